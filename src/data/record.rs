@@ -1,0 +1,51 @@
+//! One example of a dataset, as a line of `metadata.jsonl`.
+
+use serde::{Deserialize, Serialize};
+
+/// One chat turn. In `content`, each `<image>` stands for the next entry of [`Record::images`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// Text with `<image>` placeholders.
+    pub content: String,
+}
+
+/// One example: a conversation ending in the assistant's reference response, and what is needed to score another one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// First image again, under the name that Hugging Face's `imagefolder` reader requires.
+    pub file_name: String,
+    /// Unique within the dataset.
+    pub id: String,
+    /// Name of the task that scores it (`jigsaw`, `jigsaw-pair`, ...).
+    pub task: String,
+    /// The prompt turns, then the assistant's reference response as the last turn.
+    pub messages: Vec<Message>,
+    /// Image paths relative to the file that holds the record, one per `<image>` placeholder.
+    pub images: Vec<String>,
+    /// Gold answer, as the task's scorer reads it (for a jigsaw: `3 1 2 ...`).
+    pub answer: String,
+    /// Source image (path relative to the images folder).
+    pub source: String,
+    /// Seed the example was made from.
+    pub seed: u64,
+    /// Task-specific settings (for a jigsaw: grid rows and columns, tile, style).
+    #[serde(default)]
+    pub meta: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Record {
+    /// The turns before the reference response.
+    pub fn prompt(&self) -> &[Message] {
+        match self.messages.split_last() {
+            Some((last, prompt)) if last.role == "assistant" => prompt,
+            _ => &self.messages,
+        }
+    }
+
+    /// The reference response, if the record has one.
+    pub fn response(&self) -> Option<&str> {
+        self.messages.last().filter(|m| m.role == "assistant").map(|m| m.content.as_str())
+    }
+}

@@ -1,0 +1,25 @@
+//! `jigsaw`: measure and explain what fine-tuning costs a vision-language model.
+//!
+//! Data flows one way:
+//! image -> puzzle -> [`data::Record`] -> processor -> batch -> model -> response -> [`tasks::Task::score`] -> reward
+//! or accuracy. Dependencies point one way too:
+//! `cli -> study -> {train, eval, report} -> {tasks, model} -> {puzzle, nn, stats}`.
+
+pub mod alloc;
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod error;
+pub mod eval;
+pub mod files;
+pub mod model;
+pub mod nn;
+pub mod puzzle;
+pub mod report;
+pub mod rng;
+pub mod stats;
+pub mod study;
+pub mod tasks;
+pub mod train;
+
+pub use error::{Error, Result};

@@ -1,0 +1,8 @@
+//! The model family: Qwen2.5-VL, its processor, chat template, weights and generation.
+
+pub mod processor;
+pub mod qwen2_5_vl;
+pub mod sequence;
+
+pub use processor::Processor;
+pub use sequence::{Completion, ImageInput, Prompt, Sampling, Sequence, TokenGrads, TokenStats};

@@ -1,0 +1,81 @@
+//! What goes into the model and what comes out of it, in token ids: prompts, sequences, completions.
+
+use std::sync::Arc;
+
+/// One preprocessed image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageInput {
+    /// Flattened patches in merge order, `[t * h * w, 3 * temporal_patch * patch * patch]`, row major.
+    pub patches: Vec<f32>,
+    /// Patch grid `[t, h, w]` (before merging).
+    pub grid: [usize; 3],
+}
+
+/// A tokenised prompt. `ids` holds one image-pad token for every merged patch of every image, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prompt {
+    /// Token ids, ending where the assistant's response begins.
+    pub ids: Vec<u32>,
+    /// The images in the order of their placeholders.
+    pub images: Vec<Arc<ImageInput>>,
+}
+
+/// A prompt and one response to it. Consecutive sequences of a batch that share the same `Arc` share its computation.
+#[derive(Debug, Clone)]
+pub struct Sequence {
+    /// The prompt.
+    pub prompt: Arc<Prompt>,
+    /// Response token ids, with the closing `<|im_end|>` if it was reached.
+    pub response: Vec<u32>,
+}
+
+/// Per response token, over a batch of sequences laid end to end (sequence 0's tokens, then sequence 1's, ...).
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenStats {
+    /// `log pi(token | prefix)` of logits / temperature, natural logarithm.
+    pub logprobs: Vec<f32>,
+    /// Entropy of the next-token distribution at each response token, in nats.
+    pub entropies: Vec<f32>,
+}
+
+/// Gradient of a scalar loss with respect to [`TokenStats`], same layout.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenGrads {
+    /// d loss / d logprob.
+    pub logprobs: Vec<f32>,
+    /// d loss / d entropy, when the loss has an entropy term.
+    pub entropies: Option<Vec<f32>>,
+}
+
+/// How to choose the next token.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Sampling {
+    /// Most tokens of a response.
+    pub max_new_tokens: usize,
+    /// 0 for greedy.
+    pub temperature: f32,
+    /// Nucleus: keep the smallest set of tokens whose probability reaches this; 1 for off.
+    pub top_p: f32,
+    /// Keep the k likeliest tokens; 0 for off.
+    pub top_k: usize,
+    /// Seed; sample `j` of prompt `i` draws from its own stream, so the batching does not matter.
+    pub seed: u64,
+}
+
+impl Sampling {
+    /// The likeliest token at each step.
+    pub fn greedy(max_new_tokens: usize) -> Self {
+        Sampling { max_new_tokens, temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 }
+    }
+}
+
+/// One generated response.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completion {
+    /// Token ids, with the closing end-of-sequence token if it was reached.
+    pub ids: Vec<u32>,
+    /// `log pi` of each token under logits / temperature before top-p and top-k (temperature 1 when greedy).
+    pub logprobs: Vec<f32>,
+    /// Ended by an end-of-sequence token rather than by the length limit.
+    pub finished: bool,
+}

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use candle_core::{Tensor, Var};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 /// One named weight of a model.
@@ -10,15 +11,24 @@ pub struct Parameter {
     pub name: String,
     /// The f32 value.
     pub var: Var,
-    /// False for a frozen weight: no gradient is ever computed for it.
-    pub trainable: bool,
+    trainable: AtomicBool,
     grad: Mutex<Option<Tensor>>,
 }
 
 impl Parameter {
     /// A trainable weight without a gradient.
     pub fn new(name: impl Into<String>, var: Var) -> Self {
-        Parameter { name: name.into(), var, trainable: true, grad: Mutex::new(None) }
+        Parameter { name: name.into(), var, trainable: AtomicBool::new(true), grad: Mutex::new(None) }
+    }
+
+    /// False for a frozen weight: no gradient is ever computed for it.
+    pub fn trainable(&self) -> bool {
+        self.trainable.load(Ordering::Relaxed)
+    }
+
+    /// Freeze or unfreeze the weight.
+    pub fn set_trainable(&self, trainable: bool) {
+        self.trainable.store(trainable, Ordering::Relaxed);
     }
 
     /// The gradient accumulated since the last [`Parameter::clear_grad`], of the shape of the weight; `None` if nothing reached it.

@@ -1,6 +1,6 @@
 //! Settings that contradict each other, or cannot mean anything, are refused here, before any work.
 
-use super::settings::{Config, Importance, LossType, Method};
+use super::settings::{Config, LossType, Method};
 use crate::{Error, Result};
 use toml::{Table, Value};
 
@@ -131,11 +131,6 @@ fn rft(config: &Config) -> Result<()> {
             return Err(Error::input(format!(
                 "grpo.epsilon_high = {high}: with grpo.loss_type = \"cispo\" it is the bound of the ratio itself; give one of at least 1 (5 is usual)"
             )));
-        }
-        if g.loss_type == LossType::Cispo && g.importance == Importance::Sequence {
-            return Err(Error::input(
-                "grpo.importance = \"sequence\" and grpo.loss_type = \"cispo\" do not go together: cispo weighs single tokens",
-            ));
         }
         let round = config.steps_per_round();
         if let Some(steps) = config.train.steps

@@ -157,6 +157,8 @@ pub struct EvalSettings {
 pub struct RolloutSettings {
     /// Responses to each prompt (the group).
     pub samples: usize,
+    /// Prompts generated for at a time; 0 for all of a rollout batch together.
+    pub batch_size: usize,
     /// Longest response in tokens.
     pub max_new_tokens: usize,
     /// Softmax temperature, for sampling and for the log-probabilities of the loss alike.
@@ -237,6 +239,7 @@ impl Config {
             eval: EvalSettings { every: 100, samples: 64, batch_size: 16, max_new_tokens: 512, keep_responses: 4 },
             rollout: rft.then_some(RolloutSettings {
                 samples: 8,
+                batch_size: 0,
                 max_new_tokens: 512,
                 temperature: 1.0,
                 top_p: 1.0,

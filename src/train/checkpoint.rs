@@ -151,7 +151,8 @@ fn copy_model_files(base: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(base).map_err(fail)? {
         let entry = entry.map_err(fail)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let weights = name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") || name.ends_with(".bin");
+        let weights =
+            name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") || name.ends_with(".bin");
         let copied = [".json", ".txt", ".jinja", ".model"].iter().any(|end| name.ends_with(end));
         if entry.path().is_file() && copied && !weights && name != "manifest.json" {
             fs::copy(entry.path(), to.join(&name)).map_err(fail)?;

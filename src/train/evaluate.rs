@@ -18,7 +18,8 @@ pub fn evaluate(
 ) -> Result<(Metrics, Vec<Sample>)> {
     let count = if settings.samples == 0 { task.len() } else { settings.samples.min(task.len()) };
     let sampling = Sampling::greedy(settings.max_new_tokens);
-    let (mut correct, mut hits, mut malformed, mut unparsed, mut tokens, mut truncated) = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0);
+    let (mut correct, mut hits, mut malformed, mut unparsed, mut tokens, mut truncated) =
+        (0.0, 0.0, 0.0, 0.0, 0.0, 0.0);
     let mut samples = Vec::new();
     for from in (0..count).step_by(settings.batch_size) {
         let indices = from..(from + settings.batch_size).min(count);

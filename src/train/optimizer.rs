@@ -49,7 +49,9 @@ impl AdamW {
                 return Err(Error::failed(format!("{} is {:?}: weights train in f32", parameter.name, value.dtype())));
             }
             let moments = match value.device() {
-                Device::Cpu => Moments::Cpu { first: vec![0.0; value.elem_count()], second: vec![0.0; value.elem_count()] },
+                Device::Cpu => {
+                    Moments::Cpu { first: vec![0.0; value.elem_count()], second: vec![0.0; value.elem_count()] }
+                }
                 _ => Moments::Device { first: value.zeros_like()?, second: value.zeros_like()? },
             };
             slots.push(Slot { parameter: parameter.clone(), decay: value.rank() >= 2, moments });

@@ -46,7 +46,8 @@ fn five_steps_give_what_the_formula_gives_in_double_precision() {
     }
     for (p, start) in ps.iter().zip(start) {
         let decay = if p.var.as_tensor().rank() >= 2 { 0.1 } else { 0.0 };
-        let (mut w, mut m, mut v) = (start.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(), vec![0.0; 64], vec![0.0; 64]);
+        let (mut w, mut m, mut v) =
+            (start.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(), vec![0.0; 64], vec![0.0; 64]);
         for step in 0..5 {
             let grads = |n: usize| wave(n, 0.11 * (step + 1) as f32);
             let norm = [35, 9].iter().flat_map(|&n| grads(n)).map(|g| f64::from(g).powi(2)).sum::<f64>().sqrt();

@@ -164,7 +164,12 @@ mod tests {
     use candle_core::{Device, Tensor, Var};
 
     fn parameters() -> Vec<Arc<Parameter>> {
-        let names = ["visual.blocks.0.norm1.weight", "visual.merger.mlp.0.weight", "model.embed_tokens.weight", "model.norm.weight"];
+        let names = [
+            "visual.blocks.0.norm1.weight",
+            "visual.merger.mlp.0.weight",
+            "model.embed_tokens.weight",
+            "model.norm.weight",
+        ];
         let value = || Var::from_tensor(&Tensor::zeros(2, candle_core::DType::F32, &Device::Cpu).unwrap()).unwrap();
         names.iter().map(|n| Arc::new(Parameter::new(*n, value()))).collect()
     }

@@ -59,7 +59,8 @@ pub(super) fn round(l: &mut Loop<'_>) -> Result<()> {
     let (groups, drawn) = collect(l, &plan)?;
     if !l.checked {
         l.checked = true;
-        let first: Vec<Sequence> = groups.iter().take(config.train.batch_size).flat_map(|g| g.sequences.clone()).collect();
+        let first: Vec<Sequence> =
+            groups.iter().take(config.train.batch_size).flat_map(|g| g.sequences.clone()).collect();
         if let Some(note) = check_gradients(job.policy, &first, plan.rollout.temperature)? {
             l.progress.note(&note);
         }
@@ -85,8 +86,9 @@ pub(super) fn round(l: &mut Loop<'_>) -> Result<()> {
 
     let mut started = started;
     for _ in 0..plan.grpo.num_iterations {
-        for (minibatch, groups) in
-            micros.chunks(config.train.accumulation).zip(groups.chunks(config.train.accumulation * config.train.batch_size))
+        for (minibatch, groups) in micros
+            .chunks(config.train.accumulation)
+            .zip(groups.chunks(config.train.accumulation * config.train.batch_size))
         {
             step(l, &plan, minibatch, groups, &described, view, started)?;
             started = Instant::now();
@@ -197,10 +199,10 @@ fn collect(l: &mut Loop<'_>, plan: &Plan<'_>) -> Result<(Vec<Group>, usize)> {
 fn roll_out(l: &Loop<'_>, plan: &Plan<'_>, indices: &[usize], draw: u64) -> Result<Vec<Group>> {
     let job = l.job;
     let mut groups = Vec::with_capacity(indices.len());
-    let seed = |chunk: usize| {
-        rng::stream(job.config.train.seed, "rollout", &[l.state.round, draw, chunk as u64]).next_u64()
-    };
-    for (chunk, indices) in indices.chunks(job.config.train.batch_size).enumerate() {
+    let seed =
+        |chunk: usize| rng::stream(job.config.train.seed, "rollout", &[l.state.round, draw, chunk as u64]).next_u64();
+    let at_once = if plan.rollout.batch_size == 0 { indices.len() } else { plan.rollout.batch_size };
+    for (chunk, indices) in indices.chunks(at_once.max(1)).enumerate() {
         let prompts = indices.iter().map(|&i| job.codec.prompt(job.train, i)).collect::<Result<Vec<_>>>()?;
         let sampling = Sampling {
             max_new_tokens: plan.rollout.max_new_tokens,
@@ -259,7 +261,8 @@ fn describe(groups: &[Group], drawn: usize) -> Metrics {
 /// Keep two responses of the first group now and then: at the first round and around every evaluation.
 fn keep_samples(l: &mut Loop<'_>, groups: &[Group]) -> Result<()> {
     let (every, step) = (l.job.config.eval.every.max(1), l.state.step);
-    let Some(group) = groups.first().filter(|_| step / every != (step + l.job.config.steps_per_round()) / every || step == 0)
+    let Some(group) =
+        groups.first().filter(|_| step / every != (step + l.job.config.steps_per_round()) / every || step == 0)
     else {
         return Ok(());
     };

@@ -74,7 +74,9 @@ impl Run {
     /// another model or other data: every difference is named.
     pub fn open(dir: &Path, config: &Config, identity: &Identity) -> Result<Opened> {
         let (config_file, identity_file) = (dir.join("config.toml"), dir.join("run.json"));
-        if !config_file.exists() && fs::read_dir(dir).is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| e.file_name() != ".lock"))) {
+        if !config_file.exists()
+            && fs::read_dir(dir).is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| e.file_name() != ".lock")))
+        {
             return Err(Error::input(format!("{} is not empty and holds no run; give another --out", dir.display())));
         }
         files::create_dir(dir)?;
@@ -124,9 +126,10 @@ fn lock(dir: &Path) -> Result<File> {
     let path = dir.join(".lock");
     let file = File::create(&path).map_err(|e| Error::failed(format!("cannot write {}: {e}", path.display())))?;
     match file.try_lock() {
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::input(format!("another process is training in {}; wait for it or give another --out", dir.display())))
-        }
+        Err(TryLockError::WouldBlock) => Err(Error::input(format!(
+            "another process is training in {}; wait for it or give another --out",
+            dir.display()
+        ))),
         // A file system without locks does not stop anybody from training.
         _ => Ok(file),
     }

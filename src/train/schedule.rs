@@ -10,10 +10,11 @@ pub fn learning_rate(settings: &TrainSettings, step: usize, total: usize) -> f64
     if step < warmup {
         return settings.lr * step as f64 / warmup as f64;
     }
-    let progress = (step - warmup) as f64 / total.saturating_sub(warmup).max(1) as f64;
+    let after = total.saturating_sub(warmup).max(1) as f64;
+    let progress = (step - warmup) as f64 / after;
     let factor = match settings.schedule {
         Schedule::Constant => 1.0,
-        Schedule::Linear => (1.0 - progress).max(0.0),
+        Schedule::Linear => total.saturating_sub(step) as f64 / after,
         Schedule::Cosine => (0.5 * (1.0 + (std::f64::consts::PI * progress).cos())).max(0.0),
     };
     settings.lr * factor

@@ -37,7 +37,7 @@ pub(super) fn round(l: &mut Loop<'_>) -> Result<()> {
     }
     let tokens = sequences.iter().map(|s| s.prompt.ids.len() + s.response.len()).sum();
     let mut metrics = Metrics::default();
-    metrics.push("entropy", entropy / window.tokens.max(1) as f64);
-    metrics.push("response_tokens", window.tokens as f64);
+    metrics.push("entropy", entropy / window.tokens.max(1.0));
+    metrics.push("response_tokens", window.tokens);
     l.finish_step(total, &ids, started, tokens, metrics)
 }

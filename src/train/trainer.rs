@@ -122,7 +122,8 @@ pub fn train(job: &Job<'_>, run: &Run, resume: Option<&Checkpoint>, progress: &m
         }
     }
     checkpoint::export(&run.model(), job.base, job.policy, l.state.step)?;
-    let metrics = last_eval.iter().flat_map(|m: &Metrics| m.iter()).map(|(n, v)| (n.to_string(), (*v).into())).collect();
+    let metrics =
+        last_eval.iter().flat_map(|m: &Metrics| m.iter()).map(|(n, v)| (n.to_string(), (*v).into())).collect();
     let finished = Finished { step: l.state.step, metrics };
     run.finish(&finished)?;
     Ok(Ended::Finished(finished))
@@ -130,7 +131,14 @@ pub fn train(job: &Job<'_>, run: &Run, resume: Option<&Checkpoint>, progress: &m
 
 impl Loop<'_> {
     /// Clip, update the weights, count and record the step. `metrics` holds what the method measured, its loss first.
-    pub fn finish_step(&mut self, loss: f64, ids: &[String], started: Instant, tokens: usize, rest: Metrics) -> Result<()> {
+    pub fn finish_step(
+        &mut self,
+        loss: f64,
+        ids: &[String],
+        started: Instant,
+        tokens: usize,
+        rest: Metrics,
+    ) -> Result<()> {
         let step = self.state.step;
         let blame = || format!("step {} (examples {})", step + 1, some_ids(ids));
         if !loss.is_finite() {

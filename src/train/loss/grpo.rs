@@ -1,9 +1,11 @@
 //! The GRPO loss and its gradient, as TRL's `GRPOTrainer._compute_loss` computes it.
 //!
 //! Per token, with ratio `r = exp(logp - old)` (or, at sequence level, exp of the mean log-ratio of the response):
-//! `l = -min(min(r, delta) A, clip(r, 1 - epsilon, 1 + epsilon_high) A) + beta * k3 - entropy_coef * H`, where
-//! `k3 = exp(d) - d - 1`, `d = ref - logp`. `cispo` has `-stopgrad(min(r, epsilon_high)) A logp` in place of the first term.
-//! How the `l` become one number is [`LossType`]. The entropy bonus is not TRL's: it is averaged like the rest of `l`.
+//! `l = -min(min(r, delta) A, clip(r, 1 - epsilon, 1 + epsilon_high) A) + beta * k3`, where `k3 = exp(d) - d - 1`,
+//! `d = ref - logp`. `cispo` has `-stopgrad(min(r, epsilon_high)) A logp` in place of the first term.
+//! How the `l` become one number is [`LossType`]. The entropy
+//! bonus is averaged over the tokens of the window, whatever the loss type (TRL: of each micro-batch, which makes it depend
+//! on how the window is cut).
 
 use super::Window;
 use crate::config::{GrpoSettings, Importance, LossType};
@@ -72,6 +74,7 @@ pub struct GrpoOutput {
 /// The loss of one micro-batch, its gradient with respect to log-probabilities and entropies, and metrics.
 pub fn grpo(settings: &GrpoSettings, inputs: &GrpoInputs<'_>) -> GrpoOutput {
     let local_tokens: usize = inputs.lengths.iter().sum();
+    let bonus = settings.entropy_coef / inputs.window.tokens.max(1.0);
     let mut loss = 0.0;
     let mut sums = GrpoSums { tokens: local_tokens as f64, ..GrpoSums::default() };
     let mut logprob_grads = Vec::with_capacity(local_tokens);
@@ -111,10 +114,9 @@ pub fn grpo(settings: &GrpoSettings, inputs: &GrpoInputs<'_>) -> GrpoOutput {
                 sums.kl += k3;
             }
             let entropy = f64::from(inputs.entropies[at]);
-            token_loss -= settings.entropy_coef * entropy;
-            loss += weight * token_loss;
+            loss += weight * token_loss - bonus * entropy;
             logprob_grads.push(weight * gradient);
-            entropy_grads.push((-weight * settings.entropy_coef) as f32);
+            entropy_grads.push(-bonus as f32);
             sums.entropy += entropy;
             sums.ratio += ratio;
             let (low, high) = clipped(settings, ratio, advantage);
@@ -135,13 +137,13 @@ pub fn grpo(settings: &GrpoSettings, inputs: &GrpoInputs<'_>) -> GrpoOutput {
 /// What a token of a response of `length` tokens weighs in the loss. All denominators are at least 1, as in TRL.
 fn token_weight(loss_type: LossType, inputs: &GrpoInputs<'_>, length: usize, local_tokens: usize) -> f64 {
     let window = &inputs.window;
-    let divisor = match loss_type {
-        LossType::Grpo => window.sequences.max(1) * length.max(1),
-        LossType::Bnpo => window.micro_batches.max(1) * local_tokens.max(1),
-        LossType::DrGrpo => window.sequences.max(1) * inputs.max_completion_length.max(1),
-        LossType::Dapo | LossType::Cispo => window.tokens.max(1),
-    };
-    1.0 / divisor as f64
+    let product = |a: usize, b: usize| a.max(1) as f64 * b.max(1) as f64;
+    1.0 / match loss_type {
+        LossType::Grpo => product(window.sequences, length),
+        LossType::Bnpo => product(window.micro_batches, local_tokens),
+        LossType::DrGrpo => product(window.sequences, inputs.max_completion_length),
+        LossType::Dapo | LossType::Cispo => window.tokens.max(1.0),
+    }
 }
 
 /// (l, dl / d log-ratio, dl / d logp not through the ratio) of the policy term.

@@ -12,10 +12,10 @@ pub use grpo::{GrpoInputs, GrpoOutput, GrpoSums, grpo};
 pub use sft::sft;
 
 /// Size of the window that a micro-batch is part of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Window {
     /// Response tokens over all micro-batches.
-    pub tokens: usize,
+    pub tokens: f64,
     /// Sequences over all micro-batches.
     pub sequences: usize,
     /// Number of micro-batches.
@@ -25,9 +25,9 @@ pub struct Window {
 impl Window {
     /// The window of these response lengths, cut into `micro_batches`.
     pub fn of(lengths: impl IntoIterator<Item = usize>, micro_batches: usize) -> Window {
-        let mut window = Window { tokens: 0, sequences: 0, micro_batches };
+        let mut window = Window { tokens: 0.0, sequences: 0, micro_batches };
         for length in lengths {
-            window.tokens += length;
+            window.tokens += length as f64;
             window.sequences += 1;
         }
         window

@@ -6,7 +6,7 @@ use crate::model::{TokenGrads, TokenStats};
 /// This micro-batch's part of the loss (the parts of a window add up to the mean over its response tokens, as transformers
 /// computes it with `num_items_in_batch`) and its gradient.
 pub fn sft(stats: &TokenStats, window: &Window) -> (f64, TokenGrads) {
-    let tokens = window.tokens.max(1) as f64;
+    let tokens = window.tokens.max(1.0);
     let sum: f64 = stats.logprobs.iter().map(|&l| f64::from(l)).sum();
     let grads = TokenGrads { logprobs: vec![(-1.0 / tokens) as f32; stats.logprobs.len()], entropies: None };
     (-sum / tokens, grads)

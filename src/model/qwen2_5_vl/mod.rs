@@ -1,5 +1,10 @@
 //! Qwen2.5-VL: configuration, vision tower, decoder, position ids, training and decoding paths.
 
+pub mod config;
+pub(crate) mod fields;
+
+pub use config::{Config, TextConfig, VisionConfig};
+
 use crate::Result;
 use crate::model::{Completion, Prompt, Sampling, Sequence, TokenGrads, TokenStats};
 use crate::nn::Parameter;

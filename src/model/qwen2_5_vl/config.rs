@@ -4,7 +4,7 @@
 //! transformers 5 writes them under `text_config` and calls them `rope_parameters`. A key that is absent has the value
 //! that transformers' `Qwen2_5_VLConfig` gives it, because transformers does not write keys that have their default.
 
-use super::fields::Fields;
+use crate::model::fields::Fields;
 use crate::{Error, Result, files};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -193,11 +193,36 @@ impl Config {
     /// The flat layout of the published checkpoints, which every version of transformers and this program read.
     pub fn to_json(&self) -> Value {
         let (t, v) = (&self.text, &self.vision);
-        let mut value = json!({
+        let mut vision = json!({
+            "model_type": "qwen2_5_vl",
+            "depth": v.depth,
+            "hidden_act": "silu",
+            "hidden_size": v.hidden_size,
+            "intermediate_size": v.intermediate_size,
+            "num_heads": v.num_heads,
+            "in_chans": v.in_channels,
+            "in_channels": v.in_channels,
+            "out_hidden_size": v.out_hidden_size,
+            "patch_size": v.patch_size,
+            "spatial_patch_size": v.patch_size,
+            "temporal_patch_size": v.temporal_patch_size,
+            "spatial_merge_size": v.spatial_merge_size,
+            "window_size": v.window_size,
+            "fullatt_block_indexes": v.fullatt_block_indexes,
+            "tokens_per_second": 2,
+        });
+        if v.rope_theta != VISION_ROPE_THETA {
+            vision["rope_parameters"] = json!({ "rope_type": "axial", "rope_theta": v.rope_theta });
+        }
+        let eos = match self.eos_token_ids.as_slice() {
+            [one] => json!(one),
+            several => json!(several),
+        };
+        json!({
             "architectures": ["Qwen2_5_VLForConditionalGeneration"],
             "attention_dropout": 0.0,
             "bos_token_id": self.bos_token_id,
-            "eos_token_id": match self.eos_token_ids.as_slice() { [one] => json!(one), more => json!(more) },
+            "eos_token_id": eos,
             "vision_start_token_id": self.vision_start_token_id,
             "vision_end_token_id": self.vision_end_token_id,
             "image_token_id": self.image_token_id,
@@ -218,30 +243,9 @@ impl Config {
             "torch_dtype": "float32",
             "use_cache": true,
             "use_sliding_window": false,
+            "vision_config": vision,
             "vocab_size": t.vocab_size,
-            "vision_config": {
-                "model_type": "qwen2_5_vl",
-                "depth": v.depth,
-                "hidden_act": "silu",
-                "hidden_size": v.hidden_size,
-                "intermediate_size": v.intermediate_size,
-                "num_heads": v.num_heads,
-                "in_chans": v.in_channels,
-                "in_channels": v.in_channels,
-                "out_hidden_size": v.out_hidden_size,
-                "patch_size": v.patch_size,
-                "spatial_patch_size": v.patch_size,
-                "temporal_patch_size": v.temporal_patch_size,
-                "spatial_merge_size": v.spatial_merge_size,
-                "window_size": v.window_size,
-                "fullatt_block_indexes": v.fullatt_block_indexes,
-                "tokens_per_second": 2,
-            },
-        });
-        if v.rope_theta != VISION_ROPE_THETA {
-            value["vision_config"]["rope_parameters"] = json!({ "rope_type": "axial", "rope_theta": v.rope_theta });
-        }
-        value
+        })
     }
 }
 

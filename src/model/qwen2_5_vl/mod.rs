@@ -1,9 +1,12 @@
 //! Qwen2.5-VL: configuration, vision tower, decoder, position ids, training and decoding paths.
 
 pub mod config;
-pub(crate) mod fields;
+pub mod names;
+pub mod rope;
 
 pub use config::{Config, TextConfig, VisionConfig};
+pub use names::{parameter_shapes, published_name};
+pub use rope::{RopeIndex, get_rope_index};
 
 use crate::Result;
 use crate::model::{Completion, Prompt, Sampling, Sequence, TokenGrads, TokenStats};

@@ -1,5 +1,13 @@
 //! Qwen2.5-VL: configuration, vision tower, decoder, position ids, training and decoding paths.
 
+pub mod config;
+pub mod names;
+pub mod rope;
+
+pub use config::{Config, TextConfig, VisionConfig};
+pub use names::{parameter_shapes, published_name};
+pub use rope::{RopeIndex, get_rope_index};
+
 use crate::Result;
 use crate::model::{Completion, Prompt, Sampling, Sequence, TokenGrads, TokenStats};
 use crate::nn::Parameter;

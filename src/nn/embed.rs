@@ -114,6 +114,14 @@ pub fn select(tape: &Tape, x: &Value, index: Vec<u32>) -> Result<Value> {
     }))
 }
 
+/// Every `group` rows of `x` `[rows, width]` as one row: `[rows / group, group * width]`. Costs nothing.
+pub fn regroup(tape: &Tape, x: &Value, group: usize) -> Result<Value> {
+    let (rows, width) = x.tensor.dims2()?;
+    let node = x.node();
+    let y = x.tensor.reshape((rows / group, group * width))?;
+    Ok(tape.record(y, x.tracked(), move |grad, grads| grads.add(node, grad.reshape((rows, width))?)))
+}
+
 fn add_row(sum: &mut [f32], row: usize, g: &[f32]) {
     for (s, g) in sum[row * g.len()..(row + 1) * g.len()].iter_mut().zip(g) {
         *s += g;

@@ -23,7 +23,7 @@ mod token_stats;
 mod check;
 
 pub use attention::{Heads, Span, attention};
-pub use embed::{RowSource, embed, select};
+pub use embed::{RowSource, embed, regroup, select};
 pub use gelu::gelu;
 pub use linear::{Affine, linear};
 pub use matmul::{Matrix, MatrixMut, matmul};

@@ -74,7 +74,7 @@ def build_tokenizer(vocab_size=480):
 
 
 def write_processor_files(directory, min_pixels=3136, max_pixels=12845056):
-    """tokenizer.json, tokenizer_config.json, preprocessor_config.json and generation_config.json, published layout."""
+    """All files of a published checkpoint directory but config.json and the weights."""
     directory = Path(directory)
     tokenizer = build_tokenizer()
     tokenizer.save(str(directory / "tokenizer.json"))
@@ -103,6 +103,8 @@ def write_processor_files(directory, min_pixels=3136, max_pixels=12845056):
             "unk_token": None,
         },
     )
+    # transformers' processor has no template of its own without this file; the tokenizer reads the one above.
+    write_json(directory / "chat_template.json", {"chat_template": CHAT_TEMPLATE})
     write_json(
         directory / "preprocessor_config.json",
         {

@@ -54,8 +54,20 @@ def fresh_dir(path):
 
 
 def write_json(path, value):
-    """Write pretty JSON with a final newline. Floats are written with all their digits."""
-    Path(path).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write indented JSON with a final newline, lists of numbers on one line. Floats keep all their digits."""
+    Path(path).write_text(render_json(value, "") + "\n", encoding="utf-8")
+
+
+def render_json(value, indent):
+    """`value` as JSON text whose continuation lines start with `indent`."""
+    inner = indent + " "
+    if isinstance(value, dict) and value:
+        rows = [f"{json.dumps(str(k), ensure_ascii=False)}: {render_json(v, inner)}" for k, v in value.items()]
+        return "{\n" + ",\n".join(inner + r for r in rows) + f"\n{indent}}}"
+    if isinstance(value, (list, tuple)) and any(isinstance(v, (dict, list, tuple, str)) for v in value):
+        if len(json.dumps(value)) > 100 or any(isinstance(v, dict) for v in value):
+            return "[\n" + ",\n".join(inner + render_json(v, inner) for v in value) + f"\n{indent}]"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def write_tensors(path, tensors):
@@ -177,14 +189,6 @@ def build_checkpoint(directory, config_json, seed, layout):
     for (name, a), (_, b) in zip(model.named_parameters(), loaded.named_parameters(), strict=True):
         assert torch.equal(a, b), f"{directory}: {name} changed on the way through the file"
     return loaded.eval()
-
-
-def tensor_names(path):
-    """Names in a safetensors file."""
-    from safetensors import safe_open
-
-    with safe_open(str(path), "pt") as f:
-        return sorted(f.keys())
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import copy
 import torch
 
 import common
-from common import FIXTURES, Seq, build_checkpoint, collate, make_sequence, published_name, write_json, write_tensors
+from common import FIXTURES, build_checkpoint, collate, make_sequence, published_name, write_json, write_tensors
 
 KEYS = {
     "seq<i>.input_ids": "i64 [len]: prompt and response; one image token per merged patch",
@@ -170,7 +170,6 @@ def record(name, config, seed, parts, layout="published", debug=False):
     )
     size = sum(f.stat().st_size for f in directory.iterdir())
     print(f"{name}: loss {loss.item():.6f}, padding {padding:.1e}, rounding {rounding}, {size // 1024} KiB")
-    print("   ", common.tensor_names(directory / "model.safetensors")[0:1], common.tensor_names(directory / "model.safetensors")[-1:])
 
 
 def main():

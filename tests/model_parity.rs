@@ -4,7 +4,7 @@
 use candle_core::{DType, Device, Tensor, safetensors};
 use jigsaw::model::qwen2_5_vl::rope::get_rope_index;
 use jigsaw::model::qwen2_5_vl::{Config, Model};
-use jigsaw::model::{ImageInput, Prompt, Sequence, TokenGrads};
+use jigsaw::model::{ImageInput, Prompt, Sampling, Sequence, TokenGrads};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -102,7 +102,11 @@ fn logits_equal_those_of_transformers() {
         for model in models(&case) {
             for i in 0..case.sequences() {
                 let logits = model.logits(&case.prompt(i, case.ids(i).len())).unwrap();
-                assert_close(&format!("{} {i}", case.dir.display()), &logits, &case.expected[&format!("seq{i}.logits")]);
+                assert_close(
+                    &format!("{} {i}", case.dir.display()),
+                    &logits,
+                    &case.expected[&format!("seq{i}.logits")],
+                );
             }
         }
     }
@@ -185,5 +189,86 @@ fn responses_that_share_a_prompt_score_as_if_each_had_its_own() {
         for (i, (a, b)) in a.iter().zip(&b).enumerate() {
             assert_close(&model.parameters()[i].name, a, b);
         }
+    }
+}
+
+/// Prompts of the two-image case: different lengths, with and without images.
+fn prompts(case: &Case) -> Vec<Arc<Prompt>> {
+    case.batch().into_iter().map(|s| s.prompt).collect()
+}
+
+#[test]
+fn greedy_decoding_follows_the_logits_of_the_training_path() {
+    let case = Case::open("two_images_untied");
+    let prompts = prompts(&case);
+    for model in models(&case) {
+        let pad = model.config().image_token_id;
+        let got = model.generate(&prompts, 1, &Sampling::greedy(6), &[], &[3, pad]).unwrap();
+        for (prompt, got) in prompts.iter().zip(&got) {
+            let mut sequence = (**prompt).clone();
+            for (&id, &logprob) in got[0].ids.iter().zip(&got[0].logprobs) {
+                let logits = model.logits(&Arc::new(sequence.clone())).unwrap().to_vec2::<f32>().unwrap();
+                let row = logits.last().unwrap();
+                let best = (0..row.len())
+                    .filter(|&i| i != 3 && i != pad as usize)
+                    .max_by(|&a, &b| row[a].total_cmp(&row[b]))
+                    .unwrap();
+                assert_eq!(id as usize, best);
+                let lse = row.iter().map(|&l| f64::from(l).exp()).sum::<f64>().ln();
+                assert!((f64::from(logprob) - (f64::from(row[best]) - lse)).abs() < 1e-4);
+                sequence.ids.push(id);
+            }
+        }
+    }
+}
+
+#[test]
+fn samples_do_not_depend_on_what_else_is_decoded_and_differ_from_each_other() {
+    let case = Case::open("two_images_untied");
+    let prompts = prompts(&case);
+    let sampling = Sampling { max_new_tokens: 12, temperature: 1.0, top_p: 0.95, top_k: 0, seed: 5 };
+    let eos: Vec<u32> = (0..20).collect();
+    let [fused, composed] = models(&case);
+    let together = fused.generate(&prompts, 5, &sampling, &eos, &[]).unwrap();
+    let ids = |rows: &[Vec<jigsaw::model::Completion>]| -> Vec<Vec<Vec<u32>>> {
+        rows.iter().map(|row| row.iter().map(|c| c.ids.clone()).collect()).collect()
+    };
+    // The first prompt keeps its index, and so its streams, when it is decoded alone.
+    let alone = fused.generate(&prompts[..1], 5, &sampling, &eos, &[]).unwrap();
+    assert_eq!(ids(&together)[0], ids(&alone)[0]);
+    assert_eq!(ids(&together), ids(&composed.generate(&prompts, 5, &sampling, &eos, &[]).unwrap()));
+    assert!(together.iter().any(|row| row.iter().any(|c| c.ids != row[0].ids)));
+    for completion in together.iter().flatten() {
+        assert_eq!(completion.finished, completion.ids.last().is_some_and(|id| eos.contains(id)));
+        assert!(completion.finished || completion.ids.len() == 12);
+        assert!(completion.ids[..completion.ids.len() - 1].iter().all(|id| !eos.contains(id)));
+    }
+    // The sampler's log-probabilities are the scorer's.
+    for (prompt, row) in prompts.iter().zip(&together) {
+        for completion in row {
+            let sequence = Sequence { prompt: Arc::clone(prompt), response: completion.ids.clone() };
+            let scored = fused.score(&[sequence], 1.0).unwrap().logprobs;
+            for (a, b) in completion.logprobs.iter().zip(&scored) {
+                assert!((a - b).abs() < 1e-4, "{a} against {b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn more_samples_than_slots_are_all_decoded() {
+    let case = Case::open("text_only_tied");
+    let model = Model::load(&case.dir, &Device::Cpu).unwrap();
+    let prompts: Vec<Arc<Prompt>> =
+        (0..70).map(|i| Arc::new(Prompt { ids: vec![5, 6 + i % 9], images: vec![] })).collect();
+    let sampling = Sampling { max_new_tokens: 9, temperature: 1.0, top_p: 1.0, top_k: 0, seed: 2 };
+    let eos: Vec<u32> = (0..40).collect();
+    let many = model.generate(&prompts, 8, &sampling, &eos, &[]).unwrap();
+    let few = model.generate(&prompts[..3], 8, &sampling, &eos, &[]).unwrap();
+    assert_eq!(many.len(), 70);
+    assert!(many.iter().all(|row| row.len() == 8));
+    for (a, b) in many[..3].iter().flatten().zip(few.iter().flatten()) {
+        assert_eq!(a.ids, b.ids);
+        assert!(a.logprobs.iter().zip(&b.logprobs).all(|(x, y)| (x - y).abs() < 1e-5));
     }
 }

@@ -2,10 +2,12 @@
 
 pub mod pixels;
 pub mod resample;
+pub mod rgb;
 pub mod template;
 pub mod tokens;
 
 pub use pixels::{ImageProcessor, smart_resize};
+pub use rgb::to_rgb;
 pub use template::ChatTemplate;
 pub use tokens::Tokens;
 

@@ -1,6 +1,7 @@
 //! The model family: Qwen2.5-VL, its processor, chat template, weights and generation.
 
 pub(crate) mod fields;
+pub mod init;
 pub mod processor;
 pub mod qwen2_5_vl;
 pub mod sequence;

@@ -1,13 +1,15 @@
 //! The model against numbers recorded from transformers (scripts/reference/record_model.py): positions, logits, log-probabilities,
 //! loss and the gradient of every parameter, with the fused kernels and with the compositions that other devices use.
 
-use candle_core::{DType, Device, Tensor, safetensors};
+mod common;
+
+use candle_core::{DType, Device, Tensor};
+use common::Recorded;
 use jigsaw::model::qwen2_5_vl::rope::get_rope_index;
 use jigsaw::model::qwen2_5_vl::{Config, Model};
-use jigsaw::model::{ImageInput, Prompt, Sequence, TokenGrads};
+use jigsaw::model::{Prompt, Sampling, Sequence, TokenGrads};
 use serde_json::Value;
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 const CASES: [&str; 4] = ["one_image_tied", "two_images_untied", "text_only_tied", "one_image_nested"];
@@ -15,50 +17,19 @@ const TOLERANCE: f64 = 1e-4;
 
 struct Case {
     dir: PathBuf,
-    expected: HashMap<String, Tensor>,
+    recorded: Recorded,
     record: Value,
 }
 
 impl Case {
     fn open(name: &str) -> Self {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/model").join(name);
-        let expected = safetensors::load(dir.join("expected.safetensors"), &Device::Cpu).unwrap();
-        let record = serde_json::from_str(&std::fs::read_to_string(dir.join("case.json")).unwrap()).unwrap();
-        Case { dir, expected, record }
+        let record = common::json(&format!("model/{name}/case.json"));
+        let recorded = Recorded::open(&format!("model/{name}/expected.safetensors"), &record);
+        Case { dir: common::fixture("model").join(name), recorded, record }
     }
 
-    fn sequences(&self) -> usize {
-        self.record["sequences"].as_array().unwrap().len()
-    }
-
-    fn ids(&self, i: usize) -> Vec<u32> {
-        let ids = self.expected[&format!("seq{i}.input_ids")].to_vec1::<i64>().unwrap();
-        ids.into_iter().map(|id| id as u32).collect()
-    }
-
-    fn images(&self, i: usize) -> Vec<Arc<ImageInput>> {
-        let Some(grids) = self.expected.get(&format!("seq{i}.image_grid_thw")) else { return Vec::new() };
-        let pixels = self.expected[&format!("seq{i}.pixel_values")].to_vec2::<f32>().unwrap();
-        let mut pixels = pixels.into_iter();
-        let grids = grids.to_vec2::<i64>().unwrap();
-        let image = |grid: &Vec<i64>| {
-            let grid = [grid[0] as usize, grid[1] as usize, grid[2] as usize];
-            let patches = pixels.by_ref().take(grid.iter().product()).flatten().collect();
-            Arc::new(ImageInput { patches, grid })
-        };
-        grids.iter().map(image).collect()
-    }
-
-    fn prompt(&self, i: usize, len: usize) -> Arc<Prompt> {
-        Arc::new(Prompt { ids: self.ids(i)[..len].to_vec(), images: self.images(i) })
-    }
-
-    fn batch(&self) -> Vec<Sequence> {
-        let sequence = |i: usize| {
-            let start = self.record["sequences"][i]["response_start"].as_u64().unwrap() as usize;
-            Sequence { prompt: self.prompt(i, start), response: self.ids(i)[start..].to_vec() }
-        };
-        (0..self.sequences()).map(sequence).collect()
+    fn expected(&self, key: &str) -> &Tensor {
+        &self.recorded.tensors[key]
     }
 }
 
@@ -84,10 +55,10 @@ fn models(case: &Case) -> [Model; 2] {
 fn position_ids_equal_those_of_transformers() {
     for case in CASES.map(Case::open) {
         let config = Config::from_dir(&case.dir).unwrap();
-        for i in 0..case.sequences() {
-            let grids: Vec<[usize; 3]> = case.images(i).iter().map(|image| image.grid).collect();
-            let index = get_rope_index(&case.ids(i), &grids, config.image_token_id, 2).unwrap();
-            let want = case.expected[&format!("seq{i}.position_ids")].to_vec2::<i64>().unwrap();
+        for i in 0..case.recorded.len() {
+            let grids: Vec<[usize; 3]> = case.recorded.images(i).iter().map(|image| image.grid).collect();
+            let index = get_rope_index(&case.recorded.ids(i), &grids, config.image_token_id, 2).unwrap();
+            let want = case.expected(&format!("seq{i}.position_ids")).to_vec2::<i64>().unwrap();
             for (axis, want) in want.iter().enumerate() {
                 let got: Vec<i64> = index.positions[axis].iter().map(|&p| p as i64).collect();
                 assert_eq!(&got, want, "{} sequence {i} axis {axis}", case.dir.display());
@@ -100,9 +71,9 @@ fn position_ids_equal_those_of_transformers() {
 fn logits_equal_those_of_transformers() {
     for case in CASES.map(Case::open) {
         for model in models(&case) {
-            for i in 0..case.sequences() {
-                let logits = model.logits(&case.prompt(i, case.ids(i).len())).unwrap();
-                assert_close(&format!("{} {i}", case.dir.display()), &logits, &case.expected[&format!("seq{i}.logits")]);
+            for i in 0..case.recorded.len() {
+                let logits = model.logits(&case.recorded.prompt(i, case.recorded.ids(i).len())).unwrap();
+                assert_close(&format!("{} {i}", case.dir.display()), &logits, case.expected(&format!("seq{i}.logits")));
             }
         }
     }
@@ -112,7 +83,7 @@ fn logits_equal_those_of_transformers() {
 fn loss_log_probabilities_and_every_gradient_equal_those_of_transformers() {
     for case in CASES.map(Case::open) {
         for model in models(&case) {
-            let batch = case.batch();
+            let batch = case.recorded.sequences();
             let mut logprobs = Vec::new();
             model
                 .backward(&batch, 1.0, &mut |stats| {
@@ -122,11 +93,11 @@ fn loss_log_probabilities_and_every_gradient_equal_those_of_transformers() {
                 })
                 .unwrap();
             let want: Vec<Tensor> =
-                (0..case.sequences()).map(|i| case.expected[&format!("seq{i}.logprobs")].clone()).collect();
+                (0..case.recorded.len()).map(|i| case.expected(&format!("seq{i}.logprobs")).clone()).collect();
             let got = Tensor::from_slice(&logprobs, logprobs.len(), &Device::Cpu).unwrap();
             assert_close("logprobs", &got, &Tensor::cat(&want, 0).unwrap());
             let loss = -logprobs.iter().map(|&x| f64::from(x)).sum::<f64>() / logprobs.len() as f64;
-            let want = flat(&case.expected["loss"])[0];
+            let want = flat(case.expected("loss"))[0];
             assert!((loss - want).abs() <= TOLERANCE * want.abs(), "loss {loss} against {want}");
             let without: Vec<&str> =
                 case.record["no_gradient"].as_array().unwrap().iter().map(|n| n.as_str().unwrap()).collect();
@@ -135,7 +106,7 @@ fn loss_log_probabilities_and_every_gradient_equal_those_of_transformers() {
                 match parameter.grad() {
                     None => assert!(without.contains(&parameter.name.as_str()), "{} got no gradient", parameter.name),
                     Some(grad) => {
-                        assert_close(&parameter.name, &grad, &case.expected[&format!("grad.{}", parameter.name)]);
+                        assert_close(&parameter.name, &grad, case.expected(&format!("grad.{}", parameter.name)));
                         compared += 1;
                     }
                 }
@@ -149,7 +120,7 @@ fn loss_log_probabilities_and_every_gradient_equal_those_of_transformers() {
 fn a_sequence_scores_the_same_alone_and_in_a_batch() {
     let case = Case::open("two_images_untied");
     for model in models(&case) {
-        let batch = case.batch();
+        let batch = case.recorded.sequences();
         let together = model.score(&batch, 1.0).unwrap();
         let alone: Vec<f32> =
             batch.iter().flat_map(|s| model.score(std::slice::from_ref(s), 1.0).unwrap().logprobs).collect();
@@ -162,7 +133,7 @@ fn a_sequence_scores_the_same_alone_and_in_a_batch() {
 #[test]
 fn responses_that_share_a_prompt_score_as_if_each_had_its_own() {
     let case = Case::open("two_images_untied");
-    let first = case.batch().remove(0);
+    let first = case.recorded.sequences().remove(0);
     let responses: [&[u32]; 4] = [&[5, 9, 11], &[7], &[5, 9, 12, 3], &[20, 21]];
     for model in models(&case) {
         let sequence = |prompt: &Arc<Prompt>, r: &[u32]| Sequence { prompt: Arc::clone(prompt), response: r.to_vec() };
@@ -185,5 +156,86 @@ fn responses_that_share_a_prompt_score_as_if_each_had_its_own() {
         for (i, (a, b)) in a.iter().zip(&b).enumerate() {
             assert_close(&model.parameters()[i].name, a, b);
         }
+    }
+}
+
+/// Prompts of the two-image case: different lengths, with and without images.
+fn prompts(case: &Case) -> Vec<Arc<Prompt>> {
+    case.recorded.sequences().into_iter().map(|s| s.prompt).collect()
+}
+
+#[test]
+fn greedy_decoding_follows_the_logits_of_the_training_path() {
+    let case = Case::open("two_images_untied");
+    let prompts = prompts(&case);
+    for model in models(&case) {
+        let pad = model.config().image_token_id;
+        let got = model.generate(&prompts, 1, &Sampling::greedy(6), &[], &[3, pad]).unwrap();
+        for (prompt, got) in prompts.iter().zip(&got) {
+            let mut sequence = (**prompt).clone();
+            for (&id, &logprob) in got[0].ids.iter().zip(&got[0].logprobs) {
+                let logits = model.logits(&Arc::new(sequence.clone())).unwrap().to_vec2::<f32>().unwrap();
+                let row = logits.last().unwrap();
+                let best = (0..row.len())
+                    .filter(|&i| i != 3 && i != pad as usize)
+                    .max_by(|&a, &b| row[a].total_cmp(&row[b]))
+                    .unwrap();
+                assert_eq!(id as usize, best);
+                let lse = row.iter().map(|&l| f64::from(l).exp()).sum::<f64>().ln();
+                assert!((f64::from(logprob) - (f64::from(row[best]) - lse)).abs() < 1e-4);
+                sequence.ids.push(id);
+            }
+        }
+    }
+}
+
+#[test]
+fn samples_do_not_depend_on_what_else_is_decoded_and_differ_from_each_other() {
+    let case = Case::open("two_images_untied");
+    let prompts = prompts(&case);
+    let sampling = Sampling { max_new_tokens: 12, temperature: 1.0, top_p: 0.95, top_k: 0, seed: 5 };
+    let eos: Vec<u32> = (0..20).collect();
+    let [fused, composed] = models(&case);
+    let together = fused.generate(&prompts, 5, &sampling, &eos, &[]).unwrap();
+    let ids = |rows: &[Vec<jigsaw::model::Completion>]| -> Vec<Vec<Vec<u32>>> {
+        rows.iter().map(|row| row.iter().map(|c| c.ids.clone()).collect()).collect()
+    };
+    // The first prompt keeps its index, and so its streams, when it is decoded alone.
+    let alone = fused.generate(&prompts[..1], 5, &sampling, &eos, &[]).unwrap();
+    assert_eq!(ids(&together)[0], ids(&alone)[0]);
+    assert_eq!(ids(&together), ids(&composed.generate(&prompts, 5, &sampling, &eos, &[]).unwrap()));
+    assert!(together.iter().any(|row| row.iter().any(|c| c.ids != row[0].ids)));
+    for completion in together.iter().flatten() {
+        assert_eq!(completion.finished, completion.ids.last().is_some_and(|id| eos.contains(id)));
+        assert!(completion.finished || completion.ids.len() == 12);
+        assert!(completion.ids[..completion.ids.len() - 1].iter().all(|id| !eos.contains(id)));
+    }
+    // The sampler's log-probabilities are the scorer's.
+    for (prompt, row) in prompts.iter().zip(&together) {
+        for completion in row {
+            let sequence = Sequence { prompt: Arc::clone(prompt), response: completion.ids.clone() };
+            let scored = fused.score(&[sequence], 1.0).unwrap().logprobs;
+            for (a, b) in completion.logprobs.iter().zip(&scored) {
+                assert!((a - b).abs() < 1e-4, "{a} against {b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn more_samples_than_slots_are_all_decoded() {
+    let case = Case::open("text_only_tied");
+    let model = Model::load(&case.dir, &Device::Cpu).unwrap();
+    let prompts: Vec<Arc<Prompt>> =
+        (0..70).map(|i| Arc::new(Prompt { ids: vec![5, 6 + i % 9], images: vec![] })).collect();
+    let sampling = Sampling { max_new_tokens: 9, temperature: 1.0, top_p: 1.0, top_k: 0, seed: 2 };
+    let eos: Vec<u32> = (0..40).collect();
+    let many = model.generate(&prompts, 8, &sampling, &eos, &[]).unwrap();
+    let few = model.generate(&prompts[..3], 8, &sampling, &eos, &[]).unwrap();
+    assert_eq!(many.len(), 70);
+    assert!(many.iter().all(|row| row.len() == 8));
+    for (a, b) in many[..3].iter().flatten().zip(few.iter().flatten()) {
+        assert_eq!(a.ids, b.ids);
+        assert!(a.logprobs.iter().zip(&b.logprobs).all(|(x, y)| (x - y).abs() < 1e-5));
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod fields;
 pub mod init;
 pub mod processor;
 pub mod qwen2_5_vl;
+mod sampling;
 pub mod sequence;
 
 pub use processor::Processor;

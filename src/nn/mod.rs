@@ -6,6 +6,8 @@
 //! path is ever without a backward: an op that is not on the tape does not exist here.
 
 mod attention;
+mod decode;
+mod distribution;
 mod embed;
 mod gelu;
 mod linear;
@@ -23,6 +25,8 @@ mod token_stats;
 mod check;
 
 pub use attention::{Heads, Span, attention};
+pub use decode::{KeyValues, attend_row};
+pub use distribution::{log_sum_exp, softmax_weights};
 pub use embed::{RowSource, embed, regroup, select};
 pub use gelu::gelu;
 pub use linear::{Affine, linear};

@@ -1,5 +1,6 @@
 //! Qwen2.5-VL: configuration, vision tower, decoder, position ids, training and decoding paths.
 
+mod cache;
 pub mod config;
 mod generate;
 mod layout;

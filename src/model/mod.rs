@@ -2,6 +2,7 @@
 
 pub(crate) mod fields;
 pub mod init;
+pub mod inspect;
 pub mod processor;
 pub mod qwen2_5_vl;
 mod sampling;

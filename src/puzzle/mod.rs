@@ -1,1 +1,5 @@
 //! (in progress)
+
+mod reward;
+
+pub use reward::{PermutationRule, Reward, RewardConfig};

@@ -3,6 +3,7 @@
 pub mod completions;
 mod device;
 pub mod r#gen;
+pub mod model;
 pub mod train;
 
 use crate::Result;
@@ -25,8 +26,9 @@ struct Cli {
 
 const AFTER: &str = "\
 A first session:
+  jigsaw model init --preset tiny --out runs/tiny
   jigsaw gen --images data/photos --grid 2x2 --count 2000 --out runs/puzzles
-  jigsaw train --method sft --model MODEL --data runs/puzzles --config configs/sft.toml --out runs/sft
+  jigsaw train --method sft --model runs/tiny --data runs/puzzles --config configs/sft.toml --out runs/sft
   jigsaw train --method rft --model runs/sft/model --data runs/puzzles --config configs/rft.toml --out runs/rft
 
 Exit codes: 0 done, 1 the work failed, 2 the command line, configuration or an input is not usable;
@@ -36,6 +38,7 @@ Exit codes: 0 done, 1 the work failed, 2 the command line, configuration or an i
 enum Command {
     Gen(r#gen::GenArgs),
     Train(train::TrainArgs),
+    Model(model::ModelCommand),
     Completions(completions::CompletionsArgs),
 }
 
@@ -45,6 +48,7 @@ impl Command {
         match self {
             Command::Gen(args) => done(args.run()),
             Command::Train(args) => args.run(),
+            Command::Model(args) => done(args.run()),
             Command::Completions(args) => done(args.run()),
         }
     }

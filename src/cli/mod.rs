@@ -9,7 +9,6 @@ use std::process::ExitCode;
 #[derive(clap::Parser)]
 enum Cli {
     Gen(r#gen::GenArgs),
-    #[command(subcommand)]
     Model(model::ModelCommand),
 }
 

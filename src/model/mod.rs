@@ -1,6 +1,8 @@
 //! The model family: Qwen2.5-VL, its processor, chat template, weights and generation.
 
 pub(crate) mod fields;
+pub mod init;
+pub mod inspect;
 pub mod processor;
 pub mod qwen2_5_vl;
 mod sampling;

@@ -60,8 +60,7 @@ impl Policy for Model {
         eos: &[u32],
         banned: &[u32],
     ) -> Result<Vec<Vec<Completion>>> {
-        let _ = (prompts, samples, sampling, eos, banned);
-        Err(Error::failed("generation has not been merged yet"))
+        Model::generate(self, prompts, samples, sampling, eos, banned)
     }
 
     fn save_weights(&self, dir: &Path) -> Result<()> {

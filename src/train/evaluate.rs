@@ -23,8 +23,8 @@ pub fn evaluate(
     let read = |c: &Completion| -> Result<Generated> {
         Ok(Generated { text: codec.decode(&c.ids)?, tokens: c.ids.len(), finished: c.finished })
     };
-    let generate = |first: usize, records: &[&crate::data::Record]| {
-        let prompts = (first..first + records.len()).map(|i| codec.prompt(task, i)).collect::<Result<Vec<_>>>()?;
+    let generate = |examples: std::ops::Range<usize>| {
+        let prompts = examples.map(|i| codec.prompt(task, i)).collect::<Result<Vec<_>>>()?;
         let groups = policy.generate(&prompts, 1, &sampling, codec.eos_ids(), codec.banned_ids())?;
         groups.iter().map(|group| group.iter().map(read).collect()).collect()
     };

@@ -51,6 +51,19 @@ pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut File) -> std::io::R
     Ok(())
 }
 
+/// As [`write_atomic`], with the whole file written by `fill` under the temporary name it is given.
+pub fn replace(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let temporary = temporary_name(path);
+    let written = fill(&temporary).and_then(|()| {
+        let fail = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", path.display()));
+        File::open(&temporary).and_then(|f| f.sync_all()).and_then(|()| fs::rename(&temporary, path)).map_err(fail)
+    });
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
 /// Write a value as indented JSON, whole or not at all.
 pub fn write_json<T: serde::Serialize + ?Sized>(path: &Path, value: &T) -> Result<()> {
     let mut text =

@@ -1,1 +1,50 @@
-//! (in progress)
+//! Configuration: TOML as written, plus `--set a.b=value`, to a plan that has been checked before any work.
+//!
+//! Every setting has a default that depends on the method only, so the resolved plan holds every key that matters and
+//! can be written beside the run. A key that does not exist is refused with the nearest one that does; settings that
+//! contradict each other, or that the method would ignore, are refused too.
+
+mod check;
+mod layers;
+mod settings;
+
+pub use layers::{differences, flatten, merge};
+pub use settings::{
+    Config, EvalSettings, GrpoSettings, GuardSettings, Importance, LossType, Method, RolloutSettings, ScaleRewards,
+    Schedule, TrainSettings,
+};
+
+use crate::{Result, files};
+use std::path::Path;
+
+impl Config {
+    /// Read `file` (optional), apply `sets` (`section.key=value`, in order) and `method` (the `--method` flag), fill in
+    /// the method's defaults, and refuse whatever does not fit together.
+    ///
+    /// # Errors
+    /// Input errors that name the file and line (or the `--set` argument) and the key.
+    pub fn resolve(method: Option<Method>, file: Option<&Path>, sets: &[String]) -> Result<Config> {
+        let text = file.map(files::read_text).transpose()?;
+        let name = file.map(|f| f.display().to_string()).unwrap_or_default();
+        Config::from_text(method, text.as_deref().map(|t| (name.as_str(), t)), sets)
+    }
+
+    /// As [`Config::resolve`], for a text with the name to use for it in messages.
+    pub fn from_text(method: Option<Method>, text: Option<(&str, &str)>, sets: &[String]) -> Result<Config> {
+        let written = layers::read(text, sets, &Config::every_key())?;
+        let method = check::method(method, &written)?;
+        check::unused_sections(method, &written)?;
+        let mut config: Config = layers::apply(&Config::defaults(method), &written)?;
+        config.complete();
+        check::values(&config)?;
+        Ok(config)
+    }
+
+    /// The whole plan as TOML, every key that applies to the method written out.
+    pub fn to_toml(&self) -> Result<String> {
+        layers::to_toml(self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

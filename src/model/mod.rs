@@ -1,7 +1,11 @@
 //! The model family: Qwen2.5-VL, its processor, chat template, weights and generation.
 
+pub(crate) mod fields;
+pub mod init;
+pub mod inspect;
 pub mod processor;
 pub mod qwen2_5_vl;
+mod sampling;
 pub mod sequence;
 
 pub use processor::Processor;

@@ -1,5 +1,40 @@
-//! Differentiable kernels with their own forward and backward.
+//! Differentiable kernels, each with its own forward and backward, on a tape of our own.
+//!
+//! Activations are ragged: a batch is `[rows, width]`, its sequences laid end to end, and [`Span`] says which rows may see
+//! which. On a CPU each op runs a fused kernel over f32 slices; on any other device (or with [`Tape::composed`]) it runs
+//! the same mathematics as a composition of candle ops and takes its backward from candle's autograd. No op of a training
+//! path is ever without a backward: an op that is not on the tape does not exist here.
 
+mod attention;
+mod decode;
+mod distribution;
+mod embed;
+mod gelu;
+mod linear;
+mod math;
+mod matmul;
 mod parameter;
+mod rms_norm;
+mod rope;
+mod slice;
+mod swiglu;
+mod tape;
+mod token_stats;
 
+#[cfg(test)]
+mod check;
+
+pub use attention::{Heads, Span, attention};
+pub use decode::{KeyValues, attend_row};
+pub use distribution::{log_sum_exp, softmax_weights};
+pub use embed::{RowSource, embed, regroup, select};
+pub use gelu::gelu;
+pub use linear::{Affine, linear};
+pub use matmul::{Matrix, MatrixMut, matmul};
 pub use parameter::Parameter;
+pub use rms_norm::rms_norm;
+pub use rope::{RopeTable, rope};
+pub use slice::{from_vec, mutate, read};
+pub use swiglu::swiglu;
+pub use tape::{Grads, Tape, Value};
+pub use token_stats::token_stats;

@@ -1,1 +1,22 @@
-//! (in progress)
+//! Training: SFT and GRPO over the same model, optimizer, run directory and checkpoints.
+//!
+//! A run is a directory ([`run`]). Everything random in it is a function of the seed and of the step, so that a run which was
+//! killed and goes on from its last checkpoint ends with the same bytes as one that was not (on a CPU).
+
+pub mod checkpoint;
+mod evaluate;
+pub mod guard;
+pub mod loss;
+pub mod metrics;
+pub mod optimizer;
+pub mod policy;
+mod rft;
+pub mod run;
+mod sampler;
+pub mod schedule;
+mod sft;
+mod tensorboard;
+mod trainer;
+
+pub use policy::{Codec, Policy};
+pub use trainer::{Ended, Job, Progress, train};

@@ -1,38 +1,169 @@
-//! Messages and images -> [`Prompt`](super::Prompt): chat template, tokenizer, image preprocessing.
+//! Messages and images -> [`Prompt`]: chat template, tokenizer, image preprocessing.
 
-use crate::Result;
+pub mod pixels;
+pub mod resample;
+pub mod rgb;
+pub mod template;
+pub mod tokens;
+
+pub use pixels::{ImageProcessor, smart_resize};
+pub use rgb::to_rgb;
+pub use template::ChatTemplate;
+pub use tokens::Tokens;
+
 use crate::data::Message;
 use crate::model::Prompt;
+use crate::model::qwen2_5_vl::Config;
+use crate::{Error, Result};
 use image::RgbImage;
+use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::sync::Arc;
 
+/// What stands for an image in a message.
+pub const IMAGE_PLACEHOLDER: &str = "<image>";
+
 /// Everything of a checkpoint directory that stands between text with images and token ids with patches.
-pub struct Processor {}
+pub struct Processor {
+    template: ChatTemplate,
+    tokens: Tokens,
+    images: ImageProcessor,
+}
 
 impl Processor {
     /// Read tokenizer, chat template, preprocessor and generation settings of a checkpoint directory.
-    pub fn from_dir(_dir: &Path) -> Result<Self> {
-        todo!()
+    ///
+    /// # Errors
+    /// An input error that names the file, for one that is missing or contradicts `config.json`.
+    pub fn from_dir(dir: &Path) -> Result<Self> {
+        let config = Config::from_dir(dir)?;
+        let images = ImageProcessor::from_dir(dir)?;
+        let vision = &config.vision;
+        for (name, ours, theirs) in [
+            ("patch_size", images.patch_size, vision.patch_size),
+            ("temporal_patch_size", images.temporal_patch_size, vision.temporal_patch_size),
+            ("merge_size", images.merge_size, vision.spatial_merge_size),
+        ] {
+            if ours != theirs {
+                return Err(Error::input(format!(
+                    "{}: the image settings have {name} {ours} but the vision_config of config.json has {theirs}",
+                    dir.display()
+                )));
+            }
+        }
+        let tokens = Tokens::from_dir(dir, &config)?;
+        Ok(Processor { template: ChatTemplate::from_dir(dir)?, tokens, images })
     }
+
     /// Render and tokenise the prompt turns (with the generation prompt), preprocess the images, expand the placeholders.
-    pub fn encode_prompt(&self, _messages: &[Message], _images: &[RgbImage]) -> Result<Arc<Prompt>> {
-        todo!()
+    ///
+    /// # Errors
+    /// An input error if placeholders and images differ in number, a role is none of `system`, `user`, `assistant`, a
+    /// text contains a special token, or an image cannot be resized.
+    pub fn encode_prompt(&self, messages: &[Message], images: &[RgbImage]) -> Result<Arc<Prompt>> {
+        let text = self.render(messages, images.len())?;
+        let mut inputs = Vec::with_capacity(images.len());
+        for (i, image) in images.iter().enumerate() {
+            inputs.push(Arc::new(self.images.process(image).map_err(|e| e.context(format!("image {}", i + 1)))?));
+        }
+        let unexpanded = self.tokens.encode(&text)?;
+        let pad = self.tokens.image_pad();
+        let pads = unexpanded.iter().filter(|&&id| id == pad).count();
+        if pads != images.len() {
+            return Err(Error::input(format!(
+                "the chat template wrote {pads} image token(s) for {} image(s); it is not a Qwen2.5-VL template",
+                images.len()
+            )));
+        }
+        let counts: Vec<usize> = inputs.iter().map(|input| self.images.tokens_of(input.grid)).collect();
+        let mut counts_left = counts.iter();
+        let mut ids = Vec::with_capacity(unexpanded.len() + counts.iter().sum::<usize>());
+        for id in unexpanded {
+            let times = if id == pad { counts_left.next().copied().unwrap_or(1) } else { 1 };
+            ids.extend(std::iter::repeat_n(id, times));
+        }
+        Ok(Arc::new(Prompt { ids, images: inputs }))
     }
+
+    /// The text of a prompt with `images` images: the chat template with the generation prompt, one image token each.
+    ///
+    /// # Errors
+    /// As [`Processor::encode_prompt`], but for the images themselves.
+    pub fn render(&self, messages: &[Message], images: usize) -> Result<String> {
+        let placeholders: usize = messages.iter().map(|m| m.content.matches(IMAGE_PLACEHOLDER).count()).sum();
+        if placeholders != images {
+            return Err(Error::input(format!(
+                "the prompt has {placeholders} `{IMAGE_PLACEHOLDER}` placeholder(s) but {images} image(s) were given"
+            )));
+        }
+        let mut turns = Vec::with_capacity(messages.len());
+        for (i, message) in messages.iter().enumerate() {
+            if !matches!(message.role.as_str(), "system" | "user" | "assistant") {
+                return Err(Error::input(format!(
+                    "message {}: role `{}` is none of system, user, assistant",
+                    i + 1,
+                    message.role
+                )));
+            }
+            self.tokens
+                .refuse_special(&message.content)
+                .map_err(|e| e.context(format!("message {} ({})", i + 1, message.role)))?;
+            turns.push(json!({ "role": message.role, "content": parts(&message.content) }));
+        }
+        let options = Map::from_iter([("add_generation_prompt".to_string(), Value::Bool(true))]);
+        self.template.render(&Value::Array(turns), &options)
+    }
+
     /// Tokenise a response and append `<|im_end|>`.
-    pub fn encode_response(&self, _text: &str) -> Result<Vec<u32>> {
-        todo!()
+    ///
+    /// # Errors
+    /// An input error if the text contains a special token.
+    pub fn encode_response(&self, text: &str) -> Result<Vec<u32>> {
+        self.tokens.refuse_special(text).map_err(|e| e.context("response"))?;
+        let mut ids = self.tokens.encode(text)?;
+        ids.push(self.tokens.im_end());
+        Ok(ids)
     }
+
     /// Text of generated ids, without special tokens.
-    pub fn decode(&self, _ids: &[u32]) -> Result<String> {
-        todo!()
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.tokens.decode(ids)
     }
+
     /// Ids that end a response.
     pub fn eos_ids(&self) -> &[u32] {
-        todo!()
+        self.tokens.eos_ids()
     }
+
     /// Ids that must never be sampled (vision, image and video tokens, and ids beyond the tokenizer).
     pub fn banned_ids(&self) -> &[u32] {
-        todo!()
+        self.tokens.banned_ids()
     }
+
+    /// The image preprocessor, for planning lengths and sizes.
+    pub fn images(&self) -> &ImageProcessor {
+        &self.images
+    }
+
+    /// The tokenizer and its special tokens.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+}
+
+/// A message's content as the template takes it: plain text, or text and image parts in order.
+fn parts(content: &str) -> Value {
+    if !content.contains(IMAGE_PLACEHOLDER) {
+        return Value::from(content);
+    }
+    let mut parts = Vec::new();
+    for (i, text) in content.split(IMAGE_PLACEHOLDER).enumerate() {
+        if i > 0 {
+            parts.push(json!({ "type": "image" }));
+        }
+        if !text.is_empty() {
+            parts.push(json!({ "type": "text", "text": text }));
+        }
+    }
+    Value::Array(parts)
 }

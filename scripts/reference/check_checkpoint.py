@@ -1,0 +1,133 @@
+"""Check that transformers reads a checkpoint directory written by jigsaw, and gets the same numbers out of it.
+
+    python check_checkpoint.py DIR --expected FILE.json [--tolerance 1e-4]
+
+FILE.json, written by jigsaw (image paths are relative to it):
+
+    {"sequences": [{
+        "messages": [{"role": "user", "content": "<image>Which order?"}, {"role": "assistant", "content": "2 1"}],
+        "images": ["a.png"],
+        "ids": [...],
+        "logprobs": [...]
+    }]}
+
+- `messages`: the turns; each `<image>` in a content stands for the next of `images`. A closing assistant turn is the
+  response; without one the response is whatever follows the prompt in `ids`.
+- `ids`: the whole sequence, prompt (ending in the generation prompt) and response, image placeholders expanded.
+- `logprobs`: log-probability of each response token, natural logarithm, temperature 1: as many as there are response
+  tokens, which are the last of `ids`.
+
+Checked, in this order; the first failure of each kind is reported and the exit status is 1:
+1. the weights load with no missing, unexpected or mismatched key, under AutoModelForImageTextToText;
+2. AutoTokenizer and AutoProcessor load; the chat template renders; tokenizer, processor and jigsaw agree on the ids;
+3. the response's ids are the tokenizer's for its text and `<|im_end|>`;
+4. transformers' log-probabilities (f32, eager attention, PIL image processor) agree with `logprobs`, relative to the
+   largest magnitude of each sequence.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+import common
+
+
+def parts_of(content):
+    """A content string with `<image>` placeholders -> transformers' list of parts (empty text left out)."""
+    parts = []
+    for i, piece in enumerate(content.split("<image>")):
+        if i:
+            parts.append({"type": "image"})
+        if piece:
+            parts.append({"type": "text", "text": piece})
+    return parts
+
+
+def encode_prompt(processor, tokenizer, messages, images):
+    """Processor outputs of the prompt turns with the generation prompt; tokenizer and processor must render alike."""
+    turns = [{"role": m["role"], "content": parts_of(m["content"])} for m in messages]
+    rendered = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    by_processor = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    assert rendered == by_processor, f"tokenizer and processor render differently: {rendered!r} / {by_processor!r}"
+    return processor(text=[rendered], images=images or None, return_tensors="pt")
+
+
+def load(directory):
+    """(model, tokenizer, processor) of a checkpoint directory, in f32 with eager attention and the PIL processor."""
+    model, info = AutoModelForImageTextToText.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+    )
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        assert not info.get(kind), f"{kind}: {sorted(info[kind])[:5]} (of {len(info[kind])})"
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    processor = AutoProcessor.from_pretrained(directory)
+    # The default image processor resizes with torchvision, which differs from PIL by a level here and there.
+    processor.image_processor = AutoImageProcessor.from_pretrained(directory, backend="pil")
+    return model.eval(), tokenizer, processor
+
+
+def score(model, inputs, ids, response_tokens):
+    """Log-probabilities of the last `response_tokens` of `ids`, given `inputs` (the processor's, for the images)."""
+    batch = {"input_ids": torch.tensor([ids])}
+    if "pixel_values" in inputs:
+        batch |= {k: inputs[k] for k in ("pixel_values", "image_grid_thw")}
+        batch["mm_token_type_ids"] = (batch["input_ids"] == model.config.image_token_id).int()
+    with torch.no_grad():
+        model.model.rope_deltas = None
+        logits = model(**batch, use_cache=False).logits[0, -response_tokens - 1 : -1]
+    targets = batch["input_ids"][0, -response_tokens:]
+    return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+
+
+def check(directory, expected_file, tolerance):
+    """Run every check; returns a line that says what was checked. Raises AssertionError with what is wrong."""
+    expected = json.loads(Path(expected_file).read_text(encoding="utf-8"))
+    base = Path(expected_file).parent
+    assert expected["sequences"], f"{expected_file}: no sequences"
+    model, tokenizer, processor = load(directory)
+    worst, tokens = 0.0, 0
+    for n, sequence in enumerate(expected["sequences"]):
+        where = f"sequence {n}"
+        messages = list(sequence["messages"])
+        response = messages.pop()["content"] if messages[-1]["role"] == "assistant" else None
+        images = [Image.open(base / f) for f in sequence.get("images", [])]
+        ids, logprobs = sequence["ids"], sequence["logprobs"]
+        assert 0 < len(logprobs) < len(ids), f"{where}: {len(logprobs)} logprobs for {len(ids)} ids"
+        inputs = encode_prompt(processor, tokenizer, messages, images)
+        prompt = inputs["input_ids"][0].tolist()
+        assert prompt == ids[: -len(logprobs)], (
+            f"{where}: prompt ids differ: transformers {len(prompt)} ids {prompt[:40]}..., "
+            f"jigsaw {len(ids) - len(logprobs)} ids {ids[:40]}..."
+        )
+        if response is not None:
+            theirs = tokenizer(response + "<|im_end|>", add_special_tokens=False)["input_ids"]
+            assert theirs == ids[-len(logprobs) :], f"{where}: response ids differ: {theirs} / {ids[-len(logprobs):]}"
+        mine = score(model, inputs, ids, len(logprobs))
+        given = torch.tensor(logprobs)
+        difference = ((mine - given).abs().max() / mine.abs().max()).item()
+        assert difference <= tolerance, f"{where}: log-probabilities differ by {difference:.2e}: {mine.tolist()} / {logprobs}"
+        worst, tokens = max(worst, difference), tokens + len(logprobs)
+    return f"{Path(directory).name}: {len(expected['sequences'])} sequences, {tokens} response tokens, largest relative difference {worst:.1e}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", metavar="DIR", help="checkpoint directory")
+    parser.add_argument("--expected", required=True, metavar="FILE", help="JSON written by jigsaw")
+    parser.add_argument("--tolerance", type=float, default=1e-4, help="relative (default 1e-4)")
+    args = parser.parse_args()
+    common.deterministic()
+    try:
+        print(check(args.directory, args.expected, args.tolerance))
+    except AssertionError as error:
+        print(f"check_checkpoint: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

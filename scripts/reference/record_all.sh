@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Record every fixture under tests/fixtures again. REFERENCE_PYTHON names another interpreter with the same packages.
+set -euo pipefail
+cd "$(dirname "$0")"
+if [ -z "${REFERENCE_PYTHON:-}" ]; then
+  bash setup.sh
+  REFERENCE_PYTHON=.venv/bin/python
+fi
+for script in record_model.py record_processor.py record_training.py record_grpo.py record_checkpoint.py; do
+  echo "== $script"
+  "$REFERENCE_PYTHON" "$script"
+done

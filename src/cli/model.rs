@@ -1,0 +1,230 @@
+//! `jigsaw model`: make and look at checkpoint directories.
+
+use crate::model::init::{Preset, write_checkpoint};
+use crate::model::inspect::{Inspection, inspect};
+use crate::{Error, Result};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+/// Make and look at checkpoint directories (Hugging Face form, Qwen2.5-VL architecture).
+#[derive(Debug, clap::Args)]
+pub struct ModelCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Write a checkpoint directory with random weights.
+    Init(Init),
+    /// Say what a checkpoint directory holds: parameters, layers, tokens, image bounds.
+    Inspect(Inspect),
+}
+
+#[derive(Debug, clap::Args)]
+struct Init {
+    /// Size of the model.
+    #[arg(long, value_enum, default_value = "tiny")]
+    preset: Preset,
+    /// Directory to write; made if it does not exist.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Seed of the weights; the same seed gives the same files.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(Debug, clap::Args)]
+struct Inspect {
+    /// Checkpoint directory.
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+impl ModelCommand {
+    /// Do what was asked.
+    pub fn run(self) -> Result<()> {
+        match self.action {
+            Action::Init(Init { preset, out, seed }) => {
+                let parameters = write_checkpoint(&out, preset, seed)?;
+                eprintln!("Wrote {} with {} parameters (random, seed {seed}).", out.display(), grouped(parameters));
+                eprintln!("Look at it with: jigsaw model inspect {}", out.display());
+                Ok(())
+            }
+            Action::Inspect(Inspect { dir, json }) => {
+                let found = inspect(&dir)?;
+                let text = if json {
+                    let text = serde_json::to_string_pretty(&found);
+                    text.map_err(|e| Error::failed(format!("cannot write JSON: {e}")))? + "\n"
+                } else {
+                    describe(&found)
+                };
+                print(&text)
+            }
+        }
+    }
+}
+
+/// Print to standard output; a reader that has seen enough (`| head`) is not an error.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::failed(format!("cannot write to standard output: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The description for a person.
+fn describe(found: &Inspection) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_description(&mut text, found);
+    text
+}
+
+fn write_description(out: &mut String, found: &Inspection) -> std::fmt::Result {
+    let bytes: u64 = found.files.iter().map(|file| file.bytes).sum();
+    let dtypes: Vec<String> = found.dtypes.keys().map(|dtype| dtype.to_lowercase()).collect();
+    writeln!(out, "{}", found.directory)?;
+    writeln!(out, "Qwen2.5-VL ({}), {} parameters", found.model_type, grouped(found.parameters))?;
+    writeln!(
+        out,
+        "{} weight file{}, {:.1} MB, stored as {}",
+        found.files.len(),
+        if found.files.len() == 1 { "" } else { "s" },
+        bytes as f64 / 1e6,
+        dtypes.join(" and ")
+    )?;
+
+    writeln!(out, "\nParameters")?;
+    for part in &found.parts {
+        let share = 100.0 * part.parameters as f64 / found.parameters as f64;
+        writeln!(
+            out,
+            "  {:<13} {:>13}  {share:5.1} %  {:>4} tensors",
+            part.name,
+            grouped(part.parameters),
+            part.tensors
+        )?;
+    }
+    if found.decoder.tied {
+        writeln!(out, "  {:<13} {:>13}  (tied to the embeddings)", "head", "-")?;
+    }
+
+    let vision = &found.vision;
+    writeln!(out, "\nVision tower")?;
+    writeln!(
+        out,
+        "  {} blocks, {} wide, {} heads, MLP {}",
+        vision.blocks, vision.hidden_size, vision.heads, vision.intermediate_size
+    )?;
+    writeln!(
+        out,
+        "  attention in windows of {0} x {0} pixels; over the whole image in blocks {1:?}",
+        vision.window_size, vision.full_attention_blocks
+    )?;
+    let images = &found.images;
+    writeln!(
+        out,
+        "  images of {} to {} pixels; {2} x {2} pixels are one token, at most {3} tokens an image",
+        grouped(images.min_pixels),
+        grouped(images.max_pixels),
+        images.token_size,
+        grouped(images.max_tokens)
+    )?;
+
+    let decoder = &found.decoder;
+    writeln!(out, "\nDecoder")?;
+    writeln!(
+        out,
+        "  {} layers, {} wide, {} heads ({} for keys and values), MLP {}",
+        decoder.layers, decoder.hidden_size, decoder.heads, decoder.key_value_heads, decoder.intermediate_size
+    )?;
+    writeln!(
+        out,
+        "  rotary sections (time, height, width) {:?}; up to {} positions",
+        decoder.mrope_section,
+        grouped(decoder.max_positions)
+    )?;
+
+    let tokenizer = &found.tokenizer;
+    writeln!(out, "\nTokens")?;
+    writeln!(
+        out,
+        "  {} in the tokenizer, {} rows in the embedding matrix, {} never sampled",
+        grouped(tokenizer.tokens),
+        grouped(tokenizer.vocab_size),
+        grouped(tokenizer.never_sampled)
+    )?;
+    for special in &tokenizer.special {
+        let note = match (special.ends_response, special.never_sampled) {
+            (true, _) => "ends a response",
+            (_, true) => "never sampled",
+            _ => "",
+        };
+        writeln!(out, "{}", format!("  {:>6}  {:<24} {note}", special.id, special.token).trim_end())?;
+    }
+    Ok(())
+}
+
+/// A number with its thousands set apart: `1,658,880`.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_set_apart() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1658880, "1,658,880")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+
+    #[test]
+    fn the_description_names_parts_bounds_and_tokens() {
+        let dir = tempfile::tempdir().unwrap();
+        write_checkpoint(dir.path(), Preset::Tiny, 0).unwrap();
+        let text = describe(&inspect(dir.path()).unwrap());
+        for expected in
+            ["vision tower", "merger", "tied to the embeddings", "stored as f32", "784 to 200,704 pixels", "<|im_end|>"]
+        {
+            assert!(text.contains(expected), "{expected} is missing in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_flags_parse() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            command: ModelCommand,
+        }
+        let parse = |line: &str| <Line as clap::Parser>::try_parse_from(line.split(' '));
+        assert!(matches!(
+            parse("model init --preset small --out x --seed 3").unwrap().command.action,
+            Action::Init(Init { preset: Preset::Small, seed: 3, .. })
+        ));
+        assert!(matches!(
+            parse("model inspect d --json").unwrap().command.action,
+            Action::Inspect(Inspect { json: true, .. })
+        ));
+        assert!(parse("model init").is_err());
+    }
+}

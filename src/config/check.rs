@@ -1,0 +1,165 @@
+//! Settings that contradict each other, or cannot mean anything, are refused here, before any work.
+
+use super::settings::{Config, LossType, Method};
+use crate::{Error, Result};
+use toml::{Table, Value};
+
+/// The method, from the flag or from `train.method`; the two must agree.
+pub fn method(flag: Option<Method>, written: &Table) -> Result<Method> {
+    let key = written.get("train").and_then(Value::as_table).and_then(|t| t.get("method"));
+    let configured = match key {
+        None => None,
+        Some(value) => Some(
+            value
+                .clone()
+                .try_into::<Method>()
+                .map_err(|_| Error::input(format!("train.method = {value}: must be \"sft\" or \"rft\"")))?,
+        ),
+    };
+    match (flag, configured) {
+        (Some(a), Some(b)) if a != b => Err(Error::input(format!(
+            "--method {a} contradicts train.method = \"{b}\" of the configuration; drop one of them"
+        ))),
+        (Some(method), _) | (None, Some(method)) => Ok(method),
+        (None, None) => {
+            Err(Error::input("no method: give --method sft, --method rft, or train.method in the configuration"))
+        }
+    }
+}
+
+/// Sections that only RFT reads.
+const RFT_SECTIONS: [&str; 4] = ["rollout", "grpo", "reward", "guard"];
+
+/// A setting that the method would ignore is refused: it would look as if it had had an effect.
+pub fn unused_sections(method: Method, written: &Table) -> Result<()> {
+    if method == Method::Rft {
+        return Ok(());
+    }
+    for section in RFT_SECTIONS {
+        if let Some(Value::Table(keys)) = written.get(section)
+            && let Some(key) = keys.keys().next()
+        {
+            return Err(Error::input(format!(
+                "{section}.{key} has no effect with train.method = \"sft\"; remove it, or train with method \"rft\""
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Every single value in its range, and no two that contradict each other.
+pub fn values(config: &Config) -> Result<()> {
+    let t = &config.train;
+    if t.steps.is_some() && t.epochs.is_some() {
+        return Err(Error::input("train.steps and train.epochs are both given; keep one"));
+    }
+    need(t.steps != Some(0), "train.steps", 0, "at least 1")?;
+    need(t.epochs.is_none_or(|e| e > 0.0 && e.is_finite()), "train.epochs", t.epochs.unwrap_or(0.0), "above 0")?;
+    need(t.batch_size >= 1, "train.batch_size", t.batch_size, "at least 1")?;
+    need(t.accumulation >= 1, "train.accumulation", t.accumulation, "at least 1")?;
+    need(t.lr > 0.0 && t.lr < 1.0, "train.lr", t.lr, "above 0 and below 1")?;
+    need(t.warmup >= 0.0 && t.warmup.is_finite(), "train.warmup", t.warmup, "0 or more (below 1 a share, else steps)")?;
+    need(
+        t.warmup < 1.0 || t.warmup.fract() == 0.0,
+        "train.warmup",
+        t.warmup,
+        "a share below 1 or a whole number of steps",
+    )?;
+    need(t.weight_decay >= 0.0 && t.weight_decay < 1.0, "train.weight_decay", t.weight_decay, "in [0, 1)")?;
+    for (name, beta) in [("train.betas[0]", t.betas[0]), ("train.betas[1]", t.betas[1])] {
+        need((0.0..1.0).contains(&beta), name, beta, "in [0, 1)")?;
+    }
+    need(t.eps > 0.0 && t.eps.is_finite(), "train.eps", t.eps, "above 0")?;
+    need(
+        t.max_grad_norm >= 0.0 && t.max_grad_norm.is_finite(),
+        "train.max_grad_norm",
+        t.max_grad_norm,
+        "0 (off) or above",
+    )?;
+    need(t.seed <= i64::MAX as u64, "train.seed", t.seed, "below 2^63 (TOML's largest integer)")?;
+    need(t.keep >= 1, "train.keep", t.keep, "at least 1 (the last checkpoint is what a run resumes from)")?;
+    if let Some(steps) = t.steps
+        && t.warmup >= 1.0
+        && t.warmup as usize > steps
+    {
+        return Err(Error::input(format!("train.warmup = {} is longer than train.steps = {steps}", t.warmup)));
+    }
+    let e = &config.eval;
+    need(e.batch_size >= 1, "eval.batch_size", e.batch_size, "at least 1")?;
+    need(e.max_new_tokens >= 1, "eval.max_new_tokens", e.max_new_tokens, "at least 1")?;
+    rft(config)
+}
+
+fn rft(config: &Config) -> Result<()> {
+    if let Some(r) = &config.rollout {
+        need(
+            r.samples >= 2,
+            "rollout.samples",
+            r.samples,
+            "at least 2 (an advantage compares responses to one prompt)",
+        )?;
+        need(r.max_new_tokens >= 1, "rollout.max_new_tokens", r.max_new_tokens, "at least 1")?;
+        need(
+            r.temperature > 0.0 && r.temperature.is_finite(),
+            "rollout.temperature",
+            r.temperature,
+            "above 0 (at 0 all responses of a group are the same)",
+        )?;
+        need(r.top_p > 0.0 && r.top_p <= 1.0, "rollout.top_p", r.top_p, "in (0, 1]")?;
+        need(
+            r.top_k != 1,
+            "rollout.top_k",
+            r.top_k,
+            "0 (off) or at least 2 (at 1 all responses of a group are the same)",
+        )?;
+    }
+    if let Some(g) = &config.grpo {
+        let high = g.epsilon_high.unwrap_or(g.epsilon);
+        need(g.epsilon > 0.0 && g.epsilon <= 1.0, "grpo.epsilon", g.epsilon, "in (0, 1]")?;
+        need(high > 0.0 && high.is_finite(), "grpo.epsilon_high", high, "above 0")?;
+        if let Some(delta) = g.delta {
+            need(delta > 1.0 + high, "grpo.delta", delta, &format!("above 1 + grpo.epsilon_high = {}", 1.0 + high))?;
+        }
+        need(g.beta >= 0.0 && g.beta.is_finite(), "grpo.beta", g.beta, "0 or more")?;
+        need(g.entropy_coef.is_finite(), "grpo.entropy_coef", g.entropy_coef, "a finite number")?;
+        need(g.num_iterations >= 1, "grpo.num_iterations", g.num_iterations, "at least 1")?;
+        need(g.minibatches >= 1, "grpo.minibatches", g.minibatches, "at least 1")?;
+        if g.loss_type == LossType::Cispo && g.delta.is_some() {
+            return Err(Error::input("grpo.delta has no effect with grpo.loss_type = \"cispo\"; remove it"));
+        }
+        if g.loss_type == LossType::Cispo && high < 1.0 {
+            return Err(Error::input(format!(
+                "grpo.epsilon_high = {high}: with grpo.loss_type = \"cispo\" it is the bound of the ratio itself; give one of at least 1 (5 is usual)"
+            )));
+        }
+        let round = config.steps_per_round();
+        if let Some(steps) = config.train.steps
+            && !steps.is_multiple_of(round)
+        {
+            return Err(Error::input(format!(
+                "train.steps = {steps} is no multiple of grpo.minibatches * grpo.num_iterations = {round}: \
+                 a rollout batch would be left half used; give {}",
+                steps.div_ceil(round) * round
+            )));
+        }
+    }
+    if let Some(r) = &config.reward {
+        for (key, weight) in [("reward.hit", r.hit), ("reward.acc", r.acc), ("reward.fmt", r.fmt)] {
+            need(weight.is_finite() && weight >= 0.0, key, weight, "0 or more")?;
+        }
+        if r.hit == 0.0 && r.acc == 0.0 && r.fmt == 0.0 {
+            return Err(Error::input(
+                "reward.hit, reward.acc and reward.fmt are all 0: there is nothing to learn from",
+            ));
+        }
+    }
+    if let Some(g) = &config.guard {
+        need(g.reward_std >= 0.0, "guard.reward_std", g.reward_std, "0 or more")?;
+        need(g.entropy >= 0.0, "guard.entropy", g.entropy, "0 or more")?;
+    }
+    Ok(())
+}
+
+fn need(holds: bool, key: &str, value: impl std::fmt::Display, must: &str) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::input(format!("{key} = {value}: must be {must}"))) }
+}

@@ -1,0 +1,110 @@
+//! What a person may write, and what they are told when it does not fit.
+
+use super::*;
+
+fn sets(list: &[&str]) -> Vec<String> {
+    list.iter().map(|s| s.to_string()).collect()
+}
+
+fn refused(text: &str, set: &[&str]) -> String {
+    match Config::from_text(None, Some(("x.toml", text)), &sets(set)) {
+        Err(e) => {
+            assert_eq!(e.exit_code(), 2);
+            e.to_string()
+        }
+        Ok(c) => panic!("accepted: {c:?}"),
+    }
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_key() {
+    let message = refused("[train]\nmethod = \"sft\"\nbatchsize = 3\n", &[]);
+    assert!(message.contains("x.toml:3") && message.contains("train.batch_size"), "{message}");
+    let message = refused("[train]\nmethod = \"sft\"\n\n[rolout]\nsamples = 3\n", &[]);
+    assert!(message.contains("x.toml:4") && message.contains("did you mean rollout"), "{message}");
+    let message = refused("[train]\nmethod = \"rft\"\n", &["grpo.epsilon_hi=0.3"]);
+    assert!(message.contains("--set grpo.epsilon_hi=0.3") && message.contains("grpo.epsilon_high"), "{message}");
+    let message = refused("[train]\nmethod = \"rft\"\n", &["zzz.q=1"]);
+    assert!(message.contains("the sections are eval, grpo"), "{message}");
+}
+
+#[test]
+fn set_wins_over_the_file_and_the_file_over_the_defaults() {
+    let text = "[train]\nmethod = \"sft\"\nlr = 3e-4\nseed = 5\n";
+    let c = Config::from_text(None, Some(("x.toml", text)), &sets(&["train.lr=1e-3", "train.freeze=[\"vision\"]"]))
+        .unwrap();
+    assert_eq!((c.train.lr, c.train.seed, c.train.batch_size), (1e-3, 5, 8));
+    assert_eq!(c.train.freeze, ["vision"]);
+    let c = Config::from_text(None, None, &sets(&["train.method=rft", "grpo.loss_type=dr_grpo", "train.lr=1"]));
+    assert!(c.unwrap_err().to_string().contains("train.lr = 1"));
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_refused_with_its_key() {
+    assert!(refused("[train]\nmethod = \"sft\"\nlr = \"fast\"\n", &[]).contains("train.lr"));
+    let message = refused("[train]\nmethod = \"rft\"\n", &["grpo.loss_type=ppo"]);
+    assert!(message.contains("grpo.loss_type") && message.contains("dapo"), "{message}");
+    assert!(refused("[train]\nmethod = \"rft\"\nbatch_size = -1\n", &[]).contains("train.batch_size"));
+    assert!(refused("[train\n", &[]).contains("line 1"));
+}
+
+#[test]
+fn contradictions_are_refused_before_any_work() {
+    let sft = "[train]\nmethod = \"sft\"\n";
+    let rft = "[train]\nmethod = \"rft\"\n";
+    assert!(refused(sft, &["grpo.beta=0.1"]).contains("no effect"));
+    assert!(refused(sft, &["train.steps=5", "train.epochs=2"]).contains("keep one"));
+    assert!(refused(sft, &["train.steps=5", "train.warmup=6"]).contains("longer than"));
+    assert!(refused(rft, &["rollout.samples=1"]).contains("at least 2"));
+    assert!(refused(rft, &["rollout.temperature=0"]).contains("above 0"));
+    assert!(refused(rft, &["grpo.delta=1.1"]).contains("grpo.delta"));
+    assert!(refused(rft, &["grpo.num_iterations=2", "train.steps=5"]).contains("give 6"));
+    assert!(refused(rft, &["grpo.loss_type=cispo"]).contains("epsilon_high"));
+    assert!(refused(rft, &["reward.hit=0", "reward.acc=0", "reward.fmt=0"]).contains("nothing to learn"));
+    assert!(refused("", &[]).contains("--method"));
+    let e = Config::from_text(Some(Method::Rft), Some(("x.toml", sft)), &[]).unwrap_err();
+    assert!(e.to_string().contains("contradicts"));
+}
+
+#[test]
+fn the_written_plan_reads_back_as_the_same_plan() {
+    for method in [Method::Sft, Method::Rft] {
+        let plan = Config::from_text(Some(method), None, &sets(&["train.steps=6", "train.seed=9"])).unwrap();
+        let text = plan.to_toml().unwrap();
+        assert_eq!(Config::from_text(None, Some(("config.toml", &text)), &[]).unwrap(), plan);
+    }
+}
+
+#[test]
+fn every_optional_key_can_be_written() {
+    let sets = sets(&["grpo.epsilon_high=0.28", "grpo.delta=4", "train.epochs=2.5"]);
+    let c = Config::from_text(Some(Method::Rft), None, &sets).unwrap();
+    let grpo = c.grpo.as_ref().unwrap();
+    assert_eq!((grpo.epsilon_high, grpo.delta, c.train.epochs), (Some(0.28), Some(4.0), Some(2.5)));
+    assert_eq!(c.total_steps(80), 25);
+}
+
+#[test]
+fn differing_keys_are_named_with_both_values() {
+    let a = toml::Table::try_from(Config::defaults(Method::Sft)).unwrap();
+    let b = toml::Table::try_from(Config {
+        ..Config::from_text(Some(Method::Sft), None, &sets(&["train.seed=3"])).unwrap()
+    });
+    let named = differences(&a, &b.unwrap());
+    assert_eq!(named, ["train.epochs: (not set) -> 1.0", "train.seed: 0 -> 3"]);
+}
+
+#[test]
+fn the_presets_are_accepted_as_they_are() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name.starts_with("sft") || name.starts_with("rft") {
+            Config::resolve(None, Some(&path), &[]).unwrap_or_else(|e| panic!("{e}"));
+            seen += 1;
+        }
+    }
+    assert!(seen >= 4, "{seen} presets");
+}

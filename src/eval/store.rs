@@ -1,0 +1,322 @@
+//! An evaluation on disk: what it is keyed by, its responses as they come, its result written last.
+
+use super::{Outcome, Plan, Summary};
+use crate::model::Sampling;
+use crate::tasks::Task;
+use crate::{Error, Result, files};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Raised whenever the evaluation itself changes what it finds, so that old results are not taken for new ones.
+const EVAL_VERSION: u32 = 1;
+
+const KEY: &str = "key.json";
+const RESPONSES: &str = "responses.jsonl";
+const RESULT: &str = "result.json";
+
+/// Everything that decides an evaluation's outcome. Two results with equal keys are the same result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Key {
+    /// Version of this program and of its evaluation.
+    pub code: String,
+    /// Hash of the weights and `config.json`.
+    pub model: String,
+    /// Hash of tokenizer, chat template and image settings.
+    pub prompt: String,
+    /// Hash of the examples evaluated, with their images.
+    pub data: String,
+    /// Name of the task.
+    pub task: String,
+    /// Number of examples.
+    pub examples: usize,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Responses to each example.
+    pub samples: usize,
+    /// Batch size, where it decides which random numbers an example gets (temperature above 0).
+    pub batch: Option<usize>,
+}
+
+impl Key {
+    /// Each part in which the keys differ, with `here -> there`.
+    fn differences(&self, other: &Key) -> Vec<(String, String)> {
+        let fields = |key: &Key| match serde_json::to_value(key) {
+            Ok(serde_json::Value::Object(map)) => map,
+            _ => serde_json::Map::new(),
+        };
+        let theirs = fields(other);
+        let brief = |v: &serde_json::Value| {
+            let text = v.to_string();
+            // A hash is told from another by its beginning.
+            if text.len() > 64 && v.is_string() { format!("{}...\"", &text[..13]) } else { text }
+        };
+        fields(self)
+            .into_iter()
+            .filter(|(name, value)| theirs.get(name) != Some(value))
+            .map(|(name, v)| {
+                let change = format!("{} -> {}", brief(&v), theirs.get(&name).map_or("none".into(), brief));
+                (name, change)
+            })
+            .collect()
+    }
+
+    /// Names of the parts in which the keys differ.
+    #[cfg(test)]
+    pub(super) fn differences_in(&self, other: &Key) -> Vec<String> {
+        self.differences(other).into_iter().map(|(name, _)| name).collect()
+    }
+}
+
+/// The key of an evaluation; hashes the model's files, the examples and their images.
+pub fn key_of(model: &Path, task: &dyn Task, plan: &Plan, sampling: &Sampling) -> Result<Key> {
+    let examples = plan.examples(task);
+    Ok(Key {
+        code: format!("{} eval {EVAL_VERSION}", env!("CARGO_PKG_VERSION")),
+        model: hash_model(model)?,
+        prompt: hash_prompt_files(model)?,
+        data: hash_examples(task, examples)?,
+        task: task.name().to_string(),
+        examples,
+        sampling: sampling.clone(),
+        samples: plan.samples,
+        batch: (sampling.temperature > 0.0).then_some(plan.batch),
+    })
+}
+
+/// SHA-256 over `config.json` and the weights of a checkpoint directory.
+pub fn hash_model(dir: &Path) -> Result<String> {
+    let weights = |name: &str| name == "config.json" || name.ends_with(".safetensors");
+    let hash = hash_files(dir, weights)?;
+    hash.ok_or_else(|| Error::input(format!("{}: no config.json or *.safetensors: not a checkpoint", dir.display())))
+}
+
+/// SHA-256 over the files that turn messages and images into token ids and patches.
+pub fn hash_prompt_files(dir: &Path) -> Result<String> {
+    let names = ["tokenizer", "chat_template", "preprocessor_config", "generation_config", "added_tokens"];
+    let prompt = |name: &str| names.iter().any(|n| name.starts_with(n));
+    let hash = hash_files(dir, prompt)?;
+    hash.ok_or_else(|| Error::input(format!("{}: no tokenizer or preprocessor files", dir.display())))
+}
+
+fn hash_files(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<String>> {
+    let bad = |e: std::io::Error| Error::input(format!("cannot read {}: {e}", dir.display()));
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(bad)? {
+        let name = entry.map_err(bad)?.file_name().to_string_lossy().into_owned();
+        if wanted(&name) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    let mut hash = Sha256::new();
+    for name in &names {
+        let path = dir.join(name);
+        let bad = |e: std::io::Error| Error::input(format!("cannot read {}: {e}", path.display()));
+        let mut file = File::open(&path).map_err(bad)?;
+        let length = file.metadata().map_err(bad)?.len();
+        hash.update((name.len() as u64).to_le_bytes());
+        hash.update(name.as_bytes());
+        hash.update(length.to_le_bytes());
+        let mut chunk = vec![0; 1 << 20];
+        loop {
+            let read = file.read(&mut chunk).map_err(bad)?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&chunk[..read]);
+        }
+    }
+    Ok((!names.is_empty()).then(|| hex(hash)))
+}
+
+/// SHA-256 over the records of the first examples and the pixels of their images.
+fn hash_examples(task: &dyn Task, examples: usize) -> Result<String> {
+    let mut hash = Sha256::new();
+    for i in 0..examples {
+        let record = task.example(i)?;
+        let text = serde_json::to_vec(record).map_err(|e| Error::failed(format!("record {}: {e}", record.id)))?;
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(&text);
+        for image in task.images(i)? {
+            hash.update(image.width().to_le_bytes());
+            hash.update(image.height().to_le_bytes());
+            hash.update(image.as_raw());
+        }
+    }
+    Ok(hex(hash))
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// What an evaluation is of: `key.json`, written first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    /// What it is keyed by. The rest is for people and for the report.
+    pub key: Key,
+    /// The checkpoint directory.
+    pub model: PathBuf,
+    /// The dataset directory.
+    pub data: PathBuf,
+    /// The split of it.
+    pub split: String,
+}
+
+impl About {
+    /// Read what the evaluation in `dir` is of; `None` if there is none.
+    pub fn read(dir: &Path) -> Result<Option<About>> {
+        let path = dir.join(KEY);
+        if path.exists() { files::read_json(&path).map(Some) } else { Ok(None) }
+    }
+}
+
+/// A finished evaluation: `result.json`, written last.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvalResult {
+    /// What it is the result of.
+    #[serde(flatten)]
+    pub about: About,
+    /// What was found.
+    pub summary: Summary,
+}
+
+impl EvalResult {
+    /// Read the result of an evaluation directory; `None` if it is not finished.
+    pub fn read(dir: &Path) -> Result<Option<EvalResult>> {
+        let path = dir.join(RESULT);
+        if path.exists() { files::read_json(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// The responses of an evaluation directory, complete lines only, in order.
+    pub fn read_responses(dir: &Path) -> Result<Vec<Outcome>> {
+        let path = dir.join(RESPONSES);
+        if !path.exists() { Ok(Vec::new()) } else { Ok(read_lines(&path)?.into_iter().map(|(o, _)| o).collect()) }
+    }
+}
+
+/// The output directory of one evaluation.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    about: About,
+}
+
+impl Directory {
+    /// Open `path` for the evaluation `key` of `model` on `data`'s `split`, making it if need be. With `fresh`, what an
+    /// earlier evaluation left there is removed.
+    ///
+    /// # Errors
+    /// Input error if the directory holds another evaluation; it names the parts of the key that differ.
+    pub fn open(path: &Path, key: Key, model: &Path, data: &Path, split: &str, fresh: bool) -> Result<Directory> {
+        files::create_dir(path)?;
+        let absolute = |p: &Path| std::path::absolute(p).unwrap_or_else(|_| p.to_path_buf());
+        let about = About { key, model: absolute(model), data: absolute(data), split: split.to_string() };
+        let directory = Directory { path: path.to_path_buf(), about };
+        if fresh {
+            // The result goes first: what remains after an interruption never looks finished.
+            for name in [RESULT, RESPONSES, KEY] {
+                match fs::remove_file(path.join(name)) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(Error::failed(format!("cannot remove {}: {e}", path.join(name).display())));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if let Some(found) = About::read(path)? {
+            if found.key != directory.about.key {
+                let differences = found.key.differences(&directory.about.key);
+                let parts: Vec<String> = differences.iter().map(|(name, change)| format!("{name}: {change}")).collect();
+                return Err(Error::input(format!(
+                    "{} holds another evaluation ({}); give another --out, or --fresh to start over",
+                    path.display(),
+                    parts.join("; ")
+                )));
+            }
+        } else if path.join(RESPONSES).exists() || path.join(RESULT).exists() {
+            return Err(Error::input(format!(
+                "{} holds responses but no {KEY}, so what they are responses to is unknown; give another --out, or --fresh",
+                path.display()
+            )));
+        } else {
+            files::write_json(&path.join(KEY), &directory.about)?;
+        }
+        Ok(directory)
+    }
+
+    /// The result, if this evaluation is finished.
+    pub fn finished(&self) -> Result<Option<EvalResult>> {
+        EvalResult::read(&self.path)
+    }
+
+    /// The responses already there, cut back to where the evaluation can go on; the file is cut accordingly.
+    pub fn resume(&self, task: &dyn Task, plan: &Plan) -> Result<Vec<Outcome>> {
+        let path = self.path.join(RESPONSES);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let mut lines = read_lines(&path)?;
+        // Greedy decoding can go on after any example; sampled batches are whole or not there.
+        let unit = plan.samples * self.about.key.batch.unwrap_or(1);
+        if lines.len() < self.about.key.examples * plan.samples {
+            lines.truncate(lines.len() / unit * unit);
+        }
+        for (at, (outcome, _)) in lines.iter().enumerate() {
+            let (index, sample) = (at / plan.samples, at % plan.samples);
+            let expected = if index < task.len() { task.example(index)?.id.as_str() } else { "" };
+            if (outcome.index, outcome.sample, outcome.id.as_str()) != (index, sample, expected) {
+                return Err(Error::input(format!(
+                    "{}:{}: a response to {} (sample {}) where {expected:?} (sample {sample}) was expected; \
+                     --fresh starts over",
+                    path.display(),
+                    at + 1,
+                    outcome.id,
+                    outcome.sample
+                )));
+            }
+        }
+        let end = lines.last().map_or(0, |(_, end)| *end);
+        let cut = OpenOptions::new().write(true).open(&path).and_then(|f| f.set_len(end));
+        cut.map_err(|e| Error::failed(format!("cannot shorten {}: {e}", path.display())))?;
+        Ok(lines.into_iter().map(|(outcome, _)| outcome).collect())
+    }
+
+    /// Append responses, in one write.
+    pub fn append(&mut self, outcomes: &[Outcome]) -> Result<()> {
+        let path = self.path.join(RESPONSES);
+        let mut text = Vec::new();
+        for outcome in outcomes {
+            serde_json::to_writer(&mut text, outcome)
+                .map_err(|e| Error::failed(format!("response to {}: {e}", outcome.id)))?;
+            text.push(b'\n');
+        }
+        let written = OpenOptions::new().create(true).append(true).open(&path).and_then(|mut f| f.write_all(&text));
+        written.map_err(|e| Error::failed(format!("cannot write {}: {e}", path.display())))
+    }
+
+    /// Write the result: the evaluation is done.
+    pub fn finish(&self, summary: Summary) -> Result<EvalResult> {
+        let result = EvalResult { about: self.about.clone(), summary };
+        files::write_json(&self.path.join(RESULT), &result)?;
+        Ok(result)
+    }
+}
+
+/// Complete lines with the offset at which each ends. What follows the last newline is a torn write and left out.
+fn read_lines(path: &Path) -> Result<Vec<(Outcome, u64)>> {
+    let bytes = files::read(path)?;
+    let mut lines = Vec::new();
+    let mut end = 0;
+    for line in bytes.split_inclusive(|&b| b == b'\n').filter(|l| l.ends_with(b"\n")) {
+        end += line.len() as u64;
+        let outcome = serde_json::from_slice(line).map_err(|e| {
+            Error::input(format!("{}:{}: not a response: {e}; --fresh starts over", path.display(), lines.len() + 1))
+        })?;
+        lines.push((outcome, end));
+    }
+    Ok(lines)
+}

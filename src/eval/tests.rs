@@ -1,0 +1,239 @@
+//! The evaluation loop with a scripted generator in place of a model.
+
+use super::*;
+use crate::data::{Message, Record};
+use crate::model::Sampling;
+use crate::tasks::Score;
+use std::path::Path;
+
+/// Copy the answer: the response is right when it equals the gold answer; hits are equal characters.
+struct Copying(Vec<Record>, image::RgbImage);
+
+impl Task for Copying {
+    fn name(&self) -> &str {
+        "copying"
+    }
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn example(&self, i: usize) -> Result<&Record> {
+        self.0.get(i).ok_or_else(|| Error::input(format!("no example {i}")))
+    }
+    fn images(&self, i: usize) -> Result<Vec<image::RgbImage>> {
+        Ok(self.0[i].images.iter().map(|_| self.1.clone()).collect())
+    }
+    fn score(&self, i: usize, response: &str) -> Score {
+        let gold = &self.0[i].answer;
+        let hits = gold.chars().zip(response.chars()).filter(|(a, b)| a == b).count() as f64 / gold.len() as f64;
+        let parsed = response.len() == gold.len();
+        let fault = if parsed { "" } else { "wrong length" };
+        Score { correct: gold == response, hits, positions: hits, parsed, well_formed: parsed, fault: fault.into() }
+    }
+}
+
+fn task(n: usize) -> Copying {
+    Copying(
+        (0..n)
+            .map(|i| Record {
+                file_name: String::new(),
+                id: format!("example-{i}"),
+                task: "copying".into(),
+                messages: vec![Message { role: "user".into(), content: "say it".into() }],
+                images: vec![],
+                answer: format!("{i:04}"),
+                source: String::new(),
+                seed: 0,
+                meta: Default::default(),
+            })
+            .collect(),
+        image::RgbImage::new(2, 1),
+    )
+}
+
+/// Right for even examples, one character off for odd ones, too short for every fifth.
+fn answer(index: usize) -> Generated {
+    let text = match index {
+        i if i % 5 == 4 => "x".to_string(),
+        i if i % 2 == 1 => format!("{:03}x", index / 10),
+        _ => format!("{index:04}"),
+    };
+    Generated { tokens: text.len() + 1, finished: index != 3, text }
+}
+
+fn generator(examples: Range<usize>) -> Result<Vec<Vec<Generated>>> {
+    Ok(examples.map(|i| vec![answer(i)]).collect())
+}
+
+fn plan(batch: usize) -> Plan {
+    Plan { limit: None, samples: 1, batch }
+}
+
+fn key(temperature: f32, batch: usize, n: usize) -> Key {
+    Key {
+        code: "test".into(),
+        model: "m".repeat(64),
+        prompt: "p".repeat(64),
+        data: "d".repeat(64),
+        task: "copying".into(),
+        examples: n,
+        sampling: Sampling { temperature, ..Sampling::greedy(8) },
+        samples: 1,
+        batch: (temperature > 0.0).then_some(batch),
+    }
+}
+
+fn open(dir: &Path, key: Key, fresh: bool) -> Result<Directory> {
+    Directory::open(dir, key, Path::new("model"), Path::new("data"), "test", fresh)
+}
+
+#[test]
+fn a_summary_counts_what_the_task_scored() {
+    let (summary, outcomes) = evaluate_in_memory(&task(10), &plan(4), generator, |_| {}).unwrap();
+    assert_eq!(outcomes.len(), 10);
+    assert_eq!((summary.examples, summary.samples, summary.truncated), (10, 1, 1));
+    // Even and not 4: 0, 2, 6, 8. Odd and not 9: 1, 3, 5, 7 with three of four characters.
+    assert_eq!(summary.accuracy, crate::stats::share(4, 10));
+    assert!((summary.hits.value - (4.0 + 4.0 * 0.75) / 10.0).abs() < 1e-12);
+    assert!(summary.hits.low < summary.hits.value && summary.hits.high > summary.hits.value);
+    assert_eq!(summary.parsed.value, 0.8);
+    assert_eq!(summary.faults.get("wrong length"), Some(&2));
+    assert_eq!(summary.mean_tokens, (8.0 * 5.0 + 2.0 * 2.0) / 10.0);
+    assert_eq!(summary.chance, None);
+}
+
+#[test]
+fn the_batch_size_changes_nothing() {
+    let of = |batch| evaluate_in_memory(&task(10), &plan(batch), generator, |_| {}).unwrap().1;
+    assert_eq!(of(1), of(4));
+    assert_eq!(of(1), of(100));
+}
+
+#[test]
+fn a_limit_takes_the_first_examples_and_several_samples_count_once_per_example() {
+    let plan = Plan { limit: Some(4), samples: 3, batch: 3 };
+    let generate = |examples: Range<usize>| -> Result<_> {
+        let wrong = Generated { text: "none".into(), tokens: 5, finished: true };
+        Ok(examples.map(|i| vec![answer(i), wrong.clone(), answer(i)]).collect())
+    };
+    let mut last = None;
+    let (summary, outcomes) = evaluate_in_memory(&task(10), &plan, generate, |p| last = Some(p)).unwrap();
+    assert_eq!(outcomes.len(), 12);
+    assert_eq!((outcomes[4].index, outcomes[4].sample), (1, 1));
+    // Examples 0 and 2 are right in two of three samples, 1 and 3 in none.
+    assert!((summary.accuracy.value - 1.0 / 3.0).abs() < 1e-12);
+    let over_examples = crate::stats::unit_mean(&[2.0 / 3.0, 0.0, 2.0 / 3.0, 0.0]);
+    assert!((summary.accuracy.high - over_examples.high).abs() < 1e-12, "the interval is over examples, not responses");
+    assert_eq!(last, Some(Progress { done: 4, total: 4, correct: 4, responses: 12 }));
+}
+
+#[test]
+fn a_wrong_number_of_responses_and_an_empty_plan_are_errors() {
+    let none = |_: Range<usize>| Ok(vec![]);
+    assert!(evaluate_in_memory(&task(3), &plan(2), none, |_| {}).is_err());
+    assert_eq!(evaluate_in_memory(&task(0), &plan(2), generator, |_| {}).unwrap_err().exit_code(), 2);
+    assert_eq!(evaluate_in_memory(&task(3), &plan(0), generator, |_| {}).unwrap_err().exit_code(), 2);
+}
+
+#[test]
+fn a_stopped_evaluation_goes_on_where_it_stopped_and_ends_the_same() {
+    let (whole, part) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut directory = open(whole.path(), key(0.0, 3, 10), false).unwrap();
+    let expected = evaluate_in(&mut directory, &task(10), &plan(3), generator, |_| {}).unwrap();
+
+    let mut directory = open(part.path(), key(0.0, 3, 10), false).unwrap();
+    let mut calls = 0;
+    let stopping = |examples: Range<usize>| {
+        calls += 1;
+        if calls == 3 { Err(Error::failed("stopped")) } else { generator(examples) }
+    };
+    assert!(evaluate_in(&mut directory, &task(10), &plan(3), stopping, |_| {}).is_err());
+    // The last line was being written when the machine went down.
+    let responses = part.path().join("responses.jsonl");
+    let text = std::fs::read(&responses).unwrap();
+    std::fs::write(&responses, &text[..text.len() - 5]).unwrap();
+
+    let mut directory = open(part.path(), key(0.0, 3, 10), false).unwrap();
+    let mut asked = Vec::new();
+    let counting = |examples: Range<usize>| {
+        asked.push(examples.clone());
+        generator(examples)
+    };
+    let result = evaluate_in(&mut directory, &task(10), &plan(3), counting, |_| {}).unwrap();
+    assert_eq!(asked, [5..8, 8..10], "the first five responses were kept");
+    assert_eq!(std::fs::read(&responses).unwrap(), std::fs::read(whole.path().join("responses.jsonl")).unwrap());
+    assert_eq!(result.summary.accuracy, expected.summary.accuracy);
+    assert_eq!(result.summary.hits, expected.summary.hits);
+
+    let never = |_: Range<usize>| -> Result<_> { panic!("a finished evaluation generates nothing") };
+    let again = evaluate_in(&mut directory, &task(10), &plan(3), never, |_| {}).unwrap();
+    assert_eq!(again, result);
+    assert_eq!(EvalResult::read_responses(part.path()).unwrap().len(), 10);
+}
+
+#[test]
+fn a_sampled_evaluation_goes_on_at_a_batch_boundary() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut directory = open(dir.path(), key(1.0, 4, 10), false).unwrap();
+    let (_, outcomes) = evaluate_in_memory(&task(10), &plan(4), generator, |_| {}).unwrap();
+    directory.append(&outcomes[..7]).unwrap();
+    let mut asked = Vec::new();
+    let counting = |examples: Range<usize>| {
+        asked.push(examples.start);
+        generator(examples)
+    };
+    evaluate_in(&mut directory, &task(10), &plan(4), counting, |_| {}).unwrap();
+    assert_eq!(asked, [4, 8], "random numbers belong to whole batches");
+    assert_eq!(EvalResult::read_responses(dir.path()).unwrap(), outcomes);
+}
+
+#[test]
+fn another_model_in_the_same_directory_is_refused_by_name_until_fresh() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut directory = open(dir.path(), key(0.0, 3, 10), false).unwrap();
+    evaluate_in(&mut directory, &task(10), &plan(3), generator, |_| {}).unwrap();
+    let other = Key { model: "n".repeat(64), samples: 2, ..key(0.0, 3, 10) };
+    let error = open(dir.path(), other.clone(), false).unwrap_err();
+    let text = error.to_string();
+    assert_eq!(error.exit_code(), 2);
+    assert!(text.contains("model: \"mmm") && text.contains("samples: 1 -> 2") && text.contains("--fresh"), "{text}");
+    assert!(!text.contains("data:"), "{text}");
+    let directory = open(dir.path(), other, true).unwrap();
+    assert_eq!(directory.finished().unwrap(), None);
+    assert!(EvalResult::read_responses(dir.path()).unwrap().is_empty());
+}
+
+#[test]
+fn responses_to_other_examples_are_refused_with_their_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut directory = open(dir.path(), key(0.0, 3, 10), false).unwrap();
+    let (_, outcomes) = evaluate_in_memory(&task(10), &plan(3), generator, |_| {}).unwrap();
+    directory.append(&[outcomes[0].clone(), outcomes[2].clone()]).unwrap();
+    let error = evaluate_in(&mut directory, &task(10), &plan(3), generator, |_| {}).unwrap_err();
+    assert!(error.to_string().contains("responses.jsonl:2") && error.to_string().contains("example-2"), "{error}");
+}
+
+#[test]
+fn the_key_follows_weights_template_records_and_images() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("config.json", "{}");
+    write("model.safetensors", "weights");
+    write("tokenizer.json", "{}");
+    write("chat_template.jinja", "a");
+    let mut task = task(3);
+    task.0[1].images = vec!["picture.png".into()];
+    let of = |task: &Copying, plan: &Plan| key_of(dir.path(), task, plan, &Sampling::greedy(8)).unwrap();
+    let first = of(&task, &plan(2));
+    assert_eq!(of(&task, &plan(3)), first, "the batch size is no part of a greedy result");
+    task.1.put_pixel(1, 0, image::Rgb([0, 0, 1]));
+    assert_eq!(of(&task, &plan(2)).differences_in(&first), ["data"]);
+    task.1.put_pixel(1, 0, image::Rgb([0, 0, 0]));
+    write("model.safetensors", "trained");
+    assert_eq!(of(&task, &plan(2)).differences_in(&first), ["model"]);
+    write("model.safetensors", "weights");
+    write("chat_template.jinja", "b");
+    assert_eq!(of(&task, &plan(2)).differences_in(&first), ["prompt"]);
+    write("chat_template.jinja", "a");
+    assert_eq!(of(&task, &Plan { limit: Some(2), ..plan(2) }).differences_in(&first), ["data", "examples"]);
+    assert_eq!(of(&task, &plan(2)), first);
+}

@@ -1,0 +1,257 @@
+//! A new checkpoint directory with random weights: the architecture of Qwen2.5-VL in a size that trains on a laptop.
+
+mod tokenizer;
+
+use crate::model::qwen2_5_vl::config::{Config, TextConfig, VisionConfig};
+use crate::model::qwen2_5_vl::names::parameter_shapes;
+use crate::model::qwen2_5_vl::weights;
+use crate::nn::Parameter;
+use crate::{Error, Result, files, rng};
+use candle_core::{DType, Device, Tensor, Var};
+use rand::RngExt;
+use rayon::prelude::*;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use tokenizer::SPECIAL;
+
+/// A chat template that renders as the published one of Qwen2.5-VL does.
+const CHAT_TEMPLATE: &str = include_str!("chat_template.jinja");
+
+/// Standard deviation of fresh matrices and embeddings, as transformers' `initializer_range`.
+const INIT_STD: f64 = 0.02;
+
+/// Rows of the embedding matrix are a multiple of this.
+const VOCAB_MULTIPLE: usize = 64;
+
+/// Image bounds of a fresh checkpoint, in pixels: one merged token to 16 x 16 of them, so that small puzzles keep their size.
+const PIXELS: (usize, usize) = (28 * 28, 448 * 448);
+
+/// Sizes a fresh checkpoint comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Preset {
+    /// About 1.7 million parameters: minutes of training on two CPU cores.
+    Tiny,
+    /// About 60 million parameters.
+    Small,
+}
+
+impl Preset {
+    /// The architecture, for a tokenizer of `tokens` entries whose first special token has id `first_special`.
+    fn config(self, tokens: usize, first_special: u32) -> Config {
+        let (text, vision) = match self {
+            Preset::Tiny => (
+                TextConfig {
+                    hidden_size: 128,
+                    intermediate_size: 384,
+                    num_hidden_layers: 4,
+                    num_attention_heads: 4,
+                    num_key_value_heads: 2,
+                    head_dim: 32,
+                    mrope_section: vec![4, 6, 6],
+                    ..text_defaults(tokens)
+                },
+                VisionConfig {
+                    depth: 4,
+                    hidden_size: 96,
+                    intermediate_size: 192,
+                    num_heads: 4,
+                    head_dim: 24,
+                    fullatt_block_indexes: vec![1, 3],
+                    out_hidden_size: 128,
+                    ..vision_defaults()
+                },
+            ),
+            Preset::Small => (
+                TextConfig {
+                    hidden_size: 512,
+                    intermediate_size: 2048,
+                    num_hidden_layers: 8,
+                    num_attention_heads: 8,
+                    num_key_value_heads: 2,
+                    head_dim: 64,
+                    mrope_section: vec![8, 12, 12],
+                    ..text_defaults(tokens)
+                },
+                VisionConfig {
+                    depth: 8,
+                    hidden_size: 512,
+                    intermediate_size: 1280,
+                    num_heads: 8,
+                    head_dim: 64,
+                    fullatt_block_indexes: vec![3, 7],
+                    out_hidden_size: 512,
+                    ..vision_defaults()
+                },
+            ),
+        };
+        let special = |token: &str| first_special + SPECIAL.iter().position(|t| *t == token).unwrap_or(0) as u32;
+        Config {
+            text,
+            vision,
+            image_token_id: special("<|image_pad|>"),
+            video_token_id: special("<|video_pad|>"),
+            vision_start_token_id: special("<|vision_start|>"),
+            vision_end_token_id: special("<|vision_end|>"),
+            bos_token_id: Some(special("<|endoftext|>")),
+            eos_token_ids: vec![special("<|im_end|>")],
+            tie_word_embeddings: true,
+        }
+    }
+}
+
+/// What the presets share; the sizes are placeholders that each preset sets.
+fn text_defaults(tokens: usize) -> TextConfig {
+    TextConfig {
+        vocab_size: tokens.next_multiple_of(VOCAB_MULTIPLE),
+        hidden_size: 0,
+        intermediate_size: 0,
+        num_hidden_layers: 0,
+        num_attention_heads: 0,
+        num_key_value_heads: 0,
+        head_dim: 0,
+        rms_norm_eps: 1e-6,
+        rope_theta: 1_000_000.0,
+        mrope_section: Vec::new(),
+        max_position_embeddings: 32_768,
+    }
+}
+
+/// As [`text_defaults`], for the vision tower.
+fn vision_defaults() -> VisionConfig {
+    VisionConfig {
+        depth: 0,
+        hidden_size: 0,
+        intermediate_size: 0,
+        num_heads: 0,
+        head_dim: 0,
+        in_channels: 3,
+        patch_size: 14,
+        temporal_patch_size: 2,
+        spatial_merge_size: 2,
+        window_size: 112,
+        fullatt_block_indexes: Vec::new(),
+        out_hidden_size: 0,
+        rope_theta: 10_000.0,
+    }
+}
+
+/// Write a fresh checkpoint directory: the same preset and seed give the same bytes. Returns the number of parameters.
+///
+/// The files are those of a published checkpoint, so that transformers loads it too. `config.json` is written last.
+///
+/// # Errors
+/// An input error if `dir` already holds a checkpoint; a failure if a file cannot be written.
+pub fn write_checkpoint(dir: &Path, preset: Preset, seed: u64) -> Result<usize> {
+    let config_path = dir.join("config.json");
+    if config_path.exists() {
+        return Err(Error::input(format!(
+            "{} already holds a checkpoint (config.json); choose another --out, or remove it first",
+            dir.display()
+        )));
+    }
+    let tokenizer = tokenizer::train()?;
+    let first_special = tokenizer
+        .token_to_id(SPECIAL[0])
+        .ok_or_else(|| Error::failed(format!("the new tokenizer lacks {}", SPECIAL[0])))?;
+    let config = preset.config(tokenizer.get_vocab_size(true), first_special);
+    let text = tokenizer.to_string(true).map_err(|e| Error::failed(format!("cannot write the tokenizer: {e}")))?;
+    files::create_dir(dir)?;
+    files::write_atomic(&dir.join("tokenizer.json"), text.as_bytes())?;
+    files::write_json(&dir.join("tokenizer_config.json"), &tokenizer_config(first_special))?;
+    // transformers' processor looks for the template in a file of its own, its tokenizer in tokenizer_config.json.
+    files::write_json(&dir.join("chat_template.json"), &json!({ "chat_template": CHAT_TEMPLATE }))?;
+    files::write_json(&dir.join("generation_config.json"), &generation_config(first_special))?;
+    files::write_json(&dir.join("preprocessor_config.json"), &preprocessor_config(&config.vision))?;
+    let parameters = fresh_parameters(&config, seed)?;
+    weights::write(dir, &parameters, DType::F32)?;
+    files::write_json(&config_path, &config.to_json())?;
+    Ok(parameters.iter().map(|p| p.var.elem_count()).sum())
+}
+
+/// Random weights for an architecture: matrices and embeddings normal(0, 0.02), norms one, biases zero. Each weight has its own
+/// random stream, so that it does not depend on the others.
+pub fn fresh_parameters(config: &Config, seed: u64) -> Result<Vec<Arc<Parameter>>> {
+    parameter_shapes(config)
+        .into_par_iter()
+        .map(|(name, shape)| {
+            let count: usize = shape.iter().product();
+            let values = if name.ends_with(".bias") {
+                vec![0.0; count]
+            } else if shape.len() == 1 {
+                vec![1.0; count]
+            } else {
+                normal(&mut rng::stream(seed, &format!("init {name}"), &[]), count)
+            };
+            let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
+            Ok(Arc::new(Parameter::new(name, Var::from_tensor(&tensor)?)))
+        })
+        .collect()
+}
+
+/// Normal numbers of standard deviation [`INIT_STD`], in pairs by Marsaglia's polar method.
+fn normal(rng: &mut rng::Rng, count: usize) -> Vec<f32> {
+    let mut values = Vec::with_capacity(count + 1);
+    while values.len() < count {
+        let (x, y) = (2.0 * rng.random::<f64>() - 1.0, 2.0 * rng.random::<f64>() - 1.0);
+        let square = x * x + y * y;
+        if square > 0.0 && square < 1.0 {
+            let scale = INIT_STD * (-2.0 * square.ln() / square).sqrt();
+            values.extend([(x * scale) as f32, (y * scale) as f32]);
+        }
+    }
+    values.truncate(count);
+    values
+}
+
+fn tokenizer_config(first_special: u32) -> Value {
+    let added: serde_json::Map<String, Value> = SPECIAL
+        .iter()
+        .zip(first_special..)
+        .map(|(token, id)| {
+            let entry = json!({ "content": token, "lstrip": false, "normalized": false, "rstrip": false,
+                "single_word": false, "special": true });
+            (id.to_string(), entry)
+        })
+        .collect();
+    json!({
+        "add_bos_token": false,
+        "add_prefix_space": false,
+        "added_tokens_decoder": added,
+        "additional_special_tokens": SPECIAL[1..],
+        "bos_token": null,
+        "chat_template": CHAT_TEMPLATE,
+        "clean_up_tokenization_spaces": false,
+        "eos_token": "<|im_end|>",
+        "errors": "replace",
+        "model_max_length": 32_768,
+        "pad_token": "<|endoftext|>",
+        "split_special_tokens": false,
+        "tokenizer_class": "Qwen2Tokenizer",
+        "unk_token": null,
+    })
+}
+
+fn generation_config(first_special: u32) -> Value {
+    let (end_of_text, im_end) = (first_special, first_special + 2);
+    json!({ "bos_token_id": end_of_text, "pad_token_id": end_of_text, "do_sample": false,
+        "eos_token_id": [im_end, end_of_text] })
+}
+
+fn preprocessor_config(vision: &VisionConfig) -> Value {
+    json!({
+        "min_pixels": PIXELS.0,
+        "max_pixels": PIXELS.1,
+        "patch_size": vision.patch_size,
+        "temporal_patch_size": vision.temporal_patch_size,
+        "merge_size": vision.spatial_merge_size,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": "Qwen2_5_VLProcessor",
+    })
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,323 @@
+//! What a checkpoint directory holds, from its small files and the headers of its weights; no weight is read.
+
+use crate::model::Processor;
+use crate::model::qwen2_5_vl::config::Config;
+use crate::model::qwen2_5_vl::names::{parameter_shapes, published_name};
+use crate::model::qwen2_5_vl::weights::weight_files;
+use crate::{Error, Result};
+use candle_core::safetensors::MmapedSafetensors;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+/// A description of a checkpoint directory.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Inspection {
+    /// The directory.
+    pub directory: String,
+    /// `model_type` of `config.json`.
+    pub model_type: &'static str,
+    /// Parameters in all.
+    pub parameters: usize,
+    /// Parameters by part of the model, in the order of the computation.
+    pub parts: Vec<Part>,
+    /// Parameters by the dtype they are stored in.
+    pub dtypes: BTreeMap<String, usize>,
+    /// The weight files.
+    pub files: Vec<WeightFile>,
+    /// The vision tower.
+    pub vision: Vision,
+    /// The decoder.
+    pub decoder: Decoder,
+    /// What becomes of an image.
+    pub images: Images,
+    /// The tokenizer.
+    pub tokenizer: TokenizerInfo,
+}
+
+/// One part of the model.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Part {
+    /// `vision tower`, `merger`, `embeddings`, `decoder` or `head`.
+    pub name: &'static str,
+    /// Its parameters.
+    pub parameters: usize,
+    /// Its tensors.
+    pub tensors: usize,
+}
+
+/// One safetensors file.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WeightFile {
+    /// File name.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// Shape of the vision tower.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Vision {
+    /// Blocks.
+    pub blocks: usize,
+    /// Width.
+    pub hidden_size: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width inside the MLP.
+    pub intermediate_size: usize,
+    /// Side of an attention window in pixels.
+    pub window_size: usize,
+    /// Blocks that attend over the whole image.
+    pub full_attention_blocks: Vec<usize>,
+}
+
+/// Shape of the decoder.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Decoder {
+    /// Layers.
+    pub layers: usize,
+    /// Width.
+    pub hidden_size: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub key_value_heads: usize,
+    /// Width inside the MLP.
+    pub intermediate_size: usize,
+    /// Rotary frequencies that follow time, height and width.
+    pub mrope_section: Vec<usize>,
+    /// Longest sequence.
+    pub max_positions: usize,
+    /// The output head is the embedding matrix.
+    pub tied: bool,
+}
+
+/// Bounds of the image preprocessor.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Images {
+    /// Fewest pixels after resizing.
+    pub min_pixels: usize,
+    /// Most pixels after resizing.
+    pub max_pixels: usize,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// Side, in pixels, of the square that becomes one token.
+    pub token_size: usize,
+    /// Most tokens that one image can become.
+    pub max_tokens: usize,
+}
+
+/// The tokenizer and its special tokens.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TokenizerInfo {
+    /// Tokens, special ones included.
+    pub tokens: usize,
+    /// Rows of the embedding matrix.
+    pub vocab_size: usize,
+    /// Special tokens by id.
+    pub special: Vec<Special>,
+    /// Ids that are never sampled.
+    pub never_sampled: usize,
+}
+
+/// One special token.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Special {
+    /// Its id.
+    pub id: u32,
+    /// Its text.
+    pub token: String,
+    /// A response ends with it.
+    pub ends_response: bool,
+    /// It is never sampled.
+    pub never_sampled: bool,
+}
+
+/// Describe a checkpoint directory.
+///
+/// # Errors
+/// An input error that names the file and the field or tensor, for whatever would keep the model from being loaded.
+pub fn inspect(dir: &Path) -> Result<Inspection> {
+    if !dir.is_dir() {
+        return Err(Error::input(format!("{} is not a directory", dir.display())));
+    }
+    let config = Config::from_dir(dir)?;
+    let processor = Processor::from_dir(dir)?;
+    let paths = weight_files(dir)?;
+    let files = paths
+        .iter()
+        .map(|path| {
+            let bytes = path.metadata().map_err(|e| Error::input(format!("{}: {e}", path.display())))?.len();
+            Ok(WeightFile { name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(), bytes })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    // SAFETY: the files are only read, and not changed by this program while mapped.
+    let mapped = unsafe { MmapedSafetensors::multi(&paths) }.map_err(|e| {
+        Error::input(format!("the weights in {} cannot be read: {e} (is a file incomplete?)", dir.display()))
+    })?;
+    let mut stored: HashMap<String, (String, Vec<usize>)> = mapped
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| (published_name(&name), (format!("{:?}", view.dtype()), view.shape().to_vec())))
+        .collect();
+    let mut parts: Vec<Part> = Vec::new();
+    let mut dtypes = BTreeMap::new();
+    for (name, shape) in parameter_shapes(&config) {
+        let Some((dtype, found)) = stored.remove(&name) else {
+            return Err(Error::input(format!("{}: the weights lack `{name}` {shape:?}", dir.display())));
+        };
+        if found != shape {
+            return Err(Error::input(format!(
+                "{}: `{name}` has shape {found:?}, but config.json asks for {shape:?}",
+                dir.display()
+            )));
+        }
+        let count = shape.iter().product::<usize>();
+        *dtypes.entry(dtype).or_insert(0) += count;
+        let part = part_of(&name);
+        if parts.last().is_none_or(|last| last.name != part) && !parts.iter().any(|p| p.name == part) {
+            parts.push(Part { name: part, parameters: 0, tensors: 0 });
+        }
+        if let Some(entry) = parts.iter_mut().find(|p| p.name == part) {
+            entry.parameters += count;
+            entry.tensors += 1;
+        }
+    }
+    Ok(Inspection {
+        directory: dir.display().to_string(),
+        model_type: "qwen2_5_vl",
+        parameters: parts.iter().map(|part| part.parameters).sum(),
+        parts,
+        dtypes,
+        files,
+        vision: vision(&config),
+        decoder: decoder(&config),
+        images: images(&processor),
+        tokenizer: tokenizer(&processor, &config),
+    })
+}
+
+/// The part of the model that a weight belongs to.
+fn part_of(name: &str) -> &'static str {
+    if name.starts_with("visual.merger.") {
+        "merger"
+    } else if name.starts_with("visual.") {
+        "vision tower"
+    } else if name.starts_with("model.embed_tokens.") {
+        "embeddings"
+    } else if name.starts_with("lm_head.") {
+        "head"
+    } else {
+        "decoder"
+    }
+}
+
+fn vision(config: &Config) -> Vision {
+    let v = &config.vision;
+    Vision {
+        blocks: v.depth,
+        hidden_size: v.hidden_size,
+        heads: v.num_heads,
+        intermediate_size: v.intermediate_size,
+        window_size: v.window_size,
+        full_attention_blocks: v.fullatt_block_indexes.clone(),
+    }
+}
+
+fn decoder(config: &Config) -> Decoder {
+    let t = &config.text;
+    Decoder {
+        layers: t.num_hidden_layers,
+        hidden_size: t.hidden_size,
+        heads: t.num_attention_heads,
+        key_value_heads: t.num_key_value_heads,
+        intermediate_size: t.intermediate_size,
+        mrope_section: t.mrope_section.clone(),
+        max_positions: t.max_position_embeddings,
+        tied: config.tie_word_embeddings,
+    }
+}
+
+fn images(processor: &Processor) -> Images {
+    let p = processor.images();
+    Images {
+        min_pixels: p.min_pixels,
+        max_pixels: p.max_pixels,
+        patch_size: p.patch_size,
+        token_size: p.factor(),
+        max_tokens: p.max_pixels / (p.factor() * p.factor()),
+    }
+}
+
+fn tokenizer(processor: &Processor, config: &Config) -> TokenizerInfo {
+    let tokens = processor.tokens();
+    let special = tokens
+        .special()
+        .iter()
+        .map(|(id, token)| Special {
+            id: *id,
+            token: token.clone(),
+            ends_response: tokens.eos_ids().contains(id),
+            never_sampled: tokens.banned_ids().contains(id),
+        })
+        .collect();
+    TokenizerInfo {
+        tokens: tokens.len(),
+        vocab_size: config.text.vocab_size,
+        special,
+        never_sampled: tokens.banned_ids().len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files;
+    use crate::model::init::{Preset, write_checkpoint};
+
+    fn tiny() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        write_checkpoint(dir.path(), Preset::Tiny, 1).unwrap();
+        dir
+    }
+
+    #[test]
+    fn the_parts_add_up_and_stand_in_the_order_of_the_computation() {
+        let found = inspect(tiny().path()).unwrap();
+        let names: Vec<&str> = found.parts.iter().map(|part| part.name).collect();
+        assert_eq!(names, ["vision tower", "merger", "embeddings", "decoder"]);
+        assert_eq!(found.dtypes, BTreeMap::from([("F32".to_string(), found.parameters)]));
+        assert_eq!(found.parts[2].parameters, found.tokenizer.vocab_size * found.decoder.hidden_size);
+        assert_eq!(found.images.max_tokens, 256);
+        let ends: Vec<&str> =
+            found.tokenizer.special.iter().filter(|s| s.ends_response).map(|s| s.token.as_str()).collect();
+        assert_eq!(ends, ["<|endoftext|>", "<|im_end|>"]);
+    }
+
+    #[test]
+    fn a_bad_directory_is_reported_precisely() {
+        let error = |dir: &Path| inspect(dir).unwrap_err().to_string();
+        assert!(error(Path::new("/nowhere/at/all")).contains("/nowhere/at/all is not a directory"));
+
+        let dir = tiny();
+        let weights = dir.path().join("model.safetensors");
+        let bytes = files::read(&weights).unwrap();
+        files::write_atomic(&weights, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(error(dir.path()).contains("is a file incomplete?"), "{}", error(dir.path()));
+        std::fs::remove_file(&weights).unwrap();
+        assert!(error(dir.path()).contains("model.safetensors"), "{}", error(dir.path()));
+
+        let dir = tiny();
+        let path = dir.path().join("config.json");
+        let mut config: serde_json::Value = files::read_json(&path).unwrap();
+        config["intermediate_size"] = 385.into();
+        files::write_json(&path, &config).unwrap();
+        let message = error(dir.path());
+        assert!(message.contains("`model.layers.0.mlp.gate_proj.weight` has shape [384, 128]"), "{message}");
+        config["intermediate_size"] = 384.into();
+        config["tie_word_embeddings"] = false.into();
+        files::write_json(&path, &config).unwrap();
+        assert!(error(dir.path()).contains("the weights lack `lm_head.weight`"), "{}", error(dir.path()));
+    }
+}

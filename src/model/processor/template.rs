@@ -1,0 +1,230 @@
+//! The checkpoint's own chat template, rendered as transformers renders it.
+//!
+//! transformers' Jinja environment trims blocks, has loop controls, Python's string methods, a `tojson` that does not
+//! escape HTML, and `raise_exception`; so has this one. `{% generation %}` blocks and `strftime_now` are not there.
+
+use crate::{Error, Result, files};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde, Value};
+use minijinja::{Environment, ErrorKind, context};
+use serde::Serialize;
+use serde_json::{Map, Value as Json};
+use std::path::Path;
+
+/// A compiled chat template.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    /// Variables that every template sees (`bos_token`, `eos_token`, ...).
+    tokens: Map<String, Json>,
+    source: String,
+}
+
+const NAME: &str = "chat_template";
+
+impl ChatTemplate {
+    /// Compile a template; `origin` says in errors where it is from.
+    pub fn new(template: &str, origin: &str) -> Result<Self> {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|e| Error::failed(format!("template engine: {e}")))?);
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_filter("tojson", to_json);
+        environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+        });
+        environment
+            .add_template_owned(NAME, template.to_string())
+            .map_err(|e| Error::input(format!("{origin}: the chat template is not valid Jinja: {}", explain(&e))))?;
+        Ok(ChatTemplate { environment, tokens: Map::new(), source: template.to_string() })
+    }
+
+    /// The template of a checkpoint directory: `chat_template.jinja`, else `chat_template.json`, else the
+    /// `chat_template` of `tokenizer_config.json` (a string, or a list of named ones with a `default`).
+    ///
+    /// # Errors
+    /// An input error that names the files looked at if none has a template.
+    pub fn from_dir(dir: &Path) -> Result<Self> {
+        let config_path = dir.join("tokenizer_config.json");
+        let config: Json = if config_path.is_file() { files::read_json(&config_path)? } else { Json::Null };
+        let (text, origin) = template_text(dir, &config)?;
+        let mut template = Self::new(&text, &origin)?;
+        template.tokens = special_tokens(&config);
+        Ok(template)
+    }
+
+    /// The Jinja source.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Render `messages` (a JSON list of `{"role", "content"}`); `options` are further variables, such as
+    /// `add_generation_prompt`.
+    pub fn render(&self, messages: &Json, options: &Map<String, Json>) -> Result<String> {
+        let fail = |e: minijinja::Error| Error::input(format!("the chat template failed: {}", explain(&e)));
+        // transformers passes these two whether or not they are given.
+        let base = context! { messages => Serde(messages), tools => (), documents => () };
+        let variables = context! { ..Value::from(Serde(options)), ..base, ..Value::from(Serde(&self.tokens)) };
+        self.environment.get_template(NAME).and_then(|t| t.render(variables)).map_err(fail)
+    }
+}
+
+/// The template and the file it is from.
+fn template_text(dir: &Path, tokenizer_config: &Json) -> Result<(String, String)> {
+    let jinja = dir.join("chat_template.jinja");
+    if jinja.is_file() {
+        return Ok((files::read_text(&jinja)?, jinja.display().to_string()));
+    }
+    let legacy = dir.join("chat_template.json");
+    if legacy.is_file() {
+        let value: Json = files::read_json(&legacy)?;
+        return match named_template(&value["chat_template"]) {
+            Some(text) => Ok((text, legacy.display().to_string())),
+            None => Err(Error::input(format!("{}: has no usable `chat_template`", legacy.display()))),
+        };
+    }
+    if let Some(text) = named_template(&tokenizer_config["chat_template"]) {
+        return Ok((text, dir.join("tokenizer_config.json").display().to_string()));
+    }
+    Err(Error::input(format!(
+        "{} has no chat template: looked for chat_template.jinja, chat_template.json, and `chat_template` in \
+         tokenizer_config.json; copy the one of the checkpoint that this one was made from",
+        dir.display()
+    )))
+}
+
+/// A template string, or the entry named `default` of a list or object of them.
+fn named_template(value: &Json) -> Option<String> {
+    let found = match value {
+        Json::String(_) => value,
+        Json::Array(entries) => &entries.iter().find(|e| e["name"] == "default")?["template"],
+        Json::Object(entries) => entries.get("default")?,
+        _ => return None,
+    };
+    found.as_str().map(String::from)
+}
+
+/// The `*_token` entries of `tokenizer_config.json`, each a string or `{"content": ...}`.
+fn special_tokens(tokenizer_config: &Json) -> Map<String, Json> {
+    let Some(config) = tokenizer_config.as_object() else { return Map::new() };
+    config
+        .iter()
+        .filter(|(key, _)| key.ends_with("_token"))
+        .filter_map(|(key, value)| {
+            let content = value.as_str().or_else(|| value["content"].as_str())?;
+            Some((key.clone(), Json::from(content)))
+        })
+        .collect()
+}
+
+/// An error of the template engine in one line, with its cause.
+fn explain(error: &minijinja::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+/// `json.dumps(value, ensure_ascii=False, indent=indent)`.
+fn to_json(value: Value, options: Kwargs) -> Result<String, minijinja::Error> {
+    let fail = |e: serde_json::Error| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string());
+    let indent: Option<usize> = options.get("indent")?;
+    // Accepted and without effect here: text is never escaped.
+    let _: Option<bool> = options.get("ensure_ascii")?;
+    options.assert_all_used()?;
+    let mut out = Vec::new();
+    match indent {
+        Some(width) => {
+            let spaces = vec![b' '; width];
+            let formatter = serde_json::ser::PrettyFormatter::with_indent(&spaces);
+            value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter)).map_err(fail)?;
+        }
+        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Spaced)).map_err(fail)?,
+    }
+    String::from_utf8(out).map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))
+}
+
+/// Python's default separators: a space after each comma and colon.
+struct Spaced;
+
+impl serde_json::ser::Formatter for Spaced {
+    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
+        writer.write_all(b": ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn render(template: &str) -> Result<String> {
+        let messages = json!([{"role": "user", "content": "a<b>'c'"}, {"role": "assistant", "content": "d"}]);
+        ChatTemplate::new(template, "here")?.render(&messages, &Map::new())
+    }
+
+    #[test]
+    fn text_is_not_escaped() {
+        assert_eq!(render("{{ messages[0].content }}").unwrap(), "a<b>'c'");
+        assert_eq!(render("{{ {'a': [1, '<é>']} | tojson }}").unwrap(), r#"{"a": [1, "<é>"]}"#);
+    }
+
+    #[test]
+    fn block_lines_leave_no_trace_and_loops_can_be_left() {
+        let template = "{% for m in messages %}\n  {% if loop.index == 2 %}\n    {% break %}\n  {% endif %}\n{{ m.role }}\n{% endfor %}\nend";
+        assert_eq!(render(template).unwrap(), "user\nend");
+    }
+
+    #[test]
+    fn a_template_can_refuse_with_its_own_words() {
+        let error = render("{{ raise_exception('roles must alternate') }}").unwrap_err();
+        assert!(error.to_string().contains("roles must alternate"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn a_broken_template_is_reported_with_its_origin() {
+        let error = render("{% if %}").unwrap_err().to_string();
+        assert!(error.starts_with("here: the chat template is not valid Jinja"), "{error}");
+    }
+
+    #[test]
+    fn templates_are_found_in_all_their_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = || ChatTemplate::from_dir(dir.path()).map(|t| t.source().to_string());
+        let missing = source().unwrap_err().to_string();
+        assert!(missing.contains("has no chat template") && missing.contains("chat_template.jinja"), "{missing}");
+        let write = |name: &str, value: Json| files::write_json(&dir.path().join(name), &value).unwrap();
+        write("tokenizer_config.json", json!({"chat_template": "plain"}));
+        assert_eq!(source().unwrap(), "plain");
+        let named = json!([{"name": "rag", "template": "no"}, {"name": "default", "template": "named"}]);
+        write("tokenizer_config.json", json!({"chat_template": named}));
+        assert_eq!(source().unwrap(), "named");
+        write("chat_template.json", json!({"chat_template": "legacy"}));
+        assert_eq!(source().unwrap(), "legacy");
+        files::write_atomic(&dir.path().join("chat_template.jinja"), b"own file").unwrap();
+        assert_eq!(source().unwrap(), "own file");
+    }
+
+    #[test]
+    fn the_tokenizers_special_tokens_are_variables() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = json!({"chat_template": "{{ eos_token }}{{ bos_token }}{{ tools }}", "eos_token": "<e>",
+            "bos_token": {"content": "<b>"}, "unk_token": null});
+        files::write_json(&dir.path().join("tokenizer_config.json"), &config).unwrap();
+        let template = ChatTemplate::from_dir(dir.path()).unwrap();
+        assert_eq!(template.render(&json!([]), &Map::new()).unwrap(), "<e><b>None");
+    }
+}

@@ -1,0 +1,154 @@
+//! The checkpoint's tokenizer, and which of its tokens mean something to the model.
+
+use crate::model::fields::Fields;
+use crate::model::qwen2_5_vl::Config;
+use crate::{Error, Result, files};
+use std::collections::BTreeSet;
+use std::path::Path;
+use tokenizers::Tokenizer;
+
+/// Tokens that a prompt cannot be built without.
+const IM_START: &str = "<|im_start|>";
+const IM_END: &str = "<|im_end|>";
+const IMAGE_PAD: &str = "<|image_pad|>";
+/// Tokens that only the program may write: what they announce is not in a sampled response.
+const NEVER_SAMPLED: [&str; 6] =
+    [IM_START, "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", IMAGE_PAD, "<|video_pad|>"];
+
+/// A tokenizer and its special tokens.
+pub struct Tokens {
+    tokenizer: Tokenizer,
+    special: Vec<(u32, String)>,
+    im_end: u32,
+    image_pad: u32,
+    eos: Vec<u32>,
+    banned: Vec<u32>,
+}
+
+impl Tokens {
+    /// Read `tokenizer.json` and the end-of-sequence ids of `generation_config.json` (else of `config.json`).
+    ///
+    /// # Errors
+    /// An input error that names the file, for one that is missing, lacks a token of Qwen's chat format, or contradicts
+    /// `config`.
+    pub fn from_dir(dir: &Path, config: &Config) -> Result<Self> {
+        let path = dir.join("tokenizer.json");
+        if !path.is_file() {
+            return Err(Error::input(format!(
+                "{} not found: it holds the tokenizer; copy it from the checkpoint that this one was made from, or write \
+                 it with transformers' `AutoTokenizer.from_pretrained(...).save_pretrained(...)`",
+                path.display()
+            )));
+        }
+        let tokenizer = Tokenizer::from_bytes(files::read(&path)?)
+            .map_err(|e| Error::input(format!("{}: not a tokenizer: {e}", path.display())))?;
+        let generation = dir.join("generation_config.json");
+        let eos = if generation.is_file() {
+            let value: serde_json::Value = files::read_json(&generation)?;
+            Fields::root(&value).and_then(|f| f.ids("eos_token_id")).map_err(|e| e.context(generation.display()))?
+        } else {
+            None
+        };
+        let eos = eos.unwrap_or_else(|| config.eos_token_ids.clone());
+        Self::new(tokenizer, eos, config).map_err(|e| e.context(path.display()))
+    }
+
+    fn new(tokenizer: Tokenizer, mut eos: Vec<u32>, config: &Config) -> Result<Self> {
+        let id = |token: &str| {
+            tokenizer
+                .token_to_id(token)
+                .ok_or_else(|| Error::input(format!("has no `{token}` token, which Qwen2.5-VL's chat format needs")))
+        };
+        let (im_end, image_pad) = (id(IM_END)?, id(IMAGE_PAD)?);
+        id(IM_START)?;
+        if image_pad != config.image_token_id {
+            return Err(Error::input(format!(
+                "`{IMAGE_PAD}` has id {image_pad}, but image_token_id in config.json is {}",
+                config.image_token_id
+            )));
+        }
+        let rows = config.text.vocab_size;
+        let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+        if largest as usize >= rows {
+            return Err(Error::input(format!(
+                "has tokens up to id {largest}, but vocab_size in config.json is {rows}"
+            )));
+        }
+        if !eos.contains(&im_end) {
+            eos.push(im_end);
+        }
+        let mut banned: BTreeSet<u32> = NEVER_SAMPLED.iter().filter_map(|t| tokenizer.token_to_id(t)).collect();
+        banned.extend([config.vision_start_token_id, config.vision_end_token_id]);
+        banned.extend([config.image_token_id, config.video_token_id]);
+        banned.extend((0..rows as u32).filter(|&id| tokenizer.id_to_token(id).is_none()));
+        let mut special: Vec<(u32, String)> = tokenizer
+            .get_added_tokens_decoder()
+            .into_iter()
+            .filter(|(id, token)| token.special || banned.contains(id) || eos.contains(id))
+            .map(|(id, token)| (id, token.content))
+            .collect();
+        special.sort();
+        let banned = banned.into_iter().filter(|id| !eos.contains(id)).collect();
+        Ok(Tokens { tokenizer, special, im_end, image_pad, eos, banned })
+    }
+
+    /// Token ids of a text; special tokens in it are recognised, none is added.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, false)
+            .map_err(|e| Error::failed(format!("cannot tokenise {} bytes of text: {e}", text.len())))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Text of token ids, without special tokens. Bytes that are not UTF-8 become U+FFFD.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.tokenizer.decode(ids, true).map_err(|e| Error::failed(format!("cannot decode {} tokens: {e}", ids.len())))
+    }
+
+    /// An input error if `text` contains a special token literally, because the model would take it for a real one.
+    pub fn refuse_special(&self, text: &str) -> Result<()> {
+        match self.special.iter().find(|(_, token)| text.contains(token.as_str())) {
+            None => Ok(()),
+            Some((_, token)) => Err(Error::input(format!(
+                "the text contains the special token `{token}`, which would corrupt the prompt; remove it or write it \
+                 differently"
+            ))),
+        }
+    }
+
+    /// Special tokens with their ids, by id.
+    pub fn special(&self) -> &[(u32, String)] {
+        &self.special
+    }
+
+    /// Id of `<|im_end|>`.
+    pub fn im_end(&self) -> u32 {
+        self.im_end
+    }
+
+    /// Id of `<|image_pad|>`.
+    pub fn image_pad(&self) -> u32 {
+        self.image_pad
+    }
+
+    /// Ids that end a response.
+    pub fn eos_ids(&self) -> &[u32] {
+        &self.eos
+    }
+
+    /// Ids that must never be sampled, ascending.
+    pub fn banned_ids(&self) -> &[u32] {
+        &self.banned
+    }
+
+    /// Tokens, special ones included.
+    pub fn len(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// The tokenizer has no token.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,205 @@
+//! Key-value caches of the samples being decoded.
+
+use crate::Result;
+use crate::nn::{Heads, KeyValues, attend_row, from_vec, read};
+use candle_core::{D, DType, Tensor};
+use rayon::prelude::*;
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Keys and values of every active sample. The order of the samples is that in which they were added.
+pub trait Cache {
+    /// Whether samples can be added while others are active.
+    fn takes_more(&self) -> bool;
+    /// For one layer, in order from layer 0: prompts occupy `runs` of the rows of `qkv`; each gets `samples` samples.
+    fn prefill(&mut self, layer: usize, qkv: &Tensor, runs: &[Range<usize>], samples: usize) -> Result<()>;
+    /// Append row i's key and value to sample i and attend with its query heads: `[samples, q dim]`.
+    fn attend(&mut self, layer: usize, qkv: &Tensor) -> Result<Tensor>;
+    /// Drop the samples whose flag is false.
+    fn retain(&mut self, keep: &[bool]) -> Result<()>;
+}
+
+/// The CPU's cache: a prompt's part is held once for all of its samples, and a sample's own part is allocated once.
+pub struct FusedCache {
+    layers: usize,
+    heads: Heads,
+    room: usize,
+    samples: Vec<SampleCache>,
+    spare: Vec<Vec<KeyValues>>,
+}
+
+struct SampleCache {
+    /// Per layer, shared by the samples of a prompt.
+    prompt: Vec<Arc<KeyValues>>,
+    /// Per layer.
+    own: Vec<KeyValues>,
+}
+
+thread_local! {
+    static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+impl FusedCache {
+    /// An empty cache with room for `room` new tokens a sample.
+    pub fn new(layers: usize, heads: Heads, room: usize) -> Self {
+        FusedCache { layers, heads, room, samples: Vec::new(), spare: Vec::new() }
+    }
+}
+
+impl Cache for FusedCache {
+    fn takes_more(&self) -> bool {
+        true
+    }
+
+    fn prefill(&mut self, layer: usize, qkv: &Tensor, runs: &[Range<usize>], samples: usize) -> Result<()> {
+        let heads = self.heads;
+        let first = match layer {
+            0 => self.samples.len(),
+            _ => self.samples.len() - runs.len() * samples,
+        };
+        let data = read(qkv)?;
+        for (i, run) in runs.iter().enumerate() {
+            let mut prompt = KeyValues::with_room(heads, run.len());
+            for row in data[run.start * heads.stride()..run.end * heads.stride()].chunks_exact(heads.stride()) {
+                prompt.push(row, heads);
+            }
+            let prompt = Arc::new(prompt);
+            for j in 0..samples {
+                if layer == 0 {
+                    let new = || (0..self.layers).map(|_| KeyValues::with_room(heads, self.room)).collect();
+                    let own = self.spare.pop().unwrap_or_else(new);
+                    self.samples.push(SampleCache { prompt: Vec::new(), own });
+                }
+                self.samples[first + i * samples + j].prompt.push(Arc::clone(&prompt));
+            }
+        }
+        Ok(())
+    }
+
+    fn attend(&mut self, layer: usize, qkv: &Tensor) -> Result<Tensor> {
+        let (heads, rows) = (self.heads, self.samples.len());
+        let width = heads.query * heads.dim;
+        let mut out = vec![0.0; rows * width];
+        let data = read(qkv)?;
+        let data = &*data;
+        self.samples
+            .par_iter_mut()
+            .zip(out.par_chunks_mut(width))
+            .zip(data.par_chunks(heads.stride()))
+            .with_min_len(4)
+            .for_each(|((sample, out), row)| {
+                sample.own[layer].push(row, heads);
+                SCORES.with_borrow_mut(|scores| {
+                    attend_row(out, row, &sample.prompt[layer], &sample.own[layer], heads, scores);
+                });
+            });
+        from_vec(out, (rows, width))
+    }
+
+    fn retain(&mut self, keep: &[bool]) -> Result<()> {
+        let mut keep = keep.iter();
+        for mut gone in self.samples.extract_if(.., |_| keep.next() == Some(&false)) {
+            gone.own.iter_mut().for_each(KeyValues::clear);
+            self.spare.push(gone.own);
+        }
+        Ok(())
+    }
+}
+
+/// Any device's cache, in candle ops: the samples of one wave, prompts padded on the left and masked, all at the same step.
+pub struct ComposedCache {
+    heads: Heads,
+    /// Per layer, keys and values `[samples, kv heads, tokens, dim]`.
+    layers: Vec<Option<(Tensor, Tensor)>>,
+    /// 0 for a token, -1e30 for padding: `[samples, 1, 1, tokens]`.
+    mask: Option<Tensor>,
+}
+
+impl ComposedCache {
+    /// An empty cache.
+    pub fn new(layers: usize, heads: Heads) -> Self {
+        ComposedCache { heads, layers: vec![None; layers], mask: None }
+    }
+}
+
+impl Cache for ComposedCache {
+    fn takes_more(&self) -> bool {
+        false
+    }
+
+    fn prefill(&mut self, layer: usize, qkv: &Tensor, runs: &[Range<usize>], samples: usize) -> Result<()> {
+        let heads = self.heads;
+        let (rows, _) = qkv.dims2()?;
+        let device = qkv.device();
+        let longest = runs.iter().map(Range::len).max().unwrap_or(0);
+        let (mut index, mut mask) = (Vec::new(), Vec::new());
+        for run in runs {
+            for _ in 0..samples {
+                let pad = longest - run.len();
+                index.extend(std::iter::repeat_n(run.start as u32, pad).chain(run.clone().map(|row| row as u32)));
+                mask.extend(std::iter::repeat_n(-1e30f32, pad).chain(std::iter::repeat_n(0.0, run.len())));
+            }
+        }
+        let count = runs.len() * samples;
+        let index = Tensor::from_vec(index, count * longest, device)?;
+        let part = |first: usize| -> Result<Tensor> {
+            let part = qkv.narrow(1, first * heads.dim, heads.key_value * heads.dim)?.contiguous()?;
+            let part = part.reshape((rows, heads.key_value, heads.dim))?.index_select(&index, 0)?;
+            Ok(part.reshape((count, longest, heads.key_value, heads.dim))?.transpose(1, 2)?.contiguous()?)
+        };
+        self.layers[layer] = Some((part(heads.query)?, part(heads.query + heads.key_value)?));
+        self.mask = Some(Tensor::from_vec(mask, (count, 1, 1, longest), device)?);
+        Ok(())
+    }
+
+    fn attend(&mut self, layer: usize, qkv: &Tensor) -> Result<Tensor> {
+        let heads = self.heads;
+        let (rows, _) = qkv.dims2()?;
+        let part = |first: usize, count: usize| -> Result<Tensor> {
+            let part = qkv.narrow(1, first * heads.dim, count * heads.dim)?.contiguous()?;
+            Ok(part.reshape((rows, count, 1, heads.dim))?)
+        };
+        let group = heads.query / heads.key_value;
+        let query = part(0, heads.query)?.reshape((rows, heads.key_value, group, heads.dim))?;
+        let key = part(heads.query, heads.key_value)?;
+        let value = part(heads.query + heads.key_value, heads.key_value)?;
+        let (keys, values) = match self.layers[layer].take() {
+            Some((k, v)) => (Tensor::cat(&[&k, &key], 2)?, Tensor::cat(&[&v, &value], 2)?),
+            None => (key, value),
+        };
+        let tokens = keys.dim(2)?;
+        let mask = match self.mask.take() {
+            Some(mask) if mask.dim(3)? < tokens => {
+                let more = Tensor::zeros((rows, 1, 1, tokens - mask.dim(3)?), DType::F32, qkv.device())?;
+                Tensor::cat(&[&mask, &more], 3)?
+            }
+            Some(mask) => mask,
+            None => Tensor::zeros((rows, 1, 1, tokens), DType::F32, qkv.device())?,
+        };
+        let scores = (query.matmul(&keys.t()?.contiguous()?)? / (heads.dim as f64).sqrt())?.broadcast_add(&mask)?;
+        let exps = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
+        let weights = exps.broadcast_div(&exps.sum_keepdim(D::Minus1)?)?;
+        let out = weights.matmul(&values)?.reshape((rows, heads.query * heads.dim))?;
+        self.layers[layer] = Some((keys, values));
+        self.mask = Some(mask);
+        Ok(out)
+    }
+
+    fn retain(&mut self, keep: &[bool]) -> Result<()> {
+        let index: Vec<u32> = (0..keep.len() as u32).filter(|&i| keep[i as usize]).collect();
+        if index.is_empty() {
+            self.layers.iter_mut().for_each(|layer| *layer = None);
+            self.mask = None;
+            return Ok(());
+        }
+        let Some(mask) = &self.mask else { return Ok(()) };
+        let index = Tensor::from_slice(&index, index.len(), mask.device())?;
+        self.mask = Some(mask.index_select(&index, 0)?);
+        for (keys, values) in self.layers.iter_mut().flatten() {
+            *keys = keys.index_select(&index, 0)?;
+            *values = values.index_select(&index, 0)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! Decoding with a key-value cache: one prefill per prompt for all of its samples, then one token a step for every active
+//! sample at once. A finished sample leaves the batch and the next prompt takes its place.
+
+use super::Model;
+use super::cache::{Cache, ComposedCache, FusedCache};
+use super::layout::Layout;
+use crate::model::sampling::{Draw, Sampler};
+use crate::model::{Completion, Prompt, Sampling};
+use crate::nn::{RowSource, Value, embed, read, select};
+use crate::rng::{self, Rng};
+use crate::{Error, Result};
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Samples decoded at once.
+const SLOTS: usize = 256;
+
+/// Prompt tokens prefilled at once (one longer prompt is still taken whole).
+const PREFILL_TOKENS: usize = 8192;
+
+/// One sample being decoded.
+struct Slot {
+    prompt: usize,
+    sample: usize,
+    /// Position of the next token.
+    position: u32,
+    rng: Rng,
+    completion: Completion,
+}
+
+impl Model {
+    /// `samples` responses to each prompt: `[prompt][sample]`. A response ends at one of `eos` or at the length limit; `banned`
+    /// tokens are never chosen. Sample j of prompt i draws from a stream of its own.
+    ///
+    /// # Errors
+    /// If the sampling settings are not usable, or a prompt does not fit the model.
+    pub fn generate(
+        &self,
+        prompts: &[Arc<Prompt>],
+        samples: usize,
+        sampling: &Sampling,
+        eos: &[u32],
+        banned: &[u32],
+    ) -> Result<Vec<Vec<Completion>>> {
+        let sampler = Sampler::new(sampling, eos, banned, self.config().text.vocab_size)?;
+        let mut cache: Box<dyn Cache> = match self.fused && matches!(self.device, Device::Cpu) {
+            true => Box::new(FusedCache::new(
+                self.decoder.config.num_hidden_layers,
+                self.decoder.heads(),
+                sampling.max_new_tokens,
+            )),
+            false => Box::new(ComposedCache::new(self.decoder.config.num_hidden_layers, self.decoder.heads())),
+        };
+        let mut done: Vec<Vec<Option<Completion>>> = prompts.iter().map(|_| vec![None; samples]).collect();
+        let mut waiting: VecDeque<usize> = (0..prompts.len()).collect();
+        let mut active: Vec<Slot> = Vec::new();
+        while samples > 0 && !(active.is_empty() && waiting.is_empty()) {
+            let room = active.is_empty() || (cache.takes_more() && active.len() + samples <= SLOTS);
+            if room && !waiting.is_empty() {
+                active.extend(self.start(prompts, &mut waiting, samples, active.len(), &sampler, cache.as_mut())?);
+            } else {
+                self.step(&mut active, &sampler, cache.as_mut())?;
+            }
+            let going: Vec<bool> = active.iter().map(|slot| !sampler.ended(&slot.completion)).collect();
+            if going.contains(&false) {
+                cache.retain(&going)?;
+                let mut going = going.iter();
+                for slot in active.extract_if(.., |_| going.next() == Some(&false)) {
+                    done[slot.prompt][slot.sample] = Some(slot.completion);
+                }
+            }
+        }
+        done.into_iter()
+            .map(|row| row.into_iter().map(|c| c.ok_or_else(|| Error::failed("a sample was lost"))).collect())
+            .collect()
+    }
+
+    /// Prefill waiting prompts and draw the first token of each of their samples.
+    fn start(
+        &self,
+        prompts: &[Arc<Prompt>],
+        waiting: &mut VecDeque<usize>,
+        samples: usize,
+        active: usize,
+        sampler: &Sampler,
+        cache: &mut dyn Cache,
+    ) -> Result<Vec<Slot>> {
+        let mut taken = Vec::new();
+        let mut tokens = 0;
+        while let Some(&next) = waiting.front() {
+            let more = prompts[next].ids.len();
+            let fits = active + (taken.len() + 1) * samples <= SLOTS && tokens + more <= PREFILL_TOKENS;
+            if !(fits || active == 0 && taken.is_empty()) {
+                break;
+            }
+            tokens += more;
+            taken.push(next);
+            waiting.pop_front();
+        }
+        let chosen: Vec<Arc<Prompt>> = taken.iter().map(|&i| Arc::clone(&prompts[i])).collect();
+        let layout = Layout::of_prompts(&chosen, &self.config)?;
+        let runs: Vec<Range<usize>> = layout.trees.iter().map(|tree| tree[0].rows.clone()).collect();
+        let tape = self.tape(false);
+        let hidden = self.hidden(&tape, &layout, |layer, qkv| cache.prefill(layer, qkv, &runs, samples))?;
+        let last = layout.ends.iter().map(|end| end.0 as u32).collect();
+        let logits = self.last_logits(&select(&tape, &hidden, last)?)?;
+        let mut slots = Vec::new();
+        for (&prompt, (_, position)) in taken.iter().zip(&layout.ends) {
+            for sample in 0..samples {
+                let completion = Completion { ids: Vec::new(), logprobs: Vec::new(), finished: false };
+                let rng = rng::stream(sampler.seed(), "sample", &[prompt as u64, sample as u64]);
+                slots.push(Slot { prompt, sample, position: *position, rng, completion });
+            }
+        }
+        let vocab = self.config.text.vocab_size;
+        let logits = read(&logits)?;
+        let rows: Vec<&[f32]> = logits.chunks_exact(vocab).flat_map(|row| std::iter::repeat_n(row, samples)).collect();
+        draw(&mut slots, &rows, sampler);
+        Ok(slots)
+    }
+
+    /// One more token for every active sample.
+    fn step(&self, active: &mut [Slot], sampler: &Sampler, cache: &mut dyn Cache) -> Result<()> {
+        let tape = self.tape(false);
+        let last = |slot: &Slot| slot.completion.ids.last().copied().unwrap_or_default();
+        let sources = active.iter().map(|slot| RowSource::Token(last(slot))).collect();
+        let positions: Vec<u32> = active.iter().map(|slot| slot.position).collect();
+        let x = embed(&tape, &self.decoder.embedding, None, sources)?;
+        let table = self.decoder.rotations([&positions; 3]);
+        let hidden = self
+            .decoder
+            .layers(&tape, x, &table, |layer, qkv| Ok(Value::constant(cache.attend(layer, &qkv.tensor)?)))?;
+        let logits = self.last_logits(&hidden)?;
+        let logits = read(&logits)?;
+        let rows: Vec<&[f32]> = logits.chunks_exact(self.config.text.vocab_size).collect();
+        active.iter_mut().for_each(|slot| slot.position += 1);
+        draw(active, &rows, sampler);
+        Ok(())
+    }
+
+    /// Logits of hidden states before the final norm, on the CPU: `[rows, vocab]`.
+    fn last_logits(&self, hidden: &Value) -> Result<Tensor> {
+        let tape = self.tape(false);
+        let hidden = self.decoder.finish(&tape, hidden)?;
+        let head = crate::nn::Affine { weight: Arc::clone(&self.decoder.head), bias: None };
+        Ok(crate::nn::linear(&tape, &hidden, &[&head], None)?.tensor.to_device(&Device::Cpu)?)
+    }
+}
+
+/// Draw the next token of each slot from its row of logits.
+fn draw(slots: &mut [Slot], rows: &[&[f32]], sampler: &Sampler) {
+    slots.par_iter_mut().zip(rows).for_each(|(slot, logits)| {
+        let Draw { id, logprob } = sampler.draw(logits, &mut slot.rng);
+        slot.completion.ids.push(id);
+        slot.completion.logprobs.push(logprob);
+        slot.completion.finished = sampler.is_eos(id);
+    });
+}

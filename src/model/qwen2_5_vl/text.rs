@@ -1,0 +1,110 @@
+//! The decoder: Qwen2 with grouped-query attention and multimodal rotary positions.
+
+use super::config::TextConfig;
+use super::weights::Weights;
+use crate::Result;
+use crate::nn::{Affine, Heads, Parameter, RopeTable, Span, Tape, Value, attention, linear, rms_norm, rope, swiglu};
+use candle_core::Tensor;
+use std::sync::Arc;
+
+/// The decoder's weights.
+pub struct Decoder {
+    pub(super) config: TextConfig,
+    /// Token embeddings `[vocab, hidden]`.
+    pub embedding: Arc<Parameter>,
+    pub(super) layers: Vec<Layer>,
+    pub(super) norm: Arc<Parameter>,
+    /// Output head `[vocab, hidden]`; the same as `embedding` when tied.
+    pub head: Arc<Parameter>,
+}
+
+pub(super) struct Layer {
+    norm1: Arc<Parameter>,
+    query: Affine,
+    key: Affine,
+    value: Affine,
+    output: Affine,
+    norm2: Arc<Parameter>,
+    gate: Affine,
+    up: Affine,
+    down: Affine,
+}
+
+impl Decoder {
+    /// Take the decoder's weights.
+    pub fn new(config: &TextConfig, tied: bool, weights: &mut Weights) -> Result<Self> {
+        let layers = (0..config.num_hidden_layers)
+            .map(|i| {
+                let name = |part: &str| format!("model.layers.{i}.{part}");
+                Ok(Layer {
+                    norm1: weights.take(&name("input_layernorm.weight"))?,
+                    query: weights.affine(&name("self_attn.q_proj"), true)?,
+                    key: weights.affine(&name("self_attn.k_proj"), true)?,
+                    value: weights.affine(&name("self_attn.v_proj"), true)?,
+                    output: weights.affine(&name("self_attn.o_proj"), false)?,
+                    norm2: weights.take(&name("post_attention_layernorm.weight"))?,
+                    gate: weights.affine(&name("mlp.gate_proj"), false)?,
+                    up: weights.affine(&name("mlp.up_proj"), false)?,
+                    down: weights.affine(&name("mlp.down_proj"), false)?,
+                })
+            })
+            .collect::<Result<_>>()?;
+        let embedding = weights.take("model.embed_tokens.weight")?;
+        let head = if tied { Arc::clone(&embedding) } else { weights.take("lm_head.weight")? };
+        Ok(Decoder { config: config.clone(), embedding, layers, norm: weights.take("model.norm.weight")?, head })
+    }
+
+    /// Head counts of a layer.
+    pub fn heads(&self) -> Heads {
+        let c = &self.config;
+        Heads { query: c.num_attention_heads, key_value: c.num_key_value_heads, dim: c.head_dim }
+    }
+
+    /// Rotations for the given positions.
+    pub fn rotations(&self, positions: [&[u32]; 3]) -> Arc<RopeTable> {
+        let c = &self.config;
+        Arc::new(RopeTable::multimodal(positions, c.head_dim, c.rope_theta, &c.mrope_section))
+    }
+
+    /// Hidden states before the final norm, `[rows, hidden]`. `attend` maps a layer's index and its rotated `qkv` to the
+    /// attention's result.
+    pub fn layers(
+        &self,
+        tape: &Tape,
+        mut x: Value,
+        table: &Arc<RopeTable>,
+        mut attend: impl FnMut(usize, &Value) -> Result<Value>,
+    ) -> Result<Value> {
+        let eps = self.config.rms_norm_eps;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let h = rms_norm(tape, &x, &layer.norm1, eps)?;
+            let qkv = linear(tape, &h, &[&layer.query, &layer.key, &layer.value], None)?;
+            let a = attend(i, &rope(tape, qkv, table, self.heads())?)?;
+            x = linear(tape, &a, &[&layer.output], Some(&x))?;
+            let h = rms_norm(tape, &x, &layer.norm2, eps)?;
+            let h = swiglu(tape, &linear(tape, &h, &[&layer.gate, &layer.up], None)?)?;
+            x = linear(tape, &h, &[&layer.down], Some(&x))?;
+        }
+        Ok(x)
+    }
+
+    /// [`Decoder::layers`] with attention over the spans of `trees`; `keep` sees each layer's rotated `qkv`.
+    pub fn forward(
+        &self,
+        tape: &Tape,
+        x: Value,
+        table: &Arc<RopeTable>,
+        trees: &Arc<Vec<Vec<Span>>>,
+        mut keep: impl FnMut(usize, &Tensor) -> Result<()>,
+    ) -> Result<Value> {
+        self.layers(tape, x, table, |i, qkv| {
+            keep(i, &qkv.tensor)?;
+            attention(tape, qkv, trees, self.heads())
+        })
+    }
+
+    /// The final norm.
+    pub fn finish(&self, tape: &Tape, x: &Value) -> Result<Value> {
+        rms_norm(tape, x, &self.norm, self.config.rms_norm_eps)
+    }
+}

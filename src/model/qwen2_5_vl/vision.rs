@@ -1,0 +1,172 @@
+//! The vision tower: patches -> ViT blocks with window or full attention -> one merged feature per 2 x 2 patches.
+//!
+//! Patches are put into window order before the first matrix product, so that a window is a run of rows; the order is undone
+//! where the features are spliced into the text.
+
+use super::config::{VISION_NORM_EPS, VisionConfig};
+use super::weights::Weights;
+use crate::Result;
+use crate::model::ImageInput;
+use crate::nn::{
+    Affine, Heads, Parameter, RopeTable, Span, Tape, Value, attention, gelu, linear, rms_norm, rope, swiglu,
+};
+use candle_core::{Device, Tensor};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The tower's weights.
+pub struct VisionTower {
+    config: VisionConfig,
+    patch_embed: Affine,
+    blocks: Vec<Block>,
+    merger: Merger,
+}
+
+struct Block {
+    norm1: Arc<Parameter>,
+    qkv: Affine,
+    proj: Affine,
+    norm2: Arc<Parameter>,
+    gate: Affine,
+    up: Affine,
+    down: Affine,
+    full_attention: bool,
+}
+
+struct Merger {
+    norm: Arc<Parameter>,
+    inner: Affine,
+    outer: Affine,
+}
+
+/// Features of a batch of images.
+pub struct Features {
+    /// `[merged patches of all images, hidden]`, in window order.
+    pub rows: Value,
+    /// For each image, the row of each of its merged patches in reading order.
+    pub places: Vec<Vec<u32>>,
+}
+
+impl VisionTower {
+    /// Take the tower's weights.
+    pub fn new(config: &VisionConfig, weights: &mut Weights) -> Result<Self> {
+        let blocks = (0..config.depth)
+            .map(|i| {
+                let name = |part: &str| format!("visual.blocks.{i}.{part}");
+                Ok(Block {
+                    norm1: weights.take(&name("norm1.weight"))?,
+                    qkv: weights.affine(&name("attn.qkv"), true)?,
+                    proj: weights.affine(&name("attn.proj"), true)?,
+                    norm2: weights.take(&name("norm2.weight"))?,
+                    gate: weights.affine(&name("mlp.gate_proj"), true)?,
+                    up: weights.affine(&name("mlp.up_proj"), true)?,
+                    down: weights.affine(&name("mlp.down_proj"), true)?,
+                    full_attention: config.fullatt_block_indexes.contains(&i),
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(VisionTower {
+            config: config.clone(),
+            patch_embed: weights.affine("visual.patch_embed.proj", false)?,
+            blocks,
+            merger: Merger {
+                norm: weights.take("visual.merger.ln_q.weight")?,
+                inner: weights.affine("visual.merger.mlp.0", true)?,
+                outer: weights.affine("visual.merger.mlp.2", true)?,
+            },
+        })
+    }
+
+    /// Features of `images`.
+    pub fn forward(&self, tape: &Tape, images: &[Arc<ImageInput>], device: &Device) -> Result<Features> {
+        let config = &self.config;
+        let order = WindowOrder::new(images.iter().map(|image| image.grid), config);
+        let unit = config.spatial_merge_size * config.spatial_merge_size;
+        let width = config.patch_len();
+        let mut pixels = Vec::with_capacity(order.units.len() * unit * width);
+        for &(image, patch) in &order.units {
+            pixels.extend_from_slice(&images[image].patches[patch * unit * width..(patch + 1) * unit * width]);
+        }
+        let rows = order.units.len() * unit;
+        let pixels = Tensor::from_vec(pixels, (rows, width), &Device::Cpu)?.to_device(device)?;
+        let heads = Heads { query: config.num_heads, key_value: config.num_heads, dim: config.head_dim };
+        let table = Arc::new(RopeTable::spatial(&order.positions, config.head_dim));
+        let spans = |ranges: &[Range<usize>]| {
+            let span = |r: &Range<usize>| vec![Span { rows: r.clone(), prefix: r.start..r.start, causal: false }];
+            Arc::new(ranges.iter().map(span).collect::<Vec<_>>())
+        };
+        let (windows, frames) = (spans(&order.windows), spans(&order.frames));
+        let mut x = linear(tape, &Value::constant(pixels), &[&self.patch_embed], None)?;
+        for block in &self.blocks {
+            let h = rms_norm(tape, &x, &block.norm1, VISION_NORM_EPS)?;
+            let qkv = rope(tape, linear(tape, &h, &[&block.qkv], None)?, &table, heads)?;
+            let seen = if block.full_attention { &frames } else { &windows };
+            let a = attention(tape, &qkv, seen, heads)?;
+            x = linear(tape, &a, &[&block.proj], Some(&x))?;
+            let h = rms_norm(tape, &x, &block.norm2, VISION_NORM_EPS)?;
+            let h = swiglu(tape, &linear(tape, &h, &[&block.gate, &block.up], None)?)?;
+            x = linear(tape, &h, &[&block.down], Some(&x))?;
+        }
+        let h = rms_norm(tape, &x, &self.merger.norm, VISION_NORM_EPS)?;
+        let h = crate::nn::regroup(tape, &h, unit)?;
+        let h = gelu(tape, &linear(tape, &h, &[&self.merger.inner], None)?)?;
+        Ok(Features { rows: linear(tape, &h, &[&self.merger.outer], None)?, places: order.places })
+    }
+}
+
+/// The order in which the merged patches ("units") of a batch of images go through the tower
+/// (transformers' `get_window_index`).
+struct WindowOrder {
+    /// (image, unit of the image in reading order) of each row group.
+    units: Vec<(usize, usize)>,
+    /// For each image, the row group of each of its units.
+    places: Vec<Vec<u32>>,
+    /// Patch rows of each window.
+    windows: Vec<Range<usize>>,
+    /// Patch rows of each frame of each image.
+    frames: Vec<Range<usize>>,
+    /// Row and column of each patch in its image.
+    positions: Vec<[u32; 2]>,
+}
+
+impl WindowOrder {
+    fn new(grids: impl Iterator<Item = [usize; 3]>, config: &VisionConfig) -> Self {
+        let (merge, window) = (config.spatial_merge_size, config.window_tokens());
+        let unit = merge * merge;
+        let mut order = WindowOrder {
+            units: Vec::new(),
+            places: Vec::new(),
+            windows: Vec::new(),
+            frames: Vec::new(),
+            positions: Vec::new(),
+        };
+        for (image, [t, h, w]) in grids.enumerate() {
+            let (h, w) = (h / merge, w / merge);
+            let mut places = vec![0; t * h * w];
+            for frame in 0..t {
+                let frame_start = order.units.len() * unit;
+                for top in (0..h).step_by(window) {
+                    for left in (0..w).step_by(window) {
+                        let start = order.units.len() * unit;
+                        for row in top..(top + window).min(h) {
+                            for column in left..(left + window).min(w) {
+                                let index = (frame * h + row) * w + column;
+                                places[index] = order.units.len() as u32;
+                                order.units.push((image, index));
+                                order.positions.extend(
+                                    (0..unit).map(|i| {
+                                        [(row * merge + i / merge) as u32, (column * merge + i % merge) as u32]
+                                    }),
+                                );
+                            }
+                        }
+                        order.windows.push(start..order.units.len() * unit);
+                    }
+                }
+                order.frames.push(frame_start..order.units.len() * unit);
+            }
+            order.places.push(places);
+        }
+        order
+    }
+}

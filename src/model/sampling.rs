@@ -1,0 +1,201 @@
+//! Choosing the next token from logits: greedy, temperature, top-k, top-p.
+
+use crate::model::{Completion, Sampling};
+use crate::nn::{log_sum_exp, softmax_weights};
+use crate::rng::Rng;
+use crate::{Error, Result};
+use rand::RngExt;
+
+/// A chosen token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Draw {
+    /// Its id.
+    pub id: u32,
+    /// Its log-probability under logits / temperature, before any token was excluded (temperature 1 when greedy).
+    pub logprob: f32,
+}
+
+/// Checked sampling settings with the tokens that end a response and those that must not be chosen.
+pub struct Sampler {
+    settings: Sampling,
+    eos: Vec<u32>,
+    banned: Vec<u32>,
+}
+
+impl Sampler {
+    /// Check the settings against a vocabulary of `vocab` tokens.
+    ///
+    /// # Errors
+    /// An input error that names the setting that is out of range.
+    pub fn new(settings: &Sampling, eos: &[u32], banned: &[u32], vocab: usize) -> Result<Self> {
+        let bad = |what: &str| Err(Error::input(format!("sampling: {what}")));
+        if settings.max_new_tokens == 0 {
+            return bad("max_new_tokens must be at least 1");
+        }
+        if !(settings.temperature >= 0.0 && settings.temperature.is_finite()) {
+            return bad(&format!("temperature must be 0 (greedy) or above, not {}", settings.temperature));
+        }
+        if !(settings.top_p > 0.0 && settings.top_p <= 1.0) {
+            return bad(&format!("top_p must be in (0, 1], not {}", settings.top_p));
+        }
+        let banned: Vec<u32> =
+            banned.iter().copied().filter(|&id| (id as usize) < vocab && !eos.contains(&id)).collect();
+        Ok(Sampler { settings: settings.clone(), eos: eos.to_vec(), banned })
+    }
+
+    /// The seed of the settings.
+    pub fn seed(&self) -> u64 {
+        self.settings.seed
+    }
+
+    /// Whether `id` ends a response.
+    pub fn is_eos(&self, id: u32) -> bool {
+        self.eos.contains(&id)
+    }
+
+    /// Whether a response is over.
+    pub fn ended(&self, completion: &Completion) -> bool {
+        completion.finished || completion.ids.len() >= self.settings.max_new_tokens
+    }
+
+    /// Choose from one row of logits.
+    pub fn draw(&self, logits: &[f32], rng: &mut Rng) -> Draw {
+        let greedy = self.settings.temperature == 0.0;
+        let inverse = if greedy { 1.0 } else { 1.0 / self.settings.temperature };
+        let normaliser = log_sum_exp(logits, inverse);
+        let id = if greedy { self.likeliest(logits) } else { self.sample(logits, inverse, rng) };
+        Draw { id: id as u32, logprob: logits[id] * inverse - normaliser }
+    }
+
+    /// The likeliest token that is not banned; the first of equals.
+    fn likeliest(&self, logits: &[f32]) -> usize {
+        let mut open = logits.to_vec();
+        self.exclude(&mut open);
+        let mut best = 0;
+        for (i, l) in open.iter().enumerate() {
+            if *l > open[best] {
+                best = i;
+            }
+        }
+        best
+    }
+
+    fn sample(&self, logits: &[f32], inverse: f32, rng: &mut Rng) -> usize {
+        let mut weights = logits.to_vec();
+        self.exclude(&mut weights);
+        softmax_weights(&mut weights, inverse);
+        self.truncate(&mut weights);
+        let total: f64 = weights.iter().map(|&w| f64::from(w)).sum();
+        let mut left = rng.random::<f64>() * total;
+        let mut chosen = 0;
+        for (i, &w) in weights.iter().enumerate().filter(|(_, w)| **w > 0.0) {
+            chosen = i;
+            left -= f64::from(w);
+            if left < 0.0 {
+                break;
+            }
+        }
+        chosen
+    }
+
+    fn exclude(&self, logits: &mut [f32]) {
+        for &id in &self.banned {
+            logits[id as usize] = f32::NEG_INFINITY;
+        }
+    }
+
+    /// Zero the weights outside the top k, then outside the nucleus of the rest.
+    fn truncate(&self, weights: &mut [f32]) {
+        let (k, p) = (self.settings.top_k, self.settings.top_p);
+        if k == 0 && p >= 1.0 {
+            return;
+        }
+        let mut order: Vec<usize> = (0..weights.len()).collect();
+        order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
+        let mut kept = if k == 0 { order.len() } else { k.min(order.len()) };
+        let total: f64 = order[..kept].iter().map(|&i| f64::from(weights[i])).sum();
+        let mut mass = 0.0;
+        // The token that crosses p is kept.
+        if let Some(last) = order[..kept].iter().position(|&i| {
+            mass += f64::from(weights[i]);
+            mass >= f64::from(p) * total
+        }) {
+            kept = last + 1;
+        }
+        for &i in &order[kept..] {
+            weights[i] = 0.0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng;
+
+    fn settings(temperature: f32, top_k: usize, top_p: f32) -> Sampling {
+        Sampling { max_new_tokens: 4, temperature, top_p, top_k, seed: 0 }
+    }
+
+    /// Relative frequencies of 20,000 draws.
+    fn frequencies(settings: &Sampling, banned: &[u32], logits: &[f32]) -> Vec<f64> {
+        let sampler = Sampler::new(settings, &[], banned, logits.len()).unwrap();
+        let mut rng = rng::stream(1, "test", &[]);
+        let mut counts = vec![0.0; logits.len()];
+        for _ in 0..20_000 {
+            counts[sampler.draw(logits, &mut rng).id as usize] += 1.0 / 20_000.0;
+        }
+        counts
+    }
+
+    #[test]
+    fn frequencies_follow_the_tempered_distribution() {
+        let logits = [0.5f32, -1.0, 2.0, 0.0];
+        for temperature in [0.5f32, 1.0, 2.0] {
+            let weights: Vec<f64> = logits.iter().map(|&l| f64::from(l / temperature).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for (f, w) in frequencies(&settings(temperature, 0, 1.0), &[], &logits).iter().zip(&weights) {
+                assert!((f - w / total).abs() < 0.015, "{f} against {}", w / total);
+            }
+        }
+    }
+
+    #[test]
+    fn top_k_top_p_and_bans_exclude_what_they_should() {
+        // Probabilities 0.4, 0.3, 0.2, 0.1.
+        let logits = [0.4f32.ln(), 0.3f32.ln(), 0.2f32.ln(), 0.1f32.ln()];
+        let f = frequencies(&settings(1.0, 2, 1.0), &[], &logits);
+        assert!((f[0] - 4.0 / 7.0).abs() < 0.015 && f[2] == 0.0 && f[3] == 0.0);
+        let f = frequencies(&settings(1.0, 0, 0.65), &[], &logits);
+        assert!(f[1] > 0.3 && f[2] == 0.0);
+        let f = frequencies(&settings(1.0, 0, 0.75), &[], &logits);
+        assert!(f[2] > 0.15 && f[3] == 0.0);
+        let f = frequencies(&settings(1.0, 0, 1.0), &[0, 3], &logits);
+        assert!(f[0] == 0.0 && f[3] == 0.0 && (f[1] - 0.6).abs() < 0.015);
+        let f = frequencies(&settings(0.0, 0, 1.0), &[0], &logits);
+        assert!((f[1] - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_log_probability_is_that_of_the_whole_distribution() {
+        let logits = [1.0f32, 2.0, 3.0];
+        let sampler = Sampler::new(&settings(2.0, 1, 1.0), &[], &[2], 3).unwrap();
+        let draw = sampler.draw(&logits, &mut rng::stream(0, "test", &[]));
+        let total: f32 = [0.5f32, 1.0, 1.5].iter().map(|l| l.exp()).sum();
+        assert_eq!(draw.id, 1);
+        assert!((draw.logprob - (1.0 - total.ln())).abs() < 1e-6);
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused_by_name() {
+        for (bad, name) in [
+            (Sampling { max_new_tokens: 0, ..settings(1.0, 0, 1.0) }, "max_new_tokens"),
+            (settings(-1.0, 0, 1.0), "temperature"),
+            (settings(f32::NAN, 0, 1.0), "temperature"),
+            (settings(1.0, 0, 0.0), "top_p"),
+        ] {
+            let error = Sampler::new(&bad, &[], &[], 4).err().unwrap().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+}

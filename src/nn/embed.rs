@@ -1,0 +1,153 @@
+//! Gathering rows: token embeddings with image features spliced in, and the rows that feed the output head.
+
+use crate::Result;
+use crate::nn::slice::{from_vec, mutate, read};
+use crate::nn::{Parameter, Tape, Value};
+use candle_core::Tensor;
+use std::sync::Arc;
+
+/// Where a row of the decoder's input comes from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RowSource {
+    /// Row of the embedding table.
+    Token(u32),
+    /// Row of the image features.
+    Image(u32),
+}
+
+/// Rows from the embedding `table` `[vocab, width]` and from `images` `[n, width]`, in the order of `sources`.
+pub fn embed(tape: &Tape, table: &Arc<Parameter>, images: Option<&Value>, sources: Vec<RowSource>) -> Result<Value> {
+    let (vocab, width) = table.var.dims2()?;
+    let rows = sources.len();
+    if !tape.fuses(table.var.as_tensor()) {
+        let index: Vec<u32> = sources
+            .iter()
+            .map(|s| match s {
+                RowSource::Token(id) => *id,
+                RowSource::Image(row) => vocab as u32 + row,
+            })
+            .collect();
+        let inputs: Vec<&Value> = images.into_iter().collect();
+        return tape.compose(&inputs, &[table], move |xs, ws| {
+            let index = Tensor::from_slice(&index, rows, ws[0].device())?;
+            let all = match xs.first() {
+                Some(images) => Tensor::cat(&[&ws[0], images], 0)?,
+                None => ws[0].clone(),
+            };
+            all.index_select(&index, 0)
+        });
+    }
+    let mut y = Vec::with_capacity(rows * width);
+    {
+        let table = read(table.var.as_tensor())?;
+        let images = images.map(|v| read(&v.tensor)).transpose()?;
+        for source in &sources {
+            let (data, row): (&[f32], usize) = match (source, &images) {
+                (RowSource::Image(row), Some(images)) => (images, *row as usize),
+                (RowSource::Token(id), _) => (&table, *id as usize),
+                (RowSource::Image(_), None) => (&[], 0),
+            };
+            y.extend_from_slice(&data[row * width..(row + 1) * width]);
+        }
+    }
+    let image_node = images.and_then(Value::node);
+    let image_shape = images.map(|v| v.tensor.dims().to_vec());
+    let table = Arc::clone(table);
+    let wanted = table.trainable() || image_node.is_some();
+    Ok(tape.record(from_vec(y, (rows, width))?, wanted, move |grad, grads| {
+        let g = read(&grad)?;
+        if table.trainable() {
+            table.accumulate(|dw, filled| {
+                if !filled {
+                    dw.fill(0.0);
+                }
+                for (source, g) in sources.iter().zip(g.chunks_exact(width)) {
+                    if let RowSource::Token(id) = source {
+                        add_row(dw, *id as usize, g);
+                    }
+                }
+            })?;
+        }
+        if let (Some(_), Some(shape)) = (image_node, image_shape) {
+            let mut d_images = vec![0.0; shape.iter().product()];
+            for (source, g) in sources.iter().zip(g.chunks_exact(width)) {
+                if let RowSource::Image(row) = source {
+                    add_row(&mut d_images, *row as usize, g);
+                }
+            }
+            grads.add(image_node, from_vec(d_images, shape)?)?;
+        }
+        Ok(())
+    }))
+}
+
+/// Rows `index` of `x` `[n, width]`; a row may be taken more than once.
+pub fn select(tape: &Tape, x: &Value, index: Vec<u32>) -> Result<Value> {
+    let (n, width) = x.tensor.dims2()?;
+    let rows = index.len();
+    if !tape.fuses(&x.tensor) {
+        return tape.compose(&[x], &[], move |xs, _| {
+            xs[0].index_select(&Tensor::from_slice(&index, rows, xs[0].device())?, 0)
+        });
+    }
+    let mut y = Vec::with_capacity(rows * width);
+    {
+        let x = read(&x.tensor)?;
+        for row in &index {
+            y.extend_from_slice(&x[*row as usize * width..(*row as usize + 1) * width]);
+        }
+    }
+    let node = x.node();
+    Ok(tape.record(from_vec(y, (rows, width))?, x.tracked(), move |grad, grads| {
+        let dx = match grads.take(node) {
+            Some(sum) => sum,
+            None => from_vec(vec![0.0; n * width], (n, width))?,
+        };
+        let g = read(&grad)?;
+        mutate(&dx, |dx| {
+            for (row, g) in index.iter().zip(g.chunks_exact(width)) {
+                add_row(dx, *row as usize, g);
+            }
+        })?;
+        grads.put(node, dx);
+        Ok(())
+    }))
+}
+
+/// Every `group` rows of `x` `[rows, width]` as one row: `[rows / group, group * width]`. Costs nothing.
+pub fn regroup(tape: &Tape, x: &Value, group: usize) -> Result<Value> {
+    let (rows, width) = x.tensor.dims2()?;
+    let node = x.node();
+    let y = x.tensor.reshape((rows / group, group * width))?;
+    Ok(tape.record(y, x.tracked(), move |grad, grads| grads.add(node, grad.reshape((rows, width))?)))
+}
+
+fn add_row(sum: &mut [f32], row: usize, g: &[f32]) {
+    for (s, g) in sum[row * g.len()..(row + 1) * g.len()].iter_mut().zip(g) {
+        *s += g;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::check;
+
+    #[test]
+    fn embedding_with_images_agrees_with_finite_differences() {
+        use RowSource::{Image, Token};
+        let sources = vec![Token(3), Image(1), Image(0), Token(3), Token(0), Image(1)];
+        check::op(&[&[2, 4], &[5, 4]], 1, |tape, v, p| embed(tape, &p[0], Some(&v[0]), sources.clone()));
+    }
+
+    #[test]
+    fn embedding_of_text_alone_agrees_with_finite_differences() {
+        let sources = vec![RowSource::Token(1), RowSource::Token(1)];
+        check::op(&[&[3, 4]], 0, |tape, _, p| embed(tape, &p[0], None, sources.clone()));
+    }
+
+    #[test]
+    fn selecting_rows_agrees_with_finite_differences() {
+        check::op(&[&[5, 3]], 1, |tape, v, _| select(tape, &v[0], vec![4, 0, 4]));
+    }
+}

@@ -1,0 +1,66 @@
+//! `y = x Phi(x)`: the exact GELU, as in the patch merger.
+
+use crate::Result;
+use crate::nn::math::{erf, exp};
+use crate::nn::slice::{from_vec, read};
+use crate::nn::{Tape, Value};
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+const CHUNK: usize = 1 << 12;
+
+/// Elementwise GELU (with the error function, not the tanh approximation).
+pub fn gelu(tape: &Tape, x: &Value) -> Result<Value> {
+    if !tape.fuses(&x.tensor) {
+        return tape.compose(&[x], &[], |xs, _| xs[0].gelu_erf());
+    }
+    let shape = x.tensor.shape().clone();
+    let mut y = vec![0.0; shape.elem_count()];
+    {
+        let x = read(&x.tensor)?;
+        let x = &*x;
+        y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| forward(y, x));
+    }
+    let (x_tensor, node) = (x.tensor.clone(), x.node());
+    Ok(tape.record(from_vec(y, shape.clone())?, x.tracked(), move |grad, grads| {
+        let mut dx = vec![0.0; shape.elem_count()];
+        {
+            let (g, x) = (read(&grad)?, read(&x_tensor)?);
+            let (g, x) = (&*g, &*x);
+            dx.par_chunks_mut(CHUNK)
+                .zip(x.par_chunks(CHUNK))
+                .zip(g.par_chunks(CHUNK))
+                .for_each(|((dx, x), g)| backward(dx, x, g));
+        }
+        grads.add(node, from_vec(dx, shape.clone())?)
+    }))
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn forward(y: &mut [f32], x: &[f32]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn backward(dx: &mut [f32], x: &[f32], dy: &[f32]) {
+    const INV_SQRT_2PI: f32 = 0.398_942_3;
+    for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
+        let cdf = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
+        *dx = dy * (cdf + x * INV_SQRT_2PI * exp(-0.5 * x * x));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::check;
+
+    #[test]
+    fn gelu_agrees_with_finite_differences() {
+        check::op(&[&[7, 23]], 1, |tape, v, _| gelu(tape, &v[0]));
+        let wide = (check::tensor(&[40], 3) * 6.0).unwrap();
+        check::op_at(&[wide], 1, |tape, v, _| gelu(tape, &v[0]));
+    }
+}

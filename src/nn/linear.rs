@@ -1,0 +1,206 @@
+//! `y = x W^T + b (+ residual)`, several maps of one input side by side.
+
+use crate::Result;
+use crate::nn::matmul::{Matrix, MatrixMut, matmul};
+use crate::nn::slice::{from_vec, mutate, read};
+use crate::nn::{Parameter, Tape, Value};
+use candle_core::Tensor;
+use multiversion::multiversion;
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// Weight `[out, in]` and optional bias `[out]` of a linear map.
+#[derive(Clone)]
+pub struct Affine {
+    /// `[out, in]`, or any shape whose first dimension is `out` and whose others multiply to `in` (a patch convolution).
+    pub weight: Arc<Parameter>,
+    /// `[out]`.
+    pub bias: Option<Arc<Parameter>>,
+}
+
+impl Affine {
+    fn out(&self) -> usize {
+        self.weight.var.dims()[0]
+    }
+
+    fn parameters(&self) -> impl Iterator<Item = &Arc<Parameter>> {
+        std::iter::once(&self.weight).chain(&self.bias)
+    }
+}
+
+/// Apply each of `maps` to `x` `[rows, in]` and lay the results side by side: `[rows, sum of out]`; add `residual` (of the
+/// result's shape) if given. A frozen weight costs nothing in the backward pass.
+pub fn linear(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>) -> Result<Value> {
+    let (rows, width) = x.tensor.dims2()?;
+    let total: usize = maps.iter().map(|m| m.out()).sum();
+    if !tape.fuses(&x.tensor) {
+        return composed(tape, x, maps, residual, width);
+    }
+    let mut y = match residual {
+        Some(r) => read(&r.tensor)?.to_vec(),
+        None => vec![0.0; rows * total],
+    };
+    {
+        let x_data = read(&x.tensor)?;
+        let mut column = 0;
+        for map in maps {
+            let out = map.out();
+            if let Some(bias) = &map.bias {
+                let bias = read(bias.var.as_tensor())?;
+                let bias = &*bias;
+                y.par_chunks_mut(total).with_min_len(64).for_each(|row| {
+                    for (y, b) in row[column..column + out].iter_mut().zip(bias) {
+                        *y += b;
+                    }
+                });
+            }
+            let weight = read(map.weight.var.as_tensor())?;
+            matmul(
+                MatrixMut::new(&mut y[column.min(rows * total)..], rows, out, total),
+                Matrix::new(&x_data, rows, width, width),
+                Matrix::new(&weight, out, width, width).t(),
+                residual.is_some() || map.bias.is_some(),
+                true,
+            );
+            column += out;
+        }
+    }
+    let y = from_vec(y, (rows, total))?;
+    let maps: Vec<Affine> = maps.iter().map(|m| (*m).clone()).collect();
+    let trains = maps.iter().any(|m| m.parameters().any(|p| p.trainable()));
+    let wanted = trains || x.tracked() || residual.is_some_and(Value::tracked);
+    let (x_tensor, x_node, residual_node) = (x.tensor.clone(), x.node(), residual.and_then(Value::node));
+    Ok(tape.record(y, wanted, move |grad, grads| {
+        {
+            let g = read(&grad)?;
+            let x = read(&x_tensor)?;
+            let mut column = 0;
+            let dx = x_node.map(|_| match grads.take(x_node) {
+                Some(sum) => Ok((sum, true)),
+                None => from_vec(vec![0.0; rows * width], (rows, width)).map(|t| (t, false)),
+            });
+            let dx = dx.transpose()?;
+            for (i, map) in maps.iter().enumerate() {
+                let out = map.out();
+                let g_view = Matrix::new(&g[column.min(rows * total)..], rows, out, total);
+                if map.weight.trainable() {
+                    map.weight.accumulate(|dw, filled| {
+                        let x_view = Matrix::new(&x, rows, width, width);
+                        matmul(MatrixMut::new(dw, out, width, width), g_view.t(), x_view, filled, true);
+                    })?;
+                }
+                if let Some(bias) = map.bias.as_ref().filter(|b| b.trainable()) {
+                    let sums = column_sums(&g, total, column, out);
+                    bias.accumulate(|db, filled| {
+                        for (d, s) in db.iter_mut().zip(&sums) {
+                            *d = if filled { *d + s } else { *s };
+                        }
+                    })?;
+                }
+                if let Some((dx, filled)) = &dx {
+                    let weight = read(map.weight.var.as_tensor())?;
+                    mutate(dx, |dx| {
+                        let w_view = Matrix::new(&weight, out, width, width);
+                        matmul(MatrixMut::new(dx, rows, width, width), g_view, w_view, *filled || i > 0, true);
+                    })?;
+                }
+                column += out;
+            }
+            if let Some((dx, _)) = dx {
+                grads.put(x_node, dx);
+            }
+        }
+        grads.add(residual_node, grad)
+    }))
+}
+
+fn composed(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>, width: usize) -> Result<Value> {
+    let parameters: Vec<&Arc<Parameter>> = maps.iter().flat_map(|m| m.parameters()).collect();
+    let biased: Vec<bool> = maps.iter().map(|m| m.bias.is_some()).collect();
+    let inputs: Vec<&Value> = std::iter::once(x).chain(residual).collect();
+    tape.compose(&inputs, &parameters, move |xs, ps| {
+        let mut ps = ps.iter();
+        let mut parts = Vec::new();
+        for &biased in &biased {
+            let weight = next(&mut ps)?;
+            let mut y = xs[0].matmul(&weight.reshape(((), width))?.t()?)?;
+            if biased {
+                y = y.broadcast_add(next(&mut ps)?)?;
+            }
+            parts.push(y);
+        }
+        let y = Tensor::cat(&parts, 1)?;
+        match xs.get(1) {
+            Some(residual) => y + residual,
+            None => Ok(y),
+        }
+    })
+}
+
+fn next<'a>(it: &mut impl Iterator<Item = &'a Tensor>) -> candle_core::Result<&'a Tensor> {
+    it.next().ok_or_else(|| candle_core::Error::Msg("missing parameter".into()))
+}
+
+/// Sums over the rows of columns `start..start + len` of a row-major `[rows, stride]` matrix.
+/// Rows are summed in blocks of fixed size, then the blocks in order: the same for any number of threads.
+pub(super) fn column_sums(data: &[f32], stride: usize, start: usize, len: usize) -> Vec<f32> {
+    const ROWS: usize = 256;
+    let partial: Vec<Vec<f32>> = data
+        .par_chunks(ROWS * stride)
+        .map(|block| {
+            let mut sums = vec![0.0; len];
+            add_rows(&mut sums, block, stride, start);
+            sums
+        })
+        .collect();
+    let mut sums = vec![0.0; len];
+    for block in &partial {
+        add_rows(&mut sums, block, len, 0);
+    }
+    sums
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn add_rows(sums: &mut [f32], block: &[f32], stride: usize, start: usize) {
+    for row in block.chunks_exact(stride) {
+        for (s, g) in sums.iter_mut().zip(&row[start..]) {
+            *s += g;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::check;
+
+    #[test]
+    fn linear_with_bias_and_residual_agrees_with_finite_differences() {
+        let shapes: &[&[usize]] = &[&[5, 6], &[5, 7], &[4, 6], &[4], &[3, 6]];
+        check::op(shapes, 2, |tape, v, p| {
+            let first = Affine { weight: p[0].clone(), bias: Some(p[1].clone()) };
+            let second = Affine { weight: p[2].clone(), bias: None };
+            linear(tape, &v[0], &[&first, &second], Some(&v[1]))
+        });
+    }
+
+    #[test]
+    fn linear_without_residual_agrees_with_finite_differences() {
+        check::op(&[&[300, 3], &[2, 3], &[2]], 1, |tape, v, p| {
+            linear(tape, &v[0], &[&Affine { weight: p[0].clone(), bias: Some(p[1].clone()) }], None)
+        });
+    }
+
+    #[test]
+    fn a_frozen_weight_gets_no_gradient_and_the_input_still_does() {
+        let weight = check::parameter("w", &[2, 3], 1);
+        weight.set_trainable(false);
+        let tape = Tape::new();
+        let x = tape.leaf(check::tensor(&[4, 3], 2));
+        let y = linear(&tape, &x, &[&Affine { weight: weight.clone(), bias: None }], None).unwrap();
+        let g = check::tensor(&[4, 2], 3);
+        let dx = tape.backward_with(vec![(y, g)], &[&x]).unwrap();
+        assert!(dx[0].is_some());
+        assert!(weight.grad().is_none());
+    }
+}

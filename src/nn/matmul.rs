@@ -1,0 +1,212 @@
+//! f32 matrix products over strided views: the `gemm` crate behind a safe face.
+//!
+//! An element of the product depends on its row of `a` and its column of `b` alone, to the last bit: not on how many other rows
+//! or columns there are (batch size), nor on the number of threads. gemm gives this as long as the inner dimension fits one of
+//! its blocks and its special paths for very small products are not taken; [`matmul`] sees to both.
+
+use gemm::Parallelism;
+
+/// Inner dimension of one call: gemm never splits one of up to 512.
+const INNER: usize = 512;
+
+/// gemm sums in another order when the product has at most this many elements, or a single row or column.
+const SMALL: usize = 256;
+
+/// A read-only view of a matrix.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Row-major `[rows, cols]` with `stride` elements from one row to the next.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
+        assert!(rows == 0 || cols == 0 || (rows - 1) * stride + cols <= data.len(), "matrix view out of bounds");
+        Matrix { data, rows, cols, row_stride: stride, col_stride: 1 }
+    }
+
+    /// The transpose, as a view.
+    pub fn t(self) -> Self {
+        Matrix {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            data: self.data,
+        }
+    }
+}
+
+/// A writable row-major view of a matrix.
+pub struct MatrixMut<'a> {
+    data: &'a mut [f32],
+    rows: usize,
+    cols: usize,
+    stride: usize,
+}
+
+impl<'a> MatrixMut<'a> {
+    /// Row-major `[rows, cols]` with `stride` elements from one row to the next.
+    pub fn new(data: &'a mut [f32], rows: usize, cols: usize, stride: usize) -> Self {
+        assert!(rows == 0 || cols == 0 || (rows - 1) * stride + cols <= data.len(), "matrix view out of bounds");
+        assert!(rows < 2 || stride >= cols, "rows of a writable matrix overlap");
+        MatrixMut { data, rows, cols, stride }
+    }
+}
+
+/// `c = a b`, or `c += a b` with `add`. `parallel` spreads the product over the rayon pool.
+pub fn matmul(c: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool, parallel: bool) {
+    assert!(a.cols == b.rows && c.rows == a.rows && c.cols == b.cols, "matrix shapes do not fit");
+    if c.rows == 0 || c.cols == 0 {
+        return;
+    }
+    let parallelism = match rayon::current_num_threads() {
+        n if parallel && n > 1 => Parallelism::Rayon(n),
+        _ => Parallelism::None,
+    };
+    if c.rows * c.cols <= SMALL || c.rows == 1 || c.cols == 1 {
+        return small(c, a, b, add);
+    }
+    for (i, start) in (0..a.cols.max(1)).step_by(INNER).enumerate() {
+        let inner = INNER.min(a.cols - start);
+        // SAFETY: the constructors checked that every addressed element lies in its slice; `c` is borrowed exclusively and
+        // its rows do not overlap.
+        unsafe {
+            product(
+                (c.rows, c.cols, inner),
+                (c.data.as_mut_ptr(), c.stride, 1),
+                (a.data.as_ptr().wrapping_add(start * a.col_stride), a.row_stride, a.col_stride),
+                (b.data.as_ptr().wrapping_add(start * b.row_stride), b.row_stride, b.col_stride),
+                add || i > 0,
+                parallelism,
+            );
+        }
+    }
+}
+
+/// A product too small for gemm's ordinary path, inside one that is large enough: zeros below and to the right.
+fn small(c: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool) {
+    let cols = c.cols.max(2);
+    let rows = c.rows.max(2).max(SMALL / cols + 1);
+    let inner = a.cols;
+    let mut wide_a = vec![0.0; rows * inner];
+    for i in 0..c.rows {
+        for k in 0..inner {
+            wide_a[i * inner + k] = a.data[i * a.row_stride + k * a.col_stride];
+        }
+    }
+    let mut wide_b = vec![0.0; inner * cols];
+    for k in 0..inner {
+        for j in 0..c.cols {
+            wide_b[k * cols + j] = b.data[k * b.row_stride + j * b.col_stride];
+        }
+    }
+    let mut wide_c = vec![0.0; rows * cols];
+    if add {
+        for i in 0..c.rows {
+            wide_c[i * cols..i * cols + c.cols].copy_from_slice(&c.data[i * c.stride..i * c.stride + c.cols]);
+        }
+    }
+    let (wa, wb) = (Matrix::new(&wide_a, rows, inner, inner), Matrix::new(&wide_b, inner, cols, cols));
+    matmul(MatrixMut::new(&mut wide_c, rows, cols, cols), wa, wb, add, false);
+    for i in 0..c.rows {
+        c.data[i * c.stride..i * c.stride + c.cols].copy_from_slice(&wide_c[i * cols..i * cols + c.cols]);
+    }
+}
+
+/// `c = a b` (or `c += a b` with `add`) on the calling thread, for operands given as (pointer, row stride, column stride) and
+/// sizes (rows of c, columns of c, inner).
+///
+/// # Safety
+/// Every element addressed must be valid, and those of `c` must not be accessed by anything else meanwhile.
+pub(super) unsafe fn matmul_raw(
+    sizes: (usize, usize, usize),
+    c: (*mut f32, usize, usize),
+    a: (*const f32, usize, usize),
+    b: (*const f32, usize, usize),
+    add: bool,
+) {
+    // SAFETY: as the caller promises.
+    unsafe { product(sizes, c, a, b, add, Parallelism::None) }
+}
+
+unsafe fn product(
+    (m, n, k): (usize, usize, usize),
+    c: (*mut f32, usize, usize),
+    a: (*const f32, usize, usize),
+    b: (*const f32, usize, usize),
+    add: bool,
+    parallelism: Parallelism,
+) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.0,
+            c.2 as isize,
+            c.1 as isize,
+            add,
+            a.0,
+            a.2 as isize,
+            a.1 as isize,
+            b.0,
+            b.2 as isize,
+            b.1 as isize,
+            1.0f32,
+            1.0f32,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strided_transposed_and_accumulating_products_match_the_definition() {
+        let a: Vec<f32> = (0..5 * 7).map(|i| (i as f32 * 0.7).sin()).collect();
+        let b: Vec<f32> = (0..6 * 9).map(|i| (i as f32 * 0.3).cos()).collect();
+        // a as [5, 4] of stride 7; b as the transpose of [6, 4] of stride 9.
+        let mut c = vec![1.0f32; 5 * 8];
+        matmul(MatrixMut::new(&mut c, 5, 6, 8), Matrix::new(&a, 5, 4, 7), Matrix::new(&b, 6, 4, 9).t(), true, false);
+        for i in 0..5 {
+            for j in 0..8 {
+                let product: f32 = if j < 6 { (0..4).map(|k| a[i * 7 + k] * b[j * 9 + k]).sum() } else { 0.0 };
+                assert!((c[i * 8 + j] - 1.0 - product).abs() < 1e-5, "({i}, {j})");
+            }
+        }
+    }
+
+    #[test]
+    fn an_element_does_not_depend_on_the_other_rows_and_columns() {
+        for inner in [1usize, 3, 32, 128, 700, 1100] {
+            let a: Vec<f32> = (0..300 * inner).map(|i| (i as f32 * 0.37).sin()).collect();
+            let b: Vec<f32> = (0..300 * inner).map(|i| (i as f32 * 0.73).cos()).collect();
+            let product = |rows: usize, cols: usize, parallel: bool| {
+                let mut c = vec![0.25; rows * cols];
+                let (a, b) = (Matrix::new(&a, rows, inner, inner), Matrix::new(&b, cols, inner, inner).t());
+                matmul(MatrixMut::new(&mut c, rows, cols, cols), a, b, true, parallel);
+                c
+            };
+            let whole = product(300, 300, true);
+            for (rows, cols) in [(1, 1), (1, 300), (2, 7), (3, 90), (16, 16), (17, 16), (64, 64), (65, 130), (300, 1)] {
+                let part = product(rows, cols, false);
+                for i in 0..rows {
+                    for j in 0..cols {
+                        assert_eq!(part[i * cols + j], whole[i * 300 + j], "{rows}x{inner}x{cols} at ({i}, {j})");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Rotary position embedding: tables of angles (2-D for the vision tower, M-RoPE for the decoder) and their application.
+
+use crate::Result;
+use crate::nn::attention::Heads;
+use crate::nn::slice::mutate;
+use crate::nn::{Tape, Value};
+use candle_core::Tensor;
+use multiversion::multiversion;
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// Cosine and sine of every rotation: `[rows, head_dim / 2]` each. Element i of a head's first half is rotated against element i
+/// of its second half (the `rotate_half` convention).
+#[derive(Debug, Clone, PartialEq)]
+pub struct RopeTable {
+    half: usize,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl RopeTable {
+    /// M-RoPE: `positions[axis][row]` for the axes time, height, width. `sections` splits the `head_dim / 2` frequencies
+    /// between the axes (transformers' `apply_multimodal_rotary_pos_emb`).
+    pub fn multimodal(positions: [&[u32]; 3], head_dim: usize, theta: f64, sections: &[usize]) -> Self {
+        let half = head_dim / 2;
+        let frequencies = inverse_frequencies(half, theta);
+        let axis: Vec<usize> =
+            sections.iter().enumerate().flat_map(|(i, &n)| std::iter::repeat_n(i % 3, n)).take(half).collect();
+        Self::from_angles(half, positions[0].len(), |row, j| positions[axis[j]][row] as f32 * frequencies[j])
+    }
+
+    /// 2-D: the first half of the frequencies turns with the patch row, the second with the patch column.
+    pub fn spatial(positions: &[[u32; 2]], head_dim: usize) -> Self {
+        let half = head_dim / 2;
+        let quarter = half / 2;
+        let frequencies = inverse_frequencies(quarter, 10_000.0);
+        Self::from_angles(half, positions.len(), |row, j| positions[row][j / quarter] as f32 * frequencies[j % quarter])
+    }
+
+    fn from_angles(half: usize, rows: usize, angle: impl Fn(usize, usize) -> f32) -> Self {
+        let mut cos = Vec::with_capacity(rows * half);
+        let mut sin = Vec::with_capacity(rows * half);
+        for row in 0..rows {
+            for j in 0..half {
+                let (s, c) = angle(row, j).sin_cos();
+                cos.push(c);
+                sin.push(s);
+            }
+        }
+        RopeTable { half, cos, sin }
+    }
+
+    /// Number of positions.
+    pub fn rows(&self) -> usize {
+        self.cos.len() / self.half
+    }
+}
+
+/// `1 / theta^(2j / (2n))` for j < n.
+fn inverse_frequencies(n: usize, theta: f64) -> Vec<f32> {
+    (0..n).map(|j| 1.0 / (theta as f32).powf((2 * j) as f32 / (2 * n) as f32)).collect()
+}
+
+/// Rotate the query and key heads of `qkv` `[rows, (q + 2 kv) dim]`. The fused kernel works in place: `qkv` must not be
+/// read by anything else afterwards.
+pub fn rope(tape: &Tape, qkv: Value, table: &Arc<RopeTable>, heads: Heads) -> Result<Value> {
+    let rotated = heads.query + heads.key_value;
+    if !tape.fuses(&qkv.tensor) {
+        return composed(tape, &qkv, table, heads);
+    }
+    rotate(&qkv.tensor, table, heads, rotated, 1.0)?;
+    let (table, node) = (Arc::clone(table), qkv.node());
+    Ok(tape.record(qkv.tensor.clone(), qkv.tracked(), move |grad, grads| {
+        rotate(&grad, &table, heads, rotated, -1.0)?;
+        grads.add(node, grad)
+    }))
+}
+
+fn rotate(x: &Tensor, table: &RopeTable, heads: Heads, rotated: usize, sign: f32) -> Result<()> {
+    let (half, stride) = (table.half, heads.stride());
+    mutate(x, |x| {
+        x.par_chunks_mut(stride)
+            .with_min_len(16)
+            .zip(table.cos.par_chunks(half))
+            .zip(table.sin.par_chunks(half))
+            .for_each(|((row, cos), sin)| rotate_row(&mut row[..rotated * heads.dim], cos, sin, sign));
+    })
+}
+
+/// Rotate every head of one row; `sign` -1 turns back.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+pub(super) fn rotate_row(row: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
+    for head in row.chunks_exact_mut(2 * cos.len()) {
+        let (a, b) = head.split_at_mut(cos.len());
+        for (((a, b), &c), &s) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+            let (x, y) = (*a, *b);
+            *a = x * c - y * s * sign;
+            *b = y * c + x * s * sign;
+        }
+    }
+}
+
+fn composed(tape: &Tape, qkv: &Value, table: &Arc<RopeTable>, heads: Heads) -> Result<Value> {
+    let rows = table.rows();
+    let table = Arc::clone(table);
+    tape.compose(&[qkv], &[], move |xs, _| {
+        let (device, dtype) = (xs[0].device(), xs[0].dtype());
+        let load = |data: &[f32]| Tensor::from_slice(data, (rows, 1, table.half), device)?.to_dtype(dtype);
+        let (cos, sin) = (load(&table.cos)?, load(&table.sin)?);
+        let rotated = heads.query + heads.key_value;
+        let turned = xs[0].narrow(1, 0, rotated * heads.dim)?.contiguous()?.reshape((rows, rotated, heads.dim))?;
+        let a = turned.narrow(2, 0, table.half)?.contiguous()?;
+        let b = turned.narrow(2, table.half, table.half)?.contiguous()?;
+        let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+        let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
+        let turned = Tensor::cat(&[first, second], 2)?.reshape((rows, rotated * heads.dim))?;
+        let rest = xs[0].narrow(1, rotated * heads.dim, heads.key_value * heads.dim)?.contiguous()?;
+        Tensor::cat(&[turned, rest], 1)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::check;
+
+    #[test]
+    fn rope_agrees_with_finite_differences() {
+        let heads = Heads { query: 2, key_value: 1, dim: 8 };
+        let positions: [&[u32]; 3] = [&[0, 1, 2, 5, 9], &[0, 1, 3, 5, 7], &[0, 2, 2, 6, 9]];
+        let table = Arc::new(RopeTable::multimodal(positions, 8, 10_000.0, &[1, 2, 1]));
+        check::op(&[&[5, 32]], 1, |tape, v, _| rope(tape, v[0].clone(), &table, heads));
+    }
+
+    #[test]
+    fn the_axes_of_m_rope_own_their_sections() {
+        let theta = 100.0;
+        let table = RopeTable::multimodal([&[1], &[2], &[3]], 8, theta, &[1, 2, 1]);
+        let angle = |p: f32, j: i32| (p / 100f32.powf(j as f32 / 4.0)).cos();
+        let want = [angle(1.0, 0), angle(2.0, 1), angle(2.0, 2), angle(3.0, 3)];
+        for (got, want) in table.cos.iter().zip(want) {
+            assert!((got - want).abs() < 1e-6);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! `y = silu(gate) * up`, gate and up side by side in one value.
+
+use crate::Result;
+use crate::nn::math::exp;
+use crate::nn::slice::{from_vec, read};
+use crate::nn::{Tape, Value};
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+/// Gated activation of `x` `[rows, 2 width]` (gate in the first half of each row, up in the second): `[rows, width]`.
+pub fn swiglu(tape: &Tape, x: &Value) -> Result<Value> {
+    let (rows, both) = x.tensor.dims2()?;
+    let width = both / 2;
+    if !tape.fuses(&x.tensor) {
+        return tape.compose(&[x], &[], move |xs, _| {
+            xs[0].narrow(1, 0, width)?.contiguous()?.silu()? * xs[0].narrow(1, width, width)?.contiguous()?
+        });
+    }
+    let mut y = vec![0.0; rows * width];
+    {
+        let x = read(&x.tensor)?;
+        let x = &*x;
+        y.par_chunks_mut(width).with_min_len(16).zip(x.par_chunks(both)).for_each(|(y, x)| forward(y, x));
+    }
+    let (x_tensor, node) = (x.tensor.clone(), x.node());
+    Ok(tape.record(from_vec(y, (rows, width))?, x.tracked(), move |grad, grads| {
+        let mut dx = vec![0.0; rows * both];
+        {
+            let (g, x) = (read(&grad)?, read(&x_tensor)?);
+            let (g, x) = (&*g, &*x);
+            dx.par_chunks_mut(both)
+                .with_min_len(16)
+                .zip(x.par_chunks(both))
+                .zip(g.par_chunks(width))
+                .for_each(|((dx, x), g)| backward(dx, x, g));
+        }
+        grads.add(node, from_vec(dx, (rows, both))?)
+    }))
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn forward(y: &mut [f32], x: &[f32]) {
+    let (gate, up) = x.split_at(y.len());
+    for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) {
+        *y = g / (1.0 + exp(-g)) * u;
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn backward(dx: &mut [f32], x: &[f32], dy: &[f32]) {
+    let (gate, up) = x.split_at(dy.len());
+    let (d_gate, d_up) = dx.split_at_mut(dy.len());
+    for ((((dg, du), &g), &u), &dy) in d_gate.iter_mut().zip(d_up).zip(gate).zip(up).zip(dy) {
+        let sigmoid = 1.0 / (1.0 + exp(-g));
+        *du = dy * g * sigmoid;
+        *dg = dy * u * sigmoid * (1.0 + g * (1.0 - sigmoid));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::check;
+
+    #[test]
+    fn swiglu_agrees_with_finite_differences() {
+        check::op(&[&[9, 38]], 1, |tape, v, _| swiglu(tape, &v[0]));
+    }
+
+    #[test]
+    fn swiglu_stays_finite_for_large_gates() {
+        let x = from_vec(vec![-200.0, 200.0, 1.0, 1.0], (1, 4)).unwrap();
+        let tape = Tape::new();
+        let leaf = tape.leaf(x);
+        let y = swiglu(&tape, &leaf).unwrap();
+        let out = y.tensor.to_vec2::<f32>().unwrap();
+        assert!(out[0][0].abs() < 1e-30 && out[0][1] == 200.0, "{out:?}");
+        let g = from_vec(vec![1.0, 1.0], (1, 2)).unwrap();
+        let dx = tape.backward_with(vec![(y, g)], &[&leaf]).unwrap().remove(0).unwrap();
+        let dx = dx.to_vec2::<f32>().unwrap();
+        assert!(dx[0][0].abs() < 1e-30 && dx[0][2].abs() < 1e-30, "{dx:?}");
+        assert_eq!((dx[0][1], dx[0][3]), (1.0, 200.0));
+    }
+}

@@ -1,0 +1,231 @@
+//! The record of a forward pass, and its replay backwards.
+//!
+//! candle's own autograd computes a gradient for every operand (frozen weights and constants too), allocates zeros and adds
+//! for every edge of the graph, keeps everything until the end, and says nothing when an op has no backward. This tape holds
+//! one closure per op: run in reverse, each takes the gradient of its output, adds to the gradients of its inputs (in place
+//! where there is one already) and to those of its parameters, and frees what it had saved.
+
+use crate::nn::{Parameter, slice};
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor, Var};
+use rayon::prelude::*;
+use std::cell::RefCell;
+use std::sync::Arc;
+
+type Backward = Box<dyn FnOnce(Tensor, &mut Grads) -> Result<()>>;
+
+/// A tensor, and where its gradient goes (nowhere for a constant).
+#[derive(Clone)]
+pub struct Value {
+    /// The forward result.
+    pub tensor: Tensor,
+    node: Option<usize>,
+}
+
+impl Value {
+    /// A value that takes no gradient.
+    pub fn constant(tensor: Tensor) -> Self {
+        Value { tensor, node: None }
+    }
+
+    /// Whether a gradient is wanted.
+    pub fn tracked(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// The place of this value's gradient.
+    pub fn node(&self) -> Option<usize> {
+        self.node
+    }
+}
+
+/// Gradients of the values of a tape during the backward pass.
+pub struct Grads {
+    slots: Vec<Option<Tensor>>,
+}
+
+impl Grads {
+    /// Add `grad` to the gradient of `node` (a constant's is dropped). `grad` must not be in use elsewhere.
+    pub fn add(&mut self, node: Option<usize>, grad: Tensor) -> Result<()> {
+        let Some(slot) = node.map(|n| &mut self.slots[n]) else { return Ok(()) };
+        *slot = Some(match slot.take() {
+            None => grad,
+            Some(sum) if on_cpu_f32(&sum) => {
+                let grad = slice::read(&grad)?;
+                slice::mutate(&sum, |sum| {
+                    sum.par_chunks_mut(CHUNK).zip(grad.par_chunks(CHUNK)).for_each(|(s, g)| {
+                        for (s, g) in s.iter_mut().zip(g) {
+                            *s += g;
+                        }
+                    });
+                })?;
+                sum
+            }
+            Some(sum) => (sum + grad)?,
+        });
+        Ok(())
+    }
+
+    /// The gradient collected so far for `node`, taken out so that a kernel may add to it in place and put it back.
+    pub fn take(&mut self, node: Option<usize>) -> Option<Tensor> {
+        node.and_then(|n| self.slots[n].take())
+    }
+
+    /// Put a gradient (back) in its place.
+    pub fn put(&mut self, node: Option<usize>, grad: Tensor) {
+        if let Some(n) = node {
+            self.slots[n] = Some(grad);
+        }
+    }
+}
+
+const CHUNK: usize = 1 << 14;
+
+fn on_cpu_f32(tensor: &Tensor) -> bool {
+    matches!(tensor.device(), Device::Cpu) && tensor.dtype() == DType::F32
+}
+
+/// Records ops when gradients are wanted.
+pub struct Tape {
+    nodes: RefCell<Vec<Option<Backward>>>,
+    recording: bool,
+    fused: bool,
+}
+
+impl Tape {
+    /// A tape that records, with fused kernels where the device has them.
+    pub fn new() -> Self {
+        Tape { nodes: RefCell::default(), recording: true, fused: true }
+    }
+
+    /// A tape that only computes.
+    pub fn forward_only() -> Self {
+        Tape { nodes: RefCell::default(), recording: false, fused: true }
+    }
+
+    /// The same tape without fused kernels: what devices other than the CPU use.
+    pub fn composed(mut self) -> Self {
+        self.fused = false;
+        self
+    }
+
+    /// Whether gradients are wanted at all.
+    pub fn recording(&self) -> bool {
+        self.recording
+    }
+
+    /// Whether `tensor` is to be processed by fused CPU kernels.
+    pub fn fuses(&self, tensor: &Tensor) -> bool {
+        self.fused && on_cpu_f32(tensor)
+    }
+
+    /// A leaf whose gradient can be asked for after [`Tape::backward_with`].
+    pub fn leaf(&self, tensor: Tensor) -> Value {
+        if !self.recording {
+            return Value::constant(tensor);
+        }
+        let mut nodes = self.nodes.borrow_mut();
+        nodes.push(None);
+        Value { tensor, node: Some(nodes.len() - 1) }
+    }
+
+    /// Record an op's result. `backward` gets the gradient of `tensor`.
+    /// With `wanted` false (no input or parameter takes a gradient) the result is a constant.
+    pub fn record(
+        &self,
+        tensor: Tensor,
+        wanted: bool,
+        backward: impl FnOnce(Tensor, &mut Grads) -> Result<()> + 'static,
+    ) -> Value {
+        if !(self.recording && wanted) {
+            return Value::constant(tensor);
+        }
+        let mut nodes = self.nodes.borrow_mut();
+        nodes.push(Some(Box::new(backward)));
+        Value { tensor, node: Some(nodes.len() - 1) }
+    }
+
+    /// An op given as a composition of candle ops, differentiated by candle's autograd: the fallback of every kernel.
+    /// `f` gets the inputs, then the parameters, and must use only ops whose candle backward is right.
+    pub fn compose(
+        &self,
+        inputs: &[&Value],
+        parameters: &[&Arc<Parameter>],
+        f: impl Fn(&[Tensor], &[Tensor]) -> candle_core::Result<Tensor> + 'static,
+    ) -> Result<Value> {
+        let xs: Vec<Tensor> = inputs.iter().map(|v| v.tensor.detach()).collect();
+        let ws: Vec<Tensor> = parameters.iter().map(|p| p.var.as_detached_tensor()).collect();
+        let y = f(&xs, &ws)?.detach();
+        let nodes: Vec<Option<usize>> = inputs.iter().map(|v| v.node).collect();
+        let parameters: Vec<Arc<Parameter>> = parameters.iter().map(|p| Arc::clone(p)).collect();
+        let wanted = nodes.iter().any(Option::is_some) || parameters.iter().any(|p| p.trainable());
+        Ok(self.record(y, wanted, move |grad, grads| {
+            let as_var = |t: &Tensor, tracked: bool| -> Result<(Tensor, Option<Var>)> {
+                if !tracked {
+                    return Ok((t.clone(), None));
+                }
+                let var = Var::from_tensor(t)?;
+                Ok((var.as_tensor().clone(), Some(var)))
+            };
+            let mut x_vars = Vec::new();
+            for (x, node) in xs.iter().zip(&nodes) {
+                x_vars.push(as_var(x, node.is_some())?);
+            }
+            let mut w_vars = Vec::new();
+            for (w, p) in ws.iter().zip(&parameters) {
+                w_vars.push(as_var(w, p.trainable())?);
+            }
+            let x: Vec<Tensor> = x_vars.iter().map(|(t, _)| t.clone()).collect();
+            let w: Vec<Tensor> = w_vars.iter().map(|(t, _)| t.clone()).collect();
+            let y = f(&x, &w)?;
+            let store = (y * grad.detach())?.sum_all()?.backward()?;
+            for ((_, var), node) in x_vars.iter().zip(&nodes) {
+                if let Some(g) = var.as_ref().and_then(|v| store.get(v)) {
+                    grads.add(*node, g.detach().copy()?)?;
+                }
+            }
+            for ((_, var), p) in w_vars.iter().zip(&parameters) {
+                if let Some(g) = var.as_ref().and_then(|v| store.get(v)) {
+                    p.add_grad(g.detach().copy()?)?;
+                }
+            }
+            Ok(())
+        }))
+    }
+
+    /// Replay backwards from the given (value, gradient) pairs, adding to the gradients of the parameters.
+    pub fn backward(self, seeds: Vec<(Value, Tensor)>) -> Result<()> {
+        self.backward_with(seeds, &[]).map(|_| ())
+    }
+
+    /// As [`Tape::backward`], returning also the gradients of the given leaves (`None` where none arrived).
+    pub fn backward_with(self, seeds: Vec<(Value, Tensor)>, leaves: &[&Value]) -> Result<Vec<Option<Tensor>>> {
+        let mut nodes = self.nodes.into_inner();
+        let mut grads = Grads { slots: (0..nodes.len()).map(|_| None).collect() };
+        for (value, grad) in seeds {
+            if value.tensor.dims() != grad.dims() {
+                return Err(Error::failed(format!(
+                    "gradient of shape {:?} for a value of shape {:?}",
+                    grad.dims(),
+                    value.tensor.dims()
+                )));
+            }
+            grads.add(value.node, grad)?;
+        }
+        while let Some(node) = nodes.pop() {
+            let index = nodes.len();
+            if let Some(backward) = node
+                && let Some(grad) = grads.slots[index].take()
+            {
+                backward(grad, &mut grads)?;
+            }
+        }
+        Ok(leaves.iter().map(|v| v.node.and_then(|n| grads.slots[n].take())).collect())
+    }
+}
+
+impl Default for Tape {
+    fn default() -> Self {
+        Self::new()
+    }
+}

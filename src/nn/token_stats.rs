@@ -1,0 +1,246 @@
+//! Output projection fused with the log-probability of a given token and the entropy of the next-token distribution.
+//!
+//! The logits exist one tile at a time, some rows by some of the vocabulary (online log-sum-exp, recomputed in the backward
+//! pass), unless they are few: never `[tokens, vocab]` for a large vocabulary. The tiles of the vocabulary are the same for any
+//! number of rows, so a token's result does not depend on the batch it is in.
+
+use crate::Result;
+use crate::nn::math::exp;
+use crate::nn::matmul::{Matrix, MatrixMut, matmul};
+use crate::nn::slice::{from_vec, mutate, read};
+use crate::nn::{Parameter, Tape, Value};
+use candle_core::{D, Tensor};
+use multiversion::multiversion;
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// How the logits are cut.
+#[derive(Clone, Copy)]
+struct Tiling {
+    /// Rows of a tile.
+    rows: usize,
+    /// Vocabulary entries of a tile.
+    vocab: usize,
+    /// Logits are kept for the backward pass when they are at most this many (and one tile wide).
+    keep: usize,
+}
+
+const TILING: Tiling = Tiling { rows: 512, vocab: 4096, keep: 1 << 22 };
+
+/// For each row of `x` `[rows, width]`: row 0 of the result is `log softmax(x W^T / temperature)[target]`, row 1 the entropy of
+/// that distribution in nats: `[2, rows]`. `weight` is `[vocab, width]`.
+pub fn token_stats(
+    tape: &Tape,
+    x: &Value,
+    weight: &Arc<Parameter>,
+    targets: Vec<u32>,
+    temperature: f32,
+) -> Result<Value> {
+    tiled(tape, x, weight, targets, temperature, TILING)
+}
+
+fn tiled(
+    tape: &Tape,
+    x: &Value,
+    weight: &Arc<Parameter>,
+    targets: Vec<u32>,
+    temperature: f32,
+    tiling: Tiling,
+) -> Result<Value> {
+    let (rows, width) = x.tensor.dims2()?;
+    if !tape.fuses(&x.tensor) {
+        return composed(tape, x, weight, targets, temperature);
+    }
+    let (vocab, _) = weight.var.dims2()?;
+    let keep = tape.recording() && vocab <= tiling.vocab && rows * vocab <= tiling.keep;
+    let tiling = if keep { Tiling { rows: rows.max(1), ..tiling } } else { tiling };
+    let head = Head { width, vocab, tile: tiling.vocab.min(vocab), inverse_temperature: 1.0 / temperature };
+    let mut logits = vec![0.0; tiling.rows.min(rows) * head.tile];
+    let mut state = vec![Online::default(); rows];
+    {
+        let (x, w) = (read(&x.tensor)?, read(weight.var.as_tensor())?);
+        let chunks = state.chunks_mut(tiling.rows).zip(x.chunks(tiling.rows * width)).zip(targets.chunks(tiling.rows));
+        for ((state, x), targets) in chunks {
+            for first in (0..vocab).step_by(head.tile) {
+                let n = head.logits(&mut logits, x, &w, first);
+                state.par_iter_mut().zip(logits.par_chunks(n)).zip(targets).for_each(|((state, logits), &target)| {
+                    observe(state, logits, head.inverse_temperature);
+                    if let Some(l) = (target as usize).checked_sub(first).and_then(|t| logits.get(t)) {
+                        state.target = l * head.inverse_temperature;
+                    }
+                });
+            }
+        }
+    }
+    let lse: Vec<f32> = state.iter().map(|s| s.top + s.total.ln()).collect();
+    let mut y: Vec<f32> = state.iter().zip(&lse).map(|(s, lse)| s.target - lse).collect();
+    y.extend(state.iter().zip(&lse).map(|(s, lse)| lse - s.weighted / s.total));
+    let entropies = y[rows..].to_vec();
+    let kept = keep.then_some(logits);
+    let (x_tensor, node, weight) = (x.tensor.clone(), x.node(), Arc::clone(weight));
+    Ok(tape.record(from_vec(y, (2, rows))?, x.tracked() || weight.trainable(), move |grad, grads| {
+        let dx = from_vec(vec![0.0; rows * width], (rows, width))?;
+        {
+            let (g, x, w) = (read(&grad)?, read(&x_tensor)?, read(weight.var.as_tensor())?);
+            let (g_logprob, g_entropy) = g.split_at(rows);
+            let recompute = kept.is_none();
+            let mut logits = kept.unwrap_or_else(|| vec![0.0; tiling.rows.min(rows) * head.tile]);
+            for start in (0..rows).step_by(tiling.rows) {
+                let count = tiling.rows.min(rows - start);
+                let x = &x[start * width..(start + count) * width];
+                let x_view = Matrix::new(x, count, width, width);
+                for first in (0..vocab).step_by(head.tile) {
+                    let n = if recompute { head.logits(&mut logits, x, &w, first) } else { vocab };
+                    logits.par_chunks_mut(n).take(count).enumerate().for_each(|(i, logits)| {
+                        let i = start + i;
+                        let row =
+                            RowGrad { lse: lse[i], entropy: entropies[i], logprob: g_logprob[i], weight: g_entropy[i] };
+                        logit_gradient(logits, row, head.inverse_temperature);
+                        if let Some(d) = (targets[i] as usize).checked_sub(first).and_then(|t| logits.get_mut(t)) {
+                            *d += g_logprob[i] * head.inverse_temperature;
+                        }
+                    });
+                    let d_logits = Matrix::new(&logits, count, n, n);
+                    let w_tile = Matrix::new(&w[first * width..], n, width, width);
+                    if node.is_some() {
+                        mutate(&dx, |dx| {
+                            let dx = MatrixMut::new(&mut dx[start * width..], count, width, width);
+                            matmul(dx, d_logits, w_tile, first > 0, true);
+                        })?;
+                    }
+                    if weight.trainable() {
+                        weight.accumulate(|dw, filled| {
+                            // A first call that covers only part of the weight must leave the rest at zero.
+                            if !filled && n < vocab {
+                                dw.fill(0.0);
+                            }
+                            let dw = MatrixMut::new(&mut dw[first * width..], n, width, width);
+                            matmul(dw, d_logits.t(), x_view, filled || n < vocab, true);
+                        })?;
+                    }
+                }
+            }
+        }
+        grads.add(node, dx)
+    }))
+}
+
+#[derive(Clone, Copy)]
+struct Head {
+    width: usize,
+    vocab: usize,
+    tile: usize,
+    inverse_temperature: f32,
+}
+
+impl Head {
+    /// Logits of the rows of `x` for one tile of the vocabulary, from `first` on: `[rows, n]`; returns n.
+    fn logits(&self, logits: &mut [f32], x: &[f32], w: &[f32], first: usize) -> usize {
+        let n = self.tile.min(self.vocab - first);
+        let rows = x.len() / self.width;
+        matmul(
+            MatrixMut::new(logits, rows, n, n),
+            Matrix::new(x, rows, self.width, self.width),
+            Matrix::new(&w[first * self.width..], n, self.width, self.width).t(),
+            false,
+            true,
+        );
+        n
+    }
+}
+
+/// Running log-sum-exp, and sum of `e^(l - top) l`.
+#[derive(Clone, Copy)]
+struct Online {
+    top: f32,
+    total: f32,
+    weighted: f32,
+    target: f32,
+}
+
+impl Default for Online {
+    fn default() -> Self {
+        Online { top: f32::NEG_INFINITY, total: 0.0, weighted: 0.0, target: f32::NAN }
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn observe(state: &mut Online, logits: &[f32], inverse_temperature: f32) {
+    let top = state.top.max(super::math::max(logits) * inverse_temperature);
+    let keep = exp(state.top - top);
+    let total = super::math::fold2(logits, logits, |l, _| exp(l * inverse_temperature - top));
+    let weighted = super::math::fold2(logits, logits, |l, _| {
+        let l = l * inverse_temperature;
+        exp(l - top) * l
+    });
+    state.total = state.total * keep + total;
+    state.weighted = state.weighted * keep + weighted;
+    state.top = top;
+}
+
+#[derive(Clone, Copy)]
+struct RowGrad {
+    lse: f32,
+    entropy: f32,
+    logprob: f32,
+    weight: f32,
+}
+
+/// Logits to their gradient, but for the target's one: `-g_logprob p - g_entropy p (log p + H)`, over the temperature.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn logit_gradient(logits: &mut [f32], row: RowGrad, inverse_temperature: f32) {
+    for l in logits {
+        let log_p = *l * inverse_temperature - row.lse;
+        *l = -exp(log_p) * (row.logprob + row.weight * (log_p + row.entropy)) * inverse_temperature;
+    }
+}
+
+fn composed(tape: &Tape, x: &Value, weight: &Arc<Parameter>, targets: Vec<u32>, temperature: f32) -> Result<Value> {
+    tape.compose(&[x], &[weight], move |xs, ws| {
+        let rows = targets.len();
+        let logits = (xs[0].matmul(&ws[0].t()?)? / temperature as f64)?;
+        let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
+        let log_p = shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)?;
+        let targets = Tensor::from_slice(&targets, (rows, 1), log_p.device())?;
+        let logprobs = log_p.gather(&targets, 1)?.reshape((1, rows))?;
+        let entropies = (log_p.exp()? * &log_p)?.sum_keepdim(D::Minus1)?.neg()?.reshape((1, rows))?;
+        Tensor::cat(&[logprobs, entropies], 0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::check;
+
+    #[test]
+    fn token_stats_agree_with_finite_differences() {
+        check::op(&[&[4, 6], &[11, 6]], 1, |tape, v, p| token_stats(tape, &v[0], &p[0], vec![0, 10, 3, 3], 0.7));
+    }
+
+    #[test]
+    fn tiles_of_rows_and_of_the_vocabulary_agree_with_finite_differences() {
+        let shapes: &[&[usize]] = &[&[5, 4], &[50, 4]];
+        let targets = vec![49, 15, 16, 0, 31];
+        for tiling in [
+            Tiling { rows: 2, vocab: 16, keep: 0 },
+            Tiling { rows: 5, vocab: 16, keep: 1000 },
+            Tiling { rows: 2, vocab: 50, keep: 0 },
+            Tiling { rows: 2, vocab: 64, keep: 1000 },
+        ] {
+            check::op(shapes, 1, |tape, v, p| tiled(tape, &v[0], &p[0], targets.clone(), 1.3, tiling));
+        }
+    }
+
+    #[test]
+    fn extreme_logits_stay_finite() {
+        let x = from_vec(vec![1.0], (1, 1)).unwrap();
+        let w = from_vec(vec![1000.0, -1000.0, 0.0], (3, 1)).unwrap();
+        let w = Arc::new(Parameter::new("w", candle_core::Var::from_tensor(&w).unwrap()));
+        let tape = Tape::new();
+        let y = token_stats(&tape, &Value::constant(x), &w, vec![1], 1.0).unwrap();
+        assert_eq!(y.tensor.to_vec2::<f32>().unwrap(), [[-2000.0], [0.0]]);
+        tape.backward(vec![(y, from_vec(vec![1.0, 1.0], (2, 1)).unwrap())]).unwrap();
+        assert_eq!(w.grad().unwrap().to_vec2::<f32>().unwrap(), [[-1.0], [1.0], [0.0]]);
+    }
+}

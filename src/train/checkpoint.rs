@@ -1,0 +1,191 @@
+//! Checkpoints: a Hugging Face directory with the state of the trainer beside the weights, complete or not there at all.
+//!
+//! `checkpoints/step-00000120/` holds the model files (configuration, tokenizer, ..., weights) as any other model
+//! directory, and under `trainer/` the optimizer's moments and `state.json`. It is filled under a name that starts with a dot,
+//! `manifest.json` (every file with its size) is written last, and then it is renamed. A directory without a manifest, or one
+//! whose files do not have the sizes it names, does not count. Everything random in a run is a function of (seed, step), so
+//! the step is all the state a generator needs.
+
+use super::guard::StallState;
+use super::metrics::LogSizes;
+use super::optimizer::AdamW;
+use super::policy::Policy;
+use super::sampler::Cursor;
+use crate::{Error, Result, files};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where the loop stands: everything besides weights and moments that the next step depends on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Optimizer steps made.
+    pub step: usize,
+    /// Rounds made (batches of examples taken and used up).
+    pub round: u64,
+    /// Position in the shuffled examples.
+    pub cursor: Cursor,
+    /// Where the logs end.
+    pub log: LogSizes,
+    /// How long reward variance and entropy have been near zero.
+    pub stall: StallState,
+}
+
+/// Written last: what the checkpoint holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    step: usize,
+    jigsaw: String,
+    files: BTreeMap<String, u64>,
+}
+
+/// A complete checkpoint on disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// Its directory, which can be loaded as a model.
+    pub dir: PathBuf,
+    /// The trainer's state.
+    pub state: State,
+}
+
+impl Checkpoint {
+    /// The newest complete checkpoint below `root`, if there is one.
+    pub fn latest(root: &Path) -> Result<Option<Checkpoint>> {
+        for (_, dir) in list(root)?.into_iter().rev() {
+            if is_complete(&dir) {
+                let state = files::read_json(&dir.join("trainer/state.json"))?;
+                return Ok(Some(Checkpoint { dir, state }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The optimizer's moments.
+    pub fn load_optimizer(&self, optimizer: &mut AdamW) -> Result<()> {
+        optimizer.load(&self.dir.join("trainer/optimizer.safetensors"))
+    }
+}
+
+/// Write a checkpoint below `root` and remove all but the newest `keep`. `base` is the model directory whose other files
+/// (configuration, tokenizer, ...) go along.
+pub fn save(
+    root: &Path,
+    base: &Path,
+    policy: &dyn Policy,
+    optimizer: &AdamW,
+    state: &State,
+    keep: usize,
+) -> Result<PathBuf> {
+    let dir = root.join(format!("step-{:08}", state.step));
+    let fill = |partial: &Path| -> Result<()> {
+        let trainer = partial.join("trainer");
+        files::create_dir(&trainer)?;
+        optimizer.save(&trainer.join("optimizer.safetensors"))?;
+        files::write_json(&trainer.join("state.json"), state)
+    };
+    write_dir(&dir, base, policy, state.step, fill)?;
+    let complete: Vec<PathBuf> = list(root)?.into_iter().map(|(_, d)| d).filter(|d| is_complete(d)).collect();
+    for old in complete.iter().rev().skip(keep.max(1)) {
+        remove(old)?;
+    }
+    Ok(dir)
+}
+
+/// Write the model alone, without the trainer's state, as the directory `dir`.
+pub fn export(dir: &Path, base: &Path, policy: &dyn Policy, step: usize) -> Result<()> {
+    write_dir(dir, base, policy, step, |_| Ok(()))
+}
+
+/// Remove what an interrupted write has left behind.
+pub fn clean(root: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(root) else { return Ok(()) };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(".partial-") {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn write_dir(
+    dir: &Path,
+    base: &Path,
+    policy: &dyn Policy,
+    step: usize,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    let fail = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", dir.display()));
+    let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let partial = dir.with_file_name(format!(".partial-{name}"));
+    remove(&partial)?;
+    files::create_dir(&partial)?;
+    copy_model_files(base, &partial)?;
+    policy.save_weights(&partial)?;
+    fill(&partial)?;
+    let mut sizes = BTreeMap::new();
+    for entry in walkdir::WalkDir::new(&partial).sort_by_file_name() {
+        let entry = entry.map_err(|e| fail(e.into()))?;
+        if entry.file_type().is_file() {
+            let file = fs::File::open(entry.path()).map_err(fail)?;
+            file.sync_all().map_err(fail)?;
+            let path = entry.path().strip_prefix(&partial).unwrap_or(entry.path());
+            sizes.insert(path.to_string_lossy().replace('\\', "/"), file.metadata().map_err(fail)?.len());
+        }
+    }
+    let manifest = Manifest { step, jigsaw: env!("CARGO_PKG_VERSION").into(), files: sizes };
+    files::write_json(&partial.join("manifest.json"), &manifest)?;
+    remove(dir)?;
+    fs::rename(&partial, dir).map_err(fail)?;
+    if let Some(parent) = dir.parent()
+        && let Ok(parent) = fs::File::open(parent)
+    {
+        let _ = parent.sync_all();
+    }
+    Ok(())
+}
+
+/// All plain files of a model directory except weights, their index, and the manifest of a checkpoint.
+fn copy_model_files(base: &Path, to: &Path) -> Result<()> {
+    let fail = |e: std::io::Error| Error::failed(format!("cannot copy the model files of {}: {e}", base.display()));
+    for entry in fs::read_dir(base).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let weights =
+            name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") || name.ends_with(".bin");
+        let copied = [".json", ".txt", ".jinja", ".model"].iter().any(|end| name.ends_with(end));
+        if entry.path().is_file() && copied && !weights && name != "manifest.json" {
+            fs::copy(entry.path(), to.join(&name)).map_err(fail)?;
+        }
+    }
+    Ok(())
+}
+
+/// `step-*` directories below `root`, by step.
+fn list(root: &Path) -> Result<Vec<(usize, PathBuf)>> {
+    let entries = match fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::failed(format!("cannot read {}: {e}", root.display()))),
+    };
+    let mut found: Vec<(usize, PathBuf)> = entries
+        .flatten()
+        .filter_map(|e| Some((e.file_name().to_str()?.strip_prefix("step-")?.parse().ok()?, e.path())))
+        .collect();
+    found.sort();
+    Ok(found)
+}
+
+fn is_complete(dir: &Path) -> bool {
+    let Ok(manifest) = files::read_json::<Manifest>(&dir.join("manifest.json")) else { return false };
+    manifest.files.iter().all(|(name, size)| fs::metadata(dir.join(name)).is_ok_and(|m| m.len() == *size))
+}
+
+fn remove(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::failed(format!("cannot remove {}: {e}", dir.display())))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,140 @@
+//! Two guards: no training with a parameter that no gradient reaches, and no silence when RFT has stopped learning.
+
+use super::optimizer::{name_some, sum_of_squares};
+use super::policy::Policy;
+use crate::config::GuardSettings;
+use crate::model::{Sequence, TokenGrads};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Run one backward pass of the mean negative log-probability of `batch` and look at every trainable parameter's gradient.
+/// Leaves no gradient behind. Returns something worth telling when the vision tower cannot be judged.
+///
+/// # Errors
+/// A trainable parameter whose gradient is missing, all zero or not finite: it would never learn, or ruin the run.
+pub fn check_gradients(policy: &dyn Policy, batch: &[Sequence], temperature: f32) -> Result<Option<String>> {
+    let trainable: Vec<_> = policy.parameters().iter().filter(|p| p.trainable()).collect();
+    trainable.iter().for_each(|p| p.clear_grad());
+    policy.backward(batch, temperature, &mut |stats| {
+        let n = stats.logprobs.len();
+        Ok(TokenGrads { logprobs: vec![-1.0 / n.max(1) as f32; n], entropies: None })
+    })?;
+    let images = batch.iter().any(|s| !s.prompt.images.is_empty());
+    let (mut none, mut bad, mut unseen) = (Vec::new(), Vec::new(), 0);
+    for parameter in &trainable {
+        let squares = parameter.grad().map(|g| sum_of_squares(&g)).transpose()?.unwrap_or(0.0);
+        if !squares.is_finite() {
+            bad.push(parameter.name.as_str());
+        } else if squares == 0.0 && !images && parameter.name.starts_with("visual.") {
+            unseen += 1;
+        } else if squares == 0.0 {
+            none.push(parameter.name.as_str());
+        }
+        parameter.clear_grad();
+    }
+    if !bad.is_empty() {
+        return Err(Error::failed(format!(
+            "the first batch gives a gradient that is not finite in {}; the weights or the data are broken",
+            name_some(&bad)
+        )));
+    }
+    if !none.is_empty() {
+        return Err(Error::failed(format!(
+            "no gradient reaches {} of {} trainable parameters: {}; freeze them (train.freeze) if they are not meant to train",
+            none.len(),
+            trainable.len(),
+            name_some(&none)
+        )));
+    }
+    Ok((unseen > 0).then(|| {
+        format!(
+            "the first batch has no image: {unseen} parameters of the vision tower have no gradient yet; \
+             if no example has one, freeze them with train.freeze=[\"vision\"]"
+        )
+    }))
+}
+
+/// Steps in a row with reward variance or entropy near zero.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StallState {
+    /// Steps with rewards that hardly differ within groups.
+    pub flat_reward: usize,
+    /// Steps with an entropy near zero.
+    pub flat_entropy: usize,
+}
+
+/// What one step of RFT looked like, for [`StallState::watch`].
+#[derive(Debug, Clone, Copy)]
+pub struct StepView {
+    /// Mean standard deviation of the rewards within a group.
+    pub reward_std: f64,
+    /// Mean reward.
+    pub reward: f64,
+    /// Largest reward possible.
+    pub best: f64,
+    /// Share of responses that keep the format.
+    pub well_formed: f64,
+    /// Mean token entropy in nats.
+    pub entropy: f64,
+}
+
+impl StallState {
+    /// Count this step, and say what is wrong when a count has just reached the window (and at every further window).
+    pub fn watch(&mut self, settings: &GuardSettings, view: &StepView) -> Vec<String> {
+        self.flat_reward = if view.reward_std < settings.reward_std { self.flat_reward + 1 } else { 0 };
+        self.flat_entropy = if view.entropy < settings.entropy { self.flat_entropy + 1 } else { 0 };
+        let window = settings.window;
+        let due = |count: usize| window > 0 && count > 0 && count.is_multiple_of(window);
+        let mut warnings = Vec::new();
+        if due(self.flat_reward) {
+            let cause = if view.reward >= 0.99 * view.best {
+                "nearly every response earns the full reward: the task is learnt; stop, or give harder puzzles"
+            } else if view.well_formed < 0.01 {
+                "no response keeps the requested format, so none earns more than another: start from a model that has \
+                 learnt the format (a short SFT run), or allow longer responses (rollout.max_new_tokens)"
+            } else if view.entropy < settings.entropy.max(0.05) {
+                "the policy has collapsed and gives the same response every time: go back to an earlier checkpoint with a lower \
+                 train.lr, a larger rollout.samples, grpo.entropy_coef or grpo.beta above 0, or reward.permutation = \"require\""
+            } else {
+                "responses to one prompt all earn the same: raise rollout.samples or rollout.temperature, draw other prompts \
+                 (grpo.dynamic_sampling), or start with easier puzzles"
+            };
+            warnings.push(format!(
+                "rewards have not differed within groups for {} steps (mean std {:.4}), so there is nothing to learn from: {cause}",
+                self.flat_reward, view.reward_std
+            ));
+        }
+        if due(self.flat_entropy) {
+            warnings.push(format!(
+                "entropy has been near zero for {} steps ({:.4} nats a token): the policy hardly explores any more; \
+                 lower train.lr, raise grpo.epsilon_high or grpo.entropy_coef, or set grpo.beta above 0",
+                self.flat_entropy, view.entropy
+            ));
+        }
+        warnings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stall_is_reported_once_a_window_with_its_cause() {
+        let settings = GuardSettings { window: 3, reward_std: 0.01, entropy: 0.01 };
+        let collapsed = StepView { reward_std: 0.0, reward: 1.2, best: 3.0, well_formed: 1.0, entropy: 0.001 };
+        let mut state = StallState::default();
+        assert!(state.watch(&settings, &collapsed).is_empty());
+        assert!(state.watch(&settings, &collapsed).is_empty());
+        let warnings = state.watch(&settings, &collapsed);
+        assert_eq!(warnings.len(), 2);
+        assert!(warnings[0].contains("collapsed") && warnings[1].contains("entropy"), "{warnings:?}");
+        assert!(state.watch(&settings, &collapsed).is_empty());
+        let lively = StepView { reward_std: 0.5, entropy: 1.0, ..collapsed };
+        assert!(state.watch(&settings, &lively).is_empty());
+        assert_eq!(state, StallState::default());
+        let formless = StepView { reward: 0.0, well_formed: 0.0, entropy: 2.0, ..collapsed };
+        let warnings: Vec<_> = (0..3).flat_map(|_| state.watch(&settings, &formless)).collect();
+        assert!(warnings.len() == 1 && warnings[0].contains("format"), "{warnings:?}");
+    }
+}

@@ -1,0 +1,163 @@
+//! What a run records as it goes: `metrics.jsonl` (one line a step or evaluation, flushed), TensorBoard events, and
+//! `samples.jsonl` (responses a person can read).
+
+use super::tensorboard::EventWriter;
+use crate::{Error, Result};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// Named numbers of one step, in the order they are written.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Metrics(Vec<(&'static str, f64)>);
+
+impl Metrics {
+    /// Add a number.
+    pub fn push(&mut self, name: &'static str, value: f64) {
+        self.0.push((name, value));
+    }
+
+    /// The number called `name`.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.0.iter().find(|(n, _)| *n == name).map(|(_, v)| *v)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &(&'static str, f64)> {
+        self.0.iter()
+    }
+}
+
+/// A response kept for people to read: a line of `samples.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sample {
+    /// Optimizer steps made when it was sampled.
+    pub step: usize,
+    /// `rollout` or `eval`.
+    pub source: &'static str,
+    /// Example.
+    pub id: String,
+    /// What the model said.
+    pub response: String,
+    /// The right answer.
+    pub answer: String,
+    /// Its reward (rollouts).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reward: Option<f64>,
+    /// The task's verdict.
+    pub score: crate::tasks::Score,
+}
+
+/// Where `metrics.jsonl` and `samples.jsonl` end, to be cut back to when a run is resumed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LogSizes {
+    /// Bytes of `metrics.jsonl`.
+    pub metrics: u64,
+    /// Bytes of `samples.jsonl`.
+    pub samples: u64,
+}
+
+/// The open files of a run.
+pub struct Log {
+    metrics: Lines,
+    samples: Lines,
+    events: EventWriter,
+}
+
+impl Log {
+    /// Open the files in `dir`, cut back to `sizes`; a resumed run goes on in a new event file from `step`.
+    pub fn open(dir: &Path, sizes: LogSizes, step: usize) -> Result<Log> {
+        Ok(Log {
+            metrics: Lines::open(dir.join("metrics.jsonl"), sizes.metrics)?,
+            samples: Lines::open(dir.join("samples.jsonl"), sizes.samples)?,
+            events: EventWriter::create(dir, step)?,
+        })
+    }
+
+    /// One line and one event. A number that is not finite is `null` in the file.
+    pub fn write(&mut self, step: usize, metrics: &Metrics) -> Result<()> {
+        let mut line = Map::new();
+        line.insert("step".into(), step.into());
+        for (name, value) in metrics.iter() {
+            line.insert((*name).into(), serde_json::Number::from_f64(*value).map_or(Value::Null, Value::Number));
+        }
+        self.metrics.append(&line)?;
+        let tagged: Vec<(&str, f64)> = metrics.iter().map(|(n, v)| (*n, *v)).collect();
+        self.events.scalars(step, &tagged)
+    }
+
+    /// Keep a response.
+    pub fn keep(&mut self, sample: &Sample) -> Result<()> {
+        self.samples.append(sample)
+    }
+
+    /// Where the files end now, everything written being on disk.
+    pub fn sizes(&mut self) -> Result<LogSizes> {
+        Ok(LogSizes { metrics: self.metrics.synced_size()?, samples: self.samples.synced_size()? })
+    }
+}
+
+/// A file of JSON lines, each written whole with one call.
+struct Lines {
+    file: File,
+    path: PathBuf,
+    size: u64,
+}
+
+impl Lines {
+    fn open(path: PathBuf, size: u64) -> Result<Lines> {
+        let fail = |e: std::io::Error| Error::failed(format!("cannot open {}: {e}", path.display()));
+        let mut file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(fail)?;
+        let found = file.metadata().map_err(fail)?.len();
+        if found < size {
+            return Err(Error::failed(format!(
+                "{} has {found} bytes, but the checkpoint was made when it had {size}: it was changed by hand",
+                path.display()
+            )));
+        }
+        file.set_len(size).map_err(fail)?;
+        file.seek(SeekFrom::Start(size)).map_err(fail)?;
+        Ok(Lines { file, path, size })
+    }
+
+    fn append(&mut self, value: &impl Serialize) -> Result<()> {
+        let fail = |e: String| Error::failed(format!("cannot write {}: {e}", self.path.display()));
+        let mut line = serde_json::to_vec(value).map_err(|e| fail(e.to_string()))?;
+        line.push(b'\n');
+        self.file.write_all(&line).and_then(|()| self.file.flush()).map_err(|e| fail(e.to_string()))?;
+        self.size += line.len() as u64;
+        Ok(())
+    }
+
+    fn synced_size(&mut self) -> Result<u64> {
+        self.file.sync_all().map_err(|e| Error::failed(format!("cannot write {}: {e}", self.path.display())))?;
+        Ok(self.size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resumed_log_forgets_what_came_after_the_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut metrics = Metrics::default();
+        metrics.push("loss", 1.5);
+        metrics.push("kl", f64::NAN);
+        let mut log = Log::open(dir.path(), LogSizes::default(), 0).unwrap();
+        log.write(1, &metrics).unwrap();
+        let sizes = log.sizes().unwrap();
+        log.write(2, &metrics).unwrap();
+        drop(log);
+        let mut log = Log::open(dir.path(), sizes, 1).unwrap();
+        log.write(7, &metrics).unwrap();
+        let text = std::fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap();
+        assert_eq!(text, "{\"step\":1,\"loss\":1.5,\"kl\":null}\n{\"step\":7,\"loss\":1.5,\"kl\":null}\n");
+        let error = Log::open(dir.path(), LogSizes { metrics: 999, samples: 0 }, 1).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("metrics.jsonl"));
+    }
+}

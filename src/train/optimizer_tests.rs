@@ -1,0 +1,130 @@
+//! AdamW against the formula in f64, clipping, state round trip, and independence of the number of threads.
+
+use super::*;
+use crate::config::{Config, Method};
+use candle_core::Var;
+
+fn settings() -> TrainSettings {
+    TrainSettings { weight_decay: 0.1, betas: [0.9, 0.99], ..Config::defaults(Method::Sft).train }
+}
+
+fn wave(n: usize, k: f32) -> Vec<f32> {
+    (0..n).map(|i| (i as f32 * k + 0.3).sin()).collect()
+}
+
+fn parameters(shapes: &[&[usize]]) -> Vec<Arc<Parameter>> {
+    let make = |(i, shape): (usize, &&[usize])| {
+        let n = shape.iter().product();
+        let tensor = Tensor::from_vec(wave(n, 0.7 + i as f32), *shape, &Device::Cpu).unwrap();
+        Arc::new(Parameter::new(format!("p{i}"), Var::from_tensor(&tensor).unwrap()))
+    };
+    shapes.iter().enumerate().map(make).collect()
+}
+
+fn values(p: &Parameter) -> Vec<f32> {
+    p.var.as_tensor().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn set_grads(parameters: &[Arc<Parameter>], step: usize) {
+    for p in parameters {
+        let shape = p.var.as_tensor().shape().clone();
+        let grad = Tensor::from_vec(wave(shape.elem_count(), 0.11 * (step + 1) as f32), shape, &Device::Cpu).unwrap();
+        p.set_grad(Some(grad));
+    }
+}
+
+#[test]
+fn five_steps_give_what_the_formula_gives_in_double_precision() {
+    let ps = parameters(&[&[5, 7], &[9]]);
+    let start: Vec<Vec<f32>> = ps.iter().map(|p| values(p)).collect();
+    let mut adam = AdamW::new(&ps, &settings()).unwrap();
+    for step in 0..5 {
+        set_grads(&ps, step);
+        let norm = adam.grad_norm().unwrap();
+        adam.update(1e-2, norm, 1.0).unwrap();
+        assert!(ps.iter().all(|p| p.grad().is_none()));
+    }
+    for (p, start) in ps.iter().zip(start) {
+        let decay = if p.var.as_tensor().rank() >= 2 { 0.1 } else { 0.0 };
+        let (mut w, mut m, mut v) =
+            (start.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(), vec![0.0; 64], vec![0.0; 64]);
+        for step in 0..5 {
+            let grads = |n: usize| wave(n, 0.11 * (step + 1) as f32);
+            let norm = [35, 9].iter().flat_map(|&n| grads(n)).map(|g| f64::from(g).powi(2)).sum::<f64>().sqrt();
+            assert!(norm > 1.0);
+            for (i, g) in grads(w.len()).into_iter().enumerate() {
+                let g = f64::from(g) / (norm + 1e-6);
+                m[i] = 0.9 * m[i] + 0.1 * g;
+                v[i] = 0.99 * v[i] + 0.01 * g * g;
+                let (mh, vh) = (m[i] / (1.0 - 0.9f64.powi(step + 1)), v[i] / (1.0 - 0.99f64.powi(step + 1)));
+                w[i] = w[i] * (1.0 - 1e-2 * decay) - 1e-2 * mh / (vh.sqrt() + 1e-8);
+            }
+        }
+        for (got, want) in values(p).iter().zip(&w) {
+            assert!((f64::from(*got) - want).abs() < 1e-6, "{got} {want}");
+        }
+    }
+}
+
+#[test]
+fn saved_and_loaded_state_goes_on_to_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("optimizer.safetensors");
+    let run = |interrupt: bool| {
+        let ps = parameters(&[&[40, 3], &[11]]);
+        let mut adam = AdamW::new(&ps, &settings()).unwrap();
+        for step in 0..6 {
+            if interrupt && step == 3 {
+                adam.save(&path).unwrap();
+                adam = AdamW::new(&ps, &settings()).unwrap();
+                adam.load(&path).unwrap();
+                assert_eq!(adam.step_count(), 3);
+            }
+            set_grads(&ps, step);
+            adam.update(1e-3, 0.0, 0.0).unwrap();
+        }
+        ps.iter().flat_map(|p| values(p)).map(f32::to_bits).collect::<Vec<_>>()
+    };
+    assert_eq!(run(false), run(true));
+    let other = parameters(&[&[40, 3]]);
+    let error = AdamW::new(&other, &settings()).unwrap().load(&path).unwrap_err().to_string();
+    assert!(error.contains("optimizer.safetensors") && error.contains("2 parameters"), "{error}");
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let ps = parameters(&[&[300, 211]]);
+            let mut adam = AdamW::new(&ps, &settings()).unwrap();
+            set_grads(&ps, 1);
+            let norm = adam.grad_norm().unwrap();
+            adam.update(1e-3, norm, 1.0).unwrap();
+            (norm.to_bits(), values(&ps[0]).into_iter().map(f32::to_bits).collect::<Vec<_>>())
+        })
+    };
+    assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn a_frozen_weight_has_no_state_and_does_not_move() {
+    let ps = parameters(&[&[4, 4], &[4, 4]]);
+    ps[1].set_trainable(false);
+    let mut adam = AdamW::new(&ps, &settings()).unwrap();
+    let before = values(&ps[1]);
+    set_grads(&ps, 0);
+    adam.update(1e-1, 0.0, 0.0).unwrap();
+    assert_eq!(values(&ps[1]), before);
+    assert_ne!(values(&ps[0]), wave(16, 0.7));
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_is_named() {
+    let ps = parameters(&[&[4], &[4]]);
+    set_grads(&ps, 0);
+    ps[1].set_grad(Some(Tensor::new(&[1.0f32, f32::NAN, 0.0, 1.0], &Device::Cpu).unwrap()));
+    let adam = AdamW::new(&ps, &settings()).unwrap();
+    let error = adam.grad_norm().unwrap_err().to_string();
+    assert!(error.contains("p1") && !error.contains("p0"), "{error}");
+}

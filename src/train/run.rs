@@ -1,0 +1,161 @@
+//! The run directory: what was asked for, with what, and how far it has come.
+//!
+//! ```text
+//! config.toml     every setting, resolved
+//! run.json        command, versions, model and data with their hashes, seed
+//! metrics.jsonl   one line a step and evaluation        events.out.tfevents.*   the same for TensorBoard
+//! samples.jsonl   responses
+//! checkpoints/    step-*: model directories that a run resumes from
+//! model/          the trained model, when the run is finished        finished.json   written last
+//! ```
+
+use super::checkpoint::{self, Checkpoint};
+use crate::config::{self, Config};
+use crate::{Error, Result, files};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// What a run is made of besides its settings: `run.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Version of this program.
+    pub jigsaw: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Model directory as given.
+    pub model: String,
+    /// Hash of the model's configuration and weights.
+    pub model_hash: String,
+    /// Dataset directory as given.
+    pub data: String,
+    /// Hash of the dataset's content.
+    pub data_hash: String,
+    /// Training examples.
+    pub examples: usize,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Operating system and architecture.
+    pub platform: String,
+    /// Seconds since 1970 when the run was first started.
+    pub started: u64,
+}
+
+/// Written when a run is done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finished {
+    /// Optimizer steps made.
+    pub step: usize,
+    /// The last evaluation's numbers, or the last step's, by name.
+    pub metrics: serde_json::Map<String, serde_json::Value>,
+}
+
+/// An open run directory. Held open by one process at a time.
+pub struct Run {
+    dir: PathBuf,
+    _lock: File,
+}
+
+/// How far the run in a directory has come.
+pub enum Opened {
+    /// Nothing has been trained yet.
+    Fresh(Run),
+    /// There is a checkpoint to go on from.
+    Resumed(Run, Checkpoint),
+    /// It is done.
+    Finished(Finished),
+}
+
+impl Run {
+    /// Open or start the run in `dir`.
+    ///
+    /// # Errors
+    /// Another process is training there; the directory holds something else; or it holds a run with other settings,
+    /// another model or other data: every difference is named.
+    pub fn open(dir: &Path, config: &Config, identity: &Identity) -> Result<Opened> {
+        let (config_file, identity_file) = (dir.join("config.toml"), dir.join("run.json"));
+        if !config_file.exists()
+            && fs::read_dir(dir).is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| e.file_name() != ".lock")))
+        {
+            return Err(Error::input(format!("{} is not empty and holds no run; give another --out", dir.display())));
+        }
+        files::create_dir(dir)?;
+        let lock = lock(dir)?;
+        if identity_file.exists() {
+            same_run(dir, config, identity)?;
+        } else {
+            files::write_atomic(&config_file, config.to_toml()?.as_bytes())?;
+            files::write_json(&identity_file, identity)?;
+        }
+        let finished = dir.join("finished.json");
+        if finished.exists() {
+            return Ok(Opened::Finished(files::read_json(&finished)?));
+        }
+        let run = Run { dir: dir.to_path_buf(), _lock: lock };
+        checkpoint::clean(dir)?;
+        checkpoint::clean(&run.checkpoints())?;
+        files::create_dir(&run.checkpoints())?;
+        Ok(match Checkpoint::latest(&run.checkpoints())? {
+            Some(checkpoint) => Opened::Resumed(run, checkpoint),
+            None => Opened::Fresh(run),
+        })
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where checkpoints go.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.dir.join("checkpoints")
+    }
+
+    /// Where the trained model goes.
+    pub fn model(&self) -> PathBuf {
+        self.dir.join("model")
+    }
+
+    /// Mark the run as done.
+    pub fn finish(&self, finished: &Finished) -> Result<()> {
+        files::write_json(&self.dir.join("finished.json"), finished)
+    }
+}
+
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join(".lock");
+    let file = File::create(&path).map_err(|e| Error::failed(format!("cannot write {}: {e}", path.display())))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Error::input(format!(
+            "another process is training in {}; wait for it or give another --out",
+            dir.display()
+        ))),
+        // A file system without locks does not stop anybody from training.
+        _ => Ok(file),
+    }
+}
+
+fn same_run(dir: &Path, config: &Config, identity: &Identity) -> Result<()> {
+    let read = |text: &str| {
+        text.parse::<toml::Table>().map_err(|e| Error::input(format!("{}/config.toml: {e}", dir.display())))
+    };
+    let before = read(&files::read_text(&dir.join("config.toml"))?)?;
+    let mut differing = config::differences(&before, &read(&config.to_toml()?)?);
+    let old: Identity = files::read_json(&dir.join("run.json"))?;
+    for (what, before, now, path) in [
+        ("model", &old.model_hash, &identity.model_hash, &old.model),
+        ("data", &old.data_hash, &identity.data_hash, &old.data),
+    ] {
+        if before != now {
+            differing.push(format!("{what}: its content differs from what the run began with ({path})"));
+        }
+    }
+    if differing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "{} holds a run with other settings; give the same ones to go on with it, or another --out:\n  {}",
+        dir.display(),
+        differing.join("\n  ")
+    )))
+}

@@ -1,0 +1,237 @@
+//! The loop that SFT and RFT share: rounds of steps, evaluation, checkpoints, stopping and resuming.
+
+use super::checkpoint::{self, Checkpoint, State};
+use super::evaluate::evaluate;
+use super::metrics::{Log, Metrics, Sample};
+use super::optimizer::AdamW;
+use super::policy::{Codec, Policy, freeze, reference_sequence};
+use super::run::{Finished, Run};
+use super::sampler::Sampler;
+use super::schedule::learning_rate;
+use super::{rft, sft};
+use crate::config::{Config, Method};
+use crate::tasks::Task;
+use crate::{Error, Result};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Who is told how a run goes on.
+pub trait Progress {
+    /// The run begins (or goes on) after `step` of `total` steps.
+    fn start(&mut self, step: usize, total: usize);
+    /// A step is done.
+    fn step(&mut self, step: usize, metrics: &Metrics);
+    /// An evaluation is done.
+    fn evaluation(&mut self, step: usize, metrics: &Metrics);
+    /// Something a person should read.
+    fn note(&mut self, text: &str);
+}
+
+/// Everything a run needs.
+pub struct Job<'a> {
+    /// The plan.
+    pub config: &'a Config,
+    /// The model being trained, holding the weights of the start or of the checkpoint resumed from.
+    pub policy: &'a dyn Policy,
+    /// A frozen copy of the model the run started from; needed when `grpo.beta > 0`.
+    pub reference: Option<&'a dyn Policy>,
+    /// The model directory the run started from, for the files beside the weights.
+    pub base: &'a Path,
+    /// Tokenizer and image preprocessing.
+    pub codec: &'a dyn Codec,
+    /// Training examples.
+    pub train: &'a dyn Task,
+    /// Validation examples, if there are any.
+    pub validation: Option<&'a dyn Task>,
+    /// Set from outside to end the run after the current round.
+    pub stop: &'a AtomicBool,
+}
+
+/// How a call of [`train`] ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ended {
+    /// All steps are made.
+    Finished(Finished),
+    /// Stopped on request after this step, with a checkpoint.
+    Stopped(usize),
+}
+
+/// The state that a round changes.
+pub(super) struct Loop<'a> {
+    pub job: &'a Job<'a>,
+    pub optimizer: AdamW,
+    pub sampler: Sampler,
+    pub state: State,
+    pub total: usize,
+    pub log: Log,
+    pub progress: &'a mut dyn Progress,
+    /// The start-up guard has looked at a batch of this process.
+    pub checked: bool,
+}
+
+/// Train, from the start or from `resume`, in the run directory `run`.
+pub fn train(job: &Job<'_>, run: &Run, resume: Option<&Checkpoint>, progress: &mut dyn Progress) -> Result<Ended> {
+    let config = job.config;
+    if job.train.is_empty() {
+        return Err(Error::input("the dataset has no training examples"));
+    }
+    freeze(job.policy.parameters(), &config.train.freeze)?;
+    let mut optimizer = AdamW::new(job.policy.parameters(), &config.train)?;
+    let state = resume.map(|c| c.state.clone()).unwrap_or_default();
+    match resume {
+        Some(checkpoint) => checkpoint.load_optimizer(&mut optimizer)?,
+        None => check_lengths(job)?,
+    }
+    let mut l = Loop {
+        job,
+        optimizer,
+        sampler: Sampler::new(job.train.len(), config.train.seed, state.cursor),
+        total: config.total_steps(job.train.len()),
+        log: Log::open(run.dir(), state.log, state.step)?,
+        state,
+        progress,
+        checked: false,
+    };
+    l.progress.start(l.state.step, l.total);
+    let mut saved = resume.map(|c| c.state.step);
+    let mut last_eval = None;
+    if resume.is_none() && config.eval.every > 0 {
+        l.evaluate()?;
+    }
+    while l.state.step < l.total {
+        if job.stop.load(Ordering::SeqCst) {
+            l.save(run, &mut saved)?;
+            return Ok(Ended::Stopped(l.state.step));
+        }
+        let before = l.state.step;
+        match config.train.method {
+            Method::Sft => sft::round(&mut l)?,
+            Method::Rft => rft::round(&mut l)?,
+        }
+        l.state.round += 1;
+        l.state.cursor = l.sampler.cursor();
+        let due = |every: usize| every > 0 && l.state.step / every > before / every;
+        let (eval_due, save_due) = (due(config.eval.every), due(config.train.save_every));
+        let done = l.state.step >= l.total;
+        if eval_due || (done && config.eval.every > 0) {
+            last_eval = l.evaluate()?;
+        }
+        if save_due || done {
+            l.save(run, &mut saved)?;
+        }
+    }
+    checkpoint::export(&run.model(), job.base, job.policy, l.state.step)?;
+    let metrics =
+        last_eval.iter().flat_map(|m: &Metrics| m.iter()).map(|(n, v)| (n.to_string(), (*v).into())).collect();
+    let finished = Finished { step: l.state.step, metrics };
+    run.finish(&finished)?;
+    Ok(Ended::Finished(finished))
+}
+
+impl Loop<'_> {
+    /// Clip, update the weights, count and record the step. `metrics` holds what the method measured, its loss first.
+    pub fn finish_step(
+        &mut self,
+        loss: f64,
+        ids: &[String],
+        started: Instant,
+        tokens: usize,
+        rest: Metrics,
+    ) -> Result<()> {
+        let step = self.state.step;
+        let blame = || format!("step {} (examples {})", step + 1, some_ids(ids));
+        if !loss.is_finite() {
+            return Err(Error::failed(format!("{}: the loss is {loss}{KEPT}", blame())));
+        }
+        let settings = &self.job.config.train;
+        let norm = self.optimizer.grad_norm().map_err(|e| Error::failed(format!("{}: {e}{KEPT}", blame())))?;
+        let lr = learning_rate(settings, step, self.total);
+        self.optimizer.update(lr, norm, settings.max_grad_norm)?;
+        self.state.step += 1;
+        let seconds = started.elapsed().as_secs_f64().max(1e-9);
+        let mut metrics = Metrics::default();
+        metrics.push("loss", loss);
+        metrics.push("lr", lr);
+        metrics.push("grad_norm", norm);
+        for (name, value) in rest.iter() {
+            metrics.push(name, *value);
+        }
+        let taken = self.sampler.cursor();
+        metrics.push("epoch", taken.epoch as f64 + taken.position as f64 / self.job.train.len() as f64);
+        metrics.push("tokens", tokens as f64);
+        metrics.push("tokens_per_second", tokens as f64 / seconds);
+        metrics.push("samples_per_second", ids.len() as f64 / seconds);
+        metrics.push("step_seconds", seconds);
+        self.log.write(self.state.step, &metrics)?;
+        self.progress.step(self.state.step, &metrics);
+        Ok(())
+    }
+
+    /// Keep responses for people to read.
+    pub fn keep(&mut self, samples: &[Sample]) -> Result<()> {
+        samples.iter().try_for_each(|s| self.log.keep(s))
+    }
+
+    fn evaluate(&mut self) -> Result<Option<Metrics>> {
+        let Some(task) = self.job.validation.filter(|t| !t.is_empty()) else { return Ok(None) };
+        let (job, step) = (self.job, self.state.step);
+        let (metrics, samples) = evaluate(job.policy, job.codec, task, &job.config.eval, step)?;
+        self.log.write(step, &metrics)?;
+        self.keep(&samples)?;
+        self.progress.evaluation(step, &metrics);
+        Ok(Some(metrics))
+    }
+
+    fn save(&mut self, run: &Run, saved: &mut Option<usize>) -> Result<()> {
+        if *saved == Some(self.state.step) || self.state.step == 0 {
+            return Ok(());
+        }
+        self.state.log = self.log.sizes()?;
+        let job = self.job;
+        let keep = job.config.train.keep;
+        checkpoint::save(&run.checkpoints(), job.base, job.policy, &self.optimizer, &self.state, keep)?;
+        *saved = Some(self.state.step);
+        Ok(())
+    }
+}
+
+/// Ends the message of a run that broke off.
+const KEPT: &str = "; the run stops here and the last checkpoint is kept. A lower train.lr or train.max_grad_norm helps \
+                    when training diverges";
+
+fn some_ids(ids: &[String]) -> String {
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    super::optimizer::name_some(&ids)
+}
+
+/// Refuse examples longer than `train.max_length`, by id, before the first step.
+fn check_lengths(job: &Job<'_>) -> Result<()> {
+    let limit = job.config.train.max_length;
+    if limit == 0 {
+        return Ok(());
+    }
+    let rollout = job.config.rollout.as_ref().map(|r| r.max_new_tokens);
+    let mut long = Vec::new();
+    for i in 0..job.train.len() {
+        let length = match rollout {
+            Some(new) => job.codec.prompt(job.train, i)?.ids.len() + new,
+            None => {
+                let sequence = reference_sequence(job.train, job.codec, i)?;
+                sequence.prompt.ids.len() + sequence.response.len()
+            }
+        };
+        if length > limit {
+            long.push(format!("{} ({length})", job.train.example(i)?.id));
+        }
+    }
+    if long.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = long.iter().map(String::as_str).collect();
+    Err(Error::input(format!(
+        "{} examples are longer than train.max_length = {limit} tokens: {}; raise it, make smaller images, or leave them out",
+        long.len(),
+        super::optimizer::name_some(&names)
+    )))
+}

@@ -1,0 +1,69 @@
+//! Reading the recorded sequences of tests/fixtures.
+
+// Each test binary uses its part of this.
+#![allow(dead_code)]
+
+use candle_core::{Device, Tensor, safetensors};
+use jigsaw::model::{ImageInput, Prompt, Sequence};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+pub fn json(name: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(fixture(name)).unwrap()).unwrap()
+}
+
+/// Sequences recorded as `seq<i>.*` tensors, with the place where each one's response starts.
+pub struct Recorded {
+    pub tensors: HashMap<String, Tensor>,
+    starts: Vec<usize>,
+}
+
+impl Recorded {
+    pub fn open(tensors: &str, record: &Value) -> Self {
+        let sequences = record["sequences"].as_array().unwrap();
+        let starts = sequences.iter().map(|s| s["response_start"].as_u64().unwrap() as usize).collect();
+        Recorded { tensors: safetensors::load(fixture(tensors), &Device::Cpu).unwrap(), starts }
+    }
+
+    pub fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    pub fn ids(&self, i: usize) -> Vec<u32> {
+        let ids = self.tensors[&format!("seq{i}.input_ids")].to_vec1::<i64>().unwrap();
+        ids.into_iter().map(|id| id as u32).collect()
+    }
+
+    pub fn images(&self, i: usize) -> Vec<Arc<ImageInput>> {
+        let Some(grids) = self.tensors.get(&format!("seq{i}.image_grid_thw")) else { return Vec::new() };
+        let pixels = self.tensors[&format!("seq{i}.pixel_values")].to_vec2::<f32>().unwrap();
+        let mut pixels = pixels.into_iter();
+        let grids = grids.to_vec2::<i64>().unwrap();
+        let image = |grid: &Vec<i64>| {
+            let grid = [grid[0] as usize, grid[1] as usize, grid[2] as usize];
+            let patches = pixels.by_ref().take(grid.iter().product()).flatten().collect();
+            Arc::new(ImageInput { patches, grid })
+        };
+        grids.iter().map(image).collect()
+    }
+
+    /// The first `len` tokens of sequence `i`, with its images.
+    pub fn prompt(&self, i: usize, len: usize) -> Arc<Prompt> {
+        Arc::new(Prompt { ids: self.ids(i)[..len].to_vec(), images: self.images(i) })
+    }
+
+    pub fn sequence(&self, i: usize) -> Sequence {
+        let start = self.starts[i];
+        Sequence { prompt: self.prompt(i, start), response: self.ids(i)[start..].to_vec() }
+    }
+
+    pub fn sequences(&self) -> Vec<Sequence> {
+        (0..self.len()).map(|i| self.sequence(i)).collect()
+    }
+}

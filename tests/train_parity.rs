@@ -1,0 +1,225 @@
+//! The losses, the optimizer, clipping and the schedules against numbers recorded from TRL, torch and transformers
+//! (`scripts/reference/record_grpo.py`, `record_training.py`).
+
+use candle_core::{Device, Tensor, Var};
+use jigsaw::config::{Config, GrpoSettings, Importance, LossType, Method, ScaleRewards, Schedule, TrainSettings};
+use jigsaw::nn::Parameter;
+use jigsaw::train::loss::{GrpoInputs, Window, advantages, grpo};
+use jigsaw::train::optimizer::AdamW;
+use jigsaw::train::schedule::learning_rate;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+fn json(name: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(fixture(name)).unwrap()).unwrap()
+}
+
+fn tensors(name: &str) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(fixture(name), &Device::Cpu).unwrap()
+}
+
+fn f32s(v: &Value) -> Vec<f32> {
+    v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+}
+
+fn f64s(v: &Value) -> Vec<f64> {
+    v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+}
+
+fn flat(t: &Tensor) -> Vec<f32> {
+    t.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn parse<T: serde::de::DeserializeOwned>(v: &Value) -> T {
+    serde_json::from_value(v.clone()).unwrap()
+}
+
+#[track_caller]
+fn close(got: f64, want: f64, relative: f64, absolute: f64, what: &str) {
+    assert!((got - want).abs() <= relative * want.abs() + absolute, "{what}: {got} is not {want}");
+}
+
+#[test]
+fn every_grpo_loss_and_its_gradient_is_trls() {
+    let all = json("grpo/losses.json");
+    let cases = all["cases"].as_array().unwrap();
+    assert!(cases.len() >= 80);
+    for (i, case) in cases.iter().enumerate() {
+        let batch = &all["batches"][case["batch"].as_str().unwrap()];
+        let lengths: Vec<usize> = parse(&batch["lengths"]);
+        let (policy, entropies, old, reference) =
+            (f32s(&batch["policy"]), f32s(&batch["entropies"]), f32s(&batch["old"]), f32s(&batch["reference"]));
+        let number = |key: &str| case[key].as_f64().unwrap();
+        let accumulation = number("gradient_accumulation_steps");
+        let tokens: usize = lengths.iter().sum();
+        let window = Window {
+            tokens: number("num_items_in_batch") * accumulation / number("steps_per_generation"),
+            sequences: lengths.len() * accumulation as usize,
+            micro_batches: accumulation as usize,
+        };
+        let importance: Importance = parse(&case["importance_sampling_level"]);
+        let settings = GrpoSettings {
+            loss_type: parse(&case["loss_type"]),
+            importance,
+            epsilon: number("epsilon_low"),
+            epsilon_high: Some(number("epsilon_high")),
+            delta: case["delta"].as_f64(),
+            beta: number("beta"),
+            // TRL averages the entropy over the tokens of each micro-batch, we over those of the window.
+            entropy_coef: number("entropy_coef") * window.tokens / (tokens as f64 * accumulation),
+            ..Config::defaults(Method::Rft).grpo.unwrap()
+        };
+        let out = grpo(
+            &settings,
+            &GrpoInputs {
+                logprobs: &policy,
+                entropies: &entropies,
+                old: (!case["on_policy"].as_bool().unwrap()).then_some(&old),
+                reference: Some(&reference),
+                lengths: &lengths,
+                advantages: &f64s(&batch["advantages"]),
+                window,
+                max_completion_length: all["max_completion_length"].as_u64().unwrap() as usize,
+            },
+        );
+        let what = format!("case {i} {settings:?}");
+        close(out.loss, number("loss"), 1e-5, 1e-7, &what);
+        let want = f64s(&case["grad_logps"]);
+        assert_eq!(out.grads.logprobs.len(), want.len());
+        for (got, want) in out.grads.logprobs.iter().zip(want) {
+            close(f64::from(*got), want, 1e-5, 1e-8, &what);
+        }
+        match (&out.grads.entropies, case["grad_entropies"].as_array()) {
+            (Some(got), Some(_)) => {
+                for (got, want) in got.iter().zip(f64s(&case["grad_entropies"])) {
+                    close(f64::from(*got), want, 1e-5, 1e-9, &what);
+                }
+            }
+            (got, want) => assert!(got.is_none() && want.is_none(), "{what}"),
+        }
+        let metric = |name: &str, got: f64| {
+            if let Some(want) = case["metrics"].get(name) {
+                close(got / out.sums.tokens, want.as_f64().unwrap(), 1e-5, 1e-7, &format!("{name} of {what}"));
+            }
+        };
+        metric("kl", out.sums.kl);
+        metric("entropy", out.sums.entropy);
+        // At sequence level TRL's clip ratios are means over sequences, ours over tokens.
+        if importance == Importance::Token {
+            metric("clip_ratio/low_mean", out.sums.clipped_low);
+            metric("clip_ratio/high_mean", out.sums.clipped_high);
+            metric("clip_ratio/region_mean", out.sums.clipped_low + out.sums.clipped_high);
+            if settings.loss_type == LossType::Cispo {
+                metric("cispo_clip_ratio", out.sums.clipped_high);
+            }
+        }
+    }
+}
+
+#[test]
+fn advantages_are_trls() {
+    for (i, case) in json("grpo/advantages.json")["cases"].as_array().unwrap().iter().enumerate() {
+        let weights = f64s(&case["weights"]);
+        let weigh = |row: &Value| f64s(row).iter().zip(&weights).map(|(r, w)| r * w).sum::<f64>();
+        let rewards: Vec<f64> = case["rewards"].as_array().unwrap().iter().map(weigh).collect();
+        let scale: ScaleRewards = parse(&case["scale_rewards"]);
+        let got = advantages(&rewards, case["num_generations"].as_u64().unwrap() as usize, scale);
+        let want = f64s(&case["advantages"]);
+        assert_eq!(got.len(), want.len());
+        for (got, want) in got.iter().zip(want) {
+            // f32 rounding of a sum, amplified by 1 / (0 + 1e-4), is what TRL has where all rewards are equal.
+            close(*got, want, 1e-5, 2e-3, &format!("case {i}"));
+        }
+    }
+}
+
+#[test]
+fn adamw_is_torchs() {
+    let (all, recorded) = (json("training/adamw.json"), tensors("training/adamw.safetensors"));
+    for (c, config) in all["configs"].as_array().unwrap().iter().enumerate() {
+        let settings = TrainSettings {
+            betas: parse(&config["betas"]),
+            eps: config["eps"].as_f64().unwrap(),
+            weight_decay: config["weight_decay"].as_f64().unwrap(),
+            ..Config::defaults(Method::Sft).train
+        };
+        let names: Vec<String> = parse(&all["tensors"]);
+        let make = |n: &String| {
+            Arc::new(Parameter::new(
+                n,
+                Var::from_tensor(&recorded[&format!("{c}.{n}.initial")].copy().unwrap()).unwrap(),
+            ))
+        };
+        let parameters: Vec<Arc<Parameter>> = names.iter().map(make).collect();
+        let mut adam = AdamW::new(&parameters, &settings).unwrap();
+        for (step, lr) in f64s(&config["rates"]).into_iter().enumerate() {
+            for (n, p) in names.iter().zip(&parameters) {
+                p.set_grad(Some(recorded[&format!("{c}.{n}.grad{step}")].copy().unwrap()));
+            }
+            adam.update(lr, 0.0, 0.0).unwrap();
+            for (n, p) in names.iter().zip(&parameters) {
+                let want = flat(&recorded[&format!("{c}.{n}.weight{step}")]);
+                for (got, want) in flat(p.var.as_tensor()).iter().zip(want) {
+                    close(f64::from(*got), f64::from(want), 1e-6, 1e-7, &format!("run {c}, {n}, step {step}"));
+                }
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("optimizer.safetensors");
+        adam.save(&path).unwrap();
+        let saved = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+        for n in &names {
+            for moment in ["exp_avg", "exp_avg_sq"] {
+                let want = flat(&recorded[&format!("{c}.{n}.{moment}")]);
+                for (got, want) in flat(&saved[&format!("{n}.{moment}")]).iter().zip(want) {
+                    close(f64::from(*got), f64::from(want), 1e-5, 1e-12, &format!("run {c}, {moment} of {n}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn clipping_is_torchs() {
+    let (all, recorded) = (json("training/clip.json"), tensors("training/clip.safetensors"));
+    for (c, case) in all["cases"].as_array().unwrap().iter().enumerate() {
+        let max_norm = case["max_norm"].as_f64().unwrap();
+        let grads: Vec<&Tensor> = (0..3).map(|i| &recorded[&format!("{c}.grad{i}")]).collect();
+        let zeros = |g: &&Tensor| Arc::new(Parameter::new("p", Var::from_tensor(&g.zeros_like().unwrap()).unwrap()));
+        let parameters: Vec<Arc<Parameter>> = grads.iter().map(zeros).collect();
+        for (p, g) in parameters.iter().zip(&grads) {
+            p.set_grad(Some(g.copy().unwrap()));
+        }
+        // With both averages off, the first moment that is saved is the clipped gradient itself.
+        let settings = TrainSettings { betas: [0.0, 0.0], ..Config::defaults(Method::Sft).train };
+        let mut adam = AdamW::new(&parameters, &settings).unwrap();
+        let norm = adam.grad_norm().unwrap();
+        close(norm, case["norm"].as_f64().unwrap(), 1e-6, 1e-12, &format!("norm of case {c}"));
+        adam.update(1e-3, norm, max_norm).unwrap();
+        let scale = (max_norm / (norm + 1e-6)).min(1.0);
+        for (i, grad) in grads.iter().enumerate() {
+            for (g, clipped) in flat(grad).iter().zip(flat(&recorded[&format!("{c}.clipped{i}")])) {
+                close(f64::from(g * scale as f32), f64::from(clipped), 1e-6, 1e-12, &format!("case {c}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_schedules_are_transformers() {
+    for row in json("training/schedules.json")["rows"].as_array().unwrap() {
+        let schedule: Schedule = parse(&row["kind"]);
+        let total = row["total_steps"].as_u64().unwrap() as usize;
+        let (lr, warmup) = (row["lr"].as_f64().unwrap(), row["warmup_steps"].as_f64().unwrap());
+        let settings = TrainSettings { lr, warmup, schedule, ..Config::defaults(Method::Sft).train };
+        for (step, want) in f64s(&row["rates"]).into_iter().enumerate() {
+            close(learning_rate(&settings, step, total), want, 1e-12, 1e-18, &format!("{schedule:?} step {step}"));
+        }
+    }
+}

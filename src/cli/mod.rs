@@ -2,8 +2,11 @@
 
 pub mod completions;
 mod device;
+pub mod eval;
 pub mod r#gen;
 pub mod model;
+pub mod report;
+pub mod score;
 pub mod train;
 
 use crate::Result;
@@ -38,6 +41,9 @@ Exit codes: 0 done, 1 the work failed, 2 the command line, configuration or an i
 enum Command {
     Gen(r#gen::GenArgs),
     Train(train::TrainArgs),
+    Eval(eval::EvalArgs),
+    Score(score::ScoreArgs),
+    Report(report::ReportArgs),
     Model(model::ModelCommand),
     Completions(completions::CompletionsArgs),
 }
@@ -48,6 +54,9 @@ impl Command {
         match self {
             Command::Gen(args) => done(args.run()),
             Command::Train(args) => args.run(),
+            Command::Eval(args) => done(args.run()),
+            Command::Score(args) => done(args.run()),
+            Command::Report(args) => done(args.run()),
             Command::Model(args) => done(args.run()),
             Command::Completions(args) => done(args.run()),
         }

@@ -1,13 +1,50 @@
-//! The model side of an evaluation: examples in, responses out.
+//! The model side of an evaluation: a checkpoint directory and a dataset in, responses and a result out.
 
-use super::Generated;
+use super::{Directory, EvalResult, Generated, Plan, Progress, evaluate_in, key_of};
 use crate::model::qwen2_5_vl::Model;
 use crate::model::{Completion, Processor, Prompt, Sampling};
-use crate::tasks::Task;
+use crate::tasks::{self, Task};
 use crate::{Error, Result, rng};
+use candle_core::Device;
 use rand::Rng as _;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
+
+/// An evaluation of a checkpoint directory on a dataset directory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// Checkpoint directory.
+    pub model: PathBuf,
+    /// Dataset directory.
+    pub data: PathBuf,
+    /// Split of it.
+    pub split: String,
+    /// Which examples, how often, how many at a time.
+    pub plan: Plan,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Directory for responses and result.
+    pub out: PathBuf,
+    /// Start over, whatever is in `out`.
+    pub fresh: bool,
+}
+
+/// Run an evaluation, or what is left of it; a finished one is only read.
+pub fn evaluate_checkpoint(request: &Request, device: &Device, progress: impl FnMut(Progress)) -> Result<EvalResult> {
+    let Request { model, data, split, plan, sampling, out, fresh } = request;
+    let task = tasks::load(data, split)?;
+    let key = key_of(model, task.as_ref(), plan, sampling)?;
+    let mut directory = Directory::open(out, key, model, data, split, *fresh)?;
+    if let Some(result) = directory.finished()? {
+        return Ok(result);
+    }
+    let processor = Processor::from_dir(model)?;
+    let model = Model::load(model, device)?;
+    let engine =
+        Engine { model: &model, processor: &processor, task: task.as_ref(), sampling, samples: plan.samples };
+    evaluate_in(&mut directory, task.as_ref(), plan, |examples| engine.generate(examples), progress)
+}
 
 /// A model with what it needs to answer the examples of a task.
 pub struct Engine<'a> {

@@ -8,7 +8,7 @@ mod score;
 mod store;
 
 pub use chance::Chance;
-pub use engine::Engine;
+pub use engine::{Engine, Request, evaluate_checkpoint};
 pub use outcome::{Generated, Outcome, Summary};
 pub use score::{ResponseScore, missing_responses, score_responses};
 pub use store::{About, Directory, EvalResult, Key, hash_model, hash_prompt_files, key_of};

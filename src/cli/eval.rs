@@ -84,7 +84,8 @@ impl EvalArgs {
         if self.limit == Some(0) {
             return bad("--limit 0:", "there would be nothing to evaluate");
         }
-        for (flag, value) in [("--samples", self.samples), ("--batch", self.batch), ("--max-new-tokens", self.max_new_tokens)]
+        for (flag, value) in
+            [("--samples", self.samples), ("--batch", self.batch), ("--max-new-tokens", self.max_new_tokens)]
         {
             if value == 0 {
                 return bad(flag, "0: must be at least 1");
@@ -127,7 +128,14 @@ pub(super) fn table(result: &EvalResult) -> String {
     let s: &Summary = &result.summary;
     let mut text = String::new();
     let samples = if s.samples == 1 { String::new() } else { format!(", {} responses each", s.samples) };
-    let _ = writeln!(text, "{} on {} ({}), {} examples{samples}", result.about.model.display(), s.task, result.about.split, s.examples);
+    let _ = writeln!(
+        text,
+        "{} on {} ({}), {} examples{samples}",
+        result.about.model.display(),
+        s.task,
+        result.about.split,
+        s.examples
+    );
     let mut share = |name: &str, i: &Interval, chance: Option<f64>| {
         let chance = chance.map(|c| format!("   guessing {:5.1} %", 100.0 * c)).unwrap_or_default();
         let (value, low, high) = (100.0 * i.value, 100.0 * i.low, 100.0 * i.high);

@@ -1,10 +1,94 @@
 //! One file per subcommand: its flags, its call into the library, what it prints.
 
+pub mod completions;
+mod device;
+pub mod r#gen;
 pub mod model;
+pub mod train;
 
+use crate::Result;
+use clap::Parser;
+use std::io::Write;
 use std::process::ExitCode;
+
+pub use device::device;
+
+/// Measure and explain what fine-tuning costs a vision-language model.
+///
+/// jigsaw cuts photos into puzzles, trains a Qwen2.5-VL model on them by supervised fine-tuning (SFT) or by reinforcement
+/// fine-tuning (GRPO), and measures what the model has learnt and what it has lost.
+#[derive(Parser)]
+#[command(name = "jigsaw", version, arg_required_else_help = true, max_term_width = 120, after_help = AFTER)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER: &str = "\
+A first session:
+  jigsaw model init --preset tiny --out runs/tiny
+  jigsaw gen --images data/photos --grid 2x2 --count 2000 --out runs/puzzles
+  jigsaw train --method sft --model runs/tiny --data runs/puzzles --config configs/sft.toml --out runs/sft
+  jigsaw train --method rft --model runs/sft/model --data runs/puzzles --config configs/rft.toml --out runs/rft
+
+Exit codes: 0 done, 1 the work failed, 2 the command line, configuration or an input is not usable;
+130 and 143: stopped by SIGINT or SIGTERM (train saves first; the same command goes on).";
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Gen(r#gen::GenArgs),
+    Train(train::TrainArgs),
+    Model(model::ModelCommand),
+    Completions(completions::CompletionsArgs),
+}
+
+impl Command {
+    fn run(self) -> Result<ExitCode> {
+        let done = |result: Result<()>| result.map(|()| ExitCode::SUCCESS);
+        match self {
+            Command::Gen(args) => done(args.run()),
+            Command::Train(args) => args.run(),
+            Command::Model(args) => done(args.run()),
+            Command::Completions(args) => done(args.run()),
+        }
+    }
+}
 
 /// Parse the command line, run it, turn the result into an exit code.
 pub fn run() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help goes to stdout with code 0, a usage error to stderr with code 2; a closed pipe is nobody's error.
+            let _ = e.print();
+            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+        }
+    };
+    match cli.command.run() {
+        Ok(code) => code,
+        Err(e) => {
+            let _ = writeln!(std::io::stderr(), "error: {e}");
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+/// The command line's definition (for completions and for tests of the help).
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent_and_every_flag_is_explained() {
+        let command = super::command();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands() {
+            assert!(sub.get_about().is_some(), "{} has no description", sub.get_name());
+            for arg in sub.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} {} has no help", sub.get_name(), arg.get_id());
+            }
+        }
+    }
 }

@@ -1,5 +1,21 @@
-//! Dataset directories in and out: the records on disk, the sampler and its cursor.
+//! Dataset directories in and out: the records on disk, the images they are made from, the sampler and its cursor.
 
+pub mod generate;
+pub mod source;
+
+mod dataset;
+mod manifest;
 mod record;
+mod sampler;
+mod writer;
 
+pub use dataset::Dataset;
+pub use manifest::{Attribution, MANIFEST, Manifest, Skipped, SplitSummary};
 pub use record::{Message, Record};
+pub use sampler::{Cursor, Sampler};
+pub use writer::{DatasetWriter, Digest};
+
+/// The file of a split that holds its records, one JSON object a line.
+pub const METADATA: &str = "metadata.jsonl";
+/// Stands in a message for the next image of the record.
+pub const IMAGE_PLACEHOLDER: &str = "<image>";

@@ -1,6 +1,8 @@
 //! What a guesser earns who sees no image: the line that an accuracy has to rise above.
 
+use crate::Result;
 use crate::data::Record;
+use crate::tasks::Task;
 use serde::{Deserialize, Serialize};
 
 /// Expected scores of an answer drawn uniformly from the possible ones.
@@ -13,20 +15,25 @@ pub struct Chance {
 }
 
 impl Chance {
-    /// The mean over the records; `None` if it is not known for one of them, or there are none.
-    pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Option<Chance> {
-        let each: Vec<Chance> = records.into_iter().map(of_record).collect::<Option<_>>()?;
-        let n = each.len() as f64;
-        (!each.is_empty()).then(|| Chance {
-            accuracy: each.iter().map(|c| c.accuracy).sum::<f64>() / n,
-            hits: each.iter().map(|c| c.hits).sum::<f64>() / n,
-        })
+    /// The mean over the first examples of a task; `None` if it is not known for one of them, or there are none.
+    pub fn of(task: &dyn Task, examples: usize) -> Result<Option<Chance>> {
+        let (mut accuracy, mut hits) = (0.0, 0.0);
+        for i in 0..examples {
+            let Some(chance) = of_record(task.example(i)?) else { return Ok(None) };
+            accuracy += chance.accuracy / examples as f64;
+            hits += chance.hits / examples as f64;
+        }
+        Ok((examples > 0).then_some(Chance { accuracy, hits }))
     }
 }
 
 fn of_record(record: &Record) -> Option<Chance> {
     match record.task.as_str() {
         "jigsaw" => jigsaw(record.answer.split_whitespace().count()),
+        "jigsaw-pair" => {
+            let share = 1.0 / record.meta.get("choices")?.as_u64().filter(|&n| n > 0)? as f64;
+            Some(Chance { accuracy: share, hits: share })
+        }
         _ => None,
     }
 }

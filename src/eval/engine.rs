@@ -1,57 +1,83 @@
-//! The model side of an evaluation: records in, responses out.
+//! The model side of an evaluation: a checkpoint directory and a dataset in, responses and a result out.
 
-use super::Generated;
-use crate::data::Record;
+use super::{Directory, EvalResult, Generated, Plan, Progress, evaluate_in, key_of};
 use crate::model::qwen2_5_vl::Model;
-use crate::model::{Processor, Prompt, Sampling};
+use crate::model::{Completion, Processor, Prompt, Sampling};
+use crate::tasks::{self, Task};
 use crate::{Error, Result, rng};
+use candle_core::Device;
 use rand::Rng as _;
-use std::path::Path;
+use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A model with what it needs to answer records.
+/// An evaluation of a checkpoint directory on a dataset directory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// Checkpoint directory.
+    pub model: PathBuf,
+    /// Dataset directory.
+    pub data: PathBuf,
+    /// Split of it.
+    pub split: String,
+    /// Which examples, how often, how many at a time.
+    pub plan: Plan,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Directory for responses and result.
+    pub out: PathBuf,
+    /// Start over, whatever is in `out`.
+    pub fresh: bool,
+}
+
+/// Run an evaluation, or what is left of it; a finished one is only read.
+pub fn evaluate_checkpoint(request: &Request, device: &Device, progress: impl FnMut(Progress)) -> Result<EvalResult> {
+    let Request { model, data, split, plan, sampling, out, fresh } = request;
+    let task = tasks::load(data, split)?;
+    let key = key_of(model, task.as_ref(), plan, sampling)?;
+    let mut directory = Directory::open(out, key, model, data, split, *fresh)?;
+    if let Some(result) = directory.finished()? {
+        return Ok(result);
+    }
+    let processor = Processor::from_dir(model)?;
+    let model = Model::load(model, device)?;
+    let engine =
+        Engine { model: &model, processor: &processor, task: task.as_ref(), sampling, samples: plan.samples };
+    evaluate_in(&mut directory, task.as_ref(), plan, |examples| engine.generate(examples), progress)
+}
+
+/// A model with what it needs to answer the examples of a task.
 pub struct Engine<'a> {
     /// The weights.
     pub model: &'a Model,
     /// Text and images to model input.
     pub processor: &'a Processor,
-    /// Folder that the records' image paths are relative to.
-    pub root: &'a Path,
+    /// The examples.
+    pub task: &'a dyn Task,
     /// How tokens are chosen. `seed` is that of the whole evaluation; each batch draws from its own.
     pub sampling: &'a Sampling,
-    /// Responses to each record.
+    /// Responses to each example.
     pub samples: usize,
 }
 
 impl Engine<'_> {
-    /// The prompt of a record, with its images read.
-    pub fn prompt(&self, record: &Record) -> Result<Arc<Prompt>> {
-        encode_prompt(self.processor, record, self.root)
-    }
-
-    /// Responses to a batch whose first record has index `first` in its task; `[record][sample]`.
-    pub fn generate(&self, first: usize, records: &[&Record]) -> Result<Vec<Vec<Generated>>> {
-        let prompts = records.iter().map(|r| self.prompt(r)).collect::<Result<Vec<_>>>()?;
+    /// Responses to a batch of examples; `[example][sample]`.
+    pub fn generate(&self, examples: Range<usize>) -> Result<Vec<Vec<Generated>>> {
         let mut sampling = self.sampling.clone();
-        sampling.seed = rng::stream(self.sampling.seed, "eval", &[first as u64]).next_u64();
+        sampling.seed = rng::stream(self.sampling.seed, "eval", &[examples.start as u64]).next_u64();
+        let prompts = examples.map(|i| encode_prompt(self.processor, self.task, i)).collect::<Result<Vec<_>>>()?;
         let (eos, banned) = (self.processor.eos_ids(), self.processor.banned_ids());
         let groups = self.model.generate(&prompts, self.samples, &sampling, eos, banned)?;
-        let read = |c: &crate::model::Completion| -> Result<Generated> {
+        let read = |c: &Completion| -> Result<Generated> {
             Ok(Generated { text: self.processor.decode(&c.ids)?, tokens: c.ids.len(), finished: c.finished })
         };
         groups.iter().map(|group| group.iter().map(read).collect()).collect()
     }
 }
 
-/// The prompt turns of a record as model input, its images read from below `root`.
-pub(super) fn encode_prompt(processor: &Processor, record: &Record, root: &Path) -> Result<Arc<Prompt>> {
-    let named = |e: Error| e.context(format!("record {}", record.id));
-    let images = record.images.iter().map(|name| read_image(&root.join(name))).collect::<Result<Vec<_>>>();
-    processor.encode_prompt(record.prompt(), &images.map_err(named)?).map_err(named)
-}
-
-fn read_image(path: &Path) -> Result<image::RgbImage> {
-    let bytes = crate::files::read(path)?;
-    let image = image::load_from_memory(&bytes);
-    Ok(image.map_err(|e| Error::input(format!("cannot decode {}: {e}", path.display())))?.to_rgb8())
+/// The prompt of an example as model input.
+pub(super) fn encode_prompt(processor: &Processor, task: &dyn Task, i: usize) -> Result<Arc<Prompt>> {
+    let record = task.example(i)?;
+    let named = |e: Error| e.context(format!("example {}", record.id));
+    processor.encode_prompt(record.prompt(), &task.images(i).map_err(named)?).map_err(named)
 }

@@ -8,15 +8,15 @@ mod score;
 mod store;
 
 pub use chance::Chance;
-pub use engine::Engine;
+pub use engine::{Engine, Request, evaluate_checkpoint};
 pub use outcome::{Generated, Outcome, Summary};
 pub use score::{ResponseScore, missing_responses, score_responses};
-pub use store::{Directory, EvalResult, Key, hash_model, hash_prompt_files, hash_records, key_of};
+pub use store::{About, Directory, EvalResult, Key, hash_model, hash_prompt_files, key_of};
 
-use crate::data::Record;
 use crate::tasks::Task;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::time::Instant;
 
 /// Which part of the task is run, and how.
@@ -52,12 +52,11 @@ pub struct Progress {
 
 /// Run the whole plan without touching the disk.
 ///
-/// `generate` is given the index of the first example of a batch and the batch's records, and returns
-/// `[record][sample]`.
+/// `generate` is given the indices of a batch's examples and returns `[example][sample]`.
 pub fn evaluate_in_memory(
     task: &dyn Task,
     plan: &Plan,
-    generate: impl FnMut(usize, &[&Record]) -> Result<Vec<Vec<Generated>>>,
+    generate: impl FnMut(Range<usize>) -> Result<Vec<Vec<Generated>>>,
     mut progress: impl FnMut(Progress),
 ) -> Result<(Summary, Vec<Outcome>)> {
     let started = Instant::now();
@@ -67,7 +66,9 @@ pub fn evaluate_in_memory(
         progress(progress_of(&outcomes, plan.examples(task), plan.samples));
         Ok(())
     })?;
-    let summary = Summary::of(task, &outcomes, plan.samples, tokens(&outcomes), started.elapsed())?;
+    let chance = Chance::of(task, plan.examples(task))?;
+    let (fresh, took) = (tokens(&outcomes), started.elapsed());
+    let summary = Summary::of(task.name(), chance, &outcomes, plan.samples, fresh, took)?;
     Ok((summary, outcomes))
 }
 
@@ -77,7 +78,7 @@ pub fn evaluate_in(
     directory: &mut Directory,
     task: &dyn Task,
     plan: &Plan,
-    generate: impl FnMut(usize, &[&Record]) -> Result<Vec<Vec<Generated>>>,
+    generate: impl FnMut(Range<usize>) -> Result<Vec<Vec<Generated>>>,
     mut progress: impl FnMut(Progress),
 ) -> Result<EvalResult> {
     if let Some(result) = directory.finished()? {
@@ -95,7 +96,8 @@ pub fn evaluate_in(
         Ok(())
     })?;
     let fresh = tokens(&outcomes) - before;
-    let summary = Summary::of(task, &outcomes, plan.samples, fresh, started.elapsed())?;
+    let chance = Chance::of(task, total)?;
+    let summary = Summary::of(task.name(), chance, &outcomes, plan.samples, fresh, started.elapsed())?;
     directory.finish(summary)
 }
 
@@ -117,7 +119,7 @@ fn run(
     task: &dyn Task,
     plan: &Plan,
     first: usize,
-    mut generate: impl FnMut(usize, &[&Record]) -> Result<Vec<Vec<Generated>>>,
+    mut generate: impl FnMut(Range<usize>) -> Result<Vec<Vec<Generated>>>,
     mut keep: impl FnMut(Vec<Outcome>) -> Result<()>,
 ) -> Result<()> {
     if plan.samples == 0 || plan.batch == 0 {
@@ -129,23 +131,23 @@ fn run(
     }
     for start in (first..total).step_by(plan.batch) {
         let indices = start..(start + plan.batch).min(total);
-        let records = indices.clone().map(|i| task.example(i)).collect::<Result<Vec<_>>>()?;
-        let responses = generate(start, &records)?;
-        if responses.len() != records.len() || responses.iter().any(|r| r.len() != plan.samples) {
+        let responses = generate(indices.clone())?;
+        if responses.len() != indices.len() || responses.iter().any(|r| r.len() != plan.samples) {
             return Err(Error::failed(format!(
                 "the generator returned {} groups for {} examples with {} samples each",
                 responses.len(),
-                records.len(),
+                indices.len(),
                 plan.samples
             )));
         }
-        let mut batch = Vec::with_capacity(records.len() * plan.samples);
-        for ((index, record), group) in indices.zip(records).zip(responses) {
+        let mut batch = Vec::with_capacity(indices.len() * plan.samples);
+        for (index, group) in indices.zip(responses) {
+            let id = &task.example(index)?.id;
             for (sample, generated) in group.into_iter().enumerate() {
                 let score = task.score(index, &generated.text);
                 batch.push(Outcome {
                     index,
-                    id: record.id.clone(),
+                    id: id.clone(),
                     sample,
                     response: generated.text,
                     tokens: generated.tokens,

@@ -2,7 +2,7 @@
 
 use super::chance::Chance;
 use crate::stats::{Interval, share, unit_mean};
-use crate::tasks::{Score, Task};
+use crate::tasks::Score;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -74,7 +74,8 @@ pub struct Summary {
 impl Summary {
     /// Summarise `outcomes`, `samples` consecutive ones for each example. `fresh_tokens` were generated in `took`.
     pub fn of(
-        task: &dyn Task,
+        task: &str,
+        chance: Option<Chance>,
         outcomes: &[Outcome],
         samples: usize,
         fresh_tokens: usize,
@@ -97,10 +98,9 @@ impl Summary {
         for outcome in outcomes.iter().filter(|o| !o.score.fault.is_empty()) {
             *faults.entry(outcome.score.fault.clone()).or_insert(0) += 1;
         }
-        let records = groups.iter().map(|g| task.example(g[0].index)).collect::<Result<Vec<_>>>()?;
         let seconds = took.as_secs_f64();
         Ok(Summary {
-            task: task.name().to_string(),
+            task: task.to_string(),
             examples: groups.len(),
             samples,
             accuracy: rate(|o| o.score.correct),
@@ -109,7 +109,7 @@ impl Summary {
             well_formed: rate(|o| o.score.well_formed),
             faults,
             truncated: outcomes.iter().filter(|o| !o.finished).count(),
-            chance: Chance::of(records),
+            chance,
             mean_tokens: outcomes.iter().map(|o| o.tokens as f64).sum::<f64>() / outcomes.len() as f64,
             seconds,
             tokens_per_second: (fresh_tokens > 0 && seconds > 0.0).then(|| fresh_tokens as f64 / seconds),

@@ -1,13 +1,12 @@
 //! Teacher-forced log-probabilities of given responses.
 
 use super::engine::encode_prompt;
-use crate::data::Record;
 use crate::model::qwen2_5_vl::Model;
 use crate::model::{Processor, Sequence};
 use crate::tasks::Task;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::ops::Range;
 
 /// A record's response under a model: a line of the output of `jigsaw score`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,19 +53,20 @@ pub fn missing_responses(task: &dyn Task) -> Result<Vec<String>> {
     Ok(missing)
 }
 
-/// Score the records' assistant responses given their prompts, in one batch. Images are read from below `root`.
+/// Score the assistant responses of `examples` given their prompts, in one batch.
 pub fn score_responses(
     model: &Model,
     processor: &Processor,
-    root: &Path,
-    records: &[&Record],
+    task: &dyn Task,
+    examples: Range<usize>,
 ) -> Result<Vec<ResponseScore>> {
-    let mut batch = Vec::with_capacity(records.len());
-    for record in records {
+    let mut batch = Vec::with_capacity(examples.len());
+    for i in examples.clone() {
+        let record = task.example(i)?;
         let Some(response) = record.response() else {
             return Err(Error::input(format!("record {} has no assistant response to score", record.id)));
         };
-        let prompt = encode_prompt(processor, record, root)?;
+        let prompt = encode_prompt(processor, task, i)?;
         batch.push(Sequence { prompt, response: processor.encode_response(response)? });
     }
     let stats = model.score(&batch, 1.0)?;
@@ -75,11 +75,11 @@ pub fn score_responses(
         return Err(Error::failed(format!("{} log-probabilities for {expected} tokens", stats.logprobs.len())));
     }
     let mut rest = stats.logprobs.as_slice();
-    let mut scores = Vec::with_capacity(records.len());
-    for (record, sequence) in records.iter().zip(batch) {
+    let mut scores = Vec::with_capacity(examples.len());
+    for (i, sequence) in examples.zip(batch) {
         let (own, after) = rest.split_at(sequence.response.len());
         rest = after;
-        scores.push(ResponseScore::new(record.id.clone(), sequence.response, own.to_vec())?);
+        scores.push(ResponseScore::new(task.example(i)?.id.clone(), sequence.response, own.to_vec())?);
     }
     Ok(scores)
 }

@@ -1,7 +1,6 @@
 //! An evaluation on disk: what it is keyed by, its responses as they come, its result written last.
 
 use super::{Outcome, Plan, Summary};
-use crate::data::Record;
 use crate::model::Sampling;
 use crate::tasks::Task;
 use crate::{Error, Result, files};
@@ -71,15 +70,14 @@ impl Key {
     }
 }
 
-/// The key of an evaluation; hashes the model's files, the records and their images (relative to `root`).
-pub fn key_of(model: &Path, task: &dyn Task, root: &Path, plan: &Plan, sampling: &Sampling) -> Result<Key> {
+/// The key of an evaluation; hashes the model's files, the examples and their images.
+pub fn key_of(model: &Path, task: &dyn Task, plan: &Plan, sampling: &Sampling) -> Result<Key> {
     let examples = plan.examples(task);
-    let records = (0..examples).map(|i| task.example(i)).collect::<Result<Vec<_>>>()?;
     Ok(Key {
         code: format!("{} eval {EVAL_VERSION}", env!("CARGO_PKG_VERSION")),
         model: hash_model(model)?,
         prompt: hash_prompt_files(model)?,
-        data: hash_records(&records, root)?,
+        data: hash_examples(task, examples)?,
         task: task.name().to_string(),
         examples,
         sampling: sampling.clone(),
@@ -134,17 +132,18 @@ fn hash_files(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<String
     Ok((!names.is_empty()).then(|| hex(hash)))
 }
 
-/// SHA-256 over records and the bytes of their images.
-pub fn hash_records(records: &[&Record], root: &Path) -> Result<String> {
+/// SHA-256 over the records of the first examples and the pixels of their images.
+fn hash_examples(task: &dyn Task, examples: usize) -> Result<String> {
     let mut hash = Sha256::new();
-    for record in records {
+    for i in 0..examples {
+        let record = task.example(i)?;
         let text = serde_json::to_vec(record).map_err(|e| Error::failed(format!("record {}: {e}", record.id)))?;
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(&text);
-        for image in &record.images {
-            let bytes = files::read(&root.join(image)).map_err(|e| e.context(format!("record {}", record.id)))?;
-            hash.update((bytes.len() as u64).to_le_bytes());
-            hash.update(&bytes);
+        for image in task.images(i)? {
+            hash.update(image.width().to_le_bytes());
+            hash.update(image.height().to_le_bytes());
+            hash.update(image.as_raw());
         }
     }
     Ok(hex(hash))
@@ -154,17 +153,33 @@ fn hex(hash: Sha256) -> String {
     hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// A finished evaluation: `result.json`.
+/// What an evaluation is of: `key.json`, written first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EvalResult {
-    /// What it is the result of.
+pub struct About {
+    /// What it is keyed by. The rest is for people and for the report.
     pub key: Key,
-    /// The checkpoint directory, for people and for the report.
+    /// The checkpoint directory.
     pub model: PathBuf,
     /// The dataset directory.
     pub data: PathBuf,
     /// The split of it.
     pub split: String,
+}
+
+impl About {
+    /// Read what the evaluation in `dir` is of; `None` if there is none.
+    pub fn read(dir: &Path) -> Result<Option<About>> {
+        let path = dir.join(KEY);
+        if path.exists() { files::read_json(&path).map(Some) } else { Ok(None) }
+    }
+}
+
+/// A finished evaluation: `result.json`, written last.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvalResult {
+    /// What it is the result of.
+    #[serde(flatten)]
+    pub about: About,
     /// What was found.
     pub summary: Summary,
 }
@@ -187,10 +202,7 @@ impl EvalResult {
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    key: Key,
-    model: PathBuf,
-    data: PathBuf,
-    split: String,
+    about: About,
 }
 
 impl Directory {
@@ -202,8 +214,8 @@ impl Directory {
     pub fn open(path: &Path, key: Key, model: &Path, data: &Path, split: &str, fresh: bool) -> Result<Directory> {
         files::create_dir(path)?;
         let absolute = |p: &Path| std::path::absolute(p).unwrap_or_else(|_| p.to_path_buf());
-        let (model, data) = (absolute(model), absolute(data));
-        let directory = Directory { path: path.to_path_buf(), key, model, data, split: split.to_string() };
+        let about = About { key, model: absolute(model), data: absolute(data), split: split.to_string() };
+        let directory = Directory { path: path.to_path_buf(), about };
         if fresh {
             // The result goes first: what remains after an interruption never looks finished.
             for name in [RESULT, RESPONSES, KEY] {
@@ -215,11 +227,9 @@ impl Directory {
                 }
             }
         }
-        let key_file = path.join(KEY);
-        if key_file.exists() {
-            let found: Key = files::read_json(&key_file)?;
-            if found != directory.key {
-                let differences = found.differences(&directory.key);
+        if let Some(found) = About::read(path)? {
+            if found.key != directory.about.key {
+                let differences = found.key.differences(&directory.about.key);
                 let parts: Vec<String> = differences.iter().map(|(name, change)| format!("{name}: {change}")).collect();
                 return Err(Error::input(format!(
                     "{} holds another evaluation ({}); give another --out, or --fresh to start over",
@@ -233,7 +243,7 @@ impl Directory {
                 path.display()
             )));
         } else {
-            files::write_json(&key_file, &directory.key)?;
+            files::write_json(&path.join(KEY), &directory.about)?;
         }
         Ok(directory)
     }
@@ -251,8 +261,8 @@ impl Directory {
         }
         let mut lines = read_lines(&path)?;
         // Greedy decoding can go on after any example; sampled batches are whole or not there.
-        let unit = plan.samples * self.key.batch.unwrap_or(1);
-        if lines.len() < self.key.examples * plan.samples {
+        let unit = plan.samples * self.about.key.batch.unwrap_or(1);
+        if lines.len() < self.about.key.examples * plan.samples {
             lines.truncate(lines.len() / unit * unit);
         }
         for (at, (outcome, _)) in lines.iter().enumerate() {
@@ -290,13 +300,7 @@ impl Directory {
 
     /// Write the result: the evaluation is done.
     pub fn finish(&self, summary: Summary) -> Result<EvalResult> {
-        let result = EvalResult {
-            key: self.key.clone(),
-            model: self.model.clone(),
-            data: self.data.clone(),
-            split: self.split.clone(),
-            summary,
-        };
+        let result = EvalResult { about: self.about.clone(), summary };
         files::write_json(&self.path.join(RESULT), &result)?;
         Ok(result)
     }

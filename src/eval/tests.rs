@@ -1,13 +1,13 @@
 //! The evaluation loop with a scripted generator in place of a model.
 
 use super::*;
-use crate::data::Message;
+use crate::data::{Message, Record};
 use crate::model::Sampling;
 use crate::tasks::Score;
 use std::path::Path;
 
 /// Copy the answer: the response is right when it equals the gold answer; hits are equal characters.
-struct Copying(Vec<Record>);
+struct Copying(Vec<Record>, image::RgbImage);
 
 impl Task for Copying {
     fn name(&self) -> &str {
@@ -19,12 +19,15 @@ impl Task for Copying {
     fn example(&self, i: usize) -> Result<&Record> {
         self.0.get(i).ok_or_else(|| Error::input(format!("no example {i}")))
     }
+    fn images(&self, i: usize) -> Result<Vec<image::RgbImage>> {
+        Ok(self.0[i].images.iter().map(|_| self.1.clone()).collect())
+    }
     fn score(&self, i: usize, response: &str) -> Score {
         let gold = &self.0[i].answer;
         let hits = gold.chars().zip(response.chars()).filter(|(a, b)| a == b).count() as f64 / gold.len() as f64;
         let parsed = response.len() == gold.len();
         let fault = if parsed { "" } else { "wrong length" };
-        Score { correct: gold == response, hits, parsed, well_formed: parsed, fault: fault.into() }
+        Score { correct: gold == response, hits, positions: hits, parsed, well_formed: parsed, fault: fault.into() }
     }
 }
 
@@ -43,22 +46,22 @@ fn task(n: usize) -> Copying {
                 meta: Default::default(),
             })
             .collect(),
+        image::RgbImage::new(2, 1),
     )
 }
 
 /// Right for even examples, one character off for odd ones, too short for every fifth.
-fn answer(record: &Record) -> Generated {
-    let index: usize = record.answer.parse().unwrap();
+fn answer(index: usize) -> Generated {
     let text = match index {
         i if i % 5 == 4 => "x".to_string(),
-        i if i % 2 == 1 => format!("{}x", &record.answer[..3]),
-        _ => record.answer.clone(),
+        i if i % 2 == 1 => format!("{:03}x", index / 10),
+        _ => format!("{index:04}"),
     };
     Generated { tokens: text.len() + 1, finished: index != 3, text }
 }
 
-fn generator(_first: usize, records: &[&Record]) -> Result<Vec<Vec<Generated>>> {
-    Ok(records.iter().map(|r| vec![answer(r)]).collect())
+fn generator(examples: Range<usize>) -> Result<Vec<Vec<Generated>>> {
+    Ok(examples.map(|i| vec![answer(i)]).collect())
 }
 
 fn plan(batch: usize) -> Plan {
@@ -108,9 +111,9 @@ fn the_batch_size_changes_nothing() {
 #[test]
 fn a_limit_takes_the_first_examples_and_several_samples_count_once_per_example() {
     let plan = Plan { limit: Some(4), samples: 3, batch: 3 };
-    let generate = |_: usize, records: &[&Record]| -> Result<_> {
+    let generate = |examples: Range<usize>| -> Result<_> {
         let wrong = Generated { text: "none".into(), tokens: 5, finished: true };
-        Ok(records.iter().map(|r| vec![answer(r), wrong.clone(), answer(r)]).collect())
+        Ok(examples.map(|i| vec![answer(i), wrong.clone(), answer(i)]).collect())
     };
     let mut last = None;
     let (summary, outcomes) = evaluate_in_memory(&task(10), &plan, generate, |p| last = Some(p)).unwrap();
@@ -125,7 +128,7 @@ fn a_limit_takes_the_first_examples_and_several_samples_count_once_per_example()
 
 #[test]
 fn a_wrong_number_of_responses_and_an_empty_plan_are_errors() {
-    let none = |_: usize, _: &[&Record]| Ok(vec![]);
+    let none = |_: Range<usize>| Ok(vec![]);
     assert!(evaluate_in_memory(&task(3), &plan(2), none, |_| {}).is_err());
     assert_eq!(evaluate_in_memory(&task(0), &plan(2), generator, |_| {}).unwrap_err().exit_code(), 2);
     assert_eq!(evaluate_in_memory(&task(3), &plan(0), generator, |_| {}).unwrap_err().exit_code(), 2);
@@ -139,9 +142,9 @@ fn a_stopped_evaluation_goes_on_where_it_stopped_and_ends_the_same() {
 
     let mut directory = open(part.path(), key(0.0, 3, 10), false).unwrap();
     let mut calls = 0;
-    let stopping = |first: usize, records: &[&Record]| {
+    let stopping = |examples: Range<usize>| {
         calls += 1;
-        if calls == 3 { Err(Error::failed("stopped")) } else { generator(first, records) }
+        if calls == 3 { Err(Error::failed("stopped")) } else { generator(examples) }
     };
     assert!(evaluate_in(&mut directory, &task(10), &plan(3), stopping, |_| {}).is_err());
     // The last line was being written when the machine went down.
@@ -151,17 +154,17 @@ fn a_stopped_evaluation_goes_on_where_it_stopped_and_ends_the_same() {
 
     let mut directory = open(part.path(), key(0.0, 3, 10), false).unwrap();
     let mut asked = Vec::new();
-    let counting = |first: usize, records: &[&Record]| {
-        asked.push((first, records.len()));
-        generator(first, records)
+    let counting = |examples: Range<usize>| {
+        asked.push(examples.clone());
+        generator(examples)
     };
     let result = evaluate_in(&mut directory, &task(10), &plan(3), counting, |_| {}).unwrap();
-    assert_eq!(asked, [(5, 3), (8, 2)], "the first five responses were kept");
+    assert_eq!(asked, [5..8, 8..10], "the first five responses were kept");
     assert_eq!(std::fs::read(&responses).unwrap(), std::fs::read(whole.path().join("responses.jsonl")).unwrap());
     assert_eq!(result.summary.accuracy, expected.summary.accuracy);
     assert_eq!(result.summary.hits, expected.summary.hits);
 
-    let never = |_: usize, _: &[&Record]| -> Result<_> { panic!("a finished evaluation generates nothing") };
+    let never = |_: Range<usize>| -> Result<_> { panic!("a finished evaluation generates nothing") };
     let again = evaluate_in(&mut directory, &task(10), &plan(3), never, |_| {}).unwrap();
     assert_eq!(again, result);
     assert_eq!(EvalResult::read_responses(part.path()).unwrap().len(), 10);
@@ -174,9 +177,9 @@ fn a_sampled_evaluation_goes_on_at_a_batch_boundary() {
     let (_, outcomes) = evaluate_in_memory(&task(10), &plan(4), generator, |_| {}).unwrap();
     directory.append(&outcomes[..7]).unwrap();
     let mut asked = Vec::new();
-    let counting = |first: usize, records: &[&Record]| {
-        asked.push(first);
-        generator(first, records)
+    let counting = |examples: Range<usize>| {
+        asked.push(examples.start);
+        generator(examples)
     };
     evaluate_in(&mut directory, &task(10), &plan(4), counting, |_| {}).unwrap();
     assert_eq!(asked, [4, 8], "random numbers belong to whole batches");
@@ -217,15 +220,14 @@ fn the_key_follows_weights_template_records_and_images() {
     write("model.safetensors", "weights");
     write("tokenizer.json", "{}");
     write("chat_template.jinja", "a");
-    write("picture.png", "pixels");
     let mut task = task(3);
     task.0[1].images = vec!["picture.png".into()];
-    let of = |task: &Copying, plan: &Plan| key_of(dir.path(), task, dir.path(), plan, &Sampling::greedy(8)).unwrap();
+    let of = |task: &Copying, plan: &Plan| key_of(dir.path(), task, plan, &Sampling::greedy(8)).unwrap();
     let first = of(&task, &plan(2));
     assert_eq!(of(&task, &plan(3)), first, "the batch size is no part of a greedy result");
-    write("picture.png", "other pixels");
+    task.1.put_pixel(1, 0, image::Rgb([0, 0, 1]));
     assert_eq!(of(&task, &plan(2)).differences_in(&first), ["data"]);
-    write("picture.png", "pixels");
+    task.1.put_pixel(1, 0, image::Rgb([0, 0, 0]));
     write("model.safetensors", "trained");
     assert_eq!(of(&task, &plan(2)).differences_in(&first), ["model"]);
     write("model.safetensors", "weights");

@@ -1,6 +1,16 @@
 //! f32 matrix products over strided views: the `gemm` crate behind a safe face.
+//!
+//! An element of the product depends on its row of `a` and its column of `b` alone, to the last bit: not on how many other rows
+//! or columns there are (batch size), nor on the number of threads. gemm gives this as long as the inner dimension fits one of
+//! its blocks and its special paths for very small products are not taken; [`matmul`] sees to both.
 
 use gemm::Parallelism;
+
+/// Inner dimension of one call: gemm never splits one of up to 512.
+const INNER: usize = 512;
+
+/// gemm sums in another order when the product has at most this many elements, or a single row or column.
+const SMALL: usize = 256;
 
 /// A read-only view of a matrix.
 #[derive(Clone, Copy)]
@@ -58,17 +68,53 @@ pub fn matmul(c: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool, paralle
         n if parallel && n > 1 => Parallelism::Rayon(n),
         _ => Parallelism::None,
     };
-    // SAFETY: the constructors checked that every addressed element lies in its slice; `c` is borrowed exclusively and its
-    // rows do not overlap.
-    unsafe {
-        product(
-            (c.rows, c.cols, a.cols),
-            (c.data.as_mut_ptr(), c.stride, 1),
-            (a.data.as_ptr(), a.row_stride, a.col_stride),
-            (b.data.as_ptr(), b.row_stride, b.col_stride),
-            add,
-            parallelism,
-        );
+    if c.rows * c.cols <= SMALL || c.rows == 1 || c.cols == 1 {
+        return small(c, a, b, add);
+    }
+    for (i, start) in (0..a.cols.max(1)).step_by(INNER).enumerate() {
+        let inner = INNER.min(a.cols - start);
+        // SAFETY: the constructors checked that every addressed element lies in its slice; `c` is borrowed exclusively and
+        // its rows do not overlap.
+        unsafe {
+            product(
+                (c.rows, c.cols, inner),
+                (c.data.as_mut_ptr(), c.stride, 1),
+                (a.data.as_ptr().wrapping_add(start * a.col_stride), a.row_stride, a.col_stride),
+                (b.data.as_ptr().wrapping_add(start * b.row_stride), b.row_stride, b.col_stride),
+                add || i > 0,
+                parallelism,
+            );
+        }
+    }
+}
+
+/// A product too small for gemm's ordinary path, inside one that is large enough: zeros below and to the right.
+fn small(c: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool) {
+    let cols = c.cols.max(2);
+    let rows = c.rows.max(2).max(SMALL / cols + 1);
+    let inner = a.cols;
+    let mut wide_a = vec![0.0; rows * inner];
+    for i in 0..c.rows {
+        for k in 0..inner {
+            wide_a[i * inner + k] = a.data[i * a.row_stride + k * a.col_stride];
+        }
+    }
+    let mut wide_b = vec![0.0; inner * cols];
+    for k in 0..inner {
+        for j in 0..c.cols {
+            wide_b[k * cols + j] = b.data[k * b.row_stride + j * b.col_stride];
+        }
+    }
+    let mut wide_c = vec![0.0; rows * cols];
+    if add {
+        for i in 0..c.rows {
+            wide_c[i * cols..i * cols + c.cols].copy_from_slice(&c.data[i * c.stride..i * c.stride + c.cols]);
+        }
+    }
+    let (wa, wb) = (Matrix::new(&wide_a, rows, inner, inner), Matrix::new(&wide_b, inner, cols, cols));
+    matmul(MatrixMut::new(&mut wide_c, rows, cols, cols), wa, wb, add, false);
+    for i in 0..c.rows {
+        c.data[i * c.stride..i * c.stride + c.cols].copy_from_slice(&wide_c[i * cols..i * cols + c.cols]);
     }
 }
 
@@ -137,6 +183,29 @@ mod tests {
             for j in 0..8 {
                 let product: f32 = if j < 6 { (0..4).map(|k| a[i * 7 + k] * b[j * 9 + k]).sum() } else { 0.0 };
                 assert!((c[i * 8 + j] - 1.0 - product).abs() < 1e-5, "({i}, {j})");
+            }
+        }
+    }
+
+    #[test]
+    fn an_element_does_not_depend_on_the_other_rows_and_columns() {
+        for inner in [1usize, 3, 32, 128, 700, 1100] {
+            let a: Vec<f32> = (0..300 * inner).map(|i| (i as f32 * 0.37).sin()).collect();
+            let b: Vec<f32> = (0..300 * inner).map(|i| (i as f32 * 0.73).cos()).collect();
+            let product = |rows: usize, cols: usize, parallel: bool| {
+                let mut c = vec![0.25; rows * cols];
+                let (a, b) = (Matrix::new(&a, rows, inner, inner), Matrix::new(&b, cols, inner, inner).t());
+                matmul(MatrixMut::new(&mut c, rows, cols, cols), a, b, true, parallel);
+                c
+            };
+            let whole = product(300, 300, true);
+            for (rows, cols) in [(1, 1), (1, 300), (2, 7), (3, 90), (16, 16), (17, 16), (64, 64), (65, 130), (300, 1)] {
+                let part = product(rows, cols, false);
+                for i in 0..rows {
+                    for j in 0..cols {
+                        assert_eq!(part[i * cols + j], whole[i * 300 + j], "{rows}x{inner}x{cols} at ({i}, {j})");
+                    }
+                }
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Output projection fused with the log-probability of a given token and the entropy of the next-token distribution.
 //!
-//! The logits exist one block of the vocabulary at a time (online log-sum-exp, recomputed in the backward pass), unless they
-//! are few: never `[tokens, vocab]` for a large vocabulary.
+//! The logits exist one tile at a time, some rows by some of the vocabulary (online log-sum-exp, recomputed in the backward
+//! pass), unless they are few: never `[tokens, vocab]` for a large vocabulary. The tiles of the vocabulary are the same for any
+//! number of rows, so a token's result does not depend on the batch it is in.
 
 use crate::Result;
 use crate::nn::math::exp;
@@ -13,8 +14,18 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 use std::sync::Arc;
 
-/// Logits held at once, in elements (16 MiB).
-const BUDGET: usize = 1 << 22;
+/// How the logits are cut.
+#[derive(Clone, Copy)]
+struct Tiling {
+    /// Rows of a tile.
+    rows: usize,
+    /// Vocabulary entries of a tile.
+    vocab: usize,
+    /// Logits are kept for the backward pass when they are at most this many (and one tile wide).
+    keep: usize,
+}
+
+const TILING: Tiling = Tiling { rows: 512, vocab: 4096, keep: 1 << 22 };
 
 /// For each row of `x` `[rows, width]`: row 0 of the result is `log softmax(x W^T / temperature)[target]`, row 1 the entropy of
 /// that distribution in nats: `[2, rows]`. `weight` is `[vocab, width]`.
@@ -25,43 +36,47 @@ pub fn token_stats(
     targets: Vec<u32>,
     temperature: f32,
 ) -> Result<Value> {
-    token_stats_within(tape, x, weight, targets, temperature, BUDGET)
+    tiled(tape, x, weight, targets, temperature, TILING)
 }
 
-fn token_stats_within(
+fn tiled(
     tape: &Tape,
     x: &Value,
     weight: &Arc<Parameter>,
     targets: Vec<u32>,
     temperature: f32,
-    budget: usize,
+    tiling: Tiling,
 ) -> Result<Value> {
     let (rows, width) = x.tensor.dims2()?;
     if !tape.fuses(&x.tensor) {
         return composed(tape, x, weight, targets, temperature);
     }
     let (vocab, _) = weight.var.dims2()?;
-    let block = (budget / rows.max(1)).clamp(64.min(vocab), vocab);
-    let head = Head { rows, width, vocab, block, inverse_temperature: 1.0 / temperature };
-    let mut logits = vec![0.0; rows * block];
+    let keep = tape.recording() && vocab <= tiling.vocab && rows * vocab <= tiling.keep;
+    let tiling = if keep { Tiling { rows: rows.max(1), ..tiling } } else { tiling };
+    let head = Head { width, vocab, tile: tiling.vocab.min(vocab), inverse_temperature: 1.0 / temperature };
+    let mut logits = vec![0.0; tiling.rows.min(rows) * head.tile];
     let mut state = vec![Online::default(); rows];
     {
         let (x, w) = (read(&x.tensor)?, read(weight.var.as_tensor())?);
-        for first in (0..vocab).step_by(block) {
-            let n = head.logits(&mut logits, &x, &w, first);
-            state.par_iter_mut().zip(logits.par_chunks(n)).zip(&targets).for_each(|((state, logits), &target)| {
-                observe(state, logits, head.inverse_temperature);
-                if let Some(l) = (target as usize).checked_sub(first).and_then(|t| logits.get(t)) {
-                    state.target = l * head.inverse_temperature;
-                }
-            });
+        let chunks = state.chunks_mut(tiling.rows).zip(x.chunks(tiling.rows * width)).zip(targets.chunks(tiling.rows));
+        for ((state, x), targets) in chunks {
+            for first in (0..vocab).step_by(head.tile) {
+                let n = head.logits(&mut logits, x, &w, first);
+                state.par_iter_mut().zip(logits.par_chunks(n)).zip(targets).for_each(|((state, logits), &target)| {
+                    observe(state, logits, head.inverse_temperature);
+                    if let Some(l) = (target as usize).checked_sub(first).and_then(|t| logits.get(t)) {
+                        state.target = l * head.inverse_temperature;
+                    }
+                });
+            }
         }
     }
     let lse: Vec<f32> = state.iter().map(|s| s.top + s.total.ln()).collect();
     let mut y: Vec<f32> = state.iter().zip(&lse).map(|(s, lse)| s.target - lse).collect();
     y.extend(state.iter().zip(&lse).map(|(s, lse)| lse - s.weighted / s.total));
     let entropies = y[rows..].to_vec();
-    let kept = (block == vocab && tape.recording()).then_some(logits);
+    let kept = keep.then_some(logits);
     let (x_tensor, node, weight) = (x.tensor.clone(), x.node(), Arc::clone(weight));
     Ok(tape.record(from_vec(y, (2, rows))?, x.tracked() || weight.trainable(), move |grad, grads| {
         let dx = from_vec(vec![0.0; rows * width], (rows, width))?;
@@ -69,32 +84,40 @@ fn token_stats_within(
             let (g, x, w) = (read(&grad)?, read(&x_tensor)?, read(weight.var.as_tensor())?);
             let (g_logprob, g_entropy) = g.split_at(rows);
             let recompute = kept.is_none();
-            let mut logits = kept.unwrap_or_else(|| vec![0.0; rows * block]);
-            for first in (0..vocab).step_by(block) {
-                let n = if recompute { head.logits(&mut logits, &x, &w, first) } else { vocab };
-                logits.par_chunks_mut(n).take(rows).enumerate().for_each(|(i, logits)| {
-                    let row =
-                        RowGrad { lse: lse[i], entropy: entropies[i], logprob: g_logprob[i], weight: g_entropy[i] };
-                    logit_gradient(logits, row, head.inverse_temperature);
-                    if let Some(d) = (targets[i] as usize).checked_sub(first).and_then(|t| logits.get_mut(t)) {
-                        *d += g_logprob[i] * head.inverse_temperature;
-                    }
-                });
-                let d_logits = Matrix::new(&logits, rows, n, n);
-                let w_block = Matrix::new(&w[first * width..], n, width, width);
-                if node.is_some() {
-                    mutate(&dx, |dx| {
-                        matmul(MatrixMut::new(dx, rows, width, width), d_logits, w_block, first > 0, true);
-                    })?;
-                }
-                if weight.trainable() {
-                    weight.accumulate(|dw, filled| {
-                        if !filled && n < vocab {
-                            dw.fill(0.0);
+            let mut logits = kept.unwrap_or_else(|| vec![0.0; tiling.rows.min(rows) * head.tile]);
+            for start in (0..rows).step_by(tiling.rows) {
+                let count = tiling.rows.min(rows - start);
+                let x = &x[start * width..(start + count) * width];
+                let x_view = Matrix::new(x, count, width, width);
+                for first in (0..vocab).step_by(head.tile) {
+                    let n = if recompute { head.logits(&mut logits, x, &w, first) } else { vocab };
+                    logits.par_chunks_mut(n).take(count).enumerate().for_each(|(i, logits)| {
+                        let i = start + i;
+                        let row =
+                            RowGrad { lse: lse[i], entropy: entropies[i], logprob: g_logprob[i], weight: g_entropy[i] };
+                        logit_gradient(logits, row, head.inverse_temperature);
+                        if let Some(d) = (targets[i] as usize).checked_sub(first).and_then(|t| logits.get_mut(t)) {
+                            *d += g_logprob[i] * head.inverse_temperature;
                         }
-                        let dw = MatrixMut::new(&mut dw[first * width..], n, width, width);
-                        matmul(dw, d_logits.t(), Matrix::new(&x, rows, width, width), filled || n < vocab, true);
-                    })?;
+                    });
+                    let d_logits = Matrix::new(&logits, count, n, n);
+                    let w_tile = Matrix::new(&w[first * width..], n, width, width);
+                    if node.is_some() {
+                        mutate(&dx, |dx| {
+                            let dx = MatrixMut::new(&mut dx[start * width..], count, width, width);
+                            matmul(dx, d_logits, w_tile, first > 0, true);
+                        })?;
+                    }
+                    if weight.trainable() {
+                        weight.accumulate(|dw, filled| {
+                            // A first call that covers only part of the weight must leave the rest at zero.
+                            if !filled && n < vocab {
+                                dw.fill(0.0);
+                            }
+                            let dw = MatrixMut::new(&mut dw[first * width..], n, width, width);
+                            matmul(dw, d_logits.t(), x_view, filled || n < vocab, true);
+                        })?;
+                    }
                 }
             }
         }
@@ -102,21 +125,22 @@ fn token_stats_within(
     }))
 }
 
+#[derive(Clone, Copy)]
 struct Head {
-    rows: usize,
     width: usize,
     vocab: usize,
-    block: usize,
+    tile: usize,
     inverse_temperature: f32,
 }
 
 impl Head {
-    /// Logits of the vocabulary from `first` on, one block: `[rows, n]`; returns n.
+    /// Logits of the rows of `x` for one tile of the vocabulary, from `first` on: `[rows, n]`; returns n.
     fn logits(&self, logits: &mut [f32], x: &[f32], w: &[f32], first: usize) -> usize {
-        let n = self.block.min(self.vocab - first);
+        let n = self.tile.min(self.vocab - first);
+        let rows = x.len() / self.width;
         matmul(
-            MatrixMut::new(logits, self.rows, n, n),
-            Matrix::new(x, self.rows, self.width, self.width),
+            MatrixMut::new(logits, rows, n, n),
+            Matrix::new(x, rows, self.width, self.width),
             Matrix::new(&w[first * self.width..], n, self.width, self.width).t(),
             false,
             true,
@@ -195,9 +219,17 @@ mod tests {
     }
 
     #[test]
-    fn a_vocabulary_in_blocks_agrees_with_finite_differences() {
-        let shapes: &[&[usize]] = &[&[3, 4], &[150, 4]];
-        check::op(shapes, 1, |tape, v, p| token_stats_within(tape, &v[0], &p[0], vec![149, 63, 64], 1.3, 64 * 3));
+    fn tiles_of_rows_and_of_the_vocabulary_agree_with_finite_differences() {
+        let shapes: &[&[usize]] = &[&[5, 4], &[50, 4]];
+        let targets = vec![49, 15, 16, 0, 31];
+        for tiling in [
+            Tiling { rows: 2, vocab: 16, keep: 0 },
+            Tiling { rows: 5, vocab: 16, keep: 1000 },
+            Tiling { rows: 2, vocab: 50, keep: 0 },
+            Tiling { rows: 2, vocab: 64, keep: 1000 },
+        ] {
+            check::op(shapes, 1, |tape, v, p| tiled(tape, &v[0], &p[0], targets.clone(), 1.3, tiling));
+        }
     }
 
     #[test]

@@ -1,5 +1,17 @@
-//! (in progress)
+//! The jigsaw itself: grid, permutation, question, answer parser, reward. Pure: no tensors, no files.
 
+mod answer;
+mod cut;
+mod grid;
+mod pair;
+mod permutation;
+mod question;
 mod reward;
 
+pub use answer::{Fault, answer_block, check_format, letter, numbers, permutation_answer};
+pub use cut::{restore, shuffle};
+pub use grid::{Grid, MAX_TILES};
+pub use pair::{Direction, PairPuzzle};
+pub use permutation::Permutation;
+pub use question::{QuestionKind, Style, order_question, pair_question, respond};
 pub use reward::{PermutationRule, Reward, RewardConfig};

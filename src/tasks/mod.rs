@@ -1,8 +1,16 @@
 //! One [`Task`] gives the examples and scores the responses, for reward and for evaluation alike: they cannot disagree.
 
-use crate::Result;
+mod dataset;
+mod jigsaw;
+mod pair;
+
+pub use dataset::{DatasetTask, load};
+pub use jigsaw::JigsawScorer;
+pub use pair::PairScorer;
+
 use crate::data::Record;
 use crate::puzzle::{Reward, RewardConfig};
+use crate::{Error, Result};
 use image::RgbImage;
 
 /// What a response is worth. Reward and accuracy are both read from this.
@@ -10,7 +18,8 @@ use image::RgbImage;
 pub struct Score {
     /// Whole answer right.
     pub correct: bool,
-    /// Share of the answer's parts that are right, in [0, 1] (for a jigsaw: correctly placed tiles / tiles).
+    /// Share of the answer's parts that are right, in [0, 1] (for a jigsaw: correctly placed tiles / tiles); 0 unless
+    /// `parsed`.
     pub hits: f64,
     /// The same share counted in whatever could be read, valid or not (for a jigsaw: positions that name the right tile,
     /// in an answer of at most as many numbers as tiles). Equal to `hits` when `parsed`.
@@ -46,4 +55,25 @@ pub trait Task: Send + Sync {
     fn images(&self, i: usize) -> Result<Vec<RgbImage>>;
     /// Score a response to example `i`.
     fn score(&self, i: usize, response: &str) -> Score;
+}
+
+/// The rule for one example: its gold answer and how a response is compared with it.
+pub trait Scorer: Send + Sync {
+    /// Score a response.
+    fn score(&self, response: &str) -> Score;
+}
+
+/// The scorer that a record's `task` names, made from the record; an input error names the field that is wrong.
+pub fn scorer(record: &Record) -> Result<Box<dyn Scorer>> {
+    match record.task.as_str() {
+        "jigsaw" => Ok(Box::new(JigsawScorer::from_record(record)?)),
+        "jigsaw-pair" => Ok(Box::new(PairScorer::from_record(record)?)),
+        other => Err(Error::input(format!("field `task`: no scorer is named `{other}`; known: jigsaw, jigsaw-pair"))),
+    }
+}
+
+/// A field of the record's `meta`, or an input error that names it.
+fn meta<T: serde::de::DeserializeOwned>(record: &Record, field: &str) -> Result<T> {
+    let value = record.meta.get(field).ok_or_else(|| Error::input(format!("field `meta.{field}` is missing")))?;
+    serde_json::from_value(value.clone()).map_err(|e| Error::input(format!("field `meta.{field}`: {e}")))
 }

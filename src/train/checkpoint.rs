@@ -10,7 +10,7 @@ use super::guard::StallState;
 use super::metrics::LogSizes;
 use super::optimizer::AdamW;
 use super::policy::Policy;
-use super::sampler::Cursor;
+use crate::data::Cursor;
 use crate::{Error, Result, files};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where the loop stands: everything besides weights and moments that the next step depends on.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Optimizer steps made.
     pub step: usize,
@@ -30,6 +30,14 @@ pub struct State {
     pub log: LogSizes,
     /// How long reward variance and entropy have been near zero.
     pub stall: StallState,
+}
+
+impl Default for State {
+    /// Before the first step.
+    fn default() -> Self {
+        let cursor = Cursor { epoch: 0, position: 0 };
+        State { step: 0, round: 0, cursor, log: LogSizes::default(), stall: StallState::default() }
+    }
 }
 
 /// Written last: what the checkpoint holds.

@@ -1,10 +1,11 @@
-//! Greedy evaluation of the validation examples during training.
+//! Greedy evaluation of the validation examples during training, by the same engine as `jigsaw eval`.
 
 use super::metrics::{Metrics, Sample};
 use super::policy::{Codec, Policy};
 use crate::Result;
 use crate::config::EvalSettings;
-use crate::model::Sampling;
+use crate::eval::{Generated, Plan, evaluate_in_memory};
+use crate::model::{Completion, Sampling};
 use crate::tasks::Task;
 
 /// Accuracy, hits, format failures and length over the first `settings.samples` examples of `task`, and the first
@@ -16,40 +17,34 @@ pub fn evaluate(
     settings: &EvalSettings,
     step: usize,
 ) -> Result<(Metrics, Vec<Sample>)> {
-    let count = if settings.samples == 0 { task.len() } else { settings.samples.min(task.len()) };
+    let plan =
+        Plan { limit: (settings.samples > 0).then_some(settings.samples), samples: 1, batch: settings.batch_size };
     let sampling = Sampling::greedy(settings.max_new_tokens);
-    let (mut correct, mut hits, mut malformed, mut unparsed, mut tokens, mut truncated) =
-        (0.0, 0.0, 0.0, 0.0, 0.0, 0.0);
-    let mut samples = Vec::new();
-    for from in (0..count).step_by(settings.batch_size) {
-        let indices = from..(from + settings.batch_size).min(count);
-        let prompts = indices.clone().map(|i| codec.prompt(task, i)).collect::<Result<Vec<_>>>()?;
+    let read = |c: &Completion| -> Result<Generated> {
+        Ok(Generated { text: codec.decode(&c.ids)?, tokens: c.ids.len(), finished: c.finished })
+    };
+    let generate = |examples: std::ops::Range<usize>| {
+        let prompts = examples.map(|i| codec.prompt(task, i)).collect::<Result<Vec<_>>>()?;
         let groups = policy.generate(&prompts, 1, &sampling, codec.eos_ids(), codec.banned_ids())?;
-        for (i, completion) in indices.zip(groups.into_iter().flatten()) {
-            let response = codec.decode(&completion.ids)?;
-            let score = task.score(i, &response);
-            let flag = |holds: bool| f64::from(u8::from(holds));
-            correct += flag(score.correct);
-            hits += score.hits;
-            malformed += flag(!score.well_formed);
-            unparsed += flag(!score.parsed);
-            truncated += flag(!completion.finished);
-            tokens += completion.ids.len() as f64;
-            if samples.len() < settings.keep_responses {
-                let record = task.example(i)?;
-                let (id, answer) = (record.id.clone(), record.answer.clone());
-                samples.push(Sample { step, source: "eval", id, response, answer, reward: None, score });
-            }
-        }
-    }
-    let n = count.max(1) as f64;
+        groups.iter().map(|group| group.iter().map(read).collect()).collect()
+    };
+    let (summary, outcomes) = evaluate_in_memory(task, &plan, generate, |_| {})?;
+    let n = outcomes.len().max(1) as f64;
     let mut metrics = Metrics::default();
-    metrics.push("eval/accuracy", correct / n);
-    metrics.push("eval/hits", hits / n);
-    metrics.push("eval/format_failures", malformed / n);
-    metrics.push("eval/unparsed", unparsed / n);
-    metrics.push("eval/truncated", truncated / n);
-    metrics.push("eval/response_length", tokens / n);
-    metrics.push("eval/examples", count as f64);
+    metrics.push("eval/accuracy", summary.accuracy.value);
+    metrics.push("eval/accuracy_low", summary.accuracy.low);
+    metrics.push("eval/accuracy_high", summary.accuracy.high);
+    metrics.push("eval/hits", summary.hits.value);
+    metrics.push("eval/format_failures", 1.0 - summary.well_formed.value);
+    metrics.push("eval/unparsed", 1.0 - summary.parsed.value);
+    metrics.push("eval/truncated", summary.truncated as f64 / n);
+    metrics.push("eval/response_length", summary.mean_tokens);
+    metrics.push("eval/examples", summary.examples as f64);
+    let mut samples = Vec::new();
+    for outcome in outcomes.into_iter().take(settings.keep_responses) {
+        let answer = task.example(outcome.index)?.answer.clone();
+        let (id, response, score) = (outcome.id, outcome.response, outcome.score);
+        samples.push(Sample { step, source: "eval", id, response, answer, reward: None, score });
+    }
     Ok((metrics, samples))
 }

@@ -6,13 +6,13 @@
 pub mod checkpoint;
 mod evaluate;
 pub mod guard;
+pub mod launch;
 pub mod loss;
 pub mod metrics;
 pub mod optimizer;
 pub mod policy;
 mod rft;
 pub mod run;
-mod sampler;
 pub mod schedule;
 mod sft;
 mod tensorboard;

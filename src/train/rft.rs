@@ -181,7 +181,7 @@ fn collect(l: &mut Loop<'_>, plan: &Plan<'_>) -> Result<(Vec<Group>, usize)> {
     let (mut useful, mut equal): (Vec<Group>, Vec<Group>) = (Vec::new(), Vec::new());
     let mut drawn = 0;
     for draw in 0..=plan.grpo.dynamic_sampling as u64 {
-        let indices = l.sampler.take(wanted);
+        let indices = l.sampler.next_batch(wanted);
         drawn += indices.len();
         for group in roll_out(l, plan, &indices, draw)? {
             if plan.grpo.dynamic_sampling > 0 && group.std() == 0.0 { equal.push(group) } else { useful.push(group) }

@@ -12,7 +12,7 @@ use std::time::Instant;
 pub(super) fn round(l: &mut Loop<'_>) -> Result<()> {
     let started = Instant::now();
     let (job, settings) = (l.job, &l.job.config.train);
-    let indices = l.sampler.take(settings.batch_size * settings.accumulation);
+    let indices = l.sampler.next_batch(settings.batch_size * settings.accumulation);
     let mut ids = Vec::with_capacity(indices.len());
     let mut sequences = Vec::with_capacity(indices.len());
     for &i in &indices {

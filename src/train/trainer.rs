@@ -6,10 +6,10 @@ use super::metrics::{Log, Metrics, Sample};
 use super::optimizer::AdamW;
 use super::policy::{Codec, Policy, freeze, reference_sequence};
 use super::run::{Finished, Run};
-use super::sampler::Sampler;
 use super::schedule::learning_rate;
 use super::{rft, sft};
 use crate::config::{Config, Method};
+use crate::data::Sampler;
 use crate::tasks::Task;
 use crate::{Error, Result};
 use std::path::Path;
@@ -53,6 +53,8 @@ pub struct Job<'a> {
 pub enum Ended {
     /// All steps are made.
     Finished(Finished),
+    /// They were made by an earlier call; nothing was done.
+    Already(Finished),
     /// Stopped on request after this step, with a checkpoint.
     Stopped(usize),
 }
@@ -86,7 +88,7 @@ pub fn train(job: &Job<'_>, run: &Run, resume: Option<&Checkpoint>, progress: &m
     let mut l = Loop {
         job,
         optimizer,
-        sampler: Sampler::new(job.train.len(), config.train.seed, state.cursor),
+        sampler: Sampler::resume(job.train.len(), config.train.seed, state.cursor)?,
         total: config.total_steps(job.train.len()),
         log: Log::open(run.dir(), state.log, state.step)?,
         state,

@@ -50,6 +50,11 @@ impl Model {
         self
     }
 
+    /// Whether fused kernels are used where the device has them.
+    pub fn fused(&self) -> bool {
+        self.fused
+    }
+
     /// The architecture.
     pub fn config(&self) -> &Config {
         &self.config

@@ -1,0 +1,26 @@
+//! `jigsaw completions`: completion scripts for shells.
+
+use crate::{Error, Result};
+use std::io::{ErrorKind, Write};
+
+/// Print a completion script for a shell.
+///
+/// bash: jigsaw completions bash > ~/.local/share/bash-completion/completions/jigsaw
+#[derive(Debug, Clone, clap::Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
+}
+
+impl CompletionsArgs {
+    /// Print the script on stdout.
+    pub fn run(self) -> Result<()> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut super::command(), "jigsaw", &mut script);
+        match std::io::stdout().write_all(&script) {
+            Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::failed(format!("cannot write to stdout: {e}"))),
+            _ => Ok(()),
+        }
+    }
+}

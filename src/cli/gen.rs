@@ -1,0 +1,120 @@
+//! `jigsaw gen`: a dataset of puzzles from a folder of images.
+
+use crate::data::generate::{self, Settings, Shares};
+use crate::puzzle::{Grid, QuestionKind, Style};
+use crate::{Error, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::PathBuf;
+
+/// Make a dataset of jigsaw puzzles from a folder of images.
+///
+/// Each puzzle is a random crop of a photo, cut into a grid and shuffled. The answer gives, for each place of the original in
+/// reading order, the number of the tile that belongs there; tiles are numbered from 1 in reading order of the shuffled
+/// picture. The dataset is the same for the same seed and images, whatever the number of threads (RAYON_NUM_THREADS).
+///
+/// EXIF orientation is applied, grey becomes RGB, transparency is laid over white. Images that cannot be used (damaged, CMYK,
+/// more than 8 bits a channel, animated, tiny, enormous) are skipped and named, with the reason, on stderr. Files of the same
+/// content count as one photo; a photo with tiles that look the same (plain background) is left out.
+#[derive(Debug, Clone, clap::Args)]
+pub struct GenArgs {
+    /// Folder of JPEG, PNG or WebP images; folders below it are searched too
+    #[arg(long, value_name = "DIR", default_value = "data/photos")]
+    images: PathBuf,
+    /// Directory to write the dataset to: train/, validation/, test/, manifest.json
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Rows x columns
+    #[arg(long, value_name = "RxC", default_value = "3x3")]
+    grid: Grid,
+    /// Side of a tile in pixels; a multiple of 28 puts the seams between visual tokens
+    #[arg(long, value_name = "PIXELS", default_value_t = generate::TOKEN_PIXELS)]
+    tile: u32,
+    /// Allow a tile size that is no multiple of 28
+    #[arg(long)]
+    tile_any: bool,
+    /// Number of puzzles, all splits together
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    count: usize,
+    /// Form of the response: the bare answer, or reasoning first
+    #[arg(long, value_enum, default_value_t = Style::Direct)]
+    style: Style,
+    /// What to ask: the order of the tiles, or the relation of two of them (lettered choices)
+    #[arg(long, value_enum, default_value_t = QuestionKind::Order)]
+    question: QuestionKind,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    seed: u64,
+    /// What the splits are divided by
+    #[arg(long, value_enum, default_value_t = SplitBy::Image)]
+    split_by: SplitBy,
+    /// Shares of train, validation and test
+    #[arg(long, value_name = "A,B,C", default_value = "0.8,0.1,0.1")]
+    split: Shares,
+    /// Use only the first N image files, sorted by name
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Refuse (exit code 2) instead of skipping image files that cannot be used
+    #[arg(long)]
+    strict: bool,
+    /// Also write preview.png: the first N puzzles, shuffled beside restored from the answer
+    #[arg(long, value_name = "N")]
+    preview: Option<usize>,
+    /// Replace a dataset that is already in the output directory
+    #[arg(long)]
+    overwrite: bool,
+}
+
+/// How examples are divided over the splits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum SplitBy {
+    /// By source image: all puzzles of a photo are in one split
+    Image,
+}
+
+impl GenArgs {
+    /// Make the dataset and say what was made.
+    pub fn run(self) -> Result<()> {
+        if self.preview == Some(0) {
+            return Err(Error::input("preview 0: ask for at least one puzzle, or leave --preview away"));
+        }
+        let SplitBy::Image = self.split_by;
+        let settings = Settings {
+            images: self.images,
+            grid: self.grid,
+            tile: self.tile,
+            tile_any: self.tile_any,
+            count: self.count,
+            style: self.style,
+            question: self.question,
+            seed: self.seed,
+            split: self.split,
+            limit: self.limit,
+            strict: self.strict,
+        };
+        // Hidden by itself when stderr is not a terminal.
+        let bar = ProgressBar::new(settings.count as u64);
+        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} puzzles, {per_sec}, {eta} left") {
+            bar.set_style(style);
+        }
+        let made = generate::generate(&settings, &self.out, self.overwrite, &|| bar.inc(1));
+        bar.finish_and_clear();
+        let manifest = made?;
+        for skipped in &manifest.skipped {
+            eprintln!("skipped {}: {}", skipped.file, skipped.reason);
+        }
+        for file in &manifest.left_out {
+            eprintln!("left out {}: {}", file.file, file.reason);
+        }
+        let mut splits = Vec::new();
+        for name in generate::SPLITS {
+            if let Some(split) = manifest.splits.get(name) {
+                splits.push(format!("{name} {} from {} images", split.records, split.sources));
+            }
+        }
+        println!("{}: {}", self.out.display(), splits.join(", "));
+        if let Some(count) = self.preview {
+            println!("{}", generate::write_preview(&self.out, &manifest, count)?.display());
+        }
+        Ok(())
+    }
+}

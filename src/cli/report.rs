@@ -1,0 +1,33 @@
+//! `jigsaw report`: runs and evaluations as one HTML page.
+
+use crate::Result;
+use crate::report;
+use std::path::PathBuf;
+
+/// Make one HTML page from training runs and evaluations.
+///
+/// The page needs no network: curves, results with 95 % intervals, paired differences, puzzles with the models' answers
+/// drawn in, and settings are all inside. A directory that is no run itself is searched for runs two levels deep. Runs
+/// that are still going on are shown as far as they have come.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ReportArgs {
+    /// Directories of training runs and evaluations, or directories that hold some
+    #[arg(value_name = "RUN", required = true)]
+    runs: Vec<PathBuf>,
+    /// Heading of the page
+    #[arg(long, value_name = "TEXT", default_value = "jigsaw report")]
+    title: String,
+    /// File to write
+    #[arg(long, value_name = "FILE.html", default_value = "report.html")]
+    out: PathBuf,
+}
+
+impl ReportArgs {
+    /// Write the page and say where it is.
+    pub fn run(self) -> Result<()> {
+        let written = report::write(&self.runs, &self.title, &self.out)?;
+        eprintln!("{} training runs, {} evaluations", written.runs, written.evaluations);
+        println!("{}", self.out.display());
+        Ok(())
+    }
+}

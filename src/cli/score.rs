@@ -1,0 +1,103 @@
+//! `jigsaw score`: how likely a model finds given responses.
+
+use crate::eval::{missing_responses, score_responses};
+use crate::model::Processor;
+use crate::model::qwen2_5_vl::Model;
+use crate::{Error, Result, files, tasks};
+use candle_core::Device;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+/// Ids listed in a message.
+const NAMED: usize = 5;
+
+/// Log-probability and perplexity of the dataset's own responses under a model.
+///
+/// Teacher-forced, in f32, at temperature 1. Writes one line for each record: {"id", "token_ids", "logprobs", "ppl"}, over
+/// the tokens of its assistant response and the closing <|im_end|>, given its prompt.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ScoreArgs {
+    /// Checkpoint directory
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Dataset directory
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Split of the dataset
+    #[arg(long, value_name = "NAME", default_value = "test")]
+    split: String,
+    /// Records scored at a time; changes speed and memory only
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    batch: usize,
+    /// File to write; it appears when all records are scored
+    #[arg(long, value_name = "FILE.jsonl")]
+    out: PathBuf,
+}
+
+impl ScoreArgs {
+    /// Score, write the file, print the mean.
+    pub fn run(self) -> Result<()> {
+        if self.batch == 0 {
+            return Err(Error::input("--batch 0: must be at least 1"));
+        }
+        let task = tasks::load(&self.data, &self.split)?;
+        let missing = missing_responses(task.as_ref())?;
+        if !missing.is_empty() {
+            let more = if missing.len() > NAMED { ", ..." } else { "" };
+            return Err(Error::input(format!(
+                "{} of {} records of {} ({}) have no assistant response to score: {}{more}; give them one or leave them out",
+                missing.len(),
+                task.len(),
+                self.data.display(),
+                self.split,
+                missing[..missing.len().min(NAMED)].join(", ")
+            )));
+        }
+        if let Some(parent) = self.out.parent().filter(|p| !p.as_os_str().is_empty()) {
+            files::create_dir(parent)?;
+        }
+        let processor = Processor::from_dir(&self.model)?;
+        let model = Model::load(&self.model, &Device::cuda_if_available(0)?)?;
+        let bar = ProgressBar::new(task.len() as u64);
+        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} records, {eta} left") {
+            bar.set_style(style);
+        }
+        let (mut nats, mut tokens) = (0.0, 0);
+        let mut failure = None;
+        let written = files::write_atomic_with(&self.out, |file| {
+            let mut out = BufWriter::new(file);
+            for start in (0..task.len()).step_by(self.batch) {
+                let examples = start..(start + self.batch).min(task.len());
+                let scores = match score_responses(&model, &processor, task.as_ref(), examples.clone()) {
+                    Ok(scores) => scores,
+                    Err(e) => {
+                        failure = Some(e);
+                        return Err(std::io::Error::other("scoring failed"));
+                    }
+                };
+                for score in scores {
+                    nats -= score.logprobs.iter().map(|&p| f64::from(p)).sum::<f64>();
+                    tokens += score.token_ids.len();
+                    serde_json::to_writer(&mut out, &score)?;
+                    out.write_all(b"\n")?;
+                }
+                bar.set_position(examples.end as u64);
+            }
+            out.flush()
+        });
+        bar.finish_and_clear();
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        written?;
+        let per_token = nats / tokens.max(1) as f64;
+        println!(
+            "{} records, {tokens} response tokens, {per_token:.4} nats a token, perplexity {:.4}",
+            task.len(),
+            per_token.exp()
+        );
+        println!("{}", self.out.display());
+        Ok(())
+    }
+}

@@ -1,0 +1,230 @@
+//! `jigsaw train`: one training run.
+
+use crate::config::{Config, Method};
+use crate::train::launch::{Launch, launch};
+use crate::train::metrics::Metrics;
+use crate::train::run::Finished;
+use crate::train::{Ended, Progress};
+use crate::{Error, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Train a model: supervised (sft) or by reinforcement (rft, GRPO).
+///
+/// The run directory explains itself: the resolved configuration, the command, hashes of model and data, metrics.jsonl (one
+/// line a step), TensorBoard events, samples of responses, checkpoints, and in the end the trained model. A run that was
+/// stopped or killed goes on when the same command is given again, to the same weights, byte for byte on a CPU.
+///
+/// SIGINT (Ctrl-C) and SIGTERM finish the step, save and exit (130, 143); a second one ends the process at once.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Examples:
+  jigsaw train --method sft --model MODEL --data runs/puzzles --out runs/sft
+  jigsaw train --model runs/sft/model --data runs/puzzles --config configs/rft.toml --set train.lr=1e-5 --out runs/rft
+  jigsaw train --method rft --print-config        every setting with its default")]
+pub struct TrainArgs {
+    /// How to train; may also stand in the configuration as train.method
+    #[arg(long, value_enum)]
+    method: Option<Method>,
+    /// Model directory to start from (Hugging Face form)
+    #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
+    model: Option<PathBuf>,
+    /// Dataset directory, as `jigsaw gen` makes it
+    #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
+    data: Option<PathBuf>,
+    /// Settings (TOML); see configs/
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One setting, over the file: section.key=value; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Run directory: a new one, or one to go on with
+    #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
+    out: Option<PathBuf>,
+    /// Where to compute: cpu, cuda, cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: String,
+    /// Print the resolved settings and exit
+    #[arg(long)]
+    print_config: bool,
+}
+
+impl TrainArgs {
+    /// Train; the code is 130 or 143 when a signal ended the run early.
+    pub fn run(self) -> Result<ExitCode> {
+        let config = Config::resolve(self.method, self.config.as_deref(), &self.sets)?;
+        if self.print_config {
+            return print(&config.to_toml()?).map(|()| ExitCode::SUCCESS);
+        }
+        let missing = |flag: &str| Error::input(format!("{flag} is missing"));
+        let task = Launch {
+            config,
+            model: self.model.ok_or_else(|| missing("--model"))?,
+            data: self.data.ok_or_else(|| missing("--data"))?,
+            out: self.out.ok_or_else(|| missing("--out"))?,
+            device: super::device(&self.device)?,
+            command: std::env::args().collect(),
+        };
+        let signals = Signals::listen()?;
+        let mut progress = Terminal::new();
+        let ended = launch(&task, &signals.stop, &mut progress);
+        progress.close();
+        match ended? {
+            Ended::Finished(finished) => {
+                print(&format!("{}\n{}\n", describe(&finished), task.out.join("model").display()))?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Ended::Already(finished) => {
+                let out = task.out.display();
+                print(&format!("{out} is finished already: {}\n{out}/model\n", describe(&finished)))?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Ended::Stopped(step) => {
+                progress.note(&format!("stopped after step {step}, saved; the same command goes on from there"));
+                Ok(ExitCode::from(signals.exit_code()))
+            }
+        }
+    }
+}
+
+fn describe(finished: &Finished) -> String {
+    let number = |name: &str| finished.metrics.get(name).and_then(serde_json::Value::as_f64);
+    let mut text = format!("{} steps", finished.step);
+    if let (Some(accuracy), Some(hits), Some(n)) =
+        (number("eval/accuracy"), number("eval/hits"), number("eval/examples"))
+    {
+        text += &format!(
+            ": {:.1} % of {n} validation examples right, {:.1} % of their parts",
+            100.0 * accuracy,
+            100.0 * hits
+        );
+    }
+    text
+}
+
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::failed(format!("cannot write to stdout: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The first SIGINT or SIGTERM raises a flag, the second ends the process.
+struct Signals {
+    stop: Arc<AtomicBool>,
+    terminated: Arc<AtomicBool>,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals> {
+        let signals = Signals { stop: Arc::default(), terminated: Arc::default() };
+        let register = || -> std::io::Result<()> {
+            for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
+                // In this order: the shutdown looks at the flag as it was before this signal.
+                flag::register_conditional_shutdown(signal, code, signals.stop.clone())?;
+                flag::register(signal, signals.stop.clone())?;
+            }
+            flag::register(SIGTERM, signals.terminated.clone())?;
+            Ok(())
+        };
+        register().map_err(|e| Error::failed(format!("cannot listen for signals: {e}")))?;
+        Ok(signals)
+    }
+
+    fn exit_code(&self) -> u8 {
+        if self.terminated.load(Ordering::SeqCst) { 143 } else { 130 }
+    }
+}
+
+/// A bar on a terminal; anywhere else a line now and then, all on stderr.
+struct Terminal {
+    bar: Option<ProgressBar>,
+    total: usize,
+    last: Option<Instant>,
+}
+
+/// Between two plain lines.
+const QUIET: Duration = Duration::from_secs(5);
+
+impl Terminal {
+    fn new() -> Terminal {
+        Terminal { bar: None, total: 0, last: None }
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| {
+                let _ = writeln!(std::io::stderr(), "{text}");
+            }),
+            None => {
+                let _ = writeln!(std::io::stderr(), "{text}");
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for Terminal {
+    fn start(&mut self, step: usize, total: usize) {
+        self.total = total;
+        if std::io::stderr().is_terminal() {
+            let bar = ProgressBar::new(total as u64).with_position(step as u64);
+            if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg} [{elapsed} + {eta}]") {
+                bar.set_style(style);
+            }
+            bar.reset_eta();
+            self.bar = Some(bar);
+        }
+    }
+
+    fn step(&mut self, step: usize, metrics: &Metrics) {
+        let number = |name: &str| metrics.get(name).unwrap_or(f64::NAN);
+        let mut text = format!("loss {:.4}", number("loss"));
+        if let Some(reward) = metrics.get("reward") {
+            text += &format!(
+                " reward {reward:.3} entropy {:.2} length {:.0}",
+                number("entropy"),
+                number("response_length")
+            );
+        }
+        text += &format!(" {:.0} tokens/s", number("tokens_per_second"));
+        if let Some(bar) = &self.bar {
+            bar.set_message(text);
+            bar.set_position(step as u64);
+        } else if step == self.total || self.last.is_none_or(|last| last.elapsed() >= QUIET) {
+            self.last = Some(Instant::now());
+            self.line(&format!("step {step}/{}: {text}", self.total));
+        }
+    }
+
+    fn evaluation(&mut self, step: usize, metrics: &Metrics) {
+        let percent = |name: &str| 100.0 * metrics.get(name).unwrap_or(f64::NAN);
+        self.line(&format!(
+            "step {step}/{}: validation {:.1} % right [{:.1}, {:.1}], {:.1} % of parts, {:.1} % format failures",
+            self.total,
+            percent("eval/accuracy"),
+            percent("eval/accuracy_low"),
+            percent("eval/accuracy_high"),
+            percent("eval/hits"),
+            percent("eval/format_failures"),
+        ));
+    }
+
+    fn note(&mut self, text: &str) {
+        self.line(&format!("note: {text}"));
+    }
+}

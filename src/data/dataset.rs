@@ -1,0 +1,185 @@
+//! Reads a dataset directory. Everything is checked when it is opened, so that no error surfaces hours into a run.
+
+use super::manifest::{MANIFEST, Manifest};
+use super::{IMAGE_PLACEHOLDER, METADATA, Record, source};
+use crate::{Error, Result, files};
+use image::RgbImage;
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+
+/// One split of a dataset: its records in memory, its images on disk.
+#[derive(Debug)]
+pub struct Dataset {
+    root: PathBuf,
+    manifest: Manifest,
+    records: Vec<Record>,
+}
+
+impl Dataset {
+    /// Open `dir/split`, or `dir` itself if it holds `metadata.jsonl`. An input error names file, line and field of what is
+    /// wrong: no manifest (unfinished), fewer records than it says, an id twice, a missing image, images that do not match
+    /// the placeholders, an unknown role.
+    pub fn open(dir: &Path, split: &str) -> Result<Self> {
+        let (root, manifest) = locate(dir, split)?;
+        let path = root.join(METADATA);
+        let text = files::read_text(&path)?;
+        let mut records = Vec::new();
+        let mut lines: HashMap<String, usize> = HashMap::new();
+        for (i, line) in text.lines().enumerate() {
+            let place = || format!("{}:{}", path.display(), i + 1);
+            let record: Record = serde_json::from_str(line).map_err(|e| Error::input(format!("{}: {e}", place())))?;
+            check(&record, &root).map_err(|e| e.context(place()))?;
+            if let Some(first) = lines.insert(record.id.clone(), i + 1) {
+                return Err(Error::input(format!(
+                    "{}: field `id`: `{}` is already the id of line {first}",
+                    place(),
+                    record.id
+                )));
+            }
+            records.push(record);
+        }
+        if records.is_empty() {
+            return Err(Error::input(format!("{} holds no records", path.display())));
+        }
+        let split = root.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        if let Some(expected) = manifest.splits.get(&split).map(|s| s.records)
+            && expected != records.len()
+        {
+            return Err(Error::input(format!(
+                "{} holds {} records, but the dataset's {MANIFEST} says {expected}: the file was changed or cut off",
+                path.display(),
+                records.len()
+            )));
+        }
+        Ok(Dataset { root, manifest, records })
+    }
+
+    /// The records in file order.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Never true: a dataset without records does not open.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The dataset's manifest (that of all its splits).
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The directory that record paths are relative to.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// `file:line` of record `i`, for messages.
+    pub fn place(&self, i: usize) -> String {
+        format!("{}:{}", self.root.join(METADATA).display(), i + 1)
+    }
+
+    /// Decode the images of a record, in the order of its placeholders.
+    pub fn load_images(&self, record: &Record) -> Result<Vec<RgbImage>> {
+        let load = |name: &String| {
+            let path = self.root.join(name);
+            let bytes = files::read(&path)?;
+            source::decode(&bytes).map_err(|reason| {
+                Error::input(format!("{} (image of record `{}`): {reason}", path.display(), record.id))
+            })
+        };
+        record.images.iter().map(load).collect()
+    }
+}
+
+/// The directory that holds the split's `metadata.jsonl`, and the manifest that covers it.
+fn locate(dir: &Path, split: &str) -> Result<(PathBuf, Manifest)> {
+    if !dir.is_dir() {
+        return Err(Error::input(format!("no dataset at {}: there is no such directory", dir.display())));
+    }
+    let unfinished = || {
+        Error::input(format!(
+            "{} has no {MANIFEST}: the dataset is unfinished, its making was interrupted or is under way; make it again \
+             (`jigsaw gen ... --overwrite`)",
+            dir.display()
+        ))
+    };
+    if dir.join(METADATA).is_file() {
+        let absolute = dir.canonicalize().map_err(|e| Error::input(format!("cannot read {}: {e}", dir.display())))?;
+        let here = dir.join(MANIFEST);
+        if here.is_file() {
+            return Ok((dir.to_owned(), files::read_json(&here)?));
+        }
+        let above = absolute.parent().map(|p| p.join(MANIFEST)).filter(|p| p.is_file()).ok_or_else(unfinished)?;
+        let manifest: Manifest = files::read_json(&above)?;
+        let name = absolute.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        if name != split && manifest.splits.contains_key(&name) {
+            return Err(Error::input(format!(
+                "{} is the split `{name}`, but `{split}` was asked for; give the directory above it, or ask for `{name}`",
+                dir.display()
+            )));
+        }
+        return Ok((absolute, manifest));
+    }
+    let manifest = dir.join(MANIFEST);
+    let root = dir.join(split);
+    if !manifest.is_file() {
+        return Err(if root.is_dir() {
+            unfinished()
+        } else {
+            Error::input(format!("no dataset at {}: neither {MANIFEST} nor {METADATA} is there", dir.display()))
+        });
+    }
+    let manifest: Manifest = files::read_json(&manifest)?;
+    if !root.join(METADATA).is_file() {
+        let known: Vec<&str> = manifest.splits.keys().map(String::as_str).collect();
+        return Err(Error::input(format!(
+            "the dataset {} has no split `{split}`; it has: {}",
+            dir.display(),
+            known.join(", ")
+        )));
+    }
+    Ok((root, manifest))
+}
+
+fn check(record: &Record, root: &Path) -> Result<()> {
+    let bad = |message: String| Err(Error::input(message));
+    if record.id.is_empty() {
+        return bad("field `id` is empty".into());
+    }
+    for (i, message) in record.messages.iter().enumerate() {
+        if !["system", "user", "assistant"].contains(&message.role.as_str()) {
+            return bad(format!(
+                "field `messages[{i}].role`: `{}` is not one of system, user, assistant",
+                message.role
+            ));
+        }
+    }
+    if record.prompt().is_empty() {
+        return bad("field `messages` holds no prompt".into());
+    }
+    let placeholders: usize = record.prompt().iter().map(|m| m.content.matches(IMAGE_PLACEHOLDER).count()).sum();
+    if placeholders != record.images.len() {
+        return bad(format!(
+            "field `images` names {}, but the prompt has {placeholders} `{IMAGE_PLACEHOLDER}` placeholder(s)",
+            record.images.len()
+        ));
+    }
+    if record.images.first().is_some_and(|first| *first != record.file_name) {
+        return bad(format!("field `file_name`: `{}` is not the first of `images`", record.file_name));
+    }
+    for name in &record.images {
+        if !Path::new(name).components().all(|c| matches!(c, Component::Normal(_))) {
+            return bad(format!("field `images`: `{name}` is not a path inside the dataset"));
+        }
+        if !root.join(name).is_file() {
+            return bad(format!("field `images`: there is no file {}", root.join(name).display()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,300 @@
+//! Makes a dataset of puzzles from a folder of images.
+//!
+//! - A puzzle is a function of (seed, source image, its how-manieth puzzle of that image): not of the number of threads, nor
+//!   of which other images lie in the folder.
+//! - The split goes by source image. A photo's side follows from its content alone (and the shares), so datasets made from one
+//!   folder with other seeds, grids or questions never put one's training photo into another's test set.
+//! - Each photo is decoded once and gives all its puzzles then; the pixels in memory are bounded.
+
+mod font;
+mod make;
+mod preview;
+mod select;
+mod shares;
+
+pub use preview::write_preview;
+pub use shares::{SPLITS, Shares};
+
+use super::source::{self, PixelBudget};
+use super::{Attribution, DatasetWriter, Manifest, Skipped};
+use crate::puzzle::{Grid, QuestionKind, Style};
+use crate::{Error, Result};
+use make::{Made, Maker, Refusal};
+use rayon::prelude::*;
+use select::Photo;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+/// A visual token of Qwen2.5-VL covers this many pixels each way; tiles of a multiple of it have seams between tokens.
+pub const TOKEN_PIXELS: u32 = 28;
+/// Largest side of a puzzle, in pixels.
+pub const MAX_SIDE: u32 = 4096;
+
+/// Why a good photo gives no puzzles.
+const PLAIN: &str = "too plain for this grid: tiles of it look the same";
+
+/// What to make.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Folder of source images.
+    pub images: PathBuf,
+    /// Rows and columns.
+    pub grid: Grid,
+    /// Side of a tile in pixels.
+    pub tile: u32,
+    /// Allow tiles that are no multiple of [`TOKEN_PIXELS`].
+    pub tile_any: bool,
+    /// Number of puzzles over all splits.
+    pub count: usize,
+    /// Form of the response asked for.
+    pub style: Style,
+    /// What is asked.
+    pub question: QuestionKind,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Shares of train, validation and test.
+    pub split: Shares,
+    /// Use only the first so many image files, sorted by name.
+    pub limit: Option<usize>,
+    /// Refuse the folder if any image met cannot be used, instead of leaving it out.
+    pub strict: bool,
+}
+
+impl Settings {
+    /// Refuse contradictions before any work.
+    fn check(&self, out: &Path) -> Result<()> {
+        let side = self.tile.saturating_mul(self.grid.rows().max(self.grid.cols()) as u32);
+        if self.tile == 0 || (!self.tile_any && !self.tile.is_multiple_of(TOKEN_PIXELS)) {
+            return Err(Error::input(format!(
+                "tile {}: must be a positive multiple of {TOKEN_PIXELS}, so that seams fall between visual tokens \
+                 (--tile-any allows other sizes)",
+                self.tile
+            )));
+        }
+        if side > MAX_SIDE {
+            return Err(Error::input(format!(
+                "tile {} in a {} grid makes puzzles with a side of {side} pixels; at most {MAX_SIDE} are made",
+                self.tile, self.grid
+            )));
+        }
+        if self.count == 0 {
+            return Err(Error::input("count 0: ask for at least one puzzle"));
+        }
+        if self.limit == Some(0) {
+            return Err(Error::input("limit 0: leaves no image to use"));
+        }
+        if let (Ok(images), Some(out)) = (self.images.canonicalize(), existing_ancestor(out))
+            && out.starts_with(&images)
+        {
+            return Err(Error::input(format!(
+                "the output would lie inside the images folder {}, where the next run would read it; choose another place",
+                self.images.display()
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The nearest directory above `path`, or `path`, that exists; absolute.
+fn existing_ancestor(path: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(path).ok()?;
+    absolute.ancestors().find_map(|p| p.canonicalize().ok())
+}
+
+/// Make the dataset in `out` (see [`DatasetWriter::create`] for `overwrite`). `on_puzzle` is called for each puzzle written,
+/// from any thread. An interrupted call leaves a directory without a manifest, which no reader accepts.
+pub fn generate(settings: &Settings, out: &Path, overwrite: bool, on_puzzle: &(dyn Fn() + Sync)) -> Result<Manifest> {
+    settings.check(out)?;
+    let wanted = settings.split.apportion(settings.count)?;
+    let (mut files, unread) = source::walk(&settings.images)?;
+    files.truncate(settings.limit.unwrap_or(usize::MAX));
+    if files.is_empty() {
+        return Err(Error::input(format!(
+            "no JPEG, PNG or WebP file in {} or below it; name another folder with --images",
+            settings.images.display()
+        )));
+    }
+    let attribution = source::attribution(&settings.images)?;
+    let mut writer = None;
+    let mut refused = Refused::default();
+    loop {
+        let files = files.iter().filter(|f| !refused.names(&f.name)).cloned().collect();
+        let selection = select::select(files, &wanted, settings);
+        let mut skipped = [unread.as_slice(), &selection.skipped, &refused.skipped].concat();
+        refuse_if_strict(settings, &skipped)?;
+        if let Some(side) = (0..SPLITS.len()).find(|&s| wanted[s] > 0 && selection.photos[s].is_empty()) {
+            skipped.extend(refused.left_out);
+            return Err(too_few_photos(settings, &wanted, SPLITS[side], &selection.photos, &skipped));
+        }
+        let writer_ref = match &mut writer {
+            Some(writer) => writer,
+            none => none.insert(DatasetWriter::create(out, overwrite)?),
+        };
+        let Some(used) = write_splits(settings, &wanted, &selection.photos, writer_ref, &mut refused, on_puzzle)?
+        else {
+            continue; // a split lost its last photo: divide what is left anew
+        };
+        let mut skipped = [unread, selection.skipped, refused.skipped].concat();
+        let mut left_out = [selection.duplicates, refused.left_out].concat();
+        skipped.sort_by(|a, b| a.file.cmp(&b.file));
+        left_out.sort_by(|a, b| a.file.cmp(&b.file));
+        let (licences, attribution) = attribution.map(|table| credits(&table, used)).unwrap_or_default();
+        let about = Manifest {
+            tool: String::new(),
+            version: String::new(),
+            sha256: String::new(),
+            splits: BTreeMap::new(),
+            settings: serde_json::to_value(settings).map_err(|e| Error::failed(format!("settings: {e}")))?,
+            licences,
+            attribution,
+            skipped,
+            left_out,
+        };
+        return match writer {
+            Some(writer) => writer.finish(about),
+            None => Err(Error::failed("the dataset was never begun")),
+        };
+    }
+}
+
+/// Photos that were selected and then gave no puzzles.
+#[derive(Default)]
+struct Refused {
+    skipped: Vec<Skipped>,
+    left_out: Vec<Skipped>,
+}
+
+impl Refused {
+    fn names(&self, file: &str) -> bool {
+        self.skipped.iter().chain(&self.left_out).any(|s| s.file == file)
+    }
+}
+
+/// Make and write the puzzles of every split; the names of the photos used, or `None` if the photos of a split gave out.
+fn write_splits(
+    settings: &Settings,
+    wanted: &[usize; 3],
+    photos: &[Vec<Photo>; 3],
+    writer: &mut DatasetWriter,
+    refused: &mut Refused,
+    on_puzzle: &(dyn Fn() + Sync),
+) -> Result<Option<BTreeSet<String>>> {
+    let budget = PixelBudget::default();
+    let mut used = BTreeSet::new();
+    for (side, split) in SPLITS.into_iter().enumerate().filter(|(side, _)| wanted[*side] > 0) {
+        let photos = &photos[side];
+        writer.create_split(split)?;
+        let maker = Maker { settings, split, writer: &*writer, budget: &budget, on_puzzle };
+        let Some(made) = fill(&maker, photos, wanted[side], refused)? else { return Ok(None) };
+        used.extend(made.iter().map(|m| photos[m.photo].name.clone()));
+        let record =
+            |(slot, m): (usize, &Made)| (make::record(settings, split, slot, &photos[m.photo], m), vec![m.digest]);
+        writer.write_records(split, made.iter().enumerate().map(record))?;
+    }
+    Ok(Some(used))
+}
+
+/// Make `count` puzzles from `photos`, each in turn giving one until there are enough. A photo that turns out not to decode
+/// is refused and its puzzles are made from the others; `None` if none is left. The result is in the order of the puzzles'
+/// numbers.
+fn fill(maker: &Maker, photos: &[Photo], count: usize, refused: &mut Refused) -> Result<Option<Vec<Made>>> {
+    let mut alive: Vec<usize> = (0..photos.len()).collect();
+    let mut given = vec![0u64; photos.len()];
+    let mut missing: Vec<usize> = (0..count).collect();
+    let mut made: Vec<Option<Made>> = (0..count).map(|_| None).collect();
+    while !missing.is_empty() {
+        if alive.is_empty() {
+            return Ok(None);
+        }
+        let mut jobs: Vec<(usize, Vec<(usize, u64)>)> = alive.iter().map(|&photo| (photo, Vec::new())).collect();
+        let turns = jobs.len();
+        for (turn, slot) in missing.drain(..).enumerate() {
+            let (photo, slots) = &mut jobs[turn % turns];
+            slots.push((slot, given[*photo]));
+            given[*photo] += 1;
+        }
+        jobs.retain(|(_, slots)| !slots.is_empty());
+        let results: Vec<Result<Result<Vec<Made>, Refusal>>> =
+            jobs.par_iter().map(|(photo, slots)| maker.make(*photo, &photos[*photo], slots)).collect();
+        for ((photo, slots), result) in jobs.into_iter().zip(results) {
+            match result? {
+                Ok(puzzles) => {
+                    for ((slot, _), puzzle) in slots.into_iter().zip(puzzles) {
+                        made[slot] = Some(puzzle);
+                    }
+                }
+                Err(refusal) => {
+                    let file = photos[photo].name.clone();
+                    match refusal {
+                        Refusal::Unusable(reason) => refused.skipped.push(Skipped { file, reason }),
+                        Refusal::Plain => refused.left_out.push(Skipped { file, reason: PLAIN.into() }),
+                    }
+                    alive.retain(|&p| p != photo);
+                    missing.extend(slots.into_iter().map(|(slot, _)| slot));
+                }
+            }
+        }
+        refuse_if_strict(maker.settings, &refused.skipped)?;
+        missing.sort_unstable();
+    }
+    Ok(Some(made.into_iter().flatten().collect()))
+}
+
+/// Photos used under each licence, and the rows of the attribution table for them.
+fn credits(
+    table: &HashMap<String, Attribution>,
+    used: BTreeSet<String>,
+) -> (BTreeMap<String, usize>, Vec<Attribution>) {
+    let (mut licences, mut rows) = (BTreeMap::new(), Vec::new());
+    for name in used {
+        let row = table.get(&name).cloned();
+        let licence = row.as_ref().map_or("not stated".to_owned(), |row| row.licence.clone());
+        *licences.entry(licence).or_default() += 1;
+        rows.extend(row);
+    }
+    (licences, rows)
+}
+
+fn refuse_if_strict(settings: &Settings, skipped: &[Skipped]) -> Result<()> {
+    if !settings.strict || skipped.is_empty() {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "{} file(s) in {} cannot be used, and --strict refuses that:{}",
+        skipped.len(),
+        settings.images.display(),
+        listing(skipped)
+    )))
+}
+
+fn too_few_photos(
+    settings: &Settings,
+    wanted: &[usize; 3],
+    empty: &str,
+    photos: &[Vec<Photo>; 3],
+    skipped: &[Skipped],
+) -> Error {
+    let usable: usize = photos.iter().map(Vec::len).sum();
+    let sides = wanted.iter().filter(|&&n| n > 0).count();
+    let left_out = if skipped.is_empty() { String::new() } else { format!("; left out:{}", listing(skipped)) };
+    if usable == 0 {
+        return Error::input(format!("no usable image in {}{left_out}", settings.images.display()));
+    }
+    Error::input(format!(
+        "{} has at most {usable} usable image(s), too few for {sides} splits by source image (none is left for {empty}); add images, \
+         or put all on one side, such as --split 1,0,0{left_out}",
+        settings.images.display()
+    ))
+}
+
+/// The first few of `skipped`, a line each.
+fn listing(skipped: &[Skipped]) -> String {
+    const SHOWN: usize = 10;
+    let mut text: String = skipped.iter().take(SHOWN).map(|s| format!("\n  {}: {}", s.file, s.reason)).collect();
+    if skipped.len() > SHOWN {
+        text += &format!("\n  and {} more", skipped.len() - SHOWN);
+    }
+    text
+}

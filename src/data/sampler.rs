@@ -1,0 +1,106 @@
+//! Which examples come next: a fresh permutation of the dataset each epoch, and a cursor that resumes it exactly.
+
+use crate::{Error, Result, rng};
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+
+/// Where a [`Sampler`] stands. `position < len` always: the end of an epoch is the beginning of the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cursor {
+    /// Epochs completed.
+    pub epoch: u64,
+    /// Examples already taken from the current epoch.
+    pub position: usize,
+}
+
+/// Deals out example indices. The order of an epoch is a function of (seed, epoch) and the number of examples alone.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    len: usize,
+    seed: u64,
+    cursor: Cursor,
+    order: Vec<usize>,
+}
+
+impl Sampler {
+    /// At the beginning of epoch 0 of `len` examples.
+    pub fn new(len: usize, seed: u64) -> Self {
+        let cursor = Cursor { epoch: 0, position: 0 };
+        Sampler { len, seed, cursor, order: epoch_order(len, seed, 0) }
+    }
+
+    /// Where a sampler with the same `len` and `seed` stood when its [`Sampler::cursor`] was taken.
+    pub fn resume(len: usize, seed: u64, cursor: Cursor) -> Result<Self> {
+        if cursor.position >= len {
+            return Err(Error::input(format!(
+                "sampler position {} lies beyond the dataset's {len} examples: the run was made with other data",
+                cursor.position
+            )));
+        }
+        Ok(Sampler { len, seed, cursor, order: epoch_order(len, seed, cursor.epoch) })
+    }
+
+    /// What to store to resume here.
+    pub fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// The next `n` indices. A batch at the end of an epoch is filled from the next one, so that every batch is whole and
+    /// every example still comes once an epoch. Empty if there are no examples.
+    pub fn next_batch(&mut self, n: usize) -> Vec<usize> {
+        let mut batch = Vec::with_capacity(n);
+        while batch.len() < n && self.len > 0 {
+            batch.push(self.order[self.cursor.position]);
+            self.cursor.position += 1;
+            if self.cursor.position == self.len {
+                self.cursor = Cursor { epoch: self.cursor.epoch + 1, position: 0 };
+                self.order = epoch_order(self.len, self.seed, self.cursor.epoch);
+            }
+        }
+        batch
+    }
+}
+
+fn epoch_order(len: usize, seed: u64, epoch: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..len).collect();
+    order.shuffle(&mut rng::stream(seed, "sampler", &[epoch]));
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_example_comes_once_an_epoch_in_a_new_order() {
+        let mut sampler = Sampler::new(10, 3);
+        let indices: Vec<usize> = (0..10).flat_map(|_| sampler.next_batch(3)).collect();
+        for epoch in indices.chunks(10) {
+            let mut sorted = epoch.to_vec();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..10).collect::<Vec<_>>());
+        }
+        assert_ne!(indices[..10], indices[10..20]);
+        assert_eq!(sampler.cursor(), Cursor { epoch: 3, position: 0 });
+        assert_ne!(Sampler::new(10, 4).next_batch(10), indices[..10]);
+    }
+
+    #[test]
+    fn a_resumed_sampler_goes_on_as_if_it_had_never_stopped() {
+        for stop in 0..25 {
+            let mut whole = Sampler::new(7, 11);
+            whole.next_batch(stop);
+            let text = serde_json::to_string(&whole.cursor()).unwrap();
+            let mut resumed = Sampler::resume(7, 11, serde_json::from_str(&text).unwrap()).unwrap();
+            assert_eq!(resumed.next_batch(20), whole.next_batch(20), "stopped after {stop}");
+            assert_eq!(resumed.cursor(), whole.cursor());
+        }
+    }
+
+    #[test]
+    fn a_cursor_of_other_data_is_refused() {
+        assert!(Sampler::resume(5, 1, Cursor { epoch: 0, position: 5 }).is_err());
+        assert!(Sampler::new(0, 1).next_batch(4).is_empty());
+    }
+}

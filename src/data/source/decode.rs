@@ -1,0 +1,193 @@
+//! From the bytes of an image file to RGB pixels, or to the reason why not.
+//!
+//! Conventions: the EXIF orientation is applied; grey becomes RGB; transparency is laid over white; colour profiles are
+//! ignored. CMYK, more than 8 bits a channel and animations are refused: their plain RGB rendering is a matter of opinion.
+
+use super::jpeg;
+use image::codecs::png::PngDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::metadata::Orientation;
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage};
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Condvar, Mutex};
+
+/// Most pixels of an image that is decoded.
+pub const MAX_PIXELS: u64 = 64 << 20;
+/// Most bytes of a file that is read.
+pub const MAX_FILE_BYTES: u64 = 128 << 20;
+
+/// Read a file of at most [`MAX_FILE_BYTES`].
+pub fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let file = File::open(path).map_err(|e| format!("cannot be read: {e}"))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| format!("cannot be read: {e}"))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(format!("larger than {} MiB", MAX_FILE_BYTES >> 20));
+    }
+    Ok(bytes)
+}
+
+/// Width and height in pixels, after orientation, from the headers alone; or why the image cannot be used.
+pub fn probe(bytes: &[u8]) -> Result<(u32, u32), String> {
+    guarded(|| {
+        let format = format(bytes)?;
+        let (size, orientation) = match format {
+            ImageFormat::Jpeg => {
+                let header = jpeg::inspect(bytes).ok_or("JPEG without a frame header (truncated or damaged)")?;
+                if header.components == 4 {
+                    return Err("CMYK image".into());
+                }
+                if header.precision != 8 {
+                    return Err(format!("{} bits a channel; only 8 are read", header.precision));
+                }
+                if !header.complete {
+                    return Err("truncated".into());
+                }
+                let size = (u32::from(header.width), u32::from(header.height));
+                check_size(size)?;
+                (size, reader(bytes, format).into_decoder().and_then(|mut d| d.orientation()).map_err(describe)?)
+            }
+            ImageFormat::Png => {
+                let mut decoder = PngDecoder::with_limits(Cursor::new(bytes), limits()).map_err(describe)?;
+                check_size(decoder.dimensions())?;
+                if decoder.is_apng().map_err(describe)? {
+                    return Err("animated image".into());
+                }
+                check_depth(decoder.color_type())?;
+                (decoder.dimensions(), decoder.orientation().map_err(describe)?)
+            }
+            _ => {
+                let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(describe)?;
+                check_size(decoder.dimensions())?;
+                if decoder.has_animation() {
+                    return Err("animated image".into());
+                }
+                (decoder.dimensions(), decoder.orientation().map_err(describe)?)
+            }
+        };
+        let turned = matches!(
+            orientation,
+            Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
+        );
+        Ok(if turned { (size.1, size.0) } else { size })
+    })
+}
+
+/// Decode an image that [`probe`] accepts.
+pub fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
+    probe(bytes)?;
+    guarded(|| {
+        let mut decoder = reader(bytes, format(bytes)?).into_decoder().map_err(describe)?;
+        let orientation = decoder.orientation().map_err(describe)?;
+        let mut image = DynamicImage::from_decoder(decoder).map_err(describe)?;
+        image.apply_orientation(orientation);
+        Ok(match image {
+            DynamicImage::ImageRgb8(rgb) => rgb,
+            other if other.color().has_alpha() => over_white(&other.into_rgba8()),
+            other => other.into_rgb8(),
+        })
+    })
+}
+
+/// Run a decoder, turning a panic inside it into a reason like any other.
+fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("the decoder failed on it (damaged file)".into()))
+}
+
+fn format(bytes: &[u8]) -> Result<ImageFormat, String> {
+    if bytes.is_empty() {
+        return Err("empty file".into());
+    }
+    match image::guess_format(bytes) {
+        Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP)) => Ok(format),
+        Ok(other) => Err(format!("{} content; only JPEG, PNG and WebP are read", other.extensions_str()[0])),
+        Err(_) => Err("not an image".into()),
+    }
+}
+
+fn limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_PIXELS * 8);
+    limits
+}
+
+fn reader(bytes: &[u8], format: ImageFormat) -> ImageReader<Cursor<&[u8]>> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits());
+    reader
+}
+
+fn check_size((width, height): (u32, u32)) -> Result<(), String> {
+    if width == 0 || height == 0 {
+        return Err(format!("{width} x {height} pixels"));
+    }
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(format!("{width} x {height} pixels; at most {} million are decoded", MAX_PIXELS / 1_000_000));
+    }
+    Ok(())
+}
+
+fn check_depth(color: ColorType) -> Result<(), String> {
+    match color {
+        ColorType::L8 | ColorType::La8 | ColorType::Rgb8 | ColorType::Rgba8 => Ok(()),
+        _ => Err("16 bits a channel; only 8 are read".into()),
+    }
+}
+
+fn describe(e: image::ImageError) -> String {
+    match e {
+        image::ImageError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => "truncated".into(),
+        other => format!("damaged: {}", other.to_string().trim_end_matches('.')),
+    }
+}
+
+fn over_white(image: &image::RgbaImage) -> RgbImage {
+    RgbImage::from_fn(image.width(), image.height(), |x, y| {
+        let [r, g, b, a] = image.get_pixel(x, y).0.map(u32::from);
+        Rgb([r, g, b].map(|c| ((c * a + 255 * (255 - a) + 127) / 255) as u8))
+    })
+}
+
+/// Bounds the pixels being decoded at one time by all threads together, whatever their number.
+#[derive(Debug)]
+pub struct PixelBudget {
+    left: Mutex<u64>,
+    freed: Condvar,
+}
+
+/// A share of a [`PixelBudget`], given back when dropped.
+#[derive(Debug)]
+pub struct PixelShare<'a> {
+    budget: &'a PixelBudget,
+    pixels: u64,
+}
+
+impl Default for PixelBudget {
+    /// As many pixels as the largest image that is decoded.
+    fn default() -> Self {
+        PixelBudget { left: Mutex::new(MAX_PIXELS), freed: Condvar::new() }
+    }
+}
+
+impl PixelBudget {
+    /// Wait until an image of `width` x `height` fits.
+    pub fn take(&self, (width, height): (u32, u32)) -> PixelShare<'_> {
+        let pixels = (u64::from(width) * u64::from(height)).min(MAX_PIXELS);
+        let mut left = self.left.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        while *left < pixels {
+            left = self.freed.wait(left).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        *left -= pixels;
+        PixelShare { budget: self, pixels }
+    }
+}
+
+impl Drop for PixelShare<'_> {
+    fn drop(&mut self) {
+        *self.budget.left.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) += self.pixels;
+        self.budget.freed.notify_all();
+    }
+}

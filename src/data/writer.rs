@@ -1,0 +1,163 @@
+//! Writes a dataset directory: `SPLIT/images/*.png`, `SPLIT/metadata.jsonl`, and `manifest.json` last.
+
+use super::manifest::{MANIFEST, Manifest, SplitSummary};
+use super::{METADATA, Record};
+use crate::{Error, Result, files};
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{ExtendedColorType, ImageEncoder, RgbImage};
+use sha2::{Digest as _, Sha256};
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Marks a directory that is being written, so that it can be told from one that someone else filled.
+const UNFINISHED: &str = ".jigsaw-unfinished";
+/// What a dataset directory may hold besides its splits.
+const OWN_FILES: [&str; 3] = [MANIFEST, UNFINISHED, "preview.png"];
+/// Splits that may be found in a directory whose manifest was not written yet.
+const USUAL_SPLITS: [&str; 3] = ["train", "validation", "test"];
+
+/// SHA-256 of an image file.
+pub type Digest = [u8; 32];
+
+/// A dataset directory being written. Until [`DatasetWriter::finish`] it has no manifest and no reader accepts it.
+#[derive(Debug)]
+pub struct DatasetWriter {
+    dir: PathBuf,
+    splits: BTreeMap<String, SplitSummary>,
+}
+
+impl DatasetWriter {
+    /// Begin a dataset in `dir`, which must be new or empty, or, with `overwrite`, hold nothing but an earlier dataset
+    /// (finished or not), which is deleted.
+    pub fn create(dir: &Path, overwrite: bool) -> Result<Self> {
+        let here = dir.display();
+        let entries = match fs::read_dir(dir) {
+            Ok(entries) => entries
+                .map(|entry| entry.map(|e| e.file_name().to_string_lossy().into_owned()))
+                .collect::<std::io::Result<Vec<String>>>()
+                .map_err(|e| Error::input(format!("cannot read {here}: {e}")))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(Error::input(format!("cannot use {here} as an output directory: {e}"))),
+        };
+        let has = |name: &str| entries.iter().any(|e| e == name);
+        let manifest = dir.join(MANIFEST);
+        if !entries.is_empty() {
+            let splits: Vec<String> = if has(MANIFEST) {
+                let earlier: Manifest = files::read_json(&manifest)
+                    .map_err(|e| e.context("the output directory is not empty and holds no readable dataset"))?;
+                earlier.splits.into_keys().collect()
+            } else if has(UNFINISHED) {
+                USUAL_SPLITS.map(String::from).to_vec()
+            } else {
+                return Err(Error::input(format!("{here} is not empty; choose a new directory for the dataset")));
+            };
+            if !overwrite {
+                let state = if has(MANIFEST) { "a dataset" } else { "an unfinished dataset" };
+                return Err(Error::input(format!(
+                    "{here} already holds {state}; choose another directory, or pass --overwrite to replace it"
+                )));
+            }
+            if let Some(foreign) = entries.iter().find(|e| !splits.contains(e) && !OWN_FILES.contains(&e.as_str())) {
+                return Err(Error::input(format!(
+                    "{here} holds {foreign}, which is no part of a dataset; move it away or choose another directory"
+                )));
+            }
+        }
+        files::create_dir(dir)?;
+        let fail = |path: &Path, e| Error::failed(format!("cannot write {}: {e}", path.display()));
+        let marker = dir.join(UNFINISHED);
+        fs::write(&marker, "This dataset is not finished.\n").map_err(|e| fail(&marker, e))?;
+        if has(MANIFEST) {
+            fs::remove_file(&manifest).map_err(|e| fail(&manifest, e))?; // first: from here on it is unfinished
+        }
+        for name in entries.iter().filter(|e| ![MANIFEST, UNFINISHED].contains(&e.as_str())) {
+            let path = dir.join(name);
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(|e| fail(&path, e))?;
+        }
+        Ok(DatasetWriter { dir: dir.to_owned(), splits: BTreeMap::new() })
+    }
+
+    /// Make the directories of a split.
+    pub fn create_split(&self, split: &str) -> Result<()> {
+        files::create_dir(&self.dir.join(split).join("images"))
+    }
+
+    /// Write one image of a split as PNG under `name` (relative to the split, e.g. `images/000001.png`); may be called from
+    /// several threads.
+    pub fn write_image(&self, split: &str, name: &str, image: &RgbImage) -> Result<Digest> {
+        let path = self.dir.join(split).join(name);
+        let fail = |e: &dyn std::fmt::Display| Error::failed(format!("cannot write {}: {e}", path.display()));
+        let png = encode_png(image).map_err(|e| fail(&e))?;
+        fs::write(&path, &png).map_err(|e| fail(&e))?;
+        Ok(Sha256::digest(&png).into())
+    }
+
+    /// Write the records of a split, each with the digests of its images in their order.
+    pub fn write_records(
+        &mut self,
+        split: &str,
+        records: impl IntoIterator<Item = (Record, Vec<Digest>)>,
+    ) -> Result<()> {
+        let path = self.dir.join(split).join(METADATA);
+        let mut hash = Sha256::new();
+        let mut count = 0;
+        let mut sources = HashSet::new();
+        files::write_atomic_with(&path, |file| {
+            let mut out = BufWriter::new(file);
+            for (record, digests) in records {
+                let mut line = serde_json::to_vec(&record)?;
+                line.push(b'\n');
+                out.write_all(&line)?;
+                hash.update(&line);
+                for digest in digests {
+                    hash.update(digest);
+                }
+                count += 1;
+                sources.insert(record.source);
+            }
+            out.flush()
+        })?;
+        let summary = SplitSummary { records: count, sources: sources.len(), sha256: hex(&hash.finalize()) };
+        self.splits.insert(split.to_owned(), summary);
+        Ok(())
+    }
+
+    /// Write the manifest, which makes the dataset whole. `about` gives settings, licences and what was skipped; tool,
+    /// version, splits and hashes are filled in here.
+    pub fn finish(self, about: Manifest) -> Result<Manifest> {
+        let mut hash = Sha256::new();
+        for (name, split) in &self.splits {
+            hash.update(format!("{name} {}\n", split.sha256));
+        }
+        let manifest = Manifest {
+            tool: "jigsaw".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            sha256: hex(&hash.finalize()),
+            splits: self.splits,
+            ..about
+        };
+        files::write_json(&self.dir.join(MANIFEST), &manifest)?;
+        let marker = self.dir.join(UNFINISHED);
+        fs::remove_file(&marker).map_err(|e| Error::failed(format!("cannot remove {}: {e}", marker.display())))?;
+        Ok(manifest)
+    }
+}
+
+/// PNG with the fast compressor; lossless like any other.
+fn encode_png(image: &RgbImage) -> image::ImageResult<Vec<u8>> {
+    let mut png = Vec::with_capacity(image.as_raw().len());
+    PngEncoder::new_with_quality(&mut png, CompressionType::Fast, FilterType::Up).write_image(
+        image.as_raw(),
+        image.width(),
+        image.height(),
+        ExtendedColorType::Rgb8,
+    )?;
+    Ok(png)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

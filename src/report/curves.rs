@@ -1,0 +1,171 @@
+//! Which curves of a run are drawn, and how they are labelled.
+
+use super::chart::{Chart, Point, Series};
+use super::runs::TrainRun;
+use crate::eval::Chance;
+use crate::stats::share;
+use serde::Serialize;
+
+/// A chart with its words.
+#[derive(Debug, Serialize)]
+pub struct Curve {
+    /// Title.
+    pub title: &'static str,
+    /// What is drawn, and over what.
+    pub caption: &'static str,
+    /// The chart.
+    pub svg: String,
+}
+
+/// One metric of `metrics.jsonl` and its chart.
+struct Metric {
+    key: &'static str,
+    /// Only runs of this method; empty for all.
+    method: &'static str,
+    title: &'static str,
+    caption: &'static str,
+    y: &'static str,
+    /// A share of examples or responses: percentages.
+    percent: bool,
+    from_zero: bool,
+    /// Recorded at every step rather than at evaluations.
+    noisy: bool,
+}
+
+const fn evaluated(key: &'static str, title: &'static str, caption: &'static str, y: &'static str) -> Metric {
+    Metric { key, method: "", title, caption, y, percent: true, from_zero: true, noisy: false }
+}
+
+const fn stepwise(key: &'static str, title: &'static str, caption: &'static str, y: &'static str) -> Metric {
+    Metric { key, method: "", title, caption, y, percent: false, from_zero: true, noisy: true }
+}
+
+const fn only(method: &'static str, metric: Metric) -> Metric {
+    Metric { method, ..metric }
+}
+
+const fn percent(metric: Metric) -> Metric {
+    Metric { percent: true, ..metric }
+}
+
+const MAIN: [Metric; 4] = [
+    evaluated(
+        "eval/accuracy",
+        "Accuracy",
+        "Validation examples answered wholly right, greedy decoding",
+        "whole answers right",
+    ),
+    evaluated(
+        "eval/hits",
+        "Tiles in place",
+        "Validation examples, mean share of tiles put in their place",
+        "tiles in place",
+    ),
+    stepwise("reward", "Reward", "Mean over the responses sampled at each step (RFT)", "reward"),
+    only(
+        "sft",
+        stepwise("loss", "SFT loss", "Cross-entropy on the tokens of the reference responses", "loss (nats per token)"),
+    ),
+];
+
+const MORE: [Metric; 15] = [
+    only(
+        "rft",
+        Metric {
+            from_zero: false,
+            ..stepwise(
+                "loss",
+                "GRPO loss",
+                "The surrogate: near zero by construction, not a measure of progress",
+                "loss",
+            )
+        },
+    ),
+    stepwise("reward_hit", "Reward for tiles in place", "Mean of R_hit, weighted (RFT)", "reward"),
+    stepwise("reward_acc", "Reward for whole answers", "Mean of R_acc, weighted (RFT)", "reward"),
+    stepwise("reward_fmt", "Reward for the format", "Mean of R_fmt, weighted (RFT)", "reward"),
+    stepwise(
+        "reward_std",
+        "Spread of the reward",
+        "Standard deviation within a group, mean over groups (RFT)",
+        "reward",
+    ),
+    percent(stepwise(
+        "zero_variance_groups",
+        "Groups without a signal",
+        "Groups whose responses all earn the same (RFT)",
+        "groups",
+    )),
+    stepwise("entropy", "Entropy", "Of the next-token distribution, mean over response tokens", "entropy (nats)"),
+    stepwise("kl", "KL to the start", "k3 estimate over the sampled tokens (RFT)", "KL (nats per token)"),
+    percent(stepwise("clip_fraction", "Clipped tokens", "Tokens whose importance ratio was clipped (RFT)", "tokens")),
+    percent(stepwise(
+        "format_failures",
+        "Format failures",
+        "Sampled responses that do not keep the format (RFT)",
+        "responses",
+    )),
+    evaluated(
+        "eval/format_failures",
+        "Format failures, validation",
+        "Validation responses that do not keep the format",
+        "responses",
+    ),
+    stepwise("response_length", "Response length", "Mean over sampled responses (RFT)", "tokens"),
+    stepwise("grad_norm", "Gradient norm", "Global norm before clipping", "norm"),
+    Metric { noisy: false, ..stepwise("lr", "Learning rate", "As scheduled", "learning rate") },
+    stepwise("tokens_per_second", "Throughput", "Tokens in training sequences, prompts included", "tokens per second"),
+];
+
+/// The charts that have something to show: the main ones, and the rest.
+pub fn curves(runs: &[(&TrainRun, usize)], chance: Option<Chance>) -> (Vec<Curve>, Vec<Curve>) {
+    let draw = |metrics: &[Metric]| metrics.iter().filter_map(|m| curve(m, runs, chance)).collect();
+    (draw(&MAIN), draw(&MORE))
+}
+
+fn curve(metric: &Metric, runs: &[(&TrainRun, usize)], chance: Option<Chance>) -> Option<Curve> {
+    let of_method = |run: &TrainRun| metric.method.is_empty() || run.method() == metric.method;
+    let series = runs.iter().filter(|(run, _)| of_method(run)).map(|&(run, colour)| Series {
+        name: run.name.clone(),
+        colour,
+        points: points(run, metric.key),
+    });
+    let series: Vec<Series> = series.collect();
+    // A curve that is zero for every run (no KL, nothing clipped) says nothing.
+    if series.iter().flat_map(|s| &s.points).all(|p| p.y == 0.0 || !p.y.is_finite()) && metric.noisy {
+        return None;
+    }
+    let reference = match metric.key {
+        "eval/accuracy" => chance.map(|c| (c.accuracy, "chance".to_string())),
+        "eval/hits" => chance.map(|c| (c.hits, "chance".to_string())),
+        _ => None,
+    };
+    let chart = Chart {
+        x_label: "optimizer step".into(),
+        y_label: if metric.percent { format!("{} (%)", metric.y) } else { metric.y.to_string() },
+        percent: metric.percent,
+        from_zero: metric.from_zero,
+        noisy: metric.noisy,
+        reference,
+        series,
+    };
+    Some(Curve { title: metric.title, caption: metric.caption, svg: chart.svg()? })
+}
+
+/// A metric's points; an accuracy gets the interval that its number of examples allows.
+fn points(run: &TrainRun, key: &str) -> Vec<Point> {
+    let examples = run.series("eval/examples");
+    let interval = |x: f64, y: f64| {
+        let n = examples.iter().find(|(step, _)| *step == x)?.1;
+        let successes = y * n;
+        // Only where the value is a count over the examples is it a proportion.
+        (key == "eval/accuracy" && n >= 1.0 && (successes - successes.round()).abs() < 1e-6).then(|| {
+            let interval = share(successes.round() as usize, n as usize);
+            (interval.low, interval.high)
+        })
+    };
+    let mut points: Vec<Point> =
+        run.series(key).into_iter().map(|(x, y)| Point { x, y, interval: interval(x, y) }).collect();
+    points.sort_by(|a, b| a.x.total_cmp(&b.x));
+    points
+}

@@ -1,0 +1,350 @@
+//! From runs to the values of the page's template.
+
+use super::chart::significant;
+use super::curves::curves;
+use super::puzzles::{Card, card};
+use super::runs::{EvalRun, State, TrainRun};
+use crate::config;
+use crate::eval::Chance;
+use crate::stats::{Interval, paired_difference};
+use crate::{Error, Result, tasks};
+use minijinja::Environment;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+
+/// Colours that the page has; further runs begin again.
+const COLOURS: usize = 8;
+/// Puzzles drawn: the first ones of the split, so that nobody chose them.
+const PUZZLES: usize = 8;
+/// Evaluations drawn beside a puzzle.
+const DRAWN: usize = 6;
+/// Responses listed of each run.
+const SAMPLES: usize = 12;
+
+/// Render the page.
+pub fn render(title: &str, runs: &[TrainRun], evals: &[EvalRun]) -> Result<String> {
+    let colours = Colours::of(runs, evals);
+    let mut notices = notices(runs, evals);
+    let chance = common_chance(evals);
+    let coloured: Vec<(&TrainRun, usize)> = runs.iter().map(|r| (r, colours.get(&r.name))).collect();
+    let (charts, more_charts) = curves(&coloured, chance);
+    let puzzles = puzzles(evals, &colours, &mut notices);
+    let results: Vec<Value> = evals.iter().filter_map(|e| result(e, colours.get(&e.name))).collect();
+    let values = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "title": title,
+        "subtitle": subtitle(runs, evals),
+        "legend": legend(runs, &colours),
+        "notices": notices,
+        "any_chance": evals.iter().any(|e| e.summary.as_ref().is_some_and(|s| s.chance.is_some())),
+        "chances": chances(evals),
+        "results": results,
+        "faults": faults(evals),
+        "differences": differences(evals),
+        "charts": charts,
+        "more_charts": more_charts,
+        "puzzles": puzzles,
+        "samples": samples(runs),
+        "configs": runs.iter().map(|r| json!({"name": r.name, "text": r.config_text})).collect::<Vec<_>>(),
+        "config_differences": config_differences(runs),
+        "sources": sources(runs, evals),
+    });
+    let mut environment = Environment::new();
+    // Everything is escaped, whatever the name of the template; only the charts are marked safe.
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::Html);
+    let page = environment.render_str(include_str!("page.html"), minijinja::value::Serde(&values));
+    page.map_err(|e| Error::failed(format!("cannot render the report: {e:#}")))
+}
+
+/// Colours by name, in order of appearance.
+struct Colours(Vec<String>);
+
+impl Colours {
+    fn of(runs: &[TrainRun], evals: &[EvalRun]) -> Self {
+        let mut names: Vec<String> = Vec::new();
+        for name in runs.iter().map(|r| &r.name).chain(evals.iter().map(|e| &e.name)) {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        Colours(names)
+    }
+
+    fn get(&self, name: &str) -> usize {
+        self.0.iter().position(|n| n == name).unwrap_or(0) % COLOURS
+    }
+}
+
+fn plural(n: usize, word: &str) -> String {
+    if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") }
+}
+
+fn subtitle(runs: &[TrainRun], evals: &[EvalRun]) -> String {
+    match (runs.len(), evals.len()) {
+        (0, e) => plural(e, "evaluation"),
+        (r, 0) => plural(r, "training run"),
+        (r, e) => format!("{} and {}", plural(r, "training run"), plural(e, "evaluation")),
+    }
+}
+
+fn legend(runs: &[TrainRun], colours: &Colours) -> Vec<Value> {
+    let of_run = |name: &str| runs.iter().find(|r| r.name == name);
+    let entry = |name: &String| {
+        let state = of_run(name).map(|run| match run.state {
+            State::Finished => plural(run.last_step() as usize, "step"),
+            State::Running => format!("running, step {}", run.last_step()),
+            State::Stopped => format!("not finished, step {}", run.last_step()),
+        });
+        let live = of_run(name).is_some_and(|r| r.state != State::Finished);
+        json!({"name": name, "colour": colours.get(name), "state": state, "live": live})
+    };
+    colours.0.iter().map(entry).collect()
+}
+
+fn notices(runs: &[TrainRun], evals: &[EvalRun]) -> Vec<String> {
+    let mut notices = Vec::new();
+    for run in runs.iter().filter(|r| r.metrics.is_empty()) {
+        notices.push(format!("{}: no step has been recorded yet ({}).", run.name, run.dir.display()));
+    }
+    for eval in evals.iter().filter(|e| !e.finished) {
+        let of = eval.about.key.examples * eval.about.key.samples;
+        let n = eval.outcomes.len();
+        notices.push(format!(
+            "{}: the evaluation is not finished ({n} of {of} responses in {}); its figures are over those.",
+            eval.name,
+            eval.dir.display()
+        ));
+    }
+    notices
+}
+
+/// A share as the template shows it.
+#[derive(Serialize)]
+struct Share {
+    text: String,
+    range: String,
+    value: f64,
+    low: f64,
+    high: f64,
+}
+
+fn shown(interval: &Interval) -> Option<Share> {
+    let Interval { value, low, high } = *interval;
+    if !(value.is_finite() && low.is_finite() && high.is_finite()) {
+        return None;
+    }
+    Some(Share {
+        text: format!("{:.1} %", 100.0 * value),
+        range: format!("{:.1} \u{2013} {:.1}", 100.0 * low, 100.0 * high),
+        value: value.clamp(0.0, 1.0),
+        low: low.clamp(0.0, 1.0),
+        high: high.clamp(0.0, 1.0),
+    })
+}
+
+fn result(eval: &EvalRun, colour: usize) -> Option<Value> {
+    let s = eval.summary.as_ref()?;
+    let state = (!eval.finished)
+        .then(|| format!("{} of {}", eval.outcomes.len(), eval.about.key.examples * eval.about.key.samples));
+    Some(json!({
+        "name": eval.name, "colour": colour, "state": state, "task": s.task, "split": eval.about.split,
+        "accuracy": shown(&s.accuracy), "hits": shown(&s.hits),
+        "parsed": shown(&s.parsed), "well_formed": shown(&s.well_formed),
+        "chance_accuracy": s.chance.map(|c| c.accuracy), "chance_hits": s.chance.map(|c| c.hits),
+        "examples": s.examples, "samples": s.samples, "mean_tokens": format!("{:.1}", s.mean_tokens),
+    }))
+}
+
+fn each_chance(evals: &[EvalRun]) -> Vec<(String, Chance)> {
+    let mut all: Vec<(String, Chance)> = Vec::new();
+    for (task, chance) in evals.iter().filter_map(|e| e.summary.as_ref()).filter_map(|s| Some((&s.task, s.chance?))) {
+        if !all.iter().any(|(t, c)| t == task && *c == chance) {
+            all.push((task.clone(), chance));
+        }
+    }
+    all
+}
+
+/// The chance level, if it is the same for all evaluations.
+fn common_chance(evals: &[EvalRun]) -> Option<Chance> {
+    match each_chance(evals).as_slice() {
+        [(_, chance)] => Some(*chance),
+        _ => None,
+    }
+}
+
+fn chances(evals: &[EvalRun]) -> Vec<Value> {
+    let all = each_chance(evals);
+    let name = |task: &str| if all.len() == 1 { "guessing".to_string() } else { format!("guessing ({task})") };
+    let percent = |share: f64| format!("{} %", significant_percent(share));
+    all.iter()
+        .map(|(task, c)| json!({"name": name(task), "accuracy": percent(c.accuracy), "hits": percent(c.hits)}))
+        .collect()
+}
+
+/// A percentage with one decimal, or as many as a small one needs.
+fn significant_percent(share: f64) -> String {
+    let percent = 100.0 * share;
+    if percent >= 0.1 || percent == 0.0 { format!("{percent:.1}") } else { significant(percent) }
+}
+
+fn faults(evals: &[EvalRun]) -> Option<Value> {
+    let with: Vec<(&EvalRun, _)> = evals.iter().filter_map(|e| Some((e, &e.summary.as_ref()?.faults))).collect();
+    let kinds: BTreeSet<&String> = with.iter().flat_map(|(_, faults)| faults.keys()).collect();
+    let row = |fault: &&String| {
+        let counts: Vec<usize> = with.iter().map(|(_, f)| f.get(*fault).copied().unwrap_or(0)).collect();
+        json!({"fault": fault, "counts": counts})
+    };
+    let names: Vec<&String> = with.iter().map(|(e, _)| &e.name).collect();
+    (!kinds.is_empty()).then(|| json!({"names": names, "rows": kinds.iter().map(row).collect::<Vec<_>>()}))
+}
+
+/// Each pair of finished evaluations of the same examples.
+fn differences(evals: &[EvalRun]) -> Vec<Value> {
+    let mut all = Vec::new();
+    for (i, first) in evals.iter().enumerate() {
+        for second in &evals[i + 1..] {
+            let (a, b) = (&first.about.key, &second.about.key);
+            if !(first.finished && second.finished && a.data == b.data && a.task == b.task) {
+                continue;
+            }
+            let Some(d) = paired_difference(&per_example(first), &per_example(second)) else { continue };
+            let points = |v: f64| format!("{:+.1}", 100.0 * v).replace('-', "\u{2212}");
+            let p = if d.p < 1e-4 { "< 0.0001".to_string() } else { format!("{:.4}", d.p) };
+            all.push(json!({
+                "first": first.name, "second": second.name, "mean": points(d.mean.value),
+                "range": format!("{} to {}", points(d.mean.low), points(d.mean.high)), "p": p, "examples": a.examples,
+            }));
+        }
+    }
+    all
+}
+
+/// Share of wholly right responses to each example.
+fn per_example(eval: &EvalRun) -> Vec<f64> {
+    let samples = eval.about.key.samples.max(1);
+    let right = |g: &[crate::eval::Outcome]| g.iter().filter(|o| o.score.correct).count() as f64 / samples as f64;
+    eval.outcomes.chunks(samples).map(right).collect()
+}
+
+/// Puzzles of one split with the answers of all evaluations of it.
+#[derive(Serialize)]
+struct Group {
+    title: String,
+    caption: String,
+    cards: Vec<Card>,
+}
+
+fn puzzles(evals: &[EvalRun], colours: &Colours, notices: &mut Vec<String>) -> Vec<Group> {
+    let mut groups: Vec<Vec<&EvalRun>> = Vec::new();
+    for eval in evals.iter().filter(|e| !e.outcomes.is_empty()) {
+        let about = &eval.about;
+        let same = |g: &&mut Vec<&EvalRun>| g[0].about.data == about.data && g[0].about.split == about.split;
+        match groups.iter_mut().find(same) {
+            Some(group) => group.push(eval),
+            None => groups.push(vec![eval]),
+        }
+    }
+    let several = groups.len() > 1;
+    let mut drawn = Vec::new();
+    for group in groups {
+        let about = &group[0].about;
+        match cards(&group, colours) {
+            Ok(cards) => {
+                let shown = cards.len();
+                let mut caption = format!(
+                    "The first {} of the {} split in file order: nobody chose them. A solid green frame is a tile in its \
+                     place, a dashed orange one is not.",
+                    plural(shown, "puzzle"),
+                    about.split
+                );
+                if group.len() > DRAWN {
+                    caption += &format!(" Of {} evaluations, the first {DRAWN} are drawn.", group.len());
+                }
+                let title = if several { format!("Puzzles: {}", about.data.display()) } else { "Puzzles".into() };
+                drawn.push(Group { title, caption, cards });
+            }
+            Err(e) => notices.push(format!("The puzzles of {} are not drawn: {e}.", about.data.display())),
+        }
+    }
+    drawn
+}
+
+fn cards(group: &[&EvalRun], colours: &Colours) -> Result<Vec<Card>> {
+    let about = &group[0].about;
+    let task = tasks::load(&about.data, &about.split)?;
+    let first = |e: &&EvalRun| e.outcomes.iter().take_while(|o| o.index < PUZZLES).map(|o| o.index + 1).max();
+    let count = group.iter().filter_map(first).max().unwrap_or(0).min(task.len());
+    let mut cards = Vec::with_capacity(count);
+    for i in 0..count {
+        let record = task.example(i)?;
+        let mut outcomes = Vec::new();
+        for eval in group.iter().take(DRAWN) {
+            if let Some(outcome) = eval.outcomes.iter().find(|o| o.index == i) {
+                if outcome.id != record.id {
+                    return Err(Error::input(format!(
+                        "{} has a response to {} where the data now has {}; the data was changed",
+                        eval.dir.display(),
+                        outcome.id,
+                        record.id
+                    )));
+                }
+                outcomes.push((eval.name.as_str(), colours.get(&eval.name), outcome));
+            }
+        }
+        if let Some(image) = task.images(i)?.first() {
+            cards.push(card(record, image, &outcomes)?);
+        }
+    }
+    Ok(cards)
+}
+
+/// The last responses that each run kept.
+fn samples(runs: &[TrainRun]) -> Vec<Value> {
+    let text = |row: &Map<String, Value>, key: &str| row.get(key).and_then(Value::as_str).unwrap_or("").to_string();
+    let of_run = |run: &TrainRun| {
+        let rows = run.samples.iter().rev().take(SAMPLES).map(|row| {
+            let reward = row.get("reward").and_then(Value::as_f64).map(significant);
+            json!({
+                "step": row.get("step").and_then(Value::as_u64), "id": text(row, "id"),
+                "response": text(row, "response"), "reward": reward.unwrap_or_else(|| "\u{2013}".into()),
+            })
+        });
+        json!({"name": format!("{}: the last {} kept", run.name, run.samples.len().min(SAMPLES)), "rows": rows.collect::<Vec<_>>()})
+    };
+    runs.iter().filter(|r| !r.samples.is_empty()).map(of_run).collect()
+}
+
+/// Settings that are not the same in all runs.
+fn config_differences(runs: &[TrainRun]) -> Vec<Value> {
+    let all: Vec<Vec<(String, toml::Value)>> = runs.iter().map(|r| config::flatten(&r.config)).collect();
+    let mut keys: Vec<&String> = Vec::new();
+    for (key, _) in all.iter().flatten() {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    let mut rows: Vec<Value> = Vec::new();
+    for key in keys {
+        let find =
+            |config: &Vec<(String, toml::Value)>| config.iter().find(|(k, _)| k == key).map(|(_, v)| v.to_string());
+        let values: Vec<Option<String>> = all.iter().map(find).collect();
+        if values.windows(2).any(|pair| pair[0] != pair[1]) {
+            let values: Vec<String> = values.into_iter().map(|v| v.unwrap_or_else(|| "\u{2013}".into())).collect();
+            rows.push(json!({"key": key, "values": values}));
+        }
+    }
+    rows
+}
+
+fn sources(runs: &[TrainRun], evals: &[EvalRun]) -> Vec<Value> {
+    let text = |run: &TrainRun, key: &str| run.identity.get(key).and_then(Value::as_str).unwrap_or("").to_string();
+    let of_run = |r: &TrainRun| json!({"name": r.name, "dir": r.dir.display().to_string(), "model": text(r, "model"), "data": text(r, "data")});
+    let of_eval = |e: &EvalRun| {
+        let data = format!("{} ({})", e.about.data.display(), e.about.split);
+        let model = e.about.model.display().to_string();
+        json!({"name": format!("{}: evaluation", e.name), "dir": e.dir.display().to_string(), "model": model, "data": data})
+    };
+    runs.iter().map(of_run).chain(evals.iter().map(of_eval)).collect()
+}

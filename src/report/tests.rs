@@ -1,0 +1,227 @@
+//! A study made up in code, rendered: two training runs, their evaluations, one puzzle set.
+
+use super::*;
+use crate::data::{DatasetWriter, Manifest, Message, Record};
+use crate::eval::{Directory, Generated, Key, Plan, evaluate_in};
+use crate::model::Sampling;
+use crate::puzzle::{self, Grid, Permutation};
+use crate::{rng, tasks};
+use image::{Rgb, RgbImage};
+use std::fs;
+
+const SIDE: u32 = 112;
+
+/// Sky over ground with a sun: a picture whose right order a person can see.
+fn scene(i: u32) -> RgbImage {
+    let (cx, cy) = (20 + (i * 37) % 70, 15 + (i * 23) % 30);
+    RgbImage::from_fn(SIDE, SIDE, |x, y| {
+        let sun = (x as i32 - cx as i32).pow(2) + (y as i32 - cy as i32).pow(2) < 150;
+        let horizon = 60 + (f64::from(x) / 9.0 + f64::from(i)).sin() as i32 * 6;
+        match (sun, (y as i32) < horizon) {
+            (true, _) => Rgb([250, 220, 90]),
+            (_, true) => Rgb([90 + (y / 2) as u8, 150 + (y / 2) as u8, 220]),
+            (_, false) => Rgb([60 + (x / 2) as u8, 120 - (y / 3) as u8, 50]),
+        }
+    })
+}
+
+fn dataset(dir: &Path, n: u32) {
+    let grid = Grid::new(2, 2).unwrap();
+    let mut writer = DatasetWriter::create(dir, false).unwrap();
+    writer.create_split("test").unwrap();
+    let mut records = Vec::new();
+    for i in 0..n {
+        let order = Permutation::random(4, &mut rng::stream(7, "report", &[u64::from(i)]));
+        let name = format!("images/{i:04}.png");
+        let digest = writer.write_image("test", &name, &puzzle::shuffle(&scene(i), grid, &order)).unwrap();
+        let message = |role: &str, content: String| Message { role: role.into(), content };
+        let record = Record {
+            file_name: name.clone(),
+            id: format!("puzzle-{i}"),
+            task: "jigsaw".into(),
+            messages: vec![
+                message("user", "<image>Which tile belongs where?".into()),
+                message("assistant", format!("<answer>{order}</answer>")),
+            ],
+            images: vec![name],
+            answer: order.to_string(),
+            source: format!("scene-{i}.png"),
+            seed: 7,
+            meta: serde_json::json!({"grid": "2x2", "style": "direct"}).as_object().unwrap().clone(),
+        };
+        records.push((record, vec![digest]));
+    }
+    writer.write_records("test", records).unwrap();
+    let about = serde_json::json!({"tool": "", "version": "", "sha256": "", "splits": {}});
+    writer.finish(serde_json::from_value::<Manifest>(about).unwrap()).unwrap();
+}
+
+fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished: bool) {
+    fs::create_dir_all(dir).unwrap();
+    let rollout = if method == "rft" { "\n[rollout]\nsamples = 8\n" } else { "" };
+    let config = format!("[train]\nmethod = \"{method}\"\nlr = {lr}\nseed = 7\n{rollout}");
+    fs::write(dir.join("config.toml"), config).unwrap();
+    let identity = serde_json::json!({"model": "tiny", "data": "puzzles", "command": ["jigsaw", "train"], "started": u64::from(steps)});
+    fs::write(dir.join("run.json"), identity.to_string()).unwrap();
+    let mut lines = String::new();
+    let speed = if method == "sft" { 60.0 } else { 150.0 };
+    for step in 0..=steps {
+        let noise = f64::from(step * 7919 % 101) / 101.0 - 0.5;
+        let progress = 1.0 - (-f64::from(step) / speed).exp();
+        if step > 0 {
+            let loss = if step == 5 { serde_json::Value::Null } else { (1.4 - 1.1 * progress + 0.15 * noise).into() };
+            let mut row = serde_json::json!({"step": step, "loss": loss, "lr": lr, "grad_norm": 1.0 + 0.4 * noise});
+            if method == "rft" {
+                row["reward"] = (0.9 + 1.3 * progress + 0.3 * noise).into();
+                row["entropy"] = (1.2 - progress).into();
+            }
+            lines += &format!("{row}\n");
+        }
+        if step % 25 == 0 {
+            let right = (64.0 * (0.06 + 0.7 * progress)).round();
+            let row = serde_json::json!({"step": step, "eval/accuracy": right / 64.0,
+                "eval/hits": 0.27 + 0.6 * progress, "eval/examples": 64.0});
+            lines += &format!("{row}\n");
+        }
+    }
+    fs::write(dir.join("metrics.jsonl"), lines).unwrap();
+    let sample =
+        serde_json::json!({"step": 3, "id": "puzzle-0", "response": "<script>alert('x')</script>", "reward": 1.5});
+    fs::write(dir.join("samples.jsonl"), format!("{sample}\n")).unwrap();
+    if finished {
+        fs::write(dir.join("finished.json"), "{}").unwrap();
+    }
+}
+
+/// An evaluation that answers rightly when `rightly(i)`, otherwise in one of several wrong ways.
+fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rightly: impl Fn(usize) -> bool) {
+    let task = tasks::load(data, "test").unwrap();
+    let key = Key {
+        code: "test".into(),
+        model: format!("{:064x}", dir.display().to_string().len()),
+        prompt: "p".into(),
+        data: "d".into(),
+        task: "jigsaw".into(),
+        examples: task.len(),
+        sampling: Sampling::greedy(16),
+        samples: 1,
+        batch: None,
+    };
+    let mut directory = Directory::open(dir, key, model, data, "test", false).unwrap();
+    let answer = |i: usize| {
+        let gold = task.example(i)?.answer.clone();
+        let text = match i % 4 {
+            _ if rightly(i) => format!("<answer>{gold}</answer>"),
+            0 => "<answer>1 1 1 1</answer>".to_string(),
+            1 => "the <b>answer</b> & more".to_string(),
+            _ => {
+                let mut numbers: Vec<&str> = gold.split(' ').collect();
+                numbers.swap(0, i % 3 + 1);
+                format!("<answer>{}</answer>", numbers.join(" "))
+            }
+        };
+        Ok(vec![Generated { tokens: text.len() / 3, finished: true, text }])
+    };
+    let plan = Plan { limit: None, samples: 1, batch: 4 };
+    let stopping = |examples: std::ops::Range<usize>| {
+        if examples.start >= upto { Err(Error::failed("stopped")) } else { examples.map(answer).collect() }
+    };
+    assert_eq!(evaluate_in(&mut directory, task.as_ref(), &plan, stopping, |_| {}).is_ok(), upto >= task.len());
+}
+
+fn study(dir: &Path) {
+    let data = dir.join("data");
+    dataset(&data, 60);
+    train_run(&dir.join("sft"), "sft", 3e-4, 300, true);
+    train_run(&dir.join("rft"), "rft", 5e-5, 400, false);
+    fs::create_dir_all(dir.join("sft/model")).unwrap();
+    fs::create_dir_all(dir.join("rft/model")).unwrap();
+    evaluation(&dir.join("eval/start"), Path::new("start"), &data, 60, |i| i % 9 == 0);
+    evaluation(&dir.join("eval/sft"), &dir.join("sft/model"), &data, 60, |i| i % 4 != 1);
+    evaluation(&dir.join("eval/rft"), &dir.join("rft/model"), &data, 60, |i| i % 2 == 0);
+}
+
+fn page_of(paths: &[PathBuf]) -> String {
+    let out = tempfile::tempdir().unwrap();
+    let file = out.path().join("new/report.html");
+    write(paths, "A <title>", &file).unwrap();
+    fs::read_to_string(file).unwrap()
+}
+
+#[test]
+fn a_study_becomes_one_page_with_curves_results_puzzles_and_settings() {
+    let dir = tempfile::tempdir().unwrap();
+    study(dir.path());
+    let html = page_of(&[dir.path().to_path_buf()]);
+    for expected in [
+        "2 training runs and 3 evaluations",
+        "Accuracy</h3>",
+        "Reward</h3>",
+        "SFT loss</h3>",
+        "guessing",
+        "4.3 %",
+        "Paired differences",
+        "train.lr",
+        "0.0003",
+        "rollout.samples",
+        "not finished, step 400",
+        "aria-label=\"original picture\"",
+        "not a permutation",
+    ] {
+        assert!(html.contains(expected), "{expected:?} is missing");
+    }
+    // Example 0 is right for the start and for RFT: four solid frames each; example 2 is half wrong for the start.
+    let first = html.split("class=\"card puzzle\"").nth(1).unwrap();
+    assert_eq!(first.matches("class=\"tile ok\"").count(), 12, "all three answer the first puzzle rightly");
+    let third = html.split("class=\"card puzzle\"").nth(3).unwrap();
+    assert_eq!(third.matches("class=\"tile no\"").count(), 2, "two tiles are swapped in the start's answer");
+    assert_eq!(html.matches("class=\"card puzzle\"").count(), 8);
+}
+
+#[test]
+fn the_page_loads_nothing_and_runs_nothing_that_came_from_a_model() {
+    let dir = tempfile::tempdir().unwrap();
+    study(dir.path());
+    let html = page_of(&[dir.path().to_path_buf()]);
+    assert!(!html.contains("http://") && !html.contains("https://") && !html.contains("<link"));
+    assert_eq!(html.matches("<script").count(), 1, "the page's own");
+    assert!(!html.contains("alert('x')") && html.contains("&lt;script&gt;"));
+    assert!(html.contains("the &lt;b&gt;answer&lt;/b&gt; &amp; more") || html.contains("&lt;b&gt;answer"));
+    assert!(html.contains("A &lt;title&gt;"));
+    // Outside of pictures, in which any three letters may occur.
+    let text: String = html.split("base64,").map(|part| part.split_once('"').map_or(part, |(_, rest)| rest)).collect();
+    assert!(text.contains("<path"));
+    assert!(!text.contains("NaN") && !text.contains("undefined"));
+}
+
+#[test]
+fn a_run_without_steps_and_an_unfinished_evaluation_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    dataset(&data, 12);
+    evaluation(&dir.path().join("half"), Path::new("model"), &data, 8, |_| true);
+    train_run(&dir.path().join("new"), "sft", 1e-3, 0, false);
+    fs::remove_file(dir.path().join("new/metrics.jsonl")).unwrap();
+    let html = page_of(&[dir.path().join("half"), dir.path().join("new")]);
+    assert!(html.contains("8 of 12 responses"), "{html}");
+    assert!(html.contains("no step has been recorded yet"));
+    assert!(!html.contains("Paired differences"));
+}
+
+#[test]
+fn data_that_is_gone_costs_the_pictures_and_not_the_report() {
+    let dir = tempfile::tempdir().unwrap();
+    study(dir.path());
+    fs::remove_dir_all(dir.path().join("data")).unwrap();
+    let html = page_of(&[dir.path().to_path_buf()]);
+    assert!(html.contains("are not drawn: no dataset at"));
+    assert!(html.contains("Paired differences") && !html.contains("class=\"card puzzle\""));
+}
+
+#[test]
+fn a_run_given_twice_is_shown_once() {
+    let dir = tempfile::tempdir().unwrap();
+    study(dir.path());
+    let html = page_of(&[dir.path().to_path_buf(), dir.path().join("sft"), dir.path().join("eval/sft")]);
+    assert!(html.contains("2 training runs and 3 evaluations"));
+}

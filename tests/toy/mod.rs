@@ -1,0 +1,274 @@
+//! A policy of a few hundred numbers and a puzzle to go with it, so that the training loops can be tested without a model.
+//!
+//! Prompt `k` is one token; the logits of the token at position `t` of its response are `table[k, t, :] + bias`. The puzzle:
+//! answer prompt `k` with a certain permutation of 1, 2, 3.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use candle_core::{Device, Tensor, Var};
+use image::RgbImage;
+use jigsaw::data::{Message, Record};
+use jigsaw::model::{Completion, Prompt, Sampling, Sequence, TokenGrads, TokenStats};
+use jigsaw::nn::Parameter;
+use jigsaw::tasks::{Score, Task};
+use jigsaw::train::{Codec, Policy};
+use jigsaw::{Error, Result, rng};
+use rand::Rng as _;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Prompts.
+pub const PROMPTS: usize = 6;
+const LENGTH: usize = 5;
+/// Token 0 closes a response, 1 to 3 are the digits, 4 is never a good idea.
+const VOCABULARY: usize = 5;
+
+pub struct Toy {
+    parameters: Vec<Arc<Parameter>>,
+    /// From this call of `backward` on the loss is not a number.
+    pub poison: Option<usize>,
+    /// Wait this long in every `backward`, to be killed in the middle of something.
+    pub delay: std::time::Duration,
+    calls: AtomicUsize,
+}
+
+impl Toy {
+    /// The weights in `dir`, or those that every run starts from.
+    pub fn load(dir: Option<&Path>) -> Toy {
+        let stored = dir.map(|d| candle_core::safetensors::load(d.join("model.safetensors"), &Device::Cpu).unwrap());
+        let make = |name: &str, n: usize, shape: &[usize]| {
+            let tensor = match &stored {
+                Some(stored) => stored[name].clone(),
+                None => {
+                    // Knows that a response is three digits and an end, not which digits.
+                    let known = |i: usize| match (i / VOCABULARY % LENGTH, i % VOCABULARY) {
+                        (3, 0) => 2.0,
+                        (0..3, 0 | 4) => -2.0,
+                        _ => 0.0,
+                    };
+                    let known = |i: usize| if shape.len() == 2 { known(i) } else { 0.0 };
+                    let wave = (0..n).map(|i| known(i) + 0.3 * (i as f32 * 1.3).sin()).collect::<Vec<f32>>();
+                    Tensor::from_vec(wave, shape, &Device::Cpu).unwrap()
+                }
+            };
+            Arc::new(Parameter::new(name, Var::from_tensor(&tensor).unwrap()))
+        };
+        let rows = PROMPTS * LENGTH;
+        let parameters =
+            vec![make("table.weight", rows * VOCABULARY, &[rows, VOCABULARY]), make("bias", VOCABULARY, &[VOCABULARY])];
+        Toy { parameters, poison: None, delay: Default::default(), calls: AtomicUsize::new(0) }
+    }
+
+    /// Add a weight that nothing depends on.
+    pub fn with_orphan(mut self) -> Toy {
+        let value = Var::from_tensor(&Tensor::zeros(3, candle_core::DType::F32, &Device::Cpu).unwrap()).unwrap();
+        self.parameters.push(Arc::new(Parameter::new("orphan.weight", value)));
+        self
+    }
+
+    fn values(&self, i: usize) -> Vec<f32> {
+        self.parameters[i].var.as_tensor().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// log-softmax of logits / temperature at position `t` of prompt `k`.
+    fn log_probs(&self, table: &[f32], bias: &[f32], k: usize, t: usize, temperature: f32) -> Vec<f32> {
+        let row = (k * LENGTH + t) * VOCABULARY;
+        let logits: Vec<f32> = (0..VOCABULARY).map(|v| (table[row + v] + bias[v]) / temperature).collect();
+        let max = logits.iter().cloned().fold(f32::MIN, f32::max);
+        let sum = logits.iter().map(|l| (l - max).exp()).sum::<f32>().ln() + max;
+        logits.iter().map(|l| l - sum).collect()
+    }
+}
+
+impl Policy for Toy {
+    fn parameters(&self) -> &[Arc<Parameter>] {
+        &self.parameters
+    }
+
+    fn score(&self, batch: &[Sequence], temperature: f32) -> Result<TokenStats> {
+        let (table, bias) = (self.values(0), self.values(1));
+        let mut stats = TokenStats { logprobs: Vec::new(), entropies: Vec::new() };
+        for s in batch {
+            for (t, &token) in s.response.iter().enumerate() {
+                let lp = self.log_probs(&table, &bias, s.prompt.ids[0] as usize, t, temperature);
+                stats.logprobs.push(lp[token as usize]);
+                stats.entropies.push(-lp.iter().map(|l| l.exp() * l).sum::<f32>());
+            }
+        }
+        Ok(stats)
+    }
+
+    fn backward(
+        &self,
+        batch: &[Sequence],
+        temperature: f32,
+        loss: &mut dyn FnMut(&TokenStats) -> Result<TokenGrads>,
+    ) -> Result<()> {
+        std::thread::sleep(self.delay);
+        let mut stats = self.score(batch, temperature)?;
+        if self.poison.is_some_and(|p| self.calls.fetch_add(1, Ordering::Relaxed) >= p) {
+            stats.logprobs[0] = f32::NAN;
+        }
+        let grads = loss(&stats)?;
+        let (table, bias) = (self.values(0), self.values(1));
+        let (mut by_table, mut by_bias) = (vec![0.0f32; table.len()], vec![0.0f32; bias.len()]);
+        let mut at = 0;
+        for s in batch {
+            for (t, &token) in s.response.iter().enumerate() {
+                let k = s.prompt.ids[0] as usize;
+                let lp = self.log_probs(&table, &bias, k, t, temperature);
+                let by_entropy = grads.entropies.as_ref().map_or(0.0, |e| e[at]);
+                for v in 0..VOCABULARY {
+                    let one = f32::from(u8::from(v == token as usize));
+                    let g = (grads.logprobs[at] * (one - lp[v].exp())
+                        - by_entropy * lp[v].exp() * (lp[v] + stats.entropies[at]))
+                        / temperature;
+                    by_table[(k * LENGTH + t) * VOCABULARY + v] += g;
+                    by_bias[v] += g;
+                }
+                at += 1;
+            }
+        }
+        for (p, g) in self.parameters.iter().zip([by_table, by_bias]).filter(|(p, _)| p.trainable()) {
+            p.add_grad(Tensor::from_vec(g, p.var.as_tensor().shape().clone(), &Device::Cpu)?)?;
+        }
+        Ok(())
+    }
+
+    fn generate(
+        &self,
+        prompts: &[Arc<Prompt>],
+        samples: usize,
+        sampling: &Sampling,
+        eos: &[u32],
+        banned: &[u32],
+    ) -> Result<Vec<Vec<Completion>>> {
+        let (table, bias) = (self.values(0), self.values(1));
+        let one = |i: usize, j: usize, prompt: &Prompt| {
+            let mut draw = rng::stream(sampling.seed, "toy", &[i as u64, j as u64]);
+            let (mut ids, mut logprobs, mut finished) = (Vec::new(), Vec::new(), false);
+            for t in 0..LENGTH.min(sampling.max_new_tokens) {
+                let temperature = if sampling.temperature == 0.0 { 1.0 } else { sampling.temperature };
+                let lp = self.log_probs(&table, &bias, prompt.ids[0] as usize, t, temperature);
+                let allowed = |v: &usize| !banned.contains(&(*v as u32));
+                let token = if sampling.temperature == 0.0 {
+                    (0..VOCABULARY).filter(allowed).max_by(|a, b| lp[*a].total_cmp(&lp[*b])).unwrap()
+                } else {
+                    let mut left = draw.next_u32() as f32 / u32::MAX as f32;
+                    let chosen = (0..VOCABULARY).filter(allowed).find(|v| {
+                        left -= lp[*v].exp();
+                        left < 0.0
+                    });
+                    chosen.unwrap_or(0)
+                };
+                ids.push(token as u32);
+                logprobs.push(lp[token]);
+                if eos.contains(&(token as u32)) {
+                    finished = true;
+                    break;
+                }
+            }
+            Completion { ids, logprobs, finished }
+        };
+        let group = |(i, p): (usize, &Arc<Prompt>)| (0..samples).map(|j| one(i, j, p)).collect();
+        Ok(prompts.iter().enumerate().map(group).collect())
+    }
+
+    fn save_weights(&self, dir: &Path) -> Result<()> {
+        let tensors: HashMap<String, Tensor> =
+            self.parameters.iter().map(|p| (p.name.clone(), p.var.as_tensor().clone())).collect();
+        Ok(candle_core::safetensors::save(&tensors, dir.join("model.safetensors"))?)
+    }
+}
+
+/// Digits to tokens and back.
+pub struct Digits;
+
+impl Codec for Digits {
+    fn prompt(&self, task: &dyn Task, i: usize) -> Result<Arc<Prompt>> {
+        let k = task.example(i)?.seed as u32;
+        Ok(Arc::new(Prompt { ids: vec![k], images: Vec::new() }))
+    }
+
+    fn response(&self, text: &str) -> Result<Vec<u32>> {
+        let digits: Option<Vec<u32>> = text.split_whitespace().map(|d| d.parse().ok()).collect();
+        let mut ids = digits.ok_or_else(|| Error::input(format!("not digits: {text}")))?;
+        ids.push(0);
+        Ok(ids)
+    }
+
+    fn decode(&self, ids: &[u32]) -> Result<String> {
+        let digits: Vec<String> = ids.iter().filter(|i| **i != 0).map(|i| i.to_string()).collect();
+        Ok(digits.join(" "))
+    }
+
+    fn eos_ids(&self) -> &[u32] {
+        &[0]
+    }
+
+    fn banned_ids(&self) -> &[u32] {
+        &[]
+    }
+}
+
+/// One puzzle for each prompt.
+pub struct Puzzles(Vec<Record>);
+
+impl Puzzles {
+    pub fn new() -> Puzzles {
+        let answers = ["2 1 3", "3 1 2", "2 3 1", "1 3 2", "3 2 1", "2 1 3"];
+        let record = |(k, answer): (usize, &&str)| Record {
+            file_name: String::new(),
+            id: format!("toy-{k}"),
+            task: "toy".into(),
+            messages: vec![
+                Message { role: "user".into(), content: "order them".into() },
+                Message { role: "assistant".into(), content: answer.to_string() },
+            ],
+            images: Vec::new(),
+            answer: answer.to_string(),
+            source: String::new(),
+            seed: k as u64,
+            meta: Default::default(),
+        };
+        Puzzles(answers.iter().enumerate().map(record).collect())
+    }
+}
+
+impl Task for Puzzles {
+    fn name(&self) -> &str {
+        "toy"
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn example(&self, i: usize) -> Result<&Record> {
+        Ok(&self.0[i])
+    }
+
+    fn images(&self, _i: usize) -> Result<Vec<RgbImage>> {
+        Ok(Vec::new())
+    }
+
+    fn score(&self, i: usize, response: &str) -> Score {
+        let gold: Vec<&str> = self.0[i].answer.split(' ').collect();
+        let got: Vec<&str> = response.split_whitespace().collect();
+        let mut sorted = got.clone();
+        sorted.sort();
+        let parsed = sorted == ["1", "2", "3"];
+        let placed = got.iter().zip(&gold).filter(|(a, b)| a == b).count() as f64 / 3.0;
+        let positions = if got.len() <= 3 { placed } else { 0.0 };
+        Score {
+            correct: got == gold,
+            hits: if parsed { positions } else { 0.0 },
+            positions,
+            parsed,
+            well_formed: parsed,
+            fault: if parsed { String::new() } else { "not a permutation".into() },
+        }
+    }
+}

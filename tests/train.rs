@@ -1,0 +1,421 @@
+//! The training loops on a toy policy: they learn, they stop and go on to the same bytes, they refuse what cannot work.
+
+mod toy;
+
+use jigsaw::Result;
+use jigsaw::config::{Config, Method};
+use jigsaw::train::metrics::Metrics;
+use jigsaw::train::run::{Identity, Opened, Run};
+use jigsaw::train::{Ended, Job, Progress, train};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use toy::{Digits, Puzzles, Toy};
+
+const SFT: &[&str] = &[
+    "train.steps=40",
+    "train.batch_size=3",
+    "train.lr=0.2",
+    "train.warmup=2",
+    "train.weight_decay=0.01",
+    "train.save_every=5",
+    "eval.every=10",
+];
+const RFT: &[&str] = &[
+    "train.steps=120",
+    "train.batch_size=6",
+    "train.lr=0.1",
+    "train.save_every=20",
+    "rollout.samples=16",
+    "rollout.max_new_tokens=5",
+    "eval.every=40",
+];
+
+fn config(method: Method, sets: &[&[&str]]) -> Config {
+    let sets: Vec<String> = sets.iter().flat_map(|s| s.iter()).map(|s| s.to_string()).collect();
+    Config::from_text(Some(method), None, &sets).unwrap()
+}
+
+#[derive(Default)]
+struct Told {
+    steps: Vec<Metrics>,
+    evaluations: Vec<(usize, Metrics)>,
+    notes: Vec<String>,
+}
+
+/// Listens, and raises the stop flag after a step.
+struct Listener<'a> {
+    told: &'a mut Told,
+    stop: &'a AtomicBool,
+    stop_at: Option<usize>,
+}
+
+impl Progress for Listener<'_> {
+    fn start(&mut self, _step: usize, _total: usize) {}
+    fn step(&mut self, step: usize, metrics: &Metrics) {
+        self.told.steps.push(metrics.clone());
+        self.stop.fetch_or(self.stop_at == Some(step), Ordering::SeqCst);
+    }
+    fn evaluation(&mut self, step: usize, metrics: &Metrics) {
+        self.told.evaluations.push((step, metrics.clone()));
+    }
+    fn note(&mut self, text: &str) {
+        self.told.notes.push(text.to_string());
+    }
+}
+
+fn identity(data: &str) -> Identity {
+    Identity {
+        jigsaw: "test".into(),
+        command: Vec::new(),
+        model: "toy".into(),
+        model_hash: "m".into(),
+        data: "toys".into(),
+        data_hash: data.into(),
+        examples: toy::PROMPTS,
+        seed: 0,
+        platform: String::new(),
+        started: 0,
+    }
+}
+
+struct Way {
+    stop_at: Option<usize>,
+    delay: Duration,
+    poison: Option<usize>,
+    orphan: bool,
+}
+
+const PLAIN: Way = Way { stop_at: None, delay: Duration::ZERO, poison: None, orphan: false };
+
+/// Start or go on with the run in `dir`, as the command line does.
+fn go(dir: &Path, config: &Config, way: Way) -> (Result<Ended>, Told) {
+    let base = dir.with_extension("base");
+    std::fs::create_dir_all(&base).unwrap();
+    std::fs::write(base.join("config.json"), "{}").unwrap();
+    let mut told = Told::default();
+    let (run, checkpoint) = match Run::open(dir, config, &identity("d")) {
+        Err(e) => return (Err(e), told),
+        Ok(Opened::Finished(f)) => return (Ok(Ended::Finished(f)), told),
+        Ok(Opened::Fresh(run)) => (run, None),
+        Ok(Opened::Resumed(run, checkpoint)) => (run, Some(checkpoint)),
+    };
+    let mut policy = Toy::load(checkpoint.as_ref().map(|c| c.dir.as_path()));
+    (policy.delay, policy.poison) = (way.delay, way.poison);
+    if way.orphan {
+        policy = policy.with_orphan();
+    }
+    let reference = Toy::load(None);
+    let (puzzles, stop) = (Puzzles::new(), AtomicBool::new(false));
+    let job = Job {
+        config,
+        policy: &policy,
+        reference: config.grpo.as_ref().is_some_and(|g| g.beta > 0.0).then_some(&reference as _),
+        base: &base,
+        codec: &Digits,
+        train: &puzzles,
+        validation: Some(&puzzles),
+        stop: &stop,
+    };
+    let ended =
+        train(&job, &run, checkpoint.as_ref(), &mut Listener { told: &mut told, stop: &stop, stop_at: way.stop_at });
+    (ended, told)
+}
+
+fn weights(dir: &Path) -> Vec<u8> {
+    std::fs::read(dir.join("model/model.safetensors")).unwrap()
+}
+
+fn metric(metrics: &Metrics, name: &str) -> f64 {
+    metrics.get(name).unwrap_or_else(|| panic!("no {name} in {metrics:?}"))
+}
+
+#[test]
+fn sft_learns_the_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let (ended, told) = go(&out, &config(Method::Sft, &[SFT]), PLAIN);
+    let Ended::Finished(finished) = ended.unwrap() else { panic!() };
+    assert_eq!((finished.step, told.steps.len()), (40, 40));
+    assert!(metric(&told.steps[0], "loss") > 0.9 && metric(&told.steps[39], "loss") < 0.1);
+    assert!(metric(&told.evaluations[0].1, "eval/accuracy") < 0.5);
+    assert_eq!(finished.metrics["eval/accuracy"], 1.0);
+    // Warm-up from 0 over two steps, then a cosine to 0.
+    let rates: Vec<f64> = told.steps.iter().map(|m| metric(m, "lr")).collect();
+    assert!(rates[0] == 0.0 && (rates[1] - 0.1).abs() < 1e-12 && (rates[2] - 0.2).abs() < 1e-12 && rates[39] < 0.01);
+    for file in ["config.toml", "run.json", "metrics.jsonl", "samples.jsonl", "finished.json", "model/config.json"] {
+        assert!(out.join(file).exists(), "{file}");
+    }
+    assert_eq!(std::fs::read_dir(out.join("checkpoints")).unwrap().count(), 2, "the oldest checkpoints are removed");
+    let lines = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    assert_eq!(lines.lines().filter(|l| l.contains("\"loss\"")).count(), 40);
+    assert_eq!(lines.lines().filter(|l| l.contains("eval/accuracy")).count(), 5);
+}
+
+#[test]
+fn every_loss_type_of_grpo_learns_from_rewards_alone() {
+    for loss in ["grpo", "bnpo", "dr_grpo", "dapo", "cispo"] {
+        let dir = tempfile::tempdir().unwrap();
+        let loss_type = format!("grpo.loss_type={loss}");
+        let mut sets = vec![loss_type.as_str(), "train.steps=250", "reward.permutation=ignore"];
+        if loss == "cispo" {
+            sets.push("grpo.epsilon_high=5");
+        }
+        let (ended, told) = go(&dir.path().join("run"), &config(Method::Rft, &[RFT, &sets]), PLAIN);
+        let Ended::Finished(finished) = ended.unwrap() else { panic!() };
+        let reward = |from: usize| told.steps[from..from + 5].iter().map(|m| metric(m, "reward")).sum::<f64>() / 5.0;
+        assert!(reward(0) < 0.8 && reward(245) > 2.7, "{loss}: {} -> {}", reward(0), reward(245));
+        assert!(finished.metrics["eval/accuracy"].as_f64().unwrap() > 0.8, "{loss}");
+        let first = &told.steps[0];
+        assert_eq!(metric(first, "clip_fraction"), 0.0);
+        assert!((metric(first, "ratio") - 1.0).abs() < 1e-12);
+        let parts = ["reward_hit", "reward_acc", "reward_fmt"].iter().map(|p| metric(first, p)).sum::<f64>();
+        assert!((parts - metric(first, "reward")).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn several_steps_a_rollout_clip_the_ratio_and_a_reference_holds_the_policy_back() {
+    let reused: &[&str] =
+        &["grpo.num_iterations=2", "grpo.minibatches=2", "train.batch_size=3", "reward.permutation=ignore"];
+    let run = |extra: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        let (ended, told) = go(&dir.path().join("run"), &config(Method::Rft, &[RFT, reused, extra]), PLAIN);
+        ended.unwrap();
+        told
+    };
+    let free = run(&[]);
+    assert!(
+        free.steps.iter().any(|m| metric(m, "clip_fraction") > 0.0),
+        "later steps of a rollout batch are off-policy"
+    );
+    assert!(metric(&free.steps[119], "reward") > 2.0);
+    let held = run(&["grpo.beta=2"]);
+    assert_eq!(metric(&free.steps[119], "kl"), 0.0);
+    assert!(metric(&held.steps[119], "kl") > 0.0);
+    assert!(metric(&held.steps[119], "reward") < metric(&free.steps[119], "reward") - 0.5);
+}
+
+#[test]
+fn dynamic_sampling_replaces_groups_that_teach_nothing() {
+    let run = |extra: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        let few: &[&str] = &["rollout.samples=3", "train.batch_size=4", "train.steps=10", "train.lr=0.001"];
+        let (ended, told) = go(&dir.path().join("run"), &config(Method::Rft, &[RFT, few, extra]), PLAIN);
+        ended.unwrap();
+        let mean = |name: &str| told.steps.iter().map(|m| metric(m, name)).sum::<f64>() / 10.0;
+        (mean("zero_variance_groups"), mean("prompts_drawn"))
+    };
+    let (equal, drawn) = run(&[]);
+    let (equal_after, drawn_after) = run(&["grpo.dynamic_sampling=4"]);
+    assert!(equal > 0.2 && drawn == 4.0, "{equal} {drawn}");
+    assert!(equal_after < 0.5 * equal && drawn_after > 4.0 && drawn_after <= 20.0, "{equal_after} {drawn_after}");
+}
+
+#[test]
+fn eight_micro_batches_of_one_train_as_one_of_eight() {
+    for (method, sets) in [(Method::Sft, SFT), (Method::Rft, RFT)] {
+        let run = |cut: &[&str]| {
+            let dir = tempfile::tempdir().unwrap();
+            let (ended, told) = go(&dir.path().join("run"), &config(method, &[sets, &["train.steps=6"], cut]), PLAIN);
+            ended.unwrap();
+            told.steps
+        };
+        let whole = run(&["train.batch_size=8", "train.accumulation=1"]);
+        let cut = run(&["train.batch_size=1", "train.accumulation=8"]);
+        for (a, b) in whole.iter().zip(&cut) {
+            for name in ["loss", "grad_norm"] {
+                let (a, b) = (metric(a, name), metric(b, name));
+                assert!((a - b).abs() < 1e-5 * a.abs().max(1e-2), "{method} {name}: {a} {b}");
+            }
+        }
+    }
+}
+
+fn cases() -> Vec<(&'static str, Config)> {
+    let accumulate: &[&str] = &["train.batch_size=2", "train.accumulation=3", "train.save_every=4"];
+    let kl: &[&str] = &[
+        "train.steps=40",
+        "grpo.beta=0.02",
+        "grpo.dynamic_sampling=2",
+        "grpo.num_iterations=2",
+        "grpo.entropy_coef=0.01",
+    ];
+    vec![
+        ("sft", config(Method::Sft, &[SFT, accumulate])),
+        ("rft", config(Method::Rft, &[RFT, accumulate, &["train.steps=40"]])),
+        ("rft-kl", config(Method::Rft, &[RFT, accumulate, kl])),
+    ]
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_to_the_same_bytes_and_the_same_metrics() {
+    for (name, config) in cases() {
+        let dir = tempfile::tempdir().unwrap();
+        let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
+        go(&whole, &config, PLAIN).0.unwrap();
+        for stop_at in [Some(5), Some(18), None] {
+            let (ended, _) = go(&broken, &config, Way { stop_at, ..PLAIN });
+            match (ended.unwrap(), stop_at) {
+                (Ended::Stopped(step), Some(at)) => assert!(step == at || step == at + 1, "{step}"),
+                (Ended::Finished(f), None) => assert_eq!(f.step, 40),
+                (ended, _) => panic!("{ended:?}"),
+            }
+        }
+        assert_eq!(weights(&whole), weights(&broken), "{name}");
+        assert_eq!(curve(&whole), curve(&broken), "{name}");
+    }
+}
+
+/// Metrics without what depends on the clock.
+fn curve(dir: &Path) -> Vec<serde_json::Map<String, serde_json::Value>> {
+    let text = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
+    let line = |l: &str| {
+        let mut map: serde_json::Map<_, _> = serde_json::from_str(l).unwrap();
+        map.retain(|k, _| !k.ends_with("second") && !k.ends_with("seconds"));
+        map
+    };
+    text.lines().map(line).collect()
+}
+
+/// Not a test of its own: the process that `a_killed_run...` kills.
+#[test]
+#[ignore = "started by another test"]
+fn child() {
+    let Ok(out) = std::env::var("JIGSAW_TEST_OUT") else { return };
+    let case = std::env::var("JIGSAW_TEST_CASE").unwrap();
+    let (_, config) = cases().into_iter().find(|(name, _)| *name == case).unwrap();
+    let (ended, _) = go(Path::new(&out), &config, Way { delay: Duration::from_millis(3), ..PLAIN });
+    ended.unwrap();
+}
+
+#[test]
+fn a_killed_run_goes_on_to_the_same_bytes() {
+    for (name, config) in cases() {
+        let dir = tempfile::tempdir().unwrap();
+        let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
+        go(&whole, &config, PLAIN).0.unwrap();
+        let (mut kills, mut wait) = (0, 40);
+        loop {
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "child", "--ignored"])
+                .env("JIGSAW_TEST_OUT", &killed)
+                .env("JIGSAW_TEST_CASE", name)
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            let started = std::time::Instant::now();
+            let status = loop {
+                if let Some(status) = child.try_wait().unwrap() {
+                    break Some(status);
+                }
+                if started.elapsed() > Duration::from_millis(wait) {
+                    child.kill().unwrap();
+                    child.wait().unwrap();
+                    break None;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            };
+            match status {
+                Some(status) => {
+                    assert!(status.success());
+                    break;
+                }
+                None => kills += 1,
+            }
+            // Longer each time, and never the same length, so that the run is hit in many places but ends.
+            wait += 37;
+        }
+        assert!(kills >= 2, "{name} was killed {kills} times");
+        assert_eq!(weights(&whole), weights(&killed), "{name}");
+        assert_eq!(curve(&whole), curve(&killed), "{name}");
+    }
+}
+
+#[test]
+fn a_finished_run_repeated_does_nothing_and_other_settings_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let plan = config(Method::Sft, &[SFT]);
+    go(&out, &plan, PLAIN).0.unwrap();
+    let before = weights(&out);
+    let (ended, told) = go(&out, &plan, PLAIN);
+    assert!(matches!(ended.unwrap(), Ended::Finished(f) if f.step == 40) && told.steps.is_empty());
+    assert_eq!(weights(&out), before);
+
+    let (ended, _) = go(&out, &config(Method::Sft, &[SFT, &["train.lr=0.1"]]), PLAIN);
+    let error = ended.unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("train.lr: 0.2 -> 0.1"), "{error}");
+    let Err(error) = Run::open(&out, &plan, &identity("other")) else { panic!("other data accepted") };
+    assert!(error.to_string().contains("data"), "{error}");
+
+    let foreign = dir.path().join("foreign");
+    std::fs::create_dir(&foreign).unwrap();
+    std::fs::write(foreign.join("thesis.tex"), "precious").unwrap();
+    let Err(error) = Run::open(&foreign, &plan, &identity("d")) else { panic!("foreign directory accepted") };
+    assert!(error.to_string().contains("not empty"), "{error}");
+}
+
+#[test]
+fn two_processes_cannot_train_in_one_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = config(Method::Sft, &[SFT]);
+    let Ok(Opened::Fresh(_held)) = Run::open(dir.path(), &plan, &identity("d")) else { panic!() };
+    let Err(error) = Run::open(dir.path(), &plan, &identity("d")) else { panic!("opened twice") };
+    assert!(error.to_string().contains("another process"), "{error}");
+}
+
+#[test]
+fn a_parameter_that_no_gradient_reaches_is_named_before_the_first_step() {
+    for (method, sets) in [(Method::Sft, SFT), (Method::Rft, RFT)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (ended, told) = go(&dir.path().join("run"), &config(method, &[sets]), Way { orphan: true, ..PLAIN });
+        let error = ended.unwrap_err().to_string();
+        assert!(error.contains("orphan.weight") && !error.contains("table.weight"), "{error}");
+        assert!(told.steps.is_empty());
+        let frozen = config(method, &[sets, &["train.freeze=[\"orphan\"]"]]);
+        go(&dir.path().join("other"), &frozen, Way { orphan: true, ..PLAIN }).0.unwrap();
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_a_number_stops_the_run_with_step_and_examples_and_keeps_the_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    // One call for the start-up guard, then one a step.
+    let (ended, told) = go(&out, &config(Method::Sft, &[SFT]), Way { poison: Some(13), ..PLAIN });
+    let error = ended.unwrap_err();
+    assert_eq!(error.exit_code(), 1);
+    let text = error.to_string();
+    assert!(text.contains("step 13") && text.contains("toy-"), "{text}");
+    assert_eq!(told.steps.len(), 12);
+    assert!(out.join("checkpoints/step-00000010/manifest.json").exists());
+    // Without the poison it goes on from there.
+    let (ended, told) = go(&out, &config(Method::Sft, &[SFT]), PLAIN);
+    ended.unwrap();
+    assert_eq!(told.steps.len(), 30);
+}
+
+#[test]
+fn an_example_that_is_too_long_is_refused_by_id_before_the_first_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ended, told) = go(&dir.path().join("run"), &config(Method::Sft, &[SFT, &["train.max_length=4"]]), PLAIN);
+    let error = ended.unwrap_err().to_string();
+    assert!(error.contains("toy-0 (5)") && told.steps.is_empty() && told.evaluations.is_empty(), "{error}");
+    go(&dir.path().join("other"), &config(Method::Sft, &[SFT, &["train.max_length=5"]]), PLAIN).0.unwrap();
+}
+
+#[test]
+fn a_collapsed_policy_is_reported_with_its_cause() {
+    let dir = tempfile::tempdir().unwrap();
+    let collapse: &[&str] = &["train.steps=60", "train.lr=0.9", "reward.acc=0", "reward.hit=0", "guard.window=10"];
+    let (ended, told) = go(&dir.path().join("run"), &config(Method::Rft, &[RFT, collapse]), PLAIN);
+    ended.unwrap();
+    assert!(
+        told.notes.iter().any(|n| n.contains("have not differed") && n.contains("full reward")),
+        "{:?}",
+        told.notes
+    );
+    assert!(told.notes.iter().any(|n| n.contains("entropy")), "{:?}", told.notes);
+}

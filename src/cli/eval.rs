@@ -1,10 +1,10 @@
 //! `jigsaw eval`: how often a model is right, with intervals.
 
+use super::output::print;
 use crate::eval::{EvalResult, Plan, Request, Summary, evaluate_checkpoint};
 use crate::model::Sampling;
 use crate::stats::Interval;
 use crate::{Error, Result};
-use candle_core::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -52,6 +52,9 @@ pub struct EvalArgs {
     /// Directory to write to
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Where to compute: cpu, cuda, cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: String,
     /// Remove what an earlier evaluation left in the output directory
     #[arg(long)]
     fresh: bool,
@@ -60,12 +63,12 @@ pub struct EvalArgs {
 impl EvalArgs {
     /// Evaluate and print the table.
     pub fn run(self) -> Result<()> {
+        let device = super::device(&self.device)?;
         let request = self.request()?;
         let bar = ProgressBar::new(0);
         if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} examples, {msg}, {eta} left") {
             bar.set_style(style);
         }
-        let device = Device::cuda_if_available(0)?;
         let result = evaluate_checkpoint(&request, &device, |p| {
             bar.set_length(p.total as u64);
             bar.set_position(p.done as u64);
@@ -73,9 +76,7 @@ impl EvalArgs {
         });
         bar.finish_and_clear();
         let result = result?;
-        print!("{}", table(&result));
-        println!("{}", request.out.join("result.json").display());
-        Ok(())
+        print(&format!("{}{}\n", table(&result), request.out.join("result.json").display()))
     }
 
     /// Everything checked that can be checked before any work.
@@ -84,7 +85,8 @@ impl EvalArgs {
         if self.limit == Some(0) {
             return bad("--limit 0:", "there would be nothing to evaluate");
         }
-        for (flag, value) in [("--samples", self.samples), ("--batch", self.batch), ("--max-new-tokens", self.max_new_tokens)]
+        for (flag, value) in
+            [("--samples", self.samples), ("--batch", self.batch), ("--max-new-tokens", self.max_new_tokens)]
         {
             if value == 0 {
                 return bad(flag, "0: must be at least 1");
@@ -127,7 +129,14 @@ pub(super) fn table(result: &EvalResult) -> String {
     let s: &Summary = &result.summary;
     let mut text = String::new();
     let samples = if s.samples == 1 { String::new() } else { format!(", {} responses each", s.samples) };
-    let _ = writeln!(text, "{} on {} ({}), {} examples{samples}", result.about.model.display(), s.task, result.about.split, s.examples);
+    let _ = writeln!(
+        text,
+        "{} on {} ({}), {} examples{samples}",
+        result.about.model.display(),
+        s.task,
+        result.about.split,
+        s.examples
+    );
     let mut share = |name: &str, i: &Interval, chance: Option<f64>| {
         let chance = chance.map(|c| format!("   guessing {:5.1} %", 100.0 * c)).unwrap_or_default();
         let (value, low, high) = (100.0 * i.value, 100.0 * i.low, 100.0 * i.high);

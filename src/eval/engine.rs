@@ -41,8 +41,7 @@ pub fn evaluate_checkpoint(request: &Request, device: &Device, progress: impl Fn
     }
     let processor = Processor::from_dir(model)?;
     let model = Model::load(model, device)?;
-    let engine =
-        Engine { model: &model, processor: &processor, task: task.as_ref(), sampling, samples: plan.samples };
+    let engine = Engine { model: &model, processor: &processor, task: task.as_ref(), sampling, samples: plan.samples };
     evaluate_in(&mut directory, task.as_ref(), plan, |examples| engine.generate(examples), progress)
 }
 

@@ -16,13 +16,14 @@ pub use preview::write_preview;
 pub use shares::{SPLITS, Shares};
 
 use super::source::{self, PixelBudget};
-use super::{DatasetWriter, Manifest, Skipped};
+use super::{Attribution, DatasetWriter, Manifest, Skipped};
 use crate::puzzle::{Grid, QuestionKind, Style};
 use crate::{Error, Result};
 use make::{Made, Maker, Refusal};
 use rayon::prelude::*;
 use select::Photo;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 /// A visual token of Qwen2.5-VL covers this many pixels each way; tiles of a multiple of it have seams between tokens.
@@ -107,80 +108,105 @@ fn existing_ancestor(path: &Path) -> Option<PathBuf> {
 pub fn generate(settings: &Settings, out: &Path, overwrite: bool, on_puzzle: &(dyn Fn() + Sync)) -> Result<Manifest> {
     settings.check(out)?;
     let wanted = settings.split.apportion(settings.count)?;
-    let (mut files, mut skipped) = source::walk(&settings.images)?;
+    let (mut files, unread) = source::walk(&settings.images)?;
     files.truncate(settings.limit.unwrap_or(usize::MAX));
-    let attribution = source::attribution(&settings.images)?;
-    let selection = select::select(files, &wanted, settings)?;
-    skipped.extend(selection.skipped);
-    let mut left_out = selection.duplicates;
-    refuse_if_strict(settings, &skipped)?;
-    if let Some(side) = (0..SPLITS.len()).find(|&s| wanted[s] > 0 && selection.photos[s].is_empty()) {
-        return Err(too_few_photos(settings, &wanted, SPLITS[side], &selection.photos, &skipped));
+    if files.is_empty() {
+        return Err(Error::input(format!(
+            "no JPEG, PNG or WebP file in {} or below it; name another folder with --images",
+            settings.images.display()
+        )));
     }
+    let attribution = source::attribution(&settings.images)?;
+    let mut writer = None;
+    let mut refused = Refused::default();
+    loop {
+        let files = files.iter().filter(|f| !refused.names(&f.name)).cloned().collect();
+        let selection = select::select(files, &wanted, settings);
+        let mut skipped = [unread.as_slice(), &selection.skipped, &refused.skipped].concat();
+        refuse_if_strict(settings, &skipped)?;
+        if let Some(side) = (0..SPLITS.len()).find(|&s| wanted[s] > 0 && selection.photos[s].is_empty()) {
+            skipped.extend(refused.left_out);
+            return Err(too_few_photos(settings, &wanted, SPLITS[side], &selection.photos, &skipped));
+        }
+        let writer_ref = match &mut writer {
+            Some(writer) => writer,
+            none => none.insert(DatasetWriter::create(out, overwrite)?),
+        };
+        let Some(used) = write_splits(settings, &wanted, &selection.photos, writer_ref, &mut refused, on_puzzle)?
+        else {
+            continue; // a split lost its last photo: divide what is left anew
+        };
+        let mut skipped = [unread, selection.skipped, refused.skipped].concat();
+        let mut left_out = [selection.duplicates, refused.left_out].concat();
+        skipped.sort_by(|a, b| a.file.cmp(&b.file));
+        left_out.sort_by(|a, b| a.file.cmp(&b.file));
+        let (licences, attribution) = attribution.map(|table| credits(&table, used)).unwrap_or_default();
+        let about = Manifest {
+            tool: String::new(),
+            version: String::new(),
+            sha256: String::new(),
+            splits: BTreeMap::new(),
+            settings: serde_json::to_value(settings).map_err(|e| Error::failed(format!("settings: {e}")))?,
+            licences,
+            attribution,
+            skipped,
+            left_out,
+        };
+        return match writer {
+            Some(writer) => writer.finish(about),
+            None => Err(Error::failed("the dataset was never begun")),
+        };
+    }
+}
 
-    let mut writer = DatasetWriter::create(out, overwrite)?;
+/// Photos that were selected and then gave no puzzles.
+#[derive(Default)]
+struct Refused {
+    skipped: Vec<Skipped>,
+    left_out: Vec<Skipped>,
+}
+
+impl Refused {
+    fn names(&self, file: &str) -> bool {
+        self.skipped.iter().chain(&self.left_out).any(|s| s.file == file)
+    }
+}
+
+/// Make and write the puzzles of every split; the names of the photos used, or `None` if the photos of a split gave out.
+fn write_splits(
+    settings: &Settings,
+    wanted: &[usize; 3],
+    photos: &[Vec<Photo>; 3],
+    writer: &mut DatasetWriter,
+    refused: &mut Refused,
+    on_puzzle: &(dyn Fn() + Sync),
+) -> Result<Option<BTreeSet<String>>> {
     let budget = PixelBudget::default();
-    let mut used: Vec<String> = Vec::new();
-    for (split, photos, count) in
-        SPLITS.into_iter().zip(&selection.photos).zip(wanted).map(|((s, p), n)| (s, p, n)).filter(|(_, _, n)| *n > 0)
-    {
+    let mut used = BTreeSet::new();
+    for (side, split) in SPLITS.into_iter().enumerate().filter(|(side, _)| wanted[*side] > 0) {
+        let photos = &photos[side];
         writer.create_split(split)?;
-        let maker = Maker { settings, split, writer: &writer, budget: &budget, on_puzzle };
-        let made = fill(&maker, photos, count, &mut skipped, &mut left_out)?;
+        let maker = Maker { settings, split, writer: &*writer, budget: &budget, on_puzzle };
+        let Some(made) = fill(&maker, photos, wanted[side], refused)? else { return Ok(None) };
         used.extend(made.iter().map(|m| photos[m.photo].name.clone()));
         let record =
             |(slot, m): (usize, &Made)| (make::record(settings, split, slot, &photos[m.photo], m), vec![m.digest]);
-        let records = made.iter().enumerate().map(record);
-        writer.write_records(split, records)?;
+        writer.write_records(split, made.iter().enumerate().map(record))?;
     }
-
-    used.sort();
-    used.dedup();
-    skipped.sort_by(|a, b| a.file.cmp(&b.file));
-    left_out.sort_by(|a, b| a.file.cmp(&b.file));
-    let mut about = Manifest {
-        tool: String::new(),
-        version: String::new(),
-        sha256: String::new(),
-        splits: Default::default(),
-        settings: serde_json::to_value(settings).map_err(|e| Error::failed(format!("settings: {e}")))?,
-        licences: Default::default(),
-        attribution: Vec::new(),
-        skipped,
-        left_out,
-    };
-    if let Some(table) = attribution {
-        for name in used {
-            let row = table.get(&name).cloned();
-            let licence = row.as_ref().map_or("not stated".to_owned(), |row| row.licence.clone());
-            *about.licences.entry(licence).or_default() += 1;
-            about.attribution.extend(row);
-        }
-    }
-    writer.finish(about)
+    Ok(Some(used))
 }
 
 /// Make `count` puzzles from `photos`, each in turn giving one until there are enough. A photo that turns out not to decode
-/// is skipped and its puzzles are made from the others. The result is in the order of the puzzles' numbers.
-fn fill(
-    maker: &Maker,
-    photos: &[Photo],
-    count: usize,
-    skipped: &mut Vec<Skipped>,
-    left_out: &mut Vec<Skipped>,
-) -> Result<Vec<Made>> {
+/// is refused and its puzzles are made from the others; `None` if none is left. The result is in the order of the puzzles'
+/// numbers.
+fn fill(maker: &Maker, photos: &[Photo], count: usize, refused: &mut Refused) -> Result<Option<Vec<Made>>> {
     let mut alive: Vec<usize> = (0..photos.len()).collect();
     let mut given = vec![0u64; photos.len()];
     let mut missing: Vec<usize> = (0..count).collect();
     let mut made: Vec<Option<Made>> = (0..count).map(|_| None).collect();
     while !missing.is_empty() {
         if alive.is_empty() {
-            return Err(Error::input(format!(
-                "none of the {} photos of the {} split could be used; one of them is {}",
-                photos.len(),
-                maker.split,
-                skipped.last().or(left_out.last()).map(|s| format!("{}: {}", s.file, s.reason)).unwrap_or_default()
-            )));
+            return Ok(None);
         }
         let mut jobs: Vec<(usize, Vec<(usize, u64)>)> = alive.iter().map(|&photo| (photo, Vec::new())).collect();
         let turns = jobs.len();
@@ -202,18 +228,33 @@ fn fill(
                 Err(refusal) => {
                     let file = photos[photo].name.clone();
                     match refusal {
-                        Refusal::Unusable(reason) => skipped.push(Skipped { file, reason }),
-                        Refusal::Plain => left_out.push(Skipped { file, reason: PLAIN.into() }),
+                        Refusal::Unusable(reason) => refused.skipped.push(Skipped { file, reason }),
+                        Refusal::Plain => refused.left_out.push(Skipped { file, reason: PLAIN.into() }),
                     }
                     alive.retain(|&p| p != photo);
                     missing.extend(slots.into_iter().map(|(slot, _)| slot));
                 }
             }
         }
-        refuse_if_strict(maker.settings, skipped)?;
+        refuse_if_strict(maker.settings, &refused.skipped)?;
         missing.sort_unstable();
     }
-    Ok(made.into_iter().flatten().collect())
+    Ok(Some(made.into_iter().flatten().collect()))
+}
+
+/// Photos used under each licence, and the rows of the attribution table for them.
+fn credits(
+    table: &HashMap<String, Attribution>,
+    used: BTreeSet<String>,
+) -> (BTreeMap<String, usize>, Vec<Attribution>) {
+    let (mut licences, mut rows) = (BTreeMap::new(), Vec::new());
+    for name in used {
+        let row = table.get(&name).cloned();
+        let licence = row.as_ref().map_or("not stated".to_owned(), |row| row.licence.clone());
+        *licences.entry(licence).or_default() += 1;
+        rows.extend(row);
+    }
+    (licences, rows)
 }
 
 fn refuse_if_strict(settings: &Settings, skipped: &[Skipped]) -> Result<()> {
@@ -242,7 +283,7 @@ fn too_few_photos(
         return Error::input(format!("no usable image in {}{left_out}", settings.images.display()));
     }
     Error::input(format!(
-        "{} has {usable} usable image(s), too few for {sides} splits by source image (none is left for {empty}); add images, \
+        "{} has at most {usable} usable image(s), too few for {sides} splits by source image (none is left for {empty}); add images, \
          or put all on one side, such as --split 1,0,0{left_out}",
         settings.images.display()
     ))

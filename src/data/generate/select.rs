@@ -1,10 +1,10 @@
 //! Which photos a dataset is made from, and on which side of the split each of them lies.
 
 use super::shares::SPLITS;
-use super::{Settings, listing, make};
+use super::{Settings, make};
 use crate::data::Skipped;
 use crate::data::source::{self, SourceFile};
-use crate::{Error, Result, rng};
+use crate::rng;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -40,14 +40,7 @@ pub struct Selection {
 
 /// Look at `files` in an order drawn from the seed, until each split has as many photos as puzzles or there are no more.
 /// A folder so small that a split would stay empty has photos moved to it from the fullest one.
-pub fn select(files: Vec<SourceFile>, wanted: &[usize; 3], settings: &Settings) -> Result<Selection> {
-    if files.is_empty() {
-        return Err(Error::input(format!(
-            "no JPEG, PNG or WebP file in {} or below it; name another folder with --images",
-            settings.images.display()
-        )));
-    }
-    let mut files = files;
+pub fn select(mut files: Vec<SourceFile>, wanted: &[usize; 3], settings: &Settings) -> Selection {
     files.shuffle(&mut rng::stream(settings.seed, "photos", &[]));
     let mut selection = Selection::default();
     let mut surplus = Vec::new();
@@ -84,14 +77,7 @@ pub fn select(files: Vec<SourceFile>, wanted: &[usize; 3], settings: &Settings) 
         }
     }
     selection.skipped.sort_by(|a, b| a.file.cmp(&b.file));
-    if seen.is_empty() {
-        return Err(Error::input(format!(
-            "no usable image in {}; left out:{}",
-            settings.images.display(),
-            listing(&selection.skipped)
-        )));
-    }
-    Ok(selection)
+    selection
 }
 
 /// Read a file and look at its headers.

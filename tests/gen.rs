@@ -1,0 +1,361 @@
+//! `jigsaw gen` from end to end: what it writes, that it is the same again, that no photo lies on two sides, that answers are
+//! right.
+
+use image::{Rgb, RgbImage, imageops};
+use jigsaw::data::generate::{self, Settings};
+use jigsaw::data::{Dataset, MANIFEST, Manifest, Record};
+use jigsaw::puzzle::{self, Grid, QuestionKind, RewardConfig, Style};
+use jigsaw::tasks;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::path::Path;
+use tempfile::TempDir;
+
+fn settings(images: &Path) -> Settings {
+    Settings {
+        images: images.to_owned(),
+        grid: "3x3".parse().unwrap(),
+        tile: 28,
+        tile_any: false,
+        count: 40,
+        style: Style::Direct,
+        question: QuestionKind::Order,
+        seed: 7,
+        split: "0.6,0.2,0.2".parse().unwrap(),
+        limit: None,
+        strict: false,
+    }
+}
+
+/// A photo no two tiles of which look the same.
+fn photo(seed: u32, width: u32, height: u32) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| {
+        let wave = (f64::from(x * (seed + 3)) * 0.05).sin() + (f64::from(y * (seed + 1)) * 0.03).cos();
+        Rgb([(x * 255 / width) as u8, (y * 255 / height) as u8, (wave * 60.0 + 128.0) as u8])
+    })
+}
+
+fn folder(photos: u32) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir_all(dir.path().join("train2014/more")).unwrap();
+    for i in 0..photos {
+        let place = ["", "train2014/", "train2014/more/"][i as usize % 3];
+        let ending = ["png", "jpg", "JPEG"][i as usize % 3];
+        photo(i, 100 + i * 7, 130).save(dir.path().join(format!("{place}p{i:02}.{ending}"))).unwrap();
+    }
+    dir
+}
+
+fn make(settings: &Settings, out: &Path) -> Manifest {
+    generate::generate(settings, out, false, &|| ()).unwrap()
+}
+
+fn refusal(settings: &Settings, out: &Path, overwrite: bool) -> String {
+    let error = generate::generate(settings, out, overwrite, &|| ()).unwrap_err();
+    assert_eq!(error.exit_code(), 2, "{error}");
+    error.to_string()
+}
+
+/// Every file below `dir` with its content.
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    walkdir::WalkDir::new(dir)
+        .into_iter()
+        .map(|e| e.unwrap())
+        .filter(|e| e.file_type().is_file())
+        .map(|e| (e.path().strip_prefix(dir).unwrap().display().to_string(), fs::read(e.path()).unwrap()))
+        .collect()
+}
+
+fn records(out: &Path) -> Vec<(&'static str, Record)> {
+    let split =
+        |split| Dataset::open(out, split).unwrap().records().iter().map(|r| (split, r.clone())).collect::<Vec<_>>();
+    generate::SPLITS.into_iter().flat_map(split).collect()
+}
+
+#[test]
+fn the_dataset_is_byte_identical_whatever_the_number_of_threads() {
+    let images = folder(9);
+    fs::write(images.path().join("bad.jpg"), b"no image").unwrap();
+    let out = TempDir::new().unwrap();
+    let written: Vec<_> = [1, 2, 5]
+        .into_iter()
+        .map(|threads| {
+            let dir = out.path().join(threads.to_string());
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| make(&settings(images.path()), &dir));
+            files(&dir)
+        })
+        .collect();
+    assert_eq!(written[0].len(), 40 + 3 + 1);
+    assert!(written[0] == written[1] && written[1] == written[2], "the output differs between numbers of threads");
+    let dir = out.path().join("other seed");
+    make(&Settings { seed: 8, ..settings(images.path()) }, &dir);
+    assert_ne!(files(&dir)["train/images/000000.png"], written[0]["train/images/000000.png"]);
+}
+
+#[test]
+fn a_puzzle_depends_on_seed_photo_and_index_and_on_no_other_photo() {
+    let images = folder(9);
+    let out = TempDir::new().unwrap();
+    let puzzles = |name: &str| {
+        let dir = out.path().join(name);
+        make(&settings(images.path()), &dir);
+        records(&dir)
+            .into_iter()
+            .map(|(split, r)| {
+                let image = fs::read(dir.join(split).join(&r.file_name)).unwrap();
+                ((r.source.clone(), r.meta["index"].as_u64().unwrap()), (r.answer, image))
+            })
+            .collect::<HashMap<_, _>>()
+    };
+    let before = puzzles("before");
+    photo(77, 200, 200).save(images.path().join("a new one.png")).unwrap();
+    let after = puzzles("after");
+    let common = before.iter().filter(|(key, _)| after.contains_key(key)).count();
+    assert!(common > 20, "only {common} puzzles in common");
+    assert!(before.iter().all(|(key, puzzle)| after.get(key).is_none_or(|other| other == puzzle)));
+}
+
+#[test]
+fn no_photo_lies_on_two_sides_not_even_under_two_names_or_with_another_seed() {
+    let images = folder(15);
+    for i in 0..15 {
+        let place = ["", "train2014/", "train2014/more/"][i % 3];
+        let ending = ["png", "jpg", "JPEG"][i % 3];
+        fs::copy(
+            images.path().join(format!("{place}p{i:02}.{ending}")),
+            images.path().join(format!("copy of {i}.{ending}")),
+        )
+        .unwrap();
+    }
+    let mut side_of: HashMap<Vec<u8>, HashSet<&str>> = HashMap::new();
+    for (seed, grid, question) in [(1, "3x3", QuestionKind::Order), (2, "2x2", QuestionKind::Pair)] {
+        let out = TempDir::new().unwrap();
+        let made = make(
+            &Settings { seed, grid: grid.parse().unwrap(), question, ..settings(images.path()) },
+            &out.path().join("d"),
+        );
+        assert_eq!(made.left_out.len(), 15, "each copy is left out: {:?}", made.left_out);
+        for (split, record) in records(&out.path().join("d")) {
+            let content = Sha256::digest(fs::read(images.path().join(&record.source)).unwrap()).to_vec();
+            side_of.entry(content).or_default().insert(split);
+        }
+    }
+    assert_eq!(side_of.len(), 15);
+    assert!(side_of.values().all(|sides| sides.len() == 1));
+}
+
+#[test]
+fn tiles_put_back_by_the_answer_are_the_crop_of_the_photo() {
+    let images = folder(6);
+    for grid in ["3x3", "2x2", "1x2", "4x1", "2x5"] {
+        let out = TempDir::new().unwrap();
+        let out = out.path().join("d");
+        let grid: Grid = grid.parse().unwrap();
+        make(&Settings { grid, count: 30, ..settings(images.path()) }, &out);
+        let mut puzzles = HashSet::new();
+        for (split, record) in records(&out) {
+            let dataset = Dataset::open(&out, split).unwrap();
+            let shuffled = dataset.load_images(&record).unwrap().remove(0);
+            let order = puzzle::permutation_answer(&record.answer, grid.tiles()).unwrap();
+            assert!(!order.is_identity());
+            let [x, y, w, h]: [u32; 4] = serde_json::from_value(record.meta["crop"].clone()).unwrap();
+            let source = image::open(images.path().join(&record.source)).unwrap().into_rgb8();
+            let (width, height) = (grid.cols() as u32 * 28, grid.rows() as u32 * 28);
+            let crop = imageops::crop_imm(&source, x, y, w, h).to_image();
+            let original = imageops::resize(&crop, width, height, imageops::FilterType::Lanczos3);
+            assert_eq!(puzzle::restore(&shuffled, grid, &order), original, "{grid} {}", record.id);
+            assert_ne!(shuffled, original);
+            puzzles.insert(shuffled.into_raw());
+        }
+        assert_eq!(puzzles.len(), 30, "no puzzle comes twice");
+    }
+}
+
+#[test]
+fn every_reference_response_is_right_and_well_formed() {
+    let images = folder(8);
+    for style in [Style::Direct, Style::Think] {
+        for (question, task_name) in [(QuestionKind::Order, "jigsaw"), (QuestionKind::Pair, "jigsaw-pair")] {
+            let out = TempDir::new().unwrap();
+            let out = out.path().join("d");
+            make(&Settings { style, question, ..settings(images.path()) }, &out);
+            let task = tasks::load(&out, "train").unwrap();
+            assert_eq!((task.name(), task.len()), (task_name, 24));
+            for i in 0..task.len() {
+                let record = task.example(i).unwrap();
+                let score = task.score(i, record.response().unwrap());
+                assert!(score.correct && score.parsed && score.well_formed, "{score:?} {}", record.id);
+                assert_eq!(score.reward(&RewardConfig::default()).total, 3.0);
+                assert!(!task.score(i, "").correct);
+                assert_eq!(task.images(i).unwrap()[0].dimensions(), (84, 84));
+                assert_eq!(record.prompt().len(), 1);
+                assert!(record.prompt()[0].content.starts_with("<image>\n"));
+                assert_eq!(record.prompt()[0].content.contains("<think>"), style == Style::Think);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_manifest_counts_names_licences_and_is_tied_to_the_content() {
+    let images = folder(5);
+    fs::write(
+        images.path().join("ATTRIBUTION.tsv"),
+        "file\tlicence\tauthor\tsource\np00.png\tCC0-1.0\tA. Person\thttps://example.org/0\np03.png\tCC-BY-2.0\tB\tC\n",
+    )
+    .unwrap();
+    let out = TempDir::new().unwrap();
+    let made = make(&settings(images.path()), &out.path().join("d"));
+    let counts: Vec<_> = generate::SPLITS.iter().map(|s| made.splits[*s].records).collect();
+    assert_eq!(counts, [24, 8, 8]);
+    assert_eq!(made.splits.values().map(|s| s.sources).sum::<usize>(), 5);
+    assert_eq!(
+        made.licences,
+        BTreeMap::from([("CC0-1.0".into(), 1), ("CC-BY-2.0".into(), 1), ("not stated".into(), 3)])
+    );
+    assert_eq!(made.attribution[0].author, "A. Person");
+    let read: Manifest = serde_json::from_slice(&fs::read(out.path().join("d").join(MANIFEST)).unwrap()).unwrap();
+    assert_eq!(read, made);
+    let other = make(&Settings { seed: 9, ..settings(images.path()) }, &out.path().join("e"));
+    assert_ne!(other.sha256, made.sha256);
+}
+
+#[test]
+fn the_limit_takes_the_first_files_by_name() {
+    let images = folder(9);
+    let out = TempDir::new().unwrap();
+    make(&Settings { limit: Some(3), ..settings(images.path()) }, &out.path().join("d"));
+    let sources: HashSet<String> = records(&out.path().join("d")).into_iter().map(|(_, r)| r.source).collect();
+    assert_eq!(sources, HashSet::from(["p00.png", "p03.png", "p06.png"].map(String::from)));
+}
+
+#[test]
+fn an_unfinished_or_spoilt_dataset_is_refused_with_what_is_wrong() {
+    let images = folder(5);
+    let out = TempDir::new().unwrap();
+    let dir = out.path().join("d");
+    make(&settings(images.path()), &dir);
+    assert_eq!(Dataset::open(&dir.join("test"), "test").unwrap().len(), 8);
+    let refused = |dir: &Path, split: &str| {
+        let error = Dataset::open(dir, split).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        error.to_string()
+    };
+    assert!(refused(&dir, "dev").contains("no split `dev`; it has: test, train, validation"));
+    assert!(refused(&dir.join("test"), "train").contains("is the split `test`"));
+    assert!(refused(&out.path().join("nowhere"), "train").contains("no such directory"));
+
+    let metadata = dir.join("test/metadata.jsonl");
+    let text = fs::read_to_string(&metadata).unwrap();
+    let line = text.lines().next().unwrap();
+    for (spoilt, says) in [
+        (text.lines().take(5).map(|l| format!("{l}\n")).collect::<String>(), "holds 5 records, but"),
+        (text.replacen("\"answer\"", "\"anser\"", 1), "metadata.jsonl:1: missing field `answer`"),
+        (format!("{text}{line}\n"), "metadata.jsonl:9: field `id`: `test-000000` is already the id of line 1"),
+        (text.replace("000003.png", "000099.png"), "metadata.jsonl:4: field `images`: there is no file"),
+        (text.replacen("images/000000.png", "../x.png", 2), "not a path inside the dataset"),
+        (text.replacen("<image>", "", 1), "names 1, but the prompt has 0"),
+        (text.replacen("\"role\":\"user\"", "\"role\":\"usr\"", 1), "`messages[0].role`: `usr` is not one of"),
+        (text.replacen(&line[line.len() / 2..], "", 1), "metadata.jsonl:1:"),
+        (String::new(), "holds no records"),
+    ] {
+        fs::write(&metadata, spoilt).unwrap();
+        let message = refused(&dir, "test");
+        assert!(message.contains(says), "{message} should say: {says}");
+    }
+    for (spoilt, says) in [
+        (text.replacen("\"jigsaw\"", "\"sudoku\"", 1), "metadata.jsonl:1: field `task`: no scorer is named `sudoku`"),
+        (text.replacen("\"3x3\"", "\"1x1\"", 1), "field `meta.grid`: grid 1x1"),
+        (text.replacen("\"answer\":\"", "\"answer\":\"1 ", 1), "field `answer`"),
+    ] {
+        fs::write(&metadata, spoilt).unwrap();
+        let message = tasks::load(&dir, "test").err().unwrap().to_string();
+        assert!(message.contains(says), "{message} should say: {says}");
+    }
+    fs::write(&metadata, &text).unwrap();
+    fs::remove_file(dir.join(MANIFEST)).unwrap();
+    assert!(refused(&dir, "test").contains("unfinished"));
+    assert!(refused(&dir.join("test"), "test").contains("unfinished"));
+}
+
+#[test]
+fn output_is_replaced_only_when_asked_and_only_if_it_is_a_dataset() {
+    let images = folder(5);
+    let out = TempDir::new().unwrap();
+    let dir = out.path().join("d");
+    let small = Settings { count: 6, ..settings(images.path()) };
+    make(&settings(images.path()), &dir);
+    assert!(refusal(&small, &dir, false).contains("already holds a dataset"));
+    generate::generate(&small, &dir, true, &|| ()).unwrap();
+    assert_eq!(files(&dir).len(), 6 + 3 + 1, "nothing of the earlier dataset is left");
+
+    fs::write(dir.join("thesis.txt"), "precious").unwrap();
+    assert!(refusal(&small, &dir, true).contains("thesis.txt"));
+    assert!(dir.join(MANIFEST).exists() && dir.join("thesis.txt").exists());
+    let foreign = out.path().join("foreign");
+    fs::create_dir(&foreign).unwrap();
+    fs::write(foreign.join("thesis.txt"), "precious").unwrap();
+    assert!(refusal(&small, &foreign, true).contains("not empty"));
+    assert!(foreign.join("thesis.txt").exists());
+
+    // As an interrupted run leaves it.
+    let half = out.path().join("half");
+    fs::create_dir_all(half.join("train/images")).unwrap();
+    fs::write(half.join(".jigsaw-unfinished"), "").unwrap();
+    assert!(refusal(&small, &half, false).contains("unfinished"));
+    generate::generate(&small, &half, true, &|| ()).unwrap();
+    assert_eq!(files(&half), files(&dir).into_iter().filter(|(name, _)| name != "thesis.txt").collect());
+}
+
+#[test]
+fn bad_usage_is_refused_with_what_to_do() {
+    let images = folder(2);
+    let out = TempDir::new().unwrap();
+    let dir = out.path().join("d");
+    let base = settings(images.path());
+    for (settings, says) in [
+        (Settings { count: 0, ..base.clone() }, "at least one puzzle"),
+        (Settings { tile: 30, ..base.clone() }, "multiple of 28"),
+        (Settings { tile: 0, tile_any: true, ..base.clone() }, "multiple of 28"),
+        (Settings { tile: 2800, ..base.clone() }, "at most 4096"),
+        (Settings { tile: u32::MAX, tile_any: true, ..base.clone() }, "at most 4096"),
+        (Settings { limit: Some(0), ..base.clone() }, "limit 0"),
+        (Settings { images: "/no/such/folder".into(), ..base.clone() }, "--images"),
+        (Settings { images: out.path().into(), ..base.clone() }, "inside the images folder"),
+        (base.clone(), "too few for 3 splits"),
+    ] {
+        let message = refusal(&settings, &dir, false);
+        assert!(message.contains(says), "{message} should say: {says}");
+        assert!(!dir.exists(), "nothing is written before the refusal: {says}");
+    }
+    let empty = TempDir::new().unwrap();
+    assert!(
+        refusal(&Settings { images: empty.path().into(), ..base.clone() }, &dir, false)
+            .contains("no JPEG, PNG or WebP")
+    );
+    make(&Settings { split: "1,0,0".parse().unwrap(), ..base }, &dir);
+    assert!(!dir.join("test").exists());
+}
+
+#[test]
+fn the_contact_sheet_is_drawn_for_both_questions() {
+    let images = folder(6);
+    for question in [QuestionKind::Order, QuestionKind::Pair] {
+        let out = TempDir::new().unwrap();
+        let dir = out.path().join("d");
+        let made = make(&Settings { question, count: 6, ..settings(images.path()) }, &dir);
+        let sheet = image::open(generate::write_preview(&dir, &made, 4).unwrap()).unwrap().into_rgb8();
+        let first = Dataset::open(&dir, "train").unwrap();
+        let record = &first.records()[0];
+        let shuffled = first.load_images(record).unwrap().remove(0);
+        let order = puzzle::permutation_answer(record.meta["order"].as_str().unwrap(), 9).unwrap();
+        let original = puzzle::restore(&shuffled, "3x3".parse().unwrap(), &order);
+        // Twice enlarged, 10 pixels from the corner, the restored picture 10 pixels right of the shuffled one.
+        for (x, y) in [(20, 20), (50, 24), (70, 76)] {
+            assert_eq!(sheet.get_pixel(10 + 2 * x, 10 + 2 * y), shuffled.get_pixel(x, y));
+            assert_eq!(sheet.get_pixel(10 + 168 + 10 + 2 * x, 10 + 2 * y), original.get_pixel(x, y));
+        }
+    }
+}

@@ -1,10 +1,10 @@
 //! `jigsaw eval`: how often a model is right, with intervals.
 
+use super::output::print;
 use crate::eval::{EvalResult, Plan, Request, Summary, evaluate_checkpoint};
 use crate::model::Sampling;
 use crate::stats::Interval;
 use crate::{Error, Result};
-use candle_core::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -52,6 +52,9 @@ pub struct EvalArgs {
     /// Directory to write to
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Where to compute: cpu, cuda, cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: String,
     /// Remove what an earlier evaluation left in the output directory
     #[arg(long)]
     fresh: bool,
@@ -60,12 +63,12 @@ pub struct EvalArgs {
 impl EvalArgs {
     /// Evaluate and print the table.
     pub fn run(self) -> Result<()> {
+        let device = super::device(&self.device)?;
         let request = self.request()?;
         let bar = ProgressBar::new(0);
         if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} examples, {msg}, {eta} left") {
             bar.set_style(style);
         }
-        let device = Device::cuda_if_available(0)?;
         let result = evaluate_checkpoint(&request, &device, |p| {
             bar.set_length(p.total as u64);
             bar.set_position(p.done as u64);
@@ -73,9 +76,7 @@ impl EvalArgs {
         });
         bar.finish_and_clear();
         let result = result?;
-        print!("{}", table(&result));
-        println!("{}", request.out.join("result.json").display());
-        Ok(())
+        print(&format!("{}{}\n", table(&result), request.out.join("result.json").display()))
     }
 
     /// Everything checked that can be checked before any work.

@@ -5,8 +5,10 @@ mod device;
 pub mod eval;
 pub mod r#gen;
 pub mod model;
+mod output;
 pub mod report;
 pub mod score;
+pub mod study;
 pub mod train;
 
 use crate::Result;
@@ -33,9 +35,13 @@ A first session:
   jigsaw gen --images data/photos --grid 2x2 --count 2000 --out runs/puzzles
   jigsaw train --method sft --model runs/tiny --data runs/puzzles --config configs/sft.toml --out runs/sft
   jigsaw train --method rft --model runs/sft/model --data runs/puzzles --config configs/rft.toml --out runs/rft
+  jigsaw eval --model runs/rft/model --data runs/puzzles --out runs/eval-rft
+  jigsaw report runs --out runs/report.html
+All of it in one command:
+  jigsaw study --config configs/quickstart.toml
 
 Exit codes: 0 done, 1 the work failed, 2 the command line, configuration or an input is not usable;
-130 and 143: stopped by SIGINT or SIGTERM (train saves first; the same command goes on).";
+130 and 143: stopped by SIGINT or SIGTERM (train and study save first; the same command goes on).";
 
 #[derive(clap::Subcommand)]
 enum Command {
@@ -44,6 +50,7 @@ enum Command {
     Eval(eval::EvalArgs),
     Score(score::ScoreArgs),
     Report(report::ReportArgs),
+    Study(study::StudyArgs),
     Model(model::ModelCommand),
     Completions(completions::CompletionsArgs),
 }
@@ -57,6 +64,7 @@ impl Command {
             Command::Eval(args) => done(args.run()),
             Command::Score(args) => done(args.run()),
             Command::Report(args) => done(args.run()),
+            Command::Study(args) => args.run(),
             Command::Model(args) => done(args.run()),
             Command::Completions(args) => done(args.run()),
         }

@@ -1,5 +1,6 @@
 //! `jigsaw report`: runs and evaluations as one HTML page.
 
+use super::output::print;
 use crate::Result;
 use crate::report;
 use std::path::PathBuf;
@@ -27,7 +28,6 @@ impl ReportArgs {
     pub fn run(self) -> Result<()> {
         let written = report::write(&self.runs, &self.title, &self.out)?;
         eprintln!("{} training runs, {} evaluations", written.runs, written.evaluations);
-        println!("{}", self.out.display());
-        Ok(())
+        print(&format!("{}\n", self.out.display()))
     }
 }

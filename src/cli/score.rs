@@ -1,10 +1,10 @@
 //! `jigsaw score`: how likely a model finds given responses.
 
+use super::output::print;
 use crate::eval::{missing_responses, score_responses};
 use crate::model::Processor;
 use crate::model::qwen2_5_vl::Model;
 use crate::{Error, Result, files, tasks};
-use candle_core::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -33,6 +33,9 @@ pub struct ScoreArgs {
     /// File to write; it appears when all records are scored
     #[arg(long, value_name = "FILE.jsonl")]
     out: PathBuf,
+    /// Where to compute: cpu, cuda, cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: String,
 }
 
 impl ScoreArgs {
@@ -57,8 +60,9 @@ impl ScoreArgs {
         if let Some(parent) = self.out.parent().filter(|p| !p.as_os_str().is_empty()) {
             files::create_dir(parent)?;
         }
+        let device = super::device(&self.device)?;
         let processor = Processor::from_dir(&self.model)?;
-        let model = Model::load(&self.model, &Device::cuda_if_available(0)?)?;
+        let model = Model::load(&self.model, &device)?;
         let bar = ProgressBar::new(task.len() as u64);
         if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} records, {eta} left") {
             bar.set_style(style);
@@ -92,12 +96,11 @@ impl ScoreArgs {
         }
         written?;
         let per_token = nats / tokens.max(1) as f64;
-        println!(
-            "{} records, {tokens} response tokens, {per_token:.4} nats a token, perplexity {:.4}",
+        print(&format!(
+            "{} records, {tokens} response tokens, {per_token:.4} nats a token, perplexity {:.4}\n{}\n",
             task.len(),
-            per_token.exp()
-        );
-        println!("{}", self.out.display());
-        Ok(())
+            per_token.exp(),
+            self.out.display()
+        ))
     }
 }

@@ -119,13 +119,13 @@ fn print(text: &str) -> Result<()> {
 }
 
 /// The first SIGINT or SIGTERM raises a flag, the second ends the process.
-struct Signals {
-    stop: Arc<AtomicBool>,
+pub(super) struct Signals {
+    pub(super) stop: Arc<AtomicBool>,
     terminated: Arc<AtomicBool>,
 }
 
 impl Signals {
-    fn listen() -> Result<Signals> {
+    pub(super) fn listen() -> Result<Signals> {
         let signals = Signals { stop: Arc::default(), terminated: Arc::default() };
         let register = || -> std::io::Result<()> {
             for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
@@ -140,13 +140,13 @@ impl Signals {
         Ok(signals)
     }
 
-    fn exit_code(&self) -> u8 {
+    pub(super) fn exit_code(&self) -> u8 {
         if self.terminated.load(Ordering::SeqCst) { 143 } else { 130 }
     }
 }
 
 /// A bar on a terminal; anywhere else a line now and then, all on stderr.
-struct Terminal {
+pub(super) struct Terminal {
     bar: Option<ProgressBar>,
     total: usize,
     last: Option<Instant>,
@@ -156,11 +156,11 @@ struct Terminal {
 const QUIET: Duration = Duration::from_secs(5);
 
 impl Terminal {
-    fn new() -> Terminal {
+    pub(super) fn new() -> Terminal {
         Terminal { bar: None, total: 0, last: None }
     }
 
-    fn line(&self, text: &str) {
+    pub(super) fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| {
                 let _ = writeln!(std::io::stderr(), "{text}");
@@ -171,7 +171,7 @@ impl Terminal {
         }
     }
 
-    fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }

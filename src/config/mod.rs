@@ -8,6 +8,7 @@ mod check;
 mod layers;
 mod settings;
 
+pub(crate) use layers::{apply, read, to_toml};
 pub use layers::{differences, flatten, merge};
 pub use settings::{
     Config, EvalSettings, GrpoSettings, GuardSettings, Importance, LossType, Method, RolloutSettings, ScaleRewards,
@@ -31,10 +32,14 @@ impl Config {
 
     /// As [`Config::resolve`], for a text with the name to use for it in messages.
     pub fn from_text(method: Option<Method>, text: Option<(&str, &str)>, sets: &[String]) -> Result<Config> {
-        let written = layers::read(text, sets, &Config::every_key())?;
-        let method = check::method(method, &written)?;
-        check::unused_sections(method, &written)?;
-        let mut config: Config = layers::apply(&Config::defaults(method), &written)?;
+        Config::from_table(method, &layers::read(text, sets, &Config::every_key())?)
+    }
+
+    /// From settings already read, all of whose keys are known.
+    pub(crate) fn from_table(method: Option<Method>, written: &toml::Table) -> Result<Config> {
+        let method = check::method(method, written)?;
+        check::unused_sections(method, written)?;
+        let mut config: Config = layers::apply(&Config::defaults(method), written)?;
         config.complete();
         check::values(&config)?;
         Ok(config)

@@ -264,7 +264,7 @@ impl Config {
     }
 
     /// A plan in which every optional key is present: the list of keys that exist.
-    pub(super) fn every_key() -> Config {
+    pub(crate) fn every_key() -> Config {
         let mut all = Config::defaults(Method::Rft);
         all.train.steps = Some(1);
         all.train.epochs = Some(1.0);

@@ -3,7 +3,6 @@
 use super::chart::{Chart, Point, Series};
 use super::runs::TrainRun;
 use crate::eval::Chance;
-use crate::stats::share;
 use serde::Serialize;
 
 /// A chart with its words.
@@ -152,20 +151,13 @@ fn curve(metric: &Metric, runs: &[(&TrainRun, usize)], chance: Option<Chance>) -
     Some(Curve { title: metric.title, caption: metric.caption, svg: chart.svg()? })
 }
 
-/// A metric's points; an accuracy gets the interval that its number of examples allows.
+/// A metric's points; one that is recorded with its interval (`<metric>_low`, `<metric>_high`) gets it.
 fn points(run: &TrainRun, key: &str) -> Vec<Point> {
-    let examples = run.series("eval/examples");
-    let interval = |x: f64, y: f64| {
-        let n = examples.iter().find(|(step, _)| *step == x)?.1;
-        let successes = y * n;
-        // Only where the value is a count over the examples is it a proportion.
-        (key == "eval/accuracy" && n >= 1.0 && (successes - successes.round()).abs() < 1e-6).then(|| {
-            let interval = share(successes.round() as usize, n as usize);
-            (interval.low, interval.high)
-        })
-    };
+    let (low, high) = (run.series(&format!("{key}_low")), run.series(&format!("{key}_high")));
+    let at = |ends: &[(f64, f64)], x: f64| ends.iter().find(|(step, _)| *step == x).map(|(_, y)| *y);
+    let interval = |x: f64| Some((at(&low, x)?, at(&high, x)?));
     let mut points: Vec<Point> =
-        run.series(key).into_iter().map(|(x, y)| Point { x, y, interval: interval(x, y) }).collect();
+        run.series(key).into_iter().map(|(x, y)| Point { x, y, interval: interval(x) }).collect();
     points.sort_by(|a, b| a.x.total_cmp(&b.x));
     points
 }

@@ -79,8 +79,9 @@ fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished: bool) {
         }
         if step % 25 == 0 {
             let right = (64.0 * (0.06 + 0.7 * progress)).round();
-            let row = serde_json::json!({"step": step, "eval/accuracy": right / 64.0,
-                "eval/hits": 0.27 + 0.6 * progress, "eval/examples": 64.0});
+            let interval = crate::stats::share(right as usize, 64);
+            let row = serde_json::json!({"step": step, "eval/accuracy": interval.value,
+                "eval/accuracy_low": interval.low, "eval/accuracy_high": interval.high, "eval/hits": 0.27 + 0.6 * progress, "eval/examples": 64.0});
             lines += &format!("{row}\n");
         }
     }
@@ -166,6 +167,7 @@ fn a_study_becomes_one_page_with_curves_results_puzzles_and_settings() {
         "rollout.samples",
         "not finished, step 400",
         "aria-label=\"original picture\"",
+        "95 % interval",
         "not a permutation",
     ] {
         assert!(html.contains(expected), "{expected:?} is missing");

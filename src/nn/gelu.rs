@@ -2,10 +2,11 @@
 
 use crate::Result;
 use crate::nn::math::{erf, exp};
-use crate::nn::slice::{from_vec, read};
+use crate::nn::slice::{from_vec, read, written};
 use crate::nn::{Tape, Value};
 use multiversion::multiversion;
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 const CHUNK: usize = 1 << 12;
 
@@ -15,40 +16,48 @@ pub fn gelu(tape: &Tape, x: &Value) -> Result<Value> {
         return tape.compose(&[x], &[], |xs, _| xs[0].gelu_erf());
     }
     let shape = x.tensor.shape().clone();
-    let mut y = vec![0.0; shape.elem_count()];
-    {
+    let y = {
         let x = read(&x.tensor)?;
         let x = &*x;
-        y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| forward(y, x));
-    }
+        // SAFETY: the chunks cover the result, and `forward` writes a whole chunk.
+        unsafe {
+            written(x.len(), |y| {
+                y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| forward(y, x));
+            })
+        }
+    };
     let (x_tensor, node) = (x.tensor.clone(), x.node());
     Ok(tape.record(from_vec(y, shape.clone())?, x.tracked(), move |grad, grads| {
-        let mut dx = vec![0.0; shape.elem_count()];
-        {
+        let dx = {
             let (g, x) = (read(&grad)?, read(&x_tensor)?);
             let (g, x) = (&*g, &*x);
-            dx.par_chunks_mut(CHUNK)
-                .zip(x.par_chunks(CHUNK))
-                .zip(g.par_chunks(CHUNK))
-                .for_each(|((dx, x), g)| backward(dx, x, g));
-        }
+            // SAFETY: the chunks cover the result, and `backward` writes a whole chunk.
+            unsafe {
+                written(x.len(), |dx| {
+                    dx.par_chunks_mut(CHUNK)
+                        .zip(x.par_chunks(CHUNK))
+                        .zip(g.par_chunks(CHUNK))
+                        .for_each(|((dx, x), g)| backward(dx, x, g));
+                })
+            }
+        };
         grads.add(node, from_vec(dx, shape.clone())?)
     }))
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn forward(y: &mut [f32], x: &[f32]) {
+fn forward(y: &mut [MaybeUninit<f32>], x: &[f32]) {
     for (y, &x) in y.iter_mut().zip(x) {
-        *y = 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
+        y.write(0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)));
     }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn backward(dx: &mut [f32], x: &[f32], dy: &[f32]) {
+fn backward(dx: &mut [MaybeUninit<f32>], x: &[f32], dy: &[f32]) {
     const INV_SQRT_2PI: f32 = 0.398_942_3;
     for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
         let cdf = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
-        *dx = dy * (cdf + x * INV_SQRT_2PI * exp(-0.5 * x * x));
+        dx.write(dy * (cdf + x * INV_SQRT_2PI * exp(-0.5 * x * x)));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::nn::matmul::{Matrix, MatrixMut, matmul};
-use crate::nn::slice::{from_vec, mutate, read};
+use crate::nn::slice::{from_vec, mutate, read, written};
 use crate::nn::{Parameter, Tape, Value};
 use candle_core::Tensor;
 use multiversion::multiversion;
@@ -36,16 +36,30 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>
     if !tape.fuses(&x.tensor) {
         return composed(tape, x, maps, residual, width);
     }
-    let mut y = match residual {
-        Some(r) => read(&r.tensor)?.to_vec(),
-        None => vec![0.0; rows * total],
-    };
+    let mut y: Vec<f32> = Vec::new();
+    // Whether `y` starts from something that the products are added to.
+    let started = residual.is_some() || maps.iter().any(|m| m.bias.is_some());
+    if let Some(residual) = residual {
+        y.extend_from_slice(&read(&residual.tensor)?);
+    } else if started {
+        let mut row = Vec::with_capacity(total);
+        for map in maps {
+            match &map.bias {
+                Some(bias) => row.extend_from_slice(&read(bias.var.as_tensor())?),
+                None => row.resize(row.len() + map.out(), 0.0),
+            }
+        }
+        y = row.repeat(rows);
+    } else {
+        y.reserve_exact(rows * total);
+    }
     {
         let x_data = read(&x.tensor)?;
+        let x_view = Matrix::new(&x_data, rows, width, width);
         let mut column = 0;
         for map in maps {
             let out = map.out();
-            if let Some(bias) = &map.bias {
+            if let Some(bias) = map.bias.as_ref().filter(|_| residual.is_some()) {
                 let bias = read(bias.var.as_tensor())?;
                 let bias = &*bias;
                 y.par_chunks_mut(total).with_min_len(64).for_each(|row| {
@@ -55,14 +69,18 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>
                 });
             }
             let weight = read(map.weight.var.as_tensor())?;
-            matmul(
-                MatrixMut::new(&mut y[column.min(rows * total)..], rows, out, total),
-                Matrix::new(&x_data, rows, width, width),
-                Matrix::new(&weight, out, width, width).t(),
-                residual.is_some() || map.bias.is_some(),
-                true,
-            );
+            let weight = Matrix::new(&weight, out, width, width).t();
+            let from = column.min(rows * total);
+            let target = match started {
+                true => MatrixMut::new(&mut y[from..], rows, out, total),
+                false => MatrixMut::unfilled(&mut y.spare_capacity_mut()[from..rows * total], rows, out, total),
+            };
+            matmul(target, x_view, weight, started, true);
             column += out;
+        }
+        if !started {
+            // SAFETY: the products of all maps, side by side, have written every element of every row.
+            unsafe { y.set_len(rows * total) };
         }
     }
     let y = from_vec(y, (rows, total))?;
@@ -75,12 +93,8 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>
             let g = read(&grad)?;
             let x = read(&x_tensor)?;
             let mut column = 0;
-            let dx = x_node.map(|_| match grads.take(x_node) {
-                Some(sum) => Ok((sum, true)),
-                None => from_vec(vec![0.0; rows * width], (rows, width)).map(|t| (t, false)),
-            });
-            let dx = dx.transpose()?;
-            for (i, map) in maps.iter().enumerate() {
+            let mut dx = grads.take(x_node);
+            for map in &maps {
                 let out = map.out();
                 let g_view = Matrix::new(&g[column.min(rows * total)..], rows, out, total);
                 if map.weight.trainable() {
@@ -97,16 +111,28 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>
                         }
                     })?;
                 }
-                if let Some((dx, filled)) = &dx {
+                if x_node.is_some() {
                     let weight = read(map.weight.var.as_tensor())?;
-                    mutate(dx, |dx| {
-                        let w_view = Matrix::new(&weight, out, width, width);
-                        matmul(MatrixMut::new(dx, rows, width, width), g_view, w_view, *filled || i > 0, true);
-                    })?;
+                    let weight = Matrix::new(&weight, out, width, width);
+                    match &dx {
+                        Some(dx) => mutate(dx, |dx| {
+                            matmul(MatrixMut::new(dx, rows, width, width), g_view, weight, true, true);
+                        })?,
+                        None => {
+                            // SAFETY: the product writes every element.
+                            let product = unsafe {
+                                written(rows * width, |dx| {
+                                    let dx = MatrixMut::unfilled(dx, rows, width, width);
+                                    matmul(dx, g_view, weight, false, true);
+                                })
+                            };
+                            dx = Some(from_vec(product, (rows, width))?);
+                        }
+                    }
                 }
                 column += out;
             }
-            if let Some((dx, _)) = dx {
+            if let Some(dx) = dx {
                 grads.put(x_node, dx);
             }
         }

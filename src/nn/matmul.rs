@@ -5,6 +5,7 @@
 //! its blocks and its special paths for very small products are not taken; [`matmul`] sees to both.
 
 use gemm::Parallelism;
+use std::mem::MaybeUninit;
 
 /// Inner dimension of one call: gemm never splits one of up to 512.
 const INNER: usize = 512;
@@ -43,24 +44,38 @@ impl<'a> Matrix<'a> {
 
 /// A writable row-major view of a matrix.
 pub struct MatrixMut<'a> {
-    data: &'a mut [f32],
+    data: &'a mut [MaybeUninit<f32>],
     rows: usize,
     cols: usize,
     stride: usize,
+    /// The elements hold values, so that a product may be added to them.
+    filled: bool,
 }
 
 impl<'a> MatrixMut<'a> {
     /// Row-major `[rows, cols]` with `stride` elements from one row to the next.
     pub fn new(data: &'a mut [f32], rows: usize, cols: usize, stride: usize) -> Self {
+        // SAFETY: the same layout; nothing uninitialised is ever written through the view.
+        let data = unsafe { std::slice::from_raw_parts_mut(data.as_mut_ptr().cast(), data.len()) };
+        Self::view(data, rows, cols, stride, true)
+    }
+
+    /// As [`MatrixMut::new`], over memory that holds nothing yet: the product is written, it cannot be added.
+    pub fn unfilled(data: &'a mut [MaybeUninit<f32>], rows: usize, cols: usize, stride: usize) -> Self {
+        Self::view(data, rows, cols, stride, false)
+    }
+
+    fn view(data: &'a mut [MaybeUninit<f32>], rows: usize, cols: usize, stride: usize, filled: bool) -> Self {
         assert!(rows == 0 || cols == 0 || (rows - 1) * stride + cols <= data.len(), "matrix view out of bounds");
         assert!(rows < 2 || stride >= cols, "rows of a writable matrix overlap");
-        MatrixMut { data, rows, cols, stride }
+        MatrixMut { data, rows, cols, stride, filled }
     }
 }
 
 /// `c = a b`, or `c += a b` with `add`. `parallel` spreads the product over the rayon pool.
 pub fn matmul(c: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool, parallel: bool) {
     assert!(a.cols == b.rows && c.rows == a.rows && c.cols == b.cols, "matrix shapes do not fit");
+    assert!(c.filled || !add, "cannot add to a matrix that holds nothing");
     if c.rows == 0 || c.cols == 0 {
         return;
     }
@@ -78,7 +93,7 @@ pub fn matmul(c: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool, paralle
         unsafe {
             product(
                 (c.rows, c.cols, inner),
-                (c.data.as_mut_ptr(), c.stride, 1),
+                (c.data.as_mut_ptr().cast(), c.stride, 1),
                 (a.data.as_ptr().wrapping_add(start * a.col_stride), a.row_stride, a.col_stride),
                 (b.data.as_ptr().wrapping_add(start * b.row_stride), b.row_stride, b.col_stride),
                 add || i > 0,
@@ -108,13 +123,18 @@ fn small(c: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool) {
     let mut wide_c = vec![0.0; rows * cols];
     if add {
         for i in 0..c.rows {
-            wide_c[i * cols..i * cols + c.cols].copy_from_slice(&c.data[i * c.stride..i * c.stride + c.cols]);
+            for (wide, held) in wide_c[i * cols..i * cols + c.cols].iter_mut().zip(&c.data[i * c.stride..]) {
+                // SAFETY: a matrix that is added to is filled (checked by the caller).
+                *wide = unsafe { held.assume_init() };
+            }
         }
     }
     let (wa, wb) = (Matrix::new(&wide_a, rows, inner, inner), Matrix::new(&wide_b, inner, cols, cols));
     matmul(MatrixMut::new(&mut wide_c, rows, cols, cols), wa, wb, add, false);
     for i in 0..c.rows {
-        c.data[i * c.stride..i * c.stride + c.cols].copy_from_slice(&wide_c[i * cols..i * cols + c.cols]);
+        for (held, wide) in c.data[i * c.stride..].iter_mut().zip(&wide_c[i * cols..i * cols + c.cols]) {
+            held.write(*wide);
+        }
     }
 }
 

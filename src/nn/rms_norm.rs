@@ -2,10 +2,11 @@
 
 use crate::Result;
 use crate::nn::math::fold2;
-use crate::nn::slice::{from_vec, mutate, read};
+use crate::nn::slice::{from_vec, mutate, read, written};
 use crate::nn::{Parameter, Tape, Value};
 use multiversion::multiversion;
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 /// Rows handled by one task; fixed, so that the weight gradient does not depend on the number of threads.
@@ -20,17 +21,21 @@ pub fn rms_norm(tape: &Tape, x: &Value, weight: &Arc<Parameter>, eps: f64) -> Re
             xs[0].broadcast_div(&(variance + eps)?.sqrt()?)?.broadcast_mul(&ws[0])
         });
     }
-    let mut y = vec![0.0; rows * width];
     let mut scale = vec![0.0; rows];
-    {
+    let y = {
         let x = read(&x.tensor)?;
         let w = read(weight.var.as_tensor())?;
         let (x, w) = (&*x, &*w);
-        y.par_chunks_mut(ROWS * width)
-            .zip(scale.par_chunks_mut(ROWS))
-            .zip(x.par_chunks(ROWS * width))
-            .for_each(|((y, scale), x)| forward(y, scale, x, w, eps as f32));
-    }
+        // SAFETY: the blocks of rows cover the result, and `forward` writes a whole block.
+        unsafe {
+            written(rows * width, |y| {
+                y.par_chunks_mut(ROWS * width)
+                    .zip(scale.par_chunks_mut(ROWS))
+                    .zip(x.par_chunks(ROWS * width))
+                    .for_each(|((y, scale), x)| forward(y, scale, x, w, eps as f32));
+            })
+        }
+    };
     let y = from_vec(y, (rows, width))?;
     let (x_tensor, node, weight) = (x.tensor.clone(), x.node(), Arc::clone(weight));
     Ok(tape.record(y, x.tracked() || weight.trainable(), move |grad, grads| {
@@ -79,13 +84,13 @@ pub fn rms_norm(tape: &Tape, x: &Value, weight: &Arc<Parameter>, eps: f64) -> Re
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn forward(y: &mut [f32], scale: &mut [f32], x: &[f32], w: &[f32], eps: f32) {
+fn forward(y: &mut [MaybeUninit<f32>], scale: &mut [f32], x: &[f32], w: &[f32], eps: f32) {
     let width = w.len();
     for ((y, x), scale) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(scale) {
         let s = 1.0 / (fold2(x, x, |a, b| a * b) / width as f32 + eps).sqrt();
         *scale = s;
         for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-            *y = x * s * w;
+            y.write(x * s * w);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor};
+use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::sync::Mutex;
 
@@ -51,6 +52,18 @@ pub fn mutate<R>(tensor: &Tensor, f: impl FnOnce(&mut [f32]) -> R) -> Result<R> 
     tensor.inplace_op1(&op)?;
     let result = op.0.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).1;
     result.ok_or_else(|| Error::failed("in-place kernel did not run"))
+}
+
+/// A vector of `len` elements that `fill` writes: memory that a kernel overwrites anyway is not cleared first.
+///
+/// # Safety
+/// `fill` must initialise every element.
+pub unsafe fn written(len: usize, fill: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
+    let mut data = Vec::with_capacity(len);
+    fill(&mut data.spare_capacity_mut()[..len]);
+    // SAFETY: the capacity is there, and `fill` has initialised the elements.
+    unsafe { data.set_len(len) };
+    data
 }
 
 struct Mutate<F, R>(Mutex<(Option<F>, Option<R>)>);

@@ -2,10 +2,11 @@
 
 use crate::Result;
 use crate::nn::math::exp;
-use crate::nn::slice::{from_vec, read};
+use crate::nn::slice::{from_vec, read, written};
 use crate::nn::{Tape, Value};
 use multiversion::multiversion;
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 /// Gated activation of `x` `[rows, 2 width]` (gate in the first half of each row, up in the second): `[rows, width]`.
 pub fn swiglu(tape: &Tape, x: &Value) -> Result<Value> {
@@ -16,44 +17,52 @@ pub fn swiglu(tape: &Tape, x: &Value) -> Result<Value> {
             xs[0].narrow(1, 0, width)?.contiguous()?.silu()? * xs[0].narrow(1, width, width)?.contiguous()?
         });
     }
-    let mut y = vec![0.0; rows * width];
-    {
+    let y = {
         let x = read(&x.tensor)?;
         let x = &*x;
-        y.par_chunks_mut(width).with_min_len(16).zip(x.par_chunks(both)).for_each(|(y, x)| forward(y, x));
-    }
+        // SAFETY: the rows cover the result, and `forward` writes a whole row.
+        unsafe {
+            written(rows * width, |y| {
+                y.par_chunks_mut(width).with_min_len(16).zip(x.par_chunks(both)).for_each(|(y, x)| forward(y, x));
+            })
+        }
+    };
     let (x_tensor, node) = (x.tensor.clone(), x.node());
     Ok(tape.record(from_vec(y, (rows, width))?, x.tracked(), move |grad, grads| {
-        let mut dx = vec![0.0; rows * both];
-        {
+        let dx = {
             let (g, x) = (read(&grad)?, read(&x_tensor)?);
             let (g, x) = (&*g, &*x);
-            dx.par_chunks_mut(both)
-                .with_min_len(16)
-                .zip(x.par_chunks(both))
-                .zip(g.par_chunks(width))
-                .for_each(|((dx, x), g)| backward(dx, x, g));
-        }
+            // SAFETY: the rows cover the result, and `backward` writes a whole row.
+            unsafe {
+                written(rows * both, |dx| {
+                    dx.par_chunks_mut(both)
+                        .with_min_len(16)
+                        .zip(x.par_chunks(both))
+                        .zip(g.par_chunks(width))
+                        .for_each(|((dx, x), g)| backward(dx, x, g));
+                })
+            }
+        };
         grads.add(node, from_vec(dx, (rows, both))?)
     }))
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn forward(y: &mut [f32], x: &[f32]) {
+fn forward(y: &mut [MaybeUninit<f32>], x: &[f32]) {
     let (gate, up) = x.split_at(y.len());
     for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) {
-        *y = g / (1.0 + exp(-g)) * u;
+        y.write(g / (1.0 + exp(-g)) * u);
     }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn backward(dx: &mut [f32], x: &[f32], dy: &[f32]) {
+fn backward(dx: &mut [MaybeUninit<f32>], x: &[f32], dy: &[f32]) {
     let (gate, up) = x.split_at(dy.len());
     let (d_gate, d_up) = dx.split_at_mut(dy.len());
     for ((((dg, du), &g), &u), &dy) in d_gate.iter_mut().zip(d_up).zip(gate).zip(up).zip(dy) {
         let sigmoid = 1.0 / (1.0 + exp(-g));
-        *du = dy * g * sigmoid;
-        *dg = dy * u * sigmoid * (1.0 + g * (1.0 - sigmoid));
+        du.write(dy * g * sigmoid);
+        dg.write(dy * u * sigmoid * (1.0 + g * (1.0 - sigmoid)));
     }
 }
 

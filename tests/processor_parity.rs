@@ -90,7 +90,9 @@ fn resized_images_equal_those_of_pillow() {
 
 #[test]
 fn sizes_equal_those_of_smart_resize() {
-    let rows: Vec<(u32, u32, usize, usize, usize, Option<(u32, u32)>)> = load(&recorded("smart_resize.json")["rows"]);
+    /// Height, width, factor, min_pixels, max_pixels, and the resized height and width, unless refused.
+    type Row = (u32, u32, usize, usize, usize, Option<(u32, u32)>);
+    let rows: Vec<Row> = load(&recorded("smart_resize.json")["rows"]);
     assert!(rows.len() > 200);
     for (height, width, factor, min, max, expected) in rows {
         let size = smart_resize(width, height, factor, min, max).ok().map(|(w, h)| (h, w));

@@ -41,9 +41,8 @@ impl QuestionKind {
 pub fn order_question(grid: Grid, style: Style) -> String {
     let tiles = grid.tiles();
     let mut text = introduction(grid);
-    text += " For each place of the original picture, row by row from the top left, \
-             give the number of the tile that belongs there.\n";
-    text += &ask(style, &format!("the {tiles} numbers, separated by spaces,"));
+    text += " For each place of the original, row by row, which tile belongs there?\n";
+    text += &ask(style, &format!("the {tiles} numbers separated by spaces"));
     text
 }
 
@@ -68,20 +67,14 @@ pub fn pair_question(grid: Grid, pair: &PairPuzzle, style: Style) -> String {
 }
 
 /// The reference response. In think style the thought is written by rule from the answer, so that a model can be started
-/// on it: where each tile shown comes from, in the order shown. It is no one's reasoning.
+/// on it: the place that each tile shown comes from, in the order shown. It is no one's reasoning.
 pub fn respond(permutation: &Permutation, answer: &str, style: Style) -> String {
     match style {
         Style::Direct => format!("<answer>{answer}</answer>"),
         Style::Think => {
             let mut thought = String::new();
             for (tile, place) in permutation.inverse().places().iter().enumerate() {
-                let _ = write!(
-                    thought,
-                    "{}tile {} belongs in place {}",
-                    if tile == 0 { "" } else { ", " },
-                    tile + 1,
-                    place + 1
-                );
+                let _ = write!(thought, "{}{} to {}", if tile == 0 { "" } else { ", " }, tile + 1, place + 1);
             }
             format!("<think>{thought}</think><answer>{answer}</answer>")
         }
@@ -89,23 +82,22 @@ pub fn respond(permutation: &Permutation, answer: &str, style: Style) -> String 
 }
 
 fn introduction(grid: Grid) -> String {
-    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     format!(
-        "{IMAGE}\nThis picture was cut into a grid of {} and {}, and its {} tiles were shuffled. \
-         The tiles are numbered from 1 to {}, row by row from the top left.",
+        "{IMAGE}\nThis picture was cut into {} and {}, and its tiles were shuffled. Number the tiles 1 to {}, row by row.",
         count(grid.rows(), "row"),
         count(grid.cols(), "column"),
-        grid.tiles(),
         grid.tiles()
     )
 }
 
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 fn ask(style: Style, what: &str) -> String {
     match style {
-        Style::Direct => format!("Write {what} between <answer> and </answer>, and nothing else."),
-        Style::Think => {
-            format!("First think between <think> and </think>, then write {what} between <answer> and </answer>.")
-        }
+        Style::Direct => format!("Answer only <answer>{what}</answer>."),
+        Style::Think => format!("First think in <think></think>, then answer <answer>{what}</answer>."),
     }
 }
 
@@ -119,15 +111,13 @@ mod tests {
         let text = order_question("1x2".parse().unwrap(), Style::Direct);
         assert_eq!(
             text,
-            "<image>\nThis picture was cut into a grid of 1 row and 2 columns, and its 2 tiles were shuffled. The tiles \
-             are numbered from 1 to 2, row by row from the top left. For each place of the original picture, row by row \
-             from the top left, give the number of the tile that belongs there.\nWrite the 2 numbers, separated by \
-             spaces, between <answer> and </answer>, and nothing else."
+            "<image>\nThis picture was cut into 1 row and 2 columns, and its tiles were shuffled. Number the tiles 1 to 2, \
+             row by row. For each place of the original, row by row, which tile belongs there?\n\
+             Answer only <answer>the 2 numbers separated by spaces</answer>."
         );
         let think = order_question("3x3".parse().unwrap(), Style::Think);
         assert!(think.ends_with(
-            "First think between <think> and </think>, then write the 9 numbers, separated by spaces, between \
-             <answer> and </answer>."
+            "First think in <think></think>, then answer <answer>the 9 numbers separated by spaces</answer>."
         ));
     }
 
@@ -135,17 +125,16 @@ mod tests {
     fn the_pair_question_lists_its_choices() {
         let pair = PairPuzzle { tile: 1, seen_from: 0, choices: vec![Direction::Right, Direction::Left], right: 1 };
         let text = pair_question("1x2".parse().unwrap(), &pair, Style::Direct);
-        assert!(text.contains("where was tile 2 as seen from tile 1?\nA. right\nB. left\nWrite the letter"), "{text}");
+        assert!(
+            text.contains("where was tile 2 as seen from tile 1?\nA. right\nB. left\nAnswer only <answer>the letter"),
+            "{text}"
+        );
     }
 
     #[test]
     fn the_written_thought_says_where_each_tile_comes_from() {
         let p = Permutation::new(vec![2, 0, 1]).unwrap();
-        assert_eq!(
-            respond(&p, "3 1 2", Style::Think),
-            "<think>tile 1 belongs in place 2, tile 2 belongs in place 3, tile 3 belongs in place 1</think>\
-             <answer>3 1 2</answer>"
-        );
+        assert_eq!(respond(&p, "3 1 2", Style::Think), "<think>1 to 2, 2 to 3, 3 to 1</think><answer>3 1 2</answer>");
         assert_eq!(respond(&p, "3 1 2", Style::Direct), "<answer>3 1 2</answer>");
     }
 }

@@ -14,7 +14,7 @@ pub mod policy;
 mod rft;
 pub mod run;
 pub mod schedule;
-mod sft;
+pub mod sft;
 mod tensorboard;
 mod trainer;
 

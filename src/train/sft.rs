@@ -3,9 +3,10 @@
 use super::guard::check_gradients;
 use super::loss::{self, Window};
 use super::metrics::Metrics;
-use super::policy::reference_sequence;
+use super::policy::{Policy, reference_sequence};
 use super::trainer::Loop;
 use crate::Result;
+use crate::model::Sequence;
 use std::time::Instant;
 
 /// Take `batch_size * accumulation` examples and make one optimizer step.
@@ -25,19 +26,37 @@ pub(super) fn round(l: &mut Loop<'_>) -> Result<()> {
             l.progress.note(&note);
         }
     }
-    let window = Window::of(sequences.iter().map(|s| s.response.len()), settings.accumulation);
-    let (mut total, mut entropy) = (0.0, 0.0);
-    for micro in sequences.chunks(settings.batch_size) {
-        job.policy.backward(micro, 1.0, &mut |stats| {
+    let micros: Vec<&[Sequence]> = sequences.chunks(settings.batch_size).collect();
+    let sums = accumulate(job.policy, &micros)?;
+    let tokens = sequences.iter().map(|s| s.prompt.ids.len() + s.response.len()).sum();
+    let mut metrics = Metrics::default();
+    metrics.push("entropy", sums.entropy);
+    metrics.push("response_tokens", sums.tokens);
+    l.finish_step(sums.loss, &ids, started, tokens, metrics)
+}
+
+/// What an accumulation window came to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Accumulated {
+    /// Mean negative log-probability of its response tokens.
+    pub loss: f64,
+    /// Mean entropy at its response tokens, in nats.
+    pub entropy: f64,
+    /// Its response tokens.
+    pub tokens: f64,
+}
+
+/// Forward and backward over the micro-batches of one optimizer step: adds the gradient of the window's loss.
+pub fn accumulate(policy: &dyn Policy, micros: &[&[Sequence]]) -> Result<Accumulated> {
+    let window = Window::of(micros.iter().flat_map(|m| m.iter()).map(|s| s.response.len()), micros.len());
+    let mut sums = Accumulated { loss: 0.0, entropy: 0.0, tokens: window.tokens };
+    for micro in micros {
+        policy.backward(micro, 1.0, &mut |stats| {
             let (loss, grads) = loss::sft(stats, &window);
-            total += loss;
-            entropy += stats.entropies.iter().map(|&e| f64::from(e)).sum::<f64>();
+            sums.loss += loss;
+            sums.entropy += stats.entropies.iter().map(|&e| f64::from(e)).sum::<f64>() / window.tokens.max(1.0);
             Ok(grads)
         })?;
     }
-    let tokens = sequences.iter().map(|s| s.prompt.ids.len() + s.response.len()).sum();
-    let mut metrics = Metrics::default();
-    metrics.push("entropy", entropy / window.tokens.max(1.0));
-    metrics.push("response_tokens", window.tokens);
-    l.finish_step(total, &ids, started, tokens, metrics)
+    Ok(sums)
 }

@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn the_words_of_the_puzzles_are_single_tokens() {
         let tokenizer = train().unwrap();
-        for text in [" tile", " tiles", " picture", " belongs", " place", "answer", "think", "</", ".\n", " top"] {
+        for text in ["system", "user", "assistant", " helpful", " tile", " tiles", " picture", " belongs", " place", "answer", "think", "</", ".\n", " top"] {
             assert_eq!(tokenizer.encode(text, false).unwrap().get_ids().len(), 1, "{text:?}");
         }
     }

@@ -152,7 +152,7 @@ mod tests {
 
     fn pattern(width: u32, height: u32) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| {
-            image::Rgb([(x * 37 + y * 11) as u8, (x * x + y * 3) as u8, (x * 5 ^ y * 29) as u8])
+            image::Rgb([(x * 37 + y * 11) as u8, (x * x + y * 3) as u8, ((x * 5) ^ (y * 29)) as u8])
         })
     }
 

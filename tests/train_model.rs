@@ -1,0 +1,179 @@
+//! Training the real model: step for step as torch and transformers do, and killed and resumed to the same bytes.
+
+mod common;
+
+use candle_core::Device;
+use common::Recorded;
+use jigsaw::config::{Config, Method, TrainSettings};
+use jigsaw::model::Sequence;
+use jigsaw::model::qwen2_5_vl::Model;
+use jigsaw::train::optimizer::AdamW;
+use jigsaw::train::schedule::learning_rate;
+use jigsaw::train::sft::accumulate;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Loss and gradient norm of every step and the weights after the last, against torch, transformers and torch's AdamW.
+#[test]
+fn sft_runs_equal_torch_and_transformers_step_for_step() {
+    for run in ["sft", "sft_accumulated"] {
+        let record = common::json(&format!("training/{run}.json"));
+        let recorded = Recorded::open(&format!("training/{run}.safetensors"), &record);
+        let model =
+            Model::load(&common::fixture("model").join(record["model"].as_str().unwrap()), &Device::Cpu).unwrap();
+        let given = &record["settings"];
+        let number = |key: &str| given[key].as_f64().unwrap();
+        let settings = TrainSettings {
+            lr: number("lr"),
+            betas: serde_json::from_value(given["betas"].clone()).unwrap(),
+            eps: number("eps"),
+            weight_decay: number("weight_decay"),
+            warmup: number("warmup_steps"),
+            schedule: serde_json::from_value(given["schedule"].clone()).unwrap(),
+            ..Config::defaults(Method::Sft).train
+        };
+        let mut adam = AdamW::new(model.parameters(), &settings).unwrap();
+        let windows: Vec<Vec<Vec<usize>>> = serde_json::from_value(record["windows"].clone()).unwrap();
+        for (step, window) in windows.iter().enumerate() {
+            let micros: Vec<Vec<Sequence>> =
+                window.iter().map(|m| m.iter().map(|&i| recorded.sequence(i)).collect()).collect();
+            let sums = accumulate(&model, &micros.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
+            let norm = adam.grad_norm().unwrap();
+            let lr = learning_rate(&settings, step, windows.len());
+            adam.update(lr, norm, number("max_grad_norm")).unwrap();
+            let want = &record["steps"][step];
+            for (name, got) in [("loss", sums.loss), ("grad_norm", norm), ("lr", lr), ("response_tokens", sums.tokens)]
+            {
+                let want = want[name].as_f64().unwrap();
+                assert!((got - want).abs() <= 1e-4 * want.abs(), "{run} step {step} {name}: {got} against {want}");
+            }
+        }
+        for parameter in model.parameters() {
+            let want = &record["final"][&parameter.name];
+            let values: Vec<f32> = parameter.var.as_tensor().flatten_all().unwrap().to_vec1().unwrap();
+            let norm = values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+            let (wanted, change) = (want["norm"].as_f64().unwrap(), want["change"].as_f64().unwrap());
+            assert!((norm - wanted).abs() <= 1e-4 * wanted, "{run} {}: norm {norm} against {wanted}", parameter.name);
+            let first: Vec<f64> = serde_json::from_value(want["first"].clone()).unwrap();
+            let last: Vec<f64> = serde_json::from_value(want["last"].clone()).unwrap();
+            let ends =
+                values[..first.len()].iter().zip(&first).chain(values[values.len() - last.len()..].iter().zip(&last));
+            for (got, want) in ends {
+                // A share of the distance travelled: half of Adam's steps are the sign of a gradient that may be rounding.
+                assert!(
+                    (f64::from(*got) - want).abs() <= 2e-3 * change.max(0.01),
+                    "{run} {}: {got} against {want}",
+                    parameter.name
+                );
+            }
+        }
+    }
+}
+
+fn jigsaw(args: &[String]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jigsaw"));
+    command.args(args).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_string).collect()
+}
+
+fn succeed(args: &[String]) {
+    let output = jigsaw(args).stderr(Stdio::piped()).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn checkpoints(run: &Path) -> usize {
+    std::fs::read_dir(run.join("checkpoints"))
+        .map_or(0, |d| d.flatten().filter(|e| e.file_name().to_string_lossy().starts_with("step-")).count())
+}
+
+#[test]
+fn a_run_killed_again_and_again_ends_with_the_bytes_of_one_that_was_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos");
+    succeed(&words(&format!(
+        "gen --images {} --limit 12 --grid 2x1 --count 12 --out {}",
+        photos.display(),
+        at("data").display()
+    )));
+    succeed(&words(&format!("model init --out {}", at("tiny").display())));
+    let common = format!(
+        "train --model {} --data {} --set train.steps=12 --set train.batch_size=2 --set train.accumulation=2 \
+         --set train.save_every=2 --set train.lr=1e-3 --set train.keep=9 --set eval.samples=2 --set eval.every=6 --set eval.max_new_tokens=4",
+        at("tiny").display(),
+        at("data").display()
+    );
+    let rft = "--method rft --set rollout.samples=2 --set rollout.max_new_tokens=6 --set grpo.beta=0.1 --set grpo.num_iterations=2 \
+               --set grpo.entropy_coef=0.05";
+    for (name, method) in [("sft", "--method sft"), ("rft", rft)] {
+        let (whole, killed) = (at(&format!("{name}-whole")), at(&format!("{name}-killed")));
+        let to = |out: &Path| words(&format!("{common} {method} --out {}", out.display()));
+        succeed(&to(&whole));
+        // Kill each time a little while after one more checkpoint: in the middle of a step, or of writing the next one.
+        for (round, delay) in [0, 30, 75].into_iter().enumerate() {
+            let mut child = jigsaw(&to(&killed)).spawn().unwrap();
+            let started = Instant::now();
+            while checkpoints(&killed) <= round && child.try_wait().unwrap().is_none() {
+                assert!(started.elapsed() < Duration::from_secs(120), "{name}: no checkpoint");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            std::thread::sleep(Duration::from_millis(delay));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert!(round > 0 || !killed.join("finished.json").exists(), "{name}: finished before it was killed");
+        }
+        succeed(&to(&killed));
+        let weights = |run: &Path| std::fs::read(run.join("model/model.safetensors")).unwrap();
+        assert!(weights(&whole) == weights(&killed), "{name}: other bytes");
+        assert!(weights(&whole) != std::fs::read(at("tiny").join("model.safetensors")).unwrap());
+    }
+}
+
+#[test]
+fn a_signal_finishes_the_step_and_saves_and_wrong_usage_exits_with_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos");
+    succeed(&words(&format!(
+        "gen --images {} --limit 10 --grid 2x1 --count 10 --out {}",
+        photos.display(),
+        at("data").display()
+    )));
+    succeed(&words(&format!("model init --out {}", at("tiny").display())));
+    let args = words(&format!(
+        "train --method sft --model {} --data {} --out {} --set train.steps=100000 --set eval.every=0",
+        at("tiny").display(),
+        at("data").display(),
+        at("run").display()
+    ));
+    let mut child = jigsaw(&args).spawn().unwrap();
+    let metrics = at("run").join("metrics.jsonl");
+    let started = Instant::now();
+    while std::fs::metadata(&metrics).map_or(0, |m| m.len()) == 0 {
+        assert!(started.elapsed() < Duration::from_secs(60), "no step");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    succeed_with("kill", &["-TERM", &child.id().to_string()]);
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert_eq!(checkpoints(&at("run")), 1);
+
+    let mut other = args.clone();
+    other.extend(words("--set train.lr=0.5"));
+    let output = jigsaw(&other).stderr(Stdio::piped()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text.contains("train.lr"), "{text}");
+    let mut wrong = args;
+    wrong.extend(words("--set train.learning_rate=1"));
+    let output = jigsaw(&wrong).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+fn succeed_with(program: &str, args: &[&str]) {
+    assert!(Command::new(program).args(args).status().unwrap().success());
+}

@@ -118,11 +118,12 @@ const MORE: [Metric; 15] = [
 
 /// The charts that have something to show: the main ones, and the rest.
 pub fn curves(runs: &[(&TrainRun, usize)], chance: Option<Chance>) -> (Vec<Curve>, Vec<Curve>) {
-    let draw = |metrics: &[Metric]| metrics.iter().filter_map(|m| curve(m, runs, chance)).collect();
-    (draw(&MAIN), draw(&MORE))
+    let draw = |metrics: &[Metric], zeros: bool| metrics.iter().filter_map(|m| curve(m, runs, chance, zeros)).collect();
+    (draw(&MAIN, true), draw(&MORE, false))
 }
 
-fn curve(metric: &Metric, runs: &[(&TrainRun, usize)], chance: Option<Chance>) -> Option<Curve> {
+/// The chart of one metric; one that is zero throughout (no KL, nothing clipped) is left out unless `zeros`.
+fn curve(metric: &Metric, runs: &[(&TrainRun, usize)], chance: Option<Chance>, zeros: bool) -> Option<Curve> {
     let of_method = |run: &TrainRun| metric.method.is_empty() || run.method() == metric.method;
     let series = runs.iter().filter(|(run, _)| of_method(run)).map(|&(run, colour)| Series {
         name: run.name.clone(),
@@ -130,8 +131,7 @@ fn curve(metric: &Metric, runs: &[(&TrainRun, usize)], chance: Option<Chance>) -
         points: points(run, metric.key),
     });
     let series: Vec<Series> = series.collect();
-    // A curve that is zero for every run (no KL, nothing clipped) says nothing.
-    if series.iter().flat_map(|s| &s.points).all(|p| p.y == 0.0 || !p.y.is_finite()) && metric.noisy {
+    if !zeros && series.iter().flat_map(|s| &s.points).all(|p| p.y == 0.0 || !p.y.is_finite()) {
         return None;
     }
     let reference = match metric.key {

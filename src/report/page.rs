@@ -209,7 +209,17 @@ fn differences(evals: &[EvalRun]) -> Vec<Value> {
             if !(first.finished && second.finished && a.data == b.data && a.task == b.task) {
                 continue;
             }
-            let Some(d) = paired_difference(&per_example(first), &per_example(second)) else { continue };
+            let (before, after) = (per_example(first), per_example(second));
+            let Some(d) = paired_difference(&before, &after) else { continue };
+            // Equal differences have no spread to make an interval from.
+            if before.iter().zip(&after).all(|(x, y)| y - x == after[0] - before[0]) {
+                let same = if before == after { "no example differs" } else { "every example differs alike" };
+                all.push(
+                    json!({"first": first.name, "second": second.name, "mean": format!("{:+.1}", 100.0 * d.mean.value),
+                    "range": same, "p": "\u{2013}", "examples": a.examples}),
+                );
+                continue;
+            }
             let points = |v: f64| format!("{:+.1}", 100.0 * v).replace('-', "\u{2212}");
             let p = if d.p < 1e-4 { "< 0.0001".to_string() } else { format!("{:.4}", d.p) };
             all.push(json!({

@@ -1,0 +1,105 @@
+//! `jigsaw eval`, `score` and `report` as a user runs them: what they print, leave behind and refuse.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn jigsaw(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_jigsaw")).args(arguments).current_dir(dir).output().unwrap()
+}
+
+fn done(dir: &Path, arguments: &[&str]) -> String {
+    let output = jigsaw(dir, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Exit code 2; what it said.
+fn refused(dir: &Path, arguments: &[&str]) -> String {
+    let output = jigsaw(dir, arguments);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn prepare(dir: &Path) {
+    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos");
+    done(dir, &["model", "init", "--preset", "tiny", "--out", "model"]);
+    let photos = photos.to_str().unwrap();
+    done(dir, &["gen", "--images", photos, "--grid", "1x2", "--count", "30", "--split", "1,1,1", "--out", "data"]);
+}
+
+fn rows(path: &Path) -> Vec<serde_json::Value> {
+    fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn eval_prints_a_table_keeps_responses_and_refuses_another_evaluation_in_its_place() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    let common = ["eval", "--model", "model", "--data", "data", "--max-new-tokens", "4", "--out", "out"];
+    let table = done(dir, &[&common[..], &["--batch", "3"]].concat());
+    for expected in ["whole answer right", "95 % interval", "guessing 100.0 %", "10 examples", "out/result.json"] {
+        assert!(table.contains(expected), "{expected:?} is missing in:\n{table}");
+    }
+    let responses = fs::read(dir.join("out/responses.jsonl")).unwrap();
+    assert_eq!(rows(&dir.join("out/responses.jsonl")).len(), 10);
+
+    // Interrupted in the middle of a line, it ends the same; in batches of another size, too.
+    fs::write(dir.join("out/responses.jsonl"), &responses[..responses.len() * 2 / 3]).unwrap();
+    fs::remove_file(dir.join("out/result.json")).unwrap();
+    done(dir, &[&common[..], &["--batch", "7"]].concat());
+    assert_eq!(fs::read(dir.join("out/responses.jsonl")).unwrap(), responses);
+
+    let message = refused(dir, &[&common[..], &["--limit", "5"]].concat());
+    assert!(message.contains("examples: 10 -> 5") && message.contains("--fresh"), "{message}");
+    done(dir, &[&common[..], &["--limit", "5", "--fresh"]].concat());
+    assert_eq!(rows(&dir.join("out/responses.jsonl")).len(), 5);
+
+    let page = done(dir, &["report", "out", "--out", "report.html"]);
+    assert_eq!(page.trim(), "report.html");
+    assert!(fs::read_to_string(dir.join("report.html")).unwrap().contains("Whole answer right"));
+    assert!(refused(dir, &["report", "data"]).contains("no run in data"));
+}
+
+#[test]
+fn score_gives_each_response_token_its_log_probability_whatever_the_batch() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    let of = |batch: &str, out: &str| {
+        done(dir, &["score", "--model", "model", "--data", "data", "--batch", batch, "--out", out]);
+        rows(&dir.join(out))
+    };
+    let (one, many) = (of("1", "one.jsonl"), of("4", "deep/many.jsonl"));
+    let records = rows(&dir.join("data/test/metadata.jsonl"));
+    assert_eq!(one.len(), 10);
+    for ((a, b), record) in one.iter().zip(&many).zip(&records) {
+        assert_eq!((&a["id"], &a["token_ids"]), (&b["id"], &b["token_ids"]));
+        assert_eq!(a["id"], record["id"]);
+        let numbers = |row: &serde_json::Value| -> Vec<f64> {
+            row["logprobs"].as_array().unwrap().iter().map(|p| p.as_f64().unwrap()).collect()
+        };
+        let (p, q) = (numbers(a), numbers(b));
+        assert_eq!(p.len(), a["token_ids"].as_array().unwrap().len());
+        assert!(p.iter().zip(&q).all(|(p, q)| (p - q).abs() < 1e-5), "{p:?} {q:?}");
+        // Random weights know nothing: close to uniform over some thousand tokens, never better than certain.
+        assert!(p.iter().all(|&p| p < -1.0 && p > -20.0), "{p:?}");
+        let ppl = (-p.iter().sum::<f64>() / p.len() as f64).exp();
+        assert!((ppl - a["ppl"].as_f64().unwrap()).abs() < 1e-6 * ppl);
+    }
+}
+
+#[test]
+fn a_record_without_a_response_is_named_and_nothing_is_written() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    let path = dir.join("data/test/metadata.jsonl");
+    let mut records = rows(&path);
+    records[3]["messages"].as_array_mut().unwrap().pop();
+    fs::write(&path, records.iter().map(|r| format!("{r}\n")).collect::<String>()).unwrap();
+    let message = refused(dir, &["score", "--model", "model", "--data", "data", "--out", "scores.jsonl"]);
+    assert!(message.contains(records[3]["id"].as_str().unwrap()) && message.contains("1 of 10"), "{message}");
+    assert!(!dir.join("scores.jsonl").exists());
+}

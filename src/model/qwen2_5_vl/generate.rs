@@ -6,7 +6,7 @@ use super::cache::{Cache, ComposedCache, FusedCache};
 use super::layout::Layout;
 use crate::model::sampling::{Draw, Sampler};
 use crate::model::{Completion, Prompt, Sampling};
-use crate::nn::{RowSource, Value, embed, read, select};
+use crate::nn::{RowSource, Value, embed, read};
 use crate::rng::{self, Rng};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -104,9 +104,10 @@ impl Model {
         let layout = Layout::of_prompts(&chosen, &self.config)?;
         let runs: Vec<Range<usize>> = layout.trees.iter().map(|tree| tree[0].rows.clone()).collect();
         let tape = self.tape(false);
-        let hidden = self.hidden(&tape, &layout, |layer, qkv| cache.prefill(layer, qkv, &runs, samples))?;
         let last = layout.ends.iter().map(|end| end.0 as u32).collect();
-        let logits = self.last_logits(&select(&tape, &hidden, last)?)?;
+        let keep = |layer: usize, qkv: &Tensor| cache.prefill(layer, qkv, &runs, samples);
+        let hidden = self.hidden(&tape, &layout, Some(last), keep)?;
+        let logits = self.last_logits(&hidden)?;
         let mut slots = Vec::new();
         for (&prompt, (_, position)) in taken.iter().zip(&layout.ends) {
             for sample in 0..samples {
@@ -132,7 +133,7 @@ impl Model {
         let table = self.decoder.rotations([&positions; 3]);
         let hidden = self
             .decoder
-            .layers(&tape, x, &table, |layer, qkv| Ok(Value::constant(cache.attend(layer, &qkv.tensor)?)))?;
+            .layers(&tape, x, &table, None, |layer, qkv| Ok(Value::constant(cache.attend(layer, &qkv.tensor)?)))?;
         let logits = self.last_logits(&hidden)?;
         let logits = read(&logits)?;
         let rows: Vec<&[f32]> = logits.chunks_exact(self.config.text.vocab_size).collect();

@@ -14,7 +14,7 @@ pub use config::Config;
 
 use crate::Result;
 use crate::model::{Prompt, Sequence, TokenGrads, TokenStats};
-use crate::nn::{Parameter, RowSource, Tape, Value, embed, select, token_stats};
+use crate::nn::{Parameter, RowSource, Tape, Value, embed, token_stats};
 use candle_core::{DType, Device, Tensor};
 use layout::{Layout, Row};
 use std::path::Path;
@@ -106,7 +106,7 @@ impl Model {
     pub fn logits(&self, prompt: &Arc<Prompt>) -> Result<Tensor> {
         let tape = self.tape(false);
         let layout = Layout::of_prompts(std::slice::from_ref(prompt), &self.config)?;
-        let hidden = self.hidden(&tape, &layout, |_, _| Ok(()))?;
+        let hidden = self.hidden(&tape, &layout, None, |_, _| Ok(()))?;
         let hidden = self.decoder.finish(&tape, &hidden)?.tensor;
         Ok(hidden.matmul(&self.decoder.head.var.t()?)?)
     }
@@ -122,8 +122,7 @@ impl Model {
         if layout.targets.is_empty() {
             return Ok((None, TokenStats { logprobs: Vec::new(), entropies: Vec::new() }));
         }
-        let hidden = self.hidden(tape, &layout, |_, _| Ok(()))?;
-        let predictors = select(tape, &hidden, layout.predictors)?;
+        let predictors = self.hidden(tape, &layout, Some(layout.predictors.clone()), |_, _| Ok(()))?;
         let predictors = self.decoder.finish(tape, &predictors)?;
         let value = token_stats(tape, &predictors, &self.decoder.head, layout.targets, temperature)?;
         let mut both = value.tensor.to_vec2::<f32>()?;
@@ -132,8 +131,14 @@ impl Model {
         Ok((Some(value), TokenStats { logprobs, entropies }))
     }
 
-    /// Hidden states of every row before the final norm; `keep` sees each layer's rotated `qkv`.
-    fn hidden(&self, tape: &Tape, layout: &Layout, keep: impl FnMut(usize, &Tensor) -> Result<()>) -> Result<Value> {
+    /// Hidden states of all rows, or of the `wanted` ones, before the final norm; `keep` sees each layer's rotated `qkv`.
+    fn hidden(
+        &self,
+        tape: &Tape,
+        layout: &Layout,
+        wanted: Option<Vec<u32>>,
+        keep: impl FnMut(usize, &Tensor) -> Result<()>,
+    ) -> Result<Value> {
         let features = match layout.images.is_empty() {
             true => None,
             false => Some(self.vision.forward(tape, &layout.images, &self.device)?),
@@ -146,6 +151,6 @@ impl Model {
         let sources = layout.rows.iter().map(source).collect();
         let x = embed(tape, &self.decoder.embedding, features.as_ref().map(|f| &f.rows), sources)?;
         let table = self.decoder.rotations(layout.positions.each_ref().map(Vec::as_slice));
-        self.decoder.forward(tape, x, &table, &Arc::new(layout.trees.clone()), keep)
+        self.decoder.forward(tape, x, &table, &Arc::new(layout.trees.clone()), wanted, keep)
     }
 }

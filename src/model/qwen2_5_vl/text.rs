@@ -3,7 +3,9 @@
 use super::config::TextConfig;
 use super::weights::Weights;
 use crate::Result;
-use crate::nn::{Affine, Heads, Parameter, RopeTable, Span, Tape, Value, attention, linear, rms_norm, rope, swiglu};
+use crate::nn::{
+    Affine, Heads, Parameter, RopeTable, Span, Tape, Value, attention, linear, rms_norm, rope, select, swiglu,
+};
 use candle_core::Tensor;
 use std::sync::Arc;
 
@@ -66,20 +68,26 @@ impl Decoder {
         Arc::new(RopeTable::multimodal(positions, c.head_dim, c.rope_theta, &c.mrope_section))
     }
 
-    /// Hidden states before the final norm, `[rows, hidden]`. `attend` maps a layer's index and its rotated `qkv` to the
-    /// attention's result.
+    /// Hidden states before the final norm, `[rows, hidden]`, of all rows or of the `wanted` ones. `attend` maps a layer's
+    /// index and its rotated `qkv` to the attention's result. What the last layer does after attention is done for the wanted
+    /// rows only: nothing else sees the others.
     pub fn layers(
         &self,
         tape: &Tape,
         mut x: Value,
         table: &Arc<RopeTable>,
+        wanted: Option<Vec<u32>>,
         mut attend: impl FnMut(usize, &Value) -> Result<Value>,
     ) -> Result<Value> {
         let eps = self.config.rms_norm_eps;
         for (i, layer) in self.layers.iter().enumerate() {
             let h = rms_norm(tape, &x, &layer.norm1, eps)?;
             let qkv = linear(tape, &h, &[&layer.query, &layer.key, &layer.value], None)?;
-            let a = attend(i, &rope(tape, qkv, table, self.heads())?)?;
+            let mut a = attend(i, &rope(tape, qkv, table, self.heads())?)?;
+            if let Some(wanted) = wanted.as_ref().filter(|_| i + 1 == self.layers.len()) {
+                a = select(tape, &a, wanted.clone())?;
+                x = select(tape, &x, wanted.clone())?;
+            }
             x = linear(tape, &a, &[&layer.output], Some(&x))?;
             let h = rms_norm(tape, &x, &layer.norm2, eps)?;
             let h = swiglu(tape, &linear(tape, &h, &[&layer.gate, &layer.up], None)?)?;
@@ -95,9 +103,10 @@ impl Decoder {
         x: Value,
         table: &Arc<RopeTable>,
         trees: &Arc<Vec<Vec<Span>>>,
+        wanted: Option<Vec<u32>>,
         mut keep: impl FnMut(usize, &Tensor) -> Result<()>,
     ) -> Result<Value> {
-        self.layers(tape, x, table, |i, qkv| {
+        self.layers(tape, x, table, wanted, |i, qkv| {
             keep(i, &qkv.tensor)?;
             attention(tape, qkv, trees, self.heads())
         })

@@ -7,7 +7,7 @@ use crate::{Error, Result, files};
 use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Var};
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -198,7 +198,7 @@ fn write_shard(path: &Path, parameters: &[&Parameter], dtype: DType, stored: Dty
         .map_err(failed)?;
     // transformers refuses a file that does not say which framework's layout it has.
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    files::replace(path, |temporary| serialize_to_file(views, Some(metadata), temporary).map_err(failed))
+    files::write_safetensors(path, views, metadata)
 }
 
 #[cfg(test)]

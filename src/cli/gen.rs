@@ -1,9 +1,9 @@
 //! `jigsaw gen`: a dataset of puzzles from a folder of images.
 
+use super::output::{bar, print, say};
 use crate::data::generate::{self, Settings, Shares};
 use crate::puzzle::{Grid, QuestionKind, Style};
 use crate::{Error, Result};
-use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
 
 /// Make a dataset of jigsaw puzzles from a folder of images.
@@ -91,19 +91,15 @@ impl GenArgs {
             limit: self.limit,
             strict: self.strict,
         };
-        // Hidden by itself when stderr is not a terminal.
-        let bar = ProgressBar::new(settings.count as u64);
-        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} puzzles, {per_sec}, {eta} left") {
-            bar.set_style(style);
-        }
+        let bar = bar(settings.count, "{pos}/{len} puzzles, {per_sec}, {eta} left");
         let made = generate::generate(&settings, &self.out, self.overwrite, &|| bar.inc(1));
         bar.finish_and_clear();
         let manifest = made?;
         for skipped in &manifest.skipped {
-            eprintln!("skipped {}: {}", skipped.file, skipped.reason);
+            say(&format!("skipped {}: {}", skipped.file, skipped.reason));
         }
         for file in &manifest.left_out {
-            eprintln!("left out {}: {}", file.file, file.reason);
+            say(&format!("left out {}: {}", file.file, file.reason));
         }
         let mut splits = Vec::new();
         for name in generate::SPLITS {
@@ -111,10 +107,10 @@ impl GenArgs {
                 splits.push(format!("{name} {} from {} images", split.records, split.sources));
             }
         }
-        println!("{}: {}", self.out.display(), splits.join(", "));
-        if let Some(count) = self.preview {
-            println!("{}", generate::write_preview(&self.out, &manifest, count)?.display());
+        print(&format!("{}: {}\n", self.out.display(), splits.join(", ")))?;
+        match self.preview {
+            Some(count) => print(&format!("{}\n", generate::write_preview(&self.out, &manifest, count)?.display())),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

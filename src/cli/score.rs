@@ -1,11 +1,10 @@
 //! `jigsaw score`: how likely a model finds given responses.
 
-use super::output::print;
+use super::output::{bar, print};
 use crate::eval::{missing_responses, score_responses};
 use crate::model::Processor;
 use crate::model::qwen2_5_vl::Model;
 use crate::{Error, Result, files, tasks};
-use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
@@ -63,10 +62,7 @@ impl ScoreArgs {
         let device = super::device(&self.device)?;
         let processor = Processor::from_dir(&self.model)?;
         let model = Model::load(&self.model, &device)?;
-        let bar = ProgressBar::new(task.len() as u64);
-        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} records, {eta} left") {
-            bar.set_style(style);
-        }
+        let bar = bar(task.len(), "{pos}/{len} records, {eta} left");
         let (mut nats, mut tokens) = (0.0, 0);
         let mut failure = None;
         let written = files::write_atomic_with(&self.out, |file| {

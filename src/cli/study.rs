@@ -1,12 +1,11 @@
 //! `jigsaw study`: the whole comparison from one file.
 
-use super::output::print;
+use super::output::{bar, print, say};
 use super::train::{Signals, Terminal};
 use crate::eval::{self, EvalResult};
 use crate::study::{self, Outcome, Plan};
 use crate::{Error, Result};
-use indicatif::{ProgressBar, ProgressStyle};
-use std::io::Write;
+use indicatif::ProgressBar;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -64,10 +63,6 @@ impl StudyArgs {
     }
 }
 
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
-
 /// One line a stage on stderr, and a bar while it works if that is a terminal.
 struct Lines {
     bar: Option<ProgressBar>,
@@ -81,15 +76,7 @@ impl Lines {
     }
 
     fn bar(&mut self, length: usize, what: &str) -> &ProgressBar {
-        self.bar.get_or_insert_with(|| {
-            let bar = ProgressBar::new(length as u64);
-            if let Ok(style) =
-                ProgressStyle::with_template(&format!("{{wide_bar}} {{pos}}/{{len}} {what}, {{eta}} left"))
-            {
-                bar.set_style(style);
-            }
-            bar
-        })
+        self.bar.get_or_insert_with(|| bar(length, &format!("{{pos}}/{{len}} {what}, {{eta}} left")))
     }
 }
 

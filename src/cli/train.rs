@@ -1,15 +1,16 @@
 //! `jigsaw train`: one training run.
 
+use super::output::{bar, print, say};
 use crate::config::{Config, Method};
 use crate::train::launch::{Launch, launch};
 use crate::train::metrics::Metrics;
 use crate::train::run::Finished;
 use crate::train::{Ended, Progress};
 use crate::{Error, Result};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -109,15 +110,6 @@ fn describe(finished: &Finished) -> String {
     text
 }
 
-fn print(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::failed(format!("cannot write to stdout: {e}")))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// The first SIGINT or SIGTERM raises a flag, the second ends the process.
 pub(super) struct Signals {
     pub(super) stop: Arc<AtomicBool>,
@@ -162,12 +154,8 @@ impl Terminal {
 
     pub(super) fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| {
-                let _ = writeln!(std::io::stderr(), "{text}");
-            }),
-            None => {
-                let _ = writeln!(std::io::stderr(), "{text}");
-            }
+            Some(bar) => bar.suspend(|| say(text)),
+            None => say(text),
         }
     }
 
@@ -182,10 +170,7 @@ impl Progress for Terminal {
     fn start(&mut self, step: usize, total: usize) {
         self.total = total;
         if std::io::stderr().is_terminal() {
-            let bar = ProgressBar::new(total as u64).with_position(step as u64);
-            if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg} [{elapsed} + {eta}]") {
-                bar.set_style(style);
-            }
+            let bar = bar(total, "{pos}/{len} {msg} [{elapsed} + {eta}]").with_position(step as u64);
             bar.reset_eta();
             self.bar = Some(bar);
         }

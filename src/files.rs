@@ -25,9 +25,35 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&read_text(path)?).map_err(|e| Error::input(format!("{}: {e}", path.display())))
 }
 
-/// Create a directory and its parents.
+/// An input error unless `path` is a directory; `what` is what was looked for there.
+pub fn require_dir(path: &Path, what: &str) -> Result<()> {
+    let why = match path {
+        _ if path.is_dir() => return Ok(()),
+        _ if path.exists() => "that is a file; a directory is needed",
+        _ => "there is no such directory",
+    };
+    Err(Error::input(format!("no {what} at {}: {why}", path.display())))
+}
+
+/// Create a directory and its parents. A file in its place is an input error.
 pub fn create_dir(path: &Path) -> Result<()> {
+    if path.is_file() {
+        return Err(Error::input(format!("cannot write to {}: that is a file; a directory is needed", path.display())));
+    }
     fs::create_dir_all(path).map_err(|e| Error::failed(format!("cannot create directory {}: {e}", path.display())))
+}
+
+/// Is `path`, which need not exist, inside the directory `dir` or that directory itself? Links are followed.
+pub fn lies_in(path: &Path, dir: &Path) -> bool {
+    let absolute = std::path::absolute(path).ok();
+    let existing = absolute.iter().flat_map(|p| p.ancestors()).find_map(|p| p.canonicalize().ok());
+    dir.canonicalize().is_ok_and(|dir| existing.is_some_and(|p| p.starts_with(dir)))
+}
+
+/// Does the directory hold anything besides the names that are `own`? Hidden files do not count, nor does a missing directory.
+pub fn holds_foreign(dir: &Path, own: impl Fn(&str) -> bool) -> bool {
+    let foreign = |name: &str| !name.starts_with('.') && !own(name);
+    fs::read_dir(dir).is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| foreign(&e.file_name().to_string_lossy()))))
 }
 
 /// Write a file whole or not at all: temporary name in the same directory, sync, rename.

@@ -24,7 +24,7 @@ pub struct EvalArgs {
     /// Split of the dataset
     #[arg(long, value_name = "NAME", default_value = "test")]
     split: String,
-    /// Only the first N examples
+    /// Only the first N examples; all when not given
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// Longest response in tokens

@@ -45,12 +45,12 @@ pub struct GenArgs {
     #[arg(long, value_name = "N", default_value_t = 7)]
     seed: u64,
     /// What the splits are divided by
-    #[arg(long, value_enum, default_value_t = SplitBy::Image)]
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = SplitBy::Image)]
     split_by: SplitBy,
     /// Shares of train, validation and test
     #[arg(long, value_name = "A,B,C", default_value = "0.8,0.1,0.1")]
     split: Shares,
-    /// Use only the first N image files, sorted by name
+    /// Use only the first N image files, sorted by name; all when not given
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// Refuse (exit code 2) instead of skipping image files that cannot be used
@@ -91,6 +91,9 @@ impl GenArgs {
             limit: self.limit,
             strict: self.strict,
         };
+        if let Some(warning) = settings.warning() {
+            say(&format!("warning: {warning}"));
+        }
         let bar = bar(settings.count, "{pos}/{len} puzzles, {per_sec}, {eta} left");
         let made = generate::generate(&settings, &self.out, self.overwrite, &|| bar.inc(1));
         bar.finish_and_clear();
@@ -104,7 +107,12 @@ impl GenArgs {
         let mut splits = Vec::new();
         for name in generate::SPLITS {
             if let Some(split) = manifest.splits.get(name) {
-                splits.push(format!("{name} {} from {} images", split.records, split.sources));
+                splits.push(format!(
+                    "{name} {} from {} image{}",
+                    split.records,
+                    split.sources,
+                    if split.sources == 1 { "" } else { "s" }
+                ));
             }
         }
         print(&format!("{}: {}\n", self.out.display(), splits.join(", ")))?;

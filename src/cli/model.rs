@@ -31,7 +31,7 @@ struct Init {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Seed of the weights; the same seed gives the same files.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }
 

@@ -43,6 +43,17 @@ impl ScoreArgs {
         if self.batch == 0 {
             return Err(Error::input("--batch 0: must be at least 1"));
         }
+        if self.out.is_dir() {
+            return Err(Error::input(format!("--out {} is a directory; name the file to write", self.out.display())));
+        }
+        for (flag, input) in [("--model", &self.model), ("--data", &self.data)] {
+            if files::lies_in(&self.out, input) {
+                return Err(Error::input(format!(
+                    "--out {} lies in the directory of {flag}, which is left as it is; choose another place",
+                    self.out.display()
+                )));
+            }
+        }
         let task = tasks::load(&self.data, &self.split)?;
         let missing = missing_responses(task.as_ref())?;
         if !missing.is_empty() {

@@ -45,6 +45,9 @@ impl StudyArgs {
             (None, None) => return Err(Error::input("--out is missing")),
         };
         let device = super::device(&self.device)?;
+        if let Some(warning) = plan.gen_.warning() {
+            say(&format!("warning: {warning}"));
+        }
         let signals = Signals::listen()?;
         let command: Vec<String> = std::env::args().collect();
         let mut progress = Lines { bar: None };

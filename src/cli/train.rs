@@ -25,11 +25,14 @@ use std::time::{Duration, Instant};
 ///
 /// SIGINT (Ctrl-C) and SIGTERM finish the step, save and exit (130, 143); a second one ends the process at once.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "jigsaw train [OPTIONS] --model <DIR> --data <DIR> --out <DIR>",
+    after_help = "\
 Examples:
   jigsaw train --method sft --model MODEL --data runs/puzzles --out runs/sft
   jigsaw train --model runs/sft/model --data runs/puzzles --config configs/rft.toml --set train.lr=1e-5 --out runs/rft
-  jigsaw train --method rft --print-config        every setting with its default")]
+  jigsaw train --method rft --print-config        every setting with its default"
+)]
 pub struct TrainArgs {
     /// How to train; may also stand in the configuration as train.method
     #[arg(long, value_enum)]
@@ -37,10 +40,10 @@ pub struct TrainArgs {
     /// Model directory to start from (Hugging Face form)
     #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
     model: Option<PathBuf>,
-    /// Dataset directory, as `jigsaw gen` makes it
+    /// Dataset directory, as `jigsaw gen` makes it; its train split, and validation for the evaluations on the way
     #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
     data: Option<PathBuf>,
-    /// Settings (TOML); see configs/
+    /// Settings (TOML), over the method's defaults; see configs/
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// One setting, over the file: section.key=value; may be repeated

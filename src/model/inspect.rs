@@ -137,9 +137,6 @@ pub struct Special {
 /// # Errors
 /// An input error that names the file and the field or tensor, for whatever would keep the model from being loaded.
 pub fn inspect(dir: &Path) -> Result<Inspection> {
-    if !dir.is_dir() {
-        return Err(Error::input(format!("{} is not a directory", dir.display())));
-    }
     let config = Config::from_dir(dir)?;
     let processor = Processor::from_dir(dir)?;
     let stored = Stored::open(dir, &config)?;
@@ -279,7 +276,9 @@ mod tests {
     #[test]
     fn a_bad_directory_is_reported_precisely() {
         let error = |dir: &Path| inspect(dir).unwrap_err().to_string();
-        assert!(error(Path::new("/nowhere/at/all")).contains("/nowhere/at/all is not a directory"));
+        assert!(
+            error(Path::new("/nowhere/at/all")).contains("no model at /nowhere/at/all: there is no such directory")
+        );
 
         let dir = tiny();
         let weights = dir.path().join("model.safetensors");

@@ -333,6 +333,64 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
 }
 
 #[test]
+fn a_damaged_checkpoint_is_passed_over_for_an_older_one_and_later_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, damaged) = (dir.path().join("whole"), dir.path().join("damaged"));
+    let plan = config(Method::Sft, &[SFT]);
+    go(&whole, &plan, PLAIN).0.unwrap();
+    let step = |n: usize| damaged.join(format!("checkpoints/step-{n:08}"));
+    let cut = |path: &Path| {
+        let bytes = std::fs::read(path).unwrap();
+        std::fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
+    };
+    let flip = |path: &Path| {
+        let mut bytes = std::fs::read(path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    };
+    let damages: [(&str, &dyn Fn(&Path)); 4] = [
+        ("model.safetensors", &cut),
+        ("model.safetensors", &flip),
+        ("trainer/state.json", &flip),
+        ("manifest.json", &|path| std::fs::remove_file(path).unwrap()),
+    ];
+    for (file, damage) in damages {
+        let (ended, _) = go(&damaged, &plan, Way { stop_at: Some(22), ..PLAIN });
+        assert_eq!(ended.unwrap(), Ended::Stopped(22));
+        damage(&step(22).join(file));
+        let (ended, told) = go(&damaged, &plan, PLAIN);
+        ended.unwrap();
+        assert_eq!(told.steps.len(), 20, "{file}: from the checkpoint of step 20");
+        assert_eq!(weights(&whole), weights(&damaged), "{file}");
+        assert_eq!(curve(&whole), curve(&damaged), "{file}");
+        assert!(!step(22).exists() && step(40).exists(), "{file}");
+        std::fs::remove_dir_all(&damaged).unwrap();
+    }
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_stops_the_run_and_leaves_no_half_of_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, out) = (dir.path().join("whole"), dir.path().join("run"));
+    let plan = config(Method::Sft, &[SFT]);
+    go(&whole, &plan, PLAIN).0.unwrap();
+    let obstacle = out.join("checkpoints/step-00000010");
+    go(&out, &plan, Way { stop_at: Some(3), ..PLAIN }).0.unwrap();
+    std::fs::write(&obstacle, "in the way").unwrap();
+    let (ended, told) = go(&out, &plan, PLAIN);
+    let error = ended.unwrap_err();
+    assert!(error.exit_code() == 1 && error.to_string().contains("step-00000010"), "{error}");
+    assert_eq!(told.steps.len(), 7);
+    let partial = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with('.');
+    assert!(!std::fs::read_dir(out.join("checkpoints")).unwrap().flatten().any(partial));
+    std::fs::remove_file(obstacle).unwrap();
+    let (ended, told) = go(&out, &plan, PLAIN);
+    ended.unwrap();
+    assert_eq!(told.steps.len(), 35, "from the checkpoint of step 5");
+    assert_eq!(weights(&whole), weights(&out));
+}
+
+#[test]
 fn a_finished_run_repeated_does_nothing_and_other_settings_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");

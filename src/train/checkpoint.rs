@@ -2,8 +2,8 @@
 //!
 //! `checkpoints/step-00000120/` holds the model files (configuration, tokenizer, ..., weights) as any other model
 //! directory, and under `trainer/` the optimizer's moments and `state.json`. It is filled under a name that starts with a dot,
-//! `manifest.json` (every file with its size) is written last, and then it is renamed. A directory without a manifest, or one
-//! whose files do not have the sizes it names, does not count. Everything random in a run is a function of (seed, step), so
+//! `manifest.json` (every file with its size and checksum) is written last, and then it is renamed. A directory without a
+//! manifest, or one whose files are not those it names, does not count. Everything random in a run is a function of (seed, step), so
 //! the step is all the state a generator needs.
 
 use super::guard::StallState;
@@ -15,6 +15,7 @@ use crate::{Error, Result, files};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Where the loop stands: everything besides weights and moments that the next step depends on.
@@ -45,7 +46,29 @@ impl Default for State {
 struct Manifest {
     step: usize,
     jigsaw: String,
-    files: BTreeMap<String, u64>,
+    files: BTreeMap<String, Content>,
+}
+
+/// What a file must still be to be loaded.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Content {
+    bytes: u64,
+    crc32: u32,
+}
+
+impl Content {
+    fn of(file: &mut fs::File) -> std::io::Result<Content> {
+        let (mut hasher, mut bytes, mut chunk) = (crc32fast::Hasher::new(), 0, vec![0; 1 << 20]);
+        loop {
+            match file.read(&mut chunk)? {
+                0 => return Ok(Content { bytes, crc32: hasher.finalize() }),
+                n => {
+                    hasher.update(&chunk[..n]);
+                    bytes += n as u64;
+                }
+            }
+        }
+    }
 }
 
 /// A complete checkpoint on disk.
@@ -58,15 +81,17 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The newest complete checkpoint below `root`, if there is one.
-    pub fn latest(root: &Path) -> Result<Option<Checkpoint>> {
+    /// The newest complete checkpoint below `root`, if there is one, and the newer ones that are not complete or damaged.
+    pub fn latest(root: &Path) -> Result<(Option<Checkpoint>, Vec<PathBuf>)> {
+        let mut damaged = Vec::new();
         for (_, dir) in list(root)?.into_iter().rev() {
-            if is_complete(&dir) {
+            if is_intact(&dir) {
                 let state = files::read_json(&dir.join("trainer/state.json"))?;
-                return Ok(Some(Checkpoint { dir, state }));
+                return Ok((Some(Checkpoint { dir, state }), damaged));
             }
+            damaged.push(dir);
         }
-        Ok(None)
+        Ok((None, damaged))
     }
 
     /// The optimizer's moments.
@@ -93,10 +118,11 @@ pub fn save(
         files::write_json(&trainer.join("state.json"), state)
     };
     write_dir(&dir, base, policy, state.step, fill)?;
-    let complete: Vec<PathBuf> = list(root)?.into_iter().map(|(_, d)| d).filter(|d| is_complete(d)).collect();
-    for old in complete.iter().rev().skip(keep.max(1)) {
-        remove(old)?;
-    }
+    // What is incomplete (its removal was interrupted, or it was damaged) goes, too.
+    let (complete, mut gone): (Vec<PathBuf>, Vec<PathBuf>) =
+        list(root)?.into_iter().map(|(_, d)| d).partition(|d| is_complete(d));
+    gone.extend(complete.into_iter().rev().skip(keep.max(1)));
+    gone.iter().try_for_each(|dir| remove(dir))?;
     Ok(dir)
 }
 
@@ -123,28 +149,45 @@ fn write_dir(
     step: usize,
     fill: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
-    let fail = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", dir.display()));
     let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let partial = dir.with_file_name(format!(".partial-{name}"));
     remove(&partial)?;
-    files::create_dir(&partial)?;
-    copy_model_files(base, &partial)?;
-    policy.save_weights(&partial)?;
-    fill(&partial)?;
-    let mut sizes = BTreeMap::new();
-    for entry in walkdir::WalkDir::new(&partial).sort_by_file_name() {
+    let written = fill_dir(&partial, dir, base, policy, step, fill);
+    if written.is_err() {
+        // On a full disk, half a checkpoint would be in the way of the next one. The first error is the one to report.
+        let _ = remove(&partial);
+    }
+    written
+}
+
+/// Write everything to `partial`, then rename it to `dir`.
+fn fill_dir(
+    partial: &Path,
+    dir: &Path,
+    base: &Path,
+    policy: &dyn Policy,
+    step: usize,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    let fail = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", dir.display()));
+    files::create_dir(partial)?;
+    copy_model_files(base, partial)?;
+    policy.save_weights(partial)?;
+    fill(partial)?;
+    let mut contents = BTreeMap::new();
+    for entry in walkdir::WalkDir::new(partial).sort_by_file_name() {
         let entry = entry.map_err(|e| fail(e.into()))?;
         if entry.file_type().is_file() {
-            let file = fs::File::open(entry.path()).map_err(fail)?;
+            let mut file = fs::File::open(entry.path()).map_err(fail)?;
             file.sync_all().map_err(fail)?;
-            let path = entry.path().strip_prefix(&partial).unwrap_or(entry.path());
-            sizes.insert(path.to_string_lossy().replace('\\', "/"), file.metadata().map_err(fail)?.len());
+            let path = entry.path().strip_prefix(partial).unwrap_or(entry.path());
+            contents.insert(path.to_string_lossy().replace('\\', "/"), Content::of(&mut file).map_err(fail)?);
         }
     }
-    let manifest = Manifest { step, jigsaw: env!("CARGO_PKG_VERSION").into(), files: sizes };
+    let manifest = Manifest { step, jigsaw: env!("CARGO_PKG_VERSION").into(), files: contents };
     files::write_json(&partial.join("manifest.json"), &manifest)?;
     remove(dir)?;
-    fs::rename(&partial, dir).map_err(fail)?;
+    fs::rename(partial, dir).map_err(fail)?;
     if let Some(parent) = dir.parent()
         && let Ok(parent) = fs::File::open(parent)
     {
@@ -163,7 +206,9 @@ fn copy_model_files(base: &Path, to: &Path) -> Result<()> {
             name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") || name.ends_with(".bin");
         let copied = [".json", ".txt", ".jinja", ".model"].iter().any(|end| name.ends_with(end));
         if entry.path().is_file() && copied && !weights && name != "manifest.json" {
-            fs::copy(entry.path(), to.join(&name)).map_err(fail)?;
+            fs::copy(entry.path(), to.join(&name)).map_err(|e| {
+                Error::failed(format!("cannot copy {} to {}: {e}", entry.path().display(), to.join(&name).display()))
+            })?;
         }
     }
     Ok(())
@@ -179,14 +224,27 @@ fn list(root: &Path) -> Result<Vec<(usize, PathBuf)>> {
     let mut found: Vec<(usize, PathBuf)> = entries
         .flatten()
         .filter_map(|e| Some((e.file_name().to_str()?.strip_prefix("step-")?.parse().ok()?, e.path())))
+        .filter(|(_, path)| path.is_dir())
         .collect();
     found.sort();
     Ok(found)
 }
 
+/// All files are there, with the sizes they were written with.
 fn is_complete(dir: &Path) -> bool {
+    let length = |name: &str| fs::metadata(dir.join(name)).map(|m| m.len()).ok();
+    every_file(dir, |name, content| length(name) == Some(content.bytes))
+}
+
+/// All files hold what was written.
+fn is_intact(dir: &Path) -> bool {
+    let found = |name: &str| fs::File::open(dir.join(name)).and_then(|mut f| Content::of(&mut f)).ok();
+    is_complete(dir) && every_file(dir, |name, content| found(name).as_ref() == Some(content))
+}
+
+fn every_file(dir: &Path, holds: impl Fn(&str, &Content) -> bool) -> bool {
     let Ok(manifest) = files::read_json::<Manifest>(&dir.join("manifest.json")) else { return false };
-    manifest.files.iter().all(|(name, size)| fs::metadata(dir.join(name)).is_ok_and(|m| m.len() == *size))
+    manifest.files.iter().all(|(name, content)| holds(name, content))
 }
 
 fn remove(dir: &Path) -> Result<()> {

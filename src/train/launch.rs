@@ -77,6 +77,9 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
         Opened::Fresh(run) => (run, None),
         Opened::Resumed(run, checkpoint) => (run, Some(checkpoint)),
     };
+    for dir in run.damaged() {
+        progress.note(&format!("{} is incomplete or damaged, and passed over", dir.display()));
+    }
     if let Some(checkpoint) = &checkpoint {
         progress.note(&format!("going on after step {} ({})", checkpoint.state.step, checkpoint.dir.display()));
     }

@@ -114,7 +114,8 @@ impl Lines {
         let found = file.metadata().map_err(fail)?.len();
         if found < size {
             return Err(Error::failed(format!(
-                "{} has {found} bytes, but the checkpoint was made when it had {size}: it was changed by hand",
+                "{} has {found} bytes, but the checkpoint was made when it had {size}: it was changed by hand; put it back, or give \
+                 another --out",
                 path.display()
             )));
         }

@@ -53,6 +53,7 @@ pub struct Finished {
 /// An open run directory. Held open by one process at a time.
 pub struct Run {
     dir: PathBuf,
+    damaged: Vec<PathBuf>,
     _lock: File,
 }
 
@@ -89,11 +90,13 @@ impl Run {
         if finished.exists() {
             return Ok(Opened::Finished(files::read_json(&finished)?));
         }
-        let run = Run { dir: dir.to_path_buf(), _lock: lock };
+        let mut run = Run { dir: dir.to_path_buf(), damaged: Vec::new(), _lock: lock };
         checkpoint::clean(dir)?;
         checkpoint::clean(&run.checkpoints())?;
         files::create_dir(&run.checkpoints())?;
-        Ok(match Checkpoint::latest(&run.checkpoints())? {
+        let (newest, damaged) = Checkpoint::latest(&run.checkpoints())?;
+        run.damaged = damaged;
+        Ok(match newest {
             Some(checkpoint) => Opened::Resumed(run, checkpoint),
             None => Opened::Fresh(run),
         })
@@ -102,6 +105,11 @@ impl Run {
     /// The directory.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Checkpoints newer than the one to go on from, which are incomplete or damaged.
+    pub fn damaged(&self) -> &[PathBuf] {
+        &self.damaged
     }
 
     /// Where checkpoints go.

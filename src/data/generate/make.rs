@@ -110,6 +110,7 @@ pub fn record(settings: &Settings, split: &str, slot: usize, photo: &Photo, made
             (puzzle::pair_question(grid, pair, style), pair.answer().to_string())
         }
     };
+    let text = puzzle::with_picture(&text, settings.question_first);
     let response = puzzle::respond(&made.permutation, &answer, style);
     let message = |role: &str, content: String| Message { role: role.into(), content };
     Record {

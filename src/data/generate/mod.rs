@@ -52,6 +52,8 @@ pub struct Settings {
     pub style: Style,
     /// What is asked.
     pub question: QuestionKind,
+    /// Put the question before the picture. All prompts then begin with the same tokens, which are computed once a batch.
+    pub question_first: bool,
     /// Seed of everything random.
     pub seed: u64,
     /// Shares of train, validation and test.

@@ -1,6 +1,9 @@
 //! Reading and writing files so that an error names the file and a reader never sees half of one.
 
 use crate::{Error, Result};
+use safetensors::SafeTensorError;
+use safetensors::tensor::{TensorView, serialize_to_file};
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -22,9 +25,35 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&read_text(path)?).map_err(|e| Error::input(format!("{}: {e}", path.display())))
 }
 
-/// Create a directory and its parents.
+/// An input error unless `path` is a directory; `what` is what was looked for there.
+pub fn require_dir(path: &Path, what: &str) -> Result<()> {
+    let why = match path {
+        _ if path.is_dir() => return Ok(()),
+        _ if path.exists() => "that is a file; a directory is needed",
+        _ => "there is no such directory",
+    };
+    Err(Error::input(format!("no {what} at {}: {why}", path.display())))
+}
+
+/// Create a directory and its parents. A file in its place is an input error.
 pub fn create_dir(path: &Path) -> Result<()> {
+    if path.is_file() {
+        return Err(Error::input(format!("cannot write to {}: that is a file; a directory is needed", path.display())));
+    }
     fs::create_dir_all(path).map_err(|e| Error::failed(format!("cannot create directory {}: {e}", path.display())))
+}
+
+/// Is `path`, which need not exist, inside the directory `dir` or that directory itself? Links are followed.
+pub fn lies_in(path: &Path, dir: &Path) -> bool {
+    let absolute = std::path::absolute(path).ok();
+    let existing = absolute.iter().flat_map(|p| p.ancestors()).find_map(|p| p.canonicalize().ok());
+    dir.canonicalize().is_ok_and(|dir| existing.is_some_and(|p| p.starts_with(dir)))
+}
+
+/// Does the directory hold anything besides the names that are `own`? Hidden files do not count, nor does a missing directory.
+pub fn holds_foreign(dir: &Path, own: impl Fn(&str) -> bool) -> bool {
+    let foreign = |name: &str| !name.starts_with('.') && !own(name);
+    fs::read_dir(dir).is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| foreign(&e.file_name().to_string_lossy()))))
 }
 
 /// Write a file whole or not at all: temporary name in the same directory, sync, rename.
@@ -51,17 +80,30 @@ pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut File) -> std::io::R
     Ok(())
 }
 
-/// As [`write_atomic`], with the whole file written by `fill` under the temporary name it is given.
-pub fn replace(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+/// Write tensors as a safetensors file, whole or not at all.
+pub fn write_safetensors<'a>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (&'a str, TensorView<'a>)>,
+    metadata: HashMap<String, String>,
+) -> Result<()> {
+    let fail = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", path.display()));
     let temporary = temporary_name(path);
-    let written = fill(&temporary).and_then(|()| {
-        let fail = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", path.display()));
-        File::open(&temporary).and_then(|f| f.sync_all()).and_then(|()| fs::rename(&temporary, path)).map_err(fail)
-    });
+    let fill = || {
+        // `serialize_to_file` makes a file that only its owner may read; ours has the permissions that any new file has.
+        let ordinary = File::create(&temporary)?.metadata()?.permissions();
+        serialize_to_file(tensors, Some(metadata), &temporary).map_err(|e| match e {
+            SafeTensorError::IoError(e) => e,
+            other => std::io::Error::other(other),
+        })?;
+        fs::set_permissions(&temporary, ordinary)?;
+        File::open(&temporary)?.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    let written = fill();
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
-    written
+    written.map_err(fail)
 }
 
 /// Write a value as indented JSON, whole or not at all.
@@ -75,4 +117,24 @@ pub fn write_json<T: serde::Serialize + ?Sized>(path: &Path, value: &T) -> Resul
 fn temporary_name(path: &Path) -> PathBuf {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn every_file_has_the_permissions_of_any_new_file_and_leaves_nothing_beside_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("any"), "x").unwrap();
+        write_atomic(&path("text"), b"x").unwrap();
+        let view = TensorView::new(safetensors::Dtype::U8, vec![1], &[7]).unwrap();
+        write_safetensors(&path("weights"), [("a", view)], HashMap::new()).unwrap();
+        let mode = |name: &str| fs::metadata(path(name)).unwrap().permissions().mode();
+        assert_eq!((mode("text"), mode("weights")), (mode("any"), mode("any")));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
 }

@@ -3,7 +3,7 @@
 //! Data flows one way:
 //! image -> puzzle -> [`data::Record`] -> processor -> batch -> model -> response -> [`tasks::Task::score`] -> reward
 //! or accuracy. Dependencies point one way too:
-//! `cli -> study -> {train, eval, report} -> {tasks, model} -> {puzzle, nn, stats}`.
+//! `cli -> study -> {train, report} -> eval -> policy -> {tasks, model} -> {puzzle, nn, stats}`.
 
 pub mod alloc;
 pub mod cli;
@@ -14,6 +14,7 @@ pub mod eval;
 pub mod files;
 pub mod model;
 pub mod nn;
+pub mod policy;
 pub mod puzzle;
 pub mod report;
 pub mod rng;

@@ -2,9 +2,10 @@
 
 use image::RgbImage;
 use jigsaw::data::Message;
+use jigsaw::data::source::to_rgb;
 use jigsaw::files;
 use jigsaw::model::Processor;
-use jigsaw::model::processor::{ChatTemplate, ImageProcessor, Tokens, smart_resize, to_rgb};
+use jigsaw::model::processor::{ChatTemplate, ImageProcessor, Tokens, smart_resize};
 use jigsaw::model::qwen2_5_vl::Config;
 use jigsaw::model::qwen2_5_vl::rope::get_rope_index;
 use serde_json::{Map, Value, json};

@@ -1,7 +1,7 @@
 //! `jigsaw completions`: completion scripts for shells.
 
-use crate::{Error, Result};
-use std::io::{ErrorKind, Write};
+use super::output::print;
+use crate::Result;
 
 /// Print a completion script for a shell.
 ///
@@ -18,9 +18,6 @@ impl CompletionsArgs {
     pub fn run(self) -> Result<()> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut super::command(), "jigsaw", &mut script);
-        match std::io::stdout().write_all(&script) {
-            Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::failed(format!("cannot write to stdout: {e}"))),
-            _ => Ok(()),
-        }
+        print(&String::from_utf8_lossy(&script))
     }
 }

@@ -1,11 +1,10 @@
 //! `jigsaw eval`: how often a model is right, with intervals.
 
-use super::output::print;
+use super::output::{bar, print};
 use crate::eval::{EvalResult, Plan, Request, Summary, evaluate_checkpoint};
 use crate::model::Sampling;
 use crate::stats::Interval;
 use crate::{Error, Result};
-use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -25,7 +24,7 @@ pub struct EvalArgs {
     /// Split of the dataset
     #[arg(long, value_name = "NAME", default_value = "test")]
     split: String,
-    /// Only the first N examples
+    /// Only the first N examples; all when not given
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// Longest response in tokens
@@ -65,10 +64,7 @@ impl EvalArgs {
     pub fn run(self) -> Result<()> {
         let device = super::device(&self.device)?;
         let request = self.request()?;
-        let bar = ProgressBar::new(0);
-        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} examples, {msg}, {eta} left") {
-            bar.set_style(style);
-        }
+        let bar = bar(0, "{pos}/{len} examples, {msg}, {eta} left");
         let result = evaluate_checkpoint(&request, &device, |p| {
             bar.set_length(p.total as u64);
             bar.set_position(p.done as u64);

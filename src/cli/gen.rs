@@ -1,9 +1,9 @@
 //! `jigsaw gen`: a dataset of puzzles from a folder of images.
 
+use super::output::{bar, print, say};
 use crate::data::generate::{self, Settings, Shares};
 use crate::puzzle::{Grid, QuestionKind, Style};
 use crate::{Error, Result};
-use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
 
 /// Make a dataset of jigsaw puzzles from a folder of images.
@@ -48,12 +48,12 @@ pub struct GenArgs {
     #[arg(long, value_name = "N", default_value_t = 7)]
     seed: u64,
     /// What the splits are divided by
-    #[arg(long, value_enum, default_value_t = SplitBy::Image)]
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = SplitBy::Image)]
     split_by: SplitBy,
     /// Shares of train, validation and test
     #[arg(long, value_name = "A,B,C", default_value = "0.8,0.1,0.1")]
     split: Shares,
-    /// Use only the first N image files, sorted by name
+    /// Use only the first N image files, sorted by name; all when not given
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// Refuse (exit code 2) instead of skipping image files that cannot be used
@@ -95,30 +95,34 @@ impl GenArgs {
             limit: self.limit,
             strict: self.strict,
         };
-        // Hidden by itself when stderr is not a terminal.
-        let bar = ProgressBar::new(settings.count as u64);
-        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} puzzles, {per_sec}, {eta} left") {
-            bar.set_style(style);
+        if let Some(warning) = settings.warning() {
+            say(&format!("warning: {warning}"));
         }
+        let bar = bar(settings.count, "{pos}/{len} puzzles, {per_sec}, {eta} left");
         let made = generate::generate(&settings, &self.out, self.overwrite, &|| bar.inc(1));
         bar.finish_and_clear();
         let manifest = made?;
         for skipped in &manifest.skipped {
-            eprintln!("skipped {}: {}", skipped.file, skipped.reason);
+            say(&format!("skipped {}: {}", skipped.file, skipped.reason));
         }
         for file in &manifest.left_out {
-            eprintln!("left out {}: {}", file.file, file.reason);
+            say(&format!("left out {}: {}", file.file, file.reason));
         }
         let mut splits = Vec::new();
         for name in generate::SPLITS {
             if let Some(split) = manifest.splits.get(name) {
-                splits.push(format!("{name} {} from {} images", split.records, split.sources));
+                splits.push(format!(
+                    "{name} {} from {} image{}",
+                    split.records,
+                    split.sources,
+                    if split.sources == 1 { "" } else { "s" }
+                ));
             }
         }
-        println!("{}: {}", self.out.display(), splits.join(", "));
-        if let Some(count) = self.preview {
-            println!("{}", generate::write_preview(&self.out, &manifest, count)?.display());
+        print(&format!("{}: {}\n", self.out.display(), splits.join(", ")))?;
+        match self.preview {
+            Some(count) => print(&format!("{}\n", generate::write_preview(&self.out, &manifest, count)?.display())),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

@@ -13,7 +13,6 @@ pub mod train;
 
 use crate::Result;
 use clap::Parser;
-use std::io::Write;
 use std::process::ExitCode;
 
 pub use device::device;
@@ -84,7 +83,7 @@ pub fn run() -> ExitCode {
     match cli.command.run() {
         Ok(code) => code,
         Err(e) => {
-            let _ = writeln!(std::io::stderr(), "error: {e}");
+            output::say(&format!("error: {e}"));
             ExitCode::from(e.exit_code())
         }
     }

@@ -1,10 +1,10 @@
 //! `jigsaw model`: make and look at checkpoint directories.
 
+use super::output::{print, say};
 use crate::model::init::{Preset, write_checkpoint};
 use crate::model::inspect::{Inspection, inspect};
 use crate::{Error, Result};
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::PathBuf;
 
 /// Make and look at checkpoint directories (Hugging Face form, Qwen2.5-VL architecture).
@@ -31,7 +31,7 @@ struct Init {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Seed of the weights; the same seed gives the same files.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }
 
@@ -51,9 +51,12 @@ impl ModelCommand {
         match self.action {
             Action::Init(Init { preset, out, seed }) => {
                 let parameters = write_checkpoint(&out, preset, seed)?;
-                eprintln!("Wrote {} with {} parameters (random, seed {seed}).", out.display(), grouped(parameters));
-                eprintln!("Look at it with: jigsaw model inspect {}", out.display());
-                Ok(())
+                say(&format!(
+                    "{} parameters, random, seed {seed}; look with: jigsaw model inspect {}",
+                    grouped(parameters),
+                    out.display()
+                ));
+                print(&format!("{}\n", out.display()))
             }
             Action::Inspect(Inspect { dir, json }) => {
                 let found = inspect(&dir)?;
@@ -66,17 +69,6 @@ impl ModelCommand {
                 print(&text)
             }
         }
-    }
-}
-
-/// Print to standard output; a reader that has seen enough (`| head`) is not an error.
-fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::failed(format!("cannot write to standard output: {e}")))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `jigsaw report`: runs and evaluations as one HTML page.
 
-use super::output::print;
+use super::output::{print, say};
 use crate::Result;
 use crate::report;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ impl ReportArgs {
     /// Write the page and say where it is.
     pub fn run(self) -> Result<()> {
         let written = report::write(&self.runs, &self.title, &self.out)?;
-        eprintln!("{} training runs, {} evaluations", written.runs, written.evaluations);
+        say(&format!("{} training runs, {} evaluations", written.runs, written.evaluations));
         print(&format!("{}\n", self.out.display()))
     }
 }

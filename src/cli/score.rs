@@ -1,11 +1,10 @@
 //! `jigsaw score`: how likely a model finds given responses.
 
-use super::output::print;
+use super::output::{bar, print};
 use crate::eval::{missing_responses, score_responses};
 use crate::model::Processor;
 use crate::model::qwen2_5_vl::Model;
 use crate::{Error, Result, files, tasks};
-use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
@@ -44,6 +43,17 @@ impl ScoreArgs {
         if self.batch == 0 {
             return Err(Error::input("--batch 0: must be at least 1"));
         }
+        if self.out.is_dir() {
+            return Err(Error::input(format!("--out {} is a directory; name the file to write", self.out.display())));
+        }
+        for (flag, input) in [("--model", &self.model), ("--data", &self.data)] {
+            if files::lies_in(&self.out, input) {
+                return Err(Error::input(format!(
+                    "--out {} lies in the directory of {flag}, which is left as it is; choose another place",
+                    self.out.display()
+                )));
+            }
+        }
         let task = tasks::load(&self.data, &self.split)?;
         let missing = missing_responses(task.as_ref())?;
         if !missing.is_empty() {
@@ -63,10 +73,7 @@ impl ScoreArgs {
         let device = super::device(&self.device)?;
         let processor = Processor::from_dir(&self.model)?;
         let model = Model::load(&self.model, &device)?;
-        let bar = ProgressBar::new(task.len() as u64);
-        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} records, {eta} left") {
-            bar.set_style(style);
-        }
+        let bar = bar(task.len(), "{pos}/{len} records, {eta} left");
         let (mut nats, mut tokens) = (0.0, 0);
         let mut failure = None;
         let written = files::write_atomic_with(&self.out, |file| {

@@ -1,12 +1,11 @@
 //! `jigsaw study`: the whole comparison from one file.
 
-use super::output::print;
+use super::output::{bar, print, say};
 use super::train::{Signals, Terminal};
 use crate::eval::{self, EvalResult};
 use crate::study::{self, Outcome, Plan};
 use crate::{Error, Result};
-use indicatif::{ProgressBar, ProgressStyle};
-use std::io::Write;
+use indicatif::ProgressBar;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -46,6 +45,9 @@ impl StudyArgs {
             (None, None) => return Err(Error::input("--out is missing")),
         };
         let device = super::device(&self.device)?;
+        if let Some(warning) = plan.gen_.warning() {
+            say(&format!("warning: {warning}"));
+        }
         let signals = Signals::listen()?;
         let command: Vec<String> = std::env::args().collect();
         let mut progress = Lines { bar: None };
@@ -64,10 +66,6 @@ impl StudyArgs {
     }
 }
 
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
-
 /// One line a stage on stderr, and a bar while it works if that is a terminal.
 struct Lines {
     bar: Option<ProgressBar>,
@@ -81,15 +79,7 @@ impl Lines {
     }
 
     fn bar(&mut self, length: usize, what: &str) -> &ProgressBar {
-        self.bar.get_or_insert_with(|| {
-            let bar = ProgressBar::new(length as u64);
-            if let Ok(style) =
-                ProgressStyle::with_template(&format!("{{wide_bar}} {{pos}}/{{len}} {what}, {{eta}} left"))
-            {
-                bar.set_style(style);
-            }
-            bar
-        })
+        self.bar.get_or_insert_with(|| bar(length, &format!("{{pos}}/{{len}} {what}, {{eta}} left")))
     }
 }
 

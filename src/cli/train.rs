@@ -1,15 +1,16 @@
 //! `jigsaw train`: one training run.
 
+use super::output::{bar, print, say};
 use crate::config::{Config, Method};
 use crate::train::launch::{Launch, launch};
 use crate::train::metrics::Metrics;
 use crate::train::run::Finished;
 use crate::train::{Ended, Progress};
 use crate::{Error, Result};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,11 +25,14 @@ use std::time::{Duration, Instant};
 ///
 /// SIGINT (Ctrl-C) and SIGTERM finish the step, save and exit (130, 143); a second one ends the process at once.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "jigsaw train [OPTIONS] --model <DIR> --data <DIR> --out <DIR>",
+    after_help = "\
 Examples:
   jigsaw train --method sft --model MODEL --data runs/puzzles --out runs/sft
   jigsaw train --model runs/sft/model --data runs/puzzles --config configs/rft.toml --set train.lr=1e-5 --out runs/rft
-  jigsaw train --method rft --print-config        every setting with its default")]
+  jigsaw train --method rft --print-config        every setting with its default"
+)]
 pub struct TrainArgs {
     /// How to train; may also stand in the configuration as train.method
     #[arg(long, value_enum)]
@@ -36,10 +40,10 @@ pub struct TrainArgs {
     /// Model directory to start from (Hugging Face form)
     #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
     model: Option<PathBuf>,
-    /// Dataset directory, as `jigsaw gen` makes it
+    /// Dataset directory, as `jigsaw gen` makes it; its train split, and validation for the evaluations on the way
     #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
     data: Option<PathBuf>,
-    /// Settings (TOML); see configs/
+    /// Settings (TOML), over the method's defaults; see configs/
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// One setting, over the file: section.key=value; may be repeated
@@ -109,15 +113,6 @@ fn describe(finished: &Finished) -> String {
     text
 }
 
-fn print(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::failed(format!("cannot write to stdout: {e}")))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// The first SIGINT or SIGTERM raises a flag, the second ends the process.
 pub(super) struct Signals {
     pub(super) stop: Arc<AtomicBool>,
@@ -162,12 +157,8 @@ impl Terminal {
 
     pub(super) fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| {
-                let _ = writeln!(std::io::stderr(), "{text}");
-            }),
-            None => {
-                let _ = writeln!(std::io::stderr(), "{text}");
-            }
+            Some(bar) => bar.suspend(|| say(text)),
+            None => say(text),
         }
     }
 
@@ -182,10 +173,7 @@ impl Progress for Terminal {
     fn start(&mut self, step: usize, total: usize) {
         self.total = total;
         if std::io::stderr().is_terminal() {
-            let bar = ProgressBar::new(total as u64).with_position(step as u64);
-            if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg} [{elapsed} + {eta}]") {
-                bar.set_style(style);
-            }
+            let bar = bar(total, "{pos}/{len} {msg} [{elapsed} + {eta}]").with_position(step as u64);
             bar.reset_eta();
             self.bar = Some(bar);
         }

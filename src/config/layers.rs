@@ -5,6 +5,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
+/// Settings of which a plan has only one: a layer that chooses one drops what the layer below chose instead.
+const ALTERNATIVES: [[&str; 2]; 1] = [["steps", "epochs"]];
+
 /// What was written by the user, file first and `--set` over it, with every key known to `every_key`.
 ///
 /// `text` is the name of the file (for messages) and its content.
@@ -16,9 +19,11 @@ pub fn read<T: Serialize>(text: Option<(&str, &str)>, sets: &[String], every_key
         check_keys(parsed.get_ref(), &known, "", name, text)?;
         written = toml::from_str(text).map_err(|e| Error::input(format!("{name}: {}", e.to_string().trim_end())))?;
     }
+    let mut over = Table::new();
     for set in sets {
-        apply_set(&mut written, set, &known)?;
+        apply_set(&mut over, set, &known)?;
     }
+    merge(&mut written, &over);
     Ok(written)
 }
 
@@ -43,8 +48,13 @@ pub fn to_toml<T: Serialize>(value: &T) -> Result<String> {
     toml::to_string(value).map_err(|e| Error::failed(format!("cannot write the configuration as TOML: {e}")))
 }
 
-/// The keys of `over` written into `base`, section by section.
-pub fn merge(base: &mut Table, over: &Table) {
+/// The keys of `over` written into `base`, section by section, without the alternatives they replace.
+fn merge(base: &mut Table, over: &Table) {
+    for pair in ALTERNATIVES {
+        if pair.iter().any(|key| over.contains_key(*key)) {
+            pair.iter().for_each(|key| drop(base.remove(*key)));
+        }
+    }
     for (key, value) in over {
         match (base.get_mut(key), value) {
             (Some(Value::Table(inner)), Value::Table(over)) => merge(inner, over),

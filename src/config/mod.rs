@@ -9,7 +9,7 @@ mod layers;
 mod settings;
 
 pub(crate) use layers::{apply, read, to_toml};
-pub use layers::{differences, flatten, merge};
+pub use layers::{differences, flatten};
 pub use settings::{
     Config, EvalSettings, GrpoSettings, GuardSettings, Importance, LossType, Method, RolloutSettings, ScaleRewards,
     Schedule, TrainSettings,

@@ -40,6 +40,20 @@ fn set_wins_over_the_file_and_the_file_over_the_defaults() {
 }
 
 #[test]
+fn set_replaces_the_alternative_that_the_file_chose() {
+    let resolve = |chosen: &str, set: &[&str]| {
+        let text = format!("[train]\nmethod = \"sft\"\n{chosen}\n");
+        Config::from_text(None, Some(("x.toml", &text)), &sets(set)).map(|c| (c.train.steps, c.train.epochs))
+    };
+    assert_eq!(resolve("epochs = 2", &["train.steps=30"]).unwrap(), (Some(30), None));
+    assert_eq!(resolve("steps = 30", &["train.epochs=2"]).unwrap(), (None, Some(2.0)));
+    assert_eq!(resolve("steps = 30", &["train.seed=2"]).unwrap(), (Some(30), None));
+    for (chosen, set) in [("steps = 30\nepochs = 2", &[][..]), ("seed = 3", &["train.steps=30", "train.epochs=2"])] {
+        assert!(resolve(chosen, set).unwrap_err().to_string().contains("keep one"), "{chosen}");
+    }
+}
+
+#[test]
 fn a_value_of_the_wrong_type_is_refused_with_its_key() {
     assert!(refused("[train]\nmethod = \"sft\"\nlr = \"fast\"\n", &[]).contains("train.lr"));
     let message = refused("[train]\nmethod = \"rft\"\n", &["grpo.loss_type=ppo"]);

@@ -99,9 +99,7 @@ impl Dataset {
 
 /// The directory that holds the split's `metadata.jsonl`, and the manifest that covers it.
 fn locate(dir: &Path, split: &str) -> Result<(PathBuf, Manifest)> {
-    if !dir.is_dir() {
-        return Err(Error::input(format!("no dataset at {}: there is no such directory", dir.display())));
-    }
+    files::require_dir(dir, "dataset")?;
     let unfinished = || {
         Error::input(format!(
             "{} has no {MANIFEST}: the dataset is unfinished, its making was interrupted or is under way; make it again \
@@ -132,7 +130,11 @@ fn locate(dir: &Path, split: &str) -> Result<(PathBuf, Manifest)> {
         return Err(if root.is_dir() {
             unfinished()
         } else {
-            Error::input(format!("no dataset at {}: neither {MANIFEST} nor {METADATA} is there", dir.display()))
+            let hint = match dir.join("config.json").is_file() {
+                true => "; it holds a model: are model and data swapped?",
+                false => "",
+            };
+            Error::input(format!("no dataset at {}: neither {MANIFEST} nor {METADATA} is there{hint}", dir.display()))
         });
     }
     let manifest: Manifest = files::read_json(&manifest)?;

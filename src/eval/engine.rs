@@ -2,14 +2,14 @@
 
 use super::{Directory, EvalResult, Generated, Plan, Progress, evaluate_in, key_of};
 use crate::model::qwen2_5_vl::Model;
-use crate::model::{Completion, Processor, Prompt, Sampling};
+use crate::model::{Completion, Processor, Sampling};
+use crate::policy::{Codec, Policy};
 use crate::tasks::{self, Task};
-use crate::{Error, Result, rng};
+use crate::{Result, rng};
 use candle_core::Device;
 use rand::Rng as _;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// An evaluation of a checkpoint directory on a dataset directory.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,16 +41,16 @@ pub fn evaluate_checkpoint(request: &Request, device: &Device, progress: impl Fn
     }
     let processor = Processor::from_dir(model)?;
     let model = Model::load(model, device)?;
-    let engine = Engine { model: &model, processor: &processor, task: task.as_ref(), sampling, samples: plan.samples };
+    let engine = Engine { policy: &model, codec: &processor, task: task.as_ref(), sampling, samples: plan.samples };
     evaluate_in(&mut directory, task.as_ref(), plan, |examples| engine.generate(examples), progress)
 }
 
 /// A model with what it needs to answer the examples of a task.
 pub struct Engine<'a> {
-    /// The weights.
-    pub model: &'a Model,
+    /// The model.
+    pub policy: &'a dyn Policy,
     /// Text and images to model input.
-    pub processor: &'a Processor,
+    pub codec: &'a dyn Codec,
     /// The examples.
     pub task: &'a dyn Task,
     /// How tokens are chosen. `seed` is that of the whole evaluation; each batch draws from its own.
@@ -64,19 +64,12 @@ impl Engine<'_> {
     pub fn generate(&self, examples: Range<usize>) -> Result<Vec<Vec<Generated>>> {
         let mut sampling = self.sampling.clone();
         sampling.seed = rng::stream(self.sampling.seed, "eval", &[examples.start as u64]).next_u64();
-        let prompts = examples.map(|i| encode_prompt(self.processor, self.task, i)).collect::<Result<Vec<_>>>()?;
-        let (eos, banned) = (self.processor.eos_ids(), self.processor.banned_ids());
-        let groups = self.model.generate(&prompts, self.samples, &sampling, eos, banned)?;
+        let prompts = examples.map(|i| self.codec.prompt(self.task, i)).collect::<Result<Vec<_>>>()?;
+        let (eos, banned) = (self.codec.eos_ids(), self.codec.banned_ids());
+        let groups = self.policy.generate(&prompts, self.samples, &sampling, eos, banned)?;
         let read = |c: &Completion| -> Result<Generated> {
-            Ok(Generated { text: self.processor.decode(&c.ids)?, tokens: c.ids.len(), finished: c.finished })
+            Ok(Generated { text: self.codec.decode(&c.ids)?, tokens: c.ids.len(), finished: c.finished })
         };
         groups.iter().map(|group| group.iter().map(read).collect()).collect()
     }
-}
-
-/// The prompt of an example as model input.
-pub(super) fn encode_prompt(processor: &Processor, task: &dyn Task, i: usize) -> Result<Arc<Prompt>> {
-    let record = task.example(i)?;
-    let named = |e: Error| e.context(format!("example {}", record.id));
-    processor.encode_prompt(record.prompt(), &task.images(i).map_err(named)?).map_err(named)
 }

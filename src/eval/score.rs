@@ -1,8 +1,7 @@
 //! Teacher-forced log-probabilities of given responses.
 
-use super::engine::encode_prompt;
-use crate::model::qwen2_5_vl::Model;
-use crate::model::{Processor, Sequence};
+use crate::model::Sequence;
+use crate::policy::{Codec, Policy, reference_sequence};
 use crate::tasks::Task;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -55,21 +54,13 @@ pub fn missing_responses(task: &dyn Task) -> Result<Vec<String>> {
 
 /// Score the assistant responses of `examples` given their prompts, in one batch.
 pub fn score_responses(
-    model: &Model,
-    processor: &Processor,
+    policy: &dyn Policy,
+    codec: &dyn Codec,
     task: &dyn Task,
     examples: Range<usize>,
 ) -> Result<Vec<ResponseScore>> {
-    let mut batch = Vec::with_capacity(examples.len());
-    for i in examples.clone() {
-        let record = task.example(i)?;
-        let Some(response) = record.response() else {
-            return Err(Error::input(format!("record {} has no assistant response to score", record.id)));
-        };
-        let prompt = encode_prompt(processor, task, i)?;
-        batch.push(Sequence { prompt, response: processor.encode_response(response)? });
-    }
-    let stats = model.score(&batch, 1.0)?;
+    let batch = examples.clone().map(|i| reference_sequence(task, codec, i)).collect::<Result<Vec<Sequence>>>()?;
+    let stats = policy.score(&batch, 1.0)?;
     let expected: usize = batch.iter().map(|s| s.response.len()).sum();
     if stats.logprobs.len() != expected {
         return Err(Error::failed(format!("{} log-probabilities for {expected} tokens", stats.logprobs.len())));

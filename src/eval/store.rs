@@ -2,6 +2,7 @@
 
 use super::{Outcome, Plan, Summary};
 use crate::model::Sampling;
+use crate::model::qwen2_5_vl::config;
 use crate::tasks::Task;
 use crate::{Error, Result, files};
 use serde::{Deserialize, Serialize};
@@ -88,6 +89,7 @@ pub fn key_of(model: &Path, task: &dyn Task, plan: &Plan, sampling: &Sampling) -
 
 /// SHA-256 over `config.json` and the weights of a checkpoint directory.
 pub fn hash_model(dir: &Path) -> Result<String> {
+    config::require(dir)?;
     let weights = |name: &str| name == "config.json" || name.ends_with(".safetensors");
     let hash = hash_files(dir, weights)?;
     hash.ok_or_else(|| Error::input(format!("{}: no config.json or *.safetensors: not a checkpoint", dir.display())))
@@ -240,6 +242,11 @@ impl Directory {
         } else if path.join(RESPONSES).exists() || path.join(RESULT).exists() {
             return Err(Error::input(format!(
                 "{} holds responses but no {KEY}, so what they are responses to is unknown; give another --out, or --fresh",
+                path.display()
+            )));
+        } else if files::holds_foreign(path, |_| false) {
+            return Err(Error::input(format!(
+                "{} is not empty and holds no evaluation; give another --out",
                 path.display()
             )));
         } else {

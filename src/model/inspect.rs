@@ -2,12 +2,10 @@
 
 use crate::model::Processor;
 use crate::model::qwen2_5_vl::config::Config;
-use crate::model::qwen2_5_vl::names::{parameter_shapes, published_name};
-use crate::model::qwen2_5_vl::weights::weight_files;
+use crate::model::qwen2_5_vl::weights::{Stored, StoredTensor};
 use crate::{Error, Result};
-use candle_core::safetensors::MmapedSafetensors;
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A description of a checkpoint directory.
@@ -139,43 +137,23 @@ pub struct Special {
 /// # Errors
 /// An input error that names the file and the field or tensor, for whatever would keep the model from being loaded.
 pub fn inspect(dir: &Path) -> Result<Inspection> {
-    if !dir.is_dir() {
-        return Err(Error::input(format!("{} is not a directory", dir.display())));
-    }
     let config = Config::from_dir(dir)?;
     let processor = Processor::from_dir(dir)?;
-    let paths = weight_files(dir)?;
-    let files = paths
+    let stored = Stored::open(dir, &config)?;
+    let files = stored
+        .paths
         .iter()
         .map(|path| {
             let bytes = path.metadata().map_err(|e| Error::input(format!("{}: {e}", path.display())))?.len();
             Ok(WeightFile { name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(), bytes })
         })
         .collect::<Result<Vec<_>>>()?;
-    // SAFETY: the files are only read, and not changed by this program while mapped.
-    let mapped = unsafe { MmapedSafetensors::multi(&paths) }.map_err(|e| {
-        Error::input(format!("the weights in {} cannot be read: {e} (is a file incomplete?)", dir.display()))
-    })?;
-    let mut stored: HashMap<String, (String, Vec<usize>)> = mapped
-        .tensors()
-        .into_iter()
-        .map(|(name, view)| (published_name(&name), (format!("{:?}", view.dtype()), view.shape().to_vec())))
-        .collect();
     let mut parts: Vec<Part> = Vec::new();
     let mut dtypes = BTreeMap::new();
-    for (name, shape) in parameter_shapes(&config) {
-        let Some((dtype, found)) = stored.remove(&name) else {
-            return Err(Error::input(format!("{}: the weights lack `{name}` {shape:?}", dir.display())));
-        };
-        if found != shape {
-            return Err(Error::input(format!(
-                "{}: `{name}` has shape {found:?}, but config.json asks for {shape:?}",
-                dir.display()
-            )));
-        }
+    for StoredTensor { name, shape, dtype, .. } in &stored.tensors {
         let count = shape.iter().product::<usize>();
-        *dtypes.entry(dtype).or_insert(0) += count;
-        let part = part_of(&name);
+        *dtypes.entry(format!("{dtype:?}")).or_insert(0) += count;
+        let part = part_of(name);
         if parts.last().is_none_or(|last| last.name != part) && !parts.iter().any(|p| p.name == part) {
             parts.push(Part { name: part, parameters: 0, tensors: 0 });
         }
@@ -298,7 +276,9 @@ mod tests {
     #[test]
     fn a_bad_directory_is_reported_precisely() {
         let error = |dir: &Path| inspect(dir).unwrap_err().to_string();
-        assert!(error(Path::new("/nowhere/at/all")).contains("/nowhere/at/all is not a directory"));
+        assert!(
+            error(Path::new("/nowhere/at/all")).contains("no model at /nowhere/at/all: there is no such directory")
+        );
 
         let dir = tiny();
         let weights = dir.path().join("model.safetensors");

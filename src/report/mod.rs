@@ -26,6 +26,12 @@ pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<Written> {
     if out.is_dir() {
         return Err(Error::input(format!("--out {} is a directory; name the file to write", out.display())));
     }
+    if out.exists() && !out.extension().is_some_and(|e| e == "html" || e == "htm") {
+        return Err(Error::input(format!(
+            "--out {} is there already and is no .html file; name a new one, or one that ends in .html",
+            out.display()
+        )));
+    }
     let (runs, evals) = runs::collect(paths)?;
     let html = page::render(title, &runs, &evals)?;
     if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty()) {

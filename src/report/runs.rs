@@ -85,9 +85,7 @@ pub fn collect(paths: &[PathBuf]) -> Result<(Vec<TrainRun>, Vec<EvalRun>)> {
     let (mut runs, mut evals) = (Vec::new(), Vec::new());
     let mut seen = Vec::new();
     for path in paths {
-        if !path.is_dir() {
-            return Err(Error::input(format!("no run at {}: there is no such directory", path.display())));
-        }
+        files::require_dir(path, "run")?;
         let before = seen.len();
         visit(path, 0, &mut seen, &mut runs, &mut evals)?;
         let known = path.canonicalize().is_ok_and(|p| seen.iter().any(|s: &PathBuf| s.starts_with(&p)));

@@ -9,8 +9,8 @@
 use super::guard::StallState;
 use super::metrics::LogSizes;
 use super::optimizer::AdamW;
-use super::policy::Policy;
 use crate::data::Cursor;
+use crate::policy::Policy;
 use crate::{Error, Result, files};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -1,11 +1,11 @@
 //! Greedy evaluation of the validation examples during training, by the same engine as `jigsaw eval`.
 
 use super::metrics::{Metrics, Sample};
-use super::policy::{Codec, Policy};
 use crate::Result;
 use crate::config::EvalSettings;
-use crate::eval::{Generated, Plan, evaluate_in_memory};
-use crate::model::{Completion, Sampling};
+use crate::eval::{Engine, Plan, evaluate_in_memory};
+use crate::model::Sampling;
+use crate::policy::{Codec, Policy};
 use crate::tasks::Task;
 
 /// Accuracy, hits, format failures and length over the first `settings.samples` examples of `task`, and the first
@@ -20,15 +20,8 @@ pub fn evaluate(
     let plan =
         Plan { limit: (settings.samples > 0).then_some(settings.samples), samples: 1, batch: settings.batch_size };
     let sampling = Sampling::greedy(settings.max_new_tokens);
-    let read = |c: &Completion| -> Result<Generated> {
-        Ok(Generated { text: codec.decode(&c.ids)?, tokens: c.ids.len(), finished: c.finished })
-    };
-    let generate = |examples: std::ops::Range<usize>| {
-        let prompts = examples.map(|i| codec.prompt(task, i)).collect::<Result<Vec<_>>>()?;
-        let groups = policy.generate(&prompts, 1, &sampling, codec.eos_ids(), codec.banned_ids())?;
-        groups.iter().map(|group| group.iter().map(read).collect()).collect()
-    };
-    let (summary, outcomes) = evaluate_in_memory(task, &plan, generate, |_| {})?;
+    let engine = Engine { policy, codec, task, sampling: &sampling, samples: 1 };
+    let (summary, outcomes) = evaluate_in_memory(task, &plan, |examples| engine.generate(examples), |_| {})?;
     let n = outcomes.len().max(1) as f64;
     let mut metrics = Metrics::default();
     metrics.push("eval/accuracy", summary.accuracy.value);

@@ -1,9 +1,9 @@
 //! Two guards: no training with a parameter that no gradient reaches, and no silence when RFT has stopped learning.
 
 use super::optimizer::{name_some, sum_of_squares};
-use super::policy::Policy;
 use crate::config::GuardSettings;
 use crate::model::{Sequence, TokenGrads};
+use crate::policy::Policy;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 

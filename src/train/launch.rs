@@ -1,6 +1,5 @@
 //! A whole training run from paths: open the run directory, load model and data, train. What `jigsaw train` and the study call.
 
-use super::policy::Policy;
 use super::run::{Identity, Opened, Run};
 use super::trainer::{Ended, Job, Progress, train};
 use crate::config::Config;
@@ -8,6 +7,7 @@ use crate::data::Dataset;
 use crate::eval::hash_model;
 use crate::model::Processor;
 use crate::model::qwen2_5_vl::Model;
+use crate::policy::Policy;
 use crate::tasks::{DatasetTask, Task};
 use crate::{Error, Result};
 use candle_core::Device;

@@ -5,12 +5,12 @@
 
 pub mod checkpoint;
 mod evaluate;
+mod freeze;
 pub mod guard;
 pub mod launch;
 pub mod loss;
 pub mod metrics;
 pub mod optimizer;
-pub mod policy;
 mod rft;
 pub mod run;
 pub mod schedule;
@@ -18,5 +18,4 @@ pub mod sft;
 mod tensorboard;
 mod trainer;
 
-pub use policy::{Codec, Policy};
 pub use trainer::{Ended, Job, Progress, train};

@@ -132,7 +132,7 @@ impl AdamW {
             views.push((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data).map_err(fail)?));
         }
         let metadata = [("step".to_string(), self.step.to_string())].into();
-        safetensors::serialize_to_file(views, Some(metadata), path).map_err(fail)
+        files::write_safetensors(path, views, metadata)
     }
 
     /// Read what [`AdamW::save`] wrote. Every parameter must be there with its shape, and nothing else.

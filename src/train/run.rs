@@ -13,7 +13,7 @@ use super::checkpoint::{self, Checkpoint};
 use crate::config::{self, Config};
 use crate::{Error, Result, files};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// What a run is made of besides its settings: `run.json`.
@@ -74,9 +74,7 @@ impl Run {
     /// another model or other data: every difference is named.
     pub fn open(dir: &Path, config: &Config, identity: &Identity) -> Result<Opened> {
         let (config_file, identity_file) = (dir.join("config.toml"), dir.join("run.json"));
-        if !config_file.exists()
-            && fs::read_dir(dir).is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| e.file_name() != ".lock")))
-        {
+        if !config_file.exists() && files::holds_foreign(dir, |_| false) {
             return Err(Error::input(format!("{} is not empty and holds no run; give another --out", dir.display())));
         }
         files::create_dir(dir)?;

@@ -3,10 +3,10 @@
 use super::guard::check_gradients;
 use super::loss::{self, Window};
 use super::metrics::Metrics;
-use super::policy::{Policy, reference_sequence};
 use super::trainer::Loop;
 use crate::Result;
 use crate::model::Sequence;
+use crate::policy::{Policy, reference_sequence};
 use std::time::Instant;
 
 /// Take `batch_size * accumulation` examples and make one optimizer step.

@@ -2,14 +2,15 @@
 
 use super::checkpoint::{self, Checkpoint, State};
 use super::evaluate::evaluate;
+use super::freeze::freeze;
 use super::metrics::{Log, Metrics, Sample};
 use super::optimizer::AdamW;
-use super::policy::{Codec, Policy, freeze, reference_sequence};
 use super::run::{Finished, Run};
 use super::schedule::learning_rate;
 use super::{rft, sft};
 use crate::config::{Config, Method};
 use crate::data::Sampler;
+use crate::policy::{Codec, Policy, reference_sequence};
 use crate::tasks::Task;
 use crate::{Error, Result};
 use std::path::Path;

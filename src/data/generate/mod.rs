@@ -18,7 +18,7 @@ pub use shares::{SPLITS, Shares};
 use super::source::{self, PixelBudget};
 use super::{Attribution, DatasetWriter, Manifest, Skipped};
 use crate::puzzle::{Grid, QuestionKind, Style};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 use make::{Made, Maker, Refusal};
 use rayon::prelude::*;
 use select::Photo;
@@ -65,6 +65,17 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Something worth knowing before the puzzles are made.
+    pub fn warning(&self) -> Option<String> {
+        (self.grid.tiles() == 2).then(|| {
+            format!(
+                "a grid of {} has two tiles, which are always swapped: every puzzle has the same answer, and always giving \
+                 that one is right 100 % of the time; only larger grids measure anything",
+                self.grid
+            )
+        })
+    }
+
     /// Refuse contradictions before any work.
     fn check(&self, out: &Path) -> Result<()> {
         let side = self.tile.saturating_mul(self.grid.rows().max(self.grid.cols()) as u32);
@@ -87,9 +98,7 @@ impl Settings {
         if self.limit == Some(0) {
             return Err(Error::input("limit 0: leaves no image to use"));
         }
-        if let (Ok(images), Some(out)) = (self.images.canonicalize(), existing_ancestor(out))
-            && out.starts_with(&images)
-        {
+        if files::lies_in(out, &self.images) {
             return Err(Error::input(format!(
                 "the output would lie inside the images folder {}, where the next run would read it; choose another place",
                 self.images.display()
@@ -97,12 +106,6 @@ impl Settings {
         }
         Ok(())
     }
-}
-
-/// The nearest directory above `path`, or `path`, that exists; absolute.
-fn existing_ancestor(path: &Path) -> Option<PathBuf> {
-    let absolute = std::path::absolute(path).ok()?;
-    absolute.ancestors().find_map(|p| p.canonicalize().ok())
 }
 
 /// Make the dataset in `out` (see [`DatasetWriter::create`] for `overwrite`). `on_puzzle` is called for each puzzle written,

@@ -3,11 +3,11 @@
 //! Conventions: the EXIF orientation is applied; grey becomes RGB; transparency is laid over white; colour profiles are
 //! ignored. CMYK, more than 8 bits a channel and animations are refused: their plain RGB rendering is a matter of opinion.
 
-use super::jpeg;
+use super::{jpeg, to_rgb};
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
-use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -84,11 +84,7 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
         let orientation = decoder.orientation().map_err(describe)?;
         let mut image = DynamicImage::from_decoder(decoder).map_err(describe)?;
         image.apply_orientation(orientation);
-        Ok(match image {
-            DynamicImage::ImageRgb8(rgb) => rgb,
-            other if other.color().has_alpha() => over_white(&other.into_rgba8()),
-            other => other.into_rgb8(),
-        })
+        Ok(to_rgb(image))
     })
 }
 
@@ -142,13 +138,6 @@ fn describe(e: image::ImageError) -> String {
         image::ImageError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => "truncated".into(),
         other => format!("damaged: {}", other.to_string().trim_end_matches('.')),
     }
-}
-
-fn over_white(image: &image::RgbaImage) -> RgbImage {
-    RgbImage::from_fn(image.width(), image.height(), |x, y| {
-        let [r, g, b, a] = image.get_pixel(x, y).0.map(u32::from);
-        Rgb([r, g, b].map(|c| ((c * a + 255 * (255 - a) + 127) / 255) as u8))
-    })
 }
 
 /// Bounds the pixels being decoded at one time by all threads together, whatever their number.

@@ -4,8 +4,10 @@
 mod attribution;
 mod decode;
 mod jpeg;
+mod rgb;
 mod walk;
 
 pub use attribution::attribution;
 pub use decode::{MAX_FILE_BYTES, MAX_PIXELS, PixelBudget, decode, probe, read};
+pub use rgb::to_rgb;
 pub use walk::{SourceFile, walk};

@@ -136,17 +136,34 @@ fn vision_defaults() -> VisionConfig {
     }
 }
 
+/// The files of a fresh checkpoint besides its weights and `config.json`.
+const OWN_FILES: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+];
+
 /// Write a fresh checkpoint directory: the same preset and seed give the same bytes. Returns the number of parameters.
 ///
 /// The files are those of a published checkpoint, so that transformers loads it too. `config.json` is written last.
 ///
 /// # Errors
-/// An input error if `dir` already holds a checkpoint; a failure if a file cannot be written.
+/// An input error if `dir` already holds a checkpoint or something else; a failure if a file cannot be written.
 pub fn write_checkpoint(dir: &Path, preset: Preset, seed: u64) -> Result<usize> {
     let config_path = dir.join("config.json");
     if config_path.exists() {
         return Err(Error::input(format!(
             "{} already holds a checkpoint (config.json); choose another --out, or remove it first",
+            dir.display()
+        )));
+    }
+    // What an interrupted call has left behind is written over.
+    let own = |name: &str| OWN_FILES.contains(&name) || name.ends_with(".safetensors");
+    if files::holds_foreign(dir, own) {
+        return Err(Error::input(format!(
+            "{} is not empty and holds no checkpoint; choose another --out",
             dir.display()
         )));
     }

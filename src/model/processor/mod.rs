@@ -2,16 +2,14 @@
 
 pub mod pixels;
 pub mod resample;
-pub mod rgb;
 pub mod template;
 pub mod tokens;
 
 pub use pixels::{ImageProcessor, smart_resize};
-pub use rgb::to_rgb;
 pub use template::ChatTemplate;
 pub use tokens::Tokens;
 
-use crate::data::Message;
+use crate::data::{IMAGE_PLACEHOLDER, Message};
 use crate::model::Prompt;
 use crate::model::qwen2_5_vl::Config;
 use crate::{Error, Result};
@@ -19,9 +17,6 @@ use image::RgbImage;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::sync::Arc;
-
-/// What stands for an image in a message.
-pub const IMAGE_PLACEHOLDER: &str = "<image>";
 
 /// Everything of a checkpoint directory that stands between text with images and token ids with patches.
 pub struct Processor {

@@ -5,7 +5,7 @@
 //! that transformers' `Qwen2_5_VLConfig` gives it, because transformers does not write keys that have their default.
 
 use crate::model::fields::Fields;
-use crate::{Error, Result, files};
+use crate::{Error, Result, data, files};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -108,6 +108,24 @@ impl VisionConfig {
     }
 }
 
+/// An input error unless `dir` looks like a checkpoint directory: that it is there and holds a `config.json`.
+pub fn require(dir: &Path) -> Result<()> {
+    files::require_dir(dir, "model")?;
+    let path = dir.join("config.json");
+    if path.is_file() {
+        return Ok(());
+    }
+    let hint = match dir.join(data::MANIFEST).is_file() || dir.join(data::METADATA).is_file() {
+        true => "it holds a dataset: are model and data swapped?",
+        false => "download one, or make one with `jigsaw model init`",
+    };
+    Err(Error::input(format!(
+        "{} not found: {} must be a Hugging Face checkpoint directory ({hint})",
+        path.display(),
+        dir.display()
+    )))
+}
+
 impl Config {
     /// Read and check `config.json` of a checkpoint directory.
     ///
@@ -115,15 +133,8 @@ impl Config {
     /// An input error that names the file and the field, for a missing file, a value of the wrong type, an architecture
     /// other than Qwen2.5-VL, or settings that contradict each other.
     pub fn from_dir(dir: &Path) -> Result<Self> {
+        require(dir)?;
         let path = dir.join("config.json");
-        if !path.is_file() {
-            return Err(Error::input(format!(
-                "{} not found: {} must be a Hugging Face checkpoint directory (download one, or make one with \
-                 `jigsaw model init`)",
-                path.display(),
-                dir.display()
-            )));
-        }
         Self::from_json(&files::read_json(&path)?).map_err(|e| e.context(path.display()))
     }
 

@@ -7,7 +7,7 @@ use crate::{Error, Result, files};
 use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Var};
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,74 @@ const SHARD_BYTES: usize = 4_000_000_000;
 
 /// The file that maps tensors to shards.
 const INDEX: &str = "model.safetensors.index.json";
+
+/// The weight files of a checkpoint directory, their headers checked against its configuration; no weight is read yet.
+pub(crate) struct Stored {
+    /// The files.
+    pub paths: Vec<PathBuf>,
+    /// What the configuration asks for, in the order of the architecture.
+    pub tensors: Vec<StoredTensor>,
+    mapped: MmapedSafetensors,
+}
+
+/// One tensor of a [`Stored`].
+pub(crate) struct StoredTensor {
+    /// Published name.
+    pub name: String,
+    /// Shape, as the configuration asks for it.
+    pub shape: Vec<usize>,
+    /// f32, bf16 or f16.
+    pub dtype: Dtype,
+    stored_name: String,
+}
+
+impl Stored {
+    /// # Errors
+    /// See [`Weights::read`].
+    pub fn open(dir: &Path, config: &Config) -> Result<Self> {
+        let paths = weight_files(dir)?;
+        // SAFETY: the files are only read, and not changed by this program while mapped.
+        let mapped = unsafe { MmapedSafetensors::multi(&paths) }.map_err(|e| broken(dir, e))?;
+        let mut found: HashMap<String, (String, Dtype, Vec<usize>)> = mapped
+            .tensors()
+            .into_iter()
+            .map(|(name, view)| (published_name(&name), (name, view.dtype(), view.shape().to_vec())))
+            .collect();
+        let mut tensors = Vec::new();
+        for (name, shape) in parameter_shapes(config) {
+            let Some((stored_name, dtype, stored_shape)) = found.remove(&name) else {
+                return Err(Error::input(format!("{}: the weights lack `{name}` {shape:?}", dir.display())));
+            };
+            if stored_shape != shape {
+                return Err(Error::input(format!(
+                    "{}: `{stored_name}` has shape {stored_shape:?}, but config.json asks for {shape:?}",
+                    dir.display()
+                )));
+            }
+            if !matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16) {
+                return Err(Error::input(format!(
+                    "{}: `{stored_name}` is {dtype:?}; only f32, bf16 and f16 weights can be read",
+                    dir.display()
+                )));
+            }
+            tensors.push(StoredTensor { name, shape, dtype, stored_name });
+        }
+        // A tied checkpoint may store the head again; older ones store rotary frequencies.
+        found.retain(|name, _| name != "lm_head.weight" && !name.ends_with("inv_freq"));
+        if let Some(name) = found.keys().min() {
+            let more = if found.len() > 1 { format!(" and {} more", found.len() - 1) } else { String::new() };
+            return Err(Error::input(format!(
+                "{}: the weights hold `{name}`{more} that config.json does not ask for",
+                dir.display()
+            )));
+        }
+        Ok(Stored { paths, tensors, mapped })
+    }
+}
+
+fn broken(dir: &Path, e: candle_core::Error) -> Error {
+    Error::input(format!("cannot read the weights in {}: {e} (is a file incomplete?)", dir.display()))
+}
 
 /// Weights by published name, to be taken by the parts of the model.
 pub struct Weights {
@@ -32,46 +100,12 @@ impl Weights {
     /// An input error that names the file and the tensor: missing or unreadable files, a missing or unexpected tensor, another
     /// shape than `config` asks for, an unsupported dtype.
     pub fn read(dir: &Path, config: &Config, device: &Device) -> Result<Self> {
-        let paths = weight_files(dir)?;
-        let broken = |e: candle_core::Error| {
-            Error::input(format!("cannot read the weights in {}: {e} (is the file complete?)", dir.display()))
-        };
-        // SAFETY: the files are only read, and not changed by this program while mapped.
-        let mapped = unsafe { MmapedSafetensors::multi(&paths) }.map_err(broken)?;
-        let mut stored = HashMap::new();
-        for (name, view) in mapped.tensors() {
-            stored.insert(published_name(&name), (name, view.dtype(), view.shape().to_vec()));
-        }
-        let shapes = parameter_shapes(config);
+        let stored = Stored::open(dir, config)?;
         let mut found = HashMap::new();
-        for (name, shape) in &shapes {
-            let Some((stored_name, dtype, stored_shape)) = stored.remove(name) else {
-                return Err(Error::input(format!("{}: the weights lack `{name}` {shape:?}", dir.display())));
-            };
-            if stored_shape != *shape {
-                return Err(Error::input(format!(
-                    "{}: `{stored_name}` has shape {stored_shape:?}, but config.json asks for {shape:?}",
-                    dir.display()
-                )));
-            }
-            if !matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16) {
-                return Err(Error::input(format!(
-                    "{}: `{stored_name}` is {dtype:?}; only f32, bf16 and f16 weights can be read",
-                    dir.display()
-                )));
-            }
-            let tensor = mapped.load(&stored_name, &Device::Cpu).map_err(broken)?;
-            let tensor = tensor.to_dtype(DType::F32)?.to_device(device)?;
-            found.insert(name.clone(), Arc::new(Parameter::new(name.clone(), Var::from_tensor(&tensor)?)));
-        }
-        // A tied checkpoint may store the head again; older ones store rotary frequencies.
-        stored.retain(|name, _| name != "lm_head.weight" && !name.ends_with("inv_freq"));
-        if let Some(name) = stored.keys().min() {
-            return Err(Error::input(format!(
-                "{}: the weights hold `{name}` and {} more that config.json does not ask for",
-                dir.display(),
-                stored.len() - 1
-            )));
+        for tensor in &stored.tensors {
+            let value = stored.mapped.load(&tensor.stored_name, &Device::Cpu).map_err(|e| broken(dir, e))?;
+            let value = Var::from_tensor(&value.to_dtype(DType::F32)?.to_device(device)?)?;
+            found.insert(tensor.name.clone(), Arc::new(Parameter::new(tensor.name.clone(), value)));
         }
         Ok(Weights { found, taken: Vec::new() })
     }
@@ -105,7 +139,7 @@ impl Weights {
 }
 
 /// The safetensors files of a checkpoint directory.
-pub(crate) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
+fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let single = dir.join("model.safetensors");
     if single.is_file() {
         return Ok(vec![single]);
@@ -198,7 +232,7 @@ fn write_shard(path: &Path, parameters: &[&Parameter], dtype: DType, stored: Dty
         .map_err(failed)?;
     // transformers refuses a file that does not say which framework's layout it has.
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    files::replace(path, |temporary| serialize_to_file(views, Some(metadata), temporary).map_err(failed))
+    files::write_safetensors(path, views, metadata)
 }
 
 #[cfg(test)]

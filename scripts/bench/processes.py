@@ -1,11 +1,12 @@
 """Both sides as processes: start, wait, peak memory, and the numbers they leave."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -21,29 +22,32 @@ class Failed(Exception):
 
 def run(command, env=None, limit=None):
     """Run to the end. Returns stdout, peak resident memory in kB, seconds, and the time it was started."""
-    started = time.time()
+    command = [str(c) for c in command]
+    read, write = os.pipe()
+    launcher = [sys.executable, "-I", "-S", str(HERE / "measured.py"), str(write)]
     child = subprocess.Popen(
-        [str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}
+        launcher + command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})},
+        pass_fds=[write], start_new_session=True,
     )
-    text, status, usage = collect(child, None if limit is None else started + limit)
-    seconds = time.time() - started
-    if status != 0:
-        raise Failed(f"{' '.join(map(str, command))}\nended with {status} after {seconds:.0f} s:\n{text[-1500:]}")
-    return text, usage.ru_maxrss, seconds, started
-
-
-def collect(child, deadline):
-    """Output, exit status and resource usage of a child; killed at the deadline."""
-    timer = threading.Timer(max(0.0, deadline - time.time()), child.kill) if deadline else None
-    if timer:
-        timer.daemon = True
-        timer.start()
-    text = child.stdout.read().decode(errors="replace")
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if timer:
-        timer.cancel()
-    return text, child.returncode, usage
+    os.close(write)
+    try:
+        text = child.communicate(timeout=limit)[0].decode(errors="replace")
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{' '.join(command)}\nnot done after {limit} s") from None
+    finally:
+        # Nothing may go on running beside the next measurement.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        with open(read) as pipe:
+            report = pipe.read()
+    if not report:
+        raise Failed(f"{' '.join(command)}\ncould not be started:\n{text[-1500:]}")
+    report = json.loads(report)
+    seconds = report["ended"] - report["started"]
+    if report["code"] != 0:
+        raise Failed(f"{' '.join(command)}\nended with {report['code']} after {seconds:.0f} s:\n{text[-1500:]}")
+    return text, report["peak_kb"], seconds, report["started"]
 
 
 def peer(job, settings, limit=None, **options):
@@ -86,30 +90,35 @@ class Jigsaw:
             self("gen", "--grid", grid, "--tile", tile, "--count", count, "--out", out)
         return out
 
-    def train(self, method, model, data, steps, batch, settings=(), first_only=False):
-        """A training run without evaluation and checkpoints. With `first_only`, seconds until its first line of metrics."""
+    def train(self, method, model, data, steps, batch, settings=(), until=None):
+        """A training run without evaluation and checkpoints on the way. With `until`, it is ended when that many steps are in
+        its metrics: how long that took, and the peak memory up to there."""
         out = self.work / "run"
         shutil.rmtree(out, ignore_errors=True)
         sets = {"train.steps": steps, "train.batch_size": batch, "eval.every": 0, "train.save_every": 0, "train.lr": 1e-5}
         command = [self.binary, "train", "--method", method, "--model", model, "--data", data, "--out", out]
         for name, value in {**sets, **dict(settings)}.items():
             command += ["--set", f"{name}={value}"]
-        if first_only:
-            return self.first_step(command, out / "metrics.jsonl")
+        if until:
+            return self.steps_only(command, out / "metrics.jsonl", until)
         _, peak, seconds, _ = run(command)
         return {"metrics": read_lines(out / "metrics.jsonl"), "peak_kb": peak, "seconds": seconds}
 
-    def first_step(self, command, metrics):
+    def steps_only(self, command, metrics, until):
         started = time.time()
         child = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        while not (metrics.exists() and metrics.stat().st_size > 0):
-            if child.poll() is not None:
-                raise Failed(f"{' '.join(map(str, command))}\nended before its first step:\n{child.stdout.read().decode()}")
-            time.sleep(0.001)
-        seconds = time.time() - started
-        child.kill()
-        child.wait()
-        return seconds
+        try:
+            while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= until):
+                if child.poll() is not None:
+                    text = child.stdout.read().decode(errors="replace")
+                    raise Failed(f"{' '.join(map(str, command))}\nended before step {until}:\n{text}")
+                time.sleep(0.001)
+            seconds = time.time() - started
+            status = Path(f"/proc/{child.pid}/status").read_text().splitlines()
+        finally:
+            child.kill()
+            child.communicate()
+        return {"seconds": seconds, "peak_kb": next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))}
 
 
 def read_lines(path):

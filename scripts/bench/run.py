@@ -182,9 +182,10 @@ def memory():
         tell = {"model": model, "data": data, "batch": batch, "steps": 3, "warmup": 0}
         choices = [{**USUAL, "allocator": a, "attn": t} for a in ("default", "keep") for t in ("sdpa", "eager")]
         kinds = {json.dumps(c): [] for c in choices[: 1 if QUICK else None]}
-        ours, idle = [], []
+        ours, stepping, idle = [], [], []
         for _ in range(min(ROUNDS, 3)):
             ours.append(jigsaw.train("sft", model, data, 3, batch)["peak_kb"] / 1024)
+            stepping.append(jigsaw.train("sft", model, data, 100, batch, until=3)["peak_kb"] / 1024)
             out = WORK / "eval"
             _, peak, _, _ = jigsaw("eval", "--model", model, "--data", data, "--limit", 1, "--max-new-tokens", 1, "--out", out, "--fresh")
             idle.append(peak / 1024)
@@ -196,7 +197,9 @@ def memory():
         rows.append(row(f"peak memory, SFT step, {preset}", "MB", [([a], [b]) for a, b in zip(ours, theirs)], 0.5, json.loads(best), True))
         above = [([a - c], [b - d]) for a, b, c, d in zip(ours, theirs, idle, loaded)]
         rows.append({**row(f"the same above the loaded model, {preset}", "MB", above, 0.5, json.loads(best), True), "target": None})
-        raw[preset] = {"jigsaw_mb": ours, "jigsaw_loaded_mb": idle, "peer": kinds}
+        before = [([a], [b]) for a, b in zip(stepping, theirs)]
+        rows.append({**row(f"the same before the model is saved, {preset}", "MB", before, 0.5, json.loads(best), True), "target": None})
+        raw[preset] = {"jigsaw_mb": ours, "jigsaw_before_saving_mb": stepping, "jigsaw_loaded_mb": idle, "peer": kinds}
     return rows, raw
 
 
@@ -206,7 +209,7 @@ def first_step():
         model, data, batch = sizes(preset, 200)
         pairs = []
         for _ in range(ROUNDS):
-            ours = jigsaw.train("sft", model, data, 100, batch, first_only=True)
+            ours = jigsaw.train("sft", model, data, 100, batch, until=1)["seconds"]
             theirs = peer("sft", USUAL, model=model, data=data, batch=batch, batches=1, steps=1, warmup=0)
             pairs.append(([theirs_first(theirs)], [ours]))
         raw[preset] = [{"peer": a[0], "jigsaw": b[0]} for a, b in pairs]

@@ -433,8 +433,8 @@ fn compose_shapes(qkv: &Tensor, shapes: &Shapes, heads: Heads) -> candle_core::R
             let mask = Tensor::from_vec(mask, (1, 1, len, prefix + len), device)?.to_dtype(scores.dtype())?;
             scores = scores.broadcast_add(&mask)?;
         }
-        let exps = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
-        let p = exps.broadcast_div(&exps.sum_keepdim(D::Minus1)?)?;
+        // The composed softmax: it has a backward, `softmax_last_dim` has none.
+        let p = candle_nn::ops::softmax(&scores, D::Minus1)?;
         let out = p.matmul(&v)?.transpose(1, 2)?.contiguous()?;
         outputs.push(out.reshape((own.len(), heads.query * heads.dim))?);
         order.extend(own);

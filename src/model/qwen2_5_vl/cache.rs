@@ -177,8 +177,7 @@ impl Cache for ComposedCache {
             None => Tensor::zeros((rows, 1, 1, tokens), DType::F32, qkv.device())?,
         };
         let scores = (query.matmul(&keys.t()?.contiguous()?)? / (heads.dim as f64).sqrt())?.broadcast_add(&mask)?;
-        let exps = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
-        let weights = exps.broadcast_div(&exps.sum_keepdim(D::Minus1)?)?;
+        let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
         let out = weights.matmul(&values)?.reshape((rows, heads.query * heads.dim))?;
         self.layers[layer] = Some((keys, values));
         self.mask = Some(mask);

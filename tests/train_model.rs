@@ -134,6 +134,98 @@ fn a_run_killed_again_and_again_ends_with_the_bytes_of_one_that_was_not() {
     }
 }
 
+/// The training records of a dataset through `change`; the record's number is its first argument.
+fn rewrite(data: &Path, change: impl Fn(usize, &mut serde_json::Value)) {
+    let path = data.join("train/metadata.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let line = |(i, line): (usize, &str)| {
+        let mut record = serde_json::from_str(line).unwrap();
+        change(i, &mut record);
+        format!("{record}\n")
+    };
+    std::fs::write(&path, text.lines().enumerate().map(line).collect::<String>()).unwrap();
+}
+
+#[test]
+fn a_vision_tower_that_no_example_reaches_must_be_frozen_and_one_image_is_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos");
+    succeed(&words(&format!("model init --out {}", at("tiny").display())));
+    for (name, shown) in [("mixed", 1), ("text", 0)] {
+        let data = at(name);
+        succeed(&words(&format!(
+            "gen --images {} --limit 12 --grid 2x2 --count 20 --out {}",
+            photos.display(),
+            data.display()
+        )));
+        rewrite(&data, |i, record| {
+            if i >= shown {
+                record["images"] = serde_json::json!([]);
+                let content = record["messages"][0]["content"].as_str().unwrap().replace("<image>", "");
+                record["messages"][0]["content"] = content.into();
+            }
+        });
+    }
+    for method in ["sft", "rft --set rollout.samples=2 --set rollout.max_new_tokens=4"] {
+        let run = at(&format!("run-{}", &method[..3]));
+        let train = |data: &str, more: &str| {
+            let line = format!(
+                "train --method {method} --model {} --data {} --out {}{more} --set train.steps=2 --set train.batch_size=2 \
+                 --set eval.every=0",
+                at("tiny").display(),
+                at(data).display(),
+                run.display()
+            );
+            let output = jigsaw(&words(&line)).stderr(Stdio::piped()).output().unwrap();
+            (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        };
+        let (code, said) = train("text", "");
+        assert_eq!(code, Some(2), "{said}");
+        assert!(
+            said.contains("no training example has an image") && said.contains("train.freeze=[\"vision\"]"),
+            "{said}"
+        );
+        // What the message proposes works, in the same directory: nothing was trained there.
+        let (code, said) = train("text", " --set train.freeze=[\"vision\"]");
+        assert_eq!(code, Some(0), "{said}");
+        std::fs::remove_dir_all(&run).unwrap();
+        let (code, said) = train("mixed", "");
+        assert_eq!(code, Some(0), "{said}");
+    }
+}
+
+#[test]
+fn weights_that_are_no_numbers_stop_a_run_before_its_first_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos");
+    succeed(&words(&format!(
+        "gen --images {} --limit 10 --grid 2x2 --count 10 --out {}",
+        photos.display(),
+        at("data").display()
+    )));
+    succeed(&words(&format!("model init --out {}", at("tiny").display())));
+    let path = at("tiny").join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    for method in ["sft", "rft"] {
+        let line = format!(
+            "train --method {method} --model {} --data {} --out {}",
+            at("tiny").display(),
+            at("data").display(),
+            at(method).display()
+        );
+        let output = jigsaw(&words(&line)).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("not finite") && said.contains("weights"), "{said}");
+        assert!(!at(method).join("model").exists());
+    }
+}
+
 #[test]
 fn a_signal_finishes_the_step_and_saves_and_wrong_usage_exits_with_2() {
     let dir = tempfile::tempdir().unwrap();

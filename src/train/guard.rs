@@ -3,30 +3,48 @@
 use super::optimizer::{name_some, sum_of_squares};
 use crate::config::GuardSettings;
 use crate::model::{Sequence, TokenGrads};
-use crate::policy::Policy;
+use crate::policy::{Codec, Policy};
+use crate::tasks::Task;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// Run one backward pass of the mean negative log-probability of `batch` and look at every trainable parameter's gradient.
-/// Leaves no gradient behind. Returns something worth telling when the vision tower cannot be judged.
+/// Run one backward pass of the mean negative log-probability of the responses of `examples` (an empty response where a
+/// record has none) and look at every trainable parameter's gradient. Leaves no gradient behind. If the vision tower trains
+/// and none of `examples` has an image, one that has is looked at too.
 ///
 /// # Errors
 /// A trainable parameter whose gradient is missing, all zero or not finite: it would never learn, or ruin the run.
-pub fn check_gradients(policy: &dyn Policy, batch: &[Sequence], temperature: f32) -> Result<Option<String>> {
+pub fn check_gradients(policy: &dyn Policy, codec: &dyn Codec, task: &dyn Task, examples: &[usize]) -> Result<()> {
     let trainable: Vec<_> = policy.parameters().iter().filter(|p| p.trainable()).collect();
+    let vision = trainable.iter().filter(|p| p.name.starts_with("visual.")).count();
+    let mut examples = examples.to_vec();
+    let sees = |i: &usize| task.example(*i).is_ok_and(|record| !record.images.is_empty());
+    if vision > 0 && !examples.iter().any(sees) {
+        match (0..task.len()).find(sees) {
+            Some(i) => examples.push(i),
+            None => {
+                return Err(Error::input(format!(
+                    "no training example has an image, so the {vision} parameters of the vision tower would never learn; \
+                     freeze them: --set 'train.freeze=[\"vision\"]'"
+                )));
+            }
+        }
+    }
+    let mut batch = Vec::with_capacity(examples.len());
+    for i in examples {
+        let response = codec.response(task.example(i)?.response().unwrap_or_default())?;
+        batch.push(Sequence { prompt: codec.prompt(task, i)?, response });
+    }
     trainable.iter().for_each(|p| p.clear_grad());
-    policy.backward(batch, temperature, &mut |stats| {
+    policy.backward(&batch, 1.0, &mut |stats| {
         let n = stats.logprobs.len();
         Ok(TokenGrads { logprobs: vec![-1.0 / n.max(1) as f32; n], entropies: None })
     })?;
-    let images = batch.iter().any(|s| !s.prompt.images.is_empty());
-    let (mut none, mut bad, mut unseen) = (Vec::new(), Vec::new(), 0);
+    let (mut none, mut bad) = (Vec::new(), Vec::new());
     for parameter in &trainable {
         let squares = parameter.grad().map(|g| sum_of_squares(&g)).transpose()?.unwrap_or(0.0);
         if !squares.is_finite() {
             bad.push(parameter.name.as_str());
-        } else if squares == 0.0 && !images && parameter.name.starts_with("visual.") {
-            unseen += 1;
         } else if squares == 0.0 {
             none.push(parameter.name.as_str());
         }
@@ -38,6 +56,12 @@ pub fn check_gradients(policy: &dyn Policy, batch: &[Sequence], temperature: f32
             name_some(&bad)
         )));
     }
+    if none.len() == trainable.len() {
+        return Err(Error::failed(
+            "the first batch gives no gradient at all: the model is already certain of every response, there is nothing to \
+             learn from",
+        ));
+    }
     if !none.is_empty() {
         return Err(Error::failed(format!(
             "no gradient reaches {} of {} trainable parameters: {}; freeze them (train.freeze) if they are not meant to train",
@@ -46,12 +70,7 @@ pub fn check_gradients(policy: &dyn Policy, batch: &[Sequence], temperature: f32
             name_some(&none)
         )));
     }
-    Ok((unseen > 0).then(|| {
-        format!(
-            "the first batch has no image: {unseen} parameters of the vision tower have no gradient yet; \
-             if no example has one, freeze them with train.freeze=[\"vision\"]"
-        )
-    }))
+    Ok(())
 }
 
 /// Steps in a row with reward variance or entropy near zero.

@@ -5,7 +5,7 @@
 //! Different: prompts whose groups are all equal can be replaced (DAPO), a group is never split over micro-batches (its
 //! sequences share their prompt's computation), an entropy bonus can be added.
 
-use super::guard::{StepView, check_gradients};
+use super::guard::StepView;
 use super::loss::{self, GrpoInputs, GrpoSums, Window, mean_and_std};
 use super::metrics::{Metrics, Sample};
 use super::trainer::Loop;
@@ -54,17 +54,9 @@ impl<'a> Plan<'a> {
 /// Take a rollout batch of prompts and learn from it.
 pub(super) fn round(l: &mut Loop<'_>) -> Result<()> {
     let started = Instant::now();
-    let (job, config) = (l.job, l.job.config);
+    let config = l.job.config;
     let plan = Plan::of(config)?;
     let (groups, drawn) = collect(l, &plan)?;
-    if !l.checked {
-        l.checked = true;
-        let first: Vec<Sequence> =
-            groups.iter().take(config.train.batch_size).flat_map(|g| g.sequences.clone()).collect();
-        if let Some(note) = check_gradients(job.policy, &first, plan.rollout.temperature)? {
-            l.progress.note(&note);
-        }
-    }
     keep_samples(l, &groups)?;
 
     let size = plan.rollout.samples;

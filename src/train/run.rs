@@ -79,7 +79,7 @@ impl Run {
         }
         files::create_dir(dir)?;
         let lock = lock(dir)?;
-        if identity_file.exists() {
+        if identity_file.exists() && has_begun(dir) {
             same_run(dir, config, identity)?;
         } else {
             files::write_atomic(&config_file, config.to_toml()?.as_bytes())?;
@@ -131,6 +131,11 @@ fn lock(dir: &Path) -> Result<File> {
         // A file system without locks does not stop anybody from training.
         _ => Ok(file),
     }
+}
+
+/// Has anything been trained or measured? A run that was refused at its start has not, and may be given other settings.
+fn has_begun(dir: &Path) -> bool {
+    dir.join("finished.json").exists() || std::fs::metadata(dir.join("metrics.jsonl")).is_ok_and(|m| m.len() > 0)
 }
 
 fn same_run(dir: &Path, config: &Config, identity: &Identity) -> Result<()> {

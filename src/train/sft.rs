@@ -1,6 +1,5 @@
 //! One step of supervised fine-tuning: cross-entropy on the reference responses, prompts and images never counted.
 
-use super::guard::check_gradients;
 use super::loss::{self, Window};
 use super::metrics::Metrics;
 use super::trainer::Loop;
@@ -19,12 +18,6 @@ pub(super) fn round(l: &mut Loop<'_>) -> Result<()> {
     for &i in &indices {
         sequences.push(reference_sequence(job.train, job.codec, i)?);
         ids.push(job.train.example(i)?.id.clone());
-    }
-    if !l.checked {
-        l.checked = true;
-        if let Some(note) = check_gradients(job.policy, &sequences[..settings.batch_size], 1.0)? {
-            l.progress.note(&note);
-        }
     }
     let micros: Vec<&[Sequence]> = sequences.chunks(settings.batch_size).collect();
     let sums = accumulate(job.policy, &micros)?;

@@ -18,7 +18,7 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// A new file in `dir`. With `from_step` above 0 the viewer drops what earlier files say about later steps.
+    /// A new file in `dir` for what comes after `from_step`; what earlier files say about that no longer counts.
     pub fn create(dir: &Path, from_step: usize) -> Result<EventWriter> {
         let seconds = now() as u64;
         let path = dir.join(format!("events.out.tfevents.{seconds:010}.jigsaw.{}.{from_step}", std::process::id()));
@@ -27,11 +27,11 @@ impl EventWriter {
         let mut version = event(0);
         bytes_field(&mut version, 3, b"brain.Event:2");
         writer.record(&version)?;
-        if from_step > 0 {
-            let mut start = event(from_step);
-            bytes_field(&mut start, 7, &[0x08, 0x01]);
-            writer.record(&start)?;
-        }
+        // The viewer drops what earlier files say about this step and later ones: what a run that was killed did after its
+        // last checkpoint, and all of a run that was killed before its first.
+        let mut start = event(if from_step == 0 { 0 } else { from_step + 1 });
+        bytes_field(&mut start, 7, &[0x08, 0x01]);
+        writer.record(&start)?;
         Ok(writer)
     }
 
@@ -149,7 +149,8 @@ mod tests {
         let records = records(&std::fs::read(path).unwrap());
         assert_eq!(records.len(), 3);
         assert_eq!(&records[0][9..], b"\x10\x00\x1a\x0dbrain.Event:2");
-        assert_eq!(&records[1][9..], b"\x10\xac\x02\x3a\x02\x08\x01");
+        // The viewer drops the step of a start itself, too, so it is the one after the checkpoint's.
+        assert_eq!(&records[1][9..], b"\x10\xad\x02\x3a\x02\x08\x01");
         let expected: Vec<u8> = [&b"\x10\xad\x02\x2a\x0d\x0a\x0b\x0a\x04loss\x15"[..], &0.5f32.to_le_bytes()].concat();
         assert_eq!(&records[2][9..], expected);
     }

@@ -3,6 +3,7 @@
 use super::checkpoint::{self, Checkpoint, State};
 use super::evaluate::evaluate;
 use super::freeze::freeze;
+use super::guard::check_gradients;
 use super::metrics::{Log, Metrics, Sample};
 use super::optimizer::AdamW;
 use super::run::{Finished, Run};
@@ -69,8 +70,6 @@ pub(super) struct Loop<'a> {
     pub total: usize,
     pub log: Log,
     pub progress: &'a mut dyn Progress,
-    /// The start-up guard has looked at a batch of this process.
-    pub checked: bool,
 }
 
 /// Train, from the start or from `resume`, in the run directory `run`.
@@ -82,19 +81,23 @@ pub fn train(job: &Job<'_>, run: &Run, resume: Option<&Checkpoint>, progress: &m
     freeze(job.policy.parameters(), &config.train.freeze)?;
     let mut optimizer = AdamW::new(job.policy.parameters(), &config.train)?;
     let state = resume.map(|c| c.state.clone()).unwrap_or_default();
+    let sampler = Sampler::resume(job.train.len(), config.train.seed, state.cursor)?;
     match resume {
         Some(checkpoint) => checkpoint.load_optimizer(&mut optimizer)?,
-        None => check_lengths(job)?,
+        None => {
+            check_lengths(job)?;
+            let first = sampler.clone().next_batch(config.train.batch_size.min(job.train.len()));
+            check_gradients(job.policy, job.codec, job.train, &first)?;
+        }
     }
     let mut l = Loop {
         job,
         optimizer,
-        sampler: Sampler::resume(job.train.len(), config.train.seed, state.cursor)?,
+        sampler,
         total: config.total_steps(job.train.len()),
         log: Log::open(run.dir(), state.log, state.step)?,
         state,
         progress,
-        checked: false,
     };
     l.progress.start(l.state.step, l.total);
     let mut saved = resume.map(|c| c.state.step);

@@ -7,7 +7,7 @@
 use candle_core::{Device, Tensor, Var};
 use criterion::{BatchSize, Criterion, Throughput};
 use jigsaw::nn::{
-    self, Affine, Heads, KeyValues, Matrix, MatrixMut, Parameter, RopeTable, RowSource, Span, Tape, Value,
+    self, Affine, Heads, KeyValues, Matrix, MatrixMut, Parameter, RopeTable, RowSource, Tape, Tree, Value,
 };
 use jigsaw::{Result, rng};
 use rand::RngExt;
@@ -78,9 +78,9 @@ fn kernel(
     group.finish();
 }
 
-/// Spans of `len` rows each that see only themselves.
-fn spans(rows: usize, len: usize, causal: bool) -> Arc<Vec<Vec<Span>>> {
-    Arc::new((0..rows).step_by(len).map(|at| vec![Span { rows: at..at + len, prefix: 0..0, causal }]).collect())
+/// Sequences (or windows) of `len` rows each.
+fn trees(rows: usize, len: usize, causal: bool) -> Arc<Vec<Tree>> {
+    Arc::new((0..rows).step_by(len).map(|at| Tree::alone(at..at + len, causal)).collect())
 }
 
 fn kernels(c: &mut Criterion) {
@@ -106,12 +106,12 @@ fn kernels(c: &mut Criterion) {
         nn::rope(tape, x[0].clone(), &table, VISION)
     });
 
-    for (name, rows, heads, spans) in [
-        ("attention causal, grouped heads", ROWS, TEXT, spans(ROWS, LENGTH, true)),
-        ("attention windows", PATCHES, VISION, spans(PATCHES, 64, false)),
-        ("attention whole picture", PATCHES, VISION, spans(PATCHES, 256, false)),
+    for (name, rows, heads, trees) in [
+        ("attention causal, grouped heads", ROWS, TEXT, trees(ROWS, LENGTH, true)),
+        ("attention windows", PATCHES, VISION, trees(PATCHES, 64, false)),
+        ("attention whole picture", PATCHES, VISION, trees(PATCHES, 256, false)),
     ] {
-        kernel(c, name, &[&[rows, heads.stride()]], &[], |tape, x, _| nn::attention(tape, &x[0], &spans, heads));
+        kernel(c, name, &[&[rows, heads.stride()]], &[], |tape, x, _| nn::attention(tape, &x[0], &trees, heads));
     }
 
     let sources: Vec<RowSource> = (0..ROWS)

@@ -2,8 +2,8 @@
 
 A product of [m, k] by [k, n] counts 2 m n k forward and twice that backward (one product for each operand's gradient).
 Not counted, because not needed: the gradient of the pixels; rows of the last decoder layer, of the head and of its
-attention that predict no response token; attention to later tokens; the last token of a sequence, which predicts nothing.
-Recomputation is not counted either: it is a choice of the implementation.
+attention that predict no response token; attention to later tokens; the last token of a sequence, which predicts nothing;
+more than one copy of a beginning that all sequences share. Recomputation is not counted either: it is a choice of the implementation.
 """
 
 
@@ -28,25 +28,29 @@ def vision(config, rows, cols):
     return embed + v["depth"] * dense + attention + merged, embed
 
 
-def decoder(config, length, response):
-    """Forward operations for one sequence of `length` tokens whose last `response` are predicted."""
+def decoder(config, length, response, shared=0, batch=1):
+    """Forward operations for `batch` sequences of `length` tokens whose last `response` are predicted and whose first
+    `shared` are the same in all of them."""
     width, inner, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     kv_width = width // heads * kv_heads
     rows = length - 1
 
-    def layer(kept):
-        """One layer whose results are wanted for the last `kept` rows."""
-        pairs = sum(range(rows - kept + 1, rows + 1))
-        keys_values = 2 * rows * width * 2 * kv_width
-        per_row = 2 * kept * (2 * width * width + 3 * width * inner)
-        return keys_values + per_row + 4 * width * pairs
+    def layer(first):
+        """One layer of one sequence whose results are wanted from row `first` on; keys and values of all rows from `shared` on."""
+        keys_values = 2 * (rows - shared) * width * 2 * kv_width
+        per_row = 2 * (rows - first) * (2 * width * width + 3 * width * inner)
+        return keys_values + per_row + 4 * width * sum(range(first + 1, rows + 1))
 
+    # The shared rows, computed once; in the last layer only their keys and values are wanted.
+    opening = 2 * shared * width * 2 * kv_width
+    opening_rows = 2 * shared * (2 * width * width + 3 * width * inner) + 4 * width * sum(range(shared + 1))
+    once = layers * opening + (layers - 1) * opening_rows
     head = 2 * response * width * config["vocab_size"]
-    return (layers - 1) * layer(rows) + layer(response) + head
+    return once + batch * ((layers - 1) * layer(shared) + layer(rows - response) + head)
 
 
-def training_step(config, batch, image, length, response):
+def training_step(config, batch, image, length, response, shared=0):
     """Operations of forward and backward over `batch` sequences with an image of (rows, cols) merged tokens each."""
     seen, embed = vision(config, *image)
-    return batch * (3 * seen - embed + 3 * decoder(config, length, response))
+    return batch * (3 * seen - embed) + 3 * decoder(config, length, response, shared, batch)

@@ -4,6 +4,7 @@
     peer.py rollout  transformers' `generate`, batched, with the key-value cache
     peer.py grpo     TRL's GRPOTrainer, from the end of one step to the end of the next
     peer.py matmul   torch's f32 matrix product
+    peer.py opening  tokens that all prompts begin with
 """
 
 import argparse
@@ -223,8 +224,17 @@ def matmul(args):
     return {"step_seconds": seconds, "gflops": [2e-9 * args.size**3 / s for s in seconds]}
 
 
+def opening(args):
+    """Tokens before the first image: the same in every prompt of these datasets."""
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(args.model)
+    ids = encode(args, processor, records(args, 1))["input_ids"][0].tolist()
+    return {"opening": ids.index(processor.tokenizer.convert_tokens_to_ids("<|image_pad|>"))}
+
+
 def main():
-    jobs = {"sft": sft, "rollout": rollout, "grpo": grpo, "matmul": matmul}
+    jobs = {"opening": opening, "sft": sft, "rollout": rollout, "grpo": grpo, "matmul": matmul}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job", choices=jobs)
     parser.add_argument("--model")

@@ -12,6 +12,8 @@ ratios of single rounds. The peer's settings are chosen first, by trial (allocat
 """
 
 import datetime
+import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -260,13 +262,15 @@ def gen():
 def arithmetic_rate():
     model, data, batch = sizes("small", 200)
     config, grid, tile = json.loads((model / "config.json").read_text()), *SIZES["small"][:2]
+    gflop = lambda metrics: step_gflop(config, grid, tile, batch, shared, metrics)
+    shared = opening(model, data)
     pairs, raw = [], []
     for _ in range(ROUNDS):
         best = peer("matmul", USUAL, steps=4 if QUICK else 30, warmup=3, size=512 if QUICK else 2048)["gflops"]
         steps = jigsaw.train("sft", model, data, STEPS + WARMUP, batch)["metrics"][WARMUP:]
-        rates = [step_gflop(config, grid, tile, batch, s) / s["step_seconds"] for s in steps]
+        rates = [gflop(s) / s["step_seconds"] for s in steps]
         pairs.append((rates, [max(best)]))
-        raw.append({"jigsaw_gflops": rates, "torch_gflops": best, "step_gflop": step_gflop(config, grid, tile, batch, steps[0])})
+        raw.append({"jigsaw_gflops": rates, "torch_gflops": best, "step_gflop": gflop(steps[0])})
     # The larger of torch's best and, where `cargo bench --bench kernels` has measured it here, gemm's.
     peak, source = max(b[0] for _, b in pairs), "torch.mm"
     estimates = ROOT / "target" / "criterion" / "matmul 2048" / "gemm" / "new" / "estimates.json"
@@ -278,13 +282,18 @@ def arithmetic_rate():
     return [line], raw
 
 
-def step_gflop(config, grid, tile, batch, metrics):
-    """Operations of a step, in 10^9. All sequences of these datasets have the same length."""
+def opening(model, data):
+    """Tokens that all prompts of a dataset begin with."""
+    return peer("opening", USUAL, model=model, data=data)["opening"]
+
+
+def step_gflop(config, grid, tile, batch, shared, metrics):
+    """Operations of a step, in 10^9. All sequences of these datasets have the same length and begin with `shared` tokens alike."""
     rows, cols = (int(n) * tile // 28 for n in grid.split("x"))
     length, response = metrics["tokens"] / batch, metrics["response_tokens"] / batch
     if length % 1 or response % 1:
         raise Failed(f"sequences of different lengths: {metrics}")
-    return 1e-9 * arithmetic.training_step(config, batch, (rows, cols), int(length), int(response))
+    return 1e-9 * arithmetic.training_step(config, batch, (rows, cols), int(length), int(response), shared)
 
 
 def growth():
@@ -293,6 +302,7 @@ def growth():
     base, grid, tile = jigsaw.model("tiny"), *SIZES["tiny"][:2]
     small = 2 if QUICK else 16
     deeper = [(f"{n}x", deepen(base, WORK / f"model-tiny-{n}", n)[0], "3x3", 28, 2 * small) for n in (1, 2, 4, 8)]
+    shared = opening(base, jigsaw.data(grid, tile, 400))
     cases = {
         "batch": [(f"{n}x", base, grid, tile, n * small) for n in (1, 2, 4, 8)],
         "image tokens": [
@@ -310,7 +320,7 @@ def growth():
             config = json.loads((model / "config.json").read_text())
             table.append({
                 "what": what, "size": name, "batch": batch, "tokens": steps[0]["tokens"],
-                "gflop": step_gflop(config, g, t, batch, steps[0]), "seconds": spread([s["step_seconds"] for s in steps]),
+                "gflop": step_gflop(config, g, t, batch, shared, steps[0]), "seconds": spread([s["step_seconds"] for s in steps]),
                 "peak_mb": statistics.median(r["peak_kb"] / 1024 for r in runs),
             })
     return [], {"growth": table}
@@ -341,7 +351,8 @@ def machine():
 def versions():
     found = {name: metadata.version(name) for name in ("torch", "transformers", "trl", "pillow", "numpy", "tokenizers")}
     commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
-    return {"jigsaw": jigsaw("--version")[0].strip(), "commit": commit.stdout.strip(), "python": platform.python_version(), **found}
+    binary = hashlib.sha256(jigsaw.binary.read_bytes()).hexdigest()
+    return {"jigsaw": jigsaw("--version")[0].strip(), "binary_sha256": binary, "commit": commit.stdout.strip(), "python": platform.python_version(), **found}
 
 
 def store(section, rows, raw, load):
@@ -400,8 +411,13 @@ def main():
     if unknown:
         print(f"no section {', '.join(unknown)}; there are: {', '.join(SECTIONS)}", file=sys.stderr)
         return 2
-    failed = []
-    done = []
+    lock = open(WORK / "lock", "w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"another benchmark is running in {WORK}: each would spoil the other's figures", file=sys.stderr)
+        return 1
+    failed, done = [], []
     for name in named:
         load = os.getloadavg()[0]
         say(f"{name} (load {load:.2f})")

@@ -109,6 +109,8 @@ fn settings(images: &Path) -> Settings {
         count: 20,
         style: Style::Direct,
         question: QuestionKind::Order,
+        question_first: false,
+        min_crop: 0.6,
         seed: 1,
         split: "0.6,0.2,0.2".parse().unwrap(),
         limit: None,

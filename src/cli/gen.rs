@@ -41,6 +41,12 @@ pub struct GenArgs {
     /// What to ask: the order of the tiles, or the relation of two of them (lettered choices)
     #[arg(long, value_enum, default_value_t = QuestionKind::Order)]
     question: QuestionKind,
+    /// Put the question before the picture: prompts then begin alike, and training computes what they share once a batch
+    #[arg(long)]
+    question_first: bool,
+    /// Smallest crop of a photo, as a share of the largest that fits, each way; near 1 keeps the cues of the whole picture
+    #[arg(long, value_name = "SHARE", default_value_t = generate::MIN_CROP)]
+    min_crop: f64,
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value_t = 7)]
     seed: u64,
@@ -86,6 +92,8 @@ impl GenArgs {
             count: self.count,
             style: self.style,
             question: self.question,
+            question_first: self.question_first,
+            min_crop: self.min_crop,
             seed: self.seed,
             split: self.split,
             limit: self.limit,

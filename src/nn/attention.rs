@@ -1,9 +1,9 @@
 //! Scaled dot-product attention over ragged rows, with grouped-query heads.
 //!
-//! No padding and no mask matrix: a [`Span`] is a run of query rows that attend to themselves (causally or not) and to a
-//! run of earlier rows. Windows of the vision tower are spans; a prompt shared by several responses is one causal span, and
-//! each response is a causal span with the prompt as its prefix, so that the prompt is computed once for all of them.
-//! Probabilities are recomputed in the backward pass from the saved log-sum-exp, one block of query rows at a time.
+//! No padding and no mask matrix: a [`Span`] is a run of query rows that attend to themselves (causally or not) and to
+//! earlier rows. Windows of the vision tower are spans; a prompt shared by several responses is one causal span, and
+//! each response is a causal span with the prompt as its prefix, so that the prompt is computed once for all of them; what
+//! several prompts begin with is computed once for all of those. Probabilities are recomputed in the backward pass from the saved log-sum-exp, one block of query rows at a time.
 
 use crate::Result;
 use crate::nn::math::{exp, fold2, max};
@@ -23,10 +23,27 @@ use std::sync::Arc;
 pub struct Span {
     /// Query rows; they are keys for each other.
     pub rows: Range<usize>,
-    /// Rows seen in full by every query row, before `rows`; may be empty.
+    /// Rows of the same tree seen in full by every query row; may be empty.
     pub prefix: Range<usize>,
     /// Whether a row sees only the rows of the span up to itself, or all of them.
     pub causal: bool,
+}
+
+/// Spans that see rows of one another, and rows of another tree that they all see first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tree {
+    /// Rows of another tree, which sees nothing of this one; may be empty.
+    pub shared: Range<usize>,
+    /// The spans.
+    pub spans: Vec<Span>,
+}
+
+impl Tree {
+    /// One span that sees only itself.
+    pub fn alone(rows: Range<usize>, causal: bool) -> Self {
+        let prefix = rows.start..rows.start;
+        Tree { shared: prefix.clone(), spans: vec![Span { rows, prefix, causal }] }
+    }
 }
 
 /// Head counts and width of a head.
@@ -67,8 +84,8 @@ impl Heads {
 const BLOCK: usize = 64;
 
 /// Attention of `qkv` `[rows, (q + 2 kv) dim]` (positions already applied): `[rows, q dim]`.
-/// `trees` are sets of spans that see no rows of one another; a row must be in exactly one span.
-pub fn attention(tape: &Tape, qkv: &Value, trees: &Arc<Vec<Vec<Span>>>, heads: Heads) -> Result<Value> {
+/// A row must be in exactly one span.
+pub fn attention(tape: &Tape, qkv: &Value, trees: &Arc<Vec<Tree>>, heads: Heads) -> Result<Value> {
     let (rows, _) = qkv.tensor.dims2()?;
     if !tape.fuses(&qkv.tensor) {
         return composed(tape, qkv, trees, heads);
@@ -81,7 +98,7 @@ pub fn attention(tape: &Tape, qkv: &Value, trees: &Arc<Vec<Vec<Span>>>, heads: H
         let (out, lse) = (Shared(out.as_mut_ptr()), Shared(lse.as_mut_ptr()));
         let qkv = &*qkv;
         tasks(trees, heads.query).into_par_iter().for_each(|(tree, head)| {
-            let task = Task { qkv, rows, heads, spans: tree };
+            let task = Task { qkv, rows, heads, tree };
             task.forward(head, out, lse);
         });
     }
@@ -91,18 +108,35 @@ pub fn attention(tape: &Tape, qkv: &Value, trees: &Arc<Vec<Vec<Span>>>, heads: H
         {
             let (qkv, grad) = (read(&qkv_tensor)?, read(&grad)?);
             let (qkv, grad, lse) = (&*qkv, &*grad, &*lse);
-            let d_qkv = Shared(d_qkv.as_mut_ptr());
-            tasks(&trees, heads.key_value).into_par_iter().for_each(|(tree, kv_head)| {
-                let task = Task { qkv, rows, heads, spans: tree };
-                task.backward(kv_head, grad, lse, d_qkv);
-            });
+            let target = Shared(d_qkv.as_mut_ptr());
+            // What a tree adds to rows of another one it keeps apart: those are summed afterwards, in the order of the trees.
+            let kept: Vec<Vec<f32>> = tasks(&trees, heads.key_value)
+                .into_par_iter()
+                .map(|(tree, kv_head)| Task { qkv, rows, heads, tree }.backward(kv_head, grad, lse, target))
+                .collect();
+            for ((tree, kv_head), kept) in tasks(&trees, heads.key_value).into_iter().zip(&kept) {
+                add_shared(&mut d_qkv, kept, &tree.shared, kv_head, heads);
+            }
         }
         grads.add(node, from_vec(d_qkv, (rows, heads.stride()))?)
     }))
 }
 
-fn tasks(trees: &[Vec<Span>], heads: usize) -> Vec<(&[Span], usize)> {
-    trees.iter().flat_map(|tree| (0..heads).map(move |head| (tree.as_slice(), head))).collect()
+fn tasks(trees: &[Tree], heads: usize) -> Vec<(&Tree, usize)> {
+    trees.iter().flat_map(|tree| (0..heads).map(move |head| (tree, head))).collect()
+}
+
+/// Add gradients of the keys, then the values, of shared rows (`[rows, 2 dim]`) to their place.
+fn add_shared(d_qkv: &mut [f32], kept: &[f32], shared: &Range<usize>, kv_head: usize, heads: Heads) {
+    let dim = heads.dim;
+    for (row, kept) in shared.clone().zip(kept.chunks_exact(2 * dim)) {
+        for (at, kept) in [heads.key_at(kv_head), heads.value_at(kv_head)].into_iter().zip(kept.chunks_exact(dim)) {
+            let at = row * heads.stride() + at;
+            for (sum, k) in d_qkv[at..at + dim].iter_mut().zip(kept) {
+                *sum += k;
+            }
+        }
+    }
 }
 
 /// A pointer that tasks write through, each to elements of its own.
@@ -127,11 +161,12 @@ struct Task<'a> {
     qkv: &'a [f32],
     rows: usize,
     heads: Heads,
-    spans: &'a [Span],
+    tree: &'a Tree,
 }
 
 /// A block of query rows of a span.
 struct Block<'a> {
+    shared: &'a Range<usize>,
     span: &'a Span,
     /// First query row.
     start: usize,
@@ -141,30 +176,54 @@ struct Block<'a> {
     own: usize,
 }
 
+/// Consecutive keys of a block.
+struct Run {
+    /// First row.
+    first: usize,
+    /// Number of rows.
+    count: usize,
+    /// First column in the scores.
+    column: usize,
+    /// Rows of another tree.
+    shared: bool,
+}
+
 impl Block<'_> {
+    /// Keys before those of the span itself.
+    fn before(&self) -> usize {
+        self.shared.len() + self.span.prefix.len()
+    }
+
     fn keys(&self) -> usize {
-        self.span.prefix.len() + self.own
+        self.before() + self.own
     }
 
     /// Keys that row `i` of the block sees.
     fn visible(&self, i: usize) -> usize {
-        if self.span.causal { self.span.prefix.len() + self.start - self.span.rows.start + i + 1 } else { self.keys() }
+        if self.span.causal { self.before() + self.start - self.span.rows.start + i + 1 } else { self.keys() }
     }
 
-    /// (first row, number of rows, first column in the scores) of the two runs of keys.
-    fn runs(&self) -> [(usize, usize, usize); 2] {
-        let prefix = &self.span.prefix;
-        [(prefix.start, prefix.len(), 0), (self.span.rows.start, self.own, prefix.len())]
+    /// The runs of keys that are not empty.
+    fn runs(&self) -> impl Iterator<Item = Run> {
+        let (shared, prefix) = (self.shared, &self.span.prefix);
+        let run = |first, count, column, shared| Run { first, count, column, shared };
+        let runs = [
+            run(shared.start, shared.len(), 0, true),
+            run(prefix.start, prefix.len(), shared.len(), false),
+            run(self.span.rows.start, self.own, self.before(), false),
+        ];
+        runs.into_iter().filter(|run| run.count > 0)
     }
 }
 
 impl Task<'_> {
     fn blocks(&self) -> impl Iterator<Item = Block<'_>> {
-        self.spans.iter().flat_map(|span| {
+        let shared = &self.tree.shared;
+        self.tree.spans.iter().flat_map(move |span| {
             span.rows.clone().step_by(BLOCK).map(move |start| {
                 let rows = BLOCK.min(span.rows.end - start);
                 let own = if span.causal { start + rows - span.rows.start } else { span.rows.len() };
-                Block { span, start, rows, own }
+                Block { shared, span, start, rows, own }
             })
         })
     }
@@ -176,19 +235,17 @@ impl Task<'_> {
 
     /// `s[rows, keys] = q k^T` for one block and head.
     fn scores(&self, block: &Block, query: *const f32, query_stride: usize, key_column: usize, s: &mut [f32]) {
-        for (first, count, column) in block.runs() {
-            if count > 0 {
-                let key = self.at(first, key_column);
-                // SAFETY: `query` points at `block.rows` rows of `dim` elements, `key` at `count` of them; `s` holds rows x keys.
-                unsafe {
-                    matmul_raw(
-                        (block.rows, count, self.heads.dim),
-                        (s[column..].as_mut_ptr(), block.keys(), 1),
-                        (query, query_stride, 1),
-                        (key, 1, self.heads.stride()),
-                        false,
-                    );
-                }
+        for Run { first, count, column, .. } in block.runs() {
+            let key = self.at(first, key_column);
+            // SAFETY: `query` points at `block.rows` rows of `dim` elements, `key` at `count` of them; `s` holds rows x keys.
+            unsafe {
+                matmul_raw(
+                    (block.rows, count, self.heads.dim),
+                    (s[column..].as_mut_ptr(), block.keys(), 1),
+                    (query, query_stride, 1),
+                    (key, 1, self.heads.stride()),
+                    false,
+                );
             }
         }
     }
@@ -215,27 +272,27 @@ impl Task<'_> {
                     unsafe { *lse.at(head * self.rows + block.start + i) = total };
                 }
                 let target = out.at(block.start * width + heads.query_at(head));
-                for (first, count, column) in block.runs() {
-                    if count > 0 {
-                        // SAFETY: the rows of the block, in the columns of this head, belong to this task.
-                        unsafe {
-                            matmul_raw(
-                                (block.rows, heads.dim, count),
-                                (target, width, 1),
-                                (s[column..].as_ptr(), keys, 1),
-                                (self.at(first, heads.value_at(kv_head)), heads.stride(), 1),
-                                column > 0,
-                            );
-                        }
+                for Run { first, count, column, .. } in block.runs() {
+                    // SAFETY: the rows of the block, in the columns of this head, belong to this task.
+                    unsafe {
+                        matmul_raw(
+                            (block.rows, heads.dim, count),
+                            (target, width, 1),
+                            (s[column..].as_ptr(), keys, 1),
+                            (self.at(first, heads.value_at(kv_head)), heads.stride(), 1),
+                            column > 0,
+                        );
                     }
                 }
             }
         });
     }
 
-    /// Writes dq, adds to dk and dv (which start at zero) of one key-value head.
-    fn backward(&self, kv_head: usize, grad: &[f32], lse: &[f32], d_qkv: Shared) {
+    /// Writes dq, adds to dk and dv (which start at zero) of one key-value head. Returns dk and dv of the shared rows:
+    /// `[shared rows, 2 dim]`.
+    fn backward(&self, kv_head: usize, grad: &[f32], lse: &[f32], d_qkv: Shared) -> Vec<f32> {
         let heads = self.heads;
+        let mut kept = vec![0.0; self.tree.shared.len() * 2 * heads.dim];
         let (width, stride) = (heads.query * heads.dim, heads.stride());
         let scale = 1.0 / (heads.dim as f32).sqrt();
         SCRATCH.with_borrow_mut(|[p, dp]| {
@@ -254,13 +311,20 @@ impl Task<'_> {
                         let lse = lse[head * self.rows + block.start + i];
                         softmax_backward(p, dp, block.visible(i), lse, scale);
                     }
-                    for (first, count, column) in block.runs() {
-                        if count == 0 {
-                            continue;
-                        }
+                    for Run { first, count, column, shared } in block.runs() {
                         let (p, ds) = (p[column..].as_ptr(), dp[column..].as_ptr());
+                        let (dk, dv) = match shared {
+                            true => {
+                                let kept = Shared(kept.as_mut_ptr());
+                                ((kept.at(0), 2 * heads.dim, 1), (kept.at(heads.dim), 2 * heads.dim, 1))
+                            }
+                            false => (
+                                (d_qkv.at(first * stride + heads.key_at(kv_head)), stride, 1),
+                                (d_qkv.at(first * stride + heads.value_at(kv_head)), stride, 1),
+                            ),
+                        };
                         // SAFETY: the rows of the tree, in the columns of this key-value head and of its query heads, belong to
-                        // this task.
+                        // this task, and `kept` is its own.
                         unsafe {
                             // dq (+)= ds k
                             matmul_raw(
@@ -271,26 +335,15 @@ impl Task<'_> {
                                 column > 0,
                             );
                             // dk += ds^T q
-                            matmul_raw(
-                                (count, heads.dim, block.rows),
-                                (d_qkv.at(first * stride + heads.key_at(kv_head)), stride, 1),
-                                (ds, 1, keys),
-                                (query, stride, 1),
-                                true,
-                            );
+                            matmul_raw((count, heads.dim, block.rows), dk, (ds, 1, keys), (query, stride, 1), true);
                             // dv += p^T do
-                            matmul_raw(
-                                (count, heads.dim, block.rows),
-                                (d_qkv.at(first * stride + heads.value_at(kv_head)), stride, 1),
-                                (p, 1, keys),
-                                (d_out, width, 1),
-                                true,
-                            );
+                            matmul_raw((count, heads.dim, block.rows), dv, (p, 1, keys), (d_out, width, 1), true);
                         }
                     }
                 }
             }
         });
+        kept
     }
 }
 
@@ -327,14 +380,17 @@ fn softmax_backward(p: &mut [f32], dp: &mut [f32], visible: usize, lse: f32, sca
     d_hidden.fill(0.0);
 }
 
-/// Spans of equal shape as one batch: (query rows, prefix rows, causal) -> first rows.
-type Shapes = BTreeMap<(usize, usize, bool), Vec<(usize, usize)>>;
+/// Spans of equal shape as one batch: (query rows, rows seen before them, causal) -> (first query row, rows seen before it).
+type Shapes = BTreeMap<(usize, usize, bool), Vec<(usize, Vec<u32>)>>;
 
-fn composed(tape: &Tape, qkv: &Value, trees: &Arc<Vec<Vec<Span>>>, heads: Heads) -> Result<Value> {
+fn composed(tape: &Tape, qkv: &Value, trees: &Arc<Vec<Tree>>, heads: Heads) -> Result<Value> {
     let mut shapes = Shapes::new();
-    for span in trees.iter().flatten() {
-        let starts = shapes.entry((span.rows.len(), span.prefix.len(), span.causal)).or_default();
-        starts.push((span.rows.start, span.prefix.start));
+    for tree in trees.iter() {
+        for span in &tree.spans {
+            let before: Vec<u32> = tree.shared.clone().chain(span.prefix.clone()).map(|row| row as u32).collect();
+            let starts = shapes.entry((span.rows.len(), before.len(), span.causal)).or_default();
+            starts.push((span.rows.start, before));
+        }
     }
     tape.compose(&[qkv], &[], move |xs, _| compose_shapes(&xs[0], &shapes, heads))
 }
@@ -361,8 +417,9 @@ fn compose_shapes(qkv: &Tensor, shapes: &Shapes, heads: Heads) -> candle_core::R
     let mut order = Vec::new();
     for (&(len, prefix, causal), starts) in shapes {
         let run = |first: usize, count: usize| first as u32..(first + count) as u32;
-        let own: Vec<u32> = starts.iter().flat_map(|&(row, _)| run(row, len)).collect();
-        let seen: Vec<u32> = starts.iter().flat_map(|&(row, p)| run(p, prefix).chain(run(row, len))).collect();
+        let own: Vec<u32> = starts.iter().flat_map(|(row, _)| run(*row, len)).collect();
+        let seen: Vec<u32> =
+            starts.iter().flat_map(|(row, before)| before.iter().copied().chain(run(*row, len))).collect();
         let (q, k, v) = (
             select(&query, &own, starts.len())?,
             select(&key, &seen, starts.len())?,
@@ -376,8 +433,8 @@ fn compose_shapes(qkv: &Tensor, shapes: &Shapes, heads: Heads) -> candle_core::R
             let mask = Tensor::from_vec(mask, (1, 1, len, prefix + len), device)?.to_dtype(scores.dtype())?;
             scores = scores.broadcast_add(&mask)?;
         }
-        let exps = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
-        let p = exps.broadcast_div(&exps.sum_keepdim(D::Minus1)?)?;
+        // The composed softmax: it has a backward, `softmax_last_dim` has none.
+        let p = candle_nn::ops::softmax(&scores, D::Minus1)?;
         let out = p.matmul(&v)?.transpose(1, 2)?.contiguous()?;
         outputs.push(out.reshape((own.len(), heads.query * heads.dim))?);
         order.extend(own);
@@ -399,13 +456,28 @@ mod tests {
         Span { rows, prefix, causal }
     }
 
+    fn tree(shared: Range<usize>, spans: &[Span]) -> Tree {
+        Tree { shared, spans: spans.to_vec() }
+    }
+
     #[test]
     fn causal_grouped_attention_with_shared_prefixes_agrees_with_finite_differences() {
         let heads = Heads { query: 4, key_value: 2, dim: 3 };
-        // Two trees: a prompt with two responses; a plain sequence.
+        // A prompt with two responses; a plain sequence.
         let trees = Arc::new(vec![
-            vec![span(0..4, 0..0, true), span(4..6, 0..4, true), span(6..7, 0..4, true)],
-            vec![span(7..10, 7..7, true)],
+            tree(0..0, &[span(0..4, 0..0, true), span(4..6, 0..4, true), span(6..7, 0..4, true)]),
+            Tree::alone(7..10, true),
+        ]);
+        check::op(&[&[10, 24]], 1, |tape, v, _| attention(tape, &v[0], &trees, heads));
+    }
+
+    #[test]
+    fn trees_that_begin_with_the_same_rows_agree_with_finite_differences() {
+        let heads = Heads { query: 4, key_value: 2, dim: 3 };
+        let trees = Arc::new(vec![
+            Tree::alone(0..3, true),
+            tree(0..3, &[span(3..5, 3..3, true), span(5..6, 3..5, true), span(6..8, 3..5, true)]),
+            tree(0..3, &[span(8..10, 8..8, true)]),
         ]);
         check::op(&[&[10, 24]], 1, |tape, v, _| attention(tape, &v[0], &trees, heads));
     }
@@ -413,15 +485,17 @@ mod tests {
     #[test]
     fn full_attention_in_windows_agrees_with_finite_differences() {
         let heads = Heads { query: 2, key_value: 2, dim: 4 };
-        let trees =
-            Arc::new(vec![vec![span(3..8, 0..0, false)], vec![span(0..3, 0..0, false)], vec![span(8..9, 0..0, false)]]);
+        let trees = Arc::new(vec![Tree::alone(3..8, false), Tree::alone(0..3, false), Tree::alone(8..9, false)]);
         check::op(&[&[9, 24]], 1, |tape, v, _| attention(tape, &v[0], &trees, heads));
     }
 
     #[test]
     fn sequences_longer_than_a_block_agree_with_the_composition() {
         let heads = Heads { query: 2, key_value: 1, dim: 8 };
-        let trees = Arc::new(vec![vec![span(0..150, 0..0, true), span(150..230, 0..150, true)]]);
+        let trees = Arc::new(vec![
+            Tree::alone(0..80, true),
+            tree(0..80, &[span(80..150, 80..80, true), span(150..230, 80..150, true)]),
+        ]);
         let x = check::tensor(&[230, 32], 1);
         let run = |tape: Tape| {
             let leaf = tape.leaf(x.copy().unwrap());
@@ -436,14 +510,17 @@ mod tests {
     }
 
     #[test]
-    fn a_response_computed_after_a_shared_prompt_equals_one_computed_alone() {
+    fn a_response_computed_after_shared_rows_equals_one_computed_alone() {
         let heads = Heads { query: 2, key_value: 1, dim: 8 };
         let x = check::tensor(&[9, 32], 1);
         let tape = Tape::forward_only();
-        let shared = Arc::new(vec![vec![span(0..5, 0..0, true), span(5..7, 0..5, true), span(7..9, 0..5, true)]]);
+        let shared = Arc::new(vec![
+            Tree::alone(0..2, true),
+            tree(0..2, &[span(2..5, 2..2, true), span(5..7, 2..5, true), span(7..9, 2..5, true)]),
+        ]);
         let y = attention(&tape, &Value::constant(x.clone()), &shared, heads).unwrap().tensor;
         let alone = Tensor::cat(&[x.narrow(0, 0, 5).unwrap(), x.narrow(0, 7, 2).unwrap()], 0).unwrap();
-        let plain = Arc::new(vec![vec![span(0..7, 0..0, true)]]);
+        let plain = Arc::new(vec![Tree::alone(0..7, true)]);
         let z = attention(&tape, &Value::constant(alone), &plain, heads).unwrap().tensor;
         assert!(check::distance(&y.narrow(0, 7, 2).unwrap(), &z.narrow(0, 5, 2).unwrap()) < 1e-6);
     }

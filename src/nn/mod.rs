@@ -24,7 +24,7 @@ mod token_stats;
 #[cfg(test)]
 mod check;
 
-pub use attention::{Heads, Span, attention};
+pub use attention::{Heads, Span, Tree, attention};
 pub use decode::{KeyValues, attend_row};
 pub use distribution::{log_sum_exp, softmax_weights};
 pub use embed::{RowSource, embed, regroup, select};

@@ -13,5 +13,5 @@ pub use cut::{restore, shuffle};
 pub use grid::{Grid, MAX_TILES};
 pub use pair::{Direction, PairPuzzle};
 pub use permutation::Permutation;
-pub use question::{QuestionKind, Style, order_question, pair_question, respond};
+pub use question::{QuestionKind, Style, order_question, pair_question, respond, with_picture};
 pub use reward::{PermutationRule, Reward, RewardConfig};

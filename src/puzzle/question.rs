@@ -37,6 +37,11 @@ impl QuestionKind {
     }
 }
 
+/// A question with its picture: before it, as is usual, or after it.
+pub fn with_picture(question: &str, question_first: bool) -> String {
+    if question_first { format!("{question}\n{IMAGE}") } else { format!("{IMAGE}\n{question}") }
+}
+
 /// Ask for the order of the tiles.
 pub fn order_question(grid: Grid, style: Style) -> String {
     let tiles = grid.tiles();
@@ -83,7 +88,7 @@ pub fn respond(permutation: &Permutation, answer: &str, style: Style) -> String 
 
 fn introduction(grid: Grid) -> String {
     format!(
-        "{IMAGE}\nThis picture was cut into {} and {}, and its tiles were shuffled. Number the tiles 1 to {}, row by row.",
+        "This picture was cut into {} and {}, and its tiles were shuffled. Number the tiles 1 to {}, row by row.",
         count(grid.rows(), "row"),
         count(grid.cols(), "column"),
         grid.tiles()
@@ -111,7 +116,7 @@ mod tests {
         let text = order_question("1x2".parse().unwrap(), Style::Direct);
         assert_eq!(
             text,
-            "<image>\nThis picture was cut into 1 row and 2 columns, and its tiles were shuffled. Number the tiles 1 to 2, \
+            "This picture was cut into 1 row and 2 columns, and its tiles were shuffled. Number the tiles 1 to 2, \
              row by row. For each place of the original, row by row, which tile belongs there?\n\
              Answer only <answer>the 2 numbers separated by spaces</answer>."
         );

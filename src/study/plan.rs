@@ -185,6 +185,8 @@ fn puzzles() -> Result<generate::Settings> {
         count: 2000,
         style: Style::Direct,
         question: QuestionKind::Order,
+        question_first: false,
+        min_crop: generate::MIN_CROP,
         seed: 7,
         split: Shares::new([8.0, 1.0, 1.0])?,
         limit: None,

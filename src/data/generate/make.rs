@@ -14,8 +14,6 @@ use serde_json::json;
 
 /// Fewest pixels of the photo that a tile is cut from, each way. Less shows nothing.
 pub const MIN_SOURCE_TILE: u32 = 8;
-/// Smallest crop as a share of the largest that fits, each way.
-const MIN_SCALE: f64 = 0.6;
 /// Tiles whose values (of 255) differ by less than this on average look the same.
 const MIN_DIFFERENCE: f64 = 1.0;
 /// Crops tried before a photo is given up because two tiles of it look the same.
@@ -81,10 +79,10 @@ impl Maker<'_> {
     }
 
     fn puzzle(&self, image: &RgbImage, photo: &Photo, photo_index: usize, index: u64) -> Option<(Made, RgbImage)> {
-        let Settings { grid, tile, question, seed, .. } = *self.settings;
+        let Settings { grid, tile, question, seed, min_crop, .. } = *self.settings;
         let mut rng = rng::stream(seed, "puzzle", &key(&photo.hash, index));
         let (crop, original) = (0..CROPS_TRIED).find_map(|_| {
-            let crop = random_crop(image.dimensions(), grid, &mut rng);
+            let crop = random_crop(image.dimensions(), grid, min_crop, &mut rng);
             let original = resize(image, crop, grid.cols() as u32 * tile, grid.rows() as u32 * tile);
             tiles_differ(&original, grid).then_some((crop, original))
         })?;
@@ -110,6 +108,7 @@ pub fn record(settings: &Settings, split: &str, slot: usize, photo: &Photo, made
             (puzzle::pair_question(grid, pair, style), pair.answer().to_string())
         }
     };
+    let text = puzzle::with_picture(&text, settings.question_first);
     let response = puzzle::respond(&made.permutation, &answer, style);
     let message = |role: &str, content: String| Message { role: role.into(), content };
     Record {
@@ -145,11 +144,11 @@ fn largest_unit((width, height): (u32, u32), grid: Grid) -> u32 {
     (width / grid.cols() as u32).min(height / grid.rows() as u32)
 }
 
-/// A crop `[left, top, width, height]` of the grid's exact aspect, of random size and place. The photo must have passed
-/// [`check_size`].
-fn random_crop(size: (u32, u32), grid: Grid, rng: &mut Rng) -> [u32; 4] {
+/// A crop `[left, top, width, height]` of the grid's exact aspect, of random size and place, at least the share `min_crop` of the
+/// largest that fits, each way. The photo must have passed [`check_size`].
+fn random_crop(size: (u32, u32), grid: Grid, min_crop: f64, rng: &mut Rng) -> [u32; 4] {
     let largest = largest_unit(size, grid);
-    let smallest = ((f64::from(largest) * MIN_SCALE).ceil() as u32).clamp(MIN_SOURCE_TILE.min(largest), largest);
+    let smallest = ((f64::from(largest) * min_crop).ceil() as u32).clamp(MIN_SOURCE_TILE.min(largest), largest);
     let unit = rng.random_range(smallest..=largest);
     let (width, height) = (unit * grid.cols() as u32, unit * grid.rows() as u32);
     [rng.random_range(0..=size.0 - width), rng.random_range(0..=size.1 - height), width, height]
@@ -197,7 +196,7 @@ mod tests {
             check_size(size, grid).unwrap();
             let mut widths = HashSet::new();
             for seed in 0..500 {
-                let [left, top, width, height] = random_crop(size, grid, &mut rng::stream(seed, "test", &[]));
+                let [left, top, width, height] = random_crop(size, grid, 0.6, &mut rng::stream(seed, "test", &[]));
                 assert!(left + width <= size.0 && top + height <= size.1);
                 assert_eq!(width * grid.rows() as u32, height * grid.cols() as u32);
                 assert!(width / grid.cols() as u32 >= MIN_SOURCE_TILE);

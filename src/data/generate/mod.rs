@@ -28,6 +28,8 @@ use std::path::{Path, PathBuf};
 
 /// A visual token of Qwen2.5-VL covers this many pixels each way; tiles of a multiple of it have seams between tokens.
 pub const TOKEN_PIXELS: u32 = 28;
+/// Default of [`Settings::min_crop`].
+pub const MIN_CROP: f64 = 0.8;
 /// Largest side of a puzzle, in pixels.
 pub const MAX_SIDE: u32 = 4096;
 
@@ -52,6 +54,10 @@ pub struct Settings {
     pub style: Style,
     /// What is asked.
     pub question: QuestionKind,
+    /// Put the question before the picture. All prompts then begin with the same tokens, which are computed once a batch.
+    pub question_first: bool,
+    /// Smallest crop of a photo, as a share of the largest that fits the grid's aspect, each way.
+    pub min_crop: f64,
     /// Seed of everything random.
     pub seed: u64,
     /// Shares of train, validation and test.
@@ -89,6 +95,9 @@ impl Settings {
                 "tile {} in a {} grid makes puzzles with a side of {side} pixels; at most {MAX_SIDE} are made",
                 self.tile, self.grid
             )));
+        }
+        if !(self.min_crop > 0.0 && self.min_crop <= 1.0) {
+            return Err(Error::input(format!("min_crop {}: must be above 0 and at most 1", self.min_crop)));
         }
         if self.count == 0 {
             return Err(Error::input("count 0: ask for at least one puzzle"));

@@ -18,8 +18,10 @@ use tokenizer::SPECIAL;
 /// A chat template that renders as the published one of Qwen2.5-VL does.
 const CHAT_TEMPLATE: &str = include_str!("chat_template.jinja");
 
-/// Standard deviation of fresh matrices and embeddings, as transformers' `initializer_range`.
-const INIT_STD: f64 = 0.02;
+/// Standard deviation of fresh embeddings.
+const EMBEDDING_STD: f64 = 0.1;
+/// Share of the usual standard deviation for the matrices that write to the residual stream.
+const RESIDUAL_SCALE: f64 = 0.2;
 
 /// Rows of the embedding matrix are a multiple of this.
 const VOCAB_MULTIPLE: usize = 64;
@@ -49,6 +51,9 @@ impl Preset {
                     num_key_value_heads: 2,
                     head_dim: 32,
                     mrope_section: vec![4, 6, 6],
+                    // Height and width have the slowest frequencies. With heads this narrow and the published base of 1e6 they
+                    // would hardly turn, and one tile's place could not be told from another's.
+                    rope_theta: 10.0,
                     ..text_defaults(tokens)
                 },
                 VisionConfig {
@@ -186,8 +191,10 @@ pub fn write_checkpoint(dir: &Path, preset: Preset, seed: u64) -> Result<usize> 
     Ok(parameters.iter().map(|p| p.var.elem_count()).sum())
 }
 
-/// Random weights for an architecture: matrices and embeddings normal(0, 0.02), norms one, biases zero. Each weight has its own
-/// random stream, so that it does not depend on the others.
+/// Random weights for an architecture: norms one, biases zero, matrices and embeddings normal. A matrix has standard deviation
+/// `1 / sqrt(fan in)`, so that a narrow model starts with activations of the size that a wide one has with the usual 0.02; the
+/// matrices that write to the residual stream a fifth of that, and the embeddings [`EMBEDDING_STD`], so that a token's identity
+/// is not drowned by the first layers. Each weight has its own random stream, so that it does not depend on the others.
 pub fn fresh_parameters(config: &Config, seed: u64) -> Result<Vec<Arc<Parameter>>> {
     parameter_shapes(config)
         .into_par_iter()
@@ -198,7 +205,8 @@ pub fn fresh_parameters(config: &Config, seed: u64) -> Result<Vec<Arc<Parameter>
             } else if shape.len() == 1 {
                 vec![1.0; count]
             } else {
-                normal(&mut rng::stream(seed, &format!("init {name}"), &[]), count)
+                let std = standard_deviation(&name, count / shape[0]);
+                normal(&mut rng::stream(seed, &format!("init {name}"), &[]), count, std)
             };
             let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
             Ok(Arc::new(Parameter::new(name, Var::from_tensor(&tensor)?)))
@@ -206,14 +214,22 @@ pub fn fresh_parameters(config: &Config, seed: u64) -> Result<Vec<Arc<Parameter>
         .collect()
 }
 
-/// Normal numbers of standard deviation [`INIT_STD`], in pairs by Marsaglia's polar method.
-fn normal(rng: &mut rng::Rng, count: usize) -> Vec<f32> {
+fn standard_deviation(name: &str, fan_in: usize) -> f64 {
+    if name.contains("embed_tokens") || name.starts_with("lm_head") {
+        return EMBEDDING_STD;
+    }
+    let residual = ["o_proj.weight", "down_proj.weight", "attn.proj.weight"].iter().any(|end| name.ends_with(end));
+    (if residual { RESIDUAL_SCALE } else { 1.0 }) / (fan_in as f64).sqrt()
+}
+
+/// Normal numbers of standard deviation `std`, in pairs by Marsaglia's polar method.
+fn normal(rng: &mut rng::Rng, count: usize, std: f64) -> Vec<f32> {
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {
         let (x, y) = (2.0 * rng.random::<f64>() - 1.0, 2.0 * rng.random::<f64>() - 1.0);
         let square = x * x + y * y;
         if square > 0.0 && square < 1.0 {
-            let scale = INIT_STD * (-2.0 * square.ln() / square).sqrt();
+            let scale = std * (-2.0 * square.ln() / square).sqrt();
             values.extend([(x * scale) as f32, (y * scale) as f32]);
         }
     }

@@ -61,7 +61,7 @@ fn weights_start_as_they_should() {
     let n = embeddings.len() as f64;
     let mean = embeddings.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
     let variance = embeddings.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / n;
-    assert!(mean.abs() < 2e-4 && (variance.sqrt() - 0.02).abs() < 2e-4, "{mean} {variance}");
+    assert!(mean.abs() < 1e-3 && (variance.sqrt() - 0.1).abs() < 1e-3, "{mean} {variance}");
     assert_ne!(values("model.layers.0.mlp.gate_proj.weight"), values("model.layers.1.mlp.gate_proj.weight"));
 }
 

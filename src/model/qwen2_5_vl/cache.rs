@@ -5,15 +5,14 @@ use crate::nn::{Heads, KeyValues, attend_row, from_vec, read};
 use candle_core::{D, DType, Tensor};
 use rayon::prelude::*;
 use std::cell::RefCell;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// Keys and values of every active sample. The order of the samples is that in which they were added.
 pub trait Cache {
     /// Whether samples can be added while others are active.
     fn takes_more(&self) -> bool;
-    /// For one layer, in order from layer 0: prompts occupy `runs` of the rows of `qkv`; each gets `samples` samples.
-    fn prefill(&mut self, layer: usize, qkv: &Tensor, runs: &[Range<usize>], samples: usize) -> Result<()>;
+    /// For one layer, in order from layer 0: `prompts` are the rows of `qkv` that each prompt has; each gets `samples` samples.
+    fn prefill(&mut self, layer: usize, qkv: &Tensor, prompts: &[Vec<usize>], samples: usize) -> Result<()>;
     /// Append row i's key and value to sample i and attend with its query heads: `[samples, q dim]`.
     fn attend(&mut self, layer: usize, qkv: &Tensor) -> Result<Tensor>;
     /// Drop the samples whose flag is false.
@@ -52,17 +51,17 @@ impl Cache for FusedCache {
         true
     }
 
-    fn prefill(&mut self, layer: usize, qkv: &Tensor, runs: &[Range<usize>], samples: usize) -> Result<()> {
+    fn prefill(&mut self, layer: usize, qkv: &Tensor, prompts: &[Vec<usize>], samples: usize) -> Result<()> {
         let heads = self.heads;
         let first = match layer {
             0 => self.samples.len(),
-            _ => self.samples.len() - runs.len() * samples,
+            _ => self.samples.len() - prompts.len() * samples,
         };
         let data = read(qkv)?;
-        for (i, run) in runs.iter().enumerate() {
-            let mut prompt = KeyValues::with_room(heads, run.len());
-            for row in data[run.start * heads.stride()..run.end * heads.stride()].chunks_exact(heads.stride()) {
-                prompt.push(row, heads);
+        for (i, rows) in prompts.iter().enumerate() {
+            let mut prompt = KeyValues::with_room(heads, rows.len());
+            for row in rows {
+                prompt.push(&data[row * heads.stride()..(row + 1) * heads.stride()], heads);
             }
             let prompt = Arc::new(prompt);
             for j in 0..samples {
@@ -128,20 +127,20 @@ impl Cache for ComposedCache {
         false
     }
 
-    fn prefill(&mut self, layer: usize, qkv: &Tensor, runs: &[Range<usize>], samples: usize) -> Result<()> {
+    fn prefill(&mut self, layer: usize, qkv: &Tensor, prompts: &[Vec<usize>], samples: usize) -> Result<()> {
         let heads = self.heads;
         let (rows, _) = qkv.dims2()?;
         let device = qkv.device();
-        let longest = runs.iter().map(Range::len).max().unwrap_or(0);
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let (mut index, mut mask) = (Vec::new(), Vec::new());
-        for run in runs {
+        for prompt in prompts {
             for _ in 0..samples {
-                let pad = longest - run.len();
-                index.extend(std::iter::repeat_n(run.start as u32, pad).chain(run.clone().map(|row| row as u32)));
-                mask.extend(std::iter::repeat_n(-1e30f32, pad).chain(std::iter::repeat_n(0.0, run.len())));
+                let pad = longest - prompt.len();
+                index.extend(std::iter::repeat_n(0, pad).chain(prompt.iter().map(|&row| row as u32)));
+                mask.extend(std::iter::repeat_n(-1e30f32, pad).chain(std::iter::repeat_n(0.0, prompt.len())));
             }
         }
-        let count = runs.len() * samples;
+        let count = prompts.len() * samples;
         let index = Tensor::from_vec(index, count * longest, device)?;
         let part = |first: usize| -> Result<Tensor> {
             let part = qkv.narrow(1, first * heads.dim, heads.key_value * heads.dim)?.contiguous()?;
@@ -178,8 +177,7 @@ impl Cache for ComposedCache {
             None => Tensor::zeros((rows, 1, 1, tokens), DType::F32, qkv.device())?,
         };
         let scores = (query.matmul(&keys.t()?.contiguous()?)? / (heads.dim as f64).sqrt())?.broadcast_add(&mask)?;
-        let exps = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
-        let weights = exps.broadcast_div(&exps.sum_keepdim(D::Minus1)?)?;
+        let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
         let out = weights.matmul(&values)?.reshape((rows, heads.query * heads.dim))?;
         self.layers[layer] = Some((keys, values));
         self.mask = Some(mask);

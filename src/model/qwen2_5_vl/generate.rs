@@ -12,7 +12,6 @@ use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// Samples decoded at once.
@@ -102,18 +101,18 @@ impl Model {
         }
         let chosen: Vec<Arc<Prompt>> = taken.iter().map(|&i| Arc::clone(&prompts[i])).collect();
         let layout = Layout::of_prompts(&chosen, &self.config)?;
-        let runs: Vec<Range<usize>> = layout.trees.iter().map(|tree| tree[0].rows.clone()).collect();
+        let rows: Vec<Vec<usize>> = layout.prompts.iter().map(|prompt| prompt.rows().collect()).collect();
         let tape = self.tape(false);
-        let last = layout.ends.iter().map(|end| end.0 as u32).collect();
-        let keep = |layer: usize, qkv: &Tensor| cache.prefill(layer, qkv, &runs, samples);
+        let last = layout.prompts.iter().map(|prompt| prompt.last() as u32).collect();
+        let keep = |layer: usize, qkv: &Tensor| cache.prefill(layer, qkv, &rows, samples);
         let hidden = self.hidden(&tape, &layout, Some(last), keep)?;
         let logits = self.last_logits(&hidden)?;
         let mut slots = Vec::new();
-        for (&prompt, (_, position)) in taken.iter().zip(&layout.ends) {
+        for (&prompt, laid) in taken.iter().zip(&layout.prompts) {
             for sample in 0..samples {
                 let completion = Completion { ids: Vec::new(), logprobs: Vec::new(), finished: false };
                 let rng = rng::stream(sampler.seed(), "sample", &[prompt as u64, sample as u64]);
-                slots.push(Slot { prompt, sample, position: *position, rng, completion });
+                slots.push(Slot { prompt, sample, position: laid.next, rng, completion });
             }
         }
         let vocab = self.config.text.vocab_size;

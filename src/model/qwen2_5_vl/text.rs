@@ -4,7 +4,7 @@ use super::config::TextConfig;
 use super::weights::Weights;
 use crate::Result;
 use crate::nn::{
-    Affine, Heads, Parameter, RopeTable, Span, Tape, Value, attention, linear, rms_norm, rope, select, swiglu,
+    Affine, Heads, Parameter, RopeTable, Tape, Tree, Value, attention, linear, rms_norm, rope, select, swiglu,
 };
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -96,13 +96,13 @@ impl Decoder {
         Ok(x)
     }
 
-    /// [`Decoder::layers`] with attention over the spans of `trees`; `keep` sees each layer's rotated `qkv`.
+    /// [`Decoder::layers`] with attention over `trees`; `keep` sees each layer's rotated `qkv`.
     pub fn forward(
         &self,
         tape: &Tape,
         x: Value,
         table: &Arc<RopeTable>,
-        trees: &Arc<Vec<Vec<Span>>>,
+        trees: &Arc<Vec<Tree>>,
         wanted: Option<Vec<u32>>,
         mut keep: impl FnMut(usize, &Tensor) -> Result<()>,
     ) -> Result<Value> {

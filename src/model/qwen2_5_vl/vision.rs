@@ -8,7 +8,7 @@ use super::weights::Weights;
 use crate::Result;
 use crate::model::ImageInput;
 use crate::nn::{
-    Affine, Heads, Parameter, RopeTable, Span, Tape, Value, attention, gelu, linear, rms_norm, rope, swiglu,
+    Affine, Heads, Parameter, RopeTable, Tape, Tree, Value, attention, gelu, linear, rms_norm, rope, swiglu,
 };
 use candle_core::{Device, Tensor};
 use std::ops::Range;
@@ -91,11 +91,9 @@ impl VisionTower {
         let pixels = Tensor::from_vec(pixels, (rows, width), &Device::Cpu)?.to_device(device)?;
         let heads = Heads { query: config.num_heads, key_value: config.num_heads, dim: config.head_dim };
         let table = Arc::new(RopeTable::spatial(&order.positions, config.head_dim));
-        let spans = |ranges: &[Range<usize>]| {
-            let span = |r: &Range<usize>| vec![Span { rows: r.clone(), prefix: r.start..r.start, causal: false }];
-            Arc::new(ranges.iter().map(span).collect::<Vec<_>>())
-        };
-        let (windows, frames) = (spans(&order.windows), spans(&order.frames));
+        let trees =
+            |runs: &[Range<usize>]| Arc::new(runs.iter().map(|r| Tree::alone(r.clone(), false)).collect::<Vec<_>>());
+        let (windows, frames) = (trees(&order.windows), trees(&order.frames));
         let mut x = linear(tape, &Value::constant(pixels), &[&self.patch_embed], None)?;
         for block in &self.blocks {
             let h = rms_norm(tape, &x, &block.norm1, VISION_NORM_EPS)?;

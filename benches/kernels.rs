@@ -1,0 +1,219 @@
+//! Every kernel of `nn`, forward and backward, beside the same mathematics composed of candle ops; and matrix products.
+//!
+//! Shapes are those of a training step of the small preset: 4 sequences of 160 tokens, each with a picture of 16 x 16 patches.
+//! `cargo bench --bench kernels` runs all, `-- attention` those whose names match; `cargo test --bench kernels` only sees
+//! that they run.
+
+use candle_core::{Device, Tensor, Var};
+use criterion::{BatchSize, Criterion, Throughput};
+use jigsaw::nn::{
+    self, Affine, Heads, KeyValues, Matrix, MatrixMut, Parameter, RopeTable, RowSource, Tape, Tree, Value,
+};
+use jigsaw::{Result, rng};
+use rand::RngExt;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[global_allocator]
+static ALLOCATOR: jigsaw::alloc::Caching = jigsaw::alloc::Caching::new();
+
+const SEQUENCES: usize = 4;
+const LENGTH: usize = 160;
+const ROWS: usize = SEQUENCES * LENGTH;
+const PATCHES: usize = SEQUENCES * 256;
+const WIDTH: usize = 512;
+const INNER: usize = 2048;
+const VOCAB: usize = 1536;
+const TEXT: Heads = Heads { query: 8, key_value: 2, dim: 64 };
+const VISION: Heads = Heads { query: 8, key_value: 8, dim: 64 };
+
+fn random(len: usize) -> Vec<f32> {
+    let mut rng = rng::stream(len as u64, "bench", &[]);
+    (0..len).map(|_| rng.random::<f32>() - 0.5).collect()
+}
+
+fn tensor(shape: &[usize]) -> Tensor {
+    Tensor::from_vec(random(shape.iter().product()), shape, &Device::Cpu).expect("a tensor")
+}
+
+fn parameter(shape: &[usize]) -> Arc<Parameter> {
+    Arc::new(Parameter::new("p", Var::from_tensor(&tensor(shape)).expect("a variable")))
+}
+
+/// Forward and backward of `op` on inputs of these shapes, fused and composed.
+fn kernel(
+    c: &mut Criterion,
+    name: &str,
+    inputs: &[&[usize]],
+    parameters: &[&[usize]],
+    op: impl Fn(&Tape, &[Value], &[Arc<Parameter>]) -> Result<Value>,
+) {
+    let xs: Vec<Tensor> = inputs.iter().map(|s| tensor(s)).collect();
+    let ps: Vec<Arc<Parameter>> = parameters.iter().map(|s| parameter(s)).collect();
+    let mut group = c.benchmark_group(name);
+    for (side, tape) in [("fused", Tape::new as fn() -> Tape), ("candle", || Tape::new().composed())] {
+        let forward = |xs: &[Tensor]| {
+            let tape = tape();
+            let leaves: Vec<Value> = xs.iter().map(|x| tape.leaf(x.clone())).collect();
+            let y = op(&tape, &leaves, &ps).expect("forward");
+            (tape, leaves, y)
+        };
+        let seed = tensor(forward(&xs).2.tensor.dims());
+        group.bench_function(side, |b| {
+            b.iter_batched(
+                // Kernels may write to an input that is theirs alone and to the gradient they are given.
+                || (xs.iter().map(|x| x.copy().expect("a copy")).collect::<Vec<_>>(), seed.copy().expect("a copy")),
+                |(xs, seed)| {
+                    let (tape, leaves, y) = forward(&xs);
+                    let leaves: Vec<&Value> = leaves.iter().collect();
+                    let grads = tape.backward_with(vec![(y, seed)], &leaves).expect("backward");
+                    ps.iter().for_each(|p| p.clear_grad());
+                    grads
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
+/// Sequences (or windows) of `len` rows each.
+fn trees(rows: usize, len: usize, causal: bool) -> Arc<Vec<Tree>> {
+    Arc::new((0..rows).step_by(len).map(|at| Tree::alone(at..at + len, causal)).collect())
+}
+
+fn kernels(c: &mut Criterion) {
+    kernel(c, "rms_norm", &[&[ROWS, WIDTH]], &[&[WIDTH]], |tape, x, p| nn::rms_norm(tape, &x[0], &p[0], 1e-6));
+    kernel(c, "swiglu", &[&[ROWS, 2 * INNER]], &[], |tape, x, _| nn::swiglu(tape, &x[0]));
+    kernel(c, "gelu", &[&[PATCHES / 4, 4 * WIDTH]], &[], |tape, x, _| nn::gelu(tape, &x[0]));
+
+    let qkv = TEXT.stride();
+    kernel(c, "linear qkv", &[&[ROWS, WIDTH]], &[&[qkv, WIDTH], &[qkv]], |tape, x, p| {
+        let map = Affine { weight: p[0].clone(), bias: Some(p[1].clone()) };
+        nn::linear(tape, &x[0], &[&map], None)
+    });
+    kernel(c, "linear down with residual", &[&[ROWS, INNER], &[ROWS, WIDTH]], &[&[WIDTH, INNER]], |tape, x, p| {
+        nn::linear(tape, &x[0], &[&Affine { weight: p[0].clone(), bias: None }], Some(&x[1]))
+    });
+
+    let positions: Vec<u32> = (0..ROWS as u32).map(|i| i % LENGTH as u32).collect();
+    let table = Arc::new(RopeTable::multimodal([&positions; 3], TEXT.dim, 1e6, &[8, 12, 12]));
+    kernel(c, "rope text", &[&[ROWS, qkv]], &[], |tape, x, _| nn::rope(tape, x[0].clone(), &table, TEXT));
+    let places: Vec<[u32; 2]> = (0..PATCHES as u32).map(|i| [i % 256 / 16, i % 16]).collect();
+    let table = Arc::new(RopeTable::spatial(&places, VISION.dim));
+    kernel(c, "rope vision", &[&[PATCHES, VISION.stride()]], &[], |tape, x, _| {
+        nn::rope(tape, x[0].clone(), &table, VISION)
+    });
+
+    for (name, rows, heads, trees) in [
+        ("attention causal, grouped heads", ROWS, TEXT, trees(ROWS, LENGTH, true)),
+        ("attention windows", PATCHES, VISION, trees(PATCHES, 64, false)),
+        ("attention whole picture", PATCHES, VISION, trees(PATCHES, 256, false)),
+    ] {
+        kernel(c, name, &[&[rows, heads.stride()]], &[], |tape, x, _| nn::attention(tape, &x[0], &trees, heads));
+    }
+
+    let sources: Vec<RowSource> = (0..ROWS)
+        .map(|i| {
+            if i % LENGTH < 64 {
+                RowSource::Image((i / LENGTH * 64 + i % LENGTH) as u32)
+            } else {
+                RowSource::Token(i as u32)
+            }
+        })
+        .collect();
+    kernel(c, "embed", &[&[SEQUENCES * 64, WIDTH]], &[&[VOCAB, WIDTH]], |tape, x, p| {
+        nn::embed(tape, &p[0], Some(&x[0]), sources.clone())
+    });
+    let index: Vec<u32> = (0..PATCHES as u32).map(|i| (i * 37) % PATCHES as u32).collect();
+    kernel(c, "select", &[&[PATCHES, WIDTH]], &[], |tape, x, _| nn::select(tape, &x[0], index.clone()));
+
+    for (name, rows, width, vocab) in
+        [("token_stats 1536", ROWS, WIDTH, VOCAB), ("token_stats 151936", 64, 128, 151_936)]
+    {
+        let targets: Vec<u32> = (0..rows as u32).map(|i| i * 7 % vocab as u32).collect();
+        kernel(c, name, &[&[rows, width]], &[&[vocab, width]], |tape, x, p| {
+            nn::token_stats(tape, &x[0], &p[0], targets.clone(), 1.0)
+        });
+    }
+}
+
+/// Attention of one new token over a cache, as in decoding (forward only).
+fn decode(c: &mut Criterion) {
+    let mut group = c.benchmark_group("attend_row");
+    let row = random(TEXT.stride());
+    let mut held = KeyValues::with_room(TEXT, LENGTH);
+    (0..LENGTH).for_each(|_| held.push(&row, TEXT));
+    let none = KeyValues::default();
+    let (mut out, mut scores) = (vec![0.0; TEXT.query * TEXT.dim], Vec::new());
+    group.bench_function("fused", |b| {
+        b.iter(|| nn::attend_row(black_box(&mut out), black_box(&row), &held, &none, TEXT, &mut scores));
+    });
+    // A key-value head and the query heads that share it: one matrix each.
+    let share = TEXT.query / TEXT.key_value;
+    let q = tensor(&[TEXT.key_value, share, TEXT.dim]);
+    let (k, v) = (tensor(&[TEXT.key_value, TEXT.dim, LENGTH]), tensor(&[TEXT.key_value, LENGTH, TEXT.dim]));
+    let composed =
+        || -> candle_core::Result<Tensor> { candle_nn::ops::softmax_last_dim(&(q.matmul(&k)? * 0.125)?)?.matmul(&v) };
+    group.bench_function("candle", |b| b.iter(|| composed().expect("attention")));
+    group.finish();
+}
+
+/// Square products: `nn`'s, gemm's own (the machine's limit, as far as this crate knows it) and candle's.
+fn products(c: &mut Criterion) {
+    for n in [512, 2048] {
+        let mut group = c.benchmark_group(format!("matmul {n}"));
+        group.throughput(Throughput::Elements(2 * (n * n * n) as u64));
+        let (a, b) = (random(n * n), random(n * n + 1)[1..].to_vec());
+        let mut out = vec![0.0; n * n];
+        group.bench_function("nn", |bench| {
+            bench.iter(|| {
+                let (a, b) = (Matrix::new(&a, n, n, n), Matrix::new(&b, n, n, n));
+                nn::matmul(MatrixMut::new(&mut out, n, n, n), a, b, false, true);
+            });
+        });
+        group.bench_function("gemm", |bench| {
+            let threads = gemm::Parallelism::Rayon(rayon::current_num_threads());
+            // SAFETY: three n x n row-major matrices, the written one borrowed by nobody else.
+            bench.iter(|| unsafe {
+                gemm::gemm(
+                    n,
+                    n,
+                    n,
+                    out.as_mut_ptr(),
+                    1,
+                    n as isize,
+                    false,
+                    a.as_ptr(),
+                    1,
+                    n as isize,
+                    b.as_ptr(),
+                    1,
+                    n as isize,
+                    0.0f32,
+                    1.0f32,
+                    false,
+                    false,
+                    false,
+                    threads,
+                );
+            });
+        });
+        let (a, b) = (tensor(&[n, n]), tensor(&[n, n]));
+        group.bench_function("candle", |bench| bench.iter(|| a.matmul(&b).expect("a product")));
+        group.finish();
+    }
+}
+
+fn main() {
+    let mut c = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .configure_from_args();
+    kernels(&mut c);
+    decode(&mut c);
+    products(&mut c);
+    c.final_summary();
+}

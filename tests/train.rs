@@ -348,13 +348,13 @@ fn a_damaged_checkpoint_is_passed_over_for_an_older_one_and_later_removed() {
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(path, bytes).unwrap();
     };
-    let damages: [(&str, &dyn Fn(&Path)); 4] = [
-        ("model.safetensors", &cut),
+    let remove = |path: &Path| std::fs::remove_file(path).unwrap();
+    for (file, damage) in [
+        ("model.safetensors", &cut as &dyn Fn(&Path)),
         ("model.safetensors", &flip),
         ("trainer/state.json", &flip),
-        ("manifest.json", &|path| std::fs::remove_file(path).unwrap()),
-    ];
-    for (file, damage) in damages {
+        ("manifest.json", &remove),
+    ] {
         let (ended, _) = go(&damaged, &plan, Way { stop_at: Some(22), ..PLAIN });
         assert_eq!(ended.unwrap(), Ended::Stopped(22));
         damage(&step(22).join(file));

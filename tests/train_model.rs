@@ -196,7 +196,7 @@ fn a_vision_tower_that_no_example_reaches_must_be_frozen_and_one_image_is_enough
 }
 
 #[test]
-fn weights_that_are_no_numbers_stop_a_run_before_its_first_step() {
+fn weights_that_are_no_numbers_stop_a_run_before_its_first_step_and_an_evaluation() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos");
@@ -224,6 +224,17 @@ fn weights_that_are_no_numbers_stop_a_run_before_its_first_step() {
         assert!(said.contains("not finite") && said.contains("weights"), "{said}");
         assert!(!at(method).join("model").exists());
     }
+    // Nor are they evaluated as if they were a model that knows nothing.
+    let line = format!(
+        "eval --model {} --data {} --out {} --max-new-tokens 2",
+        at("tiny").display(),
+        at("data").display(),
+        at("eval").display()
+    );
+    let output = jigsaw(&words(&line)).stderr(Stdio::piped()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("not finite") && !at("eval").join("result.json").exists(), "{said}");
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl Model {
         let vocab = self.config.text.vocab_size;
         let logits = read(&logits)?;
         let rows: Vec<&[f32]> = logits.chunks_exact(vocab).flat_map(|row| std::iter::repeat_n(row, samples)).collect();
-        draw(&mut slots, &rows, sampler);
+        draw(&mut slots, &rows, sampler)?;
         Ok(slots)
     }
 
@@ -137,8 +137,7 @@ impl Model {
         let logits = read(&logits)?;
         let rows: Vec<&[f32]> = logits.chunks_exact(self.config.text.vocab_size).collect();
         active.iter_mut().for_each(|slot| slot.position += 1);
-        draw(active, &rows, sampler);
-        Ok(())
+        draw(active, &rows, sampler)
     }
 
     /// Logits of hidden states before the final norm, on the CPU: `[rows, vocab]`.
@@ -150,12 +149,20 @@ impl Model {
     }
 }
 
-/// Draw the next token of each slot from its row of logits.
-fn draw(slots: &mut [Slot], rows: &[&[f32]], sampler: &Sampler) {
-    slots.par_iter_mut().zip(rows).for_each(|(slot, logits)| {
+/// Draw the next token of each slot from its row of logits. Logits that are no numbers are an error: there would always be
+/// a token to choose, and the model would only look stupid.
+fn draw(slots: &mut [Slot], rows: &[&[f32]], sampler: &Sampler) -> Result<()> {
+    slots.par_iter_mut().zip(rows).try_for_each(|(slot, logits)| {
         let Draw { id, logprob } = sampler.draw(logits, &mut slot.rng);
+        if !logprob.is_finite() {
+            return Err(Error::failed(format!(
+                "the model's output for token {} of a response is not finite; are its weights?",
+                slot.completion.ids.len()
+            )));
+        }
         slot.completion.ids.push(id);
         slot.completion.logprobs.push(logprob);
         slot.completion.finished = sampler.is_eos(id);
-    });
+        Ok(())
+    })
 }

@@ -1,6 +1,10 @@
 """Check that transformers reads a checkpoint directory written by jigsaw, and gets the same numbers out of it.
 
     python check_checkpoint.py DIR --expected FILE.json [--tolerance 1e-4]
+    python check_checkpoint.py DIR --data DATASET/test --scores SCORES.jsonl [--limit N]
+
+The second form takes a dataset split and what `jigsaw score --model DIR --data DATASET --split test --out SCORES.jsonl` said of it
+(the prompt's ids are then transformers' own; that the log-probabilities agree shows that jigsaw's are the same).
 
 FILE.json, written by jigsaw (image paths are relative to it):
 
@@ -84,22 +88,37 @@ def score(model, inputs, ids, response_tokens):
     return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
 
 
-def check(directory, expected_file, tolerance):
+def scored(data, scores, limit):
+    """Sequences from a dataset split and the output of `jigsaw score` on it: as in FILE.json, but `ids` of the response only."""
+    lines = lambda path: [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    records = {record["id"]: record for record in lines(Path(data) / "metadata.jsonl")}
+    for line in lines(scores)[:limit]:
+        record = records[line["id"]]
+        yield {
+            "messages": record["messages"],
+            "images": record["images"],
+            "ids": line["token_ids"],
+            "logprobs": line["logprobs"],
+            "response_only": True,
+        }
+
+
+def check(directory, sequences, base, tolerance):
     """Run every check; returns a line that says what was checked. Raises AssertionError with what is wrong."""
-    expected = json.loads(Path(expected_file).read_text(encoding="utf-8"))
-    base = Path(expected_file).parent
-    assert expected["sequences"], f"{expected_file}: no sequences"
+    assert sequences, "no sequences"
     model, tokenizer, processor = load(directory)
     worst, tokens = 0.0, 0
-    for n, sequence in enumerate(expected["sequences"]):
+    for n, sequence in enumerate(sequences):
         where = f"sequence {n}"
         messages = list(sequence["messages"])
         response = messages.pop()["content"] if messages[-1]["role"] == "assistant" else None
         images = [Image.open(base / f) for f in sequence.get("images", [])]
         ids, logprobs = sequence["ids"], sequence["logprobs"]
-        assert 0 < len(logprobs) < len(ids), f"{where}: {len(logprobs)} logprobs for {len(ids)} ids"
         inputs = encode_prompt(processor, tokenizer, messages, images)
         prompt = inputs["input_ids"][0].tolist()
+        if sequence.get("response_only"):
+            ids = prompt + ids
+        assert 0 < len(logprobs) < len(ids), f"{where}: {len(logprobs)} logprobs for {len(ids)} ids"
         assert prompt == ids[: -len(logprobs)], (
             f"{where}: prompt ids differ: transformers {len(prompt)} ids {prompt[:40]}..., "
             f"jigsaw {len(ids) - len(logprobs)} ids {ids[:40]}..."
@@ -112,18 +131,28 @@ def check(directory, expected_file, tolerance):
         difference = ((mine - given).abs().max() / mine.abs().max()).item()
         assert difference <= tolerance, f"{where}: log-probabilities differ by {difference:.2e}: {mine.tolist()} / {logprobs}"
         worst, tokens = max(worst, difference), tokens + len(logprobs)
-    return f"{Path(directory).name}: {len(expected['sequences'])} sequences, {tokens} response tokens, largest relative difference {worst:.1e}"
+    return f"{Path(directory).name}: {len(sequences)} sequences, {tokens} response tokens, largest relative difference {worst:.1e}"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", metavar="DIR", help="checkpoint directory")
-    parser.add_argument("--expected", required=True, metavar="FILE", help="JSON written by jigsaw")
+    parser.add_argument("--expected", metavar="FILE", help="JSON written by jigsaw")
+    parser.add_argument("--data", metavar="DIR", help="dataset split that was scored")
+    parser.add_argument("--scores", metavar="FILE", help="output of `jigsaw score` on it")
+    parser.add_argument("--limit", type=int, default=20, metavar="N", help="scores checked (default 20)")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="relative (default 1e-4)")
     args = parser.parse_args()
+    if bool(args.expected) == bool(args.data and args.scores):
+        parser.error("give --expected, or --data and --scores")
     common.deterministic()
     try:
-        print(check(args.directory, args.expected, args.tolerance))
+        if args.expected:
+            sequences = json.loads(Path(args.expected).read_text(encoding="utf-8"))["sequences"]
+            base = Path(args.expected).parent
+        else:
+            sequences, base = list(scored(args.data, args.scores, args.limit)), Path(args.data)
+        print(check(args.directory, sequences, base, args.tolerance))
     except AssertionError as error:
         print(f"check_checkpoint: {error}", file=sys.stderr)
         sys.exit(1)

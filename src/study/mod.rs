@@ -16,7 +16,7 @@ use crate::train::{self, Ended};
 use crate::{Error, Result, config, files, report};
 use candle_core::Device;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Who is told how a study goes on.
 pub trait Progress {
@@ -37,7 +37,7 @@ pub trait Progress {
 pub enum Outcome {
     /// All done; the report is there.
     Finished(PathBuf),
-    /// Stopped on request in the training stage of this name; the same call goes on.
+    /// Stopped on request in the stage of this name, or before it; the same call goes on.
     Stopped(String),
 }
 
@@ -104,6 +104,9 @@ pub fn run(
     }
 
     for name in [START, BRANCHES[0], BRANCHES[1]] {
+        if stop.load(Ordering::SeqCst) {
+            return Ok(Outcome::Stopped(format!("evaluation: {name}")));
+        }
         stage(progress, &format!("evaluation: {name}"));
         let request = Request {
             model: model_of(name),

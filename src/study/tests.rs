@@ -138,6 +138,8 @@ fn a_study_runs_through_and_a_second_call_repeats_nothing() {
     let (outcome, third) = call(&plan, false);
     assert!(outcome.is_ok());
     assert_eq!((third.steps, third.evaluated.len()), (0, 3));
+    let (outcome, fourth) = call(&plan, true);
+    assert_eq!((outcome.unwrap(), fourth.evaluated.len()), (Outcome::Stopped("evaluation: start".into()), 0));
 
     plan.rft.train.lr *= 2.0;
     let error = call(&plan, false).0.unwrap_err();

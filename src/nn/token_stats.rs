@@ -73,7 +73,8 @@ fn tiled(
         }
     }
     let lse: Vec<f32> = state.iter().map(|s| s.top + s.total.ln()).collect();
-    let mut y: Vec<f32> = state.iter().zip(&lse).map(|(s, lse)| s.target - lse).collect();
+    // Not target - lse: near probability 1 that would lose all but the last digits.
+    let mut y: Vec<f32> = state.iter().map(|s| (s.target - s.top) - s.total.ln()).collect();
     y.extend(state.iter().zip(&lse).map(|(s, lse)| lse - s.weighted / s.total));
     let entropies = y[rows..].to_vec();
     let kept = keep.then_some(logits);

@@ -147,6 +147,11 @@ mod tests {
     }
 
     #[test]
+    fn regrouping_rows_agrees_with_finite_differences() {
+        check::op(&[&[6, 3]], 1, |tape, v, _| regroup(tape, &v[0], 2));
+    }
+
+    #[test]
     fn selecting_rows_agrees_with_finite_differences() {
         check::op(&[&[5, 3]], 1, |tape, v, _| select(tape, &v[0], vec![4, 0, 4]));
     }

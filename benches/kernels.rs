@@ -1,14 +1,17 @@
-//! Every kernel of `nn`, forward and backward, beside the same mathematics composed of candle ops; and matrix products.
+//! Every kernel of `nn`, forward and backward, beside the same mathematics composed of candle ops; a step of AdamW beside
+//! candle's own; and matrix products.
 //!
 //! Shapes are those of a training step of the small preset: 4 sequences of 160 tokens, each with a picture of 16 x 16 patches.
-//! `cargo bench --bench kernels` runs all, `-- attention` those whose names match; `cargo test --bench kernels` only sees
-//! that they run.
+//! `cargo bench --bench kernels` runs all, `-- attention` those whose names match; `-- --test` only sees that they run.
 
 use candle_core::{Device, Tensor, Var};
+use candle_nn::Optimizer;
 use criterion::{BatchSize, Criterion, Throughput};
+use jigsaw::config::{Config, Method};
 use jigsaw::nn::{
-    self, Affine, Heads, KeyValues, Matrix, MatrixMut, Parameter, RopeTable, RowSource, Tape, Tree, Value,
+    self, Affine, Heads, KeyValues, Matrix, MatrixMut, Parameter, RopeTable, RowSource, Span, Tape, Tree, Value,
 };
+use jigsaw::train::optimizer::AdamW;
 use jigsaw::{Result, rng};
 use rand::RngExt;
 use std::hint::black_box;
@@ -83,11 +86,55 @@ fn trees(rows: usize, len: usize, causal: bool) -> Arc<Vec<Tree>> {
     Arc::new((0..rows).step_by(len).map(|at| Tree::alone(at..at + len, causal)).collect())
 }
 
+/// As in a batch of rollouts: an opening that all share, and prompts of different lengths with four responses each.
+fn ragged() -> (usize, Arc<Vec<Tree>>) {
+    const OPENING: usize = 40;
+    let mut trees = vec![Tree::alone(0..OPENING, true)];
+    let mut at = OPENING;
+    for prompt in [60, 75, 90, 120] {
+        let prefix = at..at + prompt;
+        let mut spans = vec![Span { rows: prefix.clone(), prefix: at..at, causal: true }];
+        at += prompt;
+        for response in [9, 14, 20, 32] {
+            spans.push(Span { rows: at..at + response, prefix: prefix.clone(), causal: true });
+            at += response;
+        }
+        trees.push(Tree { shared: 0..OPENING, spans });
+    }
+    (at, Arc::new(trees))
+}
+
 fn kernels(c: &mut Criterion) {
+    elementwise(c);
+    linears(c);
+    attentions(c);
+    gathers(c);
+    for (name, rows, width, vocab) in
+        [("token_stats 1536", ROWS, WIDTH, VOCAB), ("token_stats 151936", 64, 128, 151_936)]
+    {
+        let targets: Vec<u32> = (0..rows as u32).map(|i| i * 7 % vocab as u32).collect();
+        kernel(c, name, &[&[rows, width]], &[&[vocab, width]], |tape, x, p| {
+            nn::token_stats(tape, &x[0], &p[0], targets.clone(), 1.0)
+        });
+    }
+}
+
+fn elementwise(c: &mut Criterion) {
     kernel(c, "rms_norm", &[&[ROWS, WIDTH]], &[&[WIDTH]], |tape, x, p| nn::rms_norm(tape, &x[0], &p[0], 1e-6));
     kernel(c, "swiglu", &[&[ROWS, 2 * INNER]], &[], |tape, x, _| nn::swiglu(tape, &x[0]));
     kernel(c, "gelu", &[&[PATCHES / 4, 4 * WIDTH]], &[], |tape, x, _| nn::gelu(tape, &x[0]));
 
+    let positions: Vec<u32> = (0..ROWS as u32).map(|i| i % LENGTH as u32).collect();
+    let table = Arc::new(RopeTable::multimodal([&positions; 3], TEXT.dim, 1e6, &[8, 12, 12]));
+    kernel(c, "rope text", &[&[ROWS, TEXT.stride()]], &[], |tape, x, _| nn::rope(tape, x[0].clone(), &table, TEXT));
+    let places: Vec<[u32; 2]> = (0..PATCHES as u32).map(|i| [i % 256 / 16, i % 16]).collect();
+    let table = Arc::new(RopeTable::spatial(&places, VISION.dim));
+    kernel(c, "rope vision", &[&[PATCHES, VISION.stride()]], &[], |tape, x, _| {
+        nn::rope(tape, x[0].clone(), &table, VISION)
+    });
+}
+
+fn linears(c: &mut Criterion) {
     let qkv = TEXT.stride();
     kernel(c, "linear qkv", &[&[ROWS, WIDTH]], &[&[qkv, WIDTH], &[qkv]], |tape, x, p| {
         let map = Affine { weight: p[0].clone(), bias: Some(p[1].clone()) };
@@ -96,24 +143,26 @@ fn kernels(c: &mut Criterion) {
     kernel(c, "linear down with residual", &[&[ROWS, INNER], &[ROWS, WIDTH]], &[&[WIDTH, INNER]], |tape, x, p| {
         nn::linear(tape, &x[0], &[&Affine { weight: p[0].clone(), bias: None }], Some(&x[1]))
     });
-
-    let positions: Vec<u32> = (0..ROWS as u32).map(|i| i % LENGTH as u32).collect();
-    let table = Arc::new(RopeTable::multimodal([&positions; 3], TEXT.dim, 1e6, &[8, 12, 12]));
-    kernel(c, "rope text", &[&[ROWS, qkv]], &[], |tape, x, _| nn::rope(tape, x[0].clone(), &table, TEXT));
-    let places: Vec<[u32; 2]> = (0..PATCHES as u32).map(|i| [i % 256 / 16, i % 16]).collect();
-    let table = Arc::new(RopeTable::spatial(&places, VISION.dim));
-    kernel(c, "rope vision", &[&[PATCHES, VISION.stride()]], &[], |tape, x, _| {
-        nn::rope(tape, x[0].clone(), &table, VISION)
+    // Frozen weights: only the gradient of the input is wanted.
+    kernel(c, "linear frozen", &[&[ROWS, WIDTH]], &[&[qkv, WIDTH]], |tape, x, p| {
+        p[0].set_trainable(false);
+        nn::linear(tape, &x[0], &[&Affine { weight: p[0].clone(), bias: None }], None)
     });
+}
 
+fn attentions(c: &mut Criterion) {
+    let (ragged_rows, ragged) = ragged();
     for (name, rows, heads, trees) in [
         ("attention causal, grouped heads", ROWS, TEXT, trees(ROWS, LENGTH, true)),
         ("attention windows", PATCHES, VISION, trees(PATCHES, 64, false)),
         ("attention whole picture", PATCHES, VISION, trees(PATCHES, 256, false)),
+        ("attention ragged, shared prefixes", ragged_rows, TEXT, ragged),
     ] {
         kernel(c, name, &[&[rows, heads.stride()]], &[], |tape, x, _| nn::attention(tape, &x[0], &trees, heads));
     }
+}
 
+fn gathers(c: &mut Criterion) {
     let sources: Vec<RowSource> = (0..ROWS)
         .map(|i| {
             if i % LENGTH < 64 {
@@ -128,27 +177,41 @@ fn kernels(c: &mut Criterion) {
     });
     let index: Vec<u32> = (0..PATCHES as u32).map(|i| (i * 37) % PATCHES as u32).collect();
     kernel(c, "select", &[&[PATCHES, WIDTH]], &[], |tape, x, _| nn::select(tape, &x[0], index.clone()));
+}
 
-    for (name, rows, width, vocab) in
-        [("token_stats 1536", ROWS, WIDTH, VOCAB), ("token_stats 151936", 64, 128, 151_936)]
-    {
-        let targets: Vec<u32> = (0..rows as u32).map(|i| i * 7 % vocab as u32).collect();
-        kernel(c, name, &[&[rows, width]], &[&[vocab, width]], |tape, x, p| {
-            nn::token_stats(tape, &x[0], &p[0], targets.clone(), 1.0)
+/// A step of AdamW over a matrix and its gradient (the norm of the gradients not counted on either side).
+fn adamw(c: &mut Criterion) {
+    let shape = [2048, 2048];
+    let mut group = c.benchmark_group("adamw");
+    group.throughput(Throughput::Elements((shape[0] * shape[1]) as u64));
+    let (p, grad) = (parameter(&shape), tensor(&shape));
+    let settings = Config::defaults(Method::Sft).train;
+    let mut optimizer = AdamW::new(std::slice::from_ref(&p), &settings).expect("an optimizer");
+    group.bench_function("fused", |b| {
+        b.iter(|| {
+            p.set_grad(Some(grad.clone()));
+            optimizer.update(1e-4, 1.0, 1.0).expect("a step");
         });
-    }
+    });
+    let var = Var::from_tensor(&tensor(&shape)).expect("a variable");
+    let params = candle_nn::ParamsAdamW { weight_decay: settings.weight_decay, ..Default::default() };
+    let mut optimizer = candle_nn::AdamW::new(vec![var.clone()], params).expect("an optimizer");
+    let loss = (var.as_tensor() * &grad).and_then(|y| y.sum_all()).expect("a loss");
+    let grads = loss.backward().expect("gradients");
+    group.bench_function("candle", |b| b.iter(|| optimizer.step(&grads).expect("a step")));
+    group.finish();
 }
 
 /// Attention of one new token over a cache, as in decoding (forward only).
 fn decode(c: &mut Criterion) {
-    let mut group = c.benchmark_group("attend_row");
+    let mut group = c.benchmark_group("attend");
     let row = random(TEXT.stride());
     let mut held = KeyValues::with_room(TEXT, LENGTH);
     (0..LENGTH).for_each(|_| held.push(&row, TEXT));
     let none = KeyValues::default();
-    let (mut out, mut scores) = (vec![0.0; TEXT.query * TEXT.dim], Vec::new());
+    let (mut out, mut scratch) = (vec![0.0; TEXT.query * TEXT.dim], Vec::new());
     group.bench_function("fused", |b| {
-        b.iter(|| nn::attend_row(black_box(&mut out), black_box(&row), &held, &none, TEXT, &mut scores));
+        b.iter(|| nn::attend(black_box(&mut out), black_box(&row), &held, &[&none], TEXT, &mut scratch));
     });
     // A key-value head and the query heads that share it: one matrix each.
     let share = TEXT.query / TEXT.key_value;
@@ -214,6 +277,7 @@ fn main() {
         .configure_from_args();
     kernels(&mut c);
     decode(&mut c);
+    adamw(&mut c);
     products(&mut c);
     c.final_summary();
 }

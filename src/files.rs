@@ -1,9 +1,6 @@
 //! Reading and writing files so that an error names the file and a reader never sees half of one.
 
 use crate::{Error, Result};
-use safetensors::SafeTensorError;
-use safetensors::tensor::{TensorView, serialize_to_file};
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -80,30 +77,42 @@ pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut File) -> std::io::R
     Ok(())
 }
 
-/// Write tensors as a safetensors file, whole or not at all.
-pub fn write_safetensors<'a>(
-    path: &Path,
-    tensors: impl IntoIterator<Item = (&'a str, TensorView<'a>)>,
-    metadata: HashMap<String, String>,
-) -> Result<()> {
-    let fail = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", path.display()));
-    let temporary = temporary_name(path);
-    let fill = || {
-        // `serialize_to_file` makes a file that only its owner may read; ours has the permissions that any new file has.
-        let ordinary = File::create(&temporary)?.metadata()?.permissions();
-        serialize_to_file(tensors, Some(metadata), &temporary).map_err(|e| match e {
-            SafeTensorError::IoError(e) => e,
-            other => std::io::Error::other(other),
-        })?;
-        fs::set_permissions(&temporary, ordinary)?;
-        File::open(&temporary)?.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    let written = fill();
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
+/// What a file is meant to hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The file.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// CRC-32 of its content.
+    pub crc32: u32,
+}
+
+/// As [`write_atomic_with`], with a checksum made of the bytes on their way to the file.
+pub fn write_checked(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<Written> {
+    let mut sum = (0, crc32fast::Hasher::new());
+    write_atomic_with(path, |file| fill(&mut Checked { file, sum: &mut sum }))?;
+    let (bytes, hasher) = sum;
+    Ok(Written { path: path.to_owned(), bytes, crc32: hasher.finalize() })
+}
+
+/// A file that keeps count of what is written to it.
+struct Checked<'a> {
+    file: &'a mut File,
+    sum: &'a mut (u64, crc32fast::Hasher),
+}
+
+impl Write for Checked<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.sum.0 += written as u64;
+        self.sum.1.update(&bytes[..written]);
+        Ok(written)
     }
-    written.map_err(fail)
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Write a value as indented JSON, whole or not at all.
@@ -131,10 +140,11 @@ mod tests {
         let path = |name: &str| dir.path().join(name);
         fs::write(path("any"), "x").unwrap();
         write_atomic(&path("text"), b"x").unwrap();
-        let view = TensorView::new(safetensors::Dtype::U8, vec![1], &[7]).unwrap();
-        write_safetensors(&path("weights"), [("a", view)], HashMap::new()).unwrap();
+        let written = write_checked(&path("sum"), |f| f.write_all(b"xy").and_then(|()| f.write_all(b"z"))).unwrap();
+        assert_eq!((written.bytes, written.crc32), (3, crc32fast::hash(b"xyz")));
+        assert_eq!((fs::read(&written.path).unwrap().as_slice(), &*written.path), (&b"xyz"[..], &*path("sum")));
         let mode = |name: &str| fs::metadata(path(name)).unwrap().permissions().mode();
-        assert_eq!((mode("text"), mode("weights")), (mode("any"), mode("any")));
+        assert_eq!((mode("text"), mode("sum")), (mode("any"), mode("any")));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
     }
 }

@@ -21,6 +21,7 @@ pub mod rng;
 pub mod stats;
 pub mod study;
 pub mod tasks;
+pub mod tensors;
 pub mod train;
 
 pub use error::{Error, Result};

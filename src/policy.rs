@@ -1,7 +1,8 @@
 //! What training and evaluation need of a model and of its tokenizer: the seam at which tests put a policy of a few numbers.
 
+use crate::files::Written;
 use crate::model::qwen2_5_vl::Model;
-use crate::model::{Completion, Processor, Prompt, Sampling, Sequence, TokenGrads, TokenStats};
+use crate::model::{Completion, LossFn, Processor, Prompt, Sampling, Sequence, TokenStats};
 use crate::nn::Parameter;
 use crate::tasks::Task;
 use crate::{Error, Result};
@@ -14,13 +15,18 @@ pub trait Policy {
     fn parameters(&self) -> &[Arc<Parameter>];
     /// Log-probability and entropy of every response token, no gradients.
     fn score(&self, batch: &[Sequence], temperature: f32) -> Result<TokenStats>;
-    /// Forward, `loss` on the token statistics, backward: adds to the gradient of every trainable parameter.
-    fn backward(
-        &self,
-        batch: &[Sequence],
-        temperature: f32,
-        loss: &mut dyn FnMut(&TokenStats) -> Result<TokenGrads>,
-    ) -> Result<()>;
+    /// Forward, `loss` on the token statistics, backward: adds to the gradient of every trainable parameter. `loss` may be
+    /// called for parts of the batch, at once and in any order.
+    fn backward(&self, batch: &[Sequence], temperature: f32, loss: &LossFn<'_>) -> Result<()>;
+    /// Bytes that [`Policy::backward`] of `batch` takes at its highest beside weights and gradients, and bytes of gradients
+    /// that it holds besides the parameters' own; for planning.
+    fn backward_bytes(&self, _batch: &[Sequence]) -> (usize, usize) {
+        (0, 0)
+    }
+    /// Bytes that [`Policy::generate`] takes at its highest beside the weights; for planning.
+    fn generate_bytes(&self, _prompts: &[Arc<Prompt>], _samples: usize, _new_tokens: usize) -> usize {
+        0
+    }
     /// `samples` responses to each prompt; `[prompt][sample]`.
     fn generate(
         &self,
@@ -30,8 +36,9 @@ pub trait Policy {
         eos: &[u32],
         banned: &[u32],
     ) -> Result<Vec<Vec<Completion>>>;
-    /// Write the weights (f32) into an existing checkpoint directory.
-    fn save_weights(&self, dir: &Path) -> Result<()>;
+    /// Write the weights (f32) into an existing checkpoint directory. Returns what the files are meant to hold, as far as
+    /// that is known.
+    fn save_weights(&self, dir: &Path) -> Result<Vec<Written>>;
 }
 
 impl Policy for Model {
@@ -43,13 +50,16 @@ impl Policy for Model {
         Model::score(self, batch, temperature)
     }
 
-    fn backward(
-        &self,
-        batch: &[Sequence],
-        temperature: f32,
-        loss: &mut dyn FnMut(&TokenStats) -> Result<TokenGrads>,
-    ) -> Result<()> {
+    fn backward(&self, batch: &[Sequence], temperature: f32, loss: &LossFn<'_>) -> Result<()> {
         Model::backward(self, batch, temperature, loss)
+    }
+
+    fn backward_bytes(&self, batch: &[Sequence]) -> (usize, usize) {
+        Model::backward_bytes(self, batch)
+    }
+
+    fn generate_bytes(&self, prompts: &[Arc<Prompt>], samples: usize, new_tokens: usize) -> usize {
+        Model::generate_bytes(self, prompts, samples, new_tokens)
     }
 
     fn generate(
@@ -63,15 +73,19 @@ impl Policy for Model {
         Model::generate(self, prompts, samples, sampling, eos, banned)
     }
 
-    fn save_weights(&self, dir: &Path) -> Result<()> {
+    fn save_weights(&self, dir: &Path) -> Result<Vec<Written>> {
         Model::save_weights(self, dir, candle_core::DType::F32)
     }
 }
 
 /// Text and images to token ids, and back.
-pub trait Codec {
+pub trait Codec: Sync {
     /// The prompt of example `i` of `task`.
     fn prompt(&self, task: &dyn Task, i: usize) -> Result<Arc<Prompt>>;
+    /// Its length in tokens.
+    fn prompt_length(&self, task: &dyn Task, i: usize) -> Result<usize> {
+        Ok(self.prompt(task, i)?.ids.len())
+    }
     /// A response as token ids, with its closing token.
     fn response(&self, text: &str) -> Result<Vec<u32>>;
     /// Text of generated ids, without special tokens.
@@ -88,6 +102,13 @@ impl Codec for Processor {
         let named = |e: Error| e.context(format!("example {}", record.id));
         let images = task.images(i).map_err(named)?;
         self.encode_prompt(record.prompt(), &images).map_err(named)
+    }
+
+    fn prompt_length(&self, task: &dyn Task, i: usize) -> Result<usize> {
+        let record = task.example(i)?;
+        let named = |e: Error| e.context(format!("example {}", record.id));
+        let sizes = task.image_sizes(i).map_err(named)?;
+        Processor::prompt_length(self, record.prompt(), &sizes).map_err(named)
     }
 
     fn response(&self, text: &str) -> Result<Vec<u32>> {
@@ -109,6 +130,12 @@ impl Codec for Processor {
 
 /// The reference sequence of example `i`: its prompt and its gold response.
 pub fn reference_sequence(task: &dyn Task, codec: &dyn Codec, i: usize) -> Result<Sequence> {
+    let response = reference_response(task, codec, i)?;
+    Ok(Sequence { prompt: codec.prompt(task, i)?, response })
+}
+
+/// The gold response of example `i`.
+pub fn reference_response(task: &dyn Task, codec: &dyn Codec, i: usize) -> Result<Vec<u32>> {
     let record = task.example(i)?;
     let Some(text) = record.response() else {
         return Err(Error::input(format!(
@@ -116,6 +143,5 @@ pub fn reference_sequence(task: &dyn Task, codec: &dyn Codec, i: usize) -> Resul
             record.id
         )));
     };
-    let response = codec.response(text).map_err(|e| e.context(format!("example {}", record.id)))?;
-    Ok(Sequence { prompt: codec.prompt(task, i)?, response })
+    codec.response(text).map_err(|e| e.context(format!("example {}", record.id)))
 }

@@ -10,7 +10,7 @@ use jigsaw::model::qwen2_5_vl::{Config, Model};
 use jigsaw::model::{Prompt, Sampling, Sequence, TokenGrads};
 use serde_json::Value;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 const CASES: [&str; 4] = ["one_image_tied", "two_images_untied", "text_only_tied", "one_image_nested"];
 const TOLERANCE: f64 = 1e-4;
@@ -84,14 +84,15 @@ fn loss_log_probabilities_and_every_gradient_equal_those_of_transformers() {
     for case in CASES.map(Case::open) {
         for model in models(&case) {
             let batch = case.recorded.sequences();
-            let mut logprobs = Vec::new();
+            let kept = Mutex::new(Vec::new());
             model
-                .backward(&batch, 1.0, &mut |stats| {
-                    logprobs = stats.logprobs.clone();
+                .backward(&batch, 1.0, &|_, stats| {
+                    *kept.lock().unwrap() = stats.logprobs.clone();
                     let n = stats.logprobs.len();
                     Ok(TokenGrads { logprobs: vec![-1.0 / n as f32; n], entropies: None })
                 })
                 .unwrap();
+            let logprobs = kept.into_inner().unwrap();
             let want: Vec<Tensor> =
                 (0..case.recorded.len()).map(|i| case.expected(&format!("seq{i}.logprobs")).clone()).collect();
             let got = Tensor::from_slice(&logprobs, logprobs.len(), &Device::Cpu).unwrap();
@@ -144,15 +145,14 @@ fn responses_that_share_a_prompt_score_as_if_each_had_its_own() {
         let own: Vec<Sequence> = responses.iter().map(|r| sequence(&Arc::new((*first.prompt).clone()), r)).collect();
         let gradients = |batch: &[Sequence]| -> Vec<Tensor> {
             model.parameters().iter().for_each(|p| p.clear_grad());
-            let mut n = 0;
             model
-                .backward(batch, 0.8, &mut |stats| {
-                    n = stats.logprobs.len();
+                .backward(batch, 0.8, &|_, stats| {
+                    let n = stats.logprobs.len();
+                    assert_eq!(n, 10);
                     let weights = (0..n).map(|i| (i as f32 * 0.7).sin());
                     Ok(TokenGrads { logprobs: weights.clone().collect(), entropies: Some(weights.collect()) })
                 })
                 .unwrap();
-            assert_eq!(n, 10);
             model.parameters().iter().map(|p| p.grad().unwrap().copy().unwrap()).collect()
         };
         let (a, b) = (gradients(&shared), gradients(&own));

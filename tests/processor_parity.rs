@@ -155,6 +155,8 @@ fn whole_prompts_equal_those_of_transformers() {
         let images: Vec<RgbImage> = files.iter().map(|file| rgb(file)).collect();
         assert_eq!(processor.render(&messages, images.len()).unwrap(), case["rendered"].as_str().unwrap());
         let prompt = processor.encode_prompt(&messages, &images).unwrap();
+        let sizes: Vec<(u32, u32)> = images.iter().map(|image| image.dimensions()).collect();
+        assert_eq!(processor.prompt_length(&messages, &sizes).unwrap(), prompt.ids.len());
         assert_eq!(prompt.ids, load::<Vec<u32>>(&case["ids"]), "{files:?}");
         let grids: Vec<[usize; 3]> = prompt.images.iter().map(|image| image.grid).collect();
         assert_eq!(grids, load::<Vec<[usize; 3]>>(&case["grids"]), "{files:?}");

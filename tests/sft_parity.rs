@@ -57,16 +57,17 @@ fn run(name: &str) {
             .collect();
         let lengths: Vec<usize> = micro.iter().flatten().map(|s: &jigsaw::model::Sequence| s.response.len()).collect();
         let window = Window::of(lengths, micro.len());
-        let mut loss = 0.0;
+        let loss = std::sync::Mutex::new(0.0);
         for batch in &micro {
             model
-                .backward(batch, 1.0, &mut |stats| {
+                .backward(batch, 1.0, &|_, stats| {
                     let (part, grads) = sft(stats, &window);
-                    loss += part;
+                    *loss.lock().unwrap() += part;
                     Ok(grads)
                 })
                 .unwrap();
         }
+        let loss = loss.into_inner().unwrap();
         let norm = optimizer.grad_norm().unwrap();
         let lr = learning_rate(&settings, k, total);
         close(&format!("{name} step {k} loss"), loss, number(&step["loss"]), 1e-4 * number(&step["loss"]));

@@ -84,6 +84,7 @@ fn every_grpo_loss_and_its_gradient_is_trls() {
                 reference: Some(&reference),
                 lengths: &lengths,
                 advantages: &f64s(&batch["advantages"]),
+                micro_tokens: tokens,
                 window,
                 max_completion_length: all["max_completion_length"].as_u64().unwrap() as usize,
             },

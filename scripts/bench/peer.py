@@ -118,9 +118,10 @@ def sft(args):
 
     if args.compile:
         loss_of = torch.compile(loss_of)
-    seconds, losses, tokens, responses, finished = [], [], [], [], None
+    seconds, losses, tokens, responses, began, finished = [], [], [], [], None, None
     for step in range(args.warmup + args.steps):
         inputs, rows, targets, length = batches[step % len(batches)]
+        began = began or time.time()
         start = time.perf_counter()
         loss = loss_of(inputs, rows, targets)
         loss.backward()
@@ -135,7 +136,7 @@ def sft(args):
             tokens.append(length)
             responses.append(len(targets))
     return {
-        "step_seconds": seconds, "tokens": tokens, "response_tokens": responses, "loss": losses, "first_step_at": finished,
+        "step_seconds": seconds, "tokens": tokens, "response_tokens": responses, "loss": losses, "first_step_began": began, "first_step_at": finished,
         "loaded_kb": loaded, "peak_kb": status_kb("VmHWM"),
     }
 

@@ -5,6 +5,7 @@ Prints the seconds of the work alone (imports and, with more processes, their st
 
 import argparse
 import json
+import math
 import random
 import time
 from multiprocessing import Pool
@@ -21,7 +22,7 @@ QUESTION = (
 def puzzle(image, rows, cols, tile, rng, path, level):
     """Make one puzzle of `image` and return its record."""
     largest = min(image.width // cols, image.height // rows)
-    unit = rng.randint(max(8, int(0.6 * largest)), largest)
+    unit = rng.randint(max(8, math.ceil(0.8 * largest)), largest)  # as large as gen's crops
     left, top = rng.randint(0, image.width - unit * cols), rng.randint(0, image.height - unit * rows)
     box = (left, top, left + unit * cols, top + unit * rows)
     whole = image.resize((cols * tile, rows * tile), Image.Resampling.LANCZOS, box=box)

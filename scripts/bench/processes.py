@@ -114,11 +114,12 @@ class Jigsaw:
                     raise Failed(f"{' '.join(map(str, command))}\nended before step {until}:\n{text}")
                 time.sleep(0.001)
             seconds = time.time() - started
+            first = json.loads(metrics.read_text().splitlines()[0])["step_seconds"]
             status = Path(f"/proc/{child.pid}/status").read_text().splitlines()
         finally:
             child.kill()
             child.communicate()
-        return {"seconds": seconds, "peak_kb": next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))}
+        return {"seconds": seconds, "first_step_seconds": first, "peak_kb": next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))}
 
 
 def read_lines(path):

@@ -14,6 +14,7 @@ ratios of single rounds. The peer's settings are chosen first, by trial (allocat
 import datetime
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -209,33 +210,39 @@ def first_step():
     rows, raw = [], {}
     for preset in SIZES:
         model, data, batch = sizes(preset, 200)
-        pairs = []
+        begun, done = [], []
         for _ in range(ROUNDS):
-            ours = jigsaw.train("sft", model, data, 100, batch, until=1)["seconds"]
+            ours = jigsaw.train("sft", model, data, 100, batch, until=1)
             theirs = peer("sft", USUAL, model=model, data=data, batch=batch, batches=1, steps=1, warmup=0)
-            pairs.append(([theirs_first(theirs)], [ours]))
-        raw[preset] = [{"peer": a[0], "jigsaw": b[0]} for a, b in pairs]
-        line = row(f"command to first step, {preset} (times sooner)", "s", pairs, 20, USUAL)
-        rows.append({**line, "jigsaw": line["peer"], "peer": line["jigsaw"]})
+            started = theirs["started"]
+            begun.append(([theirs["first_step_began"] - started], [ours["seconds"] - ours["first_step_seconds"]]))
+            done.append(([theirs["first_step_at"] - started], [ours["seconds"]]))
+        raw[preset] = [
+            {"peer_begun": a[0], "jigsaw_begun": b[0], "peer_done": c[0], "jigsaw_done": d[0]}
+            for (a, b), (c, d) in zip(begun, done)
+        ]
+        for what, pairs in (("begun", begun), ("done", done)):
+            line = row(f"command to first step {what}, {preset} (times sooner)", "s", pairs, 20, USUAL)
+            rows.append({**line, "jigsaw": line["peer"], "peer": line["jigsaw"]})
     return rows, raw
-
-
-def theirs_first(result):
-    return result["first_step_at"] - result["started"]
 
 
 def gen():
     rows, raw = [], []
-    out = WORK / "gen"
+    # A new folder each time, deleted at the end: ext4 makes files slowly for a minute after it has deleted many.
+    parent = WORK / "gen"
+    shutil.rmtree(parent, ignore_errors=True)
+    parent.mkdir(parents=True)
+    number = itertools.count()
 
     def ours(threads):
-        shutil.rmtree(out, ignore_errors=True)
+        out = parent / str(next(number))
         env = {"RAYON_NUM_THREADS": str(threads)}
         _, _, seconds, _ = jigsaw("gen", "--images", PHOTOS, "--grid", "3x3", "--count", PUZZLES, "--out", out, env=env)
         return PUZZLES / seconds, size_of(out)
 
     def theirs(processes, level):
-        shutil.rmtree(out, ignore_errors=True)
+        out = parent / str(next(number))
         command = [sys.executable, Path(__file__).parent / "peer_gen.py", "--images", PHOTOS, "--out", out, "--count", PUZZLES]
         command += ["--processes", processes] + ([] if level is None else ["--level", level])
         text, _, _, _ = run(command)
@@ -256,6 +263,7 @@ def gen():
         for level, pairs in found.items():
             name = "PNG level 1" if level else "Pillow's default PNG"
             rows.append(row(f"gen 3x3, {threads} thread{'s' * (threads > 1)}, {name}", "puzzles/s", pairs, 5))
+    shutil.rmtree(parent)
     return rows, raw
 
 

@@ -109,6 +109,9 @@ pub struct TrainSettings {
     pub batch_size: usize,
     /// Forward-backward passes for one optimizer step.
     pub accumulation: usize,
+    /// Keep only each layer's input for the backward pass and compute the layer again there: less memory, more time, the
+    /// same result.
+    pub recompute: bool,
     /// Peak learning rate.
     pub lr: f64,
     /// Shape of the learning rate after the warm-up.
@@ -233,6 +236,7 @@ impl Config {
                 seed: 0,
                 freeze: Vec::new(),
                 max_length: 0,
+                recompute: false,
                 save_every: 100,
                 keep: 2,
             },

@@ -86,14 +86,22 @@ impl Dataset {
 
     /// Decode the images of a record, in the order of its placeholders.
     pub fn load_images(&self, record: &Record) -> Result<Vec<RgbImage>> {
-        let load = |name: &String| {
+        self.of_images(record, source::decode)
+    }
+
+    /// Width and height of the images of a record, from their headers.
+    pub fn image_sizes(&self, record: &Record) -> Result<Vec<(u32, u32)>> {
+        self.of_images(record, source::probe)
+    }
+
+    fn of_images<T>(&self, record: &Record, look: impl Fn(&[u8]) -> Result<T, String>) -> Result<Vec<T>> {
+        let one = |name: &String| {
             let path = self.root.join(name);
-            let bytes = files::read(&path)?;
-            source::decode(&bytes).map_err(|reason| {
+            look(&files::read(&path)?).map_err(|reason| {
                 Error::input(format!("{} (image of record `{}`): {reason}", path.display(), record.id))
             })
         };
-        record.images.iter().map(load).collect()
+        record.images.iter().map(one).collect()
     }
 }
 

@@ -4,7 +4,9 @@ pub mod generate;
 pub mod source;
 
 mod dataset;
+mod deflate;
 mod manifest;
+mod png;
 mod record;
 mod sampler;
 mod writer;

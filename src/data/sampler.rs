@@ -46,6 +46,14 @@ impl Sampler {
         self.cursor
     }
 
+    /// What [`Sampler::next_batch`] will give, without taking it.
+    pub fn peek(&self, n: usize) -> Vec<usize> {
+        match self.order.get(self.cursor.position..self.cursor.position + n) {
+            Some(batch) => batch.to_vec(),
+            None => self.clone().next_batch(n),
+        }
+    }
+
     /// The next `n` indices. A batch at the end of an epoch is filled from the next one, so that every batch is whole and
     /// every example still comes once an epoch. Empty if there are no examples.
     pub fn next_batch(&mut self, n: usize) -> Vec<usize> {
@@ -71,6 +79,17 @@ fn epoch_order(len: usize, seed: u64, epoch: u64) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn peeking_shows_the_next_batch_and_takes_nothing() {
+        let mut sampler = Sampler::new(7, 3);
+        for _ in 0..6 {
+            let seen = sampler.peek(3);
+            assert_eq!(seen, sampler.peek(3));
+            assert_eq!(seen, sampler.next_batch(3));
+        }
+        assert!(Sampler::new(0, 3).peek(2).is_empty());
+    }
 
     #[test]
     fn every_example_comes_once_an_epoch_in_a_new_order() {

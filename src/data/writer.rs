@@ -1,10 +1,9 @@
 //! Writes a dataset directory: `SPLIT/images/*.png`, `SPLIT/metadata.jsonl`, and `manifest.json` last.
 
 use super::manifest::{MANIFEST, Manifest, SplitSummary};
-use super::{METADATA, Record};
+use super::{METADATA, Record, png};
 use crate::{Error, Result, files};
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{ExtendedColorType, ImageEncoder, RgbImage};
+use image::RgbImage;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -90,7 +89,7 @@ impl DatasetWriter {
     pub fn write_image(&self, split: &str, name: &str, image: &RgbImage) -> Result<Digest> {
         let path = self.dir.join(split).join(name);
         let fail = |e: &dyn std::fmt::Display| Error::failed(format!("cannot write {}: {e}", path.display()));
-        let png = encode_png(image).map_err(|e| fail(&e))?;
+        let png = png::encode(image).ok_or_else(|| fail(&"PNG has no images of this size"))?;
         fs::write(&path, &png).map_err(|e| fail(&e))?;
         Ok(Sha256::digest(&png).into())
     }
@@ -144,18 +143,6 @@ impl DatasetWriter {
         fs::remove_file(&marker).map_err(|e| Error::failed(format!("cannot remove {}: {e}", marker.display())))?;
         Ok(manifest)
     }
-}
-
-/// PNG with the fast compressor; lossless like any other.
-fn encode_png(image: &RgbImage) -> image::ImageResult<Vec<u8>> {
-    let mut png = Vec::with_capacity(image.as_raw().len());
-    PngEncoder::new_with_quality(&mut png, CompressionType::Fast, FilterType::Up).write_image(
-        image.as_raw(),
-        image.width(),
-        image.height(),
-        ExtendedColorType::Rgb8,
-    )?;
-    Ok(png)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -8,6 +8,7 @@ use crate::tasks::{self, Task};
 use crate::{Result, rng};
 use candle_core::Device;
 use rand::Rng as _;
+use rayon::prelude::*;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -64,7 +65,8 @@ impl Engine<'_> {
     pub fn generate(&self, examples: Range<usize>) -> Result<Vec<Vec<Generated>>> {
         let mut sampling = self.sampling.clone();
         sampling.seed = rng::stream(self.sampling.seed, "eval", &[examples.start as u64]).next_u64();
-        let prompts = examples.map(|i| self.codec.prompt(self.task, i)).collect::<Result<Vec<_>>>()?;
+        let prompts = examples.into_par_iter().map(|i| self.codec.prompt(self.task, i)).collect::<Vec<_>>();
+        let prompts = prompts.into_iter().collect::<Result<Vec<_>>>()?;
         let (eos, banned) = (self.codec.eos_ids(), self.codec.banned_ids());
         let groups = self.policy.generate(&prompts, self.samples, &sampling, eos, banned)?;
         let read = |c: &Completion| -> Result<Generated> {

@@ -3,15 +3,17 @@
 
 mod chance;
 mod engine;
+mod hash;
 mod outcome;
 mod score;
 mod store;
 
 pub use chance::Chance;
 pub use engine::{Engine, Request, evaluate_checkpoint};
+pub use hash::{hash_model, hash_prompt_files};
 pub use outcome::{Generated, Outcome, Summary};
 pub use score::{ResponseScore, missing_responses, score_responses};
-pub use store::{About, Directory, EvalResult, Key, hash_model, hash_prompt_files, key_of};
+pub use store::{About, Directory, EvalResult, Key, key_of};
 
 use crate::tasks::Task;
 use crate::{Error, Result};

@@ -1,18 +1,17 @@
 //! An evaluation on disk: what it is keyed by, its responses as they come, its result written last.
 
+use super::hash::{hash_examples, hash_model, hash_prompt_files};
 use super::{Outcome, Plan, Summary};
 use crate::model::Sampling;
-use crate::model::qwen2_5_vl::config;
 use crate::tasks::Task;
 use crate::{Error, Result, files};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Raised whenever the evaluation itself changes what it finds, so that old results are not taken for new ones.
-const EVAL_VERSION: u32 = 1;
+const EVAL_VERSION: u32 = 2;
 
 const KEY: &str = "key.json";
 const RESPONSES: &str = "responses.jsonl";
@@ -85,74 +84,6 @@ pub fn key_of(model: &Path, task: &dyn Task, plan: &Plan, sampling: &Sampling) -
         samples: plan.samples,
         batch: (sampling.temperature > 0.0).then_some(plan.batch),
     })
-}
-
-/// SHA-256 over `config.json` and the weights of a checkpoint directory.
-pub fn hash_model(dir: &Path) -> Result<String> {
-    config::require(dir)?;
-    let weights = |name: &str| name == "config.json" || name.ends_with(".safetensors");
-    let hash = hash_files(dir, weights)?;
-    hash.ok_or_else(|| Error::input(format!("{}: no config.json or *.safetensors: not a checkpoint", dir.display())))
-}
-
-/// SHA-256 over the files that turn messages and images into token ids and patches.
-pub fn hash_prompt_files(dir: &Path) -> Result<String> {
-    let names = ["tokenizer", "chat_template", "preprocessor_config", "generation_config", "added_tokens"];
-    let prompt = |name: &str| names.iter().any(|n| name.starts_with(n));
-    let hash = hash_files(dir, prompt)?;
-    hash.ok_or_else(|| Error::input(format!("{}: no tokenizer or preprocessor files", dir.display())))
-}
-
-fn hash_files(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<String>> {
-    let bad = |e: std::io::Error| Error::input(format!("cannot read {}: {e}", dir.display()));
-    let mut names = Vec::new();
-    for entry in fs::read_dir(dir).map_err(bad)? {
-        let name = entry.map_err(bad)?.file_name().to_string_lossy().into_owned();
-        if wanted(&name) {
-            names.push(name);
-        }
-    }
-    names.sort();
-    let mut hash = Sha256::new();
-    for name in &names {
-        let path = dir.join(name);
-        let bad = |e: std::io::Error| Error::input(format!("cannot read {}: {e}", path.display()));
-        let mut file = File::open(&path).map_err(bad)?;
-        let length = file.metadata().map_err(bad)?.len();
-        hash.update((name.len() as u64).to_le_bytes());
-        hash.update(name.as_bytes());
-        hash.update(length.to_le_bytes());
-        let mut chunk = vec![0; 1 << 20];
-        loop {
-            let read = file.read(&mut chunk).map_err(bad)?;
-            if read == 0 {
-                break;
-            }
-            hash.update(&chunk[..read]);
-        }
-    }
-    Ok((!names.is_empty()).then(|| hex(hash)))
-}
-
-/// SHA-256 over the records of the first examples and the pixels of their images.
-fn hash_examples(task: &dyn Task, examples: usize) -> Result<String> {
-    let mut hash = Sha256::new();
-    for i in 0..examples {
-        let record = task.example(i)?;
-        let text = serde_json::to_vec(record).map_err(|e| Error::failed(format!("record {}: {e}", record.id)))?;
-        hash.update((text.len() as u64).to_le_bytes());
-        hash.update(&text);
-        for image in task.images(i)? {
-            hash.update(image.width().to_le_bytes());
-            hash.update(image.height().to_le_bytes());
-            hash.update(image.as_raw());
-        }
-    }
-    Ok(hex(hash))
-}
-
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// What an evaluation is of: `key.json`, written first.

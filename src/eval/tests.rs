@@ -27,7 +27,16 @@ impl Task for Copying {
         let hits = gold.chars().zip(response.chars()).filter(|(a, b)| a == b).count() as f64 / gold.len() as f64;
         let parsed = response.len() == gold.len();
         let fault = if parsed { "" } else { "wrong length" };
-        Score { correct: gold == response, hits, positions: hits, parsed, well_formed: parsed, fault: fault.into() }
+        Score {
+            correct: gold == response,
+            value: hits,
+            lenient: hits,
+            hits,
+            positions: hits,
+            parsed,
+            well_formed: parsed,
+            fault: fault.into(),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Choosing the next token from logits: greedy, temperature, top-k, top-p.
 
 use crate::model::{Completion, Sampling};
-use crate::nn::{log_sum_exp, softmax_weights};
+use crate::nn::{log_sum_exp, pick, softmax_weights};
 use crate::rng::Rng;
 use crate::{Error, Result};
 use rand::RngExt;
@@ -60,10 +60,24 @@ impl Sampler {
 
     /// Choose from one row of logits.
     pub fn draw(&self, logits: &[f32], rng: &mut Rng) -> Draw {
-        let greedy = self.settings.temperature == 0.0;
-        let inverse = if greedy { 1.0 } else { 1.0 / self.settings.temperature };
-        let normaliser = log_sum_exp(logits, inverse);
-        let id = if greedy { self.likeliest(logits) } else { self.sample(logits, inverse, rng) };
+        if self.settings.temperature == 0.0 {
+            let id = self.likeliest(logits);
+            return Draw { id: id as u32, logprob: logits[id] - log_sum_exp(logits, 1.0) };
+        }
+        let inverse = 1.0 / self.settings.temperature;
+        let mut weights = logits.to_vec();
+        let normaliser = softmax_weights(&mut weights, inverse);
+        self.banned.iter().for_each(|&id| weights[id as usize] = 0.0);
+        self.truncate(&mut weights);
+        let share = rng.random::<f64>();
+        let id = pick(&weights, share).unwrap_or_else(|| {
+            // A banned token is so likely that beside it all others vanish.
+            weights.copy_from_slice(logits);
+            self.exclude(&mut weights);
+            softmax_weights(&mut weights, inverse);
+            self.truncate(&mut weights);
+            pick(&weights, share).unwrap_or(0)
+        });
         Draw { id: id as u32, logprob: logits[id] * inverse - normaliser }
     }
 
@@ -80,24 +94,6 @@ impl Sampler {
         best
     }
 
-    fn sample(&self, logits: &[f32], inverse: f32, rng: &mut Rng) -> usize {
-        let mut weights = logits.to_vec();
-        self.exclude(&mut weights);
-        softmax_weights(&mut weights, inverse);
-        self.truncate(&mut weights);
-        let total: f64 = weights.iter().map(|&w| f64::from(w)).sum();
-        let mut left = rng.random::<f64>() * total;
-        let mut chosen = 0;
-        for (i, &w) in weights.iter().enumerate().filter(|(_, w)| **w > 0.0) {
-            chosen = i;
-            left -= f64::from(w);
-            if left < 0.0 {
-                break;
-            }
-        }
-        chosen
-    }
-
     fn exclude(&self, logits: &mut [f32]) {
         for &id in &self.banned {
             logits[id as usize] = f32::NEG_INFINITY;
@@ -110,17 +106,33 @@ impl Sampler {
         if k == 0 && p >= 1.0 {
             return;
         }
-        let mut order: Vec<usize> = (0..weights.len()).collect();
-        order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
-        let mut kept = if k == 0 { order.len() } else { k.min(order.len()) };
-        let total: f64 = order[..kept].iter().map(|&i| f64::from(weights[i])).sum();
-        let mut mass = 0.0;
-        // The token that crosses p is kept.
-        if let Some(last) = order[..kept].iter().position(|&i| {
-            mass += f64::from(weights[i]);
-            mass >= f64::from(p) * total
-        }) {
-            kept = last + 1;
+        let mut order: Vec<usize> = (0..weights.len()).filter(|&i| weights[i] > 0.0).collect();
+        let limit = if k == 0 { order.len() } else { k.min(order.len()) };
+        let falling = |&a: &usize, &b: &usize| weights[b].total_cmp(&weights[a]).then(a.cmp(&b));
+        // The likeliest `limit` tokens come first; in order only as far as they are looked at.
+        if limit < order.len() {
+            order.select_nth_unstable_by(limit, falling);
+        }
+        let mut kept = limit;
+        if p < 1.0 {
+            let total: f64 = order[..limit].iter().map(|&i| f64::from(weights[i])).sum();
+            let (mut sorted, mut mass) = (0, 0.0);
+            // The token that crosses p is kept.
+            'tokens: while sorted < limit {
+                let next = limit.min((8 * sorted).max(128));
+                if next < limit {
+                    order[sorted..limit].select_nth_unstable_by(next - sorted, falling);
+                }
+                order[sorted..next].sort_unstable_by(falling);
+                for (i, &token) in order[..next].iter().enumerate().skip(sorted) {
+                    mass += f64::from(weights[token]);
+                    if mass >= f64::from(p) * total {
+                        kept = i + 1;
+                        break 'tokens;
+                    }
+                }
+                sorted = next;
+            }
         }
         for &i in &order[kept..] {
             weights[i] = 0.0;
@@ -174,6 +186,35 @@ mod tests {
         assert!(f[0] == 0.0 && f[3] == 0.0 && (f[1] - 0.6).abs() < 0.015);
         let f = frequencies(&settings(0.0, 0, 1.0), &[0], &logits);
         assert!((f[1] - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_nucleus_of_a_large_vocabulary_is_that_of_a_full_sort() {
+        let logits: Vec<f32> = (0..5000).map(|i| ((i * 7919) % 5000) as f32 * 0.002).collect();
+        for (k, p) in [(0, 0.3), (0, 0.97), (3000, 0.9), (700, 1.0), (1, 0.5)] {
+            let sampler = Sampler::new(&settings(1.0, k, p), &[], &[], logits.len()).unwrap();
+            let mut weights: Vec<f32> = logits.iter().map(|l| l.exp()).collect();
+            let mut order: Vec<usize> = (0..weights.len()).collect();
+            order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
+            order.truncate(if k == 0 { order.len() } else { k });
+            let total: f64 = order.iter().map(|&i| f64::from(weights[i])).sum();
+            let mut mass = 0.0;
+            let cut = order.iter().position(|&i| {
+                mass += f64::from(weights[i]);
+                mass >= f64::from(p) * total
+            });
+            order.truncate(cut.map_or(order.len(), |cut| cut + 1));
+            order.sort();
+            sampler.truncate(&mut weights);
+            let kept: Vec<usize> = (0..weights.len()).filter(|&i| weights[i] > 0.0).collect();
+            assert_eq!(kept, order, "{k} {p}");
+        }
+    }
+
+    #[test]
+    fn beside_an_overwhelming_banned_token_the_others_keep_their_shares() {
+        let f = frequencies(&settings(1.0, 0, 1.0), &[0], &[500.0, 1.0, 1.0, -1e4]);
+        assert!((f[1] - 0.5).abs() < 0.015 && (f[2] - 0.5).abs() < 0.015, "{f:?}");
     }
 
     #[test]

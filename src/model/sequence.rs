@@ -1,5 +1,7 @@
 //! What goes into the model and what comes out of it, in token ids: prompts, sequences, completions.
 
+use crate::Result;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// One preprocessed image.
@@ -46,6 +48,9 @@ pub struct TokenGrads {
     /// d loss / d entropy, when the loss has an entropy term.
     pub entropies: Option<Vec<f32>>,
 }
+
+/// A loss: from the statistics of the given sequences of a batch to their gradient.
+pub type LossFn<'a> = dyn Fn(Range<usize>, &TokenStats) -> Result<TokenGrads> + Sync + 'a;
 
 /// How to choose the next token.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

@@ -1,16 +1,25 @@
-//! Attention of one new row over cached keys and values.
+//! Attention of new rows over cached keys and values: the rows of several samples that share their prompt's cache at once.
 
 use super::attention::Heads;
 use super::distribution::softmax;
 use multiversion::multiversion;
 
+/// Tokens (of keys) or dimensions (of values) handled at once; both are padded to a multiple of it.
+const WIDE: usize = 16;
+
+/// Query rows handled at once.
+const ROWS: usize = 4;
+
 /// Cached keys and values of one layer for a run of tokens, with room for more.
 /// Keys are `[kv heads, dim, room]` (a dimension's values lie side by side, so that scores vectorise over tokens), values
-/// `[kv heads, room, dim]`.
+/// `[kv heads, room, dim]`; room and the values' dim are padded.
 #[derive(Debug, Clone, Default)]
 pub struct KeyValues {
     keys: Vec<f32>,
     values: Vec<f32>,
+    /// As asked for.
+    limit: usize,
+    /// As allocated.
     room: usize,
     len: usize,
 }
@@ -18,8 +27,15 @@ pub struct KeyValues {
 impl KeyValues {
     /// Room for `room` tokens.
     pub fn with_room(heads: Heads, room: usize) -> Self {
-        let size = heads.key_value * heads.dim * room;
-        KeyValues { keys: vec![0.0; size], values: vec![0.0; size], room, len: 0 }
+        let (limit, room) = (room, room.next_multiple_of(WIDE));
+        let size = heads.key_value * room;
+        KeyValues {
+            keys: vec![0.0; size * heads.dim],
+            values: vec![0.0; size * heads.dim.next_multiple_of(WIDE)],
+            limit,
+            room,
+            len: 0,
+        }
     }
 
     /// Number of tokens held.
@@ -42,54 +58,222 @@ impl KeyValues {
     /// # Panics
     /// If there is no room.
     pub fn push(&mut self, qkv: &[f32], heads: Heads) {
-        assert!(self.len < self.room, "no room in the key-value cache");
+        assert!(self.len < self.limit, "no room in the key-value cache");
+        let padded = heads.dim.next_multiple_of(WIDE);
         let (keys, values) = qkv[heads.query * heads.dim..].split_at(heads.key_value * heads.dim);
         for (h, (key, value)) in keys.chunks_exact(heads.dim).zip(values.chunks_exact(heads.dim)).enumerate() {
             for (d, k) in key.iter().enumerate() {
                 self.keys[(h * heads.dim + d) * self.room + self.len] = *k;
             }
-            let at = (h * self.room + self.len) * heads.dim;
+            let at = (h * self.room + self.len) * padded;
             self.values[at..at + heads.dim].copy_from_slice(value);
         }
         self.len += 1;
     }
 }
 
-/// Attention of the query heads of one `qkv` row over `prefix`, then `own` (which holds the row's own key already):
-/// `out` `[q dim]`. `scores` is scratch memory.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-pub fn attend_row(
+/// Attention of samples that share `prefix`: sample i has the query heads of row i of `qkv` (`[samples, (q + 2 kv) dim]`), and
+/// `own[i]` holds what follows the prefix, its new key included. `out` is `[samples, q dim]`; `scratch` is scratch memory.
+/// A sample's result does not depend on the others.
+pub fn attend(
     out: &mut [f32],
     qkv: &[f32],
     prefix: &KeyValues,
-    own: &KeyValues,
+    own: &[&KeyValues],
     heads: Heads,
-    scores: &mut Vec<f32>,
+    scratch: &mut Vec<f32>,
 ) {
-    let dim = heads.dim;
+    let (dim, group) = (heads.dim, heads.query / heads.key_value);
+    let (width, padded) = (heads.query * dim, dim.next_multiple_of(WIDE));
+    let longest = own.iter().map(|own| own.len).max().unwrap_or(0);
+    // A row of scores: those of the prefix, then those of the sample's own tokens, each padded.
+    let before = prefix.len.next_multiple_of(WIDE);
+    let stride = before + longest.next_multiple_of(WIDE);
+    let rows = own.len() * group;
+    scratch.clear();
+    scratch.resize(rows * (dim + stride + padded), 0.0);
+    let (queries, rest) = scratch.split_at_mut(rows * dim);
+    let (scores, results) = rest.split_at_mut(rows * stride);
     let scale = 1.0 / (dim as f32).sqrt();
-    out.fill(0.0);
-    scores.resize(prefix.len + own.len, 0.0);
-    for (head, (out, query)) in out.chunks_exact_mut(dim).zip(qkv.chunks_exact(dim)).enumerate() {
-        let kv = head * heads.key_value / heads.query;
-        scores.fill(0.0);
-        let (first, second) = scores.split_at_mut(prefix.len);
-        for (cache, scores) in [(prefix, first), (own, second)] {
-            for (d, q) in query.iter().enumerate() {
-                let at = (kv * dim + d) * cache.room;
-                for (s, k) in scores.iter_mut().zip(&cache.keys[at..at + cache.len]) {
-                    *s += q * k;
+    for kv in 0..heads.key_value {
+        let columns = kv * group * dim..(kv + 1) * group * dim;
+        for (query, row) in queries.chunks_exact_mut(group * dim).zip(qkv.chunks_exact(heads.stride())) {
+            query.copy_from_slice(&row[columns.clone()]);
+        }
+        results.fill(0.0);
+        score(scores, stride, queries, dim, prefix, kv);
+        for (i, own) in own.iter().enumerate() {
+            let rows = i * group..(i + 1) * group;
+            let queries = &queries[rows.start * dim..rows.end * dim];
+            score(&mut scores[rows.start * stride + before..], stride, queries, dim, own, kv);
+        }
+        for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
+            // Close the gap between the two parts.
+            let own = own[row / group].len;
+            scores.copy_within(before..before + own, prefix.len);
+            softmax(&mut scores[..prefix.len + own], scale);
+            scores.copy_within(prefix.len..prefix.len + own, before);
+        }
+        weigh(results, padded, scores, stride, prefix, kv);
+        for (i, own) in own.iter().enumerate() {
+            let rows = i * group..(i + 1) * group;
+            let scores = &scores[rows.start * stride + before..];
+            weigh(&mut results[rows.start * padded..rows.end * padded], padded, scores, stride, own, kv);
+        }
+        for (out, results) in out.chunks_exact_mut(width).zip(results.chunks_exact(group * padded)) {
+            for (out, result) in out[columns.clone()].chunks_exact_mut(dim).zip(results.chunks_exact(padded)) {
+                out.copy_from_slice(&result[..dim]);
+            }
+        }
+    }
+}
+
+/// `scores[row, token] = queries[row] . key[token]`, for all rows of `queries` (`[rows, dim]`).
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn score(scores: &mut [f32], stride: usize, queries: &[f32], dim: usize, cache: &KeyValues, kv: usize) {
+    for (block, queries) in queries.chunks(ROWS * dim).enumerate() {
+        let scores = &mut scores[block * ROWS * stride..];
+        match queries.len() / dim {
+            4 => score_rows::<4>(scores, stride, queries, dim, cache, kv),
+            3 => score_rows::<3>(scores, stride, queries, dim, cache, kv),
+            2 => score_rows::<2>(scores, stride, queries, dim, cache, kv),
+            _ => score_rows::<1>(scores, stride, queries, dim, cache, kv),
+        }
+    }
+}
+
+#[inline(always)]
+fn score_rows<const N: usize>(
+    scores: &mut [f32],
+    stride: usize,
+    queries: &[f32],
+    dim: usize,
+    cache: &KeyValues,
+    kv: usize,
+) {
+    let keys = &cache.keys[kv * dim * cache.room..(kv + 1) * dim * cache.room];
+    for first in (0..cache.len).step_by(WIDE) {
+        let mut sums = [[0.0f32; WIDE]; N];
+        for d in 0..dim {
+            let keys: &[f32; WIDE] = keys[d * cache.room + first..].first_chunk().unwrap_or(&[0.0; WIDE]);
+            for (n, sums) in sums.iter_mut().enumerate() {
+                let q = queries[n * dim + d];
+                for (s, k) in sums.iter_mut().zip(keys) {
+                    *s = q.mul_add(*k, *s);
                 }
             }
         }
-        softmax(scores, scale);
-        let (first, second) = scores.split_at(prefix.len);
-        for (cache, weights) in [(prefix, first), (own, second)] {
-            let at = kv * cache.room * dim;
-            for (w, value) in weights.iter().zip(cache.values[at..].chunks_exact(dim)) {
-                for (o, v) in out.iter_mut().zip(value) {
-                    *o += w * v;
+        for (n, sums) in sums.iter().enumerate() {
+            scores[n * stride + first..][..WIDE].copy_from_slice(sums);
+        }
+    }
+}
+
+/// `out[row] += sum over tokens of weights[row, token] value[token]`, for all rows of `out` (`[rows, padded dim]`).
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn weigh(out: &mut [f32], padded: usize, weights: &[f32], stride: usize, cache: &KeyValues, kv: usize) {
+    for (block, out) in out.chunks_mut(ROWS * padded).enumerate() {
+        let weights = &weights[block * ROWS * stride..];
+        match out.len() / padded {
+            4 => weigh_rows::<4>(out, padded, weights, stride, cache, kv),
+            3 => weigh_rows::<3>(out, padded, weights, stride, cache, kv),
+            2 => weigh_rows::<2>(out, padded, weights, stride, cache, kv),
+            _ => weigh_rows::<1>(out, padded, weights, stride, cache, kv),
+        }
+    }
+}
+
+#[inline(always)]
+fn weigh_rows<const N: usize>(
+    out: &mut [f32],
+    padded: usize,
+    weights: &[f32],
+    stride: usize,
+    cache: &KeyValues,
+    kv: usize,
+) {
+    let values = &cache.values[kv * cache.room * padded..(kv + 1) * cache.room * padded];
+    for first in (0..padded).step_by(WIDE) {
+        let mut sums = [[0.0f32; WIDE]; N];
+        for (n, sums) in sums.iter_mut().enumerate() {
+            sums.copy_from_slice(&out[n * padded + first..][..WIDE]);
+        }
+        for (token, value) in values.chunks_exact(padded).take(cache.len).enumerate() {
+            let value: &[f32; WIDE] = value[first..].first_chunk().unwrap_or(&[0.0; WIDE]);
+            for (n, sums) in sums.iter_mut().enumerate() {
+                let w = weights[n * stride + token];
+                for (s, v) in sums.iter_mut().zip(value) {
+                    *s = w.mul_add(*v, *s);
                 }
+            }
+        }
+        for (n, sums) in sums.iter().enumerate() {
+            out[n * padded + first..][..WIDE].copy_from_slice(sums);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Attention by its definition, in f64.
+    fn definition(qkv: &[f32], tokens: &[Vec<f32>], heads: Heads) -> Vec<f64> {
+        let (dim, mut out) = (heads.dim, Vec::new());
+        for head in 0..heads.query {
+            let kv = head * heads.key_value / heads.query;
+            let key = |t: &[f32], d: usize| f64::from(t[(heads.query + kv) * dim + d]);
+            let value = |t: &[f32], d: usize| f64::from(t[(heads.query + heads.key_value + kv) * dim + d]);
+            let score = |t: &[f32]| {
+                (0..dim).map(|d| f64::from(qkv[head * dim + d]) * key(t, d)).sum::<f64>() / (dim as f64).sqrt()
+            };
+            let weights: Vec<f64> = tokens.iter().map(|t| score(t).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for d in 0..dim {
+                out.push(tokens.iter().zip(&weights).map(|(t, w)| w * value(t, d)).sum::<f64>() / total);
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn samples_sharing_a_prefix_attend_as_defined_and_independently() {
+        for (heads, before) in [
+            (Heads { query: 4, key_value: 2, dim: 8 }, 21),
+            (Heads { query: 7, key_value: 1, dim: 20 }, 16),
+            (Heads { query: 2, key_value: 2, dim: 32 }, 0),
+        ] {
+            let row = |seed: usize| -> Vec<f32> {
+                (0..heads.stride()).map(|i| ((i * 37 + seed * 101) as f32 * 0.713).sin()).collect()
+            };
+            let prefix_rows: Vec<Vec<f32>> = (0..before).map(row).collect();
+            let mut prefix = KeyValues::with_room(heads, before);
+            prefix_rows.iter().for_each(|r| prefix.push(r, heads));
+            let own_rows: Vec<Vec<Vec<f32>>> =
+                [1usize, 19, 3, 4, 16].iter().map(|&n| (0..n).map(|i| row(1000 * n + i)).collect()).collect();
+            let owns: Vec<KeyValues> = own_rows
+                .iter()
+                .map(|rows| {
+                    let mut own = KeyValues::with_room(heads, 20);
+                    rows.iter().for_each(|r| own.push(r, heads));
+                    own
+                })
+                .collect();
+            let qkv: Vec<f32> = own_rows.iter().flat_map(|rows| rows.last().unwrap().clone()).collect();
+            let width = heads.query * heads.dim;
+            let mut scratch = Vec::new();
+            let mut out = vec![9.0; owns.len() * width];
+            attend(&mut out, &qkv, &prefix, &owns.iter().collect::<Vec<_>>(), heads, &mut scratch);
+            for (i, rows) in own_rows.iter().enumerate() {
+                let seen: Vec<Vec<f32>> = prefix_rows.iter().chain(rows).cloned().collect();
+                let want = definition(rows.last().unwrap(), &seen, heads);
+                for (got, want) in out[i * width..].iter().zip(want) {
+                    assert!((f64::from(*got) - want).abs() < 1e-5, "sample {i}: {got} {want}");
+                }
+                let mut alone = vec![0.0; width];
+                let qkv = &qkv[i * heads.stride()..(i + 1) * heads.stride()];
+                attend(&mut alone, qkv, &prefix, &[&owns[i]], heads, &mut scratch);
+                assert_eq!(alone, out[i * width..(i + 1) * width]);
             }
         }
     }

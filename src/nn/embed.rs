@@ -57,7 +57,7 @@ pub fn embed(tape: &Tape, table: &Arc<Parameter>, images: Option<&Value>, source
     Ok(tape.record(from_vec(y, (rows, width))?, wanted, move |grad, grads| {
         let g = read(&grad)?;
         if table.trainable() {
-            table.accumulate(|dw, filled| {
+            grads.accumulate(&table, |dw, filled| {
                 if !filled {
                     dw.fill(0.0);
                 }

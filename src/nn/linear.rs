@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::nn::matmul::{Matrix, MatrixMut, matmul};
 use crate::nn::slice::{from_vec, mutate, read, written};
+use crate::nn::tape::Source;
 use crate::nn::{Parameter, Tape, Value};
 use candle_core::Tensor;
 use multiversion::multiversion;
@@ -21,6 +22,11 @@ pub struct Affine {
 impl Affine {
     fn out(&self) -> usize {
         self.weight.var.dims()[0]
+    }
+
+    /// Whether the weight or the bias takes a gradient.
+    pub fn trains(&self) -> bool {
+        self.parameters().any(|p| p.trainable())
     }
 
     fn parameters(&self) -> impl Iterator<Item = &Arc<Parameter>> {
@@ -85,27 +91,29 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>
     }
     let y = from_vec(y, (rows, total))?;
     let maps: Vec<Affine> = maps.iter().map(|m| (*m).clone()).collect();
-    let trains = maps.iter().any(|m| m.parameters().any(|p| p.trainable()));
+    let trains = maps.iter().any(Affine::trains);
     let wanted = trains || x.tracked() || residual.is_some_and(Value::tracked);
-    let (x_tensor, x_node, residual_node) = (x.tensor.clone(), x.node(), residual.and_then(Value::node));
+    let (x_node, residual_node) = (x.node(), residual.and_then(Value::node));
+    let x_source = maps.iter().any(|m| m.weight.trainable()).then(|| x.source());
     Ok(tape.record(y, wanted, move |grad, grads| {
         {
             let g = read(&grad)?;
-            let x = read(&x_tensor)?;
+            let x = x_source.map(Source::get).transpose()?;
+            let x = x.as_ref().map(read).transpose()?;
             let mut column = 0;
             let mut dx = grads.take(x_node);
             for map in &maps {
                 let out = map.out();
                 let g_view = Matrix::new(&g[column.min(rows * total)..], rows, out, total);
-                if map.weight.trainable() {
-                    map.weight.accumulate(|dw, filled| {
-                        let x_view = Matrix::new(&x, rows, width, width);
+                if let Some(x) = x.as_deref().filter(|_| map.weight.trainable()) {
+                    grads.accumulate(&map.weight, |dw, filled| {
+                        let x_view = Matrix::new(x, rows, width, width);
                         matmul(MatrixMut::new(dw, out, width, width), g_view.t(), x_view, filled, true);
                     })?;
                 }
                 if let Some(bias) = map.bias.as_ref().filter(|b| b.trainable()) {
                     let sums = column_sums(&g, total, column, out);
-                    bias.accumulate(|db, filled| {
+                    grads.accumulate(bias, |db, filled| {
                         for (d, s) in db.iter_mut().zip(&sums) {
                             *d = if filled { *d + s } else { *s };
                         }

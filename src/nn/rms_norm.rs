@@ -4,6 +4,7 @@ use crate::Result;
 use crate::nn::math::fold2;
 use crate::nn::slice::{from_vec, mutate, read, written};
 use crate::nn::{Parameter, Tape, Value};
+use candle_core::Tensor;
 use multiversion::multiversion;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
@@ -21,24 +22,10 @@ pub fn rms_norm(tape: &Tape, x: &Value, weight: &Arc<Parameter>, eps: f64) -> Re
             xs[0].broadcast_div(&(variance + eps)?.sqrt()?)?.broadcast_mul(&ws[0])
         });
     }
-    let mut scale = vec![0.0; rows];
-    let y = {
-        let x = read(&x.tensor)?;
-        let w = read(weight.var.as_tensor())?;
-        let (x, w) = (&*x, &*w);
-        // SAFETY: the blocks of rows cover the result, and `forward` writes a whole block.
-        unsafe {
-            written(rows * width, |y| {
-                y.par_chunks_mut(ROWS * width)
-                    .zip(scale.par_chunks_mut(ROWS))
-                    .zip(x.par_chunks(ROWS * width))
-                    .for_each(|((y, scale), x)| forward(y, scale, x, w, eps as f32));
-            })
-        }
-    };
-    let y = from_vec(y, (rows, width))?;
+    let (y, scale) = normalised(&x.tensor, weight, eps)?;
+    let source = (x.tensor.clone(), Arc::clone(weight));
     let (x_tensor, node, weight) = (x.tensor.clone(), x.node(), Arc::clone(weight));
-    Ok(tape.record(y, x.tracked() || weight.trainable(), move |grad, grads| {
+    let y = tape.record(y, x.tracked() || weight.trainable(), move |grad, grads| {
         let dx = match (node, grads.take(node)) {
             (_, Some(sum)) => sum,
             (_, None) => from_vec(vec![0.0; rows * width], (rows, width))?,
@@ -66,7 +53,7 @@ pub fn rms_norm(tape: &Tape, x: &Value, weight: &Arc<Parameter>, eps: f64) -> Re
                     .collect()
             })?;
             if weight.trainable() {
-                weight.accumulate(|dw, filled| {
+                grads.accumulate(&weight, |dw, filled| {
                     if !filled {
                         dw.fill(0.0);
                     }
@@ -80,7 +67,26 @@ pub fn rms_norm(tape: &Tape, x: &Value, weight: &Arc<Parameter>, eps: f64) -> Re
         }
         grads.put(node, dx);
         Ok(())
-    }))
+    });
+    Ok(y.made_again_by(move || Ok(normalised(&source.0, &source.1, eps)?.0)))
+}
+
+/// The result, and the scale of each row.
+fn normalised(x: &Tensor, weight: &Parameter, eps: f64) -> Result<(Tensor, Vec<f32>)> {
+    let (rows, width) = x.dims2()?;
+    let mut scale = vec![0.0; rows];
+    let (x, w) = (read(x)?, read(weight.var.as_tensor())?);
+    let (x, w) = (&*x, &*w);
+    // SAFETY: the blocks of rows cover the result, and `forward` writes a whole block.
+    let y = unsafe {
+        written(rows * width, |y| {
+            y.par_chunks_mut(ROWS * width)
+                .zip(scale.par_chunks_mut(ROWS))
+                .zip(x.par_chunks(ROWS * width))
+                .for_each(|((y, scale), x)| forward(y, scale, x, w, eps as f32));
+        })
+    };
+    Ok((from_vec(y, (rows, width))?, scale))
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]

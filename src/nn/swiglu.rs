@@ -4,6 +4,7 @@ use crate::Result;
 use crate::nn::math::exp;
 use crate::nn::slice::{from_vec, read, written};
 use crate::nn::{Tape, Value};
+use candle_core::Tensor;
 use multiversion::multiversion;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
@@ -17,18 +18,9 @@ pub fn swiglu(tape: &Tape, x: &Value) -> Result<Value> {
             xs[0].narrow(1, 0, width)?.contiguous()?.silu()? * xs[0].narrow(1, width, width)?.contiguous()?
         });
     }
-    let y = {
-        let x = read(&x.tensor)?;
-        let x = &*x;
-        // SAFETY: the rows cover the result, and `forward` writes a whole row.
-        unsafe {
-            written(rows * width, |y| {
-                y.par_chunks_mut(width).with_min_len(16).zip(x.par_chunks(both)).for_each(|(y, x)| forward(y, x));
-            })
-        }
-    };
+    let y = activated(&x.tensor, rows, width)?;
     let (x_tensor, node) = (x.tensor.clone(), x.node());
-    Ok(tape.record(from_vec(y, (rows, width))?, x.tracked(), move |grad, grads| {
+    let y = tape.record(y, x.tracked(), move |grad, grads| {
         let dx = {
             let (g, x) = (read(&grad)?, read(&x_tensor)?);
             let (g, x) = (&*g, &*x);
@@ -44,7 +36,21 @@ pub fn swiglu(tape: &Tape, x: &Value) -> Result<Value> {
             }
         };
         grads.add(node, from_vec(dx, (rows, both))?)
-    }))
+    });
+    let x_tensor = x.tensor.clone();
+    Ok(y.made_again_by(move || activated(&x_tensor, rows, width)))
+}
+
+fn activated(x: &Tensor, rows: usize, width: usize) -> Result<Tensor> {
+    let x = read(x)?;
+    let x = &*x;
+    // SAFETY: the rows cover the result, and `forward` writes a whole row.
+    let y = unsafe {
+        written(rows * width, |y| {
+            y.par_chunks_mut(width).with_min_len(16).zip(x.par_chunks(2 * width)).for_each(|(y, x)| forward(y, x));
+        })
+    };
+    from_vec(y, (rows, width))
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]

@@ -10,9 +10,26 @@ use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use rayon::prelude::*;
 use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-type Backward = Box<dyn FnOnce(Tensor, &mut Grads) -> Result<()>>;
+type Backward = Box<dyn FnOnce(Tensor, &mut Grads<'_>) -> Result<()>>;
+
+/// Gradients of parameters that are kept apart from the parameters' own, by their address: those of one lane of a batch.
+#[derive(Default)]
+pub struct ParameterGrads(HashMap<usize, Tensor>);
+
+impl ParameterGrads {
+    /// The gradient of `parameter`, if one has arrived.
+    pub fn get(&self, parameter: &Arc<Parameter>) -> Option<&Tensor> {
+        self.0.get(&address(parameter))
+    }
+}
+
+fn address(parameter: &Arc<Parameter>) -> usize {
+    Arc::as_ptr(parameter).addr()
+}
 
 /// A tensor, and where its gradient goes (nowhere for a constant).
 #[derive(Clone)]
@@ -20,12 +37,47 @@ pub struct Value {
     /// The forward result.
     pub tensor: Tensor,
     node: Option<usize>,
+    again: Option<Again>,
+}
+
+type Again = Arc<dyn Fn() -> Result<Tensor>>;
+
+/// What an op's backward pass needs of an input: the tensor, or how to make it again.
+pub enum Source {
+    /// The tensor.
+    Kept(Tensor),
+    /// Cheap enough to be computed twice.
+    Again(Again),
+}
+
+impl Source {
+    /// The tensor.
+    pub fn get(self) -> Result<Tensor> {
+        match self {
+            Source::Kept(tensor) => Ok(tensor),
+            Source::Again(again) => again(),
+        }
+    }
 }
 
 impl Value {
     /// A value that takes no gradient.
     pub fn constant(tensor: Tensor) -> Self {
-        Value { tensor, node: None }
+        Value { tensor, node: None, again: None }
+    }
+
+    /// The same value for a backward pass that may run `again` to have its tensor instead of keeping it.
+    pub fn made_again_by(mut self, again: impl Fn() -> Result<Tensor> + 'static) -> Self {
+        self.again = self.node.is_some().then(|| Arc::new(again) as Again);
+        self
+    }
+
+    /// The tensor for a backward pass.
+    pub fn source(&self) -> Source {
+        match &self.again {
+            Some(again) => Source::Again(Arc::clone(again)),
+            None => Source::Kept(self.tensor.clone()),
+        }
     }
 
     /// Whether a gradient is wanted.
@@ -40,11 +92,13 @@ impl Value {
 }
 
 /// Gradients of the values of a tape during the backward pass.
-pub struct Grads {
+pub struct Grads<'a> {
     slots: Vec<Option<Tensor>>,
+    /// Where gradients of parameters go, if not to the parameters themselves.
+    apart: Option<&'a mut ParameterGrads>,
 }
 
-impl Grads {
+impl Grads<'_> {
     /// Add `grad` to the gradient of `node` (a constant's is dropped). `grad` must not be in use elsewhere.
     pub fn add(&mut self, node: Option<usize>, grad: Tensor) -> Result<()> {
         let Some(slot) = node.map(|n| &mut self.slots[n]) else { return Ok(()) };
@@ -69,6 +123,33 @@ impl Grads {
     /// The gradient collected so far for `node`, taken out so that a kernel may add to it in place and put it back.
     pub fn take(&mut self, node: Option<usize>) -> Option<Tensor> {
         node.and_then(|n| self.slots[n].take())
+    }
+
+    /// Let a CPU kernel add to the gradient of `parameter` in place. `kernel` gets the elements and whether they hold a sum
+    /// already: if not, it must overwrite every one of them.
+    pub fn accumulate(&mut self, parameter: &Arc<Parameter>, kernel: impl FnOnce(&mut [f32], bool)) -> Result<()> {
+        let Some(apart) = &mut self.apart else { return parameter.accumulate(kernel) };
+        match apart.0.entry(address(parameter)) {
+            Entry::Occupied(sum) => slice::mutate(sum.get(), |data| kernel(data, true)),
+            Entry::Vacant(place) => {
+                let shape = parameter.var.shape().clone();
+                let mut data = vec![0.0; shape.elem_count()];
+                kernel(&mut data, false);
+                place.insert(slice::from_vec(data, shape)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Add `grad` to the gradient of `parameter`.
+    fn add_to(&mut self, parameter: &Arc<Parameter>, grad: Tensor) -> Result<()> {
+        let Some(apart) = &mut self.apart else { return parameter.add_grad(grad) };
+        let sum = match apart.0.remove(&address(parameter)) {
+            Some(sum) => (sum + grad)?,
+            None => grad,
+        };
+        apart.0.insert(address(parameter), sum);
+        Ok(())
     }
 
     /// Put a gradient (back) in its place.
@@ -126,7 +207,7 @@ impl Tape {
         }
         let mut nodes = self.nodes.borrow_mut();
         nodes.push(None);
-        Value { tensor, node: Some(nodes.len() - 1) }
+        Value { tensor, node: Some(nodes.len() - 1), again: None }
     }
 
     /// Record an op's result. `backward` gets the gradient of `tensor`.
@@ -135,14 +216,40 @@ impl Tape {
         &self,
         tensor: Tensor,
         wanted: bool,
-        backward: impl FnOnce(Tensor, &mut Grads) -> Result<()> + 'static,
+        backward: impl FnOnce(Tensor, &mut Grads<'_>) -> Result<()> + 'static,
     ) -> Value {
         if !(self.recording && wanted) {
             return Value::constant(tensor);
         }
         let mut nodes = self.nodes.borrow_mut();
         nodes.push(Some(Box::new(backward)));
-        Value { tensor, node: Some(nodes.len() - 1) }
+        Value { tensor, node: Some(nodes.len() - 1), again: None }
+    }
+
+    /// `f` of `x`, of which nothing is kept but `x`: the backward pass computes `f` again. `trains` says whether a parameter
+    /// that `f` uses takes a gradient.
+    pub fn recomputed(
+        &self,
+        x: &Value,
+        trains: bool,
+        f: impl Fn(&Tape, Value) -> Result<Value> + 'static,
+    ) -> Result<Value> {
+        let (node, fused) = (x.node, self.fused);
+        let tape = move |recording| Tape { nodes: RefCell::default(), recording, fused };
+        let y = f(&tape(false), Value::constant(x.tensor.clone()))?;
+        let x_tensor = x.tensor.clone();
+        Ok(self.record(y.tensor, trains || x.tracked(), move |grad, grads| {
+            let again = tape(true);
+            let leaf = match node {
+                Some(_) => again.leaf(x_tensor),
+                None => Value::constant(x_tensor),
+            };
+            let y = f(&again, leaf.clone())?;
+            match again.replay(vec![(y, grad)], &[&leaf], grads.apart.as_deref_mut())?.pop().flatten() {
+                Some(dx) => grads.add(node, dx),
+                None => Ok(()),
+            }
+        }))
     }
 
     /// An op given as a composition of candle ops, differentiated by candle's autograd: the fallback of every kernel.
@@ -186,7 +293,7 @@ impl Tape {
             }
             for ((_, var), p) in w_vars.iter().zip(&parameters) {
                 if let Some(g) = var.as_ref().and_then(|v| store.get(v)) {
-                    p.add_grad(g.detach().copy()?)?;
+                    grads.add_to(p, g.detach().copy()?)?;
                 }
             }
             Ok(())
@@ -195,13 +302,27 @@ impl Tape {
 
     /// Replay backwards from the given (value, gradient) pairs, adding to the gradients of the parameters.
     pub fn backward(self, seeds: Vec<(Value, Tensor)>) -> Result<()> {
-        self.backward_with(seeds, &[]).map(|_| ())
+        self.replay(seeds, &[], None).map(|_| ())
+    }
+
+    /// As [`Tape::backward`], adding to `apart` what would go to the parameters.
+    pub fn backward_apart(self, seeds: Vec<(Value, Tensor)>, apart: &mut ParameterGrads) -> Result<()> {
+        self.replay(seeds, &[], Some(apart)).map(|_| ())
     }
 
     /// As [`Tape::backward`], returning also the gradients of the given leaves (`None` where none arrived).
     pub fn backward_with(self, seeds: Vec<(Value, Tensor)>, leaves: &[&Value]) -> Result<Vec<Option<Tensor>>> {
+        self.replay(seeds, leaves, None)
+    }
+
+    fn replay(
+        self,
+        seeds: Vec<(Value, Tensor)>,
+        leaves: &[&Value],
+        apart: Option<&mut ParameterGrads>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let mut nodes = self.nodes.into_inner();
-        let mut grads = Grads { slots: (0..nodes.len()).map(|_| None).collect() };
+        let mut grads = Grads { slots: (0..nodes.len()).map(|_| None).collect(), apart };
         for (value, grad) in seeds {
             if value.tensor.dims() != grad.dims() {
                 return Err(Error::failed(format!(

@@ -110,7 +110,7 @@ fn tiled(
                         })?;
                     }
                     if weight.trainable() {
-                        weight.accumulate(|dw, filled| {
+                        grads.accumulate(&weight, |dw, filled| {
                             // A first call that covers only part of the weight must leave the rest at zero.
                             if !filled && n < vocab {
                                 dw.fill(0.0);

@@ -6,6 +6,7 @@ mod grid;
 mod pair;
 mod permutation;
 mod question;
+mod resize;
 mod reward;
 
 pub use answer::{Fault, answer_block, check_format, letter, numbers, permutation_answer};
@@ -14,4 +15,5 @@ pub use grid::{Grid, MAX_TILES};
 pub use pair::{Direction, PairPuzzle};
 pub use permutation::Permutation;
 pub use question::{QuestionKind, Style, order_question, pair_question, respond, with_picture};
+pub use resize::resize;
 pub use reward::{PermutationRule, Reward, RewardConfig};

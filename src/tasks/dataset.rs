@@ -58,6 +58,10 @@ impl Task for DatasetTask {
         self.dataset.load_images(self.example(i)?)
     }
 
+    fn image_sizes(&self, i: usize) -> Result<Vec<(u32, u32)>> {
+        self.dataset.image_sizes(self.example(i)?)
+    }
+
     fn score(&self, i: usize, response: &str) -> Score {
         self.scorers[i].score(response)
     }

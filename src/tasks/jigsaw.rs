@@ -42,8 +42,12 @@ impl Scorer for JigsawScorer {
         let answer = block.and_then(|block| puzzle::permutation_answer(block, tiles));
         let form = puzzle::check_format(response, self.style);
         let fault: Option<Fault> = answer.as_ref().err().copied().or(form.err());
+        let correct = answer.as_ref() == Ok(&self.gold);
+        let value = f64::from(u8::from(correct));
         Score {
-            correct: answer.as_ref() == Ok(&self.gold),
+            correct,
+            value,
+            lenient: value,
             hits: if answer.is_ok() { positions } else { 0.0 },
             positions,
             parsed: answer.is_ok(),

@@ -18,6 +18,11 @@ use image::RgbImage;
 pub struct Score {
     /// Whole answer right.
     pub correct: bool,
+    /// What the task's strict rule gives, in [0, 1]; what a benchmark averages (for a jigsaw: 1 if `correct`, else 0).
+    pub value: f64,
+    /// What a lenient reading of the response earns by the same rule, in [0, 1], never less than `value`; it shows how much of
+    /// a loss is format.
+    pub lenient: f64,
     /// Share of the answer's parts that are right, in [0, 1] (for a jigsaw: correctly placed tiles / tiles); 0 unless
     /// `parsed`.
     pub hits: f64,
@@ -53,6 +58,10 @@ pub trait Task: Send + Sync {
     fn example(&self, i: usize) -> Result<&Record>;
     /// The images of example `i`, in the order of its placeholders.
     fn images(&self, i: usize) -> Result<Vec<RgbImage>>;
+    /// Width and height of the images of example `i`.
+    fn image_sizes(&self, i: usize) -> Result<Vec<(u32, u32)>> {
+        Ok(self.images(i)?.iter().map(RgbImage::dimensions).collect())
+    }
     /// Score a response to example `i`.
     fn score(&self, i: usize, response: &str) -> Score;
 }

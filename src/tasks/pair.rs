@@ -37,6 +37,8 @@ impl Scorer for PairScorer {
         let share = f64::from(u8::from(correct));
         Score {
             correct,
+            value: share,
+            lenient: share,
             hits: share,
             positions: share,
             parsed: answer.is_ok(),

@@ -10,6 +10,7 @@ use super::guard::StallState;
 use super::metrics::LogSizes;
 use super::optimizer::AdamW;
 use crate::data::Cursor;
+use crate::files::Written;
 use crate::policy::Policy;
 use crate::{Error, Result, files};
 use serde::{Deserialize, Serialize};
@@ -111,11 +112,12 @@ pub fn save(
     keep: usize,
 ) -> Result<PathBuf> {
     let dir = root.join(format!("step-{:08}", state.step));
-    let fill = |partial: &Path| -> Result<()> {
+    let fill = |partial: &Path| -> Result<Vec<Written>> {
         let trainer = partial.join("trainer");
         files::create_dir(&trainer)?;
-        optimizer.save(&trainer.join("optimizer.safetensors"))?;
-        files::write_json(&trainer.join("state.json"), state)
+        let written = optimizer.save(&trainer.join("optimizer.safetensors"))?;
+        files::write_json(&trainer.join("state.json"), state)?;
+        Ok(vec![written])
     };
     write_dir(&dir, base, policy, state.step, fill)?;
     // What is incomplete (its removal was interrupted, or it was damaged) goes, too.
@@ -128,7 +130,7 @@ pub fn save(
 
 /// Write the model alone, without the trainer's state, as the directory `dir`.
 pub fn export(dir: &Path, base: &Path, policy: &dyn Policy, step: usize) -> Result<()> {
-    write_dir(dir, base, policy, step, |_| Ok(()))
+    write_dir(dir, base, policy, step, |_| Ok(Vec::new()))
 }
 
 /// Remove what an interrupted write has left behind.
@@ -147,7 +149,7 @@ fn write_dir(
     base: &Path,
     policy: &dyn Policy,
     step: usize,
-    fill: impl FnOnce(&Path) -> Result<()>,
+    fill: impl FnOnce(&Path) -> Result<Vec<Written>>,
 ) -> Result<()> {
     let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let partial = dir.with_file_name(format!(".partial-{name}"));
@@ -167,21 +169,31 @@ fn fill_dir(
     base: &Path,
     policy: &dyn Policy,
     step: usize,
-    fill: impl FnOnce(&Path) -> Result<()>,
+    fill: impl FnOnce(&Path) -> Result<Vec<Written>>,
 ) -> Result<()> {
     let fail = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", dir.display()));
     files::create_dir(partial)?;
     copy_model_files(base, partial)?;
-    policy.save_weights(partial)?;
-    fill(partial)?;
+    let mut written = policy.save_weights(partial)?;
+    written.extend(fill(partial)?);
     let mut contents = BTreeMap::new();
     for entry in walkdir::WalkDir::new(partial).sort_by_file_name() {
         let entry = entry.map_err(|e| fail(e.into()))?;
         if entry.file_type().is_file() {
-            let mut file = fs::File::open(entry.path()).map_err(fail)?;
-            file.sync_all().map_err(fail)?;
+            // What a writer was meant to write counts, not what can be read back; it has also synced its file.
+            let content = match written.iter().find(|w| w.path == entry.path()) {
+                Some(w) if fs::metadata(entry.path()).map_err(fail)?.len() == w.bytes => {
+                    Content { bytes: w.bytes, crc32: w.crc32 }
+                }
+                Some(w) => return Err(fail(std::io::Error::other(format!("{} was cut off", w.path.display())))),
+                None => {
+                    let mut file = fs::File::open(entry.path()).map_err(fail)?;
+                    file.sync_all().map_err(fail)?;
+                    Content::of(&mut file).map_err(fail)?
+                }
+            };
             let path = entry.path().strip_prefix(partial).unwrap_or(entry.path());
-            contents.insert(path.to_string_lossy().replace('\\', "/"), Content::of(&mut file).map_err(fail)?);
+            contents.insert(path.to_string_lossy().replace('\\', "/"), content);
         }
     }
     let manifest = Manifest { step, jigsaw: env!("CARGO_PKG_VERSION").into(), files: contents };

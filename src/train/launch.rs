@@ -6,12 +6,12 @@ use crate::config::Config;
 use crate::data::Dataset;
 use crate::eval::hash_model;
 use crate::model::Processor;
-use crate::model::qwen2_5_vl::Model;
+use crate::model::qwen2_5_vl::{Model, config};
 use crate::policy::Policy;
 use crate::tasks::{DatasetTask, Task};
 use crate::{Error, Result};
 use candle_core::Device;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -50,28 +50,27 @@ pub fn launch(launch: &Launch, stop: &AtomicBool, progress: &mut (dyn Progress +
 }
 
 fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progress) -> Result<Ended> {
-    let train_set = Dataset::open(&launch.data, "train")?;
-    let has_validation = train_set.root() != launch.data
-        && train_set.manifest().splits.get("validation").is_some_and(|split| split.records > 0);
-    let data_hash = train_set.manifest().sha256.clone();
+    // What is quick to read comes first: a mistake is told before gigabytes of weights are read.
+    let (data, processor) = both(|| Data::open(&launch.data), || Processor::from_dir(&launch.model));
+    let data = data?;
+    config::require(&launch.model)?;
+    let processor = processor?;
+    // A run that begins needs these weights; one that goes on, those of its checkpoint.
+    let begins = !launch.out.join("run.json").exists();
+    let load = || begins.then(|| Model::load(&launch.model, &launch.device)).transpose();
+    let (model_hash, loaded) = both(|| hash_model(&launch.model), load);
     let identity = Identity {
         jigsaw: env!("CARGO_PKG_VERSION").into(),
         command: launch.command.clone(),
         model: launch.model.display().to_string(),
-        model_hash: hash_model(&launch.model)?,
+        model_hash: model_hash?,
         data: launch.data.display().to_string(),
-        data_hash,
-        examples: train_set.len(),
+        data_hash: data.hash,
+        examples: data.train.len(),
         seed: launch.config.train.seed,
         platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
     };
-    let train_task = DatasetTask::new(train_set)?;
-    let validation = match has_validation {
-        true => Some(DatasetTask::new(Dataset::open(&launch.data, "validation")?)?),
-        false => None,
-    };
-    let processor = Processor::from_dir(&launch.model)?;
     let (run, checkpoint) = match Run::open(&launch.out, &launch.config, &identity)? {
         Opened::Finished(finished) => return Ok(Ended::Already(finished)),
         Opened::Fresh(run) => (run, None),
@@ -83,11 +82,17 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
     if let Some(checkpoint) = &checkpoint {
         progress.note(&format!("going on after step {} ({})", checkpoint.state.step, checkpoint.dir.display()));
     }
-    if validation.is_none() && launch.config.eval.every > 0 {
+    if data.validation.is_none() && launch.config.eval.every > 0 {
         progress.note("the dataset has no validation split: there will be no evaluation during training");
     }
-    let weights = checkpoint.as_ref().map_or(launch.model.as_path(), |c| c.dir.as_path());
-    let policy = Model::load(weights, &launch.device)?;
+    let policy = match (&checkpoint, loaded?) {
+        (None, Some(policy)) => policy,
+        (checkpoint, _) => {
+            let weights = checkpoint.as_ref().map_or(launch.model.as_path(), |c| c.dir.as_path());
+            Model::load(weights, &launch.device)?
+        }
+    };
+    let policy = policy.recomputing(launch.config.train.recompute);
     let reference = match launch.config.grpo.as_ref().is_some_and(|g| g.beta != 0.0) {
         true => {
             let reference = Model::load(&launch.model, &launch.device)?;
@@ -102,9 +107,44 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
         reference: reference.as_ref().map(|r| r as &dyn Policy),
         base: &launch.model,
         codec: &processor,
-        train: &train_task,
-        validation: validation.as_ref().map(|v| v as &dyn Task),
+        train: &data.train,
+        validation: data.validation.as_ref().map(|v| v as &dyn Task),
         stop,
     };
     train(&job, &run, checkpoint.as_ref(), progress)
+}
+
+/// The splits of the dataset that a run uses.
+struct Data {
+    hash: String,
+    train: DatasetTask,
+    validation: Option<DatasetTask>,
+}
+
+impl Data {
+    fn open(dir: &Path) -> Result<Data> {
+        let train = Dataset::open(dir, "train")?;
+        let has_validation =
+            train.root() != dir && train.manifest().splits.get("validation").is_some_and(|split| split.records > 0);
+        Ok(Data {
+            hash: train.manifest().sha256.clone(),
+            train: DatasetTask::new(train)?,
+            validation: match has_validation {
+                true => Some(DatasetTask::new(Dataset::open(dir, "validation")?)?),
+                false => None,
+            },
+        })
+    }
+}
+
+/// Do two things at the same time.
+fn both<A: Send, B>(
+    other: impl FnOnce() -> Result<A> + Send,
+    here: impl FnOnce() -> Result<B>,
+) -> (Result<A>, Result<B>) {
+    std::thread::scope(|scope| {
+        let handle = scope.spawn(other);
+        let here = here();
+        (handle.join().unwrap_or_else(|_| Err(Error::failed("a thread panicked; see above"))), here)
+    })
 }

@@ -5,12 +5,15 @@
 
 pub mod checkpoint;
 mod evaluate;
+mod feed;
 mod freeze;
 pub mod guard;
 pub mod launch;
 pub mod loss;
 pub mod metrics;
 pub mod optimizer;
+mod parts;
+pub mod plan;
 mod rft;
 pub mod run;
 pub mod schedule;

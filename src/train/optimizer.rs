@@ -5,11 +5,13 @@
 //! formula in tensor operations. Decay applies to matrices only (tensors of two or more dimensions).
 
 use crate::config::TrainSettings;
+use crate::files::Written;
 use crate::nn::Parameter;
-use crate::{Error, Result, files};
+use crate::tensors::{self, Source, TensorFile, Values};
+use crate::{Error, Result};
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Storage, Tensor};
 use rayon::prelude::*;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, TensorInfo};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -17,6 +19,8 @@ use std::sync::{Arc, Mutex};
 const PIECE: usize = 1 << 14;
 /// Added to the norm before dividing by it (torch's `clip_grad_norm_`).
 const CLIP_EPS: f64 = 1e-6;
+/// Names of the moments in a checkpoint, after that of the parameter.
+const SUFFIXES: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 
 /// The optimizer and its state for a fixed list of parameters.
 pub struct AdamW {
@@ -64,25 +68,18 @@ impl AdamW {
         self.step
     }
 
+    /// The sum of squares of every trained parameter's gradient with the parameter's name; `None` where no gradient is.
+    pub fn grad_squares(&self) -> Result<Vec<(&str, Option<f64>)>> {
+        let one = |slot: &'_ Slot| slot.parameter.grad().map(|grad| sum_of_squares(&grad)).transpose();
+        self.slots.iter().map(|slot| Ok((slot.parameter.name.as_str(), one(slot)?))).collect()
+    }
+
     /// Global norm of all gradients, summed in f64 in the order of the parameters.
     ///
     /// # Errors
     /// A gradient that is not finite: the parameters are named.
     pub fn grad_norm(&self) -> Result<f64> {
-        let mut total = 0.0;
-        let mut bad = Vec::new();
-        for slot in &self.slots {
-            let Some(grad) = slot.parameter.grad() else { continue };
-            let squares = sum_of_squares(&grad)?;
-            if !squares.is_finite() {
-                bad.push(slot.parameter.name.as_str());
-            }
-            total += squares;
-        }
-        if !bad.is_empty() {
-            return Err(Error::failed(format!("gradient not finite in {}", name_some(&bad))));
-        }
-        Ok(total.sqrt())
+        norm_of(&self.grad_squares()?)
     }
 
     /// One step with learning rate `lr`, the gradients scaled down to `max_norm` if `norm` is above it (`max_norm` 0: never).
@@ -98,6 +95,7 @@ impl AdamW {
             slot.parameter.clear_grad();
             let decay = if slot.decay { self.weight_decay } else { 0.0 };
             let numbers = Numbers {
+                fresh: self.step == 1,
                 scale: scale as f32,
                 keep: (1.0 - lr * decay) as f32,
                 one_minus_beta1: (1.0 - beta1) as f32,
@@ -112,63 +110,58 @@ impl AdamW {
         Ok(())
     }
 
-    /// Write the moments as safetensors: `{name}.exp_avg` and `{name}.exp_avg_sq`, and the step count as metadata.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        let mut blocks: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    /// Write the moments as safetensors: `{name}.exp_avg` and `{name}.exp_avg_sq`, and the step count as metadata. Returns
+    /// what the file is meant to hold.
+    pub fn save(&self, path: &Path) -> Result<Written> {
+        let mut sources = Vec::with_capacity(2 * self.slots.len());
         for slot in &self.slots {
-            let shape = slot.parameter.var.as_tensor().dims().to_vec();
             let (first, second) = match &slot.moments {
-                Moments::Cpu { first, second } => (bytes(first), bytes(second)),
-                Moments::Device { first, second } => {
-                    (bytes(&first.flatten_all()?.to_vec1()?), bytes(&second.flatten_all()?.to_vec1()?))
-                }
+                Moments::Cpu { first, second } => (Values::Slice(first), Values::Slice(second)),
+                Moments::Device { first, second } => (Values::Tensor(first), Values::Tensor(second)),
             };
-            blocks.push((format!("{}.exp_avg", slot.parameter.name), shape.clone(), first));
-            blocks.push((format!("{}.exp_avg_sq", slot.parameter.name), shape, second));
+            for (suffix, values) in SUFFIXES.into_iter().zip([first, second]) {
+                let shape = slot.parameter.var.as_tensor().dims().to_vec();
+                sources.push(Source { name: format!("{}.{suffix}", slot.parameter.name), shape, values });
+            }
         }
-        let fail = |e: safetensors::SafeTensorError| Error::failed(format!("cannot write {}: {e}", path.display()));
-        let mut views = Vec::new();
-        for (name, shape, data) in &blocks {
-            views.push((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data).map_err(fail)?));
-        }
-        let metadata = [("step".to_string(), self.step.to_string())].into();
-        files::write_safetensors(path, views, metadata)
+        tensors::write(path, sources, Dtype::F32, &[("step", self.step.to_string())])
     }
 
     /// Read what [`AdamW::save`] wrote. Every parameter must be there with its shape, and nothing else.
     pub fn load(&mut self, path: &Path) -> Result<()> {
-        let content = files::read(path)?;
+        let file = TensorFile::open(path)?;
         let fail = |what: String| Error::input(format!("{}: {what}", path.display()));
-        let (_, header) = SafeTensors::read_metadata(&content).map_err(|e| fail(e.to_string()))?;
-        let step = header.metadata().as_ref().and_then(|m| m.get("step")).and_then(|s| s.parse().ok());
-        let stored = SafeTensors::deserialize(&content).map_err(|e| fail(e.to_string()))?;
-        if stored.len() != 2 * self.slots.len() {
-            return Err(fail(format!(
-                "moments of {} parameters, but {} are trained",
-                stored.len() / 2,
-                self.slots.len()
-            )));
+        let stored = file.tensors().count();
+        if stored != 2 * self.slots.len() {
+            return Err(fail(format!("moments of {} parameters, but {} are trained", stored / 2, self.slots.len())));
         }
-        for slot in &mut self.slots {
-            let value = slot.parameter.var.as_tensor();
-            let read = |suffix: &str| -> Result<Vec<f32>> {
-                let name = format!("{}.{suffix}", slot.parameter.name);
-                let view = stored.tensor(&name).map_err(|_| fail(format!("{name} is missing")))?;
-                if view.shape() != value.dims() || view.dtype() != Dtype::F32 {
-                    return Err(fail(format!("{name} is {:?}, the weight is {:?}", view.shape(), value.dims())));
+        let step = file.about("step").and_then(|s| s.parse().ok()).ok_or_else(|| fail("no step count".into()))?;
+        let find = |slot: &Slot, suffix: &str| -> Result<&TensorInfo> {
+            let name = format!("{}.{suffix}", slot.parameter.name);
+            let info = file.tensor(&name).ok_or_else(|| fail(format!("{name} is missing")))?;
+            let dims = slot.parameter.var.as_tensor().dims();
+            if info.shape != dims || info.dtype != Dtype::F32 {
+                return Err(fail(format!("{name} is {:?}, the weight is {dims:?}", info.shape)));
+            }
+            Ok(info)
+        };
+        let read = |slot: &mut Slot| -> Result<()> {
+            let [one, two] = [find(slot, SUFFIXES[0])?, find(slot, SUFFIXES[1])?];
+            match &mut slot.moments {
+                Moments::Cpu { first, second } => file.read(one, first).and_then(|()| file.read(two, second)),
+                Moments::Device { first, second } => {
+                    let load = |info: &TensorInfo, to: &mut Tensor| -> Result<()> {
+                        let mut values = vec![0.0; to.elem_count()];
+                        file.read(info, &mut values)?;
+                        *to = Tensor::from_vec(values, to.shape(), to.device())?;
+                        Ok(())
+                    };
+                    load(one, first).and_then(|()| load(two, second))
                 }
-                Ok(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
-            };
-            let (first, second) = (read("exp_avg")?, read("exp_avg_sq")?);
-            slot.moments = match value.device() {
-                Device::Cpu => Moments::Cpu { first, second },
-                device => Moments::Device {
-                    first: Tensor::from_vec(first, value.shape(), device)?,
-                    second: Tensor::from_vec(second, value.shape(), device)?,
-                },
-            };
-        }
-        self.step = step.ok_or_else(|| fail("no step count".into()))?;
+            }
+        };
+        self.slots.iter_mut().try_for_each(read)?;
+        self.step = step;
         Ok(())
     }
 }
@@ -176,6 +169,8 @@ impl AdamW {
 /// The scalars of one update, rounded to f32 where torch rounds them.
 #[derive(Clone, Copy)]
 struct Numbers {
+    /// The first step: both moments are zero.
+    fresh: bool,
     scale: f32,
     keep: f32,
     one_minus_beta1: f32,
@@ -235,7 +230,14 @@ impl InplaceOp1 for CpuStep<'_> {
         let (first, second) = &mut *moments;
         let pieces = weights.par_chunks_mut(PIECE).zip(grad.par_chunks(PIECE));
         let moments = first.par_chunks_mut(PIECE).zip(second.par_chunks_mut(PIECE));
-        pieces.zip(moments).for_each(|((w, g), (m, v))| step_piece(w, g, m, v, self.numbers));
+        pieces.zip(moments).for_each(|((w, g), (m, v))| {
+            // Fresh zeros are not in memory yet. Reading them first would map every page twice.
+            if self.numbers.fresh {
+                m.fill(0.0);
+                v.fill(0.0);
+            }
+            step_piece(w, g, m, v, self.numbers);
+        });
         Ok(())
     }
 }
@@ -256,6 +258,19 @@ fn step_piece(weights: &mut [f32], grads: &[f32], first: &mut [f32], second: &mu
     }
 }
 
+/// The norm of what [`AdamW::grad_squares`] gives.
+///
+/// # Errors
+/// See [`AdamW::grad_norm`].
+pub fn norm_of(squares: &[(&str, Option<f64>)]) -> Result<f64> {
+    let known = || squares.iter().filter_map(|(name, squares)| Some((*name, (*squares)?)));
+    let bad: Vec<&str> = known().filter(|(_, s)| !s.is_finite()).map(|(name, _)| name).collect();
+    if !bad.is_empty() {
+        return Err(Error::failed(format!("gradient not finite in {}", name_some(&bad))));
+    }
+    Ok(known().map(|(_, s)| s).sum::<f64>().sqrt())
+}
+
 /// Sum of squares in f64, in an order that does not depend on the number of threads (CPU).
 pub fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
     let tensor = tensor.contiguous()?;
@@ -264,18 +279,24 @@ pub fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
         drop(storage);
         return Ok(f64::from(tensor.detach().sqr()?.sum_all()?.to_scalar::<f32>()?));
     };
-    let piece = |values: &[f32]| {
-        // Four running sums in a fixed pattern: faster than one, and the same on every machine.
-        let mut sums = [0.0f64; 4];
-        for four in values.chunks(4) {
-            for (sum, value) in sums.iter_mut().zip(four) {
-                *sum += f64::from(*value) * f64::from(*value);
-            }
-        }
-        (sums[0] + sums[1]) + (sums[2] + sums[3])
-    };
-    let pieces: Vec<f64> = values[from..to].par_chunks(PIECE).map(piece).collect();
+    let pieces: Vec<f64> = values[from..to].par_chunks(PIECE).map(piece_squares).collect();
     Ok(pieces.iter().sum())
+}
+
+/// Running sums in a fixed pattern: faster than one, and the same on every machine.
+#[multiversion::multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
+fn piece_squares(values: &[f32]) -> f64 {
+    let mut sums = [0.0f64; 32];
+    let (groups, rest) = values.as_chunks::<32>();
+    for group in groups {
+        for (sum, value) in sums.iter_mut().zip(group) {
+            *sum += f64::from(*value) * f64::from(*value);
+        }
+    }
+    for (sum, value) in sums.iter_mut().zip(rest) {
+        *sum += f64::from(*value) * f64::from(*value);
+    }
+    sums.iter().sum()
 }
 
 /// Up to eight names, and how many more there are.
@@ -285,10 +306,6 @@ pub fn name_some(names: &[&str]) -> String {
         n if n > 8 => format!("{shown} and {} more", n - 8),
         _ => shown,
     }
-}
-
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
 #[cfg(test)]

@@ -128,3 +128,29 @@ fn a_gradient_that_is_not_finite_is_named() {
     let error = adam.grad_norm().unwrap_err().to_string();
     assert!(error.contains("p1") && !error.contains("p0"), "{error}");
 }
+
+#[test]
+#[ignore = "a timing: cargo test --release --lib sixty_million -- --ignored --nocapture"]
+fn time_of_a_step_over_sixty_million_parameters() {
+    let shapes: Vec<&[usize]> = vec![&[1024, 2048]; 29];
+    let ps = parameters(&shapes);
+    let mut adam = AdamW::new(&ps, &settings()).unwrap();
+    let [mut norms, mut updates] = [f64::MAX; 2];
+    for step in 0..8 {
+        if step == 0 {
+            set_grads(&ps, 0);
+        } else {
+            // The buffers of the first step: no fresh memory is timed.
+            ps.iter().for_each(|p| p.accumulate(|_, _| ()).unwrap());
+        }
+        let start = std::time::Instant::now();
+        let norm = adam.grad_norm().unwrap();
+        norms = norms.min(start.elapsed().as_secs_f64());
+        let start = std::time::Instant::now();
+        adam.update(1e-3, norm, 1.0).unwrap();
+        updates = updates.min(start.elapsed().as_secs_f64());
+    }
+    let bytes = 29.0 * 2f64.powi(21) * 4.0;
+    println!("norm {:.1} ms, {:.1} GB/s", norms * 1e3, bytes / norms / 1e9);
+    println!("update {:.1} ms, {:.1} GB/s", updates * 1e3, 7.0 * bytes / updates / 1e9);
+}

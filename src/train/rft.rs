@@ -8,13 +8,15 @@
 use super::guard::StepView;
 use super::loss::{self, GrpoInputs, GrpoSums, Window, mean_and_std};
 use super::metrics::{Metrics, Sample};
+use super::parts::Parts;
 use super::trainer::Loop;
 use crate::config::{Config, GrpoSettings, GuardSettings, RolloutSettings};
-use crate::model::{Completion, Sampling, Sequence};
+use crate::model::{Completion, Prompt, Sampling, Sequence};
 use crate::puzzle::{Reward, RewardConfig};
 use crate::tasks::Score;
 use crate::{Error, Result, rng};
 use rand::Rng as _;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// One prompt with its scored responses.
@@ -129,22 +131,29 @@ fn step(
     let window = Window::of(minibatch.iter().flat_map(|m| m.lengths.iter().copied()), minibatch.len());
     let (mut total, mut sums) = (0.0, GrpoSums::default());
     for micro in minibatch {
-        l.job.policy.backward(&micro.sequences, plan.rollout.temperature, &mut |stats| {
+        let parts = Parts::default();
+        l.job.policy.backward(&micro.sequences, plan.rollout.temperature, &|shard, stats| {
+            let first: usize = micro.lengths[..shard.start].iter().sum();
+            let tokens = first..first + stats.logprobs.len();
             let inputs = GrpoInputs {
                 logprobs: &stats.logprobs,
                 entropies: &stats.entropies,
-                old: micro.old.as_deref(),
-                reference: micro.reference.as_deref(),
-                lengths: &micro.lengths,
-                advantages: &micro.advantages,
+                old: micro.old.as_ref().map(|old| &old[tokens.clone()]),
+                reference: micro.reference.as_ref().map(|reference| &reference[tokens.clone()]),
+                lengths: &micro.lengths[shard.clone()],
+                advantages: &micro.advantages[shard.clone()],
+                micro_tokens: micro.lengths.iter().sum(),
                 window,
                 max_completion_length: plan.rollout.max_new_tokens,
             };
             let out = loss::grpo(plan.grpo, &inputs);
-            total += out.loss;
-            sums += out.sums;
+            parts.put(shard.start, (out.loss, out.sums));
             Ok(out.grads)
         })?;
+        for (loss, part) in parts.in_order() {
+            total += loss;
+            sums += part;
+        }
     }
     let n = sums.tokens.max(1.0);
     let mut metrics = described.clone();
@@ -173,9 +182,9 @@ fn collect(l: &mut Loop<'_>, plan: &Plan<'_>) -> Result<(Vec<Group>, usize)> {
     let (mut useful, mut equal): (Vec<Group>, Vec<Group>) = (Vec::new(), Vec::new());
     let mut drawn = 0;
     for draw in 0..=plan.grpo.dynamic_sampling as u64 {
-        let indices = l.sampler.next_batch(wanted);
+        let (indices, prompts) = l.next_examples(wanted)?;
         drawn += indices.len();
-        for group in roll_out(l, plan, &indices, draw)? {
+        for group in roll_out(l, plan, &indices, prompts, draw)? {
             if plan.grpo.dynamic_sampling > 0 && group.std() == 0.0 { equal.push(group) } else { useful.push(group) }
         }
         if useful.len() >= wanted {
@@ -188,14 +197,15 @@ fn collect(l: &mut Loop<'_>, plan: &Plan<'_>) -> Result<(Vec<Group>, usize)> {
 }
 
 /// `rollout.samples` scored responses to each of these examples.
-fn roll_out(l: &Loop<'_>, plan: &Plan<'_>, indices: &[usize], draw: u64) -> Result<Vec<Group>> {
+fn roll_out(l: &Loop<'_>, plan: &Plan<'_>, indices: &[usize], prompts: Vec<Sequence>, draw: u64) -> Result<Vec<Group>> {
     let job = l.job;
     let mut groups = Vec::with_capacity(indices.len());
     let seed =
         |chunk: usize| rng::stream(job.config.train.seed, "rollout", &[l.state.round, draw, chunk as u64]).next_u64();
     let at_once = if plan.rollout.batch_size == 0 { indices.len() } else { plan.rollout.batch_size };
-    for (chunk, indices) in indices.chunks(at_once.max(1)).enumerate() {
-        let prompts = indices.iter().map(|&i| job.codec.prompt(job.train, i)).collect::<Result<Vec<_>>>()?;
+    let prompts: Vec<Arc<Prompt>> = prompts.into_iter().map(|p| p.prompt).collect();
+    let chunks = indices.chunks(at_once.max(1)).zip(prompts.chunks(at_once.max(1)));
+    for (chunk, (indices, prompts)) in chunks.enumerate() {
         let sampling = Sampling {
             max_new_tokens: plan.rollout.max_new_tokens,
             temperature: plan.rollout.temperature,
@@ -204,7 +214,7 @@ fn roll_out(l: &Loop<'_>, plan: &Plan<'_>, indices: &[usize], draw: u64) -> Resu
             seed: seed(chunk),
         };
         let (eos, banned) = (job.codec.eos_ids(), job.codec.banned_ids());
-        let completions = job.policy.generate(&prompts, plan.rollout.samples, &sampling, eos, banned)?;
+        let completions = job.policy.generate(prompts, plan.rollout.samples, &sampling, eos, banned)?;
         for ((&i, prompt), completions) in indices.iter().zip(prompts).zip(completions) {
             let record = job.train.example(i)?;
             let decode = |c: &Completion| job.codec.decode(&c.ids);

@@ -2,23 +2,19 @@
 
 use super::loss::{self, Window};
 use super::metrics::Metrics;
+use super::parts::Parts;
 use super::trainer::Loop;
 use crate::Result;
 use crate::model::Sequence;
-use crate::policy::{Policy, reference_sequence};
+use crate::policy::Policy;
 use std::time::Instant;
 
 /// Take `batch_size * accumulation` examples and make one optimizer step.
 pub(super) fn round(l: &mut Loop<'_>) -> Result<()> {
     let started = Instant::now();
     let (job, settings) = (l.job, &l.job.config.train);
-    let indices = l.sampler.next_batch(settings.batch_size * settings.accumulation);
-    let mut ids = Vec::with_capacity(indices.len());
-    let mut sequences = Vec::with_capacity(indices.len());
-    for &i in &indices {
-        sequences.push(reference_sequence(job.train, job.codec, i)?);
-        ids.push(job.train.example(i)?.id.clone());
-    }
+    let (indices, sequences) = l.next_examples(settings.batch_size * settings.accumulation)?;
+    let ids = indices.iter().map(|&i| Ok(job.train.example(i)?.id.clone())).collect::<Result<Vec<_>>>()?;
     let micros: Vec<&[Sequence]> = sequences.chunks(settings.batch_size).collect();
     let sums = accumulate(job.policy, &micros)?;
     let tokens = sequences.iter().map(|s| s.prompt.ids.len() + s.response.len()).sum();
@@ -44,12 +40,17 @@ pub fn accumulate(policy: &dyn Policy, micros: &[&[Sequence]]) -> Result<Accumul
     let window = Window::of(micros.iter().flat_map(|m| m.iter()).map(|s| s.response.len()), micros.len());
     let mut sums = Accumulated { loss: 0.0, entropy: 0.0, tokens: window.tokens };
     for micro in micros {
-        policy.backward(micro, 1.0, &mut |stats| {
+        let parts = Parts::default();
+        policy.backward(micro, 1.0, &|shard, stats| {
             let (loss, grads) = loss::sft(stats, &window);
-            sums.loss += loss;
-            sums.entropy += stats.entropies.iter().map(|&e| f64::from(e)).sum::<f64>() / window.tokens.max(1.0);
+            let entropy = stats.entropies.iter().map(|&e| f64::from(e)).sum::<f64>() / window.tokens.max(1.0);
+            parts.put(shard.start, (loss, entropy));
             Ok(grads)
         })?;
+        for (loss, entropy) in parts.in_order() {
+            sums.loss += loss;
+            sums.entropy += entropy;
+        }
     }
     Ok(sums)
 }

@@ -2,18 +2,22 @@
 
 use super::checkpoint::{self, Checkpoint, State};
 use super::evaluate::evaluate;
+use super::feed::Feed;
 use super::freeze::freeze;
-use super::guard::check_gradients;
+use super::guard;
 use super::metrics::{Log, Metrics, Sample};
-use super::optimizer::AdamW;
+use super::optimizer::{AdamW, norm_of};
+use super::plan::{MemoryPlan, megabytes, process_memory};
 use super::run::{Finished, Run};
 use super::schedule::learning_rate;
 use super::{rft, sft};
 use crate::config::{Config, Method};
 use crate::data::Sampler;
-use crate::policy::{Codec, Policy, reference_sequence};
+use crate::model::Sequence;
+use crate::policy::{Codec, Policy, reference_response};
 use crate::tasks::Task;
 use crate::{Error, Result};
+use rayon::prelude::*;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -66,9 +70,12 @@ pub(super) struct Loop<'a> {
     pub job: &'a Job<'a>,
     pub optimizer: AdamW,
     pub sampler: Sampler,
+    pub feed: Feed<'a>,
     pub state: State,
     pub total: usize,
     pub log: Log,
+    /// The gradients of the first step are still to be looked at.
+    pub unchecked: bool,
     pub progress: &'a mut dyn Progress,
 }
 
@@ -82,23 +89,36 @@ pub fn train(job: &Job<'_>, run: &Run, resume: Option<&Checkpoint>, progress: &m
     let mut optimizer = AdamW::new(job.policy.parameters(), &config.train)?;
     let state = resume.map(|c| c.state.clone()).unwrap_or_default();
     let sampler = Sampler::resume(job.train.len(), config.train.seed, state.cursor)?;
+    let mut unchecked = false;
     match resume {
         Some(checkpoint) => checkpoint.load_optimizer(&mut optimizer)?,
         None => {
             check_lengths(job)?;
             let first = sampler.clone().next_batch(config.train.batch_size.min(job.train.len()));
-            check_gradients(job.policy, job.codec, job.train, &first)?;
+            // The first step of SFT shows its own gradients. Where an evaluation comes before it they are looked at earlier,
+            // so that a run that cannot work has measured nothing; so are those of RFT, whose first step may have none.
+            let evaluates = config.eval.every > 0 && job.validation.is_some_and(|t| !t.is_empty());
+            unchecked =
+                config.train.method == Method::Sft && !evaluates && guard::shows_all(job.policy, job.train, &first);
+            if !unchecked {
+                guard::check_gradients(job.policy, job.codec, job.train, &first)?;
+            }
         }
     }
-    let mut l = Loop {
-        job,
-        optimizer,
-        sampler,
-        total: config.total_steps(job.train.len()),
-        log: Log::open(run.dir(), state.log, state.step)?,
-        state,
-        progress,
-    };
+    let log = Log::open(run.dir(), state.log, state.step)?;
+    let total = config.total_steps(job.train.len());
+    std::thread::scope(|scope| {
+        let mut feed = Feed::start(scope, config.train.method, job.codec, job.train);
+        let held = process_memory("VmRSS").unwrap_or(0);
+        let plan = MemoryPlan::of(job, feed.look(sampler.peek(config.examples_per_round()))?, held, resume.is_some());
+        progress.note(&plan.to_string());
+        rounds(Loop { job, optimizer, sampler, feed, total, log, unchecked, state, progress }, run, resume)
+    })
+}
+
+/// Round after round, until all steps are made or the run is to stop.
+fn rounds(mut l: Loop<'_>, run: &Run, resume: Option<&Checkpoint>) -> Result<Ended> {
+    let (job, config) = (l.job, l.job.config);
     l.progress.start(l.state.step, l.total);
     let mut saved = resume.map(|c| c.state.step);
     let mut last_eval = None;
@@ -132,10 +152,23 @@ pub fn train(job: &Job<'_>, run: &Run, resume: Option<&Checkpoint>, progress: &m
         last_eval.iter().flat_map(|m: &Metrics| m.iter()).map(|(n, v)| (n.to_string(), (*v).into())).collect();
     let finished = Finished { step: l.state.step, metrics };
     run.finish(&finished)?;
+    if let Some(peak) = process_memory("VmHWM") {
+        l.progress.note(&format!("memory: {} at its highest", megabytes(peak)));
+    }
     Ok(Ended::Finished(finished))
 }
 
 impl Loop<'_> {
+    /// The next `n` examples: their indices and what the [`Feed`] makes of them. Those after them are prepared meanwhile.
+    pub fn next_examples(&mut self, n: usize) -> Result<(Vec<usize>, Vec<Sequence>)> {
+        let indices = self.sampler.next_batch(n);
+        let sequences = self.feed.take(&indices)?;
+        if self.state.step + self.job.config.steps_per_round() < self.total {
+            self.feed.order(self.sampler.peek(n));
+        }
+        Ok((indices, sequences))
+    }
+
     /// Clip, update the weights, count and record the step. `metrics` holds what the method measured, its loss first.
     pub fn finish_step(
         &mut self,
@@ -147,11 +180,15 @@ impl Loop<'_> {
     ) -> Result<()> {
         let step = self.state.step;
         let blame = || format!("step {} (examples {})", step + 1, some_ids(ids));
+        let squares = self.optimizer.grad_squares()?;
+        if std::mem::take(&mut self.unchecked) {
+            guard::judge(&squares)?;
+        }
         if !loss.is_finite() {
             return Err(Error::failed(format!("{}: the loss is {loss}{KEPT}", blame())));
         }
         let settings = &self.job.config.train;
-        let norm = self.optimizer.grad_norm().map_err(|e| Error::failed(format!("{}: {e}{KEPT}", blame())))?;
+        let norm = norm_of(&squares).map_err(|e| Error::failed(format!("{}: {e}{KEPT}", blame())))?;
         let lr = learning_rate(settings, step, self.total);
         self.optimizer.update(lr, norm, settings.max_grad_norm)?;
         self.state.step += 1;
@@ -218,19 +255,17 @@ fn check_lengths(job: &Job<'_>) -> Result<()> {
         return Ok(());
     }
     let rollout = job.config.rollout.as_ref().map(|r| r.max_new_tokens);
-    let mut long = Vec::new();
-    for i in 0..job.train.len() {
-        let length = match rollout {
-            Some(new) => job.codec.prompt(job.train, i)?.ids.len() + new,
-            None => {
-                let sequence = reference_sequence(job.train, job.codec, i)?;
-                sequence.prompt.ids.len() + sequence.response.len()
-            }
+    let (codec, task) = (job.codec, job.train);
+    let too_long = |i: usize| -> Result<Option<String>> {
+        let response = match rollout {
+            Some(new) => new,
+            None => reference_response(task, codec, i)?.len(),
         };
-        if length > limit {
-            long.push(format!("{} ({length})", job.train.example(i)?.id));
-        }
-    }
+        let length = codec.prompt_length(task, i)? + response;
+        Ok((length > limit).then_some(format!("{} ({length})", task.example(i)?.id)))
+    };
+    let lengths = (0..task.len()).into_par_iter().map(too_long).collect::<Vec<Result<_>>>();
+    let long: Vec<String> = lengths.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
     if long.is_empty() {
         return Ok(());
     }

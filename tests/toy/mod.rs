@@ -8,7 +8,8 @@
 use candle_core::{Device, Tensor, Var};
 use image::RgbImage;
 use jigsaw::data::{Message, Record};
-use jigsaw::model::{Completion, Prompt, Sampling, Sequence, TokenGrads, TokenStats};
+use jigsaw::files::Written;
+use jigsaw::model::{Completion, LossFn, Prompt, Sampling, Sequence, TokenStats};
 use jigsaw::nn::Parameter;
 use jigsaw::policy::{Codec, Policy};
 use jigsaw::tasks::{Score, Task};
@@ -100,18 +101,13 @@ impl Policy for Toy {
         Ok(stats)
     }
 
-    fn backward(
-        &self,
-        batch: &[Sequence],
-        temperature: f32,
-        loss: &mut dyn FnMut(&TokenStats) -> Result<TokenGrads>,
-    ) -> Result<()> {
+    fn backward(&self, batch: &[Sequence], temperature: f32, loss: &LossFn<'_>) -> Result<()> {
         std::thread::sleep(self.delay);
         let mut stats = self.score(batch, temperature)?;
         if self.poison.is_some_and(|p| self.calls.fetch_add(1, Ordering::Relaxed) >= p) {
             stats.logprobs[0] = f32::NAN;
         }
-        let grads = loss(&stats)?;
+        let grads = loss(0..batch.len(), &stats)?;
         let (table, bias) = (self.values(0), self.values(1));
         let (mut by_table, mut by_bias) = (vec![0.0f32; table.len()], vec![0.0f32; bias.len()]);
         let mut at = 0;
@@ -176,10 +172,11 @@ impl Policy for Toy {
         Ok(prompts.iter().enumerate().map(group).collect())
     }
 
-    fn save_weights(&self, dir: &Path) -> Result<()> {
+    fn save_weights(&self, dir: &Path) -> Result<Vec<Written>> {
         let tensors: HashMap<String, Tensor> =
             self.parameters.iter().map(|p| (p.name.clone(), p.var.as_tensor().clone())).collect();
-        Ok(candle_core::safetensors::save(&tensors, dir.join("model.safetensors"))?)
+        candle_core::safetensors::save(&tensors, dir.join("model.safetensors"))?;
+        Ok(Vec::new())
     }
 }
 
@@ -264,6 +261,8 @@ impl Task for Puzzles {
         let positions = if got.len() <= 3 { placed } else { 0.0 };
         Score {
             correct: got == gold,
+            value: f64::from(u8::from(got == gold)),
+            lenient: f64::from(u8::from(got == gold)),
             hits: if parsed { positions } else { 0.0 },
             positions,
             parsed,

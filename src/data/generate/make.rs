@@ -8,7 +8,6 @@ use crate::data::{DatasetWriter, Digest, Message, Record};
 use crate::puzzle::{self, Grid, PairPuzzle, Permutation, QuestionKind};
 use crate::rng::{self, Rng};
 use image::RgbImage;
-use image::imageops::{self, FilterType};
 use rand::RngExt;
 use serde_json::json;
 
@@ -83,7 +82,7 @@ impl Maker<'_> {
         let mut rng = rng::stream(seed, "puzzle", &key(&photo.hash, index));
         let (crop, original) = (0..CROPS_TRIED).find_map(|_| {
             let crop = random_crop(image.dimensions(), grid, min_crop, &mut rng);
-            let original = resize(image, crop, grid.cols() as u32 * tile, grid.rows() as u32 * tile);
+            let original = puzzle::resize(image, crop, grid.cols() as u32 * tile, grid.rows() as u32 * tile);
             tiles_differ(&original, grid).then_some((crop, original))
         })?;
         let permutation = Permutation::random(grid.tiles(), &mut rng);
@@ -154,26 +153,29 @@ fn random_crop(size: (u32, u32), grid: Grid, min_crop: f64, rng: &mut Rng) -> [u
     [rng.random_range(0..=size.0 - width), rng.random_range(0..=size.1 - height), width, height]
 }
 
-/// The crop at the size of the puzzle (Lanczos, as wide as the reduction asks for).
-pub fn resize(image: &RgbImage, [left, top, width, height]: [u32; 4], to_width: u32, to_height: u32) -> RgbImage {
-    let view = imageops::crop_imm(image, left, top, width, height);
-    imageops::resize(&*view, to_width, to_height, FilterType::Lanczos3)
-}
-
 /// No two tiles look the same: between alike tiles the question would have several right answers.
 fn tiles_differ(image: &RgbImage, grid: Grid) -> bool {
     let (width, height) = (image.width() / grid.cols() as u32, image.height() / grid.rows() as u32);
-    let tiles: Vec<Vec<u8>> = (0..grid.tiles())
-        .map(|tile| {
-            let (row, col) = grid.place(tile);
-            imageops::crop_imm(image, col as u32 * width, row as u32 * height, width, height).to_image().into_raw()
-        })
-        .collect();
-    let alike = |a: &[u8], b: &[u8]| {
-        let difference: u64 = a.iter().zip(b).map(|(&x, &y)| u64::from(x.abs_diff(y))).sum();
-        (difference as f64) < MIN_DIFFERENCE * a.len() as f64
+    let line = image.width() as usize * 3;
+    let rows = |tile: usize| {
+        let (row, col) = grid.place(tile);
+        let start = row * height as usize * line + col * width as usize * 3;
+        (0..height as usize).map(move |y| &image.as_raw()[start + y * line..][..width as usize * 3])
     };
-    tiles.iter().enumerate().all(|(i, a)| tiles[..i].iter().all(|b| !alike(a, b)))
+    let enough = (MIN_DIFFERENCE * f64::from(width * height * 3)).ceil() as u64;
+    let differ = |a: usize, b: usize| {
+        let mut difference = 0;
+        rows(a).zip(rows(b)).any(|(a, b)| {
+            difference += distance(a, b);
+            difference >= enough
+        })
+    };
+    (0..grid.tiles()).all(|a| (0..a).all(|b| differ(a, b)))
+}
+
+/// Absolute differences, added up.
+fn distance(a: &[u8], b: &[u8]) -> u64 {
+    a.iter().zip(b).map(|(&a, &b)| u64::from(a.abs_diff(b))).sum()
 }
 
 /// The puzzle's random stream: content of the photo, number of the puzzle.
@@ -222,7 +224,7 @@ mod tests {
     #[test]
     fn resizing_keeps_the_picture_where_it_is() {
         let image = RgbImage::from_fn(300, 300, |x, y| image::Rgb([(x / 100 * 100) as u8, (y / 100 * 100) as u8, 9]));
-        let small = resize(&image, [0, 0, 300, 300], 84, 84);
+        let small = puzzle::resize(&image, [0, 0, 300, 300], 84, 84);
         for (tile, expected) in [(0, [0, 0, 9]), (1, [100, 0, 9]), (5, [200, 100, 9]), (8, [200, 200, 9])] {
             assert_eq!(small.get_pixel(tile % 3 * 28 + 14, tile / 3 * 28 + 14).0, expected);
         }

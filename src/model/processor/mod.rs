@@ -61,15 +61,8 @@ impl Processor {
         for (i, image) in images.iter().enumerate() {
             inputs.push(Arc::new(self.images.process(image).map_err(|e| e.context(format!("image {}", i + 1)))?));
         }
-        let unexpanded = self.tokens.encode(&text)?;
+        let unexpanded = self.unexpanded(&text, images.len())?;
         let pad = self.tokens.image_pad();
-        let pads = unexpanded.iter().filter(|&&id| id == pad).count();
-        if pads != images.len() {
-            return Err(Error::input(format!(
-                "the chat template wrote {pads} image token(s) for {} image(s); it is not a Qwen2.5-VL template",
-                images.len()
-            )));
-        }
         let counts: Vec<usize> = inputs.iter().map(|input| self.images.tokens_of(input.grid)).collect();
         let mut counts_left = counts.iter();
         let mut ids = Vec::with_capacity(unexpanded.len() + counts.iter().sum::<usize>());
@@ -78,6 +71,31 @@ impl Processor {
             ids.extend(std::iter::repeat_n(id, times));
         }
         Ok(Arc::new(Prompt { ids, images: inputs }))
+    }
+
+    /// The number of tokens that [`Processor::encode_prompt`] gives for images of these widths and heights.
+    ///
+    /// # Errors
+    /// As [`Processor::encode_prompt`].
+    pub fn prompt_length(&self, messages: &[Message], sizes: &[(u32, u32)]) -> Result<usize> {
+        let text = self.render(messages, sizes.len())?;
+        let mut length = self.unexpanded(&text, sizes.len())?.len() - sizes.len();
+        for (i, (width, height)) in sizes.iter().enumerate() {
+            length += self.images.tokens(*width, *height).map_err(|e| e.context(format!("image {}", i + 1)))?;
+        }
+        Ok(length)
+    }
+
+    /// Token ids of a rendered prompt, each image still one token.
+    fn unexpanded(&self, text: &str, images: usize) -> Result<Vec<u32>> {
+        let ids = self.tokens.encode(text)?;
+        let pads = ids.iter().filter(|&&id| id == self.tokens.image_pad()).count();
+        if pads == images {
+            return Ok(ids);
+        }
+        Err(Error::input(format!(
+            "the chat template wrote {pads} image token(s) for {images} image(s); it is not a Qwen2.5-VL template"
+        )))
     }
 
     /// The text of a prompt with `images` images: the chat template with the generation prompt, one image token each.

@@ -1,7 +1,7 @@
 //! Key-value caches of the samples being decoded.
 
 use crate::Result;
-use crate::nn::{Heads, KeyValues, attend_row, from_vec, read};
+use crate::nn::{Heads, KeyValues, attend, from_vec, read};
 use candle_core::{D, DType, Tensor};
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -35,8 +35,11 @@ struct SampleCache {
     own: Vec<KeyValues>,
 }
 
+/// Samples of one prompt that attend together.
+const TOGETHER: usize = 16;
+
 thread_local! {
-    static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
 impl FusedCache {
@@ -82,17 +85,23 @@ impl Cache for FusedCache {
         let mut out = vec![0.0; rows * width];
         let data = read(qkv)?;
         let data = &*data;
-        self.samples
-            .par_iter_mut()
-            .zip(out.par_chunks_mut(width))
-            .zip(data.par_chunks(heads.stride()))
-            .with_min_len(4)
-            .for_each(|((sample, out), row)| {
-                sample.own[layer].push(row, heads);
-                SCORES.with_borrow_mut(|scores| {
-                    attend_row(out, row, &sample.prompt[layer], &sample.own[layer], heads, scores);
-                });
-            });
+        self.samples.par_iter_mut().zip(data.par_chunks(heads.stride())).with_min_len(16).for_each(|(sample, row)| {
+            sample.own[layer].push(row, heads);
+        });
+        let same_prompt = |a: &SampleCache, b: &SampleCache| Arc::ptr_eq(&a.prompt[layer], &b.prompt[layer]);
+        let groups = self.samples.chunk_by(same_prompt).flat_map(|group| group.chunks(TOGETHER));
+        let mut tasks = Vec::new();
+        let (mut out_left, mut data_left) = (&mut out[..], data);
+        for group in groups {
+            let (out, data);
+            (out, out_left) = out_left.split_at_mut(group.len() * width);
+            (data, data_left) = data_left.split_at(group.len() * heads.stride());
+            tasks.push((group, out, data));
+        }
+        tasks.into_par_iter().for_each(|(group, out, data)| {
+            let own: Vec<&KeyValues> = group.iter().map(|sample| &sample.own[layer]).collect();
+            SCRATCH.with_borrow_mut(|scratch| attend(out, data, &group[0].prompt[layer], &own, heads, scratch));
+        });
         from_vec(out, (rows, width))
     }
 

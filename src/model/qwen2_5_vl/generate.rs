@@ -6,19 +6,52 @@ use super::cache::{Cache, ComposedCache, FusedCache};
 use super::layout::Layout;
 use crate::model::sampling::{Draw, Sampler};
 use crate::model::{Completion, Prompt, Sampling};
-use crate::nn::{RowSource, Value, embed, read};
+use crate::nn::{RowSource, Value, embed, lanes, read};
 use crate::rng::{self, Rng};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
-use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Samples decoded at once.
-const SLOTS: usize = 256;
+pub(super) const SLOTS: usize = 256;
 
 /// Prompt tokens prefilled at once (one longer prompt is still taken whole).
-const PREFILL_TOKENS: usize = 8192;
+pub(super) const PREFILL_TOKENS: usize = 8192;
+
+/// Bytes of weights up to which each thread decodes samples of its own: beyond, reading the weights once for all samples
+/// together costs less.
+const LANE_WEIGHTS: usize = 64 << 20;
+
+/// Prompts that nobody works on yet.
+struct Queue<'a> {
+    prompts: &'a [Arc<Prompt>],
+    /// Responses to each.
+    samples: usize,
+    next: AtomicUsize,
+}
+
+impl Queue<'_> {
+    /// The next prompts to prefill together, beside `active` samples. None if there are no more, or no responses are wanted.
+    fn take(&self, active: usize, slots: usize) -> Vec<usize> {
+        let mut taken = Vec::new();
+        let mut tokens = 0;
+        loop {
+            let next = self.next.load(Ordering::Relaxed);
+            let Some(prompt) = self.prompts.get(next).filter(|_| self.samples > 0) else { return taken };
+            let more = prompt.ids.len();
+            let fits = active + (taken.len() + 1) * self.samples <= slots && tokens + more <= PREFILL_TOKENS;
+            if !(fits || active == 0 && taken.is_empty()) {
+                return taken;
+            }
+            if self.next.compare_exchange(next, next + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                tokens += more;
+                taken.push(next);
+            }
+        }
+    }
+}
 
 /// One sample being decoded.
 struct Slot {
@@ -32,7 +65,8 @@ struct Slot {
 
 impl Model {
     /// `samples` responses to each prompt: `[prompt][sample]`. A response ends at one of `eos` or at the length limit; `banned`
-    /// tokens are never chosen. Sample j of prompt i draws from a stream of its own.
+    /// tokens are never chosen. Sample j of prompt i draws from a stream of its own. A response depends neither on the other
+    /// prompts nor on the number of threads.
     ///
     /// # Errors
     /// If the sampling settings are not usable, or a prompt does not fit the model.
@@ -45,31 +79,16 @@ impl Model {
         banned: &[u32],
     ) -> Result<Vec<Vec<Completion>>> {
         let sampler = Sampler::new(sampling, eos, banned, self.config().text.vocab_size)?;
-        let mut cache: Box<dyn Cache> = match self.fused && matches!(self.device, Device::Cpu) {
-            true => Box::new(FusedCache::new(
-                self.decoder.config.num_hidden_layers,
-                self.decoder.heads(),
-                sampling.max_new_tokens,
-            )),
-            false => Box::new(ComposedCache::new(self.decoder.config.num_hidden_layers, self.decoder.heads())),
+        let queue = Queue { prompts, samples, next: AtomicUsize::new(0) };
+        let count = match self.on_lanes() && self.weight_bytes(|_| true) <= LANE_WEIGHTS {
+            true => rayon::current_num_threads().min(prompts.len()),
+            false => 1,
         };
+        let slots = (prompts.len() * samples).div_ceil(count.max(1)).clamp(1, SLOTS);
         let mut done: Vec<Vec<Option<Completion>>> = prompts.iter().map(|_| vec![None; samples]).collect();
-        let mut waiting: VecDeque<usize> = (0..prompts.len()).collect();
-        let mut active: Vec<Slot> = Vec::new();
-        while samples > 0 && !(active.is_empty() && waiting.is_empty()) {
-            let room = active.is_empty() || (cache.takes_more() && active.len() + samples <= SLOTS);
-            if room && !waiting.is_empty() {
-                active.extend(self.start(prompts, &mut waiting, samples, active.len(), &sampler, cache.as_mut())?);
-            } else {
-                self.step(&mut active, &sampler, cache.as_mut())?;
-            }
-            let going: Vec<bool> = active.iter().map(|slot| !sampler.ended(&slot.completion)).collect();
-            if going.contains(&false) {
-                cache.retain(&going)?;
-                let mut going = going.iter();
-                for slot in active.extract_if(.., |_| going.next() == Some(&false)) {
-                    done[slot.prompt][slot.sample] = Some(slot.completion);
-                }
+        for part in lanes(count, |_| self.decode(&queue, slots, sampling.max_new_tokens, &sampler)) {
+            for slot in part? {
+                done[slot.prompt][slot.sample] = Some(slot.completion);
             }
         }
         done.into_iter()
@@ -77,29 +96,41 @@ impl Model {
             .collect()
     }
 
-    /// Prefill waiting prompts and draw the first token of each of their samples.
-    fn start(
-        &self,
-        prompts: &[Arc<Prompt>],
-        waiting: &mut VecDeque<usize>,
-        samples: usize,
-        active: usize,
-        sampler: &Sampler,
-        cache: &mut dyn Cache,
-    ) -> Result<Vec<Slot>> {
-        let mut taken = Vec::new();
-        let mut tokens = 0;
-        while let Some(&next) = waiting.front() {
-            let more = prompts[next].ids.len();
-            let fits = active + (taken.len() + 1) * samples <= SLOTS && tokens + more <= PREFILL_TOKENS;
-            if !(fits || active == 0 && taken.is_empty()) {
-                break;
+    /// Take prompts from the queue, up to `slots` samples at a time, until there are none left.
+    fn decode(&self, queue: &Queue<'_>, slots: usize, room: usize, sampler: &Sampler) -> Result<Vec<Slot>> {
+        let (layers, heads) = (self.decoder.config.num_hidden_layers, self.decoder.heads());
+        let mut cache: Box<dyn Cache> = match self.on_lanes() {
+            true => Box::new(FusedCache::new(layers, heads, room)),
+            false => Box::new(ComposedCache::new(layers, heads)),
+        };
+        let mut done = Vec::new();
+        let mut active: Vec<Slot> = Vec::new();
+        loop {
+            if active.is_empty() || (cache.takes_more() && active.len() + queue.samples <= slots) {
+                let taken = queue.take(active.len(), slots);
+                if !taken.is_empty() {
+                    active.extend(self.start(queue, &taken, sampler, cache.as_mut())?);
+                } else if active.is_empty() {
+                    return Ok(done);
+                } else {
+                    self.step(&mut active, sampler, cache.as_mut())?;
+                }
+            } else {
+                self.step(&mut active, sampler, cache.as_mut())?;
             }
-            tokens += more;
-            taken.push(next);
-            waiting.pop_front();
+            let going: Vec<bool> = active.iter().map(|slot| !sampler.ended(&slot.completion)).collect();
+            if going.contains(&false) {
+                cache.retain(&going)?;
+                let mut going = going.iter();
+                done.extend(active.extract_if(.., |_| going.next() == Some(&false)));
+            }
         }
-        let chosen: Vec<Arc<Prompt>> = taken.iter().map(|&i| Arc::clone(&prompts[i])).collect();
+    }
+
+    /// Prefill prompts and draw the first token of each of their samples.
+    fn start(&self, queue: &Queue<'_>, taken: &[usize], sampler: &Sampler, cache: &mut dyn Cache) -> Result<Vec<Slot>> {
+        let samples = queue.samples;
+        let chosen: Vec<Arc<Prompt>> = taken.iter().map(|&i| Arc::clone(&queue.prompts[i])).collect();
         let layout = Layout::of_prompts(&chosen, &self.config)?;
         let rows: Vec<Vec<usize>> = layout.prompts.iter().map(|prompt| prompt.rows().collect()).collect();
         let tape = self.tape(false);

@@ -14,7 +14,7 @@ pub struct Decoder {
     pub(super) config: TextConfig,
     /// Token embeddings `[vocab, hidden]`.
     pub embedding: Arc<Parameter>,
-    pub(super) layers: Vec<Layer>,
+    pub(super) layers: Vec<Arc<Layer>>,
     pub(super) norm: Arc<Parameter>,
     /// Output head `[vocab, hidden]`; the same as `embedding` when tied.
     pub head: Arc<Parameter>,
@@ -30,6 +30,7 @@ pub(super) struct Layer {
     gate: Affine,
     up: Affine,
     down: Affine,
+    eps: f64,
 }
 
 impl Decoder {
@@ -38,7 +39,7 @@ impl Decoder {
         let layers = (0..config.num_hidden_layers)
             .map(|i| {
                 let name = |part: &str| format!("model.layers.{i}.{part}");
-                Ok(Layer {
+                Ok(Arc::new(Layer {
                     norm1: weights.take(&name("input_layernorm.weight"))?,
                     query: weights.affine(&name("self_attn.q_proj"), true)?,
                     key: weights.affine(&name("self_attn.k_proj"), true)?,
@@ -48,7 +49,8 @@ impl Decoder {
                     gate: weights.affine(&name("mlp.gate_proj"), false)?,
                     up: weights.affine(&name("mlp.up_proj"), false)?,
                     down: weights.affine(&name("mlp.down_proj"), false)?,
-                })
+                    eps: config.rms_norm_eps,
+                }))
             })
             .collect::<Result<_>>()?;
         let embedding = weights.take("model.embed_tokens.weight")?;
@@ -79,19 +81,9 @@ impl Decoder {
         wanted: Option<Vec<u32>>,
         mut attend: impl FnMut(usize, &Value) -> Result<Value>,
     ) -> Result<Value> {
-        let eps = self.config.rms_norm_eps;
         for (i, layer) in self.layers.iter().enumerate() {
-            let h = rms_norm(tape, &x, &layer.norm1, eps)?;
-            let qkv = linear(tape, &h, &[&layer.query, &layer.key, &layer.value], None)?;
-            let mut a = attend(i, &rope(tape, qkv, table, self.heads())?)?;
-            if let Some(wanted) = wanted.as_ref().filter(|_| i + 1 == self.layers.len()) {
-                a = select(tape, &a, wanted.clone())?;
-                x = select(tape, &x, wanted.clone())?;
-            }
-            x = linear(tape, &a, &[&layer.output], Some(&x))?;
-            let h = rms_norm(tape, &x, &layer.norm2, eps)?;
-            let h = swiglu(tape, &linear(tape, &h, &[&layer.gate, &layer.up], None)?)?;
-            x = linear(tape, &h, &[&layer.down], Some(&x))?;
+            let wanted = wanted.as_deref().filter(|_| i + 1 == self.layers.len());
+            x = layer.forward(tape, x, table, self.heads(), wanted, |qkv| attend(i, qkv))?;
         }
         Ok(x)
     }
@@ -112,8 +104,58 @@ impl Decoder {
         })
     }
 
+    /// As [`Decoder::forward`], keeping only the input of each layer: the backward pass computes the layer again.
+    pub fn forward_recomputed(
+        &self,
+        tape: &Tape,
+        mut x: Value,
+        table: &Arc<RopeTable>,
+        trees: &Arc<Vec<Tree>>,
+        wanted: Option<Vec<u32>>,
+    ) -> Result<Value> {
+        let heads = self.heads();
+        for (i, layer) in self.layers.iter().enumerate() {
+            let wanted = wanted.clone().filter(|_| i + 1 == self.layers.len());
+            let (layer, table, trees) = (Arc::clone(layer), Arc::clone(table), Arc::clone(trees));
+            x = tape.recomputed(&x, layer.trains(), move |tape, x| {
+                let attend = |qkv: &Value| attention(tape, qkv, &trees, heads);
+                layer.forward(tape, x, &table, heads, wanted.as_deref(), attend)
+            })?;
+        }
+        Ok(x)
+    }
+
     /// The final norm.
     pub fn finish(&self, tape: &Tape, x: &Value) -> Result<Value> {
         rms_norm(tape, x, &self.norm, self.config.rms_norm_eps)
+    }
+}
+
+impl Layer {
+    fn forward(
+        &self,
+        tape: &Tape,
+        mut x: Value,
+        table: &Arc<RopeTable>,
+        heads: Heads,
+        wanted: Option<&[u32]>,
+        attend: impl FnOnce(&Value) -> Result<Value>,
+    ) -> Result<Value> {
+        let h = rms_norm(tape, &x, &self.norm1, self.eps)?;
+        let qkv = linear(tape, &h, &[&self.query, &self.key, &self.value], None)?;
+        let mut a = attend(&rope(tape, qkv, table, heads)?)?;
+        if let Some(wanted) = wanted {
+            a = select(tape, &a, wanted.to_vec())?;
+            x = select(tape, &x, wanted.to_vec())?;
+        }
+        x = linear(tape, &a, &[&self.output], Some(&x))?;
+        let h = rms_norm(tape, &x, &self.norm2, self.eps)?;
+        let h = swiglu(tape, &linear(tape, &h, &[&self.gate, &self.up], None)?)?;
+        linear(tape, &h, &[&self.down], Some(&x))
+    }
+
+    fn trains(&self) -> bool {
+        let maps = [&self.query, &self.key, &self.value, &self.output, &self.gate, &self.up, &self.down];
+        [&self.norm1, &self.norm2].iter().any(|p| p.trainable()) || maps.iter().any(|m| m.trains())
     }
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub struct VisionTower {
     config: VisionConfig,
     patch_embed: Affine,
-    blocks: Vec<Block>,
+    blocks: Vec<Arc<Block>>,
     merger: Merger,
 }
 
@@ -53,7 +53,7 @@ impl VisionTower {
         let blocks = (0..config.depth)
             .map(|i| {
                 let name = |part: &str| format!("visual.blocks.{i}.{part}");
-                Ok(Block {
+                Ok(Arc::new(Block {
                     norm1: weights.take(&name("norm1.weight"))?,
                     qkv: weights.affine(&name("attn.qkv"), true)?,
                     proj: weights.affine(&name("attn.proj"), true)?,
@@ -62,7 +62,7 @@ impl VisionTower {
                     up: weights.affine(&name("mlp.up_proj"), true)?,
                     down: weights.affine(&name("mlp.down_proj"), true)?,
                     full_attention: config.fullatt_block_indexes.contains(&i),
-                })
+                }))
             })
             .collect::<Result<_>>()?;
         Ok(VisionTower {
@@ -77,8 +77,14 @@ impl VisionTower {
         })
     }
 
-    /// Features of `images`.
-    pub fn forward(&self, tape: &Tape, images: &[Arc<ImageInput>], device: &Device) -> Result<Features> {
+    /// Features of `images`. With `recompute`, only the input of each block is kept for the backward pass.
+    pub fn forward(
+        &self,
+        tape: &Tape,
+        images: &[Arc<ImageInput>],
+        device: &Device,
+        recompute: bool,
+    ) -> Result<Features> {
         let config = &self.config;
         let order = WindowOrder::new(images.iter().map(|image| image.grid), config);
         let unit = config.spatial_merge_size * config.spatial_merge_size;
@@ -96,19 +102,44 @@ impl VisionTower {
         let (windows, frames) = (trees(&order.windows), trees(&order.frames));
         let mut x = linear(tape, &Value::constant(pixels), &[&self.patch_embed], None)?;
         for block in &self.blocks {
-            let h = rms_norm(tape, &x, &block.norm1, VISION_NORM_EPS)?;
-            let qkv = rope(tape, linear(tape, &h, &[&block.qkv], None)?, &table, heads)?;
-            let seen = if block.full_attention { &frames } else { &windows };
-            let a = attention(tape, &qkv, seen, heads)?;
-            x = linear(tape, &a, &[&block.proj], Some(&x))?;
-            let h = rms_norm(tape, &x, &block.norm2, VISION_NORM_EPS)?;
-            let h = swiglu(tape, &linear(tape, &h, &[&block.gate, &block.up], None)?)?;
-            x = linear(tape, &h, &[&block.down], Some(&x))?;
+            let (seen, table) = (if block.full_attention { &frames } else { &windows }, &table);
+            x = match recompute {
+                false => block.forward(tape, x, table, seen, heads)?,
+                true => {
+                    let (block, seen, table) = (Arc::clone(block), Arc::clone(seen), Arc::clone(table));
+                    let trains = block.trains();
+                    tape.recomputed(&x, trains, move |tape, x| block.forward(tape, x, &table, &seen, heads))?
+                }
+            };
         }
         let h = rms_norm(tape, &x, &self.merger.norm, VISION_NORM_EPS)?;
         let h = crate::nn::regroup(tape, &h, unit)?;
         let h = gelu(tape, &linear(tape, &h, &[&self.merger.inner], None)?)?;
         Ok(Features { rows: linear(tape, &h, &[&self.merger.outer], None)?, places: order.places })
+    }
+}
+
+impl Block {
+    fn forward(
+        &self,
+        tape: &Tape,
+        mut x: Value,
+        table: &Arc<RopeTable>,
+        seen: &Arc<Vec<Tree>>,
+        heads: Heads,
+    ) -> Result<Value> {
+        let h = rms_norm(tape, &x, &self.norm1, VISION_NORM_EPS)?;
+        let qkv = rope(tape, linear(tape, &h, &[&self.qkv], None)?, table, heads)?;
+        let a = attention(tape, &qkv, seen, heads)?;
+        x = linear(tape, &a, &[&self.proj], Some(&x))?;
+        let h = rms_norm(tape, &x, &self.norm2, VISION_NORM_EPS)?;
+        let h = swiglu(tape, &linear(tape, &h, &[&self.gate, &self.up], None)?)?;
+        linear(tape, &h, &[&self.down], Some(&x))
+    }
+
+    fn trains(&self) -> bool {
+        let maps = [&self.qkv, &self.proj, &self.gate, &self.up, &self.down];
+        [&self.norm1, &self.norm2].iter().any(|p| p.trainable()) || maps.iter().any(|m| m.trains())
     }
 }
 

@@ -2,12 +2,13 @@
 
 use super::config::Config;
 use super::names::{parameter_shapes, published_name};
-use crate::nn::{Affine, Parameter, read};
+use crate::files::Written;
+use crate::nn::{Affine, Parameter};
+use crate::tensors::{self, Source, TensorFile, Values};
 use crate::{Error, Result, files};
-use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Var};
-use half::{bf16, f16};
-use safetensors::tensor::{Dtype, TensorView};
+use rayon::prelude::*;
+use safetensors::tensor::{Dtype, TensorInfo};
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ pub(crate) struct Stored {
     pub paths: Vec<PathBuf>,
     /// What the configuration asks for, in the order of the architecture.
     pub tensors: Vec<StoredTensor>,
-    mapped: MmapedSafetensors,
+    files: Vec<TensorFile>,
 }
 
 /// One tensor of a [`Stored`].
@@ -36,7 +37,9 @@ pub(crate) struct StoredTensor {
     pub shape: Vec<usize>,
     /// f32, bf16 or f16.
     pub dtype: Dtype,
-    stored_name: String,
+    /// Its place in the file, which is the `file`-th.
+    info: TensorInfo,
+    file: usize,
 }
 
 impl Stored {
@@ -44,31 +47,31 @@ impl Stored {
     /// See [`Weights::read`].
     pub fn open(dir: &Path, config: &Config) -> Result<Self> {
         let paths = weight_files(dir)?;
-        // SAFETY: the files are only read, and not changed by this program while mapped.
-        let mapped = unsafe { MmapedSafetensors::multi(&paths) }.map_err(|e| broken(dir, e))?;
-        let mut found: HashMap<String, (String, Dtype, Vec<usize>)> = mapped
-            .tensors()
-            .into_iter()
-            .map(|(name, view)| (published_name(&name), (name, view.dtype(), view.shape().to_vec())))
-            .collect();
+        let files = paths.iter().map(|path| TensorFile::open(path)).collect::<Result<Vec<_>>>()?;
+        let mut found: HashMap<String, (String, usize, &TensorInfo)> = HashMap::new();
+        for (file, content) in files.iter().enumerate() {
+            found.extend(content.tensors().map(|(name, info)| (published_name(&name), (name, file, info))));
+        }
         let mut tensors = Vec::new();
         for (name, shape) in parameter_shapes(config) {
-            let Some((stored_name, dtype, stored_shape)) = found.remove(&name) else {
+            let Some((stored_name, file, info)) = found.remove(&name) else {
                 return Err(Error::input(format!("{}: the weights lack `{name}` {shape:?}", dir.display())));
             };
-            if stored_shape != shape {
+            if info.shape != shape {
                 return Err(Error::input(format!(
-                    "{}: `{stored_name}` has shape {stored_shape:?}, but config.json asks for {shape:?}",
-                    dir.display()
+                    "{}: `{stored_name}` has shape {:?}, but config.json asks for {shape:?}",
+                    dir.display(),
+                    info.shape
                 )));
             }
+            let dtype = info.dtype;
             if !matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16) {
                 return Err(Error::input(format!(
                     "{}: `{stored_name}` is {dtype:?}; only f32, bf16 and f16 weights can be read",
                     dir.display()
                 )));
             }
-            tensors.push(StoredTensor { name, shape, dtype, stored_name });
+            tensors.push(StoredTensor { name, shape, dtype, info: info.clone(), file });
         }
         // A tied checkpoint may store the head again; older ones store rotary frequencies.
         found.retain(|name, _| name != "lm_head.weight" && !name.ends_with("inv_freq"));
@@ -79,12 +82,16 @@ impl Stored {
                 dir.display()
             )));
         }
-        Ok(Stored { paths, tensors, mapped })
+        Ok(Stored { paths, tensors, files })
     }
-}
 
-fn broken(dir: &Path, e: candle_core::Error) -> Error {
-    Error::input(format!("cannot read the weights in {}: {e} (is a file incomplete?)", dir.display()))
+    /// Read a tensor straight to where it stays.
+    fn load(&self, tensor: &StoredTensor, device: &Device) -> Result<Arc<Parameter>> {
+        let mut values = vec![0.0; tensor.shape.iter().product()];
+        self.files[tensor.file].read(&tensor.info, &mut values)?;
+        let value = Var::from_vec(values, tensor.shape.as_slice(), device)?;
+        Ok(Arc::new(Parameter::new(tensor.name.clone(), value)))
+    }
 }
 
 /// Weights by published name, to be taken by the parts of the model.
@@ -101,12 +108,12 @@ impl Weights {
     /// shape than `config` asks for, an unsupported dtype.
     pub fn read(dir: &Path, config: &Config, device: &Device) -> Result<Self> {
         let stored = Stored::open(dir, config)?;
-        let mut found = HashMap::new();
-        for tensor in &stored.tensors {
-            let value = stored.mapped.load(&tensor.stored_name, &Device::Cpu).map_err(|e| broken(dir, e))?;
-            let value = Var::from_tensor(&value.to_dtype(DType::F32)?.to_device(device)?)?;
-            found.insert(tensor.name.clone(), Arc::new(Parameter::new(tensor.name.clone(), value)));
-        }
+        let load = |tensor| stored.load(tensor, device);
+        let parameters: Vec<Arc<Parameter>> = match device {
+            Device::Cpu => stored.tensors.par_iter().map(load).collect::<Result<_>>()?,
+            _ => stored.tensors.iter().map(load).collect::<Result<_>>()?,
+        };
+        let found = parameters.into_iter().map(|p| (p.name.clone(), p)).collect();
         Ok(Weights { found, taken: Vec::new() })
     }
 
@@ -170,12 +177,12 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Write weights under their published names: `model.safetensors`, or shards and their index when they are large.
-/// `dtype` is f32, bf16 or f16.
-pub fn write(dir: &Path, parameters: &[Arc<Parameter>], dtype: DType) -> Result<()> {
+/// `dtype` is f32, bf16 or f16. Returns what the weight files are meant to hold.
+pub fn write(dir: &Path, parameters: &[Arc<Parameter>], dtype: DType) -> Result<Vec<Written>> {
     write_sharded(dir, parameters, dtype, SHARD_BYTES)
 }
 
-fn write_sharded(dir: &Path, parameters: &[Arc<Parameter>], dtype: DType, shard_bytes: usize) -> Result<()> {
+fn write_sharded(dir: &Path, parameters: &[Arc<Parameter>], dtype: DType, shard_bytes: usize) -> Result<Vec<Written>> {
     let stored = match dtype {
         DType::F32 => Dtype::F32,
         DType::BF16 => Dtype::BF16,
@@ -196,49 +203,37 @@ fn write_sharded(dir: &Path, parameters: &[Arc<Parameter>], dtype: DType, shard_
         }
     }
     let count = shards.len();
-    let mut map = BTreeMap::new();
+    let (mut map, mut written) = (BTreeMap::new(), Vec::with_capacity(count));
     for (i, shard) in shards.iter().enumerate() {
         let name = match count {
             1 => "model.safetensors".to_string(),
             _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
         };
-        write_shard(&dir.join(&name), shard, dtype, stored)?;
+        written.push(write_shard(&dir.join(&name), shard, stored)?);
         map.extend(shard.iter().map(|p| (p.name.clone(), name.clone())));
     }
     if count > 1 {
         let total: usize = parameters.iter().map(|p| size(p)).sum();
         files::write_json(&dir.join(INDEX), &json!({"metadata": {"total_size": total}, "weight_map": map}))?;
     }
-    Ok(())
+    Ok(written)
 }
 
-fn write_shard(path: &Path, parameters: &[&Parameter], dtype: DType, stored: Dtype) -> Result<()> {
-    let failed = |e: safetensors::SafeTensorError| Error::failed(format!("cannot write {}: {e}", path.display()));
-    let mut bytes: Vec<Vec<u8>> = Vec::new();
-    for parameter in parameters {
-        let tensor = parameter.var.to_device(&Device::Cpu)?;
-        let data = read(&tensor)?;
-        bytes.push(match dtype {
-            DType::BF16 => data.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
-            DType::F16 => data.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
-            _ => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        });
-    }
-    let views = parameters
-        .iter()
-        .zip(&bytes)
-        .map(|(p, bytes)| Ok((p.name.as_str(), TensorView::new(stored, p.var.dims().to_vec(), bytes)?)))
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(failed)?;
+fn write_shard(path: &Path, parameters: &[&Parameter], dtype: Dtype) -> Result<Written> {
+    let sources = parameters.iter().map(|p| Source {
+        name: p.name.clone(),
+        shape: p.var.dims().to_vec(),
+        values: Values::Tensor(p.var.as_tensor()),
+    });
     // transformers refuses a file that does not say which framework's layout it has.
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    files::write_safetensors(path, views, metadata)
+    tensors::write(path, sources.collect(), dtype, &[("format", "pt".to_string())])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use candle_core::Tensor;
+    use candle_core::safetensors::MmapedSafetensors;
 
     #[test]
     fn a_sharded_checkpoint_holds_every_weight_once_and_its_index_names_them() {

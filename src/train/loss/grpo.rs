@@ -11,7 +11,7 @@ use super::Window;
 use crate::config::{GrpoSettings, Importance, LossType};
 use crate::model::TokenGrads;
 
-/// One micro-batch: per-token values lie sequence after sequence, as in [`crate::model::TokenStats`].
+/// A micro-batch or a part of one: per-token values lie sequence after sequence, as in [`crate::model::TokenStats`].
 #[derive(Debug, Clone, Copy)]
 pub struct GrpoInputs<'a> {
     /// Current log-probabilities.
@@ -26,6 +26,8 @@ pub struct GrpoInputs<'a> {
     pub lengths: &'a [usize],
     /// Advantage of each sequence.
     pub advantages: &'a [f64],
+    /// Response tokens of the whole micro-batch (`bnpo`).
+    pub micro_tokens: usize,
     /// The whole accumulation window.
     pub window: Window,
     /// Most tokens a response can have (`dr_grpo`).
@@ -63,7 +65,7 @@ impl std::ops::AddAssign for GrpoSums {
 /// What [`grpo`] returns.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GrpoOutput {
-    /// This micro-batch's part of the loss; the parts of a window add up to the loss.
+    /// This part of the loss; the parts of a window add up to the loss.
     pub loss: f64,
     /// Its gradient.
     pub grads: TokenGrads,
@@ -71,7 +73,7 @@ pub struct GrpoOutput {
     pub sums: GrpoSums,
 }
 
-/// The loss of one micro-batch, its gradient with respect to log-probabilities and entropies, and metrics.
+/// The loss of a micro-batch (or of a part of one), its gradient with respect to log-probabilities and entropies, and metrics.
 pub fn grpo(settings: &GrpoSettings, inputs: &GrpoInputs<'_>) -> GrpoOutput {
     let local_tokens: usize = inputs.lengths.iter().sum();
     let bonus = settings.entropy_coef / inputs.window.tokens.max(1.0);
@@ -83,7 +85,7 @@ pub fn grpo(settings: &GrpoSettings, inputs: &GrpoInputs<'_>) -> GrpoOutput {
     for (&length, &advantage) in inputs.lengths.iter().zip(inputs.advantages) {
         let range = start..start + length;
         start += length;
-        let weight = token_weight(settings.loss_type, inputs, length, local_tokens);
+        let weight = token_weight(settings.loss_type, inputs, length);
         let current: Vec<f64> = inputs.logprobs[range.clone()].iter().map(|&l| f64::from(l)).collect();
         let log_ratios: Vec<f64> = match inputs.old {
             None => vec![0.0; length],
@@ -135,12 +137,12 @@ pub fn grpo(settings: &GrpoSettings, inputs: &GrpoInputs<'_>) -> GrpoOutput {
 }
 
 /// What a token of a response of `length` tokens weighs in the loss. All denominators are at least 1, as in TRL.
-fn token_weight(loss_type: LossType, inputs: &GrpoInputs<'_>, length: usize, local_tokens: usize) -> f64 {
+fn token_weight(loss_type: LossType, inputs: &GrpoInputs<'_>, length: usize) -> f64 {
     let window = &inputs.window;
     let product = |a: usize, b: usize| a.max(1) as f64 * b.max(1) as f64;
     1.0 / match loss_type {
         LossType::Grpo => product(window.sequences, length),
-        LossType::Bnpo => product(window.micro_batches, local_tokens),
+        LossType::Bnpo => product(window.micro_batches, inputs.micro_tokens),
         LossType::DrGrpo => product(window.sequences, inputs.max_completion_length),
         LossType::Dapo | LossType::Cispo => window.tokens.max(1.0),
     }

@@ -35,6 +35,7 @@ fn run(s: &GrpoSettings, v: &(Vec<f32>, Vec<f32>, Vec<f32>, Vec<f32>)) -> GrpoOu
             reference: Some(&v.3),
             lengths: &LENGTHS,
             advantages: &ADVANTAGES,
+            micro_tokens: 13,
             window: Window::of(LENGTHS, 1),
             max_completion_length: 9,
         },
@@ -91,6 +92,7 @@ fn on_policy_the_gradient_is_the_policy_gradient() {
         reference: None,
         lengths: &LENGTHS,
         advantages: &ADVANTAGES,
+        micro_tokens: 13,
         window: Window::of(LENGTHS, 1),
         max_completion_length: 9,
     };
@@ -116,6 +118,7 @@ fn values_computed_by_hand() {
         reference: Some(&[-0.5, -1.0]),
         lengths: &[1, 1],
         advantages: &[2.0, -1.0],
+        micro_tokens: 2,
         window,
         max_completion_length: 4,
     };
@@ -147,6 +150,7 @@ fn eight_micro_batches_give_the_loss_and_gradient_of_one_batch_of_eight() {
                     reference: Some(&v.3[r]),
                     lengths: &LENGTHS[i..=i],
                     advantages: &ADVANTAGES[i..=i],
+                    micro_tokens: n,
                     window: Window::of(LENGTHS, LENGTHS.len()),
                     max_completion_length: 9,
                 },
@@ -168,6 +172,36 @@ fn eight_micro_batches_give_the_loss_and_gradient_of_one_batch_of_eight() {
 }
 
 #[test]
+fn the_parts_of_a_micro_batch_add_up_for_every_loss_type() {
+    let v = values();
+    for loss_type in [LossType::Grpo, LossType::Bnpo, LossType::DrGrpo, LossType::Dapo, LossType::Cispo] {
+        let s = settings(loss_type);
+        let whole = run(&s, &v);
+        let (mut loss, mut grads, mut at) = (0.0, Vec::new(), 0);
+        for (i, &n) in LENGTHS.iter().enumerate() {
+            let r = at..at + n;
+            at += n;
+            let inputs = GrpoInputs {
+                logprobs: &v.0[r.clone()],
+                entropies: &v.1[r.clone()],
+                old: Some(&v.2[r.clone()]),
+                reference: Some(&v.3[r]),
+                lengths: &LENGTHS[i..=i],
+                advantages: &ADVANTAGES[i..=i],
+                micro_tokens: 13,
+                window: Window::of(LENGTHS, 1),
+                max_completion_length: 9,
+            };
+            let part = grpo(&s, &inputs);
+            loss += part.loss;
+            grads.extend(part.grads.logprobs);
+        }
+        assert!((loss - whole.loss).abs() < 1e-12, "{loss_type:?}");
+        assert_eq!(grads, whole.grads.logprobs, "{loss_type:?}");
+    }
+}
+
+#[test]
 fn an_empty_response_weighs_nothing_and_breaks_nothing() {
     let out = grpo(
         &settings(LossType::Grpo),
@@ -178,6 +212,7 @@ fn an_empty_response_weighs_nothing_and_breaks_nothing() {
             reference: Some(&[]),
             lengths: &[0, 0],
             advantages: &[1.0, -1.0],
+            micro_tokens: 0,
             window: Window::of([0, 0], 1),
             max_completion_length: 9,
         },

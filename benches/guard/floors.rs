@@ -1,0 +1,26 @@
+//! The least share of a matrix product's rate that each path must keep.
+
+/// About 35 to 40 % below the lowest share of several runs on an idle machine (2026-11-24, AMD EPYC, Zen 3, 2 virtual CPUs, AVX2).
+/// For work without matrix products an operation is what its check counts.
+pub const FLOORS: [(&str, f64); 17] = [
+    ("sft step, tiny", 0.5),
+    ("sft step, small widths", 0.65),
+    ("rollouts, tiny", 0.31),
+    ("scoring, tiny", 0.35),
+    ("preprocessing of a picture", 0.049),
+    ("making puzzles", 0.0195),
+    ("adamw step", 1.02),
+    ("attention, causal", 0.265),
+    ("attention, whole pictures", 0.355),
+    ("attention, windows", 0.23),
+    ("attend, decoding", 0.235),
+    ("token_stats, 151936 tokens", 0.2),
+    ("swiglu", 0.067),
+    ("gelu", 0.035),
+    ("rms_norm", 0.083),
+    ("rope", 0.138),
+    ("embed", 0.038),
+];
+
+/// Floors are multiplied by this where gemm has vectors of 512 bits: the product is then up to twice as fast, the paths are not.
+pub const WIDE_VECTORS: f64 = 0.5;

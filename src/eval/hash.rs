@@ -1,0 +1,89 @@
+//! Hashes of what an evaluation or a training run is made of.
+
+use crate::model::qwen2_5_vl::config;
+use crate::tasks::Task;
+use crate::{Error, Result};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// Files are hashed in parts of this many bytes, each by itself, so that the threads can share a large one.
+const PART: u64 = 4 << 20;
+
+/// SHA-256 over `config.json` and the weights of a checkpoint directory.
+pub fn hash_model(dir: &Path) -> Result<String> {
+    config::require(dir)?;
+    let weights = |name: &str| name == "config.json" || name.ends_with(".safetensors");
+    let hash = hash_files(dir, weights)?;
+    hash.ok_or_else(|| Error::input(format!("{}: no config.json or *.safetensors: not a checkpoint", dir.display())))
+}
+
+/// SHA-256 over the files that turn messages and images into token ids and patches.
+pub fn hash_prompt_files(dir: &Path) -> Result<String> {
+    let names = ["tokenizer", "chat_template", "preprocessor_config", "generation_config", "added_tokens"];
+    let prompt = |name: &str| names.iter().any(|n| name.starts_with(n));
+    let hash = hash_files(dir, prompt)?;
+    hash.ok_or_else(|| Error::input(format!("{}: no tokenizer or preprocessor files", dir.display())))
+}
+
+/// Over the name, length and parts of each wanted file: SHA-256 of the SHA-256 of every part.
+fn hash_files(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<String>> {
+    let bad = |e: std::io::Error| Error::input(format!("cannot read {}: {e}", dir.display()));
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(bad)? {
+        let name = entry.map_err(bad)?.file_name().to_string_lossy().into_owned();
+        if wanted(&name) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    let mut hash = Sha256::new();
+    for name in &names {
+        let path = dir.join(name);
+        let bad = |e: std::io::Error| Error::input(format!("cannot read {}: {e}", path.display()));
+        let length = fs::metadata(&path).map_err(bad)?.len();
+        let part = |i: u64| hash_part(&path, i * PART, PART.min(length - i * PART)).map_err(bad);
+        let parts = (0..length.div_ceil(PART)).into_par_iter().map(part).collect::<Result<Vec<_>>>()?;
+        hash.update((name.len() as u64).to_le_bytes());
+        hash.update(name.as_bytes());
+        hash.update(length.to_le_bytes());
+        parts.iter().for_each(|part| hash.update(part));
+    }
+    Ok((!names.is_empty()).then(|| hex(hash)))
+}
+
+fn hash_part(path: &Path, start: u64, length: u64) -> std::io::Result<[u8; 32]> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(start))?;
+    let (mut hash, mut left, mut chunk) = (Sha256::new(), length as usize, vec![0; 1 << 17]);
+    while left > 0 {
+        let chunk = &mut chunk[..left.min(1 << 17)];
+        file.read_exact(chunk)?;
+        hash.update(&*chunk);
+        left -= chunk.len();
+    }
+    Ok(hash.finalize().into())
+}
+
+/// SHA-256 over the records of the first examples and the pixels of their images.
+pub(super) fn hash_examples(task: &dyn Task, examples: usize) -> Result<String> {
+    let mut hash = Sha256::new();
+    for i in 0..examples {
+        let record = task.example(i)?;
+        let text = serde_json::to_vec(record).map_err(|e| Error::failed(format!("record {}: {e}", record.id)))?;
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(&text);
+        for image in task.images(i)? {
+            hash.update(image.width().to_le_bytes());
+            hash.update(image.height().to_le_bytes());
+            hash.update(image.as_raw());
+        }
+    }
+    Ok(hex(hash))
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,114 @@
+//! A batch cut into shards that go through the model one by one.
+//!
+//! Only the activations of the shards being worked on exist, and for a small model they stay near the processor. The cut
+//! depends on the batch and on the model alone, never on the number of threads, and so do the sums of gradients.
+
+use crate::model::Sequence;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Rows (tokens and image patches) that a shard has at least, if the batch has them: of a small model, whose shards run side by
+/// side, and of a large one, whose shards take turns so that fewer activations are kept.
+const ROWS: (usize, usize) = (2048, 768);
+
+/// Most lanes: each holds a gradient of its own.
+const LANES: usize = 8;
+
+/// Bytes that the gradients of all lanes may take together.
+const LANE_BYTES: usize = 64 << 20;
+
+/// Lanes for a model whose trainable parameters take `bytes`: 1 if it is too large to keep several gradients.
+pub fn lane_count(shards: usize, bytes: usize) -> usize {
+    shards.min(LANES).min(LANE_BYTES / bytes.max(1)).max(1)
+}
+
+/// Consecutive runs of sequences of about equal work, for a model whose trainable parameters take `bytes`. Sequences that share
+/// a prompt stay together.
+pub fn shards(batch: &[Sequence], bytes: usize) -> Vec<Range<usize>> {
+    let mut ends = Vec::new();
+    let mut rows = 0;
+    for group in batch.chunk_by(|a, b| Arc::ptr_eq(&a.prompt, &b.prompt)) {
+        let prompt = &group[0].prompt;
+        let patches: usize = prompt.images.iter().map(|image| image.grid.iter().product::<usize>()).sum();
+        rows += prompt.ids.len() + patches + group.iter().map(|s| s.response.len()).sum::<usize>();
+        let first = ends.last().map_or(0, |&(end, _)| end);
+        ends.push((first + group.len(), rows));
+    }
+    let count = match lane_count(2, bytes) > 1 {
+        // As many as share evenly between 2, 4 or 8 threads.
+        true => match (rows / ROWS.0).max(1) {
+            few @ ..=LANES => few.next_power_of_two(),
+            many => many.next_multiple_of(LANES),
+        },
+        false => (rows / ROWS.1).max(1),
+    };
+    let mut shards = Vec::with_capacity(count);
+    let mut start = 0;
+    for shard in 1..=count {
+        // The last group to end before, or nearest to, the shard's share of the rows.
+        let share = rows * shard / count;
+        let (mut end, mut distance) = (start, usize::MAX);
+        for &(group_end, group_rows) in ends.iter().filter(|(group_end, _)| *group_end > start) {
+            if group_rows.abs_diff(share) >= distance {
+                break;
+            }
+            (end, distance) = (group_end, group_rows.abs_diff(share));
+        }
+        if shard == count {
+            end = batch.len();
+        }
+        if end > start {
+            shards.push(start..end);
+        }
+        start = end;
+    }
+    shards
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Prompt;
+
+    fn batch(prompts: &[(usize, usize)]) -> Vec<Sequence> {
+        let group = |&(tokens, responses): &(usize, usize)| {
+            let prompt = Arc::new(Prompt { ids: vec![0; tokens], images: Vec::new() });
+            vec![Sequence { prompt, response: vec![0; 8] }; responses]
+        };
+        prompts.iter().flat_map(group).collect()
+    }
+
+    #[test]
+    fn shards_cover_the_batch_in_order_and_never_split_a_prompt() {
+        for prompts in
+            [vec![(100, 1); 3], vec![(100, 1); 90], vec![(700, 8); 16], vec![(9000, 1), (10, 4), (3000, 2)], vec![]]
+        {
+            let batch = batch(&prompts);
+            let shards = shards(&batch, 0);
+            let mut at = 0;
+            for shard in &shards {
+                assert!(shard.start == at && (shard.end > at || batch.is_empty()), "{shards:?}");
+                at = shard.end;
+                assert!(at == batch.len() || !Arc::ptr_eq(&batch[at - 1].prompt, &batch[at].prompt), "{shards:?}");
+            }
+            assert_eq!(at, batch.len());
+        }
+    }
+
+    #[test]
+    fn equal_examples_make_equal_shards() {
+        let batch = batch(&[(120, 1); 64]);
+        let lengths: Vec<usize> = shards(&batch, 0).iter().map(Range::len).collect();
+        assert_eq!(lengths, [16; 4]);
+        // Never three for two threads.
+        let lengths: Vec<usize> = shards(&batch[..52], 0).iter().map(Range::len).collect();
+        assert_eq!(lengths, [13; 4]);
+    }
+
+    #[test]
+    fn a_large_model_has_one_lane() {
+        let batch = batch(&[(400, 1); 4]);
+        assert_eq!((shards(&batch, 1 << 20).len(), shards(&batch, 200 << 20).len()), (1, 2));
+        assert_eq!((lane_count(9, 7 << 20), lane_count(3, 7 << 20), lane_count(9, 200 << 20)), (8, 3, 1));
+    }
+}

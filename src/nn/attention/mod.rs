@@ -1,0 +1,215 @@
+//! Scaled dot-product attention over ragged rows, with grouped-query heads.
+//!
+//! No padding and no mask matrix: a [`Span`] is a run of query rows that attend to themselves (causally or not) and to
+//! earlier rows. Windows of the vision tower are spans; a prompt shared by several responses is one causal span, and
+//! each response is a causal span with the prompt as its prefix, so that the prompt is computed once for all of them; what
+//! several prompts begin with is computed once for all of those. Probabilities are recomputed in the backward pass from the saved log-sum-exp, one block of query rows at a time.
+
+mod composed;
+mod kernel;
+
+use crate::Result;
+use crate::nn::slice::{from_vec, read};
+use crate::nn::{Tape, Value};
+use composed::composed;
+use kernel::{Shared, Task};
+use rayon::prelude::*;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Query rows of one span and what they see.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Span {
+    /// Query rows; they are keys for each other.
+    pub rows: Range<usize>,
+    /// Rows of the same tree seen in full by every query row; may be empty.
+    pub prefix: Range<usize>,
+    /// Whether a row sees only the rows of the span up to itself, or all of them.
+    pub causal: bool,
+}
+
+/// Spans that see rows of one another, and rows of another tree that they all see first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tree {
+    /// Rows of another tree, which sees nothing of this one; may be empty.
+    pub shared: Range<usize>,
+    /// The spans.
+    pub spans: Vec<Span>,
+}
+
+impl Tree {
+    /// One span that sees only itself.
+    pub fn alone(rows: Range<usize>, causal: bool) -> Self {
+        let prefix = rows.start..rows.start;
+        Tree { shared: prefix.clone(), spans: vec![Span { rows, prefix, causal }] }
+    }
+}
+
+/// Head counts and width of a head.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Heads {
+    /// Query heads.
+    pub query: usize,
+    /// Key and value heads; a divisor of `query`.
+    pub key_value: usize,
+    /// Elements of a head.
+    pub dim: usize,
+}
+
+impl Heads {
+    /// Elements of a row that holds all query, then all key, then all value heads.
+    pub fn stride(self) -> usize {
+        (self.query + 2 * self.key_value) * self.dim
+    }
+
+    fn group(self) -> usize {
+        self.query / self.key_value
+    }
+
+    fn query_at(self, head: usize) -> usize {
+        head * self.dim
+    }
+
+    fn key_at(self, kv_head: usize) -> usize {
+        (self.query + kv_head) * self.dim
+    }
+
+    fn value_at(self, kv_head: usize) -> usize {
+        (self.query + self.key_value + kv_head) * self.dim
+    }
+}
+
+/// Attention of `qkv` `[rows, (q + 2 kv) dim]` (positions already applied): `[rows, q dim]`.
+/// A row must be in exactly one span.
+pub fn attention(tape: &Tape, qkv: &Value, trees: &Arc<Vec<Tree>>, heads: Heads) -> Result<Value> {
+    let (rows, _) = qkv.tensor.dims2()?;
+    if !tape.fuses(&qkv.tensor) {
+        return composed(tape, qkv, trees, heads);
+    }
+    let width = heads.query * heads.dim;
+    let mut out = vec![0.0; rows * width];
+    let mut lse = vec![0.0; heads.query * rows];
+    {
+        let qkv = read(&qkv.tensor)?;
+        let (out, lse) = (Shared(out.as_mut_ptr()), Shared(lse.as_mut_ptr()));
+        let qkv = &*qkv;
+        tasks(trees, heads.key_value).into_par_iter().for_each(|(tree, kv_head)| {
+            Task { qkv, rows, heads, tree, kv_head }.forward(out, lse);
+        });
+    }
+    let (qkv_tensor, node, trees) = (qkv.tensor.clone(), qkv.node(), Arc::clone(trees));
+    Ok(tape.record(from_vec(out, (rows, width))?, qkv.tracked(), move |grad, grads| {
+        let mut d_qkv = vec![0.0; rows * heads.stride()];
+        {
+            let (qkv, grad) = (read(&qkv_tensor)?, read(&grad)?);
+            let (qkv, grad, lse) = (&*qkv, &*grad, &*lse);
+            let target = Shared(d_qkv.as_mut_ptr());
+            // What a tree adds to rows of another one it keeps apart: those are summed afterwards, in the order of the trees.
+            let kept: Vec<Vec<f32>> = tasks(&trees, heads.key_value)
+                .into_par_iter()
+                .map(|(tree, kv_head)| Task { qkv, rows, heads, tree, kv_head }.backward(grad, lse, target))
+                .collect();
+            for ((tree, kv_head), kept) in tasks(&trees, heads.key_value).into_iter().zip(&kept) {
+                add_shared(&mut d_qkv, kept, &tree.shared, kv_head, heads);
+            }
+        }
+        grads.add(node, from_vec(d_qkv, (rows, heads.stride()))?)
+    }))
+}
+
+fn tasks(trees: &[Tree], heads: usize) -> Vec<(&Tree, usize)> {
+    trees.iter().flat_map(|tree| (0..heads).map(move |head| (tree, head))).collect()
+}
+
+/// Add gradients of the keys, then the values, of shared rows (`[rows, 2 dim]`) to their place.
+fn add_shared(d_qkv: &mut [f32], kept: &[f32], shared: &Range<usize>, kv_head: usize, heads: Heads) {
+    let dim = heads.dim;
+    for (row, kept) in shared.clone().zip(kept.chunks_exact(2 * dim)) {
+        for (at, kept) in [heads.key_at(kv_head), heads.value_at(kv_head)].into_iter().zip(kept.chunks_exact(dim)) {
+            let at = row * heads.stride() + at;
+            for (sum, k) in d_qkv[at..at + dim].iter_mut().zip(kept) {
+                *sum += k;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::check;
+    use candle_core::Tensor;
+
+    fn span(rows: Range<usize>, prefix: Range<usize>, causal: bool) -> Span {
+        Span { rows, prefix, causal }
+    }
+
+    fn tree(shared: Range<usize>, spans: &[Span]) -> Tree {
+        Tree { shared, spans: spans.to_vec() }
+    }
+
+    #[test]
+    fn causal_grouped_attention_with_shared_prefixes_agrees_with_finite_differences() {
+        let heads = Heads { query: 4, key_value: 2, dim: 3 };
+        // A prompt with two responses; a plain sequence.
+        let trees = Arc::new(vec![
+            tree(0..0, &[span(0..4, 0..0, true), span(4..6, 0..4, true), span(6..7, 0..4, true)]),
+            Tree::alone(7..10, true),
+        ]);
+        check::op(&[&[10, 24]], 1, |tape, v, _| attention(tape, &v[0], &trees, heads));
+    }
+
+    #[test]
+    fn trees_that_begin_with_the_same_rows_agree_with_finite_differences() {
+        let heads = Heads { query: 4, key_value: 2, dim: 3 };
+        let trees = Arc::new(vec![
+            Tree::alone(0..3, true),
+            tree(0..3, &[span(3..5, 3..3, true), span(5..6, 3..5, true), span(6..8, 3..5, true)]),
+            tree(0..3, &[span(8..10, 8..8, true)]),
+        ]);
+        check::op(&[&[10, 24]], 1, |tape, v, _| attention(tape, &v[0], &trees, heads));
+    }
+
+    #[test]
+    fn full_attention_in_windows_agrees_with_finite_differences() {
+        let heads = Heads { query: 2, key_value: 2, dim: 4 };
+        let trees = Arc::new(vec![Tree::alone(3..8, false), Tree::alone(0..3, false), Tree::alone(8..9, false)]);
+        check::op(&[&[9, 24]], 1, |tape, v, _| attention(tape, &v[0], &trees, heads));
+    }
+
+    #[test]
+    fn sequences_longer_than_a_block_agree_with_the_composition() {
+        let heads = Heads { query: 2, key_value: 1, dim: 8 };
+        let trees = Arc::new(vec![
+            Tree::alone(0..80, true),
+            tree(0..80, &[span(80..150, 80..80, true), span(150..230, 80..150, true)]),
+        ]);
+        let x = check::tensor(&[230, 32], 1);
+        let run = |tape: Tape| {
+            let leaf = tape.leaf(x.copy().unwrap());
+            let y = attention(&tape, &leaf, &trees, heads).unwrap();
+            let out = y.tensor.clone();
+            let seed = check::tensor(&[230, 16], 2);
+            (out, tape.backward_with(vec![(y, seed)], &[&leaf]).unwrap().remove(0).unwrap())
+        };
+        let (fused, composed) = (run(Tape::new()), run(Tape::new().composed()));
+        assert!(check::distance(&fused.0, &composed.0) < 2e-6);
+        assert!(check::distance(&fused.1, &composed.1) < 1e-5);
+    }
+
+    #[test]
+    fn a_response_computed_after_shared_rows_equals_one_computed_alone() {
+        let heads = Heads { query: 2, key_value: 1, dim: 8 };
+        let x = check::tensor(&[9, 32], 1);
+        let tape = Tape::forward_only();
+        let shared = Arc::new(vec![
+            Tree::alone(0..2, true),
+            tree(0..2, &[span(2..5, 2..2, true), span(5..7, 2..5, true), span(7..9, 2..5, true)]),
+        ]);
+        let y = attention(&tape, &Value::constant(x.clone()), &shared, heads).unwrap().tensor;
+        let alone = Tensor::cat(&[x.narrow(0, 0, 5).unwrap(), x.narrow(0, 7, 2).unwrap()], 0).unwrap();
+        let plain = Arc::new(vec![Tree::alone(0..7, true)]);
+        let z = attention(&tape, &Value::constant(alone), &plain, heads).unwrap().tensor;
+        assert!(check::distance(&y.narrow(0, 7, 2).unwrap(), &z.narrow(0, 5, 2).unwrap()) < 1e-6);
+    }
+}

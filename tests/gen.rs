@@ -15,6 +15,7 @@ use tempfile::TempDir;
 fn settings(images: &Path) -> Settings {
     Settings {
         images: images.to_owned(),
+        cues: Default::default(),
         grid: "3x3".parse().unwrap(),
         tile: 28,
         tile_any: false,
@@ -364,4 +365,25 @@ fn the_contact_sheet_is_drawn_for_both_questions() {
             assert_eq!(sheet.get_pixel(10 + 168 + 10 + 2 * x, 10 + 2 * y), original.get_pixel(x, y));
         }
     }
+}
+
+#[test]
+fn synthetic_scenes_need_no_folder_and_every_puzzle_has_its_own() {
+    let base = Settings { images: "scenes".into(), count: 30, ..settings(Path::new("")) };
+    let out = TempDir::new().unwrap();
+    for cues in [generate::Cues::With, generate::Cues::Without] {
+        let (a, b) = (out.path().join(format!("a{cues:?}")), out.path().join(format!("b{cues:?}")));
+        let made = make(&Settings { cues, ..base.clone() }, &a);
+        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let again = one.install(|| make(&Settings { cues, ..base.clone() }, &b));
+        assert_eq!(made.sha256, again.sha256);
+        assert_eq!(made.splits.values().map(|s| s.sources).sum::<usize>(), 30);
+        let sources: HashSet<String> = records(&a).into_iter().map(|(_, r)| r.source).collect();
+        assert_eq!(sources.len(), 30);
+    }
+    let with = records(&out.path().join("aWith"));
+    let without = records(&out.path().join("aWithout"));
+    assert_ne!(with[0].1.meta["order"], without[0].1.meta["order"]);
+    let limited = Settings { limit: Some(3), ..base };
+    assert!(refusal(&limited, &out.path().join("c"), false).contains("limit"));
 }

@@ -38,7 +38,8 @@ fn sft_runs_equal_torch_and_transformers_step_for_step() {
         for (step, window) in windows.iter().enumerate() {
             let micros: Vec<Vec<Sequence>> =
                 window.iter().map(|m| m.iter().map(|&i| recorded.sequence(i)).collect()).collect();
-            let sums = accumulate(&model, &micros.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
+            let sums =
+                accumulate(&model, &micros.iter().map(Vec::as_slice).collect::<Vec<_>>(), Default::default()).unwrap();
             let norm = adam.grad_norm().unwrap();
             let lr = learning_rate(&settings, step, windows.len());
             adam.update(lr, norm, number("max_grad_norm")).unwrap();

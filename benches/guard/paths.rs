@@ -45,6 +45,7 @@ fn temporary() -> Result<TempDir> {
 fn settings(grid: &str, tile: u32, count: usize) -> Result<Settings> {
     Ok(Settings {
         images: photos(),
+        cues: Default::default(),
         grid: grid.parse().map_err(|e| Error::failed(format!("grid {grid}: {e}")))?,
         tile,
         tile_any: false,

@@ -1,12 +1,15 @@
 //! `jigsaw gen`: a dataset of puzzles from a folder of images.
 
 use super::output::{bar, print, say};
-use crate::data::generate::{self, Settings, Shares};
+use crate::data::Manifest;
+use crate::data::generate::{self, Cues, Settings, Shares};
 use crate::puzzle::{Grid, QuestionKind, Style};
+use crate::suite::{self, Family};
 use crate::{Error, Result};
 use std::path::PathBuf;
+use std::str::FromStr;
 
-/// Make a dataset of jigsaw puzzles from a folder of images.
+/// Make a dataset: jigsaw puzzles from images, or suites of prior knowledge.
 ///
 /// Each puzzle is a random crop of a photo, cut into a grid and shuffled. The answer gives, for each place of the original in
 /// reading order, the number of the tile that belongs there; tiles are numbered from 1 in reading order of the shuffled
@@ -15,14 +18,36 @@ use std::path::PathBuf;
 /// EXIF orientation is applied, grey becomes RGB, transparency is laid over white. Images that cannot be used (damaged, CMYK,
 /// more than 8 bits a channel, animated, tiny, enormous) are skipped and named, with the reason, on stderr. Files of the same
 /// content count as one photo; a photo with tiles that look the same (plain background) is left out.
+///
+/// With --suite, questions of prior knowledge are made instead: each in both styles, a train and a validation split to train a
+/// base on, and the test split also as benchmark files, bench/FAMILY-STYLE.tsv, for `jigsaw eval --bench`.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Examples:
+  jigsaw gen --grid 3x3 --count 2000 --out runs/puzzles
+  jigsaw gen --images scenes --cues with --grid 2x2 --out runs/scenes
+  jigsaw gen --suite all --count 5000 --out runs/prior")]
 pub struct GenArgs {
-    /// Folder of JPEG, PNG or WebP images; folders below it are searched too
+    /// Folder of JPEG, PNG or WebP images, searched with the folders below it; or `scenes`: synthetic ones without end
     #[arg(long, value_name = "DIR", default_value = "data/photos")]
     images: PathBuf,
     /// Directory to write the dataset to: train/, validation/, test/, manifest.json
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Make prior-knowledge questions instead of puzzles: all, or some of grounding, ocr, doc, vqa, pope, knowledge, describe,
+    /// order, separated by commas; --count is then the questions of each family
+    #[arg(
+        long,
+        value_name = "NAME,...",
+        conflicts_with_all = ["grid", "tile", "tile_any", "style", "question", "min_crop", "limit", "strict", "preview", "cues"]
+    )]
+    suite: Option<Suites>,
+    /// With --suite: at most N questions of each family in validation, and in test
+    #[arg(long, value_name = "N", requires = "suite", value_parser = clap::value_parser!(u32).range(1..))]
+    held_out: Option<u32>,
+    /// With --images scenes: cues to absolute position (sky above, light from the left), or none
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t = Cues::With)]
+    cues: Cues,
     /// Rows x columns
     #[arg(long, value_name = "RxC", default_value = "3x3")]
     grid: Grid,
@@ -77,15 +102,71 @@ enum SplitBy {
     Image,
 }
 
+/// The value of `--suite`.
+#[derive(Debug, Clone)]
+struct Suites(Vec<Family>);
+
+impl FromStr for Suites {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        if text == "all" {
+            return Ok(Suites(Family::ALL.to_vec()));
+        }
+        let mut families = Vec::new();
+        for name in text.split(',') {
+            let family = Family::ALL.into_iter().find(|f| f.name() == name).ok_or_else(|| {
+                let names = Family::ALL.map(Family::name).join(", ");
+                format!("no family is named `{name}`; there are: all, {names}")
+            })?;
+            if families.contains(&family) {
+                return Err(format!("`{name}` is named twice"));
+            }
+            families.push(family);
+        }
+        Ok(Suites(families))
+    }
+}
+
 impl GenArgs {
     /// Make the dataset and say what was made.
     pub fn run(self) -> Result<()> {
+        match self.suite.clone() {
+            Some(Suites(families)) => self.make_suite(families),
+            None => self.make_puzzles(),
+        }
+    }
+
+    fn make_suite(self, families: Vec<Family>) -> Result<()> {
+        let settings = suite::Settings {
+            suite: families,
+            images: self.images,
+            count: self.count,
+            question_first: self.question_first,
+            seed: self.seed,
+            split: self.split,
+            held_out: self.held_out.map(|n| n as usize),
+        };
+        let bar = bar(0, "{pos} questions, {per_sec}");
+        let made = suite::generate(&settings, &self.out, self.overwrite, &|| bar.inc(1));
+        bar.finish_and_clear();
+        let manifest = made?;
+        tell_left_out(&manifest);
+        let splits = generate::SPLITS.iter().filter_map(|name| Some((name, manifest.splits.get(*name)?)));
+        let listed: Vec<String> = splits.map(|(name, split)| format!("{name} {}", split.records)).collect();
+        let bench =
+            if manifest.splits.contains_key("test") { format!("; {}/*.tsv", suite::BENCH) } else { String::new() };
+        print(&format!("{}: {} records{bench}\n", self.out.display(), listed.join(", ")))
+    }
+
+    fn make_puzzles(self) -> Result<()> {
         if self.preview == Some(0) {
             return Err(Error::input("preview 0: ask for at least one puzzle, or leave --preview away"));
         }
         let SplitBy::Image = self.split_by;
         let settings = Settings {
             images: self.images,
+            cues: self.cues,
             grid: self.grid,
             tile: self.tile,
             tile_any: self.tile_any,
@@ -106,12 +187,7 @@ impl GenArgs {
         let made = generate::generate(&settings, &self.out, self.overwrite, &|| bar.inc(1));
         bar.finish_and_clear();
         let manifest = made?;
-        for skipped in &manifest.skipped {
-            say(&format!("skipped {}: {}", skipped.file, skipped.reason));
-        }
-        for file in &manifest.left_out {
-            say(&format!("left out {}: {}", file.file, file.reason));
-        }
+        tell_left_out(&manifest);
         let mut splits = Vec::new();
         for name in generate::SPLITS {
             if let Some(split) = manifest.splits.get(name) {
@@ -128,5 +204,15 @@ impl GenArgs {
             Some(count) => print(&format!("{}\n", generate::write_preview(&self.out, &manifest, count)?.display())),
             None => Ok(()),
         }
+    }
+}
+
+/// Name the images that were not used.
+fn tell_left_out(manifest: &Manifest) {
+    for skipped in &manifest.skipped {
+        say(&format!("skipped {}: {}", skipped.file, skipped.reason));
+    }
+    for file in &manifest.left_out {
+        say(&format!("left out {}: {}", file.file, file.reason));
     }
 }

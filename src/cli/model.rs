@@ -1,6 +1,7 @@
 //! `jigsaw model`: make and look at checkpoint directories.
 
 use super::output::{print, say};
+use crate::model::convert::{Precision, convert};
 use crate::model::init::{Preset, write_checkpoint};
 use crate::model::inspect::{Inspection, inspect};
 use crate::{Error, Result};
@@ -18,6 +19,8 @@ pub struct ModelCommand {
 enum Action {
     /// Write a checkpoint directory with random weights.
     Init(Init),
+    /// Write a checkpoint again with its weights in another precision.
+    Convert(Convert),
     /// Say what a checkpoint directory holds: parameters, layers, tokens, image bounds.
     Inspect(Inspect),
 }
@@ -33,6 +36,19 @@ struct Init {
     /// Seed of the weights; the same seed gives the same files.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+}
+
+#[derive(Debug, clap::Args)]
+struct Convert {
+    /// Checkpoint directory.
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// How the weights are stored.
+    #[arg(long, value_enum)]
+    precision: Precision,
+    /// Directory to write; made if it does not exist.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -56,6 +72,10 @@ impl ModelCommand {
                     grouped(parameters),
                     out.display()
                 ));
+                print(&format!("{}\n", out.display()))
+            }
+            Action::Convert(Convert { dir, precision, out }) => {
+                convert(&dir, &out, precision)?;
                 print(&format!("{}\n", out.display()))
             }
             Action::Inspect(Inspect { dir, json }) => {

@@ -27,20 +27,22 @@ pub fn method(flag: Option<Method>, written: &Table) -> Result<Method> {
     }
 }
 
-/// Sections that only RFT reads.
-const RFT_SECTIONS: [&str; 4] = ["rollout", "grpo", "reward", "guard"];
+/// Sections that only SFT reads, and those that only RFT reads.
+const SFT_SECTIONS: &[&str] = &["sft"];
+const RFT_SECTIONS: &[&str] = &["rollout", "grpo", "reward", "guard"];
 
 /// A setting that the method would ignore is refused: it would look as if it had had an effect.
 pub fn unused_sections(method: Method, written: &Table) -> Result<()> {
-    if method == Method::Rft {
-        return Ok(());
-    }
-    for section in RFT_SECTIONS {
-        if let Some(Value::Table(keys)) = written.get(section)
+    let (sections, other) = match method {
+        Method::Sft => (RFT_SECTIONS, Method::Rft),
+        Method::Rft => (SFT_SECTIONS, Method::Sft),
+    };
+    for section in sections {
+        if let Some(Value::Table(keys)) = written.get(*section)
             && let Some(key) = keys.keys().next()
         {
             return Err(Error::input(format!(
-                "{section}.{key} has no effect with train.method = \"sft\"; remove it, or train with method \"rft\""
+                "{section}.{key} has no effect with train.method = \"{method}\"; remove it, or train with method \"{other}\""
             )));
         }
     }

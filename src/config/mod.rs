@@ -11,8 +11,8 @@ mod settings;
 pub(crate) use layers::{apply, read, to_toml};
 pub use layers::{differences, flatten};
 pub use settings::{
-    Config, EvalSettings, GrpoSettings, GuardSettings, Importance, LossType, Method, RolloutSettings, ScaleRewards,
-    Schedule, TrainSettings,
+    Average, Config, EvalSettings, GrpoSettings, GuardSettings, Importance, LossType, Method, RolloutSettings,
+    ScaleRewards, Schedule, SftSettings, TrainSettings,
 };
 
 use crate::{Result, files};

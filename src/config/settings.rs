@@ -71,6 +71,25 @@ pub enum ScaleRewards {
     None,
 }
 
+/// What SFT's loss is the mean over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Average {
+    /// All response tokens of the step, as transformers has it: long responses weigh more.
+    #[default]
+    Token,
+    /// The sequences, each the mean over its own response tokens: every example weighs the same.
+    Sequence,
+}
+
+/// `[sft]`: the supervised loss.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SftSettings {
+    /// `token` or `sequence`.
+    pub average: Average,
+}
+
 /// A training run, resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,6 +98,9 @@ pub struct Config {
     pub train: TrainSettings,
     /// Evaluation during training.
     pub eval: EvalSettings,
+    /// The supervised loss; SFT only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sft: Option<SftSettings>,
     /// How responses are sampled; RFT only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutSettings>,
@@ -241,6 +263,7 @@ impl Config {
                 keep: 2,
             },
             eval: EvalSettings { every: 100, samples: 64, batch_size: 16, max_new_tokens: 512, keep_responses: 4 },
+            sft: (!rft).then(SftSettings::default),
             rollout: rft.then_some(RolloutSettings {
                 samples: 8,
                 batch_size: 0,
@@ -270,6 +293,7 @@ impl Config {
     /// A plan in which every optional key is present: the list of keys that exist.
     pub(crate) fn every_key() -> Config {
         let mut all = Config::defaults(Method::Rft);
+        all.sft = Some(SftSettings::default());
         all.train.steps = Some(1);
         all.train.epochs = Some(1.0);
         if let Some(grpo) = &mut all.grpo {

@@ -37,6 +37,9 @@ pub struct Attribution {
     pub author: String,
     /// Address it was taken from.
     pub source: String,
+    /// What it shows, as one of a few classes; empty if the table has no such column or the photo fits none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub class: String,
 }
 
 /// The whole manifest.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Marks a directory that is being written, so that it can be told from one that someone else filled.
 const UNFINISHED: &str = ".jigsaw-unfinished";
 /// What a dataset directory may hold besides its splits.
-const OWN_FILES: [&str; 3] = [MANIFEST, UNFINISHED, "preview.png"];
+const OWN_FILES: [&str; 4] = [MANIFEST, UNFINISHED, "preview.png", "bench"];
 /// Splits that may be found in a directory whose manifest was not written yet.
 const USUAL_SPLITS: [&str; 3] = ["train", "validation", "test"];
 

@@ -1,5 +1,6 @@
 //! The model family: Qwen2.5-VL, its processor, chat template, weights and generation.
 
+pub mod convert;
 pub(crate) mod fields;
 pub mod init;
 pub mod inspect;

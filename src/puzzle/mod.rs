@@ -14,6 +14,6 @@ pub use cut::{restore, shuffle};
 pub use grid::{Grid, MAX_TILES};
 pub use pair::{Direction, PairPuzzle};
 pub use permutation::Permutation;
-pub use question::{QuestionKind, Style, order_question, pair_question, respond, with_picture};
+pub use question::{QuestionKind, Style, ask, order_question, pair_question, respond, with_picture};
 pub use resize::resize;
 pub use reward::{PermutationRule, Reward, RewardConfig};

@@ -99,7 +99,8 @@ fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-fn ask(style: Style, what: &str) -> String {
+/// Ask for `what` in the answer tags, after thinking if the style says so.
+pub fn ask(style: Style, what: &str) -> String {
     match style {
         Style::Direct => format!("Answer only <answer>{what}</answer>."),
         Style::Think => format!("First think in <think></think>, then answer <answer>{what}</answer>."),

@@ -179,6 +179,7 @@ impl Default for EvalPlan {
 fn puzzles() -> Result<generate::Settings> {
     Ok(generate::Settings {
         images: PathBuf::from("data/photos"),
+        cues: Default::default(),
         grid: Grid::new(3, 3)?,
         tile: generate::TOKEN_PIXELS,
         tile_any: false,

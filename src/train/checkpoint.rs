@@ -11,6 +11,7 @@ use super::metrics::LogSizes;
 use super::optimizer::AdamW;
 use crate::data::Cursor;
 use crate::files::Written;
+use crate::model::convert::{copy_model_files, declare_f32};
 use crate::policy::Policy;
 use crate::{Error, Result, files};
 use serde::{Deserialize, Serialize};
@@ -174,6 +175,7 @@ fn fill_dir(
     let fail = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", dir.display()));
     files::create_dir(partial)?;
     copy_model_files(base, partial)?;
+    declare_f32(partial)?;
     let mut written = policy.save_weights(partial)?;
     written.extend(fill(partial)?);
     let mut contents = BTreeMap::new();
@@ -204,24 +206,6 @@ fn fill_dir(
         && let Ok(parent) = fs::File::open(parent)
     {
         let _ = parent.sync_all();
-    }
-    Ok(())
-}
-
-/// All plain files of a model directory except weights, their index, and the manifest of a checkpoint.
-fn copy_model_files(base: &Path, to: &Path) -> Result<()> {
-    let fail = |e: std::io::Error| Error::failed(format!("cannot copy the model files of {}: {e}", base.display()));
-    for entry in fs::read_dir(base).map_err(fail)? {
-        let entry = entry.map_err(fail)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let weights =
-            name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") || name.ends_with(".bin");
-        let copied = [".json", ".txt", ".jinja", ".model"].iter().any(|end| name.ends_with(end));
-        if entry.path().is_file() && copied && !weights && name != "manifest.json" {
-            fs::copy(entry.path(), to.join(&name)).map_err(|e| {
-                Error::failed(format!("cannot copy {} to {}: {e}", entry.path().display(), to.join(&name).display()))
-            })?;
-        }
     }
     Ok(())
 }

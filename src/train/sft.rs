@@ -5,6 +5,7 @@ use super::metrics::Metrics;
 use super::parts::Parts;
 use super::trainer::Loop;
 use crate::Result;
+use crate::config::Average;
 use crate::model::Sequence;
 use crate::policy::Policy;
 use std::time::Instant;
@@ -16,7 +17,7 @@ pub(super) fn round(l: &mut Loop<'_>) -> Result<()> {
     let (indices, sequences) = l.next_examples(settings.batch_size * settings.accumulation)?;
     let ids = indices.iter().map(|&i| Ok(job.train.example(i)?.id.clone())).collect::<Result<Vec<_>>>()?;
     let micros: Vec<&[Sequence]> = sequences.chunks(settings.batch_size).collect();
-    let sums = accumulate(job.policy, &micros)?;
+    let sums = accumulate(job.policy, &micros, job.config.sft.clone().unwrap_or_default().average)?;
     let tokens = sequences.iter().map(|s| s.prompt.ids.len() + s.response.len()).sum();
     let mut metrics = Metrics::default();
     metrics.push("entropy", sums.entropy);
@@ -36,13 +37,18 @@ pub struct Accumulated {
 }
 
 /// Forward and backward over the micro-batches of one optimizer step: adds the gradient of the window's loss.
-pub fn accumulate(policy: &dyn Policy, micros: &[&[Sequence]]) -> Result<Accumulated> {
+pub fn accumulate(policy: &dyn Policy, micros: &[&[Sequence]], average: Average) -> Result<Accumulated> {
     let window = Window::of(micros.iter().flat_map(|m| m.iter()).map(|s| s.response.len()), micros.len());
     let mut sums = Accumulated { loss: 0.0, entropy: 0.0, tokens: window.tokens };
     for micro in micros {
         let parts = Parts::default();
         policy.backward(micro, 1.0, &|shard, stats| {
-            let (loss, grads) = loss::sft(stats, &window);
+            let (loss, grads) = match average {
+                Average::Token => loss::sft(stats, &window),
+                Average::Sequence => {
+                    loss::sft_by_sequence(stats, micro[shard.clone()].iter().map(|s| s.response.len()), &window)
+                }
+            };
             let entropy = stats.entropies.iter().map(|&e| f64::from(e)).sum::<f64>() / window.tokens.max(1.0);
             parts.put(shard.start, (loss, entropy));
             Ok(grads)

@@ -1,7 +1,7 @@
 //! One photo -> its puzzles.
 
-use super::Settings;
-use super::select::Photo;
+use super::select::{Photo, Place};
+use super::{Settings, scenes};
 use crate::Result;
 use crate::data::source::{self, PixelBudget};
 use crate::data::{DatasetWriter, Digest, Message, Record};
@@ -58,9 +58,12 @@ impl Maker<'_> {
         slots: &[(usize, u64)],
     ) -> Result<std::result::Result<Vec<Made>, Refusal>> {
         let _share = self.budget.take(photo.size);
-        let image = match source::read(&photo.path).and_then(|bytes| source::decode(&bytes)) {
-            Ok(image) => image,
-            Err(reason) => return Ok(Err(Refusal::Unusable(reason))),
+        let image = match &photo.place {
+            Place::Scene(index) => scenes::draw(self.settings.seed, self.settings.cues, *index),
+            Place::File(path) => match source::read(path).and_then(|bytes| source::decode(&bytes)) {
+                Ok(image) => image,
+                Err(reason) => return Ok(Err(Refusal::Unusable(reason))),
+            },
         };
         if let Err(reason) = check_size(image.dimensions(), self.settings.grid) {
             return Ok(Err(Refusal::Unusable(reason)));

@@ -1,4 +1,4 @@
-//! Makes a dataset of puzzles from a folder of images.
+//! Makes a dataset of puzzles from a folder of images, or from synthetic scenes.
 //!
 //! - A puzzle is a function of (seed, source image, its how-manieth puzzle of that image): not of the number of threads, nor
 //!   of which other images lie in the folder.
@@ -9,10 +9,12 @@
 mod font;
 mod make;
 mod preview;
+mod scenes;
 mod select;
 mod shares;
 
 pub use preview::write_preview;
+pub use scenes::Cues;
 pub use shares::{SPLITS, Shares};
 
 use super::source::{self, PixelBudget};
@@ -33,6 +35,12 @@ pub const MIN_CROP: f64 = 0.8;
 /// Largest side of a puzzle, in pixels.
 pub const MAX_SIDE: u32 = 4096;
 
+/// In place of a folder of images: synthetic scenes. A folder of this name is given as `./scenes`.
+pub const SCENES: &str = "scenes";
+
+/// With so many scenes more than puzzles found too plain, there is no use in drawing others.
+const MOST_PLAIN: usize = 100;
+
 /// Why a good photo gives no puzzles.
 const PLAIN: &str = "too plain for this grid: tiles of it look the same";
 
@@ -40,8 +48,11 @@ const PLAIN: &str = "too plain for this grid: tiles of it look the same";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Folder of source images.
+    /// Folder of source images, or [`SCENES`].
     pub images: PathBuf,
+    /// What tells where in a synthetic scene a tile comes from. Not read for a folder.
+    #[serde(default)]
+    pub cues: Cues,
     /// Rows and columns.
     pub grid: Grid,
     /// Side of a tile in pixels.
@@ -69,6 +80,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Are the puzzles cut from synthetic scenes?
+    pub fn synthetic(&self) -> bool {
+        self.images.as_os_str() == SCENES
+    }
+
     /// Something worth knowing before the puzzles are made.
     pub fn warning(&self) -> Option<String> {
         (self.grid.tiles() == 2).then(|| {
@@ -105,6 +121,14 @@ impl Settings {
         if self.limit == Some(0) {
             return Err(Error::input("limit 0: leaves no image to use"));
         }
+        if self.synthetic() {
+            if self.limit.is_some() {
+                return Err(Error::input(
+                    "limit: synthetic scenes have no files to limit; each puzzle has a scene of its own",
+                ));
+            }
+            return Ok(());
+        }
         if files::lies_in(out, &self.images) {
             return Err(Error::input(format!(
                 "the output would lie inside the images folder {}, where the next run would read it; choose another place",
@@ -120,20 +144,27 @@ impl Settings {
 pub fn generate(settings: &Settings, out: &Path, overwrite: bool, on_puzzle: &(dyn Fn() + Sync)) -> Result<Manifest> {
     settings.check(out)?;
     let wanted = settings.split.apportion(settings.count)?;
-    let (mut files, unread) = source::walk(&settings.images)?;
+    let (mut files, unread) = if settings.synthetic() { Default::default() } else { source::walk(&settings.images)? };
     files.truncate(settings.limit.unwrap_or(usize::MAX));
-    if files.is_empty() {
+    if files.is_empty() && !settings.synthetic() {
         return Err(Error::input(format!(
             "no JPEG, PNG or WebP file in {} or below it; name another folder with --images",
             settings.images.display()
         )));
     }
-    let attribution = source::attribution(&settings.images)?;
+    let attribution = if settings.synthetic() { None } else { source::attribution(&settings.images)? };
     let mut writer = None;
     let mut refused = Refused::default();
     loop {
-        let files = files.iter().filter(|f| !refused.names(&f.name)).cloned().collect();
-        let selection = select::select(files, &wanted, settings);
+        let selection = if settings.synthetic() {
+            if refused.left_out.len() > MOST_PLAIN + settings.count {
+                return Err(Error::input(format!("synthetic scenes are {PLAIN}; use fewer or larger tiles")));
+            }
+            select::scenes(&wanted, settings, |name| refused.names(name))
+        } else {
+            let files = files.iter().filter(|f| !refused.names(&f.name)).cloned().collect();
+            select::select(files, &wanted, settings)
+        };
         let mut skipped = [unread.as_slice(), &selection.skipped, &refused.skipped].concat();
         refuse_if_strict(settings, &skipped)?;
         if let Some(side) = (0..SPLITS.len()).find(|&s| wanted[s] > 0 && selection.photos[s].is_empty()) {

@@ -1,7 +1,7 @@
 //! Which photos a dataset is made from, and on which side of the split each of them lies.
 
 use super::shares::SPLITS;
-use super::{Settings, make};
+use super::{Settings, make, scenes};
 use crate::data::Skipped;
 use crate::data::source::{self, SourceFile};
 use crate::rng;
@@ -18,13 +18,22 @@ const CHUNK: usize = 256;
 #[derive(Debug, Clone)]
 pub struct Photo {
     /// Where it is.
-    pub path: PathBuf,
+    pub place: Place,
     /// Path relative to the images folder.
     pub name: String,
     /// SHA-256 of the file.
     pub hash: [u8; 32],
     /// Width and height in pixels.
     pub size: (u32, u32),
+}
+
+/// Where a photo comes from.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// A file.
+    File(PathBuf),
+    /// The synthetic scene of this number.
+    Scene(u64),
 }
 
 /// The photos of each split, and the files left out.
@@ -80,10 +89,26 @@ pub fn select(mut files: Vec<SourceFile>, wanted: &[usize; 3], settings: &Settin
     selection
 }
 
+/// A synthetic scene of its own for every puzzle, passing over those that are `refused`.
+pub fn scenes(wanted: &[usize; 3], settings: &Settings, refused: impl Fn(&str) -> bool) -> Selection {
+    let scene = |index: u64| {
+        let name = format!("scene-{index:06}");
+        let hash = Sha256::digest(format!("{} {:?} {name}", settings.seed, settings.cues)).into();
+        Photo { place: Place::Scene(index), name, hash, size: (scenes::SIDE, scenes::SIDE) }
+    };
+    let mut all = (0..).map(scene).filter(|photo| !refused(&photo.name));
+    Selection { photos: wanted.map(|count| all.by_ref().take(count).collect()), ..Selection::default() }
+}
+
 /// Read a file and look at its headers.
 fn look(file: &SourceFile, settings: &Settings) -> Result<Photo, String> {
     let bytes = source::read(&file.path)?;
     let size = source::probe(&bytes)?;
     make::check_size(size, settings.grid)?;
-    Ok(Photo { path: file.path.clone(), name: file.name.clone(), hash: Sha256::digest(&bytes).into(), size })
+    Ok(Photo {
+        place: Place::File(file.path.clone()),
+        name: file.name.clone(),
+        hash: Sha256::digest(&bytes).into(),
+        size,
+    })
 }

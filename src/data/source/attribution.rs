@@ -9,7 +9,7 @@ use std::path::Path;
 const FILE: &str = "ATTRIBUTION.tsv";
 
 /// The table of `dir` by file name, or `None` if it has none. The first line names the columns; `file` and `licence` (or
-/// `license`) must be there, `author` and `source` may be.
+/// `license`) must be there, `author`, `source` and `class` may be.
 pub fn attribution(dir: &Path) -> Result<Option<HashMap<String, Attribution>>> {
     let path = dir.join(FILE);
     if !path.is_file() {
@@ -25,7 +25,7 @@ pub fn attribution(dir: &Path) -> Result<Option<HashMap<String, Attribution>>> {
             path.display()
         )));
     };
-    let (author, source) = (column(&["author"]), column(&["source"]));
+    let (author, source, class) = (column(&["author"]), column(&["source"]), column(&["class"]));
     let mut table = HashMap::new();
     for line in lines.filter(|line| !line.trim().is_empty()) {
         let cells: Vec<&str> = line.split('\t').map(str::trim).collect();
@@ -35,6 +35,7 @@ pub fn attribution(dir: &Path) -> Result<Option<HashMap<String, Attribution>>> {
             licence: cell(Some(licence)),
             author: cell(author),
             source: cell(source),
+            class: cell(class),
         };
         table.insert(row.file.clone(), row);
     }

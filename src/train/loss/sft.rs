@@ -12,6 +12,21 @@ pub fn sft(stats: &TokenStats, window: &Window) -> (f64, TokenGrads) {
     (-sum / tokens, grads)
 }
 
+/// As [`sft`], with every sequence weighing the same: the mean over the window's sequences of the mean over their own
+/// response tokens. `lengths` are those of the responses in `stats`, in order.
+pub fn sft_by_sequence(
+    stats: &TokenStats,
+    lengths: impl IntoIterator<Item = usize>,
+    window: &Window,
+) -> (f64, TokenGrads) {
+    let sequences = window.sequences.max(1) as f64;
+    let weights = lengths.into_iter().flat_map(|n| std::iter::repeat_n(1.0 / (sequences * n.max(1) as f64), n));
+    let weights: Vec<f64> = weights.collect();
+    let sum: f64 = stats.logprobs.iter().zip(&weights).map(|(&l, w)| f64::from(l) * w).sum();
+    let logprobs = weights.into_iter().map(|w| -w as f32).collect();
+    (-sum, TokenGrads { logprobs, entropies: None })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,6 +47,14 @@ mod tests {
         }
         assert!((sum - whole).abs() < 1e-12, "{sum} {whole}");
         assert_eq!(grads, whole_grads.logprobs);
+        let (by_sequence, grads) = sft_by_sequence(&stats(&logprobs), lengths, &Window::of(lengths, 1));
+        let (mut mean, mut at) = (0.0, 0);
+        for n in lengths {
+            mean -= logprobs[at..at + n].iter().map(|&l| f64::from(l)).sum::<f64>() / n as f64 / 8.0;
+            assert_eq!(grads.logprobs[at..at + n], vec![(-1.0 / (8.0 * n as f64)) as f32; n]);
+            at += n;
+        }
+        assert!((by_sequence - mean).abs() < 1e-12, "{by_sequence} {mean}");
         assert!((whole - logprobs.iter().map(|&l| -f64::from(l)).sum::<f64>() / 40.0).abs() < 1e-12);
     }
 }

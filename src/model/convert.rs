@@ -1,0 +1,129 @@
+//! A checkpoint directory written again with weights of another type.
+
+use crate::model::qwen2_5_vl::config::Config;
+use crate::model::qwen2_5_vl::weights::{self, Weights};
+use crate::{Error, Result, files};
+use candle_core::{DType, Device};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+
+/// How weights are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Precision {
+    /// 32 bits.
+    F32,
+    /// 16 bits, eight of them for the exponent, as the published checkpoints.
+    Bf16,
+    /// 16 bits, five of them for the exponent: finer steps than bf16, a smaller range.
+    F16,
+}
+
+impl Precision {
+    fn dtype(self) -> (DType, &'static str) {
+        match self {
+            Precision::F32 => (DType::F32, "float32"),
+            Precision::Bf16 => (DType::BF16, "bfloat16"),
+            Precision::F16 => (DType::F16, "float16"),
+        }
+    }
+}
+
+/// Write the checkpoint of `from` to `to`, which must be new or empty, with its weights in `precision`, rounded to nearest. The other
+/// files are copied; `config.json`, which names the type, is written last.
+///
+/// # Errors
+/// An input error if `from` is no checkpoint, `to` is not empty, or a weight is too large for the type.
+pub fn convert(from: &Path, to: &Path, precision: Precision) -> Result<()> {
+    if files::holds_foreign(to, |_| false) {
+        return Err(Error::input(format!("{} is not empty; choose another --out", to.display())));
+    }
+    let mut json: Value = files::read_json(&from.join("config.json"))?;
+    let config = Config::from_dir(from)?;
+    let mut found = Weights::read(from, &config, &Device::Cpu)?;
+    let names = weights::Stored::open(from, &config)?.tensors;
+    let parameters = names.iter().map(|t| found.take(&t.name)).collect::<Result<Vec<_>>>()?;
+    let (dtype, name) = precision.dtype();
+    if precision == Precision::F16 {
+        for parameter in &parameters {
+            let largest = parameter.var.abs()?.max_all()?.to_scalar::<f32>()?;
+            if largest > f32::from(half::f16::MAX) {
+                return Err(Error::input(format!(
+                    "{}: `{}` holds {largest}, more than f16 can; use bf16",
+                    from.display(),
+                    parameter.name
+                )));
+            }
+        }
+    }
+    files::create_dir(to)?;
+    copy_model_files(from, to)?;
+    weights::write(to, &parameters, dtype)?;
+    declare(&mut json, name);
+    files::write_json(&to.join("config.json"), &json)
+}
+
+/// Say in the `config.json` of `dir`, if it has one, that its weights are stored in f32.
+pub(crate) fn declare_f32(dir: &Path) -> Result<()> {
+    let path = dir.join("config.json");
+    if !path.exists() {
+        return Ok(());
+    }
+    let before: Value = files::read_json(&path)?;
+    let mut after = before.clone();
+    declare(&mut after, "float32");
+    if after == before { Ok(()) } else { files::write_json(&path, &after) }
+}
+
+/// Older configurations say `torch_dtype`, newer ones `dtype`.
+fn declare(config: &mut Value, dtype: &str) {
+    let key = if config.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
+    config[key] = json!(dtype);
+}
+
+/// All plain files of a model directory except weights, their index, and the manifest of a checkpoint.
+pub(crate) fn copy_model_files(base: &Path, to: &Path) -> Result<()> {
+    let fail = |e: std::io::Error| Error::failed(format!("cannot copy the model files of {}: {e}", base.display()));
+    for entry in fs::read_dir(base).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let weights =
+            name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") || name.ends_with(".bin");
+        let copied = [".json", ".txt", ".jinja", ".model"].iter().any(|end| name.ends_with(end));
+        if entry.path().is_file() && copied && !weights && name != "manifest.json" {
+            fs::copy(entry.path(), to.join(&name)).map_err(|e| {
+                Error::failed(format!("cannot copy {} to {}: {e}", entry.path().display(), to.join(&name).display()))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::init::{Preset, write_checkpoint};
+
+    #[test]
+    fn weights_are_rounded_once_and_the_config_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second, third) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("c"));
+        write_checkpoint(&first, Preset::Tiny, 3).unwrap();
+        convert(&first, &second, Precision::Bf16).unwrap();
+        convert(&second, &third, Precision::F32).unwrap();
+        let config = Config::from_dir(&first).unwrap();
+        let read = |dir: &Path, name: &str| -> Vec<f32> {
+            let p = Weights::read(dir, &config, &Device::Cpu).unwrap().take(name).unwrap();
+            p.var.flatten_all().unwrap().to_vec1().unwrap()
+        };
+        let name = &weights::Stored::open(&first, &config).unwrap().tensors[0].name;
+        let rounded: Vec<f32> = read(&first, name).into_iter().map(|v| half::bf16::from_f32(v).to_f32()).collect();
+        assert_eq!(read(&second, name), rounded);
+        assert_eq!(read(&third, name), rounded);
+        let said: Value = files::read_json(&second.join("config.json")).unwrap();
+        assert_eq!(said["torch_dtype"], "bfloat16");
+        let size = |d: &Path| fs::metadata(d.join("model.safetensors")).unwrap().len();
+        assert!(size(&second) * 2 < size(&first) + 100_000);
+        assert_eq!(convert(&first, &second, Precision::F16).unwrap_err().exit_code(), 2);
+    }
+}

@@ -1,0 +1,106 @@
+//! Instructions whose answer is numbers in an order. They share the words of other questions about tiles, not the question:
+//! nothing here asks where a tile belongs.
+
+use super::{Photos, Question};
+use crate::Result;
+use crate::draw::{FONTS, draw_text, text_width};
+use crate::rng::Rng;
+use image::{Rgb, RgbImage};
+use rand::RngExt;
+use rand::seq::SliceRandom;
+
+/// Side of a tile in pixels.
+const TILE: u32 = 28;
+/// Least difference in mean brightness (of 255) between two tiles that have to be ordered.
+const STEP: f64 = 4.0;
+
+pub fn question(rng: &mut Rng, index: usize, photos: &Photos) -> Result<Question> {
+    let (rows, cols) = if rng.random() { (3, 3) } else { (rng.random_range(2..=3), rng.random_range(2..=3)) };
+    let tiles = (rows * cols) as usize;
+    let mut numbers: Vec<usize> = (1..=tiles).collect();
+    numbers.shuffle(rng);
+    let words = |n: &[usize]| n.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
+    let picture = format!("This picture was cut into {rows} rows and {cols} columns, and its tiles");
+    let (kind, image, text, answer, thought, source) = match index % 4 {
+        0 => {
+            let text = format!("{picture} were given numbers. For each place, row by row, which number is there?");
+            let thought = format!("There are {tiles} numbers.");
+            ("read", numbered(rng, cols, &numbers), text, words(&numbers), thought, None)
+        }
+        1 => {
+            let mut places = vec![0; tiles];
+            for (place, &number) in numbers.iter().enumerate() {
+                places[number - 1] = place + 1;
+            }
+            let text = format!(
+                "{picture} were given numbers. Number the places 1 to {tiles}, row by row. For each number of the tiles, \
+                 from 1 to {tiles}, which is its place?"
+            );
+            ("find", numbered(rng, cols, &numbers), text, words(&places), words(&numbers), None)
+        }
+        _ => {
+            let (image, source) = if photos.all.is_empty() || index % 4 == 2 {
+                (shaded(rng, cols, &numbers), None)
+            } else {
+                let photo = rng.random_range(0..photos.all.len());
+                let whole = photos.crop(photo, rng);
+                let cut = image::imageops::crop_imm(&whole, 0, 0, cols * TILE, rows * TILE).to_image();
+                (cut, Some(photos.all[photo].0.clone()))
+            };
+            let light = brightness(&image, rows, cols);
+            let mut order: Vec<usize> = (0..tiles).collect();
+            order.sort_by(|&a, &b| light[a].total_cmp(&light[b]).then(a.cmp(&b)));
+            let order: Vec<usize> = order.into_iter().map(|t| t + 1).collect();
+            let text = format!(
+                "{picture} stayed in the original order. Number the tiles 1 to {tiles}, row by row. Order them from dark to light."
+            );
+            let thought = format!("{} is dark, {} is light.", order[0], order[tiles - 1]);
+            (if source.is_some() { "photo" } else { "shade" }, image, text, words(&order), thought, source)
+        }
+    };
+    let question =
+        Question::new(image, kind, "exact", text, answer).wanting(format!("the {tiles} numbers separated by spaces"));
+    Ok(Question { source: source.unwrap_or_else(|| "synthetic".into()), ..question }.thinking(thought))
+}
+
+/// Tiles that carry numbers.
+fn numbered(rng: &mut Rng, cols: u32, numbers: &[usize]) -> RgbImage {
+    let font = rng.random_range(0..FONTS);
+    let rows = numbers.len() as u32 / cols;
+    let mut image = RgbImage::new(cols * TILE, rows * TILE);
+    for (place, number) in numbers.iter().enumerate() {
+        let (x, y) = (place as u32 % cols * TILE, place as u32 / cols * TILE);
+        let field = [0, 1, 2].map(|_| rng.random_range(0..=110));
+        for (px, py) in (y..y + TILE).flat_map(|py| (x..x + TILE).map(move |px| (px, py))) {
+            image.put_pixel(px, py, Rgb(field));
+        }
+        let text = number.to_string();
+        let size = rng.random_range(22.0..28.0f32);
+        let left = x as f32 + (TILE as f32 - text_width(&text, font, size)) / 2.0 + rng.random_range(-3.0..3.0f32);
+        let middle = y as f32 + TILE as f32 / 2.0 + rng.random_range(-3.0..3.0f32);
+        draw_text(&mut image, &text, font, size, left, middle, [0, 1, 2].map(|_| rng.random_range(190..=255)));
+    }
+    image
+}
+
+/// Plain tiles of different brightness and tint; tile `i` is the `ranks[i]`-th darkest.
+fn shaded(rng: &mut Rng, cols: u32, ranks: &[usize]) -> RgbImage {
+    let rows = ranks.len() as u32 / cols;
+    let tint = [0, 1, 2].map(|_| rng.random_range(0.8..1.2f64));
+    let gap = 230.0 / ranks.len() as f64;
+    let tones: Vec<f64> = ranks.iter().map(|&r| r as f64 * gap + rng.random_range(-0.3..0.3) * (gap - STEP)).collect();
+    RgbImage::from_fn(cols * TILE, rows * TILE, |x, y| {
+        let tone = tones[(y / TILE * cols + x / TILE) as usize];
+        Rgb(tint.map(|t| (tone * t).clamp(0.0, 255.0) as u8))
+    })
+}
+
+/// Mean brightness of each tile, Rec. 601 weights, in [0, 255].
+fn brightness(image: &RgbImage, rows: u32, cols: u32) -> Vec<f64> {
+    let mut sums = vec![0.0; (rows * cols) as usize];
+    for (x, y, p) in image.enumerate_pixels() {
+        let [r, g, b] = p.0.map(f64::from);
+        sums[(y / TILE * cols + x / TILE) as usize] += 0.299 * r + 0.587 * g + 0.114 * b;
+    }
+    sums.into_iter().map(|s| s / f64::from(TILE * TILE)).collect()
+}

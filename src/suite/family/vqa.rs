@@ -1,0 +1,54 @@
+//! Colour, shape, count and position, with lettered choices.
+
+use super::{Question, others};
+use crate::rng::Rng;
+use crate::suite::objects::{COLORS, Object, Objects, PLACES, SHAPES};
+use rand::RngExt;
+
+/// Choices besides the right one.
+const WRONG: usize = 3;
+
+pub fn question(rng: &mut Rng, index: usize) -> Option<Question> {
+    let scene = Objects::random(rng, 2..=5);
+    let pick = |found: Vec<Object>, rng: &mut Rng| found.get(rng.random_range(0..found.len().max(1))).copied();
+    let colors = || COLORS.iter().map(|c| c.0.to_string());
+    let shapes = || SHAPES.iter().map(|s| s.0.to_string());
+    let (kind, text, right, all, thought): (_, _, String, Vec<String>, _) = match index % 4 {
+        0 => {
+            let o = pick(scene.unique(|a, b| a.shape == b.shape), rng)?;
+            let (shape, color) = (SHAPES[o.shape].0, COLORS[o.color].0);
+            let text = format!("What colour is the {shape}?");
+            ("colour", text, color.to_string(), colors().collect(), format!("The {shape} is {color}."))
+        }
+        1 => {
+            let o = pick(scene.unique(|a, b| a.color == b.color), rng)?;
+            let (shape, color) = (SHAPES[o.shape].0, COLORS[o.color].0);
+            let text = format!("Which shape is {color}?");
+            ("shape", text, shape.to_string(), shapes().collect(), format!("The {shape} is {color}."))
+        }
+        2 => {
+            let (what, n) = if rng.random() {
+                let shape = rng.random_range(0..SHAPES.len());
+                (SHAPES[shape].1.to_string(), scene.count(|o| o.shape == shape))
+            } else {
+                let color = rng.random_range(0..COLORS.len());
+                (format!("{} objects", COLORS[color].0), scene.count(|o| o.color == color))
+            };
+            // Small numbers alike often, so that guessing the commonest does not pay.
+            if n < 3 && rng.random_range(0..4) < 3 - n {
+                return None;
+            }
+            let text = format!("How many {what} are there?");
+            ("count", text, n.to_string(), (0..=5).map(|n| n.to_string()).collect(), format!("There are {n} {what}."))
+        }
+        _ => {
+            let o = pick(scene.unique(|a, b| (a.shape, a.color) == (b.shape, b.color)), rng)?;
+            let text = format!("Where is the {}?", o.name());
+            let place = PLACES[o.cell];
+            let thought = format!("The {} is in the {place}.", o.name());
+            ("position", text, place.to_string(), PLACES.iter().map(|p| p.to_string()).collect(), thought)
+        }
+    };
+    let wrong = others(all.into_iter(), &right, WRONG, rng);
+    Some(Question::choice(scene.draw(), kind, text, right, wrong, rng).thinking(thought))
+}

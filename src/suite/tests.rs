@@ -1,0 +1,96 @@
+use super::*;
+use crate::data::Dataset;
+use std::fs;
+use tempfile::TempDir;
+
+fn settings(suite: &[Family]) -> Settings {
+    Settings {
+        suite: suite.to_vec(),
+        images: Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos"),
+        count: 40,
+        question_first: false,
+        seed: 11,
+        split: "0.5,0.1,0.4".parse().unwrap(),
+        held_out: None,
+    }
+}
+
+fn make_in(settings: &Settings, out: &Path) -> Manifest {
+    generate(settings, out, false, &|| ()).unwrap()
+}
+
+#[test]
+fn every_question_is_there_in_both_styles_and_the_same_again() {
+    let dir = TempDir::new().unwrap();
+    let settings = settings(&[Family::Vqa, Family::Grounding]);
+    let first = make_in(&settings, &dir.path().join("a"));
+    assert_eq!(first.splits["train"].records, 2 * 2 * 20);
+    assert_eq!(first.splits["test"].records, 2 * 2 * 16);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let second = pool.install(|| make_in(&settings, &dir.path().join("b")));
+    assert_eq!(first.sha256, second.sha256);
+    for name in ["vqa-direct.tsv", "vqa-think.tsv", "grounding-direct.tsv", "grounding-think.tsv"] {
+        let read = |d: &str| fs::read(dir.path().join(d).join(BENCH).join(name)).unwrap();
+        assert_eq!(read("a"), read("b"));
+    }
+    let fewer = make_in(&Settings { held_out: Some(3), ..settings }, &dir.path().join("c"));
+    assert_eq!(fewer.splits["train"].sha256, first.splits["train"].sha256);
+    assert_eq!(fewer.splits["test"].records, 2 * 2 * 3);
+    let data = Dataset::open(&dir.path().join("a"), "train").unwrap();
+    let styles = data.records().iter().filter(|r| r.meta["style"] == "think").count();
+    assert_eq!(styles, 40);
+}
+
+#[test]
+fn a_benchmark_row_holds_the_picture_and_the_whole_prompt() {
+    use base64::Engine as _;
+    let dir = TempDir::new().unwrap();
+    make_in(&settings(&[Family::Vqa]), dir.path());
+    let test = Dataset::open(dir.path(), "test").unwrap();
+    let mut reader =
+        csv::ReaderBuilder::new().delimiter(b'\t').from_path(dir.path().join(BENCH).join("vqa-think.tsv")).unwrap();
+    let headers = reader.headers().unwrap().clone();
+    let at = |row: &csv::StringRecord, name: &str| row[headers.iter().position(|h| h == name).unwrap()].to_string();
+    let rows: Vec<csv::StringRecord> = reader.records().collect::<std::result::Result<_, _>>().unwrap();
+    let think: Vec<_> = test.records().iter().filter(|r| r.meta["style"] == "think").collect();
+    assert_eq!(rows.len(), think.len());
+    for (row, record) in rows.iter().zip(think) {
+        assert_eq!(at(row, "question"), record.messages[0].content);
+        assert_eq!(at(row, "answer"), record.answer);
+        assert_eq!((at(row, "rule"), at(row, "style")), ("choice".into(), "think".into()));
+        assert_eq!(at(row, "B"), record.meta["options"][1]);
+        let picture = base64::engine::general_purpose::STANDARD.decode(at(row, "image")).unwrap();
+        assert_eq!(picture, fs::read(dir.path().join("test").join(&record.images[0])).unwrap());
+    }
+}
+
+#[test]
+fn no_photo_and_no_picture_is_on_two_sides() {
+    let dir = TempDir::new().unwrap();
+    let manifest = make_in(&Settings { count: 200, ..settings(&[Family::Knowledge, Family::Describe]) }, dir.path());
+    let records = |split: &str| Dataset::open(dir.path(), split).unwrap().records().to_vec();
+    let sources = |split: &str| -> HashSet<String> {
+        records(split).into_iter().filter(|r| r.meta["family"] == "knowledge").map(|r| r.source).collect()
+    };
+    let (train, test) = (sources("train"), sources("test"));
+    assert!(train.len() > 20 && test.len() > 10, "{} {}", train.len(), test.len());
+    assert!(train.is_disjoint(&test));
+    let answers = |split: &str| -> HashSet<String> {
+        records(split).into_iter().filter(|r| r.meta["family"] == "describe").map(|r| r.answer).collect()
+    };
+    assert!(answers("train").is_disjoint(&answers("test")));
+    assert!(!manifest.attribution.is_empty() && manifest.licences.values().sum::<usize>() > 100);
+}
+
+#[test]
+fn a_folder_without_classes_is_refused_before_anything_is_written() {
+    let dir = TempDir::new().unwrap();
+    let images = dir.path().join("images");
+    fs::create_dir(&images).unwrap();
+    RgbImage::from_fn(100, 100, |x, y| image::Rgb([x as u8, y as u8, 9])).save(images.join("a.png")).unwrap();
+    let out = dir.path().join("out");
+    let error = generate(&Settings { images, ..settings(&[Family::Knowledge]) }, &out, false, &|| ()).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("class"), "{error}");
+    assert!(!out.join("manifest.json").exists());
+}

@@ -62,5 +62,5 @@ pub fn question(rng: &mut Rng, index: usize, photos: &Photos) -> Result<Question
     let image = photos.crop(photo, rng);
     let text = "What is in the picture?".to_string();
     let question = Question::choice(image, "class", text, class.clone(), wrong, rng);
-    Ok(Question { source: photos.all[photo].0.clone(), ..question }.thinking(format!("It shows a {class}.")))
+    Ok(Question { source: photos.all[photo].0.clone(), ..question }.thinking(format!("It shows: {class}.")))
 }

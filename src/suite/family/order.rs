@@ -23,7 +23,9 @@ pub fn question(rng: &mut Rng, index: usize, photos: &Photos) -> Result<Question
     let picture = format!("This picture was cut into {rows} rows and {cols} columns, and its tiles");
     let (kind, image, text, answer, thought, source) = match index % 4 {
         0 => {
-            let text = format!("{picture} were given numbers. For each place, row by row, which number is there?");
+            let text = format!(
+                "{picture} were given numbers and shuffled. For each place, row by row, which number is there?"
+            );
             let thought = format!("There are {tiles} numbers.");
             ("read", numbered(rng, cols, &numbers), text, words(&numbers), thought, None)
         }
@@ -33,8 +35,8 @@ pub fn question(rng: &mut Rng, index: usize, photos: &Photos) -> Result<Question
                 places[number - 1] = place + 1;
             }
             let text = format!(
-                "{picture} were given numbers. Number the places 1 to {tiles}, row by row. For each number of the tiles, \
-                 from 1 to {tiles}, which is its place?"
+                "{picture} were given numbers and shuffled. Number the places 1 to {tiles}, row by row. For each number of the \
+                 tiles, from 1 to {tiles}, which place belongs to it?"
             );
             ("find", numbered(rng, cols, &numbers), text, words(&places), words(&numbers), None)
         }
@@ -51,9 +53,9 @@ pub fn question(rng: &mut Rng, index: usize, photos: &Photos) -> Result<Question
             let mut order: Vec<usize> = (0..tiles).collect();
             order.sort_by(|&a, &b| light[a].total_cmp(&light[b]).then(a.cmp(&b)));
             let order: Vec<usize> = order.into_iter().map(|t| t + 1).collect();
-            let text = format!(
-                "{picture} stayed in the original order. Number the tiles 1 to {tiles}, row by row. Order them from dark to light."
-            );
+            let state = if source.is_some() { "stayed in the original order" } else { "were shuffled" };
+            let text =
+                format!("{picture} {state}. Number the tiles 1 to {tiles}, row by row. Order them from dark to light.");
             let thought = format!("{} is dark, {} is light.", order[0], order[tiles - 1]);
             (if source.is_some() { "photo" } else { "shade" }, image, text, words(&order), thought, source)
         }

@@ -110,7 +110,7 @@ fn tiles_are_ordered_from_dark_to_light() {
 fn no_question_asks_for_what_a_jigsaw_asks() {
     for family in Family::ALL {
         for q in questions(family, 40) {
-            for word in ["shuffled", "belongs", "restore", "jigsaw", "puzzle"] {
+            for word in ["tile belongs", "restore", "jigsaw", "puzzle"] {
                 assert!(!q.text.contains(word), "{family:?}: {}", q.text);
             }
         }

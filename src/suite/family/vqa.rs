@@ -39,7 +39,13 @@ pub fn question(rng: &mut Rng, index: usize) -> Option<Question> {
                 return None;
             }
             let text = format!("How many {what} are there?");
-            ("count", text, n.to_string(), (0..=5).map(|n| n.to_string()).collect(), format!("There are {n} {what}."))
+            (
+                "count",
+                text,
+                n.to_string(),
+                (0..=5).map(|n| n.to_string()).collect(),
+                format!("The number of {what} is {n}."),
+            )
         }
         _ => {
             let o = pick(scene.unique(|a, b| (a.shape, a.color) == (b.shape, b.color)), rng)?;

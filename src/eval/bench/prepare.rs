@@ -5,7 +5,7 @@ use crate::data::IMAGE_PLACEHOLDER;
 use crate::eval::{Plan, hash_prompt_files};
 use crate::model::{Processor, Sampling};
 use crate::policy::Codec;
-use crate::tasks::bench::{self, Choice, Pixels};
+use crate::tasks::bench::{self, Pixels, Protocol};
 use crate::tasks::{self, Task};
 use crate::{Error, Result};
 use rayon::prelude::*;
@@ -31,7 +31,7 @@ pub struct Prepared {
     /// Its name, and that of its directory.
     pub name: String,
     /// Everything that was chosen for it and moves its score.
-    pub choice: Choice,
+    pub protocol: Protocol,
     /// The file or dataset directory.
     pub path: PathBuf,
     /// Split of a dataset directory; empty for a file.
@@ -93,27 +93,27 @@ fn prepare_one(spec: &Spec, settings: &Settings, model: &Processor, prompt_hash:
         }
         let task = tasks::load(path, split)?;
         let pixels = settings.pixels(own, None)?;
-        let choice = Choice::of_dataset(task.name(), pixels);
-        return finish(spec, settings, choice, bench::DEFAULT_NEW_TOKENS, task, model, prompt_hash);
+        let protocol = Protocol::of_dataset(task.name(), pixels);
+        return finish(spec, settings, protocol, bench::DEFAULT_NEW_TOKENS, task, model, prompt_hash);
     }
     let raw = bench::read(name, path, kind.as_deref())?;
     let pixels = settings.pixels(own, raw.pixels())?;
-    let (choice, longest) = (raw.choice(pixels), raw.max_new_tokens());
+    let (protocol, longest) = (raw.protocol(pixels), raw.max_new_tokens());
     let task = raw.into_task(pixels)?;
-    finish(spec, settings, choice, longest, Box::new(task), model, prompt_hash)
+    finish(spec, settings, protocol, longest, Box::new(task), model, prompt_hash)
 }
 
 /// See that the processor takes every prompt of the plan, and put the parts together.
 fn finish(
     spec: &Spec,
     settings: &Settings,
-    choice: Choice,
+    protocol: Protocol,
     longest: usize,
     task: Box<dyn Task>,
     model: &Processor,
     prompt_hash: &str,
 ) -> Result<Prepared> {
-    let processor = model.with_pixels(choice.pixels.min, choice.pixels.max);
+    let processor = model.with_pixels(protocol.pixels.min, protocol.pixels.max);
     let examples = settings.plan.examples(task.as_ref());
     let check = |i: usize| Codec::prompt_length(&processor, task.as_ref(), i).map(|_| ());
     // The first in the order of the file is the one reported, whatever the threads do.
@@ -125,7 +125,7 @@ fn finish(
     };
     Ok(Prepared {
         name: spec.name.clone(),
-        choice,
+        protocol,
         path: spec.path.clone(),
         split: if spec.path.is_dir() { spec.split.clone() } else { String::new() },
         plan: settings.plan.clone(),

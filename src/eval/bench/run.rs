@@ -36,7 +36,7 @@ pub fn run(
     let mut directories = Vec::with_capacity(prepared.len());
     for bench in prepared {
         let key = Key::new(&weights, &bench.prompt_hash, bench.task(), &bench.plan, &bench.sampling)?;
-        let key = Key { bench: Some(bench.choice.clone()), ..key };
+        let key = Key { bench: Some(bench.protocol.clone()), ..key };
         directories.push(Directory::open(&out.join(&bench.name), key, model, &bench.path, &bench.split, fresh)?);
     }
     let mut loaded: Option<Model> = None;

@@ -1,5 +1,6 @@
 //! One [`Task`] gives the examples and scores the responses, for reward and for evaluation alike: they cannot disagree.
 
+pub mod bench;
 mod dataset;
 mod jigsaw;
 mod pair;
@@ -61,6 +62,14 @@ pub trait Task: Send + Sync {
     /// Width and height of the images of example `i`.
     fn image_sizes(&self, i: usize) -> Result<Vec<(u32, u32)>> {
         Ok(self.images(i)?.iter().map(RgbImage::dimensions).collect())
+    }
+    /// A digest of each image of example `i`, if the task has them without decoding: equal ones are of equal images.
+    fn image_digests(&self, _i: usize) -> Result<Option<Vec<[u8; 32]>>> {
+        Ok(None)
+    }
+    /// How the task sums up its examples beside the mean, if it does.
+    fn aggregate(&self) -> Option<rules::Aggregate> {
+        None
     }
     /// Score a response to example `i`.
     fn score(&self, i: usize, response: &str) -> Score;

@@ -60,7 +60,8 @@ impl<R: Read> Parser<R> {
             }
         }
         let offset = self.record.position().map_or(0, |p| p.byte());
-        let place = Place { offset, line: self.line() };
+        // A quote that is never closed takes the last line end into the field.
+        let place = Place { offset, line: self.line().max(line) };
         Ok(Some((&self.record, place)))
     }
 

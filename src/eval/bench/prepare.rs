@@ -1,7 +1,6 @@
 //! From what the user names to tasks that are ready to run: all that can be wrong with a file is found here.
 
 use super::Spec;
-use crate::data::IMAGE_PLACEHOLDER;
 use crate::eval::{Plan, hash_prompt_files};
 use crate::model::{Processor, Sampling};
 use crate::policy::Codec;
@@ -98,8 +97,10 @@ fn prepare_one(spec: &Spec, settings: &Settings, model: &Processor, prompt_hash:
     }
     let raw = bench::read(name, path, kind.as_deref())?;
     let pixels = settings.pixels(own, raw.pixels())?;
-    let (protocol, longest) = (raw.protocol(pixels), raw.max_new_tokens());
-    let task = raw.into_task(pixels)?;
+    let images = model.with_pixels(pixels.min, pixels.max);
+    let resize = |(width, height)| images.images().resized(width, height).map_err(|e| e.to_string());
+    let task = raw.into_task(name, &resize)?;
+    let (protocol, longest) = (task.protocol(pixels), task.max_new_tokens());
     finish(spec, settings, protocol, longest, Box::new(task), model, prompt_hash)
 }
 

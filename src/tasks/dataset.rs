@@ -69,4 +69,14 @@ impl Task for DatasetTask {
     fn score(&self, i: usize, response: &str) -> Score {
         self.scorers[i].score(response)
     }
+
+    fn rules(&self) -> Vec<(String, u32)> {
+        let mut rules: Vec<(String, u32)> = Vec::new();
+        for (name, version) in self.scorers.iter().map(|scorer| scorer.rule()) {
+            if !rules.iter().any(|(known, _)| known == name) {
+                rules.push((name.to_string(), version));
+            }
+        }
+        rules
+    }
 }

@@ -7,9 +7,13 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 fn model() -> (TempDir, Model) {
+    preset(Preset::Tiny)
+}
+
+fn preset(preset: Preset) -> (TempDir, Model) {
     let dir = TempDir::new().unwrap();
-    let path = dir.path().join("tiny");
-    write_checkpoint(&path, Preset::Tiny, 3).unwrap();
+    let path = dir.path().join("model");
+    write_checkpoint(&path, preset, 3).unwrap();
     let model = Model::load(&path, &candle_core::Device::Cpu).unwrap();
     (dir, model)
 }
@@ -83,7 +87,7 @@ fn activations_computed_twice_give_the_same_gradients() {
     let (dir, model) = model();
     let batch = batch(&model, 4);
     let (kept, _) = gradients(&model, &[&batch]);
-    let again = Model::load(&dir.path().join("tiny"), &candle_core::Device::Cpu).unwrap().recomputing(true);
+    let again = Model::load(&dir.path().join("model"), &candle_core::Device::Cpu).unwrap().recomputing(true);
     assert!(gradients(&again, &[&batch]).0 == kept);
     // The same with the vision tower frozen, and on the composed kernels within rounding.
     let freeze = |m: &Model| {
@@ -104,4 +108,24 @@ fn activations_computed_twice_give_the_same_gradients() {
     };
     let (a, b) = (decoder(&model), decoder(&again));
     assert!(!a.is_empty() && a == b);
+}
+
+#[test]
+fn pairs_of_shards_of_a_larger_model_give_the_same_bits_on_one_thread_and_several() {
+    let (_dir, model) = preset(Preset::Small);
+    let batch = batch(&model, 9);
+    let (whole, shards) = gradients(&model, &[&batch]);
+    assert!(shards > 2, "the batch is too small for pairs");
+    assert!(whole == gradients(&model, &[&batch]).0);
+    let (alone, _) = on_one_thread(|| gradients(&model, &[&batch]));
+    assert!(whole == alone, "gradients depend on the number of threads");
+    let parts: Vec<&[Sequence]> = batch.chunks(2).collect();
+    let (sum, _) = gradients(&model, &parts);
+    for ((parameter, a), b) in model.parameters().iter().zip(&whole).zip(&sum) {
+        let size = a.iter().map(|x| x.abs()).fold(0.0, f32::max);
+        let off = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off <= 2e-5 * size, "{}: {off} of {size}", parameter.name);
+    }
+    let many = model.score(&batch, 1.0).unwrap();
+    assert_eq!(many, on_one_thread(|| model.score(&batch, 1.0).unwrap()));
 }

@@ -5,7 +5,7 @@
 //! one closure per op: run in reverse, each takes the gradient of its output, adds to the gradients of its inputs (in place
 //! where there is one already) and to those of its parameters, and frees what it had saved.
 
-use crate::nn::{Parameter, slice};
+use crate::nn::{Lead, Parameter, slice};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use rayon::prelude::*;
@@ -94,8 +94,56 @@ impl Value {
 /// Gradients of the values of a tape during the backward pass.
 pub struct Grads<'a> {
     slots: Vec<Option<Tensor>>,
-    /// Where gradients of parameters go, if not to the parameters themselves.
-    apart: Option<&'a mut ParameterGrads>,
+    sink: Sink<'a>,
+}
+
+/// Where the gradients of parameters go.
+pub enum Sink<'a> {
+    /// To the parameters.
+    Own,
+    /// To a set of their own.
+    Apart(&'a mut ParameterGrads),
+    /// To the parameters, as the first of two passes at once.
+    First(&'a Lead, Several<'a>),
+    /// To the parameters, each after the first of two passes; of those that take several gradients in a pass to a set of their
+    /// own, which the caller adds after both.
+    Second(&'a Lead, Several<'a>, &'a mut ParameterGrads),
+}
+
+/// Whether a parameter takes several gradients in a pass, as tied embeddings do.
+pub type Several<'a> = &'a (dyn Fn(&Parameter) -> bool + Sync);
+
+impl Sink<'_> {
+    /// The same for a pass within this one.
+    fn within(&mut self) -> Sink<'_> {
+        match self {
+            Sink::Own => Sink::Own,
+            Sink::Apart(apart) => Sink::Apart(apart),
+            Sink::First(lead, several) => Sink::First(lead, several),
+            Sink::Second(lead, several, apart) => Sink::Second(lead, several, apart),
+        }
+    }
+
+    /// The set that takes the gradient of `parameter`, if not the parameter itself, which may be waited for.
+    fn apart(&mut self, parameter: &Arc<Parameter>) -> Option<&mut ParameterGrads> {
+        match self {
+            Sink::Own | Sink::First(..) => None,
+            Sink::Apart(apart) => Some(apart),
+            Sink::Second(_, several, apart) if several(parameter) => Some(apart),
+            Sink::Second(lead, ..) => {
+                lead.wait(parameter);
+                None
+            }
+        }
+    }
+
+    /// The gradient of `parameter` has been added.
+    fn added(&self, parameter: &Arc<Parameter>) -> Result<()> {
+        match self {
+            Sink::First(lead, several) if !several(parameter) => lead.done(parameter),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Grads<'_> {
@@ -128,7 +176,10 @@ impl Grads<'_> {
     /// Let a CPU kernel add to the gradient of `parameter` in place. `kernel` gets the elements and whether they hold a sum
     /// already: if not, it must overwrite every one of them.
     pub fn accumulate(&mut self, parameter: &Arc<Parameter>, kernel: impl FnOnce(&mut [f32], bool)) -> Result<()> {
-        let Some(apart) = &mut self.apart else { return parameter.accumulate(kernel) };
+        let Some(apart) = self.sink.apart(parameter) else {
+            parameter.accumulate(kernel)?;
+            return self.sink.added(parameter);
+        };
         match apart.0.entry(address(parameter)) {
             Entry::Occupied(sum) => slice::mutate(sum.get(), |data| kernel(data, true)),
             Entry::Vacant(place) => {
@@ -143,7 +194,10 @@ impl Grads<'_> {
 
     /// Add `grad` to the gradient of `parameter`.
     fn add_to(&mut self, parameter: &Arc<Parameter>, grad: Tensor) -> Result<()> {
-        let Some(apart) = &mut self.apart else { return parameter.add_grad(grad) };
+        let Some(apart) = self.sink.apart(parameter) else {
+            parameter.add_grad(grad)?;
+            return self.sink.added(parameter);
+        };
         let sum = match apart.0.remove(&address(parameter)) {
             Some(sum) => (sum + grad)?,
             None => grad,
@@ -245,7 +299,7 @@ impl Tape {
                 None => Value::constant(x_tensor),
             };
             let y = f(&again, leaf.clone())?;
-            match again.replay(vec![(y, grad)], &[&leaf], grads.apart.as_deref_mut())?.pop().flatten() {
+            match again.replay(vec![(y, grad)], &[&leaf], grads.sink.within())?.pop().flatten() {
                 Some(dx) => grads.add(node, dx),
                 None => Ok(()),
             }
@@ -302,27 +356,22 @@ impl Tape {
 
     /// Replay backwards from the given (value, gradient) pairs, adding to the gradients of the parameters.
     pub fn backward(self, seeds: Vec<(Value, Tensor)>) -> Result<()> {
-        self.replay(seeds, &[], None).map(|_| ())
+        self.backward_to(seeds, Sink::Own)
     }
 
-    /// As [`Tape::backward`], adding to `apart` what would go to the parameters.
-    pub fn backward_apart(self, seeds: Vec<(Value, Tensor)>, apart: &mut ParameterGrads) -> Result<()> {
-        self.replay(seeds, &[], Some(apart)).map(|_| ())
+    /// As [`Tape::backward`], with the gradients of parameters going to `sink`.
+    pub fn backward_to(self, seeds: Vec<(Value, Tensor)>, sink: Sink<'_>) -> Result<()> {
+        self.replay(seeds, &[], sink).map(|_| ())
     }
 
     /// As [`Tape::backward`], returning also the gradients of the given leaves (`None` where none arrived).
     pub fn backward_with(self, seeds: Vec<(Value, Tensor)>, leaves: &[&Value]) -> Result<Vec<Option<Tensor>>> {
-        self.replay(seeds, leaves, None)
+        self.replay(seeds, leaves, Sink::Own)
     }
 
-    fn replay(
-        self,
-        seeds: Vec<(Value, Tensor)>,
-        leaves: &[&Value],
-        apart: Option<&mut ParameterGrads>,
-    ) -> Result<Vec<Option<Tensor>>> {
+    fn replay(self, seeds: Vec<(Value, Tensor)>, leaves: &[&Value], sink: Sink<'_>) -> Result<Vec<Option<Tensor>>> {
         let mut nodes = self.nodes.into_inner();
-        let mut grads = Grads { slots: (0..nodes.len()).map(|_| None).collect(), apart };
+        let mut grads = Grads { slots: (0..nodes.len()).map(|_| None).collect(), sink };
         for (value, grad) in seeds {
             if value.tensor.dims() != grad.dims() {
                 return Err(Error::failed(format!(

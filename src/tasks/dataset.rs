@@ -74,3 +74,24 @@ impl Task for DatasetTask {
         super::rules_of(&self.scorers)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::puzzle::Style;
+    use crate::tasks::rules::{Anls, RuleScorer, YesNo};
+    use crate::tasks::{PairScorer, rules::Rule};
+
+    #[test]
+    fn each_rule_is_named_once() {
+        let by = |rule: Box<dyn Rule>| -> Box<dyn Scorer> { Box::new(RuleScorer::new(rule, None)) };
+        let scorers = [
+            by(Box::new(YesNo::new(true))),
+            Box::new(PairScorer::new(0, 2, Style::Direct)),
+            by(Box::new(Anls::new(&["x".to_string()]))),
+            by(Box::new(YesNo::new(false))),
+        ];
+        let expected = ["yes-no", "jigsaw-pair", "anls"].map(|name| (name.to_string(), 1));
+        assert_eq!(crate::tasks::rules_of(&scorers), expected);
+    }
+}

@@ -1,5 +1,6 @@
 //! How much memory a backward pass or a rollout will take, counted from the shapes of what it keeps.
 
+use super::shards::SideBySide;
 use super::{Model, shards};
 use crate::model::{Prompt, Sequence};
 use std::sync::Arc;
@@ -19,12 +20,19 @@ impl Model {
     pub fn backward_bytes(&self, batch: &[Sequence]) -> (usize, usize) {
         let shards = self.shards(batch);
         let trained = self.weight_bytes(|p| p.trainable());
-        let lanes = shards::lane_count(shards.len(), trained);
-        let at_once = if lanes > 1 { lanes.min(rayon::current_num_threads()) } else { 1 };
+        let threads = rayon::current_num_threads();
+        let (at_once, apart) = match shards::side_by_side(shards.len(), trained) {
+            SideBySide::Lanes(lanes) => (lanes.min(threads), lanes * trained),
+            SideBySide::Pairs => {
+                let ends = self.weight_bytes(|p| p.trainable() && self.several_gradients(p));
+                (threads.min(2), ends)
+            }
+            SideBySide::Nothing => (1, 0),
+        };
         let mut sizes: Vec<usize> = shards.iter().map(|s| self.shard_floats(&batch[s.clone()])).collect();
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         let floats: usize = sizes.iter().take(at_once).sum();
-        ((floats as f64 * F32 as f64 * ROUNDING) as usize, if lanes > 1 { lanes * trained } else { 0 })
+        ((floats as f64 * F32 as f64 * ROUNDING) as usize, apart)
     }
 
     /// Floats kept from the forward pass of a shard, and the most that its backward pass adds for the time being.

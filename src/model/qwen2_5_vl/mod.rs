@@ -17,10 +17,11 @@ pub use config::Config;
 use crate::Result;
 use crate::files::Written;
 use crate::model::{LossFn, Prompt, Sequence, TokenStats};
-use crate::nn::{Parameter, ParameterGrads, RowSource, Tape, Value, embed, lanes, read, token_stats};
+use crate::nn::{Lead, Parameter, ParameterGrads, RowSource, Sink, Tape, Value, embed, lanes, pair, read, token_stats};
 use candle_core::{DType, Device, Tensor};
 use layout::{Layout, Row};
 use rayon::prelude::*;
+use shards::SideBySide;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -92,15 +93,20 @@ impl Model {
     /// Log-probability and entropy of every response token, no gradients.
     pub fn score(&self, batch: &[Sequence], temperature: f32) -> Result<TokenStats> {
         let shards = self.shards(batch);
-        let count = shards::lane_count(shards.len(), self.weight_bytes(|_| true));
         let part = |shard: &Range<usize>| {
             let (_, stats) = self.token_stats(&self.tape(false), &batch[shard.clone()], temperature)?;
             Ok(stats)
         };
-        // A large model's shards take turns, each with all threads; a small one's run side by side.
-        let parts: Vec<Result<TokenStats>> = match count {
-            1 => shards.iter().map(part).collect(),
-            _ => lanes(shards.len(), |i| part(&shards[i])),
+        let parts: Vec<Result<TokenStats>> = match shards::side_by_side(shards.len(), self.weight_bytes(|_| true)) {
+            SideBySide::Lanes(_) => lanes(shards.len(), |i| part(&shards[i])),
+            SideBySide::Pairs => {
+                let at_once = |two: &[Range<usize>]| match two {
+                    [a, b] => <[_; 2]>::from(pair(&Lead::default(), || part(a), || part(b))).into(),
+                    rest => rest.iter().map(part).collect::<Vec<_>>(),
+                };
+                shards.chunks(2).flat_map(at_once).collect()
+            }
+            SideBySide::Nothing => shards.iter().map(part).collect(),
         };
         let mut all = TokenStats { logprobs: Vec::new(), entropies: Vec::new() };
         for part in parts {
@@ -117,20 +123,41 @@ impl Model {
     /// order, with the sequences of the batch that the shard holds and their statistics.
     pub fn backward(&self, batch: &[Sequence], temperature: f32, loss: &LossFn<'_>) -> Result<()> {
         let shards = self.shards(batch);
-        let count = shards::lane_count(shards.len(), self.weight_bytes(|p| p.trainable()));
-        if count == 1 {
-            return shards.iter().try_for_each(|shard| self.backward_shard(batch, shard, temperature, loss, None));
+        let shard = |shard: &Range<usize>, sink: Sink<'_>| self.backward_shard(batch, shard, temperature, loss, sink);
+        match shards::side_by_side(shards.len(), self.weight_bytes(|p| p.trainable())) {
+            SideBySide::Lanes(count) => {
+                let parts = lanes(count, |lane| {
+                    let mut grads = ParameterGrads::default();
+                    let mut own = shards.iter().skip(lane).step_by(count);
+                    own.try_for_each(|s| shard(s, Sink::Apart(&mut grads)))?;
+                    Ok(grads)
+                });
+                self.add_gradients(&parts.into_iter().collect::<Result<Vec<_>>>()?)
+            }
+            SideBySide::Pairs => shards.chunks(2).try_for_each(|two| {
+                let [a, b] = two else { return two.iter().try_for_each(|s| shard(s, Sink::Own)) };
+                let several = |p: &Parameter| self.several_gradients(p);
+                let (lead, mut apart) = (Lead::default(), ParameterGrads::default());
+                let (first, second) = pair(
+                    &lead,
+                    || shard(a, Sink::First(&lead, &several)),
+                    || shard(b, Sink::Second(&lead, &several, &mut apart)),
+                );
+                first.and(second)?;
+                self.add_gradients(&[apart])
+            }),
+            SideBySide::Nothing => shards.iter().try_for_each(|s| shard(s, Sink::Own)),
         }
-        let parts = lanes(count, |lane| {
-            let mut grads = ParameterGrads::default();
-            shards
-                .iter()
-                .skip(lane)
-                .step_by(count)
-                .try_for_each(|shard| self.backward_shard(batch, shard, temperature, loss, Some(&mut grads)))?;
-            Ok(grads)
-        });
-        let parts = parts.into_iter().collect::<Result<Vec<_>>>()?;
+    }
+
+    /// Does a parameter take several gradients in a pass? The embeddings take them from the input and, tied, from the output,
+    /// the output matrix tile by tile.
+    fn several_gradients(&self, parameter: &Parameter) -> bool {
+        parameter.name.contains("embed_tokens") || parameter.name.starts_with("lm_head")
+    }
+
+    /// Add gradients kept apart, set by set, to those of the parameters.
+    fn add_gradients(&self, parts: &[ParameterGrads]) -> Result<()> {
         self.parameters.par_iter().try_for_each(|parameter| {
             parts.iter().filter_map(|part| part.get(parameter)).try_for_each(|grad| {
                 let grad = read(grad)?;
@@ -148,7 +175,7 @@ impl Model {
         shard: &Range<usize>,
         temperature: f32,
         loss: &LossFn<'_>,
-        apart: Option<&mut ParameterGrads>,
+        sink: Sink<'_>,
     ) -> Result<()> {
         let tape = self.tape(true);
         let (value, stats) = self.token_stats(&tape, &batch[shard.clone()], temperature)?;
@@ -161,10 +188,7 @@ impl Model {
             None => seed.resize(2 * rows, 0.0),
         }
         let seed = Tensor::from_vec(seed, (2, rows), &Device::Cpu)?.to_device(&self.device)?;
-        match apart {
-            Some(apart) => tape.backward_apart(vec![(value, seed)], apart),
-            None => tape.backward(vec![(value, seed)]),
-        }
+        tape.backward_to(vec![(value, seed)], sink)
     }
 
     /// The parts in which `batch` is worked on.

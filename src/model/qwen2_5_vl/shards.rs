@@ -1,4 +1,4 @@
-//! A batch cut into shards that go through the model one by one.
+//! A batch cut into shards: which of them go through the model at once.
 //!
 //! Only the activations of the shards being worked on exist, and for a small model they stay near the processor. The cut
 //! depends on the batch and on the model alone, never on the number of threads, and so do the sums of gradients.
@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Rows (tokens and image patches) that a shard has at least, if the batch has them: of a small model, whose shards run side by
-/// side, and of a large one, whose shards take turns so that fewer activations are kept.
-const ROWS: (usize, usize) = (2048, 768);
+/// side, and of a large one, where fewer rows keep fewer activations.
+const ROWS: (usize, usize) = (2048, 384);
 
 /// Most lanes: each holds a gradient of its own.
 const LANES: usize = 8;
@@ -17,9 +17,30 @@ const LANES: usize = 8;
 /// Bytes that the gradients of all lanes may take together.
 const LANE_BYTES: usize = 64 << 20;
 
-/// Lanes for a model whose trainable parameters take `bytes`: 1 if it is too large to keep several gradients.
-pub fn lane_count(shards: usize, bytes: usize) -> usize {
-    shards.min(LANES).min(LANE_BYTES / bytes.max(1)).max(1)
+/// The largest parameters, in bytes, of a model whose shards go through in pairs: of a larger one, the activations of a
+/// second shard are too many.
+const PAIR_BYTES: usize = 1 << 30;
+
+/// How the shards of a batch go through the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SideBySide {
+    /// Several at once, one thread each, each lane with gradients of its own.
+    Lanes(usize),
+    /// Two at once, each with half of the threads, both adding to the same gradients.
+    Pairs,
+    /// One after the other.
+    Nothing,
+}
+
+/// How `shards` shards go through a model whose trainable parameters take `bytes`.
+pub fn side_by_side(shards: usize, bytes: usize) -> SideBySide {
+    let most = LANES.min(LANE_BYTES / bytes.max(1));
+    match (shards, most) {
+        (0 | 1, _) => SideBySide::Nothing,
+        (_, 2..) => SideBySide::Lanes(shards.min(most)),
+        _ if bytes <= PAIR_BYTES => SideBySide::Pairs,
+        _ => SideBySide::Nothing,
+    }
 }
 
 /// Consecutive runs of sequences of about equal work, for a model whose trainable parameters take `bytes`. Sequences that share
@@ -34,13 +55,17 @@ pub fn shards(batch: &[Sequence], bytes: usize) -> Vec<Range<usize>> {
         let first = ends.last().map_or(0, |&(end, _)| end);
         ends.push((first + group.len(), rows));
     }
-    let count = match lane_count(2, bytes) > 1 {
+    let count = match side_by_side(2, bytes) {
         // As many as share evenly between 2, 4 or 8 threads.
-        true => match (rows / ROWS.0).max(1) {
+        SideBySide::Lanes(_) => match (rows / ROWS.0).max(1) {
             few @ ..=LANES => few.next_power_of_two(),
             many => many.next_multiple_of(LANES),
         },
-        false => (rows / ROWS.1).max(1),
+        SideBySide::Pairs => match (rows / ROWS.1).max(1) {
+            1 => 1,
+            several => several.next_multiple_of(2),
+        },
+        SideBySide::Nothing => (rows / (2 * ROWS.1)).max(1),
     };
     let mut shards = Vec::with_capacity(count);
     let mut start = 0;
@@ -106,9 +131,13 @@ mod tests {
     }
 
     #[test]
-    fn a_large_model_has_one_lane() {
+    fn a_larger_model_has_pairs_and_a_very_large_one_nothing_side_by_side() {
         let batch = batch(&[(400, 1); 4]);
-        assert_eq!((shards(&batch, 1 << 20).len(), shards(&batch, 200 << 20).len()), (1, 2));
-        assert_eq!((lane_count(9, 7 << 20), lane_count(3, 7 << 20), lane_count(9, 200 << 20)), (8, 3, 1));
+        let cut = |bytes| shards(&batch, bytes).len();
+        assert_eq!((cut(1 << 20), cut(200 << 20), cut(2 << 30)), (1, 4, 2));
+        let how = |shards, bytes: usize| side_by_side(shards, bytes);
+        assert_eq!((how(9, 7 << 20), how(3, 7 << 20)), (SideBySide::Lanes(8), SideBySide::Lanes(3)));
+        assert_eq!((how(9, 200 << 20), how(9, 2 << 30)), (SideBySide::Pairs, SideBySide::Nothing));
+        assert_eq!(how(1, 0), SideBySide::Nothing);
     }
 }

@@ -71,15 +71,12 @@ impl Task for DatasetTask {
     }
 
     fn rules(&self) -> Vec<(String, u32)> {
-<<<<<<< HEAD
-        super::rules_of(&self.scorers)
-=======
         rules(&self.scorers)
     }
 }
 
 /// Name and version of each rule among these scorers, in the order of their first use.
-fn rules(scorers: &[Box<dyn Scorer>]) -> Vec<(String, u32)> {
+pub(super) fn rules(scorers: &[Box<dyn Scorer>]) -> Vec<(String, u32)> {
     let mut rules: Vec<(String, u32)> = Vec::new();
     for (name, version) in scorers.iter().map(|scorer| scorer.rule()) {
         if !rules.iter().any(|(known, _)| known == name) {
@@ -107,6 +104,5 @@ mod tests {
         ];
         let expected = ["yes-no", "jigsaw-pair", "anls"].map(|name| (name.to_string(), 1));
         assert_eq!(rules(&scorers), expected);
->>>>>>> rules
     }
 }

@@ -103,6 +103,26 @@ pub fn draw_text(image: &mut RgbImage, text: &str, index: usize, size: f32, left
     }
 }
 
+/// Draw `text` with each character in the middle of a slot `pitch` pixels wide, the first slot beginning at `left`; a character
+/// wider than its slot is drawn smaller.
+pub fn draw_in_slots(
+    image: &mut RgbImage,
+    text: &str,
+    index: usize,
+    size: f32,
+    pitch: f32,
+    at: [f32; 2],
+    color: Color,
+) {
+    let [left, middle] = at;
+    for (i, c) in text.chars().enumerate() {
+        let c = c.to_string();
+        let size = size.min(size * pitch / text_width(&c, index, size));
+        let x = left + (i as f32 + 0.5) * pitch - text_width(&c, index, size) / 2.0;
+        draw_text(image, &c, index, size, x, middle, color);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -71,8 +71,19 @@ impl Task for DatasetTask {
     }
 
     fn rules(&self) -> Vec<(String, u32)> {
-        super::rules_of(&self.scorers)
+        rules(&self.scorers)
     }
+}
+
+/// Name and version of each rule among these scorers, in the order of their first use.
+pub(super) fn rules(scorers: &[Box<dyn Scorer>]) -> Vec<(String, u32)> {
+    let mut rules: Vec<(String, u32)> = Vec::new();
+    for (name, version) in scorers.iter().map(|scorer| scorer.rule()) {
+        if !rules.iter().any(|(known, _)| known == name) {
+            rules.push((name.to_string(), version));
+        }
+    }
+    rules
 }
 
 #[cfg(test)]
@@ -92,6 +103,6 @@ mod tests {
             by(Box::new(YesNo::new(false))),
         ];
         let expected = ["yes-no", "jigsaw-pair", "anls"].map(|name| (name.to_string(), 1));
-        assert_eq!(crate::tasks::rules_of(&scorers), expected);
+        assert_eq!(rules(&scorers), expected);
     }
 }

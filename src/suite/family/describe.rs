@@ -5,7 +5,7 @@ use crate::rng::Rng;
 use crate::suite::objects::{CELLS, Objects};
 
 pub fn question(rng: &mut Rng) -> Question {
-    let scene = Objects::random(rng, 2..=5);
+    let scene = Objects::random(rng, 3..=7);
     let cells: Vec<String> =
         (0..CELLS * CELLS).map(|cell| scene.at(cell).map_or("empty".into(), |o| o.name())).collect();
     let text = "Describe every cell of the grid, row by row from the top left.".to_string();

@@ -1,15 +1,18 @@
 //! Look a value up in a form of three lines or a table of two rows.
 
 use super::Question;
-use crate::draw::{FONTS, draw_text, text_width};
+use crate::draw::{FONTS, draw_in_slots};
 use crate::rng::Rng;
 use crate::suite::objects::{CELL, SIDE};
 use image::{Rgb, RgbImage};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
+/// Width of a character with its gap, in pixels: a patch of the vision tower.
+const SLOT: f32 = 14.0;
+
 /// Names of the fields of forms and of the rows of tables.
-const KEYS: [&str; 12] = ["AGE", "DAY", "SUM", "TAX", "FEE", "NO", "ROW", "BOX", "ID", "PAY", "TIP", "KM"];
+const KEYS: [&str; 12] = ["AD", "BY", "CM", "DR", "ED", "ID", "KG", "NO", "PC", "TV", "UP", "VS"];
 
 pub fn question(rng: &mut Rng, index: usize) -> Question {
     let mut keys = KEYS;
@@ -21,8 +24,8 @@ fn form(rng: &mut Rng, keys: &[&str]) -> Question {
     let values: Vec<String> = (0..3).map(|_| rng.random_range(10..100).to_string()).collect();
     let mut page = Page::new(rng);
     for (line, (key, value)) in keys.iter().zip(&values).enumerate() {
-        page.write(rng, key, 0.0, 48.0, line);
-        page.write(rng, value, 52.0, 84.0, line);
+        page.write(rng, key, 0, line);
+        page.write(rng, value, 4, line);
     }
     let asked = rng.random_range(0..3);
     let (key, value) = (keys[asked], values[asked].clone());
@@ -35,15 +38,13 @@ fn table(rng: &mut Rng, keys: &[&str]) -> Question {
     let heads = if rng.random() { ["A", "B"] } else { ["B", "A"] };
     let values: Vec<String> = (0..4).map(|_| rng.random_range(10..100).to_string()).collect();
     let mut page = Page::new(rng);
-    let cell = CELL as f32;
     for (column, head) in heads.iter().enumerate() {
-        page.write(rng, head, (column + 1) as f32 * cell, (column + 2) as f32 * cell, 0);
+        page.write(rng, head, 2 * column + 2, 0);
     }
     for row in 0..2 {
-        page.write(rng, keys[row], 0.0, cell, row + 1);
+        page.write(rng, keys[row], 0, row + 1);
         for column in 0..2 {
-            let left = (column + 1) as f32 * cell;
-            page.write(rng, &values[row * 2 + column], left, left + cell, row + 1);
+            page.write(rng, &values[row * 2 + column], 2 * column + 2, row + 1);
         }
     }
     let (row, column) = (rng.random_range(0..2), rng.random_range(0..2));
@@ -67,12 +68,10 @@ impl Page {
         Page { image: RgbImage::from_pixel(SIDE, SIDE, Rgb(paper)), font: rng.random_range(0..FONTS), ink }
     }
 
-    /// Write on one of three lines between two columns of pixels, in the middle of them.
-    fn write(&mut self, rng: &mut Rng, text: &str, left: f32, right: f32, line: usize) {
-        let size = ((right - left - 4.0) / text_width(text, self.font, 100.0) * 100.0).min(22.0);
-        let spare = right - left - text_width(text, self.font, size);
-        let x = left + spare / 2.0 + rng.random_range(-1.0..1.0f32);
-        let middle = (line as f32 + 0.5) * CELL as f32 + rng.random_range(-2.0..2.0f32);
-        draw_text(&mut self.image, text, self.font, size, x, middle, self.ink);
+    /// Write on one of three lines from a slot on.
+    fn write(&mut self, rng: &mut Rng, text: &str, slot: usize, line: usize) {
+        let left = slot as f32 * SLOT + rng.random_range(-1.0..1.0f32);
+        let middle = (line as f32 + 0.5) * CELL as f32 + rng.random_range(-1.5..1.5f32);
+        draw_in_slots(&mut self.image, text, self.font, 20.0, SLOT, [left, middle], self.ink);
     }
 }

@@ -1,11 +1,14 @@
 //! Read a word or a number.
 
 use super::Question;
-use crate::draw::{FONTS, draw_text, text_width};
+use crate::draw::{FONTS, draw_in_slots};
 use crate::rng::Rng;
 use crate::suite::objects::SIDE;
 use image::{Rgb, RgbImage};
 use rand::RngExt;
+
+/// Width of a character with its gap, in pixels: a patch of the vision tower.
+const SLOT: f32 = 14.0;
 
 /// Words on signs.
 const WORDS: [&str; 96] = [
@@ -31,18 +34,15 @@ pub fn question(rng: &mut Rng) -> Question {
         .thinking(spelled.join(" "))
 }
 
-/// The text on one line, light on dark or dark on light.
+/// The text on one line, light on dark or dark on light, a character to each slot of [`SLOT`] pixels.
 fn draw(rng: &mut Rng, text: &str) -> RgbImage {
     let font = rng.random_range(0..FONTS);
-    let wanted = rng.random_range(62.0..78.0f32);
-    let size = (wanted / text_width(text, font, 100.0) * 100.0).min(rng.random_range(30.0..38.0));
-    let width = text_width(text, font, size);
-    let left = (SIDE as f32 - width) / 2.0 + rng.random_range(-3.0..3.0f32);
-    let middle = SIDE as f32 / 2.0 + rng.random_range(-12.0..12.0f32);
+    let size = rng.random_range(21.0..25.0f32);
+    let at = [rng.random_range(-1.0..1.0f32), SIDE as f32 / 2.0 + rng.random_range(-3.0..3.0f32)];
     let mut tone = |low: u8, high: u8| [0, 1, 2].map(|_| rng.random_range(low..=high));
     let (dark, light) = (tone(0, 70), tone(185, 255));
     let (field, ink) = if rng.random() { (dark, light) } else { (light, dark) };
     let mut image = RgbImage::from_pixel(SIDE, SIDE, Rgb(field));
-    draw_text(&mut image, text, font, size, left, middle, ink);
+    draw_in_slots(&mut image, text, font, size, SLOT, at, ink);
     image
 }

@@ -77,9 +77,9 @@ fn numbered(rng: &mut Rng, cols: u32, numbers: &[usize]) -> RgbImage {
             image.put_pixel(px, py, Rgb(field));
         }
         let text = number.to_string();
-        let size = rng.random_range(22.0..28.0f32);
-        let left = x as f32 + (TILE as f32 - text_width(&text, font, size)) / 2.0 + rng.random_range(-3.0..3.0f32);
-        let middle = y as f32 + TILE as f32 / 2.0 + rng.random_range(-3.0..3.0f32);
+        let size = rng.random_range(23.0..27.0f32);
+        let left = x as f32 + (TILE as f32 - text_width(&text, font, size)) / 2.0 + rng.random_range(-1.5..1.5f32);
+        let middle = y as f32 + TILE as f32 / 2.0 + rng.random_range(-1.5..1.5f32);
         draw_text(&mut image, &text, font, size, left, middle, [0, 1, 2].map(|_| rng.random_range(190..=255)));
     }
     image

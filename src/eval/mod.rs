@@ -2,6 +2,7 @@
 //! 95 % interval. What is generated is a closure, so that the loop is the same for a model, a trainer and a test.
 
 mod chance;
+mod divergence;
 mod engine;
 mod hash;
 mod outcome;
@@ -9,6 +10,10 @@ mod score;
 mod store;
 
 pub use chance::Chance;
+pub use divergence::{
+    BATCH, BaseSamples, Comparison, Direction, Divergence, Measured, OwnAnswer, OwnAnswers, PromptDivergence, spread,
+    token_divergences,
+};
 pub use engine::{Engine, Request, evaluate_checkpoint};
 pub use hash::{hash_model, hash_prompt_files};
 pub use outcome::{Generated, Outcome, Summary};

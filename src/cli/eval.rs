@@ -1,35 +1,53 @@
 //! `jigsaw eval`: how often a model is right, with intervals.
 
+use super::bench;
 use super::output::{bar, print};
+use crate::eval::bench::{Settings, Spec};
 use crate::eval::{EvalResult, Plan, Request, Summary, evaluate_checkpoint};
 use crate::model::Sampling;
 use crate::stats::Interval;
+use crate::tasks::bench::DEFAULT_NEW_TOKENS;
 use crate::{Error, Result};
 use std::fmt::Write;
 use std::path::PathBuf;
 
-/// Evaluate a model on a dataset.
+/// Evaluate a model on a dataset, or on benchmarks.
 ///
-/// Writes responses.jsonl (every response with its score, as it comes), and result.json when all are there. The same
-/// command again goes on where it was stopped. A directory that holds the evaluation of another model, other data,
+/// With --data, writes responses.jsonl (every response with its score, as it comes), and result.json when all are there. With
+/// --bench, does so for each benchmark in a directory of its name, and writes results.json and results.csv over all of them.
+/// The same command again goes on where it was stopped. A directory that holds the evaluation of another model, other data,
 /// another prompt template or other settings is refused; the message names what differs.
 #[derive(Debug, Clone, clap::Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["data", "bench", "rescore"])))]
 pub struct EvalArgs {
     /// Checkpoint directory, as published for Qwen2.5-VL or as written by `jigsaw`
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "rescore", conflicts_with = "rescore")]
+    model: Option<PathBuf>,
     /// Dataset directory
     #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-    /// Split of the dataset
+    data: Option<PathBuf>,
+    /// Benchmark: NAME=FILE.tsv for a known one or a file with a column `rule`, NAME=FILE.tsv:RULE for a file of one's own,
+    /// NAME=DIR for a dataset; may be repeated (docs/benchmarks.md)
+    #[arg(long, value_name = "NAME=FILE[:RULE]")]
+    bench: Vec<String>,
+    /// Score the responses in --out again, by the rules and the gold answers as they are now; needs no model
+    #[arg(long)]
+    rescore: bool,
+    /// Split of a dataset directory
     #[arg(long, value_name = "NAME", default_value = "test")]
     split: String,
     /// Only the first N examples; all when not given
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Longest response in tokens
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    max_new_tokens: usize,
+    /// Longest response in tokens; when not given, each benchmark's own, and 512 for a dataset
+    #[arg(long, value_name = "N")]
+    max_new_tokens: Option<usize>,
+    /// Fewest pixels of an image after resizing, in place of each benchmark's own
+    #[arg(long, value_name = "N", requires = "bench")]
+    min_pixels: Option<usize>,
+    /// Most pixels of an image after resizing, in place of each benchmark's own
+    #[arg(long, value_name = "N", requires = "bench")]
+    max_pixels: Option<usize>,
     /// 0 always takes the likeliest token
     #[arg(long, value_name = "T", default_value_t = 0.0)]
     temperature: f32,
@@ -55,36 +73,57 @@ pub struct EvalArgs {
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
     /// Remove what an earlier evaluation left in the output directory
-    #[arg(long)]
+    #[arg(long, conflicts_with = "rescore")]
     fresh: bool,
+}
+
+/// What is to be done, everything checked that can be checked before any work.
+#[derive(Debug)]
+enum Work {
+    Dataset(Request),
+    Benchmarks { specs: Vec<Spec>, settings: Settings, model: PathBuf, out: PathBuf, fresh: bool },
+    Rescore(PathBuf),
 }
 
 impl EvalArgs {
     /// Evaluate and print the table.
     pub fn run(self) -> Result<()> {
         let device = super::device(&self.device)?;
-        let request = self.request()?;
-        let bar = bar(0, "{pos}/{len} examples, {msg}, {eta} left");
-        let result = evaluate_checkpoint(&request, &device, |p| {
-            bar.set_length(p.total as u64);
-            bar.set_position(p.done as u64);
-            bar.set_message(format!("{:.1} % right", 100.0 * p.correct as f64 / p.responses.max(1) as f64));
-        });
-        bar.finish_and_clear();
-        let result = result?;
-        print(&format!("{}{}\n", table(&result), request.out.join("result.json").display()))
+        match self.work()? {
+            Work::Rescore(out) => bench::rescore(&out),
+            Work::Benchmarks { specs, settings, model, out, fresh } => {
+                bench::evaluate(&specs, &settings, &model, &device, &out, fresh)
+            }
+            Work::Dataset(request) => {
+                let bar = bar(0, "{pos}/{len} examples, {msg}, {eta} left");
+                let result = evaluate_checkpoint(&request, &device, |p| {
+                    bar.set_length(p.total as u64);
+                    bar.set_position(p.done as u64);
+                    bar.set_message(format!("{:.1} % right", 100.0 * p.correct as f64 / p.responses.max(1) as f64));
+                });
+                bar.finish_and_clear();
+                let result = result?;
+                print(&format!("{}{}\n", table(&result), request.out.join("result.json").display()))
+            }
+        }
     }
 
-    /// Everything checked that can be checked before any work.
-    fn request(self) -> Result<Request> {
+    fn work(self) -> Result<Work> {
         let bad = |flag: &str, why: &str| Err(Error::input(format!("{flag} {why}")));
+        if self.rescore {
+            return Ok(Work::Rescore(self.out));
+        }
         if self.limit == Some(0) {
             return bad("--limit 0:", "there would be nothing to evaluate");
         }
-        for (flag, value) in
-            [("--samples", self.samples), ("--batch", self.batch), ("--max-new-tokens", self.max_new_tokens)]
-        {
-            if value == 0 {
+        for (flag, value) in [
+            ("--samples", Some(self.samples)),
+            ("--batch", Some(self.batch)),
+            ("--max-new-tokens", self.max_new_tokens),
+            ("--min-pixels", self.min_pixels),
+            ("--max-pixels", self.max_pixels),
+        ] {
+            if value == Some(0) {
                 return bad(flag, "0: must be at least 1");
             }
         }
@@ -102,21 +141,28 @@ impl EvalArgs {
                 return bad("--top-p and --top-k", "have no effect without --temperature above 0");
             }
         }
-        Ok(Request {
-            model: self.model,
-            data: self.data,
-            split: self.split,
-            plan: Plan { limit: self.limit, samples: self.samples, batch: self.batch },
-            sampling: Sampling {
-                max_new_tokens: self.max_new_tokens,
-                temperature: self.temperature,
-                top_p: self.top_p,
-                top_k: self.top_k,
-                seed: self.seed,
-            },
-            out: self.out,
-            fresh: self.fresh,
-        })
+        let plan = Plan { limit: self.limit, samples: self.samples, batch: self.batch };
+        let sampling = Sampling {
+            max_new_tokens: self.max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS),
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            seed: self.seed,
+        };
+        let Some(model) = self.model else { return bad("--model", "is missing") };
+        if let Some(data) = self.data {
+            let (split, out, fresh) = (self.split, self.out, self.fresh);
+            return Ok(Work::Dataset(Request { model, data, split, plan, sampling, out, fresh }));
+        }
+        let specs = self.bench.iter().map(|text| Spec::parse(text, &self.split)).collect::<Result<_>>()?;
+        let settings = Settings {
+            plan,
+            sampling,
+            max_new_tokens: self.max_new_tokens,
+            min_pixels: self.min_pixels,
+            max_pixels: self.max_pixels,
+        };
+        Ok(Work::Benchmarks { specs, settings, model, out: self.out, fresh: self.fresh })
     }
 }
 
@@ -164,28 +210,56 @@ mod tests {
         args: EvalArgs,
     }
 
-    fn request(flags: &[&str]) -> Result<Request> {
-        let needed = ["jigsaw", "--model", "m", "--data", "d", "--out", "o"];
-        Parsed::try_parse_from(needed.iter().chain(flags)).unwrap().args.request()
+    fn parse(flags: &[&str]) -> std::result::Result<EvalArgs, clap::Error> {
+        Parsed::try_parse_from(["jigsaw"].iter().chain(flags)).map(|parsed| parsed.args)
+    }
+
+    fn work(flags: &[&str]) -> Result<Work> {
+        parse(&[&["--model", "m", "--data", "d", "--out", "o"], flags].concat()).unwrap().work()
     }
 
     #[test]
     fn flags_that_contradict_each_other_are_refused_before_any_work() {
-        assert!(request(&[]).is_ok());
-        assert!(request(&["--temperature", "1", "--samples", "4", "--top-p", "0.9"]).is_ok());
+        assert!(work(&[]).is_ok());
+        assert!(work(&["--temperature", "1", "--samples", "4", "--top-p", "0.9"]).is_ok());
         for (flags, named) in [
             (&["--samples", "2"][..], "--samples"),
             (&["--samples", "0"], "--samples"),
             (&["--batch", "0"], "--batch"),
+            (&["--max-new-tokens", "0"], "--max-new-tokens"),
             (&["--limit", "0"], "--limit"),
             (&["--top-k", "5"], "--top-k"),
             (&["--top-p", "0", "--temperature", "1"], "--top-p"),
             (&["--temperature=-1"], "--temperature"),
             (&["--temperature", "NaN"], "--temperature"),
         ] {
-            let error = request(flags).unwrap_err();
+            let error = work(flags).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(named), "{flags:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn one_of_dataset_benchmarks_and_rescoring_is_named() {
+        for flags in [
+            &["--model", "m", "--out", "o"][..],
+            &["--model", "m", "--data", "d", "--bench", "pope=p.tsv", "--out", "o"],
+            &["--bench", "pope=p.tsv", "--out", "o"],
+            &["--rescore", "--model", "m", "--out", "o"],
+            &["--rescore", "--fresh", "--out", "o"],
+            &["--model", "m", "--data", "d", "--min-pixels", "784", "--out", "o"],
+        ] {
+            assert!(parse(flags).is_err(), "{flags:?}");
+        }
+        assert!(matches!(parse(&["--rescore", "--out", "o"]).unwrap().work().unwrap(), Work::Rescore(_)));
+        let benches = ["--model", "m", "--bench", "pope=p.tsv", "--bench", "x=q.tsv:vqa", "--split", "dev", "--out", "o"];
+        match parse(&benches).unwrap().work().unwrap() {
+            Work::Benchmarks { specs, settings, .. } => {
+                let named: Vec<_> = specs.iter().map(|s| (s.name.as_str(), s.kind.as_deref(), s.split.as_str())).collect();
+                assert_eq!(named, [("pope", None, "dev"), ("x", Some("vqa"), "dev")]);
+                assert_eq!((settings.max_new_tokens, settings.min_pixels), (None, None));
+            }
+            other => panic!("{other:?}"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One file per subcommand: its flags, its call into the library, what it prints.
 
+mod bench;
 pub mod completions;
 mod device;
 pub mod eval;

@@ -4,6 +4,7 @@ use super::manifest::{MANIFEST, Manifest};
 use super::{IMAGE_PLACEHOLDER, METADATA, Record, source};
 use crate::{Error, Result, files};
 use image::RgbImage;
+use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -92,6 +93,11 @@ impl Dataset {
     /// Width and height of the images of a record, from their headers.
     pub fn image_sizes(&self, record: &Record) -> Result<Vec<(u32, u32)>> {
         self.of_images(record, source::probe)
+    }
+
+    /// SHA-256 of the image files of a record.
+    pub fn image_digests(&self, record: &Record) -> Result<Vec<[u8; 32]>> {
+        self.of_images(record, |bytes| Ok(Sha256::digest(bytes).into()))
     }
 
     fn of_images<T>(&self, record: &Record, look: impl Fn(&[u8]) -> Result<T, String>) -> Result<Vec<T>> {

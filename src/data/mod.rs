@@ -2,6 +2,7 @@
 
 pub mod generate;
 pub mod source;
+pub mod tsv;
 
 mod dataset;
 mod deflate;

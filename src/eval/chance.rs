@@ -28,12 +28,12 @@ impl Chance {
 }
 
 fn of_record(record: &Record) -> Option<Chance> {
+    let one_of = |n: usize| (n > 0).then(|| Chance { accuracy: 1.0 / n as f64, hits: 1.0 / n as f64 });
     match record.task.as_str() {
+        "choice" => one_of(record.meta.get("options")?.as_array()?.len()),
+        "yes-no" => one_of(2),
         "jigsaw" => jigsaw(record.answer.split_whitespace().count()),
-        "jigsaw-pair" => {
-            let share = 1.0 / record.meta.get("choices")?.as_u64().filter(|&n| n > 0)? as f64;
-            Some(Chance { accuracy: share, hits: share })
-        }
+        "jigsaw-pair" => one_of(record.meta.get("choices")?.as_u64()? as usize),
         _ => None,
     }
 }

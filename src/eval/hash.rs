@@ -67,21 +67,38 @@ fn hash_part(path: &Path, start: u64, length: u64) -> std::io::Result<[u8; 32]> 
     Ok(hash.finalize().into())
 }
 
-/// SHA-256 over the records of the first examples and the pixels of their images.
-pub(super) fn hash_examples(task: &dyn Task, examples: usize) -> Result<String> {
-    let mut hash = Sha256::new();
-    for i in 0..examples {
-        let record = task.example(i)?;
-        let text = serde_json::to_vec(record).map_err(|e| Error::failed(format!("record {}: {e}", record.id)))?;
-        hash.update((text.len() as u64).to_le_bytes());
-        hash.update(&text);
-        for image in task.images(i)? {
-            hash.update(image.width().to_le_bytes());
-            hash.update(image.height().to_le_bytes());
-            hash.update(image.as_raw());
+/// Over the first examples: SHA-256 of what the model is shown (ids, prompts, images), and of what its responses are scored by.
+/// Images are taken by their pixels, unless the task has digests of them.
+pub(super) fn hash_examples(task: &dyn Task, examples: usize) -> Result<(String, String)> {
+    let parts: Vec<_> = (0..examples).into_par_iter().map(|i| hash_example(task, i)).collect();
+    let (mut shown, mut gold) = (Sha256::new(), Sha256::new());
+    for part in parts {
+        let (seen, scored) = part?;
+        shown.update(seen);
+        gold.update(scored);
+    }
+    Ok((hex(shown), hex(gold)))
+}
+
+fn hash_example(task: &dyn Task, i: usize) -> Result<([u8; 32], [u8; 32])> {
+    let record = task.example(i)?;
+    let failed = |e: serde_json::Error| Error::failed(format!("record {}: {e}", record.id));
+    let seen = serde_json::to_vec(&(&record.id, record.prompt())).map_err(failed)?;
+    let scored = serde_json::to_vec(&(&record.task, &record.answer, &record.meta)).map_err(failed)?;
+    let mut shown = Sha256::new();
+    shown.update((seen.len() as u64).to_le_bytes());
+    shown.update(&seen);
+    match task.image_digests(i)? {
+        Some(digests) => digests.iter().for_each(|digest| shown.update(digest)),
+        None => {
+            for image in task.images(i)? {
+                shown.update(image.width().to_le_bytes());
+                shown.update(image.height().to_le_bytes());
+                shown.update(image.as_raw());
+            }
         }
     }
-    Ok(hex(hash))
+    Ok((shown.finalize().into(), Sha256::digest(&scored).into()))
 }
 
 fn hex(hash: Sha256) -> String {

@@ -1,6 +1,7 @@
 //! Evaluation: a task's examples through a model, every response scored by the task itself, every share with its
 //! 95 % interval. What is generated is a closure, so that the loop is the same for a model, a trainer and a test.
 
+pub mod bench;
 mod chance;
 mod divergence;
 mod engine;
@@ -75,7 +76,7 @@ pub fn evaluate_in_memory(
     })?;
     let chance = Chance::of(task, plan.examples(task))?;
     let (fresh, took) = (tokens(&outcomes), started.elapsed());
-    let summary = Summary::of(task.name(), chance, &outcomes, plan.samples, fresh, took)?;
+    let summary = Summary::of(task.name(), chance, &outcomes, plan.samples, fresh, took)?.of_task(task, &outcomes)?;
     Ok((summary, outcomes))
 }
 
@@ -105,7 +106,7 @@ pub fn evaluate_in(
     let fresh = tokens(&outcomes) - before;
     let chance = Chance::of(task, total)?;
     let summary = Summary::of(task.name(), chance, &outcomes, plan.samples, fresh, started.elapsed())?;
-    directory.finish(summary)
+    directory.finish(summary.of_task(task, &outcomes)?)
 }
 
 fn tokens(outcomes: &[Outcome]) -> usize {

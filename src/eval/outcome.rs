@@ -2,10 +2,11 @@
 
 use super::chance::Chance;
 use crate::stats::{Interval, share, unit_mean};
-use crate::tasks::Score;
+use crate::tasks::rules::{Number, Scored};
+use crate::tasks::{Score, Task};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 /// A response as it comes from the model.
@@ -49,6 +50,12 @@ pub struct Summary {
     pub examples: usize,
     /// Responses to each.
     pub samples: usize,
+    /// Rules that scored the responses, with the version of each.
+    pub rules: BTreeMap<String, u32>,
+    /// Mean of what the task's strict rule gives: the score of a benchmark.
+    pub value: Interval,
+    /// Mean of what a lenient reading of the same responses earns.
+    pub lenient: Interval,
     /// Share of answers that are wholly right.
     pub accuracy: Interval,
     /// Mean share of an answer's parts that are right (for a jigsaw: tiles in their place).
@@ -69,10 +76,13 @@ pub struct Summary {
     pub seconds: f64,
     /// Tokens generated a second by this process; `None` if it generated nothing.
     pub tokens_per_second: Option<f64>,
+    /// The benchmark's own numbers; with several samples, the mean of what each comes to.
+    pub aggregates: Vec<Number>,
 }
 
 impl Summary {
-    /// Summarise `outcomes`, `samples` consecutive ones for each example. `fresh_tokens` were generated in `took`.
+    /// Summarise `outcomes`, `samples` consecutive ones for each example. `fresh_tokens` were generated in `took`. What only
+    /// the task itself can tell is left out; see [`Summary::of_task`].
     pub fn of(
         task: &str,
         chance: Option<Chance>,
@@ -93,7 +103,17 @@ impl Summary {
                 unit_mean(&groups.iter().map(of_group).collect::<Vec<f64>>())
             }
         };
-        let hits_of_group = |g: &&[Outcome]| g.iter().map(|o| o.score.hits).sum::<f64>() / samples as f64;
+        let of_groups = |part: fn(&Score) -> f64| -> Vec<f64> {
+            groups.iter().map(|g| g.iter().map(|o| part(&o.score)).sum::<f64>() / samples as f64).collect()
+        };
+        let mean = |part: fn(&Score) -> f64| -> Interval {
+            let values = of_groups(part);
+            // Of values that are all or nothing, the interval of a share.
+            match values.iter().all(|v| [0.0, 1.0].contains(v)) {
+                true => share(values.iter().filter(|v| **v == 1.0).count(), values.len()),
+                false => unit_mean(&values),
+            }
+        };
         let mut faults = BTreeMap::new();
         for outcome in outcomes.iter().filter(|o| !o.score.fault.is_empty()) {
             *faults.entry(outcome.score.fault.clone()).or_insert(0) += 1;
@@ -103,8 +123,11 @@ impl Summary {
             task: task.to_string(),
             examples: groups.len(),
             samples,
+            rules: BTreeMap::new(),
+            value: mean(|s| s.value),
+            lenient: mean(|s| s.lenient),
             accuracy: rate(|o| o.score.correct),
-            hits: unit_mean(&groups.iter().map(hits_of_group).collect::<Vec<f64>>()),
+            hits: unit_mean(&of_groups(|s| s.hits)),
             parsed: rate(|o| o.score.parsed),
             well_formed: rate(|o| o.score.well_formed),
             faults,
@@ -113,6 +136,41 @@ impl Summary {
             mean_tokens: outcomes.iter().map(|o| o.tokens as f64).sum::<f64>() / outcomes.len() as f64,
             seconds,
             tokens_per_second: (fresh_tokens > 0 && seconds > 0.0).then(|| fresh_tokens as f64 / seconds),
+            aggregates: Vec::new(),
         })
     }
+
+    /// With what only the task can tell of its outcomes: its rules, and a benchmark's own numbers.
+    pub fn of_task(mut self, task: &dyn Task, outcomes: &[Outcome]) -> Result<Summary> {
+        self.rules = task.rules().into_iter().collect();
+        self.aggregates = aggregates(task, outcomes, self.samples)?;
+        Ok(self)
+    }
+}
+
+/// The numbers of each sample, one response to each question, and of those the mean.
+fn aggregates(task: &dyn Task, outcomes: &[Outcome], samples: usize) -> Result<Vec<Number>> {
+    let Some(aggregate) = task.aggregate() else { return Ok(Vec::new()) };
+    let mut sums: Vec<(Number, usize)> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for sample in 0..samples {
+        let mut scored = Vec::with_capacity(outcomes.len() / samples);
+        for outcome in outcomes.iter().filter(|o| o.sample == sample) {
+            scored.push(Scored::new(task.example(outcome.index)?, &outcome.score, &outcome.response));
+        }
+        for number in aggregate.numbers(&scored)? {
+            match places.get(&number.name) {
+                Some(&place) => {
+                    let (sum, times) = &mut sums[place];
+                    sum.value += number.value;
+                    *times += 1;
+                }
+                None => {
+                    places.insert(number.name.clone(), sums.len());
+                    sums.push((number, 1));
+                }
+            }
+        }
+    }
+    Ok(sums.into_iter().map(|(sum, times)| Number { value: sum.value / times as f64, ..sum }).collect())
 }

@@ -1,11 +1,14 @@
-//! An evaluation on disk: what it is keyed by, its responses as they come, its result written last.
+//! An         let text = to_lines(outcomes)?;
+        let written = OpenOptionsvaluation on disk: what it is keyed by, its responses as they come, its result written last.
 
 use super::hash::{hash_examples, hash_model, hash_prompt_files};
 use super::{Outcome, Plan, Summary};
 use crate::model::Sampling;
 use crate::tasks::Task;
+use crate::tasks::bench::Protocol;
 use crate::{Error, Result, files};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -26,10 +29,14 @@ pub struct Key {
     pub model: String,
     /// Hash of tokenizer, chat template and image settings.
     pub prompt: String,
-    /// Hash of the examples evaluated, with their images.
+    /// Hash of what the model is shown of the examples evaluated: prompts and images.
     pub data: String,
+    /// Hash of what the responses are scored by: gold answers and the settings of the rules.
+    pub gold: String,
     /// Name of the task.
     pub task: String,
+    /// Rules that score the responses, with the version of each.
+    pub rules: BTreeMap<String, u32>,
     /// Number of examples.
     pub examples: usize,
     /// How tokens are chosen.
@@ -38,28 +45,60 @@ pub struct Key {
     pub samples: usize,
     /// Batch size, where it decides which random numbers an example gets (temperature above 0).
     pub batch: Option<usize>,
+    /// How the benchmark is put to the model, where the task is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bench: Option<Protocol>,
 }
 
+/// Parts of a key that bear on the scores and not on the responses.
+const SCORING: [&str; 2] = ["gold", "rules"];
+
 impl Key {
-    /// Each part in which the keys differ, with `here -> there`.
+    /// From the hashes of a checkpoint (see [`hash_model`] and [`hash_prompt_files`]); hashes the examples and their images.
+    pub fn new(model: &str, prompt: &str, task: &dyn Task, plan: &Plan, sampling: &Sampling) -> Result<Key> {
+        let examples = plan.examples(task);
+        let (data, gold) = hash_examples(task, examples)?;
+        Ok(Key {
+            code: format!("{} eval {EVAL_VERSION}", env!("CARGO_PKG_VERSION")),
+            model: model.to_string(),
+            prompt: prompt.to_string(),
+            data,
+            gold,
+            task: task.name().to_string(),
+            rules: task.rules().into_iter().collect(),
+            examples,
+            sampling: sampling.clone(),
+            samples: plan.samples,
+            batch: (sampling.temperature > 0.0).then_some(plan.batch),
+            bench: None,
+        })
+    }
+
+    /// Nothing but the scoring differs: the responses are the same.
+    pub fn differs_in_scoring_only(&self, other: &Key) -> bool {
+        let scoring = |name: &str| SCORING.contains(&name.split('.').next().unwrap_or(name));
+        self.differences(other).iter().all(|(name, _)| scoring(name))
+    }
+
+    /// Each part in which the keys differ, with `here -> there`; the parts of a part are told apart (`bench.pixels.min`).
     fn differences(&self, other: &Key) -> Vec<(String, String)> {
-        let fields = |key: &Key| match serde_json::to_value(key) {
-            Ok(serde_json::Value::Object(map)) => map,
-            _ => serde_json::Map::new(),
+        let fields = |key: &Key| {
+            let mut fields = serde_json::Map::new();
+            flatten("", serde_json::to_value(key).unwrap_or_default(), &mut fields);
+            fields
         };
-        let theirs = fields(other);
-        let brief = |v: &serde_json::Value| {
+        let (ours, theirs) = (fields(self), fields(other));
+        let brief = |v: Option<&serde_json::Value>| {
+            let Some(v) = v else { return "none".to_string() };
             let text = v.to_string();
             // A hash is told from another by its beginning.
-            if text.len() > 64 && v.is_string() { format!("{}...\"", &text[..13]) } else { text }
+            let is_hash = text.len() == 66 && v.is_string();
+            if is_hash { format!("{}...\"", &text[..13]) } else { text }
         };
-        fields(self)
-            .into_iter()
-            .filter(|(name, value)| theirs.get(name) != Some(value))
-            .map(|(name, v)| {
-                let change = format!("{} -> {}", brief(&v), theirs.get(&name).map_or("none".into(), brief));
-                (name, change)
-            })
+        let names = ours.keys().chain(theirs.keys().filter(|name| !ours.contains_key(*name)));
+        names
+            .filter(|name| ours.get(*name) != theirs.get(*name))
+            .map(|name| (name.clone(), format!("{} -> {}", brief(ours.get(name)), brief(theirs.get(name)))))
             .collect()
     }
 
@@ -70,20 +109,21 @@ impl Key {
     }
 }
 
+/// The leaves of a JSON value under their paths.
+fn flatten(path: &str, value: serde_json::Value, leaves: &mut serde_json::Map<String, serde_json::Value>) {
+    let serde_json::Value::Object(map) = value else {
+        leaves.insert(path.to_string(), value);
+        return;
+    };
+    for (name, value) in map {
+        let path = if path.is_empty() { name } else { format!("{path}.{name}") };
+        flatten(&path, value, leaves);
+    }
+}
+
 /// The key of an evaluation; hashes the model's files, the examples and their images.
 pub fn key_of(model: &Path, task: &dyn Task, plan: &Plan, sampling: &Sampling) -> Result<Key> {
-    let examples = plan.examples(task);
-    Ok(Key {
-        code: format!("{} eval {EVAL_VERSION}", env!("CARGO_PKG_VERSION")),
-        model: hash_model(model)?,
-        prompt: hash_prompt_files(model)?,
-        data: hash_examples(task, examples)?,
-        task: task.name().to_string(),
-        examples,
-        sampling: sampling.clone(),
-        samples: plan.samples,
-        batch: (sampling.temperature > 0.0).then_some(plan.batch),
-    })
+    Key::new(&hash_model(model)?, &hash_prompt_files(model)?, task, plan, sampling)
 }
 
 /// What an evaluation is of: `key.json`, written first.
@@ -164,8 +204,12 @@ impl Directory {
             if found.key != directory.about.key {
                 let differences = found.key.differences(&directory.about.key);
                 let parts: Vec<String> = differences.iter().map(|(name, change)| format!("{name}: {change}")).collect();
+                let rescore = match found.key.differs_in_scoring_only(&directory.about.key) {
+                    true => "--rescore to score its responses again, ",
+                    false => "",
+                };
                 return Err(Error::input(format!(
-                    "{} holds another evaluation ({}); give another --out, or --fresh to start over",
+                    "{} holds another evaluation ({}); give {rescore}another --out, or --fresh to start over",
                     path.display(),
                     parts.join("; ")
                 )));
@@ -203,20 +247,7 @@ impl Directory {
         if lines.len() < self.about.key.examples * plan.samples {
             lines.truncate(lines.len() / unit * unit);
         }
-        for (at, (outcome, _)) in lines.iter().enumerate() {
-            let (index, sample) = (at / plan.samples, at % plan.samples);
-            let expected = if index < task.len() { task.example(index)?.id.as_str() } else { "" };
-            if (outcome.index, outcome.sample, outcome.id.as_str()) != (index, sample, expected) {
-                return Err(Error::input(format!(
-                    "{}:{}: a response to {} (sample {}) where {expected:?} (sample {sample}) was expected; \
-                     --fresh starts over",
-                    path.display(),
-                    at + 1,
-                    outcome.id,
-                    outcome.sample
-                )));
-            }
-        }
+        check_order(&path, lines.iter().map(|(outcome, _)| outcome), task, plan.samples)?;
         let end = lines.last().map_or(0, |(_, end)| *end);
         let cut = OpenOptions::new().write(true).open(&path).and_then(|f| f.set_len(end));
         cut.map_err(|e| Error::failed(format!("cannot shorten {}: {e}", path.display())))?;
@@ -242,6 +273,61 @@ impl Directory {
         files::write_json(&self.path.join(RESULT), &result)?;
         Ok(result)
     }
+}
+
+/// Write the responses of an evaluation with new scores, its key, and its result if it is finished, in this order: after an
+/// interruption the same call puts right what does not fit together.
+pub(super) fn rewrite(dir: &Path, about: &About, outcomes: &[Outcome], summary: Option<Summary>) -> Result<()> {
+    files::write_atomic(&dir.join(RESPONSES), &to_lines(outcomes)?)?;
+    files::write_json(&dir.join(KEY), about)?;
+    match summary {
+        Some(summary) => files::write_json(&dir.join(RESULT), &EvalResult { about: about.clone(), summary }),
+        None => Ok(()),
+    }
+}
+
+/// The responses stored in `dir`, seen to be those to the first examples of `task`, in order.
+pub(super) fn stored(dir: &Path, task: &dyn Task, samples: usize) -> Result<Vec<Outcome>> {
+    let path = dir.join(RESPONSES);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let outcomes: Vec<Outcome> = read_lines(&path)?.into_iter().map(|(outcome, _)| outcome).collect();
+    check_order(&path, outcomes.iter(), task, samples)?;
+    Ok(outcomes)
+}
+
+fn check_order<'a>(
+    path: &Path,
+    outcomes: impl Iterator<Item = &'a Outcome>,
+    task: &dyn Task,
+    samples: usize,
+) -> Result<()> {
+    for (at, outcome) in outcomes.enumerate() {
+        let (index, sample) = (at / samples, at % samples);
+        let expected = if index < task.len() { task.example(index)?.id.as_str() } else { "" };
+        if (outcome.index, outcome.sample, outcome.id.as_str()) != (index, sample, expected) {
+            return Err(Error::input(format!(
+                "{}:{}: a response to {} (sample {}) where {expected:?} (sample {sample}) was expected; \
+                 --fresh starts over",
+                path.display(),
+                at + 1,
+                outcome.id,
+                outcome.sample
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn to_lines(outcomes: &[Outcome]) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    for outcome in outcomes {
+        serde_json::to_writer(&mut text, outcome)
+            .map_err(|e| Error::failed(format!("response to {}: {e}", outcome.id)))?;
+        text.push(b'\n');
+    }
+    Ok(text)
 }
 
 /// Complete lines with the offset at which each ends. What follows the last newline is a torn write and left out.

@@ -83,11 +83,14 @@ fn key(temperature: f32, batch: usize, n: usize) -> Key {
         model: "m".repeat(64),
         prompt: "p".repeat(64),
         data: "d".repeat(64),
+        gold: "g".into(),
         task: "copying".into(),
+        rules: Default::default(),
         examples: n,
         sampling: Sampling { temperature, ..Sampling::greedy(8) },
         samples: 1,
         batch: (temperature > 0.0).then_some(batch),
+        bench: None,
     }
 }
 

@@ -102,11 +102,14 @@ fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rightly: impl 
         model: format!("{:064x}", dir.display().to_string().len()),
         prompt: "p".into(),
         data: "d".into(),
+        gold: "g".into(),
         task: "jigsaw".into(),
+        rules: Default::default(),
         examples: task.len(),
         sampling: Sampling::greedy(16),
         samples: 1,
         batch: None,
+        bench: None,
     };
     let mut directory = Directory::open(dir, key, model, data, "test", false).unwrap();
     let answer = |i: usize| {

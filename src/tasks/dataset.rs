@@ -62,7 +62,21 @@ impl Task for DatasetTask {
         self.dataset.image_sizes(self.example(i)?)
     }
 
+    fn image_digests(&self, i: usize) -> Result<Option<Vec<[u8; 32]>>> {
+        self.dataset.image_digests(self.example(i)?).map(Some)
+    }
+
     fn score(&self, i: usize, response: &str) -> Score {
         self.scorers[i].score(response)
+    }
+
+    fn rules(&self) -> Vec<(String, u32)> {
+        let mut rules: Vec<(String, u32)> = Vec::new();
+        for (name, version) in self.scorers.iter().map(|scorer| scorer.rule()) {
+            if !rules.iter().any(|(known, _)| known == name) {
+                rules.push((name.to_string(), version));
+            }
+        }
+        rules
     }
 }

@@ -5,6 +5,9 @@ use crate::data::Record;
 use crate::puzzle::{self, Fault, Grid, Permutation, Style};
 use crate::{Error, Result};
 
+/// Version of the rule.
+const VERSION: u32 = 1;
+
 /// The gold order of one puzzle.
 #[derive(Debug, Clone)]
 pub struct JigsawScorer {
@@ -33,6 +36,10 @@ impl JigsawScorer {
 }
 
 impl Scorer for JigsawScorer {
+    fn rule(&self) -> (&str, u32) {
+        ("jigsaw", VERSION)
+    }
+
     fn score(&self, response: &str) -> Score {
         let tiles = self.gold.places().len();
         let block = puzzle::answer_block(response);

@@ -1,8 +1,10 @@
 //! One [`Task`] gives the examples and scores the responses, for reward and for evaluation alike: they cannot disagree.
 
+pub mod bench;
 mod dataset;
 mod jigsaw;
 mod pair;
+pub mod rules;
 
 pub use dataset::{DatasetTask, load};
 pub use jigsaw::JigsawScorer;
@@ -23,8 +25,8 @@ pub struct Score {
     /// What a lenient reading of the response earns by the same rule, in [0, 1], never less than `value`; it shows how much of
     /// a loss is format.
     pub lenient: f64,
-    /// Share of the answer's parts that are right, in [0, 1] (for a jigsaw: correctly placed tiles / tiles); 0 unless
-    /// `parsed`.
+    /// Share of the answer's parts that are right, in [0, 1] (for a jigsaw: correctly placed tiles / tiles; for a box: its
+    /// overlap with the right one); 0 unless `parsed`.
     pub hits: f64,
     /// The same share counted in whatever could be read, valid or not (for a jigsaw: positions that name the right tile,
     /// in an answer of at most as many numbers as tiles). Equal to `hits` when `parsed`.
@@ -62,14 +64,28 @@ pub trait Task: Send + Sync {
     fn image_sizes(&self, i: usize) -> Result<Vec<(u32, u32)>> {
         Ok(self.images(i)?.iter().map(RgbImage::dimensions).collect())
     }
+    /// A digest of each image of example `i`, if the task has them without decoding: equal ones are of equal images.
+    fn image_digests(&self, _i: usize) -> Result<Option<Vec<[u8; 32]>>> {
+        Ok(None)
+    }
+    /// How the task sums up its examples beside the mean, if it does.
+    fn aggregate(&self) -> Option<rules::Aggregate> {
+        None
+    }
     /// Score a response to example `i`.
     fn score(&self, i: usize, response: &str) -> Score;
+    /// Name and version of each rule that scores its examples, in the order of their first use.
+    fn rules(&self) -> Vec<(String, u32)> {
+        Vec::new()
+    }
 }
 
 /// The rule for one example: its gold answer and how a response is compared with it.
 pub trait Scorer: Send + Sync {
     /// Score a response.
     fn score(&self, response: &str) -> Score;
+    /// Name of the rule it scores by, and its version: raised whenever some response would be scored otherwise than before.
+    fn rule(&self) -> (&str, u32);
 }
 
 /// The scorer that a record's `task` names, made from the record; an input error names the field that is wrong.
@@ -77,7 +93,11 @@ pub fn scorer(record: &Record) -> Result<Box<dyn Scorer>> {
     match record.task.as_str() {
         "jigsaw" => Ok(Box::new(JigsawScorer::from_record(record)?)),
         "jigsaw-pair" => Ok(Box::new(PairScorer::from_record(record)?)),
-        other => Err(Error::input(format!("field `task`: no scorer is named `{other}`; known: jigsaw, jigsaw-pair"))),
+        name if rules::RULES.contains(&name) => Ok(Box::new(rules::RuleScorer::from_record(record)?)),
+        other => Err(Error::input(format!(
+            "field `task`: no scorer is named `{other}`; known: jigsaw, jigsaw-pair, {}",
+            rules::RULES.join(", ")
+        ))),
     }
 }
 

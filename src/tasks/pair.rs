@@ -5,6 +5,9 @@ use crate::data::Record;
 use crate::puzzle::{self, Style};
 use crate::{Error, Result};
 
+/// Version of the rule.
+const VERSION: u32 = 1;
+
 /// The right letter of one question.
 #[derive(Debug, Clone)]
 pub struct PairScorer {
@@ -30,6 +33,10 @@ impl PairScorer {
 }
 
 impl Scorer for PairScorer {
+    fn rule(&self) -> (&str, u32) {
+        ("jigsaw-pair", VERSION)
+    }
+
     fn score(&self, response: &str) -> Score {
         let answer = puzzle::answer_block(response).and_then(|block| puzzle::letter(block, self.choices));
         let form = puzzle::check_format(response, self.style);

@@ -19,9 +19,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Everything of a checkpoint directory that stands between text with images and token ids with patches.
+#[derive(Clone)]
 pub struct Processor {
-    template: ChatTemplate,
-    tokens: Tokens,
+    template: Arc<ChatTemplate>,
+    tokens: Arc<Tokens>,
     images: ImageProcessor,
 }
 
@@ -46,8 +47,13 @@ impl Processor {
                 )));
             }
         }
-        let tokens = Tokens::from_dir(dir, &config)?;
-        Ok(Processor { template: ChatTemplate::from_dir(dir)?, tokens, images })
+        let tokens = Arc::new(Tokens::from_dir(dir, &config)?);
+        Ok(Processor { template: Arc::new(ChatTemplate::from_dir(dir)?), tokens, images })
+    }
+
+    /// The same with other bounds of a resized image, in pixels; tokenizer and template are shared.
+    pub fn with_pixels(&self, min_pixels: usize, max_pixels: usize) -> Self {
+        Processor { images: ImageProcessor { min_pixels, max_pixels, ..self.images.clone() }, ..self.clone() }
     }
 
     /// Render and tokenise the prompt turns (with the generation prompt), preprocess the images, expand the placeholders.

@@ -1,0 +1,116 @@
+//! The side of `jigsaw eval` that deals with several benchmarks, and the table over them.
+
+use super::output::{bar, print};
+use crate::eval::bench::{self, RESULTS_CSV, RESULTS_JSON, Settings, Spec};
+use crate::eval::{EvalResult, Progress, Summary};
+use crate::{Error, Result};
+use candle_core::Device;
+use indicatif::ProgressBar;
+use std::fmt::Write;
+use std::path::Path;
+
+/// Numbers of a benchmark's own that are printed; the rest is in the files.
+const PRINTED: usize = 6;
+
+/// Evaluate and print the table.
+pub(super) fn evaluate(
+    specs: &[Spec],
+    settings: &Settings,
+    model: &Path,
+    device: &Device,
+    out: &Path,
+    fresh: bool,
+) -> Result<()> {
+    let prepared = bench::prepare(specs, settings, model)?;
+    let mut bars = Bars::default();
+    let results = bench::run(&prepared, model, device, out, fresh, &mut |name, p| bars.tell(name, p));
+    bars.clear();
+    let results = results?;
+    let files = [RESULTS_JSON, RESULTS_CSV].map(|name| format!("{}\n", out.join(name).display())).concat();
+    print(&format!("{}\n{}{files}", model.display(), table(&results)))
+}
+
+/// Score stored responses again and print what they come to.
+pub(super) fn rescore(out: &Path) -> Result<()> {
+    let mut lines = String::new();
+    let results = bench::rescore(out, &mut |name, p| {
+        if p.done < p.total {
+            let _ = writeln!(lines, "{name}: {} of {} examples have responses; evaluate on to the end", p.done, p.total);
+        }
+    })?;
+    if results.is_empty() && lines.is_empty() {
+        return Err(Error::input(format!("no responses in {}", out.display())));
+    }
+    print(&format!("{}{lines}", table(&results)))
+}
+
+/// A bar with the name of the benchmark that is under way.
+#[derive(Default)]
+struct Bars {
+    current: Option<(String, ProgressBar)>,
+}
+
+impl Bars {
+    fn tell(&mut self, name: &str, p: Progress) {
+        if self.current.as_ref().is_none_or(|(current, _)| current != name) {
+            self.clear();
+            let bar = bar(p.total, "{prefix} {pos}/{len}, {msg}, {eta} left");
+            bar.set_prefix(name.to_string());
+            bar.set_position(p.done as u64);
+            // Time that an earlier run took is none of this one's.
+            bar.reset_eta();
+            self.current = Some((name.to_string(), bar));
+        }
+        if let Some((_, bar)) = &self.current {
+            bar.set_position(p.done as u64);
+            bar.set_message(format!("{:.1} % right", 100.0 * p.correct as f64 / p.responses.max(1) as f64));
+        }
+    }
+
+    fn clear(&mut self) {
+        if let Some((_, bar)) = self.current.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// One line for each benchmark, and below it the numbers that its own tables have.
+pub(super) fn table(results: &[(String, EvalResult)]) -> String {
+    let width = results.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max("bench".len());
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "{:<width$}  {:>6}  {:>7}  {:>18}  {:>8}  {:>8}  {:>6}  {:>8}",
+        "bench", "n", "score", "95 % interval", "lenient", "unparsed", "tokens", "tokens/s"
+    );
+    for (name, result) in results {
+        let s: &Summary = &result.summary;
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        let interval = format!("{:.1} to {:.1} %", 100.0 * s.value.low, 100.0 * s.value.high);
+        let speed = s.tokens_per_second.map_or("-".into(), |speed| format!("{speed:.0}"));
+        let _ = writeln!(
+            text,
+            "{name:<width$}  {:>6}  {:>7}  {interval:>18}  {:>8}  {:>8}  {:>6.1}  {speed:>8}",
+            s.examples,
+            percent(s.value.value),
+            percent(s.lenient.value),
+            percent(1.0 - s.parsed.value),
+            s.mean_tokens,
+        );
+        for (name, value) in own_numbers(s) {
+            let _ = writeln!(text, "{:<width$}  {name}: {value}", "");
+        }
+        if s.truncated > 0 {
+            let _ = writeln!(text, "{:<width$}  cut off by the length limit: {}", "", s.truncated);
+        }
+    }
+    text
+}
+
+/// The first of a benchmark's own numbers by the strict reading, except those in the line above and those of its categories.
+fn own_numbers(s: &Summary) -> Vec<(&str, String)> {
+    let own = s.aggregates.iter().filter(|n| !n.name.contains('/') && !["score", "parsed"].contains(&n.name.as_str()));
+    // Sums of percentages, such as MME's, are not shares.
+    let value = |v: f64| if (0.0..=1.0).contains(&v) { format!("{:.1} %", 100.0 * v) } else { format!("{v:.1}") };
+    own.take(PRINTED).map(|n| (n.name.as_str(), value(n.value))).collect()
+}

@@ -1,0 +1,303 @@
+//! Benchmark files in VLMEvalKit's form: tab-separated with a header, one question a row, its images in it as base64.
+//!
+//! Such a file can have gigabytes. One pass reads it a row at a time and checks all of it. What stays in memory is the text
+//! of each row, and of each image where it stands, its size and a SHA-256 of its bytes, together some hundred bytes; no
+//! image stays, encoded or not. The pixels are decoded from the file again whenever they are asked for.
+
+mod images;
+mod list;
+mod parser;
+
+pub use list::list;
+
+use crate::data::source;
+use crate::{Error, Result};
+use csv::ByteRecord;
+use image::RgbImage;
+use images::{At, Collector, Entry};
+use parser::Parser;
+use sha2::{Digest as _, Sha256};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Columns without which a row is no question.
+const REQUIRED: [&str; 2] = ["index", "question"];
+/// Columns of which at least one must be there.
+const IMAGES: [&str; 2] = ["image", "image_path"];
+
+/// What the reader of a file needs beside its header.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Columns that must be there, besides `index`, `question` and one of `image` and `image_path`.
+    pub required: Vec<&'static str>,
+    /// A column whose value goes before the index, where indices are unique only together with it.
+    pub prefix: Option<String>,
+}
+
+/// A file that has been read and checked.
+#[derive(Debug)]
+pub struct Tsv {
+    path: PathBuf,
+    /// Number of the `image` column.
+    image_column: Option<usize>,
+    images: Vec<At>,
+}
+
+/// One row: its text; its images as indices for [`Tsv::image`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Number of the row, from 1, the header not counted.
+    pub number: usize,
+    /// Line of the file on which it starts, from 1.
+    pub line: u64,
+    /// The field `index`, with that of [`Layout::prefix`] before it.
+    pub id: String,
+    /// Its images, in order.
+    pub images: Vec<usize>,
+    columns: Arc<[String]>,
+    fields: Vec<String>,
+}
+
+impl Row {
+    /// A field without the blanks around it; `None` if the column is not there or the field is blank. That of `image` always
+    /// counts as blank.
+    pub fn get(&self, column: &str) -> Option<&str> {
+        let at = self.columns.iter().position(|c| c == column)?;
+        Some(self.fields[at].trim()).filter(|field| !field.is_empty())
+    }
+
+    /// Columns and fields that are not blank, in the order of the file.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        let pairs = self.columns.iter().zip(&self.fields).map(|(column, field)| (column.as_str(), field.trim()));
+        pairs.filter(|(_, field)| !field.is_empty())
+    }
+}
+
+impl Tsv {
+    /// Read a file from its first to its last byte. `layout` is asked once the header is known.
+    ///
+    /// # Errors
+    /// An input error for the first thing that is wrong, with file, line, row and column: a column that is missing or there
+    /// twice, a row with more or fewer fields, a byte that is not UTF-8, an index that is empty or there twice, an empty
+    /// question, an image that is no base64, no image, or not there, a reference to a row that is not there or has no image
+    /// of its own; a file without rows.
+    pub fn open(path: &Path, layout: impl FnOnce(&[String]) -> Result<Layout>) -> Result<(Tsv, Vec<Row>)> {
+        if path.is_dir() {
+            return Err(Error::input(format!("{} is a directory; a TSV file is needed", path.display())));
+        }
+        let file = File::open(path).map_err(|e| Error::input(format!("cannot read {}: {e}", path.display())))?;
+        Self::read(path, file, layout)
+    }
+
+    fn read(path: &Path, input: impl Read, layout: impl FnOnce(&[String]) -> Result<Layout>) -> Result<(Tsv, Vec<Row>)> {
+        let file = path.display();
+        let mut parser = Parser::new(input);
+        let unreadable = |(line, why): (u64, String)| Error::input(format!("{file}:{line}: {why}"));
+        let Some((header, _)) = parser.read().map_err(unreadable)? else {
+            return Err(Error::input(format!("{file} is empty: its first line must name the columns")));
+        };
+        let columns: Arc<[String]> = columns(header).map_err(|why| Error::input(format!("{file}:1: {why}")))?.into();
+        let layout = layout(&columns)?;
+        require(&columns, &layout).map_err(|why| Error::input(format!("{file}:1: {why}")))?;
+        let mut reader = Reader {
+            columns: columns.clone(),
+            prefix: layout.prefix,
+            images: Collector::new(path.parent().unwrap_or(Path::new(""))),
+        };
+        let (mut rows, mut entries): (Vec<Row>, Vec<Vec<Entry>>) = (Vec::new(), Vec::new());
+        let mut numbers: HashMap<String, usize> = HashMap::new();
+        while let Some((record, place)) = parser.read().map_err(unreadable)? {
+            let number = rows.len() + 1;
+            let bad = |why: String| Error::input(format!("{file}:{}: row {number}{why}", place.line));
+            let (row, own) = reader.row(record, number, place).map_err(bad)?;
+            if let Some(first) = numbers.insert(row.id.clone(), number) {
+                let line = rows[first - 1].line;
+                let why = format!(", column `index`: `{}` is already the index of row {first} (line {line})", row.id);
+                return Err(bad(why));
+            }
+            rows.push(row);
+            entries.push(own);
+        }
+        if rows.is_empty() {
+            return Err(Error::input(format!("{file} holds a header and no rows")));
+        }
+        for (i, own) in entries.iter().enumerate() {
+            let of_row = |id: &str| {
+                let prefixed = reader.prefix.as_deref().and_then(|column| Some(format!("{}_{id}", rows[i].get(column)?)));
+                prefixed.and_then(|id| numbers.get(&id)).or(numbers.get(id)).map(|number| number - 1)
+            };
+            let images = resolve(i, &entries, own, of_row);
+            rows[i].images = images.map_err(|why| {
+                Error::input(format!("{file}:{}: row {}, column `image`: {why}", rows[i].line, rows[i].number))
+            })?;
+        }
+        let image_column = columns.iter().position(|c| c == "image");
+        Ok((Tsv { path: path.to_path_buf(), image_column, images: reader.images.found }, rows))
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `file:line: row N` for messages.
+    pub fn place(&self, row: &Row) -> String {
+        format!("{}:{}: row {}", self.path.display(), row.line, row.number)
+    }
+
+    /// Width and height of an image in pixels, after orientation.
+    pub fn size(&self, image: usize) -> (u32, u32) {
+        self.images[image].size
+    }
+
+    /// SHA-256 of an image as it is encoded.
+    pub fn digest(&self, image: usize) -> [u8; 32] {
+        self.images[image].digest
+    }
+
+    /// Decode an image, reading it again.
+    ///
+    /// # Errors
+    /// The pixels are damaged (an input error), or the file is no longer what it was.
+    pub fn image(&self, image: usize) -> Result<RgbImage> {
+        let at = &self.images[image];
+        let place = format!("{}:{}: column `image`", self.path.display(), at.line);
+        let bytes = at.bytes(&self.path, self.image_column);
+        let bytes = bytes.ok().filter(|bytes| <[u8; 32]>::from(Sha256::digest(bytes)) == at.digest);
+        let bytes = bytes.ok_or_else(|| Error::failed(format!("{place}: the file was changed while it was in use")))?;
+        source::decode(&bytes).map_err(|why| Error::input(format!("{place}: {why}")))
+    }
+}
+
+/// Turns records into rows.
+struct Reader {
+    columns: Arc<[String]>,
+    prefix: Option<String>,
+    images: Collector,
+}
+
+impl Reader {
+    /// A row without its references resolved, and what its images are; or why it cannot be used (as it goes on after
+    /// `row N`).
+    fn row(&mut self, record: &ByteRecord, number: usize, place: parser::Place) -> Result<(Row, Vec<Entry>), String> {
+        let columns = self.columns.clone();
+        if record.len() != columns.len() {
+            return Err(format!(
+                " has {} fields, the header has {}; a field with a tab or a line break in it must stand in double quotes",
+                record.len(),
+                columns.len()
+            ));
+        }
+        let mut fields = Vec::with_capacity(columns.len());
+        let mut embedded: &[u8] = b"";
+        for (column, field) in columns.iter().zip(record) {
+            if column == "image" {
+                embedded = field.trim_ascii();
+                fields.push(String::new());
+            } else {
+                fields.push(utf8(field).map_err(|why| format!(", column `{column}`: {why}"))?.to_string());
+            }
+        }
+        let mut row = Row { number, line: place.line, id: String::new(), images: Vec::new(), columns, fields };
+        for column in REQUIRED {
+            if row.get(column).is_none() {
+                return Err(format!(", column `{column}` is empty"));
+            }
+        }
+        let index = row.get("index").unwrap_or_default();
+        row.id = match self.prefix.as_deref().and_then(|column| row.get(column)) {
+            Some(prefix) => format!("{prefix}_{index}"),
+            None => index.to_string(),
+        };
+        let entries = if !embedded.is_empty() {
+            let entries = self.images.field(embedded, place.offset, place.line);
+            entries.map_err(|why| format!(", column `image`: {why}"))?
+        } else if let Some(paths) = row.get("image_path") {
+            self.images.paths(paths, place.line).map_err(|why| format!(", column `image_path`: {why}"))?
+        } else {
+            Vec::new()
+        };
+        Ok((row, entries))
+    }
+}
+
+/// The names of the columns.
+fn columns(header: &ByteRecord) -> Result<Vec<String>, String> {
+    let mut columns: Vec<String> = Vec::with_capacity(header.len());
+    for (i, name) in header.iter().enumerate() {
+        let name = utf8(name).map_err(|why| format!("column {} of the header: {why}", i + 1))?.trim();
+        // What pandas leaves of an unnamed index may be there several times.
+        if !name.is_empty() && columns.iter().any(|c| c == name) {
+            return Err(format!("the header has two columns `{name}`"));
+        }
+        columns.push(name.to_string());
+    }
+    Ok(columns)
+}
+
+fn require(columns: &[String], layout: &Layout) -> Result<(), String> {
+    let has = |name: &str| columns.iter().any(|c| c == name);
+    let named = || columns.iter().filter(|c| !c.is_empty()).map(|c| list::brief(c)).collect::<Vec<_>>().join(", ");
+    let hint = match columns.len() {
+        1 => "; are the columns separated by tabs?",
+        _ => "",
+    };
+    if let Some(missing) = REQUIRED.iter().chain(&layout.required).find(|name| !has(name)) {
+        return Err(format!("there is no column `{missing}`; the header has: {}{hint}", named()));
+    }
+    if !IMAGES.into_iter().any(has) {
+        return Err(format!("there is neither a column `image` nor `image_path`; the header has: {}", named()));
+    }
+    Ok(())
+}
+
+/// The images of row `i`: its own, and for each reference those of the row it names.
+fn resolve(
+    i: usize,
+    all: &[Vec<Entry>],
+    own: &[Entry],
+    of_row: impl Fn(&str) -> Option<usize>,
+) -> Result<Vec<usize>, String> {
+    let mut images = Vec::with_capacity(own.len());
+    for entry in own {
+        let id = match entry {
+            Entry::Image(image) => {
+                images.push(*image);
+                continue;
+            }
+            Entry::Row(id) => id,
+        };
+        let there = of_row(id).ok_or_else(|| {
+            format!("`{id}` is too short for an image, and there is no row with that index to take the image from")
+        })?;
+        if there == i {
+            return Err(format!("`{id}` refers to the row itself"));
+        }
+        if all[there].is_empty() {
+            return Err(format!("`{id}` refers to row {}, which has no image", there + 1));
+        }
+        for entry in &all[there] {
+            let Entry::Image(image) = entry else {
+                return Err(format!(
+                    "`{id}` refers to row {}, which itself refers to another; refer to the row with the image",
+                    there + 1
+                ));
+            };
+            images.push(*image);
+        }
+    }
+    Ok(images)
+}
+
+fn utf8(field: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(field).map_err(|e| {
+        let at = e.valid_up_to();
+        format!("byte 0x{:02X} at position {} is not UTF-8; save the file as UTF-8", field[at], at + 1)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! Stored responses scored again, without a model: after a rule or a gold answer was put right.
+
+use crate::eval::chance::Chance;
+use crate::eval::store::{self, About};
+use crate::eval::{EvalResult, Key, Outcome, Plan, Progress, Summary};
+use crate::model::processor::smart_resize;
+use crate::tasks::bench::{self, Pixels};
+use crate::tasks::{self, Task};
+use crate::{Error, Result, files};
+use rayon::prelude::*;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Score the responses again of the evaluation in `out`, or of every one in the directories in it, by the data they were made
+/// from as it is now. The responses themselves stay; their scores, `key.json` and `result.json` are written anew.
+///
+/// # Errors
+/// An input error if there is no evaluation, if the prompts or images of its data are no longer those that the responses answer,
+/// or if the data cannot be read.
+pub fn rescore(out: &Path, progress: &mut dyn FnMut(&str, Progress)) -> Result<Vec<(String, EvalResult)>> {
+    files::require_dir(out, "evaluation")?;
+    let mut results = Vec::new();
+    for dir in evaluations(out)? {
+        let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        if let Some(result) = rescore_one(&dir, &name, progress)? {
+            results.push((name, result));
+        }
+    }
+    if out.join(super::RESULTS_JSON).exists() && !results.is_empty() {
+        super::write_results(out, &results)?;
+    }
+    Ok(results)
+}
+
+/// The directory itself if it holds an evaluation, else those in it that do, by name.
+fn evaluations(out: &Path) -> Result<Vec<PathBuf>> {
+    if About::read(out)?.is_some() {
+        return Ok(vec![out.to_path_buf()]);
+    }
+    let unreadable = |e: std::io::Error| Error::input(format!("cannot read {}: {e}", out.display()));
+    let mut found = Vec::new();
+    for entry in fs::read_dir(out).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.is_dir() && About::read(&path)?.is_some() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    if found.is_empty() {
+        return Err(Error::input(format!(
+            "no evaluation in {}: neither it nor a directory in it has a key.json",
+            out.display()
+        )));
+    }
+    Ok(found)
+}
+
+/// `None` if the evaluation has not come to its end: its responses are scored again all the same.
+fn rescore_one(dir: &Path, name: &str, progress: &mut dyn FnMut(&str, Progress)) -> Result<Option<EvalResult>> {
+    let missing = || Error::input(format!("no evaluation in {}", dir.display()));
+    let about = About::read(dir)?.ok_or_else(missing)?;
+    let task = task_of(&about)?;
+    let key = &about.key;
+    let plan = Plan { limit: Some(key.examples), samples: key.samples.max(1), batch: 1 };
+    let now = Key::new(&key.model, &key.prompt, task.as_ref(), &plan, &key.sampling)?;
+    let now = Key { code: key.code.clone(), batch: key.batch, bench: key.bench.clone(), ..now };
+    if !key.differs_in_scoring_only(&now) {
+        return Err(Error::input(format!(
+            "{}: {} no longer asks what these responses answer (its prompts or images are others); evaluate it again with \
+             --fresh",
+            dir.display(),
+            about.data.display()
+        )));
+    }
+    let mut outcomes = store::stored(dir, task.as_ref(), plan.samples)?;
+    outcomes.par_iter_mut().for_each(|outcome| outcome.score = task.score(outcome.index, &outcome.response));
+    let total = now.examples;
+    progress(name, super::super::progress_of(&outcomes, total, plan.samples));
+    let about = About { key: now, ..about };
+    let summary = match EvalResult::read(dir)? {
+        Some(before) if outcomes.len() == total * plan.samples => {
+            Some(summary(task.as_ref(), &plan, &outcomes, &before.summary)?)
+        }
+        _ => None,
+    };
+    store::rewrite(dir, &about, &outcomes, summary.clone())?;
+    Ok(summary.map(|summary| EvalResult { about, summary }))
+}
+
+/// What the scores come to now; the time is still that of the model.
+fn summary(task: &dyn Task, plan: &Plan, outcomes: &[Outcome], before: &Summary) -> Result<Summary> {
+    let chance = Chance::of(task, plan.examples(task))?;
+    let now = Summary::of(task.name(), chance, outcomes, plan.samples, 0, Duration::ZERO)?.of_task(task, outcomes)?;
+    Ok(Summary { seconds: before.seconds, tokens_per_second: before.tokens_per_second, ..now })
+}
+
+/// The task that an evaluation was of, from its data as it is now.
+fn task_of(about: &About) -> Result<Box<dyn Task>> {
+    let protocol = match &about.key.bench {
+        Some(protocol) if !about.data.is_dir() => protocol,
+        _ => return tasks::load(&about.data, &about.split),
+    };
+    let pixels: Pixels = protocol.pixels;
+    let raw = bench::read(&about.key.task, &about.data, protocol.benchmark.as_deref())?;
+    Ok(Box::new(raw.into_task(&about.key.task, &|(width, height)| {
+        smart_resize(width, height, pixels.factor, pixels.min, pixels.max).map_err(|e| e.to_string())
+    })?))
+}

@@ -1,0 +1,225 @@
+//! Benchmarks in VLMEvalKit's TSV form as a [`Task`]: which they are, how each is asked, the records that come of their rows.
+//!
+//! A file with a column `rule` describes itself: each row is asked as it is and scored by the rule it names. Any other file
+//! is a known benchmark, or one of the user's own with the rule given beside it ([`find`]).
+
+mod boxes;
+mod prompt;
+mod protocol;
+mod record;
+mod registry;
+
+pub use boxes::Corners;
+pub use protocol::{Pixels, Protocol};
+pub use registry::{Benchmark, Group, find};
+
+use super::rules::{Aggregate, Scored};
+use super::{Score, Scorer, Task, scorer};
+use crate::data::Record;
+use crate::data::tsv::{Layout, Row, Tsv};
+use crate::{Error, Result};
+use image::RgbImage;
+use record::{Reading, record};
+use std::path::Path;
+
+/// Longest response in tokens to questions that are asked as they are.
+pub const DEFAULT_NEW_TOKENS: usize = 512;
+
+/// A file that has been read, before its rows are records.
+pub struct Raw {
+    tsv: Tsv,
+    rows: Vec<Row>,
+    benchmark: Option<&'static Benchmark>,
+}
+
+/// Read the file of a benchmark. `kind` says which benchmark or rule it is; else its name does, if the file has no column `rule`.
+///
+/// # Errors
+/// An input error: the benchmark is not known, or anything that [`Tsv::open`] refuses, or no row of the file belongs to the
+/// benchmark.
+pub fn read(name: &str, path: &Path, kind: Option<&str>) -> Result<Raw> {
+    let mut benchmark = None;
+    let (tsv, rows) = Tsv::open(path, |columns| {
+        benchmark = choose(name, path, kind, columns)?;
+        Ok(layout(benchmark, columns))
+    })?;
+    let rows = match benchmark {
+        Some(benchmark) => select(rows, benchmark, path)?,
+        None => rows,
+    };
+    Ok(Raw { tsv, rows, benchmark })
+}
+
+fn choose(name: &str, path: &Path, kind: Option<&str>, columns: &[String]) -> Result<Option<&'static Benchmark>> {
+    let by_row = columns.iter().any(|c| c == "rule");
+    match kind {
+        Some(kind) if by_row => Err(Error::input(format!(
+            "{} has a column `rule`: each row says how it is scored; leave out :{kind}",
+            path.display()
+        ))),
+        None if by_row => Ok(None),
+        Some(kind) => find(kind).map(Some),
+        None => find(name).map(Some).map_err(|e| {
+            Error::input(format!(
+                "--bench {name}={}: the file has no column `rule`, and {e}. Give the rule or benchmark after the file: \
+                 {name}={}:choice",
+                path.display(),
+                path.display()
+            ))
+        }),
+    }
+}
+
+fn layout(benchmark: Option<&Benchmark>, columns: &[String]) -> Layout {
+    let has = |name: &str| columns.iter().any(|c| c == name);
+    // A gold box may stand in a column of its own.
+    let boxed = benchmark.is_none_or(|b| b.rule == "iou") && has("bbox");
+    let prefix = ["split", "category"].into_iter().find(|column| has(column));
+    Layout {
+        required: if boxed { Vec::new() } else { vec!["answer"] },
+        prefix: prefix.filter(|_| benchmark.is_some_and(|b| b.prefixed)).map(String::from),
+    }
+}
+
+/// The rows that a benchmark is about, by their `split`, or by their `category` in a file without splits.
+fn select(rows: Vec<Row>, benchmark: &Benchmark, path: &Path) -> Result<Vec<Row>> {
+    if benchmark.rows.is_empty() {
+        return Ok(rows);
+    }
+    let plain = |text: &str| text.to_lowercase().replace(|c: char| !c.is_alphanumeric() && c != '+', "");
+    let belongs = |row: &Row, column: &str| row.get(column).is_some_and(|v| benchmark.rows.contains(&plain(v).as_str()));
+    let by = |column: &'static str| rows.iter().any(|row| belongs(row, column)).then_some(column);
+    match by("split").or_else(|| by("category")) {
+        Some(column) => Ok(rows.into_iter().filter(|row| belongs(row, column)).collect()),
+        None if rows.iter().all(|row| row.get("split").is_none()) => Ok(rows),
+        None => {
+            let mut splits: Vec<&str> = rows.iter().filter_map(|row| row.get("split")).collect();
+            splits.sort_unstable();
+            splits.dedup();
+            Err(Error::input(format!(
+                "{}: no row belongs to {}, which is about the split {}; the file has: {}",
+                path.display(),
+                benchmark.name,
+                benchmark.rows.join(" or "),
+                splits.join(", ")
+            )))
+        }
+    }
+}
+
+impl Raw {
+    /// Fewest and most pixels of a resized image, if the benchmark has bounds of its own.
+    pub fn pixels(&self) -> Option<(usize, usize)> {
+        self.benchmark?.pixels
+    }
+
+    /// The task of this name. `resize` tells the `(width, height)` that an image of these sides is resized to.
+    ///
+    /// # Errors
+    /// An input error with file, line, row and column for a row that is not a question its rule can score.
+    pub fn into_task(
+        self,
+        name: &str,
+        resize: &dyn Fn((u32, u32)) -> Result<(u32, u32), String>,
+    ) -> Result<BenchTask> {
+        let Raw { tsv, rows, benchmark } = self;
+        let mut task = BenchTask {
+            name: name.to_string(),
+            benchmark,
+            records: Vec::with_capacity(rows.len()),
+            scorers: Vec::with_capacity(rows.len()),
+            images: Vec::with_capacity(rows.len()),
+            tsv,
+        };
+        for row in rows {
+            let place = || task.tsv.place(&row);
+            let reading = Reading { benchmark, resize };
+            let record = record(&task.tsv, &row, reading)
+                .map_err(|(column, why)| Error::input(format!("{}, column `{column}`: {why}", place())))?;
+            let scorer = scorer(&record).map_err(|e| e.context(place()))?;
+            task.records.push(record);
+            task.scorers.push(scorer);
+            task.images.push(row.images);
+        }
+        task.check_numbers()?;
+        Ok(task)
+    }
+}
+
+/// A benchmark with a scorer for each question.
+pub struct BenchTask {
+    name: String,
+    benchmark: Option<&'static Benchmark>,
+    tsv: Tsv,
+    records: Vec<Record>,
+    scorers: Vec<Box<dyn Scorer>>,
+    images: Vec<Vec<usize>>,
+}
+
+impl BenchTask {
+    /// What is written beside its results.
+    pub fn protocol(&self, pixels: Pixels) -> Protocol {
+        let rules: Vec<String> = self.rules().into_iter().map(|(rule, _)| rule).collect();
+        Protocol::of_file(self.benchmark, &rules.join("+"), pixels)
+    }
+
+    /// Longest response in tokens, unless the user wants another.
+    pub fn max_new_tokens(&self) -> usize {
+        self.benchmark.map_or(DEFAULT_NEW_TOKENS, |b| b.max_new_tokens)
+    }
+
+    /// The benchmark's own numbers can be made of these questions: seen before hours are spent on answers to them.
+    fn check_numbers(&self) -> Result<()> {
+        let scores: Vec<Score> = self.scorers.iter().map(|scorer| scorer.score("")).collect();
+        let pairs = self.records.iter().zip(&scores);
+        let scored: Vec<Scored> = pairs.map(|(record, score)| Scored::new(record, score, "")).collect();
+        self.own_numbers().numbers(&scored).map(|_| ()).map_err(|e| e.context(self.tsv.path().display()))
+    }
+
+    fn own_numbers(&self) -> Aggregate {
+        self.benchmark.map_or(Aggregate::Mean, |b| b.aggregate)
+    }
+}
+
+impl Task for BenchTask {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    fn example(&self, i: usize) -> Result<&Record> {
+        let n = self.records.len();
+        self.records.get(i).ok_or_else(|| Error::failed(format!("example {i} of a benchmark of {n} was asked for")))
+    }
+
+    fn images(&self, i: usize) -> Result<Vec<RgbImage>> {
+        self.images[i].iter().map(|    fn image_digests(&self, i: usize) -> Result<Option<Vec<[u8; 32]>>> {
+        Ok(Some(self.images[i].iter().map(|&image| self.tsv.digest(image)).collect()))| self.tsv.image(image)).collect()
+    }
+
+    fn image_sizes(&self, i: usize) -> Result<Vec<(u32, u32)>> {
+        Ok(self.images[i].iter().map(|&image| self.tsv.size(image)).collect())
+    }
+
+    fn image_digests(&self, i: usize) -> Option<Vec<[u8; 32]>> {
+        Some(self.images[i].iter().map(|&image| self.tsv.digest(image)).collect())
+    }
+
+    fn score(&self, i: usize, response: &str) -> Score {
+        self.scorers[i].score(response)
+    }
+
+    fn rules(&self) -> Vec<(String, u32)> {
+        super::rules_of(&self.scorers)
+    }
+
+    fn aggregate(&self) -> Option<Aggregate> {
+        Some(self.own_numbers())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! `containment`: a gold answer occurs in the response, as OCRBench (arXiv 2305.07895) scores.
+//!
+//! Response and gold answers are trimmed, in lower case, with line feeds as spaces. For formulas (`meta.formula`: OCRBench's
+//! handwritten mathematical expressions) case counts and spaces do not.
+
+use super::text::fold_width;
+use super::{EMPTY, Rule, Verdict, golds, meta, share};
+use crate::Result;
+use crate::data::Record;
+
+/// Name of the rule.
+pub const NAME: &str = "containment";
+/// Version of the rule.
+pub const VERSION: u32 = 1;
+
+/// The gold answers to one question.
+#[derive(Debug, Clone)]
+pub struct Containment {
+    golds: Vec<String>,
+    lenient: Vec<String>,
+    formula: bool,
+}
+
+impl Containment {
+    /// A rule for these gold answers, none of them blank.
+    pub fn new(golds: &[String], formula: bool) -> Self {
+        Containment {
+            golds: golds.iter().map(|gold| strict(gold, formula)).collect(),
+            lenient: golds.iter().map(|gold| lenient(gold, formula)).collect(),
+            formula,
+        }
+    }
+
+    /// From a record's `meta.answers`, else its `answer`, and `meta.formula` (false if absent).
+    pub fn from_record(record: &Record) -> Result<Self> {
+        let formula = record.meta.contains_key("formula") && meta(record, "formula")?;
+        Ok(Containment::new(&golds(record)?, formula))
+    }
+}
+
+fn strict(text: &str, formula: bool) -> String {
+    let text = text.trim().replace('\n', " ");
+    if formula { text.replace(' ', "") } else { text.to_lowercase() }
+}
+
+/// White space and the width of letters do not count, nor case outside formulas.
+fn lenient(text: &str, formula: bool) -> String {
+    let text: String = fold_width(text).split_whitespace().collect();
+    if formula { text } else { text.to_lowercase() }
+}
+
+impl Rule for Containment {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> u32 {
+        VERSION
+    }
+
+    fn judge(&self, answer: &str) -> Verdict {
+        if answer.trim().is_empty() {
+            return Verdict::unread(EMPTY, 0.0);
+        }
+        let among = |golds: &[String], text: String| share(golds.iter().any(|g| !g.is_empty() && text.contains(g)));
+        Verdict::read(
+            among(&self.golds, strict(answer, self.formula)),
+            among(&self.lenient, lenient(answer, self.formula)),
+        )
+    }
+}

@@ -1,0 +1,91 @@
+//! `exact`: the answer itself, for open questions (MMMU's, arXiv 2311.16502, and others with one short right answer).
+//!
+//! Strictly, the answer equals a gold answer in lower case, with white space collapsed and one full stop at its end taken off; two
+//! numbers are equal if their values are (`2.5` = `2.50`, `1,000` = `1000`). Leniently, a gold answer may occur in it as whole
+//! words, a gold number as a number.
+
+use super::text::{bare, contains_words, fold_width, grouped, numbers, plain};
+use super::{EMPTY, Rule, Verdict, golds, share};
+use crate::Result;
+use crate::data::Record;
+
+/// Name of the rule.
+pub const NAME: &str = "exact";
+/// Version of the rule.
+pub const VERSION: u32 = 1;
+
+/// The gold answers to one question.
+#[derive(Debug, Clone)]
+pub struct Exact {
+    golds: Vec<Content>,
+}
+
+/// A text as it is compared.
+#[derive(Debug, Clone)]
+pub(super) struct Content {
+    text: String,
+    number: Option<f64>,
+}
+
+impl Content {
+    /// Lower case, white space collapsed, without one full stop at the end.
+    pub(super) fn new(text: &str) -> Self {
+        let text = text.trim();
+        let text = plain(text.strip_suffix('.').unwrap_or(text));
+        Content { number: grouped(&text), text }
+    }
+}
+
+/// Two numbers are compared by value, anything else as text.
+impl PartialEq for Content {
+    fn eq(&self, other: &Self) -> bool {
+        match (self.number, other.number) {
+            (Some(a), Some(b)) => a == b,
+            _ => self.text == other.text,
+        }
+    }
+}
+
+impl Exact {
+    /// A rule for these gold answers, none of them blank.
+    pub fn new(golds: &[String]) -> Self {
+        Exact { golds: golds.iter().map(|gold| Content::new(gold)).collect() }
+    }
+
+    /// From a record's `meta.answers`, else its `answer`.
+    pub fn from_record(record: &Record) -> Result<Self> {
+        Ok(Exact::new(&golds(record)?))
+    }
+
+    fn lenient(&self, answer: &str) -> bool {
+        let folded = fold_width(answer);
+        let bared = Content::new(bare(&folded));
+        let text = plain(&folded);
+        let named = |gold: &Content| match gold.number {
+            // A number that goes on in letters (`3D`, `10th`) is a word.
+            Some(value) => numbers(&text, true)
+                .any(|n| n.value == Some(value) && !text[n.end..].starts_with(|c: char| c.is_ascii_alphabetic())),
+            None => contains_words(&text, &gold.text),
+        };
+        self.golds.iter().any(|gold| *gold == bared || named(gold))
+    }
+}
+
+impl Rule for Exact {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> u32 {
+        VERSION
+    }
+
+    fn judge(&self, answer: &str) -> Verdict {
+        if answer.trim().is_empty() {
+            return Verdict::unread(EMPTY, 0.0);
+        }
+        let said = Content::new(answer);
+        let strict = self.golds.contains(&said);
+        Verdict::read(share(strict), share(strict || self.lenient(answer)))
+    }
+}

@@ -1,0 +1,258 @@
+//! `iou`: a box around what a phrase refers to, as RefCOCO, RefCOCO+ (arXiv 1608.00272) and RefCOCOg (arXiv 1511.02283) ask.
+//!
+//! Right if intersection over union with the gold box is at least 0.5. Which coordinates the model answers in is a property of
+//! the prompt and the model that the record declares ([`Space`]); it is never guessed from the numbers. Boxes are compared in
+//! pixels of the original image, as they are: not clipped to it, negative coordinates included.
+
+use super::text::{decimal, numbers};
+use super::{EMPTY, Rule, Verdict, gold, meta, share};
+use crate::data::Record;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Name of the rule.
+pub const NAME: &str = "iou";
+/// Version of the rule.
+pub const VERSION: u32 = 1;
+
+/// The least IoU of a right answer (inclusive).
+const THRESHOLD: f64 = 0.5;
+
+/// What the coordinates of an answer count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Space {
+    /// Pixels of the image as the model saw it, after its resize (Qwen2.5-VL).
+    AbsoluteResized,
+    /// Pixels of the original image.
+    Absolute,
+    /// Thousandths of width and height (Qwen2-VL, Qwen3-VL).
+    PerMille,
+    /// Shares of width and height, 0 to 1.
+    Unit,
+}
+
+/// x1, y1 (left, top), x2, y2 (right, bottom).
+type Corners = [f64; 4];
+
+/// The gold box of one question, and what answers have to be multiplied with to be compared with it.
+#[derive(Debug, Clone)]
+pub struct Iou {
+    gold: Corners,
+    scale: [f64; 2],
+}
+
+impl Iou {
+    /// A rule for a gold box `[x1, y1, x2, y2]` in pixels of an original image of this `size` (width, height), with answers in this
+    /// space; `resized` is what the model saw and is needed for [`Space::AbsoluteResized`] only. An input error if the gold box has
+    /// no area or a size is missing or zero.
+    pub fn new(gold: Corners, space: Space, size: Option<[u32; 2]>, resized: Option<[u32; 2]>) -> Result<Self> {
+        if !(gold.iter().all(|x| x.is_finite()) && has_area(gold)) {
+            return Err(Error::input(format!("field `answer`: the gold box {gold:?} has no area (x1 < x2 and y1 < y2)")));
+        }
+        let need = |name: &str, size: Option<[u32; 2]>| match size {
+            Some([w, h]) if w > 0 && h > 0 => Ok([f64::from(w), f64::from(h)]),
+            Some(_) => Err(Error::input(format!("field `meta.{name}`: width and height must be at least 1"))),
+            None => Err(Error::input(format!("field `meta.{name}` is missing; boxes in this space cannot be rescaled"))),
+        };
+        let scale = match space {
+            Space::Absolute => [1.0, 1.0],
+            Space::PerMille => need("size", size)?.map(|side| side / 1000.0),
+            Space::Unit => need("size", size)?,
+            Space::AbsoluteResized => {
+                let ([w, h], [seen_w, seen_h]) = (need("size", size)?, need("resized", resized)?);
+                [w / seen_w, h / seen_h]
+            }
+        };
+        Ok(Iou { gold, scale })
+    }
+
+    /// From a record's `answer` (`x1 y1 x2 y2`, or a JSON list of them), `meta.space`, `meta.size` and `meta.resized`.
+    pub fn from_record(record: &Record) -> Result<Self> {
+        let text = gold(record)?;
+        let corners = gold_box(text).ok_or_else(|| {
+            Error::input(format!("field `answer`: `{text}` is no box; expected `x1 y1 x2 y2` in pixels of the original image"))
+        })?;
+        let size = |field| record.meta.contains_key(field).then(|| meta(record, field)).transpose();
+        Iou::new(corners, meta(record, "space")?, size("size")?, size("resized")?)
+    }
+
+    /// IoU with the gold box of a box in the answer's space; `None` if that has no area.
+    fn iou(&self, [x1, y1, x2, y2]: Corners) -> Option<f64> {
+        let [sx, sy] = self.scale;
+        let said = [x1 * sx, y1 * sy, x2 * sx, y2 * sy];
+        has_area(said).then(|| iou(said, self.gold))
+    }
+}
+
+fn gold_box(text: &str) -> Option<Corners> {
+    if text.starts_with('[') {
+        return serde_json::from_str(text).ok();
+    }
+    let sides: Option<Vec<f64>> =
+        text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty()).map(decimal).collect();
+    sides?.try_into().ok()
+}
+
+/// Not inverted, not a line or a point, nothing that is no number.
+fn has_area([x1, y1, x2, y2]: Corners) -> bool {
+    x1 < x2 && y1 < y2
+}
+
+/// Intersection over union of two boxes with areas.
+fn iou(a: Corners, b: Corners) -> f64 {
+    let area = |[x1, y1, x2, y2]: Corners| (x2 - x1) * (y2 - y1);
+    let shared = [a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])];
+    if !has_area(shared) {
+        return 0.0;
+    }
+    let iou = area(shared) / (area(a) + area(b) - area(shared));
+    if iou.is_finite() { iou.clamp(0.0, 1.0) } else { 0.0 } // an area beyond what a number holds
+}
+
+/// The one box of an answer that is `{"bbox_2d": [x1, y1, x2, y2]}`, alone or alone in a list, and maybe in a code fence.
+fn strict_box(answer: &str) -> Result<Corners, &'static str> {
+    const NO_BOX: &str = "no box in the requested form";
+    let value: serde_json::Value = serde_json::from_str(unfenced(answer.trim())).map_err(|_| NO_BOX)?;
+    let object = match value {
+        serde_json::Value::Array(mut boxes) => match boxes.len() {
+            1 => boxes.remove(0),
+            2.. if boxes.iter().all(|b| b.get("bbox_2d").is_some()) => return Err("several boxes"),
+            _ => return Err(NO_BOX),
+        },
+        object => object,
+    };
+    let corners = object.get("bbox_2d").ok_or(NO_BOX)?;
+    serde_json::from_value(corners.clone()).map_err(|_| NO_BOX)
+}
+
+/// The content of a code fence that is the whole text; else the text.
+fn unfenced(text: &str) -> &str {
+    let inside = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
+    inside.map_or(text, |inside| inside.strip_prefix("json").unwrap_or(inside).trim())
+}
+
+/// The first four numbers in brackets, else the first four numbers; corners in any order.
+fn lenient_box(answer: &str) -> Option<Corners> {
+    let mut seen: Vec<(usize, usize, f64)> = Vec::with_capacity(4);
+    let mut first: Option<Corners> = None;
+    for found in numbers(answer, false) {
+        let Some(value) = found.value else {
+            seen.clear();
+            continue;
+        };
+        if seen.len() == 4 {
+            seen.remove(0);
+        }
+        seen.push((found.start, found.end, value));
+        let [(start, a, x1), (b, c, y1), (d, e, x2), (f, end, y2)] = seen[..] else { continue };
+        let corners = [x1, y1, x2, y2];
+        let between = [&answer[a..b], &answer[c..d], &answer[e..f]];
+        let parted = between.iter().all(|gap| gap.chars().all(|c| c.is_whitespace() || ",;()[]".contains(c)));
+        let opened = answer[..start].trim_end().ends_with(['[', '(']);
+        let closed = answer[end..].trim_start().starts_with([']', ')']);
+        if parted && opened && closed {
+            return Some(in_order(corners));
+        }
+        first.get_or_insert(corners);
+    }
+    first.map(in_order)
+}
+
+fn in_order([x1, y1, x2, y2]: Corners) -> Corners {
+    [x1.min(x2), y1.min(y2), x1.max(x2), y1.max(y2)]
+}
+
+impl Rule for Iou {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> u32 {
+        VERSION
+    }
+
+    fn judge(&self, answer: &str) -> Verdict {
+        if answer.trim().is_empty() {
+            return Verdict::unread(EMPTY, 0.0);
+        }
+        let right = |iou: f64| share(iou >= THRESHOLD);
+        let lenient = lenient_box(answer).and_then(|corners| self.iou(corners)).map_or(0.0, right);
+        match strict_box(answer).and_then(|corners| self.iou(corners).ok_or("box without area")) {
+            Ok(iou) => Verdict { hits: iou, ..Verdict::read(right(iou), lenient) },
+            Err(fault) => Verdict::unread(fault, lenient),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlap_is_measured_in_areas() {
+        let gold = [0.0, 0.0, 10.0, 10.0];
+        for (other, expected) in [
+            (gold, 1.0),
+            ([0.0, 0.0, 10.0, 5.0], 0.5),
+            ([5.0, 5.0, 15.0, 15.0], 25.0 / 175.0),
+            ([10.0, 0.0, 20.0, 10.0], 0.0),
+            ([-10.0, -10.0, 20.0, 20.0], 1.0 / 9.0),
+            ([20.0, 20.0, 30.0, 30.0], 0.0),
+            ([0.0, 0.0, 1e308, 1e308], 0.0),
+        ] {
+            assert_eq!(iou(gold, other), expected, "{other:?}");
+            assert_eq!(iou(other, gold), expected, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_space_decides_what_coordinates_mean() {
+        let gold = [64.0, 48.0, 320.0, 240.0];
+        let iou = |space, corners| {
+            Iou::new(gold, space, Some([640, 480]), Some([644, 476])).unwrap().iou(corners).unwrap()
+        };
+        assert_eq!(iou(Space::Absolute, gold), 1.0);
+        assert!((iou(Space::PerMille, [100.0, 100.0, 500.0, 500.0]) - 1.0).abs() < 1e-12);
+        assert!((iou(Space::Unit, [0.1, 0.1, 0.5, 0.5]) - 1.0).abs() < 1e-12);
+        assert!((iou(Space::AbsoluteResized, [64.4, 47.6, 322.0, 238.0]) - 1.0).abs() < 1e-12);
+        assert!(iou(Space::PerMille, gold) < 0.5);
+    }
+
+    #[test]
+    fn the_gold_box_and_the_sizes_have_to_be_there() {
+        let gold = [0.0, 0.0, 1.0, 1.0];
+        let message = |result: Result<Iou>| result.unwrap_err().to_string();
+        assert!(message(Iou::new([1.0, 0.0, 1.0, 1.0], Space::Absolute, None, None)).contains("no area"));
+        assert!(message(Iou::new([0.0, 0.0, f64::NAN, 1.0], Space::Absolute, None, None)).contains("no area"));
+        assert!(message(Iou::new(gold, Space::Unit, None, None)).contains("`meta.size` is missing"));
+        assert!(message(Iou::new(gold, Space::Unit, Some([0, 5]), None)).contains("at least 1"));
+        assert!(message(Iou::new(gold, Space::AbsoluteResized, Some([5, 5]), None)).contains("`meta.resized` is missing"));
+        assert!(Iou::new(gold, Space::Absolute, None, None).is_ok());
+        assert_eq!(gold_box("1 2 3 4"), Some([1.0, 2.0, 3.0, 4.0]));
+        assert_eq!(gold_box("1, 2.5,3 4"), Some([1.0, 2.5, 3.0, 4.0]));
+        assert_eq!(gold_box("[1, 2, 3, 4]"), Some([1.0, 2.0, 3.0, 4.0]));
+        for text in ["1 2 3", "1 2 3 4 5", "[1, 2]", "a b c d", "[1, 2, 3, 4"] {
+            assert_eq!(gold_box(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_box_is_found_in_brackets_first() {
+        for (text, expected) in [
+            ("[1, 2, 3, 4]", Some([1.0, 2.0, 3.0, 4.0])),
+            ("(1,2),(3,4)", Some([1.0, 2.0, 3.0, 4.0])),
+            ("In 2019 the 3 cats: [[1, 2], [3, 4]]", Some([1.0, 2.0, 3.0, 4.0])),
+            ("[1, 2, 3, 4] or [5, 6, 7, 8]", Some([1.0, 2.0, 3.0, 4.0])),
+            ("x1=9 y1=2 x2=3 y2=4", Some([3.0, 2.0, 9.0, 4.0])),
+            ("{\"bbox_2d\": [1, 2, 3, 4", Some([1.0, 2.0, 3.0, 4.0])),
+            ("[1, 2, 3, 4, 5]", Some([1.0, 2.0, 3.0, 4.0])),
+            ("[7 9, 1, 2, 3, 4]", Some([7.0, 9.0, 1.0, 2.0]).map(in_order)),
+            ("1 2 3", None),
+            ("1.2.3 4 5 6", None),
+            ("", None),
+        ] {
+            assert_eq!(lenient_box(text), expected, "{text}");
+        }
+    }
+}

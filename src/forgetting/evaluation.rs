@@ -52,7 +52,7 @@ impl Evaluation {
         }
         Ok(Evaluation {
             dir: dir.to_path_buf(),
-            numbers: result.summary.numbers,
+            numbers: result.summary.aggregates,
             about: result.about,
             outcomes,
         })

@@ -1,4 +1,7 @@
-//! The side of `jigsaw eval` that deals with several benchmarks, and the table over them.
+//! The side of `jigsaw eval` that deals with several be    // MME's are sums of percentages.
+    let shares = ["accuracy", "precision", "recall", "f1", "yes-ratio", "unknown", "hits"];
+    let value = |name: &str, v: f64| if shares.contains(&name) { format!("{:.1} %", 100.0 * v) } else { format!("{v:.1}") };
+    own.take(PRINTED).map(|n| (n.name.as_str(), value(&n.name, n.value))).collect()chmarks, and the table over them.
 
 use super::output::{bar, print};
 use crate::eval::bench::{self, RESULTS_CSV, RESULTS_JSON, Settings, Spec};
@@ -110,7 +113,11 @@ pub(super) fn table(results: &[(String, EvalResult)]) -> String {
 /// The first of a benchmark's own numbers by the strict reading, except those in the line above and those of its categories.
 fn own_numbers(s: &Summary) -> Vec<(&str, String)> {
     let own = s.aggregates.iter().filter(|n| !n.name.contains('/') && !["score", "parsed"].contains(&n.name.as_str()));
-    // Sums of percentages, such as MME's, are not shares.
-    let value = |v: f64| if (0.0..=1.0).contains(&v) { format!("{:.1} %", 100.0 * v) } else { format!("{v:.1}") };
-    own.take(PRINTED).map(|n| (n.name.as_str(), value(n.value))).collect()
+    // Everything but MME's sums of percentages.
+    const SHARES: [&str; 7] = ["accuracy", "precision", "recall", "f1", "yes-ratio", "unknown", "hits"];
+    let value = |name: &str, v: f64| match SHARES.contains(&name) {
+        true => format!("{:.1} %", 100.0 * v),
+        false => format!("{v:.1}"),
+    };
+    own.take(PRINTED).map(|n| (n.name.as_str(), value(&n.name, n.value))).collect()
 }

@@ -59,7 +59,7 @@ def tango_statistic(n, gained, lost, delta):
             total -= 2.0 * (n - gained - lost) / (1.0 - 2.0 * q - delta)
         return total
 
-    edge = (high - low) * 1e-13
+    edge = (high - low) * 1e-12
     inside = (low + edge, high - edge)
     if slope(inside[0]) <= 0.0:
         q = low
@@ -77,7 +77,7 @@ def tango():
 
         def end(sign):
             f = lambda delta: tango_statistic(n, gained, lost, delta) + sign * Z
-            far = 1.0 - 1e-9 if sign > 0 else -1.0 + 1e-9
+            far = 0.99 if sign > 0 else -0.99
             return scipy.optimize.brentq(f, *sorted((value, far)), xtol=1e-15, rtol=1e-14, maxiter=500)
 
         cases.append({"n": n, "gained": gained, "lost": lost, "low": end(-1), "high": end(+1)})

@@ -26,7 +26,12 @@ fn moved(amount: f32) -> Toy {
     toy
 }
 
-fn measure(base: &dyn Predictor, tuned: &dyn Predictor, seed: u64, own: &HashMap<usize, Outcome>) -> Vec<PromptDivergence> {
+fn measure(
+    base: &dyn Predictor,
+    tuned: &dyn Predictor,
+    seed: u64,
+    own: &HashMap<usize, Outcome>,
+) -> Vec<PromptDivergence> {
     let task = Puzzles::new();
     let comparison = Comparison { base, tuned, codec: &Digits, task: &task, max_new_tokens: 5, seed };
     let examples: Vec<usize> = (0..PROMPTS).collect();
@@ -125,7 +130,10 @@ fn the_same_seed_gives_the_same_and_kept_base_responses_change_nothing() {
         let comparison =
             Comparison { base: &base, tuned: &other, codec: &Digits, task: &task, max_new_tokens: 5, seed: 9 };
         let lines = comparison.measure(&examples, |_| None, &mut samples).unwrap();
-        assert_eq!(lines == first, other.parameters()[1].var.to_vec1::<f32>().unwrap() == tuned.parameters()[1].var.to_vec1::<f32>().unwrap());
+        assert_eq!(
+            lines == first,
+            other.parameters()[1].var.to_vec1::<f32>().unwrap() == tuned.parameters()[1].var.to_vec1::<f32>().unwrap()
+        );
     }
     assert_eq!(samples.len(), 1);
 }
@@ -168,7 +176,10 @@ fn over_a_real_vocabulary_it_is_what_the_logits_of_the_whole_sequence_give() {
         .enumerate()
         .map(|(i, &(prompt, response))| {
             let ids = |n: u32, by: u32| (0..n).map(|j| (j * by + i as u32) % 400).collect::<Vec<u32>>();
-            Sequence { prompt: Arc::new(Prompt { ids: ids(prompt, 31), images: Vec::new() }), response: ids(response, 17) }
+            Sequence {
+                prompt: Arc::new(Prompt { ids: ids(prompt, 31), images: Vec::new() }),
+                response: ids(response, 17),
+            }
         })
         .collect();
     let found = token_divergences(&p, &q, &sequences).unwrap();

@@ -1,7 +1,4 @@
-//! The side of `jigsaw eval` that deals with several be    // MME's are sums of percentages.
-    let shares = ["accuracy", "precision", "recall", "f1", "yes-ratio", "unknown", "hits"];
-    let value = |name: &str, v: f64| if shares.contains(&name) { format!("{:.1} %", 100.0 * v) } else { format!("{v:.1}") };
-    own.take(PRINTED).map(|n| (n.name.as_str(), value(&n.name, n.value))).collect()chmarks, and the table over them.
+//! The side of `jigsaw eval` that deals with several benchmarks, and the table over them.
 
 use super::output::{bar, print};
 use crate::eval::bench::{self, RESULTS_CSV, RESULTS_JSON, Settings, Spec};
@@ -38,7 +35,8 @@ pub(super) fn rescore(out: &Path) -> Result<()> {
     let mut lines = String::new();
     let results = bench::rescore(out, &mut |name, p| {
         if p.done < p.total {
-            let _ = writeln!(lines, "{name}: {} of {} examples have responses; evaluate on to the end", p.done, p.total);
+            let _ =
+                writeln!(lines, "{name}: {} of {} examples have responses; evaluate on to the end", p.done, p.total);
         }
     })?;
     if results.is_empty() && lines.is_empty() {

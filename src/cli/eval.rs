@@ -321,10 +321,12 @@ mod tests {
             let error = parse(flags).unwrap().work().unwrap_err();
             assert!(error.exit_code() == 2 && error.to_string().contains(named), "{error}");
         }
-        let benches = ["--model", "m", "--bench", "pope=p.tsv", "--bench", "x=q.tsv:vqa", "--split", "dev", "--out", "o"];
+        let benches =
+            ["--model", "m", "--bench", "pope=p.tsv", "--bench", "x=q.tsv:vqa", "--split", "dev", "--out", "o"];
         match parse(&benches).unwrap().work().unwrap() {
             Work::Benchmarks { specs, settings, .. } => {
-                let named: Vec<_> = specs.iter().map(|s| (s.name.as_str(), s.kind.as_deref(), s.split.as_str())).collect();
+                let named: Vec<_> =
+                    specs.iter().map(|s| (s.name.as_str(), s.kind.as_deref(), s.split.as_str())).collect();
                 assert_eq!(named, [("pope", None, "dev"), ("x", Some("vqa"), "dev")]);
                 assert_eq!((settings.max_new_tokens, settings.min_pixels), (None, None));
             }

@@ -2,12 +2,12 @@
 
 use super::bench::Bars;
 use super::output::{bar, print, say};
+use crate::Result;
 use crate::eval;
 use crate::forgetting::{
     FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, Forgetting, Progress, Request, aggregates, divergences, run,
     summary, table,
 };
-use crate::Result;
 use candle_core::Device;
 use indicatif::ProgressBar;
 

@@ -142,7 +142,8 @@ impl Comparison<'_> {
 
     /// The tokens of a stored answer; an answer that was cut off has no closing token.
     fn answer(&self, outcome: &Outcome) -> Result<Vec<u32>> {
-        let mut ids = self.codec.response(&outcome.response).map_err(|e| e.context(format!("example {}", outcome.id)))?;
+        let mut ids =
+            self.codec.response(&outcome.response).map_err(|e| e.context(format!("example {}", outcome.id)))?;
         if !outcome.finished {
             ids.pop();
         }

@@ -1,5 +1,4 @@
-//! An         let text = to_lines(outcomes)?;
-        let written = OpenOptionsvaluation on disk: what it is keyed by, its responses as they come, its result written last.
+//! An evaluation on disk: what it is keyed by, its responses as they come, its result written last.
 
 use super::hash::{hash_examples, hash_model, hash_prompt_files};
 use super::{Outcome, Plan, Summary};
@@ -257,12 +256,7 @@ impl Directory {
     /// Append responses, in one write.
     pub fn append(&mut self, outcomes: &[Outcome]) -> Result<()> {
         let path = self.path.join(RESPONSES);
-        let mut text = Vec::new();
-        for outcome in outcomes {
-            serde_json::to_writer(&mut text, outcome)
-                .map_err(|e| Error::failed(format!("response to {}: {e}", outcome.id)))?;
-            text.push(b'\n');
-        }
+        let text = to_lines(outcomes)?;
         let written = OpenOptions::new().create(true).append(true).open(&path).and_then(|mut f| f.write_all(&text));
         written.map_err(|e| Error::failed(format!("cannot write {}: {e}", path.display())))
     }

@@ -2,8 +2,8 @@
 
 use crate::eval::Outcome;
 use crate::stats::{
-    self, Estimate, Interval, Unit, clustered_difference, clustered_mean, clustered_unit_mean, mcnemar,
-    nan_if_null, paired_proportions, totals,
+    self, Estimate, Interval, Unit, clustered_difference, clustered_mean, clustered_unit_mean, mcnemar, nan_if_null,
+    paired_proportions, totals,
 };
 use serde::{Deserialize, Serialize};
 
@@ -111,7 +111,8 @@ pub fn measure(pairs: &[&(Outcome, Outcome)], groups: &[usize], same_model: bool
     let clusters = dense(groups);
     let count = clusters.iter().max().map_or(0, |&last| last + 1);
     let independent = count == pairs.len();
-    let scores = |of: fn(&Outcome) -> f64| -> (Vec<f64>, Vec<f64>) { pairs.iter().map(|(a, b)| (of(a), of(b))).unzip() };
+    let scores =
+        |of: fn(&Outcome) -> f64| -> (Vec<f64>, Vec<f64>) { pairs.iter().map(|(a, b)| (of(a), of(b))).unzip() };
     let (base, tuned) = scores(|o| o.score.value);
     let (base_lenient, tuned_lenient) = scores(|o| o.score.lenient);
     let certain = same_model && base == tuned && base_lenient == tuned_lenient;
@@ -166,13 +167,7 @@ fn binary(values: &[f64]) -> bool {
 }
 
 /// Mean of `tuned - base` with interval and test.
-fn difference(
-    base: &[f64],
-    tuned: &[f64],
-    clusters: &[usize],
-    independent: bool,
-    certain: bool,
-) -> (Estimate, Method) {
+fn difference(base: &[f64], tuned: &[f64], clusters: &[usize], independent: bool, certain: bool) -> (Estimate, Method) {
     if certain {
         let zero = Interval { value: 0.0, low: 0.0, high: 0.0 };
         return (Estimate { mean: zero, error: 0.0, degrees: f64::INFINITY, p: 1.0 }, Method::Same);
@@ -208,7 +203,7 @@ pub fn retention(strata: &[&[Unit]], change: Interval) -> Interval {
         tuned / base
     };
     let base = clustered_base(strata);
-    if !(base > 0.0) {
+    if base.is_nan() || base <= 0.0 {
         return Interval::UNKNOWN;
     }
     let strata: Vec<Vec<Unit>> = strata.iter().map(|units| units.to_vec()).collect();

@@ -50,12 +50,7 @@ impl Evaluation {
                 outcomes.len()
             )));
         }
-        Ok(Evaluation {
-            dir: dir.to_path_buf(),
-            numbers: result.summary.aggregates,
-            about: result.about,
-            outcomes,
-        })
+        Ok(Evaluation { dir: dir.to_path_buf(), numbers: result.summary.aggregates, about: result.about, outcomes })
     }
 }
 
@@ -116,7 +111,7 @@ pub fn pair(base: Evaluation, tuned: Evaluation) -> Result<Pairing> {
             base.dir.display(),
             tuned.dir.display(),
             parts.join("; "),
-                differing.iter().map(|(name, _)| hint(name)).find(|h| !h.is_empty()).unwrap_or_default()
+            differing.iter().map(|(name, _)| hint(name)).find(|h| !h.is_empty()).unwrap_or_default()
         )));
     }
     let same_model = first.model == second.model;

@@ -4,8 +4,8 @@ use super::change::{Change, Measured, measure};
 use super::evaluation::{Label, Pairing};
 use super::group::Group;
 use crate::eval::Divergence;
-use crate::tasks::rules::Number;
 use crate::stats::{Interval, RESAMPLES, holm, nan_if_null};
+use crate::tasks::rules::Number;
 use crate::{Error, Result, files};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -104,7 +104,8 @@ impl Model {
         let (run_dir, step) = match own.strip_prefix("step-").and_then(|n| n.parse::<u64>().ok()) {
             Some(step) => (parent.and_then(Path::parent), Some(step)),
             None => {
-                let finished = parent.and_then(|p| files::read_json::<serde_json::Value>(&p.join("finished.json")).ok());
+                let finished =
+                    parent.and_then(|p| files::read_json::<serde_json::Value>(&p.join("finished.json")).ok());
                 (parent, finished.and_then(|f| f.get("step")?.as_u64()))
             }
         };

@@ -17,7 +17,15 @@ pub fn outcome(index: usize, value: f64) -> Outcome {
         well_formed: true,
         fault: String::new(),
     };
-    Outcome { index, id: format!("e{index}"), sample: 0, response: format!("{value}"), tokens: 10, finished: true, score }
+    Outcome {
+        index,
+        id: format!("e{index}"),
+        sample: 0,
+        response: format!("{value}"),
+        tokens: 10,
+        finished: true,
+        score,
+    }
 }
 
 pub fn evaluation(model: &str, outcomes: Vec<Outcome>) -> Evaluation {

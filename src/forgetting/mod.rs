@@ -23,8 +23,8 @@ pub use group::Group;
 pub use rows::{HEADER, Row, rows};
 pub use run::{Progress, Request, run};
 pub use table::{Table, aggregates, divergences, interval, p_value, percent, points, summary, table};
-pub(crate) use write::{NOTES, brief, of_model};
 pub use write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
+pub(crate) use write::{NOTES, brief, of_model};
 
 #[cfg(test)]
 pub(crate) mod made_up;

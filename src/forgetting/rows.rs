@@ -98,9 +98,8 @@ pub fn escape(text: &str) -> String {
 
 /// Every number of every model, as CSV without the header.
 pub fn rows(found: &Forgetting) -> String {
-    let of_model = |tuned: &Tuned| -> String {
-        of_tuned(tuned).iter().map(|row| row.csv(&found.base, &tuned.model)).collect()
-    };
+    let of_model =
+        |tuned: &Tuned| -> String { of_tuned(tuned).iter().map(|row| row.csv(&found.base, &tuned.model)).collect() };
     found.tuned.iter().map(of_model).collect()
 }
 

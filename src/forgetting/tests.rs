@@ -140,7 +140,8 @@ fn categories_are_compared_by_themselves() {
     let labels: Vec<Label> = (0..100).map(of).collect();
     let found = tuned(vec![Compared::of(title("a"), &pair(base, after).unwrap(), &labels, Vec::new()).unwrap()]);
     let parts = &found.benchmarks[0].categories;
-    let seen: Vec<(&str, usize, f64)> = parts.iter().map(|p| (p.name.as_str(), p.change.n, p.change.change.value)).collect();
+    let seen: Vec<(&str, usize, f64)> =
+        parts.iter().map(|p| (p.name.as_str(), p.change.n, p.change.change.value)).collect();
     assert_eq!(seen, [("scene", 60, 0.0), ("text", 40, -0.5)]);
     assert_eq!(table(&found, true).rows.len(), 3);
     assert_eq!(table(&found, false).rows.len(), 1);
@@ -154,9 +155,7 @@ fn broken_format_is_told_apart_from_wrong_answers() {
         outcome.score = Score { lenient: 1.0, parsed: false, well_formed: false, ..outcome.score.clone() };
         outcome.tokens = 30;
     }
-    let found = tuned(vec![
-        Compared::of(title("a"), &pair(base, after).unwrap(), &labels(20), Vec::new()).unwrap(),
-    ]);
+    let found = tuned(vec![Compared::of(title("a"), &pair(base, after).unwrap(), &labels(20), Vec::new()).unwrap()]);
     let all = &found.benchmarks[0].all;
     assert!((all.change.value - -0.3).abs() < 1e-12 && (all.lenient_change.value - -0.1).abs() < 1e-12);
     assert_eq!((all.base.unparsed, all.tuned.unparsed, all.tuned.malformed), (0.0, 0.2, 0.2));
@@ -256,9 +255,14 @@ fn everything_is_written_as_json_csv_and_markdown() {
     assert!(csv.starts_with(HEADER) && csv.contains("\"a, quoted \"\"name\"\"\""));
     let plain = csv.lines().filter(|line| !line.contains('"'));
     assert!(plain.clone().count() > 20 && plain.clone().all(|line| line.split(',').count() == columns), "{csv}");
-    assert!(csv.contains("KL(base || tuned), nats per token") && csv.contains(",sft,40,7,3fa91c02aa,new-task,"), "{csv}");
+    assert!(
+        csv.contains("KL(base || tuned), nats per token") && csv.contains(",sft,40,7,3fa91c02aa,new-task,"),
+        "{csv}"
+    );
     let md = std::fs::read_to_string(dir.path().join(FORGETTING_MD)).unwrap();
-    for expected in ["seed 7, data 3fa91c02", "new task: 5.0 % to 80.0 % right", "b\\|c", "KL(base", "0.250 (0.200 to 0.300)"] {
+    for expected in
+        ["seed 7, data 3fa91c02", "new task: 5.0 % to 80.0 % right", "b\\|c", "KL(base", "0.250 (0.200 to 0.300)"]
+    {
         assert!(md.contains(expected), "{expected:?} is missing in:\n{md}");
     }
     std::fs::write(dir.path().join(FORGETTING_JSON), "{\"form\": 99}").unwrap();

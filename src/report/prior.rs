@@ -225,7 +225,8 @@ fn charts(setting: &Setting<'_>, colour: &dyn Fn(&str) -> usize) -> Vec<Value> {
             charts.push(json!({"title": title, "caption": caption, "svg": svg}));
         }
     };
-    let last = "The last model of each run against the base: mean change over the benchmarks of a family, with 95 % intervals";
+    let last =
+        "The last model of each run against the base: mean change over the benchmarks of a family, with 95 % intervals";
     push("Change by family", last, bars::svg(&families(setting, colour), "change (percentage points)"));
     let plane = Plane { setting, colour };
     push(
@@ -243,15 +244,13 @@ fn charts(setting: &Setting<'_>, colour: &dyn Fn(&str) -> usize) -> Vec<Value> {
         push("Prior knowledge over training", caption, on_the_way(&all));
         let names: Vec<&str> = setting.lines[0].last().families.iter().map(|f| f.name.as_str()).collect();
         for name in names.iter().filter(|_| names.len() > 1) {
-            let of_family = |tuned: &Tuned| {
-                tuned.families.iter().find(|f| f.name == *name).map(|family| scaled(family.change))
-            };
+            let of_family =
+                |tuned: &Tuned| tuned.families.iter().find(|f| f.name == *name).map(|family| scaled(family.change));
             let caption = format!("Mean change over the benchmarks of the family {name}, with 95 % intervals");
             push(&format!("Prior knowledge: {name}"), &caption, on_the_way(&of_family));
         }
-        let kl = |tuned: &Tuned| {
-            tuned.divergence.iter().find(|d| d.prompts_of == NEW_TASK).map(|d| d.forward.per_token)
-        };
+        let kl =
+            |tuned: &Tuned| tuned.divergence.iter().find(|d| d.prompts_of == NEW_TASK).map(|d| d.forward.per_token);
         push(
             "Distance from the base",
             "KL(base || tuned) on the new task's prompts, exact over the vocabulary, with 95 % intervals",

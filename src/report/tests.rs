@@ -332,7 +332,8 @@ mod prior_knowledge {
         // Levels 10 % to 70 %, and 41 %, the highest that both reach; RFT gets to 41 %.
         assert_eq!(matched.len(), 16, "{matched:?}");
         let of = |run: &str, at: &str| {
-            let found = matched.iter().find(|line| line.contains(&format!(",{run},")) && line.ends_with(&format!(",{at}")));
+            let found =
+                matched.iter().find(|line| line.contains(&format!(",{run},")) && line.ends_with(&format!(",{at}")));
             found.unwrap_or_else(|| panic!("{run} at {at}: {matched:?}")).split(',').nth(14).unwrap().to_string()
         };
         assert_eq!(of("rft", "0.5"), "");
@@ -342,7 +343,9 @@ mod prior_knowledge {
         let rft: f64 = of("rft", "0.3").parse().unwrap();
         assert!(rft > -0.01 && rft < 0.0, "{rft}");
         let md = fs::read_to_string(out.with_extension("md")).unwrap();
-        for expected in ["# What it cost", "| sft, step 300 |", "not reached", "### sft/step-300", "mean: all benchmarks"] {
+        for expected in
+            ["# What it cost", "| sft, step 300 |", "not reached", "### sft/step-300", "mean: all benchmarks"]
+        {
             assert!(md.contains(expected), "{expected:?} is missing in:\n{md}");
         }
         // The same again goes over its own files, and not over anybody else's.

@@ -82,11 +82,11 @@ fn resample(units: &[Unit], random: &mut rng::Rng) -> [f64; 3] {
     let mut totals = [0.0; 3];
     for _ in 0..n / 2 {
         let bits = random.next_u64();
-        totals = add(totals, &units[((bits & 0xffff_ffff) * n >> 32) as usize]);
-        totals = add(totals, &units[((bits >> 32) * n >> 32) as usize]);
+        totals = add(totals, &units[(((bits & 0xffff_ffff) * n) >> 32) as usize]);
+        totals = add(totals, &units[(((bits >> 32) * n) >> 32) as usize]);
     }
     if n % 2 == 1 {
-        totals = add(totals, &units[(u64::from(random.next_u32()) * n >> 32) as usize]);
+        totals = add(totals, &units[((u64::from(random.next_u32()) * n) >> 32) as usize]);
     }
     totals
 }

@@ -71,12 +71,6 @@ impl Task for DatasetTask {
     }
 
     fn rules(&self) -> Vec<(String, u32)> {
-        let mut rules: Vec<(String, u32)> = Vec::new();
-        for (name, version) in self.scorers.iter().map(|scorer| scorer.rule()) {
-            if !rules.iter().any(|(known, _)| known == name) {
-                rules.push((name.to_string(), version));
-            }
-        }
-        rules
+        super::rules_of(&self.scorers)
     }
 }

@@ -30,7 +30,10 @@ pub(super) struct At {
 #[derive(Debug)]
 enum Origin {
     /// In the `image` field of the row at this offset, as an item of its list if it has one.
-    Field { offset: u64, item: Option<usize> },
+    Field {
+        offset: u64,
+        item: Option<usize>,
+    },
     File(PathBuf),
 }
 

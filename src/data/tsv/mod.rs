@@ -92,7 +92,11 @@ impl Tsv {
         Self::read(path, file, layout)
     }
 
-    fn read(path: &Path, input: impl Read, layout: impl FnOnce(&[String]) -> Result<Layout>) -> Result<(Tsv, Vec<Row>)> {
+    fn read(
+        path: &Path,
+        input: impl Read,
+        layout: impl FnOnce(&[String]) -> Result<Layout>,
+    ) -> Result<(Tsv, Vec<Row>)> {
         let file = path.display();
         let mut parser = Parser::new(input);
         let unreadable = |(line, why): (u64, String)| Error::input(format!("{file}:{line}: {why}"));
@@ -126,7 +130,8 @@ impl Tsv {
         }
         for (i, own) in entries.iter().enumerate() {
             let of_row = |id: &str| {
-                let prefixed = reader.prefix.as_deref().and_then(|column| Some(format!("{}_{id}", rows[i].get(column)?)));
+                let prefixed =
+                    reader.prefix.as_deref().and_then(|column| Some(format!("{}_{id}", rows[i].get(column)?)));
                 prefixed.and_then(|id| numbers.get(&id)).or(numbers.get(id)).map(|number| number - 1)
             };
             let images = resolve(i, &entries, own, of_row);

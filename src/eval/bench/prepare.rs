@@ -87,7 +87,8 @@ pub fn prepare(specs: &[Spec], settings: &Settings, model: &Path) -> Result<Vec<
 
 fn prepare_one(spec: &Spec, settings: &Settings, model: &Processor, prompt_hash: &str) -> Result<Prepared> {
     let Spec { name, path, kind, split } = spec;
-    let own = Pixels { min: model.images().min_pixels, max: model.images().max_pixels, factor: model.images().factor() };
+    let own =
+        Pixels { min: model.images().min_pixels, max: model.images().max_pixels, factor: model.images().factor() };
     if path.is_dir() {
         if let Some(kind) = kind {
             return Err(Error::input(format!(
@@ -125,10 +126,7 @@ fn finish(
     // The first in the order of the file is the one reported, whatever the threads do.
     let checked: Vec<Result<()>> = (0..examples).into_par_iter().map(check).collect();
     checked.into_iter().collect::<Result<()>>().map_err(|e| e.context(spec.path.display()))?;
-    let sampling = Sampling {
-        max_new_tokens: settings.max_new_tokens.unwrap_or(longest),
-        ..settings.sampling.clone()
-    };
+    let sampling = Sampling { max_new_tokens: settings.max_new_tokens.unwrap_or(longest), ..settings.sampling.clone() };
     Ok(Prepared {
         name: spec.name.clone(),
         protocol,
@@ -146,8 +144,7 @@ impl Settings {
     /// The bounds that images are resized within: the user's, else the benchmark's where they lie within the checkpoint's,
     /// else the checkpoint's (one that was made for smaller images knows best).
     fn pixels(&self, own: Pixels, benchmark: Option<(usize, usize)>) -> Result<Pixels> {
-        let (min, max) =
-            benchmark.filter(|&(min, max)| min >= own.min && max <= own.max).unwrap_or((own.min, own.max));
+        let (min, max) = benchmark.filter(|&(min, max)| min >= own.min && max <= own.max).unwrap_or((own.min, own.max));
         let (min, max) = match (self.min_pixels, self.max_pixels) {
             (Some(min), Some(max)) => (min, max),
             // One bound alone pushes the other one out of its way.

@@ -53,7 +53,9 @@ impl Processor {
 
     /// The same with other bounds of a resized image, in pixels; tokenizer and template are shared.
     pub fn with_pixels(&self, min_pixels: usize, max_pixels: usize) -> Self {
-        Processor { images: ImageProcessor { min_pixels, max_pixels, ..self.images.clone() }, ..self.clone() }
+        let mut other = self.clone();
+        (other.images.min_pixels, other.images.max_pixels) = (min_pixels, max_pixels);
+        other
     }
 
     /// Render and tokenise the prompt turns (with the generation prompt), preprocess the images, expand the placeholders.

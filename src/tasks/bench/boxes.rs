@@ -31,8 +31,7 @@ pub fn gold_box(text: &str, corners: Corners, (width, height): (u32, u32)) -> Re
     };
     let (w, h) = (f64::from(width), f64::from(height));
     let shares = [x, y, third, fourth].iter().all(|n| (0.0..=1.0).contains(n));
-    let [x, y, right, bottom] =
-        if shares { [x * w, y * h, right * w, bottom * h] } else { [x, y, right, bottom] };
+    let [x, y, right, bottom] = if shares { [x * w, y * h, right * w, bottom * h] } else { [x, y, right, bottom] };
     if !(x < right && y < bottom) {
         return Err(format!("the box `{text}` has no area as {form}"));
     }

@@ -87,7 +87,8 @@ fn select(rows: Vec<Row>, benchmark: &Benchmark, path: &Path) -> Result<Vec<Row>
         return Ok(rows);
     }
     let plain = |text: &str| text.to_lowercase().replace(|c: char| !c.is_alphanumeric() && c != '+', "");
-    let belongs = |row: &Row, column: &str| row.get(column).is_some_and(|v| benchmark.rows.contains(&plain(v).as_str()));
+    let belongs =
+        |row: &Row, column: &str| row.get(column).is_some_and(|v| benchmark.rows.contains(&plain(v).as_str()));
     let by = |column: &'static str| rows.iter().any(|row| belongs(row, column)).then_some(column);
     match by("split").or_else(|| by("category")) {
         Some(column) => Ok(rows.into_iter().filter(|row| belongs(row, column)).collect()),
@@ -117,11 +118,7 @@ impl Raw {
     ///
     /// # Errors
     /// An input error with file, line, row and column for a row that is not a question its rule can score.
-    pub fn into_task(
-        self,
-        name: &str,
-        resize: &dyn Fn((u32, u32)) -> Result<(u32, u32), String>,
-    ) -> Result<BenchTask> {
+    pub fn into_task(self, name: &str, resize: &dyn Fn((u32, u32)) -> Result<(u32, u32), String>) -> Result<BenchTask> {
         let Raw { tsv, rows, benchmark } = self;
         let mut task = BenchTask {
             name: name.to_string(),
@@ -196,16 +193,15 @@ impl Task for BenchTask {
     }
 
     fn images(&self, i: usize) -> Result<Vec<RgbImage>> {
-        self.images[i].iter().map(|    fn image_digests(&self, i: usize) -> Result<Option<Vec<[u8; 32]>>> {
-        Ok(Some(self.images[i].iter().map(|&image| self.tsv.digest(image)).collect()))| self.tsv.image(image)).collect()
+        self.images[i].iter().map(|&image| self.tsv.image(image)).collect()
     }
 
     fn image_sizes(&self, i: usize) -> Result<Vec<(u32, u32)>> {
         Ok(self.images[i].iter().map(|&image| self.tsv.size(image)).collect())
     }
 
-    fn image_digests(&self, i: usize) -> Option<Vec<[u8; 32]>> {
-        Some(self.images[i].iter().map(|&image| self.tsv.digest(image)).collect())
+    fn image_digests(&self, i: usize) -> Result<Option<Vec<[u8; 32]>>> {
+        Ok(Some(self.images[i].iter().map(|&image| self.tsv.digest(image)).collect()))
     }
 
     fn score(&self, i: usize, response: &str) -> Score {

@@ -108,7 +108,8 @@ mod tests {
         assert_eq!(asked("ocrbench", "what is written?", None, &[]), "what is written?");
         let box_prompt = "Locate the left dog in this image and output the bbox coordinates in JSON format.";
         assert_eq!(asked("refcoco_val", "the left dog", None, &[]), box_prompt);
-        let tagged = "Please provide the bounding box coordinate of the region this sentence describes: <ref>the left dog</ref>";
+        let tagged =
+            "Please provide the bounding box coordinate of the region this sentence describes: <ref>the left dog</ref>";
         assert_eq!(asked("RefCOCO", tagged, None, &[]), box_prompt);
     }
 

@@ -22,7 +22,7 @@ const FORMULAS: &str = "Handwritten Mathematical Expression Recognition";
 pub(super) type Fault = (&'static str, String);
 
 /// What a row is read by.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Reading<'a> {
     /// The benchmark; `None` if each row names its rule itself.
     pub benchmark: Option<&'static Benchmark>,
@@ -91,8 +91,8 @@ fn finish(
 /// Texts of the options, from column A on.
 fn options(row: &Row) -> Result<Vec<String>, Fault> {
     const LETTERS: [&str; 26] = [
-        "A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K", "L", "M", "N", "O", "P", "Q", "R", "S", "T", "U", "V", "W",
-        "X", "Y", "Z",
+        "A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K", "L", "M", "N", "O", "P", "Q", "R", "S", "T", "U", "V",
+        "W", "X", "Y", "Z",
     ];
     let texts: Vec<Option<&str>> = LETTERS.iter().map(|letter| row.get(letter)).collect();
     let options: Vec<String> = texts.iter().map_while(|text| text.map(String::from)).collect();
@@ -132,12 +132,7 @@ fn extras(row: &Row, options: &[String]) -> Map<String, Value> {
 }
 
 /// The gold answer as its rule reads it; all of them into `meta.answers` where a question may have several.
-fn answer(
-    rule: &str,
-    row: &Row,
-    options: &[String],
-    meta: &mut Map<String, Value>,
-) -> Result<Option<String>, Fault> {
+fn answer(rule: &str, row: &Row, options: &[String], meta: &mut Map<String, Value>) -> Result<Option<String>, Fault> {
     let Some(field) = row.get("answer") else { return Ok(None) };
     match rule {
         "choice" => letter(field, options).map(Some),
@@ -164,7 +159,10 @@ fn letter(field: &str, options: &[String]) -> Result<String, Fault> {
         return Err(("answer", format!("`{field}` is not the letter of an option")));
     };
     if options.is_empty() {
-        return Err(("answer", format!("is the letter {upper}, but column A is empty or missing: there are no options")));
+        return Err((
+            "answer",
+            format!("is the letter {upper}, but column A is empty or missing: there are no options"),
+        ));
     }
     if usize::from(letter - b'A') >= options.len() {
         let last = char::from(b'A' + options.len() as u8 - 1);
@@ -188,9 +186,8 @@ fn place_box(tsv: &Tsv, row: &Row, reading: Reading, meta: &mut Map<String, Valu
         (_, benchmark) => benchmark.and_then(|b| b.space).unwrap_or(Space::AbsoluteResized),
     };
     let corners = match (row.get("corners"), reading.benchmark) {
-        (Some(name), None) => {
-            serde_json::from_value(json!(name)).map_err(|_| ("corners", format!("`{name}` is neither xyxy nor xywh")))?
-        }
+        (Some(name), None) => serde_json::from_value(json!(name))
+            .map_err(|_| ("corners", format!("`{name}` is neither xyxy nor xywh")))?,
         (_, benchmark) => benchmark.and_then(|b| b.corners).unwrap_or(Corners::Xyxy),
     };
     let (column, text) = match (row.get("bbox"), row.get("answer")) {

@@ -107,7 +107,13 @@ static BY_RULE: [Benchmark; 10] = [
     Benchmark { name: "vqa", rule: "vqa", ..SHORT },
     Benchmark { name: "relaxed", rule: "relaxed", ..SHORT },
     Benchmark { name: "containment", rule: "containment", ask: "", max_new_tokens: 128, ..SHORT },
-    Benchmark { name: "list", rule: "list", ask: "\nAnswer with a list separated by commas.", max_new_tokens: 128, ..SHORT },
+    Benchmark {
+        name: "list",
+        rule: "list",
+        ask: "\nAnswer with a list separated by commas.",
+        max_new_tokens: 128,
+        ..SHORT
+    },
     BOX,
     Benchmark { name: "iou-xywh", corners: Some(Corners::Xywh), ..BOX },
 ];
@@ -152,8 +158,20 @@ static KNOWN: [Benchmark; 28] = [
         rows: &["validation", "val"],
         ..CHOICE
     },
-    Benchmark { name: "mmbench_dev_en", aliases: &["mmbench_dev_en_v11"], pixels: TOKENS, group: Group::Circular, ..CHOICE },
-    Benchmark { name: "mmbench_dev_cn", aliases: &["mmbench_dev_cn_v11"], pixels: TOKENS, group: Group::Circular, ..CHOICE },
+    Benchmark {
+        name: "mmbench_dev_en",
+        aliases: &["mmbench_dev_en_v11"],
+        pixels: TOKENS,
+        group: Group::Circular,
+        ..CHOICE
+    },
+    Benchmark {
+        name: "mmbench_dev_cn",
+        aliases: &["mmbench_dev_cn_v11"],
+        pixels: TOKENS,
+        group: Group::Circular,
+        ..CHOICE
+    },
     Benchmark { name: "ai2d_test", aliases: &["ai2d_test_no_mask"], pixels: TOKENS, ..CHOICE },
     Benchmark { name: "scienceqa_val", pixels: TOKENS, ..CHOICE },
     Benchmark { name: "scienceqa_test", pixels: TOKENS, ..CHOICE },
@@ -209,7 +227,8 @@ fn markdown() -> String {
             };
             let pixels = b.pixels.map_or("the checkpoint's".into(), |(min, max)| format!("{min} to {max}"));
             let which = if b.rows.is_empty() { "all".into() } else { b.rows.join(", ") };
-            text += &format!("| {} | {rule} | {prompt} | {pixels} | {} | {which} |\n", names.join(", "), b.max_new_tokens);
+            text +=
+                &format!("| {} | {rule} | {prompt} | {pixels} | {} | {which} |\n", names.join(", "), b.max_new_tokens);
         }
     };
     rows(&KNOWN);
@@ -224,8 +243,12 @@ mod tests {
 
     #[test]
     fn every_name_is_one_benchmarks_and_every_rule_has_one() {
-        let mut names: Vec<String> =
-            KNOWN.iter().chain(&BY_RULE).flat_map(|b| std::iter::once(&b.name).chain(b.aliases)).map(|n| normal(n)).collect();
+        let mut names: Vec<String> = KNOWN
+            .iter()
+            .chain(&BY_RULE)
+            .flat_map(|b| std::iter::once(&b.name).chain(b.aliases))
+            .map(|n| normal(n))
+            .collect();
         let n = names.len();
         names.sort();
         names.dedup();

@@ -23,7 +23,8 @@ struct Case {
 fn file(header: &str, rows: &[&str]) -> Case {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bench.tsv");
-    let lines: Vec<String> = std::iter::once(&header).chain(rows).map(|l| l.replace("{image}", &png(200, 100))).collect();
+    let lines: Vec<String> =
+        std::iter::once(&header).chain(rows).map(|l| l.replace("{image}", &png(200, 100))).collect();
     std::fs::write(&path, lines.join("\n")).unwrap();
     Case { dir, path }
 }
@@ -53,7 +54,10 @@ fn a_question_with_options_is_asked_and_scored_by_its_letter() {
         "MMStar",
         None,
         CHOICES,
-        &["1\t{image}\tWhat is it?\tLook.\ta cat\ta dog\t\t\tB\tfine\tobjects", "2\t1\tAnd now?\t\tyes\tno\tperhaps\tnever\td\t\t"],
+        &[
+            "1\t{image}\tWhat is it?\tLook.\ta cat\ta dog\t\t\tB\tfine\tobjects",
+            "2\t1\tAnd now?\t\tyes\tno\tperhaps\tnever\td\t\t",
+        ],
     );
     assert_eq!(
         records[0].messages[0].content,
@@ -83,7 +87,10 @@ fn an_open_question_among_choices_is_scored_by_its_content_and_dev_rows_are_left
     let task = task("mmmu_val", None, header, &rows).unwrap();
     assert_eq!(task.records.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["val_1", "val_2"]);
     let open = &task.records[0];
-    assert_eq!((open.task.as_str(), open.answer.as_str(), &open.meta["answers"]), ("exact", "2.5", &json!(["2.5", "5/2"])));
+    assert_eq!(
+        (open.task.as_str(), open.answer.as_str(), &open.meta["answers"]),
+        ("exact", "2.5", &json!(["2.5", "5/2"]))
+    );
     assert!(open.messages[0].content.ends_with("?\nAnswer the question using a single word or phrase."));
     assert_eq!(task.records[1].messages[0].content.matches(IMAGE_PLACEHOLDER).count(), 2);
     assert!(task.records[1].messages[0].content.contains("Is <image 1> like <image 2>?"));
@@ -121,7 +128,8 @@ fn boxes_come_with_the_sizes_that_answers_are_rescaled_by() {
     assert_eq!(scorer.score(r#"[{"bbox_2d": [50, 50, 150, 100], "label": "left dog"}]"#).value, 0.0);
     assert_eq!(records("refcoco+_testA", None, header, &rows)[0].id, "RefCOCO+ test-A_7");
 
-    let own = records("mine", Some("iou-xywh"), "index\timage\tquestion\tbbox", &["1\t{image}\tthe cat\t[50, 50, 100, 50]"]);
+    let own =
+        records("mine", Some("iou-xywh"), "index\timage\tquestion\tbbox", &["1\t{image}\tthe cat\t[50, 50, 100, 50]"]);
     assert_eq!(own[0].answer, "50 50 150 100");
 }
 
@@ -137,7 +145,10 @@ fn yes_and_no_lists_of_golds_and_formulas_keep_what_their_rules_need() {
             "2\t1\tcode/1.png\tIs it blue? Please answer yes or no.\tNo\tcolor",
         ],
     );
-    assert_eq!((mme[0].task.as_str(), &mme[0].meta["group"], &mme[1].meta["group"]), ("yes-no", &json!("code/1.png"), &json!("code/1.png")));
+    assert_eq!(
+        (mme[0].task.as_str(), &mme[0].meta["group"], &mme[1].meta["group"]),
+        ("yes-no", &json!("code/1.png"), &json!("code/1.png"))
+    );
     assert_eq!(mme[0].messages[0].content, "<image>Is it red? Please answer yes or no.");
 
     let header = "index\timage\tquestion\tanswer\tcategory\tsplit";
@@ -196,22 +207,62 @@ fn a_file_that_describes_itself_is_asked_as_it_is() {
 fn every_mistake_in_a_row_is_named_with_its_column() {
     let by_rule = "index\timage\tquestion\tA\tB\tC\tanswer\trule\tstyle\tspace";
     for (name, header, row, said) in [
-        ("mmstar", CHOICES, "1\t{image}\tq\t\ta\tb\t\t\tC\t\t", ":2: row 1, column `answer`: is the letter C, but the options end with B"),
-        ("mmstar", CHOICES, "1\t{image}\tq\t\ta\tb\t\t\tcat\t\t", "column `answer`: `cat` is not the letter of an option"),
-        ("mmstar", CHOICES, "1\t{image}\tq\t\t\t\t\t\tA\t\t", "column `answer`: is the letter A, but column A is empty"),
+        (
+            "mmstar",
+            CHOICES,
+            "1\t{image}\tq\t\ta\tb\t\t\tC\t\t",
+            ":2: row 1, column `answer`: is the letter C, but the options end with B",
+        ),
+        (
+            "mmstar",
+            CHOICES,
+            "1\t{image}\tq\t\ta\tb\t\t\tcat\t\t",
+            "column `answer`: `cat` is not the letter of an option",
+        ),
+        (
+            "mmstar",
+            CHOICES,
+            "1\t{image}\tq\t\t\t\t\t\tA\t\t",
+            "column `answer`: is the letter A, but column A is empty",
+        ),
         ("mmstar", CHOICES, "1\t{image}\tq\t\ta\t\tc\t\tA\t\t", "column `B`: is empty, but option C is not"),
         ("mmstar", CHOICES, "1\t{image}\tq\t\ta\tb\t\t\t\t\t", "column `answer`: is empty"),
-        ("mmstar", CHOICES, "1\t{image}\tIs <image> like <image>?\t\ta\tb\t\t\tA\t\t", "column `question`: has `<image>` 2 time(s), and the row has 1 image(s)"),
-        ("pope", "index\timage\tquestion\tanswer", "1\t{image}\tq\tperhaps", ":2: row 1: field `answer`: `perhaps` is neither yes nor no"),
+        (
+            "mmstar",
+            CHOICES,
+            "1\t{image}\tIs <image> like <image>?\t\ta\tb\t\t\tA\t\t",
+            "column `question`: has `<image>` 2 time(s), and the row has 1 image(s)",
+        ),
+        (
+            "pope",
+            "index\timage\tquestion\tanswer",
+            "1\t{image}\tq\tperhaps",
+            ":2: row 1: field `answer`: `perhaps` is neither yes nor no",
+        ),
         ("mme", "index\timage\tquestion\tanswer", "1\t{image}\tq\tyes", "field `meta.category` is missing"),
-        ("docvqa_val", "index\timage\tquestion\tanswer", "1\t{image}\tq\t['a' 'b']", "column `answer`: a comma is missing after item 1"),
-        ("docvqa_val", "index\timage\tquestion\tanswer", "1\t{image}\tq\t['a', '']", "column `answer`: `['a', '']` is an empty list or has a blank answer"),
+        (
+            "docvqa_val",
+            "index\timage\tquestion\tanswer",
+            "1\t{image}\tq\t['a' 'b']",
+            "column `answer`: a comma is missing after item 1",
+        ),
+        (
+            "docvqa_val",
+            "index\timage\tquestion\tanswer",
+            "1\t{image}\tq\t['a', '']",
+            "column `answer`: `['a', '']` is an empty list or has a blank answer",
+        ),
         ("refcoco", "index\timage\tquestion\tanswer", "1\t{image}\tq\ta dog", "column `answer`: `a dog` is no box"),
         ("refcoco", "index\timage\tquestion\tanswer", "1\t\tq\t1 2 3 4", "column `image`: there are 0 images"),
         ("x", by_rule, "1\t{image}\tq\ta\tb\t\tA\tchoise\t\t", "column `rule`: `choise` is no rule; known: iou, "),
         ("x", by_rule, "1\t{image}\tq\ta\tb\t\tA\t\t\t", "column `rule`: is empty"),
         ("x", by_rule, "1\t{image}\tq\ta\tb\t\tA\tchoice\tloud\t", ":2: row 1: field `meta.style`"),
-        ("x", by_rule, "1\t{image}\tq\t\t\t\t1 2 3 4\tiou\t\tpixels", "column `space`: `pixels` is none of absolute-resized"),
+        (
+            "x",
+            by_rule,
+            "1\t{image}\tq\t\t\t\t1 2 3 4\tiou\t\tpixels",
+            "column `space`: `pixels` is none of absolute-resized",
+        ),
     ] {
         let refusal = refusal(name, None, header, &[row]);
         assert!(refusal.contains(said), "{said}\n{refusal}");
@@ -227,7 +278,10 @@ fn a_name_that_is_not_known_needs_a_rule() {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert_eq!(records("mine", Some("yes-no"), header, &rows)[0].task, "yes-no");
-    assert_eq!(records("mine", Some("POPE"), header, &rows)[0].messages[0].content, "<image>q Please answer yes or no.");
+    assert_eq!(
+        records("mine", Some("POPE"), header, &rows)[0].messages[0].content,
+        "<image>q Please answer yes or no."
+    );
     let said = refusal("mine", Some("vqa"), "index\timage\tquestion\tanswer\trule", &["1\t{image}\tq\tyes\tvqa"]);
     assert!(said.contains("leave out :vqa"), "{said}");
     let said = refusal("refcoco", None, "index\timage\tquestion", &["1\t{image}\tq"]);

@@ -70,7 +70,8 @@ impl<'a> Scored<'a> {
     }
 
     fn needed(&self, field: &str, whose: &str) -> Result<String> {
-        self.text(field).ok_or_else(|| Error::input(format!("field `meta.{field}` is missing; {whose} is summed up by it")))
+        self.text(field)
+            .ok_or_else(|| Error::input(format!("field `meta.{field}` is missing; {whose} is summed up by it")))
     }
 }
 
@@ -227,7 +228,9 @@ fn means(scored: &[Scored], value: fn(&Score) -> f64) -> Vec<Number> {
                 parts.entry(part).or_default().push(value(question.score));
             }
         }
-        let mean = |(part, values): (String, Vec<f64>)| Number::mean(format!("{part}/score"), values.iter().copied(), values.len());
+        let mean = |(part, values): (String, Vec<f64>)| {
+            Number::mean(format!("{part}/score"), values.iter().copied(), values.len())
+        };
         numbers.extend(parts.into_iter().map(mean));
     }
     numbers

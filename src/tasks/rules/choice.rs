@@ -53,7 +53,11 @@ impl Choice {
     pub fn from_record(record: &Record) -> Result<Self> {
         let options: Vec<String> = meta(record, "options")?;
         let right = puzzle::letter(gold(record)?, options.len()).map_err(|fault| {
-            Error::input(format!("field `answer`: `{}` is no letter of {} options: {fault}", record.answer, options.len()))
+            Error::input(format!(
+                "field `answer`: `{}` is no letter of {} options: {fault}",
+                record.answer,
+                options.len()
+            ))
         })?;
         Choice::new(&options, right)
     }
@@ -162,8 +166,7 @@ impl Choice {
 }
 
 /// Words in lower case that follow a letter used as a letter, and hardly an article.
-const AFTER_A_LETTER: [&str; 11] =
-    ["is", "was", "because", "since", "as", "and", "or", "but", "for", "seems", "would"];
+const AFTER_A_LETTER: [&str; 11] = ["is", "was", "because", "since", "as", "and", "or", "but", "for", "seems", "would"];
 
 /// Is this letter, without marks around it, an article or a pronoun before this word?
 fn is_article(letter: &str, next: Option<&str>) -> bool {

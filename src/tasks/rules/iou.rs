@@ -48,12 +48,16 @@ impl Iou {
     /// no area or a size is missing or zero.
     pub fn new(gold: Corners, space: Space, size: Option<[u32; 2]>, resized: Option<[u32; 2]>) -> Result<Self> {
         if !(gold.iter().all(|x| x.is_finite()) && has_area(gold)) {
-            return Err(Error::input(format!("field `answer`: the gold box {gold:?} has no area (x1 < x2 and y1 < y2)")));
+            return Err(Error::input(format!(
+                "field `answer`: the gold box {gold:?} has no area (x1 < x2 and y1 < y2)"
+            )));
         }
         let need = |name: &str, size: Option<[u32; 2]>| match size {
             Some([w, h]) if w > 0 && h > 0 => Ok([f64::from(w), f64::from(h)]),
             Some(_) => Err(Error::input(format!("field `meta.{name}`: width and height must be at least 1"))),
-            None => Err(Error::input(format!("field `meta.{name}` is missing; boxes in this space cannot be rescaled"))),
+            None => {
+                Err(Error::input(format!("field `meta.{name}` is missing; boxes in this space cannot be rescaled")))
+            }
         };
         let scale = match space {
             Space::Absolute => [1.0, 1.0],
@@ -71,7 +75,9 @@ impl Iou {
     pub fn from_record(record: &Record) -> Result<Self> {
         let text = gold(record)?;
         let corners = gold_box(text).ok_or_else(|| {
-            Error::input(format!("field `answer`: `{text}` is no box; expected `x1 y1 x2 y2` in pixels of the original image"))
+            Error::input(format!(
+                "field `answer`: `{text}` is no box; expected `x1 y1 x2 y2` in pixels of the original image"
+            ))
         })?;
         let size = |field| record.meta.contains_key(field).then(|| meta(record, field)).transpose();
         Iou::new(corners, meta(record, "space")?, size("size")?, size("resized")?)
@@ -209,9 +215,8 @@ mod tests {
     #[test]
     fn the_space_decides_what_coordinates_mean() {
         let gold = [64.0, 48.0, 320.0, 240.0];
-        let iou = |space, corners| {
-            Iou::new(gold, space, Some([640, 480]), Some([644, 476])).unwrap().iou(corners).unwrap()
-        };
+        let iou =
+            |space, corners| Iou::new(gold, space, Some([640, 480]), Some([644, 476])).unwrap().iou(corners).unwrap();
         assert_eq!(iou(Space::Absolute, gold), 1.0);
         assert!((iou(Space::PerMille, [100.0, 100.0, 500.0, 500.0]) - 1.0).abs() < 1e-12);
         assert!((iou(Space::Unit, [0.1, 0.1, 0.5, 0.5]) - 1.0).abs() < 1e-12);
@@ -227,7 +232,9 @@ mod tests {
         assert!(message(Iou::new([0.0, 0.0, f64::NAN, 1.0], Space::Absolute, None, None)).contains("no area"));
         assert!(message(Iou::new(gold, Space::Unit, None, None)).contains("`meta.size` is missing"));
         assert!(message(Iou::new(gold, Space::Unit, Some([0, 5]), None)).contains("at least 1"));
-        assert!(message(Iou::new(gold, Space::AbsoluteResized, Some([5, 5]), None)).contains("`meta.resized` is missing"));
+        assert!(
+            message(Iou::new(gold, Space::AbsoluteResized, Some([5, 5]), None)).contains("`meta.resized` is missing")
+        );
         assert!(Iou::new(gold, Space::Absolute, None, None).is_ok());
         assert_eq!(gold_box("1 2 3 4"), Some([1.0, 2.0, 3.0, 4.0]));
         assert_eq!(gold_box("1, 2.5,3 4"), Some([1.0, 2.5, 3.0, 4.0]));

@@ -36,8 +36,7 @@ use crate::{Error, Result};
 use reading::Reading;
 
 /// Names under which records are scored by a rule.
-pub const RULES: [&str; 9] =
-    ["iou", "anls", "containment", "vqa", "relaxed", "yes-no", "choice", "exact", "list"];
+pub const RULES: [&str; 9] = ["iou", "anls", "containment", "vqa", "relaxed", "yes-no", "choice", "exact", "list"];
 
 /// What a rule makes of an answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,7 +97,9 @@ pub fn rule(record: &Record) -> Result<Box<dyn Rule>> {
         choice::NAME => Box::new(Choice::from_record(record)?),
         exact::NAME => Box::new(Exact::from_record(record)?),
         list::NAME => Box::new(List::from_record(record)?),
-        other => return Err(Error::input(format!("field `task`: no rule is named `{other}`; known: {}", RULES.join(", ")))),
+        other => {
+            return Err(Error::input(format!("field `task`: no rule is named `{other}`; known: {}", RULES.join(", "))));
+        }
     })
 }
 

@@ -68,9 +68,7 @@ impl Relaxed {
         let percent = last.is_some_and(|n| folded[n.end..].trim_start().starts_with('%'));
         let number = quantity.map(|x| if percent { x / 100.0 } else { x });
         let close = |x: Option<f64>, gold: Option<f64>| matches!((x, gold), (Some(x), Some(gold)) if close(x, gold));
-        self.golds.iter().any(|gold| {
-            text == gold.plain || close(number, gold.number) || close(quantity, gold.quantity)
-        })
+        self.golds.iter().any(|gold| text == gold.plain || close(number, gold.number) || close(quantity, gold.quantity))
     }
 }
 

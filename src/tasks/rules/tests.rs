@@ -121,7 +121,11 @@ fn recorded_numbers_of_the_published_formulas() {
             let score = scorer(&record(task, &case.answer, &case.meta)).unwrap().score(&case.response);
             let place = format!("{task}: `{}` {} {:?}: {score:?}", case.answer, case.meta, case.response);
             assert!((score.value - case.value).abs() <= 1e-12, "{place}, expected {}", case.value);
-            assert!(case.hits.is_none_or(|hits| (score.hits - hits).abs() <= 1e-12), "{place}, expected {:?}", case.hits);
+            assert!(
+                case.hits.is_none_or(|hits| (score.hits - hits).abs() <= 1e-12),
+                "{place}, expected {:?}",
+                case.hits
+            );
         }
     }
 }
@@ -154,10 +158,54 @@ fn questions() -> Vec<Record> {
 /// Text out of pieces that rules look for, and of random characters and bytes.
 fn scribble(rng: &mut Rng) -> String {
     const PIECES: [&str; 48] = [
-        "<answer>", "</answer>", "<think>", "</think>", "yes", "no", "A", "b", "(", ")", "[", "]", "{\"bbox_2d\": ", "}",
-        "```json\n", "```", "1", "2", "12.5", "%", ",", ", ", ".", " ", "\n", "\t", "red", "dark red", "the answer is ",
-        "answer:", "don't", "dont", "two", "1,000", "-", "+", "e5", "\"", "'", "\u{ff21}", "\u{ff12}", "\u{3002}", "\0",
-        "\u{1f642}", "\u{130}", "\u{3a3}", "10 10 60 60", "A dog",
+        "<answer>",
+        "</answer>",
+        "<think>",
+        "</think>",
+        "yes",
+        "no",
+        "A",
+        "b",
+        "(",
+        ")",
+        "[",
+        "]",
+        "{\"bbox_2d\": ",
+        "}",
+        "```json\n",
+        "```",
+        "1",
+        "2",
+        "12.5",
+        "%",
+        ",",
+        ", ",
+        ".",
+        " ",
+        "\n",
+        "\t",
+        "red",
+        "dark red",
+        "the answer is ",
+        "answer:",
+        "don't",
+        "dont",
+        "two",
+        "1,000",
+        "-",
+        "+",
+        "e5",
+        "\"",
+        "'",
+        "\u{ff21}",
+        "\u{ff12}",
+        "\u{3002}",
+        "\0",
+        "\u{1f642}",
+        "\u{130}",
+        "\u{3a3}",
+        "10 10 60 60",
+        "A dog",
     ];
     let mut text = String::new();
     for _ in 0..rng.random_range(0..20) {
@@ -210,8 +258,27 @@ fn a_blank_response_earns_nothing_by_any_rule() {
 fn the_time_is_linear_in_the_response() {
     let long = |piece: &str| piece.repeat(200_000 / piece.len());
     let pieces = [
-        "the answer is A or B, 12.5% (1, 2) yes no ", "answer:", "answer is a ", "<answer>", "</answer>", "<think>", "\"",
-        "[", "(1,2,", "```", "1.", "1,", "9", " ", "red ", "a a ", ".", "\n", "\u{ff21}", "((((((b)", "{\"bbox_2d\":",
+        "the answer is A or B, 12.5% (1, 2) yes no ",
+        "answer:",
+        "answer is a ",
+        "<answer>",
+        "</answer>",
+        "<think>",
+        "\"",
+        "[",
+        "(1,2,",
+        "```",
+        "1.",
+        "1,",
+        "9",
+        " ",
+        "red ",
+        "a a ",
+        ".",
+        "\n",
+        "\u{ff21}",
+        "((((((b)",
+        "{\"bbox_2d\":",
     ];
     let questions = questions();
     let started = Instant::now();

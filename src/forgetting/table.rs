@@ -104,6 +104,9 @@ fn tokens(n: f64) -> String {
     if n.is_finite() { format!("{n:.1}") } else { NONE.into() }
 }
 
+/// The column of the retention.
+const RETAINED: usize = 8;
+
 const HEADER: [&str; 12] = [
     "",
     "n",
@@ -156,19 +159,19 @@ fn group_cells(name: String, group: &Group) -> Vec<String> {
 
 /// New task, benchmarks, families, mean: a row each. With `categories`, the parts of each benchmark below it.
 pub fn table(tuned: &Tuned, categories: bool) -> Table {
-    let mut rows = Vec::new();
-    let mut push = |benchmark: &Benchmark, name: String, p_holm: f64| {
-        rows.push(cells(name, &benchmark.all, p_holm));
-        if categories {
-            let parts = benchmark.categories.iter();
-            rows.extend(parts.map(|part| cells(format!("- {}", part.name), &part.change, f64::NAN)));
-        }
+    let with_parts = |benchmark: &Benchmark, name: String, p_holm: f64| {
+        let parts = benchmark.categories.iter().filter(|_| categories);
+        let parts = parts.map(|part| cells(format!("- {}", part.name), &part.change, f64::NAN));
+        [cells(name, &benchmark.all, p_holm)].into_iter().chain(parts).collect::<Vec<_>>()
     };
+    let mut rows = Vec::new();
     if let Some(new_task) = &tuned.new_task {
-        push(new_task, "new task".into(), f64::NAN);
+        rows.extend(with_parts(new_task, "new task".into(), f64::NAN));
+        // Nothing of it was there to be retained.
+        rows.iter_mut().for_each(|row| row[RETAINED] = NONE.into());
     }
     for benchmark in &tuned.benchmarks {
-        push(benchmark, benchmark.name.clone(), benchmark.p_holm);
+        rows.extend(with_parts(benchmark, benchmark.name.clone(), benchmark.p_holm));
     }
     // A family of one benchmark would only repeat it.
     let families = tuned.families.iter().filter(|f| f.benchmarks.len() > 1);

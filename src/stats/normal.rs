@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn the_ends_are_infinite_and_nonsense_is_nan() {
-        assert_eq!(normal_quantile(0.5), 0.0);
+        assert!(normal_quantile(0.5).abs() < 1e-15);
         assert_eq!((normal_quantile(0.0), normal_quantile(1.0)), (f64::NEG_INFINITY, f64::INFINITY));
         assert!(normal_quantile(-0.1).is_nan() && normal_quantile(f64::NAN).is_nan());
     }

@@ -70,11 +70,11 @@ pub struct EvalArgs {
     /// Longest response in tokens; when not given, each benchmark's own, and 512 for a dataset
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<usize>,
-    /// Fewest pixels of an image after resizing, in place of each benchmark's own
-    #[arg(long, value_name = "N", requires = "bench")]
+    /// Fewest pixels of an image after resizing, in place of each benchmark's own (with --bench)
+    #[arg(long, value_name = "N")]
     min_pixels: Option<usize>,
-    /// Most pixels of an image after resizing, in place of each benchmark's own
-    #[arg(long, value_name = "N", requires = "bench")]
+    /// Most pixels of an image after resizing, in place of each benchmark's own (with --bench)
+    #[arg(long, value_name = "N")]
     max_pixels: Option<usize>,
     /// 0 always takes the likeliest token
     #[arg(long, value_name = "T", default_value_t = 0.0)]
@@ -218,6 +218,9 @@ impl EvalArgs {
             Some(_) if !specs.is_empty() => {
                 bad("--data", "and --bench go together with --baseline only; a dataset may also be a --bench NAME=DIR")
             }
+            Some(_) if settings.min_pixels.or(settings.max_pixels).is_some() => {
+                bad("--min-pixels and --max-pixels", "are for --bench; give the dataset as --bench NAME=DIR")
+            }
             Some(data) => {
                 let Settings { plan, sampling, .. } = settings;
                 Ok(Work::Dataset(Request { model, data, split, plan, sampling, out, fresh }))
@@ -287,6 +290,7 @@ mod tests {
             (&["--samples", "2"][..], "--samples"),
             (&["--samples", "0"], "--samples"),
             (&["--batch", "0"], "--batch"),
+            (&["--min-pixels", "784"], "are for --bench"),
             (&["--max-new-tokens", "0"], "--max-new-tokens"),
             (&["--limit", "0"], "--limit"),
             (&["--top-k", "5"], "--top-k"),
@@ -309,7 +313,6 @@ mod tests {
             &["--model", "m", "--data", "d", "--kl", "8", "--out", "o"],
             &["--rescore", "--model", "m", "--out", "o"],
             &["--rescore", "--fresh", "--out", "o"],
-            &["--model", "m", "--data", "d", "--min-pixels", "784", "--out", "o"],
         ] {
             assert!(parse(flags).is_err(), "{flags:?}");
         }

@@ -247,6 +247,6 @@ fn the_key_follows_weights_template_records_and_images() {
     write("chat_template.jinja", "b");
     assert_eq!(of(&task, &plan(2)).differences_in(&first), ["prompt"]);
     write("chat_template.jinja", "a");
-    assert_eq!(of(&task, &Plan { limit: Some(2), ..plan(2) }).differences_in(&first), ["data", "examples"]);
+    assert_eq!(of(&task, &Plan { limit: Some(2), ..plan(2) }).differences_in(&first), ["data", "gold", "examples"]);
     assert_eq!(of(&task, &plan(2)), first);
 }

@@ -110,6 +110,9 @@ impl Collector {
 
     fn add(&mut self, bytes: &[u8], origin: Origin, line: u64) -> Result<usize, String> {
         let size = source::probe(bytes)?;
+        if !goes_to_its_end(bytes) {
+            return Err("truncated".into());
+        }
         self.found.push(At { origin, size, digest: Sha256::digest(bytes).into(), line });
         Ok(self.found.len() - 1)
     }
@@ -132,6 +135,30 @@ impl At {
         match item {
             None => decode_base64(field),
             Some(i) => decode_base64(items(field)?.get(i).ok_or("the list is shorter than it was")?.trim().as_bytes()),
+        }
+    }
+}
+
+/// Whether a PNG has its last chunk and a WebP the length it says (of a JPEG, the header's reader looks for the end).
+fn goes_to_its_end(bytes: &[u8]) -> bool {
+    const PNG: usize = 8; // bytes of the signature
+    let word = |at: usize| bytes.get(at..at + 4).and_then(|word| <[u8; 4]>::try_from(word).ok());
+    if bytes.starts_with(b"RIFF") {
+        return word(4).is_some_and(|length| u32::from_le_bytes(length) as usize <= bytes.len() - 8);
+    }
+    if !bytes.starts_with(b"\x89PNG") {
+        return true;
+    }
+    let mut at = PNG;
+    loop {
+        // Length, type, data, checksum.
+        let (Some(length), Some(kind)) = (word(at), word(at + 4)) else { return false };
+        at += 12 + u32::from_be_bytes(length) as usize;
+        if at > bytes.len() {
+            return false;
+        }
+        if &kind == b"IEND" {
+            return true;
         }
     }
 }

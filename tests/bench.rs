@@ -1,0 +1,163 @@
+//! `jigsaw eval --bench` as a user runs it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn jigsaw(dir: &Path, line: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_jigsaw")).args(line.split(' ')).current_dir(dir).output().unwrap()
+}
+
+fn done(dir: &Path, line: &str) -> String {
+    let output = jigsaw(dir, line);
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Exit code 2 and nothing on stdout; what it said.
+fn refused(dir: &Path, line: &str) -> String {
+    let output = jigsaw(dir, line);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{line}: {said}");
+    said
+}
+
+fn picture(shade: u8) -> String {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let image = image::RgbImage::from_fn(56, 28, |x, y| image::Rgb([shade, x as u8, y as u8]));
+    image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    STANDARD.encode(bytes.into_inner())
+}
+
+/// A model, MME in small, and a file that says itself how it is scored.
+fn prepare(dir: &Path) {
+    done(dir, "model init --preset tiny --out model");
+    let mut mme = "index\timage\tquestion\tanswer\tcategory\n".to_string();
+    for i in 0..8 {
+        let image = if i % 2 == 0 { picture(i * 20) } else { (i - 1).to_string() };
+        let category = ["existence", "color"][usize::from(i / 4)];
+        mme += &format!(
+            "{i}\t{image}\tIs it {i}? Please answer yes or no.\t{}\t{category}\n",
+            ["Yes", "No"][usize::from(i % 2)]
+        );
+    }
+    fs::write(dir.join("MME.tsv"), mme).unwrap();
+    let own = format!(
+        "index\timage\tquestion\tA\tB\tanswer\trule\tstyle\n\
+         1\t{}\tWhich? A. one B. two\tone\ttwo\tA\tchoice\t\n\
+         2\t1\t\"Say \"\"here\"\",\nplease.\"\t\t\there\texact\tdirect\n",
+        picture(200)
+    );
+    fs::write(dir.join("own.tsv"), own).unwrap();
+}
+
+fn rows(path: &Path) -> Vec<serde_json::Value> {
+    fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+const COMMON: &str = "eval --model model --bench mme=MME.tsv --bench own=own.tsv --max-new-tokens 4";
+
+#[test]
+fn several_benchmarks_are_evaluated_resumed_printed_and_scored_again() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    let table = done(dir, &format!("{COMMON} --batch 3 --out out"));
+    for expected in
+        ["bench", "95 % interval", "lenient", "unparsed", "tokens/s", "mme", "own", "existence: 0.0", "out/results.csv"]
+    {
+        assert!(table.contains(expected), "{expected:?} is missing in:\n{table}");
+    }
+    assert_eq!(rows(&dir.join("out/mme/responses.jsonl")).len(), 8);
+    let key: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(dir.join("out/mme/key.json")).unwrap()).unwrap();
+    assert_eq!(key["key"]["bench"]["benchmark"], "mme");
+    assert_eq!(key["key"]["rules"]["yes-no"], 1);
+    let all: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(dir.join("out/results.json")).unwrap()).unwrap();
+    assert_eq!((&all[0]["bench"], &all[1]["bench"], &all[1]["examples"]), (&"mme".into(), &"own".into(), &2.into()));
+
+    // Cut off in the middle of a line and gone on with in batches of another size, it ends the same.
+    let responses = fs::read(dir.join("out/mme/responses.jsonl")).unwrap();
+    fs::write(dir.join("out/mme/responses.jsonl"), &responses[..responses.len() * 2 / 3]).unwrap();
+    fs::remove_file(dir.join("out/mme/result.json")).unwrap();
+    done(dir, &format!("{COMMON} --batch 5 --out out"));
+    assert_eq!(fs::read(dir.join("out/mme/responses.jsonl")).unwrap(), responses);
+
+    // A gold answer put right: refused as it is, scored again on request.
+    let own = fs::read_to_string(dir.join("own.tsv")).unwrap().replace("\tA\tchoice", "\tB\tchoice");
+    fs::write(dir.join("own.tsv"), own).unwrap();
+    assert!(refused(dir, &format!("{COMMON} --out out")).contains("--rescore"));
+    let table = done(dir, "eval --rescore --out out");
+    assert!(table.contains("own") && table.contains("mme"), "{table}");
+    assert_eq!(fs::read(dir.join("out/mme/responses.jsonl")).unwrap(), responses);
+    done(dir, &format!("{COMMON} --out out"));
+
+    // A dataset of puzzles beside a benchmark.
+    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos");
+    done(dir, &format!("gen --images {} --grid 1x2 --count 6 --split 1,1,1 --out data", photos.display()));
+    let table = done(
+        dir,
+        "eval --model model --bench puzzles=data --bench own=own.tsv --limit 1 --max-new-tokens 2 --out both",
+    );
+    assert!(table.contains("puzzles") && dir.join("both/puzzles/result.json").exists(), "{table}");
+}
+
+#[test]
+fn a_bad_file_is_refused_before_the_model_is_loaded() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    // Weights that cannot be loaded: whoever gets as far as that says so.
+    fs::write(dir.join("model/model.safetensors"), "no weights").unwrap();
+    let head = "index\timage\tquestion\tanswer\n";
+    let good = picture(1);
+    for (name, text, said) in [
+        ("empty", String::new(), "empty.tsv is empty"),
+        ("header", head.to_string(), "header.tsv holds a header and no rows"),
+        (
+            "column",
+            "index\timage\tquestion\n".into(),
+            "column.tsv:1: there is no column `answer`; the header has: index, image, question",
+        ),
+        (
+            "twice",
+            format!("{head}1\t{good}\tq\tyes\n1\t{good}\tq\tyes\n"),
+            "twice.tsv:3: row 2, column `index`: `1` is already",
+        ),
+        (
+            "base64",
+            format!("{head}1\t{}\tq\tyes\n", good.replace('A', "?")),
+            "base64.tsv:2: row 1, column `image`: is not base64",
+        ),
+        (
+            "gold",
+            format!("{head}1\t{good}\tq\tperhaps\n"),
+            "gold.tsv:2: row 1: field `answer`: `perhaps` is neither yes nor no",
+        ),
+    ] {
+        fs::write(dir.join(format!("{name}.tsv")), text).unwrap();
+        let line = format!("eval --model model --bench good=MME.tsv:pope --bench pope={name}.tsv --out out");
+        let message = refused(dir, &line);
+        assert!(message.contains(said), "{said}\n{message}");
+        assert!(!dir.join("out").exists(), "{name}");
+    }
+    for (line, said) in [
+        ("eval --model model --bench mmstra=MME.tsv --out out", "did you mean `mmstar`?"),
+        ("eval --model model --bench mme=MME.tsv:chioce --out out", "did you mean `choice`?"),
+        ("eval --model model --bench mme=nope.tsv --out out", "cannot read nope.tsv"),
+        ("eval --model model --bench mme --out out", "NAME=FILE.tsv"),
+        ("eval --model model --bench mme=MME.tsv --out model", "holds something else than evaluations"),
+        ("eval --model nope --bench mme=MME.tsv --out out", "no model at nope"),
+        ("eval --rescore --out nope", "no evaluation at nope"),
+        ("eval --rescore --out model", "no evaluation in model"),
+    ] {
+        let message = refused(dir, line);
+        assert!(message.contains(said), "{line}: {message}");
+    }
+    // With a good file, the weights are what is wrong.
+    let message = refused(dir, "eval --model model --bench mme=MME.tsv --out out");
+    assert!(message.contains("model.safetensors"), "{message}");
+}

@@ -3,7 +3,7 @@
 //! Data flows one way:
 //! image -> puzzle -> [`data::Record`] -> processor -> batch -> model -> response -> [`tasks::Task::score`] -> reward
 //! or accuracy. Dependencies point one way too:
-//! `cli -> study -> {train, report} -> eval -> policy -> {tasks, model} -> {puzzle, nn, stats}`.
+//! `cli -> study -> {train, report} -> forgetting -> eval -> policy -> {tasks, model} -> {puzzle, nn, stats}`.
 
 pub mod alloc;
 pub mod cli;
@@ -13,6 +13,7 @@ pub mod draw;
 pub mod error;
 pub mod eval;
 pub mod files;
+pub mod forgetting;
 pub mod model;
 pub mod nn;
 pub mod policy;

@@ -1,11 +1,12 @@
 //! What training and evaluation need of a model and of its tokenizer: the seam at which tests put a policy of a few numbers.
 
 use crate::files::Written;
-use crate::model::qwen2_5_vl::Model;
+use crate::model::qwen2_5_vl::{Model, Predicted};
 use crate::model::{Completion, LossFn, Processor, Prompt, Sampling, Sequence, TokenStats};
 use crate::nn::Parameter;
 use crate::tasks::Task;
 use crate::{Error, Result};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,6 +40,42 @@ pub trait Policy {
     /// Write the weights (f32) into an existing checkpoint directory. Returns what the files are meant to hold, as far as
     /// that is known.
     fn save_weights(&self, dir: &Path) -> Result<Vec<Written>>;
+}
+
+/// A policy whose whole next-token distributions can be read.
+pub trait Predictor: Policy {
+    /// Take `batch` through the model; its predictions are formed when they are asked for.
+    fn predict(&self, batch: &[Sequence]) -> Result<Box<dyn Predictions + '_>>;
+}
+
+/// The predictions of every response token of a batch, sequences end to end.
+pub trait Predictions {
+    /// Response tokens.
+    fn rows(&self) -> usize;
+    /// Tokens of the vocabulary.
+    fn vocab(&self) -> usize;
+    /// Logits before each of the given response tokens, `[rows, vocab]`, row major.
+    fn logits(&self, rows: Range<usize>) -> Result<Vec<f32>>;
+}
+
+impl Predictor for Model {
+    fn predict(&self, batch: &[Sequence]) -> Result<Box<dyn Predictions + '_>> {
+        Ok(Box::new(Model::predict(self, batch)?))
+    }
+}
+
+impl Predictions for Predicted<'_> {
+    fn rows(&self) -> usize {
+        Predicted::rows(self)
+    }
+
+    fn vocab(&self) -> usize {
+        Predicted::vocab(self)
+    }
+
+    fn logits(&self, rows: Range<usize>) -> Result<Vec<f32>> {
+        Predicted::logits(self, rows)
+    }
 }
 
 impl Policy for Model {

@@ -53,12 +53,12 @@ pub(super) fn rescore(out: &Path) -> Result<()> {
 
 /// A bar with the name of the benchmark that is under way.
 #[derive(Default)]
-struct Bars {
+pub(super) struct Bars {
     current: Option<(String, ProgressBar)>,
 }
 
 impl Bars {
-    fn tell(&mut self, name: &str, p: Progress) {
+    pub(super) fn tell(&mut self, name: &str, p: Progress) {
         if self.current.as_ref().is_none_or(|(current, _)| current != name) {
             self.clear();
             let bar = bar(p.total, "{prefix} {pos}/{len}, {msg}, {eta} left");
@@ -74,7 +74,7 @@ impl Bars {
         }
     }
 
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         if let Some((_, bar)) = self.current.take() {
             bar.finish_and_clear();
         }

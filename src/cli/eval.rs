@@ -1,9 +1,10 @@
 //! `jigsaw eval`: how often a model is right, with intervals.
 
-use super::bench;
 use super::output::{bar, print};
+use super::{bench, forgetting};
 use crate::eval::bench::{Settings, Spec};
 use crate::eval::{EvalResult, Plan, Request, Summary, evaluate_checkpoint};
+use crate::forgetting::{NEW_TASK, Request as Comparison};
 use crate::model::Sampling;
 use crate::stats::Interval;
 use crate::tasks::bench::DEFAULT_NEW_TOKENS;
@@ -11,24 +12,51 @@ use crate::{Error, Result};
 use std::fmt::Write;
 use std::path::PathBuf;
 
-/// Evaluate a model on a dataset, or on benchmarks.
+/// Evaluate a model on a dataset, or on benchmarks; with --baseline, what its fine-tuning cost.
 ///
 /// With --data, writes responses.jsonl (every response with its score, as it comes), and result.json when all are there. With
 /// --bench, does so for each benchmark in a directory of its name, and writes results.json and results.csv over all of them.
 /// The same command again goes on where it was stopped. A directory that holds the evaluation of another model, other data,
 /// another prompt template or other settings is refused; the message names what differs.
+///
+/// With --baseline, evaluates the base into OUT/base and each --model into OUT/tuned on everything that --bench names and on
+/// --data, the task that the models were trained for, and compares them response by response: change, interval, test, retention,
+/// format apart from content, and the divergence of the distributions (docs/forgetting.md). Writes forgetting.json, .csv and .md;
+/// `jigsaw report OUT` draws it.
 #[derive(Debug, Clone, clap::Args)]
-#[command(group(clap::ArgGroup::new("what").required(true).args(["data", "bench", "rescore"])))]
+#[command(
+    group(clap::ArgGroup::new("what").required(true).multiple(true).args(["data", "bench", "rescore"])),
+    group(clap::ArgGroup::new("base").multiple(true).args(["baseline", "baseline_results"])),
+    after_help = EXAMPLES
+)]
 pub struct EvalArgs {
-    /// Checkpoint directory, as published for Qwen2.5-VL or as written by `jigsaw`
-    #[arg(long, value_name = "DIR", required_unless_present = "rescore", conflicts_with = "rescore")]
-    model: Option<PathBuf>,
-    /// Dataset directory
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint directory, as published for Qwen2.5-VL or as written by `jigsaw`; with --baseline several, such as
+    /// RUN/checkpoints/*
+    #[arg(
+        long,
+        value_name = "DIR",
+        num_args = 1..,
+        required_unless_present = "rescore",
+        conflicts_with = "rescore"
+    )]
+    model: Vec<PathBuf>,
+    /// Compare with this model, which --model was tuned from
+    #[arg(long, value_name = "DIR", conflicts_with = "rescore")]
+    baseline: Option<PathBuf>,
+    /// Read the base's results from this directory, where it was evaluated before (OUT/base of another comparison, or the --out of
+    /// an evaluation by --bench), instead of evaluating it
+    #[arg(long, value_name = "DIR", conflicts_with = "rescore")]
+    baseline_results: Option<PathBuf>,
+    /// Measure KL divergence and perplexity on N prompts of each benchmark and of --data; 0 for none. Loads both models at once
+    /// [default: 64]
+    #[arg(long, value_name = "N", requires = "base")]
+    kl: Option<usize>,
+    /// Dataset directory; with --baseline, the task that the models were trained for
+    #[arg(long, value_name = "DIR", conflicts_with = "rescore")]
     data: Option<PathBuf>,
     /// Benchmark: NAME=FILE.tsv for a known one or a file with a column `rule`, NAME=FILE.tsv:RULE for a file of one's own,
     /// NAME=DIR for a dataset; may be repeated (docs/benchmarks.md)
-    #[arg(long, value_name = "NAME=FILE[:RULE]")]
+    #[arg(long, value_name = "NAME=FILE[:RULE]", conflicts_with = "rescore")]
     bench: Vec<String>,
     /// Score the responses in --out again, by the rules and the gold answers as they are now; needs no model
     #[arg(long)]
@@ -77,10 +105,19 @@ pub struct EvalArgs {
     fresh: bool,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  jigsaw eval --model runs/sft/model --data runs/puzzles --out runs/eval-sft
+  jigsaw eval --model BASE --bench mmstar=MMStar.tsv --bench pope=POPE.tsv --out runs/eval-base
+  jigsaw eval --model runs/sft/model --baseline BASE --data runs/puzzles --bench mmstar=MMStar.tsv --out runs/cost-sft
+  jigsaw eval --model runs/sft/checkpoints/* --baseline BASE --baseline-results runs/cost-sft/base \\
+      --data runs/puzzles --bench mmstar=MMStar.tsv --out runs/way-sft";
+
 /// What is to be done, everything checked that can be checked before any work.
 #[derive(Debug)]
 enum Work {
     Dataset(Request),
+    Comparison(Comparison),
     Benchmarks { specs: Vec<Spec>, settings: Settings, model: PathBuf, out: PathBuf, fresh: bool },
     Rescore(PathBuf),
 }
@@ -91,6 +128,7 @@ impl EvalArgs {
         let device = super::device(&self.device)?;
         match self.work()? {
             Work::Rescore(out) => bench::rescore(&out),
+            Work::Comparison(request) => forgetting::compare(&request, &device),
             Work::Benchmarks { specs, settings, model, out, fresh } => {
                 bench::evaluate(&specs, &settings, &model, &device, &out, fresh)
             }
@@ -149,15 +187,7 @@ impl EvalArgs {
             top_k: self.top_k,
             seed: self.seed,
         };
-        let Some(model) = self.model else { return bad("--model", "is missing") };
-        if let Some(data) = self.data {
-            if self.min_pixels.or(self.max_pixels).is_some() {
-                return bad("--min-pixels and --max-pixels", "are for --bench; give the dataset as --bench NAME=DIR");
-            }
-            let (split, out, fresh) = (self.split, self.out, self.fresh);
-            return Ok(Work::Dataset(Request { model, data, split, plan, sampling, out, fresh }));
-        }
-        let specs = self.bench.iter().map(|text| Spec::parse(text, &self.split)).collect::<Result<_>>()?;
+        let specs: Vec<Spec> = self.bench.iter().map(|text| Spec::parse(text, &self.split)).collect::<Result<_>>()?;
         let settings = Settings {
             plan,
             sampling,
@@ -165,7 +195,38 @@ impl EvalArgs {
             min_pixels: self.min_pixels,
             max_pixels: self.max_pixels,
         };
-        Ok(Work::Benchmarks { specs, settings, model, out: self.out, fresh: self.fresh })
+        let (out, fresh, split) = (self.out, self.fresh, self.split);
+        if self.baseline.is_some() || self.baseline_results.is_some() {
+            let task = |path| Spec { name: NEW_TASK.into(), path, kind: None, split };
+            return Ok(Work::Comparison(Comparison {
+                base: self.baseline,
+                base_results: self.baseline_results,
+                tuned: self.model,
+                benchmarks: specs,
+                new_task: self.data.map(task),
+                settings,
+                prompts: self.kl.unwrap_or(forgetting::PROMPTS),
+                out,
+                fresh,
+            }));
+        }
+        let mut models = self.model.into_iter();
+        let (Some(model), None) = (models.next(), models.next()) else {
+            return bad("--model", "names several models; compare them with their base (--baseline), or give one");
+        };
+        match self.data {
+            Some(_) if !specs.is_empty() => {
+                bad("--data", "and --bench go together with --baseline only; a dataset may also be a --bench NAME=DIR")
+            }
+            Some(_) if settings.min_pixels.or(settings.max_pixels).is_some() => {
+                bad("--min-pixels and --max-pixels", "are for --bench; give the dataset as --bench NAME=DIR")
+            }
+            Some(data) => {
+                let Settings { plan, sampling, .. } = settings;
+                Ok(Work::Dataset(Request { model, data, split, plan, sampling, out, fresh }))
+            }
+            None => Ok(Work::Benchmarks { specs, settings, model, out, fresh }),
+        }
     }
 }
 
@@ -247,14 +308,22 @@ mod tests {
     fn one_of_dataset_benchmarks_and_rescoring_is_named() {
         for flags in [
             &["--model", "m", "--out", "o"][..],
-            &["--model", "m", "--data", "d", "--bench", "pope=p.tsv", "--out", "o"],
             &["--bench", "pope=p.tsv", "--out", "o"],
+            &["--rescore", "--bench", "pope=p.tsv", "--out", "o"],
+            &["--model", "m", "--data", "d", "--kl", "8", "--out", "o"],
             &["--rescore", "--model", "m", "--out", "o"],
             &["--rescore", "--fresh", "--out", "o"],
         ] {
             assert!(parse(flags).is_err(), "{flags:?}");
         }
         assert!(matches!(parse(&["--rescore", "--out", "o"]).unwrap().work().unwrap(), Work::Rescore(_)));
+        for (flags, named) in [
+            (&["--model", "m", "--data", "d", "--bench", "pope=p.tsv", "--out", "o"][..], "--baseline"),
+            (&["--model", "m", "n", "--data", "d", "--out", "o"], "--baseline"),
+        ] {
+            let error = parse(flags).unwrap().work().unwrap_err();
+            assert!(error.exit_code() == 2 && error.to_string().contains(named), "{error}");
+        }
         let benches =
             ["--model", "m", "--bench", "pope=p.tsv", "--bench", "x=q.tsv:vqa", "--split", "dev", "--out", "o"];
         match parse(&benches).unwrap().work().unwrap() {
@@ -263,6 +332,27 @@ mod tests {
                     specs.iter().map(|s| (s.name.as_str(), s.kind.as_deref(), s.split.as_str())).collect();
                 assert_eq!(named, [("pope", None, "dev"), ("x", Some("vqa"), "dev")]);
                 assert_eq!((settings.max_new_tokens, settings.min_pixels), (None, None));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn with_a_base_the_dataset_is_the_new_task_and_models_may_be_several() {
+        let flags = ["--model", "a", "b", "--baseline", "base", "--data", "d", "--bench", "pope=p.tsv", "--out", "o"];
+        match parse(&flags).unwrap().work().unwrap() {
+            Work::Comparison(request) => {
+                assert_eq!(request.tuned, [PathBuf::from("a"), PathBuf::from("b")]);
+                assert_eq!(request.new_task.unwrap().path, PathBuf::from("d"));
+                assert_eq!((request.benchmarks.len(), request.prompts), (1, 64));
+            }
+            other => panic!("{other:?}"),
+        }
+        let flags = ["--model", "a", "--baseline-results", "r", "--kl", "0", "--bench", "pope=p.tsv", "--out", "o"];
+        match parse(&flags).unwrap().work().unwrap() {
+            Work::Comparison(request) => {
+                assert_eq!((request.base, request.prompts, request.new_task), (None, 0, None));
+                assert_eq!(request.base_results, Some(PathBuf::from("r")));
             }
             other => panic!("{other:?}"),
         }

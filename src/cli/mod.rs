@@ -4,6 +4,7 @@ mod bench;
 pub mod completions;
 mod device;
 pub mod eval;
+mod forgetting;
 pub mod r#gen;
 pub mod model;
 mod output;

@@ -10,6 +10,10 @@ use std::path::PathBuf;
 /// The page needs no network: curves, results with 95 % intervals, paired differences, puzzles with the models' answers
 /// drawn in, and settings are all inside. A directory that is no run itself is searched for runs two levels deep. Runs
 /// that are still going on are shown as far as they have come.
+///
+/// Comparisons with a base (`jigsaw eval --baseline`) are shown by base: what each model lost by benchmark and family, the way of each
+/// run in the plane of new-task accuracy and prior knowledge, and all runs at equal new-task accuracy. Their numbers are also
+/// written beside the page, as .csv and .md of the same name.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReportArgs {
     /// Directories of training runs and evaluations, or directories that hold some
@@ -27,7 +31,12 @@ impl ReportArgs {
     /// Write the page and say where it is.
     pub fn run(self) -> Result<()> {
         let written = report::write(&self.runs, &self.title, &self.out)?;
-        say(&format!("{} training runs, {} evaluations", written.runs, written.evaluations));
+        let compared = match written.compared {
+            0 => String::new(),
+            n => format!(", {n} models compared with their base"),
+        };
+        say(&format!("{} training runs, {} evaluations{compared}", written.runs, written.evaluations));
+        written.tables.iter().for_each(|path| say(&path.display().to_string()));
         print(&format!("{}\n", self.out.display()))
     }
 }

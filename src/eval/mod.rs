@@ -3,6 +3,7 @@
 
 pub mod bench;
 mod chance;
+mod divergence;
 mod engine;
 mod hash;
 mod outcome;
@@ -10,6 +11,10 @@ mod score;
 mod store;
 
 pub use chance::Chance;
+pub use divergence::{
+    BATCH, BaseSamples, Comparison, Direction, Divergence, Measured, OwnAnswer, OwnAnswers, PromptDivergence, spread,
+    token_divergences,
+};
 pub use engine::{Engine, Request, evaluate_checkpoint};
 pub use hash::{hash_model, hash_prompt_files};
 pub use outcome::{Generated, Outcome, Summary};

@@ -80,7 +80,7 @@ impl Key {
     }
 
     /// Each part in which the keys differ, with `here -> there`; the parts of a part are told apart (`bench.pixels.min`).
-    fn differences(&self, other: &Key) -> Vec<(String, String)> {
+    pub(crate) fn differences(&self, other: &Key) -> Vec<(String, String)> {
         let fields = |key: &Key| {
             let mut fields = serde_json::Map::new();
             flatten("", serde_json::to_value(key).unwrap_or_default(), &mut fields);

@@ -49,6 +49,25 @@ pub fn pick(weights: &[f32], share: f64) -> Option<usize> {
     last
 }
 
+/// KL(p || q) in nats of the distributions with these logits. In f64; exactly 0 for equal logits, never below 0. NaN if a
+/// logit is NaN or +infinity.
+pub fn kl_divergence(p: &[f32], q: &[f32]) -> f64 {
+    let (top_p, top_q) = (f64::from(max(p)), f64::from(max(q)));
+    let (mut total_p, mut total_q, mut weighted) = (0.0, 0.0, 0.0);
+    for (&p, &q) in p.iter().zip(q) {
+        let (p, q) = (f64::from(p) - top_p, f64::from(q) - top_q);
+        let weight = p.exp();
+        total_p += weight;
+        total_q += q.exp();
+        // A token that p never chooses has no part in it, whatever q thinks.
+        if weight > 0.0 {
+            weighted += weight * (p - q);
+        }
+    }
+    let nats = weighted / total_p + (total_q / total_p).ln();
+    if nats < 0.0 { 0.0 } else { nats }
+}
+
 /// Softmax of `scale * row` in place.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub(super) fn softmax(row: &mut [f32], scale: f32) {

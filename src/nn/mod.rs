@@ -28,7 +28,7 @@ mod check;
 
 pub use attention::{Heads, Span, Tree, attention};
 pub use decode::{KeyValues, attend};
-pub use distribution::{log_sum_exp, pick, softmax_weights};
+pub use distribution::{kl_divergence, log_sum_exp, pick, softmax_weights};
 pub use embed::{RowSource, embed, regroup, select};
 pub use gelu::gelu;
 pub use lanes::lanes;

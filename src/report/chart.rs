@@ -32,6 +32,8 @@ pub struct Chart {
     pub x_label: String,
     /// Label of the y axis, with unit.
     pub y_label: String,
+    /// The x axis has shares, written as percentages, rather than whole numbers from 0.
+    pub x_percent: bool,
     /// The values are shares: written as percentages, the axis within 0 to 100 %.
     pub percent: bool,
     /// The axis begins at zero.
@@ -58,20 +60,20 @@ const SMOOTHING: usize = 20;
 const LINE_HEIGHT: f64 = 17.0;
 
 /// A range of values and the pixels they go to.
-struct Axis {
-    low: f64,
-    high: f64,
-    from: f64,
-    to: f64,
-    step: f64,
+pub(super) struct Axis {
+    pub low: f64,
+    pub high: f64,
+    pub from: f64,
+    pub to: f64,
+    pub step: f64,
 }
 
 impl Axis {
-    fn at(&self, value: f64) -> f64 {
+    pub fn at(&self, value: f64) -> f64 {
         self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
     }
 
-    fn ticks(&self) -> impl Iterator<Item = f64> {
+    pub fn ticks(&self) -> impl Iterator<Item = f64> {
         let (first, last) = ((self.low / self.step - 1e-9).ceil(), (self.high / self.step + 1e-9).floor());
         let step = self.step;
         (0..=(last - first).clamp(0.0, 50.0) as usize).map(move |i| (first + i as f64) * step)
@@ -118,6 +120,14 @@ impl Chart {
 
     fn x_axis(&self, all: &[Point]) -> Axis {
         let (low, mut high) = range(all.iter().map(|p| p.x));
+        if self.x_percent {
+            let step = nice_step(((high - low) / 5.0).max(0.002));
+            let (low, high) = ((low / step + 1e-9).floor() * step, (high / step - 1e-9).ceil() * step);
+            // Room where all points have the same x.
+            let room = if high > low { 0.0 } else { step };
+            let (low, high) = ((low - room).max(0.0), (high + room).min(1.0));
+            return Axis { low, high, from: LEFT, to: WIDTH - RIGHT, step };
+        }
         let low = low.min(0.0);
         if high <= low {
             high = low + 1.0;
@@ -180,7 +190,7 @@ impl Chart {
                 r#"<line class="axis" x1="{at:.1}" x2="{at:.1}" y1="{base:.1}" y2="{:.1}"/><text class="tick" x="{at:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
                 base + 5.0,
                 base + 20.0,
-                number(tick, x.step)
+                if self.x_percent { percent_tick(tick, x.step) } else { number(tick, x.step) }
             );
         }
         let (middle, centre) = ((LEFT + WIDTH - RIGHT) / 2.0, (TOP + HEIGHT - BOTTOM) / 2.0);
@@ -209,7 +219,7 @@ impl Chart {
         for point in series.points.iter().filter(|p| p.y.is_finite()) {
             let (cx, cy) = place(point);
             let mut title =
-                format!("{}\n{} {}: {}", series.name, self.x_label, number(point.x, 1.0), self.value(point.y));
+                format!("{}\n{} {}: {}", series.name, self.x_label, self.x_value(point.x), self.value(point.y));
             if let Some((low, high)) = point.interval.filter(|(l, h)| l.is_finite() && h.is_finite()) {
                 let (top, bottom) = (y.at(high.clamp(y.low, y.high)), y.at(low.clamp(y.low, y.high)));
                 let _ = write!(
@@ -263,12 +273,20 @@ impl Chart {
     }
 
     fn tick(&self, value: f64, step: f64) -> String {
-        if self.percent { format!("{} %", number(value * 100.0, step * 100.0)) } else { number(value, step) }
+        if self.percent { percent_tick(value, step) } else { number(value, step) }
+    }
+
+    fn x_value(&self, x: f64) -> String {
+        if self.x_percent { format!("{:.1} %", x * 100.0) } else { number(x, 1.0) }
     }
 
     fn value(&self, value: f64) -> String {
         if self.percent { format!("{:.1} %", value * 100.0) } else { significant(value) }
     }
+}
+
+fn percent_tick(value: f64, step: f64) -> String {
+    format!("{} %", number(value * 100.0, step * 100.0))
 }
 
 /// SVG path data; a value that is not finite lifts the pen.
@@ -311,19 +329,19 @@ fn smooth(points: &[Point]) -> impl Iterator<Item = Point> {
     })
 }
 
-fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+pub(super) fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
 }
 
 /// The nearest of 1, 2, 5 x 10^k that is not smaller.
-fn nice_step(rough: f64) -> f64 {
+pub(super) fn nice_step(rough: f64) -> f64 {
     let power = 10_f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().find(|m| m * power >= rough * (1.0 - 1e-9));
     step.unwrap_or(10.0) * power
 }
 
 /// A number on an axis whose ticks are `step` apart.
-fn number(value: f64, step: f64) -> String {
+pub(super) fn number(value: f64, step: f64) -> String {
     let value = if value.abs() < step * 1e-6 { 0.0 } else { value };
     if value != 0.0 && (value.abs() < 1e-3 || value.abs() >= 1e6) {
         return format!("{value:.1e}").replace(".0e", "e");
@@ -344,7 +362,7 @@ pub fn significant(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-fn shortened(text: &str, most: usize) -> String {
+pub(super) fn shortened(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_string();
     }
@@ -378,6 +396,7 @@ mod tests {
         Chart {
             x_label: "step".into(),
             y_label: "loss (nats)".into(),
+            x_percent: false,
             percent: false,
             from_zero: false,
             noisy: false,
@@ -434,6 +453,19 @@ mod tests {
         assert!(series.points.len() <= MOST_POINTS);
         assert!(series.points.iter().all(|p| (p.y - 0.5).abs() < 0.02));
         assert_eq!(series.points.last().unwrap().x, 9999.0);
+    }
+
+    #[test]
+    fn a_share_on_the_x_axis_begins_where_its_values_do() {
+        let mut chart = Chart { x_percent: true, ..chart(&[1.0, 2.0, 3.0]) };
+        for (point, x) in chart.series[0].points.iter_mut().zip([0.42, 0.55, 0.51]) {
+            point.x = x;
+        }
+        let svg = chart.svg().unwrap();
+        assert!(svg.contains(">42 %</text>") || svg.contains(">45 %</text>"), "{svg}");
+        assert!(!svg.contains(">0 %</text>") && svg.contains("step 55.0 %"), "{svg}");
+        chart.series[0].points.iter_mut().for_each(|p| p.x = 1.0);
+        assert!(!chart.svg().unwrap().contains("NaN"));
     }
 
     #[test]

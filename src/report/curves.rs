@@ -142,6 +142,7 @@ fn curve(metric: &Metric, runs: &[(&TrainRun, usize)], chance: Option<Chance>, z
     let chart = Chart {
         x_label: "optimizer step".into(),
         y_label: if metric.percent { format!("{} (%)", metric.y) } else { metric.y.to_string() },
+        x_percent: false,
         percent: metric.percent,
         from_zero: metric.from_zero,
         noisy: metric.noisy,

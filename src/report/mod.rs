@@ -1,11 +1,15 @@
 //! `jigsaw report`: runs and evaluations as one HTML page that loads nothing from anywhere.
 
+mod bars;
 mod chart;
 mod curves;
+mod matched;
 mod page;
+mod prior;
 mod puzzles;
 mod runs;
 
+use crate::forgetting::HEADER;
 use crate::{Error, Result, files};
 use std::path::{Path, PathBuf};
 
@@ -16,12 +20,18 @@ pub struct Written {
     pub runs: usize,
     /// Evaluations.
     pub evaluations: usize,
+    /// Models compared with their base.
+    pub compared: usize,
+    /// What was written beside the page: the comparisons with a base as CSV and Markdown, if there are any.
+    pub tables: Vec<PathBuf>,
 }
 
-/// Read the runs and evaluations in and below `paths` and write the page to `out`.
+/// Read the runs, evaluations and comparisons with a base in and below `paths` and write the page to `out`; the comparisons also
+/// beside it, under the same name as `.csv` and `.md`.
 ///
 /// # Errors
-/// Input errors that name the directory or file that is not there or not readable.
+/// Input errors that name the directory or file that is not there or not readable, or the file beside the page that is not
+/// an earlier report's.
 pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<Written> {
     if out.is_dir() {
         return Err(Error::input(format!("--out {} is a directory; name the file to write", out.display())));
@@ -32,13 +42,38 @@ pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<Written> {
             out.display()
         )));
     }
-    let (runs, evals) = runs::collect(paths)?;
-    let html = page::render(title, &runs, &evals)?;
+    let found = runs::collect(paths)?;
+    let settings = prior::settings(&found.forgetting, &found.runs);
+    let (csv, md) = (out.with_extension("csv"), out.with_extension("md"));
+    let mut tables = Vec::new();
+    if !settings.is_empty() {
+        for (path, begins) in [(&csv, HEADER), (&md, prior::MARK)] {
+            if path == out || path.exists() && !files::read_text(path).is_ok_and(|text| text.starts_with(begins)) {
+                return Err(Error::input(format!(
+                    "--out {}: the tables go to {} beside it, which is there and is no table of an earlier report; \
+                     choose another name",
+                    out.display(),
+                    path.display()
+                )));
+            }
+        }
+        tables.push((csv, prior::csv(&found.forgetting, &settings)));
+        tables.push((md, prior::markdown(title, &settings)));
+    }
+    let html = page::render(title, &found, &settings)?;
     if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty()) {
         files::create_dir(parent)?;
     }
+    for (path, text) in &tables {
+        files::write_atomic(path, text.as_bytes())?;
+    }
     files::write_atomic(out, html.as_bytes())?;
-    Ok(Written { runs: runs.len(), evaluations: evals.len() })
+    Ok(Written {
+        runs: found.runs.len(),
+        evaluations: found.evals.len(),
+        compared: found.forgetting.iter().map(|(_, one)| one.tuned.len()).sum(),
+        tables: tables.into_iter().map(|(path, _)| path).collect(),
+    })
 }
 
 #[cfg(test)]

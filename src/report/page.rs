@@ -2,10 +2,12 @@
 
 use super::chart::significant;
 use super::curves::curves;
+use super::prior::{self, Setting};
 use super::puzzles::{Card, card};
-use super::runs::{EvalRun, State, TrainRun};
+use super::runs::{EvalRun, Found, State, TrainRun};
 use crate::config;
 use crate::eval::Chance;
+use crate::forgetting::{Forgetting, brief};
 use crate::stats::{Interval, paired_difference};
 use crate::{Error, Result, tasks};
 use minijinja::Environment;
@@ -23,8 +25,9 @@ const DRAWN: usize = 6;
 const SAMPLES: usize = 12;
 
 /// Render the page.
-pub fn render(title: &str, runs: &[TrainRun], evals: &[EvalRun]) -> Result<String> {
-    let colours = Colours::of(runs, evals);
+pub fn render(title: &str, found: &Found, settings: &[Setting<'_>]) -> Result<String> {
+    let (runs, evals) = (&found.runs, &found.evals);
+    let colours = Colours::of(runs, evals, settings);
     let mut notices = notices(runs, evals);
     let chance = common_chance(evals);
     let coloured: Vec<(&TrainRun, usize)> = runs.iter().map(|r| (r, colours.get(&r.name))).collect();
@@ -34,7 +37,8 @@ pub fn render(title: &str, runs: &[TrainRun], evals: &[EvalRun]) -> Result<Strin
     let values = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "title": title,
-        "subtitle": subtitle(runs, evals),
+        "subtitle": subtitle(runs, evals, found.forgetting.iter().map(|(_, one)| one.tuned.len()).sum()),
+        "prior": settings.iter().map(|s| prior::view(s, &|name| colours.get(name))).collect::<Vec<_>>(),
         "legend": legend(runs, &colours),
         "notices": notices,
         "any_chance": evals.iter().any(|e| e.summary.as_ref().is_some_and(|s| s.chance.is_some())),
@@ -48,7 +52,7 @@ pub fn render(title: &str, runs: &[TrainRun], evals: &[EvalRun]) -> Result<Strin
         "samples": samples(runs),
         "configs": runs.iter().map(|r| json!({"name": r.name, "text": r.config_text})).collect::<Vec<_>>(),
         "config_differences": config_differences(runs),
-        "sources": sources(runs, evals),
+        "sources": sources(found),
     });
     let mut environment = Environment::new();
     // Everything is escaped, whatever the name of the template; only the charts are marked safe.
@@ -61,9 +65,10 @@ pub fn render(title: &str, runs: &[TrainRun], evals: &[EvalRun]) -> Result<Strin
 struct Colours(Vec<String>);
 
 impl Colours {
-    fn of(runs: &[TrainRun], evals: &[EvalRun]) -> Self {
+    fn of(runs: &[TrainRun], evals: &[EvalRun], settings: &[Setting<'_>]) -> Self {
         let mut names: Vec<String> = Vec::new();
-        for name in runs.iter().map(|r| &r.name).chain(evals.iter().map(|e| &e.name)) {
+        let lines = settings.iter().flat_map(|s| s.lines.iter().map(|line| &line.name));
+        for name in runs.iter().map(|r| &r.name).chain(evals.iter().map(|e| &e.name)).chain(lines) {
             if !names.contains(name) {
                 names.push(name.clone());
             }
@@ -80,11 +85,12 @@ fn plural(n: usize, word: &str) -> String {
     if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") }
 }
 
-fn subtitle(runs: &[TrainRun], evals: &[EvalRun]) -> String {
-    match (runs.len(), evals.len()) {
-        (0, e) => plural(e, "evaluation"),
-        (r, 0) => plural(r, "training run"),
-        (r, e) => format!("{} and {}", plural(r, "training run"), plural(e, "evaluation")),
+fn subtitle(runs: &[TrainRun], evals: &[EvalRun], compared: usize) -> String {
+    let parts = [(runs.len(), "training run"), (evals.len(), "evaluation"), (compared, "comparison")];
+    let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|&(n, word)| plural(n, word)).collect();
+    match parts.as_slice() {
+        [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        _ => parts.concat(),
     }
 }
 
@@ -349,7 +355,8 @@ fn config_differences(runs: &[TrainRun]) -> Vec<Value> {
     rows
 }
 
-fn sources(runs: &[TrainRun], evals: &[EvalRun]) -> Vec<Value> {
+fn sources(found: &Found) -> Vec<Value> {
+    let Found { runs, evals, forgetting } = found;
     let text = |run: &TrainRun, key: &str| run.identity.get(key).and_then(Value::as_str).unwrap_or("").to_string();
     let of_run = |r: &TrainRun| json!({"name": r.name, "dir": r.dir.display().to_string(), "model": text(r, "model"), "data": text(r, "data")});
     let of_eval = |e: &EvalRun| {
@@ -357,5 +364,15 @@ fn sources(runs: &[TrainRun], evals: &[EvalRun]) -> Vec<Value> {
         let model = e.about.model.display().to_string();
         json!({"name": format!("{}: evaluation", e.name), "dir": e.dir.display().to_string(), "model": model, "data": data})
     };
-    runs.iter().map(of_run).chain(evals.iter().map(of_eval)).collect()
+    let of_comparison = |(dir, one): &(std::path::PathBuf, Forgetting)| {
+        let models: Vec<&str> = one.tuned.iter().map(|t| t.model.dir.as_str()).collect();
+        let data = one.tuned.first().map(|t| {
+            let names = t.new_task.iter().chain(&t.benchmarks).map(|b| format!("{} ({})", b.name, brief(&b.data)));
+            names.collect::<Vec<_>>().join(", ")
+        });
+        json!({"name": format!("comparison with {}", one.base.name), "dir": dir.display().to_string(),
+            "model": models.join(", "), "data": data})
+    };
+    let of_comparisons = forgetting.iter().map(of_comparison);
+    runs.iter().map(of_run).chain(evals.iter().map(of_eval)).chain(of_comparisons).collect()
 }

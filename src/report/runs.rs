@@ -1,6 +1,7 @@
 //! Reads what runs and evaluations have left on disk, finished or not.
 
 use crate::eval::{About, EvalResult, Outcome, Summary};
+use crate::forgetting::{FORGETTING_JSON, Forgetting};
 use crate::{Error, Result, files};
 use serde_json::{Map, Value};
 use std::fs::{self, File, TryLockError};
@@ -80,51 +81,66 @@ pub struct EvalRun {
     pub finished: bool,
 }
 
-/// All runs and evaluations in and below the given directories, in that order, each once.
-pub fn collect(paths: &[PathBuf]) -> Result<(Vec<TrainRun>, Vec<EvalRun>)> {
-    let (mut runs, mut evals) = (Vec::new(), Vec::new());
+/// What a report is made of.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Training runs.
+    pub runs: Vec<TrainRun>,
+    /// Evaluations of one model on one dataset.
+    pub evals: Vec<EvalRun>,
+    /// Comparisons with a base, each with the directory that it was found in.
+    pub forgetting: Vec<(PathBuf, Forgetting)>,
+}
+
+/// All runs, evaluations and comparisons with a base in and below the given directories, in that order, each once. The evaluations
+/// that a comparison is made of are part of it, and not listed by themselves.
+pub fn collect(paths: &[PathBuf]) -> Result<Found> {
+    let mut found = Found::default();
     let mut seen = Vec::new();
     for path in paths {
         files::require_dir(path, "run")?;
         let before = seen.len();
-        visit(path, 0, &mut seen, &mut runs, &mut evals)?;
+        visit(path, 0, &mut seen, &mut found)?;
         let known = path.canonicalize().is_ok_and(|p| seen.iter().any(|s: &PathBuf| s.starts_with(&p)));
         if seen.len() == before && !known {
             return Err(Error::input(format!(
                 "no run in {}: neither a training run (config.toml, metrics.jsonl) nor an evaluation (key.json, \
-                 responses.jsonl) is there or in the directories below",
+                 responses.jsonl) nor a {FORGETTING_JSON} is there or in the directories below",
                 path.display()
             )));
         }
     }
-    name(&mut runs, &mut evals);
+    let Found { runs, evals, .. } = &mut found;
+    name(runs, evals);
     // What belongs to no run (a base model) first, then in the order of the runs.
     let of_run =
         |e: &EvalRun| runs.iter().position(|r| e.name == r.name || e.name.starts_with(&format!("{} (", r.name)));
     evals.sort_by_cached_key(of_run);
-    Ok((runs, evals))
+    Ok(found)
 }
 
-fn visit(
-    dir: &Path,
-    depth: usize,
-    seen: &mut Vec<PathBuf>,
-    runs: &mut Vec<TrainRun>,
-    evals: &mut Vec<EvalRun>,
-) -> Result<()> {
+fn visit(dir: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut Found) -> Result<()> {
     let unreadable = |e: std::io::Error| Error::input(format!("cannot read {}: {e}", dir.display()));
     let canonical = dir.canonicalize().map_err(unreadable)?;
     let new = !seen.contains(&canonical);
     if let Some(about) = About::read(dir)? {
         if new {
             seen.push(canonical);
-            evals.push(read_eval(dir, about)?);
+            found.evals.push(read_eval(dir, about)?);
+        }
+        return Ok(());
+    }
+    let comparison = dir.join(FORGETTING_JSON);
+    if comparison.is_file() {
+        if new {
+            seen.push(canonical);
+            found.forgetting.push((dir.to_path_buf(), Forgetting::read(&comparison)?));
         }
         return Ok(());
     }
     if new && dir.join("config.toml").is_file() && dir.join("run.json").is_file() {
         seen.push(canonical);
-        runs.push(read_run(dir)?);
+        found.runs.push(read_run(dir)?);
     }
     if depth == DEPTH {
         return Ok(());
@@ -139,7 +155,7 @@ fn visit(
     }
     // In the order in which they were begun, so that a start comes before what went on from it.
     below.sort_by_cached_key(|path| (started(path), path.clone()));
-    below.iter().try_for_each(|path| visit(path, depth + 1, seen, runs, evals))
+    below.iter().try_for_each(|path| visit(path, depth + 1, seen, found))
 }
 
 /// When a run was first started, in seconds since 1970; what does not say comes last.
@@ -225,12 +241,12 @@ fn name(runs: &mut [TrainRun], evals: &mut [EvalRun]) {
     }
 }
 
-fn full(path: &Path) -> PathBuf {
+pub(super) fn full(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
 
 /// The shortest end of a path that no other path has.
-fn distinct(paths: &[PathBuf], i: usize) -> String {
+pub(super) fn distinct(paths: &[PathBuf], i: usize) -> String {
     let end = |path: &Path, parts: usize| -> Vec<String> {
         let all: Vec<String> = path.components().map(|c| c.as_os_str().to_string_lossy().into_owned()).collect();
         all[all.len().saturating_sub(parts)..].to_vec()

@@ -230,3 +230,166 @@ fn a_run_given_twice_is_shown_once() {
     let html = page_of(&[dir.path().to_path_buf(), dir.path().join("sft"), dir.path().join("eval/sft")]);
     assert!(html.contains("2 training runs and 3 evaluations"));
 }
+
+mod prior_knowledge {
+    use super::*;
+    use crate::eval::{Direction, Divergence};
+    use crate::forgetting::made_up::{labels, planted, sides};
+    use crate::forgetting::{Compared, Forgetting, HEADER, Model, NEW_TASK, Run, Title, Tuned, pair};
+    use crate::stats::Interval;
+
+    /// Of 200 answers 160 are right before; `lost` of them are wrong after. Of the new task's 100, `learnt` more are right.
+    fn tuned(run: &str, step: u64, learnt: usize, lost: [usize; 3]) -> Tuned {
+        let compared = |name: &str, family: &str, values: &[(f64, f64)]| {
+            let (base, after) = sides(values);
+            let title = Title { name: name.into(), family: family.into(), rule: "exact v1".into() };
+            Compared::of(title, &pair(base, after).unwrap(), &labels(values.len()), Vec::new()).unwrap()
+        };
+        let model = Model {
+            name: format!("{run}/step-{step}"),
+            dir: format!("/runs/{run}/checkpoints/step-{step}"),
+            hash: format!("{run}{step}").repeat(8),
+            run: Some(Run {
+                name: run.into(),
+                dir: format!("/runs/{run}"),
+                step: Some(step),
+                seed: Some(7),
+                data_hash: "3fa91c02aabb".into(),
+                model_hash: "base-hash".into(),
+            }),
+        };
+        let benchmarks = vec![
+            compared("refcoco_val", "grounding", &planted(200, 160, lost[0], 1)),
+            compared("docvqa_val", "OCR and documents", &planted(200, 160, lost[1], 2)),
+            compared("pope<script>", "hallucination", &planted(200, 160, lost[2], 3)),
+        ];
+        let nats = Interval { value: 0.001 * step as f64, low: 0.0008 * step as f64, high: 0.0012 * step as f64 };
+        let direction = Direction { tokens: 9, unfinished: 0, per_token: nats, per_response: nats };
+        let divergence = Divergence {
+            prompts_of: NEW_TASK.into(),
+            prompts: 64,
+            seed: 0,
+            forward: direction,
+            reverse: direction,
+            own: None,
+        };
+        let new_task = compared(NEW_TASK, "puzzles", &planted(100, 4, 0, learnt));
+        Tuned::of(model, Some(new_task), benchmarks, vec![divergence])
+    }
+
+    fn base() -> Model {
+        Model { name: "Qwen2.5-VL".into(), dir: "/models/base".into(), hash: "base-hash".into(), run: None }
+    }
+
+    fn write_comparison(dir: &Path, tuned: Vec<Tuned>) {
+        crate::forgetting::write(dir, &Forgetting::new(base(), tuned)).unwrap();
+    }
+
+    /// SFT learns much and loses much; RFT learns less and loses little.
+    pub fn two_runs(dir: &Path) {
+        let sft = [(100, 20, [30, 10, 4]), (200, 44, [60, 25, 5]), (300, 70, [100, 40, 9])];
+        let rft = [(400, 8, [2, 3, 1]), (800, 25, [4, 2, 3]), (1200, 37, [5, 6, 2])];
+        let of = |name: &'static str, stops: [(u64, usize, [usize; 3]); 3]| {
+            stops.into_iter().map(|(step, learnt, lost)| tuned(name, step, learnt, lost)).collect()
+        };
+        write_comparison(&dir.join("way-sft"), of("sft", sft));
+        write_comparison(&dir.join("way-rft"), of("rft", rft));
+    }
+
+    #[test]
+    fn the_page_has_the_table_the_charts_and_the_runs_at_equal_accuracy() {
+        let dir = tempfile::tempdir().unwrap();
+        two_runs(dir.path());
+        let out = dir.path().join("pages/cost.html");
+        let written = write(&[dir.path().to_path_buf()], "What it cost", &out).unwrap();
+        assert_eq!((written.compared, written.evaluations), (6, 0));
+        let html = fs::read_to_string(&out).unwrap();
+        for expected in [
+            "6 comparisons",
+            "Prior knowledge</h2>",
+            "Change by family",
+            "Learnt and kept",
+            "Prior knowledge over training",
+            "Distance from the base",
+            "At equal accuracy on the new task",
+            "not reached",
+            "seed 7, data 3fa91c02",
+            "sft, step 300",
+            "refcoco_val",
+            "mean: all benchmarks",
+            "pope&lt;script&gt;",
+        ] {
+            assert!(html.contains(expected), "{expected:?} is missing");
+        }
+        assert!(!html.contains("pope<script>") && !html.contains("NaN"));
+        // One setting: the same base and benchmarks, whatever the directory.
+        assert_eq!(html.matches("<h2>Prior knowledge</h2>").count(), 1);
+        assert_eq!(html.matches(r#"class="whisker""#).count(), 8, "three families and the mean, two runs");
+
+        let csv = fs::read_to_string(out.with_extension("csv")).unwrap();
+        assert!(csv.starts_with(HEADER));
+        let matched: Vec<&str> = csv.lines().filter(|line| line.contains(",matched,")).collect();
+        // Levels 10 % to 70 %, and 41 %, the highest that both reach; RFT gets to 41 %.
+        assert_eq!(matched.len(), 16, "{matched:?}");
+        let of = |run: &str, at: &str| {
+            let found =
+                matched.iter().find(|line| line.contains(&format!(",{run},")) && line.ends_with(&format!(",{at}")));
+            found.unwrap_or_else(|| panic!("{run} at {at}: {matched:?}")).split(',').nth(14).unwrap().to_string()
+        };
+        assert_eq!(of("rft", "0.5"), "");
+        // SFT is at 24 % after 100 steps (-38 of 600) and at 48 % after 200 (-84 of 600): at 30 % a quarter of the way.
+        let sft: f64 = of("sft", "0.3").parse().unwrap();
+        assert!((sft - (-38.0 - 0.25 * 46.0) / 600.0).abs() < 1e-9, "{sft}");
+        let rft: f64 = of("rft", "0.3").parse().unwrap();
+        assert!(rft > -0.01 && rft < 0.0, "{rft}");
+        let md = fs::read_to_string(out.with_extension("md")).unwrap();
+        for expected in
+            ["# What it cost", "| sft, step 300 |", "not reached", "### sft/step-300", "mean: all benchmarks"]
+        {
+            assert!(md.contains(expected), "{expected:?} is missing in:\n{md}");
+        }
+        // The same again goes over its own files, and not over anybody else's.
+        write(&[dir.path().to_path_buf()], "What it cost", &out).unwrap();
+        fs::write(dir.path().join("notes.md"), "# mine").unwrap();
+        let error = write(&[dir.path().join("way-sft")], "x", &dir.path().join("notes.html")).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("notes.md"), "{error}");
+        assert_eq!(fs::read_to_string(dir.path().join("notes.md")).unwrap(), "# mine");
+    }
+
+    #[test]
+    fn a_run_that_is_in_the_report_keeps_its_name_and_colour() {
+        let dir = tempfile::tempdir().unwrap();
+        train_run(&dir.path().join("sft"), "sft", 3e-4, 100, true);
+        let mut one = tuned("sft", 100, 20, [3, 2, 1]);
+        if let Some(run) = &mut one.model.run {
+            run.dir = dir.path().join("sft").display().to_string();
+        }
+        write_comparison(&dir.path().join("cost"), vec![one]);
+        let html = page_of(&[dir.path().to_path_buf()]);
+        assert!(html.contains("1 training run and 1 comparison"));
+        assert_eq!(html.split("</ul>").next().unwrap().matches("var(--s0)").count(), 1, "one entry in the legend");
+        // One checkpoint is no way to draw over steps, and base and checkpoint are two points in the plane.
+        assert!(!html.contains("Prior knowledge over training") && html.contains("Learnt and kept"));
+    }
+
+    #[test]
+    fn comparisons_on_other_data_stand_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut other = tuned("other", 100, 20, [3, 2, 1]);
+        other.benchmarks[0].data = "another".into();
+        write_comparison(&dir.path().join("one"), vec![tuned("sft", 100, 20, [3, 2, 1])]);
+        write_comparison(&dir.path().join("two"), vec![other]);
+        let html = page_of(&[dir.path().to_path_buf()]);
+        assert_eq!(html.matches("<h2>Prior knowledge</h2>").count(), 2);
+    }
+
+    #[test]
+    fn a_comparison_without_a_new_task_has_no_plane() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = Tuned { new_task: None, ..tuned("sft", 100, 20, [3, 2, 1]) };
+        write_comparison(&dir.path().join("cost"), vec![one]);
+        let html = page_of(&[dir.path().to_path_buf()]);
+        assert!(html.contains("Change by family") && !html.contains("Learnt and kept"));
+        assert!(!html.contains("At equal accuracy"));
+    }
+}

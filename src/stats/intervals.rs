@@ -4,7 +4,7 @@ use super::student::{student_t_quantile, student_t_two_sided};
 use serde::{Deserialize, Serialize};
 
 /// The 0.975 quantile of the standard normal distribution.
-const Z: f64 = 1.959_963_984_540_054;
+pub(super) const Z: f64 = 1.959_963_984_540_054;
 
 /// An estimate with its 95 % confidence interval. With no observations, all three are NaN (`null` in JSON).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -20,12 +20,12 @@ pub struct Interval {
     pub high: f64,
 }
 
-fn nan_if_null<'de, D: serde::Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+pub(crate) fn nan_if_null<'de, D: serde::Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
     Ok(Option::<f64>::deserialize(d)?.unwrap_or(f64::NAN))
 }
 
 impl Interval {
-    const UNKNOWN: Interval = Interval { value: f64::NAN, low: f64::NAN, high: f64::NAN };
+    pub(crate) const UNKNOWN: Interval = Interval { value: f64::NAN, low: f64::NAN, high: f64::NAN };
 }
 
 /// How one run differs from another on the same examples.
@@ -46,7 +46,7 @@ pub fn share(successes: usize, n: usize) -> Interval {
     wilson(successes as f64 / n as f64, n as f64)
 }
 
-fn wilson(p: f64, n: f64) -> Interval {
+pub(super) fn wilson(p: f64, n: f64) -> Interval {
     let z2 = Z * Z;
     let centre = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
     let half = Z / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();

@@ -37,7 +37,7 @@ pub fn student_t_two_sided(t: f64, degrees: f64) -> f64 {
 }
 
 /// The regularised incomplete beta function I_x(a, b), with y = 1 - x given separately so that neither loses digits.
-fn incomplete_beta(a: f64, b: f64, x: f64, y: f64) -> f64 {
+pub(super) fn incomplete_beta(a: f64, b: f64, x: f64, y: f64) -> f64 {
     if x <= 0.0 {
         return 0.0;
     }

@@ -11,7 +11,7 @@ use jigsaw::data::{Message, Record};
 use jigsaw::files::Written;
 use jigsaw::model::{Completion, LossFn, Prompt, Sampling, Sequence, TokenStats};
 use jigsaw::nn::Parameter;
-use jigsaw::policy::{Codec, Policy};
+use jigsaw::policy::{Codec, Policy, Predictions, Predictor};
 use jigsaw::tasks::{Score, Task};
 use jigsaw::{Error, Result, rng};
 use rand::Rng as _;
@@ -177,6 +177,34 @@ impl Policy for Toy {
             self.parameters.iter().map(|p| (p.name.clone(), p.var.as_tensor().clone())).collect();
         candle_core::safetensors::save(&tensors, dir.join("model.safetensors"))?;
         Ok(Vec::new())
+    }
+}
+
+/// A row of logits for each response token.
+struct Rows(Vec<Vec<f32>>);
+
+impl Predictor for Toy {
+    fn predict(&self, batch: &[Sequence]) -> Result<Box<dyn Predictions + '_>> {
+        let (table, bias) = (self.values(0), self.values(1));
+        let of = |s: &Sequence| -> Vec<Vec<f32>> {
+            let k = s.prompt.ids[0] as usize;
+            (0..s.response.len()).map(|t| self.log_probs(&table, &bias, k, t, 1.0)).collect()
+        };
+        Ok(Box::new(Rows(batch.iter().flat_map(of).collect())))
+    }
+}
+
+impl Predictions for Rows {
+    fn rows(&self) -> usize {
+        self.0.len()
+    }
+
+    fn vocab(&self) -> usize {
+        VOCABULARY
+    }
+
+    fn logits(&self, rows: std::ops::Range<usize>) -> Result<Vec<f32>> {
+        Ok(self.0[rows].concat())
     }
 }
 

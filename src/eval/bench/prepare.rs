@@ -50,6 +50,11 @@ impl Prepared {
         self.task.as_ref()
     }
 
+    /// Text and images to model input, with this benchmark's bounds of an image.
+    pub fn codec(&self) -> &dyn Codec {
+        &self.processor
+    }
+
     /// Whether what was prepared holds for this checkpoint too: its tokenizer, chat template and image settings are those of
     /// the one that it was prepared for.
     pub fn serves(&self, model: &Path) -> Result<bool> {

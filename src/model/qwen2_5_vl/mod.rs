@@ -6,6 +6,7 @@ mod generate;
 mod layout;
 mod memory;
 pub mod names;
+mod predict;
 pub mod rope;
 mod shards;
 mod text;
@@ -13,6 +14,7 @@ mod vision;
 pub mod weights;
 
 pub use config::Config;
+pub use predict::Predicted;
 
 use crate::Result;
 use crate::files::Written;

@@ -1,0 +1,79 @@
+//! The side of `jigsaw eval` that compares tuned models with their base.
+
+use super::bench::Bars;
+use super::output::{bar, print, say};
+use crate::Result;
+use crate::eval;
+use crate::forgetting::{
+    FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, Forgetting, Progress, Request, aggregates, divergences, run,
+    summary, table,
+};
+use candle_core::Device;
+use indicatif::ProgressBar;
+
+/// Evaluate, compare, print the tables.
+pub(super) fn compare(request: &Request, device: &Device) -> Result<()> {
+    let mut lines = Lines::default();
+    let found = run(request, device, &mut lines);
+    lines.clear();
+    let files = [FORGETTING_JSON, FORGETTING_CSV, FORGETTING_MD];
+    let files = files.map(|name| format!("{}\n", request.out.join(name).display())).concat();
+    print(&format!("{}{files}", describe(&found?)))
+}
+
+/// The tables of every model, for a person.
+fn describe(found: &Forgetting) -> String {
+    let mut text = String::new();
+    for tuned in &found.tuned {
+        let provenance = tuned.model.provenance();
+        let provenance = if provenance.is_empty() { String::new() } else { format!(" ({provenance})") };
+        text += &format!("{}{provenance} against {}\n\n", tuned.model.dir, found.base.dir);
+        let tables = [Some(table(tuned, false)), aggregates(tuned), divergences(tuned)];
+        tables.iter().flatten().for_each(|table| text += &format!("{}\n", table.text()));
+        summary(tuned).iter().for_each(|line| text += &format!("{line}\n"));
+        text.push('\n');
+    }
+    text
+}
+
+/// One line a stage on stderr, and bars while it works.
+#[derive(Default)]
+struct Lines {
+    bars: Bars,
+    prompts: Option<(String, ProgressBar)>,
+}
+
+impl Lines {
+    fn clear(&mut self) {
+        self.bars.clear();
+        if let Some((_, bar)) = self.prompts.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for Lines {
+    fn stage(&mut self, what: &str) {
+        self.clear();
+        say(what);
+    }
+
+    fn evaluating(&mut self, benchmark: &str, progress: eval::Progress) {
+        self.bars.tell(benchmark, progress);
+    }
+
+    fn diverging(&mut self, set: &str, done: usize, total: usize) {
+        if self.prompts.as_ref().is_none_or(|(current, _)| current != set) {
+            self.clear();
+            let bar = bar(total, "{prefix} {pos}/{len} prompts, {eta} left");
+            bar.set_prefix(format!("divergence on {set}"));
+            self.prompts = Some((set.to_string(), bar));
+        }
+        if let Some((_, bar)) = &self.prompts {
+            bar.set_position(done as u64);
+        }
+    }
+}
+
+/// Prompts of each set on which the divergence is measured, where nothing else is said.
+pub(super) const PROMPTS: usize = 64;

@@ -1,0 +1,371 @@
+//! How far a tuned model's distribution has moved from its base's, on given prompts.
+//!
+//! - forward: responses sampled from the base at temperature 1, nothing truncated; at every token KL(base || tuned) of the whole
+//!   next-token distribution, computed exactly. Their sum over a response is an unbiased estimate of the divergence of whole responses
+//!   (cut off at the length limit), with less variance than the log-ratio of the sampled tokens (Rao-Blackwell).
+//! - reverse: sampled from the tuned model, KL(tuned || base).
+//! - perplexity of the answers that the base gave by itself, under both models.
+//!
+//! Logits are formed some rows at a time: never those of all tokens together.
+
+use super::Outcome;
+use crate::model::{Prompt, Sampling, Sequence};
+use crate::nn::kl_divergence;
+use crate::policy::{Codec, Predictor};
+use crate::stats::{Interval, Total, clustered_mean};
+use crate::tasks::Task;
+use crate::{Error, Result, rng};
+use rand::Rng as _;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Prompts taken at a time. It decides which random numbers a prompt gets, so it is no setting.
+pub const BATCH: usize = 8;
+
+/// Bytes of logits of each model that exist at a time.
+const LOGIT_BYTES: usize = 64 << 20;
+
+/// What is compared, and how responses are drawn.
+pub struct Comparison<'a> {
+    /// The base model.
+    pub base: &'a dyn Predictor,
+    /// The tuned model.
+    pub tuned: &'a dyn Predictor,
+    /// Text and images to model input, the same for both.
+    pub codec: &'a dyn Codec,
+    /// The prompts.
+    pub task: &'a dyn Task,
+    /// Longest response.
+    pub max_new_tokens: usize,
+    /// Seed of the sampling.
+    pub seed: u64,
+}
+
+/// The divergence measured on one response.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Tokens of the response, with the closing one.
+    pub tokens: usize,
+    /// Sum over its tokens of the divergence, in nats.
+    pub nats: f64,
+    /// Ended by itself rather than by the length limit.
+    pub finished: bool,
+}
+
+/// The base's own answer under both models.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct OwnAnswer {
+    /// Tokens of the answer, with the closing one if it got there.
+    pub tokens: usize,
+    /// Negative log-probability under the base, in nats.
+    pub base: f64,
+    /// The same under the tuned model.
+    pub tuned: f64,
+}
+
+/// What one prompt gave: a line of a divergence file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PromptDivergence {
+    /// Index of the example.
+    pub index: usize,
+    /// Its id.
+    pub id: String,
+    /// KL(base || tuned) on a response sampled from the base.
+    pub forward: Measured,
+    /// KL(tuned || base) on a response sampled from the tuned model.
+    pub reverse: Measured,
+    /// The base's answer from its evaluation.
+    pub own: Option<OwnAnswer>,
+}
+
+/// Responses sampled from the base, by the first prompt of their batch: the same for every model tuned from it.
+pub type BaseSamples = HashMap<usize, Vec<(Vec<u32>, bool)>>;
+
+/// `count` examples of `len`, evenly spread: files are often in the order of their categories.
+pub fn spread(len: usize, count: usize) -> Vec<usize> {
+    let count = count.min(len);
+    (0..count).map(|i| i * len / count).collect()
+}
+
+impl Comparison<'_> {
+    /// Measure on at most [`BATCH`] examples. `own` gives the base's answer to an example, if there is one.
+    pub fn measure<'o>(
+        &self,
+        examples: &[usize],
+        own: impl Fn(usize) -> Option<&'o Outcome>,
+        samples: &mut BaseSamples,
+    ) -> Result<Vec<PromptDivergence>> {
+        let Some(&first) = examples.first() else { return Ok(Vec::new()) };
+        let prompts = examples.iter().map(|&i| self.codec.prompt(self.task, i)).collect::<Result<Vec<_>>>()?;
+        let from_base = match samples.get(&first) {
+            Some(known) => known.clone(),
+            None => {
+                let drawn = self.sample(self.base, &prompts, "forward", first)?;
+                samples.insert(first, drawn.clone());
+                drawn
+            }
+        };
+        let from_tuned = self.sample(self.tuned, &prompts, "reverse", first)?;
+        let names: Vec<&str> =
+            examples.iter().map(|&i| Ok(self.task.example(i)?.id.as_str())).collect::<Result<Vec<_>>>()?;
+        let forward = divergences(self.base, self.tuned, &prompts, &from_base, &names)?;
+        let reverse = divergences(self.tuned, self.base, &prompts, &from_tuned, &names)?;
+        let answers = examples.iter().map(|&i| own(i).map(|o| self.answer(o)).transpose());
+        let own = self.own_answers(&prompts, &answers.collect::<Result<Vec<_>>>()?, &names)?;
+        let mut lines = Vec::with_capacity(examples.len());
+        for (i, ((forward, reverse), own)) in forward.into_iter().zip(reverse).zip(own).enumerate() {
+            lines.push(PromptDivergence { index: examples[i], id: names[i].to_string(), forward, reverse, own });
+        }
+        Ok(lines)
+    }
+
+    /// A response of `model` to each prompt at temperature 1, from the whole distribution: no token is excluded.
+    fn sample(
+        &self,
+        model: &dyn Predictor,
+        prompts: &[Arc<Prompt>],
+        direction: &str,
+        first: usize,
+    ) -> Result<Vec<(Vec<u32>, bool)>> {
+        let sampling = Sampling {
+            max_new_tokens: self.max_new_tokens,
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            seed: rng::stream(self.seed, &format!("divergence {direction}"), &[first as u64]).next_u64(),
+        };
+        let groups = model.generate(prompts, 1, &sampling, self.codec.eos_ids(), &[])?;
+        Ok(groups.into_iter().flatten().map(|completion| (completion.ids, completion.finished)).collect())
+    }
+
+    /// The tokens of a stored answer; an answer that was cut off has no closing token.
+    fn answer(&self, outcome: &Outcome) -> Result<Vec<u32>> {
+        let mut ids =
+            self.codec.response(&outcome.response).map_err(|e| e.context(format!("example {}", outcome.id)))?;
+        if !outcome.finished {
+            ids.pop();
+        }
+        Ok(ids)
+    }
+
+    fn own_answers(
+        &self,
+        prompts: &[Arc<Prompt>],
+        answers: &[Option<Vec<u32>>],
+        names: &[&str],
+    ) -> Result<Vec<Option<OwnAnswer>>> {
+        let batch: Vec<Sequence> = prompts
+            .iter()
+            .zip(answers)
+            .filter_map(|(prompt, answer)| {
+                let response = answer.clone().filter(|a| !a.is_empty())?;
+                Some(Sequence { prompt: Arc::clone(prompt), response })
+            })
+            .collect();
+        let score = |model: &dyn Predictor| -> Result<Vec<f32>> {
+            if batch.is_empty() { Ok(Vec::new()) } else { Ok(model.score(&batch, 1.0)?.logprobs) }
+        };
+        let (base, tuned) = (score(self.base)?, score(self.tuned)?);
+        let mut at = 0;
+        let mut found = Vec::with_capacity(answers.len());
+        for (answer, name) in answers.iter().zip(names) {
+            let tokens = answer.as_ref().map_or(0, Vec::len);
+            let nats = |logprobs: &[f32]| -> Result<f64> {
+                let own = logprobs.get(at..at + tokens);
+                let sum = own.map(|p| -p.iter().map(|&p| f64::from(p)).sum::<f64>());
+                sum.filter(|nats| nats.is_finite()).ok_or_else(|| not_finite(name))
+            };
+            found.push(if tokens == 0 {
+                None
+            } else {
+                Some(OwnAnswer { tokens, base: nats(&base)?, tuned: nats(&tuned)? })
+            });
+            at += tokens;
+        }
+        Ok(found)
+    }
+}
+
+/// KL(p || q) of each response, which was sampled from `p`.
+fn divergences(
+    p: &dyn Predictor,
+    q: &dyn Predictor,
+    prompts: &[Arc<Prompt>],
+    responses: &[(Vec<u32>, bool)],
+    names: &[&str],
+) -> Result<Vec<Measured>> {
+    let sequence = |(prompt, (ids, _)): (&Arc<Prompt>, &(Vec<u32>, bool))| Sequence {
+        prompt: Arc::clone(prompt),
+        response: ids.clone(),
+    };
+    let batch: Vec<Sequence> = prompts.iter().zip(responses).map(sequence).collect();
+    let nats = token_divergences(p, q, &batch)?;
+    let mut rest = nats.as_slice();
+    let mut found = Vec::with_capacity(batch.len());
+    for ((ids, finished), name) in responses.iter().zip(names) {
+        let Some((own, after)) = rest.split_at_checked(ids.len()) else {
+            return Err(Error::failed(format!("example {name}: fewer predictions than response tokens")));
+        };
+        rest = after;
+        let nats: f64 = own.iter().sum();
+        if !nats.is_finite() {
+            return Err(not_finite(name));
+        }
+        found.push(Measured { tokens: ids.len(), nats, finished: *finished });
+    }
+    Ok(found)
+}
+
+fn not_finite(name: &str) -> Error {
+    Error::failed(format!("example {name}: a model's prediction is not finite; are its weights?"))
+}
+
+/// KL(p || q) at every response token of a batch, sequences end to end, in nats.
+pub fn token_divergences(p: &dyn Predictor, q: &dyn Predictor, batch: &[Sequence]) -> Result<Vec<f64>> {
+    let (p, q) = (p.predict(batch)?, q.predict(batch)?);
+    let (rows, vocab) = (p.rows(), p.vocab());
+    if (q.rows(), q.vocab()) != (rows, vocab) {
+        return Err(Error::input(format!(
+            "the models' vocabularies have {vocab} and {} tokens: their distributions cannot be compared",
+            q.vocab()
+        )));
+    }
+    let at_once = (LOGIT_BYTES / (4 * vocab.max(1))).clamp(1, 512);
+    let mut nats = Vec::with_capacity(rows);
+    for start in (0..rows).step_by(at_once) {
+        let piece = start..(start + at_once).min(rows);
+        let (a, b) = (p.logits(piece.clone())?, q.logits(piece)?);
+        nats.par_extend(a.par_chunks(vocab).zip(b.par_chunks(vocab)).map(|(a, b)| kl_divergence(a, b)));
+    }
+    Ok(nats)
+}
+
+/// A divergence over the prompts of a set.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Direction {
+    /// Tokens of all responses.
+    pub tokens: usize,
+    /// Responses cut off by the length limit.
+    pub unfinished: usize,
+    /// Mean nats per token.
+    pub per_token: Interval,
+    /// Mean nats per response.
+    pub per_response: Interval,
+}
+
+impl Direction {
+    fn of(measured: impl Iterator<Item = Measured> + Clone) -> Direction {
+        let by_tokens: Vec<Total> = measured.clone().map(|m| (m.nats, m.tokens as f64)).collect();
+        let by_responses: Vec<Total> = measured.clone().map(|m| (m.nats, 1.0)).collect();
+        Direction {
+            tokens: measured.clone().map(|m| m.tokens).sum(),
+            unfinished: measured.filter(|m| !m.finished).count(),
+            per_token: not_negative(clustered_mean(&by_tokens).mean),
+            per_response: not_negative(clustered_mean(&by_responses).mean),
+        }
+    }
+}
+
+/// A divergence is never below 0; an interval of its estimate might be.
+fn not_negative(interval: Interval) -> Interval {
+    Interval { low: interval.low.max(0.0), ..interval }
+}
+
+/// The base's own answers: perplexity under both models.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct OwnAnswers {
+    /// Answers.
+    pub answers: usize,
+    /// Their tokens.
+    pub tokens: usize,
+    /// Perplexity under the base.
+    pub base: Interval,
+    /// Perplexity under the tuned model.
+    pub tuned: Interval,
+    /// Tuned minus base, in nats per token: the logarithm of the ratio of the perplexities.
+    pub change: Interval,
+}
+
+/// How far a tuned model has moved from its base, on the prompts of one set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Divergence {
+    /// Where the prompts are from.
+    pub prompts_of: String,
+    /// Prompts, with one response each.
+    pub prompts: usize,
+    /// Seed of the sampling.
+    pub seed: u64,
+    /// KL(base || tuned), on the base's responses.
+    pub forward: Direction,
+    /// KL(tuned || base), on the tuned model's responses.
+    pub reverse: Direction,
+    /// The base's own greedy answers, if the evaluation was greedy.
+    pub own: Option<OwnAnswers>,
+}
+
+impl Divergence {
+    /// Over prompts. A prompt is one observation: the intervals per token take its tokens as a cluster.
+    pub fn of(prompts_of: &str, seed: u64, lines: &[PromptDivergence]) -> Divergence {
+        let own: Vec<OwnAnswer> = lines.iter().filter_map(|line| line.own).collect();
+        let mean = |of: fn(&OwnAnswer) -> f64| {
+            clustered_mean(&own.iter().map(|o| (of(o), o.tokens as f64)).collect::<Vec<Total>>()).mean
+        };
+        let exp = |i: Interval| Interval { value: i.value.exp(), low: i.low.exp(), high: i.high.exp() };
+        Divergence {
+            prompts_of: prompts_of.to_string(),
+            prompts: lines.len(),
+            seed,
+            forward: Direction::of(lines.iter().map(|line| line.forward)),
+            reverse: Direction::of(lines.iter().map(|line| line.reverse)),
+            own: (!own.is_empty()).then(|| OwnAnswers {
+                answers: own.len(),
+                tokens: own.iter().map(|o| o.tokens).sum(),
+                base: exp(mean(|o| o.base)),
+                tuned: exp(mean(|o| o.tuned)),
+                change: mean(|o| o.tuned - o.base),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(forward: (usize, f64), own: Option<(usize, f64, f64)>) -> PromptDivergence {
+        let measured = Measured { tokens: forward.0, nats: forward.1, finished: true };
+        let own = own.map(|(tokens, base, tuned)| OwnAnswer { tokens, base, tuned });
+        PromptDivergence { index: 0, id: "a".into(), forward: measured, reverse: measured, own }
+    }
+
+    #[test]
+    fn prompts_are_spread_over_the_file() {
+        assert_eq!(spread(10, 5), [0, 2, 4, 6, 8]);
+        assert_eq!(spread(3, 64), [0, 1, 2]);
+        assert_eq!(spread(100, 3), [0, 33, 66]);
+        assert!(spread(0, 4).is_empty());
+    }
+
+    #[test]
+    fn long_responses_weigh_more_per_token_and_not_per_response() {
+        let lines = [line((1, 1.0), None), line((9, 0.0), None), line((2, 2.0), None)];
+        let found = Divergence::of("prior", 0, &lines);
+        assert!((found.forward.per_token.value - 3.0 / 12.0).abs() < 1e-12);
+        assert!((found.forward.per_response.value - 1.0).abs() < 1e-12);
+        assert_eq!((found.forward.tokens, found.prompts, found.own), (12, 3, None));
+        assert_eq!(found.forward.per_token.low, 0.0, "cut at 0");
+    }
+
+    #[test]
+    fn equal_models_have_no_divergence_and_the_same_perplexity() {
+        let lines = [line((3, 0.0), Some((3, 1.5, 1.5))), line((5, 0.0), Some((2, 4.0, 4.0)))];
+        let found = Divergence::of("prior", 0, &lines);
+        let zero = Interval { value: 0.0, low: 0.0, high: 0.0 };
+        assert_eq!((found.forward.per_token, found.reverse.per_response), (zero, zero));
+        let own = found.own.unwrap();
+        assert_eq!((own.change, own.base), (zero, own.tuned));
+        assert!((own.base.value - (5.5_f64 / 5.0).exp()).abs() < 1e-12);
+    }
+}

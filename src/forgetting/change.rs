@@ -1,0 +1,231 @@
+//! What changed on one set of paired responses, with how sure one can be of it.
+
+use crate::eval::Outcome;
+use crate::stats::{
+    self, Estimate, Interval, Unit, clustered_difference, clustered_mean, clustered_unit_mean, mcnemar, nan_if_null,
+    paired_proportions, totals,
+};
+use serde::{Deserialize, Serialize};
+
+/// Seed of all bootstraps: the same pairs have the same interval whenever and wherever it is computed.
+pub const BOOTSTRAP_SEED: u64 = 0;
+
+/// One model's figures.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Side {
+    /// Mean of the strict score.
+    pub value: Interval,
+    /// Mean of the lenient score: the same rule, however the answer was wrapped.
+    pub lenient: Interval,
+    /// Share of responses in which no answer could be read.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub unparsed: f64,
+    /// Share of responses that do not keep the requested format as a whole, readable or not.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub malformed: f64,
+    /// Share of responses that could be read and are not wholly right.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub wrong: f64,
+    /// Share of responses cut off by the length limit.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub unfinished: f64,
+    /// Mean tokens of a response, with the closing one.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub tokens: f64,
+}
+
+/// How interval and p-value of a change were made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// Independent 0/1 scores: Tango's score interval, McNemar's exact test.
+    Mcnemar,
+    /// Independent graded scores: Student's t of the differences.
+    T,
+    /// Scores that share images or examples: t with the cluster-robust error.
+    ClusteredT,
+    /// The same weights answered alike: the change is zero by construction, not by estimate.
+    Same,
+    /// Mean of several benchmarks: interval recovered from theirs (MOVER), p by Welch and Satterthwaite.
+    Mean,
+}
+
+impl Method {
+    /// In a few words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Method::Mcnemar => "McNemar exact, Tango interval",
+            Method::T => "paired t",
+            Method::ClusteredT => "cluster-robust t",
+            Method::Same => "same weights",
+            Method::Mean => "mean of benchmarks (MOVER)",
+        }
+    }
+}
+
+/// Base against tuned model on one set of examples. Scores are in [0, 1].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// Pairs of responses.
+    pub n: usize,
+    /// Groups that they come in, if they are not independent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clusters: Option<usize>,
+    /// The base model.
+    pub base: Side,
+    /// The tuned model.
+    pub tuned: Side,
+    /// Tuned minus base, with the paired 95 % interval.
+    pub change: Interval,
+    /// Two-sided p-value of no change.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub p: f64,
+    /// How interval and p were made.
+    pub method: Method,
+    /// Pairs in which the tuned model scores higher.
+    pub gained: usize,
+    /// Pairs in which it scores lower.
+    pub lost: usize,
+    /// Mean score of the tuned model / of the base, BCa bootstrap; NaN where the base scores nothing.
+    pub retention: Interval,
+    /// Tuned minus base by the lenient score.
+    pub lenient_change: Interval,
+}
+
+/// A [`Change`] with what is needed to combine it with others.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// The change.
+    pub change: Change,
+    /// Its estimate.
+    pub estimate: Estimate,
+    /// That of the lenient change.
+    pub lenient: Estimate,
+    /// What is drawn as one in a bootstrap.
+    pub units: Vec<Unit>,
+}
+
+/// Measure the change over `pairs`; `groups` holds the number of each pair's group (any numbers). Pairs of one group are not
+/// independent. `same_model`: both sides are the same weights.
+pub fn measure(pairs: &[&(Outcome, Outcome)], groups: &[usize], same_model: bool) -> Measured {
+    let clusters = dense(groups);
+    let count = clusters.iter().max().map_or(0, |&last| last + 1);
+    let independent = count == pairs.len();
+    let scores =
+        |of: fn(&Outcome) -> f64| -> (Vec<f64>, Vec<f64>) { pairs.iter().map(|(a, b)| (of(a), of(b))).unzip() };
+    let (base, tuned) = scores(|o| o.score.value);
+    let (base_lenient, tuned_lenient) = scores(|o| o.score.lenient);
+    let certain = same_model && base == tuned && base_lenient == tuned_lenient;
+    let (estimate, method) = difference(&base, &tuned, &clusters, independent, certain);
+    let (lenient, _) = difference(&base_lenient, &tuned_lenient, &clusters, independent, certain);
+    let units = units(&base, &tuned, &clusters);
+    let side = |values: &[f64], lenient: &[f64], of: fn(&(Outcome, Outcome)) -> &Outcome| {
+        let share = |holds: fn(&Outcome) -> bool| {
+            pairs.iter().filter(|pair| holds(of(pair))).count() as f64 / pairs.len() as f64
+        };
+        Side {
+            value: level(values, &clusters, independent),
+            lenient: level(lenient, &clusters, independent),
+            unparsed: share(|o| !o.score.parsed),
+            malformed: share(|o| !o.score.well_formed),
+            wrong: share(|o| o.score.parsed && !o.score.correct),
+            unfinished: share(|o| !o.finished),
+            tokens: pairs.iter().map(|pair| of(pair).tokens as f64).sum::<f64>() / pairs.len() as f64,
+        }
+    };
+    let retention = retention(&[&units], estimate.mean);
+    let change = Change {
+        n: pairs.len(),
+        clusters: (!independent).then_some(count),
+        base: side(&base, &base_lenient, |pair| &pair.0),
+        tuned: side(&tuned, &tuned_lenient, |pair| &pair.1),
+        change: estimate.mean,
+        p: estimate.p,
+        method,
+        gained: base.iter().zip(&tuned).filter(|(a, b)| b > a).count(),
+        lost: base.iter().zip(&tuned).filter(|(a, b)| b < a).count(),
+        retention,
+        lenient_change: lenient.mean,
+    };
+    Measured { change, estimate, lenient, units }
+}
+
+/// The same groups, numbered from 0 in order of appearance.
+fn dense(groups: &[usize]) -> Vec<usize> {
+    let mut numbers = std::collections::HashMap::new();
+    groups
+        .iter()
+        .map(|group| {
+            let next = numbers.len();
+            *numbers.entry(*group).or_insert(next)
+        })
+        .collect()
+}
+
+fn binary(values: &[f64]) -> bool {
+    values.iter().all(|&v| v == 0.0 || v == 1.0)
+}
+
+/// Mean of `tuned - base` with interval and test.
+fn difference(base: &[f64], tuned: &[f64], clusters: &[usize], independent: bool, certain: bool) -> (Estimate, Method) {
+    if certain {
+        let zero = Interval { value: 0.0, low: 0.0, high: 0.0 };
+        return (Estimate { mean: zero, error: 0.0, degrees: f64::INFINITY, p: 1.0 }, Method::Same);
+    }
+    let differences = || base.iter().zip(tuned).map(|(a, b)| b - a);
+    let by_spread = clustered_difference(&totals(differences(), clusters));
+    if !(independent && binary(base) && binary(tuned)) {
+        return (by_spread, if independent { Method::T } else { Method::ClusteredT });
+    }
+    let gained = differences().filter(|d| *d > 0.0).count();
+    let lost = differences().filter(|d| *d < 0.0).count();
+    let mean = paired_proportions(base.len() as f64, gained as f64, lost as f64);
+    (Estimate { mean, p: mcnemar(gained, lost), ..by_spread }, Method::Mcnemar)
+}
+
+/// One model's mean score.
+fn level(values: &[f64], clusters: &[usize], independent: bool) -> Interval {
+    if independent && binary(values) {
+        return stats::share(values.iter().filter(|v| **v == 1.0).count(), values.len());
+    }
+    clustered_unit_mean(&totals(values.iter().copied(), clusters))
+}
+
+fn units(base: &[f64], tuned: &[f64], clusters: &[usize]) -> Vec<Unit> {
+    let (first, second) = (totals(base.iter().copied(), clusters), totals(tuned.iter().copied(), clusters));
+    first.iter().zip(&second).map(|(a, b)| Unit { first: a.0, second: b.0, count: a.1 }).collect()
+}
+
+/// Mean over benchmarks of the tuned model's means / the same of the base's. `change` is the difference of these means.
+pub fn retention(strata: &[&[Unit]], change: Interval) -> Interval {
+    let ratio = |means: stats::Means<'_>| {
+        let (base, tuned) = means.iter().fold((0.0, 0.0), |(a, b), (first, second)| (a + first, b + second));
+        tuned / base
+    };
+    let base = clustered_base(strata);
+    if base.is_nan() || base <= 0.0 {
+        return Interval::UNKNOWN;
+    }
+    let strata: Vec<Vec<Unit>> = strata.iter().map(|units| units.to_vec()).collect();
+    let found = stats::bootstrap(&strata, ratio, stats::RESAMPLES, BOOTSTRAP_SEED);
+    if found.low == found.high {
+        // Resamples of pairs that agree agree too (nothing changed, everything lost); the interval of the change knows that others
+        // need not.
+        let ratio = |end: f64| found.value + (end - change.value) / base;
+        return Interval { low: ratio(change.low).max(0.0), high: ratio(change.high), ..found };
+    }
+    if found.low.is_finite() && found.high.is_finite() {
+        return found;
+    }
+    // Too little is right before for the ratio to be bounded.
+    Interval { low: f64::NAN, high: f64::NAN, ..found }
+}
+
+/// Mean over strata of the base's mean score.
+fn clustered_base(strata: &[&[Unit]]) -> f64 {
+    let mean = |units: &&[Unit]| {
+        let all: Vec<(f64, f64)> = units.iter().map(|unit| (unit.first, unit.count)).collect();
+        clustered_mean(&all).mean.value
+    };
+    strata.iter().map(mean).sum::<f64>() / strata.len() as f64
+}

@@ -1,0 +1,69 @@
+//! The mean over several benchmarks: a family, or all of them. Each benchmark counts once, however many examples it has.
+
+use super::change::{Measured, Method, retention};
+use crate::stats::{Interval, mean_is_zero, mean_of_intervals, nan_if_null};
+use serde::{Deserialize, Serialize};
+
+/// Mean change over benchmarks. Its interval is about new examples of these benchmarks, not about other benchmarks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// Name of the family; `all` for the mean over everything.
+    pub name: String,
+    /// The benchmarks in it.
+    pub benchmarks: Vec<String>,
+    /// Pairs of responses in all.
+    pub n: usize,
+    /// Mean of the base's scores.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub base: f64,
+    /// Mean of the tuned model's scores.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub tuned: f64,
+    /// Mean of the changes.
+    pub change: Interval,
+    /// Two-sided p-value of a mean change of 0.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub p: f64,
+    /// How interval and p were made.
+    pub method: Method,
+    /// Mean score of the tuned model / of the base.
+    pub retention: Interval,
+    /// Mean of the lenient changes.
+    pub lenient_change: Interval,
+    /// Mean share of unreadable responses: base, tuned.
+    pub unparsed: (f64, f64),
+    /// Mean share of responses that break the format: base, tuned.
+    pub malformed: (f64, f64),
+    /// Mean tokens of a response: base, tuned.
+    pub tokens: (f64, f64),
+}
+
+impl Group {
+    /// The mean over benchmarks, each with its name; `None` for no benchmarks.
+    pub(super) fn of(name: &str, members: &[(&str, &Measured)]) -> Option<Group> {
+        let all: Vec<&Measured> = members.iter().map(|(_, m)| *m).collect();
+        let m = all.len() as f64;
+        let first = all.first()?;
+        let mean = |of: fn(&Measured) -> f64| all.iter().map(|x| of(x)).sum::<f64>() / m;
+        let estimates: Vec<_> = all.iter().map(|x| x.estimate).collect();
+        let lenient: Vec<Interval> = all.iter().map(|x| x.lenient.mean).collect();
+        let change = mean_of_intervals(&estimates.iter().map(|e| e.mean).collect::<Vec<_>>());
+        let units: Vec<&[_]> = all.iter().map(|x| x.units.as_slice()).collect();
+        let single = all.len() == 1;
+        Some(Group {
+            name: name.to_string(),
+            benchmarks: members.iter().map(|(name, _)| name.to_string()).collect(),
+            n: all.iter().map(|x| x.change.n).sum(),
+            base: mean(|x| x.change.base.value.value),
+            tuned: mean(|x| x.change.tuned.value.value),
+            change,
+            p: if single { first.change.p } else { mean_is_zero(&estimates) },
+            method: if single { first.change.method } else { Method::Mean },
+            retention: if single { first.change.retention } else { retention(&units, change) },
+            lenient_change: mean_of_intervals(&lenient),
+            unparsed: (mean(|x| x.change.base.unparsed), mean(|x| x.change.tuned.unparsed)),
+            malformed: (mean(|x| x.change.base.malformed), mean(|x| x.change.tuned.malformed)),
+            tokens: (mean(|x| x.change.base.tokens), mean(|x| x.change.tuned.tokens)),
+        })
+    }
+}

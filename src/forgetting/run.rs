@@ -1,0 +1,397 @@
+//! Base and tuned models through the same benchmarks, and the comparison of what comes out.
+//!
+//! ```text
+//! OUT/base/<benchmark>/            the base's evaluation            OUT/base/results.{json,csv}
+//! OUT/tuned/<benchmark>/           the tuned model's                (one model)
+//! OUT/tuned/<model>/<benchmark>/   the same                         (several models)
+//! OUT/divergence/<model>/<set>.jsonl   KL and perplexity, a line a prompt
+//! OUT/forgetting.{json,csv,md}     the comparison of all models
+//! ```
+//!
+//! The dataset that the models were trained for is a benchmark called `new-task`. What is finished is only read, so the same
+//! command resumes.
+
+use super::evaluation::{Evaluation, Label, pair};
+use super::family::family;
+use super::found::{Aggregate, Compared, Forgetting, Model, NEW_TASK, Title, Tuned};
+use super::moved::{Key as DivergenceKey, Moved};
+use super::write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
+use crate::eval::bench::{self, Prepared, Settings, Spec};
+use crate::eval::{self, BATCH, BaseSamples, Comparison, Divergence, Outcome, spread};
+use crate::model::qwen2_5_vl;
+use crate::tasks::rules;
+use crate::{Error, Result, files};
+use candle_core::Device;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+
+/// What to compare.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Checkpoint directory of the base; may be left out if its evaluation is done and no divergence is wanted.
+    pub base: Option<PathBuf>,
+    /// Directory of an evaluation of the base done before, to be read instead of evaluating it.
+    pub base_results: Option<PathBuf>,
+    /// Checkpoint directories of the tuned models.
+    pub tuned: Vec<PathBuf>,
+    /// Prior knowledge.
+    pub benchmarks: Vec<Spec>,
+    /// What the models were trained for, if that is measured; its name is replaced.
+    pub new_task: Option<Spec>,
+    /// How all of it is evaluated.
+    pub settings: Settings,
+    /// Prompts of each set on which the divergence is measured; 0 for none.
+    pub prompts: usize,
+    /// Where everything goes.
+    pub out: PathBuf,
+    /// Remove what an earlier comparison left there.
+    pub fresh: bool,
+}
+
+/// Who is told how it goes on.
+pub trait Progress {
+    /// Something begins.
+    fn stage(&mut self, what: &str);
+    /// A benchmark goes on.
+    fn evaluating(&mut self, benchmark: &str, progress: eval::Progress);
+    /// A divergence goes on.
+    fn diverging(&mut self, set: &str, done: usize, total: usize);
+}
+
+/// Evaluate, compare, and write the comparison; what is done already is read.
+///
+/// # Errors
+/// Input errors before any weights are loaded: a name given twice, a benchmark that cannot be read, models that do not read prompts
+/// alike, an output directory that holds something else, stored results of other settings.
+pub fn run(request: &Request, device: &Device, progress: &mut dyn Progress) -> Result<Forgetting> {
+    let specs = request.specs()?;
+    let places = request.places(&specs)?;
+    let Some(first) = request.tuned.first() else {
+        return Err(Error::input("--model is missing: no tuned model to compare with the base"));
+    };
+    let prepared = bench::prepare(&specs, &request.settings, first)?;
+    for model in request.tuned.iter().chain(&request.base) {
+        let mut served = true;
+        for bench in &prepared {
+            served = served && bench.serves(model)?;
+        }
+        if !served {
+            return Err(Error::input(format!(
+                "{} and {} do not read prompts alike: their tokenizer, chat template, preprocessor or generation files \
+                 differ. Copy these files from the base into the tuned model's directory if that is what it was trained with",
+                first.display(),
+                model.display()
+            )));
+        }
+    }
+    request.claim()?;
+    let base_out = match (&request.base_results, &request.base) {
+        (Some(done), _) => done.clone(),
+        (None, Some(base)) => {
+            let out = request.out.join("base");
+            progress.stage(&format!("base: {}", base.display()));
+            bench::run(&prepared, base, device, &out, request.fresh, &mut |name, p| progress.evaluating(name, p))?;
+            out
+        }
+        (None, None) => return Err(Error::input("--baseline is missing: the model that --model was tuned from")),
+    };
+    let read = |bench: &Prepared| Evaluation::read(&base_out.join(&bench.name));
+    let base = prepared.iter().map(read).collect::<Result<Vec<_>>>()?;
+    let labels = prepared
+        .iter()
+        .map(|bench| Label::of(bench.task(), bench.plan.examples(bench.task())))
+        .collect::<Result<Vec<_>>>()?;
+    let base_dir = request.base_dir(&base)?;
+    let about = base.first().map(|evaluation| &evaluation.about);
+    let base_hash = about.map(|about| about.key.model.clone()).unwrap_or_default();
+    if let Some(other) = base.iter().find(|e| e.about.key.model != base_hash) {
+        return Err(Error::input(format!("{} is the evaluation of another base than the others", other.dir.display())));
+    }
+    if request.prompts > 0 && eval::hash_model(&base_dir)? != base_hash {
+        return Err(Error::input(format!(
+            "{} is not the model whose results are in {}; give the one that they are of, or --kl 0",
+            base_dir.display(),
+            base_out.display()
+        )));
+    }
+    let mut models = Models { device, base_dir: &base_dir, base: None, samples: Vec::new() };
+    models.samples.resize_with(prepared.len(), BaseSamples::default);
+    let mut found = Forgetting::new(Model::of(&base_dir, &base_hash), Vec::new());
+    for (dir, place) in request.tuned.iter().zip(&places) {
+        progress.stage(&format!("tuned: {}", dir.display()));
+        let out = &place.out;
+        bench::run(&prepared, dir, device, out, request.fresh, &mut |name, p| progress.evaluating(name, p))?;
+        let tuned = request.compare(&prepared, &base, &labels, dir, place, &mut models, progress)?;
+        found.tuned.push(tuned);
+        // After each model, so that a later failure loses nothing.
+        write(&request.out, &found)?;
+    }
+    Ok(found)
+}
+
+/// Where one tuned model's results go.
+struct Place {
+    out: PathBuf,
+    divergence: PathBuf,
+}
+
+/// The models of the divergence, loaded when they are needed; the base stays for all tuned models.
+struct Models<'a> {
+    device: &'a Device,
+    base_dir: &'a Path,
+    base: Option<qwen2_5_vl::Model>,
+    /// The base's sampled responses, by set.
+    samples: Vec<BaseSamples>,
+}
+
+impl Request {
+    fn specs(&self) -> Result<Vec<Spec>> {
+        if let Some(spec) = self.benchmarks.iter().find(|spec| spec.name.eq_ignore_ascii_case(NEW_TASK)) {
+            return Err(Error::input(format!(
+                "--bench {}={}: this name is kept for what the models were trained for (--data); choose another",
+                spec.name,
+                spec.path.display()
+            )));
+        }
+        let new_task = self.new_task.iter().map(|spec| Spec { name: NEW_TASK.to_string(), ..spec.clone() });
+        let specs: Vec<Spec> = new_task.chain(self.benchmarks.iter().cloned()).collect();
+        if specs.is_empty() {
+            return Err(Error::input("nothing to compare on: give --bench NAME=FILE, --data DIR, or both"));
+        }
+        Ok(specs)
+    }
+
+    /// A directory for each tuned model.
+    fn places(&self, specs: &[Spec]) -> Result<Vec<Place>> {
+        let root = self.out.join("tuned");
+        let names = names(&self.tuned);
+        if names.len() > 1
+            && let Some(name) = names.iter().find(|name| specs.iter().any(|s| s.name.eq_ignore_ascii_case(name)))
+        {
+            return Err(Error::input(format!("a model and a benchmark are both called {name}; rename the benchmark")));
+        }
+        for (i, dir) in self.tuned.iter().enumerate() {
+            let full = |p: &Path| p.canonicalize().or_else(|_| std::path::absolute(p)).unwrap_or_default();
+            if self.tuned[..i].iter().any(|other| full(other) == full(dir)) {
+                return Err(Error::input(format!("--model {} is given twice", dir.display())));
+            }
+        }
+        let place = |name: &String| Place {
+            out: if names.len() == 1 { root.clone() } else { root.join(name) },
+            divergence: self.out.join("divergence").join(name),
+        };
+        Ok(names.iter().map(place).collect())
+    }
+
+    /// The output directory may hold an earlier comparison and nothing else.
+    fn claim(&self) -> Result<()> {
+        files::create_dir(&self.out)?;
+        let own = ["base", "tuned", "divergence", FORGETTING_JSON, FORGETTING_CSV, FORGETTING_MD];
+        if files::holds_foreign(&self.out, |name| own.contains(&name)) {
+            return Err(Error::input(format!(
+                "{} holds something else than a comparison with a base; give another --out",
+                self.out.display()
+            )));
+        }
+        Ok(())
+    }
+
+    /// The base's directory: as given, else the one that its stored results name.
+    fn base_dir(&self, base: &[Evaluation]) -> Result<PathBuf> {
+        if let Some(dir) = &self.base {
+            return Ok(dir.clone());
+        }
+        let stored = base.first().map(|evaluation| evaluation.about.model.clone()).unwrap_or_default();
+        if self.prompts > 0 && !stored.join("config.json").exists() {
+            return Err(Error::input(format!(
+                "the divergence needs the base's weights, and {} of the stored results is not there; give --baseline, or \
+                 --kl 0 to leave it out",
+                stored.display()
+            )));
+        }
+        Ok(stored)
+    }
+
+    /// Everything about one tuned model, whose evaluation is done.
+    #[allow(clippy::too_many_arguments, reason = "private; what is read once for all models")]
+    fn compare(
+        &self,
+        prepared: &[Prepared],
+        base: &[Evaluation],
+        labels: &[Vec<Label>],
+        dir: &Path,
+        place: &Place,
+        models: &mut Models<'_>,
+        progress: &mut dyn Progress,
+    ) -> Result<Tuned> {
+        let mut new_task = None;
+        let mut benchmarks = Vec::new();
+        let mut hash = String::new();
+        for ((bench, base), labels) in prepared.iter().zip(base).zip(labels) {
+            let tuned = Evaluation::read(&place.out.join(&bench.name))?;
+            hash.clone_from(&tuned.about.key.model);
+            let own = match bench.task().aggregate() {
+                None | Some(rules::Aggregate::Mean) => Vec::new(),
+                Some(_) => Aggregate::of(&base.numbers, &tuned.numbers),
+            };
+            let pairing = pair(base.clone(), tuned)?;
+            let rules: Vec<String> =
+                pairing.key.rules.iter().map(|(name, version)| format!("{name} v{version}")).collect();
+            let title = Title {
+                name: bench.name.clone(),
+                family: family(bench.protocol.benchmark.as_deref(), &bench.protocol.rule).to_string(),
+                rule: rules.join(", "),
+            };
+            let compared = Compared::of(title, &pairing, labels, own)?;
+            if bench.name == NEW_TASK { new_task = Some(compared) } else { benchmarks.push(compared) }
+        }
+        let mut divergence = Vec::new();
+        if self.prompts > 0 {
+            let mut weights = None;
+            for (set, (bench, base)) in prepared.iter().zip(base).enumerate() {
+                divergence.push(self.diverge(set, bench, base, dir, &hash, place, models, &mut weights, progress)?);
+            }
+        }
+        Ok(Tuned::of(Model::of(dir, &hash), new_task, benchmarks, divergence))
+    }
+
+    /// The divergence on one set of prompts, or what is left to measure of it.
+    #[allow(clippy::too_many_arguments, reason = "private; what is read once for all sets")]
+    fn diverge(
+        &self,
+        set: usize,
+        bench: &Prepared,
+        base: &Evaluation,
+        dir: &Path,
+        hash: &str,
+        place: &Place,
+        models: &mut Models<'_>,
+        weights: &mut Option<qwen2_5_vl::Model>,
+        progress: &mut dyn Progress,
+    ) -> Result<Divergence> {
+        let key = &base.about.key;
+        let examples = spread(key.examples, self.prompts);
+        let greedy = key.sampling.temperature == 0.0;
+        // With one greedy answer to each example, the answer to example i stands at place i.
+        let own = |i: usize| base.outcomes.get(i).filter(|_| greedy);
+        let divergence_key = DivergenceKey {
+            code: DivergenceKey::code(),
+            base: key.model.clone(),
+            tuned: hash.to_string(),
+            prompt: key.prompt.clone(),
+            data: key.data.clone(),
+            bench: key.bench.clone(),
+            prompts: examples.len(),
+            max_new_tokens: bench.sampling.max_new_tokens,
+            seed: bench.sampling.seed,
+            answers: hash_answers(examples.iter().filter_map(|&i| own(i))),
+        };
+        let mut moved = Moved::open(&place.divergence, &bench.name, &divergence_key, &examples, self.fresh)?;
+        while moved.lines.len() < examples.len() {
+            let done = moved.lines.len();
+            progress.diverging(&bench.name, done, examples.len());
+            let base = match &models.base {
+                Some(model) => model,
+                None => models.base.insert(qwen2_5_vl::Model::load(models.base_dir, models.device)?),
+            };
+            let tuned = match &*weights {
+                Some(model) => model,
+                None => weights.insert(qwen2_5_vl::Model::load(dir, models.device)?),
+            };
+            let comparison = Comparison {
+                base,
+                tuned,
+                codec: bench.codec(),
+                task: bench.task(),
+                max_new_tokens: bench.sampling.max_new_tokens,
+                seed: bench.sampling.seed,
+            };
+            let batch = &examples[done..examples.len().min(done + BATCH)];
+            let lines = comparison.measure(batch, own, &mut models.samples[set]);
+            moved.append(lines.map_err(|e| e.context(&bench.name))?)?;
+        }
+        progress.diverging(&bench.name, examples.len(), examples.len());
+        Ok(Divergence::of(&bench.name, bench.sampling.seed, &moved.lines))
+    }
+}
+
+fn hash_answers<'a>(answers: impl Iterator<Item = &'a Outcome>) -> String {
+    let mut hash = Sha256::new();
+    for answer in answers {
+        hash.update((answer.response.len() as u64).to_le_bytes());
+        hash.update(answer.response.as_bytes());
+        hash.update([u8::from(answer.finished)]);
+    }
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A short name for each model directory: its last part, with as much of the path before it as tells it from the others.
+fn names(dirs: &[PathBuf]) -> Vec<String> {
+    let parts = |dir: &Path| -> Vec<String> {
+        let full = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
+        let named = full.components().filter(|c| matches!(c, std::path::Component::Normal(_)));
+        named.map(|c| c.as_os_str().to_string_lossy().into_owned()).collect()
+    };
+    let all: Vec<Vec<String>> = dirs.iter().map(|dir| parts(dir)).collect();
+    let end = |parts: &[String], n: usize| parts[parts.len().saturating_sub(n)..].join("-");
+    let longest = all.iter().map(Vec::len).max().unwrap_or(1).max(1);
+    let unique = |n: &usize| {
+        let mut names: Vec<String> = all.iter().map(|parts| end(parts, *n).to_lowercase()).collect();
+        names.sort();
+        names.windows(2).all(|pair| pair[0] != pair[1])
+    };
+    let n = (1..=longest).find(unique).unwrap_or(longest);
+    all.iter().map(|parts| end(parts, n)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_named_by_as_little_of_their_path_as_tells_them_apart() {
+        let of = |dirs: &[&str]| names(&dirs.iter().map(PathBuf::from).collect::<Vec<_>>());
+        assert_eq!(of(&["/a/run/checkpoints/step-00000010", "/a/run/model"]), ["step-00000010", "model"]);
+        assert_eq!(of(&["/a/sft/model", "/a/rft/model"]), ["sft-model", "rft-model"]);
+        assert_eq!(of(&["/only/model"]), ["model"]);
+    }
+
+    fn request(tuned: &[&str], benchmarks: &[&str]) -> Request {
+        Request {
+            base: Some("base".into()),
+            base_results: None,
+            tuned: tuned.iter().map(PathBuf::from).collect(),
+            benchmarks: benchmarks.iter().map(|text| Spec::parse(text, "test").unwrap()).collect(),
+            new_task: None,
+            settings: Settings {
+                plan: eval::Plan { limit: None, samples: 1, batch: 1 },
+                sampling: crate::model::Sampling::greedy(8),
+                max_new_tokens: None,
+                min_pixels: None,
+                max_pixels: None,
+            },
+            prompts: 0,
+            out: "out".into(),
+            fresh: false,
+        }
+    }
+
+    #[test]
+    fn names_that_would_meet_are_refused() {
+        let refused = |request: &Request, expected: &str| {
+            let error = request.specs().and_then(|specs| request.places(&specs).map(|_| ())).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(expected), "{error}");
+        };
+        refused(&request(&["a"], &["new-task=x.tsv:choice"]), "--data");
+        refused(&request(&["a"], &[]), "--bench");
+        refused(&request(&["a", "b"], &["b=x.tsv:choice"]), "rename the benchmark");
+        refused(&request(&["a", "./a"], &["mmstar=x.tsv"]), "given twice");
+        let one = request(&["runs/sft/model"], &["mmstar=x.tsv"]);
+        let places = one.places(&one.specs().unwrap()).unwrap();
+        assert_eq!(places[0].out, Path::new("out/tuned"));
+        let two = request(&["runs/sft/model", "runs/rft/model"], &["mmstar=x.tsv"]);
+        let places = two.places(&two.specs().unwrap()).unwrap();
+        assert_eq!(places[1].out, Path::new("out/tuned/rft-model"));
+    }
+}

@@ -1,0 +1,284 @@
+//! The tables for people: the same cells on a terminal, in Markdown and on the page.
+
+use super::change::Change;
+use super::found::{ALL, Benchmark, Tuned};
+use super::group::Group;
+use crate::eval::Divergence;
+use crate::stats::Interval;
+
+/// What stands for a number that does not exist.
+const NONE: &str = "-";
+
+/// A table of text. The first column is left-aligned, the others right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Heads of the columns.
+    pub header: Vec<String>,
+    /// Cells, row by row.
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// With columns padded to equal width.
+    pub fn text(&self) -> String {
+        let width = |column: usize| {
+            let cells = self.rows.iter().map(|row| row[column].chars().count());
+            cells.chain([self.header[column].chars().count()]).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.header.len()).map(width).collect();
+        let line = |cells: &mut dyn Iterator<Item = &str>| -> String {
+            let padded = cells.zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
+                0 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            });
+            let line = padded.collect::<Vec<_>>().join("  ");
+            format!("{}\n", line.trim_end())
+        };
+        let mut text = line(&mut self.header.iter().map(String::as_str));
+        self.rows.iter().for_each(|row| text += &line(&mut row.iter().map(String::as_str)));
+        text
+    }
+
+    /// As Markdown.
+    pub fn markdown(&self) -> String {
+        let line = |cells: &mut dyn Iterator<Item = &str>| -> String {
+            let cells: Vec<String> = cells.map(|cell| cell.replace('|', "\\|")).collect();
+            format!("| {} |\n", cells.join(" | "))
+        };
+        let mut text = line(&mut self.header.iter().map(String::as_str));
+        text += &format!("|---{}|\n", "|--:".repeat(self.header.len() - 1));
+        self.rows.iter().for_each(|row| text += &line(&mut row.iter().map(String::as_str)));
+        text
+    }
+}
+
+/// A share as a percentage: `84.1 %`.
+pub fn percent(share: f64) -> String {
+    if share.is_finite() { format!("{:.1} %", 100.0 * share) } else { NONE.into() }
+}
+
+/// A difference of shares in percentage points, with its sign; exactly no difference is `0.0`.
+pub fn points(difference: f64) -> String {
+    match difference {
+        d if !d.is_finite() => NONE.into(),
+        0.0 => "0.0".into(),
+        d => format!("{:+.1}", 100.0 * d),
+    }
+}
+
+/// The ends of an interval of differences, in percentage points.
+pub fn interval(interval: &Interval) -> String {
+    if !(interval.low.is_finite() && interval.high.is_finite()) {
+        return NONE.into();
+    }
+    format!("{} to {}", points(interval.low), points(interval.high))
+}
+
+/// A p-value.
+pub fn p_value(p: f64) -> String {
+    match p {
+        p if !p.is_finite() => NONE.into(),
+        p if p < 1e-4 => "<0.0001".into(),
+        p => format!("{p:.4}"),
+    }
+}
+
+/// A ratio with its interval, in percent: `97.1 % (95.0 to 99.3)`.
+fn ratio(interval: &Interval) -> String {
+    let Interval { value, low, high } = *interval;
+    match value.is_finite() && low.is_finite() && high.is_finite() {
+        true => format!("{} ({:.1} to {:.1})", percent(value), 100.0 * low, 100.0 * high),
+        false => percent(value),
+    }
+}
+
+fn pair(of: impl Fn(f64) -> String, (base, tuned): (f64, f64)) -> String {
+    format!("{} > {}", of(base), of(tuned))
+}
+
+fn bare_percent(share: f64) -> String {
+    if share.is_finite() { format!("{:.1}", 100.0 * share) } else { NONE.into() }
+}
+
+fn tokens(n: f64) -> String {
+    if n.is_finite() { format!("{n:.1}") } else { NONE.into() }
+}
+
+/// The column of the retention.
+const RETAINED: usize = 8;
+
+const HEADER: [&str; 12] = [
+    "",
+    "n",
+    "base",
+    "tuned",
+    "change",
+    "95 % interval",
+    "p",
+    "p (Holm)",
+    "retained",
+    "lenient",
+    "unreadable %",
+    "tokens",
+];
+
+fn cells(name: String, change: &Change, p_holm: f64) -> Vec<String> {
+    let (base, tuned) = (&change.base, &change.tuned);
+    vec![
+        name,
+        change.n.to_string(),
+        percent(base.value.value),
+        percent(tuned.value.value),
+        points(change.change.value),
+        interval(&change.change),
+        p_value(change.p),
+        p_value(p_holm),
+        ratio(&change.retention),
+        points(change.lenient_change.value),
+        pair(bare_percent, (base.unparsed, tuned.unparsed)),
+        pair(tokens, (base.tokens, tuned.tokens)),
+    ]
+}
+
+fn group_cells(name: String, group: &Group) -> Vec<String> {
+    vec![
+        name,
+        group.n.to_string(),
+        percent(group.base),
+        percent(group.tuned),
+        points(group.change.value),
+        interval(&group.change),
+        p_value(group.p),
+        String::new(),
+        ratio(&group.retention),
+        points(group.lenient_change.value),
+        pair(bare_percent, group.unparsed),
+        pair(tokens, group.tokens),
+    ]
+}
+
+/// New task, benchmarks, families, mean: a row each. With `categories`, the parts of each benchmark below it.
+pub fn table(tuned: &Tuned, categories: bool) -> Table {
+    let with_parts = |benchmark: &Benchmark, name: String, p_holm: f64| {
+        let parts = benchmark.categories.iter().filter(|_| categories);
+        let parts = parts.map(|part| cells(format!("- {}", part.name), &part.change, f64::NAN));
+        [cells(name, &benchmark.all, p_holm)].into_iter().chain(parts).collect::<Vec<_>>()
+    };
+    let mut rows = Vec::new();
+    if let Some(new_task) = &tuned.new_task {
+        rows.extend(with_parts(new_task, "new task".into(), f64::NAN));
+        // Nothing of it was there to be retained.
+        rows.iter_mut().for_each(|row| row[RETAINED] = NONE.into());
+    }
+    for benchmark in &tuned.benchmarks {
+        rows.extend(with_parts(benchmark, benchmark.name.clone(), benchmark.p_holm));
+    }
+    // A family of one benchmark would only repeat it.
+    let families = tuned.families.iter().filter(|f| f.benchmarks.len() > 1);
+    if tuned.families.len() > 1 {
+        rows.extend(families.map(|family| group_cells(format!("mean: {}", family.name), family)));
+    }
+    if let Some(all) = tuned.all.as_ref().filter(|all| all.benchmarks.len() > 1) {
+        debug_assert_eq!(all.name, ALL);
+        rows.push(group_cells("mean: all benchmarks".into(), all));
+    }
+    Table { header: HEADER.map(String::from).to_vec(), rows }
+}
+
+/// The benchmarks' own figures; `None` if there are none.
+pub fn aggregates(tuned: &Tuned) -> Option<Table> {
+    let number = |x: f64| if x.is_finite() { format!("{}", (x * 1e4).round() / 1e4) } else { NONE.into() };
+    let of_benchmark = |benchmark: &Benchmark| -> Vec<Vec<String>> {
+        let row = |a: &super::Aggregate| {
+            vec![format!("{}: {}", benchmark.name, a.name), number(a.base), number(a.tuned), number(a.tuned - a.base)]
+        };
+        // Those of single categories are in the other files.
+        benchmark.aggregates.iter().filter(|a| !a.name.contains('/')).map(row).collect()
+    };
+    let rows: Vec<Vec<String>> = tuned.benchmarks.iter().flat_map(of_benchmark).collect();
+    (!rows.is_empty()).then(|| Table { header: ["", "base", "tuned", "change"].map(String::from).to_vec(), rows })
+}
+
+/// The divergences; `None` if none was measured.
+pub fn divergences(tuned: &Tuned) -> Option<Table> {
+    let nats = |i: &Interval| match i.low.is_finite() && i.high.is_finite() {
+        true => format!("{} ({} to {})", short(i.value), short(i.low), short(i.high)),
+        false => short(i.value),
+    };
+    let row = |d: &Divergence| {
+        let own = d.own.map_or(NONE.into(), |own| format!("{} > {}", short(own.base.value), short(own.tuned.value)));
+        vec![
+            d.prompts_of.clone(),
+            d.prompts.to_string(),
+            nats(&d.forward.per_token),
+            nats(&d.forward.per_response),
+            nats(&d.reverse.per_token),
+            nats(&d.reverse.per_response),
+            own,
+        ]
+    };
+    let header = [
+        "prompts of",
+        "n",
+        "KL(base || tuned) per token",
+        "per response",
+        "KL(tuned || base) per token",
+        "per response",
+        "perplexity of the base's answers",
+    ];
+    let header = header.map(String::from).to_vec();
+    (!tuned.divergence.is_empty()).then(|| Table { header, rows: tuned.divergence.iter().map(row).collect() })
+}
+
+/// Three significant digits.
+fn short(x: f64) -> String {
+    match x {
+        x if !x.is_finite() => NONE.into(),
+        0.0 => "0".into(),
+        x if x.abs() < 1e-3 || x.abs() >= 1e5 => format!("{x:.2e}"),
+        x => {
+            let decimals = (2 - x.abs().log10().floor() as i32).clamp(0, 5) as usize;
+            format!("{x:.decimals$}")
+        }
+    }
+}
+
+/// What it comes to, a line each.
+pub fn summary(tuned: &Tuned) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(new_task) = &tuned.new_task {
+        let change = &new_task.all;
+        lines.push(format!(
+            "new task: {} to {} right, {} points ({})",
+            percent(change.base.value.value),
+            percent(change.tuned.value.value),
+            points(change.change.value),
+            interval(&change.change)
+        ));
+    }
+    let Some(all) = &tuned.all else { return lines };
+    let n = all.benchmarks.len();
+    lines.push(format!(
+        "prior knowledge: {} points ({}) on the mean of {n} benchmark{}, {} retained",
+        points(all.change.value),
+        interval(&all.change),
+        if n == 1 { "" } else { "s" },
+        percent(all.retention.value)
+    ));
+    match &tuned.worst {
+        Some(worst) => lines.push(format!(
+            "worst: {} {} points ({})",
+            worst.name,
+            points(worst.change.value),
+            interval(&worst.change)
+        )),
+        None => lines.push("no benchmark lost anything".into()),
+    }
+    if tuned.worst.is_some() {
+        lines.push(match tuned.real_drops.as_slice() {
+            [] => "no loss is larger than chance explains (Holm, 5 %)".into(),
+            real => format!("losses that chance does not explain (Holm, 5 %): {}", real.join(", ")),
+        });
+    }
+    lines
+}

@@ -1,0 +1,75 @@
+//! Runs compared where they are equally good at the new task: a run that has learnt less has had less to forget for.
+
+/// A model on the way of a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stop {
+    /// Accuracy on the new task.
+    pub accuracy: f64,
+    /// What is compared at equal accuracy.
+    pub value: f64,
+    /// Optimizer steps made; NaN if that is not known.
+    pub step: f64,
+}
+
+/// Where the way through `stops`, in order of training, first reaches `accuracy`: linear between neighbours. `None` if it
+/// never does.
+pub fn at(stops: &[Stop], accuracy: f64) -> Option<Stop> {
+    let first = stops.first()?;
+    if first.accuracy >= accuracy {
+        return Some(Stop { accuracy, ..*first });
+    }
+    let (a, b) = stops.iter().zip(&stops[1..]).find(|(_, next)| next.accuracy >= accuracy)?;
+    let share = (accuracy - a.accuracy) / (b.accuracy - a.accuracy);
+    let between = |from: f64, to: f64| from + share * (to - from);
+    Some(Stop { accuracy, value: between(a.value, b.value), step: between(a.step, b.step) })
+}
+
+/// The accuracies at which to compare ways that all begin with the base: every 10 points that some way passes, and the highest
+/// that all of them reach.
+pub fn levels(ways: &[Vec<Stop>]) -> Vec<f64> {
+    let best = |way: &Vec<Stop>| way.iter().map(|s| s.accuracy).fold(f64::NEG_INFINITY, f64::max);
+    let start = ways.iter().filter_map(|way| way.first()).map(|s| s.accuracy).fold(f64::NEG_INFINITY, f64::max);
+    let common = ways.iter().map(best).fold(f64::INFINITY, f64::min);
+    let highest = ways.iter().map(best).fold(f64::NEG_INFINITY, f64::max);
+    if !(start.is_finite() && common.is_finite() && highest.is_finite()) {
+        return Vec::new();
+    }
+    let mut levels: Vec<f64> = (1..=10).map(|tenth| f64::from(tenth) / 10.0).collect();
+    levels.retain(|level| *level > start && *level <= highest);
+    if common > start && !levels.iter().any(|level| (level - common).abs() < 1e-9) {
+        levels.push(common);
+    }
+    levels.sort_by(f64::total_cmp);
+    levels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn way(stops: &[(f64, f64, f64)]) -> Vec<Stop> {
+        stops.iter().map(|&(accuracy, value, step)| Stop { accuracy, value, step }).collect()
+    }
+
+    #[test]
+    fn a_way_is_read_between_its_stops_at_the_first_crossing() {
+        let run = way(&[(0.0, 0.0, 0.0), (0.4, -0.02, 100.0), (0.3, -0.1, 200.0), (0.6, -0.2, 300.0)]);
+        let half = at(&run, 0.2).unwrap();
+        assert!((half.value + 0.01).abs() < 1e-12 && (half.step - 50.0).abs() < 1e-9);
+        assert_eq!(at(&run, 0.4).unwrap().value, -0.02, "a stop itself");
+        let later = at(&run, 0.45).unwrap();
+        assert!((later.value - (-0.15)).abs() < 1e-12 && (later.step - 250.0).abs() < 1e-9, "{later:?}");
+        assert_eq!(at(&run, 0.61), None);
+        assert_eq!(at(&run, 0.0).unwrap().step, 0.0, "the base is there already");
+        assert_eq!(at(&[], 0.5), None);
+    }
+
+    #[test]
+    fn levels_are_every_ten_points_and_the_highest_common_one() {
+        let (long, short) = (way(&[(0.05, 0.0, 0.0), (0.62, -0.1, 9.0)]), way(&[(0.05, 0.0, 0.0), (0.37, -0.3, 9.0)]));
+        assert_eq!(levels(&[long.clone(), short.clone()]), [0.1, 0.2, 0.3, 0.37, 0.4, 0.5, 0.6]);
+        assert!(at(&short, 0.4).is_none() && at(&long, 0.4).is_some());
+        assert!(levels(&[way(&[(0.5, 0.0, 0.0), (0.2, -0.1, 5.0)])]).is_empty(), "nothing was learnt");
+        assert!(levels(&[]).is_empty());
+    }
+}

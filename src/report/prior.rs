@@ -1,0 +1,386 @@
+//! What the runs cost in prior knowledge: runs with a common base and the same benchmarks, beside each other.
+
+use super::bars::{self, Bar, Bars};
+use super::chart::{Chart, Point, Series};
+use super::matched::{Stop, at, levels};
+use super::runs::{TrainRun, distinct, full};
+use crate::forgetting::{
+    self, Forgetting, Model, NEW_TASK, Row, Table, Tuned, aggregates, brief, divergences, interval, of_model, percent,
+    points, summary, table,
+};
+use crate::stats::Interval;
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// Models with one base, compared on the same examples by the same rules.
+pub struct Setting<'a> {
+    /// The base.
+    pub base: &'a Model,
+    /// One for each run, and one for each model that is of no run.
+    pub lines: Vec<Line<'a>>,
+}
+
+/// A run on its way.
+pub struct Line<'a> {
+    /// Name on the page.
+    pub name: String,
+    /// Its models in order of training; never empty.
+    pub models: Vec<&'a Tuned>,
+}
+
+impl Line<'_> {
+    /// The last model.
+    fn last(&self) -> &Tuned {
+        self.models[self.models.len() - 1]
+    }
+
+    /// The run as a model of its own, for rows about all of it.
+    fn as_model(&self) -> Model {
+        let last = &self.last().model;
+        let run = last.run.clone().map(|run| forgetting::Run { step: None, ..run });
+        Model { name: self.name.clone(), run, ..last.clone() }
+    }
+
+    /// Seed and data.
+    fn provenance(&self) -> String {
+        self.last().model.provenance()
+    }
+
+    /// Accuracy on the new task against mean change of prior knowledge, from the base on.
+    fn way(&self, base: &Model) -> Vec<Stop> {
+        let stop = |tuned: &&Tuned| {
+            let (accuracy, value) = (tuned.new_task.as_ref()?.all.tuned.value.value, tuned.all.as_ref()?.change.value);
+            let step = step(tuned).unwrap_or(f64::NAN);
+            (accuracy.is_finite() && value.is_finite()).then_some(Stop { accuracy, value, step })
+        };
+        let mut way: Vec<Stop> = self.models.iter().filter_map(stop).collect();
+        if let Some(new_task) = self.models.iter().find_map(|tuned| tuned.new_task.as_ref()) {
+            let from_base = self.last().model.run.as_ref().is_some_and(|run| run.model_hash == base.hash);
+            let step = if from_base { 0.0 } else { f64::NAN };
+            way.insert(0, Stop { accuracy: new_task.all.base.value.value, value: 0.0, step });
+        }
+        way
+    }
+}
+
+fn step(tuned: &Tuned) -> Option<f64> {
+    Some(tuned.model.run.as_ref()?.step? as f64)
+}
+
+/// Bring the models of all files together: by base and benchmarks, then by run. A training run that is in the report too
+/// keeps its name there.
+pub fn settings<'a>(found: &'a [(PathBuf, Forgetting)], runs: &[TrainRun]) -> Vec<Setting<'a>> {
+    let mut settings: Vec<(Vec<String>, &Model, Vec<&Tuned>)> = Vec::new();
+    for (_, one) in found {
+        for tuned in &one.tuned {
+            let key = key(&one.base, tuned);
+            // The last checkpoint of a run and its model are the same weights.
+            let same = |m: &&Tuned| m.model.hash == tuned.model.hash && home(&m.model) == home(&tuned.model);
+            match settings.iter_mut().find(|(k, ..)| *k == key) {
+                Some((.., members)) if members.iter().any(same) => {}
+                Some((.., members)) => members.push(tuned),
+                None => settings.push((key, &one.base, vec![tuned])),
+            }
+        }
+    }
+    let mut homes: Vec<PathBuf> = Vec::new();
+    for home in settings.iter().flat_map(|(.., members)| members.iter().map(|m| home(&m.model))) {
+        if !homes.contains(&home) {
+            homes.push(home);
+        }
+    }
+    let name = |home: &Path| {
+        let run = runs.iter().find(|run| full(&run.dir) == full(home));
+        let place = homes.iter().position(|h| h == home).unwrap_or(0);
+        run.map_or_else(|| distinct(&homes, place), |run| run.name.clone())
+    };
+    settings
+        .into_iter()
+        .map(|(_, base, members)| {
+            let mut lines: Vec<(PathBuf, Vec<&Tuned>)> = Vec::new();
+            for tuned in members {
+                let home = home(&tuned.model);
+                match lines.iter_mut().find(|(h, _)| *h == home) {
+                    Some((_, models)) => models.push(tuned),
+                    None => lines.push((home, vec![tuned])),
+                }
+            }
+            let lines = lines.into_iter().map(|(home, mut models)| {
+                let last = |m: &&Tuned| step(m).unwrap_or(f64::INFINITY);
+                models.sort_by(|a, b| last(a).total_cmp(&last(b)));
+                Line { name: name(&home), models }
+            });
+            Setting { base, lines: lines.collect() }
+        })
+        .collect()
+}
+
+/// The run's directory; of a model that is of no run, its own.
+fn home(model: &Model) -> PathBuf {
+    PathBuf::from(model.run.as_ref().map_or(&model.dir, |run| &run.dir))
+}
+
+/// What must be the same for two models to be comparable.
+fn key(base: &Model, tuned: &Tuned) -> Vec<String> {
+    let all = tuned.new_task.iter().chain(&tuned.benchmarks);
+    let parts = all.map(|b| format!("{} {} {} {}", b.name, b.data, b.rule, b.samples));
+    [base.hash.clone()].into_iter().chain(parts).collect()
+}
+
+/// The values of the page's template for one setting; `colour` is that of a name.
+pub fn view(setting: &Setting<'_>, colour: &dyn Fn(&str) -> usize) -> Value {
+    let details = setting.lines.iter().flat_map(|line| line.models.iter().rev().map(move |m| (line, *m)));
+    let details = details.map(|(line, tuned)| {
+        let tables: Vec<Value> =
+            [Some(table(tuned, true)), aggregates(tuned), divergences(tuned)].iter().flatten().map(cells).collect();
+        json!({
+            "name": label(line, tuned), "colour": colour(&line.name), "provenance": tuned.model.provenance(),
+            "dir": tuned.model.dir, "summary": summary(tuned), "tables": tables,
+            "open": std::ptr::eq(line, &setting.lines[0]) && std::ptr::eq(tuned, line.last()),
+        })
+    });
+    json!({
+        "base": setting.base.name, "base_dir": setting.base.dir, "base_hash": brief(&setting.base.hash),
+        "overview": cells(&overview(setting)), "matched": matched(setting).as_ref().map(cells), "matched_how": MATCHED,
+        "charts": charts(setting, colour), "details": details.collect::<Vec<_>>(), "notes": forgetting::NOTES,
+    })
+}
+
+fn cells(table: &Table) -> Value {
+    json!({"header": table.header, "rows": table.rows})
+}
+
+/// A line's model with its step.
+fn label(line: &Line<'_>, tuned: &Tuned) -> String {
+    match tuned.model.run.as_ref().and_then(|run| run.step) {
+        Some(step) => format!("{}, step {step}", line.name),
+        None => line.name.clone(),
+    }
+}
+
+fn overview(setting: &Setting<'_>) -> Table {
+    let mut rows = Vec::new();
+    for (line, tuned) in setting.lines.iter().flat_map(|line| line.models.iter().map(move |m| (line, *m))) {
+        let none = || "-".to_string();
+        let new_task = tuned.new_task.as_ref().map(|b| &b.all);
+        let all = tuned.all.as_ref();
+        let kl = tuned.divergence.iter().find(|d| d.prompts_of == NEW_TASK);
+        rows.push(vec![
+            label(line, tuned),
+            line.provenance(),
+            new_task.map_or_else(none, |c| percent(c.tuned.value.value)),
+            new_task.map_or_else(none, |c| points(c.change.value)),
+            all.map_or_else(none, |g| percent(g.tuned)),
+            all.map_or_else(none, |g| points(g.change.value)),
+            all.map_or_else(none, |g| interval(&g.change)),
+            all.map_or_else(none, |g| percent(g.retention.value)),
+            tuned.worst.as_ref().map_or_else(none, |w| format!("{} {}", w.name, points(w.change.value))),
+            if tuned.real_drops.is_empty() { "none".into() } else { tuned.real_drops.join(", ") },
+            kl.map_or_else(none, |d| format!("{:.4}", d.forward.per_token.value)),
+        ]);
+    }
+    let header = vec![
+        "model",
+        "from",
+        "new task",
+        "gain",
+        "prior, mean",
+        "change",
+        "95 % interval",
+        "retained",
+        "worst",
+        "losses beyond chance",
+        "KL(base || tuned), new task",
+    ];
+    Table { header: header.into_iter().map(String::from).collect(), rows }
+}
+
+/// Change of prior knowledge at equal accuracy on the new task; `None` without a new task, or if nobody learnt it.
+fn matched(setting: &Setting<'_>) -> Option<Table> {
+    let ways = ways(setting);
+    let levels = levels(&ways);
+    if levels.is_empty() {
+        return None;
+    }
+    let cell = |way: &Vec<Stop>, level: f64| match at(way, level) {
+        Some(stop) if stop.step.is_finite() => format!("{} (step {:.0})", points(stop.value), stop.step),
+        Some(stop) => points(stop.value),
+        None => "not reached".into(),
+    };
+    let row = |&level: &f64| [percent(level)].into_iter().chain(ways.iter().map(|way| cell(way, level))).collect();
+    let names = setting.lines.iter().map(|line| line.name.clone());
+    let header = ["new-task accuracy".to_string()].into_iter().chain(names).collect();
+    Some(Table { header, rows: levels.iter().map(row).collect() })
+}
+
+fn ways(setting: &Setting<'_>) -> Vec<Vec<Stop>> {
+    setting.lines.iter().map(|line| line.way(setting.base)).collect()
+}
+
+fn charts(setting: &Setting<'_>, colour: &dyn Fn(&str) -> usize) -> Vec<Value> {
+    let mut charts = Vec::new();
+    let mut push = |title: &str, caption: &str, svg: Option<String>| {
+        if let Some(svg) = svg {
+            charts.push(json!({"title": title, "caption": caption, "svg": svg}));
+        }
+    };
+    let last =
+        "The last model of each run against the base: mean change over the benchmarks of a family, with 95 % intervals";
+    push("Change by family", last, bars::svg(&families(setting, colour), "change (percentage points)"));
+    let plane = Plane { setting, colour };
+    push(
+        "Learnt and kept",
+        "One line a run over its checkpoints, from the base on: to the right is learnt, downwards is forgotten",
+        plane.chart().svg(),
+    );
+    let on_the_way = |value: &dyn Fn(&Tuned) -> Option<Interval>| {
+        plane.over_steps(value, "change (points)", Some((0.0, "base".to_string()))).svg()
+    };
+    if setting.lines.iter().any(|line| line.models.iter().filter(|m| step(m).is_some()).count() > 1) {
+        let scaled = |i: Interval| Interval { value: 100.0 * i.value, low: 100.0 * i.low, high: 100.0 * i.high };
+        let all = |tuned: &Tuned| tuned.all.as_ref().map(|g| scaled(g.change));
+        let caption = "Mean change over all benchmarks at each checkpoint, with 95 % intervals";
+        push("Prior knowledge over training", caption, on_the_way(&all));
+        let names: Vec<&str> = setting.lines[0].last().families.iter().map(|f| f.name.as_str()).collect();
+        for name in names.iter().filter(|_| names.len() > 1) {
+            let of_family =
+                |tuned: &Tuned| tuned.families.iter().find(|f| f.name == *name).map(|family| scaled(family.change));
+            let caption = format!("Mean change over the benchmarks of the family {name}, with 95 % intervals");
+            push(&format!("Prior knowledge: {name}"), &caption, on_the_way(&of_family));
+        }
+        let kl =
+            |tuned: &Tuned| tuned.divergence.iter().find(|d| d.prompts_of == NEW_TASK).map(|d| d.forward.per_token);
+        push(
+            "Distance from the base",
+            "KL(base || tuned) on the new task's prompts, exact over the vocabulary, with 95 % intervals",
+            plane.over_steps(&kl, "nats per token", None).svg(),
+        );
+    }
+    charts
+}
+
+fn families(setting: &Setting<'_>, colour: &dyn Fn(&str) -> usize) -> Vec<Bars> {
+    let first = setting.lines[0].last();
+    let names: Vec<&str> = first.families.iter().chain(&first.all).map(|g| g.name.as_str()).collect();
+    let bar = |line: &Line<'_>, name: &str| {
+        let last = line.last();
+        let group = last.families.iter().chain(&last.all).find(|g| g.name == name)?;
+        let Interval { value, low, high } = group.change;
+        let interval = (100.0 * low, 100.0 * high);
+        Some(Bar { name: label(line, last), colour: colour(&line.name), value: 100.0 * value, interval })
+    };
+    let group = |name: &&str| Bars {
+        name: if *name == forgetting::ALL { "mean of all".into() } else { name.to_string() },
+        bars: setting.lines.iter().filter_map(|line| bar(line, name)).collect(),
+    };
+    // One family alone is the mean of all.
+    names.iter().filter(|name| names.len() != 2 || **name != forgetting::ALL).map(group).collect()
+}
+
+/// Charts with a line for each run.
+struct Plane<'a> {
+    setting: &'a Setting<'a>,
+    colour: &'a dyn Fn(&str) -> usize,
+}
+
+impl Plane<'_> {
+    /// New-task accuracy against mean prior score.
+    fn chart(&self) -> Chart {
+        let mut base_score = None;
+        let mut series = Vec::new();
+        for line in &self.setting.lines {
+            let mut points = Vec::new();
+            for tuned in &line.models {
+                let (Some(new_task), Some(all)) = (&tuned.new_task, &tuned.all) else { continue };
+                if points.is_empty() {
+                    base_score = Some((all.base, "base".to_string()));
+                    points.push(Point { x: new_task.all.base.value.value, y: all.base, interval: None });
+                }
+                let interval = Some((all.base + all.change.low, all.base + all.change.high));
+                points.push(Point { x: new_task.all.tuned.value.value, y: all.tuned, interval });
+            }
+            series.push(Series { name: line.name.clone(), colour: (self.colour)(&line.name), points });
+        }
+        Chart {
+            x_label: "new task, answers right".into(),
+            y_label: "mean prior score (%)".into(),
+            x_percent: true,
+            percent: true,
+            from_zero: false,
+            noisy: false,
+            reference: base_score,
+            series,
+        }
+    }
+
+    /// A number of each model against its step.
+    fn over_steps(
+        &self,
+        value: &dyn Fn(&Tuned) -> Option<Interval>,
+        y_label: &str,
+        reference: Option<(f64, String)>,
+    ) -> Chart {
+        let line = |line: &Line<'_>| {
+            let point = |tuned: &&Tuned| {
+                let Interval { value, low, high } = value(tuned)?;
+                Some(Point { x: step(tuned)?, y: value, interval: Some((low, high)) })
+            };
+            let points = line.models.iter().filter_map(point).collect();
+            Series { name: line.name.clone(), colour: (self.colour)(&line.name), points }
+        };
+        Chart {
+            x_label: "optimizer step".into(),
+            y_label: y_label.into(),
+            x_percent: false,
+            percent: false,
+            from_zero: true,
+            noisy: false,
+            reference,
+            series: self.setting.lines.iter().map(line).collect(),
+        }
+    }
+}
+
+/// Everything as CSV: what `forgetting.csv` holds, and the runs at matched accuracy.
+pub fn csv(found: &[(PathBuf, Forgetting)], settings: &[Setting<'_>]) -> String {
+    let mut text = format!("{}\n", forgetting::HEADER);
+    found.iter().for_each(|(_, one)| text += &forgetting::rows(one));
+    for setting in settings {
+        let ways = ways(setting);
+        for level in levels(&ways) {
+            for (line, way) in setting.lines.iter().zip(&ways) {
+                let value = at(way, level).map_or(f64::NAN, |stop| stop.value);
+                let change = Interval { value, low: f64::NAN, high: f64::NAN };
+                let row = Row { change, at: level, ..Row::empty("matched", "score") };
+                text += &row.csv(setting.base, &line.as_model());
+            }
+        }
+    }
+    text
+}
+
+/// Begins every Markdown report, so that one is known from a file of somebody's own.
+pub const MARK: &str = "<!-- jigsaw report -->";
+
+/// Everything as Markdown.
+pub fn markdown(title: &str, settings: &[Setting<'_>]) -> String {
+    let mut text = format!("{MARK}\n# {}\n", title.replace('\n', " "));
+    for setting in settings {
+        let base = setting.base;
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "\n## Prior knowledge: base {} ({})\n", base.name, brief(&base.hash));
+        let _ = writeln!(text, "`{}`\n\n{}", base.dir, overview(setting).markdown());
+        if let Some(matched) = matched(setting) {
+            let _ = writeln!(text, "{MATCHED}\n\n{}", matched.markdown());
+        }
+        for line in &setting.lines {
+            line.models.iter().rev().for_each(|tuned| text += &of_model(tuned, "###"));
+        }
+    }
+    text + forgetting::NOTES
+}
+
+/// How the comparison at equal accuracy is made.
+pub const MATCHED: &str = "Change of the mean prior score, in points, where each run first reaches an accuracy on the new task; linear \
+                           between its checkpoints, the base being the first.";

@@ -1,0 +1,165 @@
+//! Means of values that come in clusters (several questions about one image, several responses to one question): what one
+//! cluster says is one observation, however many values it has.
+
+use super::intervals::{Interval, Z, wilson};
+use super::proportions::{mcnemar, paired_proportions};
+use super::student::{student_t_quantile, student_t_two_sided};
+
+/// A mean with what is needed to test it and to combine it with others.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// The mean with its 95 % interval.
+    pub mean: Interval,
+    /// Its standard error; NaN when it cannot be known from the values.
+    pub error: f64,
+    /// Degrees of freedom of the error.
+    pub degrees: f64,
+    /// Two-sided p-value of a mean of 0; NaN when it cannot be known.
+    pub p: f64,
+}
+
+/// Sum and number of the values of one cluster.
+pub type Total = (f64, f64);
+
+/// Sum and number of values of each cluster; `clusters` holds the number of each value's cluster, from 0 on.
+pub fn totals(values: impl IntoIterator<Item = f64>, clusters: &[usize]) -> Vec<Total> {
+    let mut totals = vec![(0.0, 0.0); clusters.iter().max().map_or(0, |&last| last + 1)];
+    for (value, &cluster) in values.into_iter().zip(clusters) {
+        totals[cluster].0 += value;
+        totals[cluster].1 += 1.0;
+    }
+    totals.retain(|&(_, count)| count > 0.0);
+    totals
+}
+
+/// Mean over all values of all clusters: sum of sums / sum of counts, with the cluster-robust error (Liang and Zeger 1986; CR1:
+/// times G / (G - 1) for G clusters) and Student's t with G - 1 degrees of freedom. With one value in each cluster this is the
+/// t interval and t-test of the mean. `count` may be any weight that goes with the sum (the tokens of a response).
+///
+/// One cluster has infinite ends, none is NaN.
+pub fn clustered_mean(totals: &[Total]) -> Estimate {
+    let clusters = totals.len() as f64;
+    let (sum, count) = totals.iter().fold((0.0, 0.0), |(s, c), (sum, count)| (s + sum, c + count));
+    if totals.is_empty() || count <= 0.0 {
+        return Estimate { mean: Interval::UNKNOWN, error: f64::NAN, degrees: f64::NAN, p: f64::NAN };
+    }
+    let value = sum / count;
+    if totals.len() == 1 {
+        let mean = Interval { value, low: f64::NEG_INFINITY, high: f64::INFINITY };
+        return Estimate { mean, error: f64::NAN, degrees: 0.0, p: f64::NAN };
+    }
+    let squares: f64 = totals.iter().map(|(sum, count)| (sum - value * count).powi(2)).sum();
+    let (error, degrees) = ((clusters / (clusters - 1.0) * squares).sqrt() / count, clusters - 1.0);
+    let half = student_t_quantile(0.975, degrees) * error;
+    let p = match error {
+        0.0 if value == 0.0 => 1.0,
+        0.0 => 0.0,
+        _ => student_t_two_sided(value / error, degrees),
+    };
+    Estimate { mean: Interval { value, low: value - half, high: value + half }, error, degrees, p }
+}
+
+/// [`clustered_mean`] of values that lie in [0, 1]: the interval is cut to [0, 1]. Where all clusters agree, and their spread
+/// says nothing about the next one, it is the wider Wilson interval of a share among as many observations as clusters.
+pub fn clustered_unit_mean(totals: &[Total]) -> Interval {
+    let mean = clustered_mean(totals).mean;
+    if agree(totals) {
+        return wilson(mean.value.clamp(0.0, 1.0), totals.len() as f64);
+    }
+    Interval { low: mean.low.max(0.0), high: mean.high.min(1.0), ..mean }
+}
+
+/// [`clustered_mean`] of differences of values in [0, 1]. Where all clusters agree, it is Tango's interval for as many pairs
+/// as clusters, and the p-value that of the exact sign test.
+pub fn clustered_difference(totals: &[Total]) -> Estimate {
+    let estimate = clustered_mean(totals);
+    if agree(totals) {
+        let (n, value) = (totals.len() as f64, estimate.mean.value);
+        let mean = paired_proportions(n, n * value.max(0.0), n * (-value).max(0.0));
+        let p = if value == 0.0 { 1.0 } else { mcnemar(0, totals.len()) };
+        // As wide as the interval says, for combining with others.
+        let error = (mean.high - mean.low) / (2.0 * Z);
+        return Estimate { mean: Interval { value, ..mean }, error, degrees: n, p };
+    }
+    let Interval { value, low, high } = estimate.mean;
+    Estimate { mean: Interval { value, low: low.max(-1.0), high: high.min(1.0) }, ..estimate }
+}
+
+/// All clusters have the same mean.
+fn agree(totals: &[Total]) -> bool {
+    !totals.is_empty() && totals.windows(2).all(|pair| pair[0].0 * pair[1].1 == pair[1].0 * pair[0].1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::{fixture, mean, paired_difference};
+
+    #[test]
+    fn error_interval_and_p_equal_statsmodels_cluster_robust_regression() {
+        for case in fixture::cases("clustered") {
+            let values = fixture::numbers(&case, "values");
+            let clusters: Vec<usize> = fixture::numbers(&case, "clusters").iter().map(|&c| c as usize).collect();
+            let got = clustered_mean(&totals(values, &clusters));
+            for (name, value) in [
+                ("mean", got.mean.value),
+                ("error", got.error),
+                ("low", got.mean.low),
+                ("high", got.mean.high),
+                ("p", got.p),
+            ] {
+                fixture::close(value, fixture::number(&case, name), name);
+            }
+        }
+    }
+
+    #[test]
+    fn clusters_of_one_give_the_t_interval_and_the_paired_t_test() {
+        let (x, y) = ([0.25, 0.5, 1.0, 0.0, 0.25, 1.0], [0.5, 0.5, 1.0, 0.25, 0.0, 1.0]);
+        let all: Vec<usize> = (0..6).collect();
+        let got = clustered_mean(&totals(x.iter().zip(&y).map(|(x, y)| y - x), &all));
+        let expected = paired_difference(&x, &y).unwrap();
+        for (a, b) in [
+            (got.mean.value, expected.mean.value),
+            (got.mean.low, expected.mean.low),
+            (got.mean.high, expected.mean.high),
+            (got.p, expected.p),
+        ] {
+            assert!((a - b).abs() < 1e-14, "{a} {b}");
+        }
+        assert!((clustered_unit_mean(&totals(x, &all)).high - mean(&x).high.min(1.0)).abs() < 1e-14);
+    }
+
+    #[test]
+    fn values_that_only_repeat_their_cluster_say_no_more_than_one_of_them() {
+        let single = [-1.0, 0.0, 0.0, 1.0, -1.0];
+        let one = clustered_mean(&totals(single, &[0, 1, 2, 3, 4]));
+        let repeated = single.iter().flat_map(|&v| [v; 7]);
+        let clusters: Vec<usize> = (0..5).flat_map(|c| [c; 7]).collect();
+        let seven = clustered_mean(&totals(repeated, &clusters));
+        assert!((one.mean.low - seven.mean.low).abs() < 1e-12 && (one.p - seven.p).abs() < 1e-12);
+    }
+
+    #[test]
+    fn agreement_is_no_certainty() {
+        let lost = clustered_difference(&[(-2.0, 2.0); 12]);
+        assert_eq!((lost.mean.value, lost.mean.low), (-1.0, -1.0));
+        assert!(lost.mean.high > -1.0 && lost.mean.high < -0.5, "{}", lost.mean.high);
+        assert!((lost.p - 2.0 * 0.5_f64.powi(12)).abs() < 1e-12);
+        let none = clustered_difference(&[(0.0, 3.0); 12]);
+        assert!((none.mean.value, none.p) == (0.0, 1.0) && none.mean.low < 0.0 && none.mean.high > 0.0);
+        let right = clustered_unit_mean(&[(2.0, 2.0); 12]);
+        assert!(right.high == 1.0 && right.low < 0.9);
+    }
+
+    #[test]
+    fn one_cluster_is_no_spread_and_none_is_unknown() {
+        let one = clustered_mean(&[(3.0, 4.0)]);
+        assert_eq!((one.mean.value, one.mean.high), (0.75, f64::INFINITY));
+        assert!(one.p.is_nan());
+        assert!(clustered_mean(&[]).mean.value.is_nan());
+        // A single pair in [-1, 1] has an interval, however wide.
+        let pair = clustered_difference(&[(-1.0, 1.0)]);
+        assert!(pair.mean.low == -1.0 && (pair.p - 1.0).abs() < 1e-12, "{pair:?}");
+    }
+}

@@ -94,22 +94,10 @@ impl Model {
 
     /// Log-probability and entropy of every response token, no gradients.
     pub fn score(&self, batch: &[Sequence], temperature: f32) -> Result<TokenStats> {
-        let shards = self.shards(batch);
-        let part = |shard: &Range<usize>| {
-            let (_, stats) = self.token_stats(&self.tape(false), &batch[shard.clone()], temperature)?;
+        let parts = self.by_shards(batch, |shard| {
+            let (_, stats) = self.token_stats(&self.tape(false), &batch[shard], temperature)?;
             Ok(stats)
-        };
-        let parts: Vec<Result<TokenStats>> = match shards::side_by_side(shards.len(), self.weight_bytes(|_| true)) {
-            SideBySide::Lanes(_) => lanes(shards.len(), |i| part(&shards[i])),
-            SideBySide::Pairs => {
-                let at_once = |two: &[Range<usize>]| match two {
-                    [a, b] => <[_; 2]>::from(pair(&Lead::default(), || part(a), || part(b))).into(),
-                    rest => rest.iter().map(part).collect::<Vec<_>>(),
-                };
-                shards.chunks(2).flat_map(at_once).collect()
-            }
-            SideBySide::Nothing => shards.iter().map(part).collect(),
-        };
+        });
         let mut all = TokenStats { logprobs: Vec::new(), entropies: Vec::new() };
         for part in parts {
             let part = part?;
@@ -117,6 +105,26 @@ impl Model {
             all.entropies.extend(part.entropies);
         }
         Ok(all)
+    }
+
+    /// `part` of every shard of the batch, in order: as many at once as the model's size allows.
+    fn by_shards<T: Send>(
+        &self,
+        batch: &[Sequence],
+        part: impl Fn(Range<usize>) -> Result<T> + Sync,
+    ) -> Vec<Result<T>> {
+        let shards = self.shards(batch);
+        match shards::side_by_side(shards.len(), self.weight_bytes(|_| true)) {
+            SideBySide::Lanes(_) => lanes(shards.len(), |i| part(shards[i].clone())),
+            SideBySide::Pairs => {
+                let at_once = |two: &[Range<usize>]| match two {
+                    [a, b] => <[_; 2]>::from(pair(&Lead::default(), || part(a.clone()), || part(b.clone()))).into(),
+                    rest => rest.iter().cloned().map(&part).collect::<Vec<_>>(),
+                };
+                shards.chunks(2).flat_map(at_once).collect()
+            }
+            SideBySide::Nothing => shards.into_iter().map(part).collect(),
+        }
     }
 
     /// Forward, `loss` on the token statistics, backward: adds to the gradient of every trainable parameter.

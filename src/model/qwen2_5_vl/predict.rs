@@ -1,9 +1,9 @@
 //! Whole next-token distributions at the positions of given responses.
 
-use super::{Layout, Model, shards};
+use super::{Layout, Model};
 use crate::Result;
 use crate::model::Sequence;
-use crate::nn::{Affine, Value, lanes, linear, read};
+use crate::nn::{Affine, Value, linear, read};
 use candle_core::{Device, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,13 +18,7 @@ pub struct Predicted<'a> {
 impl Model {
     /// Take `batch` through the decoder, and keep what predicts each response token.
     pub fn predict(&self, batch: &[Sequence]) -> Result<Predicted<'_>> {
-        let shards = self.shards(batch);
-        let count = shards::lane_count(shards.len(), self.weight_bytes(|_| true));
-        let part = |shard: &Range<usize>| self.response_states(&batch[shard.clone()]);
-        let parts: Vec<Result<Option<Tensor>>> = match count {
-            1 => shards.iter().map(part).collect(),
-            _ => lanes(shards.len(), |i| part(&shards[i])),
-        };
+        let parts = self.by_shards(batch, |shard| self.response_states(&batch[shard]));
         let parts: Vec<Tensor> = parts.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
         let states = if parts.is_empty() { None } else { Some(Tensor::cat(&parts, 0)?) };
         Ok(Predicted { model: self, states })

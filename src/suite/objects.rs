@@ -94,7 +94,7 @@ impl Objects {
         let objects = cells
             .into_iter()
             .map(|cell| {
-                let size = rng.random_range(22..=27);
+                let size = rng.random_range(24..=27);
                 let slack = CELL - size;
                 let place = |at: usize, rng: &mut Rng| at as u32 * CELL + rng.random_range(0..=slack);
                 Object {

@@ -34,15 +34,14 @@ pub fn question(rng: &mut Rng) -> Question {
         .thinking(spelled.join(" "))
 }
 
-/// The text on one line, light on dark or dark on light, a character to each slot of [`SLOT`] pixels.
+/// The text on one line, light on dark, a character to each slot of [`SLOT`] pixels.
 fn draw(rng: &mut Rng, text: &str) -> RgbImage {
     let font = rng.random_range(0..FONTS);
     let size = rng.random_range(21.0..25.0f32);
     let at = [rng.random_range(-1.0..1.0f32), SIDE as f32 / 2.0 + rng.random_range(-3.0..3.0f32)];
     let mut tone = |low: u8, high: u8| [0, 1, 2].map(|_| rng.random_range(low..=high));
     let (dark, light) = (tone(0, 70), tone(185, 255));
-    let (field, ink) = if rng.random() { (dark, light) } else { (light, dark) };
-    let mut image = RgbImage::from_pixel(SIDE, SIDE, Rgb(field));
-    draw_in_slots(&mut image, text, font, size, SLOT, at, ink);
+    let mut image = RgbImage::from_pixel(SIDE, SIDE, Rgb(dark));
+    draw_in_slots(&mut image, text, font, size, SLOT, at, light);
     image
 }

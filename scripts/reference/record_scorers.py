@@ -114,7 +114,7 @@ def iou(gold, said):
 def spoil(rng, text, alphabet):
     """Some random edits."""
     text = list(text)
-    for _ in range(rng.choice([0, 0, 1, 1, 2, 3, 5, 8])):
+    for _ in range(rng.choice([0, 1, 1, 2, 3, 5, 8, 12, 16])):
         at = rng.randrange(len(text) + 1)
         kind = rng.randrange(3)
         if kind == 0:
@@ -192,7 +192,7 @@ def iou_case(rng):
 
     (x1, x2), (y1, y2) = ends(width), ends(height)
     gold = [x1, y1, x2, y2]
-    shift = rng.choice([0, 0.02, 0.1, 0.2, 0.4])
+    shift = rng.choice([0, 0.1, 0.3, 0.4, 0.4, 0.4])
     said = [
         side + Fraction(rng.uniform(-shift, shift)) * extent
         for side, extent in zip(gold, [x2 - x1, y2 - y1] * 2)

@@ -1,6 +1,6 @@
 //! The side of `jigsaw eval` that deals with several benchmarks, and the table over them.
 
-use super::output::{bar, print};
+use super::output::{bar, print, say};
 use crate::eval::bench::{self, RESULTS_CSV, RESULTS_JSON, Settings, Spec};
 use crate::eval::{EvalResult, Progress, Summary};
 use crate::{Error, Result};
@@ -11,6 +11,8 @@ use std::path::Path;
 
 /// Numbers of a benchmark's own that are printed; the rest is in the files.
 const PRINTED: usize = 6;
+/// Bytes of files from which on reading them takes seconds.
+const LARGE: u64 = 200 << 20;
 
 /// Evaluate and print the table.
 pub(super) fn evaluate(
@@ -21,6 +23,10 @@ pub(super) fn evaluate(
     out: &Path,
     fresh: bool,
 ) -> Result<()> {
+    let bytes: u64 = specs.iter().filter_map(|spec| std::fs::metadata(&spec.path).ok()).map(|m| m.len()).sum();
+    if bytes > LARGE {
+        say(&format!("reading and checking {:.1} GB of benchmark files", bytes as f64 / 1e9));
+    }
     let prepared = bench::prepare(specs, settings, model)?;
     let mut bars = Bars::default();
     let results = bench::run(&prepared, model, device, out, fresh, &mut |name, p| bars.tell(name, p));

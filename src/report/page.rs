@@ -254,7 +254,8 @@ struct Group {
 
 fn puzzles(evals: &[EvalRun], colours: &Colours, notices: &mut Vec<String>) -> Vec<Group> {
     let mut groups: Vec<Vec<&EvalRun>> = Vec::new();
-    for eval in evals.iter().filter(|e| !e.outcomes.is_empty()) {
+    // An evaluation of a benchmark's file has no split.
+    for eval in evals.iter().filter(|e| !e.outcomes.is_empty() && !e.about.split.is_empty()) {
         let about = &eval.about;
         let same = |g: &&mut Vec<&EvalRun>| g[0].about.data == about.data && g[0].about.split == about.split;
         match groups.iter_mut().find(same) {

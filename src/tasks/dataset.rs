@@ -71,6 +71,38 @@ impl Task for DatasetTask {
     }
 
     fn rules(&self) -> Vec<(String, u32)> {
-        super::rules_of(&self.scorers)
+        rules(&self.scorers)
+    }
+}
+
+/// Name and version of each rule among these scorers, in the order of their first use.
+pub(super) fn rules(scorers: &[Box<dyn Scorer>]) -> Vec<(String, u32)> {
+    let mut rules: Vec<(String, u32)> = Vec::new();
+    for (name, version) in scorers.iter().map(|scorer| scorer.rule()) {
+        if !rules.iter().any(|(known, _)| known == name) {
+            rules.push((name.to_string(), version));
+        }
+    }
+    rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::puzzle::Style;
+    use crate::tasks::rules::{Anls, RuleScorer, YesNo};
+    use crate::tasks::{PairScorer, rules::Rule};
+
+    #[test]
+    fn each_rule_is_named_once() {
+        let by = |rule: Box<dyn Rule>| -> Box<dyn Scorer> { Box::new(RuleScorer::new(rule, None)) };
+        let scorers = [
+            by(Box::new(YesNo::new(true))),
+            Box::new(PairScorer::new(0, 2, Style::Direct)),
+            by(Box::new(Anls::new(&["x".to_string()]))),
+            by(Box::new(YesNo::new(false))),
+        ];
+        let expected = ["yes-no", "jigsaw-pair", "anls"].map(|name| (name.to_string(), 1));
+        assert_eq!(rules(&scorers), expected);
     }
 }

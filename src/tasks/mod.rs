@@ -101,17 +101,6 @@ pub fn scorer(record: &Record) -> Result<Box<dyn Scorer>> {
     }
 }
 
-/// Name and version of each rule that these scorers follow, in the order of their first use.
-fn rules_of(scorers: &[Box<dyn Scorer>]) -> Vec<(String, u32)> {
-    let mut rules: Vec<(String, u32)> = Vec::new();
-    for (name, version) in scorers.iter().map(|scorer| scorer.rule()) {
-        if !rules.iter().any(|(known, _)| known == name) {
-            rules.push((name.to_string(), version));
-        }
-    }
-    rules
-}
-
 /// A field of the record's `meta`, or an input error that names it.
 fn meta<T: serde::de::DeserializeOwned>(record: &Record, field: &str) -> Result<T> {
     let value = record.meta.get(field).ok_or_else(|| Error::input(format!("field `meta.{field}` is missing")))?;

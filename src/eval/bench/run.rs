@@ -1,7 +1,7 @@
 //! One checkpoint on all prepared benchmarks.
 
 use super::{Prepared, RESULTS_CSV, RESULTS_JSON, write_results};
-use crate::eval::{Directory, Engine, EvalResult, Key, Progress, evaluate_in, hash_model};
+use crate::eval::{Directory, Engine, EvalResult, Key, Progress, evaluate_in, hash_model, hash_prompt_files};
 use crate::model::qwen2_5_vl::Model;
 use crate::{Error, Result, files};
 use candle_core::Device;
@@ -22,8 +22,9 @@ pub fn run(
     fresh: bool,
     progress: &mut dyn FnMut(&str, Progress),
 ) -> Result<Vec<(String, EvalResult)>> {
+    let prompt = hash_prompt_files(model)?;
     for bench in prepared {
-        if !bench.serves(model)? {
+        if bench.prompt_hash != prompt {
             return Err(Error::input(format!(
                 "{}: the tokenizer, chat template or image settings are not those that {} was prepared for",
                 model.display(),
@@ -35,7 +36,7 @@ pub fn run(
     let weights = hash_model(model)?;
     let mut directories = Vec::with_capacity(prepared.len());
     for bench in prepared {
-        let key = Key::new(&weights, &bench.prompt_hash, bench.task(), &bench.plan, &bench.sampling)?;
+        let key = Key::new(&weights, &prompt, bench.task(), &bench.plan, &bench.sampling)?;
         let key = Key { bench: Some(bench.protocol.clone()), ..key };
         directories.push(Directory::open(&out.join(&bench.name), key, model, &bench.path, &bench.split, fresh)?);
     }

@@ -209,7 +209,7 @@ impl Task for BenchTask {
     }
 
     fn rules(&self) -> Vec<(String, u32)> {
-        super::rules_of(&self.scorers)
+        super::dataset::rules(&self.scorers)
     }
 
     fn aggregate(&self) -> Option<Aggregate> {

@@ -89,16 +89,19 @@ impl Choice {
 
     /// Step 2.
     fn announced(&self, text: &str) -> Option<usize> {
+        let parting = |c: char| c.is_whitespace() || MARKS.contains(&c);
         let lower = text.to_ascii_lowercase();
         let mut said = None;
         for lead in ["answer is", "answer:"] {
             for (at, _) in lower.match_indices(lead) {
                 let rest = &text[at + lead.len()..];
-                let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || MARKS.contains(&c));
+                let rest = rest.trim_start_matches(parting);
                 let rest = rest.strip_prefix("option ").or_else(|| rest.strip_prefix("Option ")).unwrap_or(rest);
-                let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || MARKS.contains(&c));
-                let word = rest.split(|c: char| c.is_whitespace() || MARKS.contains(&c)).next().unwrap_or_default();
-                let next = rest[word.len()..].split_whitespace().next();
+                let rest = rest.trim_start_matches(parting);
+                let word = rest.split(parting).next().unwrap_or_default();
+                // `the answer is a dog`
+                let next = rest[word.len()..].strip_prefix(char::is_whitespace);
+                let next = next.and_then(|next| next.trim_start().split(parting).next());
                 let article = matches!(word, "a" | "i") && is_article(word, next);
                 let Some(option) = self.option(word).filter(|_| !article) else { continue };
                 if said.is_some_and(|said| said != option) {

@@ -6,6 +6,7 @@ mod curves;
 mod matched;
 mod page;
 mod prior;
+mod prior_charts;
 mod puzzles;
 mod runs;
 

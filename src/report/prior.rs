@@ -1,8 +1,7 @@
 //! What the runs cost in prior knowledge: runs with a common base and the same benchmarks, beside each other.
 
-use super::bars::{self, Bar, Bars};
-use super::chart::{Chart, Point, Series};
 use super::matched::{Stop, at, levels};
+use super::prior_charts::{self as charts, ColourOf};
 use super::runs::{TrainRun, distinct, full};
 use crate::forgetting::{
     self, Forgetting, Model, NEW_TASK, Row, Table, Tuned, aggregates, brief, divergences, interval, of_model, percent,
@@ -30,8 +29,13 @@ pub struct Line<'a> {
 }
 
 impl Line<'_> {
+    /// The run was started from this model.
+    pub fn starts_at(&self, base: &Model) -> bool {
+        self.last().model.run.as_ref().is_some_and(|run| run.model_hash == base.hash)
+    }
+
     /// The last model.
-    fn last(&self) -> &Tuned {
+    pub fn last(&self) -> &Tuned {
         self.models[self.models.len() - 1]
     }
 
@@ -56,15 +60,15 @@ impl Line<'_> {
         };
         let mut way: Vec<Stop> = self.models.iter().filter_map(stop).collect();
         if let Some(new_task) = self.models.iter().find_map(|tuned| tuned.new_task.as_ref()) {
-            let from_base = self.last().model.run.as_ref().is_some_and(|run| run.model_hash == base.hash);
-            let step = if from_base { 0.0 } else { f64::NAN };
+            let step = if self.starts_at(base) { 0.0 } else { f64::NAN };
             way.insert(0, Stop { accuracy: new_task.all.base.value.value, value: 0.0, step });
         }
         way
     }
 }
 
-fn step(tuned: &Tuned) -> Option<f64> {
+/// Optimizer steps made, if that is known.
+pub fn step(tuned: &Tuned) -> Option<f64> {
     Some(tuned.model.run.as_ref()?.step? as f64)
 }
 
@@ -129,7 +133,7 @@ fn key(base: &Model, tuned: &Tuned) -> Vec<String> {
 }
 
 /// The values of the page's template for one setting; `colour` is that of a name.
-pub fn view(setting: &Setting<'_>, colour: &dyn Fn(&str) -> usize) -> Value {
+pub fn view(setting: &Setting<'_>, colour: ColourOf<'_>) -> Value {
     let details = setting.lines.iter().flat_map(|line| line.models.iter().rev().map(move |m| (line, *m)));
     let details = details.map(|(line, tuned)| {
         let tables: Vec<Value> =
@@ -143,7 +147,7 @@ pub fn view(setting: &Setting<'_>, colour: &dyn Fn(&str) -> usize) -> Value {
     json!({
         "base": setting.base.name, "base_dir": setting.base.dir, "base_hash": brief(&setting.base.hash),
         "overview": cells(&overview(setting)), "matched": matched(setting).as_ref().map(cells), "matched_how": MATCHED,
-        "charts": charts(setting, colour), "details": details.collect::<Vec<_>>(), "notes": forgetting::NOTES,
+        "charts": charts::main(setting, colour), "more_charts": charts::by_family(setting, colour), "details": details.collect::<Vec<_>>(), "notes": forgetting::NOTES,
     })
 }
 
@@ -152,7 +156,7 @@ fn cells(table: &Table) -> Value {
 }
 
 /// A line's model with its step.
-fn label(line: &Line<'_>, tuned: &Tuned) -> String {
+pub fn label(line: &Line<'_>, tuned: &Tuned) -> String {
     match tuned.model.run.as_ref().and_then(|run| run.step) {
         Some(step) => format!("{}, step {step}", line.name),
         None => line.name.clone(),
@@ -176,7 +180,7 @@ fn overview(setting: &Setting<'_>) -> Table {
             all.map_or_else(none, |g| interval(&g.change)),
             all.map_or_else(none, |g| percent(g.retention.value)),
             tuned.worst.as_ref().map_or_else(none, |w| format!("{} {}", w.name, points(w.change.value))),
-            if tuned.real_drops.is_empty() { "none".into() } else { tuned.real_drops.join(", ") },
+            format!("{} of {}", tuned.real_drops.len(), tuned.benchmarks.len()),
             kl.map_or_else(none, |d| format!("{:.4}", d.forward.per_token.value)),
         ]);
     }
@@ -190,8 +194,8 @@ fn overview(setting: &Setting<'_>) -> Table {
         "95 % interval",
         "retained",
         "worst",
-        "losses beyond chance",
-        "KL(base || tuned), new task",
+        "beyond chance",
+        "KL, new task",
     ];
     Table { header: header.into_iter().map(String::from).collect(), rows }
 }
@@ -216,130 +220,6 @@ fn matched(setting: &Setting<'_>) -> Option<Table> {
 
 fn ways(setting: &Setting<'_>) -> Vec<Vec<Stop>> {
     setting.lines.iter().map(|line| line.way(setting.base)).collect()
-}
-
-fn charts(setting: &Setting<'_>, colour: &dyn Fn(&str) -> usize) -> Vec<Value> {
-    let mut charts = Vec::new();
-    let mut push = |title: &str, caption: &str, svg: Option<String>| {
-        if let Some(svg) = svg {
-            charts.push(json!({"title": title, "caption": caption, "svg": svg}));
-        }
-    };
-    let last =
-        "The last model of each run against the base: mean change over the benchmarks of a family, with 95 % intervals";
-    push("Change by family", last, bars::svg(&families(setting, colour), "change (percentage points)"));
-    let plane = Plane { setting, colour };
-    push(
-        "Learnt and kept",
-        "One line a run over its checkpoints, from the base on: to the right is learnt, downwards is forgotten",
-        plane.chart().svg(),
-    );
-    let on_the_way = |value: &dyn Fn(&Tuned) -> Option<Interval>| {
-        plane.over_steps(value, "change (points)", Some((0.0, "base".to_string()))).svg()
-    };
-    if setting.lines.iter().any(|line| line.models.iter().filter(|m| step(m).is_some()).count() > 1) {
-        let scaled = |i: Interval| Interval { value: 100.0 * i.value, low: 100.0 * i.low, high: 100.0 * i.high };
-        let all = |tuned: &Tuned| tuned.all.as_ref().map(|g| scaled(g.change));
-        let caption = "Mean change over all benchmarks at each checkpoint, with 95 % intervals";
-        push("Prior knowledge over training", caption, on_the_way(&all));
-        let names: Vec<&str> = setting.lines[0].last().families.iter().map(|f| f.name.as_str()).collect();
-        for name in names.iter().filter(|_| names.len() > 1) {
-            let of_family =
-                |tuned: &Tuned| tuned.families.iter().find(|f| f.name == *name).map(|family| scaled(family.change));
-            let caption = format!("Mean change over the benchmarks of the family {name}, with 95 % intervals");
-            push(&format!("Prior knowledge: {name}"), &caption, on_the_way(&of_family));
-        }
-        let kl =
-            |tuned: &Tuned| tuned.divergence.iter().find(|d| d.prompts_of == NEW_TASK).map(|d| d.forward.per_token);
-        push(
-            "Distance from the base",
-            "KL(base || tuned) on the new task's prompts, exact over the vocabulary, with 95 % intervals",
-            plane.over_steps(&kl, "nats per token", None).svg(),
-        );
-    }
-    charts
-}
-
-fn families(setting: &Setting<'_>, colour: &dyn Fn(&str) -> usize) -> Vec<Bars> {
-    let first = setting.lines[0].last();
-    let names: Vec<&str> = first.families.iter().chain(&first.all).map(|g| g.name.as_str()).collect();
-    let bar = |line: &Line<'_>, name: &str| {
-        let last = line.last();
-        let group = last.families.iter().chain(&last.all).find(|g| g.name == name)?;
-        let Interval { value, low, high } = group.change;
-        let interval = (100.0 * low, 100.0 * high);
-        Some(Bar { name: label(line, last), colour: colour(&line.name), value: 100.0 * value, interval })
-    };
-    let group = |name: &&str| Bars {
-        name: if *name == forgetting::ALL { "mean of all".into() } else { name.to_string() },
-        bars: setting.lines.iter().filter_map(|line| bar(line, name)).collect(),
-    };
-    // One family alone is the mean of all.
-    names.iter().filter(|name| names.len() != 2 || **name != forgetting::ALL).map(group).collect()
-}
-
-/// Charts with a line for each run.
-struct Plane<'a> {
-    setting: &'a Setting<'a>,
-    colour: &'a dyn Fn(&str) -> usize,
-}
-
-impl Plane<'_> {
-    /// New-task accuracy against mean prior score.
-    fn chart(&self) -> Chart {
-        let mut base_score = None;
-        let mut series = Vec::new();
-        for line in &self.setting.lines {
-            let mut points = Vec::new();
-            for tuned in &line.models {
-                let (Some(new_task), Some(all)) = (&tuned.new_task, &tuned.all) else { continue };
-                if points.is_empty() {
-                    base_score = Some((all.base, "base".to_string()));
-                    points.push(Point { x: new_task.all.base.value.value, y: all.base, interval: None });
-                }
-                let interval = Some((all.base + all.change.low, all.base + all.change.high));
-                points.push(Point { x: new_task.all.tuned.value.value, y: all.tuned, interval });
-            }
-            series.push(Series { name: line.name.clone(), colour: (self.colour)(&line.name), points });
-        }
-        Chart {
-            x_label: "new task, answers right".into(),
-            y_label: "mean prior score (%)".into(),
-            x_percent: true,
-            percent: true,
-            from_zero: false,
-            noisy: false,
-            reference: base_score,
-            series,
-        }
-    }
-
-    /// A number of each model against its step.
-    fn over_steps(
-        &self,
-        value: &dyn Fn(&Tuned) -> Option<Interval>,
-        y_label: &str,
-        reference: Option<(f64, String)>,
-    ) -> Chart {
-        let line = |line: &Line<'_>| {
-            let point = |tuned: &&Tuned| {
-                let Interval { value, low, high } = value(tuned)?;
-                Some(Point { x: step(tuned)?, y: value, interval: Some((low, high)) })
-            };
-            let points = line.models.iter().filter_map(point).collect();
-            Series { name: line.name.clone(), colour: (self.colour)(&line.name), points }
-        };
-        Chart {
-            x_label: "optimizer step".into(),
-            y_label: y_label.into(),
-            x_percent: false,
-            percent: false,
-            from_zero: true,
-            noisy: false,
-            reference,
-            series: self.setting.lines.iter().map(line).collect(),
-        }
-    }
 }
 
 /// Everything as CSV: what `forgetting.csv` holds, and the runs at matched accuracy.

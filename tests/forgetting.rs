@@ -1,0 +1,204 @@
+//! `jigsaw eval --baseline` as a user runs it: what it prints, leaves behind, resumes and refuses.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn jigsaw(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_jigsaw")).args(arguments).current_dir(dir).output().unwrap()
+}
+
+fn done(dir: &Path, arguments: &[&str]) -> String {
+    let output = jigsaw(dir, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Exit code 2; what it said.
+fn refused(dir: &Path, arguments: &[&str]) -> String {
+    let output = jigsaw(dir, arguments);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+    said
+}
+
+fn picture(shade: u8) -> String {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let image = image::RgbImage::from_fn(56, 28, |x, y| image::Rgb([4 * x as u8, 8 * y as u8, shade]));
+    image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    STANDARD.encode(bytes.into_inner())
+}
+
+const QUESTIONS: usize = 12;
+
+/// Two questions about each of six pictures.
+fn questions(answers: &[String]) -> String {
+    let mut text = "index\timage\tquestion\tanswer\tcategory\n".to_string();
+    for (i, answer) in answers.iter().enumerate() {
+        let image = if i % 2 == 0 { picture(40 * (i / 2) as u8) } else { (i - 1).to_string() };
+        let category = if i < 4 { "first" } else { "second" };
+        text += &format!("{i}\t{image}\tWhat is number {}?\t{answer}\t{category}\n", i * i);
+    }
+    text
+}
+
+fn rows(path: &Path) -> Vec<Value> {
+    fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Two models with random weights, puzzles, and questions to which the first model's own answers are the right ones.
+fn prepare(dir: &Path) {
+    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos");
+    done(dir, &["model", "init", "--preset", "tiny", "--out", "base", "--seed", "1"]);
+    done(dir, &["model", "init", "--preset", "tiny", "--out", "other", "--seed", "2"]);
+    let photos = photos.to_str().unwrap();
+    done(dir, &["gen", "--images", photos, "--grid", "1x2", "--count", "18", "--split", "1,1,1", "--out", "puzzles"]);
+    fs::write(dir.join("questions.tsv"), questions(&vec!["nothing".to_string(); QUESTIONS])).unwrap();
+    let first =
+        ["eval", "--model", "base", "--bench", "asked=questions.tsv:exact", "--max-new-tokens", "4", "--out", "first"];
+    done(dir, &first);
+    let plain = |text: &str| text.chars().filter(|c| c.is_ascii_alphanumeric()).collect::<String>();
+    let own = |row: &Value| {
+        let response = row["response"].as_str().unwrap().trim();
+        if !response.is_empty() && plain(response) == response { response.to_string() } else { "nothing".into() }
+    };
+    let answers: Vec<String> = rows(&dir.join("first/asked/responses.jsonl")).iter().map(own).collect();
+    fs::write(dir.join("questions.tsv"), questions(&answers)).unwrap();
+}
+
+const COMMON: [&str; 10] =
+    ["--data", "puzzles", "--bench", "asked=questions.tsv:exact", "--max-new-tokens", "4", "--kl", "5", "--batch", "5"];
+
+fn compare<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["eval"][..], more, &COMMON].concat()
+}
+
+fn forgetting(dir: &Path, out: &str) -> Value {
+    serde_json::from_str(&fs::read_to_string(dir.join(out).join("forgetting.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn a_loss_is_found_written_drawn_and_resumed() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    let command = compare(&["--model", "other", "--baseline", "base", "--out", "out"]);
+    let printed = done(dir, &command);
+    for expected in ["new task", "asked", "95 % interval", "KL(base || tuned)", "worst: asked", "out/forgetting.json"] {
+        assert!(printed.contains(expected), "{expected:?} is missing in:\n{printed}");
+    }
+    let found = forgetting(dir, "out");
+    let asked = &found["tuned"][0]["benchmarks"][0];
+    assert_eq!((asked["name"].as_str(), asked["all"]["n"].as_u64()), (Some("asked"), Some(QUESTIONS as u64)));
+    assert_eq!(asked["all"]["clusters"], 6, "two questions an image");
+    assert!(asked["all"]["base"]["value"]["value"].as_f64().unwrap() > 0.5);
+    assert!(asked["all"]["change"]["value"].as_f64().unwrap() < -0.5);
+    assert_eq!(asked["categories"].as_array().unwrap().len(), 2);
+    assert_eq!(found["tuned"][0]["new_task"]["name"], "new-task");
+    let divergence = &found["tuned"][0]["divergence"];
+    assert_eq!(
+        (divergence[0]["prompts_of"].as_str(), divergence[1]["prompts_of"].as_str()),
+        (Some("new-task"), Some("asked"))
+    );
+    for set in divergence.as_array().unwrap() {
+        for number in [&set["forward"]["per_token"], &set["reverse"]["per_response"]] {
+            assert!(number["value"].as_f64().unwrap() > 0.001 && number["low"].as_f64().unwrap() > 0.0, "{set}");
+        }
+        assert!(set["own"]["tokens"].as_u64().unwrap() >= 5 && set["own"]["base"] != set["own"]["tuned"], "{set}");
+    }
+    let lines = rows(&dir.join("out/divergence/other/asked.jsonl"));
+    assert_eq!(lines.iter().map(|l| l["index"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 2, 4, 7, 9]);
+
+    // Stopped in the middle of everything, the same command ends the same.
+    let whole = fs::read(dir.join("out/forgetting.json")).unwrap();
+    fs::remove_file(dir.join("out/forgetting.json")).unwrap();
+    fs::remove_file(dir.join("out/tuned/asked/result.json")).unwrap();
+    for torn in ["out/tuned/asked/responses.jsonl", "out/divergence/other/asked.jsonl"] {
+        let text = fs::read(dir.join(torn)).unwrap();
+        fs::write(dir.join(torn), &text[..text.len() / 2]).unwrap();
+    }
+    done(dir, &command);
+    assert_eq!(fs::read(dir.join("out/forgetting.json")).unwrap(), whole);
+
+    // The report finds it, and writes its tables beside the page.
+    done(dir, &["report", "out", "--out", "report.html"]);
+    let html = fs::read_to_string(dir.join("report.html")).unwrap();
+    assert!(html.contains("Prior knowledge</h2>") && html.contains("asked") && html.contains("Change by family"));
+    assert!(dir.join("report.csv").exists() && dir.join("report.md").exists());
+
+    // The base's results serve another comparison; neither its weights nor another seed's divergence are needed.
+    let reuse = ["--model", "other", "--baseline-results", "out/base", "--out", "again"];
+    done(dir, &compare(&reuse));
+    assert!(!dir.join("again/base").exists());
+    assert_eq!(forgetting(dir, "again")["tuned"], found["tuned"]);
+
+    let said = refused(dir, &compare(&["--model", "base", "--baseline", "base", "--out", "out"]));
+    assert!(said.contains("holds another evaluation") && said.contains("model:"), "{said}");
+    let said = refused(dir, &compare(&["--model", "other", "--baseline", "base", "--limit", "3", "--out", "out"]));
+    assert!(said.contains("--fresh"), "{said}");
+    let said = refused(
+        dir,
+        &compare(&["--model", "other", "--baseline", "other", "--baseline-results", "out/base", "--out", "x"]),
+    );
+    assert!(said.contains("is not the model whose results"), "{said}");
+    fs::create_dir(dir.join("mine")).unwrap();
+    fs::write(dir.join("mine/thesis.txt"), "dear").unwrap();
+    let said = refused(dir, &compare(&["--model", "other", "--baseline", "base", "--out", "mine"]));
+    assert!(said.contains("holds something else"), "{said}");
+}
+
+#[test]
+fn a_model_compared_with_itself_in_other_batches_is_zero_everywhere() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    done(dir, &compare(&["--model", "base", "--baseline", "base", "--out", "first-half"]));
+    let args = ["--model", "base", "--baseline-results", "first-half/base", "--out", "out"];
+    let other_batch: Vec<&str> = compare(&args).into_iter().map(|a| if a == "5" { "3" } else { a }).collect();
+    let printed = done(dir, &other_batch);
+    assert!(printed.contains("no benchmark lost anything"), "{printed}");
+    let found = forgetting(dir, "out");
+    let zero = serde_json::json!({"value": 0.0, "low": 0.0, "high": 0.0});
+    let one = serde_json::json!({"value": 1.0, "low": 1.0, "high": 1.0});
+    let tuned = &found["tuned"][0];
+    let asked = &tuned["benchmarks"][0]["all"];
+    assert_eq!((&asked["change"], &asked["lenient_change"], &asked["retention"]), (&zero, &zero, &one));
+    assert_eq!((&tuned["all"]["change"], &tuned["new_task"]["all"]["change"]), (&zero, &zero));
+    for set in tuned["divergence"].as_array().unwrap() {
+        for number in [&set["forward"]["per_token"], &set["reverse"]["per_response"], &set["own"]["change"]] {
+            assert_eq!(*number, zero, "{set}");
+        }
+        assert_eq!(set["own"]["base"], set["own"]["tuned"]);
+    }
+}
+
+#[test]
+fn several_models_go_side_by_side_and_models_that_read_otherwise_are_refused() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    done(dir, &["model", "init", "--preset", "tiny", "--out", "run/checkpoints/step-00000010", "--seed", "3"]);
+    fs::write(dir.join("run/run.json"), r#"{"seed": 7, "data_hash": "3fa91c02ffff", "model_hash": ""}"#).unwrap();
+    let arguments =
+        ["--model", "run/checkpoints/step-00000010", "other", "--baseline", "base", "--kl", "0", "--out", "way"];
+    let arguments = [&["eval"][..], &arguments, &COMMON[..6]].concat();
+    done(dir, &arguments);
+    let found = forgetting(dir, "way");
+    let names: Vec<&str> =
+        found["tuned"].as_array().unwrap().iter().map(|t| t["model"]["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["run/step-00000010", "other"]);
+    assert!(dir.join("way/tuned/step-00000010/asked/result.json").exists());
+    assert!(dir.join("way/tuned/other/new-task/result.json").exists());
+    let csv = fs::read_to_string(dir.join("way/forgetting.csv")).unwrap();
+    assert!(csv.contains("base,run/step-00000010,run,10,7,3fa91c02ffff,benchmark,"), "{csv}");
+    assert!(!csv.contains(",prompts,"), "no divergence was asked for");
+
+    let template = dir.join("other/chat_template.jinja");
+    let template = if template.exists() { template } else { dir.join("other/tokenizer_config.json") };
+    fs::write(&template, fs::read_to_string(&template).unwrap() + "\n").unwrap();
+    let said = refused(dir, &[&arguments[..], &["--fresh"]].concat());
+    assert!(said.contains("do not read prompts alike") && said.contains("other"), "{said}");
+}

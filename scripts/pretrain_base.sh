@@ -1,27 +1,42 @@
 #!/usr/bin/env bash
-# Make data/base-tiny again: suites, random weights, supervised training, 16-bit weights, held-out scores.
+# Make data/base-tiny again: suites, random weights, supervised training in three stages, 16-bit weights, held-out scores.
 #
 #   scripts/pretrain_base.sh [OUT]      everything goes under OUT (default runs/base-tiny)
 #
-# COUNT   questions of each family, 80 % to train on, in both styles      default 40000
-# EPOCHS  passes over them                                                 default 2
-# Killed at any time, the same command goes on. Hours on two cores; the log is OUT/train/metrics.jsonl.
+# SEE ALL END   steps of the stages, 32 examples each
+#   see    the dense families only (describe, ocr, doc, order), every token alike: a small vision tower learns to see from them
+#   all    all families, every example alike
+#   end    the same, the learning rate falling to zero
+# Killed at any time, the same command goes on. Hours on two cores; the logs are OUT/{see,all,end}/metrics.jsonl.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-runs/base-tiny}
-count=${COUNT:-40000}
-epochs=${EPOCHS:-2}
+see=${SEE:-2690} all=${ALL:-20000} end=${END:-4000}
 jigsaw=${JIGSAW:-target/release/jigsaw}
 [ -x "$jigsaw" ] || cargo build --release
 
-[ -f "$out/data/manifest.json" ] || "$jigsaw" gen --suite all --count "$count" --split 0.8,0,0.2 --held-out 600 --seed 1 --overwrite --out "$out/data"
+suite() { # folder, families, count, seed, held out
+    [ -f "$1/manifest.json" ] ||
+        "$jigsaw" gen --suite "$2" --count "$3" --split 0.8,0,0.2 --held-out "$5" --seed "$4" --overwrite --out "$1"
+}
+stage() { # name, model, data, steps, settings
+    local name=$1 model=$2 data=$3 steps=$4
+    shift 4
+    local sets=()
+    for setting in "$@"; do sets+=(--set "$setting"); done
+    "$jigsaw" train --method sft --config configs/pretrain-tiny.toml --set "train.steps=$steps" "${sets[@]}" \
+        --model "$model" --data "$data" --out "$out/$name"
+}
+suite "$out/dense" describe,ocr,doc,order 25000 101 300
+suite "$out/data" all 40000 1 600
 [ -f "$out/init/config.json" ] || "$jigsaw" model init --preset tiny --seed 1 --out "$out/init"
-"$jigsaw" train --method sft --config configs/pretrain-tiny.toml --set "train.epochs=$epochs" \
-    --model "$out/init" --data "$out/data" --out "$out/train"
-[ -f "$out/base/config.json" ] || "$jigsaw" model convert "$out/train/model" --precision f16 --out "$out/base"
+stage see "$out/init" "$out/dense" "$see" sft.average=token train.warmup=200
+stage all "$out/see/model" "$out/data" "$all"
+stage end "$out/all/model" "$out/data" "$end" train.schedule=linear train.seed=2
+[ -f "$out/base/config.json" ] || "$jigsaw" model convert "$out/end/model" --precision f16 --out "$out/base"
 
 benches=()
-for family in grounding ocr doc vqa pope knowledge describe; do
+for family in grounding ocr doc vqa pope knowledge describe order; do
     for style in direct think; do
         benches+=(--bench "$family-$style=$out/data/bench/$family-$style.tsv")
     done

@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// side, and of a large one, where fewer rows keep fewer activations.
 const ROWS: (usize, usize) = (2048, 384);
 
+/// A small batch of a small model is cut into up to four shards of at least so many rows, so that threads have work.
+const FEW_ROWS: usize = 512;
+
 /// Most lanes: each holds a gradient of its own.
 const LANES: usize = 8;
 
@@ -57,7 +60,7 @@ pub fn shards(batch: &[Sequence], bytes: usize) -> Vec<Range<usize>> {
     }
     let count = match side_by_side(2, bytes) {
         // As many as share evenly between 2, 4 or 8 threads.
-        SideBySide::Lanes(_) => match (rows / ROWS.0).max(1) {
+        SideBySide::Lanes(_) => match (rows / ROWS.0).max((rows / FEW_ROWS).clamp(1, 4)) {
             few @ ..=LANES => few.next_power_of_two(),
             many => many.next_multiple_of(LANES),
         },
@@ -134,7 +137,7 @@ mod tests {
     fn a_larger_model_has_pairs_and_a_very_large_one_nothing_side_by_side() {
         let batch = batch(&[(400, 1); 4]);
         let cut = |bytes| shards(&batch, bytes).len();
-        assert_eq!((cut(1 << 20), cut(200 << 20), cut(2 << 30)), (1, 4, 2));
+        assert_eq!((cut(1 << 20), cut(200 << 20), cut(2 << 30)), (4, 4, 2));
         let how = |shards, bytes: usize| side_by_side(shards, bytes);
         assert_eq!((how(9, 7 << 20), how(3, 7 << 20)), (SideBySide::Lanes(8), SideBySide::Lanes(3)));
         assert_eq!((how(9, 200 << 20), how(9, 2 << 30)), (SideBySide::Pairs, SideBySide::Nothing));

@@ -206,5 +206,10 @@ fn over_a_real_vocabulary_it_is_what_the_logits_of_the_whole_sequence_give() {
         assert!(*expected > 1e-3 && (found - expected).abs() < 1e-4 * expected, "{found} is not {expected}");
     }
     assert!(token_divergences(&p, &p, &sequences).unwrap().iter().all(|&nats| nats == 0.0));
+    // As on other devices.
+    let (p, q) = (p.without_fused_kernels(), q.without_fused_kernels());
+    for (found, expected) in token_divergences(&p, &q, &sequences).unwrap().iter().zip(&expected) {
+        assert!((found - expected).abs() < 1e-4 * expected, "{found} is not {expected}");
+    }
     assert!(token_divergences(&p, &q, &[]).unwrap().is_empty());
 }

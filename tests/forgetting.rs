@@ -144,6 +144,10 @@ fn a_loss_is_found_written_drawn_and_resumed() {
         &compare(&["--model", "other", "--baseline", "other", "--baseline-results", "out/base", "--out", "x"]),
     );
     assert!(said.contains("is not the model whose results"), "{said}");
+    let stored = ["--model", "other", "--baseline-results", "out/base", "--limit", "3", "--out", "y"];
+    let said = refused(dir, &compare(&stored));
+    assert!(said.contains("cannot be compared") && said.contains("examples: 6 -> 3"), "{said}");
+    assert!(!dir.join("y/tuned").exists(), "seen before anything is evaluated");
     fs::create_dir(dir.join("mine")).unwrap();
     fs::write(dir.join("mine/thesis.txt"), "dear").unwrap();
     let said = refused(dir, &compare(&["--model", "other", "--baseline", "base", "--out", "mine"]));

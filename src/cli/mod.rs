@@ -37,6 +37,7 @@ A first session:
   jigsaw train --method sft --model runs/tiny --data runs/puzzles --config configs/sft.toml --out runs/sft
   jigsaw train --method rft --model runs/sft/model --data runs/puzzles --config configs/rft.toml --out runs/rft
   jigsaw eval --model runs/rft/model --data runs/puzzles --out runs/eval-rft
+  jigsaw eval --model runs/rft/model --baseline runs/tiny --data runs/puzzles --bench pope=POPE.tsv --out runs/cost
   jigsaw report runs --out runs/report.html
 All of it in one command:
   jigsaw study --config configs/quickstart.toml

@@ -20,10 +20,11 @@ impl Chance {
         let (mut accuracy, mut hits) = (0.0, 0.0);
         for i in 0..examples {
             let Some(chance) = of_record(task.example(i)?) else { return Ok(None) };
-            accuracy += chance.accuracy / examples as f64;
-            hits += chance.hits / examples as f64;
+            accuracy += chance.accuracy;
+            hits += chance.hits;
         }
-        Ok((examples > 0).then_some(Chance { accuracy, hits }))
+        let n = examples as f64;
+        Ok((examples > 0).then(|| Chance { accuracy: accuracy / n, hits: hits / n }))
     }
 }
 

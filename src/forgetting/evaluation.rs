@@ -5,6 +5,7 @@ use crate::tasks::Task;
 use crate::tasks::rules::Number;
 use crate::{Error, Result};
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// Ids listed in a message.
@@ -96,24 +97,31 @@ pub struct Pairing {
     pub key: Key,
 }
 
+/// See that two evaluations differ in nothing but weights and batch size; `left` and `right` say where they are.
+///
+/// # Errors
+/// An input error that names every part of the settings that differs, and what to do about it.
+pub fn comparable(left: &dyn Display, first: &Key, right: &dyn Display, second: &Key) -> Result<()> {
+    let differing: Vec<(String, String)> =
+        first.differences(second).into_iter().filter(|(name, _)| !FREE.contains(&name.as_str())).collect();
+    if differing.is_empty() {
+        return Ok(());
+    }
+    let parts: Vec<String> = differing.iter().map(|(name, change)| format!("{name}: {change}")).collect();
+    Err(Error::input(format!(
+        "{left} and {right} cannot be compared: {}{}",
+        parts.join("; "),
+        differing.iter().map(|(name, _)| hint(name)).find(|h| !h.is_empty()).unwrap_or_default()
+    )))
+}
+
 /// Pair the responses of two evaluations by id and sample.
 ///
 /// # Errors
 /// An input error that names both directories and every part of the settings that differs, or the ids that only one side has.
 pub fn pair(base: Evaluation, tuned: Evaluation) -> Result<Pairing> {
     let (first, second) = (&base.about.key, &tuned.about.key);
-    let differing: Vec<(String, String)> =
-        first.differences(second).into_iter().filter(|(name, _)| !FREE.contains(&name.as_str())).collect();
-    if !differing.is_empty() {
-        let parts: Vec<String> = differing.iter().map(|(name, change)| format!("{name}: {change}")).collect();
-        return Err(Error::input(format!(
-            "{} and {} cannot be compared: {}{}",
-            base.dir.display(),
-            tuned.dir.display(),
-            parts.join("; "),
-            differing.iter().map(|(name, _)| hint(name)).find(|h| !h.is_empty()).unwrap_or_default()
-        )));
-    }
+    comparable(&base.dir.display(), first, &tuned.dir.display(), second)?;
     let same_model = first.model == second.model;
     let mut theirs: HashMap<(String, usize), Outcome> = HashMap::with_capacity(tuned.outcomes.len());
     for outcome in tuned.outcomes {

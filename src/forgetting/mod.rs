@@ -15,7 +15,7 @@ mod table;
 mod write;
 
 pub use change::{Change, Method, Side};
-pub use evaluation::{Evaluation, Label, Pairing, pair};
+pub use evaluation::{Evaluation, Label, Pairing, comparable, pair};
 pub use found::{
     ALL, Aggregate, Benchmark, Compared, Forgetting, Model, NEW_TASK, NamedInterval, Part, Run, Title, Tuned,
 };

@@ -11,13 +11,13 @@
 //! The dataset that the models were trained for is a benchmark called `new-task`. What is finished is only read, so the same
 //! command resumes.
 
-use super::evaluation::{Evaluation, Label, pair};
+use super::evaluation::{Evaluation, Label, comparable, pair};
 use super::family::family;
 use super::found::{Aggregate, Compared, Forgetting, Model, NEW_TASK, Title, Tuned};
 use super::moved::{Key as DivergenceKey, Moved};
 use super::write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
 use crate::eval::bench::{self, Prepared, Settings, Spec};
-use crate::eval::{self, BATCH, BaseSamples, Comparison, Divergence, Outcome, spread};
+use crate::eval::{self, BATCH, BaseSamples, Comparison, Divergence, Key, Outcome, spread};
 use crate::model::qwen2_5_vl;
 use crate::tasks::rules;
 use crate::{Error, Result, files};
@@ -97,6 +97,15 @@ pub fn run(request: &Request, device: &Device, progress: &mut dyn Progress) -> R
     };
     let read = |bench: &Prepared| Evaluation::read(&base_out.join(&bench.name));
     let base = prepared.iter().map(read).collect::<Result<Vec<_>>>()?;
+    if request.base_results.is_some() {
+        // Stored results may be of anything; that is seen before the tuned models are evaluated.
+        let prompt = eval::hash_prompt_files(first)?;
+        for (bench, stored) in prepared.iter().zip(&base) {
+            let key = Key::new(&stored.about.key.model, &prompt, bench.task(), &bench.plan, &bench.sampling)?;
+            let key = Key { bench: Some(bench.protocol.clone()), ..key };
+            comparable(&stored.dir.display(), &stored.about.key, &"this comparison", &key)?;
+        }
+    }
     let labels = prepared
         .iter()
         .map(|bench| Label::of(bench.task(), bench.plan.examples(bench.task())))
@@ -114,19 +123,36 @@ pub fn run(request: &Request, device: &Device, progress: &mut dyn Progress) -> R
             base_out.display()
         )));
     }
-    let mut models = Models { device, base_dir: &base_dir, base: None, samples: Vec::new() };
+    let mut models = Models { device, base: Lazy { dir: &base_dir, model: None }, samples: Vec::new() };
     models.samples.resize_with(prepared.len(), BaseSamples::default);
+    let work = Work { request, prepared: &prepared, base, labels };
     let mut found = Forgetting::new(Model::of(&base_dir, &base_hash), Vec::new());
     for (dir, place) in request.tuned.iter().zip(&places) {
         progress.stage(&format!("tuned: {}", dir.display()));
         let out = &place.out;
         bench::run(&prepared, dir, device, out, request.fresh, &mut |name, p| progress.evaluating(name, p))?;
-        let tuned = request.compare(&prepared, &base, &labels, dir, place, &mut models, progress)?;
-        found.tuned.push(tuned);
-        // After each model, so that a later failure loses nothing.
+        let mut tuned = work.compare(dir, place)?;
+        // Both models in memory may be more than there is: what is known already is written first.
+        found.tuned.push(tuned.clone());
         write(&request.out, &found)?;
+        if request.prompts > 0 {
+            tuned.divergence = work.divergences(&tuned.model, dir, place, &mut models, progress)?;
+            found.tuned.pop();
+            found.tuned.push(tuned);
+            write(&request.out, &found)?;
+        }
     }
     Ok(found)
+}
+
+/// What holds for all tuned models.
+struct Work<'a> {
+    request: &'a Request,
+    prepared: &'a [Prepared],
+    /// The base's evaluation of each benchmark.
+    base: Vec<Evaluation>,
+    /// Labels of the examples of each benchmark.
+    labels: Vec<Vec<Label>>,
 }
 
 /// Where one tuned model's results go.
@@ -135,13 +161,27 @@ struct Place {
     divergence: PathBuf,
 }
 
-/// The models of the divergence, loaded when they are needed; the base stays for all tuned models.
+/// What the divergences of all tuned models share.
 struct Models<'a> {
     device: &'a Device,
-    base_dir: &'a Path,
-    base: Option<qwen2_5_vl::Model>,
+    base: Lazy<'a>,
     /// The base's sampled responses, by set.
     samples: Vec<BaseSamples>,
+}
+
+/// A model that is loaded when it is needed first.
+struct Lazy<'a> {
+    dir: &'a Path,
+    model: Option<qwen2_5_vl::Model>,
+}
+
+impl Lazy<'_> {
+    fn load(&mut self, device: &Device) -> Result<&qwen2_5_vl::Model> {
+        match &mut self.model {
+            Some(model) => Ok(model),
+            empty => Ok(empty.insert(qwen2_5_vl::Model::load(self.dir, device)?)),
+        }
+    }
 }
 
 impl Request {
@@ -211,23 +251,15 @@ impl Request {
         }
         Ok(stored)
     }
+}
 
-    /// Everything about one tuned model, whose evaluation is done.
-    #[allow(clippy::too_many_arguments, reason = "private; what is read once for all models")]
-    fn compare(
-        &self,
-        prepared: &[Prepared],
-        base: &[Evaluation],
-        labels: &[Vec<Label>],
-        dir: &Path,
-        place: &Place,
-        models: &mut Models<'_>,
-        progress: &mut dyn Progress,
-    ) -> Result<Tuned> {
+impl Work<'_> {
+    /// The responses of one tuned model, whose evaluation is done, against the base's.
+    fn compare(&self, dir: &Path, place: &Place) -> Result<Tuned> {
         let mut new_task = None;
         let mut benchmarks = Vec::new();
         let mut hash = String::new();
-        for ((bench, base), labels) in prepared.iter().zip(base).zip(labels) {
+        for ((bench, base), labels) in self.prepared.iter().zip(&self.base).zip(&self.labels) {
             let tuned = Evaluation::read(&place.out.join(&bench.name))?;
             hash.clone_from(&tuned.about.key.model);
             let own = match bench.task().aggregate() {
@@ -245,39 +277,37 @@ impl Request {
             let compared = Compared::of(title, &pairing, labels, own)?;
             if bench.name == NEW_TASK { new_task = Some(compared) } else { benchmarks.push(compared) }
         }
-        let mut divergence = Vec::new();
-        if self.prompts > 0 {
-            let mut weights = None;
-            for (set, (bench, base)) in prepared.iter().zip(base).enumerate() {
-                divergence.push(self.diverge(set, bench, base, dir, &hash, place, models, &mut weights, progress)?);
-            }
-        }
-        Ok(Tuned::of(Model::of(dir, &hash), new_task, benchmarks, divergence))
+        Ok(Tuned::of(Model::of(dir, &hash), new_task, benchmarks, Vec::new()))
     }
 
-    /// The divergence on one set of prompts, or what is left to measure of it.
-    #[allow(clippy::too_many_arguments, reason = "private; what is read once for all sets")]
-    fn diverge(
+    /// The divergences on all sets of prompts, or what is left to measure of them.
+    fn divergences(
         &self,
-        set: usize,
-        bench: &Prepared,
-        base: &Evaluation,
+        model: &Model,
         dir: &Path,
-        hash: &str,
         place: &Place,
         models: &mut Models<'_>,
-        weights: &mut Option<qwen2_5_vl::Model>,
         progress: &mut dyn Progress,
-    ) -> Result<Divergence> {
+    ) -> Result<Vec<Divergence>> {
+        let mut tuned = Lazy { dir, model: None };
+        (0..self.prepared.len())
+            .map(|set| {
+                let moved = self.open(set, model, place)?;
+                self.diverge(set, moved, &mut tuned, models, progress)
+            })
+            .collect()
+    }
+
+    /// What is there already of the divergence on one set, and the examples that it is to be measured on.
+    fn open(&self, set: usize, model: &Model, place: &Place) -> Result<(Moved, Vec<usize>)> {
+        let (bench, base) = (&self.prepared[set], &self.base[set]);
         let key = &base.about.key;
-        let examples = spread(key.examples, self.prompts);
-        let greedy = key.sampling.temperature == 0.0;
-        // With one greedy answer to each example, the answer to example i stands at place i.
-        let own = |i: usize| base.outcomes.get(i).filter(|_| greedy);
+        let examples = spread(key.examples, self.request.prompts);
+        let own = |i: usize| own_answer(base, i);
         let divergence_key = DivergenceKey {
             code: DivergenceKey::code(),
             base: key.model.clone(),
-            tuned: hash.to_string(),
+            tuned: model.hash.clone(),
             prompt: key.prompt.clone(),
             data: key.data.clone(),
             bench: key.bench.clone(),
@@ -286,33 +316,43 @@ impl Request {
             seed: bench.sampling.seed,
             answers: hash_answers(examples.iter().filter_map(|&i| own(i))),
         };
-        let mut moved = Moved::open(&place.divergence, &bench.name, &divergence_key, &examples, self.fresh)?;
+        let moved = Moved::open(&place.divergence, &bench.name, &divergence_key, &examples, self.request.fresh)?;
+        Ok((moved, examples))
+    }
+
+    fn diverge(
+        &self,
+        set: usize,
+        (mut moved, examples): (Moved, Vec<usize>),
+        tuned: &mut Lazy<'_>,
+        models: &mut Models<'_>,
+        progress: &mut dyn Progress,
+    ) -> Result<Divergence> {
+        let (bench, base) = (&self.prepared[set], &self.base[set]);
         while moved.lines.len() < examples.len() {
             let done = moved.lines.len();
             progress.diverging(&bench.name, done, examples.len());
-            let base = match &models.base {
-                Some(model) => model,
-                None => models.base.insert(qwen2_5_vl::Model::load(models.base_dir, models.device)?),
-            };
-            let tuned = match &*weights {
-                Some(model) => model,
-                None => weights.insert(qwen2_5_vl::Model::load(dir, models.device)?),
-            };
             let comparison = Comparison {
-                base,
-                tuned,
+                base: models.base.load(models.device)?,
+                tuned: tuned.load(models.device)?,
                 codec: bench.codec(),
                 task: bench.task(),
                 max_new_tokens: bench.sampling.max_new_tokens,
                 seed: bench.sampling.seed,
             };
             let batch = &examples[done..examples.len().min(done + BATCH)];
-            let lines = comparison.measure(batch, own, &mut models.samples[set]);
+            let lines = comparison.measure(batch, |i| own_answer(base, i), &mut models.samples[set]);
             moved.append(lines.map_err(|e| e.context(&bench.name))?)?;
         }
         progress.diverging(&bench.name, examples.len(), examples.len());
         Ok(Divergence::of(&bench.name, bench.sampling.seed, &moved.lines))
     }
+}
+
+/// The base's own greedy answer to an example: with one answer to each, that to example i stands at place i. Sampled answers are
+/// not the base's choice, and none is given.
+fn own_answer(base: &Evaluation, i: usize) -> Option<&Outcome> {
+    base.outcomes.get(i).filter(|_| base.about.key.sampling.temperature == 0.0)
 }
 
 fn hash_answers<'a>(answers: impl Iterator<Item = &'a Outcome>) -> String {

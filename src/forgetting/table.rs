@@ -93,7 +93,7 @@ fn ratio(interval: &Interval) -> String {
 }
 
 fn pair(of: impl Fn(f64) -> String, (base, tuned): (f64, f64)) -> String {
-    format!("{} > {}", of(base), of(tuned))
+    format!("{} -> {}", of(base), of(tuned))
 }
 
 fn bare_percent(share: f64) -> String {
@@ -124,9 +124,10 @@ const HEADER: [&str; 12] = [
 
 fn cells(name: String, change: &Change, p_holm: f64) -> Vec<String> {
     let (base, tuned) = (&change.base, &change.tuned);
+    let groups = change.clusters.map(|groups| format!(" ({groups})")).unwrap_or_default();
     vec![
         name,
-        change.n.to_string(),
+        format!("{}{groups}", change.n),
         percent(base.value.value),
         percent(tuned.value.value),
         points(change.change.value),
@@ -206,7 +207,7 @@ pub fn divergences(tuned: &Tuned) -> Option<Table> {
         false => short(i.value),
     };
     let row = |d: &Divergence| {
-        let own = d.own.map_or(NONE.into(), |own| format!("{} > {}", short(own.base.value), short(own.tuned.value)));
+        let own = d.own.map_or(NONE.into(), |own| format!("{} -> {}", short(own.base.value), short(own.tuned.value)));
         vec![
             d.prompts_of.clone(),
             d.prompts.to_string(),

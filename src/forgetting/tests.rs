@@ -216,7 +216,7 @@ fn a_hundred_thousand_responses_take_seconds() {
     let found = tuned(vec![compared("large", &values)]);
     let took = started.elapsed();
     assert!(found.benchmarks[0].all.retention.low.is_finite());
-    assert!(took.as_secs() < 30, "{took:?}");
+    assert!(took.as_secs() < 10, "{took:?}");
 }
 
 #[test]

@@ -141,7 +141,7 @@ fn a_run_leaves_results_over_all_goes_on_after_a_stop_and_does_not_depend_on_the
     assert!(
         summary.aggregates.iter().any(|n| n.name == "f1") && summary.aggregates.iter().any(|n| n.name == "random/f1")
     );
-    assert!((summary.chance.unwrap().accuracy - 0.5).abs() < 1e-12);
+    assert_eq!(summary.chance.unwrap().accuracy, 0.5);
     assert_eq!(results[0].1.about.key.bench.as_ref().unwrap().benchmark.as_deref(), Some("pope"));
     let all: serde_json::Value = crate::files::read_json(&bench.path("out/results.json")).unwrap();
     assert_eq!((all[0]["bench"].as_str(), all[1]["examples"].as_u64()), (Some("pope"), Some(3)));
@@ -161,6 +161,9 @@ fn a_run_leaves_results_over_all_goes_on_after_a_stop_and_does_not_depend_on_the
     let again = bench.run(&settings(2), "out", false).unwrap();
     assert_eq!(bench.responses("out", "mine"), whole);
     assert_eq!(again[1].1.summary.value.value, results[1].1.summary.value.value);
+
+    let said = refusal(bench.run(&Settings { max_pixels: Some(7840), ..settings(4) }, "out", false));
+    assert!(said.contains("out/pope holds another evaluation (bench.pixels.max: 200704 -> 7840)"), "{said}");
 
     // What is finished needs no weights.
     let weights = bench.path("model/model.safetensors");

@@ -146,10 +146,11 @@ fn responses_that_share_a_prompt_score_as_if_each_had_its_own() {
         let gradients = |batch: &[Sequence]| -> Vec<Tensor> {
             model.parameters().iter().for_each(|p| p.clear_grad());
             model
-                .backward(batch, 0.8, &|_, stats| {
-                    let n = stats.logprobs.len();
-                    assert_eq!(n, 10);
-                    let weights = (0..n).map(|i| (i as f32 * 0.7).sin());
+                .backward(batch, 0.8, &|shard, stats| {
+                    let tokens = |sequences: &[Sequence]| sequences.iter().map(|s| s.response.len()).sum::<usize>();
+                    let (first, n) = (tokens(&batch[..shard.start]), tokens(&batch[shard]));
+                    assert_eq!(n, stats.logprobs.len());
+                    let weights = (first..first + n).map(|i| (i as f32 * 0.7).sin());
                     Ok(TokenGrads { logprobs: weights.clone().collect(), entropies: Some(weights.collect()) })
                 })
                 .unwrap();

@@ -23,4 +23,4 @@ pub const FLOORS: [(&str, f64); 17] = [
 ];
 
 /// Floors are multiplied by this where gemm has vectors of 512 bits: the product is then up to twice as fast, the paths are not.
-pub const WIDE_VECTORS: f64 = 0.5;
+pub const WIDE_VECTORS: f64 = 0.75;

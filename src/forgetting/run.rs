@@ -19,7 +19,7 @@ use super::write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
 use crate::eval::bench::{self, Prepared, Settings, Spec};
 use crate::eval::{self, BATCH, BaseSamples, Comparison, Divergence, Key, Outcome, spread};
 use crate::model::qwen2_5_vl;
-use crate::tasks::rules;
+use crate::tasks::{Task, rules};
 use crate::{Error, Result, files};
 use candle_core::Device;
 use sha2::{Digest, Sha256};
@@ -271,7 +271,10 @@ impl Work<'_> {
                 pairing.key.rules.iter().map(|(name, version)| format!("{name} v{version}")).collect();
             let title = Title {
                 name: bench.name.clone(),
-                family: family(bench.protocol.benchmark.as_deref(), &bench.protocol.rule).to_string(),
+                family: match named_family(bench.task())? {
+                    Some(named) => named,
+                    None => family(bench.protocol.benchmark.as_deref(), &bench.protocol.rule).to_string(),
+                },
                 rule: rules.join(", "),
             };
             let compared = Compared::of(title, &pairing, labels, own)?;
@@ -382,6 +385,20 @@ fn names(dirs: &[PathBuf]) -> Vec<String> {
     };
     let n = (1..=longest).find(unique).unwrap_or(longest);
     all.iter().map(|parts| end(parts, n)).collect()
+}
+
+/// The family that a benchmark's examples name themselves (`meta.family`, a column `family` of its file), if they all name one.
+fn named_family(task: &dyn Task) -> Result<Option<String>> {
+    let mut named = None;
+    for i in 0..task.len() {
+        match (task.example(i)?.meta.get("family").and_then(serde_json::Value::as_str), &named) {
+            (None, _) => return Ok(None),
+            (Some(family), None) => named = Some(family.to_string()),
+            (Some(family), Some(first)) if family != first => return Ok(None),
+            _ => {}
+        }
+    }
+    Ok(named)
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-const COLUMNS: [&str; 12] =
-    ["index", "image", "question", "A", "B", "C", "D", "answer", "category", "split", "rule", "style"];
+const COLUMNS: [&str; 13] =
+    ["index", "image", "question", "A", "B", "C", "D", "answer", "category", "split", "family", "rule", "style"];
 
 /// Write `DIR/FAMILY-STYLE.tsv` for the families of `made`; their pictures are in `split`.
 pub(super) fn write(dir: &Path, split: &Path, made: &[Made]) -> Result<()> {
@@ -46,6 +46,7 @@ pub(super) fn write(dir: &Path, split: &Path, made: &[Made]) -> Result<()> {
                         &q.answer,
                         q.kind,
                         "test",
+                        family.name(),
                         q.rule,
                         name,
                     ];

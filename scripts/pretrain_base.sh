@@ -7,6 +7,7 @@
 #   see    the dense families only (describe, ocr, doc, order), every token alike: a small vision tower learns to see from them
 #   all    all families, every example alike
 #   end    the same, the learning rate falling to zero
+# FROM          a model to start stage `all` from, in place of stage `see`; data/base-tiny goes on where it was left
 # Killed at any time, the same command goes on. Hours on two cores; the logs are OUT/{see,all,end}/metrics.jsonl.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,11 +28,15 @@ stage() { # name, model, data, steps, settings
     "$jigsaw" train --method sft --config configs/pretrain-tiny.toml --set "train.steps=$steps" "${sets[@]}" \
         --model "$model" --data "$data" --out "$out/$name"
 }
-suite "$out/dense" describe,ocr,doc,order 25000 101 300
 suite "$out/data" all 40000 1 600
-[ -f "$out/init/config.json" ] || "$jigsaw" model init --preset tiny --seed 1 --out "$out/init"
-stage see "$out/init" "$out/dense" "$see" sft.average=token train.warmup=200
-stage all "$out/see/model" "$out/data" "$all"
+from=${FROM:-}
+if [ -z "$from" ]; then
+    suite "$out/dense" describe,ocr,doc,order 25000 101 300
+    [ -f "$out/init/config.json" ] || "$jigsaw" model init --preset tiny --seed 1 --out "$out/init"
+    stage see "$out/init" "$out/dense" "$see" sft.average=token train.warmup=200
+    from=$out/see/model
+fi
+stage all "$from" "$out/data" "$all"
 stage end "$out/all/model" "$out/data" "$end" train.schedule=linear train.seed=2
 [ -f "$out/base/config.json" ] || "$jigsaw" model convert "$out/end/model" --precision f16 --out "$out/base"
 

@@ -4,7 +4,7 @@ use super::output::{bar, print, say};
 use crate::data::Manifest;
 use crate::data::generate::{self, Cues, Settings, Shares};
 use crate::puzzle::{Grid, QuestionKind, Style};
-use crate::suite::{self, Family};
+use crate::suite::{self, Family, Part};
 use crate::{Error, Result};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -35,10 +35,11 @@ pub struct GenArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Make prior-knowledge questions instead of puzzles: all, or some of grounding, ocr, doc, vqa, pope, knowledge, describe,
-    /// order, separated by commas; --count is then the questions of each family
+    /// order, lists, separated by commas; --count is then the questions of each family. NAME:N gives a family N times the
+    /// training questions of the others
     #[arg(
         long,
-        value_name = "NAME,...",
+        value_name = "NAME[:N],...",
         conflicts_with_all = ["grid", "tile", "tile_any", "style", "question", "min_crop", "limit", "strict", "preview", "cues"]
     )]
     suite: Option<Suites>,
@@ -104,25 +105,24 @@ enum SplitBy {
 
 /// The value of `--suite`.
 #[derive(Debug, Clone)]
-struct Suites(Vec<Family>);
+struct Suites(Vec<Part>);
 
 impl FromStr for Suites {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
-        if text == "all" {
-            return Ok(Suites(Family::ALL.to_vec()));
-        }
-        let mut families = Vec::new();
+        let mut families: Vec<Part> = Vec::new();
         for name in text.split(',') {
-            let family = Family::ALL.into_iter().find(|f| f.name() == name).ok_or_else(|| {
-                let names = Family::ALL.map(Family::name).join(", ");
-                format!("no family is named `{name}`; there are: all, {names}")
-            })?;
-            if families.contains(&family) {
-                return Err(format!("`{name}` is named twice"));
+            let parts = match name {
+                "all" => Family::ALL.map(Part::from).to_vec(),
+                _ => vec![name.parse()?],
+            };
+            for part in parts {
+                if families.iter().any(|p| p.family == part.family) {
+                    return Err(format!("`{}` is named twice", part.family.name()));
+                }
+                families.push(part);
             }
-            families.push(family);
         }
         Ok(Suites(families))
     }
@@ -137,7 +137,7 @@ impl GenArgs {
         }
     }
 
-    fn make_suite(self, families: Vec<Family>) -> Result<()> {
+    fn make_suite(self, families: Vec<Part>) -> Result<()> {
         let settings = suite::Settings {
             suite: families,
             images: self.images,

@@ -8,9 +8,11 @@
 
 mod family;
 mod objects;
+mod part;
 mod tsv;
 
 pub use family::{Family, Photos, Question};
+pub use part::Part;
 
 use crate::data::generate::{SPLITS, Shares};
 use crate::data::{Attribution, DatasetWriter, Digest, Manifest, Message, Record, Skipped, source};
@@ -36,11 +38,11 @@ const KEPT: u32 = 168;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Families.
-    pub suite: Vec<Family>,
+    /// Families, each with how many times the training questions it has.
+    pub suite: Vec<Part>,
     /// Folder of photos, for the families that show them.
     pub images: PathBuf,
-    /// Questions of each family over all splits; each is written in both styles.
+    /// Questions of each family over all splits, but for what its [`Part::times`] adds; each is written in both styles.
     pub count: usize,
     /// Put the question before the picture.
     pub question_first: bool,
@@ -72,7 +74,7 @@ pub fn generate(settings: &Settings, out: &Path, overwrite: bool, on_question: &
     for held_out in &mut wanted[1..] {
         *held_out = (*held_out).min(settings.held_out.unwrap_or(usize::MAX));
     }
-    let library = match settings.suite.iter().any(|f| f.needs_photos()) {
+    let library = match settings.suite.iter().any(|part| part.family.needs_photos()) {
         true => {
             if files::lies_in(out, &settings.images) {
                 return Err(Error::input(format!(
@@ -84,7 +86,7 @@ pub fn generate(settings: &Settings, out: &Path, overwrite: bool, on_question: &
         }
         false => Library::default(),
     };
-    if settings.suite.contains(&Family::Knowledge) {
+    if settings.suite.iter().any(|part| part.family == Family::Knowledge) {
         for (photos, _) in library.photos.iter().zip(wanted).filter(|(_, n)| *n > 0) {
             photos.check_classes()?;
         }
@@ -94,8 +96,9 @@ pub fn generate(settings: &Settings, out: &Path, overwrite: bool, on_question: &
         writer.create_split(split)?;
         let photos = &library.photos[side];
         let mut made = Vec::with_capacity(settings.suite.len() * wanted[side]);
-        for &family in &settings.suite {
-            let questions: Vec<Result<Made>> = (0..wanted[side])
+        for &Part { family, times } in &settings.suite {
+            let count = if split == "train" { wanted[side] * times } else { wanted[side] };
+            let questions: Vec<Result<Made>> = (0..count)
                 .into_par_iter()
                 .map(|index| {
                     let made = make(settings, &writer, split, family, index, photos);

@@ -119,6 +119,12 @@ impl Objects {
         self.objects.iter().filter(|o| holds(o)).count()
     }
 
+    /// The objects that satisfy a condition, each told by a word, row by row; `none` if there are none.
+    pub fn told(&self, holds: impl Fn(&Object) -> bool, word: impl Fn(&Object) -> &'static str) -> String {
+        let told: Vec<&str> = self.objects.iter().filter(|o| holds(o)).map(word).collect();
+        if told.is_empty() { "none".into() } else { told.join(", ") }
+    }
+
     /// The objects that alone satisfy what `same` compares them by.
     pub fn unique(&self, same: impl Fn(&Object, &Object) -> bool) -> Vec<Object> {
         self.objects.iter().filter(|a| self.count(|b| same(a, b)) == 1).copied().collect()

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 fn settings(suite: &[Family]) -> Settings {
     Settings {
-        suite: suite.to_vec(),
+        suite: suite.iter().copied().map(Part::from).collect(),
         images: Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos"),
         count: 40,
         question_first: false,
@@ -33,9 +33,14 @@ fn every_question_is_there_in_both_styles_and_the_same_again() {
         let read = |d: &str| fs::read(dir.path().join(d).join(BENCH).join(name)).unwrap();
         assert_eq!(read("a"), read("b"));
     }
-    let fewer = make_in(&Settings { held_out: Some(3), ..settings }, &dir.path().join("c"));
+    let fewer = make_in(&Settings { held_out: Some(3), ..settings.clone() }, &dir.path().join("c"));
     assert_eq!(fewer.splits["train"].sha256, first.splits["train"].sha256);
     assert_eq!(fewer.splits["test"].records, 2 * 2 * 3);
+    let mut weighted = settings.clone();
+    weighted.suite[1].times = 3;
+    let more = make_in(&weighted, &dir.path().join("d"));
+    assert_eq!(more.splits["train"].records, 2 * (20 + 60));
+    assert_eq!(more.splits["test"].sha256, first.splits["test"].sha256);
     let data = Dataset::open(&dir.path().join("a"), "train").unwrap();
     let styles = data.records().iter().filter(|r| r.meta["style"] == "think").count();
     assert_eq!(styles, 40);

@@ -15,43 +15,56 @@ const SLOT: f32 = 14.0;
 const KEYS: [&str; 12] = ["AD", "BY", "CM", "DR", "ED", "ID", "KG", "NO", "PC", "TV", "UP", "VS"];
 
 pub fn question(rng: &mut Rng, index: usize) -> Question {
-    let mut keys = KEYS;
-    keys.shuffle(rng);
-    if index.is_multiple_of(2) { form(rng, &keys) } else { table(rng, &keys) }
+    if index.is_multiple_of(2) {
+        let (image, lines) = form(rng);
+        let (key, value) = &lines[rng.random_range(0..lines.len())];
+        let text = format!("What is the value of {key} in the document?");
+        return Question::new(image, "form", "anls", text, value.clone())
+            .wanting("the value")
+            .thinking(format!("{key}: {value}"));
+    }
+    let (image, cells) = table(rng);
+    let asked = rng.random_range(0..cells.len());
+    let (names, value) = &cells[asked];
+    let (key, head) = names.split_once(' ').unwrap_or((names, ""));
+    let row = &cells[asked / 2 * 2..][..2];
+    let text = format!("What is the value of {key} in column {head} of the table?");
+    let thought = format!("{key}: {} {}", row[0].1, row[1].1);
+    Question::new(image, "table", "anls", text, value.clone()).wanting("the value").thinking(thought)
 }
 
-fn form(rng: &mut Rng, keys: &[&str]) -> Question {
+/// A form of three lines: the picture, and each key with its value from the top.
+pub fn form(rng: &mut Rng) -> (RgbImage, Vec<(String, String)>) {
+    let mut keys = KEYS;
+    keys.shuffle(rng);
     let values: Vec<String> = (0..3).map(|_| rng.random_range(10..100).to_string()).collect();
     let mut page = Page::new(rng);
     for (line, (key, value)) in keys.iter().zip(&values).enumerate() {
         page.write(rng, key, 0, line);
         page.write(rng, value, 4, line);
     }
-    let asked = rng.random_range(0..3);
-    let (key, value) = (keys[asked], values[asked].clone());
-    Question::new(page.image, "form", "anls", format!("What is the value of {key} in the document?"), value.clone())
-        .wanting("the value")
-        .thinking(format!("{key}: {value}"))
+    (page.image, keys.iter().map(|key| key.to_string()).zip(values).collect())
 }
 
-fn table(rng: &mut Rng, keys: &[&str]) -> Question {
+/// A table of two rows and two columns: the picture, and each row's key and column's head, as `KEY HEAD`, with the value, row by row.
+pub fn table(rng: &mut Rng) -> (RgbImage, Vec<(String, String)>) {
+    let mut keys = KEYS;
+    keys.shuffle(rng);
     let heads = if rng.random() { ["A", "B"] } else { ["B", "A"] };
-    let values: Vec<String> = (0..4).map(|_| rng.random_range(10..100).to_string()).collect();
     let mut page = Page::new(rng);
     for (column, head) in heads.iter().enumerate() {
         page.write(rng, head, 2 * column + 2, 0);
     }
-    for row in 0..2 {
-        page.write(rng, keys[row], 0, row + 1);
-        for column in 0..2 {
-            page.write(rng, &values[row * 2 + column], 2 * column + 2, row + 1);
+    let mut cells = Vec::with_capacity(4);
+    for (row, key) in keys[..2].iter().enumerate() {
+        page.write(rng, key, 0, row + 1);
+        for (column, head) in heads.iter().enumerate() {
+            let value = rng.random_range(10..100).to_string();
+            page.write(rng, &value, 2 * column + 2, row + 1);
+            cells.push((format!("{key} {head}"), value));
         }
     }
-    let (row, column) = (rng.random_range(0..2), rng.random_range(0..2));
-    let (key, head, value) = (keys[row], heads[column], values[row * 2 + column].clone());
-    let text = format!("What is the value of {key} in column {head} of the table?");
-    let thought = format!("{key}: {} {}", values[row * 2], values[row * 2 + 1]);
-    Question::new(page.image, "table", "anls", text, value).wanting("the value").thinking(thought)
+    (page.image, cells)
 }
 
 /// A light page with dark ink in one font.

@@ -4,6 +4,7 @@ mod describe;
 mod doc;
 mod grounding;
 mod knowledge;
+mod lists;
 mod ocr;
 mod order;
 mod pope;
@@ -40,11 +41,13 @@ pub enum Family {
     /// Follow an instruction whose answer is numbers in an order: read numbered tiles, order tiles by brightness. No
     /// tiles have to be put back into place.
     Order,
+    /// Many look-ups in one answer: what the look-ups of the other families are learnt from.
+    Lists,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Family; 8] = [
+    pub const ALL: [Family; 9] = [
         Family::Grounding,
         Family::Ocr,
         Family::Doc,
@@ -53,6 +56,7 @@ impl Family {
         Family::Knowledge,
         Family::Describe,
         Family::Order,
+        Family::Lists,
     ];
 
     /// Its name on the command line and in records.
@@ -66,6 +70,7 @@ impl Family {
             Family::Knowledge => "knowledge",
             Family::Describe => "describe",
             Family::Order => "order",
+            Family::Lists => "lists",
         }
     }
 
@@ -85,6 +90,7 @@ impl Family {
             Family::Knowledge => knowledge::question(rng, index, photos),
             Family::Describe => Ok(describe::question(rng)),
             Family::Order => order::question(rng, index, photos),
+            Family::Lists => Ok(lists::question(rng, index)),
         }
     }
 }

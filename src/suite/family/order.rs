@@ -3,7 +3,7 @@
 
 use super::{Photos, Question};
 use crate::Result;
-use crate::draw::{FONTS, draw_text, text_width};
+use crate::draw::{FONTS, draw_in_slots};
 use crate::rng::Rng;
 use image::{Rgb, RgbImage};
 use rand::RngExt;
@@ -65,22 +65,23 @@ pub fn question(rng: &mut Rng, index: usize, photos: &Photos) -> Result<Question
     Ok(Question { source: source.unwrap_or_else(|| "synthetic".into()), ..question }.thinking(thought))
 }
 
-/// Tiles that carry numbers.
+/// Tiles that carry numbers, each as wide as a character of the other families' texts and in the same half of its tile.
 fn numbered(rng: &mut Rng, cols: u32, numbers: &[usize]) -> RgbImage {
     let font = rng.random_range(0..FONTS);
+    let size = rng.random_range(21.0..25.0f32);
+    let half = if rng.random() { 0.0 } else { TILE as f32 / 2.0 };
     let rows = numbers.len() as u32 / cols;
     let mut image = RgbImage::new(cols * TILE, rows * TILE);
     for (place, number) in numbers.iter().enumerate() {
         let (x, y) = (place as u32 % cols * TILE, place as u32 / cols * TILE);
-        let field = [0, 1, 2].map(|_| rng.random_range(0..=110));
+        let field = [0, 1, 2].map(|_| rng.random_range(0..=70));
         for (px, py) in (y..y + TILE).flat_map(|py| (x..x + TILE).map(move |px| (px, py))) {
             image.put_pixel(px, py, Rgb(field));
         }
-        let text = number.to_string();
-        let size = rng.random_range(23.0..27.0f32);
-        let left = x as f32 + (TILE as f32 - text_width(&text, font, size)) / 2.0 + rng.random_range(-1.5..1.5f32);
+        let left = x as f32 + half + rng.random_range(-1.0..1.0f32);
         let middle = y as f32 + TILE as f32 / 2.0 + rng.random_range(-1.5..1.5f32);
-        draw_text(&mut image, &text, font, size, left, middle, [0, 1, 2].map(|_| rng.random_range(190..=255)));
+        let ink = [0, 1, 2].map(|_| rng.random_range(185..=255));
+        draw_in_slots(&mut image, &number.to_string(), font, size, TILE as f32 / 2.0, [left, middle], ink);
     }
     image
 }

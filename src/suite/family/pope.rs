@@ -22,9 +22,11 @@ pub fn question(rng: &mut Rng, index: usize) -> Option<Question> {
     }
     let name = format!("{} {}", COLORS[color].0, SHAPES[shape].0);
     let text = format!("Is there a {name} in the image?");
+    // The thought lists what could be mistaken for it, so that it can be wrong before the answer is.
+    let colors = scene.told(|o| o.shape == shape, |o| COLORS[o.color].0);
     let thought = match found {
-        Some(o) => format!("There is a {name} in the {}.", PLACES[o.cell]),
-        None => format!("There is no {name}."),
+        Some(o) => format!("{}: {colors}. There is a {name} in the {}.", SHAPES[shape].1, PLACES[o.cell]),
+        None => format!("{}: {colors}. There is no {name}.", SHAPES[shape].1),
     };
     let answer = if there { "yes" } else { "no" };
     Some(Question::new(scene.draw(), kind, "yes-no", text, answer.into()).wanting("yes or no").thinking(thought))

@@ -27,12 +27,14 @@ pub fn question(rng: &mut Rng, index: usize) -> Option<Question> {
             ("shape", text, shape.to_string(), shapes().collect(), format!("The {shape} is {color}."))
         }
         2 => {
-            let (what, n) = if rng.random() {
+            let (what, told, n) = if rng.random() {
                 let shape = rng.random_range(0..SHAPES.len());
-                (SHAPES[shape].1.to_string(), scene.count(|o| o.shape == shape))
+                let told = scene.told(|o| o.shape == shape, |o| COLORS[o.color].0);
+                (SHAPES[shape].1.to_string(), told, scene.count(|o| o.shape == shape))
             } else {
                 let color = rng.random_range(0..COLORS.len());
-                (format!("{} objects", COLORS[color].0), scene.count(|o| o.color == color))
+                let told = scene.told(|o| o.color == color, |o| SHAPES[o.shape].0);
+                (format!("{} objects", COLORS[color].0), told, scene.count(|o| o.color == color))
             };
             // Small numbers alike often, so that guessing the commonest does not pay.
             if n < 3 && rng.random_range(0..4) < 3 - n {
@@ -44,7 +46,7 @@ pub fn question(rng: &mut Rng, index: usize) -> Option<Question> {
                 text,
                 n.to_string(),
                 (0..=5).map(|n| n.to_string()).collect(),
-                format!("The number of {what} is {n}."),
+                format!("{what}: {told}. The number of {what} is {n}."),
             )
         }
         _ => {

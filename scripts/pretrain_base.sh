@@ -4,7 +4,7 @@
 #   scripts/pretrain_base.sh [OUT]      everything goes under OUT (default runs/base-tiny)
 #
 # SEE ALL END   steps of the stages, 32 examples each
-#   see    the dense families only (describe, ocr, doc, order), every token alike: a small vision tower learns to see from them
+#   see    the dense families only (lists, describe, ocr, order), every token alike: a small model learns to see and to look up from them
 #   all    all families, every example alike
 #   end    the same, the learning rate falling to zero
 # FROM          a model to start stage `all` from, in place of stage `see`; data/base-tiny goes on where it was left
@@ -12,13 +12,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-runs/base-tiny}
-see=${SEE:-2690} all=${ALL:-20000} end=${END:-4000}
+see=${SEE:-6000} all=${ALL:-12000} end=${END:-2500}
 jigsaw=${JIGSAW:-target/release/jigsaw}
 [ -x "$jigsaw" ] || cargo build --release
 
-suite() { # folder, families, count, seed, held out
+suite() { # folder, families, count, seed, split, held out
     [ -f "$1/manifest.json" ] ||
-        "$jigsaw" gen --suite "$2" --count "$3" --split 0.8,0,0.2 --held-out "$5" --seed "$4" --overwrite --out "$1"
+        "$jigsaw" gen --suite "$2" --count "$3" --split "$5" --held-out "$6" --seed "$4" --overwrite --out "$1"
 }
 stage() { # name, model, data, steps, settings
     local name=$1 model=$2 data=$3 steps=$4
@@ -28,10 +28,10 @@ stage() { # name, model, data, steps, settings
     "$jigsaw" train --method sft --config configs/pretrain-tiny.toml --set "train.steps=$steps" "${sets[@]}" \
         --model "$model" --data "$data" --out "$out/$name"
 }
-suite "$out/data" all 40000 1 600
+suite "$out/data" grounding:2,ocr:2,doc:2,vqa:3,pope:2,knowledge:3,describe,order:2,lists:4 20000 1 0.8,0,0.2 600
 from=${FROM:-}
 if [ -z "$from" ]; then
-    suite "$out/dense" describe,ocr,doc,order 25000 101 300
+    suite "$out/dense" lists:3,describe,ocr,order 20000 203 0.95,0,0.05 300
     [ -f "$out/init/config.json" ] || "$jigsaw" model init --preset tiny --seed 1 --out "$out/init"
     stage see "$out/init" "$out/dense" "$see" sft.average=token train.warmup=200
     from=$out/see/model
@@ -41,14 +41,14 @@ stage end "$out/all/model" "$out/data" "$end" train.schedule=linear train.seed=2
 [ -f "$out/base/config.json" ] || "$jigsaw" model convert "$out/end/model" --precision f16 --out "$out/base"
 
 benches=()
-for family in grounding ocr doc vqa pope knowledge describe order; do
+for family in grounding ocr doc vqa pope knowledge describe order lists; do
     for style in direct think; do
         benches+=(--bench "$family-$style=$out/data/bench/$family-$style.tsv")
     done
 done
-"$jigsaw" eval --model "$out/base" "${benches[@]}" --max-new-tokens 64 --batch 64 --out "$out/eval"
+"$jigsaw" eval --model "$out/base" "${benches[@]}" --max-new-tokens 128 --batch 64 --out "$out/eval"
 for style in direct think; do
     [ -f "$out/puzzles-$style/manifest.json" ] ||
         "$jigsaw" gen --grid 3x3 --style "$style" --count 1000 --split 0,0,1 --seed 2 --overwrite --out "$out/puzzles-$style"
-    "$jigsaw" eval --model "$out/base" --data "$out/puzzles-$style" --max-new-tokens 64 --batch 64 --out "$out/eval-jigsaw-$style"
+    "$jigsaw" eval --model "$out/base" --data "$out/puzzles-$style" --max-new-tokens 128 --batch 64 --out "$out/eval-jigsaw-$style"
 done

@@ -18,6 +18,7 @@ use super::moved::{Key as DivergenceKey, Moved};
 use super::write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
 use crate::eval::bench::{self, Prepared, Settings, Spec};
 use crate::eval::{self, BATCH, BaseSamples, Comparison, Divergence, Key, Outcome, spread};
+use crate::model::inspect::inspect;
 use crate::model::qwen2_5_vl;
 use crate::tasks::{Task, rules};
 use crate::{Error, Result, files};
@@ -136,6 +137,9 @@ pub fn run(request: &Request, device: &Device, progress: &mut dyn Progress) -> R
         found.tuned.push(tuned.clone());
         write(&request.out, &found)?;
         if request.prompts > 0 {
+            if found.tuned.len() == 1 {
+                progress.stage(&both_models(&base_dir, dir)?);
+            }
             tuned.divergence = work.divergences(&tuned.model, dir, place, &mut models, progress)?;
             found.tuned.pop();
             found.tuned.push(tuned);
@@ -350,6 +354,15 @@ impl Work<'_> {
         progress.diverging(&bench.name, examples.len(), examples.len());
         Ok(Divergence::of(&bench.name, bench.sampling.seed, &moved.lines))
     }
+}
+
+/// What it takes to hold both models at once, computed in f32.
+fn both_models(base: &Path, tuned: &Path) -> Result<String> {
+    let parameters = inspect(base)?.parameters + inspect(tuned)?.parameters;
+    Ok(format!(
+        "divergence: loads both models at once, {} of weights; --kl 0 leaves it out",
+        files::megabytes(size_of::<f32>() * parameters)
+    ))
 }
 
 /// The base's own greedy answer to an example: with one answer to each, that to example i stands at place i. Sampled answers are

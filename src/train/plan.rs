@@ -2,6 +2,7 @@
 
 use super::trainer::Job;
 use crate::config::{Config, Method};
+use crate::files::megabytes;
 use crate::model::{Prompt, Sequence};
 use crate::nn::Parameter;
 use std::sync::Arc;
@@ -102,14 +103,6 @@ impl std::fmt::Display for MemoryPlan {
             .map(|(name, bytes)| format!("{name} {}", megabytes(bytes)))
             .collect();
         write!(f, " ({})", shown.join(", "))
-    }
-}
-
-/// `1.2 GB`, `340 MB`.
-pub fn megabytes(bytes: usize) -> String {
-    match bytes as f64 / 1e6 {
-        mb if mb >= 1000.0 => format!("{:.2} GB", mb / 1000.0),
-        mb => format!("{mb:.0} MB"),
     }
 }
 

@@ -7,7 +7,7 @@ use super::freeze::freeze;
 use super::guard;
 use super::metrics::{Log, Metrics, Sample};
 use super::optimizer::{AdamW, norm_of};
-use super::plan::{MemoryPlan, megabytes, process_memory};
+use super::plan::{MemoryPlan, process_memory};
 use super::run::{Finished, Run};
 use super::schedule::learning_rate;
 use super::{rft, sft};
@@ -16,7 +16,7 @@ use crate::data::Sampler;
 use crate::model::Sequence;
 use crate::policy::{Codec, Policy, reference_response};
 use crate::tasks::Task;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 use rayon::prelude::*;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -153,7 +153,7 @@ fn rounds(mut l: Loop<'_>, run: &Run, resume: Option<&Checkpoint>) -> Result<End
     let finished = Finished { step: l.state.step, metrics };
     run.finish(&finished)?;
     if let Some(peak) = process_memory("VmHWM") {
-        l.progress.note(&format!("memory: {} at its highest", megabytes(peak)));
+        l.progress.note(&format!("memory: {} at its highest", files::megabytes(peak)));
     }
     Ok(Ended::Finished(finished))
 }

@@ -52,8 +52,9 @@ impl Preset {
                     head_dim: 32,
                     mrope_section: vec![4, 6, 6],
                     // Height and width have the slowest frequencies. With heads this narrow and the published base of 1e6 they
-                    // would hardly turn, and one tile's place could not be told from another's.
-                    rope_theta: 10.0,
+                    // would hardly turn, and one tile's place could not be told from another's. With a base of 10 they all turn so
+                    // fast that what a question names was not found at changing distances (docs/base-tiny.md).
+                    rope_theta: 1000.0,
                     ..text_defaults(tokens)
                 },
                 VisionConfig {

@@ -92,6 +92,87 @@ fn a_description_names_every_object_and_a_lookup_reads_back_what_is_listed() {
     }
 }
 
+/// The objects that the thought of a list tells of: colour, shape and place of each.
+fn told(thought: &str) -> Vec<(&'static str, &'static str, &'static str)> {
+    use crate::suite::objects::PLACES;
+    let known = |part: &str, words: &[&'static str]| words.iter().copied().find(|w| part.contains(w)).unwrap();
+    let of = |part: &str| {
+        let shape = known(part, &SHAPES.map(|s| s.0));
+        (known(part, &COLORS.map(|c| c.0)), shape, known(part, &PLACES))
+    };
+    thought.split(", ").map(of).collect()
+}
+
+#[test]
+fn every_look_up_of_a_list_is_answered_by_what_is_there() {
+    let mut looked_up = BTreeMap::new();
+    for q in questions(Family::Lists, 400).into_iter().filter(|q| q.kind != "fields" && q.kind != "letters") {
+        let objects = told(&q.thought);
+        let asked = q.text.rsplit_once("? ").unwrap().1.split(", ");
+        let pairs: Vec<&str> = q.answer.split(", ").collect();
+        assert_eq!(asked.clone().count(), pairs.len(), "{}", q.text);
+        for (asked, pair) in asked.zip(pairs) {
+            *looked_up.entry(q.kind).or_insert(0) += 1;
+            let found = pair.strip_prefix(asked).unwrap_or_else(|| panic!("{pair} is not about {asked}")).trim();
+            let fits: Vec<_> = objects
+                .iter()
+                .filter(|(color, shape, _)| match q.kind {
+                    "counts" => asked.contains(color) || asked.starts_with(shape),
+                    "colours" | "shapes" => asked == *color || asked == *shape,
+                    _ => asked == format!("{color} {shape}"),
+                })
+                .collect();
+            let want = match q.kind {
+                "counts" => fits.len().to_string(),
+                "presence" => if fits.is_empty() { "no" } else { "yes" }.to_string(),
+                "boxes" => {
+                    assert_eq!((found.split(' ').count(), fits.len()), (4, 1), "{pair}");
+                    continue;
+                }
+                _ => {
+                    let mut said: Vec<&str> = fits
+                        .iter()
+                        .map(|(color, shape, place)| match q.kind {
+                            "colours" => *color,
+                            "shapes" => *shape,
+                            _ => *place,
+                        })
+                        .collect();
+                    let between = if q.kind == "places" { " and " } else { " " };
+                    let mut got: Vec<&str> =
+                        found.split(between).filter(|w| !["none", "nowhere"].contains(w)).collect();
+                    said.sort_unstable();
+                    got.sort_unstable();
+                    assert_eq!(got, said, "{}: {pair}", q.text);
+                    continue;
+                }
+            };
+            assert_eq!(found, want, "{}: {pair}", q.text);
+        }
+    }
+    assert!(looked_up.len() == 6 && looked_up.values().all(|n| *n > 50), "{looked_up:?}");
+}
+
+#[test]
+fn a_list_of_letters_names_the_choice_that_the_thought_gives() {
+    let mut letters = 0;
+    for q in questions(Family::Lists, 400).into_iter().filter(|q| q.kind == "letters") {
+        let choices: Vec<&str> = q.text.lines().skip(1).collect();
+        assert_eq!(choices.len(), 4);
+        for (thought, pair) in q.thought.split(", ").zip(q.answer.split(", ")) {
+            let letter = pair.rsplit_once(' ').unwrap().1;
+            match choices.iter().find(|line| line.starts_with(letter)) {
+                Some(line) => {
+                    letters += 1;
+                    assert!(thought.ends_with(&line[2..]), "{thought}: {pair}");
+                }
+                None => assert_eq!(letter, "none"),
+            }
+        }
+    }
+    assert!(letters > 50, "{letters}");
+}
+
 #[test]
 fn tiles_are_ordered_from_dark_to_light() {
     for q in questions(Family::Order, 200).into_iter().filter(|q| q.kind == "shade" || q.kind == "photo") {

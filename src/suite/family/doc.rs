@@ -67,24 +67,30 @@ pub fn table(rng: &mut Rng) -> (RgbImage, Vec<(String, String)>) {
     (page.image, cells)
 }
 
-/// A light page with dark ink in one font.
+/// A dark screen with light text in one font.
 struct Page {
     image: RgbImage,
     font: usize,
+    size: f32,
     ink: [u8; 3],
 }
 
 impl Page {
     fn new(rng: &mut Rng) -> Page {
-        let paper = [0, 1, 2].map(|_| rng.random_range(215..=255));
-        let ink = [0, 1, 2].map(|_| rng.random_range(0..=60));
-        Page { image: RgbImage::from_pixel(SIDE, SIDE, Rgb(paper)), font: rng.random_range(0..FONTS), ink }
+        let field = [0, 1, 2].map(|_| rng.random_range(0..=70));
+        let ink = [0, 1, 2].map(|_| rng.random_range(185..=255));
+        Page {
+            image: RgbImage::from_pixel(SIDE, SIDE, Rgb(field)),
+            font: rng.random_range(0..FONTS),
+            size: rng.random_range(21.0..25.0),
+            ink,
+        }
     }
 
     /// Write on one of three lines from a slot on.
     fn write(&mut self, rng: &mut Rng, text: &str, slot: usize, line: usize) {
         let left = slot as f32 * SLOT + rng.random_range(-1.0..1.0f32);
         let middle = (line as f32 + 0.5) * CELL as f32 + rng.random_range(-1.5..1.5f32);
-        draw_in_slots(&mut self.image, text, self.font, 20.0, SLOT, [left, middle], self.ink);
+        draw_in_slots(&mut self.image, text, self.font, self.size, SLOT, [left, middle], self.ink);
     }
 }

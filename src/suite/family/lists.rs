@@ -16,7 +16,7 @@ const NONE: &str = "none";
 const CHOICES: usize = 4;
 
 pub fn question(rng: &mut Rng, index: usize) -> Question {
-    match index % 8 {
+    match index % 10 {
         0 => colours(rng),
         1 => shapes(rng),
         2 => places(rng),
@@ -24,7 +24,8 @@ pub fn question(rng: &mut Rng, index: usize) -> Question {
         4 => presence(rng),
         5 => boxes(rng),
         6 => fields(rng),
-        _ => letters(rng),
+        7 => letters(rng),
+        _ => choices(rng),
     }
 }
 
@@ -162,7 +163,7 @@ fn letters(rng: &mut Rng) -> Question {
     let places: Vec<String> = PLACES.iter().map(|p| p.to_string()).collect();
     let numbers: Vec<String> = (0..=5).map(|n| n.to_string()).collect();
     // What is asked, each with what is right.
-    let (text, mut asked, mut options): (&str, Vec<(String, String)>, Vec<String>) = match rng.random_range(0..5) {
+    let (text, mut asked, mut options): (&str, Vec<(String, String)>, Vec<String>) = match rng.random_range(0..4) {
         0 => {
             let alone = scene.unique(|a, b| a.shape == b.shape);
             let asked = alone.iter().map(|o| (shapes[o.shape].clone(), colors[o.color].clone())).collect();
@@ -178,7 +179,7 @@ fn letters(rng: &mut Rng) -> Question {
             let asked = alone.iter().map(|o| (o.name(), places[o.cell].clone())).collect();
             ("Where is each object?", asked, places)
         }
-        3 => {
+        _ => {
             let asked = (0..SHAPES.len())
                 .map(|s| (SHAPES[s].1.to_string(), scene.count(|o| o.shape == s).to_string()))
                 .chain(
@@ -187,10 +188,6 @@ fn letters(rng: &mut Rng) -> Question {
                 )
                 .collect();
             ("How many are there of each?", asked, numbers)
-        }
-        _ => {
-            let words = [colors, shapes, places, numbers][rng.random_range(0..4)].clone();
-            ("Which letter belongs to each choice?", words.iter().map(|w| (w.clone(), w.clone())).collect(), words)
         }
     };
     asked.shuffle(rng);
@@ -216,4 +213,55 @@ fn letters(rng: &mut Rng) -> Question {
     Question { text: question.text + &listed, ..question }
         .wanting("each with the letter of the right choice, separated by commas")
         .thinking(thought.join(", "))
+}
+
+/// Words that are offered as choices, whatever the picture shows.
+const WORDS: [&str; 26] = [
+    "red",
+    "green",
+    "blue",
+    "yellow",
+    "purple",
+    "orange",
+    "circle",
+    "square",
+    "triangle",
+    "cross",
+    "ring",
+    "top left",
+    "centre",
+    "bottom right",
+    "animal",
+    "building",
+    "fish",
+    "tool",
+    "windmill",
+    "0",
+    "1",
+    "2",
+    "3",
+    "4",
+    "5",
+    "none",
+];
+
+/// Four to eight lettered choices of any words: the letter of each, or what stands behind each letter.
+fn choices(rng: &mut Rng) -> Question {
+    let mut words = WORDS;
+    words.shuffle(rng);
+    let words = &words[..rng.random_range(4..=8)];
+    let lettered: Vec<(String, String)> =
+        ('A'..).zip(words).map(|(letter, word)| (letter.into(), (*word).into())).collect();
+    let listed: String = lettered.iter().map(|(letter, word)| format!("\n{letter}. {word}")).collect();
+    let (text, wanted, mut pairs) = if rng.random_range(0..4) > 0 {
+        let pairs = lettered.into_iter().map(|(letter, word)| (word, letter)).collect();
+        ("Which letter belongs to each choice?", "each with its letter, separated by commas", pairs)
+    } else {
+        ("Which choice belongs to each letter?", "each with its choice, separated by commas", lettered)
+    };
+    pairs.shuffle(rng);
+    let question = list(scene(rng).draw(), "choices", text, pairs);
+    Question { text: question.text + &listed, ..question }
+        .wanting(wanted)
+        .thinking(format!("There are {} choices.", words.len()))
 }

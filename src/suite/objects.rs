@@ -27,6 +27,15 @@ pub const PLACES: [&str; CELLS * CELLS] = [
     "bottom right",
 ];
 
+/// Rows of cells in words, and what an object is in that is in none of them.
+pub const ROWS: [&str; CELLS + 1] = ["top", "middle", "bottom", "none"];
+
+/// Columns of cells in words, as [`ROWS`].
+pub const COLUMNS: [&str; CELLS + 1] = ["left", "middle", "right", "none"];
+
+/// Numbers in words, as far as objects are counted.
+pub const NUMBERS: [&str; 7] = ["zero", "one", "two", "three", "four", "five", "six"];
+
 /// Names of the shapes and their plurals.
 pub const SHAPES: [(&str, &str); 5] =
     [("circle", "circles"), ("square", "squares"), ("triangle", "triangles"), ("cross", "crosses"), ("ring", "rings")];
@@ -63,6 +72,11 @@ impl Object {
     /// Such as `red circle`.
     pub fn name(&self) -> String {
         format!("{} {}", COLORS[self.color].0, SHAPES[self.shape].0)
+    }
+
+    /// The row of its cell in words, or the column.
+    pub fn line(&self, by_row: bool) -> &'static str {
+        if by_row { ROWS[self.cell / CELLS] } else { COLUMNS[self.cell % CELLS] }
     }
 
     /// Left, top, right, bottom in pixels.

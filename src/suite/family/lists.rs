@@ -3,7 +3,7 @@
 
 use super::{Question, doc};
 use crate::rng::Rng;
-use crate::suite::objects::{COLORS, Object, Objects, PLACES, SHAPES};
+use crate::suite::objects::{COLORS, COLUMNS, NUMBERS, Object, Objects, PLACES, ROWS, SHAPES};
 use image::RgbImage;
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -131,7 +131,8 @@ fn counts(rng: &mut Rng) -> Question {
     let scene = scene(rng);
     let shapes = (0..SHAPES.len()).map(|s| (SHAPES[s].1.to_string(), scene.count(|o| o.shape == s)));
     let colors = (0..COLORS.len()).map(|c| (format!("{} objects", COLORS[c].0), scene.count(|o| o.color == c)));
-    let mut pairs: Vec<(String, String)> = shapes.chain(colors).map(|(what, n)| (what, n.to_string())).collect();
+    let mut pairs: Vec<(String, String)> =
+        shapes.chain(colors).map(|(what, n)| (what, NUMBERS[n].to_string())).collect();
     pairs.shuffle(rng);
     pairs.truncate(6);
     objects(rng, &scene, "counts", "How many are there of each?", pairs)
@@ -160,8 +161,7 @@ fn letters(rng: &mut Rng) -> Question {
     let scene = scene(rng);
     let colors: Vec<String> = COLORS.iter().map(|c| c.0.to_string()).collect();
     let shapes: Vec<String> = SHAPES.iter().map(|s| s.0.to_string()).collect();
-    let places: Vec<String> = PLACES.iter().map(|p| p.to_string()).collect();
-    let numbers: Vec<String> = (0..=5).map(|n| n.to_string()).collect();
+    let numbers: Vec<String> = NUMBERS.iter().map(|n| n.to_string()).collect();
     // What is asked, each with what is right.
     let (text, mut asked, mut options): (&str, Vec<(String, String)>, Vec<String>) = match rng.random_range(0..4) {
         0 => {
@@ -176,17 +176,20 @@ fn letters(rng: &mut Rng) -> Question {
         }
         2 => {
             let alone = scene.unique(|a, b| (a.shape, a.color) == (b.shape, b.color));
-            let asked = alone.iter().map(|o| (o.name(), places[o.cell].clone())).collect();
-            ("Where is each object?", asked, places)
+            let by_row = rng.random();
+            let asked = alone.iter().map(|o| (o.name(), o.line(by_row).to_string())).collect();
+            let lines = if by_row { ROWS } else { COLUMNS };
+            let text = if by_row { "In which row is each object?" } else { "In which column is each object?" };
+            (text, asked, lines.map(String::from).to_vec())
         }
         _ => {
-            let asked = (0..SHAPES.len())
-                .map(|s| (SHAPES[s].1.to_string(), scene.count(|o| o.shape == s).to_string()))
-                .chain(
-                    (0..COLORS.len())
-                        .map(|c| (format!("{} objects", COLORS[c].0), scene.count(|o| o.color == c).to_string())),
-                )
-                .collect();
+            let asked =
+                (0..SHAPES.len())
+                    .map(|s| (SHAPES[s].1.to_string(), NUMBERS[scene.count(|o| o.shape == s)].to_string()))
+                    .chain((0..COLORS.len()).map(|c| {
+                        (format!("{} objects", COLORS[c].0), NUMBERS[scene.count(|o| o.color == c)].to_string())
+                    }))
+                    .collect();
             ("How many are there of each?", asked, numbers)
         }
     };

@@ -2,7 +2,7 @@
 
 use super::{Question, others};
 use crate::rng::Rng;
-use crate::suite::objects::{COLORS, Object, Objects, PLACES, SHAPES};
+use crate::suite::objects::{COLORS, COLUMNS, NUMBERS, Object, Objects, PLACES, ROWS, SHAPES};
 use rand::RngExt;
 
 /// Choices besides the right one.
@@ -44,17 +44,19 @@ pub fn question(rng: &mut Rng, index: usize) -> Option<Question> {
             (
                 "count",
                 text,
-                n.to_string(),
-                (0..=5).map(|n| n.to_string()).collect(),
-                format!("{what}: {told}. The number of {what} is {n}."),
+                NUMBERS[n].to_string(),
+                NUMBERS[..=5].iter().map(|n| n.to_string()).collect(),
+                format!("{what}: {told}. The number of {what} is {}.", NUMBERS[n]),
             )
         }
         _ => {
             let o = pick(scene.unique(|a, b| (a.shape, a.color) == (b.shape, b.color)), rng)?;
-            let text = format!("Where is the {}?", o.name());
-            let place = PLACES[o.cell];
-            let thought = format!("The {} is in the {place}.", o.name());
-            ("position", text, place.to_string(), PLACES.iter().map(|p| p.to_string()).collect(), thought)
+            let by_row = rng.random();
+            let (kind, lines) = if by_row { ("row", ROWS) } else { ("column", COLUMNS) };
+            let text = format!("In which {kind} is the {}?", o.name());
+            let (place, line) = (PLACES[o.cell], o.line(by_row));
+            let thought = format!("The {} is in the {place}, in the {line} {kind}.", o.name());
+            ("position", text, line.to_string(), lines.map(String::from).to_vec(), thought)
         }
     };
     let wrong = others(all.into_iter(), &right, WRONG, rng);

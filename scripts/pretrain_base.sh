@@ -5,14 +5,14 @@
 #
 # SEE ALL END   steps of the stages, 32 examples each
 #   see    the dense families only (lists, describe, ocr, order), every token alike: a small model learns to see and to look up from them
-#   all    all families, every example alike
-#   end    the same, the learning rate falling to zero
+#   all    all families, most of all lists, every token alike
+#   end    all families, every example alike, the learning rate falling to zero
 # FROM          a model to start stage `all` from, in place of stage `see`; data/base-tiny goes on where it was left
 # Killed at any time, the same command goes on. Hours on two cores; the logs are OUT/{see,all,end}/metrics.jsonl.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-runs/base-tiny}
-see=${SEE:-6000} all=${ALL:-12000} end=${END:-2500}
+see=${SEE:-6000} all=${ALL:-8000} end=${END:-7500}
 jigsaw=${JIGSAW:-target/release/jigsaw}
 [ -x "$jigsaw" ] || cargo build --release
 
@@ -28,22 +28,23 @@ stage() { # name, model, data, steps, settings
     "$jigsaw" train --method sft --config configs/pretrain-tiny.toml --set "train.steps=$steps" "${sets[@]}" \
         --model "$model" --data "$data" --out "$out/$name"
 }
-suite "$out/data" grounding:2,ocr:2,doc:2,vqa:3,pope:2,knowledge:3,describe,order:2,lists:4 20000 1 0.8,0,0.2 600
+suite "$out/data" grounding:2,ocr:2,doc:3,vqa:3,pope:2,knowledge:2,describe,order,lists:6 12000 5 0.8,0,0.2 10
+suite "$out/end-data" grounding:2,ocr:3,doc:3,vqa:4,pope,knowledge:3,describe,order:3,lists:5 12000 1 0.8,0,0.2 600
 from=${FROM:-}
 if [ -z "$from" ]; then
-    suite "$out/dense" lists:3,describe,ocr,order 20000 203 0.95,0,0.05 300
+    suite "$out/dense" lists:3,describe,ocr,order 24000 203 0.8,0,0.2 300
     [ -f "$out/init/config.json" ] || "$jigsaw" model init --preset tiny --seed 1 --out "$out/init"
     stage see "$out/init" "$out/dense" "$see" sft.average=token train.warmup=200
     from=$out/see/model
 fi
-stage all "$from" "$out/data" "$all"
-stage end "$out/all/model" "$out/data" "$end" train.schedule=linear train.seed=2
+stage all "$from" "$out/data" "$all" sft.average=token
+stage end "$out/all/model" "$out/end-data" "$end" train.schedule=linear train.seed=2
 [ -f "$out/base/config.json" ] || "$jigsaw" model convert "$out/end/model" --precision f16 --out "$out/base"
 
 benches=()
 for family in grounding ocr doc vqa pope knowledge describe order lists; do
     for style in direct think; do
-        benches+=(--bench "$family-$style=$out/data/bench/$family-$style.tsv")
+        benches+=(--bench "$family-$style=$out/end-data/bench/$family-$style.tsv")
     done
 done
 "$jigsaw" eval --model "$out/base" "${benches[@]}" --max-new-tokens 128 --batch 64 --out "$out/eval"

@@ -230,8 +230,9 @@ fn read_photos(settings: &Settings) -> Result<Library> {
         }
         library.photos[side].all.push((file.name, image));
     }
-    for (photos, classes) in library.photos.iter_mut().zip(classes) {
+    for (side, (photos, classes)) in library.photos.iter_mut().zip(classes).enumerate() {
         photos.classes = classes.into_iter().collect();
+        photos.held_out = SPLITS[side] != "train";
     }
     Ok(library)
 }

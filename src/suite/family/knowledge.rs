@@ -9,9 +9,12 @@ use rand::RngExt;
 
 /// Choices besides the right one.
 const WRONG: usize = 3;
-/// Smallest crop, as a share of the largest square, each way.
-const MIN_CROP: f64 = 0.6;
-/// A picture is made brighter or darker, and its contrast higher or lower, by at most this share.
+/// Smallest crop to train on, as a share of the largest square, each way; whatever varies there need not be remembered.
+const MIN_CROP: f64 = 0.5;
+/// The same for validation and test: nearly the whole photo.
+const MIN_CROP_HELD_OUT: f64 = 0.85;
+/// To train on, a picture is made brighter or darker, its contrast higher or lower, and each colour channel stronger or weaker,
+/// by at most this share.
 const TONE: f32 = 0.2;
 
 /// The photos of a split.
@@ -21,6 +24,8 @@ pub struct Photos {
     pub all: Vec<(String, RgbImage)>,
     /// Classes, each with the indices of its photos; sorted by name.
     pub classes: Vec<(String, Vec<usize>)>,
+    /// Questions are asked to measure, not to train: pictures are shown as they are.
+    pub held_out: bool,
 }
 
 impl Photos {
@@ -37,17 +42,26 @@ impl Photos {
         )))
     }
 
-    /// A random square crop of photo `index`, perhaps mirrored, a little brighter or darker: a picture of 84 x 84 pixels.
+    /// A random square crop of photo `index`, to train on perhaps mirrored and of other tones: a picture of 84 x 84 pixels.
     pub fn crop(&self, index: usize, rng: &mut Rng) -> RgbImage {
         let image = &self.all[index].1;
         let largest = image.width().min(image.height());
-        let smallest = ((f64::from(largest) * MIN_CROP).ceil() as u32).clamp(1, largest);
+        let smallest = ((f64::from(largest) * if self.held_out { MIN_CROP_HELD_OUT } else { MIN_CROP }).ceil() as u32)
+            .clamp(1, largest);
         let side = rng.random_range(smallest..=largest);
         let (x, y) = (rng.random_range(0..=image.width() - side), rng.random_range(0..=image.height() - side));
         let mut small = puzzle::resize(image, [x, y, side, side], SIDE, SIDE);
-        let (contrast, shift) = (1.0 + rng.random_range(-TONE..TONE), 128.0 * rng.random_range(-TONE..TONE));
-        for value in small.iter_mut() {
-            *value = ((f32::from(*value) - 128.0) * contrast + 128.0 + shift).round().clamp(0.0, 255.0) as u8;
+        if self.held_out {
+            return small;
+        }
+        let mut gain = || 1.0 + rng.random_range(-TONE..TONE);
+        let (contrast, tint) = (gain(), [gain(), gain(), gain()]);
+        let shift = 128.0 * rng.random_range(-TONE..TONE);
+        for pixel in small.pixels_mut() {
+            for (value, tint) in pixel.0.iter_mut().zip(tint) {
+                let toned = (f32::from(*value) - 128.0) * contrast + 128.0 + shift;
+                *value = (toned * tint).round().clamp(0.0, 255.0) as u8;
+            }
         }
         if rng.random() { imageops::flip_horizontal(&small) } else { small }
     }

@@ -70,7 +70,9 @@ mod tests {
             assert_eq!(text.parse::<Part>().unwrap().to_string(), text);
         }
         assert_eq!("pope:1".parse::<Part>().unwrap(), Part::from(Family::Pope));
-        for (text, named) in [("riddles", "riddles"), ("vqa:0", "vqa:0"), ("vqa:x", "vqa:x"), ("vqa:", "vqa:"), ("", "``")] {
+        for (text, named) in
+            [("riddles", "riddles"), ("vqa:0", "vqa:0"), ("vqa:x", "vqa:x"), ("vqa:", "vqa:"), ("", "``")]
+        {
             assert!(text.parse::<Part>().unwrap_err().contains(named), "{text}");
         }
     }

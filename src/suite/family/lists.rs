@@ -104,7 +104,8 @@ fn named(rng: &mut Rng, scene: &Objects, most: usize) -> Vec<(String, Vec<Object
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(*name));
     names.truncate(most);
-    let here = |(shape, color)| scene.objects.iter().filter(|o| (o.shape, o.color) == (shape, color)).copied().collect();
+    let here =
+        |(shape, color)| scene.objects.iter().filter(|o| (o.shape, o.color) == (shape, color)).copied().collect();
     names.into_iter().map(|(s, c)| (format!("{} {}", COLORS[c].0, SHAPES[s].0), here((s, c)))).collect()
 }
 
@@ -180,9 +181,10 @@ fn letters(rng: &mut Rng) -> Question {
         3 => {
             let asked = (0..SHAPES.len())
                 .map(|s| (SHAPES[s].1.to_string(), scene.count(|o| o.shape == s).to_string()))
-                .chain((0..COLORS.len()).map(|c| {
-                    (format!("{} objects", COLORS[c].0), scene.count(|o| o.color == c).to_string())
-                }))
+                .chain(
+                    (0..COLORS.len())
+                        .map(|c| (format!("{} objects", COLORS[c].0), scene.count(|o| o.color == c).to_string())),
+                )
                 .collect();
             ("How many are there of each?", asked, numbers)
         }

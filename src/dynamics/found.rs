@@ -1,7 +1,9 @@
 //! What was found, as `dynamics.json` holds it, from the lines of single pairs.
 
+use super::directory::PAIRS;
 use super::influence::Influence;
 use super::kl::KlAndForgetting;
+use super::lines::Lines;
 use super::perplexity::{Perplexity, median};
 use super::step::Loss;
 use crate::forgetting::Model;
@@ -38,6 +40,13 @@ pub struct Pair {
     /// What was measured.
     #[serde(flatten)]
     pub influence: Influence,
+}
+
+impl Pair {
+    /// The pairs in the output directory `dir`, in the order in which they were measured.
+    pub fn read_all(dir: &Path) -> Result<Vec<Pair>> {
+        Ok(Lines::open(&dir.join(PAIRS))?.lines().to_vec())
+    }
 }
 
 /// What decides the numbers besides models and data.

@@ -29,6 +29,12 @@ pub use table::{divergence, influence_over_checkpoints, influence_table, likelih
 pub use write::write;
 
 #[cfg(test)]
+mod found_tests;
+#[cfg(test)]
+pub(crate) mod made_up;
+#[cfg(test)]
 mod micro;
+#[cfg(test)]
+mod run_tests;
 #[cfg(test)]
 mod tests;

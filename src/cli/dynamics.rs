@@ -74,8 +74,8 @@ pub struct DynamicsArgs {
     fresh: bool,
 }
 
-/// Step where nothing else is said.
-const ETA: f64 = 1e-3;
+/// Step where nothing else is said: small enough for the gradients of a model that finds its data unlikely, large enough for f32.
+const ETA: f64 = 1e-4;
 
 const EXAMPLES: &str = "\
 Example:

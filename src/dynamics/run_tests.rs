@@ -63,7 +63,7 @@ fn request(dir: &Path, out: &str) -> Request {
         base: dir.join("base"),
         train: vec![spec(format!("bare={}", at("bare"))), spec(format!("long={}", at("long")))],
         prior: vec![spec(format!("facts={}", at("facts"))), spec(format!("seen={}", at("seen.tsv")))],
-        setting: Setting { eta: 1e-3, loss: Loss::Mean, pairs: 3, seed: 0, frozen: vec!["vision".into()] },
+        setting: Setting { eta: 1e-4, loss: Loss::Mean, pairs: 3, seed: 0, frozen: vec!["vision".into()] },
         max_new_tokens: Some(4),
         forgetting: Vec::new(),
         out: dir.join(out),
@@ -136,9 +136,9 @@ fn a_measurement_goes_from_files_to_files_and_goes_on_where_it_was_stopped() {
 
     // Another step is another measurement.
     let mut other = request(dir.path(), "whole");
-    other.setting.eta = 2e-3;
+    other.setting.eta = 2e-4;
     let error = measure(&other).unwrap_err();
-    assert!(error.exit_code() == 2 && error.to_string().contains("setting.eta: 0.001 -> 0.002"), "{error}");
+    assert!(error.exit_code() == 2 && error.to_string().contains("setting.eta: 0.0001 -> 0.0002"), "{error}");
     // So are lines that were changed.
     let text = fs::read_to_string(whole.out.join(PAIRS)).unwrap().replacen("\"u\":\"r", "\"u\":\"s", 1);
     fs::write(whole.out.join(PAIRS), text).unwrap();

@@ -139,6 +139,11 @@ fn a_measurement_goes_from_files_to_files_and_goes_on_where_it_was_stopped() {
     other.setting.eta = 2e-4;
     let error = measure(&other).unwrap_err();
     assert!(error.exit_code() == 2 && error.to_string().contains("setting.eta: 0.0001 -> 0.0002"), "{error}");
+    // And so are other responses to the same prompts.
+    dataset(&dir.path().join("bare"), &[Some("yes"), Some("no"), Some("perhaps")]);
+    let error = measure(&whole).unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("(train.bare.data:"), "{error}");
+    dataset(&dir.path().join("bare"), &[Some("yes"), Some("no"), Some("maybe")]);
     // So are lines that were changed.
     let text = fs::read_to_string(whole.out.join(PAIRS)).unwrap().replacen("\"u\":\"r", "\"u\":\"s", 1);
     fs::write(whole.out.join(PAIRS), text).unwrap();

@@ -141,3 +141,14 @@ impl<'a> Stepper<'a> {
         self.start.iter().try_for_each(|(parameter, start)| Ok(parameter.var.set(start)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_counts_its_share_of_a_mean_and_wholly_in_a_sum() {
+        assert_eq!((Loss::Mean.weight(4), Loss::Sum.weight(4)), (0.25, 1.0));
+        assert!(Loss::Mean.weight(0).is_finite());
+    }
+}

@@ -3,13 +3,14 @@
 //! Data flows one way:
 //! image -> puzzle -> [`data::Record`] -> processor -> batch -> model -> response -> [`tasks::Task::score`] -> reward
 //! or accuracy. Dependencies point one way too:
-//! `cli -> study -> {train, report} -> forgetting -> eval -> policy -> {tasks, model} -> {puzzle, nn, stats}`.
+//! `cli -> study -> {train, report} -> {forgetting, dynamics} -> eval -> policy -> {tasks, model} -> {puzzle, nn, stats}`.
 
 pub mod alloc;
 pub mod cli;
 pub mod config;
 pub mod data;
 pub mod draw;
+pub mod dynamics;
 pub mod error;
 pub mod eval;
 pub mod files;

@@ -3,6 +3,7 @@
 mod bench;
 pub mod completions;
 mod device;
+pub mod dynamics;
 pub mod eval;
 mod forgetting;
 pub mod r#gen;
@@ -38,6 +39,7 @@ A first session:
   jigsaw train --method rft --model runs/sft/model --data runs/puzzles --config configs/rft.toml --out runs/rft
   jigsaw eval --model runs/rft/model --data runs/puzzles --out runs/eval-rft
   jigsaw eval --model runs/rft/model --baseline runs/tiny --data runs/puzzles --bench pope=POPE.tsv --out runs/cost
+  jigsaw dynamics --model runs/sft/checkpoints/* --base runs/tiny --train sft=runs/puzzles --prior pope=POPE.tsv --out runs/why
   jigsaw report runs --out runs/report.html
 All of it in one command:
   jigsaw study --config configs/quickstart.toml
@@ -51,6 +53,7 @@ enum Command {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
     Score(score::ScoreArgs),
+    Dynamics(dynamics::DynamicsArgs),
     Report(report::ReportArgs),
     Study(study::StudyArgs),
     Model(model::ModelCommand),
@@ -65,6 +68,7 @@ impl Command {
             Command::Train(args) => args.run(),
             Command::Eval(args) => done(args.run()),
             Command::Score(args) => done(args.run()),
+            Command::Dynamics(args) => done(args.run()),
             Command::Report(args) => done(args.run()),
             Command::Study(args) => args.run(),
             Command::Model(args) => done(args.run()),

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 /// written beside the page, as .csv and .md of the same name.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReportArgs {
-    /// Directories of training runs and evaluations, or directories that hold some
+    /// Directories of training runs, evaluations and measurements of learning dynamics, or directories that hold some
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
     /// Heading of the page
@@ -35,7 +35,11 @@ impl ReportArgs {
             0 => String::new(),
             n => format!(", {n} models compared with their base"),
         };
-        say(&format!("{} training runs, {} evaluations{compared}", written.runs, written.evaluations));
+        let measured = match written.measured {
+            0 => String::new(),
+            n => format!(", learning dynamics measured {n} times"),
+        };
+        say(&format!("{} training runs, {} evaluations{compared}{measured}", written.runs, written.evaluations));
         written.tables.iter().for_each(|path| say(&path.display().to_string()));
         print(&format!("{}\n", self.out.display()))
     }

@@ -19,6 +19,7 @@ pub use engine::{Engine, Request, evaluate_checkpoint};
 pub use hash::{hash_model, hash_prompt_files};
 pub use outcome::{Generated, Outcome, Summary};
 pub use score::{ResponseScore, missing_responses, score_responses};
+pub(crate) use store::differences;
 pub use store::{About, Directory, EvalResult, Key, key_of};
 
 use crate::tasks::Task;

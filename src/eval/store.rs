@@ -81,24 +81,7 @@ impl Key {
 
     /// Each part in which the keys differ, with `here -> there`; the parts of a part are told apart (`bench.pixels.min`).
     pub(crate) fn differences(&self, other: &Key) -> Vec<(String, String)> {
-        let fields = |key: &Key| {
-            let mut fields = serde_json::Map::new();
-            flatten("", serde_json::to_value(key).unwrap_or_default(), &mut fields);
-            fields
-        };
-        let (ours, theirs) = (fields(self), fields(other));
-        let brief = |v: Option<&serde_json::Value>| {
-            let Some(v) = v else { return "none".to_string() };
-            let text = v.to_string();
-            // A hash is told from another by its beginning.
-            let is_hash = text.len() == 66 && v.is_string();
-            if is_hash { format!("{}...\"", &text[..13]) } else { text }
-        };
-        let names = ours.keys().chain(theirs.keys().filter(|name| !ours.contains_key(*name)));
-        names
-            .filter(|name| ours.get(*name) != theirs.get(*name))
-            .map(|name| (name.clone(), format!("{} -> {}", brief(ours.get(name)), brief(theirs.get(name)))))
-            .collect()
+        differences(self, other)
     }
 
     /// Names of the parts in which the keys differ.
@@ -106,6 +89,28 @@ impl Key {
     pub(super) fn differences_in(&self, other: &Key) -> Vec<String> {
         self.differences(other).into_iter().map(|(name, _)| name).collect()
     }
+}
+
+/// Each part in which two values differ as JSON, with `here -> there`; the parts of a part are told apart.
+pub(crate) fn differences<T: Serialize>(here: &T, there: &T) -> Vec<(String, String)> {
+    let fields = |value: &T| {
+        let mut fields = serde_json::Map::new();
+        flatten("", serde_json::to_value(value).unwrap_or_default(), &mut fields);
+        fields
+    };
+    let (ours, theirs) = (fields(here), fields(there));
+    let brief = |v: Option<&serde_json::Value>| {
+        let Some(v) = v else { return "none".to_string() };
+        let text = v.to_string();
+        // A hash is told from another by its beginning.
+        let is_hash = text.len() == 66 && v.is_string();
+        if is_hash { format!("{}...\"", &text[..13]) } else { text }
+    };
+    let names = ours.keys().chain(theirs.keys().filter(|name| !ours.contains_key(*name)));
+    names
+        .filter(|name| ours.get(*name) != theirs.get(*name))
+        .map(|name| (name.clone(), format!("{} -> {}", brief(ours.get(name)), brief(theirs.get(name)))))
+        .collect()
 }
 
 /// The leaves of a JSON value under their paths.

@@ -232,7 +232,7 @@ pub fn divergences(tuned: &Tuned) -> Option<Table> {
 }
 
 /// Three significant digits.
-fn short(x: f64) -> String {
+pub(crate) fn short(x: f64) -> String {
     match x {
         x if !x.is_finite() => NONE.into(),
         0.0 => "0".into(),

@@ -3,8 +3,10 @@
 mod bars;
 mod chart;
 mod curves;
+mod dynamics;
 mod matched;
 mod page;
+mod plane;
 mod prior;
 mod prior_charts;
 mod puzzles;
@@ -23,6 +25,8 @@ pub struct Written {
     pub evaluations: usize,
     /// Models compared with their base.
     pub compared: usize,
+    /// Measurements of learning dynamics.
+    pub measured: usize,
     /// What was written beside the page: the comparisons with a base as CSV and Markdown, if there are any.
     pub tables: Vec<PathBuf>,
 }
@@ -73,6 +77,7 @@ pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<Written> {
         runs: found.runs.len(),
         evaluations: found.evals.len(),
         compared: found.forgetting.iter().map(|(_, one)| one.tuned.len()).sum(),
+        measured: found.dynamics.len(),
         tables: tables.into_iter().map(|(path, _)| path).collect(),
     })
 }

@@ -2,6 +2,7 @@
 
 use super::chart::significant;
 use super::curves::curves;
+use super::dynamics;
 use super::prior::{self, Setting};
 use super::puzzles::{Card, card};
 use super::runs::{EvalRun, Found, State, TrainRun};
@@ -37,8 +38,9 @@ pub fn render(title: &str, found: &Found, settings: &[Setting<'_>]) -> Result<St
     let values = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "title": title,
-        "subtitle": subtitle(runs, evals, found.forgetting.iter().map(|(_, one)| one.tuned.len()).sum()),
+        "subtitle": subtitle(found),
         "prior": settings.iter().map(|s| prior::view(s, &|name| colours.get(name))).collect::<Vec<_>>(),
+        "dynamics": found.dynamics.iter().map(|(_, measurement)| dynamics::view(measurement)).collect::<Vec<_>>(),
         "legend": legend(runs, &colours),
         "notices": notices,
         "any_chance": evals.iter().any(|e| e.summary.as_ref().is_some_and(|s| s.chance.is_some())),
@@ -85,8 +87,14 @@ fn plural(n: usize, word: &str) -> String {
     if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") }
 }
 
-fn subtitle(runs: &[TrainRun], evals: &[EvalRun], compared: usize) -> String {
-    let parts = [(runs.len(), "training run"), (evals.len(), "evaluation"), (compared, "comparison")];
+fn subtitle(found: &Found) -> String {
+    let compared = found.forgetting.iter().map(|(_, one)| one.tuned.len()).sum();
+    let parts = [
+        (found.runs.len(), "training run"),
+        (found.evals.len(), "evaluation"),
+        (compared, "comparison"),
+        (found.dynamics.len(), "measurement of learning dynamics"),
+    ];
     let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|&(n, word)| plural(n, word)).collect();
     match parts.as_slice() {
         [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
@@ -356,7 +364,7 @@ fn config_differences(runs: &[TrainRun]) -> Vec<Value> {
 }
 
 fn sources(found: &Found) -> Vec<Value> {
-    let Found { runs, evals, forgetting } = found;
+    let Found { runs, evals, forgetting, dynamics } = found;
     let text = |run: &TrainRun, key: &str| run.identity.get(key).and_then(Value::as_str).unwrap_or("").to_string();
     let of_run = |r: &TrainRun| json!({"name": r.name, "dir": r.dir.display().to_string(), "model": text(r, "model"), "data": text(r, "data")});
     let of_eval = |e: &EvalRun| {
@@ -373,6 +381,12 @@ fn sources(found: &Found) -> Vec<Value> {
         json!({"name": format!("comparison with {}", one.base.name), "dir": dir.display().to_string(),
             "model": models.join(", "), "data": data})
     };
-    let of_comparisons = forgetting.iter().map(of_comparison);
+    let of_measurement = |(dir, one): &(std::path::PathBuf, dynamics::Measurement)| {
+        let models: Vec<&str> = one.found.checkpoints.iter().map(|c| c.model.dir.as_str()).collect();
+        let sets = one.found.regimes.iter().chain(&one.found.priors);
+        let data: Vec<String> = sets.map(|set| format!("{} ({})", set.name, brief(&set.data))).collect();
+        json!({"name": "learning dynamics", "dir": dir.display().to_string(), "model": models.join(", "), "data": data.join(", ")})
+    };
+    let of_comparisons = forgetting.iter().map(of_comparison).chain(dynamics.iter().map(of_measurement));
     runs.iter().map(of_run).chain(evals.iter().map(of_eval)).chain(of_comparisons).collect()
 }

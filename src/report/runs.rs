@@ -1,5 +1,7 @@
 //! Reads what runs and evaluations have left on disk, finished or not.
 
+use super::dynamics::Measurement;
+use crate::dynamics::{DYNAMICS_JSON, Dynamics, Pair};
 use crate::eval::{About, EvalResult, Outcome, Summary};
 use crate::forgetting::{FORGETTING_JSON, Forgetting};
 use crate::{Error, Result, files};
@@ -90,6 +92,8 @@ pub struct Found {
     pub evals: Vec<EvalRun>,
     /// Comparisons with a base, each with the directory that it was found in.
     pub forgetting: Vec<(PathBuf, Forgetting)>,
+    /// Measurements of learning dynamics, each with the directory that it was found in.
+    pub dynamics: Vec<(PathBuf, Measurement)>,
 }
 
 /// All runs, evaluations and comparisons with a base in and below the given directories, in that order, each once. The evaluations
@@ -105,7 +109,7 @@ pub fn collect(paths: &[PathBuf]) -> Result<Found> {
         if seen.len() == before && !known {
             return Err(Error::input(format!(
                 "no run in {}: neither a training run (config.toml, metrics.jsonl) nor an evaluation (key.json, \
-                 responses.jsonl) nor a {FORGETTING_JSON} is there or in the directories below",
+                 responses.jsonl) nor a {FORGETTING_JSON} nor a {DYNAMICS_JSON} is there or in the directories below",
                 path.display()
             )));
         }
@@ -135,6 +139,15 @@ fn visit(dir: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut Found) -
         if new {
             seen.push(canonical);
             found.forgetting.push((dir.to_path_buf(), Forgetting::read(&comparison)?));
+        }
+        return Ok(());
+    }
+    let measurement = dir.join(DYNAMICS_JSON);
+    if measurement.is_file() {
+        if new {
+            seen.push(canonical);
+            let measurement = Measurement { found: Dynamics::read(&measurement)?, pairs: Pair::read_all(dir)? };
+            found.dynamics.push((dir.to_path_buf(), measurement));
         }
         return Ok(());
     }

@@ -21,4 +21,5 @@ pub mod sft;
 mod tensorboard;
 mod trainer;
 
+pub(crate) use freeze::freeze;
 pub use trainer::{Ended, Job, Progress, train};

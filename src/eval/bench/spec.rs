@@ -23,7 +23,12 @@ impl Spec {
     /// # Errors
     /// An input error for another form, a name that is no plain file name, or a kind that is not known.
     pub fn parse(text: &str, split: &str) -> Result<Spec> {
-        let bad = |why: String| Error::input(format!("--bench {text}: {why}"));
+        Spec::of_flag("--bench", text, split)
+    }
+
+    /// As [`Spec::parse`], for another flag of the same form.
+    pub fn of_flag(flag: &str, text: &str, split: &str) -> Result<Spec> {
+        let bad = |why: String| Error::input(format!("{flag} {text}: {why}"));
         let (name, rest) = text
             .split_once('=')
             .filter(|(name, rest)| !name.is_empty() && !rest.is_empty())
@@ -72,5 +77,7 @@ mod tests {
             assert_eq!(error.exit_code(), 2, "{text}");
             assert!(error.to_string().contains(said), "{text}: {error}");
         }
+        let error = Spec::of_flag("--prior", "mmstar", "test").unwrap_err();
+        assert!(error.to_string().starts_with("--prior mmstar: give NAME="), "{error}");
     }
 }

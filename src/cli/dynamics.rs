@@ -1,0 +1,258 @@
+//! `jigsaw dynamics`: why some training data costs more prior knowledge than other.
+
+use super::output::{bar, print, say};
+use crate::dynamics::{
+    DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, Dynamics, Loss, PAIRS, Progress, Request, Setting, divergence,
+    influence_over_checkpoints, influence_table, likelihood, notes, run,
+};
+use crate::eval::bench::Spec;
+use crate::{Error, Result, files};
+use indicatif::ProgressBar;
+use std::path::PathBuf;
+
+/// Measure how one step on training data moves prior knowledge: magnitude, direction, and distance to the base.
+///
+/// For pairs of a training sample u (of each --train) and a sample v of prior knowledge (of each --prior) under each --model: one plain
+/// SGD step on u, and the change of v's token distributions over the whole vocabulary, which bounds the norm of the kernel of both from
+/// below (LBK); the signed change of v's log-likelihood, the same of u after a step on v, and the cosine of both gradients. The
+/// weights are put back exactly after each step. Also the perplexity of all responses under the base, and with --forgetting how well KL
+/// to the base predicts what was forgotten (docs/dynamics.md).
+///
+/// Writes pairs.jsonl (a line a pair, as they come), dynamics.csv, dynamics.md, and dynamics.json last. The same command again
+/// goes on where it was stopped, and more checkpoints may be added behind those that are there.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct DynamicsArgs {
+    /// Checkpoint directories, in the order of training, such as BASE RUN/checkpoints/*
+    #[arg(long, value_name = "DIR", num_args = 1.., required = true)]
+    model: Vec<PathBuf>,
+    /// The model they were tuned from; perplexities are by it, and so are answers to prior questions
+    #[arg(long, value_name = "DIR")]
+    base: PathBuf,
+    /// Training data of a regime: NAME=DIR, a dataset directory; several may be given
+    #[arg(long, value_name = "NAME=DIR", num_args = 1.., required = true)]
+    train: Vec<String>,
+    /// Prior knowledge: NAME=FILE.tsv[:RULE] (docs/benchmarks.md; v is the question with the base's own greedy answer), or NAME=DIR, a
+    /// dataset (with the responses of its records); several may be given
+    #[arg(long, value_name = "NAME=FILE", num_args = 1.., required = true)]
+    prior: Vec<String>,
+    /// Pairs of each --train with each --prior, at most; a training sample is used once before any is used again
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pairs: usize,
+    /// Size of the SGD step
+    #[arg(long, value_name = "X", default_value_t = ETA)]
+    eta: f64,
+    /// The loss of a response that the step descends: mean or sum over its tokens of the negative log-probability
+    #[arg(long, value_enum, default_value_t = Loss::Mean)]
+    loss: Loss,
+    /// Parts that take no step, as in training: vision, merger, embeddings, text, or the beginning of parameter names
+    #[arg(long, value_name = "PART", num_args = 1..)]
+    freeze: Vec<String>,
+    /// Comparisons with the base (--out of `jigsaw eval --baseline`), to set KL to the base against forgetting
+    #[arg(long, value_name = "DIR", num_args = 1..)]
+    forgetting: Vec<PathBuf>,
+    /// Split of the datasets of --train
+    #[arg(long, value_name = "NAME", default_value = "train")]
+    split: String,
+    /// Split of the datasets of --prior
+    #[arg(long, value_name = "NAME", default_value = "test")]
+    prior_split: String,
+    /// Longest answer of the base in tokens; when not given, each benchmark's own
+    #[arg(long, value_name = "N")]
+    max_new_tokens: Option<usize>,
+    /// Seed of the choice of samples
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Output directory
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Where to compute: cpu, cuda, cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: String,
+    /// Remove what an earlier measurement left in the output directory
+    #[arg(long)]
+    fresh: bool,
+}
+
+/// Step where nothing else is said: small enough for the gradients of a model that finds its data unlikely, large enough for f32.
+const ETA: f64 = 1e-4;
+
+const EXAMPLES: &str = "\
+Example:
+  jigsaw dynamics --model BASE runs/sft/checkpoints/* --base BASE --train bare=runs/puzzles --train rollouts=runs/rollouts \\
+      --prior vqa=runs/prior/bench/vqa-direct.tsv --prior pope=POPE.tsv --forgetting runs/cost-sft runs/cost-rft --out runs/why";
+
+impl DynamicsArgs {
+    /// Measure and print the tables.
+    pub fn run(self) -> Result<()> {
+        let device = super::device(&self.device)?;
+        let request = self.request()?;
+        let mut bars = Bars::default();
+        let found = run(&request, &device, &mut bars);
+        bars.clear();
+        let files = [PAIRS, DYNAMICS_JSON, DYNAMICS_CSV, DYNAMICS_MD];
+        let files = files.map(|name| format!("{}\n", request.out.join(name).display())).concat();
+        print(&format!("{}{files}", describe(&found?)))
+    }
+
+    /// Everything checked that can be checked without a file.
+    fn request(self) -> Result<Request> {
+        if self.pairs == 0 {
+            return Err(Error::input("--pairs 0: there would be nothing to measure"));
+        }
+        if !(self.eta > 0.0 && self.eta.is_finite()) {
+            return Err(Error::input(format!("--eta {}: must be a number above 0", self.eta)));
+        }
+        if self.max_new_tokens == Some(0) {
+            return Err(Error::input("--max-new-tokens 0: must be at least 1"));
+        }
+        for (flag, inputs) in [("--model", &self.model[..]), ("--base", std::slice::from_ref(&self.base))] {
+            if inputs.iter().any(|input| files::lies_in(&self.out, input)) {
+                return Err(Error::input(format!(
+                    "--out {} lies in the directory of {flag}, which is left as it is; choose another place",
+                    self.out.display()
+                )));
+            }
+        }
+        let specs = |flag: &str, texts: &[String], split: &str| {
+            texts.iter().map(|text| Spec::of_flag(flag, text, split)).collect::<Result<Vec<_>>>()
+        };
+        Ok(Request {
+            train: specs("--train", &self.train, &self.split)?,
+            prior: specs("--prior", &self.prior, &self.prior_split)?,
+            setting: Setting {
+                eta: self.eta,
+                loss: self.loss,
+                pairs: self.pairs,
+                seed: self.seed,
+                frozen: self.freeze,
+            },
+            models: self.model,
+            base: self.base,
+            max_new_tokens: self.max_new_tokens,
+            forgetting: self.forgetting,
+            out: self.out,
+            fresh: self.fresh,
+        })
+    }
+}
+
+/// The tables for a person.
+fn describe(found: &Dynamics) -> String {
+    let mut text = format!("{}\n", likelihood(found).text());
+    for checkpoint in &found.checkpoints {
+        let provenance = checkpoint.model.provenance();
+        let provenance = if provenance.is_empty() { String::new() } else { format!(" ({provenance})") };
+        text += &format!("{}{provenance}\n{}\n", checkpoint.model.dir, influence_table(checkpoint).text());
+    }
+    if let Some(table) = influence_over_checkpoints(found) {
+        text += &format!("{}\n", table.text());
+    }
+    if let Some(kl) = &found.kl {
+        let (table, lines) = divergence(kl);
+        text += &format!("{}{}\n\n", table.text(), lines.join("\n"));
+    }
+    notes(found).iter().for_each(|note| text += &format!("note: {note}\n"));
+    text
+}
+
+/// One line a stage on stderr, and a bar while it works.
+#[derive(Default)]
+struct Bars {
+    current: Option<(String, ProgressBar)>,
+}
+
+impl Bars {
+    fn clear(&mut self) {
+        if let Some((_, bar)) = self.current.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn tell(&mut self, what: String, unit: &str, done: usize, total: usize) {
+        if self.current.as_ref().is_none_or(|(current, _)| *current != what) {
+            self.clear();
+            let bar = bar(total, &format!("{{prefix}} {{pos}}/{{len}} {unit}, {{eta}} left"));
+            bar.set_prefix(what.clone());
+            bar.set_position(done as u64);
+            // Time that an earlier run took is none of this one's.
+            bar.reset_eta();
+            self.current = Some((what, bar));
+        }
+        if let Some((_, bar)) = &self.current {
+            bar.set_position(done as u64);
+        }
+    }
+}
+
+impl Progress for Bars {
+    fn stage(&mut self, what: &str) {
+        self.clear();
+        say(what);
+    }
+
+    fn samples(&mut self, set: &str, done: usize, total: usize) {
+        self.tell(format!("samples of {set}"), "samples", done, total);
+    }
+
+    fn pairs(&mut self, model: &str, done: usize, total: usize) {
+        self.tell(model.to_string(), "pairs", done, total);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(clap::Parser)]
+    struct Parsed {
+        #[command(flatten)]
+        args: DynamicsArgs,
+    }
+
+    fn request(flags: &[&str]) -> Result<Request> {
+        let all = [
+            "jigsaw",
+            "--base",
+            "b",
+            "--model",
+            "m",
+            "n",
+            "--train",
+            "sft=d",
+            "--prior",
+            "vqa=v.tsv:vqa",
+            "--out",
+            "o",
+        ];
+        Parsed::try_parse_from(all.iter().chain(flags)).unwrap().args.request()
+    }
+
+    #[test]
+    fn sets_and_checkpoints_may_be_several() {
+        let found = request(&["--train", "rft=e", "rollouts=f", "--prior", "pope=p.tsv", "--loss", "sum"]).unwrap();
+        let names = |specs: &[Spec]| specs.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&found.train), ["sft", "rft", "rollouts"]);
+        assert_eq!(names(&found.prior), ["vqa", "pope"]);
+        assert_eq!((found.models.len(), found.setting.loss, found.setting.pairs), (2, Loss::Sum, 256));
+        assert_eq!((found.train[0].split.as_str(), found.prior[0].split.as_str()), ("train", "test"));
+        assert_eq!(found.prior[0].kind.as_deref(), Some("vqa"));
+    }
+
+    #[test]
+    fn numbers_and_names_that_cannot_be_are_refused_by_their_flag() {
+        for (flags, said) in [
+            (&["--pairs", "0"][..], "--pairs 0"),
+            (&["--eta", "0"], "--eta 0"),
+            (&["--eta=-1"], "--eta -1"),
+            (&["--eta", "NaN"], "--eta NaN"),
+            (&["--max-new-tokens", "0"], "--max-new-tokens"),
+            (&["--train", "nameless"], "--train nameless: give NAME="),
+            (&["--prior", "x=y.tsv:chioce"], "--prior x=y.tsv:chioce"),
+        ] {
+            let error = request(flags).unwrap_err();
+            assert!(error.exit_code() == 2 && error.to_string().contains(said), "{flags:?}: {error}");
+        }
+    }
+}

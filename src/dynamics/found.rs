@@ -1,0 +1,270 @@
+//! What was found, as `dynamics.json` holds it, from the lines of single pairs.
+
+use super::directory::PAIRS;
+use super::influence::Influence;
+use super::kl::KlAndForgetting;
+use super::lines::Lines;
+use super::perplexity::{Perplexity, median};
+use super::step::Loss;
+use crate::forgetting::Model;
+use crate::stats::{Agreement, Interval, RESAMPLES, Total, Unit, bootstrap, clustered_mean, nan_if_null};
+use crate::tasks::bench::Protocol;
+use crate::{Error, Result, files};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Raised whenever `dynamics.json` changes its form.
+const FORM: u32 = 1;
+
+/// Seed of all bootstraps: the same pairs have the same interval whenever and wherever it is computed.
+pub const BOOTSTRAP_SEED: u64 = 0;
+
+/// One pair under one checkpoint: a line of `pairs.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pair {
+    /// Number of the checkpoint among those measured, from 0.
+    pub checkpoint: usize,
+    /// Its name.
+    pub model: String,
+    /// The regime that u is from.
+    pub regime: String,
+    /// The prior family that v is from.
+    pub prior: String,
+    /// Number of the pair among those of this regime and family.
+    pub pair: usize,
+    /// Id of the training sample.
+    pub u: String,
+    /// Id of the prior sample.
+    pub v: String,
+    /// What was measured.
+    #[serde(flatten)]
+    pub influence: Influence,
+}
+
+impl Pair {
+    /// The pairs in the output directory `dir`, in the order in which they were measured.
+    pub fn read_all(dir: &Path) -> Result<Vec<Pair>> {
+        Ok(Lines::open(&dir.join(PAIRS))?.lines().to_vec())
+    }
+}
+
+/// What decides the numbers besides models and data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Setting {
+    /// Size of the step.
+    pub eta: f64,
+    /// The loss that it descends.
+    pub loss: Loss,
+    /// Pairs of each regime with each prior family, at most.
+    pub pairs: usize,
+    /// Seed of the choice of samples.
+    pub seed: u64,
+    /// Parts of the model that take no step.
+    pub frozen: Vec<String>,
+}
+
+/// A regime's training data or a family of prior knowledge, as the base sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SetFound {
+    /// Name.
+    pub name: String,
+    /// File or dataset directory.
+    pub path: String,
+    /// Split of a dataset directory; empty for a file.
+    pub split: String,
+    /// SHA-256 over the examples used, with their images.
+    pub data: String,
+    /// How they are put to the model.
+    pub protocol: Protocol,
+    /// Examples in the set.
+    pub examples: usize,
+    /// Responses that are the base's own greedy answers, for want of one in the data.
+    pub answered_by_base: usize,
+    /// How likely the base finds the responses used.
+    pub perplexity: Perplexity,
+}
+
+/// Pairs of one regime with one prior family, or with all, under one checkpoint. Intervals are about other training samples: all
+/// pairs of one u count as one observation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    /// The regime.
+    pub regime: String,
+    /// The prior family; none for all together.
+    pub prior: Option<String>,
+    /// Pairs.
+    pub pairs: usize,
+    /// Different training samples among them.
+    pub samples: usize,
+    /// Mean of LBK, BCa bootstrap.
+    pub lbk: Interval,
+    /// Median of LBK.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub lbk_median: f64,
+    /// Pairs without LBK: u is certain, there is no step.
+    pub certain: usize,
+    /// Mean signed change of v's log-likelihood, t interval.
+    pub change: Interval,
+    /// Share of the pairs in which v becomes less likely.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub harmed: f64,
+    /// Mean cosine of the gradients, t interval.
+    pub cosine: Interval,
+    /// Change of v by u against change of u by v.
+    pub symmetry: Agreement,
+    /// Change of v by u against its first order: is eta small enough?
+    pub first_order: Agreement,
+}
+
+/// One checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointFound {
+    /// The model.
+    pub model: Model,
+    /// Each regime with all prior families and with each.
+    pub cells: Vec<Cell>,
+    /// Change of v by u against change of u by v, over all pairs.
+    pub symmetry: Agreement,
+    /// Change of v by u against its first order, over all pairs.
+    pub first_order: Agreement,
+}
+
+/// Everything.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Dynamics {
+    /// Version of this form.
+    pub form: u32,
+    /// Version of the program.
+    pub jigsaw: String,
+    /// Resamples of each bootstrap.
+    pub resamples: usize,
+    /// Step, loss, pairs, seed.
+    pub setting: Setting,
+    /// The base model, which perplexities are by.
+    pub base: Model,
+    /// Training data.
+    pub regimes: Vec<SetFound>,
+    /// Prior knowledge.
+    pub priors: Vec<SetFound>,
+    /// Edges of the histograms' bins, in nats per token.
+    pub edges: Vec<f64>,
+    /// The checkpoints, in the order given.
+    pub checkpoints: Vec<CheckpointFound>,
+    /// KL to the base and forgetting, if comparisons were given.
+    pub kl: Option<KlAndForgetting>,
+}
+
+impl Dynamics {
+    /// Put together.
+    pub fn new(
+        setting: Setting,
+        base: Model,
+        (regimes, priors): (Vec<SetFound>, Vec<SetFound>),
+        edges: Vec<f64>,
+        checkpoints: Vec<CheckpointFound>,
+        kl: Option<KlAndForgetting>,
+    ) -> Dynamics {
+        let jigsaw = env!("CARGO_PKG_VERSION").to_string();
+        Dynamics { form: FORM, jigsaw, resamples: RESAMPLES, setting, base, regimes, priors, edges, checkpoints, kl }
+    }
+
+    /// Read `dynamics.json`.
+    pub fn read(path: &Path) -> Result<Dynamics> {
+        #[derive(Deserialize)]
+        struct Form {
+            form: u32,
+        }
+        let Form { form } = files::read_json(path)?;
+        if form != FORM {
+            return Err(Error::input(format!(
+                "{} has form {form}, this version reads form {FORM}; make it again by the command that made it",
+                path.display()
+            )));
+        }
+        files::read_json(path)
+    }
+}
+
+impl CheckpointFound {
+    /// Sum up the pairs of one checkpoint.
+    pub fn of(model: Model, pairs: &[&Pair], regimes: &[&str], priors: &[&str]) -> CheckpointFound {
+        let mut cells = Vec::new();
+        for regime in regimes {
+            let of_regime: Vec<&Pair> = pairs.iter().copied().filter(|p| p.regime == *regime).collect();
+            cells.push(Cell::of(regime, None, &of_regime));
+            for prior in priors.iter().filter(|_| priors.len() > 1) {
+                let of_both: Vec<&Pair> = of_regime.iter().copied().filter(|p| p.prior == *prior).collect();
+                cells.push(Cell::of(regime, Some(prior), &of_both));
+            }
+        }
+        if let [only] = priors {
+            cells.iter_mut().for_each(|cell| cell.prior = Some((*only).to_string()));
+        }
+        CheckpointFound { model, cells, symmetry: symmetry(pairs), first_order: first_order(pairs) }
+    }
+
+    /// The cells over all prior families, a regime each.
+    pub fn overall(&self) -> impl Iterator<Item = &Cell> {
+        let mut seen: Vec<&str> = Vec::new();
+        self.cells.iter().filter(move |cell| {
+            let first = !seen.contains(&cell.regime.as_str());
+            seen.push(&cell.regime);
+            first
+        })
+    }
+}
+
+impl Cell {
+    fn of(regime: &str, prior: Option<&str>, pairs: &[&Pair]) -> Cell {
+        let mut numbers: HashMap<&str, usize> = HashMap::new();
+        for pair in pairs {
+            let next = numbers.len();
+            numbers.entry(&pair.u).or_insert(next);
+        }
+        let totals = |of: fn(&Influence) -> f64| -> Vec<Total> {
+            let mut totals = vec![(0.0, 0.0); numbers.len()];
+            for pair in pairs {
+                let value = of(&pair.influence);
+                let total = &mut totals[numbers[pair.u.as_str()]];
+                if value.is_finite() {
+                    *total = (total.0 + value, total.1 + 1.0);
+                }
+            }
+            totals.retain(|&(_, count)| count > 0.0);
+            totals
+        };
+        let mut lbk: Vec<f64> = pairs.iter().map(|p| p.influence.lbk).filter(|x| x.is_finite()).collect();
+        let harmed = pairs.iter().filter(|p| p.influence.v_change < 0.0).count();
+        Cell {
+            regime: regime.to_string(),
+            prior: prior.map(String::from),
+            pairs: pairs.len(),
+            samples: numbers.len(),
+            lbk: skewed_mean(&totals(|i| i.lbk)),
+            certain: pairs.len() - lbk.len(),
+            lbk_median: median(&mut lbk),
+            change: clustered_mean(&totals(|i| i.v_change)).mean,
+            harmed: harmed as f64 / pairs.len() as f64,
+            cosine: clustered_mean(&totals(|i| i.cosine)).mean,
+            symmetry: symmetry(pairs),
+            first_order: first_order(pairs),
+        }
+    }
+}
+
+/// The mean over all clusters' values, with an interval that may lean to one side: squares have a long tail.
+fn skewed_mean(totals: &[Total]) -> Interval {
+    let units: Vec<Unit> = totals.iter().map(|&(first, count)| Unit { first, second: 0.0, count }).collect();
+    let found = bootstrap(&[units], |means| means[0].0, RESAMPLES, BOOTSTRAP_SEED);
+    // One cluster has no spread, and its resamples are all the same.
+    if totals.len() < 2 { Interval { low: f64::NAN, high: f64::NAN, ..found } } else { found }
+}
+
+fn symmetry(pairs: &[&Pair]) -> Agreement {
+    Agreement::of(&pairs.iter().map(|p| (p.influence.v_change, p.influence.u_change)).collect::<Vec<_>>())
+}
+
+fn first_order(pairs: &[&Pair]) -> Agreement {
+    Agreement::of(&pairs.iter().map(|p| (p.influence.first_order, p.influence.v_change)).collect::<Vec<_>>())
+}

@@ -1,0 +1,159 @@
+//! Does the distance from the base on the new task's inputs predict forgetting? Over models that were compared with their base
+//! already: a line through KL(base || tuned) and the mean loss of prior knowledge, and the share of the variance that it explains.
+//!
+//! Shenfeld et al., RL's Razor (arXiv 2509.04259), find that it does whatever the method of training.
+
+use crate::forgetting::{Forgetting, NEW_TASK, Tuned};
+use crate::stats::Line;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// One tuned model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KlPoint {
+    /// Name of the model.
+    pub model: String,
+    /// Its directory.
+    pub dir: String,
+    /// KL(base || tuned) on the new task's prompts, in nats per token.
+    pub per_token: f64,
+    /// The same in nats per response.
+    pub per_response: f64,
+    /// Mean loss over the benchmarks of prior knowledge, a share; below 0 where the model has gained.
+    pub forgetting: f64,
+}
+
+/// The models of several comparisons in one plane.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KlAndForgetting {
+    /// The models.
+    pub points: Vec<KlPoint>,
+    /// Models that are left out, with the reason.
+    pub left_out: Vec<String>,
+    /// Forgetting against nats per token.
+    pub per_token: Line,
+    /// Forgetting against nats per response.
+    pub per_response: Line,
+}
+
+/// Of comparisons with one base on the same benchmarks; `place` says where each is from.
+///
+/// # Errors
+/// An input error if bases, benchmarks or their examples differ, which names both places: their losses could not be put in one plane.
+pub fn kl_and_forgetting(found: &[(String, Forgetting)]) -> Result<KlAndForgetting> {
+    let mut points: Vec<KlPoint> = Vec::new();
+    let mut left_out = Vec::new();
+    let mut first: Option<(&str, &str, Vec<(&str, &str)>)> = None;
+    let mut seen: Vec<(&str, f64)> = Vec::new();
+    for (place, forgetting) in found {
+        for tuned in &forgetting.tuned {
+            let benchmarks: Vec<_> = tuned.benchmarks.iter().map(|b| (b.name.as_str(), b.data.as_str())).collect();
+            match &first {
+                None => first = Some((place, &forgetting.base.hash, benchmarks)),
+                Some((other, base, _)) if *base != forgetting.base.hash => {
+                    return Err(Error::input(format!(
+                        "{other} and {place} are comparisons with different bases ({} and {}); their models cannot be put in \
+                         one plane",
+                        crate::forgetting::brief(base),
+                        crate::forgetting::brief(&forgetting.base.hash)
+                    )));
+                }
+                Some((other, _, known)) if *known != benchmarks => {
+                    let names = |list: &[(&str, &str)]| list.iter().map(|b| b.0).collect::<Vec<_>>().join(", ");
+                    let what = match names(known) == names(&benchmarks) {
+                        true => format!("the examples of {} differ", names(known)),
+                        false => format!("{} there, {} here", names(known), names(&benchmarks)),
+                    };
+                    return Err(Error::input(format!("{other} and {place} are about different benchmarks: {what}")));
+                }
+                Some(_) => {}
+            }
+            match point(tuned) {
+                Ok(point) if seen.contains(&(&tuned.model.hash, point.per_token)) => {}
+                Ok(point) => {
+                    seen.push((&tuned.model.hash, point.per_token));
+                    points.push(point);
+                }
+                Err(why) => left_out.push(format!("{} ({place}): {why}", tuned.model.name)),
+            }
+        }
+    }
+    let line = |of: fn(&KlPoint) -> f64| {
+        Line::through(&points.iter().map(|point| (of(point), point.forgetting)).collect::<Vec<_>>())
+    };
+    Ok(KlAndForgetting { per_token: line(|p| p.per_token), per_response: line(|p| p.per_response), points, left_out })
+}
+
+fn point(tuned: &Tuned) -> Result<KlPoint, &'static str> {
+    let all = tuned.all.as_ref().ok_or("no benchmark of prior knowledge")?;
+    let new_task = tuned.divergence.iter().find(|d| d.prompts_of == NEW_TASK);
+    let forward = new_task.ok_or("no divergence on the new task's prompts (--data and --kl of `jigsaw eval`)")?.forward;
+    let point = KlPoint {
+        model: tuned.model.name.clone(),
+        dir: tuned.model.dir.clone(),
+        per_token: forward.per_token.value,
+        per_response: forward.per_response.value,
+        forgetting: -all.change.value,
+    };
+    let finite = [point.per_token, point.per_response, point.forgetting].iter().all(|x| x.is_finite());
+    if finite { Ok(point) } else { Err("a number that is not finite") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::{Direction, Divergence};
+    use crate::forgetting::made_up::{compared, model, planted};
+    use crate::stats::Interval;
+
+    /// `lost` of 100 answers, at a distance of `kl`.
+    fn one(name: &str, lost: usize, kl: Option<f64>) -> Tuned {
+        let at = |value| Interval { value, low: value, high: value };
+        let direction =
+            |kl: f64| Direction { tokens: 10, unfinished: 0, per_token: at(kl), per_response: at(10.0 * kl) };
+        let divergence = kl.map(|kl| Divergence {
+            prompts_of: NEW_TASK.into(),
+            prompts: 4,
+            seed: 0,
+            forward: direction(kl),
+            reverse: direction(7.0),
+            own: None,
+        });
+        let benchmarks = vec![compared("bench", &planted(100, 80, lost, 0))];
+        Tuned::of(model(name), None, benchmarks, divergence.into_iter().collect())
+    }
+
+    #[test]
+    fn the_line_goes_through_the_models_of_all_comparisons() {
+        let first = Forgetting::new(model("base"), vec![one("a", 10, Some(0.1)), one("b", 20, Some(0.2))]);
+        let second = Forgetting::new(model("base"), vec![one("c", 40, Some(0.4)), one("d", 7, None)]);
+        let found = kl_and_forgetting(&[("x".into(), first.clone()), ("y".into(), second)]).unwrap();
+        assert_eq!(found.points.len(), 3);
+        assert!((found.points[2].forgetting - 0.4).abs() < 1e-12 && found.points[2].per_response == 4.0);
+        assert!((found.per_token.slope.value - 1.0).abs() < 1e-9 && (found.per_token.r2 - 1.0).abs() < 1e-9);
+        assert!((found.per_response.slope.value - 0.1).abs() < 1e-9 && found.per_token.n == 3);
+        assert!(found.left_out[0].contains("d (y): no divergence"), "{:?}", found.left_out);
+        // The same comparison twice counts once.
+        let twice = kl_and_forgetting(&[("x".into(), first.clone()), ("z".into(), first)]).unwrap();
+        assert_eq!(twice.points.len(), 2);
+        assert_eq!(kl_and_forgetting(&[]).unwrap().per_token.n, 0);
+    }
+
+    #[test]
+    fn other_bases_and_other_benchmarks_are_refused_with_both_places() {
+        let of = |base: &str, tuned: Tuned| Forgetting::new(model(base), vec![tuned]);
+        let first = ("x".to_string(), of("base", one("a", 1, Some(0.1))));
+        let refused = |second: Forgetting, said: &str| {
+            let error = kl_and_forgetting(&[first.clone(), ("y".into(), second)]).unwrap_err();
+            assert!(error.exit_code() == 2 && error.to_string().contains("x and y"), "{error}");
+            assert!(error.to_string().contains(said), "{error}");
+        };
+        refused(of("other", one("b", 1, Some(0.1))), "different bases");
+        let mut renamed = one("b", 1, Some(0.1));
+        renamed.benchmarks[0].name = "elsewhere".into();
+        refused(of("base", renamed), "bench there, elsewhere here");
+        let mut changed = one("b", 1, Some(0.1));
+        changed.benchmarks[0].data = "other".into();
+        refused(of("base", changed), "the examples of bench differ");
+    }
+}

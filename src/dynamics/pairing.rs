@@ -1,0 +1,59 @@
+//! Which training sample meets which sample of prior knowledge.
+//!
+//! The samples of every set are the first of a permutation that depends on the seed and on the size of the set alone: sets that
+//! hold the same puzzles in the same order, as the regimes' do, give the same puzzles. Pair i takes sample i of the regime and
+//! sample i of the prior family, going round when there are fewer, and never the same pair twice. Every checkpoint meets the same
+//! pairs.
+
+use crate::rng;
+use rand::seq::SliceRandom;
+
+/// `count` different indices of `len`, in random order; all of them where there are no more.
+pub fn choose(len: usize, count: usize, seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..len).collect();
+    order.shuffle(&mut rng::stream(seed, "dynamics samples", &[len as u64]));
+    order.truncate(count);
+    order
+}
+
+/// The numbers of u and v in pair `i` of `us` and `vs` samples; `None` when there are no more different pairs.
+pub fn pair(i: usize, us: usize, vs: usize) -> Option<(usize, usize)> {
+    if us == 0 || vs == 0 || i / us >= vs {
+        return None;
+    }
+    // After a whole round both stand at their first again: from then on v is one further.
+    let round = us / common_divisor(us, vs) * vs;
+    Some((i % us, (i % vs + i / round) % vs))
+}
+
+fn common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { common_divisor(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_pair_comes_once_before_there_are_none_left() {
+        for (us, vs) in [(1, 1), (4, 6), (5, 5), (3, 7), (8, 2), (1, 9)] {
+            let pairs: Vec<_> = (0..).map_while(|i| pair(i, us, vs)).collect();
+            assert_eq!(pairs.len(), us * vs, "{us} {vs}");
+            assert_eq!(pairs.iter().collect::<HashSet<_>>().len(), us * vs, "{us} {vs}: {pairs:?}");
+            assert!(pairs.iter().enumerate().all(|(i, &(u, v))| u == i % us && v < vs));
+        }
+        assert_eq!(pair(0, 0, 3), None);
+        assert_eq!(pair(0, 3, 0), None);
+    }
+
+    #[test]
+    fn the_choice_depends_on_seed_and_size_alone() {
+        assert_eq!(choose(100, 10, 1), choose(100, 10, 1));
+        assert_ne!(choose(100, 10, 1), choose(100, 10, 2));
+        assert_eq!(choose(100, 10, 1), choose(100, 40, 1)[..10], "more pairs keep the first ones");
+        let mut all = choose(7, 30, 3);
+        all.sort_unstable();
+        assert_eq!(all, (0..7).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,116 @@
+//! How likely the base finds the responses of each set: the direction of influence before anything is trained. Data that lies where
+//! the base's own answers lie disturbs them least.
+
+use super::samples::Sample;
+use crate::stats::{Interval, mean, nan_if_null};
+use serde::{Deserialize, Serialize};
+
+/// Most bars of a histogram.
+const MOST_BINS: f64 = 24.0;
+
+/// Over the responses of one set. A response is one observation, however long.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Perplexity {
+    /// Responses.
+    pub responses: usize,
+    /// Their tokens.
+    pub tokens: usize,
+    /// Mean of the nats per token (the logarithm of the perplexity), with Student's t interval.
+    pub nats_per_token: Interval,
+    /// Median of the perplexities.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub median: f64,
+    /// Responses in each bin of nats per token, between the edges that all sets share.
+    pub histogram: Vec<usize>,
+}
+
+impl Perplexity {
+    /// Of the samples of one set; see [`edges`].
+    pub fn of(samples: &[&Sample], edges: &[f64]) -> Perplexity {
+        let mut nats: Vec<f64> = samples.iter().map(|sample| sample.nats_per_token()).collect();
+        let nats_per_token = mean(&nats);
+        let mut histogram = vec![0; edges.len().saturating_sub(1)];
+        for x in &nats {
+            let bin = edges.partition_point(|edge| edge <= x).saturating_sub(1);
+            // The last bin has its upper edge, too.
+            let last = histogram.len().saturating_sub(1);
+            if let Some(count) = histogram.get_mut(bin.min(last)) {
+                *count += 1;
+            }
+        }
+        Perplexity {
+            responses: samples.len(),
+            tokens: samples.iter().map(|sample| sample.token_ids.len()).sum(),
+            nats_per_token,
+            median: median(&mut nats).exp(),
+            histogram,
+        }
+    }
+}
+
+/// The middle one, or the mean of the two in the middle; NaN of none. Reorders.
+pub fn median(values: &mut [f64]) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let n = values.len();
+    match n {
+        0 => f64::NAN,
+        _ => 0.5 * (values[(n - 1) / 2] + values[n / 2]),
+    }
+}
+
+/// Edges of the bins of nats per token, from 0 on: as many of equal width (1, 2 or 5 times a power of ten) as reach over all
+/// `samples`, at most 24.
+pub fn edges(samples: &[Sample]) -> Vec<f64> {
+    let most = samples.iter().map(Sample::nats_per_token).fold(0.0, f64::max);
+    if most <= 0.0 || !most.is_finite() {
+        return vec![0.0, 1.0];
+    }
+    let rough = most / MOST_BINS;
+    let power = 10_f64.powf(rough.log10().floor());
+    let width = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|w| *w >= rough).unwrap_or(10.0 * power);
+    let bins = (most / width).ceil().max(1.0) as usize;
+    (0..=bins).map(|i| i as f64 * width).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dynamics::samples::{Kind, Origin};
+
+    fn sample(nats: f64, tokens: usize) -> Sample {
+        Sample {
+            kind: Kind::Train,
+            set: "a".into(),
+            index: 0,
+            id: "x".into(),
+            origin: Origin::Data,
+            token_ids: vec![0; tokens],
+            nats,
+        }
+    }
+
+    #[test]
+    fn every_response_is_in_one_bin_and_counts_once_however_long() {
+        let samples = [sample(0.0, 3), sample(2.0, 4), sample(9.0, 3), sample(100.0, 100), sample(1.0, 1)];
+        let edges = edges(&samples);
+        assert_eq!((edges[0], edges.len()), (0.0, 16));
+        assert!((edges[1] - 0.2).abs() < 1e-12 && (edges[15] - 3.0).abs() < 1e-12, "{edges:?}");
+        let found = Perplexity::of(&samples.iter().collect::<Vec<_>>(), &edges);
+        assert_eq!(found.histogram.iter().sum::<usize>(), 5);
+        assert_eq!((found.histogram[0], found.histogram[2], found.histogram[14]), (1, 1, 1));
+        assert_eq!(found.histogram[4] + found.histogram[5], 2, "1 nat lies at an edge");
+        assert_eq!((found.responses, found.tokens), (5, 111));
+        assert!((found.nats_per_token.value - (0.0 + 0.5 + 3.0 + 1.0 + 1.0) / 5.0).abs() < 1e-12);
+        assert!((found.median - 1_f64.exp()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn nothing_and_certainty_have_a_histogram_too() {
+        assert_eq!(edges(&[]), [0.0, 1.0]);
+        let sure = sample(0.0, 2);
+        let found = Perplexity::of(&[&sure], &edges(std::slice::from_ref(&sure)));
+        assert_eq!((found.histogram, found.median), (vec![1], 1.0));
+        assert!(Perplexity::of(&[], &[0.0, 1.0]).median.is_nan());
+        assert_eq!(median(&mut [4.0, 1.0, 3.0, 2.0]), 2.5);
+    }
+}

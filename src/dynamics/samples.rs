@@ -1,0 +1,194 @@
+//! The samples that pairs are made of: prompts with a response each, and how likely the base finds it.
+//!
+//! The response of a training sample is the data's. That of a prior sample is the data's where it has one (a dataset directory), and
+//! else (a benchmark file, whose gold answers are no text of a model's) the base's own greedy answer: what it says by itself is
+//! what it knows.
+
+use crate::eval::bench::Prepared;
+use crate::model::{Sampling, Sequence};
+use crate::policy::{Predictor, reference_response};
+use crate::tasks::Task;
+use crate::{Error, Result};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// Samples taken through the base at a time.
+pub const BATCH: usize = 8;
+/// Ids listed in a message.
+const NAMED: usize = 5;
+
+/// What a set of samples is in a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Training data of a regime: u.
+    Train,
+    /// Prior knowledge: v.
+    Prior,
+}
+
+/// Where a response is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// The assistant's turn of the record.
+    Data,
+    /// The base's greedy answer.
+    Base,
+}
+
+/// One sample: a line of `samples.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// What its set is.
+    pub kind: Kind,
+    /// Name of its set.
+    pub set: String,
+    /// Index of its example.
+    pub index: usize,
+    /// Id of its example.
+    pub id: String,
+    /// Where its response is from.
+    pub origin: Origin,
+    /// The response, with the closing token where there is one.
+    pub token_ids: Vec<u32>,
+    /// -log pi of the whole response under the base, in nats.
+    pub nats: f64,
+}
+
+impl Sample {
+    /// -log pi per token: the logarithm of the perplexity.
+    pub fn nats_per_token(&self) -> f64 {
+        self.nats / self.token_ids.len() as f64
+    }
+}
+
+/// A set of samples, ready to be encoded.
+pub struct Set {
+    /// What it is in a pair.
+    pub kind: Kind,
+    /// Examples and processor.
+    pub prepared: Prepared,
+    /// The examples chosen.
+    pub chosen: Vec<usize>,
+}
+
+impl Set {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.prepared.name
+    }
+
+    /// An input error unless every chosen training example has a response.
+    pub fn check(&self) -> Result<()> {
+        let task = self.prepared.task();
+        let mut missing = Vec::new();
+        for &i in self.chosen.iter().filter(|_| self.kind == Kind::Train) {
+            let record = task.example(i)?;
+            if record.response().is_none() {
+                missing.push(record.id.as_str());
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::input(format!(
+            "--train {}={}: {} of {} records have no assistant response, so there is nothing to take a step on: {}{}",
+            self.name(),
+            self.prepared.path.display(),
+            missing.len(),
+            self.chosen.len(),
+            missing[..missing.len().min(NAMED)].join(", "),
+            if missing.len() > NAMED { ", ..." } else { "" }
+        )))
+    }
+
+    /// SHA-256 over the chosen examples: their records as a whole and their images.
+    pub fn hash(&self) -> Result<String> {
+        let task = self.prepared.task();
+        let parts: Vec<Result<[u8; 32]>> = self.chosen.par_iter().map(|&i| hash_example(task, i)).collect();
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update(part?);
+        }
+        Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    }
+
+    /// The samples of these of its examples, and what `base` thinks of their responses.
+    ///
+    /// # Errors
+    /// A prediction that is not finite, by the example's id.
+    pub fn samples(&self, base: &dyn Predictor, examples: &[usize]) -> Result<Vec<Sample>> {
+        let (task, codec) = (self.prepared.task(), self.prepared.codec());
+        let prompts: Vec<_> = examples.par_iter().map(|&i| codec.prompt(task, i)).collect();
+        let prompts = prompts.into_iter().collect::<Result<Vec<_>>>()?;
+        let mut responses: Vec<Option<Vec<u32>>> = Vec::with_capacity(examples.len());
+        for &i in examples {
+            let own = task.example(i)?.response().is_some();
+            responses.push(own.then(|| reference_response(task, codec, i)).transpose()?);
+        }
+        let open: Vec<_> =
+            prompts.iter().zip(&responses).filter(|(_, r)| r.is_none()).map(|(p, _)| p.clone()).collect();
+        let mut answers = Vec::new();
+        if !open.is_empty() {
+            let sampling = Sampling::greedy(self.prepared.sampling.max_new_tokens);
+            answers = base.generate(&open, 1, &sampling, codec.eos_ids(), codec.banned_ids())?;
+        }
+        let mut answers = answers.into_iter().flatten().map(|completion| completion.ids);
+        let mut origins = Vec::with_capacity(examples.len());
+        let mut batch = Vec::with_capacity(examples.len());
+        for (prompt, response) in prompts.into_iter().zip(responses) {
+            origins.push(if response.is_some() { Origin::Data } else { Origin::Base });
+            let response = response.or_else(|| answers.next()).unwrap_or_default();
+            batch.push(Sequence { prompt, response });
+        }
+        let stats = base.score(&batch, 1.0)?;
+        let mut rest = stats.logprobs.as_slice();
+        let mut found = Vec::with_capacity(examples.len());
+        for ((&index, origin), sequence) in examples.iter().zip(origins).zip(batch) {
+            let id = task.example(index)?.id.clone();
+            let Some((own, after)) = rest.split_at_checked(sequence.response.len()).filter(|(own, _)| !own.is_empty())
+            else {
+                return Err(Error::failed(format!("{} example {id}: a response without a token", self.name())));
+            };
+            rest = after;
+            let nats = -own.iter().map(|&p| f64::from(p)).sum::<f64>();
+            if !nats.is_finite() {
+                return Err(Error::failed(format!(
+                    "{} example {id}: the base's log-probability is {}; are its weights finite?",
+                    self.name(),
+                    -nats
+                )));
+            }
+            let (kind, set) = (self.kind, self.name().to_string());
+            found.push(Sample { kind, set, index, id, origin, token_ids: sequence.response, nats });
+        }
+        Ok(found)
+    }
+
+    /// A sample as model input.
+    pub fn sequence(&self, sample: &Sample) -> Result<Sequence> {
+        let prompt = self.prepared.codec().prompt(self.prepared.task(), sample.index)?;
+        Ok(Sequence { prompt, response: sample.token_ids.clone() })
+    }
+}
+
+fn hash_example(task: &dyn Task, i: usize) -> Result<[u8; 32]> {
+    let record = task.example(i)?;
+    let text = serde_json::to_vec(record).map_err(|e| Error::failed(format!("record {}: {e}", record.id)))?;
+    let mut hash = Sha256::new();
+    hash.update((text.len() as u64).to_le_bytes());
+    hash.update(&text);
+    match task.image_digests(i)? {
+        Some(digests) => digests.iter().for_each(|digest| hash.update(digest)),
+        None => {
+            for image in task.images(i)? {
+                hash.update(image.width().to_le_bytes());
+                hash.update(image.height().to_le_bytes());
+                hash.update(image.as_raw());
+            }
+        }
+    }
+    Ok(hash.finalize().into())
+}

@@ -1,0 +1,158 @@
+//! The tables for people: the same cells on a terminal, in Markdown and on a page.
+
+use super::found::{Cell, CheckpointFound, Dynamics, SetFound};
+use super::kl::KlAndForgetting;
+use crate::forgetting::{Table, short};
+use crate::stats::{Agreement, Interval, Line};
+
+/// What stands for all prior families together.
+const ALL: &str = "all";
+/// From this relative difference on, the changes are not those of first order and eta is called large.
+const LARGE: f64 = 0.2;
+
+fn with_interval(interval: &Interval) -> String {
+    match interval.low.is_finite() && interval.high.is_finite() {
+        true => format!("{} ({} to {})", short(interval.value), short(interval.low), short(interval.high)),
+        false => short(interval.value),
+    }
+}
+
+fn percent(share: f64) -> String {
+    if share.is_finite() { format!("{:.1} %", 100.0 * share) } else { short(share) }
+}
+
+fn correlation(agreement: &Agreement) -> String {
+    if agreement.correlation.is_finite() { format!("{:.3}", agreement.correlation) } else { short(f64::NAN) }
+}
+
+fn strings<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(String::from).to_vec()
+}
+
+/// One checkpoint: each regime with all prior families and with each.
+pub fn influence_table(found: &CheckpointFound) -> Table {
+    let row = |cell: &Cell| {
+        vec![
+            cell.regime.clone(),
+            cell.prior.clone().unwrap_or_else(|| ALL.into()),
+            format!("{} ({})", cell.pairs, cell.samples),
+            with_interval(&cell.lbk),
+            short(cell.lbk_median),
+            with_interval(&cell.change),
+            percent(cell.harmed),
+            with_interval(&cell.cosine),
+            correlation(&cell.symmetry),
+            percent(cell.symmetry.difference),
+            percent(cell.first_order.difference),
+        ]
+    };
+    let header = strings([
+        "regime",
+        "prior",
+        "pairs (samples)",
+        "LBK",
+        "median",
+        "change of v, nats",
+        "harmed",
+        "cosine",
+        "symmetry r",
+        "asymmetry",
+        "beyond first order",
+    ]);
+    Table { header, rows: found.cells.iter().map(row).collect() }
+}
+
+/// LBK over the checkpoints, a regime a row; `None` for a single checkpoint.
+pub fn influence_over_checkpoints(found: &Dynamics) -> Option<Table> {
+    if found.checkpoints.len() < 2 {
+        return None;
+    }
+    let header = std::iter::once("LBK".to_string()).chain(found.checkpoints.iter().map(|c| c.model.name.clone()));
+    let rows = found.regimes.iter().map(|regime| {
+        let of = |checkpoint: &CheckpointFound| {
+            let cell = checkpoint.overall().find(|cell| cell.regime == regime.name);
+            cell.map_or(short(f64::NAN), |cell| with_interval(&cell.lbk))
+        };
+        std::iter::once(regime.name.clone()).chain(found.checkpoints.iter().map(of)).collect()
+    });
+    Some(Table { header: header.collect(), rows: rows.collect() })
+}
+
+/// How likely the base finds the responses of each set.
+pub fn likelihood(found: &Dynamics) -> Table {
+    let row = |kind: &str, set: &SetFound| {
+        let p = &set.perplexity;
+        let by_base = match set.answered_by_base {
+            0 => "data".to_string(),
+            n if n == p.responses => "base".to_string(),
+            n => format!("{n} by base"),
+        };
+        vec![
+            set.name.clone(),
+            kind.to_string(),
+            p.responses.to_string(),
+            by_base,
+            p.tokens.to_string(),
+            short(p.median),
+            with_interval(&p.nats_per_token),
+        ]
+    };
+    let rows =
+        found.regimes.iter().map(|set| row("train", set)).chain(found.priors.iter().map(|set| row("prior", set)));
+    let header =
+        strings(["responses under the base", "", "n", "from", "tokens", "perplexity (median)", "nats per token"]);
+    Table { header, rows: rows.collect() }
+}
+
+/// KL to the base and forgetting: the models, and below them the lines.
+pub fn divergence(found: &KlAndForgetting) -> (Table, Vec<String>) {
+    let points = found.points.iter().map(|point| {
+        vec![
+            point.model.clone(),
+            short(point.per_token),
+            short(point.per_response),
+            format!("{:+.1}", 100.0 * point.forgetting),
+        ]
+    });
+    let header = strings(["model", "KL(base || tuned) per token", "per response", "mean loss, points"]);
+    let line = |what: &str, line: &Line| {
+        format!(
+            "loss against KL {what}: R^2 {}, slope {} points a nat, n {}",
+            short(line.r2),
+            with_interval(&Interval {
+                value: 100.0 * line.slope.value,
+                low: 100.0 * line.slope.low,
+                high: 100.0 * line.slope.high
+            }),
+            line.n
+        )
+    };
+    let mut lines = vec![line("per token", &found.per_token), line("per response", &found.per_response)];
+    if found.per_token.n < 3 {
+        lines.push("fewer than three models: the line explains nothing".into());
+    }
+    lines.extend(found.left_out.iter().map(|left| format!("left out: {left}")));
+    (Table { header, rows: points.collect() }, lines)
+}
+
+/// What a reader should know about these numbers.
+pub fn notes(found: &Dynamics) -> Vec<String> {
+    let mut notes = Vec::new();
+    let large = found.checkpoints.iter().filter(|checkpoint| checkpoint.first_order.difference > LARGE);
+    let large: Vec<String> = large
+        .map(|checkpoint| format!("{} ({})", checkpoint.model.name, percent(checkpoint.first_order.difference)))
+        .collect();
+    if !large.is_empty() {
+        notes.push(format!(
+            "changes are far from their first order, so eta {} is large for: {}; a smaller --eta makes LBK a bound",
+            found.setting.eta,
+            large.join(", ")
+        ));
+    }
+    let few = found.regimes.iter().filter(|set| set.perplexity.responses < found.setting.pairs);
+    let few: Vec<String> = few.map(|set| format!("{} ({})", set.name, set.perplexity.responses)).collect();
+    if !few.is_empty() {
+        notes.push(format!("fewer training samples than pairs, which come several times: {}", few.join(", ")));
+    }
+    notes
+}

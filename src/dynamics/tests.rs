@@ -1,0 +1,277 @@
+//! The measurement against what it stands for: the whole kernel, written out, of a model small enough for it; and against the first
+//! order of a model of the real architecture.
+
+use super::distribution::Distributions;
+use super::influence::{Influence, influences};
+use super::micro::{Micro, VOCAB, sequence};
+use super::step::{Loss, Stepper};
+use crate::Error;
+use crate::model::init::{Preset, write_checkpoint};
+use crate::model::qwen2_5_vl::Model;
+use crate::model::{Prompt, Sequence};
+use crate::nn::read;
+use crate::policy::{Policy, Predictor};
+use candle_core::Device;
+use std::sync::Arc;
+
+/// Training samples and prior samples: of the same prompt and of others, one token long and several.
+fn samples() -> (Vec<Sequence>, Vec<Sequence>) {
+    let us = vec![sequence(0, &[2, 1, 3, 0]), sequence(1, &[4]), sequence(2, &[3, 3, 0])];
+    let vs = vec![sequence(0, &[1, 0]), sequence(3, &[2, 4, 4, 1, 0]), sequence(1, &[4, 0])];
+    (us, vs)
+}
+
+/// The matrices of one pair, written out.
+struct Exact {
+    /// A(v), `[rows of v, rows of v]`, block-diagonal.
+    a: Vec<Vec<f64>>,
+    /// K(v, u), `[rows of v, rows of u]`.
+    k: Vec<Vec<f64>>,
+    /// G(u), `[rows of u]`.
+    g: Vec<f64>,
+}
+
+impl Exact {
+    fn of(model: &Micro, u: &Sequence, v: &Sequence, loss: Loss) -> Exact {
+        let probabilities =
+            |s: &Sequence| -> Vec<f64> { Micro::log_softmax(&model.logits(s)).into_iter().map(f64::exp).collect() };
+        let (pi_u, pi_v) = (probabilities(u), probabilities(v));
+        let a = (0..pi_v.len())
+            .map(|i| {
+                let block = i / VOCAB;
+                let element = |j: usize| match j / VOCAB == block {
+                    true => f64::from(u8::from(i == j)) - pi_v[j],
+                    false => 0.0,
+                };
+                (0..pi_v.len()).map(element).collect()
+            })
+            .collect();
+        let weight = loss.weight(u.response.len());
+        let target = |i: usize| f64::from(u8::from(u.response[i / VOCAB] as usize == i % VOCAB));
+        let g = pi_u.iter().enumerate().map(|(i, p)| weight * (p - target(i))).collect();
+        let (by_v, by_u) = (model.jacobian(v), model.jacobian(u));
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let k = by_v.iter().map(|v| by_u.iter().map(|u| dot(v, u)).collect()).collect();
+        Exact { a, k, g }
+    }
+
+    /// -eta A K G.
+    fn first_order(&self, eta: f64) -> Vec<f64> {
+        times(&self.a, &times(&self.k, &self.g)).into_iter().map(|x| -eta * x).collect()
+    }
+}
+
+fn times(matrix: &[Vec<f64>], vector: &[f64]) -> Vec<f64> {
+    matrix.iter().map(|row| row.iter().zip(vector).map(|(a, b)| a * b).sum()).collect()
+}
+
+fn squares<'a>(numbers: impl IntoIterator<Item = &'a f64>) -> f64 {
+    numbers.into_iter().map(|x| x * x).sum()
+}
+
+fn root_mean_square(numbers: impl Iterator<Item = f64>) -> f64 {
+    let (n, sum) = numbers.fold((0.0, 0.0), |(n, sum), x| (n + 1.0, sum + x * x));
+    (sum / n as f64).sqrt()
+}
+
+fn close(got: f64, expected: f64, relative: f64, what: &str) {
+    assert!((got - expected).abs() <= relative * expected.abs(), "{what}: {got} is not {expected}");
+}
+
+#[test]
+fn the_bound_holds_for_every_pair_and_is_what_the_matrices_give() {
+    let model = Micro::new(0);
+    let stepper = Stepper::new(&model).unwrap();
+    let (us, vs) = samples();
+    let eta = 1e-3;
+    for loss in [Loss::Mean, Loss::Sum] {
+        for u in &us {
+            for (found, v) in influences(&stepper, u, &vs, eta, loss).unwrap().iter().zip(&vs) {
+                let exact = Exact::of(&model, u, v, loss);
+                let (a, k, g) =
+                    (squares(exact.a.iter().flatten()), squares(exact.k.iter().flatten()), squares(&exact.g));
+                close(found.a_squares, a, 1e-6, "||A||");
+                close(found.g_squares, g, 1e-6, "||G||");
+                let expected = squares(&exact.first_order(1.0)) / (a * g);
+                close(found.lbk, expected, 0.02, "LBK");
+                assert!(found.lbk > 0.0 && found.lbk <= k * (1.0 + eta), "{} above ||K||^2 = {k}", found.lbk);
+                assert_eq!((found.u_tokens, found.v_tokens), (u.response.len(), v.response.len()));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_bound_of_a_sample_does_not_depend_on_the_mean_or_the_sum_of_the_loss() {
+    let model = Micro::new(1);
+    let stepper = Stepper::new(&model).unwrap();
+    let (us, vs) = samples();
+    for u in &us {
+        let of = |loss| influences(&stepper, u, &vs, 1e-3, loss).unwrap();
+        for (mean, sum) in of(Loss::Mean).iter().zip(&of(Loss::Sum)) {
+            close(mean.lbk, sum.lbk, 0.02, "LBK");
+            close(mean.cosine, sum.cosine, 1e-9, "cosine");
+        }
+    }
+}
+
+/// Measured change of the token log-distributions of `v` after a step on `u`.
+fn measured(model: &Micro, stepper: &Stepper<'_>, u: &Sequence, v: &Sequence, eta: f64, loss: Loss) -> Vec<f64> {
+    let before = Micro::log_softmax(&model.logits(v));
+    let gradient = stepper.gradient(u).unwrap();
+    let rate = eta * loss.weight(u.response.len());
+    let after = stepper.after_step(&gradient, rate, || Ok(Micro::log_softmax(&model.logits(v)))).unwrap();
+    after.iter().zip(&before).map(|(a, b)| a - b).collect()
+}
+
+#[test]
+fn the_change_goes_to_minus_eta_akg_with_an_error_of_second_order() {
+    let model = Micro::new(0);
+    let stepper = Stepper::new(&model).unwrap();
+    let (us, vs) = samples();
+    let errors = |eta: f64| -> (f64, f64) {
+        let (mut absolute, mut whole) = (0.0, 0.0);
+        for (u, v) in us.iter().flat_map(|u| vs.iter().map(move |v| (u, v))) {
+            let expected = Exact::of(&model, u, v, Loss::Sum).first_order(eta);
+            let found = measured(&model, &stepper, u, v, eta, Loss::Sum);
+            absolute += found.iter().zip(&expected).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
+            whole += squares(&expected);
+        }
+        (absolute.sqrt(), (absolute / whole).sqrt())
+    };
+    let etas = [0.08, 0.04, 0.02, 0.01];
+    let all: Vec<(f64, f64)> = etas.iter().map(|&eta| errors(eta)).collect();
+    for pair in all.windows(2) {
+        let (absolute, relative) = (pair[0].0 / pair[1].0, pair[0].1 / pair[1].1);
+        assert!((3.4..4.6).contains(&absolute) && (1.7..2.3).contains(&relative), "{all:?}");
+    }
+    assert!(all[3].1 < 0.05, "{all:?}");
+}
+
+#[test]
+fn a_step_on_u_changes_v_as_a_step_on_v_changes_u_up_to_second_order() {
+    let model = Micro::new(2);
+    let stepper = Stepper::new(&model).unwrap();
+    let (us, vs) = samples();
+    for loss in [Loss::Mean, Loss::Sum] {
+        let differences = |eta: f64| -> (f64, f64) {
+            let all: Vec<Influence> =
+                us.iter().flat_map(|u| influences(&stepper, u, &vs, eta, loss).unwrap()).collect();
+            let first = root_mean_square(all.iter().map(|i| i.v_change - i.first_order));
+            (root_mean_square(all.iter().map(|i| i.v_change - i.u_change)), first)
+        };
+        let all: Vec<(f64, f64)> = [0.08, 0.04, 0.02].iter().map(|&eta| differences(eta)).collect();
+        for pair in all.windows(2) {
+            let (symmetry, first_order) = (pair[0].0 / pair[1].0, pair[0].1 / pair[1].1);
+            assert!((3.2..4.8).contains(&symmetry) && (3.2..4.8).contains(&first_order), "{loss:?} {all:?}");
+        }
+    }
+}
+
+#[test]
+fn a_sample_is_as_near_to_itself_as_can_be_and_a_step_on_it_makes_it_likelier() {
+    let model = Micro::new(0);
+    let stepper = Stepper::new(&model).unwrap();
+    let u = sequence(0, &[2, 1, 0]);
+    let found = influences(&stepper, &u, std::slice::from_ref(&u), 1e-2, Loss::Mean).unwrap()[0];
+    assert!((found.cosine - 1.0).abs() < 1e-9 && found.v_change > 0.0, "{found:?}");
+    assert_eq!(found.v_change, found.u_change);
+    close(found.v_change, found.first_order, 0.05, "change");
+    close(found.first_order, 1e-2 * found.u_gradient.powi(2), 1e-9, "eta ||grad||^2");
+    let nats: f64 = -model.score(&[u], 1.0).unwrap().logprobs.iter().map(|&l| f64::from(l)).sum::<f64>();
+    close(found.u_nats, nats, 1e-6, "nats");
+}
+
+fn bits(policy: &dyn Policy) -> Vec<u32> {
+    policy.parameters().iter().flat_map(|p| read(p.var.as_tensor()).unwrap().to_vec()).map(f32::to_bits).collect()
+}
+
+#[test]
+fn the_weights_are_exactly_what_they_were_after_steps_and_after_failures() {
+    let model = Micro::new(0);
+    let before = bits(&model);
+    let stepper = Stepper::new(&model).unwrap();
+    let (us, vs) = samples();
+    for u in &us {
+        influences(&stepper, u, &vs, 0.37, Loss::Sum).unwrap();
+        assert_eq!(bits(&model), before);
+    }
+    let gradient = stepper.gradient(&us[0]).unwrap();
+    let failed = stepper.after_step(&gradient, 0.5, || {
+        assert_ne!(bits(&model), before, "the step is taken");
+        Err::<(), _>(Error::failed("on purpose"))
+    });
+    assert!(failed.is_err());
+    assert_eq!(bits(&model), before);
+}
+
+#[test]
+fn what_is_frozen_has_no_part_in_step_and_gradient() {
+    let model = Micro::new(0);
+    model.parameters()[2].set_trainable(false);
+    let stepper = Stepper::new(&model).unwrap();
+    let (us, vs) = samples();
+    let gradient = stepper.gradient(&us[0]).unwrap();
+    let whole = {
+        let free = Micro::new(0);
+        let stepper = Stepper::new(&free).unwrap();
+        stepper.gradient(&us[0]).unwrap().norm().unwrap()
+    };
+    assert!(gradient.norm().unwrap() < 0.99 * whole);
+    let head = read(model.parameters()[2].var.as_tensor()).unwrap().to_vec();
+    let moved = stepper.after_step(&gradient, 0.5, || Ok(read(model.parameters()[2].var.as_tensor())?.to_vec()));
+    assert_eq!(moved.unwrap(), head);
+    let found = influences(&stepper, &us[0], &vs[..1], 1e-3, Loss::Mean).unwrap()[0];
+    close(found.v_change, found.first_order, 0.02, "change");
+    model.parameters().iter().for_each(|p| p.set_trainable(false));
+    let none = Stepper::new(&model).unwrap();
+    assert!(none.gradient(&us[0]).is_err(), "nothing trains");
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_an_error_and_not_a_result() {
+    let model = Micro::new(0);
+    let (us, vs) = samples();
+    let bias = &model.parameters()[3].var;
+    bias.set(&(bias.as_tensor() * f64::NAN).unwrap()).unwrap();
+    let stepper = Stepper::new(&model).unwrap();
+    let error = influences(&stepper, &us[0], &vs, 1e-2, Loss::Mean).unwrap_err();
+    assert!(error.exit_code() == 1 && error.to_string().contains("finite"), "{error}");
+}
+
+#[test]
+fn the_architecture_itself_follows_its_first_order_and_comes_back_to_its_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tiny");
+    write_checkpoint(&path, Preset::Tiny, 3).unwrap();
+    let model = Model::load(&path, &Device::Cpu).unwrap();
+    let before = bits(&model);
+    let ids = |n: u32, by: u32| (0..n).map(|i| (7 + i * by) % 300).collect::<Vec<u32>>();
+    let of = |prompt: u32, response: u32, by: u32| Sequence {
+        prompt: Arc::new(Prompt { ids: ids(prompt, by), images: Vec::new() }),
+        response: ids(response, by + 2),
+    };
+    let (u, vs) = (of(6, 4, 31), [of(5, 3, 17), of(4, 6, 11)]);
+    let stepper = Stepper::new(&model).unwrap();
+    // So that a step on u gains u so many nats a token.
+    let norm = stepper.gradient(&u).unwrap().norm().unwrap() / u.response.len() as f64;
+    let errors = |gain: f64| -> f64 {
+        let found = influences(&stepper, &u, &vs, gain / (norm * norm), Loss::Mean).unwrap();
+        assert!(found.iter().all(|i| i.lbk > 0.0 && i.cosine.abs() < 1.0), "{found:?}");
+        let whole = root_mean_square(found.iter().map(|i| i.first_order));
+        root_mean_square(found.iter().map(|i| i.v_change - i.first_order)) / whole
+    };
+    let all: Vec<f64> = [0.08, 0.04, 0.02].iter().map(|&gain| errors(gain)).collect();
+    assert_eq!(bits(&model), before);
+    assert!(all.windows(2).all(|pair| (1.6..2.5).contains(&(pair[0] / pair[1]))), "gradient {norm}: {all:?}");
+    assert!(all[2] < 0.1, "gradient {norm}: {all:?}");
+    // The distributions are those of the model's own statistics.
+    let found = Distributions::of(&model, &u).unwrap();
+    let stats = model.score(std::slice::from_ref(&u), 1.0).unwrap();
+    for (row, logprob) in found.rows().iter().zip(stats.logprobs) {
+        assert!((row.log_prob - f64::from(logprob)).abs() < 1e-5, "{} {logprob}", row.log_prob);
+    }
+    let predictor: &dyn Predictor = &model;
+    let still = found.moved(predictor, &u).unwrap();
+    assert_eq!((still.change_squares, still.log_likelihood), (0.0, found.log_likelihood()));
+}

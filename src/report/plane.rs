@@ -1,0 +1,197 @@
+//! Points in a plane of two numbers, or a histogram's outline over one, as inline SVG like the line charts.
+
+use super::chart::{Axis, Series, escape, nice_step, number, range, significant};
+use std::fmt::Write;
+
+/// Points of one series that are drawn; of more, so many evenly spread ones.
+const MOST_POINTS: usize = 400;
+const WIDTH: f64 = 640.0;
+const HEIGHT: f64 = 330.0;
+const LEFT: f64 = 84.0;
+const RIGHT: f64 = 24.0;
+const TOP: f64 = 14.0;
+const BOTTOM: f64 = 50.0;
+
+/// What is drawn of the points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marks {
+    /// A dot each, and the diagonal on which x and y are equal.
+    Equal,
+    /// A dot each.
+    Dots,
+    /// Steps from each to the next, the last one's y being the end: the outline of a histogram.
+    Steps,
+}
+
+/// A chart of two numeric axes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plane {
+    /// Label of the x axis, with unit.
+    pub x_label: String,
+    /// Label of the y axis, with unit.
+    pub y_label: String,
+    /// What is drawn.
+    pub marks: Marks,
+    /// The points. Their intervals are not drawn.
+    pub series: Vec<Series>,
+}
+
+impl Plane {
+    /// The chart as an `<svg>` element; `None` if there is no finite point.
+    pub fn svg(&self) -> Option<String> {
+        let points = || self.series.iter().flat_map(|s| &s.points).filter(|p| p.x.is_finite() && p.y.is_finite());
+        points().next()?;
+        let x = axis(points().map(|p| p.x), self.marks == Marks::Steps, (LEFT, WIDTH - RIGHT));
+        let y = axis(points().map(|p| p.y), self.marks == Marks::Steps, (HEIGHT - BOTTOM, TOP));
+        let mut out = String::new();
+        let _ = write!(
+            out,
+            r#"<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{} over {}">"#,
+            escape(&self.y_label),
+            escape(&self.x_label)
+        );
+        self.frame(&mut out, &x, &y);
+        if self.marks == Marks::Equal {
+            let (low, high) = (x.low.max(y.low), x.high.min(y.high));
+            if high > low {
+                let _ = write!(
+                    out,
+                    r#"<line class="reference" x1="{:.1}" x2="{:.1}" y1="{:.1}" y2="{:.1}"/>"#,
+                    x.at(low),
+                    x.at(high),
+                    y.at(low),
+                    y.at(high)
+                );
+            }
+        }
+        self.series.iter().for_each(|series| self.draw(&mut out, series, &x, &y));
+        out.push_str("</svg>");
+        Some(out)
+    }
+
+    fn frame(&self, out: &mut String, x: &Axis, y: &Axis) {
+        let base = HEIGHT - BOTTOM;
+        for tick in y.ticks() {
+            let at = y.at(tick);
+            let _ = write!(
+                out,
+                r#"<line class="grid" x1="{LEFT}" x2="{:.1}" y1="{at:.1}" y2="{at:.1}"/><text class="tick" x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
+                WIDTH - RIGHT,
+                LEFT - 9.0,
+                at + 4.5,
+                number(tick, y.step)
+            );
+        }
+        for tick in x.ticks() {
+            let at = x.at(tick);
+            let _ = write!(
+                out,
+                r#"<line class="axis" x1="{at:.1}" x2="{at:.1}" y1="{base:.1}" y2="{:.1}"/><text class="tick" x="{at:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
+                base + 5.0,
+                base + 20.0,
+                number(tick, x.step)
+            );
+        }
+        let _ = write!(
+            out,
+            r#"<line class="axis" x1="{LEFT}" x2="{:.1}" y1="{base:.1}" y2="{base:.1}"/><text class="label" x="{:.1}" y="{:.1}" text-anchor="middle">{}</text><text class="label" transform="translate(15 {:.1}) rotate(-90)" text-anchor="middle">{}</text>"#,
+            WIDTH - RIGHT,
+            (LEFT + WIDTH - RIGHT) / 2.0,
+            HEIGHT - 9.0,
+            escape(&self.x_label),
+            (TOP + base) / 2.0,
+            escape(&self.y_label)
+        );
+    }
+
+    fn draw(&self, out: &mut String, series: &Series, x: &Axis, y: &Axis) {
+        let colour = format!("var(--s{})", series.colour);
+        let points: Vec<_> = series.points.iter().filter(|p| p.x.is_finite() && p.y.is_finite()).collect();
+        if self.marks == Marks::Steps {
+            let mut d = String::new();
+            for (i, pair) in points.windows(2).enumerate() {
+                let (from, to, at) = (x.at(pair[0].x), x.at(pair[1].x), y.at(pair[0].y));
+                let _ = write!(d, "{}{from:.1} {at:.1}L{to:.1} {at:.1}", if i == 0 { "M" } else { "L" });
+            }
+            let _ = write!(
+                out,
+                r#"<path class="line" d="{d}" stroke="{colour}"><title>{}</title></path>"#,
+                escape(&series.name)
+            );
+            return;
+        }
+        let drawn = points.len().min(MOST_POINTS);
+        for point in (0..drawn).map(|i| points[i * points.len() / drawn]) {
+            let title = format!("{}\n{}, {}", series.name, significant(point.x), significant(point.y));
+            let _ = write!(
+                out,
+                r#"<circle cx="{:.1}" cy="{:.1}" r="2.8" fill="{colour}" fill-opacity=".6"><title>{}</title></circle>"#,
+                x.at(point.x),
+                y.at(point.y),
+                escape(&title)
+            );
+        }
+    }
+}
+
+/// Over all values, between whole ticks; from 0 on, or with room where all values are the same.
+fn axis(values: impl Iterator<Item = f64>, from_zero: bool, (from, to): (f64, f64)) -> Axis {
+    let (mut low, mut high) = range(values);
+    if from_zero {
+        low = low.min(0.0);
+    }
+    if high - low <= 1e-12 * high.abs().max(low.abs()) {
+        let room = if high == 0.0 { 1.0 } else { 0.1 * high.abs() };
+        (low, high) = (low - if from_zero { 0.0 } else { room }, high + room);
+    }
+    let step = nice_step((high - low) / 5.0);
+    Axis { low: (low / step + 1e-9).floor() * step, high: (high / step - 1e-9).ceil() * step, from, to, step }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::chart::Point;
+
+    fn plane(marks: Marks, points: &[(f64, f64)]) -> Plane {
+        let point = |&(x, y): &(f64, f64)| Point { x, y, interval: None };
+        let series = Series { name: "a<b".into(), colour: 2, points: points.iter().map(point).collect() };
+        Plane { x_label: "x".into(), y_label: "y".into(), marks, series: vec![series] }
+    }
+
+    #[test]
+    fn equal_numbers_lie_on_the_diagonal() {
+        let svg = plane(Marks::Equal, &[(-1.0, -1.0), (2.0, 2.0), (0.5, f64::NAN)]).svg().unwrap();
+        let number = |text: &str, name: &str| -> f64 {
+            text.split(&format!(" {name}=\"")).nth(1).unwrap().split('"').next().unwrap().parse().unwrap()
+        };
+        let diagonal = svg.split(r#"<line class="reference""#).nth(1).unwrap();
+        let (x1, x2, y1, y2) =
+            (number(diagonal, "x1"), number(diagonal, "x2"), number(diagonal, "y1"), number(diagonal, "y2"));
+        let dots: Vec<_> = svg.split("<circle").skip(1).map(|c| (number(c, "cx"), number(c, "cy"))).collect();
+        assert_eq!(dots.len(), 2, "what is not finite is left out");
+        for (x, y) in dots {
+            assert!(((y - y1) / (y2 - y1) - (x - x1) / (x2 - x1)).abs() < 1e-2, "{svg}");
+        }
+        assert!(y2 < y1 && svg.contains("a&lt;b") && !svg.contains("NaN"));
+    }
+
+    #[test]
+    fn an_outline_keeps_each_bins_height_over_its_width() {
+        let svg = plane(Marks::Steps, &[(0.0, 0.25), (1.0, 0.75), (2.0, 0.75)]).svg().unwrap();
+        let d = svg.split(" d=\"").nth(1).unwrap().split('"').next().unwrap();
+        let numbers: Vec<f64> = d.replace(['M', 'L'], " ").split_whitespace().map(|n| n.parse().unwrap()).collect();
+        assert_eq!(numbers.len(), 8);
+        assert!(numbers[1] == numbers[3] && numbers[5] == numbers[7] && numbers[5] < numbers[1], "{d}");
+        assert!(numbers[2] == numbers[4] && numbers[0] < numbers[2] && numbers[4] < numbers[6], "{d}");
+    }
+
+    #[test]
+    fn many_points_are_thinned_and_none_is_no_chart() {
+        let many: Vec<(f64, f64)> = (0..5000).map(|i| (f64::from(i), 1.0)).collect();
+        let svg = plane(Marks::Dots, &many).svg().unwrap();
+        assert_eq!(svg.matches("<circle").count(), MOST_POINTS);
+        assert!(!svg.contains("NaN") && !svg.contains("reference"));
+        assert_eq!(plane(Marks::Dots, &[(f64::NAN, 1.0)]).svg(), None);
+    }
+}

@@ -9,6 +9,7 @@ pub mod r#gen;
 pub mod model;
 mod output;
 pub mod report;
+pub mod rollout;
 pub mod score;
 pub mod study;
 pub mod train;
@@ -36,6 +37,7 @@ A first session:
   jigsaw gen --images data/photos --grid 2x2 --count 2000 --out runs/puzzles
   jigsaw train --method sft --model runs/tiny --data runs/puzzles --config configs/sft.toml --out runs/sft
   jigsaw train --method rft --model runs/sft/model --data runs/puzzles --config configs/rft.toml --out runs/rft
+  jigsaw rollout --model runs/rft/model --data runs/puzzles --out runs/rollouts
   jigsaw eval --model runs/rft/model --data runs/puzzles --out runs/eval-rft
   jigsaw eval --model runs/rft/model --baseline runs/tiny --data runs/puzzles --bench pope=POPE.tsv --out runs/cost
   jigsaw report runs --out runs/report.html
@@ -49,6 +51,7 @@ Exit codes: 0 done, 1 the work failed, 2 the command line, configuration or an i
 enum Command {
     Gen(r#gen::GenArgs),
     Train(train::TrainArgs),
+    Rollout(rollout::RolloutArgs),
     Eval(eval::EvalArgs),
     Score(score::ScoreArgs),
     Report(report::ReportArgs),
@@ -63,6 +66,7 @@ impl Command {
         match self {
             Command::Gen(args) => done(args.run()),
             Command::Train(args) => args.run(),
+            Command::Rollout(args) => done(args.run()),
             Command::Eval(args) => done(args.run()),
             Command::Score(args) => done(args.run()),
             Command::Report(args) => done(args.run()),

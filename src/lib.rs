@@ -3,7 +3,8 @@
 //! Data flows one way:
 //! image -> puzzle -> [`data::Record`] -> processor -> batch -> model -> response -> [`tasks::Task::score`] -> reward
 //! or accuracy. Dependencies point one way too:
-//! `cli -> study -> {train, report} -> {forgetting, dynamics} -> eval -> policy -> {tasks, model} -> {puzzle, nn, stats}`.
+//! `cli -> study -> {train, report} -> {forgetting, dynamics, rollout} -> {eval, teacher} -> policy -> {tasks, model} ->
+//! {puzzle, nn, stats}`.
 
 pub mod alloc;
 pub mod cli;
@@ -21,10 +22,12 @@ pub mod policy;
 pub mod puzzle;
 pub mod report;
 pub mod rng;
+pub mod rollout;
 pub mod stats;
 pub mod study;
 pub mod suite;
 pub mod tasks;
+pub mod teacher;
 pub mod tensors;
 pub mod train;
 

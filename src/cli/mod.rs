@@ -10,6 +10,7 @@ pub mod r#gen;
 pub mod model;
 mod output;
 pub mod report;
+pub mod rollout;
 pub mod score;
 pub mod study;
 pub mod train;
@@ -37,6 +38,7 @@ A first session:
   jigsaw gen --images data/photos --grid 2x2 --count 2000 --out runs/puzzles
   jigsaw train --method sft --model runs/tiny --data runs/puzzles --config configs/sft.toml --out runs/sft
   jigsaw train --method rft --model runs/sft/model --data runs/puzzles --config configs/rft.toml --out runs/rft
+  jigsaw rollout --model runs/rft/model --data runs/puzzles --out runs/rollouts
   jigsaw eval --model runs/rft/model --data runs/puzzles --out runs/eval-rft
   jigsaw eval --model runs/rft/model --baseline runs/tiny --data runs/puzzles --bench pope=POPE.tsv --out runs/cost
   jigsaw dynamics --model runs/sft/checkpoints/* --base runs/tiny --train sft=runs/puzzles --prior pope=POPE.tsv --out runs/why
@@ -51,6 +53,7 @@ Exit codes: 0 done, 1 the work failed, 2 the command line, configuration or an i
 enum Command {
     Gen(r#gen::GenArgs),
     Train(train::TrainArgs),
+    Rollout(rollout::RolloutArgs),
     Eval(eval::EvalArgs),
     Score(score::ScoreArgs),
     Dynamics(dynamics::DynamicsArgs),
@@ -66,6 +69,7 @@ impl Command {
         match self {
             Command::Gen(args) => done(args.run()),
             Command::Train(args) => args.run(),
+            Command::Rollout(args) => done(args.run()),
             Command::Eval(args) => done(args.run()),
             Command::Score(args) => done(args.run()),
             Command::Dynamics(args) => done(args.run()),

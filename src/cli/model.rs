@@ -4,6 +4,7 @@ use super::output::{print, say};
 use crate::model::convert::{Precision, convert};
 use crate::model::init::{Preset, write_checkpoint};
 use crate::model::inspect::{Inspection, inspect};
+use crate::model::interpolate::interpolate;
 use crate::{Error, Result};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ enum Action {
     Init(Init),
     /// Write a checkpoint again with its weights in another precision.
     Convert(Convert),
+    /// Write the checkpoint between two others (WiSE-FT): (1 - alpha) * A + alpha * B, weight by weight, in f32.
+    Interpolate(Interpolate),
     /// Say what a checkpoint directory holds: parameters, layers, tokens, image bounds.
     Inspect(Inspect),
 }
@@ -52,6 +55,22 @@ struct Convert {
 }
 
 #[derive(Debug, clap::Args)]
+struct Interpolate {
+    /// Checkpoint directory, usually the base; tokenizer, template and image settings are taken from it.
+    #[arg(value_name = "A")]
+    a: PathBuf,
+    /// Checkpoint directory of the same architecture, usually tuned from A.
+    #[arg(value_name = "B")]
+    b: PathBuf,
+    /// Share of B, in [0, 1].
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    alpha: f64,
+    /// Directory to write; made if it does not exist.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
 struct Inspect {
     /// Checkpoint directory.
     #[arg(value_name = "DIR")]
@@ -76,6 +95,10 @@ impl ModelCommand {
             }
             Action::Convert(Convert { dir, precision, out }) => {
                 convert(&dir, &out, precision)?;
+                print(&format!("{}\n", out.display()))
+            }
+            Action::Interpolate(Interpolate { a, b, alpha, out }) => {
+                interpolate(&a, &b, alpha, &out)?;
                 print(&format!("{}\n", out.display()))
             }
             Action::Inspect(Inspect { dir, json }) => {
@@ -237,6 +260,11 @@ mod tests {
             parse("model inspect d --json").unwrap().command.action,
             Action::Inspect(Inspect { json: true, .. })
         ));
+        assert!(matches!(
+            parse("model interpolate a b --alpha 0.3 --out x").unwrap().command.action,
+            Action::Interpolate(Interpolate { alpha: 0.3, .. })
+        ));
+        assert!(parse("model interpolate a --out x").is_err());
         assert!(parse("model init").is_err());
     }
 }

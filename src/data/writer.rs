@@ -1,7 +1,7 @@
 //! Writes a dataset directory: `SPLIT/images/*.png`, `SPLIT/metadata.jsonl`, and `manifest.json` last.
 
 use super::manifest::{MANIFEST, Manifest, SplitSummary};
-use super::{METADATA, Record, png};
+use super::{Dataset, METADATA, Record, png};
 use crate::{Error, Result, files};
 use image::RgbImage;
 use sha2::{Digest as _, Sha256};
@@ -31,6 +31,11 @@ impl DatasetWriter {
     /// Begin a dataset in `dir`, which must be new or empty, or, with `overwrite`, hold nothing but an earlier dataset
     /// (finished or not), which is deleted.
     pub fn create(dir: &Path, overwrite: bool) -> Result<Self> {
+        DatasetWriter::create_beside(dir, overwrite, &[])
+    }
+
+    /// As [`DatasetWriter::create`], in a directory that may also hold the files `beside`, which stay as they are.
+    pub fn create_beside(dir: &Path, overwrite: bool, beside: &[&str]) -> Result<Self> {
         let here = dir.display();
         let entries = match fs::read_dir(dir) {
             Ok(entries) => entries
@@ -40,6 +45,7 @@ impl DatasetWriter {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(Error::input(format!("cannot use {here} as an output directory: {e}"))),
         };
+        let entries: Vec<String> = entries.into_iter().filter(|e| !beside.contains(&e.as_str())).collect();
         let has = |name: &str| entries.iter().any(|e| e == name);
         let manifest = dir.join(MANIFEST);
         if !entries.is_empty() {
@@ -94,6 +100,34 @@ impl DatasetWriter {
         Ok(Sha256::digest(&png).into())
     }
 
+    /// Give a split an image that exists as a file already: linked where the file system can, else copied. It is the same file
+    /// then; what replaces files (as all writers here do) leaves the other name alone.
+    pub fn link_image(&self, split: &str, name: &str, from: &Path) -> Result<Digest> {
+        let digest = Sha256::digest(files::read(from)?).into();
+        link(from, &self.dir.join(split).join(name))?;
+        Ok(digest)
+    }
+
+    /// Take over a split of another dataset as it is: the same bytes, and so the same hash.
+    pub fn carry_split(&mut self, split: &str, from: &Dataset) -> Result<()> {
+        let summary = from.manifest().splits.get(split).cloned().ok_or_else(|| {
+            Error::input(format!("the {MANIFEST} above {} does not list the split `{split}`", from.root().display()))
+        })?;
+        let dir = self.dir.join(split);
+        let mut taken = HashSet::new();
+        for name in from.records().iter().flat_map(|record| &record.images) {
+            if taken.insert(name) {
+                let path = dir.join(name);
+                path.parent().map_or(Ok(()), files::create_dir)?;
+                link(&from.root().join(name), &path)?;
+            }
+        }
+        files::create_dir(&dir)?;
+        files::write_atomic(&dir.join(METADATA), &files::read(&from.root().join(METADATA))?)?;
+        self.splits.insert(split.to_owned(), summary);
+        Ok(())
+    }
+
     /// Write the records of a split, each with the digests of its images in their order.
     pub fn write_records(
         &mut self,
@@ -143,6 +177,15 @@ impl DatasetWriter {
         fs::remove_file(&marker).map_err(|e| Error::failed(format!("cannot remove {}: {e}", marker.display())))?;
         Ok(manifest)
     }
+}
+
+/// A second name for a file, or a copy where there can be none.
+fn link(from: &Path, to: &Path) -> Result<()> {
+    if fs::hard_link(from, to).is_ok() {
+        return Ok(());
+    }
+    let copied = fs::copy(from, to).map(|_| ());
+    copied.map_err(|e| Error::failed(format!("cannot copy {} to {}: {e}", from.display(), to.display())))
 }
 
 fn hex(bytes: &[u8]) -> String {

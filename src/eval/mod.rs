@@ -21,6 +21,7 @@ pub use outcome::{Generated, Outcome, Summary};
 pub use score::{ResponseScore, missing_responses, score_responses};
 pub(crate) use store::differences;
 pub use store::{About, Directory, EvalResult, Key, key_of};
+pub(crate) use store::{check_order, read_lines, to_lines};
 
 use crate::tasks::Task;
 use crate::{Error, Result};
@@ -110,11 +111,11 @@ pub fn evaluate_in(
     directory.finish(summary.of_task(task, &outcomes)?)
 }
 
-fn tokens(outcomes: &[Outcome]) -> usize {
+pub(crate) fn tokens(outcomes: &[Outcome]) -> usize {
     outcomes.iter().map(|o| o.tokens).sum()
 }
 
-fn progress_of(outcomes: &[Outcome], total: usize, samples: usize) -> Progress {
+pub(crate) fn progress_of(outcomes: &[Outcome], total: usize, samples: usize) -> Progress {
     Progress {
         done: outcomes.len() / samples,
         total,
@@ -123,8 +124,8 @@ fn progress_of(outcomes: &[Outcome], total: usize, samples: usize) -> Progress {
     }
 }
 
-/// Generate for and score the examples from `first` on, batch by batch.
-fn run(
+/// Generate for and score the examples from `first` on, batch by batch; `keep` is given each batch when it is scored.
+pub(crate) fn run(
     task: &dyn Task,
     plan: &Plan,
     first: usize,

@@ -296,7 +296,8 @@ pub(super) fn stored(dir: &Path, task: &dyn Task, samples: usize) -> Result<Vec<
     Ok(outcomes)
 }
 
-fn check_order<'a>(
+/// See that these responses, read from `path`, are those to the first examples of `task`, in order.
+pub(crate) fn check_order<'a>(
     path: &Path,
     outcomes: impl Iterator<Item = &'a Outcome>,
     task: &dyn Task,
@@ -319,7 +320,8 @@ fn check_order<'a>(
     Ok(())
 }
 
-fn to_lines(outcomes: &[Outcome]) -> Result<Vec<u8>> {
+/// Responses as lines of JSON.
+pub(crate) fn to_lines(outcomes: &[Outcome]) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     for outcome in outcomes {
         serde_json::to_writer(&mut text, outcome)
@@ -330,7 +332,7 @@ fn to_lines(outcomes: &[Outcome]) -> Result<Vec<u8>> {
 }
 
 /// Complete lines with the offset at which each ends. What follows the last newline is a torn write and left out.
-fn read_lines(path: &Path) -> Result<Vec<(Outcome, u64)>> {
+pub(crate) fn read_lines(path: &Path) -> Result<Vec<(Outcome, u64)>> {
     let bytes = files::read(path)?;
     let mut lines = Vec::new();
     let mut end = 0;

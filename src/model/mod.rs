@@ -4,6 +4,7 @@ pub mod convert;
 pub(crate) mod fields;
 pub mod init;
 pub mod inspect;
+pub mod interpolate;
 pub mod processor;
 pub mod qwen2_5_vl;
 mod sampling;

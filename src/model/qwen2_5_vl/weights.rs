@@ -85,11 +85,16 @@ impl Stored {
         Ok(Stored { paths, tensors, files })
     }
 
-    /// Read a tensor straight to where it stays.
-    fn load(&self, tensor: &StoredTensor, device: &Device) -> Result<Arc<Parameter>> {
+    /// The numbers of one of its tensors, as f32.
+    pub fn values(&self, tensor: &StoredTensor) -> Result<Vec<f32>> {
         let mut values = vec![0.0; tensor.shape.iter().product()];
         self.files[tensor.file].read(&tensor.info, &mut values)?;
-        let value = Var::from_vec(values, tensor.shape.as_slice(), device)?;
+        Ok(values)
+    }
+
+    /// Read a tensor straight to where it stays.
+    fn load(&self, tensor: &StoredTensor, device: &Device) -> Result<Arc<Parameter>> {
+        let value = Var::from_vec(self.values(tensor)?, tensor.shape.as_slice(), device)?;
         Ok(Arc::new(Parameter::new(tensor.name.clone(), value)))
     }
 }

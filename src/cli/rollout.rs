@@ -1,0 +1,295 @@
+//! `jigsaw rollout`: sampled responses to a training dataset.
+
+use super::output::{bar, print, say};
+use crate::eval::{Plan, Progress};
+use crate::model::Sampling;
+use crate::rollout::{Answer, Keep, Report, Request, Selection, TRAIN, Teacher, rollout};
+use crate::{Error, Result};
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Sample responses, score them, keep the good ones, and write them as a training dataset.
+///
+/// The responses are those of a model (--model), or of a teacher whose style is foreign to it (--teacher). Each is scored by the
+/// task, as in training and evaluation. OUT becomes a dataset like those of `jigsaw gen`: its train split holds the kept responses,
+/// each with its prompt; the other splits are those of --data, unchanged. All samples with their scores stay in OUT/samples.jsonl.
+/// The same command again goes on where it was stopped. docs/rollouts.md says which commands make which data.
+#[derive(Debug, Clone, clap::Args)]
+#[command(group(clap::ArgGroup::new("who").required(true).args(["model", "teacher"])), after_help = EXAMPLES)]
+pub struct RolloutArgs {
+    /// Checkpoint directory to sample from
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Who else answers. scripted: a built-in reasoner about puzzles with a style of its own, told the right answer
+    #[arg(long, value_name = "WHO")]
+    teacher: Option<String>,
+    /// Dataset directory with the prompts
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Split of the dataset that the prompts are from; what is kept is the train split of OUT
+    #[arg(long, value_name = "NAME", default_value = TRAIN)]
+    split: String,
+    /// Only the first N prompts; all when not given
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Responses to each prompt [default: 8; 1 for --teacher scripted]
+    #[arg(long, value_name = "N")]
+    samples: Option<usize>,
+    /// 0 always takes the likeliest token [default: 1]
+    #[arg(long, value_name = "T", conflicts_with = "teacher")]
+    temperature: Option<f32>,
+    /// Keep the smallest set of tokens whose probability reaches this; 1 for all
+    #[arg(long, value_name = "P", default_value_t = 1.0, conflicts_with = "teacher")]
+    top_p: f32,
+    /// Keep the N likeliest tokens; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "teacher")]
+    top_k: usize,
+    /// Longest response in tokens; what is cut off there is never kept
+    #[arg(long, value_name = "N", default_value_t = 512, conflicts_with = "teacher")]
+    max_new_tokens: usize,
+    /// Seed of the sampling
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Prompts answered at a time; changes speed and memory only, and which random numbers are drawn
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    batch: usize,
+    /// Which responses are kept [default: correct; all with --answer gold]
+    #[arg(long, value_enum)]
+    keep: Option<Keep>,
+    /// Most responses kept of one prompt, after those of the same text; all when not given
+    #[arg(long, value_name = "N")]
+    cap: Option<usize>,
+    /// What the kept responses end with: the answer that was sampled, or the right one after the sampled reasoning
+    #[arg(long, value_enum, default_value_t = Answer::Sampled)]
+    answer: Answer,
+    /// Directory to write to
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Where to compute: cpu, cuda, cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: String,
+    /// Remove what an earlier rollout left in the output directory
+    #[arg(long)]
+    fresh: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  jigsaw rollout --model runs/rft/model --data runs/puzzles --samples 8 --cap 2 --out runs/rft-rollouts
+  jigsaw rollout --model runs/rft-1-epoch/model --data runs/puzzles --answer gold --samples 1 --out runs/self-generated
+  jigsaw rollout --teacher scripted --data runs/puzzles --out runs/foreign
+  jigsaw train --method sft --model BASE --data runs/rft-rollouts --out runs/sft-rollouts";
+
+impl RolloutArgs {
+    /// Sample, keep, write; print the table.
+    pub fn run(self) -> Result<()> {
+        let device = super::device(&self.device)?;
+        let request = self.request()?;
+        let bar = bar(0, "{pos}/{len} prompts, {msg}, {eta} left");
+        let mut lines = Lines::new();
+        let report = rollout(&request, &device, |p| {
+            if bar.length() == Some(0) {
+                bar.set_length(p.total as u64);
+                bar.set_position(p.done as u64);
+                bar.reset_eta();
+            }
+            bar.set_position(p.done as u64);
+            bar.set_message(format!("{:.1} % right", percent(p)));
+            lines.tell(p);
+        });
+        bar.finish_and_clear();
+        let report = report?;
+        print(&format!("{}{}\n", table(&report), request.out.display()))
+    }
+
+    fn request(self) -> Result<Request> {
+        let bad = |flag: &str, why: &str| Err(Error::input(format!("{flag} {why}")));
+        let teacher = match (self.model, self.teacher.as_deref()) {
+            (Some(model), _) => Teacher::Model(model),
+            (None, Some("scripted")) => Teacher::Scripted,
+            (None, other) => {
+                return bad("--teacher", &format!("{}: write scripted", other.unwrap_or_default()));
+            }
+        };
+        let samples = self.samples.unwrap_or(if teacher == Teacher::Scripted { 1 } else { 8 });
+        for (flag, value) in [
+            ("--samples", Some(samples)),
+            ("--batch", Some(self.batch)),
+            ("--max-new-tokens", Some(self.max_new_tokens)),
+            ("--limit", self.limit),
+            ("--cap", self.cap),
+        ] {
+            if value == Some(0) {
+                return bad(flag, "0: must be at least 1");
+            }
+        }
+        let temperature = self.temperature.unwrap_or(1.0);
+        if !(temperature >= 0.0 && temperature.is_finite()) {
+            return bad("--temperature", &format!("{temperature}: must be 0 or more"));
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return bad("--top-p", &format!("{}: must be above 0 and at most 1", self.top_p));
+        }
+        if temperature == 0.0 {
+            if samples > 1 {
+                return bad("--temperature", "0 needs --samples 1: greedy responses are all the same");
+            }
+            if self.top_p < 1.0 || self.top_k > 0 {
+                return bad("--top-p and --top-k", "have no effect without --temperature above 0");
+            }
+        }
+        let keep = match (self.keep, self.answer) {
+            (Some(Keep::Correct), Answer::Gold) => {
+                return bad(
+                    "--keep",
+                    "correct with --answer gold would replace right answers by themselves; drop one of them",
+                );
+            }
+            (Some(keep), _) => keep,
+            (None, Answer::Gold) => Keep::All,
+            (None, Answer::Sampled) => Keep::Correct,
+        };
+        if teacher == Teacher::Scripted && self.answer == Answer::Gold {
+            return bad(
+                "--answer",
+                "gold changes nothing with --teacher scripted, which gives the right answer anyway",
+            );
+        }
+        Ok(Request {
+            teacher,
+            data: self.data,
+            split: self.split,
+            plan: Plan { limit: self.limit, samples, batch: self.batch },
+            sampling: Sampling {
+                max_new_tokens: self.max_new_tokens,
+                temperature,
+                top_p: self.top_p,
+                top_k: self.top_k,
+                seed: self.seed,
+            },
+            selection: Selection { keep, cap: self.cap, answer: self.answer },
+            out: self.out,
+            fresh: self.fresh,
+        })
+    }
+}
+
+fn percent(p: Progress) -> f64 {
+    100.0 * p.correct as f64 / p.responses.max(1) as f64
+}
+
+/// A line now and then where there is no terminal to draw a bar on.
+struct Lines {
+    quiet: bool,
+    /// When this process began, and what was done then.
+    began: Option<(Instant, usize)>,
+    last: Option<Instant>,
+}
+
+/// Between two lines.
+const PAUSE: Duration = Duration::from_secs(10);
+
+impl Lines {
+    fn new() -> Lines {
+        Lines { quiet: std::io::stderr().is_terminal(), began: None, last: None }
+    }
+
+    fn tell(&mut self, p: Progress) {
+        let (began, before) = *self.began.get_or_insert((Instant::now(), p.done));
+        if self.quiet || p.done == before || self.last.is_some_and(|last| last.elapsed() < PAUSE) {
+            return;
+        }
+        self.last = Some(Instant::now());
+        let left = began.elapsed().as_secs_f64() / (p.done - before) as f64 * (p.total - p.done) as f64;
+        say(&format!("{}/{} prompts, {:.1} % right, about {left:.0} s left", p.done, p.total, percent(p)));
+    }
+}
+
+/// The result for a person.
+fn table(report: &Report) -> String {
+    let (about, s, t) = (&report.about, &report.summary, &report.tally);
+    let mut text = String::new();
+    let _ = writeln!(text, "{} on {} ({})", about.teacher, about.data.display(), about.split);
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name:<34} {value:>9}");
+    };
+    line("prompts", t.prompts.to_string());
+    line("responses", t.samples.to_string());
+    for (name, i) in [("whole answer right", s.accuracy), ("format kept", s.well_formed)] {
+        let (value, low, high) = (100.0 * i.value, 100.0 * i.low, 100.0 * i.high);
+        line(name, format!("{value:7.1} %   95 % interval {low:.1} to {high:.1} %"));
+    }
+    for (name, n) in [
+        ("dropped: cut off by length", t.cut_off),
+        ("dropped: not wanted by --keep", t.unwanted),
+        ("dropped: no readable thought", t.thoughtless),
+        ("dropped: same text again", t.duplicates),
+        ("dropped: beyond --cap", t.over_cap),
+    ] {
+        if n > 0 {
+            line(name, n.to_string());
+        }
+    }
+    line("kept", t.kept.to_string());
+    line("prompts without a kept response", t.bare.to_string());
+    if s.mean_tokens > 0.0 {
+        let speed = s.tokens_per_second.map(|t| format!(", {t:.0} tokens/s")).unwrap_or_default();
+        line("mean response", format!("{:.1} tokens{speed}", s.mean_tokens));
+    }
+    let splits: Vec<String> = report.manifest.splits.iter().map(|(name, s)| format!("{name} {}", s.records)).collect();
+    let _ = writeln!(text, "dataset: {}", splits.join(", "));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(clap::Parser)]
+    struct Parsed {
+        #[command(flatten)]
+        args: RolloutArgs,
+    }
+
+    fn request(flags: &str) -> Result<Request> {
+        let line = format!("jigsaw --data d --out o {flags}");
+        Parsed::try_parse_from(line.split_whitespace()).map_err(|e| Error::input(e.to_string()))?.args.request()
+    }
+
+    #[test]
+    fn the_defaults_are_eight_samples_at_temperature_1_of_which_the_correct_stay() {
+        let r = request("--model m").unwrap();
+        assert_eq!((r.plan.samples, r.sampling.temperature, r.split.as_str()), (8, 1.0, "train"));
+        assert_eq!(r.selection, Selection { keep: Keep::Correct, cap: None, answer: Answer::Sampled });
+        assert_eq!(request("--model m --answer gold").unwrap().selection.keep, Keep::All);
+        let r = request("--teacher scripted").unwrap();
+        assert_eq!((r.teacher, r.plan.samples), (Teacher::Scripted, 1));
+    }
+
+    #[test]
+    fn flags_that_contradict_each_other_are_refused_before_any_work() {
+        for (flags, named) in [
+            ("", "--model"),
+            ("--model m --teacher scripted", "--teacher"),
+            ("--teacher script", "--teacher script"),
+            ("--teacher scripted --temperature 1", "--temperature"),
+            ("--teacher scripted --answer gold", "--answer"),
+            ("--model m --samples 0", "--samples"),
+            ("--model m --cap 0", "--cap"),
+            ("--model m --limit 0", "--limit"),
+            ("--model m --batch 0", "--batch"),
+            ("--model m --temperature 0", "--temperature"),
+            ("--model m --temperature 0 --samples 1 --top-k 3", "--top-k"),
+            ("--model m --temperature NaN", "--temperature"),
+            ("--model m --top-p 0", "--top-p"),
+            ("--model m --answer gold --keep correct", "--keep"),
+        ] {
+            let error = request(flags).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(named), "{flags}: {error}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! A checkpoint between two others: WiSE-FT (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", arXiv 2109.01903).
+//!
+//! Each weight is `(1 - alpha) * A + alpha * B`, computed in f64 and rounded once to f32: alpha 0 gives A's weights exactly and
+//! alpha 1 those of B. Both models must be of one architecture and share a tokenizer, or the mean of two weights means nothing.
+
+use crate::model::convert::{copy_model_files, declare_f32};
+use crate::model::qwen2_5_vl::config::Config;
+use crate::model::qwen2_5_vl::weights::{self, Stored, StoredTensor};
+use crate::nn::Parameter;
+use crate::{Error, Result, files};
+use candle_core::{DType, Device, Var};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Write the checkpoint `(1 - alpha) * a + alpha * b` to `out`, which must be new or empty, in f32. The other files are those of `a`;
+/// `config.json`, without which no reader accepts the directory, is written last.
+///
+/// # Errors
+/// An input error if alpha is not in [0, 1], one of the directories is no checkpoint, their tensors differ in name or shape (it names
+/// the tensor and both shapes), their other settings or tokenizers differ, a weight is not finite, or `out` is not empty.
+pub fn interpolate(a: &Path, b: &Path, alpha: f64, out: &Path) -> Result<()> {
+    if !(0.0..=1.0).contains(&alpha) {
+        return Err(Error::input(format!("alpha {alpha}: must be in [0, 1]")));
+    }
+    if files::holds_foreign(out, |_| false) {
+        return Err(Error::input(format!("{} is not empty; choose another --out", out.display())));
+    }
+    let (config_a, config_b) = (Config::from_dir(a)?, Config::from_dir(b)?);
+    let (stored_a, stored_b) = (Stored::open(a, &config_a)?, Stored::open(b, &config_b)?);
+    let partners = partners(a, &stored_a, b, &stored_b)?;
+    same_settings(a, &config_a, b, &config_b)?;
+    let mut parameters = Vec::with_capacity(partners.len());
+    for (tensor, partner) in partners {
+        let (mut values, other) = (stored_a.values(tensor)?, stored_b.values(partner)?);
+        for (dir, values) in [(a, &values), (b, &other)] {
+            if let Some(value) = values.iter().find(|v| !v.is_finite()) {
+                return Err(Error::input(format!("{}: `{}` holds {value}", dir.display(), tensor.name)));
+            }
+        }
+        for (value, other) in values.iter_mut().zip(other) {
+            *value = ((1.0 - alpha) * f64::from(*value) + alpha * f64::from(other)) as f32;
+        }
+        let var = Var::from_vec(values, tensor.shape.as_slice(), &Device::Cpu)?;
+        parameters.push(Arc::new(Parameter::new(tensor.name.clone(), var)));
+    }
+    files::create_dir(out)?;
+    copy_model_files(a, out)?;
+    let config = out.join("config.json");
+    std::fs::remove_file(&config).map_err(|e| Error::failed(format!("cannot remove {}: {e}", config.display())))?;
+    weights::write(out, &parameters, DType::F32)?;
+    files::write_atomic(&config, &files::read(&a.join("config.json"))?)?;
+    declare_f32(out)
+}
+
+/// Each tensor of `a` with that of `b` of the same name and shape.
+fn partners<'s>(
+    dir_a: &Path,
+    a: &'s Stored,
+    dir_b: &Path,
+    b: &'s Stored,
+) -> Result<Vec<(&'s StoredTensor, &'s StoredTensor)>> {
+    let (here, there) = (dir_a.display(), dir_b.display());
+    let mut left: HashMap<&str, &StoredTensor> = b.tensors.iter().map(|t| (t.name.as_str(), t)).collect();
+    let mut found = Vec::with_capacity(a.tensors.len());
+    for tensor in &a.tensors {
+        let StoredTensor { name, shape, .. } = tensor;
+        match left.remove(name.as_str()) {
+            Some(partner) if partner.shape == *shape => found.push((tensor, partner)),
+            Some(partner) => {
+                return Err(Error::input(format!(
+                    "`{name}` has shape {shape:?} in {here}, but {:?} in {there}: models of different sizes cannot be interpolated",
+                    partner.shape
+                )));
+            }
+            None => return Err(Error::input(format!("`{name}` {shape:?} of {here} is not in {there}"))),
+        }
+    }
+    match b.tensors.iter().find(|t| left.contains_key(t.name.as_str())) {
+        Some(StoredTensor { name, shape, .. }) => {
+            Err(Error::input(format!("`{name}` {shape:?} of {there} is not in {here}")))
+        }
+        None => Ok(found),
+    }
+}
+
+/// What the same shapes do not tell: settings such as the rotary base, and which token a row of the embeddings belongs to.
+fn same_settings(dir_a: &Path, a: &Config, dir_b: &Path, b: &Config) -> Result<()> {
+    let (here, there) = (dir_a.display(), dir_b.display());
+    if a != b {
+        return Err(Error::input(format!(
+            "{here} and {there} have the same tensors, but the settings in their config.json differ; the models do not compute alike"
+        )));
+    }
+    let tokenizer = |dir: &Path| std::fs::read(dir.join("tokenizer.json")).ok();
+    match (tokenizer(dir_a), tokenizer(dir_b)) {
+        (Some(a), Some(b)) if a != b => Err(Error::input(format!(
+            "{here} and {there} have different tokenizers (tokenizer.json); a row of their embeddings is not of the same token"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::init::{Preset, write_checkpoint};
+
+    fn weights_of(dir: &Path) -> Vec<(String, Vec<f32>)> {
+        let stored = Stored::open(dir, &Config::from_dir(dir).unwrap()).unwrap();
+        stored.tensors.iter().map(|t| (t.name.clone(), stored.values(t).unwrap())).collect()
+    }
+
+    #[test]
+    fn each_weight_lies_between_the_two_and_the_ends_are_the_models_themselves() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        write_checkpoint(&at("a"), Preset::Tiny, 1).unwrap();
+        write_checkpoint(&at("b"), Preset::Tiny, 2).unwrap();
+        for (name, alpha) in [("zero", 0.0), ("quarter", 0.25), ("one", 1.0)] {
+            interpolate(&at("a"), &at("b"), alpha, &at(name)).unwrap();
+        }
+        let (a, b) = (weights_of(&at("a")), weights_of(&at("b")));
+        assert_eq!(weights_of(&at("zero")), a);
+        assert_eq!(weights_of(&at("one")), b);
+        let mut differing = 0;
+        for (((name, a), (_, b)), (_, mixed)) in a.iter().zip(&b).zip(&weights_of(&at("quarter"))) {
+            for ((a, b), mixed) in a.iter().zip(b).zip(mixed) {
+                assert!((0.75 * a + 0.25 * b - mixed).abs() <= 1e-6 * (a.abs() + b.abs()), "{name}: {a} {b} {mixed}");
+                differing += usize::from(a != b && mixed != a && mixed != b);
+            }
+        }
+        assert!(differing > 1000);
+        for file in ["tokenizer.json", "preprocessor_config.json", "config.json"] {
+            assert!(at("quarter").join(file).is_file(), "{file}");
+        }
+        crate::model::qwen2_5_vl::Model::load(&at("quarter"), &Device::Cpu).unwrap();
+    }
+
+    #[test]
+    fn models_that_do_not_fit_together_are_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        write_checkpoint(&at("a"), Preset::Tiny, 1).unwrap();
+        write_checkpoint(&at("b"), Preset::Tiny, 2).unwrap();
+        write_checkpoint(&at("small"), Preset::Small, 1).unwrap();
+        let refused = |a: &str, b: &str, alpha: f64| {
+            let error = interpolate(&at(a), &at(b), alpha, &at("out")).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(!at("out").exists());
+            error.to_string()
+        };
+        let message = refused("a", "small", 0.5);
+        assert!(
+            message.contains("`visual.patch_embed.proj.weight` has shape [") && message.contains("but ["),
+            "{message}"
+        );
+        for alpha in [-0.1, 1.5, f64::NAN] {
+            assert!(refused("a", "b", alpha).contains("alpha"));
+        }
+        assert!(interpolate(&at("a"), &at("b"), 0.5, &at("b")).unwrap_err().to_string().contains("not empty"));
+        let path = at("b").join("tokenizer.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text + "\n").unwrap();
+        assert!(refused("a", "b", 0.5).contains("tokenizer"));
+    }
+}

@@ -1,0 +1,157 @@
+//! Whole rollouts, from a dataset directory to a dataset directory.
+
+use super::*;
+use crate::data::generate::{Cues, Settings, generate};
+use crate::data::{METADATA, Record};
+use crate::model::init::{Preset, write_checkpoint};
+use crate::puzzle::{QuestionKind, Style};
+use std::fs;
+
+fn puzzles(dir: &Path, style: Style) {
+    let settings = Settings {
+        images: "scenes".into(),
+        cues: Cues::With,
+        grid: "1x3".parse().unwrap(),
+        tile: 28,
+        tile_any: false,
+        count: 10,
+        style,
+        question: QuestionKind::Order,
+        question_first: false,
+        min_crop: 0.8,
+        seed: 3,
+        split: "0.6,0.2,0.2".parse().unwrap(),
+        limit: None,
+        strict: false,
+    };
+    generate(&settings, dir, false, &|| {}).unwrap();
+}
+
+fn request(teacher: Teacher, data: &Path, out: &Path) -> Request {
+    Request {
+        teacher,
+        data: data.to_path_buf(),
+        split: "train".into(),
+        plan: Plan { limit: None, samples: 2, batch: 4 },
+        sampling: Sampling { max_new_tokens: 6, temperature: 1.0, top_p: 1.0, top_k: 0, seed: 5 },
+        selection: Selection { keep: Keep::Correct, cap: None, answer: Answer::Sampled },
+        out: out.to_path_buf(),
+        fresh: false,
+    }
+}
+
+fn run(request: &Request) -> Result<Report> {
+    rollout(request, &Device::Cpu, |_| {})
+}
+
+fn refused(request: &Request) -> String {
+    let error = run(request).unwrap_err();
+    assert_eq!(error.exit_code(), 2, "{error}");
+    error.to_string()
+}
+
+#[test]
+fn the_dataset_holds_each_kept_response_with_its_prompt_and_the_other_splits_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (dir.path().join("data"), dir.path().join("out"));
+    puzzles(&data, Style::Think);
+    let report = run(&request(Teacher::Scripted, &data, &out)).unwrap();
+    assert_eq!((report.tally.prompts, report.tally.kept, report.tally.bare), (6, 12, 0));
+    assert_eq!(report.summary.accuracy.value, 1.0);
+    let source = Dataset::open(&data, "train").unwrap();
+    let made = Dataset::open(&out, "train").unwrap();
+    assert_eq!(made.len(), 12);
+    for (i, record) in made.records().iter().enumerate() {
+        let origin: &Record = &source.records()[i / 2];
+        assert_eq!((record.prompt(), &record.answer), (origin.prompt(), &origin.answer));
+        assert_eq!(record.id, format!("{}-s{}", origin.id, i % 2));
+        assert_ne!(record.response(), origin.response());
+        assert_eq!(made.image_digests(record).unwrap(), source.image_digests(origin).unwrap());
+    }
+    for split in ["validation", "test"] {
+        let bytes = |root: &Path| fs::read(root.join(split).join(METADATA)).unwrap();
+        assert_eq!(bytes(&out), bytes(&data));
+        assert_eq!(made.manifest().splits[split], source.manifest().splits[split]);
+        let (old, new) = (Dataset::open(&data, split).unwrap(), Dataset::open(&out, split).unwrap());
+        assert_eq!(old.image_digests(&old.records()[0]).unwrap(), new.image_digests(&new.records()[0]).unwrap());
+    }
+    let task = DatasetTask::new(made).unwrap();
+    assert!((0..task.len()).all(|i| task.score(i, task.example(i).unwrap().response().unwrap()).correct));
+}
+
+#[test]
+fn a_rollout_that_was_killed_goes_on_to_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, whole, cut) = (dir.path().join("data"), dir.path().join("whole"), dir.path().join("cut"));
+    puzzles(&data, Style::Think);
+    let finished = run(&request(Teacher::Scripted, &data, &whole)).unwrap();
+    let samples = fs::read(whole.join("samples.jsonl")).unwrap();
+    for keep in [0, samples.len() / 3, samples.len() - 5, samples.len()] {
+        let _ = fs::remove_dir_all(&cut);
+        run(&request(Teacher::Scripted, &data, &cut)).unwrap();
+        fs::remove_file(cut.join("manifest.json")).unwrap();
+        fs::write(cut.join(".jigsaw-unfinished"), "").unwrap();
+        fs::write(cut.join("samples.jsonl"), &samples[..keep]).unwrap();
+        let again = run(&request(Teacher::Scripted, &data, &cut)).unwrap();
+        assert_eq!(fs::read(cut.join("samples.jsonl")).unwrap(), samples);
+        assert_eq!(again.manifest.sha256, finished.manifest.sha256);
+    }
+}
+
+#[test]
+fn a_directory_of_something_else_is_refused_and_says_what_differs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (dir.path().join("data"), dir.path().join("out"));
+    puzzles(&data, Style::Think);
+    let first = request(Teacher::Scripted, &data, &out);
+    run(&first).unwrap();
+    assert_eq!(run(&first).unwrap().tally.kept, 12, "finished: only read");
+    let mut other = first.clone();
+    other.sampling.seed = 6;
+    assert!(refused(&other).contains("seed: 5 -> 6"));
+    let mut other = first.clone();
+    other.selection.cap = Some(1);
+    assert!(refused(&other).contains("another selection"));
+    other.fresh = true;
+    assert_eq!(run(&other).unwrap().manifest.splits["train"].records, 6);
+    let foreign = dir.path().join("foreign");
+    fs::create_dir(&foreign).unwrap();
+    fs::write(foreign.join("notes.txt"), "mine").unwrap();
+    let mut other = request(Teacher::Scripted, &data, &foreign);
+    other.fresh = true;
+    assert!(refused(&other).contains("not empty"));
+    assert!(refused(&request(Teacher::Scripted, &data, &data.join("out"))).contains("--data"));
+}
+
+#[test]
+fn reasoning_is_not_put_where_the_prompt_asks_for_a_bare_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (dir.path().join("data"), dir.path().join("out"));
+    puzzles(&data, Style::Direct);
+    let message = refused(&request(Teacher::Scripted, &data, &out));
+    assert!(message.contains("metadata.jsonl:1") && message.contains("--style think"), "{message}");
+    let mut gold = request(Teacher::Model(dir.path().join("none")), &data, &out);
+    gold.selection.answer = Answer::Gold;
+    assert!(refused(&gold).contains("--answer gold"));
+    assert!(!out.exists());
+}
+
+#[test]
+fn an_empty_dataset_is_never_written_and_the_samples_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, model, out) = (dir.path().join("data"), dir.path().join("model"), dir.path().join("out"));
+    puzzles(&data, Style::Think);
+    write_checkpoint(&model, Preset::Tiny, 0).unwrap();
+    let mut request = request(Teacher::Model(model.clone()), &data, &out);
+    request.plan = Plan { limit: Some(3), samples: 2, batch: 2 };
+    let error = run(&request).unwrap_err();
+    assert_eq!(error.exit_code(), 1);
+    let message = error.to_string();
+    assert!(message.contains("none of 6 responses to 3 prompts") && message.contains("samples.jsonl"), "{message}");
+    assert!(!out.join("manifest.json").exists());
+    assert_eq!(fs::read_to_string(out.join("samples.jsonl")).unwrap().lines().count(), 6);
+    // The samples are those of these weights.
+    fs::remove_dir_all(&model).unwrap();
+    write_checkpoint(&model, Preset::Tiny, 1).unwrap();
+    assert!(refused(&request).contains("model"));
+}

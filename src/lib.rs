@@ -5,6 +5,10 @@
 //! or accuracy. Dependencies point one way too:
 //! `cli -> study -> {train, report} -> {forgetting, rollout} -> {eval, teacher} -> policy -> {tasks, model} -> {puzzle, nn, stats}`.
 
+// The toy policy of the tests names this crate as any other user does.
+#[cfg(test)]
+extern crate self as jigsaw;
+
 pub mod alloc;
 pub mod cli;
 pub mod config;

@@ -6,6 +6,10 @@
 //! `cli -> study -> {train, report} -> {forgetting, dynamics, rollout} -> {eval, teacher} -> policy -> {tasks, model} ->
 //! {puzzle, nn, stats}`.
 
+// The toy policy of the tests names this crate as any other user does.
+#[cfg(test)]
+extern crate self as jigsaw;
+
 pub mod alloc;
 pub mod cli;
 pub mod config;

@@ -2,8 +2,8 @@
 
 use crate::files::Written;
 use crate::model::qwen2_5_vl::{Model, Predicted};
-use crate::model::{Completion, LossFn, Processor, Prompt, Sampling, Sequence, TokenStats};
-use crate::nn::Parameter;
+use crate::model::{Completion, LossFn, NearLossFn, Processor, Prompt, Sampling, Sequence, TokenStats};
+use crate::nn::{Parameter, Unformed};
 use crate::tasks::Task;
 use crate::{Error, Result};
 use std::ops::Range;
@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// A model that can be trained on and sampled from. See [`Model`] for what each method does.
-pub trait Policy {
+pub trait Policy: Sync {
     /// All weights, in a fixed order.
     fn parameters(&self) -> &[Arc<Parameter>];
     /// Log-probability and entropy of every response token, no gradients.
@@ -19,6 +19,14 @@ pub trait Policy {
     /// Forward, `loss` on the token statistics, backward: adds to the gradient of every trainable parameter. `loss` may be
     /// called for parts of the batch, at once and in any order.
     fn backward(&self, batch: &[Sequence], temperature: f32, loss: &LossFn<'_>) -> Result<()>;
+    /// What predicts every response token of a batch, for another model's [`Policy::backward_near`].
+    fn unformed(&self, _batch: &[Sequence]) -> Result<Unformed> {
+        Err(Error::failed("this model does not give its whole distributions"))
+    }
+    /// As [`Policy::backward`] at temperature 1, with a loss that depends also on KL(reference || self) at every response token.
+    fn backward_near(&self, _batch: &[Sequence], _reference: &dyn Policy, _loss: &NearLossFn<'_>) -> Result<()> {
+        Err(Error::failed("this model cannot be held near another one"))
+    }
     /// Bytes that [`Policy::backward`] of `batch` takes at its highest beside weights and gradients, and bytes of gradients
     /// that it holds besides the parameters' own; for planning.
     fn backward_bytes(&self, _batch: &[Sequence]) -> (usize, usize) {
@@ -89,6 +97,14 @@ impl Policy for Model {
 
     fn backward(&self, batch: &[Sequence], temperature: f32, loss: &LossFn<'_>) -> Result<()> {
         Model::backward(self, batch, temperature, loss)
+    }
+
+    fn unformed(&self, batch: &[Sequence]) -> Result<Unformed> {
+        Model::unformed(self, batch)
+    }
+
+    fn backward_near(&self, batch: &[Sequence], reference: &dyn Policy, loss: &NearLossFn<'_>) -> Result<()> {
+        Model::backward_near(self, batch, |part| reference.unformed(part), loss)
     }
 
     fn backward_bytes(&self, batch: &[Sequence]) -> (usize, usize) {

@@ -114,6 +114,7 @@ fn go(dir: &Path, config: &Config, way: Way) -> (Result<Ended>, Told) {
         base: &base,
         codec: &Digits,
         train: &puzzles,
+        replayed: 0,
         validation: Some(&puzzles),
         stop: &stop,
     };

@@ -4,6 +4,8 @@ use super::output::{bar, print, say};
 use crate::eval::{Plan, Progress};
 use crate::model::Sampling;
 use crate::rollout::{Answer, Keep, Report, Request, Selection, TRAIN, Teacher, rollout};
+use crate::tasks::bench::DEFAULT_NEW_TOKENS;
+use crate::teacher::Endpoint;
 use crate::{Error, Result};
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -22,9 +24,22 @@ pub struct RolloutArgs {
     /// Checkpoint directory to sample from
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Who else answers. scripted: a built-in reasoner about puzzles with a style of its own, told the right answer
+    /// Who else answers. scripted: a built-in reasoner about puzzles with a style of its own, told the right answer;
+    /// http://HOST:PORT/v1: a model behind a chat API like OpenAI's (vLLM, SGLang, llama.cpp, Ollama), the key in OPENAI_API_KEY
     #[arg(long, value_name = "WHO")]
     teacher: Option<String>,
+    /// Name of the model behind the address of --teacher
+    #[arg(long, value_name = "NAME", requires = "teacher")]
+    teacher_model: Option<String>,
+    /// Requests under way at once
+    #[arg(long, value_name = "N", default_value_t = 4, requires = "teacher_model")]
+    concurrency: usize,
+    /// Requests begun in a minute, at most; no limit when not given
+    #[arg(long, value_name = "N", requires = "teacher_model")]
+    per_minute: Option<usize>,
+    /// Times a request that failed for a passing reason is made again, after pauses that double
+    #[arg(long, value_name = "N", default_value_t = 6, requires = "teacher_model")]
+    retries: usize,
     /// Dataset directory with the prompts
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
@@ -38,17 +53,17 @@ pub struct RolloutArgs {
     #[arg(long, value_name = "N")]
     samples: Option<usize>,
     /// 0 always takes the likeliest token [default: 1]
-    #[arg(long, value_name = "T", conflicts_with = "teacher")]
+    #[arg(long, value_name = "T")]
     temperature: Option<f32>,
-    /// Keep the smallest set of tokens whose probability reaches this; 1 for all
-    #[arg(long, value_name = "P", default_value_t = 1.0, conflicts_with = "teacher")]
-    top_p: f32,
-    /// Keep the N likeliest tokens; 0 for all
-    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "teacher")]
-    top_k: usize,
-    /// Longest response in tokens; what is cut off there is never kept
-    #[arg(long, value_name = "N", default_value_t = 512, conflicts_with = "teacher")]
-    max_new_tokens: usize,
+    /// Keep the smallest set of tokens whose probability reaches this; 1 for all [default: 1]
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Keep the N likeliest tokens; 0 for all [default: 0]
+    #[arg(long, value_name = "N")]
+    top_k: Option<usize>,
+    /// Longest response in tokens; what is cut off there is never kept [default: 512]
+    #[arg(long, value_name = "N")]
+    max_new_tokens: Option<usize>,
     /// Seed of the sampling
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -80,6 +95,7 @@ Examples:
   jigsaw rollout --model runs/rft/model --data runs/puzzles --samples 8 --cap 2 --out runs/rft-rollouts
   jigsaw rollout --model runs/rft-1-epoch/model --data runs/puzzles --answer gold --samples 1 --out runs/self-generated
   jigsaw rollout --teacher scripted --data runs/puzzles --out runs/foreign
+  jigsaw rollout --teacher http://localhost:8000/v1 --teacher-model NAME --data runs/puzzles --out runs/teacher
   jigsaw train --method sft --model BASE --data runs/rft-rollouts --out runs/sft-rollouts";
 
 impl RolloutArgs {
@@ -106,18 +122,51 @@ impl RolloutArgs {
 
     fn request(self) -> Result<Request> {
         let bad = |flag: &str, why: &str| Err(Error::input(format!("{flag} {why}")));
+        // Not told by clap, which lets go of what an argument requires when that conflicts with another one.
+        if self.teacher.is_none() && self.teacher_model.is_some() {
+            return bad("--teacher-model", "has no effect without --teacher, the address of that model");
+        }
         let teacher = match (self.model, self.teacher.as_deref()) {
             (Some(model), _) => Teacher::Model(model),
-            (None, Some("scripted")) => Teacher::Scripted,
-            (None, other) => {
-                return bad("--teacher", &format!("{}: write scripted", other.unwrap_or_default()));
+            (None, Some("scripted")) if self.teacher_model.is_none() => Teacher::Scripted,
+            (None, Some("scripted")) => return bad("--teacher-model", "has no effect with --teacher scripted"),
+            (None, url) => {
+                let endpoint = Endpoint {
+                    url: url.unwrap_or_default().to_string(),
+                    model: self.teacher_model.clone().unwrap_or_default(),
+                    concurrency: self.concurrency,
+                    per_minute: self.per_minute,
+                    retries: self.retries,
+                    pause: FIRST_PAUSE,
+                };
+                endpoint.check()?;
+                if endpoint.model.is_empty() {
+                    return bad("--teacher-model", "is missing: which model at that address?");
+                }
+                Teacher::Endpoint(endpoint)
             }
         };
+        if teacher == Teacher::Scripted {
+            for (flag, given) in [
+                ("--temperature", self.temperature.is_some()),
+                ("--top-p", self.top_p.is_some()),
+                ("--top-k", self.top_k.is_some()),
+                ("--max-new-tokens", self.max_new_tokens.is_some()),
+            ] {
+                if given {
+                    return bad(flag, "has no effect with --teacher scripted, which samples no tokens");
+                }
+            }
+        }
+        let (top_p, top_k) = (self.top_p.unwrap_or(1.0), self.top_k.unwrap_or(0));
+        let max_new_tokens = self.max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS);
         let samples = self.samples.unwrap_or(if teacher == Teacher::Scripted { 1 } else { 8 });
         for (flag, value) in [
             ("--samples", Some(samples)),
             ("--batch", Some(self.batch)),
-            ("--max-new-tokens", Some(self.max_new_tokens)),
+            ("--max-new-tokens", Some(max_new_tokens)),
+            ("--concurrency", Some(self.concurrency)),
+            ("--per-minute", self.per_minute),
             ("--limit", self.limit),
             ("--cap", self.cap),
         ] {
@@ -129,14 +178,14 @@ impl RolloutArgs {
         if !(temperature >= 0.0 && temperature.is_finite()) {
             return bad("--temperature", &format!("{temperature}: must be 0 or more"));
         }
-        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return bad("--top-p", &format!("{}: must be above 0 and at most 1", self.top_p));
+        if !(top_p > 0.0 && top_p <= 1.0) {
+            return bad("--top-p", &format!("{top_p}: must be above 0 and at most 1"));
         }
         if temperature == 0.0 {
             if samples > 1 {
                 return bad("--temperature", "0 needs --samples 1: greedy responses are all the same");
             }
-            if self.top_p < 1.0 || self.top_k > 0 {
+            if top_p < 1.0 || top_k > 0 {
                 return bad("--top-p and --top-k", "have no effect without --temperature above 0");
             }
         }
@@ -162,19 +211,16 @@ impl RolloutArgs {
             data: self.data,
             split: self.split,
             plan: Plan { limit: self.limit, samples, batch: self.batch },
-            sampling: Sampling {
-                max_new_tokens: self.max_new_tokens,
-                temperature,
-                top_p: self.top_p,
-                top_k: self.top_k,
-                seed: self.seed,
-            },
+            sampling: Sampling { max_new_tokens, temperature, top_p, top_k, seed: self.seed },
             selection: Selection { keep, cap: self.cap, answer: self.answer },
             out: self.out,
             fresh: self.fresh,
         })
     }
 }
+
+/// Before a failed request is made again for the first time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 fn percent(p: Progress) -> f64 {
     100.0 * p.correct as f64 / p.responses.max(1) as f64
@@ -234,7 +280,10 @@ fn table(report: &Report) -> String {
     }
     line("kept", t.kept.to_string());
     line("prompts without a kept response", t.bare.to_string());
-    if s.mean_tokens > 0.0 {
+    if let Some((prompts, responses)) = report.billed {
+        line("tokens billed, prompts", prompts.to_string());
+        line("tokens billed, responses", responses.to_string());
+    } else if s.mean_tokens > 0.0 {
         let speed = s.tokens_per_second.map(|t| format!(", {t:.0} tokens/s")).unwrap_or_default();
         line("mean response", format!("{:.1} tokens{speed}", s.mean_tokens));
     }
@@ -267,6 +316,8 @@ mod tests {
         assert_eq!(request("--model m --answer gold").unwrap().selection.keep, Keep::All);
         let r = request("--teacher scripted").unwrap();
         assert_eq!((r.teacher, r.plan.samples), (Teacher::Scripted, 1));
+        let r = request("--teacher http://localhost:1/v1 --teacher-model n --temperature 0.7 --samples 2").unwrap();
+        assert!(matches!(r.teacher, Teacher::Endpoint(Endpoint { concurrency: 4, per_minute: None, .. })));
     }
 
     #[test]
@@ -275,6 +326,11 @@ mod tests {
             ("", "--model"),
             ("--model m --teacher scripted", "--teacher"),
             ("--teacher script", "--teacher script"),
+            ("--teacher http://localhost:1/v1", "--teacher-model"),
+            ("--teacher https://localhost:1/v1 --teacher-model n", "plain http"),
+            ("--teacher scripted --teacher-model n", "--teacher-model"),
+            ("--model m --teacher-model n", "--teacher"),
+            ("--teacher http://localhost:1/v1 --teacher-model n --per-minute 0", "--per-minute"),
             ("--teacher scripted --temperature 1", "--temperature"),
             ("--teacher scripted --answer gold", "--answer"),
             ("--model m --samples 0", "--samples"),

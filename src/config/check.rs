@@ -1,6 +1,6 @@
 //! Settings that contradict each other, or cannot mean anything, are refused here, before any work.
 
-use super::settings::{Config, LossType, Method};
+use super::settings::{Config, LossType, Method, SftSettings};
 use crate::{Error, Result};
 use toml::{Table, Value};
 
@@ -38,15 +38,28 @@ pub fn unused_sections(method: Method, written: &Table) -> Result<()> {
         Method::Rft => (SFT_SECTIONS, Method::Sft),
     };
     for section in sections {
+        if method == Method::Sft && *section == "rollout" && refreshes(written) {
+            continue;
+        }
         if let Some(Value::Table(keys)) = written.get(*section)
             && let Some(key) = keys.keys().next()
         {
+            let or = match *section {
+                "rollout" => "set sft.refresh_every, ",
+                _ => "",
+            };
             return Err(Error::input(format!(
-                "{section}.{key} has no effect with train.method = \"{method}\"; remove it, or train with method \"{other}\""
+                "{section}.{key} has no effect with train.method = \"{method}\"; remove it, {or}or train with method \"{other}\""
             )));
         }
     }
     Ok(())
+}
+
+/// Does SFT train on responses that it samples itself?
+pub fn refreshes(written: &Table) -> bool {
+    let sft = written.get("sft").and_then(Value::as_table);
+    sft.and_then(|sft| sft.get("refresh_every")).and_then(Value::as_integer).is_some_and(|every| every > 0)
 }
 
 /// Every single value in its range, and no two that contradict each other.
@@ -89,17 +102,45 @@ pub fn values(config: &Config) -> Result<()> {
     let e = &config.eval;
     need(e.batch_size >= 1, "eval.batch_size", e.batch_size, "at least 1")?;
     need(e.max_new_tokens >= 1, "eval.max_new_tokens", e.max_new_tokens, "at least 1")?;
+    sft(config)?;
     rft(config)
+}
+
+fn sft(config: &Config) -> Result<()> {
+    let Some(s) = &config.sft else { return Ok(()) };
+    let defaults = SftSettings::default();
+    need(
+        s.replay_share > 0.0 && s.replay_share < 1.0,
+        "sft.replay_share",
+        s.replay_share,
+        "above 0 and below 1 (leave sft.replay empty for no replay)",
+    )?;
+    if s.replay.is_empty() && s.replay_share != defaults.replay_share {
+        return Err(Error::input("sft.replay_share has no effect without sft.replay; name the dataset to replay"));
+    }
+    let (all, replayed) = (config.examples_per_round(), config.replayed_per_round());
+    if !s.replay.is_empty() && (replayed == 0 || replayed == all) {
+        return Err(Error::input(format!(
+            "sft.replay_share = {}: of the {all} examples of a step (train.batch_size * train.accumulation) that is {replayed}; at least \
+             one must be replayed and one must not",
+            s.replay_share
+        )));
+    }
+    need(s.kl_coef >= 0.0 && s.kl_coef.is_finite(), "sft.kl_coef", s.kl_coef, "0 or more")?;
+    need(s.refresh_cap >= 1, "sft.refresh_cap", s.refresh_cap, "at least 1")?;
+    if s.refresh_every == 0 && s.refresh_cap != defaults.refresh_cap {
+        return Err(Error::input("sft.refresh_cap has no effect without sft.refresh_every; set it, or remove the cap"));
+    }
+    Ok(())
 }
 
 fn rft(config: &Config) -> Result<()> {
     if let Some(r) = &config.rollout {
-        need(
-            r.samples >= 2,
-            "rollout.samples",
-            r.samples,
-            "at least 2 (an advantage compares responses to one prompt)",
-        )?;
+        let (fewest, why) = match config.grpo {
+            Some(_) => (2, "at least 2 (an advantage compares responses to one prompt)"),
+            None => (1, "at least 1"),
+        };
+        need(r.samples >= fewest, "rollout.samples", r.samples, why)?;
         need(r.max_new_tokens >= 1, "rollout.max_new_tokens", r.max_new_tokens, "at least 1")?;
         need(
             r.temperature > 0.0 && r.temperature.is_finite(),

@@ -39,7 +39,11 @@ impl Config {
     pub(crate) fn from_table(method: Option<Method>, written: &toml::Table) -> Result<Config> {
         let method = check::method(method, written)?;
         check::unused_sections(method, written)?;
-        let mut config: Config = layers::apply(&Config::defaults(method), written)?;
+        let mut defaults = Config::defaults(method);
+        if method == Method::Sft && check::refreshes(written) {
+            defaults.rollout = Some(RolloutSettings::default());
+        }
+        let mut config: Config = layers::apply(&defaults, written)?;
         config.complete();
         check::values(&config)?;
         Ok(config)

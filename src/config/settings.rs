@@ -82,12 +82,37 @@ pub enum Average {
     Sequence,
 }
 
-/// `[sft]`: the supervised loss.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// `[sft]`: the supervised loss, and where its examples are from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct SftSettings {
     /// `token` or `sequence`.
     pub average: Average,
+    /// Dataset directory whose train split is replayed: part of every step's examples come from it. Empty for none.
+    pub replay: String,
+    /// Share of a step's examples that are replayed, rounded to whole examples.
+    pub replay_share: f64,
+    /// Weight of KL(initial model || model) at the tokens of the reference responses, of the whole next-token distributions, in nats;
+    /// 0 loads no reference copy.
+    pub kl_coef: f64,
+    /// On-policy SFT: every so many steps, sample from the model as it is then (`[rollout]`) and train on its right responses instead of
+    /// the reference ones; 0 for off.
+    pub refresh_every: usize,
+    /// Right responses to one prompt that are trained on between two refreshes, at most.
+    pub refresh_cap: usize,
+}
+
+impl Default for SftSettings {
+    fn default() -> Self {
+        SftSettings {
+            average: Average::default(),
+            replay: String::new(),
+            replay_share: 0.25,
+            kl_coef: 0.0,
+            refresh_every: 0,
+            refresh_cap: 1,
+        }
+    }
 }
 
 /// A training run, resolved.
@@ -101,7 +126,7 @@ pub struct Config {
     /// The supervised loss; SFT only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sft: Option<SftSettings>,
-    /// How responses are sampled; RFT only.
+    /// How responses are sampled; RFT, and SFT with `sft.refresh_every`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutSettings>,
     /// The policy-gradient loss; RFT only.
@@ -182,7 +207,7 @@ pub struct EvalSettings {
 pub struct RolloutSettings {
     /// Responses to each prompt (the group).
     pub samples: usize,
-    /// Prompts generated for at a time; 0 for all of a rollout batch together.
+    /// Prompts generated for at a time; 0 for all of a rollout batch together (in SFT, as many as a step has examples).
     pub batch_size: usize,
     /// Longest response in tokens.
     pub max_new_tokens: usize,
@@ -192,6 +217,12 @@ pub struct RolloutSettings {
     pub top_p: f32,
     /// Only the k likeliest tokens; 0 for off.
     pub top_k: usize,
+}
+
+impl Default for RolloutSettings {
+    fn default() -> Self {
+        RolloutSettings { samples: 8, batch_size: 0, max_new_tokens: 512, temperature: 1.0, top_p: 1.0, top_k: 0 }
+    }
 }
 
 /// `[grpo]`: the policy-gradient loss.
@@ -264,14 +295,7 @@ impl Config {
             },
             eval: EvalSettings { every: 100, samples: 64, batch_size: 16, max_new_tokens: 512, keep_responses: 4 },
             sft: (!rft).then(SftSettings::default),
-            rollout: rft.then_some(RolloutSettings {
-                samples: 8,
-                batch_size: 0,
-                max_new_tokens: 512,
-                temperature: 1.0,
-                top_p: 1.0,
-                top_k: 0,
-            }),
+            rollout: rft.then(RolloutSettings::default),
             grpo: rft.then_some(GrpoSettings {
                 loss_type: LossType::Dapo,
                 importance: Importance::Token,
@@ -324,12 +348,19 @@ impl Config {
         self.train.batch_size * self.train.accumulation * self.grpo.as_ref().map_or(1, |g| g.minibatches)
     }
 
-    /// Optimizer steps of the whole run over `examples` training examples, a whole number of rounds, at least one.
+    /// Of those, the examples that are replayed from another dataset.
+    pub fn replayed_per_round(&self) -> usize {
+        let sft = self.sft.as_ref().filter(|sft| !sft.replay.is_empty());
+        sft.map_or(0, |sft| (sft.replay_share * self.examples_per_round() as f64).round() as usize)
+    }
+
+    /// Optimizer steps of the whole run over `examples` training examples of its own, a whole number of rounds, at least one.
     pub fn total_steps(&self, examples: usize) -> usize {
         if let Some(steps) = self.train.steps {
             return steps;
         }
-        let rounds = self.train.epochs.unwrap_or(1.0) * examples as f64 / self.examples_per_round() as f64;
+        let own = self.examples_per_round() - self.replayed_per_round();
+        let rounds = self.train.epochs.unwrap_or(1.0) * examples as f64 / own as f64;
         (rounds.ceil() as usize).max(1) * self.steps_per_round()
     }
 }

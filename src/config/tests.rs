@@ -81,6 +81,28 @@ fn contradictions_are_refused_before_any_work() {
 }
 
 #[test]
+fn replay_and_refresh_are_checked_against_the_size_of_a_step() {
+    let sft = "[train]\nmethod = \"sft\"\n";
+    let resolve = |set: &[&str]| Config::from_text(None, Some(("x.toml", sft)), &sets(set));
+    let c = resolve(&["sft.replay=prior", "train.batch_size=4", "train.accumulation=2", "train.epochs=1"]).unwrap();
+    assert_eq!((c.replayed_per_round(), c.total_steps(60)), (2, 10));
+    assert!(refused(sft, &["sft.replay=prior", "train.batch_size=1"]).contains("sft.replay_share = 0.25: of the 1"));
+    assert!(refused(sft, &["sft.replay=prior", "sft.replay_share=1"]).contains("below 1"));
+    assert!(refused(sft, &["sft.replay_share=0.5"]).contains("without sft.replay"));
+    assert!(refused(sft, &["sft.refresh_cap=2"]).contains("without sft.refresh_every"));
+    assert!(refused(sft, &["sft.kl_coef=-1"]).contains("sft.kl_coef"));
+    assert!(refused(sft, &["rollout.samples=4"]).contains("sft.refresh_every"));
+    assert!(refused(sft, &["sft.refresh_every=0", "rollout.samples=4"]).contains("no effect"));
+    assert!(refused("[train]\nmethod = \"rft\"\n", &["sft.refresh_every=4"]).contains("no effect"));
+    let c = resolve(&["sft.refresh_every=5", "rollout.samples=1", "rollout.max_new_tokens=32"]).unwrap();
+    let rollout = c.rollout.as_ref().unwrap();
+    assert_eq!((rollout.samples, rollout.max_new_tokens, rollout.temperature), (1, 32, 1.0));
+    let text = c.to_toml().unwrap();
+    assert_eq!(Config::from_text(None, Some(("config.toml", &text)), &[]).unwrap(), c);
+    assert_eq!((resolve(&[]).unwrap().rollout, resolve(&[]).unwrap().replayed_per_round()), (None, 0));
+}
+
+#[test]
 fn the_written_plan_reads_back_as_the_same_plan() {
     for method in [Method::Sft, Method::Rft] {
         let plan = Config::from_text(Some(method), None, &sets(&["train.steps=6", "train.seed=9"])).unwrap();

@@ -111,6 +111,28 @@ mod tests {
         stored.tensors.iter().map(|t| (t.name.clone(), stored.values(t).unwrap())).collect()
     }
 
+    /// The same model with one more token.
+    fn wider(from: &Path, to: &Path) {
+        files::create_dir(to).unwrap();
+        copy_model_files(from, to).unwrap();
+        let mut json: serde_json::Value = files::read_json(&from.join("config.json")).unwrap();
+        let vocab = json["vocab_size"].as_u64().unwrap() as usize + 1;
+        json["vocab_size"] = vocab.into();
+        files::write_json(&to.join("config.json"), &json).unwrap();
+        let stored = Stored::open(from, &Config::from_dir(from).unwrap()).unwrap();
+        let mut parameters = Vec::new();
+        for tensor in &stored.tensors {
+            let (mut values, mut shape) = (stored.values(tensor).unwrap(), tensor.shape.clone());
+            if tensor.name == "model.embed_tokens.weight" {
+                shape[0] = vocab;
+                values.resize(vocab * shape[1], 0.0);
+            }
+            let var = Var::from_vec(values, shape, &Device::Cpu).unwrap();
+            parameters.push(Arc::new(Parameter::new(tensor.name.clone(), var)));
+        }
+        weights::write(to, &parameters, DType::F32).unwrap();
+    }
+
     #[test]
     fn each_weight_lies_between_the_two_and_the_ends_are_the_models_themselves() {
         let dir = tempfile::tempdir().unwrap();
@@ -143,18 +165,15 @@ mod tests {
         let at = |name: &str| dir.path().join(name);
         write_checkpoint(&at("a"), Preset::Tiny, 1).unwrap();
         write_checkpoint(&at("b"), Preset::Tiny, 2).unwrap();
-        write_checkpoint(&at("small"), Preset::Small, 1).unwrap();
+        wider(&at("a"), &at("wider"));
         let refused = |a: &str, b: &str, alpha: f64| {
             let error = interpolate(&at(a), &at(b), alpha, &at("out")).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             assert!(!at("out").exists());
             error.to_string()
         };
-        let message = refused("a", "small", 0.5);
-        assert!(
-            message.contains("`visual.patch_embed.proj.weight` has shape [") && message.contains("but ["),
-            "{message}"
-        );
+        let message = refused("a", "wider", 0.5);
+        assert!(message.contains("`model.embed_tokens.weight` has shape [") && message.contains("but ["), "{message}");
         for alpha in [-0.1, 1.5, f64::NAN] {
             assert!(refused("a", "b", alpha).contains("alpha"));
         }

@@ -11,4 +11,4 @@ mod sampling;
 pub mod sequence;
 
 pub use processor::Processor;
-pub use sequence::{Completion, ImageInput, LossFn, Prompt, Sampling, Sequence, TokenGrads, TokenStats};
+pub use sequence::{Completion, ImageInput, LossFn, NearLossFn, Prompt, Sampling, Sequence, TokenGrads, TokenStats};

@@ -52,6 +52,9 @@ pub struct TokenGrads {
 /// A loss: from the statistics of the given sequences of a batch to their gradient.
 pub type LossFn<'a> = dyn Fn(Range<usize>, &TokenStats) -> Result<TokenGrads> + Sync + 'a;
 
+/// A loss that depends also on KL(reference || model) at each token, in nats: to the gradient of the statistics and of the divergences.
+pub type NearLossFn<'a> = dyn Fn(Range<usize>, &TokenStats, &[f32]) -> Result<(TokenGrads, Vec<f32>)> + Sync + 'a;
+
 /// How to choose the next token.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Sampling {

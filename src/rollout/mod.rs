@@ -20,7 +20,7 @@ use crate::eval::{
 use crate::model::qwen2_5_vl::{Model, config};
 use crate::model::{Processor, Sampling};
 use crate::tasks::{DatasetTask, Task};
-use crate::teacher::Scripted;
+use crate::teacher::{Chat, Endpoint, KEY_VARIABLE, Scripted};
 use crate::{Error, Result, files};
 use candle_core::Device;
 use serde_json::json;
@@ -36,6 +36,8 @@ pub enum Teacher {
     Model(PathBuf),
     /// The scripted reasoner (see [`Scripted`]).
     Scripted,
+    /// A model behind a chat API.
+    Endpoint(Endpoint),
 }
 
 /// What to sample, from whom, what to keep and where.
@@ -68,6 +70,8 @@ pub struct Report {
     pub summary: Summary,
     /// What was kept and what was not.
     pub tally: Tally,
+    /// Tokens that an endpoint counted, of prompts and of responses, over all that is in the directory.
+    pub billed: Option<(usize, usize)>,
     /// The dataset.
     pub manifest: Manifest,
 }
@@ -103,7 +107,7 @@ pub fn rollout(request: &Request, device: &Device, progress: impl FnMut(Progress
         same_selection(settings, selection, out)?;
     }
     let started = Instant::now();
-    let (outcomes, fresh_tokens) = sample(request, &store, &task, device, progress)?;
+    let Sampled { outcomes, fresh_tokens, billed } = sample(request, &store, &task, device, progress)?;
     let summary = Summary::of(task.name(), None, &outcomes, plan.samples, fresh_tokens, started.elapsed())?;
     let (kept, tally) = select(&task, &outcomes, plan.samples, selection)?;
     if kept.is_empty() {
@@ -118,24 +122,40 @@ pub fn rollout(request: &Request, device: &Device, progress: impl FnMut(Progress
             write_dataset(out, task.dataset(), data, split, &kept, settings)?
         }
     };
-    Ok(Report { about: store.about, summary, tally, manifest })
+    Ok(Report { about: store.about, summary, tally, billed, manifest })
 }
 
-/// The responses that are there, and those still missing; with the number of tokens of the latter.
+/// All responses of a rollout.
+struct Sampled {
+    outcomes: Vec<Outcome>,
+    /// Tokens of those sampled now.
+    fresh_tokens: usize,
+    billed: Option<(usize, usize)>,
+}
+
+/// The responses that are there, and those still missing.
 fn sample(
     request: &Request,
     store: &Store,
     task: &DatasetTask,
     device: &Device,
     mut progress: impl FnMut(Progress),
-) -> Result<(Vec<Outcome>, usize)> {
+) -> Result<Sampled> {
     let plan = &request.plan;
     let mut outcomes = store.resume(task, plan)?;
     let total = plan.examples(task);
     progress(progress_of(&outcomes, total, plan.samples));
     let done = outcomes.len() / plan.samples;
+    let chat = match &request.teacher {
+        Teacher::Endpoint(endpoint) => {
+            let key = std::env::var(KEY_VARIABLE).ok();
+            Some(Chat::open(endpoint, &request.sampling, key, &request.out.join(store::PAID))?)
+        }
+        _ => None,
+    };
+    let billed = || chat.as_ref().map(Chat::tokens);
     if done == total {
-        return Ok((outcomes, 0));
+        return Ok(Sampled { outcomes, fresh_tokens: 0, billed: billed() });
     }
     let before = eval::tokens(&outcomes);
     let mut keep = |batch: Vec<Outcome>| {
@@ -144,15 +164,19 @@ fn sample(
         progress(progress_of(&outcomes, total, plan.samples));
         Ok(())
     };
-    match &request.teacher {
-        Teacher::Model(dir) => {
+    match (&request.teacher, &chat) {
+        (Teacher::Model(dir), _) => {
             let processor = Processor::from_dir(dir)?;
             let model = Model::load(dir, device)?;
             let (sampling, samples) = (&request.sampling, plan.samples);
             let engine = Engine { policy: &model, codec: &processor, task, sampling, samples };
             eval::run(task, plan, done, |examples| engine.generate(examples), &mut keep)?;
         }
-        Teacher::Scripted => {
+        (Teacher::Endpoint(_), Some(chat)) => {
+            eval::run(task, plan, done, |examples| chat.respond(task, examples, plan.samples), &mut keep)?;
+        }
+        (Teacher::Endpoint(_), None) => return Err(Error::failed("an endpoint without its client")),
+        (Teacher::Scripted, _) => {
             let teacher = Scripted { seed: request.sampling.seed };
             let answer = |examples: Range<usize>| -> Result<Vec<Vec<Generated>>> {
                 examples.map(|i| teacher.respond(task, i, plan.samples)).collect()
@@ -160,8 +184,8 @@ fn sample(
             eval::run(task, plan, done, answer, &mut keep)?;
         }
     }
-    let fresh = eval::tokens(&outcomes) - before;
-    Ok((outcomes, fresh))
+    let fresh_tokens = eval::tokens(&outcomes) - before;
+    Ok(Sampled { outcomes, fresh_tokens, billed: billed() })
 }
 
 /// The responses to keep, prompt after prompt.
@@ -194,7 +218,7 @@ impl Teacher {
     fn directory(&self) -> Option<&PathBuf> {
         match self {
             Teacher::Model(dir) => Some(dir),
-            Teacher::Scripted => None,
+            Teacher::Scripted | Teacher::Endpoint(_) => None,
         }
     }
 
@@ -202,6 +226,7 @@ impl Teacher {
         match self {
             Teacher::Model(dir) => std::path::absolute(dir).unwrap_or_else(|_| dir.clone()).display().to_string(),
             Teacher::Scripted => "scripted".into(),
+            Teacher::Endpoint(endpoint) => format!("{} at {}", endpoint.model, endpoint.url),
         }
     }
 
@@ -215,6 +240,9 @@ impl Teacher {
                 let sampling = Sampling { seed: sampling.seed, ..Sampling::greedy(0) };
                 Key::new(&format!("scripted {}", Scripted::VERSION), "", task, plan, &sampling)
             }
+            Teacher::Endpoint(Endpoint { url, model, .. }) => {
+                Key::new(&format!("{model} at {url}"), "", task, plan, sampling)
+            }
         }
     }
 }
@@ -224,7 +252,7 @@ fn check_prompts(dataset: &Dataset, request: &Request) -> Result<()> {
     let who = match (&request.teacher, request.selection.answer) {
         (Teacher::Scripted, _) => "--teacher scripted reasons before it answers",
         (_, Answer::Gold) => "--answer gold pairs reasoning with the right answer",
-        (Teacher::Model(_), Answer::Sampled) => return Ok(()),
+        (Teacher::Model(_) | Teacher::Endpoint(_), Answer::Sampled) => return Ok(()),
     };
     let examples = request.plan.limit.unwrap_or(usize::MAX).min(dataset.len());
     for (i, record) in dataset.records()[..examples].iter().enumerate() {

@@ -51,7 +51,9 @@ impl Store {
             remove(dir)?;
         }
         let here = dir.display();
-        if path.exists() {
+        // Where nothing has been sampled yet, nothing is lost by sampling something else.
+        let begun = || BESIDE[1..].iter().any(|name| fs::metadata(dir.join(name)).is_ok_and(|file| file.len() > 0));
+        if path.exists() && begun() {
             let found: About = files::read_json(&path)?;
             let mut differences = found.key.differences(&about.key);
             if found.split != about.split {
@@ -64,7 +66,7 @@ impl Store {
                     parts.join("; ")
                 )));
             }
-        } else if files::holds_foreign(dir, |_| false) {
+        } else if begun() || files::holds_foreign(dir, |name| BESIDE.contains(&name)) {
             return Err(Error::input(format!("{here} is not empty and holds no rollout; give another --out")));
         } else {
             files::write_json(&path, &about)?;

@@ -150,6 +150,12 @@ fn an_empty_dataset_is_never_written_and_the_samples_stay() {
     assert!(message.contains("none of 6 responses to 3 prompts") && message.contains("samples.jsonl"), "{message}");
     assert!(!out.join("manifest.json").exists());
     assert_eq!(fs::read_to_string(out.join("samples.jsonl")).unwrap().lines().count(), 6);
+    // Where there is no sample yet, anything can be asked for.
+    let (none, mut other) = (dir.path().join("none"), request.clone());
+    fs::create_dir(&none).unwrap();
+    fs::copy(out.join("rollout.json"), none.join("rollout.json")).unwrap();
+    (other.out, other.sampling.seed) = (none, 9);
+    assert_eq!(run(&other).unwrap_err().exit_code(), 1);
     // The samples are those of these weights.
     fs::remove_dir_all(&model).unwrap();
     write_checkpoint(&model, Preset::Tiny, 1).unwrap();

@@ -3,11 +3,13 @@
 pub mod bench;
 mod dataset;
 mod jigsaw;
+mod joined;
 mod pair;
 pub mod rules;
 
 pub use dataset::{DatasetTask, load};
 pub use jigsaw::JigsawScorer;
+pub use joined::Joined;
 pub use pair::PairScorer;
 
 use crate::data::Record;

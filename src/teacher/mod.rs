@@ -1,6 +1,8 @@
 //! Teachers: those whose responses are foreign to the model that learns from them.
 
+mod chat;
 mod look;
 mod scripted;
 
+pub use chat::{Chat, Endpoint, KEY_VARIABLE, Paid};
 pub use scripted::Scripted;

@@ -9,6 +9,7 @@
 use super::guard::StallState;
 use super::metrics::LogSizes;
 use super::optimizer::AdamW;
+use super::refresh::Pool;
 use crate::data::Cursor;
 use crate::files::Written;
 use crate::model::convert::{copy_model_files, declare_f32};
@@ -29,6 +30,12 @@ pub struct State {
     pub round: u64,
     /// Position in the shuffled examples.
     pub cursor: Cursor,
+    /// Position in the shuffled replayed examples, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Cursor>,
+    /// On-policy SFT: the responses sampled at the last refresh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Pool>,
     /// Where the logs end.
     pub log: LogSizes,
     /// How long reward variance and entropy have been near zero.
@@ -39,7 +46,8 @@ impl Default for State {
     /// Before the first step.
     fn default() -> Self {
         let cursor = Cursor { epoch: 0, position: 0 };
-        State { step: 0, round: 0, cursor, log: LogSizes::default(), stall: StallState::default() }
+        let (log, stall) = (LogSizes::default(), StallState::default());
+        State { step: 0, round: 0, cursor, replay: None, pool: None, log, stall }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::eval::hash_model;
 use crate::model::Processor;
 use crate::model::qwen2_5_vl::{Model, config};
 use crate::policy::Policy;
-use crate::tasks::{DatasetTask, Task};
+use crate::tasks::{DatasetTask, Joined, Task};
 use crate::{Error, Result};
 use candle_core::Device;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,9 @@ pub fn launch(launch: &Launch, stop: &AtomicBool, progress: &mut (dyn Progress +
 
 fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progress) -> Result<Ended> {
     // What is quick to read comes first: a mistake is told before gigabytes of weights are read.
-    let (data, processor) = both(|| Data::open(&launch.data), || Processor::from_dir(&launch.model));
+    let replay = launch.config.sft.as_ref().map(|sft| sft.replay.as_str()).filter(|replay| !replay.is_empty());
+    let open = || Data::open(&launch.data, replay.map(Path::new));
+    let (data, processor) = both(open, || Processor::from_dir(&launch.model));
     let data = data?;
     config::require(&launch.model)?;
     let processor = processor?;
@@ -93,7 +95,9 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
         }
     };
     let policy = policy.recomputing(launch.config.train.recompute);
-    let reference = match launch.config.grpo.as_ref().is_some_and(|g| g.beta != 0.0) {
+    let penalised = launch.config.grpo.as_ref().is_some_and(|g| g.beta != 0.0);
+    let near = launch.config.sft.as_ref().is_some_and(|sft| sft.kl_coef > 0.0);
+    let reference = match penalised || near {
         true => {
             let reference = Model::load(&launch.model, &launch.device)?;
             reference.parameters().iter().for_each(|p| p.set_trainable(false));
@@ -101,13 +105,15 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
         }
         false => None,
     };
+    let replayed = data.replay.as_ref().map(|replay| Joined { first: &data.train, second: replay });
     let job = Job {
         config: &launch.config,
         policy: &policy,
         reference: reference.as_ref().map(|r| r as &dyn Policy),
         base: &launch.model,
         codec: &processor,
-        train: &data.train,
+        train: replayed.as_ref().map_or(&data.train as &dyn Task, |joined| joined),
+        replayed: data.replay.as_ref().map_or(0, |replay| replay.len()),
         validation: data.validation.as_ref().map(|v| v as &dyn Task),
         stop,
     };
@@ -116,19 +122,24 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
 
 /// The splits of the dataset that a run uses.
 struct Data {
+    /// Of the dataset, and of the one replayed.
     hash: String,
     train: DatasetTask,
+    replay: Option<DatasetTask>,
     validation: Option<DatasetTask>,
 }
 
 impl Data {
-    fn open(dir: &Path) -> Result<Data> {
+    fn open(dir: &Path, replay: Option<&Path>) -> Result<Data> {
+        let replay = replay.map(|dir| Dataset::open(dir, "train").map_err(|e| e.context("sft.replay"))).transpose()?;
+        let also = replay.as_ref().map(|replay| format!("+{}", replay.manifest().sha256));
         let train = Dataset::open(dir, "train")?;
         let has_validation =
             train.root() != dir && train.manifest().splits.get("validation").is_some_and(|split| split.records > 0);
         Ok(Data {
-            hash: train.manifest().sha256.clone(),
+            hash: train.manifest().sha256.clone() + also.as_deref().unwrap_or_default(),
             train: DatasetTask::new(train)?,
+            replay: replay.map(DatasetTask::new).transpose()?,
             validation: match has_validation {
                 true => Some(DatasetTask::new(Dataset::open(dir, "validation")?)?),
                 false => None,

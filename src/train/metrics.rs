@@ -35,7 +35,7 @@ impl Metrics {
 pub struct Sample {
     /// Optimizer steps made when it was sampled.
     pub step: usize,
-    /// `rollout` or `eval`.
+    /// `rollout`, `refresh` or `eval`.
     pub source: &'static str,
     /// Example.
     pub id: String,

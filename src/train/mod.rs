@@ -4,6 +4,7 @@
 //! killed and goes on from its last checkpoint ends with the same bytes as one that was not (on a CPU).
 
 pub mod checkpoint;
+mod deal;
 mod evaluate;
 mod feed;
 mod freeze;
@@ -14,6 +15,7 @@ pub mod metrics;
 pub mod optimizer;
 mod parts;
 pub mod plan;
+pub mod refresh;
 mod rft;
 pub mod run;
 pub mod schedule;
@@ -23,3 +25,6 @@ mod trainer;
 
 pub(crate) use freeze::freeze;
 pub use trainer::{Ended, Job, Progress, train};
+
+#[cfg(test)]
+mod tests;

@@ -151,6 +151,11 @@ fn same_run(dir: &Path, config: &Config, identity: &Identity) -> Result<()> {
         text.parse::<toml::Table>().map_err(|e| Error::input(format!("{}/config.toml: {e}", dir.display())))
     };
     let before = read(&files::read_text(&dir.join("config.toml"))?)?;
+    // A run of an earlier version, which did not know a setting, has its default.
+    let before = match before.clone().try_into::<Config>() {
+        Ok(config) => read(&config.to_toml()?)?,
+        Err(_) => before,
+    };
     let mut differing = config::differences(&before, &read(&config.to_toml()?)?);
     let old: Identity = files::read_json(&dir.join("run.json"))?;
     for (what, before, now, path) in [

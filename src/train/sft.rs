@@ -1,61 +1,115 @@
 //! One step of supervised fine-tuning: cross-entropy on the reference responses, prompts and images never counted.
+//!
+//! With `sft.kl_coef` the loss has a second part, `kl_coef * KL(initial model || model)` at the same tokens, with the weights that the
+//! first part gives them. It is the forward divergence of the whole next-token distributions, computed exactly, and not an estimate from
+//! the token that happens to follow: on reference responses, which neither model has sampled, such an estimate would be biased.
 
 use super::loss::{self, Window};
 use super::metrics::Metrics;
 use super::parts::Parts;
+use super::refresh;
 use super::trainer::Loop;
-use crate::Result;
 use crate::config::Average;
-use crate::model::Sequence;
+use crate::model::{Sequence, TokenGrads, TokenStats};
 use crate::policy::Policy;
+use crate::{Error, Result};
+use std::ops::Range;
 use std::time::Instant;
 
 /// Take `batch_size * accumulation` examples and make one optimizer step.
 pub(super) fn round(l: &mut Loop<'_>) -> Result<()> {
     let started = Instant::now();
     let (job, settings) = (l.job, &l.job.config.train);
-    let (indices, sequences) = l.next_examples(settings.batch_size * settings.accumulation)?;
+    let sft = job.config.sft.clone().unwrap_or_default();
+    let n = job.config.examples_per_round();
+    let refreshed = refresh::renew(l)?;
+    let (indices, sequences) = if sft.refresh_every > 0 { refresh::next_examples(l, n)? } else { l.next_examples(n)? };
     let ids = indices.iter().map(|&i| Ok(job.train.example(i)?.id.clone())).collect::<Result<Vec<_>>>()?;
     let micros: Vec<&[Sequence]> = sequences.chunks(settings.batch_size).collect();
-    let sums = accumulate(job.policy, &micros, job.config.sft.clone().unwrap_or_default().average)?;
+    let near = match (sft.kl_coef > 0.0, job.reference) {
+        (false, _) => None,
+        (true, Some(reference)) => Some(Near { reference, coef: sft.kl_coef }),
+        (true, None) => return Err(Error::failed("sft.kl_coef is above 0 but there is no reference model")),
+    };
+    let sums = accumulate_near(job.policy, &micros, sft.average, near)?;
     let tokens = sequences.iter().map(|s| s.prompt.ids.len() + s.response.len()).sum();
     let mut metrics = Metrics::default();
     metrics.push("entropy", sums.entropy);
     metrics.push("response_tokens", sums.tokens);
+    if near.is_some() {
+        metrics.push("kl", sums.kl);
+    }
+    for (name, value) in refreshed.iter() {
+        metrics.push(name, *value);
+    }
     l.finish_step(sums.loss, &ids, started, tokens, metrics)
+}
+
+/// A model to stay near to.
+#[derive(Clone, Copy)]
+pub struct Near<'a> {
+    /// The model.
+    pub reference: &'a dyn Policy,
+    /// Weight of the divergence from it.
+    pub coef: f64,
 }
 
 /// What an accumulation window came to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Accumulated {
-    /// Mean negative log-probability of its response tokens.
+    /// Its loss: the mean negative log-probability of its response tokens, and the weighted divergence from the reference.
     pub loss: f64,
     /// Mean entropy at its response tokens, in nats.
     pub entropy: f64,
+    /// Mean KL(reference || model) at its response tokens, in nats; 0 without a reference. Weighted as the loss weights tokens.
+    pub kl: f64,
     /// Its response tokens.
     pub tokens: f64,
 }
 
 /// Forward and backward over the micro-batches of one optimizer step: adds the gradient of the window's loss.
 pub fn accumulate(policy: &dyn Policy, micros: &[&[Sequence]], average: Average) -> Result<Accumulated> {
+    accumulate_near(policy, micros, average, None)
+}
+
+/// As [`accumulate`], held near another model.
+pub fn accumulate_near(
+    policy: &dyn Policy,
+    micros: &[&[Sequence]],
+    average: Average,
+    near: Option<Near<'_>>,
+) -> Result<Accumulated> {
     let window = Window::of(micros.iter().flat_map(|m| m.iter()).map(|s| s.response.len()), micros.len());
-    let mut sums = Accumulated { loss: 0.0, entropy: 0.0, tokens: window.tokens };
+    let mut sums = Accumulated { loss: 0.0, entropy: 0.0, kl: 0.0, tokens: window.tokens };
     for micro in micros {
         let parts = Parts::default();
-        policy.backward(micro, 1.0, &|shard, stats| {
-            let (loss, grads) = match average {
+        let nll = |shard: &Range<usize>, stats: &TokenStats| -> (f64, TokenGrads) {
+            match average {
                 Average::Token => loss::sft(stats, &window),
                 Average::Sequence => {
                     loss::sft_by_sequence(stats, micro[shard.clone()].iter().map(|s| s.response.len()), &window)
                 }
-            };
-            let entropy = stats.entropies.iter().map(|&e| f64::from(e)).sum::<f64>() / window.tokens.max(1.0);
-            parts.put(shard.start, (loss, entropy));
-            Ok(grads)
-        })?;
-        for (loss, entropy) in parts.in_order() {
+            }
+        };
+        let entropy =
+            |stats: &TokenStats| stats.entropies.iter().map(|&e| f64::from(e)).sum::<f64>() / window.tokens.max(1.0);
+        match near {
+            None => policy.backward(micro, 1.0, &|shard, stats| {
+                let (loss, grads) = nll(&shard, stats);
+                parts.put(shard.start, (loss, entropy(stats), 0.0));
+                Ok(grads)
+            })?,
+            Some(Near { reference, coef }) => policy.backward_near(micro, reference, &|shard, stats, nats| {
+                let (loss, grads) = nll(&shard, stats);
+                let (kl, by_kl) = loss::near(nats, &grads, coef);
+                parts.put(shard.start, (loss + coef * kl, entropy(stats), kl));
+                Ok((grads, by_kl))
+            })?,
+        }
+        for (loss, entropy, kl) in parts.in_order() {
             sums.loss += loss;
             sums.entropy += entropy;
+            sums.kl += kl;
         }
     }
     Ok(sums)

@@ -1,6 +1,7 @@
 //! The loop that SFT and RFT share: rounds of steps, evaluation, checkpoints, stopping and resuming.
 
 use super::checkpoint::{self, Checkpoint, State};
+use super::deal::Deal;
 use super::evaluate::evaluate;
 use super::feed::Feed;
 use super::freeze::freeze;
@@ -12,7 +13,6 @@ use super::run::{Finished, Run};
 use super::schedule::learning_rate;
 use super::{rft, sft};
 use crate::config::{Config, Method};
-use crate::data::Sampler;
 use crate::model::Sequence;
 use crate::policy::{Codec, Policy, reference_response};
 use crate::tasks::Task;
@@ -40,7 +40,7 @@ pub struct Job<'a> {
     pub config: &'a Config,
     /// The model being trained, holding the weights of the start or of the checkpoint resumed from.
     pub policy: &'a dyn Policy,
-    /// A frozen copy of the model the run started from; needed when `grpo.beta > 0`.
+    /// A frozen copy of the model the run started from; needed when `grpo.beta` or `sft.kl_coef` is above 0.
     pub reference: Option<&'a dyn Policy>,
     /// The model directory the run started from, for the files beside the weights.
     pub base: &'a Path,
@@ -48,10 +48,19 @@ pub struct Job<'a> {
     pub codec: &'a dyn Codec,
     /// Training examples.
     pub train: &'a dyn Task,
+    /// So many of them, at the end, are replayed from another dataset (`sft.replay`).
+    pub replayed: usize,
     /// Validation examples, if there are any.
     pub validation: Option<&'a dyn Task>,
     /// Set from outside to end the run after the current round.
     pub stop: &'a AtomicBool,
+}
+
+impl Job<'_> {
+    /// Training examples of the run's own dataset.
+    pub(super) fn own(&self) -> usize {
+        self.train.len() - self.replayed
+    }
 }
 
 /// How a call of [`train`] ended.
@@ -69,7 +78,7 @@ pub enum Ended {
 pub(super) struct Loop<'a> {
     pub job: &'a Job<'a>,
     pub optimizer: AdamW,
-    pub sampler: Sampler,
+    pub deal: Deal,
     pub feed: Feed<'a>,
     pub state: State,
     pub total: usize,
@@ -82,19 +91,21 @@ pub(super) struct Loop<'a> {
 /// Train, from the start or from `resume`, in the run directory `run`.
 pub fn train(job: &Job<'_>, run: &Run, resume: Option<&Checkpoint>, progress: &mut dyn Progress) -> Result<Ended> {
     let config = job.config;
-    if job.train.is_empty() {
+    let own = job.own();
+    if own == 0 {
         return Err(Error::input("the dataset has no training examples"));
     }
     freeze(job.policy.parameters(), &config.train.freeze)?;
     let mut optimizer = AdamW::new(job.policy.parameters(), &config.train)?;
     let state = resume.map(|c| c.state.clone()).unwrap_or_default();
-    let sampler = Sampler::resume(job.train.len(), config.train.seed, state.cursor)?;
+    let each = config.replayed_per_round();
+    let deal = Deal::resume(own, job.replayed, each, config.train.seed, state.cursor, state.replay)?;
     let mut unchecked = false;
     match resume {
         Some(checkpoint) => checkpoint.load_optimizer(&mut optimizer)?,
         None => {
             check_lengths(job)?;
-            let first = sampler.clone().next_batch(config.train.batch_size.min(job.train.len()));
+            let first = deal.peek_own(config.train.batch_size.min(own));
             // The first step of SFT shows its own gradients. Where an evaluation comes before it they are looked at earlier,
             // so that a run that cannot work has measured nothing; so are those of RFT, whose first step may have none.
             let evaluates = config.eval.every > 0 && job.validation.is_some_and(|t| !t.is_empty());
@@ -106,13 +117,13 @@ pub fn train(job: &Job<'_>, run: &Run, resume: Option<&Checkpoint>, progress: &m
         }
     }
     let log = Log::open(run.dir(), state.log, state.step)?;
-    let total = config.total_steps(job.train.len());
+    let total = config.total_steps(own);
     std::thread::scope(|scope| {
         let mut feed = Feed::start(scope, config.train.method, job.codec, job.train);
         let held = process_memory("VmRSS").unwrap_or(0);
-        let plan = MemoryPlan::of(job, feed.look(sampler.peek(config.examples_per_round()))?, held, resume.is_some());
+        let plan = MemoryPlan::of(job, feed.look(deal.peek(config.examples_per_round()))?, held, resume.is_some());
         progress.note(&plan.to_string());
-        rounds(Loop { job, optimizer, sampler, feed, total, log, unchecked, state, progress }, run, resume)
+        rounds(Loop { job, optimizer, deal, feed, total, log, unchecked, state, progress }, run, resume)
     })
 }
 
@@ -136,7 +147,7 @@ fn rounds(mut l: Loop<'_>, run: &Run, resume: Option<&Checkpoint>) -> Result<End
             Method::Rft => rft::round(&mut l)?,
         }
         l.state.round += 1;
-        l.state.cursor = l.sampler.cursor();
+        (l.state.cursor, l.state.replay) = (l.deal.cursor(), l.deal.replay_cursor());
         let due = |every: usize| every > 0 && l.state.step / every > before / every;
         let (eval_due, save_due) = (due(config.eval.every), due(config.train.save_every));
         let done = l.state.step >= l.total;
@@ -161,10 +172,10 @@ fn rounds(mut l: Loop<'_>, run: &Run, resume: Option<&Checkpoint>) -> Result<End
 impl Loop<'_> {
     /// The next `n` examples: their indices and what the [`Feed`] makes of them. Those after them are prepared meanwhile.
     pub fn next_examples(&mut self, n: usize) -> Result<(Vec<usize>, Vec<Sequence>)> {
-        let indices = self.sampler.next_batch(n);
+        let indices = self.deal.next_batch(n);
         let sequences = self.feed.take(&indices)?;
         if self.state.step + self.job.config.steps_per_round() < self.total {
-            self.feed.order(self.sampler.peek(n));
+            self.feed.order(self.deal.peek(n));
         }
         Ok((indices, sequences))
     }
@@ -200,8 +211,8 @@ impl Loop<'_> {
         for (name, value) in rest.iter() {
             metrics.push(name, *value);
         }
-        let taken = self.sampler.cursor();
-        metrics.push("epoch", taken.epoch as f64 + taken.position as f64 / self.job.train.len() as f64);
+        let taken = self.deal.cursor();
+        metrics.push("epoch", taken.epoch as f64 + taken.position as f64 / self.job.own() as f64);
         metrics.push("tokens", tokens as f64);
         metrics.push("tokens_per_second", tokens as f64 / seconds);
         metrics.push("samples_per_second", ids.len() as f64 / seconds);
@@ -258,8 +269,8 @@ fn check_lengths(job: &Job<'_>) -> Result<()> {
     let (codec, task) = (job.codec, job.train);
     let too_long = |i: usize| -> Result<Option<String>> {
         let response = match rollout {
-            Some(new) => new,
-            None => reference_response(task, codec, i)?.len(),
+            Some(new) if i < job.own() => new,
+            _ => reference_response(task, codec, i)?.len(),
         };
         let length = codec.prompt_length(task, i)? + response;
         Ok((length > limit).then_some(format!("{} ({length})", task.example(i)?.id)))

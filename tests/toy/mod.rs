@@ -9,8 +9,8 @@ use candle_core::{Device, Tensor, Var};
 use image::RgbImage;
 use jigsaw::data::{Message, Record};
 use jigsaw::files::Written;
-use jigsaw::model::{Completion, LossFn, Prompt, Sampling, Sequence, TokenStats};
-use jigsaw::nn::Parameter;
+use jigsaw::model::{Completion, LossFn, NearLossFn, Prompt, Sampling, Sequence, TokenGrads, TokenStats};
+use jigsaw::nn::{Parameter, Unformed, kl_divergence};
 use jigsaw::policy::{Codec, Policy, Predictions, Predictor};
 use jigsaw::tasks::{Score, Task};
 use jigsaw::{Error, Result, rng};
@@ -81,6 +81,44 @@ impl Toy {
         let sum = logits.iter().map(|l| (l - max).exp()).sum::<f32>().ln() + max;
         logits.iter().map(|l| l - sum).collect()
     }
+
+    /// Add to the gradients: of the statistics, and of the divergence from log-probabilities `far` at each token.
+    fn add(
+        &self,
+        batch: &[Sequence],
+        temperature: f32,
+        stats: &TokenStats,
+        grads: &TokenGrads,
+        far: &[Vec<f32>],
+        by_kl: &[f32],
+    ) -> Result<()> {
+        let (table, bias) = (self.values(0), self.values(1));
+        let (mut by_table, mut by_bias) = (vec![0.0f32; table.len()], vec![0.0f32; bias.len()]);
+        let mut at = 0;
+        for s in batch {
+            for (t, &token) in s.response.iter().enumerate() {
+                let k = s.prompt.ids[0] as usize;
+                let lp = self.log_probs(&table, &bias, k, t, temperature);
+                let by_entropy = grads.entropies.as_ref().map_or(0.0, |e| e[at]);
+                for v in 0..VOCABULARY {
+                    let one = f32::from(u8::from(v == token as usize));
+                    let mut g = (grads.logprobs[at] * (one - lp[v].exp())
+                        - by_entropy * lp[v].exp() * (lp[v] + stats.entropies[at]))
+                        / temperature;
+                    if let Some(p) = far.get(at) {
+                        g += by_kl[at] * (lp[v].exp() - p[v].exp());
+                    }
+                    by_table[(k * LENGTH + t) * VOCABULARY + v] += g;
+                    by_bias[v] += g;
+                }
+                at += 1;
+            }
+        }
+        for (p, g) in self.parameters.iter().zip([by_table, by_bias]).filter(|(p, _)| p.trainable()) {
+            p.add_grad(Tensor::from_vec(g, p.var.as_tensor().shape().clone(), &Device::Cpu)?)?;
+        }
+        Ok(())
+    }
 }
 
 impl Policy for Toy {
@@ -108,29 +146,27 @@ impl Policy for Toy {
             stats.logprobs[0] = f32::NAN;
         }
         let grads = loss(0..batch.len(), &stats)?;
-        let (table, bias) = (self.values(0), self.values(1));
-        let (mut by_table, mut by_bias) = (vec![0.0f32; table.len()], vec![0.0f32; bias.len()]);
-        let mut at = 0;
-        for s in batch {
-            for (t, &token) in s.response.iter().enumerate() {
-                let k = s.prompt.ids[0] as usize;
-                let lp = self.log_probs(&table, &bias, k, t, temperature);
-                let by_entropy = grads.entropies.as_ref().map_or(0.0, |e| e[at]);
-                for v in 0..VOCABULARY {
-                    let one = f32::from(u8::from(v == token as usize));
-                    let g = (grads.logprobs[at] * (one - lp[v].exp())
-                        - by_entropy * lp[v].exp() * (lp[v] + stats.entropies[at]))
-                        / temperature;
-                    by_table[(k * LENGTH + t) * VOCABULARY + v] += g;
-                    by_bias[v] += g;
-                }
-                at += 1;
-            }
-        }
-        for (p, g) in self.parameters.iter().zip([by_table, by_bias]).filter(|(p, _)| p.trainable()) {
-            p.add_grad(Tensor::from_vec(g, p.var.as_tensor().shape().clone(), &Device::Cpu)?)?;
-        }
-        Ok(())
+        self.add(batch, temperature, &stats, &grads, &[], &[])
+    }
+
+    fn unformed(&self, batch: &[Sequence]) -> Result<Unformed> {
+        let rows = self.predict(batch)?;
+        let states = Tensor::from_vec(rows.logits(0..rows.rows())?, (rows.rows(), VOCABULARY), &Device::Cpu)?;
+        let weight = Var::from_tensor(&Tensor::eye(VOCABULARY, candle_core::DType::F32, &Device::Cpu)?)?;
+        Ok(Unformed { states, weight: Arc::new(Parameter::new("eye", weight)) })
+    }
+
+    fn backward_near(&self, batch: &[Sequence], reference: &dyn Policy, loss: &NearLossFn<'_>) -> Result<()> {
+        let stats = self.score(batch, 1.0)?;
+        let far = reference.unformed(batch)?.states.to_vec2::<f32>()?;
+        let rows = self.predict(batch)?;
+        let nats: Vec<f32> = far
+            .iter()
+            .enumerate()
+            .map(|(i, p)| Ok(kl_divergence(p, &rows.logits(i..i + 1)?) as f32))
+            .collect::<Result<_>>()?;
+        let (grads, by_kl) = loss(0..batch.len(), &stats, &nats)?;
+        self.add(batch, 1.0, &stats, &grads, &far, &by_kl)
     }
 
     fn generate(

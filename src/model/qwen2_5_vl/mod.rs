@@ -18,8 +18,11 @@ pub use predict::Predicted;
 
 use crate::Result;
 use crate::files::Written;
-use crate::model::{LossFn, Prompt, Sequence, TokenStats};
-use crate::nn::{Lead, Parameter, ParameterGrads, RowSource, Sink, Tape, Value, embed, lanes, pair, read, token_stats};
+use crate::model::{LossFn, NearLossFn, Prompt, Sequence, TokenGrads, TokenStats};
+use crate::nn::{
+    Lead, Parameter, ParameterGrads, RowSource, Sink, Tape, Unformed, Value, embed, kl_from, lanes, pair, read,
+    token_stats,
+};
 use candle_core::{DType, Device, Tensor};
 use layout::{Layout, Row};
 use rayon::prelude::*;
@@ -132,8 +135,27 @@ impl Model {
     /// The batch goes through in shards. `loss` is called once for each, maybe from several threads at once and in any
     /// order, with the sequences of the batch that the shard holds and their statistics.
     pub fn backward(&self, batch: &[Sequence], temperature: f32, loss: &LossFn<'_>) -> Result<()> {
+        self.over_shards(batch, |shard, sink| self.backward_shard(batch, shard, temperature, loss, sink))
+    }
+
+    /// As [`Model::backward`] at temperature 1, with a loss that depends also on KL(reference || self) at every response token, of the
+    /// whole distributions. `reference` gives what another model, of the same vocabulary, predicts the response tokens from.
+    pub fn backward_near(
+        &self,
+        batch: &[Sequence],
+        reference: impl Fn(&[Sequence]) -> Result<Unformed> + Sync,
+        loss: &NearLossFn<'_>,
+    ) -> Result<()> {
+        self.over_shards(batch, |shard, sink| self.backward_shard_near(batch, shard, &reference, loss, sink))
+    }
+
+    /// `shard` of every shard of the batch, which adds to the gradients through the sink it is given.
+    fn over_shards(
+        &self,
+        batch: &[Sequence],
+        shard: impl Fn(&Range<usize>, Sink<'_>) -> Result<()> + Sync,
+    ) -> Result<()> {
         let shards = self.shards(batch);
-        let shard = |shard: &Range<usize>, sink: Sink<'_>| self.backward_shard(batch, shard, temperature, loss, sink);
         match shards::side_by_side(shards.len(), self.weight_bytes(|p| p.trainable())) {
             SideBySide::Lanes(count) => {
                 let parts = lanes(count, |lane| {
@@ -190,15 +212,39 @@ impl Model {
         let tape = self.tape(true);
         let (value, stats) = self.token_stats(&tape, &batch[shard.clone()], temperature)?;
         let grads = loss(shard.clone(), &stats)?;
-        let Some(value) = value else { return Ok(()) };
-        let rows = stats.logprobs.len();
+        match value {
+            None => Ok(()),
+            Some((value, _)) => tape.backward_to(vec![(value, self.seed(grads)?)], sink),
+        }
+    }
+
+    fn backward_shard_near(
+        &self,
+        batch: &[Sequence],
+        shard: &Range<usize>,
+        reference: impl Fn(&[Sequence]) -> Result<Unformed>,
+        loss: &NearLossFn<'_>,
+        sink: Sink<'_>,
+    ) -> Result<()> {
+        let tape = self.tape(true);
+        let (value, stats) = self.token_stats(&tape, &batch[shard.clone()], 1.0)?;
+        let Some((value, predictors)) = value else { return loss(shard.clone(), &stats, &[]).map(drop) };
+        let kl = kl_from(&tape, &reference(&batch[shard.clone()])?, &predictors, &self.decoder.head)?;
+        let (grads, by_kl) = loss(shard.clone(), &stats, &kl.tensor.to_vec1::<f32>()?)?;
+        let rows = by_kl.len();
+        let by_kl = Tensor::from_vec(by_kl, rows, &Device::Cpu)?.to_device(&self.device)?;
+        tape.backward_to(vec![(value, self.seed(grads)?), (kl, by_kl)], sink)
+    }
+
+    /// The gradient of the value of token statistics, `[2, rows]`.
+    fn seed(&self, grads: TokenGrads) -> Result<Tensor> {
+        let rows = grads.logprobs.len();
         let mut seed = grads.logprobs;
         match grads.entropies {
             Some(entropies) => seed.extend(entropies),
             None => seed.resize(2 * rows, 0.0),
         }
-        let seed = Tensor::from_vec(seed, (2, rows), &Device::Cpu)?.to_device(&self.device)?;
-        tape.backward_to(vec![(value, seed)], sink)
+        Ok(Tensor::from_vec(seed, (2, rows), &Device::Cpu)?.to_device(&self.device)?)
     }
 
     /// The parts in which `batch` is worked on.
@@ -232,8 +278,14 @@ impl Model {
         if self.fused { tape } else { tape.composed() }
     }
 
-    /// Statistics of every response token, and the value to differentiate (`None` if there is no response token).
-    fn token_stats(&self, tape: &Tape, batch: &[Sequence], temperature: f32) -> Result<(Option<Value>, TokenStats)> {
+    /// Statistics of every response token, and the value to differentiate with what it is made of, the normed hidden states that
+    /// predict them (`None` if there is no response token).
+    fn token_stats(
+        &self,
+        tape: &Tape,
+        batch: &[Sequence],
+        temperature: f32,
+    ) -> Result<(Option<(Value, Value)>, TokenStats)> {
         let layout = Layout::of_sequences(batch, &self.config)?;
         if layout.targets.is_empty() {
             return Ok((None, TokenStats { logprobs: Vec::new(), entropies: Vec::new() }));
@@ -244,7 +296,7 @@ impl Model {
         let mut both = value.tensor.to_vec2::<f32>()?;
         let entropies = both.pop().unwrap_or_default();
         let logprobs = both.pop().unwrap_or_default();
-        Ok((Some(value), TokenStats { logprobs, entropies }))
+        Ok((Some((value, predictors)), TokenStats { logprobs, entropies }))
     }
 
     /// Hidden states of all rows, or of the `wanted` ones, before the final norm; `keep` sees each layer's rotated `qkv`.

@@ -1,9 +1,9 @@
 //! Whole next-token distributions at the positions of given responses.
 
 use super::{Layout, Model};
-use crate::Result;
 use crate::model::Sequence;
-use crate::nn::{Affine, Value, linear, read};
+use crate::nn::{Affine, Unformed, Value, linear, read};
+use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,6 +22,16 @@ impl Model {
         let parts: Vec<Tensor> = parts.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
         let states = if parts.is_empty() { None } else { Some(Tensor::cat(&parts, 0)?) };
         Ok(Predicted { model: self, states })
+    }
+
+    /// What predicts each response token of `batch`, which goes through as a whole.
+    ///
+    /// # Errors
+    /// If there is no response token.
+    pub fn unformed(&self, batch: &[Sequence]) -> Result<Unformed> {
+        let states = self.response_states(batch)?;
+        let states = states.ok_or_else(|| Error::failed("no response tokens to predict"))?;
+        Ok(Unformed { states, weight: Arc::clone(&self.decoder.head) })
     }
 
     fn response_states(&self, batch: &[Sequence]) -> Result<Option<Tensor>> {
@@ -54,5 +64,73 @@ impl Predicted<'_> {
         let head = Affine { weight: Arc::clone(&self.model.decoder.head), bias: None };
         let logits = linear(&tape, &states, &[&head], None)?.tensor.to_device(&Device::Cpu)?;
         Ok(read(&logits)?.to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::init::{Preset, write_checkpoint};
+    use crate::model::{Prompt, TokenGrads, TokenStats};
+    use std::sync::Mutex;
+
+    fn tiny(seed: u64) -> Model {
+        let dir = tempfile::tempdir().unwrap();
+        write_checkpoint(dir.path(), Preset::Tiny, seed).unwrap();
+        Model::load(dir.path(), &Device::Cpu).unwrap()
+    }
+
+    fn batch() -> Vec<Sequence> {
+        let sequence = |ids: &[u32], response: &[u32]| Sequence {
+            prompt: Arc::new(Prompt { ids: ids.to_vec(), images: Vec::new() }),
+            response: response.to_vec(),
+        };
+        vec![sequence(&[300, 301, 302], &[40, 41, 42, 43]), sequence(&[310, 311], &[50, 51])]
+    }
+
+    /// Mean KL(reference || model) over the response tokens, its gradient added to the parameters.
+    fn mean(model: &Model, reference: &Model) -> f64 {
+        let total = Mutex::new(0.0);
+        let loss = |_: Range<usize>, _: &TokenStats, nats: &[f32]| {
+            *total.lock().unwrap() += nats.iter().map(|&n| f64::from(n) / 6.0).sum::<f64>();
+            let zero = TokenGrads { logprobs: vec![0.0; nats.len()], entropies: None };
+            Ok((zero, vec![1.0 / 6.0; nats.len()]))
+        };
+        model.backward_near(&batch(), |part| reference.unformed(part), &loss).unwrap();
+        total.into_inner().unwrap()
+    }
+
+    #[test]
+    fn the_divergence_of_whole_models_has_the_gradient_of_its_finite_differences() {
+        let (model, reference) = (tiny(1), tiny(2));
+        let (p, q) = (reference.predict(&batch()).unwrap(), model.predict(&batch()).unwrap());
+        let row = |of: &Predicted<'_>, i: usize| of.logits(i..i + 1).unwrap();
+        let exact: f64 = (0..6).map(|i| crate::nn::kl_divergence(&row(&p, i), &row(&q, i)) / 6.0).sum();
+        let here = mean(&model, &reference);
+        assert!((here - exact).abs() < 1e-5 * exact, "{here} {exact}");
+        // Along the gradient, the divergence changes by the gradient's square.
+        for name in ["model.layers.0.mlp.up_proj.weight", "model.embed_tokens.weight"] {
+            let parameter = model.parameters().iter().find(|p| p.name == name).unwrap();
+            let value = parameter.var.as_tensor().copy().unwrap();
+            model.parameters().iter().for_each(|p| p.clear_grad());
+            mean(&model, &reference);
+            let gradient = parameter.grad().unwrap().copy().unwrap();
+            let square = gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+            let step = 1e-2 / f64::from(square).sqrt();
+            let at = |sign: f64| {
+                let moved = (&value + (&gradient * (sign * step)).unwrap()).unwrap();
+                parameter.var.set(&moved).unwrap();
+                mean(&model, &reference)
+            };
+            let slope = (at(1.0) - at(-1.0)) / (2.0 * step);
+            parameter.var.set(&value).unwrap();
+            assert!((slope / f64::from(square) - 1.0).abs() < 0.02, "{name}: {slope} {square}");
+        }
+    }
+
+    #[test]
+    fn a_model_near_itself_has_no_divergence() {
+        let model = tiny(1);
+        assert_eq!(mean(&model, &model), 0.0);
     }
 }

@@ -27,9 +27,27 @@ pub fn sft_by_sequence(
     (-sum, TokenGrads { logprobs, entropies: None })
 }
 
+/// The divergence from a reference model: its mean over tokens, each with the weight that the negative log-likelihood gave it (`nll`, its
+/// gradient), and the gradient of `coef` times that mean.
+pub fn near(nats: &[f32], nll: &TokenGrads, coef: f64) -> (f64, Vec<f32>) {
+    let mean = nats.iter().zip(&nll.logprobs).map(|(&nats, &weight)| -f64::from(nats) * f64::from(weight)).sum();
+    (mean, nll.logprobs.iter().map(|&weight| (-coef * f64::from(weight)) as f32).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_divergence_is_averaged_like_the_likelihood() {
+        let stats = TokenStats { logprobs: vec![-1.0; 3], entropies: vec![0.0; 3] };
+        let window = Window::of([1, 2], 1);
+        let (mean, grads) = near(&[1.0, 2.0, 6.0], &sft(&stats, &window).1, 0.5);
+        assert!((mean - 3.0).abs() < 1e-6 && grads.iter().all(|g| (g - 0.5 / 3.0).abs() < 1e-7), "{mean} {grads:?}");
+        let (mean, grads) = near(&[1.0, 2.0, 6.0], &sft_by_sequence(&stats, [1, 2], &window).1, 1.0);
+        assert!((mean - 2.5).abs() < 1e-6, "{mean}");
+        assert_eq!(grads, [0.5, 0.25, 0.25]);
+    }
 
     #[test]
     fn eight_micro_batches_give_the_loss_and_gradient_of_one_batch_of_eight() {

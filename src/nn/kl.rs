@@ -1,0 +1,150 @@
+//! KL divergence between two models' next-token distributions, row by row, differentiable in the second.
+//!
+//! `KL(p || q)` with `p` of a model that does not learn: the gradient of a row with respect to q's logits is `q - p`. The logits of both
+//! exist for some rows at a time, and are formed again in the backward pass.
+
+use crate::Result;
+use crate::nn::distribution::{kl_divergence, softmax};
+use crate::nn::matmul::{Matrix, MatrixMut, matmul};
+use crate::nn::slice::{from_vec, mutate, read};
+use crate::nn::{Parameter, Tape, Value};
+use candle_core::{D, Tensor};
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// Bytes of logits of each model that exist at a time.
+const LOGIT_BYTES: usize = 64 << 20;
+
+/// Next-token distributions whose logits are still to be formed: `states` `[rows, width]` times the transpose of `weight`
+/// `[vocab, width]`.
+#[derive(Clone)]
+pub struct Unformed {
+    /// Hidden states after the final norm.
+    pub states: Tensor,
+    /// The output matrix.
+    pub weight: Arc<Parameter>,
+}
+
+/// For each row of `x` `[rows, width]`: `KL(p || softmax(x W^T))` in nats, `[rows]`, where `p` has the same rows. `weight` is
+/// `[vocab, width]`; the widths may differ, the vocabularies must not.
+pub fn kl_from(tape: &Tape, p: &Unformed, x: &Value, weight: &Arc<Parameter>) -> Result<Value> {
+    let vocab = weight.var.dims()[0];
+    in_pieces(tape, p, x, weight, (LOGIT_BYTES / (4 * vocab.max(1))).clamp(1, 512))
+}
+
+fn in_pieces(tape: &Tape, p: &Unformed, x: &Value, weight: &Arc<Parameter>, piece: usize) -> Result<Value> {
+    let ((rows, width), (vocab, _)) = (x.tensor.dims2()?, weight.var.dims2()?);
+    let (p_rows, p_width) = p.states.dims2()?;
+    if p.weight.var.dims() != [vocab, p_width] || p_rows != rows {
+        return Err(crate::Error::failed(format!(
+            "KL of {p_rows} distributions over {} tokens from {rows} over {vocab}",
+            p.weight.var.dims()[0]
+        )));
+    }
+    if !tape.fuses(&x.tensor) {
+        return composed(tape, p, x, weight);
+    }
+    let mut nats = vec![0.0; rows];
+    {
+        let (p_states, p_weight) = (read(&p.states)?, read(p.weight.var.as_tensor())?);
+        let (x, w) = (read(&x.tensor)?, read(weight.var.as_tensor())?);
+        let (mut p_logits, mut q_logits) = (Vec::new(), Vec::new());
+        for (i, nats) in nats.chunks_mut(piece).enumerate() {
+            let (start, count) = (i * piece, nats.len());
+            logits(&mut p_logits, &p_states[start * p_width..], &p_weight, [count, p_width, vocab]);
+            logits(&mut q_logits, &x[start * width..], &w, [count, width, vocab]);
+            let both = p_logits.par_chunks(vocab).zip(q_logits.par_chunks(vocab));
+            nats.par_iter_mut().zip(both).for_each(|(nats, (p, q))| *nats = kl_divergence(p, q) as f32);
+        }
+    }
+    let (p, x_tensor, node, weight) = (p.clone(), x.tensor.clone(), x.node(), Arc::clone(weight));
+    Ok(tape.record(from_vec(nats, rows)?, x.tracked() || weight.trainable(), move |grad, grads| {
+        let dx = from_vec(vec![0.0; rows * width], (rows, width))?;
+        {
+            let (p_states, p_weight) = (read(&p.states)?, read(p.weight.var.as_tensor())?);
+            let (g, x, w) = (read(&grad)?, read(&x_tensor)?, read(weight.var.as_tensor())?);
+            let (mut p_logits, mut q_logits) = (Vec::new(), Vec::new());
+            for start in (0..rows).step_by(piece) {
+                let count = piece.min(rows - start);
+                let x = &x[start * width..(start + count) * width];
+                logits(&mut p_logits, &p_states[start * p_width..], &p_weight, [count, p_width, vocab]);
+                logits(&mut q_logits, x, &w, [count, width, vocab]);
+                let both = q_logits.par_chunks_mut(vocab).zip(p_logits.par_chunks_mut(vocab));
+                both.zip(&g[start..start + count]).for_each(|((q, p), &g)| {
+                    softmax(q, 1.0);
+                    softmax(p, 1.0);
+                    q.iter_mut().zip(p).for_each(|(q, p)| *q = g * (*q - *p));
+                });
+                let d_logits = Matrix::new(&q_logits, count, vocab, vocab);
+                if node.is_some() {
+                    mutate(&dx, |dx| {
+                        let dx = MatrixMut::new(&mut dx[start * width..], count, width, width);
+                        matmul(dx, d_logits, Matrix::new(&w, vocab, width, width), false, true);
+                    })?;
+                }
+                if weight.trainable() {
+                    grads.accumulate(&weight, |dw, filled| {
+                        let dw = MatrixMut::new(dw, vocab, width, width);
+                        matmul(dw, d_logits.t(), Matrix::new(x, count, width, width), filled, true);
+                    })?;
+                }
+            }
+        }
+        grads.add(node, dx)
+    }))
+}
+
+/// `[rows, vocab]` logits of the first `rows` of `x`.
+fn logits(out: &mut Vec<f32>, x: &[f32], weight: &[f32], [rows, width, vocab]: [usize; 3]) {
+    out.resize(rows * vocab, 0.0);
+    let (x, weight) = (Matrix::new(x, rows, width, width), Matrix::new(weight, vocab, width, width));
+    matmul(MatrixMut::new(out, rows, vocab, vocab), x, weight.t(), false, true);
+}
+
+fn composed(tape: &Tape, p: &Unformed, x: &Value, weight: &Arc<Parameter>) -> Result<Value> {
+    let p_logits = p.states.matmul(&p.weight.var.as_detached_tensor().t()?)?.detach();
+    tape.compose(&[x], &[weight], move |xs, ws| {
+        let log_softmax = |logits: &Tensor| {
+            let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
+            shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
+        };
+        let q = log_softmax(&xs[0].matmul(&ws[0].t()?)?)?;
+        let p = log_softmax(&p_logits.to_dtype(q.dtype())?)?.detach();
+        (p.exp()? * (p - q)?)?.sum(D::Minus1)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::check;
+
+    fn unformed(rows: usize, vocab: usize) -> Unformed {
+        Unformed { states: check::tensor(&[rows, 3], 7), weight: check::parameter("p", &[vocab, 3], 8) }
+    }
+
+    #[test]
+    fn the_divergence_agrees_with_finite_differences() {
+        for piece in [1, 2, 100] {
+            check::op(&[&[5, 6], &[11, 6]], 1, |tape, v, p| in_pieces(tape, &unformed(5, 11), &v[0], &p[0], piece));
+        }
+    }
+
+    #[test]
+    fn a_model_has_no_divergence_from_itself_and_no_gradient() {
+        let (x, w) = (check::tensor(&[4, 6], 1), check::parameter("w", &[9, 6], 2));
+        let p = Unformed { states: x.clone(), weight: w.clone() };
+        let tape = Tape::new();
+        let y = kl_from(&tape, &p, &Value::constant(x), &w).unwrap();
+        assert_eq!(y.tensor.to_vec1::<f32>().unwrap(), [0.0; 4]);
+        tape.backward(vec![(y, from_vec(vec![1.0; 4], 4).unwrap())]).unwrap();
+        assert!(w.grad().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|g| *g == 0.0));
+    }
+
+    #[test]
+    fn distributions_that_cannot_be_compared_are_an_error() {
+        let (x, w) = (Value::constant(check::tensor(&[4, 6], 1)), check::parameter("w", &[9, 6], 2));
+        assert!(kl_from(&Tape::new(), &unformed(4, 8), &x, &w).is_err());
+        assert!(kl_from(&Tape::new(), &unformed(3, 9), &x, &w).is_err());
+    }
+}

@@ -1,0 +1,380 @@
+//! A teacher behind an address: a client of the chat API that OpenAI's servers, vLLM, SGLang, llama.cpp and Ollama speak.
+//!
+//! Images go as data URLs of PNG. A request that fails for a passing reason (no connection, 408, 429, 5xx) is made again after a pause
+//! that doubles, or as long as the server says. Every response is written to a file as it comes, so that none is paid for twice.
+//! Plain http only: TLS would bring a C compiler into the build. The key is read from the environment and appears in no message and no file.
+
+use crate::data::{IMAGE_PLACEHOLDER, Message};
+use crate::eval::Generated;
+use crate::model::Sampling;
+use crate::tasks::Task;
+use crate::{Error, Result, files, rng};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use image::{ImageFormat, RgbImage};
+use rand::Rng as _;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::{Cursor, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Environment variable that holds the key, if the server wants one.
+pub const KEY_VARIABLE: &str = "OPENAI_API_KEY";
+/// Longest pause before a request is made again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A response must be there after so long.
+const TIMEOUT: Duration = Duration::from_secs(600);
+/// Most bytes of a response's body.
+const MOST_BYTES: u64 = 16 << 20;
+/// Characters of a server's complaint that are shown.
+const SHOWN: usize = 300;
+
+/// Where the teacher is, and how it is treated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Endpoint {
+    /// Address up to and with `/v1`.
+    pub url: String,
+    /// The model's name there.
+    pub model: String,
+    /// Requests under way at once.
+    pub concurrency: usize,
+    /// Requests begun in a minute, at most; `None` for no limit.
+    pub per_minute: Option<usize>,
+    /// Times a failed request is made again.
+    pub retries: usize,
+    /// Pause before the first time.
+    pub pause: Duration,
+}
+
+impl Endpoint {
+    /// Refuse an address that cannot be used.
+    pub fn check(&self) -> Result<()> {
+        let bad = |why: &str| Err(Error::input(format!("--teacher {}: {why}", self.url)));
+        if self.url.starts_with("https://") {
+            return bad(
+                "this jigsaw speaks plain http only; name a server on this machine or in this network, or a proxy that forwards to https",
+            );
+        }
+        match self.url.strip_prefix("http://") {
+            Some(host) if !host.is_empty() && !host.starts_with('/') && !host.contains('@') => Ok(()),
+            Some(_) => bad("write http://HOST:PORT/v1"),
+            None => bad("write scripted, or the address of a chat API, http://HOST:PORT/v1"),
+        }
+    }
+}
+
+/// A response that was paid for: a line of the file of paid responses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Paid {
+    /// Id of the example.
+    pub id: String,
+    /// Which of the responses to it.
+    pub sample: usize,
+    /// The text.
+    pub response: String,
+    /// Ended by itself rather than by the length limit.
+    pub finished: bool,
+    /// Tokens of the prompt, as the server counts; 0 if it does not say.
+    pub prompt_tokens: usize,
+    /// Tokens of the response, likewise.
+    pub completion_tokens: usize,
+}
+
+/// The client.
+pub struct Chat<'a> {
+    endpoint: &'a Endpoint,
+    sampling: &'a Sampling,
+    agent: ureq::Agent,
+    key: Option<String>,
+    file: PathBuf,
+    paid: Mutex<HashMap<(String, usize), Paid>>,
+    /// When the next request may begin.
+    turn: Mutex<Instant>,
+    /// The server has answered before.
+    met: AtomicBool,
+}
+
+/// Why a request failed.
+enum Failure {
+    /// It may go well next time, after this pause if the server named one.
+    Passing(String, Option<Duration>),
+    /// It will not.
+    Final(Error),
+}
+
+impl<'a> Chat<'a> {
+    /// A client that keeps its responses in `file`, and begins with those that are there.
+    pub fn open(endpoint: &'a Endpoint, sampling: &'a Sampling, key: Option<String>, file: &Path) -> Result<Chat<'a>> {
+        endpoint.check()?;
+        let mut paid = HashMap::new();
+        if file.exists() {
+            let text = files::read(file)?;
+            // What follows the last newline is a torn write.
+            let lines = text.split_inclusive(|&b| b == b'\n').filter(|line| line.ends_with(b"\n"));
+            let mut whole = 0;
+            for (i, line) in lines.enumerate() {
+                let line_read: Paid = serde_json::from_slice(line).map_err(|e| {
+                    Error::input(format!("{}:{}: not a response: {e}; --fresh starts over", file.display(), i + 1))
+                })?;
+                whole += line.len() as u64;
+                paid.insert((line_read.id.clone(), line_read.sample), line_read);
+            }
+            let cut = OpenOptions::new().write(true).open(file).and_then(|f| f.set_len(whole));
+            cut.map_err(|e| Error::failed(format!("cannot shorten {}: {e}", file.display())))?;
+        }
+        let mut config = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false);
+        let host = endpoint.url.trim_start_matches("http://");
+        if ["localhost", "127.", "[::1]"].iter().any(|own| host.starts_with(own)) {
+            config = config.proxy(None);
+        }
+        Ok(Chat {
+            endpoint,
+            sampling,
+            agent: config.build().into(),
+            key: key.filter(|key| !key.is_empty()),
+            file: file.to_path_buf(),
+            paid: Mutex::new(paid),
+            turn: Mutex::new(Instant::now()),
+            met: AtomicBool::new(false),
+        })
+    }
+
+    /// Tokens of all responses so far: of prompts, and of responses.
+    pub fn tokens(&self) -> (usize, usize) {
+        let paid = lock(&self.paid);
+        paid.values().fold((0, 0), |(p, c), r| (p + r.prompt_tokens, c + r.completion_tokens))
+    }
+
+    /// `samples` responses to each of these examples: those that are there, and the others from the server.
+    pub fn respond(&self, task: &dyn Task, examples: Range<usize>, samples: usize) -> Result<Vec<Vec<Generated>>> {
+        let mut missing = Vec::new();
+        for i in examples.clone() {
+            let id = &task.example(i)?.id;
+            let paid = lock(&self.paid);
+            missing.extend((0..samples).filter(|&j| !paid.contains_key(&(id.clone(), j))).map(|j| (i, j)));
+        }
+        self.fetch(task, &missing)?;
+        let paid = lock(&self.paid);
+        let one = |id: &String, j: usize| {
+            let found = paid.get(&(id.clone(), j)).ok_or_else(|| Error::failed("a response was lost"))?;
+            Ok(Generated { text: found.response.clone(), tokens: found.completion_tokens, finished: found.finished })
+        };
+        examples
+            .map(|i| {
+                let id = &task.example(i)?.id;
+                (0..samples).map(|j| one(id, j)).collect()
+            })
+            .collect()
+    }
+
+    /// Ask for these responses, several at once. The first failure that is final ends all.
+    fn fetch(&self, task: &dyn Task, jobs: &[(usize, usize)]) -> Result<()> {
+        let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
+        let work = || {
+            while lock(&failed).is_none() {
+                let Some(&(i, sample)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+                if let Err(e) = self.ask(task, i, sample).and_then(|paid| self.keep(paid)) {
+                    lock(&failed).get_or_insert(e);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..self.endpoint.concurrency.max(1).min(jobs.len()) {
+                scope.spawn(work);
+            }
+        });
+        failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).map_or(Ok(()), Err)
+    }
+
+    /// Write a response down.
+    fn keep(&self, paid: Paid) -> Result<()> {
+        let mut line = serde_json::to_vec(&paid).map_err(|e| Error::failed(format!("response to {}: {e}", paid.id)))?;
+        line.push(b'\n');
+        let mut all = lock(&self.paid);
+        let written =
+            OpenOptions::new().create(true).append(true).open(&self.file).and_then(|mut f| f.write_all(&line));
+        written.map_err(|e| Error::failed(format!("cannot write {}: {e}", self.file.display())))?;
+        all.insert((paid.id.clone(), paid.sample), paid);
+        Ok(())
+    }
+
+    /// One response, with as many attempts as it may take.
+    fn ask(&self, task: &dyn Task, i: usize, sample: usize) -> Result<Paid> {
+        let record = task.example(i)?;
+        let named = |e: Error| e.context(format!("record `{}`", record.id));
+        let images = task.images(i).map_err(named)?;
+        let body = self.body(record.prompt(), &images, &record.id, sample).map_err(named)?;
+        let mut pause = self.endpoint.pause;
+        for attempt in 0.. {
+            self.wait_for_turn();
+            let (reason, wished) = match self.send(&body) {
+                Ok(answer) => return read_answer(&answer, &record.id, sample).map_err(|why| self.broken(&why)),
+                Err(Failure::Final(e)) => return Err(e),
+                Err(Failure::Passing(reason, wished)) => (reason, wished),
+            };
+            // A server that has never answered is not busy, it is not there.
+            if attempt >= self.endpoint.retries || (!self.met.load(Ordering::SeqCst) && wished.is_none()) {
+                return Err(Error::failed(format!(
+                    "{}: {reason}{}; the responses so far are kept, and the same command goes on from them",
+                    self.endpoint.url,
+                    if attempt > 0 { format!(" (after {attempt} more attempts)") } else { String::new() }
+                )));
+            }
+            std::thread::sleep(wished.unwrap_or(pause).min(LONGEST_PAUSE));
+            pause = (2 * pause).min(LONGEST_PAUSE);
+        }
+        Err(Error::failed("no attempt was made"))
+    }
+
+    /// The request's body.
+    fn body(&self, prompt: &[Message], images: &[RgbImage], id: &str, sample: usize) -> Result<Vec<u8>> {
+        let mut urls = Vec::with_capacity(images.len());
+        for image in images {
+            let mut png = Vec::new();
+            image
+                .write_to(&mut Cursor::new(&mut png), ImageFormat::Png)
+                .map_err(|e| Error::failed(format!("cannot encode an image: {e}")))?;
+            urls.push(format!("data:image/png;base64,{}", STANDARD.encode(png)));
+        }
+        let mut urls = urls.into_iter();
+        let messages: Vec<Value> = prompt
+            .iter()
+            .map(|message| json!({"role": message.role, "content": parts(&message.content, &mut urls)}))
+            .collect();
+        let s = self.sampling;
+        // Below 2^31: some servers take no more.
+        let seed = rng::stream(s.seed, &format!("chat {id}"), &[sample as u64]).next_u64() >> 33;
+        let mut body = json!({
+            "model": self.endpoint.model, "messages": messages, "max_tokens": s.max_new_tokens, "temperature": s.temperature,
+            "top_p": s.top_p, "seed": seed,
+        });
+        if s.top_k > 0 {
+            body["top_k"] = json!(s.top_k);
+        }
+        serde_json::to_vec(&body).map_err(|e| Error::failed(format!("cannot write a request: {e}")))
+    }
+
+    fn wait_for_turn(&self) {
+        let Some(per_minute) = self.endpoint.per_minute else { return };
+        let mine = {
+            let mut turn = lock(&self.turn);
+            let mine = (*turn).max(Instant::now());
+            *turn = mine + Duration::from_secs(60) / per_minute.max(1) as u32;
+            mine
+        };
+        std::thread::sleep(mine.saturating_duration_since(Instant::now()));
+    }
+
+    fn send(&self, body: &[u8]) -> std::result::Result<Value, Failure> {
+        let url = format!("{}/chat/completions", self.endpoint.url.trim_end_matches('/'));
+        let mut request = self.agent.post(&url).header("Content-Type", "application/json");
+        if let Some(key) = &self.key {
+            request = request.header("Authorization", &format!("Bearer {key}"));
+        }
+        let mut response = match request.send(body) {
+            Ok(response) => response,
+            Err(e) if self.met.load(Ordering::SeqCst) => return Err(Failure::Passing(self.safe(&e.to_string()), None)),
+            Err(e) => {
+                let why = format!("no chat server answers there ({}); is it running?", self.safe(&e.to_string()));
+                return Err(Failure::Passing(why, None));
+            }
+        };
+        let status = response.status().as_u16();
+        let header = response.headers().get("retry-after").and_then(|v| v.to_str().ok());
+        let wished = header.and_then(|v| v.trim().parse::<f64>().ok()).filter(|s| s.is_finite() && *s >= 0.0);
+        let wished = wished.map(|s| Duration::from_secs_f64(s.min(LONGEST_PAUSE.as_secs_f64())));
+        let text = response.body_mut().with_config().limit(MOST_BYTES).read_to_string();
+        self.met.store(true, Ordering::SeqCst);
+        let text =
+            text.map_err(|e| Failure::Passing(format!("the response broke off: {}", self.safe(&e.to_string())), None))?;
+        match status {
+            200 => serde_json::from_str(&text).map_err(|e| {
+                Failure::Final(self.broken(&format!("its answer is no JSON ({e}): {}", self.safe(&text))))
+            }),
+            401 | 403 => {
+                let key = if self.key.is_some() { "the key in" } else { "it wants a key, and there is none in" };
+                Err(Failure::Final(Error::input(format!(
+                    "{}: not let in (status {status}): {key} {KEY_VARIABLE}; it says: {}",
+                    self.endpoint.url,
+                    self.complaint(&text)
+                ))))
+            }
+            408 | 429 | 500.. => Err(Failure::Passing(format!("status {status}: {}", self.complaint(&text)), wished)),
+            _ => Err(Failure::Final(Error::input(format!(
+                "{}: status {status} for model `{}`; it says: {}",
+                self.endpoint.url,
+                self.endpoint.model,
+                self.complaint(&text)
+            )))),
+        }
+    }
+
+    /// What an error body says.
+    fn complaint(&self, text: &str) -> String {
+        let value: Value = serde_json::from_str(text).unwrap_or_default();
+        let said = value.pointer("/error/message").or(value.get("message")).and_then(Value::as_str);
+        self.safe(said.unwrap_or(text))
+    }
+
+    /// Short, on one line, and without the key, which a server may repeat.
+    fn safe(&self, text: &str) -> String {
+        let text = match &self.key {
+            Some(key) => text.replace(key.as_str(), "[key]"),
+            None => text.to_string(),
+        };
+        let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        match line.char_indices().nth(SHOWN) {
+            Some((end, _)) => format!("{}...", &line[..end]),
+            None => line,
+        }
+    }
+
+    fn broken(&self, why: &str) -> Error {
+        Error::failed(format!("{}: this is no chat API: {why}", self.endpoint.url))
+    }
+}
+
+/// Text and images of a message, in order.
+fn parts(content: &str, urls: &mut impl Iterator<Item = String>) -> Value {
+    let mut parts = Vec::new();
+    for (i, text) in content.split(IMAGE_PLACEHOLDER).enumerate() {
+        if i > 0 {
+            parts.push(json!({"type": "image_url", "image_url": {"url": urls.next().unwrap_or_default()}}));
+        }
+        if !text.trim().is_empty() {
+            parts.push(json!({"type": "text", "text": text.trim()}));
+        }
+    }
+    match parts.as_slice() {
+        [only] if only.get("text").is_some() => only["text"].clone(),
+        _ => Value::Array(parts),
+    }
+}
+
+fn read_answer(answer: &Value, id: &str, sample: usize) -> std::result::Result<Paid, String> {
+    let choice = answer.pointer("/choices/0").ok_or("its answer has no `choices`")?;
+    let reason = choice.get("finish_reason").and_then(Value::as_str).unwrap_or("stop");
+    let count = |name: &str| answer.pointer(&format!("/usage/{name}")).and_then(Value::as_u64).unwrap_or(0) as usize;
+    Ok(Paid {
+        id: id.to_string(),
+        sample,
+        response: choice.pointer("/message/content").and_then(Value::as_str).unwrap_or_default().to_string(),
+        finished: reason == "stop",
+        prompt_tokens: count("prompt_tokens"),
+        completion_tokens: count("completion_tokens"),
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+#[path = "chat_tests.rs"]
+mod tests;

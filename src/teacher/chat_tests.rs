@@ -1,0 +1,236 @@
+//! The client against a server of a few lines on this machine.
+
+use super::*;
+use crate::data::Record;
+use crate::tasks::Score;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+
+const SECRET: &str = "sk-very-secret";
+
+/// A request as the server saw it.
+#[derive(Clone)]
+struct Seen {
+    head: String,
+    body: Value,
+}
+
+/// Answers every request by `answer(how-manieth, request)`: status, further header lines, body.
+struct Server {
+    url: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+type Answer = Box<dyn Fn(usize, &Seen) -> (u16, String, String) + Send>;
+
+fn serve(answer: Answer) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+    let log = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream: TcpStream = stream.unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut head, mut length) = (String::new(), 0);
+            loop {
+                let mut line = String::new();
+                if reader.read_line(&mut line).unwrap() == 0 || line == "\r\n" {
+                    break;
+                }
+                if let Some(n) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = n.trim().parse().unwrap();
+                }
+                head += &line;
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let request = Seen { head, body: serde_json::from_slice(&body).unwrap() };
+            let number = {
+                let mut log = lock(&log);
+                log.push(request.clone());
+                log.len() - 1
+            };
+            let (status, headers, text) = answer(number, &request);
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n{text}",
+                text.len()
+            );
+        }
+    });
+    Server { url, seen }
+}
+
+fn says(text: &str) -> String {
+    let choice = json!({"message": {"role": "assistant", "content": text}, "finish_reason": "stop"});
+    json!({"choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": 3}}).to_string()
+}
+
+fn good() -> Server {
+    serve(Box::new(|n, _| (200, String::new(), says(&format!("answer {n}")))))
+}
+
+fn endpoint(url: &str) -> Endpoint {
+    Endpoint {
+        url: url.into(),
+        model: "teacher-1".into(),
+        concurrency: 1,
+        per_minute: None,
+        retries: 3,
+        pause: Duration::from_millis(1),
+    }
+}
+
+struct Two(Vec<Record>);
+
+fn two() -> Two {
+    let record = |i: usize| Record {
+        file_name: "i.png".into(),
+        id: format!("p-{i}"),
+        task: "jigsaw".into(),
+        messages: vec![Message { role: "user".into(), content: format!("<image>\nquestion {i}?") }],
+        images: vec!["i.png".into()],
+        answer: String::new(),
+        source: String::new(),
+        seed: 0,
+        meta: Default::default(),
+    };
+    Two((0..2).map(record).collect())
+}
+
+impl Task for Two {
+    fn name(&self) -> &str {
+        "two"
+    }
+    fn len(&self) -> usize {
+        2
+    }
+    fn example(&self, i: usize) -> Result<&Record> {
+        Ok(&self.0[i])
+    }
+    fn images(&self, _i: usize) -> Result<Vec<RgbImage>> {
+        Ok(vec![RgbImage::new(2, 2)])
+    }
+    fn score(&self, _i: usize, _response: &str) -> Score {
+        unreachable!("the client does not score")
+    }
+}
+
+fn sampling() -> Sampling {
+    Sampling { max_new_tokens: 77, temperature: 0.5, top_p: 0.9, top_k: 0, seed: 4 }
+}
+
+fn ask(endpoint: &Endpoint, file: &Path, samples: usize) -> Result<Vec<Vec<Generated>>> {
+    let sampling = sampling();
+    Chat::open(endpoint, &sampling, Some(SECRET.into()), file)?.respond(&two(), 0..2, samples)
+}
+
+#[test]
+fn a_request_holds_prompt_image_and_settings_and_the_answer_comes_back() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), good());
+    let answers = ask(&endpoint(&server.url), &dir.path().join("paid.jsonl"), 1).unwrap();
+    assert_eq!(answers[1][0], Generated { text: "answer 1".into(), tokens: 3, finished: true });
+    let seen = lock(&server.seen)[0].clone();
+    assert!(seen.head.starts_with("POST /v1/chat/completions "), "{}", seen.head);
+    assert!(seen.head.to_lowercase().contains(&format!("authorization: bearer {SECRET}")));
+    assert_eq!((&seen.body["model"], &seen.body["max_tokens"]), (&json!("teacher-1"), &json!(77)));
+    assert!(seen.body.get("top_k").is_none());
+    let content = seen.body["messages"][0]["content"].as_array().unwrap();
+    let url = content[0]["image_url"]["url"].as_str().unwrap();
+    let png = STANDARD.decode(url.strip_prefix("data:image/png;base64,").unwrap()).unwrap();
+    assert_eq!(image::load_from_memory(&png).unwrap().into_rgb8(), RgbImage::new(2, 2));
+    assert_eq!(content[1]["text"], "question 0?");
+    let log = std::fs::read_to_string(dir.path().join("paid.jsonl")).unwrap();
+    assert!(log.lines().count() == 2 && !log.contains(SECRET));
+}
+
+#[test]
+fn what_was_paid_for_is_not_asked_for_again() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), good());
+    let file = dir.path().join("paid.jsonl");
+    let first = ask(&endpoint(&server.url), &file, 2).unwrap();
+    assert_eq!(lock(&server.seen).len(), 4);
+    assert_eq!(ask(&endpoint(&server.url), &file, 2).unwrap(), first);
+    assert_eq!(lock(&server.seen).len(), 4, "all answers were there");
+    // A kill in the middle of a write.
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, &text[..text.len() - 9]).unwrap();
+    ask(&endpoint(&server.url), &file, 2).unwrap();
+    assert_eq!(lock(&server.seen).len(), 5);
+    let sampling = sampling();
+    let endpoint = endpoint(&server.url);
+    assert_eq!(Chat::open(&endpoint, &sampling, None, &file).unwrap().tokens(), (40, 12));
+}
+
+#[test]
+fn a_passing_failure_is_tried_again_and_a_lasting_one_reported_without_the_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let busy = serve(Box::new(|n, _| match n {
+        0 => (503, String::new(), "busy".into()),
+        1 => (429, "Retry-After: 0\r\n".into(), "slow down".into()),
+        _ => (200, String::new(), says("at last")),
+    }));
+    let answers = ask(&endpoint(&busy.url), &dir.path().join("a"), 1).unwrap();
+    assert_eq!((answers[0][0].text.as_str(), lock(&busy.seen).len()), ("at last", 4));
+
+    let failing = |status: u16, text: String| {
+        let server = serve(Box::new(move |_, _| (status, String::new(), text.clone())));
+        let error = ask(&endpoint(&server.url), &dir.path().join("b"), 1).unwrap_err();
+        assert!(!error.to_string().contains(SECRET), "{error}");
+        let requests = lock(&server.seen).len();
+        (error.exit_code(), error.to_string(), requests)
+    };
+    let repeated = json!({"error": {"message": format!("bad key {SECRET}")}}).to_string();
+    let (code, message, requests) = failing(401, repeated);
+    assert!(code == 2 && requests == 1 && message.contains("OPENAI_API_KEY") && message.contains("[key]"), "{message}");
+    let (code, message, requests) = failing(500, "broken".into());
+    assert!(code == 1 && requests == 4 && message.contains("500") && message.contains("goes on"), "{message}");
+    let (code, message, _) = failing(404, "no such model".into());
+    assert!(code == 2 && message.contains("teacher-1") && message.contains("no such model"), "{message}");
+    let (code, message, _) = failing(200, "<html>".into());
+    assert!(code == 1 && message.contains("no chat API"), "{message}");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_said_to_be_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    drop(listener);
+    let slow = Endpoint { pause: Duration::from_secs(3600), ..endpoint(&url) };
+    let error = ask(&slow, &dir.path().join("paid"), 1).unwrap_err();
+    assert!(error.exit_code() == 1 && error.to_string().contains("is it running?"), "{error}");
+    for (url, named) in [
+        ("https://api.openai.com/v1", "plain http only"),
+        ("http://", "http://HOST:PORT/v1"),
+        ("http://user:word@host/v1", "http://HOST:PORT/v1"),
+        ("script", "write scripted"),
+    ] {
+        let error = endpoint(url).check().unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains(named), "{error}");
+    }
+}
+
+#[test]
+fn no_more_requests_begin_than_the_limit_allows() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), good());
+    let limited = Endpoint { per_minute: Some(1200), concurrency: 4, ..endpoint(&server.url) };
+    let started = Instant::now();
+    ask(&limited, &dir.path().join("paid"), 3).unwrap();
+    // Six requests, 50 ms apart.
+    assert!(started.elapsed() >= Duration::from_millis(245), "{:?}", started.elapsed());
+    assert_eq!(lock(&server.seen).len(), 6);
+}
+
+#[test]
+fn a_response_cut_off_by_the_length_limit_is_marked() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(Box::new(|_, _| {
+        let choice = json!({"message": {"content": null}, "finish_reason": "length"});
+        (200, String::new(), json!({"choices": [choice]}).to_string())
+    }));
+    let answers = ask(&endpoint(&server.url), &dir.path().join("paid"), 1).unwrap();
+    assert_eq!(answers[0][0], Generated { text: String::new(), tokens: 0, finished: false });
+}

@@ -1,0 +1,138 @@
+//! SFT on examples from elsewhere, on a toy policy: on its own responses, on replayed ones, near its start.
+
+#[path = "../../tests/toy/mod.rs"]
+mod toy;
+
+use super::metrics::Metrics;
+use super::run::{Identity, Opened, Run};
+use super::*;
+use crate::Result;
+use crate::config::{Config, Method};
+use crate::tasks::{Joined, Task};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use toy::{Digits, Puzzles, Toy};
+
+const SFT: &[&str] = &["train.steps=20", "train.batch_size=4", "train.lr=0.2", "train.save_every=7", "eval.every=10"];
+const ON_POLICY: &[&str] = &["sft.refresh_every=4", "rollout.samples=48", "rollout.max_new_tokens=5"];
+
+fn config(sets: &[&[&str]]) -> Config {
+    let sets: Vec<String> = sets.concat().iter().map(|s| s.to_string()).collect();
+    Config::from_text(Some(Method::Sft), None, &sets).unwrap()
+}
+
+/// Keeps the metrics, and raises the flag after a step.
+struct Listener<'a> {
+    steps: Vec<Metrics>,
+    stop: &'a AtomicBool,
+    stop_at: Option<usize>,
+}
+
+impl Progress for Listener<'_> {
+    fn start(&mut self, _step: usize, _total: usize) {}
+    fn step(&mut self, step: usize, metrics: &Metrics) {
+        self.steps.push(metrics.clone());
+        self.stop.fetch_or(self.stop_at == Some(step), Ordering::SeqCst);
+    }
+    fn evaluation(&mut self, _step: usize, _metrics: &Metrics) {}
+    fn note(&mut self, _text: &str) {}
+}
+
+/// Start or go on with the run in `dir`, replaying the same puzzles where the plan says so.
+fn go(dir: &Path, config: &Config, stop_at: Option<usize>) -> Result<(Ended, Vec<Metrics>)> {
+    let base = dir.with_extension("base");
+    std::fs::create_dir_all(&base).unwrap();
+    std::fs::write(base.join("config.json"), "{}").unwrap();
+    let identity = Identity {
+        jigsaw: "test".into(),
+        command: Vec::new(),
+        model: "toy".into(),
+        model_hash: "m".into(),
+        data: "toys".into(),
+        data_hash: "d".into(),
+        examples: toy::PROMPTS,
+        seed: 0,
+        platform: String::new(),
+        started: 0,
+    };
+    let (run, checkpoint) = match Run::open(dir, config, &identity)? {
+        Opened::Finished(finished) => return Ok((Ended::Already(finished), Vec::new())),
+        Opened::Fresh(run) => (run, None),
+        Opened::Resumed(run, checkpoint) => (run, Some(checkpoint)),
+    };
+    let policy = Toy::load(checkpoint.as_ref().map(|c| c.dir.as_path()));
+    let reference = Toy::load(None);
+    let (puzzles, more, stop) = (Puzzles::new(), Puzzles::new(), AtomicBool::new(false));
+    let joined = Joined { first: &puzzles, second: &more };
+    let replays = config.replayed_per_round() > 0;
+    let job = Job {
+        config,
+        policy: &policy,
+        reference: Some(&reference),
+        base: &base,
+        codec: &Digits,
+        train: if replays { &joined } else { &puzzles },
+        replayed: if replays { more.len() } else { 0 },
+        validation: Some(&puzzles),
+        stop: &stop,
+    };
+    let mut listener = Listener { steps: Vec::new(), stop: &stop, stop_at };
+    let ended = train(&job, &run, checkpoint.as_ref(), &mut listener)?;
+    Ok((ended, listener.steps))
+}
+
+fn weights(dir: &Path) -> Vec<u8> {
+    std::fs::read(dir.join("model/model.safetensors")).unwrap()
+}
+
+#[test]
+fn stopping_between_two_refreshes_or_two_replays_changes_nothing() {
+    for (name, sets) in [
+        ("on-policy", &[SFT, ON_POLICY][..]),
+        ("replay", &[SFT, &["sft.replay=there"]]),
+        ("all at once", &[SFT, ON_POLICY, &["sft.replay=there", "sft.kl_coef=0.3", "sft.refresh_cap=3"]]),
+    ] {
+        let config = config(sets);
+        let dir = tempfile::tempdir().unwrap();
+        let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
+        go(&whole, &config, None).unwrap();
+        for stop_at in [Some(3), Some(8), Some(14), None] {
+            go(&broken, &config, stop_at).unwrap();
+        }
+        assert_eq!(weights(&whole), weights(&broken), "{name}");
+        let lines = |dir: &Path| std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap().lines().count();
+        assert_eq!(lines(&whole), lines(&broken), "{name}");
+    }
+}
+
+#[test]
+fn a_model_learns_from_its_own_right_responses_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ended, steps) = go(&dir.path().join("run"), &config(&[SFT, ON_POLICY, &["train.steps=60"]]), None).unwrap();
+    let Ended::Finished(finished) = ended else { panic!() };
+    let correct: Vec<f64> = steps.iter().filter_map(|m| m.get("refresh_correct")).collect();
+    assert_eq!(correct.len(), 15, "one refresh every four steps");
+    assert!(correct[0] < 0.2 && correct[14] > 0.8, "{correct:?}");
+    assert_eq!(finished.metrics["eval/accuracy"], 1.0);
+}
+
+#[test]
+fn without_a_single_right_response_there_is_nothing_to_train_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = go(&dir.path().join("run"), &config(&[SFT, ON_POLICY, &["rollout.max_new_tokens=2"]]), None);
+    let error = error.map(drop).unwrap_err();
+    assert_eq!(error.exit_code(), 1);
+    assert!(error.to_string().contains("none of 768 responses of the model itself to 16 prompts is right"), "{error}");
+}
+
+#[test]
+fn the_divergence_from_the_start_is_measured_and_held_back() {
+    let last = |coef: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, steps) = go(&dir.path().join("run"), &config(&[SFT, &[coef]]), None).unwrap();
+        assert_eq!(steps[0].get("kl"), Some(0.0), "before the first step the model is its own start");
+        steps.last().and_then(|m| m.get("kl")).unwrap()
+    };
+    let (free, held) = (last("sft.kl_coef=0.001"), last("sft.kl_coef=3"));
+    assert!(held < 0.3 * free && held > 0.0, "{held} {free}");
+}

@@ -55,7 +55,7 @@ pub fn question(rng: &mut Rng, index: usize) -> Option<Question> {
             let (kind, lines) = if by_row { ("row", ROWS) } else { ("column", COLUMNS) };
             let text = format!("In which {kind} is the {}?", o.name());
             let (place, line) = (PLACES[o.cell], o.line(by_row));
-            let thought = format!("The {} is in the {place}, in the {line} {kind}.", o.name());
+            let thought = format!("The {} is in the {place}. Its {kind} is {line}.", o.name());
             ("position", text, line.to_string(), lines.map(String::from).to_vec(), thought)
         }
     };

@@ -63,7 +63,7 @@ fn request(dir: &Path, out: &str) -> Request {
         base: dir.join("base"),
         train: vec![spec(format!("bare={}", at("bare"))), spec(format!("long={}", at("long")))],
         prior: vec![spec(format!("facts={}", at("facts"))), spec(format!("seen={}", at("seen.tsv")))],
-        setting: Setting { eta: 1e-4, loss: Loss::Mean, pairs: 3, seed: 0, frozen: vec!["vision".into()] },
+        setting: Setting { eta: 1e-5, loss: Loss::Mean, pairs: 3, seed: 0, frozen: vec!["vision".into()] },
         max_new_tokens: Some(4),
         forgetting: Vec::new(),
         out: dir.join(out),
@@ -136,9 +136,9 @@ fn a_measurement_goes_from_files_to_files_and_goes_on_where_it_was_stopped() {
 
     // Another step is another measurement.
     let mut other = request(dir.path(), "whole");
-    other.setting.eta = 2e-4;
+    other.setting.eta = 2e-5;
     let error = measure(&other).unwrap_err();
-    assert!(error.exit_code() == 2 && error.to_string().contains("setting.eta: 0.0001 -> 0.0002"), "{error}");
+    assert!(error.exit_code() == 2 && error.to_string().contains("setting.eta: 1e-5 -> 2e-5"), "{error}");
     // And so are other responses to the same prompts.
     dataset(&dir.path().join("bare"), &[Some("yes"), Some("no"), Some("perhaps")]);
     let error = measure(&whole).unwrap_err();

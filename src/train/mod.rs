@@ -21,5 +21,5 @@ pub mod sft;
 mod tensorboard;
 mod trainer;
 
-pub(crate) use freeze::freeze;
+pub(crate) use freeze::{check_parts, freeze};
 pub use trainer::{Ended, Job, Progress, train};

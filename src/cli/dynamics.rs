@@ -75,7 +75,7 @@ pub struct DynamicsArgs {
 }
 
 /// Step where nothing else is said: small enough for the gradients of a model that finds its data unlikely, large enough for f32.
-const ETA: f64 = 1e-4;
+const ETA: f64 = 1e-5;
 
 const EXAMPLES: &str = "\
 Example:

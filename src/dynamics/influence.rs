@@ -92,7 +92,7 @@ pub fn influences(
             v_change: v_weight * (after.log_likelihood - before.log_likelihood()),
             u_change: u_weight * (u_after.log_likelihood - u_before.log_likelihood()),
             first_order: eta * u_weight * v_weight * dot,
-            cosine: dot / (u_norm * v_norm),
+            cosine: (dot / (u_norm * v_norm)).clamp(-1.0, 1.0),
             u_gradient: u_weight * u_norm,
             v_gradient: v_weight * v_norm,
             u_nats: -u_before.log_likelihood(),

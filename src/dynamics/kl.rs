@@ -93,7 +93,8 @@ fn point(tuned: &Tuned) -> Result<KlPoint, &'static str> {
         dir: tuned.model.dir.clone(),
         per_token: forward.per_token.value,
         per_response: forward.per_response.value,
-        forgetting: -all.change.value,
+        // Not `-x`: no change is 0 and not -0.
+        forgetting: 0.0 - all.change.value,
     };
     let finite = [point.per_token, point.per_response, point.forgetting].iter().all(|x| x.is_finite());
     if finite { Ok(point) } else { Err("a number that is not finite") }

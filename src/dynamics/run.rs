@@ -14,8 +14,9 @@ use super::write::write;
 use crate::eval::bench::{self, Settings, Spec};
 use crate::eval::{Plan, hash_model, hash_prompt_files};
 use crate::forgetting::{FORGETTING_JSON, Forgetting, Model};
+use crate::model::qwen2_5_vl::names::parameter_shapes;
 use crate::model::{Sampling, qwen2_5_vl};
-use crate::train::freeze;
+use crate::train::{check_parts, freeze};
 use crate::{Error, Result};
 use candle_core::Device;
 use std::path::{Path, PathBuf};
@@ -85,6 +86,10 @@ impl Request {
         for model in std::iter::once(&self.base).chain(&self.models) {
             qwen2_5_vl::config::require(model)?;
         }
+        let config = qwen2_5_vl::Config::from_dir(&self.base)?;
+        let shapes = parameter_shapes(&config);
+        let names: Vec<&str> = shapes.iter().map(|(name, _)| name.as_str()).collect();
+        check_parts(&names, &self.setting.frozen).map_err(by_our_flag)?;
         let prompt = hash_prompt_files(&self.base)?;
         for model in &self.models {
             if hash_prompt_files(model)? != prompt {
@@ -187,6 +192,14 @@ impl Request {
     }
 }
 
+/// What freezes parameters knows them by a key of the training configuration.
+fn by_our_flag(e: Error) -> Error {
+    match e {
+        Error::Input(message) => Error::Input(message.replace("train.freeze", "--freeze")),
+        failed => failed,
+    }
+}
+
 /// What is ready to be measured.
 struct Work<'a> {
     request: &'a Request,
@@ -213,10 +226,7 @@ struct Group {
 impl Work<'_> {
     fn load(&self, dir: &Path, device: &Device) -> Result<qwen2_5_vl::Model> {
         let model = qwen2_5_vl::Model::load(dir, device)?;
-        freeze(model.parameters(), &self.request.setting.frozen).map_err(|e| match e {
-            Error::Input(message) => Error::Input(message.replace("train.freeze", "--freeze")),
-            failed => failed,
-        })?;
+        freeze(model.parameters(), &self.request.setting.frozen).map_err(by_our_flag)?;
         Ok(model)
     }
 

@@ -2,7 +2,7 @@
 
 use super::found::{Cell, CheckpointFound, Dynamics, SetFound};
 use super::kl::KlAndForgetting;
-use crate::forgetting::{Table, short};
+use crate::forgetting::{Table, points, short};
 use crate::stats::{Agreement, Interval, Line};
 
 /// What stands for all prior families together.
@@ -106,13 +106,8 @@ pub fn likelihood(found: &Dynamics) -> Table {
 
 /// KL to the base and forgetting: the models, and below them the lines.
 pub fn divergence(found: &KlAndForgetting) -> (Table, Vec<String>) {
-    let points = found.points.iter().map(|point| {
-        vec![
-            point.model.clone(),
-            short(point.per_token),
-            short(point.per_response),
-            format!("{:+.1}", 100.0 * point.forgetting),
-        ]
+    let models = found.points.iter().map(|point| {
+        vec![point.model.clone(), short(point.per_token), short(point.per_response), points(point.forgetting)]
     });
     let header = strings(["model", "KL(base || tuned) per token", "per response", "mean loss, points"]);
     let line = |what: &str, line: &Line| {
@@ -132,7 +127,7 @@ pub fn divergence(found: &KlAndForgetting) -> (Table, Vec<String>) {
         lines.push("fewer than three models: the line explains nothing".into());
     }
     lines.extend(found.left_out.iter().map(|left| format!("left out: {left}")));
-    (Table { header, rows: points.collect() }, lines)
+    (Table { header, rows: models.collect() }, lines)
 }
 
 /// What a reader should know about these numbers.

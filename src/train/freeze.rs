@@ -7,28 +7,33 @@ use std::sync::Arc;
 /// Freeze the parts that `train.freeze` names: `vision`, `merger`, `embeddings`, `text`, or the beginning of parameter names.
 ///
 /// # Errors
-/// A name that freezes nothing, or everything being frozen.
+/// See [`check_parts`].
 pub fn freeze(parameters: &[Arc<Parameter>], parts: &[String]) -> Result<()> {
-    let mut used = vec![false; parts.len()];
-    for parameter in parameters {
-        let mut frozen = false;
-        for (part, used) in parts.iter().zip(&mut used) {
-            if matches_part(&parameter.name, part) {
-                (*used, frozen) = (true, true);
-            }
-        }
-        parameter.set_trainable(!frozen);
-    }
-    if let Some((part, _)) = parts.iter().zip(&used).find(|(_, used)| !**used) {
-        let example = parameters.first().map_or("", |p| p.name.as_str());
+    let names: Vec<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
+    check_parts(&names, parts)?;
+    parameters.iter().for_each(|p| p.set_trainable(!is_frozen(&p.name, parts)));
+    Ok(())
+}
+
+/// Whether a model with parameters of these names can be frozen so.
+///
+/// # Errors
+/// A name that freezes nothing, or everything being frozen.
+pub fn check_parts(names: &[&str], parts: &[String]) -> Result<()> {
+    if let Some(part) = parts.iter().find(|part| !names.iter().any(|name| matches_part(name, part))) {
+        let example = names.first().copied().unwrap_or_default();
         return Err(Error::input(format!(
             "train.freeze: {part:?} names no parameter; give vision, merger, embeddings, text, or the beginning of names such as {example}"
         )));
     }
-    if !parameters.iter().any(|p| p.trainable()) {
+    if names.iter().all(|name| is_frozen(name, parts)) {
         return Err(Error::input("train.freeze: every parameter is frozen, nothing is left to train"));
     }
     Ok(())
+}
+
+fn is_frozen(name: &str, parts: &[String]) -> bool {
+    parts.iter().any(|part| matches_part(name, part))
 }
 
 fn matches_part(name: &str, part: &str) -> bool {

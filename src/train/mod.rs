@@ -23,7 +23,7 @@ pub mod sft;
 mod tensorboard;
 mod trainer;
 
-pub(crate) use freeze::freeze;
+pub(crate) use freeze::{check_parts, freeze};
 pub use trainer::{Ended, Job, Progress, train};
 
 #[cfg(test)]

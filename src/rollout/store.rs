@@ -51,9 +51,13 @@ impl Store {
             remove(dir)?;
         }
         let here = dir.display();
+        let sampled = BESIDE[1..].iter().any(|name| fs::metadata(dir.join(name)).is_ok_and(|file| file.len() > 0));
         // Where nothing has been sampled yet, nothing is lost by sampling something else.
-        let begun = || BESIDE[1..].iter().any(|name| fs::metadata(dir.join(name)).is_ok_and(|file| file.len() > 0));
-        if path.exists() && begun() {
+        let begun = sampled || files::holds_foreign(dir, |name| BESIDE.contains(&name));
+        if !path.exists() && begun {
+            return Err(Error::input(format!("{here} is not empty and holds no rollout; give another --out")));
+        }
+        if begun {
             let found: About = files::read_json(&path)?;
             let mut differences = found.key.differences(&about.key);
             if found.split != about.split {
@@ -66,8 +70,6 @@ impl Store {
                     parts.join("; ")
                 )));
             }
-        } else if begun() || files::holds_foreign(dir, |name| BESIDE.contains(&name)) {
-            return Err(Error::input(format!("{here} is not empty and holds no rollout; give another --out")));
         } else {
             files::write_json(&path, &about)?;
         }

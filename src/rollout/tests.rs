@@ -5,13 +5,18 @@ use crate::data::generate::{Cues, Settings, generate};
 use crate::data::{METADATA, Record};
 use crate::model::init::{Preset, write_checkpoint};
 use crate::puzzle::{QuestionKind, Style};
+use crate::teacher::chat_tests;
 use std::fs;
 
 fn puzzles(dir: &Path, style: Style) {
+    puzzles_of(dir, style, "1x3");
+}
+
+fn puzzles_of(dir: &Path, style: Style, grid: &str) {
     let settings = Settings {
         images: "scenes".into(),
         cues: Cues::With,
-        grid: "1x3".parse().unwrap(),
+        grid: grid.parse().unwrap(),
         tile: 28,
         tile_any: false,
         count: 10,
@@ -134,6 +139,30 @@ fn reasoning_is_not_put_where_the_prompt_asks_for_a_bare_answer() {
     gold.selection.answer = Answer::Gold;
     assert!(refused(&gold).contains("--answer gold"));
     assert!(!out.exists());
+}
+
+#[test]
+fn what_an_endpoint_answers_becomes_a_dataset_and_is_not_paid_for_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (dir.path().join("data"), dir.path().join("out"));
+    // With two tiles every answer is the same.
+    puzzles_of(&data, Style::Think, "1x2");
+    let server = chat_tests::serve(Box::new(|n, _| match n % 3 {
+        0 => (200, String::new(), chat_tests::says("<think>swapped</think><answer>1 2</answer>")),
+        _ => (200, String::new(), chat_tests::says(&format!("<think>{n}</think><answer>2 1</answer>"))),
+    }));
+    let request = request(Teacher::Endpoint(chat_tests::endpoint(&server.url)), &data, &out);
+    let first = run(&request).unwrap();
+    assert_eq!((server.requests(), first.tally.kept, first.billed), (12, 8, Some((120, 36))));
+    assert!(first.about.teacher.starts_with("teacher-1 at http://127.0.0.1:"));
+    // Killed after the last answer, before its batch was written down.
+    let samples = fs::read(out.join("samples.jsonl")).unwrap();
+    fs::remove_file(out.join("manifest.json")).unwrap();
+    fs::write(out.join(".jigsaw-unfinished"), "").unwrap();
+    fs::write(out.join("samples.jsonl"), &samples[..samples.len() / 2]).unwrap();
+    let again = run(&request).unwrap();
+    assert_eq!((server.requests(), again.manifest.sha256), (12, first.manifest.sha256));
+    assert_eq!(fs::read(out.join("samples.jsonl")).unwrap(), samples);
 }
 
 #[test]

@@ -11,20 +11,27 @@ const SECRET: &str = "sk-very-secret";
 
 /// A request as the server saw it.
 #[derive(Clone)]
-struct Seen {
+pub(crate) struct Seen {
     head: String,
     body: Value,
 }
 
 /// Answers every request by `answer(how-manieth, request)`: status, further header lines, body.
-struct Server {
-    url: String,
+pub(crate) struct Server {
+    pub url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
-type Answer = Box<dyn Fn(usize, &Seen) -> (u16, String, String) + Send>;
+impl Server {
+    /// Requests so far.
+    pub fn requests(&self) -> usize {
+        lock(&self.seen).len()
+    }
+}
 
-fn serve(answer: Answer) -> Server {
+pub(crate) type Answer = Box<dyn Fn(usize, &Seen) -> (u16, String, String) + Send>;
+
+pub(crate) fn serve(answer: Answer) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
     let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
@@ -63,7 +70,7 @@ fn serve(answer: Answer) -> Server {
     Server { url, seen }
 }
 
-fn says(text: &str) -> String {
+pub(crate) fn says(text: &str) -> String {
     let choice = json!({"message": {"role": "assistant", "content": text}, "finish_reason": "stop"});
     json!({"choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": 3}}).to_string()
 }
@@ -72,7 +79,7 @@ fn good() -> Server {
     serve(Box::new(|n, _| (200, String::new(), says(&format!("answer {n}")))))
 }
 
-fn endpoint(url: &str) -> Endpoint {
+pub(crate) fn endpoint(url: &str) -> Endpoint {
     Endpoint {
         url: url.into(),
         model: "teacher-1".into(),

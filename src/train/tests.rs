@@ -136,3 +136,13 @@ fn the_divergence_from_the_start_is_measured_and_held_back() {
     let (free, held) = (last("sft.kl_coef=0.001"), last("sft.kl_coef=3"));
     assert!(held < 0.3 * free && held > 0.0, "{held} {free}");
 }
+
+#[test]
+fn joined_tasks_are_numbered_through() {
+    let (first, second) = (Puzzles::new(), Puzzles::new());
+    let joined = Joined { first: &first, second: &second };
+    let ids: Vec<&str> = (0..joined.len()).map(|i| joined.example(i).unwrap().id.as_str()).collect();
+    assert_eq!((ids.len(), ids[1], ids[7]), (12, "toy-1", "toy-1"));
+    let right = |i: usize| joined.score(i, &joined.example(i).unwrap().answer).correct;
+    assert!((0..12).all(right) && !joined.score(6, "3 1 2").correct && joined.score(7, "3 1 2").correct);
+}

@@ -146,3 +146,19 @@ fn joined_tasks_are_numbered_through() {
     let right = |i: usize| joined.score(i, &joined.example(i).unwrap().answer).correct;
     assert!((0..12).all(right) && !joined.score(6, "3 1 2").correct && joined.score(7, "3 1 2").correct);
 }
+
+#[test]
+fn a_run_of_a_version_that_did_not_know_a_setting_goes_on_with_its_default_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, plan) = (dir.path().join("run"), config(&[SFT]));
+    go(&run, &plan, Some(3)).unwrap();
+    let file = run.join("config.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let unknown = ["replay", "replay_share", "kl_coef", "refresh_every", "refresh_cap"];
+    let old: Vec<&str> = text.lines().filter(|l| !unknown.iter().any(|k| l.starts_with(&format!("{k} =")))).collect();
+    assert_eq!(old.len() + unknown.len(), text.lines().count());
+    std::fs::write(&file, old.join("\n")).unwrap();
+    let error = go(&run, &config(&[SFT, &["sft.kl_coef=0.5"]]), None).map(drop).unwrap_err();
+    assert!(error.to_string().contains("sft.kl_coef: 0.0 -> 0.5"), "{error}");
+    assert!(matches!(go(&run, &plan, None).unwrap().0, Ended::Finished(_)));
+}

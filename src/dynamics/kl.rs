@@ -41,9 +41,11 @@ pub struct KlAndForgetting {
 /// # Errors
 /// An input error if bases, benchmarks or their examples differ, which names both places: their losses could not be put in one plane.
 pub fn kl_and_forgetting(found: &[(String, Forgetting)]) -> Result<KlAndForgetting> {
+    // Where the first comparison is from, the hash of its base, and its benchmarks by name and hash of their data.
+    type First<'a> = (&'a str, &'a str, Vec<(&'a str, &'a str)>);
+    let mut first: Option<First<'_>> = None;
     let mut points: Vec<KlPoint> = Vec::new();
     let mut left_out = Vec::new();
-    let mut first: Option<(&str, &str, Vec<(&str, &str)>)> = None;
     let mut seen: Vec<(&str, f64)> = Vec::new();
     for (place, forgetting) in found {
         for tuned in &forgetting.tuned {

@@ -78,7 +78,7 @@ fn squares<'a>(numbers: impl IntoIterator<Item = &'a f64>) -> f64 {
 
 fn root_mean_square(numbers: impl Iterator<Item = f64>) -> f64 {
     let (n, sum) = numbers.fold((0.0, 0.0), |(n, sum), x| (n + 1.0, sum + x * x));
-    (sum / n as f64).sqrt()
+    (sum / n).sqrt()
 }
 
 fn close(got: f64, expected: f64, relative: f64, what: &str) {

@@ -16,15 +16,15 @@ const NONE: &str = "none";
 const CHOICES: usize = 4;
 
 pub fn question(rng: &mut Rng, index: usize) -> Question {
-    match index % 13 {
+    match index % 17 {
         0 => colours(rng),
         1 => shapes(rng),
         2 => places(rng),
         3 => counts(rng),
         4 => presence(rng),
         5 => boxes(rng),
-        6..=7 => fields(rng),
-        8..=10 => letters(rng),
+        6..=11 => fields(rng),
+        12..=14 => letters(rng),
         _ => choices(rng),
     }
 }

@@ -11,6 +11,9 @@ mod prior;
 mod prior_charts;
 mod puzzles;
 mod runs;
+mod study_index;
+
+pub use study_index::{Regime, STUDY_JSON, StudyIndex, StudyRun};
 
 use crate::forgetting::HEADER;
 use crate::{Error, Result, files};

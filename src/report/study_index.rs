@@ -1,0 +1,191 @@
+//! `study.json`: what a study is made of and where its parts lie, written by the study and read by the report.
+
+use crate::{Error, Result, files};
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+/// File in a study's directory that says what it is made of.
+pub const STUDY_JSON: &str = "study.json";
+
+/// Raised whenever `study.json` changes its form.
+const FORM: u32 = 1;
+
+/// A study: regimes of fine-tuning, each run at some learning rates (rungs) and seeds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StudyIndex {
+    /// Version of this form; see [`StudyIndex::new`].
+    pub form: u32,
+    /// Title.
+    pub title: String,
+    /// The base model's directory.
+    pub base: String,
+    /// The regimes, in the order in which they are shown.
+    pub regimes: Vec<Regime>,
+    /// Their runs, done or not.
+    pub runs: Vec<StudyRun>,
+    /// Directories with a `dynamics.json`, relative to the study's; they need not be there yet.
+    #[serde(default)]
+    pub dynamics: Vec<PathBuf>,
+}
+
+/// A way of fine-tuning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Regime {
+    /// Name, unique in the study.
+    pub name: String,
+    /// What it is, in a few words.
+    #[serde(default)]
+    pub about: String,
+}
+
+/// One run of a regime. Paths are relative to the study's directory, and need not be there yet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StudyRun {
+    /// Name, unique in the study.
+    pub name: String,
+    /// Its regime's name.
+    pub regime: String,
+    /// Peak learning rate; `None` where nothing was trained (an interpolated model).
+    #[serde(default)]
+    pub lr: Option<f64>,
+    /// Seed of the run.
+    pub seed: u64,
+    /// The training run; `None` where nothing was trained.
+    #[serde(default)]
+    pub dir: Option<PathBuf>,
+    /// The comparison with the base: the run's checkpoints in order of training, its final model last.
+    pub cost: PathBuf,
+    /// What it was trained on.
+    #[serde(default)]
+    pub data: Option<PathBuf>,
+}
+
+impl StudyIndex {
+    /// A study in this version's form.
+    pub fn new(title: &str, base: &str, regimes: Vec<Regime>, runs: Vec<StudyRun>, dynamics: Vec<PathBuf>) -> Self {
+        StudyIndex { form: FORM, title: title.into(), base: base.into(), regimes, runs, dynamics }
+    }
+
+    /// Read `study.json` in the study's directory `dir`; `None` if there is none.
+    ///
+    /// # Errors
+    /// Input errors that name the file: not JSON, another form, a run whose regime is not listed, a name given twice.
+    pub fn read(dir: &Path) -> Result<Option<StudyIndex>> {
+        #[derive(Deserialize)]
+        struct Form {
+            form: u32,
+        }
+        let path = dir.join(STUDY_JSON);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let again = "run `jigsaw study` on that directory again to write it anew";
+        let broken = |e: Error| Error::input(format!("{e}; {again}"));
+        let Form { form } = files::read_json(&path).map_err(broken)?;
+        if form != FORM {
+            return Err(Error::input(format!(
+                "{} has form {form}, this version reads form {FORM}; {again}",
+                path.display()
+            )));
+        }
+        let index: StudyIndex = files::read_json(&path).map_err(broken)?;
+        index.check().map_err(|why| Error::input(format!("{}: {why}; {again}", path.display())))?;
+        Ok(Some(index))
+    }
+
+    /// Write `study.json` into the study's directory `dir`, whole or not at all.
+    ///
+    /// # Errors
+    /// An input error for what [`StudyIndex::read`] would refuse; a failure to write.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        let path = dir.join(STUDY_JSON);
+        self.check().map_err(|why| Error::input(format!("{}: {why}", path.display())))?;
+        files::write_json(&path, self)
+    }
+
+    fn check(&self) -> std::result::Result<(), String> {
+        let mut regimes = HashSet::new();
+        if let Some(twice) = self.regimes.iter().find(|regime| !regimes.insert(regime.name.as_str())) {
+            return Err(format!("the regime {:?} is listed twice", twice.name));
+        }
+        let mut runs = HashSet::new();
+        for run in &self.runs {
+            if !regimes.contains(run.regime.as_str()) {
+                return Err(format!("the run {:?} is of the regime {:?}, which is not listed", run.name, run.regime));
+            }
+            if !runs.insert(run.name.as_str()) {
+                return Err(format!("the run {:?} is listed twice", run.name));
+            }
+            if run.lr.is_some_and(|lr| !(lr.is_finite() && lr > 0.0)) {
+                return Err(format!("the run {:?} has a learning rate that is no positive number", run.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn index() -> StudyIndex {
+        let regime = |name: &str| Regime { name: name.into(), about: String::new() };
+        let run = |name: &str, lr| StudyRun {
+            name: name.into(),
+            regime: "rft".into(),
+            lr,
+            seed: 1,
+            dir: lr.map(|_| "runs/a".into()),
+            cost: "cost/a".into(),
+            data: None,
+        };
+        let runs = vec![run("a", Some(5e-5)), run("b", None)];
+        StudyIndex::new("A study", "base", vec![regime("rft"), regime("sft")], runs, vec!["why".into()])
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_no_file_is_no_study() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(StudyIndex::read(dir.path()).unwrap(), None);
+        index().write(dir.path()).unwrap();
+        assert_eq!(StudyIndex::read(dir.path()).unwrap(), Some(index()));
+    }
+
+    #[test]
+    fn fields_that_may_be_left_out_or_null_are_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"form":1,"title":"t","base":"b","regimes":[{"name":"x"}],
+            "runs":[{"name":"x.1","regime":"x","lr":null,"seed":1,"dir":null,"cost":"c","data":null}]}"#;
+        fs::write(dir.path().join(STUDY_JSON), text).unwrap();
+        let read = StudyIndex::read(dir.path()).unwrap().unwrap();
+        assert!(read.runs[0].lr.is_none() && read.runs[0].dir.is_none() && read.dynamics.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_usable_is_refused_by_name_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = |text: &str, expected: &str| {
+            fs::write(dir.path().join(STUDY_JSON), text).unwrap();
+            let error = StudyIndex::read(dir.path()).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{error}");
+            for part in ["study.json", expected, "jigsaw study"] {
+                assert!(error.to_string().contains(part), "{part:?} is not in {error}");
+            }
+        };
+        refused("{\"form\":1,", "line 1");
+        refused("{\"form\":7}", "has form 7, this version reads form 1");
+        refused("{\"form\":1,\"title\":\"t\"}", "base");
+        let with = |change: fn(&mut StudyIndex)| {
+            let mut index = index();
+            change(&mut index);
+            assert_eq!(index.write(dir.path()).unwrap_err().exit_code(), 2);
+            serde_json::to_string(&index).unwrap()
+        };
+        refused(&with(|i| i.runs[0].regime = "other".into()), "not listed");
+        refused(&with(|i| i.runs[1].name = "a".into()), "listed twice");
+        refused(&with(|i| i.regimes[1].name = "rft".into()), "listed twice");
+        refused(&with(|i| i.runs[0].lr = Some(-1.0)), "no positive number");
+    }
+}

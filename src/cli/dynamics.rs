@@ -95,6 +95,11 @@ impl DynamicsArgs {
         print(&format!("{}{files}", describe(&found?)))
     }
 
+    /// What is wrong with the flags, as far as that can be told without a file.
+    pub(super) fn check(self) -> Result<()> {
+        self.request().map(drop)
+    }
+
     /// Everything checked that can be checked without a file.
     fn request(self) -> Result<Request> {
         if self.pairs == 0 {

@@ -146,6 +146,11 @@ impl EvalArgs {
         }
     }
 
+    /// What is wrong with the flags, as far as that can be told without a file.
+    pub(super) fn check(self) -> Result<()> {
+        self.work().map(drop)
+    }
+
     fn work(self) -> Result<Work> {
         let bad = |flag: &str, why: &str| Err(Error::input(format!("{flag} {why}")));
         if self.rescore {

@@ -15,7 +15,7 @@ pub mod score;
 pub mod study;
 pub mod train;
 
-use crate::Result;
+use crate::{Error, Result};
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -44,7 +44,7 @@ A first session:
   jigsaw dynamics --model runs/sft/checkpoints/* --base runs/tiny --train sft=runs/puzzles --prior pope=POPE.tsv --out runs/why
   jigsaw report runs --out runs/report.html
 All of it in one command:
-  jigsaw study --config configs/quickstart.toml
+  jigsaw study --config configs/study-quick.toml
 
 Exit codes: 0 done, 1 the work failed, 2 the command line, configuration or an input is not usable;
 130 and 143: stopped by SIGINT or SIGTERM (train and study save first; the same command goes on).";
@@ -81,6 +81,40 @@ impl Command {
     }
 }
 
+/// See whether a command line (without the program's name) could be run, as far as that can be told without a file but its
+/// configuration.
+///
+/// # Errors
+/// What clap or the command itself finds wrong, on one line.
+fn check(arguments: &[String]) -> Result<()> {
+    let all = std::iter::once("jigsaw").chain(arguments.iter().map(String::as_str));
+    let cli = Cli::try_parse_from(all).map_err(|e| {
+        // The first paragraphs say what is wrong and what was meant; usage follows.
+        let text = e.to_string();
+        let said = text.split("\n\nUsage").next().unwrap_or(&text).split("\n\nFor more").next().unwrap_or(&text);
+        let words: Vec<&str> = said.trim_start_matches("error: ").split_whitespace().collect();
+        Error::input(words.join(" "))
+    })?;
+    match cli.command {
+        Command::Train(args) => args.check(),
+        Command::Rollout(args) => args.check(),
+        Command::Eval(args) => args.check(),
+        Command::Dynamics(args) => args.check(),
+        _ => Ok(()),
+    }
+}
+
+/// A process of a study ends, after saving, when the study is gone.
+fn end_with_the_study() {
+    if std::env::var_os(crate::study::OF_A_STUDY).is_none() {
+        return;
+    }
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = signal_hook::low_level::raise(signal_hook::consts::SIGTERM);
+    });
+}
+
 /// Parse the command line, run it, turn the result into an exit code.
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -91,6 +125,7 @@ pub fn run() -> ExitCode {
             return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
         }
     };
+    end_with_the_study();
     match cli.command.run() {
         Ok(code) => code,
         Err(e) => {

@@ -120,6 +120,11 @@ impl RolloutArgs {
         print(&format!("{}{}\n", table(&report), request.out.display()))
     }
 
+    /// What is wrong with the flags, as far as that can be told without a file.
+    pub(super) fn check(self) -> Result<()> {
+        self.request().map(drop)
+    }
+
     fn request(self) -> Result<Request> {
         let bad = |flag: &str, why: &str| Err(Error::input(format!("{flag} {why}")));
         // Not told by clap, which lets go of what an argument requires when that conflicts with another one.

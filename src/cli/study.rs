@@ -1,24 +1,27 @@
-//! `jigsaw study`: the whole comparison from one file.
+//! `jigsaw study`: a whole comparison from one file.
 
 use super::output::{bar, print, say};
-use super::train::{Signals, Terminal};
-use crate::eval::{self, EvalResult};
-use crate::study::{self, Outcome, Plan};
+use super::train::Signals;
+use crate::study::{self, Ended, Estimate, Kind, Outcome, Plan, Progress, Settings, State, Study, Task};
 use crate::{Error, Result};
-use indicatif::ProgressBar;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::fmt::Write;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Run a whole study: puzzles, a short supervised start, from there once SFT and once GRPO, evaluations, a report.
+/// Run a whole study: puzzles, regimes of fine-tuning over seeds and learning rates, what each costs, why, and a report.
 ///
-/// Finished stages are skipped and an interrupted one goes on, so the same command resumes the study. The output
-/// directory holds what the single commands would have left: puzzles/, base/, start/, sft/, rft/, eval/, and report.html.
+/// The file's sections are the flags of the commands that the study is made of; each task of it is one such command, which --dry-run
+/// prints. Tasks that are done are not done again and an interrupted one goes on, so the same command resumes the study; new regimes,
+/// rungs and seeds may be added to the file, and only they are run. A task that fails stops only what needs it. Logs are in OUT/logs.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct StudyArgs {
-    /// The study (TOML); see configs/quickstart.toml
+    /// The study (TOML); see configs/study-quick.toml and docs/study.md
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// One setting, over the file: section.key=value, such as sft.train.lr=1e-4; may be repeated
+    /// One setting, over the file: section.key=value, such as regimes.rft.train.steps=100; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
     /// Directory for everything; runs/NAME with the name of the file when not given
@@ -27,110 +30,268 @@ pub struct StudyArgs {
     /// Where to compute: cpu, cuda, cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
-    /// Print the resolved settings and exit
+    /// Tasks at once; small models are faster with one for each core
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    jobs: u32,
+    /// Print the tasks with their commands, and what they will take, and exit
+    #[arg(long, conflicts_with_all = ["list", "print_config"])]
+    dry_run: bool,
+    /// Print a line a task, `WAVE<TAB>TASK`, and exit: a wave needs only what earlier waves have done
+    #[arg(long, conflicts_with = "print_config")]
+    list: bool,
+    /// Only this task, whose needs must be done; may be repeated. For running them elsewhere
+    #[arg(long, value_name = "TASK")]
+    only: Vec<String>,
+    /// Print the file with what --set changed, and exit
     #[arg(long)]
     print_config: bool,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  jigsaw study --config configs/study-quick.toml
+  jigsaw study --config configs/study-tiny.toml --jobs 2 --out runs/tiny
+  jigsaw study --config configs/study-tiny.toml --dry-run
+  scripts/sweep.sh configs/study-tiny.toml runs/tiny 2
+  scripts/slurm/study.sh configs/paper-3b.toml runs/paper-3b";
+
 impl StudyArgs {
-    /// Run it and print the path of the report; the code is 130 or 143 when a signal ended it early.
+    /// Run it and print the path of the report; the code is 130 or 143 when a signal ended it early, 1 when tasks failed.
     pub fn run(self) -> Result<ExitCode> {
-        let plan = Plan::resolve(&self.config, &self.sets)?;
+        let study = Study::read(&self.config, &self.sets)?;
+        let toml = study.to_toml()?;
         if self.print_config {
-            return print(&plan.to_toml()?).map(|()| ExitCode::SUCCESS);
+            return print(&toml).map(|()| ExitCode::SUCCESS);
         }
-        let out = match (self.out, self.config.file_stem()) {
-            (Some(out), _) => out,
+        super::device(&self.device)?;
+        let out = match (&self.out, self.config.file_stem()) {
+            (Some(out), _) => out.clone(),
             (None, Some(name)) => PathBuf::from("runs").join(name),
             (None, None) => return Err(Error::input("--out is missing")),
         };
-        let device = super::device(&self.device)?;
-        if let Some(warning) = plan.gen_.warning() {
-            say(&format!("warning: {warning}"));
+        let plan = study::plan(&study, &out)?;
+        for task in &plan.tasks {
+            super::check(&task.command).map_err(|e| study.error(&task.section, format!("{e}{}", whose(task))))?;
+        }
+        if self.list {
+            return print(&list(&plan)).map(|()| ExitCode::SUCCESS);
+        }
+        let settings =
+            Settings { jobs: self.jobs as usize, threads: None, device: self.device.clone(), only: self.only.clone() };
+        if self.dry_run {
+            say("measuring a few steps of each regime");
+            let estimate = study::estimate(&study, &plan)?;
+            return print(&dry(&study, &plan, &estimate, settings.jobs)).map(|()| ExitCode::SUCCESS);
         }
         let signals = Signals::listen()?;
-        let command: Vec<String> = std::env::args().collect();
-        let mut progress = Lines { bar: None };
-        let ended = study::run(&plan, &out, &device, &command, &signals.stop, &mut progress);
-        progress.clear();
-        match ended? {
-            Outcome::Finished(report) => {
-                print(&format!("{}\n", report.display()))?;
-                Ok(ExitCode::SUCCESS)
+        let mut view = View::new(&out);
+        let outcome = study::run(&plan, &toml, &out, &settings, &signals.stop, &mut view);
+        view.clear();
+        match outcome? {
+            Outcome::Finished => {
+                let page = out.join("report.html");
+                let made = if self.only.is_empty() { format!("{}\n", page.display()) } else { String::new() };
+                print(&made).map(|()| ExitCode::SUCCESS)
             }
-            Outcome::Stopped(stage) => {
-                say(&format!("stopped in stage {stage}, saved; the same command goes on from there"));
+            Outcome::Stopped => {
+                say("stopped, saved; the same command goes on from there");
                 Ok(ExitCode::from(signals.exit_code()))
             }
+            Outcome::Failed(failed) => {
+                let names: Vec<String> = failed.iter().map(|(name, why)| format!("  {name}: {why}")).collect();
+                Err(Error::failed(format!(
+                    "{} of the tasks failed; the rest is done, but for what needs them. Logs are in {}; the same command tries again:\n{}",
+                    failed.len(),
+                    out.join("logs").display(),
+                    names.join("\n")
+                )))
+            }
         }
     }
 }
 
-/// One line a stage on stderr, and a bar while it works if that is a terminal.
-struct Lines {
-    bar: Option<ProgressBar>,
+/// Which command's flags a section holds, for a message.
+fn whose(task: &Task) -> String {
+    match task.command.first().map(String::as_str) {
+        Some(command @ ("gen" | "rollout" | "eval" | "dynamics")) => {
+            format!(" (the keys of this section are the flags of `jigsaw {command}`)")
+        }
+        _ => String::new(),
+    }
 }
 
-impl Lines {
+fn list(plan: &Plan) -> String {
+    let mut text = String::new();
+    for (wave, tasks) in plan.waves().iter().enumerate() {
+        for task in tasks {
+            let _ = writeln!(text, "{wave}\t{}", task.name);
+        }
+    }
+    text
+}
+
+/// The tasks with their commands, what they will take, and what that is in all.
+fn dry(study: &Study, plan: &Plan, estimate: &Estimate, jobs: usize) -> String {
+    let mut text = String::new();
+    for task in &plan.tasks {
+        let time = estimate.pace.seconds(task).map_or("time unknown".to_string(), |s| format!("about {}", duration(s)));
+        let _ = writeln!(text, "# {} ({time})", task.name);
+        let words: Vec<String> = task.command.iter().map(|word| quoted(word)).collect();
+        let _ = writeln!(text, "jigsaw {}", words.join(" "));
+    }
+    let count = |prefix: &str| plan.tasks.iter().filter(|task| task.name.starts_with(prefix)).count();
+    let _ = writeln!(
+        text,
+        "\n{}: {} tasks, {} training runs, {} comparisons with the base",
+        study.head.title,
+        plan.tasks.len(),
+        count("train."),
+        count("cost.")
+    );
+    for (what, kinds) in [
+        ("puzzles and suites", &[Kind::Make][..]),
+        ("SFT", &[Kind::Sft]),
+        ("RFT", &[Kind::Rft]),
+        ("evaluation and rollouts", &[Kind::Respond]),
+        ("dynamics", &[Kind::Pair]),
+    ] {
+        let tasks: Vec<&Task> = plan.tasks.iter().filter(|task| kinds.contains(&task.work.kind)).collect();
+        if !tasks.is_empty() {
+            let time = estimate.pace.total(tasks.iter().copied(), 1);
+            let time = time.map_or("unknown".to_string(), |seconds| format!("about {}", duration(seconds)));
+            let _ = writeln!(text, "  {what:<24} {:>4} tasks  {time}", tasks.len());
+        }
+    }
+    match estimate.pace.total(plan.tasks.iter(), 1) {
+        Some(seconds) => {
+            let _ = writeln!(text, "time: about {} on this machine, one task at a time", duration(seconds));
+        }
+        None => text += "time: unknown\n",
+    }
+    for (section, memory) in &estimate.memory {
+        let _ = writeln!(text, "memory of [{section}]: {memory}");
+    }
+    if jobs > 1 {
+        let _ = writeln!(text, "{jobs} tasks at once need {jobs} times that memory");
+    }
+    for note in &estimate.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    text
+}
+
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+*@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_string()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// Seconds for a person.
+fn duration(seconds: f64) -> String {
+    let seconds = seconds.max(0.0).round() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, m, s) if m < 10 => format!("{m} min {s} s"),
+        (0, m, _) => format!("{m} min"),
+        (h, m, _) => format!("{h} h {m} min"),
+    }
+}
+
+/// On a terminal a bar over all, and a line for each task under way; elsewhere a line when a task begins and ends.
+struct View {
+    out: PathBuf,
+    bars: Option<(MultiProgress, ProgressBar, Vec<ProgressBar>)>,
+}
+
+impl View {
+    fn new(out: &std::path::Path) -> View {
+        let bars = std::io::stderr().is_terminal().then(|| {
+            let all = MultiProgress::new();
+            let total = all.add(bar(0, "{pos}/{len} tasks, {elapsed} gone, {msg}"));
+            (all, total, Vec::new())
+        });
+        View { out: out.to_path_buf(), bars }
+    }
+
     fn clear(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
+        if let Some((all, ..)) = self.bars.take() {
+            let _ = all.clear();
         }
     }
 
-    fn bar(&mut self, length: usize, what: &str) -> &ProgressBar {
-        self.bar.get_or_insert_with(|| bar(length, &format!("{{pos}}/{{len}} {what}, {{eta}} left")))
+    fn line(&self, text: &str) {
+        match &self.bars {
+            Some((all, ..)) => all.suspend(|| say(text)),
+            None => say(text),
+        }
     }
 }
 
-impl study::Progress for Lines {
-    fn stage(&mut self, number: usize, of: usize, what: &str) {
-        self.clear();
-        say(&format!("[{number}/{of}] {what}"));
+fn left(state: &State<'_>) -> String {
+    state.left.map_or(String::new(), |seconds| format!("about {} left", duration(seconds)))
+}
+
+impl Progress for View {
+    fn begins(&mut self, task: &Task, state: &State<'_>) {
+        if self.bars.is_none() {
+            self.line(&format!("[{}/{}] {}", state.done + state.under_way.len(), state.total, task.name));
+        }
     }
 
-    fn puzzles(&mut self, total: usize) -> Box<dyn Fn() + Sync + '_> {
-        let bar = self.bar(total, "puzzles").clone();
-        Box::new(move || bar.inc(1))
+    fn ended(&mut self, task: &Task, ended: &Ended, seconds: f64, state: &State<'_>) {
+        let (name, time) = (&task.name, duration(seconds));
+        match ended {
+            Ended::Done if self.bars.is_some() => {}
+            Ended::Done => {
+                self.line(&format!("    {name}: done in {time}; {}/{} {}", state.done, state.total, left(state)))
+            }
+            Ended::Stopped => self.line(&format!("    {name}: stopped after {time}, saved")),
+            Ended::Failed(why) => {
+                let log = study::log(&self.out, name);
+                self.line(&format!("    {name}: failed after {time}: {why} ({})", log.display()));
+            }
+        }
     }
 
-    fn training(&mut self) -> Box<dyn crate::train::Progress + Send + '_> {
-        Box::new(Training(Terminal::new()))
+    fn elsewhere(&mut self, task: &Task) {
+        self.line(&format!("    {}: another process is working on it; waiting for that", task.name));
     }
 
-    fn evaluating(&mut self, p: eval::Progress) {
-        self.bar(p.total, "examples").set_position(p.done as u64);
-    }
-
-    fn result(&mut self, _name: &str, result: &EvalResult) {
-        self.clear();
-        say(super::eval::table(result).trim_end());
+    fn tick(&mut self, state: &State<'_>) {
+        let Some((all, total, lines)) = &mut self.bars else { return };
+        total.set_length(state.total as u64);
+        total.set_position(state.done as u64);
+        total.set_message(left(state));
+        while lines.len() < state.under_way.len() {
+            let style = ProgressStyle::with_template("  {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+            lines.push(all.add(ProgressBar::new_spinner().with_style(style)));
+        }
+        while lines.len() > state.under_way.len() {
+            if let Some(line) = lines.pop() {
+                line.finish_and_clear();
+                all.remove(&line);
+            }
+        }
+        for (line, (name, seconds, said)) in lines.iter().zip(&state.under_way) {
+            line.set_message(format!("{name}  {}  {said}", duration(*seconds)));
+        }
     }
 }
 
-/// The bar of a training stage, cleared when the stage ends.
-struct Training(Terminal);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Drop for Training {
-    fn drop(&mut self) {
-        self.0.close();
-    }
-}
-
-impl crate::train::Progress for Training {
-    fn start(&mut self, step: usize, total: usize) {
-        self.0.start(step, total);
-    }
-
-    fn step(&mut self, step: usize, metrics: &crate::train::metrics::Metrics) {
-        self.0.step(step, metrics);
-    }
-
-    fn evaluation(&mut self, step: usize, metrics: &crate::train::metrics::Metrics) {
-        self.0.evaluation(step, metrics);
-    }
-
-    fn note(&mut self, text: &str) {
-        self.0.note(text);
+    #[test]
+    fn words_are_quoted_and_times_told_for_people() {
+        assert_eq!(quoted("a=b/c-1.5e-3"), "a=b/c-1.5e-3");
+        assert_eq!(quoted("train.schedule=\"linear\""), "'train.schedule=\"linear\"'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        let told = [0.4, 61.0, 700.0, 7265.0].map(duration);
+        assert_eq!(told, ["0 s", "1 min 1 s", "11 min", "2 h 1 min"]);
     }
 }

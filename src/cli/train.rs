@@ -61,6 +61,11 @@ pub struct TrainArgs {
 }
 
 impl TrainArgs {
+    /// What is wrong with the settings.
+    pub(super) fn check(self) -> Result<()> {
+        Config::resolve(self.method, self.config.as_deref(), &self.sets).map(drop)
+    }
+
     /// Train; the code is 130 or 143 when a signal ended the run early.
     pub fn run(self) -> Result<ExitCode> {
         let config = Config::resolve(self.method, self.config.as_deref(), &self.sets)?;
@@ -141,7 +146,7 @@ impl Signals {
 }
 
 /// A bar on a terminal; anywhere else a line now and then, all on stderr.
-pub(super) struct Terminal {
+struct Terminal {
     bar: Option<ProgressBar>,
     total: usize,
     last: Option<Instant>,
@@ -151,18 +156,18 @@ pub(super) struct Terminal {
 const QUIET: Duration = Duration::from_secs(5);
 
 impl Terminal {
-    pub(super) fn new() -> Terminal {
+    fn new() -> Terminal {
         Terminal { bar: None, total: 0, last: None }
     }
 
-    pub(super) fn line(&self, text: &str) {
+    fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| say(text)),
             None => say(text),
         }
     }
 
-    pub(super) fn close(&mut self) {
+    fn close(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }

@@ -118,6 +118,30 @@ fn check_keys(written: &DeTable<'_>, known: &Table, section: &str, name: &str, t
     Ok(())
 }
 
+/// Write the value of `section.key=value` into `table`, whatever keys it has.
+///
+/// # Errors
+/// An input error for a text without `=`, or a key below something that is no section.
+pub fn set(table: &mut Table, set: &str) -> Result<()> {
+    let place = format!("--set {set}");
+    let Some((key, value)) = set.split_once('=') else {
+        return Err(Error::input(format!("{place}: write --set section.key=value")));
+    };
+    let parts: Vec<&str> = key.trim().split('.').collect();
+    let mut level = Some(&*table);
+    for (i, part) in parts[..parts.len() - 1].iter().enumerate() {
+        level = match level.and_then(|table| table.get(*part)) {
+            Some(Value::Table(inner)) => Some(inner),
+            Some(_) => {
+                return Err(Error::input(format!("{place}: {} is a value, not a section", parts[..=i].join("."))));
+            }
+            None => None,
+        };
+    }
+    put(table, key.trim(), parse_value(value.trim()));
+    Ok(())
+}
+
 fn apply_set(written: &mut Table, set: &str, known: &Table) -> Result<()> {
     let place = format!("--set {set}");
     let Some((key, value)) = set.split_once('=') else {

@@ -8,8 +8,8 @@ mod check;
 mod layers;
 mod settings;
 
-pub(crate) use layers::{apply, read, to_toml};
-pub use layers::{differences, flatten};
+pub(crate) use layers::to_toml;
+pub use layers::{differences, flatten, set};
 pub use settings::{
     Average, Config, EvalSettings, GrpoSettings, GuardSettings, Importance, LossType, Method, RolloutSettings,
     ScaleRewards, Schedule, SftSettings, TrainSettings,

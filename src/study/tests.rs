@@ -1,147 +1,253 @@
-//! The plan's reading, and a whole study of a handful of steps.
+//! The plan that a file comes to: commands, what they need, and what is refused.
 
 use super::*;
+use std::path::Path;
 
-const TINY: &str = r#"
+const SMALL: &str = r#"
 [study]
-title = "A study of a handful of steps"
-[gen]
-grid = "1x2"
-count = 40
-seed = 3
-split = "6,2,2"
-[start.train]
-steps = 2
-batch_size = 4
-lr = 1e-3
-[start.eval]
-every = 0
-[sft.train]
-steps = 2
-batch_size = 4
-[sft.eval]
-every = 1
+title = "A small study"
+base = "data/base-tiny"
+seeds = [1, 2]
+
+[puzzles.bare]
+images = "scenes"
+grid = "2x2"
+count = 400
+question_first = true
+
+[puzzles.thought]
+images = "scenes"
+grid = "2x2"
+count = 400
+style = "think"
+
+[prior]
+suite = "vqa,pope,lists:2"
+count = 100
+
+[benchmarks]
+mine = "MINE.tsv:vqa"
+
+[rollouts.grpo]
+from = "rft@1e-4"
+data = "thought"
 samples = 4
-max_new_tokens = 8
-[rft.train]
-steps = 1
-batch_size = 2
-[rft.rollout]
-samples = 2
-max_new_tokens = 8
-[rft.eval]
-every = 0
+cap = 2
+
+[rollouts.foreign]
+data = "thought"
+teacher = "scripted"
+
+[regimes.rft]
+about = "GRPO"
+method = "rft"
+data = "thought"
+lr = [5e-5, 1e-4]
+[regimes.rft.train]
+steps = 10
+[regimes.rft.rollout]
+samples = 4
+
+[regimes.sft]
+method = "sft"
+data = "bare"
+lr = 1e-3
+[regimes.sft.train]
+steps = 20
+batch_size = 8
+[regimes.sft.sft]
+replay = "prior"
+
+[regimes.grpo-rollout]
+method = "sft"
+data = "grpo"
+train = { epochs = 1 }
+
+[regimes.wise-ft]
+interpolate = "sft"
+alpha = [0.25, 0.5]
+
 [eval]
-max_new_tokens = 8
+way = 2
+limit = 20
+kl = 8
+
+[dynamics]
+pairs = 4
+train = ["bare", "grpo"]
+prior = ["vqa-direct", "mine"]
+over = ["sft"]
 "#;
 
-fn plan(sets: &[&str]) -> Result<Plan> {
-    Plan::from_text("study.toml", TINY, &sets.iter().map(|s| s.to_string()).collect::<Vec<_>>())
+fn study(sets: &[&str]) -> crate::Result<Study> {
+    Study::from_text("study.toml", SMALL, &sets.iter().map(|s| s.to_string()).collect::<Vec<_>>())
+}
+
+fn planned(sets: &[&str]) -> crate::Result<Plan> {
+    study(sets).and_then(|study| plan(&study, Path::new("out")))
+}
+
+fn command(plan: &Plan, task: &str) -> String {
+    let found = plan.tasks.iter().find(|t| t.name == task);
+    found.unwrap_or_else(|| panic!("{task} is none of {:?}", plan.tasks)).command.join(" ")
 }
 
 #[test]
-fn a_resolved_plan_holds_every_stage_and_reads_back_the_same() {
-    let plan = plan(&["rft.train.lr=2e-5", "gen.count=50"]).unwrap();
-    assert_eq!((plan.rft.train.lr, plan.gen_.count), (2e-5, 50));
-    assert!(plan.sft.grpo.is_none() && plan.rft.grpo.is_some());
-    let text = plan.to_toml().unwrap();
-    assert_eq!(Plan::from_text("again", &text, &[]).unwrap(), plan, "{text}");
+fn each_task_is_a_command_and_comes_after_what_it_needs() {
+    let plan = planned(&[]).unwrap();
+    assert_eq!(
+        command(&plan, "puzzles.bare"),
+        "gen --images scenes --grid 2x2 --count 400 --question-first --out out/puzzles/bare --overwrite"
+    );
+    assert_eq!(
+        command(&plan, "train.sft.lr-1e-3.seed-2"),
+        "train --model data/base-tiny --data out/puzzles/bare --method sft --set train.steps=20 --set train.batch_size=8 \
+         --set sft.replay=\"out/prior\" --set train.lr=1e-3 --set train.seed=2 --out out/runs/sft.lr-1e-3.seed-2"
+    );
+    // From the rung that is named, with the run's own seed.
+    assert_eq!(
+        command(&plan, "rollout.grpo.seed-2"),
+        "rollout --model out/runs/rft.lr-1e-4.seed-2/model --data out/puzzles/thought --samples 4 --cap 2 --seed 2 \
+         --out out/rollouts/grpo.seed-2"
+    );
+    assert_eq!(
+        command(&plan, "model.wise-ft.alpha-0.25.seed-1"),
+        "model interpolate data/base-tiny out/runs/sft.lr-1e-3.seed-1/model --alpha 0.25 --out out/models/wise-ft.alpha-0.25.seed-1"
+    );
+    let cost = command(&plan, "cost.sft.lr-1e-3.seed-1");
+    assert!(
+        cost.starts_with(
+            "eval --model out/runs/sft.lr-1e-3.seed-1/checkpoints/* out/runs/sft.lr-1e-3.seed-1/model --baseline \
+             data/base-tiny --baseline-results out/base/bare --data out/puzzles/bare --bench vqa-direct=out/prior/bench/vqa-direct.tsv"
+        ),
+        "{cost}"
+    );
+    assert!(cost.ends_with("--bench mine=MINE.tsv:vqa --limit 20 --kl 8 --out out/cost/sft.lr-1e-3.seed-1"), "{cost}");
+    assert!(
+        !command(&plan, "cost.wise-ft.alpha-0.5.seed-1").contains("checkpoints"),
+        "an interpolated model has no way"
+    );
+    let base = command(&plan, "base.thought");
+    assert!(base.contains("--bench new-task=out/puzzles/thought") && !base.contains("--kl") && !base.contains("lists"));
+    for (i, task) in plan.tasks.iter().enumerate() {
+        for need in &task.needs {
+            assert!(plan.tasks[..i].iter().any(|t| t.name == *need), "{} comes before {need}", task.name);
+        }
+    }
+    assert!(!plan.tasks.iter().any(|task| task.name.starts_with("rollout.foreign")), "nobody asked for it");
+    assert_eq!(plan.index.runs.len(), 2 * (2 + 1 + 1 + 2));
+    assert_eq!(
+        plan.index.regimes.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(),
+        ["rft", "sft", "grpo-rollout", "wise-ft"]
+    );
+    let run = plan.index.runs.iter().find(|run| run.name == "grpo-rollout.lr-1e-5.seed-2").unwrap();
+    assert_eq!(run.data.as_deref(), Some(Path::new("rollouts/grpo.seed-2")));
 }
 
 #[test]
-fn keys_that_do_not_exist_or_do_not_fit_are_refused_by_name() {
+fn work_is_counted_by_kind() {
+    let plan = planned(&[]).unwrap();
+    let work = |name: &str| plan.tasks.iter().find(|t| t.name == name).unwrap().work;
+    assert_eq!(work("train.sft.lr-1e-3.seed-1"), Work { kind: Kind::Sft, units: 160.0 });
+    let rft = work("train.rft.lr-1e-4.seed-1");
+    assert_eq!(rft.kind, Kind::Rft);
+    assert!(rft.units >= 40.0);
+    // Three models, 20 questions of five benchmarks and of the new task.
+    assert_eq!(work("cost.sft.lr-1e-3.seed-1"), Work { kind: Kind::Respond, units: 3.0 * 20.0 * 6.0 });
+}
+
+#[test]
+fn a_wave_needs_only_earlier_ones() {
+    let plan = planned(&[]).unwrap();
+    let waves = plan.waves();
+    assert_eq!(waves.iter().map(Vec::len).sum::<usize>(), plan.tasks.len());
+    let wave = |name: &str| waves.iter().position(|wave| wave.iter().any(|t| t.name == name)).unwrap();
+    for task in &plan.tasks {
+        assert!(task.needs.iter().all(|need| wave(need) < wave(&task.name)), "{}", task.name);
+    }
+    assert_eq!((wave("prior"), waves.len() - 1), (0, wave("report")));
+}
+
+#[test]
+fn a_regime_may_go_on_from_another_that_is_not_shown() {
+    let plan = planned(&["regimes.rft.start=sft", "regimes.sft.measured=false"]).unwrap();
+    assert!(command(&plan, "train.rft.lr-5e-5.seed-2").contains("--model out/runs/sft.lr-1e-3.seed-2/model"));
+    assert!(!plan.index.regimes.iter().any(|regime| regime.name == "sft"));
+    assert!(!plan.tasks.iter().any(|task| task.name.starts_with("cost.sft")));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_its_section() {
     for (set, named) in [
-        ("sft.train.lrr=1", "sft.train.lr"),
-        ("gen.gird=2x2", "gen.grid"),
-        ("stduy.title=x", "study"),
-        ("sft.rollout.samples=4", "rollout.samples"),
-        ("sft.train.method=rft", "method"),
-        ("model.preset=huge", "tiny"),
-        ("eval.batch=0", "eval.batch"),
-        ("gen.split=1,0,0", "gen.split"),
-        ("gen.grid=1x1", "grid"),
+        ("regimes.rft.data=nothing", "study.toml:43: [regimes.rft]: data = \"nothing\""),
+        ("regimes.rft.start=rft", "goes on from itself"),
+        ("rollouts.grpo.from=rft@3e-4", "rft@5e-5, rft@1e-4"),
+        ("rollouts.grpo.from=raft", "there is no [regimes.raft]; there are rft, sft"),
+        ("regimes.sft.train.stesp=3", "train.steps"),
+        ("regimes.sft.method=dpo", "method = \"dpo\""),
+        ("regimes.sft.test=foreign", "there is no [puzzles.foreign]"),
+        ("regimes.wise-ft.lr=1e-3", "interpolate goes with alpha"),
+        ("regimes.sft.alpha=0.5", "alpha is for interpolate"),
+        ("puzzles.bare.out=x", "the study sets this itself"),
+        ("dynamics.prior=[\"vpa\"]", "no benchmark is called \"vpa\"; there are vqa-direct"),
+        ("dynamics.over=[\"x\"]", "[regimes.x]"),
+        ("eval.model=x", "the study sets this itself"),
+        ("regimes.sft.lr=fast", "[regimes.sft]"),
+        ("study.seeds=[]", "seeds = []"),
+        ("study.sedes=[1]", "sedes"),
+        ("stduy.title=x", "unknown section [stduy]"),
+        ("study.title.x=1", "study.title is a value"),
+        ("puzzles.sft.grid=2x2", "this name is taken"),
+        ("prior.suite=3", "suite is missing"),
     ] {
-        let error = plan(&[set]).unwrap_err();
+        let error = planned(&[set]).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{set}");
         assert!(error.to_string().contains(named), "{set}: {error}");
     }
+    let none = Study::from_text("s.toml", "[study]\nbase = \"b\"\n", &[]).unwrap_err();
+    assert!(none.to_string().contains("no regime"), "{none}");
+    let broken = Study::from_text("s.toml", "[study\n", &[]).unwrap_err();
+    assert!(broken.to_string().contains("line 1"), "{broken}");
 }
 
 #[test]
-fn the_quickstart_is_a_plan() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/quickstart.toml");
-    Plan::resolve(&file, &[]).unwrap();
-}
-
-#[derive(Default)]
-struct Counting {
-    stages: Vec<String>,
-    puzzles: std::sync::atomic::AtomicUsize,
-    steps: usize,
-    evaluated: Vec<String>,
-}
-
-struct Steps<'a>(&'a mut usize);
-
-impl train::Progress for Steps<'_> {
-    fn start(&mut self, _step: usize, _total: usize) {}
-    fn step(&mut self, _step: usize, _metrics: &train::metrics::Metrics) {
-        *self.0 += 1;
-    }
-    fn evaluation(&mut self, _step: usize, _metrics: &train::metrics::Metrics) {}
-    fn note(&mut self, _text: &str) {}
-}
-
-impl Progress for Counting {
-    fn stage(&mut self, number: usize, of: usize, what: &str) {
-        self.stages.push(format!("{number}/{of} {what}"));
-    }
-    fn puzzles(&mut self, _total: usize) -> Box<dyn Fn() + Sync + '_> {
-        Box::new(|| {
-            self.puzzles.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        })
-    }
-    fn training(&mut self) -> Box<dyn train::Progress + Send + '_> {
-        Box::new(Steps(&mut self.steps))
-    }
-    fn evaluating(&mut self, _progress: eval::Progress) {}
-    fn result(&mut self, name: &str, result: &EvalResult) {
-        self.evaluated.push(format!("{name} {}", result.summary.examples));
-    }
-}
-
-#[test]
-fn a_study_runs_through_and_a_second_call_repeats_nothing() {
+fn checkpoints_on_the_way_are_evenly_spread_without_the_last() {
     let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("study");
-    let mut plan = plan(&[]).unwrap();
-    plan.gen_.images = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos");
-    let call = |plan: &Plan, stopped: bool| {
-        let mut counting = Counting::default();
-        let outcome = run(plan, &out, &Device::Cpu, &[], &AtomicBool::new(stopped), &mut counting);
-        (outcome, counting)
+    for step in [2, 4, 6, 8, 10] {
+        std::fs::create_dir_all(dir.path().join(format!("checkpoints/step-{step:08}"))).unwrap();
+    }
+    std::fs::write(dir.path().join("finished.json"), r#"{"step":10}"#).unwrap();
+    let steps = |most| -> Vec<String> {
+        let found = super::task::checkpoints(dir.path(), most).unwrap();
+        found
+            .iter()
+            .map(|path| path.file_name().unwrap().to_str().unwrap()[5..].trim_start_matches('0').to_string())
+            .collect()
     };
-    let (outcome, first) = call(&plan, true);
-    assert_eq!(outcome.unwrap(), Outcome::Stopped("start".into()));
-    assert_eq!((first.puzzles.into_inner(), first.steps), (40, 0));
+    assert_eq!(steps(9), ["2", "4", "6", "8"]);
+    assert_eq!(steps(2), ["4", "8"]);
+    assert_eq!(steps(1), ["6"]);
+    assert!(super::task::checkpoints(&dir.path().join("none"), 1).is_err());
+}
 
-    let (outcome, second) = call(&plan, false);
-    assert_eq!(outcome.unwrap(), Outcome::Finished(out.join("report.html")));
-    assert_eq!(second.puzzles.into_inner(), 0, "the puzzles were there");
-    assert_eq!(second.steps, 2 + 2 + 1);
-    assert_eq!(second.evaluated, ["start 8", "sft 8", "rft 8"]);
-    assert_eq!(second.stages.first().unwrap(), "1/9 puzzles");
-    assert_eq!(second.stages.last().unwrap(), "9/9 report");
-    let html = std::fs::read_to_string(out.join("report.html")).unwrap();
-    assert!(html.contains("A study of a handful of steps") && html.contains("3 training runs and 3 evaluations"));
-
-    let (outcome, third) = call(&plan, false);
-    assert!(outcome.is_ok());
-    assert_eq!((third.steps, third.evaluated.len()), (0, 3));
-    let (outcome, fourth) = call(&plan, true);
-    assert_eq!((outcome.unwrap(), fourth.evaluated.len()), (Outcome::Stopped("evaluation: start".into()), 0));
-
-    plan.rft.train.lr *= 2.0;
-    let error = call(&plan, false).0.unwrap_err();
-    assert!(error.exit_code() == 2 && error.to_string().contains("rft.train.lr"), "{error}");
+#[test]
+fn the_studies_of_the_repository_can_be_planned() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = 0;
+    for entry in std::fs::read_dir(root.join("configs")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if !(name.starts_with("study-") || name.starts_with("paper-")) {
+            continue;
+        }
+        found += 1;
+        let mut study = Study::read(&path, &[]).unwrap();
+        // Files that they name are named from the root of the repository.
+        study
+            .regimes
+            .iter_mut()
+            .for_each(|(_, regime)| regime.config = regime.config.take().map(|file| root.join(file)));
+        plan(&study, Path::new("out")).unwrap();
+    }
+    assert!(found >= 4, "{found}");
 }

@@ -1,70 +1,64 @@
-//! Look a value up in a form of three lines or a table of two rows.
+//! Look a value up in a form of captioned boxes or a table of a head line and a line of values.
 
 use super::Question;
 use crate::draw::{FONTS, draw_in_slots};
 use crate::rng::Rng;
-use crate::suite::objects::{CELL, SIDE};
+use crate::suite::objects::{CELL, CELLS, SIDE};
 use image::{Rgb, RgbImage};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
-/// Width of a character with its gap, in pixels: a patch of the vision tower.
+/// Width of a character with its gap, and height of a line, in pixels: a patch of the vision tower.
 const SLOT: f32 = 14.0;
 
-/// Names of the fields of forms and of the rows of tables.
+/// Captions of the boxes of forms and heads of the columns of tables.
 const KEYS: [&str; 12] = ["AD", "BY", "CM", "DR", "ED", "ID", "KG", "NO", "PC", "TV", "UP", "VS"];
 
 pub fn question(rng: &mut Rng, index: usize) -> Question {
-    if index.is_multiple_of(2) {
-        let (image, lines) = form(rng);
-        let (key, value) = &lines[rng.random_range(0..lines.len())];
-        let text = format!("What is the value of {key} in the document?");
-        return Question::new(image, "form", "anls", text, value.clone())
-            .wanting("the value")
-            .thinking(format!("{key}: {value}"));
-    }
-    let (image, cells) = table(rng);
-    let asked = rng.random_range(0..cells.len());
-    let (names, value) = &cells[asked];
-    let (key, head) = names.split_once(' ').unwrap_or((names, ""));
-    let row = &cells[asked / 2 * 2..][..2];
-    let text = format!("What is the value of {key} in column {head} of the table?");
-    let thought = format!("{key}: {} {}", row[0].1, row[1].1);
-    Question::new(image, "table", "anls", text, value.clone()).wanting("the value").thinking(thought)
+    let (image, fields, kind) = match index.is_multiple_of(2) {
+        true => {
+            let (image, fields) = form(rng);
+            (image, fields, "form")
+        }
+        false => {
+            let (image, fields) = table(rng);
+            (image, fields, "table")
+        }
+    };
+    let (key, value) = &fields[rng.random_range(0..fields.len())];
+    let text = format!("What is the value of {key} in the {kind}?");
+    Question::new(image, kind, "anls", text, value.clone()).wanting("the value").thinking(format!("{key}: {value}"))
 }
 
-/// A form of three lines: the picture, and each key with its value from the top.
+/// A form of three to six boxes anywhere, each a caption above its value: the picture, and each caption with its value in reading order.
 pub fn form(rng: &mut Rng) -> (RgbImage, Vec<(String, String)>) {
-    let mut keys = KEYS;
-    keys.shuffle(rng);
-    let values: Vec<String> = (0..3).map(|_| rng.random_range(10..100).to_string()).collect();
+    let mut places: Vec<usize> = (0..CELLS * CELLS).collect();
+    places.shuffle(rng);
+    places.truncate(rng.random_range(3..=6));
+    places.sort_unstable();
     let mut page = Page::new(rng);
-    for (line, (key, value)) in keys.iter().zip(&values).enumerate() {
-        page.write(rng, key, 0, line);
-        page.write(rng, value, 4, line);
-    }
-    (page.image, keys.iter().map(|key| key.to_string()).zip(values).collect())
+    let keys = page.keys(rng);
+    let fields = places.into_iter().zip(keys).map(|(place, key)| page.field(rng, key, place));
+    let fields = fields.collect();
+    (page.image, fields)
 }
 
-/// A table of two rows and two columns: the picture, and each row's key and column's head, as `KEY HEAD`, with the value, row by row.
+/// One or two tables of three columns, the heads on a strip above the values: the picture, and each head with its value in reading order.
 pub fn table(rng: &mut Rng) -> (RgbImage, Vec<(String, String)>) {
-    let mut keys = KEYS;
-    keys.shuffle(rng);
-    let heads = if rng.random() { ["A", "B"] } else { ["B", "A"] };
+    let mut rows: Vec<usize> = (0..CELLS).collect();
+    rows.shuffle(rng);
+    rows.truncate(rng.random_range(1..=2));
+    rows.sort_unstable();
     let mut page = Page::new(rng);
-    for (column, head) in heads.iter().enumerate() {
-        page.write(rng, head, 2 * column + 2, 0);
-    }
-    let mut cells = Vec::with_capacity(4);
-    for (row, key) in keys[..2].iter().enumerate() {
-        page.write(rng, key, 0, row + 1);
-        for (column, head) in heads.iter().enumerate() {
-            let value = rng.random_range(10..100).to_string();
-            page.write(rng, &value, 2 * column + 2, row + 1);
-            cells.push((format!("{key} {head}"), value));
+    let mut keys = page.keys(rng).into_iter();
+    let mut fields = Vec::new();
+    for row in rows {
+        page.strip(row);
+        for (column, key) in keys.by_ref().take(CELLS).enumerate() {
+            fields.push(page.field(rng, key, row * CELLS + column));
         }
     }
-    (page.image, cells)
+    (page.image, fields)
 }
 
 /// A dark screen with light text in one font.
@@ -72,6 +66,7 @@ struct Page {
     image: RgbImage,
     font: usize,
     size: f32,
+    field: [u8; 3],
     ink: [u8; 3],
 }
 
@@ -82,15 +77,36 @@ impl Page {
         Page {
             image: RgbImage::from_pixel(SIDE, SIDE, Rgb(field)),
             font: rng.random_range(0..FONTS),
-            size: rng.random_range(21.0..25.0),
+            size: rng.random_range(15.0..18.0),
+            field,
             ink,
         }
     }
 
-    /// Write on one of three lines from a slot on.
-    fn write(&mut self, rng: &mut Rng, text: &str, slot: usize, line: usize) {
-        let left = slot as f32 * SLOT + rng.random_range(-1.0..1.0f32);
-        let middle = (line as f32 + 0.5) * CELL as f32 + rng.random_range(-1.5..1.5f32);
-        draw_in_slots(&mut self.image, text, self.font, self.size, SLOT, [left, middle], self.ink);
+    fn keys(&self, rng: &mut Rng) -> [&'static str; KEYS.len()] {
+        let mut keys = KEYS;
+        keys.shuffle(rng);
+        keys
+    }
+
+    /// A caption and a random value below it, in a cell; both.
+    fn field(&mut self, rng: &mut Rng, key: &str, place: usize) -> (String, String) {
+        let value = rng.random_range(10..100).to_string();
+        for (line, text) in [key, &value].into_iter().enumerate() {
+            let left = (place % CELLS) as f32 * CELL as f32 + rng.random_range(-0.8..0.8f32);
+            let top = (place / CELLS) as f32 * CELL as f32;
+            let middle = top + (line as f32 + 0.5) * SLOT + rng.random_range(-0.8..0.8f32);
+            draw_in_slots(&mut self.image, text, self.font, self.size, SLOT, [left, middle], self.ink);
+        }
+        (key.to_string(), value)
+    }
+
+    /// A lighter strip behind the heads of a table.
+    fn strip(&mut self, row: usize) {
+        let lighter = self.field.map(|channel| channel + 40);
+        let top = row as u32 * CELL;
+        for y in top..top + SLOT as u32 {
+            (0..SIDE).for_each(|x| self.image.put_pixel(x, y, Rgb(lighter)));
+        }
     }
 }

@@ -23,8 +23,9 @@ pub fn question(rng: &mut Rng, index: usize) -> Question {
         3 => counts(rng),
         4 => presence(rng),
         5 => boxes(rng),
-        6..=11 => fields(rng),
-        12..=14 => letters(rng),
+        6..=7 => fields(rng),
+        8..=10 => letters(rng),
+        11..=14 => cells(rng),
         _ => choices(rng),
     }
 }
@@ -120,6 +121,20 @@ fn places(rng: &mut Rng) -> Question {
     objects(rng, &scene, "places", "Where is each object?", pairs)
 }
 
+fn cells(rng: &mut Rng) -> Question {
+    let scene = scene(rng);
+    let mut order: Vec<usize> = (0..PLACES.len()).collect();
+    order.shuffle(rng);
+    let found = |cell: usize| scene.objects.iter().find(|o| o.cell == cell);
+    // Mostly those with something in them.
+    order.sort_by_key(|cell| found(*cell).is_none());
+    order.truncate(scene.objects.len() + 1);
+    order.shuffle(rng);
+    let said = |cell: usize| found(cell).map_or_else(|| NONE.to_string(), Object::name);
+    let pairs = order.into_iter().map(|cell| (PLACES[cell].to_string(), said(cell))).collect();
+    objects(rng, &scene, "cells", "What is in each place?", pairs)
+}
+
 fn presence(rng: &mut Rng) -> Question {
     let scene = scene(rng);
     let said = |found: Vec<Object>| if found.is_empty() { "no" } else { "yes" };
@@ -163,7 +178,7 @@ fn letters(rng: &mut Rng) -> Question {
     let shapes: Vec<String> = SHAPES.iter().map(|s| s.0.to_string()).collect();
     let numbers: Vec<String> = NUMBERS.iter().map(|n| n.to_string()).collect();
     // What is asked, each with what is right.
-    let (text, mut asked, mut options): (&str, Vec<(String, String)>, Vec<String>) = match rng.random_range(0..4) {
+    let (text, mut asked, mut options): (&str, Vec<(String, String)>, Vec<String>) = match rng.random_range(0..6) {
         0 => {
             let alone = scene.unique(|a, b| a.shape == b.shape);
             let asked = alone.iter().map(|o| (shapes[o.shape].clone(), colors[o.color].clone())).collect();

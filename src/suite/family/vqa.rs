@@ -2,7 +2,7 @@
 
 use super::{Question, others};
 use crate::rng::Rng;
-use crate::suite::objects::{COLORS, COLUMNS, NUMBERS, Object, Objects, PLACES, ROWS, SHAPES};
+use crate::suite::objects::{COLORS, NUMBERS, Object, Objects, PLACES, SHAPES};
 use rand::RngExt;
 
 /// Choices besides the right one.
@@ -50,13 +50,11 @@ pub fn question(rng: &mut Rng, index: usize) -> Option<Question> {
             )
         }
         _ => {
-            let o = pick(scene.unique(|a, b| (a.shape, a.color) == (b.shape, b.color)), rng)?;
-            let by_row = rng.random();
-            let (kind, lines) = if by_row { ("row", ROWS) } else { ("column", COLUMNS) };
-            let text = format!("In which {kind} is the {}?", o.name());
-            let (place, line) = (PLACES[o.cell], o.line(by_row));
-            let thought = format!("The {} is in the {place}. Its {kind} is {line}.", o.name());
-            ("position", text, line.to_string(), lines.map(String::from).to_vec(), thought)
+            let o = pick(scene.objects.clone(), rng)?;
+            let (place, color) = (PLACES[o.cell], COLORS[o.color].0);
+            let text = format!("What colour is the object in the {place}?");
+            let thought = format!("In the {place} is a {}. It is {color}.", o.name());
+            ("position", text, color.to_string(), colors().collect(), thought)
         }
     };
     let wrong = others(all.into_iter(), &right, WRONG, rng);

@@ -1,0 +1,710 @@
+//! The tasks that a study is made of: each one command of this program, with what must be done before it.
+
+use super::file::{OneOrMore, Prior, Regime, Rollouts, Study};
+use crate::config::{Config, Method, flatten};
+use crate::report::{self, StudyIndex, StudyRun};
+use crate::suite::Family;
+use crate::{Error, Result, files};
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// One command, and what it waits for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    /// Name, unique in the study, such as `train.rft.lr-5e-5.seed-1`.
+    pub name: String,
+    /// The section of the study's file that it comes from.
+    pub section: String,
+    /// Names of the tasks whose results it reads.
+    pub needs: Vec<String>,
+    /// The command line after `jigsaw`. An argument that ends in `checkpoints/*` stands for those on the way.
+    pub command: Vec<String>,
+    /// How much work it is.
+    pub work: Work,
+    /// Done again whenever what it sums up has grown.
+    pub sums_up: bool,
+}
+
+/// Work in units of its kind.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Work {
+    /// What kind.
+    pub kind: Kind,
+    /// How many: puzzles made, sequences trained on, responses.
+    pub units: f64,
+}
+
+/// Kinds of work; a unit of each takes its own time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Making puzzles and suites: examples.
+    Make,
+    /// SFT: sequences trained on.
+    Sft,
+    /// GRPO: responses sampled and trained on.
+    Rft,
+    /// Responses of an evaluation or a rollout.
+    Respond,
+    /// Pairs of samples.
+    Pair,
+    /// The rest.
+    Small,
+}
+
+/// All tasks, in an order in which each comes after what it needs, and the index for the report.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The tasks.
+    pub tasks: Vec<Task>,
+    /// What the report reads.
+    pub index: StudyIndex,
+    /// Evaluated checkpoints on the way of a run, at most.
+    pub way: usize,
+}
+
+/// Longest list of numbers that a ladder may have.
+const MOST_RUNGS: usize = 20;
+
+/// The tasks of `study`, with everything under `out`.
+///
+/// # Errors
+/// Input errors that name the section: a name that does not exist, a circle of regimes, settings that do not fit.
+pub fn plan(study: &Study, out: &Path) -> Result<Plan> {
+    let mut builder = Builder { study, out, tasks: Vec::new(), runs: Vec::new(), under_way: Vec::new() };
+    for (name, flags) in &study.puzzles {
+        builder.puzzles(name, flags)?;
+    }
+    let benches = builder.prior()?;
+    for (name, regime) in &study.regimes {
+        if regime.measured {
+            builder.regime(name, regime, &benches)?;
+        }
+    }
+    let dynamics = builder.dynamics(&benches)?;
+    let mut needs: Vec<String> = builder.tasks.iter().map(|task| task.name.clone()).collect();
+    needs.retain(|name| name.starts_with("cost.") || name.starts_with("why."));
+    let page = out.join("report.html");
+    let command = ["report".into(), text(out), "--title".into(), study.head.title.clone(), "--out".into(), text(&page)];
+    builder.push("report", "study", needs, command.to_vec(), Kind::Small, 1.0);
+    builder.tasks.iter_mut().filter(|t| t.name == "report").for_each(|t| t.sums_up = true);
+    let measured = study.regimes.iter().filter(|(_, regime)| regime.measured);
+    let regimes = measured.map(|(name, r)| report::Regime { name: name.clone(), about: r.about.clone() }).collect();
+    let Builder { tasks, runs, .. } = builder;
+    let base = study.head.base.display().to_string();
+    let index = StudyIndex::new(&study.head.title, &base, regimes, runs, dynamics);
+    Ok(Plan { tasks, index, way: study.eval.way })
+}
+
+struct Builder<'a> {
+    study: &'a Study,
+    out: &'a Path,
+    tasks: Vec<Task>,
+    runs: Vec<StudyRun>,
+    /// Regimes whose tasks are being made, to see circles.
+    under_way: Vec<String>,
+}
+
+/// A result of a task.
+#[derive(Debug, Clone)]
+struct Made {
+    dir: PathBuf,
+    /// The task that makes it; none for what is there already.
+    task: Option<String>,
+}
+
+impl Made {
+    fn needs(&self) -> Vec<String> {
+        self.task.iter().cloned().collect()
+    }
+}
+
+impl<'a> Builder<'a> {
+    fn push(&mut self, name: &str, section: &str, needs: Vec<String>, command: Vec<String>, kind: Kind, units: f64) {
+        if self.tasks.iter().any(|task| task.name == name) {
+            return;
+        }
+        let work = Work { kind, units: units.max(1.0) };
+        self.tasks.push(Task { name: name.into(), section: section.into(), needs, command, work, sums_up: false });
+    }
+
+    fn path(&self, parts: &[&str]) -> PathBuf {
+        parts.iter().fold(self.out.to_path_buf(), |path, part| path.join(part))
+    }
+
+    fn puzzles(&mut self, name: &str, flags: &Table) -> Result<()> {
+        let section = format!("puzzles.{name}");
+        let mut command = vec!["gen".to_string()];
+        command.extend(self.flags(&section, flags, &["out", "overwrite", "suite"])?);
+        command.extend(["--out".into(), text(&self.path(&["puzzles", name])), "--overwrite".into()]);
+        self.push(&section, &section, Vec::new(), command, Kind::Make, number(flags, "count", 2000.0));
+        Ok(())
+    }
+
+    /// The suites; all benchmarks as `NAME=FILE`, and the task that makes them.
+    fn prior(&mut self) -> Result<Benches> {
+        let mut benches = Benches { specs: Vec::new(), needs: Vec::new(), questions: 0.0 };
+        if let Some(prior) = &self.study.prior {
+            let dir = self.path(&["prior"]);
+            let mut command = vec!["gen".to_string()];
+            command.extend(self.flags("prior", &prior.flags, &["out", "overwrite"])?);
+            command.extend(["--out".into(), text(&dir), "--overwrite".into()]);
+            let names = self.bench_names(prior)?;
+            let made = number(&prior.flags, "count", 2000.0);
+            self.push("prior", "prior", Vec::new(), command, Kind::Make, made * names.len() as f64 / 2.0);
+            let file = |name: &String| format!("{name}={}", text(&dir.join("bench").join(format!("{name}.tsv"))));
+            benches.specs.extend(names.iter().map(file));
+            benches.needs.push("prior".into());
+            benches.questions = number(&prior.flags, "held_out", made * 0.1) * names.len() as f64;
+        }
+        for (name, file) in &self.study.benchmarks {
+            benches.specs.push(format!("{name}={file}"));
+            benches.questions += 1000.0;
+        }
+        if benches.specs.is_empty() {
+            return Err(Error::input(format!(
+                "{}: no prior knowledge to measure; give [prior], [benchmarks], or both",
+                self.study.name
+            )));
+        }
+        Ok(benches)
+    }
+
+    fn bench_names(&self, prior: &Prior) -> Result<Vec<String>> {
+        let Some(Value::String(suite)) = prior.flags.get("suite") else {
+            return Err(self.study.error("prior", "suite is missing; give \"all\" or names of families"));
+        };
+        if let Some(names) = &prior.benches {
+            return Ok(names.clone());
+        }
+        let known = Family::ALL.map(Family::name);
+        let named: Vec<&str> = match suite.as_str() {
+            "all" => known.to_vec(),
+            list => list.split(',').map(|part| part.split(':').next().unwrap_or(part)).collect(),
+        };
+        let measured = named.into_iter().filter(|name| !["order", "lists"].contains(name));
+        Ok(measured.flat_map(|name| ["direct", "think"].map(|style| format!("{name}-{style}"))).collect())
+    }
+
+    /// The runs of a regime, each with its comparison.
+    fn regime(&mut self, name: &str, regime: &Regime, benches: &Benches) -> Result<()> {
+        let section = format!("regimes.{name}");
+        for rung in self.rungs(name, regime)? {
+            for seed in regime.seeds.as_ref().unwrap_or(&self.study.head.seeds).clone() {
+                let made = self.model(name, rung, seed)?;
+                let run = rung.run(name, seed);
+                let test = self.test_of(name)?;
+                let base = self.base(&test, benches)?;
+                let puzzles = self.path(&["puzzles", &test]);
+                let cost = self.path(&["cost", &run]);
+                let mut command = vec!["eval".to_string(), "--model".into()];
+                if self.study.eval.way > 0 && matches!(rung, Rung::Lr(_)) {
+                    let checkpoints = made.dir.parent().unwrap_or(&made.dir).join("checkpoints/*");
+                    command.push(text(&checkpoints));
+                }
+                command.extend([text(&made.dir), "--baseline".into(), text(&self.study.head.base)]);
+                command.extend(["--baseline-results".into(), text(&self.path(&["base", &test]))]);
+                command.extend(["--data".into(), text(&puzzles)]);
+                command.extend(benches.specs.iter().flat_map(|spec| ["--bench".into(), spec.clone()]));
+                command.extend(self.flags("eval", &self.study.eval.flags, OWN_EVAL)?);
+                command.extend(["--out".into(), text(&cost)]);
+                let needs = [made.needs(), vec![base], benches.needs.clone()].concat();
+                let models = if matches!(rung, Rung::Lr(_)) { 1.0 + self.study.eval.way as f64 } else { 1.0 };
+                let responses = models * self.questions(&test, benches);
+                self.push(&format!("cost.{run}"), &section, needs, command, Kind::Respond, responses);
+                let data = match &regime.data {
+                    Some(data) if regime.interpolate.is_none() => Some(self.data(name, data, seed)?.dir),
+                    _ => None,
+                };
+                let relative = |path: &Path| path.strip_prefix(self.out).map(Path::to_path_buf).ok();
+                self.runs.push(StudyRun {
+                    name: run.clone(),
+                    regime: name.into(),
+                    lr: rung.lr(),
+                    seed,
+                    dir: rung.lr().and_then(|_| relative(made.dir.parent()?)),
+                    cost: Path::new("cost").join(&run),
+                    data: data.as_deref().and_then(relative),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Questions that one evaluation asks.
+    fn questions(&self, test: &str, benches: &Benches) -> f64 {
+        let flags = self.study.puzzles.iter().find(|(name, _)| name == test).map(|(_, flags)| flags);
+        let new_task = flags.map_or(0.0, |flags| number(flags, "count", 2000.0) * share(flags, 2));
+        match number(&self.study.eval.flags, "limit", f64::INFINITY) {
+            limit if limit.is_finite() => limit * (benches.specs.len() + 1) as f64,
+            _ => benches.questions + new_task,
+        }
+    }
+
+    /// The evaluation of the base with the test split of `test` as the new task; the name of its task.
+    fn base(&mut self, test: &str, benches: &Benches) -> Result<String> {
+        let name = format!("base.{test}");
+        let puzzles = self.path(&["puzzles", test]);
+        let mut command = vec!["eval".to_string(), "--model".into(), text(&self.study.head.base)];
+        command.extend(["--bench".into(), format!("new-task={}", text(&puzzles))]);
+        command.extend(benches.specs.iter().flat_map(|spec| ["--bench".into(), spec.clone()]));
+        let mut flags = self.study.eval.flags.clone();
+        flags.remove("kl");
+        command.extend(self.flags("eval", &flags, OWN_EVAL)?);
+        command.extend(["--out".into(), text(&self.path(&["base", test]))]);
+        let needs = [vec![format!("puzzles.{test}")], benches.needs.clone()].concat();
+        self.push(&name, "eval", needs, command, Kind::Respond, self.questions(test, benches));
+        Ok(name)
+    }
+
+    /// The puzzles that a regime is tested on.
+    fn test_of(&self, name: &str) -> Result<String> {
+        let regime = self.find(name)?;
+        let section = format!("regimes.{name}");
+        let is_puzzles = |name: &str| self.study.puzzles.iter().any(|(n, _)| n == name);
+        let test = match (&regime.test, &regime.data, &regime.interpolate) {
+            (Some(test), ..) => test.clone(),
+            (None, _, Some(of)) => return self.test_of(of.split('@').next().unwrap_or(of)),
+            (None, Some(data), None) => match self.study.rollouts.iter().find(|(n, _)| n == data) {
+                Some((_, rollouts)) => rollouts.data.clone(),
+                None => data.clone(),
+            },
+            (None, None, None) => return Err(self.study.error(&section, "data is missing: what to train on")),
+        };
+        match is_puzzles(&test) {
+            true => Ok(test),
+            false => Err(self.study.error(&section, format!("test = {test:?}: there is no [puzzles.{test}]"))),
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<&'a Regime> {
+        let found = self.study.regimes.iter().find(|(n, _)| n == name).map(|(_, regime)| regime);
+        found.ok_or_else(|| {
+            let names: Vec<&str> = self.study.regimes.iter().map(|(n, _)| n.as_str()).collect();
+            Error::input(format!("{}: there is no [regimes.{name}]; there are {}", self.study.name, names.join(", ")))
+        })
+    }
+
+    /// The rungs of a regime's ladder.
+    fn rungs(&self, name: &str, regime: &Regime) -> Result<Vec<Rung>> {
+        let section = format!("regimes.{name}");
+        let error = |why: &str| Err(self.study.error(&section, why));
+        let ladder = |OneOrMore(numbers): &OneOrMore| numbers.len() <= MOST_RUNGS;
+        if !ladder(&regime.lr) || !ladder(&regime.alpha) {
+            return error("a ladder has at most 20 rungs");
+        }
+        if regime.interpolate.is_some() {
+            let OneOrMore(alphas) = &regime.alpha;
+            if alphas.is_empty() || !regime.lr.0.is_empty() || regime.data.is_some() || !regime.settings.is_empty() {
+                return error(
+                    "interpolate goes with alpha (a share in [0, 1], or several), and with no data, lr or settings",
+                );
+            }
+            return Ok(alphas.iter().map(|alpha| Rung::Alpha(*alpha)).collect());
+        }
+        if !regime.alpha.0.is_empty() {
+            return error("alpha is for interpolate");
+        }
+        match regime.lr.0.as_slice() {
+            [] => Ok(vec![Rung::Lr(self.config(name, regime, None, 1)?.train.lr)]),
+            ladder => Ok(ladder.iter().map(|lr| Rung::Lr(*lr)).collect()),
+        }
+    }
+
+    /// The model that `text` (`base`, `NAME` or `NAME@LR`) stands for in the runs of this seed.
+    fn reference(&mut self, section: &str, reference: &str, seed: u64) -> Result<Made> {
+        if reference == "base" {
+            return Ok(Made { dir: self.study.head.base.clone(), task: None });
+        }
+        let (name, rung) = self.rung(section, reference)?;
+        let seeds = self.find(name)?.seeds.as_ref().unwrap_or(&self.study.head.seeds);
+        // A start that is run with one seed serves all.
+        let seed = if seeds.contains(&seed) || seeds.len() != 1 { seed } else { seeds[0] };
+        self.model(name, rung, seed)
+    }
+
+    /// `NAME@LR` as a regime and a rung of it; the first rung where none is named.
+    fn rung<'t>(&self, section: &str, reference: &'t str) -> Result<(&'t str, Rung)> {
+        let (name, lr) = reference.split_once('@').map_or((reference, None), |(name, lr)| (name, Some(lr)));
+        let regime = self.find(name).map_err(|e| self.study.error(section, e))?;
+        let rungs = self.rungs(name, regime)?;
+        let rung = match lr {
+            None => rungs.first(),
+            Some(lr) => rungs.iter().find(|rung| lr.parse() == Ok(rung.number())),
+        };
+        rung.copied().map(|rung| (name, rung)).ok_or_else(|| {
+            let known: Vec<String> = rungs.iter().map(|rung| format!("{name}@{:e}", rung.number())).collect();
+            self.study.error(section, format!("{reference}: no such rung; there are {}", known.join(", ")))
+        })
+    }
+
+    /// The model of a run; its tasks are made if they are not there yet.
+    fn model(&mut self, name: &str, rung: Rung, seed: u64) -> Result<Made> {
+        let regime = self.find(name)?;
+        let section = format!("regimes.{name}");
+        let run = rung.run(name, seed);
+        if self.under_way.contains(&run) {
+            return Err(self.study.error(&section, "goes on from itself, by way of what it is made of"));
+        }
+        self.under_way.push(run.clone());
+        let made = match &regime.interpolate {
+            Some(of) => self.interpolated(&section, of, rung, seed, &run)?,
+            None => self.trained(name, regime, rung, seed, &run)?,
+        };
+        self.under_way.pop();
+        Ok(made)
+    }
+
+    fn interpolated(&mut self, section: &str, of: &str, rung: Rung, seed: u64, run: &str) -> Result<Made> {
+        let tuned = self.reference(section, of, seed)?;
+        let dir = self.path(&["models", run]);
+        let mut command =
+            vec!["model".to_string(), "interpolate".into(), text(&self.study.head.base), text(&tuned.dir)];
+        command.extend(["--alpha".into(), rung.number().to_string(), "--out".into(), text(&dir)]);
+        let task = format!("model.{run}");
+        self.push(&task, section, tuned.needs(), command, Kind::Small, 1.0);
+        Ok(Made { dir, task: Some(task) })
+    }
+
+    fn trained(&mut self, name: &str, regime: &Regime, rung: Rung, seed: u64, run: &str) -> Result<Made> {
+        let section = format!("regimes.{name}");
+        let Some(data) = &regime.data else {
+            return Err(self.study.error(&section, "data is missing: what to train on"));
+        };
+        let config = self.config(name, regime, Some(rung), seed)?;
+        let data = self.data(name, data, seed)?;
+        let start = self.reference(&section, regime.start.as_deref().unwrap_or("base"), seed)?;
+        let mut needs = [data.needs(), start.needs()].concat();
+        let out = self.path(&["runs", run]);
+        let mut command =
+            vec!["train".to_string(), "--model".into(), text(&start.dir), "--data".into(), text(&data.dir)];
+        if let Some(method) = &regime.method {
+            command.extend(["--method".into(), method.clone()]);
+        }
+        if let Some(file) = &regime.config {
+            command.extend(["--config".into(), text(file)]);
+        }
+        for set in self.sets(regime, Some(rung), seed) {
+            let set = match set.strip_prefix("sft.replay=").map(|name| name.trim_matches('"')) {
+                Some(name) if self.is_data(name) => {
+                    let replay = self.data(&section, name, seed)?;
+                    needs.extend(replay.needs());
+                    format!("sft.replay={}", Value::String(text(&replay.dir)))
+                }
+                _ => set,
+            };
+            command.extend(["--set".into(), set]);
+        }
+        command.extend(["--out".into(), text(&out)]);
+        let (kind, each) = match config.train.method {
+            Method::Sft => (Kind::Sft, 1),
+            Method::Rft => (Kind::Rft, config.rollout.as_ref().map_or(1, |r| r.samples)),
+        };
+        let per_step = (config.train.batch_size * config.train.accumulation * each) as f64;
+        let steps = match (config.train.steps, config.train.epochs) {
+            (Some(steps), _) => steps as f64,
+            (None, epochs) => epochs.unwrap_or(1.0) * self.examples(regime.data.as_deref()) * each as f64 / per_step,
+        };
+        let task = format!("train.{run}");
+        self.push(&task, &section, needs, command, kind, steps * per_step);
+        Ok(Made { dir: out.join("model"), task: Some(task) })
+    }
+
+    /// Training examples of puzzles or rollouts, roughly.
+    fn examples(&self, name: Option<&str>) -> f64 {
+        let flags = |name: &str| self.study.puzzles.iter().find(|(n, _)| n == name).map(|(_, flags)| flags);
+        let of = |flags: &Table| number(flags, "count", 2000.0) * share(flags, 0);
+        match (name, name.and_then(flags)) {
+            (_, Some(flags)) => of(flags),
+            (Some(name), None) => match self.study.rollouts.iter().find(|(n, _)| n == name) {
+                Some((_, Rollouts { data, flags: own, .. })) => {
+                    number(own, "limit", flags(data).map_or(1000.0, of)) * number(own, "cap", 1.0)
+                }
+                None => 1000.0,
+            },
+            _ => 1000.0,
+        }
+    }
+
+    fn is_data(&self, name: &str) -> bool {
+        name == "prior" && self.study.prior.is_some()
+            || self.study.puzzles.iter().any(|(n, _)| n == name)
+            || self.study.rollouts.iter().any(|(n, _)| n == name)
+    }
+
+    /// The dataset called `name` in the runs of this seed.
+    fn data(&mut self, whose: &str, name: &str, seed: u64) -> Result<Made> {
+        if name == "prior" && self.study.prior.is_some() {
+            return Ok(Made { dir: self.path(&["prior"]), task: Some("prior".into()) });
+        }
+        if self.study.puzzles.iter().any(|(n, _)| n == name) {
+            return Ok(Made { dir: self.path(&["puzzles", name]), task: Some(format!("puzzles.{name}")) });
+        }
+        if let Some((_, rollouts)) = self.study.rollouts.iter().find(|(n, _)| n == name) {
+            return self.rollouts(name, rollouts, seed);
+        }
+        let puzzles = self.study.puzzles.iter().map(|(n, _)| n.as_str());
+        let names: Vec<&str> = puzzles.chain(self.study.rollouts.iter().map(|(n, _)| n.as_str())).collect();
+        let why = format!("data = {name:?}: no puzzles and no rollouts of this name; there are {}", names.join(", "));
+        Err(self.study.error(&format!("regimes.{whose}"), why))
+    }
+
+    fn rollouts(&mut self, name: &str, rollouts: &Rollouts, seed: u64) -> Result<Made> {
+        let section = format!("rollouts.{name}");
+        if !self.study.puzzles.iter().any(|(n, _)| *n == rollouts.data) {
+            return Err(self.study.error(&section, format!("data = {:?}: there are no such puzzles", rollouts.data)));
+        }
+        // What does not come from a run of the study is sampled once for all seeds.
+        let (own, seed) = match rollouts.from.as_deref() {
+            None | Some("base") => (name.to_string(), self.study.head.seeds[0]),
+            Some(_) => (format!("{name}.seed-{seed}"), seed),
+        };
+        let mut needs = vec![format!("puzzles.{}", rollouts.data)];
+        let mut command = vec!["rollout".to_string()];
+        if let Some(from) = &rollouts.from {
+            let teacher = self.reference(&section, from, seed)?;
+            needs.extend(teacher.needs());
+            command.extend(["--model".into(), text(&teacher.dir)]);
+        }
+        command.extend(["--data".into(), text(&self.path(&["puzzles", &rollouts.data]))]);
+        command.extend(self.flags(&section, &rollouts.flags, &["out", "model", "fresh", "seed", "device"])?);
+        let out = self.path(&["rollouts", &own]);
+        command.extend(["--seed".into(), seed.to_string(), "--out".into(), text(&out)]);
+        let task = format!("rollout.{own}");
+        let prompts = number(&rollouts.flags, "limit", self.examples(Some(&rollouts.data)));
+        let responses =
+            if rollouts.flags.contains_key("teacher") { 1.0 } else { number(&rollouts.flags, "samples", 8.0) };
+        self.push(&task, &section, needs, command, Kind::Respond, prompts * responses);
+        Ok(Made { dir: out, task: Some(task) })
+    }
+
+    /// The settings of a run as `section.key=value`.
+    fn sets(&self, regime: &Regime, rung: Option<Rung>, seed: u64) -> Vec<String> {
+        let mut sets: Vec<String> =
+            flatten(&regime.settings).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+        if let Some(Rung::Lr(lr)) = rung.filter(|_| !regime.lr.0.is_empty()) {
+            sets.push(format!("train.lr={lr:e}"));
+        }
+        sets.push(format!("train.seed={seed}"));
+        sets
+    }
+
+    fn config(&self, name: &str, regime: &Regime, rung: Option<Rung>, seed: u64) -> Result<Config> {
+        let section = format!("regimes.{name}");
+        let method = match regime.method.as_deref() {
+            None => None,
+            Some("sft") => Some(Method::Sft),
+            Some("rft") => Some(Method::Rft),
+            Some(other) => {
+                return Err(self.study.error(&section, format!("method = {other:?}: give \"sft\" or \"rft\"")));
+            }
+        };
+        let sets = self.sets(regime, rung, seed);
+        Config::resolve(method, regime.config.as_deref(), &sets).map_err(|e| self.study.error(&section, e))
+    }
+
+    /// The measurements of dynamics; their directories for the index.
+    fn dynamics(&mut self, benches: &Benches) -> Result<Vec<PathBuf>> {
+        let Some(wanted) = &self.study.dynamics else { return Ok(Vec::new()) };
+        let seed = self.study.head.seeds[0];
+        let names = match &wanted.train {
+            Some(names) => names.clone(),
+            None => self.supervised()?,
+        };
+        let mut needs = benches.needs.clone();
+        let mut train = Vec::new();
+        for name in &names {
+            let data = self.data(name, name, seed).map_err(|e| e.context("[dynamics] train"))?;
+            needs.extend(data.needs());
+            train.push(format!("{name}={}", text(&data.dir)));
+        }
+        if train.is_empty() {
+            return Err(self.study.error("dynamics", "no data to step on; name some: train = [\"NAME\"]"));
+        }
+        let mut prior = benches.specs.clone();
+        if let Some(names) = &wanted.prior {
+            let of = |spec: &String| spec.split('=').next().unwrap_or_default().to_string();
+            if let Some(other) = names.iter().find(|name| !prior.iter().any(|spec| of(spec) == **name)) {
+                let known: Vec<String> = prior.iter().map(of).collect();
+                let why = format!("prior: no benchmark is called {other:?}; there are {}", known.join(", "));
+                return Err(self.study.error("dynamics", why));
+            }
+            prior.retain(|spec| names.contains(&of(spec)));
+        }
+        let costs: Vec<String> = self.runs.iter().map(|run| run.name.clone()).collect();
+        let base = text(&self.study.head.base);
+        let flags =
+            self.flags("dynamics", &wanted.flags, &["out", "model", "base", "forgetting", "fresh", "device"])?;
+        let pairs = number(&wanted.flags, "pairs", 256.0) * (train.len() * prior.len()) as f64;
+        let mut all = Vec::new();
+        let mut measure = |builder: &mut Self, name: &str, models: Vec<String>, more: Vec<String>, with_costs: bool| {
+            let mut command = vec!["dynamics".to_string(), "--model".into(), base.clone()];
+            let passes = if models.is_empty() { 1.0 } else { 2.0 + builder.study.eval.way as f64 };
+            command.extend(models);
+            command.extend(["--base".into(), base.clone(), "--train".into()]);
+            command.extend(train.iter().cloned());
+            command.push("--prior".into());
+            command.extend(prior.iter().cloned());
+            let mut needs = [needs.clone(), more].concat();
+            if with_costs && !costs.is_empty() {
+                command.push("--forgetting".into());
+                command.extend(costs.iter().map(|run| text(&builder.path(&["cost", run]))));
+                needs.extend(costs.iter().map(|run| format!("cost.{run}")));
+            }
+            command.extend(flags.iter().cloned());
+            command.extend(["--out".into(), text(&builder.path(&["why", name]))]);
+            let task = format!("why.{name}");
+            builder.push(&task, "dynamics", needs, command, Kind::Pair, passes * pairs);
+            builder.tasks.iter_mut().filter(|t| t.name == task).for_each(|t| t.sums_up = true);
+            all.push(Path::new("why").join(name));
+        };
+        measure(self, "base", Vec::new(), Vec::new(), true);
+        for over in &wanted.over {
+            let (name, rung) = self.rung("dynamics", over)?;
+            let made = self.model(name, rung, seed)?;
+            let mut models = vec![text(&made.dir)];
+            if matches!(rung, Rung::Lr(_)) {
+                models.insert(0, text(&made.dir.parent().unwrap_or(&made.dir).join("checkpoints/*")));
+            }
+            measure(self, &rung.run(name, seed), models, made.needs(), false);
+        }
+        Ok(all)
+    }
+
+    /// The data of all measured regimes that are supervised, each once.
+    fn supervised(&self) -> Result<Vec<String>> {
+        let mut names: Vec<String> = Vec::new();
+        for (name, regime) in self.study.regimes.iter().filter(|(_, regime)| regime.measured) {
+            if regime.interpolate.is_some() || self.config(name, regime, None, 1)?.train.method != Method::Sft {
+                continue;
+            }
+            names.extend(regime.data.iter().filter(|data| !names.contains(data)).cloned().collect::<Vec<_>>());
+        }
+        Ok(names)
+    }
+
+    /// A section's keys as flags of a command.
+    fn flags(&self, section: &str, table: &Table, own: &[&str]) -> Result<Vec<String>> {
+        let mut flags = Vec::new();
+        for (key, value) in table {
+            if own.contains(&key.as_str()) {
+                return Err(self.study.error(section, format!("{key}: the study sets this itself; remove it")));
+            }
+            let flag = format!("--{}", key.replace('_', "-"));
+            let plain = |value: &Value| match value {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            match value {
+                Value::Boolean(true) => flags.push(flag),
+                Value::Boolean(false) => {}
+                Value::Array(values) => flags.extend(values.iter().flat_map(|v| [flag.clone(), plain(v)])),
+                Value::Table(_) => {
+                    return Err(self.study.error(section, format!("{key} is a section; this one has only keys")));
+                }
+                other => flags.extend([flag, plain(other)]),
+            }
+        }
+        Ok(flags)
+    }
+}
+
+/// Flags of `jigsaw eval` that the study sets.
+const OWN_EVAL: &[&str] = &[
+    "model",
+    "baseline",
+    "baseline_results",
+    "data",
+    "bench",
+    "out",
+    "fresh",
+    "rescore",
+    "device",
+    "split",
+    "samples",
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+];
+
+struct Benches {
+    /// `NAME=FILE`.
+    specs: Vec<String>,
+    /// Tasks that make the files.
+    needs: Vec<String>,
+    /// How many questions there are in all, roughly.
+    questions: f64,
+}
+
+/// A rung of a ladder: what distinguishes the runs of a regime besides their seeds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Rung {
+    Lr(f64),
+    Alpha(f64),
+}
+
+impl Rung {
+    fn number(self) -> f64 {
+        match self {
+            Rung::Lr(number) | Rung::Alpha(number) => number,
+        }
+    }
+
+    fn lr(self) -> Option<f64> {
+        match self {
+            Rung::Lr(lr) => Some(lr),
+            Rung::Alpha(_) => None,
+        }
+    }
+
+    /// Name of the run.
+    fn run(self, regime: &str, seed: u64) -> String {
+        match self {
+            Rung::Lr(lr) => format!("{regime}.lr-{lr:e}.seed-{seed}"),
+            Rung::Alpha(alpha) => format!("{regime}.alpha-{alpha}.seed-{seed}"),
+        }
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn number(flags: &Table, key: &str, otherwise: f64) -> f64 {
+    match flags.get(key) {
+        Some(Value::Integer(n)) => *n as f64,
+        Some(Value::Float(x)) => *x,
+        _ => otherwise,
+    }
+}
+
+/// A split's share of puzzles: 0 for training, 2 for test.
+fn share(flags: &Table, split: usize) -> f64 {
+    let text = flags.get("split").and_then(Value::as_str).unwrap_or("0.8,0.1,0.1");
+    let parts: Vec<f64> = text.split(',').filter_map(|part| part.trim().parse().ok()).collect();
+    parts.get(split).map_or(0.1, |part| part / parts.iter().sum::<f64>())
+}
+
+/// The checkpoints of the run `dir` that are evaluated on its way: at most `most`, evenly spread, without the one that is the final model.
+///
+/// # Errors
+/// A directory that cannot be read.
+pub fn checkpoints(dir: &Path, most: usize) -> Result<Vec<PathBuf>> {
+    let finished: Option<serde_json::Value> = files::read_json(&dir.join("finished.json")).ok();
+    let last = finished.and_then(|finished| finished.get("step")?.as_u64());
+    let places = dir.join("checkpoints");
+    let entries =
+        std::fs::read_dir(&places).map_err(|e| Error::failed(format!("cannot read {}: {e}", places.display())))?;
+    let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse::<u64>().ok();
+    let mut found: Vec<(u64, PathBuf)> =
+        entries.flatten().map(|entry| entry.path()).filter_map(|path| Some((step(&path)?, path))).collect();
+    found.retain(|(step, _)| Some(*step) != last && *step > 0);
+    found.sort();
+    let n = found.len();
+    let chosen = match most >= n {
+        true => (0..n).collect::<Vec<_>>(),
+        // The middles of as many equal parts.
+        false => (0..most).map(|i| (2 * i + 1) * n / (2 * most)).collect(),
+    };
+    Ok(chosen.into_iter().map(|i| found[i].1.clone()).collect())
+}

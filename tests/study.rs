@@ -1,0 +1,256 @@
+//! `jigsaw study` as a user types it: it runs through, repeats nothing, goes on after a kill, grows, and says what failed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const SMALL: &str = r#"
+[study]
+title = "A study of a handful of steps"
+base = "data/base-tiny"
+
+[puzzles.bare]
+images = "scenes"
+grid = "1x2"
+count = 24
+split = "0.5,0,0.5"
+
+[puzzles.thought]
+images = "scenes"
+grid = "1x2"
+count = 24
+split = "0.5,0,0.5"
+style = "think"
+
+[prior]
+suite = "pope"
+count = 16
+split = "0.5,0,0.5"
+
+[rollouts.grpo]
+from = "rft"
+data = "thought"
+samples = 2
+keep = "all"
+max_new_tokens = 8
+
+[regimes.rft]
+method = "rft"
+data = "thought"
+lr = 5e-5
+train = { steps = 2, batch_size = 2, warmup = 0, save_every = 1, keep = 9 }
+rollout = { samples = 2, max_new_tokens = 8 }
+
+[regimes.sft]
+method = "sft"
+data = "bare"
+lr = 1e-4
+train = { steps = 2, batch_size = 4 }
+
+[eval]
+way = 1
+limit = 4
+kl = 2
+max_new_tokens = 8
+"#;
+
+/// A directory with the study's file in it.
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        let place = Place { dir: tempfile::tempdir().unwrap() };
+        std::fs::write(place.config(), SMALL).unwrap();
+        place
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("small.toml")
+    }
+
+    fn out(&self) -> PathBuf {
+        self.dir.path().join("out")
+    }
+
+    fn command(&self, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jigsaw"));
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).arg("study").arg("--config").arg(self.config());
+        command.arg("--out").arg(self.out()).args(more).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, more: &[&str]) -> Output {
+        self.command(more).output().unwrap()
+    }
+
+    /// Names of the tasks that are done.
+    fn done(&self) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.out().join("done")) else { return Vec::new() };
+        let mut names: Vec<String> =
+            entries.flatten().map(|e| e.file_name().to_string_lossy().trim_end_matches(".json").to_string()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_study_runs_through_repeats_nothing_and_grows() {
+    let place = Place::new();
+    let output = place.run(&["--jobs", "2"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let page = place.out().join("report.html");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), page.display().to_string());
+    assert!(std::fs::read_to_string(&page).unwrap().contains("A study of a handful of steps"));
+    let done = place.done();
+    let runs =
+        ["cost.rft.lr-5e-5.seed-1", "cost.sft.lr-1e-4.seed-1", "train.rft.lr-5e-5.seed-1", "train.sft.lr-1e-4.seed-1"];
+    assert!(runs.iter().all(|run| done.iter().any(|name| name == run)), "{done:?}");
+    assert!(!done.iter().any(|name| name.starts_with("rollout.")), "no regime needs them: {done:?}");
+    // The way: the checkpoint after the first of two steps, and the final model.
+    let cost: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(place.out().join("cost/rft.lr-5e-5.seed-1/forgetting.json")).unwrap())
+            .unwrap();
+    let steps: Vec<u64> =
+        cost["tuned"].as_array().unwrap().iter().map(|t| t["model"]["run"]["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [1, 2]);
+
+    let again = place.run(&[]);
+    assert!(again.status.success(), "{}", said(&again));
+    let begun: Vec<String> = said(&again).lines().filter(|line| line.starts_with('[')).map(String::from).collect();
+    assert_eq!(begun.len(), 1, "only the report is made again: {begun:?}");
+
+    let other = place.run(&["--set", "regimes.sft.train.steps=3"]);
+    assert_eq!(other.status.code(), Some(2));
+    assert!(
+        said(&other).contains("train.sft.lr-1e-4.seed-1") && said(&other).contains("train.steps=3"),
+        "{}",
+        said(&other)
+    );
+
+    let more = "\n[regimes.grpo-rollout]\nmethod = \"sft\"\ndata = \"grpo\"\nlr = 1e-4\ntrain = { steps = 1, batch_size = 2 }\n";
+    std::fs::write(place.config(), format!("{SMALL}{more}")).unwrap();
+    let grown = place.run(&[]);
+    assert!(grown.status.success(), "{}", said(&grown));
+    let begun: Vec<&str> =
+        std::str::from_utf8(&grown.stderr).unwrap().lines().filter_map(|l| l.split("] ").nth(1)).collect();
+    assert_eq!(
+        begun,
+        ["rollout.grpo.seed-1", "train.grpo-rollout.lr-1e-4.seed-1", "cost.grpo-rollout.lr-1e-4.seed-1", "report"]
+    );
+}
+
+#[test]
+fn a_killed_study_takes_its_processes_along_and_goes_on() {
+    let place = Place::new();
+    let long = ["--set", "regimes.sft.train.steps=100000", "--set", "regimes.sft.train.save_every=1000"];
+    let mut child = place.command(&long).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let metrics = place.out().join("runs/sft.lr-1e-4.seed-1/metrics.jsonl");
+    let steps = || std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
+    wait_for("the long training begins", || steps() > 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Its process saves and ends by itself.
+    let saved = || {
+        let checkpoints = std::fs::read_dir(place.out().join("runs/sft.lr-1e-4.seed-1/checkpoints"));
+        checkpoints.is_ok_and(|mut entries| entries.next().is_some())
+    };
+    wait_for("the orphan saves", saved);
+    let before = place.done();
+    assert!(before.iter().any(|name| name.starts_with("train.rft")), "{before:?}");
+
+    // The same again goes on, and stops on SIGTERM after saving.
+    let child = place.command(&long).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let now = steps();
+    wait_for("the training goes on", || steps() > now + 2);
+    assert!(Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143), "{}", said(&output));
+    assert!(said(&output).contains("the same command goes on"), "{}", said(&output));
+    assert!(place.done().len() >= before.len() && !place.done().iter().any(|name| name.starts_with("train.sft")));
+}
+
+#[test]
+fn what_fails_is_named_and_the_rest_is_done() {
+    let place = Place::new();
+    // No response of two tokens is right: nothing is kept.
+    let more = "\n[regimes.grpo-rollout]\nmethod = \"sft\"\ndata = \"grpo\"\nlr = 1e-4\ntrain = { steps = 1, batch_size = 2 }\n";
+    let text = SMALL.replace("keep = \"all\"\nmax_new_tokens = 8", "max_new_tokens = 2");
+    std::fs::write(place.config(), format!("{text}{more}")).unwrap();
+    let output = place.run(&[]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    for part in ["rollout.grpo.seed-1", "nothing to learn from", "logs"] {
+        assert!(said(&output).contains(part), "{part}: {}", said(&output));
+    }
+    let done = place.done();
+    assert!(
+        done.iter().any(|name| name.starts_with("cost.sft")) && !done.iter().any(|name| name.starts_with("train.grpo"))
+    );
+    assert!(place.out().join("report.html").exists(), "a page of what there is");
+}
+
+#[test]
+fn the_plan_is_printed_and_single_tasks_are_run_when_they_can_be() {
+    let place = Place::new();
+    let list = place.run(&["--list"]);
+    let text = String::from_utf8_lossy(&list.stdout).into_owned();
+    assert!(list.status.success() && text.lines().next() == Some("0\tpuzzles.bare") && !place.out().exists(), "{text}");
+    let early = place.run(&["--only", "train.sft.lr-1e-4.seed-1"]);
+    assert_eq!(early.status.code(), Some(2));
+    assert!(said(&early).contains("it needs puzzles.bare"), "{}", said(&early));
+    assert!(place.run(&["--only", "puzzles.bare"]).status.success());
+    assert!(place.run(&["--only", "train.sft.lr-1e-4.seed-1"]).status.success());
+    assert_eq!(place.done(), ["puzzles.bare", "train.sft.lr-1e-4.seed-1"]);
+    let unknown = place.run(&["--only", "train.sft"]);
+    assert!(unknown.status.code() == Some(2) && said(&unknown).contains("--list"), "{}", said(&unknown));
+    for (set, named) in [
+        ("puzzles.bare.gird=2x2", "small.toml:6: [puzzles.bare]: unexpected argument '--gird'"),
+        ("eval.temprature=1", "[eval]: unexpected argument '--temprature'"),
+        ("rollouts.grpo.from=sftt", "there is no [regimes.sftt]"),
+        ("regimes.sft.train.lrr=1", "train.lrr"),
+    ] {
+        let more = "\n[regimes.grpo-rollout]\nmethod = \"sft\"\ndata = \"grpo\"\n";
+        std::fs::write(place.config(), format!("{SMALL}{more}")).unwrap();
+        let refused = place.run(&["--set", set]);
+        assert!(refused.status.code() == Some(2) && said(&refused).contains(named), "{set}: {}", said(&refused));
+    }
+    let foreign = tempfile::tempdir().unwrap();
+    std::fs::write(foreign.path().join("thesis.txt"), "x").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jigsaw"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).arg("study").arg("--config").arg(place.config());
+    let output = command.arg("--out").arg(foreign.path()).output().unwrap();
+    assert!(output.status.code() == Some(2) && said(&output).contains("holds no study"), "{}", said(&output));
+    assert!(!Path::new(&foreign.path().join("study.toml")).exists());
+}
+
+#[test]
+fn a_dry_run_prints_commands_time_and_memory() {
+    let place = Place::new();
+    let output = place.run(&["--dry-run", "--jobs", "2"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(text.contains("jigsaw train --model data/base-tiny"), "{text}");
+    for part in ["training runs", "RFT", "time: about", "memory of [regimes.rft]: about", "2 tasks at once"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!place.out().exists(), "nothing is written");
+    let missing = place.run(&["--dry-run", "--set", "study.base=nowhere"]);
+    let text = String::from_utf8_lossy(&missing.stdout).into_owned();
+    assert!(
+        missing.status.success() && text.contains("time: unknown") && text.contains("nowhere is not there"),
+        "{text}"
+    );
+}

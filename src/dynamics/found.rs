@@ -9,7 +9,7 @@ use super::step::Loss;
 use crate::forgetting::Model;
 use crate::stats::{Agreement, Interval, RESAMPLES, Total, Unit, bootstrap, clustered_mean, nan_if_null};
 use crate::tasks::bench::Protocol;
-use crate::{Error, Result, files};
+use crate::{Result, files};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::Path;
@@ -171,18 +171,7 @@ impl Dynamics {
 
     /// Read `dynamics.json`.
     pub fn read(path: &Path) -> Result<Dynamics> {
-        #[derive(Deserialize)]
-        struct Form {
-            form: u32,
-        }
-        let Form { form } = files::read_json(path)?;
-        if form != FORM {
-            return Err(Error::input(format!(
-                "{} has form {form}, this version reads form {FORM}; make it again by the command that made it",
-                path.display()
-            )));
-        }
-        files::read_json(path)
+        files::read_form(path, FORM, "make it again by the command that made it")
     }
 }
 

@@ -47,18 +47,7 @@ impl Forgetting {
 
     /// Read `forgetting.json`.
     pub fn read(path: &Path) -> Result<Forgetting> {
-        #[derive(Deserialize)]
-        struct Form {
-            form: u32,
-        }
-        let Form { form } = files::read_json(path)?;
-        if form != FORM {
-            return Err(Error::input(format!(
-                "{} has form {form}, this version reads form {FORM}; make it again by the command that made it",
-                path.display()
-            )));
-        }
-        files::read_json(path)
+        files::read_form(path, FORM, "make it again by the command that made it")
     }
 }
 

@@ -70,7 +70,8 @@ impl StudyIndex {
     /// Read `study.json` in the study's directory `dir`; `None` if there is none.
     ///
     /// # Errors
-    /// Input errors that name the file: not JSON, another form, a run whose regime is not listed, a name given twice.
+    /// Input errors that name the file: not JSON, another form, a run whose regime is not listed, a name given twice, two runs
+    /// of a regime with the same learning rate and seed.
     pub fn read(dir: &Path) -> Result<Option<StudyIndex>> {
         #[derive(Deserialize)]
         struct Form {
@@ -110,6 +111,7 @@ impl StudyIndex {
             return Err(format!("the regime {:?} is listed twice", twice.name));
         }
         let mut runs = HashSet::new();
+        let mut places: Vec<(&str, Option<f64>, u64)> = Vec::new();
         for run in &self.runs {
             if !regimes.contains(run.regime.as_str()) {
                 return Err(format!("the run {:?} is of the regime {:?}, which is not listed", run.name, run.regime));
@@ -120,6 +122,15 @@ impl StudyIndex {
             if run.lr.is_some_and(|lr| !(lr.is_finite() && lr > 0.0)) {
                 return Err(format!("the run {:?} has a learning rate that is no positive number", run.name));
             }
+            let place = (run.regime.as_str(), run.lr, run.seed);
+            if places.contains(&place) {
+                return Err(format!(
+                    "the run {:?} is not the only one of the regime {:?} with its learning rate and seed, so the two could \
+                     not be told apart; what differs otherwise is another regime",
+                    run.name, run.regime
+                ));
+            }
+            places.push(place);
         }
         Ok(())
     }
@@ -187,5 +198,6 @@ mod tests {
         refused(&with(|i| i.runs[1].name = "a".into()), "listed twice");
         refused(&with(|i| i.regimes[1].name = "rft".into()), "listed twice");
         refused(&with(|i| i.runs[0].lr = Some(-1.0)), "no positive number");
+        refused(&with(|i| i.runs[1].lr = i.runs[0].lr), "not the only one");
     }
 }

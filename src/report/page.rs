@@ -378,7 +378,7 @@ fn config_differences(runs: &[TrainRun]) -> Vec<Value> {
 }
 
 fn sources(found: &Found) -> Vec<Value> {
-    let Found { runs, evals, forgetting, dynamics } = found;
+    let Found { runs, evals, forgetting, dynamics, studies: _ } = found;
     let text = |run: &TrainRun, key: &str| run.identity.get(key).and_then(Value::as_str).unwrap_or("").to_string();
     let of_run = |r: &TrainRun| json!({"name": r.name, "dir": r.dir.display().to_string(), "model": text(r, "model"), "data": text(r, "data")});
     let of_eval = |e: &EvalRun| {

@@ -4,8 +4,8 @@ use super::matched::{self, Stop, at, levels, step};
 use super::prior_charts::{self as charts, ColourOf};
 use super::runs::{TrainRun, distinct, full};
 use crate::forgetting::{
-    self, Benchmark, Forgetting, Model, NEW_TASK, Row, Table, Tuned, aggregates, brief, divergences, interval, of_model, percent,
-    points, summary, table,
+    self, Benchmark, Forgetting, Model, NEW_TASK, Row, Table, Tuned, aggregates, brief, divergences, interval,
+    of_model, percent, points, summary, table,
 };
 use crate::stats::Interval;
 use serde_json::{Value, json};

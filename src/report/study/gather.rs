@@ -158,9 +158,8 @@ impl<'a> Study<'a> {
         let done = whole.is_some() || models.last().is_some_and(ended);
         let hash = |tuned: &&Tuned| tuned.model.run.as_ref().map(|run| run.data_hash.clone());
         let recorded = train.and_then(|run| Some(run.identity.get("data_hash")?.as_str()?.to_string()));
-        let from_base = |base: &Model| {
-            models.iter().all(|t| t.model.run.as_ref().is_some_and(|run| run.model_hash == base.hash))
-        };
+        let from_base =
+            |base: &Model| models.iter().all(|t| t.model.run.as_ref().is_some_and(|run| run.model_hash == base.hash));
         let way = matched::way(&models, self.base.is_some_and(from_base));
         Run {
             plan,
@@ -189,8 +188,8 @@ impl<'a> Study<'a> {
 
     /// All runs, with the number of their regime.
     pub fn runs(&self) -> impl Iterator<Item = (usize, &Run<'a>)> {
-        let of = |(i, regime): (usize, &'_ Regime<'a>)| regime.rates.iter().flat_map(|r| &r.runs).map(move |r| (i, r)).collect::<Vec<_>>();
-        self.regimes.iter().enumerate().flat_map(of).collect::<Vec<_>>().into_iter()
+        let regimes = self.regimes.iter().enumerate();
+        regimes.flat_map(|(i, regime)| regime.rates.iter().flat_map(|rate| &rate.runs).map(move |run| (i, run)))
     }
 
     /// The new task's examples, one entry for each hash: regimes may be asked in different words.
@@ -301,7 +300,9 @@ fn state(train: Option<&TrainRun>, plan: &StudyRun, models: &[&Tuned], done: boo
         None => String::new(),
     };
     match train.map(|run| (run.state, run.last_step())) {
-        Some((State::Finished, step)) => format!("trained ({step} steps), not compared with the base to the end{measured}"),
+        Some((State::Finished, step)) => {
+            format!("trained ({step} steps), not compared with the base to the end{measured}")
+        }
         Some((State::Running, step)) => format!("in training, step {step}{measured}"),
         Some((State::Stopped, step)) => format!("training stopped at step {step}{measured}"),
         None if plan.dir.is_some() => format!("not begun{measured}"),

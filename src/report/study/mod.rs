@@ -53,7 +53,8 @@ pub fn view(study: &Study<'_>) -> Value {
 
 /// As Markdown, below the title: the sentences and the tables.
 pub fn markdown(study: &Study<'_>) -> String {
-    let mut text = format!("\n## {}: who learned, who forgot, and at what price\n\n", study.index.title.replace('\n', " "));
+    let mut text =
+        format!("\n## {}: who learned, who forgot, and at what price\n\n", study.index.title.replace('\n', " "));
     // Writing to a string cannot fail.
     for (lead, sentence) in sentences(study) {
         let _ = writeln!(text, "**{lead}** {sentence}\n");

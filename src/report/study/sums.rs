@@ -43,11 +43,12 @@ pub fn best(rates: &[Option<(f64, f64)>]) -> Option<usize> {
     let known = rates.iter().enumerate().filter_map(|(i, rate)| Some((i, (*rate)?)));
     // The first of those that are equal in both.
     let better = |a: (f64, f64), b: (f64, f64)| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)).is_gt();
-    known.fold(None, |best: Option<(usize, (f64, f64))>, one| match best {
-        Some(so_far) if !better(one.1, so_far.1) => Some(so_far),
-        _ => Some(one),
-    })
-    .map(|(i, _)| i)
+    known
+        .fold(None, |best: Option<(usize, (f64, f64))>, one| match best {
+            Some(so_far) if !better(one.1, so_far.1) => Some(so_far),
+            _ => Some(one),
+        })
+        .map(|(i, _)| i)
 }
 
 /// A regime at an accuracy on the new task.
@@ -157,7 +158,8 @@ mod tests {
 
     #[test]
     fn an_accuracy_is_read_on_each_seeds_way() {
-        let ways = [way(&[(0.0, 0.0), (0.4, -0.04)]), way(&[(0.0, 0.0), (0.5, -0.15)]), way(&[(0.0, 0.0), (0.1, -0.3)])];
+        let ways =
+            [way(&[(0.0, 0.0), (0.4, -0.04)]), way(&[(0.0, 0.0), (0.5, -0.15)]), way(&[(0.0, 0.0), (0.1, -0.3)])];
         let at_20 = reached(&ways, 0.2);
         assert_eq!((at_20.seeds, at_20.of), (2, 3));
         // -0.02 and -0.06.
@@ -169,7 +171,10 @@ mod tests {
 
     #[test]
     fn the_common_accuracy_leaves_out_who_has_not_learnt() {
-        let (far, near_by) = (vec![way(&[(0.04, 0.0), (0.6, -0.2)]), way(&[(0.04, 0.0), (0.5, -0.2)])], vec![way(&[(0.04, 0.0), (0.3, -0.2)])]);
+        let (far, near_by) = (
+            vec![way(&[(0.04, 0.0), (0.6, -0.2)]), way(&[(0.04, 0.0), (0.5, -0.2)])],
+            vec![way(&[(0.04, 0.0), (0.3, -0.2)])],
+        );
         let idle = vec![way(&[(0.04, 0.0), (0.05, 0.0)])];
         assert_eq!(common_accuracy(&[&far, &near_by, &idle], 0.04), Some(0.3));
         assert_eq!(common_accuracy(&[&far, &idle], 0.04), None);

@@ -51,7 +51,10 @@ impl Grid {
             "" => cell.text.clone(),
             range => format!("{} ({range})", cell.text),
         };
-        Table { header: self.header.clone(), rows: self.rows.iter().map(|row| row.iter().map(cell).collect()).collect() }
+        Table {
+            header: self.header.clone(),
+            rows: self.rows.iter().map(|row| row.iter().map(cell).collect()).collect(),
+        }
     }
 }
 
@@ -137,7 +140,10 @@ pub fn top(study: &Study<'_>, level: Option<f64>) -> Grid {
              change of the mean score over all benchmarks. Form only: how much of the loss a reading that forgives form takes \
              back, net. KL(base || tuned) in nats per token. Perplexity: median, under the base. The last column: change of prior \
              knowledge where training first reaches that accuracy{}.",
-            level.map_or("", |_| ", the highest that all seeds of the regimes reach which come 10 points above the base")
+            level.map_or(
+                "",
+                |_| ", the highest that all seeds of the regimes reach which come 10 points above the base"
+            )
         ),
         header: header.map(String::from).into_iter().chain([matched]).collect(),
         rows,
@@ -163,7 +169,7 @@ fn base_rows(study: &Study<'_>) -> Vec<Vec<Cell>> {
         row.resize(13, Cell::none());
         row
     };
-    new_tasks.into_iter().map(of).collect()
+    new_tasks.iter().copied().map(of).collect()
 }
 
 fn top_row(study: &Study<'_>, regime: &Regime<'_>, level: Option<f64>) -> Vec<Cell> {
@@ -251,7 +257,8 @@ pub fn by_family(study: &Study<'_>) -> Option<Grid> {
         let at = regime.best().map_or("not measured yet".to_string(), |rate| format!("lr {}", rate.name()));
         rows.push([name(study, regime, &at)].into_iter().chain(cells).chain(mean).collect());
     }
-    let heads = names.iter().map(|name| (*name).to_string()).chain(any.all.iter().map(|_| "all benchmarks".to_string()));
+    let heads =
+        names.iter().map(|name| (*name).to_string()).chain(any.all.iter().map(|_| "all benchmarks".to_string()));
     Some(Grid {
         title: "Change by family",
         how: "Change of the mean score of each family of benchmarks, in points, at each regime\u{2019}s best learning rate: mean over seeds \
@@ -292,7 +299,8 @@ pub fn ladder(study: &Study<'_>) -> Option<Grid> {
         [name(study, regime, "")].into_iter().chain(rates.iter().map(at)).collect()
     };
     let trained = |regime: &&Regime<'_>| regime.rates.iter().any(|rate| rate.lr.is_some());
-    let all: Vec<(&str, &Rate<'_>)> = study.regimes.iter().flat_map(|r| r.rates.iter().map(|rate| (r.name, rate))).collect();
+    let all: Vec<(&str, &Rate<'_>)> =
+        study.regimes.iter().flat_map(|r| r.rates.iter().map(|rate| (r.name, rate))).collect();
     Some(Grid {
         title: "Learning rates",
         how: "New task right / change of prior knowledge in points, means over seeds, at each learning rate that was tried; bold: the \

@@ -58,7 +58,8 @@ fn model(out: &Path, run: &(&str, f64, u64, End), step: u64, last: bool) -> Tune
     let mut one = tuned(&name, step, share(learnt), lost.map(share));
     let dir = out.join("runs").join(&name);
     let model = &mut one.model;
-    model.dir = dir.join(if last { "model".to_string() } else { format!("checkpoints/step-{step}") }).display().to_string();
+    model.dir =
+        dir.join(if last { "model".to_string() } else { format!("checkpoints/step-{step}") }).display().to_string();
     if let Some(made_by) = &mut model.run {
         (made_by.dir, made_by.seed) = (dir.display().to_string(), Some(seed));
         made_by.data_hash = format!("{regime}{seed}-data-hash");
@@ -72,7 +73,8 @@ fn model(out: &Path, run: &(&str, f64, u64, End), step: u64, last: bool) -> Tune
 
 fn compare(out: &Path, run: &(&str, f64, u64, End), models: Vec<Tuned>) {
     let base = Model { hash: hash(&base_dir(out)), ..base() };
-    crate::forgetting::write(&out.join("cost").join(name(run.0, run.1, run.2)), &Forgetting::new(base, models)).unwrap();
+    crate::forgetting::write(&out.join("cost").join(name(run.0, run.1, run.2)), &Forgetting::new(base, models))
+        .unwrap();
 }
 
 /// All of it, done.
@@ -149,10 +151,14 @@ fn the_page_begins_with_who_learned_who_forgot_and_at_what_price() {
     assert!(sft[4].starts_with("62.0 %") && sft[6].starts_with("-17.5 (") && sft[11] == "\u{2013}", "{sft:?}");
     assert!(row(&md, "base")[4].starts_with("4.0 %"));
     // Wide intervals of two seeds: nothing is claimed.
-    assert!(md.contains("Which of them learnt most is open") && md.contains("Which of them lost least is open"), "{md}");
+    assert!(
+        md.contains("Which of them learnt most is open") && md.contains("Which of them lost least is open"),
+        "{md}"
+    );
     // The highest that all four runs at the best rates reach: 40 %.
     assert!(md.contains("At 40.0 % right on the new task"), "{md}");
-    for source in ["seeds: 1, 2", "base: Qwen2.5-VL", "rft rft1-data-ha rft2-data-ha", "new task: d", "refcoco_val ddd"] {
+    for source in ["seeds: 1, 2", "base: Qwen2.5-VL", "rft rft1-data-ha rft2-data-ha", "new task: d", "refcoco_val ddd"]
+    {
         assert!(md.contains(source) && html.contains(source), "{source:?}");
     }
     assert!(html.matches(r#"class="raw""#).count() >= 4 && html.contains("fell\""), "thin ways, tinted cells");
@@ -184,7 +190,10 @@ fn the_csv_has_every_model_and_the_means_over_seeds() {
     near(value("sft,2e-4,1,1,100,false,new task right,,")[0], 0.22);
     near(value("base,,,,,true,score,all,")[0], 0.8);
     // The final model and the last checkpoint are the same weights: one row.
-    assert_eq!(csv.lines().filter(|line| line.starts_with("rft,5e-5,1,1,300,") && line.contains("new task right")).count(), 1);
+    assert_eq!(
+        csv.lines().filter(|line| line.starts_with("rft,5e-5,1,1,300,") && line.contains("new task right")).count(),
+        1
+    );
     // RFT's seeds pass 40 % at their end (-6 of 600), and 9 tenths of the way from step 200 (30 %, -10 of 600) on (-18 of 600 at 44 %).
     let [change, ..] = value("rft,5e-5,,1 2,,false,change at new-task accuracy 0.4000,all,");
     assert!(change < -0.01 && change > -0.03, "{change}");
@@ -206,7 +215,7 @@ fn tiles_in_place_are_those_of_the_stored_evaluations() {
     compare(out, run, vec![Tuned { model: Model { hash: hash(&own), ..last.model.clone() }, ..last }]);
     let (_, md, _) = page(out);
     assert!(row(&md, "rft")[5].starts_with("100.0 %"), "{:?}", row(&md, "rft"));
-    assert!(row(&md, "base")[5].ends_with('\u{2020})') && row(&md, "sft")[5] == "\u{2013}", "{:?}", row(&md, "base"));
+    assert!(row(&md, "base")[5].ends_with("\u{2020})") && row(&md, "sft")[5] == "\u{2013}", "{:?}", row(&md, "base"));
 }
 
 #[test]
@@ -214,7 +223,9 @@ fn a_study_under_way_shows_what_is_there_and_names_what_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path();
     study(out);
-    let gone = |run: &(&str, f64, u64, End), part: &str| fs::remove_dir_all(out.join(part).join(name(run.0, run.1, run.2))).unwrap();
+    let gone = |run: &(&str, f64, u64, End), part: &str| {
+        fs::remove_dir_all(out.join(part).join(name(run.0, run.1, run.2))).unwrap()
+    };
     // One seed of RFT's best rate is left, one run of it is compared at a checkpoint; SFT is not compared at all.
     compare(out, &RUNS[3], vec![model(out, &RUNS[3], 100, false)]);
     fs::remove_file(out.join("runs").join(name("rft", 5e-5, 2)).join("finished.json")).unwrap();

@@ -15,7 +15,8 @@ pub fn learnt(regimes: &[Named<'_>], base: Option<f64>) -> Option<String> {
     let sorted = sorted(regimes);
     let values = listed(&sorted, |value| percent(value), |i| format!("{} to {}", bare(i.low), bare(i.high)), " with ");
     let base = base.map(|base| format!("; the base {}", percent(base))).unwrap_or_default();
-    let one = |what: &str| format!("Answers right on the new task, each regime at its best learning rate: {what}{base}.");
+    let one =
+        |what: &str| format!("Answers right on the new task, each regime at its best learning rate: {what}{base}.");
     (!sorted.is_empty()).then(|| [one(&values), order(&sorted, "learnt most", "most was learnt by")].concat())
 }
 
@@ -46,7 +47,11 @@ pub fn price(regimes: &[Named<'_>], level: Option<f64>, not_reached: &[&str]) ->
         some => format!(" {} did not get there with all seeds.", and(some)),
     };
     let order = order(&sorted, "lost least for the same gain", "least was paid by");
-    format!("At {} right on the new task, the highest that all their seeds reach, prior knowledge {}.{rest}{order}", percent(level), changes(&sorted))
+    format!(
+        "At {} right on the new task, the highest that all their seeds reach, prior knowledge {}.{rest}{order}",
+        percent(level),
+        changes(&sorted)
+    )
 }
 
 /// What the intervals are about.
@@ -54,10 +59,8 @@ pub fn caution(regimes: &[Named<'_>]) -> Option<String> {
     let named = |of: fn(&OverSeeds) -> bool| -> Vec<&str> {
         regimes.iter().filter(|(_, o)| of(o)).map(|(name, _)| *name).collect()
     };
-    let (one, equal) = (
-        named(|o| o.basis == Basis::Examples && o.seeds == 1),
-        named(|o| o.basis == Basis::Examples && o.seeds > 1),
-    );
+    let (one, equal) =
+        (named(|o| o.basis == Basis::Examples && o.seeds == 1), named(|o| o.basis == Basis::Examples && o.seeds > 1));
     let mut parts = Vec::new();
     if !one.is_empty() {
         parts.push(format!(
@@ -118,7 +121,9 @@ fn order(sorted: &[Named<'_>], open: &str, clear: &str) -> String {
     let names = |group: &Vec<usize>| and(&group.iter().map(|&i| sorted[i].0).collect::<Vec<_>>());
     match groups.as_slice() {
         [_] => format!(" Which of them {open} is open: their 95 % intervals overlap."),
-        [first, ..] if first.len() == 1 => format!(" By their 95 % intervals {clear} {}{}.", names(first), rest(&groups[1..], names)),
+        [first, ..] if first.len() == 1 => {
+            format!(" By their 95 % intervals {clear} {}{}.", names(first), rest(&groups[1..], names))
+        }
         [first, ..] => format!(
             " By their 95 % intervals {clear} {} (which of these is open: theirs overlap){}.",
             names(first),
@@ -174,7 +179,8 @@ mod tests {
         assert!(text.contains("changed by -5.0 points under sft"), "{text}");
         assert!(text.contains("No change is shown for rft and sft"), "{text}");
         assert!(text.ends_with("Which of them lost least is open: their 95 % intervals overlap."), "{text}");
-        let mixed = [("a", over(-0.01, 0.005)), ("b", over(-0.2, 0.03)), ("c", over(-0.22, 0.03)), ("d", over(-0.5, 0.1))];
+        let mixed =
+            [("a", over(-0.01, 0.005)), ("b", over(-0.2, 0.03)), ("c", over(-0.22, 0.03)), ("d", over(-0.5, 0.1))];
         let text = forgotten(&mixed, None).unwrap();
         assert!(text.ends_with("least was lost by a, then b and c (overlapping), then d."), "{text}");
         assert!(!text.contains("No change is shown") && !text.contains("interval -"), "{text}");
@@ -184,7 +190,10 @@ mod tests {
     fn the_price_names_who_did_not_get_there() {
         let text = price(&[("rft", over(-0.002, 0.001)), ("sft", over(-0.051, 0.01))], Some(0.3), &["slow"]);
         assert!(text.starts_with("At 30.0 % right on the new task"), "{text}");
-        assert!(text.contains("slow did not get there with all seeds.") && text.ends_with("least was paid by rft, then sft."));
+        assert!(
+            text.contains("slow did not get there with all seeds.")
+                && text.ends_with("least was paid by rft, then sft.")
+        );
         assert!(price(&[], None, &[]).starts_with("No two regimes"));
         assert_eq!((learnt(&[], None), forgotten(&[], None)), (None, None));
     }

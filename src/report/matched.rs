@@ -56,13 +56,18 @@ pub fn levels(ways: &[Vec<Stop>]) -> Vec<f64> {
     if !(start.is_finite() && common.is_finite() && highest.is_finite()) {
         return Vec::new();
     }
-    let mut levels: Vec<f64> = (1..=10).map(|tenth| f64::from(tenth) / 10.0).collect();
-    levels.retain(|level| *level > start && *level <= highest);
+    let mut levels = tens(start, highest);
     if common > start && !levels.iter().any(|level| (level - common).abs() < 1e-9) {
         levels.push(common);
     }
     levels.sort_by(f64::total_cmp);
     levels
+}
+
+/// Every 10 points above `start`, up to `highest`.
+pub fn tens(start: f64, highest: f64) -> Vec<f64> {
+    let tens = (1..=10).map(|tenth| f64::from(tenth) / 10.0);
+    tens.filter(|level| *level > start && *level <= highest).collect()
 }
 
 /// The highest accuracy on a way.

@@ -127,7 +127,9 @@ pub fn key_of<'a>(base: &Model, benchmarks: impl Iterator<Item = &'a Benchmark>)
 /// The values of the page's template for one setting; `colour` is that of a name.
 pub fn view(setting: &Setting<'_>, colour: ColourOf<'_>) -> Value {
     let many = setting.lines.len() > MANY;
-    let details = setting.lines.iter().flat_map(|line| line.models.iter().rev().map(move |m| (line, *m)));
+    // Of many runs, all models are in the tables and in the files beside the page.
+    let shown = if many { 1 } else { usize::MAX };
+    let details = setting.lines.iter().flat_map(|line| line.models.iter().rev().take(shown).map(move |m| (line, *m)));
     let details = details.map(|(line, tuned)| {
         let tables: Vec<Value> =
             [Some(table(tuned, true)), aggregates(tuned), divergences(tuned)].iter().flatten().map(cells).collect();

@@ -346,7 +346,7 @@ fn tiles_below(dir: &Path, depth: usize, into: &mut HashMap<(String, String), In
     let unreadable = |e: std::io::Error| Error::input(format!("cannot read {}: {e}", dir.display()));
     for entry in fs::read_dir(dir).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        let passed = ["checkpoints", "model", "images", "divergence"];
+        let passed = ["checkpoints", "images", "divergence"];
         if path.is_dir() && !name(&path).starts_with('.') && !passed.contains(&name(&path).as_str()) {
             tiles_below(&path, depth - 1, into)?;
         }
@@ -383,12 +383,12 @@ pub fn source(study: &Study<'_>, rates: &[(&str, &Rate<'_>)]) -> String {
     let benchmarks: Vec<String> = benchmarks.iter().map(|one| format!("{} {}", one.name, brief(&one.data))).collect();
     let base = study.base.map(|base| format!("{} {}", base.name, brief(&base.hash)));
     let parts = [
-        ("seeds", seeds.join(", ")),
+        ("Seeds", seeds.join(", ")),
         ("base", base.unwrap_or_default()),
-        ("trained on", trained.join("; ")),
+        ("trained on", trained.join(", ")),
         ("new task", new_tasks.join(", ")),
-        ("benchmarks", benchmarks.join("; ")),
+        ("benchmarks", benchmarks.join(", ")),
     ];
     let known = parts.iter().filter(|(_, value)| !value.is_empty());
-    known.map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join(". ")
+    known.map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join("; ")
 }

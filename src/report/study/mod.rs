@@ -34,7 +34,7 @@ fn level(study: &Study<'_>) -> Option<f64> {
 pub fn view(study: &Study<'_>) -> Value {
     let grids: Vec<Grid> = more(study);
     let legend = study.regimes.iter().enumerate().map(|(i, regime)| {
-        let at = regime.best().map(|rate| format!("lr {}", rate.name()));
+        let at = regime.best().map(|rate| rate.lr.map_or(String::new(), |lr| format!("lr {lr:e}")));
         json!({"name": regime.name, "colour": i % COLOURS, "at": at})
     });
     json!({
@@ -72,7 +72,10 @@ pub fn markdown(study: &Study<'_>) -> String {
 }
 
 fn more(study: &Study<'_>) -> Vec<Grid> {
-    [tables::by_family(study), tables::ladder(study), tables::matched(study)].into_iter().flatten().collect()
+    [tables::by_family(study), tables::ladder(study), tables::matched(study, level(study))]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// What it came to, each sentence with its lead.

@@ -113,8 +113,8 @@ fn over(out: &mut String, study: &Study<'_>, regime: &str, rate: &Rate<'_>) {
 fn at_equal_accuracy(out: &mut String, study: &Study<'_>) {
     let bests = study.regimes.iter().filter_map(|regime| Some((regime, regime.best()?)));
     let bests: Vec<_> = bests.map(|(regime, rate)| (regime, rate, rate.ways())).collect();
-    let mut levels = equal_levels(&bests.iter().flat_map(|(_, _, ways)| ways.clone()).collect::<Vec<_>>());
-    levels.extend(level(study).filter(|own| !levels.contains(own)));
+    let all: Vec<_> = bests.iter().flat_map(|(_, _, ways)| ways.clone()).collect();
+    let levels = equal_levels(&all, level(study));
     for (regime, rate, ways) in &bests {
         let Some((_, any)) = rate.done().next() else { continue };
         let names: Vec<String> = any.benchmarks.iter().map(|one| one.name.clone()).collect();

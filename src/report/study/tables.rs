@@ -1,9 +1,9 @@
 //! The tables of a study: cells of a value with its interval, the same for the page and for Markdown.
 
 use super::gather::{self, Rate, Regime, Run, Study, accuracy, form, kl_new, kl_prior, prior, source};
-use super::sums::{Basis, LEARNT, OverSeeds, Reached, over_seeds, reached};
+use super::sums::{Basis, OverSeeds, Reached, over_seeds, reached};
 use crate::forgetting::{ALL, Table, percent, points, short};
-use crate::report::matched::{Stop, highest, levels, start};
+use crate::report::matched::{Stop, highest, start, tens};
 use crate::stats::Interval;
 use serde::Serialize;
 
@@ -116,7 +116,8 @@ fn bests<'s, 'a>(study: &'s Study<'a>) -> Vec<(&'a str, &'s Rate<'a>)> {
 pub fn top(study: &Study<'_>, level: Option<f64>) -> Grid {
     let mut rows = base_rows(study);
     rows.extend(study.regimes.iter().map(|regime| top_row(study, regime, level)));
-    let matched = level.map_or("at equal accuracy".to_string(), |level| format!("prior at {} right", percent(level)));
+    let matched =
+        level.map_or("at equal accuracy".to_string(), |level| format!("prior knowledge at {} right", percent(level)));
     let header = [
         "regime",
         "best lr",
@@ -124,7 +125,7 @@ pub fn top(study: &Study<'_>, level: Option<f64>) -> Grid {
         "steps",
         "new task right",
         "tiles in place",
-        "prior knowledge, points",
+        "prior knowledge (points)",
         "worst family",
         "form only",
         "KL new task",
@@ -185,8 +186,8 @@ fn top_row(study: &Study<'_>, regime: &Regime<'_>, level: Option<f64>) -> Vec<Ce
     let seeds = if done == rate.runs.len() { String::new() } else { format!("of {}", rate.runs.len()) };
     let of_rates = match regime.rates.len() {
         1 => String::new(),
-        all if rates == all => format!("of {all}"),
-        all => format!("{rates} of {all} measured"),
+        all if rates == all => format!("of {all} tried"),
+        all => format!("{rates} of {all} tried"),
     };
     let steps = match rate.steps() {
         Some((low, high)) if low == high => low.to_string(),
@@ -254,7 +255,9 @@ pub fn by_family(study: &Study<'_>) -> Option<Grid> {
     for regime in &study.regimes {
         let cells = names.iter().map(|family| Cell::change(regime.best().and_then(|rate| over_family(rate, family))));
         let mean = any.all.iter().map(|_| Cell::change(regime.best().and_then(|rate| rate.over(prior, (-1.0, 1.0)))));
-        let at = regime.best().map_or("not measured yet".to_string(), |rate| format!("lr {}", rate.name()));
+        let at = regime
+            .best()
+            .map_or("not measured yet".to_string(), |rate| rate.lr.map_or(String::new(), |lr| format!("lr {lr:e}")));
         rows.push([name(study, regime, &at)].into_iter().chain(cells).chain(mean).collect());
     }
     let heads =
@@ -313,10 +316,10 @@ pub fn ladder(study: &Study<'_>) -> Option<Grid> {
 }
 
 /// Change of prior knowledge at common accuracies; `None` if nobody learnt.
-pub fn matched(study: &Study<'_>) -> Option<Grid> {
+pub fn matched(study: &Study<'_>, level: Option<f64>) -> Option<Grid> {
     let ways: Vec<(&Regime<'_>, Vec<Vec<Stop>>)> =
         study.regimes.iter().filter_map(|regime| Some((regime, regime.best()?.ways()))).collect();
-    let levels = equal_levels(&ways.iter().flat_map(|(_, ways)| ways.clone()).collect::<Vec<_>>());
+    let levels = equal_levels(&ways.iter().flat_map(|(_, ways)| ways.clone()).collect::<Vec<_>>(), level);
     if levels.is_empty() {
         return None;
     }
@@ -335,11 +338,13 @@ pub fn matched(study: &Study<'_>) -> Option<Grid> {
     })
 }
 
-/// The accuracies at which ways are compared, by those of them that have learnt something.
-pub fn equal_levels(ways: &[Vec<Stop>]) -> Vec<f64> {
-    let start = start(ways);
-    let learnt = ways.iter().filter(|way| highest(way) >= start + LEARNT - 1e-9).cloned();
-    levels(&learnt.collect::<Vec<_>>())
+/// The accuracies at which ways are compared: every 10 points that one passes, and `level`, at which regimes are compared.
+pub fn equal_levels(ways: &[Vec<Stop>], level: Option<f64>) -> Vec<f64> {
+    let most = ways.iter().map(|way| highest(way)).fold(f64::NEG_INFINITY, f64::max);
+    let mut levels = tens(start(ways), most);
+    levels.extend(level.filter(|own| levels.iter().all(|ten| (ten - own).abs() > 1e-9)));
+    levels.sort_by(f64::total_cmp);
+    levels
 }
 
 /// Runs that are not measured to the end, with where they stand.

@@ -4,8 +4,8 @@ use super::sums::{Basis, OverSeeds, told_apart};
 use crate::forgetting::{percent, points};
 use crate::stats::Interval;
 
-/// Names up to which each value has its interval beside it; of more, the table has them.
-const WITH_INTERVAL: usize = 3;
+/// Names up to which each is listed; of more, the first and the last, and the table has the others.
+const LISTED: usize = 3;
 
 /// A regime with a mean over its seeds.
 pub type Named<'a> = (&'a str, OverSeeds);
@@ -17,7 +17,7 @@ pub fn learnt(regimes: &[Named<'_>], base: Option<f64>) -> Option<String> {
     let base = base.map(|base| format!("; the base {}", percent(base))).unwrap_or_default();
     let one =
         |what: &str| format!("Answers right on the new task, each regime at its best learning rate: {what}{base}.");
-    (!sorted.is_empty()).then(|| [one(&values), order(&sorted, "learnt most", "most was learnt by")].concat())
+    (!sorted.is_empty()).then(|| [one(&values), order(&sorted, &LEARNT)].concat())
 }
 
 /// What was forgotten: `base` is the base's mean score.
@@ -30,9 +30,10 @@ pub fn forgotten(regimes: &[Named<'_>], base: Option<f64>) -> Option<String> {
     let mut text = format!("Prior knowledge{base} {}.", changes(&sorted));
     let unsure: Vec<&str> = sorted.iter().filter(|(_, o)| !excludes_zero(&o.mean)).map(|(name, _)| *name).collect();
     if !unsure.is_empty() {
-        text += &format!(" No change is shown for {}: the 95 % interval holds 0.", and(&unsure));
+        let who = if unsure.len() > LISTED { format!("{} of them", unsure.len()) } else { and(&unsure) };
+        text += &format!(" No change is shown for {who}: the 95 % interval holds 0.");
     }
-    Some(text + &order(&sorted, "lost least", "least was lost by"))
+    Some(text + &order(&sorted, &LOST))
 }
 
 /// What it cost at an accuracy that all reach; `None` where none is reached by two.
@@ -46,7 +47,7 @@ pub fn price(regimes: &[Named<'_>], level: Option<f64>, not_reached: &[&str]) ->
         [] => String::new(),
         some => format!(" {} did not get there with all seeds.", and(some)),
     };
-    let order = order(&sorted, "lost least for the same gain", "least was paid by");
+    let order = order(&sorted, &PAID);
     format!(
         "At {} right on the new task, the highest that all their seeds reach, prior knowledge {}.{rest}{order}",
         percent(level),
@@ -74,6 +75,10 @@ pub fn caution(regimes: &[Named<'_>]) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(" "))
 }
 
+const LEARNT: Order = Order { open: "learnt most", first: "most was learnt by", last: "least was learnt by" };
+const LOST: Order = Order { open: "lost least", first: "least was lost by", last: "most was lost by" };
+const PAID: Order = Order { open: "paid least", first: "least was paid by", last: "most was paid by" };
+
 /// Highest value first.
 fn sorted<'a>(regimes: &[Named<'a>]) -> Vec<Named<'a>> {
     let mut sorted = regimes.to_vec();
@@ -99,54 +104,61 @@ fn listed(
     range: impl Fn(&Interval) -> String,
     link: &str,
 ) -> String {
-    let with = regimes.len() <= WITH_INTERVAL;
     let one = |(name, over): &Named<'_>| {
         let known = over.mean.low.is_finite() && over.mean.high.is_finite();
         let seeds = if over.seeds == 1 { "1 seed".to_string() } else { format!("{} seeds", over.seeds) };
-        let range = match with && known {
-            true => format!(" ({seeds}, 95 % interval {})", range(&over.mean)),
-            false => String::new(),
-        };
-        format!("{}{link}{name}{range}", value(over.mean.value))
+        let range = if known { format!(", 95 % interval {}", range(&over.mean)) } else { String::new() };
+        format!("{}{link}{name} ({seeds}{range})", value(over.mean.value))
     };
-    and(&regimes.iter().map(one).collect::<Vec<_>>().iter().map(String::as_str).collect::<Vec<_>>())
+    match regimes {
+        [first, .., last] if regimes.len() > LISTED => format!("between {} and {}", one(first), one(last)),
+        _ => and(&regimes.iter().map(one).collect::<Vec<_>>().iter().map(String::as_str).collect::<Vec<_>>()),
+    }
+}
+
+/// How an order of regimes is put into words.
+struct Order {
+    /// "learnt most"
+    open: &'static str,
+    /// "most was learnt by"
+    first: &'static str,
+    /// "least was learnt by"
+    last: &'static str,
 }
 
 /// Which order the intervals allow, of regimes sorted by value.
-fn order(sorted: &[Named<'_>], open: &str, clear: &str) -> String {
+fn order(sorted: &[Named<'_>], words: &Order) -> String {
     if sorted.len() < 2 {
         return String::new();
     }
     let groups = told_apart(&sorted.iter().map(|(_, over)| over.mean).collect::<Vec<_>>());
-    let names = |group: &Vec<usize>| and(&group.iter().map(|&i| sorted[i].0).collect::<Vec<_>>());
-    match groups.as_slice() {
-        [_] => format!(" Which of them {open} is open: their 95 % intervals overlap."),
-        [first, ..] if first.len() == 1 => {
-            format!(" By their 95 % intervals {clear} {}{}.", names(first), rest(&groups[1..], names))
-        }
-        [first, ..] => format!(
-            " By their 95 % intervals {clear} {} (which of these is open: theirs overlap){}.",
-            names(first),
-            rest(&groups[1..], names)
-        ),
-        [] => String::new(),
-    }
-}
-
-fn rest(groups: &[Vec<usize>], names: impl Fn(&Vec<usize>) -> String) -> String {
-    let one = |group: &Vec<usize>| match group.len() {
-        1 => format!(", then {}", names(group)),
-        _ => format!(", then {} (overlapping)", names(group)),
+    let names = |group: &Vec<usize>| group.iter().map(|&i| sorted[i].0).collect::<Vec<_>>();
+    let [first, .., last] = groups.as_slice() else {
+        return format!(" Which of them {} is open: their 95 % intervals overlap.", words.open);
     };
-    groups.iter().map(one).collect()
+    let most = match first.len() {
+        1 => format!("By the 95 % intervals {} {}", words.first, names(first)[0]),
+        n if n > LISTED => format!("Which {} is open among {n} of them, whose 95 % intervals overlap", words.open),
+        _ => format!("By the 95 % intervals {} {}, which overlap", words.first, joined(&names(first), "or")),
+    };
+    let least = match last.len() {
+        _ if sorted.len() == 2 => String::new(),
+        n if n > LISTED => String::new(),
+        _ => format!("; {} {}", words.last, joined(&names(last), "or")),
+    };
+    format!(" {most}{least}.")
 }
 
 /// `a`, `a and b`, `a, b and c`.
 pub fn and(names: &[&str]) -> String {
+    joined(names, "and")
+}
+
+fn joined(names: &[&str], word: &str) -> String {
     match names {
         [] => String::new(),
         [one] => (*one).to_string(),
-        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+        [first @ .., last] => format!("{} {word} {last}", first.join(", ")),
     }
 }
 
@@ -168,8 +180,8 @@ mod tests {
         assert_eq!(
             text,
             "Answers right on the new task, each regime at its best learning rate: 60.0 % with sft (3 seeds, 95 % interval 55.0 \
-             to 65.0) and 41.0 % with rft (3 seeds, 95 % interval 37.0 to 45.0); the base 4.2 %. By their 95 % intervals most was \
-             learnt by sft, then rft."
+             to 65.0) and 41.0 % with rft (3 seeds, 95 % interval 37.0 to 45.0); the base 4.2 %. By the 95 % intervals most was \
+             learnt by sft."
         );
     }
 
@@ -182,18 +194,19 @@ mod tests {
         let mixed =
             [("a", over(-0.01, 0.005)), ("b", over(-0.2, 0.03)), ("c", over(-0.22, 0.03)), ("d", over(-0.5, 0.1))];
         let text = forgotten(&mixed, None).unwrap();
-        assert!(text.ends_with("least was lost by a, then b and c (overlapping), then d."), "{text}");
-        assert!(!text.contains("No change is shown") && !text.contains("interval -"), "{text}");
+        assert!(text.ends_with("By the 95 % intervals least was lost by a; most was lost by d."), "{text}");
+        assert!(text.contains("changed by between -50.0 points under d (3 seeds"), "{text}");
+        // The second and the third overlap, and both lie above the last.
+        let open = forgotten(&mixed[1..], None).unwrap();
+        assert!(open.ends_with("least was lost by b or c, which overlap; most was lost by d."), "{open}");
+        assert!(!text.contains("No change is shown"), "{text}");
     }
 
     #[test]
     fn the_price_names_who_did_not_get_there() {
         let text = price(&[("rft", over(-0.002, 0.001)), ("sft", over(-0.051, 0.01))], Some(0.3), &["slow"]);
         assert!(text.starts_with("At 30.0 % right on the new task"), "{text}");
-        assert!(
-            text.contains("slow did not get there with all seeds.")
-                && text.ends_with("least was paid by rft, then sft.")
-        );
+        assert!(text.contains("slow did not get there with all seeds.") && text.ends_with("least was paid by rft."));
         assert!(price(&[], None, &[]).starts_with("No two regimes"));
         assert_eq!((learnt(&[], None), forgotten(&[], None)), (None, None));
     }

@@ -46,7 +46,8 @@ pub struct StudyRun {
     pub name: String,
     /// Its regime's name.
     pub regime: String,
-    /// Peak learning rate; `None` where nothing was trained (an interpolated model).
+    /// Peak learning rate; `None` where nothing was trained (an interpolated model). Then its name, `REGIME.RUNG.seed-N`, says which
+    /// rung of the regime's ladder it is.
     #[serde(default)]
     pub lr: Option<f64>,
     /// Seed of the run.
@@ -59,6 +60,15 @@ pub struct StudyRun {
     /// What it was trained on.
     #[serde(default)]
     pub data: Option<PathBuf>,
+}
+
+impl StudyRun {
+    /// The rung of the regime's ladder, where it is no learning rate: what its name says besides regime and seed.
+    pub fn rung(&self) -> &str {
+        let name = self.name.strip_prefix(self.regime.as_str()).unwrap_or(&self.name).trim_start_matches('.');
+        let seed = format!("seed-{}", self.seed);
+        name.strip_suffix(seed.as_str()).unwrap_or(name).trim_end_matches('.')
+    }
 }
 
 impl StudyIndex {
@@ -123,7 +133,7 @@ impl StudyIndex {
                 return Err(format!("the run {:?} has a learning rate that is no positive number", run.name));
             }
             let place = (run.regime.as_str(), run.lr, run.seed);
-            if places.contains(&place) {
+            if run.lr.is_some() && places.contains(&place) {
                 return Err(format!(
                     "the run {:?} is not the only one of the regime {:?} with its learning rate and seed, so the two could \
                      not be told apart; what differs otherwise is another regime",
@@ -172,6 +182,8 @@ mod tests {
         fs::write(dir.path().join(STUDY_JSON), text).unwrap();
         let read = StudyIndex::read(dir.path()).unwrap().unwrap();
         assert!(read.runs[0].lr.is_none() && read.runs[0].dir.is_none() && read.dynamics.is_empty());
+        let named = |name: &str| StudyRun { name: name.into(), ..read.runs[0].clone() };
+        assert_eq!((named("x.alpha-0.5.seed-1").rung(), named("x.seed-1").rung()), ("alpha-0.5", ""));
     }
 
     #[test]

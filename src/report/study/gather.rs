@@ -45,6 +45,8 @@ pub struct Regime<'a> {
 pub struct Rate<'a> {
     /// The learning rate.
     pub lr: Option<f64>,
+    /// What tells it from other rungs where there is no learning rate (`alpha-0.5`).
+    pub rung: &'a str,
     /// The runs, by seed.
     pub runs: Vec<Run<'a>>,
 }
@@ -93,9 +95,10 @@ pub fn gather<'a>(dir: &Path, index: &'a StudyIndex, found: &'a Found) -> Result
                 found.runs.iter().find(|run| full(&run.dir) == place)
             });
             let run = study.run(dir, plan, train, of(plan), key.as_ref());
-            match rates.iter_mut().find(|rate| rate.lr == plan.lr) {
+            let rung = if plan.lr.is_some() { "" } else { plan.rung() };
+            match rates.iter_mut().find(|rate| rate.lr == plan.lr && rate.rung == rung) {
                 Some(rate) => rate.runs.push(run),
-                None => rates.push(Rate { lr: plan.lr, runs: vec![run] }),
+                None => rates.push(Rate { lr: plan.lr, rung, runs: vec![run] }),
             }
         }
         let last = |lr: Option<f64>| lr.unwrap_or(f64::INFINITY);
@@ -144,6 +147,8 @@ impl<'a> Study<'a> {
                 plan.name
             ));
         }
+        // Checkpoints in order of training, however they were listed.
+        models.sort_by(|a, b| step(a).unwrap_or(f64::INFINITY).total_cmp(&step(b).unwrap_or(f64::INFINITY)));
         let whole = models.iter().rposition(|tuned| !is_checkpoint(&tuned.model)).map(|i| models.remove(i));
         if let Some(whole) = whole {
             models.retain(|tuned| tuned.model.hash != whole.model.hash);
@@ -241,9 +246,22 @@ impl<'a> Rate<'a> {
         self.done().map(|(run, _)| run.way.clone()).filter(|way| way.len() > 1).collect()
     }
 
+    /// With what the number is: `lr 5e-5`, `alpha 0.5`; empty where there is none.
+    pub fn label(&self) -> String {
+        match (self.lr, self.rung) {
+            (Some(_), _) => format!("lr {}", self.name()),
+            (None, "") => String::new(),
+            (None, _) => self.name(),
+        }
+    }
+
     /// As people write it: `5e-5`.
     pub fn name(&self) -> String {
-        self.lr.map_or("\u{2013}".into(), |lr| format!("{lr:e}"))
+        match (self.lr, self.rung) {
+            (Some(lr), _) => format!("{lr:e}"),
+            (None, "") => "\u{2013}".into(),
+            (None, rung) => rung.replacen('-', " ", 1),
+        }
     }
 
     /// Steps of the final models, smallest and largest.
@@ -318,10 +336,11 @@ fn perplexity(dir: &Path, study: &Study<'_>, regime: &Regime<'_>, found: &Found)
     let same_base = measured.filter(|(_, one)| study.base.is_none_or(|base| base.hash == one.found.base.hash));
     let sets: Vec<_> = same_base.flat_map(|(_, one)| &one.found.regimes).collect();
     let rate = regime.best().or(regime.rates.first())?;
-    let own: Vec<PathBuf> = rate.runs.iter().filter_map(|run| Some(full(&dir.join(run.plan.data.as_ref()?)))).collect();
     let mut of_data: Vec<f64> = Vec::new();
-    for place in &own {
-        of_data.extend(sets.iter().find(|set| full(Path::new(&set.path)) == *place).map(|set| set.perplexity.median));
+    for data in rate.runs.iter().filter_map(|run| run.plan.data.as_ref()) {
+        let place = full(&dir.join(data));
+        let own = |path: &Path| full(path) == place || path.ends_with(data);
+        of_data.extend(sets.iter().find(|set| own(Path::new(&set.path))).map(|set| set.perplexity.median));
     }
     if of_data.is_empty() {
         of_data.extend(sets.iter().find(|set| set.name == regime.name).map(|set| set.perplexity.median));

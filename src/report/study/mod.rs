@@ -13,7 +13,7 @@ pub use rows::{HEADER, csv};
 
 use super::chart::{Point, Series};
 use super::plane::{Mark, Marks, Plane};
-use crate::forgetting::Tuned;
+use crate::forgetting::{Tuned, percent};
 use gather::{Rate, Run, accuracy, prior};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -34,7 +34,7 @@ fn level(study: &Study<'_>) -> Option<f64> {
 pub fn view(study: &Study<'_>) -> Value {
     let grids: Vec<Grid> = more(study);
     let legend = study.regimes.iter().enumerate().map(|(i, regime)| {
-        let at = regime.best().map(|rate| rate.lr.map_or(String::new(), |lr| format!("lr {lr:e}")));
+        let at = regime.best().map(|rate| rate.label());
         json!({"name": regime.name, "colour": i % COLOURS, "at": at})
     });
     json!({
@@ -89,10 +89,11 @@ fn sentences(study: &Study<'_>) -> Vec<(&'static str, String)> {
     }
     let lost = named(&|rate| rate.over(prior, (-1.0, 1.0)));
     // Where regimes are asked in different words, the base has several values.
-    let base = match study.new_tasks().as_slice() {
-        [only] => Some(only.all.base.value.value),
-        _ => None,
-    };
+    let bases: Vec<f64> = study.new_tasks().iter().map(|one| one.all.base.value.value).collect();
+    let base = bases.iter().copied().reduce(f64::max).map(|most| match bases.len() {
+        1 => percent(most),
+        _ => format!("at most {}", percent(most)),
+    });
     let score = study.any().and_then(|tuned| tuned.all.as_ref()).map(|all| all.base);
     let level = level(study);
     let there = |rate: &Rate<'_>| {
@@ -104,7 +105,7 @@ fn sentences(study: &Study<'_>) -> Vec<(&'static str, String)> {
         right.iter().map(|(name, _)| *name).filter(|name| !paid.iter().any(|(other, _)| other == name)).collect();
     let price = words::price(&paid, level, &absent);
     let all = [
-        ("Who learned.", words::learnt(&right, base)),
+        ("Who learned.", words::learnt(&right, base.as_deref())),
         ("Who forgot.", words::forgotten(&lost, score)),
         ("At what price.", Some(price)),
         ("Note.", words::caution(&right)),

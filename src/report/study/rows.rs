@@ -16,7 +16,7 @@ pub const HEADER: &str = "regime,lr,seed,seeds,step,final,measure,family,value,l
 /// What a row is about, besides its measure.
 struct Place<'a> {
     regime: &'a str,
-    lr: Option<f64>,
+    rung: String,
     seed: Option<u64>,
     seeds: Vec<u64>,
     step: Option<u64>,
@@ -44,7 +44,7 @@ fn of_study(out: &mut String, study: &Study<'_>) {
 }
 
 fn base(out: &mut String, study: &Study<'_>) {
-    let place = Place { regime: "base", lr: None, seed: None, seeds: Vec::new(), step: None, last: true };
+    let place = Place { regime: "base", rung: String::new(), seed: None, seeds: Vec::new(), step: None, last: true };
     for new_task in study.new_tasks() {
         place.row(out, "new task right", "", new_task.all.base.value, brief(&new_task.data));
         if let Some(tiles) = study.base_tiles(&new_task.data) {
@@ -60,7 +60,8 @@ fn base(out: &mut String, study: &Study<'_>) {
 fn of_model(out: &mut String, study: &Study<'_>, (regime, run): (&str, &Run<'_>), tuned: &Tuned) {
     let last = run.done && run.models.last().is_some_and(|other| std::ptr::eq(*other, tuned));
     let (seed, seeds) = (Some(run.plan.seed), vec![run.plan.seed]);
-    let place = Place { regime, lr: run.plan.lr, seed, seeds, step: step(tuned).map(|step| step as u64), last };
+    let rung = run.plan.lr.map_or(run.plan.rung().to_string(), |lr| format!("{lr:e}"));
+    let place = Place { regime, rung, seed, seeds, step: step(tuned).map(|step| step as u64), last };
     let new_task = tuned.new_task.as_ref().map(|one| brief(&one.data)).unwrap_or_default().to_string();
     let names: Vec<String> = tuned.benchmarks.iter().map(|one| one.name.clone()).collect();
     let all = hashes(tuned, &names);
@@ -138,7 +139,7 @@ fn at_equal_accuracy(out: &mut String, study: &Study<'_>) {
 impl<'a> Place<'a> {
     fn over(regime: &'a str, rate: &Rate<'_>) -> Place<'a> {
         let seeds = rate.done().map(|(run, _)| run.plan.seed).collect();
-        Place { regime, lr: rate.lr, seed: None, seeds, step: None, last: true }
+        Place { regime, rung: rung(rate), seed: None, seeds, step: None, last: true }
     }
 
     fn row(&self, out: &mut String, measure: &str, family: &str, value: Interval, data: &str) {
@@ -149,7 +150,7 @@ impl<'a> Place<'a> {
             out,
             "{},{},{},{},{},{},{},{},{},{},{},{}",
             escape(self.regime),
-            self.lr.map(|lr| format!("{lr:e}")).unwrap_or_default(),
+            self.rung,
             self.seed.map(|seed| seed.to_string()).unwrap_or_default(),
             seeds.join(" "),
             self.step.map(|step| step.to_string()).unwrap_or_default(),
@@ -162,6 +163,11 @@ impl<'a> Place<'a> {
             escape(data)
         );
     }
+}
+
+/// The learning rate, or what stands in its place.
+fn rung(rate: &Rate<'_>) -> String {
+    rate.lr.map_or(rate.rung.to_string(), |lr| format!("{lr:e}"))
 }
 
 fn alone(value: f64) -> Interval {

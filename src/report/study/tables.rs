@@ -255,9 +255,7 @@ pub fn by_family(study: &Study<'_>) -> Option<Grid> {
     for regime in &study.regimes {
         let cells = names.iter().map(|family| Cell::change(regime.best().and_then(|rate| over_family(rate, family))));
         let mean = any.all.iter().map(|_| Cell::change(regime.best().and_then(|rate| rate.over(prior, (-1.0, 1.0)))));
-        let at = regime
-            .best()
-            .map_or("not measured yet".to_string(), |rate| rate.lr.map_or(String::new(), |lr| format!("lr {lr:e}")));
+        let at = regime.best().map_or("not measured yet".to_string(), |rate| rate.label());
         rows.push([name(study, regime, &at)].into_iter().chain(cells).chain(mean).collect());
     }
     let heads =
@@ -278,9 +276,14 @@ pub fn ladder(study: &Study<'_>) -> Option<Grid> {
     if study.regimes.iter().all(|regime| regime.rates.len() < 2) {
         return None;
     }
-    let mut rates: Vec<f64> = study.regimes.iter().flat_map(|r| r.rates.iter().filter_map(|rate| rate.lr)).collect();
-    rates.sort_by(f64::total_cmp);
-    rates.dedup();
+    // Learning rates from low to high, then what is no learning rate.
+    let mut rungs: Vec<&Rate<'_>> = Vec::new();
+    for rate in study.regimes.iter().flat_map(|regime| &regime.rates) {
+        if !rungs.iter().any(|other| other.lr == rate.lr && other.rung == rate.rung) {
+            rungs.push(rate);
+        }
+    }
+    rungs.sort_by(|a, b| a.lr.unwrap_or(f64::INFINITY).total_cmp(&b.lr.unwrap_or(f64::INFINITY)));
     let cell = |(i, rate): (usize, &Rate<'_>), regime: &Regime<'_>| {
         let done = rate.done().count();
         let count = format!("{done} of {} seeds", rate.runs.len());
@@ -295,13 +298,12 @@ pub fn ladder(study: &Study<'_>) -> Option<Grid> {
         }
     };
     let row = |regime: &Regime<'_>| {
-        let at = |lr: &f64| {
-            let found = regime.rates.iter().enumerate().find(|(_, rate)| rate.lr == Some(*lr));
-            found.map_or(Cell::default(), |found| cell(found, regime))
+        let at = |rung: &&Rate<'_>| {
+            let same = |(_, rate): &(usize, &Rate<'_>)| rate.lr == rung.lr && rate.rung == rung.rung;
+            regime.rates.iter().enumerate().find(same).map_or(Cell::default(), |found| cell(found, regime))
         };
-        [name(study, regime, "")].into_iter().chain(rates.iter().map(at)).collect()
+        [name(study, regime, "")].into_iter().chain(rungs.iter().map(at)).collect()
     };
-    let trained = |regime: &&Regime<'_>| regime.rates.iter().any(|rate| rate.lr.is_some());
     let all: Vec<(&str, &Rate<'_>)> =
         study.regimes.iter().flat_map(|r| r.rates.iter().map(|rate| (r.name, rate))).collect();
     Some(Grid {
@@ -309,8 +311,8 @@ pub fn ladder(study: &Study<'_>) -> Option<Grid> {
         how: "New task right / change of prior knowledge in points, means over seeds, at each learning rate that was tried; bold: the \
               best. An empty cell was not planned."
             .into(),
-        header: ["regime".to_string()].into_iter().chain(rates.iter().map(|lr| format!("{lr:e}"))).collect(),
-        rows: study.regimes.iter().filter(trained).map(row).collect(),
+        header: ["regime".to_string()].into_iter().chain(rungs.iter().map(|rung| rung.name())).collect(),
+        rows: study.regimes.iter().map(row).collect(),
         source: source(study, &all),
     })
 }

@@ -11,10 +11,10 @@ const LISTED: usize = 3;
 pub type Named<'a> = (&'a str, OverSeeds);
 
 /// What was learnt: `base` is the base's share of right answers.
-pub fn learnt(regimes: &[Named<'_>], base: Option<f64>) -> Option<String> {
+pub fn learnt(regimes: &[Named<'_>], base: Option<&str>) -> Option<String> {
     let sorted = sorted(regimes);
     let values = listed(&sorted, |value| percent(value), |i| format!("{} to {}", bare(i.low), bare(i.high)), " with ");
-    let base = base.map(|base| format!("; the base {}", percent(base))).unwrap_or_default();
+    let base = base.map(|base| format!("; the base {base}")).unwrap_or_default();
     let one =
         |what: &str| format!("Answers right on the new task, each regime at its best learning rate: {what}{base}.");
     (!sorted.is_empty()).then(|| [one(&values), order(&sorted, &LEARNT)].concat())
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn an_order_is_claimed_where_intervals_stand_apart() {
-        let text = learnt(&[("rft", over(0.41, 0.04)), ("sft", over(0.6, 0.05))], Some(0.042)).unwrap();
+        let text = learnt(&[("rft", over(0.41, 0.04)), ("sft", over(0.6, 0.05))], Some("4.2 %")).unwrap();
         assert_eq!(
             text,
             "Answers right on the new task, each regime at its best learning rate: 60.0 % with sft (3 seeds, 95 % interval 55.0 \

@@ -56,6 +56,8 @@ const BOTTOM: f64 = 50.0;
 const MOST_POINTS: usize = 240;
 /// The moving mean of a noisy line goes over this share of its points.
 const SMOOTHING: usize = 20;
+/// Lines that are named at their ends; of more, the names would not fit and the lines are thinner.
+const NAMED_LINES: usize = 8;
 /// Height of an end label.
 const LINE_HEIGHT: f64 = 17.0;
 
@@ -93,7 +95,8 @@ impl Chart {
         let mut out = String::new();
         let _ = write!(
             out,
-            r#"<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{} over {}">"#,
+            r#"<svg class="{}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{} over {}">"#,
+            if series.len() > NAMED_LINES { "chart many" } else { "chart" },
             escape(&self.y_label),
             escape(&self.x_label)
         );
@@ -241,7 +244,7 @@ impl Chart {
     /// Names at the ends of the lines, moved apart where they would overlap.
     fn labels(&self, out: &mut String, series: &[Series], y: &Axis) {
         let mut labels: Vec<(f64, &str, String)> = Vec::new();
-        for one in series {
+        for one in series.iter().filter(|_| series.len() <= NAMED_LINES) {
             let last = if self.noisy { smooth(&one.points).filter(|p| p.y.is_finite()).last() } else { None };
             if let Some(last) = last.or_else(|| one.points.iter().rfind(|p| p.y.is_finite()).copied()) {
                 labels.push((y.at(last.y.clamp(y.low, y.high)), &one.name, format!("var(--s{})", one.colour)));
@@ -285,7 +288,7 @@ impl Chart {
     }
 }
 
-fn percent_tick(value: f64, step: f64) -> String {
+pub(super) fn percent_tick(value: f64, step: f64) -> String {
     format!("{} %", number(value * 100.0, step * 100.0))
 }
 
@@ -466,6 +469,16 @@ mod tests {
         assert!(!svg.contains(">0 %</text>") && svg.contains("step 55.0 %"), "{svg}");
         chart.series[0].points.iter_mut().for_each(|p| p.x = 1.0);
         assert!(!chart.svg().unwrap().contains("NaN"));
+    }
+
+    #[test]
+    fn many_lines_are_not_named_at_their_ends() {
+        let mut chart = chart(&[1.0, 1.0]);
+        chart.series = vec![chart.series[0].clone(); NAMED_LINES + 1];
+        chart.reference = Some((1.0, "guessing".into()));
+        let svg = chart.svg().unwrap();
+        assert_eq!(svg.matches(r#"class="end""#).count(), 1, "the reference");
+        assert!(svg.contains(r#"class="chart many""#));
     }
 
     #[test]

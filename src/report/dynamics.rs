@@ -158,12 +158,8 @@ fn histogram(found: &Dynamics) -> Plane {
         let points = found.edges.iter().zip(heights).map(|(&x, y)| Point { x, y, interval: None });
         Series { name: set.name.clone(), colour: i % COLOURS, points: points.collect() }
     };
-    Plane {
-        x_label: "nats per token".into(),
-        y_label: "share of responses".into(),
-        marks: Marks::Steps,
-        series: found.regimes.iter().chain(&found.priors).enumerate().map(line).collect(),
-    }
+    let series = found.regimes.iter().chain(&found.priors).enumerate().map(line).collect();
+    Plane::new("nats per token", "share of responses", Marks::Steps, series)
 }
 
 fn symmetry(measurement: &Measurement) -> Plane {
@@ -178,12 +174,8 @@ fn symmetry(measurement: &Measurement) -> Plane {
             points: own.map(point).collect(),
         }
     };
-    Plane {
-        x_label: "change of v by a step on u (nats)".into(),
-        y_label: "change of u by a step on v".into(),
-        marks: Marks::Equal,
-        series: found.regimes.iter().map(series).collect(),
-    }
+    let series = found.regimes.iter().map(series).collect();
+    Plane::new("change of v by a step on u (nats)", "change of u by a step on v", Marks::Equal, series)
 }
 
 fn distance(found: &Dynamics) -> Option<Plane> {
@@ -193,12 +185,8 @@ fn distance(found: &Dynamics) -> Option<Plane> {
         colour: i % COLOURS,
         points: vec![Point { x: point.per_token, y: 100.0 * point.forgetting, interval: None }],
     };
-    Some(Plane {
-        x_label: "KL(base || tuned), nats per token".into(),
-        y_label: "mean loss (points)".into(),
-        marks: Marks::Dots,
-        series: kl.points.iter().enumerate().map(series).collect(),
-    })
+    let series = kl.points.iter().enumerate().map(series).collect();
+    Some(Plane::new("KL(base || tuned), nats per token", "mean loss (points)", Marks::Dots, series))
 }
 
 #[cfg(test)]

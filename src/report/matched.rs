@@ -1,5 +1,7 @@
 //! Runs compared where they are equally good at the new task: a run that has learnt less has had less to forget for.
 
+use crate::forgetting::Tuned;
+
 /// A model on the way of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stop {
@@ -9,6 +11,27 @@ pub struct Stop {
     pub value: f64,
     /// Optimizer steps made; NaN if that is not known.
     pub step: f64,
+}
+
+/// Optimizer steps made, if that is known.
+pub fn step(tuned: &Tuned) -> Option<f64> {
+    Some(tuned.model.run.as_ref()?.step? as f64)
+}
+
+/// A run's way from the base over its models, in order of training: accuracy on the new task against mean change of prior
+/// knowledge. `from_base`: the run was started from the base, so that the base is at step 0.
+pub fn way(models: &[&Tuned], from_base: bool) -> Vec<Stop> {
+    let stop = |tuned: &&Tuned| {
+        let (accuracy, value) = (tuned.new_task.as_ref()?.all.tuned.value.value, tuned.all.as_ref()?.change.value);
+        let step = step(tuned).unwrap_or(f64::NAN);
+        (accuracy.is_finite() && value.is_finite()).then_some(Stop { accuracy, value, step })
+    };
+    let mut way: Vec<Stop> = models.iter().filter_map(stop).collect();
+    if let Some(new_task) = models.iter().find_map(|tuned| tuned.new_task.as_ref()) {
+        let step = if from_base { 0.0 } else { f64::NAN };
+        way.insert(0, Stop { accuracy: new_task.all.base.value.value, value: 0.0, step });
+    }
+    way
 }
 
 /// Where the way through `stops`, in order of training, first reaches `accuracy`: linear between neighbours. `None` if it
@@ -27,20 +50,34 @@ pub fn at(stops: &[Stop], accuracy: f64) -> Option<Stop> {
 /// The accuracies at which to compare ways that all begin with the base: every 10 points that some way passes, and the highest
 /// that all of them reach.
 pub fn levels(ways: &[Vec<Stop>]) -> Vec<f64> {
-    let best = |way: &Vec<Stop>| way.iter().map(|s| s.accuracy).fold(f64::NEG_INFINITY, f64::max);
-    let start = ways.iter().filter_map(|way| way.first()).map(|s| s.accuracy).fold(f64::NEG_INFINITY, f64::max);
-    let common = ways.iter().map(best).fold(f64::INFINITY, f64::min);
-    let highest = ways.iter().map(best).fold(f64::NEG_INFINITY, f64::max);
+    let start = start(ways);
+    let common = ways.iter().map(|way| highest(way)).fold(f64::INFINITY, f64::min);
+    let highest = ways.iter().map(|way| highest(way)).fold(f64::NEG_INFINITY, f64::max);
     if !(start.is_finite() && common.is_finite() && highest.is_finite()) {
         return Vec::new();
     }
-    let mut levels: Vec<f64> = (1..=10).map(|tenth| f64::from(tenth) / 10.0).collect();
-    levels.retain(|level| *level > start && *level <= highest);
+    let mut levels = tens(start, highest);
     if common > start && !levels.iter().any(|level| (level - common).abs() < 1e-9) {
         levels.push(common);
     }
     levels.sort_by(f64::total_cmp);
     levels
+}
+
+/// Every 10 points above `start`, up to `highest`.
+pub fn tens(start: f64, highest: f64) -> Vec<f64> {
+    let tens = (1..=10).map(|tenth| f64::from(tenth) / 10.0);
+    tens.filter(|level| *level > start && *level <= highest).collect()
+}
+
+/// The highest accuracy on a way.
+pub fn highest(way: &[Stop]) -> f64 {
+    way.iter().map(|stop| stop.accuracy).fold(f64::NEG_INFINITY, f64::max)
+}
+
+/// The accuracy that the ways begin with, the highest if they differ.
+pub fn start(ways: &[Vec<Stop>]) -> f64 {
+    ways.iter().filter_map(|way| way.first()).map(|stop| stop.accuracy).fold(f64::NEG_INFINITY, f64::max)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod prior;
 mod prior_charts;
 mod puzzles;
 mod runs;
+mod study;
 mod study_index;
 
 pub use study_index::{Regime, STUDY_JSON, StudyIndex, StudyRun};
@@ -18,6 +19,7 @@ pub use study_index::{Regime, STUDY_JSON, StudyIndex, StudyRun};
 use crate::forgetting::HEADER;
 use crate::{Error, Result, files};
 use std::path::{Path, PathBuf};
+use study::Study;
 
 /// What went into a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,12 +32,13 @@ pub struct Written {
     pub compared: usize,
     /// Measurements of learning dynamics.
     pub measured: usize,
-    /// What was written beside the page: the comparisons with a base as CSV and Markdown, if there are any.
+    /// What was written beside the page: the comparisons with a base as CSV and Markdown, if there are any, and a study's numbers.
     pub tables: Vec<PathBuf>,
 }
 
 /// Read the runs, evaluations and comparisons with a base in and below `paths` and write the page to `out`; the comparisons also
-/// beside it, under the same name as `.csv` and `.md`.
+/// beside it, under the same name as `.csv` and `.md`. Where a path holds a `study.json`, the page begins with the study, whose numbers
+/// also go to `.study.csv`.
 ///
 /// # Errors
 /// Input errors that name the directory or file that is not there or not readable, or the file beside the page that is not
@@ -52,27 +55,35 @@ pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<Written> {
     }
     let found = runs::collect(paths)?;
     let settings = prior::settings(&found.forgetting, &found.runs);
-    let (csv, md) = (out.with_extension("csv"), out.with_extension("md"));
+    let studies: Vec<Study<'_>> =
+        found.studies.iter().map(|(dir, index)| study::gather(dir, index, &found)).collect::<Result<_>>()?;
+    let beside = |extension: &str| out.with_extension(extension);
     let mut tables = Vec::new();
     if !settings.is_empty() {
-        for (path, begins) in [(&csv, HEADER), (&md, prior::MARK)] {
-            if path == out || path.exists() && !files::read_text(path).is_ok_and(|text| text.starts_with(begins)) {
-                return Err(Error::input(format!(
-                    "--out {}: the tables go to {} beside it, which is there and is no table of an earlier report; \
-                     choose another name",
-                    out.display(),
-                    path.display()
-                )));
-            }
-        }
-        tables.push((csv, prior::csv(&found.forgetting, &settings)));
-        tables.push((md, prior::markdown(title, &settings)));
+        tables.push((beside("csv"), HEADER, prior::csv(&found.forgetting, &settings)));
     }
-    let html = page::render(title, &found, &settings)?;
+    if !settings.is_empty() || !studies.is_empty() {
+        let first: String = studies.iter().map(study::markdown).collect();
+        tables.push((beside("md"), prior::MARK, prior::markdown(title, &first, &settings)));
+    }
+    if !studies.is_empty() {
+        tables.push((beside("study.csv"), study::HEADER, study::csv(&studies)));
+    }
+    for (path, begins, _) in &tables {
+        if path == out || path.exists() && !files::read_text(path).is_ok_and(|text| text.starts_with(begins)) {
+            return Err(Error::input(format!(
+                "--out {}: the tables go to {} beside it, which is there and is no table of an earlier report; choose another \
+                 name",
+                out.display(),
+                path.display()
+            )));
+        }
+    }
+    let html = page::render(title, &found, &settings, &studies)?;
     if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty()) {
         files::create_dir(parent)?;
     }
-    for (path, text) in &tables {
+    for (path, _, text) in &tables {
         files::write_atomic(path, text.as_bytes())?;
     }
     files::write_atomic(out, html.as_bytes())?;
@@ -81,7 +92,7 @@ pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<Written> {
         evaluations: found.evals.len(),
         compared: found.forgetting.iter().map(|(_, one)| one.tuned.len()).sum(),
         measured: found.dynamics.len(),
-        tables: tables.into_iter().map(|(path, _)| path).collect(),
+        tables: tables.into_iter().map(|(path, ..)| path).collect(),
     })
 }
 

@@ -3,9 +3,10 @@
 use super::chart::significant;
 use super::curves::curves;
 use super::dynamics;
-use super::prior::{self, Setting};
+use super::prior::{self, MANY, Setting};
 use super::puzzles::{Card, card};
-use super::runs::{EvalRun, Found, State, TrainRun};
+use super::runs::{EvalRun, Found, State, TrainRun, full};
+use super::study::{self, Study};
 use crate::config;
 use crate::eval::Chance;
 use crate::forgetting::{Forgetting, brief};
@@ -15,6 +16,7 @@ use minijinja::Environment;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// Colours that the page has; further runs begin again.
 const COLOURS: usize = 8;
@@ -26,9 +28,9 @@ const DRAWN: usize = 6;
 const SAMPLES: usize = 12;
 
 /// Render the page.
-pub fn render(title: &str, found: &Found, settings: &[Setting<'_>]) -> Result<String> {
+pub fn render(title: &str, found: &Found, settings: &[Setting<'_>], studies: &[Study<'_>]) -> Result<String> {
     let (runs, evals) = (&found.runs, &found.evals);
-    let colours = Colours::of(runs, evals, settings);
+    let colours = Colours::of(runs, evals, settings, studies);
     let mut notices = notices(runs, evals);
     let chance = common_chance(evals);
     let coloured: Vec<(&TrainRun, usize)> = runs.iter().map(|r| (r, colours.get(&r.name))).collect();
@@ -39,6 +41,8 @@ pub fn render(title: &str, found: &Found, settings: &[Setting<'_>]) -> Result<St
         "version": env!("CARGO_PKG_VERSION"),
         "title": title,
         "subtitle": subtitle(found),
+        "studies": studies.iter().map(study::view).collect::<Vec<_>>(),
+        "many": MANY,
         "prior": settings.iter().map(|s| prior::view(s, &|name| colours.get(name))).collect::<Vec<_>>(),
         "dynamics": found.dynamics.iter().map(|(_, measurement)| dynamics::view(measurement)).collect::<Vec<_>>(),
         "legend": legend(runs, &colours),
@@ -63,23 +67,33 @@ pub fn render(title: &str, found: &Found, settings: &[Setting<'_>]) -> Result<St
     page.map_err(|e| Error::failed(format!("cannot render the report: {e:#}")))
 }
 
-/// Colours by name, in order of appearance.
-struct Colours(Vec<String>);
+/// Colours by name: in order of appearance, and of a study's run that of its regime.
+struct Colours(Vec<(String, usize)>);
 
 impl Colours {
-    fn of(runs: &[TrainRun], evals: &[EvalRun], settings: &[Setting<'_>]) -> Self {
-        let mut names: Vec<String> = Vec::new();
-        let lines = settings.iter().flat_map(|s| s.lines.iter().map(|line| &line.name));
-        for name in runs.iter().map(|r| &r.name).chain(evals.iter().map(|e| &e.name)).chain(lines) {
-            if !names.contains(name) {
-                names.push(name.clone());
-            }
+    fn of(runs: &[TrainRun], evals: &[EvalRun], settings: &[Setting<'_>], studies: &[Study<'_>]) -> Self {
+        let mut colours = Colours(Vec::new());
+        for run in runs {
+            colours.add(&run.name, study::colour(studies, &run.dir, None));
         }
-        Colours(names)
+        for eval in evals {
+            let run = runs.iter().find(|run| full(&eval.about.model).starts_with(full(&run.dir)));
+            colours.add(&eval.name, run.and_then(|run| study::colour(studies, &run.dir, None)));
+        }
+        for line in settings.iter().flat_map(|setting| &setting.lines) {
+            colours.add(&line.name, study::colour(studies, Path::new(&line.last().model.dir), Some(line.last())));
+        }
+        colours
+    }
+
+    fn add(&mut self, name: &str, of_regime: Option<usize>) {
+        if !self.0.iter().any(|(known, _)| known == name) {
+            self.0.push((name.to_string(), of_regime.unwrap_or(self.0.len() % COLOURS)));
+        }
     }
 
     fn get(&self, name: &str) -> usize {
-        self.0.iter().position(|n| n == name).unwrap_or(0) % COLOURS
+        self.0.iter().find(|(known, _)| known == name).map_or(0, |(_, colour)| *colour)
     }
 }
 
@@ -104,7 +118,7 @@ fn subtitle(found: &Found) -> String {
 
 fn legend(runs: &[TrainRun], colours: &Colours) -> Vec<Value> {
     let of_run = |name: &str| runs.iter().find(|r| r.name == name);
-    let entry = |name: &String| {
+    let entry = |(name, _): &(String, usize)| {
         let state = of_run(name).map(|run| match run.state {
             State::Finished => plural(run.last_step() as usize, "step"),
             State::Running => format!("running, step {}", run.last_step()),
@@ -364,7 +378,7 @@ fn config_differences(runs: &[TrainRun]) -> Vec<Value> {
 }
 
 fn sources(found: &Found) -> Vec<Value> {
-    let Found { runs, evals, forgetting, dynamics } = found;
+    let Found { runs, evals, forgetting, dynamics, studies: _ } = found;
     let text = |run: &TrainRun, key: &str| run.identity.get(key).and_then(Value::as_str).unwrap_or("").to_string();
     let of_run = |r: &TrainRun| json!({"name": r.name, "dir": r.dir.display().to_string(), "model": text(r, "model"), "data": text(r, "data")});
     let of_eval = |e: &EvalRun| {

@@ -1,6 +1,6 @@
 //! Points in a plane of two numbers, or a histogram's outline over one, as inline SVG like the line charts.
 
-use super::chart::{Axis, Series, escape, nice_step, number, range, significant};
+use super::chart::{Axis, Point, Series, escape, nice_step, number, percent_tick, range, significant};
 use std::fmt::Write;
 
 /// Points of one series that are drawn; of more, so many evenly spread ones.
@@ -21,6 +21,19 @@ pub enum Marks {
     Dots,
     /// Steps from each to the next, the last one's y being the end: the outline of a histogram.
     Steps,
+    /// A line through the points in their order, thin unless the series is among the strong ones, with a small dot each.
+    Ways,
+}
+
+/// A single point with its name beside it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mark {
+    /// Name.
+    pub name: String,
+    /// Position on the x axis.
+    pub x: f64,
+    /// Position on the y axis.
+    pub y: f64,
 }
 
 /// A chart of two numeric axes.
@@ -34,15 +47,36 @@ pub struct Plane {
     pub marks: Marks,
     /// The points. Their intervals are not drawn.
     pub series: Vec<Series>,
+    /// For [`Marks::Ways`]: series drawn over the others, with strong lines.
+    pub strong: Vec<Series>,
+    /// Points with a name, drawn last.
+    pub named: Vec<Mark>,
+    /// The x axis has shares, written as percentages.
+    pub x_percent: bool,
 }
 
 impl Plane {
+    /// A chart of these series.
+    pub fn new(x_label: &str, y_label: &str, marks: Marks, series: Vec<Series>) -> Plane {
+        Plane {
+            x_label: x_label.into(),
+            y_label: y_label.into(),
+            marks,
+            series,
+            strong: Vec::new(),
+            named: Vec::new(),
+            x_percent: false,
+        }
+    }
+
     /// The chart as an `<svg>` element; `None` if there is no finite point.
     pub fn svg(&self) -> Option<String> {
-        let points = || self.series.iter().flat_map(|s| &s.points).filter(|p| p.x.is_finite() && p.y.is_finite());
-        points().next()?;
-        let x = axis(points().map(|p| p.x), self.marks == Marks::Steps, (LEFT, WIDTH - RIGHT));
-        let y = axis(points().map(|p| p.y), self.marks == Marks::Steps, (HEIGHT - BOTTOM, TOP));
+        let all = self.series.iter().chain(&self.strong).flat_map(|s| &s.points).map(|p| (p.x, p.y));
+        let all = all.chain(self.named.iter().map(|mark| (mark.x, mark.y)));
+        let points: Vec<(f64, f64)> = all.filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
+        points.first()?;
+        let x = axis(points.iter().map(|p| p.0), self.marks == Marks::Steps, (LEFT, WIDTH - RIGHT));
+        let y = axis(points.iter().map(|p| p.1), self.marks == Marks::Steps, (HEIGHT - BOTTOM, TOP));
         let mut out = String::new();
         let _ = write!(
             out,
@@ -64,7 +98,9 @@ impl Plane {
                 );
             }
         }
-        self.series.iter().for_each(|series| self.draw(&mut out, series, &x, &y));
+        self.series.iter().for_each(|series| self.draw(&mut out, series, false, &x, &y));
+        self.strong.iter().for_each(|series| self.draw(&mut out, series, true, &x, &y));
+        self.names(&mut out, &x, &y);
         out.push_str("</svg>");
         Some(out)
     }
@@ -89,7 +125,7 @@ impl Plane {
                 r#"<line class="axis" x1="{at:.1}" x2="{at:.1}" y1="{base:.1}" y2="{:.1}"/><text class="tick" x="{at:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
                 base + 5.0,
                 base + 20.0,
-                number(tick, x.step)
+                if self.x_percent { percent_tick(tick, x.step) } else { number(tick, x.step) }
             );
         }
         let _ = write!(
@@ -104,7 +140,7 @@ impl Plane {
         );
     }
 
-    fn draw(&self, out: &mut String, series: &Series, x: &Axis, y: &Axis) {
+    fn draw(&self, out: &mut String, series: &Series, strong: bool, x: &Axis, y: &Axis) {
         let colour = format!("var(--s{})", series.colour);
         let points: Vec<_> = series.points.iter().filter(|p| p.x.is_finite() && p.y.is_finite()).collect();
         if self.marks == Marks::Steps {
@@ -120,15 +156,42 @@ impl Plane {
             );
             return;
         }
+        if self.marks == Marks::Ways {
+            let place = |(i, p): (usize, &&Point)| {
+                format!("{}{:.1} {:.1}", if i == 0 { "M" } else { "L" }, x.at(p.x), y.at(p.y))
+            };
+            let d: String = points.iter().enumerate().map(place).collect();
+            let class = if strong { "line" } else { "raw" };
+            let _ = write!(out, r#"<path class="{class}" d="{d}" stroke="{colour}"/>"#);
+        }
+        let (radius, opacity) = match (self.marks, strong) {
+            (Marks::Ways, true) => ("3.4", ".9"),
+            (Marks::Ways, false) => ("2", ".45"),
+            _ => ("2.8", ".6"),
+        };
         let drawn = points.len().min(MOST_POINTS);
         for point in (0..drawn).map(|i| points[i * points.len() / drawn]) {
-            let title = format!("{}\n{}, {}", series.name, significant(point.x), significant(point.y));
+            let across = if self.x_percent { format!("{:.1} %", 100.0 * point.x) } else { significant(point.x) };
+            let title = format!("{}\n{across}, {}", series.name, significant(point.y));
             let _ = write!(
                 out,
-                r#"<circle cx="{:.1}" cy="{:.1}" r="2.8" fill="{colour}" fill-opacity=".6"><title>{}</title></circle>"#,
+                r#"<circle cx="{:.1}" cy="{:.1}" r="{radius}" fill="{colour}" fill-opacity="{opacity}"><title>{}</title></circle>"#,
                 x.at(point.x),
                 y.at(point.y),
                 escape(&title)
+            );
+        }
+    }
+
+    fn names(&self, out: &mut String, x: &Axis, y: &Axis) {
+        for mark in self.named.iter().filter(|mark| mark.x.is_finite() && mark.y.is_finite()) {
+            let (cx, cy) = (x.at(mark.x), y.at(mark.y));
+            let name = escape(&mark.name);
+            let _ = write!(
+                out,
+                r#"<circle class="base" cx="{cx:.1}" cy="{cy:.1}" r="5"><title>{name}</title></circle><text class="label" x="{:.1}" y="{:.1}">{name}</text>"#,
+                cx + 9.0,
+                cy - 7.0
             );
         }
     }
@@ -151,12 +214,11 @@ fn axis(values: impl Iterator<Item = f64>, from_zero: bool, (from, to): (f64, f6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::chart::Point;
 
     fn plane(marks: Marks, points: &[(f64, f64)]) -> Plane {
         let point = |&(x, y): &(f64, f64)| Point { x, y, interval: None };
         let series = Series { name: "a<b".into(), colour: 2, points: points.iter().map(point).collect() };
-        Plane { x_label: "x".into(), y_label: "y".into(), marks, series: vec![series] }
+        Plane::new("x", "y", marks, vec![series])
     }
 
     #[test]
@@ -184,6 +246,23 @@ mod tests {
         assert_eq!(numbers.len(), 8);
         assert!(numbers[1] == numbers[3] && numbers[5] == numbers[7] && numbers[5] < numbers[1], "{d}");
         assert!(numbers[2] == numbers[4] && numbers[0] < numbers[2] && numbers[4] < numbers[6], "{d}");
+    }
+
+    #[test]
+    fn ways_are_lines_in_their_order_and_the_strong_ones_lie_on_top() {
+        let way = |name: &str, x: f64| Series {
+            name: name.into(),
+            colour: 0,
+            points: [(0.1, 0.0), (x, -5.0), (0.2, -9.0)].map(|(x, y)| Point { x, y, interval: None }).to_vec(),
+        };
+        let mut plane = Plane::new("x", "y", Marks::Ways, vec![way("thin", 0.4)]);
+        plane.strong = vec![way("strong", 0.5)];
+        plane.named = vec![Mark { name: "base".into(), x: 0.1, y: 0.0 }];
+        plane.x_percent = true;
+        let svg = plane.svg().unwrap();
+        let at = |text: &str| svg.find(text).unwrap();
+        assert!(at(r#"class="raw""#) < at(r#"class="line""#) && at(r#"class="line""#) < at(">base</text>"));
+        assert!(svg.contains("50.0 %, -5.000") && svg.contains(">10 %</text>"), "{svg}");
     }
 
     #[test]

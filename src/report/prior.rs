@@ -1,16 +1,19 @@
 //! What the runs cost in prior knowledge: runs with a common base and the same benchmarks, beside each other.
 
-use super::matched::{Stop, at, levels};
+use super::matched::{self, Stop, at, levels, step};
 use super::prior_charts::{self as charts, ColourOf};
 use super::runs::{TrainRun, distinct, full};
 use crate::forgetting::{
-    self, Forgetting, Model, NEW_TASK, Row, Table, Tuned, aggregates, brief, divergences, interval, of_model, percent,
-    points, summary, table,
+    self, Benchmark, Forgetting, Model, NEW_TASK, Row, Table, Tuned, aggregates, brief, divergences, interval,
+    of_model, percent, points, summary, table,
 };
 use crate::stats::Interval;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+
+/// Runs up to which each stands open on the page; more are folded.
+pub const MANY: usize = 8;
 
 /// Models with one base, compared on the same examples by the same rules.
 pub struct Setting<'a> {
@@ -53,23 +56,8 @@ impl Line<'_> {
 
     /// Accuracy on the new task against mean change of prior knowledge, from the base on.
     fn way(&self, base: &Model) -> Vec<Stop> {
-        let stop = |tuned: &&Tuned| {
-            let (accuracy, value) = (tuned.new_task.as_ref()?.all.tuned.value.value, tuned.all.as_ref()?.change.value);
-            let step = step(tuned).unwrap_or(f64::NAN);
-            (accuracy.is_finite() && value.is_finite()).then_some(Stop { accuracy, value, step })
-        };
-        let mut way: Vec<Stop> = self.models.iter().filter_map(stop).collect();
-        if let Some(new_task) = self.models.iter().find_map(|tuned| tuned.new_task.as_ref()) {
-            let step = if self.starts_at(base) { 0.0 } else { f64::NAN };
-            way.insert(0, Stop { accuracy: new_task.all.base.value.value, value: 0.0, step });
-        }
-        way
+        matched::way(&self.models, self.starts_at(base))
     }
-}
-
-/// Optimizer steps made, if that is known.
-pub fn step(tuned: &Tuned) -> Option<f64> {
-    Some(tuned.model.run.as_ref()?.step? as f64)
 }
 
 /// Bring the models of all files together: by base and benchmarks, then by run. A training run that is in the report too
@@ -127,26 +115,34 @@ fn home(model: &Model) -> PathBuf {
 
 /// What must be the same for two models to be comparable.
 fn key(base: &Model, tuned: &Tuned) -> Vec<String> {
-    let all = tuned.new_task.iter().chain(&tuned.benchmarks);
-    let parts = all.map(|b| format!("{} {} {} {}", b.name, b.data, b.rule, b.samples));
+    key_of(base, tuned.new_task.iter().chain(&tuned.benchmarks))
+}
+
+/// The same, as far as these benchmarks go.
+pub fn key_of<'a>(base: &Model, benchmarks: impl Iterator<Item = &'a Benchmark>) -> Vec<String> {
+    let parts = benchmarks.map(|b| format!("{} {} {} {}", b.name, b.data, b.rule, b.samples));
     [base.hash.clone()].into_iter().chain(parts).collect()
 }
 
 /// The values of the page's template for one setting; `colour` is that of a name.
 pub fn view(setting: &Setting<'_>, colour: ColourOf<'_>) -> Value {
-    let details = setting.lines.iter().flat_map(|line| line.models.iter().rev().map(move |m| (line, *m)));
+    let many = setting.lines.len() > MANY;
+    // Of many runs, all models are in the tables and in the files beside the page.
+    let shown = if many { 1 } else { usize::MAX };
+    let details = setting.lines.iter().flat_map(|line| line.models.iter().rev().take(shown).map(move |m| (line, *m)));
     let details = details.map(|(line, tuned)| {
         let tables: Vec<Value> =
             [Some(table(tuned, true)), aggregates(tuned), divergences(tuned)].iter().flatten().map(cells).collect();
         json!({
             "name": label(line, tuned), "colour": colour(&line.name), "provenance": tuned.model.provenance(),
             "dir": tuned.model.dir, "summary": summary(tuned), "tables": tables,
-            "open": std::ptr::eq(line, &setting.lines[0]) && std::ptr::eq(tuned, line.last()),
+            "open": !many && std::ptr::eq(line, &setting.lines[0]) && std::ptr::eq(tuned, line.last()),
         })
     });
     json!({
+        "many": many,
         "base": setting.base.name, "base_dir": setting.base.dir, "base_hash": brief(&setting.base.hash),
-        "overview": cells(&overview(setting)), "matched": matched(setting).as_ref().map(cells), "matched_how": MATCHED,
+        "overview": cells(&overview(setting)), "matched": at_equal_accuracy(setting).as_ref().map(cells), "matched_how": MATCHED,
         "charts": charts::main(setting, colour), "more_charts": charts::by_family(setting, colour), "details": details.collect::<Vec<_>>(), "notes": forgetting::NOTES,
     })
 }
@@ -201,7 +197,7 @@ fn overview(setting: &Setting<'_>) -> Table {
 }
 
 /// Change of prior knowledge at equal accuracy on the new task; `None` without a new task, or if nobody learnt it.
-fn matched(setting: &Setting<'_>) -> Option<Table> {
+fn at_equal_accuracy(setting: &Setting<'_>) -> Option<Table> {
     let ways = ways(setting);
     let levels = levels(&ways);
     if levels.is_empty() {
@@ -243,15 +239,15 @@ pub fn csv(found: &[(PathBuf, Forgetting)], settings: &[Setting<'_>]) -> String 
 /// Begins every Markdown report, so that one is known from a file of somebody's own.
 pub const MARK: &str = "<!-- jigsaw report -->";
 
-/// Everything as Markdown.
-pub fn markdown(title: &str, settings: &[Setting<'_>]) -> String {
-    let mut text = format!("{MARK}\n# {}\n", title.replace('\n', " "));
+/// Everything as Markdown, below what is to stand first.
+pub fn markdown(title: &str, first: &str, settings: &[Setting<'_>]) -> String {
+    let mut text = format!("{MARK}\n# {}\n{first}", title.replace('\n', " "));
     for setting in settings {
         let base = setting.base;
         // Writing to a string cannot fail.
         let _ = writeln!(text, "\n## Prior knowledge: base {} ({})\n", base.name, brief(&base.hash));
         let _ = writeln!(text, "`{}`\n\n{}", base.dir, overview(setting).markdown());
-        if let Some(matched) = matched(setting) {
+        if let Some(matched) = at_equal_accuracy(setting) {
             let _ = writeln!(text, "{MATCHED}\n\n{}", matched.markdown());
         }
         for line in &setting.lines {

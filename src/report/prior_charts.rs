@@ -2,7 +2,8 @@
 
 use super::bars::{self, Bar, Bars};
 use super::chart::{Chart, Point, Series};
-use super::prior::{Line, Setting, label, step};
+use super::matched::step;
+use super::prior::{Line, Setting, label};
 use crate::forgetting::{ALL, NEW_TASK, Tuned};
 use crate::stats::Interval;
 use serde_json::{Value, json};

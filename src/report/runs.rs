@@ -1,6 +1,7 @@
 //! Reads what runs and evaluations have left on disk, finished or not.
 
 use super::dynamics::Measurement;
+use super::study_index::{STUDY_JSON, StudyIndex};
 use crate::dynamics::{DYNAMICS_JSON, Dynamics, Pair};
 use crate::eval::{About, EvalResult, Outcome, Summary};
 use crate::forgetting::{FORGETTING_JSON, Forgetting};
@@ -94,10 +95,12 @@ pub struct Found {
     pub forgetting: Vec<(PathBuf, Forgetting)>,
     /// Measurements of learning dynamics, each with the directory that it was found in.
     pub dynamics: Vec<(PathBuf, Measurement)>,
+    /// Studies among the given paths, each with its directory.
+    pub studies: Vec<(PathBuf, StudyIndex)>,
 }
 
 /// All runs, evaluations and comparisons with a base in and below the given directories, in that order, each once. The evaluations
-/// that a comparison is made of are part of it, and not listed by themselves.
+/// that a comparison is made of are part of it, and not listed by themselves. Of a study also what its index names.
 pub fn collect(paths: &[PathBuf]) -> Result<Found> {
     let mut found = Found::default();
     let mut seen = Vec::new();
@@ -105,11 +108,15 @@ pub fn collect(paths: &[PathBuf]) -> Result<Found> {
         files::require_dir(path, "run")?;
         let before = seen.len();
         visit(path, 0, &mut seen, &mut found)?;
+        if let Some(index) = StudyIndex::read(path)? {
+            study(path, index, &mut seen, &mut found)?;
+            continue;
+        }
         let known = path.canonicalize().is_ok_and(|p| seen.iter().any(|s: &PathBuf| s.starts_with(&p)));
         if seen.len() == before && !known {
             return Err(Error::input(format!(
                 "no run in {}: neither a training run (config.toml, metrics.jsonl) nor an evaluation (key.json, \
-                 responses.jsonl) nor a {FORGETTING_JSON} nor a {DYNAMICS_JSON} is there or in the directories below",
+                 responses.jsonl) nor a {FORGETTING_JSON}, {DYNAMICS_JSON} or {STUDY_JSON} is there or in the directories below",
                 path.display()
             )));
         }
@@ -121,6 +128,19 @@ pub fn collect(paths: &[PathBuf]) -> Result<Found> {
         |e: &EvalRun| runs.iter().position(|r| e.name == r.name || e.name.starts_with(&format!("{} (", r.name)));
     evals.sort_by_cached_key(of_run);
     Ok(found)
+}
+
+/// What a study's index names, as far as it is there.
+fn study(dir: &Path, index: StudyIndex, seen: &mut Vec<PathBuf>, found: &mut Found) -> Result<()> {
+    if found.studies.iter().any(|(other, _)| full(other) == full(dir)) {
+        return Ok(());
+    }
+    let parts = index.runs.iter().flat_map(|run| run.dir.iter().chain([&run.cost])).chain(&index.dynamics);
+    for path in parts.map(|part| dir.join(part)).filter(|path| path.is_dir()) {
+        visit(&path, DEPTH, seen, found)?;
+    }
+    found.studies.push((dir.to_path_buf(), index));
+    Ok(())
 }
 
 fn visit(dir: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut Found) -> Result<()> {

@@ -46,7 +46,8 @@ pub struct StudyRun {
     pub name: String,
     /// Its regime's name.
     pub regime: String,
-    /// Peak learning rate; `None` where nothing was trained (an interpolated model).
+    /// Peak learning rate; `None` where nothing was trained (an interpolated model). Then its name, `REGIME.RUNG.seed-N`, says which
+    /// rung of the regime's ladder it is.
     #[serde(default)]
     pub lr: Option<f64>,
     /// Seed of the run.
@@ -61,6 +62,15 @@ pub struct StudyRun {
     pub data: Option<PathBuf>,
 }
 
+impl StudyRun {
+    /// The rung of the regime's ladder, where it is no learning rate: what its name says besides regime and seed.
+    pub fn rung(&self) -> &str {
+        let name = self.name.strip_prefix(self.regime.as_str()).unwrap_or(&self.name).trim_start_matches('.');
+        let seed = format!("seed-{}", self.seed);
+        name.strip_suffix(seed.as_str()).unwrap_or(name).trim_end_matches('.')
+    }
+}
+
 impl StudyIndex {
     /// A study in this version's form.
     pub fn new(title: &str, base: &str, regimes: Vec<Regime>, runs: Vec<StudyRun>, dynamics: Vec<PathBuf>) -> Self {
@@ -70,7 +80,8 @@ impl StudyIndex {
     /// Read `study.json` in the study's directory `dir`; `None` if there is none.
     ///
     /// # Errors
-    /// Input errors that name the file: not JSON, another form, a run whose regime is not listed, a name given twice.
+    /// Input errors that name the file: not JSON, another form, a run whose regime is not listed, a name given twice, two runs
+    /// of a regime with the same learning rate and seed.
     pub fn read(dir: &Path) -> Result<Option<StudyIndex>> {
         #[derive(Deserialize)]
         struct Form {
@@ -110,6 +121,7 @@ impl StudyIndex {
             return Err(format!("the regime {:?} is listed twice", twice.name));
         }
         let mut runs = HashSet::new();
+        let mut places: Vec<(&str, Option<f64>, u64)> = Vec::new();
         for run in &self.runs {
             if !regimes.contains(run.regime.as_str()) {
                 return Err(format!("the run {:?} is of the regime {:?}, which is not listed", run.name, run.regime));
@@ -120,6 +132,15 @@ impl StudyIndex {
             if run.lr.is_some_and(|lr| !(lr.is_finite() && lr > 0.0)) {
                 return Err(format!("the run {:?} has a learning rate that is no positive number", run.name));
             }
+            let place = (run.regime.as_str(), run.lr, run.seed);
+            if run.lr.is_some() && places.contains(&place) {
+                return Err(format!(
+                    "the run {:?} is not the only one of the regime {:?} with its learning rate and seed, so the two could \
+                     not be told apart; what differs otherwise is another regime",
+                    run.name, run.regime
+                ));
+            }
+            places.push(place);
         }
         Ok(())
     }
@@ -161,6 +182,8 @@ mod tests {
         fs::write(dir.path().join(STUDY_JSON), text).unwrap();
         let read = StudyIndex::read(dir.path()).unwrap().unwrap();
         assert!(read.runs[0].lr.is_none() && read.runs[0].dir.is_none() && read.dynamics.is_empty());
+        let named = |name: &str| StudyRun { name: name.into(), ..read.runs[0].clone() };
+        assert_eq!((named("x.alpha-0.5.seed-1").rung(), named("x.seed-1").rung()), ("alpha-0.5", ""));
     }
 
     #[test]
@@ -187,5 +210,6 @@ mod tests {
         refused(&with(|i| i.runs[1].name = "a".into()), "listed twice");
         refused(&with(|i| i.regimes[1].name = "rft".into()), "listed twice");
         refused(&with(|i| i.runs[0].lr = Some(-1.0)), "no positive number");
+        refused(&with(|i| i.runs[1].lr = i.runs[0].lr), "not the only one");
     }
 }

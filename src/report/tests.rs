@@ -25,7 +25,7 @@ fn scene(i: u32) -> RgbImage {
     })
 }
 
-fn dataset(dir: &Path, n: u32) {
+pub(super) fn dataset(dir: &Path, n: u32) {
     let grid = Grid::new(2, 2).unwrap();
     let mut writer = DatasetWriter::create(dir, false).unwrap();
     writer.create_split("test").unwrap();
@@ -56,7 +56,7 @@ fn dataset(dir: &Path, n: u32) {
     writer.finish(serde_json::from_value::<Manifest>(about).unwrap()).unwrap();
 }
 
-fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished: bool) {
+pub(super) fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished: bool) {
     fs::create_dir_all(dir).unwrap();
     let rollout = if method == "rft" { "\n[rollout]\nsamples = 8\n" } else { "" };
     let config = format!("[train]\nmethod = \"{method}\"\nlr = {lr}\nseed = 7\n{rollout}");
@@ -95,7 +95,7 @@ fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished: bool) {
 }
 
 /// An evaluation that answers rightly when `rightly(i)`, otherwise in one of several wrong ways.
-fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rightly: impl Fn(usize) -> bool) {
+pub(super) fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rightly: impl Fn(usize) -> bool) {
     let task = tasks::load(data, "test").unwrap();
     let key = Key {
         code: "test".into(),
@@ -231,7 +231,7 @@ fn a_run_given_twice_is_shown_once() {
     assert!(html.contains("2 training runs and 3 evaluations"));
 }
 
-mod prior_knowledge {
+pub(super) mod prior_knowledge {
     use super::*;
     use crate::eval::{Direction, Divergence};
     use crate::forgetting::made_up::{labels, planted, sides};
@@ -239,7 +239,7 @@ mod prior_knowledge {
     use crate::stats::Interval;
 
     /// Of 200 answers 160 are right before; `lost` of them are wrong after. Of the new task's 100, `learnt` more are right.
-    fn tuned(run: &str, step: u64, learnt: usize, lost: [usize; 3]) -> Tuned {
+    pub fn tuned(run: &str, step: u64, learnt: usize, lost: [usize; 3]) -> Tuned {
         let compared = |name: &str, family: &str, values: &[(f64, f64)]| {
             let (base, after) = sides(values);
             let title = Title { name: name.into(), family: family.into(), rule: "exact v1".into() };
@@ -277,7 +277,7 @@ mod prior_knowledge {
         Tuned::of(model, Some(new_task), benchmarks, vec![divergence])
     }
 
-    fn base() -> Model {
+    pub fn base() -> Model {
         Model { name: "Qwen2.5-VL".into(), dir: "/models/base".into(), hash: "base-hash".into(), run: None }
     }
 

@@ -1,0 +1,413 @@
+//! A study as far as it has come: what lies on disk, brought under the regimes and runs of its index.
+
+use super::sums::{OverSeeds, best, over_seeds};
+use crate::eval::EvalResult;
+use crate::forgetting::{Benchmark, Forgetting, Model, NEW_TASK, Tuned, brief};
+use crate::report::matched::{self, Stop, step};
+use crate::report::prior::key_of;
+use crate::report::runs::{Found, State, TrainRun, full};
+use crate::report::study_index::{StudyIndex, StudyRun};
+use crate::stats::Interval;
+use crate::{Error, Result};
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A study.
+pub struct Study<'a> {
+    /// What it is made of.
+    pub index: &'a StudyIndex,
+    /// The base model, once a run is compared with it.
+    pub base: Option<&'a Model>,
+    /// The regimes, in order.
+    pub regimes: Vec<Regime<'a>>,
+    /// Tiles in place of each model, by its hash and that of the data; the base's too.
+    tiles: HashMap<(String, String), Interval>,
+    /// What is left out, and why.
+    pub left_out: Vec<String>,
+}
+
+/// A regime with its runs.
+pub struct Regime<'a> {
+    /// Name.
+    pub name: &'a str,
+    /// What it is.
+    pub about: &'a str,
+    /// Its runs by learning rate, the lowest first; what has none comes last.
+    pub rates: Vec<Rate<'a>>,
+    /// The best of them: see [`best`].
+    pub best: Option<usize>,
+    /// Median perplexity of its training data under the base.
+    pub perplexity: Option<f64>,
+}
+
+/// The runs of a regime at one learning rate, a seed each.
+pub struct Rate<'a> {
+    /// The learning rate.
+    pub lr: Option<f64>,
+    /// What tells it from other rungs where there is no learning rate (`alpha-0.5`).
+    pub rung: &'a str,
+    /// The runs, by seed.
+    pub runs: Vec<Run<'a>>,
+}
+
+/// A run.
+pub struct Run<'a> {
+    /// As the index names it.
+    pub plan: &'a StudyRun,
+    /// Its directory, where something was trained.
+    pub dir: Option<PathBuf>,
+    /// Its models that are compared with the base, in order of training, each set of weights once; the final one last.
+    pub models: Vec<&'a Tuned>,
+    /// The last of them is the final one.
+    pub done: bool,
+    /// Where it stands.
+    pub state: String,
+    /// Hash of the data that it is trained on.
+    pub data: Option<String>,
+    /// Way from the base: accuracy on the new task and change of prior knowledge.
+    pub way: Vec<Stop>,
+}
+
+/// Everything about `index`, which lies in `dir`, that is in `found`.
+///
+/// # Errors
+/// A result that is there and cannot be read.
+pub fn gather<'a>(dir: &Path, index: &'a StudyIndex, found: &'a Found) -> Result<Study<'a>> {
+    let of = |run: &StudyRun| {
+        let place = full(&dir.join(&run.cost));
+        found.forgetting.iter().find(|(d, _)| full(d) == place).map(|(_, one)| one)
+    };
+    let first = index.runs.iter().filter_map(of).find_map(|one| Some((&one.base, one.tuned.first()?)));
+    let key = first.map(|(base, tuned)| key_of(base, tuned.benchmarks.iter()));
+    let mut study = Study {
+        index,
+        base: first.map(|(base, _)| base),
+        regimes: Vec::new(),
+        tiles: HashMap::new(),
+        left_out: Vec::new(),
+    };
+    for regime in &index.regimes {
+        let mut rates: Vec<Rate<'a>> = Vec::new();
+        for plan in index.runs.iter().filter(|run| run.regime == regime.name) {
+            let train = plan.dir.as_ref().and_then(|own| {
+                let place = full(&dir.join(own));
+                found.runs.iter().find(|run| full(&run.dir) == place)
+            });
+            let run = study.run(dir, plan, train, of(plan), key.as_ref());
+            let rung = if plan.lr.is_some() { "" } else { plan.rung() };
+            match rates.iter_mut().find(|rate| rate.lr == plan.lr && rate.rung == rung) {
+                Some(rate) => rate.runs.push(run),
+                None => rates.push(Rate { lr: plan.lr, rung, runs: vec![run] }),
+            }
+        }
+        let last = |lr: Option<f64>| lr.unwrap_or(f64::INFINITY);
+        rates.sort_by(|a, b| last(a.lr).total_cmp(&last(b.lr)));
+        rates.iter_mut().for_each(|rate| rate.runs.sort_by_key(|run| run.plan.seed));
+        let means = |rate: &Rate<'_>| {
+            let prior = rate.over(prior, (-1.0, 1.0)).map_or(f64::NEG_INFINITY, |mean| mean.mean.value);
+            Some((rate.over(accuracy, (0.0, 1.0))?.mean.value, prior))
+        };
+        let best = best(&rates.iter().map(means).collect::<Vec<_>>());
+        let mut regime = Regime { name: &regime.name, about: &regime.about, rates, best, perplexity: None };
+        regime.perplexity = perplexity(dir, &study, &regime, found);
+        study.regimes.push(regime);
+    }
+    for run in study.index.runs.iter().filter(|run| of(run).is_some()) {
+        tiles_below(&dir.join(&run.cost), 3, &mut study.tiles)?;
+    }
+    // The base may be evaluated once for all of them, wherever that is.
+    if study.base.is_some() {
+        tiles_below(dir, 3, &mut study.tiles)?;
+    }
+    Ok(study)
+}
+
+impl<'a> Study<'a> {
+    fn run(
+        &mut self,
+        dir: &Path,
+        plan: &'a StudyRun,
+        train: Option<&TrainRun>,
+        found: Option<&'a Forgetting>,
+        key: Option<&Vec<String>>,
+    ) -> Run<'a> {
+        let mut models: Vec<&'a Tuned> = Vec::new();
+        let mut elsewhere = 0;
+        for (one, tuned) in found.iter().flat_map(|one| one.tuned.iter().map(move |tuned| (one, tuned))) {
+            match key == Some(&key_of(&one.base, tuned.benchmarks.iter())) {
+                true => models.push(tuned),
+                false => elsewhere += 1,
+            }
+        }
+        if elsewhere > 0 {
+            self.left_out.push(format!(
+                "{}: {elsewhere} of its models are compared with another base or on other benchmarks than the first run, and \
+                 left out",
+                plan.name
+            ));
+        }
+        // Checkpoints in order of training, however they were listed.
+        models.sort_by(|a, b| step(a).unwrap_or(f64::INFINITY).total_cmp(&step(b).unwrap_or(f64::INFINITY)));
+        let whole = models.iter().rposition(|tuned| !is_checkpoint(&tuned.model)).map(|i| models.remove(i));
+        if let Some(whole) = whole {
+            models.retain(|tuned| tuned.model.hash != whole.model.hash);
+            models.push(whole);
+        }
+        // A finished run's last checkpoint is its final model.
+        let ended = |tuned: &&Tuned| {
+            train.is_some_and(|run| {
+                run.state == State::Finished && tuned.model.run.as_ref().and_then(|r| r.step) == Some(run.last_step())
+            })
+        };
+        let done = whole.is_some() || models.last().is_some_and(ended);
+        let hash = |tuned: &&Tuned| tuned.model.run.as_ref().map(|run| run.data_hash.clone());
+        let recorded = train.and_then(|run| Some(run.identity.get("data_hash")?.as_str()?.to_string()));
+        let from_base =
+            |base: &Model| models.iter().all(|t| t.model.run.as_ref().is_some_and(|run| run.model_hash == base.hash));
+        let way = matched::way(&models, self.base.is_some_and(from_base));
+        Run {
+            plan,
+            dir: plan.dir.as_ref().map(|own| dir.join(own)),
+            done,
+            state: state(train, plan, &models, done),
+            data: recorded.or_else(|| models.last().and_then(hash)).filter(|hash| !hash.is_empty()),
+            models,
+            way,
+        }
+    }
+
+    /// Tiles in place of a model on the new task.
+    pub fn tiles(&self, tuned: &Tuned) -> Option<Interval> {
+        self.tiles_of(&tuned.model.hash, &tuned.new_task.as_ref()?.data)
+    }
+
+    /// Tiles in place of the base on the new task of this hash.
+    pub fn base_tiles(&self, data: &str) -> Option<Interval> {
+        self.tiles_of(&self.base?.hash, data)
+    }
+
+    fn tiles_of(&self, model: &str, data: &str) -> Option<Interval> {
+        self.tiles.get(&(model.to_string(), data.to_string())).copied()
+    }
+
+    /// All runs, with the number of their regime.
+    pub fn runs(&self) -> impl Iterator<Item = (usize, &Run<'a>)> {
+        let regimes = self.regimes.iter().enumerate();
+        regimes.flat_map(|(i, regime)| regime.rates.iter().flat_map(|rate| &rate.runs).map(move |run| (i, run)))
+    }
+
+    /// The new task's examples, one entry for each hash: regimes may be asked in different words.
+    pub fn new_tasks(&self) -> Vec<&'a Benchmark> {
+        let mut found: Vec<&Benchmark> = Vec::new();
+        for new_task in self.runs().flat_map(|(_, run)| &run.models).filter_map(|tuned| tuned.new_task.as_ref()) {
+            if !found.iter().any(|one| one.data == new_task.data) {
+                found.push(new_task);
+            }
+        }
+        found
+    }
+
+    /// Any model of the study: all have the same base and the same benchmarks.
+    pub fn any(&self) -> Option<&'a Tuned> {
+        self.runs().find_map(|(_, run)| run.models.last().copied())
+    }
+
+    /// Number of the regime that a training run or a model belongs to.
+    pub fn regime_of(&self, dir: &Path, hash: &str) -> Option<usize> {
+        let place = full(dir);
+        let own = |run: &Run<'_>| {
+            run.dir.as_ref().is_some_and(|dir| full(dir) == place) || run.models.iter().any(|t| t.model.hash == hash)
+        };
+        self.runs().find(|(_, run)| own(run)).map(|(regime, _)| regime)
+    }
+}
+
+impl<'a> Regime<'a> {
+    /// The best learning rate, once something is measured.
+    pub fn best(&self) -> Option<&Rate<'a>> {
+        self.rates.get(self.best?)
+    }
+}
+
+impl<'a> Rate<'a> {
+    /// Final models, with their runs.
+    pub fn done(&self) -> impl Iterator<Item = (&Run<'a>, &'a Tuned)> {
+        self.runs.iter().filter(|run| run.done).filter_map(|run| Some((run, *run.models.last()?)))
+    }
+
+    /// Mean of a figure of the final models over seeds.
+    pub fn over(&self, of: impl Fn(&Tuned) -> Option<Interval>, bounds: (f64, f64)) -> Option<OverSeeds> {
+        over_seeds(&self.done().filter_map(|(_, tuned)| of(tuned)).collect::<Vec<_>>(), bounds)
+    }
+
+    /// The ways of the runs that are done, a seed each.
+    pub fn ways(&self) -> Vec<Vec<Stop>> {
+        self.done().map(|(run, _)| run.way.clone()).filter(|way| way.len() > 1).collect()
+    }
+
+    /// With what the number is: `lr 5e-5`, `alpha 0.5`; empty where there is none.
+    pub fn label(&self) -> String {
+        match (self.lr, self.rung) {
+            (Some(_), _) => format!("lr {}", self.name()),
+            (None, "") => String::new(),
+            (None, _) => self.name(),
+        }
+    }
+
+    /// As people write it: `5e-5`.
+    pub fn name(&self) -> String {
+        match (self.lr, self.rung) {
+            (Some(lr), _) => format!("{lr:e}"),
+            (None, "") => "\u{2013}".into(),
+            (None, rung) => rung.replacen('-', " ", 1),
+        }
+    }
+
+    /// Steps of the final models, smallest and largest.
+    pub fn steps(&self) -> Option<(u64, u64)> {
+        let steps: Vec<u64> = self.done().filter_map(|(_, tuned)| tuned.model.run.as_ref()?.step).collect();
+        Some((*steps.iter().min()?, *steps.iter().max()?))
+    }
+}
+
+/// Answers right on the new task.
+pub fn accuracy(tuned: &Tuned) -> Option<Interval> {
+    Some(tuned.new_task.as_ref()?.all.tuned.value)
+}
+
+/// Mean change of prior knowledge.
+pub fn prior(tuned: &Tuned) -> Option<Interval> {
+    Some(tuned.all.as_ref()?.change)
+}
+
+/// Change of a family.
+pub fn family(tuned: &Tuned, name: &str) -> Option<Interval> {
+    tuned.families.iter().find(|family| family.name == name).map(|family| family.change)
+}
+
+/// How much more is lost by the strict rule than by a reading that forgives form: answers that lost only their form, net.
+pub fn form(tuned: &Tuned) -> Option<Interval> {
+    let all = tuned.all.as_ref()?;
+    let value = all.lenient_change.value - all.change.value;
+    value.is_finite().then_some(Interval { value, low: f64::NAN, high: f64::NAN })
+}
+
+/// KL(base || tuned) on the new task's prompts, nats per token.
+pub fn kl_new(tuned: &Tuned) -> Option<Interval> {
+    tuned.divergence.iter().find(|d| d.prompts_of == NEW_TASK).map(|d| d.forward.per_token)
+}
+
+/// KL(base || tuned) on the prompts of prior knowledge, nats per token: the mean over benchmarks.
+pub fn kl_prior(tuned: &Tuned) -> Option<Interval> {
+    let sets = tuned.divergence.iter().filter(|d| d.prompts_of != NEW_TASK);
+    let of_sets: Vec<Interval> = sets.map(|d| d.forward.per_token).collect();
+    (!of_sets.is_empty()).then(|| crate::stats::mean_of_intervals(&of_sets))
+}
+
+/// `RUN/checkpoints/step-N` rather than `RUN/model` or a model of its own.
+fn is_checkpoint(model: &Model) -> bool {
+    let name = Path::new(&model.dir).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    name.strip_prefix("step-").is_some_and(|number| number.parse::<u64>().is_ok())
+}
+
+fn state(train: Option<&TrainRun>, plan: &StudyRun, models: &[&Tuned], done: bool) -> String {
+    let measured = match models.last().and_then(|tuned| step(tuned)) {
+        _ if done => return "measured".into(),
+        Some(step) => format!(", compared with the base up to step {step:.0}"),
+        None => String::new(),
+    };
+    match train.map(|run| (run.state, run.last_step())) {
+        Some((State::Finished, step)) => {
+            format!("trained ({step} steps), not compared with the base to the end{measured}")
+        }
+        Some((State::Running, step)) => format!("in training, step {step}{measured}"),
+        Some((State::Stopped, step)) => format!("training stopped at step {step}{measured}"),
+        None if plan.dir.is_some() => format!("not begun{measured}"),
+        None => format!("not made yet{measured}"),
+    }
+}
+
+/// Median perplexity of a regime's training data under the study's base: of the data of its best learning rate, else of a set with
+/// the regime's name. The mean where seeds have sets of their own.
+fn perplexity(dir: &Path, study: &Study<'_>, regime: &Regime<'_>, found: &Found) -> Option<f64> {
+    let places: Vec<PathBuf> = study.index.dynamics.iter().map(|own| full(&dir.join(own))).collect();
+    let measured = found.dynamics.iter().filter(|(place, _)| places.contains(&full(place)));
+    let same_base = measured.filter(|(_, one)| study.base.is_none_or(|base| base.hash == one.found.base.hash));
+    let sets: Vec<_> = same_base.flat_map(|(_, one)| &one.found.regimes).collect();
+    let rate = regime.best().or(regime.rates.first())?;
+    let mut of_data: Vec<f64> = Vec::new();
+    for data in rate.runs.iter().filter_map(|run| run.plan.data.as_ref()) {
+        let place = full(&dir.join(data));
+        let own = |path: &Path| full(path) == place || path.ends_with(data);
+        of_data.extend(sets.iter().find(|set| own(Path::new(&set.path))).map(|set| set.perplexity.median));
+    }
+    if of_data.is_empty() {
+        of_data.extend(sets.iter().find(|set| set.name == regime.name).map(|set| set.perplexity.median));
+    }
+    of_data.retain(|value| value.is_finite());
+    (!of_data.is_empty()).then(|| of_data.iter().sum::<f64>() / of_data.len() as f64)
+}
+
+/// Tiles in place of all finished evaluations of the new task in and below `dir`.
+fn tiles_below(dir: &Path, depth: usize, into: &mut HashMap<(String, String), Interval>) -> Result<()> {
+    let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    if name(dir) == NEW_TASK {
+        if let Some(result) = EvalResult::read(dir)? {
+            let key = result.about.key;
+            into.insert((key.model, key.data), result.summary.hits);
+        }
+        return Ok(());
+    }
+    if depth == 0 {
+        return Ok(());
+    }
+    let unreadable = |e: std::io::Error| Error::input(format!("cannot read {}: {e}", dir.display()));
+    for entry in fs::read_dir(dir).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let passed = ["checkpoints", "images", "divergence"];
+        if path.is_dir() && !name(&path).starts_with('.') && !passed.contains(&name(&path).as_str()) {
+            tiles_below(&path, depth - 1, into)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where a table's figures are from: seeds, training data, new task, benchmarks, base. `rates` are those whose runs are in it.
+pub fn source(study: &Study<'_>, rates: &[(&str, &Rate<'_>)]) -> String {
+    let mut seeds: Vec<u64> = rates.iter().flat_map(|(_, rate)| rate.done().map(|(run, _)| run.plan.seed)).collect();
+    seeds.sort_unstable();
+    seeds.dedup();
+    let mut data: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (name, rate) in rates {
+        let hashes = rate.done().filter_map(|(run, _)| run.data.as_deref()).map(brief);
+        let known = match data.iter().position(|(other, _)| other == name) {
+            Some(i) => i,
+            None => {
+                data.push((name, Vec::new()));
+                data.len() - 1
+            }
+        };
+        for hash in hashes {
+            if !data[known].1.contains(&hash) {
+                data[known].1.push(hash);
+            }
+        }
+    }
+    let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
+    let listed = data.iter().filter(|(_, hashes)| !hashes.is_empty());
+    let trained: Vec<String> = listed.map(|(name, hashes)| format!("{name} {}", hashes.join(" "))).collect();
+    let new_tasks: Vec<&str> = study.new_tasks().iter().map(|one| brief(&one.data)).collect();
+    let benchmarks = study.any().map(|tuned| &tuned.benchmarks[..]).unwrap_or_default();
+    let benchmarks: Vec<String> = benchmarks.iter().map(|one| format!("{} {}", one.name, brief(&one.data))).collect();
+    let base = study.base.map(|base| format!("{} {}", base.name, brief(&base.hash)));
+    let parts = [
+        ("Seeds", seeds.join(", ")),
+        ("base", base.unwrap_or_default()),
+        ("trained on", trained.join(", ")),
+        ("new task", new_tasks.join(", ")),
+        ("benchmarks", benchmarks.join(", ")),
+    ];
+    let known = parts.iter().filter(|(_, value)| !value.is_empty());
+    known.map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join("; ")
+}

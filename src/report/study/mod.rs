@@ -1,0 +1,146 @@
+//! The first section of a study's page: who learned, who forgot, and at what price.
+
+mod gather;
+mod rows;
+mod sums;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod words;
+
+pub use gather::{Study, gather};
+pub use rows::{HEADER, csv};
+
+use super::chart::{Point, Series};
+use super::plane::{Mark, Marks, Plane};
+use crate::forgetting::{Tuned, percent};
+use gather::{Rate, Run, accuracy, prior};
+use serde_json::{Value, json};
+use std::fmt::Write;
+use sums::{OverSeeds, common_accuracy, reached};
+use tables::Grid;
+
+/// Colours that the page has.
+const COLOURS: usize = 8;
+
+/// The accuracy at which regimes are compared: see [`common_accuracy`].
+fn level(study: &Study<'_>) -> Option<f64> {
+    let ways: Vec<_> = study.regimes.iter().filter_map(|regime| Some(regime.best()?.ways())).collect();
+    let base = super::matched::start(&ways.concat());
+    common_accuracy(&ways.iter().map(Vec::as_slice).collect::<Vec<_>>(), base)
+}
+
+/// The values of the page's template.
+pub fn view(study: &Study<'_>) -> Value {
+    let grids: Vec<Grid> = more(study);
+    let legend = study.regimes.iter().enumerate().map(|(i, regime)| {
+        let at = regime.best().map(|rate| rate.label());
+        json!({"name": regime.name, "colour": i % COLOURS, "at": at})
+    });
+    json!({
+        "title": study.index.title,
+        "base": study.index.base,
+        "sentences": sentences(study),
+        "top": tables::top(study, level(study)),
+        "plane": plane(study).svg(),
+        "legend": legend.collect::<Vec<_>>(),
+        "grids": grids,
+        "missing": tables::missing(study),
+        "runs": study.index.runs.len(),
+        "left_out": study.left_out,
+    })
+}
+
+/// As Markdown, below the title: the sentences and the tables.
+pub fn markdown(study: &Study<'_>) -> String {
+    let mut text =
+        format!("\n## {}: who learned, who forgot, and at what price\n\n", study.index.title.replace('\n', " "));
+    // Writing to a string cannot fail.
+    for (lead, sentence) in sentences(study) {
+        let _ = writeln!(text, "**{lead}** {sentence}\n");
+    }
+    let missing = tables::missing(study);
+    if !missing.is_empty() {
+        let _ = writeln!(text, "{} of {} runs are not measured to the end:\n", missing.len(), study.index.runs.len());
+        missing.iter().chain(&study.left_out).for_each(|line| text += &format!("- {line}\n"));
+        text.push('\n');
+    }
+    for grid in [tables::top(study, level(study))].into_iter().chain(more(study)) {
+        let _ = writeln!(text, "### {}\n\n{}\n\n{}\n{}\n", grid.title, grid.how, grid.table().markdown(), grid.source);
+    }
+    text
+}
+
+fn more(study: &Study<'_>) -> Vec<Grid> {
+    [tables::by_family(study), tables::ladder(study), tables::matched(study, level(study))]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// What it came to, each sentence with its lead.
+fn sentences(study: &Study<'_>) -> Vec<(&'static str, String)> {
+    let named = |of: &dyn Fn(&Rate<'_>) -> Option<OverSeeds>| -> Vec<(&str, OverSeeds)> {
+        study.regimes.iter().filter_map(|regime| Some((regime.name, of(regime.best()?)?))).collect()
+    };
+    let right = named(&|rate| rate.over(accuracy, (0.0, 1.0)));
+    if right.is_empty() {
+        return vec![("Nothing is measured yet.", "No run has been compared with the base to its end.".into())];
+    }
+    let lost = named(&|rate| rate.over(prior, (-1.0, 1.0)));
+    // Where regimes are asked in different words, the base has several values.
+    let bases: Vec<f64> = study.new_tasks().iter().map(|one| one.all.base.value.value).collect();
+    let base = bases.iter().copied().reduce(f64::max).map(|most| match bases.len() {
+        1 => percent(most),
+        _ => format!("at most {}", percent(most)),
+    });
+    let score = study.any().and_then(|tuned| tuned.all.as_ref()).map(|all| all.base);
+    let level = level(study);
+    let there = |rate: &Rate<'_>| {
+        let found = reached(&rate.ways(), level?);
+        found.change.filter(|_| found.seeds == found.of)
+    };
+    let paid = named(&there);
+    let absent: Vec<&str> =
+        right.iter().map(|(name, _)| *name).filter(|name| !paid.iter().any(|(other, _)| other == name)).collect();
+    let price = words::price(&paid, level, &absent);
+    let all = [
+        ("Who learned.", words::learnt(&right, base.as_deref())),
+        ("Who forgot.", words::forgotten(&lost, score)),
+        ("At what price.", Some(price)),
+        ("Note.", words::caution(&right)),
+    ];
+    all.into_iter().filter_map(|(lead, text)| Some((lead, text?))).collect()
+}
+
+/// New-task accuracy against change of prior knowledge: every checkpoint of every run.
+fn plane(study: &Study<'_>) -> Plane {
+    let mut plane = Plane::new("new task, answers right", "prior knowledge (points)", Marks::Ways, Vec::new());
+    plane.x_percent = true;
+    for (i, regime) in study.regimes.iter().enumerate() {
+        for (j, rate) in regime.rates.iter().enumerate() {
+            let of = |run: &Run<'_>| Series {
+                name: run.plan.name.clone(),
+                colour: i % COLOURS,
+                points: run.way.iter().map(|s| Point { x: s.accuracy, y: 100.0 * s.value, interval: None }).collect(),
+            };
+            let strong = regime.best == Some(j);
+            let into = if strong { &mut plane.strong } else { &mut plane.series };
+            into.extend(rate.runs.iter().filter(|run| !run.way.is_empty()).map(of));
+        }
+    }
+    let several = study.new_tasks().len() > 1;
+    let mark = |one: &&crate::forgetting::Benchmark| Mark {
+        name: if several { format!("base ({})", crate::forgetting::brief(&one.data)) } else { "base".into() },
+        x: one.all.base.value.value,
+        y: 0.0,
+    };
+    plane.named = study.new_tasks().iter().map(mark).collect();
+    plane
+}
+
+/// Colour of a training run or a model, by its regime.
+pub fn colour(studies: &[Study<'_>], dir: &std::path::Path, model: Option<&Tuned>) -> Option<usize> {
+    let hash = model.map(|tuned| tuned.model.hash.as_str()).unwrap_or("none");
+    studies.iter().find_map(|study| study.regime_of(dir, hash)).map(|regime| regime % COLOURS)
+}

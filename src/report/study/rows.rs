@@ -1,0 +1,181 @@
+//! A study as one long table, a number a row.
+
+use super::gather::{Rate, Run, Study, accuracy, form, kl_new, kl_prior, prior};
+use super::sums::{OverSeeds, over_seeds, reached};
+use super::tables::{equal_levels, families};
+use super::{gather, level};
+use crate::forgetting::{ALL, Benchmark, Tuned, brief, escape};
+use crate::report::matched::step;
+use crate::stats::Interval;
+use std::fmt::Write;
+
+/// The columns. Scores and changes are shares (0 to 1); an empty cell is a number that does not exist. Without a seed, the row is a mean over
+/// the seeds named in `seeds`.
+pub const HEADER: &str = "regime,lr,seed,seeds,step,final,measure,family,value,low,high,data";
+
+/// What a row is about, besides its measure.
+struct Place<'a> {
+    regime: &'a str,
+    rung: String,
+    seed: Option<u64>,
+    seeds: Vec<u64>,
+    step: Option<u64>,
+    last: bool,
+}
+
+/// Everything about these studies.
+pub fn csv(studies: &[Study<'_>]) -> String {
+    let mut out = format!("{HEADER}\n");
+    studies.iter().for_each(|study| of_study(&mut out, study));
+    out
+}
+
+fn of_study(out: &mut String, study: &Study<'_>) {
+    base(out, study);
+    for regime in &study.regimes {
+        for rate in &regime.rates {
+            for run in &rate.runs {
+                run.models.iter().for_each(|tuned| of_model(out, study, (regime.name, run), tuned));
+            }
+            over(out, study, regime.name, rate);
+        }
+    }
+    at_equal_accuracy(out, study);
+}
+
+fn base(out: &mut String, study: &Study<'_>) {
+    let place = Place { regime: "base", rung: String::new(), seed: None, seeds: Vec::new(), step: None, last: true };
+    for new_task in study.new_tasks() {
+        place.row(out, "new task right", "", new_task.all.base.value, brief(&new_task.data));
+        if let Some(tiles) = study.base_tiles(&new_task.data) {
+            place.row(out, "tiles in place", "", tiles, brief(&new_task.data));
+        }
+    }
+    let Some(any) = study.any() else { return };
+    for family in any.families.iter().chain(&any.all) {
+        place.row(out, "score", &family.name, alone(family.base), &hashes(any, &family.benchmarks));
+    }
+}
+
+fn of_model(out: &mut String, study: &Study<'_>, (regime, run): (&str, &Run<'_>), tuned: &Tuned) {
+    let last = run.done && run.models.last().is_some_and(|other| std::ptr::eq(*other, tuned));
+    let (seed, seeds) = (Some(run.plan.seed), vec![run.plan.seed]);
+    let rung = run.plan.lr.map_or(run.plan.rung().to_string(), |lr| format!("{lr:e}"));
+    let place = Place { regime, rung, seed, seeds, step: step(tuned).map(|step| step as u64), last };
+    let new_task = tuned.new_task.as_ref().map(|one| brief(&one.data)).unwrap_or_default().to_string();
+    let names: Vec<String> = tuned.benchmarks.iter().map(|one| one.name.clone()).collect();
+    let all = hashes(tuned, &names);
+    let tiles = study.tiles(tuned);
+    let figures = [
+        ("new task right", "", accuracy(tuned), &new_task),
+        ("tiles in place", "", tiles, &new_task),
+        ("change", ALL, prior(tuned), &all),
+        ("form only", ALL, form(tuned), &all),
+        ("KL new task", "", kl_new(tuned), &new_task),
+        ("KL prior", ALL, kl_prior(tuned), &all),
+    ];
+    for (measure, family, value, data) in figures {
+        if let Some(value) = value {
+            place.row(out, measure, family, value, data);
+        }
+    }
+    for family in &tuned.families {
+        place.row(out, "change", &family.name, family.change, &hashes(tuned, &family.benchmarks));
+    }
+}
+
+/// Means over the seeds that are done.
+fn over(out: &mut String, study: &Study<'_>, regime: &str, rate: &Rate<'_>) {
+    let Some((_, any)) = rate.done().next() else { return };
+    let place = Place::over(regime, rate);
+    let new_task = any.new_task.as_ref().map(|one| brief(&one.data)).unwrap_or_default().to_string();
+    let names: Vec<String> = any.benchmarks.iter().map(|one| one.name.clone()).collect();
+    let all = hashes(any, &names);
+    let tiles: Vec<Interval> = rate.done().filter_map(|(_, tuned)| study.tiles(tuned)).collect();
+    let (unit, change, nats) = ((0.0, 1.0), (-1.0, 1.0), (0.0, f64::INFINITY));
+    let mut row = |measure: &str, family: &str, over: Option<OverSeeds>, data: &str| {
+        if let Some(over) = over {
+            place.row(out, measure, family, over.mean, data);
+        }
+    };
+    row("new task right", "", rate.over(accuracy, unit), &new_task);
+    row("tiles in place", "", over_seeds(&tiles, unit), &new_task);
+    row("change", ALL, rate.over(prior, change), &all);
+    row("form only", ALL, rate.over(form, change), &all);
+    row("KL new task", "", rate.over(kl_new, nats), &new_task);
+    row("KL prior", ALL, rate.over(kl_prior, nats), &all);
+    for family in families(study) {
+        let members = any.families.iter().find(|one| one.name == family).map(|one| one.benchmarks.clone());
+        let data = hashes(any, &members.unwrap_or_default());
+        row("change", family, rate.over(|tuned| gather::family(tuned, family), change), &data);
+    }
+}
+
+fn at_equal_accuracy(out: &mut String, study: &Study<'_>) {
+    let bests = study.regimes.iter().filter_map(|regime| Some((regime, regime.best()?)));
+    let bests: Vec<_> = bests.map(|(regime, rate)| (regime, rate, rate.ways())).collect();
+    let all: Vec<_> = bests.iter().flat_map(|(_, _, ways)| ways.clone()).collect();
+    let levels = equal_levels(&all, level(study));
+    for (regime, rate, ways) in &bests {
+        let Some((_, any)) = rate.done().next() else { continue };
+        let names: Vec<String> = any.benchmarks.iter().map(|one| one.name.clone()).collect();
+        for level in &levels {
+            let found = reached(ways, *level);
+            let at = format!("at new-task accuracy {level:.4}");
+            let share = found.seeds as f64 / found.of.max(1) as f64;
+            let place = Place { last: false, ..Place::over(regime.name, rate) };
+            place.row(out, &format!("share of seeds {at}"), "", alone(share), "");
+            if let Some(over) = found.change {
+                place.row(out, &format!("change {at}"), ALL, over.mean, &hashes(any, &names));
+            }
+        }
+        if let Some(perplexity) = regime.perplexity {
+            let data: Vec<&str> = rate.runs.iter().filter_map(|run| run.data.as_deref()).map(brief).collect();
+            Place::over(regime.name, rate).row(out, "perplexity of its data", "", alone(perplexity), &data.join(" "));
+        }
+    }
+}
+
+impl<'a> Place<'a> {
+    fn over(regime: &'a str, rate: &Rate<'_>) -> Place<'a> {
+        let seeds = rate.done().map(|(run, _)| run.plan.seed).collect();
+        Place { regime, rung: rung(rate), seed: None, seeds, step: None, last: true }
+    }
+
+    fn row(&self, out: &mut String, measure: &str, family: &str, value: Interval, data: &str) {
+        let number = |value: f64| if value.is_finite() { value.to_string() } else { String::new() };
+        let seeds: Vec<String> = self.seeds.iter().map(u64::to_string).collect();
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            out,
+            "{},{},{},{},{},{},{},{},{},{},{},{}",
+            escape(self.regime),
+            self.rung,
+            self.seed.map(|seed| seed.to_string()).unwrap_or_default(),
+            seeds.join(" "),
+            self.step.map(|step| step.to_string()).unwrap_or_default(),
+            self.last,
+            escape(measure),
+            escape(family),
+            number(value.value),
+            number(value.low),
+            number(value.high),
+            escape(data)
+        );
+    }
+}
+
+/// The learning rate, or what stands in its place.
+fn rung(rate: &Rate<'_>) -> String {
+    rate.lr.map_or(rate.rung.to_string(), |lr| format!("{lr:e}"))
+}
+
+fn alone(value: f64) -> Interval {
+    Interval { value, low: f64::NAN, high: f64::NAN }
+}
+
+/// Hashes of these benchmarks' examples.
+fn hashes(tuned: &Tuned, names: &[String]) -> String {
+    let own = |name: &String| tuned.benchmarks.iter().find(|one: &&Benchmark| one.name == *name);
+    names.iter().filter_map(own).map(|one| brief(&one.data)).collect::<Vec<_>>().join(" ")
+}

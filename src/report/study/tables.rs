@@ -1,0 +1,356 @@
+//! The tables of a study: cells of a value with its interval, the same for the page and for Markdown.
+
+use super::gather::{self, Rate, Regime, Run, Study, accuracy, form, kl_new, kl_prior, prior, source};
+use super::sums::{Basis, OverSeeds, Reached, over_seeds, reached};
+use crate::forgetting::{ALL, Table, percent, points, short};
+use crate::report::matched::{Stop, highest, start, tens};
+use crate::stats::Interval;
+use serde::Serialize;
+
+/// What stands for a number that is not there.
+const NONE: &str = "\u{2013}";
+/// Marks an interval over test examples.
+const DAGGER: &str = " \u{2020}";
+/// A drop of so many points has the full tint.
+const FULL: f64 = 0.5;
+
+/// A cell.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Cell {
+    /// The value.
+    pub text: String,
+    /// Below it, smaller: its interval, or what there is to say.
+    pub range: String,
+    /// Strength of the tint for a drop, in percent.
+    pub drop: u32,
+    /// The best of its kind.
+    pub strong: bool,
+    /// Colour of a swatch before the text.
+    pub colour: Option<usize>,
+}
+
+/// A table with its words.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Grid {
+    /// Title.
+    pub title: &'static str,
+    /// How to read it.
+    pub how: String,
+    /// Heads of the columns.
+    pub header: Vec<String>,
+    /// Cells, row by row; the first column names the row.
+    pub rows: Vec<Vec<Cell>>,
+    /// Where its figures are from.
+    pub source: String,
+}
+
+impl Grid {
+    /// As a table of text.
+    pub fn table(&self) -> Table {
+        let cell = |cell: &Cell| match cell.range.as_str() {
+            "" => cell.text.clone(),
+            range => format!("{} ({range})", cell.text),
+        };
+        Table {
+            header: self.header.clone(),
+            rows: self.rows.iter().map(|row| row.iter().map(cell).collect()).collect(),
+        }
+    }
+}
+
+impl Cell {
+    fn text(text: impl Into<String>) -> Cell {
+        Cell { text: text.into(), ..Cell::default() }
+    }
+
+    fn none() -> Cell {
+        Cell::text(NONE)
+    }
+
+    fn with(text: impl Into<String>, range: impl Into<String>) -> Cell {
+        Cell { range: range.into(), ..Cell::text(text) }
+    }
+
+    /// A mean over seeds.
+    fn over(over: Option<OverSeeds>, value: fn(f64) -> String, end: fn(f64) -> String) -> Cell {
+        let Some(over) = over else { return Cell::none() };
+        Cell::with(value(over.mean.value), range(&over, end))
+    }
+
+    /// A change over seeds, tinted where it is a drop.
+    fn change(over: Option<OverSeeds>) -> Cell {
+        Cell { drop: over.map_or(0, |over| tint(over.mean.value)), ..Cell::over(over, points, points) }
+    }
+}
+
+fn range(over: &OverSeeds, end: fn(f64) -> String) -> String {
+    let Interval { low, high, .. } = over.mean;
+    if !(low.is_finite() && high.is_finite()) {
+        return String::new();
+    }
+    let mark = if over.basis == Basis::Examples { DAGGER } else { "" };
+    format!("{} to {}{mark}", end(low), end(high))
+}
+
+/// By the root, so that small drops can be told from none.
+fn tint(change: f64) -> u32 {
+    (60.0 * (-change / FULL).clamp(0.0, 1.0).sqrt()).round() as u32
+}
+
+fn bare(share: f64) -> String {
+    format!("{:.1}", 100.0 * share)
+}
+
+/// The name of a regime, with its colour.
+fn name(study: &Study<'_>, regime: &Regime<'_>, about: &str) -> Cell {
+    let place = study.regimes.iter().position(|other| other.name == regime.name);
+    Cell { colour: place, ..Cell::with(regime.name, about) }
+}
+
+/// The rates that a table is about, with their regime.
+fn bests<'s, 'a>(study: &'s Study<'a>) -> Vec<(&'a str, &'s Rate<'a>)> {
+    study.regimes.iter().filter_map(|regime| Some((regime.name, regime.best()?))).collect()
+}
+
+/// A row per regime at its best learning rate. `level`: the accuracy at which they are compared.
+pub fn top(study: &Study<'_>, level: Option<f64>) -> Grid {
+    let mut rows = base_rows(study);
+    rows.extend(study.regimes.iter().map(|regime| top_row(study, regime, level)));
+    let matched =
+        level.map_or("at equal accuracy".to_string(), |level| format!("prior knowledge at {} right", percent(level)));
+    let header = [
+        "regime",
+        "best lr",
+        "seeds",
+        "steps",
+        "new task right",
+        "tiles in place",
+        "prior knowledge (points)",
+        "worst family",
+        "form only",
+        "KL new task",
+        "KL prior",
+        "perplexity of its data",
+    ];
+    Grid {
+        title: "Regimes at their best learning rate",
+        how: format!(
+            "Means over seeds with 95 % intervals (Student\u{2019}s t over seeds). \u{2020}: one seed, or all at the same value; the interval is \
+             over test examples. The best learning rate is the one with the highest mean accuracy on the new task at the end of \
+             training, among equal ones the one that forgets least; it is chosen on the same test examples. Prior knowledge: \
+             change of the mean score over all benchmarks. Form only: how much of the loss a reading that forgives form takes \
+             back, net. KL(base || tuned) in nats per token. Perplexity: median, under the base. The last column: change of prior \
+             knowledge where training first reaches that accuracy{}.",
+            level.map_or(
+                "",
+                |_| ", the highest that all seeds of the regimes reach which come 10 points above the base"
+            )
+        ),
+        header: header.map(String::from).into_iter().chain([matched]).collect(),
+        rows,
+        source: source(study, &bests(study)),
+    }
+}
+
+fn base_rows(study: &Study<'_>) -> Vec<Vec<Cell>> {
+    let new_tasks = study.new_tasks();
+    let prior = study.any().and_then(|tuned| tuned.all.as_ref()).map(|all| all.base);
+    let of = |new_task: &crate::forgetting::Benchmark| {
+        let about = match new_tasks.len() {
+            1 => "before training".to_string(),
+            _ => format!("asked as in {}", crate::forgetting::brief(&new_task.data)),
+        };
+        let value = |interval: Interval| {
+            Cell::with(percent(interval.value), format!("{} to {}{DAGGER}", bare(interval.low), bare(interval.high)))
+        };
+        let mut row = vec![Cell::with("base", about), Cell::none(), Cell::none(), Cell::none()];
+        row.push(value(new_task.all.base.value));
+        row.push(study.base_tiles(&new_task.data).map_or(Cell::none(), value));
+        row.push(prior.map_or(Cell::none(), |score| Cell::with("0", format!("mean score {}", percent(score)))));
+        row.resize(13, Cell::none());
+        row
+    };
+    new_tasks.iter().copied().map(of).collect()
+}
+
+fn top_row(study: &Study<'_>, regime: &Regime<'_>, level: Option<f64>) -> Vec<Cell> {
+    let planned: usize = regime.rates.iter().map(|rate| rate.runs.len()).sum();
+    let Some(rate) = regime.best() else {
+        let mut row = vec![name(study, regime, regime.about), Cell::none()];
+        row.push(Cell::with(NONE, format!("0 of {planned} runs measured")));
+        row.resize(13, Cell::none());
+        return row;
+    };
+    let done = rate.done().count();
+    let rates = regime.rates.iter().filter(|rate| rate.done().next().is_some()).count();
+    let seeds = if done == rate.runs.len() { String::new() } else { format!("of {}", rate.runs.len()) };
+    let of_rates = match regime.rates.len() {
+        1 => String::new(),
+        all if rates == all => format!("of {all} tried"),
+        all => format!("{rates} of {all} tried"),
+    };
+    let steps = match rate.steps() {
+        Some((low, high)) if low == high => low.to_string(),
+        Some((low, high)) => format!("{low} to {high}"),
+        None => NONE.into(),
+    };
+    let tiles: Vec<Interval> = rate.done().filter_map(|(_, tuned)| study.tiles(tuned)).collect();
+    let worst = families(study).into_iter().filter_map(|family| Some((family, over_family(rate, family)?)));
+    let worst = worst.min_by(|a, b| a.1.mean.value.total_cmp(&b.1.mean.value));
+    let worst = match worst {
+        Some((family, over)) if over.mean.value < 0.0 => Cell::with(points(over.mean.value), family),
+        Some(_) => Cell::text("none fell"),
+        None => Cell::none(),
+    };
+    let nats = |over: Option<OverSeeds>| Cell::over(over, short, short);
+    vec![
+        name(study, regime, regime.about),
+        Cell::with(rate.name(), of_rates),
+        Cell::with(done.to_string(), seeds),
+        Cell::text(steps),
+        Cell::over(rate.over(accuracy, (0.0, 1.0)), percent, bare),
+        Cell::over(over_seeds(&tiles, (0.0, 1.0)), percent, bare),
+        Cell::change(rate.over(prior, (-1.0, 1.0))),
+        worst,
+        Cell::over(rate.over(form, (-1.0, 1.0)), points, points),
+        nats(rate.over(kl_new, (0.0, f64::INFINITY))),
+        nats(rate.over(kl_prior, (0.0, f64::INFINITY))),
+        regime.perplexity.map_or(Cell::none(), |value| Cell::text(short(value))),
+        level.map_or(Cell::none(), |level| reached_cell(&reached(&rate.ways(), level))),
+    ]
+}
+
+/// Change at an accuracy, and how many seeds reach it.
+fn reached_cell(reached: &Reached) -> Cell {
+    if reached.seeds == 0 {
+        return if reached.of == 0 { Cell::none() } else { Cell::text("not reached") };
+    }
+    let cell = Cell::change(reached.change);
+    let seeds = match reached.seeds == reached.of {
+        true => String::new(),
+        false => format!("{} of {} seeds", reached.seeds, reached.of),
+    };
+    let parts: Vec<String> = [cell.range.clone(), seeds].into_iter().filter(|part| !part.is_empty()).collect();
+    Cell { range: parts.join("; "), ..cell }
+}
+
+/// The families of prior knowledge.
+pub fn families<'a>(study: &Study<'a>) -> Vec<&'a str> {
+    study.any().map(|tuned| tuned.families.iter().map(|family| family.name.as_str()).collect()).unwrap_or_default()
+}
+
+fn over_family(rate: &Rate<'_>, family: &str) -> Option<OverSeeds> {
+    rate.over(|tuned| gather::family(tuned, family), (-1.0, 1.0))
+}
+
+/// Change of each family, a row per regime; `None` while nothing is measured.
+pub fn by_family(study: &Study<'_>) -> Option<Grid> {
+    let any = study.any()?;
+    let names = families(study);
+    let base = any.families.iter().chain(&any.all).map(|family| {
+        let about = if family.name == ALL { String::new() } else { family.benchmarks.join(", ") };
+        Cell::with(percent(family.base), about)
+    });
+    let mut rows = vec![[Cell::with("base", "score")].into_iter().chain(base).collect::<Vec<_>>()];
+    for regime in &study.regimes {
+        let cells = names.iter().map(|family| Cell::change(regime.best().and_then(|rate| over_family(rate, family))));
+        let mean = any.all.iter().map(|_| Cell::change(regime.best().and_then(|rate| rate.over(prior, (-1.0, 1.0)))));
+        let at = regime.best().map_or("not measured yet".to_string(), |rate| rate.label());
+        rows.push([name(study, regime, &at)].into_iter().chain(cells).chain(mean).collect());
+    }
+    let heads =
+        names.iter().map(|name| (*name).to_string()).chain(any.all.iter().map(|_| "all benchmarks".to_string()));
+    Some(Grid {
+        title: "Change by family",
+        how: "Change of the mean score of each family of benchmarks, in points, at each regime\u{2019}s best learning rate: mean over seeds \
+              with 95 % intervals. The larger the drop, the darker the cell."
+            .into(),
+        header: ["regime".to_string()].into_iter().chain(heads).collect(),
+        rows,
+        source: source(study, &bests(study)),
+    })
+}
+
+/// Accuracy and change of prior knowledge at each learning rate; `None` if no regime has several.
+pub fn ladder(study: &Study<'_>) -> Option<Grid> {
+    if study.regimes.iter().all(|regime| regime.rates.len() < 2) {
+        return None;
+    }
+    // Learning rates from low to high, then what is no learning rate.
+    let mut rungs: Vec<&Rate<'_>> = Vec::new();
+    for rate in study.regimes.iter().flat_map(|regime| &regime.rates) {
+        if !rungs.iter().any(|other| other.lr == rate.lr && other.rung == rate.rung) {
+            rungs.push(rate);
+        }
+    }
+    rungs.sort_by(|a, b| a.lr.unwrap_or(f64::INFINITY).total_cmp(&b.lr.unwrap_or(f64::INFINITY)));
+    let cell = |(i, rate): (usize, &Rate<'_>), regime: &Regime<'_>| {
+        let done = rate.done().count();
+        let count = format!("{done} of {} seeds", rate.runs.len());
+        let Some(right) = rate.over(accuracy, (0.0, 1.0)) else { return Cell::with(NONE, count) };
+        let change = rate.over(prior, (-1.0, 1.0));
+        let lost = change.map_or(NONE.to_string(), |over| points(over.mean.value));
+        let count = if done == rate.runs.len() { String::new() } else { count };
+        Cell {
+            strong: regime.best == Some(i),
+            drop: change.map_or(0, |over| tint(over.mean.value)),
+            ..Cell::with(format!("{} / {lost}", percent(right.mean.value)), count)
+        }
+    };
+    let row = |regime: &Regime<'_>| {
+        let at = |rung: &&Rate<'_>| {
+            let same = |(_, rate): &(usize, &Rate<'_>)| rate.lr == rung.lr && rate.rung == rung.rung;
+            regime.rates.iter().enumerate().find(same).map_or(Cell::default(), |found| cell(found, regime))
+        };
+        [name(study, regime, "")].into_iter().chain(rungs.iter().map(at)).collect()
+    };
+    let all: Vec<(&str, &Rate<'_>)> =
+        study.regimes.iter().flat_map(|r| r.rates.iter().map(|rate| (r.name, rate))).collect();
+    Some(Grid {
+        title: "Learning rates",
+        how: "New task right / change of prior knowledge in points, means over seeds, at each learning rate that was tried; bold: the \
+              best. An empty cell was not planned."
+            .into(),
+        header: ["regime".to_string()].into_iter().chain(rungs.iter().map(|rung| rung.name())).collect(),
+        rows: study.regimes.iter().map(row).collect(),
+        source: source(study, &all),
+    })
+}
+
+/// Change of prior knowledge at common accuracies; `None` if nobody learnt.
+pub fn matched(study: &Study<'_>, level: Option<f64>) -> Option<Grid> {
+    let ways: Vec<(&Regime<'_>, Vec<Vec<Stop>>)> =
+        study.regimes.iter().filter_map(|regime| Some((regime, regime.best()?.ways()))).collect();
+    let levels = equal_levels(&ways.iter().flat_map(|(_, ways)| ways.clone()).collect::<Vec<_>>(), level);
+    if levels.is_empty() {
+        return None;
+    }
+    let row = |(regime, ways): &(&Regime<'_>, Vec<Vec<Stop>>)| {
+        let cells = levels.iter().map(|level| reached_cell(&reached(ways, *level)));
+        [name(study, regime, "")].into_iter().chain(cells).collect()
+    };
+    Some(Grid {
+        title: "At equal accuracy on the new task",
+        how: "A run that has learnt less has had less to forget. Change of prior knowledge, in points, where each run first reaches an \
+              accuracy, linear between base and checkpoints; mean over the seeds that reach it, with 95 % intervals over seeds."
+            .into(),
+        header: ["regime".to_string()].into_iter().chain(levels.iter().map(|level| percent(*level))).collect(),
+        rows: ways.iter().map(row).collect(),
+        source: source(study, &bests(study)),
+    })
+}
+
+/// The accuracies at which ways are compared: every 10 points that one passes, and `level`, at which regimes are compared.
+pub fn equal_levels(ways: &[Vec<Stop>], level: Option<f64>) -> Vec<f64> {
+    let most = ways.iter().map(|way| highest(way)).fold(f64::NEG_INFINITY, f64::max);
+    let mut levels = tens(start(ways), most);
+    levels.extend(level.filter(|own| levels.iter().all(|ten| (ten - own).abs() > 1e-9)));
+    levels.sort_by(f64::total_cmp);
+    levels
+}
+
+/// Runs that are not measured to the end, with where they stand.
+pub fn missing(study: &Study<'_>) -> Vec<String> {
+    let open = study.runs().filter(|(_, run)| !run.done);
+    open.map(|(_, run): (usize, &Run<'_>)| format!("{}: {}", run.plan.name, run.state)).collect()
+}

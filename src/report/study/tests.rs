@@ -1,0 +1,283 @@
+//! A study made up in code: two regimes, each at two learning rates with two seeds.
+
+use super::*;
+use crate::dynamics::DYNAMICS_JSON;
+use crate::dynamics::made_up::{dynamics, pairs};
+use crate::files;
+use crate::forgetting::{Forgetting, Model};
+use crate::report::tests::prior_knowledge::{base, tuned};
+use crate::report::tests::{dataset, evaluation, train_run};
+use crate::report::{STUDY_JSON, StudyIndex, StudyRun, study_index, write};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What a run has learnt (of 100 answers, 4 are right before) and lost (of 200 each, 160 are right before; 1, 2 and 3 are gained).
+type End = (usize, [usize; 3]);
+
+/// Regime, learning rate, seed, end.
+const RUNS: [(&str, f64, u64, End); 8] = [
+    ("rft", 1e-5, 1, (10, [1, 2, 3])),
+    ("rft", 1e-5, 2, (12, [1, 2, 3])),
+    ("rft", 5e-5, 1, (36, [3, 4, 5])),
+    ("rft", 5e-5, 2, (40, [6, 8, 10])),
+    ("sft", 5e-5, 1, (20, [10, 10, 10])),
+    ("sft", 5e-5, 2, (24, [12, 12, 12])),
+    ("sft", 2e-4, 1, (56, [66, 20, 10])),
+    ("sft", 2e-4, 2, (60, [90, 26, 10])),
+];
+
+fn name(regime: &str, lr: f64, seed: u64) -> String {
+    format!("{regime}.lr-{lr:e}.seed-{seed}")
+}
+
+fn index() -> StudyIndex {
+    let regime = |name: &str, about: &str| study_index::Regime { name: name.into(), about: about.into() };
+    let regimes = vec![regime("rft", "GRPO on its own rollouts"), regime("sft", "SFT on the <bare> answer")];
+    let run = |&(regime, lr, seed, _): &(&str, f64, u64, End)| {
+        let name = name(regime, lr, seed);
+        let (dir, cost) = (Some(PathBuf::from("runs").join(&name)), PathBuf::from("cost").join(&name));
+        StudyRun { name, regime: regime.into(), lr: Some(lr), seed, dir, cost, data: Some("puzzles".into()) }
+    };
+    StudyIndex::new("Made up", "base", regimes, RUNS.iter().map(run).collect(), vec!["why".into()])
+}
+
+/// The hash that a made-up evaluation in this directory has.
+fn hash(dir: &Path) -> String {
+    format!("{:064x}", dir.display().to_string().len())
+}
+
+fn base_dir(out: &Path) -> PathBuf {
+    out.join("base-results/new-task")
+}
+
+/// A model of a run: a checkpoint, or the final model.
+fn model(out: &Path, run: &(&str, f64, u64, End), step: u64, last: bool) -> Tuned {
+    let (regime, lr, seed, (learnt, lost)) = *run;
+    let name = name(regime, lr, seed);
+    let share = |n: usize| n * step as usize / 300;
+    let mut one = tuned(&name, step, share(learnt), lost.map(share));
+    let dir = out.join("runs").join(&name);
+    let model = &mut one.model;
+    model.dir =
+        dir.join(if last { "model".to_string() } else { format!("checkpoints/step-{step}") }).display().to_string();
+    if let Some(made_by) = &mut model.run {
+        (made_by.dir, made_by.seed) = (dir.display().to_string(), Some(seed));
+        made_by.data_hash = format!("{regime}{seed}-data-hash");
+        made_by.model_hash = hash(&base_dir(out));
+    }
+    if let Some(new_task) = &mut one.new_task {
+        new_task.data = "d".into();
+    }
+    one
+}
+
+fn compare(out: &Path, run: &(&str, f64, u64, End), models: Vec<Tuned>) {
+    let base = Model { hash: hash(&base_dir(out)), ..base() };
+    crate::forgetting::write(&out.join("cost").join(name(run.0, run.1, run.2)), &Forgetting::new(base, models))
+        .unwrap();
+}
+
+/// All of it, done.
+fn study(out: &Path) {
+    index().write(out).unwrap();
+    for run in &RUNS {
+        train_run(&out.join("runs").join(name(run.0, run.1, run.2)), run.0, run.1, 300, true);
+        let checkpoint = |step| model(out, run, step, false);
+        compare(out, run, vec![checkpoint(100), checkpoint(200), checkpoint(300), model(out, run, 300, true)]);
+    }
+    let mut found = dynamics(&pairs());
+    found.base.hash = hash(&base_dir(out));
+    found.regimes[1].name = "rft".into();
+    fs::create_dir_all(out.join("why")).unwrap();
+    files::write_json(&out.join("why").join(DYNAMICS_JSON), &found).unwrap();
+}
+
+fn page(out: &Path) -> (String, String, String) {
+    let file = out.join("pages/report.html");
+    write(&[out.to_path_buf()], "A title", &file).unwrap();
+    let read = |extension: &str| fs::read_to_string(file.with_extension(extension)).unwrap();
+    (read("html"), read("md"), read("study.csv"))
+}
+
+/// The row of the Markdown's first table that begins with `name`, in cells.
+fn row(md: &str, name: &str) -> Vec<String> {
+    let line = md.lines().find(|line| line.starts_with(&format!("| {name}"))).unwrap_or_else(|| panic!("{name}: {md}"));
+    line.trim_matches('|').split('|').map(|cell| cell.trim().to_string()).collect()
+}
+
+#[test]
+fn the_page_begins_with_who_learned_who_forgot_and_at_what_price() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path();
+    study(out);
+    let (html, md, _) = page(out);
+    let at = |text: &str| html.find(text).unwrap_or_else(|| panic!("{text:?} is missing"));
+    let order = [
+        "<h2>Made up: who learned, who forgot, and at what price</h2>",
+        "Who learned.",
+        "Who forgot.",
+        "At what price.",
+        "best lr",
+        "Learned and kept",
+        "Change by family",
+        "Learning rates",
+        "At equal accuracy on the new task",
+        "The runs one by one",
+        "<h2>Prior knowledge</h2>",
+        "<h2>Training</h2>",
+    ];
+    assert!(order.windows(2).all(|pair| at(pair[0]) < at(pair[1])), "{:?}", order.map(at));
+    assert!(!html.contains("<bare>") && html.contains("&lt;bare&gt;") && !html.contains("NaN"));
+    let rft = row(&md, "rft");
+    let expected = [
+        ("rft (GRPO on its own rollouts)", 0),
+        ("5e-5 (of 2 tried)", 1),
+        ("2", 2),
+        ("300", 3),
+        // 40 and 44 of 100: 2 points times t(0.975, 1) = 12.706 on either side.
+        ("42.0 % (16.6 to 67.4)", 4),
+        // -6 and -18 of 600.
+        ("-2.0 (-14.7 to +10.7)", 6),
+        // Hallucination: -2 and -7 of 200.
+        ("-2.", 7),
+        ("0.0 (", 8),
+        ("0.300 (", 9),
+    ];
+    for (text, column) in expected {
+        assert!(rft[column].starts_with(text), "{text:?}: {rft:?}");
+    }
+    assert!(rft[11].parse::<f64>().is_ok_and(|perplexity| perplexity > 1.0), "{rft:?}");
+    let sft = row(&md, "sft");
+    assert!(sft[4].starts_with("62.0 %") && sft[6].starts_with("-17.5 (") && sft[11] == "\u{2013}", "{sft:?}");
+    assert!(row(&md, "base")[4].starts_with("4.0 %"));
+    // Wide intervals of two seeds: nothing is claimed.
+    assert!(
+        md.contains("Which of them learnt most is open") && md.contains("Which of them lost least is open"),
+        "{md}"
+    );
+    // The highest that all four runs at the best rates reach: 40 %.
+    assert!(md.contains("At 40.0 % right on the new task"), "{md}");
+    for source in ["Seeds: 1, 2", "base: Qwen2.5-VL", "rft rft1-data-ha rft2-data-ha", "new task: d", "refcoco_val ddd"]
+    {
+        assert!(md.contains(source) && html.contains(source), "{source:?}");
+    }
+    assert!(html.matches(r#"class="raw""#).count() >= 4 && html.contains("fell\""), "thin ways, tinted cells");
+    assert!(!html.contains("under way"));
+}
+
+#[test]
+fn the_csv_has_every_model_and_the_means_over_seeds() {
+    let dir = tempfile::tempdir().unwrap();
+    study(dir.path());
+    let (_, _, csv) = page(dir.path());
+    assert!(csv.starts_with(HEADER));
+    let width = HEADER.split(',').count();
+    assert!(csv.lines().all(|line| line.split(',').count() == width), "{csv}");
+    let value = |begin: &str| -> [f64; 3] {
+        let line = csv.lines().find(|line| line.starts_with(begin)).unwrap_or_else(|| panic!("{begin}: {csv}"));
+        let cells: Vec<&str> = line.split(',').collect();
+        [8, 9, 10].map(|i| cells[i].parse().unwrap_or(f64::NAN))
+    };
+    let near = |got: f64, expected: f64| assert!((got - expected).abs() < 1e-9, "{got} is not {expected}");
+    // scipy.stats.t.interval(0.95, 1, loc=x.mean(), scale=scipy.stats.sem(x)), x = [0.40, 0.44]
+    let [mean, low, high] = value("rft,5e-5,,1 2,,true,new task right,,");
+    near(mean, 0.42);
+    near(low, 0.42 - 0.02 * 12.706_204_736_174_694);
+    near(high, 0.42 + 0.02 * 12.706_204_736_174_694);
+    near(value("sft,2e-4,,1 2,,true,change,all,")[0], -0.175);
+    near(value("sft,2e-4,2,2,300,true,change,grounding,")[0], -89.0 / 200.0);
+    near(value("sft,2e-4,1,1,100,false,new task right,,")[0], 0.22);
+    near(value("base,,,,,true,score,all,")[0], 0.8);
+    // The final model and the last checkpoint are the same weights: one row.
+    assert_eq!(
+        csv.lines().filter(|line| line.starts_with("rft,5e-5,1,1,300,") && line.contains("new task right")).count(),
+        1
+    );
+    // RFT's seeds pass 40 % at their end (-6 of 600), and 9 tenths of the way from step 200 (30 %, -10 of 600) on (-18 of 600 at 44 %).
+    let [change, ..] = value("rft,5e-5,,1 2,,false,change at new-task accuracy 0.4000,all,");
+    assert!(change < -0.01 && change > -0.03, "{change}");
+    near(value("rft,5e-5,,1 2,,false,share of seeds at new-task accuracy 0.6000,,")[0], 0.0);
+}
+
+#[test]
+fn tiles_in_place_are_those_of_the_stored_evaluations() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path();
+    study(out);
+    let data = out.join("puzzles");
+    dataset(&data, 12);
+    evaluation(&base_dir(out), Path::new("base"), &data, 12, |_| false);
+    let run = &RUNS[2];
+    let own = out.join("cost").join(name(run.0, run.1, run.2)).join("tuned/model/new-task");
+    evaluation(&own, Path::new("model"), &data, 12, |_| true);
+    let last = model(out, run, 300, true);
+    compare(out, run, vec![Tuned { model: Model { hash: hash(&own), ..last.model.clone() }, ..last }]);
+    let (_, md, _) = page(out);
+    assert!(row(&md, "rft")[5].starts_with("100.0 %"), "{:?}", row(&md, "rft"));
+    assert!(row(&md, "base")[5].ends_with("\u{2020})") && row(&md, "sft")[5] == "\u{2013}", "{:?}", row(&md, "base"));
+}
+
+#[test]
+fn a_study_under_way_shows_what_is_there_and_names_what_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path();
+    study(out);
+    let gone = |run: &(&str, f64, u64, End), part: &str| {
+        fs::remove_dir_all(out.join(part).join(name(run.0, run.1, run.2))).unwrap()
+    };
+    // One seed of RFT's best rate is left, one run of it is compared at a checkpoint; SFT is not compared at all.
+    compare(out, &RUNS[3], vec![model(out, &RUNS[3], 100, false)]);
+    fs::remove_file(out.join("runs").join(name("rft", 5e-5, 2)).join("finished.json")).unwrap();
+    RUNS[4..].iter().for_each(|run| gone(run, "cost"));
+    RUNS[6..].iter().for_each(|run| gone(run, "runs"));
+    fs::remove_dir_all(out.join("why")).unwrap();
+    let (html, md, csv) = page(out);
+    for expected in [
+        "The study is under way: 5 of 8 runs are not measured to the end",
+        "rft.lr-5e-5.seed-2: training stopped at step 300, compared with the base up to step 100",
+        "sft.lr-5e-5.seed-1: trained (300 steps), not compared with the base to the end",
+        "sft.lr-2e-4.seed-1: not begun",
+        "One seed only: rft",
+        "0 of 4 runs measured",
+        "not measured yet",
+        "No two regimes have come 10 points above the base",
+    ] {
+        assert!(html.contains(expected), "{expected:?} is missing");
+    }
+    let rft = row(&md, "rft");
+    assert!(rft[2] == "1 (of 2)" && rft[4].starts_with("40.0 %") && rft[4].ends_with("\u{2020})"), "{rft:?}");
+    assert_eq!(row(&md, "sft")[4], "\u{2013}");
+    assert!(!csv.contains("\nsft") && !html.contains("NaN"));
+
+    // Nothing but the index.
+    let empty = tempfile::tempdir().unwrap();
+    index().write(empty.path()).unwrap();
+    let (html, md, csv) = page(empty.path());
+    assert!(html.contains("Nothing is measured yet.") && html.contains("8 of 8 runs are not measured"), "{html}");
+    assert!(md.contains("Nothing is measured yet.") && csv.lines().count() == 1);
+}
+
+#[test]
+fn models_compared_on_other_benchmarks_are_left_out_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path();
+    study(out);
+    let mut other = model(out, &RUNS[7], 300, true);
+    other.benchmarks[0].data = "another".into();
+    compare(out, &RUNS[7], vec![other]);
+    let (html, md, _) = page(out);
+    assert!(html.contains("sft.lr-2e-4.seed-2: 1 of its models are compared with another base or on other benchmarks"));
+    assert!(row(&md, "sft")[4].starts_with("60.0 %"), "{:?}", row(&md, "sft"));
+}
+
+#[test]
+fn a_broken_index_is_refused_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    study(dir.path());
+    for (text, said) in [("{", "study.json"), (r#"{"form": 2}"#, "has form 2, this version reads form 1")] {
+        fs::write(dir.path().join(STUDY_JSON), text).unwrap();
+        let error = write(&[dir.path().to_path_buf()], "x", &dir.path().join("report.html")).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains(said), "{error}");
+        assert!(error.to_string().contains("jigsaw study"), "{error}");
+    }
+}

@@ -32,7 +32,7 @@ from = "rft"
 data = "thought"
 samples = 2
 keep = "all"
-max_new_tokens = 8
+max_new_tokens = 48
 
 [regimes.rft]
 method = "rft"
@@ -188,7 +188,7 @@ fn what_fails_is_named_and_the_rest_is_done() {
     let place = Place::new();
     // No response of two tokens is right: nothing is kept.
     let more = "\n[regimes.grpo-rollout]\nmethod = \"sft\"\ndata = \"grpo\"\nlr = 1e-4\ntrain = { steps = 1, batch_size = 2 }\n";
-    let text = SMALL.replace("keep = \"all\"\nmax_new_tokens = 8", "max_new_tokens = 2");
+    let text = SMALL.replace("keep = \"all\"\nmax_new_tokens = 48", "max_new_tokens = 2");
     std::fs::write(place.config(), format!("{text}{more}")).unwrap();
     let output = place.run(&[]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));

@@ -61,6 +61,7 @@ replay = "prior"
 [regimes.grpo-rollout]
 method = "sft"
 data = "grpo"
+lr = 1e-5
 train = { epochs = 1 }
 
 [regimes.wise-ft]
@@ -179,7 +180,7 @@ fn a_regime_may_go_on_from_another_that_is_not_shown() {
 #[test]
 fn what_does_not_fit_is_refused_with_its_section() {
     for (set, named) in [
-        ("regimes.rft.data=nothing", "study.toml:43: [regimes.rft]: data = \"nothing\""),
+        ("regimes.rft.data=nothing", "study.toml:36: [regimes.rft]: data = \"nothing\""),
         ("regimes.rft.start=rft", "goes on from itself"),
         ("rollouts.grpo.from=rft@3e-4", "rft@5e-5, rft@1e-4"),
         ("rollouts.grpo.from=raft", "there is no [regimes.raft]; there are rft, sft"),

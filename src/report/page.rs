@@ -98,7 +98,10 @@ impl Colours {
 }
 
 fn plural(n: usize, word: &str) -> String {
-    if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") }
+    // Only the first word has a plural: `2 measurements of learning dynamics`.
+    let (first, rest) =
+        word.split_once(" of ").map_or((word, String::new()), |(first, rest)| (first, format!(" of {rest}")));
+    if n == 1 { format!("1 {word}") } else { format!("{n} {first}s{rest}") }
 }
 
 fn subtitle(found: &Found) -> String {

@@ -13,7 +13,7 @@ pub type Named<'a> = (&'a str, OverSeeds);
 /// What was learnt: `base` is the base's share of right answers.
 pub fn learnt(regimes: &[Named<'_>], base: Option<&str>) -> Option<String> {
     let sorted = sorted(regimes);
-    let values = listed(&sorted, |value| percent(value), |i| format!("{} to {}", bare(i.low), bare(i.high)), " with ");
+    let values = listed(&sorted, percent, |i| format!("{} to {}", bare(i.low), bare(i.high)), " with ");
     let base = base.map(|base| format!("; the base {base}")).unwrap_or_default();
     let one =
         |what: &str| format!("Answers right on the new task, each regime at its best learning rate: {what}{base}.");

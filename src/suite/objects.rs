@@ -27,12 +27,6 @@ pub const PLACES: [&str; CELLS * CELLS] = [
     "bottom right",
 ];
 
-/// Rows of cells in words, and what an object is in that is in none of them.
-pub const ROWS: [&str; CELLS + 1] = ["top", "middle", "bottom", "none"];
-
-/// Columns of cells in words, as [`ROWS`].
-pub const COLUMNS: [&str; CELLS + 1] = ["left", "middle", "right", "none"];
-
 /// Numbers in words, as far as objects are counted.
 pub const NUMBERS: [&str; 7] = ["zero", "one", "two", "three", "four", "five", "six"];
 
@@ -72,11 +66,6 @@ impl Object {
     /// Such as `red circle`.
     pub fn name(&self) -> String {
         format!("{} {}", COLORS[self.color].0, SHAPES[self.shape].0)
-    }
-
-    /// The row of its cell in words, or the column.
-    pub fn line(&self, by_row: bool) -> &'static str {
-        if by_row { ROWS[self.cell / CELLS] } else { COLUMNS[self.cell % CELLS] }
     }
 
     /// Left, top, right, bottom in pixels.

@@ -3,7 +3,7 @@
 
 use super::{Question, doc};
 use crate::rng::Rng;
-use crate::suite::objects::{COLORS, COLUMNS, NUMBERS, Object, Objects, PLACES, ROWS, SHAPES};
+use crate::suite::objects::{COLORS, NUMBERS, Object, Objects, PLACES, SHAPES};
 use image::RgbImage;
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -23,9 +23,9 @@ pub fn question(rng: &mut Rng, index: usize) -> Question {
         3 => counts(rng),
         4 => presence(rng),
         5 => boxes(rng),
-        6..=7 => fields(rng),
-        8..=10 => letters(rng),
-        11..=14 => cells(rng),
+        6 => fields(rng),
+        7..=11 => letters(rng),
+        12..=14 => cells(rng),
         _ => choices(rng),
     }
 }
@@ -131,8 +131,9 @@ fn cells(rng: &mut Rng) -> Question {
     order.truncate(scene.objects.len() + 1);
     order.shuffle(rng);
     let said = |cell: usize| found(cell).map_or_else(|| NONE.to_string(), Object::name);
-    let pairs = order.into_iter().map(|cell| (PLACES[cell].to_string(), said(cell))).collect();
-    objects(rng, &scene, "cells", "What is in each place?", pairs)
+    let pairs = order.into_iter().map(|cell| ((cell + 1).to_string(), said(cell))).collect();
+    let text = format!("Number the places 1 to {}, row by row. What is in each place?", PLACES.len());
+    objects(rng, &scene, "cells", &text, pairs)
 }
 
 fn presence(rng: &mut Rng) -> Question {
@@ -189,13 +190,9 @@ fn letters(rng: &mut Rng) -> Question {
             let asked = alone.iter().map(|o| (colors[o.color].clone(), shapes[o.shape].clone())).collect();
             ("Which shape has each colour?", asked, shapes)
         }
-        2 => {
-            let alone = scene.unique(|a, b| (a.shape, a.color) == (b.shape, b.color));
-            let by_row = rng.random();
-            let asked = alone.iter().map(|o| (o.name(), o.line(by_row).to_string())).collect();
-            let lines = if by_row { ROWS } else { COLUMNS };
-            let text = if by_row { "In which row is each object?" } else { "In which column is each object?" };
-            (text, asked, lines.map(String::from).to_vec())
+        2..=3 => {
+            let asked = scene.objects.iter().map(|o| ((o.cell + 1).to_string(), colors[o.color].clone())).collect();
+            ("Number the places 1 to 9, row by row. What colour is in each place?", asked, colors)
         }
         _ => {
             let asked =

@@ -5,7 +5,7 @@ use super::{Photos, Question};
 use crate::Result;
 use crate::draw::{FONTS, draw_in_slots};
 use crate::rng::Rng;
-use image::{Rgb, RgbImage};
+use image::{GenericImageView, Rgb, RgbImage};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
@@ -13,6 +13,8 @@ use rand::seq::SliceRandom;
 const TILE: u32 = 28;
 /// Least difference in mean brightness (of 255) between two tiles that have to be ordered.
 const STEP: f64 = 4.0;
+/// Strongest channel of the darkest ink.
+const INK: u8 = 185;
 
 pub fn question(rng: &mut Rng, index: usize, photos: &Photos) -> Result<Question> {
     let (rows, cols) = if rng.random() { (3, 3) } else { (rng.random_range(2..=3), rng.random_range(2..=3)) };
@@ -27,7 +29,7 @@ pub fn question(rng: &mut Rng, index: usize, photos: &Photos) -> Result<Question
                 "{picture} were given numbers and shuffled. For each place, row by row, which number is there?"
             );
             let thought = format!("There are {tiles} numbers.");
-            ("read", numbered(rng, cols, &numbers), text, words(&numbers), thought, None)
+            ("read", numbered(rng, cols, &numbers, photos), text, words(&numbers), thought, None)
         }
         1 => {
             let mut places = vec![0; tiles];
@@ -38,7 +40,7 @@ pub fn question(rng: &mut Rng, index: usize, photos: &Photos) -> Result<Question
                 "{picture} were given numbers and shuffled. Number the places 1 to {tiles}, row by row. For each number of the \
                  tiles, from 1 to {tiles}, which place belongs to it?"
             );
-            ("find", numbered(rng, cols, &numbers), text, words(&places), words(&numbers), None)
+            ("find", numbered(rng, cols, &numbers, photos), text, words(&places), words(&numbers), None)
         }
         _ => {
             let (image, source) = if photos.all.is_empty() || index % 4 == 2 {
@@ -65,8 +67,31 @@ pub fn question(rng: &mut Rng, index: usize, photos: &Photos) -> Result<Question
     Ok(Question { source: source.unwrap_or_else(|| "synthetic".into()), ..question }.thinking(thought))
 }
 
-/// Tiles that carry numbers, each as wide as a character of the other families' texts and in the same half of its tile.
-fn numbered(rng: &mut Rng, cols: u32, numbers: &[usize]) -> RgbImage {
+/// Tiles that carry numbers, each as wide as a character of the other families' texts and in the same half of its tile. To train
+/// on, a third of them are on a photo and may be too faint to read: what is left then is that each number stands there once.
+fn numbered(rng: &mut Rng, cols: u32, numbers: &[usize], photos: &Photos) -> RgbImage {
+    let clear = clear(rng, cols, numbers);
+    if photos.held_out || photos.all.is_empty() || rng.random_range(0..3) > 0 {
+        return clear;
+    }
+    let mut image = photos.crop(rng.random_range(0..photos.all.len()), rng);
+    let strength: f32 = rng.random_range(0.0..1.0);
+    let (width, height) = (clear.width(), clear.height());
+    for (over, under) in clear.pixels().zip(image.clone().view(0, 0, width, height).pixels()) {
+        let (x, y, under) = under;
+        let lit = over.0[0].max(over.0[1]).max(over.0[2]) >= INK;
+        if lit {
+            let mixed = [0, 1, 2].map(|c| {
+                let (a, b) = (f32::from(over.0[c]), f32::from(under.0[c]));
+                (b + (a - b) * strength) as u8
+            });
+            image.put_pixel(x, y, Rgb(mixed));
+        }
+    }
+    image::imageops::crop_imm(&image, 0, 0, width, height).to_image()
+}
+
+fn clear(rng: &mut Rng, cols: u32, numbers: &[usize]) -> RgbImage {
     let font = rng.random_range(0..FONTS);
     let size = rng.random_range(21.0..25.0f32);
     let half = if rng.random() { 0.0 } else { TILE as f32 / 2.0 };

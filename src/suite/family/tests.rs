@@ -95,7 +95,6 @@ fn a_description_names_every_object_and_a_lookup_reads_back_what_is_listed() {
 
 /// The objects that the thought of a list tells of: colour, shape and place of each.
 fn told(thought: &str) -> Vec<(&'static str, &'static str, &'static str)> {
-    use crate::suite::objects::PLACES;
     let known = |part: &str, words: &[&'static str]| words.iter().copied().find(|w| part.contains(w)).unwrap();
     let of = |part: &str| {
         let shape = known(part, &SHAPES.map(|s| s.0));
@@ -118,7 +117,7 @@ fn every_look_up_of_a_list_is_answered_by_what_is_there() {
             let fits: Vec<_> = objects
                 .iter()
                 .filter(|(color, shape, place)| match q.kind {
-                    "cells" => asked == *place,
+                    "cells" => PLACES[asked.parse::<usize>().unwrap() - 1] == *place,
                     "counts" => asked.contains(color) || asked.starts_with(shape),
                     "colours" | "shapes" => asked == *color || asked == *shape,
                     _ => asked == format!("{color} {shape}"),

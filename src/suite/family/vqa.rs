@@ -2,11 +2,15 @@
 
 use super::{Question, others};
 use crate::rng::Rng;
-use crate::suite::objects::{COLORS, NUMBERS, Object, Objects, PLACES, SHAPES};
+use crate::suite::objects::{CELLS, COLORS, NUMBERS, Object, Objects, SHAPES};
 use rand::RngExt;
 
 /// Choices besides the right one.
 const WRONG: usize = 3;
+/// The largest number that is the answer to a count; all up to it are the choices.
+const MOST: usize = WRONG;
+/// Places of a picture.
+const PLACES: usize = CELLS * CELLS;
 
 pub fn question(rng: &mut Rng, index: usize) -> Option<Question> {
     let scene = Objects::random(rng, 2..=5);
@@ -37,7 +41,7 @@ pub fn question(rng: &mut Rng, index: usize) -> Option<Question> {
                 (format!("{} objects", COLORS[color].0), told, scene.count(|o| o.color == color))
             };
             // Small numbers alike often, so that guessing the commonest does not pay.
-            if n < 3 && rng.random_range(0..4) < 3 - n {
+            if n > MOST || rng.random_range(0..4) < MOST - n {
                 return None;
             }
             let text = format!("How many {what} are there?");
@@ -45,15 +49,16 @@ pub fn question(rng: &mut Rng, index: usize) -> Option<Question> {
                 "count",
                 text,
                 NUMBERS[n].to_string(),
-                NUMBERS[..=5].iter().map(|n| n.to_string()).collect(),
+                NUMBERS[..=MOST].iter().map(|n| n.to_string()).collect(),
                 format!("{what}: {told}. The number of {what} is {}.", NUMBERS[n]),
             )
         }
         _ => {
             let o = pick(scene.objects.clone(), rng)?;
-            let (place, color) = (PLACES[o.cell], COLORS[o.color].0);
-            let text = format!("What colour is the object in the {place}?");
-            let thought = format!("In the {place} is a {}. It is {color}.", o.name());
+            let (place, color) = (o.cell + 1, COLORS[o.color].0);
+            let text =
+                format!("Number the places 1 to {PLACES}, row by row. What colour is the object in place {place}?");
+            let thought = format!("In place {place} is a {}. It is {color}.", o.name());
             ("position", text, color.to_string(), colors().collect(), thought)
         }
     };

@@ -137,16 +137,16 @@ fn elementwise(c: &mut Criterion) {
 fn linears(c: &mut Criterion) {
     let qkv = TEXT.stride();
     kernel(c, "linear qkv", &[&[ROWS, WIDTH]], &[&[qkv, WIDTH], &[qkv]], |tape, x, p| {
-        let map = Affine { weight: p[0].clone(), bias: Some(p[1].clone()) };
+        let map = Affine { weight: p[0].clone(), bias: Some(p[1].clone()), lora: None };
         nn::linear(tape, &x[0], &[&map], None)
     });
     kernel(c, "linear down with residual", &[&[ROWS, INNER], &[ROWS, WIDTH]], &[&[WIDTH, INNER]], |tape, x, p| {
-        nn::linear(tape, &x[0], &[&Affine { weight: p[0].clone(), bias: None }], Some(&x[1]))
+        nn::linear(tape, &x[0], &[&Affine::plain(p[0].clone())], Some(&x[1]))
     });
     // Frozen weights: only the gradient of the input is wanted.
     kernel(c, "linear frozen", &[&[ROWS, WIDTH]], &[&[qkv, WIDTH]], |tape, x, p| {
         p[0].set_trainable(false);
-        nn::linear(tape, &x[0], &[&Affine { weight: p[0].clone(), bias: None }], None)
+        nn::linear(tape, &x[0], &[&Affine::plain(p[0].clone())], None)
     });
 }
 

@@ -19,6 +19,8 @@ pub trait Policy: Sync {
     /// Forward, `loss` on the token statistics, backward: adds to the gradient of every trainable parameter. `loss` may be
     /// called for parts of the batch, at once and in any order.
     fn backward(&self, batch: &[Sequence], temperature: f32, loss: &LossFn<'_>) -> Result<()>;
+    /// A training step begins; whatever is random in it follows from `seed`.
+    fn begin_step(&self, _seed: u64) {}
     /// What predicts every response token of a batch, for another model's [`Policy::backward_near`].
     fn unformed(&self, _batch: &[Sequence]) -> Result<Unformed> {
         Err(Error::failed("this model does not give its whole distributions"))
@@ -97,6 +99,10 @@ impl Policy for Model {
 
     fn backward(&self, batch: &[Sequence], temperature: f32, loss: &LossFn<'_>) -> Result<()> {
         Model::backward(self, batch, temperature, loss)
+    }
+
+    fn begin_step(&self, seed: u64) {
+        Model::begin_step(self, seed);
     }
 
     fn unformed(&self, batch: &[Sequence]) -> Result<Unformed> {

@@ -2,7 +2,7 @@
 
 use crate::files::{self, Written};
 use crate::{Error, Result, nn};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::collections::HashMap;
@@ -31,8 +31,10 @@ pub struct Source<'a> {
 pub enum Values<'a> {
     /// In main memory.
     Slice(&'a [f32]),
-    /// In an f32 tensor, maybe of another device.
+    /// In a tensor, maybe of another device or another type.
     Tensor(&'a Tensor),
+    /// Nowhere yet: made when they are written, and then forgotten.
+    Made(&'a dyn Fn() -> Result<Vec<f32>>),
 }
 
 /// Write a safetensors file, whole or not at all; every tensor as `dtype`, which is f32, bf16 or f16. Returns what the file
@@ -49,8 +51,20 @@ pub fn write(path: &Path, mut sources: Vec<Source<'_>>, dtype: Dtype, about: &[(
             match source.values {
                 Values::Slice(values) => write_values(out, values, dtype, &mut bytes)?,
                 Values::Tensor(tensor) => {
-                    let here = tensor.to_device(&Device::Cpu).and_then(|t| t.contiguous()).map_err(io::Error::other)?;
+                    let here = tensor.to_device(&Device::Cpu).and_then(|t| t.to_dtype(DType::F32)?.contiguous());
+                    let here = here.map_err(io::Error::other)?;
                     write_values(out, &nn::read(&here).map_err(io::Error::other)?, dtype, &mut bytes)?;
+                }
+                Values::Made(make) => {
+                    let values = make().map_err(io::Error::other)?;
+                    if values.len() != source.shape.iter().product::<usize>() {
+                        return Err(io::Error::other(format!(
+                            "{} numbers were made for {}",
+                            values.len(),
+                            source.name
+                        )));
+                    }
+                    write_values(out, &values, dtype, &mut bytes)?;
                 }
             }
         }
@@ -141,6 +155,28 @@ impl TensorFile {
     /// What the file says about itself under `key`.
     pub fn about(&self, key: &str) -> Option<&str> {
         self.header.metadata().as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// Read the numbers of a bf16 tensor of this file as they are.
+    ///
+    /// # Errors
+    /// As [`TensorFile::read`]; also if the tensor is of another type.
+    pub fn read_bf16(&self, tensor: &TensorInfo) -> Result<Vec<bf16>> {
+        let fail = |what: &dyn std::fmt::Display| Error::input(format!("cannot read {}: {what}", self.path.display()));
+        if tensor.dtype != Dtype::BF16 {
+            return Err(fail(&format!("a tensor is {:?}, not bf16", tensor.dtype)));
+        }
+        let (begin, end) = tensor.data_offsets;
+        let mut file = File::open(&self.path).map_err(|e| fail(&e))?;
+        file.seek(SeekFrom::Start(self.start + begin as u64)).map_err(|e| fail(&e))?;
+        let mut values = Vec::with_capacity((end - begin) / 2);
+        let mut bytes = vec![0; 2 * PIECE];
+        while 2 * values.len() < end - begin {
+            let bytes = &mut bytes[..(2 * PIECE).min(end - begin - 2 * values.len())];
+            file.read_exact(bytes).map_err(|e| fail(&e))?;
+            values.extend(bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b)));
+        }
+        Ok(values)
     }
 
     /// Read the numbers of an f32, bf16 or f16 tensor of this file, in pieces. May be called by several threads at once.

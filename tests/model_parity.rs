@@ -47,7 +47,7 @@ fn assert_close(what: &str, got: &Tensor, want: &Tensor) {
 }
 
 fn models(case: &Case) -> [Model; 2] {
-    let load = || Model::load(&case.dir, &Device::Cpu).unwrap();
+    let load = || Model::load(&case.dir, &common::device()).unwrap();
     [load(), load().without_fused_kernels()]
 }
 
@@ -229,7 +229,7 @@ fn samples_do_not_depend_on_what_else_is_decoded_and_differ_from_each_other() {
 #[test]
 fn more_samples_than_slots_are_all_decoded() {
     let case = Case::open("text_only_tied");
-    let model = Model::load(&case.dir, &Device::Cpu).unwrap();
+    let model = Model::load(&case.dir, &common::device()).unwrap();
     let prompts: Vec<Arc<Prompt>> =
         (0..70).map(|i| Arc::new(Prompt { ids: vec![5, 6 + i % 9], images: vec![] })).collect();
     let sampling = Sampling { max_new_tokens: 9, temperature: 1.0, top_p: 1.0, top_k: 0, seed: 2 };

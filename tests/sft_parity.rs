@@ -3,7 +3,7 @@
 
 mod common;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use common::Recorded;
 use jigsaw::config::{Config, Method, Schedule, TrainSettings};
 use jigsaw::model::qwen2_5_vl::Model;
@@ -31,7 +31,7 @@ fn run(name: &str) {
     let record = common::json(&format!("training/{name}.json"));
     let recorded = Recorded::open(&format!("training/{name}.safetensors"), &record);
     let dir = common::fixture("model").join(record["model"].as_str().unwrap());
-    let model = Model::load(&dir, &Device::Cpu).unwrap();
+    let model = Model::load(&dir, &common::device()).unwrap();
     let before: Vec<Tensor> = model.parameters().iter().map(|p| p.var.as_tensor().copy().unwrap()).collect();
     let s = &record["settings"];
     let settings = TrainSettings {

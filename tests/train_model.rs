@@ -2,7 +2,6 @@
 
 mod common;
 
-use candle_core::Device;
 use common::Recorded;
 use jigsaw::config::{Config, Method, TrainSettings};
 use jigsaw::model::Sequence;
@@ -21,7 +20,7 @@ fn sft_runs_equal_torch_and_transformers_step_for_step() {
         let record = common::json(&format!("training/{run}.json"));
         let recorded = Recorded::open(&format!("training/{run}.safetensors"), &record);
         let model =
-            Model::load(&common::fixture("model").join(record["model"].as_str().unwrap()), &Device::Cpu).unwrap();
+            Model::load(&common::fixture("model").join(record["model"].as_str().unwrap()), &common::device()).unwrap();
         let given = &record["settings"];
         let number = |key: &str| given[key].as_f64().unwrap();
         let settings = TrainSettings {

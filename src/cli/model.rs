@@ -5,6 +5,7 @@ use crate::model::convert::{Precision, convert};
 use crate::model::init::{Preset, write_checkpoint};
 use crate::model::inspect::{Inspection, inspect};
 use crate::model::interpolate::interpolate;
+use crate::model::lora;
 use crate::{Error, Result};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ enum Action {
     Convert(Convert),
     /// Write the checkpoint between two others (WiSE-FT): (1 - alpha) * A + alpha * B, weight by weight, in f32.
     Interpolate(Interpolate),
+    /// Write a model with its adapter (LoRA, a PEFT directory) merged into the weights of its base.
+    MergeLora(MergeLora),
     /// Say what a checkpoint directory holds: parameters, layers, tokens, image bounds.
     Inspect(Inspect),
 }
@@ -36,6 +39,9 @@ struct Init {
     /// Directory to write; made if it does not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Needed with the presets of published checkpoints: their weights will be random too, of no use but to measure.
+    #[arg(long)]
+    random: bool,
     /// Seed of the weights; the same seed gives the same files.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -71,6 +77,19 @@ struct Interpolate {
 }
 
 #[derive(Debug, clap::Args)]
+struct MergeLora {
+    /// Adapter directory, as `jigsaw train` with [lora] or peft writes it; its base is the one that adapter_config.json names.
+    #[arg(value_name = "ADAPTER")]
+    dir: PathBuf,
+    /// How the weights are stored.
+    #[arg(long, value_enum, default_value = "bf16")]
+    precision: Precision,
+    /// Directory to write; made if it does not exist.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
 struct Inspect {
     /// Checkpoint directory.
     #[arg(value_name = "DIR")]
@@ -84,7 +103,13 @@ impl ModelCommand {
     /// Do what was asked.
     pub fn run(self) -> Result<()> {
         match self.action {
-            Action::Init(Init { preset, out, seed }) => {
+            Action::Init(Init { preset, out, random, seed }) => {
+                if preset.is_published() && !random {
+                    return Err(Error::input(
+                        "the weights would be random: give --random for a model to measure with; the published weights come by their name, \
+                         such as --model Qwen/Qwen2.5-VL-3B-Instruct",
+                    ));
+                }
                 let parameters = write_checkpoint(&out, preset, seed)?;
                 say(&format!(
                     "{} parameters, random, seed {seed}; look with: jigsaw model inspect {}",
@@ -99,6 +124,10 @@ impl ModelCommand {
             }
             Action::Interpolate(Interpolate { a, b, alpha, out }) => {
                 interpolate(&a, &b, alpha, &out)?;
+                print(&format!("{}\n", out.display()))
+            }
+            Action::MergeLora(MergeLora { dir, precision, out }) => {
+                lora::merge(&dir, &out, precision)?;
                 print(&format!("{}\n", out.display()))
             }
             Action::Inspect(Inspect { dir, json }) => {

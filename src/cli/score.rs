@@ -72,7 +72,7 @@ impl ScoreArgs {
         }
         let device = super::device(&self.device)?;
         let processor = Processor::from_dir(&self.model)?;
-        let model = Model::load(&self.model, &device)?;
+        let model = Model::load_frozen(&self.model, &device)?;
         let bar = bar(task.len(), "{pos}/{len} records, {eta} left");
         let (mut nats, mut tokens) = (0.0, 0);
         let mut failure = None;

@@ -2,6 +2,7 @@
 
 use super::output::{bar, print, say};
 use crate::config::{Config, Method};
+use crate::train::dry_run::dry_run;
 use crate::train::launch::{Launch, launch};
 use crate::train::metrics::Metrics;
 use crate::train::run::Finished;
@@ -50,7 +51,7 @@ pub struct TrainArgs {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
     /// Run directory: a new one, or one to go on with
-    #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["print_config", "dry_run"])]
     out: Option<PathBuf>,
     /// Where to compute: cpu, cuda, cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
@@ -58,6 +59,9 @@ pub struct TrainArgs {
     /// Print the resolved settings and exit
     #[arg(long)]
     print_config: bool,
+    /// Print what the run would take and whether it fits in memory, with the settings that would make it fit; nothing is trained or written
+    #[arg(long)]
+    dry_run: bool,
 }
 
 impl TrainArgs {
@@ -77,10 +81,13 @@ impl TrainArgs {
             config,
             model: self.model.ok_or_else(|| missing("--model"))?,
             data: self.data.ok_or_else(|| missing("--data"))?,
-            out: self.out.ok_or_else(|| missing("--out"))?,
+            out: self.out.or_else(|| self.dry_run.then(PathBuf::new)).ok_or_else(|| missing("--out"))?,
             device: super::device(&self.device)?,
             command: std::env::args().collect(),
         };
+        if self.dry_run {
+            return print(&dry_run(&task)?.to_string()).map(|()| ExitCode::SUCCESS);
+        }
         let signals = Signals::listen()?;
         let mut progress = Terminal::new();
         let ended = launch(&task, &signals.stop, &mut progress);

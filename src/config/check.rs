@@ -99,6 +99,16 @@ pub fn values(config: &Config) -> Result<()> {
     {
         return Err(Error::input(format!("train.warmup = {} is longer than train.steps = {steps}", t.warmup)));
     }
+    if let Some(lora) = &config.lora {
+        lora.check()?;
+        if lora.dropout > 0.0 && t.method == Method::Rft {
+            return Err(Error::input(format!(
+                "lora.dropout = {}: must be 0 with train.method = \"rft\"; dropout would change the log-probabilities that the policy ratio \
+                 compares",
+                lora.dropout
+            )));
+        }
+    }
     let e = &config.eval;
     need(e.batch_size >= 1, "eval.batch_size", e.batch_size, "at least 1")?;
     need(e.max_new_tokens >= 1, "eval.max_new_tokens", e.max_new_tokens, "at least 1")?;

@@ -43,6 +43,9 @@ impl Config {
         if method == Method::Sft && check::refreshes(written) {
             defaults.rollout = Some(RolloutSettings::default());
         }
+        if written.contains_key("lora") {
+            defaults.lora = Some(Default::default());
+        }
         let mut config: Config = layers::apply(&defaults, written)?;
         config.complete();
         check::values(&config)?;

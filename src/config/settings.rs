@@ -123,6 +123,9 @@ pub struct Config {
     pub train: TrainSettings,
     /// Evaluation during training.
     pub eval: EvalSettings,
+    /// The adapter that is trained in place of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<crate::model::lora::LoraSettings>,
     /// The supervised loss; SFT only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sft: Option<SftSettings>,
@@ -294,6 +297,7 @@ impl Config {
                 keep: 2,
             },
             eval: EvalSettings { every: 100, samples: 64, batch_size: 16, max_new_tokens: 512, keep_responses: 4 },
+            lora: None,
             sft: (!rft).then(SftSettings::default),
             rollout: rft.then(RolloutSettings::default),
             grpo: rft.then_some(GrpoSettings {
@@ -318,6 +322,7 @@ impl Config {
     pub(crate) fn every_key() -> Config {
         let mut all = Config::defaults(Method::Rft);
         all.sft = Some(SftSettings::default());
+        all.lora = Some(Default::default());
         all.train.steps = Some(1);
         all.train.epochs = Some(1.0);
         if let Some(grpo) = &mut all.grpo {

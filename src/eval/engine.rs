@@ -41,7 +41,7 @@ pub fn evaluate_checkpoint(request: &Request, device: &Device, progress: impl Fn
         return Ok(result);
     }
     let processor = Processor::from_dir(model)?;
-    let model = Model::load(model, device)?;
+    let model = Model::load_frozen(model, device)?;
     let engine = Engine { policy: &model, codec: &processor, task: task.as_ref(), sampling, samples: plan.samples };
     evaluate_in(&mut directory, task.as_ref(), plan, |examples| engine.generate(examples), progress)
 }

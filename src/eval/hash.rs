@@ -1,5 +1,6 @@
 //! Hashes of what an evaluation or a training run is made of.
 
+use crate::model::lora;
 use crate::model::qwen2_5_vl::config;
 use crate::tasks::Task;
 use crate::{Error, Result};
@@ -12,9 +13,18 @@ use std::path::Path;
 /// Files are hashed in parts of this many bytes, each by itself, so that the threads can share a large one.
 const PART: u64 = 4 << 20;
 
-/// SHA-256 over `config.json` and the weights of a checkpoint directory.
+/// SHA-256 over `config.json` and the weights of a checkpoint directory; of an adapter over its matrices and scale and over its base.
 pub fn hash_model(dir: &Path) -> Result<String> {
     config::require(dir)?;
+    if lora::is_adapter(dir) {
+        let own = hash_files(dir, |name| name == lora::ADAPTER_WEIGHTS)?.unwrap_or_default();
+        let base = hash_model(&lora::base_of(dir)?)?;
+        let mut hash = Sha256::new();
+        for part in [own.as_str(), lora::scaling_of(dir)?.as_str(), base.as_str()] {
+            hash.update(part.as_bytes());
+        }
+        return Ok(hex(hash));
+    }
     let weights = |name: &str| name == "config.json" || name.ends_with(".safetensors");
     let hash = hash_files(dir, weights)?;
     hash.ok_or_else(|| Error::input(format!("{}: no config.json or *.safetensors: not a checkpoint", dir.display())))
@@ -24,7 +34,7 @@ pub fn hash_model(dir: &Path) -> Result<String> {
 pub fn hash_prompt_files(dir: &Path) -> Result<String> {
     let names = ["tokenizer", "chat_template", "preprocessor_config", "generation_config", "added_tokens"];
     let prompt = |name: &str| names.iter().any(|n| name.starts_with(n));
-    let hash = hash_files(dir, prompt)?;
+    let hash = hash_files(&lora::model_files(dir)?, prompt)?;
     hash.ok_or_else(|| Error::input(format!("{}: no tokenizer or preprocessor files", dir.display())))
 }
 

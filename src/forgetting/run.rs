@@ -183,7 +183,7 @@ impl Lazy<'_> {
     fn load(&mut self, device: &Device) -> Result<&qwen2_5_vl::Model> {
         match &mut self.model {
             Some(model) => Ok(model),
-            empty => Ok(empty.insert(qwen2_5_vl::Model::load(self.dir, device)?)),
+            empty => Ok(empty.insert(qwen2_5_vl::Model::load_frozen(self.dir, device)?)),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! A checkpoint directory written again with weights of another type.
 
+use crate::model::lora;
 use crate::model::qwen2_5_vl::config::Config;
-use crate::model::qwen2_5_vl::weights::{self, Weights};
+use crate::model::qwen2_5_vl::weights::{self, Stored};
 use crate::{Error, Result, files};
-use candle_core::{DType, Device};
+use candle_core::DType;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -20,17 +21,26 @@ pub enum Precision {
 }
 
 impl Precision {
-    fn dtype(self) -> (DType, &'static str) {
+    pub(crate) fn dtype(self) -> DType {
         match self {
-            Precision::F32 => (DType::F32, "float32"),
-            Precision::Bf16 => (DType::BF16, "bfloat16"),
-            Precision::F16 => (DType::F16, "float16"),
+            Precision::F32 => DType::F32,
+            Precision::Bf16 => DType::BF16,
+            Precision::F16 => DType::F16,
+        }
+    }
+
+    /// Its name in `config.json`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "float32",
+            Precision::Bf16 => "bfloat16",
+            Precision::F16 => "float16",
         }
     }
 }
 
 /// Write the checkpoint of `from` to `to`, which must be new or empty, with its weights in `precision`, rounded to nearest. The other
-/// files are copied; `config.json`, which names the type, is written last.
+/// files are copied; `config.json`, which names the type, is written last. One tensor is held at a time.
 ///
 /// # Errors
 /// An input error if `from` is no checkpoint, `to` is not empty, or a weight is too large for the type.
@@ -38,29 +48,37 @@ pub fn convert(from: &Path, to: &Path, precision: Precision) -> Result<()> {
     if files::holds_foreign(to, |_| false) {
         return Err(Error::input(format!("{} is not empty; choose another --out", to.display())));
     }
-    let mut json: Value = files::read_json(&from.join("config.json"))?;
-    let config = Config::from_dir(from)?;
-    let mut found = Weights::read(from, &config, &Device::Cpu)?;
-    let names = weights::Stored::open(from, &config)?.tensors;
-    let parameters = names.iter().map(|t| found.take(&t.name)).collect::<Result<Vec<_>>>()?;
-    let (dtype, name) = precision.dtype();
+    let stored = Stored::open(from, &Config::from_dir(from)?)?;
     if precision == Precision::F16 {
-        for parameter in &parameters {
-            let largest = parameter.var.abs()?.max_all()?.to_scalar::<f32>()?;
+        for tensor in &stored.tensors {
+            let largest = stored.values(tensor)?.into_iter().fold(0.0f32, |most, value| most.max(value.abs()));
             if largest > f32::from(half::f16::MAX) {
                 return Err(Error::input(format!(
                     "{}: `{}` holds {largest}, more than f16 can; use bf16",
                     from.display(),
-                    parameter.name
+                    tensor.name
                 )));
             }
         }
     }
+    write_like(from, &stored, to, precision, &|i| stored.values(&stored.tensors[i]))
+}
+
+/// Write a checkpoint with the files of `from` and the shapes of its weights, `stored`, to the new or empty directory `to`: `make(i)`
+/// gives the numbers of the `i`-th weight. `config.json`, without which no reader accepts the directory, comes last.
+pub(crate) fn write_like(
+    from: &Path,
+    stored: &Stored,
+    to: &Path,
+    precision: Precision,
+    make: &dyn Fn(usize) -> Result<Vec<f32>>,
+) -> Result<()> {
+    let mut config: Value = files::read_json(&from.join("config.json"))?;
     files::create_dir(to)?;
-    copy_model_files(from, to)?;
-    weights::write(to, &parameters, dtype)?;
-    declare(&mut json, name);
-    files::write_json(&to.join("config.json"), &json)
+    copy_files(from, to, |name| name != "config.json")?;
+    weights::write_made(to, &stored.shapes(), precision.dtype(), make)?;
+    declare(&mut config, precision.name());
+    files::write_json(&to.join("config.json"), &config)
 }
 
 /// Say in the `config.json` of `dir`, if it has one, that its weights are stored in f32.
@@ -76,13 +94,18 @@ pub(crate) fn declare_f32(dir: &Path) -> Result<()> {
 }
 
 /// Older configurations say `torch_dtype`, newer ones `dtype`.
-fn declare(config: &mut Value, dtype: &str) {
+pub(crate) fn declare(config: &mut Value, dtype: &str) {
     let key = if config.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
     config[key] = json!(dtype);
 }
 
-/// All plain files of a model directory except weights, their index, and the manifest of a checkpoint.
+/// All plain files of a model directory (of an adapter without them, of its base) except weights, their index, what describes an
+/// adapter, and the manifest of a checkpoint.
 pub(crate) fn copy_model_files(base: &Path, to: &Path) -> Result<()> {
+    copy_files(&lora::model_files(base)?, to, |_| true)
+}
+
+fn copy_files(base: &Path, to: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
     let fail = |e: std::io::Error| Error::failed(format!("cannot copy the model files of {}: {e}", base.display()));
     for entry in fs::read_dir(base).map_err(fail)? {
         let entry = entry.map_err(fail)?;
@@ -90,7 +113,8 @@ pub(crate) fn copy_model_files(base: &Path, to: &Path) -> Result<()> {
         let weights =
             name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") || name.ends_with(".bin");
         let copied = [".json", ".txt", ".jinja", ".model"].iter().any(|end| name.ends_with(end));
-        if entry.path().is_file() && copied && !weights && name != "manifest.json" {
+        let own = name == "manifest.json" || name == lora::ADAPTER_CONFIG;
+        if entry.path().is_file() && copied && !weights && !own && wanted(&name) {
             fs::copy(entry.path(), to.join(&name)).map_err(|e| {
                 Error::failed(format!("cannot copy {} to {}: {e}", entry.path().display(), to.join(&name).display()))
             })?;
@@ -103,6 +127,8 @@ pub(crate) fn copy_model_files(base: &Path, to: &Path) -> Result<()> {
 mod tests {
     use super::*;
     use crate::model::init::{Preset, write_checkpoint};
+    use crate::model::qwen2_5_vl::weights::Weights;
+    use candle_core::Device;
 
     #[test]
     fn weights_are_rounded_once_and_the_config_says_so() {

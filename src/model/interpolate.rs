@@ -3,15 +3,12 @@
 //! Each weight is `(1 - alpha) * A + alpha * B`, computed in f64 and rounded once to f32: alpha 0 gives A's weights exactly and
 //! alpha 1 those of B. Both models must be of one architecture and share a tokenizer, or the mean of two weights means nothing.
 
-use crate::model::convert::{copy_model_files, declare_f32};
+use crate::model::convert::{Precision, write_like};
 use crate::model::qwen2_5_vl::config::Config;
-use crate::model::qwen2_5_vl::weights::{self, Stored, StoredTensor};
-use crate::nn::Parameter;
+use crate::model::qwen2_5_vl::weights::{Stored, StoredTensor};
 use crate::{Error, Result, files};
-use candle_core::{DType, Device, Var};
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 
 /// Write the checkpoint `(1 - alpha) * a + alpha * b` to `out`, which must be new or empty, in f32. The other files are those of `a`;
 /// `config.json`, without which no reader accepts the directory, is written last.
@@ -30,27 +27,23 @@ pub fn interpolate(a: &Path, b: &Path, alpha: f64, out: &Path) -> Result<()> {
     let (stored_a, stored_b) = (Stored::open(a, &config_a)?, Stored::open(b, &config_b)?);
     let partners = partners(a, &stored_a, b, &stored_b)?;
     same_settings(a, &config_a, b, &config_b)?;
-    let mut parameters = Vec::with_capacity(partners.len());
-    for (tensor, partner) in partners {
-        let (mut values, other) = (stored_a.values(tensor)?, stored_b.values(partner)?);
-        for (dir, values) in [(a, &values), (b, &other)] {
+    // Looked at before anything is written.
+    for (tensor, partner) in &partners {
+        for (dir, values) in [(a, stored_a.values(tensor)?), (b, stored_b.values(partner)?)] {
             if let Some(value) = values.iter().find(|v| !v.is_finite()) {
                 return Err(Error::input(format!("{}: `{}` holds {value}", dir.display(), tensor.name)));
             }
         }
+    }
+    let between = |i: usize| -> Result<Vec<f32>> {
+        let (tensor, partner) = partners[i];
+        let (mut values, other) = (stored_a.values(tensor)?, stored_b.values(partner)?);
         for (value, other) in values.iter_mut().zip(other) {
             *value = ((1.0 - alpha) * f64::from(*value) + alpha * f64::from(other)) as f32;
         }
-        let var = Var::from_vec(values, tensor.shape.as_slice(), &Device::Cpu)?;
-        parameters.push(Arc::new(Parameter::new(tensor.name.clone(), var)));
-    }
-    files::create_dir(out)?;
-    copy_model_files(a, out)?;
-    let config = out.join("config.json");
-    std::fs::remove_file(&config).map_err(|e| Error::failed(format!("cannot remove {}: {e}", config.display())))?;
-    weights::write(out, &parameters, DType::F32)?;
-    files::write_atomic(&config, &files::read(&a.join("config.json"))?)?;
-    declare_f32(out)
+        Ok(values)
+    };
+    write_like(a, &stored_a, out, Precision::F32, &between)
 }
 
 /// Each tensor of `a` with that of `b` of the same name and shape.
@@ -104,7 +97,10 @@ fn same_settings(dir_a: &Path, a: &Config, dir_b: &Path, b: &Config) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::convert::copy_model_files;
     use crate::model::init::{Preset, write_checkpoint};
+    use crate::model::qwen2_5_vl::weights;
+    use candle_core::Device;
 
     fn weights_of(dir: &Path) -> Vec<(String, Vec<f32>)> {
         let stored = Stored::open(dir, &Config::from_dir(dir).unwrap()).unwrap();
@@ -120,17 +116,15 @@ mod tests {
         json["vocab_size"] = vocab.into();
         files::write_json(&to.join("config.json"), &json).unwrap();
         let stored = Stored::open(from, &Config::from_dir(from).unwrap()).unwrap();
-        let mut parameters = Vec::new();
-        for tensor in &stored.tensors {
-            let (mut values, mut shape) = (stored.values(tensor).unwrap(), tensor.shape.clone());
-            if tensor.name == "model.embed_tokens.weight" {
-                shape[0] = vocab;
-                values.resize(vocab * shape[1], 0.0);
-            }
-            let var = Var::from_vec(values, shape, &Device::Cpu).unwrap();
-            parameters.push(Arc::new(Parameter::new(tensor.name.clone(), var)));
-        }
-        weights::write(to, &parameters, DType::F32).unwrap();
+        let mut shapes = stored.shapes();
+        let embeddings = shapes.iter().position(|(name, _)| name == "model.embed_tokens.weight").unwrap();
+        shapes[embeddings].1[0] = vocab;
+        let make = |i: usize| {
+            let mut values = stored.values(&stored.tensors[i])?;
+            values.resize(shapes[i].1.iter().product(), 0.0);
+            Ok(values)
+        };
+        weights::write_made(to, &shapes, candle_core::DType::F32, &make).unwrap();
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub(crate) mod fields;
 pub mod init;
 pub mod inspect;
 pub mod interpolate;
+pub mod lora;
 pub mod processor;
 pub mod qwen2_5_vl;
 mod sampling;

@@ -27,6 +27,13 @@ pub fn distance(a: &Tensor, b: &Tensor) -> f64 {
     a.iter().zip(&b).fold(0.0f64, |m, (x, y)| m.max((x - y).abs())) / scale
 }
 
+/// Seed of the dropout of all passes, so that they drop the same.
+const DROPOUT: u64 = 3;
+
+fn tape() -> Tape {
+    Tape::new().dropping(Some(DROPOUT))
+}
+
 type Build<'a> = &'a dyn Fn(&Tape, &[Value], &[Arc<Parameter>]) -> Result<Value>;
 
 /// Check an op built by `build` from inputs and parameters of the given shapes, the first `inputs` of which are inputs.
@@ -38,8 +45,8 @@ pub fn op(shapes: &[&[usize]], inputs: usize, build: impl Fn(&Tape, &[Value], &[
 /// As [`op`], at the given values.
 pub fn op_at(tensors: &[Tensor], inputs: usize, build: impl Fn(&Tape, &[Value], &[Arc<Parameter>]) -> Result<Value>) {
     let build: Build = &build;
-    let (y_fused, fused) = gradients(Tape::new(), tensors, inputs, build);
-    let (y_composed, composed) = gradients(Tape::new().composed(), tensors, inputs, build);
+    let (y_fused, fused) = gradients(tape(), tensors, inputs, build);
+    let (y_composed, composed) = gradients(tape().composed(), tensors, inputs, build);
     assert!(
         distance(&y_fused, &y_composed) < 2e-6,
         "forward: fused against composed {}",
@@ -58,7 +65,7 @@ pub fn op_at(tensors: &[Tensor], inputs: usize, build: impl Fn(&Tape, &[Value], 
     // A second backward pass adds to the parameters instead of replacing.
     let parameters = parameters(&tensors[inputs..]);
     for _ in 0..2 {
-        run(Tape::new(), &tensors[..inputs], &parameters, build);
+        run(tape(), &tensors[..inputs], &parameters, build);
     }
     for (p, once) in parameters.iter().zip(&fused[inputs..]) {
         let twice = (once.as_ref().unwrap() * 2.0).unwrap();
@@ -100,7 +107,7 @@ fn finite_differences(tensors: &[Tensor], inputs: usize, which: usize, build: Bu
         let mut all = wide.clone();
         all[which] = changed.clone();
         let parameters = parameters(&all[inputs..]);
-        let tape = Tape::forward_only().composed();
+        let tape = Tape::forward_only().composed().dropping(Some(DROPOUT));
         let leaves: Vec<Value> = all[..inputs].iter().map(|x| tape.leaf(x.clone())).collect();
         let y = build(&tape, &leaves, &parameters).unwrap().tensor;
         let w = weights(y.dims()).to_dtype(DType::F64).unwrap();

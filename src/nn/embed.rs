@@ -1,9 +1,10 @@
 //! Gathering rows: token embeddings with image features spliced in, and the rows that feed the output head.
 
 use crate::Result;
+use crate::nn::matrix::WeightMatrix;
 use crate::nn::slice::{from_vec, mutate, read};
 use crate::nn::{Parameter, Tape, Value};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use std::sync::Arc;
 
 /// Where a row of the decoder's input comes from.
@@ -17,37 +18,51 @@ pub enum RowSource {
 
 /// Rows from the embedding `table` `[vocab, width]` and from `images` `[n, width]`, in the order of `sources`.
 pub fn embed(tape: &Tape, table: &Arc<Parameter>, images: Option<&Value>, sources: Vec<RowSource>) -> Result<Value> {
-    let (vocab, width) = table.var.dims2()?;
+    let (_, width) = table.var.dims2()?;
     let rows = sources.len();
-    if !tape.fuses(table.var.as_tensor()) {
+    if !tape.fuses_weight(table) {
+        let tokens: Vec<u32> = sources
+            .iter()
+            .filter_map(|s| match s {
+                RowSource::Token(id) => Some(*id),
+                RowSource::Image(_) => None,
+            })
+            .collect();
+        // The rows of the tokens, then those of the images, put into order.
+        let mut token = 0..;
         let index: Vec<u32> = sources
             .iter()
             .map(|s| match s {
-                RowSource::Token(id) => *id,
-                RowSource::Image(row) => vocab as u32 + row,
+                RowSource::Token(_) => token.next().unwrap_or_default(),
+                RowSource::Image(row) => tokens.len() as u32 + row,
             })
             .collect();
         let inputs: Vec<&Value> = images.into_iter().collect();
         return tape.compose(&inputs, &[table], move |xs, ws| {
-            let index = Tensor::from_slice(&index, rows, ws[0].device())?;
+            let device = ws[0].device();
+            let found = ws[0].index_select(&Tensor::from_slice(&tokens, tokens.len(), device)?, 0)?;
+            let found = if found.dtype() == DType::BF16 { found.to_dtype(DType::F32)? } else { found };
             let all = match xs.first() {
-                Some(images) => Tensor::cat(&[&ws[0], images], 0)?,
-                None => ws[0].clone(),
+                Some(images) => Tensor::cat(&[&found, images], 0)?,
+                None => found,
             };
-            all.index_select(&index, 0)
+            all.index_select(&Tensor::from_slice(&index, rows, device)?, 0)
         });
     }
     let mut y = Vec::with_capacity(rows * width);
     {
-        let table = read(table.var.as_tensor())?;
+        let table = WeightMatrix::of(table, width)?;
         let images = images.map(|v| read(&v.tensor)).transpose()?;
         for source in &sources {
-            let (data, row): (&[f32], usize) = match (source, &images) {
-                (RowSource::Image(row), Some(images)) => (images, *row as usize),
-                (RowSource::Token(id), _) => (&table, *id as usize),
-                (RowSource::Image(_), None) => (&[], 0),
-            };
-            y.extend_from_slice(&data[row * width..(row + 1) * width]);
+            match (source, &images) {
+                (RowSource::Token(id), _) => table.append_row(*id as usize, &mut y),
+                (RowSource::Image(row), Some(images)) => {
+                    y.extend_from_slice(&images[*row as usize * width..(*row as usize + 1) * width]);
+                }
+                (RowSource::Image(_), None) => {
+                    return Err(crate::Error::failed("an image's row is asked for, and there is no image"));
+                }
+            }
         }
     }
     let image_node = images.and_then(Value::node);

@@ -5,7 +5,9 @@
 
 use crate::Result;
 use crate::nn::distribution::{kl_divergence, softmax};
+use crate::nn::linear::project;
 use crate::nn::matmul::{Matrix, MatrixMut, matmul};
+use crate::nn::matrix::WeightMatrix;
 use crate::nn::slice::{from_vec, mutate, read};
 use crate::nn::{Parameter, Tape, Value};
 use candle_core::{D, Tensor};
@@ -46,8 +48,8 @@ fn in_pieces(tape: &Tape, p: &Unformed, x: &Value, weight: &Arc<Parameter>, piec
     }
     let mut nats = vec![0.0; rows];
     {
-        let (p_states, p_weight) = (read(&p.states)?, read(p.weight.var.as_tensor())?);
-        let (x, w) = (read(&x.tensor)?, read(weight.var.as_tensor())?);
+        let (p_states, p_weight) = (read(&p.states)?, WeightMatrix::of(&p.weight, p_width)?);
+        let (x, w) = (read(&x.tensor)?, WeightMatrix::of(weight, width)?);
         let (mut p_logits, mut q_logits) = (Vec::new(), Vec::new());
         for (i, nats) in nats.chunks_mut(piece).enumerate() {
             let (start, count) = (i * piece, nats.len());
@@ -61,8 +63,8 @@ fn in_pieces(tape: &Tape, p: &Unformed, x: &Value, weight: &Arc<Parameter>, piec
     Ok(tape.record(from_vec(nats, rows)?, x.tracked() || weight.trainable(), move |grad, grads| {
         let dx = from_vec(vec![0.0; rows * width], (rows, width))?;
         {
-            let (p_states, p_weight) = (read(&p.states)?, read(p.weight.var.as_tensor())?);
-            let (g, x, w) = (read(&grad)?, read(&x_tensor)?, read(weight.var.as_tensor())?);
+            let (p_states, p_weight) = (read(&p.states)?, WeightMatrix::of(&p.weight, p_width)?);
+            let (g, x, w) = (read(&grad)?, read(&x_tensor)?, WeightMatrix::of(&weight, width)?);
             let (mut p_logits, mut q_logits) = (Vec::new(), Vec::new());
             for start in (0..rows).step_by(piece) {
                 let count = piece.min(rows - start);
@@ -79,7 +81,7 @@ fn in_pieces(tape: &Tape, p: &Unformed, x: &Value, weight: &Arc<Parameter>, piec
                 if node.is_some() {
                     mutate(&dx, |dx| {
                         let dx = MatrixMut::new(&mut dx[start * width..], count, width, width);
-                        matmul(dx, d_logits, Matrix::new(&w, vocab, width, width), false, true);
+                        w.times_rows(dx, d_logits, 0..vocab, false);
                     })?;
                 }
                 if weight.trainable() {
@@ -95,20 +97,20 @@ fn in_pieces(tape: &Tape, p: &Unformed, x: &Value, weight: &Arc<Parameter>, piec
 }
 
 /// `[rows, vocab]` logits of the first `rows` of `x`.
-fn logits(out: &mut Vec<f32>, x: &[f32], weight: &[f32], [rows, width, vocab]: [usize; 3]) {
+fn logits(out: &mut Vec<f32>, x: &[f32], weight: &WeightMatrix<'_>, [rows, width, vocab]: [usize; 3]) {
     out.resize(rows * vocab, 0.0);
-    let (x, weight) = (Matrix::new(x, rows, width, width), Matrix::new(weight, vocab, width, width));
-    matmul(MatrixMut::new(out, rows, vocab, vocab), x, weight.t(), false, true);
+    let x = Matrix::new(x, rows, width, width);
+    weight.times_rows_t(MatrixMut::new(out, rows, vocab, vocab), x, 0..vocab, false);
 }
 
 fn composed(tape: &Tape, p: &Unformed, x: &Value, weight: &Arc<Parameter>) -> Result<Value> {
-    let p_logits = p.states.matmul(&p.weight.var.as_detached_tensor().t()?)?.detach();
+    let p_logits = project(&p.states, &p.weight.var.as_detached_tensor())?.detach();
     tape.compose(&[x], &[weight], move |xs, ws| {
         let log_softmax = |logits: &Tensor| {
             let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
             shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
         };
-        let q = log_softmax(&xs[0].matmul(&ws[0].t()?)?)?;
+        let q = log_softmax(&project(&xs[0], &ws[0])?)?;
         let p = log_softmax(&p_logits.to_dtype(q.dtype())?)?.detach();
         (p.exp()? * (p - q)?)?.sum(D::Minus1)
     })

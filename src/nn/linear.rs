@@ -1,36 +1,51 @@
-//! `y = x W^T + b (+ residual)`, several maps of one input side by side.
+//! `y = x W^T + b (+ residual)`, several maps of one input side by side, each maybe with a low-rank adapter.
 
 use crate::Result;
+use crate::nn::lora::{self, Lora, Mask, Place};
 use crate::nn::matmul::{Matrix, MatrixMut, matmul};
+use crate::nn::matrix::WeightMatrix;
 use crate::nn::slice::{from_vec, mutate, read, written};
 use crate::nn::tape::Source;
 use crate::nn::{Parameter, Tape, Value};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use multiversion::multiversion;
 use rayon::prelude::*;
 use std::sync::Arc;
 
-/// Weight `[out, in]` and optional bias `[out]` of a linear map.
+/// Weight `[out, in]`, optional bias `[out]` and optional adapter of a linear map.
 #[derive(Clone)]
 pub struct Affine {
     /// `[out, in]`, or any shape whose first dimension is `out` and whose others multiply to `in` (a patch convolution).
     pub weight: Arc<Parameter>,
     /// `[out]`.
     pub bias: Option<Arc<Parameter>>,
+    /// What is added to the map in low rank.
+    pub lora: Option<Lora>,
 }
 
 impl Affine {
+    /// A map of nothing but a weight.
+    pub fn plain(weight: Arc<Parameter>) -> Affine {
+        Affine { weight, bias: None, lora: None }
+    }
+
     fn out(&self) -> usize {
         self.weight.var.dims()[0]
     }
 
-    /// Whether the weight or the bias takes a gradient.
+    /// Whether the weight, the bias or the adapter takes a gradient.
     pub fn trains(&self) -> bool {
         self.parameters().any(|p| p.trainable())
     }
 
+    /// Whether the backward pass needs the input.
+    fn keeps_input(&self) -> bool {
+        self.weight.trainable() || self.lora.as_ref().is_some_and(Lora::trains)
+    }
+
     fn parameters(&self) -> impl Iterator<Item = &Arc<Parameter>> {
-        std::iter::once(&self.weight).chain(&self.bias)
+        let adapter = self.lora.iter().flat_map(|lora| [&lora.a, &lora.b]);
+        std::iter::once(&self.weight).chain(&self.bias).chain(adapter)
     }
 }
 
@@ -74,14 +89,13 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>
                     }
                 });
             }
-            let weight = read(map.weight.var.as_tensor())?;
-            let weight = Matrix::new(&weight, out, width, width).t();
+            let weight = WeightMatrix::of(&map.weight, width)?;
             let from = column.min(rows * total);
             let target = match started {
                 true => MatrixMut::new(&mut y[from..], rows, out, total),
                 false => MatrixMut::unfilled(&mut y.spare_capacity_mut()[from..rows * total], rows, out, total),
             };
-            matmul(target, x_view, weight, started, true);
+            weight.times_rows_t(target, x_view, 0..out, started);
             column += out;
         }
         if !started {
@@ -89,21 +103,33 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>
             unsafe { y.set_len(rows * total) };
         }
     }
+    let places = places(maps, rows, width, total);
+    let mut adapters: Vec<Option<(Option<Mask>, Vec<f32>)>> = Vec::with_capacity(maps.len());
+    for (map, (column, place)) in maps.iter().zip(&places) {
+        adapters.push(match &map.lora {
+            None => None,
+            Some(lora) => {
+                let mask = lora.mask(tape);
+                let x = read(&x.tensor)?;
+                let from = (*column).min(rows * total);
+                Some((mask, lora::forward(lora, mask, &x, &mut y[from..], *place)?))
+            }
+        });
+    }
     let y = from_vec(y, (rows, total))?;
     let maps: Vec<Affine> = maps.iter().map(|m| (*m).clone()).collect();
     let trains = maps.iter().any(Affine::trains);
     let wanted = trains || x.tracked() || residual.is_some_and(Value::tracked);
     let (x_node, residual_node) = (x.node(), residual.and_then(Value::node));
-    let x_source = maps.iter().any(|m| m.weight.trainable()).then(|| x.source());
+    let x_source = maps.iter().any(Affine::keeps_input).then(|| x.source());
     Ok(tape.record(y, wanted, move |grad, grads| {
         {
             let g = read(&grad)?;
             let x = x_source.map(Source::get).transpose()?;
             let x = x.as_ref().map(read).transpose()?;
-            let mut column = 0;
             let mut dx = grads.take(x_node);
-            for map in &maps {
-                let out = map.out();
+            for ((map, (column, place)), adapter) in maps.iter().zip(&places).zip(&adapters) {
+                let (out, column) = (place.out, *column);
                 let g_view = Matrix::new(&g[column.min(rows * total)..], rows, out, total);
                 if let Some(x) = x.as_deref().filter(|_| map.weight.trainable()) {
                     grads.accumulate(&map.weight, |dw, filled| {
@@ -120,25 +146,30 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>
                     })?;
                 }
                 if x_node.is_some() {
-                    let weight = read(map.weight.var.as_tensor())?;
-                    let weight = Matrix::new(&weight, out, width, width);
+                    let weight = WeightMatrix::of(&map.weight, width)?;
                     match &dx {
                         Some(dx) => mutate(dx, |dx| {
-                            matmul(MatrixMut::new(dx, rows, width, width), g_view, weight, true, true);
+                            weight.times_rows(MatrixMut::new(dx, rows, width, width), g_view, 0..out, true);
                         })?,
                         None => {
                             // SAFETY: the product writes every element.
                             let product = unsafe {
                                 written(rows * width, |dx| {
                                     let dx = MatrixMut::unfilled(dx, rows, width, width);
-                                    matmul(dx, g_view, weight, false, true);
+                                    weight.times_rows(dx, g_view, 0..out, false);
                                 })
                             };
                             dx = Some(from_vec(product, (rows, width))?);
                         }
                     }
                 }
-                column += out;
+                if let (Some(lora), Some((mask, low))) = (&map.lora, adapter)
+                    && (lora.trains() || x_node.is_some())
+                {
+                    let seen = (x.as_deref().unwrap_or(&[]), low.as_slice());
+                    let g = &g[column.min(rows * total)..];
+                    lora::backward(lora, *mask, seen, g, dx.as_ref().filter(|_| x_node.is_some()), *place, grads)?;
+                }
             }
             if let Some(dx) = dx {
                 grads.put(x_node, dx);
@@ -148,18 +179,61 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>
     }))
 }
 
+/// The first column of each map's result, and its sizes.
+fn places(maps: &[&Affine], rows: usize, width: usize, stride: usize) -> Vec<(usize, Place)> {
+    let mut column = 0;
+    let place = |map: &&Affine| {
+        let out = map.out();
+        column += out;
+        (column - out, Place { rows, width, out, stride })
+    };
+    maps.iter().map(place).collect()
+}
+
+/// `x W^T` in candle ops, `w` `[out, in]`: in bf16 if the weight is, on devices that compute in it, the result in the type of `x`.
+pub(super) fn project(x: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
+    if w.dtype() == x.dtype() {
+        return x.matmul(&w.t()?);
+    }
+    if w.device().is_cpu() {
+        return x.matmul(&w.to_dtype(x.dtype())?.t()?);
+    }
+    debug_assert_eq!(w.dtype(), DType::BF16);
+    x.to_dtype(w.dtype())?.matmul(&w.t()?)?.to_dtype(x.dtype())
+}
+
 fn composed(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>, width: usize) -> Result<Value> {
     let parameters: Vec<&Arc<Parameter>> = maps.iter().flat_map(|m| m.parameters()).collect();
-    let biased: Vec<bool> = maps.iter().map(|m| m.bias.is_some()).collect();
+    let rows = x.tensor.dim(0)?;
+    let mut shapes: Vec<(bool, Option<(f64, Option<Tensor>)>)> = Vec::with_capacity(maps.len());
+    for map in maps {
+        let adapter = match &map.lora {
+            None => None,
+            Some(lora) => {
+                let factors = |mask: Mask| {
+                    let factors = (0..rows * width).map(|i| mask.factor(i / width, i % width)).collect();
+                    Tensor::from_vec(factors, (rows, width), x.tensor.device())?.to_dtype(x.tensor.dtype())
+                };
+                Some((f64::from(lora.scale), lora.mask(tape).map(factors).transpose()?))
+            }
+        };
+        shapes.push((map.bias.is_some(), adapter));
+    }
     let inputs: Vec<&Value> = std::iter::once(x).chain(residual).collect();
     tape.compose(&inputs, &parameters, move |xs, ps| {
         let mut ps = ps.iter();
         let mut parts = Vec::new();
-        for &biased in &biased {
+        for (biased, adapter) in &shapes {
             let weight = next(&mut ps)?;
-            let mut y = xs[0].matmul(&weight.reshape(((), width))?.t()?)?;
-            if biased {
+            let mut y = project(&xs[0], &weight.reshape(((), width))?)?;
+            if *biased {
                 y = y.broadcast_add(next(&mut ps)?)?;
+            }
+            if let Some((scale, factors)) = adapter {
+                let (a, b) = (next(&mut ps)?, next(&mut ps)?);
+                let dropped = factors.as_ref().map(|f| xs[0].mul(f)).transpose()?;
+                let low = (dropped.as_ref().unwrap_or(&xs[0]).matmul(&a.t()?)? * *scale)?;
+                y = (y + low.matmul(&b.t()?)?)?;
             }
             parts.push(y);
         }
@@ -212,8 +286,8 @@ mod tests {
     fn linear_with_bias_and_residual_agrees_with_finite_differences() {
         let shapes: &[&[usize]] = &[&[5, 6], &[5, 7], &[4, 6], &[4], &[3, 6]];
         check::op(shapes, 2, |tape, v, p| {
-            let first = Affine { weight: p[0].clone(), bias: Some(p[1].clone()) };
-            let second = Affine { weight: p[2].clone(), bias: None };
+            let first = Affine { weight: p[0].clone(), bias: Some(p[1].clone()), lora: None };
+            let second = Affine::plain(p[2].clone());
             linear(tape, &v[0], &[&first, &second], Some(&v[1]))
         });
     }
@@ -221,7 +295,7 @@ mod tests {
     #[test]
     fn linear_without_residual_agrees_with_finite_differences() {
         check::op(&[&[300, 3], &[2, 3], &[2]], 1, |tape, v, p| {
-            linear(tape, &v[0], &[&Affine { weight: p[0].clone(), bias: Some(p[1].clone()) }], None)
+            linear(tape, &v[0], &[&Affine { weight: p[0].clone(), bias: Some(p[1].clone()), lora: None }], None)
         });
     }
 
@@ -231,7 +305,7 @@ mod tests {
         weight.set_trainable(false);
         let tape = Tape::new();
         let x = tape.leaf(check::tensor(&[4, 3], 2));
-        let y = linear(&tape, &x, &[&Affine { weight: weight.clone(), bias: None }], None).unwrap();
+        let y = linear(&tape, &x, &[&Affine::plain(weight.clone())], None).unwrap();
         let g = check::tensor(&[4, 2], 3);
         let dx = tape.backward_with(vec![(y, g)], &[&x]).unwrap();
         assert!(dx[0].is_some());

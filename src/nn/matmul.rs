@@ -5,6 +5,7 @@
 //! its blocks and its special paths for very small products are not taken; [`matmul`] sees to both.
 
 use gemm::Parallelism;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 /// Inner dimension of one call: gemm never splits one of up to 512.
@@ -40,6 +41,19 @@ impl<'a> Matrix<'a> {
             data: self.data,
         }
     }
+
+    /// Columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// `count` columns from `first` on, as a view.
+    pub fn columns(self, first: usize, count: usize) -> Self {
+        assert!(first + count <= self.cols, "matrix view out of bounds");
+        // Of a matrix without elements nothing can be left out.
+        let from = (first * self.col_stride).min(self.data.len());
+        Matrix { data: &self.data[from..], cols: count, ..self }
+    }
 }
 
 /// A writable row-major view of a matrix.
@@ -70,6 +84,82 @@ impl<'a> MatrixMut<'a> {
         assert!(rows < 2 || stride >= cols, "rows of a writable matrix overlap");
         MatrixMut { data, rows, cols, stride, filled }
     }
+
+    /// Columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The matrix cut into runs of at most `width` columns, each with the number of its first, to be written by threads side by
+    /// side.
+    pub fn column_blocks(self, width: usize) -> Vec<(usize, Columns<'a>)> {
+        let data = self.data.as_mut_ptr();
+        (0..self.cols)
+            .step_by(width)
+            .map(|first| {
+                let (rows, cols, stride) = (self.rows, width.min(self.cols - first), self.stride);
+                // Within or at the end of the slice, as the constructor has checked (a matrix without rows may have no elements).
+                let start = data.wrapping_add(first);
+                (first, Columns { start, rows, cols, stride, filled: self.filled, of: PhantomData })
+            })
+            .collect()
+    }
+}
+
+/// Some columns of a [`MatrixMut`], which nothing else writes to.
+pub struct Columns<'a> {
+    start: *mut MaybeUninit<f32>,
+    rows: usize,
+    cols: usize,
+    stride: usize,
+    filled: bool,
+    of: PhantomData<&'a mut [MaybeUninit<f32>]>,
+}
+
+// SAFETY: the columns are disjoint from those of every other block of the same matrix, which is borrowed exclusively.
+unsafe impl Send for Columns<'_> {}
+
+impl Columns<'_> {
+    /// Columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+}
+
+/// `c = a b`, or `c += a b` with `add`, on the calling thread, for an inner dimension that gemm does not split. Each element is the
+/// one that [`matmul`] computes, to the last bit.
+pub fn matmul_block(c: &mut Columns<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool) {
+    assert!(a.cols == b.rows && c.rows == a.rows && c.cols == b.cols && a.cols <= INNER, "matrix shapes do not fit");
+    if c.rows == 0 || c.cols == 0 {
+        return;
+    }
+    if c.rows * c.cols > SMALL && c.rows > 1 && c.cols > 1 {
+        // SAFETY: `a` and `b` were checked when they were made; the columns of `c` are this block's alone, inside its matrix.
+        unsafe {
+            product(
+                (c.rows, c.cols, a.cols),
+                (c.start.cast(), c.stride, 1),
+                (a.data.as_ptr(), a.row_stride, a.col_stride),
+                (b.data.as_ptr(), b.row_stride, b.col_stride),
+                add,
+                Parallelism::None,
+            );
+        }
+        c.filled = true;
+        return;
+    }
+    assert!(c.filled || !add, "cannot add to a matrix that holds nothing");
+    let mut whole = vec![0.0; c.rows * c.cols];
+    // SAFETY: elements of this block, which are filled where they are read (checked above).
+    let at = |i: usize| unsafe { &mut *c.start.add(i / c.cols * c.stride + i % c.cols) };
+    if add {
+        whole.iter_mut().enumerate().for_each(|(i, held)| *held = unsafe { at(i).assume_init() });
+    }
+    small(MatrixMut::new(&mut whole, c.rows, c.cols, c.cols), a, b, add, false);
+    whole.iter().enumerate().for_each(|(i, held)| {
+        at(i).write(*held);
+    });
+    c.filled = true;
 }
 
 /// `c = a b`, or `c += a b` with `add`. `parallel` spreads the product over the rayon pool.
@@ -84,7 +174,7 @@ pub fn matmul(c: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool, paralle
         _ => Parallelism::None,
     };
     if c.rows * c.cols <= SMALL || c.rows == 1 || c.cols == 1 {
-        return small(c, a, b, add);
+        return small(c, a, b, add, parallel);
     }
     for (i, start) in (0..a.cols.max(1)).step_by(INNER).enumerate() {
         let inner = INNER.min(a.cols - start);
@@ -103,8 +193,8 @@ pub fn matmul(c: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool, paralle
     }
 }
 
-/// A product too small for gemm's ordinary path, inside one that is large enough: zeros below and to the right.
-fn small(c: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool) {
+/// A product too small for gemm's ordinary path, inside one that is large enough: zeros below and, of a single column, to the right.
+fn small(c: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool, parallel: bool) {
     let cols = c.cols.max(2);
     let rows = c.rows.max(2).max(SMALL / cols + 1);
     let inner = a.cols;
@@ -114,10 +204,13 @@ fn small(c: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool) {
             wide_a[i * inner + k] = a.data[i * a.row_stride + k * a.col_stride];
         }
     }
-    let mut wide_b = vec![0.0; inner * cols];
-    for k in 0..inner {
-        for j in 0..c.cols {
-            wide_b[k * cols + j] = b.data[k * b.row_stride + j * b.col_stride];
+    let mut wide_b = Vec::new();
+    if c.cols < cols {
+        wide_b.resize(inner * cols, 0.0);
+        for k in 0..inner {
+            for j in 0..c.cols {
+                wide_b[k * cols + j] = b.data[k * b.row_stride + j * b.col_stride];
+            }
         }
     }
     let mut wide_c = vec![0.0; rows * cols];
@@ -129,8 +222,9 @@ fn small(c: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool) {
             }
         }
     }
-    let (wa, wb) = (Matrix::new(&wide_a, rows, inner, inner), Matrix::new(&wide_b, inner, cols, cols));
-    matmul(MatrixMut::new(&mut wide_c, rows, cols, cols), wa, wb, add, false);
+    let wide_b = if c.cols < cols { Matrix::new(&wide_b, inner, cols, cols) } else { b };
+    let wide_a = Matrix::new(&wide_a, rows, inner, inner);
+    matmul(MatrixMut::new(&mut wide_c, rows, cols, cols), wide_a, wide_b, add, parallel);
     for i in 0..c.rows {
         for (held, wide) in c.data[i * c.stride..].iter_mut().zip(&wide_c[i * cols..i * cols + c.cols]) {
             held.write(*wide);

@@ -134,19 +134,14 @@ mod tests {
     fn a_value_used_twice_collects_both_gradients() {
         check::op(&[&[3, 8], &[8], &[8]], 1, |tape, v, p| {
             let first = rms_norm(tape, &v[0], &p[0], 1e-6)?;
-            let maps = crate::nn::Affine { weight: check::parameter("w", &[8, 8], 5), bias: None };
+            let maps = crate::nn::Affine::plain(check::parameter("w", &[8, 8], 5));
             maps.weight.set_trainable(false);
             if first.tensor.dtype() == candle_core::DType::F64 {
                 let wide = maps.weight.var.to_dtype(candle_core::DType::F64)?;
                 let wide = Arc::new(Parameter::new("w", candle_core::Var::from_tensor(&wide)?));
                 wide.set_trainable(false);
                 let second = rms_norm(tape, &v[0], &p[1], 1e-6)?;
-                return crate::nn::linear(
-                    tape,
-                    &first,
-                    &[&crate::nn::Affine { weight: wide, bias: None }],
-                    Some(&second),
-                );
+                return crate::nn::linear(tape, &first, &[&crate::nn::Affine::plain(wide)], Some(&second));
             }
             let second = rms_norm(tape, &v[0], &p[1], 1e-6)?;
             crate::nn::linear(tape, &first, &[&maps], Some(&second))

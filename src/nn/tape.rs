@@ -225,23 +225,35 @@ pub struct Tape {
     nodes: RefCell<Vec<Option<Backward>>>,
     recording: bool,
     fused: bool,
+    dropout: Option<u64>,
 }
 
 impl Tape {
     /// A tape that records, with fused kernels where the device has them.
     pub fn new() -> Self {
-        Tape { nodes: RefCell::default(), recording: true, fused: true }
+        Tape { nodes: RefCell::default(), recording: true, fused: true, dropout: None }
     }
 
     /// A tape that only computes.
     pub fn forward_only() -> Self {
-        Tape { nodes: RefCell::default(), recording: false, fused: true }
+        Tape { nodes: RefCell::default(), recording: false, fused: true, dropout: None }
     }
 
     /// The same tape without fused kernels: what devices other than the CPU use.
     pub fn composed(mut self) -> Self {
         self.fused = false;
         self
+    }
+
+    /// The same tape with dropout drawn from `seed`; `None` for none.
+    pub fn dropping(mut self, seed: Option<u64>) -> Self {
+        self.dropout = seed;
+        self
+    }
+
+    /// The seed of the pass's dropout.
+    pub fn dropout(&self) -> Option<u64> {
+        self.dropout
     }
 
     /// Whether gradients are wanted at all.
@@ -252,6 +264,12 @@ impl Tape {
     /// Whether `tensor` is to be processed by fused CPU kernels.
     pub fn fuses(&self, tensor: &Tensor) -> bool {
         self.fused && on_cpu_f32(tensor)
+    }
+
+    /// Whether a weight is to be processed by fused CPU kernels, which read f32 and bf16.
+    pub fn fuses_weight(&self, weight: &Parameter) -> bool {
+        let tensor = weight.var.as_tensor();
+        self.fused && matches!(tensor.device(), Device::Cpu) && matches!(tensor.dtype(), DType::F32 | DType::BF16)
     }
 
     /// A leaf whose gradient can be asked for after [`Tape::backward_with`].
@@ -288,8 +306,8 @@ impl Tape {
         trains: bool,
         f: impl Fn(&Tape, Value) -> Result<Value> + 'static,
     ) -> Result<Value> {
-        let (node, fused) = (x.node, self.fused);
-        let tape = move |recording| Tape { nodes: RefCell::default(), recording, fused };
+        let (node, fused, dropout) = (x.node, self.fused, self.dropout);
+        let tape = move |recording| Tape { nodes: RefCell::default(), recording, fused, dropout };
         let y = f(&tape(false), Value::constant(x.tensor.clone()))?;
         let x_tensor = x.tensor.clone();
         Ok(self.record(y.tensor, trains || x.tracked(), move |grad, grads| {

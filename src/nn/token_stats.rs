@@ -5,8 +5,10 @@
 //! number of rows, so a token's result does not depend on the batch it is in.
 
 use crate::Result;
+use crate::nn::linear::project;
 use crate::nn::math::exp;
 use crate::nn::matmul::{Matrix, MatrixMut, matmul};
+use crate::nn::matrix::WeightMatrix;
 use crate::nn::slice::{from_vec, mutate, read};
 use crate::nn::{Parameter, Tape, Value};
 use candle_core::{D, Tensor};
@@ -58,7 +60,7 @@ fn tiled(
     let mut logits = vec![0.0; tiling.rows.min(rows) * head.tile];
     let mut state = vec![Online::default(); rows];
     {
-        let (x, w) = (read(&x.tensor)?, read(weight.var.as_tensor())?);
+        let (x, w) = (read(&x.tensor)?, WeightMatrix::of(weight, width)?);
         let chunks = state.chunks_mut(tiling.rows).zip(x.chunks(tiling.rows * width)).zip(targets.chunks(tiling.rows));
         for ((state, x), targets) in chunks {
             for first in (0..vocab).step_by(head.tile) {
@@ -82,7 +84,7 @@ fn tiled(
     Ok(tape.record(from_vec(y, (2, rows))?, x.tracked() || weight.trainable(), move |grad, grads| {
         let dx = from_vec(vec![0.0; rows * width], (rows, width))?;
         {
-            let (g, x, w) = (read(&grad)?, read(&x_tensor)?, read(weight.var.as_tensor())?);
+            let (g, x, w) = (read(&grad)?, read(&x_tensor)?, WeightMatrix::of(&weight, width)?);
             let (g_logprob, g_entropy) = g.split_at(rows);
             let recompute = kept.is_none();
             let mut logits = kept.unwrap_or_else(|| vec![0.0; tiling.rows.min(rows) * head.tile]);
@@ -102,11 +104,10 @@ fn tiled(
                         }
                     });
                     let d_logits = Matrix::new(&logits, count, n, n);
-                    let w_tile = Matrix::new(&w[first * width..], n, width, width);
                     if node.is_some() {
                         mutate(&dx, |dx| {
                             let dx = MatrixMut::new(&mut dx[start * width..], count, width, width);
-                            matmul(dx, d_logits, w_tile, first > 0, true);
+                            w.times_rows(dx, d_logits, first..first + n, first > 0);
                         })?;
                     }
                     if weight.trainable() {
@@ -136,16 +137,11 @@ struct Head {
 
 impl Head {
     /// Logits of the rows of `x` for one tile of the vocabulary, from `first` on: `[rows, n]`; returns n.
-    fn logits(&self, logits: &mut [f32], x: &[f32], w: &[f32], first: usize) -> usize {
+    fn logits(&self, logits: &mut [f32], x: &[f32], w: &WeightMatrix<'_>, first: usize) -> usize {
         let n = self.tile.min(self.vocab - first);
         let rows = x.len() / self.width;
-        matmul(
-            MatrixMut::new(logits, rows, n, n),
-            Matrix::new(x, rows, self.width, self.width),
-            Matrix::new(&w[first * self.width..], n, self.width, self.width).t(),
-            false,
-            true,
-        );
+        let x = Matrix::new(x, rows, self.width, self.width);
+        w.times_rows_t(MatrixMut::new(logits, rows, n, n), x, first..first + n, false);
         n
     }
 }
@@ -199,7 +195,7 @@ fn logit_gradient(logits: &mut [f32], row: RowGrad, inverse_temperature: f32) {
 fn composed(tape: &Tape, x: &Value, weight: &Arc<Parameter>, targets: Vec<u32>, temperature: f32) -> Result<Value> {
     tape.compose(&[x], &[weight], move |xs, ws| {
         let rows = targets.len();
-        let logits = (xs[0].matmul(&ws[0].t()?)? / temperature as f64)?;
+        let logits = (project(&xs[0], &ws[0])? / temperature as f64)?;
         let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
         let log_p = shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)?;
         let targets = Tensor::from_slice(&targets, (rows, 1), log_p.device())?;

@@ -167,7 +167,7 @@ fn sample(
     match (&request.teacher, &chat) {
         (Teacher::Model(dir), _) => {
             let processor = Processor::from_dir(dir)?;
-            let model = Model::load(dir, device)?;
+            let model = Model::load_frozen(dir, device)?;
             let (sampling, samples) = (&request.sampling, plan.samples);
             let engine = Engine { policy: &model, codec: &processor, task, sampling, samples };
             eval::run(task, plan, done, |examples| engine.generate(examples), &mut keep)?;

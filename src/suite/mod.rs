@@ -84,7 +84,11 @@ pub fn generate(settings: &Settings, out: &Path, overwrite: bool, on_question: &
             }
             read_photos(settings)?
         }
-        false => Library::default(),
+        false => {
+            let mut library = Library::default();
+            library.photos[1..].iter_mut().for_each(|photos| photos.held_out = true);
+            library
+        }
     };
     if settings.suite.iter().any(|part| part.family == Family::Knowledge) {
         for (photos, _) in library.photos.iter().zip(wanted).filter(|(_, n)| *n > 0) {

@@ -13,6 +13,7 @@ use super::refresh::Pool;
 use crate::data::Cursor;
 use crate::files::Written;
 use crate::model::convert::{copy_model_files, declare_f32};
+use crate::model::lora;
 use crate::policy::Policy;
 use crate::{Error, Result, files};
 use serde::{Deserialize, Serialize};
@@ -183,8 +184,10 @@ fn fill_dir(
     let fail = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", dir.display()));
     files::create_dir(partial)?;
     copy_model_files(base, partial)?;
-    declare_f32(partial)?;
     let mut written = policy.save_weights(partial)?;
+    if !lora::is_adapter(partial) {
+        declare_f32(partial)?;
+    }
     written.extend(fill(partial)?);
     let mut contents = BTreeMap::new();
     for entry in walkdir::WalkDir::new(partial).sort_by_file_name() {

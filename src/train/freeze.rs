@@ -11,8 +11,15 @@ use std::sync::Arc;
 pub fn freeze(parameters: &[Arc<Parameter>], parts: &[String]) -> Result<()> {
     let names: Vec<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
     check_parts(&names, parts)?;
-    parameters.iter().for_each(|p| p.set_trainable(!is_frozen(&p.name, parts)));
+    // Beside an adapter the weights stay as they are.
+    let adapted = names.iter().any(|name| is_adapter(name));
+    parameters.iter().for_each(|p| p.set_trainable(!is_frozen(&p.name, parts) && (!adapted || is_adapter(&p.name))));
     Ok(())
+}
+
+/// Is it a matrix of a LoRA adapter?
+pub(super) fn is_adapter(name: &str) -> bool {
+    name.contains(".lora_")
 }
 
 /// Whether a model with parameters of these names can be frozen so.
@@ -26,7 +33,8 @@ pub fn check_parts(names: &[&str], parts: &[String]) -> Result<()> {
             "train.freeze: {part:?} names no parameter; give vision, merger, embeddings, text, or the beginning of names such as {example}"
         )));
     }
-    if names.iter().all(|name| is_frozen(name, parts)) {
+    let adapted = names.iter().any(|name| is_adapter(name));
+    if names.iter().all(|name| is_frozen(name, parts) || (adapted && !is_adapter(name))) {
         return Err(Error::input("train.freeze: every parameter is frozen, nothing is left to train"));
     }
     Ok(())

@@ -83,7 +83,7 @@ pub fn judge(squares: &[(&str, Option<f64>)]) -> Result<()> {
     let names = |found: fn(f64) -> bool| -> Vec<&str> {
         squares.iter().filter(|(_, s)| found(s.unwrap_or(0.0))).map(|(name, _)| *name).collect()
     };
-    let (bad, none) = (names(|s| !s.is_finite()), names(|s| s == 0.0));
+    let (bad, mut none) = (names(|s| !s.is_finite()), names(|s| s == 0.0));
     if !bad.is_empty() {
         return Err(Error::failed(format!(
             "the first batch gives a gradient that is not finite in {}; the weights or the data are broken",
@@ -96,6 +96,8 @@ pub fn judge(squares: &[(&str, Option<f64>)]) -> Result<()> {
              learn from",
         ));
     }
+    // A fresh adapter's B is zero, and so is the gradient of its A.
+    none.retain(|name| !name.contains(".lora_A."));
     if !none.is_empty() {
         return Err(Error::failed(format!(
             "no gradient reaches {} of {} trainable parameters: {}; freeze them (train.freeze) if they are not meant to train",

@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::data::Dataset;
 use crate::eval::hash_model;
 use crate::model::Processor;
+use crate::model::lora::{self, Adapter, LoraSettings};
 use crate::model::qwen2_5_vl::{Model, config};
 use crate::policy::Policy;
 use crate::tasks::{DatasetTask, Joined, Task};
@@ -56,10 +57,11 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
     let (data, processor) = both(open, || Processor::from_dir(&launch.model));
     let data = data?;
     config::require(&launch.model)?;
+    check_start(launch)?;
     let processor = processor?;
     // A run that begins needs these weights; one that goes on, those of its checkpoint.
     let begins = !launch.out.join("run.json").exists();
-    let load = || begins.then(|| Model::load(&launch.model, &launch.device)).transpose();
+    let load = || begins.then(|| start(launch)).transpose();
     let (model_hash, loaded) = both(|| hash_model(&launch.model), load);
     let identity = Identity {
         jigsaw: env!("CARGO_PKG_VERSION").into(),
@@ -89,20 +91,16 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
     }
     let policy = match (&checkpoint, loaded?) {
         (None, Some(policy)) => policy,
-        (checkpoint, _) => {
-            let weights = checkpoint.as_ref().map_or(launch.model.as_path(), |c| c.dir.as_path());
-            Model::load(weights, &launch.device)?
-        }
+        (Some(checkpoint), _) => Model::load(&checkpoint.dir, &launch.device)?,
+        (None, None) => start(launch)?,
     };
     let policy = policy.recomputing(launch.config.train.recompute);
     let penalised = launch.config.grpo.as_ref().is_some_and(|g| g.beta != 0.0);
     let near = launch.config.sft.as_ref().is_some_and(|sft| sft.kl_coef > 0.0);
     let reference = match penalised || near {
-        true => {
-            let reference = Model::load(&launch.model, &launch.device)?;
-            reference.parameters().iter().for_each(|p| p.set_trainable(false));
-            Some(reference)
-        }
+        // The base with the fresh adapter off is the model that the run began with: no second copy.
+        true if launch.config.lora.is_some() => Some(policy.without_adapter()?),
+        true => Some(Model::load_frozen(&launch.model, &launch.device)?),
         false => None,
     };
     let replayed = data.replay.as_ref().map(|replay| Joined { first: &data.train, second: replay });
@@ -120,17 +118,43 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
     train(&job, &run, checkpoint.as_ref(), progress)
 }
 
+/// The model as a run begins with it: that of the directory, with a fresh adapter if the plan asks for one.
+fn start(launch: &Launch) -> Result<Model> {
+    let Some(settings) = &launch.config.lora else { return Model::load(&launch.model, &launch.device) };
+    let base = Model::load_frozen(&launch.model, &launch.device)?;
+    adapted(base, settings, launch)
+}
+
+pub(super) fn adapted(base: Model, settings: &LoraSettings, launch: &Launch) -> Result<Model> {
+    let place = launch.model.canonicalize().unwrap_or_else(|_| launch.model.clone());
+    let (name, seed) = (place.display().to_string(), launch.config.train.seed);
+    let adapter = Adapter::fresh(settings, base.config(), &name, seed, base.device())?;
+    base.with_adapter(adapter)
+}
+
+/// # Errors
+/// An adapter is to be trained from an adapter.
+pub(super) fn check_start(launch: &Launch) -> Result<()> {
+    if launch.config.lora.is_some() && lora::is_adapter(&launch.model) {
+        return Err(Error::input(format!(
+            "{} is an adapter, which goes on training as it is: leave [lora] out, or merge it into its base first (jigsaw model merge-lora)",
+            launch.model.display()
+        )));
+    }
+    Ok(())
+}
+
 /// The splits of the dataset that a run uses.
-struct Data {
+pub(super) struct Data {
     /// Of the dataset, and of the one replayed.
     hash: String,
-    train: DatasetTask,
-    replay: Option<DatasetTask>,
-    validation: Option<DatasetTask>,
+    pub(super) train: DatasetTask,
+    pub(super) replay: Option<DatasetTask>,
+    pub(super) validation: Option<DatasetTask>,
 }
 
 impl Data {
-    fn open(dir: &Path, replay: Option<&Path>) -> Result<Data> {
+    pub(super) fn open(dir: &Path, replay: Option<&Path>) -> Result<Data> {
         let replay = replay.map(|dir| Dataset::open(dir, "train").map_err(|e| e.context("sft.replay"))).transpose()?;
         let also = replay.as_ref().map(|replay| format!("+{}", replay.manifest().sha256));
         let train = Dataset::open(dir, "train")?;

@@ -5,6 +5,7 @@
 
 pub mod checkpoint;
 mod deal;
+pub mod dry_run;
 mod evaluate;
 mod feed;
 mod freeze;

@@ -5,6 +5,7 @@ use crate::config::{Config, Method};
 use crate::files::megabytes;
 use crate::model::{Prompt, Sequence};
 use crate::nn::Parameter;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Bytes by what they are for.
@@ -31,10 +32,13 @@ impl MemoryPlan {
     /// process holds now, before any of them was made ready, and `resumed` says that the moments are part of it.
     pub fn of(job: &Job<'_>, first: &[Sequence], held: usize, resumed: bool) -> Self {
         let config = job.config;
-        let bytes = |p: &Arc<Parameter>| 4 * p.var.elem_count();
+        let bytes = |p: &Arc<Parameter>| p.var.elem_count() * p.var.dtype().size_in_bytes();
         let trained: usize = job.policy.parameters().iter().filter(|p| p.trainable()).map(bytes).sum();
         let models = [Some(job.policy), job.reference];
-        let weights: usize = models.into_iter().flatten().flat_map(|m| m.parameters()).map(bytes).sum();
+        // Models may share weights.
+        let mut seen = HashSet::new();
+        let all = models.into_iter().flatten().flat_map(|m| m.parameters());
+        let weights: usize = all.filter(|p| seen.insert(Arc::as_ptr(p))).map(bytes).sum();
         let loaded = weights + if resumed { 2 * trained } else { 0 };
         let (activations, apart) = job.policy.backward_bytes(&micro_batch(config, first));
         let pixels = |s: &Sequence| s.prompt.images.iter().map(|image| 4 * image.patches.len()).sum::<usize>();

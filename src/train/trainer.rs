@@ -16,7 +16,8 @@ use crate::config::{Config, Method};
 use crate::model::Sequence;
 use crate::policy::{Codec, Policy, reference_response};
 use crate::tasks::Task;
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, rng};
+use rand::Rng as _;
 use rayon::prelude::*;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -142,6 +143,7 @@ fn rounds(mut l: Loop<'_>, run: &Run, resume: Option<&Checkpoint>) -> Result<End
             return Ok(Ended::Stopped(l.state.step));
         }
         let before = l.state.step;
+        job.policy.begin_step(rng::stream(config.train.seed, "step", &[before as u64]).next_u64());
         match config.train.method {
             Method::Sft => sft::round(&mut l)?,
             Method::Rft => rft::round(&mut l)?,

@@ -10,6 +10,18 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Where models are tested: on the CPU, or where JIGSAW_TEST_DEVICE says (`cuda` or `cuda:N`, in a build with that feature).
+pub fn device() -> Device {
+    match std::env::var("JIGSAW_TEST_DEVICE").ok().as_deref() {
+        None | Some("" | "cpu") => Device::Cpu,
+        Some(name) => {
+            let index = name.strip_prefix("cuda").map(|n| n.strip_prefix(':').unwrap_or("0").parse());
+            let index = index.and_then(Result::ok).unwrap_or_else(|| panic!("JIGSAW_TEST_DEVICE={name}: cpu, cuda or cuda:N"));
+            Device::new_cuda(index).unwrap()
+        }
+    }
+}
+
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }

@@ -48,7 +48,7 @@ pub fn run(
             None => {
                 let policy = match &loaded {
                     Some(policy) => policy,
-                    None => loaded.insert(Model::load(model, device)?),
+                    None => loaded.insert(Model::load_frozen(model, device)?),
                 };
                 let engine = Engine {
                     policy,

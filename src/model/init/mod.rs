@@ -2,12 +2,13 @@
 
 mod tokenizer;
 
+use crate::model::convert::{Precision, declare};
 use crate::model::qwen2_5_vl::config::{Config, TextConfig, VisionConfig};
 use crate::model::qwen2_5_vl::names::parameter_shapes;
 use crate::model::qwen2_5_vl::weights;
 use crate::nn::Parameter;
 use crate::{Error, Result, files, rng};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use rand::RngExt;
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -29,6 +30,12 @@ const VOCAB_MULTIPLE: usize = 64;
 /// Image bounds of a fresh checkpoint, in pixels: one merged token to 16 x 16 of them, so that small puzzles keep their size.
 const PIXELS: (usize, usize) = (28 * 28, 448 * 448);
 
+/// The published image bounds.
+const PUBLISHED_PIXELS: (usize, usize) = (3136, 12_845_056);
+
+/// Elements of a matrix from which on its rows have random streams of their own, so that threads can share the work.
+const LARGE: usize = 1 << 22;
+
 /// Sizes a fresh checkpoint comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Preset {
@@ -36,9 +43,31 @@ pub enum Preset {
     Tiny,
     /// About 60 million parameters.
     Small,
+    /// The architecture of Qwen2.5-VL-3B, 3.75 billion parameters, bf16: to measure what the published one takes.
+    #[value(name = "qwen2.5-vl-3b")]
+    Qwen3b,
+    /// The architecture of Qwen2.5-VL-7B, 8.29 billion parameters, bf16.
+    #[value(name = "qwen2.5-vl-7b")]
+    Qwen7b,
+    /// The widths of Qwen2.5-VL-3B, two decoder layers and two vision blocks: half a billion parameters, bf16.
+    #[value(name = "qwen2.5-vl-3b-cut")]
+    Qwen3bCut,
 }
 
 impl Preset {
+    /// Whether it has the sizes of a published checkpoint, whose weights a random one does not have.
+    pub fn is_published(self) -> bool {
+        matches!(self, Preset::Qwen3b | Preset::Qwen7b | Preset::Qwen3bCut)
+    }
+
+    /// How its weights are stored, and the bounds of its images in pixels.
+    fn precision_and_pixels(self) -> (Precision, (usize, usize)) {
+        match self.is_published() {
+            true => (Precision::Bf16, PUBLISHED_PIXELS),
+            false => (Precision::F32, PIXELS),
+        }
+    }
+
     /// The architecture, for a tokenizer of `tokens` entries whose first special token has id `first_special`.
     fn config(self, tokens: usize, first_special: u32) -> Config {
         let (text, vision) = match self {
@@ -90,6 +119,9 @@ impl Preset {
                     ..vision_defaults()
                 },
             ),
+            Preset::Qwen3b => published([2048, 11_008, 36, 16, 2], 32, 151_936),
+            Preset::Qwen3bCut => published([2048, 11_008, 2, 16, 2], 2, 151_936),
+            Preset::Qwen7b => published([3584, 18_944, 28, 28, 4], 32, 152_064),
         };
         let special = |token: &str| first_special + SPECIAL.iter().position(|t| *t == token).unwrap_or(0) as u32;
         Config {
@@ -101,9 +133,37 @@ impl Preset {
             vision_end_token_id: special("<|vision_end|>"),
             bos_token_id: Some(special("<|endoftext|>")),
             eos_token_ids: vec![special("<|im_end|>")],
-            tie_word_embeddings: true,
+            tie_word_embeddings: self != Preset::Qwen7b,
         }
     }
+}
+
+/// The published architectures: (hidden, intermediate, layers, heads, key and value heads) of the decoder, blocks of the vision tower,
+/// rows of the embeddings. From the `config.json` of Qwen/Qwen2.5-VL-3B-Instruct and -7B-Instruct.
+fn published([hidden, inner, layers, heads, kv]: [usize; 5], depth: usize, vocab: usize) -> (TextConfig, VisionConfig) {
+    let text = TextConfig {
+        vocab_size: vocab,
+        hidden_size: hidden,
+        intermediate_size: inner,
+        num_hidden_layers: layers,
+        num_attention_heads: heads,
+        num_key_value_heads: kv,
+        head_dim: hidden / heads,
+        mrope_section: vec![16, 24, 24],
+        max_position_embeddings: 128_000,
+        ..text_defaults(0)
+    };
+    let vision = VisionConfig {
+        depth,
+        hidden_size: 1280,
+        intermediate_size: 3420,
+        num_heads: 16,
+        head_dim: 80,
+        fullatt_block_indexes: if depth == 32 { vec![7, 15, 23, 31] } else { vec![depth - 1] },
+        out_hidden_size: hidden,
+        ..vision_defaults()
+    };
+    (text, vision)
 }
 
 /// What the presets share; the sizes are placeholders that each preset sets.
@@ -177,6 +237,7 @@ pub fn write_checkpoint(dir: &Path, preset: Preset, seed: u64) -> Result<usize> 
     let first_special = tokenizer
         .token_to_id(SPECIAL[0])
         .ok_or_else(|| Error::failed(format!("the new tokenizer lacks {}", SPECIAL[0])))?;
+    let (precision, pixels) = preset.precision_and_pixels();
     let config = preset.config(tokenizer.get_vocab_size(true), first_special);
     let text = tokenizer.to_string(true).map_err(|e| Error::failed(format!("cannot write the tokenizer: {e}")))?;
     files::create_dir(dir)?;
@@ -185,11 +246,13 @@ pub fn write_checkpoint(dir: &Path, preset: Preset, seed: u64) -> Result<usize> 
     // transformers' processor looks for the template in a file of its own, its tokenizer in tokenizer_config.json.
     files::write_json(&dir.join("chat_template.json"), &json!({ "chat_template": CHAT_TEMPLATE }))?;
     files::write_json(&dir.join("generation_config.json"), &generation_config(first_special))?;
-    files::write_json(&dir.join("preprocessor_config.json"), &preprocessor_config(&config.vision))?;
-    let parameters = fresh_parameters(&config, seed)?;
-    weights::write(dir, &parameters, DType::F32)?;
-    files::write_json(&config_path, &config.to_json())?;
-    Ok(parameters.iter().map(|p| p.var.elem_count()).sum())
+    files::write_json(&dir.join("preprocessor_config.json"), &preprocessor_config(&config.vision, pixels))?;
+    let shapes = parameter_shapes(&config);
+    weights::write_made(dir, &shapes, precision.dtype(), &|i| Ok(fresh_values(&shapes[i].0, &shapes[i].1, seed)))?;
+    let mut described = config.to_json();
+    declare(&mut described, precision.name());
+    files::write_json(&config_path, &described)?;
+    Ok(shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum())
 }
 
 /// Random weights for an architecture: norms one, biases zero, matrices and embeddings normal. A matrix has standard deviation
@@ -200,19 +263,29 @@ pub fn fresh_parameters(config: &Config, seed: u64) -> Result<Vec<Arc<Parameter>
     parameter_shapes(config)
         .into_par_iter()
         .map(|(name, shape)| {
-            let count: usize = shape.iter().product();
-            let values = if name.ends_with(".bias") {
-                vec![0.0; count]
-            } else if shape.len() == 1 {
-                vec![1.0; count]
-            } else {
-                let std = standard_deviation(&name, count / shape[0]);
-                normal(&mut rng::stream(seed, &format!("init {name}"), &[]), count, std)
-            };
-            let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
+            let tensor = Tensor::from_vec(fresh_values(&name, &shape, seed), shape, &Device::Cpu)?;
             Ok(Arc::new(Parameter::new(name, Var::from_tensor(&tensor)?)))
         })
         .collect()
+}
+
+/// The random numbers of one weight, see [`fresh_parameters`].
+fn fresh_values(name: &str, shape: &[usize], seed: u64) -> Vec<f32> {
+    let count: usize = shape.iter().product();
+    if name.ends_with(".bias") {
+        return vec![0.0; count];
+    } else if shape.len() == 1 {
+        return vec![1.0; count];
+    }
+    let (std, stream) = (standard_deviation(name, count / shape[0]), format!("init {name}"));
+    if count <= LARGE {
+        return normal(&mut rng::stream(seed, &stream, &[]), count, std);
+    }
+    let mut values = vec![0.0; count];
+    values.par_chunks_mut(count / shape[0]).enumerate().for_each(|(row, values)| {
+        values.copy_from_slice(&normal(&mut rng::stream(seed, &stream, &[row as u64]), values.len(), std));
+    });
+    values
 }
 
 fn standard_deviation(name: &str, fan_in: usize) -> f64 {
@@ -272,10 +345,10 @@ fn generation_config(first_special: u32) -> Value {
         "eos_token_id": [im_end, end_of_text] })
 }
 
-fn preprocessor_config(vision: &VisionConfig) -> Value {
+fn preprocessor_config(vision: &VisionConfig, (min_pixels, max_pixels): (usize, usize)) -> Value {
     json!({
-        "min_pixels": PIXELS.0,
-        "max_pixels": PIXELS.1,
+        "min_pixels": min_pixels,
+        "max_pixels": max_pixels,
         "patch_size": vision.patch_size,
         "temporal_patch_size": vision.temporal_patch_size,
         "merge_size": vision.spatial_merge_size,

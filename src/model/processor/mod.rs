@@ -10,8 +10,8 @@ pub use template::ChatTemplate;
 pub use tokens::Tokens;
 
 use crate::data::{IMAGE_PLACEHOLDER, Message};
-use crate::model::Prompt;
 use crate::model::qwen2_5_vl::Config;
+use crate::model::{Prompt, lora};
 use crate::{Error, Result};
 use image::RgbImage;
 use serde_json::{Map, Value, json};
@@ -32,6 +32,7 @@ impl Processor {
     /// # Errors
     /// An input error that names the file, for one that is missing or contradicts `config.json`.
     pub fn from_dir(dir: &Path) -> Result<Self> {
+        let dir = &lora::model_files(dir)?;
         let config = Config::from_dir(dir)?;
         let images = ImageProcessor::from_dir(dir)?;
         let vision = &config.vision;

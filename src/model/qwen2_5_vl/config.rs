@@ -5,6 +5,7 @@
 //! that transformers' `Qwen2_5_VLConfig` gives it, because transformers does not write keys that have their default.
 
 use crate::model::fields::Fields;
+use crate::model::lora;
 use crate::{Error, Result, data, files};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -111,7 +112,7 @@ impl VisionConfig {
 /// An input error unless `dir` looks like a checkpoint directory: that it is there and holds a `config.json`.
 pub fn require(dir: &Path) -> Result<()> {
     files::require_dir(dir, "model")?;
-    let path = dir.join("config.json");
+    let path = lora::model_files(dir)?.join("config.json");
     if path.is_file() {
         return Ok(());
     }
@@ -134,7 +135,7 @@ impl Config {
     /// other than Qwen2.5-VL, or settings that contradict each other.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         require(dir)?;
-        let path = dir.join("config.json");
+        let path = lora::model_files(dir)?.join("config.json");
         Self::from_json(&files::read_json(&path)?).map_err(|e| e.context(path.display()))
     }
 

@@ -175,7 +175,7 @@ impl Model {
     fn last_logits(&self, hidden: &Value) -> Result<Tensor> {
         let tape = self.tape(false);
         let hidden = self.decoder.finish(&tape, hidden)?;
-        let head = crate::nn::Affine { weight: Arc::clone(&self.decoder.head), bias: None };
+        let head = crate::nn::Affine::plain(Arc::clone(&self.decoder.head));
         Ok(crate::nn::linear(&tape, &hidden, &[&head], None)?.tensor.to_device(&Device::Cpu)?)
     }
 }

@@ -19,7 +19,7 @@ impl Model {
     /// worked on at once, gradients that the lanes hold for themselves).
     pub fn backward_bytes(&self, batch: &[Sequence]) -> (usize, usize) {
         let shards = self.shards(batch);
-        let trained = self.weight_bytes(|p| p.trainable());
+        let trained = self.trained_bytes();
         let threads = rayon::current_num_threads();
         let (at_once, apart) = match shards::side_by_side(shards.len(), trained) {
             SideBySide::Lanes(lanes) => (lanes.min(threads), lanes * trained),
@@ -57,10 +57,13 @@ impl Model {
             false => rows * (layers * attended + (layers - 1) * rest) + predicted * rest,
             true => rows * (layers * t.hidden_size + attended + rest),
         };
-        let vision = match self.recompute {
-            false => patches * depth * block,
-            true => patches * (depth * v.hidden_size + block),
-        };
+        // A frozen tower keeps nothing; one block works at a time.
+        let vision =
+            match (self.parameters.iter().any(|p| p.trainable() && p.name.starts_with("visual.")), self.recompute) {
+                (false, _) => patches * block,
+                (true, false) => patches * depth * block,
+                (true, true) => patches * (depth * v.hidden_size + block),
+            };
         // Pixels, the input of the merger and what it makes of them, the features.
         let ends = patches * (v.patch_len() + 4 * v.hidden_size) + rows * 2 * t.hidden_size;
         let logits = predicted * t.vocab_size;

@@ -16,23 +16,43 @@ pub mod weights;
 pub use config::Config;
 pub use predict::Predicted;
 
-use crate::Result;
 use crate::files::Written;
+use crate::model::lora::{self, Adapter};
 use crate::model::{LossFn, NearLossFn, Prompt, Sequence, TokenGrads, TokenStats};
 use crate::nn::{
-    Lead, Parameter, ParameterGrads, RowSource, Sink, Tape, Unformed, Value, embed, kl_from, lanes, pair, read,
-    token_stats,
+    Affine, Lead, Parameter, ParameterGrads, RowSource, Sink, Tape, Unformed, Value, embed, kl_from, lanes, linear,
+    pair, read, token_stats,
 };
+use crate::{Result, rng};
 use candle_core::{DType, Device, Tensor};
 use layout::{Layout, Row};
+use rand::Rng as _;
 use rayon::prelude::*;
 use shards::SideBySide;
 use std::ops::Range;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
 use text::Decoder;
 use vision::VisionTower;
-use weights::Weights;
+use weights::{Storage, Stored, Weights};
+
+/// The frozen weights of a checkpoint directory: those of a model that has them already, or read.
+fn frozen_base(dir: &Path, config: &Config, device: &Device) -> Result<Base> {
+    let place = (dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf()), format!("{:?}", device.location()));
+    // Held while reading, so that two models that are loaded at once read one base.
+    let mut bases = BASES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    bases.retain(|(_, _, base)| base.strong_count() > 0);
+    let known = bases.iter().find(|(dir, device, _)| (dir, device) == (&place.0, &place.1));
+    if let Some(base) = known.and_then(|(_, _, base)| base.upgrade()) {
+        return Ok(base);
+    }
+    let stored = Stored::open(dir, config)?;
+    let storage = Storage::for_frozen(&stored, device)?;
+    let base = Arc::new(weights::load(&stored, device, storage)?);
+    base.iter().for_each(|p| p.set_trainable(false));
+    bases.push((place.0, place.1, Arc::downgrade(&base)));
+    Ok(base)
+}
 
 /// A Qwen2.5-VL model: weights and configuration.
 pub struct Model {
@@ -41,19 +61,100 @@ pub struct Model {
     vision: VisionTower,
     decoder: Decoder,
     parameters: Vec<Arc<Parameter>>,
+    base: Base,
+    adapter: Option<Arc<Adapter>>,
     fused: bool,
     recompute: bool,
+    /// Seed of the dropout of the current step, and backward passes made in it.
+    dropout: Mutex<Option<(u64, u64)>>,
 }
 
+/// The weights that are a model's own and not an adapter's, which models may share.
+type Base = Arc<Vec<Arc<Parameter>>>;
+
+/// Frozen bases in memory, by directory and device, as long as a model uses them.
+static BASES: Mutex<Vec<(PathBuf, String, Weak<Vec<Arc<Parameter>>>)>> = Mutex::new(Vec::new());
+
 impl Model {
-    /// Read `config.json` and `model*.safetensors` of a checkpoint directory.
+    /// Read a checkpoint directory: `config.json` and `model*.safetensors`; its weights can train. Of a directory with an adapter (PEFT)
+    /// the adapter can train, and the base is as [`Model::load_frozen`] has it.
     pub fn load(dir: &Path, device: &Device) -> Result<Self> {
+        if lora::is_adapter(dir) {
+            return Self::load_adapter(dir, device);
+        }
         let config = Config::from_dir(dir)?;
-        let mut weights = Weights::read(dir, &config, device)?;
+        let base = weights::load(&Stored::open(dir, &config)?, device, Storage::F32)?;
+        Self::assemble(config, device, Arc::new(base), None)
+    }
+
+    /// As [`Model::load`], of weights that do not train: they may be held in bf16 ([`weights::Storage`]), and models loaded from the same
+    /// directory while one of them lives share them.
+    pub fn load_frozen(dir: &Path, device: &Device) -> Result<Self> {
+        let model = match lora::is_adapter(dir) {
+            true => Self::load_adapter(dir, device)?,
+            false => {
+                let config = Config::from_dir(dir)?;
+                let base = frozen_base(dir, &config, device)?;
+                Self::assemble(config, device, base, None)?
+            }
+        };
+        model.parameters.iter().for_each(|p| p.set_trainable(false));
+        Ok(model)
+    }
+
+    fn load_adapter(dir: &Path, device: &Device) -> Result<Self> {
+        let base_dir = lora::base_of(dir)?;
+        let config = Config::from_dir(&base_dir)?;
+        let adapter = Adapter::read(dir, &config, device)?;
+        let base = frozen_base(&base_dir, &config, device)?;
+        Self::assemble(config, device, base, Some(Arc::new(adapter)))
+    }
+
+    /// A model of the architecture in `dir` whose weights are zeros that take no memory: for plans.
+    pub fn hollow(dir: &Path, trains: bool) -> Result<Self> {
+        let dir = if lora::is_adapter(dir) { lora::base_of(dir)? } else { dir.to_path_buf() };
+        let config = Config::from_dir(&dir)?;
+        let stored = Stored::open(&dir, &config)?;
+        let storage = if trains { Storage::F32 } else { Storage::for_frozen(&stored, &Device::Cpu)? };
+        Self::assemble(config, &Device::Cpu, Arc::new(weights::hollow(&stored, storage)?), None)
+    }
+
+    /// The same weights, frozen, with an adapter that trains.
+    pub fn with_adapter(self, adapter: Adapter) -> Result<Self> {
+        self.base.iter().for_each(|p| p.set_trainable(false));
+        let (fused, recompute) = (self.fused, self.recompute);
+        let model = Self::assemble(self.config, &self.device, self.base, Some(Arc::new(adapter)))?;
+        Ok(Model { fused, recompute, ..model })
+    }
+
+    /// The same weights, not copied, without the adapter.
+    pub fn without_adapter(&self) -> Result<Self> {
+        let model = Self::assemble(self.config.clone(), &self.device, Arc::clone(&self.base), None)?;
+        Ok(Model { fused: self.fused, ..model })
+    }
+
+    /// Whether an adapter is on.
+    pub fn is_adapted(&self) -> bool {
+        self.adapter.is_some()
+    }
+
+    fn assemble(config: Config, device: &Device, base: Base, adapter: Option<Arc<Adapter>>) -> Result<Self> {
+        let adapters = adapter.as_ref().map(|a| a.by_module()).unwrap_or_default();
+        let mut weights = Weights::of(base.to_vec(), adapters);
         let vision = VisionTower::new(&config.vision, &mut weights)?;
         let decoder = Decoder::new(&config.text, config.tie_word_embeddings, &mut weights)?;
-        let parameters = weights.finish(&config)?;
-        Ok(Model { config, device: device.clone(), vision, decoder, parameters, fused: true, recompute: false })
+        let mut parameters = weights.finish(&config)?;
+        if let Some(adapter) = &adapter {
+            parameters.iter().for_each(|p| p.set_trainable(false));
+            parameters.extend(adapter.parameters().map(Arc::clone));
+        }
+        let (device, dropout) = (device.clone(), Mutex::new(None));
+        Ok(Model { config, device, vision, decoder, parameters, base, adapter, fused: true, recompute: false, dropout })
+    }
+
+    /// A training step begins: adapters with dropout draw it from `seed`. Without this call nothing is dropped.
+    pub fn begin_step(&self, seed: u64) {
+        *self.dropout.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some((seed, 0));
     }
 
     /// Use compositions of candle ops in place of the fused CPU kernels, as other devices do.
@@ -84,10 +185,13 @@ impl Model {
         &self.device
     }
 
-    /// Write `model*.safetensors` (published names) into an existing checkpoint directory, as f32, bf16 or f16.
-    /// Returns what the weight files are meant to hold.
+    /// Write `model*.safetensors` (published names) into an existing checkpoint directory, as f32, bf16 or f16; of a model with an adapter
+    /// the adapter alone, in PEFT's form and f32. Returns what the weight files are meant to hold.
     pub fn save_weights(&self, dir: &Path, dtype: DType) -> Result<Vec<Written>> {
-        weights::write(dir, &self.parameters, dtype)
+        match &self.adapter {
+            Some(adapter) => Ok(vec![adapter.write(dir)?]),
+            None => weights::write(dir, &self.parameters, dtype),
+        }
     }
 
     /// All weights, in a fixed order (that of the architecture).
@@ -135,7 +239,21 @@ impl Model {
     /// The batch goes through in shards. `loss` is called once for each, maybe from several threads at once and in any
     /// order, with the sequences of the batch that the shard holds and their statistics.
     pub fn backward(&self, batch: &[Sequence], temperature: f32, loss: &LossFn<'_>) -> Result<()> {
-        self.over_shards(batch, |shard, sink| self.backward_shard(batch, shard, temperature, loss, sink))
+        let dropout = self.next_dropout();
+        self.over_shards(batch, |shard, sink| self.backward_shard(batch, shard, temperature, loss, (dropout, sink)))
+    }
+
+    /// The seed of this backward pass's dropout: another for every pass of a step.
+    fn next_dropout(&self) -> Option<u64> {
+        let mut state = self.dropout.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        state.as_mut().map(|(seed, passes)| {
+            *passes += 1;
+            rng::stream(*seed, "dropout", &[*passes]).next_u64()
+        })
+    }
+
+    fn recording_tape(&self, dropout: Option<u64>, shard: &Range<usize>) -> Tape {
+        self.tape(true).dropping(dropout.map(|seed| seed.wrapping_add(shard.start as u64)))
     }
 
     /// As [`Model::backward`] at temperature 1, with a loss that depends also on KL(reference || self) at every response token, of the
@@ -146,7 +264,8 @@ impl Model {
         reference: impl Fn(&[Sequence]) -> Result<Unformed> + Sync,
         loss: &NearLossFn<'_>,
     ) -> Result<()> {
-        self.over_shards(batch, |shard, sink| self.backward_shard_near(batch, shard, &reference, loss, sink))
+        let dropout = self.next_dropout();
+        self.over_shards(batch, |shard, sink| self.backward_shard_near(batch, shard, &reference, loss, (dropout, sink)))
     }
 
     /// `shard` of every shard of the batch, which adds to the gradients through the sink it is given.
@@ -156,7 +275,7 @@ impl Model {
         shard: impl Fn(&Range<usize>, Sink<'_>) -> Result<()> + Sync,
     ) -> Result<()> {
         let shards = self.shards(batch);
-        match shards::side_by_side(shards.len(), self.weight_bytes(|p| p.trainable())) {
+        match shards::side_by_side(shards.len(), self.trained_bytes()) {
             SideBySide::Lanes(count) => {
                 let parts = lanes(count, |lane| {
                     let mut grads = ParameterGrads::default();
@@ -207,9 +326,9 @@ impl Model {
         shard: &Range<usize>,
         temperature: f32,
         loss: &LossFn<'_>,
-        sink: Sink<'_>,
+        (dropout, sink): (Option<u64>, Sink<'_>),
     ) -> Result<()> {
-        let tape = self.tape(true);
+        let tape = self.recording_tape(dropout, shard);
         let (value, stats) = self.token_stats(&tape, &batch[shard.clone()], temperature)?;
         let grads = loss(shard.clone(), &stats)?;
         match value {
@@ -224,9 +343,9 @@ impl Model {
         shard: &Range<usize>,
         reference: impl Fn(&[Sequence]) -> Result<Unformed>,
         loss: &NearLossFn<'_>,
-        sink: Sink<'_>,
+        (dropout, sink): (Option<u64>, Sink<'_>),
     ) -> Result<()> {
-        let tape = self.tape(true);
+        let tape = self.recording_tape(dropout, shard);
         let (value, stats) = self.token_stats(&tape, &batch[shard.clone()], 1.0)?;
         let Some((value, predictors)) = value else { return loss(shard.clone(), &stats, &[]).map(drop) };
         let kl = kl_from(&tape, &reference(&batch[shard.clone()])?, &predictors, &self.decoder.head)?;
@@ -250,7 +369,7 @@ impl Model {
     /// The parts in which `batch` is worked on.
     fn shards(&self, batch: &[Sequence]) -> Vec<Range<usize>> {
         match self.on_lanes() {
-            true => shards::shards(batch, self.weight_bytes(|p| p.trainable())),
+            true => shards::shards(batch, self.trained_bytes()),
             false => std::iter::once(0..batch.len()).collect(),
         }
     }
@@ -258,6 +377,16 @@ impl Model {
     /// Whether work may be cut into pieces that run on a thread each.
     fn on_lanes(&self) -> bool {
         self.fused && matches!(self.device, Device::Cpu)
+    }
+
+    /// Bytes by which the cut of a batch is chosen: those of the trainable parameters; of a model that takes its batches one shard at a
+    /// time when it is only looked at, all.
+    fn trained_bytes(&self) -> usize {
+        let all = self.weight_bytes(|_| true);
+        match shards::side_by_side(2, all) {
+            SideBySide::Nothing => all,
+            _ => self.weight_bytes(|p| p.trainable()),
+        }
     }
 
     fn weight_bytes(&self, counts: impl Fn(&Parameter) -> bool) -> usize {
@@ -270,7 +399,8 @@ impl Model {
         let layout = Layout::of_prompts(std::slice::from_ref(prompt), &self.config)?;
         let hidden = self.hidden(&tape, &layout, None, |_, _| Ok(()))?;
         let hidden = self.decoder.finish(&tape, &hidden)?.tensor;
-        Ok(hidden.matmul(&self.decoder.head.var.t()?)?)
+        let head = Affine::plain(Arc::clone(&self.decoder.head));
+        Ok(linear(&tape, &Value::constant(hidden), &[&head], None)?.tensor)
     }
 
     fn tape(&self, recording: bool) -> Tape {

@@ -61,7 +61,7 @@ impl Predicted<'_> {
         let Some(states) = &self.states else { return Ok(Vec::new()) };
         let tape = self.model.tape(false);
         let states = Value::constant(states.narrow(0, rows.start, rows.len())?.contiguous()?);
-        let head = Affine { weight: Arc::clone(&self.model.decoder.head), bias: None };
+        let head = Affine::plain(Arc::clone(&self.model.decoder.head));
         let logits = linear(&tape, &states, &[&head], None)?.tensor.to_device(&Device::Cpu)?;
         Ok(read(&logits)?.to_vec())
     }

@@ -3,7 +3,9 @@
 use super::config::Config;
 use super::names::{parameter_shapes, published_name};
 use crate::files::Written;
-use crate::nn::{Affine, Parameter};
+use crate::machine;
+use crate::model::lora;
+use crate::nn::{Affine, Lora, Parameter};
 use crate::tensors::{self, Source, TensorFile, Values};
 use crate::{Error, Result, files};
 use candle_core::{DType, Device, Var};
@@ -46,6 +48,12 @@ impl Stored {
     /// # Errors
     /// See [`Weights::read`].
     pub fn open(dir: &Path, config: &Config) -> Result<Self> {
+        if lora::is_adapter(dir) {
+            return Err(Error::input(format!(
+                "{} holds an adapter, not a whole model; merge it into its base first: jigsaw model merge-lora",
+                dir.display()
+            )));
+        }
         let paths = weight_files(dir)?;
         let files = paths.iter().map(|path| TensorFile::open(path)).collect::<Result<Vec<_>>>()?;
         let mut found: HashMap<String, (String, usize, &TensorInfo)> = HashMap::new();
@@ -85,6 +93,11 @@ impl Stored {
         Ok(Stored { paths, tensors, files })
     }
 
+    /// Name and shape of every tensor.
+    pub fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+        self.tensors.iter().map(|t| (t.name.clone(), t.shape.clone())).collect()
+    }
+
     /// The numbers of one of its tensors, as f32.
     pub fn values(&self, tensor: &StoredTensor) -> Result<Vec<f32>> {
         let mut values = vec![0.0; tensor.shape.iter().product()];
@@ -93,9 +106,58 @@ impl Stored {
     }
 
     /// Read a tensor straight to where it stays.
-    fn load(&self, tensor: &StoredTensor, device: &Device) -> Result<Arc<Parameter>> {
-        let value = Var::from_vec(self.values(tensor)?, tensor.shape.as_slice(), device)?;
+    fn load(&self, tensor: &StoredTensor, device: &Device, storage: Storage) -> Result<Arc<Parameter>> {
+        let shape = tensor.shape.as_slice();
+        let value = match storage {
+            Storage::Stored if tensor.stays_bf16() => {
+                Var::from_vec(self.files[tensor.file].read_bf16(&tensor.info)?, shape, device)?
+            }
+            _ => Var::from_vec(self.values(tensor)?, shape, device)?,
+        };
         Ok(Arc::new(Parameter::new(tensor.name.clone(), value)))
+    }
+
+    /// Bytes of the weights in memory.
+    pub fn bytes(&self, storage: Storage) -> usize {
+        let width = |t: &StoredTensor| if storage == Storage::Stored && t.stays_bf16() { 2 } else { 4 };
+        self.tensors.iter().map(|t| width(t) * t.shape.iter().product::<usize>()).sum()
+    }
+}
+
+impl StoredTensor {
+    /// Norms and biases are few; they are kept in f32 always.
+    fn stays_bf16(&self) -> bool {
+        self.dtype == Dtype::BF16 && self.shape.len() >= 2
+    }
+}
+
+/// In which type weights are held in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// As f32: needed to train them.
+    F32,
+    /// Matrices stored in bf16 as bf16, everything else as f32. The kernels widen a block at a time; the results are the same.
+    Stored,
+}
+
+/// Environment variable that chooses how frozen weights are held: `f32` or `bf16`.
+pub const FROZEN_VARIABLE: &str = "JIGSAW_FROZEN_WEIGHTS";
+
+impl Storage {
+    /// For weights that do not train: what [`FROZEN_VARIABLE`] asks for, else f32 if that takes at most half of the memory that is
+    /// available; on a GPU as they are stored.
+    ///
+    /// # Errors
+    /// An input error if the variable holds another word.
+    pub(crate) fn for_frozen(stored: &Stored, device: &Device) -> Result<Storage> {
+        match std::env::var(FROZEN_VARIABLE).ok().as_deref() {
+            Some("f32") => return Ok(Storage::F32),
+            Some("bf16") => return Ok(Storage::Stored),
+            None | Some("") => {}
+            Some(other) => return Err(Error::input(format!("{FROZEN_VARIABLE}={other}: must be f32 or bf16"))),
+        }
+        let fits = machine::available_memory().is_none_or(|free| stored.bytes(Storage::F32) <= free / 2);
+        Ok(if device.is_cpu() && fits { Storage::F32 } else { Storage::Stored })
     }
 }
 
@@ -103,6 +165,26 @@ impl Stored {
 pub struct Weights {
     found: HashMap<String, Arc<Parameter>>,
     taken: Vec<Arc<Parameter>>,
+    adapters: HashMap<String, Lora>,
+}
+
+/// Read all weights of a checkpoint directory, in the order of the architecture.
+pub(crate) fn load(stored: &Stored, device: &Device, storage: Storage) -> Result<Vec<Arc<Parameter>>> {
+    let load = |tensor| stored.load(tensor, device, storage);
+    match device {
+        Device::Cpu => stored.tensors.par_iter().map(load).collect(),
+        _ => stored.tensors.iter().map(load).collect(),
+    }
+}
+
+/// Weights of zeros that take no memory until they are written to: for plans.
+pub(crate) fn hollow(stored: &Stored, storage: Storage) -> Result<Vec<Arc<Parameter>>> {
+    let zeros = |tensor: &StoredTensor| -> Result<Arc<Parameter>> {
+        let dtype = if storage == Storage::Stored && tensor.stays_bf16() { DType::BF16 } else { DType::F32 };
+        let value = Var::zeros(tensor.shape.as_slice(), dtype, &Device::Cpu)?;
+        Ok(Arc::new(Parameter::new(tensor.name.clone(), value)))
+    };
+    stored.tensors.iter().map(zeros).collect()
 }
 
 impl Weights {
@@ -112,14 +194,13 @@ impl Weights {
     /// An input error that names the file and the tensor: missing or unreadable files, a missing or unexpected tensor, another
     /// shape than `config` asks for, an unsupported dtype.
     pub fn read(dir: &Path, config: &Config, device: &Device) -> Result<Self> {
-        let stored = Stored::open(dir, config)?;
-        let load = |tensor| stored.load(tensor, device);
-        let parameters: Vec<Arc<Parameter>> = match device {
-            Device::Cpu => stored.tensors.par_iter().map(load).collect::<Result<_>>()?,
-            _ => stored.tensors.iter().map(load).collect::<Result<_>>()?,
-        };
+        Ok(Weights::of(load(&Stored::open(dir, config)?, device, Storage::F32)?, HashMap::new()))
+    }
+
+    /// Of weights already read, with adapters by the name of their linear map.
+    pub fn of(parameters: Vec<Arc<Parameter>>, adapters: HashMap<String, Lora>) -> Self {
         let found = parameters.into_iter().map(|p| (p.name.clone(), p)).collect();
-        Ok(Weights { found, taken: Vec::new() })
+        Weights { found, taken: Vec::new(), adapters }
     }
 
     /// The weight called `name`.
@@ -136,13 +217,16 @@ impl Weights {
     pub fn affine(&mut self, name: &str, biased: bool) -> Result<Affine> {
         let weight = self.take(&format!("{name}.weight"))?;
         let bias = if biased { Some(self.take(&format!("{name}.bias"))?) } else { None };
-        Ok(Affine { weight, bias })
+        Ok(Affine { weight, bias, lora: self.adapters.remove(name) })
     }
 
     /// All weights that were taken, in the order of the architecture.
     pub fn finish(self, config: &Config) -> Result<Vec<Arc<Parameter>>> {
         if let Some(name) = self.found.keys().min() {
             return Err(Error::failed(format!("weight `{name}` has no place in the model")));
+        }
+        if let Some(name) = self.adapters.keys().min() {
+            return Err(Error::failed(format!("the adapter of `{name}` has no place in the model")));
         }
         let mut by_name: HashMap<String, Arc<Parameter>> =
             self.taken.into_iter().map(|p| (p.name.clone(), p)).collect();
@@ -184,54 +268,66 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
 /// Write weights under their published names: `model.safetensors`, or shards and their index when they are large.
 /// `dtype` is f32, bf16 or f16. Returns what the weight files are meant to hold.
 pub fn write(dir: &Path, parameters: &[Arc<Parameter>], dtype: DType) -> Result<Vec<Written>> {
-    write_sharded(dir, parameters, dtype, SHARD_BYTES)
+    let sources = parameters.iter().map(|p| Source {
+        name: p.name.clone(),
+        shape: p.var.dims().to_vec(),
+        values: Values::Tensor(p.var.as_tensor()),
+    });
+    write_sharded(dir, sources.collect(), dtype, SHARD_BYTES)
 }
 
-fn write_sharded(dir: &Path, parameters: &[Arc<Parameter>], dtype: DType, shard_bytes: usize) -> Result<Vec<Written>> {
+/// As [`write`], of weights that are made one at a time: `make(i)` gives the numbers of the `i`-th of `shapes`.
+pub(crate) fn write_made(
+    dir: &Path,
+    shapes: &[(String, Vec<usize>)],
+    dtype: DType,
+    make: &dyn Fn(usize) -> Result<Vec<f32>>,
+) -> Result<Vec<Written>> {
+    let makers: Vec<_> = (0..shapes.len()).map(|i| move || make(i)).collect();
+    let sources = shapes.iter().zip(&makers).map(|((name, shape), make)| Source {
+        name: name.clone(),
+        shape: shape.clone(),
+        values: Values::Made(make),
+    });
+    write_sharded(dir, sources.collect(), dtype, SHARD_BYTES)
+}
+
+fn write_sharded(dir: &Path, sources: Vec<Source<'_>>, dtype: DType, shard_bytes: usize) -> Result<Vec<Written>> {
     let stored = match dtype {
         DType::F32 => Dtype::F32,
         DType::BF16 => Dtype::BF16,
         DType::F16 => Dtype::F16,
         other => return Err(Error::input(format!("weights cannot be written as {other:?}; use f32, bf16 or f16"))),
     };
-    let size = |p: &Parameter| p.var.elem_count() * dtype.size_in_bytes();
-    let mut shards: Vec<Vec<&Parameter>> = vec![Vec::new()];
+    let size = |source: &Source<'_>| source.shape.iter().product::<usize>() * dtype.size_in_bytes();
+    let total: usize = sources.iter().map(size).sum();
+    let mut shards: Vec<Vec<Source<'_>>> = vec![Vec::new()];
     let mut filled = 0;
-    for parameter in parameters {
-        if filled > 0 && filled + size(parameter) > shard_bytes {
+    for source in sources {
+        if filled > 0 && filled + size(&source) > shard_bytes {
             shards.push(Vec::new());
             filled = 0;
         }
-        filled += size(parameter);
+        filled += size(&source);
         if let Some(shard) = shards.last_mut() {
-            shard.push(parameter);
+            shard.push(source);
         }
     }
     let count = shards.len();
     let (mut map, mut written) = (BTreeMap::new(), Vec::with_capacity(count));
-    for (i, shard) in shards.iter().enumerate() {
+    for (i, shard) in shards.into_iter().enumerate() {
         let name = match count {
             1 => "model.safetensors".to_string(),
             _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
         };
-        written.push(write_shard(&dir.join(&name), shard, stored)?);
-        map.extend(shard.iter().map(|p| (p.name.clone(), name.clone())));
+        map.extend(shard.iter().map(|source| (source.name.clone(), name.clone())));
+        // transformers refuses a file that does not say which framework's layout it has.
+        written.push(tensors::write(&dir.join(&name), shard, stored, &[("format", "pt".to_string())])?);
     }
     if count > 1 {
-        let total: usize = parameters.iter().map(|p| size(p)).sum();
         files::write_json(&dir.join(INDEX), &json!({"metadata": {"total_size": total}, "weight_map": map}))?;
     }
     Ok(written)
-}
-
-fn write_shard(path: &Path, parameters: &[&Parameter], dtype: Dtype) -> Result<Written> {
-    let sources = parameters.iter().map(|p| Source {
-        name: p.name.clone(),
-        shape: p.var.dims().to_vec(),
-        values: Values::Tensor(p.var.as_tensor()),
-    });
-    // transformers refuses a file that does not say which framework's layout it has.
-    tensors::write(path, sources.collect(), dtype, &[("format", "pt".to_string())])
 }
 
 #[cfg(test)]
@@ -248,7 +344,14 @@ mod tests {
             Arc::new(Parameter::new(name, Var::from_tensor(&Tensor::from_vec(data, n, &Device::Cpu).unwrap()).unwrap()))
         };
         let parameters = [parameter("a", 10), parameter("b", 10), parameter("c", 3)];
-        write_sharded(dir.path(), &parameters, DType::BF16, 26).unwrap();
+        let make = |i: usize| parameters[i].var.to_vec1::<f32>().map_err(Into::into);
+        let makers: Vec<_> = (0..3).map(|i| move || make(i)).collect();
+        let sources = parameters.iter().zip(&makers).map(|(p, make)| Source {
+            name: p.name.clone(),
+            shape: p.var.dims().to_vec(),
+            values: if p.name == "b" { Values::Made(make) } else { Values::Tensor(p.var.as_tensor()) },
+        });
+        write_sharded(dir.path(), sources.collect(), DType::BF16, 26).unwrap();
         let files = weight_files(dir.path()).unwrap();
         assert_eq!(files.len(), 2);
         let mapped = unsafe { MmapedSafetensors::multi(&files) }.unwrap();

@@ -132,8 +132,7 @@ fn cells(rng: &mut Rng) -> Question {
     order.shuffle(rng);
     let said = |cell: usize| found(cell).map_or_else(|| NONE.to_string(), Object::name);
     let pairs = order.into_iter().map(|cell| ((cell + 1).to_string(), said(cell))).collect();
-    let text = format!("Number the places 1 to {}, row by row. What is in each place?", PLACES.len());
-    objects(rng, &scene, "cells", &text, pairs)
+    objects(rng, &scene, "cells", "What is in each place, counted row by row?", pairs)
 }
 
 fn presence(rng: &mut Rng) -> Question {
@@ -192,7 +191,7 @@ fn letters(rng: &mut Rng) -> Question {
         }
         2..=3 => {
             let asked = scene.objects.iter().map(|o| ((o.cell + 1).to_string(), colors[o.color].clone())).collect();
-            ("Number the places 1 to 9, row by row. What colour is in each place?", asked, colors)
+            ("What colour is in each place, counted row by row?", asked, colors)
         }
         _ => {
             let asked =

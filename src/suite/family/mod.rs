@@ -85,7 +85,7 @@ impl Family {
             Family::Grounding => retry(|| grounding::question(rng)),
             Family::Ocr => Ok(ocr::question(rng)),
             Family::Doc => Ok(doc::question(rng, index)),
-            Family::Vqa => retry(|| vqa::question(rng, index)),
+            Family::Vqa => retry(|| vqa::question(rng, index, photos.held_out)),
             Family::Pope => retry(|| pope::question(rng, index)),
             Family::Knowledge => knowledge::question(rng, index, photos),
             Family::Describe => Ok(describe::question(rng)),

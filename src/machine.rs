@@ -1,0 +1,47 @@
+//! What this machine has.
+
+/// Bytes of memory that programs can still take: the kernel's estimate, or what a control group leaves if that is less. `None` where
+/// it cannot be told (not Linux).
+pub fn available_memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let free = field(&text, "MemAvailable")?;
+    Some(group_memory().map_or(free, |left| left.min(free)))
+}
+
+/// Bytes of memory of the machine.
+pub fn total_memory() -> Option<usize> {
+    field(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemTotal")
+}
+
+/// Bytes that are free on the first GPU, as `nvidia-smi` has it; `None` without one.
+pub fn gpu_memory() -> Option<usize> {
+    let asked = ["--query-gpu=memory.free", "--format=csv,noheader,nounits"];
+    let said = std::process::Command::new("nvidia-smi").args(asked).output().ok()?;
+    let mebibytes: usize = String::from_utf8_lossy(&said.stdout).lines().next()?.trim().parse().ok()?;
+    Some(mebibytes << 20)
+}
+
+fn field(text: &str, name: &str) -> Option<usize> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(1024 * line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?)
+}
+
+/// What the control group of a container or a batch job (cgroup v2) leaves; `None` without a limit.
+fn group_memory() -> Option<usize> {
+    let number = |name: &str| -> Option<usize> {
+        std::fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?.trim().parse().ok()
+    };
+    Some(number("memory.max")?.saturating_sub(number("memory.current")?))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_memory() {
+        let (free, all) = (available_memory().unwrap(), total_memory().unwrap());
+        assert!(free > 10_000_000 && free <= all, "{free} of {all}");
+        assert_eq!(field("MemTotal:  3 kB\nMemAvailable:    7 kB\n", "MemAvailable"), Some(7168));
+    }
+}

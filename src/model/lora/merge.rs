@@ -1,0 +1,42 @@
+//! An adapter merged into its base: `W + scale * B A`, a checkpoint like any other.
+
+use super::{Adapter, base_of, is_adapter};
+use crate::model::convert::{Precision, write_like};
+use crate::model::qwen2_5_vl::Config;
+use crate::model::qwen2_5_vl::weights::Stored;
+use crate::nn::{Matrix, MatrixMut, matmul, read};
+use crate::{Error, Result, files};
+use candle_core::Device;
+use std::path::Path;
+
+/// Write the base of the adapter `dir` with the adapter merged in to `out`, which must be new or empty, in `precision`. The sums are
+/// formed in f32 and rounded once. One tensor is held at a time.
+///
+/// # Errors
+/// An input error if `dir` is no adapter, its base is not there, or `out` is not empty.
+pub fn merge(dir: &Path, out: &Path, precision: Precision) -> Result<()> {
+    if !is_adapter(dir) {
+        return Err(Error::input(format!("{} holds no adapter (adapter_config.json)", dir.display())));
+    }
+    if files::holds_foreign(out, |_| false) {
+        return Err(Error::input(format!("{} is not empty; choose another --out", out.display())));
+    }
+    let base = base_of(dir)?;
+    let config = Config::from_dir(&base)?;
+    let adapter = Adapter::read(dir, &config, &Device::Cpu)?.by_module();
+    let stored = Stored::open(&base, &config)?;
+    let merged = |i: usize| -> Result<Vec<f32>> {
+        let tensor = &stored.tensors[i];
+        let mut values = stored.values(tensor)?;
+        if let Some(lora) = tensor.name.strip_suffix(".weight").and_then(|module| adapter.get(module)) {
+            let ((rank, width), (rows, _)) = (lora.a.var.dims2()?, lora.b.var.dims2()?);
+            let mut scaled = read(lora.b.var.as_tensor())?.to_vec();
+            scaled.iter_mut().for_each(|b| *b *= lora.scale);
+            let a = read(lora.a.var.as_tensor())?;
+            let (b, a) = (Matrix::new(&scaled, rows, rank, rank), Matrix::new(&a, rank, width, width));
+            matmul(MatrixMut::new(&mut values, rows, width, width), b, a, true, true);
+        }
+        Ok(values)
+    };
+    write_like(&base, &stored, out, precision, &merged)
+}

@@ -1,0 +1,75 @@
+//! Low-rank adapters (LoRA) as PEFT has them: made, read, written, merged.
+//!
+//! An adapter is a directory with `adapter_config.json` and `adapter_model.safetensors`. What is written here `peft` loads, what `peft`
+//! writes is loaded here. Its base is the model that `base_model_name_or_path` names.
+
+mod merge;
+mod peft;
+mod settings;
+mod targets;
+
+pub use merge::merge;
+pub use peft::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, base_of, is_adapter, model_files, scaling_of};
+pub use settings::LoraSettings;
+pub use targets::{LANGUAGE, Module, Targets};
+
+use crate::model::qwen2_5_vl::Config;
+use crate::nn::{Lora, Parameter};
+use crate::{Result, rng};
+use candle_core::{Device, Tensor, Var};
+use rand::RngExt;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The adapter of a model: a pair of matrices for each of its modules.
+pub struct Adapter {
+    /// What `adapter_config.json` says.
+    about: Value,
+    /// Of each adapted module, by the order of the architecture.
+    parts: Vec<(Module, Lora)>,
+}
+
+impl Adapter {
+    /// A fresh one for a model of this architecture: A uniform in `±1/sqrt(in)`, B zero, as PEFT begins, so that the model is the base.
+    ///
+    /// # Errors
+    /// See [`Targets::select`].
+    pub fn fresh(settings: &LoraSettings, config: &Config, base: &str, seed: u64, device: &Device) -> Result<Adapter> {
+        let scale = settings.scale(settings.rank);
+        let mut parts = Vec::new();
+        for module in settings.target.select(config)? {
+            let mut rng = rng::stream(seed, &format!("lora {}", module.name), &[]);
+            let bound = 1.0 / (module.width as f32).sqrt();
+            let count = settings.rank * module.width;
+            let values: Vec<f32> = (0..count).map(|_| rng.random_range(-bound..bound)).collect();
+            let a = Tensor::from_vec(values, (settings.rank, module.width), device)?;
+            let b = Tensor::zeros((module.out, settings.rank), candle_core::DType::F32, device)?;
+            let lora = pair(&module, a, b, scale, settings.dropout as f32)?;
+            parts.push((module, lora));
+        }
+        Ok(Adapter { about: peft::describe(settings, base), parts })
+    }
+
+    /// Adapters by the name of their module.
+    pub(crate) fn by_module(&self) -> HashMap<String, Lora> {
+        self.parts.iter().map(|(module, lora)| (module.name.clone(), lora.clone())).collect()
+    }
+
+    /// Its matrices, A before B of each module.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = &Arc<Parameter>> {
+        self.parts.iter().flat_map(|(_, lora)| [&lora.a, &lora.b])
+    }
+}
+
+fn pair(module: &Module, a: Tensor, b: Tensor, scale: f64, dropout: f32) -> Result<Lora> {
+    let parameter = |kind: &str, tensor: &Tensor| -> Result<Arc<Parameter>> {
+        Ok(Arc::new(Parameter::new(format!("{}.lora_{kind}.weight", module.name), Var::from_tensor(tensor)?)))
+    };
+    // The same for the same module in every run.
+    let site = module
+        .name
+        .bytes()
+        .fold(0xCBF2_9CE4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3));
+    Ok(Lora { a: parameter("A", &a)?, b: parameter("B", &b)?, scale: scale as f32, dropout, site })
+}

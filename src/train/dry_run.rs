@@ -1,0 +1,214 @@
+//! What a run would take, without running it: the memory plan, and the settings with which it would fit.
+
+use super::freeze::freeze;
+use super::launch::{Data, Launch, adapted, check_start};
+use super::plan::{MemoryPlan, process_memory};
+use super::trainer::Job;
+use crate::config::{Config, Method};
+use crate::files::megabytes;
+use crate::machine;
+use crate::model::lora::LoraSettings;
+use crate::model::qwen2_5_vl::weights::FROZEN_VARIABLE;
+use crate::model::qwen2_5_vl::{Model, config};
+use crate::model::{Processor, Sequence};
+use crate::policy::{Policy, reference_sequence};
+use crate::tasks::{Joined, Task};
+use crate::{Error, Result};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// The plan of a run, and how it would have to be changed.
+#[derive(Debug, Clone)]
+pub struct DryRun {
+    /// As asked for.
+    pub plan: MemoryPlan,
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Training examples.
+    pub examples: usize,
+    /// Trained parameters, and all.
+    pub parameters: (usize, usize),
+    /// Bytes that there are, and what of: this machine's memory that is available, or a GPU's. `None` where it cannot be told.
+    pub available: Option<(usize, String)>,
+    /// Settings that would make it smaller, each on top of those before it, with the plan they give; up to the first that fits.
+    pub changes: Vec<(String, MemoryPlan)>,
+}
+
+impl DryRun {
+    /// Whether a plan fits.
+    fn fits(&self, plan: &MemoryPlan) -> bool {
+        self.available.as_ref().is_none_or(|(bytes, _)| plan.total() <= *bytes)
+    }
+}
+
+/// Plan the run. No weight is read.
+///
+/// # Errors
+/// Whatever would keep the run from beginning: model, data or settings that do not fit together.
+pub fn dry_run(launch: &Launch) -> Result<DryRun> {
+    let replay = launch.config.sft.as_ref().map(|sft| sft.replay.as_str()).filter(|replay| !replay.is_empty());
+    let data = Data::open(&launch.data, replay.map(Path::new))?;
+    config::require(&launch.model)?;
+    check_start(launch)?;
+    let processor = Processor::from_dir(&launch.model)?;
+    let planner = Planner { launch, data: &data, processor: &processor };
+    let (plan, parameters) = planner.plan(&launch.config)?;
+    let available = match &launch.device {
+        candle_core::Device::Cpu => {
+            machine::available_memory().map(|bytes| (bytes, "memory available here".to_string()))
+        }
+        _ => machine::gpu_memory().map(|bytes| (bytes, "free on the GPU".to_string())),
+    };
+    let (steps, examples) = (launch.config.total_steps(data.train.len()), data.train.len());
+    let mut found = DryRun { plan, steps, examples, parameters, available, changes: Vec::new() };
+    let (mut config, mut smallest) = (launch.config.clone(), plan);
+    for (words, change) in changes() {
+        if found.fits(&smallest) {
+            break;
+        }
+        let Some(changed) = change(&config) else { continue };
+        let (plan, _) = planner.plan(&changed)?;
+        if plan.total() < smallest.total() {
+            found.changes.push((words(&changed), plan));
+            (config, smallest) = (changed, plan);
+        }
+    }
+    Ok(found)
+}
+
+struct Planner<'a> {
+    launch: &'a Launch,
+    data: &'a Data,
+    processor: &'a Processor,
+}
+
+impl Planner<'_> {
+    /// The plan with these settings, and (trained, all) parameters.
+    fn plan(&self, config: &Config) -> Result<(MemoryPlan, (usize, usize))> {
+        let Planner { launch, data, processor } = self;
+        let policy = match &config.lora {
+            Some(settings) => adapted(Model::hollow(&launch.model, false)?, settings, launch)?,
+            None => Model::hollow(&launch.model, true)?,
+        };
+        let policy = policy.recomputing(config.train.recompute);
+        freeze(policy.parameters(), &config.train.freeze)?;
+        let penalised = config.grpo.as_ref().is_some_and(|g| g.beta != 0.0);
+        let near = config.sft.as_ref().is_some_and(|sft| sft.kl_coef > 0.0);
+        let reference = match (penalised || near, &config.lora) {
+            (false, _) => None,
+            (true, Some(_)) => Some(policy.without_adapter()?),
+            (true, None) => Some(Model::hollow(&launch.model, false)?),
+        };
+        let joined = data.replay.as_ref().map(|replay| Joined { first: &data.train, second: replay });
+        let stop = AtomicBool::new(false);
+        let job = Job {
+            config,
+            policy: &policy,
+            reference: reference.as_ref().map(|r| r as &dyn Policy),
+            base: &launch.model,
+            codec: *processor,
+            train: joined.as_ref().map_or(&data.train as &dyn Task, |joined| joined),
+            replayed: data.replay.as_ref().map_or(0, |replay| replay.len()),
+            validation: data.validation.as_ref().map(|v| v as &dyn Task),
+            stop: &stop,
+        };
+        if job.train.is_empty() {
+            return Err(Error::input("the dataset has no training examples"));
+        }
+        let prepare = |i: usize| -> Result<Sequence> {
+            match config.train.method {
+                Method::Sft => reference_sequence(job.train, job.codec, i),
+                Method::Rft => Ok(Sequence { prompt: job.codec.prompt(job.train, i)?, response: Vec::new() }),
+            }
+        };
+        let first =
+            (0..config.examples_per_round()).map(|i| prepare(i % job.train.len())).collect::<Result<Vec<_>>>()?;
+        let count = |trained: bool| -> usize {
+            policy.parameters().iter().filter(|p| !trained || p.trainable()).map(|p| p.var.elem_count()).sum()
+        };
+        let loaded: usize =
+            policy.parameters().iter().map(|p| p.var.elem_count() * p.var.dtype().size_in_bytes()).sum();
+        let also: usize = match (&reference, &config.lora) {
+            (Some(r), None) => r.parameters().iter().map(|p| p.var.elem_count() * p.var.dtype().size_in_bytes()).sum(),
+            _ => 0,
+        };
+        // The weights of a hollow model are not in memory.
+        let held = process_memory("VmRSS").unwrap_or(0) + loaded + also;
+        Ok((MemoryPlan::of(&job, &first, held, false), (count(true), count(false))))
+    }
+}
+
+type Change = fn(&Config) -> Option<Config>;
+type Words = fn(&Config) -> String;
+
+/// What makes a run smaller, what costs least first. A change gives `None` where it changes nothing.
+fn changes() -> Vec<(Words, Change)> {
+    let smaller_batch: Change = |config| {
+        (config.train.batch_size > 1).then(|| {
+            let mut config = config.clone();
+            config.train.accumulation *= config.train.batch_size;
+            config.train.batch_size = 1;
+            config
+        })
+    };
+    vec![
+        (
+            |_| "--set train.recompute=true".into(),
+            |config| (!config.train.recompute).then(|| with(config, |c| c.train.recompute = true)),
+        ),
+        (|c| format!("--set train.batch_size=1 --set train.accumulation={}", c.train.accumulation), smaller_batch),
+        (
+            |_| "--set rollout.batch_size=1".into(),
+            |config| {
+                let rollout = config.rollout.as_ref()?;
+                (rollout.batch_size != 1).then(|| with(config, |c| c.rollout.iter_mut().for_each(|r| r.batch_size = 1)))
+            },
+        ),
+        (
+            |_| "--set eval.batch_size=1".into(),
+            |config| (config.eval.batch_size > 1).then(|| with(config, |c| c.eval.batch_size = 1)),
+        ),
+        (
+            |_| format!("--set lora.rank={} (an adapter in place of all weights)", LoraSettings::default().rank),
+            |config| config.lora.is_none().then(|| with(config, |c| c.lora = Some(LoraSettings::default()))),
+        ),
+    ]
+}
+
+fn with(config: &Config, change: impl FnOnce(&mut Config)) -> Config {
+    let mut config = config.clone();
+    change(&mut config);
+    config
+}
+
+impl std::fmt::Display for DryRun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (trained, all) = self.parameters;
+        writeln!(
+            f,
+            "{} steps over {} examples; {:.2} of {:.2} million parameters train",
+            self.steps,
+            self.examples,
+            trained as f64 / 1e6,
+            all as f64 / 1e6
+        )?;
+        writeln!(f, "{}", self.plan)?;
+        let Some((bytes, what)) = &self.available else { return Ok(()) };
+        if self.fits(&self.plan) {
+            return writeln!(f, "fits: {} {what}", megabytes(*bytes));
+        }
+        writeln!(f, "does not fit: {} {what}", megabytes(*bytes))?;
+        for (words, plan) in &self.changes {
+            let verdict = if self.fits(plan) { "fits" } else { "does not fit yet" };
+            writeln!(f, "  with {words}: about {}, {verdict}", megabytes(plan.total()))?;
+        }
+        if !self.changes.last().is_some_and(|(_, plan)| self.fits(plan)) {
+            writeln!(
+                f,
+                "  no setting makes it fit here: smaller images (max_pixels of preprocessor_config.json), {FROZEN_VARIABLE}=bf16 with an \
+                 adapter, or a larger machine"
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,299 @@
+//! Adapters: against peft (scripts/reference/record_lora.py), merged, trained from the command line, killed and resumed.
+
+mod common;
+
+use candle_core::{DType, Device, Tensor};
+use jigsaw::data::Message;
+use jigsaw::model::lora::merge;
+use jigsaw::model::qwen2_5_vl::Model;
+use jigsaw::model::{Processor, Sequence, TokenGrads};
+use jigsaw::tensors::TensorFile;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const CASES: [&str; 2] = ["names", "all_linear_rslora"];
+
+/// The recorded conversations.
+fn sequences(processor: &Processor) -> Vec<Sequence> {
+    let record = common::json("checkpoint/expected.json");
+    let one = |sequence: &Value| {
+        let mut messages: Vec<Message> = serde_json::from_value(sequence["messages"].clone()).unwrap();
+        let response = messages.pop().unwrap();
+        let open =
+            |name: &Value| image::open(common::fixture("checkpoint").join(name.as_str().unwrap())).unwrap().into_rgb8();
+        let images: Vec<_> = sequence["images"].as_array().unwrap().iter().map(open).collect();
+        let prompt = processor.encode_prompt(&messages, &images).unwrap();
+        Sequence { prompt, response: processor.encode_response(&response.content).unwrap() }
+    };
+    record["sequences"].as_array().unwrap().iter().map(one).collect()
+}
+
+fn adapter(case: &str) -> PathBuf {
+    common::fixture("lora").join(case)
+}
+
+fn logprobs(model: &Model, sequences: &[Sequence]) -> Vec<f32> {
+    model.score(sequences, 1.0).unwrap().logprobs
+}
+
+fn far(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let scale = b.iter().fold(1e-3f32, |most, x| most.max(x.abs()));
+    a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max) / scale
+}
+
+#[test]
+fn adapters_that_peft_wrote_give_pefts_log_probabilities_and_gradients() {
+    for case in CASES {
+        let processor = Processor::from_dir(&adapter(case)).unwrap();
+        let sequences = sequences(&processor);
+        let want: Vec<Vec<f32>> =
+            serde_json::from_value(common::json(&format!("lora/{case}/expected.json"))["logprobs"].clone()).unwrap();
+        for fused in [true, false] {
+            let model = Model::load(&adapter(case), &common::device()).unwrap();
+            let model = if fused { model } else { model.without_fused_kernels() };
+            assert!(far(&logprobs(&model, &sequences), &want.concat()) < 1e-4, "{case}, fused {fused}");
+            let without = logprobs(&model.without_adapter().unwrap(), &sequences);
+            assert!(far(&without, &want.concat()) > 0.01, "{case}: the adapter does nothing");
+            let n = sequences[0].response.len() as f32;
+            let loss = |_: std::ops::Range<usize>, stats: &jigsaw::model::TokenStats| {
+                Ok(TokenGrads { logprobs: vec![-1.0 / n; stats.logprobs.len()], entropies: None })
+            };
+            model.backward(&sequences[..1], 1.0, &loss).unwrap();
+            let gradients = TensorFile::open(&adapter(case).join("gradients.safetensors")).unwrap();
+            let mut seen = 0;
+            for (name, info) in gradients.tensors() {
+                let mut want = vec![0.0; info.shape.iter().product()];
+                gradients.read(info, &mut want).unwrap();
+                let module = name.strip_prefix("base_model.model.").unwrap();
+                let ours = module.replace("model.language_model.", "model.").replace("model.visual.", "visual.");
+                let parameter = model.parameters().iter().find(|p| p.name == ours).unwrap_or_else(|| panic!("{ours}"));
+                let got: Vec<f32> = parameter.grad().unwrap().flatten_all().unwrap().to_vec1().unwrap();
+                assert!(far(&got, &want) < 1e-3, "{case} {name}: {}", far(&got, &want));
+                seen += 1;
+            }
+            let frozen = |p: &&std::sync::Arc<jigsaw::nn::Parameter>| !p.name.contains(".lora_");
+            assert_eq!(seen, model.parameters().iter().filter(|p| p.name.contains(".lora_")).count());
+            assert!(
+                model.parameters().iter().filter(frozen).all(|p| p.grad().is_none()),
+                "a frozen weight has a gradient"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_adapter_merged_into_its_base_computes_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    for case in CASES {
+        let out = dir.path().join(case);
+        merge(&adapter(case), &out, jigsaw::model::convert::Precision::F32).unwrap();
+        let (merged, adapted) =
+            (Model::load(&out, &common::device()).unwrap(), Model::load(&adapter(case), &common::device()).unwrap());
+        let sequences = sequences(&Processor::from_dir(&out).unwrap());
+        assert!(!merged.is_adapted());
+        assert!(far(&logprobs(&merged, &sequences), &logprobs(&adapted, &sequences)) < 1e-5);
+        assert!(merge(&adapter(case), &out, jigsaw::model::convert::Precision::F32).unwrap_err().exit_code() == 2);
+    }
+}
+
+#[test]
+fn an_adapter_is_written_as_it_was_read_and_models_share_their_base() {
+    let dir = tempfile::tempdir().unwrap();
+    for case in CASES {
+        let (a, b) = (
+            Model::load(&adapter(case), &common::device()).unwrap(),
+            Model::load_frozen(&common::fixture("checkpoint/model"), &common::device()).unwrap(),
+        );
+        let same = |name: &str| {
+            let of = |m: &Model| std::sync::Arc::as_ptr(m.parameters().iter().find(|p| p.name == name).unwrap());
+            std::ptr::eq(of(&a), of(&b))
+        };
+        assert!(same("model.embed_tokens.weight") && same("visual.merger.mlp.0.weight"));
+        let out = dir.path().join(case);
+        std::fs::create_dir(&out).unwrap();
+        a.save_weights(&out, DType::F32).unwrap();
+        let tensors = |dir: &Path| {
+            let mut all = candle_core::safetensors::load(dir.join("adapter_model.safetensors"), &Device::Cpu).unwrap();
+            let mut names: Vec<_> = all.keys().cloned().collect();
+            names.sort();
+            let flat = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            names.into_iter().map(|n| (n.clone(), flat(all.remove(&n).unwrap()))).collect::<Vec<_>>()
+        };
+        assert!(tensors(&out) == tensors(&adapter(case)), "{case}");
+    }
+}
+
+#[test]
+fn adapters_that_do_not_fit_are_refused_with_file_and_field() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |name: &str, change: &dyn Fn(&mut Value)| {
+        let out = dir.path().join(name);
+        std::fs::create_dir(&out).unwrap();
+        for file in ["adapter_config.json", "adapter_model.safetensors"] {
+            std::fs::copy(adapter("names").join(file), out.join(file)).unwrap();
+        }
+        let path = out.join("adapter_config.json");
+        let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        config["base_model_name_or_path"] = common::fixture("checkpoint/model").display().to_string().into();
+        change(&mut config);
+        std::fs::write(&path, config.to_string()).unwrap();
+        let error = Model::load(&out, &common::device()).err().unwrap_or_else(|| panic!("{name} was accepted"));
+        assert_eq!(error.exit_code(), 2);
+        error.to_string()
+    };
+    let said = refused("base", &|c| c["base_model_name_or_path"] = "/nowhere/model".into());
+    assert!(said.contains("/nowhere/model") && said.contains("base_model_name_or_path"), "{said}");
+    let said = refused("rank", &|c| c["r"] = 5.into());
+    assert!(said.contains(".lora_A.weight` has shape [4, ") && said.contains("rank 5"), "{said}");
+    let said = refused("kind", &|c| c["peft_type"] = "IA3".into());
+    assert!(said.contains("IA3"), "{said}");
+    for field in ["use_dora", "lora_bias"] {
+        let said = refused(field, &|c| c[field] = true.into());
+        assert!(said.contains(field), "{said}");
+    }
+    let said = refused("saved", &|c| c["modules_to_save"] = serde_json::json!(["lm_head"]));
+    assert!(said.contains("modules_to_save"), "{said}");
+}
+
+fn jigsaw(dir: &Path, line: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_jigsaw")).args(line.split_whitespace()).current_dir(dir).output().unwrap()
+}
+
+fn done(dir: &Path, line: &str) -> String {
+    let output = jigsaw(dir, line);
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn refused(dir: &Path, line: &str) -> String {
+    let output = jigsaw(dir, line);
+    assert_eq!(output.status.code(), Some(2), "{line}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn bytes(path: PathBuf) -> Vec<u8> {
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+#[test]
+fn adapters_are_trained_resumed_evaluated_and_merged_from_the_command_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let base = root.join("data/base-tiny");
+    let base = base.display();
+    done(at, "gen --images scenes --grid 2x1 --count 24 --split 2,1,1 --out data");
+    let common = format!(
+        "train --model {base} --data data --set lora.rank=4 --set train.batch_size=2 --set train.lr=1e-2 --set train.save_every=2 \
+         --set eval.every=0 --set train.keep=9"
+    );
+    for (name, method) in [
+        ("sft", "--method sft --set lora.dropout=0.2 --set train.recompute=true"),
+        ("rft", "--method rft --set rollout.samples=4 --set rollout.max_new_tokens=8 --set grpo.beta=0.1"),
+    ] {
+        let to = |out: &str, steps: usize| format!("{common} {method} --set train.steps={steps} --out {name}-{out}");
+        done(at, &to("whole", 6));
+        // The same with a checkpoint taken from the middle and gone on from.
+        done(at, &to("cut", 6));
+        for gone in ["checkpoints/step-00000006", "model"] {
+            std::fs::remove_dir_all(at.join(format!("{name}-cut")).join(gone)).unwrap();
+        }
+        std::fs::remove_file(at.join(format!("{name}-cut/finished.json"))).unwrap();
+        done(at, &to("cut", 6));
+        let weights = |out: &str| bytes(at.join(format!("{name}-{out}/model/adapter_model.safetensors")));
+        assert!(weights("whole") == weights("cut"), "{name}: the resumed run ends elsewhere");
+        assert!(
+            weights("whole")
+                != bytes(at.join(format!("{name}-whole/checkpoints/step-00000002/adapter_model.safetensors")))
+        );
+        let model = at.join(format!("{name}-whole/model"));
+        assert!(model.join("adapter_config.json").exists() && !model.join("model.safetensors").exists());
+        // A checkpoint of an adapter is small.
+        let size: u64 = std::fs::read_dir(&model).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+        assert!(size < 600_000, "{size}");
+    }
+    let compared = done(
+        at,
+        &format!(
+            "eval --model sft-whole/checkpoints/step-00000002 sft-whole/model --baseline {base} --data data --kl 3 --max-new-tokens 8 --out cost"
+        ),
+    );
+    assert!(compared.contains("new-task"), "{compared}");
+    done(at, "model merge-lora sft-whole/model --precision f32 --out merged");
+    for (model, out) in [("sft-whole/model", "a.jsonl"), ("merged", "b.jsonl")] {
+        done(at, &format!("score --model {model} --data data --split test --out {out}"));
+    }
+    let scores = |name: &str| -> Vec<f32> {
+        let text = std::fs::read_to_string(at.join(name)).unwrap();
+        let row = |line: &str| -> Vec<f32> {
+            serde_json::from_value(serde_json::from_str::<Value>(line).unwrap()["logprobs"].clone()).unwrap()
+        };
+        text.lines().flat_map(row).collect()
+    };
+    assert!(far(&scores("a.jsonl"), &scores("b.jsonl")) < 1e-4);
+    // An adapter goes on training as it is.
+    let on = format!(
+        "train --method sft --model sft-whole/model --data data --set train.steps=2 --set eval.every=0 --out on"
+    );
+    done(at, &on);
+    assert!(at.join("on/model/adapter_config.json").exists());
+    assert!(refused(at, &(on.replace("--out on", "--set lora.rank=2 --out on2"))).contains("merge-lora"));
+    let said = refused(at, &(common.replace("lora.rank=4", "lora.rank=0") + " --method sft --out x"));
+    assert!(said.contains("lora.rank = 0"), "{said}");
+    let said = refused(at, &(common.clone() + " --method sft --set lora.target=query --out x"));
+    assert!(said.contains("lora.target") && said.contains("q_proj"), "{said}");
+    let said = refused(at, &(common.clone() + " --method rft --set lora.dropout=0.1 --out x"));
+    assert!(said.contains("lora.dropout"), "{said}");
+    let said = refused(at, "model inspect sft-whole/model");
+    assert!(said.contains("merge-lora"), "{said}");
+    let plan = done(at, &(common + " --method sft --dry-run"));
+    assert!(plan.contains("0.0") && plan.contains("memory: about") && plan.contains("fits"), "{plan}");
+}
+
+#[test]
+fn frozen_weights_in_bf16_give_the_bytes_of_the_same_weights_in_f32() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/base-tiny");
+    done(at, &format!("model convert {} --precision bf16 --out base", base.display()));
+    done(at, "gen --images scenes --grid 2x1 --count 12 --split 1,1,1 --out data");
+    let held = |how: &str, line: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_jigsaw"))
+            .args(line.split_whitespace())
+            .current_dir(at)
+            .env("JIGSAW_FROZEN_WEIGHTS", how)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    let mut notes = Vec::new();
+    for how in ["f32", "bf16"] {
+        for line in [
+            format!("score --model base --data data --out {how}.jsonl"),
+            format!("eval --model base --data data --max-new-tokens 12 --batch 3 --out eval-{how}"),
+            format!(
+                "train --method sft --model base --data data --set lora.rank=2 --set lora.target=all-linear --set train.steps=2 --set \
+                 train.batch_size=2 --set eval.every=0 --out train-{how}"
+            ),
+        ] {
+            let (code, said) = held(how, &line);
+            assert_eq!(code, Some(0), "{line}: {said}");
+            notes.push(said);
+        }
+    }
+    let same = |a: &str, b: &str| assert!(bytes(at.join(a)) == bytes(at.join(b)), "{a} and {b} differ");
+    same("f32.jsonl", "bf16.jsonl");
+    same("eval-f32/responses.jsonl", "eval-bf16/responses.jsonl");
+    same("train-f32/model/adapter_model.safetensors", "train-bf16/model/adapter_model.safetensors");
+    // It is half of the memory, as the plan says.
+    let megabytes = |said: &str| -> f64 {
+        let text = said.split("weights ").nth(1).unwrap();
+        text.split(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(megabytes(&notes[5]) < 0.6 * megabytes(&notes[2]), "{} and {}", notes[2], notes[5]);
+    let (code, said) = held("f64", "score --model base --data data --out x.jsonl");
+    assert!(code == Some(2) && said.contains("JIGSAW_FROZEN_WEIGHTS=f64"), "{said}");
+}

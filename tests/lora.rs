@@ -246,8 +246,10 @@ fn adapters_are_trained_resumed_evaluated_and_merged_from_the_command_line() {
     assert!(said.contains("lora.target") && said.contains("q_proj"), "{said}");
     let said = refused(at, &(common.clone() + " --method rft --set lora.dropout=0.1 --out x"));
     assert!(said.contains("lora.dropout"), "{said}");
-    let said = refused(at, "model inspect sft-whole/model");
+    let said = refused(at, "model convert sft-whole/model --precision f16 --out y");
     assert!(said.contains("merge-lora"), "{said}");
+    let said = done(at, "model inspect sft-whole/model");
+    assert!(said.contains("an adapter (LoRA)") && said.contains("28 linear maps"), "{said}");
     let plan = done(at, &(common + " --method sft --dry-run"));
     assert!(plan.contains("0.0") && plan.contains("memory: about") && plan.contains("fits"), "{plan}");
 }

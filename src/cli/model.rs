@@ -157,6 +157,15 @@ fn write_description(out: &mut String, found: &Inspection) -> std::fmt::Result {
     let dtypes: Vec<String> = found.dtypes.keys().map(|dtype| dtype.to_lowercase()).collect();
     writeln!(out, "{}", found.directory)?;
     writeln!(out, "Qwen2.5-VL ({}), {} parameters", found.model_type, grouped(found.parameters))?;
+    if let Some(adapter) = &found.adapter {
+        writeln!(
+            out,
+            "an adapter (LoRA) of {} parameters beside {} linear maps; what follows is its base, {}",
+            grouped(adapter.parameters),
+            adapter.modules,
+            adapter.base
+        )?;
+    }
     writeln!(
         out,
         "{} weight file{}, {:.1} MB, stored as {}",

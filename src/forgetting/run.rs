@@ -358,7 +358,9 @@ impl Work<'_> {
 
 /// What it takes to hold both models at once, computed in f32.
 fn both_models(base: &Path, tuned: &Path) -> Result<String> {
-    let parameters = inspect(base)?.parameters + inspect(tuned)?.parameters;
+    let tuned = inspect(tuned)?;
+    // Of an adapter the base is shared.
+    let parameters = inspect(base)?.parameters + tuned.adapter.map_or(tuned.parameters, |a| a.parameters);
     Ok(format!(
         "divergence: loads both models at once, {} of weights; --kl 0 leaves it out",
         files::megabytes(size_of::<f32>() * parameters)

@@ -1,9 +1,11 @@
 //! What a checkpoint directory holds, from its small files and the headers of its weights; no weight is read.
 
 use crate::model::Processor;
+use crate::model::lora::{self, Adapter};
 use crate::model::qwen2_5_vl::config::Config;
 use crate::model::qwen2_5_vl::weights::{Stored, StoredTensor};
 use crate::{Error, Result};
+use candle_core::Device;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,6 +19,9 @@ pub struct Inspection {
     pub model_type: &'static str,
     /// Parameters in all.
     pub parameters: usize,
+    /// The adapter, if the directory holds one; the rest describes its base.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterInfo>,
     /// Parameters by part of the model, in the order of the computation.
     pub parts: Vec<Part>,
     /// Parameters by the dtype they are stored in.
@@ -31,6 +36,17 @@ pub struct Inspection {
     pub images: Images,
     /// The tokenizer.
     pub tokenizer: TokenizerInfo,
+}
+
+/// A LoRA adapter.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AdapterInfo {
+    /// Directory of its base.
+    pub base: String,
+    /// Linear maps that it adapts.
+    pub modules: usize,
+    /// Its parameters.
+    pub parameters: usize,
 }
 
 /// One part of the model.
@@ -139,7 +155,11 @@ pub struct Special {
 pub fn inspect(dir: &Path) -> Result<Inspection> {
     let config = Config::from_dir(dir)?;
     let processor = Processor::from_dir(dir)?;
-    let stored = Stored::open(dir, &config)?;
+    let adapter = lora::is_adapter(dir).then(|| adapter(dir, &config)).transpose()?;
+    let stored = match &adapter {
+        Some(adapter) => Stored::open(Path::new(&adapter.base), &config)?,
+        None => Stored::open(dir, &config)?,
+    };
     let files = stored
         .paths
         .iter()
@@ -166,6 +186,7 @@ pub fn inspect(dir: &Path) -> Result<Inspection> {
         directory: dir.display().to_string(),
         model_type: "qwen2_5_vl",
         parameters: parts.iter().map(|part| part.parameters).sum(),
+        adapter,
         parts,
         dtypes,
         files,
@@ -173,6 +194,15 @@ pub fn inspect(dir: &Path) -> Result<Inspection> {
         decoder: decoder(&config),
         images: images(&processor),
         tokenizer: tokenizer(&processor, &config),
+    })
+}
+
+fn adapter(dir: &Path, config: &Config) -> Result<AdapterInfo> {
+    let adapter = Adapter::read(dir, config, &Device::Cpu)?;
+    Ok(AdapterInfo {
+        base: lora::base_of(dir)?.display().to_string(),
+        modules: adapter.parameters().count() / 2,
+        parameters: adapter.parameters().map(|p| p.var.elem_count()).sum(),
     })
 }
 

@@ -9,6 +9,8 @@ use crate::nn::{Affine, Lora, Parameter};
 use crate::tensors::{self, Source, TensorFile, Values};
 use crate::{Error, Result, files};
 use candle_core::{DType, Device, Var};
+use half::bf16;
+use half::vec::HalfBitsVecExt;
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde_json::json;
@@ -180,8 +182,12 @@ pub(crate) fn load(stored: &Stored, device: &Device, storage: Storage) -> Result
 /// Weights of zeros that take no memory until they are written to: for plans.
 pub(crate) fn hollow(stored: &Stored, storage: Storage) -> Result<Vec<Arc<Parameter>>> {
     let zeros = |tensor: &StoredTensor| -> Result<Arc<Parameter>> {
-        let dtype = if storage == Storage::Stored && tensor.stays_bf16() { DType::BF16 } else { DType::F32 };
-        let value = Var::zeros(tensor.shape.as_slice(), dtype, &Device::Cpu)?;
+        let (shape, count) = (tensor.shape.as_slice(), tensor.shape.iter().product());
+        let value = match storage == Storage::Stored && tensor.stays_bf16() {
+            // Zeros of a primitive type come from the system without being written.
+            true => Var::from_vec(vec![0u16; count].reinterpret_into::<bf16>(), shape, &Device::Cpu)?,
+            false => Var::from_vec(vec![0f32; count], shape, &Device::Cpu)?,
+        };
         Ok(Arc::new(Parameter::new(tensor.name.clone(), value)))
     };
     stored.tensors.iter().map(zeros).collect()

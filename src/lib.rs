@@ -20,6 +20,7 @@ pub mod error;
 pub mod eval;
 pub mod files;
 pub mod forgetting;
+pub mod hub;
 pub mod model;
 pub mod nn;
 pub mod policy;

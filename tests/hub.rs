@@ -11,7 +11,7 @@ use std::process::Output;
 const INSPECT: &str = "model inspect acme/tiny";
 
 fn weights_requested(requests: &[hub_server::Request]) -> usize {
-    requests.iter().filter(|r| r.path.contains("/resolve/") && r.path.contains(".safetensors")).count()
+    requests.iter().filter(|r| r.path.contains("/resolve/") && r.path.ends_with(".safetensors")).count()
 }
 
 fn refused(output: &Output, code: i32, parts: &[&str]) {
@@ -297,7 +297,7 @@ fn every_command_takes_a_name() {
         "eval --model acme/tiny --data data --limit 1 --max-new-tokens 2 --out runs/eval",
         "eval --model runs/sft/model --baseline acme/tiny --data data --limit 1 --kl 1 --max-new-tokens 2 --out runs/cost",
         "score --model acme/tiny --data data --out scores.jsonl",
-        "rollout --model acme/tiny --data data --limit 1 --samples 1 --keep all --max-new-tokens 2 --out runs/rollout",
+        "rollout --model acme/tiny --data data --limit 1 --samples 1 --keep all --max-new-tokens 64 --out runs/rollout",
         "dynamics --model acme/tiny --base acme/tiny --train a=data --prior b=data --pairs 1 --out runs/why",
         "model convert acme/tiny --precision f32 --out runs/f32",
         "model interpolate acme/tiny runs/f32 --alpha 0.5 --out runs/between",

@@ -139,6 +139,16 @@ pub fn write_json<T: serde::Serialize + ?Sized>(path: &Path, value: &T) -> Resul
     write_atomic(path, text.as_bytes())
 }
 
+/// Bytes that may still be written where `path` is, which need not exist yet; `None` where the system does not say.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let absolute = std::path::absolute(path).ok()?;
+    let existing = absolute.ancestors().find(|p| p.exists())?;
+    #[cfg(unix)]
+    return rustix::fs::statvfs(existing).ok().map(|found| found.f_bavail * found.f_frsize);
+    #[cfg(not(unix))]
+    return None;
+}
+
 /// `1.2 GB`, `340 MB`.
 pub fn megabytes(bytes: usize) -> String {
     match bytes as f64 / 1e6 {

@@ -4,7 +4,7 @@
 //! image -> puzzle -> [`data::Record`] -> processor -> batch -> model -> response -> [`tasks::Task::score`] -> reward
 //! or accuracy. Dependencies point one way too:
 //! `cli -> study -> {train, report} -> {forgetting, dynamics, rollout} -> {eval, teacher} -> policy -> {tasks, model} ->
-//! {puzzle, nn, stats}`.
+//! {puzzle, nn, stats}`, and `cli -> hub -> model`.
 
 // The toy policy of the tests names this crate as any other user does.
 #[cfg(test)]
@@ -20,6 +20,7 @@ pub mod error;
 pub mod eval;
 pub mod files;
 pub mod forgetting;
+pub mod hub;
 pub mod machine;
 pub mod model;
 pub mod nn;

@@ -1,5 +1,6 @@
 //! `jigsaw dynamics`: why some training data costs more prior knowledge than other.
 
+use super::hub;
 use super::output::{bar, print, say};
 use crate::dynamics::{
     DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, Dynamics, Loss, PAIRS, Progress, Request, Setting, divergence,
@@ -23,11 +24,11 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DynamicsArgs {
-    /// Checkpoint directories, in the order of training, such as BASE RUN/checkpoints/*
-    #[arg(long, value_name = "DIR", num_args = 1.., required = true)]
+    /// Checkpoint directories, in the order of training, such as BASE RUN/checkpoints/*; or names on the Hub (OWNER/NAME[@REVISION])
+    #[arg(long, value_name = "MODEL", num_args = 1.., required = true)]
     model: Vec<PathBuf>,
     /// The model they were tuned from; perplexities are by it, and so are answers to prior questions
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "MODEL")]
     base: PathBuf,
     /// Training data of a regime: NAME=DIR, a dataset directory; several may be given
     #[arg(long, value_name = "NAME=DIR", num_args = 1.., required = true)]
@@ -84,8 +85,11 @@ Example:
 
 impl DynamicsArgs {
     /// Measure and print the tables.
-    pub fn run(self) -> Result<()> {
+    pub fn run(mut self) -> Result<()> {
         let device = super::device(&self.device)?;
+        self.clone().check()?;
+        self.model = hub::models(&self.model)?;
+        self.base = hub::model(&self.base)?;
         let request = self.request()?;
         let mut bars = Bars::default();
         let found = run(&request, &device, &mut bars);

@@ -1,14 +1,14 @@
 //! `jigsaw eval`: how often a model is right, with intervals.
 
 use super::output::{bar, print};
-use super::{bench, forgetting};
+use super::{bench, forgetting, hub};
 use crate::eval::bench::{Settings, Spec};
 use crate::eval::{EvalResult, Plan, Request, Summary, evaluate_checkpoint};
 use crate::forgetting::{NEW_TASK, Request as Comparison};
 use crate::model::Sampling;
 use crate::stats::Interval;
 use crate::tasks::bench::DEFAULT_NEW_TOKENS;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -30,18 +30,18 @@ use std::path::PathBuf;
     after_help = EXAMPLES
 )]
 pub struct EvalArgs {
-    /// Checkpoint directory, as published for Qwen2.5-VL or as written by `jigsaw`; with --baseline several, such as
-    /// RUN/checkpoints/*
+    /// Checkpoint directory, as published for Qwen2.5-VL or as written by `jigsaw`, or a name on the Hub (OWNER/NAME[@REVISION]); with
+    /// --baseline several, such as RUN/checkpoints/*
     #[arg(
         long,
-        value_name = "DIR",
+        value_name = "MODEL",
         num_args = 1..,
         required_unless_present = "rescore",
         conflicts_with = "rescore"
     )]
     model: Vec<PathBuf>,
     /// Compare with this model, which --model was tuned from
-    #[arg(long, value_name = "DIR", conflicts_with = "rescore")]
+    #[arg(long, value_name = "MODEL", conflicts_with = "rescore")]
     baseline: Option<PathBuf>,
     /// Read the base's results from this directory, where it was evaluated before (OUT/base of another comparison, or the --out of
     /// an evaluation by --bench), instead of evaluating it
@@ -124,8 +124,14 @@ enum Work {
 
 impl EvalArgs {
     /// Evaluate and print the table.
-    pub fn run(self) -> Result<()> {
+    pub fn run(mut self) -> Result<()> {
         let device = super::device(&self.device)?;
+        self.clone().check()?;
+        if let Some(data) = &self.data {
+            files::require_dir(data, "dataset")?;
+        }
+        self.model = hub::models(&self.model)?;
+        self.baseline = self.baseline.as_deref().map(hub::model).transpose()?;
         match self.work()? {
             Work::Rescore(out) => bench::rescore(&out),
             Work::Comparison(request) => forgetting::compare(&request, &device),

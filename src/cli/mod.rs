@@ -7,6 +7,7 @@ pub mod dynamics;
 pub mod eval;
 mod forgetting;
 pub mod r#gen;
+mod hub;
 pub mod model;
 mod output;
 pub mod report;

@@ -1,5 +1,6 @@
 //! `jigsaw model`: make and look at checkpoint directories.
 
+use super::hub;
 use super::output::{print, say};
 use crate::model::convert::{Precision, convert};
 use crate::model::init::{Preset, write_checkpoint};
@@ -49,7 +50,7 @@ struct Init {
 
 #[derive(Debug, clap::Args)]
 struct Convert {
-    /// Checkpoint directory.
+    /// Checkpoint directory, or a name on the Hub (OWNER/NAME[@REVISION]).
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     /// How the weights are stored.
@@ -62,10 +63,10 @@ struct Convert {
 
 #[derive(Debug, clap::Args)]
 struct Interpolate {
-    /// Checkpoint directory, usually the base; tokenizer, template and image settings are taken from it.
+    /// Checkpoint directory or name on the Hub, usually the base; tokenizer, template and image settings are taken from it.
     #[arg(value_name = "A")]
     a: PathBuf,
-    /// Checkpoint directory of the same architecture, usually tuned from A.
+    /// Checkpoint directory or name on the Hub, of the same architecture, usually tuned from A.
     #[arg(value_name = "B")]
     b: PathBuf,
     /// Share of B, in [0, 1].
@@ -91,7 +92,7 @@ struct MergeLora {
 
 #[derive(Debug, clap::Args)]
 struct Inspect {
-    /// Checkpoint directory.
+    /// Checkpoint directory, or a name on the Hub (OWNER/NAME[@REVISION]).
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     /// Print JSON instead of text.
@@ -119,11 +120,11 @@ impl ModelCommand {
                 print(&format!("{}\n", out.display()))
             }
             Action::Convert(Convert { dir, precision, out }) => {
-                convert(&dir, &out, precision)?;
+                convert(&hub::directory(&dir)?, &out, precision)?;
                 print(&format!("{}\n", out.display()))
             }
             Action::Interpolate(Interpolate { a, b, alpha, out }) => {
-                interpolate(&a, &b, alpha, &out)?;
+                interpolate(&hub::directory(&a)?, &hub::directory(&b)?, alpha, &out)?;
                 print(&format!("{}\n", out.display()))
             }
             Action::MergeLora(MergeLora { dir, precision, out }) => {
@@ -131,7 +132,7 @@ impl ModelCommand {
                 print(&format!("{}\n", out.display()))
             }
             Action::Inspect(Inspect { dir, json }) => {
-                let found = inspect(&dir)?;
+                let found = inspect(&hub::directory(&dir)?)?;
                 let text = if json {
                     let text = serde_json::to_string_pretty(&found);
                     text.map_err(|e| Error::failed(format!("cannot write JSON: {e}")))? + "\n"

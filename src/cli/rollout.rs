@@ -1,12 +1,13 @@
 //! `jigsaw rollout`: sampled responses to a training dataset.
 
+use super::hub;
 use super::output::{bar, print, say};
 use crate::eval::{Plan, Progress};
 use crate::model::Sampling;
 use crate::rollout::{Answer, Keep, Report, Request, Selection, TRAIN, Teacher, rollout};
 use crate::tasks::bench::DEFAULT_NEW_TOKENS;
 use crate::teacher::Endpoint;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 use std::fmt::Write;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -21,8 +22,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, clap::Args)]
 #[command(group(clap::ArgGroup::new("who").required(true).args(["model", "teacher"])), after_help = EXAMPLES)]
 pub struct RolloutArgs {
-    /// Checkpoint directory to sample from
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint directory to sample from, or a name on the Hub (OWNER/NAME[@REVISION])
+    #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Who else answers. scripted: a built-in reasoner about puzzles with a style of its own, told the right answer;
     /// http://HOST:PORT/v1: a model behind a chat API like OpenAI's (vLLM, SGLang, llama.cpp, Ollama), the key in OPENAI_API_KEY
@@ -100,8 +101,11 @@ Examples:
 
 impl RolloutArgs {
     /// Sample, keep, write; print the table.
-    pub fn run(self) -> Result<()> {
+    pub fn run(mut self) -> Result<()> {
         let device = super::device(&self.device)?;
+        self.clone().check()?;
+        files::require_dir(&self.data, "dataset")?;
+        self.model = self.model.as_deref().map(hub::model).transpose()?;
         let request = self.request()?;
         let bar = bar(0, "{pos}/{len} prompts, {msg}, {eta} left");
         let mut lines = Lines::new();

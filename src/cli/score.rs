@@ -1,5 +1,6 @@
 //! `jigsaw score`: how likely a model finds given responses.
 
+use super::hub;
 use super::output::{bar, print};
 use crate::eval::{missing_responses, score_responses};
 use crate::model::Processor;
@@ -17,8 +18,8 @@ const NAMED: usize = 5;
 /// the tokens of its assistant response and the closing <|im_end|>, given its prompt.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ScoreArgs {
-    /// Checkpoint directory
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint directory, or a name on the Hub (OWNER/NAME[@REVISION])
+    #[arg(long, value_name = "MODEL")]
     model: PathBuf,
     /// Dataset directory
     #[arg(long, value_name = "DIR")]
@@ -67,12 +68,13 @@ impl ScoreArgs {
                 missing[..missing.len().min(NAMED)].join(", ")
             )));
         }
+        let dir = hub::model(&self.model)?;
         if let Some(parent) = self.out.parent().filter(|p| !p.as_os_str().is_empty()) {
             files::create_dir(parent)?;
         }
         let device = super::device(&self.device)?;
-        let processor = Processor::from_dir(&self.model)?;
-        let model = Model::load_frozen(&self.model, &device)?;
+        let processor = Processor::from_dir(&dir)?;
+        let model = Model::load_frozen(&dir, &device)?;
         let bar = bar(task.len(), "{pos}/{len} records, {eta} left");
         let (mut nats, mut tokens) = (0.0, 0);
         let mut failure = None;

@@ -1,5 +1,6 @@
 //! `jigsaw study`: a whole comparison from one file.
 
+use super::hub;
 use super::output::{bar, print, say};
 use super::train::Signals;
 use crate::study::{self, Ended, Estimate, Kind, Outcome, Plan, Progress, Settings, State, Study, Task};
@@ -80,9 +81,15 @@ impl StudyArgs {
             Settings { jobs: self.jobs as usize, threads: None, device: self.device.clone(), only: self.only.clone() };
         if self.dry_run {
             say("measuring a few steps of each regime");
-            let estimate = study::estimate(&study, &plan)?;
+            let mut here = study.clone();
+            if let Some(base) = hub::cached(&study.head.base)? {
+                here.head.base = base;
+            }
+            let estimate = study::estimate(&here, &plan)?;
             return print(&dry(&study, &plan, &estimate, settings.jobs)).map(|()| ExitCode::SUCCESS);
         }
+        // Its tasks use what is here then.
+        hub::prepare(&study.head.base)?;
         let signals = Signals::listen()?;
         let mut view = View::new(&out);
         let outcome = study::run(&plan, &toml, &out, &settings, &signals.stop, &mut view);

@@ -1,5 +1,6 @@
 //! `jigsaw train`: one training run.
 
+use super::hub;
 use super::output::{bar, print, say};
 use crate::config::{Config, Method};
 use crate::train::dry_run::dry_run;
@@ -7,7 +8,7 @@ use crate::train::launch::{Launch, launch};
 use crate::train::metrics::Metrics;
 use crate::train::run::Finished;
 use crate::train::{Ended, Progress};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 use indicatif::ProgressBar;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -27,7 +28,7 @@ use std::time::{Duration, Instant};
 /// SIGINT (Ctrl-C) and SIGTERM finish the step, save and exit (130, 143); a second one ends the process at once.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    override_usage = "jigsaw train [OPTIONS] --model <DIR> --data <DIR> --out <DIR>",
+    override_usage = "jigsaw train [OPTIONS] --model <MODEL> --data <DIR> --out <DIR>",
     after_help = "\
 Examples:
   jigsaw train --method sft --model MODEL --data runs/puzzles --out runs/sft
@@ -38,8 +39,8 @@ pub struct TrainArgs {
     /// How to train; may also stand in the configuration as train.method
     #[arg(long, value_enum)]
     method: Option<Method>,
-    /// Model directory to start from (Hugging Face form)
-    #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
+    /// Model to start from: a directory in Hugging Face form, or a name on the Hub, OWNER/NAME or OWNER/NAME@REVISION
+    #[arg(long, value_name = "MODEL", required_unless_present = "print_config")]
     model: Option<PathBuf>,
     /// Dataset directory, as `jigsaw gen` makes it; its train split, and validation for the evaluations on the way
     #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
@@ -77,10 +78,12 @@ impl TrainArgs {
             return print(&config.to_toml()?).map(|()| ExitCode::SUCCESS);
         }
         let missing = |flag: &str| Error::input(format!("{flag} is missing"));
+        let data = self.data.ok_or_else(|| missing("--data"))?;
+        files::require_dir(&data, "dataset")?;
         let task = Launch {
             config,
-            model: self.model.ok_or_else(|| missing("--model"))?,
-            data: self.data.ok_or_else(|| missing("--data"))?,
+            model: hub::model(&self.model.ok_or_else(|| missing("--model"))?)?,
+            data,
             out: self.out.or_else(|| self.dry_run.then(PathBuf::new)).ok_or_else(|| missing("--out"))?,
             device: super::device(&self.device)?,
             command: std::env::args().collect(),

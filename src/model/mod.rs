@@ -1,5 +1,6 @@
 //! The model family: Qwen2.5-VL, its processor, chat template, weights and generation.
 
+mod check;
 pub mod convert;
 pub(crate) mod fields;
 pub mod init;
@@ -11,5 +12,6 @@ pub mod qwen2_5_vl;
 mod sampling;
 pub mod sequence;
 
+pub use check::check;
 pub use processor::Processor;
 pub use sequence::{Completion, ImageInput, LossFn, NearLossFn, Prompt, Sampling, Sequence, TokenGrads, TokenStats};

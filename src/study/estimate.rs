@@ -38,7 +38,7 @@ pub fn estimate(study: &Study, plan: &Plan) -> Result<Estimate> {
     let base = &study.head.base;
     let Ok(config) = Config::from_dir(base) else {
         found.notes.push(format!(
-            "the base {} is not there, or no Qwen2.5-VL model: no estimate of time and memory",
+            "the base {} is not there (or not downloaded yet), or no Qwen2.5-VL model: no estimate of time and memory",
             base.display()
         ));
         return Ok(found);

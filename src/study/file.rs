@@ -50,7 +50,7 @@ pub struct Head {
     /// Heading of the report.
     #[serde(default = "Head::title")]
     pub title: String,
-    /// Directory of the base model.
+    /// The base model: a directory, or a name on the Hub.
     pub base: PathBuf,
     /// Seeds of training; each regime is run with each.
     #[serde(default = "Head::seeds")]

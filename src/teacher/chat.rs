@@ -2,7 +2,7 @@
 //!
 //! Images go as data URLs of PNG. A request that fails for a passing reason (no connection, 408, 429, 5xx) is made again after a pause
 //! that doubles, or as long as the server says. Every response is written to a file as it comes, so that none is paid for twice.
-//! Plain http only: TLS would bring a C compiler into the build. The key is read from the environment and appears in no message and no file.
+//! Plain http only, and no redirection is followed, which might lead away from the address that was named. The key is read from the environment and appears in no message and no file.
 
 use crate::data::{IMAGE_PLACEHOLDER, Message};
 use crate::eval::Generated;
@@ -128,7 +128,8 @@ impl<'a> Chat<'a> {
             let cut = OpenOptions::new().write(true).open(file).and_then(|f| f.set_len(whole));
             cut.map_err(|e| Error::failed(format!("cannot shorten {}: {e}", file.display())))?;
         }
-        let mut config = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false);
+        let mut config =
+            ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).max_redirects(0);
         let host = endpoint.url.trim_start_matches("http://");
         if ["localhost", "127.", "[::1]"].iter().any(|own| host.starts_with(own)) {
             config = config.proxy(None);

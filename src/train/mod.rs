@@ -18,6 +18,7 @@ mod parts;
 pub mod plan;
 pub mod refresh;
 mod rft;
+pub mod room;
 pub mod run;
 pub mod schedule;
 pub mod sft;

@@ -9,6 +9,7 @@ use super::guard;
 use super::metrics::{Log, Metrics, Sample};
 use super::optimizer::{AdamW, norm_of};
 use super::plan::{MemoryPlan, process_memory};
+use super::room::Room;
 use super::run::{Finished, Run};
 use super::schedule::learning_rate;
 use super::{rft, sft};
@@ -97,6 +98,9 @@ pub fn train(job: &Job<'_>, run: &Run, resume: Option<&Checkpoint>, progress: &m
         return Err(Error::input("the dataset has no training examples"));
     }
     freeze(job.policy.parameters(), &config.train.freeze)?;
+    if resume.is_none() {
+        Room::of(job, run).look_ahead(config.train.keep, progress)?;
+    }
     let mut optimizer = AdamW::new(job.policy.parameters(), &config.train)?;
     let state = resume.map(|c| c.state.clone()).unwrap_or_default();
     let each = config.replayed_per_round();
@@ -140,7 +144,7 @@ fn rounds(mut l: Loop<'_>, run: &Run, resume: Option<&Checkpoint>) -> Result<End
     while l.state.step < l.total {
         if job.stop.load(Ordering::SeqCst) {
             l.save(run, &mut saved)?;
-            return Ok(Ended::Stopped(l.state.step));
+            return Ok(l.stopped(saved));
         }
         let before = l.state.step;
         job.policy.begin_step(rng::stream(config.train.seed, "step", &[before as u64]).next_u64());
@@ -156,11 +160,14 @@ fn rounds(mut l: Loop<'_>, run: &Run, resume: Option<&Checkpoint>) -> Result<End
         if eval_due || (done && config.eval.every > 0) {
             last_eval = l.evaluate()?;
         }
-        if save_due || done {
-            l.save(run, &mut saved)?;
+        if (save_due || done) && !l.save(run, &mut saved)? {
+            return Ok(l.stopped(saved));
         }
     }
-    checkpoint::export(&run.model(), job.base, job.policy, l.state.step)?;
+    let step = l.state.step;
+    if !Room::of(job, run).model(l.progress, || checkpoint::export(&run.model(), job.base, job.policy, step))? {
+        return Ok(l.stopped(saved));
+    }
     let metrics =
         last_eval.iter().flat_map(|m: &Metrics| m.iter()).map(|(n, v)| (n.to_string(), (*v).into())).collect();
     let finished = Finished { step: l.state.step, metrics };
@@ -239,16 +246,31 @@ impl Loop<'_> {
         Ok(Some(metrics))
     }
 
-    fn save(&mut self, run: &Run, saved: &mut Option<usize>) -> Result<()> {
+    /// Save, if there is something to save. `false` if the run is to stop and there is no room.
+    fn save(&mut self, run: &Run, saved: &mut Option<usize>) -> Result<bool> {
         if *saved == Some(self.state.step) || self.state.step == 0 {
-            return Ok(());
+            return Ok(true);
         }
         self.state.log = self.log.sizes()?;
-        let job = self.job;
+        let (job, optimizer, state) = (self.job, &self.optimizer, &self.state);
         let keep = job.config.train.keep;
-        checkpoint::save(&run.checkpoints(), job.base, job.policy, &self.optimizer, &self.state, keep)?;
+        let save = || checkpoint::save(&run.checkpoints(), job.base, job.policy, optimizer, state, keep).map(drop);
+        if !Room::of(job, run).checkpoint(self.progress, save)? {
+            return Ok(false);
+        }
         *saved = Some(self.state.step);
-        Ok(())
+        Ok(true)
+    }
+
+    /// The end of a run that is to stop, after the step that was saved last.
+    fn stopped(&mut self, saved: Option<usize>) -> Ended {
+        let (step, saved) = (self.state.step, saved.unwrap_or(0));
+        if saved < step {
+            self.progress.note(&format!(
+                "for want of room the steps after {saved}, up to {step}, are not saved; the same command makes them again"
+            ));
+        }
+        Ended::Stopped(saved)
     }
 }
 

@@ -16,7 +16,8 @@ pub fn device() -> Device {
         None | Some("" | "cpu") => Device::Cpu,
         Some(name) => {
             let index = name.strip_prefix("cuda").map(|n| n.strip_prefix(':').unwrap_or("0").parse());
-            let index = index.and_then(Result::ok).unwrap_or_else(|| panic!("JIGSAW_TEST_DEVICE={name}: cpu, cuda or cuda:N"));
+            let index =
+                index.and_then(Result::ok).unwrap_or_else(|| panic!("JIGSAW_TEST_DEVICE={name}: cpu, cuda or cuda:N"));
             Device::new_cuda(index).unwrap()
         }
     }

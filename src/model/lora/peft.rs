@@ -6,7 +6,7 @@ use crate::files::Written;
 use crate::model::qwen2_5_vl::Config;
 use crate::model::qwen2_5_vl::names::published_name;
 use crate::tensors::{self, Source, TensorFile, Values};
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, hub};
 use candle_core::{Device, Tensor};
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::Deserialize;
@@ -96,7 +96,8 @@ pub fn base_of(dir: &Path) -> Result<PathBuf> {
         )));
     };
     let here = PathBuf::from(&base);
-    if let Some(found) = [here.clone(), dir.join(&here)].into_iter().find(|p| p.is_dir()) {
+    let cached = || hub::cached(&here, &hub::Settings::from_env().ok()?);
+    if let Some(found) = [here.clone(), dir.join(&here)].into_iter().find(|p| p.is_dir()).or_else(cached) {
         if is_adapter(&found) {
             return Err(Error::input(format!(
                 "{}: base_model_name_or_path is {base}, which is an adapter itself; merge that one first (jigsaw model merge-lora)",
@@ -106,7 +107,8 @@ pub fn base_of(dir: &Path) -> Result<PathBuf> {
         return Ok(found);
     }
     Err(Error::input(format!(
-        "{}: the base model {base} (base_model_name_or_path) is not there; write there where it is",
+        "{}: the base model {base} (base_model_name_or_path) is not there, nor in the cache of the Hub; write there where it is, or \
+         download it: jigsaw model inspect OWNER/NAME",
         path.display()
     )))
 }

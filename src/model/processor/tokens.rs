@@ -11,9 +11,10 @@ use tokenizers::Tokenizer;
 const IM_START: &str = "<|im_start|>";
 const IM_END: &str = "<|im_end|>";
 const IMAGE_PAD: &str = "<|image_pad|>";
+const VISION_START: &str = "<|vision_start|>";
+const VISION_END: &str = "<|vision_end|>";
 /// Tokens that only the program may write: what they announce is not in a sampled response.
-const NEVER_SAMPLED: [&str; 6] =
-    [IM_START, "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", IMAGE_PAD, "<|video_pad|>"];
+const NEVER_SAMPLED: [&str; 6] = [IM_START, VISION_START, VISION_END, "<|vision_pad|>", IMAGE_PAD, "<|video_pad|>"];
 
 /// A tokenizer and its special tokens.
 pub struct Tokens {
@@ -61,11 +62,15 @@ impl Tokens {
         };
         let (im_end, image_pad) = (id(IM_END)?, id(IMAGE_PAD)?);
         id(IM_START)?;
-        if image_pad != config.image_token_id {
-            return Err(Error::input(format!(
-                "`{IMAGE_PAD}` has id {image_pad}, but image_token_id in config.json is {}",
-                config.image_token_id
-            )));
+        for (token, key, stated) in [
+            (IMAGE_PAD, "image_token_id", config.image_token_id),
+            (VISION_START, "vision_start_token_id", config.vision_start_token_id),
+            (VISION_END, "vision_end_token_id", config.vision_end_token_id),
+        ] {
+            let found = id(token)?;
+            if found != stated {
+                return Err(Error::input(format!("`{token}` has id {found}, but {key} in config.json is {stated}")));
+            }
         }
         let rows = config.text.vocab_size;
         let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);

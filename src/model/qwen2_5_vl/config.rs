@@ -16,6 +16,26 @@ pub const VISION_NORM_EPS: f64 = 1e-6;
 /// Base of the vision tower's rotary frequencies in every published checkpoint, which do not state it.
 const VISION_ROPE_THETA: f64 = 10_000.0;
 
+/// Models that are easily taken for this one, by the `model_type` of their `config.json`.
+const OTHERS: [(&str, &str); 16] = [
+    ("qwen2_vl", "Qwen2-VL"),
+    ("qwen2_5_omni", "Qwen2.5-Omni"),
+    ("qwen2_5_omni_thinker", "Qwen2.5-Omni"),
+    ("qwen2_5_vl_text", "the text part of Qwen2.5-VL alone"),
+    ("qwen3_vl", "Qwen3-VL"),
+    ("qwen3_vl_moe", "Qwen3-VL with experts"),
+    ("qwen3_omni_moe", "Qwen3-Omni"),
+    ("qwen2", "Qwen2 or Qwen2.5, without vision"),
+    ("qwen2_moe", "Qwen2 with experts, without vision"),
+    ("qwen2_audio", "Qwen2-Audio"),
+    ("qwen3", "Qwen3, without vision"),
+    ("qwen3_moe", "Qwen3 with experts, without vision"),
+    ("llava", "LLaVA"),
+    ("llava_onevision", "LLaVA-OneVision"),
+    ("internvl", "InternVL"),
+    ("mllama", "Llama 3.2 Vision"),
+];
+
 /// The architecture of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -145,8 +165,10 @@ impl Config {
         match root.string("model_type")?.as_deref() {
             Some("qwen2_5_vl") => {}
             Some(other) => {
+                let known = OTHERS.iter().find(|(model_type, _)| *model_type == other);
+                let name = known.map_or(String::new(), |(_, name)| format!(" ({name})"));
                 return Err(Error::input(format!(
-                    "model_type: `{other}` is not supported; only `qwen2_5_vl` checkpoints can be used"
+                    "model_type: `{other}`{name} is not supported; only Qwen2.5-VL (`qwen2_5_vl`) is"
                 )));
             }
             None => return Err(Error::input("model_type is missing; a Qwen2.5-VL checkpoint has `qwen2_5_vl`")),

@@ -121,8 +121,16 @@ fn a_contradiction_names_its_field() {
 #[test]
 fn another_model_type_is_refused_by_name() {
     let mut value = published();
-    value["model_type"] = json!("qwen2_vl");
-    assert!(message(&value).contains("`qwen2_vl` is not supported"));
+    for (other, said) in [
+        ("qwen2_vl", "`qwen2_vl` (Qwen2-VL) is not supported; only Qwen2.5-VL (`qwen2_5_vl`) is"),
+        ("qwen3_vl", "`qwen3_vl` (Qwen3-VL) is not supported"),
+        ("qwen2_5_omni", "`qwen2_5_omni` (Qwen2.5-Omni) is not supported"),
+        ("qwen2", "`qwen2` (Qwen2 or Qwen2.5, without vision) is not supported"),
+        ("gpt2", "`gpt2` is not supported; only Qwen2.5-VL"),
+    ] {
+        value["model_type"] = json!(other);
+        assert!(message(&value).contains(said), "{}", message(&value));
+    }
     value.as_object_mut().unwrap().remove("model_type");
     assert!(message(&value).contains("model_type is missing"));
 }

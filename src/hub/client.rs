@@ -1,0 +1,319 @@
+//! What is asked of the Hub: which files a model has, and the files. A download that breaks off is taken up where it was.
+
+use super::wanted::{Entry, Listing};
+use super::{Name, Progress, Settings, tls};
+use crate::{Error, Result};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use ureq::config::RedirectAuthHeaders;
+use ureq::http::Response;
+use ureq::{Agent, Body};
+
+/// Longest time to find the Hub and be let in.
+const CONNECT: Duration = Duration::from_secs(20);
+/// Longest silence in the middle of an answer.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Pauses before a download that broke off is taken up again; counted anew whenever something has come.
+const PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
+/// Bytes read and written at a time.
+const CHUNK: usize = 1 << 18;
+/// Between two reports of a download.
+const REPORT: Duration = Duration::from_millis(100);
+
+/// Why something did not come.
+pub(super) enum Trouble {
+    /// It may come at another time, or there is no network: what was tried and why it did not work.
+    Passing(String),
+    /// It will not come.
+    Final(Error),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Trouble::Final(error)
+    }
+}
+
+/// Speaks with the Hub.
+pub(super) struct Client {
+    agent: Agent,
+    endpoint: String,
+    token: Option<String>,
+}
+
+impl Client {
+    /// # Errors
+    /// An input error if TLS is needed and cannot be had.
+    pub fn new(settings: &Settings) -> Result<Client> {
+        let tls = tls::config(settings)?;
+        if tls.is_none() && settings.endpoint.starts_with("https://") {
+            return Err(Error::input(format!(
+                "{} cannot be asked: this processor lacks what the built-in TLS needs; download the model with another tool \
+                 (hf download), and give its directory",
+                settings.endpoint
+            )));
+        }
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .user_agent(concat!("jigsaw/", env!("CARGO_PKG_VERSION")))
+            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            .timeout_resolve(Some(CONNECT))
+            .timeout_connect(Some(CONNECT))
+            .timeout_recv_response(Some(SILENCE))
+            .timeout_per_read(Some(SILENCE));
+        config = match tls {
+            Some(tls) => config.tls_config(tls),
+            // A redirection to https would need what is not there.
+            None => config.max_redirects(0),
+        };
+        let host = settings.endpoint.trim_start_matches("http://");
+        if ["localhost", "127.", "[::1]"].iter().any(|own| host.starts_with(own)) {
+            config = config.proxy(None);
+        }
+        let (endpoint, token) = (settings.endpoint.clone(), settings.token.clone());
+        Ok(Client { agent: config.build().into(), endpoint, token })
+    }
+
+    /// What `name` holds.
+    pub fn listing(&self, name: &Name) -> Result<Listing, Trouble> {
+        let revision = name.revision.replace('/', "%2F");
+        let url = format!("{}/api/models/{}/revision/{revision}?blobs=true", self.endpoint, name.id);
+        let mut response = self.get(&url, name, None)?;
+        let text = response.body_mut().with_config().limit(64 << 20).read_to_string();
+        let text = text.map_err(|e| Trouble::Passing(format!("{} broke off: {e}", self.endpoint)))?;
+        let said: Said = serde_json::from_str(&text)
+            .map_err(|e| Error::failed(format!("{url}: not the answer of a Hub ({e}); is HF_ENDPOINT right?")))?;
+        said.listing()
+            .ok_or_else(|| Error::failed(format!("{url}: the answer names no commit; is HF_ENDPOINT right?")).into())
+    }
+
+    /// Bring a file to `part`, which may hold the beginning of it, and see that it is what the Hub says.
+    ///
+    /// # Errors
+    /// A failure that names the file; what has come stays in `part`, but for a content that is not the right one.
+    pub fn download(
+        &self,
+        name: &Name,
+        commit: &str,
+        entry: &Entry,
+        part: &Path,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        let mut tries = PAUSES.iter();
+        loop {
+            let before = length(part);
+            match self.attempt(name, commit, entry, part, progress) {
+                Ok(()) => return Ok(()),
+                Err(Trouble::Final(error)) => return Err(error),
+                Err(Trouble::Passing(why)) => {
+                    if length(part) > before {
+                        tries = PAUSES.iter();
+                    }
+                    let Some(pause) = tries.next() else {
+                        return Err(Error::failed(format!(
+                            "{} of {name} could not be downloaded: {why}. What has come stays in {}; the same command goes on from \
+                             there",
+                            entry.name,
+                            part.display()
+                        )));
+                    };
+                    std::thread::sleep(*pause);
+                }
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        name: &Name,
+        commit: &str,
+        entry: &Entry,
+        part: &Path,
+        progress: &mut dyn Progress,
+    ) -> Result<(), Trouble> {
+        let failed = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", part.display()));
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(part).map_err(failed)?;
+        let mut sum = Sum { bytes: 0, hasher: Sha256::new(), chunk: vec![0; CHUNK] };
+        // What is too long, or may be all there is, is begun anew.
+        if entry.size.is_none_or(|size| length(part) > size) {
+            file.set_len(0).map_err(failed)?;
+        }
+        sum.add(&mut file).map_err(failed)?;
+        if entry.size.is_none_or(|size| sum.bytes < size) {
+            let url = format!("{}/{}/resolve/{commit}/{}", self.endpoint, name.id, entry.name);
+            let mut response = self.get(&url, name, (sum.bytes > 0).then_some(sum.bytes))?;
+            if sum.bytes > 0 && response.status() != 206 {
+                // A server that does not give parts gives all.
+                file.set_len(0).map_err(failed)?;
+                (sum.bytes, sum.hasher) = (0, Sha256::new());
+            }
+            self.copy(&mut response, &mut file, part, &mut sum, entry, progress)?;
+        }
+        file.sync_all().map_err(failed)?;
+        if let Some(size) = entry.size.filter(|size| *size > sum.bytes) {
+            return Err(Trouble::Passing(format!("{} broke off after {} of {size} bytes", self.endpoint, sum.bytes)));
+        }
+        let found: String = sum.hasher.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let right = entry.size.is_none_or(|size| size == sum.bytes)
+            && entry.sha256.as_ref().is_none_or(|sha256| sha256.eq_ignore_ascii_case(&found));
+        if right {
+            return Ok(());
+        }
+        let _ = std::fs::remove_file(part);
+        Err(Trouble::Final(Error::failed(format!(
+            "{} of {name} came with another content ({} bytes, SHA-256 {found}) than the Hub says; it was removed, and the same command \
+             downloads it again",
+            entry.name, sum.bytes
+        ))))
+    }
+
+    fn copy(
+        &self,
+        response: &mut Response<Body>,
+        file: &mut File,
+        part: &Path,
+        sum: &mut Sum,
+        entry: &Entry,
+        progress: &mut dyn Progress,
+    ) -> Result<(), Trouble> {
+        let mut reader = response.body_mut().as_reader();
+        let total = entry.size.unwrap_or(0);
+        let mut told: Option<Instant> = None;
+        loop {
+            let came = match reader.read(&mut sum.chunk) {
+                Ok(0) => break,
+                Ok(came) => came,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(Trouble::Passing(format!("{} broke off: {e}", self.endpoint))),
+            };
+            let came = &sum.chunk[..came];
+            file.write_all(came).map_err(|e| {
+                Error::failed(format!(
+                    "cannot write {}: {e}; what has come stays there, and the same command goes on",
+                    part.display()
+                ))
+            })?;
+            sum.hasher.update(came);
+            sum.bytes += came.len() as u64;
+            if told.is_none_or(|told| told.elapsed() >= REPORT) {
+                told = Some(Instant::now());
+                progress.file(&entry.name, sum.bytes, total);
+            }
+        }
+        progress.file(&entry.name, sum.bytes, total);
+        Ok(())
+    }
+
+    /// Ask for an address of the Hub; `from` is the first byte that is wanted.
+    fn get(&self, url: &str, name: &Name, from: Option<u64>) -> Result<Response<Body>, Trouble> {
+        let mut request = self.agent.get(url);
+        if let Some(token) = &self.token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        if let Some(from) = from {
+            request = request.header("Range", format!("bytes={from}-"));
+        }
+        let response = request.call().map_err(|e| match e {
+            // Nothing but the token of a request can be no header.
+            ureq::Error::Http(_) => Error::input("HF_TOKEN holds characters that no token has").into(),
+            e => Trouble::Passing(format!("{} cannot be reached: {e}", self.endpoint)),
+        })?;
+        let status = response.status().as_u16();
+        let code = response.headers().get("x-error-code").and_then(|code| code.to_str().ok()).unwrap_or_default();
+        match status {
+            200 | 206 => Ok(response),
+            429 | 500.. => Err(Trouble::Passing(format!("{} answers {status}", self.endpoint))),
+            _ => Err(self.refused(url, name, status, code).into()),
+        }
+    }
+
+    fn refused(&self, url: &str, name: &Name, status: u16, code: &str) -> Error {
+        let (hub, id, revision) = (&self.endpoint, &name.id, &name.revision);
+        let here = format!("no model at {name}: there is no such directory, and");
+        match (status, code) {
+            (403, _) | (_, "GatedRepo") => Error::input(format!(
+                "{here} {hub} gives {id} only to those who were granted access ({status}): ask for it at {hub}/{id}, and set HF_TOKEN to a \
+                 token of that account"
+            )),
+            (401, _) if self.token.is_some() => Error::input(format!(
+                "{here} {hub} does not give {id} to the account of HF_TOKEN, or does not know that token (401); is the name right?"
+            )),
+            (401, _) => Error::input(format!(
+                "{here} {hub} gives no {id} without a token (401): it does not exist, or it is private or gated; if the name is right, \
+                 set HF_TOKEN to a token of an account that may read it"
+            )),
+            (404, _) if url.contains("/resolve/") => Error::input(format!("{url}: the Hub has no such file (404)")),
+            (404, "RevisionNotFound") => Error::input(format!("{hub} has no revision {revision} of {id}")),
+            (404, _) => Error::input(format!("{here} {hub} has no model {id} (404); is the name right?")),
+            _ => Error::failed(format!("{url}: the Hub answers {status}")),
+        }
+    }
+}
+
+fn length(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |m| m.len())
+}
+
+/// What has come of a file.
+struct Sum {
+    bytes: u64,
+    hasher: Sha256,
+    chunk: Vec<u8>,
+}
+
+impl Sum {
+    /// Count what is in a file.
+    fn add(&mut self, file: &mut File) -> std::io::Result<()> {
+        loop {
+            match file.read(&mut self.chunk)? {
+                0 => return Ok(()),
+                n => {
+                    self.hasher.update(&self.chunk[..n]);
+                    self.bytes += n as u64;
+                }
+            }
+        }
+    }
+}
+
+/// What the Hub says of a model.
+#[derive(Deserialize)]
+struct Said {
+    sha: Option<String>,
+    #[serde(default)]
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Sibling {
+    rfilename: String,
+    size: Option<u64>,
+    blob_id: Option<String>,
+    lfs: Option<Large>,
+}
+
+#[derive(Deserialize)]
+struct Large {
+    sha256: Option<String>,
+    size: Option<u64>,
+}
+
+impl Said {
+    fn listing(self) -> Option<Listing> {
+        let hex = |text: &String| text.len() >= 40 && text.chars().all(|c| c.is_ascii_hexdigit());
+        let commit = self.sha.filter(hex)?;
+        let entry = |sibling: Sibling| {
+            let sha256 = sibling.lfs.as_ref().and_then(|lfs| lfs.sha256.clone()).filter(hex);
+            let size = sibling.size.or(sibling.lfs.and_then(|lfs| lfs.size));
+            let named = || format!("{commit}-{}", sibling.rfilename.replace(['/', '\\'], "-"));
+            let blob = sha256.clone().or(sibling.blob_id.filter(hex)).unwrap_or_else(named);
+            Entry { name: sibling.rfilename, size, sha256, blob }
+        };
+        Some(Listing { entries: self.siblings.into_iter().map(entry).collect(), commit })
+    }
+}

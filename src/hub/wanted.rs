@@ -1,0 +1,137 @@
+//! Which files of a repository make a checkpoint: those that this program or transformers read, and weights as safetensors only.
+
+use crate::{Error, Result, files};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const CONFIG: &str = "config.json";
+const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// A file of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Its path in the repository.
+    pub name: String,
+    /// Its length in bytes, if the Hub says it.
+    pub size: Option<u64>,
+    /// SHA-256 of its content, of a large file.
+    pub sha256: Option<String>,
+    /// Its name among the blobs of the cache.
+    pub blob: String,
+}
+
+/// What a repository holds at a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Listing {
+    /// The commit.
+    pub commit: String,
+    /// Its files.
+    pub entries: Vec<Entry>,
+}
+
+/// Where the weights are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct WeightNames {
+    /// Weight files.
+    pub given: Vec<String>,
+    /// A file that names more of them.
+    pub index: Option<String>,
+}
+
+impl Listing {
+    fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| entry.name == name)
+    }
+
+    /// The small files of a checkpoint: configuration, tokenizer, chat template, image settings.
+    pub fn small(&self) -> Vec<String> {
+        self.entries.iter().map(|entry| &entry.name).filter(|name| is_small(name)).cloned().collect()
+    }
+
+    /// The weights.
+    ///
+    /// # Errors
+    /// An input error if there are none that can be read.
+    pub fn weights(&self) -> Result<WeightNames> {
+        let mut given: Vec<String> = Vec::new();
+        given.extend([WEIGHTS, ADAPTER[1]].iter().filter(|name| self.has(name)).map(|name| name.to_string()));
+        // As in a directory, one file goes before shards.
+        let index = (self.has(INDEX) && !self.has(WEIGHTS)).then(|| INDEX.to_string());
+        if given.is_empty() && index.is_none() {
+            let pickled =
+                self.entries.iter().find(|e| [".bin", ".pt", ".pth", ".gguf"].iter().any(|end| e.name.ends_with(end)));
+            let instead = pickled.map_or(String::new(), |e| format!("; there is {}, which is not read", e.name));
+            return Err(Error::input(format!("neither {WEIGHTS} nor {INDEX} is there{instead}")));
+        }
+        Ok(WeightNames { given, index })
+    }
+
+    /// The shards that an index names.
+    ///
+    /// # Errors
+    /// An input error if the index cannot be read, or names what the repository does not have.
+    pub fn shards(&self, index: &Path) -> Result<Vec<String>> {
+        let shards = shards(index)?;
+        match shards.iter().find(|name| !self.has(name)) {
+            Some(name) => {
+                Err(Error::input(format!("{} names {name}, which the repository does not have", index.display())))
+            }
+            None => Ok(shards),
+        }
+    }
+}
+
+fn is_small(name: &str) -> bool {
+    let plain = !name.contains(['/', '\\']) && !name.starts_with('.');
+    let starts = ["tokenizer", "chat_template"].iter().any(|start| name.starts_with(start));
+    let ends = [".json", ".jinja", ".txt", ".model"].iter().any(|end| name.ends_with(end));
+    let others = [
+        CONFIG,
+        ADAPTER[0],
+        "generation_config.json",
+        "preprocessor_config.json",
+        "video_preprocessor_config.json",
+        "processor_config.json",
+        "added_tokens.json",
+        "special_tokens_map.json",
+        "vocab.json",
+        "merges.txt",
+    ];
+    plain && (starts && ends || others.contains(&name))
+}
+
+fn shards(index: &Path) -> Result<Vec<String>> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let mut names: Vec<String> = files::read_json::<Index>(index)?.weight_map.into_values().collect();
+    names.sort();
+    names.dedup();
+    match names.iter().find(|name| name.contains(['/', '\\']) || name.starts_with('.')) {
+        Some(name) => Err(Error::input(format!("{}: {name} is no name of a weight file", index.display()))),
+        None => Ok(names),
+    }
+}
+
+/// What a snapshot lacks of a checkpoint.
+///
+/// # Errors
+/// An index that cannot be read.
+pub(super) fn missing(dir: &Path) -> Result<Vec<String>> {
+    let has = |name: &str| dir.join(name).is_file();
+    let mut needed: Vec<String> = Vec::new();
+    if has(ADAPTER[0]) && !has(CONFIG) {
+        needed.extend(ADAPTER.map(String::from));
+    } else {
+        needed.extend([CONFIG, "tokenizer.json"].map(String::from));
+        match has(INDEX) && !has(WEIGHTS) {
+            true => needed.extend(shards(&dir.join(INDEX))?),
+            false => needed.push(WEIGHTS.into()),
+        }
+    }
+    needed.retain(|name| !has(name));
+    Ok(needed)
+}

@@ -1,6 +1,6 @@
 use super::*;
 use crate::rng;
-use crate::suite::objects::{COLORS, SHAPES, SIDE};
+use crate::suite::objects::{COLORS, PLACES, SHAPES, SIDE};
 use std::collections::{BTreeMap, HashSet};
 
 fn photos() -> Photos {

@@ -20,8 +20,8 @@ pub struct ScoreArgs {
     /// Checkpoint directory
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Dataset directory
-    #[arg(long, value_name = "DIR")]
+    /// Dataset directory, or FILE.jsonl of another tool (docs/other-tools.md)
+    #[arg(long, value_name = "DIR|FILE")]
     data: PathBuf,
     /// Split of the dataset
     #[arg(long, value_name = "NAME", default_value = "test")]

@@ -16,6 +16,7 @@ pub mod optimizer;
 mod parts;
 pub mod plan;
 pub mod refresh;
+mod report_to;
 mod rft;
 pub mod run;
 pub mod schedule;
@@ -24,6 +25,7 @@ mod tensorboard;
 mod trainer;
 
 pub(crate) use freeze::{check_parts, freeze};
+pub use report_to::ReportTo;
 pub use trainer::{Ended, Job, Progress, train};
 
 #[cfg(test)]

@@ -84,10 +84,12 @@ fn conversations_of_other_tools_are_trained_on_evaluated_and_scored() {
     done(dir, "report eval --out page.html");
     done(dir, "score --model model --data shared.jsonl --out scores.jsonl");
     assert_eq!(rows(&dir.join("scores.jsonl")).len(), 6);
-    done(dir, "rollout --model model --data messages.jsonl --keep all --samples 1 --max-new-tokens 3 --out rolled");
-    assert_eq!(rows(&dir.join("rolled/train/metadata.jsonl")).len(), 6);
     // A file of our own is read as its directory is.
-    done(dir, "eval --model model --data rolled/train/metadata.jsonl --max-new-tokens 3 --out again");
+    done(dir, "gen --images scenes --grid 1x2 --count 4 --split 0,0,1 --out data");
+    done(dir, "eval --model model --data data --max-new-tokens 3 --out whole");
+    done(dir, "eval --model model --data data/test/metadata.jsonl --max-new-tokens 3 --out file");
+    let responses = |out: &str| fs::read(dir.join(out).join("responses.jsonl")).unwrap();
+    assert_eq!(responses("file"), responses("whole"));
 
     // A run goes on with the same data only.
     let text = fs::read_to_string(dir.join("messages.jsonl")).unwrap();
@@ -130,6 +132,11 @@ fn a_command_is_told_of_every_step_and_stops_no_run() {
     for run in ["failing", "hanging"] {
         assert!(dir.join(run).join("finished.json").exists(), "{run}");
     }
+    // As the runs of a study get it.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jigsaw"));
+    command.args(format!("{TRAIN} --data messages.jsonl --out by-variable").split(' ')).current_dir(dir);
+    assert!(command.env("JIGSAW_REPORT_TO", "cat > told").output().unwrap().status.success());
+    assert_eq!(fs::read_to_string(dir.join("told")).unwrap().lines().count(), 4);
     let message = refused(dir, &format!("{TRAIN} --data messages.jsonl --report-to ' ' --out new"));
     assert!(message.contains("--report-to is blank"), "{message}");
 }

@@ -3,14 +3,15 @@
 //! Data flows one way:
 //! image -> puzzle -> [`data::Record`] -> processor -> batch -> model -> response -> [`tasks::Task::score`] -> reward
 //! or accuracy. Dependencies point one way too:
-//! `cli -> study -> {train, report} -> {forgetting, dynamics, rollout} -> {eval, teacher} -> policy -> {tasks, model} ->
-//! {puzzle, nn, stats}`, and `cli -> hub -> model`.
+//! `cli -> study -> {train, report} -> {forgetting, dynamics, rollout} -> {eval, teacher} -> {policy, chat} ->
+//! {tasks, model} -> {puzzle, nn, stats, hub}`.
 
 // The toy policy of the tests names this crate as any other user does.
 #[cfg(test)]
 extern crate self as jigsaw;
 
 pub mod alloc;
+pub mod chat;
 pub mod cli;
 pub mod config;
 pub mod data;

@@ -1,6 +1,8 @@
 //! The side of `jigsaw eval` that deals with several benchmarks, and the table over them.
 
+use super::eval::bill;
 use super::output::{bar, print, say};
+use crate::chat::{self, Endpoint};
 use crate::eval::bench::{self, RESULTS_CSV, RESULTS_JSON, Settings, Spec};
 use crate::eval::{EvalResult, Progress, Summary};
 use crate::{Error, Result};
@@ -23,10 +25,7 @@ pub(super) fn evaluate(
     out: &Path,
     fresh: bool,
 ) -> Result<()> {
-    let bytes: u64 = specs.iter().filter_map(|spec| std::fs::metadata(&spec.path).ok()).map(|m| m.len()).sum();
-    if bytes > LARGE {
-        say(&format!("reading and checking {:.1} GB of benchmark files", bytes as f64 / 1e9));
-    }
+    tell_of_large_files(specs);
     let prepared = bench::prepare(specs, settings, model)?;
     let mut bars = Bars::default();
     let results = bench::run(&prepared, model, device, out, fresh, &mut |name, p| bars.tell(name, p));
@@ -34,6 +33,32 @@ pub(super) fn evaluate(
     let results = results?;
     let files = [RESULTS_JSON, RESULTS_CSV].map(|name| format!("{}\n", out.join(name).display())).concat();
     print(&format!("{}\n{}{files}", model.display(), table(&results)))
+}
+
+/// As [`evaluate`], by the model behind an address.
+pub(super) fn evaluate_server(
+    specs: &[Spec],
+    settings: &Settings,
+    endpoint: &Endpoint,
+    out: &Path,
+    fresh: bool,
+) -> Result<()> {
+    tell_of_large_files(specs);
+    let prepared = bench::prepare_for_server(specs, settings)?;
+    let mut bars = Bars::default();
+    let key = chat::key_of_environment();
+    let results = bench::run_server(&prepared, endpoint, key, out, fresh, &mut |name, p| bars.tell(name, p));
+    bars.clear();
+    let (results, billed) = results?;
+    let files = [RESULTS_JSON, RESULTS_CSV].map(|name| format!("{}\n", out.join(name).display())).concat();
+    print(&format!("{}\n{}{}{files}", endpoint.name(), table(&results), bill(billed)))
+}
+
+fn tell_of_large_files(specs: &[Spec]) {
+    let bytes: u64 = specs.iter().filter_map(|spec| std::fs::metadata(&spec.path).ok()).map(|m| m.len()).sum();
+    if bytes > LARGE {
+        say(&format!("reading and checking {:.1} GB of benchmark files", bytes as f64 / 1e9));
+    }
 }
 
 /// Score stored responses again and print what they come to.

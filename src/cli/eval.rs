@@ -2,8 +2,11 @@
 
 use super::output::{bar, print};
 use super::{bench, forgetting, hub};
+use crate::chat::{self, Endpoint, FIRST_PAUSE, TIMEOUT};
 use crate::eval::bench::{Settings, Spec};
-use crate::eval::{EvalResult, Plan, Request, Summary, evaluate_checkpoint};
+use crate::eval::{
+    Billed, EvalResult, Plan, Progress, Request, ServerRequest, Summary, evaluate_checkpoint, evaluate_server,
+};
 use crate::forgetting::{NEW_TASK, Request as Comparison};
 use crate::model::Sampling;
 use crate::stats::Interval;
@@ -11,6 +14,7 @@ use crate::tasks::bench::DEFAULT_NEW_TOKENS;
 use crate::{Error, Result, files};
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Evaluate a model on a dataset, or on benchmarks; with --baseline, what its fine-tuning cost.
 ///
@@ -18,6 +22,9 @@ use std::path::PathBuf;
 /// --bench, does so for each benchmark in a directory of its name, and writes results.json and results.csv over all of them.
 /// The same command again goes on where it was stopped. A directory that holds the evaluation of another model, other data,
 /// another prompt template or other settings is refused; the message names what differs.
+///
+/// With --api, the responses are those of a model behind a chat API like OpenAI's (vLLM, SGLang, llama.cpp, Ollama), whose name there
+/// is --model: the same prompts, scorers and files (docs/other-tools.md). A key is read from OPENAI_API_KEY.
 ///
 /// With --baseline, evaluates the base into OUT/base and each --model into OUT/tuned on everything that --bench names and on
 /// --data, the task that the models were trained for, and compares them response by response: change, interval, test, retention,
@@ -31,7 +38,7 @@ use std::path::PathBuf;
 )]
 pub struct EvalArgs {
     /// Checkpoint directory, as published for Qwen2.5-VL or as written by `jigsaw`, or a name on the Hub (OWNER/NAME[@REVISION]); with
-    /// --baseline several, such as RUN/checkpoints/*
+    /// --baseline several, such as RUN/checkpoints/*; with --api the model's name there
     #[arg(
         long,
         value_name = "MODEL",
@@ -40,6 +47,21 @@ pub struct EvalArgs {
         conflicts_with = "rescore"
     )]
     model: Vec<PathBuf>,
+    /// Ask the model behind this address, http://HOST:PORT/v1, for the responses
+    #[arg(long, value_name = "URL", conflicts_with_all = ["rescore", "batch", "device"])]
+    api: Option<String>,
+    /// Requests under way at once
+    #[arg(long, value_name = "N", default_value_t = 4, requires = "api")]
+    concurrency: usize,
+    /// Requests begun in a minute, at most; no limit when not given
+    #[arg(long, value_name = "N", requires = "api")]
+    per_minute: Option<usize>,
+    /// Times a request that failed for a passing reason is made again, after pauses that double
+    #[arg(long, value_name = "N", default_value_t = 6, requires = "api")]
+    retries: usize,
+    /// Seconds within which a response must be there
+    #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT.as_secs(), requires = "api")]
+    timeout: u64,
     /// Compare with this model, which --model was tuned from
     #[arg(long, value_name = "MODEL", conflicts_with = "rescore")]
     baseline: Option<PathBuf>,
@@ -51,8 +73,9 @@ pub struct EvalArgs {
     /// [default: 64]
     #[arg(long, value_name = "N", requires = "base")]
     kl: Option<usize>,
-    /// Dataset directory; with --baseline, the task that the models were trained for
-    #[arg(long, value_name = "DIR", conflicts_with = "rescore")]
+    /// Dataset directory, or FILE.jsonl of another tool (docs/other-tools.md); with --baseline, the task that the models were trained
+    /// for
+    #[arg(long, value_name = "DIR|FILE", conflicts_with = "rescore")]
     data: Option<PathBuf>,
     /// Benchmark: NAME=FILE.tsv for a known one or a file with a column `rule`, NAME=FILE.tsv:RULE for a file of one's own,
     /// NAME=DIR for a dataset; may be repeated (docs/benchmarks.md)
@@ -110,6 +133,7 @@ Examples:
   jigsaw eval --model runs/sft/model --data runs/puzzles --out runs/eval-sft
   jigsaw eval --model BASE --bench mmstar=MMStar.tsv --bench pope=POPE.tsv --out runs/eval-base
   jigsaw eval --model runs/sft/model --baseline BASE --data runs/puzzles --bench mmstar=MMStar.tsv --out runs/cost-sft
+  jigsaw eval --api http://localhost:8000/v1 --model NAME --bench pope=POPE.tsv --out runs/eval-server
   jigsaw eval --model runs/sft/checkpoints/* --baseline BASE --baseline-results runs/cost-sft/base \\
       --data runs/puzzles --bench mmstar=MMStar.tsv --out runs/way-sft";
 
@@ -119,6 +143,8 @@ enum Work {
     Dataset(Request),
     Comparison(Comparison),
     Benchmarks { specs: Vec<Spec>, settings: Settings, model: PathBuf, out: PathBuf, fresh: bool },
+    ServerDataset(ServerRequest),
+    ServerBenchmarks { specs: Vec<Spec>, settings: Settings, endpoint: Endpoint, out: PathBuf, fresh: bool },
     Rescore(PathBuf),
 }
 
@@ -127,10 +153,13 @@ impl EvalArgs {
     pub fn run(mut self) -> Result<()> {
         let device = super::device(&self.device)?;
         self.clone().check()?;
-        if let Some(data) = &self.data {
+        if let Some(data) = self.data.as_ref().filter(|data| !data.is_file()) {
             files::require_dir(data, "dataset")?;
         }
-        self.model = hub::models(&self.model)?;
+        // With --api it is the model's name at the server.
+        if self.api.is_none() {
+            self.model = hub::models(&self.model)?;
+        }
         self.baseline = self.baseline.as_deref().map(hub::model).transpose()?;
         match self.work()? {
             Work::Rescore(out) => bench::rescore(&out),
@@ -138,16 +167,18 @@ impl EvalArgs {
             Work::Benchmarks { specs, settings, model, out, fresh } => {
                 bench::evaluate(&specs, &settings, &model, &device, &out, fresh)
             }
+            Work::ServerBenchmarks { specs, settings, endpoint, out, fresh } => {
+                bench::evaluate_server(&specs, &settings, &endpoint, &out, fresh)
+            }
             Work::Dataset(request) => {
-                let bar = bar(0, "{pos}/{len} examples, {msg}, {eta} left");
-                let result = evaluate_checkpoint(&request, &device, |p| {
-                    bar.set_length(p.total as u64);
-                    bar.set_position(p.done as u64);
-                    bar.set_message(format!("{:.1} % right", 100.0 * p.correct as f64 / p.responses.max(1) as f64));
-                });
-                bar.finish_and_clear();
-                let result = result?;
+                let result = with_bar(|progress| evaluate_checkpoint(&request, &device, progress))?;
                 print(&format!("{}{}\n", table(&result), request.out.join("result.json").display()))
+            }
+            Work::ServerDataset(request) => {
+                let key = chat::key_of_environment();
+                let (result, billed) = with_bar(|progress| evaluate_server(&request, key, progress))?;
+                let file = request.out.join("result.json");
+                print(&format!("{}{}{}\n", table(&result), bill(billed), file.display()))
             }
         }
     }
@@ -169,6 +200,9 @@ impl EvalArgs {
             ("--samples", Some(self.samples)),
             ("--batch", Some(self.batch)),
             ("--max-new-tokens", self.max_new_tokens),
+            ("--concurrency", Some(self.concurrency)),
+            ("--per-minute", self.per_minute),
+            ("--timeout", Some(self.timeout as usize)),
             ("--min-pixels", self.min_pixels),
             ("--max-pixels", self.max_pixels),
         ] {
@@ -208,6 +242,13 @@ impl EvalArgs {
         };
         let (out, fresh, split) = (self.out, self.fresh, self.split);
         if self.baseline.is_some() || self.baseline_results.is_some() {
+            if self.api.is_some() {
+                return bad(
+                    "--baseline",
+                    "compares weights, which --api does not give; evaluate each model by itself, and `jigsaw report` shows them \
+                     side by side with their paired differences",
+                );
+            }
             let task = |path| Spec { name: NEW_TASK.into(), path, kind: None, split };
             return Ok(Work::Comparison(Comparison {
                 base: self.baseline,
@@ -225,6 +266,28 @@ impl EvalArgs {
         let (Some(model), None) = (models.next(), models.next()) else {
             return bad("--model", "names several models; compare them with their base (--baseline), or give one");
         };
+        let endpoint = match self.api {
+            Some(_) if settings.min_pixels.or(settings.max_pixels).is_some() => {
+                return bad(
+                    "--min-pixels and --max-pixels",
+                    "have no effect with --api: images are sent in the size they have, and the server resizes them",
+                );
+            }
+            Some(url) => {
+                let endpoint = Endpoint {
+                    url: url.trim_end_matches('/').to_string(),
+                    model: model.to_string_lossy().into_owned(),
+                    concurrency: self.concurrency,
+                    per_minute: self.per_minute,
+                    retries: self.retries,
+                    pause: FIRST_PAUSE,
+                    timeout: Duration::from_secs(self.timeout),
+                };
+                endpoint.check("--api")?;
+                Some(endpoint)
+            }
+            None => None,
+        };
         match self.data {
             Some(_) if !specs.is_empty() => {
                 bad("--data", "and --bench go together with --baseline only; a dataset may also be a --bench NAME=DIR")
@@ -234,26 +297,45 @@ impl EvalArgs {
             }
             Some(data) => {
                 let Settings { plan, sampling, .. } = settings;
-                Ok(Work::Dataset(Request { model, data, split, plan, sampling, out, fresh }))
+                Ok(match endpoint {
+                    Some(endpoint) => {
+                        Work::ServerDataset(ServerRequest { endpoint, data, split, plan, sampling, out, fresh })
+                    }
+                    None => Work::Dataset(Request { model, data, split, plan, sampling, out, fresh }),
+                })
             }
-            None => Ok(Work::Benchmarks { specs, settings, model, out, fresh }),
+            None => Ok(match endpoint {
+                Some(endpoint) => Work::ServerBenchmarks { specs, settings, endpoint, out, fresh },
+                None => Work::Benchmarks { specs, settings, model, out, fresh },
+            }),
         }
     }
+}
+
+/// Work with a bar for its progress.
+fn with_bar<T>(work: impl FnOnce(&mut dyn FnMut(Progress)) -> Result<T>) -> Result<T> {
+    let bar = bar(0, "{pos}/{len} examples, {msg}, {eta} left");
+    let result = work(&mut |p| {
+        bar.set_length(p.total as u64);
+        bar.set_position(p.done as u64);
+        bar.set_message(format!("{:.1} % right", 100.0 * p.correct as f64 / p.responses.max(1) as f64));
+    });
+    bar.finish_and_clear();
+    result
+}
+
+/// What a server counts, which may be what it charges for.
+pub(super) fn bill(billed: Billed) -> String {
+    format!("  {:<22} {} of prompts, {} of responses\n", "tokens billed", billed.prompts, billed.responses)
 }
 
 /// The result for a person, one line a figure.
 pub(super) fn table(result: &EvalResult) -> String {
     let s: &Summary = &result.summary;
     let mut text = String::new();
+    let split = if result.about.split.is_empty() { String::new() } else { format!(" ({})", result.about.split) };
     let samples = if s.samples == 1 { String::new() } else { format!(", {} responses each", s.samples) };
-    let _ = writeln!(
-        text,
-        "{} on {} ({}), {} examples{samples}",
-        result.about.model.display(),
-        s.task,
-        result.about.split,
-        s.examples
-    );
+    let _ = writeln!(text, "{} on {}{split}, {} examples{samples}", result.about.model.display(), s.task, s.examples);
     let mut share = |name: &str, i: &Interval, chance: Option<f64>| {
         let chance = chance.map(|c| format!("   guessing {:5.1} %", 100.0 * c)).unwrap_or_default();
         let (value, low, high) = (100.0 * i.value, 100.0 * i.low, 100.0 * i.high);
@@ -313,6 +395,43 @@ mod tests {
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(named), "{flags:?}: {error}");
         }
+    }
+
+    #[test]
+    fn with_an_address_the_model_is_a_name_there() {
+        let of = |flags: &str| {
+            let line = format!("--api http://localhost:1/v1/ --model org/name --out o {flags}");
+            let words: Vec<&str> = line.split_whitespace().collect();
+            parse(&words).map_err(|e| Error::input(e.to_string()))?.work()
+        };
+        match of("--data d --concurrency 9 --timeout 5").unwrap() {
+            Work::ServerDataset(request) => {
+                assert_eq!(request.endpoint.name(), "org/name at http://localhost:1/v1");
+                assert_eq!((request.endpoint.concurrency, request.sampling.temperature), (9, 0.0));
+                assert_eq!(request.endpoint.timeout, Duration::from_secs(5));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(of("--bench pope=p.tsv").unwrap(), Work::ServerBenchmarks { .. }));
+        for (flags, said) in [
+            ("--data d --max-pixels 784", "images are sent in the size they have"),
+            ("--bench pope=p.tsv --min-pixels 784", "images are sent in the size they have"),
+            ("--data d --baseline b", "compares weights"),
+            ("--data d --baseline-results b --kl 0", "compares weights"),
+            ("--data d --batch 3", "--batch"),
+            ("--data d --device cuda", "--device"),
+            ("--data d --concurrency 0", "--concurrency"),
+            ("--data d --per-minute 0", "--per-minute"),
+            ("--data d --timeout 0", "--timeout"),
+        ] {
+            let error = of(flags).unwrap_err();
+            assert!(error.exit_code() == 2 && error.to_string().contains(said), "{flags}: {error}");
+        }
+        let https = parse(&["--api", "https://x/v1", "--model", "m", "--data", "d", "--out", "o"]).unwrap();
+        assert!(
+            https.work().unwrap_err().to_string().starts_with("--api https://x/v1: this jigsaw speaks plain http only")
+        );
+        assert!(parse(&["--model", "m", "--data", "d", "--out", "o", "--concurrency", "2"]).is_err());
     }
 
     #[test]

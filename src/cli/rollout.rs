@@ -2,11 +2,11 @@
 
 use super::hub;
 use super::output::{bar, print, say};
+use crate::chat::{Endpoint, FIRST_PAUSE, TIMEOUT};
 use crate::eval::{Plan, Progress};
 use crate::model::Sampling;
 use crate::rollout::{Answer, Keep, Report, Request, Selection, TRAIN, Teacher, rollout};
 use crate::tasks::bench::DEFAULT_NEW_TOKENS;
-use crate::teacher::Endpoint;
 use crate::{Error, Result, files};
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -41,8 +41,8 @@ pub struct RolloutArgs {
     /// Times a request that failed for a passing reason is made again, after pauses that double
     #[arg(long, value_name = "N", default_value_t = 6, requires = "teacher_model")]
     retries: usize,
-    /// Dataset directory with the prompts
-    #[arg(long, value_name = "DIR")]
+    /// Dataset directory with the prompts, or FILE.jsonl of another tool (docs/other-tools.md)
+    #[arg(long, value_name = "DIR|FILE")]
     data: PathBuf,
     /// Split of the dataset that the prompts are from; what is kept is the train split of OUT
     #[arg(long, value_name = "NAME", default_value = TRAIN)]
@@ -139,6 +139,12 @@ impl RolloutArgs {
             (Some(model), _) => Teacher::Model(model),
             (None, Some("scripted")) if self.teacher_model.is_none() => Teacher::Scripted,
             (None, Some("scripted")) => return bad("--teacher-model", "has no effect with --teacher scripted"),
+            (None, Some(other)) if !other.contains("://") => {
+                return bad(
+                    "--teacher",
+                    &format!("{other}: write scripted, or the address of a chat API, http://HOST:PORT/v1"),
+                );
+            }
             (None, url) => {
                 let endpoint = Endpoint {
                     url: url.unwrap_or_default().to_string(),
@@ -147,8 +153,9 @@ impl RolloutArgs {
                     per_minute: self.per_minute,
                     retries: self.retries,
                     pause: FIRST_PAUSE,
+                    timeout: TIMEOUT,
                 };
-                endpoint.check()?;
+                endpoint.check("--teacher")?;
                 if endpoint.model.is_empty() {
                     return bad("--teacher-model", "is missing: which model at that address?");
                 }
@@ -227,9 +234,6 @@ impl RolloutArgs {
         })
     }
 }
-
-/// Before a failed request is made again for the first time.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 fn percent(p: Progress) -> f64 {
     100.0 * p.correct as f64 / p.responses.max(1) as f64

@@ -21,8 +21,8 @@ pub struct ScoreArgs {
     /// Checkpoint directory, or a name on the Hub (OWNER/NAME[@REVISION])
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
-    /// Dataset directory
-    #[arg(long, value_name = "DIR")]
+    /// Dataset directory, or FILE.jsonl of another tool (docs/other-tools.md)
+    #[arg(long, value_name = "DIR|FILE")]
     data: PathBuf,
     /// Split of the dataset
     #[arg(long, value_name = "NAME", default_value = "test")]

@@ -7,7 +7,7 @@ use crate::train::dry_run::dry_run;
 use crate::train::launch::{Launch, launch};
 use crate::train::metrics::Metrics;
 use crate::train::run::Finished;
-use crate::train::{Ended, Progress};
+use crate::train::{Ended, Progress, ReportTo};
 use crate::{Error, Result, files};
 use indicatif::ProgressBar;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -19,6 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+/// Environment variable that stands for `--report-to`.
+const REPORT_TO: &str = "JIGSAW_REPORT_TO";
+
 /// Train a model: supervised (sft) or by reinforcement (rft, GRPO).
 ///
 /// The run directory explains itself: the resolved configuration, the command, hashes of model and data, metrics.jsonl (one
@@ -28,7 +31,7 @@ use std::time::{Duration, Instant};
 /// SIGINT (Ctrl-C) and SIGTERM finish the step, save and exit (130, 143); a second one ends the process at once.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    override_usage = "jigsaw train [OPTIONS] --model <MODEL> --data <DIR> --out <DIR>",
+    override_usage = "jigsaw train [OPTIONS] --model <MODEL> --data <DIR|FILE> --out <DIR>",
     after_help = "\
 Examples:
   jigsaw train --method sft --model MODEL --data runs/puzzles --out runs/sft
@@ -42,8 +45,9 @@ pub struct TrainArgs {
     /// Model to start from: a directory in Hugging Face form, or a name on the Hub, OWNER/NAME or OWNER/NAME@REVISION
     #[arg(long, value_name = "MODEL", required_unless_present = "print_config")]
     model: Option<PathBuf>,
-    /// Dataset directory, as `jigsaw gen` makes it; its train split, and validation for the evaluations on the way
-    #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
+    /// Dataset directory, as `jigsaw gen` makes it; its train split, and validation for the evaluations on the way. Or FILE.jsonl with
+    /// conversations of another tool (docs/other-tools.md)
+    #[arg(long, value_name = "DIR|FILE", required_unless_present = "print_config")]
     data: Option<PathBuf>,
     /// Settings (TOML), over the method's defaults; see configs/
     #[arg(long, value_name = "FILE")]
@@ -57,6 +61,10 @@ pub struct TrainArgs {
     /// Where to compute: cpu, cuda, cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
+    /// Also give each line of metrics.jsonl, with the run's name, to this command (run by the shell, started once, one line of JSON each
+    /// on its standard input); also read from JIGSAW_REPORT_TO, for the runs of a study. A command that fails stops no run
+    #[arg(long, value_name = "COMMAND")]
+    report_to: Option<String>,
     /// Print the resolved settings and exit
     #[arg(long)]
     print_config: bool,
@@ -79,7 +87,9 @@ impl TrainArgs {
         }
         let missing = |flag: &str| Error::input(format!("{flag} is missing"));
         let data = self.data.ok_or_else(|| missing("--data"))?;
-        files::require_dir(&data, "dataset")?;
+        if !data.is_file() {
+            files::require_dir(&data, "dataset")?;
+        }
         let task = Launch {
             config,
             model: hub::model(&self.model.ok_or_else(|| missing("--model"))?)?,
@@ -93,7 +103,18 @@ impl TrainArgs {
         }
         let signals = Signals::listen()?;
         let mut progress = Terminal::new();
-        let ended = launch(&task, &signals.stop, &mut progress);
+        let command = self.report_to.or_else(|| std::env::var(REPORT_TO).ok().filter(|command| !command.is_empty()));
+        let ended = match command {
+            None => launch(&task, &signals.stop, &mut progress),
+            Some(command) => {
+                let name = std::path::absolute(&task.out).unwrap_or_else(|_| task.out.clone());
+                let name = name.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                let mut report = ReportTo::new(&command, &name, &mut progress)?;
+                let ended = launch(&task, &signals.stop, &mut report);
+                report.close();
+                ended
+            }
+        };
         progress.close();
         match ended? {
             Ended::Finished(finished) => {

@@ -1,10 +1,11 @@
-//! Reads a dataset directory. Everything is checked when it is opened, so that no error surfaces hours into a run.
+//! Reads a dataset directory, or a file of another tool. Everything is checked when it is opened, so that no error surfaces hours into a run.
 
 use super::manifest::{MANIFEST, Manifest};
-use super::{IMAGE_PLACEHOLDER, METADATA, Record, source};
+use super::{IMAGE_PLACEHOLDER, METADATA, Record, jsonl, source};
 use crate::{Error, Result, files};
 use image::RgbImage;
 use sha2::{Digest as _, Sha256};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -14,13 +15,23 @@ pub struct Dataset {
     root: PathBuf,
     manifest: Manifest,
     records: Vec<Record>,
+    /// The file of the records, and the line of each.
+    file: PathBuf,
+    lines: Vec<usize>,
+    /// Images that are in that file, by name.
+    embedded: HashMap<String, Vec<u8>>,
+    note: Option<String>,
 }
 
 impl Dataset {
-    /// Open `dir/split`, or `dir` itself if it holds `metadata.jsonl`. An input error names file, line and field of what is
+    /// Open `dir/split`, or `dir` itself if it holds `metadata.jsonl`; or, if `dir` is a file `*.jsonl`, the conversations of another tool
+    /// in it (LLaMA-Factory, ms-swift), which are of any split. An input error names file, line and field of what is
     /// wrong: no manifest (unfinished), fewer records than it says, an id twice, a missing image, images that do not match
     /// the placeholders, an unknown role.
     pub fn open(dir: &Path, split: &str) -> Result<Self> {
+        if jsonl::is_jsonl(dir) {
+            return Dataset::of_file(dir);
+        }
         let (root, manifest) = locate(dir, split)?;
         let path = root.join(METADATA);
         let text = files::read_text(&path)?;
@@ -52,7 +63,32 @@ impl Dataset {
                 records.len()
             )));
         }
-        Ok(Dataset { root, manifest, records })
+        let lines = (1..=records.len()).collect();
+        Ok(Dataset { root, manifest, records, file: path, lines, embedded: HashMap::new(), note: None })
+    }
+
+    fn of_file(file: &Path) -> Result<Self> {
+        let jsonl::Contents { records, lines, embedded, manifest, multi_turn } = jsonl::open(file)?;
+        let note = (multi_turn > 0).then(|| {
+            format!(
+                "{multi_turn} of {} conversations in {} have several answers: only the last one is learnt and scored, those before \
+                 it are part of the prompt",
+                records.len(),
+                file.display()
+            )
+        });
+        let root = file.parent().unwrap_or(Path::new("")).to_path_buf();
+        Ok(Dataset { root, manifest, records, file: file.to_path_buf(), lines, embedded, note })
+    }
+
+    /// What a person should know of how the records were read.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    /// Whether every image is a file of its own.
+    pub fn has_image_files(&self) -> bool {
+        self.embedded.is_empty()
     }
 
     /// The records in file order.
@@ -82,7 +118,7 @@ impl Dataset {
 
     /// `file:line` of record `i`, for messages.
     pub fn place(&self, i: usize) -> String {
-        format!("{}:{}", self.root.join(METADATA).display(), i + 1)
+        format!("{}:{}", self.file.display(), self.lines.get(i).copied().unwrap_or(i + 1))
     }
 
     /// Decode the images of a record, in the order of its placeholders.
@@ -103,7 +139,11 @@ impl Dataset {
     fn of_images<T>(&self, record: &Record, look: impl Fn(&[u8]) -> Result<T, String>) -> Result<Vec<T>> {
         let one = |name: &String| {
             let path = self.root.join(name);
-            look(&files::read(&path)?).map_err(|reason| {
+            let bytes = match self.embedded.get(name) {
+                Some(bytes) => Cow::Borrowed(bytes.as_slice()),
+                None => Cow::Owned(files::read(&path)?),
+            };
+            look(&bytes).map_err(|reason| {
                 Error::input(format!("{} (image of record `{}`): {reason}", path.display(), record.id))
             })
         };
@@ -113,6 +153,12 @@ impl Dataset {
 
 /// The directory that holds the split's `metadata.jsonl`, and the manifest that covers it.
 fn locate(dir: &Path, split: &str) -> Result<(PathBuf, Manifest)> {
+    if dir.is_file() && dir.extension().is_some_and(|end| end == "json") {
+        return Err(Error::input(format!(
+            "no dataset at {}: a directory, or a file of one JSON object a line, is needed: jq -c '.[]' FILE.json > FILE.jsonl",
+            dir.display()
+        )));
+    }
     files::require_dir(dir, "dataset")?;
     let unfinished = || {
         Error::input(format!(

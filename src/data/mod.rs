@@ -6,6 +6,7 @@ pub mod tsv;
 
 mod dataset;
 mod deflate;
+mod jsonl;
 mod manifest;
 mod png;
 mod record;
@@ -18,7 +19,19 @@ pub use record::{Message, Record};
 pub use sampler::{Cursor, Sampler};
 pub use writer::{DatasetWriter, Digest};
 
+use std::path::Path;
+
 /// The file of a split that holds its records, one JSON object a line.
 pub const METADATA: &str = "metadata.jsonl";
 /// Stands in a message for the next image of the record.
 pub const IMAGE_PLACEHOLDER: &str = "<image>";
+
+/// Whether a path names what [`Dataset::open`] reads, a directory or a `.jsonl` file, rather than the file of a benchmark.
+pub fn is_dataset(path: &Path) -> bool {
+    path.is_dir() || jsonl::is_jsonl(path)
+}
+
+/// Bytes as hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

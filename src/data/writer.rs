@@ -1,7 +1,7 @@
 //! Writes a dataset directory: `SPLIT/images/*.png`, `SPLIT/metadata.jsonl`, and `manifest.json` last.
 
 use super::manifest::{MANIFEST, Manifest, SplitSummary};
-use super::{Dataset, METADATA, Record, png};
+use super::{Dataset, METADATA, Record, hex, png};
 use crate::{Error, Result, files};
 use image::RgbImage;
 use sha2::{Digest as _, Sha256};
@@ -186,8 +186,4 @@ fn link(from: &Path, to: &Path) -> Result<()> {
     }
     let copied = fs::copy(from, to).map(|_| ());
     copied.map_err(|e| Error::failed(format!("cannot copy {} to {}: {e}", from.display(), to.display())))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -157,7 +157,7 @@ mod tests {
     use crate::tasks::bench::Pixels;
 
     fn key(eta: f64, data: &str) -> Key {
-        let protocol = Protocol::of_dataset("jigsaw", Pixels { min: 784, max: 784, factor: 28 });
+        let protocol = Protocol::of_dataset("jigsaw", Some(Pixels { min: 784, max: 784, factor: 28 }));
         let set = SetKey { data: data.repeat(64), samples: 4, protocol, max_new_tokens: 8 };
         let setting = Setting { eta, loss: Loss::Mean, pairs: 8, seed: 0, frozen: Vec::new() };
         Key {

@@ -65,7 +65,7 @@ fn set(name: &str, kind: Kind, nats: f64, edges_of: &[Sample]) -> SetFound {
         path: format!("/data/{name}"),
         split: "train".into(),
         data: name.repeat(8),
-        protocol: Protocol::of_dataset("exact", Pixels { min: 784, max: 784, factor: 28 }),
+        protocol: Protocol::of_dataset("exact", Some(Pixels { min: 784, max: 784, factor: 28 })),
         examples: 20,
         answered_by_base: if kind == Kind::Prior { 10 } else { 0 },
         perplexity: Perplexity::of(&samples.iter().collect::<Vec<_>>(), &edges(edges_of)),

@@ -120,7 +120,7 @@ impl Set {
     /// # Errors
     /// A prediction that is not finite, by the example's id.
     pub fn samples(&self, base: &dyn Predictor, examples: &[usize]) -> Result<Vec<Sample>> {
-        let (task, codec) = (self.prepared.task(), self.prepared.codec());
+        let (task, codec) = (self.prepared.task(), self.prepared.codec()?);
         let prompts: Vec<_> = examples.par_iter().map(|&i| codec.prompt(task, i)).collect();
         let prompts = prompts.into_iter().collect::<Result<Vec<_>>>()?;
         let mut responses: Vec<Option<Vec<u32>>> = Vec::with_capacity(examples.len());
@@ -169,7 +169,7 @@ impl Set {
 
     /// A sample as model input.
     pub fn sequence(&self, sample: &Sample) -> Result<Sequence> {
-        let prompt = self.prepared.codec().prompt(self.prepared.task(), sample.index)?;
+        let prompt = self.prepared.codec()?.prompt(self.prepared.task(), sample.index)?;
         Ok(Sequence { prompt, response: sample.token_ids.clone() })
     }
 }

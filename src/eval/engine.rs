@@ -10,7 +10,7 @@ use candle_core::Device;
 use rand::Rng as _;
 use rayon::prelude::*;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An evaluation of a checkpoint directory on a dataset directory.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,7 +36,7 @@ pub fn evaluate_checkpoint(request: &Request, device: &Device, progress: impl Fn
     let Request { model, data, split, plan, sampling, out, fresh } = request;
     let task = tasks::load(data, split)?;
     let key = key_of(model, task.as_ref(), plan, sampling)?;
-    let mut directory = Directory::open(out, key, model, data, split, *fresh)?;
+    let mut directory = Directory::open(out, key, model, data, split_of(data, split), *fresh)?;
     if let Some(result) = directory.finished()? {
         return Ok(result);
     }
@@ -44,6 +44,11 @@ pub fn evaluate_checkpoint(request: &Request, device: &Device, progress: impl Fn
     let model = Model::load_frozen(model, device)?;
     let engine = Engine { policy: &model, codec: &processor, task: task.as_ref(), sampling, samples: plan.samples };
     evaluate_in(&mut directory, task.as_ref(), plan, |examples| engine.generate(examples), progress)
+}
+
+/// The split that is written down: a file has none.
+pub(super) fn split_of<'a>(data: &Path, split: &'a str) -> &'a str {
+    if data.is_dir() { split } else { "" }
 }
 
 /// A model with what it needs to answer the examples of a task.

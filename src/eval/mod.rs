@@ -8,6 +8,7 @@ mod engine;
 mod hash;
 mod outcome;
 mod score;
+mod server;
 mod store;
 
 pub use chance::Chance;
@@ -19,6 +20,8 @@ pub use engine::{Engine, Request, evaluate_checkpoint};
 pub use hash::{hash_model, hash_prompt_files};
 pub use outcome::{Generated, Outcome, Summary};
 pub use score::{ResponseScore, missing_responses, score_responses};
+pub(crate) use server::answers;
+pub use server::{Billed, ServerRequest, evaluate_server};
 pub(crate) use store::differences;
 pub use store::{About, Directory, EvalResult, Key, key_of};
 pub(crate) use store::{check_order, read_lines, to_lines};

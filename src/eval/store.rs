@@ -18,15 +18,17 @@ const EVAL_VERSION: u32 = 2;
 const KEY: &str = "key.json";
 const RESPONSES: &str = "responses.jsonl";
 const RESULT: &str = "result.json";
+/// Responses of a server as they come, each paid for.
+pub(super) const PAID: &str = "paid.jsonl";
 
 /// Everything that decides an evaluation's outcome. Two results with equal keys are the same result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Key {
     /// Version of this program and of its evaluation.
     pub code: String,
-    /// Hash of the weights and `config.json`.
+    /// Hash of the weights and `config.json`; of a server, the model's name and the address.
     pub model: String,
-    /// Hash of tokenizer, chat template and image settings.
+    /// Hash of tokenizer, chat template and image settings; empty for a server, which has its own.
     pub prompt: String,
     /// Hash of what the model is shown of the examples evaluated: prompts and images.
     pub data: String,
@@ -135,7 +137,7 @@ pub fn key_of(model: &Path, task: &dyn Task, plan: &Plan, sampling: &Sampling) -
 pub struct About {
     /// What it is keyed by. The rest is for people and for the report.
     pub key: Key,
-    /// The checkpoint directory.
+    /// The checkpoint directory; of a server, the model's name and the address.
     pub model: PathBuf,
     /// The dataset directory.
     pub data: PathBuf,
@@ -175,6 +177,10 @@ impl EvalResult {
     }
 }
 
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
 /// The output directory of one evaluation.
 #[derive(Debug)]
 pub struct Directory {
@@ -189,13 +195,29 @@ impl Directory {
     /// # Errors
     /// Input error if the directory holds another evaluation; it names the parts of the key that differ.
     pub fn open(path: &Path, key: Key, model: &Path, data: &Path, split: &str, fresh: bool) -> Result<Directory> {
-        files::create_dir(path)?;
-        let absolute = |p: &Path| std::path::absolute(p).unwrap_or_else(|_| p.to_path_buf());
         let about = About { key, model: absolute(model), data: absolute(data), split: split.to_string() };
+        Directory::open_for(path, about, fresh)
+    }
+
+    /// As [`Directory::open`], for answers of the model that is called `server`.
+    pub fn open_for_server(
+        path: &Path,
+        key: Key,
+        server: &str,
+        data: &Path,
+        split: &str,
+        fresh: bool,
+    ) -> Result<Directory> {
+        let about = About { key, model: PathBuf::from(server), data: absolute(data), split: split.to_string() };
+        Directory::open_for(path, about, fresh)
+    }
+
+    fn open_for(path: &Path, about: About, fresh: bool) -> Result<Directory> {
+        files::create_dir(path)?;
         let directory = Directory { path: path.to_path_buf(), about };
         if fresh {
             // The result goes first: what remains after an interruption never looks finished.
-            for name in [RESULT, RESPONSES, KEY] {
+            for name in [RESULT, RESPONSES, PAID, KEY] {
                 match fs::remove_file(path.join(name)) {
                     Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                         return Err(Error::failed(format!("cannot remove {}: {e}", path.join(name).display())));
@@ -232,6 +254,11 @@ impl Directory {
             files::write_json(&path.join(KEY), &directory.about)?;
         }
         Ok(directory)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The result, if this evaluation is finished.

@@ -342,7 +342,7 @@ impl Work<'_> {
             let comparison = Comparison {
                 base: models.base.load(models.device)?,
                 tuned: tuned.load(models.device)?,
-                codec: bench.codec(),
+                codec: bench.codec()?,
                 task: bench.task(),
                 max_new_tokens: bench.sampling.max_new_tokens,
                 seed: bench.sampling.seed,

@@ -13,6 +13,7 @@ pub use select::{Answer, Candidate, Keep, Selection, Tally, with_answer};
 pub use store::About;
 pub use write::{Kept, TRAIN, write_dataset};
 
+use crate::chat::{self, Chat, Endpoint};
 use crate::data::{Dataset, Manifest};
 use crate::eval::{
     self, Engine, Generated, Key, Outcome, Plan, Progress, Summary, hash_model, hash_prompt_files, progress_of,
@@ -20,7 +21,7 @@ use crate::eval::{
 use crate::model::qwen2_5_vl::{Model, config};
 use crate::model::{Processor, Sampling};
 use crate::tasks::{DatasetTask, Task};
-use crate::teacher::{Chat, Endpoint, KEY_VARIABLE, Scripted};
+use crate::teacher::Scripted;
 use crate::{Error, Result, files};
 use candle_core::Device;
 use serde_json::json;
@@ -92,6 +93,12 @@ pub fn rollout(request: &Request, device: &Device, progress: impl FnMut(Progress
         }
     }
     let dataset = Dataset::open(data, split)?;
+    if !dataset.has_image_files() {
+        return Err(Error::input(format!(
+            "{} holds images in base64; a rollout needs them as files, to share them with the dataset that it makes",
+            data.display()
+        )));
+    }
     check_prompts(&dataset, request)?;
     let task = DatasetTask::new(dataset)?;
     let absolute = |p: &Path| std::path::absolute(p).unwrap_or_else(|_| p.to_path_buf());
@@ -148,8 +155,7 @@ fn sample(
     let done = outcomes.len() / plan.samples;
     let chat = match &request.teacher {
         Teacher::Endpoint(endpoint) => {
-            let key = std::env::var(KEY_VARIABLE).ok();
-            Some(Chat::open(endpoint, &request.sampling, key, &request.out.join(store::PAID))?)
+            Some(Chat::open(endpoint, &request.sampling, chat::key_of_environment(), &request.out.join(store::PAID))?)
         }
         _ => None,
     };
@@ -173,7 +179,7 @@ fn sample(
             eval::run(task, plan, done, |examples| engine.generate(examples), &mut keep)?;
         }
         (Teacher::Endpoint(_), Some(chat)) => {
-            eval::run(task, plan, done, |examples| chat.respond(task, examples, plan.samples), &mut keep)?;
+            eval::run(task, plan, done, |examples| eval::answers(chat, task, examples, plan.samples), &mut keep)?;
         }
         (Teacher::Endpoint(_), None) => return Err(Error::failed("an endpoint without its client")),
         (Teacher::Scripted, _) => {
@@ -226,7 +232,7 @@ impl Teacher {
         match self {
             Teacher::Model(dir) => std::path::absolute(dir).unwrap_or_else(|_| dir.clone()).display().to_string(),
             Teacher::Scripted => "scripted".into(),
-            Teacher::Endpoint(endpoint) => format!("{} at {}", endpoint.model, endpoint.url),
+            Teacher::Endpoint(endpoint) => endpoint.name(),
         }
     }
 
@@ -240,9 +246,7 @@ impl Teacher {
                 let sampling = Sampling { seed: sampling.seed, ..Sampling::greedy(0) };
                 Key::new(&format!("scripted {}", Scripted::VERSION), "", task, plan, &sampling)
             }
-            Teacher::Endpoint(Endpoint { url, model, .. }) => {
-                Key::new(&format!("{model} at {url}"), "", task, plan, sampling)
-            }
+            Teacher::Endpoint(endpoint) => Key::new(&endpoint.name(), "", task, plan, sampling),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Whole rollouts, from a dataset directory to a dataset directory.
 
 use super::*;
+use crate::chat::tests as chat_tests;
 use crate::data::generate::{Cues, Settings, generate};
 use crate::data::{METADATA, Record};
 use crate::model::init::{Preset, write_checkpoint};
 use crate::puzzle::{QuestionKind, Style};
-use crate::teacher::chat_tests;
 use std::fs;
 
 fn puzzles(dir: &Path, style: Style) {

@@ -1,10 +1,6 @@
-//! Teachers: those whose responses are foreign to the model that learns from them.
+//! Teachers: those whose responses are foreign to the model that learns from them. One behind an address is a [`chat`](crate::chat).
 
-mod chat;
 mod look;
 mod scripted;
 
-#[cfg(test)]
-pub(crate) use chat::tests as chat_tests;
-pub use chat::{Chat, Endpoint, KEY_VARIABLE, Paid};
 pub use scripted::Scripted;

@@ -26,7 +26,7 @@ pub struct Launch {
     pub config: Config,
     /// Model directory to start from.
     pub model: PathBuf,
-    /// Dataset directory with a `train` and, if possible, a `validation` split.
+    /// Dataset directory with a `train` and, if possible, a `validation` split; or a file of another tool (see [`Dataset::open`]).
     pub data: PathBuf,
     /// Run directory, new or of the same run.
     pub out: PathBuf,
@@ -85,6 +85,9 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
     }
     if let Some(checkpoint) = &checkpoint {
         progress.note(&format!("going on after step {} ({})", checkpoint.state.step, checkpoint.dir.display()));
+    }
+    if let Some(note) = data.train.dataset().note() {
+        progress.note(note);
     }
     if data.validation.is_none() && launch.config.eval.every > 0 {
         progress.note("the dataset has no validation split: there will be no evaluation during training");

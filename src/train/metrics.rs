@@ -30,6 +30,16 @@ impl Metrics {
     }
 }
 
+/// A line of `metrics.jsonl`. A number that is not finite is `null`.
+pub(super) fn line(step: usize, metrics: &Metrics) -> Map<String, Value> {
+    let mut line = Map::new();
+    line.insert("step".into(), step.into());
+    for (name, value) in metrics.iter() {
+        line.insert((*name).into(), serde_json::Number::from_f64(*value).map_or(Value::Null, Value::Number));
+    }
+    line
+}
+
 /// A response kept for people to read: a line of `samples.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Sample {
@@ -78,12 +88,7 @@ impl Log {
 
     /// One line and one event. A number that is not finite is `null` in the file.
     pub fn write(&mut self, step: usize, metrics: &Metrics) -> Result<()> {
-        let mut line = Map::new();
-        line.insert("step".into(), step.into());
-        for (name, value) in metrics.iter() {
-            line.insert((*name).into(), serde_json::Number::from_f64(*value).map_or(Value::Null, Value::Number));
-        }
-        self.metrics.append(&line)?;
+        self.metrics.append(&line(step, metrics))?;
         let tagged: Vec<(&str, f64)> = metrics.iter().map(|(n, v)| (*n, *v)).collect();
         self.events.scalars(step, &tagged)
     }

@@ -17,6 +17,7 @@ pub mod optimizer;
 mod parts;
 pub mod plan;
 pub mod refresh;
+mod report_to;
 mod rft;
 pub mod room;
 pub mod run;
@@ -26,6 +27,7 @@ mod tensorboard;
 mod trainer;
 
 pub(crate) use freeze::{check_parts, freeze};
+pub use report_to::ReportTo;
 pub use trainer::{Ended, Job, Progress, train};
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
 }
 
 /// Run a decoder, turning a panic inside it into a reason like any other.
-fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+pub(in crate::data) fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("the decoder failed on it (damaged file)".into()))
 }
 

@@ -35,6 +35,9 @@ enum Origin {
         item: Option<usize>,
     },
     File(PathBuf),
+    /// The encoded image itself, of a file in which it cannot be found again by an offset.
+    #[cfg(feature = "parquet")]
+    Held(Vec<u8>),
 }
 
 /// One entry of a row's `image` field.
@@ -108,6 +111,21 @@ impl Collector {
         Ok(entries)
     }
 
+    /// An image that is given as it is encoded, and held.
+    #[cfg(feature = "parquet")]
+    pub fn held(&mut self, bytes: &[u8], line: u64) -> Result<Entry, String> {
+        self.add(bytes, Origin::Held(bytes.to_vec()), line).map(Entry::Image)
+    }
+
+    /// A text in place of an image: base64, or another row's index.
+    #[cfg(feature = "parquet")]
+    pub fn text(&mut self, text: &str, line: u64) -> Result<Entry, String> {
+        match text.trim() {
+            text if text.len() <= LONGEST_REFERENCE => Ok(Entry::Row(text.to_string())),
+            text => self.held(&decode_base64(text.as_bytes())?, line),
+        }
+    }
+
     fn add(&mut self, bytes: &[u8], origin: Origin, line: u64) -> Result<usize, String> {
         let size = source::probe(bytes)?;
         if !goes_to_its_end(bytes) {
@@ -124,6 +142,8 @@ impl At {
         let (offset, item) = match &self.origin {
             Origin::File(path) => return source::read(path).map_err(|why| format!("{}: {why}", path.display())),
             Origin::Field { offset, item } => (*offset, *item),
+            #[cfg(feature = "parquet")]
+            Origin::Held(bytes) => return Ok(bytes.clone()),
         };
         let unreadable = |e: std::io::Error| format!("cannot be read: {e}");
         let mut file = File::open(tsv).map_err(unreadable)?;
@@ -140,7 +160,7 @@ impl At {
 }
 
 /// Whether a PNG has its last chunk and a WebP the length it says (of a JPEG, the header's reader looks for the end).
-fn goes_to_its_end(bytes: &[u8]) -> bool {
+pub(in crate::data) fn goes_to_its_end(bytes: &[u8]) -> bool {
     const PNG: usize = 8; // bytes of the signature
     let word = |at: usize| bytes.get(at..at + 4).and_then(|word| <[u8; 4]>::try_from(word).ok());
     if bytes.starts_with(b"RIFF") {
@@ -171,7 +191,7 @@ fn items(field: &[u8]) -> Result<Vec<String>, String> {
 }
 
 /// Bytes of a base64 text, line breaks in it and the head of a data URL allowed.
-fn decode_base64(text: &[u8]) -> Result<Vec<u8>, String> {
+pub(in crate::data) fn decode_base64(text: &[u8]) -> Result<Vec<u8>, String> {
     const URL: &[u8] = b"data:";
     let mut text = Cow::Borrowed(text);
     if text.starts_with(URL) {

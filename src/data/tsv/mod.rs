@@ -6,8 +6,11 @@
 
 mod images;
 mod list;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod parser;
 
+pub(super) use images::{decode_base64, goes_to_its_end};
 pub use list::list;
 
 use crate::data::source;
@@ -44,6 +47,8 @@ pub struct Tsv {
     /// Number of the `image` column.
     image_column: Option<usize>,
     images: Vec<At>,
+    /// Rows are on lines; else they have numbers only.
+    lined: bool,
 }
 
 /// One row: its text; its images as indices for [`Tsv::image`].
@@ -77,7 +82,8 @@ impl Row {
 }
 
 impl Tsv {
-    /// Read a file from its first to its last byte. `layout` is asked once the header is known.
+    /// Read a file from its first to its last byte. `layout` is asked once the header is known. A file `*.parquet` is read with the feature
+    /// of that name; its images are held in memory.
     ///
     /// # Errors
     /// An input error for the first thing that is wrong, with file, line, row and column: a column that is missing or there
@@ -87,6 +93,9 @@ impl Tsv {
     pub fn open(path: &Path, layout: impl FnOnce(&[String]) -> Result<Layout>) -> Result<(Tsv, Vec<Row>)> {
         if path.is_dir() {
             return Err(Error::input(format!("{} is a directory; a TSV file is needed", path.display())));
+        }
+        if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("parquet")) {
+            return from_parquet(path, layout);
         }
         let file = File::open(path).map_err(|e| Error::input(format!("cannot read {}: {e}", path.display())))?;
         Self::read(path, file, layout)
@@ -106,41 +115,11 @@ impl Tsv {
         let columns: Arc<[String]> = columns(header).map_err(|why| Error::input(format!("{file}:1: {why}")))?.into();
         let layout = layout(&columns)?;
         require(&columns, &layout).map_err(|why| Error::input(format!("{file}:1: {why}")))?;
-        let mut reader = Reader {
-            columns: columns.clone(),
-            prefix: layout.prefix,
-            images: Collector::new(path.parent().unwrap_or(Path::new(""))),
-        };
-        let (mut rows, mut entries): (Vec<Row>, Vec<Vec<Entry>>) = (Vec::new(), Vec::new());
-        let mut numbers: HashMap<String, usize> = HashMap::new();
+        let mut table = Table::new(path, columns.clone(), layout.prefix, true);
         while let Some((record, place)) = parser.read().map_err(unreadable)? {
-            let number = rows.len() + 1;
-            let bad = |why: String| Error::input(format!("{file}:{}: row {number}{why}", place.line));
-            let (row, own) = reader.row(record, number, place).map_err(bad)?;
-            if let Some(first) = numbers.insert(row.id.clone(), number) {
-                let line = rows[first - 1].line;
-                let why = format!(", column `index`: `{}` is already the index of row {first} (line {line})", row.id);
-                return Err(bad(why));
-            }
-            rows.push(row);
-            entries.push(own);
+            table.push(place.line, |reader, number| reader.row(record, number, place))?;
         }
-        if rows.is_empty() {
-            return Err(Error::input(format!("{file} holds a header and no rows")));
-        }
-        for (i, own) in entries.iter().enumerate() {
-            let of_row = |id: &str| {
-                let prefixed =
-                    reader.prefix.as_deref().and_then(|column| Some(format!("{}_{id}", rows[i].get(column)?)));
-                prefixed.and_then(|id| numbers.get(&id)).or(numbers.get(id)).map(|number| number - 1)
-            };
-            let images = resolve(i, &entries, own, of_row);
-            rows[i].images = images.map_err(|why| {
-                Error::input(format!("{file}:{}: row {}, column `image`: {why}", rows[i].line, rows[i].number))
-            })?;
-        }
-        let image_column = columns.iter().position(|c| c == "image");
-        Ok((Tsv { path: path.to_path_buf(), image_column, images: reader.images.found }, rows))
+        table.finish()
     }
 
     /// The file.
@@ -150,7 +129,7 @@ impl Tsv {
 
     /// `file:line: row N` for messages.
     pub fn place(&self, row: &Row) -> String {
-        format!("{}:{}: row {}", self.path.display(), row.line, row.number)
+        place(&self.path, self.lined, row.line, row.number)
     }
 
     /// Width and height of an image in pixels, after orientation.
@@ -169,11 +148,95 @@ impl Tsv {
     /// The pixels are damaged (an input error), or the file is no longer what it was.
     pub fn image(&self, image: usize) -> Result<RgbImage> {
         let at = &self.images[image];
-        let place = format!("{}:{}: column `image`", self.path.display(), at.line);
+        let line = if self.lined { format!("{}: ", at.line) } else { format!(" row {}, ", at.line) };
+        let place = format!("{}:{line}column `image`", self.path.display());
         let bytes = at.bytes(&self.path, self.image_column);
         let bytes = bytes.ok().filter(|bytes| <[u8; 32]>::from(Sha256::digest(bytes)) == at.digest);
         let bytes = bytes.ok_or_else(|| Error::failed(format!("{place}: the file was changed while it was in use")))?;
         source::decode(&bytes).map_err(|why| Error::input(format!("{place}: {why}")))
+    }
+}
+
+#[cfg(feature = "parquet")]
+use parquet::read as from_parquet;
+
+#[cfg(not(feature = "parquet"))]
+fn from_parquet(path: &Path, _layout: impl FnOnce(&[String]) -> Result<Layout>) -> Result<(Tsv, Vec<Row>)> {
+    Err(Error::input(format!(
+        "{}: this jigsaw was built without Parquet; build it with `cargo build --release --features parquet`, or write the file as TSV \
+         (docs/benchmarks.md)",
+        path.display()
+    )))
+}
+
+/// `file:line: row N`, or `file: row N` where there are no lines.
+fn place(path: &Path, lined: bool, line: u64, number: usize) -> String {
+    match lined {
+        true => format!("{}:{line}: row {number}", path.display()),
+        false => format!("{}: row {number}", path.display()),
+    }
+}
+
+/// The rows of a file as far as it has been read.
+struct Table<'a> {
+    path: &'a Path,
+    lined: bool,
+    reader: Reader,
+    rows: Vec<Row>,
+    entries: Vec<Vec<Entry>>,
+    /// Number of the row with an index.
+    numbers: HashMap<String, usize>,
+}
+
+impl<'a> Table<'a> {
+    fn new(path: &'a Path, columns: Arc<[String]>, prefix: Option<String>, lined: bool) -> Self {
+        let images = Collector::new(path.parent().unwrap_or(Path::new("")));
+        let reader = Reader { columns, prefix, images };
+        Table { path, lined, reader, rows: Vec::new(), entries: Vec::new(), numbers: HashMap::new() }
+    }
+
+    /// The next row, made by `read` from the reader and the row's number.
+    fn push(
+        &mut self,
+        line: u64,
+        read: impl FnOnce(&mut Reader, usize) -> Result<(Row, Vec<Entry>), String>,
+    ) -> Result<()> {
+        let number = self.rows.len() + 1;
+        let bad = |why: String| Error::input(format!("{}{why}", place(self.path, self.lined, line, number)));
+        let (row, own) = read(&mut self.reader, number).map_err(bad)?;
+        if let Some(first) = self.numbers.insert(row.id.clone(), number) {
+            let line = match self.lined {
+                true => format!(" (line {})", self.rows[first - 1].line),
+                false => String::new(),
+            };
+            return Err(bad(format!(", column `index`: `{}` is already the index of row {first}{line}", row.id)));
+        }
+        self.rows.push(row);
+        self.entries.push(own);
+        Ok(())
+    }
+
+    /// All rows, with the images that they take from others.
+    fn finish(self) -> Result<(Tsv, Vec<Row>)> {
+        let Table { path, lined, reader, mut rows, entries, numbers } = self;
+        if rows.is_empty() {
+            let what = if lined { "a header and no rows" } else { "no rows" };
+            return Err(Error::input(format!("{} holds {what}", path.display())));
+        }
+        for (i, own) in entries.iter().enumerate() {
+            let of_row = |id: &str| {
+                let prefixed =
+                    reader.prefix.as_deref().and_then(|column| Some(format!("{}_{id}", rows[i].get(column)?)));
+                prefixed.and_then(|id| numbers.get(&id)).or(numbers.get(id)).map(|number| number - 1)
+            };
+            let images = resolve(i, &entries, own, of_row);
+            rows[i].images = images.map_err(|why| {
+                let place = place(path, lined, rows[i].line, rows[i].number);
+                Error::input(format!("{place}, column `image`: {why}"))
+            })?;
+        }
+        let image_column = reader.columns.iter().position(|c| c == "image");
+        Ok((Tsv { path: path.to_path_buf(), image_column, images: reader.images.found, lined }, rows))
     }
 }
 
@@ -206,7 +269,20 @@ impl Reader {
                 fields.push(utf8(field).map_err(|why| format!(", column `{column}`: {why}"))?.to_string());
             }
         }
-        let mut row = Row { number, line: place.line, id: String::new(), images: Vec::new(), columns, fields };
+        let row = self.named(number, place.line, fields)?;
+        let entries = if !embedded.is_empty() {
+            let entries = self.images.field(embedded, place.offset, place.line);
+            entries.map_err(|why| format!(", column `image`: {why}"))?
+        } else {
+            self.by_path(&row)?
+        };
+        Ok((row, entries))
+    }
+
+    /// A row of these fields, with its id.
+    fn named(&self, number: usize, line: u64, fields: Vec<String>) -> Result<Row, String> {
+        let mut row =
+            Row { number, line, id: String::new(), images: Vec::new(), columns: self.columns.clone(), fields };
         for column in REQUIRED {
             if row.get(column).is_none() {
                 return Err(format!(", column `{column}` is empty"));
@@ -217,15 +293,13 @@ impl Reader {
             Some(prefix) => format!("{prefix}_{index}"),
             None => index.to_string(),
         };
-        let entries = if !embedded.is_empty() {
-            let entries = self.images.field(embedded, place.offset, place.line);
-            entries.map_err(|why| format!(", column `image`: {why}"))?
-        } else if let Some(paths) = row.get("image_path") {
-            self.images.paths(paths, place.line).map_err(|why| format!(", column `image_path`: {why}"))?
-        } else {
-            Vec::new()
-        };
-        Ok((row, entries))
+        Ok(row)
+    }
+
+    /// The images of a row that names their paths.
+    fn by_path(&mut self, row: &Row) -> Result<Vec<Entry>, String> {
+        let Some(paths) = row.get("image_path") else { return Ok(Vec::new()) };
+        self.images.paths(paths, row.line).map_err(|why| format!(", column `image_path`: {why}"))
     }
 }
 

@@ -203,6 +203,18 @@ fn a_picture_whose_pixels_are_damaged_or_that_was_changed_is_no_picture() {
     assert!(refusal_of_a_directory(dir.path()).contains("is a directory"));
 }
 
+#[cfg(not(feature = "parquet"))]
+#[test]
+fn a_parquet_file_is_refused_with_the_build_that_reads_it() {
+    let error = Tsv::open(Path::new("some/MMStar.parquet"), layout).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    let said = error.to_string();
+    assert!(
+        said.starts_with("some/MMStar.parquet: ") && said.contains("cargo build --release --features parquet"),
+        "{said}"
+    );
+}
+
 fn refusal_of_a_directory(dir: &Path) -> String {
     Tsv::open(dir, layout).unwrap_err().to_string()
 }

@@ -10,10 +10,10 @@ mod results;
 mod run;
 mod spec;
 
-pub use prepare::{Prepared, Settings, prepare};
+pub use prepare::{Prepared, Settings, prepare, prepare_for_server};
 pub use rescore::rescore;
 pub use results::{RESULTS_CSV, RESULTS_JSON, write_results};
-pub use run::run;
+pub use run::{run, run_server};
 pub use spec::Spec;
 
 #[cfg(test)]

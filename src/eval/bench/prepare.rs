@@ -1,6 +1,8 @@
 //! From what the user names to tasks that are ready to run: all that can be wrong with a file is found here.
 
 use super::Spec;
+use crate::data::is_dataset;
+use crate::eval::server::no_weights;
 use crate::eval::{Plan, hash_prompt_files};
 use crate::model::{Processor, Sampling};
 use crate::policy::Codec;
@@ -40,8 +42,16 @@ pub struct Prepared {
     /// How tokens are chosen.
     pub sampling: Sampling,
     pub(super) task: Box<dyn Task>,
-    pub(super) processor: Processor,
-    pub(super) prompt_hash: String,
+    /// What reads its prompts; `None` if that is a server's affair.
+    pub(super) reader: Option<Reader>,
+}
+
+/// What reads the prompts of a benchmark.
+pub(super) struct Reader {
+    /// With this benchmark's bounds of an image.
+    pub processor: Processor,
+    /// Hash of the files that it was made from.
+    pub prompt_hash: String,
 }
 
 impl Prepared {
@@ -51,14 +61,21 @@ impl Prepared {
     }
 
     /// Text and images to model input, with this benchmark's bounds of an image.
-    pub fn codec(&self) -> &dyn Codec {
-        &self.processor
+    ///
+    /// # Errors
+    /// It was prepared for a server.
+    pub fn codec(&self) -> Result<&dyn Codec> {
+        Ok(&self.reader()?.processor)
+    }
+
+    pub(super) fn reader(&self) -> Result<&Reader> {
+        self.reader.as_ref().ok_or_else(|| no_weights(&self.name))
     }
 
     /// Whether what was prepared holds for this checkpoint too: its tokenizer, chat template and image settings are those of
     /// the one that it was prepared for.
     pub fn serves(&self, model: &Path) -> Result<bool> {
-        Ok(hash_prompt_files(model)? == self.prompt_hash)
+        Ok(hash_prompt_files(model)? == self.reader()?.prompt_hash)
     }
 }
 
@@ -68,6 +85,30 @@ impl Prepared {
 /// An input error about the first thing that is wrong: a name given twice, a benchmark that is not known, anything in a file
 /// (with its line, row and column), a prompt that the checkpoint's processor refuses.
 pub fn prepare(specs: &[Spec], settings: &Settings, model: &Path) -> Result<Vec<Prepared>> {
+    all_named_apart(specs)?;
+    let processor = Processor::from_dir(model)?;
+    let prompt_hash = hash_prompt_files(model)?;
+    let reader = |processor| Reader { processor, prompt_hash: prompt_hash.clone() };
+    specs.iter().map(|spec| prepare_one(spec, settings, &processor, &reader)).collect()
+}
+
+/// Read all benchmarks for a server, which gets the images as they are. Coordinates in its answers are taken to count the pixels of
+/// the image that was sent, unless the benchmark says otherwise.
+///
+/// # Errors
+/// As [`prepare`], but for the processor.
+pub fn prepare_for_server(specs: &[Spec], settings: &Settings) -> Result<Vec<Prepared>> {
+    all_named_apart(specs)?;
+    specs
+        .iter()
+        .map(|spec| {
+            let (protocol, longest, task) = read(spec, |_| Ok((None, Box::new(Ok))))?;
+            Ok(finish(spec, settings, protocol, longest, task, None))
+        })
+        .collect()
+}
+
+fn all_named_apart(specs: &[Spec]) -> Result<()> {
     for (i, spec) in specs.iter().enumerate() {
         // Two names that differ by case only are one directory on some file systems.
         if specs[..i].iter().any(|s| s.name.eq_ignore_ascii_case(&spec.name)) {
@@ -80,54 +121,71 @@ pub fn prepare(specs: &[Spec], settings: &Settings, model: &Path) -> Result<Vec<
             )));
         }
     }
-    let processor = Processor::from_dir(model)?;
-    let prompt_hash = hash_prompt_files(model)?;
-    specs.iter().map(|spec| prepare_one(spec, settings, &processor, &prompt_hash)).collect()
+    Ok(())
 }
 
-fn prepare_one(spec: &Spec, settings: &Settings, model: &Processor, prompt_hash: &str) -> Result<Prepared> {
+/// `(width, height)` that an image of these sides is resized to.
+type Resize = Box<dyn Fn((u32, u32)) -> Result<(u32, u32), String>>;
+
+/// A benchmark's protocol, longest response and task. `bounds` is given the benchmark's own bounds of an image, and says which hold.
+fn read(
+    spec: &Spec,
+    bounds: impl FnOnce(Option<(usize, usize)>) -> Result<(Option<Pixels>, Resize)>,
+) -> Result<(Protocol, usize, Box<dyn Task>)> {
     let Spec { name, path, kind, split } = spec;
-    let own =
-        Pixels { min: model.images().min_pixels, max: model.images().max_pixels, factor: model.images().factor() };
-    if path.is_dir() {
+    if is_dataset(path) {
         if let Some(kind) = kind {
             return Err(Error::input(format!(
-                "--bench {name}={}:{kind}: a dataset directory says itself how it is scored; leave out :{kind}",
+                "--bench {name}={}:{kind}: a dataset says itself how it is scored; leave out :{kind}",
                 path.display()
             )));
         }
         let task = tasks::load(path, split)?;
-        let pixels = settings.pixels(own, None)?;
-        let protocol = Protocol::of_dataset(task.name(), pixels);
-        return finish(spec, settings, protocol, bench::DEFAULT_NEW_TOKENS, task, model, prompt_hash);
+        let (pixels, _) = bounds(None)?;
+        return Ok((Protocol::of_dataset(task.name(), pixels), bench::DEFAULT_NEW_TOKENS, task));
     }
     let raw = bench::read(name, path, kind.as_deref())?;
-    let pixels = settings.pixels(own, raw.pixels())?;
-    let images = model.with_pixels(pixels.min, pixels.max);
-    let resize = |(width, height)| images.images().resized(width, height).map_err(|e| e.to_string());
-    let task = raw.into_task(name, &resize)?;
-    let (protocol, longest) = (task.protocol(pixels), task.max_new_tokens());
-    finish(spec, settings, protocol, longest, Box::new(task), model, prompt_hash)
+    let (pixels, resize) = bounds(raw.pixels())?;
+    let task = raw.into_task(name, resize.as_ref())?;
+    Ok((task.protocol(pixels), task.max_new_tokens(), Box::new(task)))
 }
 
-/// See that the processor takes every prompt of the plan, and put the parts together.
+/// A benchmark for a checkpoint, whose processor takes every prompt of the plan.
+fn prepare_one(
+    spec: &Spec,
+    settings: &Settings,
+    model: &Processor,
+    reader: &dyn Fn(Processor) -> Reader,
+) -> Result<Prepared> {
+    let own =
+        Pixels { min: model.images().min_pixels, max: model.images().max_pixels, factor: model.images().factor() };
+    let mut processor = model.clone();
+    let (protocol, longest, task) = read(spec, |benchmark| {
+        let pixels = settings.pixels(own, benchmark)?;
+        processor = model.with_pixels(pixels.min, pixels.max);
+        let images = processor.images().clone();
+        let resize = move |(width, height)| images.resized(width, height).map_err(|e| e.to_string());
+        Ok((Some(pixels), Box::new(resize)))
+    })?;
+    let examples = settings.plan.examples(task.as_ref());
+    let check = |i: usize| Codec::prompt_length(&processor, task.as_ref(), i).map(|_| ());
+    // The first in the order of the file is the one reported, whatever the threads do.
+    let checked: Vec<Result<()>> = (0..examples).into_par_iter().map(check).collect();
+    checked.into_iter().collect::<Result<()>>().map_err(|e| e.context(spec.path.display()))?;
+    Ok(finish(spec, settings, protocol, longest, task, Some(reader(processor))))
+}
+
+/// Put the parts together.
 fn finish(
     spec: &Spec,
     settings: &Settings,
     protocol: Protocol,
     longest: usize,
     task: Box<dyn Task>,
-    model: &Processor,
-    prompt_hash: &str,
-) -> Result<Prepared> {
-    let processor = model.with_pixels(protocol.pixels.min, protocol.pixels.max);
-    let examples = settings.plan.examples(task.as_ref());
-    let check = |i: usize| Codec::prompt_length(&processor, task.as_ref(), i).map(|_| ());
-    // The first in the order of the file is the one reported, whatever the threads do.
-    let checked: Vec<Result<()>> = (0..examples).into_par_iter().map(check).collect();
-    checked.into_iter().collect::<Result<()>>().map_err(|e| e.context(spec.path.display()))?;
+    reader: Option<Reader>,
+) -> Prepared {
     let sampling = Sampling { max_new_tokens: settings.max_new_tokens.unwrap_or(longest), ..settings.sampling.clone() };
-    Ok(Prepared {
+    Prepared {
         name: spec.name.clone(),
         protocol,
         path: spec.path.clone(),
@@ -135,9 +193,8 @@ fn finish(
         plan: settings.plan.clone(),
         sampling,
         task,
-        processor,
-        prompt_hash: prompt_hash.to_string(),
-    })
+        reader,
+    }
 }
 
 impl Settings {

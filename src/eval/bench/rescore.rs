@@ -1,5 +1,6 @@
 //! Stored responses scored again, without a model: after a rule or a gold answer was put right.
 
+use crate::data::is_dataset;
 use crate::eval::chance::Chance;
 use crate::eval::store::{self, About};
 use crate::eval::{EvalResult, Key, Outcome, Plan, Progress, Summary};
@@ -98,12 +99,13 @@ fn summary(task: &dyn Task, plan: &Plan, outcomes: &[Outcome], before: &Summary)
 /// The task that an evaluation was of, from its data as it is now.
 fn task_of(about: &About) -> Result<Box<dyn Task>> {
     let protocol = match &about.key.bench {
-        Some(protocol) if !about.data.is_dir() => protocol,
+        Some(protocol) if !is_dataset(&about.data) => protocol,
         _ => return tasks::load(&about.data, &about.split),
     };
-    let pixels: Pixels = protocol.pixels;
+    let pixels: Option<Pixels> = protocol.pixels;
     let raw = bench::read(&about.key.task, &about.data, protocol.benchmark.as_deref())?;
     Ok(Box::new(raw.into_task(&about.key.task, &|(width, height)| {
-        smart_resize(width, height, pixels.factor, pixels.min, pixels.max).map_err(|e| e.to_string())
+        let Some(Pixels { min, max, factor }) = pixels else { return Ok((width, height)) };
+        smart_resize(width, height, factor, min, max).map_err(|e| e.to_string())
     })?))
 }

@@ -1,7 +1,9 @@
-//! One checkpoint on all prepared benchmarks.
+//! One checkpoint, or one server, on all prepared benchmarks.
 
 use super::{Prepared, RESULTS_CSV, RESULTS_JSON, write_results};
-use crate::eval::{Directory, Engine, EvalResult, Key, Progress, evaluate_in, hash_model, hash_prompt_files};
+use crate::chat::Endpoint;
+use crate::eval::server::{Questions, Server};
+use crate::eval::{Billed, Directory, Engine, EvalResult, Key, Progress, evaluate_in, hash_model, hash_prompt_files};
 use crate::model::qwen2_5_vl::Model;
 use crate::{Error, Result, files};
 use candle_core::Device;
@@ -24,7 +26,7 @@ pub fn run(
 ) -> Result<Vec<(String, EvalResult)>> {
     let prompt = hash_prompt_files(model)?;
     for bench in prepared {
-        if bench.prompt_hash != prompt {
+        if bench.reader()?.prompt_hash != prompt {
             return Err(Error::input(format!(
                 "{}: the tokenizer, chat template or image settings are not those that {} was prepared for",
                 model.display(),
@@ -52,7 +54,7 @@ pub fn run(
                 };
                 let engine = Engine {
                     policy,
-                    codec: &bench.processor,
+                    codec: bench.codec()?,
                     task: bench.task(),
                     sampling: &bench.sampling,
                     samples: bench.plan.samples,
@@ -66,6 +68,47 @@ pub fn run(
         write_results(out, &results)?;
     }
     Ok(results)
+}
+
+/// As [`run`], with the answers of the model behind `endpoint`; `key` is what its server wants to see, if anything. Also the tokens
+/// that it counts, over all that is in `out`.
+///
+/// # Errors
+/// An input error if `out` holds something else or the server refuses; a failure if it does not answer. What has been answered by then
+/// is kept.
+pub fn run_server(
+    prepared: &[Prepared],
+    endpoint: &Endpoint,
+    key: Option<String>,
+    out: &Path,
+    fresh: bool,
+    progress: &mut dyn FnMut(&str, Progress),
+) -> Result<(Vec<(String, EvalResult)>, Billed)> {
+    claim(out)?;
+    let server = Server { endpoint, key: &key };
+    let mut directories = Vec::with_capacity(prepared.len());
+    for bench in prepared {
+        let (place, protocol) = ((bench.path.as_path(), bench.split.as_str()), Some(bench.protocol.clone()));
+        let dir = out.join(&bench.name);
+        directories.push(server.open(&dir, &bench.questions(), protocol, place, fresh)?);
+    }
+    let mut results: Vec<(String, EvalResult)> = Vec::with_capacity(prepared.len());
+    let mut billed = Billed::default();
+    for (bench, directory) in prepared.iter().zip(directories) {
+        let (result, tokens) = server
+            .evaluate(directory, &bench.questions(), |p| progress(&bench.name, p))
+            .map_err(|e| e.context(&bench.name))?;
+        billed += tokens;
+        results.push((bench.name.clone(), result));
+        write_results(out, &results)?;
+    }
+    Ok((results, billed))
+}
+
+impl Prepared {
+    fn questions(&self) -> Questions<'_> {
+        Questions { task: self.task(), plan: &self.plan, sampling: &self.sampling }
+    }
 }
 
 /// The directory over all benchmarks: it may hold evaluations and what is written over them, and no files of anything else.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 pub struct Spec {
     /// What it is called: its directory below the output directory, and a known benchmark unless `kind` is given.
     pub name: String,
-    /// A TSV file or a dataset directory.
+    /// A TSV file, a dataset directory or a file of records.
     pub path: PathBuf,
     /// A rule or a known benchmark, if given.
     pub kind: Option<String>,

@@ -112,20 +112,23 @@ fn what_is_chosen_for_a_benchmark_is_prepared_and_written_down() {
     assert_eq!((boxes.protocol.benchmark.as_deref(), boxes.protocol.rule.as_str()), (None, "iou+exact"));
     assert_eq!(pope.protocol.rule, "yes-no");
     // The tiny checkpoint's own bounds: those of POPE are for a model of larger images.
-    let own = &pope.processor;
-    assert_eq!(pope.protocol.pixels.min, own.images().min_pixels);
+    let own = &pope.reader().unwrap().processor;
+    assert_eq!(pope.protocol.pixels.unwrap().min, own.images().min_pixels);
     // The sizes that boxes are rescaled by are those of the processor that makes the patches.
     let sizes = |prepared: &Prepared| {
         let meta = &prepared.task().example(0).unwrap().meta;
         (meta["size"].clone(), meta["resized"].clone())
     };
     let image = boxes.task().images(0).unwrap().remove(0);
-    let grid = boxes.processor.images().process(&image).unwrap().grid;
+    let grid = boxes.reader().unwrap().processor.images().process(&image).unwrap().grid;
     assert_eq!(sizes(boxes), (serde_json::json!([200, 100]), serde_json::json!([grid[2] * 14, grid[1] * 14])));
 
     let small = Settings { max_pixels: Some(28 * 28 * 4), ..settings(4) };
     let prepared = bench.prepare(&small).unwrap();
-    assert_eq!((prepared[1].protocol.pixels.max, prepared[1].processor.images().max_pixels), (3136, 3136));
+    assert_eq!(
+        (prepared[1].protocol.pixels.unwrap().max, prepared[1].reader().unwrap().processor.images().max_pixels),
+        (3136, 3136)
+    );
     assert_eq!(sizes(&prepared[1]).1, serde_json::json!([56, 28]));
     let said = refusal(bench.prepare(&Settings { min_pixels: Some(10_000), ..small }));
     assert!(said.contains("--min-pixels 10000 and --max-pixels 3136"), "{said}");
@@ -194,7 +197,7 @@ fn two_of_a_name_a_kind_for_a_directory_and_a_prompt_with_a_special_token_are_re
     assert!(said.contains("two benchmarks have this name"), "{said}");
     let directory = [Spec { kind: Some("vqa".into()), ..bench.spec("x=model") }];
     let said = refusal(prepare(&directory, &settings(1), &bench.path("model")));
-    assert!(said.contains("a dataset directory says itself how it is scored"), "{said}");
+    assert!(said.contains("a dataset says itself how it is scored"), "{said}");
     bench.write("special.tsv", &boxes().replace("Name it.", "Name <|im_end|> it."));
     let said = refusal(prepare(&[bench.spec("x=special.tsv")], &settings(1), &bench.path("model")));
     assert!(said.contains("special.tsv: example b: ") && said.contains("<|im_end|>"), "{said}");

@@ -155,7 +155,7 @@ pub struct BenchTask {
 
 impl BenchTask {
     /// What is written beside its results.
-    pub fn protocol(&self, pixels: Pixels) -> Protocol {
+    pub fn protocol(&self, pixels: Option<Pixels>) -> Protocol {
         let rules: Vec<String> = self.rules().into_iter().map(|(rule, _)| rule).collect();
         Protocol::of_file(self.benchmark, &rules.join("+"), pixels)
     }

@@ -26,8 +26,8 @@ pub struct Protocol {
     pub rule: String,
     /// The template of the question; `None` if it was asked as it is.
     pub prompt: Option<String>,
-    /// The bounds that images were resized within.
-    pub pixels: Pixels,
+    /// The bounds that images were resized within; `None` for a server, which gets them as they are.
+    pub pixels: Option<Pixels>,
     /// What the coordinates of answers count, where boxes are asked for.
     pub space: Option<Space>,
     /// What the numbers of the file's gold boxes are.
@@ -38,7 +38,7 @@ pub struct Protocol {
 
 impl Protocol {
     /// Of a file; `None` for one whose rows name their rules.
-    pub(super) fn of_file(benchmark: Option<&Benchmark>, rule: &str, pixels: Pixels) -> Self {
+    pub(super) fn of_file(benchmark: Option<&Benchmark>, rule: &str, pixels: Option<Pixels>) -> Self {
         Protocol {
             benchmark: benchmark.map(|b| b.name.to_string()),
             rule: rule.to_string(),
@@ -51,7 +51,7 @@ impl Protocol {
     }
 
     /// Of a dataset directory, whose records say themselves how they are asked and scored.
-    pub fn of_dataset(rule: &str, pixels: Pixels) -> Self {
+    pub fn of_dataset(rule: &str, pixels: Option<Pixels>) -> Self {
         Protocol::of_file(None, rule, pixels)
     }
 }

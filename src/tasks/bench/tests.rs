@@ -95,7 +95,7 @@ fn an_open_question_among_choices_is_scored_by_its_content_and_dev_rows_are_left
     assert_eq!(task.records[1].messages[0].content.matches(IMAGE_PLACEHOLDER).count(), 2);
     assert!(task.records[1].messages[0].content.contains("Is <image 1> like <image 2>?"));
     assert_eq!(task.image_sizes(1).unwrap(), [(200, 100); 2]);
-    assert_eq!(task.protocol(Pixels { min: 1, max: 2, factor: 28 }).rule, "exact+choice");
+    assert_eq!(task.protocol(Some(Pixels { min: 1, max: 2, factor: 28 })).rule, "exact+choice");
 
     let said = refusal("mmmu_val", None, header, &["1\t{image}\tq\ta\tb\tA\tArt\ttest"]);
     assert!(said.contains("no row belongs to mmmu_val") && said.contains("the file has: test"), "{said}");
@@ -200,7 +200,7 @@ fn a_file_that_describes_itself_is_asked_as_it_is() {
     assert_eq!(task.score(0, "B").value, 0.0, "the tags were asked for");
     assert_eq!(task.score(1, r#"{"bbox_2d": [50, 200, 550, 600]}"#).value, 1.0);
     assert_eq!(task.rules().iter().map(|(rule, _)| rule.as_str()).collect::<Vec<_>>(), ["choice", "iou", "exact"]);
-    assert_eq!((task.max_new_tokens(), task.protocol(Pixels { min: 1, max: 2, factor: 28 }).prompt), (512, None));
+    assert_eq!((task.max_new_tokens(), task.protocol(Some(Pixels { min: 1, max: 2, factor: 28 })).prompt), (512, None));
 }
 
 #[test]

@@ -87,6 +87,7 @@ pub(crate) fn endpoint(url: &str) -> Endpoint {
         per_minute: None,
         retries: 3,
         pause: Duration::from_millis(1),
+        timeout: TIMEOUT,
     }
 }
 
@@ -129,7 +130,7 @@ fn sampling() -> Sampling {
     Sampling { max_new_tokens: 77, temperature: 0.5, top_p: 0.9, top_k: 0, seed: 4 }
 }
 
-fn ask(endpoint: &Endpoint, file: &Path, samples: usize) -> Result<Vec<Vec<Generated>>> {
+fn ask(endpoint: &Endpoint, file: &Path, samples: usize) -> Result<Vec<Vec<Paid>>> {
     let sampling = sampling();
     Chat::open(endpoint, &sampling, Some(SECRET.into()), file)?.respond(&two(), 0..2, samples)
 }
@@ -138,7 +139,8 @@ fn ask(endpoint: &Endpoint, file: &Path, samples: usize) -> Result<Vec<Vec<Gener
 fn a_request_holds_prompt_image_and_settings_and_the_answer_comes_back() {
     let (dir, server) = (tempfile::tempdir().unwrap(), good());
     let answers = ask(&endpoint(&server.url), &dir.path().join("paid.jsonl"), 1).unwrap();
-    assert_eq!(answers[1][0], Generated { text: "answer 1".into(), tokens: 3, finished: true });
+    let answer = &answers[1][0];
+    assert_eq!((answer.response.as_str(), answer.completion_tokens, answer.finished), ("answer 1", 3, true));
     let seen = lock(&server.seen)[0].clone();
     assert!(seen.head.starts_with("POST /v1/chat/completions "), "{}", seen.head);
     assert!(seen.head.to_lowercase().contains(&format!("authorization: bearer {SECRET}")));
@@ -180,7 +182,7 @@ fn a_passing_failure_is_tried_again_and_a_lasting_one_reported_without_the_key()
         _ => (200, String::new(), says("at last")),
     }));
     let answers = ask(&endpoint(&busy.url), &dir.path().join("a"), 1).unwrap();
-    assert_eq!((answers[0][0].text.as_str(), lock(&busy.seen).len()), ("at last", 4));
+    assert_eq!((answers[0][0].response.as_str(), lock(&busy.seen).len()), ("at last", 4));
 
     let failing = |status: u16, text: String| {
         let server = serve(Box::new(move |_, _| (status, String::new(), text.clone())));
@@ -196,6 +198,7 @@ fn a_passing_failure_is_tried_again_and_a_lasting_one_reported_without_the_key()
     assert!(code == 1 && requests == 4 && message.contains("500") && message.contains("goes on"), "{message}");
     let (code, message, _) = failing(404, "no such model".into());
     assert!(code == 2 && message.contains("teacher-1") && message.contains("no such model"), "{message}");
+    assert!(message.starts_with("record `p-0`: "), "{message}");
     let (code, message, _) = failing(200, "<html>".into());
     assert!(code == 1 && message.contains("no chat API"), "{message}");
 }
@@ -213,11 +216,40 @@ fn a_server_that_is_not_there_is_said_to_be_at_once() {
         ("https://api.openai.com/v1", "plain http only"),
         ("http://", "http://HOST:PORT/v1"),
         ("http://user:word@host/v1", "http://HOST:PORT/v1"),
-        ("script", "write scripted"),
+        ("script", "no address of a chat API"),
     ] {
-        let error = endpoint(url).check().unwrap_err();
+        let error = endpoint(url).check("--api").unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains(named), "{error}");
+        assert!(error.to_string().starts_with(&format!("--api {url}: ")), "{error}");
     }
+}
+
+#[test]
+fn a_server_that_is_too_slow_is_asked_again_and_then_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let hangs = || {
+        serve(Box::new(|_, _| {
+            std::thread::sleep(Duration::from_millis(400));
+            (200, String::new(), says("too late"))
+        }))
+    };
+    let server = hangs();
+    let impatient = Endpoint { timeout: Duration::from_millis(100), retries: 1, ..endpoint(&server.url) };
+    let error = ask(&impatient, &dir.path().join("paid"), 1).unwrap_err();
+    let said = error.to_string();
+    assert!(error.exit_code() == 1 && said.contains("no answer within 0.1 s (after 1 more attempts)"), "{said}");
+    assert!(said.contains("the same command goes on"), "{said}");
+}
+
+#[test]
+fn a_key_that_no_header_can_hold_is_refused_without_being_shown() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), good());
+    let (endpoint, sampling) = (endpoint(&server.url), sampling());
+    let open = |key: &str| Chat::open(&endpoint, &sampling, Some(key.into()), &dir.path().join("paid")).map(drop);
+    let error = open("sk-a\nb").unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("OPENAI_API_KEY"), "{error}");
+    assert!(!error.to_string().contains("sk-a"), "{error}");
+    assert!(open("sk-a\n").is_ok(), "a line end after it, as files have");
 }
 
 #[test]
@@ -239,5 +271,6 @@ fn a_response_cut_off_by_the_length_limit_is_marked() {
         (200, String::new(), json!({"choices": [choice]}).to_string())
     }));
     let answers = ask(&endpoint(&server.url), &dir.path().join("paid"), 1).unwrap();
-    assert_eq!(answers[0][0], Generated { text: String::new(), tokens: 0, finished: false });
+    let answer = &answers[0][0];
+    assert_eq!((answer.response.as_str(), answer.completion_tokens, answer.finished), ("", 0, false));
 }

@@ -1,11 +1,11 @@
-//! A teacher behind an address: a client of the chat API that OpenAI's servers, vLLM, SGLang, llama.cpp and Ollama speak.
+//! A model behind an address: a client of the chat API that OpenAI's servers, vLLM, SGLang, llama.cpp and Ollama speak. It answers as
+//! the teacher of a rollout and as the model of an evaluation.
 //!
-//! Images go as data URLs of PNG. A request that fails for a passing reason (no connection, 408, 429, 5xx) is made again after a pause
+//! Images go as data URLs of PNG, in the size they have. A request that fails for a passing reason (no connection, 408, 429, 5xx) is made again after a pause
 //! that doubles, or as long as the server says. Every response is written to a file as it comes, so that none is paid for twice.
 //! Plain http only, and no redirection is followed, which might lead away from the address that was named. The key is read from the environment and appears in no message and no file.
 
 use crate::data::{IMAGE_PLACEHOLDER, Message};
-use crate::eval::Generated;
 use crate::model::Sampling;
 use crate::tasks::Task;
 use crate::{Error, Result, files, rng};
@@ -28,14 +28,24 @@ use std::time::{Duration, Instant};
 pub const KEY_VARIABLE: &str = "OPENAI_API_KEY";
 /// Longest pause before a request is made again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// A response must be there after so long.
-const TIMEOUT: Duration = Duration::from_secs(600);
+/// A connection must be there after so long.
+const CONNECT: Duration = Duration::from_secs(30);
 /// Most bytes of a response's body.
 const MOST_BYTES: u64 = 16 << 20;
 /// Characters of a server's complaint that are shown.
 const SHOWN: usize = 300;
 
-/// Where the teacher is, and how it is treated.
+/// Before a failed request is made again for the first time.
+pub const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// A response must be there after so long, unless the user says otherwise.
+pub const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The key in [`KEY_VARIABLE`], if there is one.
+pub fn key_of_environment() -> Option<String> {
+    std::env::var(KEY_VARIABLE).ok()
+}
+
+/// Where the model is, and how it is treated.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Endpoint {
     /// Address up to and with `/v1`.
@@ -50,12 +60,14 @@ pub struct Endpoint {
     pub retries: usize,
     /// Pause before the first time.
     pub pause: Duration,
+    /// A response must be there after so long.
+    pub timeout: Duration,
 }
 
 impl Endpoint {
-    /// Refuse an address that cannot be used.
-    pub fn check(&self) -> Result<()> {
-        let bad = |why: &str| Err(Error::input(format!("--teacher {}: {why}", self.url)));
+    /// Refuse an address that cannot be used; `flag` is the one that it was given by.
+    pub fn check(&self, flag: &str) -> Result<()> {
+        let bad = |why: &str| Err(Error::input(format!("{flag} {}: {why}", self.url)));
         if self.url.starts_with("https://") {
             return bad(
                 "this jigsaw speaks plain http only; name a server on this machine or in this network, or a proxy that forwards to https",
@@ -64,8 +76,13 @@ impl Endpoint {
         match self.url.strip_prefix("http://") {
             Some(host) if !host.is_empty() && !host.starts_with('/') && !host.contains('@') => Ok(()),
             Some(_) => bad("write http://HOST:PORT/v1"),
-            None => bad("write scripted, or the address of a chat API, http://HOST:PORT/v1"),
+            None => bad("no address of a chat API; write http://HOST:PORT/v1"),
         }
+    }
+
+    /// The model and its address, for keys and for people.
+    pub fn name(&self) -> String {
+        format!("{} at {}", self.model, self.url)
     }
 }
 
@@ -104,14 +121,21 @@ pub struct Chat<'a> {
 enum Failure {
     /// It may go well next time, after this pause if the server named one.
     Passing(String, Option<Duration>),
-    /// It will not.
+    /// It will not, because of what was asked.
+    Refused(Error),
+    /// It will not, nor will any other: nobody is there, or nobody is let in.
     Final(Error),
 }
 
 impl<'a> Chat<'a> {
     /// A client that keeps its responses in `file`, and begins with those that are there.
     pub fn open(endpoint: &'a Endpoint, sampling: &'a Sampling, key: Option<String>, file: &Path) -> Result<Chat<'a>> {
-        endpoint.check()?;
+        let key = key.map(|key| key.trim().to_string()).filter(|key| !key.is_empty());
+        if key.as_ref().is_some_and(|key| !key.bytes().all(|b| b.is_ascii_graphic())) {
+            return Err(Error::input(format!(
+                "{KEY_VARIABLE} holds a blank or a character that is none of ASCII's: no key"
+            )));
+        }
         let mut paid = HashMap::new();
         if file.exists() {
             let text = files::read(file)?;
@@ -128,8 +152,11 @@ impl<'a> Chat<'a> {
             let cut = OpenOptions::new().write(true).open(file).and_then(|f| f.set_len(whole));
             cut.map_err(|e| Error::failed(format!("cannot shorten {}: {e}", file.display())))?;
         }
-        let mut config =
-            ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).max_redirects(0);
+        let mut config = ureq::Agent::config_builder()
+            .timeout_global(Some(endpoint.timeout))
+            .timeout_connect(Some(CONNECT.min(endpoint.timeout)))
+            .http_status_as_error(false)
+            .max_redirects(0);
         let host = endpoint.url.trim_start_matches("http://");
         if ["localhost", "127.", "[::1]"].iter().any(|own| host.starts_with(own)) {
             config = config.proxy(None);
@@ -138,7 +165,7 @@ impl<'a> Chat<'a> {
             endpoint,
             sampling,
             agent: config.build().into(),
-            key: key.filter(|key| !key.is_empty()),
+            key,
             file: file.to_path_buf(),
             paid: Mutex::new(paid),
             turn: Mutex::new(Instant::now()),
@@ -153,7 +180,7 @@ impl<'a> Chat<'a> {
     }
 
     /// `samples` responses to each of these examples: those that are there, and the others from the server.
-    pub fn respond(&self, task: &dyn Task, examples: Range<usize>, samples: usize) -> Result<Vec<Vec<Generated>>> {
+    pub fn respond(&self, task: &dyn Task, examples: Range<usize>, samples: usize) -> Result<Vec<Vec<Paid>>> {
         let mut missing = Vec::new();
         for i in examples.clone() {
             let id = &task.example(i)?.id;
@@ -163,8 +190,7 @@ impl<'a> Chat<'a> {
         self.fetch(task, &missing)?;
         let paid = lock(&self.paid);
         let one = |id: &String, j: usize| {
-            let found = paid.get(&(id.clone(), j)).ok_or_else(|| Error::failed("a response was lost"))?;
-            Ok(Generated { text: found.response.clone(), tokens: found.completion_tokens, finished: found.finished })
+            paid.get(&(id.clone(), j)).cloned().ok_or_else(|| Error::failed("a response was lost"))
         };
         examples
             .map(|i| {
@@ -217,10 +243,10 @@ impl<'a> Chat<'a> {
             let (reason, wished) = match self.send(&body) {
                 Ok(answer) => return read_answer(&answer, &record.id, sample).map_err(|why| self.broken(&why)),
                 Err(Failure::Final(e)) => return Err(e),
+                Err(Failure::Refused(e)) => return Err(named(e)),
                 Err(Failure::Passing(reason, wished)) => (reason, wished),
             };
-            // A server that has never answered is not busy, it is not there.
-            if attempt >= self.endpoint.retries || (!self.met.load(Ordering::SeqCst) && wished.is_none()) {
+            if attempt >= self.endpoint.retries {
                 return Err(Error::failed(format!(
                     "{}: {reason}{}; the responses so far are kept, and the same command goes on from them",
                     self.endpoint.url,
@@ -278,22 +304,17 @@ impl<'a> Chat<'a> {
         if let Some(key) = &self.key {
             request = request.header("Authorization", &format!("Bearer {key}"));
         }
-        let mut response = match request.send(body) {
-            Ok(response) => response,
-            Err(e) if self.met.load(Ordering::SeqCst) => return Err(Failure::Passing(self.safe(&e.to_string()), None)),
-            Err(e) => {
-                let why = format!("no chat server answers there ({}); is it running?", self.safe(&e.to_string()));
-                return Err(Failure::Passing(why, None));
-            }
-        };
+        let mut response = request.send(body).map_err(|e| self.unanswered(&e))?;
         let status = response.status().as_u16();
         let header = response.headers().get("retry-after").and_then(|v| v.to_str().ok());
         let wished = header.and_then(|v| v.trim().parse::<f64>().ok()).filter(|s| s.is_finite() && *s >= 0.0);
         let wished = wished.map(|s| Duration::from_secs_f64(s.min(LONGEST_PAUSE.as_secs_f64())));
         let text = response.body_mut().with_config().limit(MOST_BYTES).read_to_string();
         self.met.store(true, Ordering::SeqCst);
-        let text =
-            text.map_err(|e| Failure::Passing(format!("the response broke off: {}", self.safe(&e.to_string())), None))?;
+        let text = text.map_err(|e| match e {
+            ureq::Error::Timeout(_) => Failure::Passing(self.too_slow(), None),
+            e => Failure::Passing(format!("the response broke off: {}", self.safe(&e.to_string())), None),
+        })?;
         match status {
             200 => serde_json::from_str(&text).map_err(|e| {
                 Failure::Final(self.broken(&format!("its answer is no JSON ({e}): {}", self.safe(&text))))
@@ -307,13 +328,31 @@ impl<'a> Chat<'a> {
                 ))))
             }
             408 | 429 | 500.. => Err(Failure::Passing(format!("status {status}: {}", self.complaint(&text)), wished)),
-            _ => Err(Failure::Final(Error::input(format!(
+            _ => Err(Failure::Refused(Error::input(format!(
                 "{}: status {status} for model `{}`; it says: {}",
                 self.endpoint.url,
                 self.endpoint.model,
                 self.complaint(&text)
             )))),
         }
+    }
+
+    /// Why there is no answer at all. A server that is slow may be there next time; one that has never answered is not busy, it is
+    /// not there.
+    fn unanswered(&self, e: &ureq::Error) -> Failure {
+        match e {
+            ureq::Error::Timeout(at) if *at != ureq::Timeout::Connect => Failure::Passing(self.too_slow(), None),
+            e if self.met.load(Ordering::SeqCst) => Failure::Passing(self.safe(&e.to_string()), None),
+            e => Failure::Final(Error::failed(format!(
+                "{}: no chat server answers there ({}); is it running?",
+                self.endpoint.url,
+                self.safe(&e.to_string())
+            ))),
+        }
+    }
+
+    fn too_slow(&self) -> String {
+        format!("no answer within {} s", self.endpoint.timeout.as_secs_f64())
     }
 
     /// What an error body says.
@@ -377,5 +416,4 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-#[path = "chat_tests.rs"]
 pub(crate) mod tests;

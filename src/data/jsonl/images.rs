@@ -1,0 +1,79 @@
+//! The images of a conversation: paths, or base64 in the line.
+
+use crate::data::tsv::{decode_base64, goes_to_its_end};
+use crate::data::{Digest, source};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// The images that a file holds itself.
+#[derive(Debug, Default)]
+pub(super) struct Images {
+    /// Encoded, by name.
+    pub embedded: HashMap<String, Vec<u8>>,
+}
+
+impl Images {
+    /// The names of the images in a field: one or a list, each a path, a data URL, or `{"path": ..., "bytes": ...}` with the
+    /// bytes in base64.
+    pub fn names(&mut self, field: &Value, line: usize) -> Result<Vec<String>, String> {
+        let one = std::slice::from_ref(field);
+        let all: &[Value] = match field {
+            Value::Null => &[],
+            Value::Array(all) => all.as_slice(),
+            _ => one,
+        };
+        let item = |(k, item)| self.name(item, line, k).map_err(|why: String| format!("item {}: {why}", k + 1));
+        all.iter().enumerate().map(item).collect()
+    }
+
+    fn name(&mut self, item: &Value, line: usize, k: usize) -> Result<String, String> {
+        let text = |name: &str| item.get(name).filter(|value| !value.is_null());
+        let (bytes, path) = match item {
+            Value::String(text) if text.starts_with("data:") => (Some(text.as_str()), None),
+            Value::String(path) => (None, Some(path.as_str())),
+            Value::Object(_) => {
+                let string = |name: &str| match text(name) {
+                    None => Ok(None),
+                    Some(Value::String(text)) => Ok(Some(text.as_str())),
+                    Some(_) => Err(format!("`{name}` is no text")),
+                };
+                (string("bytes")?, string("path")?)
+            }
+            _ => return Err("is neither a path nor an object with `path` or `bytes`".into()),
+        };
+        match (bytes, path) {
+            (Some(base64), _) => {
+                // No file has a name like this beside a file of conversations.
+                let name = format!("line {line}/image {}", k + 1);
+                self.embedded.insert(name.clone(), decode_base64(base64.as_bytes())?);
+                Ok(name)
+            }
+            (None, Some(path)) if path.starts_with("http://") || path.starts_with("https://") => {
+                Err(format!("`{path}` is an address; download the images and name their paths"))
+            }
+            (None, Some(path)) if !path.is_empty() => Ok(path.to_string()),
+            _ => Err("has neither a path nor bytes".into()),
+        }
+    }
+}
+
+/// Look at the image of this name: its SHA-256, or why it cannot be used.
+pub(super) fn look(root: &Path, name: &str, images: &Images) -> Result<Digest, String> {
+    let look = |bytes: &[u8]| {
+        source::probe(bytes)?;
+        if goes_to_its_end(bytes) { Ok(Sha256::digest(bytes).into()) } else { Err("truncated".to_string()) }
+    };
+    match images.embedded.get(name) {
+        Some(bytes) => look(bytes).map_err(|why| format!("{name}: {why}")),
+        None => {
+            let path = root.join(name);
+            if !path.is_file() {
+                return Err(format!("there is no file {}", path.display()));
+            }
+            let named = |why: String| format!("{}: {why}", path.display());
+            look(&source::read(&path).map_err(named)?).map_err(named)
+        }
+    }
+}

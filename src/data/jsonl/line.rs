@@ -1,0 +1,231 @@
+//! From a line's object to a record.
+//!
+//! | field | what is made of it |
+//! |---|---|
+//! | `messages` or `conversations` | the turns: `role`/`content` or `from`/`value`; the last one, if it is the assistant's, is the reference response |
+//! | `system` | a system turn before them |
+//! | `images`, `image` | the images of the `<image>` placeholders, in order |
+//! | `task`, `meta` | as in our own datasets; without `task`, the rule is `exact` |
+//! | `answer`, `solution` | the gold answer, or several; without them, what the last assistant turn answers |
+//! | `id`, `source`, `seed` | as in our own datasets; without an id, the line's number |
+//!
+//! Further fields are left alone, but for those that would change what is learnt: they are refused.
+
+use super::images::Images;
+use crate::data::{IMAGE_PLACEHOLDER, Message, Record};
+use serde_json::{Map, Value};
+
+type Object = Map<String, Value>;
+
+/// The rule of a record that names none.
+const RULE: &str = "exact";
+
+/// Fields that are refused unless empty, and why.
+const REFUSED: [(&str, &str); 8] = [
+    ("videos", "there are images only"),
+    ("audios", "there are images only"),
+    ("tools", "tool calls are not represented"),
+    ("objects", "placeholders for boxes are not filled in; write the boxes into the text"),
+    ("chosen", "preference pairs are not represented; keep the better answer as the last turn"),
+    ("rejected", "preference pairs are not represented; keep the better answer as the last turn"),
+    ("rejected_response", "preference pairs are not represented; leave the field out to learn the other answer"),
+    ("rejected_messages", "preference pairs are not represented; leave the field out to learn the other answer"),
+];
+
+/// The record of a line, or what is wrong with it.
+pub(super) fn record(object: &Object, line: usize, found: &mut Images) -> Result<Record, String> {
+    for (field, why) in REFUSED {
+        if object.get(field).is_some_and(|value| !is_empty(value)) {
+            return Err(format!("field `{field}`: {why}"));
+        }
+    }
+    let messages = turns(object)?;
+    let field = match (object.get("images"), object.get("image")) {
+        (Some(_), Some(_)) => return Err("has both fields `images` and `image`".into()),
+        (Some(_), None) => "images",
+        _ => "image",
+    };
+    let images = object.get(field).map_or(Ok(Vec::new()), |value| found.names(value, line));
+    let images = images.map_err(|why| format!("field `{field}`: {why}"))?;
+    let mut record = Record {
+        file_name: images.first().cloned().unwrap_or_default(),
+        id: id(object)?.unwrap_or_else(|| format!("line-{line}")),
+        task: text(object, "task")?.unwrap_or(RULE).to_string(),
+        messages,
+        answer: String::new(),
+        source: text(object, "source")?.map(String::from).or(images.first().cloned()).unwrap_or_default(),
+        images,
+        seed: object.get("seed").and_then(Value::as_u64).unwrap_or(0),
+        meta: match object.get("meta") {
+            None | Some(Value::Null) => Map::new(),
+            Some(Value::Object(meta)) => meta.clone(),
+            Some(_) => return Err("field `meta` is no object".into()),
+        },
+    };
+    check_placeholders(&record, field)?;
+    record.answer = answer(object, &mut record)?;
+    Ok(record)
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.trim().is_empty() || text.trim() == "[]",
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.values().all(is_empty),
+        _ => false,
+    }
+}
+
+/// A field that is a text, if it is there.
+fn text<'a>(object: &'a Object, field: &str) -> Result<Option<&'a str>, String> {
+    match object.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
+        Some(Value::String(_)) => Err(format!("field `{field}` is empty")),
+        Some(_) => Err(format!("field `{field}` is no text")),
+    }
+}
+
+fn id(object: &Object) -> Result<Option<String>, String> {
+    match object.get("id") {
+        Some(Value::Number(number)) => Ok(Some(number.to_string())),
+        _ => text(object, "id").map(|id| id.map(String::from)),
+    }
+}
+
+/// The turns: a system turn perhaps, then user and assistant in turn.
+fn turns(object: &Object) -> Result<Vec<Message>, String> {
+    let (field, value) = match (object.get("messages"), object.get("conversations")) {
+        (Some(_), Some(_)) => return Err("has both fields `messages` and `conversations`".into()),
+        (Some(value), None) => ("messages", value),
+        (None, Some(value)) => ("conversations", value),
+        (None, None) => {
+            let named: Vec<&str> = object.keys().map(String::as_str).collect();
+            return Err(format!(
+                "has neither `messages` (role, content) nor `conversations` (from, value); its fields: {}",
+                named.join(", ")
+            ));
+        }
+    };
+    let Value::Array(all) = value else { return Err(format!("field `{field}` is no list of turns")) };
+    let mut messages: Vec<Message> = Vec::with_capacity(all.len() + 1);
+    if let Some(Value::String(system)) = object.get("system")
+        && !system.trim().is_empty()
+    {
+        messages.push(Message { role: "system".into(), content: system.clone() });
+    }
+    for (i, turn) in all.iter().enumerate() {
+        let bad = |name: &str, why: String| format!("field `{field}[{i}]{name}`: {why}");
+        let Value::Object(turn) = turn else { return Err(bad("", "is no object".into())) };
+        let part = |names: [&'static str; 2]| {
+            let found = names.into_iter().find_map(|name| turn.get(name).map(|value| (name, value)));
+            match found {
+                Some((name, Value::String(text))) => Ok((name, text.as_str())),
+                Some((name, Value::Array(_))) => Err(bad(
+                    &format!(".{name}"),
+                    "is a list of parts; write a text with `<image>` where images go".into(),
+                )),
+                Some((name, _)) => Err(bad(&format!(".{name}"), "is no text".into())),
+                None => Err(bad("", format!("has neither `{}` nor `{}`", names[0], names[1]))),
+            }
+        };
+        let ((name, said), (_, content)) = (part(["role", "from"])?, part(["content", "value"])?);
+        let role = role(said).map_err(|why| bad(&format!(".{name}"), why))?;
+        let before = messages.last().map(|message| message.role.as_str());
+        let in_turn = match role {
+            "system" => before.is_none(),
+            "user" => before != Some("user"),
+            _ => before == Some("user"),
+        };
+        if !in_turn {
+            let after = before.map_or("nothing".into(), |before| format!("`{before}`"));
+            return Err(bad(
+                "",
+                format!(
+                    "`{role}` after {after} cannot be represented: a system turn comes first, then user and assistant in turn"
+                ),
+            ));
+        }
+        messages.push(Message { role: role.to_string(), content: content.to_string() });
+    }
+    if !messages.iter().any(|message| message.role == "user") {
+        return Err(format!("field `{field}` has no turn of the user"));
+    }
+    Ok(messages)
+}
+
+/// A role by any of its names.
+fn role(name: &str) -> Result<&'static str, String> {
+    match name {
+        "system" => Ok("system"),
+        "user" | "human" => Ok("user"),
+        "assistant" | "gpt" => Ok("assistant"),
+        "tool" | "tool_call" | "tool_response" | "function" | "function_call" | "observation" => {
+            Err(format!("`{name}`: a tool's turn cannot be represented"))
+        }
+        other => Err(format!("`{other}` is none of system, user (human), assistant (gpt)")),
+    }
+}
+
+fn check_placeholders(record: &Record, field: &str) -> Result<(), String> {
+    let count =
+        |messages: &[Message]| messages.iter().map(|m| m.content.matches(IMAGE_PLACEHOLDER).count()).sum::<usize>();
+    let prompt: usize = count(record.prompt());
+    let all: usize = count(&record.messages);
+    if all > prompt {
+        return Err(format!(
+            "the last answer has `{IMAGE_PLACEHOLDER}` in it: an image in an answer cannot be represented"
+        ));
+    }
+    if prompt != record.images.len() {
+        return Err(format!(
+            "field `{field}` names {} image(s), but the turns have {prompt} `{IMAGE_PLACEHOLDER}` placeholder(s)",
+            record.images.len()
+        ));
+    }
+    Ok(())
+}
+
+/// The gold answer; all of them into `meta.answers` where there are several.
+fn answer(object: &Object, record: &mut Record) -> Result<String, String> {
+    for field in ["answer", "solution"] {
+        let plain = |value: &Value| match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        match object.get(field) {
+            None | Some(Value::Null) => {}
+            Some(Value::Array(all)) => {
+                let golds: Option<Vec<String>> = all.iter().map(plain).collect();
+                let golds = golds.filter(|g| !g.is_empty()).ok_or(format!("field `{field}` is no list of texts"))?;
+                let first = golds[0].clone();
+                record.meta.entry("answers").or_insert_with(|| golds.into());
+                return Ok(first);
+            }
+            Some(value) => {
+                let gold = plain(value).ok_or(format!("field `{field}` is no text"))?;
+                // A record of our own is taken as it is.
+                return Ok(if object.contains_key("task") { gold } else { gold_of(&gold) });
+            }
+        }
+    }
+    let gold = record.response().map(gold_of).filter(|gold| !gold.is_empty());
+    gold.ok_or("there is no answer to learn or to score by: neither a last turn of the assistant, nor `answer`, nor `solution`".into())
+}
+
+/// What a response answers: the content of its one answer block, else what follows its thought.
+fn gold_of(response: &str) -> String {
+    const THOUGHT: &str = "</think>";
+    let after = match response.trim_start().starts_with("<think>") {
+        true => response.find(THOUGHT).map_or(response, |at| &response[at + THOUGHT.len()..]),
+        false => response,
+    };
+    let block = after.split_once("<answer>").and_then(|(_, rest)| rest.split_once("</answer>"));
+    let gold = match block {
+        Some((inside, rest)) if !rest.contains("<answer>") => inside,
+        _ => after,
+    };
+    gold.trim().to_string()
+}

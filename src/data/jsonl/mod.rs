@@ -1,0 +1,145 @@
+//! Files of conversations as other tools have them, one JSON object a line, read where they lie: LLaMA-Factory's and ms-swift's
+//! `messages` (`role`, `content`), LLaMA-Factory's ShareGPT (`conversations` with `from`, `value`), and records of our own.
+//!
+//! A conversation that ends with an answer is a prompt and its reference response; answers before the last one are part of the prompt.
+//! Images are named by path, absolute or relative to the file, or are in the line as base64. Whatever cannot be represented is
+//! refused with its line and field; nothing is left out in silence. All images are looked at when the file is opened.
+
+mod images;
+mod line;
+
+use super::manifest::{Manifest, SplitSummary};
+use super::{Digest, Record, hex};
+use crate::{Error, Result, files};
+use images::{Images, look};
+use rayon::prelude::*;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+/// The split that the records of a file are called.
+const SPLIT: &str = "train";
+
+/// Whether a path names a file of conversations.
+pub(super) fn is_jsonl(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end.eq_ignore_ascii_case("jsonl")) && !path.is_dir()
+}
+
+/// What is in a file.
+#[derive(Debug)]
+pub(super) struct Contents {
+    pub records: Vec<Record>,
+    /// Line of each record.
+    pub lines: Vec<usize>,
+    /// Images that are in the file itself, by the name that their record has for them.
+    pub embedded: HashMap<String, Vec<u8>>,
+    /// Counts and hashes, as for a dataset directory.
+    pub manifest: Manifest,
+    /// Conversations with an answer before the last one.
+    pub multi_turn: usize,
+}
+
+/// Read a file and look at its images.
+///
+/// # Errors
+/// An input error for the first thing that is wrong, with file, line and field: what is no JSON or not UTF-8, a conversation that cannot be
+/// represented, an id twice, placeholders and images that differ in number, an image that is not there or no image.
+pub(super) fn open(path: &Path) -> Result<Contents> {
+    let bytes = files::read(path)?;
+    let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
+    let file = path.display();
+    if text.trim_ascii_start().starts_with(b"[") {
+        return Err(Error::input(format!(
+            "{file}:1: a JSON array; one object a line is needed: jq -c '.[]' FILE.json > FILE.jsonl"
+        )));
+    }
+    let root = path.parent().unwrap_or(Path::new(""));
+    let mut images = Images::default();
+    let (mut records, mut lines): (Vec<Record>, Vec<usize>) = (Vec::new(), Vec::new());
+    let (mut ids, mut multi_turn): (HashMap<String, usize>, usize) = (HashMap::new(), 0);
+    for (i, line) in text.split(|&b| b == b'\n').enumerate() {
+        let number = i + 1;
+        let bad = |why: String| Error::input(format!("{file}:{number}: {why}"));
+        let line = line.trim_ascii();
+        if line.is_empty() {
+            continue;
+        }
+        let record = line::record(&object(line).map_err(bad)?, number, &mut images).map_err(bad)?;
+        if let Some(first) = ids.insert(record.id.clone(), number) {
+            return Err(bad(format!(
+                "field `id`: `{}` is already the id of line {first}; without this field, lines are called by their numbers",
+                record.id
+            )));
+        }
+        multi_turn += usize::from(record.prompt().iter().any(|turn| turn.role == "assistant"));
+        records.push(record);
+        lines.push(number);
+    }
+    if records.is_empty() {
+        return Err(Error::input(format!("{file} holds no records")));
+    }
+    let digests = digests(root, &records, &images)
+        .map_err(|(at, why)| Error::input(format!("{file}:{}: field `images`: {why}", lines[at])))?;
+    let manifest = manifest(&records, &digests)?;
+    Ok(Contents { records, lines, embedded: images.embedded, manifest, multi_turn })
+}
+
+/// The object on a line.
+fn object(line: &[u8]) -> std::result::Result<Map<String, Value>, String> {
+    let text = std::str::from_utf8(line).map_err(|e| {
+        let at = e.valid_up_to();
+        format!("byte 0x{:02X} at position {} is not UTF-8; save the file as UTF-8", line[at], at + 1)
+    })?;
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err("not a JSON object".into()),
+        Err(e) => {
+            // Where the parser's own "line 1" is this one.
+            let said = e.to_string();
+            let said = said.split(" at line ").next().unwrap_or(&said);
+            Err(format!("column {}: not JSON: {said}", e.column()))
+        }
+    }
+}
+
+/// SHA-256 of every image by its name; or the number of the first record with one that cannot be used, and why.
+fn digests(
+    root: &Path,
+    records: &[Record],
+    images: &Images,
+) -> std::result::Result<HashMap<String, Digest>, (usize, String)> {
+    let mut seen = HashSet::new();
+    let named = records.iter().enumerate().flat_map(|(i, record)| record.images.iter().map(move |name| (i, name)));
+    let first: Vec<(usize, &String)> = named.filter(|(_, name)| seen.insert(*name)).collect();
+    let all: Vec<_> = first.par_iter().map(|(i, name)| (*i, *name, look(root, name, images))).collect();
+    all.into_iter().map(|(i, name, found)| found.map(|digest| (name.clone(), digest)).map_err(|why| (i, why))).collect()
+}
+
+/// What a manifest would say of these records.
+fn manifest(records: &[Record], digests: &HashMap<String, Digest>) -> Result<Manifest> {
+    let mut hash = Sha256::new();
+    for record in records {
+        let line = serde_json::to_vec(record).map_err(|e| Error::failed(format!("record {}: {e}", record.id)))?;
+        hash.update(line);
+        hash.update(b"\n");
+        record.images.iter().filter_map(|name| digests.get(name)).for_each(|digest| hash.update(digest));
+    }
+    let sha256 = hex(&hash.finalize());
+    let sources = records.iter().map(|record| &record.source).collect::<HashSet<_>>().len();
+    let split = SplitSummary { records: records.len(), sources, sha256: sha256.clone() };
+    Ok(Manifest {
+        tool: "jigsaw".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        sha256,
+        splits: BTreeMap::from([(SPLIT.to_string(), split)]),
+        settings: Value::Null,
+        licences: BTreeMap::new(),
+        attribution: Vec::new(),
+        skipped: Vec::new(),
+        left_out: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! Lines as other tools write them, and lines that cannot be used.
+
+use super::*;
+use crate::data::{Dataset, Message};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use image::RgbImage;
+use serde_json::json;
+use std::io::Cursor;
+
+fn png(width: u32) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    RgbImage::from_pixel(width, 6, image::Rgb([width as u8, 1, 2]))
+        .write_to(&mut bytes, image::ImageFormat::Png)
+        .unwrap();
+    bytes.into_inner()
+}
+
+struct Case(tempfile::TempDir);
+
+impl Case {
+    fn new() -> Case {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("images")).unwrap();
+        std::fs::write(dir.path().join("images/a.png"), png(8)).unwrap();
+        std::fs::write(dir.path().join("images/b.png"), png(9)).unwrap();
+        Case(dir)
+    }
+
+    fn open(&self, text: impl AsRef<[u8]>) -> Result<Dataset> {
+        let path = self.0.path().join("data.jsonl");
+        std::fs::write(&path, text).unwrap();
+        Dataset::open(&path, "test")
+    }
+
+    /// What is said about a file, from its name on.
+    fn refusal(&self, text: impl AsRef<[u8]>) -> String {
+        let error = self.open(text).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        error.to_string().split_once("data.jsonl").unwrap().1.to_string()
+    }
+}
+
+fn said(record: &Record) -> Vec<(&str, &str)> {
+    record.messages.iter().map(|m: &Message| (m.role.as_str(), m.content.as_str())).collect()
+}
+
+#[test]
+fn messages_conversations_and_our_own_records_are_read() {
+    let case = Case::new();
+    let absolute = case.0.path().join("images/b.png");
+    let lines = [
+        // LLaMA-Factory and ms-swift.
+        json!({"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "<image>Who?"},
+            {"role": "assistant", "content": "A cat."}], "images": ["images/a.png"]}),
+        // LLaMA-Factory's ShareGPT, with a turn before the last and a system text beside them.
+        json!({"conversations": [{"from": "human", "value": "<image>Who?"}, {"from": "gpt", "value": "A cat"},
+            {"from": "human", "value": "And <image>?"}, {"from": "gpt", "value": "<think>Hm.</think><answer>A dog</answer>"}],
+            "images": ["images/a.png", absolute.to_str().unwrap()], "system": "Look.", "tools": "[]", "videos": []}),
+        // ms-swift: bytes or a path; a solution to score by.
+        json!({"messages": [{"role": "user", "content": "<image><image>Same?"}], "solution": "<answer>no</answer>",
+            "images": [{"bytes": STANDARD.encode(png(10)), "path": null}, {"bytes": null, "path": "images/b.png"}]}),
+        // LLaVA's field for one image, as a data URL.
+        json!({"id": 17, "conversations": [{"from": "human", "value": "<image>\nHow wide?"}, {"from": "gpt", "value": "11"}],
+            "image": format!("data:image/png;base64,{}", STANDARD.encode(png(11)))}),
+        // Our own.
+        json!({"id": "own", "task": "choice", "messages": [{"role": "user", "content": "A or B?"}], "answer": "B",
+            "meta": {"options": ["one", "two"], "style": "direct"}, "file_name": "", "images": [], "source": "s", "seed": 4}),
+        json!({"messages": [{"role": "user", "content": "Name one."}], "answer": ["red", 2]}),
+    ];
+    let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+    let text = lines.join("\n");
+    for text in [text.clone(), format!("\u{feff}{}\r\n\r\n", text.replace('\n', "\r\n"))] {
+        let data = case.open(&text).unwrap();
+        let records = data.records();
+        assert_eq!(
+            records.iter().map(|r| r.id.as_str()).collect::<Vec<_>>()[..4],
+            ["line-1", "line-2", "line-3", "17"]
+        );
+        assert_eq!(said(&records[0]), [("system", "Be brief."), ("user", "<image>Who?"), ("assistant", "A cat.")]);
+        assert_eq!((records[0].task.as_str(), records[0].answer.as_str()), ("exact", "A cat."));
+        assert_eq!(said(&records[1])[0], ("system", "Look."));
+        assert_eq!((records[1].prompt().len(), records[1].answer.as_str()), (4, "A dog"));
+        assert_eq!((records[2].response(), records[2].answer.as_str()), (None, "no"));
+        assert_eq!((records[3].answer.as_str(), records[3].source.as_str()), ("11", "line 4/image 1"));
+        assert_eq!((records[4].task.as_str(), records[4].answer.as_str(), records[4].seed), ("choice", "B", 4));
+        assert_eq!(records[4].meta["style"], "direct");
+        assert_eq!((records[5].answer.as_str(), &records[5].meta["answers"]), ("red", &json!(["red", "2"])));
+        let widths = |i: usize| -> Vec<u32> {
+            let sizes = data.image_sizes(&records[i]).unwrap();
+            let decoded = data.load_images(&records[i]).unwrap();
+            assert_eq!(sizes, decoded.iter().map(RgbImage::dimensions).collect::<Vec<_>>());
+            sizes.iter().map(|(width, _)| *width).collect()
+        };
+        assert_eq!([widths(0), widths(1), widths(2), widths(3)], [vec![8], vec![8, 9], vec![10, 9], vec![11]]);
+        assert!(data.place(3).ends_with("data.jsonl:4"));
+        assert!(data.note().unwrap().starts_with("1 of 6 conversations"), "{:?}", data.note());
+        assert_eq!(data.manifest().splits["train"].records, 6);
+    }
+}
+
+#[test]
+fn the_hash_is_of_records_and_images() {
+    let case = Case::new();
+    let line = json!({"messages": [{"role": "user", "content": "<image>q"}, {"role": "assistant", "content": "a"}],
+        "images": ["images/a.png"]});
+    let hash = |line: &Value| case.open(line.to_string()).unwrap().manifest().sha256.clone();
+    let first = hash(&line);
+    assert_eq!(hash(&line), first);
+    let mut other = line.clone();
+    other["messages"][1]["content"] = "b".into();
+    assert_ne!(hash(&other), first);
+    std::fs::write(case.0.path().join("images/a.png"), png(12)).unwrap();
+    assert_ne!(hash(&line), first);
+}
+
+#[test]
+fn every_mistake_is_named_with_line_and_field() {
+    let case = Case::new();
+    let user = |content: &str| json!({"role": "user", "content": content});
+    let assistant = |content: &str| json!({"role": "assistant", "content": content});
+    let turns = |turns: Value| json!({"messages": turns});
+    let with = |field: &str, value: Value| {
+        let mut object = turns(json!([user("q"), assistant("a")]));
+        object[field] = value;
+        object
+    };
+    let good = turns(json!([user("q"), assistant("a")]));
+    for (line, expected) in [
+        (
+            turns(json!([user("<image>q"), assistant("a")])),
+            "field `image` names 0 image(s), but the turns have 1 `<image>`",
+        ),
+        (with("images", json!(["images/a.png"])), "field `images` names 1 image(s), but the turns have 0 `<image>`"),
+        (turns(json!([user("q"), assistant("<image>")])), "an image in an answer cannot be represented"),
+        (
+            turns(json!([{"role": "moderator", "content": "q"}])),
+            "field `messages[0].role`: `moderator` is none of system",
+        ),
+        (turns(json!([user("q"), {"role": "tool", "content": "q"}])), "`tool`: a tool's turn cannot be represented"),
+        (
+            turns(json!([user("q"), user("q"), assistant("a")])),
+            "field `messages[1]`: `user` after `user` cannot be represented",
+        ),
+        (turns(json!([assistant("a")])), "`assistant` after nothing cannot be represented"),
+        (
+            turns(json!([user("q"), assistant("a"), {"role": "system", "content": "s"}])),
+            "`system` after `assistant` cannot be represented",
+        ),
+        (
+            turns(json!([{"role": "user", "content": [{"type": "text", "text": "q"}]}])),
+            "`messages[0].content`: is a list of parts",
+        ),
+        (turns(json!([{"content": "q"}])), "field `messages[0]`: has neither `role` nor `from`"),
+        (turns(json!([user("q")])), "there is no answer to learn or to score by"),
+        (turns(json!([user("q"), assistant(" ")])), "there is no answer to learn or to score by"),
+        (turns(json!([])), "field `messages` has no turn of the user"),
+        (json!({"query": "q", "response": "a"}), "has neither `messages` (role, content) nor `conversations`"),
+        (with("conversations", json!([])), "has both fields `messages` and `conversations`"),
+        (with("videos", json!(["v.mp4"])), "field `videos`: there are images only"),
+        (with("objects", json!({"bbox": [[1, 2, 3, 4]], "ref": []})), "field `objects`: placeholders for boxes"),
+        (with("rejected_response", json!("b")), "field `rejected_response`: preference pairs"),
+        (with("meta", json!(3)), "field `meta` is no object"),
+        (with("answer", json!({})), "field `answer` is no text"),
+        (with("id", json!("")), "field `id` is empty"),
+        (with("images", json!([7])), "field `images`: item 1: is neither a path"),
+        (with("images", json!(["https://x/a.png"])), "field `images`: item 1: `https://x/a.png` is an address"),
+        (with("images", json!([{"bytes": null, "path": null}])), "item 1: has neither a path nor bytes"),
+        (with("images", json!([{"bytes": "###"}])), "item 1: is not base64"),
+        (json!([1]), "a JSON array; one object a line is needed"),
+        (json!(7), "not a JSON object"),
+    ] {
+        let array = line.is_array();
+        let text = if array { line.to_string() } else { format!("{good}\n\n{line}") };
+        let refusal = case.refusal(text);
+        assert!(refusal.contains(expected), "{expected}\n{refusal}");
+        assert!(refusal.starts_with(if array { ":1: " } else { ":3: " }), "{refusal}");
+    }
+    let picture = |name: &str| json!({"messages": [user("<image>q"), assistant("a")], "images": [name]}).to_string();
+    std::fs::write(case.0.path().join("images/torn.png"), &png(8)[..60]).unwrap();
+    std::fs::write(case.0.path().join("images/text.png"), "no picture").unwrap();
+    for (name, expected) in [
+        ("images/none.png", "there is no file "),
+        ("images/torn.png", "torn.png: "),
+        ("images/text.png", "not an image"),
+    ] {
+        let refusal = case.refusal(format!("{good}\n{}", picture(name)));
+        assert!(refusal.starts_with(":2: field `images`: ") && refusal.contains(expected), "{refusal}");
+    }
+    assert!(case.refusal(format!("{good}\n{{\"a\": ")).contains(":2: column 5: not JSON: EOF"));
+    let bytes = [b"{\"messages\": \"caf\xe9\"}".as_slice()].concat();
+    assert!(case.refusal(bytes).contains(":1: byte 0xE9 at position 18 is not UTF-8"));
+    assert!(case.refusal(" \n").contains(" holds no records"));
+    let twice = with("id", json!("x"));
+    assert!(case.refusal(format!("{twice}\n{twice}")).contains(":2: field `id`: `x` is already the id of line 1"));
+    let missing = Dataset::open(&case.0.path().join("none.jsonl"), "train").unwrap_err();
+    assert!(missing.exit_code() == 2 && missing.to_string().contains("none.jsonl"), "{missing}");
+    std::fs::write(case.0.path().join("data.json"), "[]").unwrap();
+    let array = Dataset::open(&case.0.path().join("data.json"), "train").unwrap_err();
+    assert!(array.to_string().contains("jq -c"), "{array}");
+}

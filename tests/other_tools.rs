@@ -1,0 +1,142 @@
+//! Data of other tools in, metrics out to a command: as a user runs it.
+
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+/// The program in `dir`; a word of the line in single quotes may have blanks in it.
+fn jigsaw(dir: &Path, line: &str) -> Output {
+    let mut words = Vec::new();
+    for (i, part) in line.split('\'').enumerate() {
+        if i % 2 == 1 { words.push(part.to_string()) } else { words.extend(part.split_whitespace().map(String::from)) }
+    }
+    Command::new(env!("CARGO_BIN_EXE_jigsaw")).args(words).current_dir(dir).output().unwrap()
+}
+
+/// What was said on stderr, and printed.
+fn done(dir: &Path, line: &str) -> (String, String) {
+    let output = jigsaw(dir, line);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{line}: {said}");
+    (said, String::from_utf8(output.stdout).unwrap())
+}
+
+fn refused(dir: &Path, line: &str) -> String {
+    let output = jigsaw(dir, line);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{line}: {said}");
+    said
+}
+
+fn rows(path: &Path) -> Vec<Value> {
+    fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A model, pictures, and conversations about them in the form of two tools.
+fn prepare(dir: &Path) {
+    done(dir, "model init --preset tiny --out model");
+    fs::create_dir(dir.join("pictures")).unwrap();
+    let (mut messages, mut shared) = (String::new(), String::new());
+    for i in 0..6_u8 {
+        let name = format!("pictures/{i}.png");
+        image::RgbImage::from_pixel(56, 28, image::Rgb([40 * i, 10, 200])).save(dir.join(&name)).unwrap();
+        let (question, answer) = (format!("<image>Which number has {i}?"), ["one", "two"][usize::from(i % 2)]);
+        let line = json!({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
+            "images": [name]});
+        messages += &format!("{line}\n");
+        let line = json!({"conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": "a number"},
+            {"from": "human", "value": "Which?"}, {"from": "gpt", "value": answer}], "images": [name]});
+        shared += &format!("{line}\n");
+    }
+    fs::write(dir.join("messages.jsonl"), messages).unwrap();
+    fs::write(dir.join("shared.jsonl"), shared).unwrap();
+}
+
+const TRAIN: &str =
+    "train --model model --method sft --set train.steps=4 --set train.batch_size=2 --set train.save_every=2";
+
+#[test]
+fn conversations_of_other_tools_are_trained_on_evaluated_and_scored() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    let (said, _) = done(dir, &format!("{TRAIN} --data messages.jsonl --out run"));
+    assert!(said.contains("no validation split") && !said.contains("several answers"), "{said}");
+    assert_eq!(rows(&dir.join("run/metrics.jsonl")).len(), 4);
+    assert!(dir.join("run/model/model.safetensors").exists());
+    let (said, _) = done(dir, &format!("{TRAIN} --data shared.jsonl --out shared"));
+    assert!(said.contains("6 of 6 conversations in shared.jsonl have several answers"), "{said}");
+    let rft = TRAIN.replace("--method sft", "--method rft --set rollout.samples=2 --set rollout.max_new_tokens=4");
+    done(dir, &format!("{rft} --data messages.jsonl --out rft"));
+
+    let (_, table) = done(dir, "eval --model model --data messages.jsonl --max-new-tokens 3 --out eval");
+    assert!(table.contains("6 examples"), "{table}");
+    assert_eq!(rows(&dir.join("eval/responses.jsonl"))[5]["id"], "line-6");
+    let (_, table) = done(
+        dir,
+        "eval --model run/model --baseline model --data messages.jsonl --bench s=shared.jsonl --max-new-tokens 3 --kl 2 --out cost",
+    );
+    assert!(dir.join("cost/forgetting.json").exists() && table.contains('s'), "{table}");
+    done(dir, "eval --rescore --out eval");
+    done(dir, "eval --rescore --out cost/base");
+    done(dir, "report eval --out page.html");
+    done(dir, "score --model model --data shared.jsonl --out scores.jsonl");
+    assert_eq!(rows(&dir.join("scores.jsonl")).len(), 6);
+    // A file of our own is read as its directory is.
+    done(dir, "gen --images scenes --grid 1x2 --count 4 --split 0,0,1 --out data");
+    done(dir, "eval --model model --data data --max-new-tokens 3 --out whole");
+    done(dir, "eval --model model --data data/test/metadata.jsonl --max-new-tokens 3 --out file");
+    let responses = |out: &str| fs::read(dir.join(out).join("responses.jsonl")).unwrap();
+    assert_eq!(responses("file"), responses("whole"));
+
+    // A run goes on with the same data only.
+    let text = fs::read_to_string(dir.join("messages.jsonl")).unwrap();
+    fs::write(dir.join("messages.jsonl"), text.replace("one", "three")).unwrap();
+    let message = refused(dir, &format!("{TRAIN} --data messages.jsonl --out run"));
+    assert!(message.contains("data: its content differs"), "{message}");
+    fs::write(dir.join("messages.jsonl"), text.replacen("<image>", "", 1)).unwrap();
+    let message = refused(dir, &format!("{TRAIN} --data messages.jsonl --out new"));
+    assert!(message.contains("messages.jsonl:1: field `images` names 1 image(s)"), "{message}");
+    assert!(!dir.join("new").exists());
+    fs::remove_file(dir.join("pictures/3.png")).unwrap();
+    let message = refused(dir, "eval --model model --data shared.jsonl --out new");
+    assert!(message.contains("shared.jsonl:4: field `images`: there is no file pictures/3.png"), "{message}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_command_is_told_of_every_step_and_stops_no_run() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    let (said, printed) = done(
+        dir,
+        &format!("{TRAIN} --data messages.jsonl --report-to 'tee lines; echo over >> lines' --out runs/mine"),
+    );
+    assert!(!said.contains("warning") && said.contains("\"run\":\"mine\""), "{said}");
+    assert!(printed.contains("runs/mine/model") && !printed.contains("\"run\""), "{printed}");
+    let text = fs::read_to_string(dir.join("lines")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((lines.len(), lines[4]), (5, "over"));
+    let metrics = fs::read_to_string(dir.join("runs/mine/metrics.jsonl")).unwrap();
+    let told: Vec<String> = metrics.lines().map(|line| line.replacen('{', "{\"run\":\"mine\",", 1)).collect();
+    assert_eq!(lines[..4], told, "the lines of metrics.jsonl, with the run's name");
+
+    let (said, _) = done(dir, &format!("{TRAIN} --data messages.jsonl --report-to 'exit 3' --out failing"));
+    assert_eq!(said.matches("warning: --report-to `exit 3`").count(), 1, "{said}");
+    let began = Instant::now();
+    let (said, _) = done(dir, &format!("{TRAIN} --data messages.jsonl --report-to 'sleep 600' --out hanging"));
+    assert!(said.contains("was ended") && began.elapsed() < Duration::from_secs(120), "{said}");
+    for run in ["failing", "hanging"] {
+        assert!(dir.join(run).join("finished.json").exists(), "{run}");
+    }
+    // As the runs of a study get it.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jigsaw"));
+    command.args(format!("{TRAIN} --data messages.jsonl --out by-variable").split(' ')).current_dir(dir);
+    assert!(command.env("JIGSAW_REPORT_TO", "cat > told").output().unwrap().status.success());
+    assert_eq!(fs::read_to_string(dir.join("told")).unwrap().lines().count(), 4);
+    let message = refused(dir, &format!("{TRAIN} --data messages.jsonl --report-to ' ' --out new"));
+    assert!(message.contains("--report-to is blank"), "{message}");
+}

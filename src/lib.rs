@@ -36,6 +36,7 @@ pub mod suite;
 pub mod tasks;
 pub mod teacher;
 pub mod tensors;
+pub(crate) mod tls;
 pub mod train;
 
 pub use error::{Error, Result};

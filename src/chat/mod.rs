@@ -3,12 +3,12 @@
 //!
 //! Images go as data URLs of PNG, in the size they have. A request that fails for a passing reason (no connection, 408, 429, 5xx) is made again after a pause
 //! that doubles, or as long as the server says. Every response is written to a file as it comes, so that none is paid for twice.
-//! Plain http only, and no redirection is followed, which might lead away from the address that was named. The key is read from the environment and appears in no message and no file.
+//! No redirection is followed, which might lead away from the address that was named. The key is read from the environment and appears in no message and no file.
 
 use crate::data::{IMAGE_PLACEHOLDER, Message};
 use crate::model::Sampling;
 use crate::tasks::Task;
-use crate::{Error, Result, files, rng};
+use crate::{Error, Result, files, rng, tls};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use image::{ImageFormat, RgbImage};
@@ -68,15 +68,11 @@ impl Endpoint {
     /// Refuse an address that cannot be used; `flag` is the one that it was given by.
     pub fn check(&self, flag: &str) -> Result<()> {
         let bad = |why: &str| Err(Error::input(format!("{flag} {}: {why}", self.url)));
-        if self.url.starts_with("https://") {
-            return bad(
-                "this jigsaw speaks plain http only; name a server on this machine or in this network, or a proxy that forwards to https",
-            );
-        }
-        match self.url.strip_prefix("http://") {
+        let host = self.url.strip_prefix("https://").or_else(|| self.url.strip_prefix("http://"));
+        match host {
             Some(host) if !host.is_empty() && !host.starts_with('/') && !host.contains('@') => Ok(()),
-            Some(_) => bad("write http://HOST:PORT/v1"),
-            None => bad("no address of a chat API; write http://HOST:PORT/v1"),
+            Some(_) => bad("write http://HOST:PORT/v1 or https://HOST/v1"),
+            None => bad("no address of a chat API; write http://HOST:PORT/v1 or https://HOST/v1"),
         }
     }
 
@@ -157,7 +153,17 @@ impl<'a> Chat<'a> {
             .timeout_connect(Some(CONNECT.min(endpoint.timeout)))
             .http_status_as_error(false)
             .max_redirects(0);
-        let host = endpoint.url.trim_start_matches("http://");
+        if endpoint.url.starts_with("https://") {
+            let certificates = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+            let tls = tls::config(certificates.as_deref())?.ok_or_else(|| {
+                Error::input(format!(
+                    "{} cannot be asked: this processor lacks what the built-in TLS needs; name a proxy on this machine that forwards to it",
+                    endpoint.url
+                ))
+            })?;
+            config = config.tls_config(tls);
+        }
+        let host = endpoint.url.trim_start_matches("https://").trim_start_matches("http://");
         if ["localhost", "127.", "[::1]"].iter().any(|own| host.starts_with(own)) {
             config = config.proxy(None);
         }

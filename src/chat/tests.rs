@@ -213,7 +213,7 @@ fn a_server_that_is_not_there_is_said_to_be_at_once() {
     let error = ask(&slow, &dir.path().join("paid"), 1).unwrap_err();
     assert!(error.exit_code() == 1 && error.to_string().contains("is it running?"), "{error}");
     for (url, named) in [
-        ("https://api.openai.com/v1", "plain http only"),
+        ("https://", "https://HOST/v1"),
         ("http://", "http://HOST:PORT/v1"),
         ("http://user:word@host/v1", "http://HOST:PORT/v1"),
         ("script", "no address of a chat API"),

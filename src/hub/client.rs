@@ -1,8 +1,8 @@
 //! What is asked of the Hub: which files a model has, and the files. A download that breaks off is taken up where it was.
 
 use super::wanted::{Entry, Listing};
-use super::{Name, Progress, Settings, tls};
-use crate::{Error, Result};
+use super::{Name, Progress, Settings};
+use crate::{Error, Result, tls};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
@@ -49,7 +49,7 @@ impl Client {
     /// # Errors
     /// An input error if TLS is needed and cannot be had.
     pub fn new(settings: &Settings) -> Result<Client> {
-        let tls = tls::config(settings)?;
+        let tls = tls::config(settings.certificates.as_deref())?;
         if tls.is_none() && settings.endpoint.starts_with("https://") {
             return Err(Error::input(format!(
                 "{} cannot be asked: this processor lacks what the built-in TLS needs; download the model with another tool \

@@ -10,7 +10,6 @@ mod client;
 mod settings;
 #[cfg(test)]
 mod tests;
-mod tls;
 mod wanted;
 
 pub use settings::Settings;

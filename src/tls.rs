@@ -1,18 +1,18 @@
 //! TLS whose cryptography is Rust and assembly in Rust, so that no C compiler is needed to build it.
 
-use super::Settings;
 use crate::{Error, Result, files};
+use std::path::Path;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use ureq::tls::TlsProvider;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsConfigBuilder, parse_pem};
 
-/// The settings of TLS; `None` on a processor that the cryptography is not made for.
+/// The settings of TLS, trusting Mozilla's certificates or those of a file; `None` on a processor that the cryptography is not made for.
 ///
 /// # Errors
 /// An input error if `SSL_CERT_FILE` names a file without certificates.
-pub(super) fn config(settings: &Settings) -> Result<Option<TlsConfig>> {
+pub(crate) fn config(certificates: Option<&Path>) -> Result<Option<TlsConfig>> {
     let Some(builder) = builder() else { return Ok(None) };
-    let roots = match &settings.certificates {
+    let roots = match certificates {
         None => RootCerts::WebPki,
         Some(path) => {
             let pem = files::read(path).map_err(|e| e.context("SSL_CERT_FILE"))?;

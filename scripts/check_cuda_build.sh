@@ -23,6 +23,8 @@ home=$(echo "$PWD/$dir"/lib/python3.*/site-packages/nvidia/cu13)
 [ -e "$home/lib64" ] || ln -s lib "$home/lib64"
 export CUDA_HOME=$home CUDA_PATH=$home CUDA_ROOT=$home CUDA_TOOLKIT_ROOT_DIR=$home NVCC=$home/bin/nvcc
 export PATH=$home/bin:$PATH CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-80}
+# The newest that the bindings know, which may be older than the compiler.
+export CUDARC_CUDA_VERSION=${CUDARC_CUDA_VERSION:-13000}
 nvcc --version | tail -2
 cargo check --locked --all-targets --features cuda
 echo "the cuda feature compiles (compute capability $CUDA_COMPUTE_CAP); nothing has been linked or run"

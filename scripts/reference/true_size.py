@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+import common
 from check_checkpoint import encode_prompt, score, scored
 
 
@@ -24,6 +25,7 @@ def main():
     parser.add_argument("--scores", required=True)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], required=True)
     parser.add_argument("--new-tokens", type=int, default=32)
+    parser.add_argument("--record", metavar="FILE", help="write the log-probabilities, for tests/true_size.rs")
     args = parser.parse_args()
     begun = time.monotonic()
     model = AutoModelForImageTextToText.from_pretrained(args.model, dtype=getattr(torch, args.dtype), attn_implementation="sdpa").eval()
@@ -31,7 +33,7 @@ def main():
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     processor = AutoProcessor.from_pretrained(args.model)
     processor.image_processor = AutoImageProcessor.from_pretrained(args.model, backend="pil")
-    worst, seconds, tokens, first = 0.0, 0.0, 0, None
+    worst, seconds, tokens, first, recorded = 0.0, 0.0, 0, None, []
     for sequence in scored(args.data, args.scores, 20):
         images = [Image.open(Path(args.data) / f) for f in sequence["images"]]
         inputs = encode_prompt(processor, tokenizer, sequence["messages"][:-1], images)
@@ -43,8 +45,11 @@ def main():
         mine = score(model, inputs, ids, len(sequence["logprobs"])).float()
         seconds += time.monotonic() - begun
         tokens += len(ids)
+        recorded.append(mine.tolist())
         given = torch.tensor(sequence["logprobs"])
         worst = max(worst, ((mine - given).abs().max() / mine.abs().max()).item())
+    if args.record:
+        common.write_json(args.record, {"versions": common.versions(), "dtype": args.dtype, "logprobs": recorded})
     begun = time.monotonic()
     with torch.no_grad():
         model.model.rope_deltas = None

@@ -36,6 +36,9 @@ use text::Decoder;
 use vision::VisionTower;
 use weights::{Storage, Stored, Weights};
 
+/// The base of the adapter that was loaded last, which stays in memory for the next one.
+static LAST_BASE: Mutex<Option<Base>> = Mutex::new(None);
+
 /// The frozen weights of a checkpoint directory: those of a model that has them already, or read.
 fn frozen_base(dir: &Path, config: &Config, device: &Device) -> Result<Base> {
     let place = (dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf()), format!("{:?}", device.location()));
@@ -107,6 +110,8 @@ impl Model {
         let config = Config::from_dir(&base_dir)?;
         let adapter = Adapter::read(dir, &config, device)?;
         let base = frozen_base(&base_dir, &config, device)?;
+        // Where one adapter is looked at, others of the same base often follow.
+        *LAST_BASE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Arc::clone(&base));
         Self::assemble(config, device, base, Some(Arc::new(adapter)))
     }
 

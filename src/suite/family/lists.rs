@@ -113,12 +113,16 @@ fn named(rng: &mut Rng, scene: &Objects, most: usize) -> Vec<(String, Vec<Object
 
 fn places(rng: &mut Rng) -> Question {
     let scene = scene(rng);
+    // In words, or by number.
+    let by_number = rng.random();
+    let place = |o: &Object| if by_number { (o.cell + 1).to_string() } else { PLACES[o.cell].to_string() };
     let said = |found: Vec<Object>| match found[..] {
         [] => NOWHERE.into(),
-        _ => found.iter().map(|o| PLACES[o.cell]).collect::<Vec<_>>().join(" and "),
+        _ => found.iter().map(place).collect::<Vec<_>>().join(" and "),
     };
     let pairs = named(rng, &scene, 5).into_iter().map(|(name, found)| (name, said(found))).collect();
-    objects(rng, &scene, "places", "Where is each object?", pairs)
+    let text = if by_number { "In which place, counted row by row, is each object?" } else { "Where is each object?" };
+    objects(rng, &scene, if by_number { "numbers" } else { "places" }, text, pairs)
 }
 
 fn cells(rng: &mut Rng) -> Question {
@@ -190,8 +194,10 @@ fn letters(rng: &mut Rng) -> Question {
             ("Which shape has each colour?", asked, shapes)
         }
         2..=3 => {
-            let asked = scene.objects.iter().map(|o| ((o.cell + 1).to_string(), colors[o.color].clone())).collect();
-            ("What colour is in each place, counted row by row?", asked, colors)
+            let alone = scene.unique(|a, b| a.shape == b.shape);
+            let asked = alone.iter().map(|o| (shapes[o.shape].clone(), (o.cell + 1).to_string())).collect();
+            let all = (1..=PLACES.len()).map(|p| p.to_string()).collect();
+            ("In which place, counted row by row, is each shape?", asked, all)
         }
         _ => {
             let asked =

@@ -2,7 +2,7 @@
 
 use super::{Question, others};
 use crate::rng::Rng;
-use crate::suite::objects::{COLORS, NUMBERS, Object, Objects, SHAPES};
+use crate::suite::objects::{CELLS, COLORS, NUMBERS, Object, Objects, SHAPES};
 use rand::RngExt;
 
 /// Choices besides the right one.
@@ -55,13 +55,13 @@ pub fn question(rng: &mut Rng, index: usize, held_out: bool) -> Option<Question>
                 )
             }
             _ => {
-                let o = pick(scene.objects.clone(), rng)?;
-                let (place, color) = (o.cell + 1, COLORS[o.color].0);
-                let text = format!("What colour is the object in place {place}, counted row by row?");
-                let thought = format!("In place {place} is a {}. It is {color}.", o.name());
-                ("position", text, color.to_string(), colors().collect(), thought)
-            }
-        };
+            let o = pick(scene.unique(|a, b| a.shape == b.shape), rng)?;
+            let (shape, place) = (SHAPES[o.shape].0, (o.cell + 1).to_string());
+            let text = format!("In which place, counted row by row, is the {shape}?");
+            let thought = format!("The {shape} is in place {place}.");
+            ("position", text, place, (1..=CELLS * CELLS).map(|p| p.to_string()).collect(), thought)
+        }
+    };
     let wrong = others(all.into_iter(), &right, WRONG, rng);
     Some(Question::choice(scene.draw(), kind, text, right, wrong, rng).thinking(thought))
 }

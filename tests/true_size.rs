@@ -61,11 +61,14 @@ fn the_published_widths_score_as_transformers_answer_and_train_within_their_plan
         "sft",
         "rft --set rollout.samples=2 --set rollout.max_new_tokens=16 --set grpo.beta=0.04 --set grpo.entropy_coef=0.01",
     ] {
-        let said = done(at, &format!(
-            "train --method {method} --model model --data data --set lora.rank=8 --set train.steps=1 --set train.batch_size=1 --set \
+        let said = done(
+            at,
+            &format!(
+                "train --method {method} --model model --data data --set lora.rank=8 --set train.steps=1 --set train.batch_size=1 --set \
              train.recompute=true --set eval.every=0 --out {}",
-            &method[..3]
-        ));
+                &method[..3]
+            ),
+        );
         let line = |what: &str| said.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("{said}"));
         let (plan, peak) = (bytes(line("at most"), "about"), bytes(line("at its highest"), "memory:"));
         assert!(peak <= 1.1 * plan, "{method}: {peak} bytes at its highest, {plan} planned");

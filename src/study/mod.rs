@@ -7,6 +7,7 @@
 
 mod estimate;
 mod file;
+mod names;
 mod process;
 mod record;
 mod run;

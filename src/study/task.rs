@@ -1,9 +1,9 @@
 //! The tasks that a study is made of: each one command of this program, with what must be done before it.
 
-use super::file::{OneOrMore, Prior, Regime, Rollouts, Study};
-use crate::config::{Config, Method, flatten};
+use super::file::{Regime, Rollouts, Study};
+use super::names::{Rung, number, share};
+use crate::config::Method;
 use crate::report::{self, StudyIndex, StudyRun};
-use crate::suite::Family;
 use crate::{Error, Result, files};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -61,9 +61,6 @@ pub struct Plan {
     /// Evaluated checkpoints on the way of a run, at most.
     pub way: usize,
 }
-
-/// Longest list of numbers that a ladder may have.
-const MOST_RUNGS: usize = 20;
 
 /// The tasks of `study`, with everything under `out`.
 ///
@@ -134,7 +131,7 @@ impl<'a> Builder<'a> {
     fn puzzles(&mut self, name: &str, flags: &Table) -> Result<()> {
         let section = format!("puzzles.{name}");
         let mut command = vec!["gen".to_string()];
-        command.extend(self.flags(&section, flags, &["out", "overwrite", "suite"])?);
+        command.extend(self.study.flags(&section, flags, &["out", "overwrite", "suite"])?);
         command.extend(["--out".into(), text(&self.path(&["puzzles", name])), "--overwrite".into()]);
         self.push(&section, &section, Vec::new(), command, Kind::Make, number(flags, "count", 2000.0));
         Ok(())
@@ -146,9 +143,9 @@ impl<'a> Builder<'a> {
         if let Some(prior) = &self.study.prior {
             let dir = self.path(&["prior"]);
             let mut command = vec!["gen".to_string()];
-            command.extend(self.flags("prior", &prior.flags, &["out", "overwrite"])?);
+            command.extend(self.study.flags("prior", &prior.flags, &["out", "overwrite"])?);
             command.extend(["--out".into(), text(&dir), "--overwrite".into()]);
-            let names = self.bench_names(prior)?;
+            let names = self.study.bench_names(prior)?;
             let made = number(&prior.flags, "count", 2000.0);
             self.push("prior", "prior", Vec::new(), command, Kind::Make, made * names.len() as f64 / 2.0);
             let file = |name: &String| format!("{name}={}", text(&dir.join("bench").join(format!("{name}.tsv"))));
@@ -169,30 +166,14 @@ impl<'a> Builder<'a> {
         Ok(benches)
     }
 
-    fn bench_names(&self, prior: &Prior) -> Result<Vec<String>> {
-        let Some(Value::String(suite)) = prior.flags.get("suite") else {
-            return Err(self.study.error("prior", "suite is missing; give \"all\" or names of families"));
-        };
-        if let Some(names) = &prior.benches {
-            return Ok(names.clone());
-        }
-        let known = Family::ALL.map(Family::name);
-        let named: Vec<&str> = match suite.as_str() {
-            "all" => known.to_vec(),
-            list => list.split(',').map(|part| part.split(':').next().unwrap_or(part)).collect(),
-        };
-        let measured = named.into_iter().filter(|name| !["order", "lists"].contains(name));
-        Ok(measured.flat_map(|name| ["direct", "think"].map(|style| format!("{name}-{style}"))).collect())
-    }
-
     /// The runs of a regime, each with its comparison.
     fn regime(&mut self, name: &str, regime: &Regime, benches: &Benches) -> Result<()> {
         let section = format!("regimes.{name}");
-        for rung in self.rungs(name, regime)? {
+        for rung in self.study.rungs(name, regime)? {
             for seed in regime.seeds.as_ref().unwrap_or(&self.study.head.seeds).clone() {
                 let made = self.model(name, rung, seed)?;
                 let run = rung.run(name, seed);
-                let test = self.test_of(name)?;
+                let test = self.study.test_of(name)?;
                 let base = self.base(&test, benches)?;
                 let puzzles = self.path(&["puzzles", &test]);
                 let cost = self.path(&["cost", &run]);
@@ -205,7 +186,7 @@ impl<'a> Builder<'a> {
                 command.extend(["--baseline-results".into(), text(&self.path(&["base", &test]))]);
                 command.extend(["--data".into(), text(&puzzles)]);
                 command.extend(benches.specs.iter().flat_map(|spec| ["--bench".into(), spec.clone()]));
-                command.extend(self.flags("eval", &self.study.eval.flags, OWN_EVAL)?);
+                command.extend(self.study.flags("eval", &self.study.eval.flags, OWN_EVAL)?);
                 command.extend(["--out".into(), text(&cost)]);
                 let needs = [made.needs(), vec![base], benches.needs.clone()].concat();
                 let models = if matches!(rung, Rung::Lr(_)) { 1.0 + self.study.eval.way as f64 } else { 1.0 };
@@ -249,65 +230,11 @@ impl<'a> Builder<'a> {
         command.extend(benches.specs.iter().flat_map(|spec| ["--bench".into(), spec.clone()]));
         let mut flags = self.study.eval.flags.clone();
         flags.remove("kl");
-        command.extend(self.flags("eval", &flags, OWN_EVAL)?);
+        command.extend(self.study.flags("eval", &flags, OWN_EVAL)?);
         command.extend(["--out".into(), text(&self.path(&["base", test]))]);
         let needs = [vec![format!("puzzles.{test}")], benches.needs.clone()].concat();
         self.push(&name, "eval", needs, command, Kind::Respond, self.questions(test, benches));
         Ok(name)
-    }
-
-    /// The puzzles that a regime is tested on.
-    fn test_of(&self, name: &str) -> Result<String> {
-        let regime = self.find(name)?;
-        let section = format!("regimes.{name}");
-        let is_puzzles = |name: &str| self.study.puzzles.iter().any(|(n, _)| n == name);
-        let test = match (&regime.test, &regime.data, &regime.interpolate) {
-            (Some(test), ..) => test.clone(),
-            (None, _, Some(of)) => return self.test_of(of.split('@').next().unwrap_or(of)),
-            (None, Some(data), None) => match self.study.rollouts.iter().find(|(n, _)| n == data) {
-                Some((_, rollouts)) => rollouts.data.clone(),
-                None => data.clone(),
-            },
-            (None, None, None) => return Err(self.study.error(&section, "data is missing: what to train on")),
-        };
-        match is_puzzles(&test) {
-            true => Ok(test),
-            false => Err(self.study.error(&section, format!("test = {test:?}: there is no [puzzles.{test}]"))),
-        }
-    }
-
-    fn find(&self, name: &str) -> Result<&'a Regime> {
-        let found = self.study.regimes.iter().find(|(n, _)| n == name).map(|(_, regime)| regime);
-        found.ok_or_else(|| {
-            let names: Vec<&str> = self.study.regimes.iter().map(|(n, _)| n.as_str()).collect();
-            Error::input(format!("{}: there is no [regimes.{name}]; there are {}", self.study.name, names.join(", ")))
-        })
-    }
-
-    /// The rungs of a regime's ladder.
-    fn rungs(&self, name: &str, regime: &Regime) -> Result<Vec<Rung>> {
-        let section = format!("regimes.{name}");
-        let error = |why: &str| Err(self.study.error(&section, why));
-        let ladder = |OneOrMore(numbers): &OneOrMore| numbers.len() <= MOST_RUNGS;
-        if !ladder(&regime.lr) || !ladder(&regime.alpha) {
-            return error("a ladder has at most 20 rungs");
-        }
-        if regime.interpolate.is_some() {
-            let OneOrMore(alphas) = &regime.alpha;
-            if alphas.is_empty() || !regime.lr.0.is_empty() || regime.data.is_some() || !regime.settings.is_empty() {
-                return error(
-                    "interpolate goes with alpha (a share in [0, 1], or several), and with no data, lr or settings",
-                );
-            }
-            return Ok(alphas.iter().map(|alpha| Rung::Alpha(*alpha)).collect());
-        }
-        if !regime.alpha.0.is_empty() {
-            return error("alpha is for interpolate");
-        }
-        match regime.lr.0.as_slice() {
-            [] => Ok(vec![Rung::Lr(self.config(name, regime, None, 1)?.train.lr)]),
-            ladder => Ok(ladder.iter().map(|lr| Rung::Lr(*lr)).collect()),
-        }
     }
 
     /// The model that `text` (`base`, `NAME` or `NAME@LR`) stands for in the runs of this seed.
@@ -315,31 +242,16 @@ impl<'a> Builder<'a> {
         if reference == "base" {
             return Ok(Made { dir: self.study.head.base.clone(), task: None });
         }
-        let (name, rung) = self.rung(section, reference)?;
-        let seeds = self.find(name)?.seeds.as_ref().unwrap_or(&self.study.head.seeds);
+        let (name, rung) = self.study.rung(section, reference)?;
+        let seeds = self.study.find(name)?.seeds.as_ref().unwrap_or(&self.study.head.seeds);
         // A start that is run with one seed serves all.
         let seed = if seeds.contains(&seed) || seeds.len() != 1 { seed } else { seeds[0] };
         self.model(name, rung, seed)
     }
 
-    /// `NAME@LR` as a regime and a rung of it; the first rung where none is named.
-    fn rung<'t>(&self, section: &str, reference: &'t str) -> Result<(&'t str, Rung)> {
-        let (name, lr) = reference.split_once('@').map_or((reference, None), |(name, lr)| (name, Some(lr)));
-        let regime = self.find(name).map_err(|e| self.study.error(section, e))?;
-        let rungs = self.rungs(name, regime)?;
-        let rung = match lr {
-            None => rungs.first(),
-            Some(lr) => rungs.iter().find(|rung| lr.parse() == Ok(rung.number())),
-        };
-        rung.copied().map(|rung| (name, rung)).ok_or_else(|| {
-            let known: Vec<String> = rungs.iter().map(|rung| format!("{name}@{:e}", rung.number())).collect();
-            self.study.error(section, format!("{reference}: no such rung; there are {}", known.join(", ")))
-        })
-    }
-
     /// The model of a run; its tasks are made if they are not there yet.
     fn model(&mut self, name: &str, rung: Rung, seed: u64) -> Result<Made> {
-        let regime = self.find(name)?;
+        let regime = self.study.find(name)?;
         let section = format!("regimes.{name}");
         let run = rung.run(name, seed);
         if self.under_way.contains(&run) {
@@ -370,7 +282,7 @@ impl<'a> Builder<'a> {
         let Some(data) = &regime.data else {
             return Err(self.study.error(&section, "data is missing: what to train on"));
         };
-        let config = self.config(name, regime, Some(rung), seed)?;
+        let config = self.study.config(name, regime, Some(rung), seed)?;
         let data = self.data(name, data, seed)?;
         let start = self.reference(&section, regime.start.as_deref().unwrap_or("base"), seed)?;
         let mut needs = [data.needs(), start.needs()].concat();
@@ -383,9 +295,9 @@ impl<'a> Builder<'a> {
         if let Some(file) = &regime.config {
             command.extend(["--config".into(), text(file)]);
         }
-        for set in self.sets(regime, Some(rung), seed) {
+        for set in self.study.sets(regime, Some(rung), seed) {
             let set = match set.strip_prefix("sft.replay=").map(|name| name.trim_matches('"')) {
-                Some(name) if self.is_data(name) => {
+                Some(name) if self.study.is_data(name) => {
                     let replay = self.data(&section, name, seed)?;
                     needs.extend(replay.needs());
                     format!("sft.replay={}", Value::String(text(&replay.dir)))
@@ -402,33 +314,13 @@ impl<'a> Builder<'a> {
         let per_step = (config.train.batch_size * config.train.accumulation * each) as f64;
         let steps = match (config.train.steps, config.train.epochs) {
             (Some(steps), _) => steps as f64,
-            (None, epochs) => epochs.unwrap_or(1.0) * self.examples(regime.data.as_deref()) * each as f64 / per_step,
+            (None, epochs) => {
+                epochs.unwrap_or(1.0) * self.study.examples(regime.data.as_deref()) * each as f64 / per_step
+            }
         };
         let task = format!("train.{run}");
         self.push(&task, &section, needs, command, kind, steps * per_step);
         Ok(Made { dir: out.join("model"), task: Some(task) })
-    }
-
-    /// Training examples of puzzles or rollouts, roughly.
-    fn examples(&self, name: Option<&str>) -> f64 {
-        let flags = |name: &str| self.study.puzzles.iter().find(|(n, _)| n == name).map(|(_, flags)| flags);
-        let of = |flags: &Table| number(flags, "count", 2000.0) * share(flags, 0);
-        match (name, name.and_then(flags)) {
-            (_, Some(flags)) => of(flags),
-            (Some(name), None) => match self.study.rollouts.iter().find(|(n, _)| n == name) {
-                Some((_, Rollouts { data, flags: own, .. })) => {
-                    number(own, "limit", flags(data).map_or(1000.0, of)) * number(own, "cap", 1.0)
-                }
-                None => 1000.0,
-            },
-            _ => 1000.0,
-        }
-    }
-
-    fn is_data(&self, name: &str) -> bool {
-        name == "prior" && self.study.prior.is_some()
-            || self.study.puzzles.iter().any(|(n, _)| n == name)
-            || self.study.rollouts.iter().any(|(n, _)| n == name)
     }
 
     /// The dataset called `name` in the runs of this seed.
@@ -466,40 +358,15 @@ impl<'a> Builder<'a> {
             command.extend(["--model".into(), text(&teacher.dir)]);
         }
         command.extend(["--data".into(), text(&self.path(&["puzzles", &rollouts.data]))]);
-        command.extend(self.flags(&section, &rollouts.flags, &["out", "model", "fresh", "seed", "device"])?);
+        command.extend(self.study.flags(&section, &rollouts.flags, &["out", "model", "fresh", "seed", "device"])?);
         let out = self.path(&["rollouts", &own]);
         command.extend(["--seed".into(), seed.to_string(), "--out".into(), text(&out)]);
         let task = format!("rollout.{own}");
-        let prompts = number(&rollouts.flags, "limit", self.examples(Some(&rollouts.data)));
+        let prompts = number(&rollouts.flags, "limit", self.study.examples(Some(&rollouts.data)));
         let responses =
             if rollouts.flags.contains_key("teacher") { 1.0 } else { number(&rollouts.flags, "samples", 8.0) };
         self.push(&task, &section, needs, command, Kind::Respond, prompts * responses);
         Ok(Made { dir: out, task: Some(task) })
-    }
-
-    /// The settings of a run as `section.key=value`.
-    fn sets(&self, regime: &Regime, rung: Option<Rung>, seed: u64) -> Vec<String> {
-        let mut sets: Vec<String> =
-            flatten(&regime.settings).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
-        if let Some(Rung::Lr(lr)) = rung.filter(|_| !regime.lr.0.is_empty()) {
-            sets.push(format!("train.lr={lr:e}"));
-        }
-        sets.push(format!("train.seed={seed}"));
-        sets
-    }
-
-    fn config(&self, name: &str, regime: &Regime, rung: Option<Rung>, seed: u64) -> Result<Config> {
-        let section = format!("regimes.{name}");
-        let method = match regime.method.as_deref() {
-            None => None,
-            Some("sft") => Some(Method::Sft),
-            Some("rft") => Some(Method::Rft),
-            Some(other) => {
-                return Err(self.study.error(&section, format!("method = {other:?}: give \"sft\" or \"rft\"")));
-            }
-        };
-        let sets = self.sets(regime, rung, seed);
-        Config::resolve(method, regime.config.as_deref(), &sets).map_err(|e| self.study.error(&section, e))
     }
 
     /// The measurements of dynamics; their directories for the index.
@@ -508,7 +375,7 @@ impl<'a> Builder<'a> {
         let seed = self.study.head.seeds[0];
         let names = match &wanted.train {
             Some(names) => names.clone(),
-            None => self.supervised()?,
+            None => self.study.supervised()?,
         };
         let mut needs = benches.needs.clone();
         let mut train = Vec::new();
@@ -533,7 +400,7 @@ impl<'a> Builder<'a> {
         let costs: Vec<String> = self.runs.iter().map(|run| run.name.clone()).collect();
         let base = text(&self.study.head.base);
         let flags =
-            self.flags("dynamics", &wanted.flags, &["out", "model", "base", "forgetting", "fresh", "device"])?;
+            self.study.flags("dynamics", &wanted.flags, &["out", "model", "base", "forgetting", "fresh", "device"])?;
         let pairs = number(&wanted.flags, "pairs", 256.0) * (train.len() * prior.len()) as f64;
         let mut all = Vec::new();
         let mut measure = |builder: &mut Self, name: &str, models: Vec<String>, more: Vec<String>, with_costs: bool| {
@@ -559,7 +426,7 @@ impl<'a> Builder<'a> {
         };
         measure(self, "base", Vec::new(), Vec::new(), true);
         for over in &wanted.over {
-            let (name, rung) = self.rung("dynamics", over)?;
+            let (name, rung) = self.study.rung("dynamics", over)?;
             let made = self.model(name, rung, seed)?;
             let mut models = vec![text(&made.dir)];
             if matches!(rung, Rung::Lr(_)) {
@@ -569,48 +436,12 @@ impl<'a> Builder<'a> {
         }
         Ok(all)
     }
-
-    /// The data of all measured regimes that are supervised, each once.
-    fn supervised(&self) -> Result<Vec<String>> {
-        let mut names: Vec<String> = Vec::new();
-        for (name, regime) in self.study.regimes.iter().filter(|(_, regime)| regime.measured) {
-            if regime.interpolate.is_some() || self.config(name, regime, None, 1)?.train.method != Method::Sft {
-                continue;
-            }
-            names.extend(regime.data.iter().filter(|data| !names.contains(data)).cloned().collect::<Vec<_>>());
-        }
-        Ok(names)
-    }
-
-    /// A section's keys as flags of a command.
-    fn flags(&self, section: &str, table: &Table, own: &[&str]) -> Result<Vec<String>> {
-        let mut flags = Vec::new();
-        for (key, value) in table {
-            if own.contains(&key.as_str()) {
-                return Err(self.study.error(section, format!("{key}: the study sets this itself; remove it")));
-            }
-            let flag = format!("--{}", key.replace('_', "-"));
-            let plain = |value: &Value| match value {
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            match value {
-                Value::Boolean(true) => flags.push(flag),
-                Value::Boolean(false) => {}
-                Value::Array(values) => flags.extend(values.iter().flat_map(|v| [flag.clone(), plain(v)])),
-                Value::Table(_) => {
-                    return Err(self.study.error(section, format!("{key} is a section; this one has only keys")));
-                }
-                other => flags.extend([flag, plain(other)]),
-            }
-        }
-        Ok(flags)
-    }
 }
 
 /// Flags of `jigsaw eval` that the study sets.
 const OWN_EVAL: &[&str] = &[
     "model",
+    "api",
     "baseline",
     "baseline_results",
     "data",
@@ -636,53 +467,8 @@ struct Benches {
     questions: f64,
 }
 
-/// A rung of a ladder: what distinguishes the runs of a regime besides their seeds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Rung {
-    Lr(f64),
-    Alpha(f64),
-}
-
-impl Rung {
-    fn number(self) -> f64 {
-        match self {
-            Rung::Lr(number) | Rung::Alpha(number) => number,
-        }
-    }
-
-    fn lr(self) -> Option<f64> {
-        match self {
-            Rung::Lr(lr) => Some(lr),
-            Rung::Alpha(_) => None,
-        }
-    }
-
-    /// Name of the run.
-    fn run(self, regime: &str, seed: u64) -> String {
-        match self {
-            Rung::Lr(lr) => format!("{regime}.lr-{lr:e}.seed-{seed}"),
-            Rung::Alpha(alpha) => format!("{regime}.alpha-{alpha}.seed-{seed}"),
-        }
-    }
-}
-
 fn text(path: &Path) -> String {
     path.display().to_string()
-}
-
-fn number(flags: &Table, key: &str, otherwise: f64) -> f64 {
-    match flags.get(key) {
-        Some(Value::Integer(n)) => *n as f64,
-        Some(Value::Float(x)) => *x,
-        _ => otherwise,
-    }
-}
-
-/// A split's share of puzzles: 0 for training, 2 for test.
-fn share(flags: &Table, split: usize) -> f64 {
-    let text = flags.get("split").and_then(Value::as_str).unwrap_or("0.8,0.1,0.1");
-    let parts: Vec<f64> = text.split(',').filter_map(|part| part.trim().parse().ok()).collect();
-    parts.get(split).map_or(0.1, |part| part / parts.iter().sum::<f64>())
 }
 
 /// The checkpoints of the run `dir` that are evaluated on its way: at most `most`, evenly spread, without the one that is the final model.

@@ -55,13 +55,13 @@ pub fn question(rng: &mut Rng, index: usize, held_out: bool) -> Option<Question>
                 )
             }
             _ => {
-            let o = pick(scene.unique(|a, b| a.shape == b.shape), rng)?;
-            let (shape, place) = (SHAPES[o.shape].0, (o.cell + 1).to_string());
-            let text = format!("In which place, counted row by row, is the {shape}?");
-            let thought = format!("The {shape} is in place {place}.");
-            ("position", text, place, (1..=CELLS * CELLS).map(|p| p.to_string()).collect(), thought)
-        }
-    };
+                let o = pick(scene.unique(|a, b| a.shape == b.shape), rng)?;
+                let (shape, place) = (SHAPES[o.shape].0, (o.cell + 1).to_string());
+                let text = format!("In which place, counted row by row, is the {shape}?");
+                let thought = format!("The {shape} is in place {place}.");
+                ("position", text, place, (1..=CELLS * CELLS).map(|p| p.to_string()).collect(), thought)
+            }
+        };
     let wrong = others(all.into_iter(), &right, WRONG, rng);
     Some(Question::choice(scene.draw(), kind, text, right, wrong, rng).thinking(thought))
 }

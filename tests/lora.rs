@@ -234,10 +234,8 @@ fn adapters_are_trained_resumed_evaluated_and_merged_from_the_command_line() {
     };
     assert!(far(&scores("a.jsonl"), &scores("b.jsonl")) < 1e-4);
     // An adapter goes on training as it is.
-    let on = format!(
-        "train --method sft --model sft-whole/model --data data --set train.steps=2 --set eval.every=0 --out on"
-    );
-    done(at, &on);
+    let on = "train --method sft --model sft-whole/model --data data --set train.steps=2 --set eval.every=0 --out on";
+    done(at, on);
     assert!(at.join("on/model/adapter_config.json").exists());
     assert!(refused(at, &(on.replace("--out on", "--set lora.rank=2 --out on2"))).contains("merge-lora"));
     let said = refused(at, &(common.replace("lora.rank=4", "lora.rank=0") + " --method sft --out x"));

@@ -202,10 +202,16 @@ pub(super) fn project(x: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
     x.to_dtype(w.dtype())?.matmul(&w.t()?)?.to_dtype(x.dtype())
 }
 
+/// What a map has beside its weight, for [`composed`]: a bias, and an adapter's scale and dropout.
+struct Shape {
+    biased: bool,
+    adapter: Option<(f64, Option<Tensor>)>,
+}
+
 fn composed(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>, width: usize) -> Result<Value> {
     let parameters: Vec<&Arc<Parameter>> = maps.iter().flat_map(|m| m.parameters()).collect();
     let rows = x.tensor.dim(0)?;
-    let mut shapes: Vec<(bool, Option<(f64, Option<Tensor>)>)> = Vec::with_capacity(maps.len());
+    let mut shapes: Vec<Shape> = Vec::with_capacity(maps.len());
     for map in maps {
         let adapter = match &map.lora {
             None => None,
@@ -217,13 +223,13 @@ fn composed(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>, 
                 Some((f64::from(lora.scale), lora.mask(tape).map(factors).transpose()?))
             }
         };
-        shapes.push((map.bias.is_some(), adapter));
+        shapes.push(Shape { biased: map.bias.is_some(), adapter });
     }
     let inputs: Vec<&Value> = std::iter::once(x).chain(residual).collect();
     tape.compose(&inputs, &parameters, move |xs, ps| {
         let mut ps = ps.iter();
         let mut parts = Vec::new();
-        for (biased, adapter) in &shapes {
+        for Shape { biased, adapter } in &shapes {
             let weight = next(&mut ps)?;
             let mut y = project(&xs[0], &weight.reshape(((), width))?)?;
             if *biased {

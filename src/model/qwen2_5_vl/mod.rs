@@ -41,19 +41,20 @@ static LAST_BASE: Mutex<Option<Base>> = Mutex::new(None);
 
 /// The frozen weights of a checkpoint directory: those of a model that has them already, or read.
 fn frozen_base(dir: &Path, config: &Config, device: &Device) -> Result<Base> {
-    let place = (dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf()), format!("{:?}", device.location()));
+    let place = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
+    let device_name = format!("{:?}", device.location());
     // Held while reading, so that two models that are loaded at once read one base.
     let mut bases = BASES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    bases.retain(|(_, _, base)| base.strong_count() > 0);
-    let known = bases.iter().find(|(dir, device, _)| (dir, device) == (&place.0, &place.1));
-    if let Some(base) = known.and_then(|(_, _, base)| base.upgrade()) {
+    bases.retain(|known| known.weights.strong_count() > 0);
+    let known = bases.iter().find(|known| known.dir == place && known.device == device_name);
+    if let Some(base) = known.and_then(|known| known.weights.upgrade()) {
         return Ok(base);
     }
     let stored = Stored::open(dir, config)?;
     let storage = Storage::for_frozen(&stored, device)?;
     let base = Arc::new(weights::load(&stored, device, storage)?);
     base.iter().for_each(|p| p.set_trainable(false));
-    bases.push((place.0, place.1, Arc::downgrade(&base)));
+    bases.push(KnownBase { dir: place, device: device_name, weights: Arc::downgrade(&base) });
     Ok(base)
 }
 
@@ -76,7 +77,14 @@ pub struct Model {
 type Base = Arc<Vec<Arc<Parameter>>>;
 
 /// Frozen bases in memory, by directory and device, as long as a model uses them.
-static BASES: Mutex<Vec<(PathBuf, String, Weak<Vec<Arc<Parameter>>>)>> = Mutex::new(Vec::new());
+static BASES: Mutex<Vec<KnownBase>> = Mutex::new(Vec::new());
+
+/// A base that may still be in memory.
+struct KnownBase {
+    dir: PathBuf,
+    device: String,
+    weights: Weak<Vec<Arc<Parameter>>>,
+}
 
 impl Model {
     /// Read a checkpoint directory: `config.json` and `model*.safetensors`; its weights can train. Of a directory with an adapter (PEFT)

@@ -28,8 +28,8 @@ stage() { # name, model, data, steps, settings
     "$jigsaw" train --method sft --config configs/pretrain-tiny.toml --set "train.steps=$steps" "${sets[@]}" \
         --model "$model" --data "$data" --out "$out/$name"
 }
-suite "$out/data" grounding,ocr:2,doc:3,vqa:8,pope,knowledge:3,describe,order:2,lists:8 7000 7 0.8,0,0.2 10
-suite "$out/end-data" grounding,ocr:2,doc:3,vqa:8,pope,knowledge:4,describe,order:4,lists:4 7000 1 0.8,0,0.2 600
+suite "$out/data" grounding,ocr:2,doc:3,vqa:12,pope,knowledge:3,describe,order:3,lists:8 7000 7 0.8,0,0.2 10
+suite "$out/end-data" grounding,ocr:2,doc:2,vqa:12,pope,knowledge:5,describe,order:3,lists:4 6000 63 0.8,0,0.2 600
 from=${FROM:-}
 if [ -z "$from" ]; then
     suite "$out/dense" lists:3,describe,ocr,order 24000 203 0.8,0,0.2 300

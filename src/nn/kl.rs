@@ -5,11 +5,10 @@
 
 use crate::Result;
 use crate::nn::distribution::{kl_divergence, softmax};
-use crate::nn::linear::project;
 use crate::nn::matmul::{Matrix, MatrixMut, matmul};
 use crate::nn::matrix::WeightMatrix;
 use crate::nn::slice::{from_vec, mutate, read};
-use crate::nn::{Parameter, Tape, Value};
+use crate::nn::{Affine, Parameter, Tape, Value, linear};
 use candle_core::{D, Tensor};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -104,13 +103,16 @@ fn logits(out: &mut Vec<f32>, x: &[f32], weight: &WeightMatrix<'_>, [rows, width
 }
 
 fn composed(tape: &Tape, p: &Unformed, x: &Value, weight: &Arc<Parameter>) -> Result<Value> {
-    let p_logits = project(&p.states, &p.weight.var.as_detached_tensor())?.detach();
-    tape.compose(&[x], &[weight], move |xs, ws| {
+    let head = |weight: &Arc<Parameter>| Affine::plain(Arc::clone(weight));
+    let p_states = Value::constant(p.states.clone());
+    let p_logits = linear(&Tape::forward_only().composed(), &p_states, &[&head(&p.weight)], None)?.tensor;
+    let logits = linear(tape, x, &[&head(weight)], None)?;
+    tape.compose(&[&logits], &[], move |xs, _| {
         let log_softmax = |logits: &Tensor| {
             let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
             shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
         };
-        let q = log_softmax(&project(&xs[0], &ws[0])?)?;
+        let q = log_softmax(&xs[0])?;
         let p = log_softmax(&p_logits.to_dtype(q.dtype())?)?.detach();
         (p.exp()? * (p - q)?)?.sum(D::Minus1)
     })

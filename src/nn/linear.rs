@@ -55,7 +55,7 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>
     let (rows, width) = x.tensor.dims2()?;
     let total: usize = maps.iter().map(|m| m.out()).sum();
     if !tape.fuses(&x.tensor) {
-        return composed(tape, x, maps, residual, width);
+        return on_device(tape, x, maps, residual, width);
     }
     let mut y: Vec<f32> = Vec::new();
     // Whether `y` starts from something that the products are added to.
@@ -191,7 +191,7 @@ fn places(maps: &[&Affine], rows: usize, width: usize, stride: usize) -> Vec<(us
 }
 
 /// `x W^T` in candle ops, `w` `[out, in]`: in bf16 if the weight is, on devices that compute in it, the result in the type of `x`.
-pub(super) fn project(x: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
+fn project(x: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
     if w.dtype() == x.dtype() {
         return x.matmul(&w.t()?);
     }
@@ -202,57 +202,100 @@ pub(super) fn project(x: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
     x.to_dtype(w.dtype())?.matmul(&w.t()?)?.to_dtype(x.dtype())
 }
 
-/// What a map has beside its weight, for [`composed`]: a bias, and an adapter's scale and dropout.
-struct Shape {
-    biased: bool,
-    adapter: Option<(f64, Option<Tensor>)>,
-}
-
-fn composed(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>, width: usize) -> Result<Value> {
-    let parameters: Vec<&Arc<Parameter>> = maps.iter().flat_map(|m| m.parameters()).collect();
-    let rows = x.tensor.dim(0)?;
-    let mut shapes: Vec<Shape> = Vec::with_capacity(maps.len());
+/// The same in candle ops, for devices without fused kernels. The backward pass is written out, so that a frozen weight costs nothing
+/// here either: candle's own would compute its gradient and drop it.
+fn on_device(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>, width: usize) -> Result<Value> {
+    let (rows, input) = (x.tensor.dim(0)?, x.tensor.detach());
+    let mut parts = Vec::with_capacity(maps.len());
+    // Of each adapter: the factors of its dropout, and `scale * x A^T`.
+    let mut adapters: Vec<Option<(Option<Tensor>, Tensor)>> = Vec::with_capacity(maps.len());
     for map in maps {
+        let mut y = project(&input, &matrix(&map.weight, width)?)?;
+        if let Some(bias) = &map.bias {
+            y = y.broadcast_add(&bias.var.as_detached_tensor())?;
+        }
         let adapter = match &map.lora {
             None => None,
             Some(lora) => {
                 let factors = |mask: Mask| {
                     let factors = (0..rows * width).map(|i| mask.factor(i / width, i % width)).collect();
-                    Tensor::from_vec(factors, (rows, width), x.tensor.device())?.to_dtype(x.tensor.dtype())
+                    Tensor::from_vec(factors, (rows, width), input.device())?.to_dtype(input.dtype())
                 };
-                Some((f64::from(lora.scale), lora.mask(tape).map(factors).transpose()?))
+                let factors = lora.mask(tape).map(factors).transpose()?;
+                let dropped = factors.as_ref().map(|f| input.mul(f)).transpose()?;
+                let dropped = dropped.as_ref().unwrap_or(&input);
+                let low = (dropped.matmul(&lora.a.var.as_detached_tensor().t()?)? * f64::from(lora.scale))?;
+                y = (y + low.matmul(&lora.b.var.as_detached_tensor().t()?)?)?;
+                Some((factors, low))
             }
         };
-        shapes.push(Shape { biased: map.bias.is_some(), adapter });
+        adapters.push(adapter);
+        parts.push(y);
     }
-    let inputs: Vec<&Value> = std::iter::once(x).chain(residual).collect();
-    tape.compose(&inputs, &parameters, move |xs, ps| {
-        let mut ps = ps.iter();
-        let mut parts = Vec::new();
-        for Shape { biased, adapter } in &shapes {
-            let weight = next(&mut ps)?;
-            let mut y = project(&xs[0], &weight.reshape(((), width))?)?;
-            if *biased {
-                y = y.broadcast_add(next(&mut ps)?)?;
+    let mut y = Tensor::cat(&parts, 1)?;
+    if let Some(residual) = residual {
+        y = (y + residual.tensor.detach())?;
+    }
+    let maps: Vec<Affine> = maps.iter().map(|m| (*m).clone()).collect();
+    let wanted = maps.iter().any(Affine::trains) || x.tracked() || residual.is_some_and(Value::tracked);
+    let (x_node, residual_node) = (x.node(), residual.and_then(Value::node));
+    let x_source = maps.iter().any(Affine::keeps_input).then(|| x.source());
+    Ok(tape.record(y.detach(), wanted, move |grad, grads| {
+        let grad = grad.detach();
+        let x = x_source.map(Source::get).transpose()?.map(|x| x.detach());
+        let mut column = 0;
+        for (map, adapter) in maps.iter().zip(&adapters) {
+            let out = map.out();
+            let g = grad.narrow(1, column, out)?.contiguous()?;
+            column += out;
+            if let Some(x) = x.as_ref().filter(|_| map.weight.trainable()) {
+                let dw = g.t()?.matmul(x)?.reshape(map.weight.var.shape())?;
+                grads.add_to(&map.weight, dw)?;
             }
-            if let Some((scale, factors)) = adapter {
-                let (a, b) = (next(&mut ps)?, next(&mut ps)?);
-                let dropped = factors.as_ref().map(|f| xs[0].mul(f)).transpose()?;
-                let low = (dropped.as_ref().unwrap_or(&xs[0]).matmul(&a.t()?)? * *scale)?;
-                y = (y + low.matmul(&b.t()?)?)?;
+            if let Some(bias) = map.bias.as_ref().filter(|b| b.trainable()) {
+                grads.add_to(bias, g.sum(0)?)?;
             }
-            parts.push(y);
+            let mut dx = match x_node {
+                Some(_) => Some(project_back(&g, &matrix(&map.weight, width)?)?),
+                None => None,
+            };
+            if let (Some(lora), Some((factors, low))) = (&map.lora, adapter) {
+                if lora.b.trainable() {
+                    grads.add_to(&lora.b, g.t()?.matmul(low)?)?;
+                }
+                let d_low = (g.matmul(&lora.b.var.as_detached_tensor())? * f64::from(lora.scale))?;
+                if let Some(x) = x.as_ref().filter(|_| lora.a.trainable()) {
+                    let dropped = factors.as_ref().map(|f| x.mul(f)).transpose()?;
+                    grads.add_to(&lora.a, d_low.t()?.matmul(dropped.as_ref().unwrap_or(x))?)?;
+                }
+                if let Some(sum) = dx {
+                    let part = d_low.matmul(&lora.a.var.as_detached_tensor())?;
+                    let part = factors.as_ref().map(|f| part.mul(f)).transpose()?.unwrap_or(part);
+                    dx = Some((sum + part)?);
+                }
+            }
+            if let Some(dx) = dx {
+                grads.add(x_node, dx.detach())?;
+            }
         }
-        let y = Tensor::cat(&parts, 1)?;
-        match xs.get(1) {
-            Some(residual) => y + residual,
-            None => Ok(y),
-        }
-    })
+        grads.add(residual_node, grad)
+    }))
 }
 
-fn next<'a>(it: &mut impl Iterator<Item = &'a Tensor>) -> candle_core::Result<&'a Tensor> {
-    it.next().ok_or_else(|| candle_core::Error::Msg("missing parameter".into()))
+/// A weight as `[out, in]`, not followed by candle's autograd.
+fn matrix(weight: &Parameter, width: usize) -> Result<Tensor> {
+    Ok(weight.var.as_detached_tensor().reshape(((), width))?)
+}
+
+/// `g W` in candle ops, as [`project`].
+fn project_back(g: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
+    if w.dtype() == g.dtype() {
+        return g.matmul(w);
+    }
+    if w.device().is_cpu() {
+        return g.matmul(&w.to_dtype(g.dtype())?);
+    }
+    g.to_dtype(w.dtype())?.matmul(w)?.to_dtype(g.dtype())
 }
 
 /// Sums over the rows of columns `start..start + len` of a row-major `[rows, stride]` matrix.

@@ -192,8 +192,8 @@ impl Grads<'_> {
         }
     }
 
-    /// Add `grad` to the gradient of `parameter`.
-    fn add_to(&mut self, parameter: &Arc<Parameter>, grad: Tensor) -> Result<()> {
+    /// Add `grad` to the gradient of `parameter`. It must not be in use elsewhere.
+    pub fn add_to(&mut self, parameter: &Arc<Parameter>, grad: Tensor) -> Result<()> {
         let Some(apart) = self.sink.apart(parameter) else {
             parameter.add_grad(grad)?;
             return self.sink.added(parameter);

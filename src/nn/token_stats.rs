@@ -5,12 +5,11 @@
 //! number of rows, so a token's result does not depend on the batch it is in.
 
 use crate::Result;
-use crate::nn::linear::project;
 use crate::nn::math::exp;
 use crate::nn::matmul::{Matrix, MatrixMut, matmul};
 use crate::nn::matrix::WeightMatrix;
 use crate::nn::slice::{from_vec, mutate, read};
-use crate::nn::{Parameter, Tape, Value};
+use crate::nn::{Affine, Parameter, Tape, Value, linear};
 use candle_core::{D, Tensor};
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -193,9 +192,10 @@ fn logit_gradient(logits: &mut [f32], row: RowGrad, inverse_temperature: f32) {
 }
 
 fn composed(tape: &Tape, x: &Value, weight: &Arc<Parameter>, targets: Vec<u32>, temperature: f32) -> Result<Value> {
-    tape.compose(&[x], &[weight], move |xs, ws| {
+    let logits = linear(tape, x, &[&Affine::plain(Arc::clone(weight))], None)?;
+    tape.compose(&[&logits], &[], move |xs, _| {
         let rows = targets.len();
-        let logits = (project(&xs[0], &ws[0])? / temperature as f64)?;
+        let logits = (&xs[0] / temperature as f64)?;
         let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
         let log_p = shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)?;
         let targets = Tensor::from_slice(&targets, (rows, 1), log_p.device())?;

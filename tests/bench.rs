@@ -110,8 +110,12 @@ fn a_bad_file_is_refused_before_the_model_is_loaded() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     prepare(dir);
-    // Weights that cannot be loaded: whoever gets as far as that says so.
-    fs::write(dir.join("model/model.safetensors"), "no weights").unwrap();
+    // Weights that are no numbers, under a header that is right: whoever gets as far as answering says so.
+    let weights = dir.join("model/model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[8 + header..].fill(0xFF);
+    fs::write(&weights, bytes).unwrap();
     let head = "index\timage\tquestion\tanswer\n";
     let good = picture(1);
     for (name, text, said) in [

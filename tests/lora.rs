@@ -191,7 +191,10 @@ fn adapters_are_trained_resumed_evaluated_and_merged_from_the_command_line() {
     );
     for (name, method) in [
         ("sft", "--method sft --set lora.dropout=0.2 --set train.recompute=true"),
-        ("rft", "--method rft --set rollout.samples=4 --set rollout.max_new_tokens=8 --set grpo.beta=0.1"),
+        (
+            "rft",
+            "--method rft --set rollout.samples=4 --set rollout.max_new_tokens=8 --set grpo.beta=0.1 --set grpo.entropy_coef=0.05",
+        ),
     ] {
         let to = |out: &str, steps: usize| format!("{common} {method} --set train.steps={steps} --out {name}-{out}");
         done(at, &to("whole", 6));

@@ -340,7 +340,7 @@ mod tests {
             ("--model m --teacher scripted", "--teacher"),
             ("--teacher script", "--teacher script"),
             ("--teacher http://localhost:1/v1", "--teacher-model"),
-            ("--teacher https://localhost:1/v1 --teacher-model n", "plain http"),
+            ("--teacher ftp://localhost:1/v1 --teacher-model n", "no address of a chat API"),
             ("--teacher scripted --teacher-model n", "--teacher-model"),
             ("--model m --teacher-model n", "--teacher"),
             ("--teacher http://localhost:1/v1 --teacher-model n --per-minute 0", "--per-minute"),

@@ -47,6 +47,12 @@ impl<'a> Matrix<'a> {
         self.cols
     }
 
+    /// Its rows as slices; `None` if they are not contiguous.
+    pub fn row_slices(&self) -> Option<Vec<&'a [f32]>> {
+        let row = |i: usize| &self.data[i * self.row_stride..i * self.row_stride + self.cols];
+        (self.col_stride == 1).then(|| (0..self.rows).map(row).collect())
+    }
+
     /// `count` columns from `first` on, as a view.
     pub fn columns(self, first: usize, count: usize) -> Self {
         assert!(first + count <= self.cols, "matrix view out of bounds");
@@ -123,6 +129,16 @@ impl Columns<'_> {
     /// Columns.
     pub fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// Write an element, or add to it.
+    pub fn put(&mut self, row: usize, column: usize, value: f32, add: bool) {
+        assert!(row < self.rows && column < self.cols && (self.filled || !add), "no such element");
+        // SAFETY: inside the matrix, whose element nothing else writes to, and filled if it is read.
+        unsafe {
+            let held = &mut *self.start.add(row * self.stride + column);
+            held.write(if add { held.assume_init() + value } else { value });
+        }
     }
 }
 

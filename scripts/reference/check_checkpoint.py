@@ -3,6 +3,8 @@
     python check_checkpoint.py DIR --expected FILE.json [--tolerance 1e-4]
     python check_checkpoint.py DIR --data DATASET/test --scores SCORES.jsonl [--limit N]
 
+    python check_checkpoint.py BASE --adapter ADAPTER --data DATASET/test --scores SCORES.jsonl   (of `jigsaw score --model ADAPTER`)
+
 The second form takes a dataset split and what `jigsaw score --model DIR --data DATASET --split test --out SCORES.jsonl` said of it
 (the prompt's ids are then transformers' own; that the log-probabilities agree shows that jigsaw's are the same).
 
@@ -61,13 +63,17 @@ def encode_prompt(processor, tokenizer, messages, images):
     return processor(text=[rendered], images=images or None, return_tensors="pt")
 
 
-def load(directory):
-    """(model, tokenizer, processor) of a checkpoint directory, in f32 with eager attention and the PIL processor."""
+def load(directory, adapter=None):
+    """(model, tokenizer, processor) of a checkpoint directory, in f32 with eager attention and the PIL processor; with an adapter, peft's."""
     model, info = AutoModelForImageTextToText.from_pretrained(
         directory, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
     )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         assert not info.get(kind), f"{kind}: {sorted(info[kind])[:5]} (of {len(info[kind])})"
+    if adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     tokenizer = AutoTokenizer.from_pretrained(directory)
     processor = AutoProcessor.from_pretrained(directory)
     # The default image processor resizes with torchvision, which differs from PIL by a level here and there.
@@ -103,10 +109,10 @@ def scored(data, scores, limit):
         }
 
 
-def check(directory, sequences, base, tolerance):
+def check(directory, sequences, base, tolerance, adapter=None):
     """Run every check; returns a line that says what was checked. Raises AssertionError with what is wrong."""
     assert sequences, "no sequences"
-    model, tokenizer, processor = load(directory)
+    model, tokenizer, processor = load(directory, adapter)
     worst, tokens = 0.0, 0
     for n, sequence in enumerate(sequences):
         where = f"sequence {n}"
@@ -142,6 +148,7 @@ def main():
     parser.add_argument("--expected", metavar="FILE", help="JSON written by jigsaw")
     parser.add_argument("--data", metavar="DIR", help="dataset split that was scored")
     parser.add_argument("--scores", metavar="FILE", help="output of `jigsaw score` on it")
+    parser.add_argument("--adapter", metavar="DIR", help="adapter (LoRA) that jigsaw trained for DIR: peft loads it")
     parser.add_argument("--limit", type=int, default=20, metavar="N", help="scores checked (default 20)")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="relative (default 1e-4)")
     args = parser.parse_args()
@@ -154,7 +161,7 @@ def main():
             base = Path(args.expected).parent
         else:
             sequences, base = list(scored(args.data, args.scores, args.limit)), Path(args.data)
-        print(check(args.directory, sequences, base, args.tolerance))
+        print(check(args.directory, sequences, base, args.tolerance, args.adapter))
     except AssertionError as error:
         print(f"check_checkpoint: {error}", file=sys.stderr)
         sys.exit(1)

@@ -261,7 +261,8 @@ fn frozen_weights_in_bf16_give_the_bytes_of_the_same_weights_in_f32() {
     let at = dir.path();
     let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/base-tiny");
     done(at, &format!("model convert {} --precision bf16 --out base", base.display()));
-    done(at, "gen --images scenes --grid 2x1 --count 12 --split 1,1,1 --out data");
+    // Pictures of more visual tokens than are multiplied in another order.
+    done(at, "gen --images scenes --grid 3x2 --count 12 --split 1,1,1 --out data");
     let held = |how: &str, line: &str| {
         let output = Command::new(env!("CARGO_BIN_EXE_jigsaw"))
             .args(line.split_whitespace())

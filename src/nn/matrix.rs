@@ -247,7 +247,8 @@ mod tests {
                 assert!((y, part) == (&wide.0, &wide.2), "{rows} x {out} x {width}");
             }
             // In another order of summation.
-            let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 2e-6 * (width as f32).sqrt());
+            let near =
+                |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 2e-6 * (width as f32).sqrt());
             assert!(near(y, &wide.0) && near(part, &wide.2), "{rows} x {out} x {width}");
         }
     }

@@ -122,6 +122,10 @@ fn an_adapter_is_written_as_it_was_read_and_models_share_their_base() {
             names.into_iter().map(|n| (n.clone(), flat(all.remove(&n).unwrap()))).collect::<Vec<_>>()
         };
         assert!(tensors(&out) == tensors(&adapter(case)), "{case}");
+        // Its base was named as from the directory it was read from; it is found from another one too.
+        let (again, sequences) =
+            (Model::load(&out, &common::device()).unwrap(), sequences(&Processor::from_dir(&out).unwrap()));
+        assert_eq!(logprobs(&again, &sequences), logprobs(&a, &sequences), "{case}");
     }
 }
 

@@ -57,6 +57,7 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>
     if !tape.fuses(&x.tensor) {
         return on_device(tape, x, maps, residual, width);
     }
+    let places = places(maps, rows, width, total);
     let mut y: Vec<f32> = Vec::new();
     // Whether `y` starts from something that the products are added to.
     let started = residual.is_some() || maps.iter().any(|m| m.bias.is_some());
@@ -77,9 +78,8 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>
     {
         let x_data = read(&x.tensor)?;
         let x_view = Matrix::new(&x_data, rows, width, width);
-        let mut column = 0;
-        for map in maps {
-            let out = map.out();
+        for (map, (column, Place { out, .. })) in maps.iter().zip(&places) {
+            let (column, out) = (*column, *out);
             if let Some(bias) = map.bias.as_ref().filter(|_| residual.is_some()) {
                 let bias = read(bias.var.as_tensor())?;
                 let bias = &*bias;
@@ -96,14 +96,12 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>
                 false => MatrixMut::unfilled(&mut y.spare_capacity_mut()[from..rows * total], rows, out, total),
             };
             weight.times_rows_t(target, x_view, 0..out, started);
-            column += out;
         }
         if !started {
             // SAFETY: the products of all maps, side by side, have written every element of every row.
             unsafe { y.set_len(rows * total) };
         }
     }
-    let places = places(maps, rows, width, total);
     let mut adapters: Vec<Option<(Option<Mask>, Vec<f32>)>> = Vec::with_capacity(maps.len());
     for (map, (column, place)) in maps.iter().zip(&places) {
         adapters.push(match &map.lora {

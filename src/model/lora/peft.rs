@@ -97,7 +97,7 @@ pub fn base_of(dir: &Path) -> Result<PathBuf> {
     };
     let here = PathBuf::from(&base);
     let cached = || hub::cached(&here, &hub::Settings::from_env().ok()?);
-    if let Some(found) = [here.clone(), dir.join(&here)].into_iter().find(|p| p.is_dir()).or_else(cached) {
+    if let Some(found) = local_base(dir, &here).or_else(cached) {
         if is_adapter(&found) {
             return Err(Error::input(format!(
                 "{}: base_model_name_or_path is {base}, which is an adapter itself; merge that one first (jigsaw model merge-lora)",
@@ -111,6 +111,11 @@ pub fn base_of(dir: &Path) -> Result<PathBuf> {
          download it: jigsaw model inspect OWNER/NAME",
         path.display()
     )))
+}
+
+/// The base's directory on this machine, given as from here or as from the adapter's directory.
+fn local_base(dir: &Path, given: &Path) -> Option<PathBuf> {
+    [given.to_path_buf(), dir.join(given)].into_iter().find(|place| place.is_dir())
 }
 
 /// Where `config.json`, the tokenizer and the image settings of a model directory are: in itself, or, if it is an adapter without them,
@@ -160,7 +165,13 @@ impl Adapter {
     /// a module that there is not, without its partner, or of another shape than the module asks for.
     pub fn read(dir: &Path, config: &Config, device: &Device) -> Result<Adapter> {
         let (path, settings) = read_config(dir)?;
-        let about: Value = files::read_json(&path)?;
+        let mut about: Value = files::read_json(&path)?;
+        // A path may be relative to this directory, and the adapter may be written to another. A name on the Hub stays a name.
+        if let Some(given) = settings.base_model_name_or_path.as_deref()
+            && let Some(place) = local_base(dir, Path::new(given)).and_then(|place| place.canonicalize().ok())
+        {
+            about["base_model_name_or_path"] = json!(place);
+        }
         let file = TensorFile::open(&dir.join(ADAPTER_WEIGHTS))?;
         let bad = |what: String| Error::input(format!("{}: {what}", file.path().display()));
         let mut found: HashMap<String, [Option<&TensorInfo>; 2]> = HashMap::new();

@@ -5,7 +5,7 @@ use super::{Photos, Question};
 use crate::Result;
 use crate::draw::{FONTS, draw_in_slots};
 use crate::rng::Rng;
-use image::{GenericImageView, Rgb, RgbImage};
+use image::{Rgb, RgbImage};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
@@ -74,23 +74,21 @@ fn numbered(rng: &mut Rng, cols: u32, numbers: &[usize], photos: &Photos) -> Rgb
     if photos.held_out || photos.all.is_empty() || rng.random_range(0..3) > 0 {
         return clear;
     }
-    let mut image = photos.crop(rng.random_range(0..photos.all.len()), rng);
+    let photo = photos.crop(rng.random_range(0..photos.all.len()), rng);
     let strength: f32 = rng.random_range(0.0..1.0);
-    let (width, height) = (clear.width(), clear.height());
-    for (over, under) in clear.pixels().zip(image.clone().view(0, 0, width, height).pixels()) {
-        let (x, y, under) = under;
-        let lit = over.0[0].max(over.0[1]).max(over.0[2]) >= INK;
-        if lit {
-            let mixed = [0, 1, 2].map(|c| {
-                let (a, b) = (f32::from(over.0[c]), f32::from(under.0[c]));
-                (b + (a - b) * strength) as u8
-            });
-            image.put_pixel(x, y, Rgb(mixed));
+    RgbImage::from_fn(clear.width(), clear.height(), |x, y| {
+        let (over, under) = (clear.get_pixel(x, y), photo.get_pixel(x, y));
+        if over.0.iter().all(|channel| *channel < INK) {
+            return *under;
         }
-    }
-    image::imageops::crop_imm(&image, 0, 0, width, height).to_image()
+        Rgb([0, 1, 2].map(|c| {
+            let (ink, paper) = (f32::from(over.0[c]), f32::from(under.0[c]));
+            (paper + (ink - paper) * strength) as u8
+        }))
+    })
 }
 
+/// Tiles that carry numbers, every one readable.
 fn clear(rng: &mut Rng, cols: u32, numbers: &[usize]) -> RgbImage {
     let font = rng.random_range(0..FONTS);
     let size = rng.random_range(21.0..25.0f32);

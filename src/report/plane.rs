@@ -184,18 +184,28 @@ impl Plane {
     }
 
     fn names(&self, out: &mut String, x: &Axis, y: &Axis) {
+        // Where names stand already: left, right, baseline.
+        let mut taken: Vec<(f64, f64, f64)> = Vec::new();
         for mark in self.named.iter().filter(|mark| mark.x.is_finite() && mark.y.is_finite()) {
             let (cx, cy) = (x.at(mark.x), y.at(mark.y));
             let name = escape(&mark.name);
+            let (left, right) = (cx + 9.0, cx + 9.0 + LETTER * mark.name.chars().count() as f64);
+            let free = |at: &f64| !taken.iter().any(|(l, r, y)| left < *r && *l < right && (at - y).abs() < LINE);
+            // Above the mark, or below it, or further below.
+            let at = (0..).map(|line| if line == 0 { cy - 7.0 } else { cy + LINE * f64::from(line) }).find(free);
+            let at = at.unwrap_or(cy);
+            taken.push((left, right, at));
             let _ = write!(
                 out,
-                r#"<circle class="base" cx="{cx:.1}" cy="{cy:.1}" r="5"><title>{name}</title></circle><text class="label" x="{:.1}" y="{:.1}">{name}</text>"#,
-                cx + 9.0,
-                cy - 7.0
+                r#"<circle class="base" cx="{cx:.1}" cy="{cy:.1}" r="5"><title>{name}</title></circle><text class="label" x="{left:.1}" y="{at:.1}">{name}</text>"#,
             );
         }
     }
 }
+
+/// Width of a letter and height of a line of a name, in the chart's units, roughly.
+const LETTER: f64 = 7.0;
+const LINE: f64 = 15.0;
 
 /// Over all values, between whole ticks; from 0 on, or with room where all values are the same.
 fn axis(values: impl Iterator<Item = f64>, from_zero: bool, (from, to): (f64, f64)) -> Axis {
@@ -263,6 +273,21 @@ mod tests {
         let at = |text: &str| svg.find(text).unwrap();
         assert!(at(r#"class="raw""#) < at(r#"class="line""#) && at(r#"class="line""#) < at(">base</text>"));
         assert!(svg.contains("50.0 %, -5.000") && svg.contains(">10 %</text>"), "{svg}");
+    }
+
+    #[test]
+    fn names_of_marks_that_lie_together_do_not_lie_on_each_other() {
+        let mut plane = plane(Marks::Dots, &[(0.0, 0.0), (1.0, -5.0)]);
+        plane.named = ["first", "second", "third"].map(|name| Mark { name: name.into(), x: 0.01, y: 0.0 }).to_vec();
+        plane.named.push(Mark { name: "far".into(), x: 0.9, y: 0.0 });
+        let svg = plane.svg().unwrap();
+        let at = |name: &str| -> f64 {
+            let before = svg.split(&format!(">{name}</text>")).next().unwrap();
+            before.rsplit("y=\"").next().unwrap().trim_end_matches('"').parse().unwrap()
+        };
+        let (a, b, c) = (at("first"), at("second"), at("third"));
+        assert!((a - b).abs() >= LINE && (b - c).abs() >= LINE && (a - c).abs() >= LINE, "{a} {b} {c}");
+        assert_eq!(at("far"), a);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 fn settings(images: &Path) -> Settings {
     Settings {
         images: images.to_owned(),
+        scenes: 0.0,
         cues: Default::default(),
         grid: "3x3".parse().unwrap(),
         tile: 28,
@@ -386,4 +387,42 @@ fn synthetic_scenes_need_no_folder_and_every_puzzle_has_its_own() {
     assert_ne!(with[0].1.meta["order"], without[0].1.meta["order"]);
     let limited = Settings { limit: Some(3), ..base };
     assert!(refusal(&limited, &out.path().join("c"), false).contains("limit"));
+}
+
+#[test]
+fn a_share_of_scenes_lies_evenly_among_the_photos_of_every_split() {
+    let images = folder(12);
+    let out = TempDir::new().unwrap();
+    let mixed = Settings { scenes: 0.25, count: 80, ..settings(images.path()) };
+    let (a, b) = (out.path().join("a"), out.path().join("b"));
+    let made = make(&mixed, &a);
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    assert_eq!(one.install(|| make(&mixed, &b)).sha256, made.sha256);
+    let all = records(&a);
+    for split in ["train", "validation", "test"] {
+        let own: Vec<&Record> = all.iter().filter(|(s, _)| *s == split).map(|(_, r)| r).collect();
+        let scene = |r: &&&Record| r.meta["category"] == "scene";
+        assert_eq!(own.iter().filter(scene).count(), own.len() / 4, "{split}");
+        assert_eq!(own.chunks(4).filter(|four| four.iter().filter(scene).count() == 1).count(), own.len() / 4);
+        let named = |r: &&Record| (r.meta["category"] == "scene") == r.source.starts_with("scene-");
+        assert!(own.iter().all(named));
+    }
+    // No source lies on two sides, and the photos give the same puzzles as without scenes beside them.
+    let mut side: HashMap<&str, &str> = HashMap::new();
+    for (split, record) in &all {
+        assert_eq!(side.entry(&record.source).or_insert(*split), split, "{}", record.source);
+    }
+    let alone = out.path().join("c");
+    make(&Settings { scenes: 0.0, count: 60, ..mixed.clone() }, &alone);
+    let orders = |records: Vec<(&str, Record)>| -> HashSet<String> {
+        let photos = records.into_iter().filter(|(_, r)| !r.source.starts_with("scene-"));
+        photos.map(|(_, r)| format!("{} {} {}", r.source, r.meta["index"], r.answer)).collect()
+    };
+    assert_eq!(orders(all.clone()), orders(records(&alone)));
+    assert!(records(&alone).iter().all(|(_, r)| r.meta.get("category").is_none()));
+
+    let refused = |settings: Settings| refusal(&settings, &out.path().join("d"), false);
+    assert!(refused(Settings { scenes: 1.0, ..mixed.clone() }).contains("--images scenes"));
+    assert!(refused(Settings { scenes: -0.1, ..mixed.clone() }).contains("scenes -0.1"));
+    assert!(refused(Settings { images: "scenes".into(), ..mixed }).contains("name a folder"));
 }

@@ -103,6 +103,7 @@ fn bad() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 fn settings(images: &Path) -> Settings {
     Settings {
         images: images.to_owned(),
+        scenes: 0.0,
         cues: Default::default(),
         grid: "2x2".parse().unwrap(),
         tile: 28,

@@ -343,6 +343,10 @@ pub(super) fn table(result: &EvalResult) -> String {
     };
     share("whole answer right", &s.accuracy, s.chance.map(|c| c.accuracy));
     share("parts right (tiles)", &s.hits, s.chance.map(|c| c.hits));
+    for (name, category) in &s.categories {
+        share(&format!("  {name}: right"), &category.accuracy, None);
+        share(&format!("  {name}: parts"), &category.hits, None);
+    }
     share("answer readable", &s.parsed, None);
     share("format kept", &s.well_formed, None);
     for (fault, n) in &s.faults {

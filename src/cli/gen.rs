@@ -26,6 +26,7 @@ use std::str::FromStr;
 Examples:
   jigsaw gen --grid 3x3 --count 2000 --out runs/puzzles
   jigsaw gen --images scenes --cues with --grid 2x2 --out runs/scenes
+  jigsaw gen --images data/photos --scenes 0.5 --out runs/photos-and-scenes
   jigsaw gen --suite all --count 5000 --out runs/prior")]
 pub struct GenArgs {
     /// Folder of JPEG, PNG or WebP images, searched with the folders below it; or `scenes`: synthetic ones without end
@@ -40,13 +41,17 @@ pub struct GenArgs {
     #[arg(
         long,
         value_name = "NAME[:N],...",
-        conflicts_with_all = ["grid", "tile", "tile_any", "style", "question", "min_crop", "limit", "strict", "preview", "cues"]
+        conflicts_with_all = ["grid", "tile", "tile_any", "style", "question", "min_crop", "limit", "strict", "preview", "scenes", "cues"]
     )]
     suite: Option<Suites>,
     /// With --suite: at most N questions of each family in validation, and in test
     #[arg(long, value_name = "N", requires = "suite", value_parser = clap::value_parser!(u32).range(1..))]
     held_out: Option<u32>,
-    /// With --images scenes: cues to absolute position (sky above, light from the left), or none
+    /// With a folder of images: share of each split's puzzles that is cut from synthetic scenes instead; results are given for both
+    /// kinds
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    scenes: f64,
+    /// For synthetic scenes: cues to absolute position (sky above, light from the left), or none
     #[arg(long, value_name = "WHICH", value_enum, default_value_t = Cues::With)]
     cues: Cues,
     /// Rows x columns
@@ -166,6 +171,7 @@ impl GenArgs {
         let SplitBy::Image = self.split_by;
         let settings = Settings {
             images: self.images,
+            scenes: self.scenes,
             cues: self.cues,
             grid: self.grid,
             tile: self.tile,

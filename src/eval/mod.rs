@@ -18,7 +18,7 @@ pub use divergence::{
 };
 pub use engine::{Engine, Request, evaluate_checkpoint};
 pub use hash::{hash_model, hash_prompt_files};
-pub use outcome::{Generated, Outcome, Summary};
+pub use outcome::{Category, Generated, Outcome, Summary};
 pub use score::{ResponseScore, missing_responses, score_responses};
 pub(crate) use server::answers;
 pub use server::{Billed, ServerRequest, evaluate_server};

@@ -78,6 +78,20 @@ pub struct Summary {
     pub tokens_per_second: Option<f64>,
     /// The benchmark's own numbers; with several samples, the mean of what each comes to.
     pub aggregates: Vec<Number>,
+    /// Of a dataset whose records name a `meta.category`: each category by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub categories: BTreeMap<String, Category>,
+}
+
+/// The examples of one category.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Category {
+    /// Examples evaluated.
+    pub examples: usize,
+    /// As [`Summary::accuracy`].
+    pub accuracy: Interval,
+    /// As [`Summary::hits`].
+    pub hits: Interval,
 }
 
 impl Summary {
@@ -137,15 +151,34 @@ impl Summary {
             seconds,
             tokens_per_second: (fresh_tokens > 0 && seconds > 0.0).then(|| fresh_tokens as f64 / seconds),
             aggregates: Vec::new(),
+            categories: BTreeMap::new(),
         })
     }
 
-    /// With what only the task can tell of its outcomes: its rules, and a benchmark's own numbers.
+    /// With what only the task can tell of its outcomes: its rules, a benchmark's own numbers, a dataset's categories.
     pub fn of_task(mut self, task: &dyn Task, outcomes: &[Outcome]) -> Result<Summary> {
         self.rules = task.rules().into_iter().collect();
         self.aggregates = aggregates(task, outcomes, self.samples)?;
+        if task.aggregate().is_none() {
+            self.categories = categories(task, outcomes, self.samples)?;
+        }
         Ok(self)
     }
+}
+
+fn categories(task: &dyn Task, outcomes: &[Outcome], samples: usize) -> Result<BTreeMap<String, Category>> {
+    let mut members: BTreeMap<String, Vec<Outcome>> = BTreeMap::new();
+    for outcome in outcomes {
+        if let Some(category) = task.example(outcome.index)?.meta.get("category").and_then(|c| c.as_str()) {
+            members.entry(category.to_string()).or_default().push(outcome.clone());
+        }
+    }
+    let of = |(name, outcomes): (String, Vec<Outcome>)| {
+        let Summary { examples, accuracy, hits, .. } =
+            Summary::of(task.name(), None, &outcomes, samples, 0, Duration::ZERO)?;
+        Ok((name, Category { examples, accuracy, hits }))
+    };
+    members.into_iter().map(of).collect()
 }
 
 /// The numbers of each sample, one response to each question, and of those the mean.

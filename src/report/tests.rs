@@ -35,6 +35,7 @@ pub(super) fn dataset(dir: &Path, n: u32) {
         let name = format!("images/{i:04}.png");
         let digest = writer.write_image("test", &name, &puzzle::shuffle(&scene(i), grid, &order)).unwrap();
         let message = |role: &str, content: String| Message { role: role.into(), content };
+        let category = if i % 2 == 0 { "photo" } else { "scene" };
         let record = Record {
             file_name: name.clone(),
             id: format!("puzzle-{i}"),
@@ -47,7 +48,10 @@ pub(super) fn dataset(dir: &Path, n: u32) {
             answer: order.to_string(),
             source: format!("scene-{i}.png"),
             seed: 7,
-            meta: serde_json::json!({"grid": "2x2", "style": "direct"}).as_object().unwrap().clone(),
+            meta: serde_json::json!({"grid": "2x2", "style": "direct", "category": category})
+                .as_object()
+                .unwrap()
+                .clone(),
         };
         records.push((record, vec![digest]));
     }

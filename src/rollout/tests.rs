@@ -15,6 +15,7 @@ fn puzzles(dir: &Path, style: Style) {
 fn puzzles_of(dir: &Path, style: Style, grid: &str) {
     let settings = Settings {
         images: "scenes".into(),
+        scenes: 0.0,
         cues: Cues::With,
         grid: grid.parse().unwrap(),
         tile: 28,

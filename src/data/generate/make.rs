@@ -37,8 +37,6 @@ pub enum Refusal {
 
 /// A puzzle whose image is written.
 pub struct Made {
-    /// Index of its photo.
-    pub photo: usize,
     /// Number of the puzzle among those of its photo.
     pub index: u64,
     /// Left, top, width and height of the crop in the photo.
@@ -51,12 +49,7 @@ pub struct Made {
 impl Maker<'_> {
     /// Decode `photo` and make its puzzles, `(slot in the split, number among those of the photo)`. The inner error says
     /// why the photo cannot be used; the outer one that writing failed.
-    pub fn make(
-        &self,
-        photo_index: usize,
-        photo: &Photo,
-        slots: &[(usize, u64)],
-    ) -> Result<std::result::Result<Vec<Made>, Refusal>> {
+    pub fn make(&self, photo: &Photo, slots: &[(usize, u64)]) -> Result<std::result::Result<Vec<Made>, Refusal>> {
         let _share = self.budget.take(photo.size);
         let image = match &photo.place {
             Place::Scene(index) => scenes::draw(self.settings.seed, self.settings.cues, *index),
@@ -70,7 +63,7 @@ impl Maker<'_> {
         }
         let mut made = Vec::with_capacity(slots.len());
         for &(slot, index) in slots {
-            let Some((puzzle, shuffled)) = self.puzzle(&image, photo, photo_index, index) else {
+            let Some((puzzle, shuffled)) = self.puzzle(&image, photo, index) else {
                 return Ok(Err(Refusal::Plain));
             };
             let digest = self.writer.write_image(self.split, &image_name(slot), &shuffled)?;
@@ -80,7 +73,7 @@ impl Maker<'_> {
         Ok(Ok(made))
     }
 
-    fn puzzle(&self, image: &RgbImage, photo: &Photo, photo_index: usize, index: u64) -> Option<(Made, RgbImage)> {
+    fn puzzle(&self, image: &RgbImage, photo: &Photo, index: u64) -> Option<(Made, RgbImage)> {
         let Settings { grid, tile, question, seed, min_crop, .. } = *self.settings;
         let mut rng = rng::stream(seed, "puzzle", &key(&photo.hash, index));
         let (crop, original) = (0..CROPS_TRIED).find_map(|_| {
@@ -91,7 +84,7 @@ impl Maker<'_> {
         let permutation = Permutation::random(grid.tiles(), &mut rng);
         let pair = (question == QuestionKind::Pair).then(|| PairPuzzle::random(grid, &permutation, &mut rng));
         let shuffled = puzzle::shuffle(&original, grid, &permutation);
-        Some((Made { photo: photo_index, index, crop, permutation, pair, digest: [0; 32] }, shuffled))
+        Some((Made { index, crop, permutation, pair, digest: [0; 32] }, shuffled))
     }
 }
 
@@ -102,6 +95,9 @@ pub fn record(settings: &Settings, split: &str, slot: usize, photo: &Photo, made
     let mut meta = json!({
         "grid": grid, "tile": tile, "style": style, "index": made.index, "crop": made.crop, "order": order,
     });
+    if settings.mixed() {
+        meta["category"] = json!(if photo.is_scene() { "scene" } else { "photo" });
+    }
     let (text, answer) = match &made.pair {
         None => (puzzle::order_question(grid, style), order),
         Some(pair) => {

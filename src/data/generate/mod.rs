@@ -1,4 +1,4 @@
-//! Makes a dataset of puzzles from a folder of images, or from synthetic scenes.
+//! Makes a dataset of puzzles from a folder of images, from synthetic scenes, or from both.
 //!
 //! - A puzzle is a function of (seed, source image, its how-manieth puzzle of that image): not of the number of threads, nor
 //!   of which other images lie in the folder.
@@ -50,7 +50,10 @@ const PLAIN: &str = "too plain for this grid: tiles of it look the same";
 pub struct Settings {
     /// Folder of source images, or [`SCENES`].
     pub images: PathBuf,
-    /// What tells where in a synthetic scene a tile comes from. Not read for a folder.
+    /// With a folder: the share of each split's puzzles that is cut from synthetic scenes all the same.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub scenes: f64,
+    /// What tells where in a synthetic scene a tile comes from. Not read for photos.
     #[serde(default)]
     pub cues: Cues,
     /// Rows and columns.
@@ -80,9 +83,21 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Are the puzzles cut from synthetic scenes?
+    /// Are all puzzles cut from synthetic scenes?
     pub fn synthetic(&self) -> bool {
         self.images.as_os_str() == SCENES
+    }
+
+    /// Are some cut from photos and some from scenes?
+    pub fn mixed(&self) -> bool {
+        !self.synthetic() && self.scenes > 0.0
+    }
+
+    /// Is puzzle `slot` of a split cut from a synthetic scene? Those that are lie evenly among the others, `floor(n * scenes)` in the
+    /// first n.
+    fn from_scene(&self, slot: usize) -> bool {
+        let before = |n: usize| (n as f64 * self.scenes + 1e-9).floor();
+        self.synthetic() || before(slot + 1) > before(slot)
     }
 
     /// Something worth knowing before the puzzles are made.
@@ -121,11 +136,23 @@ impl Settings {
         if self.limit == Some(0) {
             return Err(Error::input("limit 0: leaves no image to use"));
         }
+        if !(0.0..1.0).contains(&self.scenes) {
+            return Err(Error::input(format!(
+                "scenes {}: a share of the puzzles, at least 0 and below 1; --images {SCENES} makes all of them from scenes",
+                self.scenes
+            )));
+        }
         if self.synthetic() {
             if self.limit.is_some() {
                 return Err(Error::input(
                     "limit: synthetic scenes have no files to limit; each puzzle has a scene of its own",
                 ));
+            }
+            if self.scenes > 0.0 {
+                return Err(Error::input(format!(
+                    "scenes {}: with --images {SCENES} all puzzles are from scenes; name a folder to mix them with its photos",
+                    self.scenes
+                )));
             }
             return Ok(());
         }
@@ -144,6 +171,8 @@ impl Settings {
 pub fn generate(settings: &Settings, out: &Path, overwrite: bool, on_puzzle: &(dyn Fn() + Sync)) -> Result<Manifest> {
     settings.check(out)?;
     let wanted = settings.split.apportion(settings.count)?;
+    let of_scenes = wanted.map(|n| (0..n).filter(|&slot| settings.from_scene(slot)).count());
+    let of_photos = [0, 1, 2].map(|side| wanted[side] - of_scenes[side]);
     let (mut files, unread) = if settings.synthetic() { Default::default() } else { source::walk(&settings.images)? };
     files.truncate(settings.limit.unwrap_or(usize::MAX));
     if files.is_empty() && !settings.synthetic() {
@@ -156,27 +185,24 @@ pub fn generate(settings: &Settings, out: &Path, overwrite: bool, on_puzzle: &(d
     let mut writer = None;
     let mut refused = Refused::default();
     loop {
-        let selection = if settings.synthetic() {
-            if refused.left_out.len() > MOST_PLAIN + settings.count {
-                return Err(Error::input(format!("synthetic scenes are {PLAIN}; use fewer or larger tiles")));
-            }
-            select::scenes(&wanted, settings, |name| refused.names(name))
-        } else {
-            let files = files.iter().filter(|f| !refused.names(&f.name)).cloned().collect();
-            select::select(files, &wanted, settings)
-        };
+        if refused.scenes > MOST_PLAIN + settings.count {
+            return Err(Error::input(format!("synthetic scenes are {PLAIN}; use fewer or larger tiles")));
+        }
+        let files = files.iter().filter(|f| !refused.names(&f.name)).cloned().collect();
+        let selection = select::select(files, &of_photos, settings);
+        let scenes = select::scenes(&of_scenes, settings, |name| refused.names(name));
         let mut skipped = [unread.as_slice(), &selection.skipped, &refused.skipped].concat();
         refuse_if_strict(settings, &skipped)?;
-        if let Some(side) = (0..SPLITS.len()).find(|&s| wanted[s] > 0 && selection.photos[s].is_empty()) {
+        if let Some(side) = (0..SPLITS.len()).find(|&s| of_photos[s] > 0 && selection.photos[s].is_empty()) {
             skipped.extend(refused.left_out);
-            return Err(too_few_photos(settings, &wanted, SPLITS[side], &selection.photos, &skipped));
+            return Err(too_few_photos(settings, &of_photos, SPLITS[side], &selection.photos, &skipped));
         }
         let writer_ref = match &mut writer {
             Some(writer) => writer,
             none => none.insert(DatasetWriter::create(out, overwrite)?),
         };
-        let Some(used) = write_splits(settings, &wanted, &selection.photos, writer_ref, &mut refused, on_puzzle)?
-        else {
+        let sources = [selection.photos, scenes];
+        let Some(used) = write_splits(settings, &wanted, &sources, writer_ref, &mut refused, on_puzzle)? else {
             continue; // a split lost its last photo: divide what is left anew
         };
         let mut skipped = [unread, selection.skipped, refused.skipped].concat();
@@ -202,24 +228,36 @@ pub fn generate(settings: &Settings, out: &Path, overwrite: bool, on_puzzle: &(d
     }
 }
 
-/// Photos that were selected and then gave no puzzles.
+/// Photos and scenes that were selected and then gave no puzzles.
 #[derive(Default)]
 struct Refused {
     skipped: Vec<Skipped>,
     left_out: Vec<Skipped>,
+    /// How many of them are scenes.
+    scenes: usize,
 }
 
 impl Refused {
     fn names(&self, file: &str) -> bool {
         self.skipped.iter().chain(&self.left_out).any(|s| s.file == file)
     }
+
+    fn add(&mut self, photo: &Photo, refusal: Refusal) {
+        self.scenes += usize::from(photo.is_scene());
+        let file = photo.name.clone();
+        match refusal {
+            Refusal::Unusable(reason) => self.skipped.push(Skipped { file, reason }),
+            Refusal::Plain => self.left_out.push(Skipped { file, reason: PLAIN.into() }),
+        }
+    }
 }
 
-/// Make and write the puzzles of every split; the names of the photos used, or `None` if the photos of a split gave out.
+/// Make and write the puzzles of every split from its photos and its scenes; the names of the photos used, or `None` if either of a split gave
+/// out.
 fn write_splits(
     settings: &Settings,
     wanted: &[usize; 3],
-    photos: &[Vec<Photo>; 3],
+    sources: &[[Vec<Photo>; 3]; 2],
     writer: &mut DatasetWriter,
     refused: &mut Refused,
     on_puzzle: &(dyn Fn() + Sync),
@@ -227,29 +265,40 @@ fn write_splits(
     let budget = PixelBudget::default();
     let mut used = BTreeSet::new();
     for (side, split) in SPLITS.into_iter().enumerate().filter(|(side, _)| wanted[*side] > 0) {
-        let photos = &photos[side];
         writer.create_split(split)?;
         let maker = Maker { settings, split, writer: &*writer, budget: &budget, on_puzzle };
-        let Some(made) = fill(&maker, photos, wanted[side], refused)? else { return Ok(None) };
-        used.extend(made.iter().map(|m| photos[m.photo].name.clone()));
-        let record =
-            |(slot, m): (usize, &Made)| (make::record(settings, split, slot, &photos[m.photo], m), vec![m.digest]);
+        let mut made: Vec<Option<(&Photo, Made)>> = (0..wanted[side]).map(|_| None).collect();
+        for (photos, scenes) in sources.iter().zip([false, true]) {
+            let slots = (0..wanted[side]).filter(|&slot| settings.from_scene(slot) == scenes).collect();
+            if !fill(&maker, &photos[side], slots, &mut made, refused)? {
+                return Ok(None);
+            }
+        }
+        let made: Vec<(&Photo, Made)> = made.into_iter().flatten().collect();
+        used.extend(made.iter().filter(|(photo, _)| !photo.is_scene()).map(|(photo, _)| photo.name.clone()));
+        let record = |(slot, (photo, made)): (usize, &(&Photo, Made))| {
+            (make::record(settings, split, slot, photo, made), vec![made.digest])
+        };
         writer.write_records(split, made.iter().enumerate().map(record))?;
     }
     Ok(Some(used))
 }
 
-/// Make `count` puzzles from `photos`, each in turn giving one until there are enough. A photo that turns out not to decode
-/// is refused and its puzzles are made from the others; `None` if none is left. The result is in the order of the puzzles'
-/// numbers.
-fn fill(maker: &Maker, photos: &[Photo], count: usize, refused: &mut Refused) -> Result<Option<Vec<Made>>> {
+/// Make the puzzles of `slots` from `photos`, each in turn giving one until there are enough, and put them into `made`. A photo that
+/// turns out not to decode is refused and its puzzles are made from the others; false if none is left.
+fn fill<'a>(
+    maker: &Maker,
+    photos: &'a [Photo],
+    slots: Vec<usize>,
+    made: &mut [Option<(&'a Photo, Made)>],
+    refused: &mut Refused,
+) -> Result<bool> {
     let mut alive: Vec<usize> = (0..photos.len()).collect();
     let mut given = vec![0u64; photos.len()];
-    let mut missing: Vec<usize> = (0..count).collect();
-    let mut made: Vec<Option<Made>> = (0..count).map(|_| None).collect();
+    let mut missing = slots;
     while !missing.is_empty() {
         if alive.is_empty() {
-            return Ok(None);
+            return Ok(false);
         }
         let mut jobs: Vec<(usize, Vec<(usize, u64)>)> = alive.iter().map(|&photo| (photo, Vec::new())).collect();
         let turns = jobs.len();
@@ -260,20 +309,16 @@ fn fill(maker: &Maker, photos: &[Photo], count: usize, refused: &mut Refused) ->
         }
         jobs.retain(|(_, slots)| !slots.is_empty());
         let results: Vec<Result<Result<Vec<Made>, Refusal>>> =
-            jobs.par_iter().map(|(photo, slots)| maker.make(*photo, &photos[*photo], slots)).collect();
+            jobs.par_iter().map(|(photo, slots)| maker.make(&photos[*photo], slots)).collect();
         for ((photo, slots), result) in jobs.into_iter().zip(results) {
             match result? {
                 Ok(puzzles) => {
                     for ((slot, _), puzzle) in slots.into_iter().zip(puzzles) {
-                        made[slot] = Some(puzzle);
+                        made[slot] = Some((&photos[photo], puzzle));
                     }
                 }
                 Err(refusal) => {
-                    let file = photos[photo].name.clone();
-                    match refusal {
-                        Refusal::Unusable(reason) => refused.skipped.push(Skipped { file, reason }),
-                        Refusal::Plain => refused.left_out.push(Skipped { file, reason: PLAIN.into() }),
-                    }
+                    refused.add(&photos[photo], refusal);
                     alive.retain(|&p| p != photo);
                     missing.extend(slots.into_iter().map(|(slot, _)| slot));
                 }
@@ -282,7 +327,7 @@ fn fill(maker: &Maker, photos: &[Photo], count: usize, refused: &mut Refused) ->
         refuse_if_strict(maker.settings, &refused.skipped)?;
         missing.sort_unstable();
     }
-    Ok(Some(made.into_iter().flatten().collect()))
+    Ok(true)
 }
 
 /// Photos used under each licence, and the rows of the attribution table for them.
@@ -340,4 +385,8 @@ fn listing(skipped: &[Skipped]) -> String {
         text += &format!("\n  and {} more", skipped.len() - SHOWN);
     }
     text
+}
+
+fn is_zero(share: &f64) -> bool {
+    *share == 0.0
 }

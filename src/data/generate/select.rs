@@ -27,6 +27,13 @@ pub struct Photo {
     pub size: (u32, u32),
 }
 
+impl Photo {
+    /// Is it a synthetic scene?
+    pub fn is_scene(&self) -> bool {
+        matches!(self.place, Place::Scene(_))
+    }
+}
+
 /// Where a photo comes from.
 #[derive(Debug, Clone)]
 pub enum Place {
@@ -90,14 +97,14 @@ pub fn select(mut files: Vec<SourceFile>, wanted: &[usize; 3], settings: &Settin
 }
 
 /// A synthetic scene of its own for every puzzle, passing over those that are `refused`.
-pub fn scenes(wanted: &[usize; 3], settings: &Settings, refused: impl Fn(&str) -> bool) -> Selection {
+pub fn scenes(wanted: &[usize; 3], settings: &Settings, refused: impl Fn(&str) -> bool) -> [Vec<Photo>; 3] {
     let scene = |index: u64| {
         let name = format!("scene-{index:06}");
         let hash = Sha256::digest(format!("{} {:?} {name}", settings.seed, settings.cues)).into();
         Photo { place: Place::Scene(index), name, hash, size: (scenes::SIDE, scenes::SIDE) }
     };
     let mut all = (0..).map(scene).filter(|photo| !refused(&photo.name));
-    Selection { photos: wanted.map(|count| all.by_ref().take(count).collect()), ..Selection::default() }
+    wanted.map(|count| all.by_ref().take(count).collect())
 }
 
 /// Read a file and look at its headers.

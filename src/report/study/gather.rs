@@ -1,7 +1,7 @@
 //! A study as far as it has come: what lies on disk, brought under the regimes and runs of its index.
 
 use super::sums::{OverSeeds, best, over_seeds};
-use crate::eval::EvalResult;
+use crate::eval::{EvalResult, Summary};
 use crate::forgetting::{Benchmark, Forgetting, Model, NEW_TASK, Tuned, brief};
 use crate::report::matched::{self, Stop, step};
 use crate::report::prior::key_of;
@@ -21,8 +21,8 @@ pub struct Study<'a> {
     pub base: Option<&'a Model>,
     /// The regimes, in order.
     pub regimes: Vec<Regime<'a>>,
-    /// Tiles in place of each model, by its hash and that of the data; the base's too.
-    tiles: HashMap<(String, String), Interval>,
+    /// What each model came to on the new task, by its hash and that of the data; the base too.
+    answered: HashMap<(String, String), Summary>,
     /// What is left out, and why.
     pub left_out: Vec<String>,
 }
@@ -84,7 +84,7 @@ pub fn gather<'a>(dir: &Path, index: &'a StudyIndex, found: &'a Found) -> Result
         index,
         base: first.map(|(base, _)| base),
         regimes: Vec::new(),
-        tiles: HashMap::new(),
+        answered: HashMap::new(),
         left_out: Vec::new(),
     };
     for regime in &index.regimes {
@@ -114,11 +114,11 @@ pub fn gather<'a>(dir: &Path, index: &'a StudyIndex, found: &'a Found) -> Result
         study.regimes.push(regime);
     }
     for run in study.index.runs.iter().filter(|run| of(run).is_some()) {
-        tiles_below(&dir.join(&run.cost), 3, &mut study.tiles)?;
+        answered_below(&dir.join(&run.cost), 3, &mut study.answered)?;
     }
     // The base may be evaluated once for all of them, wherever that is.
     if study.base.is_some() {
-        tiles_below(dir, 3, &mut study.tiles)?;
+        answered_below(dir, 3, &mut study.answered)?;
     }
     Ok(study)
 }
@@ -177,18 +177,18 @@ impl<'a> Study<'a> {
         }
     }
 
-    /// Tiles in place of a model on the new task.
-    pub fn tiles(&self, tuned: &Tuned) -> Option<Interval> {
-        self.tiles_of(&tuned.model.hash, &tuned.new_task.as_ref()?.data)
+    /// What a model came to on the new task.
+    pub fn answered(&self, tuned: &Tuned) -> Option<&Summary> {
+        self.summary_of(&tuned.model.hash, &tuned.new_task.as_ref()?.data)
     }
 
-    /// Tiles in place of the base on the new task of this hash.
-    pub fn base_tiles(&self, data: &str) -> Option<Interval> {
-        self.tiles_of(&self.base?.hash, data)
+    /// What the base came to on the new task of this hash.
+    pub fn base_answered(&self, data: &str) -> Option<&Summary> {
+        self.summary_of(&self.base?.hash, data)
     }
 
-    fn tiles_of(&self, model: &str, data: &str) -> Option<Interval> {
-        self.tiles.get(&(model.to_string(), data.to_string())).copied()
+    fn summary_of(&self, model: &str, data: &str) -> Option<&Summary> {
+        self.answered.get(&(model.to_string(), data.to_string()))
     }
 
     /// All runs, with the number of their regime.
@@ -349,13 +349,13 @@ fn perplexity(dir: &Path, study: &Study<'_>, regime: &Regime<'_>, found: &Found)
     (!of_data.is_empty()).then(|| of_data.iter().sum::<f64>() / of_data.len() as f64)
 }
 
-/// Tiles in place of all finished evaluations of the new task in and below `dir`.
-fn tiles_below(dir: &Path, depth: usize, into: &mut HashMap<(String, String), Interval>) -> Result<()> {
+/// All finished evaluations of the new task in and below `dir`.
+fn answered_below(dir: &Path, depth: usize, into: &mut HashMap<(String, String), Summary>) -> Result<()> {
     let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     if name(dir) == NEW_TASK {
         if let Some(result) = EvalResult::read(dir)? {
             let key = result.about.key;
-            into.insert((key.model, key.data), result.summary.hits);
+            into.insert((key.model, key.data), result.summary);
         }
         return Ok(());
     }
@@ -367,7 +367,7 @@ fn tiles_below(dir: &Path, depth: usize, into: &mut HashMap<(String, String), In
         let path = entry.map_err(unreadable)?.path();
         let passed = ["checkpoints", "images", "divergence"];
         if path.is_dir() && !name(&path).starts_with('.') && !passed.contains(&name(&path).as_str()) {
-            tiles_below(&path, depth - 1, into)?;
+            answered_below(&path, depth - 1, into)?;
         }
     }
     Ok(())

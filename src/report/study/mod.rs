@@ -72,10 +72,8 @@ pub fn markdown(study: &Study<'_>) -> String {
 }
 
 fn more(study: &Study<'_>) -> Vec<Grid> {
-    [tables::by_family(study), tables::ladder(study), tables::matched(study, level(study))]
-        .into_iter()
-        .flatten()
-        .collect()
+    let tables = [tables::by_category(study), tables::by_family(study), tables::ladder(study)];
+    tables.into_iter().chain([tables::matched(study, level(study))]).flatten().collect()
 }
 
 /// What it came to, each sentence with its lead.

@@ -4,12 +4,14 @@ use super::gather::{Rate, Run, Study, accuracy, form, kl_new, kl_prior, prior};
 use super::sums::{OverSeeds, over_seeds, reached};
 use super::tables::{equal_levels, families};
 use super::{gather, level};
+use crate::eval::Summary;
 use crate::forgetting::{ALL, Benchmark, Tuned, brief, escape};
 use crate::report::matched::step;
 use crate::stats::Interval;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// The columns. Scores and changes are shares (0 to 1); an empty cell is a number that does not exist. Without a seed, the row is a mean over
+/// The columns; `family` is a family of benchmarks, of the new task a category of its examples. Scores and changes are shares (0 to 1); an empty cell is a number that does not exist. Without a seed, the row is a mean over
 /// the seeds named in `seeds`.
 pub const HEADER: &str = "regime,lr,seed,seeds,step,final,measure,family,value,low,high,data";
 
@@ -47,8 +49,8 @@ fn base(out: &mut String, study: &Study<'_>) {
     let place = Place { regime: "base", rung: String::new(), seed: None, seeds: Vec::new(), step: None, last: true };
     for new_task in study.new_tasks() {
         place.row(out, "new task right", "", new_task.all.base.value, brief(&new_task.data));
-        if let Some(tiles) = study.base_tiles(&new_task.data) {
-            place.row(out, "tiles in place", "", tiles, brief(&new_task.data));
+        for (measure, category, value) in study.base_answered(&new_task.data).into_iter().flat_map(answered) {
+            place.row(out, measure, category, value, brief(&new_task.data));
         }
     }
     let Some(any) = study.any() else { return };
@@ -65,10 +67,8 @@ fn of_model(out: &mut String, study: &Study<'_>, (regime, run): (&str, &Run<'_>)
     let new_task = tuned.new_task.as_ref().map(|one| brief(&one.data)).unwrap_or_default().to_string();
     let names: Vec<String> = tuned.benchmarks.iter().map(|one| one.name.clone()).collect();
     let all = hashes(tuned, &names);
-    let tiles = study.tiles(tuned);
     let figures = [
         ("new task right", "", accuracy(tuned), &new_task),
-        ("tiles in place", "", tiles, &new_task),
         ("change", ALL, prior(tuned), &all),
         ("form only", ALL, form(tuned), &all),
         ("KL new task", "", kl_new(tuned), &new_task),
@@ -79,9 +79,20 @@ fn of_model(out: &mut String, study: &Study<'_>, (regime, run): (&str, &Run<'_>)
             place.row(out, measure, family, value, data);
         }
     }
+    for (measure, category, value) in study.answered(tuned).into_iter().flat_map(answered) {
+        place.row(out, measure, category, value, &new_task);
+    }
     for family in &tuned.families {
         place.row(out, "change", &family.name, family.change, &hashes(tuned, &family.benchmarks));
     }
+}
+
+/// Tiles in place, and both by category of the examples: measure, category, value.
+fn answered(summary: &Summary) -> impl Iterator<Item = (&'static str, &str, Interval)> {
+    let by_category = summary.categories.iter().flat_map(|(name, category)| {
+        [("new task right", name.as_str(), category.accuracy), ("tiles in place", name.as_str(), category.hits)]
+    });
+    [("tiles in place", "", summary.hits)].into_iter().chain(by_category)
 }
 
 /// Means over the seeds that are done.
@@ -91,7 +102,6 @@ fn over(out: &mut String, study: &Study<'_>, regime: &str, rate: &Rate<'_>) {
     let new_task = any.new_task.as_ref().map(|one| brief(&one.data)).unwrap_or_default().to_string();
     let names: Vec<String> = any.benchmarks.iter().map(|one| one.name.clone()).collect();
     let all = hashes(any, &names);
-    let tiles: Vec<Interval> = rate.done().filter_map(|(_, tuned)| study.tiles(tuned)).collect();
     let (unit, change, nats) = ((0.0, 1.0), (-1.0, 1.0), (0.0, f64::INFINITY));
     let mut row = |measure: &str, family: &str, over: Option<OverSeeds>, data: &str| {
         if let Some(over) = over {
@@ -99,7 +109,13 @@ fn over(out: &mut String, study: &Study<'_>, regime: &str, rate: &Rate<'_>) {
         }
     };
     row("new task right", "", rate.over(accuracy, unit), &new_task);
-    row("tiles in place", "", over_seeds(&tiles, unit), &new_task);
+    let mut of_parts: BTreeMap<(&str, &str), Vec<Interval>> = BTreeMap::new();
+    for (measure, category, value) in rate.done().filter_map(|(_, tuned)| study.answered(tuned)).flat_map(answered) {
+        of_parts.entry((measure, category)).or_default().push(value);
+    }
+    for ((measure, category), values) in of_parts {
+        row(measure, category, over_seeds(&values, unit), &new_task);
+    }
     row("change", ALL, rate.over(prior, change), &all);
     row("form only", ALL, rate.over(form, change), &all);
     row("KL new task", "", rate.over(kl_new, nats), &new_task);

@@ -2,7 +2,8 @@
 
 use super::gather::{self, Rate, Regime, Run, Study, accuracy, form, kl_new, kl_prior, prior, source};
 use super::sums::{Basis, OverSeeds, Reached, over_seeds, reached};
-use crate::forgetting::{ALL, Table, percent, points, short};
+use crate::eval::{Category, Summary};
+use crate::forgetting::{ALL, Benchmark, Table, brief, percent, points, short};
 use crate::report::matched::{Stop, highest, start, tens};
 use crate::stats::Interval;
 use serde::Serialize;
@@ -155,17 +156,14 @@ pub fn top(study: &Study<'_>, level: Option<f64>) -> Grid {
 fn base_rows(study: &Study<'_>) -> Vec<Vec<Cell>> {
     let new_tasks = study.new_tasks();
     let prior = study.any().and_then(|tuned| tuned.all.as_ref()).map(|all| all.base);
-    let of = |new_task: &crate::forgetting::Benchmark| {
+    let of = |new_task: &Benchmark| {
         let about = match new_tasks.len() {
             1 => "before training".to_string(),
-            _ => format!("asked as in {}", crate::forgetting::brief(&new_task.data)),
-        };
-        let value = |interval: Interval| {
-            Cell::with(percent(interval.value), format!("{} to {}{DAGGER}", bare(interval.low), bare(interval.high)))
+            _ => format!("asked as in {}", brief(&new_task.data)),
         };
         let mut row = vec![Cell::with("base", about), Cell::none(), Cell::none(), Cell::none()];
-        row.push(value(new_task.all.base.value));
-        row.push(study.base_tiles(&new_task.data).map_or(Cell::none(), value));
+        row.push(share(new_task.all.base.value));
+        row.push(study.base_answered(&new_task.data).map_or(Cell::none(), |of| share(of.hits)));
         row.push(prior.map_or(Cell::none(), |score| Cell::with("0", format!("mean score {}", percent(score)))));
         row.resize(13, Cell::none());
         row
@@ -194,7 +192,7 @@ fn top_row(study: &Study<'_>, regime: &Regime<'_>, level: Option<f64>) -> Vec<Ce
         Some((low, high)) => format!("{low} to {high}"),
         None => NONE.into(),
     };
-    let tiles: Vec<Interval> = rate.done().filter_map(|(_, tuned)| study.tiles(tuned)).collect();
+    let tiles: Vec<Interval> = rate.done().filter_map(|(_, tuned)| Some(study.answered(tuned)?.hits)).collect();
     let worst = families(study).into_iter().filter_map(|family| Some((family, over_family(rate, family)?)));
     let worst = worst.min_by(|a, b| a.1.mean.value.total_cmp(&b.1.mean.value));
     let worst = match worst {
@@ -232,6 +230,62 @@ fn reached_cell(reached: &Reached) -> Cell {
     };
     let parts: Vec<String> = [cell.range.clone(), seeds].into_iter().filter(|part| !part.is_empty()).collect();
     Cell { range: parts.join("; "), ..cell }
+}
+
+/// The new task by category of its examples (photos and scenes), a row per regime; `None` where it has none.
+pub fn by_category(study: &Study<'_>) -> Option<Grid> {
+    let new_tasks = study.new_tasks();
+    let bases: Vec<(&Benchmark, &Summary)> =
+        new_tasks.iter().filter_map(|one| Some((*one, study.base_answered(&one.data)?))).collect();
+    let models = study.runs().flat_map(|(_, run)| run.models.last()).filter_map(|tuned| study.answered(tuned));
+    let mut names: Vec<&str> = Vec::new();
+    for name in bases.iter().map(|(_, of)| *of).chain(models).flat_map(|of| of.categories.keys()) {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    if names.is_empty() {
+        return None;
+    }
+    let mut rows: Vec<Vec<Cell>> = Vec::new();
+    for (new_task, of) in &bases {
+        let about = match bases.len() {
+            1 => "before training".to_string(),
+            _ => format!("asked as in {}", brief(&new_task.data)),
+        };
+        let cells = names.iter().flat_map(|name| {
+            let category = of.categories.get(*name);
+            [category.map(|c| c.accuracy), category.map(|c| c.hits)].map(|value| value.map_or(Cell::none(), share))
+        });
+        rows.push([Cell::with("base", about)].into_iter().chain(cells).collect());
+    }
+    for regime in &study.regimes {
+        let of = |name: &str, part: fn(&Category) -> Interval| {
+            let of_model = |tuned| study.answered(tuned)?.categories.get(name).map(part);
+            let over =
+                regime.best().map(|rate| rate.done().filter_map(|(_, tuned)| of_model(tuned)).collect::<Vec<_>>());
+            Cell::over(over.and_then(|values| over_seeds(&values, (0.0, 1.0))), percent, bare)
+        };
+        let at = regime.best().map_or("not measured yet".to_string(), |rate| rate.label());
+        let cells = names.iter().flat_map(|category| [of(category, |c| c.accuracy), of(category, |c| c.hits)]);
+        rows.push([name(study, regime, &at)].into_iter().chain(cells).collect());
+    }
+    let heads = names.iter().flat_map(|name| [format!("{name}: right"), format!("{name}: tiles in place")]);
+    Some(Grid {
+        title: "New task by kind of picture",
+        how: "Answers right and tiles in place, at each regime\u{2019}s best learning rate: mean over seeds with 95 % intervals \
+              (Student\u{2019}s t over seeds; \u{2020}: over test examples)."
+            .into(),
+        header: ["regime".to_string()].into_iter().chain(heads).collect(),
+        rows,
+        source: source(study, &bests(study)),
+    })
+}
+
+/// A share with its interval over test examples.
+fn share(interval: Interval) -> Cell {
+    Cell::with(percent(interval.value), format!("{} to {}{DAGGER}", bare(interval.low), bare(interval.high)))
 }
 
 /// The families of prior knowledge.

@@ -22,20 +22,22 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&read_text(path)?).map_err(|e| Error::input(format!("{}: {e}", path.display())))
 }
 
-/// Read a JSON file of ours that says its form in a field `form`; another form than `form` is an input error with what to do.
+/// Read a JSON file of ours that says its form in a field `form`; what cannot be read, and another form than `form`, is an input error with
+/// what to do.
 pub fn read_form<T: serde::de::DeserializeOwned>(path: &Path, form: u32, what_to_do: &str) -> Result<T> {
     #[derive(serde::Deserialize)]
     struct Form {
         form: u32,
     }
-    let Form { form: found } = read_json(path)?;
+    let broken = |e: Error| Error::input(format!("{e}; {what_to_do}"));
+    let Form { form: found } = read_json(path).map_err(broken)?;
     if found != form {
         return Err(Error::input(format!(
             "{} has form {found}, this version reads form {form}; {what_to_do}",
             path.display()
         )));
     }
-    read_json(path)
+    read_json(path).map_err(broken)
 }
 
 /// An input error unless `path` is a directory; `what` is what was looked for there.

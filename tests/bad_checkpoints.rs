@@ -1,13 +1,11 @@
 //! A checkpoint that cannot be used is refused with code 2, before any work, and the message says what is wrong with which file.
 
+mod command;
+
+use command::jigsaw;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
-
-fn jigsaw(dir: &Path, line: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_jigsaw")).args(line.split(' ')).current_dir(dir).output().unwrap()
-}
 
 /// A copy of `data/base-tiny`.
 fn copy(to: &Path) {

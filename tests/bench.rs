@@ -1,28 +1,12 @@
 //! `jigsaw eval --bench` as a user runs it.
 
+mod command;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use command::{done, jigsaw, refused};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
-
-fn jigsaw(dir: &Path, line: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_jigsaw")).args(line.split(' ')).current_dir(dir).output().unwrap()
-}
-
-fn done(dir: &Path, line: &str) -> String {
-    let output = jigsaw(dir, line);
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Exit code 2 and nothing on stdout; what it said.
-fn refused(dir: &Path, line: &str) -> String {
-    let output = jigsaw(dir, line);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{line}: {said}");
-    said
-}
 
 fn picture(shade: u8) -> String {
     let mut bytes = std::io::Cursor::new(Vec::new());

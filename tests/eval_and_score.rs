@@ -1,25 +1,10 @@
 //! `jigsaw eval`, `score` and `report` as a user runs them: what they print, leave behind and refuse.
 
+mod command;
+
+use command::{done, refused};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
-
-fn jigsaw(dir: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_jigsaw")).args(arguments).current_dir(dir).output().unwrap()
-}
-
-fn done(dir: &Path, arguments: &[&str]) -> String {
-    let output = jigsaw(dir, arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Exit code 2; what it said.
-fn refused(dir: &Path, arguments: &[&str]) -> String {
-    let output = jigsaw(dir, arguments);
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-    String::from_utf8(output.stderr).unwrap()
-}
 
 fn prepare(dir: &Path) {
     let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos");

@@ -1,29 +1,13 @@
 //! `jigsaw eval --baseline` as a user runs it: what it prints, leaves behind, resumes and refuses.
 
+mod command;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use command::{done, refused};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
-
-fn jigsaw(dir: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_jigsaw")).args(arguments).current_dir(dir).output().unwrap()
-}
-
-fn done(dir: &Path, arguments: &[&str]) -> String {
-    let output = jigsaw(dir, arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Exit code 2; what it said.
-fn refused(dir: &Path, arguments: &[&str]) -> String {
-    let output = jigsaw(dir, arguments);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
-    said
-}
 
 fn picture(shade: u8) -> String {
     let mut bytes = std::io::Cursor::new(Vec::new());

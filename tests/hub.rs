@@ -6,7 +6,7 @@ use hub_server::{COMMIT, Hub, TOKEN, base_tiny, plain, said, snapshot};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 const INSPECT: &str = "model inspect acme/tiny";
 
@@ -91,6 +91,16 @@ fn what_cannot_be_had_is_refused_with_what_to_do() {
     let home = home.path();
     let offline = hub.jigsaw(home, INSPECT).env("HF_HUB_OFFLINE", "1").output().unwrap();
     refused(&offline, 2, &["no model at acme/tiny", "HF_HUB_OFFLINE is set", "hf/hub"]);
+    // Such a process ends when its standard input does.
+    let mut task = hub.jigsaw(home, INSPECT);
+    task.env("JIGSAW_OF_A_STUDY", "1").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut task = task.spawn().unwrap();
+    let held = task.stdin.take();
+    let of_a_study = task.wait_with_output().unwrap();
+    drop(held);
+    let download = "by the tasks of a study; download it with `jigsaw model inspect acme/tiny`";
+    refused(&of_a_study, 2, &["no model at acme/tiny", download]);
+    assert!(!said(&of_a_study).contains("HF_HUB_OFFLINE"), "{}", said(&of_a_study));
     for line in
         ["model inspect acme", "model inspect ./acme/tiny", "model inspect runs/acme/tiny", "model inspect -acme/tiny"]
     {
@@ -266,7 +276,7 @@ fn an_adapter_comes_without_a_model() {
         endpoint: hub.endpoint(),
         cache: home.path().join("hf/hub"),
         token: None,
-        offline: false,
+        offline: None,
         certificates: None,
     };
     let name = Path::new("acme/tiny");

@@ -1,8 +1,10 @@
 //! Adapters: against peft (scripts/reference/record_lora.py), merged, trained from the command line, killed and resumed.
 
+mod command;
 mod common;
 
 use candle_core::{DType, Device, Tensor};
+use command::{jigsaw, refused};
 use jigsaw::data::Message;
 use jigsaw::model::lora::merge;
 use jigsaw::model::qwen2_5_vl::Model;
@@ -10,7 +12,7 @@ use jigsaw::model::{Processor, Sequence, TokenGrads};
 use jigsaw::tensors::TensorFile;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 const CASES: [&str; 2] = ["names", "all_linear_rslora"];
 
@@ -161,20 +163,10 @@ fn adapters_that_do_not_fit_are_refused_with_file_and_field() {
     assert!(said.contains("modules_to_save"), "{said}");
 }
 
-fn jigsaw(dir: &Path, line: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_jigsaw")).args(line.split_whitespace()).current_dir(dir).output().unwrap()
-}
-
 fn done(dir: &Path, line: &str) -> String {
     let output = jigsaw(dir, line);
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
-
-fn refused(dir: &Path, line: &str) -> String {
-    let output = jigsaw(dir, line);
-    assert_eq!(output.status.code(), Some(2), "{line}");
-    String::from_utf8(output.stderr).unwrap()
 }
 
 fn bytes(path: PathBuf) -> Vec<u8> {

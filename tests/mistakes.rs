@@ -1,12 +1,11 @@
 //! What a newcomer mistypes: each mistake is refused before any work, by name, and destroys nothing.
 
+mod command;
+
+use command::jigsaw;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-
-fn jigsaw(dir: &Path, line: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_jigsaw")).args(line.split(' ')).current_dir(dir).output().unwrap()
-}
+use std::process::{Command, Stdio};
 
 fn prepare(dir: &Path) {
     let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos");

@@ -1,19 +1,13 @@
 //! Data of other tools in, metrics out to a command: as a user runs it.
 
+mod command;
+
+use command::{jigsaw, refused};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::{Duration, Instant};
-
-/// The program in `dir`; a word of the line in single quotes may have blanks in it.
-fn jigsaw(dir: &Path, line: &str) -> Output {
-    let mut words = Vec::new();
-    for (i, part) in line.split('\'').enumerate() {
-        if i % 2 == 1 { words.push(part.to_string()) } else { words.extend(part.split_whitespace().map(String::from)) }
-    }
-    Command::new(env!("CARGO_BIN_EXE_jigsaw")).args(words).current_dir(dir).output().unwrap()
-}
 
 /// What was said on stderr, and printed.
 fn done(dir: &Path, line: &str) -> (String, String) {
@@ -21,13 +15,6 @@ fn done(dir: &Path, line: &str) -> (String, String) {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{line}: {said}");
     (said, String::from_utf8(output.stdout).unwrap())
-}
-
-fn refused(dir: &Path, line: &str) -> String {
-    let output = jigsaw(dir, line);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{line}: {said}");
-    said
 }
 
 fn rows(path: &Path) -> Vec<Value> {

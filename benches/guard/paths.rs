@@ -45,6 +45,7 @@ fn temporary() -> Result<TempDir> {
 fn settings(grid: &str, tile: u32, count: usize) -> Result<Settings> {
     Ok(Settings {
         images: photos(),
+        scenes: 0.0,
         cues: Default::default(),
         grid: grid.parse().map_err(|e| Error::failed(format!("grid {grid}: {e}")))?,
         tile,

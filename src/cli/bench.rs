@@ -1,13 +1,12 @@
 //! The side of `jigsaw eval` that deals with several benchmarks, and the table over them.
 
 use super::eval::bill;
-use super::output::{bar, print, say};
+use super::output::{Current, bar, print, say};
 use crate::chat::{self, Endpoint};
 use crate::eval::bench::{self, RESULTS_CSV, RESULTS_JSON, Settings, Spec};
 use crate::eval::{EvalResult, Progress, Summary};
 use crate::{Error, Result};
 use candle_core::Device;
-use indicatif::ProgressBar;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -78,31 +77,17 @@ pub(super) fn rescore(out: &Path) -> Result<()> {
 
 /// A bar with the name of the benchmark that is under way.
 #[derive(Default)]
-pub(super) struct Bars {
-    current: Option<(String, ProgressBar)>,
-}
+pub(super) struct Bars(Current);
 
 impl Bars {
     pub(super) fn tell(&mut self, name: &str, p: Progress) {
-        if self.current.as_ref().is_none_or(|(current, _)| current != name) {
-            self.clear();
-            let bar = bar(p.total, "{prefix} {pos}/{len}, {msg}, {eta} left");
-            bar.set_prefix(name.to_string());
-            bar.set_position(p.done as u64);
-            // Time that an earlier run took is none of this one's.
-            bar.reset_eta();
-            self.current = Some((name.to_string(), bar));
-        }
-        if let Some((_, bar)) = &self.current {
-            bar.set_position(p.done as u64);
-            bar.set_message(format!("{:.1} % right", 100.0 * p.correct as f64 / p.responses.max(1) as f64));
-        }
+        let new = || bar(p.total, "{prefix} {pos}/{len}, {msg}, {eta} left");
+        let right = format!("{:.1} % right", 100.0 * p.correct as f64 / p.responses.max(1) as f64);
+        self.0.show(name, p.done as u64, new).set_message(right);
     }
 
     pub(super) fn clear(&mut self) {
-        if let Some((_, bar)) = self.current.take() {
-            bar.finish_and_clear();
-        }
+        self.0.clear();
     }
 }
 

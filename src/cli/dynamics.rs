@@ -1,14 +1,13 @@
 //! `jigsaw dynamics`: why some training data costs more prior knowledge than other.
 
 use super::hub;
-use super::output::{bar, print, say};
+use super::output::{Current, bar, print, say};
 use crate::dynamics::{
     DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, Dynamics, Loss, PAIRS, Progress, Request, Setting, divergence,
     influence_over_checkpoints, influence_table, likelihood, notes, run,
 };
 use crate::eval::bench::Spec;
 use crate::{Error, Result, files};
-use indicatif::ProgressBar;
 use std::path::PathBuf;
 
 /// Measure how one step on training data moves prior knowledge: magnitude, direction, and distance to the base.
@@ -93,7 +92,7 @@ impl DynamicsArgs {
         let request = self.request()?;
         let mut bars = Bars::default();
         let found = run(&request, &device, &mut bars);
-        bars.clear();
+        bars.0.clear();
         let files = [PAIRS, DYNAMICS_JSON, DYNAMICS_CSV, DYNAMICS_MD];
         let files = files.map(|name| format!("{}\n", request.out.join(name).display())).concat();
         print(&format!("{}{files}", describe(&found?)))
@@ -167,45 +166,27 @@ fn describe(found: &Dynamics) -> String {
 
 /// One line a stage on stderr, and a bar while it works.
 #[derive(Default)]
-struct Bars {
-    current: Option<(String, ProgressBar)>,
-}
+struct Bars(Current);
 
 impl Bars {
-    fn clear(&mut self) {
-        if let Some((_, bar)) = self.current.take() {
-            bar.finish_and_clear();
-        }
-    }
-
-    fn tell(&mut self, what: String, unit: &str, done: usize, total: usize) {
-        if self.current.as_ref().is_none_or(|(current, _)| *current != what) {
-            self.clear();
-            let bar = bar(total, &format!("{{prefix}} {{pos}}/{{len}} {unit}, {{eta}} left"));
-            bar.set_prefix(what.clone());
-            bar.set_position(done as u64);
-            // Time that an earlier run took is none of this one's.
-            bar.reset_eta();
-            self.current = Some((what, bar));
-        }
-        if let Some((_, bar)) = &self.current {
-            bar.set_position(done as u64);
-        }
+    fn tell(&mut self, what: &str, unit: &str, done: usize, total: usize) {
+        let template = || format!("{{prefix}} {{pos}}/{{len}} {unit}, {{eta}} left");
+        self.0.show(what, done as u64, || bar(total, &template()));
     }
 }
 
 impl Progress for Bars {
     fn stage(&mut self, what: &str) {
-        self.clear();
+        self.0.clear();
         say(what);
     }
 
     fn samples(&mut self, set: &str, done: usize, total: usize) {
-        self.tell(format!("samples of {set}"), "samples", done, total);
+        self.tell(&format!("samples of {set}"), "samples", done, total);
     }
 
     fn pairs(&mut self, model: &str, done: usize, total: usize) {
-        self.tell(model.to_string(), "pairs", done, total);
+        self.tell(model, "pairs", done, total);
     }
 }
 

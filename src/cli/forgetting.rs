@@ -1,7 +1,7 @@
 //! The side of `jigsaw eval` that compares tuned models with their base.
 
 use super::bench::Bars;
-use super::output::{bar, print, say};
+use super::output::{Current, bar, print, say};
 use crate::Result;
 use crate::eval;
 use crate::forgetting::{
@@ -9,7 +9,6 @@ use crate::forgetting::{
     summary, table,
 };
 use candle_core::Device;
-use indicatif::ProgressBar;
 
 /// Evaluate, compare, print the tables.
 pub(super) fn compare(request: &Request, device: &Device) -> Result<()> {
@@ -40,15 +39,13 @@ fn describe(found: &Forgetting) -> String {
 #[derive(Default)]
 struct Lines {
     bars: Bars,
-    prompts: Option<(String, ProgressBar)>,
+    prompts: Current,
 }
 
 impl Lines {
     fn clear(&mut self) {
         self.bars.clear();
-        if let Some((_, bar)) = self.prompts.take() {
-            bar.finish_and_clear();
-        }
+        self.prompts.clear();
     }
 }
 
@@ -59,19 +56,14 @@ impl Progress for Lines {
     }
 
     fn evaluating(&mut self, benchmark: &str, progress: eval::Progress) {
+        self.prompts.clear();
         self.bars.tell(benchmark, progress);
     }
 
     fn diverging(&mut self, set: &str, done: usize, total: usize) {
-        if self.prompts.as_ref().is_none_or(|(current, _)| current != set) {
-            self.clear();
-            let bar = bar(total, "{prefix} {pos}/{len} prompts, {eta} left");
-            bar.set_prefix(format!("divergence on {set}"));
-            self.prompts = Some((set.to_string(), bar));
-        }
-        if let Some((_, bar)) = &self.prompts {
-            bar.set_position(done as u64);
-        }
+        self.bars.clear();
+        let new = || bar(total, "{prefix} {pos}/{len} prompts, {eta} left");
+        self.prompts.show(&format!("divergence on {set}"), done as u64, new);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Models given by path or by their name on the Hub, for every command that takes one.
 
-use super::output::say;
-use crate::hub::{self, Settings};
+use super::output::{Current, say};
+use crate::hub::{self, Offline, Settings};
 use crate::study::OF_A_STUDY;
 use crate::{Result, files, model};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,7 +15,7 @@ pub(super) fn directory(model: &Path) -> Result<PathBuf> {
     }
     let mut bars = Bars::default();
     let found = hub::resolve(model, &settings()?, &mut bars);
-    bars.clear();
+    bars.current.clear();
     found
 }
 
@@ -44,50 +44,40 @@ pub(super) fn cached(model: &Path) -> Result<Option<PathBuf>> {
     Ok(hub::cached(model, &settings()?))
 }
 
-/// A task of a study takes the model that the study has downloaded, not one that came to stand for the name since.
 fn settings() -> Result<Settings> {
-    let mut settings = Settings::from_env()?;
-    settings.offline |= std::env::var_os(OF_A_STUDY).is_some();
-    Ok(settings)
+    let settings = Settings::from_env()?;
+    let offline = settings.offline.or_else(|| std::env::var_os(OF_A_STUDY).map(|_| Offline::Study));
+    Ok(Settings { offline, ..settings })
 }
 
 /// A bar for the file that is under way, or a line where no terminal is.
 #[derive(Default)]
 struct Bars {
-    current: Option<(String, ProgressBar)>,
-}
-
-impl Bars {
-    fn clear(&mut self) {
-        if let Some((_, bar)) = self.current.take() {
-            bar.finish_and_clear();
-        }
-    }
+    named: Option<String>,
+    current: Current,
 }
 
 impl hub::Progress for Bars {
     fn note(&mut self, text: &str) {
-        self.clear();
+        self.current.clear();
         say(&format!("note: {text}"));
     }
 
     fn file(&mut self, name: &str, done: u64, total: u64) {
-        if self.current.as_ref().is_none_or(|(current, _)| current != name) {
-            self.clear();
+        if self.named.as_deref() != Some(name) {
+            self.current.clear();
             if !std::io::stderr().is_terminal() {
                 say(&format!("downloading {name} ({})", files::megabytes(total as usize)));
             }
-            let bar = ProgressBar::new(total).with_prefix(name.to_string()).with_position(done);
+            self.named = Some(name.to_string());
+        }
+        self.current.show(name, done, || {
             let template = "{prefix} {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style);
+            let bar = ProgressBar::new(total);
+            match ProgressStyle::with_template(template) {
+                Ok(style) => bar.with_style(style),
+                Err(_) => bar,
             }
-            // What came in an earlier run took none of this one's time.
-            bar.reset_eta();
-            self.current = Some((name.to_string(), bar));
-        }
-        if let Some((_, bar)) = &self.current {
-            bar.set_position(done);
-        }
+        });
     }
 }

@@ -26,3 +26,31 @@ pub fn bar(length: usize, template: &str) -> ProgressBar {
     }
     bar
 }
+
+/// The bar of what is under way, by its name.
+#[derive(Default)]
+pub struct Current(Option<(String, ProgressBar)>);
+
+impl Current {
+    /// The bar of `name` at `done`; when another was shown, or none, it is begun with `new`, and the name stands before it.
+    pub fn show(&mut self, name: &str, done: u64, new: impl FnOnce() -> ProgressBar) -> &ProgressBar {
+        if self.0.as_ref().is_some_and(|(current, _)| current != name) {
+            self.clear();
+        }
+        let (_, bar) = self.0.get_or_insert_with(|| {
+            let bar = new().with_prefix(name.to_string()).with_position(done);
+            // Time that an earlier run took is none of this one's.
+            bar.reset_eta();
+            (name.to_string(), bar)
+        });
+        bar.set_position(done);
+        bar
+    }
+
+    /// Take it away.
+    pub fn clear(&mut self) {
+        if let Some((_, bar)) = self.0.take() {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -77,8 +77,7 @@ impl StudyArgs {
         if self.list {
             return print(&list(&plan)).map(|()| ExitCode::SUCCESS);
         }
-        let settings =
-            Settings { jobs: self.jobs as usize, threads: None, device: self.device.clone(), only: self.only.clone() };
+        let settings = Settings { jobs: self.jobs as usize, device: self.device.clone(), only: self.only.clone() };
         if self.dry_run {
             say("measuring a few steps of each regime");
             let mut here = study.clone();

@@ -12,7 +12,7 @@ mod settings;
 mod tests;
 mod wanted;
 
-pub use settings::Settings;
+pub use settings::{Offline, Settings};
 
 use crate::model::qwen2_5_vl::Config;
 use crate::{Error, Result};
@@ -106,8 +106,10 @@ pub fn place(model: &Path) -> Result<Place> {
 pub fn resolve(model: &Path, settings: &Settings, progress: &mut dyn Progress) -> Result<PathBuf> {
     match place(model)? {
         Place::Here(path) => Ok(path),
-        Place::Hub(name) if settings.offline => offline(&name, settings),
-        Place::Hub(name) => fetch(&name, settings, progress),
+        Place::Hub(name) => match settings.offline {
+            Some(why) => offline(&name, settings, why),
+            None => fetch(&name, settings, progress),
+        },
     }
 }
 
@@ -115,17 +117,23 @@ pub fn resolve(model: &Path, settings: &Settings, progress: &mut dyn Progress) -
 pub fn cached(model: &Path, settings: &Settings) -> Option<PathBuf> {
     match place(model).ok()? {
         Place::Here(path) => Some(path),
-        Place::Hub(name) => offline(&name, settings).ok(),
+        Place::Hub(name) => offline(&name, settings, Offline::Asked).ok(),
     }
 }
 
-fn offline(name: &Name, settings: &Settings) -> Result<PathBuf> {
-    let what_to_do = "unset HF_HUB_OFFLINE to download it";
+fn offline(name: &Name, settings: &Settings, why: Offline) -> Result<PathBuf> {
+    let (because, what_to_do) = match why {
+        Offline::Asked => ("because HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE to download it".to_string()),
+        Offline::Study => (
+            "by the tasks of a study",
+            format!("download it with `jigsaw model inspect {name}`, then run the study again"),
+        ),
+    };
     let snapshots = Snapshots::of(name, settings);
     let Some(dir) = snapshots.known() else {
         return Err(Error::input(format!(
-            "no model at {name}: there is no such directory, and none of this name in the cache {}, which alone is used because \
-             HF_HUB_OFFLINE is set; {what_to_do}",
+            "no model at {name}: there is no such directory, and none of this name in the cache {}, which alone is used {because}; \
+             {what_to_do}",
             settings.cache.display()
         )));
     };

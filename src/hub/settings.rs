@@ -13,10 +13,19 @@ pub struct Settings {
     pub cache: PathBuf,
     /// Sent to the Hub, and to nobody else (`HF_TOKEN`, else the file that `hf auth login` writes).
     pub token: Option<String>,
-    /// Only the cache is used (`HF_HUB_OFFLINE`).
-    pub offline: bool,
+    /// Only the cache is used, and why.
+    pub offline: Option<Offline>,
     /// Certificates trusted in place of Mozilla's (`SSL_CERT_FILE`).
     pub certificates: Option<PathBuf>,
+}
+
+/// Why only the cache is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offline {
+    /// `HF_HUB_OFFLINE` is set.
+    Asked,
+    /// A task of a study takes the model that the study has downloaded, not one that came to stand for the name since.
+    Study,
 }
 
 impl Settings {
@@ -58,7 +67,7 @@ impl Settings {
             endpoint,
             cache,
             token,
-            offline: text(&["HF_HUB_OFFLINE"]).is_some_and(yes),
+            offline: text(&["HF_HUB_OFFLINE"]).is_some_and(yes).then_some(Offline::Asked),
             certificates: path(&["SSL_CERT_FILE"]),
         })
     }

@@ -168,42 +168,8 @@ impl Chart {
     }
 
     fn frame(&self, out: &mut String, x: &Axis, y: &Axis) {
-        for tick in y.ticks() {
-            let at = y.at(tick);
-            let _ = write!(
-                out,
-                r#"<line class="grid" x1="{LEFT}" x2="{:.1}" y1="{at:.1}" y2="{at:.1}"/><text class="tick" x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
-                WIDTH - RIGHT,
-                LEFT - 9.0,
-                at + 4.5,
-                self.tick(tick, y.step)
-            );
-        }
-        let _ = write!(
-            out,
-            r#"<line class="axis" x1="{LEFT}" x2="{:.1}" y1="{1:.1}" y2="{1:.1}"/>"#,
-            WIDTH - RIGHT,
-            HEIGHT - BOTTOM
-        );
-        for tick in x.ticks() {
-            let at = x.at(tick);
-            let base = HEIGHT - BOTTOM;
-            let _ = write!(
-                out,
-                r#"<line class="axis" x1="{at:.1}" x2="{at:.1}" y1="{base:.1}" y2="{:.1}"/><text class="tick" x="{at:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
-                base + 5.0,
-                base + 20.0,
-                if self.x_percent { percent_tick(tick, x.step) } else { number(tick, x.step) }
-            );
-        }
-        let (middle, centre) = ((LEFT + WIDTH - RIGHT) / 2.0, (TOP + HEIGHT - BOTTOM) / 2.0);
-        let _ = write!(
-            out,
-            r#"<text class="label" x="{middle:.1}" y="{:.1}" text-anchor="middle">{}</text><text class="label" transform="translate(15 {centre:.1}) rotate(-90)" text-anchor="middle">{}</text>"#,
-            HEIGHT - 9.0,
-            escape(&self.x_label),
-            escape(&self.y_label)
-        );
+        let x_tick = |tick| if self.x_percent { percent_tick(tick, x.step) } else { number(tick, x.step) };
+        frame(out, (x, &self.x_label, &x_tick), (y, &self.y_label, &|tick| self.tick(tick, y.step)));
     }
 
     fn line(&self, out: &mut String, series: &Series, x: &Axis, y: &Axis) {
@@ -341,6 +307,45 @@ pub(super) fn nice_step(rough: f64) -> f64 {
     let power = 10_f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().find(|m| m * power >= rough * (1.0 - 1e-9));
     step.unwrap_or(10.0) * power
+}
+
+/// Grid lines, the axis below, ticks and names of both axes, each given with its name and the words of its ticks.
+pub(super) fn frame(
+    out: &mut String,
+    (x, x_label, x_tick): (&Axis, &str, &dyn Fn(f64) -> String),
+    (y, y_label, y_tick): (&Axis, &str, &dyn Fn(f64) -> String),
+) {
+    let (left, right, base, top) = (x.from, x.to, y.from, y.to);
+    // Writing to a string cannot fail.
+    for tick in y.ticks() {
+        let at = y.at(tick);
+        let _ = write!(
+            out,
+            r#"<line class="grid" x1="{left}" x2="{right:.1}" y1="{at:.1}" y2="{at:.1}"/><text class="tick" x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
+            left - 9.0,
+            at + 4.5,
+            y_tick(tick)
+        );
+    }
+    let _ = write!(out, r#"<line class="axis" x1="{left}" x2="{right:.1}" y1="{base:.1}" y2="{base:.1}"/>"#);
+    for tick in x.ticks() {
+        let at = x.at(tick);
+        let _ = write!(
+            out,
+            r#"<line class="axis" x1="{at:.1}" x2="{at:.1}" y1="{base:.1}" y2="{:.1}"/><text class="tick" x="{at:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
+            base + 5.0,
+            base + 20.0,
+            x_tick(tick)
+        );
+    }
+    let (middle, centre) = ((left + right) / 2.0, (top + base) / 2.0);
+    let _ = write!(
+        out,
+        r#"<text class="label" x="{middle:.1}" y="{:.1}" text-anchor="middle">{}</text><text class="label" transform="translate(15 {centre:.1}) rotate(-90)" text-anchor="middle">{}</text>"#,
+        base + 41.0,
+        escape(x_label),
+        escape(y_label)
+    );
 }
 
 /// A number on an axis whose ticks are `step` apart.

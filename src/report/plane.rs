@@ -1,6 +1,6 @@
 //! Points in a plane of two numbers, or a histogram's outline over one, as inline SVG like the line charts.
 
-use super::chart::{Axis, Point, Series, escape, nice_step, number, percent_tick, range, significant};
+use super::chart::{Axis, Point, Series, escape, frame, nice_step, number, percent_tick, range, significant};
 use std::fmt::Write;
 
 /// Points of one series that are drawn; of more, so many evenly spread ones.
@@ -106,38 +106,8 @@ impl Plane {
     }
 
     fn frame(&self, out: &mut String, x: &Axis, y: &Axis) {
-        let base = HEIGHT - BOTTOM;
-        for tick in y.ticks() {
-            let at = y.at(tick);
-            let _ = write!(
-                out,
-                r#"<line class="grid" x1="{LEFT}" x2="{:.1}" y1="{at:.1}" y2="{at:.1}"/><text class="tick" x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
-                WIDTH - RIGHT,
-                LEFT - 9.0,
-                at + 4.5,
-                number(tick, y.step)
-            );
-        }
-        for tick in x.ticks() {
-            let at = x.at(tick);
-            let _ = write!(
-                out,
-                r#"<line class="axis" x1="{at:.1}" x2="{at:.1}" y1="{base:.1}" y2="{:.1}"/><text class="tick" x="{at:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
-                base + 5.0,
-                base + 20.0,
-                if self.x_percent { percent_tick(tick, x.step) } else { number(tick, x.step) }
-            );
-        }
-        let _ = write!(
-            out,
-            r#"<line class="axis" x1="{LEFT}" x2="{:.1}" y1="{base:.1}" y2="{base:.1}"/><text class="label" x="{:.1}" y="{:.1}" text-anchor="middle">{}</text><text class="label" transform="translate(15 {:.1}) rotate(-90)" text-anchor="middle">{}</text>"#,
-            WIDTH - RIGHT,
-            (LEFT + WIDTH - RIGHT) / 2.0,
-            HEIGHT - 9.0,
-            escape(&self.x_label),
-            (TOP + base) / 2.0,
-            escape(&self.y_label)
-        );
+        let x_tick = |tick| if self.x_percent { percent_tick(tick, x.step) } else { number(tick, x.step) };
+        frame(out, (x, &self.x_label, &x_tick), (y, &self.y_label, &|tick| number(tick, y.step)));
     }
 
     fn draw(&self, out: &mut String, series: &Series, strong: bool, x: &Axis, y: &Axis) {

@@ -83,24 +83,12 @@ impl StudyIndex {
     /// Input errors that name the file: not JSON, another form, a run whose regime is not listed, a name given twice, two runs
     /// of a regime with the same learning rate and seed.
     pub fn read(dir: &Path) -> Result<Option<StudyIndex>> {
-        #[derive(Deserialize)]
-        struct Form {
-            form: u32,
-        }
         let path = dir.join(STUDY_JSON);
         if !path.is_file() {
             return Ok(None);
         }
         let again = "run `jigsaw study` on that directory again to write it anew";
-        let broken = |e: Error| Error::input(format!("{e}; {again}"));
-        let Form { form } = files::read_json(&path).map_err(broken)?;
-        if form != FORM {
-            return Err(Error::input(format!(
-                "{} has form {form}, this version reads form {FORM}; {again}",
-                path.display()
-            )));
-        }
-        let index: StudyIndex = files::read_json(&path).map_err(broken)?;
+        let index: StudyIndex = files::read_form(&path, FORM, again)?;
         index.check().map_err(|why| Error::input(format!("{}: {why}; {again}", path.display())))?;
         Ok(Some(index))
     }

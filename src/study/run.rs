@@ -17,8 +17,6 @@ const LOOK: Duration = Duration::from_millis(100);
 pub struct Settings {
     /// Tasks at once.
     pub jobs: usize,
-    /// Threads of each; the machine's shared between them when not given.
-    pub threads: Option<usize>,
     /// Where to compute: `cpu`, `cuda`, `cuda:N`.
     pub device: String,
     /// Only these tasks, whose needs must be done; all when empty.
@@ -233,12 +231,10 @@ impl<'a> Work<'a> {
         })
     }
 
-    /// Threads of a process; `None` leaves it to the process.
+    /// Threads of a process: the machine's shared between those at work; `None` leaves it to the process.
     fn threads(&self) -> Option<usize> {
-        self.settings.threads.or_else(|| {
-            let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-            (self.settings.jobs > 1).then(|| (cores / self.settings.jobs).max(1))
-        })
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        (self.settings.jobs > 1).then(|| (cores / self.settings.jobs).max(1))
     }
 
     fn state(&self, pace: &Pace) -> State<'_> {

@@ -1,7 +1,7 @@
 //! Reading and writing files so that an error names the file and a reader never sees half of one.
 
 use crate::{Error, Result};
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -69,6 +69,78 @@ pub fn lies_in(path: &Path, dir: &Path) -> bool {
 pub fn holds_foreign(dir: &Path, own: impl Fn(&str) -> bool) -> bool {
     let foreign = |name: &str| !name.starts_with('.') && !own(name);
     fs::read_dir(dir).is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| foreign(&e.file_name().to_string_lossy()))))
+}
+
+/// In a directory whose content is being made: says that it is not finished.
+pub const UNFINISHED: &str = ".jigsaw-unfinished";
+
+/// The lock on `path`, which is made if it is not there; it is let go when the file is dropped. `busy` says that another process has it.
+///
+/// # Errors
+/// An input error, `busy`; a failure if the file cannot be written.
+pub fn lock(path: &Path, busy: impl FnOnce() -> String) -> Result<File> {
+    let open = File::options().write(true).create(true).truncate(false).open(path);
+    let file = open.map_err(|e| Error::failed(format!("cannot write {}: {e}", path.display())))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Error::input(busy())),
+        // A file system without locks stops nobody.
+        _ => Ok(file),
+    }
+}
+
+/// A directory whose content is being made, by this process alone.
+pub struct Making {
+    marker: PathBuf,
+    _lock: File,
+}
+
+/// An input error unless [`make_in`] may make its content in `dir`, which is not touched.
+pub fn may_make_in(dir: &Path, overwrite: bool, mark: &str) -> Result<()> {
+    let replaceable = dir.join(mark).is_file();
+    if dir.join(UNFINISHED).exists() || overwrite && replaceable || !holds_foreign(dir, |_| false) {
+        return Ok(());
+    }
+    let or = if replaceable { ", or --overwrite to replace what is there" } else { "" };
+    Err(Error::input(format!("{} is not empty; choose another --out{or}", dir.display())))
+}
+
+/// Begin to make the content of `dir`, which must be new or empty, or what a call of this that was interrupted has left behind, or, with
+/// `overwrite`, hold plain files alone, `mark` among them; such content is removed.
+///
+/// # Errors
+/// An input error if there is something else, or another process is at work there; a failure to write.
+pub fn make_in(dir: &Path, overwrite: bool, mark: &str) -> Result<Making> {
+    may_make_in(dir, overwrite, mark)?;
+    let here = dir.display();
+    let marker = dir.join(UNFINISHED);
+    let begun = marker.exists();
+    create_dir(dir)?;
+    let lock = lock(&marker, || format!("another process is writing to {here}; wait for it or give another --out"))?;
+    let failed = |e: std::io::Error| Error::failed(format!("cannot write to {here}: {e}"));
+    let entries = fs::read_dir(dir).and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>()).map_err(failed)?;
+    let old: Vec<PathBuf> = entries.iter().map(|entry| entry.path()).filter(|path| *path != marker).collect();
+    if let Some(inside) = old.iter().find(|path| path.is_dir()) {
+        if !begun {
+            fs::remove_file(&marker).map_err(failed)?;
+        }
+        return Err(Error::input(format!(
+            "{here} holds the directory {}, which is no part of what is made here; choose another --out",
+            inside.file_name().unwrap_or_default().to_string_lossy()
+        )));
+    }
+    old.iter().try_for_each(fs::remove_file).map_err(failed)?;
+    Ok(Making { marker, _lock: lock })
+}
+
+impl Making {
+    /// All is there.
+    ///
+    /// # Errors
+    /// A failure to write.
+    pub fn finish(self) -> Result<()> {
+        let failed = |e| Error::failed(format!("cannot remove {}: {e}", self.marker.display()));
+        fs::remove_file(&self.marker).map_err(failed)
+    }
 }
 
 /// Write a file whole or not at all: temporary name in the same directory, sync, rename.

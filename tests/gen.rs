@@ -312,8 +312,11 @@ fn output_is_replaced_only_when_asked_and_only_if_it_is_a_dataset() {
     let half = out.path().join("half");
     fs::create_dir_all(half.join("train/images")).unwrap();
     fs::write(half.join(".jigsaw-unfinished"), "").unwrap();
-    assert!(refusal(&small, &half, false).contains("unfinished"));
-    generate::generate(&small, &half, true, &|| ()).unwrap();
+    let at_work = fs::File::open(half.join(".jigsaw-unfinished")).unwrap();
+    at_work.lock().unwrap();
+    assert!(refusal(&small, &half, true).contains("another process is writing"));
+    drop(at_work);
+    generate::generate(&small, &half, false, &|| ()).unwrap();
     assert_eq!(files(&half), files(&dir).into_iter().filter(|(name, _)| name != "thesis.txt").collect());
 }
 
@@ -425,4 +428,38 @@ fn a_share_of_scenes_lies_evenly_among_the_photos_of_every_split() {
     assert!(refused(Settings { scenes: 1.0, ..mixed.clone() }).contains("--images scenes"));
     assert!(refused(Settings { scenes: -0.1, ..mixed.clone() }).contains("scenes -0.1"));
     assert!(refused(Settings { images: "scenes".into(), ..mixed }).contains("name a folder"));
+}
+
+#[test]
+fn a_scene_is_on_the_same_side_in_every_dataset_of_its_seed() {
+    let images = folder(6);
+    let out = TempDir::new().unwrap();
+    let mut sides: HashMap<String, String> = HashMap::new();
+    for (name, settings) in [
+        ("many", Settings { images: "scenes".into(), count: 90, ..settings(Path::new("")) }),
+        (
+            "few",
+            Settings { images: "scenes".into(), count: 20, grid: "2x2".parse().unwrap(), ..settings(Path::new("")) },
+        ),
+        ("mixed", Settings { scenes: 0.5, count: 50, ..settings(images.path()) }),
+    ] {
+        let dir = out.path().join(name);
+        make(&settings, &dir);
+        for (split, record) in records(&dir).into_iter().filter(|(_, r)| r.source.starts_with("scene-")) {
+            let side = sides.entry(record.source.clone()).or_insert(split.to_string());
+            assert_eq!(side, split, "{name}: {}", record.source);
+        }
+    }
+    assert!(sides.len() >= 90);
+}
+
+#[test]
+fn a_split_without_one_of_the_kinds_is_warned_of() {
+    let mixed = |scenes, count| Settings { scenes, count, ..settings(Path::new("photos")) }.warnings();
+    assert_eq!(mixed(0.5, 40), Vec::<String>::new());
+    assert_eq!(mixed(0.0, 3), Vec::<String>::new());
+    let few = mixed(0.5, 3);
+    assert!(few.len() == 3 && few[2].contains("no scene among the 1 puzzles of test"), "{few:?}");
+    let most = mixed(0.999, 40);
+    assert!(most.is_empty() || most.iter().all(|line| line.contains("no photo")), "{most:?}");
 }

@@ -90,13 +90,15 @@ fn an_adapter_merged_into_its_base_computes_the_same() {
     let dir = tempfile::tempdir().unwrap();
     for case in CASES {
         let out = dir.path().join(case);
-        merge(&adapter(case), &out, jigsaw::model::convert::Precision::F32).unwrap();
+        merge(&adapter(case), &out, jigsaw::model::convert::Precision::F32, false).unwrap();
         let (merged, adapted) =
             (Model::load(&out, &common::device()).unwrap(), Model::load(&adapter(case), &common::device()).unwrap());
         let sequences = sequences(&Processor::from_dir(&out).unwrap());
         assert!(!merged.is_adapted());
         assert!(far(&logprobs(&merged, &sequences), &logprobs(&adapted, &sequences)) < 1e-5);
-        assert!(merge(&adapter(case), &out, jigsaw::model::convert::Precision::F32).unwrap_err().exit_code() == 2);
+        assert!(
+            merge(&adapter(case), &out, jigsaw::model::convert::Precision::F32, false).unwrap_err().exit_code() == 2
+        );
     }
 }
 

@@ -254,3 +254,65 @@ fn a_dry_run_prints_commands_time_and_memory() {
         "{text}"
     );
 }
+
+/// With an interpolated model, whose command will not go on from a half.
+const BETWEEN: &str = r#"
+[regimes.between]
+interpolate = "sft"
+alpha = 0.5
+"#;
+
+#[test]
+fn two_processes_share_a_study_and_do_nothing_twice() {
+    let place = Place::new();
+    std::fs::write(place.config(), format!("{SMALL}{BETWEEN}")).unwrap();
+    let begin = |i: u64| {
+        std::thread::sleep(Duration::from_millis(100 * i));
+        place.command(&[]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    for child in [0, 1, 2].map(begin) {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    // Each says at its end where what it made is.
+    for task in
+        ["puzzles.bare", "puzzles.thought", "prior", "model.between.alpha-0.5.seed-1", "train.sft.lr-1e-4.seed-1"]
+    {
+        let log = std::fs::read_to_string(place.out().join(format!("logs/{task}.log"))).unwrap();
+        let last = log.lines().last().unwrap();
+        assert_eq!(log.lines().filter(|line| *line == last).count(), 1, "{task} was done twice:\n{log}");
+    }
+}
+
+#[test]
+fn what_was_made_but_not_recorded_is_made_again() {
+    let place = Place::new();
+    std::fs::write(place.config(), format!("{SMALL}{BETWEEN}")).unwrap();
+    assert!(place.run(&[]).status.success());
+    let model = place.out().join("models/between.alpha-0.5.seed-1");
+    let weights = std::fs::read(model.join("model.safetensors")).unwrap();
+    // Killed before the record was written; then in the middle of the weights.
+    for half in [false, true] {
+        std::fs::remove_file(place.out().join("done/model.between.alpha-0.5.seed-1.json")).unwrap();
+        if half {
+            std::fs::remove_file(model.join("config.json")).unwrap();
+            std::fs::write(model.join(".jigsaw-unfinished"), "").unwrap();
+            std::fs::write(model.join("model.safetensors"), &weights[..1000]).unwrap();
+        }
+        let output = place.run(&[]);
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(std::fs::read(model.join("model.safetensors")).unwrap() == weights);
+    }
+}
+
+#[test]
+fn a_study_that_is_refused_leaves_what_is_there_alone() {
+    let place = Place::new();
+    assert!(place.run(&[]).status.success());
+    let files = ["study.toml", "study.json"].map(|name| place.out().join(name));
+    let before = files.each_ref().map(|file| std::fs::read(file).unwrap());
+    let output = place.run(&["--set", "puzzles.bare.count=25", "--set", "study.title=Other"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains("--count 24 -> --count 25"), "{}", said(&output));
+    assert_eq!(files.each_ref().map(|file| std::fs::read(file).unwrap()), before);
+}

@@ -134,6 +134,36 @@ impl FromStr for Suites {
 }
 
 impl GenArgs {
+    /// Refuse contradictions, as far as they can be seen without a file.
+    pub fn check(&self) -> Result<()> {
+        match self.suite {
+            Some(_) => Ok(()),
+            None => self.settings().check(&self.out),
+        }
+    }
+
+    /// Of puzzles.
+    fn settings(&self) -> Settings {
+        let SplitBy::Image = self.split_by;
+        Settings {
+            images: self.images.clone(),
+            scenes: self.scenes,
+            cues: self.cues,
+            grid: self.grid,
+            tile: self.tile,
+            tile_any: self.tile_any,
+            count: self.count,
+            style: self.style,
+            question: self.question,
+            question_first: self.question_first,
+            min_crop: self.min_crop,
+            seed: self.seed,
+            split: self.split,
+            limit: self.limit,
+            strict: self.strict,
+        }
+    }
+
     /// Make the dataset and say what was made.
     pub fn run(self) -> Result<()> {
         match self.suite.clone() {
@@ -168,27 +198,8 @@ impl GenArgs {
         if self.preview == Some(0) {
             return Err(Error::input("preview 0: ask for at least one puzzle, or leave --preview away"));
         }
-        let SplitBy::Image = self.split_by;
-        let settings = Settings {
-            images: self.images,
-            scenes: self.scenes,
-            cues: self.cues,
-            grid: self.grid,
-            tile: self.tile,
-            tile_any: self.tile_any,
-            count: self.count,
-            style: self.style,
-            question: self.question,
-            question_first: self.question_first,
-            min_crop: self.min_crop,
-            seed: self.seed,
-            split: self.split,
-            limit: self.limit,
-            strict: self.strict,
-        };
-        if let Some(warning) = settings.warning() {
-            say(&format!("warning: {warning}"));
-        }
+        let settings = self.settings();
+        settings.warnings().iter().for_each(|warning| say(&format!("warning: {warning}")));
         let bar = bar(settings.count, "{pos}/{len} puzzles, {per_sec}, {eta} left");
         let made = generate::generate(&settings, &self.out, self.overwrite, &|| bar.inc(1));
         bar.finish_and_clear();

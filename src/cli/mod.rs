@@ -97,6 +97,7 @@ fn check(arguments: &[String]) -> Result<()> {
         Error::input(words.join(" "))
     })?;
     match cli.command {
+        Command::Gen(args) => args.check(),
         Command::Train(args) => args.check(),
         Command::Rollout(args) => args.check(),
         Command::Eval(args) => args.check(),

@@ -59,6 +59,9 @@ struct Convert {
     /// Directory to write; made if it does not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Replace a model that is already there.
+    #[arg(long)]
+    overwrite: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -75,6 +78,9 @@ struct Interpolate {
     /// Directory to write; made if it does not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Replace a model that is already there.
+    #[arg(long)]
+    overwrite: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -88,6 +94,9 @@ struct MergeLora {
     /// Directory to write; made if it does not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Replace a model that is already there.
+    #[arg(long)]
+    overwrite: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -119,16 +128,16 @@ impl ModelCommand {
                 ));
                 print(&format!("{}\n", out.display()))
             }
-            Action::Convert(Convert { dir, precision, out }) => {
-                convert(&hub::directory(&dir)?, &out, precision)?;
+            Action::Convert(Convert { dir, precision, out, overwrite }) => {
+                convert(&hub::directory(&dir)?, &out, precision, overwrite)?;
                 print(&format!("{}\n", out.display()))
             }
-            Action::Interpolate(Interpolate { a, b, alpha, out }) => {
-                interpolate(&hub::directory(&a)?, &hub::directory(&b)?, alpha, &out)?;
+            Action::Interpolate(Interpolate { a, b, alpha, out, overwrite }) => {
+                interpolate(&hub::directory(&a)?, &hub::directory(&b)?, alpha, &out, overwrite)?;
                 print(&format!("{}\n", out.display()))
             }
-            Action::MergeLora(MergeLora { dir, precision, out }) => {
-                lora::merge(&dir, &out, precision)?;
+            Action::MergeLora(MergeLora { dir, precision, out, overwrite }) => {
+                lora::merge(&dir, &out, precision, overwrite)?;
                 print(&format!("{}\n", out.display()))
             }
             Action::Inspect(Inspect { dir, json }) => {

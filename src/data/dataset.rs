@@ -163,7 +163,7 @@ fn locate(dir: &Path, split: &str) -> Result<(PathBuf, Manifest)> {
     let unfinished = || {
         Error::input(format!(
             "{} has no {MANIFEST}: the dataset is unfinished, its making was interrupted or is under way; make it again \
-             (`jigsaw gen ... --overwrite`)",
+             (the same `jigsaw gen ...`)",
             dir.display()
         ))
     };

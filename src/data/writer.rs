@@ -2,16 +2,15 @@
 
 use super::manifest::{MANIFEST, Manifest, SplitSummary};
 use super::{Dataset, METADATA, Record, hex, png};
+use crate::files::UNFINISHED;
 use crate::{Error, Result, files};
 use image::RgbImage;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Marks a directory that is being written, so that it can be told from one that someone else filled.
-const UNFINISHED: &str = ".jigsaw-unfinished";
 /// What a dataset directory may hold besides its splits.
 const OWN_FILES: [&str; 4] = [MANIFEST, UNFINISHED, "preview.png", "bench"];
 /// Splits that may be found in a directory whose manifest was not written yet.
@@ -25,11 +24,16 @@ pub type Digest = [u8; 32];
 pub struct DatasetWriter {
     dir: PathBuf,
     splits: BTreeMap<String, SplitSummary>,
+    /// On the file that says that the dataset is not finished.
+    _lock: File,
 }
 
 impl DatasetWriter {
-    /// Begin a dataset in `dir`, which must be new or empty, or, with `overwrite`, hold nothing but an earlier dataset
-    /// (finished or not), which is deleted.
+    /// Begin a dataset in `dir`, which must be new or empty, or hold nothing but a dataset that was not finished or, with `overwrite`, an
+    /// earlier dataset, which is deleted.
+    ///
+    /// # Errors
+    /// An input error if it holds something else, or another process is writing there; a failure to write.
     pub fn create(dir: &Path, overwrite: bool) -> Result<Self> {
         DatasetWriter::create_beside(dir, overwrite, &[])
     }
@@ -58,10 +62,10 @@ impl DatasetWriter {
             } else {
                 return Err(Error::input(format!("{here} is not empty; choose a new directory for the dataset")));
             };
-            if !overwrite {
-                let state = if has(MANIFEST) { "a dataset" } else { "an unfinished dataset" };
+            // What an interrupted call has left behind is made anew.
+            if !overwrite && has(MANIFEST) {
                 return Err(Error::input(format!(
-                    "{here} already holds {state}; choose another directory, or pass --overwrite to replace it"
+                    "{here} already holds a dataset; choose another directory, or pass --overwrite to replace it"
                 )));
             }
             if let Some(foreign) = entries.iter().find(|e| !splits.contains(e) && !OWN_FILES.contains(&e.as_str())) {
@@ -72,8 +76,9 @@ impl DatasetWriter {
         }
         files::create_dir(dir)?;
         let fail = |path: &Path, e| Error::failed(format!("cannot write {}: {e}", path.display()));
-        let marker = dir.join(UNFINISHED);
-        fs::write(&marker, "This dataset is not finished.\n").map_err(|e| fail(&marker, e))?;
+        let busy =
+            || format!("another process is writing a dataset to {here}; wait for it or choose another directory");
+        let lock = files::lock(&dir.join(UNFINISHED), busy)?;
         if has(MANIFEST) {
             fs::remove_file(&manifest).map_err(|e| fail(&manifest, e))?; // first: from here on it is unfinished
         }
@@ -82,7 +87,7 @@ impl DatasetWriter {
             let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             removed.map_err(|e| fail(&path, e))?;
         }
-        Ok(DatasetWriter { dir: dir.to_owned(), splits: BTreeMap::new() })
+        Ok(DatasetWriter { dir: dir.to_owned(), splits: BTreeMap::new(), _lock: lock })
     }
 
     /// Make the directories of a split.

@@ -96,6 +96,6 @@ fn a_step_too_large_and_samples_too_few_are_told() {
     let mut found = dynamics(&all);
     found.setting.pairs = 64;
     let said = notes(&found).join("\n");
-    assert!(said.contains("large for: step-1 (") && !said.contains("step-0"), "{said}");
+    assert!(said.contains("large for: step-1 on ") && !said.contains("step-0"), "{said}");
     assert!(said.contains("bare (10), rollouts (10)"), "{said}");
 }

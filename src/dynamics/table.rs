@@ -133,10 +133,14 @@ pub fn divergence(found: &KlAndForgetting) -> (Table, Vec<String>) {
 /// What a reader should know about these numbers.
 pub fn notes(found: &Dynamics) -> Vec<String> {
     let mut notes = Vec::new();
-    let large = found.checkpoints.iter().filter(|checkpoint| checkpoint.first_order.difference > LARGE);
-    let large: Vec<String> = large
-        .map(|checkpoint| format!("{} ({})", checkpoint.model.name, percent(checkpoint.first_order.difference)))
-        .collect();
+    // By regime: over all pairs, one whose changes are large hides the others.
+    let of_regimes = found.checkpoints.iter().flat_map(|checkpoint| {
+        let whole = checkpoint.cells.iter().filter(|cell| cell.prior.is_none() && cell.first_order.difference > LARGE);
+        whole.map(|cell| {
+            format!("{} on {} ({})", checkpoint.model.name, cell.regime, percent(cell.first_order.difference))
+        })
+    });
+    let large: Vec<String> = of_regimes.collect();
     if !large.is_empty() {
         notes.push(format!(
             "changes are far from their first order, so eta {} is large for: {}; a smaller --eta makes LBK a bound",

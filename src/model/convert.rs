@@ -6,6 +6,7 @@ use crate::model::qwen2_5_vl::weights::{self, Stored};
 use crate::{Error, Result, files};
 use candle_core::DType;
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 
@@ -37,48 +38,78 @@ impl Precision {
             Precision::F16 => "float16",
         }
     }
+
+    /// What is wrong with these weights, if they cannot be stored so.
+    fn check(self, values: &[f32]) -> std::result::Result<(), String> {
+        let most = match self {
+            Precision::F32 => f32::MAX,
+            Precision::Bf16 => f32::from(half::bf16::MAX),
+            Precision::F16 => f32::from(half::f16::MAX),
+        };
+        match values.iter().find(|value| value.is_nan() || value.abs() > most) {
+            None => Ok(()),
+            Some(value) if value.is_finite() => {
+                Err(format!("holds {value}, more than {} can; use bf16 or f32", self.name()))
+            }
+            Some(value) => Err(format!("holds {value}")),
+        }
+    }
 }
 
-/// Write the checkpoint of `from` to `to`, which must be new or empty, with its weights in `precision`, rounded to nearest. The other
-/// files are copied; `config.json`, which names the type, is written last. One tensor is held at a time.
+/// Write the checkpoint of `from` to `to`, which must be new or empty, or with `overwrite` a checkpoint, with its weights in `precision`,
+/// rounded to nearest. The other files are copied; `config.json`, which names the type, is written last. One tensor is held at a time.
 ///
 /// # Errors
 /// An input error if `from` is no checkpoint, `to` is not empty, or a weight is too large for the type.
-pub fn convert(from: &Path, to: &Path, precision: Precision) -> Result<()> {
-    if files::holds_foreign(to, |_| false) {
-        return Err(Error::input(format!("{} is not empty; choose another --out", to.display())));
-    }
+pub fn convert(from: &Path, to: &Path, precision: Precision, overwrite: bool) -> Result<()> {
+    files::may_make_in(to, overwrite, "config.json")?;
     let stored = Stored::open(from, &Config::from_dir(from)?)?;
-    if precision == Precision::F16 {
-        for tensor in &stored.tensors {
-            let largest = stored.values(tensor)?.into_iter().fold(0.0f32, |most, value| most.max(value.abs()));
-            if largest > f32::from(half::f16::MAX) {
-                return Err(Error::input(format!(
-                    "{}: `{}` holds {largest}, more than f16 can; use bf16",
-                    from.display(),
-                    tensor.name
-                )));
-            }
-        }
-    }
-    write_like(from, &stored, to, precision, &|i| stored.values(&stored.tensors[i]))
+    write_like(from, &stored, (to, overwrite), precision, &|i| stored.values(&stored.tensors[i]))
 }
 
-/// Write a checkpoint with the files of `from` and the shapes of its weights, `stored`, to the new or empty directory `to`: `make(i)`
-/// gives the numbers of the `i`-th weight. `config.json`, without which no reader accepts the directory, comes last.
+/// Write a checkpoint with the files of `from` and the shapes of its weights, `stored`, to the directory `to`, which must be new or empty, or
+/// left by a call that was interrupted, or with `overwrite` a checkpoint: `make(i)` gives the numbers of the `i`-th weight. `config.json`,
+/// without which no reader accepts the directory, comes last.
+///
+/// # Errors
+/// An input error if `to` holds something else, is `from` itself, or another process is writing there, or if a weight is not finite or too
+/// large for `precision`, which it names; a failure to write.
 pub(crate) fn write_like(
     from: &Path,
     stored: &Stored,
-    to: &Path,
+    (to, overwrite): (&Path, bool),
     precision: Precision,
     make: &dyn Fn(usize) -> Result<Vec<f32>>,
 ) -> Result<()> {
     let mut config: Value = files::read_json(&from.join("config.json"))?;
-    files::create_dir(to)?;
+    if files::lies_in(from, to) {
+        return Err(Error::input(format!(
+            "{} is read here, and cannot be written over; choose another --out",
+            to.display()
+        )));
+    }
+    let making = files::make_in(to, overwrite, "config.json")?;
     copy_files(from, to, |name| name != "config.json")?;
-    weights::write_made(to, &stored.shapes(), precision.dtype(), make)?;
+    let shapes = stored.shapes();
+    // The writer would call it a failure to write.
+    let refused = Cell::new(None);
+    let checked = |i: usize| -> Result<Vec<f32>> {
+        let values = make(i)?;
+        if let Err(why) = precision.check(&values) {
+            let why = format!("{}: `{}` {why}", from.display(), shapes[i].0);
+            refused.set(Some(why.clone()));
+            return Err(Error::input(why));
+        }
+        Ok(values)
+    };
+    let written = weights::write_made(to, &shapes, precision.dtype(), &checked);
+    if let Some(why) = refused.take() {
+        return Err(Error::input(why));
+    }
+    written?;
     declare(&mut config, precision.name());
-    files::write_json(&to.join("config.json"), &config)
+    files::write_json(&to.join("config.json"), &config)?;
+    making.finish()
 }
 
 /// Say in the `config.json` of `dir`, if it has one, that its weights are stored in f32.
@@ -115,9 +146,7 @@ fn copy_files(base: &Path, to: &Path, wanted: impl Fn(&str) -> bool) -> Result<(
         let copied = [".json", ".txt", ".jinja", ".model"].iter().any(|end| name.ends_with(end));
         let own = name == "manifest.json" || name == lora::ADAPTER_CONFIG;
         if entry.path().is_file() && copied && !weights && !own && wanted(&name) {
-            fs::copy(entry.path(), to.join(&name)).map_err(|e| {
-                Error::failed(format!("cannot copy {} to {}: {e}", entry.path().display(), to.join(&name).display()))
-            })?;
+            files::write_atomic(&to.join(&name), &files::read(&entry.path())?)?;
         }
     }
     Ok(())
@@ -135,8 +164,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (first, second, third) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("c"));
         write_checkpoint(&first, Preset::Tiny, 3).unwrap();
-        convert(&first, &second, Precision::Bf16).unwrap();
-        convert(&second, &third, Precision::F32).unwrap();
+        convert(&first, &second, Precision::Bf16, false).unwrap();
+        convert(&second, &third, Precision::F32, false).unwrap();
         let config = Config::from_dir(&first).unwrap();
         let read = |dir: &Path, name: &str| -> Vec<f32> {
             let p = Weights::read(dir, &config, &Device::Cpu).unwrap().take(name).unwrap();
@@ -150,6 +179,38 @@ mod tests {
         assert_eq!(said["torch_dtype"], "bfloat16");
         let size = |d: &Path| fs::metadata(d.join("model.safetensors")).unwrap().len();
         assert!(size(&second) * 2 < size(&first) + 100_000);
-        assert_eq!(convert(&first, &second, Precision::F16).unwrap_err().exit_code(), 2);
+        assert_eq!(convert(&first, &second, Precision::F16, false).unwrap_err().exit_code(), 2);
+        convert(&first, &second, Precision::F16, true).unwrap();
+        let said: Value = files::read_json(&second.join("config.json")).unwrap();
+        assert_eq!(said["torch_dtype"], "float16");
+    }
+
+    #[test]
+    fn weights_that_cannot_be_stored_are_refused_by_name_and_the_same_call_goes_on_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second) = (dir.path().join("a"), dir.path().join("b"));
+        write_checkpoint(&first, Preset::Tiny, 3).unwrap();
+        let stored = Stored::open(&first, &Config::from_dir(&first).unwrap()).unwrap();
+        let last = stored.tensors.len() - 1;
+        for (value, precision, said) in [
+            (f32::NAN, Precision::F32, "holds NaN"),
+            (f32::INFINITY, Precision::Bf16, "holds inf"),
+            (70_000.0, Precision::F16, "holds 70000, more than float16 can"),
+            (f32::MAX, Precision::Bf16, "more than bfloat16 can"),
+        ] {
+            let spoilt = |i: usize| -> Result<Vec<f32>> {
+                let mut values = stored.values(&stored.tensors[i])?;
+                if i == last {
+                    values[0] = value;
+                }
+                Ok(values)
+            };
+            let error = write_like(&first, &stored, (&second, false), precision, &spoilt).unwrap_err();
+            assert!(error.exit_code() == 2 && error.to_string().contains(said), "{error}");
+            assert!(error.to_string().contains(&stored.tensors[last].name), "{error}");
+            assert!(!second.join("config.json").exists());
+        }
+        convert(&first, &second, Precision::F32, false).unwrap();
+        assert!(Config::from_dir(&second).is_ok() && !second.join(files::UNFINISHED).exists());
     }
 }

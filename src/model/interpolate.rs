@@ -10,19 +10,23 @@ use crate::{Error, Result, files};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Write the checkpoint `(1 - alpha) * a + alpha * b` to `out`, which must be new or empty, in f32. The other files are those of `a`;
-/// `config.json`, without which no reader accepts the directory, is written last.
+/// Write the checkpoint `(1 - alpha) * a + alpha * b` to `out`, which must be new or empty, or with `overwrite` a checkpoint, in f32. The other
+/// files are those of `a`; `config.json`, without which no reader accepts the directory, is written last.
 ///
 /// # Errors
 /// An input error if alpha is not in [0, 1], one of the directories is no checkpoint, their tensors differ in name or shape (it names
 /// the tensor and both shapes), their other settings or tokenizers differ, a weight is not finite, or `out` is not empty.
-pub fn interpolate(a: &Path, b: &Path, alpha: f64, out: &Path) -> Result<()> {
+pub fn interpolate(a: &Path, b: &Path, alpha: f64, out: &Path, overwrite: bool) -> Result<()> {
     if !(0.0..=1.0).contains(&alpha) {
         return Err(Error::input(format!("alpha {alpha}: must be in [0, 1]")));
     }
-    if files::holds_foreign(out, |_| false) {
-        return Err(Error::input(format!("{} is not empty; choose another --out", out.display())));
+    if files::lies_in(b, out) {
+        return Err(Error::input(format!(
+            "{} is read here, and cannot be written over; choose another --out",
+            out.display()
+        )));
     }
+    files::may_make_in(out, overwrite, "config.json")?;
     let (config_a, config_b) = (Config::from_dir(a)?, Config::from_dir(b)?);
     let (stored_a, stored_b) = (Stored::open(a, &config_a)?, Stored::open(b, &config_b)?);
     let partners = partners(a, &stored_a, b, &stored_b)?;
@@ -43,7 +47,7 @@ pub fn interpolate(a: &Path, b: &Path, alpha: f64, out: &Path) -> Result<()> {
         }
         Ok(values)
     };
-    write_like(a, &stored_a, out, Precision::F32, &between)
+    write_like(a, &stored_a, (out, overwrite), Precision::F32, &between)
 }
 
 /// Each tensor of `a` with that of `b` of the same name and shape.
@@ -134,7 +138,7 @@ mod tests {
         write_checkpoint(&at("a"), Preset::Tiny, 1).unwrap();
         write_checkpoint(&at("b"), Preset::Tiny, 2).unwrap();
         for (name, alpha) in [("zero", 0.0), ("quarter", 0.25), ("one", 1.0)] {
-            interpolate(&at("a"), &at("b"), alpha, &at(name)).unwrap();
+            interpolate(&at("a"), &at("b"), alpha, &at(name), false).unwrap();
         }
         let (a, b) = (weights_of(&at("a")), weights_of(&at("b")));
         assert_eq!(weights_of(&at("zero")), a);
@@ -161,7 +165,7 @@ mod tests {
         write_checkpoint(&at("b"), Preset::Tiny, 2).unwrap();
         wider(&at("a"), &at("wider"));
         let refused = |a: &str, b: &str, alpha: f64| {
-            let error = interpolate(&at(a), &at(b), alpha, &at("out")).unwrap_err();
+            let error = interpolate(&at(a), &at(b), alpha, &at("out"), false).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             assert!(!at("out").exists());
             error.to_string()
@@ -171,7 +175,40 @@ mod tests {
         for alpha in [-0.1, 1.5, f64::NAN] {
             assert!(refused("a", "b", alpha).contains("alpha"));
         }
-        assert!(interpolate(&at("a"), &at("b"), 0.5, &at("b")).unwrap_err().to_string().contains("not empty"));
+        let said = |out: &str, overwrite: bool| {
+            let error = interpolate(&at("a"), &at("b"), 0.5, &at(out), overwrite).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            error.to_string()
+        };
+        for out in ["a", "b"] {
+            assert!(said(out, true).contains("cannot be written over"), "{}", said(out, true));
+        }
+        // What lies there is replaced when that is asked for, and is left alone otherwise; so is what is no model, always.
+        interpolate(&at("a"), &at("b"), 0.25, &at("there"), false).unwrap();
+        let before = std::fs::read(at("there").join("model.safetensors")).unwrap();
+        assert!(said("there", false).contains("--overwrite"));
+        interpolate(&at("a"), &at("b"), 0.5, &at("there"), true).unwrap();
+        assert_ne!(std::fs::read(at("there").join("model.safetensors")).unwrap(), before);
+        std::fs::create_dir(at("there").join("more")).unwrap();
+        assert!(said("there", true).contains("directory more"));
+        std::fs::create_dir(at("else")).unwrap();
+        std::fs::write(at("else").join("notes.txt"), "x").unwrap();
+        assert!(said("else", true).contains("not empty") && at("else").join("notes.txt").exists());
+        // What an interrupted call has left behind is begun anew, but not while another process is at it.
+        std::fs::create_dir(at("cut")).unwrap();
+        let marker = std::fs::File::create(at("cut").join(files::UNFINISHED)).unwrap();
+        std::fs::write(at("cut").join(".model.safetensors.123.tmp"), "half").unwrap();
+        marker.lock().unwrap();
+        assert!(said("cut", false).contains("another process is writing"));
+        drop(marker);
+        interpolate(&at("a"), &at("b"), 0.5, &at("cut"), false).unwrap();
+        let names = |dir: &str| {
+            let entries = std::fs::read_dir(at(dir)).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names("cut"), names("a"));
         let path = at("b").join("tokenizer.json");
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, text + "\n").unwrap();

@@ -129,21 +129,24 @@ fn yes() -> bool {
 
 /// A number or a list of numbers.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(from = "Numbers")]
+#[serde(try_from = "Numbers")]
 pub struct OneOrMore(pub Vec<f64>);
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a number or a list of numbers is needed")]
 enum Numbers {
     One(f64),
     More(Vec<f64>),
 }
 
-impl From<Numbers> for OneOrMore {
-    fn from(numbers: Numbers) -> Self {
+impl TryFrom<Numbers> for OneOrMore {
+    type Error = String;
+
+    fn try_from(numbers: Numbers) -> std::result::Result<Self, String> {
         match numbers {
-            Numbers::One(number) => OneOrMore(vec![number]),
-            Numbers::More(numbers) => OneOrMore(numbers),
+            Numbers::One(number) => Ok(OneOrMore(vec![number])),
+            Numbers::More(numbers) if numbers.is_empty() => Err("an empty list: give at least one number".into()),
+            Numbers::More(numbers) => Ok(OneOrMore(numbers)),
         }
     }
 }
@@ -286,8 +289,23 @@ fn sections<T: DeserializeOwned>(
 }
 
 fn read<T: DeserializeOwned>(value: &Value, place: &str) -> Result<T> {
-    let why = |e: toml::de::Error| e.message().lines().next().unwrap_or_default().to_string();
-    value.clone().try_into().map_err(|e| Error::input(format!("{place}: {}", why(e))))
+    let read = |value: &Value| -> std::result::Result<T, String> {
+        let why = |e: toml::de::Error| e.message().lines().next().unwrap_or_default().to_string();
+        value.clone().try_into().map_err(why)
+    };
+    read(value).map_err(|why| {
+        // The key without which another thing is wrong, or nothing, is the one that it is about.
+        let without = |key: &String| {
+            let mut rest = value.as_table().cloned().unwrap_or_default();
+            rest.remove(key);
+            read(&Value::Table(rest)).err() != Some(why.clone())
+        };
+        let key = value.as_table().and_then(|table| table.iter().find(|(key, _)| without(key)));
+        match key.filter(|(key, _)| !why.contains(&format!("`{key}`"))) {
+            Some((key, value)) => Error::input(format!("{place}: {key} = {value}: {why}")),
+            None => Error::input(format!("{place}: {why}")),
+        }
+    })
 }
 
 fn benchmarks(table: &Table, place: &impl Fn(&str) -> String) -> Result<Vec<(String, String)>> {

@@ -92,6 +92,13 @@ impl Study {
         if !ladder(&regime.lr) || !ladder(&regime.alpha) {
             return error("a ladder has at most 20 rungs");
         }
+        let given = |key: &str| regime.settings.get("train").and_then(|train| train.get(key)).is_some();
+        if given("seed") {
+            return error("train.seed: the study sets this itself, by its seeds; remove it");
+        }
+        if given("lr") && !regime.lr.0.is_empty() {
+            return error("lr and train.lr are the same setting; give one of them");
+        }
         if regime.interpolate.is_some() {
             let OneOrMore(alphas) = &regime.alpha;
             if alphas.is_empty() || !regime.lr.0.is_empty() || regime.data.is_some() || !regime.settings.is_empty() {

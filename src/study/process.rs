@@ -1,5 +1,6 @@
 //! A task as a process of its own: this program again, its output in a log that says by a lock whether somebody is at work.
 
+use super::record::done;
 use super::task::{Task, checkpoints};
 use crate::{Error, Result, files};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -18,6 +19,8 @@ const TAIL: u64 = 2000;
 pub struct Process {
     child: std::process::Child,
     log: PathBuf,
+    /// The log, locked until its record is written: what others see then is done.
+    _lock: File,
     started: Instant,
     told: bool,
     /// Nothing was there of the task when it was begun.
@@ -29,6 +32,8 @@ pub struct Process {
 pub enum Begun {
     /// It is under way.
     Here(Process),
+    /// Another process has done it meanwhile.
+    Already,
     /// Another process, of another call perhaps, is working on it.
     Elsewhere,
 }
@@ -60,16 +65,19 @@ impl Process {
         let whole = !path.exists();
         let failed = |e: std::io::Error| Error::failed(format!("{}: {e}", path.display()));
         let file = OpenOptions::new().append(true).create(true).open(&path).map_err(failed)?;
-        // The lock belongs to the open file, which the process inherits: it is let go when both have ended.
+        // The lock belongs to the open file, which the process inherits: it is let go when neither has it open.
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => return Ok(Begun::Elsewhere),
             // A file system without locks stops nobody.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
+        if !task.sums_up && done(out, task)? {
+            return Ok(Begun::Already);
+        }
         let program = std::env::current_exe().map_err(|e| Error::failed(format!("cannot find this program: {e}")))?;
         let mut command = Command::new(program);
         command.args(arguments(task, way, device)?).env(OF_A_STUDY, "1").stdin(Stdio::piped());
-        command.stdout(file.try_clone().map_err(failed)?).stderr(file);
+        command.stdout(file.try_clone().map_err(failed)?).stderr(file.try_clone().map_err(failed)?);
         if let Some(threads) = threads {
             command.env("RAYON_NUM_THREADS", threads.to_string());
         }
@@ -77,7 +85,7 @@ impl Process {
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let child = command.spawn().map_err(|e| Error::failed(format!("cannot start {}: {e}", task.name)))?;
-        Ok(Begun::Here(Process { child, log: path, started: Instant::now(), told: false, whole }))
+        Ok(Begun::Here(Process { child, log: path, _lock: file, started: Instant::now(), told: false, whole }))
     }
 
     /// How it ended, or `None` while it goes on.

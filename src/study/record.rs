@@ -62,13 +62,26 @@ pub fn done(out: &Path, task: &Task) -> Result<bool> {
     }
 }
 
-/// What one command line has and the other has not.
+/// What one command line has and the other has not: flags with their values, whatever their order.
 fn differing(before: &[String], now: &[String]) -> String {
+    let words = |command: &[String]| -> Vec<String> {
+        let mut words: Vec<String> = Vec::new();
+        for argument in command {
+            match words.last_mut() {
+                Some(last) if last.starts_with("--") && !last.contains(' ') && !argument.starts_with("--") => {
+                    *last += &format!(" {argument}");
+                }
+                _ => words.push(argument.clone()),
+            }
+        }
+        words
+    };
     let only = |a: &[String], b: &[String]| -> String {
-        let own: Vec<&str> = a.iter().filter(|arg| !b.contains(arg)).map(String::as_str).collect();
+        let own: Vec<&str> = a.iter().filter(|word| !b.contains(word)).map(String::as_str).collect();
         if own.is_empty() { "(nothing)".into() } else { own.join(" ") }
     };
-    format!("{} -> {}", only(before, now), only(now, before))
+    let (before, now) = (words(before), words(now));
+    format!("{} -> {}", only(&before, &now), only(&now, &before))
 }
 
 /// Seconds that a unit of work takes, by kind, as measured on tasks that are done.
@@ -136,7 +149,10 @@ mod tests {
         assert!(done(dir.path(), &one).unwrap());
         one.command[2] = "train.lr=2".into();
         let error = done(dir.path(), &one).unwrap_err();
-        assert!(error.exit_code() == 2 && error.to_string().contains("train.lr=1 -> train.lr=2"), "{error}");
+        assert!(
+            error.exit_code() == 2 && error.to_string().contains("--set train.lr=1 -> --set train.lr=2"),
+            "{error}"
+        );
         one.sums_up = true;
         assert!(!done(dir.path(), &one).unwrap());
     }

@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+/// What was asked for.
+const STUDY_TOML: &str = "study.toml";
 /// Between two looks at the processes.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -72,7 +74,7 @@ pub fn run(
     stop: &AtomicBool,
     progress: &mut dyn Progress,
 ) -> Result<Outcome> {
-    claim(plan, toml, out)?;
+    check(out)?;
     let mut finished = HashSet::new();
     for task in &plan.tasks {
         if done(out, task)? && !task.sums_up {
@@ -80,6 +82,7 @@ pub fn run(
         }
     }
     let wanted = wanted(plan, settings, &finished)?;
+    claim(plan, toml, out)?;
     // What sums up, and has grown no further, is not done again.
     let fresh = wanted.iter().any(|task| !task.sums_up && !finished.contains(task.name.as_str()));
     for task in plan.tasks.iter().filter(|task| task.sums_up && task.name != "report" && !fresh) {
@@ -101,15 +104,19 @@ pub fn run(
     Ok(if left { Outcome::Stopped } else { Outcome::Finished })
 }
 
-/// Make the directory the study's; write what it is.
-fn claim(plan: &Plan, toml: &str, out: &Path) -> Result<()> {
-    let file = out.join("study.toml");
+/// The directory must be a study's, or new or empty.
+fn check(out: &Path) -> Result<()> {
     // A queue may have put its own things there first.
-    if !file.exists() && files::holds_foreign(out, |name| name == "slurm") {
+    if !out.join(STUDY_TOML).exists() && files::holds_foreign(out, |name| name == "slurm") {
         return Err(Error::input(format!("{} is not empty and holds no study; give another --out", out.display())));
     }
+    Ok(())
+}
+
+/// Make the directory the study's; write what it is.
+fn claim(plan: &Plan, toml: &str, out: &Path) -> Result<()> {
     files::create_dir(out)?;
-    files::write_atomic(&file, toml.as_bytes())?;
+    files::write_atomic(&out.join(STUDY_TOML), toml.as_bytes())?;
     plan.index.write(out)
 }
 
@@ -158,7 +165,8 @@ impl<'a> Work<'a> {
             }
             let Some(ended) = process.ended()? else { continue };
             let (seconds, whole) = (process.elapsed().as_secs_f64(), process.whole);
-            self.here.remove(task.name.as_str());
+            // Its lock is kept until the record is there.
+            let process = self.here.remove(task.name.as_str());
             match &ended {
                 Ended::Done => {
                     let jobs = self.settings.jobs;
@@ -171,6 +179,7 @@ impl<'a> Work<'a> {
                 Ended::Stopped => {}
                 Ended::Failed(why) => self.failed.push((task.name.clone(), why.clone())),
             }
+            drop(process);
             progress.ended(task, &ended, seconds, &self.state(pace));
         }
         if stopping {
@@ -189,19 +198,17 @@ impl<'a> Work<'a> {
                     self.here.insert(&task.name, process);
                     progress.begins(task, &self.state(pace));
                 }
+                Begun::Already => {
+                    self.finished.insert(&task.name);
+                    // What needs it can be begun.
+                    waits = true;
+                }
                 Begun::Elsewhere => {
                     waits = true;
                     if self.told.insert(&task.name) {
                         progress.elsewhere(task);
                     }
                 }
-            }
-            // Somebody else may have done it by now.
-            if self.told.contains(task.name.as_str())
-                && !self.here.contains_key(task.name.as_str())
-                && done(self.out, task)?
-            {
-                self.finished.insert(&task.name);
             }
         }
         Ok(waits || !self.here.is_empty())

@@ -271,7 +271,8 @@ impl<'a> Builder<'a> {
         let dir = self.path(&["models", run]);
         let mut command =
             vec!["model".to_string(), "interpolate".into(), text(&self.study.head.base), text(&tuned.dir)];
-        command.extend(["--alpha".into(), rung.number().to_string(), "--out".into(), text(&dir)]);
+        // Written, perhaps, by a process that was stopped before it could say so.
+        command.extend(["--alpha".into(), rung.number().to_string(), "--overwrite".into(), "--out".into(), text(&dir)]);
         let task = format!("model.{run}");
         self.push(&task, section, tuned.needs(), command, Kind::Small, 1.0);
         Ok(Made { dir, task: Some(task) })

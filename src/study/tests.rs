@@ -113,7 +113,7 @@ fn each_task_is_a_command_and_comes_after_what_it_needs() {
     );
     assert_eq!(
         command(&plan, "model.wise-ft.alpha-0.25.seed-1"),
-        "model interpolate data/base-tiny out/runs/sft.lr-1e-3.seed-1/model --alpha 0.25 --out out/models/wise-ft.alpha-0.25.seed-1"
+        "model interpolate data/base-tiny out/runs/sft.lr-1e-3.seed-1/model --alpha 0.25 --overwrite --out out/models/wise-ft.alpha-0.25.seed-1"
     );
     let cost = command(&plan, "cost.sft.lr-1e-3.seed-1");
     assert!(
@@ -193,7 +193,13 @@ fn what_does_not_fit_is_refused_with_its_section() {
         ("dynamics.prior=[\"vpa\"]", "no benchmark is called \"vpa\"; there are vqa-direct"),
         ("dynamics.over=[\"x\"]", "[regimes.x]"),
         ("eval.model=x", "the study sets this itself"),
-        ("regimes.sft.lr=fast", "[regimes.sft]"),
+        ("regimes.sft.lr=fast", "[regimes.sft]: lr = \"fast\": a number or a list of numbers"),
+        ("regimes.sft.lr=[]", "lr = []: an empty list"),
+        ("regimes.sft.train.seed=9", "train.seed: the study sets this itself"),
+        ("regimes.sft.train.lr=9", "lr and train.lr are the same"),
+        ("study.seeds=[-1]", "[study]: seeds = [-1]: "),
+        ("study.title=5", "[study]: title = 5: "),
+        ("eval.way=-1", "[eval]: way = -1: "),
         ("study.seeds=[]", "seeds = []"),
         ("study.sedes=[1]", "sedes"),
         ("stduy.title=x", "unknown section [stduy]"),

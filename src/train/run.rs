@@ -13,7 +13,7 @@ use super::checkpoint::{self, Checkpoint};
 use crate::config::{self, Config};
 use crate::{Error, Result, files};
 use serde::{Deserialize, Serialize};
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// What a run is made of besides its settings: `run.json`.
@@ -129,16 +129,8 @@ impl Run {
 }
 
 fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join(".lock");
-    let file = File::create(&path).map_err(|e| Error::failed(format!("cannot write {}: {e}", path.display())))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(Error::input(format!(
-            "another process is training in {}; wait for it or give another --out",
-            dir.display()
-        ))),
-        // A file system without locks does not stop anybody from training.
-        _ => Ok(file),
-    }
+    let busy = || format!("another process is training in {}; wait for it or give another --out", dir.display());
+    files::lock(&dir.join(".lock"), busy)
 }
 
 /// Has anything been trained or measured? A run that was refused at its start has not, and may be given other settings.

@@ -3,7 +3,8 @@
 //! - A puzzle is a function of (seed, source image, its how-manieth puzzle of that image): not of the number of threads, nor
 //!   of which other images lie in the folder.
 //! - The split goes by source image. A photo's side follows from its content alone (and the shares), so datasets made from one
-//!   folder with other seeds, grids or questions never put one's training photo into another's test set.
+//!   folder with other seeds, grids or questions never put one's training photo into another's test set. Neither do datasets of synthetic
+//!   scenes of one seed, whatever their size; those of another seed are other scenes.
 //! - Each photo is decoded once and gives all its puzzles then; the pixels in memory are bounded.
 
 mod font;
@@ -95,24 +96,40 @@ impl Settings {
 
     /// Is puzzle `slot` of a split cut from a synthetic scene? Those that are lie evenly among the others, `floor(n * scenes)` in the
     /// first n.
-    fn from_scene(&self, slot: usize) -> bool {
+    fn is_of_scene(&self, slot: usize) -> bool {
         let before = |n: usize| (n as f64 * self.scenes + 1e-9).floor();
         self.synthetic() || before(slot + 1) > before(slot)
     }
 
-    /// Something worth knowing before the puzzles are made.
-    pub fn warning(&self) -> Option<String> {
-        (self.grid.tiles() == 2).then(|| {
-            format!(
+    /// What is worth knowing before the puzzles are made.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.grid.tiles() == 2 {
+            warnings.push(format!(
                 "a grid of {} has two tiles, which are always swapped: every puzzle has the same answer, and always giving \
                  that one is right 100 % of the time; only larger grids measure anything",
                 self.grid
-            )
-        })
+            ));
+        }
+        let wanted = self.split.apportion(self.count).unwrap_or_default();
+        for (split, count) in SPLITS.into_iter().zip(wanted).filter(|_| self.mixed()) {
+            let scenes = (0..count).filter(|&slot| self.is_of_scene(slot)).count();
+            let without = match (scenes, count - scenes) {
+                (0, 1..) => "scene",
+                (1.., 0) => "photo",
+                _ => continue,
+            };
+            warnings
+                .push(format!("no {without} among the {count} puzzles of {split}; ask for more to have both kinds"));
+        }
+        warnings
     }
 
     /// Refuse contradictions before any work.
-    fn check(&self, out: &Path) -> Result<()> {
+    ///
+    /// # Errors
+    /// Input errors that name the setting.
+    pub fn check(&self, out: &Path) -> Result<()> {
         let side = self.tile.saturating_mul(self.grid.rows().max(self.grid.cols()) as u32);
         if self.tile == 0 || (!self.tile_any && !self.tile.is_multiple_of(TOKEN_PIXELS)) {
             return Err(Error::input(format!(
@@ -171,7 +188,7 @@ impl Settings {
 pub fn generate(settings: &Settings, out: &Path, overwrite: bool, on_puzzle: &(dyn Fn() + Sync)) -> Result<Manifest> {
     settings.check(out)?;
     let wanted = settings.split.apportion(settings.count)?;
-    let of_scenes = wanted.map(|n| (0..n).filter(|&slot| settings.from_scene(slot)).count());
+    let of_scenes = wanted.map(|n| (0..n).filter(|&slot| settings.is_of_scene(slot)).count());
     let of_photos = [0, 1, 2].map(|side| wanted[side] - of_scenes[side]);
     let (mut files, unread) = if settings.synthetic() { Default::default() } else { source::walk(&settings.images)? };
     files.truncate(settings.limit.unwrap_or(usize::MAX));
@@ -269,7 +286,7 @@ fn write_splits(
         let maker = Maker { settings, split, writer: &*writer, budget: &budget, on_puzzle };
         let mut made: Vec<Option<(&Photo, Made)>> = (0..wanted[side]).map(|_| None).collect();
         for (photos, scenes) in sources.iter().zip([false, true]) {
-            let slots = (0..wanted[side]).filter(|&slot| settings.from_scene(slot) == scenes).collect();
+            let slots = (0..wanted[side]).filter(|&slot| settings.is_of_scene(slot) == scenes).collect();
             if !fill(&maker, &photos[side], slots, &mut made, refused)? {
                 return Ok(None);
             }

@@ -96,15 +96,24 @@ pub fn select(mut files: Vec<SourceFile>, wanted: &[usize; 3], settings: &Settin
     selection
 }
 
-/// A synthetic scene of its own for every puzzle, passing over those that are `refused`.
+/// A synthetic scene of its own for every puzzle, passing over those that are `refused`. As with photos, the side of a scene follows from
+/// what it is and the shares alone.
 pub fn scenes(wanted: &[usize; 3], settings: &Settings, refused: impl Fn(&str) -> bool) -> [Vec<Photo>; 3] {
     let scene = |index: u64| {
         let name = format!("scene-{index:06}");
         let hash = Sha256::digest(format!("{} {:?} {name}", settings.seed, settings.cues)).into();
         Photo { place: Place::Scene(index), name, hash, size: (scenes::SIDE, scenes::SIDE) }
     };
+    let mut photos: [Vec<Photo>; 3] = Default::default();
     let mut all = (0..).map(scene).filter(|photo| !refused(&photo.name));
-    wanted.map(|count| all.by_ref().take(count).collect())
+    while (0..SPLITS.len()).any(|side| photos[side].len() < wanted[side]) {
+        let Some(photo) = all.next() else { break };
+        let side = settings.split.side(&photo.hash);
+        if photos[side].len() < wanted[side] {
+            photos[side].push(photo);
+        }
+    }
+    photos
 }
 
 /// Read a file and look at its headers.

@@ -9,18 +9,22 @@ use crate::{Error, Result, files};
 use candle_core::Device;
 use std::path::Path;
 
-/// Write the base of the adapter `dir` with the adapter merged in to `out`, which must be new or empty, in `precision`. The sums are
+/// Write the base of the adapter `dir` with the adapter merged in to `out`, which must be new or empty, or with `overwrite` a checkpoint, in `precision`. The sums are
 /// formed in f32 and rounded once. One tensor is held at a time.
 ///
 /// # Errors
 /// An input error if `dir` is no adapter, its base is not there, or `out` is not empty.
-pub fn merge(dir: &Path, out: &Path, precision: Precision) -> Result<()> {
+pub fn merge(dir: &Path, out: &Path, precision: Precision, overwrite: bool) -> Result<()> {
     if !is_adapter(dir) {
         return Err(Error::input(format!("{} holds no adapter (adapter_config.json)", dir.display())));
     }
-    if files::holds_foreign(out, |_| false) {
-        return Err(Error::input(format!("{} is not empty; choose another --out", out.display())));
+    if files::lies_in(dir, out) {
+        return Err(Error::input(format!(
+            "{} is read here, and cannot be written over; choose another --out",
+            out.display()
+        )));
     }
+    files::may_make_in(out, overwrite, "config.json")?;
     let base = base_of(dir)?;
     let config = Config::from_dir(&base)?;
     let adapter = Adapter::read(dir, &config, &Device::Cpu)?.by_module();
@@ -38,5 +42,5 @@ pub fn merge(dir: &Path, out: &Path, precision: Precision) -> Result<()> {
         }
         Ok(values)
     };
-    write_like(&base, &stored, out, precision, &merged)
+    write_like(&base, &stored, (out, overwrite), precision, &merged)
 }

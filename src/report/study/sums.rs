@@ -1,7 +1,7 @@
 //! Sums over seeds. Pure: numbers in, numbers out.
 
 use crate::report::matched::{Stop, at, highest};
-use crate::stats::{Interval, mean, mean_of_intervals};
+use crate::stats::{Interval, mean};
 
 /// What an interval is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +23,19 @@ pub struct OverSeeds {
     pub seeds: usize,
 }
 
-/// The mean of one value a seed, each with its interval over test examples; values lie within `bounds`. `None` without a value.
+/// The mean of one value a seed, each with its interval over test examples; values lie within `bounds`. `None` without a value. Where all
+/// values are the same, the interval is that of one seed, of the widest: all seeds answer the same examples, so several tell no more of
+/// other examples than one.
 pub fn over_seeds(of_seeds: &[Interval], bounds: (f64, f64)) -> Option<OverSeeds> {
     let known: Vec<Interval> = of_seeds.iter().copied().filter(|one| one.value.is_finite()).collect();
     let values: Vec<f64> = known.iter().map(|one| one.value).collect();
     let first = *values.first()?;
     let (found, basis) = match values.iter().all(|value| *value == first) {
-        true => (Interval { value: first, ..mean_of_intervals(&known) }, Basis::Examples),
+        true => {
+            let low = known.iter().map(|one| one.low).fold(f64::NAN, f64::min);
+            let high = known.iter().map(|one| one.high).fold(f64::NAN, f64::max);
+            (Interval { value: first, low, high }, Basis::Examples)
+        }
         false => (mean(&values), Basis::Seeds),
     };
     let cut = |end: f64| if end.is_nan() { f64::NAN } else { end.clamp(bounds.0, bounds.1) };
@@ -134,10 +140,12 @@ mod tests {
         assert_eq!((alone.basis, alone.seeds), (Basis::Examples, 1));
         near(alone.mean.low, 0.25);
         near(alone.mean.high, 0.34);
-        // Four equal estimates halve the interval.
-        let equal = over_seeds(&[one(0.3); 4], (0.0, 1.0)).unwrap();
+        // On the same examples: no narrower than one.
+        let wider = Interval { high: 0.4, ..one(0.3) };
+        let equal = over_seeds(&[one(0.3), wider, one(0.3)], (0.0, 1.0)).unwrap();
         assert_eq!((equal.basis, equal.mean.value), (Basis::Examples, 0.3));
-        near(equal.mean.low, 0.275);
+        near(equal.mean.low, 0.25);
+        near(equal.mean.high, 0.4);
         let nowhere = over_seeds(&[Interval { value: 0.02, low: f64::NAN, high: f64::NAN }], (0.0, 1.0)).unwrap();
         assert!(nowhere.mean.low.is_nan() && nowhere.mean.high.is_nan());
         assert_eq!(over_seeds(&[], (0.0, 1.0)), None);

@@ -51,7 +51,7 @@ pub fn done(out: &Path, task: &Task) -> Result<bool> {
     match Record::read(out, &task.name)? {
         None => Ok(false),
         Some(record) if record.command == task.command => Ok(true),
-        Some(_) if task.sums_up => Ok(false),
+        Some(record) if task.sums_up && settings(&record.command) == settings(&task.command) => Ok(false),
         Some(record) => Err(Error::input(format!(
             "[{}]: {} holds {} done with other settings; give the same ones, or another --out:\n  {}",
             task.section,
@@ -62,25 +62,33 @@ pub fn done(out: &Path, task: &Task) -> Result<bool> {
     }
 }
 
-/// What one command line has and the other has not: flags with their values, whatever their order.
-fn differing(before: &[String], now: &[String]) -> String {
-    let words = |command: &[String]| -> Vec<String> {
-        let mut words: Vec<String> = Vec::new();
-        for argument in command {
-            match words.last_mut() {
-                Some(last) if last.starts_with("--") && !last.contains(' ') && !argument.starts_with("--") => {
-                    *last += &format!(" {argument}");
-                }
-                _ => words.push(argument.clone()),
-            }
+/// What may grow in a task that sums up, or is only shown.
+const GROWS: [&str; 5] = ["--model", "--train", "--prior", "--forgetting", "--title"];
+
+/// The flags of a command line with their values, without those that may grow.
+fn settings(command: &[String]) -> Vec<String> {
+    flags(command).into_iter().filter(|flag| !GROWS.iter().any(|name| flag.split(' ').next() == Some(name))).collect()
+}
+
+/// The flags of a command line, each with its values; what comes before the first is one too.
+fn flags(command: &[String]) -> Vec<String> {
+    let mut flags: Vec<String> = Vec::new();
+    for argument in command {
+        match flags.last_mut() {
+            Some(last) if !argument.starts_with("--") => *last += &format!(" {argument}"),
+            _ => flags.push(argument.clone()),
         }
-        words
-    };
+    }
+    flags
+}
+
+/// What one command line has and the other has not.
+fn differing(before: &[String], now: &[String]) -> String {
     let only = |a: &[String], b: &[String]| -> String {
         let own: Vec<&str> = a.iter().filter(|word| !b.contains(word)).map(String::as_str).collect();
         if own.is_empty() { "(nothing)".into() } else { own.join(" ") }
     };
-    let (before, now) = (words(before), words(now));
+    let (before, now) = (flags(before), flags(now));
     format!("{} -> {}", only(&before, &now), only(&now, &before))
 }
 
@@ -153,8 +161,17 @@ mod tests {
             error.exit_code() == 2 && error.to_string().contains("--set train.lr=1 -> --set train.lr=2"),
             "{error}"
         );
-        one.sums_up = true;
-        assert!(!done(dir.path(), &one).unwrap());
+        // What sums up may have grown, by another run to compare; its own settings stay.
+        let measured = |more: &[&str]| {
+            task("why.base", &[&["dynamics", "--forgetting", "cost/a"], more].concat(), Kind::Pair, 10.0)
+        };
+        let why = Task { sums_up: true, ..measured(&["--pairs", "4"]) };
+        let record = Record { command: why.command.clone(), seconds: 5.0, whole: true, jobs: 1 };
+        record.write(dir.path(), "why.base").unwrap();
+        assert!(done(dir.path(), &why).unwrap());
+        assert!(!done(dir.path(), &Task { sums_up: true, ..measured(&["cost/b", "--pairs", "4"]) }).unwrap());
+        let other = done(dir.path(), &Task { sums_up: true, ..measured(&["--pairs", "5"]) }).unwrap_err();
+        assert!(other.to_string().contains("--pairs 4 -> --pairs 5"), "{other}");
     }
 
     #[test]

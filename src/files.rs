@@ -1,9 +1,12 @@
 //! Reading and writing files so that an error names the file and a reader never sees half of one.
 
 use crate::{Error, Result};
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+
+/// The file that says that a process works in a directory. It is hidden, so that [`holds_foreign`] passes over it, and stays there.
+pub const LOCK: &str = ".lock";
 
 /// Read a whole file. A missing or unreadable file is an input error that names it.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
@@ -56,6 +59,23 @@ pub fn create_dir(path: &Path) -> Result<()> {
         return Err(Error::input(format!("cannot write to {}: that is a file; a directory is needed", path.display())));
     }
     fs::create_dir_all(path).map_err(|e| Error::failed(format!("cannot create directory {}: {e}", path.display())))
+}
+
+/// Keep other processes out of a directory until the file that is returned is closed. `doing` is what is done there, in one word.
+///
+/// # Errors
+/// An input error if another process has the directory; a failure if the file [`LOCK`] cannot be written.
+pub fn lock(dir: &Path, doing: &str) -> Result<File> {
+    let path = dir.join(LOCK);
+    let file = File::create(&path).map_err(|e| Error::failed(format!("cannot write {}: {e}", path.display())))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Error::input(format!(
+            "another process is {doing} in {}; wait for it or give another --out",
+            dir.display()
+        ))),
+        // A file system without locks does not stop anybody from working.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
 }
 
 /// Is `path`, which need not exist, inside the directory `dir` or that directory itself? Links are followed.
@@ -167,6 +187,19 @@ fn temporary_name(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_is_locked_until_the_first_process_is_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock(dir.path(), "sampling").unwrap();
+        let error = lock(dir.path(), "sampling").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let said = format!("another process is sampling in {}; wait for it", dir.path().display());
+        assert!(error.to_string().starts_with(&said), "{error}");
+        assert!(!holds_foreign(dir.path(), |_| false));
+        drop(held);
+        lock(dir.path(), "sampling").unwrap();
+    }
 
     #[cfg(unix)]
     #[test]

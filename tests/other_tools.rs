@@ -77,6 +77,12 @@ fn conversations_of_other_tools_are_trained_on_evaluated_and_scored() {
     done(dir, "eval --model model --data data/test/metadata.jsonl --max-new-tokens 3 --out file");
     let responses = |out: &str| fs::read(dir.join(out).join("responses.jsonl")).unwrap();
     assert_eq!(responses("file"), responses("whole"));
+    done(dir, "gen --images scenes --grid 1x3 --style think --count 4 --split 1,0,0 --out think");
+    let (_, table) = done(dir, "rollout --teacher scripted --data think/train/metadata.jsonl --out rollouts");
+    assert!(table.starts_with("scripted on ") && table.contains("think/train/metadata.jsonl\n"), "{table}");
+    assert_eq!(rows(&dir.join("rollouts/train/metadata.jsonl")).len(), 4);
+    let message = refused(dir, "rollout --teacher scripted --data nope.jsonl --out new");
+    assert!(message.contains("no dataset at nope.jsonl: there is no such directory"), "{message}");
 
     // A run goes on with the same data only.
     let text = fs::read_to_string(dir.join("messages.jsonl")).unwrap();

@@ -104,7 +104,9 @@ impl RolloutArgs {
     pub fn run(mut self) -> Result<()> {
         let device = super::device(&self.device)?;
         self.clone().check()?;
-        files::require_dir(&self.data, "dataset")?;
+        if !self.data.is_file() {
+            files::require_dir(&self.data, "dataset")?;
+        }
         self.model = self.model.as_deref().map(hub::model).transpose()?;
         let request = self.request()?;
         let bar = bar(0, "{pos}/{len} prompts, {msg}, {eta} left");
@@ -270,7 +272,8 @@ impl Lines {
 fn table(report: &Report) -> String {
     let (about, s, t) = (&report.about, &report.summary, &report.tally);
     let mut text = String::new();
-    let _ = writeln!(text, "{} on {} ({})", about.teacher, about.data.display(), about.split);
+    let split = if about.split.is_empty() { String::new() } else { format!(" ({})", about.split) };
+    let _ = writeln!(text, "{} on {}{split}", about.teacher, about.data.display());
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "  {name:<34} {value:>9}");
     };

@@ -108,6 +108,13 @@ impl DatasetWriter {
         Ok(digest)
     }
 
+    /// Give a split an image that is in memory, as it is encoded.
+    pub fn put_image(&self, split: &str, name: &str, bytes: &[u8]) -> Result<Digest> {
+        let path = self.dir.join(split).join(name);
+        fs::write(&path, bytes).map_err(|e| Error::failed(format!("cannot write {}: {e}", path.display())))?;
+        Ok(Sha256::digest(bytes).into())
+    }
+
     /// Take over a split of another dataset as it is: the same bytes, and so the same hash.
     pub fn carry_split(&mut self, split: &str, from: &Dataset) -> Result<()> {
         let summary = from.manifest().splits.get(split).cloned().ok_or_else(|| {

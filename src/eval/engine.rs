@@ -47,7 +47,7 @@ pub fn evaluate_checkpoint(request: &Request, device: &Device, progress: impl Fn
 }
 
 /// The split that is written down: a file has none.
-pub(super) fn split_of<'a>(data: &Path, split: &'a str) -> &'a str {
+pub(crate) fn split_of<'a>(data: &Path, split: &'a str) -> &'a str {
     if data.is_dir() { split } else { "" }
 }
 

@@ -16,6 +16,7 @@ pub use divergence::{
     BATCH, BaseSamples, Comparison, Direction, Divergence, Measured, OwnAnswer, OwnAnswers, PromptDivergence, spread,
     token_divergences,
 };
+pub(crate) use engine::split_of;
 pub use engine::{Engine, Request, evaluate_checkpoint};
 pub use hash::{hash_model, hash_prompt_files};
 pub use outcome::{Category, Generated, Outcome, Summary};

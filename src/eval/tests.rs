@@ -159,6 +159,7 @@ fn a_stopped_evaluation_goes_on_where_it_stopped_and_ends_the_same() {
         if calls == 3 { Err(Error::failed("stopped")) } else { generator(examples) }
     };
     assert!(evaluate_in(&mut directory, &task(10), &plan(3), stopping, |_| {}).is_err());
+    drop(directory);
     // The last line was being written when the machine went down.
     let responses = part.path().join("responses.jsonl");
     let text = std::fs::read(&responses).unwrap();
@@ -210,9 +211,25 @@ fn another_model_in_the_same_directory_is_refused_by_name_until_fresh() {
     assert_eq!(error.exit_code(), 2);
     assert!(text.contains("model: \"mmm") && text.contains("samples: 1 -> 2") && text.contains("--fresh"), "{text}");
     assert!(!text.contains("data:"), "{text}");
+    drop(directory);
     let directory = open(dir.path(), other, true).unwrap();
     assert_eq!(directory.finished().unwrap(), None);
     assert!(EvalResult::read_responses(dir.path()).unwrap().is_empty());
+}
+
+#[test]
+fn two_processes_cannot_evaluate_in_one_directory_but_read_a_finished_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut directory = open(dir.path(), key(0.0, 3, 10), false).unwrap();
+    for fresh in [false, true] {
+        let error = open(dir.path(), key(0.0, 3, 10), fresh).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("another process is evaluating in"), "{error}");
+    }
+    evaluate_in(&mut directory, &task(10), &plan(3), generator, |_| {}).unwrap();
+    assert_eq!(EvalResult::read_responses(dir.path()).unwrap().len(), 10);
+    drop(directory);
+    let (one, other) = (open(dir.path(), key(0.0, 3, 10), false), open(dir.path(), key(0.0, 3, 10), false));
+    assert!(one.unwrap().finished().unwrap().is_some() && other.unwrap().finished().unwrap().is_some());
 }
 
 #[test]

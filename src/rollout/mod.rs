@@ -46,9 +46,9 @@ pub enum Teacher {
 pub struct Request {
     /// Who answers.
     pub teacher: Teacher,
-    /// Dataset directory with the prompts.
+    /// Dataset directory with the prompts, or a file of another tool (see [`Dataset::open`]).
     pub data: PathBuf,
-    /// Split of it.
+    /// Split of a directory.
     pub split: String,
     /// Which prompts, how many responses to each, how many prompts at a time.
     pub plan: Plan,
@@ -92,13 +92,7 @@ pub fn rollout(request: &Request, device: &Device, progress: impl FnMut(Progress
             )));
         }
     }
-    let dataset = Dataset::open(data, split)?;
-    if !dataset.has_image_files() {
-        return Err(Error::input(format!(
-            "{} holds images in base64; a rollout needs them as files, to share them with the dataset that it makes",
-            data.display()
-        )));
-    }
+    let (dataset, split) = (Dataset::open(data, split)?, eval::split_of(data, split));
     check_prompts(&dataset, request)?;
     let task = DatasetTask::new(dataset)?;
     let absolute = |p: &Path| std::path::absolute(p).unwrap_or_else(|_| p.to_path_buf());
@@ -106,7 +100,7 @@ pub fn rollout(request: &Request, device: &Device, progress: impl FnMut(Progress
         key: request.teacher.key(&task, plan, &request.sampling)?,
         teacher: request.teacher.name(),
         data: absolute(data),
-        split: split.clone(),
+        split: split.to_string(),
     };
     let store = Store::open(out, about, request.fresh)?;
     let written = write::written(out)?;

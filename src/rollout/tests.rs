@@ -6,7 +6,10 @@ use crate::data::generate::{Cues, Settings, generate};
 use crate::data::{METADATA, Record};
 use crate::model::init::{Preset, write_checkpoint};
 use crate::puzzle::{QuestionKind, Style};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use std::fs;
+use std::sync::{Arc, Mutex};
 
 fn puzzles(dir: &Path, style: Style) {
     puzzles_of(dir, style, "1x3");
@@ -127,6 +130,62 @@ fn a_directory_of_something_else_is_refused_and_says_what_differs() {
     other.fresh = true;
     assert!(refused(&other).contains("not empty"));
     assert!(refused(&request(Teacher::Scripted, &data, &data.join("out"))).contains("--data"));
+}
+
+#[test]
+fn a_file_of_records_or_conversations_is_as_good_as_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, whole, file) = (dir.path().join("data"), dir.path().join("whole"), dir.path().join("file"));
+    puzzles(&data, Style::Think);
+    run(&request(Teacher::Scripted, &data, &whole)).unwrap();
+    let report = run(&request(Teacher::Scripted, &data.join("train/metadata.jsonl"), &file)).unwrap();
+    assert_eq!((report.tally.kept, report.about.split.as_str(), report.manifest.splits.len()), (12, "", 1));
+    let open = |dir: &Path| Dataset::open(dir, "train").unwrap();
+    assert_eq!(open(&file).records(), open(&whole).records());
+
+    // Conversations of another tool: one picture in the line, one in a file.
+    let records = open(&data);
+    let name = &records.records()[0].images[0];
+    let picture = records.root().join(name);
+    let in_line = format!("data:image/png;base64,{}", STANDARD.encode(fs::read(&picture).unwrap()));
+    let line = |image: &str| {
+        let turns = json!([{"role": "user", "content": "<image>Who?"}, {"role": "assistant", "content": "A cat"}]);
+        format!("{}\n", json!({"messages": turns, "images": [image]}))
+    };
+    let talk = dir.path().join("talk.jsonl");
+    fs::write(&talk, [line(&in_line), line(picture.to_str().unwrap())].concat()).unwrap();
+    let server = chat_tests::serve(Box::new(|_, _| (200, String::new(), chat_tests::says("A cat"))));
+    let mut request = request(Teacher::Endpoint(chat_tests::endpoint(&server.url)), &talk, &dir.path().join("talked"));
+    request.plan.samples = 1;
+    assert_eq!(run(&request).unwrap().tally.kept, 2);
+    let made = open(&request.out);
+    for (record, image) in made.records().iter().zip(["images/000000.png", "images/000001.png"]) {
+        assert_eq!((record.images[0].as_str(), record.response()), (image, Some("A cat")));
+        assert_eq!(fs::read(made.root().join(image)).unwrap(), fs::read(&picture).unwrap());
+    }
+}
+
+#[test]
+fn two_processes_cannot_sample_into_one_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (dir.path().join("data"), dir.path().join("out"));
+    puzzles_of(&data, Style::Think, "1x2");
+    // The second one comes while the first one waits for an answer.
+    let (second, said) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(Vec::new())));
+    let (ask, heard) = (Arc::clone(&second), Arc::clone(&said));
+    let server = chat_tests::serve(Box::new(move |_, _| {
+        if let Some(request) = ask.lock().unwrap().take() {
+            heard.lock().unwrap().push(refused(&request));
+        }
+        (200, String::new(), chat_tests::says("<think>swapped</think><answer>2 1</answer>"))
+    }));
+    let first = request(Teacher::Endpoint(chat_tests::endpoint(&server.url)), &data, &out);
+    *second.lock().unwrap() = Some(Request { fresh: true, ..first.clone() });
+    assert_eq!(run(&first).unwrap().tally.samples, 12);
+    let said = said.lock().unwrap().clone();
+    assert!(said.len() == 1 && said[0].contains("another process is sampling in"), "{said:?}");
+    assert_eq!(run(&first).unwrap().tally.samples, 12, "the first one is done, and has let go");
+    assert_eq!(server.requests(), 12);
 }
 
 #[test]

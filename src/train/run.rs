@@ -13,7 +13,7 @@ use super::checkpoint::{self, Checkpoint};
 use crate::config::{self, Config};
 use crate::{Error, Result, files};
 use serde::{Deserialize, Serialize};
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// What a run is made of besides its settings: `run.json`.
@@ -79,7 +79,7 @@ impl Run {
             return Err(Error::input(format!("{} is not empty and holds no run; give another --out", dir.display())));
         }
         files::create_dir(dir)?;
-        let lock = lock(dir)?;
+        let lock = files::lock(dir, "training")?;
         if identity_file.exists() && has_begun(dir) {
             same_run(dir, config, identity)?;
         } else {
@@ -125,19 +125,6 @@ impl Run {
     /// Mark the run as done.
     pub fn finish(&self, finished: &Finished) -> Result<()> {
         files::write_json(&self.dir.join("finished.json"), finished)
-    }
-}
-
-fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join(".lock");
-    let file = File::create(&path).map_err(|e| Error::failed(format!("cannot write {}: {e}", path.display())))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(Error::input(format!(
-            "another process is training in {}; wait for it or give another --out",
-            dir.display()
-        ))),
-        // A file system without locks does not stop anybody from training.
-        _ => Ok(file),
     }
 }
 

@@ -60,6 +60,7 @@ fn evaluations(out: &Path) -> Result<Vec<PathBuf>> {
 /// `None` if the evaluation has not come to its end: its responses are scored again all the same.
 fn rescore_one(dir: &Path, name: &str, progress: &mut dyn FnMut(&str, Progress)) -> Result<Option<EvalResult>> {
     let missing = || Error::input(format!("no evaluation in {}", dir.display()));
+    let _lock = store::lock(dir)?;
     let about = About::read(dir)?.ok_or_else(missing)?;
     let task = task_of(&about)?;
     let key = &about.key;

@@ -89,6 +89,19 @@ fn conversations_of_other_tools_are_trained_on_evaluated_and_scored() {
     fs::write(dir.join("messages.jsonl"), text.replace("one", "three")).unwrap();
     let message = refused(dir, &format!("{TRAIN} --data messages.jsonl --out run"));
     assert!(message.contains("data: its content differs"), "{message}");
+    // A special token anywhere is told before anything is trained, and before a directory is made.
+    fs::write(dir.join("messages.jsonl"), text.replacen("two", "two<|im_end|>", 3)).unwrap();
+    for more in ["--out new", "--dry-run"] {
+        let message = refused(dir, &format!("{TRAIN} --data messages.jsonl {more}"));
+        let place = "messages.jsonl:2: example line-2: response: the text contains the special token `<|im_end|>`";
+        assert!(message.contains(place), "{message}");
+    }
+    assert!(!dir.join("new").exists());
+    fs::write(dir.join("messages.jsonl"), text.replace("has 4", "has <|image_pad|>")).unwrap();
+    let message = refused(dir, &format!("{rft} --data messages.jsonl --out new"));
+    let place =
+        "messages.jsonl:5: example line-5: message 1 (user): the text contains the special token `<|image_pad|>`";
+    assert!(message.contains(place) && !dir.join("new").exists(), "{message}");
     fs::write(dir.join("messages.jsonl"), text.replacen("<image>", "", 1)).unwrap();
     let message = refused(dir, &format!("{TRAIN} --data messages.jsonl --out new"));
     assert!(message.contains("messages.jsonl:1: field `images` names 1 image(s)"), "{message}");

@@ -3,7 +3,7 @@
 use super::*;
 use crate::data::{Message, Record};
 use crate::model::Sampling;
-use crate::tasks::Score;
+use crate::tasks::Unanswered;
 use std::path::Path;
 
 /// Copy the answer: the response is right when it equals the gold answer; hits are equal characters.
@@ -66,7 +66,7 @@ fn answer(index: usize) -> Generated {
         i if i % 2 == 1 => format!("{:03}x", index / 10),
         _ => format!("{index:04}"),
     };
-    Generated { tokens: text.len() + 1, finished: index != 3, text }
+    Generated { tokens: text.len() + 1, finished: index != 3, text, unanswered: None }
 }
 
 fn generator(examples: Range<usize>) -> Result<Vec<Vec<Generated>>> {
@@ -124,7 +124,7 @@ fn the_batch_size_changes_nothing() {
 fn a_limit_takes_the_first_examples_and_several_samples_count_once_per_example() {
     let plan = Plan { limit: Some(4), samples: 3, batch: 3 };
     let generate = |examples: Range<usize>| -> Result<_> {
-        let wrong = Generated { text: "none".into(), tokens: 5, finished: true };
+        let wrong = Generated { text: "none".into(), tokens: 5, finished: true, unanswered: None };
         Ok(examples.map(|i| vec![answer(i), wrong.clone(), answer(i)]).collect())
     };
     let mut last = None;
@@ -136,6 +136,24 @@ fn a_limit_takes_the_first_examples_and_several_samples_count_once_per_example()
     let over_examples = crate::stats::unit_mean(&[2.0 / 3.0, 0.0, 2.0 / 3.0, 0.0]);
     assert!((summary.accuracy.high - over_examples.high).abs() < 1e-12, "the interval is over examples, not responses");
     assert_eq!(last, Some(Progress { done: 4, total: 4, correct: 4, responses: 12 }));
+}
+
+#[test]
+fn what_a_server_did_not_answer_is_wrong_whatever_the_task_would_say_of_it() {
+    let generate = |examples: Range<usize>| -> Result<_> {
+        let one = |i: usize| match i {
+            0 => Generated { unanswered: Some(Unanswered::Refused), ..answer(0) },
+            1 => Generated { text: String::new(), unanswered: Some(Unanswered::Empty), ..answer(1) },
+            _ => answer(i),
+        };
+        Ok(examples.map(|i| vec![one(i)]).collect())
+    };
+    let (summary, outcomes) = evaluate_in_memory(&task(3), &plan(3), generate, |_| {}).unwrap();
+    assert_eq!((summary.accuracy, summary.truncated), (crate::stats::share(1, 3), 0));
+    let faults: Vec<(&str, usize)> = summary.faults.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+    assert_eq!(faults, [("no text from the server", 1), ("refused by the server", 1)]);
+    let unanswered: Vec<_> = outcomes.iter().map(|o| o.score.unanswered()).collect();
+    assert_eq!(unanswered, [Some(Unanswered::Refused), Some(Unanswered::Empty), None]);
 }
 
 #[test]

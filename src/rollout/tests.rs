@@ -213,7 +213,10 @@ fn what_an_endpoint_answers_becomes_a_dataset_and_is_not_paid_for_again() {
     }));
     let request = request(Teacher::Endpoint(chat_tests::endpoint(&server.url)), &data, &out);
     let first = run(&request).unwrap();
-    assert_eq!((server.requests(), first.tally.kept, first.billed), (12, 8, Some((120, 36))));
+    assert_eq!(
+        (server.requests(), first.tally.kept, first.billed),
+        (12, 8, Some(Billed { prompts: 120, responses: 36, uncounted: 0 }))
+    );
     assert!(first.about.teacher.starts_with("teacher-1 at http://127.0.0.1:"));
     // Killed after the last answer, before its batch was written down.
     let samples = fs::read(out.join("samples.jsonl")).unwrap();
@@ -223,6 +226,36 @@ fn what_an_endpoint_answers_becomes_a_dataset_and_is_not_paid_for_again() {
     let again = run(&request).unwrap();
     assert_eq!((server.requests(), again.manifest.sha256), (12, first.manifest.sha256));
     assert_eq!(fs::read(out.join("samples.jsonl")).unwrap(), samples);
+}
+
+#[test]
+fn what_is_no_answer_or_holds_a_special_token_is_counted_and_never_learnt() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (dir.path().join("data"), dir.path().join("out"));
+    puzzles_of(&data, Style::Think, "1x2");
+    let server = chat_tests::serve(Box::new(|n, _| match n % 6 {
+        0 => (400, String::new(), json!({"error": {"message": "no", "code": "content_policy_violation"}}).to_string()),
+        1 => (200, String::new(), json!({"choices": [{"message": {"content": null}}]}).to_string()),
+        2 => (200, String::new(), chat_tests::says("<think><|im_end|></think><answer>2 1</answer>")),
+        _ => (200, String::new(), chat_tests::says(&format!("<think>{n}</think><answer>2 1</answer>"))),
+    }));
+    let mut request = request(Teacher::Endpoint(chat_tests::endpoint(&server.url)), &data, &out);
+    request.selection.keep = Keep::All;
+    let Report { tally, .. } = run(&request).unwrap();
+    assert_eq!((tally.refused, tally.empty, tally.special, tally.cut_off, tally.kept), (2, 2, 2, 0, 6));
+    let made = Dataset::open(&out, "train").unwrap();
+    assert!(
+        made.records().iter().all(|r| r.response().is_some_and(|text| text.ends_with("</think><answer>2 1</answer>")))
+    );
+    assert!(made.records().iter().all(|r| !r.response().unwrap_or_default().contains("<|")));
+    assert_eq!((run(&request).unwrap().tally, server.requests()), (tally, 12), "nothing is asked for again");
+    // Where nothing else comes, it says why.
+    let refuses = chat_tests::serve(Box::new(|_, _| {
+        (400, String::new(), json!({"error": {"message": "no", "type": "content_filter"}}).to_string())
+    }));
+    let (teacher, out) = (Teacher::Endpoint(chat_tests::endpoint(&refuses.url)), dir.path().join("none"));
+    let error = run(&Request { teacher, out, ..request }).unwrap_err();
+    assert!(error.exit_code() == 1 && error.to_string().contains("12 refused by the server"), "{error}");
 }
 
 #[test]

@@ -76,7 +76,9 @@ fn rescore_one(dir: &Path, name: &str, progress: &mut dyn FnMut(&str, Progress))
         )));
     }
     let mut outcomes = store::stored(dir, task.as_ref(), plan.samples)?;
-    outcomes.par_iter_mut().for_each(|outcome| outcome.score = task.score(outcome.index, &outcome.response));
+    // Where a server gave no answer, there is still none.
+    let answered = outcomes.par_iter_mut().filter(|outcome| outcome.score.unanswered().is_none());
+    answered.for_each(|outcome| outcome.score = task.score(outcome.index, &outcome.response));
     let total = now.examples;
     progress(name, super::super::progress_of(&outcomes, total, plan.samples));
     let about = About { key: now, ..about };

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::data::Record;
-use crate::tasks::Score;
+use crate::tasks::{Score, Unanswered};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;

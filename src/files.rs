@@ -5,6 +5,9 @@ use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+/// The file that says that a process works in a directory. It is hidden, so that [`holds_foreign`] passes over it, and stays there.
+pub const LOCK: &str = ".lock";
+
 /// Read a whole file. A missing or unreadable file is an input error that names it.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|e| Error::input(format!("cannot read {}: {e}", path.display())))
@@ -58,6 +61,28 @@ pub fn create_dir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|e| Error::failed(format!("cannot create directory {}: {e}", path.display())))
 }
 
+/// Keep other processes out of a directory until the file that is returned is closed. `doing` is what is done there, in a few words.
+///
+/// # Errors
+/// An input error if another process has the directory; a failure if the file [`LOCK`] cannot be written.
+pub fn lock(dir: &Path, doing: &str) -> Result<File> {
+    lock_by(dir, LOCK, doing)
+}
+
+/// As [`lock`], by the file `name` in the directory.
+pub fn lock_by(dir: &Path, name: &str, doing: &str) -> Result<File> {
+    let path = dir.join(name);
+    let file = File::create(&path).map_err(|e| Error::failed(format!("cannot write {}: {e}", path.display())))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Error::input(format!(
+            "another process is {doing} in {}; wait for it or give another --out",
+            dir.display()
+        ))),
+        // A file system without locks does not stop anybody from working.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
 /// Is `path`, which need not exist, inside the directory `dir` or that directory itself? Links are followed.
 pub fn lies_in(path: &Path, dir: &Path) -> bool {
     let absolute = std::path::absolute(path).ok();
@@ -73,20 +98,6 @@ pub fn holds_foreign(dir: &Path, own: impl Fn(&str) -> bool) -> bool {
 
 /// In a directory whose content is being made: says that it is not finished.
 pub const UNFINISHED: &str = ".jigsaw-unfinished";
-
-/// The lock on `path`, which is made if it is not there; it is let go when the file is dropped. `busy` says that another process has it.
-///
-/// # Errors
-/// An input error, `busy`; a failure if the file cannot be written.
-pub fn lock(path: &Path, busy: impl FnOnce() -> String) -> Result<File> {
-    let open = File::options().write(true).create(true).truncate(false).open(path);
-    let file = open.map_err(|e| Error::failed(format!("cannot write {}: {e}", path.display())))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(Error::input(busy())),
-        // A file system without locks stops nobody.
-        _ => Ok(file),
-    }
-}
 
 /// A directory whose content is being made, by this process alone.
 pub struct Making {
@@ -115,7 +126,7 @@ pub fn make_in(dir: &Path, overwrite: bool, mark: &str) -> Result<Making> {
     let marker = dir.join(UNFINISHED);
     let begun = marker.exists();
     create_dir(dir)?;
-    let lock = lock(&marker, || format!("another process is writing to {here}; wait for it or give another --out"))?;
+    let lock = lock_by(dir, UNFINISHED, "writing")?;
     let failed = |e: std::io::Error| Error::failed(format!("cannot write to {here}: {e}"));
     let entries = fs::read_dir(dir).and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>()).map_err(failed)?;
     let old: Vec<PathBuf> = entries.iter().map(|entry| entry.path()).filter(|path| *path != marker).collect();
@@ -239,6 +250,19 @@ fn temporary_name(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_is_locked_until_the_first_process_is_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock(dir.path(), "sampling").unwrap();
+        let error = lock(dir.path(), "sampling").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let said = format!("another process is sampling in {}; wait for it", dir.path().display());
+        assert!(error.to_string().starts_with(&said), "{error}");
+        assert!(!holds_foreign(dir.path(), |_| false));
+        drop(held);
+        lock(dir.path(), "sampling").unwrap();
+    }
 
     #[cfg(unix)]
     #[test]

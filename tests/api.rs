@@ -292,6 +292,58 @@ fn benchmarks_are_asked_in_their_own_words_and_their_images_keep_their_size() {
 }
 
 #[test]
+fn a_prompt_that_is_refused_for_good_is_no_answer_and_stops_nothing() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    puzzles(dir, 4);
+    let server = Server::start(|n, _| match n % 4 {
+        0 => {
+            let inner = json!({"code": "ResponsibleAIPolicyViolation"});
+            let error = json!({"message": "filtered", "code": "content_filter", "innererror": inner});
+            (400, String::new(), json!({"error": error}).to_string())
+        }
+        1 => (200, String::new(), json!({"choices": [{"message": {"content": null}}]}).to_string()),
+        n => {
+            let text = if n == 2 { "<answer>2 1</answer><|im_end|>" } else { "<answer>2 1</answer>" };
+            let choice = json!({"message": {"content": text}, "finish_reason": "stop"});
+            (200, String::new(), json!({"choices": [choice]}).to_string())
+        }
+    });
+    let line = format!("eval --api {} --model m --data data --concurrency 1 --out out", server.url);
+    let table = done(dir, &line);
+    for expected in
+        ["refused by the server: 1", "no text from the server: 1", "tokens not known", "not known: the server does not"]
+    {
+        assert!(table.contains(expected), "{expected:?} is missing in:\n{table}");
+    }
+    assert!(!table.contains("cut off"), "{table}");
+    let result = || read(&dir.join("out/result.json"))["summary"].clone();
+    assert_eq!(result()["faults"]["refused by the server"], 1);
+    assert_eq!(done(dir, &line), table);
+    assert_eq!(server.requests(), 4, "a refusal is not asked for again");
+    done(dir, "eval --rescore --out out");
+    assert_eq!(result()["faults"]["no text from the server"], 1);
+
+    let line = format!("rollout --teacher {} --teacher-model m --data data --split test --samples 1", server.url);
+    let table = done(dir, &format!("{line} --keep all --concurrency 1 --out rollouts"));
+    for expected in [
+        "dropped: refused by the server",
+        "dropped: no text",
+        "dropped: special token in the text",
+        "not known: the server does not",
+    ] {
+        assert!(table.contains(expected), "{expected:?} is missing in:\n{table}");
+    }
+    assert_eq!(rows(&dir.join("rollouts/train/metadata.jsonl")).len(), 1);
+    for line in [
+        "eval --api http://127.0.0.1:99999/v1 --model m --data data --out new",
+        "rollout --teacher http://127.0.0.1:99999/v1 --teacher-model m --data data --out new",
+    ] {
+        assert!(failed(dir, line, 2).contains("http://127.0.0.1:99999/v1: `99999` is no port"));
+    }
+}
+
+#[test]
 fn a_server_that_refuses_is_busy_hangs_or_is_not_there_is_said_to_be() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();

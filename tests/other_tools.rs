@@ -77,12 +77,31 @@ fn conversations_of_other_tools_are_trained_on_evaluated_and_scored() {
     done(dir, "eval --model model --data data/test/metadata.jsonl --max-new-tokens 3 --out file");
     let responses = |out: &str| fs::read(dir.join(out).join("responses.jsonl")).unwrap();
     assert_eq!(responses("file"), responses("whole"));
+    done(dir, "gen --images scenes --grid 1x3 --style think --count 4 --split 1,0,0 --out think");
+    let (_, table) = done(dir, "rollout --teacher scripted --data think/train/metadata.jsonl --out rollouts");
+    assert!(table.starts_with("scripted on ") && table.contains("think/train/metadata.jsonl\n"), "{table}");
+    assert_eq!(rows(&dir.join("rollouts/train/metadata.jsonl")).len(), 4);
+    let message = refused(dir, "rollout --teacher scripted --data nope.jsonl --out new");
+    assert!(message.contains("no dataset at nope.jsonl: there is no such directory"), "{message}");
 
     // A run goes on with the same data only.
     let text = fs::read_to_string(dir.join("messages.jsonl")).unwrap();
     fs::write(dir.join("messages.jsonl"), text.replace("one", "three")).unwrap();
     let message = refused(dir, &format!("{TRAIN} --data messages.jsonl --out run"));
     assert!(message.contains("data: its content differs"), "{message}");
+    // A special token anywhere is told before anything is trained, and before a directory is made.
+    fs::write(dir.join("messages.jsonl"), text.replacen("two", "two<|im_end|>", 3)).unwrap();
+    for more in ["--out new", "--dry-run"] {
+        let message = refused(dir, &format!("{TRAIN} --data messages.jsonl {more}"));
+        let place = "messages.jsonl:2: example line-2: response: the text contains the special token `<|im_end|>`";
+        assert!(message.contains(place), "{message}");
+    }
+    assert!(!dir.join("new").exists());
+    fs::write(dir.join("messages.jsonl"), text.replace("has 4", "has <|image_pad|>")).unwrap();
+    let message = refused(dir, &format!("{rft} --data messages.jsonl --out new"));
+    let place =
+        "messages.jsonl:5: example line-5: message 1 (user): the text contains the special token `<|image_pad|>`";
+    assert!(message.contains(place) && !dir.join("new").exists(), "{message}");
     fs::write(dir.join("messages.jsonl"), text.replacen("<image>", "", 1)).unwrap();
     let message = refused(dir, &format!("{TRAIN} --data messages.jsonl --out new"));
     assert!(message.contains("messages.jsonl:1: field `images` names 1 image(s)"), "{message}");

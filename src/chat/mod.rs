@@ -1,19 +1,24 @@
 //! A model behind an address: a client of the chat API that OpenAI's servers, vLLM, SGLang, llama.cpp and Ollama speak. It answers as
 //! the teacher of a rollout and as the model of an evaluation.
 //!
-//! Images go as data URLs of PNG, in the size they have. A request that fails for a passing reason (no connection, 408, 429, 5xx) is made again after a pause
-//! that doubles, or as long as the server says. Every response is written to a file as it comes, so that none is paid for twice.
+//! Images go as data URLs of PNG, in the size they have. A request that fails for a passing reason (no connection, 408, 429, 5xx, a body
+//! that is cut off or says that something failed) is made again after a pause that doubles, or as long as the server says. That a content
+//! filter refuses a prompt, or its answer, is an answer too. Every response is written to a file as it comes, so that none is paid for twice.
 //! No redirection is followed, which might lead away from the address that was named. The key is read from the environment and appears in no message and no file.
+
+mod answer;
+
+pub use answer::{Billed, Paid};
 
 use crate::data::{IMAGE_PLACEHOLDER, Message};
 use crate::model::Sampling;
 use crate::tasks::Task;
 use crate::{Error, Result, files, rng, tls};
+use answer::{BROKE_OFF, CUT_OFF, FILTERED, refusal, said_no, text_of};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use image::{ImageFormat, RgbImage};
 use rand::Rng as _;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -66,13 +71,30 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// Refuse an address that cannot be used; `flag` is the one that it was given by.
+    ///
+    /// # Errors
+    /// An input error for what is no address, names a user or a password, or a port that there cannot be.
     pub fn check(&self, flag: &str) -> Result<()> {
-        let bad = |why: &str| Err(Error::input(format!("{flag} {}: {why}", self.url)));
-        let host = self.url.strip_prefix("https://").or_else(|| self.url.strip_prefix("http://"));
-        match host {
-            Some(host) if !host.is_empty() && !host.starts_with('/') && !host.contains('@') => Ok(()),
-            Some(_) => bad("write http://HOST:PORT/v1 or https://HOST/v1"),
-            None => bad("no address of a chat API; write http://HOST:PORT/v1 or https://HOST/v1"),
+        let bad = |why: String| Err(Error::input(format!("{flag} {}: {why}", self.url)));
+        const FORM: &str = "write http://HOST:PORT/v1 or https://HOST/v1";
+        let Some(rest) = self.url.strip_prefix("https://").or_else(|| self.url.strip_prefix("http://")) else {
+            return bad(format!("no address of a chat API; {FORM}"));
+        };
+        let server = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        // An address of IPv6 stands in brackets, for it is full of colons itself.
+        let (host, port) = match server.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (server, None),
+        };
+        let colons = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+        if host.is_empty() || colons || rest.contains(|c: char| c == '@' || c.is_whitespace()) {
+            return bad(FORM.into());
+        }
+        match port {
+            Some(port) if !port.parse::<u16>().is_ok_and(|port| port > 0) => {
+                bad(format!("`{port}` is no port, which is a number from 1 to 65535; {FORM}"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -80,23 +102,6 @@ impl Endpoint {
     pub fn name(&self) -> String {
         format!("{} at {}", self.model, self.url)
     }
-}
-
-/// A response that was paid for: a line of the file of paid responses.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Paid {
-    /// Id of the example.
-    pub id: String,
-    /// Which of the responses to it.
-    pub sample: usize,
-    /// The text.
-    pub response: String,
-    /// Ended by itself rather than by the length limit.
-    pub finished: bool,
-    /// Tokens of the prompt, as the server counts; 0 if it does not say.
-    pub prompt_tokens: usize,
-    /// Tokens of the response, likewise.
-    pub completion_tokens: usize,
 }
 
 /// The client.
@@ -117,8 +122,8 @@ pub struct Chat<'a> {
 enum Failure {
     /// It may go well next time, after this pause if the server named one.
     Passing(String, Option<Duration>),
-    /// It will not, because of what was asked.
-    Refused(Error),
+    /// It will not, because of how it was asked.
+    Rejected(Error),
     /// It will not, nor will any other: nobody is there, or nobody is let in.
     Final(Error),
 }
@@ -179,10 +184,16 @@ impl<'a> Chat<'a> {
         })
     }
 
-    /// Tokens of all responses so far: of prompts, and of responses.
-    pub fn tokens(&self) -> (usize, usize) {
-        let paid = lock(&self.paid);
-        paid.values().fold((0, 0), |(p, c), r| (p + r.prompt_tokens, c + r.completion_tokens))
+    /// Tokens of all responses so far.
+    pub fn billed(&self) -> Billed {
+        let mut billed = Billed::default();
+        for paid in lock(&self.paid).values() {
+            let (prompts, responses) = (paid.prompt_tokens, paid.completion_tokens);
+            // A prompt that is refused is answered with an error, which counts nothing.
+            let uncounted = usize::from(prompts + responses == 0 && paid.refused.is_empty());
+            billed += Billed { prompts, responses, uncounted };
+        }
+        billed
     }
 
     /// `samples` responses to each of these examples: those that are there, and the others from the server.
@@ -246,10 +257,10 @@ impl<'a> Chat<'a> {
         let mut pause = self.endpoint.pause;
         for attempt in 0.. {
             self.wait_for_turn();
-            let (reason, wished) = match self.send(&body) {
-                Ok(answer) => return read_answer(&answer, &record.id, sample).map_err(|why| self.broken(&why)),
+            let (reason, wished) = match self.send(&body, &record.id, sample) {
+                Ok(paid) => return Ok(paid),
                 Err(Failure::Final(e)) => return Err(e),
-                Err(Failure::Refused(e)) => return Err(named(e)),
+                Err(Failure::Rejected(e)) => return Err(named(e)),
                 Err(Failure::Passing(reason, wished)) => (reason, wished),
             };
             if attempt >= self.endpoint.retries {
@@ -304,7 +315,8 @@ impl<'a> Chat<'a> {
         std::thread::sleep(mine.saturating_duration_since(Instant::now()));
     }
 
-    fn send(&self, body: &[u8]) -> std::result::Result<Value, Failure> {
+    /// One attempt at the response `sample` to the example `id`.
+    fn send(&self, body: &[u8], id: &str, sample: usize) -> std::result::Result<Paid, Failure> {
         let url = format!("{}/chat/completions", self.endpoint.url.trim_end_matches('/'));
         let mut request = self.agent.post(&url).header("Content-Type", "application/json");
         if let Some(key) = &self.key {
@@ -321,10 +333,15 @@ impl<'a> Chat<'a> {
             ureq::Error::Timeout(_) => Failure::Passing(self.too_slow(), None),
             e => Failure::Passing(format!("the response broke off: {}", self.safe(&e.to_string())), None),
         })?;
+        let refused = match status {
+            400..500 => refusal(&serde_json::from_str(&text).unwrap_or_default()),
+            _ => None,
+        };
+        if let Some(code) = refused {
+            return Ok(self.refused(id, sample, &code, &text));
+        }
         match status {
-            200 => serde_json::from_str(&text).map_err(|e| {
-                Failure::Final(self.broken(&format!("its answer is no JSON ({e}): {}", self.safe(&text))))
-            }),
+            200 => self.read(&text, id, sample).map_err(|why| Failure::Passing(why, wished)),
             401 | 403 => {
                 let key = if self.key.is_some() { "the key in" } else { "it wants a key, and there is none in" };
                 Err(Failure::Final(Error::input(format!(
@@ -334,7 +351,7 @@ impl<'a> Chat<'a> {
                 ))))
             }
             408 | 429 | 500.. => Err(Failure::Passing(format!("status {status}: {}", self.complaint(&text)), wished)),
-            _ => Err(Failure::Refused(Error::input(format!(
+            _ => Err(Failure::Rejected(Error::input(format!(
                 "{}: status {status} for model `{}`; it says: {}",
                 self.endpoint.url,
                 self.endpoint.model,
@@ -364,8 +381,8 @@ impl<'a> Chat<'a> {
     /// What an error body says.
     fn complaint(&self, text: &str) -> String {
         let value: Value = serde_json::from_str(text).unwrap_or_default();
-        let said = value.pointer("/error/message").or(value.get("message")).and_then(Value::as_str);
-        self.safe(said.unwrap_or(text))
+        let places = ["/error/message", "/message", "/error"];
+        self.safe(places.iter().find_map(|at| value.pointer(at)?.as_str()).unwrap_or(text))
     }
 
     /// Short, on one line, and without the key, which a server may repeat.
@@ -381,8 +398,55 @@ impl<'a> Chat<'a> {
         }
     }
 
-    fn broken(&self, why: &str) -> Error {
-        Error::failed(format!("{}: this is no chat API: {why}", self.endpoint.url))
+    /// The response in a body that came with status 200, or what is wrong with it. A body that was cut off on its way may be anything.
+    fn read(&self, text: &str, id: &str, sample: usize) -> std::result::Result<Paid, String> {
+        const NONE: &str = "this is no chat API: its answer";
+        let answer: Value =
+            serde_json::from_str(text).map_err(|e| format!("{NONE} is no JSON ({e}): {}", self.safe(text)))?;
+        let Some(choice) = answer.pointer("/choices/0") else {
+            return match (refusal(&answer), answer.get("error")) {
+                (Some(code), _) => Ok(self.refused(id, sample, &code, text)),
+                (None, Some(error)) if !error.is_null() => Err(format!("an error: {}", self.complaint(text))),
+                _ => Err(format!("{NONE} has no `choices`: {}", self.safe(text))),
+            };
+        };
+        let count =
+            |name: &str| answer.pointer(&format!("/usage/{name}")).and_then(Value::as_u64).unwrap_or(0) as usize;
+        let reason = choice.get("finish_reason").and_then(Value::as_str).unwrap_or_default().to_ascii_lowercase();
+        let content = choice.pointer("/message/content");
+        let mut paid = Paid {
+            id: id.to_string(),
+            sample,
+            response: text_of(content),
+            finished: !CUT_OFF.contains(&reason.as_str()),
+            prompt_tokens: count("prompt_tokens"),
+            completion_tokens: count("completion_tokens"),
+            refused: String::new(),
+        };
+        if BROKE_OFF.contains(&reason.as_str()) {
+            return Err(format!("its answer broke off: finish_reason `{reason}`"));
+        }
+        if FILTERED.contains(&reason.as_str()) {
+            paid.refused = format!("finish_reason {reason}");
+        } else if paid.response.trim().is_empty()
+            && let Some(said) = said_no(choice)
+        {
+            paid.refused = self.safe(said);
+        }
+        Ok(paid)
+    }
+
+    /// In place of a response that the server refuses for good, by an error of this code.
+    fn refused(&self, id: &str, sample: usize, code: &str, text: &str) -> Paid {
+        Paid {
+            id: id.to_string(),
+            sample,
+            response: String::new(),
+            finished: true,
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            refused: format!("{code}: {}", self.complaint(text)),
+        }
     }
 }
 
@@ -401,20 +465,6 @@ fn parts(content: &str, urls: &mut impl Iterator<Item = String>) -> Value {
         [only] if only.get("text").is_some() => only["text"].clone(),
         _ => Value::Array(parts),
     }
-}
-
-fn read_answer(answer: &Value, id: &str, sample: usize) -> std::result::Result<Paid, String> {
-    let choice = answer.pointer("/choices/0").ok_or("its answer has no `choices`")?;
-    let reason = choice.get("finish_reason").and_then(Value::as_str).unwrap_or("stop");
-    let count = |name: &str| answer.pointer(&format!("/usage/{name}")).and_then(Value::as_u64).unwrap_or(0) as usize;
-    Ok(Paid {
-        id: id.to_string(),
-        sample,
-        response: choice.pointer("/message/content").and_then(Value::as_str).unwrap_or_default().to_string(),
-        finished: reason == "stop",
-        prompt_tokens: count("prompt_tokens"),
-        completion_tokens: count("completion_tokens"),
-    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

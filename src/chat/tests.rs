@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::data::Record;
-use crate::tasks::Score;
+use crate::tasks::{Score, Unanswered};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -170,7 +170,9 @@ fn what_was_paid_for_is_not_asked_for_again() {
     assert_eq!(lock(&server.seen).len(), 5);
     let sampling = sampling();
     let endpoint = endpoint(&server.url);
-    assert_eq!(Chat::open(&endpoint, &sampling, None, &file).unwrap().tokens(), (40, 12));
+    let billed = Chat::open(&endpoint, &sampling, None, &file).unwrap().billed();
+    assert_eq!(billed, Billed { prompts: 40, responses: 12, uncounted: 0 });
+    assert_eq!(billed.to_string(), "40 of prompts, 12 of responses");
 }
 
 #[test]
@@ -199,8 +201,121 @@ fn a_passing_failure_is_tried_again_and_a_lasting_one_reported_without_the_key()
     let (code, message, _) = failing(404, "no such model".into());
     assert!(code == 2 && message.contains("teacher-1") && message.contains("no such model"), "{message}");
     assert!(message.starts_with("record `p-0`: "), "{message}");
-    let (code, message, _) = failing(200, "<html>".into());
-    assert!(code == 1 && message.contains("no chat API"), "{message}");
+    // A 400 that is not about what may be said.
+    let other = json!({"error": {"message": "cannot decode the image", "type": "invalid_request_error", "code": null}});
+    let (code, message, requests) = failing(400, other.to_string());
+    assert!(code == 2 && requests == 1 && message.contains("cannot decode the image"), "{message}");
+}
+
+#[test]
+fn a_body_that_is_garbage_cut_off_or_an_error_is_asked_for_again_before_it_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let aborted = json!({"choices": [{"message": {"content": "half"}, "finish_reason": "abort"}]}).to_string();
+    let ailing = serve(Box::new(move |n, _| {
+        let text = match n {
+            1 => says("cut")[..20].to_string(),
+            2 => "<html>".into(),
+            3 => json!({"error": {"message": "model is overloaded"}}).to_string(),
+            5 => aborted.clone(),
+            _ => says(&format!("answer {n}")),
+        };
+        (200, String::new(), text)
+    }));
+    let answers = ask(&endpoint(&ailing.url), &dir.path().join("a"), 2).unwrap();
+    let texts: Vec<&str> = answers.iter().flatten().map(|answer| answer.response.as_str()).collect();
+    assert_eq!((texts, ailing.requests()), (vec!["answer 0", "answer 4", "answer 6", "answer 7"], 8));
+    for (i, (text, said)) in [
+        ("<html>".to_string(), "this is no chat API: its answer is no JSON"),
+        (json!({"object": "list"}).to_string(), "this is no chat API: its answer has no `choices`"),
+        (json!({"error": {"message": "model is overloaded"}}).to_string(), "an error: model is overloaded (after"),
+        (json!({"error": "model is loading"}).to_string(), "an error: model is loading (after"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let server = serve(Box::new(move |_, _| (200, String::new(), text.clone())));
+        let error = ask(&endpoint(&server.url), &dir.path().join(format!("b{i}")), 1).unwrap_err();
+        assert!(error.exit_code() == 1 && error.to_string().contains(said), "{error}");
+        assert!(error.to_string().contains("(after 3 more attempts)") && server.requests() == 4, "{error}");
+    }
+}
+
+#[test]
+fn what_a_content_filter_refuses_is_written_down_and_not_asked_for_again() {
+    let (dir, file) = (tempfile::tempdir().unwrap(), "paid.jsonl");
+    let choice = |content: Value, refusal: Value, reason: &str| {
+        let choice = json!({"message": {"content": content, "refusal": refusal}, "finish_reason": reason});
+        (200, json!({"choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": 3}}))
+    };
+    let error = |error: Value| json!({"error": error});
+    let answers = [
+        (
+            400,
+            error(
+                json!({"message": "not this one", "type": "invalid_request_error", "code": "content_policy_violation"}),
+            ),
+        ),
+        (
+            400,
+            error(
+                json!({"message": "filtered", "code": "400", "innererror": {"code": "ResponsibleAIPolicyViolation"}}),
+            ),
+        ),
+        (403, error(json!({"message": format!("filtered {SECRET}"), "type": "content_filter", "code": 403}))),
+        (200, error(json!({"message": "filtered", "code": "content_filter"}))),
+        choice(json!("I would"), Value::Null, "content_filter"),
+        choice(Value::Null, json!("I cannot help with that."), "stop"),
+    ];
+    let server = serve(Box::new(move |n, _| {
+        let (status, body) = &answers[n % answers.len()];
+        (*status, String::new(), body.to_string())
+    }));
+    let file = dir.path().join(file);
+    let first = ask(&endpoint(&server.url), &file, 3).unwrap();
+    let refused: Vec<&Paid> = first.iter().flatten().collect();
+    assert!(refused.iter().all(|paid| paid.unanswered() == Some(Unanswered::Refused) && paid.finished), "{refused:?}");
+    assert_eq!(refused[0].refused, "content_policy_violation: not this one");
+    assert_eq!(refused[1].refused, "ResponsibleAIPolicyViolation: filtered");
+    assert_eq!(
+        (refused[4].refused.as_str(), refused[4].response.as_str()),
+        ("finish_reason content_filter", "I would")
+    );
+    assert_eq!(refused[5].refused, "I cannot help with that.");
+    assert!(!std::fs::read_to_string(&file).unwrap().contains(SECRET));
+    assert_eq!((ask(&endpoint(&server.url), &file, 3).unwrap(), server.requests()), (first, 6));
+    let (endpoint, sampling) = (endpoint(&server.url), sampling());
+    let billed = Chat::open(&endpoint, &sampling, None, &file).unwrap().billed();
+    assert_eq!(billed, Billed { prompts: 20, responses: 6, uncounted: 0 });
+}
+
+#[test]
+fn an_answer_is_the_text_of_its_parts_and_only_the_length_limit_cuts_one_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let parts = json!([{"type": "text", "text": "<think>a"}, {"type": "text", "text": "</think>b"}]);
+    let answers = [
+        (parts, "stop", ("<think>a</think>b", true, None)),
+        (Value::Null, "stop", ("", true, Some(Unanswered::Empty))),
+        (json!(" \n"), "tool_calls", (" \n", true, Some(Unanswered::Empty))),
+        (json!("c"), "eos", ("c", true, None)),
+        (json!("d"), "max_tokens", ("d", false, None)),
+        (Value::Null, "length", ("", false, None)),
+    ];
+    let expected: Vec<_> = answers.iter().map(|(_, _, expected)| *expected).collect();
+    let server = serve(Box::new(move |n, _| {
+        let (content, reason, _) = &answers[n];
+        let choice = json!({"message": {"content": content}, "finish_reason": reason});
+        (200, String::new(), json!({"choices": [choice]}).to_string())
+    }));
+    let file = dir.path().join("paid");
+    let found = ask(&endpoint(&server.url), &file, 3).unwrap();
+    let found: Vec<_> =
+        found.iter().flatten().map(|paid| (paid.response.as_str(), paid.finished, paid.unanswered())).collect();
+    assert_eq!(found, expected);
+    let (endpoint, sampling) = (endpoint(&server.url), sampling());
+    let billed = Chat::open(&endpoint, &sampling, None, &file).unwrap().billed();
+    assert_eq!((billed.uncounted, billed.to_string().as_str()), (6, "not known: the server does not count them"));
+    let some = Billed { prompts: 10, responses: 3, uncounted: 2 };
+    assert!(some.to_string().starts_with("10 of prompts, 3 of responses; not known of 2 responses"), "{some}");
 }
 
 #[test]
@@ -217,10 +332,21 @@ fn a_server_that_is_not_there_is_said_to_be_at_once() {
         ("http://", "http://HOST:PORT/v1"),
         ("http://user:word@host/v1", "http://HOST:PORT/v1"),
         ("script", "no address of a chat API"),
+        ("http://127.0.0.1:99999/v1", "`99999` is no port"),
+        ("http://host:0/v1", "`0` is no port"),
+        ("http://host:/v1", "`` is no port"),
+        ("http://host:80a/v1", "`80a` is no port"),
+        ("http://[::1]:70000/v1", "`70000` is no port"),
+        ("http://:8000/v1", "http://HOST:PORT/v1"),
+        ("http://::1/v1", "http://HOST:PORT/v1"),
     ] {
         let error = endpoint(url).check("--api").unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains(named), "{error}");
         assert!(error.to_string().starts_with(&format!("--api {url}: ")), "{error}");
+    }
+    for url in ["http://host/v1", "http://host:65535/v1", "http://[::1]/v1", "https://[fe80::1]:8000/v1", "http://h:1"]
+    {
+        endpoint(url).check("--api").unwrap();
     }
 }
 

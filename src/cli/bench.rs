@@ -5,6 +5,7 @@ use super::output::{Current, bar, print, say};
 use crate::chat::{self, Endpoint};
 use crate::eval::bench::{self, RESULTS_CSV, RESULTS_JSON, Settings, Spec};
 use crate::eval::{EvalResult, Progress, Summary};
+use crate::tasks::Unanswered;
 use crate::{Error, Result};
 use candle_core::Device;
 use std::fmt::Write;
@@ -116,6 +117,11 @@ pub(super) fn table(results: &[(String, EvalResult)]) -> String {
         );
         for (name, value) in own_numbers(s) {
             let _ = writeln!(text, "{:<width$}  {name}: {value}", "");
+        }
+        for why in [Unanswered::Refused, Unanswered::Empty] {
+            if let Some(n) = s.faults.get(why.fault()) {
+                let _ = writeln!(text, "{:<width$}  {}: {n}", "", why.fault());
+            }
         }
         if s.truncated > 0 {
             let _ = writeln!(text, "{:<width$}  cut off by the length limit: {}", "", s.truncated);

@@ -2,11 +2,9 @@
 
 use super::output::{bar, print};
 use super::{bench, forgetting, hub};
-use crate::chat::{self, Endpoint, FIRST_PAUSE, TIMEOUT};
+use crate::chat::{self, Billed, Endpoint, FIRST_PAUSE, TIMEOUT};
 use crate::eval::bench::{Settings, Spec};
-use crate::eval::{
-    Billed, EvalResult, Plan, Progress, Request, ServerRequest, Summary, evaluate_checkpoint, evaluate_server,
-};
+use crate::eval::{EvalResult, Plan, Progress, Request, ServerRequest, Summary, evaluate_checkpoint, evaluate_server};
 use crate::forgetting::{NEW_TASK, Request as Comparison};
 use crate::model::Sampling;
 use crate::stats::Interval;
@@ -326,7 +324,7 @@ fn with_bar<T>(work: impl FnOnce(&mut dyn FnMut(Progress)) -> Result<T>) -> Resu
 
 /// What a server counts, which may be what it charges for.
 pub(super) fn bill(billed: Billed) -> String {
-    format!("  {:<22} {} of prompts, {} of responses\n", "tokens billed", billed.prompts, billed.responses)
+    format!("  {:<22} {billed}\n", "tokens billed")
 }
 
 /// The result for a person, one line a figure.
@@ -356,7 +354,9 @@ pub(super) fn table(result: &EvalResult) -> String {
         let _ = writeln!(text, "    cut off by the length limit: {}", s.truncated);
     }
     let speed = s.tokens_per_second.map(|t| format!(", {t:.0} tokens/s")).unwrap_or_default();
-    let _ = writeln!(text, "  {:<22} {:5.1} tokens{speed}", "mean response", s.mean_tokens);
+    // Of a server that does not count them: a model here always makes one at least.
+    let tokens = if s.mean_tokens > 0.0 { format!("{:5.1} tokens", s.mean_tokens) } else { "tokens not known".into() };
+    let _ = writeln!(text, "  {:<22} {tokens}{speed}", "mean response");
     text
 }
 

@@ -104,7 +104,9 @@ impl RolloutArgs {
     pub fn run(mut self) -> Result<()> {
         let device = super::device(&self.device)?;
         self.clone().check()?;
-        files::require_dir(&self.data, "dataset")?;
+        if !self.data.is_file() {
+            files::require_dir(&self.data, "dataset")?;
+        }
         self.model = self.model.as_deref().map(hub::model).transpose()?;
         let request = self.request()?;
         let bar = bar(0, "{pos}/{len} prompts, {msg}, {eta} left");
@@ -270,7 +272,8 @@ impl Lines {
 fn table(report: &Report) -> String {
     let (about, s, t) = (&report.about, &report.summary, &report.tally);
     let mut text = String::new();
-    let _ = writeln!(text, "{} on {} ({})", about.teacher, about.data.display(), about.split);
+    let split = if about.split.is_empty() { String::new() } else { format!(" ({})", about.split) };
+    let _ = writeln!(text, "{} on {}{split}", about.teacher, about.data.display());
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "  {name:<34} {value:>9}");
     };
@@ -281,9 +284,12 @@ fn table(report: &Report) -> String {
         line(name, format!("{value:7.1} %   95 % interval {low:.1} to {high:.1} %"));
     }
     for (name, n) in [
+        ("dropped: refused by the server", t.refused),
         ("dropped: cut off by length", t.cut_off),
+        ("dropped: no text", t.empty),
         ("dropped: not wanted by --keep", t.unwanted),
         ("dropped: no readable thought", t.thoughtless),
+        ("dropped: special token in the text", t.special),
         ("dropped: same text again", t.duplicates),
         ("dropped: beyond --cap", t.over_cap),
     ] {
@@ -293,9 +299,8 @@ fn table(report: &Report) -> String {
     }
     line("kept", t.kept.to_string());
     line("prompts without a kept response", t.bare.to_string());
-    if let Some((prompts, responses)) = report.billed {
-        line("tokens billed, prompts", prompts.to_string());
-        line("tokens billed, responses", responses.to_string());
+    if let Some(billed) = report.billed {
+        line("tokens billed", billed.to_string());
     } else if s.mean_tokens > 0.0 {
         let speed = s.tokens_per_second.map(|t| format!(", {t:.0} tokens/s")).unwrap_or_default();
         line("mean response", format!("{:.1} tokens{speed}", s.mean_tokens));

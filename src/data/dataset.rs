@@ -86,9 +86,9 @@ impl Dataset {
         self.note.as_deref()
     }
 
-    /// Whether every image is a file of its own.
-    pub fn has_image_files(&self) -> bool {
-        self.embedded.is_empty()
+    /// The image of this name as it is encoded, if it is in the file of the records and not a file of its own.
+    pub fn embedded(&self, name: &str) -> Option<&[u8]> {
+        self.embedded.get(name).map(Vec::as_slice)
     }
 
     /// The records in file order.
@@ -139,8 +139,8 @@ impl Dataset {
     fn of_images<T>(&self, record: &Record, look: impl Fn(&[u8]) -> Result<T, String>) -> Result<Vec<T>> {
         let one = |name: &String| {
             let path = self.root.join(name);
-            let bytes = match self.embedded.get(name) {
-                Some(bytes) => Cow::Borrowed(bytes.as_slice()),
+            let bytes = match self.embedded(name) {
+                Some(bytes) => Cow::Borrowed(bytes),
                 None => Cow::Owned(files::read(&path)?),
             };
             look(&bytes).map_err(|reason| {

@@ -76,9 +76,7 @@ impl DatasetWriter {
         }
         files::create_dir(dir)?;
         let fail = |path: &Path, e| Error::failed(format!("cannot write {}: {e}", path.display()));
-        let busy =
-            || format!("another process is writing a dataset to {here}; wait for it or choose another directory");
-        let lock = files::lock(&dir.join(UNFINISHED), busy)?;
+        let lock = files::lock_by(dir, UNFINISHED, "writing a dataset")?;
         if has(MANIFEST) {
             fs::remove_file(&manifest).map_err(|e| fail(&manifest, e))?; // first: from here on it is unfinished
         }
@@ -111,6 +109,13 @@ impl DatasetWriter {
         let digest = Sha256::digest(files::read(from)?).into();
         link(from, &self.dir.join(split).join(name))?;
         Ok(digest)
+    }
+
+    /// Give a split an image that is in memory, as it is encoded.
+    pub fn put_image(&self, split: &str, name: &str, bytes: &[u8]) -> Result<Digest> {
+        let path = self.dir.join(split).join(name);
+        fs::write(&path, bytes).map_err(|e| Error::failed(format!("cannot write {}: {e}", path.display())))?;
+        Ok(Sha256::digest(bytes).into())
     }
 
     /// Take over a split of another dataset as it is: the same bytes, and so the same hash.

@@ -47,7 +47,7 @@ pub fn evaluate_checkpoint(request: &Request, device: &Device, progress: impl Fn
 }
 
 /// The split that is written down: a file has none.
-pub(super) fn split_of<'a>(data: &Path, split: &'a str) -> &'a str {
+pub(crate) fn split_of<'a>(data: &Path, split: &'a str) -> &'a str {
     if data.is_dir() { split } else { "" }
 }
 
@@ -75,7 +75,8 @@ impl Engine<'_> {
         let (eos, banned) = (self.codec.eos_ids(), self.codec.banned_ids());
         let groups = self.policy.generate(&prompts, self.samples, &sampling, eos, banned)?;
         let read = |c: &Completion| -> Result<Generated> {
-            Ok(Generated { text: self.codec.decode(&c.ids)?, tokens: c.ids.len(), finished: c.finished })
+            let text = self.codec.decode(&c.ids)?;
+            Ok(Generated { text, tokens: c.ids.len(), finished: c.finished, unanswered: None })
         };
         groups.iter().map(|group| group.iter().map(read).collect()).collect()
     }

@@ -16,17 +16,18 @@ pub use divergence::{
     BATCH, BaseSamples, Comparison, Direction, Divergence, Measured, OwnAnswer, OwnAnswers, PromptDivergence, spread,
     token_divergences,
 };
+pub(crate) use engine::split_of;
 pub use engine::{Engine, Request, evaluate_checkpoint};
 pub use hash::{hash_model, hash_prompt_files};
 pub use outcome::{Category, Generated, Outcome, Summary};
 pub use score::{ResponseScore, missing_responses, score_responses};
 pub(crate) use server::answers;
-pub use server::{Billed, ServerRequest, evaluate_server};
+pub use server::{ServerRequest, evaluate_server};
 pub(crate) use store::differences;
 pub use store::{About, Directory, EvalResult, Key, key_of};
 pub(crate) use store::{check_order, read_lines, to_lines};
 
-use crate::tasks::Task;
+use crate::tasks::{Score, Task};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -157,7 +158,10 @@ pub(crate) fn run(
         for (index, group) in indices.zip(responses) {
             let id = &task.example(index)?.id;
             for (sample, generated) in group.into_iter().enumerate() {
-                let score = task.score(index, &generated.text);
+                let score = match generated.unanswered {
+                    Some(why) => Score::without_answer(why),
+                    None => task.score(index, &generated.text),
+                };
                 batch.push(Outcome {
                     index,
                     id: id.clone(),

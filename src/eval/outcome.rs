@@ -3,7 +3,7 @@
 use super::chance::Chance;
 use crate::stats::{Interval, share, unit_mean};
 use crate::tasks::rules::{Number, Scored};
-use crate::tasks::{Score, Task};
+use crate::tasks::{Score, Task, Unanswered};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -18,6 +18,8 @@ pub struct Generated {
     pub tokens: usize,
     /// Ended by itself rather than by the length limit.
     pub finished: bool,
+    /// Why a server gave no text to score, where it gave none.
+    pub unanswered: Option<Unanswered>,
 }
 
 /// One response with its score: a line of `responses.jsonl`.

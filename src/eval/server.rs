@@ -7,32 +7,16 @@
 use super::engine::split_of;
 use super::store::PAID;
 use super::{Directory, EvalResult, Generated, Key, Plan, Progress, evaluate_in};
-use crate::chat::{Chat, Endpoint};
+use crate::chat::{Billed, Chat, Endpoint, Paid};
 use crate::model::Sampling;
 use crate::tasks::bench::Protocol;
 use crate::tasks::{self, Task};
 use crate::{Error, Result};
-use std::ops::{AddAssign, Range};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Examples asked for before the next ones are begun, for each request under way at once.
 const ROUNDS: usize = 8;
-
-/// Tokens as the server counts them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Billed {
-    /// Of prompts.
-    pub prompts: usize,
-    /// Of responses.
-    pub responses: usize,
-}
-
-impl AddAssign for Billed {
-    fn add_assign(&mut self, other: Billed) {
-        self.prompts += other.prompts;
-        self.responses += other.responses;
-    }
-}
 
 /// An evaluation of a model behind an address on a dataset.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,8 +98,7 @@ impl Server<'_> {
         let plan = Plan { batch: ROUNDS * self.endpoint.concurrency.max(1), ..plan.clone() };
         let generate = |examples: Range<usize>| answers(&chat, task, examples, plan.samples);
         let result = evaluate_in(&mut directory, task, &plan, generate, progress)?;
-        let (prompts, responses) = chat.tokens();
-        Ok((result, Billed { prompts, responses }))
+        Ok((result, chat.billed()))
     }
 }
 
@@ -127,10 +110,11 @@ pub(crate) fn answers(
     samples: usize,
 ) -> Result<Vec<Vec<Generated>>> {
     let groups = chat.respond(task, examples, samples)?;
-    let read = |paid: crate::chat::Paid| Generated {
-        text: paid.response,
-        tokens: paid.completion_tokens,
-        finished: paid.finished,
+    let read = |paid: Paid| {
+        let unanswered = paid.unanswered();
+        // What a content filter has cut off is no answer: nobody is to read one out of it.
+        let text = if unanswered.is_some() { String::new() } else { paid.response };
+        Generated { text, tokens: paid.completion_tokens, finished: paid.finished, unanswered }
     };
     Ok(groups.into_iter().map(|group| group.into_iter().map(read).collect()).collect())
 }

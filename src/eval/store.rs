@@ -8,7 +8,7 @@ use crate::tasks::bench::Protocol;
 use crate::{Error, Result, files};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -181,11 +181,12 @@ fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
-/// The output directory of one evaluation.
+/// The output directory of one evaluation. While it is not finished, no other process evaluates in it.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
     about: About,
+    _lock: Option<File>,
 }
 
 impl Directory {
@@ -193,7 +194,8 @@ impl Directory {
     /// earlier evaluation left there is removed.
     ///
     /// # Errors
-    /// Input error if the directory holds another evaluation; it names the parts of the key that differ.
+    /// Input error if the directory holds another evaluation, of which it names the parts of the key that differ, or if another
+    /// process evaluates in it.
     pub fn open(path: &Path, key: Key, model: &Path, data: &Path, split: &str, fresh: bool) -> Result<Directory> {
         let about = About { key, model: absolute(model), data: absolute(data), split: split.to_string() };
         Directory::open_for(path, about, fresh)
@@ -214,7 +216,14 @@ impl Directory {
 
     fn open_for(path: &Path, about: About, fresh: bool) -> Result<Directory> {
         files::create_dir(path)?;
-        let directory = Directory { path: path.to_path_buf(), about };
+        // Before the lock is written there, which would leave a file in a directory of something else.
+        if ![KEY, RESPONSES, RESULT].iter().any(|name| path.join(name).exists()) {
+            require_own(path)?;
+        }
+        // What is finished is only read, by as many as like.
+        let only_read = !fresh && path.join(RESULT).exists();
+        let lock = if only_read { None } else { Some(lock(path)?) };
+        let directory = Directory { path: path.to_path_buf(), about, _lock: lock };
         if fresh {
             // The result goes first: what remains after an interruption never looks finished.
             for name in [RESULT, RESPONSES, PAID, KEY] {
@@ -245,12 +254,8 @@ impl Directory {
                 "{} holds responses but no {KEY}, so what they are responses to is unknown; give another --out, or --fresh",
                 path.display()
             )));
-        } else if files::holds_foreign(path, |_| false) {
-            return Err(Error::input(format!(
-                "{} is not empty and holds no evaluation; give another --out",
-                path.display()
-            )));
         } else {
+            require_own(path)?;
             files::write_json(&path.join(KEY), &directory.about)?;
         }
         Ok(directory)
@@ -298,6 +303,21 @@ impl Directory {
         let result = EvalResult { about: self.about.clone(), summary };
         files::write_json(&self.path.join(RESULT), &result)?;
         Ok(result)
+    }
+}
+
+/// Keep other processes from evaluating in `dir` until the file is closed.
+pub(super) fn lock(dir: &Path) -> Result<File> {
+    files::lock(dir, "evaluating")
+}
+
+/// An input error unless a directory without an evaluation is empty.
+fn require_own(dir: &Path) -> Result<()> {
+    match files::holds_foreign(dir, |_| false) {
+        true => {
+            Err(Error::input(format!("{} is not empty and holds no evaluation; give another --out", dir.display())))
+        }
+        false => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::data::{Message, Record};
 use crate::model::Sampling;
-use crate::tasks::Score;
+use crate::tasks::Unanswered;
 use std::path::Path;
 
 /// Copy the answer: the response is right when it equals the gold answer; hits are equal characters.
@@ -66,7 +66,7 @@ fn answer(index: usize) -> Generated {
         i if i % 2 == 1 => format!("{:03}x", index / 10),
         _ => format!("{index:04}"),
     };
-    Generated { tokens: text.len() + 1, finished: index != 3, text }
+    Generated { tokens: text.len() + 1, finished: index != 3, text, unanswered: None }
 }
 
 fn generator(examples: Range<usize>) -> Result<Vec<Vec<Generated>>> {
@@ -124,7 +124,7 @@ fn the_batch_size_changes_nothing() {
 fn a_limit_takes_the_first_examples_and_several_samples_count_once_per_example() {
     let plan = Plan { limit: Some(4), samples: 3, batch: 3 };
     let generate = |examples: Range<usize>| -> Result<_> {
-        let wrong = Generated { text: "none".into(), tokens: 5, finished: true };
+        let wrong = Generated { text: "none".into(), tokens: 5, finished: true, unanswered: None };
         Ok(examples.map(|i| vec![answer(i), wrong.clone(), answer(i)]).collect())
     };
     let mut last = None;
@@ -136,6 +136,24 @@ fn a_limit_takes_the_first_examples_and_several_samples_count_once_per_example()
     let over_examples = crate::stats::unit_mean(&[2.0 / 3.0, 0.0, 2.0 / 3.0, 0.0]);
     assert!((summary.accuracy.high - over_examples.high).abs() < 1e-12, "the interval is over examples, not responses");
     assert_eq!(last, Some(Progress { done: 4, total: 4, correct: 4, responses: 12 }));
+}
+
+#[test]
+fn what_a_server_did_not_answer_is_wrong_whatever_the_task_would_say_of_it() {
+    let generate = |examples: Range<usize>| -> Result<_> {
+        let one = |i: usize| match i {
+            0 => Generated { unanswered: Some(Unanswered::Refused), ..answer(0) },
+            1 => Generated { text: String::new(), unanswered: Some(Unanswered::Empty), ..answer(1) },
+            _ => answer(i),
+        };
+        Ok(examples.map(|i| vec![one(i)]).collect())
+    };
+    let (summary, outcomes) = evaluate_in_memory(&task(3), &plan(3), generate, |_| {}).unwrap();
+    assert_eq!((summary.accuracy, summary.truncated), (crate::stats::share(1, 3), 0));
+    let faults: Vec<(&str, usize)> = summary.faults.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+    assert_eq!(faults, [("no text from the server", 1), ("refused by the server", 1)]);
+    let unanswered: Vec<_> = outcomes.iter().map(|o| o.score.unanswered()).collect();
+    assert_eq!(unanswered, [Some(Unanswered::Refused), Some(Unanswered::Empty), None]);
 }
 
 #[test]
@@ -159,6 +177,7 @@ fn a_stopped_evaluation_goes_on_where_it_stopped_and_ends_the_same() {
         if calls == 3 { Err(Error::failed("stopped")) } else { generator(examples) }
     };
     assert!(evaluate_in(&mut directory, &task(10), &plan(3), stopping, |_| {}).is_err());
+    drop(directory);
     // The last line was being written when the machine went down.
     let responses = part.path().join("responses.jsonl");
     let text = std::fs::read(&responses).unwrap();
@@ -210,9 +229,25 @@ fn another_model_in_the_same_directory_is_refused_by_name_until_fresh() {
     assert_eq!(error.exit_code(), 2);
     assert!(text.contains("model: \"mmm") && text.contains("samples: 1 -> 2") && text.contains("--fresh"), "{text}");
     assert!(!text.contains("data:"), "{text}");
+    drop(directory);
     let directory = open(dir.path(), other, true).unwrap();
     assert_eq!(directory.finished().unwrap(), None);
     assert!(EvalResult::read_responses(dir.path()).unwrap().is_empty());
+}
+
+#[test]
+fn two_processes_cannot_evaluate_in_one_directory_but_read_a_finished_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut directory = open(dir.path(), key(0.0, 3, 10), false).unwrap();
+    for fresh in [false, true] {
+        let error = open(dir.path(), key(0.0, 3, 10), fresh).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("another process is evaluating in"), "{error}");
+    }
+    evaluate_in(&mut directory, &task(10), &plan(3), generator, |_| {}).unwrap();
+    assert_eq!(EvalResult::read_responses(dir.path()).unwrap().len(), 10);
+    drop(directory);
+    let (one, other) = (open(dir.path(), key(0.0, 3, 10), false), open(dir.path(), key(0.0, 3, 10), false));
+    assert!(one.unwrap().finished().unwrap().is_some() && other.unwrap().finished().unwrap().is_some());
 }
 
 #[test]

@@ -24,6 +24,7 @@ use crate::tasks::{Task, rules};
 use crate::{Error, Result, files};
 use candle_core::Device;
 use sha2::{Digest, Sha256};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// What to compare.
@@ -85,7 +86,7 @@ pub fn run(request: &Request, device: &Device, progress: &mut dyn Progress) -> R
             )));
         }
     }
-    request.claim()?;
+    let _lock = request.claim()?;
     let base_out = match (&request.base_results, &request.base) {
         (Some(done), _) => done.clone(),
         (None, Some(base)) => {
@@ -227,8 +228,8 @@ impl Request {
         Ok(names.iter().map(place).collect())
     }
 
-    /// The output directory may hold an earlier comparison and nothing else.
-    fn claim(&self) -> Result<()> {
+    /// The output directory may hold an earlier comparison and nothing else. It is this process's until the file is closed.
+    fn claim(&self) -> Result<File> {
         files::create_dir(&self.out)?;
         let own = ["base", "tuned", "divergence", FORGETTING_JSON, FORGETTING_CSV, FORGETTING_MD];
         if files::holds_foreign(&self.out, |name| own.contains(&name)) {
@@ -237,7 +238,7 @@ impl Request {
                 self.out.display()
             )));
         }
-        Ok(())
+        files::lock(&self.out, "comparing")
     }
 
     /// The base's directory: as given, else the one that its stored results name.

@@ -128,7 +128,7 @@ pub(super) fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rig
                 format!("<answer>{}</answer>", numbers.join(" "))
             }
         };
-        Ok(vec![Generated { tokens: text.len() / 3, finished: true, text }])
+        Ok(vec![Generated { tokens: text.len() / 3, finished: true, text, unanswered: None }])
     };
     let plan = Plan { limit: None, samples: 1, batch: 4 };
     let stopping = |examples: std::ops::Range<usize>| {

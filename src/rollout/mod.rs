@@ -13,11 +13,12 @@ pub use select::{Answer, Candidate, Keep, Selection, Tally, with_answer};
 pub use store::About;
 pub use write::{Kept, TRAIN, write_dataset};
 
-use crate::chat::{self, Chat, Endpoint};
+use crate::chat::{self, Billed, Chat, Endpoint};
 use crate::data::{Dataset, Manifest};
 use crate::eval::{
     self, Engine, Generated, Key, Outcome, Plan, Progress, Summary, hash_model, hash_prompt_files, progress_of,
 };
+use crate::model::init::SPECIAL;
 use crate::model::qwen2_5_vl::{Model, config};
 use crate::model::{Processor, Sampling};
 use crate::tasks::{DatasetTask, Task};
@@ -46,9 +47,9 @@ pub enum Teacher {
 pub struct Request {
     /// Who answers.
     pub teacher: Teacher,
-    /// Dataset directory with the prompts.
+    /// Dataset directory with the prompts, or a file of another tool (see [`Dataset::open`]).
     pub data: PathBuf,
-    /// Split of it.
+    /// Split of a directory.
     pub split: String,
     /// Which prompts, how many responses to each, how many prompts at a time.
     pub plan: Plan,
@@ -71,8 +72,8 @@ pub struct Report {
     pub summary: Summary,
     /// What was kept and what was not.
     pub tally: Tally,
-    /// Tokens that an endpoint counted, of prompts and of responses, over all that is in the directory.
-    pub billed: Option<(usize, usize)>,
+    /// Tokens that an endpoint counted, over all that is in the directory.
+    pub billed: Option<Billed>,
     /// The dataset.
     pub manifest: Manifest,
 }
@@ -92,13 +93,7 @@ pub fn rollout(request: &Request, device: &Device, progress: impl FnMut(Progress
             )));
         }
     }
-    let dataset = Dataset::open(data, split)?;
-    if !dataset.has_image_files() {
-        return Err(Error::input(format!(
-            "{} holds images in base64; a rollout needs them as files, to share them with the dataset that it makes",
-            data.display()
-        )));
-    }
+    let (dataset, split) = (Dataset::open(data, split)?, eval::split_of(data, split));
     check_prompts(&dataset, request)?;
     let task = DatasetTask::new(dataset)?;
     let absolute = |p: &Path| std::path::absolute(p).unwrap_or_else(|_| p.to_path_buf());
@@ -106,7 +101,7 @@ pub fn rollout(request: &Request, device: &Device, progress: impl FnMut(Progress
         key: request.teacher.key(&task, plan, &request.sampling)?,
         teacher: request.teacher.name(),
         data: absolute(data),
-        split: split.clone(),
+        split: split.to_string(),
     };
     let store = Store::open(out, about, request.fresh)?;
     let written = write::written(out)?;
@@ -116,7 +111,8 @@ pub fn rollout(request: &Request, device: &Device, progress: impl FnMut(Progress
     let started = Instant::now();
     let Sampled { outcomes, fresh_tokens, billed } = sample(request, &store, &task, device, progress)?;
     let summary = Summary::of(task.name(), None, &outcomes, plan.samples, fresh_tokens, started.elapsed())?;
-    let (kept, tally) = select(&task, &outcomes, plan.samples, selection)?;
+    let special = request.teacher.special_tokens()?;
+    let (kept, tally) = select(&task, &outcomes, plan.samples, selection, &special)?;
     if kept.is_empty() {
         return Err(nothing_kept(&tally, selection, out));
     }
@@ -137,7 +133,7 @@ struct Sampled {
     outcomes: Vec<Outcome>,
     /// Tokens of those sampled now.
     fresh_tokens: usize,
-    billed: Option<(usize, usize)>,
+    billed: Option<Billed>,
 }
 
 /// The responses that are there, and those still missing.
@@ -159,7 +155,7 @@ fn sample(
         }
         _ => None,
     };
-    let billed = || chat.as_ref().map(Chat::tokens);
+    let billed = || chat.as_ref().map(Chat::billed);
     if done == total {
         return Ok(Sampled { outcomes, fresh_tokens: 0, billed: billed() });
     }
@@ -200,12 +196,13 @@ fn select(
     outcomes: &[Outcome],
     samples: usize,
     selection: &Selection,
+    special: &[String],
 ) -> Result<(Vec<Kept>, Tally)> {
     let (mut kept, mut tally) = (Vec::new(), Tally::default());
     for (index, group) in outcomes.chunks(samples).enumerate() {
         let record = task.example(index)?;
         let candidates = group.iter().map(|o| Candidate { text: &o.response, finished: o.finished, score: &o.score });
-        for (i, response) in selection.choose(&record.answer, candidates, &mut tally) {
+        for (i, response) in selection.choose(&record.answer, special, candidates, &mut tally) {
             if selection.answer == Answer::Gold && !task.score(index, &response).correct {
                 return Err(Error::input(format!(
                     "{}: field `answer`: `{}` in answer tags is not scored as right, so it cannot be paired with sampled reasoning",
@@ -234,6 +231,17 @@ impl Teacher {
             Teacher::Scripted => "scripted".into(),
             Teacher::Endpoint(endpoint) => endpoint.name(),
         }
+    }
+
+    /// Texts that a tokenizer takes for more than text: those of the model, and those of any Qwen2.5-VL, which may be what learns.
+    fn special_tokens(&self) -> Result<Vec<String>> {
+        let mut tokens = SPECIAL.map(String::from).to_vec();
+        if let Teacher::Model(dir) = self {
+            let processor = Processor::from_dir(dir)?;
+            let own = processor.tokens().special().iter().map(|(_, token)| token);
+            tokens.extend(own.filter(|token| !SPECIAL.contains(&token.as_str())).cloned());
+        }
+        Ok(tokens)
     }
 
     fn key(&self, task: &dyn Task, plan: &Plan, sampling: &Sampling) -> Result<Key> {
@@ -287,7 +295,9 @@ fn same_selection(settings: &serde_json::Value, selection: &Selection, out: &Pat
 
 fn nothing_kept(tally: &Tally, selection: &Selection, out: &Path) -> Error {
     let reasons = [
+        (tally.refused, "refused by the server"),
         (tally.cut_off, "cut off by the length limit (raise --max-new-tokens)"),
+        (tally.empty, "without any text"),
         (
             tally.unwanted,
             match selection.keep {
@@ -296,6 +306,7 @@ fn nothing_kept(tally: &Tally, selection: &Selection, out: &Path) -> Error {
             },
         ),
         (tally.thoughtless, "without a readable thought"),
+        (tally.special, "with a special token of the tokenizer in the text"),
     ];
     let reasons: Vec<String> = reasons.iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n} {why}")).collect();
     Error::failed(format!(

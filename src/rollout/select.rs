@@ -1,10 +1,11 @@
 //! Which sampled responses a training set is made of. Pure: scored texts in, texts out.
 //!
-//! In this order, for each prompt: what was cut off by the length limit goes (training would append the closing token to it, and
-//! teach the model to stop in the middle), what the filter does not want goes, the answer is put right if that was asked for, texts
-//! that are there already go, and of the rest the first `cap` stay. Samples have no order, so the first are as good as any.
+//! In this order, for each prompt: what a server refused goes, what was cut off by the length limit goes (training would append the
+//! closing token to it, and teach the model to stop in the middle), what is no text goes, what the filter does not want goes, the answer
+//! is put right if that was asked for, texts with a special token in them go (no training takes them), texts that are there already go,
+//! and of the rest the first `cap` stay. Samples have no order, so the first are as good as any.
 
-use crate::tasks::Score;
+use crate::tasks::{Score, Unanswered};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 
@@ -68,6 +69,7 @@ pub struct Candidate<'a> {
 
 /// What became of the responses, counted. All but `prompts`, `bare` and `kept` were dropped, each for the first reason that applies.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Tally {
     /// Prompts.
     pub prompts: usize,
@@ -75,12 +77,18 @@ pub struct Tally {
     pub bare: usize,
     /// Responses sampled.
     pub samples: usize,
+    /// Refused by the server that was asked.
+    pub refused: usize,
     /// Cut off by the length limit.
     pub cut_off: usize,
+    /// Without any text.
+    pub empty: usize,
     /// Not wanted by [`Keep`].
     pub unwanted: usize,
     /// Without a readable thought to put the right answer after ([`Answer::Gold`]).
     pub thoughtless: usize,
+    /// With the text of a special token, which no tokenizer takes for text.
+    pub special: usize,
     /// The same text as another one kept for the same prompt.
     pub duplicates: usize,
     /// Beyond the cap.
@@ -90,10 +98,12 @@ pub struct Tally {
 }
 
 impl Selection {
-    /// The responses to one prompt that are kept: index among `candidates` and text. `gold` is the right answer.
+    /// The responses to one prompt that are kept: index among `candidates` and text. `gold` is the right answer, `special` what may be
+    /// in no text.
     pub fn choose<'a>(
         &self,
         gold: &str,
+        special: &[String],
         candidates: impl IntoIterator<Item = Candidate<'a>>,
         tally: &mut Tally,
     ) -> Vec<(usize, String)> {
@@ -102,8 +112,16 @@ impl Selection {
         let mut seen = HashSet::new();
         for (i, candidate) in candidates.into_iter().enumerate() {
             tally.samples += 1;
+            if candidate.score.unanswered() == Some(Unanswered::Refused) {
+                tally.refused += 1;
+                continue;
+            }
             if !candidate.finished {
                 tally.cut_off += 1;
+                continue;
+            }
+            if candidate.text.trim().is_empty() {
+                tally.empty += 1;
                 continue;
             }
             if !self.keep.wants(candidate.score) {
@@ -118,7 +136,9 @@ impl Selection {
                 tally.thoughtless += 1;
                 continue;
             };
-            if !seen.insert(text.trim().to_string()) {
+            if special.iter().any(|token| text.contains(token)) {
+                tally.special += 1;
+            } else if !seen.insert(text.trim().to_string()) {
                 tally.duplicates += 1;
             } else if self.cap.is_some_and(|cap| kept.len() >= cap) {
                 tally.over_cap += 1;
@@ -156,7 +176,9 @@ mod tests {
         let scores: Vec<Score> = responses.iter().map(|r| scorer.score(r)).collect();
         let candidate = |(text, score)| Candidate { text, finished: !str::ends_with(text, "..."), score };
         let mut tally = Tally::default();
-        let kept = selection.choose("2 1 3", responses.iter().copied().zip(&scores).map(candidate), &mut tally);
+        let special = ["<|im_end|>".to_string()];
+        let kept =
+            selection.choose("2 1 3", &special, responses.iter().copied().zip(&scores).map(candidate), &mut tally);
         (kept, tally)
     }
 
@@ -190,6 +212,26 @@ mod tests {
         let count = |keep| select(&Selection { keep, cap: None, answer: Answer::Sampled }, &RESPONSES).0.len();
         assert_eq!(count(Keep::WellFormed), 4);
         assert_eq!(count(Keep::All), 6);
+    }
+
+    #[test]
+    fn what_is_no_answer_no_text_or_a_special_token_is_never_kept_and_counted() {
+        let all = Selection { keep: Keep::All, cap: None, answer: Answer::Sampled };
+        let mark = "<think>a <|im_end|></think><answer>2 1 3</answer>";
+        let (kept, tally) = select(&all, &["", " \n", mark, RESPONSES[0]]);
+        assert_eq!(kept, [(3, RESPONSES[0].to_string())]);
+        assert_eq!((tally.empty, tally.special, tally.kept, tally.cut_off), (2, 1, 1, 0));
+        // What is replaced is not learnt.
+        let gold = Selection { answer: Answer::Gold, ..all.clone() };
+        let (kept, tally) = select(&gold, &[mark, "<think>a</think><answer><|im_end|></answer>"]);
+        assert_eq!((kept.len(), kept[0].0, tally.special), (1, 1, 1));
+
+        let mut tally = Tally::default();
+        let scores = [Unanswered::Refused, Unanswered::Empty].map(Score::without_answer);
+        let candidates = [RESPONSES[0], ""].into_iter().zip(&scores);
+        let candidates = candidates.map(|(text, score)| Candidate { text, finished: true, score });
+        assert!(all.choose("2 1 3", &[], candidates, &mut tally).is_empty());
+        assert_eq!((tally.refused, tally.empty, tally.samples), (1, 1, 2));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::eval::{Key, Outcome, Plan, check_order, read_lines, to_lines};
 use crate::tasks::Task;
 use crate::{Error, Result, files};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -28,34 +28,45 @@ pub struct About {
     pub teacher: String,
     /// The dataset that the prompts are from.
     pub data: PathBuf,
-    /// The split of it.
+    /// The split of it; empty for a file.
     pub split: String,
 }
 
-/// The output directory of a rollout.
+/// The output directory of a rollout, which no other process samples into meanwhile.
 #[derive(Debug)]
 pub(super) struct Store {
     dir: PathBuf,
     pub about: About,
+    _lock: File,
 }
 
 impl Store {
     /// Open `dir` for these samples, making it if need be. With `fresh`, what an earlier rollout left there is removed.
     ///
     /// # Errors
-    /// An input error if the directory holds something else; for other samples it names what differs.
+    /// An input error if the directory holds something else, or if another process samples into it; for other samples it names what
+    /// differs.
     pub fn open(dir: &Path, about: About, fresh: bool) -> Result<Store> {
         files::create_dir(dir)?;
         let path = dir.join(ABOUT);
+        let here = dir.display();
+        let begun = || {
+            let holds_some = |name: &&str| fs::metadata(dir.join(name)).is_ok_and(|file| file.len() > 0);
+            // Where nothing has been sampled yet, nothing is lost by sampling something else.
+            BESIDE[1..].iter().any(holds_some) || files::holds_foreign(dir, |name| BESIDE.contains(&name))
+        };
+        let foreign = || Error::input(format!("{here} is not empty and holds no rollout; give another --out"));
+        // Before the lock is written there, which would leave a file in a directory of something else.
+        if !path.exists() && begun() {
+            return Err(foreign());
+        }
+        let lock = files::lock(dir, "sampling")?;
         if path.exists() && fresh {
             remove(dir)?;
         }
-        let here = dir.display();
-        let sampled = BESIDE[1..].iter().any(|name| fs::metadata(dir.join(name)).is_ok_and(|file| file.len() > 0));
-        // Where nothing has been sampled yet, nothing is lost by sampling something else.
-        let begun = sampled || files::holds_foreign(dir, |name| BESIDE.contains(&name));
+        let begun = begun();
         if !path.exists() && begun {
-            return Err(Error::input(format!("{here} is not empty and holds no rollout; give another --out")));
+            return Err(foreign());
         }
         if begun {
             let found: About = files::read_json(&path)?;
@@ -73,7 +84,7 @@ impl Store {
         } else {
             files::write_json(&path, &about)?;
         }
-        Ok(Store { dir: dir.to_path_buf(), about })
+        Ok(Store { dir: dir.to_path_buf(), about, _lock: lock })
     }
 
     /// The responses already there, cut back to whole batches; the file is cut accordingly.

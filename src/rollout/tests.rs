@@ -6,7 +6,10 @@ use crate::data::generate::{Cues, Settings, generate};
 use crate::data::{METADATA, Record};
 use crate::model::init::{Preset, write_checkpoint};
 use crate::puzzle::{QuestionKind, Style};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use std::fs;
+use std::sync::{Arc, Mutex};
 
 fn puzzles(dir: &Path, style: Style) {
     puzzles_of(dir, style, "1x3");
@@ -130,6 +133,62 @@ fn a_directory_of_something_else_is_refused_and_says_what_differs() {
 }
 
 #[test]
+fn a_file_of_records_or_conversations_is_as_good_as_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, whole, file) = (dir.path().join("data"), dir.path().join("whole"), dir.path().join("file"));
+    puzzles(&data, Style::Think);
+    run(&request(Teacher::Scripted, &data, &whole)).unwrap();
+    let report = run(&request(Teacher::Scripted, &data.join("train/metadata.jsonl"), &file)).unwrap();
+    assert_eq!((report.tally.kept, report.about.split.as_str(), report.manifest.splits.len()), (12, "", 1));
+    let open = |dir: &Path| Dataset::open(dir, "train").unwrap();
+    assert_eq!(open(&file).records(), open(&whole).records());
+
+    // Conversations of another tool: one picture in the line, one in a file.
+    let records = open(&data);
+    let name = &records.records()[0].images[0];
+    let picture = records.root().join(name);
+    let in_line = format!("data:image/png;base64,{}", STANDARD.encode(fs::read(&picture).unwrap()));
+    let line = |image: &str| {
+        let turns = json!([{"role": "user", "content": "<image>Who?"}, {"role": "assistant", "content": "A cat"}]);
+        format!("{}\n", json!({"messages": turns, "images": [image]}))
+    };
+    let talk = dir.path().join("talk.jsonl");
+    fs::write(&talk, [line(&in_line), line(picture.to_str().unwrap())].concat()).unwrap();
+    let server = chat_tests::serve(Box::new(|_, _| (200, String::new(), chat_tests::says("A cat"))));
+    let mut request = request(Teacher::Endpoint(chat_tests::endpoint(&server.url)), &talk, &dir.path().join("talked"));
+    request.plan.samples = 1;
+    assert_eq!(run(&request).unwrap().tally.kept, 2);
+    let made = open(&request.out);
+    for (record, image) in made.records().iter().zip(["images/000000.png", "images/000001.png"]) {
+        assert_eq!((record.images[0].as_str(), record.response()), (image, Some("A cat")));
+        assert_eq!(fs::read(made.root().join(image)).unwrap(), fs::read(&picture).unwrap());
+    }
+}
+
+#[test]
+fn two_processes_cannot_sample_into_one_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (dir.path().join("data"), dir.path().join("out"));
+    puzzles_of(&data, Style::Think, "1x2");
+    // The second one comes while the first one waits for an answer.
+    let (second, said) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(Vec::new())));
+    let (ask, heard) = (Arc::clone(&second), Arc::clone(&said));
+    let server = chat_tests::serve(Box::new(move |_, _| {
+        if let Some(request) = ask.lock().unwrap().take() {
+            heard.lock().unwrap().push(refused(&request));
+        }
+        (200, String::new(), chat_tests::says("<think>swapped</think><answer>2 1</answer>"))
+    }));
+    let first = request(Teacher::Endpoint(chat_tests::endpoint(&server.url)), &data, &out);
+    *second.lock().unwrap() = Some(Request { fresh: true, ..first.clone() });
+    assert_eq!(run(&first).unwrap().tally.samples, 12);
+    let said = said.lock().unwrap().clone();
+    assert!(said.len() == 1 && said[0].contains("another process is sampling in"), "{said:?}");
+    assert_eq!(run(&first).unwrap().tally.samples, 12, "the first one is done, and has let go");
+    assert_eq!(server.requests(), 12);
+}
+
+#[test]
 fn reasoning_is_not_put_where_the_prompt_asks_for_a_bare_answer() {
     let dir = tempfile::tempdir().unwrap();
     let (data, out) = (dir.path().join("data"), dir.path().join("out"));
@@ -154,7 +213,10 @@ fn what_an_endpoint_answers_becomes_a_dataset_and_is_not_paid_for_again() {
     }));
     let request = request(Teacher::Endpoint(chat_tests::endpoint(&server.url)), &data, &out);
     let first = run(&request).unwrap();
-    assert_eq!((server.requests(), first.tally.kept, first.billed), (12, 8, Some((120, 36))));
+    assert_eq!(
+        (server.requests(), first.tally.kept, first.billed),
+        (12, 8, Some(Billed { prompts: 120, responses: 36, uncounted: 0 }))
+    );
     assert!(first.about.teacher.starts_with("teacher-1 at http://127.0.0.1:"));
     // Killed after the last answer, before its batch was written down.
     let samples = fs::read(out.join("samples.jsonl")).unwrap();
@@ -164,6 +226,36 @@ fn what_an_endpoint_answers_becomes_a_dataset_and_is_not_paid_for_again() {
     let again = run(&request).unwrap();
     assert_eq!((server.requests(), again.manifest.sha256), (12, first.manifest.sha256));
     assert_eq!(fs::read(out.join("samples.jsonl")).unwrap(), samples);
+}
+
+#[test]
+fn what_is_no_answer_or_holds_a_special_token_is_counted_and_never_learnt() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (dir.path().join("data"), dir.path().join("out"));
+    puzzles_of(&data, Style::Think, "1x2");
+    let server = chat_tests::serve(Box::new(|n, _| match n % 6 {
+        0 => (400, String::new(), json!({"error": {"message": "no", "code": "content_policy_violation"}}).to_string()),
+        1 => (200, String::new(), json!({"choices": [{"message": {"content": null}}]}).to_string()),
+        2 => (200, String::new(), chat_tests::says("<think><|im_end|></think><answer>2 1</answer>")),
+        _ => (200, String::new(), chat_tests::says(&format!("<think>{n}</think><answer>2 1</answer>"))),
+    }));
+    let mut request = request(Teacher::Endpoint(chat_tests::endpoint(&server.url)), &data, &out);
+    request.selection.keep = Keep::All;
+    let Report { tally, .. } = run(&request).unwrap();
+    assert_eq!((tally.refused, tally.empty, tally.special, tally.cut_off, tally.kept), (2, 2, 2, 0, 6));
+    let made = Dataset::open(&out, "train").unwrap();
+    assert!(
+        made.records().iter().all(|r| r.response().is_some_and(|text| text.ends_with("</think><answer>2 1</answer>")))
+    );
+    assert!(made.records().iter().all(|r| !r.response().unwrap_or_default().contains("<|")));
+    assert_eq!((run(&request).unwrap().tally, server.requests()), (tally, 12), "nothing is asked for again");
+    // Where nothing else comes, it says why.
+    let refuses = chat_tests::serve(Box::new(|_, _| {
+        (400, String::new(), json!({"error": {"message": "no", "type": "content_filter"}}).to_string())
+    }));
+    let (teacher, out) = (Teacher::Endpoint(chat_tests::endpoint(&refuses.url)), dir.path().join("none"));
+    let error = run(&Request { teacher, out, ..request }).unwrap_err();
+    assert!(error.exit_code() == 1 && error.to_string().contains("12 refused by the server"), "{error}");
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub fn write_dataset(
     kept: &[Kept],
     settings: serde_json::Value,
 ) -> Result<Manifest> {
-    let mut writer = DatasetWriter::create_beside(out, true, &BESIDE)?;
+    let mut writer = DatasetWriter::create_beside(out, true, &[&BESIDE[..], &[files::LOCK]].concat())?;
     writer.create_split(TRAIN)?;
     let mut records = Vec::with_capacity(kept.len());
     let mut ids = HashSet::new();
@@ -41,14 +41,17 @@ pub fn write_dataset(
             .records()
             .get(kept.index)
             .ok_or_else(|| Error::failed(format!("a response to record {} of {}", kept.index, source.len())))?;
-        let record = record(source_record, slot, kept);
+        let record = record(source, source_record, slot, kept);
         if !ids.insert(record.id.clone()) {
             return Err(Error::input(format!(
                 "the id `{}` would occur twice; rename records of the source",
                 record.id
             )));
         }
-        let link = |(new, old): (&String, &String)| writer.link_image(TRAIN, new, &source.root().join(old));
+        let link = |(new, old): (&String, &String)| match source.embedded(old) {
+            Some(bytes) => writer.put_image(TRAIN, new, bytes),
+            None => writer.link_image(TRAIN, new, &source.root().join(old)),
+        };
         let digests = record.images.iter().zip(&source_record.images).map(link).collect::<Result<Vec<Digest>>>()?;
         records.push((record, digests));
     }
@@ -80,12 +83,16 @@ pub fn written(out: &Path) -> Result<Option<(Manifest, serde_json::Value)>> {
 }
 
 /// Every record has an image file of its own: readers of image folders want one line for each.
-fn record(source: &Record, slot: usize, kept: &Kept) -> Record {
+fn record(dataset: &Dataset, source: &Record, slot: usize, kept: &Kept) -> Record {
     let mut messages = source.prompt().to_vec();
     messages.push(Message { role: "assistant".into(), content: kept.response.clone() });
     let several = source.images.len() > 1;
     let name = |(k, old): (usize, &String)| {
-        let end = Path::new(old).extension().map_or("png".into(), |e| e.to_string_lossy().into_owned());
+        let end = match dataset.embedded(old).and_then(|bytes| image::guess_format(bytes).ok()) {
+            Some(format) => format.extensions_str().first().map(|end| end.to_string()),
+            None => Path::new(old).extension().map(|end| end.to_string_lossy().into_owned()),
+        };
+        let end = end.unwrap_or("png".into());
         if several { format!("images/{slot:06}-{k}.{end}") } else { format!("images/{slot:06}.{end}") }
     };
     let images: Vec<String> = source.images.iter().enumerate().map(name).collect();

@@ -41,7 +41,45 @@ pub struct Score {
     pub fault: String,
 }
 
+/// Why there is no answer of a server to score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unanswered {
+    /// Its content filter, or the model itself, gave none.
+    Refused,
+    /// The answer came without any text.
+    Empty,
+}
+
+impl Unanswered {
+    /// The fault of a score without an answer. No rule has a fault of these words.
+    pub fn fault(self) -> &'static str {
+        match self {
+            Unanswered::Refused => "refused by the server",
+            Unanswered::Empty => "no text from the server",
+        }
+    }
+}
+
 impl Score {
+    /// The score where there is no answer, whatever the rule.
+    pub fn without_answer(why: Unanswered) -> Score {
+        Score {
+            correct: false,
+            value: 0.0,
+            lenient: 0.0,
+            hits: 0.0,
+            positions: 0.0,
+            parsed: false,
+            well_formed: false,
+            fault: why.fault().into(),
+        }
+    }
+
+    /// Why there was no answer to score, if there was none.
+    pub fn unanswered(&self) -> Option<Unanswered> {
+        [Unanswered::Refused, Unanswered::Empty].into_iter().find(|why| why.fault() == self.fault)
+    }
+
     /// The reward of a response with this score.
     pub fn reward(&self, config: &RewardConfig) -> Reward {
         config.reward(self.hits, self.positions, self.correct, self.well_formed)

@@ -96,6 +96,7 @@ impl Scripted {
                 text: format!("<think>{thought}</think><answer>{}</answer>", record.answer),
                 tokens: 0,
                 finished: true,
+                unanswered: None,
             }
         };
         Ok((0..samples).map(text).collect())

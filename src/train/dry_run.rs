@@ -51,6 +51,7 @@ pub fn dry_run(launch: &Launch) -> Result<DryRun> {
     config::require(&launch.model)?;
     check_start(launch)?;
     let processor = Processor::from_dir(&launch.model)?;
+    data.check_texts(&processor, &launch.config.eval)?;
     let planner = Planner { launch, data: &data, processor: &processor };
     let (plan, parameters) = planner.plan(&launch.config)?;
     let available = match &launch.device {

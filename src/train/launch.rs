@@ -2,7 +2,7 @@
 
 use super::run::{Identity, Opened, Run};
 use super::trainer::{Ended, Job, Progress, train};
-use crate::config::Config;
+use crate::config::{Config, EvalSettings};
 use crate::data::Dataset;
 use crate::eval::hash_model;
 use crate::model::Processor;
@@ -12,6 +12,7 @@ use crate::policy::Policy;
 use crate::tasks::{DatasetTask, Joined, Task};
 use crate::{Error, Result};
 use candle_core::Device;
+use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -59,6 +60,7 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
     config::require(&launch.model)?;
     check_start(launch)?;
     let processor = processor?;
+    data.check_texts(&processor, &launch.config.eval)?;
     // A run that begins needs these weights; one that goes on, those of its checkpoint.
     let begins = !launch.out.join("run.json").exists();
     let load = || begins.then(|| start(launch)).transpose();
@@ -172,6 +174,33 @@ impl Data {
                 false => None,
             },
         })
+    }
+}
+
+impl Data {
+    /// See that no text of the examples that the run takes up holds a special token. By their responses the gradients of any method are
+    /// looked at, whether it learns them or not.
+    ///
+    /// # Errors
+    /// An input error that names file, line, id and message of the first one.
+    pub(super) fn check_texts(&self, processor: &Processor, eval: &EvalSettings) -> Result<()> {
+        let validated = match (eval.every, eval.samples) {
+            (0, _) => 0,
+            (_, 0) => usize::MAX,
+            (_, samples) => samples,
+        };
+        let check = |task: &DatasetTask, most: usize, responses: bool| {
+            let dataset = task.dataset();
+            let wrong = dataset.records().par_iter().take(most).enumerate().find_map_first(|(i, record)| {
+                let response = record.response().filter(|_| responses);
+                let refused = processor.refuse_special(record.prompt(), response).err()?;
+                Some(refused.context(format!("{}: example {}", dataset.place(i), record.id)))
+            });
+            wrong.map_or(Ok(()), Err)
+        };
+        check(&self.train, usize::MAX, true)?;
+        self.replay.as_ref().map_or(Ok(()), |replay| check(replay, usize::MAX, true))?;
+        self.validation.as_ref().map_or(Ok(()), |validation| check(validation, validated, false))
     }
 }
 

@@ -136,7 +136,8 @@ fn sample(l: &Loop<'_>, examples: &[usize]) -> Result<(Vec<Response>, Tally, usi
             }
             let candidates = texts.iter().zip(&scores).zip(&group);
             let candidates = candidates.map(|((text, score), c)| Candidate { text, finished: c.finished, score });
-            let chosen = selection.choose(&record.answer, candidates, &mut tally);
+            // The tokens are learnt as they were sampled: none of them is special, whatever their text looks like.
+            let chosen = selection.choose(&record.answer, &[], candidates, &mut tally);
             let ids = |i: usize| group.get(i).map(|c: &Completion| c.ids.clone());
             kept.extend(chosen.into_iter().filter_map(|(i, _)| Some(Response { example, ids: ids(i)? })));
         }

@@ -79,7 +79,7 @@ impl Run {
             return Err(Error::input(format!("{} is not empty and holds no run; give another --out", dir.display())));
         }
         files::create_dir(dir)?;
-        let lock = lock(dir)?;
+        let lock = files::lock(dir, "training")?;
         if identity_file.exists() && has_begun(dir) {
             same_run(dir, config, identity)?;
         } else {
@@ -126,11 +126,6 @@ impl Run {
     pub fn finish(&self, finished: &Finished) -> Result<()> {
         files::write_json(&self.dir.join("finished.json"), finished)
     }
-}
-
-fn lock(dir: &Path) -> Result<File> {
-    let busy = || format!("another process is training in {}; wait for it or give another --out", dir.display());
-    files::lock(&dir.join(".lock"), busy)
 }
 
 /// Has anything been trained or measured? A run that was refused at its start has not, and may be given other settings.

@@ -60,6 +60,7 @@ fn evaluations(out: &Path) -> Result<Vec<PathBuf>> {
 /// `None` if the evaluation has not come to its end: its responses are scored again all the same.
 fn rescore_one(dir: &Path, name: &str, progress: &mut dyn FnMut(&str, Progress)) -> Result<Option<EvalResult>> {
     let missing = || Error::input(format!("no evaluation in {}", dir.display()));
+    let _lock = store::lock(dir)?;
     let about = About::read(dir)?.ok_or_else(missing)?;
     let task = task_of(&about)?;
     let key = &about.key;
@@ -75,7 +76,9 @@ fn rescore_one(dir: &Path, name: &str, progress: &mut dyn FnMut(&str, Progress))
         )));
     }
     let mut outcomes = store::stored(dir, task.as_ref(), plan.samples)?;
-    outcomes.par_iter_mut().for_each(|outcome| outcome.score = task.score(outcome.index, &outcome.response));
+    // Where a server gave no answer, there is still none.
+    let answered = outcomes.par_iter_mut().filter(|outcome| outcome.score.unanswered().is_none());
+    answered.for_each(|outcome| outcome.score = task.score(outcome.index, &outcome.response));
     let total = now.examples;
     progress(name, super::super::progress_of(&outcomes, total, plan.samples));
     let about = About { key: now, ..about };

@@ -1,9 +1,9 @@
 //! One checkpoint, or one server, on all prepared benchmarks.
 
 use super::{Prepared, RESULTS_CSV, RESULTS_JSON, write_results};
-use crate::chat::Endpoint;
+use crate::chat::{Billed, Endpoint};
 use crate::eval::server::{Questions, Server};
-use crate::eval::{Billed, Directory, Engine, EvalResult, Key, Progress, evaluate_in, hash_model, hash_prompt_files};
+use crate::eval::{Directory, Engine, EvalResult, Key, Progress, evaluate_in, hash_model, hash_prompt_files};
 use crate::model::qwen2_5_vl::Model;
 use crate::{Error, Result, files};
 use candle_core::Device;

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
-use tokenizer::SPECIAL;
+pub(crate) use tokenizer::SPECIAL;
 
 /// A chat template that renders as the published one of Qwen2.5-VL does.
 const CHAT_TEMPLATE: &str = include_str!("chat_template.jinja");

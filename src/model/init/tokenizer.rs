@@ -22,7 +22,7 @@ const SPLIT: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Special tokens of Qwen2.5-VL, in the order of their published ids.
-pub(super) const SPECIAL: [&str; 14] = [
+pub(crate) const SPECIAL: [&str; 14] = [
     "<|endoftext|>",
     "<|im_start|>",
     "<|im_end|>",

@@ -127,13 +127,30 @@ impl Processor {
                     message.role
                 )));
             }
-            self.tokens
-                .refuse_special(&message.content)
-                .map_err(|e| e.context(format!("message {} ({})", i + 1, message.role)))?;
+            self.refuse_special_turn(i, message)?;
             turns.push(json!({ "role": message.role, "content": parts(&message.content) }));
         }
         let options = Map::from_iter([("add_generation_prompt".to_string(), Value::Bool(true))]);
         self.template.render(&Value::Array(turns), &options)
+    }
+
+    /// See that a prompt and a response hold no special token, which is what [`Processor::encode_prompt`] and
+    /// [`Processor::encode_response`] refuse; much quicker than these.
+    ///
+    /// # Errors
+    /// An input error that names the message, or the response, and the token.
+    pub fn refuse_special(&self, prompt: &[Message], response: Option<&str>) -> Result<()> {
+        prompt.iter().enumerate().try_for_each(|(i, message)| self.refuse_special_turn(i, message))?;
+        response.map_or(Ok(()), |text| self.refuse_special_response(text))
+    }
+
+    fn refuse_special_turn(&self, i: usize, message: &Message) -> Result<()> {
+        let refused = self.tokens.refuse_special(&message.content);
+        refused.map_err(|e| e.context(format!("message {} ({})", i + 1, message.role)))
+    }
+
+    fn refuse_special_response(&self, text: &str) -> Result<()> {
+        self.tokens.refuse_special(text).map_err(|e| e.context("response"))
     }
 
     /// Tokenise a response and append `<|im_end|>`.
@@ -141,7 +158,7 @@ impl Processor {
     /// # Errors
     /// An input error if the text contains a special token.
     pub fn encode_response(&self, text: &str) -> Result<Vec<u32>> {
-        self.tokens.refuse_special(text).map_err(|e| e.context("response"))?;
+        self.refuse_special_response(text)?;
         let mut ids = self.tokens.encode(text)?;
         ids.push(self.tokens.im_end());
         Ok(ids)

@@ -74,7 +74,7 @@ impl Targets {
         let chosen: Vec<Module> = match self {
             Targets::Pattern(word) if word == ALL_LINEAR => all,
             Targets::Pattern(pattern) => {
-                let matches = whole(self.pattern(pattern))?;
+                let matches = whole(self.pattern(pattern)).map_err(|e| Error::input(format!("lora.target: {e}")))?;
                 all.into_iter().filter(|m| matches(&m.current_name()) || matches(&m.name)).collect()
             }
             Targets::Names(names) => {
@@ -124,10 +124,11 @@ impl std::fmt::Display for Targets {
     }
 }
 
-/// Does the whole of a name match?
-pub(super) fn whole(pattern: &str) -> Result<impl Fn(&str) -> bool + use<>> {
-    let regex = Regex::new(&format!("^(?:{pattern})$"))
-        .map_err(|e| Error::input(format!("lora.target = {pattern:?} is no regular expression: {e}")))?;
+/// Does the whole of a name match? Or why the pattern is none.
+pub(super) fn whole(pattern: &str) -> std::result::Result<impl Fn(&str) -> bool + use<>, String> {
+    // Alone first: brackets that close what is put around it are no part of a pattern.
+    let regex = Regex::new(pattern).and_then(|_| Regex::new(&format!("^(?:{pattern})$")));
+    let regex = regex.map_err(|e| format!("{pattern:?} is no regular expression: {e}"))?;
     Ok(move |name: &str| regex.is_match(name).unwrap_or(false))
 }
 

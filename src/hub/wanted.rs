@@ -1,13 +1,12 @@
 //! Which files of a repository make a checkpoint: those that this program or transformers read, and weights as safetensors only.
 
-use crate::{Error, Result, files};
-use std::collections::BTreeMap;
+use crate::model::qwen2_5_vl::index::{INDEX, Index};
+use crate::{Error, Result};
 use std::path::Path;
 
 const CONFIG: &str = "config.json";
 const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 
 /// A file of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +72,7 @@ impl Listing {
     /// # Errors
     /// An input error if the index cannot be read, or names what the repository does not have.
     pub fn shards(&self, index: &Path) -> Result<Vec<String>> {
-        let shards = shards(index)?;
+        let shards = Index::read(index)?.shards();
         match shards.iter().find(|name| !self.has(name)) {
             Some(name) => {
                 Err(Error::input(format!("{} names {name}, which the repository does not have", index.display())))
@@ -102,20 +101,6 @@ fn is_small(name: &str) -> bool {
     plain && (starts && ends || others.contains(&name))
 }
 
-fn shards(index: &Path) -> Result<Vec<String>> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let mut names: Vec<String> = files::read_json::<Index>(index)?.weight_map.into_values().collect();
-    names.sort();
-    names.dedup();
-    match names.iter().find(|name| name.contains(['/', '\\']) || name.starts_with('.')) {
-        Some(name) => Err(Error::input(format!("{}: {name} is no name of a weight file", index.display()))),
-        None => Ok(names),
-    }
-}
-
 /// What a snapshot lacks of a checkpoint.
 ///
 /// # Errors
@@ -128,7 +113,7 @@ pub(super) fn missing(dir: &Path) -> Result<Vec<String>> {
     } else {
         needed.extend([CONFIG, "tokenizer.json"].map(String::from));
         match has(INDEX) && !has(WEIGHTS) {
-            true => needed.extend(shards(&dir.join(INDEX))?),
+            true => needed.extend(Index::read(&dir.join(INDEX))?.shards()),
             false => needed.push(WEIGHTS.into()),
         }
     }

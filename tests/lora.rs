@@ -197,6 +197,26 @@ fn patterns_with_the_names_of_older_transformers_do_what_newer_names_do() {
 }
 
 #[test]
+fn modules_beyond_those_that_are_meant_are_refused_and_missing_ones_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("more");
+    changed(&at, "names", &|c| c["target_modules"] = serde_json::json!(["q_proj", "v_proj"]));
+    let error = Model::load(&at, &common::device()).err().unwrap();
+    let said = error.to_string();
+    assert_eq!(error.exit_code(), 2, "{said}");
+    assert!(said.contains("mlp.down_proj`, which target_modules") && said.contains("adapter_config.json"), "{said}");
+
+    let at = dir.path().join("fewer");
+    changed(&at, "names", &|c| c["target_modules"] = serde_json::json!(["q_proj", "k_proj", "v_proj", "down_proj"]));
+    let model = Model::load(&at, &common::device()).unwrap();
+    let whole = Model::load(&adapter("names"), &common::device()).unwrap();
+    assert_eq!(model.parameters().len(), whole.parameters().len());
+    assert_eq!(jigsaw::model::check(&adapter("names")).unwrap(), None);
+    let note = jigsaw::model::check(&at).unwrap().unwrap();
+    assert!(note.contains("such as `model.layers.0.self_attn.k_proj`; they stay as in the base"), "{note}");
+}
+
+#[test]
 fn a_matrix_that_is_stored_twice_is_refused_with_both_names() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().join("twice");

@@ -1,7 +1,7 @@
 //! `adapter_config.json`: what an adapter is, what its matrices are multiplied by, and where its base is.
 
 use super::LoraSettings;
-use super::targets::{Module, whole};
+use super::targets::{ALL_LINEAR, Module, Targets, whole};
 use crate::model::fields::{self, Fields};
 use crate::{Error, Result, hub};
 use serde_json::{Map, Value, json};
@@ -53,6 +53,9 @@ const HARMLESS: [&str; 17] = [
 const PLAIN_INITS: [&str; 4] = ["gaussian", "orthogonal", "eva", "mica"];
 /// Ways to begin that change the base, and that PEFT can turn into a plain LoRA.
 const CONVERTED_INITS: [&str; 4] = ["pissa", "olora", "corda", "lora_ga"];
+
+/// Does a name match?
+type Matches = Box<dyn Fn(&str) -> bool>;
 
 /// What `adapter_config.json` says.
 pub(super) struct AdapterConfig {
@@ -175,12 +178,75 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
+/// Which modules an adapter is meant for: `target_modules`, `exclude_modules`, `layers_to_transform`, `layers_pattern`.
+pub(super) struct Meant {
+    targets: Matches,
+    excluded: Matches,
+    layers: Vec<u64>,
+    lists: Vec<String>,
+}
+
+impl Meant {
+    /// Is a module of this name meant?
+    pub fn has(&self, name: &str) -> bool {
+        (self.targets)(name) && !(self.excluded)(name) && (self.layers.is_empty() || self.in_layers(name))
+    }
+
+    /// Is it in one of the layers, whose number is the first in a name that has two parts before and one after it?
+    fn in_layers(&self, name: &str) -> bool {
+        let parts: Vec<&str> = name.split('.').collect();
+        let number = |i: usize| parts[i].parse::<u64>().ok();
+        let listed = |i: usize| match self.lists.is_empty() {
+            true => i >= 2,
+            false => i >= 1 && self.lists.iter().any(|list| list == parts[i - 1]),
+        };
+        let layer = (0..parts.len().saturating_sub(1)).filter(|&i| listed(i)).find_map(number);
+        layer.is_some_and(|layer| self.layers.contains(&layer))
+    }
+}
+
+impl AdapterConfig {
+    /// Which modules the file means; `None` where that cannot be told.
+    pub fn meant(&self) -> Option<Meant> {
+        let of = |field: &str| self.said.get(field).filter(|value| !is_empty(value));
+        let targets: Targets = serde_json::from_value(of("target_modules")?.clone()).ok()?;
+        let excluded = match of("exclude_modules") {
+            None => Targets::Names(Vec::new()),
+            Some(value) => serde_json::from_value(value.clone()).ok()?,
+        };
+        // PEFT takes layers with a list of names only.
+        let layers = match of("layers_to_transform").filter(|_| matches!(targets, Targets::Names(_))) {
+            None => Vec::new(),
+            Some(Value::Array(layers)) => layers.iter().map(Value::as_u64).collect::<Option<_>>()?,
+            Some(layer) => vec![layer.as_u64()?],
+        };
+        let lists = match of("layers_pattern") {
+            None => Vec::new(),
+            Some(Value::String(list)) => vec![list.clone()],
+            Some(lists) => serde_json::from_value(lists.clone()).ok()?,
+        };
+        Some(Meant { targets: named(targets)?, excluded: named(excluded)?, layers, lists })
+    }
+}
+
+/// Does PEFT take a module of a name to be one of these? `None` for a pattern that cannot be read here.
+fn named(targets: Targets) -> Option<Matches> {
+    Some(match targets {
+        Targets::Pattern(word) if word == ALL_LINEAR => Box::new(|_| true),
+        Targets::Pattern(pattern) => Box::new(whole(&pattern).ok()?),
+        Targets::Names(ends) => Box::new(move |name| {
+            ends.iter()
+                .any(|end| name.strip_suffix(end.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+        }),
+    })
+}
+
 /// PEFT's `rank_pattern` or `alpha_pattern`: a module has the value of the first pattern that matches the end of its name.
 pub(super) struct Patterns<T>(Vec<Pattern<T>>);
 
 struct Pattern<T> {
     text: String,
-    matches: Box<dyn Fn(&str) -> bool>,
+    matches: Matches,
     value: T,
 }
 
@@ -456,6 +522,35 @@ mod tests {
         assert!(said.contains("revision is ../x, which is no branch, tag or commit"), "{said}");
         let said = missing("/nowhere/model", json!("main"));
         assert!(said.contains("/nowhere/model") && !said.contains("jigsaw model inspect"), "{said}");
+    }
+
+    #[test]
+    fn the_modules_that_are_meant_are_those_that_peft_would_take() {
+        let meant = |fields: Value| {
+            let mut config = describe(&LoraSettings::default(), "base");
+            fields.as_object().unwrap().iter().for_each(|(key, value)| config[key] = value.clone());
+            AdapterConfig::from_json(Path::new(ADAPTER_CONFIG), config).unwrap().meant()
+        };
+        const QUERY: &str = "model.language_model.layers.1.self_attn.q_proj";
+        for (fields, expected) in [
+            (json!({"target_modules": ["q_proj"]}), true),
+            (json!({"target_modules": ["proj"]}), false),
+            (json!({"target_modules": [QUERY]}), true),
+            (json!({"target_modules": "all-linear"}), true),
+            (json!({"target_modules": r".*\.layers\.\d+\.self_attn\.q_proj"}), true),
+            (json!({"target_modules": "q_proj"}), false),
+            (json!({"target_modules": ["q_proj"], "exclude_modules": ["self_attn.q_proj"]}), false),
+            (json!({"target_modules": ["q_proj"], "exclude_modules": ".*visual.*"}), true),
+            (json!({"target_modules": ["q_proj"], "layers_to_transform": [0, 1]}), true),
+            (json!({"target_modules": ["q_proj"], "layers_to_transform": 2}), false),
+            (json!({"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "layers"}), true),
+            (json!({"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": ["blocks"]}), false),
+        ] {
+            assert_eq!(meant(fields.clone()).unwrap().has(QUERY), expected, "{fields}");
+        }
+        for fields in [json!({"target_modules": null}), json!({"target_modules": "("}), json!({"target_modules": 3})] {
+            assert!(meant(fields).is_none());
+        }
     }
 
     #[test]

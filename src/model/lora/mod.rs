@@ -30,6 +30,8 @@ pub struct Adapter {
     about: Value,
     /// Of each adapted module, by the order of the architecture.
     parts: Vec<(Module, Lora)>,
+    /// Of what was read, something that a person should know.
+    note: Option<String>,
 }
 
 impl Adapter {
@@ -50,7 +52,12 @@ impl Adapter {
             let lora = pair(&module, a, b, scale, settings.dropout as f32)?;
             parts.push((module, lora));
         }
-        Ok(Adapter { about: config::describe(settings, base), parts })
+        Ok(Adapter { about: config::describe(settings, base), parts, note: None })
+    }
+
+    /// What a person should know of an adapter that was read: that it lacks modules which it is meant for.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// Adapters by the name of their module.

@@ -48,8 +48,28 @@ impl Adapter {
             }
             found.entry(module).or_default()[which] = Some((name, info));
         }
-        let mut parts = Vec::new();
+        // The names that the writer's transformers has for modules, which its targets are meant for.
+        let newer = file.tensors().any(|(name, _)| {
+            let name = name.strip_prefix(PREFIX).unwrap_or_default();
+            name.starts_with("model.language_model.") || name.starts_with("model.visual.")
+        });
+        let meant = settings.meant();
+        let (mut parts, mut lacking) = (Vec::new(), Vec::new());
         for module in modules(config) {
+            let (current, older) = (module.current_name(), module.name.clone());
+            let stored = found.contains_key(&module.name);
+            if let Some(meant) = &meant {
+                if stored && !meant.has(&current) && !meant.has(&older) {
+                    return Err(bad(format!(
+                        "the adapter has matrices for `{older}`, which target_modules, exclude_modules and layers_to_transform of {} do \
+                         not mean; PEFT would leave them out",
+                        settings.path.display()
+                    )));
+                }
+                if !stored && meant.has(if newer { &current } else { &older }) {
+                    lacking.push(older);
+                }
+            }
             let Some(pair_of) = found.remove(&module.name) else { continue };
             let [Some((_, a)), Some((_, b))] = pair_of else {
                 return Err(bad(format!("`{}` has only one of lora_A and lora_B", module.name)));
@@ -93,7 +113,15 @@ impl Adapter {
                 parts[0].0.current_name()
             )));
         }
-        Ok(Adapter { about, parts })
+        let note = lacking.first().map(|first| {
+            format!(
+                "{}: no matrices for {} of the {} modules that target_modules means, such as `{first}`; they stay as in the base",
+                file.path().display(),
+                lacking.len(),
+                lacking.len() + parts.len()
+            )
+        });
+        Ok(Adapter { about, parts, note })
     }
 
     /// Write it into an existing directory, in f32. Returns what the weight file is meant to hold.

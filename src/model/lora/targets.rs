@@ -23,7 +23,7 @@ pub const LANGUAGE: &str = "language";
 const LANGUAGE_PATTERN: &str =
     r"(.*\.)?language_model\.layers\.\d+\.(self_attn|mlp)\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)";
 /// PEFT's word for every linear map but the output head.
-const ALL_LINEAR: &str = "all-linear";
+pub(super) const ALL_LINEAR: &str = "all-linear";
 
 /// A linear map of the architecture that can have an adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Which files of a repository make a checkpoint: those that this program or transformers read, and weights as safetensors only.
 
+use super::git::Sha1;
 use crate::model::qwen2_5_vl::index::{INDEX, Index};
 use crate::{Error, Result};
 use std::path::Path;
@@ -17,8 +18,17 @@ pub(super) struct Entry {
     pub size: Option<u64>,
     /// SHA-256 of its content, of a large file.
     pub sha256: Option<String>,
-    /// Its name among the blobs of the cache.
+    /// Its name among the blobs of the cache: of a small file the one that git has for its content, if the Hub says it.
     pub blob: String,
+}
+
+impl Entry {
+    /// What makes git's name of the content, to be compared with `blob`, where that is such a name.
+    pub fn git_hash(&self) -> Option<Sha1> {
+        let named_by_git =
+            self.sha256.is_none() && self.blob.len() == 40 && self.blob.chars().all(|c| c.is_ascii_hexdigit());
+        named_by_git.then(|| Sha1::of_blob(self.size)).flatten()
+    }
 }
 
 /// What a repository holds at a commit.

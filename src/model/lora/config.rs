@@ -269,8 +269,8 @@ impl<T: Copy> Patterns<T> {
     }
 
     /// The first pattern that fits none of these modules.
-    pub fn unused<'a>(&self, modules: impl Iterator<Item = &'a Module> + Clone) -> Option<&str> {
-        self.0.iter().find(|pattern| !modules.clone().any(|module| pattern.fits(module))).map(|p| p.text.as_str())
+    pub fn unused(&self, modules: &[&Module]) -> Option<&str> {
+        self.0.iter().find(|pattern| !modules.iter().any(|module| pattern.fits(module))).map(|p| p.text.as_str())
     }
 }
 
@@ -499,8 +499,8 @@ mod tests {
             assert_eq!((found.of(&module), found.of(&other)), (Some(3), None), "{pattern}");
         }
         let found = patterns(json!({"nothing": 1, "qkv": 2, "blocks.1.attn.qkv": 5, "q_proj": 3}));
-        assert_eq!((found.of(&other), found.unused([&module, &other].into_iter())), (Some(2), Some("nothing")));
-        assert_eq!(patterns(json!({"qkv": 2, "attn.qkv": 5})).unused([&other].into_iter()), None);
+        assert_eq!((found.of(&other), found.unused(&[&module, &other])), (Some(2), Some("nothing")));
+        assert_eq!(patterns(json!({"qkv": 2, "attn.qkv": 5})).unused(&[&other]), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! PEFT's directory: `adapter_config.json` and `adapter_model.safetensors`.
 
 use super::config::{ADAPTER_CONFIG, AdapterConfig, local_base};
-use super::targets::modules;
+use super::targets::{Module, modules};
 use super::{Adapter, pair};
 use crate::files::Written;
 use crate::model::qwen2_5_vl::Config;
@@ -54,8 +54,21 @@ impl Adapter {
             name.starts_with("model.language_model.") || name.starts_with("model.visual.")
         });
         let meant = settings.meant();
+        let all = modules(config);
+        let adapted: Vec<&Module> = all.iter().filter(|module| found.contains_key(&module.name)).collect();
+        let unused =
+            [("rank_pattern", settings.ranks.unused(&adapted)), ("alpha_pattern", settings.alphas.unused(&adapted))];
+        if let Some(first) = adapted.first()
+            && let Some((field, pattern)) = unused.into_iter().find_map(|(field, pattern)| Some((field, pattern?)))
+        {
+            return Err(Error::input(format!(
+                "{}: {field}: `{pattern}` matches no module of the adapter, whose names are such as {}; correct it or take it out",
+                settings.path.display(),
+                first.current_name()
+            )));
+        }
         let (mut parts, mut lacking) = (Vec::new(), Vec::new());
-        for module in modules(config) {
+        for module in all {
             let (current, older) = (module.current_name(), module.name.clone());
             let stored = found.contains_key(&module.name);
             if let Some(meant) = &meant {
@@ -100,18 +113,6 @@ impl Adapter {
         }
         if parts.is_empty() {
             return Err(bad("the adapter is empty".into()));
-        }
-        let adapted = parts.iter().map(|(module, _)| module);
-        let unused = [
-            ("rank_pattern", settings.ranks.unused(adapted.clone())),
-            ("alpha_pattern", settings.alphas.unused(adapted)),
-        ];
-        if let Some((field, pattern)) = unused.into_iter().find_map(|(field, pattern)| Some((field, pattern?))) {
-            return Err(Error::input(format!(
-                "{}: {field}: `{pattern}` matches no module of the adapter, whose names are such as {}; correct it or take it out",
-                settings.path.display(),
-                parts[0].0.current_name()
-            )));
         }
         let note = lacking.first().map(|first| {
             format!(

@@ -58,6 +58,26 @@ fn rename_token(dir: &Path, token: &str) {
 }
 
 const NORM: &str = "model.norm.weight";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Store a weight once more in one of the files, under this name.
+fn store_again(file: &Path, weight: &[u8], as_name: &str) {
+    let bytes = fs::read(file).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let again = safetensors::SafeTensors::deserialize(weight).unwrap();
+    let mut views: Vec<_> = tensors.names().into_iter().map(|n| (n.to_string(), tensors.tensor(n).unwrap())).collect();
+    views.push((as_name.to_string(), again.tensor(NORM).unwrap()));
+    fs::write(file, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// The shard that the index places the norm in, and the other one.
+fn shards_of_norm(dir: &Path) -> [String; 2] {
+    let index: Value = serde_json::from_slice(&fs::read(dir.join(INDEX)).unwrap()).unwrap();
+    let own = index["weight_map"][NORM].as_str().unwrap().to_string();
+    let all = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    let other = all.into_iter().find(|name| *name != own).unwrap().to_string();
+    [own, other]
+}
 
 /// Makes a good checkpoint a bad one.
 type Spoil = Box<dyn Fn(&Path)>;
@@ -99,6 +119,67 @@ fn every_bad_checkpoint_is_refused_by_every_command_before_any_work() {
                 });
             }),
             vec!["the weights lack `"],
+        ),
+        (
+            "stored-twice",
+            Box::new(|dir| {
+                let whole = fs::read(dir.join("model.safetensors")).unwrap();
+                shard(dir);
+                store_again(&dir.join(&shards_of_norm(dir)[1]), &whole, NORM);
+            }),
+            vec![
+                "`model.norm.weight` is stored twice",
+                "model-00001-of-00002.safetensors",
+                "model-00002-of-00002.safetensors",
+            ],
+        ),
+        (
+            "stored-under-two-names",
+            Box::new(|dir| {
+                let file = dir.join("model.safetensors");
+                store_again(&file, &fs::read(&file).unwrap(), "model.language_model.norm.weight");
+            }),
+            vec!["`model.norm.weight` is stored twice", "as `model.language_model.norm.weight` in"],
+        ),
+        (
+            "elsewhere-by-the-index",
+            Box::new(|dir| {
+                shard(dir);
+                let [_, other] = shards_of_norm(dir);
+                change(&dir.join(INDEX), |index| index["weight_map"][NORM] = other.into());
+            }),
+            vec!["holds `model.norm.weight`, which model.safetensors.index.json places in model-0000"],
+        ),
+        (
+            "not-in-the-index",
+            Box::new(|dir| {
+                shard(dir);
+                change(&dir.join(INDEX), |index| {
+                    index["weight_map"].as_object_mut().unwrap().retain(|name, _| name != NORM);
+                });
+            }),
+            vec!["holds `model.norm.weight`, which model.safetensors.index.json does not name"],
+        ),
+        (
+            "outside",
+            Box::new(|dir| {
+                shard(dir);
+                let [own, _] = shards_of_norm(dir);
+                let outside = dir.parent().unwrap().join("outside.safetensors");
+                fs::rename(dir.join(&own), outside).unwrap();
+                change(&dir.join(INDEX), |index| {
+                    let places = index["weight_map"].as_object_mut().unwrap().values_mut();
+                    places
+                        .filter(|place| **place == own.as_str())
+                        .for_each(|place| *place = "../outside.safetensors".into());
+                });
+            }),
+            vec!["model.safetensors.index.json: `../outside.safetensors` is no name of a weight file"],
+        ),
+        (
+            "too-many-layers",
+            Box::new(|dir| change(&dir.join("config.json"), |c| c["num_hidden_layers"] = json!(1_000_000_000_000_u64))),
+            vec!["config.json: num_hidden_layers: 1000000000000 is too large; at most 10000"],
         ),
         (
             "cut-off",

@@ -124,8 +124,10 @@ fn what_cannot_be_had_is_refused_with_what_to_do() {
     refused(&gone, 1, &["no model at acme/tiny", "http://127.0.0.1:9 cannot be reached"]);
     let nonsense = plain(home, INSPECT).env("HF_ENDPOINT", "huggingface.co").output().unwrap();
     refused(&nonsense, 2, &["HF_ENDPOINT is huggingface.co; give an address"]);
-    let odd = hub.jigsaw(home, INSPECT).env("HF_TOKEN", "a\u{1}b").output().unwrap();
-    refused(&odd, 2, &["HF_TOKEN holds characters that no token has"]);
+    for token in ["a\u{1}b", "hf_\u{e9}", "hf a"] {
+        let odd = hub.jigsaw(home, INSPECT).env("HF_TOKEN", token).output().unwrap();
+        refused(&odd, 2, &["HF_TOKEN holds characters that no token has"]);
+    }
     hub.change(|b| b.gated = true);
     refused(&hub.run(home, INSPECT), 2, &["only to those who were granted access", "HF_TOKEN"]);
     assert!(!snapshot(home).join("model.safetensors").exists());
@@ -176,6 +178,49 @@ fn a_download_that_breaks_off_goes_on_where_it_was_and_never_looks_whole() {
     assert!(!files(third.path()).iter().any(|f| f.extension().is_some_and(|e| e == "part" || e == "safetensors")));
     hub.change(|b| b.corrupt = false);
     assert!(hub.run(third.path(), INSPECT).status.success());
+}
+
+#[test]
+fn a_small_file_of_another_content_is_not_kept() {
+    let (hub, home) = (Hub::new(), tempfile::tempdir().unwrap());
+    hub.change(|b| b.damaged = Some("tokenizer.json"));
+    refused(&hub.run(home.path(), INSPECT), 1, &["tokenizer.json of acme/tiny came with another content"]);
+    assert!(!snapshot(home.path()).join("tokenizer.json").exists());
+    hub.change(|b| b.damaged = None);
+    assert!(hub.run(home.path(), INSPECT).status.success());
+}
+
+#[test]
+fn a_hub_that_is_busy_is_asked_again_and_so_is_one_whose_address_expired() {
+    let (hub, home) = (Hub::new(), tempfile::tempdir().unwrap());
+    hub.change(|b| (b.busy, b.expired) = (2, 1));
+    let output = hub.run(home.path(), INSPECT);
+    assert!(output.status.success(), "{}", said(&output));
+    let requests = hub.take();
+    assert_eq!(requests.iter().filter(|r| r.path.starts_with("/api/")).count(), 3, "{requests:?}");
+    assert_eq!(weights_requested(&requests), 2, "a new address was asked for: {requests:?}");
+    // With the model in the cache nobody waits.
+    hub.change(|b| b.busy = 100);
+    let output = hub.run(home.path(), INSPECT);
+    assert!(output.status.success() && said(&output).contains("is taken as it is in the cache"), "{}", said(&output));
+    assert_eq!(hub.take().len(), 1);
+
+    let other = tempfile::tempdir().unwrap();
+    hub.change(|b| (b.busy, b.expired) = (0, 100));
+    let output = hub.run(other.path(), INSPECT);
+    refused(&output, 1, &["the storage ", " refuses it (403)", "expired", "the same command goes on"]);
+    assert!(!said(&output).contains("granted access"), "{}", said(&output));
+}
+
+#[test]
+fn the_token_goes_to_a_new_name_of_a_model_and_to_no_other_port() {
+    let (hub, home) = (Hub::new(), tempfile::tempdir().unwrap());
+    let store = Hub::new();
+    hub.change(|b| (b.gated, b.store_port) = (true, Some(store.port)));
+    let output = hub.jigsaw(home.path(), "model inspect acme/old").env("HF_TOKEN", TOKEN).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let requests = store.take();
+    assert!(!requests.is_empty() && requests.iter().all(|r| r.authorization.is_none()), "{requests:?}");
 }
 
 /// `data/base-tiny` in two shards.

@@ -163,6 +163,77 @@ fn adapters_that_do_not_fit_are_refused_with_file_and_field() {
     }
     let said = refused("saved", &|c| c["modules_to_save"] = serde_json::json!(["lm_head"]));
     assert!(said.contains("modules_to_save"), "{said}");
+    let said = refused("begun", &|c| c["init_lora_weights"] = "pissa".into());
+    assert!(said.contains("adapter_config.json: init_lora_weights: is `pissa`"), "{said}");
+    for field in ["rank_pattern", "alpha_pattern"] {
+        let said = refused(field, &|c| c[field] = serde_json::json!({"nonsense": 4}));
+        assert!(said.contains(&format!("{field}: `nonsense` matches no module of the adapter")), "{said}");
+    }
+}
+
+/// A copy of a recorded adapter, its configuration changed.
+fn changed(at: &Path, case: &str, change: &dyn Fn(&mut Value)) {
+    std::fs::create_dir(at).unwrap();
+    std::fs::copy(adapter(case).join("adapter_model.safetensors"), at.join("adapter_model.safetensors")).unwrap();
+    let mut config: Value =
+        serde_json::from_str(&std::fs::read_to_string(adapter(case).join("adapter_config.json")).unwrap()).unwrap();
+    config["base_model_name_or_path"] = common::fixture("checkpoint/model").display().to_string().into();
+    change(&mut config);
+    std::fs::write(at.join("adapter_config.json"), config.to_string()).unwrap();
+}
+
+#[test]
+fn patterns_with_the_names_of_older_transformers_do_what_newer_names_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let processor = Processor::from_dir(&common::fixture("checkpoint/model")).unwrap();
+    let sequences = sequences(&processor);
+    let with = |name: &str, pattern: &str| {
+        let at = dir.path().join(name);
+        changed(&at, "names", &|c| c["alpha_pattern"] = serde_json::json!({pattern: 64}));
+        logprobs(&Model::load(&at, &common::device()).unwrap(), &sequences)
+    };
+    let newer = with("newer", "model.language_model.layers.0.self_attn.q_proj");
+    assert_eq!(with("older", "model.layers.0.self_attn.q_proj"), newer);
+    let plain = logprobs(&Model::load(&adapter("names"), &common::device()).unwrap(), &sequences);
+    assert!(far(&newer, &plain) > 0.0, "the pattern does nothing");
+}
+
+#[test]
+fn modules_beyond_those_that_are_meant_are_refused_and_missing_ones_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("more");
+    changed(&at, "names", &|c| c["target_modules"] = serde_json::json!(["q_proj", "v_proj"]));
+    let error = Model::load(&at, &common::device()).err().unwrap();
+    let said = error.to_string();
+    assert_eq!(error.exit_code(), 2, "{said}");
+    assert!(said.contains("mlp.down_proj`, which target_modules") && said.contains("adapter_config.json"), "{said}");
+
+    let at = dir.path().join("fewer");
+    changed(&at, "names", &|c| c["target_modules"] = serde_json::json!(["q_proj", "k_proj", "v_proj", "down_proj"]));
+    let model = Model::load(&at, &common::device()).unwrap();
+    let whole = Model::load(&adapter("names"), &common::device()).unwrap();
+    assert_eq!(model.parameters().len(), whole.parameters().len());
+    assert_eq!(jigsaw::model::check(&adapter("names")).unwrap(), None);
+    let note = jigsaw::model::check(&at).unwrap().unwrap();
+    assert!(note.contains("such as `model.layers.0.self_attn.k_proj`; they stay as in the base"), "{note}");
+}
+
+#[test]
+fn a_matrix_that_is_stored_twice_is_refused_with_both_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("twice");
+    changed(&at, "names", &|_| {});
+    let file = at.join("adapter_model.safetensors");
+    let mut all = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+    let name =
+        all.keys().find(|name| name.contains("language_model.layers.0.self_attn.q_proj.lora_A")).unwrap().clone();
+    let (older, same) = (name.replace("model.language_model.", "model."), all[&name].clone());
+    all.insert(older.clone(), same);
+    candle_core::safetensors::save(&all, &file).unwrap();
+    let error = Model::load(&at, &common::device()).err().unwrap();
+    let said = error.to_string();
+    assert_eq!(error.exit_code(), 2, "{said}");
+    assert!(said.contains(&name) && said.contains(&older) && said.contains("are the same matrix of"), "{said}");
 }
 
 fn done(dir: &Path, line: &str) -> String {

@@ -22,7 +22,9 @@ pub(super) fn directory(model: &Path) -> Result<PathBuf> {
 /// As [`directory`], of a model that can be loaded, as far as that can be told without reading its weights.
 pub(super) fn model(model: &Path) -> Result<PathBuf> {
     let dir = directory(model)?;
-    model::check(&dir)?;
+    if let Some(note) = model::check(&dir)? {
+        say(&format!("note: {note}"));
+    }
     Ok(dir)
 }
 

@@ -1,5 +1,6 @@
 //! What is asked of the Hub: which files a model has, and the files. A download that breaks off is taken up where it was.
 
+use super::git::Sha1;
 use super::wanted::{Entry, Listing};
 use super::{Name, Progress, Settings};
 use crate::{Error, Result, tls};
@@ -10,15 +11,17 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use ureq::config::RedirectAuthHeaders;
-use ureq::http::Response;
-use ureq::{Agent, Body};
+use ureq::http::{Response, Uri};
+use ureq::{Agent, Body, ResponseExt};
 
 /// Longest time to find the Hub and be let in.
 const CONNECT: Duration = Duration::from_secs(20);
 /// Longest silence in the middle of an answer.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Pauses before a download that broke off is taken up again; counted anew whenever something has come.
+/// Pauses before something is asked for again; of a download that broke off, counted anew whenever something has come.
 const PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
+/// Most addresses of the Hub that one leads to.
+const MOVES: usize = 5;
 /// Bytes read and written at a time.
 const CHUNK: usize = 1 << 18;
 /// Between two reports of a download.
@@ -47,7 +50,7 @@ pub(super) struct Client {
 
 impl Client {
     /// # Errors
-    /// An input error if TLS is needed and cannot be had.
+    /// An input error if TLS is needed and cannot be had, or if the token is none.
     pub fn new(settings: &Settings) -> Result<Client> {
         let tls = tls::config(settings.certificates.as_deref())?;
         if tls.is_none() && settings.endpoint.starts_with("https://") {
@@ -57,10 +60,16 @@ impl Client {
                 settings.endpoint
             )));
         }
+        if settings.token.as_ref().is_some_and(|token| !token.chars().all(|c| c.is_ascii_graphic())) {
+            return Err(Error::input(
+                "HF_TOKEN holds characters that no token has (or the token that `hf auth login` has stored does); set it to the token alone",
+            ));
+        }
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
             .user_agent(concat!("jigsaw/", env!("CARGO_PKG_VERSION")))
-            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            // Where it may go is seen to in `get`: another port of the same host is another server.
+            .redirect_auth_headers(RedirectAuthHeaders::Never)
             .timeout_resolve(Some(CONNECT))
             .timeout_connect(Some(CONNECT))
             .timeout_recv_response(Some(SILENCE))
@@ -78,8 +87,18 @@ impl Client {
         Ok(Client { agent: config.build().into(), endpoint, token })
     }
 
-    /// What `name` holds.
-    pub fn listing(&self, name: &Name) -> Result<Listing, Trouble> {
+    /// What `name` holds; asked for again after a passing trouble if `patient`.
+    pub fn listing(&self, name: &Name, patient: bool) -> Result<Listing, Trouble> {
+        let mut tries = PAUSES.iter().filter(|_| patient);
+        loop {
+            match (self.listing_at_once(name), tries.next()) {
+                (Err(Trouble::Passing(_)), Some(pause)) => std::thread::sleep(*pause),
+                (found, _) => return found,
+            }
+        }
+    }
+
+    fn listing_at_once(&self, name: &Name) -> Result<Listing, Trouble> {
         let revision = name.revision.replace('/', "%2F");
         let url = format!("{}/api/models/{}/revision/{revision}?blobs=true", self.endpoint, name.id);
         let mut response = self.get(&url, name, None)?;
@@ -137,7 +156,7 @@ impl Client {
     ) -> Result<(), Trouble> {
         let failed = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", part.display()));
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(part).map_err(failed)?;
-        let mut sum = Sum { bytes: 0, hasher: Sha256::new(), chunk: vec![0; CHUNK] };
+        let mut sum = Sum { bytes: 0, hasher: Sha256::new(), git: entry.git_hash(), chunk: vec![0; CHUNK] };
         // What is too long, or may be all there is, is begun anew.
         if entry.size.is_none_or(|size| length(part) > size) {
             file.set_len(0).map_err(failed)?;
@@ -149,7 +168,7 @@ impl Client {
             if sum.bytes > 0 && response.status() != 206 {
                 // A server that does not give parts gives all.
                 file.set_len(0).map_err(failed)?;
-                (sum.bytes, sum.hasher) = (0, Sha256::new());
+                (sum.bytes, sum.hasher, sum.git) = (0, Sha256::new(), entry.git_hash());
             }
             self.copy(&mut response, &mut file, part, &mut sum, entry, progress)?;
         }
@@ -159,7 +178,8 @@ impl Client {
         }
         let found: String = sum.hasher.finalize().iter().map(|b| format!("{b:02x}")).collect();
         let right = entry.size.is_none_or(|size| size == sum.bytes)
-            && entry.sha256.as_ref().is_none_or(|sha256| sha256.eq_ignore_ascii_case(&found));
+            && entry.sha256.as_ref().is_none_or(|sha256| sha256.eq_ignore_ascii_case(&found))
+            && sum.git.is_none_or(|git| git.finish().eq_ignore_ascii_case(&entry.blob));
         if right {
             return Ok(());
         }
@@ -198,6 +218,7 @@ impl Client {
                 ))
             })?;
             sum.hasher.update(came);
+            sum.git.iter_mut().for_each(|git| git.update(came));
             sum.bytes += came.len() as u64;
             if told.is_none_or(|told| told.elapsed() >= REPORT) {
                 told = Some(Instant::now());
@@ -208,8 +229,43 @@ impl Client {
         Ok(())
     }
 
-    /// Ask for an address of the Hub; `from` is the first byte that is wanted.
+    /// Ask for an address of the Hub; `from` is the first byte that is wanted. The token goes to the Hub alone: where one of its addresses
+    /// leads to another one, as of a model that was renamed, that one is asked with the token if it does not answer without.
     fn get(&self, url: &str, name: &Name, from: Option<u64>) -> Result<Response<Body>, Trouble> {
+        let (mut asked, mut response) = (url.to_string(), self.ask(url, from)?);
+        for _ in 0..MOVES {
+            let last = response.get_uri().to_string();
+            if self.token.is_none()
+                || response.status().is_success()
+                || last == asked
+                || !self.is_hub(response.get_uri())
+            {
+                break;
+            }
+            response = self.ask(&last, from)?;
+            asked = last;
+        }
+        let status = response.status().as_u16();
+        let code = response.headers().get("x-error-code").and_then(|code| code.to_str().ok()).unwrap_or_default();
+        match status {
+            200 | 206 => Ok(response),
+            429 | 500.. => Err(Trouble::Passing(format!("{} answers {status}", self.endpoint))),
+            401 | 403 | 404 | 410 if !self.is_hub(response.get_uri()) => Err(Trouble::Passing(format!(
+                "the storage {} refuses it ({status}); the address that the Hub gave for it may have expired",
+                response.get_uri().host().unwrap_or_default()
+            ))),
+            _ => Err(self.refused(url, name, status, code).into()),
+        }
+    }
+
+    /// Whether an address is on the Hub's own server.
+    fn is_hub(&self, uri: &Uri) -> bool {
+        let hub = self.endpoint.parse::<Uri>();
+        hub.is_ok_and(|hub| hub.scheme() == uri.scheme() && hub.authority() == uri.authority())
+    }
+
+    /// One request, and what it leads to without the token.
+    fn ask(&self, url: &str, from: Option<u64>) -> Result<Response<Body>, Trouble> {
         let mut request = self.agent.get(url);
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
@@ -217,18 +273,7 @@ impl Client {
         if let Some(from) = from {
             request = request.header("Range", format!("bytes={from}-"));
         }
-        let response = request.call().map_err(|e| match e {
-            // Nothing but the token of a request can be no header.
-            ureq::Error::Http(_) => Error::input("HF_TOKEN holds characters that no token has").into(),
-            e => Trouble::Passing(format!("{} cannot be reached: {e}", self.endpoint)),
-        })?;
-        let status = response.status().as_u16();
-        let code = response.headers().get("x-error-code").and_then(|code| code.to_str().ok()).unwrap_or_default();
-        match status {
-            200 | 206 => Ok(response),
-            429 | 500.. => Err(Trouble::Passing(format!("{} answers {status}", self.endpoint))),
-            _ => Err(self.refused(url, name, status, code).into()),
-        }
+        request.call().map_err(|e| Trouble::Passing(format!("{} cannot be reached: {e}", self.endpoint)))
     }
 
     fn refused(&self, url: &str, name: &Name, status: u16, code: &str) -> Error {
@@ -262,6 +307,8 @@ fn length(path: &Path) -> u64 {
 struct Sum {
     bytes: u64,
     hasher: Sha256,
+    /// Of a small file.
+    git: Option<Sha1>,
     chunk: Vec<u8>,
 }
 
@@ -273,6 +320,7 @@ impl Sum {
                 0 => return Ok(()),
                 n => {
                     self.hasher.update(&self.chunk[..n]);
+                    self.git.iter_mut().for_each(|git| git.update(&self.chunk[..n]));
                     self.bytes += n as u64;
                 }
             }
@@ -309,9 +357,11 @@ impl Said {
         let commit = self.sha.filter(hex)?;
         let entry = |sibling: Sibling| {
             let sha256 = sibling.lfs.as_ref().and_then(|lfs| lfs.sha256.clone()).filter(hex);
+            let git = sibling.blob_id.filter(|_| sibling.lfs.is_none());
             let size = sibling.size.or(sibling.lfs.and_then(|lfs| lfs.size));
             let named = || format!("{commit}-{}", sibling.rfilename.replace(['/', '\\'], "-"));
-            let blob = sha256.clone().or(sibling.blob_id.filter(hex)).unwrap_or_else(named);
+            // Of a large file git's name is that of what stands for it in git.
+            let blob = sha256.clone().or(git.filter(hex)).unwrap_or_else(named);
             Entry { name: sibling.rfilename, size, sha256, blob }
         };
         Some(Listing { entries: self.siblings.into_iter().map(entry).collect(), commit })

@@ -7,11 +7,13 @@
 
 mod cache;
 mod client;
+mod git;
 mod settings;
 #[cfg(test)]
 mod tests;
 mod wanted;
 
+pub use git::blob_name;
 pub use settings::{Offline, Settings};
 
 use crate::model::qwen2_5_vl::Config;
@@ -156,7 +158,8 @@ fn fetch(name: &Name, settings: &Settings, progress: &mut dyn Progress) -> Resul
         return Ok(dir);
     }
     let client = Client::new(settings)?;
-    let listing = match client.listing(name) {
+    // Where there is something to go on with, nobody is kept waiting.
+    let listing = match client.listing(name, whole()?.is_none()) {
         Ok(listing) => listing,
         Err(Trouble::Passing(why)) => {
             let Some(dir) = whole()? else {

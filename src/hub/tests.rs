@@ -125,7 +125,7 @@ fn an_index_is_read_with_care() {
     let error = listing(&["x.safetensors"]).shards(&index).unwrap_err().to_string();
     assert!(error.contains("names y.safetensors, which the repository does not have"), "{error}");
     std::fs::write(&index, r#"{"weight_map": {"a": "../../x"}}"#).unwrap();
-    assert!(listing(&[]).shards(&index).unwrap_err().to_string().contains("../../x is no name of a weight file"));
+    assert!(listing(&[]).shards(&index).unwrap_err().to_string().contains("`../../x` is no name of a weight file"));
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! Which files of a repository make a checkpoint: those that this program or transformers read, and weights as safetensors only.
 
-use crate::{Error, Result, files};
-use std::collections::BTreeMap;
+use super::git::Sha1;
+use crate::model::qwen2_5_vl::index::{INDEX, Index};
+use crate::{Error, Result};
 use std::path::Path;
 
 const CONFIG: &str = "config.json";
 const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 
 /// A file of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +18,17 @@ pub(super) struct Entry {
     pub size: Option<u64>,
     /// SHA-256 of its content, of a large file.
     pub sha256: Option<String>,
-    /// Its name among the blobs of the cache.
+    /// Its name among the blobs of the cache: of a small file the one that git has for its content, if the Hub says it.
     pub blob: String,
+}
+
+impl Entry {
+    /// What makes git's name of the content, to be compared with `blob`, where that is such a name.
+    pub fn git_hash(&self) -> Option<Sha1> {
+        let named_by_git =
+            self.sha256.is_none() && self.blob.len() == 40 && self.blob.chars().all(|c| c.is_ascii_hexdigit());
+        named_by_git.then(|| Sha1::of_blob(self.size)).flatten()
+    }
 }
 
 /// What a repository holds at a commit.
@@ -73,7 +82,7 @@ impl Listing {
     /// # Errors
     /// An input error if the index cannot be read, or names what the repository does not have.
     pub fn shards(&self, index: &Path) -> Result<Vec<String>> {
-        let shards = shards(index)?;
+        let shards = Index::read(index)?.shards();
         match shards.iter().find(|name| !self.has(name)) {
             Some(name) => {
                 Err(Error::input(format!("{} names {name}, which the repository does not have", index.display())))
@@ -102,20 +111,6 @@ fn is_small(name: &str) -> bool {
     plain && (starts && ends || others.contains(&name))
 }
 
-fn shards(index: &Path) -> Result<Vec<String>> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let mut names: Vec<String> = files::read_json::<Index>(index)?.weight_map.into_values().collect();
-    names.sort();
-    names.dedup();
-    match names.iter().find(|name| name.contains(['/', '\\']) || name.starts_with('.')) {
-        Some(name) => Err(Error::input(format!("{}: {name} is no name of a weight file", index.display()))),
-        None => Ok(names),
-    }
-}
-
 /// What a snapshot lacks of a checkpoint.
 ///
 /// # Errors
@@ -128,7 +123,7 @@ pub(super) fn missing(dir: &Path) -> Result<Vec<String>> {
     } else {
         needed.extend([CONFIG, "tokenizer.json"].map(String::from));
         match has(INDEX) && !has(WEIGHTS) {
-            true => needed.extend(shards(&dir.join(INDEX))?),
+            true => needed.extend(Index::read(&dir.join(INDEX))?.shards()),
             false => needed.push(WEIGHTS.into()),
         }
     }

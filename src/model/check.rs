@@ -10,16 +10,19 @@ use std::path::Path;
 
 /// Refuse a checkpoint directory that cannot be loaded, before anything is computed or hashed; no weight is read but those of an adapter.
 ///
+/// Returns what a person should know all the same, if there is something.
+///
 /// # Errors
 /// An input error that names the file and what is wrong with it: another model than Qwen2.5-VL, a missing or cut-off weight file, a
 /// tensor that is missing or has another shape or type, a tokenizer without the tokens of vision.
-pub fn check(dir: &Path) -> Result<()> {
+pub fn check(dir: &Path) -> Result<Option<String>> {
     if lora::is_adapter(dir) {
         let base = lora::base_of(dir)?;
         check(&base)?;
-        return Adapter::read(dir, &Config::from_dir(&base)?, &Device::Cpu).map(drop);
+        let adapter = Adapter::read(dir, &Config::from_dir(&base)?, &Device::Cpu)?;
+        return Ok(adapter.note().map(String::from));
     }
     let config = Config::from_dir(dir)?;
     Stored::open(dir, &config)?;
-    Processor::from_dir(dir).map(drop)
+    Processor::from_dir(dir).map(|_| None)
 }

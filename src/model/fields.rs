@@ -1,7 +1,16 @@
 //! Reading a JSON object field by field, so that every error says which field is wrong and how.
 
-use crate::{Error, Result};
+use crate::{Error, Result, files};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use std::path::Path;
+
+/// Read and parse a JSON file that another program may have begun with a byte order mark; a parse error names file, line and column.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = files::read_text(path)?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    serde_json::from_str(text).map_err(|e| Error::input(format!("{}: {e}", path.display())))
+}
 
 /// A JSON object and the path at which it stands in its file.
 #[derive(Debug, Clone)]
@@ -34,6 +43,11 @@ impl Fields {
         self.map.contains_key(key)
     }
 
+    /// The keys, in the order of the file.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.map.keys().map(String::as_str)
+    }
+
     /// A nested object; `null` counts as absent.
     pub(crate) fn section(&self, key: &str) -> Result<Option<Fields>> {
         self.read(key, "an object", |v| v.as_object().map(|map| Fields { path: self.name(key), map: map.clone() }))
@@ -59,9 +73,31 @@ impl Fields {
         self.read(key, "a whole number above 0", |v| whole(v).filter(|&n| n > 0))
     }
 
+    /// A whole number > 0 that is at most `most`: a size that memory could hold.
+    pub(crate) fn size(&self, key: &str, most: usize) -> Result<Option<usize>> {
+        self.within(key, self.positive(key)?, most)
+    }
+
+    /// As [`Fields::square`], at most `most`.
+    pub(crate) fn small_square(&self, key: &str, most: usize) -> Result<Option<usize>> {
+        self.within(key, self.square(key)?, most)
+    }
+
+    fn within(&self, key: &str, value: Option<usize>, most: usize) -> Result<Option<usize>> {
+        match value.filter(|&n| n > most) {
+            Some(n) => Err(self.error(key, format!("{n} is too large; at most {most} is possible"))),
+            None => Ok(value),
+        }
+    }
+
     /// A finite number > 0.
     pub(crate) fn positive_number(&self, key: &str) -> Result<Option<f64>> {
         self.read(key, "a number above 0", |v| v.as_f64().filter(|x| x.is_finite() && *x > 0.0))
+    }
+
+    /// A number from 0 on and below 1.
+    pub(crate) fn fraction(&self, key: &str) -> Result<Option<f64>> {
+        self.read(key, "a number in [0, 1)", |v| v.as_f64().filter(|x| (0.0..1.0).contains(x)))
     }
 
     /// A list of whole numbers >= 0.

@@ -41,6 +41,14 @@ pub struct Behaviour {
     pub no_parts: bool,
     /// Send other weights than were promised.
     pub corrupt: bool,
+    /// Send another content of this file than was promised, of the same length.
+    pub damaged: Option<&'static str>,
+    /// Answer so many requests with 429 first.
+    pub busy: usize,
+    /// The store refuses so many requests first, with 403.
+    pub expired: usize,
+    /// Weights are on another port of the Hub's own host.
+    pub store_port: Option<u16>,
 }
 
 pub struct Hub {
@@ -132,7 +140,7 @@ fn sha256(bytes: &[u8]) -> String {
 
 fn listing(files: &BTreeMap<String, Vec<u8>>) -> Value {
     let sibling = |(name, bytes): (&String, &Vec<u8>)| {
-        let mut entry = json!({ "rfilename": name, "size": bytes.len(), "blobId": sha256(bytes)[..40] });
+        let mut entry = json!({ "rfilename": name, "size": bytes.len(), "blobId": jigsaw::hub::blob_name(bytes) });
         if name.ends_with(".safetensors") {
             entry["lfs"] = json!({ "sha256": sha256(bytes), "size": bytes.len(), "pointerSize": 132 });
         }
@@ -164,24 +172,36 @@ fn answer(stream: TcpStream, behaviour: &Mutex<Behaviour>, requests: &Mutex<Vec<
         authorization: header("authorization"),
     };
     requests.lock().unwrap().push(request.clone());
-    let (head, body) = reply(&request, &behaviour.lock().unwrap());
+    let (head, body) = reply(&request, &mut behaviour.lock().unwrap());
     let mut stream = stream;
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body)).and_then(|()| stream.flush());
 }
 
 /// Head and body, the latter shorter than the head says where the connection is to break.
-fn reply(request: &Request, b: &Behaviour) -> (String, Vec<u8>) {
+fn reply(request: &Request, b: &mut Behaviour) -> (String, Vec<u8>) {
     let simple = |status: &str, more: &str, body: &[u8]| {
         let length = body.len();
         (format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{more}\r\n"), body.to_vec())
     };
     let path = request.path.split('?').next().unwrap_or_default();
-    let from_store = request.host.starts_with(STORE);
+    let from_store = path.starts_with("/store/");
+    let counted = |left: &mut usize| std::mem::replace(left, left.saturating_sub(1)) > 0;
+    if counted(&mut b.busy) {
+        return simple("429 Too Many Requests", "", b"{}");
+    }
+    if from_store && counted(&mut b.expired) {
+        return simple("403 Forbidden", "", b"Request has expired");
+    }
     if let Some((status, code)) = b.refuse {
         return simple(&format!("{status} No"), &format!("X-Error-Code: {code}\r\n"), b"{\"error\": \"no\"}");
     }
     if path == "/api/models/acme/tiny/revision/main" || path == format!("/api/models/acme/tiny/revision/{COMMIT}") {
         return simple("200 OK", "Content-Type: application/json\r\n", listing(&b.files).to_string().as_bytes());
+    }
+    // The model's former name.
+    if path.starts_with("/api/models/acme/old/") || path.starts_with("/acme/old/") {
+        let now = request.path.replacen("/acme/old/", "/acme/tiny/", 1);
+        return simple("307 Temporary Redirect", &format!("Location: {now}\r\n"), b"");
     }
     if path.starts_with("/api/models/acme/tiny/") {
         return simple("404 Not Found", "X-Error-Code: RevisionNotFound\r\n", b"{}");
@@ -196,8 +216,12 @@ fn reply(request: &Request, b: &Behaviour) -> (String, Vec<u8>) {
     }
     let large = name.ends_with(".safetensors");
     if large && !from_store {
-        let port = request.host.split(':').nth(1).unwrap_or_default();
-        return simple("302 Found", &format!("Location: http://{STORE}:{port}/store/{name}?signed=1\r\n"), b"");
+        let own = request.host.split(':').nth(1).unwrap_or_default();
+        let place = match b.store_port {
+            Some(port) => format!("127.0.0.1:{port}"),
+            None => format!("{STORE}:{own}"),
+        };
+        return simple("302 Found", &format!("Location: http://{place}/store/{name}?signed=1\r\n"), b"");
     }
     let first =
         request.range.as_deref().and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
@@ -218,6 +242,11 @@ fn reply(request: &Request, b: &Behaviour) -> (String, Vec<u8>) {
         && let Some(last) = body.last_mut()
     {
         *last ^= 1;
+    }
+    if b.damaged == Some(name)
+        && let Some(first) = body.first_mut()
+    {
+        *first ^= 1;
     }
     (head, body)
 }

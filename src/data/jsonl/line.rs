@@ -9,7 +9,8 @@
 //! | `answer`, `solution` | the gold answer, or several; without them, what the last assistant turn answers |
 //! | `id`, `source`, `seed` | as in our own datasets; without an id, the line's number |
 //!
-//! Further fields are left alone, but for those that would change what is learnt: they are refused.
+//! Further fields are left alone, but for those that would change what is learnt: they are refused. So are marks that an answer is a bad one,
+//! or not to be learnt (`label`, `kto_tag`; of the last turn `loss`, `train`, `weight`).
 
 use super::images::Images;
 use crate::data::{IMAGE_PLACEHOLDER, Message, Record};
@@ -32,6 +33,15 @@ const REFUSED: [(&str, &str); 8] = [
     ("rejected_messages", "preference pairs are not represented; leave the field out to learn the other answer"),
 ];
 
+/// Fields of a conversation that say whether its answer is a good one (ms-swift's and LLaMA-Factory's for KTO).
+const JUDGEMENTS: [&str; 2] = ["label", "kto_tag"];
+/// Fields of a turn that say whether, or how much, it is learnt.
+const LEARNT: [&str; 4] = ["loss", "train", "weight", "loss_scale"];
+/// Fields of a turn with calls of tools.
+const CALLS: [&str; 2] = ["tool_calls", "function_call"];
+/// What stands in a text for what is no image.
+const OTHER_PLACEHOLDERS: [&str; 2] = ["<video>", "<audio>"];
+
 /// The record of a line, or what is wrong with it.
 pub(super) fn record(object: &Object, line: usize, found: &mut Images) -> Result<Record, String> {
     for (field, why) in REFUSED {
@@ -39,8 +49,14 @@ pub(super) fn record(object: &Object, line: usize, found: &mut Images) -> Result
             return Err(format!("field `{field}`: {why}"));
         }
     }
+    // A label that is a number or a name is that of a class.
+    if let Some(field) = JUDGEMENTS.into_iter().find(|field| object.get(*field) == Some(&Value::Bool(false))) {
+        return Err(format!(
+            "field `{field}` is false: bad answers are not represented, and this one would be learnt; leave the line out"
+        ));
+    }
     let messages = turns(object)?;
-    let field = match (object.get("images"), object.get("image")) {
+    let field = match (given(object, "images"), given(object, "image")) {
         (Some(_), Some(_)) => return Err("has both fields `images` and `image`".into()),
         (Some(_), None) => "images",
         _ => "image",
@@ -77,6 +93,11 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
+/// A field that is there and not `null`.
+fn given<'a>(object: &'a Object, field: &str) -> Option<&'a Value> {
+    object.get(field).filter(|value| !value.is_null())
+}
+
 /// A field that is a text, if it is there.
 fn text<'a>(object: &'a Object, field: &str) -> Result<Option<&'a str>, String> {
     match object.get(field) {
@@ -96,7 +117,7 @@ fn id(object: &Object) -> Result<Option<String>, String> {
 
 /// The turns: a system turn perhaps, then user and assistant in turn.
 fn turns(object: &Object) -> Result<Vec<Message>, String> {
-    let (field, value) = match (object.get("messages"), object.get("conversations")) {
+    let (field, value) = match (given(object, "messages"), given(object, "conversations")) {
         (Some(_), Some(_)) => return Err("has both fields `messages` and `conversations`".into()),
         (Some(value), None) => ("messages", value),
         (None, Some(value)) => ("conversations", value),
@@ -110,14 +131,21 @@ fn turns(object: &Object) -> Result<Vec<Message>, String> {
     };
     let Value::Array(all) = value else { return Err(format!("field `{field}` is no list of turns")) };
     let mut messages: Vec<Message> = Vec::with_capacity(all.len() + 1);
-    if let Some(Value::String(system)) = object.get("system")
-        && !system.trim().is_empty()
-    {
-        messages.push(Message { role: "system".into(), content: system.clone() });
+    match given(object, "system") {
+        Some(Value::String(system)) if system.trim().is_empty() => {}
+        Some(Value::String(system)) => {
+            no_other_placeholder(system).map_err(|why| format!("field `system`: {why}"))?;
+            messages.push(Message { role: "system".into(), content: system.clone() });
+        }
+        Some(_) => return Err("field `system` is no text".into()),
+        None => {}
     }
     for (i, turn) in all.iter().enumerate() {
         let bad = |name: &str, why: String| format!("field `{field}[{i}]{name}`: {why}");
         let Value::Object(turn) = turn else { return Err(bad("", "is no object".into())) };
+        if let Some(name) = CALLS.into_iter().find(|name| turn.get(*name).is_some_and(|value| !is_empty(value))) {
+            return Err(bad(&format!(".{name}"), "tool calls are not represented".into()));
+        }
         let part = |names: [&'static str; 2]| {
             let found = names.into_iter().find_map(|name| turn.get(name).map(|value| (name, value)));
             match found {
@@ -130,8 +158,21 @@ fn turns(object: &Object) -> Result<Vec<Message>, String> {
                 None => Err(bad("", format!("has neither `{}` nor `{}`", names[0], names[1]))),
             }
         };
-        let ((name, said), (_, content)) = (part(["role", "from"])?, part(["content", "value"])?);
+        let ((name, said), (text, content)) = (part(["role", "from"])?, part(["content", "value"])?);
         let role = role(said).map_err(|why| bad(&format!(".{name}"), why))?;
+        no_other_placeholder(content).map_err(|why| bad(&format!(".{text}"), why))?;
+        // Answers before the last one are not learnt anyway.
+        if role == "assistant"
+            && i + 1 == all.len()
+            && let Some((name, value)) = LEARNT.into_iter().find_map(|name| Some((name, unlearnt(turn.get(name)?)?)))
+        {
+            return Err(bad(
+                &format!(".{name}"),
+                format!(
+                    "is {value}, but the last answer is what is learnt, all of it; leave the line out, or the field"
+                ),
+            ));
+        }
         let before = messages.last().map(|message| message.role.as_str());
         let in_turn = match role {
             "system" => before.is_none(),
@@ -153,6 +194,20 @@ fn turns(object: &Object) -> Result<Vec<Message>, String> {
         return Err(format!("field `{field}` has no turn of the user"));
     }
     Ok(messages)
+}
+
+/// The value, if it says anything but that a turn is learnt as it is.
+fn unlearnt(value: &Value) -> Option<&Value> {
+    let learnt = matches!(value, Value::Null | Value::Bool(true)) || value.as_f64() == Some(1.0);
+    (!learnt).then_some(value)
+}
+
+/// Refuse a text with a place for what is no image.
+fn no_other_placeholder(text: &str) -> Result<(), String> {
+    match OTHER_PLACEHOLDERS.into_iter().find(|placeholder| text.contains(placeholder)) {
+        Some(placeholder) => Err(format!("has `{placeholder}` in it: there are images only")),
+        None => Ok(()),
+    }
 }
 
 /// A role by any of its names.

@@ -100,6 +100,30 @@ fn messages_conversations_and_our_own_records_are_read() {
 }
 
 #[test]
+fn marks_that_an_answer_is_good_and_empty_fields_change_nothing() {
+    let case = Case::new();
+    let user = json!({"role": "user", "content": "q"});
+    let answer = |fields: Value| {
+        let mut answer = json!({"role": "assistant", "content": "a"});
+        fields.as_object().unwrap().iter().for_each(|(key, value)| answer[key] = value.clone());
+        answer
+    };
+    for line in [
+        json!({"messages": [user, answer(json!({}))], "label": true, "kto_tag": true}),
+        json!({"messages": [user, answer(json!({}))], "label": 0, "kto_tag": null, "system": null}),
+        json!({"messages": [user, answer(json!({"loss": true, "train": true, "weight": 1, "tool_calls": []}))], "system": " "}),
+        json!({"messages": [user, answer(json!({"loss": 1.0, "train": null, "tool_calls": null}))], "conversations": null}),
+        json!({"messages": null, "images": null, "image": "images/a.png",
+            "conversations": [{"from": "human", "value": "<image>q"}, {"from": "gpt", "value": "a"}]}),
+        // What is not learnt may say so.
+        json!({"messages": [user, answer(json!({"loss": false, "weight": 0})), user, answer(json!({}))]}),
+    ] {
+        let data = case.open(line.to_string()).unwrap_or_else(|e| panic!("{line}: {e}"));
+        assert_eq!(data.records()[0].answer, "a", "{line}");
+    }
+}
+
+#[test]
 fn the_hash_is_of_records_and_images() {
     let case = Case::new();
     let line = json!({"messages": [{"role": "user", "content": "<image>q"}, {"role": "assistant", "content": "a"}],
@@ -124,6 +148,12 @@ fn every_mistake_is_named_with_line_and_field() {
         let mut object = turns(json!([user("q"), assistant("a")]));
         object[field] = value;
         object
+    };
+    // Fields of the last turn.
+    let last = |fields: Value| {
+        let mut answer = assistant("a");
+        fields.as_object().unwrap().iter().for_each(|(key, value)| answer[key] = value.clone());
+        turns(json!([user("q"), answer]))
     };
     let good = turns(json!([user("q"), assistant("a")]));
     for (line, expected) in [
@@ -160,6 +190,24 @@ fn every_mistake_is_named_with_line_and_field() {
         (with("videos", json!(["v.mp4"])), "field `videos`: there are images only"),
         (with("objects", json!({"bbox": [[1, 2, 3, 4]], "ref": []})), "field `objects`: placeholders for boxes"),
         (with("rejected_response", json!("b")), "field `rejected_response`: preference pairs"),
+        (with("label", json!(false)), "field `label` is false: bad answers are not represented"),
+        (with("kto_tag", json!(false)), "field `kto_tag` is false: bad answers are not represented"),
+        (last(json!({"loss": false})), "field `messages[1].loss`: is false, but the last answer is what is learnt"),
+        (last(json!({"loss": 0})), "field `messages[1].loss`: is 0, but"),
+        (last(json!({"loss": 0.5})), "field `messages[1].loss`: is 0.5, but"),
+        (last(json!({"train": false})), "field `messages[1].train`: is false, but"),
+        (last(json!({"weight": 0})), "field `messages[1].weight`: is 0, but"),
+        (
+            last(json!({"tool_calls": [{"function": {"name": "f"}}]})),
+            "field `messages[1].tool_calls`: tool calls are not",
+        ),
+        (last(json!({"content": null, "tool_calls": [{}]})), "field `messages[1].tool_calls`: tool calls are not"),
+        (last(json!({"function_call": {"name": "f"}})), "field `messages[1].function_call`: tool calls are not"),
+        (with("system", json!(5)), "field `system` is no text"),
+        (with("system", json!(["a"])), "field `system` is no text"),
+        (with("system", json!("<video>")), "field `system`: has `<video>` in it: there are images only"),
+        (turns(json!([user("<video>q"), assistant("a")])), "field `messages[0].content`: has `<video>` in it"),
+        (turns(json!([user("<audio>q"), assistant("a")])), "field `messages[0].content`: has `<audio>` in it"),
         (with("meta", json!(3)), "field `meta` is no object"),
         (with("answer", json!({})), "field `answer` is no text"),
         (with("id", json!("")), "field `id` is empty"),

@@ -3,13 +3,15 @@
 //! An adapter is a directory with `adapter_config.json` and `adapter_model.safetensors`. What is written here `peft` loads, what `peft`
 //! writes is loaded here. Its base is the model that `base_model_name_or_path` names.
 
+mod config;
 mod merge;
 mod peft;
 mod settings;
 mod targets;
 
+pub use config::{ADAPTER_CONFIG, base_of, is_adapter, model_files, scaling_of};
 pub use merge::merge;
-pub use peft::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, base_of, is_adapter, model_files, scaling_of};
+pub use peft::ADAPTER_WEIGHTS;
 pub use settings::LoraSettings;
 pub use targets::{LANGUAGE, Module, Targets};
 
@@ -28,6 +30,8 @@ pub struct Adapter {
     about: Value,
     /// Of each adapted module, by the order of the architecture.
     parts: Vec<(Module, Lora)>,
+    /// Of what was read, something that a person should know.
+    note: Option<String>,
 }
 
 impl Adapter {
@@ -48,7 +52,12 @@ impl Adapter {
             let lora = pair(&module, a, b, scale, settings.dropout as f32)?;
             parts.push((module, lora));
         }
-        Ok(Adapter { about: peft::describe(settings, base), parts })
+        Ok(Adapter { about: config::describe(settings, base), parts, note: None })
+    }
+
+    /// What a person should know of an adapter that was read: that it lacks modules which it is meant for.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// Adapters by the name of their module.

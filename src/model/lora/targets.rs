@@ -23,7 +23,7 @@ pub const LANGUAGE: &str = "language";
 const LANGUAGE_PATTERN: &str =
     r"(.*\.)?language_model\.layers\.\d+\.(self_attn|mlp)\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)";
 /// PEFT's word for every linear map but the output head.
-const ALL_LINEAR: &str = "all-linear";
+pub(super) const ALL_LINEAR: &str = "all-linear";
 
 /// A linear map of the architecture that can have an adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl Targets {
         let chosen: Vec<Module> = match self {
             Targets::Pattern(word) if word == ALL_LINEAR => all,
             Targets::Pattern(pattern) => {
-                let matches = whole(self.pattern(pattern))?;
+                let matches = whole(self.pattern(pattern)).map_err(|e| Error::input(format!("lora.target: {e}")))?;
                 all.into_iter().filter(|m| matches(&m.current_name()) || matches(&m.name)).collect()
             }
             Targets::Names(names) => {
@@ -124,10 +124,11 @@ impl std::fmt::Display for Targets {
     }
 }
 
-/// Does the whole of a name match?
-pub(super) fn whole(pattern: &str) -> Result<impl Fn(&str) -> bool + use<>> {
-    let regex = Regex::new(&format!("^(?:{pattern})$"))
-        .map_err(|e| Error::input(format!("lora.target = {pattern:?} is no regular expression: {e}")))?;
+/// Does the whole of a name match? Or why the pattern is none.
+pub(super) fn whole(pattern: &str) -> std::result::Result<impl Fn(&str) -> bool + use<>, String> {
+    // Alone first: brackets that close what is put around it are no part of a pattern.
+    let regex = Regex::new(pattern).and_then(|_| Regex::new(&format!("^(?:{pattern})$")));
+    let regex = regex.map_err(|e| format!("{pattern:?} is no regular expression: {e}"))?;
     Ok(move |name: &str| regex.is_match(name).unwrap_or(false))
 }
 

@@ -16,6 +16,12 @@ pub const VISION_NORM_EPS: f64 = 1e-6;
 /// Base of the vision tower's rotary frequencies in every published checkpoint, which do not state it.
 const VISION_ROPE_THETA: f64 = 10_000.0;
 
+/// Most layers, and largest width, that are taken for what somebody meant.
+const MOST_LAYERS: usize = 10_000;
+const MOST_WIDE: usize = 1 << 24;
+/// Largest side of a patch, in pixels or frames, and of what the merger makes one token of, in patches.
+const MOST_PATCH: usize = 1 << 10;
+
 /// Models that are easily taken for this one, by the `model_type` of their `config.json`.
 const OTHERS: [(&str, &str); 16] = [
     ("qwen2_vl", "Qwen2-VL"),
@@ -286,8 +292,8 @@ impl Config {
 impl TextConfig {
     fn from_fields(f: &Fields) -> Result<Self> {
         f.activation("hidden_act")?;
-        let hidden_size = f.positive("hidden_size")?.unwrap_or(8192);
-        let num_hidden_layers = f.positive("num_hidden_layers")?.unwrap_or(80);
+        let hidden_size = f.size("hidden_size", MOST_WIDE)?.unwrap_or(8192);
+        let num_hidden_layers = f.size("num_hidden_layers", MOST_LAYERS)?.unwrap_or(80);
         let heads = f.positive("num_attention_heads")?.unwrap_or(64);
         let kv_heads = match f.has("num_key_value_heads") {
             true => f.positive("num_key_value_heads")?.unwrap_or(heads),
@@ -323,16 +329,18 @@ impl TextConfig {
             return Err(f.error("use_sliding_window", "sliding-window attention is not supported; set it to false"));
         }
         let (rope_theta, mrope_section) = text_rope(f)?;
-        if mrope_section.len() != 3 || mrope_section.iter().sum::<usize>() != head_dim / 2 {
+        if mrope_section.len() != 3
+            || mrope_section.iter().fold(0, |sum: usize, n| sum.saturating_add(*n)) != head_dim / 2
+        {
             return Err(f.error(
                 "mrope_section",
                 format!("{mrope_section:?} must be three numbers that sum to half the head width, {}", head_dim / 2),
             ));
         }
         Ok(TextConfig {
-            vocab_size: f.positive("vocab_size")?.unwrap_or(152_064),
+            vocab_size: f.size("vocab_size", MOST_WIDE)?.unwrap_or(152_064),
             hidden_size,
-            intermediate_size: f.positive("intermediate_size")?.unwrap_or(29_568),
+            intermediate_size: f.size("intermediate_size", MOST_WIDE)?.unwrap_or(29_568),
             num_hidden_layers,
             num_attention_heads: heads,
             num_key_value_heads: kv_heads,
@@ -370,8 +378,8 @@ fn text_rope(f: &Fields) -> Result<(f64, Vec<usize>)> {
 impl VisionConfig {
     fn from_fields(f: &Fields) -> Result<Self> {
         f.activation("hidden_act")?;
-        let depth = f.positive("depth")?.unwrap_or(32);
-        let hidden_size = f.positive("hidden_size")?.unwrap_or(3584);
+        let depth = f.size("depth", MOST_LAYERS)?.unwrap_or(32);
+        let hidden_size = f.size("hidden_size", MOST_WIDE)?.unwrap_or(3584);
         let num_heads = f.positive("num_heads")?.unwrap_or(16);
         if hidden_size % num_heads != 0 {
             return Err(f.error("hidden_size", format!("{hidden_size} is not divisible by num_heads {num_heads}")));
@@ -383,7 +391,7 @@ impl VisionConfig {
                 format!("gives heads of width {head_dim}; 2-D rotary positions need a multiple of 4"),
             ));
         }
-        let patch_size = f.square("patch_size")?.unwrap_or(14);
+        let patch_size = f.small_square("patch_size", MOST_PATCH)?.unwrap_or(14);
         if let Some(spatial) = f.square("spatial_patch_size")?
             && spatial != patch_size
         {
@@ -396,8 +404,8 @@ impl VisionConfig {
         if in_channels != 3 {
             return Err(f.error("in_channels", format!("{in_channels} is not supported; images have 3 channels")));
         }
-        let spatial_merge_size = f.positive("spatial_merge_size")?.unwrap_or(2);
-        let window_size = f.positive("window_size")?.unwrap_or(112);
+        let spatial_merge_size = f.size("spatial_merge_size", MOST_PATCH)?.unwrap_or(2);
+        let window_size = f.size("window_size", MOST_WIDE)?.unwrap_or(112);
         if window_size < patch_size * spatial_merge_size {
             return Err(f.error(
                 "window_size",
@@ -417,16 +425,16 @@ impl VisionConfig {
         Ok(VisionConfig {
             depth,
             hidden_size,
-            intermediate_size: f.positive("intermediate_size")?.unwrap_or(3420),
+            intermediate_size: f.size("intermediate_size", MOST_WIDE)?.unwrap_or(3420),
             num_heads,
             head_dim,
             in_channels,
             patch_size,
-            temporal_patch_size: f.square("temporal_patch_size")?.unwrap_or(2),
+            temporal_patch_size: f.small_square("temporal_patch_size", MOST_PATCH)?.unwrap_or(2),
             spatial_merge_size,
             window_size,
             fullatt_block_indexes: fullatt,
-            out_hidden_size: f.positive("out_hidden_size")?.unwrap_or(3584),
+            out_hidden_size: f.size("out_hidden_size", MOST_WIDE)?.unwrap_or(3584),
             rope_theta: rope_theta.unwrap_or(VISION_ROPE_THETA),
         })
     }

@@ -96,7 +96,7 @@ fn what_is_written_reads_back_equal() {
 
 #[test]
 fn a_contradiction_names_its_field() {
-    let cases: [(&str, Value, &str); 9] = [
+    let cases: [(&str, Value, &str); 13] = [
         ("/hidden_size", json!(2049), "hidden_size: 2049 is not divisible"),
         ("/num_key_value_heads", json!(3), "num_attention_heads: 16 is not divisible by num_key_value_heads 3"),
         ("/rope_scaling/mrope_section", json!([16, 24, 23]), "mrope_section: [16, 24, 23] must be three numbers"),
@@ -110,6 +110,18 @@ fn a_contradiction_names_its_field() {
             "vision_config.num_heads: must be a whole number above 0, not `\"16\"`",
         ),
         ("/image_token_id", json!(151936), "image_token_id is 151936, beyond vocab_size 151936"),
+        (
+            "/num_hidden_layers",
+            json!(1_000_000_000_000_u64),
+            "num_hidden_layers: 1000000000000 is too large; at most 10000 is possible",
+        ),
+        ("/hidden_size", json!(1_u64 << 62), "hidden_size: 4611686018427387904 is too large; at most 16777216"),
+        ("/vision_config/hidden_size", json!(1 << 25), "vision_config.hidden_size: 33554432 is too large"),
+        (
+            "/rope_scaling/mrope_section",
+            json!([u64::MAX, 2, 63]),
+            "mrope_section: [18446744073709551615, 2, 63] must be",
+        ),
     ];
     for (pointer, bad, expected) in cases {
         let mut value = published();

@@ -3,6 +3,7 @@
 mod cache;
 pub mod config;
 mod generate;
+pub(crate) mod index;
 mod layout;
 mod memory;
 pub mod names;

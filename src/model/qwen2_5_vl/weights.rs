@@ -1,6 +1,7 @@
 //! Weights on disk: safetensors, one file or sharded, under published or newer names, f32, bf16 or f16.
 
 use super::config::Config;
+use super::index::{INDEX, weight_files};
 use super::names::{parameter_shapes, published_name};
 use crate::files::Written;
 use crate::machine;
@@ -20,9 +21,6 @@ use std::sync::Arc;
 
 /// Largest shard, in bytes (the published checkpoints' limit is about the same).
 const SHARD_BYTES: usize = 4_000_000_000;
-
-/// The file that maps tensors to shards.
-const INDEX: &str = "model.safetensors.index.json";
 
 /// The weight files of a checkpoint directory, their headers checked against its configuration; no weight is read yet.
 pub(crate) struct Stored {
@@ -56,11 +54,26 @@ impl Stored {
                 dir.display()
             )));
         }
-        let paths = weight_files(dir)?;
+        let (paths, index) = weight_files(dir)?;
         let files = paths.iter().map(|path| TensorFile::open(path)).collect::<Result<Vec<_>>>()?;
         let mut found: HashMap<String, (String, usize, &TensorInfo)> = HashMap::new();
         for (file, content) in files.iter().enumerate() {
-            found.extend(content.tensors().map(|(name, info)| (published_name(&name), (name, file, info))));
+            for (name, info) in content.tensors() {
+                let published = published_name(&name);
+                if let Some((first, other, _)) = found.get(&published) {
+                    return Err(Error::input(format!(
+                        "`{published}` is stored twice: as `{first}` in {} and as `{name}` in {}; take out the one that is not meant",
+                        paths[*other].display(),
+                        paths[file].display()
+                    )));
+                }
+                found.insert(published, (name, file, info));
+            }
+        }
+        if let Some(index) = &index {
+            for content in &files {
+                content.tensors().try_for_each(|(name, _)| index.check(&name, content.path()))?;
+            }
         }
         let mut tensors = Vec::new();
         for (name, shape) in parameter_shapes(config) {
@@ -197,8 +210,8 @@ impl Weights {
     /// Read the weights of a checkpoint directory, as f32, to `device`.
     ///
     /// # Errors
-    /// An input error that names the file and the tensor: missing or unreadable files, a missing or unexpected tensor, another
-    /// shape than `config` asks for, an unsupported dtype.
+    /// An input error that names the file and the tensor: missing or unreadable files, a missing or unexpected tensor, one that is stored
+    /// twice or not where the index has it, another shape than `config` asks for, an unsupported dtype.
     pub fn read(dir: &Path, config: &Config, device: &Device) -> Result<Self> {
         Ok(Weights::of(load(&Stored::open(dir, config)?, device, Storage::F32)?, HashMap::new()))
     }
@@ -237,37 +250,6 @@ impl Weights {
         let mut by_name: HashMap<String, Arc<Parameter>> =
             self.taken.into_iter().map(|p| (p.name.clone(), p)).collect();
         Ok(parameter_shapes(config).into_iter().filter_map(|(name, _)| by_name.remove(&name)).collect())
-    }
-}
-
-/// The safetensors files of a checkpoint directory.
-fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let single = dir.join("model.safetensors");
-    if single.is_file() {
-        return Ok(vec![single]);
-    }
-    let index = dir.join(INDEX);
-    if !index.is_file() {
-        return Err(Error::input(format!(
-            "{}: neither model.safetensors nor {INDEX} found; a Hugging Face checkpoint directory with safetensors weights is \
-             needed",
-            dir.display()
-        )));
-    }
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let map = files::read_json::<Index>(&index)?.weight_map;
-    let mut names: Vec<&String> = map.values().collect();
-    names.sort();
-    names.dedup();
-    let paths: Vec<PathBuf> = names.iter().map(|name| dir.join(name)).collect();
-    match paths.iter().find(|path| !path.is_file()) {
-        Some(missing) => {
-            Err(Error::input(format!("{} names {}, which is not there", index.display(), missing.display())))
-        }
-        None => Ok(paths),
     }
 }
 
@@ -358,7 +340,8 @@ mod tests {
             values: if p.name == "b" { Values::Made(make) } else { Values::Tensor(p.var.as_tensor()) },
         });
         write_sharded(dir.path(), sources.collect(), DType::BF16, 26).unwrap();
-        let files = weight_files(dir.path()).unwrap();
+        let (files, index) = weight_files(dir.path()).unwrap();
+        assert_eq!(index.unwrap().shards().len(), 2);
         assert_eq!(files.len(), 2);
         let mapped = unsafe { MmapedSafetensors::multi(&files) }.unwrap();
         for p in &parameters {

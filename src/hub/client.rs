@@ -1,6 +1,6 @@
 //! What is asked of the Hub: which files a model has, and the files. A download that breaks off is taken up where it was.
 
-use super::git::Sha1;
+use super::git::BlobName;
 use super::wanted::{Entry, Listing};
 use super::{Name, Progress, Settings};
 use crate::{Error, Result, tls};
@@ -308,7 +308,7 @@ struct Sum {
     bytes: u64,
     hasher: Sha256,
     /// Of a small file.
-    git: Option<Sha1>,
+    git: Option<BlobName>,
     chunk: Vec<u8>,
 }
 

@@ -1,6 +1,6 @@
 //! Which files of a repository make a checkpoint: those that this program or transformers read, and weights as safetensors only.
 
-use super::git::Sha1;
+use super::git::BlobName;
 use crate::model::qwen2_5_vl::index::{INDEX, Index};
 use crate::{Error, Result};
 use std::path::Path;
@@ -24,10 +24,10 @@ pub(super) struct Entry {
 
 impl Entry {
     /// What makes git's name of the content, to be compared with `blob`, where that is such a name.
-    pub fn git_hash(&self) -> Option<Sha1> {
+    pub fn git_hash(&self) -> Option<BlobName> {
         let named_by_git =
             self.sha256.is_none() && self.blob.len() == 40 && self.blob.chars().all(|c| c.is_ascii_hexdigit());
-        named_by_git.then(|| Sha1::of_blob(self.size)).flatten()
+        named_by_git.then(|| BlobName::of(self.size)).flatten()
     }
 }
 

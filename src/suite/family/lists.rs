@@ -285,3 +285,48 @@ fn choices(rng: &mut Rng) -> Question {
         .wanting(wanted)
         .thinking(format!("There are {} choices.", words.len()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng;
+
+    #[test]
+    fn what_is_there_is_listed_whole_and_sometimes_one_thing_that_is_not() {
+        let (colors, shapes) = (COLORS.map(|c| c.0), SHAPES.map(|s| s.0));
+        let (mut absent, mut whole) = (0, 0);
+        for i in 0..400_u64 {
+            let rng = &mut rng::stream(7, "lists", &[i]);
+            let by_shape = i % 2 == 0;
+            let question = if by_shape { colours(rng) } else { super::shapes(rng) };
+            let word = |told: &str, words: &[&'static str]| {
+                words.iter().copied().find(|word| told.split(' ').any(|w| w == *word)).unwrap()
+            };
+            // The thought tells every object in words of its own.
+            let objects: Vec<(&str, &str)> = question
+                .thought
+                .split(", ")
+                .map(|told| (word(told, &shapes), word(told, &colors)))
+                .map(|(shape, color)| if by_shape { (shape, color) } else { (color, shape) })
+                .collect();
+            let asked: Vec<&str> = question.answer.split(", ").map(|pair| pair.split(' ').next().unwrap()).collect();
+            assert!(objects.iter().all(|(what, _)| asked.contains(what)), "{}", question.answer);
+            let mut nothing = 0;
+            for pair in question.answer.split(", ") {
+                let (what, found) = pair.split_once(' ').unwrap();
+                let mut expected: Vec<&str> = objects.iter().filter(|o| o.0 == what).map(|o| o.1).collect();
+                nothing += usize::from(expected.is_empty());
+                if expected.is_empty() {
+                    expected.push(NONE);
+                }
+                let mut found: Vec<&str> = found.split(' ').collect();
+                expected.sort_unstable();
+                found.sort_unstable();
+                assert_eq!(found, expected, "{} of {}", question.answer, question.thought);
+            }
+            assert!(nothing <= 1, "{}", question.answer);
+            (absent, whole) = (absent + nothing, whole + 1 - nothing);
+        }
+        assert!(absent > 100 && whole > 100, "{absent} {whole}");
+    }
+}

@@ -1,8 +1,6 @@
 //! The divergence of two models against a direct computation, against its exact value, and against plain Monte Carlo.
 
-#[path = "toy/mod.rs"]
-mod toy;
-
+use crate::toy::{Digits, PROMPTS, Puzzles, Toy};
 use candle_core::{Device, Tensor};
 use jigsaw::eval::{BaseSamples, Comparison, Divergence, Outcome, PromptDivergence, token_divergences};
 use jigsaw::model::init::{Preset, write_checkpoint};
@@ -12,7 +10,6 @@ use jigsaw::policy::{Codec, Policy, Predictor};
 use jigsaw::tasks::Task;
 use std::collections::HashMap;
 use std::sync::Arc;
-use toy::{Digits, PROMPTS, Puzzles, Toy};
 
 /// A toy whose logits are moved by `amount`.
 fn moved(amount: f32) -> Toy {

@@ -1,10 +1,8 @@
 //! Adapters: against peft (scripts/reference/record_lora.py), merged, trained from the command line, killed and resumed.
 
-mod command;
-mod common;
-
+use crate::command::{jigsaw, refused};
+use crate::common;
 use candle_core::{DType, Device, Tensor};
-use command::{jigsaw, refused};
 use jigsaw::data::Message;
 use jigsaw::model::lora::merge;
 use jigsaw::model::qwen2_5_vl::Model;

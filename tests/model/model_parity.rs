@@ -1,10 +1,9 @@
 //! The model against numbers recorded from transformers (scripts/reference/record_model.py): positions, logits, log-probabilities,
 //! loss and the gradient of every parameter, with the fused kernels and with the compositions that other devices use.
 
-mod common;
-
+use crate::common;
+use crate::common::Recorded;
 use candle_core::{DType, Device, Tensor};
-use common::Recorded;
 use jigsaw::model::qwen2_5_vl::rope::get_rope_index;
 use jigsaw::model::qwen2_5_vl::{Config, Model};
 use jigsaw::model::{Prompt, Sampling, Sequence, TokenGrads};

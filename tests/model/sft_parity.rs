@@ -1,10 +1,9 @@
 //! Whole SFT runs against torch + transformers + torch's AdamW from the same weights (scripts/reference/record_training.py): loss,
 //! gradient norm and learning rate of every step, and the weights at the end.
 
-mod common;
-
+use crate::common;
+use crate::common::Recorded;
 use candle_core::Tensor;
-use common::Recorded;
 use jigsaw::config::{Config, Method, Schedule, TrainSettings};
 use jigsaw::model::qwen2_5_vl::Model;
 use jigsaw::nn::Parameter;

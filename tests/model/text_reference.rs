@@ -1,8 +1,7 @@
 //! The decoder against a second, independent implementation: candle-transformers' Qwen2, which is the same network for prompts
 //! without images (all three axes of M-RoPE then stand at the same position).
 
-mod common;
-
+use crate::common;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Activation, VarBuilder};
 use candle_transformers::models::qwen2;

@@ -1,7 +1,7 @@
 //! The training loops on a toy policy: they learn, they stop and go on to the same bytes, they refuse what cannot work.
 
-mod toy;
-
+use crate::toy;
+use crate::toy::{Digits, Puzzles, Toy};
 use jigsaw::Result;
 use jigsaw::config::{Config, Method};
 use jigsaw::train::metrics::Metrics;
@@ -10,7 +10,6 @@ use jigsaw::train::{Ended, Job, Progress, train};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use toy::{Digits, Puzzles, Toy};
 
 const SFT: &[&str] = &[
     "train.steps=40",

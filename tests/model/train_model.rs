@@ -1,8 +1,7 @@
 //! Training the real model: step for step as torch and transformers do, and killed and resumed to the same bytes.
 
-mod common;
-
-use common::Recorded;
+use crate::common;
+use crate::common::Recorded;
 use jigsaw::config::{Config, Method, TrainSettings};
 use jigsaw::model::Sequence;
 use jigsaw::model::qwen2_5_vl::Model;

@@ -1,8 +1,6 @@
 //! A checkpoint that cannot be used is refused with code 2, before any work, and the message says what is wrong with which file.
 
-mod command;
-
-use command::jigsaw;
+use crate::command::jigsaw;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;

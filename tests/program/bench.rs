@@ -1,10 +1,8 @@
 //! `jigsaw eval --bench` as a user runs it.
 
-mod command;
-
+use crate::command::{done, jigsaw, refused};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use command::{done, jigsaw, refused};
 use std::fs;
 use std::path::Path;
 

@@ -1,8 +1,6 @@
 //! `jigsaw eval`, `score` and `report` as a user runs them: what they print, leave behind and refuse.
 
-mod command;
-
-use command::{done, refused};
+use crate::command::{done, refused};
 use std::fs;
 use std::path::Path;
 

@@ -1,10 +1,8 @@
 //! `jigsaw eval --baseline` as a user runs it: what it prints, leaves behind, resumes and refuses.
 
-mod command;
-
+use crate::command::{done, refused};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use command::{done, refused};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;

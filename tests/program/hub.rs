@@ -1,8 +1,7 @@
 //! Models by their name on the Hub, as a user types them: downloaded once, used from the cache, and refused with what to do.
 
-mod hub_server;
-
-use hub_server::{COMMIT, Hub, TOKEN, base_tiny, plain, said, snapshot};
+use crate::hub_server;
+use crate::hub_server::{COMMIT, Hub, TOKEN, base_tiny, plain, said, snapshot};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,6 @@
 //! What a newcomer mistypes: each mistake is refused before any work, by name, and destroys nothing.
 
-mod command;
-
-use command::jigsaw;
+use crate::command::jigsaw;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,8 +1,6 @@
 //! Data of other tools in, metrics out to a command: as a user runs it.
 
-mod command;
-
-use command::{jigsaw, refused};
+use crate::command::{jigsaw, refused};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;

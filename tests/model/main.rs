@@ -1,0 +1,19 @@
+//! The model, its losses and its training, against recorded references and against themselves.
+
+#[path = "../command/mod.rs"]
+mod command;
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../toy/mod.rs"]
+mod toy;
+
+mod divergence;
+mod lora;
+mod model_parity;
+mod processor_parity;
+mod sft_parity;
+mod shards;
+mod text_reference;
+mod train;
+mod train_model;
+mod train_parity;

@@ -1,0 +1,18 @@
+//! The program as a user runs it, and the data that it makes.
+
+#[path = "../command/mod.rs"]
+mod command;
+#[path = "../hub_server/mod.rs"]
+mod hub_server;
+
+mod api;
+mod bad_checkpoints;
+mod bench;
+mod datasets;
+mod eval_and_score;
+mod forgetting;
+mod gen_bad_images;
+mod hub;
+mod mistakes;
+mod other_tools;
+mod study;

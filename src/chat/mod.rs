@@ -327,6 +327,7 @@ impl<'a> Chat<'a> {
         let header = response.headers().get("retry-after").and_then(|v| v.to_str().ok());
         let wished = header.and_then(|v| v.trim().parse::<f64>().ok()).filter(|s| s.is_finite() && *s >= 0.0);
         let wished = wished.map(|s| Duration::from_secs_f64(s.min(LONGEST_PAUSE.as_secs_f64())));
+        let elsewhere = response.headers().get("location").and_then(|v| v.to_str().ok()).map(String::from);
         let text = response.body_mut().with_config().limit(MOST_BYTES).read_to_string();
         self.met.store(true, Ordering::SeqCst);
         let text = text.map_err(|e| match e {
@@ -350,6 +351,12 @@ impl<'a> Chat<'a> {
                     self.complaint(&text)
                 ))))
             }
+            300..=399 => Err(Failure::Final(Error::input(format!(
+                "{}: it sends elsewhere (status {status}{}), and no redirection is followed, which might lead away from the address \
+                 that was named; name the address of the API itself, often one that ends in /v1",
+                self.endpoint.url,
+                elsewhere.map(|at| format!(", to {}", self.safe(&at))).unwrap_or_default()
+            )))),
             408 | 429 | 500.. => Err(Failure::Passing(format!("status {status}: {}", self.complaint(&text)), wished)),
             _ => Err(Failure::Rejected(Error::input(format!(
                 "{}: status {status} for model `{}`; it says: {}",

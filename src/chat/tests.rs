@@ -205,6 +205,15 @@ fn a_passing_failure_is_tried_again_and_a_lasting_one_reported_without_the_key()
     let other = json!({"error": {"message": "cannot decode the image", "type": "invalid_request_error", "code": null}});
     let (code, message, requests) = failing(400, other.to_string());
     assert!(code == 2 && requests == 1 && message.contains("cannot decode the image"), "{message}");
+    // A page that sends elsewhere, perhaps to have somebody log in.
+    let away = serve(Box::new(|_, _| (302, "Location: https://login.example/?next=/v1\r\n".into(), String::new())));
+    let error = ask(&endpoint(&away.url), &dir.path().join("c"), 1).unwrap_err();
+    let (message, requests) = (error.to_string(), lock(&away.seen).len());
+    assert!(error.exit_code() == 2 && requests == 1, "{requests} requests: {message}");
+    assert!(
+        message.contains("status 302, to https://login.example/") && message.contains("no redirection"),
+        "{message}"
+    );
 }
 
 #[test]

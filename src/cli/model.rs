@@ -137,7 +137,9 @@ impl ModelCommand {
                 print(&format!("{}\n", out.display()))
             }
             Action::MergeLora(MergeLora { dir, precision, out, overwrite }) => {
-                lora::merge(&dir, &out, precision, overwrite)?;
+                if let Some(note) = lora::merge(&dir, &out, precision, overwrite)? {
+                    say(&note);
+                }
                 print(&format!("{}\n", out.display()))
             }
             Action::Inspect(Inspect { dir, json }) => {
@@ -175,6 +177,9 @@ fn write_description(out: &mut String, found: &Inspection) -> std::fmt::Result {
             adapter.modules,
             adapter.base
         )?;
+        if let Some(note) = &adapter.note {
+            writeln!(out, "{note}")?;
+        }
     }
     writeln!(
         out,

@@ -47,6 +47,9 @@ pub struct AdapterInfo {
     pub modules: usize,
     /// Its parameters.
     pub parameters: usize,
+    /// What a person should know of it: see [`Adapter::note`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// One part of the model.
@@ -203,6 +206,7 @@ fn adapter(dir: &Path, config: &Config) -> Result<AdapterInfo> {
         base: lora::base_of(dir)?.display().to_string(),
         modules: adapter.parameters().count() / 2,
         parameters: adapter.parameters().map(|p| p.var.elem_count()).sum(),
+        note: adapter.note().map(String::from),
     })
 }
 

@@ -10,11 +10,11 @@ use candle_core::Device;
 use std::path::Path;
 
 /// Write the base of the adapter `dir` with the adapter merged in to `out`, which must be new or empty, or with `overwrite` a checkpoint, in `precision`. The sums are
-/// formed in f32 and rounded once. One tensor is held at a time.
+/// formed in f32 and rounded once. One tensor is held at a time. Returns what a person should know of the adapter, if there is something.
 ///
 /// # Errors
 /// An input error if `dir` is no adapter, its base is not there, or `out` is not empty.
-pub fn merge(dir: &Path, out: &Path, precision: Precision, overwrite: bool) -> Result<()> {
+pub fn merge(dir: &Path, out: &Path, precision: Precision, overwrite: bool) -> Result<Option<String>> {
     if !is_adapter(dir) {
         return Err(Error::input(format!("{} holds no adapter (adapter_config.json)", dir.display())));
     }
@@ -27,7 +27,9 @@ pub fn merge(dir: &Path, out: &Path, precision: Precision, overwrite: bool) -> R
     files::may_make_in(out, overwrite, "config.json")?;
     let base = base_of(dir)?;
     let config = Config::from_dir(&base)?;
-    let adapter = Adapter::read(dir, &config, &Device::Cpu)?.by_module();
+    let adapter = Adapter::read(dir, &config, &Device::Cpu)?;
+    let note = adapter.note().map(String::from);
+    let adapter = adapter.by_module();
     let stored = Stored::open(&base, &config)?;
     let merged = |i: usize| -> Result<Vec<f32>> {
         let tensor = &stored.tensors[i];
@@ -42,5 +44,6 @@ pub fn merge(dir: &Path, out: &Path, precision: Precision, overwrite: bool) -> R
         }
         Ok(values)
     };
-    write_like(&base, &stored, (out, overwrite), precision, &merged)
+    write_like(&base, &stored, (out, overwrite), precision, &merged)?;
+    Ok(note)
 }

@@ -107,8 +107,20 @@ fn sentences(study: &Study<'_>) -> Vec<(&'static str, String)> {
         ("Who forgot.", words::forgotten(&lost, score)),
         ("At what price.", Some(price)),
         ("Note.", words::caution(&right)),
+        ("Note.", words::sets(&sets(study))),
     ];
     all.into_iter().filter_map(|(lead, text)| Some((lead, text?))).collect()
+}
+
+/// Each set of examples of the new task by its hash, with the regimes that are measured on it.
+fn sets<'a>(study: &Study<'a>) -> Vec<(&'a str, Vec<&'a str>)> {
+    let on = |regime: &gather::Regime<'a>, data: &str| {
+        let mut models = regime.rates.iter().flat_map(|rate| &rate.runs).flat_map(|run| &run.models);
+        models.any(|tuned| tuned.new_task.as_ref().is_some_and(|one| one.data == data))
+    };
+    let regimes = |data: &str| study.regimes.iter().filter(|one| on(one, data)).map(|one| one.name).collect();
+    let new_tasks = study.new_tasks();
+    new_tasks.iter().map(|one| (crate::forgetting::brief(&one.data), regimes(&one.data))).collect()
 }
 
 /// New-task accuracy against change of prior knowledge: every checkpoint of every run.

@@ -159,7 +159,7 @@ fn base_rows(study: &Study<'_>) -> Vec<Vec<Cell>> {
     let of = |new_task: &Benchmark| {
         let about = match new_tasks.len() {
             1 => "before training".to_string(),
-            _ => format!("asked as in {}", brief(&new_task.data)),
+            _ => format!("on {}", brief(&new_task.data)),
         };
         let mut row = vec![Cell::with("base", about), Cell::none(), Cell::none(), Cell::none()];
         row.push(share(new_task.all.base.value));
@@ -252,7 +252,7 @@ pub fn by_category(study: &Study<'_>) -> Option<Grid> {
     for (new_task, of) in &bases {
         let about = match bases.len() {
             1 => "before training".to_string(),
-            _ => format!("asked as in {}", brief(&new_task.data)),
+            _ => format!("on {}", brief(&new_task.data)),
         };
         let cells = names.iter().flat_map(|name| {
             let category = of.categories.get(*name);

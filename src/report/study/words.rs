@@ -75,6 +75,20 @@ pub fn caution(regimes: &[Named<'_>]) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(" "))
 }
 
+/// On which examples of the new task the regimes are measured, where not all are on the same: each set by its hash, with its regimes.
+pub fn sets(sets: &[(&str, Vec<&str>)]) -> Option<String> {
+    let listed: Vec<String> = sets.iter().map(|(hash, regimes)| format!("{hash} ({})", and(regimes))).collect();
+    let listed: Vec<&str> = listed.iter().map(String::as_str).collect();
+    (sets.len() > 1).then(|| {
+        format!(
+            "The new task is measured on {} sets of examples, told apart by the hash of what the model is shown: {}. Unless they are \
+             the same puzzles in other words, accuracies on different sets do not compare.",
+            sets.len(),
+            and(&listed)
+        )
+    })
+}
+
 const LEARNT: Order = Order { open: "learnt most", first: "most was learnt by", last: "least was learnt by" };
 const LOST: Order = Order { open: "lost least", first: "least was lost by", last: "most was lost by" };
 const PAID: Order = Order { open: "paid least", first: "least was paid by", last: "most was paid by" };
@@ -209,6 +223,14 @@ mod tests {
         assert!(text.contains("slow did not get there with all seeds.") && text.ends_with("least was paid by rft."));
         assert!(price(&[], None, &[]).starts_with("No two regimes"));
         assert_eq!((learnt(&[], None), forgotten(&[], None)), (None, None));
+    }
+
+    #[test]
+    fn examples_that_not_all_are_measured_on_are_named() {
+        let text = sets(&[("12db", vec!["rft", "sft"]), ("61d4", vec!["lora"])]).unwrap();
+        assert!(text.starts_with("The new task is measured on 2 sets of examples"), "{text}");
+        assert!(text.contains(": 12db (rft and sft) and 61d4 (lora)."), "{text}");
+        assert_eq!(sets(&[("12db", vec!["rft", "sft"])]), None);
     }
 
     #[test]

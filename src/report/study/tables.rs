@@ -127,6 +127,7 @@ pub fn top(study: &Study<'_>, level: Option<f64>) -> Grid {
         "new task right",
         "tiles in place",
         "prior knowledge (points)",
+        &matched,
         "worst family",
         "form only",
         "KL new task",
@@ -140,14 +141,15 @@ pub fn top(study: &Study<'_>, level: Option<f64>) -> Grid {
              over test examples. The best learning rate is the one with the highest mean accuracy on the new task at the end of \
              training, among equal ones the one that forgets least; it is chosen on the same test examples. Prior knowledge: \
              change of the mean score over all benchmarks. Form only: how much of the loss a reading that forgives form takes \
-             back, net. KL(base || tuned) in nats per token. Perplexity: median, under the base. The last column: change of prior \
-             knowledge where training first reaches that accuracy{}.",
+             back, net. KL(base || tuned) in nats per token. Perplexity: median, under the base. Prior knowledge {}: its change \
+             where training first reaches that accuracy{}.",
+            level.map_or("at equal accuracy".to_string(), |level| format!("at {} right", percent(level))),
             level.map_or(
                 "",
                 |_| ", the highest that all seeds of the regimes reach which come 10 points above the base"
             )
         ),
-        header: header.map(String::from).into_iter().chain([matched]).collect(),
+        header: header.map(String::from).to_vec(),
         rows,
         source: source(study, &bests(study)),
     }
@@ -209,12 +211,12 @@ fn top_row(study: &Study<'_>, regime: &Regime<'_>, level: Option<f64>) -> Vec<Ce
         Cell::over(rate.over(accuracy, (0.0, 1.0)), percent, bare),
         Cell::over(over_seeds(&tiles, (0.0, 1.0)), percent, bare),
         Cell::change(rate.over(prior, (-1.0, 1.0))),
+        level.map_or(Cell::none(), |level| reached_cell(&reached(&rate.ways(), level))),
         worst,
         Cell::over(rate.over(form, (-1.0, 1.0)), points, points),
         nats(rate.over(kl_new, (0.0, f64::INFINITY))),
         nats(rate.over(kl_prior, (0.0, f64::INFINITY))),
         regime.perplexity.map_or(Cell::none(), |value| Cell::text(short(value))),
-        level.map_or(Cell::none(), |level| reached_cell(&reached(&rate.ways(), level))),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! `jigsaw eval`: how often a model is right, with intervals.
 
 use super::output::{bar, print};
-use super::{bench, forgetting, hub};
+use super::{bench, decoding, forgetting, hub};
 use crate::chat::{self, Billed, Endpoint, FIRST_PAUSE, TIMEOUT};
 use crate::eval::bench::{Settings, Spec};
 use crate::eval::{EvalResult, Plan, Progress, Request, ServerRequest, Summary, evaluate_checkpoint, evaluate_server};
@@ -208,20 +208,6 @@ impl EvalArgs {
                 return bad(flag, "0: must be at least 1");
             }
         }
-        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
-            return bad("--temperature", &format!("{}: must be 0 or more", self.temperature));
-        }
-        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return bad("--top-p", &format!("{}: must be above 0 and at most 1", self.top_p));
-        }
-        if self.temperature == 0.0 {
-            if self.samples > 1 {
-                return bad("--samples", "above 1 needs --temperature above 0: greedy responses are all the same");
-            }
-            if self.top_p < 1.0 || self.top_k > 0 {
-                return bad("--top-p and --top-k", "have no effect without --temperature above 0");
-            }
-        }
         let plan = Plan { limit: self.limit, samples: self.samples, batch: self.batch };
         let sampling = Sampling {
             max_new_tokens: self.max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS),
@@ -230,6 +216,7 @@ impl EvalArgs {
             top_k: self.top_k,
             seed: self.seed,
         };
+        decoding::check(&sampling, self.samples)?;
         let specs: Vec<Spec> = self.bench.iter().map(|text| Spec::parse(text, &self.split)).collect::<Result<_>>()?;
         let settings = Settings {
             plan,

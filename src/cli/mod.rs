@@ -2,6 +2,7 @@
 
 mod bench;
 pub mod completions;
+mod decoding;
 mod device;
 pub mod dynamics;
 pub mod eval;

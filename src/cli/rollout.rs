@@ -1,7 +1,7 @@
 //! `jigsaw rollout`: sampled responses to a training dataset.
 
-use super::hub;
 use super::output::{bar, print, say};
+use super::{decoding, hub};
 use crate::chat::{Endpoint, FIRST_PAUSE, TIMEOUT};
 use crate::eval::{Plan, Progress};
 use crate::model::Sampling;
@@ -193,20 +193,8 @@ impl RolloutArgs {
             }
         }
         let temperature = self.temperature.unwrap_or(1.0);
-        if !(temperature >= 0.0 && temperature.is_finite()) {
-            return bad("--temperature", &format!("{temperature}: must be 0 or more"));
-        }
-        if !(top_p > 0.0 && top_p <= 1.0) {
-            return bad("--top-p", &format!("{top_p}: must be above 0 and at most 1"));
-        }
-        if temperature == 0.0 {
-            if samples > 1 {
-                return bad("--temperature", "0 needs --samples 1: greedy responses are all the same");
-            }
-            if top_p < 1.0 || top_k > 0 {
-                return bad("--top-p and --top-k", "have no effect without --temperature above 0");
-            }
-        }
+        let sampling = Sampling { max_new_tokens, temperature, top_p, top_k, seed: self.seed };
+        decoding::check(&sampling, samples)?;
         let keep = match (self.keep, self.answer) {
             (Some(Keep::Correct), Answer::Gold) => {
                 return bad(
@@ -229,7 +217,7 @@ impl RolloutArgs {
             data: self.data,
             split: self.split,
             plan: Plan { limit: self.limit, samples, batch: self.batch },
-            sampling: Sampling { max_new_tokens, temperature, top_p, top_k, seed: self.seed },
+            sampling,
             selection: Selection { keep, cap: self.cap, answer: self.answer },
             out: self.out,
             fresh: self.fresh,

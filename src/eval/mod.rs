@@ -25,7 +25,7 @@ pub(crate) use server::answers;
 pub use server::{ServerRequest, evaluate_server};
 pub(crate) use store::differences;
 pub use store::{About, Directory, EvalResult, Key, key_of};
-pub(crate) use store::{check_order, read_lines, to_lines};
+pub(crate) use store::{resume, to_lines};
 
 use crate::tasks::{Score, Task};
 use crate::{Error, Result};

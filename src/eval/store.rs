@@ -273,21 +273,8 @@ impl Directory {
 
     /// The responses already there, cut back to where the evaluation can go on; the file is cut accordingly.
     pub fn resume(&self, task: &dyn Task, plan: &Plan) -> Result<Vec<Outcome>> {
-        let path = self.path.join(RESPONSES);
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let mut lines = read_lines(&path)?;
-        // Greedy decoding can go on after any example; sampled batches are whole or not there.
-        let unit = plan.samples * self.about.key.batch.unwrap_or(1);
-        if lines.len() < self.about.key.examples * plan.samples {
-            lines.truncate(lines.len() / unit * unit);
-        }
-        check_order(&path, lines.iter().map(|(outcome, _)| outcome), task, plan.samples)?;
-        let end = lines.last().map_or(0, |(_, end)| *end);
-        let cut = OpenOptions::new().write(true).open(&path).and_then(|f| f.set_len(end));
-        cut.map_err(|e| Error::failed(format!("cannot shorten {}: {e}", path.display())))?;
-        Ok(lines.into_iter().map(|(outcome, _)| outcome).collect())
+        let key = &self.about.key;
+        resume(&self.path.join(RESPONSES), task, key.examples, plan.samples, key.batch.unwrap_or(1))
     }
 
     /// Append responses, in one write.
@@ -343,8 +330,35 @@ pub(super) fn stored(dir: &Path, task: &dyn Task, samples: usize) -> Result<Vec<
     Ok(outcomes)
 }
 
+/// The responses of an interrupted process in `path`, cut back to what can be gone on from: whole examples of `samples` responses, and,
+/// where random numbers are drawn by the batch, whole batches. None where there is no file.
+///
+/// # Errors
+/// An input error for what is not this task's, in order.
+pub(crate) fn resume(
+    path: &Path,
+    task: &dyn Task,
+    examples: usize,
+    samples: usize,
+    batch: usize,
+) -> Result<Vec<Outcome>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let mut lines = read_lines(path)?;
+    if lines.len() < examples * samples {
+        let unit = samples * batch;
+        lines.truncate(lines.len() / unit * unit);
+    }
+    check_order(path, lines.iter().map(|(outcome, _)| outcome), task, samples)?;
+    let end = lines.last().map_or(0, |(_, end)| *end);
+    let cut = OpenOptions::new().write(true).open(path).and_then(|f| f.set_len(end));
+    cut.map_err(|e| Error::failed(format!("cannot shorten {}: {e}", path.display())))?;
+    Ok(lines.into_iter().map(|(outcome, _)| outcome).collect())
+}
+
 /// See that these responses, read from `path`, are those to the first examples of `task`, in order.
-pub(crate) fn check_order<'a>(
+fn check_order<'a>(
     path: &Path,
     outcomes: impl Iterator<Item = &'a Outcome>,
     task: &dyn Task,
@@ -379,7 +393,7 @@ pub(crate) fn to_lines(outcomes: &[Outcome]) -> Result<Vec<u8>> {
 }
 
 /// Complete lines with the offset at which each ends. What follows the last newline is a torn write and left out.
-pub(crate) fn read_lines(path: &Path) -> Result<Vec<(Outcome, u64)>> {
+fn read_lines(path: &Path) -> Result<Vec<(Outcome, u64)>> {
     let bytes = files::read(path)?;
     let mut lines = Vec::new();
     let mut end = 0;

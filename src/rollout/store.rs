@@ -3,7 +3,7 @@
 //! `rollout.json` is written first. `samples.jsonl` grows batch by batch; after an interruption it is cut back to whole batches, as
 //! random numbers are drawn by the batch, and goes on from there.
 
-use crate::eval::{Key, Outcome, Plan, check_order, read_lines, to_lines};
+use crate::eval::{Key, Outcome, Plan, resume, to_lines};
 use crate::tasks::Task;
 use crate::{Error, Result, files};
 use serde::{Deserialize, Serialize};
@@ -89,21 +89,8 @@ impl Store {
 
     /// The responses already there, cut back to whole batches; the file is cut accordingly.
     pub fn resume(&self, task: &dyn Task, plan: &Plan) -> Result<Vec<Outcome>> {
-        let path = self.dir.join(SAMPLES);
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let mut lines = read_lines(&path)?;
-        let all = plan.examples(task) * plan.samples;
-        if lines.len() < all {
-            let unit = plan.samples * self.about.key.batch.unwrap_or(1);
-            lines.truncate(lines.len() / unit * unit);
-        }
-        check_order(&path, lines.iter().map(|(outcome, _)| outcome), task, plan.samples)?;
-        let end = lines.last().map_or(0, |(_, end)| *end);
-        let cut = OpenOptions::new().write(true).open(&path).and_then(|f| f.set_len(end));
-        cut.map_err(|e| Error::failed(format!("cannot shorten {}: {e}", path.display())))?;
-        Ok(lines.into_iter().map(|(outcome, _)| outcome).collect())
+        let batch = self.about.key.batch.unwrap_or(1);
+        resume(&self.dir.join(SAMPLES), task, plan.examples(task), plan.samples, batch)
     }
 
     /// Append responses, in one write.

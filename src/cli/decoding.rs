@@ -1,0 +1,26 @@
+//! The flags that say how tokens are chosen, where they say what cannot be done.
+
+use crate::model::Sampling;
+use crate::{Error, Result};
+
+/// Refuse, by its flag, what is out of range or would have no effect. `samples`: responses to each example.
+///
+/// # Errors
+/// An input error that names the flag.
+pub fn check(sampling: &Sampling, samples: usize) -> Result<()> {
+    let bad = |text: String| Err(Error::input(text));
+    let &Sampling { temperature, top_p, top_k, .. } = sampling;
+    if !(temperature >= 0.0 && temperature.is_finite()) {
+        return bad(format!("--temperature {temperature}: must be 0 or more"));
+    }
+    if !(top_p > 0.0 && top_p <= 1.0) {
+        return bad(format!("--top-p {top_p}: must be above 0 and at most 1"));
+    }
+    if temperature == 0.0 && samples > 1 {
+        return bad("--samples above 1 needs --temperature above 0: greedy responses are all the same".into());
+    }
+    if temperature == 0.0 && (top_p < 1.0 || top_k > 0) {
+        return bad("--top-p and --top-k have no effect without --temperature above 0".into());
+    }
+    Ok(())
+}

@@ -81,6 +81,7 @@ pub(crate) fn write_like(
     precision: Precision,
     make: &dyn Fn(usize) -> Result<Vec<f32>>,
 ) -> Result<()> {
+    stored.check_head()?;
     let mut config: Value = files::read_json(&from.join("config.json"))?;
     if files::lies_in(from, to) {
         return Err(Error::input(format!(

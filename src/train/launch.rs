@@ -2,9 +2,9 @@
 
 use super::run::{Identity, Opened, Run};
 use super::trainer::{Ended, Job, Progress, train};
-use crate::config::{Config, EvalSettings};
+use crate::config::{Config, EvalSettings, Method};
 use crate::data::Dataset;
-use crate::eval::hash_model;
+use crate::eval::{hash_model, hash_prompt_files};
 use crate::model::Processor;
 use crate::model::lora::{self, Adapter, LoraSettings};
 use crate::model::qwen2_5_vl::{Model, config};
@@ -100,6 +100,13 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
         (None, None) => start(launch)?,
     };
     let policy = policy.recomputing(launch.config.train.recompute);
+    if launch.config.train.method == Method::Rft && policy.dropout() > 0.0 {
+        progress.note(&format!(
+            "the adapter's lora_dropout, {}, is not used: with train.method = \"rft\" it would change the log-probabilities that the policy \
+             ratio compares",
+            policy.dropout()
+        ));
+    }
     let penalised = launch.config.grpo.as_ref().is_some_and(|g| g.beta != 0.0);
     let near = launch.config.sft.as_ref().is_some_and(|sft| sft.kl_coef > 0.0);
     let reference = match penalised || near {

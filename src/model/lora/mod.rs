@@ -60,6 +60,11 @@ impl Adapter {
         self.note.as_deref()
     }
 
+    /// Probability with which elements of its input are dropped in training (`lora_dropout`).
+    pub(crate) fn dropout(&self) -> f32 {
+        self.parts.first().map_or(0.0, |(_, lora)| lora.dropout)
+    }
+
     /// Adapters by the name of their module.
     pub(crate) fn by_module(&self) -> HashMap<String, Lora> {
         self.parts.iter().map(|(module, lora)| (module.name.clone(), lora.clone())).collect()

@@ -70,6 +70,7 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
         command: launch.command.clone(),
         model: launch.model.display().to_string(),
         model_hash: model_hash?,
+        prompt_hash: Some(hash_prompt_files(&launch.model)?),
         data: launch.data.display().to_string(),
         data_hash: data.hash,
         examples: data.train.len(),

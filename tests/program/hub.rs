@@ -275,6 +275,12 @@ fn a_model_that_cannot_be_used_is_refused_before_its_weights_come() {
     other.insert("config.json".into(), config.to_string().into_bytes());
     hub.change(|b| b.files = other);
     refused(&hub.run(home.path(), INSPECT), 2, &["Qwen2-VL", "only Qwen2.5-VL (`qwen2_5_vl`) is"]);
+    let mut quantised = base_tiny();
+    config["model_type"] = "qwen2_5_vl".into();
+    config["quantization_config"] = json!({ "quant_method": "gptq", "bits": 4 });
+    quantised.insert("config.json".into(), config.to_string().into_bytes());
+    hub.change(|b| b.files = quantised);
+    refused(&hub.run(home.path(), INSPECT), 2, &["config.json: quantization_config.quant_method: gptq", "unquantised"]);
     let mut pickled = base_tiny();
     pickled.remove("model.safetensors");
     pickled.insert("pytorch_model.bin".into(), vec![0; 100]);

@@ -10,7 +10,7 @@ use crate::model::lora::{self, Adapter, LoraSettings};
 use crate::model::qwen2_5_vl::{Model, config};
 use crate::policy::Policy;
 use crate::tasks::{DatasetTask, Joined, Task};
-use crate::{Error, Result};
+use crate::{Error, Result, hub};
 use candle_core::Device;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
@@ -139,9 +139,14 @@ fn start(launch: &Launch) -> Result<Model> {
 }
 
 pub(super) fn adapted(base: Model, settings: &LoraSettings, launch: &Launch) -> Result<Model> {
-    let place = launch.model.canonicalize().unwrap_or_else(|_| launch.model.clone());
-    let (name, seed) = (place.display().to_string(), launch.config.train.seed);
-    let adapter = Adapter::fresh(settings, base.config(), &name, seed, base.device())?;
+    // A name on the Hub finds the base on other machines, too.
+    let named = hub::Settings::from_env().ok().and_then(|settings| hub::name_of(&launch.model, &settings));
+    let (place, revision) = match named {
+        Some(name) => (name.id, Some(name.revision)),
+        None => (launch.model.canonicalize().unwrap_or_else(|_| launch.model.clone()).display().to_string(), None),
+    };
+    let (named, seed) = ((place.as_str(), revision.as_deref()), launch.config.train.seed);
+    let adapter = Adapter::fresh(settings, base.config(), named, seed, base.device())?;
     base.with_adapter(adapter)
 }
 

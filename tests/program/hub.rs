@@ -339,6 +339,50 @@ fn an_adapter_comes_without_a_model() {
 }
 
 #[test]
+fn an_adapter_names_its_base_by_its_name_and_is_used_from_the_cache_itself() {
+    let (hub, temporary) = (Hub::new(), tempfile::tempdir().unwrap());
+    let home = temporary.path();
+    let done = |command: &mut std::process::Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        said(&output)
+    };
+    done(&mut hub.jigsaw(home, "gen --images scenes --grid 1x2 --count 6 --split 0.5,0,0.5 --out data"));
+    let train = |model: &str, out: &str| {
+        let sets = "--set lora.rank=2 --set train.steps=1 --set train.batch_size=1 --set eval.every=0";
+        done(&mut hub.jigsaw(home, &format!("train --method sft --model {model} --data data {sets} --out {out}")));
+        let about = std::fs::read(home.join(out).join("model/adapter_config.json")).unwrap();
+        let about: Value = serde_json::from_slice(&about).unwrap();
+        (about["base_model_name_or_path"].as_str().unwrap().to_string(), about["revision"].clone())
+    };
+    assert_eq!(train("acme/tiny", "runs/named"), ("acme/tiny".to_string(), Value::from(COMMIT)));
+    // Its base is found in the cache, as that of an adapter of peft.
+    hub.take();
+    done(&mut hub.jigsaw(home, "score --model runs/named/model --data data --out scores.jsonl"));
+    let goes_on = "train --method sft --model runs/named/model --data data --set train.steps=1 --set train.batch_size=1 --out runs/on";
+    done(&mut hub.jigsaw(home, goes_on));
+    assert!(hub.take().is_empty());
+
+    // An adapter as it is written here, put on the Hub: it has a config.json beside it.
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/base-tiny").canonicalize().unwrap();
+    assert_eq!(train(here.to_str().unwrap(), "runs/here"), (here.display().to_string(), Value::Null));
+    let entries = std::fs::read_dir(home.join("runs/here/model")).unwrap().flatten();
+    let adapter: BTreeMap<String, Vec<u8>> =
+        entries.map(|e| (e.file_name().into_string().unwrap(), std::fs::read(e.path()).unwrap())).collect();
+    assert!(adapter.contains_key("config.json") && !adapter.contains_key("model.safetensors"));
+    hub.change(|b| b.files = adapter);
+    let other = tempfile::tempdir().unwrap();
+    done(&mut hub.jigsaw(other.path(), "model merge-lora acme/tiny --precision f32 --out merged"));
+    assert!(other.path().join("merged/model.safetensors").is_file());
+    hub.take();
+    let offline = done(hub.jigsaw(other.path(), INSPECT).env("HF_HUB_OFFLINE", "1"));
+    assert!(offline.contains("an adapter (LoRA)"), "{offline}");
+    let line = "model merge-lora acme/tiny --precision f32 --out again";
+    done(hub.jigsaw(other.path(), line).env("HF_HUB_OFFLINE", "1"));
+    assert!(hub.take().is_empty());
+}
+
+#[test]
 fn every_command_takes_a_name() {
     let (hub, temporary) = (Hub::new(), tempfile::tempdir().unwrap());
     let home = temporary.path();

@@ -128,7 +128,7 @@ fn elementwise(c: &mut Criterion) {
     let table = Arc::new(RopeTable::multimodal([&positions; 3], TEXT.dim, 1e6, &[8, 12, 12]));
     kernel(c, "rope text", &[&[ROWS, TEXT.stride()]], &[], |tape, x, _| nn::rope(tape, x[0].clone(), &table, TEXT));
     let places: Vec<[u32; 2]> = (0..PATCHES as u32).map(|i| [i % 256 / 16, i % 16]).collect();
-    let table = Arc::new(RopeTable::spatial(&places, VISION.dim));
+    let table = Arc::new(RopeTable::spatial(&places, VISION.dim, 10_000.0));
     kernel(c, "rope vision", &[&[PATCHES, VISION.stride()]], &[], |tape, x, _| {
         nn::rope(tape, x[0].clone(), &table, VISION)
     });

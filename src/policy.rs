@@ -19,7 +19,7 @@ pub trait Policy: Sync {
     /// Forward, `loss` on the token statistics, backward: adds to the gradient of every trainable parameter. `loss` may be
     /// called for parts of the batch, at once and in any order.
     fn backward(&self, batch: &[Sequence], temperature: f32, loss: &LossFn<'_>) -> Result<()>;
-    /// A training step begins; whatever is random in it follows from `seed`.
+    /// A training step begins; whatever is random in it follows from `seed`. RFT does not call it, so that nothing is dropped.
     fn begin_step(&self, _seed: u64) {}
     /// What predicts every response token of a batch, for another model's [`Policy::backward_near`].
     fn unformed(&self, _batch: &[Sequence]) -> Result<Unformed> {

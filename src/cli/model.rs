@@ -85,7 +85,8 @@ struct Interpolate {
 
 #[derive(Debug, clap::Args)]
 struct MergeLora {
-    /// Adapter directory, as `jigsaw train` with [lora] or peft writes it; its base is the one that adapter_config.json names.
+    /// Adapter directory, as `jigsaw train` with [lora] or peft writes it, or its name on the Hub; its base is the one that
+    /// adapter_config.json names.
     #[arg(value_name = "ADAPTER")]
     dir: PathBuf,
     /// How the weights are stored.
@@ -137,7 +138,7 @@ impl ModelCommand {
                 print(&format!("{}\n", out.display()))
             }
             Action::MergeLora(MergeLora { dir, precision, out, overwrite }) => {
-                if let Some(note) = lora::merge(&dir, &out, precision, overwrite)? {
+                if let Some(note) = lora::merge(&hub::directory(&dir)?, &out, precision, overwrite)? {
                     say(&note);
                 }
                 print(&format!("{}\n", out.display()))

@@ -32,7 +32,8 @@ pub fn hash_model(dir: &Path) -> Result<String> {
 
 /// SHA-256 over the files that turn messages and images into token ids and patches.
 pub fn hash_prompt_files(dir: &Path) -> Result<String> {
-    let names = ["tokenizer", "chat_template", "preprocessor_config", "generation_config", "added_tokens"];
+    let names =
+        ["tokenizer", "chat_template", "processor_config", "preprocessor_config", "generation_config", "added_tokens"];
     let prompt = |name: &str| names.iter().any(|n| name.starts_with(n));
     let hash = hash_files(&lora::model_files(dir)?, prompt)?;
     hash.ok_or_else(|| Error::input(format!("{}: no tokenizer or preprocessor files", dir.display())))
@@ -113,4 +114,30 @@ fn hash_example(task: &dyn Task, i: usize) -> Result<([u8; 32], [u8; 32])> {
 
 fn hex(hash: Sha256) -> String {
     hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Processor;
+    use crate::model::init::{Preset, write_checkpoint};
+
+    #[test]
+    fn image_settings_count_in_whichever_file_they_are_read_from() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path();
+        write_checkpoint(dir, Preset::Tiny, 0).unwrap();
+        let (before, weights) = (hash_prompt_files(dir).unwrap(), hash_model(dir).unwrap());
+        fs::write(dir.join("video_preprocessor_config.json"), "{}").unwrap();
+        assert_eq!(hash_prompt_files(dir).unwrap(), before, "nothing is read from it");
+        let mut images = crate::files::read_json::<serde_json::Value>(&dir.join("preprocessor_config.json")).unwrap();
+        for most in [7840, 15680] {
+            images["max_pixels"] = most.into();
+            let both = serde_json::json!({ "image_processor": images });
+            crate::files::write_json(&dir.join("processor_config.json"), &both).unwrap();
+            assert_eq!(Processor::from_dir(dir).unwrap().images().max_pixels, most, "it is read first");
+            assert_ne!(hash_prompt_files(dir).unwrap(), before);
+        }
+        assert_eq!(hash_model(dir).unwrap(), weights);
+    }
 }

@@ -123,6 +123,16 @@ pub fn cached(model: &Path, settings: &Settings) -> Option<PathBuf> {
     }
 }
 
+/// The name of a model, with its commit as the revision, by which the cache gives this directory; `None` of any other directory.
+pub fn name_of(dir: &Path, settings: &Settings) -> Option<Name> {
+    let dir = dir.canonicalize().ok()?;
+    let folder = dir.parent()?.parent()?.file_name()?.to_str()?;
+    let id = folder.strip_prefix("models--")?.replacen("--", "/", 1);
+    let name = Name::parse(&format!("{id}@{}", dir.file_name()?.to_str()?)).filter(Name::is_commit)?;
+    let found = offline(&name, settings, Offline::Asked).ok()?;
+    (found.canonicalize().ok()? == dir).then_some(name)
+}
+
 fn offline(name: &Name, settings: &Settings, why: Offline) -> Result<PathBuf> {
     let (because, what_to_do) = match why {
         Offline::Asked => ("because HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE to download it".to_string()),

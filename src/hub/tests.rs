@@ -2,7 +2,7 @@
 
 use super::settings::Settings;
 use super::wanted::{Entry, Listing, missing};
-use super::{Name, Place, cache, place};
+use super::{Name, Place, cache, cached, name_of, place};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::Path;
@@ -126,6 +126,41 @@ fn an_index_is_read_with_care() {
     assert!(error.contains("names y.safetensors, which the repository does not have"), "{error}");
     std::fs::write(&index, r#"{"weight_map": {"a": "../../x"}}"#).unwrap();
     assert!(listing(&[]).shards(&index).unwrap_err().to_string().contains("`../../x` is no name of a weight file"));
+}
+
+#[test]
+fn an_adapter_with_a_configuration_beside_it_lacks_no_model() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["adapter_config.json", "config.json", "tokenizer.json"] {
+        std::fs::write(dir.path().join(name), "{}").unwrap();
+    }
+    assert_eq!(missing(dir.path()).unwrap(), ["adapter_model.safetensors"]);
+    std::fs::write(dir.path().join("adapter_model.safetensors"), "x").unwrap();
+    assert!(missing(dir.path()).unwrap().is_empty());
+}
+
+#[test]
+fn a_snapshot_has_the_name_and_commit_that_find_it_again() {
+    let home = tempfile::tempdir().unwrap();
+    let settings = settings(&[("HF_HUB_CACHE", home.path().to_str().unwrap())]).unwrap();
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let dir = home.path().join("models--acme--tiny/snapshots").join(commit);
+    std::fs::create_dir_all(&dir).unwrap();
+    assert_eq!(name_of(&dir, &settings), None, "it is not whole");
+    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+        std::fs::write(dir.join(name), "{}").unwrap();
+    }
+    let name = name_of(&dir, &settings).unwrap();
+    assert_eq!((name.id.as_str(), name.revision.as_str()), ("acme/tiny", commit));
+    assert_eq!(
+        cached(Path::new(&name.to_string()), &settings).unwrap().canonicalize().unwrap(),
+        dir.canonicalize().unwrap()
+    );
+    let other = tempfile::tempdir().unwrap();
+    let elsewhere = Settings { cache: other.path().to_path_buf(), ..settings.clone() };
+    assert_eq!(name_of(&dir, &elsewhere), None, "another cache");
+    assert_eq!(name_of(home.path(), &settings), None);
+    assert_eq!(name_of(&home.path().join("nowhere"), &settings), None);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Which files of a repository make a checkpoint: those that this program or transformers read, and weights as safetensors only.
 
 use super::git::BlobName;
+use crate::model::lora;
 use crate::model::qwen2_5_vl::index::{INDEX, Index};
 use crate::{Error, Result};
 use std::path::Path;
@@ -118,7 +119,8 @@ fn is_small(name: &str) -> bool {
 pub(super) fn missing(dir: &Path) -> Result<Vec<String>> {
     let has = |name: &str| dir.join(name).is_file();
     let mut needed: Vec<String> = Vec::new();
-    if has(ADAPTER[0]) && !has(CONFIG) {
+    // An adapter may have a configuration beside it, and has no other weights all the same.
+    if lora::is_adapter(dir) {
         needed.extend(ADAPTER.map(String::from));
     } else {
         needed.extend([CONFIG, "tokenizer.json"].map(String::from));

@@ -8,7 +8,8 @@ use crate::model::qwen2_5_vl::weights::Stored;
 use candle_core::Device;
 use std::path::Path;
 
-/// Refuse a checkpoint directory that cannot be loaded, before anything is computed or hashed; no weight is read but those of an adapter.
+/// Refuse a checkpoint directory that cannot be loaded, before anything is computed or hashed; no weight is read but those of an adapter,
+/// and a head that is tied and stored again.
 ///
 /// Returns what a person should know all the same, if there is something.
 ///
@@ -23,6 +24,6 @@ pub fn check(dir: &Path) -> Result<Option<String>> {
         return Ok(adapter.note().map(String::from));
     }
     let config = Config::from_dir(dir)?;
-    Stored::open(dir, &config)?;
+    Stored::open(dir, &config)?.check_head()?;
     Processor::from_dir(dir).map(|_| None)
 }

@@ -81,6 +81,7 @@ pub(crate) fn write_like(
     precision: Precision,
     make: &dyn Fn(usize) -> Result<Vec<f32>>,
 ) -> Result<()> {
+    stored.check_head()?;
     let mut config: Value = files::read_json(&from.join("config.json"))?;
     if files::lies_in(from, to) {
         return Err(Error::input(format!(
@@ -136,20 +137,33 @@ pub(crate) fn copy_model_files(base: &Path, to: &Path) -> Result<()> {
     copy_files(&lora::model_files(base)?, to, |_| true)
 }
 
+/// Bytes of the files that [`copy_model_files`] copies; what cannot be read counts nothing.
+pub(crate) fn model_file_bytes(base: &Path) -> u64 {
+    let entries = lora::model_files(base)
+        .and_then(|dir| fs::read_dir(&dir).map_err(|e| Error::input(format!("cannot read {}: {e}", dir.display()))));
+    let entries = entries.into_iter().flatten().flatten();
+    let copied = entries.filter(|entry| goes_along(&entry.file_name().to_string_lossy()));
+    copied.filter_map(|entry| entry.path().metadata().ok()).filter(|m| m.is_file()).map(|m| m.len()).sum()
+}
+
 fn copy_files(base: &Path, to: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
     let fail = |e: std::io::Error| Error::failed(format!("cannot copy the model files of {}: {e}", base.display()));
     for entry in fs::read_dir(base).map_err(fail)? {
         let entry = entry.map_err(fail)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let weights =
-            name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") || name.ends_with(".bin");
-        let copied = [".json", ".txt", ".jinja", ".model"].iter().any(|end| name.ends_with(end));
-        let own = name == "manifest.json" || name == lora::ADAPTER_CONFIG;
-        if entry.path().is_file() && copied && !weights && !own && wanted(&name) {
+        if entry.path().is_file() && goes_along(&name) && wanted(&name) {
             files::write_atomic(&to.join(&name), &files::read(&entry.path())?)?;
         }
     }
     Ok(())
+}
+
+/// Is a file of this name copied?
+fn goes_along(name: &str) -> bool {
+    let weights = name.ends_with(".safetensors.index.json");
+    let copied = [".json", ".txt", ".jinja", ".model"].iter().any(|end| name.ends_with(end));
+    let own = name == "manifest.json" || name == lora::ADAPTER_CONFIG;
+    copied && !weights && !own
 }
 
 #[cfg(test)]
@@ -183,6 +197,34 @@ mod tests {
         convert(&first, &second, Precision::F16, true).unwrap();
         let said: Value = files::read_json(&second.join("config.json")).unwrap();
         assert_eq!(said["torch_dtype"], "float16");
+    }
+
+    #[test]
+    fn what_is_counted_is_what_is_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        let (base, to) = (dir.path().join("base"), dir.path().join("to"));
+        fs::create_dir_all(base.join("global_step10")).unwrap();
+        fs::create_dir(&to).unwrap();
+        // A checkpoint of transformers' Trainer.
+        let copied = ["config.json", "merges.txt", "chat_template.jinja", "trainer_state.json"];
+        let others = [
+            "optimizer.pt",
+            "scheduler.pt",
+            "rng_state.pth",
+            "training_args.bin",
+            "model.safetensors",
+            "manifest.json",
+        ];
+        for (i, name) in copied.iter().chain(&others).enumerate() {
+            fs::write(base.join(name), vec![b'x'; 1 << i]).unwrap();
+        }
+        copy_model_files(&base, &to).unwrap();
+        let mut names: Vec<_> =
+            fs::read_dir(&to).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        assert_eq!(names, ["chat_template.jinja", "config.json", "merges.txt", "trainer_state.json"]);
+        assert_eq!(model_file_bytes(&base), 0b1111);
+        assert_eq!(model_file_bytes(&dir.path().join("nowhere")), 0);
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub fn interpolate(a: &Path, b: &Path, alpha: f64, out: &Path, overwrite: bool) 
     let (stored_a, stored_b) = (Stored::open(a, &config_a)?, Stored::open(b, &config_b)?);
     let partners = partners(a, &stored_a, b, &stored_b)?;
     same_settings(a, &config_a, b, &config_b)?;
+    stored_b.check_head()?;
     // Looked at before anything is written.
     for (tensor, partner) in &partners {
         for (dir, values) in [(a, stored_a.values(tensor)?), (b, stored_b.values(partner)?)] {

@@ -30,10 +30,10 @@ impl RopeTable {
     }
 
     /// 2-D: the first half of the frequencies turns with the patch row, the second with the patch column.
-    pub fn spatial(positions: &[[u32; 2]], head_dim: usize) -> Self {
+    pub fn spatial(positions: &[[u32; 2]], head_dim: usize, theta: f64) -> Self {
         let half = head_dim / 2;
         let quarter = half / 2;
-        let frequencies = inverse_frequencies(quarter, 10_000.0);
+        let frequencies = inverse_frequencies(quarter, theta);
         Self::from_angles(half, positions.len(), |row, j| positions[row][j / quarter] as f32 * frequencies[j % quarter])
     }
 

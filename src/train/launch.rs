@@ -2,15 +2,15 @@
 
 use super::run::{Identity, Opened, Run};
 use super::trainer::{Ended, Job, Progress, train};
-use crate::config::{Config, EvalSettings};
+use crate::config::{Config, EvalSettings, Method};
 use crate::data::Dataset;
-use crate::eval::hash_model;
+use crate::eval::{hash_model, hash_prompt_files};
 use crate::model::Processor;
 use crate::model::lora::{self, Adapter, LoraSettings};
 use crate::model::qwen2_5_vl::{Model, config};
 use crate::policy::Policy;
 use crate::tasks::{DatasetTask, Joined, Task};
-use crate::{Error, Result};
+use crate::{Error, Result, hub};
 use candle_core::Device;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
@@ -70,6 +70,7 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
         command: launch.command.clone(),
         model: launch.model.display().to_string(),
         model_hash: model_hash?,
+        prompt_hash: Some(hash_prompt_files(&launch.model)?),
         data: launch.data.display().to_string(),
         data_hash: data.hash,
         examples: data.train.len(),
@@ -100,6 +101,13 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
         (None, None) => start(launch)?,
     };
     let policy = policy.recomputing(launch.config.train.recompute);
+    if launch.config.train.method == Method::Rft && policy.dropout() > 0.0 {
+        progress.note(&format!(
+            "the adapter's lora_dropout, {}, is not used: with train.method = \"rft\" it would change the log-probabilities that the policy \
+             ratio compares",
+            policy.dropout()
+        ));
+    }
     let penalised = launch.config.grpo.as_ref().is_some_and(|g| g.beta != 0.0);
     let near = launch.config.sft.as_ref().is_some_and(|sft| sft.kl_coef > 0.0);
     let reference = match penalised || near {
@@ -131,9 +139,14 @@ fn start(launch: &Launch) -> Result<Model> {
 }
 
 pub(super) fn adapted(base: Model, settings: &LoraSettings, launch: &Launch) -> Result<Model> {
-    let place = launch.model.canonicalize().unwrap_or_else(|_| launch.model.clone());
-    let (name, seed) = (place.display().to_string(), launch.config.train.seed);
-    let adapter = Adapter::fresh(settings, base.config(), &name, seed, base.device())?;
+    // A name on the Hub finds the base on other machines, too.
+    let named = hub::Settings::from_env().ok().and_then(|settings| hub::name_of(&launch.model, &settings));
+    let (place, revision) = match named {
+        Some(name) => (name.id, Some(name.revision)),
+        None => (launch.model.canonicalize().unwrap_or_else(|_| launch.model.clone()).display().to_string(), None),
+    };
+    let (named, seed) = ((place.as_str(), revision.as_deref()), launch.config.train.seed);
+    let adapter = Adapter::fresh(settings, base.config(), named, seed, base.device())?;
     base.with_adapter(adapter)
 }
 

@@ -4,6 +4,7 @@
 use super::freeze::is_adapter;
 use super::run::Run;
 use super::trainer::{Job, Progress};
+use crate::model::convert::model_file_bytes;
 use crate::nn::Parameter;
 use crate::{Error, Result, files};
 use std::cell::Cell;
@@ -38,22 +39,10 @@ impl Needed {
         // Of a model with an adapter the adapter alone is written.
         let adapted = all.iter().any(|p| is_adapter(&p.name));
         let written = all.iter().filter(|p| !adapted || is_adapter(&p.name));
-        let model = written.map(|p| bytes(&p)).sum::<u64>() + small_files(job.base) + SLACK;
+        let model = written.map(|p| bytes(&p)).sum::<u64>() + model_file_bytes(job.base) + SLACK;
         let moments: u64 = all.iter().filter(|p| p.trainable()).map(|p| 2 * bytes(&p)).sum();
         Needed { checkpoint: model + moments, model }
     }
-}
-
-/// The files of a model directory that go along with the weights.
-fn small_files(dir: &Path) -> u64 {
-    let weights = |path: &Path| path.extension().is_some_and(|e| e == "safetensors" || e == "bin");
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    entries
-        .filter(|path| !weights(path))
-        .filter_map(|path| path.metadata().ok())
-        .filter(|m| m.is_file())
-        .map(|m| m.len())
-        .sum()
 }
 
 /// Tells the free bytes of a directory, or `None` where that cannot be told.

@@ -27,6 +27,9 @@ pub struct Identity {
     pub model: String,
     /// Hash of the model's configuration and weights.
     pub model_hash: String,
+    /// Hash of its tokenizer, chat template, image and generation settings; earlier versions did not write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_hash: Option<String>,
     /// Dataset directory as given.
     pub data: String,
     /// Hash of the dataset's content.
@@ -152,6 +155,14 @@ fn same_run(dir: &Path, config: &Config, identity: &Identity) -> Result<()> {
         if before != now {
             differing.push(format!("{what}: its content differs from what the run began with ({path})"));
         }
+    }
+    if let (Some(before), Some(now)) = (&old.prompt_hash, &identity.prompt_hash)
+        && before != now
+    {
+        differing.push(format!(
+            "model: its tokenizer, chat template, image or generation settings differ from those that the run began with ({})",
+            old.model
+        ));
     }
     if differing.is_empty() {
         return Ok(());

@@ -38,24 +38,28 @@ impl Progress for Listener<'_> {
     fn note(&mut self, _text: &str) {}
 }
 
-/// Start or go on with the run in `dir`, replaying the same puzzles where the plan says so.
-fn go(dir: &Path, config: &Config, stop_at: Option<usize>) -> Result<(Ended, Vec<Metrics>)> {
-    let base = dir.with_extension("base");
-    std::fs::create_dir_all(&base).unwrap();
-    std::fs::write(base.join("config.json"), "{}").unwrap();
-    let identity = Identity {
+fn identity() -> Identity {
+    Identity {
         jigsaw: "test".into(),
         command: Vec::new(),
         model: "toy".into(),
         model_hash: "m".into(),
+        prompt_hash: None,
         data: "toys".into(),
         data_hash: "d".into(),
         examples: toy::PROMPTS,
         seed: 0,
         platform: String::new(),
         started: 0,
-    };
-    let (run, checkpoint) = match Run::open(dir, config, &identity)? {
+    }
+}
+
+/// Start or go on with the run in `dir`, replaying the same puzzles where the plan says so.
+fn go(dir: &Path, config: &Config, stop_at: Option<usize>) -> Result<(Ended, Vec<Metrics>)> {
+    let base = dir.with_extension("base");
+    std::fs::create_dir_all(&base).unwrap();
+    std::fs::write(base.join("config.json"), "{}").unwrap();
+    let (run, checkpoint) = match Run::open(dir, config, &identity())? {
         Opened::Finished(finished) => return Ok((Ended::Already(finished), Vec::new())),
         Opened::Fresh(run) => (run, None),
         Opened::Resumed(run, checkpoint) => (run, Some(checkpoint)),
@@ -161,4 +165,22 @@ fn a_run_of_a_version_that_did_not_know_a_setting_goes_on_with_its_default_alone
     let error = go(&run, &config(&[SFT, &["sft.kl_coef=0.5"]]), None).map(drop).unwrap_err();
     assert!(error.to_string().contains("sft.kl_coef: 0.0 -> 0.5"), "{error}");
     assert!(matches!(go(&run, &plan, None).unwrap().0, Ended::Finished(_)));
+}
+
+#[test]
+fn a_run_goes_on_with_the_prompt_files_that_it_began_with_if_it_says_which() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, plan) = (dir.path().join("run"), config(&[SFT]));
+    let with = |hash: &str| Identity { prompt_hash: Some(hash.into()), ..identity() };
+    let open = |identity: &Identity| Run::open(&run, &plan, identity).map(drop);
+    // Of an earlier version, which did not say.
+    go(&run, &plan, Some(3)).unwrap();
+    assert!(!std::fs::read_to_string(run.join("run.json")).unwrap().contains("prompt_hash"));
+    open(&with("a")).unwrap();
+    crate::files::write_json(&run.join("run.json"), &with("a")).unwrap();
+    open(&with("a")).unwrap();
+    let error = open(&with("b")).unwrap_err();
+    let said = error.to_string();
+    assert!(error.exit_code() == 2 && said.contains("model: its tokenizer, chat template, image or"), "{said}");
+    assert!(said.contains("(toy)"), "{said}");
 }

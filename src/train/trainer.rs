@@ -147,9 +147,12 @@ fn rounds(mut l: Loop<'_>, run: &Run, resume: Option<&Checkpoint>) -> Result<End
             return Ok(l.stopped(saved));
         }
         let before = l.state.step;
-        job.policy.begin_step(rng::stream(config.train.seed, "step", &[before as u64]).next_u64());
         match config.train.method {
-            Method::Sft => sft::round(&mut l)?,
+            Method::Sft => {
+                // With RFT nothing is dropped: the policy ratio compares log-probabilities of one and the same model.
+                job.policy.begin_step(rng::stream(config.train.seed, "step", &[before as u64]).next_u64());
+                sft::round(&mut l)?
+            }
             Method::Rft => rft::round(&mut l)?,
         }
         l.state.round += 1;

@@ -308,6 +308,27 @@ fn adapters_are_trained_resumed_evaluated_and_merged_from_the_command_line() {
     done(at, on);
     assert!(at.join("on/model/adapter_config.json").exists());
     assert!(refused(at, &(on.replace("--out on", "--set lora.rank=2 --out on2"))).contains("merge-lora"));
+    // GRPO goes on with it as if it had no dropout, and says so.
+    let mut about: Value = serde_json::from_slice(&bytes(at.join("sft-whole/model/adapter_config.json"))).unwrap();
+    assert_eq!(about["lora_dropout"], 0.2);
+    std::fs::create_dir(at.join("plain")).unwrap();
+    for entry in std::fs::read_dir(at.join("sft-whole/model")).unwrap().flatten().filter(|e| e.path().is_file()) {
+        std::fs::copy(entry.path(), at.join("plain").join(entry.file_name())).unwrap();
+    }
+    about["lora_dropout"] = 0.into();
+    std::fs::write(at.join("plain/adapter_config.json"), about.to_string()).unwrap();
+    for (model, out, told) in [("sft-whole/model", "with", true), ("plain", "without", false)] {
+        let said = done(
+            at,
+            &format!(
+                "train --method rft --model {model} --data data --set train.steps=2 --set train.batch_size=2 --set train.lr=1e-2 \
+                 --set eval.every=0 --set rollout.samples=4 --set rollout.max_new_tokens=8 --set grpo.entropy_coef=0.05 --out {out}"
+            ),
+        );
+        assert_eq!(said.matches("the adapter's lora_dropout, 0.2, is not used").count(), usize::from(told), "{said}");
+    }
+    let weights = |model: &str| bytes(at.join(model).join("adapter_model.safetensors"));
+    assert!(weights("with/model") == weights("without/model") && weights("with/model") != weights("plain"));
     let said = refused(at, &(common.replace("lora.rank=4", "lora.rank=0") + " --method sft --out x"));
     assert!(said.contains("lora.rank = 0"), "{said}");
     let said = refused(at, &(common.clone() + " --method sft --set lora.target=query --out x"));

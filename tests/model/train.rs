@@ -69,6 +69,7 @@ fn identity(data: &str) -> Identity {
         command: Vec::new(),
         model: "toy".into(),
         model_hash: "m".into(),
+        prompt_hash: None,
         data: "toys".into(),
         data_hash: data.into(),
         examples: toy::PROMPTS,

@@ -270,3 +270,79 @@ fn every_bad_checkpoint_is_refused_by_every_command_before_any_work() {
     shard(&dir.join("good"));
     assert!(jigsaw(dir, "model inspect good").status.success());
 }
+
+#[test]
+fn a_run_goes_on_with_the_image_settings_that_it_began_with_alone() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    copy(&dir.join("model"));
+    let train = "train --method sft --model model --data data --set train.steps=1 --set train.batch_size=1 --set eval.every=0 --out run";
+    for line in ["gen --images scenes --grid 1x2 --count 6 --split 0.5,0,0.5 --out data", train] {
+        let output = jigsaw(dir, line);
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    // It is read before preprocessor_config.json.
+    let mut images: Value =
+        serde_json::from_slice(&fs::read(dir.join("model/preprocessor_config.json")).unwrap()).unwrap();
+    images["max_pixels"] = json!(7840);
+    fs::write(dir.join("model/processor_config.json"), json!({ "image_processor": images }).to_string()).unwrap();
+    let output = jigsaw(dir, train);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(
+        message.contains("image or generation settings differ from those that the run began with (model)"),
+        "{message}"
+    );
+    // A run of an earlier version does not say what it began with.
+    change(&dir.join("run/run.json"), |run| {
+        assert!(run.as_object_mut().unwrap().remove("prompt_hash").is_some());
+    });
+    let output = jigsaw(dir, train);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_tied_head_that_is_stored_again_and_differs_is_refused_before_any_work() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    copy(&dir.join("model"));
+    let made = jigsaw(dir, "gen --images scenes --grid 1x2 --count 6 --split 0.5,0,0.5 --out data");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let file = dir.join("model/model.safetensors");
+    let bytes = fs::read(&file).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let embedding = tensors.tensor("model.embed_tokens.weight").unwrap();
+    let store_head = |head: &[u8]| {
+        let head = safetensors::tensor::TensorView::new(embedding.dtype(), embedding.shape().to_vec(), head).unwrap();
+        let mut views: Vec<_> =
+            tensors.names().into_iter().map(|n| (n.to_string(), tensors.tensor(n).unwrap())).collect();
+        views.push(("lm_head.weight".to_string(), head));
+        fs::write(&file, safetensors::serialize(views, None).unwrap()).unwrap();
+    };
+    store_head(embedding.data());
+    let output = jigsaw(dir, "score --model model --data data --out s.jsonl");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut other = embedding.data().to_vec();
+    other[10] ^= 1;
+    store_head(&other);
+    for line in [
+        "train --method sft --model model --data data --out out",
+        "eval --model model --data data --out out",
+        "score --model model --data data --out out/s.jsonl",
+        "model convert model --precision f32 --out out",
+    ] {
+        let output = jigsaw(dir, line);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{line}: {message}");
+        let said = [
+            "`lm_head.weight` differs from `model.embed_tokens.weight`",
+            "tie_word_embeddings in config.json",
+            "set it to false",
+        ];
+        assert!(said.iter().all(|part| message.contains(part)), "{line}: {message}");
+        assert!(!dir.join("out").exists(), "{line} began to write");
+    }
+    change(&dir.join("model/config.json"), |config| config["tie_word_embeddings"] = json!(false));
+    let output = jigsaw(dir, "score --model model --data data --out own.jsonl");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -275,6 +275,12 @@ fn a_model_that_cannot_be_used_is_refused_before_its_weights_come() {
     other.insert("config.json".into(), config.to_string().into_bytes());
     hub.change(|b| b.files = other);
     refused(&hub.run(home.path(), INSPECT), 2, &["Qwen2-VL", "only Qwen2.5-VL (`qwen2_5_vl`) is"]);
+    let mut quantised = base_tiny();
+    config["model_type"] = "qwen2_5_vl".into();
+    config["quantization_config"] = json!({ "quant_method": "gptq", "bits": 4 });
+    quantised.insert("config.json".into(), config.to_string().into_bytes());
+    hub.change(|b| b.files = quantised);
+    refused(&hub.run(home.path(), INSPECT), 2, &["config.json: quantization_config.quant_method: gptq", "unquantised"]);
     let mut pickled = base_tiny();
     pickled.remove("model.safetensors");
     pickled.insert("pytorch_model.bin".into(), vec![0; 100]);
@@ -330,6 +336,50 @@ fn an_adapter_comes_without_a_model() {
     assert_eq!((dir.clone(), jigsaw::hub::cached(name, &settings)), (snapshot(home.path()), Some(dir)));
     names.0.dedup();
     assert_eq!(names.0, ["adapter_config.json", "adapter_model.safetensors"]);
+}
+
+#[test]
+fn an_adapter_names_its_base_by_its_name_and_is_used_from_the_cache_itself() {
+    let (hub, temporary) = (Hub::new(), tempfile::tempdir().unwrap());
+    let home = temporary.path();
+    let done = |command: &mut std::process::Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        said(&output)
+    };
+    done(&mut hub.jigsaw(home, "gen --images scenes --grid 1x2 --count 6 --split 0.5,0,0.5 --out data"));
+    let train = |model: &str, out: &str| {
+        let sets = "--set lora.rank=2 --set train.steps=1 --set train.batch_size=1 --set eval.every=0";
+        done(&mut hub.jigsaw(home, &format!("train --method sft --model {model} --data data {sets} --out {out}")));
+        let about = std::fs::read(home.join(out).join("model/adapter_config.json")).unwrap();
+        let about: Value = serde_json::from_slice(&about).unwrap();
+        (about["base_model_name_or_path"].as_str().unwrap().to_string(), about["revision"].clone())
+    };
+    assert_eq!(train("acme/tiny", "runs/named"), ("acme/tiny".to_string(), Value::from(COMMIT)));
+    // Its base is found in the cache, as that of an adapter of peft.
+    hub.take();
+    done(&mut hub.jigsaw(home, "score --model runs/named/model --data data --out scores.jsonl"));
+    let goes_on = "train --method sft --model runs/named/model --data data --set train.steps=1 --set train.batch_size=1 --out runs/on";
+    done(&mut hub.jigsaw(home, goes_on));
+    assert!(hub.take().is_empty());
+
+    // An adapter as it is written here, put on the Hub: it has a config.json beside it.
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/base-tiny").canonicalize().unwrap();
+    assert_eq!(train(here.to_str().unwrap(), "runs/here"), (here.display().to_string(), Value::Null));
+    let entries = std::fs::read_dir(home.join("runs/here/model")).unwrap().flatten();
+    let adapter: BTreeMap<String, Vec<u8>> =
+        entries.map(|e| (e.file_name().into_string().unwrap(), std::fs::read(e.path()).unwrap())).collect();
+    assert!(adapter.contains_key("config.json") && !adapter.contains_key("model.safetensors"));
+    hub.change(|b| b.files = adapter);
+    let other = tempfile::tempdir().unwrap();
+    done(&mut hub.jigsaw(other.path(), "model merge-lora acme/tiny --precision f32 --out merged"));
+    assert!(other.path().join("merged/model.safetensors").is_file());
+    hub.take();
+    let offline = done(hub.jigsaw(other.path(), INSPECT).env("HF_HUB_OFFLINE", "1"));
+    assert!(offline.contains("an adapter (LoRA)"), "{offline}");
+    let line = "model merge-lora acme/tiny --precision f32 --out again";
+    done(hub.jigsaw(other.path(), line).env("HF_HUB_OFFLINE", "1"));
+    assert!(hub.take().is_empty());
 }
 
 #[test]

@@ -36,10 +36,17 @@ pub struct Adapter {
 
 impl Adapter {
     /// A fresh one for a model of this architecture: A uniform in `±1/sqrt(in)`, B zero, as PEFT begins, so that the model is the base.
+    /// `base` is its directory, or its name on the Hub and the revision.
     ///
     /// # Errors
     /// See [`Targets::select`].
-    pub fn fresh(settings: &LoraSettings, config: &Config, base: &str, seed: u64, device: &Device) -> Result<Adapter> {
+    pub fn fresh(
+        settings: &LoraSettings,
+        config: &Config,
+        (base, revision): (&str, Option<&str>),
+        seed: u64,
+        device: &Device,
+    ) -> Result<Adapter> {
         let scale = settings.scale(settings.rank);
         let mut parts = Vec::new();
         for module in settings.target.select(config)? {
@@ -52,12 +59,19 @@ impl Adapter {
             let lora = pair(&module, a, b, scale, settings.dropout as f32)?;
             parts.push((module, lora));
         }
-        Ok(Adapter { about: config::describe(settings, base), parts, note: None })
+        let mut about = config::describe(settings, base);
+        about["revision"] = revision.into();
+        Ok(Adapter { about, parts, note: None })
     }
 
     /// What a person should know of an adapter that was read: that it lacks modules which it is meant for.
     pub fn note(&self) -> Option<&str> {
         self.note.as_deref()
+    }
+
+    /// Probability with which elements of its input are dropped in training (`lora_dropout`).
+    pub(crate) fn dropout(&self) -> f32 {
+        self.parts.first().map_or(0.0, |(_, lora)| lora.dropout)
     }
 
     /// Adapters by the name of their module.

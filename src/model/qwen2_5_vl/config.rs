@@ -158,7 +158,7 @@ impl Config {
     ///
     /// # Errors
     /// An input error that names the file and the field, for a missing file, a value of the wrong type, an architecture
-    /// other than Qwen2.5-VL, or settings that contradict each other.
+    /// other than Qwen2.5-VL, quantised weights, or settings that contradict each other.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         require(dir)?;
         let path = lora::model_files(dir)?.join("config.json");
@@ -178,6 +178,13 @@ impl Config {
                 )));
             }
             None => return Err(Error::input("model_type is missing; a Qwen2.5-VL checkpoint has `qwen2_5_vl`")),
+        }
+        if let Some(quantized) = root.section("quantization_config")? {
+            let method = quantized.string("quant_method")?.unwrap_or_else(|| "not named".into());
+            return Err(quantized.error(
+                "quant_method",
+                format!("{method}: quantised weights are not supported; give the checkpoint that they were made from, unquantised"),
+            ));
         }
         let nested = root.section("text_config")?;
         let text_fields = nested.clone().unwrap_or_else(|| root.clone());

@@ -148,6 +148,23 @@ fn another_model_type_is_refused_by_name() {
 }
 
 #[test]
+fn quantised_weights_are_refused_by_their_method() {
+    let mut value = published();
+    for (quantized, method) in [
+        (json!({"quant_method": "awq", "bits": 4}), "awq"),
+        (json!({"quant_method": "bitsandbytes", "load_in_4bit": true}), "bitsandbytes"),
+        (json!({"load_in_8bit": true}), "not named"),
+    ] {
+        value["quantization_config"] = quantized;
+        let said = message(&value);
+        assert!(said.starts_with(&format!("quantization_config.quant_method: {method}: ")), "{said}");
+        assert!(said.contains("unquantised"), "{said}");
+    }
+    value["quantization_config"] = json!(null);
+    assert!(Config::from_json(&value).is_ok());
+}
+
+#[test]
 fn a_stated_head_dim_must_be_the_quotient() {
     let mut value = published();
     value["head_dim"] = json!(128);

@@ -152,6 +152,11 @@ impl Model {
         self.adapter.is_some()
     }
 
+    /// Probability with which the adapter drops elements of its input in training, if one is on.
+    pub fn dropout(&self) -> f32 {
+        self.adapter.as_ref().map_or(0.0, |adapter| adapter.dropout())
+    }
+
     fn assemble(config: Config, device: &Device, base: Base, adapter: Option<Arc<Adapter>>) -> Result<Self> {
         let adapters = adapter.as_ref().map(|a| a.by_module()).unwrap_or_default();
         let mut weights = Weights::of(base.to_vec(), adapters);

@@ -96,7 +96,7 @@ impl VisionTower {
         let rows = order.units.len() * unit;
         let pixels = Tensor::from_vec(pixels, (rows, width), &Device::Cpu)?.to_device(device)?;
         let heads = Heads { query: config.num_heads, key_value: config.num_heads, dim: config.head_dim };
-        let table = Arc::new(RopeTable::spatial(&order.positions, config.head_dim));
+        let table = Arc::new(RopeTable::spatial(&order.positions, config.head_dim, config.rope_theta));
         let trees =
             |runs: &[Range<usize>]| Arc::new(runs.iter().map(|r| Tree::alone(r.clone(), false)).collect::<Vec<_>>());
         let (windows, frames) = (trees(&order.windows), trees(&order.frames));
@@ -197,5 +197,36 @@ impl WindowOrder {
             order.places.push(places);
         }
         order
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::init::{Preset, write_checkpoint};
+    use crate::model::qwen2_5_vl::Config;
+
+    #[test]
+    fn the_base_of_the_rotary_frequencies_is_the_one_of_the_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        write_checkpoint(dir.path(), Preset::Tiny, 1).unwrap();
+        let mut value: serde_json::Value = crate::files::read_json(&dir.path().join("config.json")).unwrap();
+        let mut features = |theta: Option<f64>| {
+            if let Some(theta) = theta {
+                value["vision_config"]["rope_parameters"] = serde_json::json!({ "rope_theta": theta });
+            }
+            let config = Config::from_json(&value).unwrap();
+            let mut weights = Weights::read(dir.path(), &config, &Device::Cpu).unwrap();
+            let tower = VisionTower::new(&config.vision, &mut weights).unwrap();
+            let side = 2 * config.vision.spatial_merge_size;
+            let count = side * side * config.vision.patch_len();
+            let patches = (0..count).map(|i| (i * 7919 % 1009) as f32 / 1009.0).collect();
+            let image = Arc::new(ImageInput { patches, grid: [1, side, side] });
+            let found = tower.forward(&Tape::forward_only(), &[image], &Device::Cpu, false).unwrap();
+            found.rows.tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let published = features(None);
+        assert!(features(Some(10_000.0)) == published);
+        assert!(features(Some(100.0)) != published);
     }
 }

@@ -19,6 +19,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// The embedding matrix, and the output head, which a tied checkpoint may store again.
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
+/// Numbers of a piece in which these two are compared.
+const PIECE: usize = 1 << 20;
+
 /// Largest shard, in bytes (the published checkpoints' limit is about the same).
 const SHARD_BYTES: usize = 4_000_000_000;
 
@@ -29,6 +35,8 @@ pub(crate) struct Stored {
     /// What the configuration asks for, in the order of the architecture.
     pub tensors: Vec<StoredTensor>,
     files: Vec<TensorFile>,
+    /// The head of a tied checkpoint that stores it again.
+    head: Option<StoredTensor>,
 }
 
 /// One tensor of a [`Stored`].
@@ -96,8 +104,13 @@ impl Stored {
             }
             tensors.push(StoredTensor { name, shape, dtype, info: info.clone(), file });
         }
-        // A tied checkpoint may store the head again; older ones store rotary frequencies.
-        found.retain(|name, _| name != "lm_head.weight" && !name.ends_with("inv_freq"));
+        // A tied checkpoint may store the head again; it keeps the name that it is stored by.
+        let head = found.remove(HEAD).map(|(name, file, info)| {
+            let (shape, dtype, info) = (info.shape.clone(), info.dtype, info.clone());
+            StoredTensor { name, shape, dtype, info, file }
+        });
+        // Older checkpoints store rotary frequencies.
+        found.retain(|name, _| !name.ends_with("inv_freq"));
         if let Some(name) = found.keys().min() {
             let more = if found.len() > 1 { format!(" and {} more", found.len() - 1) } else { String::new() };
             return Err(Error::input(format!(
@@ -105,7 +118,43 @@ impl Stored {
                 dir.display()
             )));
         }
-        Ok(Stored { paths, tensors, files })
+        Ok(Stored { paths, tensors, files, head })
+    }
+
+    /// See that the head of a tied checkpoint that stores it again is the embedding matrix: reads both in pieces if it does, else nothing.
+    ///
+    /// # Errors
+    /// An input error that names the two: transformers would not tie them.
+    pub fn check_head(&self) -> Result<()> {
+        let (Some(head), Some(embedding)) = (&self.head, self.tensors.iter().find(|t| t.name == EMBEDDING)) else {
+            return Ok(());
+        };
+        let differs = || {
+            Err(Error::input(format!(
+                "{}: `{}` differs from `{EMBEDDING}`, but tie_word_embeddings in config.json says that they are one; set it to false if the \
+                 head is a matrix of its own, or take `{}` out if it is not",
+                self.paths[head.file].display(),
+                head.name,
+                head.name
+            )))
+        };
+        if head.shape != embedding.shape {
+            return differs();
+        }
+        let count: usize = head.shape.iter().product();
+        let piece = |tensor: &StoredTensor, start: usize| -> Result<Vec<f32>> {
+            let (length, width) = (PIECE.min(count - start), tensor.dtype.bitsize() / 8);
+            let begin = tensor.info.data_offsets.0 + start * width;
+            let (shape, data_offsets) = (vec![length], (begin, begin + length * width));
+            let mut values = vec![0.0; length];
+            self.files[tensor.file].read(&TensorInfo { dtype: tensor.dtype, shape, data_offsets }, &mut values)?;
+            Ok(values)
+        };
+        (0..count.div_ceil(PIECE)).into_par_iter().try_for_each(|i| {
+            let (head, embedding) = (piece(head, i * PIECE)?, piece(embedding, i * PIECE)?);
+            let same = head.iter().zip(&embedding).all(|(a, b)| a.to_bits() == b.to_bits());
+            if same { Ok(()) } else { differs() }
+        })
     }
 
     /// Name and shape of every tensor.
@@ -185,6 +234,7 @@ pub struct Weights {
 
 /// Read all weights of a checkpoint directory, in the order of the architecture.
 pub(crate) fn load(stored: &Stored, device: &Device, storage: Storage) -> Result<Vec<Arc<Parameter>>> {
+    stored.check_head()?;
     let load = |tensor| stored.load(tensor, device, storage);
     match device {
         Device::Cpu => stored.tensors.par_iter().map(load).collect(),
@@ -211,7 +261,7 @@ impl Weights {
     ///
     /// # Errors
     /// An input error that names the file and the tensor: missing or unreadable files, a missing or unexpected tensor, one that is stored
-    /// twice or not where the index has it, another shape than `config` asks for, an unsupported dtype.
+    /// twice or not where the index has it, another shape than `config` asks for, an unsupported dtype, a head that is tied and differs.
     pub fn read(dir: &Path, config: &Config, device: &Device) -> Result<Self> {
         Ok(Weights::of(load(&Stored::open(dir, config)?, device, Storage::F32)?, HashMap::new()))
     }
@@ -321,8 +371,47 @@ fn write_sharded(dir: &Path, sources: Vec<Source<'_>>, dtype: DType, shard_bytes
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::convert::{Precision, convert};
+    use crate::model::init::{Preset, write_checkpoint};
     use candle_core::Tensor;
     use candle_core::safetensors::MmapedSafetensors;
+
+    #[test]
+    fn a_tied_head_that_is_stored_again_must_be_the_embedding_matrix() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("model");
+        write_checkpoint(&at, Preset::Tiny, 1).unwrap();
+        let config = Config::from_dir(&at).unwrap();
+        assert!(config.tie_word_embeddings);
+        let file = at.join("model.safetensors");
+        let mut all = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+        let embedding = all[EMBEDDING].to_dtype(DType::F32).unwrap();
+        let (rows, width) = embedding.dims2().unwrap();
+        let mut with = |head: Tensor, name: &str| {
+            all.insert(name.into(), head);
+            candle_core::safetensors::save(&all, &file).unwrap();
+            all.remove(name);
+            let stored = Stored::open(&at, &config).unwrap();
+            let told = load(&stored, &Device::Cpu, Storage::F32).map(drop);
+            assert_eq!(told.is_ok(), stored.check_head().is_ok());
+            let out = tempfile::tempdir().unwrap();
+            assert_eq!(told.is_ok(), convert(&at, out.path(), Precision::F32, false).is_ok());
+            told
+        };
+        with(embedding.clone(), HEAD).unwrap();
+        let mut values = embedding.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        *values.last_mut().unwrap() += 1.0;
+        let other = Tensor::from_vec(values, (rows, width), &Device::Cpu).unwrap();
+        for (head, name) in
+            [(other.clone(), HEAD), (other, "model.lm_head.weight"), (embedding.narrow(0, 1, rows - 1).unwrap(), HEAD)]
+        {
+            let error = with(head, name).unwrap_err();
+            let said = error.to_string();
+            assert!(error.exit_code() == 2 && said.contains("model.safetensors"), "{said}");
+            assert!(said.contains(&format!("`{name}` differs from `{EMBEDDING}`")), "{said}");
+            assert!(said.contains("set it to false"), "{said}");
+        }
+    }
 
     #[test]
     fn a_sharded_checkpoint_holds_every_weight_once_and_its_index_names_them() {

@@ -58,7 +58,7 @@ impl Record {
         let (here, there) = (place(&task.command), place(&self.command));
         let own = here.as_deref().and_then(|here| here.strip_prefix(now));
         let before = there.as_deref().zip(own).and_then(|(there, own)| there.strip_suffix(own));
-        let Some(before) = before.filter(|before| *before != now) else { return self.command.clone() };
+        let Some(before) = before else { return self.command.clone() };
         let word_for = |word: &String| match task.command.contains(word) {
             true => word.clone(),
             false => renamed(word, before, now).unwrap_or_else(|| word.clone()),
@@ -302,8 +302,9 @@ mod tests {
         // The report's own argument is the directory itself.
         let report =
             |out: &str, at: &str| ["report".to_string(), out.into(), "--out".into(), format!("{at}/report.html")];
-        for before in ["o", "o/"] {
-            Record { command: report(before, "o").to_vec(), ..Record::default() }.write(dir.path(), "report").unwrap();
+        let slash = format!("{out}/");
+        for (before, at) in [("o", "o"), ("o/", "o"), (slash.as_str(), out.as_str())] {
+            Record { command: report(before, at).to_vec(), ..Record::default() }.write(dir.path(), "report").unwrap();
             let now = Task { command: report(&out, &out).to_vec(), ..task("report", &[], Kind::Small, 1.0) };
             assert!(done(dir.path(), &now).unwrap(), "{before}");
         }

@@ -21,7 +21,7 @@ tasks=$("$jigsaw" study --config "$config" --out "$out" "$@" --list)
 failed=0
 for wave in $(cut -f 1 <<<"$tasks" | sort -nu); do
     echo "==> wave $wave"
-    # A task whose needs failed fails too, and says so; the others of the wave are run.
+    # A task whose needs failed fails too, and says so; the others of the wave are run. The report is made of what there is.
     awk -F '\t' -v wave="$wave" '$1 == wave { print $2 }' <<<"$tasks" |
         xargs -P "$jobs" -I TASK "$jigsaw" study --config "$config" --out "$out" "$@" --only TASK || failed=1
 done

@@ -40,7 +40,7 @@ pub struct StudyArgs {
     /// Print a line a task, `WAVE<TAB>TASK`, and exit: a wave needs only what earlier waves have done
     #[arg(long, conflicts_with = "print_config")]
     list: bool,
-    /// Only this task, whose needs must be done; may be repeated. For running them elsewhere
+    /// Only this task, whose needs must be done (the report is made of what there is); may be repeated. For running them elsewhere
     #[arg(long, value_name = "TASK")]
     only: Vec<String>,
     /// Print the file with what --set changed, and exit
@@ -70,6 +70,8 @@ impl StudyArgs {
             (None, Some(name)) => PathBuf::from("runs").join(name),
             (None, None) => return Err(Error::input("--out is missing")),
         };
+        // `o/` is `o`.
+        let out: PathBuf = out.components().collect();
         let plan = study::plan(&study, &out)?;
         for task in &plan.tasks {
             super::check(&task.command).map_err(|e| study.error(&task.section, format!("{e}{}", whose(task))))?;

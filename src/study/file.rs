@@ -241,6 +241,17 @@ impl Study {
         if self.head.seeds.is_empty() {
             return Err(self.error("study", "seeds = []: give at least one"));
         }
+        let once = |section: &str, key: &str, twice: Option<String>| match twice {
+            Some(value) => Err(self.error(section, format!("{key}: {value} is given twice; give each once"))),
+            None => Ok(()),
+        };
+        once("study", "seeds", twice(&self.head.seeds))?;
+        for (name, regime) in &self.regimes {
+            let section = format!("regimes.{name}");
+            once(&section, "seeds", regime.seeds.as_deref().and_then(twice))?;
+            once(&section, "lr", twice(&regime.lr.0))?;
+            once(&section, "alpha", twice(&regime.alpha.0))?;
+        }
         let mut seen: Vec<&str> = vec!["base", "prior"];
         let named = |list: &'static str| move |name: &String| (list, name.clone());
         let all = (self.puzzles.iter().map(|(n, _)| n).map(named("puzzles")))
@@ -261,6 +272,11 @@ impl Study {
         }
         Ok(())
     }
+}
+
+/// What a list holds more than once.
+fn twice<T: PartialEq + std::fmt::Display>(list: &[T]) -> Option<String> {
+    list.iter().enumerate().find(|(i, value)| list[..*i].contains(value)).map(|(_, value)| value.to_string())
 }
 
 /// `FILE:LINE: [section]`, the line if the section is written in the file.

@@ -7,6 +7,7 @@
 
 mod estimate;
 mod file;
+mod input;
 mod names;
 mod process;
 mod record;
@@ -15,6 +16,7 @@ mod task;
 
 pub use estimate::{Estimate, estimate};
 pub use file::Study;
+pub use input::Input;
 pub use process::{Ended, OF_A_STUDY, log};
 pub use record::Pace;
 pub use run::{Outcome, Progress, Settings, State, run};

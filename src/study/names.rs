@@ -179,6 +179,17 @@ impl Study {
         Config::resolve(method, regime.config.as_deref(), &sets).map_err(|e| self.error(&section, e))
     }
 
+    /// Does a regime train an adapter, or go on training one?
+    pub(super) fn adapts(&self, name: &str) -> Result<bool> {
+        let regime = self.find(name)?;
+        match regime.start.as_deref() {
+            _ if regime.interpolate.is_some() => Ok(false),
+            _ if self.config(name, regime, None, 1)?.lora.is_some() => Ok(true),
+            None | Some("base") => Ok(false),
+            Some(start) => self.adapts(start.split('@').next().unwrap_or(start)),
+        }
+    }
+
     /// The data of all measured regimes that are supervised, each once.
     pub(super) fn supervised(&self) -> Result<Vec<String>> {
         let mut names: Vec<String> = Vec::new();

@@ -1,8 +1,9 @@
 //! A task as a process of its own: this program again, its output in a log that says by a lock whether somebody is at work.
 
-use super::record::done;
+use super::record::{Record, done};
 use super::task::{Task, checkpoints};
 use crate::{Error, Result, files};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ pub struct Process {
     told: bool,
     /// Nothing was there of the task when it was begun.
     pub whole: bool,
+    /// Hashes of the task's inputs as they were when it was begun.
+    pub files: BTreeMap<String, String>,
 }
 
 /// What became of an attempt to begin.
@@ -59,7 +62,7 @@ impl Process {
     ///
     /// # Errors
     /// The log or the process cannot be made.
-    pub fn begin(task: &Task, out: &Path, way: usize, device: &str, threads: Option<usize>) -> Result<Begun> {
+    pub fn begin(task: &Task, out: &Path, device: &str, threads: Option<usize>) -> Result<Begun> {
         let path = log(out, &task.name);
         files::create_dir(&out.join("logs"))?;
         let whole = !path.exists();
@@ -74,9 +77,11 @@ impl Process {
         if !task.sums_up && done(out, task)? {
             return Ok(Begun::Already);
         }
+        let hashed = task.inputs.iter().filter_map(|input| Some((input.path.display().to_string(), input.hash()?)));
+        let files = hashed.collect();
         let program = std::env::current_exe().map_err(|e| Error::failed(format!("cannot find this program: {e}")))?;
         let mut command = Command::new(program);
-        command.args(arguments(task, way, device)?).env(OF_A_STUDY, "1").stdin(Stdio::piped());
+        command.args(arguments(task, out, device)?).env(OF_A_STUDY, "1").stdin(Stdio::piped());
         command.stdout(file.try_clone().map_err(failed)?).stderr(file.try_clone().map_err(failed)?);
         if let Some(threads) = threads {
             command.env("RAYON_NUM_THREADS", threads.to_string());
@@ -85,7 +90,8 @@ impl Process {
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let child = command.spawn().map_err(|e| Error::failed(format!("cannot start {}: {e}", task.name)))?;
-        Ok(Begun::Here(Process { child, log: path, _lock: file, started: Instant::now(), told: false, whole }))
+        let started = Instant::now();
+        Ok(Begun::Here(Process { child, log: path, _lock: file, started, told: false, whole, files }))
     }
 
     /// How it ended, or `None` while it goes on.
@@ -134,8 +140,8 @@ impl Process {
 }
 
 /// The command line with what stands for something else put in.
-fn arguments(task: &Task, way: usize, device: &str) -> Result<Vec<String>> {
-    let mut all = Vec::new();
+fn arguments(task: &Task, out: &Path, device: &str) -> Result<Vec<String>> {
+    let (mut all, way) = (Vec::new(), task.way.unwrap_or(0));
     for argument in &task.command {
         match argument.strip_suffix("/checkpoints/*") {
             Some(run) => all.extend(checkpoints(Path::new(run), way)?.iter().map(|path| path.display().to_string())),
@@ -146,7 +152,45 @@ fn arguments(task: &Task, way: usize, device: &str) -> Result<Vec<String>> {
     if computes && device != "cpu" {
         all.extend(["--device".into(), device.into()]);
     }
+    if task.command.first().is_some_and(|command| command == "dynamics") && measures_anew(task, out, &all)? {
+        all.push("--fresh".into());
+    }
     Ok(all)
+}
+
+/// The values of a flag that is given once.
+fn values<'c>(command: &'c [String], flag: &str) -> Vec<&'c str> {
+    let after = command.iter().skip_while(|word| *word != flag).skip(1);
+    after.take_while(|word| !word.starts_with("--")).map(String::as_str).collect()
+}
+
+/// Does a measurement of learning dynamics begin anew? It cannot go on over other sets of samples, in another order, or over other
+/// checkpoints than those whose directory it finds.
+fn measures_anew(task: &Task, out: &Path, command: &[String]) -> Result<bool> {
+    let key = values(command, "--out").first().map(|place| Path::new(place).join("dynamics.key.json"));
+    let Some(Ok(found)) = key.map(|key| files::read_json::<serde_json::Value>(&key)) else { return Ok(false) };
+    let sets = |command: &[String]| {
+        ["--train", "--prior"].map(|flag| values(command, flag).into_iter().map(String::from).collect::<Vec<_>>())
+    };
+    let names = |sets: &[Vec<String>; 2]| -> Vec<String> {
+        sets.iter().flatten().map(|set| set.split('=').next().unwrap_or_default().to_string()).collect()
+    };
+    let step = |model: &str| {
+        let name = Path::new(model).file_name()?.to_str()?;
+        name.starts_with("step-").then(|| name.to_string())
+    };
+    let (now, list) = (sets(command), |list: &serde_json::Value| list.as_array().cloned().unwrap_or_default());
+    let order: Vec<String> =
+        list(&found["key"]["order"]).iter().filter_map(|name| name.as_str().map(String::from)).collect();
+    let steps: Vec<String> =
+        list(&found["checkpoints"]).iter().filter_map(|model| step(model["dir"].as_str()?)).collect();
+    let steps_now: Vec<String> = values(command, "--model").into_iter().filter_map(step).collect();
+    if order != names(&now) || steps != steps_now {
+        return Ok(true);
+    }
+    // The same names may stand for other data.
+    let before = Record::read(out, &task.name)?.map(|record| sets(&record.command_for(out, task)));
+    Ok(before.is_some_and(|before| names(&before) == names(&now) && before != now))
 }
 
 fn last_line(path: &Path) -> std::io::Result<String> {
@@ -157,4 +201,44 @@ fn last_line(path: &Path) -> std::io::Result<String> {
     file.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
     Ok(text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::task::{Kind, Work};
+    use super::*;
+
+    #[test]
+    fn dynamics_begin_anew_over_other_sets_or_checkpoints_and_go_on_otherwise() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("why/base");
+        let measurement = |train: &[&str], steps: &[&str]| -> Task {
+            let models = steps.iter().copied().chain(["runs/a/model"]);
+            let words = ["dynamics", "--model"].into_iter().chain(models).chain(["--base", "b", "--train"]);
+            let words = words.chain(train.iter().copied()).chain(["--prior", "vqa=v.tsv", "--out"]).map(String::from);
+            let command = words.chain([place.display().to_string()]).collect();
+            let work = Work { kind: Kind::Pair, units: 1.0 };
+            let (name, section) = ("why.base".into(), "dynamics".into());
+            Task { name, section, needs: Vec::new(), command, way: None, inputs: Vec::new(), work, sums_up: true }
+        };
+        let fresh = |train: &[&str], steps: &[&str]| {
+            let all = arguments(&measurement(train, steps), dir.path(), "cpu").unwrap();
+            all.last().is_some_and(|last| last == "--fresh")
+        };
+        let first = "runs/a/checkpoints/step-00000002";
+        assert!(!fresh(&["a=1"], &[first]), "nothing is there");
+        std::fs::create_dir_all(&place).unwrap();
+        let key = serde_json::json!({
+            "key": { "order": ["a", "vqa"] },
+            "checkpoints": [{ "dir": format!("/elsewhere/{first}") }, { "dir": "/elsewhere/runs/a/model" }],
+        });
+        std::fs::write(place.join("dynamics.key.json"), key.to_string()).unwrap();
+        assert!(!fresh(&["a=1"], &[first]), "it goes on");
+        assert!(fresh(&["a=1", "c=2"], &[first]), "another set of samples");
+        assert!(fresh(&["a=1"], &[first, "runs/a/checkpoints/step-00000004"]), "a checkpoint before the last model");
+        let record = Record { command: measurement(&["a=1"], &[first]).command, ..Record::default() };
+        record.write(dir.path(), "why.base").unwrap();
+        assert!(!fresh(&["a=1"], &[first]), "the same again");
+        assert!(fresh(&["a=2"], &[first]), "other data of the same name");
+    }
 }

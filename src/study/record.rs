@@ -1,13 +1,14 @@
 //! What is left of a task that is done: `OUT/done/TASK.json`, written last.
 
-use super::task::{Kind, Task};
+use super::input::Input;
+use super::task::{Kind, Task, is_way};
 use crate::{Error, Result, files};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 /// A task that is done.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Its command line.
     pub command: Vec<String>,
@@ -17,6 +18,12 @@ pub struct Record {
     pub whole: bool,
     /// Tasks that ran at once.
     pub jobs: usize,
+    /// Checkpoints on the way that it was to take, at most, where its command has some. Earlier versions did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way: Option<usize>,
+    /// Hashes of the content of the user's files that it read, by path. Earlier versions did not record them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
 }
 
 fn path(out: &Path, task: &str) -> PathBuf {
@@ -41,25 +48,73 @@ impl Record {
         files::create_dir(&out.join("done"))?;
         files::write_json(&path(out, task), self)
     }
+
+    /// Its command line, with the study's directory named as in `task`'s own: that may have been written otherwise then, or have
+    /// lain elsewhere.
+    pub fn command_for(&self, out: &Path, task: &Task) -> Vec<String> {
+        let place = |command: &[String]| command.iter().skip_while(|word| *word != "--out").nth(1).cloned();
+        let now = out.display().to_string();
+        let now = now.trim_end_matches('/');
+        let (here, there) = (place(&task.command), place(&self.command));
+        let own = here.as_deref().and_then(|here| here.strip_prefix(now));
+        let before = there.as_deref().zip(own).and_then(|(there, own)| there.strip_suffix(own));
+        let Some(before) = before else { return self.command.clone() };
+        let word_for = |word: &String| match task.command.contains(word) {
+            true => word.clone(),
+            false => renamed(word, before, now).unwrap_or_else(|| word.clone()),
+        };
+        self.command.iter().map(word_for).collect()
+    }
+
+    /// Is the content of a file known to be another than the one that the task read?
+    fn differs(&self, input: &Input) -> bool {
+        let before = self.files.get(&input.path.display().to_string());
+        before.is_some_and(|before| input.seen().is_some_and(|now| now != before))
+    }
 }
 
-/// Is the task done, by the command that it has now?
+/// A word of a command line with the directory `now` in place of `before`: `PATH`, `NAME=PATH` or `KEY="PATH"`; `None` if it is not there.
+fn renamed(word: &str, before: &str, now: &str) -> Option<String> {
+    let path = |path: &str| {
+        let rest = path.strip_prefix(before)?;
+        let ends = |c: char| std::path::is_separator(c) || c == '"';
+        let rest = if rest == "/" { "" } else { rest };
+        (rest.is_empty() || rest.starts_with(ends)).then(|| format!("{now}{rest}"))
+    };
+    path(word).or_else(|| {
+        let value = word.find('=')? + 1;
+        let value = value + usize::from(word[value..].starts_with('"'));
+        Some(format!("{}{}", &word[..value], path(&word[value..])?))
+    })
+}
+
+/// Is the task done, by the command that it has now, with as many checkpoints on the way?
 ///
 /// # Errors
-/// An input error if it was done by another command.
+/// An input error if it was done by another command, or a file that it read has changed since.
 pub fn done(out: &Path, task: &Task) -> Result<bool> {
-    match Record::read(out, &task.name)? {
-        None => Ok(false),
-        Some(record) if record.command == task.command => Ok(true),
-        Some(record) if task.sums_up && settings(&record.command) == settings(&task.command) => Ok(false),
-        Some(record) => Err(Error::input(format!(
+    let Some(record) = Record::read(out, &task.name)? else { return Ok(false) };
+    let all = record.command_for(out, task);
+    let without_way = |all: &[String]| all.iter().filter(|word| !is_way(word)).cloned().collect::<Vec<_>>();
+    let (before, now) = (without_way(&all), without_way(&task.command));
+    let mut changes = Vec::new();
+    if before != now && !(task.sums_up && settings(&before) == settings(&now)) {
+        changes.push(differing(&before, &now));
+    }
+    let changed = task.inputs.iter().filter(|input| record.differs(input));
+    changes.extend(changed.map(|input| format!("{}: its content is another than it was then", input.path.display())));
+    if !changes.is_empty() {
+        return Err(Error::input(format!(
             "[{}]: {} holds {} done with other settings; give the same ones, or another --out:\n  {}",
             task.section,
             out.display(),
             task.name,
-            differing(&record.command, &task.command)
-        ))),
+            changes.join("\n  ")
+        )));
     }
+    let had_way = all.iter().any(|word| is_way(word));
+    let same_way = had_way == task.way.is_some() && (record.way.is_none() || record.way == task.way);
+    Ok(before == now && same_way)
 }
 
 /// What may grow in a task that sums up, or is only shown.
@@ -140,11 +195,13 @@ impl Pace {
 mod tests {
     use super::super::task::Work;
     use super::*;
+    use std::sync::Arc;
 
     fn task(name: &str, command: &[&str], kind: Kind, units: f64) -> Task {
         let command = command.iter().map(|arg| arg.to_string()).collect();
         let work = Work { kind, units };
-        Task { name: name.into(), section: "x".into(), needs: Vec::new(), command, work, sums_up: false }
+        let (name, section) = (name.into(), "x".into());
+        Task { name, section, needs: Vec::new(), command, way: None, inputs: Vec::new(), work, sums_up: false }
     }
 
     #[test]
@@ -152,7 +209,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut one = task("train.a", &["train", "--set", "train.lr=1"], Kind::Sft, 10.0);
         assert!(!done(dir.path(), &one).unwrap());
-        let record = Record { command: one.command.clone(), seconds: 5.0, whole: true, jobs: 1 };
+        let record = Record { command: one.command.clone(), ..Record::default() };
         record.write(dir.path(), "train.a").unwrap();
         assert!(done(dir.path(), &one).unwrap());
         one.command[2] = "train.lr=2".into();
@@ -166,12 +223,91 @@ mod tests {
             task("why.base", &[&["dynamics", "--forgetting", "cost/a"], more].concat(), Kind::Pair, 10.0)
         };
         let why = Task { sums_up: true, ..measured(&["--pairs", "4"]) };
-        let record = Record { command: why.command.clone(), seconds: 5.0, whole: true, jobs: 1 };
+        let record = Record { command: why.command.clone(), ..Record::default() };
         record.write(dir.path(), "why.base").unwrap();
         assert!(done(dir.path(), &why).unwrap());
         assert!(!done(dir.path(), &Task { sums_up: true, ..measured(&["cost/b", "--pairs", "4"]) }).unwrap());
         let other = done(dir.path(), &Task { sums_up: true, ..measured(&["--pairs", "5"]) }).unwrap_err();
         assert!(other.to_string().contains("--pairs 4 -> --pairs 5"), "{other}");
+    }
+
+    #[test]
+    fn a_file_whose_content_has_changed_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("sft.toml");
+        let write = |text: &str| std::fs::write(&file, text).unwrap();
+        // Asked anew each time, as each call of the program does.
+        let now = || {
+            let inputs = vec![Arc::new(Input::new(file.clone()))];
+            Task { inputs, ..task("train.a", &["train", "--config", "sft.toml"], Kind::Sft, 1.0) }
+        };
+        write("[train]\nsteps = 5\n");
+        let hash = now().inputs[0].hash().unwrap();
+        let files = BTreeMap::from([(file.display().to_string(), hash)]);
+        Record { command: now().command, files, ..Record::default() }.write(dir.path(), "train.a").unwrap();
+        assert!(done(dir.path(), &now()).unwrap());
+        write("[train]\nsteps = 6\n");
+        let error = done(dir.path(), &now()).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains(&file.display().to_string()), "{error}");
+        assert!(error.to_string().contains("train.a done with other settings"), "{error}");
+        // An earlier version's record says nothing of files.
+        let old = r#"{"command": ["train", "--config", "sft.toml"], "seconds": 1.0, "whole": true, "jobs": 1}"#;
+        std::fs::write(path(dir.path(), "train.a"), old).unwrap();
+        assert!(done(dir.path(), &now()).unwrap());
+    }
+
+    #[test]
+    fn another_number_of_checkpoints_on_the_way_has_the_task_done_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let with = |way: Option<usize>| {
+            let words: &[&str] = match way {
+                Some(_) => &["eval", "--model", "o/runs/a/checkpoints/*", "o/runs/a/model"],
+                None => &["eval", "--model", "o/runs/a/model"],
+            };
+            Task { way, ..task("cost.a", words, Kind::Respond, 1.0) }
+        };
+        let record = |task: Task, way| Record { command: task.command, way, ..Record::default() };
+        record(with(Some(2)), Some(2)).write(dir.path(), "cost.a").unwrap();
+        let again = |way| !done(dir.path(), &with(way)).unwrap();
+        assert_eq!([Some(2), Some(4), Some(1), None].map(again), [false, true, true, true]);
+        // An earlier version's record says only whether there are any.
+        record(with(Some(2)), None).write(dir.path(), "cost.a").unwrap();
+        assert_eq!([Some(2), Some(4), None].map(again), [false, false, true]);
+    }
+
+    #[test]
+    fn the_directory_may_be_named_otherwise_or_have_been_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let words = |out: &str, lr: &str| {
+            let replay = format!("sft.replay=\"{out}/prior\"");
+            let (data, bench) = (format!("{out}/puzzles/a"), format!("vqa={out}/prior/vqa.tsv"));
+            let all =
+                ["train", "--model", "out-of/base", "--data", &data, "--bench", &bench, "--set", &replay, "--set", lr];
+            let all = all.into_iter().map(String::from);
+            all.chain(["--out".to_string(), format!("{out}/runs/a"), "--overwrite".to_string()]).collect::<Vec<_>>()
+        };
+        let out = dir.path().display().to_string();
+        let now = |lr: &str| Task { command: words(&out, lr), ..task("train.a", &[], Kind::Sft, 1.0) };
+        for before in ["out", "/elsewhere/o", &out] {
+            Record { command: words(before, "lr=1"), ..Record::default() }.write(dir.path(), "train.a").unwrap();
+            assert!(done(dir.path(), &now("lr=1")).unwrap(), "{before}");
+            let error = done(dir.path(), &now("lr=2")).unwrap_err();
+            assert!(error.to_string().ends_with("\n  --set lr=1 -> --set lr=2"), "only what differs: {error}");
+        }
+        // Other data is other data, wherever it lies.
+        let mut other = words("out", "lr=1");
+        other[4] = "out/puzzles/b".into();
+        Record { command: other, ..Record::default() }.write(dir.path(), "train.a").unwrap();
+        assert!(done(dir.path(), &now("lr=1")).is_err());
+        // The report's own argument is the directory itself.
+        let report =
+            |out: &str, at: &str| ["report".to_string(), out.into(), "--out".into(), format!("{at}/report.html")];
+        let slash = format!("{out}/");
+        for (before, at) in [("o", "o"), ("o/", "o"), (slash.as_str(), out.as_str())] {
+            Record { command: report(before, at).to_vec(), ..Record::default() }.write(dir.path(), "report").unwrap();
+            let now = Task { command: report(&out, &out).to_vec(), ..task("report", &[], Kind::Small, 1.0) };
+            assert!(done(dir.path(), &now).unwrap(), "{before}");
+        }
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub enum Outcome {
 ///
 /// # Errors
 /// An input error before anything is begun: `out` holds something else, or a task done with other settings; `settings.only` names
-/// what is not there, or what needs something that is not done.
+/// what is not there, or what needs something that is not done (but for the report, which is made of what there is).
 pub fn run(
     plan: &Plan,
     toml: &str,
@@ -91,7 +91,7 @@ pub fn run(
         }
     }
     let mut work =
-        Work { plan, out, settings, wanted, finished, failed: Vec::new(), here: HashMap::new(), told: HashSet::new() };
+        Work { out, settings, wanted, finished, failed: Vec::new(), here: HashMap::new(), told: HashSet::new() };
     let mut pace = Pace::of(&plan.tasks, out)?;
     while work.step(&mut pace, stop, progress)? {
         progress.tick(&work.state(&pace));
@@ -130,8 +130,10 @@ fn wanted<'a>(plan: &'a Plan, settings: &Settings, finished: &HashSet<&str>) -> 
     };
     let wanted: Vec<&Task> = settings.only.iter().map(find).collect::<Result<_>>()?;
     for task in &wanted {
+        // A report is made of what there is.
         let missing = |need: &&String| {
-            !finished.contains(need.as_str())
+            task.name != "report"
+                && !finished.contains(need.as_str())
                 && !settings.only.contains(need)
                 && !plan.tasks.iter().any(|t| t.sums_up && t.name == **need)
         };
@@ -143,7 +145,6 @@ fn wanted<'a>(plan: &'a Plan, settings: &Settings, finished: &HashSet<&str>) -> 
 }
 
 struct Work<'a> {
-    plan: &'a Plan,
     out: &'a Path,
     settings: &'a Settings,
     wanted: Vec<&'a Task>,
@@ -165,12 +166,13 @@ impl<'a> Work<'a> {
             }
             let Some(ended) = process.ended()? else { continue };
             let (seconds, whole) = (process.elapsed().as_secs_f64(), process.whole);
+            let files = std::mem::take(&mut process.files);
             // Its lock is kept until the record is there.
             let process = self.here.remove(task.name.as_str());
             match &ended {
                 Ended::Done => {
-                    let jobs = self.settings.jobs;
-                    Record { command: task.command.clone(), seconds, whole, jobs }.write(self.out, &task.name)?;
+                    let (command, jobs, way) = (task.command.clone(), self.settings.jobs, task.way);
+                    Record { command, seconds, whole, jobs, way, files }.write(self.out, &task.name)?;
                     self.finished.insert(&task.name);
                     if whole {
                         pace.add(task.work.kind, task.work.units, seconds);
@@ -193,7 +195,7 @@ impl<'a> Work<'a> {
             if !self.ready(task) {
                 continue;
             }
-            match Process::begin(task, self.out, self.plan.way, &self.settings.device, self.threads())? {
+            match Process::begin(task, self.out, &self.settings.device, self.threads())? {
                 Begun::Here(process) => {
                     self.here.insert(&task.name, process);
                     progress.begins(task, &self.state(pace));

@@ -1,11 +1,15 @@
 //! The tasks that a study is made of: each one command of this program, with what must be done before it.
 
 use super::file::{Regime, Rollouts, Study};
+use super::input::Input;
 use super::names::{Rung, number, share};
-use crate::config::Method;
+use crate::config::{Config, Method};
+use crate::data::MANIFEST;
+use crate::eval::bench::Spec;
 use crate::report::{self, StudyIndex, StudyRun};
 use crate::{Error, Result, files};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use toml::{Table, Value};
 
 /// One command, and what it waits for.
@@ -19,6 +23,10 @@ pub struct Task {
     pub needs: Vec<String>,
     /// The command line after `jigsaw`. An argument that ends in `checkpoints/*` stands for those on the way.
     pub command: Vec<String>,
+    /// How many checkpoints on the way those are, at most; `None` where its command has none.
+    pub way: Option<usize>,
+    /// Files of the user's that it reads, whose content counts.
+    pub inputs: Vec<Arc<Input>>,
     /// How much work it is.
     pub work: Work,
     /// Done again whenever what it sums up has grown.
@@ -58,8 +66,6 @@ pub struct Plan {
     pub tasks: Vec<Task>,
     /// What the report reads.
     pub index: StudyIndex,
-    /// Evaluated checkpoints on the way of a run, at most.
-    pub way: usize,
 }
 
 /// The tasks of `study`, with everything under `out`.
@@ -67,7 +73,8 @@ pub struct Plan {
 /// # Errors
 /// Input errors that name the section: a name that does not exist, a circle of regimes, settings that do not fit.
 pub fn plan(study: &Study, out: &Path) -> Result<Plan> {
-    let mut builder = Builder { study, out, tasks: Vec::new(), runs: Vec::new(), under_way: Vec::new() };
+    let mut builder =
+        Builder { study, out, tasks: Vec::new(), runs: Vec::new(), inputs: Vec::new(), under_way: Vec::new() };
     for (name, flags) in &study.puzzles {
         builder.puzzles(name, flags)?;
     }
@@ -89,7 +96,7 @@ pub fn plan(study: &Study, out: &Path) -> Result<Plan> {
     let Builder { tasks, runs, .. } = builder;
     let base = study.head.base.display().to_string();
     let index = StudyIndex::new(&study.head.title, &base, regimes, runs, dynamics);
-    Ok(Plan { tasks, index, way: study.eval.way })
+    Ok(Plan { tasks, index })
 }
 
 struct Builder<'a> {
@@ -97,6 +104,8 @@ struct Builder<'a> {
     out: &'a Path,
     tasks: Vec<Task>,
     runs: Vec<StudyRun>,
+    /// Files that tasks read, each once.
+    inputs: Vec<Arc<Input>>,
     /// Regimes whose tasks are being made, to see circles.
     under_way: Vec<String>,
 }
@@ -121,7 +130,29 @@ impl<'a> Builder<'a> {
             return;
         }
         let work = Work { kind, units: units.max(1.0) };
-        self.tasks.push(Task { name: name.into(), section: section.into(), needs, command, work, sums_up: false });
+        let way = command.iter().any(|word| is_way(word)).then_some(self.study.eval.way);
+        let inputs = self.inputs(&command);
+        let (name, section) = (name.into(), section.into());
+        self.tasks.push(Task { name, section, needs, command, way, inputs, work, sums_up: false });
+    }
+
+    /// The files that a command reads besides what the study makes: settings of training, and `[benchmarks]`.
+    fn inputs(&mut self, command: &[String]) -> Vec<Arc<Input>> {
+        let config = command.iter().skip_while(|word| *word != "--config").nth(1).map(PathBuf::from);
+        let specs = self.study.benchmarks.iter().map(|(name, file)| format!("{name}={file}"));
+        let specs = specs.filter(|spec| command.contains(spec)).filter_map(|spec| Spec::parse(&spec, "test").ok());
+        // The manifest of a dataset holds a hash of the rest of it.
+        let files = specs.map(|spec| if spec.path.is_dir() { spec.path.join(MANIFEST) } else { spec.path });
+        let paths: Vec<PathBuf> = config.into_iter().chain(files).collect();
+        let mut known = |path: PathBuf| match self.inputs.iter().find(|input| input.path == path) {
+            Some(input) => input.clone(),
+            None => {
+                let input = Arc::new(Input::new(path));
+                self.inputs.push(input.clone());
+                input
+            }
+        };
+        paths.into_iter().map(&mut known).collect()
     }
 
     fn path(&self, parts: &[&str]) -> PathBuf {
@@ -268,6 +299,11 @@ impl<'a> Builder<'a> {
 
     fn interpolated(&mut self, section: &str, of: &str, rung: Rung, seed: u64, run: &str) -> Result<Made> {
         let tuned = self.reference(section, of, seed)?;
+        if of != "base" && self.study.adapts(of.split('@').next().unwrap_or(of))? {
+            let why = "that regime trains an adapter ([lora]), and only whole models are interpolated; name a regime without [lora], \
+                       or merge its model by hand (jigsaw model merge-lora) and interpolate that (jigsaw model interpolate)";
+            return Err(self.study.error(section, format!("interpolate = {of:?}: {why}")));
+        }
         let dir = self.path(&["models", run]);
         let mut command =
             vec!["model".to_string(), "interpolate".into(), text(&self.study.head.base), text(&tuned.dir)];
@@ -472,7 +508,13 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// The checkpoints of the run `dir` that are evaluated on its way: at most `most`, evenly spread, without the one that is the final model.
+/// Does a word of a command stand for the checkpoints on the way of a run?
+pub(super) fn is_way(word: &str) -> bool {
+    word.ends_with("/checkpoints/*")
+}
+
+/// The checkpoints of the run `dir` that are evaluated on its way: at most `most`, evenly spread, without the one that is the final model,
+/// and without those that the run saved only because it was stopped there.
 ///
 /// # Errors
 /// A directory that cannot be read.
@@ -485,7 +527,16 @@ pub fn checkpoints(dir: &Path, most: usize) -> Result<Vec<PathBuf>> {
     let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse::<u64>().ok();
     let mut found: Vec<(u64, PathBuf)> =
         entries.flatten().map(|entry| entry.path()).filter_map(|path| Some((step(&path)?, path))).collect();
-    found.retain(|(step, _)| Some(*step) != last && *step > 0);
+    let config = Config::resolve(None, Some(&dir.join("config.toml")), &[]).ok();
+    // A run saves after the round in which a multiple is reached, as it does without having been stopped.
+    let due = |step: u64| match &config {
+        Some(config) if config.train.save_every > 0 => {
+            let (every, round) = (config.train.save_every as u64, config.steps_per_round() as u64);
+            step / every > step.saturating_sub(round) / every
+        }
+        _ => true,
+    };
+    found.retain(|(step, _)| Some(*step) != last && *step > 0 && due(*step));
     found.sort();
     let n = found.len();
     let chosen = match most >= n {

@@ -201,6 +201,11 @@ fn what_does_not_fit_is_refused_with_its_section() {
         ("study.title=5", "[study]: title = 5: "),
         ("eval.way=-1", "[eval]: way = -1: "),
         ("study.seeds=[]", "seeds = []"),
+        ("study.seeds=[1,2,1]", "[study]: seeds: 1 is given twice"),
+        ("regimes.sft.seeds=[3,3]", "[regimes.sft]: seeds: 3 is given twice"),
+        ("regimes.rft.lr=[1e-4,5e-5,1e-4]", "[regimes.rft]: lr: 0.0001 is given twice"),
+        ("regimes.wise-ft.alpha=[0.5,0.5]", "[regimes.wise-ft]: alpha: 0.5 is given twice"),
+        ("regimes.sft.lora.rank=4", "[regimes.wise-ft]: interpolate = \"sft\": that regime trains an adapter"),
         ("study.sedes=[1]", "sedes"),
         ("stduy.title=x", "unknown section [stduy]"),
         ("study.title.x=1", "study.title is a value"),
@@ -235,6 +240,37 @@ fn checkpoints_on_the_way_are_evenly_spread_without_the_last() {
     assert_eq!(steps(2), ["4", "8"]);
     assert_eq!(steps(1), ["6"]);
     assert!(super::task::checkpoints(&dir.path().join("none"), 1).is_err());
+    // Steps 3 and 7 are there because the run was stopped after them.
+    for step in [3, 7] {
+        std::fs::create_dir_all(dir.path().join(format!("checkpoints/step-{step:08}"))).unwrap();
+    }
+    let config = |text: &str| std::fs::write(dir.path().join("config.toml"), text).unwrap();
+    assert_eq!(steps(9), ["2", "3", "4", "6", "7", "8"], "no settings to tell them by");
+    config("[train]\nmethod = \"sft\"\nsave_every = 2\n");
+    assert_eq!(steps(9), ["2", "4", "6", "8"]);
+    config("[train]\nmethod = \"sft\"\nsave_every = 0\n");
+    assert_eq!(steps(9).len(), 6);
+    // Rounds of two steps: what is due at step 5 is saved after step 6.
+    config("[train]\nmethod = \"rft\"\nsave_every = 5\n[grpo]\nnum_iterations = 2\n");
+    assert_eq!(steps(9), ["6"]);
+}
+
+#[test]
+fn files_of_the_users_are_inputs_of_the_tasks_that_read_them() {
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    std::fs::write(file.path(), "[train]\nweight_decay = 0.1\n").unwrap();
+    let plan = planned(&[&format!("regimes.sft.config={:?}", file.path())]).unwrap();
+    let inputs = |name: &str| -> Vec<String> {
+        let task = plan.tasks.iter().find(|t| t.name == name).unwrap();
+        task.inputs.iter().map(|input| input.path.display().to_string()).collect()
+    };
+    assert_eq!(inputs("train.sft.lr-1e-3.seed-2"), [file.path().display().to_string()]);
+    assert!(inputs("train.rft.lr-1e-4.seed-1").is_empty() && inputs("puzzles.bare").is_empty());
+    for name in ["base.bare", "cost.sft.lr-1e-3.seed-1", "why.base"] {
+        assert_eq!(inputs(name), ["MINE.tsv"], "{name}");
+    }
+    let way = |name: &str| plan.tasks.iter().find(|t| t.name == name).unwrap().way;
+    assert_eq!((way("cost.sft.lr-1e-3.seed-1"), way("cost.wise-ft.alpha-0.5.seed-1")), (Some(2), None));
 }
 
 #[test]

@@ -151,6 +151,54 @@ fn a_study_runs_through_repeats_nothing_and_grows() {
         begun,
         ["rollout.grpo.seed-1", "train.grpo-rollout.lr-1e-4.seed-1", "cost.grpo-rollout.lr-1e-4.seed-1", "report"]
     );
+
+    // Without checkpoints on the way the comparison is another.
+    let shorter = place.run(&["--set", "eval.way=0"]);
+    assert!(shorter.status.success(), "{}", said(&shorter));
+    assert!(said(&shorter).contains("] cost.rft.lr-5e-5.seed-1") && !said(&shorter).contains("] train."));
+    let cost = std::fs::read(place.out().join("cost/rft.lr-5e-5.seed-1/forgetting.json")).unwrap();
+    let cost: serde_json::Value = serde_json::from_slice(&cost).unwrap();
+    assert_eq!(cost["tuned"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_regime_with_data_of_its_own_has_the_dynamics_measured_again() {
+    let place = Place::new();
+    let measured = format!("{SMALL}\n[dynamics]\npairs = 4\nmax_new_tokens = 8\n");
+    std::fs::write(place.config(), &measured).unwrap();
+    let output = place.run(&["--jobs", "2"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let order = || -> serde_json::Value {
+        let key = std::fs::read(place.out().join("why/base/dynamics.key.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&key).unwrap()["key"]["order"].clone()
+    };
+    assert_eq!(order(), serde_json::json!(["bare", "pope-direct", "pope-think"]));
+    let more = "\n[regimes.thought-sft]\nmethod = \"sft\"\ndata = \"thought\"\nlr = 1e-4\ntrain = { steps = 1, batch_size = 2 }\n";
+    std::fs::write(place.config(), format!("{measured}{more}")).unwrap();
+    for _ in 0..2 {
+        let grown = place.run(&[]);
+        assert!(grown.status.success(), "{}", said(&grown));
+        assert_eq!(order(), serde_json::json!(["bare", "thought", "pope-direct", "pope-think"]));
+    }
+}
+
+#[test]
+fn a_file_of_settings_that_has_changed_is_refused_by_name() {
+    let place = Place::new();
+    let file = place.dir.path().join("sft.toml");
+    std::fs::write(&file, "[train]\nweight_decay = 0.1\n").unwrap();
+    let set = format!("regimes.sft.config={:?}", file.display().to_string());
+    let only = |task: &str| place.run(&["--set", &set, "--only", task]);
+    for task in ["puzzles.bare", "train.sft.lr-1e-4.seed-1", "train.sft.lr-1e-4.seed-1"] {
+        let output = only(task);
+        assert!(output.status.success(), "{task}: {}", said(&output));
+    }
+    std::fs::write(&file, "[train]\nweight_decay = 0.2\n").unwrap();
+    let refused = only("train.sft.lr-1e-4.seed-1");
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    for part in ["[regimes.sft]", "train.sft.lr-1e-4.seed-1 done with other settings", "sft.toml: its content"] {
+        assert!(said(&refused).contains(part), "{part}: {}", said(&refused));
+    }
 }
 
 #[test]
@@ -199,7 +247,11 @@ fn what_fails_is_named_and_the_rest_is_done() {
     assert!(
         done.iter().any(|name| name.starts_with("cost.sft")) && !done.iter().any(|name| name.starts_with("train.grpo"))
     );
-    assert!(place.out().join("report.html").exists(), "a page of what there is");
+    let page = place.out().join("report.html");
+    assert!(page.exists(), "a page of what there is");
+    std::fs::remove_file(&page).unwrap();
+    let only = place.run(&["--only", "report"]);
+    assert!(only.status.success() && page.exists(), "of what there is too: {}", said(&only));
 }
 
 #[test]
@@ -315,4 +367,21 @@ fn a_study_that_is_refused_leaves_what_is_there_alone() {
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     assert!(said(&output).contains("--count 24 -> --count 25"), "{}", said(&output));
     assert_eq!(files.each_ref().map(|file| std::fs::read(file).unwrap()), before);
+    let twice = place.run(&["--set", "study.seeds=[1,1]"]);
+    assert!(
+        twice.status.code() == Some(2) && said(&twice).contains("[study]: seeds: 1 is given twice"),
+        "{}",
+        said(&twice)
+    );
+    assert_eq!(files.each_ref().map(|file| std::fs::read(file).unwrap()), before);
+
+    // Nor does it matter where it lies, or how that is written.
+    let moved = place.dir.path().join("moved");
+    std::fs::rename(place.out(), &moved).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jigsaw"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).arg("study").arg("--config").arg(place.config());
+    let output = command.arg("--out").arg(format!("{}/", moved.display())).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let begun = said(&output).lines().filter(|line| line.starts_with('[')).count();
+    assert_eq!(begun, 1, "only the report is made again: {}", said(&output));
 }

@@ -36,8 +36,8 @@ pub struct RolloutArgs {
     #[arg(long, value_name = "N", default_value_t = 4, requires = "teacher_model")]
     concurrency: usize,
     /// Requests begun in a minute, at most; no limit when not given
-    #[arg(long, value_name = "N", requires = "teacher_model")]
-    per_minute: Option<usize>,
+    #[arg(long, value_name = "N", requires = "teacher_model", value_parser = clap::value_parser!(u32).range(1..))]
+    per_minute: Option<u32>,
     /// Times a request that failed for a passing reason is made again, after pauses that double
     #[arg(long, value_name = "N", default_value_t = 6, requires = "teacher_model")]
     retries: usize,
@@ -184,7 +184,6 @@ impl RolloutArgs {
             ("--batch", Some(self.batch)),
             ("--max-new-tokens", Some(max_new_tokens)),
             ("--concurrency", Some(self.concurrency)),
-            ("--per-minute", self.per_minute),
             ("--limit", self.limit),
             ("--cap", self.cap),
         ] {
@@ -337,6 +336,7 @@ mod tests {
             ("--teacher scripted --teacher-model n", "--teacher-model"),
             ("--model m --teacher-model n", "--teacher"),
             ("--teacher http://localhost:1/v1 --teacher-model n --per-minute 0", "--per-minute"),
+            ("--teacher http://localhost:1/v1 --teacher-model n --per-minute 4294967296", "--per-minute"),
             ("--teacher scripted --temperature 1", "--temperature"),
             ("--teacher scripted --answer gold", "--answer"),
             ("--model m --samples 0", "--samples"),

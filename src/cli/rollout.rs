@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 /// The responses are those of a model (--model), or of a teacher whose style is foreign to it (--teacher). Each is scored by the
 /// task, as in training and evaluation. OUT becomes a dataset like those of `jigsaw gen`: its train split holds the kept responses,
 /// each with its prompt; the other splits are those of --data, unchanged. All samples with their scores stay in OUT/samples.jsonl.
-/// The same command again goes on where it was stopped. docs/rollouts.md says which commands make which data.
+/// The same command again goes on where it was stopped; with another --keep, --cap or --answer it makes the dataset anew from the
+/// samples. docs/rollouts.md says which commands make which data.
 #[derive(Debug, Clone, clap::Args)]
 #[command(group(clap::ArgGroup::new("who").required(true).args(["model", "teacher"])), after_help = EXAMPLES)]
 pub struct RolloutArgs {
@@ -86,7 +87,7 @@ pub struct RolloutArgs {
     /// Where to compute: cpu, cuda, cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
-    /// Remove what an earlier rollout left in the output directory
+    /// Remove what an earlier rollout left in the output directory, its samples and paid responses too
     #[arg(long)]
     fresh: bool,
 }

@@ -87,23 +87,25 @@ impl MemoryPlan {
     /// of them was made ready, and `resumed` says that the moments are part of it.
     ///
     /// # Errors
-    /// An example that cannot be made ready, or none.
+    /// An example that cannot be made ready.
     pub fn largest(job: &Job<'_>, sizes: &[Size], held: usize, resumed: bool) -> Result<Self> {
         let replayed = job.config.replayed_per_round();
         let each = [job.config.examples_per_round() - replayed, replayed];
         let by: [fn(&Size) -> usize; 3] = [|size| size.tokens + size.patches, |size| size.tokens, |size| size.patches];
+        let evaluated = evaluated(job)?;
         let mut rounds = by.map(|by| largest_round(sizes, job.own(), each, by)).to_vec();
         rounds.dedup();
         let plans = rounds.iter().map(|round| {
             let examples = round.par_iter().map(|&i| at_most(job, i)).collect::<Vec<Result<_>>>();
-            Ok(MemoryPlan::of(job, &examples.into_iter().collect::<Result<Vec<_>>>()?, held, resumed))
+            Ok(MemoryPlan::of(job, &examples.into_iter().collect::<Result<Vec<_>>>()?, &evaluated, held, resumed))
         });
         let plans = plans.collect::<Result<Vec<MemoryPlan>>>()?;
         plans.into_iter().max_by_key(MemoryPlan::total).ok_or_else(|| Error::failed("a memory plan of no examples"))
     }
 
-    /// The plan of a run whose rounds have these examples, with responses as long as they may get.
-    fn of(job: &Job<'_>, first: &[Sequence], held: usize, resumed: bool) -> Self {
+    /// The plan of a run whose rounds have the examples `first`, with responses as long as they may get, and whose evaluations have the
+    /// prompts `evaluated` at a time.
+    fn of(job: &Job<'_>, first: &[Sequence], evaluated: &[Arc<Prompt>], held: usize, resumed: bool) -> Self {
         let config = job.config;
         let bytes = |p: &Arc<Parameter>| p.var.elem_count() * p.var.dtype().size_in_bytes();
         let trained: usize = job.policy.parameters().iter().filter(|p| p.trainable()).map(bytes).sum();
@@ -122,7 +124,7 @@ impl MemoryPlan {
             moments: 2 * trained,
             examples: 2 * first.iter().map(pixels).sum::<usize>(),
             activations,
-            generation: generation(job, first),
+            generation: generation(job, first, evaluated),
         }
     }
 
@@ -144,19 +146,30 @@ fn micro_batch(config: &Config, first: &[Sequence]) -> Vec<Sequence> {
     }
 }
 
+/// The prompts of the largest batch of the evaluations on the way, if there are any.
+fn evaluated(job: &Job<'_>) -> Result<Vec<Arc<Prompt>>> {
+    let settings = &job.config.eval;
+    let Some(task) = job.validation.filter(|_| settings.every > 0) else { return Ok(Vec::new()) };
+    let count = if settings.samples == 0 { task.len() } else { settings.samples.min(task.len()) };
+    let sizes = (0..count).into_par_iter().map(|i| job.codec.prompt_size(task, i)).collect::<Vec<Result<_>>>();
+    let sizes = sizes.into_iter().collect::<Result<Vec<(usize, usize)>>>()?;
+    let mut largest: Vec<usize> = (0..count).collect();
+    largest.sort_by_key(|&i| Reverse(sizes[i].0 + sizes[i].1));
+    largest.into_iter().take(settings.batch_size).map(|i| job.codec.prompt(task, i)).collect()
+}
+
 /// The larger of rollouts and evaluation.
-fn generation(job: &Job<'_>, first: &[Sequence]) -> usize {
+fn generation(job: &Job<'_>, first: &[Sequence], evaluated: &[Arc<Prompt>]) -> usize {
     let config = job.config;
-    let bytes = |count: usize, samples: usize, new_tokens: usize| {
-        let prompts: Vec<Arc<Prompt>> = first.iter().cycle().take(count).map(|s| s.prompt.clone()).collect();
-        job.policy.generate_bytes(&prompts, samples, new_tokens)
-    };
     let rollouts = config.rollout.as_ref().map_or(0, |r| {
         let at_once = if r.batch_size == 0 { first.len() } else { r.batch_size.min(first.len()) };
-        bytes(at_once, r.samples, r.max_new_tokens)
+        let prompts: Vec<Arc<Prompt>> = first[..at_once].iter().map(|s| s.prompt.clone()).collect();
+        job.policy.generate_bytes(&prompts, r.samples, r.max_new_tokens)
     });
-    let evaluates = config.eval.every > 0 && job.validation.is_some_and(|t| !t.is_empty());
-    let evaluation = if evaluates { bytes(config.eval.batch_size, 1, config.eval.max_new_tokens) } else { 0 };
+    let evaluation = match evaluated {
+        [] => 0,
+        prompts => job.policy.generate_bytes(prompts, 1, config.eval.max_new_tokens),
+    };
     rollouts.max(evaluation)
 }
 

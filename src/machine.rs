@@ -13,12 +13,22 @@ pub fn total_memory() -> Option<usize> {
     field(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemTotal")
 }
 
-/// Bytes that are free on the first GPU, as `nvidia-smi` has it; `None` without one.
-pub fn gpu_memory() -> Option<usize> {
-    let asked = ["--query-gpu=memory.free", "--format=csv,noheader,nounits"];
+/// Bytes that are free on the GPU that a program here knows by this number, as `nvidia-smi` has it; `None` where it cannot be told.
+/// Programs count the GPUs that `CUDA_VISIBLE_DEVICES` names, where it is set. (Where GPUs differ, CUDA's order is that of `nvidia-smi` with
+/// `CUDA_DEVICE_ORDER=PCI_BUS_ID` only.)
+pub fn gpu_memory(index: usize) -> Option<usize> {
+    let id = gpu_id(index, std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref())?;
+    let asked = ["-i", &id, "--query-gpu=memory.free", "--format=csv,noheader,nounits"];
     let said = std::process::Command::new("nvidia-smi").args(asked).output().ok()?;
     let mebibytes: usize = String::from_utf8_lossy(&said.stdout).lines().next()?.trim().parse().ok()?;
     Some(mebibytes << 20)
+}
+
+/// What `nvidia-smi` calls the GPU of this number among the `visible` ones: a plain list of numbers, or all where there is none.
+fn gpu_id(index: usize, visible: Option<&str>) -> Option<String> {
+    let Some(visible) = visible else { return Some(index.to_string()) };
+    let numbers = visible.split(',').map(|id| id.trim().parse().ok()).collect::<Option<Vec<usize>>>()?;
+    Some(numbers.get(index)?.to_string())
 }
 
 fn field(text: &str, name: &str) -> Option<usize> {
@@ -43,5 +53,12 @@ mod tests {
         let (free, all) = (available_memory().unwrap(), total_memory().unwrap());
         assert!(free > 10_000_000 && free <= all, "{free} of {all}");
         assert_eq!(field("MemTotal:  3 kB\nMemAvailable:    7 kB\n", "MemAvailable"), Some(7168));
+    }
+
+    #[test]
+    fn a_gpu_is_counted_among_those_that_are_visible() {
+        assert_eq!(gpu_id(1, None).as_deref(), Some("1"));
+        assert_eq!(gpu_id(1, Some("3, 5")).as_deref(), Some("5"));
+        assert_eq!((gpu_id(2, Some("3,5")), gpu_id(0, Some("")), gpu_id(0, Some("GPU-3f"))), (None, None, None));
     }
 }

@@ -145,6 +145,11 @@ pub trait Codec: Sync {
     fn prompt_length(&self, task: &dyn Task, i: usize) -> Result<usize> {
         Ok(self.prompt(task, i)?.ids.len())
     }
+    /// Its length in tokens, and the number of patches of its images before merging.
+    fn prompt_size(&self, task: &dyn Task, i: usize) -> Result<(usize, usize)> {
+        let prompt = self.prompt(task, i)?;
+        Ok((prompt.ids.len(), prompt.images.iter().map(|image| image.grid.iter().product::<usize>()).sum()))
+    }
     /// A response as token ids, with its closing token.
     fn response(&self, text: &str) -> Result<Vec<u32>>;
     /// Text of generated ids, without special tokens.
@@ -168,6 +173,16 @@ impl Codec for Processor {
         let named = |e: Error| e.context(format!("example {}", record.id));
         let sizes = task.image_sizes(i).map_err(named)?;
         Processor::prompt_length(self, record.prompt(), &sizes).map_err(named)
+    }
+
+    fn prompt_size(&self, task: &dyn Task, i: usize) -> Result<(usize, usize)> {
+        let record = task.example(i)?;
+        let named = |e: Error| e.context(format!("example {}", record.id));
+        let sizes = task.image_sizes(i).map_err(named)?;
+        let length = Processor::prompt_length(self, record.prompt(), &sizes).map_err(named)?;
+        let images = self.images();
+        let tokens = sizes.iter().map(|(width, height)| images.tokens(*width, *height)).sum::<Result<usize>>();
+        Ok((length, tokens.map_err(named)? * images.merge_size * images.merge_size))
     }
 
     fn response(&self, text: &str) -> Result<Vec<u32>> {

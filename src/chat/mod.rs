@@ -1,9 +1,10 @@
 //! A model behind an address: a client of the chat API that OpenAI's servers, vLLM, SGLang, llama.cpp and Ollama speak. It answers as
 //! the teacher of a rollout and as the model of an evaluation.
 //!
-//! Images go as data URLs of PNG, in the size they have. A request that fails for a passing reason (no connection, 408, 429, 5xx, a body
-//! that is cut off or says that something failed) is made again after a pause that doubles, or as long as the server says. That a content
-//! filter refuses a prompt, or its answer, is an answer too. Every response is written to a file as it comes, so that none is paid for twice.
+//! Text goes as it is, images as data URLs of PNG, in the size they have. A request that fails for a passing reason (no connection, 408,
+//! 429, 5xx, a body that is cut off or says that something failed) is made again after a pause that doubles, or as long as the server says,
+//! up to an hour. That a content filter refuses a prompt, or its answer, is an answer too. Every response is written to a file as it comes,
+//! so that none is paid for twice.
 //! No redirection is followed, which might lead away from the address that was named. The key is read from the environment and appears in no message and no file.
 
 mod answer;
@@ -31,8 +32,10 @@ use std::time::{Duration, Instant};
 
 /// Environment variable that holds the key, if the server wants one.
 pub const KEY_VARIABLE: &str = "OPENAI_API_KEY";
-/// Longest pause before a request is made again.
+/// Longest pause before a request is made again, where the server names none.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Longest pause that a server may ask for; one that asks for more is asked again after this one.
+const LONGEST_WISHED: Duration = Duration::from_secs(3600);
 /// A connection must be there after so long.
 const CONNECT: Duration = Duration::from_secs(30);
 /// Most bytes of a response's body.
@@ -60,7 +63,7 @@ pub struct Endpoint {
     /// Requests under way at once.
     pub concurrency: usize,
     /// Requests begun in a minute, at most; `None` for no limit.
-    pub per_minute: Option<usize>,
+    pub per_minute: Option<u32>,
     /// Times a failed request is made again.
     pub retries: usize,
     /// Pause before the first time.
@@ -116,6 +119,8 @@ pub struct Chat<'a> {
     turn: Mutex<Instant>,
     /// The server has answered before.
     met: AtomicBool,
+    /// A long wait was said, which lasts until then.
+    told: Mutex<Option<Instant>>,
 }
 
 /// Why a request failed.
@@ -181,6 +186,7 @@ impl<'a> Chat<'a> {
             paid: Mutex::new(paid),
             turn: Mutex::new(Instant::now()),
             met: AtomicBool::new(false),
+            told: Mutex::new(None),
         })
     }
 
@@ -270,10 +276,30 @@ impl<'a> Chat<'a> {
                     if attempt > 0 { format!(" (after {attempt} more attempts)") } else { String::new() }
                 )));
             }
-            std::thread::sleep(wished.unwrap_or(pause).min(LONGEST_PAUSE));
+            std::thread::sleep(self.wait(wished, pause, &reason));
             pause = (2 * pause).min(LONGEST_PAUSE);
         }
         Err(Error::failed("no attempt was made"))
+    }
+
+    /// How long to wait before a request that failed for `reason` is made again. A long wait is said, once for all requests that wait at
+    /// the same time.
+    fn wait(&self, wished: Option<Duration>, pause: Duration, reason: &str) -> Duration {
+        let wait = wished.map_or(pause.min(LONGEST_PAUSE), |wished| wished.min(LONGEST_WISHED));
+        if wait > LONGEST_PAUSE {
+            let mut told = lock(&self.told);
+            if told.is_none_or(|until| until <= Instant::now()) {
+                *told = Some(Instant::now() + wait);
+                // Not `eprintln!`, which panics where nobody reads.
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "{}: {reason}; asked again in {} s, as the server wants",
+                    self.endpoint.url,
+                    wait.as_secs()
+                );
+            }
+        }
+        wait
     }
 
     /// The request's body.
@@ -309,7 +335,7 @@ impl<'a> Chat<'a> {
         let mine = {
             let mut turn = lock(&self.turn);
             let mine = (*turn).max(Instant::now());
-            *turn = mine + Duration::from_secs(60) / per_minute.max(1) as u32;
+            *turn = mine + Duration::from_secs(60) / per_minute.max(1);
             mine
         };
         std::thread::sleep(mine.saturating_duration_since(Instant::now()));
@@ -326,7 +352,7 @@ impl<'a> Chat<'a> {
         let status = response.status().as_u16();
         let header = response.headers().get("retry-after").and_then(|v| v.to_str().ok());
         let wished = header.and_then(|v| v.trim().parse::<f64>().ok()).filter(|s| s.is_finite() && *s >= 0.0);
-        let wished = wished.map(|s| Duration::from_secs_f64(s.min(LONGEST_PAUSE.as_secs_f64())));
+        let wished = wished.map(|s| Duration::from_secs_f64(s.min(LONGEST_WISHED.as_secs_f64())));
         let elsewhere = response.headers().get("location").and_then(|v| v.to_str().ok()).map(String::from);
         let text = response.body_mut().with_config().limit(MOST_BYTES).read_to_string();
         self.met.store(true, Ordering::SeqCst);
@@ -457,7 +483,8 @@ impl<'a> Chat<'a> {
     }
 }
 
-/// Text and images of a message, in order.
+/// Text and images of a message, in order. The text goes as it is: the line break after an image is part of the prompt. Only a part that
+/// is wholly blank is left out, which some servers refuse.
 fn parts(content: &str, urls: &mut impl Iterator<Item = String>) -> Value {
     let mut parts = Vec::new();
     for (i, text) in content.split(IMAGE_PLACEHOLDER).enumerate() {
@@ -465,7 +492,7 @@ fn parts(content: &str, urls: &mut impl Iterator<Item = String>) -> Value {
             parts.push(json!({"type": "image_url", "image_url": {"url": urls.next().unwrap_or_default()}}));
         }
         if !text.trim().is_empty() {
-            parts.push(json!({"type": "text", "text": text.trim()}));
+            parts.push(json!({"type": "text", "text": text}));
         }
     }
     match parts.as_slice() {

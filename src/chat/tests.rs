@@ -150,9 +150,19 @@ fn a_request_holds_prompt_image_and_settings_and_the_answer_comes_back() {
     let url = content[0]["image_url"]["url"].as_str().unwrap();
     let png = STANDARD.decode(url.strip_prefix("data:image/png;base64,").unwrap()).unwrap();
     assert_eq!(image::load_from_memory(&png).unwrap().into_rgb8(), RgbImage::new(2, 2));
-    assert_eq!(content[1]["text"], "question 0?");
+    assert_eq!(content[1]["text"], "\nquestion 0?", "as a model here is given it");
     let log = std::fs::read_to_string(dir.path().join("paid.jsonl")).unwrap();
     assert!(log.lines().count() == 2 && !log.contains(SECRET));
+}
+
+#[test]
+fn text_around_images_is_sent_untrimmed_and_only_a_blank_part_is_left_out() {
+    let of = |content: &str| parts(content, &mut (1..).map(|n| format!("url {n}")));
+    let text = |text: &str| json!({"type": "text", "text": text});
+    let image = |n: usize| json!({"type": "image_url", "image_url": {"url": format!("url {n}")}});
+    assert_eq!(of("<image>\nWhat? \n"), json!([image(1), text("\nWhat? \n")]));
+    assert_eq!(of("See <image>\n<image> and say"), json!([text("See "), image(1), image(2), text(" and say")]));
+    assert_eq!(of(" Answer.\n"), json!(" Answer.\n"));
 }
 
 #[test]
@@ -396,6 +406,32 @@ fn no_more_requests_begin_than_the_limit_allows() {
     // Six requests, 50 ms apart.
     assert!(started.elapsed() >= Duration::from_millis(245), "{:?}", started.elapsed());
     assert_eq!(lock(&server.seen).len(), 6);
+}
+
+#[test]
+fn a_server_is_waited_for_as_long_as_it_says_up_to_an_hour() {
+    let (dir, endpoint, sampling) = (tempfile::tempdir().unwrap(), endpoint("http://localhost:1/v1"), sampling());
+    let chat = Chat::open(&endpoint, &sampling, None, &dir.path().join("paid")).unwrap();
+    let secs = Duration::from_secs;
+    let wait = |wished: Option<u64>, pause: u64| chat.wait(wished.map(secs), secs(pause), "status 429");
+    assert_eq!((wait(None, 8), wait(None, 300)), (secs(8), LONGEST_PAUSE));
+    assert_eq!((wait(Some(0), 8), wait(Some(45), 8)), (secs(0), secs(45)));
+    assert!(lock(&chat.told).is_none(), "short waits are not worth a line");
+    assert_eq!((wait(Some(1800), 8), wait(Some(86_400), 8)), (secs(1800), secs(3600)));
+    let until = lock(&chat.told).unwrap();
+    assert!(until <= Instant::now() + secs(1800), "the second one, at the same time, is not said again");
+}
+
+#[test]
+fn a_server_that_names_an_hour_is_heard() {
+    let dir = tempfile::tempdir().unwrap();
+    let busy = serve(Box::new(|_, _| (429, "Retry-After: 3600\r\n".into(), "quota".into())));
+    let (endpoint, sampling) = (endpoint(&busy.url), sampling());
+    let chat = Chat::open(&endpoint, &sampling, None, &dir.path().join("paid")).unwrap();
+    match chat.send(b"{}", "p-0", 0) {
+        Err(Failure::Passing(_, Some(wished))) => assert_eq!(wished, Duration::from_secs(3600)),
+        _ => panic!("no wish"),
+    }
 }
 
 #[test]

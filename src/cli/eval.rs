@@ -52,8 +52,8 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = 4, requires = "api")]
     concurrency: usize,
     /// Requests begun in a minute, at most; no limit when not given
-    #[arg(long, value_name = "N", requires = "api")]
-    per_minute: Option<usize>,
+    #[arg(long, value_name = "N", requires = "api", value_parser = clap::value_parser!(u32).range(1..))]
+    per_minute: Option<u32>,
     /// Times a request that failed for a passing reason is made again, after pauses that double
     #[arg(long, value_name = "N", default_value_t = 6, requires = "api")]
     retries: usize,
@@ -199,7 +199,6 @@ impl EvalArgs {
             ("--batch", Some(self.batch)),
             ("--max-new-tokens", self.max_new_tokens),
             ("--concurrency", Some(self.concurrency)),
-            ("--per-minute", self.per_minute),
             ("--timeout", Some(self.timeout as usize)),
             ("--min-pixels", self.min_pixels),
             ("--max-pixels", self.max_pixels),
@@ -413,6 +412,7 @@ mod tests {
             ("--data d --device cuda", "--device"),
             ("--data d --concurrency 0", "--concurrency"),
             ("--data d --per-minute 0", "--per-minute"),
+            ("--data d --per-minute 4294967296", "--per-minute"),
             ("--data d --timeout 0", "--timeout"),
         ] {
             let error = of(flags).unwrap_err();

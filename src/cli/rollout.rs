@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 /// The responses are those of a model (--model), or of a teacher whose style is foreign to it (--teacher). Each is scored by the
 /// task, as in training and evaluation. OUT becomes a dataset like those of `jigsaw gen`: its train split holds the kept responses,
 /// each with its prompt; the other splits are those of --data, unchanged. All samples with their scores stay in OUT/samples.jsonl.
-/// The same command again goes on where it was stopped. docs/rollouts.md says which commands make which data.
+/// The same command again goes on where it was stopped; with another --keep, --cap or --answer it makes the dataset anew from the
+/// samples. docs/rollouts.md says which commands make which data.
 #[derive(Debug, Clone, clap::Args)]
 #[command(group(clap::ArgGroup::new("who").required(true).args(["model", "teacher"])), after_help = EXAMPLES)]
 pub struct RolloutArgs {
@@ -36,8 +37,8 @@ pub struct RolloutArgs {
     #[arg(long, value_name = "N", default_value_t = 4, requires = "teacher_model")]
     concurrency: usize,
     /// Requests begun in a minute, at most; no limit when not given
-    #[arg(long, value_name = "N", requires = "teacher_model")]
-    per_minute: Option<usize>,
+    #[arg(long, value_name = "N", requires = "teacher_model", value_parser = clap::value_parser!(u32).range(1..))]
+    per_minute: Option<u32>,
     /// Times a request that failed for a passing reason is made again, after pauses that double
     #[arg(long, value_name = "N", default_value_t = 6, requires = "teacher_model")]
     retries: usize,
@@ -86,7 +87,7 @@ pub struct RolloutArgs {
     /// Where to compute: cpu, cuda, cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
-    /// Remove what an earlier rollout left in the output directory
+    /// Remove what an earlier rollout left in the output directory, its samples and paid responses too
     #[arg(long)]
     fresh: bool,
 }
@@ -184,7 +185,6 @@ impl RolloutArgs {
             ("--batch", Some(self.batch)),
             ("--max-new-tokens", Some(max_new_tokens)),
             ("--concurrency", Some(self.concurrency)),
-            ("--per-minute", self.per_minute),
             ("--limit", self.limit),
             ("--cap", self.cap),
         ] {
@@ -337,6 +337,7 @@ mod tests {
             ("--teacher scripted --teacher-model n", "--teacher-model"),
             ("--model m --teacher-model n", "--teacher"),
             ("--teacher http://localhost:1/v1 --teacher-model n --per-minute 0", "--per-minute"),
+            ("--teacher http://localhost:1/v1 --teacher-model n --per-minute 4294967296", "--per-minute"),
             ("--teacher scripted --temperature 1", "--temperature"),
             ("--teacher scripted --answer gold", "--answer"),
             ("--model m --samples 0", "--samples"),

@@ -78,7 +78,8 @@ pub struct Report {
     pub manifest: Manifest,
 }
 
-/// Sample, or what is left of it, and write the dataset. A finished one is only read.
+/// Sample, or what is left of it, and write the dataset. A finished one is only read; of another selection, it is made anew from the
+/// samples that are there.
 ///
 /// # Errors
 /// An input error for prompts that do not fit the request or an `out` that holds something else; a failure if nothing is kept:
@@ -104,10 +105,7 @@ pub fn rollout(request: &Request, device: &Device, progress: impl FnMut(Progress
         split: split.to_string(),
     };
     let store = Store::open(out, about, request.fresh)?;
-    let written = write::written(out)?;
-    if let Some((_, settings)) = &written {
-        same_selection(settings, selection, out)?;
-    }
+    let written = write::written(out)?.map(|written| finished(written, selection, out)).transpose()?.flatten();
     let started = Instant::now();
     let Sampled { outcomes, fresh_tokens, billed } = sample(request, &store, &task, device, progress)?;
     let summary = Summary::of(task.name(), None, &outcomes, plan.samples, fresh_tokens, started.elapsed())?;
@@ -117,7 +115,7 @@ pub fn rollout(request: &Request, device: &Device, progress: impl FnMut(Progress
         return Err(nothing_kept(&tally, selection, out));
     }
     let manifest = match written {
-        Some((manifest, _)) => manifest,
+        Some(manifest) => manifest,
         None => {
             let settings = json!({
                 "teacher": store.about.teacher, "key": store.about.key, "split": split, "selection": selection, "tally": tally,
@@ -280,17 +278,24 @@ fn check_prompts(dataset: &Dataset, request: &Request) -> Result<()> {
     Ok(())
 }
 
-/// A finished dataset is one of the selection that is asked for, or another one.
-fn same_selection(settings: &serde_json::Value, selection: &Selection, out: &Path) -> Result<()> {
+/// The manifest of a finished dataset of this selection; `None` if it is of another one, which is made anew from the samples.
+///
+/// # Errors
+/// An input error if it is no dataset of a rollout.
+fn finished(
+    (manifest, settings): (Manifest, serde_json::Value),
+    selection: &Selection,
+    out: &Path,
+) -> Result<Option<Manifest>> {
     let now = serde_json::to_value(selection).map_err(|e| Error::failed(format!("selection: {e}")))?;
-    let before = settings.get("selection").cloned().unwrap_or_default();
-    if before == now {
-        return Ok(());
+    match settings.get("selection") {
+        Some(before) if *before == now => Ok(Some(manifest)),
+        Some(_) => Ok(None),
+        None => Err(Error::input(format!(
+            "{} holds a dataset that no rollout made: its manifest has no `settings.rollout.selection`; give another --out",
+            out.display()
+        ))),
     }
-    Err(Error::input(format!(
-        "{} holds a finished dataset of another selection ({before} -> {now}); give another --out, or --fresh to start over",
-        out.display()
-    )))
 }
 
 fn nothing_kept(tally: &Tally, selection: &Selection, out: &Path) -> Error {

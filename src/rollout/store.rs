@@ -76,8 +76,14 @@ impl Store {
             }
             if !differences.is_empty() {
                 let parts: Vec<String> = differences.iter().map(|(name, change)| format!("{name}: {change}")).collect();
+                let paid = match dir.join(PAID).exists() {
+                    true => {
+                        format!(", which removes {PAID} too: the responses in it would be asked and paid for again")
+                    }
+                    false => String::new(),
+                };
                 return Err(Error::input(format!(
-                    "{here} holds another rollout ({}); give another --out, or --fresh to start over",
+                    "{here} holds another rollout ({}); give another --out, or --fresh to start over{paid}",
                     parts.join("; ")
                 )));
             }

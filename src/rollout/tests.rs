@@ -119,10 +119,8 @@ fn a_directory_of_something_else_is_refused_and_says_what_differs() {
     other.sampling.seed = 6;
     assert!(refused(&other).contains("seed: 5 -> 6"));
     let mut other = first.clone();
-    other.selection.cap = Some(1);
-    assert!(refused(&other).contains("another selection"));
-    other.fresh = true;
-    assert_eq!(run(&other).unwrap().manifest.splits["train"].records, 6);
+    (other.sampling.seed, other.fresh) = (6, true);
+    assert_eq!(run(&other).unwrap().tally.samples, 12);
     let foreign = dir.path().join("foreign");
     fs::create_dir(&foreign).unwrap();
     fs::write(foreign.join("notes.txt"), "mine").unwrap();
@@ -218,6 +216,24 @@ fn what_an_endpoint_answers_becomes_a_dataset_and_is_not_paid_for_again() {
         (12, 8, Some(Billed { prompts: 120, responses: 36, uncounted: 0 }))
     );
     assert!(first.about.teacher.starts_with("teacher-1 at http://127.0.0.1:"));
+    // Another selection is made from what is there, and the first one again.
+    let mut capped = request.clone();
+    capped.selection.cap = Some(1);
+    let one_each = run(&capped).unwrap();
+    assert_eq!((one_each.tally.kept, one_each.tally.over_cap), (6, 2));
+    assert_eq!(Dataset::open(&out, "train").unwrap().len(), 6);
+    assert_eq!(one_each.manifest.splits["validation"], first.manifest.splits["validation"]);
+    assert_eq!(run(&request).unwrap().manifest.sha256, first.manifest.sha256);
+    assert_eq!(server.requests(), 12, "nothing is asked for again");
+    let mut other = request.clone();
+    other.sampling.seed = 6;
+    let message = refused(&other);
+    assert!(message.contains("seed: 5 -> 6") && message.contains("paid for again"), "{message}");
+    // A dataset that something else has put there is left alone.
+    let manifest = fs::read(out.join("manifest.json")).unwrap();
+    fs::copy(data.join("manifest.json"), out.join("manifest.json")).unwrap();
+    assert!(refused(&capped).contains("no rollout made"));
+    fs::write(out.join("manifest.json"), manifest).unwrap();
     // Killed after the last answer, before its batch was written down.
     let samples = fs::read(out.join("samples.jsonl")).unwrap();
     fs::remove_file(out.join("manifest.json")).unwrap();

@@ -2,18 +2,19 @@
 
 use super::freeze::freeze;
 use super::launch::{Data, Launch, adapted, check_start};
-use super::plan::{MemoryPlan, process_memory};
+use super::plan::{MemoryPlan, Size, process_memory, sizes};
 use super::trainer::Job;
-use crate::config::{Config, Method};
+use crate::config::Config;
 use crate::files::megabytes;
 use crate::machine;
-use crate::model::lora::LoraSettings;
+use crate::model::Processor;
+use crate::model::lora::{Adapter, LoraSettings, is_adapter};
 use crate::model::qwen2_5_vl::weights::FROZEN_VARIABLE;
 use crate::model::qwen2_5_vl::{Model, config};
-use crate::model::{Processor, Sequence};
-use crate::policy::{Policy, reference_sequence};
+use crate::policy::Policy;
 use crate::tasks::{Joined, Task};
 use crate::{Error, Result};
+use candle_core::{Device, DeviceLocation};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -28,6 +29,8 @@ pub struct DryRun {
     pub examples: usize,
     /// Trained parameters, and all.
     pub parameters: (usize, usize),
+    /// The run is for a GPU, and the plan is not.
+    pub gpu: bool,
     /// Bytes that there are, and what of: this machine's memory that is available, or a GPU's. `None` where it cannot be told.
     pub available: Option<(usize, String)>,
     /// Settings that would make it smaller, each on top of those before it, with the plan they give; up to the first that fits.
@@ -52,18 +55,21 @@ pub fn dry_run(launch: &Launch) -> Result<DryRun> {
     check_start(launch)?;
     let processor = Processor::from_dir(&launch.model)?;
     data.check_texts(&processor, &launch.config.eval)?;
-    let planner = Planner { launch, data: &data, processor: &processor };
+    let held = process_memory("VmRSS").unwrap_or(0);
+    let mut planner = Planner { launch, data: &data, processor: &processor, held, sizes: Vec::new() };
     let (plan, parameters) = planner.plan(&launch.config)?;
-    let available = match &launch.device {
-        candle_core::Device::Cpu => {
-            machine::available_memory().map(|bytes| (bytes, "memory available here".to_string()))
+    let available = match launch.device.location() {
+        DeviceLocation::Cpu => machine::available_memory().map(|bytes| (bytes, "memory available here".to_string())),
+        DeviceLocation::Cuda { gpu_id } => {
+            machine::gpu_memory(gpu_id).map(|bytes| (bytes, "free on the GPU".to_string()))
         }
-        _ => machine::gpu_memory().map(|bytes| (bytes, "free on the GPU".to_string())),
+        DeviceLocation::Metal { .. } => None,
     };
     let (steps, examples) = (launch.config.total_steps(data.train.len()), data.train.len());
-    let mut found = DryRun { plan, steps, examples, parameters, available, changes: Vec::new() };
+    let gpu = !launch.device.is_cpu();
+    let mut found = DryRun { plan, steps, examples, parameters, gpu, available, changes: Vec::new() };
     let (mut config, mut smallest) = (launch.config.clone(), plan);
-    for (words, change) in changes() {
+    for (words, change) in changes(is_adapter(&launch.model)) {
         if found.fits(&smallest) {
             break;
         }
@@ -81,15 +87,20 @@ struct Planner<'a> {
     launch: &'a Launch,
     data: &'a Data,
     processor: &'a Processor,
+    /// What the process holds before any plan is made.
+    held: usize,
+    /// Of the training examples, once they are known; no change of settings that is tried changes them.
+    sizes: Vec<Size>,
 }
 
 impl Planner<'_> {
     /// The plan with these settings, and (trained, all) parameters.
-    fn plan(&self, config: &Config) -> Result<(MemoryPlan, (usize, usize))> {
-        let Planner { launch, data, processor } = self;
+    fn plan(&mut self, config: &Config) -> Result<(MemoryPlan, (usize, usize))> {
+        let Planner { launch, data, processor, .. } = *self;
+        let device = &launch.device;
         let policy = match &config.lora {
-            Some(settings) => adapted(Model::hollow(&launch.model, false)?, settings, launch)?,
-            None => Model::hollow(&launch.model, true)?,
+            Some(settings) => adapted(Model::hollow(&launch.model, false, device)?, settings, launch)?,
+            None => Model::hollow(&launch.model, true, device)?,
         };
         let policy = policy.recomputing(config.train.recompute);
         freeze(policy.parameters(), &config.train.freeze)?;
@@ -98,7 +109,12 @@ impl Planner<'_> {
         let reference = match (penalised || near, &config.lora) {
             (false, _) => None,
             (true, Some(_)) => Some(policy.without_adapter()?),
-            (true, None) => Some(Model::hollow(&launch.model, false)?),
+            // The adapter as it is, on the same base.
+            (true, None) if policy.is_adapted() => {
+                let adapter = Adapter::read(&launch.model, policy.config(), &Device::Cpu)?;
+                Some(policy.without_adapter()?.with_adapter(adapter)?)
+            }
+            (true, None) => Some(Model::hollow(&launch.model, false, device)?),
         };
         let joined = data.replay.as_ref().map(|replay| Joined { first: &data.train, second: replay });
         let stop = AtomicBool::new(false);
@@ -107,7 +123,7 @@ impl Planner<'_> {
             policy: &policy,
             reference: reference.as_ref().map(|r| r as &dyn Policy),
             base: &launch.model,
-            codec: *processor,
+            codec: processor,
             train: joined.as_ref().map_or(&data.train as &dyn Task, |joined| joined),
             replayed: data.replay.as_ref().map_or(0, |replay| replay.len()),
             validation: data.validation.as_ref().map(|v| v as &dyn Task),
@@ -116,34 +132,23 @@ impl Planner<'_> {
         if job.train.is_empty() {
             return Err(Error::input("the dataset has no training examples"));
         }
-        let prepare = |i: usize| -> Result<Sequence> {
-            match config.train.method {
-                Method::Sft => reference_sequence(job.train, job.codec, i),
-                Method::Rft => Ok(Sequence { prompt: job.codec.prompt(job.train, i)?, response: Vec::new() }),
-            }
-        };
-        let first =
-            (0..config.examples_per_round()).map(|i| prepare(i % job.train.len())).collect::<Result<Vec<_>>>()?;
+        if self.sizes.is_empty() {
+            self.sizes = sizes(&job)?;
+        }
+        // The weights of a hollow model are not in memory, and no part of what is held.
+        let plan = MemoryPlan { program: self.held, ..MemoryPlan::largest(&job, &self.sizes, 0, false)? };
         let count = |trained: bool| -> usize {
             policy.parameters().iter().filter(|p| !trained || p.trainable()).map(|p| p.var.elem_count()).sum()
         };
-        let loaded: usize =
-            policy.parameters().iter().map(|p| p.var.elem_count() * p.var.dtype().size_in_bytes()).sum();
-        let also: usize = match (&reference, &config.lora) {
-            (Some(r), None) => r.parameters().iter().map(|p| p.var.elem_count() * p.var.dtype().size_in_bytes()).sum(),
-            _ => 0,
-        };
-        // The weights of a hollow model are not in memory.
-        let held = process_memory("VmRSS").unwrap_or(0) + loaded + also;
-        Ok((MemoryPlan::of(&job, &first, held, false), (count(true), count(false))))
+        Ok((plan, (count(true), count(false))))
     }
 }
 
 type Change = fn(&Config) -> Option<Config>;
 type Words = fn(&Config) -> String;
 
-/// What makes a run smaller, what costs least first. A change gives `None` where it changes nothing.
-fn changes() -> Vec<(Words, Change)> {
+/// What makes a run smaller, what costs least first; one from an adapter trains that one. A change gives `None` where it changes nothing.
+fn changes(from_adapter: bool) -> Vec<(Words, Change)> {
     let smaller_batch: Change = |config| {
         (config.train.batch_size > 1).then(|| {
             let mut config = config.clone();
@@ -152,7 +157,11 @@ fn changes() -> Vec<(Words, Change)> {
             config
         })
     };
-    vec![
+    let adapter: (Words, Change) = (
+        |_| format!("--set lora.rank={} (an adapter in place of all weights)", LoraSettings::default().rank),
+        |config| config.lora.is_none().then(|| with(config, |c| c.lora = Some(LoraSettings::default()))),
+    );
+    let mut changes: Vec<(Words, Change)> = vec![
         (
             |_| "--set train.recompute=true".into(),
             |config| (!config.train.recompute).then(|| with(config, |c| c.train.recompute = true)),
@@ -169,11 +178,11 @@ fn changes() -> Vec<(Words, Change)> {
             |_| "--set eval.batch_size=1".into(),
             |config| (config.eval.batch_size > 1).then(|| with(config, |c| c.eval.batch_size = 1)),
         ),
-        (
-            |_| format!("--set lora.rank={} (an adapter in place of all weights)", LoraSettings::default().rank),
-            |config| config.lora.is_none().then(|| with(config, |c| c.lora = Some(LoraSettings::default()))),
-        ),
-    ]
+    ];
+    if !from_adapter {
+        changes.push(adapter);
+    }
+    changes
 }
 
 fn with(config: &Config, change: impl FnOnce(&mut Config)) -> Config {
@@ -194,6 +203,12 @@ impl std::fmt::Display for DryRun {
             all as f64 / 1e6
         )?;
         writeln!(f, "{}", self.plan)?;
+        if self.gpu {
+            writeln!(
+                f,
+                "this counts the way that a CPU computes; on a GPU logits and attention scores are held whole, so that it may take more"
+            )?;
+        }
         let Some((bytes, what)) = &self.available else { return Ok(()) };
         if self.fits(&self.plan) {
             return writeln!(f, "fits: {} {what}", megabytes(*bytes));
@@ -211,5 +226,32 @@ impl std::fmt::Display for DryRun {
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Method;
+
+    #[test]
+    fn an_adapter_is_suggested_to_a_run_that_trains_all_weights_alone() {
+        let config = Config::from_text(Some(Method::Sft), None, &[]).unwrap();
+        let said = |from_adapter: bool| -> Vec<String> {
+            changes(from_adapter).iter().filter_map(|(words, change)| change(&config).map(|c| words(&c))).collect()
+        };
+        assert!(said(false).iter().any(|words| words.contains("lora.rank")), "{:?}", said(false));
+        assert!(!said(true).iter().any(|words| words.contains("lora.rank")), "{:?}", said(true));
+    }
+
+    #[test]
+    fn a_plan_for_a_gpu_says_that_it_counts_the_way_of_a_cpu() {
+        let said = |gpu: bool| {
+            let available = Some((1 << 30, "free on the GPU".to_string()));
+            let plan = MemoryPlan { weights: 1000, ..MemoryPlan::default() };
+            DryRun { plan, steps: 1, examples: 1, parameters: (1, 1), gpu, available, changes: Vec::new() }.to_string()
+        };
+        assert!(said(true).contains("on a GPU logits and attention scores are held whole"), "{}", said(true));
+        assert!(!said(false).contains("held whole"), "{}", said(false));
     }
 }

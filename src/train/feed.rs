@@ -1,7 +1,7 @@
 //! The next examples, read, decoded and tokenised by a thread of its own while the model works on the current ones.
 
+use super::trainer::Job;
 use crate::Result;
-use crate::config::Method;
 use crate::model::Sequence;
 use crate::policy::{Codec, reference_sequence};
 use crate::tasks::Task;
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
 
-/// What is prepared of an example: its prompt, and for SFT its reference response (for RFT an empty one).
+/// What is prepared of an example: its prompt, and its reference response (an empty one where the model itself is to answer).
 type Prepared = Result<Sequence>;
 
 /// Prepares examples, in advance if it was told which.
@@ -19,38 +19,32 @@ pub struct Feed<'a> {
     ready: Receiver<(Vec<usize>, Vec<Prepared>)>,
     /// Orders that have not been collected.
     open: usize,
-    /// The examples looked at by [`Feed::look`].
-    looked_at: Option<(Vec<usize>, Vec<Sequence>)>,
 }
 
 #[derive(Clone, Copy)]
 struct Source<'a> {
-    method: Method,
+    /// See [`Job::sampled`].
+    sampled: usize,
     codec: &'a dyn Codec,
     task: &'a dyn Task,
 }
 
 impl Source<'_> {
     fn prepare(&self, i: usize) -> Prepared {
-        match self.method {
-            Method::Sft => reference_sequence(self.task, self.codec, i),
-            Method::Rft => Ok(Sequence { prompt: self.codec.prompt(self.task, i)?, response: Vec::new() }),
+        match i < self.sampled {
+            true => Ok(Sequence { prompt: self.codec.prompt(self.task, i)?, response: Vec::new() }),
+            false => reference_sequence(self.task, self.codec, i),
         }
     }
 }
 
 impl<'a> Feed<'a> {
     /// A feed whose thread ends with it.
-    pub fn start<'scope>(
-        scope: &'scope Scope<'scope, '_>,
-        method: Method,
-        codec: &'a dyn Codec,
-        task: &'a dyn Task,
-    ) -> Self
+    pub fn start<'scope>(scope: &'scope Scope<'scope, '_>, job: &Job<'a>) -> Self
     where
         'a: 'scope,
     {
-        let source = Source { method, codec, task };
+        let source = Source { sampled: job.sampled(), codec: job.codec, task: job.train };
         let (orders, to_do) = channel::<Vec<usize>>();
         let (done, ready) = channel();
         scope.spawn(move || {
@@ -61,14 +55,11 @@ impl<'a> Feed<'a> {
                 }
             }
         });
-        Feed { source, orders, ready, open: 0, looked_at: None }
+        Feed { source, orders, ready, open: 0 }
     }
 
     /// These examples, in order: those prepared in advance, if they are the same, or else made now.
     pub fn take(&mut self, indices: &[usize]) -> Result<Vec<Sequence>> {
-        if let Some((_, sequences)) = self.looked_at.take().filter(|(looked_at, _)| looked_at == indices) {
-            return Ok(sequences);
-        }
         while self.open > 0 {
             self.open -= 1;
             match self.ready.recv() {
@@ -77,12 +68,6 @@ impl<'a> Feed<'a> {
             }
         }
         indices.par_iter().map(|&i| self.source.prepare(i)).collect::<Vec<_>>().into_iter().collect()
-    }
-
-    /// What [`Feed::take`] will give for these examples, which are expected to be taken next.
-    pub fn look(&mut self, indices: Vec<usize>) -> Result<&[Sequence]> {
-        let sequences = self.take(&indices)?;
-        Ok(&self.looked_at.insert((indices, sequences)).1)
     }
 
     /// Have these examples ready soon.

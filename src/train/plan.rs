@@ -5,8 +5,62 @@ use crate::config::{Config, Method};
 use crate::files::megabytes;
 use crate::model::{Prompt, Sequence};
 use crate::nn::Parameter;
+use crate::policy::{reference_response, reference_sequence};
+use crate::{Error, Result};
+use rayon::prelude::*;
+use std::cmp::Reverse;
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
+
+/// What the memory that an example takes goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Tokens of its prompt and its response; of a response still to be sampled, as many as it may get.
+    pub tokens: usize,
+    /// Patches of its images.
+    pub patches: usize,
+}
+
+/// The sizes of all training examples; images are not decoded for it.
+pub(super) fn sizes(job: &Job<'_>) -> Result<Vec<Size>> {
+    let size = |i: usize| -> Result<Size> {
+        let response = match sampled(job, i) {
+            Some(new) => new,
+            None => reference_response(job.train, job.codec, i)?.len(),
+        };
+        let (prompt, patches) = job.codec.prompt_size(job.train, i)?;
+        Ok(Size { tokens: prompt + response, patches })
+    };
+    (0..job.train.len()).into_par_iter().map(size).collect::<Vec<Result<_>>>().into_iter().collect()
+}
+
+/// The most tokens of the model's own response to an example, if it is to give one.
+fn sampled(job: &Job<'_>, i: usize) -> Option<usize> {
+    job.config.rollout.as_ref().filter(|_| i < job.sampled()).map(|rollout| rollout.max_new_tokens)
+}
+
+/// An example with its response, or, of one still to be sampled, the longest there may be.
+fn at_most(job: &Job<'_>, i: usize) -> Result<Sequence> {
+    match sampled(job, i) {
+        Some(new) => Ok(Sequence { prompt: job.codec.prompt(job.train, i)?, response: vec![0; new] }),
+        None => reference_sequence(job.train, job.codec, i),
+    }
+}
+
+/// The examples of the largest round that there may be, largest first: of the first `own` ones and of the replayed ones after them as
+/// many as a round of `each` takes. Where rounds run over the end of an epoch, they may hold an example twice.
+fn largest_round(sizes: &[Size], own: usize, each: [usize; 2], by: fn(&Size) -> usize) -> Vec<usize> {
+    let part = |range: Range<usize>, count: usize| -> Vec<usize> {
+        let times = if range.len().is_multiple_of(count) { 1 } else { 2 };
+        let mut examples: Vec<usize> = range.collect();
+        examples.sort_by_key(|&i| Reverse(by(&sizes[i])));
+        examples.iter().flat_map(|&i| std::iter::repeat_n(i, times)).cycle().take(count).collect()
+    };
+    let mut round = [part(0..own, each[0]), part(own..sizes.len(), each[1])].concat();
+    round.sort_by_key(|&i| Reverse(by(&sizes[i])));
+    round
+}
 
 /// Bytes by what they are for.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -28,9 +82,30 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// The plan of a run whose first examples are `first` (those of one step; for RFT without responses). `held` is what the
-    /// process holds now, before any of them was made ready, and `resumed` says that the moments are part of it.
-    pub fn of(job: &Job<'_>, first: &[Sequence], held: usize, resumed: bool) -> Self {
+    /// The plan of a run over the examples of these `sizes`, with the largest of them in one round: those of the most tokens and patches
+    /// together, of the most tokens, or of the most patches, whichever take the most. `held` is what the process holds now, before any
+    /// of them was made ready, and `resumed` says that the moments are part of it.
+    ///
+    /// # Errors
+    /// An example that cannot be made ready.
+    pub fn largest(job: &Job<'_>, sizes: &[Size], held: usize, resumed: bool) -> Result<Self> {
+        let replayed = job.config.replayed_per_round();
+        let each = [job.config.examples_per_round() - replayed, replayed];
+        let by: [fn(&Size) -> usize; 3] = [|size| size.tokens + size.patches, |size| size.tokens, |size| size.patches];
+        let evaluated = evaluated(job)?;
+        let mut rounds = by.map(|by| largest_round(sizes, job.own(), each, by)).to_vec();
+        rounds.dedup();
+        let plans = rounds.iter().map(|round| {
+            let examples = round.par_iter().map(|&i| at_most(job, i)).collect::<Vec<Result<_>>>();
+            Ok(MemoryPlan::of(job, &examples.into_iter().collect::<Result<Vec<_>>>()?, &evaluated, held, resumed))
+        });
+        let plans = plans.collect::<Result<Vec<MemoryPlan>>>()?;
+        plans.into_iter().max_by_key(MemoryPlan::total).ok_or_else(|| Error::failed("a memory plan of no examples"))
+    }
+
+    /// The plan of a run whose rounds have the examples `first`, with responses as long as they may get, and whose evaluations have the
+    /// prompts `evaluated` at a time.
+    fn of(job: &Job<'_>, first: &[Sequence], evaluated: &[Arc<Prompt>], held: usize, resumed: bool) -> Self {
         let config = job.config;
         let bytes = |p: &Arc<Parameter>| p.var.elem_count() * p.var.dtype().size_in_bytes();
         let trained: usize = job.policy.parameters().iter().filter(|p| p.trainable()).map(bytes).sum();
@@ -49,7 +124,7 @@ impl MemoryPlan {
             moments: 2 * trained,
             examples: 2 * first.iter().map(pixels).sum::<usize>(),
             activations,
-            generation: generation(job, first),
+            generation: generation(job, first, evaluated),
         }
     }
 
@@ -60,32 +135,41 @@ impl MemoryPlan {
     }
 }
 
-/// The sequences of the first forward and backward. Responses still to be sampled are as long as they may get.
+/// The sequences of the first forward and backward.
 fn micro_batch(config: &Config, first: &[Sequence]) -> Vec<Sequence> {
     let first = &first[..first.len().min(config.train.batch_size)];
     match (&config.rollout, config.train.method) {
         (Some(rollout), Method::Rft) => {
-            let longest =
-                |s: &Sequence| Sequence { prompt: s.prompt.clone(), response: vec![0; rollout.max_new_tokens] };
-            first.iter().flat_map(|s| std::iter::repeat_n(longest(s), rollout.samples)).collect()
+            first.iter().flat_map(|s| std::iter::repeat_n(s.clone(), rollout.samples)).collect()
         }
         _ => first.to_vec(),
     }
 }
 
+/// The prompts of the largest batch of the evaluations on the way, if there are any.
+fn evaluated(job: &Job<'_>) -> Result<Vec<Arc<Prompt>>> {
+    let settings = &job.config.eval;
+    let Some(task) = job.validation.filter(|_| settings.every > 0) else { return Ok(Vec::new()) };
+    let count = if settings.samples == 0 { task.len() } else { settings.samples.min(task.len()) };
+    let sizes = (0..count).into_par_iter().map(|i| job.codec.prompt_size(task, i)).collect::<Vec<Result<_>>>();
+    let sizes = sizes.into_iter().collect::<Result<Vec<(usize, usize)>>>()?;
+    let mut largest: Vec<usize> = (0..count).collect();
+    largest.sort_by_key(|&i| Reverse(sizes[i].0 + sizes[i].1));
+    largest.into_iter().take(settings.batch_size).map(|i| job.codec.prompt(task, i)).collect()
+}
+
 /// The larger of rollouts and evaluation.
-fn generation(job: &Job<'_>, first: &[Sequence]) -> usize {
+fn generation(job: &Job<'_>, first: &[Sequence], evaluated: &[Arc<Prompt>]) -> usize {
     let config = job.config;
-    let bytes = |count: usize, samples: usize, new_tokens: usize| {
-        let prompts: Vec<Arc<Prompt>> = first.iter().cycle().take(count).map(|s| s.prompt.clone()).collect();
-        job.policy.generate_bytes(&prompts, samples, new_tokens)
-    };
     let rollouts = config.rollout.as_ref().map_or(0, |r| {
         let at_once = if r.batch_size == 0 { first.len() } else { r.batch_size.min(first.len()) };
-        bytes(at_once, r.samples, r.max_new_tokens)
+        let prompts: Vec<Arc<Prompt>> = first[..at_once].iter().map(|s| s.prompt.clone()).collect();
+        job.policy.generate_bytes(&prompts, r.samples, r.max_new_tokens)
     });
-    let evaluates = config.eval.every > 0 && job.validation.is_some_and(|t| !t.is_empty());
-    let evaluation = if evaluates { bytes(config.eval.batch_size, 1, config.eval.max_new_tokens) } else { 0 };
+    let evaluation = match evaluated {
+        [] => 0,
+        prompts => job.policy.generate_bytes(prompts, 1, config.eval.max_new_tokens),
+    };
     rollouts.max(evaluation)
 }
 
@@ -136,6 +220,21 @@ mod tests {
         let text = plan.to_string();
         assert!(text.starts_with("memory: about 1.22 GB at most (weights 200 MB, gradients 200 MB"), "{text}");
         assert!(text.contains("generation 100 MB") && !text.contains("examples"), "{text}");
+    }
+
+    #[test]
+    fn the_largest_round_has_the_largest_examples_wherever_they_stand() {
+        let size = |(tokens, patches)| Size { tokens, patches };
+        let sizes = [(10, 16), (9, 400), (700, 0), (8, 8), (5, 5), (90, 64)].map(size);
+        let all = |each: usize, by: fn(&Size) -> usize| largest_round(&sizes, 6, [each, 0], by);
+        assert_eq!(all(3, |s| s.tokens + s.patches), [2, 1, 5]);
+        assert_eq!(all(2, |s| s.tokens), [2, 5]);
+        assert_eq!(all(1, |s| s.patches), [1]);
+        // Rounds of 4 run over the end of an epoch of 6; one of 12 has each example twice.
+        assert_eq!(all(4, |s| s.tokens), [2, 2, 5, 5]);
+        assert_eq!(all(12, |s| s.tokens).iter().filter(|i| **i == 2).count(), 2);
+        // The last two are replayed, one a round.
+        assert_eq!(largest_round(&sizes, 4, [2, 1], |s| s.tokens), [2, 5, 0]);
     }
 
     #[cfg(target_os = "linux")]

@@ -8,18 +8,17 @@ use super::freeze::freeze;
 use super::guard;
 use super::metrics::{Log, Metrics, Sample};
 use super::optimizer::{AdamW, norm_of};
-use super::plan::{MemoryPlan, process_memory};
+use super::plan::{MemoryPlan, Size, process_memory, sizes};
 use super::room::Room;
 use super::run::{Finished, Run};
 use super::schedule::learning_rate;
 use super::{rft, sft};
 use crate::config::{Config, Method};
 use crate::model::Sequence;
-use crate::policy::{Codec, Policy, reference_response};
+use crate::policy::{Codec, Policy};
 use crate::tasks::Task;
 use crate::{Error, Result, files, rng};
 use rand::Rng as _;
-use rayon::prelude::*;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -62,6 +61,12 @@ impl Job<'_> {
     /// Training examples of the run's own dataset.
     pub(super) fn own(&self) -> usize {
         self.train.len() - self.replayed
+    }
+
+    /// The examples before this one are answered by the model itself; those from it on have reference responses that are learnt.
+    pub(super) fn sampled(&self) -> usize {
+        let refreshes = self.config.sft.as_ref().is_some_and(|sft| sft.refresh_every > 0);
+        if self.config.train.method == Method::Rft || refreshes { self.own() } else { 0 }
     }
 }
 
@@ -106,10 +111,11 @@ pub fn train(job: &Job<'_>, run: &Run, resume: Option<&Checkpoint>, progress: &m
     let each = config.replayed_per_round();
     let deal = Deal::resume(own, job.replayed, each, config.train.seed, state.cursor, state.replay)?;
     let mut unchecked = false;
+    let sizes = sizes(job)?;
     match resume {
         Some(checkpoint) => checkpoint.load_optimizer(&mut optimizer)?,
         None => {
-            check_lengths(job)?;
+            check_lengths(job, &sizes)?;
             let first = deal.peek_own(config.train.batch_size.min(own));
             // The first step of SFT shows its own gradients. Where an evaluation comes before it they are looked at earlier,
             // so that a run that cannot work has measured nothing; so are those of RFT, whose first step may have none.
@@ -124,10 +130,9 @@ pub fn train(job: &Job<'_>, run: &Run, resume: Option<&Checkpoint>, progress: &m
     let log = Log::open(run.dir(), state.log, state.step)?;
     let total = config.total_steps(own);
     std::thread::scope(|scope| {
-        let mut feed = Feed::start(scope, config.train.method, job.codec, job.train);
+        let feed = Feed::start(scope, job);
         let held = process_memory("VmRSS").unwrap_or(0);
-        let plan = MemoryPlan::of(job, feed.look(deal.peek(config.examples_per_round()))?, held, resume.is_some());
-        progress.note(&plan.to_string());
+        progress.note(&MemoryPlan::largest(job, &sizes, held, resume.is_some())?.to_string());
         rounds(Loop { job, optimizer, deal, feed, total, log, unchecked, state, progress }, run, resume)
     })
 }
@@ -287,23 +292,15 @@ fn some_ids(ids: &[String]) -> String {
 }
 
 /// Refuse examples longer than `train.max_length`, by id, before the first step.
-fn check_lengths(job: &Job<'_>) -> Result<()> {
+fn check_lengths(job: &Job<'_>, sizes: &[Size]) -> Result<()> {
     let limit = job.config.train.max_length;
     if limit == 0 {
         return Ok(());
     }
-    let rollout = job.config.rollout.as_ref().map(|r| r.max_new_tokens);
-    let (codec, task) = (job.codec, job.train);
-    let too_long = |i: usize| -> Result<Option<String>> {
-        let response = match rollout {
-            Some(new) if i < job.own() => new,
-            _ => reference_response(task, codec, i)?.len(),
-        };
-        let length = codec.prompt_length(task, i)? + response;
-        Ok((length > limit).then_some(format!("{} ({length})", task.example(i)?.id)))
-    };
-    let lengths = (0..task.len()).into_par_iter().map(too_long).collect::<Vec<Result<_>>>();
-    let long: Vec<String> = lengths.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
+    let too_long = sizes.iter().enumerate().filter(|(_, size)| size.tokens > limit);
+    let long = too_long
+        .map(|(i, size)| Ok(format!("{} ({})", job.train.example(i)?.id, size.tokens)))
+        .collect::<Result<Vec<String>>>()?;
     if long.is_empty() {
         return Ok(());
     }

@@ -341,6 +341,17 @@ fn adapters_are_trained_resumed_evaluated_and_merged_from_the_command_line() {
     assert!(said.contains("an adapter (LoRA)") && said.contains("28 linear maps"), "{said}");
     let plan = done(at, &(common + " --method sft --dry-run"));
     assert!(plan.contains("0.0") && plan.contains("memory: about") && plan.contains("fits"), "{plan}");
+    // Going on from an adapter trains as much as a fresh one of the same rank, and holds the same.
+    let on = done(at, &format!("{} --dry-run", on.replace(" --out on", "")));
+    let trained = |plan: &str| plan.split(" examples; ").nth(1).and_then(|rest| rest.split(';').next()).map(first_line);
+    assert_eq!(trained(&on), trained(&plan), "{on}{plan}");
+    let moments =
+        |plan: &str| plan.split("moments ").nth(1).and_then(|rest| rest.split([',', ')']).next()).map(first_line);
+    assert_eq!(moments(&on), moments(&plan), "{on}{plan}");
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_string()
 }
 
 #[test]

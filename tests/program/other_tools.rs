@@ -109,6 +109,66 @@ fn conversations_of_other_tools_are_trained_on_evaluated_and_scored() {
     assert!(message.contains("shared.jsonl:4: field `images`: there is no file pictures/3.png"), "{message}");
 }
 
+/// What a text says of the memory for `part`.
+fn planned(text: &str, part: &str) -> String {
+    let rest = text.split_once("memory: about").and_then(|(_, plan)| plan.split_once(&format!("{part} ")));
+    let found = rest.and_then(|(_, rest)| rest.split([',', ')']).next());
+    found.unwrap_or_else(|| panic!("no {part} in: {text}")).to_string()
+}
+
+#[test]
+fn the_memory_plan_counts_the_largest_example_wherever_it_stands() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    done(dir, "model init --preset tiny --out model");
+    let colour = |x: u32, y: u32| image::Rgb([(x * 37 % 251) as u8, (y * 91 % 241) as u8, ((x + y) * 13 % 239) as u8]);
+    for (name, side) in [("small", 56), ("large", 224)] {
+        image::RgbImage::from_fn(side, side, colour).save(dir.join(format!("{name}.png"))).unwrap();
+    }
+    let line = |name: &str, images: usize| {
+        let turns = json!([{"role": "user", "content": "<image>".repeat(images) + "What?"},
+            {"role": "assistant", "content": "It"}]);
+        format!("{}\n", json!({"messages": turns, "images": vec![format!("{name}.png"); images]}))
+    };
+    let (small, large) = (line("small", 1), line("large", 4));
+    for (file, lines) in [("a", [&small, &large]), ("b", [&large, &small]), ("c", [&small, &small])] {
+        fs::write(dir.join(format!("{file}.jsonl")), lines.map(String::as_str).concat()).unwrap();
+    }
+    let line = |file: &str, more: &str| {
+        format!("{TRAIN} --set train.batch_size=1 --set train.seed=1 --data {file}.jsonl {more}")
+    };
+    let [first, last, none] = ["b", "a", "c"].map(|file| done(dir, &line(file, "--dry-run")).1);
+    for part in ["activations", "examples"] {
+        assert_eq!(planned(&first, part), planned(&last, part), "{part}");
+        assert_ne!(planned(&first, part), planned(&none, part), "{part}");
+    }
+    // So does the plan of the run itself.
+    for file in ["a", "b"] {
+        let (said, _) = done(dir, &line(file, &format!("--out run-{file}")));
+        assert_eq!(planned(&said, "activations"), planned(&first, "activations"));
+    }
+}
+
+#[test]
+fn what_the_model_answers_itself_needs_no_reference_response() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    let turns = json!([{"role": "user", "content": "<image>What is it?"}]);
+    let line = json!({"messages": turns, "images": ["pictures/0.png"], "answer": "a zebra crossing"});
+    fs::write(dir.join("asked.jsonl"), format!("{line}\n").repeat(4)).unwrap();
+    let refresh = "--set sft.refresh_every=2 --set rollout.samples=2 --set rollout.max_new_tokens=2";
+    let (_, plan) = done(dir, &format!("{TRAIN} {refresh} --data asked.jsonl --dry-run"));
+    assert!(plan.contains("memory: about"), "{plan}");
+    // It gets as far as its own responses, of which none is right.
+    let output = jigsaw(dir, &format!("{TRAIN} {refresh} --data asked.jsonl --out own"));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("responses of the model itself to 4 prompts"), "{said}");
+    // Where reference responses are learnt, their want is told.
+    let message = refused(dir, &format!("{TRAIN} --data asked.jsonl --out none"));
+    assert!(message.contains("no response to learn from"), "{message}");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_command_is_told_of_every_step_and_stops_no_run() {

@@ -124,13 +124,16 @@ impl Model {
         Self::assemble(config, device, base, Some(Arc::new(adapter)))
     }
 
-    /// A model of the architecture in `dir` whose weights are zeros that take no memory: for plans.
-    pub fn hollow(dir: &Path, trains: bool) -> Result<Self> {
-        let dir = if lora::is_adapter(dir) { lora::base_of(dir)? } else { dir.to_path_buf() };
-        let config = Config::from_dir(&dir)?;
-        let stored = Stored::open(&dir, &config)?;
-        let storage = if trains { Storage::F32 } else { Storage::for_frozen(&stored, &Device::Cpu)? };
-        Self::assemble(config, &Device::Cpu, Arc::new(weights::hollow(&stored, storage)?), None)
+    /// A model of the architecture in `dir` whose weights are zeros that take no memory: for plans of what it will hold on `device`. Of a
+    /// directory with an adapter, the base is frozen, and the adapter on it is read.
+    pub fn hollow(dir: &Path, trains: bool, device: &Device) -> Result<Self> {
+        let adapted = lora::is_adapter(dir);
+        let base_dir = if adapted { lora::base_of(dir)? } else { dir.to_path_buf() };
+        let config = Config::from_dir(&base_dir)?;
+        let stored = Stored::open(&base_dir, &config)?;
+        let adapter = adapted.then(|| Adapter::read(dir, &config, &Device::Cpu)).transpose()?.map(Arc::new);
+        let storage = if trains && !adapted { Storage::F32 } else { Storage::for_frozen(&stored, device)? };
+        Self::assemble(config, &Device::Cpu, Arc::new(weights::hollow(&stored, storage)?), adapter)
     }
 
     /// The same weights, frozen, with an adapter that trains.

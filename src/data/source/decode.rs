@@ -32,6 +32,15 @@ pub fn read(path: &Path) -> Result<Vec<u8>, String> {
 
 /// Width and height in pixels, after orientation, from the headers alone; or why the image cannot be used.
 pub fn probe(bytes: &[u8]) -> Result<(u32, u32), String> {
+    header(bytes, true)
+}
+
+/// The same from the first bytes of a file; an error may mean that they are too few. Does not see that the rest is damaged or not there.
+pub fn probe_start(bytes: &[u8]) -> Result<(u32, u32), String> {
+    header(bytes, false)
+}
+
+fn header(bytes: &[u8], whole: bool) -> Result<(u32, u32), String> {
     guarded(|| {
         let format = format(bytes)?;
         let (size, orientation) = match format {
@@ -43,7 +52,7 @@ pub fn probe(bytes: &[u8]) -> Result<(u32, u32), String> {
                 if header.precision != 8 {
                     return Err(format!("{} bits a channel; only 8 are read", header.precision));
                 }
-                if !header.complete {
+                if whole && !header.complete {
                     return Err("truncated".into());
                 }
                 let size = (u32::from(header.width), u32::from(header.height));

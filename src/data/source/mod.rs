@@ -10,6 +10,6 @@ mod walk;
 pub use attribution::attribution;
 #[cfg(feature = "parquet")]
 pub(super) use decode::guarded;
-pub use decode::{MAX_FILE_BYTES, MAX_PIXELS, PixelBudget, decode, probe, read};
+pub use decode::{MAX_FILE_BYTES, MAX_PIXELS, PixelBudget, decode, probe, probe_start, read};
 pub use rgb::to_rgb;
 pub use walk::{SourceFile, walk};

@@ -248,7 +248,11 @@ impl Compared {
         }
         let groups = groups(pairing, &of_pair);
         let all: Vec<&_> = pairing.pairs.iter().collect();
-        let measured = measure(&all, &groups, pairing.same_model);
+        let mut measured = measure(&all, &groups, pairing.same_model);
+        measured.shares = vec![Vec::new(); measured.units.len()];
+        for (label, &cluster) in of_pair.iter().zip(&measured.clusters) {
+            measured.shares[cluster].extend(label.shares.iter().cloned());
+        }
         let mut members: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (i, label) in of_pair.iter().enumerate() {
             if let Some(category) = &label.category {

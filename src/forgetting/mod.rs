@@ -11,6 +11,7 @@ mod group;
 mod moved;
 mod rows;
 mod run;
+mod shared;
 mod table;
 mod write;
 

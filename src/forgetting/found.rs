@@ -122,8 +122,10 @@ impl Model {
     pub fn provenance(&self) -> String {
         let Some(run) = &self.run else { return String::new() };
         let seed = run.seed.map_or("seed unknown".to_string(), |seed| format!("seed {seed}"));
-        match run.data_hash.get(..8) {
-            Some(hash) => format!("{seed}, data {hash}"),
+        // Of the run's own data, and of what it replays.
+        let parts: Option<Vec<&str>> = run.data_hash.split('+').map(|hash| hash.get(..8)).collect();
+        match parts {
+            Some(hashes) => format!("{seed}, data {}", hashes.join("+")),
             None => seed,
         }
     }

@@ -390,6 +390,8 @@ fn a_model_knows_the_run_that_its_directory_lies_in() {
     let last = Model::of(&run.join("model"), "h");
     assert_eq!((last.name.as_str(), last.run.as_ref().unwrap().step), ("sft", Some(300)));
     assert_eq!(last.provenance(), "seed 7, data 3fa91c02");
+    std::fs::write(run.join("run.json"), about.replace("3fa91c02ffff", "3fa91c02ffff+77aa00bbcccc")).unwrap();
+    assert_eq!(Model::of(&run.join("model"), "h").provenance(), "seed 7, data 3fa91c02+77aa00bb");
     let alone = Model::of(dir.path(), "h");
     assert!(alone.run.is_none() && alone.provenance().is_empty());
 }

@@ -128,6 +128,9 @@ pub struct CheckpointFound {
     pub symmetry: Agreement,
     /// Change of v by u against its first order, over all pairs.
     pub first_order: Agreement,
+    /// It is an adapter, and only the adapter takes the step: the kernel is over its parameters alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adapter: bool,
 }
 
 /// Everything.
@@ -176,7 +179,7 @@ impl Dynamics {
 }
 
 impl CheckpointFound {
-    /// Sum up the pairs of one checkpoint.
+    /// Sum up the pairs of one checkpoint of a whole model.
     pub fn of(model: Model, pairs: &[&Pair], regimes: &[&str], priors: &[&str]) -> CheckpointFound {
         let mut cells = Vec::new();
         for regime in regimes {
@@ -190,7 +193,7 @@ impl CheckpointFound {
         if let [only] = priors {
             cells.iter_mut().for_each(|cell| cell.prior = Some((*only).to_string()));
         }
-        CheckpointFound { model, cells, symmetry: symmetry(pairs), first_order: first_order(pairs) }
+        CheckpointFound { model, cells, symmetry: symmetry(pairs), first_order: first_order(pairs), adapter: false }
     }
 
     /// The cells over all prior families, a regime each.

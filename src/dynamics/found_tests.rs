@@ -89,6 +89,24 @@ fn everything_is_written_and_read_back() {
 }
 
 #[test]
+fn a_kernel_over_an_adapter_alone_is_told_from_that_over_a_whole_model() {
+    let mut found = dynamics(&pairs());
+    found.checkpoints[1].adapter = true;
+    let said = notes(&found).join("\n");
+    assert!(said.contains("only the adapter of step-1:") && said.contains("the whole models step-0"), "{said}");
+    let json = serde_json::to_string(&found).unwrap();
+    assert_eq!(json.matches("\"adapter\":true").count(), 1);
+    let back: Dynamics = serde_json::from_str(&json).unwrap();
+    assert!(!back.checkpoints[0].adapter && back.checkpoints[1].adapter);
+    found.checkpoints[0].adapter = true;
+    let said = notes(&found).join("\n");
+    assert!(
+        said.contains("only the adapter of step-0, step-1:") && said.contains("do not compare with those of whole"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_step_too_large_and_samples_too_few_are_told() {
     let mut all = pairs();
     assert!(notes(&dynamics(&all)).is_empty(), "{:?}", notes(&dynamics(&all)));
@@ -98,4 +116,11 @@ fn a_step_too_large_and_samples_too_few_are_told() {
     let said = notes(&found).join("\n");
     assert!(said.contains("large for: step-1 on ") && !said.contains("step-0"), "{said}");
     assert!(said.contains("bare (10), rollouts (10)"), "{said}");
+    // With a single family of prior knowledge too, once a regime.
+    let of_one: Vec<Pair> = all.iter().filter(|p| p.prior == "ocr").cloned().collect();
+    for (i, checkpoint) in found.checkpoints.iter_mut().enumerate() {
+        let own: Vec<&Pair> = of_one.iter().filter(|p| p.checkpoint == i).collect();
+        *checkpoint = CheckpointFound::of(checkpoint.model.clone(), &own, &["bare", "rollouts"], &["ocr"]);
+    }
+    assert_eq!(notes(&found).join("\n"), said);
 }

@@ -15,7 +15,7 @@ use crate::eval::bench::{self, Settings, Spec};
 use crate::eval::{Plan, hash_model, hash_prompt_files};
 use crate::forgetting::{FORGETTING_JSON, Forgetting, Model};
 use crate::model::qwen2_5_vl::names::parameter_shapes;
-use crate::model::{Sampling, qwen2_5_vl};
+use crate::model::{Sampling, lora, qwen2_5_vl};
 use crate::train::{check_parts, freeze};
 use crate::{Error, Result};
 use candle_core::Device;
@@ -399,7 +399,8 @@ impl Work<'_> {
         let names = |kind: Kind| self.numbers(kind).map(|i| self.sets[i].name()).collect::<Vec<_>>();
         let checkpoint = |(i, model): (usize, &Model)| {
             let own: Vec<&Pair> = pairs.iter().filter(|pair| pair.checkpoint == i).collect();
-            CheckpointFound::of(model.clone(), &own, &names(Kind::Train), &names(Kind::Prior))
+            let found = CheckpointFound::of(model.clone(), &own, &names(Kind::Train), &names(Kind::Prior));
+            CheckpointFound { adapter: lora::is_adapter(&self.request.models[i]), ..found }
         };
         let checkpoints = self.checkpoints.iter().enumerate().map(checkpoint).collect();
         let sets = (sets(Kind::Train), sets(Kind::Prior));

@@ -135,8 +135,8 @@ pub fn notes(found: &Dynamics) -> Vec<String> {
     let mut notes = Vec::new();
     // By regime: over all pairs, one whose changes are large hides the others.
     let of_regimes = found.checkpoints.iter().flat_map(|checkpoint| {
-        let whole = checkpoint.cells.iter().filter(|cell| cell.prior.is_none() && cell.first_order.difference > LARGE);
-        whole.map(|cell| {
+        let large = checkpoint.overall().filter(|cell| cell.first_order.difference > LARGE);
+        large.map(|cell| {
             format!("{} on {} ({})", checkpoint.model.name, cell.regime, percent(cell.first_order.difference))
         })
     });
@@ -146,6 +146,20 @@ pub fn notes(found: &Dynamics) -> Vec<String> {
             "changes are far from their first order, so eta {} is large for: {}; a smaller --eta makes LBK a bound",
             found.setting.eta,
             large.join(", ")
+        ));
+    }
+    let (adapters, whole): (Vec<&CheckpointFound>, Vec<&CheckpointFound>) =
+        found.checkpoints.iter().partition(|checkpoint| checkpoint.adapter);
+    let names = |of: &[&CheckpointFound]| of.iter().map(|c| c.model.name.as_str()).collect::<Vec<_>>().join(", ");
+    if !adapters.is_empty() {
+        let beside = match whole.is_empty() {
+            true => "with those of whole models or of other adapters' sizes".to_string(),
+            false => format!("with those of the whole models {}", names(&whole)),
+        };
+        notes.push(format!(
+            "the step changes only the adapter of {}: LBK and cosine are over the adapter's parameters alone, and they and the changes \
+             do not compare {beside}",
+            names(&adapters)
         ));
     }
     let few = found.regimes.iter().filter(|set| set.perplexity.responses < found.setting.pairs);

@@ -2,8 +2,8 @@
 
 use crate::eval::Outcome;
 use crate::stats::{
-    self, Estimate, Interval, Unit, clustered_difference, clustered_mean, clustered_unit_mean, mcnemar, nan_if_null,
-    paired_proportions, totals,
+    self, Estimate, Interval, Total, Unit, clustered_difference, clustered_mean, clustered_unit_mean, mcnemar,
+    nan_if_null, paired_proportions, totals,
 };
 use serde::{Deserialize, Serialize};
 
@@ -46,7 +46,8 @@ pub enum Method {
     ClusteredT,
     /// The same weights answered alike: the change is zero by construction, not by estimate.
     Same,
-    /// Mean of several benchmarks: interval recovered from theirs (MOVER), p by Welch and Satterthwaite.
+    /// Mean of several benchmarks: interval recovered from theirs (MOVER), p by Welch and Satterthwaite; examples that they share are
+    /// clusters.
     Mean,
 }
 
@@ -101,8 +102,16 @@ pub struct Measured {
     pub estimate: Estimate,
     /// That of the lenient change.
     pub lenient: Estimate,
-    /// What is drawn as one in a bootstrap.
+    /// What is drawn as one in a bootstrap: the clusters.
     pub units: Vec<Unit>,
+    /// Sum and number of the differences of each cluster.
+    pub differences: Vec<Total>,
+    /// The same of the lenient differences.
+    pub lenient_differences: Vec<Total>,
+    /// The cluster of each pair.
+    pub clusters: Vec<usize>,
+    /// What each cluster may have in common with other benchmarks ([`super::Label::shares`]); empty for nothing.
+    pub shares: Vec<Vec<String>>,
 }
 
 /// Measure the change over `pairs`; `groups` holds the number of each pair's group (any numbers). Pairs of one group are not
@@ -133,7 +142,9 @@ pub fn measure(pairs: &[&(Outcome, Outcome)], groups: &[usize], same_model: bool
             tokens: pairs.iter().map(|pair| of(pair).tokens as f64).sum::<f64>() / pairs.len() as f64,
         }
     };
-    let retention = retention(&[&units], estimate.mean);
+    let between = |base: &[f64], tuned: &[f64]| totals(base.iter().zip(tuned).map(|(a, b)| b - a), &clusters);
+    let (differences, lenient_differences) = (between(&base, &tuned), between(&base_lenient, &tuned_lenient));
+    let retention = retention(std::slice::from_ref(&units), mean_of(&units), estimate.mean);
     let change = Change {
         n: pairs.len(),
         clusters: (!independent).then_some(count),
@@ -147,7 +158,8 @@ pub fn measure(pairs: &[&(Outcome, Outcome)], groups: &[usize], same_model: bool
         retention,
         lenient_change: lenient.mean,
     };
-    Measured { change, estimate, lenient, units }
+    let shares = Vec::new();
+    Measured { change, estimate, lenient, units, differences, lenient_differences, clusters, shares }
 }
 
 /// The same groups, numbered from 0 in order of appearance.
@@ -196,18 +208,17 @@ fn units(base: &[f64], tuned: &[f64], clusters: &[usize]) -> Vec<Unit> {
     first.iter().zip(&second).map(|(a, b)| Unit { first: a.0, second: b.0, count: a.1 }).collect()
 }
 
-/// Mean over benchmarks of the tuned model's means / the same of the base's. `change` is the difference of these means.
-pub fn retention(strata: &[&[Unit]], change: Interval) -> Interval {
+/// Mean over benchmarks of the tuned model's means / the same of the base's. `base` is the latter, `change` the difference of the two. A
+/// stratum is a benchmark, or several that are drawn together, with the sum of their means.
+pub fn retention(strata: &[Vec<Unit>], base: f64, change: Interval) -> Interval {
     let ratio = |means: stats::Means<'_>| {
         let (base, tuned) = means.iter().fold((0.0, 0.0), |(a, b), (first, second)| (a + first, b + second));
         tuned / base
     };
-    let base = clustered_base(strata);
     if base.is_nan() || base <= 0.0 {
         return Interval::UNKNOWN;
     }
-    let strata: Vec<Vec<Unit>> = strata.iter().map(|units| units.to_vec()).collect();
-    let found = stats::bootstrap(&strata, ratio, stats::RESAMPLES, BOOTSTRAP_SEED);
+    let found = stats::bootstrap(strata, ratio, stats::RESAMPLES, BOOTSTRAP_SEED);
     if found.low == found.high {
         // Resamples of pairs that agree agree too (nothing changed, everything lost); the interval of the change knows that others
         // need not.
@@ -221,11 +232,7 @@ pub fn retention(strata: &[&[Unit]], change: Interval) -> Interval {
     Interval { low: f64::NAN, high: f64::NAN, ..found }
 }
 
-/// Mean over strata of the base's mean score.
-fn clustered_base(strata: &[&[Unit]]) -> f64 {
-    let mean = |units: &&[Unit]| {
-        let all: Vec<(f64, f64)> = units.iter().map(|unit| (unit.first, unit.count)).collect();
-        clustered_mean(&all).mean.value
-    };
-    strata.iter().map(mean).sum::<f64>() / strata.len() as f64
+/// The base's mean score.
+fn mean_of(units: &[Unit]) -> f64 {
+    clustered_mean(&units.iter().map(|unit| (unit.first, unit.count)).collect::<Vec<_>>()).mean.value
 }

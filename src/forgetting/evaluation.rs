@@ -62,6 +62,8 @@ pub struct Label {
     pub category: Option<String>,
     /// What it shares with other examples, so that they are not independent: `meta.group`, else its source image.
     pub group: Option<String>,
+    /// What it may have in common with examples of other benchmarks: its images, or without any the question that is asked in both styles.
+    pub shares: Vec<String>,
 }
 
 impl Label {
@@ -80,9 +82,27 @@ impl Label {
                 Ok(Label {
                     category: record.meta.get("category").and_then(text),
                     group: record.meta.get("group").and_then(text).or_else(|| source.cloned()),
+                    shares: Vec::new(),
                 })
             })
             .collect()
+    }
+
+    /// The labels of the first examples of a benchmark, with what they may have in common with other benchmarks.
+    pub fn of_benchmark(task: &dyn Task, examples: usize) -> Result<Vec<Label>> {
+        let mut labels = Label::of(task, examples)?;
+        // `X-direct` and `X-think` ask the same, row by row.
+        let styles = ["-direct", "-think"];
+        let asked = styles.iter().find_map(|style| task.name().strip_suffix(style));
+        for (i, label) in labels.iter_mut().enumerate() {
+            let digests = task.image_digests(i)?.unwrap_or_default();
+            let hex = |digest: &[u8; 32]| digest.iter().map(|b| format!("{b:02x}")).collect();
+            label.shares = digests.iter().map(hex).collect();
+            if let (true, Some(asked)) = (digests.is_empty(), asked) {
+                label.shares = vec![format!("{asked}, question {}", task.example(i)?.id)];
+            }
+        }
+        Ok(labels)
     }
 }
 

@@ -122,8 +122,10 @@ impl Model {
     pub fn provenance(&self) -> String {
         let Some(run) = &self.run else { return String::new() };
         let seed = run.seed.map_or("seed unknown".to_string(), |seed| format!("seed {seed}"));
-        match run.data_hash.get(..8) {
-            Some(hash) => format!("{seed}, data {hash}"),
+        // Of the run's own data, and of what it replays.
+        let parts: Option<Vec<&str>> = run.data_hash.split('+').map(|hash| hash.get(..8)).collect();
+        match parts {
+            Some(hashes) => format!("{seed}, data {}", hashes.join("+")),
             None => seed,
         }
     }
@@ -248,7 +250,11 @@ impl Compared {
         }
         let groups = groups(pairing, &of_pair);
         let all: Vec<&_> = pairing.pairs.iter().collect();
-        let measured = measure(&all, &groups, pairing.same_model);
+        let mut measured = measure(&all, &groups, pairing.same_model);
+        measured.shares = vec![Vec::new(); measured.units.len()];
+        for (label, &cluster) in of_pair.iter().zip(&measured.clusters) {
+            measured.shares[cluster].extend(label.shares.iter().cloned());
+        }
         let mut members: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (i, label) in of_pair.iter().enumerate() {
             if let Some(category) = &label.category {

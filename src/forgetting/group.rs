@@ -1,10 +1,12 @@
 //! The mean over several benchmarks: a family, or all of them. Each benchmark counts once, however many examples it has.
 
 use super::change::{Measured, Method, retention};
+use super::shared::blocks;
 use crate::stats::{Interval, mean_is_zero, mean_of_intervals, nan_if_null};
 use serde::{Deserialize, Serialize};
 
-/// Mean change over benchmarks. Its interval is about new examples of these benchmarks, not about other benchmarks.
+/// Mean change over benchmarks. Its interval is about new examples of these benchmarks, not about other benchmarks. Examples that several
+/// of them share (the same question in two styles) count as one observation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Group {
     /// Name of the family; `all` for the mean over everything.
@@ -45,22 +47,32 @@ impl Group {
         let m = all.len() as f64;
         let first = all.first()?;
         let mean = |of: fn(&Measured) -> f64| all.iter().map(|x| of(x)).sum::<f64>() / m;
-        let estimates: Vec<_> = all.iter().map(|x| x.estimate).collect();
-        let lenient: Vec<Interval> = all.iter().map(|x| x.lenient.mean).collect();
-        let change = mean_of_intervals(&estimates.iter().map(|e| e.mean).collect::<Vec<_>>());
-        let units: Vec<&[_]> = all.iter().map(|x| x.units.as_slice()).collect();
+        let blocks = blocks(&all);
+        let estimates: Vec<_> = blocks.iter().map(|block| block.estimate).collect();
+        let lenient: Vec<Interval> = blocks.iter().map(|block| block.lenient).collect();
+        // A block is the sum of its benchmarks.
+        let of_blocks = |sums: &[Interval]| {
+            let (mean, scale) = (mean_of_intervals(sums), sums.len() as f64 / m);
+            Interval { value: scale * mean.value, low: scale * mean.low, high: scale * mean.high }
+        };
+        let change = of_blocks(&estimates.iter().map(|e| e.mean).collect::<Vec<_>>());
+        let (base, units) = (mean(|x| x.change.base.value.value), blocks.into_iter().map(|block| block.units));
         let single = all.len() == 1;
         Some(Group {
             name: name.to_string(),
             benchmarks: members.iter().map(|(name, _)| name.to_string()).collect(),
             n: all.iter().map(|x| x.change.n).sum(),
-            base: mean(|x| x.change.base.value.value),
+            base,
             tuned: mean(|x| x.change.tuned.value.value),
             change,
             p: if single { first.change.p } else { mean_is_zero(&estimates) },
             method: if single { first.change.method } else { Method::Mean },
-            retention: if single { first.change.retention } else { retention(&units, change) },
-            lenient_change: mean_of_intervals(&lenient),
+            retention: if single {
+                first.change.retention
+            } else {
+                retention(&units.collect::<Vec<_>>(), base, change)
+            },
+            lenient_change: of_blocks(&lenient),
             unparsed: (mean(|x| x.change.base.unparsed), mean(|x| x.change.tuned.unparsed)),
             malformed: (mean(|x| x.change.base.malformed), mean(|x| x.change.tuned.malformed)),
             tokens: (mean(|x| x.change.base.tokens), mean(|x| x.change.tuned.tokens)),

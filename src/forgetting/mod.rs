@@ -11,6 +11,7 @@ mod group;
 mod moved;
 mod rows;
 mod run;
+mod shared;
 mod table;
 mod write;
 
@@ -26,7 +27,7 @@ pub use run::{Progress, Request, run};
 pub(crate) use table::short;
 pub use table::{Table, aggregates, divergences, interval, p_value, percent, points, summary, table};
 pub use write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
-pub(crate) use write::{NOTES, brief, of_model};
+pub(crate) use write::{NOTES, brief, brief_data, of_model};
 
 #[cfg(test)]
 pub(crate) mod made_up;

@@ -110,7 +110,11 @@ pub fn run(request: &Request, device: &Device, progress: &mut dyn Progress) -> R
     }
     let labels = prepared
         .iter()
-        .map(|bench| Label::of(bench.task(), bench.plan.examples(bench.task())))
+        .map(|bench| {
+            // The new task is in no mean over benchmarks.
+            let of = if bench.name == NEW_TASK { Label::of } else { Label::of_benchmark };
+            of(bench.task(), bench.plan.examples(bench.task()))
+        })
         .collect::<Result<Vec<_>>>()?;
     let base_dir = request.base_dir(&base)?;
     let about = base.first().map(|evaluation| &evaluation.about);

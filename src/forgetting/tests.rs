@@ -208,6 +208,111 @@ fn the_mean_counts_each_benchmark_once_and_holm_counts_their_number() {
     assert!(lines.contains("worst: small -30.0") && lines.contains("(Holm, 5 %): small"), "{lines}");
 }
 
+/// A benchmark whose example i has `key(i)` in common with others.
+fn sharing(name: &str, values: &[(f64, f64)], key: impl Fn(usize) -> String) -> Compared {
+    let (base, tuned) = sides(values);
+    let labels: Vec<Label> = (0..values.len()).map(|i| Label { shares: vec![key(i)], ..Label::default() }).collect();
+    Compared::of(title(name), &pair(base, tuned).unwrap(), &labels, Vec::new()).unwrap()
+}
+
+fn near(got: f64, expected: f64) {
+    assert!((got - expected).abs() < 1e-9, "{got} is not {expected}");
+}
+
+#[test]
+fn the_same_questions_in_two_styles_tell_no_more_than_those_of_one() {
+    let values = planted(120, 90, 20, 4);
+    let of = |name: &str| sharing(name, &values, |i| format!("picture {i}"));
+    let found = tuned(vec![of("scenes-direct"), of("scenes-think")]);
+    let (one, all) = (&found.benchmarks[0].all, found.all.as_ref().unwrap());
+    let (before, after): (Vec<f64>, Vec<f64>) = values.iter().copied().unzip();
+    near(all.p, crate::stats::paired_difference(&before, &after).unwrap().p);
+    for (all, one) in [
+        (all.change, one.change),
+        (all.lenient_change, one.lenient_change),
+        (all.retention, one.retention),
+        (found.families[0].change, one.change),
+    ] {
+        near(all.value, one.value);
+        near(all.low, one.low);
+        near(all.high, one.high);
+    }
+    // Of other questions it would be narrower.
+    let apart = tuned(vec![compared("scenes-direct", &values), compared("scenes-think", &values)]).all.unwrap();
+    let width = |i: Interval| i.high - i.low;
+    near(width(all.change), 2.0_f64.sqrt() * width(apart.change));
+    assert!(apart.p < all.p && width(apart.retention) < 0.8 * width(all.retention));
+    // What nobody shares changes nothing, nor does a picture that all examples have.
+    let of = |name: &str, same: bool| {
+        sharing(name, &values, |i| if same { "blank".into() } else { format!("{name}, picture {i}") })
+    };
+    for same in [false, true] {
+        let found = tuned(vec![of("scenes-direct", same), of("scenes-think", same)]);
+        assert_eq!(found.all.as_ref(), Some(&apart));
+    }
+}
+
+#[test]
+fn benchmarks_that_share_some_images_are_combined_with_the_correlation_that_these_make() {
+    // Differences 0.2, -0.4, 0.5, 0.1 and 0.3, 0.0, -0.6. About their means, 0.1 and -0.1: 0.1, -0.5, 0.4, 0.0 and 0.4, 0.1, -0.5, whose
+    // squares sum to 0.42 each. The first of both show one image, and so do the third and the second: 0.1 x 0.4 + 0.4 x 0.1 = 0.08.
+    let first = [(0.5, 0.7), (0.5, 0.1), (0.5, 1.0), (0.5, 0.6)];
+    let second = [(0.6, 0.9), (0.6, 0.6), (0.6, 0.0)];
+    let third = [(0.6, 0.3), (0.6, 0.7), (0.6, 0.6), (0.6, 0.1)];
+    let found = tuned(vec![
+        sharing("first", &first, |i| format!("a{i}")),
+        sharing("other", &third, |i| format!("c{i}")),
+        sharing("second", &second, |i| ["a0", "a2", "b"][i].to_string()),
+    ]);
+    let r = 0.08 / 0.42;
+    let half = |end: fn(&Interval) -> f64| -> f64 {
+        let [a, c, b] =
+            [0, 1, 2].map(|i| (found.benchmarks[i].all.change.value - end(&found.benchmarks[i].all.change)).abs());
+        (a * a + b * b + 2.0 * r * a * b + c * c).sqrt() / 3.0
+    };
+    let all = found.all.as_ref().unwrap();
+    near(all.change.value, (0.1 - 0.175 - 0.1) / 3.0);
+    near(all.change.value - all.change.low, half(|i| i.low));
+    near(all.change.high - all.change.value, half(|i| i.high));
+}
+
+/// A benchmark of text alone.
+struct Text(&'static str, crate::data::Record);
+
+impl crate::tasks::Task for Text {
+    fn name(&self) -> &str {
+        self.0
+    }
+
+    fn len(&self) -> usize {
+        1
+    }
+
+    fn example(&self, _: usize) -> crate::Result<&crate::data::Record> {
+        Ok(&self.1)
+    }
+
+    fn images(&self, _: usize) -> crate::Result<Vec<image::RgbImage>> {
+        Ok(Vec::new())
+    }
+
+    fn score(&self, _: usize, _: &str) -> Score {
+        outcome(0, 0.0).score
+    }
+}
+
+#[test]
+fn without_an_image_a_question_is_known_in_the_other_style_by_its_row() {
+    let record: crate::data::Record = serde_json::from_value(serde_json::json!({
+        "file_name": "", "id": "7", "task": "exact", "messages": [], "images": [], "answer": "a", "source": "", "seed": 0
+    }))
+    .unwrap();
+    let shares = |name| Label::of_benchmark(&Text(name, record.clone()), 1).unwrap()[0].shares.clone();
+    assert_eq!(shares("words-direct"), ["words, question 7"]);
+    assert_eq!(shares("words-think"), shares("words-direct"));
+    assert!(shares("words").is_empty());
+}
+
 #[test]
 fn a_hundred_thousand_responses_take_seconds() {
     let values: Vec<(f64, f64)> =
@@ -285,6 +390,8 @@ fn a_model_knows_the_run_that_its_directory_lies_in() {
     let last = Model::of(&run.join("model"), "h");
     assert_eq!((last.name.as_str(), last.run.as_ref().unwrap().step), ("sft", Some(300)));
     assert_eq!(last.provenance(), "seed 7, data 3fa91c02");
+    std::fs::write(run.join("run.json"), about.replace("3fa91c02ffff", "3fa91c02ffff+77aa00bbcccc")).unwrap();
+    assert_eq!(Model::of(&run.join("model"), "h").provenance(), "seed 7, data 3fa91c02+77aa00bb");
     let alone = Model::of(dir.path(), "h");
     assert!(alone.run.is_none() && alone.provenance().is_empty());
 }

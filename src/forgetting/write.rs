@@ -54,6 +54,11 @@ pub(crate) fn brief(hash: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
 }
 
+/// The same of the hash of training data, which is that of what is replayed too after a `+`.
+pub(crate) fn brief_data(hash: &str) -> String {
+    hash.split('+').map(brief).collect::<Vec<_>>().join("+")
+}
+
 /// How to read the tables.
 pub(crate) const NOTES: &str = "\
 Changes and their intervals are in percentage points, tuned minus base on the same examples. n: pairs of responses, in brackets the \
@@ -61,5 +66,5 @@ groups (images) that they come in. 0/1 scores of independent examples: \
 Tango's score interval and McNemar's exact test; graded scores: paired t; examples that share an image: cluster-robust t. Retained: \
 ratio of the mean scores, BCa bootstrap over examples (or images). p (Holm): adjusted for the number of benchmarks. Lenient: the change \
 by a reading that forgives form. Unreadable: responses without a readable answer, base -> tuned. Means count each benchmark \
-once; their intervals are about new examples of these benchmarks, not about other benchmarks, other seeds or other training runs. \
+once, and an example that several share as one observation; their intervals are about new examples of these benchmarks, not about other benchmarks, other seeds or other training runs. \
 KL in nats, over the whole vocabulary.\n";

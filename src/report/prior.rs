@@ -1,6 +1,6 @@
 //! What the runs cost in prior knowledge: runs with a common base and the same benchmarks, beside each other.
 
-use super::matched::{self, Stop, at, levels, step};
+use super::matched::{self, Stop, at, levels, starts_above, step};
 use super::prior_charts::{self as charts, ColourOf};
 use super::runs::{TrainRun, distinct, full};
 use crate::forgetting::{
@@ -21,6 +21,13 @@ pub struct Setting<'a> {
     pub base: &'a Model,
     /// One for each run, and one for each model that is of no run.
     pub lines: Vec<Line<'a>>,
+}
+
+impl<'a> Setting<'a> {
+    /// The models of each run.
+    pub fn models(&self) -> Vec<&[&'a Tuned]> {
+        self.lines.iter().map(|line| line.models.as_slice()).collect()
+    }
 }
 
 /// A run on its way.
@@ -52,11 +59,6 @@ impl Line<'_> {
     /// Seed and data.
     fn provenance(&self) -> String {
         self.last().model.provenance()
-    }
-
-    /// Accuracy on the new task against mean change of prior knowledge, from the base on.
-    fn way(&self, base: &Model) -> Vec<Stop> {
-        matched::way(&self.models, self.starts_at(base))
     }
 }
 
@@ -206,6 +208,7 @@ fn at_equal_accuracy(setting: &Setting<'_>) -> Option<Table> {
     let cell = |way: &Vec<Stop>, level: f64| match at(way, level) {
         Some(stop) if stop.step.is_finite() => format!("{} (step {:.0})", points(stop.value), stop.step),
         Some(stop) => points(stop.value),
+        None if starts_above(way, level) => "starts above".into(),
         None => "not reached".into(),
     };
     let row = |&level: &f64| [percent(level)].into_iter().chain(ways.iter().map(|way| cell(way, level))).collect();
@@ -214,8 +217,9 @@ fn at_equal_accuracy(setting: &Setting<'_>) -> Option<Table> {
     Some(Table { header, rows: levels.iter().map(row).collect() })
 }
 
+/// Accuracy on the new task against mean change of prior knowledge, from the base on, for each run.
 fn ways(setting: &Setting<'_>) -> Vec<Vec<Stop>> {
-    setting.lines.iter().map(|line| line.way(setting.base)).collect()
+    matched::ways(&setting.models(), &setting.base.hash)
 }
 
 /// Everything as CSV: what `forgetting.csv` holds, and the runs at matched accuracy.
@@ -259,4 +263,6 @@ pub fn markdown(title: &str, first: &str, settings: &[Setting<'_>]) -> String {
 
 /// How the comparison at equal accuracy is made.
 pub const MATCHED: &str = "Change of the mean prior score, in points, where each run first reaches an accuracy on the new task; linear \
-                           between its checkpoints, the base being the first.";
+                           between its checkpoints, the base being the first. A run that went on from another run\u{2019}s \
+                           model has that run\u{2019}s way before its own; where that model is not measured, it starts above what \
+                           lies below its first checkpoint.";

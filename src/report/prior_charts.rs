@@ -2,7 +2,7 @@
 
 use super::bars::{self, Bar, Bars};
 use super::chart::{Chart, Point, Series};
-use super::matched::step;
+use super::matched::{self, step};
 use super::prior::{Line, Setting, label};
 use crate::forgetting::{ALL, NEW_TASK, Tuned};
 use crate::stats::Interval;
@@ -82,13 +82,15 @@ fn families(setting: &Setting<'_>, colour: ColourOf<'_>) -> Vec<Bars> {
 fn plane(setting: &Setting<'_>, colour: ColourOf<'_>) -> Chart {
     let mut base = None;
     let mut series = Vec::new();
-    for line in &setting.lines {
+    let models = setting.models();
+    for (i, line) in setting.lines.iter().enumerate() {
         let mut points = Vec::new();
         for tuned in &line.models {
             let (Some(new_task), Some(all)) = (&tuned.new_task, &tuned.all) else { continue };
             if points.is_empty() {
                 base = Some((all.base, "base".to_string()));
-                points.push(Point { x: new_task.all.base.value.value, y: all.base, interval: None });
+                let before = matched::before(&models, i, &setting.base.hash);
+                points.extend(before.iter().map(|s| Point { x: s.accuracy, y: all.base + s.value, interval: None }));
             }
             let interval = Some((all.base + all.change.low, all.base + all.change.high));
             points.push(Point { x: new_task.all.tuned.value.value, y: all.tuned, interval });

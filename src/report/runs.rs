@@ -52,6 +52,13 @@ impl TrainRun {
         self.config.get("train").and_then(|t| t.get("method")).and_then(|m| m.as_str()).unwrap_or("")
     }
 
+    /// What it learns are responses of its own, not the reference responses of its data.
+    pub fn learns_own_responses(&self) -> bool {
+        let every =
+            self.config.get("sft").and_then(|sft| sft.get("refresh_every")).and_then(|every| every.as_integer());
+        self.method() == "rft" || every.is_some_and(|every| every > 0)
+    }
+
     /// The last step that was recorded.
     pub fn last_step(&self) -> u64 {
         self.metrics.iter().filter_map(|m| m.get("step")?.as_u64()).max().unwrap_or(0)
@@ -299,6 +306,28 @@ mod tests {
     fn names_are_as_short_as_they_can_be_told_apart() {
         let paths: Vec<PathBuf> = ["/a/x/sft", "/a/y/sft", "/a/y/rft"].map(PathBuf::from).to_vec();
         assert_eq!((0..3).map(|i| distinct(&paths, i)).collect::<Vec<_>>(), ["x/sft", "y/sft", "rft"]);
+    }
+
+    #[test]
+    fn only_sft_without_refreshing_learns_the_reference_responses() {
+        let run = |config: &str| TrainRun {
+            name: String::new(),
+            dir: PathBuf::new(),
+            config: config.parse().unwrap(),
+            config_text: String::new(),
+            identity: Map::new(),
+            metrics: Vec::new(),
+            samples: Vec::new(),
+            state: State::Finished,
+        };
+        for (config, own) in [
+            ("[train]\nmethod = \"sft\"\n[sft]\nrefresh_every = 0", false),
+            ("[train]\nmethod = \"sft\"\n[sft]\nrefresh_every = 50", true),
+            ("[train]\nmethod = \"sft\"", false),
+            ("[train]\nmethod = \"rft\"", true),
+        ] {
+            assert_eq!(run(config).learns_own_responses(), own, "{config}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::sums::{OverSeeds, best, over_seeds};
 use crate::eval::{EvalResult, Summary};
-use crate::forgetting::{Benchmark, Forgetting, Model, NEW_TASK, Tuned, brief};
+use crate::forgetting::{Benchmark, Forgetting, Model, NEW_TASK, Tuned, brief, brief_data};
 use crate::report::matched::{self, Stop, step};
 use crate::report::prior::key_of;
 use crate::report::runs::{Found, State, TrainRun, full};
@@ -37,7 +37,7 @@ pub struct Regime<'a> {
     pub rates: Vec<Rate<'a>>,
     /// The best of them: see [`best`].
     pub best: Option<usize>,
-    /// Median perplexity of its training data under the base.
+    /// Median perplexity under the base of the reference responses that it learns, but for replayed ones.
     pub perplexity: Option<f64>,
 }
 
@@ -65,7 +65,7 @@ pub struct Run<'a> {
     pub state: String,
     /// Hash of the data that it is trained on.
     pub data: Option<String>,
-    /// Way from the base: accuracy on the new task and change of prior knowledge.
+    /// Way from the base ([`matched::ways`]): accuracy on the new task and change of prior knowledge.
     pub way: Vec<Stop>,
 }
 
@@ -113,6 +113,7 @@ pub fn gather<'a>(dir: &Path, index: &'a StudyIndex, found: &'a Found) -> Result
         regime.perplexity = perplexity(dir, &study, &regime, found);
         study.regimes.push(regime);
     }
+    study.ways();
     for run in study.index.runs.iter().filter(|run| of(run).is_some()) {
         answered_below(&dir.join(&run.cost), 3, &mut study.answered)?;
     }
@@ -163,9 +164,6 @@ impl<'a> Study<'a> {
         let done = whole.is_some() || models.last().is_some_and(ended);
         let hash = |tuned: &&Tuned| tuned.model.run.as_ref().map(|run| run.data_hash.clone());
         let recorded = train.and_then(|run| Some(run.identity.get("data_hash")?.as_str()?.to_string()));
-        let from_base =
-            |base: &Model| models.iter().all(|t| t.model.run.as_ref().is_some_and(|run| run.model_hash == base.hash));
-        let way = matched::way(&models, self.base.is_some_and(from_base));
         Run {
             plan,
             dir: plan.dir.as_ref().map(|own| dir.join(own)),
@@ -173,8 +171,17 @@ impl<'a> Study<'a> {
             state: state(train, plan, &models, done),
             data: recorded.or_else(|| models.last().and_then(hash)).filter(|hash| !hash.is_empty()),
             models,
-            way,
+            way: Vec::new(),
         }
+    }
+
+    /// The way of each run, once all are there: one may go on from another.
+    fn ways(&mut self) {
+        let models: Vec<Vec<&Tuned>> = self.runs().map(|(_, run)| run.models.clone()).collect();
+        let models: Vec<&[&Tuned]> = models.iter().map(Vec::as_slice).collect();
+        let ways = matched::ways(&models, self.base.map_or("", |base| base.hash.as_str()));
+        let runs = self.regimes.iter_mut().flat_map(|regime| &mut regime.rates).flat_map(|rate| &mut rate.runs);
+        runs.zip(ways).for_each(|(run, way)| run.way = way);
     }
 
     /// What a model came to on the new task.
@@ -243,7 +250,7 @@ impl<'a> Rate<'a> {
 
     /// The ways of the runs that are done, a seed each.
     pub fn ways(&self) -> Vec<Vec<Stop>> {
-        self.done().map(|(run, _)| run.way.clone()).filter(|way| way.len() > 1).collect()
+        self.done().map(|(run, _)| run.way.clone()).filter(|way| way.iter().any(|stop| !stop.base)).collect()
     }
 
     /// With what the number is: `lr 5e-5`, `alpha 0.5`; empty where there is none.
@@ -329,13 +336,21 @@ fn state(train: Option<&TrainRun>, plan: &StudyRun, models: &[&Tuned], done: boo
 }
 
 /// Median perplexity of a regime's training data under the study's base: of the data of its best learning rate, else of a set with
-/// the regime's name. The mean where seeds have sets of their own.
+/// the regime's name. The mean where seeds have sets of their own. `None` for a regime that learns its own responses (RFT, SFT with
+/// `sft.refresh_every`): it never sees those of the data.
 fn perplexity(dir: &Path, study: &Study<'_>, regime: &Regime<'_>, found: &Found) -> Option<f64> {
     let places: Vec<PathBuf> = study.index.dynamics.iter().map(|own| full(&dir.join(own))).collect();
     let measured = found.dynamics.iter().filter(|(place, _)| places.contains(&full(place)));
     let same_base = measured.filter(|(_, one)| study.base.is_none_or(|base| base.hash == one.found.base.hash));
     let sets: Vec<_> = same_base.flat_map(|(_, one)| &one.found.regimes).collect();
     let rate = regime.best().or(regime.rates.first())?;
+    let trained = |run: &Run<'_>| {
+        let place = full(run.dir.as_ref()?);
+        found.runs.iter().find(|train| full(&train.dir) == place)
+    };
+    if rate.runs.iter().filter_map(trained).any(TrainRun::learns_own_responses) {
+        return None;
+    }
     let mut of_data: Vec<f64> = Vec::new();
     for data in rate.runs.iter().filter_map(|run| run.plan.data.as_ref()) {
         let place = full(&dir.join(data));
@@ -378,9 +393,9 @@ pub fn source(study: &Study<'_>, rates: &[(&str, &Rate<'_>)]) -> String {
     let mut seeds: Vec<u64> = rates.iter().flat_map(|(_, rate)| rate.done().map(|(run, _)| run.plan.seed)).collect();
     seeds.sort_unstable();
     seeds.dedup();
-    let mut data: Vec<(&str, Vec<&str>)> = Vec::new();
+    let mut data: Vec<(&str, Vec<String>)> = Vec::new();
     for (name, rate) in rates {
-        let hashes = rate.done().filter_map(|(run, _)| run.data.as_deref()).map(brief);
+        let hashes = rate.done().filter_map(|(run, _)| run.data.as_deref()).map(brief_data);
         let known = match data.iter().position(|(other, _)| other == name) {
             Some(i) => i,
             None => {

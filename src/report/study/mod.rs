@@ -99,9 +99,16 @@ fn sentences(study: &Study<'_>) -> Vec<(&'static str, String)> {
         found.change.filter(|_| found.seeds == found.of)
     };
     let paid = named(&there);
-    let absent: Vec<&str> =
-        right.iter().map(|(name, _)| *name).filter(|name| !paid.iter().any(|(other, _)| other == name)).collect();
-    let price = words::price(&paid, level, &absent);
+    // Ways that begin above it cannot be read there.
+    let begins_above = |rate: &Rate<'_>| level.is_some_and(|level| reached(&rate.ways(), level).above > 0);
+    let above = study.regimes.iter().filter(|regime| regime.best().is_some_and(begins_above));
+    let above: Vec<&str> = above.map(|regime| regime.name).collect();
+    let absent = right.iter().map(|(name, _)| *name).filter(|name| !paid.iter().any(|(other, _)| other == name));
+    let absent: Vec<&str> = absent.filter(|name| !above.contains(name)).collect();
+    let mut price = words::price(&paid, level, &absent);
+    if !above.is_empty() {
+        price += &format!(" {} began above that accuracy, at a model that is not measured.", words::and(&above));
+    }
     let all = [
         ("Who learned.", words::learnt(&right, base.as_deref())),
         ("Who forgot.", words::forgotten(&lost, score)),

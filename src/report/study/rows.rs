@@ -5,7 +5,7 @@ use super::sums::{OverSeeds, over_seeds, reached};
 use super::tables::{equal_levels, families};
 use super::{gather, level};
 use crate::eval::Summary;
-use crate::forgetting::{ALL, Benchmark, Tuned, brief, escape};
+use crate::forgetting::{ALL, Benchmark, Tuned, brief, brief_data, escape};
 use crate::report::matched::step;
 use crate::stats::Interval;
 use std::collections::BTreeMap;
@@ -146,7 +146,7 @@ fn at_equal_accuracy(out: &mut String, study: &Study<'_>) {
             }
         }
         if let Some(perplexity) = regime.perplexity {
-            let data: Vec<&str> = rate.runs.iter().filter_map(|run| run.data.as_deref()).map(brief).collect();
+            let data: Vec<String> = rate.runs.iter().filter_map(|run| run.data.as_deref()).map(brief_data).collect();
             Place::over(regime.name, rate).row(out, "perplexity of its data", "", alone(perplexity), &data.join(" "));
         }
     }

@@ -1,6 +1,6 @@
 //! Sums over seeds. Pure: numbers in, numbers out.
 
-use crate::report::matched::{Stop, at, highest};
+use crate::report::matched::{Stop, at, highest, starts_above};
 use crate::stats::{Interval, mean};
 
 /// What an interval is about.
@@ -64,6 +64,8 @@ pub struct Reached {
     pub change: Option<OverSeeds>,
     /// Seeds that reach it.
     pub seeds: usize,
+    /// Seeds whose way begins above it, at a model that is not the base.
+    pub above: usize,
     /// Seeds in all.
     pub of: usize,
 }
@@ -72,7 +74,8 @@ pub struct Reached {
 pub fn reached(ways: &[Vec<Stop>], accuracy: f64) -> Reached {
     let bare = |value| Interval { value, low: f64::NAN, high: f64::NAN };
     let values: Vec<Interval> = ways.iter().filter_map(|way| Some(bare(at(way, accuracy)?.value))).collect();
-    Reached { change: over_seeds(&values, (-1.0, 1.0)), seeds: values.len(), of: ways.len() }
+    let above = ways.iter().filter(|way| starts_above(way, accuracy)).count();
+    Reached { change: over_seeds(&values, (-1.0, 1.0)), seeds: values.len(), above, of: ways.len() }
 }
 
 /// Gain on the new task that counts as having learnt it, when regimes are compared at equal accuracy.
@@ -161,7 +164,7 @@ mod tests {
     }
 
     fn way(stops: &[(f64, f64)]) -> Vec<Stop> {
-        stops.iter().map(|&(accuracy, value)| Stop { accuracy, value, step: 0.0 }).collect()
+        stops.iter().map(|&(accuracy, value)| Stop { accuracy, value, step: 0.0, base: value == 0.0 }).collect()
     }
 
     #[test]
@@ -174,7 +177,9 @@ mod tests {
         let change = at_20.change.unwrap();
         near(change.mean.value, -0.04);
         near(change.mean.high, -0.04 + 0.02 * 12.706_204_736_174_694);
-        assert_eq!(reached(&ways, 0.6), Reached { change: None, seeds: 0, of: 3 });
+        assert_eq!(reached(&ways, 0.6), Reached { change: None, seeds: 0, above: 0, of: 3 });
+        let late = [way(&[(0.3, -0.04), (0.5, -0.05)])];
+        assert_eq!(reached(&late, 0.2), Reached { change: None, seeds: 0, above: 1, of: 1 });
     }
 
     #[test]

@@ -141,7 +141,8 @@ pub fn top(study: &Study<'_>, level: Option<f64>) -> Grid {
              over test examples. The best learning rate is the one with the highest mean accuracy on the new task at the end of \
              training, among equal ones the one that forgets least; it is chosen on the same test examples. Prior knowledge: \
              change of the mean score over all benchmarks. Form only: how much of the loss a reading that forgives form takes \
-             back, net. KL(base || tuned) in nats per token. Perplexity: median, under the base. Prior knowledge {}: its change \
+             back, net. KL(base || tuned) in nats per token. Perplexity: median, under the base, of the reference responses of its own data; \
+             replayed data is not in it, and a regime that learns its own responses (RFT) has none. Prior knowledge {}: its change \
              where training first reaches that accuracy{}.",
             level.map_or("at equal accuracy".to_string(), |level| format!("at {} right", percent(level))),
             level.map_or(
@@ -223,7 +224,11 @@ fn top_row(study: &Study<'_>, regime: &Regime<'_>, level: Option<f64>) -> Vec<Ce
 /// Change at an accuracy, and how many seeds reach it.
 fn reached_cell(reached: &Reached) -> Cell {
     if reached.seeds == 0 {
-        return if reached.of == 0 { Cell::none() } else { Cell::text("not reached") };
+        return match reached.of {
+            0 => Cell::none(),
+            all if reached.above == all => Cell::text("starts above"),
+            _ => Cell::text("not reached"),
+        };
     }
     let cell = Cell::change(reached.change);
     let seeds = match reached.seeds == reached.of {
@@ -388,7 +393,9 @@ pub fn matched(study: &Study<'_>, level: Option<f64>) -> Option<Grid> {
     Some(Grid {
         title: "At equal accuracy on the new task",
         how: "A run that has learnt less has had less to forget. Change of prior knowledge, in points, where each run first reaches an \
-              accuracy, linear between base and checkpoints; mean over the seeds that reach it, with 95 % intervals over seeds."
+              accuracy, linear between base and checkpoints; mean over the seeds that reach it, with 95 % intervals over seeds. A run that \
+              went on from another run\u{2019}s model has that run\u{2019}s way before its own; where that model is not measured, \
+              nothing is known below the run\u{2019}s first stop, and it \u{201c}starts above\u{201d}."
             .into(),
         header: ["regime".to_string()].into_iter().chain(levels.iter().map(|level| percent(*level))).collect(),
         rows: ways.iter().map(row).collect(),

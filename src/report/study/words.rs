@@ -140,10 +140,23 @@ struct Order {
     last: &'static str,
 }
 
-/// Which order the intervals allow, of regimes sorted by value.
+/// Which order the intervals allow, of regimes sorted by value. Those that have no interval have no place in it.
 fn order(sorted: &[Named<'_>], words: &Order) -> String {
     if sorted.len() < 2 {
         return String::new();
+    }
+    let has_ends = |over: &OverSeeds| !over.mean.low.is_nan() && !over.mean.high.is_nan();
+    let (known, bare): (Vec<Named<'_>>, Vec<Named<'_>>) = sorted.iter().copied().partition(|(_, over)| has_ends(over));
+    if !bare.is_empty() {
+        let one = |(name, over): &Named<'_>| {
+            format!("{name} ({})", if over.seeds == 1 { "one seed" } else { "all seeds at the same value" })
+        };
+        let bare: Vec<String> = bare.iter().map(one).collect();
+        let bare = and(&bare.iter().map(String::as_str).collect::<Vec<_>>());
+        return match known.len() {
+            0 | 1 => format!(" Which of them {} is open: there is no interval for {bare}.", words.open),
+            _ => format!(" The order leaves out {bare}: there is no interval.{}", order(&known, words)),
+        };
     }
     let groups = told_apart(&sorted.iter().map(|(_, over)| over.mean).collect::<Vec<_>>());
     let names = |group: &Vec<usize>| group.iter().map(|&i| sorted[i].0).collect::<Vec<_>>();
@@ -214,6 +227,24 @@ mod tests {
         let open = forgotten(&mixed[1..], None).unwrap();
         assert!(open.ends_with("least was lost by b or c, which overlap; most was lost by d."), "{open}");
         assert!(!text.contains("No change is shown"), "{text}");
+    }
+
+    #[test]
+    fn regimes_without_an_interval_are_named_and_not_said_to_overlap() {
+        let bare = |value| OverSeeds { basis: Basis::Examples, seeds: 1, ..over(value, f64::NAN) };
+        let text = price(&[("rft", bare(-0.002)), ("sft", bare(-0.3))], Some(0.3), &[]);
+        let open = "Which of them paid least is open: there is no interval for rft (one seed) and sft (one seed).";
+        assert!(text.ends_with(open), "{text}");
+        let text = price(&[("rft", over(-0.002, 0.001)), ("sft", bare(-0.3))], Some(0.3), &[]);
+        assert!(
+            text.ends_with("is open: there is no interval for sft (one seed).") && !text.contains("overlap"),
+            "{text}"
+        );
+        let three = [("rft", over(-0.002, 0.001)), ("lora", over(-0.2, 0.01)), ("sft", bare(-0.3))];
+        let text = price(&three, Some(0.3), &[]);
+        let order =
+            "The order leaves out sft (one seed): there is no interval. By the 95 % intervals least was paid by rft.";
+        assert!(text.ends_with(order), "{text}");
     }
 
     #[test]

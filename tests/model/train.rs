@@ -299,7 +299,7 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
         let (mut kills, mut wait) = (0, 40);
         loop {
             let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "child", "--ignored"])
+                .args(["--exact", "train::child", "--ignored"])
                 .env("JIGSAW_TEST_OUT", &killed)
                 .env("JIGSAW_TEST_CASE", name)
                 .stdout(std::process::Stdio::null())

@@ -6,6 +6,7 @@ use crate::files::megabytes;
 use crate::model::{Prompt, Sequence};
 use crate::nn::Parameter;
 use crate::policy::{reference_response, reference_sequence};
+use crate::tasks::Task;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::cmp::Reverse;
@@ -14,7 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// What the memory that an example takes goes by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Size {
     /// Tokens of its prompt and its response; of a response still to be sampled, as many as it may get.
     pub tokens: usize,
@@ -22,8 +23,17 @@ pub struct Size {
     pub patches: usize,
 }
 
-/// The sizes of all training examples; images are not decoded for it.
+/// The sizes of the training examples; images are not decoded for it. Without a limit of length to check, and of many examples, only of
+/// those that are likely to be among the largest (see [`likely`]): the others are left at 0, so that a run begins at once.
 pub(super) fn sizes(job: &Job<'_>) -> Result<Vec<Size>> {
+    let (own, replayed) = (job.own(), job.config.replayed_per_round());
+    let wanted = match job.config.train.max_length {
+        0 => {
+            let of_own = likely(job.train, 0..own, job.config.examples_per_round() - replayed);
+            of_own.into_iter().chain(likely(job.train, own..job.train.len(), replayed)).collect()
+        }
+        _ => (0..job.train.len()).collect::<Vec<usize>>(),
+    };
     let size = |i: usize| -> Result<Size> {
         let response = match sampled(job, i) {
             Some(new) => new,
@@ -32,7 +42,36 @@ pub(super) fn sizes(job: &Job<'_>) -> Result<Vec<Size>> {
         let (prompt, patches) = job.codec.prompt_size(job.train, i)?;
         Ok(Size { tokens: prompt + response, patches })
     };
-    (0..job.train.len()).into_par_iter().map(size).collect::<Vec<Result<_>>>().into_iter().collect()
+    let found = wanted.par_iter().map(|&i| size(i)).collect::<Vec<Result<_>>>();
+    let mut sizes = vec![Size::default(); job.train.len()];
+    for (i, size) in wanted.into_iter().zip(found) {
+        sizes[i] = size?;
+    }
+    Ok(sizes)
+}
+
+/// The examples of `range` that may be among the `count` largest, by the bytes of their text and by the pixels of their images: four times
+/// as many of either, and all of few.
+fn likely(task: &dyn Task, range: Range<usize>, count: usize) -> Vec<usize> {
+    let most = (4 * count).max(64);
+    if range.len() <= 2 * most {
+        return range.collect();
+    }
+    // What cannot be read is told when its turn comes.
+    let look = |i: usize| {
+        let text = task.example(i).map_or(0, |record| record.messages.iter().map(|m| m.content.len()).sum::<usize>());
+        let area = |(width, height): (u32, u32)| u64::from(width) * u64::from(height);
+        (text, task.image_sizes(i).map_or(0, |sizes| sizes.into_iter().map(area).sum::<u64>()))
+    };
+    let looks: Vec<(usize, u64)> = range.clone().into_par_iter().map(look).collect();
+    let mut by_text: Vec<usize> = (0..looks.len()).collect();
+    let mut by_area = by_text.clone();
+    by_text.sort_by_key(|&i| Reverse(looks[i].0));
+    by_area.sort_by_key(|&i| Reverse(looks[i].1));
+    let mut found: Vec<usize> = by_text.into_iter().take(most).chain(by_area.into_iter().take(most)).collect();
+    found.sort_unstable();
+    found.dedup();
+    found.into_iter().map(|i| range.start + i).collect()
 }
 
 /// The most tokens of the model's own response to an example, if it is to give one.
@@ -151,11 +190,12 @@ fn evaluated(job: &Job<'_>) -> Result<Vec<Arc<Prompt>>> {
     let settings = &job.config.eval;
     let Some(task) = job.validation.filter(|_| settings.every > 0) else { return Ok(Vec::new()) };
     let count = if settings.samples == 0 { task.len() } else { settings.samples.min(task.len()) };
-    let sizes = (0..count).into_par_iter().map(|i| job.codec.prompt_size(task, i)).collect::<Vec<Result<_>>>();
-    let sizes = sizes.into_iter().collect::<Result<Vec<(usize, usize)>>>()?;
-    let mut largest: Vec<usize> = (0..count).collect();
-    largest.sort_by_key(|&i| Reverse(sizes[i].0 + sizes[i].1));
-    largest.into_iter().take(settings.batch_size).map(|i| job.codec.prompt(task, i)).collect()
+    let wanted = likely(task, 0..count, settings.batch_size);
+    let size = |&i: &usize| job.codec.prompt_size(task, i).map(|(tokens, patches)| (tokens + patches, i));
+    let sizes = wanted.par_iter().map(size).collect::<Vec<Result<_>>>();
+    let mut largest = sizes.into_iter().collect::<Result<Vec<(usize, usize)>>>()?;
+    largest.sort_by_key(|&(size, i)| (Reverse(size), i));
+    largest.into_iter().take(settings.batch_size).map(|(_, i)| job.codec.prompt(task, i)).collect()
 }
 
 /// The larger of rollouts and evaluation.
@@ -204,6 +244,8 @@ pub fn process_memory(name: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Record;
+    use crate::tasks::Score;
 
     #[test]
     fn the_total_counts_everything_and_the_text_names_every_part() {
@@ -235,6 +277,53 @@ mod tests {
         assert_eq!(all(12, |s| s.tokens).iter().filter(|i| **i == 2).count(), 2);
         // The last two are replayed, one a round.
         assert_eq!(largest_round(&sizes, 4, [2, 1], |s| s.tokens), [2, 5, 0]);
+    }
+
+    /// A thousand examples: the longest text is that of 700, the largest image that of 900, and that of 5 cannot be read.
+    struct Many(Vec<Record>);
+
+    impl Task for Many {
+        fn name(&self) -> &str {
+            "many"
+        }
+
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn example(&self, i: usize) -> Result<&Record> {
+            Ok(&self.0[i])
+        }
+
+        fn images(&self, i: usize) -> Result<Vec<image::RgbImage>> {
+            match i {
+                5 => Err(Error::input("unreadable")),
+                900 => Ok(vec![image::RgbImage::new(90, 90)]),
+                _ => Ok(vec![image::RgbImage::new(8, 8)]),
+            }
+        }
+
+        fn score(&self, _: usize, _: &str) -> Score {
+            unreachable!("nothing is scored")
+        }
+    }
+
+    #[test]
+    fn of_many_examples_those_of_the_longest_text_and_the_largest_images_are_looked_at() {
+        let record = |i: usize| -> Record {
+            let content = "word ".repeat(if i == 700 { 50 } else { 5 });
+            serde_json::from_value(serde_json::json!({
+                "file_name": "", "id": i.to_string(), "task": "many", "messages": [{"role": "user", "content": content}], "images": [],
+                "answer": "", "source": "", "seed": 0
+            }))
+            .unwrap()
+        };
+        let task = Many((0..1000).map(record).collect());
+        let found = likely(&task, 100..1000, 8);
+        assert!(found.contains(&700) && found.contains(&900), "{found:?}");
+        assert!(found.len() <= 128 && found.iter().all(|i| (100..1000).contains(i)), "{}", found.len());
+        assert_eq!(likely(&task, 0..100, 8).len(), 100);
+        assert!(likely(&task, 0..1000, 8).contains(&900));
     }
 
     #[cfg(target_os = "linux")]

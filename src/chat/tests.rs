@@ -1,10 +1,12 @@
 //! The client against a server of a few lines on this machine.
 
+#[path = "../../tests/http/mod.rs"]
+mod http;
+
 use super::*;
 use crate::data::Record;
 use crate::tasks::{Score, Unanswered};
-use std::io::{BufRead, BufReader, Read};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::sync::Arc;
 
 const SECRET: &str = "sk-very-secret";
@@ -38,21 +40,8 @@ pub(crate) fn serve(answer: Answer) -> Server {
     let log = Arc::clone(&seen);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut stream: TcpStream = stream.unwrap();
-            let mut reader = BufReader::new(stream.try_clone().unwrap());
-            let (mut head, mut length) = (String::new(), 0);
-            loop {
-                let mut line = String::new();
-                if reader.read_line(&mut line).unwrap() == 0 || line == "\r\n" {
-                    break;
-                }
-                if let Some(n) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                    length = n.trim().parse().unwrap();
-                }
-                head += &line;
-            }
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body).unwrap();
+            let stream = stream.unwrap();
+            let (head, body) = http::read_request(&stream);
             let request = Seen { head, body: serde_json::from_slice(&body).unwrap() };
             let number = {
                 let mut log = lock(&log);
@@ -60,11 +49,7 @@ pub(crate) fn serve(answer: Answer) -> Server {
                 log.len() - 1
             };
             let (status, headers, text) = answer(number, &request);
-            let _ = write!(
-                stream,
-                "HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n{text}",
-                text.len()
-            );
+            http::respond(&stream, status, &headers, &text);
         }
     });
     Server { url, seen }

@@ -1,10 +1,10 @@
 //! `jigsaw eval --api` as a user runs it, against a chat server of a few lines on this machine.
 
+use crate::http;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
@@ -49,21 +49,8 @@ impl Server {
     }
 }
 
-fn serve(mut stream: TcpStream, answer: &Answer, log: &Mutex<Log>) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let (mut head, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).unwrap() == 0 || line == "\r\n" {
-            break;
-        }
-        if let Some(n) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = n.trim().parse().unwrap();
-        }
-        head += &line;
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
+fn serve(stream: TcpStream, answer: &Answer, log: &Mutex<Log>) {
+    let (head, body) = http::read_request(&stream);
     let body: Value = serde_json::from_slice(&body).unwrap();
     let number = {
         let mut log = log.lock().unwrap();
@@ -75,11 +62,7 @@ fn serve(mut stream: TcpStream, answer: &Answer, log: &Mutex<Log>) {
     };
     let (status, headers, text) = answer(number, &body);
     log.lock().unwrap().under_way -= 1;
-    let _ = write!(
-        stream,
-        "HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n{text}",
-        text.len()
-    );
+    http::respond(&stream, status, &headers, &text);
 }
 
 fn says(text: &str) -> (u16, String, String) {

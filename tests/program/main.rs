@@ -2,6 +2,8 @@
 
 #[path = "../command/mod.rs"]
 mod command;
+#[path = "../http/mod.rs"]
+mod http;
 #[path = "../hub_server/mod.rs"]
 mod hub_server;
 

@@ -1,5 +1,14 @@
 //! What this machine has.
 
+/// Where a model is, or would be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In main memory.
+    Cpu,
+    /// On the GPU of this number.
+    Gpu(usize),
+}
+
 /// Bytes of memory that programs can still take: the kernel's estimate, or what a control group leaves if that is less. `None` where
 /// it cannot be told (not Linux).
 pub fn available_memory() -> Option<usize> {

@@ -19,6 +19,10 @@ pub trait Policy: Sync {
     /// Forward, `loss` on the token statistics, backward: adds to the gradient of every trainable parameter. `loss` may be
     /// called for parts of the batch, at once and in any order.
     fn backward(&self, batch: &[Sequence], temperature: f32, loss: &LossFn<'_>) -> Result<()>;
+    /// Whether the fused kernels of a CPU do the work; else it is done on a device by candle's ops, which take other memory.
+    fn fused(&self) -> bool {
+        true
+    }
     /// A training step begins; whatever is random in it follows from `seed`. RFT does not call it, so that nothing is dropped.
     fn begin_step(&self, _seed: u64) {}
     /// What predicts every response token of a batch, for another model's [`Policy::backward_near`].
@@ -99,6 +103,10 @@ impl Policy for Model {
 
     fn backward(&self, batch: &[Sequence], temperature: f32, loss: &LossFn<'_>) -> Result<()> {
         Model::backward(self, batch, temperature, loss)
+    }
+
+    fn fused(&self) -> bool {
+        Model::on_lanes(self)
     }
 
     fn begin_step(&self, seed: u64) {

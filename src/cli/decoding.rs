@@ -3,6 +3,20 @@
 use crate::model::Sampling;
 use crate::{Error, Result};
 
+/// Most requests to a server at once: each has a thread.
+const MOST_REQUESTS: usize = 1024;
+
+/// Refuse more requests at once than there can be threads for.
+///
+/// # Errors
+/// An input error that names the flag.
+pub fn check_requests(concurrency: usize) -> Result<()> {
+    match concurrency <= MOST_REQUESTS {
+        true => Ok(()),
+        false => Err(Error::input(format!("--concurrency {concurrency}: must be at most {MOST_REQUESTS}"))),
+    }
+}
+
 /// Refuse, by its flag, what is out of range or would have no effect. `samples`: responses to each example.
 ///
 /// # Errors

@@ -1,16 +1,22 @@
 //! `--device`: where to compute.
 
+use crate::machine::Place;
 use crate::{Error, Result};
 use candle_core::Device;
 
+/// What `--device` names: `cpu`, `cuda` or `cuda:N`.
+pub fn place(name: &str) -> Result<Place> {
+    let bad = || Error::input(format!("--device {name}: give cpu, cuda, or cuda:N with the number of the GPU"));
+    match name {
+        "cpu" => Ok(Place::Cpu),
+        "cuda" => Ok(Place::Gpu(0)),
+        _ => Ok(Place::Gpu(name.strip_prefix("cuda:").ok_or_else(bad)?.parse().map_err(|_| bad())?)),
+    }
+}
+
 /// `cpu`, `cuda` or `cuda:N`.
 pub fn device(name: &str) -> Result<Device> {
-    let bad = || Error::input(format!("--device {name}: give cpu, cuda, or cuda:N with the number of the GPU"));
-    let index = match name {
-        "cpu" => return Ok(Device::Cpu),
-        "cuda" => 0,
-        _ => name.strip_prefix("cuda:").ok_or_else(bad)?.parse().map_err(|_| bad())?,
-    };
+    let Place::Gpu(index) = place(name)? else { return Ok(Device::Cpu) };
     if !cfg!(feature = "cuda") {
         return Err(Error::input(format!(
             "--device {name}: this jigsaw was built without CUDA (cargo build --features cuda)"

@@ -14,6 +14,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Most seconds to wait for a response.
+const LONGEST_TIMEOUT: u64 = 86_400;
+
 /// Evaluate a model on a dataset, or on benchmarks; with --baseline, what its fine-tuning cost.
 ///
 /// With --data, writes responses.jsonl (every response with its score, as it comes), and result.json when all are there. With
@@ -206,6 +209,10 @@ impl EvalArgs {
             if value == Some(0) {
                 return bad(flag, "0: must be at least 1");
             }
+        }
+        decoding::check_requests(self.concurrency)?;
+        if self.timeout > LONGEST_TIMEOUT {
+            return bad("--timeout", &format!("{}: must be at most {LONGEST_TIMEOUT} seconds, a day", self.timeout));
         }
         let plan = Plan { limit: self.limit, samples: self.samples, batch: self.batch };
         let sampling = Sampling {
@@ -414,6 +421,8 @@ mod tests {
             ("--data d --per-minute 0", "--per-minute"),
             ("--data d --per-minute 4294967296", "--per-minute"),
             ("--data d --timeout 0", "--timeout"),
+            ("--data d --timeout 18446744073709551615", "--timeout"),
+            ("--data d --concurrency 100000", "--concurrency"),
         ] {
             let error = of(flags).unwrap_err();
             assert!(error.exit_code() == 2 && error.to_string().contains(said), "{flags}: {error}");

@@ -21,7 +21,7 @@ use crate::{Error, Result};
 use clap::Parser;
 use std::process::ExitCode;
 
-pub use device::device;
+pub use device::{device, place};
 
 /// Measure and explain what fine-tuning costs a vision-language model.
 ///

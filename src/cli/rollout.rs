@@ -192,6 +192,7 @@ impl RolloutArgs {
                 return bad(flag, "0: must be at least 1");
             }
         }
+        decoding::check_requests(self.concurrency)?;
         let temperature = self.temperature.unwrap_or(1.0);
         let sampling = Sampling { max_new_tokens, temperature, top_p, top_k, seed: self.seed };
         decoding::check(&sampling, samples)?;

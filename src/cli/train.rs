@@ -9,6 +9,7 @@ use crate::train::metrics::Metrics;
 use crate::train::run::Finished;
 use crate::train::{Ended, Progress, ReportTo};
 use crate::{Error, Result, files};
+use candle_core::Device;
 use indicatif::ProgressBar;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -90,16 +91,19 @@ impl TrainArgs {
         if !data.is_file() {
             files::require_dir(&data, "dataset")?;
         }
+        // A plan may be for a GPU that is not here.
+        let place = super::place(&self.device)?;
+        let device = if self.dry_run { Device::Cpu } else { super::device(&self.device)? };
         let task = Launch {
             config,
             model: hub::model(&self.model.ok_or_else(|| missing("--model"))?)?,
             data,
             out: self.out.or_else(|| self.dry_run.then(PathBuf::new)).ok_or_else(|| missing("--out"))?,
-            device: super::device(&self.device)?,
+            device,
             command: std::env::args().collect(),
         };
         if self.dry_run {
-            return print(&dry_run(&task)?.to_string()).map(|()| ExitCode::SUCCESS);
+            return print(&dry_run(&task, place)?.to_string()).map(|()| ExitCode::SUCCESS);
         }
         let signals = Signals::listen()?;
         let mut progress = Terminal::new();

@@ -162,6 +162,9 @@ pub struct TrainSettings {
     /// Keep only each layer's input for the backward pass and compute the layer again there: less memory, more time, the
     /// same result.
     pub recompute: bool,
+    /// `f32`, or `bf16` for products with working copies of the weights in bf16.
+    #[serde(default, skip_serializing_if = "crate::model::Compute::is_f32")]
+    pub compute: crate::model::Compute,
     /// Peak learning rate.
     pub lr: f64,
     /// Shape of the learning rate after the warm-up.
@@ -293,6 +296,7 @@ impl Config {
                 freeze: Vec::new(),
                 max_length: 0,
                 recompute: false,
+                compute: Default::default(),
                 save_every: 100,
                 keep: 2,
             },
@@ -325,6 +329,7 @@ impl Config {
         all.lora = Some(Default::default());
         all.train.steps = Some(1);
         all.train.epochs = Some(1.0);
+        all.train.compute = crate::model::Compute::Bf16;
         if let Some(grpo) = &mut all.grpo {
             grpo.epsilon_high = Some(0.2);
             grpo.delta = Some(2.0);

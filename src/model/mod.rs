@@ -1,6 +1,7 @@
 //! The model family: Qwen2.5-VL, its processor, chat template, weights and generation.
 
 mod check;
+mod compute;
 pub mod convert;
 pub(crate) mod fields;
 pub mod init;
@@ -13,5 +14,6 @@ mod sampling;
 pub mod sequence;
 
 pub use check::check;
+pub use compute::Compute;
 pub use processor::Processor;
 pub use sequence::{Completion, ImageInput, LossFn, NearLossFn, Prompt, Sampling, Sequence, TokenGrads, TokenStats};

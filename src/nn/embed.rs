@@ -37,17 +37,7 @@ pub fn embed(tape: &Tape, table: &Arc<Parameter>, images: Option<&Value>, source
                 RowSource::Image(row) => tokens.len() as u32 + row,
             })
             .collect();
-        let inputs: Vec<&Value> = images.into_iter().collect();
-        return tape.compose(&inputs, &[table], move |xs, ws| {
-            let device = ws[0].device();
-            let found = ws[0].index_select(&Tensor::from_slice(&tokens, tokens.len(), device)?, 0)?;
-            let found = if found.dtype() == DType::BF16 { found.to_dtype(DType::F32)? } else { found };
-            let all = match xs.first() {
-                Some(images) => Tensor::cat(&[&found, images], 0)?,
-                None => found,
-            };
-            all.index_select(&Tensor::from_slice(&index, rows, device)?, 0)
-        });
+        return on_device(tape, table, images, tokens, index);
     }
     let mut y = Vec::with_capacity(rows * width);
     {
@@ -93,6 +83,43 @@ pub fn embed(tape: &Tape, table: &Arc<Parameter>, images: Option<&Value>, source
             grads.add(image_node, from_vec(d_images, shape)?)?;
         }
         Ok(())
+    }))
+}
+
+/// The same in candle ops, for devices without fused kernels: rows `tokens` of the table, then all of `images`, in the order of `index`.
+/// The gradients are sums in the type of the activations, whatever the table is multiplied in.
+fn on_device(
+    tape: &Tape,
+    table: &Arc<Parameter>,
+    images: Option<&Value>,
+    tokens: Vec<u32>,
+    index: Vec<u32>,
+) -> Result<Value> {
+    let on = table.working().as_detached_tensor();
+    let device = on.device();
+    let (count, rows, width) = (tokens.len(), index.len(), on.dim(1)?);
+    let tokens = Tensor::from_vec(tokens, count, device)?;
+    let index = Tensor::from_vec(index, rows, device)?;
+    let found = on.index_select(&tokens, 0)?;
+    let found = if found.dtype() == DType::BF16 { found.to_dtype(DType::F32)? } else { found };
+    let all = match images {
+        Some(images) => Tensor::cat(&[&found, &images.tensor.detach()], 0)?,
+        None => found,
+    };
+    let y = all.index_select(&index, 0)?;
+    let (total, node, table) = (all.dim(0)?, images.and_then(Value::node), Arc::clone(table));
+    Ok(tape.record(y, table.trainable() || node.is_some(), move |grad, grads| {
+        let grad = grad.detach();
+        let zeros = |rows: usize| Tensor::zeros((rows, width), grad.dtype(), grad.device());
+        let d_all = zeros(total)?.index_add(&index, &grad, 0)?;
+        if table.trainable() {
+            let of_tokens = d_all.narrow(0, 0, count)?.contiguous()?;
+            grads.add_to(&table, zeros(table.var.dim(0)?)?.index_add(&tokens, &of_tokens, 0)?)?;
+        }
+        match node {
+            Some(_) => grads.add(node, d_all.narrow(0, count, total - count)?.contiguous()?),
+            None => Ok(()),
+        }
     }))
 }
 

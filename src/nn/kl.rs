@@ -3,13 +3,14 @@
 //! `KL(p || q)` with `p` of a model that does not learn: the gradient of a row with respect to q's logits is `q - p`. The logits of both
 //! exist for some rows at a time, and are formed again in the backward pass.
 
-use crate::Result;
 use crate::nn::distribution::{kl_divergence, softmax};
 use crate::nn::matmul::{Matrix, MatrixMut, matmul};
 use crate::nn::matrix::WeightMatrix;
 use crate::nn::slice::{from_vec, mutate, read};
-use crate::nn::{Affine, Parameter, Tape, Value, linear};
-use candle_core::{D, Tensor};
+use crate::nn::tiles::{Running, TiledLogits, tile_of};
+use crate::nn::{Parameter, Tape, Value};
+use crate::{Error, Result};
+use candle_core::Tensor;
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -37,13 +38,13 @@ fn in_pieces(tape: &Tape, p: &Unformed, x: &Value, weight: &Arc<Parameter>, piec
     let ((rows, width), (vocab, _)) = (x.tensor.dims2()?, weight.var.dims2()?);
     let (p_rows, p_width) = p.states.dims2()?;
     if p.weight.var.dims() != [vocab, p_width] || p_rows != rows {
-        return Err(crate::Error::failed(format!(
+        return Err(Error::failed(format!(
             "KL of {p_rows} distributions over {} tokens from {rows} over {vocab}",
             p.weight.var.dims()[0]
         )));
     }
     if !tape.fuses(&x.tensor) {
-        return composed(tape, p, x, weight);
+        return on_device(tape, p, x, weight, tile_of(2 * rows, vocab));
     }
     let mut nats = vec![0.0; rows];
     {
@@ -102,20 +103,29 @@ fn logits(out: &mut Vec<f32>, x: &[f32], weight: &WeightMatrix<'_>, [rows, width
     weight.times_rows_t(MatrixMut::new(out, rows, vocab, vocab), x, 0..vocab, false);
 }
 
-fn composed(tape: &Tape, p: &Unformed, x: &Value, weight: &Arc<Parameter>) -> Result<Value> {
-    let head = |weight: &Arc<Parameter>| Affine::plain(Arc::clone(weight));
-    let p_states = Value::constant(p.states.clone());
-    let p_logits = linear(&Tape::forward_only().composed(), &p_states, &[&head(&p.weight)], None)?.tensor;
-    let logits = linear(tape, x, &[&head(weight)], None)?;
-    tape.compose(&[&logits], &[], move |xs, _| {
-        let log_softmax = |logits: &Tensor| {
-            let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
-            shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
-        };
-        let q = log_softmax(&xs[0])?;
-        let p = log_softmax(&p_logits.to_dtype(q.dtype())?)?.detach();
-        (p.exp()? * (p - q)?)?.sum(D::Minus1)
-    })
+/// The same in candle ops, for devices without fused kernels, `tile` entries of the vocabulary at a time.
+fn on_device(tape: &Tape, p: &Unformed, x: &Value, weight: &Arc<Parameter>, tile: usize) -> Result<Value> {
+    let states = Value::constant(p.states.to_dtype(x.tensor.dtype())?);
+    let (p, q) = (TiledLogits::new(&states, &p.weight, 1.0, tile), TiledLogits::new(x, weight, 1.0, tile));
+    let (mut of_p, mut of_q): (Option<Running>, Option<Running>) = (None, None);
+    for tile in q.tiles() {
+        let (p, q) = (p.of(&tile)?, q.of(&tile)?);
+        of_p = Some(Running::observe(of_p, &p, &(&p - &q)?)?);
+        of_q = Some(Running::observe(of_q, &q, &q)?);
+    }
+    let (Some(of_p), Some(of_q)) = (of_p, of_q) else {
+        return Err(Error::failed("KL over an empty vocabulary"));
+    };
+    let (p_lse, q_lse) = (of_p.log_sum_exp()?, of_q.log_sum_exp()?);
+    let nats = (of_p.mean()? + (&q_lse - &p_lse)?)?.squeeze(1)?;
+    let wanted = q.wanted();
+    Ok(tape.record(nats, wanted, move |grad, grads| {
+        let g = grad.detach().unsqueeze(1)?;
+        q.backward(grads, |tile, q| {
+            let probabilities = |logits: Tensor, lse: &Tensor| logits.broadcast_sub(lse)?.exp();
+            Ok((probabilities(q, &q_lse)? - probabilities(p.of(tile)?, &p_lse)?)?.broadcast_mul(&g)?)
+        })
+    }))
 }
 
 #[cfg(test)]
@@ -135,14 +145,22 @@ mod tests {
     }
 
     #[test]
+    fn tiles_of_other_devices_agree_with_finite_differences() {
+        for tile in [1, 4, 11, 20] {
+            check::op(&[&[5, 6], &[11, 6]], 1, |tape, v, p| on_device(tape, &unformed(5, 11), &v[0], &p[0], tile));
+        }
+    }
+
+    #[test]
     fn a_model_has_no_divergence_from_itself_and_no_gradient() {
-        let (x, w) = (check::tensor(&[4, 6], 1), check::parameter("w", &[9, 6], 2));
-        let p = Unformed { states: x.clone(), weight: w.clone() };
-        let tape = Tape::new();
-        let y = kl_from(&tape, &p, &Value::constant(x), &w).unwrap();
-        assert_eq!(y.tensor.to_vec1::<f32>().unwrap(), [0.0; 4]);
-        tape.backward(vec![(y, from_vec(vec![1.0; 4], 4).unwrap())]).unwrap();
-        assert!(w.grad().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|g| *g == 0.0));
+        for tape in [Tape::new(), Tape::new().composed()] {
+            let (x, w) = (check::tensor(&[4, 6], 1), check::parameter("w", &[9, 6], 2));
+            let p = Unformed { states: x.clone(), weight: w.clone() };
+            let y = kl_from(&tape, &p, &Value::constant(x), &w).unwrap();
+            assert_eq!(y.tensor.to_vec1::<f32>().unwrap(), [0.0; 4]);
+            tape.backward(vec![(y, from_vec(vec![1.0; 4], 4).unwrap())]).unwrap();
+            assert!(w.grad().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|g| *g == 0.0));
+        }
     }
 
     #[test]

@@ -189,15 +189,33 @@ fn places(maps: &[&Affine], rows: usize, width: usize, stride: usize) -> Vec<(us
 }
 
 /// `x W^T` in candle ops, `w` `[out, in]`: in bf16 if the weight is, on devices that compute in it, the result in the type of `x`.
-fn project(x: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
-    if w.dtype() == x.dtype() {
-        return x.matmul(&w.t()?);
+pub(super) fn project(x: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
+    product(x, &w.t()?, w.device().is_cpu())
+}
+
+/// `g W` in candle ops, as [`project`].
+pub(super) fn project_back(g: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
+    product(g, w, w.device().is_cpu())
+}
+
+/// `g^T x`, the gradient of a weight, in candle ops: as [`project`] if `half`, which says that products with the weight are.
+pub(super) fn outer(g: &Tensor, x: &Tensor, half: bool) -> candle_core::Result<Tensor> {
+    match half && !x.device().is_cpu() {
+        true => product(&g.t()?, &x.to_dtype(DType::BF16)?, false),
+        false => g.t()?.matmul(x),
     }
-    if w.device().is_cpu() {
-        return x.matmul(&w.to_dtype(x.dtype())?.t()?);
+}
+
+/// `a b`, the result in the type of `a`. `b` may be bf16: then it is `widened` first, or `a` is rounded to it.
+fn product(a: &Tensor, b: &Tensor, widened: bool) -> candle_core::Result<Tensor> {
+    if a.dtype() == b.dtype() {
+        return a.matmul(b);
     }
-    debug_assert_eq!(w.dtype(), DType::BF16);
-    x.to_dtype(w.dtype())?.matmul(&w.t()?)?.to_dtype(x.dtype())
+    if widened {
+        return a.matmul(&b.to_dtype(a.dtype())?);
+    }
+    debug_assert_eq!(b.dtype(), DType::BF16);
+    a.to_dtype(b.dtype())?.matmul(b)?.to_dtype(a.dtype())
 }
 
 /// The same in candle ops, for devices without fused kernels. The backward pass is written out, so that a frozen weight costs nothing
@@ -247,7 +265,8 @@ fn on_device(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>,
             let g = grad.narrow(1, column, out)?.contiguous()?;
             column += out;
             if let Some(x) = x.as_ref().filter(|_| map.weight.trainable()) {
-                let dw = g.t()?.matmul(x)?.reshape(map.weight.var.shape())?;
+                let half = map.weight.working().dtype() == DType::BF16;
+                let dw = outer(&g, x, half)?.reshape(map.weight.var.shape())?;
                 grads.add_to(&map.weight, dw)?;
             }
             if let Some(bias) = map.bias.as_ref().filter(|b| b.trainable()) {
@@ -281,19 +300,8 @@ fn on_device(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>,
 }
 
 /// A weight as `[out, in]`, not followed by candle's autograd.
-fn matrix(weight: &Parameter, width: usize) -> Result<Tensor> {
-    Ok(weight.var.as_detached_tensor().reshape(((), width))?)
-}
-
-/// `g W` in candle ops, as [`project`].
-fn project_back(g: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
-    if w.dtype() == g.dtype() {
-        return g.matmul(w);
-    }
-    if w.device().is_cpu() {
-        return g.matmul(&w.to_dtype(g.dtype())?);
-    }
-    g.to_dtype(w.dtype())?.matmul(w)?.to_dtype(g.dtype())
+pub(super) fn matrix(weight: &Parameter, width: usize) -> Result<Tensor> {
+    Ok(weight.working().as_detached_tensor().reshape(((), width))?)
 }
 
 /// Sums over the rows of columns `start..start + len` of a row-major `[rows, stride]` matrix.
@@ -344,6 +352,42 @@ mod tests {
         check::op(&[&[300, 3], &[2, 3], &[2]], 1, |tape, v, p| {
             linear(tape, &v[0], &[&Affine { weight: p[0].clone(), bias: Some(p[1].clone()), lora: None }], None)
         });
+    }
+
+    #[test]
+    fn a_working_copy_in_bf16_gives_the_products_and_the_value_takes_the_gradient() {
+        // The same map in f32 with the rounded weight, in both forms of the op.
+        let run = |tape: Tape, weight: &Arc<Parameter>| {
+            let x = tape.leaf(check::tensor(&[9, 6], 2));
+            let y = linear(&tape, &x, &[&Affine::plain(weight.clone())], None).unwrap();
+            let out = y.tensor.clone();
+            let dx = tape.backward_with(vec![(y, check::tensor(&[9, 5], 3))], &[&x]).unwrap().remove(0).unwrap();
+            (out, dx, weight.grad().unwrap())
+        };
+        let rounded = check::tensor(&[5, 6], 1).to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
+        let rounded = Arc::new(Parameter::new("w", candle_core::Var::from_tensor(&rounded).unwrap()));
+        let want = run(Tape::new(), &rounded);
+        for tape in [Tape::new(), Tape::new().composed()] {
+            let weight = check::parameter("w", &[5, 6], 1);
+            weight.keep_bf16().unwrap();
+            let got = run(tape, &weight);
+            assert_eq!(got.2.dtype(), DType::F32);
+            for (got, want) in [(&got.0, &want.0), (&got.1, &want.1), (&got.2, &want.2)] {
+                assert!(check::distance(got, want) < 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn products_in_bf16_are_those_of_rounded_factors() {
+        // What a GPU does, here in candle's products of bf16 on the CPU.
+        let (a, b) = (check::tensor(&[7, 40], 1), check::tensor(&[40, 3], 2).to_dtype(DType::BF16).unwrap());
+        let rounded = |t: &Tensor| t.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
+        let exact = rounded(&a).matmul(&rounded(&b)).unwrap();
+        let got = product(&a, &b, false).unwrap();
+        assert_eq!(got.dtype(), DType::F32);
+        assert!(check::distance(&got, &exact) < 5e-3, "{}", check::distance(&got, &exact));
+        assert!(check::distance(&product(&a, &b, true).unwrap(), &a.matmul(&rounded(&b)).unwrap()) < 1e-6);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Matrix products with a weight, whatever its numbers are stored in.
 //!
-//! A frozen weight may stay in bf16. It is widened to f32 a block at a time, each block just before it is used, while it is in
+//! A frozen weight may stay in bf16, and one that trains may have a copy in it. It is widened to f32 a block at a time, each block just before it is used, while it is in
 //! the core's cache: the products are f32 products and the results those of the widened weight, to the last bit. Only the few rows of a step
 //! of decoding are multiplied otherwise, to rounding.
 
@@ -40,7 +40,7 @@ enum Numbers<'a> {
 impl<'a> WeightMatrix<'a> {
     /// Of a contiguous f32 or bf16 weight on the CPU, of which `width` elements make a row.
     pub fn of(parameter: &'a Parameter, width: usize) -> Result<Self> {
-        let tensor = parameter.var.as_tensor();
+        let tensor = parameter.working().as_tensor();
         let out = tensor.elem_count() / width.max(1);
         let (storage, layout) = tensor.storage_and_layout();
         let numbers = match (&*storage, layout.contiguous_offsets()) {

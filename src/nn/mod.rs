@@ -24,6 +24,7 @@ mod rope;
 mod slice;
 mod swiglu;
 mod tape;
+mod tiles;
 mod token_stats;
 
 #[cfg(test)]
@@ -47,4 +48,5 @@ pub use rope::{RopeTable, rope};
 pub use slice::{from_vec, mutate, read};
 pub use swiglu::swiglu;
 pub use tape::{Grads, ParameterGrads, Several, Sink, Tape, Value};
+pub use tiles::tile_of;
 pub use token_stats::token_stats;

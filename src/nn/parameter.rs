@@ -1,17 +1,24 @@
 //! A model weight: its value, whether it trains, and the gradient that has been accumulated for it.
 
-use crate::Result;
-use crate::nn::slice;
-use candle_core::{Tensor, Var};
+use crate::nn::slice::{self, read};
+use crate::{Error, Result};
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Tensor, Var};
+use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+
+/// Numbers of a working copy that are made by one thread at a time.
+const PIECE: usize = 1 << 16;
 
 /// One named weight of a model.
 pub struct Parameter {
     /// Published name, e.g. `model.layers.0.self_attn.q_proj.weight`.
     pub name: String,
-    /// The f32 value.
+    /// The value: f32 of a weight that trains (the master copy, if there is a working copy beside it), maybe bf16 of a frozen one.
     pub var: Var,
+    /// The same in bf16, rounded, for products.
+    copy: OnceLock<Var>,
     trainable: AtomicBool,
     grad: Mutex<Gradient>,
 }
@@ -26,7 +33,45 @@ struct Gradient {
 impl Parameter {
     /// A trainable weight without a gradient.
     pub fn new(name: impl Into<String>, var: Var) -> Self {
-        Parameter { name: name.into(), var, trainable: AtomicBool::new(true), grad: Mutex::default() }
+        let (copy, trainable, grad) = (OnceLock::new(), AtomicBool::new(true), Mutex::default());
+        Parameter { name: name.into(), var, copy, trainable, grad }
+    }
+
+    /// What is multiplied by: the working copy if there is one, else the value.
+    pub fn working(&self) -> &Var {
+        self.copy.get().unwrap_or(&self.var)
+    }
+
+    /// Multiply by a working copy in bf16 from now on, 2 bytes a number more. Nothing changes for a value that is in bf16 itself.
+    pub fn keep_bf16(&self) -> Result<()> {
+        if self.var.dtype() == DType::BF16 || self.copy.get().is_some() {
+            return Ok(());
+        }
+        self.keep_copy(Var::from_tensor(&self.var.as_tensor().to_dtype(DType::BF16)?)?)
+    }
+
+    /// Take `copy`, of the value's shape and in bf16, for the working copy.
+    ///
+    /// # Errors
+    /// If there is one.
+    pub(crate) fn keep_copy(&self, copy: Var) -> Result<()> {
+        self.copy.set(copy).map_err(|_| Error::failed(format!("{} has a working copy already", self.name)))
+    }
+
+    /// The value has changed: round it to the working copy anew, if there is one.
+    pub fn refresh(&self) -> Result<()> {
+        let Some(copy) = self.copy.get() else { return Ok(()) };
+        match copy.device().is_cpu() {
+            true => copy.as_tensor().inplace_op1(&Rounded(self.var.as_tensor()))?,
+            false => copy.set(&self.var.as_tensor().to_dtype(DType::BF16)?)?,
+        }
+        Ok(())
+    }
+
+    /// Bytes of the value, and of the working copy.
+    pub fn bytes(&self) -> (usize, usize) {
+        let of = |var: &Var| var.elem_count() * var.dtype().size_in_bytes();
+        (of(&self.var), self.copy.get().map_or(0, of))
     }
 
     /// False for a frozen weight: no gradient is ever computed for it.
@@ -92,5 +137,58 @@ impl Parameter {
 
     fn lock(&self) -> MutexGuard<'_, Gradient> {
         self.grad.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Overwrites a tensor in bf16 with one in f32, rounded.
+struct Rounded<'a>(&'a Tensor);
+
+impl InplaceOp1 for Rounded<'_> {
+    fn name(&self) -> &'static str {
+        "round"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let CpuStorage::BF16(copy) = storage else { candle_core::bail!("round: the copy is not bf16") };
+        let Some((from, to)) = layout.contiguous_offsets() else { candle_core::bail!("round: the copy is strided") };
+        let value = read(self.0).map_err(|e| candle_core::Error::Msg(e.to_string()))?;
+        let pieces = copy[from..to].par_chunks_mut(PIECE).zip(value.par_chunks(PIECE));
+        pieces.for_each(|(copy, value)| copy.convert_from_f32_slice(value));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::{check, mutate};
+    use half::bf16;
+
+    #[test]
+    fn the_working_copy_is_the_value_rounded_and_follows_it_when_told() {
+        let parameter = check::parameter("w", &[300, 500], 1);
+        let bits = |var: &Var| -> Vec<u16> {
+            let tensor = var.as_tensor().to_dtype(DType::BF16).unwrap().flatten_all().unwrap();
+            tensor.to_vec1::<bf16>().unwrap().into_iter().map(bf16::to_bits).collect()
+        };
+        assert_eq!(parameter.bytes(), (600_000, 0));
+        parameter.keep_bf16().unwrap();
+        assert_eq!((parameter.working().dtype(), parameter.var.dtype()), (DType::BF16, DType::F32));
+        assert_eq!(parameter.bytes(), (600_000, 300_000));
+        let before = bits(parameter.working());
+        assert!(before == bits(&parameter.var));
+        mutate(parameter.var.as_tensor(), |value| value.iter_mut().for_each(|v| *v = 1.0 - *v)).unwrap();
+        assert!(before == bits(parameter.working()));
+        parameter.refresh().unwrap();
+        assert!(before != bits(&parameter.var) && bits(parameter.working()) == bits(&parameter.var));
+    }
+
+    #[test]
+    fn a_value_in_bf16_is_its_own_working_copy() {
+        let value = check::tensor(&[2, 3], 1).to_dtype(DType::BF16).unwrap();
+        let parameter = Parameter::new("w", Var::from_tensor(&value).unwrap());
+        parameter.keep_bf16().unwrap();
+        parameter.refresh().unwrap();
+        assert_eq!(parameter.bytes(), (12, 0));
     }
 }

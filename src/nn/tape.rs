@@ -268,7 +268,7 @@ impl Tape {
 
     /// Whether a weight is to be processed by fused CPU kernels, which read f32 and bf16.
     pub fn fuses_weight(&self, weight: &Parameter) -> bool {
-        let tensor = weight.var.as_tensor();
+        let tensor = weight.working().as_tensor();
         self.fused && matches!(tensor.device(), Device::Cpu) && matches!(tensor.dtype(), DType::F32 | DType::BF16)
     }
 

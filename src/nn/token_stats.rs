@@ -4,15 +4,17 @@
 //! pass), unless they are few: never `[tokens, vocab]` for a large vocabulary. The tiles of the vocabulary are the same for any
 //! number of rows, so a token's result does not depend on the batch it is in.
 
-use crate::Result;
 use crate::nn::math::exp;
 use crate::nn::matmul::{Matrix, MatrixMut, matmul};
 use crate::nn::matrix::WeightMatrix;
 use crate::nn::slice::{from_vec, mutate, read};
-use crate::nn::{Affine, Parameter, Tape, Value, linear};
-use candle_core::{D, Tensor};
+use crate::nn::tiles::{Running, TiledLogits, tile_of};
+use crate::nn::{Parameter, Tape, Value};
+use crate::{Error, Result};
+use candle_core::Tensor;
 use multiversion::multiversion;
 use rayon::prelude::*;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// How the logits are cut.
@@ -50,7 +52,8 @@ fn tiled(
 ) -> Result<Value> {
     let (rows, width) = x.tensor.dims2()?;
     if !tape.fuses(&x.tensor) {
-        return composed(tape, x, weight, targets, temperature);
+        let tile = tile_of(rows, weight.var.dims()[0]);
+        return on_device(tape, x, weight, targets, temperature, tile);
     }
     let (vocab, _) = weight.var.dims2()?;
     let keep = tape.recording() && vocab <= tiling.vocab && rows * vocab <= tiling.keep;
@@ -191,18 +194,55 @@ fn logit_gradient(logits: &mut [f32], row: RowGrad, inverse_temperature: f32) {
     }
 }
 
-fn composed(tape: &Tape, x: &Value, weight: &Arc<Parameter>, targets: Vec<u32>, temperature: f32) -> Result<Value> {
-    let logits = linear(tape, x, &[&Affine::plain(Arc::clone(weight))], None)?;
-    tape.compose(&[&logits], &[], move |xs, _| {
-        let rows = targets.len();
-        let logits = (&xs[0] / temperature as f64)?;
-        let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
-        let log_p = shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)?;
-        let targets = Tensor::from_slice(&targets, (rows, 1), log_p.device())?;
-        let logprobs = log_p.gather(&targets, 1)?.reshape((1, rows))?;
-        let entropies = (log_p.exp()? * &log_p)?.sum_keepdim(D::Minus1)?.neg()?.reshape((1, rows))?;
-        Tensor::cat(&[logprobs, entropies], 0)
-    })
+/// The same in candle ops, for devices without fused kernels, `tile` entries of the vocabulary at a time.
+fn on_device(
+    tape: &Tape,
+    x: &Value,
+    weight: &Arc<Parameter>,
+    targets: Vec<u32>,
+    temperature: f32,
+    tile: usize,
+) -> Result<Value> {
+    let (rows, device, dtype) = (x.tensor.dim(0)?, x.tensor.device().clone(), x.tensor.dtype());
+    let logits = TiledLogits::new(x, weight, 1.0 / f64::from(temperature), tile);
+    // Where in a tile each row's target is, and 1 if it is: another place and 0 if not.
+    let places = move |tile: &Range<usize>| -> candle_core::Result<(Tensor, Tensor)> {
+        let place = |target: &u32| (*target as usize).checked_sub(tile.start).filter(|place| *place < tile.len());
+        let index = targets.iter().map(|target| place(target).unwrap_or(0) as u32).collect();
+        let there = targets.iter().map(|target| if place(target).is_some() { 1f32 } else { 0.0 }).collect();
+        let there = Tensor::from_vec(there, (rows, 1), &device)?.to_dtype(dtype)?;
+        Ok((Tensor::from_vec(index, (rows, 1), &device)?, there))
+    };
+    let (mut running, mut target): (Option<Running>, Option<Tensor>) = (None, None);
+    for tile in logits.tiles() {
+        let l = logits.of(&tile)?;
+        running = Some(Running::observe(running, &l, &l)?);
+        let (index, there) = places(&tile)?;
+        let found = (l.gather(&index, 1)? * there)?;
+        target = Some(match target {
+            Some(sum) => (sum + found)?,
+            None => found,
+        });
+    }
+    let (Some(running), Some(target)) = (running, target) else {
+        return Err(Error::failed("token statistics over an empty vocabulary"));
+    };
+    let lse = running.log_sum_exp()?;
+    let entropy = (&lse - running.mean()?)?;
+    let both = [running.log_probability(&target)?, entropy.clone()];
+    let y = Tensor::cat(&both, 1)?.t()?.contiguous()?;
+    Ok(tape.record(y, logits.wanted(), move |grad, grads| {
+        let column = |row: usize| grad.detach().narrow(0, row, 1)?.reshape((rows, 1));
+        let (g_logprob, g_entropy) = (column(0)?, column(1)?);
+        logits.backward(grads, |tile, l| {
+            // -g_logprob p - g_entropy p (log p + H), and g_logprob at the target.
+            let log_p = l.broadcast_sub(&lse)?;
+            let by_entropy = log_p.broadcast_add(&entropy)?.broadcast_mul(&g_entropy)?;
+            let others = (log_p.exp()? * by_entropy.broadcast_add(&g_logprob)?)?.neg()?;
+            let (index, there) = places(tile)?;
+            Ok(others.scatter_add(&index, &(there * &g_logprob)?, 1)?)
+        })
+    }))
 }
 
 #[cfg(test)]
@@ -230,14 +270,24 @@ mod tests {
     }
 
     #[test]
+    fn tiles_of_other_devices_agree_with_finite_differences() {
+        let targets = vec![49, 15, 16, 0, 31];
+        for tile in [1, 7, 16, 50, 64] {
+            check::op(&[&[5, 4], &[50, 4]], 1, |tape, v, p| on_device(tape, &v[0], &p[0], targets.clone(), 1.3, tile));
+        }
+    }
+
+    #[test]
     fn extreme_logits_stay_finite() {
         let x = from_vec(vec![1.0], (1, 1)).unwrap();
         let w = from_vec(vec![1000.0, -1000.0, 0.0], (3, 1)).unwrap();
         let w = Arc::new(Parameter::new("w", candle_core::Var::from_tensor(&w).unwrap()));
-        let tape = Tape::new();
-        let y = token_stats(&tape, &Value::constant(x), &w, vec![1], 1.0).unwrap();
-        assert_eq!(y.tensor.to_vec2::<f32>().unwrap(), [[-2000.0], [0.0]]);
-        tape.backward(vec![(y, from_vec(vec![1.0, 1.0], (2, 1)).unwrap())]).unwrap();
-        assert_eq!(w.grad().unwrap().to_vec2::<f32>().unwrap(), [[-1.0], [1.0], [0.0]]);
+        for tape in [Tape::new(), Tape::new().composed()] {
+            w.clear_grad();
+            let y = token_stats(&tape, &Value::constant(x.clone()), &w, vec![1], 1.0).unwrap();
+            assert_eq!(y.tensor.to_vec2::<f32>().unwrap(), [[-2000.0], [0.0]]);
+            tape.backward(vec![(y, from_vec(vec![1.0, 1.0], (2, 1)).unwrap())]).unwrap();
+            assert_eq!(w.grad().unwrap().to_vec2::<f32>().unwrap(), [[-1.0], [1.0], [0.0]]);
+        }
     }
 }

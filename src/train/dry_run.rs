@@ -1,12 +1,13 @@
 //! What a run would take, without running it: the memory plan, and the settings with which it would fit.
 
-use super::freeze::freeze;
+use super::freeze::{freeze, is_frozen};
 use super::launch::{Data, Launch, adapted, check_start};
-use super::plan::{MemoryPlan, Size, process_memory, sizes};
+use super::plan::{MemoryPlan, process_memory};
+use super::sizes::{Size, sizes};
 use super::trainer::Job;
 use crate::config::Config;
 use crate::files::megabytes;
-use crate::machine;
+use crate::machine::{self, Place};
 use crate::model::Processor;
 use crate::model::lora::{Adapter, LoraSettings, is_adapter};
 use crate::model::qwen2_5_vl::weights::FROZEN_VARIABLE;
@@ -14,7 +15,7 @@ use crate::model::qwen2_5_vl::{Model, config};
 use crate::policy::Policy;
 use crate::tasks::{Joined, Task};
 use crate::{Error, Result};
-use candle_core::{Device, DeviceLocation};
+use candle_core::Device;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -29,8 +30,6 @@ pub struct DryRun {
     pub examples: usize,
     /// Trained parameters, and all.
     pub parameters: (usize, usize),
-    /// The run is for a GPU, and the plan is not.
-    pub gpu: bool,
     /// Bytes that there are, and what of: this machine's memory that is available, or a GPU's. `None` where it cannot be told.
     pub available: Option<(usize, String)>,
     /// Settings that would make it smaller, each on top of those before it, with the plan they give; up to the first that fits.
@@ -44,11 +43,11 @@ impl DryRun {
     }
 }
 
-/// Plan the run. No weight is read.
+/// Plan the run at `place`, which may be a GPU that this machine or this build lacks. No weight is read.
 ///
 /// # Errors
 /// Whatever would keep the run from beginning: model, data or settings that do not fit together.
-pub fn dry_run(launch: &Launch) -> Result<DryRun> {
+pub fn dry_run(launch: &Launch, place: Place) -> Result<DryRun> {
     let replay = launch.config.sft.as_ref().map(|sft| sft.replay.as_str()).filter(|replay| !replay.is_empty());
     let data = Data::open(&launch.data, replay.map(Path::new))?;
     config::require(&launch.model)?;
@@ -56,18 +55,14 @@ pub fn dry_run(launch: &Launch) -> Result<DryRun> {
     let processor = Processor::from_dir(&launch.model)?;
     data.check_texts(&processor, &launch.config.eval)?;
     let held = process_memory("VmRSS").unwrap_or(0);
-    let mut planner = Planner { launch, data: &data, processor: &processor, held, sizes: Vec::new() };
+    let mut planner = Planner { launch, place, data: &data, processor: &processor, held, sizes: Vec::new() };
     let (plan, parameters) = planner.plan(&launch.config)?;
-    let available = match launch.device.location() {
-        DeviceLocation::Cpu => machine::available_memory().map(|bytes| (bytes, "memory available here".to_string())),
-        DeviceLocation::Cuda { gpu_id } => {
-            machine::gpu_memory(gpu_id).map(|bytes| (bytes, "free on the GPU".to_string()))
-        }
-        DeviceLocation::Metal { .. } => None,
+    let available = match place {
+        Place::Cpu => machine::available_memory().map(|bytes| (bytes, "memory available here".to_string())),
+        Place::Gpu(index) => machine::gpu_memory(index).map(|bytes| (bytes, "free on the GPU".to_string())),
     };
     let (steps, examples) = (launch.config.total_steps(data.train.len()), data.train.len());
-    let gpu = !launch.device.is_cpu();
-    let mut found = DryRun { plan, steps, examples, parameters, gpu, available, changes: Vec::new() };
+    let mut found = DryRun { plan, steps, examples, parameters, available, changes: Vec::new() };
     let (mut config, mut smallest) = (launch.config.clone(), plan);
     for (words, change) in changes(is_adapter(&launch.model)) {
         if found.fits(&smallest) {
@@ -85,6 +80,7 @@ pub fn dry_run(launch: &Launch) -> Result<DryRun> {
 
 struct Planner<'a> {
     launch: &'a Launch,
+    place: Place,
     data: &'a Data,
     processor: &'a Processor,
     /// What the process holds before any plan is made.
@@ -97,10 +93,10 @@ impl Planner<'_> {
     /// The plan with these settings, and (trained, all) parameters.
     fn plan(&mut self, config: &Config) -> Result<(MemoryPlan, (usize, usize))> {
         let Planner { launch, data, processor, .. } = *self;
-        let device = &launch.device;
+        let (place, compute) = (self.place, config.train.compute);
         let policy = match &config.lora {
-            Some(settings) => adapted(Model::hollow(&launch.model, false, device)?, settings, launch)?,
-            None => Model::hollow(&launch.model, true, device)?,
+            Some(settings) => adapted(Model::hollow(&launch.model, place, compute, |_| true)?, settings, launch)?,
+            None => Model::hollow(&launch.model, place, compute, |name| is_frozen(name, &config.train.freeze))?,
         };
         let policy = policy.recomputing(config.train.recompute);
         freeze(policy.parameters(), &config.train.freeze)?;
@@ -114,7 +110,7 @@ impl Planner<'_> {
                 let adapter = Adapter::read(&launch.model, policy.config(), &Device::Cpu)?;
                 Some(policy.without_adapter()?.with_adapter(adapter)?)
             }
-            (true, None) => Some(Model::hollow(&launch.model, false, device)?),
+            (true, None) => Some(Model::hollow(&launch.model, place, compute, |_| true)?),
         };
         let joined = data.replay.as_ref().map(|replay| Joined { first: &data.train, second: replay });
         let stop = AtomicBool::new(false);
@@ -136,7 +132,8 @@ impl Planner<'_> {
             self.sizes = sizes(&job)?;
         }
         // The weights of a hollow model are not in memory, and no part of what is held.
-        let plan = MemoryPlan { program: self.held, ..MemoryPlan::largest(&job, &self.sizes, 0, false)? };
+        let plan = MemoryPlan::largest(&job, &self.sizes, 0, false)?;
+        let plan = if plan.gpu { plan } else { MemoryPlan { program: self.held, ..plan } };
         let count = |trained: bool| -> usize {
             policy.parameters().iter().filter(|p| !trained || p.trainable()).map(|p| p.var.elem_count()).sum()
         };
@@ -203,13 +200,13 @@ impl std::fmt::Display for DryRun {
             all as f64 / 1e6
         )?;
         writeln!(f, "{}", self.plan)?;
-        if self.gpu {
-            writeln!(
-                f,
-                "this counts the way that a CPU computes; on a GPU logits and attention scores are held whole, so that it may take more"
-            )?;
+        if self.plan.gpu {
+            writeln!(f, "counted from what candle's ops keep and make; no GPU was at hand to check it by")?;
         }
-        let Some((bytes, what)) = &self.available else { return Ok(()) };
+        let Some((bytes, what)) = &self.available else {
+            let how = if self.plan.gpu { " (nvidia-smi names none, or is not there)" } else { "" };
+            return writeln!(f, "what there is cannot be told here{how}");
+        };
         if self.fits(&self.plan) {
             return writeln!(f, "fits: {} {what}", megabytes(*bytes));
         }
@@ -245,13 +242,17 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_for_a_gpu_says_that_it_counts_the_way_of_a_cpu() {
-        let said = |gpu: bool| {
-            let available = Some((1 << 30, "free on the GPU".to_string()));
-            let plan = MemoryPlan { weights: 1000, ..MemoryPlan::default() };
-            DryRun { plan, steps: 1, examples: 1, parameters: (1, 1), gpu, available, changes: Vec::new() }.to_string()
+    fn a_plan_for_a_gpu_says_what_it_rests_on() {
+        let said = |gpu: bool, available: Option<usize>| {
+            let available = available.map(|bytes| (bytes, "free on the GPU".to_string()));
+            let plan = MemoryPlan { weights: 1000, gpu, ..MemoryPlan::default() };
+            DryRun { plan, steps: 1, examples: 1, parameters: (1, 1), available, changes: Vec::new() }.to_string()
         };
-        assert!(said(true).contains("on a GPU logits and attention scores are held whole"), "{}", said(true));
-        assert!(!said(false).contains("held whole"), "{}", said(false));
+        assert!(said(true, Some(1 << 30)).contains("memory of the GPU: about"), "{}", said(true, Some(1 << 30)));
+        assert!(
+            said(true, Some(1 << 30)).contains("no GPU was at hand") && said(true, Some(1 << 30)).contains("fits:")
+        );
+        assert!(said(true, None).contains("cannot be told here (nvidia-smi"), "{}", said(true, None));
+        assert!(!said(false, Some(1 << 30)).contains("GPU was"), "{}", said(false, Some(1 << 30)));
     }
 }

@@ -40,7 +40,8 @@ pub fn check_parts(names: &[&str], parts: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn is_frozen(name: &str, parts: &[String]) -> bool {
+/// Whether `train.freeze` names the parameter.
+pub(super) fn is_frozen(name: &str, parts: &[String]) -> bool {
     parts.iter().any(|part| matches_part(name, part))
 }
 

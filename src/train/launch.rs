@@ -1,13 +1,15 @@
 //! A whole training run from paths: open the run directory, load model and data, train. What `jigsaw train` and the study call.
 
+use super::freeze::is_frozen;
 use super::run::{Identity, Opened, Run};
 use super::trainer::{Ended, Job, Progress, train};
 use crate::config::{Config, EvalSettings, Method};
 use crate::data::Dataset;
 use crate::eval::{hash_model, hash_prompt_files};
-use crate::model::Processor;
 use crate::model::lora::{self, Adapter, LoraSettings};
+use crate::model::qwen2_5_vl::weights::Storage;
 use crate::model::qwen2_5_vl::{Model, config};
+use crate::model::{Compute, Processor};
 use crate::policy::Policy;
 use crate::tasks::{DatasetTask, Joined, Task};
 use crate::{Error, Result, hub};
@@ -61,6 +63,10 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
     check_start(launch)?;
     let processor = processor?;
     data.check_texts(&processor, &launch.config.eval)?;
+    if launch.config.train.compute == Compute::Bf16 {
+        // What stays in f32 on a GPU, as attention does, may be rounded to TF32 there, which is finer than bf16.
+        candle_core::cuda::set_gemm_reduced_precision_f32(true);
+    }
     // A run that begins needs these weights; one that goes on, those of its checkpoint.
     let begins = !launch.out.join("run.json").exists();
     let load = || begins.then(|| start(launch)).transpose();
@@ -97,7 +103,7 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
     }
     let policy = match (&checkpoint, loaded?) {
         (None, Some(policy)) => policy,
-        (Some(checkpoint), _) => Model::load(&checkpoint.dir, &launch.device)?,
+        (Some(checkpoint), _) => to_train(launch, &checkpoint.dir)?,
         (None, None) => start(launch)?,
     };
     let policy = policy.recomputing(launch.config.train.recompute);
@@ -113,7 +119,7 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
     let reference = match penalised || near {
         // The base with the fresh adapter off is the model that the run began with: no second copy.
         true if launch.config.lora.is_some() => Some(policy.without_adapter()?),
-        true => Some(Model::load_frozen(&launch.model, &launch.device)?),
+        true => Some(Model::load_frozen_in(&launch.model, &launch.device, launch.config.train.compute)?),
         false => None,
     };
     let replayed = data.replay.as_ref().map(|replay| Joined { first: &data.train, second: replay });
@@ -133,9 +139,15 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
 
 /// The model as a run begins with it: that of the directory, with a fresh adapter if the plan asks for one.
 fn start(launch: &Launch) -> Result<Model> {
-    let Some(settings) = &launch.config.lora else { return Model::load(&launch.model, &launch.device) };
-    let base = Model::load_frozen(&launch.model, &launch.device)?;
+    let Some(settings) = &launch.config.lora else { return to_train(launch, &launch.model) };
+    let base = Model::load_frozen_in(&launch.model, &launch.device, launch.config.train.compute)?;
     adapted(base, settings, launch)
+}
+
+/// The model in `dir`, whose own weights or adapter train.
+fn to_train(launch: &Launch, dir: &Path) -> Result<Model> {
+    let train = &launch.config.train;
+    Model::load_to_train(dir, &launch.device, train.compute, |name| is_frozen(name, &train.freeze))
 }
 
 pub(super) fn adapted(base: Model, settings: &LoraSettings, launch: &Launch) -> Result<Model> {
@@ -151,8 +163,9 @@ pub(super) fn adapted(base: Model, settings: &LoraSettings, launch: &Launch) -> 
 }
 
 /// # Errors
-/// An adapter is to be trained from an adapter.
+/// An adapter is to be trained from an adapter, or frozen weights are to be held in f32 and multiplied in bf16.
 pub(super) fn check_start(launch: &Launch) -> Result<()> {
+    Storage::check_compute(launch.config.train.compute)?;
     if launch.config.lora.is_some() && lora::is_adapter(&launch.model) {
         return Err(Error::input(format!(
             "{} is an adapter, which goes on training as it is: leave [lora] out, or merge it into its base first (jigsaw model merge-lora)",

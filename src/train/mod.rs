@@ -23,6 +23,7 @@ pub mod room;
 pub mod run;
 pub mod schedule;
 pub mod sft;
+pub mod sizes;
 mod tensorboard;
 mod trainer;
 

@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex};
 
 /// Elements handled by one thread at a time.
 const PIECE: usize = 1 << 14;
+/// Elements that are updated at a time on other devices, whose ops make a tensor each.
+pub(super) const DEVICE_PIECE: usize = 1 << 24;
 /// Added to the norm before dividing by it (torch's `clip_grad_norm_`).
 const CLIP_EPS: f64 = 1e-6;
 /// Names of the moments in a checkpoint, after that of the parameter.
@@ -192,15 +194,26 @@ fn step_slot(slot: &mut Slot, grad: &Tensor, n: &Numbers) -> Result<()> {
             let grad = grad.contiguous()?;
             value.inplace_op1(&CpuStep { grad: &grad, moments: Mutex::new((first, second)), numbers: *n })?;
         }
-        Moments::Device { first, second } => {
-            let grad = (grad * f64::from(n.scale))?.detach();
-            let m = (&*first + ((&grad - &*first)? * f64::from(n.one_minus_beta1))?)?;
-            let v = ((&*second * f64::from(n.beta2))? + (grad.sqr()? * f64::from(n.one_minus_beta2))?)?;
-            let denominator = ((v.sqrt()? / f64::from(n.sqrt_correction2))? + f64::from(n.eps))?;
-            let kept = (value.detach() * f64::from(n.keep))?;
-            let next = (kept - ((&m / denominator)? * f64::from(n.step_size))?)?;
-            slot.parameter.var.set(&next)?;
-            (*first, *second) = (m, v);
+        Moments::Device { first, second } => step_on_device([value, grad, first, second], n, DEVICE_PIECE)?,
+    }
+    slot.parameter.refresh()
+}
+
+/// The same in candle ops, some rows of the tensors at a time: weight, gradient, both moments; all but the gradient are written to.
+fn step_on_device([value, grad, first, second]: [&Tensor; 4], n: &Numbers, piece: usize) -> Result<()> {
+    let rows = value.dims().first().copied().unwrap_or(1);
+    let at_once = (piece * rows / value.elem_count().max(1)).max(1);
+    for start in (0..rows).step_by(at_once) {
+        let some = |tensor: &Tensor| tensor.detach().narrow(0, start, at_once.min(rows - start));
+        let grad = (some(grad)? * f64::from(n.scale))?;
+        let m = some(first)?;
+        let m = (&m + ((&grad - &m)? * f64::from(n.one_minus_beta1))?)?;
+        let v = ((some(second)? * f64::from(n.beta2))? + (grad.sqr()? * f64::from(n.one_minus_beta2))?)?;
+        let denominator = ((v.sqrt()? / f64::from(n.sqrt_correction2))? + f64::from(n.eps))?;
+        let kept = (some(value)? * f64::from(n.keep))?;
+        let next = (kept - ((&m / denominator)? * f64::from(n.step_size))?)?;
+        for (whole, part) in [(value, next), (first, m), (second, v)] {
+            whole.slice_set(&part, 0, start)?;
         }
     }
     Ok(())

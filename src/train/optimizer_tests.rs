@@ -67,6 +67,60 @@ fn five_steps_give_what_the_formula_gives_in_double_precision() {
 }
 
 #[test]
+fn the_step_of_other_devices_is_the_same_in_any_pieces() {
+    for shape in [&[40, 3][..], &[11], &[5, 2, 3, 1]] {
+        let ps = parameters(&[shape]);
+        let [value, first, second] = [0.7, 0.0, 0.0].map(|k| {
+            let numbers = if k == 0.0 { vec![0.0; ps[0].var.elem_count()] } else { wave(ps[0].var.elem_count(), k) };
+            Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
+        });
+        let mut adam = AdamW::new(&ps, &settings()).unwrap();
+        for (step, piece) in [1, 7, 1000].into_iter().enumerate() {
+            set_grads(&ps, step);
+            let grad = ps[0].grad().unwrap();
+            adam.update(1e-2, 2.0, 1.0).unwrap();
+            let correction = |beta: f64| 1.0 - beta.powi(step as i32 + 1);
+            let decay = if shape.len() >= 2 { 0.1 } else { 0.0 };
+            let n = Numbers {
+                fresh: step == 0,
+                scale: (1.0 / (2.0 + CLIP_EPS)) as f32,
+                keep: (1.0 - 1e-2 * decay) as f32,
+                one_minus_beta1: 0.1,
+                beta2: 0.99,
+                one_minus_beta2: 0.01,
+                sqrt_correction2: correction(0.99).sqrt() as f32,
+                eps: 1e-8,
+                step_size: (1e-2 / correction(0.9)) as f32,
+            };
+            step_on_device([&value, &grad, &first, &second], &n, piece).unwrap();
+            let there = value.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            for (there, here) in there.iter().zip(values(&ps[0])) {
+                assert!((there - here).abs() < 1e-6, "{shape:?} by {piece}: {there} {here}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_working_copy_follows_every_step() {
+    let ps = parameters(&[&[5, 7], &[9]]);
+    ps[0].keep_bf16().unwrap();
+    let mut adam = AdamW::new(&ps, &settings()).unwrap();
+    let copy = || ps[0].working().as_tensor().to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap();
+    let before = (copy(), values(&ps[0]));
+    // So small that no number moves by a step of bf16; the master copy moves.
+    set_grads(&ps, 0);
+    adam.update(1e-6, 1.0, 0.0).unwrap();
+    assert!(copy() == before.0 && values(&ps[0]) != before.1);
+    for step in 1..300 {
+        set_grads(&ps, step);
+        adam.update(1e-3, 1.0, 0.0).unwrap();
+    }
+    let rounded: Vec<f32> = values(&ps[0]).iter().map(|v| half::bf16::from_f32(*v).to_f32()).collect();
+    assert!(copy() != before.0 && copy().concat() == rounded);
+}
+
+#[test]
 fn saved_and_loaded_state_goes_on_to_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("optimizer.safetensors");

@@ -1,113 +1,35 @@
 //! What a run will hold in memory, said before it starts.
 
+use super::optimizer::DEVICE_PIECE;
+use super::sizes::{Size, at_most, largest_round, likely};
 use super::trainer::Job;
 use crate::config::{Config, Method};
 use crate::files::megabytes;
 use crate::model::{Prompt, Sequence};
 use crate::nn::Parameter;
-use crate::policy::{reference_response, reference_sequence};
-use crate::tasks::Task;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::cmp::Reverse;
 use std::collections::HashSet;
-use std::ops::Range;
 use std::sync::Arc;
 
-/// What the memory that an example takes goes by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Size {
-    /// Tokens of its prompt and its response; of a response still to be sampled, as many as it may get.
-    pub tokens: usize,
-    /// Patches of its images.
-    pub patches: usize,
-}
-
-/// The sizes of the training examples; images are not decoded for it. Without a limit of length to check, and of many examples, only of
-/// those that are likely to be among the largest (see [`likely`]): the others are left at 0, so that a run begins at once.
-pub(super) fn sizes(job: &Job<'_>) -> Result<Vec<Size>> {
-    let (own, replayed) = (job.own(), job.config.replayed_per_round());
-    let wanted = match job.config.train.max_length {
-        0 => {
-            let of_own = likely(job.train, 0..own, job.config.examples_per_round() - replayed);
-            of_own.into_iter().chain(likely(job.train, own..job.train.len(), replayed)).collect()
-        }
-        _ => (0..job.train.len()).collect::<Vec<usize>>(),
-    };
-    let size = |i: usize| -> Result<Size> {
-        let response = match sampled(job, i) {
-            Some(new) => new,
-            None => reference_response(job.train, job.codec, i)?.len(),
-        };
-        let (prompt, patches) = job.codec.prompt_size(job.train, i)?;
-        Ok(Size { tokens: prompt + response, patches })
-    };
-    let found = wanted.par_iter().map(|&i| size(i)).collect::<Vec<Result<_>>>();
-    let mut sizes = vec![Size::default(); job.train.len()];
-    for (i, size) in wanted.into_iter().zip(found) {
-        sizes[i] = size?;
-    }
-    Ok(sizes)
-}
-
-/// The examples of `range` that may be among the `count` largest, by the bytes of their text and by the pixels of their images: four times
-/// as many of either, and all of few.
-fn likely(task: &dyn Task, range: Range<usize>, count: usize) -> Vec<usize> {
-    let most = (4 * count).max(64);
-    if range.len() <= 2 * most {
-        return range.collect();
-    }
-    // What cannot be read is told when its turn comes.
-    let look = |i: usize| {
-        let text = task.example(i).map_or(0, |record| record.messages.iter().map(|m| m.content.len()).sum::<usize>());
-        let area = |(width, height): (u32, u32)| u64::from(width) * u64::from(height);
-        (text, task.image_sizes(i).map_or(0, |sizes| sizes.into_iter().map(area).sum::<u64>()))
-    };
-    let looks: Vec<(usize, u64)> = range.clone().into_par_iter().map(look).collect();
-    let mut by_text: Vec<usize> = (0..looks.len()).collect();
-    let mut by_area = by_text.clone();
-    by_text.sort_by_key(|&i| Reverse(looks[i].0));
-    by_area.sort_by_key(|&i| Reverse(looks[i].1));
-    let mut found: Vec<usize> = by_text.into_iter().take(most).chain(by_area.into_iter().take(most)).collect();
-    found.sort_unstable();
-    found.dedup();
-    found.into_iter().map(|i| range.start + i).collect()
-}
-
-/// The most tokens of the model's own response to an example, if it is to give one.
-fn sampled(job: &Job<'_>, i: usize) -> Option<usize> {
-    job.config.rollout.as_ref().filter(|_| i < job.sampled()).map(|rollout| rollout.max_new_tokens)
-}
-
-/// An example with its response, or, of one still to be sampled, the longest there may be.
-fn at_most(job: &Job<'_>, i: usize) -> Result<Sequence> {
-    match sampled(job, i) {
-        Some(new) => Ok(Sequence { prompt: job.codec.prompt(job.train, i)?, response: vec![0; new] }),
-        None => reference_sequence(job.train, job.codec, i),
-    }
-}
-
-/// The examples of the largest round that there may be, largest first: of the first `own` ones and of the replayed ones after them as
-/// many as a round of `each` takes. Where rounds run over the end of an epoch, they may hold an example twice.
-fn largest_round(sizes: &[Size], own: usize, each: [usize; 2], by: fn(&Size) -> usize) -> Vec<usize> {
-    let part = |range: Range<usize>, count: usize| -> Vec<usize> {
-        let times = if range.len().is_multiple_of(count) { 1 } else { 2 };
-        let mut examples: Vec<usize> = range.collect();
-        examples.sort_by_key(|&i| Reverse(by(&sizes[i])));
-        examples.iter().flat_map(|&i| std::iter::repeat_n(i, times)).cycle().take(count).collect()
-    };
-    let mut round = [part(0..own, each[0]), part(own..sizes.len(), each[1])].concat();
-    round.sort_by_key(|&i| Reverse(by(&sizes[i])));
-    round
-}
+/// What CUDA and its libraries take of a GPU for themselves: the usual size on today's cards, not measured here.
+const CUDA_CONTEXT: usize = 600 << 20;
+/// Tensors that an optimizer step in candle ops makes of each piece.
+const OPTIMIZER_TENSORS: usize = 8;
 
 /// Bytes by what they are for.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct MemoryPlan {
-    /// What the process holds before training, but for weights: the program, its tokenizer, the list of examples.
+    /// Of a GPU's memory, not of the machine's.
+    pub gpu: bool,
+    /// What the process holds before training, but for weights: the program, its tokenizer, the list of examples; on a GPU what CUDA
+    /// takes for itself.
     pub program: usize,
     /// Weights of the model, and of the reference model if there is one.
     pub weights: usize,
+    /// Working copies of the weights in bf16.
+    pub copies: usize,
     /// Gradients, those that the lanes of a small model hold for themselves among them.
     pub gradients: usize,
     /// AdamW's two moments.
@@ -146,19 +68,38 @@ impl MemoryPlan {
     /// prompts `evaluated` at a time.
     fn of(job: &Job<'_>, first: &[Sequence], evaluated: &[Arc<Prompt>], held: usize, resumed: bool) -> Self {
         let config = job.config;
-        let bytes = |p: &Arc<Parameter>| p.var.elem_count() * p.var.dtype().size_in_bytes();
+        let bytes = |p: &Arc<Parameter>| p.bytes().0;
         let trained: usize = job.policy.parameters().iter().filter(|p| p.trainable()).map(bytes).sum();
         let models = [Some(job.policy), job.reference];
         // Models may share weights.
         let mut seen = HashSet::new();
         let all = models.into_iter().flatten().flat_map(|m| m.parameters());
-        let weights: usize = all.filter(|p| seen.insert(Arc::as_ptr(p))).map(bytes).sum();
-        let loaded = weights + if resumed { 2 * trained } else { 0 };
+        let (weights, copies) = all
+            .filter(|p| seen.insert(Arc::as_ptr(p)))
+            .map(|p| p.bytes())
+            .fold((0, 0), |(weights, copies), (value, copy)| (weights + value, copies + copy));
+        let loaded = weights + copies + if resumed { 2 * trained } else { 0 };
         let (activations, apart) = job.policy.backward_bytes(&micro_batch(config, first));
+        if !job.policy.fused() {
+            // Examples wait in main memory.
+            return MemoryPlan {
+                gpu: true,
+                program: CUDA_CONTEXT,
+                weights,
+                copies,
+                gradients: trained,
+                moments: 2 * trained,
+                examples: 0,
+                activations: activations.max(OPTIMIZER_TENSORS * size_of::<f32>() * DEVICE_PIECE.min(trained)),
+                generation: generation(job, first, evaluated),
+            };
+        }
         let pixels = |s: &Sequence| s.prompt.images.iter().map(|image| 4 * image.patches.len()).sum::<usize>();
         MemoryPlan {
+            gpu: false,
             program: held.saturating_sub(loaded),
             weights,
+            copies,
             gradients: trained + apart,
             moments: 2 * trained,
             examples: 2 * first.iter().map(pixels).sum::<usize>(),
@@ -170,7 +111,14 @@ impl MemoryPlan {
     /// The highest sum. Activations and generation never happen at the same time, but blocks freed by the one seldom have the
     /// sizes that the other asks for, and stay with the process.
     pub fn total(&self) -> usize {
-        self.program + self.weights + self.gradients + self.moments + self.examples + self.activations + self.generation
+        self.program
+            + self.weights
+            + self.copies
+            + self.gradients
+            + self.moments
+            + self.examples
+            + self.activations
+            + self.generation
     }
 }
 
@@ -215,15 +163,17 @@ fn generation(job: &Job<'_>, first: &[Sequence], evaluated: &[Arc<Prompt>]) -> u
 
 impl std::fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "memory: about {} at most", megabytes(self.total()))?;
+        let whose = if self.gpu { "memory of the GPU" } else { "memory" };
+        write!(f, "{whose}: about {} at most", megabytes(self.total()))?;
         let parts = [
             ("weights", self.weights),
+            ("copies in bf16", self.copies),
             ("gradients", self.gradients),
             ("moments", self.moments),
             ("activations", self.activations),
             ("generation", self.generation),
             ("examples", self.examples),
-            ("program", self.program),
+            (if self.gpu { "CUDA" } else { "program" }, self.program),
         ];
         let shown: Vec<String> = parts
             .into_iter()
@@ -244,14 +194,14 @@ pub fn process_memory(name: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Record;
-    use crate::tasks::Score;
 
     #[test]
     fn the_total_counts_everything_and_the_text_names_every_part() {
         let plan = MemoryPlan {
+            gpu: false,
             program: 20_000_000,
             weights: 200_000_000,
+            copies: 0,
             gradients: 200_000_000,
             moments: 400_000_000,
             examples: 0,
@@ -262,68 +212,6 @@ mod tests {
         let text = plan.to_string();
         assert!(text.starts_with("memory: about 1.22 GB at most (weights 200 MB, gradients 200 MB"), "{text}");
         assert!(text.contains("generation 100 MB") && !text.contains("examples"), "{text}");
-    }
-
-    #[test]
-    fn the_largest_round_has_the_largest_examples_wherever_they_stand() {
-        let size = |(tokens, patches)| Size { tokens, patches };
-        let sizes = [(10, 16), (9, 400), (700, 0), (8, 8), (5, 5), (90, 64)].map(size);
-        let all = |each: usize, by: fn(&Size) -> usize| largest_round(&sizes, 6, [each, 0], by);
-        assert_eq!(all(3, |s| s.tokens + s.patches), [2, 1, 5]);
-        assert_eq!(all(2, |s| s.tokens), [2, 5]);
-        assert_eq!(all(1, |s| s.patches), [1]);
-        // Rounds of 4 run over the end of an epoch of 6; one of 12 has each example twice.
-        assert_eq!(all(4, |s| s.tokens), [2, 2, 5, 5]);
-        assert_eq!(all(12, |s| s.tokens).iter().filter(|i| **i == 2).count(), 2);
-        // The last two are replayed, one a round.
-        assert_eq!(largest_round(&sizes, 4, [2, 1], |s| s.tokens), [2, 5, 0]);
-    }
-
-    /// A thousand examples: the longest text is that of 700, the largest image that of 900, and that of 5 cannot be read.
-    struct Many(Vec<Record>);
-
-    impl Task for Many {
-        fn name(&self) -> &str {
-            "many"
-        }
-
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-
-        fn example(&self, i: usize) -> Result<&Record> {
-            Ok(&self.0[i])
-        }
-
-        fn images(&self, i: usize) -> Result<Vec<image::RgbImage>> {
-            match i {
-                5 => Err(Error::input("unreadable")),
-                900 => Ok(vec![image::RgbImage::new(90, 90)]),
-                _ => Ok(vec![image::RgbImage::new(8, 8)]),
-            }
-        }
-
-        fn score(&self, _: usize, _: &str) -> Score {
-            unreachable!("nothing is scored")
-        }
-    }
-
-    #[test]
-    fn of_many_examples_those_of_the_longest_text_and_the_largest_images_are_looked_at() {
-        let record = |i: usize| -> Record {
-            let content = "word ".repeat(if i == 700 { 50 } else { 5 });
-            serde_json::from_value(serde_json::json!({
-                "file_name": "", "id": i.to_string(), "task": "many", "messages": [{"role": "user", "content": content}], "images": [],
-                "answer": "", "source": "", "seed": 0
-            }))
-            .unwrap()
-        };
-        let task = Many((0..1000).map(record).collect());
-        let found = likely(&task, 100..1000, 8);
-        assert!(found.contains(&700) && found.contains(&900), "{found:?}");
-        assert!(found.len() <= 128 && found.iter().all(|i| (100..1000).contains(i)), "{}", found.len());
-        assert_eq!(likely(&task, 0..100, 8).len(), 100);
-        assert!(likely(&task, 0..1000, 8).contains(&900));
     }
 
     #[cfg(target_os = "linux")]

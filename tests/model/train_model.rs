@@ -3,13 +3,17 @@
 use crate::common;
 use crate::common::Recorded;
 use jigsaw::config::{Config, Method, TrainSettings};
-use jigsaw::model::Sequence;
+use jigsaw::model::convert::{Precision, convert};
+use jigsaw::model::init::{Preset, write_checkpoint};
 use jigsaw::model::qwen2_5_vl::Model;
+use jigsaw::model::{Compute, Prompt, Sequence};
+use jigsaw::nn::Parameter;
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::schedule::learning_rate;
 use jigsaw::train::sft::accumulate;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Loss and gradient norm of every step and the weights after the last, against torch, transformers and torch's AdamW.
@@ -70,6 +74,47 @@ fn sft_runs_equal_torch_and_transformers_step_for_step() {
     }
 }
 
+/// With working copies, a model computes as one whose weights were rounded to bf16, to the last bit, and keeps what was rounded away.
+#[test]
+fn working_copies_in_bf16_compute_as_rounded_weights_and_the_masters_take_the_gradients() {
+    let dir = tempfile::tempdir().unwrap();
+    let [whole, half] = ["whole", "half"].map(|name| dir.path().join(name));
+    write_checkpoint(&whole, Preset::Tiny, 1).unwrap();
+    convert(&whole, &half, Precision::Bf16, false).unwrap();
+    let record = common::json("training/sft.json");
+    let recorded = Recorded::open("training/sft.safetensors", &record);
+    let prompt = |i: usize| {
+        let ids = recorded.sequence(i).response.iter().chain(&[5, 9]).map(|id| id % 1000).collect();
+        Arc::new(Prompt { ids, images: Vec::new() })
+    };
+    let batch: Vec<Sequence> =
+        (0..2).map(|i| Sequence { prompt: prompt(i), response: vec![40, 41, 42, 43, 44] }).collect();
+    for fused in [true, false] {
+        let form = |model: Model| if fused { model } else { model.without_fused_kernels() };
+        let mixed = Model::load_to_train(&whole, &common::device(), Compute::Bf16, |_| false).unwrap();
+        let (mixed, rounded) = (form(mixed), form(Model::load(&half, &common::device()).unwrap()));
+        let exact = form(Model::load(&whole, &common::device()).unwrap());
+        let scores = [&mixed, &rounded, &exact].map(|model| model.score(&batch, 1.0).unwrap().logprobs);
+        // A GPU rounds the other factor as well.
+        let near = |a: &[f32], b: &[f32], most: f32| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= most);
+        let most = if common::device().is_cpu() { 0.0 } else { 0.05 };
+        assert!(near(&scores[0], &scores[1], most), "{scores:?}");
+        assert!(!near(&scores[0], &scores[2], 0.0), "{scores:?}");
+        let gradients = [&mixed, &rounded].map(|model| {
+            accumulate(model, &[batch.as_slice()], Default::default()).unwrap();
+            let gradient = |p: &Arc<Parameter>| p.grad().map(|g| g.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+            model.parameters().iter().map(gradient).collect::<Vec<_>>()
+        });
+        if common::device().is_cpu() {
+            assert!(gradients[0] == gradients[1]);
+        }
+        for (mixed, exact) in mixed.parameters().iter().zip(exact.parameters()) {
+            let numbers = |p: &Parameter| p.var.as_tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert!(numbers(mixed) == numbers(exact), "{}", mixed.name);
+        }
+    }
+}
+
 fn jigsaw(args: &[String]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jigsaw"));
     command.args(args).stdout(Stdio::null()).stderr(Stdio::null());
@@ -109,7 +154,8 @@ fn a_run_killed_again_and_again_ends_with_the_bytes_of_one_that_was_not() {
     );
     let rft = "--method rft --set rollout.samples=2 --set rollout.max_new_tokens=6 --set grpo.beta=0.1 --set grpo.num_iterations=2 \
                --set grpo.entropy_coef=0.05";
-    for (name, method) in [("sft", "--method sft"), ("rft", rft)] {
+    let half = "--method sft --set train.compute=bf16 --set train.freeze=[\"vision\"]";
+    for (name, method) in [("sft", "--method sft"), ("rft", rft), ("sft-bf16", half)] {
         let (whole, killed) = (at(&format!("{name}-whole")), at(&format!("{name}-killed")));
         let to = |out: &Path| words(&format!("{common} {method} --out {}", out.display()));
         succeed(&to(&whole));

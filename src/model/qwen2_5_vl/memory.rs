@@ -1,8 +1,11 @@
 //! How much memory a backward pass or a rollout will take, counted from the shapes of what it keeps.
 
+use super::generate::{PREFILL_TOKENS, SLOTS};
+use super::layout::Layout;
 use super::shards::SideBySide;
 use super::{Model, shards};
 use crate::model::{Prompt, Sequence};
+use crate::nn::{Parameter, Span, Tree, tile_of};
 use std::sync::Arc;
 
 /// Bytes of an f32.
@@ -11,13 +14,31 @@ const F32: usize = 4;
 /// What is kept is rounded up by the allocator, by at most an eighth.
 const ROUNDING: f64 = 1.06;
 
+/// The same of a device, and what is not counted there.
+const DEVICE_ROUNDING: f64 = 1.1;
+
 /// Logits that the output head holds at once (see `nn::token_stats`): all of them up to the first number, else one tile.
 const LOGITS: (usize, usize) = (1 << 22, 512 * 4096);
+
+/// In candle ops: tensors of the size of all attention scores that exist at once, forwards and backwards.
+const SCORES: usize = 3;
+const BACKWARD_SCORES: usize = 5;
+/// And of a tile of logits (see `nn::tiles`).
+const TILES_OF_LOGITS: usize = 6;
+
+/// Attention scores of a tree's spans.
+fn scores(tree: &Tree, heads: usize) -> usize {
+    let before = |span: &Span| tree.shared.len() + span.prefix.len();
+    tree.spans.iter().map(|span| heads * span.rows.len() * (before(span) + span.rows.len())).sum()
+}
 
 impl Model {
     /// Bytes that [`Model::backward`] of `batch` takes at its highest, beside weights and gradients: (activations of the shards
     /// worked on at once, gradients that the lanes hold for themselves).
     pub fn backward_bytes(&self, batch: &[Sequence]) -> (usize, usize) {
+        if !self.on_lanes() {
+            return ((self.device_floats(batch) as f64 * F32 as f64 * DEVICE_ROUNDING) as usize, 0);
+        }
         let shards = self.shards(batch);
         let trained = self.trained_bytes();
         let threads = rayon::current_num_threads();
@@ -74,17 +95,87 @@ impl Model {
         text + vision + ends + logits + predicted * 3 * t.hidden_size + passing
     }
 
+    /// As [`Model::backward_bytes`] in candle ops, which take a batch whole and keep the inputs of every op; what an op's own backward pass
+    /// makes for the time being comes on top, that of the widest.
+    fn device_floats(&self, batch: &[Sequence]) -> usize {
+        let Ok(layout) = Layout::of_sequences(batch, &self.config) else { return 0 };
+        let (t, v, heads) = (&self.config.text, &self.config.vision, self.decoder.heads());
+        let (rows, predicted) = (layout.rows.len(), layout.predictors.len());
+        let patches: usize = layout.images.iter().map(|image| image.grid.iter().product::<usize>()).sum();
+        let trained = |vision: bool| {
+            let of = |p: &&Arc<Parameter>| p.trainable() && p.name.starts_with("visual.") == vision;
+            self.parameters.iter().filter(of).map(|p| p.var.elem_count()).max().unwrap_or(0)
+        };
+        let layer = 4 * t.hidden_size + 2 * heads.stride() + heads.query * heads.dim + 3 * t.intermediate_size;
+        let block = 4 * v.hidden_size + 7 * v.hidden_size + 3 * v.intermediate_size;
+        let kept = |layers: usize, rows: usize, width: usize, layer: usize| match self.recompute {
+            true => rows * (layers * width + layer),
+            false => rows * layers * layer,
+        };
+        let text = kept(t.num_hidden_layers, rows, t.hidden_size, layer);
+        let vision = match trained(true) {
+            0 => patches * block,
+            _ => kept(v.depth, patches, v.hidden_size, block),
+        };
+        let ends =
+            patches * (v.patch_len() + 4 * v.hidden_size) + rows * 4 * t.hidden_size + predicted * 6 * t.hidden_size;
+        // Forwards and backwards of attention: scores of every span, and what a softmax makes of them; keys and values of every query head.
+        let text_scores: usize = layout.trees.iter().map(|tree| scores(tree, heads.query)).sum();
+        let frames = layout.images.iter().map(|image| {
+            let [frames, h, w] = image.grid;
+            v.num_heads * frames * (h * w) * (h * w)
+        });
+        let attention = (BACKWARD_SCORES * text_scores + rows * 12 * heads.query * heads.dim)
+            .max(BACKWARD_SCORES * frames.sum::<usize>() + patches * 14 * v.hidden_size);
+        // Of a linear map: the gradient of its input and of its result; of a trained weight the new part, the sum before and the one after.
+        let maps = (rows * 6 * t.intermediate_size).max(patches * 6 * v.intermediate_size);
+        let largest = trained(true).max(trained(false));
+        let tile = predicted * tile_of(predicted, t.vocab_size);
+        text + vision + ends + attention.max(maps + 3 * largest).max(TILES_OF_LOGITS * tile + 3 * largest)
+    }
+
+    /// As [`Model::generate_bytes`] in candle ops: the cache of a wave is padded to its longest prompt and copied, a layer at a time, when it
+    /// grows; attention over the prompts is formed whole.
+    fn device_generation(&self, prompts: &[Arc<Prompt>], samples: usize, new_tokens: usize) -> usize {
+        let (t, v, heads) = (&self.config.text, &self.config.vision, self.decoder.heads());
+        let longest = prompts.iter().map(|p| p.ids.len()).max().unwrap_or(0);
+        let most = (PREFILL_TOKENS / longest.max(1)).max(1);
+        let at_once = prompts.len().min((SLOTS / samples.max(1)).max(1)).min(most);
+        let active = at_once * samples;
+        let of_layer = 2 * active * (longest + new_tokens) * heads.key_value * heads.dim;
+        let cache = (t.num_hidden_layers + 2) * of_layer;
+        let patches =
+            |p: &Arc<Prompt>| p.images.iter().map(|image| image.grid.iter().product::<usize>()).sum::<usize>();
+        let seen = |p: &Arc<Prompt>| p.images.iter().map(|i| i.grid[0] * (i.grid[1] * i.grid[2]).pow(2)).sum::<usize>();
+        let (mut all, mut squares): (Vec<_>, Vec<_>) =
+            (prompts.iter().map(patches).collect(), prompts.iter().map(seen).collect());
+        [&mut all, &mut squares].into_iter().for_each(|sizes| sizes.sort_unstable_by(|a, b| b.cmp(a)));
+        let largest = |sizes: &[usize]| sizes.iter().take(at_once).sum::<usize>();
+        let (rows, patches) = (at_once * longest, largest(&all));
+        let text = rows * (3 * t.hidden_size + 2 * heads.stride() + 3 * t.intermediate_size)
+            + rows * 5 * heads.query * heads.dim
+            + SCORES * heads.query * rows * longest;
+        let vision = patches * (v.patch_len() + 14 * v.hidden_size + 3 * v.intermediate_size)
+            + SCORES * v.num_heads * largest(&squares);
+        let step =
+            active * (heads.query * (longest + new_tokens) * SCORES + 2 * t.vocab_size + 3 * t.intermediate_size);
+        F32 * (cache + text.max(vision).max(step))
+    }
+
     /// Bytes that [`Model::generate`] takes at its highest beside the weights: caches, prefill and logits.
     pub fn generate_bytes(&self, prompts: &[Arc<Prompt>], samples: usize, new_tokens: usize) -> usize {
+        if !self.on_lanes() {
+            return self.device_generation(prompts, samples, new_tokens);
+        }
         let (t, v, heads) = (&self.config.text, &self.config.vision, self.decoder.heads());
         let per_token = 2 * t.num_hidden_layers * heads.key_value * heads.dim;
         let (tokens, patches) = prompts.iter().fold((0, 0), |(tokens, patches), p| {
             let seen = p.images.iter().map(|image| image.grid.iter().product::<usize>()).sum::<usize>();
             (tokens + p.ids.len(), patches + seen)
         });
-        let active = (prompts.len() * samples).min(super::generate::SLOTS);
+        let active = (prompts.len() * samples).min(SLOTS);
         let cache = per_token * (tokens + active * new_tokens.next_multiple_of(16));
-        let rows = tokens.min(super::generate::PREFILL_TOKENS);
+        let rows = tokens.min(PREFILL_TOKENS);
         let prefill = rows * (2 * t.hidden_size + 3 * t.intermediate_size)
             + patches * (v.patch_len() + 2 * v.hidden_size + 3 * v.intermediate_size);
         ((cache + prefill.max(active * 2 * t.vocab_size)) as f64 * F32 as f64 * ROUNDING) as usize

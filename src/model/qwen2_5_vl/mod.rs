@@ -18,14 +18,15 @@ pub use config::Config;
 pub use predict::Predicted;
 
 use crate::files::Written;
+use crate::machine::Place;
 use crate::model::lora::{self, Adapter};
-use crate::model::{LossFn, NearLossFn, Prompt, Sequence, TokenGrads, TokenStats};
+use crate::model::{Compute, LossFn, NearLossFn, Prompt, Sequence, TokenGrads, TokenStats};
 use crate::nn::{
     Affine, Lead, Parameter, ParameterGrads, RowSource, Sink, Tape, Unformed, Value, embed, kl_from, lanes, linear,
     pair, read, token_stats,
 };
 use crate::{Result, rng};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, DeviceLocation, Tensor};
 use layout::{Layout, Row};
 use rand::Rng as _;
 use rayon::prelude::*;
@@ -41,22 +42,30 @@ use weights::{Storage, Stored, Weights};
 static LAST_BASE: Mutex<Option<Base>> = Mutex::new(None);
 
 /// The frozen weights of a checkpoint directory: those of a model that has them already, or read.
-fn frozen_base(dir: &Path, config: &Config, device: &Device) -> Result<Base> {
+fn frozen_base(dir: &Path, config: &Config, device: &Device, compute: Compute) -> Result<Base> {
     let place = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
     let device_name = format!("{:?}", device.location());
     // Held while reading, so that two models that are loaded at once read one base.
     let mut bases = BASES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     bases.retain(|known| known.weights.strong_count() > 0);
-    let known = bases.iter().find(|known| known.dir == place && known.device == device_name);
+    let known =
+        bases.iter().find(|known| known.dir == place && known.device == device_name && known.compute == compute);
     if let Some(base) = known.and_then(|known| known.weights.upgrade()) {
         return Ok(base);
     }
     let stored = Stored::open(dir, config)?;
-    let storage = Storage::for_frozen(&stored, device)?;
-    let base = Arc::new(weights::load(&stored, device, storage)?);
+    let storage = Storage::for_frozen(&stored, place_of(device), compute)?;
+    let base = Arc::new(weights::load(&stored, device, &|_| storage)?);
     base.iter().for_each(|p| p.set_trainable(false));
-    bases.push(KnownBase { dir: place, device: device_name, weights: Arc::downgrade(&base) });
+    bases.push(KnownBase { dir: place, device: device_name, compute, weights: Arc::downgrade(&base) });
     Ok(base)
+}
+
+fn place_of(device: &Device) -> Place {
+    match device.location() {
+        DeviceLocation::Cpu => Place::Cpu,
+        DeviceLocation::Cuda { gpu_id: index } | DeviceLocation::Metal { gpu_id: index } => Place::Gpu(index),
+    }
 }
 
 /// A Qwen2.5-VL model: weights and configuration.
@@ -84,6 +93,7 @@ static BASES: Mutex<Vec<KnownBase>> = Mutex::new(Vec::new());
 struct KnownBase {
     dir: PathBuf,
     device: String,
+    compute: Compute,
     weights: Weak<Vec<Arc<Parameter>>>,
 }
 
@@ -91,22 +101,43 @@ impl Model {
     /// Read a checkpoint directory: `config.json` and `model*.safetensors`; its weights can train. Of a directory with an adapter (PEFT)
     /// the adapter can train, and the base is as [`Model::load_frozen`] has it.
     pub fn load(dir: &Path, device: &Device) -> Result<Self> {
+        Self::load_to_train(dir, device, Compute::F32, |_| false)
+    }
+
+    /// As [`Model::load`], multiplied in `compute`. Weights whose names `frozen` knows are not going to train: stored in bf16, they may be
+    /// held so.
+    pub fn load_to_train(
+        dir: &Path,
+        device: &Device,
+        compute: Compute,
+        frozen: impl Fn(&str) -> bool + Sync,
+    ) -> Result<Self> {
         if lora::is_adapter(dir) {
-            return Self::load_adapter(dir, device);
+            return Self::load_adapter(dir, device, compute);
         }
         let config = Config::from_dir(dir)?;
-        let base = weights::load(&Stored::open(dir, &config)?, device, Storage::F32)?;
+        let stored = Stored::open(dir, &config)?;
+        let storage = Storage::for_trained(&stored, place_of(device), compute, &frozen)?;
+        let base = weights::load(&stored, device, &storage)?;
+        if compute == Compute::Bf16 {
+            weights::keep_bf16(&base)?;
+        }
         Self::assemble(config, device, Arc::new(base), None)
     }
 
     /// As [`Model::load`], of weights that do not train: they may be held in bf16 ([`weights::Storage`]), and models loaded from the same
     /// directory while one of them lives share them.
     pub fn load_frozen(dir: &Path, device: &Device) -> Result<Self> {
+        Self::load_frozen_in(dir, device, Compute::F32)
+    }
+
+    /// As [`Model::load_frozen`], multiplied in `compute`.
+    pub fn load_frozen_in(dir: &Path, device: &Device, compute: Compute) -> Result<Self> {
         let model = match lora::is_adapter(dir) {
-            true => Self::load_adapter(dir, device)?,
+            true => Self::load_adapter(dir, device, compute)?,
             false => {
                 let config = Config::from_dir(dir)?;
-                let base = frozen_base(dir, &config, device)?;
+                let base = frozen_base(dir, &config, device, compute)?;
                 Self::assemble(config, device, base, None)?
             }
         };
@@ -114,26 +145,30 @@ impl Model {
         Ok(model)
     }
 
-    fn load_adapter(dir: &Path, device: &Device) -> Result<Self> {
+    fn load_adapter(dir: &Path, device: &Device, compute: Compute) -> Result<Self> {
         let base_dir = lora::base_of(dir)?;
         let config = Config::from_dir(&base_dir)?;
         let adapter = Adapter::read(dir, &config, device)?;
-        let base = frozen_base(&base_dir, &config, device)?;
+        let base = frozen_base(&base_dir, &config, device, compute)?;
         // Where one adapter is looked at, others of the same base often follow.
         *LAST_BASE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Arc::clone(&base));
         Self::assemble(config, device, base, Some(Arc::new(adapter)))
     }
 
-    /// A model of the architecture in `dir` whose weights are zeros that take no memory: for plans of what it will hold on `device`. Of a
-    /// directory with an adapter, the base is frozen, and the adapter on it is read.
-    pub fn hollow(dir: &Path, trains: bool, device: &Device) -> Result<Self> {
+    /// A model of the architecture in `dir` whose weights are zeros that take no memory: for plans of what it will hold at `place`. Of a
+    /// directory with an adapter, the base is frozen, and the adapter on it is read. `frozen` knows the names of what does not train.
+    pub fn hollow(dir: &Path, place: Place, compute: Compute, frozen: impl Fn(&str) -> bool + Sync) -> Result<Self> {
         let adapted = lora::is_adapter(dir);
         let base_dir = if adapted { lora::base_of(dir)? } else { dir.to_path_buf() };
         let config = Config::from_dir(&base_dir)?;
         let stored = Stored::open(&base_dir, &config)?;
         let adapter = adapted.then(|| Adapter::read(dir, &config, &Device::Cpu)).transpose()?.map(Arc::new);
-        let storage = if trains && !adapted { Storage::F32 } else { Storage::for_frozen(&stored, device)? };
-        Self::assemble(config, &Device::Cpu, Arc::new(weights::hollow(&stored, storage)?), adapter)
+        let storage = Storage::for_trained(&stored, place, compute, &|name: &str| adapted || frozen(name))?;
+        let mut model =
+            Self::assemble(config, &Device::Cpu, Arc::new(weights::hollow(&stored, &storage, compute)?), adapter)?;
+        // What runs elsewhere has no fused kernels.
+        model.fused = place == Place::Cpu;
+        Ok(model)
     }
 
     /// The same weights, frozen, with an adapter that trains.
@@ -396,8 +431,8 @@ impl Model {
         }
     }
 
-    /// Whether work may be cut into pieces that run on a thread each.
-    fn on_lanes(&self) -> bool {
+    /// Whether the fused kernels of a CPU do the work, which may then be cut into pieces that run on a thread each.
+    pub(crate) fn on_lanes(&self) -> bool {
         self.fused && matches!(self.device, Device::Cpu)
     }
 

@@ -4,18 +4,19 @@ use super::config::Config;
 use super::index::{INDEX, weight_files};
 use super::names::{parameter_shapes, published_name};
 use crate::files::Written;
-use crate::machine;
-use crate::model::lora;
+use crate::machine::{self, Place};
+use crate::model::{Compute, lora};
 use crate::nn::{Affine, Lora, Parameter};
 use crate::tensors::{self, Source, TensorFile, Values};
 use crate::{Error, Result, files};
 use candle_core::{DType, Device, Var};
 use half::bf16;
+use half::slice::HalfFloatSliceExt;
 use half::vec::HalfBitsVecExt;
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde_json::json;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -173,8 +174,16 @@ impl Stored {
     fn load(&self, tensor: &StoredTensor, device: &Device, storage: Storage) -> Result<Arc<Parameter>> {
         let shape = tensor.shape.as_slice();
         let value = match storage {
-            Storage::Stored if tensor.stays_bf16() => {
-                Var::from_vec(self.files[tensor.file].read_bf16(&tensor.info)?, shape, device)?
+            _ if tensor.is_bf16_in(storage) => match tensor.dtype {
+                Dtype::BF16 => Var::from_vec(self.files[tensor.file].read_bf16(&tensor.info)?, shape, device)?,
+                _ => Var::from_vec(rounded(&self.values(tensor)?), shape, device)?,
+            },
+            Storage::Lossless if is_matrix(shape) => {
+                let values = self.values(tensor)?;
+                match values.par_iter().all(|v| v.to_bits() & 0xFFFF == 0) {
+                    true => Var::from_vec(rounded(&values), shape, device)?,
+                    false => Var::from_vec(values, shape, device)?,
+                }
             }
             _ => Var::from_vec(self.values(tensor)?, shape, device)?,
         };
@@ -183,16 +192,38 @@ impl Stored {
 
     /// Bytes of the weights in memory.
     pub fn bytes(&self, storage: Storage) -> usize {
-        let width = |t: &StoredTensor| if storage == Storage::Stored && t.stays_bf16() { 2 } else { 4 };
+        let width = |t: &StoredTensor| if t.is_bf16_in(storage) { 2 } else { 4 };
         self.tensors.iter().map(|t| width(t) * t.shape.iter().product::<usize>()).sum()
     }
 }
 
 impl StoredTensor {
     /// Norms and biases are few; they are kept in f32 always.
-    fn stays_bf16(&self) -> bool {
-        self.dtype == Dtype::BF16 && self.shape.len() >= 2
+    fn is_bf16_in(&self, storage: Storage) -> bool {
+        let kept = match storage {
+            Storage::F32 => false,
+            Storage::Stored | Storage::Lossless => self.dtype == Dtype::BF16,
+            Storage::Bf16 => true,
+        };
+        kept && is_matrix(&self.shape)
     }
+}
+
+/// Whether it is a factor of products.
+fn is_matrix(shape: &[usize]) -> bool {
+    shape.len() >= 2
+}
+
+/// The nearest numbers in bf16.
+fn rounded(values: &[f32]) -> Vec<bf16> {
+    let mut all = vec![bf16::ZERO; values.len()];
+    all.par_chunks_mut(PIECE).zip(values.par_chunks(PIECE)).for_each(|(to, from)| to.convert_from_f32_slice(from));
+    all
+}
+
+/// Give every matrix in f32 a working copy in bf16.
+pub(crate) fn keep_bf16(parameters: &[Arc<Parameter>]) -> Result<()> {
+    parameters.iter().filter(|p| is_matrix(p.var.dims())).try_for_each(|p| p.keep_bf16())
 }
 
 /// In which type weights are held in memory.
@@ -202,26 +233,61 @@ pub enum Storage {
     F32,
     /// Matrices stored in bf16 as bf16, everything else as f32. The kernels widen a block at a time; the results are the same.
     Stored,
+    /// As bf16 also those that are stored in more and have no more than bf16 holds.
+    Lossless,
+    /// All matrices as bf16, rounded where they are stored in more.
+    Bf16,
 }
 
 /// Environment variable that chooses how frozen weights are held: `f32` or `bf16`.
 pub const FROZEN_VARIABLE: &str = "JIGSAW_FROZEN_WEIGHTS";
 
 impl Storage {
-    /// For weights that do not train: what [`FROZEN_VARIABLE`] asks for, else f32 if that takes at most half of the memory that is
-    /// available; on a GPU as they are stored.
+    /// # Errors
+    /// An input error if [`FROZEN_VARIABLE`] asks for f32 where products are to be in bf16.
+    pub(crate) fn check_compute(compute: Compute) -> Result<()> {
+        match compute == Compute::Bf16 && std::env::var(FROZEN_VARIABLE).is_ok_and(|held| held == "f32") {
+            true => Err(Error::input(format!(
+                "{FROZEN_VARIABLE}=f32 contradicts train.compute = \"bf16\"; drop one of them"
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    /// For weights that do not train: bf16 if they are to be multiplied in it; else what [`FROZEN_VARIABLE`] asks for, or f32 if that takes
+    /// at most half of the memory that is available; on a GPU as they are stored.
     ///
     /// # Errors
-    /// An input error if the variable holds another word.
-    pub(crate) fn for_frozen(stored: &Stored, device: &Device) -> Result<Storage> {
-        match std::env::var(FROZEN_VARIABLE).ok().as_deref() {
-            Some("f32") => return Ok(Storage::F32),
-            Some("bf16") => return Ok(Storage::Stored),
-            None | Some("") => {}
-            Some(other) => return Err(Error::input(format!("{FROZEN_VARIABLE}={other}: must be f32 or bf16"))),
+    /// An input error if the variable holds another word, or asks for f32 where products are to be in bf16.
+    pub(crate) fn for_frozen(stored: &Stored, place: Place, compute: Compute) -> Result<Storage> {
+        Storage::check_compute(compute)?;
+        match (std::env::var(FROZEN_VARIABLE).ok().as_deref(), compute) {
+            (None | Some("" | "bf16"), Compute::Bf16) => return Ok(Storage::Bf16),
+            (Some("f32"), _) => return Ok(Storage::F32),
+            (Some("bf16"), _) => return Ok(Storage::Stored),
+            (None | Some(""), _) => {}
+            (Some(other), _) => return Err(Error::input(format!("{FROZEN_VARIABLE}={other}: must be f32 or bf16"))),
         }
         let fits = machine::available_memory().is_none_or(|free| stored.bytes(Storage::F32) <= free / 2);
-        Ok(if device.is_cpu() && fits { Storage::F32 } else { Storage::Stored })
+        Ok(if place == Place::Cpu && fits { Storage::F32 } else { Storage::Stored })
+    }
+
+    /// By name, for weights of which those that `frozen` knows do not train. Where all are frozen, as beside an adapter, see
+    /// [`Storage::for_frozen`]; where some train, the others are saved with them, and none is rounded.
+    pub(crate) fn for_trained(
+        stored: &Stored,
+        place: Place,
+        compute: Compute,
+        frozen: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<impl Fn(&str) -> Storage + Sync + use<>> {
+        let count = stored.tensors.iter().filter(|t| frozen(&t.name)).count();
+        let held = match (count, compute) {
+            (0, _) => Storage::F32,
+            (n, Compute::Bf16) if n < stored.tensors.len() => Storage::Lossless,
+            _ => Storage::for_frozen(stored, place, compute)?,
+        };
+        let names: HashSet<String> = stored.tensors.iter().map(|t| t.name.clone()).filter(|n| frozen(n)).collect();
+        Ok(move |name: &str| if names.contains(name) { held } else { Storage::F32 })
     }
 }
 
@@ -232,10 +298,14 @@ pub struct Weights {
     adapters: HashMap<String, Lora>,
 }
 
-/// Read all weights of a checkpoint directory, in the order of the architecture.
-pub(crate) fn load(stored: &Stored, device: &Device, storage: Storage) -> Result<Vec<Arc<Parameter>>> {
+/// Read all weights of a checkpoint directory, in the order of the architecture, each held as `storage` says of its name.
+pub(crate) fn load(
+    stored: &Stored,
+    device: &Device,
+    storage: &(dyn Fn(&str) -> Storage + Sync),
+) -> Result<Vec<Arc<Parameter>>> {
     stored.check_head()?;
-    let load = |tensor| stored.load(tensor, device, storage);
+    let load = |tensor: &StoredTensor| stored.load(tensor, device, storage(&tensor.name));
     match device {
         Device::Cpu => stored.tensors.par_iter().map(load).collect(),
         _ => stored.tensors.iter().map(load).collect(),
@@ -243,15 +313,24 @@ pub(crate) fn load(stored: &Stored, device: &Device, storage: Storage) -> Result
 }
 
 /// Weights of zeros that take no memory until they are written to: for plans.
-pub(crate) fn hollow(stored: &Stored, storage: Storage) -> Result<Vec<Arc<Parameter>>> {
+/// `compute` says whether matrices in f32 have working copies.
+pub(crate) fn hollow(
+    stored: &Stored,
+    storage: &dyn Fn(&str) -> Storage,
+    compute: Compute,
+) -> Result<Vec<Arc<Parameter>>> {
     let zeros = |tensor: &StoredTensor| -> Result<Arc<Parameter>> {
         let (shape, count) = (tensor.shape.as_slice(), tensor.shape.iter().product());
-        let value = match storage == Storage::Stored && tensor.stays_bf16() {
-            // Zeros of a primitive type come from the system without being written.
-            true => Var::from_vec(vec![0u16; count].reinterpret_into::<bf16>(), shape, &Device::Cpu)?,
-            false => Var::from_vec(vec![0f32; count], shape, &Device::Cpu)?,
-        };
-        Ok(Arc::new(Parameter::new(tensor.name.clone(), value)))
+        // Zeros of a primitive type come from the system without being written.
+        let half = || Var::from_vec(vec![0u16; count].reinterpret_into::<bf16>(), shape, &Device::Cpu);
+        if tensor.is_bf16_in(storage(&tensor.name)) {
+            return Ok(Arc::new(Parameter::new(tensor.name.clone(), half()?)));
+        }
+        let parameter = Parameter::new(tensor.name.clone(), Var::from_vec(vec![0f32; count], shape, &Device::Cpu)?);
+        if compute == Compute::Bf16 && is_matrix(shape) {
+            parameter.keep_copy(half()?)?;
+        }
+        Ok(Arc::new(parameter))
     };
     stored.tensors.iter().map(zeros).collect()
 }
@@ -263,7 +342,7 @@ impl Weights {
     /// An input error that names the file and the tensor: missing or unreadable files, a missing or unexpected tensor, one that is stored
     /// twice or not where the index has it, another shape than `config` asks for, an unsupported dtype, a head that is tied and differs.
     pub fn read(dir: &Path, config: &Config, device: &Device) -> Result<Self> {
-        Ok(Weights::of(load(&Stored::open(dir, config)?, device, Storage::F32)?, HashMap::new()))
+        Ok(Weights::of(load(&Stored::open(dir, config)?, device, &|_| Storage::F32)?, HashMap::new()))
     }
 
     /// Of weights already read, with adapters by the name of their linear map.
@@ -392,7 +471,7 @@ mod tests {
             candle_core::safetensors::save(&all, &file).unwrap();
             all.remove(name);
             let stored = Stored::open(&at, &config).unwrap();
-            let told = load(&stored, &Device::Cpu, Storage::F32).map(drop);
+            let told = load(&stored, &Device::Cpu, &|_| Storage::F32).map(drop);
             assert_eq!(told.is_ok(), stored.check_head().is_ok());
             let out = tempfile::tempdir().unwrap();
             assert_eq!(told.is_ok(), convert(&at, out.path(), Precision::F32, false).is_ok());

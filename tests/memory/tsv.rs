@@ -1,18 +1,17 @@
-//! A benchmark file far larger than what reading it may hold. Alone in its process, so that only its memory is counted.
+//! A benchmark file far larger than what reading it may hold.
 
+use crate::{alone, highest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jigsaw::alloc;
 use jigsaw::data::tsv::{Layout, Tsv};
 use std::io::{BufWriter, Write};
 
-#[global_allocator]
-static ALLOCATOR: alloc::Caching = alloc::Caching::new();
-
 const ROWS: usize = 100;
 
 #[test]
 fn a_large_file_is_read_in_the_memory_of_a_few_rows() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("large.tsv");
     // Noise, so that the picture is as large encoded as it is decoded: 0.8 MB.
@@ -35,9 +34,8 @@ fn a_large_file_is_read_in_the_memory_of_a_few_rows() {
     drop((picture, noise));
 
     let before = alloc::live_bytes();
-    alloc::reset_peak();
-    let (tsv, rows) = Tsv::open(&path, |_| Ok(Layout::default())).unwrap();
-    let (peak, kept) = (alloc::peak_bytes() - before, alloc::live_bytes().saturating_sub(before));
+    let (peak, (tsv, rows)) = highest(|| Tsv::open(&path, |_| Ok(Layout::default())).unwrap());
+    let kept = alloc::live_bytes().saturating_sub(before);
     assert!(length > 100_000_000, "{length}");
     assert!(peak < 10_000_000, "{peak} bytes at the highest for a file of {length}");
     assert!(kept < 200_000, "{kept} bytes kept of a file of {length}");

@@ -22,6 +22,7 @@ pub fn device(name: &str) -> Result<Device> {
             "--device {name}: this jigsaw was built without CUDA (cargo build --features cuda)"
         )));
     }
+    // Its stream is one thread's own: what one thread makes there no other may use. A model on a GPU works on one thread alone.
     Device::new_cuda(index).map_err(|e| Error::failed(format!("--device {name}: {e}")))
 }
 

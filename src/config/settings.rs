@@ -163,7 +163,7 @@ pub struct TrainSettings {
     /// same result.
     pub recompute: bool,
     /// `f32`, or `bf16` for products with working copies of the weights in bf16.
-    #[serde(default, skip_serializing_if = "crate::model::Compute::is_f32")]
+    #[serde(default)]
     pub compute: crate::model::Compute,
     /// Peak learning rate.
     pub lr: f64,
@@ -329,7 +329,6 @@ impl Config {
         all.lora = Some(Default::default());
         all.train.steps = Some(1);
         all.train.epochs = Some(1.0);
-        all.train.compute = crate::model::Compute::Bf16;
         if let Some(grpo) = &mut all.grpo {
             grpo.epsilon_high = Some(0.2);
             grpo.delta = Some(2.0);

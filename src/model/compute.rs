@@ -10,14 +10,7 @@ pub enum Compute {
     #[default]
     F32,
     /// bf16 (mixed precision): products are with a working copy of each matrix in bf16, which is made anew after every step of the
-    /// optimizer from the master copy in f32; what does not train is held in bf16 alone where nothing is lost by it. On a GPU the other factor is
-    /// rounded to bf16, too, and sums are in f32; a CPU, which has no arithmetic in bf16, widens the copy.
+    /// optimizer from the master copy in f32; what does not train is held in bf16 alone where nothing is lost by it. On a GPU the other factor
+    /// and the result are rounded to bf16, too (logits are not), and sums are in f32; a CPU, which has no arithmetic in bf16, widens the copy.
     Bf16,
-}
-
-impl Compute {
-    /// Whether it is the default.
-    pub fn is_f32(&self) -> bool {
-        *self == Compute::F32
-    }
 }

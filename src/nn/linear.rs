@@ -188,34 +188,40 @@ fn places(maps: &[&Affine], rows: usize, width: usize, stride: usize) -> Vec<(us
     maps.iter().map(place).collect()
 }
 
-/// `x W^T` in candle ops, `w` `[out, in]`: in bf16 if the weight is, on devices that compute in it, the result in the type of `x`.
-pub(super) fn project(x: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
-    product(x, &w.t()?, w.device().is_cpu())
+/// How a product with a weight is computed in candle ops.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Factors {
+    /// In the type of the activations; a weight in bf16 is widened.
+    Wide,
+    /// In bf16, with sums in f32, and the result in the type of the activations.
+    Half,
 }
 
-/// `g W` in candle ops, as [`project`].
-pub(super) fn project_back(g: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
-    product(g, w, w.device().is_cpu())
-}
+impl Factors {
+    /// Of a weight; a CPU computes in f32.
+    pub fn of(weight: &Parameter) -> Factors {
+        match weight.multiplies_in_bf16() && !weight.var.device().is_cpu() {
+            true => Factors::Half,
+            false => Factors::Wide,
+        }
+    }
 
-/// `g^T x`, the gradient of a weight, in candle ops: as [`project`] if `half`, which says that products with the weight are.
-pub(super) fn outer(g: &Tensor, x: &Tensor, half: bool) -> candle_core::Result<Tensor> {
-    match half && !x.device().is_cpu() {
-        true => product(&g.t()?, &x.to_dtype(DType::BF16)?, false),
-        false => g.t()?.matmul(x),
+    /// `a b`, where `b` may be in bf16.
+    pub fn product(self, a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Factors::Wide if a.dtype() == b.dtype() => a.matmul(b),
+            Factors::Wide => a.matmul(&b.to_dtype(a.dtype())?),
+            Factors::Half => a.to_dtype(DType::BF16)?.matmul(&b.to_dtype(DType::BF16)?)?.to_dtype(a.dtype()),
+        }
     }
-}
 
-/// `a b`, the result in the type of `a`. `b` may be bf16: then it is `widened` first, or `a` is rounded to it.
-fn product(a: &Tensor, b: &Tensor, widened: bool) -> candle_core::Result<Tensor> {
-    if a.dtype() == b.dtype() {
-        return a.matmul(b);
+    /// `g^T x`, the gradient of a weight.
+    pub fn outer(self, g: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Factors::Wide => g.t()?.matmul(x),
+            Factors::Half => g.to_dtype(DType::BF16)?.t()?.matmul(&x.to_dtype(DType::BF16)?)?.to_dtype(x.dtype()),
+        }
     }
-    if widened {
-        return a.matmul(&b.to_dtype(a.dtype())?);
-    }
-    debug_assert_eq!(b.dtype(), DType::BF16);
-    a.to_dtype(b.dtype())?.matmul(b)?.to_dtype(a.dtype())
 }
 
 /// The same in candle ops, for devices without fused kernels. The backward pass is written out, so that a frozen weight costs nothing
@@ -226,7 +232,7 @@ fn on_device(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>,
     // Of each adapter: the factors of its dropout, and `scale * x A^T`.
     let mut adapters: Vec<Option<(Option<Tensor>, Tensor)>> = Vec::with_capacity(maps.len());
     for map in maps {
-        let mut y = project(&input, &matrix(&map.weight, width)?)?;
+        let mut y = Factors::of(&map.weight).product(&input, &matrix(&map.weight, width)?.t()?)?;
         if let Some(bias) = &map.bias {
             y = y.broadcast_add(&bias.var.as_detached_tensor())?;
         }
@@ -234,7 +240,8 @@ fn on_device(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>,
             None => None,
             Some(lora) => {
                 let factors = |mask: Mask| {
-                    let factors = (0..rows * width).map(|i| mask.factor(i / width, i % width)).collect();
+                    let factors =
+                        (0..rows * width).into_par_iter().map(|i| mask.factor(i / width, i % width)).collect();
                     Tensor::from_vec(factors, (rows, width), input.device())?.to_dtype(input.dtype())
                 };
                 let factors = lora.mask(tape).map(factors).transpose()?;
@@ -265,15 +272,14 @@ fn on_device(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>,
             let g = grad.narrow(1, column, out)?.contiguous()?;
             column += out;
             if let Some(x) = x.as_ref().filter(|_| map.weight.trainable()) {
-                let half = map.weight.working().dtype() == DType::BF16;
-                let dw = outer(&g, x, half)?.reshape(map.weight.var.shape())?;
+                let dw = Factors::of(&map.weight).outer(&g, x)?.reshape(map.weight.var.shape())?;
                 grads.add_to(&map.weight, dw)?;
             }
             if let Some(bias) = map.bias.as_ref().filter(|b| b.trainable()) {
                 grads.add_to(bias, g.sum(0)?)?;
             }
             let mut dx = match x_node {
-                Some(_) => Some(project_back(&g, &matrix(&map.weight, width)?)?),
+                Some(_) => Some(Factors::of(&map.weight).product(&g, &matrix(&map.weight, width)?)?),
                 None => None,
             };
             if let (Some(lora), Some((factors, low))) = (&map.lora, adapter) {
@@ -384,10 +390,14 @@ mod tests {
         let (a, b) = (check::tensor(&[7, 40], 1), check::tensor(&[40, 3], 2).to_dtype(DType::BF16).unwrap());
         let rounded = |t: &Tensor| t.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
         let exact = rounded(&a).matmul(&rounded(&b)).unwrap();
-        let got = product(&a, &b, false).unwrap();
+        let got = Factors::Half.product(&a, &b).unwrap();
         assert_eq!(got.dtype(), DType::F32);
         assert!(check::distance(&got, &exact) < 5e-3, "{}", check::distance(&got, &exact));
-        assert!(check::distance(&product(&a, &b, true).unwrap(), &a.matmul(&rounded(&b)).unwrap()) < 1e-6);
+        let wide = Factors::Wide.product(&a, &b).unwrap();
+        assert!(check::distance(&wide, &a.matmul(&rounded(&b)).unwrap()) < 1e-6);
+        let outer = Factors::Half.outer(&a, &got).unwrap();
+        assert_eq!(outer.dtype(), DType::F32);
+        assert!(check::distance(&outer, &Factors::Wide.outer(&a, &got).unwrap()) < 2e-2);
     }
 
     #[test]

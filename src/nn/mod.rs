@@ -30,7 +30,7 @@ mod token_stats;
 #[cfg(test)]
 mod check;
 
-pub use attention::{Heads, Span, Tree, attention};
+pub use attention::{GROUP_SCORES, Heads, Span, Tree, attention};
 pub use decode::{KeyValues, attend};
 pub use distribution::{kl_divergence, log_sum_exp, pick, softmax_weights};
 pub use embed::{RowSource, embed, regroup, select};

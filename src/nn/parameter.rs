@@ -19,6 +19,8 @@ pub struct Parameter {
     pub var: Var,
     /// The same in bf16, rounded, for products.
     copy: OnceLock<Var>,
+    /// Whether a GPU rounds the other factor of a product to bf16, too.
+    half: AtomicBool,
     trainable: AtomicBool,
     grad: Mutex<Gradient>,
 }
@@ -33,8 +35,9 @@ struct Gradient {
 impl Parameter {
     /// A trainable weight without a gradient.
     pub fn new(name: impl Into<String>, var: Var) -> Self {
-        let (copy, trainable, grad) = (OnceLock::new(), AtomicBool::new(true), Mutex::default());
-        Parameter { name: name.into(), var, copy, trainable, grad }
+        let (copy, half, trainable, grad) =
+            (OnceLock::new(), AtomicBool::new(false), AtomicBool::new(true), Mutex::default());
+        Parameter { name: name.into(), var, copy, half, trainable, grad }
     }
 
     /// What is multiplied by: the working copy if there is one, else the value.
@@ -42,8 +45,14 @@ impl Parameter {
         self.copy.get().unwrap_or(&self.var)
     }
 
-    /// Multiply by a working copy in bf16 from now on, 2 bytes a number more. Nothing changes for a value that is in bf16 itself.
+    /// Whether products are in bf16 on devices that compute in it; else what is stored in bf16 is widened first.
+    pub fn multiplies_in_bf16(&self) -> bool {
+        self.half.load(Ordering::Relaxed)
+    }
+
+    /// Multiply in bf16 from now on: by the value if it is in bf16, else by a working copy, which takes 2 bytes a number more.
     pub fn keep_bf16(&self) -> Result<()> {
+        self.half.store(true, Ordering::Relaxed);
         if self.var.dtype() == DType::BF16 || self.copy.get().is_some() {
             return Ok(());
         }

@@ -17,10 +17,7 @@ const ROWS: usize = 64;
 pub fn rms_norm(tape: &Tape, x: &Value, weight: &Arc<Parameter>, eps: f64) -> Result<Value> {
     let (rows, width) = x.tensor.dims2()?;
     if !tape.fuses(&x.tensor) {
-        return tape.compose(&[x], &[weight], move |xs, ws| {
-            let variance = (xs[0].sqr()?.sum_keepdim(1)? / width as f64)?;
-            xs[0].broadcast_div(&(variance + eps)?.sqrt()?)?.broadcast_mul(&ws[0])
-        });
+        return on_device(tape, x, weight, eps);
     }
     let (y, scale) = normalised(&x.tensor, weight, eps)?;
     let source = (x.tensor.clone(), Arc::clone(weight));
@@ -69,6 +66,28 @@ pub fn rms_norm(tape: &Tape, x: &Value, weight: &Arc<Parameter>, eps: f64) -> Re
         Ok(())
     });
     Ok(y.made_again_by(move || Ok(normalised(&source.0, &source.1, eps)?.0)))
+}
+
+/// The same in candle ops, for devices without fused kernels; with n = x s: dx = s (g w - n mean(g w n)), dw = sum of g n.
+fn on_device(tape: &Tape, x: &Value, weight: &Arc<Parameter>, eps: f64) -> Result<Value> {
+    let input = x.tensor.detach();
+    let width = input.dim(1)? as f64;
+    let scale = ((input.sqr()?.sum_keepdim(1)? / width)? + eps)?.sqrt()?.recip()?;
+    let y = input.broadcast_mul(&scale)?.broadcast_mul(&weight.var.as_detached_tensor())?;
+    let (node, weight) = (x.node(), Arc::clone(weight));
+    Ok(tape.record(y, x.tracked() || weight.trainable(), move |grad, grads| {
+        let grad = grad.detach();
+        let n = input.broadcast_mul(&scale)?;
+        if weight.trainable() {
+            grads.add_to(&weight, (&grad * &n)?.sum(0)?)?;
+        }
+        if node.is_none() {
+            return Ok(());
+        }
+        let gw = grad.broadcast_mul(&weight.var.as_detached_tensor())?;
+        let mean = ((&gw * &n)?.sum_keepdim(1)? / width)?;
+        grads.add(node, (gw - n.broadcast_mul(&mean)?)?.broadcast_mul(&scale)?)
+    }))
 }
 
 /// The result, and the scale of each row.

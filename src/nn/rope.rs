@@ -7,15 +7,16 @@ use crate::nn::{Tape, Value};
 use candle_core::Tensor;
 use multiversion::multiversion;
 use rayon::prelude::*;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Cosine and sine of every rotation: `[rows, head_dim / 2]` each. Element i of a head's first half is rotated against element i
 /// of its second half (the `rotate_half` convention).
-#[derive(Debug, Clone, PartialEq)]
 pub struct RopeTable {
     half: usize,
     cos: Vec<f32>,
     sin: Vec<f32>,
+    /// Both as tensors where they were used first: every layer asks for them again.
+    tensors: OnceLock<(Tensor, Tensor)>,
 }
 
 impl RopeTable {
@@ -47,7 +48,21 @@ impl RopeTable {
                 sin.push(s);
             }
         }
-        RopeTable { half, cos, sin }
+        RopeTable { half, cos, sin, tensors: OnceLock::new() }
+    }
+
+    /// Cosine and sine, `[rows, 1, head_dim / 2]`, of the type of `like` and on its device.
+    fn on(&self, like: &Tensor) -> Result<(Tensor, Tensor)> {
+        let fits = |t: &Tensor| t.dtype() == like.dtype() && t.device().same_device(like.device());
+        if let Some((cos, sin)) = self.tensors.get().filter(|(cos, _)| fits(cos)) {
+            return Ok((cos.clone(), sin.clone()));
+        }
+        let load =
+            |data: &[f32]| Tensor::from_slice(data, (self.rows(), 1, self.half), like.device())?.to_dtype(like.dtype());
+        let made = (load(&self.cos)?, load(&self.sin)?);
+        // Another type or device, asked for later, is made each time.
+        let _ = self.tensors.set(made.clone());
+        Ok(made)
     }
 
     /// Number of positions.
@@ -66,7 +81,7 @@ fn inverse_frequencies(n: usize, theta: f64) -> Vec<f32> {
 pub fn rope(tape: &Tape, qkv: Value, table: &Arc<RopeTable>, heads: Heads) -> Result<Value> {
     let rotated = heads.query + heads.key_value;
     if !tape.fuses(&qkv.tensor) {
-        return composed(tape, &qkv, table, heads);
+        return on_device(tape, &qkv, table, heads);
     }
     rotate(&qkv.tensor, table, heads, rotated, 1.0)?;
     let (table, node) = (Arc::clone(table), qkv.node());
@@ -100,23 +115,26 @@ pub(super) fn rotate_row(row: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
     }
 }
 
-fn composed(tape: &Tape, qkv: &Value, table: &Arc<RopeTable>, heads: Heads) -> Result<Value> {
+/// The same in candle ops, for devices without fused kernels; backwards the gradient is turned back.
+fn on_device(tape: &Tape, qkv: &Value, table: &Arc<RopeTable>, heads: Heads) -> Result<Value> {
+    let y = turn(&qkv.tensor.detach(), table, heads, 1.0)?;
+    let (table, node) = (Arc::clone(table), qkv.node());
+    Ok(tape.record(y, qkv.tracked(), move |grad, grads| grads.add(node, turn(&grad.detach(), &table, heads, -1.0)?)))
+}
+
+fn turn(x: &Tensor, table: &RopeTable, heads: Heads, sign: f64) -> Result<Tensor> {
     let rows = table.rows();
-    let table = Arc::clone(table);
-    tape.compose(&[qkv], &[], move |xs, _| {
-        let (device, dtype) = (xs[0].device(), xs[0].dtype());
-        let load = |data: &[f32]| Tensor::from_slice(data, (rows, 1, table.half), device)?.to_dtype(dtype);
-        let (cos, sin) = (load(&table.cos)?, load(&table.sin)?);
-        let rotated = heads.query + heads.key_value;
-        let turned = xs[0].narrow(1, 0, rotated * heads.dim)?.contiguous()?.reshape((rows, rotated, heads.dim))?;
-        let a = turned.narrow(2, 0, table.half)?.contiguous()?;
-        let b = turned.narrow(2, table.half, table.half)?.contiguous()?;
-        let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
-        let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
-        let turned = Tensor::cat(&[first, second], 2)?.reshape((rows, rotated * heads.dim))?;
-        let rest = xs[0].narrow(1, rotated * heads.dim, heads.key_value * heads.dim)?.contiguous()?;
-        Tensor::cat(&[turned, rest], 1)
-    })
+    let rotated = heads.query + heads.key_value;
+    let (cos, sin) = table.on(x)?;
+    let sin = (sin * sign)?;
+    let turned = x.narrow(1, 0, rotated * heads.dim)?.contiguous()?.reshape((rows, rotated, heads.dim))?;
+    let a = turned.narrow(2, 0, table.half)?.contiguous()?;
+    let b = turned.narrow(2, table.half, table.half)?.contiguous()?;
+    let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+    let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
+    let turned = Tensor::cat(&[first, second], 2)?.reshape((rows, rotated * heads.dim))?;
+    let rest = x.narrow(1, rotated * heads.dim, heads.key_value * heads.dim)?.contiguous()?;
+    Ok(Tensor::cat(&[turned, rest], 1)?)
 }
 
 #[cfg(test)]

@@ -14,9 +14,7 @@ pub fn swiglu(tape: &Tape, x: &Value) -> Result<Value> {
     let (rows, both) = x.tensor.dims2()?;
     let width = both / 2;
     if !tape.fuses(&x.tensor) {
-        return tape.compose(&[x], &[], move |xs, _| {
-            xs[0].narrow(1, 0, width)?.contiguous()?.silu()? * xs[0].narrow(1, width, width)?.contiguous()?
-        });
+        return on_device(tape, x, width);
     }
     let y = activated(&x.tensor, rows, width)?;
     let (x_tensor, node) = (x.tensor.clone(), x.node());
@@ -51,6 +49,25 @@ fn activated(x: &Tensor, rows: usize, width: usize) -> Result<Tensor> {
         })
     };
     from_vec(y, (rows, width))
+}
+
+/// The same in candle ops, for devices without fused kernels, its backward pass written out: candle's own keeps and makes twice as much.
+fn on_device(tape: &Tape, x: &Value, width: usize) -> Result<Value> {
+    let halves = move |x: &Tensor| -> candle_core::Result<[Tensor; 2]> {
+        Ok([x.narrow(1, 0, width)?.contiguous()?, x.narrow(1, width, width)?.contiguous()?])
+    };
+    let input = x.tensor.detach();
+    let [gate, up] = halves(&input)?;
+    let (y, node) = ((gate.silu()? * up)?, x.node());
+    Ok(tape.record(y, x.tracked(), move |grad, grads| {
+        let (grad, [gate, up]) = (grad.detach(), halves(&input)?);
+        // s = sigmoid(gate): silu' = s (1 + gate (1 - s)).
+        let s = (gate.neg()?.exp()? + 1.0)?.recip()?;
+        let d_up = ((&gate * &s)? * &grad)?;
+        let slope = ((gate * s.affine(-1.0, 1.0)?)? + 1.0)?;
+        let d_gate = (((slope * s)? * up)? * grad)?;
+        grads.add(node, Tensor::cat(&[d_gate, d_up], 1)?)
+    }))
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]

@@ -357,7 +357,8 @@ impl Tape {
             let x: Vec<Tensor> = x_vars.iter().map(|(t, _)| t.clone()).collect();
             let w: Vec<Tensor> = w_vars.iter().map(|(t, _)| t.clone()).collect();
             let y = f(&x, &w)?;
-            let store = (y * grad.detach())?.sum_all()?.backward()?;
+            // Backwards from every element of the product: candle starts from ones, which is the gradient of their sum.
+            let store = (y * grad.detach())?.backward()?;
             for ((_, var), node) in x_vars.iter().zip(&nodes) {
                 if let Some(g) = var.as_ref().and_then(|v| store.get(v)) {
                     grads.add(*node, g.detach().copy()?)?;

@@ -4,10 +4,10 @@
 //! written out, so that neither `[tokens, vocab]` nor a graph over it ever exists.
 
 use crate::Result;
-use crate::nn::linear::{matrix, outer, project, project_back};
+use crate::nn::linear::{Factors, matrix};
 use crate::nn::tape::Grads;
 use crate::nn::{Parameter, Value};
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -27,7 +27,8 @@ pub struct TiledLogits {
 
 /// Entries of a tile for so many rows.
 pub fn tile_of(rows: usize, vocab: usize) -> usize {
-    (TILE_LOGITS / rows.max(1)).max(NARROWEST).min(vocab).max(1)
+    let tile = (TILE_LOGITS / rows.max(1)).max(NARROWEST) / 128 * 128;
+    tile.min(vocab).max(1)
 }
 
 impl TiledLogits {
@@ -46,9 +47,10 @@ impl TiledLogits {
         (0..vocab).step_by(tile).map(move |first| first..vocab.min(first + tile))
     }
 
-    /// The logits of a tile, `[rows, tile]`.
+    /// The logits of a tile, `[rows, tile]`. They are not rounded to bf16, whatever the weight is multiplied in: probabilities near 1 would
+    /// be lost.
     pub fn of(&self, tile: &Range<usize>) -> Result<Tensor> {
-        let logits = project(&self.x, &self.rows_of(tile)?)?;
+        let logits = Factors::Wide.product(&self.x, &self.rows_of(tile)?.t()?)?;
         Ok(if self.scale == 1.0 { logits } else { (logits * self.scale)? })
     }
 
@@ -67,7 +69,7 @@ impl TiledLogits {
         grads: &mut Grads<'_>,
         mut gradient: impl FnMut(&Range<usize>, Tensor) -> Result<Tensor>,
     ) -> Result<()> {
-        let half = self.weight.working().dtype() == DType::BF16;
+        let factors = Factors::of(&self.weight);
         let trains = self.weight.trainable();
         let dw = trains.then(|| Tensor::zeros(self.weight.var.shape(), self.x.dtype(), self.x.device())).transpose()?;
         let mut dx: Option<Tensor> = None;
@@ -75,14 +77,14 @@ impl TiledLogits {
             let d_logits = gradient(&tile, self.of(&tile)?)?;
             let d_logits = if self.scale == 1.0 { d_logits } else { (d_logits * self.scale)? };
             if self.node.is_some() {
-                let part = project_back(&d_logits, &self.rows_of(&tile)?)?;
+                let part = factors.product(&d_logits, &self.rows_of(&tile)?)?;
                 dx = Some(match dx {
                     Some(sum) => (sum + part)?,
                     None => part,
                 });
             }
             if let Some(dw) = &dw {
-                dw.slice_set(&outer(&d_logits, &self.x, half)?.contiguous()?, 0, tile.start)?;
+                dw.slice_set(&factors.outer(&d_logits, &self.x)?.contiguous()?, 0, tile.start)?;
             }
         }
         if let Some(dw) = dw {

@@ -159,7 +159,10 @@ fn steps(task: &Task, base: &str, data: &str, out: &Path) -> Result<(f64, f64, O
     let number = |section: &str, key: &str| config.get(section)?.get(key)?.as_integer().map(|n| n as f64);
     let each = if task.work.kind == Kind::Rft { number("rollout", "samples").unwrap_or(1.0) } else { 1.0 };
     let per_step = number("train", "batch_size").unwrap_or(1.0) * number("train", "accumulation").unwrap_or(1.0) * each;
-    let memory = said.lines().find_map(|line| line.strip_prefix("note: memory: ")).map(String::from);
+    let memory = said.lines().find_map(|line| {
+        let plan = line.strip_prefix("note: memory: ").or_else(|| line.strip_prefix("note: memory of the GPU: "));
+        plan.map(String::from)
+    });
     Ok((seconds[1..].iter().sum(), counted as f64 * per_step, memory))
 }
 

@@ -63,10 +63,8 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
     check_start(launch)?;
     let processor = processor?;
     data.check_texts(&processor, &launch.config.eval)?;
-    if launch.config.train.compute == Compute::Bf16 {
-        // What stays in f32 on a GPU, as attention does, may be rounded to TF32 there, which is finer than bf16.
-        candle_core::cuda::set_gemm_reduced_precision_f32(true);
-    }
+    // What stays in f32 on a GPU beside products in bf16, as attention does, may be rounded to TF32 there, which is finer.
+    candle_core::cuda::set_gemm_reduced_precision_f32(launch.config.train.compute == Compute::Bf16);
     // A run that begins needs these weights; one that goes on, those of its checkpoint.
     let begins = !launch.out.join("run.json").exists();
     let load = || begins.then(|| start(launch)).transpose();

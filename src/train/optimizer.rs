@@ -290,10 +290,28 @@ pub fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
     let (storage, layout) = tensor.storage_and_layout();
     let (Storage::Cpu(CpuStorage::F32(values)), Some((from, to))) = (&*storage, layout.contiguous_offsets()) else {
         drop(storage);
-        return Ok(f64::from(tensor.detach().sqr()?.sum_all()?.to_scalar::<f32>()?));
+        return squares_on_device(&tensor);
     };
     let pieces: Vec<f64> = values[from..to].par_chunks(PIECE).map(piece_squares).collect();
     Ok(pieces.iter().sum())
+}
+
+/// The same in candle ops: sums of rows, some rows at a time, added up here. A sum of everything at once is one block's work on a GPU.
+fn squares_on_device(tensor: &Tensor) -> Result<f64> {
+    const WIDTH: usize = 1024;
+    let flat = tensor.detach().flatten_all()?;
+    let count = flat.elem_count();
+    let whole = count / WIDTH * WIDTH;
+    let mut total = 0.0;
+    for start in (0..whole).step_by(DEVICE_PIECE) {
+        let rows = flat.narrow(0, start, DEVICE_PIECE.min(whole - start))?.reshape(((), WIDTH))?;
+        total += rows.sqr()?.sum(1)?.to_vec1::<f32>()?.into_iter().map(f64::from).sum::<f64>();
+    }
+    if whole < count {
+        let rest = flat.narrow(0, whole, count - whole)?.to_vec1::<f32>()?;
+        total += rest.into_iter().map(|v| f64::from(v).powi(2)).sum::<f64>();
+    }
+    Ok(total)
 }
 
 /// Running sums in a fixed pattern: faster than one, and the same on every machine.

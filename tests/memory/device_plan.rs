@@ -76,10 +76,29 @@ fn generation_holds_what_is_planned() {
     for (what, prompts, samples, new) in [
         ("one response", vec![prompt(&model, 300, 24)], 1, 40),
         ("many", (0..4).map(|i| prompt(&model, 100 + 20 * i, 12)).collect(), 8, 60),
+        ("more than are taken in at once", (0..60).map(|i| prompt(&model, 120 + i, 8)).collect(), 2, 20),
     ] {
         let sampling = Sampling { temperature: 1.0, ..Sampling::greedy(new) };
         let (held, _) = highest(|| model.generate(&prompts, samples, &sampling, &[], &[]).unwrap());
         cases.push((what.to_string(), (held, model.generate_bytes(&prompts, samples, new))));
     }
     compare(&cases);
+}
+
+#[test]
+fn a_wave_that_is_filled_in_several_goes_has_the_responses_of_the_kernels() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    write_checkpoint(dir.path(), Preset::Tiny, 1).unwrap();
+    let fused = Model::load_frozen(dir.path(), &Device::Cpu).unwrap();
+    let composed = Model::load_frozen(dir.path(), &Device::Cpu).unwrap().without_fused_kernels();
+    // More tokens than are taken in at once, in prompts of different lengths, the longest not first.
+    let prompts: Vec<Arc<Prompt>> = (0..40).map(|i| prompt(&fused, 200 + i * 7 % 60, 8)).collect();
+    assert!(prompts.iter().map(|p| p.ids.len()).sum::<usize>() > 8192);
+    let sampling = Sampling { temperature: 1.0, seed: 5, ..Sampling::greedy(6) };
+    let [here, there] = [&fused, &composed].map(|m| m.generate(&prompts, 2, &sampling, &[300, 301], &[]).unwrap());
+    for (here, there) in here.iter().flatten().zip(there.iter().flatten()) {
+        assert_eq!(here.ids, there.ids);
+        assert!(here.logprobs.iter().zip(&there.logprobs).all(|(a, b)| (a - b).abs() < 1e-4));
+    }
 }

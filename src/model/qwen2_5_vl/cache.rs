@@ -1,8 +1,8 @@
 //! Key-value caches of the samples being decoded.
 
-use crate::Result;
 use crate::nn::{Heads, KeyValues, attend, from_vec, read};
-use candle_core::{D, DType, Tensor};
+use crate::{Error, Result};
+use candle_core::{D, Tensor};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -115,49 +115,87 @@ impl Cache for FusedCache {
     }
 }
 
-/// Any device's cache, in candle ops: the samples of one wave, prompts padded on the left and masked, all at the same step.
+/// Any device's cache, in candle ops: the samples of one wave, prompts padded on the left and masked, all at the same step. A wave may be
+/// filled in several goes before its first step.
 pub struct ComposedCache {
     heads: Heads,
-    /// Per layer, keys and values `[samples, kv heads, tokens, dim]`.
+    /// New tokens of a sample, at most.
+    room: usize,
+    /// Per layer, keys and values `[samples, kv heads, tokens + room, dim]`, of which the first [`ComposedCache::tokens`] are there.
     layers: Vec<Option<(Tensor, Tensor)>>,
-    /// 0 for a token, -1e30 for padding: `[samples, 1, 1, tokens]`.
+    /// Per layer, tokens that are there.
+    tokens: Vec<usize>,
+    /// 0 for a token, -1e30 for padding: `[samples, 1, 1, tokens + room]`.
     mask: Option<Tensor>,
+    /// Whether a step has been made.
+    stepped: bool,
 }
 
 impl ComposedCache {
-    /// An empty cache.
-    pub fn new(layers: usize, heads: Heads) -> Self {
-        ComposedCache { heads, layers: vec![None; layers], mask: None }
+    /// An empty cache with room for `room` new tokens a sample.
+    pub fn new(layers: usize, heads: Heads, room: usize) -> Self {
+        ComposedCache { heads, room, layers: vec![None; layers], tokens: vec![0; layers], mask: None, stepped: false }
+    }
+
+    /// `tensor` with its tokens, in dimension `dim`, from `from` on at the end of `to`, in front of the room; `before` fills what is left.
+    fn widened(&self, tensor: &Tensor, dim: usize, (from, to): (usize, usize), before: f64) -> Result<Tensor> {
+        if from == to {
+            return Ok(tensor.clone());
+        }
+        let mut shape = tensor.dims().to_vec();
+        shape[dim] = to - from;
+        let fill = (Tensor::ones(shape, tensor.dtype(), tensor.device())? * before)?;
+        Ok(Tensor::cat(&[&fill, tensor], dim)?)
     }
 }
 
 impl Cache for ComposedCache {
     fn takes_more(&self) -> bool {
-        false
+        !self.stepped
     }
 
     fn prefill(&mut self, layer: usize, qkv: &Tensor, prompts: &[Vec<usize>], samples: usize) -> Result<()> {
         let heads = self.heads;
         let (rows, _) = qkv.dims2()?;
         let device = qkv.device();
-        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let before = self.tokens[layer];
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0).max(before);
         let (mut index, mut mask) = (Vec::new(), Vec::new());
         for prompt in prompts {
             for _ in 0..samples {
                 let pad = longest - prompt.len();
                 index.extend(std::iter::repeat_n(0, pad).chain(prompt.iter().map(|&row| row as u32)));
-                mask.extend(std::iter::repeat_n(-1e30f32, pad).chain(std::iter::repeat_n(0.0, prompt.len())));
+                mask.extend(
+                    std::iter::repeat_n(-1e30f32, pad).chain(std::iter::repeat_n(0.0, prompt.len() + self.room)),
+                );
             }
         }
         let count = prompts.len() * samples;
         let index = Tensor::from_vec(index, count * longest, device)?;
+        let room = Tensor::zeros((count, heads.key_value, self.room, heads.dim), qkv.dtype(), device)?;
         let part = |first: usize| -> Result<Tensor> {
             let part = qkv.narrow(1, first * heads.dim, heads.key_value * heads.dim)?.contiguous()?;
             let part = part.reshape((rows, heads.key_value, heads.dim))?.index_select(&index, 0)?;
-            Ok(part.reshape((count, longest, heads.key_value, heads.dim))?.transpose(1, 2)?.contiguous()?)
+            let part = part.reshape((count, longest, heads.key_value, heads.dim))?.transpose(1, 2)?.contiguous()?;
+            Ok(Tensor::cat(&[&part, &room], 2)?)
         };
-        self.layers[layer] = Some((part(heads.query)?, part(heads.query + heads.key_value)?));
-        self.mask = Some(Tensor::from_vec(mask, (count, 1, 1, longest), device)?);
+        let (mut keys, mut values) = (part(heads.query)?, part(heads.query + heads.key_value)?);
+        if let Some((k, v)) = self.layers[layer].take() {
+            let joined = |old: &Tensor, new: &Tensor| -> Result<Tensor> {
+                Ok(Tensor::cat(&[&self.widened(old, 2, (before, longest), 0.0)?, new], 0)?)
+            };
+            (keys, values) = (joined(&k, &keys)?, joined(&v, &values)?);
+        }
+        self.layers[layer] = Some((keys, values));
+        self.tokens[layer] = longest;
+        // The last layer's call is the last to see how long the prompts were.
+        if layer + 1 == self.layers.len() {
+            let new = Tensor::from_vec(mask, (count, 1, 1, longest + self.room), device)?;
+            self.mask = Some(match self.mask.take() {
+                Some(old) => Tensor::cat(&[&self.widened(&old, 3, (before, longest), -1e30)?, &new], 0)?,
+                None => new,
+            });
+        }
         Ok(())
     }
 
@@ -170,26 +208,18 @@ impl Cache for ComposedCache {
         };
         let group = heads.query / heads.key_value;
         let query = part(0, heads.query)?.reshape((rows, heads.key_value, group, heads.dim))?;
-        let key = part(heads.query, heads.key_value)?;
-        let value = part(heads.query + heads.key_value, heads.key_value)?;
-        let (keys, values) = match self.layers[layer].take() {
-            Some((k, v)) => (Tensor::cat(&[&k, &key], 2)?, Tensor::cat(&[&v, &value], 2)?),
-            None => (key, value),
+        let (Some((keys, values)), Some(mask)) = (&self.layers[layer], &self.mask) else {
+            return Err(Error::failed("a step before its prompts"));
         };
-        let tokens = keys.dim(2)?;
-        let mask = match self.mask.take() {
-            Some(mask) if mask.dim(3)? < tokens => {
-                let more = Tensor::zeros((rows, 1, 1, tokens - mask.dim(3)?), DType::F32, qkv.device())?;
-                Tensor::cat(&[&mask, &more], 3)?
-            }
-            Some(mask) => mask,
-            None => Tensor::zeros((rows, 1, 1, tokens), DType::F32, qkv.device())?,
-        };
-        let scores = (query.matmul(&keys.t()?.contiguous()?)? / (heads.dim as f64).sqrt())?.broadcast_add(&mask)?;
-        let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
+        let at = self.tokens[layer];
+        keys.slice_set(&part(heads.query, heads.key_value)?, 2, at)?;
+        values.slice_set(&part(heads.query + heads.key_value, heads.key_value)?, 2, at)?;
+        let (keys, values) = (keys.narrow(2, 0, at + 1)?, values.narrow(2, 0, at + 1)?);
+        let scores = (query.matmul(&keys.t()?)? / (heads.dim as f64).sqrt())?;
+        let weights = candle_nn::ops::softmax(&scores.broadcast_add(&mask.narrow(3, 0, at + 1)?)?, D::Minus1)?;
         let out = weights.matmul(&values)?.reshape((rows, heads.query * heads.dim))?;
-        self.layers[layer] = Some((keys, values));
-        self.mask = Some(mask);
+        self.tokens[layer] = at + 1;
+        self.stepped = true;
         Ok(out)
     }
 
@@ -197,7 +227,8 @@ impl Cache for ComposedCache {
         let index: Vec<u32> = (0..keep.len() as u32).filter(|&i| keep[i as usize]).collect();
         if index.is_empty() {
             self.layers.iter_mut().for_each(|layer| *layer = None);
-            self.mask = None;
+            self.tokens.fill(0);
+            (self.mask, self.stepped) = (None, false);
             return Ok(());
         }
         let Some(mask) = &self.mask else { return Ok(()) };

@@ -65,8 +65,8 @@ struct Slot {
 
 impl Model {
     /// `samples` responses to each prompt: `[prompt][sample]`. A response ends at one of `eos` or at the length limit; `banned`
-    /// tokens are never chosen. Sample j of prompt i draws from a stream of its own. A response depends neither on the other
-    /// prompts nor on the number of threads.
+    /// tokens are never chosen. Sample j of prompt i draws from a stream of its own. On a CPU, a response depends neither
+    /// on the other prompts nor on the number of threads (a GPU's library may sum in another order where more rows are multiplied).
     ///
     /// # Errors
     /// If the sampling settings are not usable, or a prompt does not fit the model.
@@ -101,7 +101,7 @@ impl Model {
         let (layers, heads) = (self.decoder.config.num_hidden_layers, self.decoder.heads());
         let mut cache: Box<dyn Cache> = match self.on_lanes() {
             true => Box::new(FusedCache::new(layers, heads, room)),
-            false => Box::new(ComposedCache::new(layers, heads)),
+            false => Box::new(ComposedCache::new(layers, heads, room)),
         };
         let mut done = Vec::new();
         let mut active: Vec<Slot> = Vec::new();

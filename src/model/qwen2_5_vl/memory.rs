@@ -4,8 +4,9 @@ use super::generate::{PREFILL_TOKENS, SLOTS};
 use super::layout::Layout;
 use super::shards::SideBySide;
 use super::{Model, shards};
-use crate::model::{Prompt, Sequence};
-use crate::nn::{Parameter, Span, Tree, tile_of};
+use crate::model::{ImageInput, Prompt, Sequence};
+use crate::nn::{GROUP_SCORES, Parameter, Tree, tile_of};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Bytes of an f32.
@@ -26,10 +27,27 @@ const BACKWARD_SCORES: usize = 5;
 /// And of a tile of logits (see `nn::tiles`).
 const TILES_OF_LOGITS: usize = 6;
 
-/// Attention scores of a tree's spans.
-fn scores(tree: &Tree, heads: usize) -> usize {
-    let before = |span: &Span| tree.shared.len() + span.prefix.len();
-    tree.spans.iter().map(|span| heads * span.rows.len() * (before(span) + span.rows.len())).sum()
+/// Attention scores that exist at once in candle ops, which take spans of (query rows, rows seen) together that are of equal shape, up to
+/// so many scores (see `nn::attention`).
+fn scores(spans: impl Iterator<Item = (usize, usize)>, heads: usize) -> usize {
+    let mut shapes: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+    spans.for_each(|shape| *shapes.entry(shape).or_default() += 1);
+    let together = |((rows, seen), count): ((usize, usize), usize)| {
+        let one = heads * rows * seen;
+        (count * one).min(one.max(GROUP_SCORES))
+    };
+    shapes.into_iter().map(together).max().unwrap_or(0)
+}
+
+/// The spans of a tree.
+fn spans_of(tree: &Tree) -> impl Iterator<Item = (usize, usize)> {
+    tree.spans.iter().map(|span| (span.rows.len(), tree.shared.len() + span.prefix.len() + span.rows.len()))
+}
+
+/// The frames of an image, in which every patch sees every other.
+fn frames_of(image: &ImageInput) -> impl Iterator<Item = (usize, usize)> {
+    let [frames, h, w] = image.grid;
+    std::iter::repeat_n((h * w, h * w), frames)
 }
 
 impl Model {
@@ -106,7 +124,10 @@ impl Model {
             let of = |p: &&Arc<Parameter>| p.trainable() && p.name.starts_with("visual.") == vision;
             self.parameters.iter().filter(of).map(|p| p.var.elem_count()).max().unwrap_or(0)
         };
-        let layer = 4 * t.hidden_size + 2 * heads.stride() + heads.query * heads.dim + 3 * t.intermediate_size;
+        // Factors of an adapter's dropout, if all maps of a layer have one.
+        let dropped = if self.dropout() > 0.0 { 6 * t.hidden_size + t.intermediate_size } else { 0 };
+        let layer =
+            4 * t.hidden_size + 2 * heads.stride() + heads.query * heads.dim + 3 * t.intermediate_size + dropped;
         let block = 4 * v.hidden_size + 7 * v.hidden_size + 3 * v.intermediate_size;
         let kept = |layers: usize, rows: usize, width: usize, layer: usize| match self.recompute {
             true => rows * (layers * width + layer),
@@ -120,43 +141,40 @@ impl Model {
         let ends =
             patches * (v.patch_len() + 4 * v.hidden_size) + rows * 4 * t.hidden_size + predicted * 6 * t.hidden_size;
         // Forwards and backwards of attention: scores of every span, and what a softmax makes of them; keys and values of every query head.
-        let text_scores: usize = layout.trees.iter().map(|tree| scores(tree, heads.query)).sum();
-        let frames = layout.images.iter().map(|image| {
-            let [frames, h, w] = image.grid;
-            v.num_heads * frames * (h * w) * (h * w)
-        });
+        let text_scores = scores(layout.trees.iter().flat_map(spans_of), heads.query);
+        let frames = scores(layout.images.iter().flat_map(|image| frames_of(image)), v.num_heads);
         let attention = (BACKWARD_SCORES * text_scores + rows * 12 * heads.query * heads.dim)
-            .max(BACKWARD_SCORES * frames.sum::<usize>() + patches * 14 * v.hidden_size);
+            .max(BACKWARD_SCORES * frames + patches * 14 * v.hidden_size);
         // Of a linear map: the gradient of its input and of its result; of a trained weight the new part, the sum before and the one after.
-        let maps = (rows * 6 * t.intermediate_size).max(patches * 6 * v.intermediate_size);
+        let maps = (rows * 10 * t.intermediate_size).max(patches * 10 * v.intermediate_size);
         let largest = trained(true).max(trained(false));
         let tile = predicted * tile_of(predicted, t.vocab_size);
         text + vision + ends + attention.max(maps + 3 * largest).max(TILES_OF_LOGITS * tile + 3 * largest)
     }
 
-    /// As [`Model::generate_bytes`] in candle ops: the cache of a wave is padded to its longest prompt and copied, a layer at a time, when it
-    /// grows; attention over the prompts is formed whole.
+    /// As [`Model::generate_bytes`] in candle ops: the cache of a wave is padded to its longest prompt, with room for all new tokens, and
+    /// a layer is copied when prompts join or samples leave.
     fn device_generation(&self, prompts: &[Arc<Prompt>], samples: usize, new_tokens: usize) -> usize {
         let (t, v, heads) = (&self.config.text, &self.config.vision, self.decoder.heads());
         let longest = prompts.iter().map(|p| p.ids.len()).max().unwrap_or(0);
-        let most = (PREFILL_TOKENS / longest.max(1)).max(1);
-        let at_once = prompts.len().min((SLOTS / samples.max(1)).max(1)).min(most);
-        let active = at_once * samples;
+        let active = prompts.len().min((SLOTS / samples.max(1)).max(1)) * samples;
+        // Prompts that are taken in at once, of a wave that may be filled in several goes.
+        let at_once = prompts.len().min((PREFILL_TOKENS / longest.max(1)).max(1));
         let of_layer = 2 * active * (longest + new_tokens) * heads.key_value * heads.dim;
         let cache = (t.num_hidden_layers + 2) * of_layer;
         let patches =
             |p: &Arc<Prompt>| p.images.iter().map(|image| image.grid.iter().product::<usize>()).sum::<usize>();
-        let seen = |p: &Arc<Prompt>| p.images.iter().map(|i| i.grid[0] * (i.grid[1] * i.grid[2]).pow(2)).sum::<usize>();
-        let (mut all, mut squares): (Vec<_>, Vec<_>) =
-            (prompts.iter().map(patches).collect(), prompts.iter().map(seen).collect());
-        [&mut all, &mut squares].into_iter().for_each(|sizes| sizes.sort_unstable_by(|a, b| b.cmp(a)));
-        let largest = |sizes: &[usize]| sizes.iter().take(at_once).sum::<usize>();
-        let (rows, patches) = (at_once * longest, largest(&all));
+        let mut all: Vec<usize> = prompts.iter().map(patches).collect();
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        let patches = all.iter().take(at_once).sum::<usize>();
+        let frames = prompts.iter().take(at_once).flat_map(|p| p.images.iter().flat_map(|image| frames_of(image)));
+        let frames = scores(frames, v.num_heads);
+        let text_scores = scores(prompts.iter().take(at_once).map(|p| (p.ids.len(), p.ids.len())), heads.query);
+        let rows = at_once * longest;
         let text = rows * (3 * t.hidden_size + 2 * heads.stride() + 3 * t.intermediate_size)
             + rows * 5 * heads.query * heads.dim
-            + SCORES * heads.query * rows * longest;
-        let vision = patches * (v.patch_len() + 14 * v.hidden_size + 3 * v.intermediate_size)
-            + SCORES * v.num_heads * largest(&squares);
+            + SCORES * text_scores;
+        let vision = patches * (v.patch_len() + 14 * v.hidden_size + 3 * v.intermediate_size) + SCORES * frames;
         let step =
             active * (heads.query * (longest + new_tokens) * SCORES + 2 * t.vocab_size + 3 * t.intermediate_size);
         F32 * (cache + text.max(vision).max(step))

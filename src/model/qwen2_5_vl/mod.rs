@@ -56,6 +56,9 @@ fn frozen_base(dir: &Path, config: &Config, device: &Device, compute: Compute) -
     let stored = Stored::open(dir, config)?;
     let storage = Storage::for_frozen(&stored, place_of(device), compute)?;
     let base = Arc::new(weights::load(&stored, device, &|_| storage)?);
+    if compute == Compute::Bf16 {
+        weights::keep_bf16(&base)?;
+    }
     base.iter().for_each(|p| p.set_trainable(false));
     bases.push(KnownBase { dir: place, device: device_name, compute, weights: Arc::downgrade(&base) });
     Ok(base)

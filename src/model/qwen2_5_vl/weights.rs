@@ -221,7 +221,7 @@ fn rounded(values: &[f32]) -> Vec<bf16> {
     all
 }
 
-/// Give every matrix in f32 a working copy in bf16.
+/// Let every matrix be multiplied in bf16: those in f32 get a working copy.
 pub(crate) fn keep_bf16(parameters: &[Arc<Parameter>]) -> Result<()> {
     parameters.iter().filter(|p| is_matrix(p.var.dims())).try_for_each(|p| p.keep_bf16())
 }
@@ -255,7 +255,7 @@ impl Storage {
     }
 
     /// For weights that do not train: bf16 if they are to be multiplied in it; else what [`FROZEN_VARIABLE`] asks for, or f32 if that takes
-    /// at most half of the memory that is available; on a GPU as they are stored.
+    /// at most half of the memory that is available, of the machine or of the GPU.
     ///
     /// # Errors
     /// An input error if the variable holds another word, or asks for f32 where products are to be in bf16.
@@ -268,8 +268,12 @@ impl Storage {
             (None | Some(""), _) => {}
             (Some(other), _) => return Err(Error::input(format!("{FROZEN_VARIABLE}={other}: must be f32 or bf16"))),
         }
-        let fits = machine::available_memory().is_none_or(|free| stored.bytes(Storage::F32) <= free / 2);
-        Ok(if place == Place::Cpu && fits { Storage::F32 } else { Storage::Stored })
+        let free = match place {
+            Place::Cpu => machine::available_memory(),
+            Place::Gpu(index) => machine::gpu_memory(index),
+        };
+        let fits = free.is_none_or(|free| stored.bytes(Storage::F32) <= free / 2);
+        Ok(if fits { Storage::F32 } else { Storage::Stored })
     }
 
     /// By name, for weights of which those that `frozen` knows do not train. Where all are frozen, as beside an adapter, see

@@ -11,6 +11,7 @@ mod kernel;
 use crate::Result;
 use crate::nn::slice::{from_vec, read};
 use crate::nn::{Tape, Value};
+pub use composed::GROUP_SCORES;
 use composed::composed;
 use kernel::{Shared, Task};
 use rayon::prelude::*;

@@ -158,6 +158,14 @@ pub trait Codec: Sync {
         let prompt = self.prompt(task, i)?;
         Ok((prompt.ids.len(), prompt.images.iter().map(|image| image.grid.iter().product::<usize>()).sum()))
     }
+    /// The prompt for a plan of memory: its images may be grids without pixels.
+    fn outline(&self, task: &dyn Task, i: usize) -> Result<Arc<Prompt>> {
+        self.prompt(task, i)
+    }
+    /// Numbers of a patch of an image without pixels.
+    fn patch_len(&self) -> usize {
+        0
+    }
     /// A response as token ids, with its closing token.
     fn response(&self, text: &str) -> Result<Vec<u32>>;
     /// Text of generated ids, without special tokens.
@@ -181,6 +189,17 @@ impl Codec for Processor {
         let named = |e: Error| e.context(format!("example {}", record.id));
         let sizes = task.image_sizes(i).map_err(named)?;
         Processor::prompt_length(self, record.prompt(), &sizes).map_err(named)
+    }
+
+    fn outline(&self, task: &dyn Task, i: usize) -> Result<Arc<Prompt>> {
+        let record = task.example(i)?;
+        let named = |e: Error| e.context(format!("example {}", record.id));
+        let sizes = task.image_sizes(i).map_err(named)?;
+        Processor::outline(self, record.prompt(), &sizes).map_err(named)
+    }
+
+    fn patch_len(&self) -> usize {
+        self.images().patch_len()
     }
 
     fn prompt_size(&self, task: &dyn Task, i: usize) -> Result<(usize, usize)> {
@@ -221,7 +240,7 @@ pub fn reference_response(task: &dyn Task, codec: &dyn Codec, i: usize) -> Resul
     let record = task.example(i)?;
     let Some(text) = record.response() else {
         return Err(Error::input(format!(
-            "example {}: no assistant turn, and so no response to learn from or to score",
+            "example {}: no assistant turn, and so no response to learn from",
             record.id
         )));
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// One preprocessed image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageInput {
-    /// Flattened patches in merge order, `[t * h * w, 3 * temporal_patch * patch * patch]`, row major.
+    /// Flattened patches in merge order, `[t * h * w, 3 * temporal_patch * patch * patch]`, row major; none in a plan of what they will take.
     pub patches: Vec<f32>,
     /// Patch grid `[t, h, w]` (before merging).
     pub grid: [usize; 3],

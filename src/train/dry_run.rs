@@ -4,14 +4,14 @@ use super::freeze::{freeze, is_frozen};
 use super::launch::{Data, Launch, adapted, check_start};
 use super::plan::{MemoryPlan, process_memory};
 use super::sizes::{Size, sizes};
-use super::trainer::Job;
+use super::trainer::{Job, check_lengths};
 use crate::config::Config;
 use crate::files::megabytes;
 use crate::machine::{self, Place};
-use crate::model::Processor;
 use crate::model::lora::{Adapter, LoraSettings, is_adapter};
 use crate::model::qwen2_5_vl::weights::FROZEN_VARIABLE;
 use crate::model::qwen2_5_vl::{Model, config};
+use crate::model::{Compute, Processor};
 use crate::policy::Policy;
 use crate::tasks::{Joined, Task};
 use crate::{Error, Result};
@@ -53,7 +53,7 @@ pub fn dry_run(launch: &Launch, place: Place) -> Result<DryRun> {
     config::require(&launch.model)?;
     check_start(launch)?;
     let processor = Processor::from_dir(&launch.model)?;
-    data.check_texts(&processor, &launch.config.eval)?;
+    data.check_texts(&processor, &launch.config)?;
     let held = process_memory("VmRSS").unwrap_or(0);
     let mut planner = Planner { launch, place, data: &data, processor: &processor, held, sizes: Vec::new() };
     let (plan, parameters) = planner.plan(&launch.config)?;
@@ -69,7 +69,8 @@ pub fn dry_run(launch: &Launch, place: Place) -> Result<DryRun> {
             break;
         }
         let Some(changed) = change(&config) else { continue };
-        let (plan, _) = planner.plan(&changed)?;
+        // An adapter on parts that are frozen, say: no way to make it fit.
+        let Ok((plan, _)) = planner.plan(&changed) else { continue };
         if plan.total() < smallest.total() {
             found.changes.push((words(&changed), plan));
             (config, smallest) = (changed, plan);
@@ -130,6 +131,7 @@ impl Planner<'_> {
         }
         if self.sizes.is_empty() {
             self.sizes = sizes(&job)?;
+            check_lengths(&job, &self.sizes)?;
         }
         // The weights of a hollow model are not in memory, and no part of what is held.
         let plan = MemoryPlan::largest(&job, &self.sizes, 0, false)?;
@@ -158,6 +160,13 @@ fn changes(from_adapter: bool) -> Vec<(Words, Change)> {
         |_| format!("--set lora.rank={} (an adapter in place of all weights)", LoraSettings::default().rank),
         |config| config.lora.is_none().then(|| with(config, |c| c.lora = Some(LoraSettings::default()))),
     );
+    let masters_alone: (Words, Change) = (
+        |_| "--set train.compute=f32 (no copies in bf16)".into(),
+        |config| {
+            let copies = config.train.compute == Compute::Bf16 && config.lora.is_none();
+            copies.then(|| with(config, |c| c.train.compute = Compute::F32))
+        },
+    );
     let mut changes: Vec<(Words, Change)> = vec![
         (
             |_| "--set train.recompute=true".into(),
@@ -177,7 +186,7 @@ fn changes(from_adapter: bool) -> Vec<(Words, Change)> {
         ),
     ];
     if !from_adapter {
-        changes.push(adapter);
+        changes.extend([masters_alone, adapter]);
     }
     changes
 }
@@ -201,7 +210,10 @@ impl std::fmt::Display for DryRun {
         )?;
         writeln!(f, "{}", self.plan)?;
         if self.plan.gpu {
-            writeln!(f, "counted from what candle's ops keep and make; no GPU was at hand to check it by")?;
+            writeln!(
+                f,
+                "counted from what candle's ops keep and make; it has not been compared with a GPU's peak yet"
+            )?;
         }
         let Some((bytes, what)) = &self.available else {
             let how = if self.plan.gpu { " (nvidia-smi names none, or is not there)" } else { "" };
@@ -211,15 +223,21 @@ impl std::fmt::Display for DryRun {
             return writeln!(f, "fits: {} {what}", megabytes(*bytes));
         }
         writeln!(f, "does not fit: {} {what}", megabytes(*bytes))?;
-        for (words, plan) in &self.changes {
+        for (i, (words, plan)) in self.changes.iter().enumerate() {
             let verdict = if self.fits(plan) { "fits" } else { "does not fit yet" };
-            writeln!(f, "  with {words}: about {}, {verdict}", megabytes(plan.total()))?;
+            let with = if i == 0 { "with" } else { "and with" };
+            writeln!(f, "  {with} {words}: about {}, {verdict}", megabytes(plan.total()))?;
         }
         if !self.changes.last().is_some_and(|(_, plan)| self.fits(plan)) {
+            let images = "smaller images (max_pixels of preprocessor_config.json)";
+            let held = if self.plan.gpu {
+                String::new()
+            } else {
+                format!(" {FROZEN_VARIABLE}=bf16 with an adapter of weights stored in f32 or bf16,")
+            };
             writeln!(
                 f,
-                "  no setting makes it fit here: smaller images (max_pixels of preprocessor_config.json), {FROZEN_VARIABLE}=bf16 with an \
-                 adapter, or a larger machine"
+                "  none of these makes it fit here; what is left: {images}, shorter responses, train.freeze,{held} or a larger machine"
             )?;
         }
         Ok(())
@@ -239,6 +257,14 @@ mod tests {
         };
         assert!(said(false).iter().any(|words| words.contains("lora.rank")), "{:?}", said(false));
         assert!(!said(true).iter().any(|words| words.contains("lora.rank")), "{:?}", said(true));
+        assert!(!said(false).iter().any(|words| words.contains("train.compute")), "{:?}", said(false));
+        let half = Config::from_text(Some(Method::Sft), None, &["train.compute=bf16".to_string()]).unwrap();
+        let said = |from| {
+            changes(from).iter().filter_map(|(words, change)| change(&half).map(|c| words(&c))).collect::<Vec<_>>()
+        };
+        assert!(
+            said(false).iter().any(|w| w.contains("train.compute=f32")) && !said(true).concat().contains("compute")
+        );
     }
 
     #[test]
@@ -250,9 +276,10 @@ mod tests {
         };
         assert!(said(true, Some(1 << 30)).contains("memory of the GPU: about"), "{}", said(true, Some(1 << 30)));
         assert!(
-            said(true, Some(1 << 30)).contains("no GPU was at hand") && said(true, Some(1 << 30)).contains("fits:")
+            said(true, Some(1 << 30)).contains("not been compared with a GPU")
+                && said(true, Some(1 << 30)).contains("fits:")
         );
         assert!(said(true, None).contains("cannot be told here (nvidia-smi"), "{}", said(true, None));
-        assert!(!said(false, Some(1 << 30)).contains("GPU was"), "{}", said(false, Some(1 << 30)));
+        assert!(!said(false, Some(1 << 30)).contains("GPU"), "{}", said(false, Some(1 << 30)));
     }
 }

@@ -3,7 +3,7 @@
 use super::freeze::is_frozen;
 use super::run::{Identity, Opened, Run};
 use super::trainer::{Ended, Job, Progress, train};
-use crate::config::{Config, EvalSettings, Method};
+use crate::config::{Config, Method};
 use crate::data::Dataset;
 use crate::eval::{hash_model, hash_prompt_files};
 use crate::model::lora::{self, Adapter, LoraSettings};
@@ -62,7 +62,7 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
     config::require(&launch.model)?;
     check_start(launch)?;
     let processor = processor?;
-    data.check_texts(&processor, &launch.config.eval)?;
+    data.check_texts(&processor, &launch.config)?;
     // What stays in f32 on a GPU beside products in bf16, as attention does, may be rounded to TF32 there, which is finer.
     candle_core::cuda::set_gemm_reduced_precision_f32(launch.config.train.compute == Compute::Bf16);
     // A run that begins needs these weights; one that goes on, those of its checkpoint.
@@ -202,29 +202,35 @@ impl Data {
 }
 
 impl Data {
-    /// See that no text of the examples that the run takes up holds a special token. By their responses the gradients of any method are
-    /// looked at, whether it learns them or not.
+    /// See that every example that is to be learnt from has a response, and that no text of the examples that the run takes up holds a special
+    /// token. By their responses the gradients of any method are looked at, whether it learns them or not.
     ///
     /// # Errors
     /// An input error that names file, line, id and message of the first one.
-    pub(super) fn check_texts(&self, processor: &Processor, eval: &EvalSettings) -> Result<()> {
+    pub(super) fn check_texts(&self, processor: &Processor, config: &Config) -> Result<()> {
+        let eval = &config.eval;
         let validated = match (eval.every, eval.samples) {
             (0, _) => 0,
             (_, 0) => usize::MAX,
             (_, samples) => samples,
         };
-        let check = |task: &DatasetTask, most: usize, responses: bool| {
+        // A run that samples its own responses learns from those.
+        let own = config.rollout.is_none();
+        let check = |task: &DatasetTask, most: usize, (responses, learnt): (bool, bool)| {
             let dataset = task.dataset();
             let wrong = dataset.records().par_iter().take(most).enumerate().find_map_first(|(i, record)| {
                 let response = record.response().filter(|_| responses);
-                let refused = processor.refuse_special(record.prompt(), response).err()?;
+                let refused = match response {
+                    None if learnt => Error::input("no assistant turn, and so no response to learn from"),
+                    _ => processor.refuse_special(record.prompt(), response).err()?,
+                };
                 Some(refused.context(format!("{}: example {}", dataset.place(i), record.id)))
             });
             wrong.map_or(Ok(()), Err)
         };
-        check(&self.train, usize::MAX, true)?;
-        self.replay.as_ref().map_or(Ok(()), |replay| check(replay, usize::MAX, true))?;
-        self.validation.as_ref().map_or(Ok(()), |validation| check(validation, validated, false))
+        check(&self.train, usize::MAX, (true, own))?;
+        self.replay.as_ref().map_or(Ok(()), |replay| check(replay, usize::MAX, (true, true)))?;
+        self.validation.as_ref().map_or(Ok(()), |validation| check(validation, validated, (false, false)))
     }
 }
 

@@ -5,7 +5,8 @@ use super::sizes::{Size, at_most, largest_round, likely};
 use super::trainer::Job;
 use crate::config::{Config, Method};
 use crate::files::megabytes;
-use crate::model::{Prompt, Sequence};
+use crate::machine;
+use crate::model::{ImageInput, Prompt, Sequence};
 use crate::nn::Parameter;
 use crate::{Error, Result};
 use rayon::prelude::*;
@@ -94,7 +95,12 @@ impl MemoryPlan {
                 generation: generation(job, first, evaluated),
             };
         }
-        let pixels = |s: &Sequence| s.prompt.images.iter().map(|image| 4 * image.patches.len()).sum::<usize>();
+        let patch = job.codec.patch_len();
+        let of_image = |image: &Arc<ImageInput>| match image.patches.len() {
+            0 => image.grid.iter().product::<usize>() * patch,
+            floats => floats,
+        };
+        let pixels = |s: &Sequence| size_of::<f32>() * s.prompt.images.iter().map(of_image).sum::<usize>();
         MemoryPlan {
             gpu: false,
             program: held.saturating_sub(loaded),
@@ -122,6 +128,19 @@ impl MemoryPlan {
     }
 }
 
+impl MemoryPlan {
+    /// What to say of a plan of main memory that is beyond what there is, beside the `held` bytes that this process has already.
+    pub fn beyond(&self, held: usize) -> Option<String> {
+        let free = machine::available_memory().filter(|_| !self.gpu)?;
+        (self.total() > free + held).then(|| {
+            format!(
+                "that is more than the {} that is available here; train --dry-run says what would make it fit",
+                megabytes(free + held)
+            )
+        })
+    }
+}
+
 /// The sequences of the first forward and backward.
 fn micro_batch(config: &Config, first: &[Sequence]) -> Vec<Sequence> {
     let first = &first[..first.len().min(config.train.batch_size)];
@@ -143,7 +162,7 @@ fn evaluated(job: &Job<'_>) -> Result<Vec<Arc<Prompt>>> {
     let sizes = wanted.par_iter().map(size).collect::<Vec<Result<_>>>();
     let mut largest = sizes.into_iter().collect::<Result<Vec<(usize, usize)>>>()?;
     largest.sort_by_key(|&(size, i)| (Reverse(size), i));
-    largest.into_iter().take(settings.batch_size).map(|(_, i)| job.codec.prompt(task, i)).collect()
+    largest.into_iter().take(settings.batch_size).map(|(_, i)| job.codec.outline(task, i)).collect()
 }
 
 /// The larger of rollouts and evaluation.
@@ -212,6 +231,9 @@ mod tests {
         let text = plan.to_string();
         assert!(text.starts_with("memory: about 1.22 GB at most (weights 200 MB, gradients 200 MB"), "{text}");
         assert!(text.contains("generation 100 MB") && !text.contains("examples"), "{text}");
+        let far = MemoryPlan { activations: 1 << 60, ..plan };
+        assert!(far.beyond(0).unwrap().contains("--dry-run"));
+        assert_eq!((far.beyond(1 << 61), MemoryPlan { gpu: true, ..far }.beyond(0)), (None, None));
     }
 
     #[cfg(target_os = "linux")]

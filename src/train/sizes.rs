@@ -3,7 +3,7 @@
 use super::trainer::Job;
 use crate::Result;
 use crate::model::Sequence;
-use crate::policy::{reference_response, reference_sequence};
+use crate::policy::reference_response;
 use crate::tasks::Task;
 use rayon::prelude::*;
 use std::cmp::Reverse;
@@ -74,11 +74,14 @@ fn sampled(job: &Job<'_>, i: usize) -> Option<usize> {
     job.config.rollout.as_ref().filter(|_| i < job.sampled()).map(|rollout| rollout.max_new_tokens)
 }
 
-/// An example with its response, or, of one still to be sampled, the longest there may be.
+/// An example with its response, or, of one still to be sampled, the longest there may be; without pixels.
 pub(super) fn at_most(job: &Job<'_>, i: usize) -> Result<Sequence> {
     match sampled(job, i) {
-        Some(new) => Ok(Sequence { prompt: job.codec.prompt(job.train, i)?, response: vec![0; new] }),
-        None => reference_sequence(job.train, job.codec, i),
+        Some(new) => Ok(Sequence { prompt: job.codec.outline(job.train, i)?, response: vec![0; new] }),
+        None => {
+            let response = reference_response(job.train, job.codec, i)?;
+            Ok(Sequence { prompt: job.codec.outline(job.train, i)?, response })
+        }
     }
 }
 

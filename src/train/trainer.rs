@@ -112,7 +112,14 @@ pub fn train(job: &Job<'_>, run: &Run, resume: Option<&Checkpoint>, progress: &m
     let each = config.replayed_per_round();
     let deal = Deal::resume(own, job.replayed, each, config.train.seed, state.cursor, state.replay)?;
     let mut unchecked = false;
+    // Before the first gradients, which are planned for, are made.
+    let held = process_memory("VmRSS").unwrap_or(0);
     let sizes = sizes(job)?;
+    let plan = MemoryPlan::largest(job, &sizes, held, resume.is_some())?;
+    progress.note(&plan.to_string());
+    if let Some(warning) = plan.beyond(held) {
+        progress.note(&warning);
+    }
     match resume {
         Some(checkpoint) => checkpoint.load_optimizer(&mut optimizer)?,
         None => {
@@ -132,8 +139,6 @@ pub fn train(job: &Job<'_>, run: &Run, resume: Option<&Checkpoint>, progress: &m
     let total = config.total_steps(own);
     std::thread::scope(|scope| {
         let feed = Feed::start(scope, job);
-        let held = process_memory("VmRSS").unwrap_or(0);
-        progress.note(&MemoryPlan::largest(job, &sizes, held, resume.is_some())?.to_string());
         rounds(Loop { job, optimizer, deal, feed, total, log, unchecked, state, progress }, run, resume)
     })
 }
@@ -293,7 +298,7 @@ fn some_ids(ids: &[String]) -> String {
 }
 
 /// Refuse examples longer than `train.max_length`, by id, before the first step.
-fn check_lengths(job: &Job<'_>, sizes: &[Size]) -> Result<()> {
+pub(super) fn check_lengths(job: &Job<'_>, sizes: &[Size]) -> Result<()> {
     let limit = job.config.train.max_length;
     if limit == 0 {
         return Ok(());

@@ -11,7 +11,7 @@ pub use tokens::Tokens;
 
 use crate::data::{IMAGE_PLACEHOLDER, Message};
 use crate::model::qwen2_5_vl::Config;
-use crate::model::{Prompt, lora};
+use crate::model::{ImageInput, Prompt, lora};
 use crate::{Error, Result};
 use image::RgbImage;
 use serde_json::{Map, Value, json};
@@ -70,16 +70,34 @@ impl Processor {
         for (i, image) in images.iter().enumerate() {
             inputs.push(Arc::new(self.images.process(image).map_err(|e| e.context(format!("image {}", i + 1)))?));
         }
-        let unexpanded = self.unexpanded(&text, images.len())?;
+        self.expanded(&text, inputs)
+    }
+
+    /// As [`Processor::encode_prompt`] for images of these widths and heights, without their pixels: for plans.
+    ///
+    /// # Errors
+    /// As [`Processor::encode_prompt`].
+    pub fn outline(&self, messages: &[Message], sizes: &[(u32, u32)]) -> Result<Arc<Prompt>> {
+        let text = self.render(messages, sizes.len())?;
+        let outline = |(i, &(width, height)): (usize, &(u32, u32))| {
+            let resized = self.images.resized(width, height).map_err(|e| e.context(format!("image {}", i + 1)))?;
+            Ok(Arc::new(ImageInput { patches: Vec::new(), grid: self.images.grid(resized) }))
+        };
+        self.expanded(&text, sizes.iter().enumerate().map(outline).collect::<Result<_>>()?)
+    }
+
+    /// The prompt of a rendered text, each image as many tokens as it has merged patches.
+    fn expanded(&self, text: &str, images: Vec<Arc<ImageInput>>) -> Result<Arc<Prompt>> {
+        let unexpanded = self.unexpanded(text, images.len())?;
         let pad = self.tokens.image_pad();
-        let counts: Vec<usize> = inputs.iter().map(|input| self.images.tokens_of(input.grid)).collect();
+        let counts: Vec<usize> = images.iter().map(|image| self.images.tokens_of(image.grid)).collect();
         let mut counts_left = counts.iter();
         let mut ids = Vec::with_capacity(unexpanded.len() + counts.iter().sum::<usize>());
         for id in unexpanded {
             let times = if id == pad { counts_left.next().copied().unwrap_or(1) } else { 1 };
             ids.extend(std::iter::repeat_n(id, times));
         }
-        Ok(Arc::new(Prompt { ids, images: inputs }))
+        Ok(Arc::new(Prompt { ids, images }))
     }
 
     /// The number of tokens that [`Processor::encode_prompt`] gives for images of these widths and heights.

@@ -128,6 +128,16 @@ impl ImageProcessor {
         smart_resize(width, height, self.factor(), self.min_pixels, self.max_pixels)
     }
 
+    /// Patches of a resized image of `width` x `height` pixels: frames, rows, columns.
+    pub fn grid(&self, (width, height): (u32, u32)) -> [usize; 3] {
+        [1, height as usize / self.patch_size, width as usize / self.patch_size]
+    }
+
+    /// Numbers of a patch.
+    pub fn patch_len(&self) -> usize {
+        3 * self.temporal_patch_size * self.patch_size * self.patch_size
+    }
+
     /// Image tokens of an image of `width` x `height` pixels.
     pub fn tokens(&self, width: u32, height: u32) -> Result<usize> {
         let (width, height) = self.resized(width, height)?;
@@ -149,8 +159,8 @@ impl ImageProcessor {
             resized = resample::bicubic(image, width, height);
             &resized
         };
-        let (rows, columns) = (height as usize / self.patch_size, width as usize / self.patch_size);
-        Ok(ImageInput { patches: self.patchify(pixels.as_raw(), rows, columns), grid: [1, rows, columns] })
+        let [frames, rows, columns] = self.grid((width, height));
+        Ok(ImageInput { patches: self.patchify(pixels.as_raw(), rows, columns), grid: [frames, rows, columns] })
     }
 
     /// Patches in merge order: by merged row, merged column, row and column within the square; the values of each by
@@ -159,7 +169,7 @@ impl ImageProcessor {
         let (patch, merge) = (self.patch_size, self.merge_size);
         let frame = patch * patch;
         let line = columns * patch * 3;
-        let mut out = Vec::with_capacity(rows * columns * 3 * self.temporal_patch_size * frame);
+        let mut out = Vec::with_capacity(rows * columns * self.patch_len());
         for merged_row in 0..rows / merge {
             for merged_column in 0..columns / merge {
                 for (row, column) in (0..merge).flat_map(|r| (0..merge).map(move |c| (r, c))) {

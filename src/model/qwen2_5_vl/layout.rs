@@ -71,7 +71,15 @@ pub enum Row {
 impl Layout {
     /// Lay out sequences. Neighbours that share a prompt share its rows.
     pub fn of_sequences(batch: &[Sequence], config: &Config) -> Result<Self> {
-        let mut builder = Builder::new(config);
+        Self::laid(batch, Builder::new(config))
+    }
+
+    /// The same of images that may be grids without pixels, for plans of memory.
+    pub fn outline(batch: &[Sequence], config: &Config) -> Result<Self> {
+        Self::laid(batch, Builder { outline: true, ..Builder::new(config) })
+    }
+
+    fn laid(batch: &[Sequence], mut builder: Builder<'_>) -> Result<Self> {
         for group in batch.chunk_by(|a, b| Arc::ptr_eq(&a.prompt, &b.prompt)) {
             builder.push_prompt(&group[0].prompt)?;
             for sequence in group {
@@ -93,6 +101,8 @@ impl Layout {
 
 struct Builder<'a> {
     config: &'a Config,
+    /// Whether images may be without their pixels.
+    outline: bool,
     layout: Layout,
     /// Index of each image that has been met.
     images: HashMap<*const ImageInput, usize>,
@@ -111,7 +121,7 @@ impl<'a> Builder<'a> {
             targets: Vec::new(),
             prompts: Vec::new(),
         };
-        Builder { config, layout, images: HashMap::new(), openings: HashMap::new() }
+        Builder { config, outline: false, layout, images: HashMap::new(), openings: HashMap::new() }
     }
 
     fn push_prompt(&mut self, prompt: &Prompt) -> Result<()> {
@@ -126,7 +136,7 @@ impl<'a> Builder<'a> {
             if t * h * w == 0
                 || h % merge != 0
                 || w % merge != 0
-                || image.patches.len() != t * h * w * vision.patch_len()
+                || !(self.outline && image.patches.is_empty() || image.patches.len() == t * h * w * vision.patch_len())
             {
                 return Err(Error::input(format!(
                     "an image of grid {:?} with {} values does not fit patches of {} values merged {merge} x {merge}",

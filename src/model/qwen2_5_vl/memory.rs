@@ -116,7 +116,7 @@ impl Model {
     /// As [`Model::backward_bytes`] in candle ops, which take a batch whole and keep the inputs of every op; what an op's own backward pass
     /// makes for the time being comes on top, that of the widest.
     fn device_floats(&self, batch: &[Sequence]) -> usize {
-        let Ok(layout) = Layout::of_sequences(batch, &self.config) else { return 0 };
+        let Ok(layout) = Layout::outline(batch, &self.config) else { return 0 };
         let (t, v, heads) = (&self.config.text, &self.config.vision, self.decoder.heads());
         let (rows, predicted) = (layout.rows.len(), layout.predictors.len());
         let patches: usize = layout.images.iter().map(|image| image.grid.iter().product::<usize>()).sum();

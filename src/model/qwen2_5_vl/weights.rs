@@ -244,13 +244,14 @@ pub const FROZEN_VARIABLE: &str = "JIGSAW_FROZEN_WEIGHTS";
 
 impl Storage {
     /// # Errors
-    /// An input error if [`FROZEN_VARIABLE`] asks for f32 where products are to be in bf16.
+    /// An input error if [`FROZEN_VARIABLE`] holds another word than f32 or bf16, or asks for f32 where products are to be in bf16.
     pub(crate) fn check_compute(compute: Compute) -> Result<()> {
-        match compute == Compute::Bf16 && std::env::var(FROZEN_VARIABLE).is_ok_and(|held| held == "f32") {
-            true => Err(Error::input(format!(
+        match (std::env::var(FROZEN_VARIABLE).ok().as_deref(), compute) {
+            (Some("f32"), Compute::Bf16) => Err(Error::input(format!(
                 "{FROZEN_VARIABLE}=f32 contradicts train.compute = \"bf16\"; drop one of them"
             ))),
-            false => Ok(()),
+            (None | Some("" | "f32" | "bf16"), _) => Ok(()),
+            (Some(other), _) => Err(Error::input(format!("{FROZEN_VARIABLE}={other}: must be f32 or bf16"))),
         }
     }
 
@@ -265,8 +266,7 @@ impl Storage {
             (None | Some("" | "bf16"), Compute::Bf16) => return Ok(Storage::Bf16),
             (Some("f32"), _) => return Ok(Storage::F32),
             (Some("bf16"), _) => return Ok(Storage::Stored),
-            (None | Some(""), _) => {}
-            (Some(other), _) => return Err(Error::input(format!("{FROZEN_VARIABLE}={other}: must be f32 or bf16"))),
+            _ => {}
         }
         let free = match place {
             Place::Cpu => machine::available_memory(),

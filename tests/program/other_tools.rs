@@ -166,7 +166,7 @@ fn what_the_model_answers_itself_needs_no_reference_response() {
     assert!(output.status.code() == Some(1) && said.contains("responses of the model itself to 4 prompts"), "{said}");
     // Where reference responses are learnt, their want is told.
     let message = refused(dir, &format!("{TRAIN} --data asked.jsonl --out none"));
-    assert!(message.contains("no response to learn from"), "{message}");
+    assert!(message.contains("asked.jsonl") && message.contains("no response to learn from"), "{message}");
 }
 
 #[cfg(unix)]

@@ -439,7 +439,7 @@ impl<'a> Chat<'a> {
             ureq::Error::Timeout(at) if *at != ureq::Timeout::Connect => Failure::Passing(self.too_slow(), None),
             _ if self.met.load(Ordering::SeqCst) => Failure::Passing(said, None),
             e => match tls {
-                Some(why) => Failure::Final(Error::failed(format!("{}: {}", self.endpoint.url, self.line(&why)))),
+                Some(why) => Failure::Final(Error::failed(format!("{}: {why} ({said})", self.endpoint.url))),
                 None if unanswered::nobody(e) => Failure::Final(Error::failed(format!(
                     "{}: no chat server answers there ({said}); is it running?",
                     self.endpoint.url
@@ -468,21 +468,17 @@ impl<'a> Chat<'a> {
 
     /// Short, on one line, and without the key, which a server may repeat, or anything that a terminal would obey.
     fn safe(&self, text: &str) -> String {
-        let line = self.line(text);
-        match line.char_indices().nth(SHOWN) {
-            Some((end, _)) => format!("{}...", &line[..end]),
-            None => line,
-        }
-    }
-
-    /// The same in full.
-    fn line(&self, text: &str) -> String {
         let text = match &self.key {
             Some(key) => text.replace(key.as_str(), "[key]"),
             None => text.to_string(),
         };
         let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        line.chars().map(|c| if c.is_control() || turns(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+        let plain = |c: char| if c.is_control() || turns(c) { char::REPLACEMENT_CHARACTER } else { c };
+        let line: String = line.chars().map(plain).collect();
+        match line.char_indices().nth(SHOWN) {
+            Some((end, _)) => format!("{}...", &line[..end]),
+            None => line,
+        }
     }
 
     /// The response in a body that came with status 200, or what is wrong with it. A body that was cut off on its way may be anything.
@@ -496,7 +492,8 @@ impl<'a> Chat<'a> {
         if BROKE_OFF.contains(&reason.as_str()) {
             return Err(format!("its answer broke off: finish_reason `{reason}`"));
         }
-        let filtered = FILTERED.contains(&reason.as_str());
+        // Some servers say more after a colon: `content_filter: PROHIBITED_CONTENT`.
+        let filtered = reason.split(':').next().is_some_and(|kind| FILTERED.contains(&kind.trim()));
         // What a filter has held back may lack its message.
         let Some(choice) = choice.filter(|choice| filtered || choice.get("message").is_some_and(Value::is_object))
         else {
@@ -520,7 +517,7 @@ impl<'a> Chat<'a> {
             refused: String::new(),
         };
         if filtered {
-            paid.refused = format!("finish_reason {reason}");
+            paid.refused = format!("finish_reason {}", self.safe(&reason));
         } else if paid.response.trim().is_empty()
             && let Some(said) = said_no(choice)
         {

@@ -299,6 +299,20 @@ fn what_a_content_filter_refuses_is_written_down_and_not_asked_for_again() {
 }
 
 #[test]
+fn what_a_filter_holds_back_is_refused_even_without_a_message() {
+    let (dir, endpoint, sampling) = (tempfile::tempdir().unwrap(), endpoint("http://localhost:1/v1"), sampling());
+    let chat = Chat::open(&endpoint, &sampling, None, &dir.path().join("paid")).unwrap();
+    for reason in ["content_filter", "content_filter: PROHIBITED_CONTENT"] {
+        let body = json!({"choices": [{"message": null, "finish_reason": reason}]}).to_string();
+        let paid = chat.read(&body, "p-0", 0).unwrap();
+        assert_eq!(paid.refused, format!("finish_reason {}", reason.to_lowercase()));
+        assert_eq!(paid.unanswered(), Some(Unanswered::Refused));
+    }
+    let code = json!({"error": {"message": "no", "code": "content_filter\u{1b}"}}).to_string();
+    assert_eq!(chat.read(&code, "p-0", 0).unwrap().refused, "content_filter\u{fffd}: no");
+}
+
+#[test]
 fn an_answer_is_the_text_of_its_parts_and_only_the_length_limit_cuts_one_off() {
     let dir = tempfile::tempdir().unwrap();
     let parts = json!([{"type": "text", "text": "<think>a"}, {"type": "text", "text": "</think>b"}]);
@@ -393,12 +407,12 @@ fn a_connection_that_breaks_is_made_again_even_before_the_first_answer() {
 fn a_failure_for_good_ends_the_pauses_of_the_others() {
     let dir = tempfile::tempdir().unwrap();
     // One question is put off, the other one is refused.
-    let server = serve(Box::new(|_, seen| match seen.body.to_string().contains("question 0?") {
-        true => (429, "Retry-After: 30\r\n".into(), "slow down".into()),
-        false => {
-            std::thread::sleep(Duration::from_millis(200));
-            (400, String::new(), "bad request".into())
+    let server = serve(Box::new(|_, seen| {
+        if seen.body.to_string().contains("question 0?") {
+            return (429, "Retry-After: 30\r\n".into(), "slow down".into());
         }
+        std::thread::sleep(Duration::from_millis(200));
+        (400, String::new(), "bad request".into())
     }));
     let (both, began) = (Endpoint { concurrency: 2, ..endpoint(&server.url) }, Instant::now());
     let error = ask(&both, &dir.path().join("a"), 1).unwrap_err();
@@ -463,7 +477,7 @@ fn a_certificate_that_is_not_trusted_is_said_to_be() {
     assert!(unknown.contains("SSL_CERT_FILE") && !unknown.contains("running"), "{unknown}");
     let authority = said(url, "invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))");
     assert!(authority.contains("basicConstraints=CA:FALSE") && authority.contains("SSL_CERT_FILE"), "{authority}");
-    assert!(authority.ends_with("(invalid peer certificate: Other(OtherError(CaUsedAsEndEntity)))"), "{authority}");
+    assert!(authority.ends_with("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity)))"), "{authority}");
     let expired = said(url, "invalid peer certificate: certificate expired: verification time 9 (UNIX)");
     assert!(expired.contains("not valid, or not for this address"), "{expired}");
     let plain = said(url, "received corrupt message of type InvalidContentType");

@@ -20,7 +20,7 @@ pub(super) fn nobody(e: &ureq::Error) -> bool {
 }
 
 /// What is wrong with TLS, and what to do about it, if it is TLS that failed on the way to an https address.
-pub(super) fn of_tls(e: &ureq::Error) -> Option<String> {
+pub(super) fn of_tls(e: &ureq::Error) -> Option<&'static str> {
     let said = match e {
         ureq::Error::Rustls(e) => e.to_string(),
         ureq::Error::Tls(e) => (*e).to_string(),
@@ -29,7 +29,7 @@ pub(super) fn of_tls(e: &ureq::Error) -> Option<String> {
         _ => return None,
     };
     let has = |word: &str| said.contains(word);
-    let why = if has("CaUsedAsEndEntity") {
+    Some(if has("CaUsedAsEndEntity") {
         "its certificate is not trusted, because it is that of a CA, which no server may show; give the server one with \
          basicConstraints=CA:FALSE, and name a PEM file with it, or with that of the CA that signed it, in SSL_CERT_FILE"
     } else if ["xpired", "NotValidYet", "not valid", "NotValidForName", "Revoked"].iter().any(|word| has(word)) {
@@ -40,6 +40,5 @@ pub(super) fn of_tls(e: &ureq::Error) -> Option<String> {
         "it does not speak TLS; is its address one of http://?"
     } else {
         "no TLS connection comes about"
-    };
-    Some(format!("{why} ({said})"))
+    })
 }

@@ -12,10 +12,14 @@ use std::path::{Path, PathBuf};
 
 /// Numbers converted at a time: they fit in a core's cache.
 const PIECE: usize = 1 << 16;
+/// Numbers of a tensor brought to main memory and to f32 at a time.
+const TENSOR_PIECE: usize = 1 << 20;
 /// Bytes of a safetensors file before its header: the header's length.
 const LENGTH_BYTES: usize = 8;
 /// Longest header that is read, as in the safetensors library.
 const MAX_HEADER: u64 = 100_000_000;
+/// How a text begins that stands for a file which Git LFS has not brought.
+const LFS_POINTER: &[u8] = b"version https://git-lfs";
 
 /// A tensor to be written.
 pub struct Source<'a> {
@@ -50,11 +54,7 @@ pub fn write(path: &Path, mut sources: Vec<Source<'_>>, dtype: Dtype, about: &[(
         for source in &sources {
             match source.values {
                 Values::Slice(values) => write_values(out, values, dtype, &mut bytes)?,
-                Values::Tensor(tensor) => {
-                    let here = tensor.to_device(&Device::Cpu).and_then(|t| t.to_dtype(DType::F32)?.contiguous());
-                    let here = here.map_err(io::Error::other)?;
-                    write_values(out, &nn::read(&here).map_err(io::Error::other)?, dtype, &mut bytes)?;
-                }
+                Values::Tensor(tensor) => pieces(tensor, |values| write_values(out, values, dtype, &mut bytes))?,
                 Values::Made(make) => {
                     let values = make().map_err(io::Error::other)?;
                     if values.len() != source.shape.iter().product::<usize>() {
@@ -85,6 +85,22 @@ fn header(sources: &[Source<'_>], dtype: Dtype, about: &[(&str, String)]) -> std
     let mut text = serde_json::to_vec(&metadata).map_err(|e| e.to_string())?;
     text.resize(text.len().next_multiple_of(LENGTH_BYTES), b' ');
     Ok(text)
+}
+
+/// Give the numbers of a tensor to `each` in order, as f32 in main memory, at most [`TENSOR_PIECE`] of them at a time.
+fn pieces(tensor: &Tensor, mut each: impl FnMut(&[f32]) -> io::Result<()>) -> io::Result<()> {
+    let all = tensor.contiguous().and_then(|t| t.flatten_all()).map_err(io::Error::other)?;
+    let piece = |start: usize| -> Result<Tensor> {
+        let piece = all.narrow(0, start, TENSOR_PIECE.min(all.elem_count() - start))?;
+        // Bringing a part of a device's tensor here as it is would bring all of it.
+        let piece = if piece.device().is_cpu() { piece } else { piece.force_contiguous()?.to_device(&Device::Cpu)? };
+        Ok(piece.to_dtype(DType::F32)?)
+    };
+    for start in (0..all.elem_count()).step_by(TENSOR_PIECE) {
+        let piece = piece(start).map_err(io::Error::other)?;
+        each(&nn::read(&piece).map_err(io::Error::other)?)?;
+    }
+    Ok(())
 }
 
 fn write_values(out: &mut dyn Write, values: &[f32], dtype: Dtype, bytes: &mut Vec<u8>) -> io::Result<()> {
@@ -121,6 +137,15 @@ impl TensorFile {
         let length = file.metadata().map_err(|e| fail(&e))?.len();
         let mut bytes = [0; LENGTH_BYTES];
         file.read_exact(&mut bytes).map_err(|_| fail(&"not a safetensors file (is a file incomplete?)"))?;
+        if bytes == LFS_POINTER[..LENGTH_BYTES] {
+            let mut rest = [0; LFS_POINTER.len() - LENGTH_BYTES];
+            if file.read_exact(&mut rest).is_ok() && rest == LFS_POINTER[LENGTH_BYTES..] {
+                return Err(fail(
+                    &"a Git LFS pointer, not the file itself; `git lfs pull` in its repository brings it",
+                ));
+            }
+            file.seek(SeekFrom::Start(LENGTH_BYTES as u64)).map_err(|e| fail(&e))?;
+        }
         let size = u64::from_le_bytes(bytes);
         let start = LENGTH_BYTES as u64 + size.min(MAX_HEADER);
         if size > MAX_HEADER || start > length {
@@ -258,6 +283,75 @@ mod tests {
             let far = |x: f32, y: f32| (x - y).abs() > if dtype == Dtype::F32 { 0.0 } else { scale * y };
             assert!(!b.iter().zip(&values).any(|(x, y)| far(*x, *y)), "{dtype:?}");
             assert!(file.read(file.tensor("b").unwrap(), &mut a).is_err());
+        }
+    }
+
+    #[test]
+    fn a_tensor_of_another_type_or_order_is_converted_and_written_in_pieces() {
+        let dir = tempfile::tempdir().unwrap();
+        let (rows, columns) = (TENSOR_PIECE / 4 + 1, 6);
+        let value = |i: usize| (i % 2039) as f32 * 0.37 - 300.0;
+        let values: Vec<f32> = (0..rows * columns).map(value).collect();
+        let f32s = Tensor::from_slice(&values, (rows, columns), &Device::Cpu).unwrap();
+        let bf16s = f32s.to_dtype(DType::BF16).unwrap();
+        let turned = |t: &Tensor| t.t().unwrap();
+        // Part of a larger one, too.
+        let part = bf16s.narrow(0, 1, rows - 2).unwrap();
+        for (case, tensor) in [
+            ("f32", f32s.clone()),
+            ("bf16", bf16s.clone()),
+            ("f32, turned", turned(&f32s)),
+            ("bf16, turned", turned(&bf16s)),
+            ("part", part.clone()),
+            ("part, turned", turned(&part)),
+        ] {
+            let expected = tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let (mut seen, mut lengths) = (Vec::new(), Vec::new());
+            pieces(&tensor, |piece| {
+                seen.extend_from_slice(piece);
+                lengths.push(piece.len());
+                Ok(())
+            })
+            .unwrap();
+            assert!(seen == expected, "{case}");
+            assert_eq!(lengths.len(), 2, "{case}");
+            assert_eq!(lengths[0], TENSOR_PIECE, "{case}");
+            let file = |name: &str| dir.path().join(name);
+            for dtype in [Dtype::F32, Dtype::BF16] {
+                let source = |values| Source { name: "a".into(), shape: tensor.dims().to_vec(), values };
+                write(&file("pieces"), vec![source(Values::Tensor(&tensor))], dtype, &[]).unwrap();
+                write(&file("whole"), vec![source(Values::Slice(&expected))], dtype, &[]).unwrap();
+                assert!(
+                    std::fs::read(file("pieces")).unwrap() == std::fs::read(file("whole")).unwrap(),
+                    "{case} as {dtype:?}"
+                );
+            }
+        }
+        for (shape, expected) in [(vec![], 1), (vec![0usize, 3], 0)] {
+            let mut count = 0;
+            pieces(&Tensor::zeros(shape, DType::BF16, &Device::Cpu).unwrap(), |piece| {
+                count += piece.len();
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(count, expected);
+        }
+    }
+
+    #[test]
+    fn a_pointer_of_git_lfs_is_called_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+        for (text, expected) in [
+            (pointer, "model.safetensors: a Git LFS pointer, not the file itself; `git lfs pull`"),
+            ("version 2 of something", "incomplete?"),
+            ("version ", "incomplete?"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = TensorFile::open(&path).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(expected), "{error}");
         }
     }
 

@@ -1,13 +1,15 @@
 //! A model behind an address: a client of the chat API that OpenAI's servers, vLLM, SGLang, llama.cpp and Ollama speak. It answers as
 //! the teacher of a rollout and as the model of an evaluation.
 //!
-//! Text goes as it is, images as data URLs of PNG, in the size they have. A request that fails for a passing reason (no connection, 408,
+//! Text goes as it is, images as data URLs of PNG, in the size they have. A request that fails for a passing reason (a broken connection, 408,
 //! 429, 5xx, a body that is cut off or says that something failed) is made again after a pause that doubles, or as long as the server says,
 //! up to an hour. That a content filter refuses a prompt, or its answer, is an answer too. Every response is written to a file as it comes,
 //! so that none is paid for twice.
-//! No redirection is followed, which might lead away from the address that was named. The key is read from the environment and appears in no message and no file.
+//! No redirection is followed, which might lead away from the address that was named. The key is read from the environment, and is taken out of
+//! what a server says where it complains or refuses; what a model answers is kept as it comes.
 
 mod answer;
+mod unanswered;
 
 pub use answer::{Billed, Paid};
 
@@ -26,8 +28,8 @@ use std::fs::OpenOptions;
 use std::io::{Cursor, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// Environment variable that holds the key, if the server wants one.
@@ -117,10 +119,35 @@ pub struct Chat<'a> {
     paid: Mutex<HashMap<(String, usize), Paid>>,
     /// When the next request may begin.
     turn: Mutex<Instant>,
-    /// The server has answered before.
+    /// The server has begun an answer before.
     met: AtomicBool,
     /// A long wait was said, which lasts until then.
     told: Mutex<Option<Instant>>,
+}
+
+/// The failure that ends all requests, once there is one.
+#[derive(Default)]
+struct End {
+    error: Mutex<Option<Error>>,
+    come: Condvar,
+}
+
+impl End {
+    /// End them, unless they are ended already.
+    fn by(&self, e: Error) {
+        lock(&self.error).get_or_insert(e);
+        self.come.notify_all();
+    }
+
+    fn has_come(&self) -> bool {
+        lock(&self.error).is_some()
+    }
+
+    /// Sleep so long, or until the end: whether it has not come.
+    fn pause(&self, pause: Duration) -> bool {
+        let waited = self.come.wait_timeout_while(lock(&self.error), pause, |error| error.is_none());
+        waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0.is_none()
+    }
 }
 
 /// Why a request failed.
@@ -223,14 +250,15 @@ impl<'a> Chat<'a> {
             .collect()
     }
 
-    /// Ask for these responses, several at once. The first failure that is final ends all.
+    /// Ask for these responses, several at once. The first failure that is final ends all: who waits to ask again waits no longer.
     fn fetch(&self, task: &dyn Task, jobs: &[(usize, usize)]) -> Result<()> {
-        let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
+        let (next, end) = (AtomicUsize::new(0), End::default());
         let work = || {
-            while lock(&failed).is_none() {
+            while !end.has_come() {
                 let Some(&(i, sample)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-                if let Err(e) = self.ask(task, i, sample).and_then(|paid| self.keep(paid)) {
-                    lock(&failed).get_or_insert(e);
+                let asked = self.ask(task, i, sample, &end);
+                if let Err(e) = asked.and_then(|paid| paid.map_or(Ok(()), |paid| self.keep(paid))) {
+                    end.by(e);
                 }
             }
         };
@@ -239,7 +267,7 @@ impl<'a> Chat<'a> {
                 scope.spawn(work);
             }
         });
-        failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).map_or(Ok(()), Err)
+        end.error.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).map_or(Ok(()), Err)
     }
 
     /// Write a response down.
@@ -254,17 +282,19 @@ impl<'a> Chat<'a> {
         Ok(())
     }
 
-    /// One response, with as many attempts as it may take.
-    fn ask(&self, task: &dyn Task, i: usize, sample: usize) -> Result<Paid> {
+    /// One response, with as many attempts as it may take; `None` if the end came before it did.
+    fn ask(&self, task: &dyn Task, i: usize, sample: usize, end: &End) -> Result<Option<Paid>> {
         let record = task.example(i)?;
         let named = |e: Error| e.context(format!("record `{}`", record.id));
         let images = task.images(i).map_err(named)?;
         let body = self.body(record.prompt(), &images, &record.id, sample).map_err(named)?;
         let mut pause = self.endpoint.pause;
         for attempt in 0.. {
-            self.wait_for_turn();
+            if !self.wait_for_turn(end) {
+                return Ok(None);
+            }
             let (reason, wished) = match self.send(&body, &record.id, sample) {
-                Ok(paid) => return Ok(paid),
+                Ok(paid) => return Ok(Some(paid)),
                 Err(Failure::Final(e)) => return Err(e),
                 Err(Failure::Rejected(e)) => return Err(named(e)),
                 Err(Failure::Passing(reason, wished)) => (reason, wished),
@@ -276,7 +306,9 @@ impl<'a> Chat<'a> {
                     if attempt > 0 { format!(" (after {attempt} more attempts)") } else { String::new() }
                 )));
             }
-            std::thread::sleep(self.wait(wished, pause, &reason));
+            if end.has_come() || !end.pause(self.wait(wished, pause, &reason)) {
+                return Ok(None);
+            }
             pause = (2 * pause).min(LONGEST_PAUSE);
         }
         Err(Error::failed("no attempt was made"))
@@ -330,15 +362,16 @@ impl<'a> Chat<'a> {
         serde_json::to_vec(&body).map_err(|e| Error::failed(format!("cannot write a request: {e}")))
     }
 
-    fn wait_for_turn(&self) {
-        let Some(per_minute) = self.endpoint.per_minute else { return };
+    /// Wait until the next request may begin: whether it still is to.
+    fn wait_for_turn(&self, end: &End) -> bool {
+        let Some(per_minute) = self.endpoint.per_minute else { return true };
         let mine = {
             let mut turn = lock(&self.turn);
             let mine = (*turn).max(Instant::now());
             *turn = mine + Duration::from_secs(60) / per_minute.max(1);
             mine
         };
-        std::thread::sleep(mine.saturating_duration_since(Instant::now()));
+        end.pause(mine.saturating_duration_since(Instant::now()))
     }
 
     /// One attempt at the response `sample` to the example `id`.
@@ -349,13 +382,13 @@ impl<'a> Chat<'a> {
             request = request.header("Authorization", &format!("Bearer {key}"));
         }
         let mut response = request.send(body).map_err(|e| self.unanswered(&e))?;
+        self.met.store(true, Ordering::SeqCst);
         let status = response.status().as_u16();
         let header = response.headers().get("retry-after").and_then(|v| v.to_str().ok());
         let wished = header.and_then(|v| v.trim().parse::<f64>().ok()).filter(|s| s.is_finite() && *s >= 0.0);
         let wished = wished.map(|s| Duration::from_secs_f64(s.min(LONGEST_WISHED.as_secs_f64())));
         let elsewhere = response.headers().get("location").and_then(|v| v.to_str().ok()).map(String::from);
         let text = response.body_mut().with_config().limit(MOST_BYTES).read_to_string();
-        self.met.store(true, Ordering::SeqCst);
         let text = text.map_err(|e| match e {
             ureq::Error::Timeout(_) => Failure::Passing(self.too_slow(), None),
             e => Failure::Passing(format!("the response broke off: {}", self.safe(&e.to_string())), None),
@@ -372,9 +405,9 @@ impl<'a> Chat<'a> {
             401 | 403 => {
                 let key = if self.key.is_some() { "the key in" } else { "it wants a key, and there is none in" };
                 Err(Failure::Final(Error::input(format!(
-                    "{}: not let in (status {status}): {key} {KEY_VARIABLE}; it says: {}",
+                    "{}: not let in (status {status}): {key} {KEY_VARIABLE}{}",
                     self.endpoint.url,
-                    self.complaint(&text)
+                    self.after("; it says: ", &text)
                 ))))
             }
             300..=399 => Err(Failure::Final(Error::input(format!(
@@ -383,27 +416,36 @@ impl<'a> Chat<'a> {
                 self.endpoint.url,
                 elsewhere.map(|at| format!(", to {}", self.safe(&at))).unwrap_or_default()
             )))),
-            408 | 429 | 500.. => Err(Failure::Passing(format!("status {status}: {}", self.complaint(&text)), wished)),
-            _ => Err(Failure::Rejected(Error::input(format!(
-                "{}: status {status} for model `{}`; it says: {}",
-                self.endpoint.url,
-                self.endpoint.model,
-                self.complaint(&text)
-            )))),
+            408 | 429 | 500.. => Err(Failure::Passing(format!("status {status}{}", self.after(": ", &text)), wished)),
+            _ => {
+                let odd = matches!(status, 404 | 405) && !self.endpoint.url.trim_end_matches('/').ends_with("/v1");
+                Err(Failure::Rejected(Error::input(format!(
+                    "{}: status {status} for model `{}`{}{}",
+                    self.endpoint.url,
+                    self.endpoint.model,
+                    self.after("; it says: ", &text),
+                    if odd { "; the address of a chat API usually ends in /v1, and this one does not" } else { "" }
+                ))))
+            }
         }
     }
 
-    /// Why there is no answer at all. A server that is slow may be there next time; one that has never answered is not busy, it is
-    /// not there.
+    /// Why there is no answer at all. A server that is slow or breaks off may be there next time; one that has never answered and refuses
+    /// the connection is not busy, it is not there.
     fn unanswered(&self, e: &ureq::Error) -> Failure {
+        let said = self.safe(&e.to_string());
+        let tls = unanswered::of_tls(e).filter(|_| self.endpoint.url.starts_with("https://"));
         match e {
             ureq::Error::Timeout(at) if *at != ureq::Timeout::Connect => Failure::Passing(self.too_slow(), None),
-            e if self.met.load(Ordering::SeqCst) => Failure::Passing(self.safe(&e.to_string()), None),
-            e => Failure::Final(Error::failed(format!(
-                "{}: no chat server answers there ({}); is it running?",
-                self.endpoint.url,
-                self.safe(&e.to_string())
-            ))),
+            _ if self.met.load(Ordering::SeqCst) => Failure::Passing(said, None),
+            e => match tls {
+                Some(why) => Failure::Final(Error::failed(format!("{}: {why} ({said})", self.endpoint.url))),
+                None if unanswered::nobody(e) => Failure::Final(Error::failed(format!(
+                    "{}: no chat server answers there ({said}); is it running?",
+                    self.endpoint.url
+                ))),
+                None => Failure::Passing(format!("no chat server answers there ({said})"), None),
+            },
         }
     }
 
@@ -418,13 +460,21 @@ impl<'a> Chat<'a> {
         self.safe(places.iter().find_map(|at| value.pointer(at)?.as_str()).unwrap_or(text))
     }
 
-    /// Short, on one line, and without the key, which a server may repeat.
+    /// What an error body says, after `before`; nothing if it says nothing.
+    fn after(&self, before: &str, text: &str) -> String {
+        let complaint = self.complaint(text);
+        if complaint.is_empty() { complaint } else { format!("{before}{complaint}") }
+    }
+
+    /// Short, on one line, and without the key, which a server may repeat, or anything that a terminal would obey.
     fn safe(&self, text: &str) -> String {
         let text = match &self.key {
             Some(key) => text.replace(key.as_str(), "[key]"),
             None => text.to_string(),
         };
-        let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let plain = |c: char| if c.is_control() || turns(c) { char::REPLACEMENT_CHARACTER } else { c };
+        let line: String = line.chars().map(plain).collect();
         match line.char_indices().nth(SHOWN) {
             Some((end, _)) => format!("{}...", &line[..end]),
             None => line,
@@ -436,16 +486,26 @@ impl<'a> Chat<'a> {
         const NONE: &str = "this is no chat API: its answer";
         let answer: Value =
             serde_json::from_str(text).map_err(|e| format!("{NONE} is no JSON ({e}): {}", self.safe(text)))?;
-        let Some(choice) = answer.pointer("/choices/0") else {
+        let choice = answer.pointer("/choices/0");
+        let reason = choice.and_then(|choice| choice.get("finish_reason")?.as_str()).unwrap_or_default();
+        let reason = reason.to_ascii_lowercase();
+        if BROKE_OFF.contains(&reason.as_str()) {
+            return Err(format!("its answer broke off: finish_reason `{reason}`"));
+        }
+        // Some servers say more after a colon: `content_filter: PROHIBITED_CONTENT`.
+        let filtered = reason.split(':').next().is_some_and(|kind| FILTERED.contains(&kind.trim()));
+        // What a filter has held back may lack its message.
+        let Some(choice) = choice.filter(|choice| filtered || choice.get("message").is_some_and(Value::is_object))
+        else {
+            let lacks = if choice.is_some() { "message" } else { "choices" };
             return match (refusal(&answer), answer.get("error")) {
                 (Some(code), _) => Ok(self.refused(id, sample, &code, text)),
                 (None, Some(error)) if !error.is_null() => Err(format!("an error: {}", self.complaint(text))),
-                _ => Err(format!("{NONE} has no `choices`: {}", self.safe(text))),
+                _ => Err(format!("{NONE} has no `{lacks}`: {}", self.safe(text))),
             };
         };
         let count =
             |name: &str| answer.pointer(&format!("/usage/{name}")).and_then(Value::as_u64).unwrap_or(0) as usize;
-        let reason = choice.get("finish_reason").and_then(Value::as_str).unwrap_or_default().to_ascii_lowercase();
         let content = choice.pointer("/message/content");
         let mut paid = Paid {
             id: id.to_string(),
@@ -456,11 +516,8 @@ impl<'a> Chat<'a> {
             completion_tokens: count("completion_tokens"),
             refused: String::new(),
         };
-        if BROKE_OFF.contains(&reason.as_str()) {
-            return Err(format!("its answer broke off: finish_reason `{reason}`"));
-        }
-        if FILTERED.contains(&reason.as_str()) {
-            paid.refused = format!("finish_reason {reason}");
+        if filtered {
+            paid.refused = format!("finish_reason {}", self.safe(&reason));
         } else if paid.response.trim().is_empty()
             && let Some(said) = said_no(choice)
         {
@@ -478,7 +535,7 @@ impl<'a> Chat<'a> {
             finished: true,
             prompt_tokens: 0,
             completion_tokens: 0,
-            refused: format!("{code}: {}", self.complaint(text)),
+            refused: format!("{}{}", self.safe(code), self.after(": ", text)),
         }
     }
 }
@@ -499,6 +556,11 @@ fn parts(content: &str, urls: &mut impl Iterator<Item = String>) -> Value {
         [only] if only.get("text").is_some() => only["text"].clone(),
         _ => Value::Array(parts),
     }
+}
+
+/// Whether a character turns the direction of the text after it, so that it reads as what it is not.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

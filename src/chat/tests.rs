@@ -18,7 +18,7 @@ pub(crate) struct Seen {
     body: Value,
 }
 
-/// Answers every request by `answer(how-manieth, request)`: status, further header lines, body.
+/// Answers every request by `answer(how-manieth, request)`: status, further header lines, body. With status 0 it hangs up instead.
 pub(crate) struct Server {
     pub url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -49,7 +49,9 @@ pub(crate) fn serve(answer: Answer) -> Server {
                 log.len() - 1
             };
             let (status, headers, text) = answer(number, &request);
-            http::respond(&stream, status, &headers, &text);
+            if status > 0 {
+                http::respond(&stream, status, &headers, &text);
+            }
         }
     });
     Server { url, seen }
@@ -231,6 +233,10 @@ fn a_body_that_is_garbage_cut_off_or_an_error_is_asked_for_again_before_it_is_gi
     for (i, (text, said)) in [
         ("<html>".to_string(), "this is no chat API: its answer is no JSON"),
         (json!({"object": "list"}).to_string(), "this is no chat API: its answer has no `choices`"),
+        (json!({"choices": []}).to_string(), "this is no chat API: its answer has no `choices`"),
+        (json!({"choices": [{"text": "yes"}]}).to_string(), "this is no chat API: its answer has no `message`"),
+        (json!({"choices": [null]}).to_string(), "this is no chat API: its answer has no `message`"),
+        (json!({"choices": [{"message": "yes"}]}).to_string(), "this is no chat API: its answer has no `message`"),
         (json!({"error": {"message": "model is overloaded"}}).to_string(), "an error: model is overloaded (after"),
         (json!({"error": "model is loading"}).to_string(), "an error: model is loading (after"),
     ]
@@ -293,6 +299,20 @@ fn what_a_content_filter_refuses_is_written_down_and_not_asked_for_again() {
 }
 
 #[test]
+fn what_a_filter_holds_back_is_refused_even_without_a_message() {
+    let (dir, endpoint, sampling) = (tempfile::tempdir().unwrap(), endpoint("http://localhost:1/v1"), sampling());
+    let chat = Chat::open(&endpoint, &sampling, None, &dir.path().join("paid")).unwrap();
+    for reason in ["content_filter", "content_filter: PROHIBITED_CONTENT"] {
+        let body = json!({"choices": [{"message": null, "finish_reason": reason}]}).to_string();
+        let paid = chat.read(&body, "p-0", 0).unwrap();
+        assert_eq!(paid.refused, format!("finish_reason {}", reason.to_lowercase()));
+        assert_eq!(paid.unanswered(), Some(Unanswered::Refused));
+    }
+    let code = json!({"error": {"message": "no", "code": "content_filter\u{1b}"}}).to_string();
+    assert_eq!(chat.read(&code, "p-0", 0).unwrap().refused, "content_filter\u{fffd}: no");
+}
+
+#[test]
 fn an_answer_is_the_text_of_its_parts_and_only_the_length_limit_cuts_one_off() {
     let dir = tempfile::tempdir().unwrap();
     let parts = json!([{"type": "text", "text": "<think>a"}, {"type": "text", "text": "</think>b"}]);
@@ -352,6 +372,117 @@ fn a_server_that_is_not_there_is_said_to_be_at_once() {
     {
         endpoint(url).check("--api").unwrap();
     }
+}
+
+#[test]
+fn a_connection_that_breaks_is_made_again_even_before_the_first_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let hangs_up = |times: usize| {
+        serve(Box::new(move |n, _| (if n < times { 0 } else { 200 }, String::new(), says(&format!("answer {n}")))))
+    };
+    let server = hangs_up(2);
+    let answers = ask(&endpoint(&server.url), &dir.path().join("a"), 1).unwrap();
+    assert_eq!((answers[0][0].response.as_str(), server.requests()), ("answer 2", 4));
+    let server = hangs_up(usize::MAX);
+    let error = ask(&endpoint(&server.url), &dir.path().join("b"), 1).unwrap_err();
+    let (said, requests) = (error.to_string(), server.requests());
+    assert!(error.exit_code() == 1 && requests == 4, "{requests} requests: {said}");
+    assert!(said.contains("no chat server answers there") && said.contains("(after 3 more attempts)"), "{said}");
+    // Only who has never been met and refuses is not there.
+    let (endpoint, sampling) = (endpoint("http://localhost:1/v1"), sampling());
+    let chat = Chat::open(&endpoint, &sampling, None, &dir.path().join("c")).unwrap();
+    let lasts = |e: &ureq::Error| matches!(chat.unanswered(e), Failure::Final(_));
+    let io = |kind: std::io::ErrorKind| ureq::Error::Io(kind.into());
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, UnexpectedEof};
+    for kind in [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof] {
+        assert!(!lasts(&io(kind)), "{kind}");
+    }
+    let lookup = || ureq::Error::Io(std::io::Error::other("failed to lookup address information: not known"));
+    assert!(lasts(&io(ConnectionRefused)) && lasts(&lookup()) && lasts(&ureq::Error::HostNotFound));
+    chat.met.store(true, Ordering::SeqCst);
+    assert!(!lasts(&io(ConnectionRefused)) && !lasts(&lookup()));
+}
+
+#[test]
+fn a_failure_for_good_ends_the_pauses_of_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    // One question is put off, the other one is refused.
+    let server = serve(Box::new(|_, seen| {
+        if seen.body.to_string().contains("question 0?") {
+            return (429, "Retry-After: 30\r\n".into(), "slow down".into());
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        (400, String::new(), "bad request".into())
+    }));
+    let (both, began) = (Endpoint { concurrency: 2, ..endpoint(&server.url) }, Instant::now());
+    let error = ask(&both, &dir.path().join("a"), 1).unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("bad request"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(server.requests() <= 2, "nothing is asked again");
+    // Nor does anybody wait for a turn that is not to come.
+    let server = serve(Box::new(|_, _| (400, String::new(), "bad request".into())));
+    let (rare, began) = (Endpoint { per_minute: Some(2), concurrency: 2, ..endpoint(&server.url) }, Instant::now());
+    let error = ask(&rare, &dir.path().join("b"), 1).unwrap_err();
+    assert!(error.to_string().contains("bad request") && server.requests() == 1, "{error}");
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+}
+
+#[test]
+fn what_a_server_says_cannot_steer_the_terminal_and_says_something() {
+    let dir = tempfile::tempdir().unwrap();
+    let failing = |path: &str, status: u16, text: &str| {
+        let text = text.to_string();
+        let server = serve(Box::new(move |_, _| (status, String::new(), text.clone())));
+        let url = server.url.replace("/v1", path);
+        let error = ask(&Endpoint { retries: 0, ..endpoint(&url) }, &dir.path().join("paid"), 1).unwrap_err();
+        error.to_string()
+    };
+    let said = failing("/v1", 400, "\u{1b}[2Jred\u{7}\n\u{202e}txt.exe\u{2069}\u{9b}1m \u{e9}");
+    assert!(
+        said.ends_with("; it says: \u{fffd}[2Jred\u{fffd} \u{fffd}txt.exe\u{fffd}\u{fffd}1m \u{e9}"),
+        "{}",
+        said.escape_debug()
+    );
+    for (status, end) in [(405, "status 405 for model `teacher-1`"), (401, "OPENAI_API_KEY")] {
+        let said = failing("/v1", status, "");
+        assert!(said.ends_with(end), "{said}");
+    }
+    let said = failing("/v1", 503, " \n");
+    assert!(said.contains(": status 503; the responses so far"), "{said}");
+    let said = failing("/v1", 404, "no such model");
+    assert!(!said.contains("usually ends in /v1"), "{said}");
+    for path in ["", "/api/"] {
+        let said = failing(path, 404, "Not Found");
+        assert!(said.contains("it says: Not Found; the address of a chat API usually ends in /v1"), "{said}");
+    }
+}
+
+#[test]
+fn a_certificate_that_is_not_trusted_is_said_to_be() {
+    let said = |url: &str, text: &str| {
+        let (dir, endpoint, sampling) = (tempfile::tempdir().unwrap(), endpoint("http://localhost:1/v1"), sampling());
+        let named = Endpoint { url: url.into(), ..endpoint.clone() };
+        let mut chat = Chat::open(&endpoint, &sampling, None, &dir.path().join("paid")).unwrap();
+        chat.endpoint = &named;
+        let e = std::io::Error::new(std::io::ErrorKind::InvalidData, text);
+        match chat.unanswered(&ureq::Error::Io(e)) {
+            Failure::Final(e) => e.to_string(),
+            Failure::Passing(reason, _) => format!("passing: {reason}"),
+            Failure::Rejected(e) => format!("rejected: {e}"),
+        }
+    };
+    let url = "https://host/v1";
+    let unknown = said(url, "invalid peer certificate: UnknownIssuer");
+    assert!(unknown.starts_with("https://host/v1: its certificate is not trusted; name"), "{unknown}");
+    assert!(unknown.contains("SSL_CERT_FILE") && !unknown.contains("running"), "{unknown}");
+    let authority = said(url, "invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))");
+    assert!(authority.contains("basicConstraints=CA:FALSE") && authority.contains("SSL_CERT_FILE"), "{authority}");
+    assert!(authority.ends_with("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity)))"), "{authority}");
+    let expired = said(url, "invalid peer certificate: certificate expired: verification time 9 (UNIX)");
+    assert!(expired.contains("not valid, or not for this address"), "{expired}");
+    let plain = said(url, "received corrupt message of type InvalidContentType");
+    assert!(plain.contains("does not speak TLS"), "{plain}");
+    assert!(said("http://host/v1", "odd").starts_with("passing: "));
 }
 
 #[test]

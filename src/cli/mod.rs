@@ -19,6 +19,7 @@ pub mod train;
 
 use crate::{Error, Result};
 use clap::Parser;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub use device::{device, place};
@@ -118,8 +119,25 @@ fn end_with_the_study() {
     });
 }
 
+/// Refuse an argument that is not UTF-8: paths are written into JSON files.
+fn check_utf8(arguments: impl Iterator<Item = OsString>) -> Result<()> {
+    for argument in arguments {
+        if argument.to_str().is_none() {
+            return Err(Error::input(format!(
+                "the argument `{}` is not UTF-8; paths and other arguments must be UTF-8: rename the file or directory",
+                argument.to_string_lossy()
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Parse the command line, run it, turn the result into an exit code.
 pub fn run() -> ExitCode {
+    if let Err(e) = check_utf8(std::env::args_os()) {
+        output::say(&format!("error: {e}"));
+        return ExitCode::from(e.exit_code());
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {

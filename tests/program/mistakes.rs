@@ -98,6 +98,32 @@ fn every_mistake_is_named_refused_with_code_2_and_changes_nothing() {
     assert!(contents(dir) == before, "something was written or changed");
 }
 
+#[cfg(unix)]
+#[test]
+fn an_argument_that_is_not_utf_8_is_refused_before_any_work() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let odd = OsStr::from_bytes(b"caf\xe9");
+    for words in [
+        vec!["train", "--method", "sft", "--model", "model", "--data", "data", "--out"],
+        vec!["train", "--method", "rft", "--print-config", "--config"],
+        vec!["eval", "--model", "model", "--data", "data", "--out"],
+        vec!["gen", "--grid", "1x2", "--out", "out", "--images"],
+        vec!["model", "init", "--out"],
+        vec!["report"],
+        vec!["nonsense"],
+    ] {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_jigsaw")).args(&words).arg(odd).current_dir(dir).output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {message}");
+        assert!(message.contains("the argument `caf\u{fffd}` is not UTF-8; paths"), "{words:?}: {message}");
+        assert!(output.stdout.is_empty() && contents(dir).is_empty(), "{words:?}");
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn an_output_that_cannot_be_written_is_a_failure_that_names_it() {

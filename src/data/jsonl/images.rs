@@ -1,11 +1,14 @@
 //! The images of a conversation: paths, or base64 in the line.
 
-use crate::data::tsv::{decode_base64, goes_to_its_end};
+use crate::data::tsv::{brief, decode_base64, goes_to_its_end};
 use crate::data::{Digest, source};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::path::Path;
+
+/// A name of more bytes is no path that a system takes.
+const LONGEST_PATH: usize = 4096;
 
 /// The images that a file holds itself.
 #[derive(Debug, Default)]
@@ -70,10 +73,25 @@ pub(super) fn look(root: &Path, name: &str, images: &Images) -> Result<Digest, S
         None => {
             let path = root.join(name);
             if !path.is_file() {
-                return Err(format!("there is no file {}", path.display()));
+                return Err(match name {
+                    _ if is_base64(name) => format!(
+                        "there is no file `{}`, which looks like an image in base64; write that as `data:image/png;base64,...`",
+                        brief(name)
+                    ),
+                    _ if name.len() > LONGEST_PATH => format!("there is no file `{}`", brief(name)),
+                    _ => format!("there is no file {}", path.display()),
+                });
             }
             let named = |why: String| format!("{}: {why}", path.display());
             look(&source::read(&path).map_err(named)?).map_err(named)
         }
     }
+}
+
+/// Whether a text begins as an image does in base64.
+fn is_base64(text: &str) -> bool {
+    // A multiple of four, long enough for what images begin with.
+    const LOOKED_AT: usize = 64;
+    let bytes = text.as_bytes();
+    decode_base64(&bytes[..bytes.len().min(LOOKED_AT)]).is_ok_and(|bytes| image::guess_format(&bytes).is_ok())
 }

@@ -10,7 +10,8 @@
 //! | `id`, `source`, `seed` | as in our own datasets; without an id, the line's number |
 //!
 //! Further fields are left alone, but for those that would change what is learnt: they are refused. So are marks that an answer is a bad one,
-//! or not to be learnt (`label`, `kto_tag`; of the last turn `loss`, `train`, `weight`).
+//! or not to be learnt (`label`, `kto_tag`; of the last turn `loss`, `train`, `weight`, `loss_scale`,
+//! `loss_weight`).
 
 use super::images::Images;
 use crate::data::{IMAGE_PLACEHOLDER, Message, Record};
@@ -22,7 +23,7 @@ type Object = Map<String, Value>;
 const RULE: &str = "exact";
 
 /// Fields that are refused unless empty, and why.
-const REFUSED: [(&str, &str); 8] = [
+const REFUSED: [(&str, &str); 12] = [
     ("videos", "there are images only"),
     ("audios", "there are images only"),
     ("tools", "tool calls are not represented"),
@@ -31,12 +32,22 @@ const REFUSED: [(&str, &str); 8] = [
     ("rejected", "preference pairs are not represented; keep the better answer as the last turn"),
     ("rejected_response", "preference pairs are not represented; leave the field out to learn the other answer"),
     ("rejected_messages", "preference pairs are not represented; leave the field out to learn the other answer"),
+    ("rejected_images", "preference pairs are not represented; leave the field out to learn the other answer"),
+    ("margin", "preference pairs are not represented; leave the field out to learn the answer"),
+    (
+        "negative_messages",
+        "answers to learn to tell apart are not represented; leave the field out to learn the answer",
+    ),
+    (
+        "chat_template_kwargs",
+        "settings of the chat template are not represented; leave the field out for the plain prompt",
+    ),
 ];
 
 /// Fields of a conversation that say whether its answer is a good one (ms-swift's and LLaMA-Factory's for KTO).
 const JUDGEMENTS: [&str; 2] = ["label", "kto_tag"];
 /// Fields of a turn that say whether, or how much, it is learnt.
-const LEARNT: [&str; 4] = ["loss", "train", "weight", "loss_scale"];
+const LEARNT: [&str; 5] = ["loss", "train", "weight", "loss_scale", "loss_weight"];
 /// Fields of a turn with calls of tools.
 const CALLS: [&str; 2] = ["tool_calls", "function_call"];
 /// What stands in a text for what is no image.
@@ -56,11 +67,7 @@ pub(super) fn record(object: &Object, line: usize, found: &mut Images) -> Result
         ));
     }
     let messages = turns(object)?;
-    let field = match (given(object, "images"), given(object, "image")) {
-        (Some(_), Some(_)) => return Err("has both fields `images` and `image`".into()),
-        (Some(_), None) => "images",
-        _ => "image",
-    };
+    let field = image_field(object)?;
     let images = object.get(field).map_or(Ok(Vec::new()), |value| found.names(value, line));
     let images = images.map_err(|why| format!("field `{field}`: {why}"))?;
     let mut record = Record {
@@ -81,6 +88,15 @@ pub(super) fn record(object: &Object, line: usize, found: &mut Images) -> Result
     check_placeholders(&record, field)?;
     record.answer = answer(object, &mut record)?;
     Ok(record)
+}
+
+/// The field that the images stand in.
+pub(super) fn image_field(object: &Object) -> Result<&'static str, String> {
+    match (given(object, "images"), given(object, "image")) {
+        (Some(_), Some(_)) => Err("has both fields `images` and `image`".into()),
+        (Some(_), None) => Ok("images"),
+        _ => Ok("image"),
+    }
 }
 
 fn is_empty(value: &Value) -> bool {

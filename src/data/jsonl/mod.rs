@@ -57,6 +57,8 @@ pub(super) fn open(path: &Path) -> Result<Contents> {
     let root = path.parent().unwrap_or(Path::new(""));
     let mut images = Images::default();
     let (mut records, mut lines): (Vec<Record>, Vec<usize>) = (Vec::new(), Vec::new());
+    // The field that the images of each record stand in.
+    let mut fields: Vec<&'static str> = Vec::new();
     let (mut ids, mut multi_turn): (HashMap<String, usize>, usize) = (HashMap::new(), 0);
     for (i, line) in text.split(|&b| b == b'\n').enumerate() {
         let number = i + 1;
@@ -65,7 +67,9 @@ pub(super) fn open(path: &Path) -> Result<Contents> {
         if line.is_empty() {
             continue;
         }
-        let record = line::record(&object(line).map_err(bad)?, number, &mut images).map_err(bad)?;
+        let object = object(line).map_err(bad)?;
+        let record = line::record(&object, number, &mut images).map_err(bad)?;
+        fields.push(line::image_field(&object).map_err(bad)?);
         if let Some(first) = ids.insert(record.id.clone(), number) {
             return Err(bad(format!(
                 "field `id`: `{}` is already the id of line {first}; without this field, lines are called by their numbers",
@@ -80,7 +84,7 @@ pub(super) fn open(path: &Path) -> Result<Contents> {
         return Err(Error::input(format!("{file} holds no records")));
     }
     let digests = digests(root, &records, &images)
-        .map_err(|(at, why)| Error::input(format!("{file}:{}: field `images`: {why}", lines[at])))?;
+        .map_err(|(at, why)| Error::input(format!("{file}:{}: field `{}`: {why}", lines[at], fields[at])))?;
     let manifest = manifest(&records, &digests)?;
     Ok(Contents { records, lines, embedded: images.embedded, manifest, multi_turn })
 }

@@ -112,7 +112,8 @@ fn marks_that_an_answer_is_good_and_empty_fields_change_nothing() {
         json!({"messages": [user, answer(json!({}))], "label": true, "kto_tag": true}),
         json!({"messages": [user, answer(json!({}))], "label": 0, "kto_tag": null, "system": null}),
         json!({"messages": [user, answer(json!({"loss": true, "train": true, "weight": 1, "tool_calls": []}))], "system": " "}),
-        json!({"messages": [user, answer(json!({"loss": 1.0, "train": null, "tool_calls": null}))], "conversations": null}),
+        json!({"messages": [user, answer(json!({"loss": 1.0, "loss_weight": 1.0, "train": null, "tool_calls": null}))],
+            "conversations": null, "margin": null, "chat_template_kwargs": {}, "negative_messages": []}),
         json!({"messages": null, "images": null, "image": "images/a.png",
             "conversations": [{"from": "human", "value": "<image>q"}, {"from": "gpt", "value": "a"}]}),
         // What is not learnt may say so.
@@ -190,6 +191,14 @@ fn every_mistake_is_named_with_line_and_field() {
         (with("videos", json!(["v.mp4"])), "field `videos`: there are images only"),
         (with("objects", json!({"bbox": [[1, 2, 3, 4]], "ref": []})), "field `objects`: placeholders for boxes"),
         (with("rejected_response", json!("b")), "field `rejected_response`: preference pairs"),
+        (with("rejected_images", json!(["images/a.png"])), "field `rejected_images`: preference pairs"),
+        (with("margin", json!(0.5)), "field `margin`: preference pairs"),
+        (with("negative_messages", json!([[user("q")]])), "field `negative_messages`: answers to learn to tell apart"),
+        (
+            with("chat_template_kwargs", json!({"enable_thinking": false})),
+            "field `chat_template_kwargs`: settings of the chat template",
+        ),
+        (last(json!({"loss_weight": 0.0})), "field `messages[1].loss_weight`: is 0.0, but"),
         (with("label", json!(false)), "field `label` is false: bad answers are not represented"),
         (with("kto_tag", json!(false)), "field `kto_tag` is false: bad answers are not represented"),
         (last(json!({"loss": false})), "field `messages[1].loss`: is false, but the last answer is what is learnt"),
@@ -235,6 +244,22 @@ fn every_mistake_is_named_with_line_and_field() {
         let refusal = case.refusal(format!("{good}\n{}", picture(name)));
         assert!(refusal.starts_with(":2: field `images`: ") && refusal.contains(expected), "{refusal}");
     }
+    // Base64 where a path belongs, whole and damaged: not all of it is shown.
+    let base64 = STANDARD.encode(png(8)) + &"A".repeat(20_000);
+    for name in [&STANDARD.encode(png(8)), &base64, &format!("{base64}#")] {
+        let refusal = case.refusal(picture(name));
+        assert!(
+            refusal.contains("`iVBORw0KGgo") && refusal.contains("write that as `data:image/png;base64,"),
+            "{refusal}"
+        );
+        assert!(refusal.len() < 250, "{}", refusal.len());
+    }
+    let refusal = case.refusal(picture(&"x y".repeat(5_000)));
+    assert!(refusal.contains("there is no file `x yx") && refusal.len() < 250, "{}", refusal.len());
+    // The field is the one of the line.
+    let one = json!({"messages": [user("<image>q"), assistant("a")], "image": "images/none.png"});
+    let refusal = case.refusal(format!("{good}\n{one}"));
+    assert!(refusal.starts_with(":2: field `image`: there is no file "), "{refusal}");
     assert!(case.refusal(format!("{good}\n{{\"a\": ")).contains(":2: column 5: not JSON: EOF"));
     let bytes = [b"{\"messages\": \"caf\xe9\"}".as_slice()].concat();
     assert!(case.refusal(bytes).contains(":1: byte 0xE9 at position 18 is not UTF-8"));

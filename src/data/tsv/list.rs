@@ -123,7 +123,7 @@ fn is_number(text: &str) -> bool {
 }
 
 /// The beginning of a text for a message.
-pub(super) fn brief(text: &str) -> String {
+pub(in crate::data) fn brief(text: &str) -> String {
     const SHOWN: usize = 40;
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}...", &text[..end]),

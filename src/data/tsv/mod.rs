@@ -11,6 +11,7 @@ mod parquet;
 mod parser;
 
 pub(super) use images::{decode_base64, goes_to_its_end};
+pub(super) use list::brief;
 pub use list::list;
 
 use crate::data::source;

@@ -4,7 +4,7 @@
 //!   `image_1`, `image_2`, ...
 //! - `options`, a list of texts or a text that is one, becomes the columns `A`, `B`, ...
 //! - where there is no `index`, it is `id` or `question_id`, else the number of the row
-//! - a list of texts is written as one; other columns of several values are left out
+//! - a list of texts is written as one, and so is a list of numbers; other columns of several values are left out
 //!
 //! The images are held in memory, encoded: a Parquet file has no place to find one again by.
 
@@ -135,7 +135,7 @@ fn is_image(name: &str) -> bool {
     ["image", "images"].contains(&name) || name.strip_prefix("image_").is_some_and(|n| n.parse::<usize>().is_ok())
 }
 
-/// A field as the text that a TSV file would have; blank for one of several values that is no list of texts.
+/// A field as the text that a TSV file would have; blank for one of several values that is no list of texts or of numbers.
 fn text(field: &Field) -> Result<String, String> {
     Ok(match field {
         Field::Null | Field::Group(_) | Field::MapInternal(_) => String::new(),
@@ -146,7 +146,11 @@ fn text(field: &Field) -> Result<String, String> {
         },
         Field::ListInternal(items) => {
             let texts: Option<Vec<&str>> = items.elements().iter().map(plain).collect();
-            texts.map(|texts| serde_json::json!(texts).to_string()).unwrap_or_default()
+            let numbers = || items.elements().iter().map(number).collect::<Option<Vec<String>>>();
+            match texts {
+                Some(texts) => serde_json::json!(texts).to_string(),
+                None => numbers().map(|numbers| format!("[{}]", numbers.join(", "))).unwrap_or_default(),
+            }
         }
         other => other.to_string(),
     })
@@ -156,6 +160,24 @@ fn plain(field: &Field) -> Option<&str> {
     match field {
         Field::Str(text) => Some(text),
         Field::Bytes(bytes) => bytes.as_utf8().ok(),
+        _ => None,
+    }
+}
+
+/// A finite number as JSON writes it.
+fn number(field: &Field) -> Option<String> {
+    match field {
+        Field::Byte(n) => Some(n.to_string()),
+        Field::Short(n) => Some(n.to_string()),
+        Field::Int(n) => Some(n.to_string()),
+        Field::Long(n) => Some(n.to_string()),
+        Field::UByte(n) => Some(n.to_string()),
+        Field::UShort(n) => Some(n.to_string()),
+        Field::UInt(n) => Some(n.to_string()),
+        Field::ULong(n) => Some(n.to_string()),
+        Field::Float16(x) => x.is_finite().then(|| x.to_string()),
+        Field::Float(x) => x.is_finite().then(|| x.to_string()),
+        Field::Double(x) => x.is_finite().then(|| x.to_string()),
         _ => None,
     }
 }
@@ -201,7 +223,7 @@ fn images(field: &Field, found: &mut Collector, line: u64, entries: &mut Vec<Ent
 mod tests {
     use super::*;
     use image::RgbImage;
-    use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+    use parquet::data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type};
     use parquet::file::properties::WriterProperties;
     use parquet::file::writer::SerializedFileWriter;
     use parquet::schema::parser::parse_message_type;
@@ -275,6 +297,43 @@ mod tests {
         assert_eq!((rows[0].get("A"), rows[0].get("B"), rows[0].get("C")), (Some("a cat"), Some("a dog"), None));
         assert_eq!((rows[1].get("A"), rows[1].get("answer"), rows[1].get("id")), (None, Some("3"), Some("71")));
         assert!(file.place(&rows[1]).ends_with("bench.parquet: row 2"), "{}", file.place(&rows[1]));
+    }
+
+    #[test]
+    fn lists_of_numbers_are_written_as_json() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bench.parquet");
+        let list = |name: &str, kind: &str| {
+            format!("optional group {name} (LIST) {{ repeated group list {{ optional {kind} element; }} }}")
+        };
+        let schema = format!(
+            "message m {{ required binary image; required binary question (UTF8); {} {} {} }}",
+            list("answer", "int64"),
+            list("bbox", "double"),
+            list("odd", "double")
+        );
+        let schema = Arc::new(parse_message_type(&schema).unwrap());
+        let properties = Arc::new(WriterProperties::builder().build());
+        let mut writer = SerializedFileWriter::new(File::create(&path).unwrap(), schema, properties).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        for value in [png(8), b"Where?".to_vec()] {
+            let mut column = group.next_column().unwrap().unwrap();
+            column.typed::<ByteArrayType>().write_batch(&[ByteArray::from(value)], None, None).unwrap();
+            column.close().unwrap();
+        }
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<Int64Type>().write_batch(&[-1, 20], Some(&[3, 3]), Some(&[0, 1])).unwrap();
+        column.close().unwrap();
+        for values in [[1.5, 2.0, 3.25, 4.0], [1.0, f64::NAN, 2.0, 3.0]] {
+            let mut column = group.next_column().unwrap().unwrap();
+            column.typed::<DoubleType>().write_batch(&values, Some(&[3; 4]), Some(&[0, 1, 1, 1])).unwrap();
+            column.close().unwrap();
+        }
+        group.close().unwrap();
+        writer.close().unwrap();
+        let (_, rows) = Tsv::open(&path, layout).unwrap();
+        assert_eq!((rows[0].get("answer"), rows[0].get("bbox")), (Some("[-1, 20]"), Some("[1.5, 2, 3.25, 4]")));
+        assert_eq!(rows[0].get("odd"), None);
     }
 
     #[test]

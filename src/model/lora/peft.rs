@@ -12,10 +12,12 @@ use candle_core::{Device, Tensor};
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Its matrices.
 pub const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
+/// The same as older versions of PEFT write them, pickled.
+const PICKLED_WEIGHTS: &str = "adapter_model.bin";
 /// Before the name of every module in PEFT's files.
 const PREFIX: &str = "base_model.model.";
 
@@ -34,7 +36,7 @@ impl Adapter {
         {
             about["base_model_name_or_path"] = json!(place);
         }
-        let file = TensorFile::open(&dir.join(ADAPTER_WEIGHTS))?;
+        let file = TensorFile::open(&weights(dir)?)?;
         let bad = |what: String| Error::input(format!("{}: {what}", file.path().display()));
         let mut found: HashMap<String, [Option<(String, &TensorInfo)>; 2]> = HashMap::new();
         for (name, info) in file.tensors() {
@@ -141,6 +143,19 @@ impl Adapter {
     }
 }
 
+/// The file of the matrices in `dir`.
+fn weights(dir: &Path) -> Result<PathBuf> {
+    let path = dir.join(ADAPTER_WEIGHTS);
+    if !path.exists() && dir.join(PICKLED_WEIGHTS).is_file() {
+        return Err(Error::input(format!(
+            "{} has {PICKLED_WEIGHTS}, but no {ADAPTER_WEIGHTS}: only safetensors is read; load the adapter with PEFT and save it \
+             with save_pretrained(..., safe_serialization=True)",
+            dir.display()
+        )));
+    }
+    Ok(path)
+}
+
 /// `alpha / rank`, or `alpha / sqrt(rank)` (rsLoRA).
 pub(super) fn scale(alpha: f64, rank: usize, rslora: bool) -> f64 {
     if rslora { alpha / (rank as f64).sqrt() } else { alpha / rank as f64 }
@@ -154,4 +169,23 @@ fn split(name: &str) -> Option<(String, usize)> {
     let (module, which) = ends.into_iter().find_map(|(end, which)| Some((name.strip_suffix(end)?, which)))?;
     let published = published_name(&format!("{module}.weight"));
     Some((published.strip_suffix(".weight")?.to_string(), which))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pickled_matrices_are_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(weights(dir.path()).unwrap(), dir.path().join(ADAPTER_WEIGHTS));
+        std::fs::write(dir.path().join(PICKLED_WEIGHTS), "x").unwrap();
+        let error = weights(dir.path()).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let said = error.to_string();
+        assert!(said.contains("has adapter_model.bin") && said.contains("only safetensors is read"), "{said}");
+        // Beside a file that is read it does no harm.
+        std::fs::write(dir.path().join(ADAPTER_WEIGHTS), "x").unwrap();
+        assert_eq!(weights(dir.path()).unwrap(), dir.path().join(ADAPTER_WEIGHTS));
+    }
 }

@@ -128,9 +128,7 @@ pub fn select(tape: &Tape, x: &Value, index: Vec<u32>) -> Result<Value> {
     let (n, width) = x.tensor.dims2()?;
     let rows = index.len();
     if !tape.fuses(&x.tensor) {
-        return tape.compose(&[x], &[], move |xs, _| {
-            xs[0].index_select(&Tensor::from_slice(&index, rows, xs[0].device())?, 0)
-        });
+        return tape.compose(x, move |x| x.index_select(&Tensor::from_slice(&index, rows, x.device())?, 0));
     }
     let mut y = Vec::with_capacity(rows * width);
     {

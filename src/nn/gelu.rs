@@ -4,6 +4,7 @@ use crate::Result;
 use crate::nn::math::{erf, exp};
 use crate::nn::slice::{from_vec, read, written};
 use crate::nn::{Tape, Value};
+use candle_core::Tensor;
 use multiversion::multiversion;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
@@ -13,7 +14,7 @@ const CHUNK: usize = 1 << 12;
 /// Elementwise GELU (with the error function, not the tanh approximation).
 pub fn gelu(tape: &Tape, x: &Value) -> Result<Value> {
     if !tape.fuses(&x.tensor) {
-        return tape.compose(&[x], &[], |xs, _| xs[0].gelu_erf());
+        return tape.compose(x, Tensor::gelu_erf);
     }
     let shape = x.tensor.shape().clone();
     let y = {

@@ -2,7 +2,7 @@
 //!
 //! Activations are ragged: a batch is `[rows, width]`, its sequences laid end to end, and [`Span`] says which rows may see
 //! which. On a CPU each op runs a fused kernel over f32 slices; on any other device (or with [`Tape::composed`]) it runs
-//! the same mathematics as a composition of candle ops and takes its backward from candle's autograd. No op of a training
+//! the same mathematics in candle ops, its backward pass written out in them too; only the smallest take theirs from candle's autograd. No op of a training
 //! path is ever without a backward: an op that is not on the tape does not exist here.
 
 mod attention;

@@ -324,52 +324,19 @@ impl Tape {
         }))
     }
 
-    /// An op given as a composition of candle ops, differentiated by candle's autograd: the fallback of every kernel.
-    /// `f` gets the inputs, then the parameters, and must use only ops whose candle backward is right.
-    pub fn compose(
-        &self,
-        inputs: &[&Value],
-        parameters: &[&Arc<Parameter>],
-        f: impl Fn(&[Tensor], &[Tensor]) -> candle_core::Result<Tensor> + 'static,
-    ) -> Result<Value> {
-        let xs: Vec<Tensor> = inputs.iter().map(|v| v.tensor.detach()).collect();
-        let ws: Vec<Tensor> = parameters.iter().map(|p| p.var.as_detached_tensor()).collect();
-        let y = f(&xs, &ws)?.detach();
-        let nodes: Vec<Option<usize>> = inputs.iter().map(|v| v.node).collect();
-        let parameters: Vec<Arc<Parameter>> = parameters.iter().map(|p| Arc::clone(p)).collect();
-        let wanted = nodes.iter().any(Option::is_some) || parameters.iter().any(|p| p.trainable());
-        Ok(self.record(y, wanted, move |grad, grads| {
-            let as_var = |t: &Tensor, tracked: bool| -> Result<(Tensor, Option<Var>)> {
-                if !tracked {
-                    return Ok((t.clone(), None));
-                }
-                let var = Var::from_tensor(t)?;
-                Ok((var.as_tensor().clone(), Some(var)))
-            };
-            let mut x_vars = Vec::new();
-            for (x, node) in xs.iter().zip(&nodes) {
-                x_vars.push(as_var(x, node.is_some())?);
-            }
-            let mut w_vars = Vec::new();
-            for (w, p) in ws.iter().zip(&parameters) {
-                w_vars.push(as_var(w, p.trainable())?);
-            }
-            let x: Vec<Tensor> = x_vars.iter().map(|(t, _)| t.clone()).collect();
-            let w: Vec<Tensor> = w_vars.iter().map(|(t, _)| t.clone()).collect();
-            let y = f(&x, &w)?;
+    /// An op of one input given as a composition of candle ops, differentiated by candle's autograd: for ops so small that it costs nothing.
+    /// `f` must use only ops whose candle backward is right.
+    pub fn compose(&self, x: &Value, f: impl Fn(&Tensor) -> candle_core::Result<Tensor> + 'static) -> Result<Value> {
+        let (input, node) = (x.tensor.detach(), x.node);
+        let y = f(&input)?.detach();
+        Ok(self.record(y, x.tracked(), move |grad, grads| {
+            let input = Var::from_tensor(&input)?;
             // Backwards from every element of the product: candle starts from ones, which is the gradient of their sum.
-            let store = (y * grad.detach())?.backward()?;
-            for ((_, var), node) in x_vars.iter().zip(&nodes) {
-                if let Some(g) = var.as_ref().and_then(|v| store.get(v)) {
-                    grads.add(*node, g.detach().copy()?)?;
-                }
+            let store = (f(input.as_tensor())? * grad.detach())?.backward()?;
+            match store.get(&input) {
+                Some(g) => grads.add(node, g.detach().copy()?),
+                None => Ok(()),
             }
-            for ((_, var), p) in w_vars.iter().zip(&parameters) {
-                if let Some(g) = var.as_ref().and_then(|v| store.get(v)) {
-                    grads.add_to(p, g.detach().copy()?)?;
-                }
-            }
-            Ok(())
         }))
     }
 

@@ -116,6 +116,7 @@ impl Model {
     /// As [`Model::backward_bytes`] in candle ops, which take a batch whole and keep the inputs of every op; what an op's own backward pass
     /// makes for the time being comes on top, that of the widest.
     fn device_floats(&self, batch: &[Sequence]) -> usize {
+        // What does not fit the model is told when it is run.
         let Ok(layout) = Layout::outline(batch, &self.config) else { return 0 };
         let (t, v, heads) = (&self.config.text, &self.config.vision, self.decoder.heads());
         let (rows, predicted) = (layout.rows.len(), layout.predictors.len());
@@ -140,7 +141,7 @@ impl Model {
         };
         let ends =
             patches * (v.patch_len() + 4 * v.hidden_size) + rows * 4 * t.hidden_size + predicted * 6 * t.hidden_size;
-        // Forwards and backwards of attention: scores of every span, and what a softmax makes of them; keys and values of every query head.
+        // Backwards through attention: what is made of the scores, and queries, keys and values with their gradients.
         let text_scores = scores(layout.trees.iter().flat_map(spans_of), heads.query);
         let frames = scores(layout.images.iter().flat_map(|image| frames_of(image)), v.num_heads);
         let attention = (BACKWARD_SCORES * text_scores + rows * 12 * heads.query * heads.dim)

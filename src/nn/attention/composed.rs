@@ -21,7 +21,7 @@ pub fn composed(tape: &Tape, qkv: &Value, trees: &Arc<Vec<Tree>>, heads: Heads) 
     let to_own = to_own(&groups, rows);
     let mut out = Vec::with_capacity(groups.len());
     for group in &groups {
-        let part = group.factors(&input, heads)?;
+        let part = group.matrices(&input, heads)?;
         out.push(group.to_rows(&part.probabilities()?.matmul(&part.value)?, heads.query, heads)?);
     }
     let y = in_order(&out, &to_own)?;
@@ -30,7 +30,7 @@ pub fn composed(tape: &Tape, qkv: &Value, trees: &Arc<Vec<Tree>>, heads: Heads) 
         let grad = grad.detach();
         let (mut dq, mut dk, mut dv) = (Vec::new(), Vec::new(), Vec::new());
         for group in &groups {
-            let part = group.factors(&input, heads)?;
+            let part = group.matrices(&input, heads)?;
             let p = part.probabilities()?;
             let g = group.to_matrices(&grad, &group.own, 0, heads.query, heads)?;
             dv.push(group.to_rows(&p.t()?.matmul(&g)?, heads.key_value, heads)?);
@@ -63,7 +63,7 @@ struct Group {
 }
 
 /// A group's queries `[spans, kv heads, group * rows, dim]`, keys and values `[spans, kv heads, seen, dim]`.
-struct Factors {
+struct Matrices {
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -168,8 +168,8 @@ impl Seen {
 }
 
 impl Group {
-    fn factors(&self, qkv: &Tensor, heads: Heads) -> candle_core::Result<Factors> {
-        Ok(Factors {
+    fn matrices(&self, qkv: &Tensor, heads: Heads) -> candle_core::Result<Matrices> {
+        Ok(Matrices {
             query: self.to_matrices(qkv, &self.own, 0, heads.query, heads)?,
             key: self.to_matrices(qkv, &self.seen, heads.key_at(0), heads.key_value, heads)?,
             value: self.to_matrices(qkv, &self.seen, heads.value_at(0), heads.key_value, heads)?,
@@ -204,7 +204,7 @@ impl Group {
     }
 }
 
-impl Factors {
+impl Matrices {
     /// `softmax(scale * q k^T)` over what is seen.
     fn probabilities(&self) -> candle_core::Result<Tensor> {
         let mut scores = (self.query.matmul(&self.key.t()?)? * self.scale)?;

@@ -7,11 +7,11 @@
 use candle_core::{Device, Tensor, Var};
 use candle_nn::Optimizer;
 use criterion::{BatchSize, Criterion, Throughput};
-use jigsaw::config::{Config, Method};
 use jigsaw::nn::{
     self, Affine, Heads, KeyValues, Matrix, MatrixMut, Parameter, RopeTable, RowSource, Span, Tape, Tree, Value,
 };
 use jigsaw::train::optimizer::AdamW;
+use jigsaw::train::settings::{Config, Method};
 use jigsaw::{Result, rng};
 use rand::RngExt;
 use std::hint::black_box;

@@ -11,32 +11,24 @@
 extern crate self as jigsaw;
 
 pub mod alloc;
-pub mod chat;
 pub mod cli;
 pub mod config;
 pub mod data;
-pub mod draw;
 pub mod dynamics;
 pub mod error;
 pub mod eval;
-pub mod files;
 pub mod forgetting;
 pub mod hub;
+pub mod io;
 pub mod machine;
 pub mod model;
 pub mod nn;
-pub mod policy;
-pub mod puzzle;
 pub mod report;
 pub mod rng;
-pub mod rollout;
+pub mod sampling;
 pub mod stats;
 pub mod study;
-pub mod suite;
 pub mod tasks;
-pub mod teacher;
-pub mod tensors;
-pub(crate) mod tls;
 pub mod train;
 
 pub use error::{Error, Result};

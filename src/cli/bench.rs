@@ -2,10 +2,10 @@
 
 use super::eval::bill;
 use super::output::{Current, bar, print, say};
-use crate::chat::{self, Endpoint};
 use crate::eval::bench::{self, RESULTS_CSV, RESULTS_JSON, Settings, Spec};
 use crate::eval::{EvalResult, Progress, Summary};
-use crate::tasks::Unanswered;
+use crate::sampling::server::{self, Endpoint};
+use crate::tasks::NoAnswer;
 use crate::{Error, Result};
 use candle_core::Device;
 use std::fmt::Write;
@@ -118,7 +118,7 @@ pub(super) fn table(results: &[(String, EvalResult)]) -> String {
         for (name, value) in own_numbers(s) {
             let _ = writeln!(text, "{:<width$}  {name}: {value}", "");
         }
-        for why in [Unanswered::Refused, Unanswered::Empty] {
+        for why in [NoAnswer::Refused, NoAnswer::Empty] {
             if let Some(n) = s.faults.get(why.fault()) {
                 let _ = writeln!(text, "{:<width$}  {}: {n}", "", why.fault());
             }

@@ -7,7 +7,8 @@ use crate::dynamics::{
     influence_over_checkpoints, influence_table, likelihood, notes, run,
 };
 use crate::eval::bench::Spec;
-use crate::{Error, Result, files};
+use crate::io::files;
+use crate::{Error, Result};
 use std::path::PathBuf;
 
 /// Measure how one step on training data moves prior knowledge: magnitude, direction, and distance to the base.

@@ -2,14 +2,15 @@
 
 use super::output::{bar, print};
 use super::{bench, decoding, forgetting, hub};
-use crate::chat::{self, Billed, Endpoint, FIRST_PAUSE, TIMEOUT};
 use crate::eval::bench::{Settings, Spec};
 use crate::eval::{EvalResult, Plan, Progress, Request, ServerRequest, Summary, evaluate_checkpoint, evaluate_server};
 use crate::forgetting::{NEW_TASK, Request as Comparison};
+use crate::io::files;
 use crate::model::Sampling;
+use crate::sampling::server::{self, Billed, Endpoint, FIRST_PAUSE, TIMEOUT};
 use crate::stats::Interval;
-use crate::tasks::bench::DEFAULT_NEW_TOKENS;
-use crate::{Error, Result, files};
+use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
+use crate::{Error, Result};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -2,9 +2,9 @@
 
 use super::output::{bar, print, say};
 use crate::data::Manifest;
-use crate::data::generate::{self, Cues, Settings, Shares};
-use crate::puzzle::{Grid, QuestionKind, Style};
-use crate::suite::{self, Family, Part};
+use crate::tasks::jigsaw::generate::{self, Cues, Settings, Shares};
+use crate::tasks::jigsaw::{Grid, QuestionKind, Style};
+use crate::tasks::suites::{self, Family, Part};
 use crate::{Error, Result};
 use std::path::PathBuf;
 use std::str::FromStr;

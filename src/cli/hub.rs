@@ -2,8 +2,9 @@
 
 use super::output::{Current, say};
 use crate::hub::{self, Offline, Settings};
+use crate::io::files;
 use crate::study::OF_A_STUDY;
-use crate::{Result, files, model};
+use crate::{Result, model};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};

@@ -2,12 +2,13 @@
 
 use super::output::{bar, print, say};
 use super::{decoding, hub};
-use crate::chat::{Endpoint, FIRST_PAUSE, TIMEOUT};
 use crate::eval::{Plan, Progress};
+use crate::io::files;
 use crate::model::Sampling;
-use crate::rollout::{Answer, Keep, Report, Request, Selection, TRAIN, Teacher, rollout};
-use crate::tasks::bench::DEFAULT_NEW_TOKENS;
-use crate::{Error, Result, files};
+use crate::sampling::rollout::{Answer, Keep, Report, Request, Selection, TRAIN, Teacher, rollout};
+use crate::sampling::server::{Endpoint, FIRST_PAUSE, TIMEOUT};
+use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
+use crate::{Error, Result};
 use std::fmt::Write;
 use std::io::IsTerminal;
 use std::path::PathBuf;

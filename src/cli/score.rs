@@ -3,9 +3,10 @@
 use super::hub;
 use super::output::{bar, print};
 use crate::eval::{missing_responses, score_responses};
+use crate::io::files;
 use crate::model::Processor;
 use crate::model::qwen2_5_vl::Model;
-use crate::{Error, Result, files, tasks};
+use crate::{Error, Result, tasks};
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 

@@ -2,13 +2,14 @@
 
 use super::hub;
 use super::output::{bar, print, say};
-use crate::config::{Config, Method};
+use crate::io::files;
 use crate::train::dry_run::dry_run;
 use crate::train::launch::{Launch, launch};
 use crate::train::metrics::Metrics;
 use crate::train::run::Finished;
+use crate::train::settings::{Config, Method};
 use crate::train::{Ended, Progress, ReportTo};
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 use candle_core::Device;
 use indicatif::ProgressBar;
 use signal_hook::consts::{SIGINT, SIGTERM};

@@ -6,16 +6,13 @@
 
 mod check;
 mod layers;
-mod settings;
 
 pub(crate) use layers::to_toml;
 pub use layers::{differences, flatten, set};
-pub use settings::{
-    Average, Config, EvalSettings, GrpoSettings, GuardSettings, Importance, LossType, Method, RolloutSettings,
-    ScaleRewards, Schedule, SftSettings, TrainSettings,
-};
 
-use crate::{Result, files};
+use crate::Result;
+use crate::io::files;
+use crate::train::settings::{Config, Method, RolloutSettings};
 use std::path::Path;
 
 impl Config {

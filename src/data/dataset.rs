@@ -2,7 +2,8 @@
 
 use super::manifest::{MANIFEST, Manifest};
 use super::{IMAGE_PLACEHOLDER, METADATA, Record, jsonl, source};
-use crate::{Error, Result, files};
+use crate::io::files;
+use crate::{Error, Result};
 use image::RgbImage;
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;

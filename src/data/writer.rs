@@ -2,8 +2,9 @@
 
 use super::manifest::{MANIFEST, Manifest, SplitSummary};
 use super::{Dataset, METADATA, Record, hex, png};
-use crate::files::UNFINISHED;
-use crate::{Error, Result, files};
+use crate::io::files;
+use crate::io::files::UNFINISHED;
+use crate::{Error, Result};
 use image::RgbImage;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashSet};

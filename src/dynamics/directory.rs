@@ -12,8 +12,9 @@
 use super::found::Setting;
 use crate::eval::differences;
 use crate::forgetting::Model;
-use crate::tasks::bench::Protocol;
-use crate::{Error, Result, files};
+use crate::io::files;
+use crate::tasks::benchmarks::Protocol;
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -154,7 +155,7 @@ impl Directory {
 mod tests {
     use super::*;
     use crate::dynamics::step::Loss;
-    use crate::tasks::bench::Pixels;
+    use crate::tasks::benchmarks::Pixels;
 
     fn key(eta: f64, data: &str) -> Key {
         let protocol = Protocol::of_dataset("jigsaw", Some(Pixels { min: 784, max: 784, factor: 28 }));

@@ -9,7 +9,7 @@
 //! ever built.
 
 use crate::model::Sequence;
-use crate::policy::{Predictions, Predictor};
+use crate::model::{Predictions, Predictor};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::ops::Range;

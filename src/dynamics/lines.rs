@@ -1,6 +1,7 @@
 //! A file of JSON lines that grows as a measurement goes on and is gone on with after an interruption.
 
-use crate::{Error, Result, files};
+use crate::io::files;
+use crate::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::OpenOptions;

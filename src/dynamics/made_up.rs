@@ -7,7 +7,7 @@ use super::samples::{Kind, Origin, Sample};
 use super::step::Loss;
 use crate::forgetting::made_up::model;
 use crate::forgetting::{Model, Run};
-use crate::tasks::bench::{Pixels, Protocol};
+use crate::tasks::benchmarks::{Pixels, Protocol};
 
 pub fn influence(lbk: f64, v_change: f64) -> Influence {
     Influence {

@@ -3,10 +3,10 @@
 //!
 //! The logits before a token are `W tanh(E[prompt] + F[token before]) + b`, computed in f64 from f32 weights.
 
-use crate::files::Written;
+use crate::io::files::Written;
 use crate::model::{Completion, LossFn, Prompt, Sampling, Sequence, TokenStats};
+use crate::model::{LanguageModel, Predictions, Predictor};
 use crate::nn::{Parameter, from_vec, read};
-use crate::policy::{Policy, Predictions, Predictor};
 use crate::{Error, Result};
 use candle_core::Var;
 use std::ops::Range;
@@ -105,7 +105,7 @@ impl Micro {
     }
 }
 
-impl Policy for Micro {
+impl LanguageModel for Micro {
     fn parameters(&self) -> &[Arc<Parameter>] {
         &self.parameters
     }

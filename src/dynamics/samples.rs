@@ -5,9 +5,11 @@
 //! what it knows.
 
 use crate::eval::bench::Prepared;
+use crate::model::Predictor;
 use crate::model::{Sampling, Sequence};
-use crate::policy::{Predictor, reference_response};
 use crate::tasks::Task;
+use crate::tasks::encode_example;
+use crate::tasks::reference_response;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -121,7 +123,7 @@ impl Set {
     /// A prediction that is not finite, by the example's id.
     pub fn samples(&self, base: &dyn Predictor, examples: &[usize]) -> Result<Vec<Sample>> {
         let (task, codec) = (self.prepared.task(), self.prepared.codec()?);
-        let prompts: Vec<_> = examples.par_iter().map(|&i| codec.prompt(task, i)).collect();
+        let prompts: Vec<_> = examples.par_iter().map(|&i| encode_example(task, codec, i)).collect();
         let prompts = prompts.into_iter().collect::<Result<Vec<_>>>()?;
         let mut responses: Vec<Option<Vec<u32>>> = Vec::with_capacity(examples.len());
         for &i in examples {

@@ -3,9 +3,9 @@
 //! The weights are copied before and copied back after: subtracting what was added would leave rounding behind, and after
 //! thousands of steps another model.
 
+use crate::model::Predictor;
 use crate::model::{Sequence, TokenGrads};
 use crate::nn::{Parameter, mutate, read};
-use crate::policy::Predictor;
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;

@@ -8,9 +8,9 @@ use super::step::{Loss, Stepper};
 use crate::Error;
 use crate::model::init::{Preset, write_checkpoint};
 use crate::model::qwen2_5_vl::Model;
+use crate::model::{LanguageModel, Predictor};
 use crate::model::{Prompt, Sequence};
 use crate::nn::read;
-use crate::policy::{Policy, Predictor};
 use candle_core::Device;
 use std::sync::Arc;
 
@@ -196,7 +196,7 @@ fn a_sample_is_as_near_to_itself_as_can_be_and_a_step_on_it_makes_it_likelier() 
     close(found.u_nats, nats, 1e-6, "nats");
 }
 
-fn bits(policy: &dyn Policy) -> Vec<u32> {
+fn bits(policy: &dyn LanguageModel) -> Vec<u32> {
     policy.parameters().iter().flat_map(|p| read(p.var.as_tensor()).unwrap().to_vec()).map(f32::to_bits).collect()
 }
 

@@ -3,9 +3,10 @@
 use super::directory::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD};
 use super::found::{Cell, CheckpointFound, Dynamics, SetFound};
 use super::table::{divergence, influence_over_checkpoints, influence_table, likelihood, notes};
+use crate::Result;
 use crate::forgetting::{Model, brief, escape};
+use crate::io::files;
 use crate::stats::{Interval, Line};
-use crate::{Result, files};
 use std::fmt::Write;
 use std::path::Path;
 

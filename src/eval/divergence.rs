@@ -9,11 +9,12 @@
 //! Logits are formed some rows at a time: never those of all tokens together.
 
 use super::Outcome;
+use crate::model::{Predictor, PromptEncoder};
 use crate::model::{Prompt, Sampling, Sequence};
 use crate::nn::kl_divergence;
-use crate::policy::{Codec, Predictor};
 use crate::stats::{Interval, Total, clustered_mean};
 use crate::tasks::Task;
+use crate::tasks::encode_example;
 use crate::{Error, Result, rng};
 use rand::Rng as _;
 use rayon::prelude::*;
@@ -34,7 +35,7 @@ pub struct Comparison<'a> {
     /// The tuned model.
     pub tuned: &'a dyn Predictor,
     /// Text and images to model input, the same for both.
-    pub codec: &'a dyn Codec,
+    pub codec: &'a dyn PromptEncoder,
     /// The prompts.
     pub task: &'a dyn Task,
     /// Longest response.
@@ -98,7 +99,7 @@ impl Comparison<'_> {
         samples: &mut BaseSamples,
     ) -> Result<Vec<PromptDivergence>> {
         let Some(&first) = examples.first() else { return Ok(Vec::new()) };
-        let prompts = examples.iter().map(|&i| self.codec.prompt(self.task, i)).collect::<Result<Vec<_>>>()?;
+        let prompts = examples.iter().map(|&i| encode_example(self.task, self.codec, i)).collect::<Result<Vec<_>>>()?;
         let from_base = match samples.get(&first) {
             Some(known) => known.clone(),
             None => {
@@ -143,7 +144,7 @@ impl Comparison<'_> {
     /// The tokens of a stored answer; an answer that was cut off has no closing token.
     fn answer(&self, outcome: &Outcome) -> Result<Vec<u32>> {
         let mut ids =
-            self.codec.response(&outcome.response).map_err(|e| e.context(format!("example {}", outcome.id)))?;
+            self.codec.encode_response(&outcome.response).map_err(|e| e.context(format!("example {}", outcome.id)))?;
         if !outcome.finished {
             ids.pop();
         }

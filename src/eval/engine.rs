@@ -3,7 +3,8 @@
 use super::{Directory, EvalResult, Generated, Plan, Progress, evaluate_in, key_of};
 use crate::model::qwen2_5_vl::Model;
 use crate::model::{Completion, Processor, Sampling};
-use crate::policy::{Codec, Policy};
+use crate::model::{LanguageModel, PromptEncoder};
+use crate::tasks::encode_example;
 use crate::tasks::{self, Task};
 use crate::{Result, rng};
 use candle_core::Device;
@@ -54,9 +55,9 @@ pub(crate) fn split_of<'a>(data: &Path, split: &'a str) -> &'a str {
 /// A model with what it needs to answer the examples of a task.
 pub struct Engine<'a> {
     /// The model.
-    pub policy: &'a dyn Policy,
+    pub policy: &'a dyn LanguageModel,
     /// Text and images to model input.
-    pub codec: &'a dyn Codec,
+    pub codec: &'a dyn PromptEncoder,
     /// The examples.
     pub task: &'a dyn Task,
     /// How tokens are chosen. `seed` is that of the whole evaluation; each batch draws from its own.
@@ -70,7 +71,7 @@ impl Engine<'_> {
     pub fn generate(&self, examples: Range<usize>) -> Result<Vec<Vec<Generated>>> {
         let mut sampling = self.sampling.clone();
         sampling.seed = rng::stream(self.sampling.seed, "eval", &[examples.start as u64]).next_u64();
-        let prompts = examples.into_par_iter().map(|i| self.codec.prompt(self.task, i)).collect::<Vec<_>>();
+        let prompts = examples.into_par_iter().map(|i| encode_example(self.task, self.codec, i)).collect::<Vec<_>>();
         let prompts = prompts.into_iter().collect::<Result<Vec<_>>>()?;
         let (eos, banned) = (self.codec.eos_ids(), self.codec.banned_ids());
         let groups = self.policy.generate(&prompts, self.samples, &sampling, eos, banned)?;

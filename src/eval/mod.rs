@@ -18,7 +18,6 @@ pub use divergence::{
 };
 pub(crate) use engine::split_of;
 pub use engine::{Engine, Request, evaluate_checkpoint};
-pub use hash::{hash_model, hash_prompt_files};
 pub use outcome::{Category, Generated, Outcome, Summary};
 pub use score::{ResponseScore, missing_responses, score_responses};
 pub(crate) use server::answers;

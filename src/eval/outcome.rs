@@ -2,8 +2,8 @@
 
 use super::chance::Chance;
 use crate::stats::{Interval, share, unit_mean};
-use crate::tasks::rules::{Number, Scored};
-use crate::tasks::{Score, Task, Unanswered};
+use crate::tasks::scorers::{Number, Scored};
+use crate::tasks::{NoAnswer, Score, Task};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -19,7 +19,7 @@ pub struct Generated {
     /// Ended by itself rather than by the length limit.
     pub finished: bool,
     /// Why a server gave no text to score, where it gave none.
-    pub unanswered: Option<Unanswered>,
+    pub unanswered: Option<NoAnswer>,
 }
 
 /// One response with its score: a line of `responses.jsonl`.

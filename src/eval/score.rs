@@ -1,8 +1,9 @@
 //! Teacher-forced log-probabilities of given responses.
 
 use crate::model::Sequence;
-use crate::policy::{Codec, Policy, reference_sequence};
+use crate::model::{LanguageModel, PromptEncoder};
 use crate::tasks::Task;
+use crate::tasks::reference_sequence;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -54,8 +55,8 @@ pub fn missing_responses(task: &dyn Task) -> Result<Vec<String>> {
 
 /// Score the assistant responses of `examples` given their prompts, in one batch.
 pub fn score_responses(
-    policy: &dyn Policy,
-    codec: &dyn Codec,
+    policy: &dyn LanguageModel,
+    codec: &dyn PromptEncoder,
     task: &dyn Task,
     examples: Range<usize>,
 ) -> Result<Vec<ResponseScore>> {

@@ -7,9 +7,9 @@
 use super::engine::split_of;
 use super::store::PAID;
 use super::{Directory, EvalResult, Generated, Key, Plan, Progress, evaluate_in};
-use crate::chat::{Billed, Chat, Endpoint, Paid};
 use crate::model::Sampling;
-use crate::tasks::bench::Protocol;
+use crate::sampling::server::{Billed, Chat, Endpoint, Paid};
+use crate::tasks::benchmarks::Protocol;
 use crate::tasks::{self, Task};
 use crate::{Error, Result};
 use std::ops::Range;

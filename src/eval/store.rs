@@ -1,11 +1,13 @@
 //! An evaluation on disk: what it is keyed by, its responses as they come, its result written last.
 
-use super::hash::{hash_examples, hash_model, hash_prompt_files};
+use super::hash::hash_examples;
 use super::{Outcome, Plan, Summary};
+use crate::io::files;
 use crate::model::Sampling;
+use crate::model::{hash_model, hash_prompt_files};
 use crate::tasks::Task;
-use crate::tasks::bench::Protocol;
-use crate::{Error, Result, files};
+use crate::tasks::benchmarks::Protocol;
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

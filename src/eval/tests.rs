@@ -3,7 +3,7 @@
 use super::*;
 use crate::data::{Message, Record};
 use crate::model::Sampling;
-use crate::tasks::Unanswered;
+use crate::tasks::NoAnswer;
 use std::path::Path;
 
 /// Copy the answer: the response is right when it equals the gold answer; hits are equal characters.
@@ -142,8 +142,8 @@ fn a_limit_takes_the_first_examples_and_several_samples_count_once_per_example()
 fn what_a_server_did_not_answer_is_wrong_whatever_the_task_would_say_of_it() {
     let generate = |examples: Range<usize>| -> Result<_> {
         let one = |i: usize| match i {
-            0 => Generated { unanswered: Some(Unanswered::Refused), ..answer(0) },
-            1 => Generated { text: String::new(), unanswered: Some(Unanswered::Empty), ..answer(1) },
+            0 => Generated { unanswered: Some(NoAnswer::Refused), ..answer(0) },
+            1 => Generated { text: String::new(), unanswered: Some(NoAnswer::Empty), ..answer(1) },
             _ => answer(i),
         };
         Ok(examples.map(|i| vec![one(i)]).collect())
@@ -153,7 +153,7 @@ fn what_a_server_did_not_answer_is_wrong_whatever_the_task_would_say_of_it() {
     let faults: Vec<(&str, usize)> = summary.faults.iter().map(|(name, n)| (name.as_str(), *n)).collect();
     assert_eq!(faults, [("no text from the server", 1), ("refused by the server", 1)]);
     let unanswered: Vec<_> = outcomes.iter().map(|o| o.score.unanswered()).collect();
-    assert_eq!(unanswered, [Some(Unanswered::Refused), Some(Unanswered::Empty), None]);
+    assert_eq!(unanswered, [Some(NoAnswer::Refused), Some(NoAnswer::Empty), None]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::eval::{About, EvalResult, Key, Outcome};
 use crate::tasks::Task;
-use crate::tasks::rules::Number;
+use crate::tasks::scorers::Number;
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::fmt::Display;

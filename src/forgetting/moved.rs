@@ -1,8 +1,9 @@
 //! The divergence on one set of prompts, on disk: a line a prompt, written as they come, so that an interrupted measurement goes on.
 
 use crate::eval::{BATCH, PromptDivergence};
-use crate::tasks::bench::Protocol;
-use crate::{Error, Result, files};
+use crate::io::files;
+use crate::tasks::benchmarks::Protocol;
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, OpenOptions};
 use std::io::Write;

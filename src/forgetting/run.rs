@@ -18,10 +18,11 @@ use super::moved::{Key as DivergenceKey, Moved};
 use super::write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
 use crate::eval::bench::{self, Prepared, Settings, Spec};
 use crate::eval::{self, BATCH, BaseSamples, Comparison, Divergence, Key, Outcome, spread};
+use crate::io::files;
 use crate::model::inspect::inspect;
 use crate::model::qwen2_5_vl;
 use crate::tasks::{Task, rules};
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 use candle_core::Device;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -101,7 +102,7 @@ pub fn run(request: &Request, device: &Device, progress: &mut dyn Progress) -> R
     let base = prepared.iter().map(read).collect::<Result<Vec<_>>>()?;
     if request.base_results.is_some() {
         // Stored results may be of anything; that is seen before the tuned models are evaluated.
-        let prompt = eval::hash_prompt_files(first)?;
+        let prompt = model::hash_prompt_files(first)?;
         for (bench, stored) in prepared.iter().zip(&base) {
             let key = Key::new(&stored.about.key.model, &prompt, bench.task(), &bench.plan, &bench.sampling)?;
             let key = Key { bench: Some(bench.protocol.clone()), ..key };
@@ -122,7 +123,7 @@ pub fn run(request: &Request, device: &Device, progress: &mut dyn Progress) -> R
     if let Some(other) = base.iter().find(|e| e.about.key.model != base_hash) {
         return Err(Error::input(format!("{} is the evaluation of another base than the others", other.dir.display())));
     }
-    if request.prompts > 0 && eval::hash_model(&base_dir)? != base_hash {
+    if request.prompts > 0 && model::hash_model(&base_dir)? != base_hash {
         return Err(Error::input(format!(
             "{} is not the model whose results are in {}; give the one that they are of, or --kl 0",
             base_dir.display(),

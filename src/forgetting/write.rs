@@ -3,7 +3,8 @@
 use super::found::{Forgetting, Tuned};
 use super::rows::{HEADER, rows};
 use super::table::{aggregates, divergences, summary, table};
-use crate::{Result, files};
+use crate::Result;
+use crate::io::files;
 use std::fmt::Write;
 use std::path::Path;
 

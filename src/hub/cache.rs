@@ -4,7 +4,8 @@
 use super::client::Client;
 use super::wanted::{Entry, Listing};
 use super::{Name, Progress, Settings};
-use crate::{Error, Result, files};
+use crate::io::files;
+use crate::{Error, Result};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};

@@ -3,7 +3,8 @@
 use super::git::BlobName;
 use super::wanted::{Entry, Listing};
 use super::{Name, Progress, Settings};
-use crate::{Error, Result, tls};
+use crate::io::tls;
+use crate::{Error, Result};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};

@@ -70,13 +70,13 @@ fn certificates_are_read_and_a_file_without_any_is_refused() {
     let file = dir.path().join("none.pem");
     std::fs::write(&file, "nothing").unwrap();
     let mut settings = settings(&[("HOME", "/h"), ("SSL_CERT_FILE", file.to_str().unwrap())]).unwrap();
-    if crate::tls::config(settings.certificates.as_deref()).is_ok_and(|config| config.is_none()) {
+    if crate::io::tls::config(settings.certificates.as_deref()).is_ok_and(|config| config.is_none()) {
         return;
     }
-    let error = crate::tls::config(settings.certificates.as_deref()).err().unwrap();
+    let error = crate::io::tls::config(settings.certificates.as_deref()).err().unwrap();
     assert!(error.exit_code() == 2 && error.to_string().contains("none.pem holds no certificate"), "{error}");
     settings.certificates = None;
-    assert!(crate::tls::config(settings.certificates.as_deref()).unwrap().is_some());
+    assert!(crate::io::tls::config(settings.certificates.as_deref()).unwrap().is_some());
 }
 
 fn listing(names: &[&str]) -> Listing {

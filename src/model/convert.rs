@@ -1,9 +1,10 @@
 //! A checkpoint directory written again with weights of another type.
 
+use crate::io::files;
 use crate::model::lora;
 use crate::model::qwen2_5_vl::config::Config;
 use crate::model::qwen2_5_vl::weights::{self, Stored};
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 use candle_core::DType;
 use serde_json::{Value, json};
 use std::cell::Cell;

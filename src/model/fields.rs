@@ -1,6 +1,7 @@
 //! Reading a JSON object field by field, so that every error says which field is wrong and how.
 
-use crate::{Error, Result, files};
+use crate::io::files;
+use crate::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::Path;

@@ -285,7 +285,7 @@ fn tokenizer(processor: &Processor, config: &Config) -> TokenizerInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files;
+    use crate::io::files;
     use crate::model::init::{Preset, write_checkpoint};
 
     fn tiny() -> tempfile::TempDir {

@@ -3,10 +3,11 @@
 //! Each weight is `(1 - alpha) * A + alpha * B`, computed in f64 and rounded once to f32: alpha 0 gives A's weights exactly and
 //! alpha 1 those of B. Both models must be of one architecture and share a tokenizer, or the mean of two weights means nothing.
 
+use crate::io::files;
 use crate::model::convert::{Precision, write_like};
 use crate::model::qwen2_5_vl::config::Config;
 use crate::model::qwen2_5_vl::weights::{Stored, StoredTensor};
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 use std::collections::HashMap;
 use std::path::Path;
 

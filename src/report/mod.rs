@@ -17,7 +17,8 @@ mod study_index;
 pub use study_index::{Regime, STUDY_JSON, StudyIndex, StudyRun};
 
 use crate::forgetting::HEADER;
-use crate::{Error, Result, files};
+use crate::io::files;
+use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use study::Study;
 

@@ -2,7 +2,7 @@
 
 use crate::data::Record;
 use crate::eval::Outcome;
-use crate::puzzle::{self, Grid, Permutation};
+use crate::tasks::jigsaw::{self, Grid, Permutation};
 use crate::{Error, Result};
 use base64::Engine as _;
 use image::RgbImage;

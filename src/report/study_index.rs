@@ -1,6 +1,7 @@
 //! `study.json`: what a study is made of and where its parts lie, written by the study and read by the report.
 
-use crate::{Error, Result, files};
+use crate::io::files;
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

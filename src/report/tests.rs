@@ -4,7 +4,7 @@ use super::*;
 use crate::data::{DatasetWriter, Manifest, Message, Record};
 use crate::eval::{Directory, Generated, Key, Plan, evaluate_in};
 use crate::model::Sampling;
-use crate::puzzle::{self, Grid, Permutation};
+use crate::tasks::jigsaw::{self, Grid, Permutation};
 use crate::{rng, tasks};
 use image::{Rgb, RgbImage};
 use std::fs;

@@ -3,8 +3,9 @@
 use super::file::Study;
 use super::record::Pace;
 use super::task::{Kind, Plan, Task};
+use crate::io::files;
 use crate::model::qwen2_5_vl::{Config, names::parameter_shapes};
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;

@@ -11,7 +11,8 @@
 //! [dynamics]        flags of `jigsaw dynamics`
 //! ```
 
-use crate::{Error, Result, config, files};
+use crate::io::files;
+use crate::{Error, Result, config};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,9 @@
 //! What the names and numbers of a study's file stand for: regimes, rungs of their ladders, data, settings and flags.
 
 use super::file::{OneOrMore, Prior, Regime, Rollouts, Study};
-use crate::config::{Config, Method, flatten};
-use crate::suite::Family;
+use crate::config::flatten;
+use crate::tasks::suites::Family;
+use crate::train::settings::{Config, Method};
 use crate::{Error, Result};
 use toml::{Table, Value};
 

@@ -2,7 +2,8 @@
 
 use super::record::{Record, done};
 use super::task::{Task, checkpoints};
-use crate::{Error, Result, files};
+use crate::io::files;
+use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom};

@@ -2,7 +2,8 @@
 
 use super::input::Input;
 use super::task::{Kind, Task, is_way};
-use crate::{Error, Result, files};
+use crate::io::files;
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

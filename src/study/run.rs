@@ -3,7 +3,8 @@
 use super::process::{Begun, Ended, Process};
 use super::record::{Pace, Record, done};
 use super::task::{Plan, Task};
-use crate::{Error, Result, files};
+use crate::io::files;
+use crate::{Error, Result};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -3,11 +3,12 @@
 use super::file::{Regime, Rollouts, Study};
 use super::input::Input;
 use super::names::{Rung, number, share};
-use crate::config::{Config, Method};
 use crate::data::MANIFEST;
 use crate::eval::bench::Spec;
+use crate::io::files;
 use crate::report::{self, StudyIndex, StudyRun};
-use crate::{Error, Result, files};
+use crate::train::settings::{Config, Method};
+use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::{Table, Value};

@@ -89,8 +89,8 @@ pub(super) fn rules(scorers: &[Box<dyn Scorer>]) -> Vec<(String, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::puzzle::Style;
-    use crate::tasks::rules::{Anls, RuleScorer, YesNo};
+    use crate::tasks::jigsaw::Style;
+    use crate::tasks::scorers::{Anls, RuleScorer, YesNo};
     use crate::tasks::{PairScorer, rules::Rule};
 
     #[test]

@@ -1,19 +1,20 @@
 //! One [`Task`] gives the examples and scores the responses, for reward and for evaluation alike: they cannot disagree.
 
-pub mod bench;
+pub mod benchmarks;
+mod concat;
 mod dataset;
-mod jigsaw;
-mod joined;
-mod pair;
-pub mod rules;
+mod encode;
+pub mod jigsaw;
+pub mod scorers;
+pub mod suites;
 
+pub use concat::Concat;
 pub use dataset::{DatasetTask, load};
-pub use jigsaw::JigsawScorer;
-pub use joined::Joined;
-pub use pair::PairScorer;
+pub use encode::{encode_example, example_size, meta_example, reference_response, reference_sequence};
+pub use jigsaw::{JigsawScorer, PairScorer};
 
 use crate::data::Record;
-use crate::puzzle::{Reward, RewardConfig};
+use crate::tasks::jigsaw::{Reward, RewardConfig};
 use crate::{Error, Result};
 use image::RgbImage;
 
@@ -43,26 +44,26 @@ pub struct Score {
 
 /// Why there is no answer of a server to score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unanswered {
+pub enum NoAnswer {
     /// Its content filter, or the model itself, gave none.
     Refused,
     /// The answer came without any text.
     Empty,
 }
 
-impl Unanswered {
+impl NoAnswer {
     /// The fault of a score without an answer. No rule has a fault of these words.
     pub fn fault(self) -> &'static str {
         match self {
-            Unanswered::Refused => "refused by the server",
-            Unanswered::Empty => "no text from the server",
+            NoAnswer::Refused => "refused by the server",
+            NoAnswer::Empty => "no text from the server",
         }
     }
 }
 
 impl Score {
     /// The score where there is no answer, whatever the rule.
-    pub fn without_answer(why: Unanswered) -> Score {
+    pub fn without_answer(why: NoAnswer) -> Score {
         Score {
             correct: false,
             value: 0.0,
@@ -76,8 +77,8 @@ impl Score {
     }
 
     /// Why there was no answer to score, if there was none.
-    pub fn unanswered(&self) -> Option<Unanswered> {
-        [Unanswered::Refused, Unanswered::Empty].into_iter().find(|why| why.fault() == self.fault)
+    pub fn unanswered(&self) -> Option<NoAnswer> {
+        [NoAnswer::Refused, NoAnswer::Empty].into_iter().find(|why| why.fault() == self.fault)
     }
 
     /// The reward of a response with this score.
@@ -109,7 +110,7 @@ pub trait Task: Send + Sync {
         Ok(None)
     }
     /// How the task sums up its examples beside the mean, if it does.
-    fn aggregate(&self) -> Option<rules::Aggregate> {
+    fn aggregate(&self) -> Option<scorers::Aggregate> {
         None
     }
     /// Score a response to example `i`.
@@ -133,10 +134,10 @@ pub fn scorer(record: &Record) -> Result<Box<dyn Scorer>> {
     match record.task.as_str() {
         "jigsaw" => Ok(Box::new(JigsawScorer::from_record(record)?)),
         "jigsaw-pair" => Ok(Box::new(PairScorer::from_record(record)?)),
-        name if rules::RULES.contains(&name) => Ok(Box::new(rules::RuleScorer::from_record(record)?)),
+        name if scorers::RULES.contains(&name) => Ok(Box::new(scorers::RuleScorer::from_record(record)?)),
         other => Err(Error::input(format!(
             "field `task`: no scorer is named `{other}`; known: jigsaw, jigsaw-pair, {}",
-            rules::RULES.join(", ")
+            scorers::RULES.join(", ")
         ))),
     }
 }

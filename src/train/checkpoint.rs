@@ -11,11 +11,12 @@ use super::metrics::LogSizes;
 use super::optimizer::AdamW;
 use super::refresh::Pool;
 use crate::data::Cursor;
-use crate::files::Written;
+use crate::io::files;
+use crate::io::files::Written;
+use crate::model::LanguageModel;
 use crate::model::convert::{copy_model_files, declare_f32};
 use crate::model::lora;
-use crate::policy::Policy;
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -116,7 +117,7 @@ impl Checkpoint {
 pub fn save(
     root: &Path,
     base: &Path,
-    policy: &dyn Policy,
+    policy: &dyn LanguageModel,
     optimizer: &AdamW,
     state: &State,
     keep: usize,
@@ -139,7 +140,7 @@ pub fn save(
 }
 
 /// Write the model alone, without the trainer's state, as the directory `dir`.
-pub fn export(dir: &Path, base: &Path, policy: &dyn Policy, step: usize) -> Result<()> {
+pub fn export(dir: &Path, base: &Path, policy: &dyn LanguageModel, step: usize) -> Result<()> {
     write_dir(dir, base, policy, step, |_| Ok(Vec::new()))
 }
 
@@ -157,7 +158,7 @@ pub fn clean(root: &Path) -> Result<()> {
 fn write_dir(
     dir: &Path,
     base: &Path,
-    policy: &dyn Policy,
+    policy: &dyn LanguageModel,
     step: usize,
     fill: impl FnOnce(&Path) -> Result<Vec<Written>>,
 ) -> Result<()> {
@@ -177,7 +178,7 @@ fn fill_dir(
     partial: &Path,
     dir: &Path,
     base: &Path,
-    policy: &dyn Policy,
+    policy: &dyn LanguageModel,
     step: usize,
     fill: impl FnOnce(&Path) -> Result<Vec<Written>>,
 ) -> Result<()> {

@@ -5,15 +5,15 @@ use super::launch::{Data, Launch, adapted, check_start};
 use super::plan::{MemoryPlan, process_memory};
 use super::sizes::{Size, sizes};
 use super::trainer::{Job, check_lengths};
-use crate::config::Config;
-use crate::files::megabytes;
+use crate::io::files::megabytes;
 use crate::machine::{self, Place};
+use crate::model::LanguageModel;
 use crate::model::lora::{Adapter, LoraSettings, is_adapter};
 use crate::model::qwen2_5_vl::weights::FROZEN_VARIABLE;
 use crate::model::qwen2_5_vl::{Model, config};
 use crate::model::{Compute, Processor};
-use crate::policy::Policy;
-use crate::tasks::{Joined, Task};
+use crate::tasks::{Concat, Task};
+use crate::train::settings::Config;
 use crate::{Error, Result};
 use candle_core::Device;
 use std::path::Path;
@@ -113,12 +113,12 @@ impl Planner<'_> {
             }
             (true, None) => Some(Model::hollow(&launch.model, place, compute, |_| true)?),
         };
-        let joined = data.replay.as_ref().map(|replay| Joined { first: &data.train, second: replay });
+        let joined = data.replay.as_ref().map(|replay| Concat { first: &data.train, second: replay });
         let stop = AtomicBool::new(false);
         let job = Job {
             config,
             policy: &policy,
-            reference: reference.as_ref().map(|r| r as &dyn Policy),
+            reference: reference.as_ref().map(|r| r as &dyn LanguageModel),
             base: &launch.model,
             codec: processor,
             train: joined.as_ref().map_or(&data.train as &dyn Task, |joined| joined),
@@ -247,7 +247,7 @@ impl std::fmt::Display for DryRun {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Method;
+    use crate::train::settings::Method;
 
     #[test]
     fn an_adapter_is_suggested_to_a_run_that_trains_all_weights_alone() {

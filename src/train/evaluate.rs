@@ -2,17 +2,17 @@
 
 use super::metrics::{Metrics, Sample};
 use crate::Result;
-use crate::config::EvalSettings;
 use crate::eval::{Engine, Plan, evaluate_in_memory};
 use crate::model::Sampling;
-use crate::policy::{Codec, Policy};
+use crate::model::{LanguageModel, PromptEncoder};
 use crate::tasks::Task;
+use crate::train::settings::EvalSettings;
 
 /// Accuracy, hits, format failures and length over the first `settings.samples` examples of `task`, and the first
 /// `settings.keep_responses` responses.
 pub fn evaluate(
-    policy: &dyn Policy,
-    codec: &dyn Codec,
+    policy: &dyn LanguageModel,
+    codec: &dyn PromptEncoder,
     task: &dyn Task,
     settings: &EvalSettings,
     step: usize,

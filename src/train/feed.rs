@@ -2,9 +2,11 @@
 
 use super::trainer::Job;
 use crate::Result;
+use crate::model::PromptEncoder;
 use crate::model::Sequence;
-use crate::policy::{Codec, reference_sequence};
 use crate::tasks::Task;
+use crate::tasks::encode_example;
+use crate::tasks::reference_sequence;
 use rayon::prelude::*;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
@@ -25,14 +27,14 @@ pub struct Feed<'a> {
 struct Source<'a> {
     /// See [`Job::sampled`].
     sampled: usize,
-    codec: &'a dyn Codec,
+    codec: &'a dyn PromptEncoder,
     task: &'a dyn Task,
 }
 
 impl Source<'_> {
     fn prepare(&self, i: usize) -> Prepared {
         match i < self.sampled {
-            true => Ok(Sequence { prompt: self.codec.prompt(self.task, i)?, response: Vec::new() }),
+            true => Ok(Sequence { prompt: encode_example(self.task, self.codec, i)?, response: Vec::new() }),
             false => reference_sequence(self.task, self.codec, i),
         }
     }

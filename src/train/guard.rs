@@ -1,10 +1,11 @@
 //! Two guards: no training with a parameter that no gradient reaches, and no silence when RFT has stopped learning.
 
 use super::optimizer::{name_some, sum_of_squares};
-use crate::config::GuardSettings;
+use crate::model::{LanguageModel, PromptEncoder};
 use crate::model::{Sequence, TokenGrads};
-use crate::policy::{Codec, Policy};
 use crate::tasks::Task;
+use crate::tasks::encode_example;
+use crate::train::settings::GuardSettings;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +14,7 @@ const FEW: usize = 2;
 
 /// Would the gradients of `examples` show whether every trainable parameter learns? Not if the vision tower trains and none
 /// of them has an image.
-pub fn shows_all(policy: &dyn Policy, task: &dyn Task, examples: &[usize]) -> bool {
+pub fn shows_all(policy: &dyn LanguageModel, task: &dyn Task, examples: &[usize]) -> bool {
     vision_parameters(policy) == 0 || examples.iter().any(|i| has_image(task, *i))
 }
 
@@ -23,7 +24,12 @@ pub fn shows_all(policy: &dyn Policy, task: &dyn Task, examples: &[usize]) -> bo
 ///
 /// # Errors
 /// See [`judge`]; also a vision tower that trains on a dataset without images.
-pub fn check_gradients(policy: &dyn Policy, codec: &dyn Codec, task: &dyn Task, examples: &[usize]) -> Result<()> {
+pub fn check_gradients(
+    policy: &dyn LanguageModel,
+    codec: &dyn PromptEncoder,
+    task: &dyn Task,
+    examples: &[usize],
+) -> Result<()> {
     let mut examples = examples.to_vec();
     if !shows_all(policy, task, &examples) {
         let vision = vision_parameters(policy);
@@ -45,7 +51,7 @@ pub fn check_gradients(policy: &dyn Policy, codec: &dyn Codec, task: &dyn Task, 
     }
 }
 
-fn vision_parameters(policy: &dyn Policy) -> usize {
+fn vision_parameters(policy: &dyn LanguageModel) -> usize {
     policy.parameters().iter().filter(|p| p.trainable() && p.name.starts_with("visual.")).count()
 }
 
@@ -53,11 +59,11 @@ fn has_image(task: &dyn Task, i: usize) -> bool {
     task.example(i).is_ok_and(|record| !record.images.is_empty())
 }
 
-fn check(policy: &dyn Policy, codec: &dyn Codec, task: &dyn Task, examples: &[usize]) -> Result<()> {
+fn check(policy: &dyn LanguageModel, codec: &dyn PromptEncoder, task: &dyn Task, examples: &[usize]) -> Result<()> {
     let mut batch = Vec::with_capacity(examples.len());
     for &i in examples {
-        let response = codec.response(task.example(i)?.response().unwrap_or_default())?;
-        batch.push(Sequence { prompt: codec.prompt(task, i)?, response });
+        let response = codec.encode_response(task.example(i)?.response().unwrap_or_default())?;
+        batch.push(Sequence { prompt: encode_example(task, codec, i)?, response });
     }
     let trainable: Vec<_> = policy.parameters().iter().filter(|p| p.trainable()).collect();
     trainable.iter().for_each(|p| p.clear_grad());

@@ -3,15 +3,15 @@
 use super::freeze::is_frozen;
 use super::run::{Identity, Opened, Run};
 use super::trainer::{Ended, Job, Progress, train};
-use crate::config::{Config, Method};
 use crate::data::Dataset;
-use crate::eval::{hash_model, hash_prompt_files};
+use crate::model::LanguageModel;
 use crate::model::lora::{self, Adapter, LoraSettings};
 use crate::model::qwen2_5_vl::weights::Storage;
 use crate::model::qwen2_5_vl::{Model, config};
 use crate::model::{Compute, Processor};
-use crate::policy::Policy;
-use crate::tasks::{DatasetTask, Joined, Task};
+use crate::model::{hash_model, hash_prompt_files};
+use crate::tasks::{Concat, DatasetTask, Task};
+use crate::train::settings::{Config, Method};
 use crate::{Error, Result, hub};
 use candle_core::Device;
 use rayon::prelude::*;
@@ -120,11 +120,11 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
         true => Some(Model::load_frozen_in(&launch.model, &launch.device, launch.config.train.compute)?),
         false => None,
     };
-    let replayed = data.replay.as_ref().map(|replay| Joined { first: &data.train, second: replay });
+    let replayed = data.replay.as_ref().map(|replay| Concat { first: &data.train, second: replay });
     let job = Job {
         config: &launch.config,
         policy: &policy,
-        reference: reference.as_ref().map(|r| r as &dyn Policy),
+        reference: reference.as_ref().map(|r| r as &dyn LanguageModel),
         base: &launch.model,
         codec: &processor,
         train: replayed.as_ref().map_or(&data.train as &dyn Task, |joined| joined),

@@ -4,10 +4,10 @@
 //! by the same operations whatever the number of threads, so the result does not depend on it. On other devices the same
 //! formula in tensor operations. Decay applies to matrices only (tensors of two or more dimensions).
 
-use crate::config::TrainSettings;
-use crate::files::Written;
+use crate::io::files::Written;
+use crate::model::tensor_file::{self, Source, TensorFile, Values};
 use crate::nn::Parameter;
-use crate::tensors::{self, Source, TensorFile, Values};
+use crate::train::settings::TrainSettings;
 use crate::{Error, Result};
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Storage, Tensor};
 use rayon::prelude::*;

@@ -1,7 +1,7 @@
 //! AdamW against the formula in f64, clipping, state round trip, and independence of the number of threads.
 
 use super::*;
-use crate::config::{Config, Method};
+use crate::train::settings::{Config, Method};
 use candle_core::Var;
 
 fn settings() -> TrainSettings {

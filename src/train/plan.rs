@@ -3,11 +3,13 @@
 use super::optimizer::DEVICE_PIECE;
 use super::sizes::{Size, at_most, largest_round, likely};
 use super::trainer::Job;
-use crate::config::{Config, Method};
-use crate::files::megabytes;
+use crate::io::files::megabytes;
 use crate::machine;
 use crate::model::{ImageInput, Prompt, Sequence};
 use crate::nn::Parameter;
+use crate::tasks::example_size;
+use crate::tasks::meta_example;
+use crate::train::settings::{Config, Method};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::cmp::Reverse;
@@ -158,11 +160,11 @@ fn evaluated(job: &Job<'_>) -> Result<Vec<Arc<Prompt>>> {
     let Some(task) = job.validation.filter(|_| settings.every > 0) else { return Ok(Vec::new()) };
     let count = if settings.samples == 0 { task.len() } else { settings.samples.min(task.len()) };
     let wanted = likely(task, 0..count, settings.batch_size);
-    let size = |&i: &usize| job.codec.prompt_size(task, i).map(|(tokens, patches)| (tokens + patches, i));
+    let size = |&i: &usize| example_size(task, job.codec, i).map(|size| (size.tokens + size.patches, i));
     let sizes = wanted.par_iter().map(size).collect::<Vec<Result<_>>>();
     let mut largest = sizes.into_iter().collect::<Result<Vec<(usize, usize)>>>()?;
     largest.sort_by_key(|&(size, i)| (Reverse(size), i));
-    largest.into_iter().take(settings.batch_size).map(|(_, i)| job.codec.outline(task, i)).collect()
+    largest.into_iter().take(settings.batch_size).map(|(_, i)| meta_example(task, job.codec, i)).collect()
 }
 
 /// The larger of rollouts and evaluation.

@@ -9,8 +9,9 @@ use super::metrics::{Metrics, Sample};
 use super::trainer::Loop;
 use crate::data::{Cursor, Sampler};
 use crate::model::{Completion, Prompt, Sampling, Sequence};
-use crate::rollout::{Answer, Candidate, Keep, Selection, Tally};
+use crate::sampling::rollout::{Answer, Candidate, Keep, Selection, Tally};
 use crate::tasks::Score;
+use crate::tasks::encode_example;
 use crate::{Error, Result, rng};
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
@@ -115,7 +116,8 @@ fn sample(l: &Loop<'_>, examples: &[usize]) -> Result<(Vec<Response>, Tally, usi
             top_k: rollout.top_k,
             seed: rng::stream(config.train.seed, "refresh", &[step as u64, chunk as u64]).next_u64(),
         };
-        let prompts = examples.iter().map(|&i| job.codec.prompt(job.train, i)).collect::<Result<Vec<Arc<Prompt>>>>()?;
+        let prompts =
+            examples.iter().map(|&i| encode_example(job.train, job.codec, i)).collect::<Result<Vec<Arc<Prompt>>>>()?;
         let (eos, banned) = (job.codec.eos_ids(), job.codec.banned_ids());
         let groups = job.policy.generate(&prompts, rollout.samples, &sampling, eos, banned)?;
         for (&example, group) in examples.iter().zip(groups) {

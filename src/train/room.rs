@@ -4,9 +4,10 @@
 use super::freeze::is_adapter;
 use super::run::Run;
 use super::trainer::{Job, Progress};
+use crate::io::files;
 use crate::model::convert::model_file_bytes;
 use crate::nn::Parameter;
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

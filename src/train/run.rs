@@ -10,8 +10,10 @@
 //! ```
 
 use super::checkpoint::{self, Checkpoint};
-use crate::config::{self, Config};
-use crate::{Error, Result, files};
+use crate::config;
+use crate::io::files;
+use crate::train::settings::Config;
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! The learning rate of each step, as transformers' `get_{constant,linear,cosine}_schedule_with_warmup`.
 
-use crate::config::{Schedule, TrainSettings};
+use crate::train::settings::{Schedule, TrainSettings};
 
 /// Learning rate of `step` (from 0) of `total`.
 ///
@@ -28,7 +28,7 @@ pub fn warmup_steps(warmup: f64, total: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Method};
+    use crate::train::settings::{Config, Method};
 
     fn rates(schedule: Schedule, warmup: f64, total: usize) -> Vec<f64> {
         let settings = TrainSettings { schedule, warmup, lr: 1.0, ..Config::defaults(Method::Sft).train };

@@ -9,9 +9,9 @@ use super::metrics::Metrics;
 use super::parts::Parts;
 use super::refresh;
 use super::trainer::Loop;
-use crate::config::Average;
+use crate::model::LanguageModel;
 use crate::model::{Sequence, TokenGrads, TokenStats};
-use crate::policy::Policy;
+use crate::train::settings::Average;
 use crate::{Error, Result};
 use std::ops::Range;
 use std::time::Instant;
@@ -49,7 +49,7 @@ pub(super) fn round(l: &mut Loop<'_>) -> Result<()> {
 #[derive(Clone, Copy)]
 pub struct Near<'a> {
     /// The model.
-    pub reference: &'a dyn Policy,
+    pub reference: &'a dyn LanguageModel,
     /// Weight of the divergence from it.
     pub coef: f64,
 }
@@ -68,13 +68,13 @@ pub struct Accumulated {
 }
 
 /// Forward and backward over the micro-batches of one optimizer step: adds the gradient of the window's loss.
-pub fn accumulate(policy: &dyn Policy, micros: &[&[Sequence]], average: Average) -> Result<Accumulated> {
+pub fn accumulate(policy: &dyn LanguageModel, micros: &[&[Sequence]], average: Average) -> Result<Accumulated> {
     accumulate_near(policy, micros, average, None)
 }
 
 /// As [`accumulate`], held near another model.
 pub fn accumulate_near(
-    policy: &dyn Policy,
+    policy: &dyn LanguageModel,
     micros: &[&[Sequence]],
     average: Average,
     near: Option<Near<'_>>,

@@ -2,9 +2,12 @@
 
 use super::trainer::Job;
 use crate::Result;
+use crate::model::PromptSize;
 use crate::model::Sequence;
-use crate::policy::reference_response;
 use crate::tasks::Task;
+use crate::tasks::example_size;
+use crate::tasks::meta_example;
+use crate::tasks::reference_response;
 use rayon::prelude::*;
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -34,7 +37,7 @@ pub(super) fn sizes(job: &Job<'_>) -> Result<Vec<Size>> {
             Some(new) => new,
             None => reference_response(job.train, job.codec, i)?.len(),
         };
-        let (prompt, patches) = job.codec.prompt_size(job.train, i)?;
+        let PromptSize { tokens: prompt, patches } = example_size(job.train, job.codec, i)?;
         Ok(Size { tokens: prompt + response, patches })
     };
     let found = wanted.par_iter().map(|&i| size(i)).collect::<Vec<Result<_>>>();
@@ -77,10 +80,10 @@ fn sampled(job: &Job<'_>, i: usize) -> Option<usize> {
 /// An example with its response, or, of one still to be sampled, the longest there may be; without pixels.
 pub(super) fn at_most(job: &Job<'_>, i: usize) -> Result<Sequence> {
     match sampled(job, i) {
-        Some(new) => Ok(Sequence { prompt: job.codec.outline(job.train, i)?, response: vec![0; new] }),
+        Some(new) => Ok(Sequence { prompt: meta_example(job.train, job.codec, i)?, response: vec![0; new] }),
         None => {
             let response = reference_response(job.train, job.codec, i)?;
-            Ok(Sequence { prompt: job.codec.outline(job.train, i)?, response })
+            Ok(Sequence { prompt: meta_example(job.train, job.codec, i)?, response })
         }
     }
 }

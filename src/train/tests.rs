@@ -7,8 +7,8 @@ use super::metrics::Metrics;
 use super::run::{Identity, Opened, Run};
 use super::*;
 use crate::Result;
-use crate::config::{Config, Method};
-use crate::tasks::{Joined, Task};
+use crate::tasks::{Concat, Task};
+use crate::train::settings::{Config, Method};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use toy::{Digits, Puzzles, Toy};
@@ -67,7 +67,7 @@ fn go(dir: &Path, config: &Config, stop_at: Option<usize>) -> Result<(Ended, Vec
     let policy = Toy::load(checkpoint.as_ref().map(|c| c.dir.as_path()));
     let reference = Toy::load(None);
     let (puzzles, more, stop) = (Puzzles::new(), Puzzles::new(), AtomicBool::new(false));
-    let joined = Joined { first: &puzzles, second: &more };
+    let joined = Concat { first: &puzzles, second: &more };
     let replays = config.replayed_per_round() > 0;
     let job = Job {
         config,
@@ -144,7 +144,7 @@ fn the_divergence_from_the_start_is_measured_and_held_back() {
 #[test]
 fn joined_tasks_are_numbered_through() {
     let (first, second) = (Puzzles::new(), Puzzles::new());
-    let joined = Joined { first: &first, second: &second };
+    let joined = Concat { first: &first, second: &second };
     let ids: Vec<&str> = (0..joined.len()).map(|i| joined.example(i).unwrap().id.as_str()).collect();
     assert_eq!((ids.len(), ids[1], ids[7]), (12, "toy-1", "toy-1"));
     let right = |i: usize| joined.score(i, &joined.example(i).unwrap().answer).correct;
@@ -177,7 +177,7 @@ fn a_run_goes_on_with_the_prompt_files_that_it_began_with_if_it_says_which() {
     go(&run, &plan, Some(3)).unwrap();
     assert!(!std::fs::read_to_string(run.join("run.json")).unwrap().contains("prompt_hash"));
     open(&with("a")).unwrap();
-    crate::files::write_json(&run.join("run.json"), &with("a")).unwrap();
+    crate::io::files::write_json(&run.join("run.json"), &with("a")).unwrap();
     open(&with("a")).unwrap();
     let error = open(&with("b")).unwrap_err();
     let said = error.to_string();

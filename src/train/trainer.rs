@@ -14,11 +14,12 @@ use super::run::{Finished, Run};
 use super::schedule::learning_rate;
 use super::sizes::{Size, sizes};
 use super::{rft, sft};
-use crate::config::{Config, Method};
+use crate::io::files;
 use crate::model::Sequence;
-use crate::policy::{Codec, Policy};
+use crate::model::{LanguageModel, PromptEncoder};
 use crate::tasks::Task;
-use crate::{Error, Result, files, rng};
+use crate::train::settings::{Config, Method};
+use crate::{Error, Result, rng};
 use rand::Rng as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,13 +42,13 @@ pub struct Job<'a> {
     /// The plan.
     pub config: &'a Config,
     /// The model being trained, holding the weights of the start or of the checkpoint resumed from.
-    pub policy: &'a dyn Policy,
+    pub policy: &'a dyn LanguageModel,
     /// A frozen copy of the model the run started from; needed when `grpo.beta` or `sft.kl_coef` is above 0.
-    pub reference: Option<&'a dyn Policy>,
+    pub reference: Option<&'a dyn LanguageModel>,
     /// The model directory the run started from, for the files beside the weights.
     pub base: &'a Path,
     /// Tokenizer and image preprocessing.
-    pub codec: &'a dyn Codec,
+    pub codec: &'a dyn PromptEncoder,
     /// Training examples.
     pub train: &'a dyn Task,
     /// So many of them, at the end, are replayed from another dataset (`sft.replay`).

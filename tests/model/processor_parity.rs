@@ -3,7 +3,7 @@
 use image::RgbImage;
 use jigsaw::data::Message;
 use jigsaw::data::source::to_rgb;
-use jigsaw::files;
+use jigsaw::io::files;
 use jigsaw::model::Processor;
 use jigsaw::model::processor::{ChatTemplate, ImageProcessor, Tokens, smart_resize};
 use jigsaw::model::qwen2_5_vl::Config;

@@ -4,12 +4,12 @@
 use crate::common;
 use crate::common::Recorded;
 use candle_core::Tensor;
-use jigsaw::config::{Config, Method, Schedule, TrainSettings};
 use jigsaw::model::qwen2_5_vl::Model;
 use jigsaw::nn::Parameter;
-use jigsaw::train::loss::{Window, sft};
+use jigsaw::train::objective::{Window, sft};
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::schedule::learning_rate;
+use jigsaw::train::settings::{Config, Method, Schedule, TrainSettings};
 use serde_json::Value;
 
 fn number(v: &Value) -> f64 {

@@ -3,9 +3,9 @@
 use crate::toy;
 use crate::toy::{Digits, Puzzles, Toy};
 use jigsaw::Result;
-use jigsaw::config::{Config, Method};
 use jigsaw::train::metrics::Metrics;
 use jigsaw::train::run::{Identity, Opened, Run};
+use jigsaw::train::settings::{Config, Method};
 use jigsaw::train::{Ended, Job, Progress, train};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

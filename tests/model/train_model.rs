@@ -2,7 +2,6 @@
 
 use crate::common;
 use crate::common::Recorded;
-use jigsaw::config::{Config, Method, TrainSettings};
 use jigsaw::model::convert::{Precision, convert};
 use jigsaw::model::init::{Preset, write_checkpoint};
 use jigsaw::model::qwen2_5_vl::Model;
@@ -10,6 +9,7 @@ use jigsaw::model::{Compute, Prompt, Sequence};
 use jigsaw::nn::Parameter;
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::schedule::learning_rate;
+use jigsaw::train::settings::{Config, Method, TrainSettings};
 use jigsaw::train::sft::accumulate;
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -2,11 +2,13 @@
 //! (`scripts/reference/record_grpo.py`, `record_training.py`).
 
 use candle_core::{Device, Tensor, Var};
-use jigsaw::config::{Config, GrpoSettings, Importance, LossType, Method, ScaleRewards, Schedule, TrainSettings};
 use jigsaw::nn::Parameter;
-use jigsaw::train::loss::{GrpoInputs, Window, advantages, grpo};
+use jigsaw::train::objective::{GrpoInputs, Window, advantages, grpo};
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::schedule::learning_rate;
+use jigsaw::train::settings::{
+    Config, GrpoSettings, Importance, LossType, Method, ScaleRewards, Schedule, TrainSettings,
+};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;

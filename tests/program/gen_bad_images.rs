@@ -1,9 +1,9 @@
 //! Whatever lies in an images folder: it is used, or skipped with its name and a reason, and never brings the program down.
 
 use image::{DynamicImage, ImageBuffer, Luma, LumaA, Rgb, RgbImage, Rgba};
-use jigsaw::data::generate::{self, Settings};
 use jigsaw::data::source;
-use jigsaw::puzzle::{QuestionKind, Style};
+use jigsaw::tasks::jigsaw::generate::{self, Settings};
+use jigsaw::tasks::jigsaw::{QuestionKind, Style};
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};

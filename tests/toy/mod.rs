@@ -8,10 +8,10 @@
 use candle_core::{Device, Tensor, Var};
 use image::RgbImage;
 use jigsaw::data::{Message, Record};
-use jigsaw::files::Written;
+use jigsaw::io::files::Written;
 use jigsaw::model::{Completion, LossFn, NearLossFn, Prompt, Sampling, Sequence, TokenGrads, TokenStats};
+use jigsaw::model::{LanguageModel, Predictions, Predictor, PromptEncoder};
 use jigsaw::nn::{Parameter, Unformed, kl_divergence};
-use jigsaw::policy::{Codec, Policy, Predictions, Predictor};
 use jigsaw::tasks::{Score, Task};
 use jigsaw::{Error, Result, rng};
 use rand::Rng as _;
@@ -121,7 +121,7 @@ impl Toy {
     }
 }
 
-impl Policy for Toy {
+impl LanguageModel for Toy {
     fn parameters(&self) -> &[Arc<Parameter>] {
         &self.parameters
     }
@@ -156,7 +156,7 @@ impl Policy for Toy {
         Ok(Unformed { states, weight: Arc::new(Parameter::new("eye", weight)) })
     }
 
-    fn backward_near(&self, batch: &[Sequence], reference: &dyn Policy, loss: &NearLossFn<'_>) -> Result<()> {
+    fn backward_near(&self, batch: &[Sequence], reference: &dyn LanguageModel, loss: &NearLossFn<'_>) -> Result<()> {
         let stats = self.score(batch, 1.0)?;
         let far = reference.unformed(batch)?.states.to_vec2::<f32>()?;
         let rows = self.predict(batch)?;
@@ -247,13 +247,26 @@ impl Predictions for Rows {
 /// Digits to tokens and back.
 pub struct Digits;
 
-impl Codec for Digits {
-    fn prompt(&self, task: &dyn Task, i: usize) -> Result<Arc<Prompt>> {
-        let k = task.example(i)?.seed as u32;
+impl PromptEncoder for Digits {
+    fn encode_prompt(&self, messages: &[Message], _images: &[RgbImage]) -> Result<Arc<Prompt>> {
+        self.meta_prompt(messages, &[])
+    }
+
+    fn prompt_size(&self, _messages: &[Message], _sizes: &[(u32, u32)]) -> Result<PromptSize> {
+        Ok(PromptSize { tokens: 1, patches: 0 })
+    }
+
+    fn meta_prompt(&self, messages: &[Message], _sizes: &[(u32, u32)]) -> Result<Arc<Prompt>> {
+        let number = messages[0].content.rsplit(' ').next().and_then(|k| k.parse().ok());
+        let k = number.ok_or_else(|| Error::input("no number at the end of the question"))?;
         Ok(Arc::new(Prompt { ids: vec![k], images: Vec::new() }))
     }
 
-    fn response(&self, text: &str) -> Result<Vec<u32>> {
+    fn patch_len(&self) -> usize {
+        0
+    }
+
+    fn encode_response(&self, text: &str) -> Result<Vec<u32>> {
         let digits: Option<Vec<u32>> = text.split_whitespace().map(|d| d.parse().ok()).collect();
         let mut ids = digits.ok_or_else(|| Error::input(format!("not digits: {text}")))?;
         ids.push(0);
@@ -285,7 +298,7 @@ impl Puzzles {
             id: format!("toy-{k}"),
             task: "toy".into(),
             messages: vec![
-                Message { role: "user".into(), content: "order them".into() },
+                Message { role: "user".into(), content: format!("order them {k}") },
                 Message { role: "assistant".into(), content: answer.to_string() },
             ],
             images: Vec::new(),

@@ -10,7 +10,8 @@ mod line;
 
 use super::manifest::{Manifest, SplitSummary};
 use super::{Digest, Record, hex};
-use crate::{Error, Result, files};
+use crate::io::files;
+use crate::{Error, Result};
 use images::{Images, look};
 use rayon::prelude::*;
 use serde_json::{Map, Value};

@@ -1,7 +1,8 @@
 //! `ATTRIBUTION.tsv` of an images folder: author, licence and origin of its files.
 
 use crate::data::Attribution;
-use crate::{Error, Result, files};
+use crate::io::files;
+use crate::{Error, Result};
 use std::collections::HashMap;
 use std::path::Path;
 

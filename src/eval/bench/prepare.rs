@@ -2,11 +2,13 @@
 
 use super::Spec;
 use crate::data::is_dataset;
+use crate::eval::Plan;
 use crate::eval::server::no_weights;
-use crate::eval::{Plan, hash_prompt_files};
+use crate::model::PromptEncoder;
+use crate::model::hash_prompt_files;
 use crate::model::{Processor, Sampling};
-use crate::policy::Codec;
-use crate::tasks::bench::{self, Pixels, Protocol};
+use crate::tasks::benchmarks::{self, Pixels, Protocol};
+use crate::tasks::example_size;
 use crate::tasks::{self, Task};
 use crate::{Error, Result};
 use rayon::prelude::*;
@@ -64,7 +66,7 @@ impl Prepared {
     ///
     /// # Errors
     /// It was prepared for a server.
-    pub fn codec(&self) -> Result<&dyn Codec> {
+    pub fn codec(&self) -> Result<&dyn PromptEncoder> {
         Ok(&self.reader()?.processor)
     }
 
@@ -168,7 +170,7 @@ fn prepare_one(
         Ok((Some(pixels), Box::new(resize)))
     })?;
     let examples = settings.plan.examples(task.as_ref());
-    let check = |i: usize| Codec::prompt_length(&processor, task.as_ref(), i).map(|_| ());
+    let check = |i: usize| example_size(task.as_ref(), &processor, i).map(|_| ());
     // The first in the order of the file is the one reported, whatever the threads do.
     let checked: Vec<Result<()>> = (0..examples).into_par_iter().map(check).collect();
     checked.into_iter().collect::<Result<()>>().map_err(|e| e.context(spec.path.display()))?;

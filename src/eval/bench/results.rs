@@ -1,8 +1,9 @@
 //! What several benchmarks came to, in one file for programs and one for spreadsheets.
 
 use crate::eval::{EvalResult, Summary};
+use crate::io::files;
 use crate::stats::Interval;
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 

@@ -1,11 +1,13 @@
 //! One checkpoint, or one server, on all prepared benchmarks.
 
 use super::{Prepared, RESULTS_CSV, RESULTS_JSON, write_results};
-use crate::chat::{Billed, Endpoint};
 use crate::eval::server::{Questions, Server};
-use crate::eval::{Directory, Engine, EvalResult, Key, Progress, evaluate_in, hash_model, hash_prompt_files};
+use crate::eval::{Directory, Engine, EvalResult, Key, Progress, evaluate_in};
+use crate::io::files;
 use crate::model::qwen2_5_vl::Model;
-use crate::{Error, Result, files};
+use crate::model::{hash_model, hash_prompt_files};
+use crate::sampling::server::{Billed, Endpoint};
+use crate::{Error, Result};
 use candle_core::Device;
 use std::path::Path;
 

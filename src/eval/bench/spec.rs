@@ -1,6 +1,6 @@
 //! `--bench NAME=FILE.tsv[:RULE]`: what is evaluated under which name.
 
-use crate::tasks::bench;
+use crate::tasks::benchmarks;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 

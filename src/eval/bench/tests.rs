@@ -146,7 +146,7 @@ fn a_run_leaves_results_over_all_goes_on_after_a_stop_and_does_not_depend_on_the
     );
     assert_eq!(summary.chance.unwrap().accuracy, 0.5);
     assert_eq!(results[0].1.about.key.bench.as_ref().unwrap().benchmark.as_deref(), Some("pope"));
-    let all: serde_json::Value = crate::files::read_json(&bench.path("out/results.json")).unwrap();
+    let all: serde_json::Value = crate::io::files::read_json(&bench.path("out/results.json")).unwrap();
     assert_eq!((all[0]["bench"].as_str(), all[1]["examples"].as_u64()), (Some("pope"), Some(3)));
     let csv = fs::read_to_string(bench.path("out/results.csv")).unwrap();
     let names: Vec<&str> =

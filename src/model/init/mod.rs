@@ -2,12 +2,13 @@
 
 mod tokenizer;
 
+use crate::io::files;
 use crate::model::convert::{Precision, declare};
 use crate::model::qwen2_5_vl::config::{Config, TextConfig, VisionConfig};
 use crate::model::qwen2_5_vl::names::parameter_shapes;
 use crate::model::qwen2_5_vl::weights;
 use crate::nn::Parameter;
-use crate::{Error, Result, files, rng};
+use crate::{Error, Result, rng};
 use candle_core::{Device, Tensor, Var};
 use rand::RngExt;
 use rayon::prelude::*;

@@ -1,11 +1,12 @@
 //! An adapter merged into its base: `W + scale * B A`, a checkpoint like any other.
 
 use super::{Adapter, base_of, is_adapter};
+use crate::io::files;
 use crate::model::convert::{Precision, write_like};
 use crate::model::qwen2_5_vl::Config;
 use crate::model::qwen2_5_vl::weights::Stored;
 use crate::nn::{Matrix, MatrixMut, matmul, read};
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 use candle_core::Device;
 use std::path::Path;
 

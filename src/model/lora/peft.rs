@@ -3,11 +3,12 @@
 use super::config::{ADAPTER_CONFIG, AdapterConfig, local_base};
 use super::targets::{Module, modules};
 use super::{Adapter, pair};
-use crate::files::Written;
+use crate::io::files;
+use crate::io::files::Written;
 use crate::model::qwen2_5_vl::Config;
 use crate::model::qwen2_5_vl::names::published_name;
-use crate::tensors::{self, Source, TensorFile, Values};
-use crate::{Error, Result, files};
+use crate::model::tensor_file::{self, Source, TensorFile, Values};
+use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde_json::{Value, json};

@@ -77,7 +77,7 @@ impl Processor {
     ///
     /// # Errors
     /// As [`Processor::encode_prompt`].
-    pub fn outline(&self, messages: &[Message], sizes: &[(u32, u32)]) -> Result<Arc<Prompt>> {
+    pub fn meta_prompt(&self, messages: &[Message], sizes: &[(u32, u32)]) -> Result<Arc<Prompt>> {
         let text = self.render(messages, sizes.len())?;
         let outline = |(i, &(width, height)): (usize, &(u32, u32))| {
             let resized = self.images.resized(width, height).map_err(|e| e.context(format!("image {}", i + 1)))?;

@@ -5,9 +5,10 @@
 //! the patches out so that those that the merger joins are neighbours. The values are equal bit by bit.
 
 use super::resample;
+use crate::io::files;
 use crate::model::ImageInput;
 use crate::model::fields::Fields;
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 use image::RgbImage;
 use std::path::Path;
 

@@ -3,7 +3,8 @@
 //! transformers' Jinja environment trims blocks, has loop controls, Python's string methods, a `tojson` that does not
 //! escape HTML, and `raise_exception`; so has this one. `{% generation %}` blocks and `strftime_now` are not there.
 
-use crate::{Error, Result, files};
+use crate::io::files;
+use crate::{Error, Result};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, ErrorKind, context};

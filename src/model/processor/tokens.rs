@@ -1,8 +1,9 @@
 //! The checkpoint's tokenizer, and which of its tokens mean something to the model.
 
+use crate::io::files;
 use crate::model::fields::Fields;
 use crate::model::qwen2_5_vl::Config;
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 use std::collections::BTreeSet;
 use std::path::Path;
 use tokenizers::Tokenizer;

@@ -4,9 +4,10 @@
 //! transformers 5 writes them under `text_config` and calls them `rope_parameters`. A key that is absent has the value
 //! that transformers' `Qwen2_5_VLConfig` gives it, because transformers does not write keys that have their default.
 
+use crate::io::files;
 use crate::model::fields::Fields;
 use crate::model::lora;
-use crate::{Error, Result, data, files};
+use crate::{Error, Result, data};
 use serde_json::{Value, json};
 use std::path::Path;
 

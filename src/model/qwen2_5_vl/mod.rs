@@ -17,7 +17,7 @@ pub mod weights;
 pub use config::Config;
 pub use predict::Predicted;
 
-use crate::files::Written;
+use crate::io::files::Written;
 use crate::machine::Place;
 use crate::model::lora::{self, Adapter};
 use crate::model::{Compute, LossFn, NearLossFn, Prompt, Sequence, TokenGrads, TokenStats};

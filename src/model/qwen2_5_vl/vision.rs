@@ -210,7 +210,7 @@ mod tests {
     fn the_base_of_the_rotary_frequencies_is_the_one_of_the_configuration() {
         let dir = tempfile::tempdir().unwrap();
         write_checkpoint(dir.path(), Preset::Tiny, 1).unwrap();
-        let mut value: serde_json::Value = crate::files::read_json(&dir.path().join("config.json")).unwrap();
+        let mut value: serde_json::Value = crate::io::files::read_json(&dir.path().join("config.json")).unwrap();
         let mut features = |theta: Option<f64>| {
             if let Some(theta) = theta {
                 value["vision_config"]["rope_parameters"] = serde_json::json!({ "rope_theta": theta });

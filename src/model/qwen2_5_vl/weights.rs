@@ -3,12 +3,13 @@
 use super::config::Config;
 use super::index::{INDEX, weight_files};
 use super::names::{parameter_shapes, published_name};
-use crate::files::Written;
+use crate::io::files;
+use crate::io::files::Written;
 use crate::machine::{self, Place};
+use crate::model::tensor_file::{self, Source, TensorFile, Values};
 use crate::model::{Compute, lora};
 use crate::nn::{Affine, Lora, Parameter};
-use crate::tensors::{self, Source, TensorFile, Values};
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 use candle_core::{DType, Device, Var};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;

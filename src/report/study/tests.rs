@@ -3,8 +3,8 @@
 use super::*;
 use crate::dynamics::DYNAMICS_JSON;
 use crate::dynamics::made_up::{dynamics, pairs};
-use crate::files;
 use crate::forgetting::{Forgetting, Model};
+use crate::io::files;
 use crate::report::tests::prior_knowledge::{base, tuned};
 use crate::report::tests::{dataset, evaluation, train_run};
 use crate::report::{STUDY_JSON, StudyIndex, StudyRun, study_index, write};

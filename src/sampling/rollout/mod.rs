@@ -1,0 +1,328 @@
+//! Rollouts: sample responses to the prompts of a dataset, score them, keep the good ones, write them as a training dataset.
+//!
+//! Whoever answers is a [`Teacher`]: the model itself (its own rollouts are on-policy data), or someone whose style is foreign to
+//! it. Responses are scored by the task, the same way as in training by reinforcement and in evaluation. All of them stay in
+//! `samples.jsonl`; what [`Selection`] keeps becomes the train split of a dataset like those of `jigsaw gen`, whose other splits are
+//! those of the source. An interrupted rollout goes on when it is asked for again.
+
+mod select;
+mod store;
+mod write;
+
+pub use select::{Answer, Candidate, Keep, Selection, Tally, with_answer};
+pub use store::About;
+pub use write::{Kept, TRAIN, write_dataset};
+
+use crate::data::{Dataset, Manifest};
+use crate::eval::{self, Engine, Generated, Key, Outcome, Plan, Progress, Summary, progress_of};
+use crate::io::files;
+use crate::model::init::SPECIAL;
+use crate::model::qwen2_5_vl::{Model, config};
+use crate::model::{Processor, Sampling};
+use crate::model::{hash_model, hash_prompt_files};
+use crate::sampling::server::{self, Billed, Chat, Endpoint};
+use crate::sampling::teacher::Scripted;
+use crate::tasks::{DatasetTask, Task};
+use crate::{Error, Result};
+use candle_core::Device;
+use serde_json::json;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use store::Store;
+
+/// Who answers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Teacher {
+    /// A checkpoint directory.
+    Model(PathBuf),
+    /// The scripted reasoner (see [`Scripted`]).
+    Scripted,
+    /// A model behind a chat API.
+    Endpoint(Endpoint),
+}
+
+/// What to sample, from whom, what to keep and where.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// Who answers.
+    pub teacher: Teacher,
+    /// Dataset directory with the prompts, or a file of another tool (see [`Dataset::open`]).
+    pub data: PathBuf,
+    /// Split of a directory.
+    pub split: String,
+    /// Which prompts, how many responses to each, how many prompts at a time.
+    pub plan: Plan,
+    /// How tokens are chosen. Of a scripted teacher only the seed counts.
+    pub sampling: Sampling,
+    /// What is kept.
+    pub selection: Selection,
+    /// Directory for the samples and the dataset.
+    pub out: PathBuf,
+    /// Start over, whatever an earlier rollout left in `out`.
+    pub fresh: bool,
+}
+
+/// What a rollout came to.
+#[derive(Debug)]
+pub struct Report {
+    /// Who answered what.
+    pub about: About,
+    /// The scores, with intervals over prompts.
+    pub summary: Summary,
+    /// What was kept and what was not.
+    pub tally: Tally,
+    /// Tokens that an endpoint counted, over all that is in the directory.
+    pub billed: Option<Billed>,
+    /// The dataset.
+    pub manifest: Manifest,
+}
+
+/// Sample, or what is left of it, and write the dataset. A finished one is only read; of another selection, it is made anew from the
+/// samples that are there.
+///
+/// # Errors
+/// An input error for prompts that do not fit the request or an `out` that holds something else; a failure if nothing is kept:
+/// the samples stay then, and another selection goes on from them.
+pub fn rollout(request: &Request, device: &Device, progress: impl FnMut(Progress)) -> Result<Report> {
+    let Request { data, split, plan, out, selection, .. } = request;
+    for (flag, input) in [("--data", Some(data)), ("--model", request.teacher.directory())] {
+        if input.is_some_and(|input| files::lies_in(out, input)) {
+            return Err(Error::input(format!(
+                "--out {} lies in the directory of {flag}, which is left as it is; choose another place",
+                out.display()
+            )));
+        }
+    }
+    let (dataset, split) = (Dataset::open(data, split)?, eval::split_of(data, split));
+    check_prompts(&dataset, request)?;
+    let task = DatasetTask::new(dataset)?;
+    let absolute = |p: &Path| std::path::absolute(p).unwrap_or_else(|_| p.to_path_buf());
+    let about = About {
+        key: request.teacher.key(&task, plan, &request.sampling)?,
+        teacher: request.teacher.name(),
+        data: absolute(data),
+        split: split.to_string(),
+    };
+    let store = Store::open(out, about, request.fresh)?;
+    let written = write::written(out)?.map(|written| finished(written, selection, out)).transpose()?.flatten();
+    let started = Instant::now();
+    let Sampled { outcomes, fresh_tokens, billed } = sample(request, &store, &task, device, progress)?;
+    let summary = Summary::of(task.name(), None, &outcomes, plan.samples, fresh_tokens, started.elapsed())?;
+    let special = request.teacher.special_tokens()?;
+    let (kept, tally) = select(&task, &outcomes, plan.samples, selection, &special)?;
+    if kept.is_empty() {
+        return Err(nothing_kept(&tally, selection, out));
+    }
+    let manifest = match written {
+        Some(manifest) => manifest,
+        None => {
+            let settings = json!({
+                "teacher": store.about.teacher, "key": store.about.key, "split": split, "selection": selection, "tally": tally,
+            });
+            write_dataset(out, task.dataset(), data, split, &kept, settings)?
+        }
+    };
+    Ok(Report { about: store.about, summary, tally, billed, manifest })
+}
+
+/// All responses of a rollout.
+struct Sampled {
+    outcomes: Vec<Outcome>,
+    /// Tokens of those sampled now.
+    fresh_tokens: usize,
+    billed: Option<Billed>,
+}
+
+/// The responses that are there, and those still missing.
+fn sample(
+    request: &Request,
+    store: &Store,
+    task: &DatasetTask,
+    device: &Device,
+    mut progress: impl FnMut(Progress),
+) -> Result<Sampled> {
+    let plan = &request.plan;
+    let mut outcomes = store.resume(task, plan)?;
+    let total = plan.examples(task);
+    progress(progress_of(&outcomes, total, plan.samples));
+    let done = outcomes.len() / plan.samples;
+    let chat = match &request.teacher {
+        Teacher::Endpoint(endpoint) => {
+            Some(Chat::open(endpoint, &request.sampling, chat::key_of_environment(), &request.out.join(store::PAID))?)
+        }
+        _ => None,
+    };
+    let billed = || chat.as_ref().map(Chat::billed);
+    if done == total {
+        return Ok(Sampled { outcomes, fresh_tokens: 0, billed: billed() });
+    }
+    let before = eval::tokens(&outcomes);
+    let mut keep = |batch: Vec<Outcome>| {
+        store.append(&batch)?;
+        outcomes.extend(batch);
+        progress(progress_of(&outcomes, total, plan.samples));
+        Ok(())
+    };
+    match (&request.teacher, &chat) {
+        (Teacher::Model(dir), _) => {
+            let processor = Processor::from_dir(dir)?;
+            let model = Model::load_frozen(dir, device)?;
+            let (sampling, samples) = (&request.sampling, plan.samples);
+            let engine = Engine { policy: &model, codec: &processor, task, sampling, samples };
+            eval::run(task, plan, done, |examples| engine.generate(examples), &mut keep)?;
+        }
+        (Teacher::Endpoint(_), Some(chat)) => {
+            eval::run(task, plan, done, |examples| eval::answers(chat, task, examples, plan.samples), &mut keep)?;
+        }
+        (Teacher::Endpoint(_), None) => return Err(Error::failed("an endpoint without its client")),
+        (Teacher::Scripted, _) => {
+            let teacher = Scripted { seed: request.sampling.seed };
+            let answer = |examples: Range<usize>| -> Result<Vec<Vec<Generated>>> {
+                examples.map(|i| teacher.respond(task, i, plan.samples)).collect()
+            };
+            eval::run(task, plan, done, answer, &mut keep)?;
+        }
+    }
+    let fresh_tokens = eval::tokens(&outcomes) - before;
+    Ok(Sampled { outcomes, fresh_tokens, billed: billed() })
+}
+
+/// The responses to keep, prompt after prompt.
+fn select(
+    task: &DatasetTask,
+    outcomes: &[Outcome],
+    samples: usize,
+    selection: &Selection,
+    special: &[String],
+) -> Result<(Vec<Kept>, Tally)> {
+    let (mut kept, mut tally) = (Vec::new(), Tally::default());
+    for (index, group) in outcomes.chunks(samples).enumerate() {
+        let record = task.example(index)?;
+        let candidates = group.iter().map(|o| Candidate { text: &o.response, finished: o.finished, score: &o.score });
+        for (i, response) in selection.choose(&record.answer, special, candidates, &mut tally) {
+            if selection.answer == Answer::Gold && !task.score(index, &response).correct {
+                return Err(Error::input(format!(
+                    "{}: field `answer`: `{}` in answer tags is not scored as right, so it cannot be paired with sampled reasoning",
+                    task.dataset().place(index),
+                    record.answer
+                )));
+            }
+            kept.push(Kept { index, sample: group[i].sample, response });
+        }
+    }
+    Ok((kept, tally))
+}
+
+impl Teacher {
+    /// The directory that must stay as it is.
+    fn directory(&self) -> Option<&PathBuf> {
+        match self {
+            Teacher::Model(dir) => Some(dir),
+            Teacher::Scripted | Teacher::Endpoint(_) => None,
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Teacher::Model(dir) => std::path::absolute(dir).unwrap_or_else(|_| dir.clone()).display().to_string(),
+            Teacher::Scripted => "scripted".into(),
+            Teacher::Endpoint(endpoint) => endpoint.name(),
+        }
+    }
+
+    /// Texts that a tokenizer takes for more than text: those of the model, and those of any Qwen2.5-VL, which may be what learns.
+    fn special_tokens(&self) -> Result<Vec<String>> {
+        let mut tokens = SPECIAL.map(String::from).to_vec();
+        if let Teacher::Model(dir) = self {
+            let processor = Processor::from_dir(dir)?;
+            let own = processor.tokens().special().iter().map(|(_, token)| token);
+            tokens.extend(own.filter(|token| !SPECIAL.contains(&token.as_str())).cloned());
+        }
+        Ok(tokens)
+    }
+
+    fn key(&self, task: &dyn Task, plan: &Plan, sampling: &Sampling) -> Result<Key> {
+        match self {
+            Teacher::Model(dir) => {
+                config::require(dir)?;
+                Key::new(&hash_model(dir)?, &hash_prompt_files(dir)?, task, plan, sampling)
+            }
+            Teacher::Scripted => {
+                let sampling = Sampling { seed: sampling.seed, ..Sampling::greedy(0) };
+                Key::new(&format!("scripted {}", Scripted::VERSION), "", task, plan, &sampling)
+            }
+            Teacher::Endpoint(endpoint) => Key::new(&endpoint.name(), "", task, plan, sampling),
+        }
+    }
+}
+
+/// Refuse prompts to which the wanted responses do not belong.
+fn check_prompts(dataset: &Dataset, request: &Request) -> Result<()> {
+    let who = match (&request.teacher, request.selection.answer) {
+        (Teacher::Scripted, _) => "--teacher scripted reasons before it answers",
+        (_, Answer::Gold) => "--answer gold pairs reasoning with the right answer",
+        (Teacher::Model(_) | Teacher::Endpoint(_), Answer::Sampled) => return Ok(()),
+    };
+    let examples = request.plan.limit.unwrap_or(usize::MAX).min(dataset.len());
+    for (i, record) in dataset.records()[..examples].iter().enumerate() {
+        if record.meta.get("style").and_then(|style| style.as_str()) != Some("think") {
+            return Err(Error::input(format!(
+                "{}: record `{}`: field `meta.style` is not \"think\", but {who}; use prompts that ask for reasoning \
+                 (`jigsaw gen --style think`)",
+                dataset.place(i),
+                record.id
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The manifest of a finished dataset of this selection; `None` if it is of another one, which is made anew from the samples.
+///
+/// # Errors
+/// An input error if it is no dataset of a rollout.
+fn finished(
+    (manifest, settings): (Manifest, serde_json::Value),
+    selection: &Selection,
+    out: &Path,
+) -> Result<Option<Manifest>> {
+    let now = serde_json::to_value(selection).map_err(|e| Error::failed(format!("selection: {e}")))?;
+    match settings.get("selection") {
+        Some(before) if *before == now => Ok(Some(manifest)),
+        Some(_) => Ok(None),
+        None => Err(Error::input(format!(
+            "{} holds a dataset that no rollout made: its manifest has no `settings.rollout.selection`; give another --out",
+            out.display()
+        ))),
+    }
+}
+
+fn nothing_kept(tally: &Tally, selection: &Selection, out: &Path) -> Error {
+    let reasons = [
+        (tally.refused, "refused by the server"),
+        (tally.cut_off, "cut off by the length limit (raise --max-new-tokens)"),
+        (tally.empty, "without any text"),
+        (
+            tally.unwanted,
+            match selection.keep {
+                Keep::Correct => "wrong or not in the form asked for (train the model first, or keep more with --keep)",
+                _ => "not in the form asked for",
+            },
+        ),
+        (tally.thoughtless, "without a readable thought"),
+        (tally.special, "with a special token of the tokenizer in the text"),
+    ];
+    let reasons: Vec<String> = reasons.iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n} {why}")).collect();
+    Error::failed(format!(
+        "nothing to learn from: none of {} responses to {} prompts is kept: {}. No dataset is written; the samples stay in {}, and \
+         the same command with another --keep or --answer selects from them",
+        tally.samples,
+        tally.prompts,
+        reasons.join(", "),
+        out.join("samples.jsonl").display()
+    ))
+}
+
+#[cfg(test)]
+mod tests;

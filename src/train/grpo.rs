@@ -1,0 +1,283 @@
+//! One round of reinforcement fine-tuning: roll out, score, and make `minibatches * num_iterations` GRPO steps.
+//!
+//! Kept from TRL's `GRPOTrainer`: advantages, loss types, clipping, k3, log-probabilities of logits / temperature over the
+//! whole distribution, and, with one step a rollout batch, the current policy as the old one (ratio exactly 1).
+//! Different: prompts whose groups are all equal can be replaced (DAPO), a group is never split over micro-batches (its
+//! sequences share their prompt's computation), an entropy bonus can be added.
+
+use super::guard::StepView;
+use super::loss::{self, GrpoInputs, GrpoSums, Window, mean_and_std};
+use super::metrics::{Metrics, Sample};
+use super::parts::Parts;
+use super::trainer::Loop;
+use crate::model::{Completion, Prompt, Sampling, Sequence};
+use crate::tasks::Score;
+use crate::tasks::jigsaw::{Reward, RewardConfig};
+use crate::train::settings::{Config, GrpoSettings, GuardSettings, RolloutSettings};
+use crate::{Error, Result, rng};
+use rand::Rng as _;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// One prompt with its scored responses.
+struct Group {
+    id: String,
+    answer: String,
+    sequences: Vec<Sequence>,
+    texts: Vec<String>,
+    scores: Vec<Score>,
+    rewards: Vec<Reward>,
+    truncated: usize,
+}
+
+impl Group {
+    fn std(&self) -> f64 {
+        mean_and_std(&self.rewards.iter().map(|r| r.total).collect::<Vec<_>>()).1
+    }
+}
+
+/// The sections that only RFT has.
+struct Plan<'a> {
+    rollout: &'a RolloutSettings,
+    grpo: &'a GrpoSettings,
+    reward: &'a RewardConfig,
+    guard: &'a GuardSettings,
+}
+
+impl<'a> Plan<'a> {
+    fn of(config: &'a Config) -> Result<Plan<'a>> {
+        match (&config.rollout, &config.grpo, &config.reward, &config.guard) {
+            (Some(rollout), Some(grpo), Some(reward), Some(guard)) => Ok(Plan { rollout, grpo, reward, guard }),
+            _ => Err(Error::failed("an RFT plan without its rollout, grpo, reward or guard section")),
+        }
+    }
+}
+
+/// Take a rollout batch of prompts and learn from it.
+pub(super) fn round(l: &mut Loop<'_>) -> Result<()> {
+    let started = Instant::now();
+    let config = l.job.config;
+    let plan = Plan::of(config)?;
+    let (groups, drawn) = collect(l, &plan)?;
+    keep_samples(l, &groups)?;
+
+    let size = plan.rollout.samples;
+    let rewards: Vec<f64> = groups.iter().flat_map(|g| &g.rewards).map(|r| r.total).collect();
+    let advantages = loss::advantages(&rewards, size, plan.grpo.scale_rewards);
+    let micros: Vec<Micro> = groups
+        .chunks(config.train.batch_size)
+        .zip(advantages.chunks(config.train.batch_size * size))
+        .map(|(groups, advantages)| Micro::new(l, &plan, groups, advantages.to_vec()))
+        .collect::<Result<_>>()?;
+    let described = describe(&groups, drawn);
+    let view = StepView {
+        reward_std: described.get("reward_std").unwrap_or(0.0),
+        reward: described.get("reward").unwrap_or(0.0),
+        best: plan.reward.hit + plan.reward.acc + plan.reward.fmt,
+        well_formed: 1.0 - described.get("format_failures").unwrap_or(0.0),
+        entropy: 0.0,
+    };
+
+    let mut started = started;
+    for _ in 0..plan.grpo.num_iterations {
+        for (minibatch, groups) in micros
+            .chunks(config.train.accumulation)
+            .zip(groups.chunks(config.train.accumulation * config.train.batch_size))
+        {
+            step(l, &plan, minibatch, groups, &described, view, started)?;
+            started = Instant::now();
+        }
+    }
+    Ok(())
+}
+
+/// One forward-backward: sequences group after group, with what the loss needs to know of each.
+struct Micro {
+    sequences: Vec<Sequence>,
+    lengths: Vec<usize>,
+    advantages: Vec<f64>,
+    old: Option<Vec<f32>>,
+    reference: Option<Vec<f32>>,
+}
+
+impl Micro {
+    fn new(l: &Loop<'_>, plan: &Plan<'_>, groups: &[Group], advantages: Vec<f64>) -> Result<Micro> {
+        let sequences: Vec<Sequence> = groups.iter().flat_map(|g| g.sequences.iter().cloned()).collect();
+        let temperature = plan.rollout.temperature;
+        let old = match plan.grpo.num_iterations * plan.grpo.minibatches {
+            1 => None,
+            _ => Some(l.job.policy.score(&sequences, temperature)?.logprobs),
+        };
+        let reference = match (plan.grpo.beta != 0.0, l.job.reference) {
+            (false, _) => None,
+            (true, Some(reference)) => Some(reference.score(&sequences, temperature)?.logprobs),
+            (true, None) => return Err(Error::failed("grpo.beta is above 0 but there is no reference model")),
+        };
+        let lengths = sequences.iter().map(|s| s.response.len()).collect();
+        Ok(Micro { sequences, lengths, advantages, old, reference })
+    }
+}
+
+/// One optimizer step over the micro-batches of a minibatch.
+fn step(
+    l: &mut Loop<'_>,
+    plan: &Plan<'_>,
+    minibatch: &[Micro],
+    groups: &[Group],
+    described: &Metrics,
+    mut view: StepView,
+    started: Instant,
+) -> Result<()> {
+    let window = Window::of(minibatch.iter().flat_map(|m| m.lengths.iter().copied()), minibatch.len());
+    let (mut total, mut sums) = (0.0, GrpoSums::default());
+    for micro in minibatch {
+        let parts = Parts::default();
+        l.job.policy.backward(&micro.sequences, plan.rollout.temperature, &|shard, stats| {
+            let first: usize = micro.lengths[..shard.start].iter().sum();
+            let tokens = first..first + stats.logprobs.len();
+            let inputs = GrpoInputs {
+                logprobs: &stats.logprobs,
+                entropies: &stats.entropies,
+                old: micro.old.as_ref().map(|old| &old[tokens.clone()]),
+                reference: micro.reference.as_ref().map(|reference| &reference[tokens.clone()]),
+                lengths: &micro.lengths[shard.clone()],
+                advantages: &micro.advantages[shard.clone()],
+                micro_tokens: micro.lengths.iter().sum(),
+                window,
+                max_completion_length: plan.rollout.max_new_tokens,
+            };
+            let out = loss::grpo(plan.grpo, &inputs);
+            parts.put(shard.start, (out.loss, out.sums));
+            Ok(out.grads)
+        })?;
+        for (loss, part) in parts.in_order() {
+            total += loss;
+            sums += part;
+        }
+    }
+    let n = sums.tokens.max(1.0);
+    let mut metrics = described.clone();
+    metrics.push("kl", sums.kl / n);
+    metrics.push("entropy", sums.entropy / n);
+    metrics.push("ratio", sums.ratio / n);
+    metrics.push("clip_low", sums.clipped_low / n);
+    metrics.push("clip_high", sums.clipped_high / n);
+    metrics.push("clip_fraction", (sums.clipped_low + sums.clipped_high) / n);
+    let sequences = || minibatch.iter().flat_map(|m| &m.sequences);
+    let tokens = sequences().map(|s| s.prompt.ids.len() + s.response.len()).sum();
+    let ids: Vec<String> = groups.iter().map(|g| g.id.clone()).collect();
+    l.finish_step(total, &ids, started, tokens, metrics)?;
+    view.entropy = sums.entropy / n;
+    for warning in l.state.stall.watch(plan.guard, &view) {
+        l.progress.note(&format!("step {}: {warning}", l.state.step));
+    }
+    Ok(())
+}
+
+/// Roll out until there are enough groups. With dynamic sampling, groups whose rewards are all equal are set aside and
+/// replaced by further prompts, as long as the limit allows; what is still missing then is filled up with them (their
+/// advantage is zero), so that every step has the same size. Returns the groups and how many prompts were drawn.
+fn collect(l: &mut Loop<'_>, plan: &Plan<'_>) -> Result<(Vec<Group>, usize)> {
+    let wanted = l.job.config.examples_per_round();
+    let (mut useful, mut equal): (Vec<Group>, Vec<Group>) = (Vec::new(), Vec::new());
+    let mut drawn = 0;
+    for draw in 0..=plan.grpo.dynamic_sampling as u64 {
+        let (indices, prompts) = l.next_examples(wanted)?;
+        drawn += indices.len();
+        for group in roll_out(l, plan, &indices, prompts, draw)? {
+            if plan.grpo.dynamic_sampling > 0 && group.std() == 0.0 { equal.push(group) } else { useful.push(group) }
+        }
+        if useful.len() >= wanted {
+            break;
+        }
+    }
+    useful.extend(equal);
+    useful.truncate(wanted);
+    Ok((useful, drawn))
+}
+
+/// `rollout.samples` scored responses to each of these examples.
+fn roll_out(l: &Loop<'_>, plan: &Plan<'_>, indices: &[usize], prompts: Vec<Sequence>, draw: u64) -> Result<Vec<Group>> {
+    let job = l.job;
+    let mut groups = Vec::with_capacity(indices.len());
+    let seed =
+        |chunk: usize| rng::stream(job.config.train.seed, "rollout", &[l.state.round, draw, chunk as u64]).next_u64();
+    let at_once = if plan.rollout.batch_size == 0 { indices.len() } else { plan.rollout.batch_size };
+    let prompts: Vec<Arc<Prompt>> = prompts.into_iter().map(|p| p.prompt).collect();
+    let chunks = indices.chunks(at_once.max(1)).zip(prompts.chunks(at_once.max(1)));
+    for (chunk, (indices, prompts)) in chunks.enumerate() {
+        let sampling = Sampling {
+            max_new_tokens: plan.rollout.max_new_tokens,
+            temperature: plan.rollout.temperature,
+            top_p: plan.rollout.top_p,
+            top_k: plan.rollout.top_k,
+            seed: seed(chunk),
+        };
+        let (eos, banned) = (job.codec.eos_ids(), job.codec.banned_ids());
+        let completions = job.policy.generate(prompts, plan.rollout.samples, &sampling, eos, banned)?;
+        for ((&i, prompt), completions) in indices.iter().zip(prompts).zip(completions) {
+            let record = job.train.example(i)?;
+            let decode = |c: &Completion| job.codec.decode(&c.ids);
+            let texts = completions.iter().map(decode).collect::<Result<Vec<_>>>()?;
+            let scores: Vec<Score> = texts.iter().map(|t| job.train.score(i, t)).collect();
+            groups.push(Group {
+                id: record.id.clone(),
+                answer: record.answer.clone(),
+                rewards: scores.iter().map(|s| s.reward(plan.reward)).collect(),
+                truncated: completions.iter().filter(|c| !c.finished).count(),
+                sequences: completions
+                    .into_iter()
+                    .map(|c| Sequence { prompt: prompt.clone(), response: c.ids })
+                    .collect(),
+                texts,
+                scores,
+            });
+        }
+    }
+    Ok(groups)
+}
+
+/// What the rollout batch looked like.
+fn describe(groups: &[Group], drawn: usize) -> Metrics {
+    let responses = || groups.iter().flat_map(|g| &g.rewards);
+    let scores = || groups.iter().flat_map(|g| &g.scores);
+    let lengths = || groups.iter().flat_map(|g| &g.sequences).map(|s| s.response.len() as f64);
+    let n = responses().count().max(1) as f64;
+    let count = groups.len().max(1) as f64;
+    let mut m = Metrics::default();
+    m.push("reward", responses().map(|r| r.total).sum::<f64>() / n);
+    m.push("reward_hit", responses().map(|r| r.hit).sum::<f64>() / n);
+    m.push("reward_acc", responses().map(|r| r.acc).sum::<f64>() / n);
+    m.push("reward_fmt", responses().map(|r| r.fmt).sum::<f64>() / n);
+    m.push("reward_std", groups.iter().map(Group::std).sum::<f64>() / count);
+    m.push("zero_variance_groups", groups.iter().filter(|g| g.std() == 0.0).count() as f64 / count);
+    m.push("prompts_drawn", drawn as f64);
+    m.push("format_failures", scores().filter(|s| !s.well_formed).count() as f64 / n);
+    m.push("unparsed", scores().filter(|s| !s.parsed).count() as f64 / n);
+    m.push("response_length", lengths().sum::<f64>() / n);
+    m.push("response_length_max", lengths().fold(0.0, f64::max));
+    m.push("truncated", groups.iter().map(|g| g.truncated).sum::<usize>() as f64 / n);
+    m
+}
+
+/// Keep two responses of the first group now and then: at the first round and around every evaluation.
+fn keep_samples(l: &mut Loop<'_>, groups: &[Group]) -> Result<()> {
+    let (every, step) = (l.job.config.eval.every.max(1), l.state.step);
+    let Some(group) =
+        groups.first().filter(|_| step / every != (step + l.job.config.steps_per_round()) / every || step == 0)
+    else {
+        return Ok(());
+    };
+    let samples: Vec<Sample> = (0..group.texts.len().min(2))
+        .map(|j| Sample {
+            step,
+            source: "rollout",
+            id: group.id.clone(),
+            response: group.texts[j].clone(),
+            answer: group.answer.clone(),
+            reward: Some(group.rewards[j].total),
+            score: group.scores[j].clone(),
+        })
+        .collect();
+    l.keep(&samples)
+}

@@ -1,0 +1,375 @@
+//! The settings of a training run, with their defaults and where those come from.
+
+use serde::{Deserialize, Serialize};
+
+/// How the model is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Supervised fine-tuning on the responses of the dataset.
+    Sft,
+    /// Reinforcement fine-tuning (GRPO) on the model's own responses, scored by the task.
+    Rft,
+}
+
+impl std::fmt::Display for Method {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Method::Sft => "sft",
+            Method::Rft => "rft",
+        })
+    }
+}
+
+/// How the learning rate goes on after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Stays.
+    Constant,
+    /// Straight to zero at the last step.
+    Linear,
+    /// Half a cosine to zero at the last step.
+    Cosine,
+}
+
+/// How GRPO's token losses become one number (see `train::objective::grpo`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossType {
+    /// Mean over sequences of the mean over tokens.
+    Grpo,
+    /// Mean over the tokens of each micro-batch.
+    Bnpo,
+    /// Sum over tokens divided by the largest possible number of tokens.
+    DrGrpo,
+    /// Mean over the tokens of the whole accumulated batch.
+    Dapo,
+    /// Clipped importance weight times log-probability, over the tokens of the whole accumulated batch.
+    Cispo,
+}
+
+/// Where the importance ratio is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Importance {
+    /// One ratio a token.
+    Token,
+    /// One ratio a response: exp of the mean log-ratio (GSPO).
+    Sequence,
+}
+
+/// What the centred rewards of a group are divided by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScaleRewards {
+    /// The group's standard deviation.
+    Group,
+    /// The standard deviation over all rewards of the rollout batch.
+    Batch,
+    /// Nothing.
+    None,
+}
+
+/// What SFT's loss is the mean over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Average {
+    /// All response tokens of the step, as transformers has it: long responses weigh more.
+    #[default]
+    Token,
+    /// The sequences, each the mean over its own response tokens: every example weighs the same.
+    Sequence,
+}
+
+/// `[sft]`: the supervised loss, and where its examples are from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SftSettings {
+    /// `token` or `sequence`.
+    pub average: Average,
+    /// Dataset directory whose train split is replayed: part of every step's examples come from it. Empty for none.
+    pub replay: String,
+    /// Share of a step's examples that are replayed, rounded to whole examples.
+    pub replay_share: f64,
+    /// Weight of KL(initial model || model) at the tokens of the reference responses, of the whole next-token distributions, in nats;
+    /// 0 loads no reference copy.
+    pub kl_coef: f64,
+    /// On-policy SFT: every so many steps, sample from the model as it is then (`[rollout]`) and train on its right responses instead of
+    /// the reference ones; 0 for off.
+    pub refresh_every: usize,
+    /// Right responses to one prompt that are trained on between two refreshes, at most.
+    pub refresh_cap: usize,
+}
+
+impl Default for SftSettings {
+    fn default() -> Self {
+        SftSettings {
+            average: Average::default(),
+            replay: String::new(),
+            replay_share: 0.25,
+            kl_coef: 0.0,
+            refresh_every: 0,
+            refresh_cap: 1,
+        }
+    }
+}
+
+/// A training run, resolved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The loop and the optimizer.
+    pub train: TrainSettings,
+    /// Evaluation during training.
+    pub eval: EvalSettings,
+    /// The adapter that is trained in place of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<crate::model::lora::LoraSettings>,
+    /// The supervised loss; SFT only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sft: Option<SftSettings>,
+    /// How responses are sampled; RFT, and SFT with `sft.refresh_every`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutSettings>,
+    /// The policy-gradient loss; RFT only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpo: Option<GrpoSettings>,
+    /// Weights of the parts of the reward; RFT only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reward: Option<crate::tasks::jigsaw::RewardConfig>,
+    /// When to warn that learning has stalled; RFT only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<GuardSettings>,
+}
+
+/// `[train]`: the loop and the optimizer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainSettings {
+    /// `sft` or `rft`.
+    pub method: Method,
+    /// Optimizer steps. Either this or `epochs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
+    /// Passes over the training examples (fractions allowed). Either this or `steps`; 1 when neither is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<f64>,
+    /// Examples in one forward and backward: sequences for SFT, prompts (each with `rollout.samples` responses) for RFT.
+    pub batch_size: usize,
+    /// Forward-backward passes for one optimizer step.
+    pub accumulation: usize,
+    /// Keep only each layer's input for the backward pass and compute the layer again there: less memory, more time, the
+    /// same result.
+    pub recompute: bool,
+    /// `f32`, or `bf16` for products with working copies of the weights in bf16.
+    #[serde(default)]
+    pub compute: crate::model::Compute,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Shape of the learning rate after the warm-up.
+    pub schedule: Schedule,
+    /// Linear warm-up: below 1 a share of all steps, from 1 on a number of steps.
+    pub warmup: f64,
+    /// Decoupled weight decay, on matrices only (no biases, no norms).
+    pub weight_decay: f64,
+    /// AdamW's two averages.
+    pub betas: [f64; 2],
+    /// AdamW's epsilon.
+    pub eps: f64,
+    /// The gradient is scaled down to this global norm; 0 for no clipping.
+    pub max_grad_norm: f64,
+    /// Seed of everything random in the run.
+    pub seed: u64,
+    /// Frozen parts: `vision` (the whole tower with its merger), `merger`, `embeddings`, `text`, or the beginning of parameter names.
+    pub freeze: Vec<String>,
+    /// Longest prompt + response in tokens; a longer example is refused by id before training. 0 for no check.
+    pub max_length: usize,
+    /// Steps between checkpoints; 0 for only the last.
+    pub save_every: usize,
+    /// Checkpoints kept; the oldest go first.
+    pub keep: usize,
+}
+
+/// `[eval]`: evaluation on the validation split during training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalSettings {
+    /// Steps between evaluations, also before the first step and after the last; 0 for none.
+    pub every: usize,
+    /// Validation examples used (the first ones); 0 for all.
+    pub samples: usize,
+    /// Prompts generated for at a time.
+    pub batch_size: usize,
+    /// Longest response in tokens.
+    pub max_new_tokens: usize,
+    /// Responses kept in `samples.jsonl` at each evaluation.
+    pub keep_responses: usize,
+}
+
+/// `[rollout]`: how responses are sampled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutSettings {
+    /// Responses to each prompt (the group).
+    pub samples: usize,
+    /// Prompts generated for at a time; 0 for all of a rollout batch together (in SFT, as many as a step has examples).
+    pub batch_size: usize,
+    /// Longest response in tokens.
+    pub max_new_tokens: usize,
+    /// Softmax temperature, for sampling and for the log-probabilities of the loss alike.
+    pub temperature: f32,
+    /// Nucleus sampling; 1 for off. The loss uses the whole distribution whatever this is, as TRL does.
+    pub top_p: f32,
+    /// Only the k likeliest tokens; 0 for off.
+    pub top_k: usize,
+}
+
+impl Default for RolloutSettings {
+    fn default() -> Self {
+        RolloutSettings { samples: 8, batch_size: 0, max_new_tokens: 512, temperature: 1.0, top_p: 1.0, top_k: 0 }
+    }
+}
+
+/// `[grpo]`: the policy-gradient loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrpoSettings {
+    /// `grpo`, `bnpo`, `dr_grpo`, `dapo` or `cispo`.
+    pub loss_type: LossType,
+    /// `token` or `sequence`.
+    pub importance: Importance,
+    /// The ratio is clipped below at 1 - epsilon.
+    pub epsilon: f64,
+    /// The ratio is clipped above at 1 + epsilon_high (clip-higher); epsilon when not given. For `cispo` the bound itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epsilon_high: Option<f64>,
+    /// Upper bound of the unclipped ratio (two-sided clipping); none when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta: Option<f64>,
+    /// Weight of the KL to the model the run started from; 0 loads no reference copy.
+    pub beta: f64,
+    /// Times each rollout batch is gone over.
+    pub num_iterations: usize,
+    /// Optimizer steps a rollout batch is cut into.
+    pub minibatches: usize,
+    /// `group`, `batch` or `none`.
+    pub scale_rewards: ScaleRewards,
+    /// Weight of the entropy bonus; 0 for none.
+    pub entropy_coef: f64,
+    /// Replace prompts whose responses all earn the same: at most this many further draws of a batch of prompts; 0 for off.
+    pub dynamic_sampling: usize,
+}
+
+/// `[guard]`: warn, naming the cause, when learning has stalled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuardSettings {
+    /// Steps in a row below a threshold before the warning; 0 for never.
+    pub window: usize,
+    /// Mean standard deviation of the rewards within a group.
+    pub reward_std: f64,
+    /// Mean token entropy in nats.
+    pub entropy: f64,
+}
+
+impl Config {
+    /// The defaults of a method. Sources: TRL's `SFTConfig` and `GRPOConfig` (learning rate, clipping, advantages,
+    /// loss type, 8 generations), torch's `AdamW` (betas, eps).
+    pub fn defaults(method: Method) -> Config {
+        let rft = method == Method::Rft;
+        Config {
+            train: TrainSettings {
+                method,
+                steps: None,
+                epochs: None,
+                batch_size: 8,
+                accumulation: 1,
+                lr: if rft { 1e-6 } else { 2e-5 },
+                schedule: if rft { Schedule::Constant } else { Schedule::Cosine },
+                warmup: 0.0,
+                weight_decay: 0.0,
+                betas: [0.9, 0.999],
+                eps: 1e-8,
+                max_grad_norm: 1.0,
+                seed: 0,
+                freeze: Vec::new(),
+                max_length: 0,
+                recompute: false,
+                compute: Default::default(),
+                save_every: 100,
+                keep: 2,
+            },
+            eval: EvalSettings { every: 100, samples: 64, batch_size: 16, max_new_tokens: 512, keep_responses: 4 },
+            lora: None,
+            sft: (!rft).then(SftSettings::default),
+            rollout: rft.then(RolloutSettings::default),
+            grpo: rft.then_some(GrpoSettings {
+                loss_type: LossType::Dapo,
+                importance: Importance::Token,
+                epsilon: 0.2,
+                epsilon_high: None,
+                delta: None,
+                beta: 0.0,
+                num_iterations: 1,
+                minibatches: 1,
+                scale_rewards: ScaleRewards::Group,
+                entropy_coef: 0.0,
+                dynamic_sampling: 0,
+            }),
+            reward: rft.then(crate::tasks::jigsaw::RewardConfig::default),
+            guard: rft.then_some(GuardSettings { window: 25, reward_std: 0.01, entropy: 0.01 }),
+        }
+    }
+
+    /// A plan in which every optional key is present: the list of keys that exist.
+    pub(crate) fn every_key() -> Config {
+        let mut all = Config::defaults(Method::Rft);
+        all.sft = Some(SftSettings::default());
+        all.lora = Some(Default::default());
+        all.train.steps = Some(1);
+        all.train.epochs = Some(1.0);
+        if let Some(grpo) = &mut all.grpo {
+            grpo.epsilon_high = Some(0.2);
+            grpo.delta = Some(2.0);
+        }
+        all
+    }
+
+    /// Fill in what follows from other settings.
+    pub(super) fn complete(&mut self) {
+        if self.train.steps.is_none() && self.train.epochs.is_none() {
+            self.train.epochs = Some(1.0);
+        }
+        if let Some(grpo) = &mut self.grpo {
+            grpo.epsilon_high.get_or_insert(grpo.epsilon);
+        }
+    }
+
+    /// Optimizer steps made from one batch of examples: the unit after which the run can be stopped and resumed.
+    /// 1 for SFT, `minibatches * num_iterations` for RFT.
+    pub fn steps_per_round(&self) -> usize {
+        self.grpo.as_ref().map_or(1, |g| g.minibatches * g.num_iterations)
+    }
+
+    /// Examples (SFT) or prompts (RFT) that one round takes from the dataset.
+    pub fn examples_per_round(&self) -> usize {
+        self.train.batch_size * self.train.accumulation * self.grpo.as_ref().map_or(1, |g| g.minibatches)
+    }
+
+    /// Of those, the examples that are replayed from another dataset.
+    pub fn replayed_per_round(&self) -> usize {
+        let sft = self.sft.as_ref().filter(|sft| !sft.replay.is_empty());
+        sft.map_or(0, |sft| (sft.replay_share * self.examples_per_round() as f64).round() as usize)
+    }
+
+    /// Optimizer steps of the whole run over `examples` training examples of its own, a whole number of rounds, at least one.
+    pub fn total_steps(&self, examples: usize) -> usize {
+        if let Some(steps) = self.train.steps {
+            return steps;
+        }
+        let own = self.examples_per_round() - self.replayed_per_round();
+        let rounds = self.train.epochs.unwrap_or(1.0) * examples as f64 / own as f64;
+        (rounds.ceil() as usize).max(1) * self.steps_per_round()
+    }
+}

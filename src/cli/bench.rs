@@ -46,7 +46,7 @@ pub(super) fn evaluate_server(
     tell_of_large_files(specs);
     let prepared = bench::prepare_for_server(specs, settings)?;
     let mut bars = Bars::default();
-    let key = chat::key_of_environment();
+    let key = server::key_of_environment();
     let results = bench::run_server(&prepared, endpoint, key, out, fresh, &mut |name, p| bars.tell(name, p));
     bars.clear();
     let (results, billed) = results?;

@@ -177,7 +177,7 @@ impl EvalArgs {
                 print(&format!("{}{}\n", table(&result), request.out.join("result.json").display()))
             }
             Work::ServerDataset(request) => {
-                let key = chat::key_of_environment();
+                let key = server::key_of_environment();
                 let (result, billed) = with_bar(|progress| evaluate_server(&request, key, progress))?;
                 let file = request.out.join("result.json");
                 print(&format!("{}{}{}\n", table(&result), bill(billed), file.display()))

@@ -173,7 +173,7 @@ impl GenArgs {
     }
 
     fn make_suite(self, families: Vec<Part>) -> Result<()> {
-        let settings = suite::Settings {
+        let settings = suites::Settings {
             suite: families,
             images: self.images,
             count: self.count,
@@ -183,14 +183,14 @@ impl GenArgs {
             held_out: self.held_out.map(|n| n as usize),
         };
         let bar = bar(0, "{pos} questions, {per_sec}");
-        let made = suite::generate(&settings, &self.out, self.overwrite, &|| bar.inc(1));
+        let made = suites::generate(&settings, &self.out, self.overwrite, &|| bar.inc(1));
         bar.finish_and_clear();
         let manifest = made?;
         tell_left_out(&manifest);
         let splits = generate::SPLITS.iter().filter_map(|name| Some((name, manifest.splits.get(*name)?)));
         let listed: Vec<String> = splits.map(|(name, split)| format!("{name} {}", split.records)).collect();
         let bench =
-            if manifest.splits.contains_key("test") { format!("; {}/*.tsv", suite::BENCH) } else { String::new() };
+            if manifest.splits.contains_key("test") { format!("; {}/*.tsv", suites::BENCH) } else { String::new() };
         print(&format!("{}: {} records{bench}\n", self.out.display(), listed.join(", ")))
     }
 

@@ -1,6 +1,6 @@
 //! Settings that contradict each other, or cannot mean anything, are refused here, before any work.
 
-use super::settings::{Config, LossType, Method, SftSettings};
+use crate::train::settings::{Config, LossType, Method, SftSettings};
 use crate::{Error, Result};
 use toml::{Table, Value};
 

@@ -171,7 +171,7 @@ impl Set {
 
     /// A sample as model input.
     pub fn sequence(&self, sample: &Sample) -> Result<Sequence> {
-        let prompt = self.prepared.codec()?.prompt(self.prepared.task(), sample.index)?;
+        let prompt = encode_example(self.prepared.task(), self.prepared.codec()?, sample.index)?;
         Ok(Sequence { prompt, response: sample.token_ids.clone() })
     }
 }

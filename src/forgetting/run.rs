@@ -20,8 +20,8 @@ use crate::eval::bench::{self, Prepared, Settings, Spec};
 use crate::eval::{self, BATCH, BaseSamples, Comparison, Divergence, Key, Outcome, spread};
 use crate::io::files;
 use crate::model::inspect::inspect;
-use crate::model::qwen2_5_vl;
-use crate::tasks::{Task, rules};
+use crate::model::{self, qwen2_5_vl};
+use crate::tasks::{Task, scorers};
 use crate::{Error, Result};
 use candle_core::Device;
 use sha2::{Digest, Sha256};
@@ -273,7 +273,7 @@ impl Work<'_> {
             let tuned = Evaluation::read(&place.out.join(&bench.name))?;
             hash.clone_from(&tuned.about.key.model);
             let own = match bench.task().aggregate() {
-                None | Some(rules::Aggregate::Mean) => Vec::new(),
+                None | Some(scorers::Aggregate::Mean) => Vec::new(),
                 Some(_) => Aggregate::of(&base.numbers, &tuned.numbers),
             };
             let pairing = pair(base.clone(), tuned)?;

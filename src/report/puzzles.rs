@@ -83,7 +83,7 @@ pub fn card(record: &Record, shown: &RgbImage, outcomes: &[(&str, usize, &Outcom
         if let Some((grid, gold)) = &order
             && let Some(given) = answered(&outcome.response, *grid)
         {
-            answer.restored = Some(data_uri(&puzzle::restore(shown, *grid, &given))?);
+            answer.restored = Some(data_uri(&jigsaw::restore(shown, *grid, &given))?);
             answer.tiles =
                 tiles(*grid, shown, |cell| (given.places()[cell] + 1, given.places()[cell] == gold.places()[cell]));
             let right = answer.tiles.iter().filter(|t| t.right).count();
@@ -97,7 +97,7 @@ pub fn card(record: &Record, shown: &RgbImage, outcomes: &[(&str, usize, &Outcom
         kind: order.as_ref().map_or_else(|| record.task.clone(), |(grid, _)| grid.to_string()),
         size: shown.dimensions(),
         shown: data_uri(shown)?,
-        original: order.as_ref().map(|(grid, gold)| data_uri(&puzzle::restore(shown, *grid, gold))).transpose()?,
+        original: order.as_ref().map(|(grid, gold)| data_uri(&jigsaw::restore(shown, *grid, gold))).transpose()?,
         tiles: order.as_ref().map_or_else(Vec::new, |(grid, _)| tiles(*grid, shown, |place| (place + 1, true))),
         gold: record.answer.clone(),
         answers: answers.collect::<Result<_>>()?,
@@ -112,7 +112,7 @@ fn gold_order(record: &Record, shown: &RgbImage) -> Result<Option<(Grid, Permuta
     let bad = |what: &str| Error::input(format!("record {}: {what}", record.id));
     let grid = record.meta.get("grid").and_then(|g| g.as_str()).ok_or_else(|| bad("meta.grid is missing"))?;
     let grid: Grid = grid.parse().map_err(|e: Error| e.context(format!("record {}", record.id)))?;
-    let gold = puzzle::permutation_answer(&record.answer, grid.tiles());
+    let gold = jigsaw::permutation_answer(&record.answer, grid.tiles());
     let gold = gold.map_err(|fault| bad(&format!("answer {:?}: {fault}", record.answer)))?;
     let (width, height) = (shown.width() as usize, shown.height() as usize);
     if width == 0 || height == 0 || !width.is_multiple_of(grid.cols()) || !height.is_multiple_of(grid.rows()) {
@@ -122,7 +122,7 @@ fn gold_order(record: &Record, shown: &RgbImage) -> Result<Option<(Grid, Permuta
 }
 
 fn answered(response: &str, grid: Grid) -> Option<Permutation> {
-    puzzle::permutation_answer(puzzle::answer_block(response).ok()?, grid.tiles()).ok()
+    jigsaw::permutation_answer(jigsaw::answer_block(response).ok()?, grid.tiles()).ok()
 }
 
 fn verdict(outcome: &Outcome) -> String {

@@ -33,7 +33,7 @@ pub(super) fn dataset(dir: &Path, n: u32) {
     for i in 0..n {
         let order = Permutation::random(4, &mut rng::stream(7, "report", &[u64::from(i)]));
         let name = format!("images/{i:04}.png");
-        let digest = writer.write_image("test", &name, &puzzle::shuffle(&scene(i), grid, &order)).unwrap();
+        let digest = writer.write_image("test", &name, &jigsaw::shuffle(&scene(i), grid, &order)).unwrap();
         let message = |role: &str, content: String| Message { role: role.into(), content };
         let category = if i % 2 == 0 { "photo" } else { "scene" };
         let record = Record {

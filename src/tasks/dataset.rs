@@ -91,7 +91,7 @@ mod tests {
     use super::*;
     use crate::tasks::jigsaw::Style;
     use crate::tasks::scorers::{Anls, RuleScorer, YesNo};
-    use crate::tasks::{PairScorer, rules::Rule};
+    use crate::tasks::{PairScorer, scorers::Rule};
 
     #[test]
     fn each_rule_is_named_once() {

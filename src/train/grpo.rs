@@ -6,8 +6,8 @@
 //! sequences share their prompt's computation), an entropy bonus can be added.
 
 use super::guard::StepView;
-use super::loss::{self, GrpoInputs, GrpoSums, Window, mean_and_std};
 use super::metrics::{Metrics, Sample};
+use super::objective::{self, GrpoInputs, GrpoSums, Window, mean_and_std};
 use super::parts::Parts;
 use super::trainer::Loop;
 use crate::model::{Completion, Prompt, Sampling, Sequence};
@@ -63,7 +63,7 @@ pub(super) fn round(l: &mut Loop<'_>) -> Result<()> {
 
     let size = plan.rollout.samples;
     let rewards: Vec<f64> = groups.iter().flat_map(|g| &g.rewards).map(|r| r.total).collect();
-    let advantages = loss::advantages(&rewards, size, plan.grpo.scale_rewards);
+    let advantages = objective::advantages(&rewards, size, plan.grpo.scale_rewards);
     let micros: Vec<Micro> = groups
         .chunks(config.train.batch_size)
         .zip(advantages.chunks(config.train.batch_size * size))
@@ -146,7 +146,7 @@ fn step(
                 window,
                 max_completion_length: plan.rollout.max_new_tokens,
             };
-            let out = loss::grpo(plan.grpo, &inputs);
+            let out = objective::grpo(plan.grpo, &inputs);
             parts.put(shard.start, (out.loss, out.sums));
             Ok(out.grads)
         })?;

@@ -126,7 +126,7 @@ impl AdamW {
                 sources.push(Source { name: format!("{}.{suffix}", slot.parameter.name), shape, values });
             }
         }
-        tensors::write(path, sources, Dtype::F32, &[("step", self.step.to_string())])
+        tensor_file::write(path, sources, Dtype::F32, &[("step", self.step.to_string())])
     }
 
     /// Read what [`AdamW::save`] wrote. Every parameter must be there with its shape, and nothing else.

@@ -337,7 +337,7 @@ impl Config {
     }
 
     /// Fill in what follows from other settings.
-    pub(super) fn complete(&mut self) {
+    pub(crate) fn complete(&mut self) {
         if self.train.steps.is_none() && self.train.epochs.is_none() {
             self.train.epochs = Some(1.0);
         }

@@ -4,8 +4,8 @@
 //! first part gives them. It is the forward divergence of the whole next-token distributions, computed exactly, and not an estimate from
 //! the token that happens to follow: on reference responses, which neither model has sampled, such an estimate would be biased.
 
-use super::loss::{self, Window};
 use super::metrics::Metrics;
+use super::objective::{self, Window};
 use super::parts::Parts;
 use super::refresh;
 use super::trainer::Loop;
@@ -85,9 +85,9 @@ pub fn accumulate_near(
         let parts = Parts::default();
         let nll = |shard: &Range<usize>, stats: &TokenStats| -> (f64, TokenGrads) {
             match average {
-                Average::Token => loss::sft(stats, &window),
+                Average::Token => objective::sft(stats, &window),
                 Average::Sequence => {
-                    loss::sft_by_sequence(stats, micro[shard.clone()].iter().map(|s| s.response.len()), &window)
+                    objective::sft_by_sequence(stats, micro[shard.clone()].iter().map(|s| s.response.len()), &window)
                 }
             }
         };
@@ -101,7 +101,7 @@ pub fn accumulate_near(
             })?,
             Some(Near { reference, coef }) => policy.backward_near(micro, reference, &|shard, stats, nats| {
                 let (loss, grads) = nll(&shard, stats);
-                let (kl, by_kl) = loss::near(nats, &grads, coef);
+                let (kl, by_kl) = objective::near(nats, &grads, coef);
                 parts.put(shard.start, (loss + coef * kl, entropy(stats), kl));
                 Ok((grads, by_kl))
             })?,

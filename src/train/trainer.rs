@@ -13,7 +13,7 @@ use super::room::Room;
 use super::run::{Finished, Run};
 use super::schedule::learning_rate;
 use super::sizes::{Size, sizes};
-use super::{rft, sft};
+use super::{grpo, sft};
 use crate::io::files;
 use crate::model::Sequence;
 use crate::model::{LanguageModel, PromptEncoder};
@@ -165,7 +165,7 @@ fn rounds(mut l: Loop<'_>, run: &Run, resume: Option<&Checkpoint>) -> Result<End
                 job.policy.begin_step(rng::stream(config.train.seed, "step", &[before as u64]).next_u64());
                 sft::round(&mut l)?
             }
-            Method::Rft => rft::round(&mut l)?,
+            Method::Rft => grpo::round(&mut l)?,
         }
         l.state.round += 1;
         (l.state.cursor, l.state.replay) = (l.deal.cursor(), l.deal.replay_cursor());

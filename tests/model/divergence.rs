@@ -5,9 +5,10 @@ use candle_core::{Device, Tensor};
 use jigsaw::eval::{BaseSamples, Comparison, Divergence, Outcome, PromptDivergence, token_divergences};
 use jigsaw::model::init::{Preset, write_checkpoint};
 use jigsaw::model::qwen2_5_vl::Model;
-use jigsaw::model::{LanguageModel, Predictor, PromptEncoder};
+use jigsaw::model::{LanguageModel, Predictor};
 use jigsaw::model::{Prompt, Sampling, Sequence};
 use jigsaw::tasks::Task;
+use jigsaw::tasks::encode_example;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -149,7 +150,7 @@ fn the_perplexity_of_own_answers_is_over_their_tokens_and_the_closing_one_if_the
     assert!(lines[1].own.is_none());
     for (k, response) in [(0, vec![2, 1, 3, 0]), (3, vec![2, 1, 3])] {
         let found = lines[k].own.unwrap();
-        let prompt = Digits.prompt(&task, k).unwrap();
+        let prompt = encode_example(&task, &Digits, k).unwrap();
         let nats = |toy: &Toy| {
             let sequence = Sequence { prompt: prompt.clone(), response: response.clone() };
             -toy.score(&[sequence], 1.0).unwrap().logprobs.iter().map(|&p| f64::from(p)).sum::<f64>()

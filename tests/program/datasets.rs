@@ -5,7 +5,7 @@ use image::{Rgb, RgbImage, imageops};
 use jigsaw::data::{Dataset, MANIFEST, Manifest, Record};
 use jigsaw::tasks;
 use jigsaw::tasks::jigsaw::generate::{self, Settings};
-use jigsaw::tasks::jigsaw::{self, Grid, QuestionKind, RewardConfig, Style};
+use jigsaw::tasks::jigsaw::{self as puzzle, Grid, QuestionKind, RewardConfig, Style};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;

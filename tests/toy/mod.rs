@@ -10,7 +10,7 @@ use image::RgbImage;
 use jigsaw::data::{Message, Record};
 use jigsaw::io::files::Written;
 use jigsaw::model::{Completion, LossFn, NearLossFn, Prompt, Sampling, Sequence, TokenGrads, TokenStats};
-use jigsaw::model::{LanguageModel, Predictions, Predictor, PromptEncoder};
+use jigsaw::model::{LanguageModel, Predictions, Predictor, PromptEncoder, PromptSize};
 use jigsaw::nn::{Parameter, Unformed, kl_divergence};
 use jigsaw::tasks::{Score, Task};
 use jigsaw::{Error, Result, rng};

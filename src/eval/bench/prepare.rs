@@ -144,9 +144,9 @@ fn read(
         }
         let task = tasks::load(path, split)?;
         let (pixels, _) = bounds(None)?;
-        return Ok((Protocol::of_dataset(task.name(), pixels), bench::DEFAULT_NEW_TOKENS, task));
+        return Ok((Protocol::of_dataset(task.name(), pixels), benchmarks::DEFAULT_NEW_TOKENS, task));
     }
-    let raw = bench::read(name, path, kind.as_deref())?;
+    let raw = benchmarks::read(name, path, kind.as_deref())?;
     let (pixels, resize) = bounds(raw.pixels())?;
     let task = raw.into_task(name, resize.as_ref())?;
     Ok((task.protocol(pixels), task.max_new_tokens(), Box::new(task)))

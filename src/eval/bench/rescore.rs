@@ -107,7 +107,7 @@ fn task_of(about: &About) -> Result<Box<dyn Task>> {
         _ => return tasks::load(&about.data, &about.split),
     };
     let pixels: Option<Pixels> = protocol.pixels;
-    let raw = bench::read(&about.key.task, &about.data, protocol.benchmark.as_deref())?;
+    let raw = benchmarks::read(&about.key.task, &about.data, protocol.benchmark.as_deref())?;
     Ok(Box::new(raw.into_task(&about.key.task, &|(width, height)| {
         let Some(Pixels { min, max, factor }) = pixels else { return Ok((width, height)) };
         smart_resize(width, height, factor, min, max).map_err(|e| e.to_string())

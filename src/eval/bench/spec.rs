@@ -43,7 +43,7 @@ impl Spec {
             // A file whose own name has a colon in it, or a drive letter.
             _ if Path::new(rest).exists() => (rest, None),
             Some((path, kind)) if !path.is_empty() && !kind.contains(['/', '\\', '.']) => {
-                bench::find(kind).map_err(|e| bad(e.to_string()))?;
+                benchmarks::find(kind).map_err(|e| bad(e.to_string()))?;
                 (path, Some(kind.to_string()))
             }
             _ => (rest, None),

@@ -138,7 +138,7 @@ impl Adapter {
             })
         });
         let about = [("format", "pt".to_string())];
-        let written = tensors::write(&dir.join(ADAPTER_WEIGHTS), matrices.collect(), Dtype::F32, &about)?;
+        let written = tensor_file::write(&dir.join(ADAPTER_WEIGHTS), matrices.collect(), Dtype::F32, &about)?;
         files::write_json(&dir.join(ADAPTER_CONFIG), &self.about)?;
         Ok(written)
     }

@@ -444,7 +444,7 @@ fn write_sharded(dir: &Path, sources: Vec<Source<'_>>, dtype: DType, shard_bytes
         };
         map.extend(shard.iter().map(|source| (source.name.clone(), name.clone())));
         // transformers refuses a file that does not say which framework's layout it has.
-        written.push(tensors::write(&dir.join(&name), shard, stored, &[("format", "pt".to_string())])?);
+        written.push(tensor_file::write(&dir.join(&name), shard, stored, &[("format", "pt".to_string())])?);
     }
     if count > 1 {
         files::write_json(&dir.join(INDEX), &json!({"metadata": {"total_size": total}, "weight_map": map}))?;

@@ -149,7 +149,7 @@ fn sample(
     let done = outcomes.len() / plan.samples;
     let chat = match &request.teacher {
         Teacher::Endpoint(endpoint) => {
-            Some(Chat::open(endpoint, &request.sampling, chat::key_of_environment(), &request.out.join(store::PAID))?)
+            Some(Chat::open(endpoint, &request.sampling, server::key_of_environment(), &request.out.join(store::PAID))?)
         }
         _ => None,
     };

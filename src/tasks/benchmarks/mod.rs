@@ -13,7 +13,7 @@ pub use boxes::Corners;
 pub use protocol::{Pixels, Protocol};
 pub use registry::{Benchmark, Group, find};
 
-use super::rules::{Aggregate, Scored};
+use super::scorers::{Aggregate, Scored};
 use super::{Score, Scorer, Task, scorer};
 use crate::data::Record;
 use crate::data::tsv::{Layout, Row, Tsv};

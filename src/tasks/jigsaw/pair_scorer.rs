@@ -1,8 +1,8 @@
 //! Scores the lettered question about two tiles.
 
-use super::{Score, Scorer, meta};
 use crate::data::Record;
 use crate::tasks::jigsaw::{self, Style};
+use crate::tasks::{Score, Scorer, meta};
 use crate::{Error, Result};
 
 /// Version of the rule.
@@ -25,7 +25,7 @@ impl PairScorer {
     /// From a record's `answer`, `meta.choices` (their number) and `meta.style`.
     pub fn from_record(record: &Record) -> Result<Self> {
         let choices: usize = meta(record, "choices")?;
-        let right = puzzle::letter(&record.answer, choices).map_err(|fault| {
+        let right = jigsaw::letter(&record.answer, choices).map_err(|fault| {
             Error::input(format!("field `answer`: `{}` is no letter of {choices} choices: {fault}", record.answer))
         })?;
         Ok(PairScorer::new(right, choices, meta(record, "style")?))
@@ -38,8 +38,8 @@ impl Scorer for PairScorer {
     }
 
     fn score(&self, response: &str) -> Score {
-        let answer = puzzle::answer_block(response).and_then(|block| puzzle::letter(block, self.choices));
-        let form = puzzle::check_format(response, self.style);
+        let answer = jigsaw::answer_block(response).and_then(|block| jigsaw::letter(block, self.choices));
+        let form = jigsaw::check_format(response, self.style);
         let correct = answer == Ok(self.right);
         let share = f64::from(u8::from(correct));
         Score {

@@ -1,8 +1,8 @@
 //! Scores the order of the tiles.
 
-use super::{Score, Scorer, meta};
 use crate::data::Record;
 use crate::tasks::jigsaw::{self, Fault, Grid, Permutation, Style};
+use crate::tasks::{Score, Scorer, meta};
 use crate::{Error, Result};
 
 /// Version of the rule.
@@ -24,7 +24,7 @@ impl JigsawScorer {
     /// From a record's `answer`, `meta.grid` and `meta.style`.
     pub fn from_record(record: &Record) -> Result<Self> {
         let grid: Grid = meta(record, "grid")?;
-        let gold = puzzle::permutation_answer(&record.answer, grid.tiles()).map_err(|fault| {
+        let gold = jigsaw::permutation_answer(&record.answer, grid.tiles()).map_err(|fault| {
             Error::input(format!(
                 "field `answer`: `{}` is not the order of {} tiles: {fault}",
                 record.answer,
@@ -42,12 +42,12 @@ impl Scorer for JigsawScorer {
 
     fn score(&self, response: &str) -> Score {
         let tiles = self.gold.places().len();
-        let block = puzzle::answer_block(response);
-        let numbers = block.and_then(|block| puzzle::numbers(block, tiles)).unwrap_or_default();
+        let block = jigsaw::answer_block(response);
+        let numbers = block.and_then(|block| jigsaw::numbers(block, tiles)).unwrap_or_default();
         let right = numbers.iter().zip(self.gold.places()).filter(|&(&n, &place)| n as usize == place + 1).count();
         let positions = right as f64 / tiles as f64;
-        let answer = block.and_then(|block| puzzle::permutation_answer(block, tiles));
-        let form = puzzle::check_format(response, self.style);
+        let answer = block.and_then(|block| jigsaw::permutation_answer(block, tiles));
+        let form = jigsaw::check_format(response, self.style);
         let fault: Option<Fault> = answer.as_ref().err().copied().or(form.err());
         let correct = answer.as_ref() == Ok(&self.gold);
         let value = f64::from(u8::from(correct));

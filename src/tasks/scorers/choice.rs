@@ -53,7 +53,7 @@ impl Choice {
     /// From a record's `meta.options` (texts) and `answer` (letter).
     pub fn from_record(record: &Record) -> Result<Self> {
         let options: Vec<String> = meta(record, "options")?;
-        let right = puzzle::letter(gold(record)?, options.len()).map_err(|fault| {
+        let right = jigsaw::letter(gold(record)?, options.len()).map_err(|fault| {
             Error::input(format!(
                 "field `answer`: `{}` is no letter of {} options: {fault}",
                 record.answer,
@@ -65,7 +65,7 @@ impl Choice {
 
     /// The option (from 0) that a letter of either case names.
     fn option(&self, token: &str) -> Option<usize> {
-        puzzle::letter(token, self.options.len()).ok()
+        jigsaw::letter(token, self.options.len()).ok()
     }
 
     /// Step 1.

@@ -146,7 +146,7 @@ struct Made {
 impl Made {
     /// The whole prompt in a style, with the place of the picture.
     fn prompt(&self, style: Style) -> String {
-        puzzle::with_picture(&self.question.asked(style), self.first)
+        jigsaw::with_picture(&self.question.asked(style), self.first)
     }
 
     /// Path of its picture in the split.
@@ -250,7 +250,7 @@ fn reduced(image: RgbImage) -> RgbImage {
         return image;
     }
     let scaled = |side: u32| (u64::from(side) * u64::from(KEPT)).div_ceil(u64::from(shorter)) as u32;
-    puzzle::resize(&image, [0, 0, width, height], scaled(width), scaled(height))
+    jigsaw::resize(&image, [0, 0, width, height], scaled(width), scaled(height))
 }
 
 #[cfg(test)]

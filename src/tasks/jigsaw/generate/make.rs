@@ -78,12 +78,12 @@ impl Maker<'_> {
         let mut rng = rng::stream(seed, "puzzle", &key(&photo.hash, index));
         let (crop, original) = (0..CROPS_TRIED).find_map(|_| {
             let crop = random_crop(image.dimensions(), grid, min_crop, &mut rng);
-            let original = puzzle::resize(image, crop, grid.cols() as u32 * tile, grid.rows() as u32 * tile);
+            let original = jigsaw::resize(image, crop, grid.cols() as u32 * tile, grid.rows() as u32 * tile);
             tiles_differ(&original, grid).then_some((crop, original))
         })?;
         let permutation = Permutation::random(grid.tiles(), &mut rng);
         let pair = (question == QuestionKind::Pair).then(|| PairPuzzle::random(grid, &permutation, &mut rng));
-        let shuffled = puzzle::shuffle(&original, grid, &permutation);
+        let shuffled = jigsaw::shuffle(&original, grid, &permutation);
         Some((Made { index, crop, permutation, pair, digest: [0; 32] }, shuffled))
     }
 }
@@ -99,15 +99,15 @@ pub fn record(settings: &Settings, split: &str, slot: usize, photo: &Photo, made
         meta["category"] = json!(if photo.is_scene() { "scene" } else { "photo" });
     }
     let (text, answer) = match &made.pair {
-        None => (puzzle::order_question(grid, style), order),
+        None => (jigsaw::order_question(grid, style), order),
         Some(pair) => {
             meta["tiles"] = json!([pair.tile + 1, pair.seen_from + 1]);
             meta["choices"] = json!(pair.choices.len());
-            (puzzle::pair_question(grid, pair, style), pair.answer().to_string())
+            (jigsaw::pair_question(grid, pair, style), pair.answer().to_string())
         }
     };
-    let text = puzzle::with_picture(&text, settings.question_first);
-    let response = puzzle::respond(&made.permutation, &answer, style);
+    let text = jigsaw::with_picture(&text, settings.question_first);
+    let response = jigsaw::respond(&made.permutation, &answer, style);
     let message = |role: &str, content: String| Message { role: role.into(), content };
     Record {
         file_name: image_name(slot),
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn resizing_keeps_the_picture_where_it_is() {
         let image = RgbImage::from_fn(300, 300, |x, y| image::Rgb([(x / 100 * 100) as u8, (y / 100 * 100) as u8, 9]));
-        let small = puzzle::resize(&image, [0, 0, 300, 300], 84, 84);
+        let small = jigsaw::resize(&image, [0, 0, 300, 300], 84, 84);
         for (tile, expected) in [(0, [0, 0, 9]), (1, [100, 0, 9]), (5, [200, 100, 9]), (8, [200, 200, 9])] {
             assert_eq!(small.get_pixel(tile % 3 * 28 + 14, tile / 3 * 28 + 14).0, expected);
         }

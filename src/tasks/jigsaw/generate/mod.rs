@@ -18,8 +18,8 @@ pub use preview::write_preview;
 pub use scenes::Cues;
 pub use shares::{SPLITS, Shares};
 
-use super::source::{self, PixelBudget};
-use super::{Attribution, DatasetWriter, Manifest, Skipped};
+use crate::data::source::{self, PixelBudget};
+use crate::data::{Attribution, DatasetWriter, Manifest, Skipped};
 use crate::io::files;
 use crate::tasks::jigsaw::{Grid, QuestionKind, Style};
 use crate::{Error, Result};

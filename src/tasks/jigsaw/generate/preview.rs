@@ -49,16 +49,16 @@ fn panel(record: &Record, image: &RgbImage) -> Result<RgbImage> {
     let broken = |what: &str| Error::failed(format!("the record's {what} cannot be read back"));
     let text = |field: &str| record.meta.get(field).and_then(|v| v.as_str());
     let grid: Grid = text("grid").ok_or_else(|| broken("meta.grid"))?.parse()?;
-    let answer = record.response().and_then(|r| puzzle::answer_block(r).ok()).ok_or_else(|| broken("response"))?;
+    let answer = record.response().and_then(|r| jigsaw::answer_block(r).ok()).ok_or_else(|| broken("response"))?;
     let pair: Option<Vec<usize>> = record.meta.get("tiles").and_then(|v| serde_json::from_value(v.clone()).ok());
     let order = if pair.is_some() { text("order").ok_or_else(|| broken("meta.order"))? } else { answer };
-    let permutation = puzzle::permutation_answer(order, grid.tiles()).map_err(|fault| broken(&fault.to_string()))?;
+    let permutation = jigsaw::permutation_answer(order, grid.tiles()).map_err(|fault| broken(&fault.to_string()))?;
 
     let zoom = (PICTURE / image.width().max(1)).max(1);
     let enlarge =
         |i: &RgbImage| imageops::resize(i, i.width() * zoom, i.height() * zoom, imageops::FilterType::Nearest);
     let mut shuffled = enlarge(image);
-    let mut restored = enlarge(&puzzle::restore(image, grid, &permutation));
+    let mut restored = enlarge(&jigsaw::restore(image, grid, &permutation));
     for place in 0..grid.tiles() {
         number(&mut shuffled, grid, place, place + 1, INK);
     }

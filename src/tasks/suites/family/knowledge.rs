@@ -51,7 +51,7 @@ impl Photos {
             .clamp(1, largest);
         let side = rng.random_range(smallest..=largest);
         let (x, y) = (rng.random_range(0..=image.width() - side), rng.random_range(0..=image.height() - side));
-        let mut small = puzzle::resize(image, [x, y, side, side], SIDE, SIDE);
+        let mut small = jigsaw::resize(image, [x, y, side, side], SIDE, SIDE);
         if self.held_out {
             return small;
         }

@@ -9,9 +9,11 @@ use jigsaw::model::init::{Preset, fresh_parameters, write_checkpoint};
 use jigsaw::model::qwen2_5_vl::{Model, weights};
 use jigsaw::model::{Processor, Prompt, Sampling, Sequence, TokenGrads};
 use jigsaw::nn::Parameter;
-use jigsaw::tasks::jigsaw::generate::{Settings, Shares, generate};
-use jigsaw::tasks::jigsaw::{QuestionKind, Style};
+use jigsaw::tasks::Style;
+use jigsaw::tasks::jigsaw::QuestionKind;
+use jigsaw::tasks::jigsaw::generate::{Settings, generate};
 use jigsaw::tasks::reference_sequence;
+use jigsaw::tasks::split::SplitRatios;
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::settings::{Config, Method};
 use jigsaw::{Error, Result, tasks};
@@ -57,7 +59,7 @@ fn settings(grid: &str, tile: u32, count: usize) -> Result<Settings> {
         question_first: false,
         min_crop: 0.8,
         seed: 7,
-        split: Shares::new([1.0, 0.0, 0.0])?,
+        split: SplitRatios::new([1.0, 0.0, 0.0])?,
         limit: Some(8),
         strict: false,
     })

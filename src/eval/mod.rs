@@ -2,7 +2,6 @@
 //! 95 % interval. What is generated is a closure, so that the loop is the same for a model, a trainer and a test.
 
 pub mod bench;
-mod chance;
 mod divergence;
 mod engine;
 mod hash;
@@ -11,7 +10,6 @@ mod score;
 mod server;
 mod store;
 
-pub use chance::Chance;
 pub use divergence::{
     BATCH, BaseSamples, Comparison, Direction, Divergence, Measured, OwnAnswer, OwnAnswers, PromptDivergence, spread,
     token_divergences,
@@ -79,7 +77,7 @@ pub fn evaluate_in_memory(
         progress(progress_of(&outcomes, plan.examples(task), plan.samples));
         Ok(())
     })?;
-    let chance = Chance::of(task, plan.examples(task))?;
+    let chance = task.mean_chance(plan.examples(task));
     let (fresh, took) = (tokens(&outcomes), started.elapsed());
     let summary = Summary::of(task.name(), chance, &outcomes, plan.samples, fresh, took)?.of_task(task, &outcomes)?;
     Ok((summary, outcomes))
@@ -109,7 +107,7 @@ pub fn evaluate_in(
         Ok(())
     })?;
     let fresh = tokens(&outcomes) - before;
-    let chance = Chance::of(task, total)?;
+    let chance = task.mean_chance(total);
     let summary = Summary::of(task.name(), chance, &outcomes, plan.samples, fresh, started.elapsed())?;
     directory.finish(summary.of_task(task, &outcomes)?)
 }

@@ -1,9 +1,8 @@
 //! One scored response, and what many of them come to.
 
-use super::chance::Chance;
 use crate::stats::{Interval, share, unit_mean};
 use crate::tasks::scorers::{Number, Scored};
-use crate::tasks::{NoAnswer, Score, Task};
+use crate::tasks::{Chance, NoAnswer, Score, Task};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -53,15 +52,15 @@ pub struct Summary {
     /// Responses to each.
     pub samples: usize,
     /// Rules that scored the responses, with the version of each.
-    pub rules: BTreeMap<String, u32>,
-    /// Mean of what the task's strict rule gives: the score of a benchmark.
+    pub scorers: BTreeMap<String, u32>,
+    /// Mean of what the task's strict scorer gives: the score of a benchmark.
     pub value: Interval,
     /// Mean of what a lenient reading of the same responses earns.
     pub lenient: Interval,
     /// Share of answers that are wholly right.
     pub accuracy: Interval,
-    /// Mean share of an answer's parts that are right (for a jigsaw: tiles in their place).
-    pub hits: Interval,
+    /// Mean partial credit (see [`Score::partial_credit`]).
+    pub partial_credit: Interval,
     /// Share of responses in which an answer could be read.
     pub parsed: Interval,
     /// Share of responses that keep the requested format as a whole.
@@ -92,8 +91,8 @@ pub struct Category {
     pub examples: usize,
     /// As [`Summary::accuracy`].
     pub accuracy: Interval,
-    /// As [`Summary::hits`].
-    pub hits: Interval,
+    /// As [`Summary::partial_credit`].
+    pub partial_credit: Interval,
 }
 
 impl Summary {
@@ -139,11 +138,11 @@ impl Summary {
             task: task.to_string(),
             examples: groups.len(),
             samples,
-            rules: BTreeMap::new(),
+            scorers: BTreeMap::new(),
             value: mean(|s| s.value),
             lenient: mean(|s| s.lenient),
             accuracy: rate(|o| o.score.correct),
-            hits: unit_mean(&of_groups(|s| s.hits)),
+            partial_credit: unit_mean(&of_groups(|s| s.partial_credit)),
             parsed: rate(|o| o.score.parsed),
             well_formed: rate(|o| o.score.well_formed),
             faults,
@@ -157,9 +156,9 @@ impl Summary {
         })
     }
 
-    /// With what only the task can tell of its outcomes: its rules, a benchmark's own numbers, a dataset's categories.
+    /// With what only the task can tell of its outcomes: its scorers, a benchmark's own numbers, a dataset's categories.
     pub fn of_task(mut self, task: &dyn Task, outcomes: &[Outcome]) -> Result<Summary> {
-        self.rules = task.rules().into_iter().collect();
+        self.scorers = task.scorers().into_iter().collect();
         self.aggregates = aggregates(task, outcomes, self.samples)?;
         if task.aggregate().is_none() {
             self.categories = categories(task, outcomes, self.samples)?;
@@ -176,9 +175,9 @@ fn categories(task: &dyn Task, outcomes: &[Outcome], samples: usize) -> Result<B
         }
     }
     let of = |(name, outcomes): (String, Vec<Outcome>)| {
-        let Summary { examples, accuracy, hits, .. } =
+        let Summary { examples, accuracy, partial_credit, .. } =
             Summary::of(task.name(), None, &outcomes, samples, 0, Duration::ZERO)?;
-        Ok((name, Category { examples, accuracy, hits }))
+        Ok((name, Category { examples, accuracy, partial_credit }))
     };
     members.into_iter().map(of).collect()
 }

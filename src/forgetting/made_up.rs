@@ -11,8 +11,8 @@ pub fn outcome(index: usize, value: f64) -> Outcome {
         correct: value == 1.0,
         value,
         lenient: value,
-        hits: value,
-        positions: value,
+        partial_credit: value,
+        raw_partial_credit: value,
         parsed: true,
         well_formed: true,
         fault: String::new(),
@@ -36,7 +36,7 @@ pub fn evaluation(model: &str, outcomes: Vec<Outcome>) -> Evaluation {
         data: "d".repeat(64),
         gold: "g".repeat(64),
         task: "made-up".into(),
-        rules: [("exact".to_string(), 1)].into(),
+        scorers: [("exact".to_string(), 1)].into(),
         examples: outcomes.len(),
         sampling: Sampling::greedy(8),
         samples: 1,
@@ -53,7 +53,7 @@ pub fn sides(values: &[(f64, f64)]) -> (Evaluation, Evaluation) {
 }
 
 pub fn title(name: &str) -> Title {
-    Title { name: name.into(), family: "grounding".into(), rule: "exact v1".into() }
+    Title { name: name.into(), family: "grounding".into(), scorer: "exact v1".into() }
 }
 
 pub fn labels(n: usize) -> Vec<Label> {

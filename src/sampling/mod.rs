@@ -2,4 +2,3 @@
 
 pub mod rollout;
 pub mod server;
-pub mod teacher;

@@ -1,7 +1,6 @@
-//! Stored responses scored again, without a model: after a rule or a gold answer was put right.
+//! Stored responses scored again, without a model: after a scorer or a gold answer was put right.
 
 use crate::data::is_dataset;
-use crate::eval::chance::Chance;
 use crate::eval::store::{self, About};
 use crate::eval::{EvalResult, Key, Outcome, Plan, Progress, Summary};
 use crate::io::files;
@@ -95,7 +94,7 @@ fn rescore_one(dir: &Path, name: &str, progress: &mut dyn FnMut(&str, Progress))
 
 /// What the scores come to now; the time is still that of the model.
 fn summary(task: &dyn Task, plan: &Plan, outcomes: &[Outcome], before: &Summary) -> Result<Summary> {
-    let chance = Chance::of(task, plan.examples(task))?;
+    let chance = task.mean_chance(plan.examples(task));
     let now = Summary::of(task.name(), chance, outcomes, plan.samples, 0, Duration::ZERO)?.of_task(task, outcomes)?;
     Ok(Summary { seconds: before.seconds, tokens_per_second: before.tokens_per_second, ..now })
 }

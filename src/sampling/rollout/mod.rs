@@ -21,8 +21,7 @@ use crate::model::qwen2_5_vl::{Model, config};
 use crate::model::{Processor, Sampling};
 use crate::model::{hash_model, hash_prompt_files};
 use crate::sampling::server::{self, Billed, Chat, Endpoint};
-use crate::sampling::teacher::Scripted;
-use crate::tasks::{DatasetTask, Task};
+use crate::tasks::{DatasetTask, ScriptedTeacher, Task};
 use crate::{Error, Result};
 use candle_core::Device;
 use serde_json::json;
@@ -36,7 +35,7 @@ use store::Store;
 pub enum Teacher {
     /// A checkpoint directory.
     Model(PathBuf),
-    /// The scripted reasoner (see [`Scripted`]).
+    /// The scripted reasoner (see [`ScriptedTeacher`]).
     Scripted,
     /// A model behind a chat API.
     Endpoint(Endpoint),
@@ -177,9 +176,11 @@ fn sample(
         }
         (Teacher::Endpoint(_), None) => return Err(Error::failed("an endpoint without its client")),
         (Teacher::Scripted, _) => {
-            let teacher = Scripted { seed: request.sampling.seed };
+            let teacher = ScriptedTeacher { seed: request.sampling.seed };
             let answer = |examples: Range<usize>| -> Result<Vec<Vec<Generated>>> {
-                examples.map(|i| teacher.respond(task, i, plan.samples)).collect()
+                let generated = |text| Generated { text, tokens: 0, finished: true, unanswered: None };
+                let respond = |i| Ok(teacher.respond(task, i, plan.samples)?.into_iter().map(generated).collect());
+                examples.map(respond).collect()
             };
             eval::run(task, plan, done, answer, &mut keep)?;
         }
@@ -250,7 +251,7 @@ impl Teacher {
             }
             Teacher::Scripted => {
                 let sampling = Sampling { seed: sampling.seed, ..Sampling::greedy(0) };
-                Key::new(&format!("scripted {}", Scripted::VERSION), "", task, plan, &sampling)
+                Key::new(&format!("scripted {}", ScriptedTeacher::VERSION), "", task, plan, &sampling)
             }
             Teacher::Endpoint(endpoint) => Key::new(&endpoint.name(), "", task, plan, sampling),
         }

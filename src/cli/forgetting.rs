@@ -5,13 +5,13 @@ use super::output::{Current, bar, print, say};
 use crate::Result;
 use crate::eval;
 use crate::forgetting::{
-    FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, Forgetting, Progress, Request, aggregates, divergences, run,
-    summary, table,
+    CompareProgress, CompareRequest, FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, ForgettingResult, aggregates,
+    divergences, run, summary, table,
 };
 use candle_core::Device;
 
 /// Evaluate, compare, print the tables.
-pub(super) fn compare(request: &Request, device: &Device) -> Result<()> {
+pub(super) fn compare(request: &CompareRequest, device: &Device) -> Result<()> {
     let mut lines = Lines::default();
     let found = run(request, device, &mut lines);
     lines.clear();
@@ -21,7 +21,7 @@ pub(super) fn compare(request: &Request, device: &Device) -> Result<()> {
 }
 
 /// The tables of every model, for a person.
-fn describe(found: &Forgetting) -> String {
+fn describe(found: &ForgettingResult) -> String {
     let mut text = String::new();
     for tuned in &found.tuned {
         let provenance = tuned.model.provenance();
@@ -49,7 +49,7 @@ impl Lines {
     }
 }
 
-impl Progress for Lines {
+impl CompareProgress for Lines {
     fn stage(&mut self, what: &str) {
         self.clear();
         say(what);

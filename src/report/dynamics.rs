@@ -7,7 +7,8 @@ use crate::dynamics::{
     Cell, CheckpointFound, Dynamics, Pair, SetFound, divergence, influence_over_checkpoints, influence_table,
     likelihood, notes,
 };
-use crate::forgetting::{Table, brief};
+use crate::forgetting::{brief};
+use crate::stats::table::{Table};
 use crate::stats::Interval;
 use serde_json::{Value, json};
 

@@ -35,7 +35,7 @@ pub use decode::{KeyValues, attend};
 pub use distribution::{kl_divergence, log_sum_exp, pick, softmax_weights};
 pub use embed::{RowSource, embed, regroup, select};
 pub use gelu::gelu;
-pub use kl::{Unformed, kl_from};
+pub use kl::{LazyLogits, kl_from};
 pub use lanes::lanes;
 pub use linear::{Affine, linear};
 pub use lora::Lora;

@@ -20,12 +20,12 @@ pub use predict::Predicted;
 use crate::io::files::Written;
 use crate::machine::Place;
 use crate::model::lora::{self, Adapter};
-use crate::model::{Compute, LossFn, NearLossFn, Prompt, Sequence, TokenGrads, TokenStats};
+use crate::model::{Compute, LanguageModel, LossFn, Prompt, Sequence, TokenGrads, TokenStats};
 use crate::nn::{
-    Affine, Lead, Parameter, ParameterGrads, RowSource, Sink, Tape, Unformed, Value, embed, kl_from, lanes, linear,
-    pair, read, token_stats,
+    Affine, Lead, Parameter, ParameterGrads, RowSource, Sink, Tape, Value, embed, kl_from, lanes, linear, pair, read,
+    token_stats,
 };
-use crate::{Result, rng};
+use crate::{Error, Result, rng};
 use candle_core::{DType, Device, DeviceLocation, Tensor};
 use layout::{Layout, Row};
 use rand::Rng as _;
@@ -265,7 +265,7 @@ impl Model {
             let (_, stats) = self.token_stats(&self.tape(false), &batch[shard], temperature)?;
             Ok(stats)
         });
-        let mut all = TokenStats { logprobs: Vec::new(), entropies: Vec::new() };
+        let mut all = TokenStats { logprobs: Vec::new(), entropies: Vec::new(), kl: None };
         for part in parts {
             let part = part?;
             all.logprobs.extend(part.logprobs);
@@ -294,13 +294,47 @@ impl Model {
         }
     }
 
-    /// Forward, `loss` on the token statistics, backward: adds to the gradient of every trainable parameter.
-    ///
-    /// The batch goes through in shards. `loss` is called once for each, maybe from several threads at once and in any
-    /// order, with the sequences of the batch that the shard holds and their statistics.
-    pub fn backward(&self, batch: &[Sequence], temperature: f32, loss: &LossFn<'_>) -> Result<()> {
+    /// See [`LanguageModel::backward`].
+    pub fn backward(
+        &self,
+        batch: &[Sequence],
+        temperature: f32,
+        kl_reference: Option<&dyn LanguageModel>,
+        loss: &LossFn<'_>,
+    ) -> Result<()> {
+        if kl_reference.is_some() && temperature != 1.0 {
+            return Err(Error::failed("the KL divergence from a reference is computed at temperature 1 only"));
+        }
         let dropout = self.next_dropout();
-        self.over_shards(batch, |shard, sink| self.backward_shard(batch, shard, temperature, loss, (dropout, sink)))
+        self.over_shards(batch, |shard, sink| {
+            let tape = self.recording_tape(dropout, shard);
+            let sequences = &batch[shard.clone()];
+            let (value, mut stats) = self.token_stats(&tape, sequences, temperature)?;
+            let kl = match (&value, kl_reference) {
+                (Some((_, predictors)), Some(reference)) => {
+                    Some(kl_from(&tape, &reference.lazy_logits(sequences)?, predictors, &self.decoder.head)?)
+                }
+                _ => None,
+            };
+            stats.kl = match &kl {
+                Some(kl) => Some(kl.tensor.to_vec1::<f32>()?),
+                None => kl_reference.map(|_| Vec::new()),
+            };
+            let mut grads = loss(shard.clone(), &stats)?;
+            let Some((value, _)) = value else { return Ok(()) };
+            let mut upstream = Vec::new();
+            let by_kl = grads.kl.take();
+            upstream.push((value, self.upstream_grad(grads)?));
+            match (kl, by_kl) {
+                (Some(kl), Some(by_kl)) => {
+                    let rows = by_kl.len();
+                    upstream.push((kl, Tensor::from_vec(by_kl, rows, &Device::Cpu)?.to_device(&self.device)?));
+                }
+                (None, Some(_)) => return Err(Error::failed("the loss has a gradient of a KL that was not computed")),
+                (_, None) => {}
+            }
+            tape.backward_to(upstream, sink)
+        })
     }
 
     /// The seed of this backward pass's dropout: another for every pass of a step.
@@ -314,18 +348,6 @@ impl Model {
 
     fn recording_tape(&self, dropout: Option<u64>, shard: &Range<usize>) -> Tape {
         self.tape(true).dropping(dropout.map(|seed| seed.wrapping_add(shard.start as u64)))
-    }
-
-    /// As [`Model::backward`] at temperature 1, with a loss that depends also on KL(reference || self) at every response token, of the
-    /// whole distributions. `reference` gives what another model, of the same vocabulary, predicts the response tokens from.
-    pub fn backward_near(
-        &self,
-        batch: &[Sequence],
-        reference: impl Fn(&[Sequence]) -> Result<Unformed> + Sync,
-        loss: &NearLossFn<'_>,
-    ) -> Result<()> {
-        let dropout = self.next_dropout();
-        self.over_shards(batch, |shard, sink| self.backward_shard_near(batch, shard, &reference, loss, (dropout, sink)))
     }
 
     /// `shard` of every shard of the batch, which adds to the gradients through the sink it is given.
@@ -380,50 +402,15 @@ impl Model {
         })
     }
 
-    fn backward_shard(
-        &self,
-        batch: &[Sequence],
-        shard: &Range<usize>,
-        temperature: f32,
-        loss: &LossFn<'_>,
-        (dropout, sink): (Option<u64>, Sink<'_>),
-    ) -> Result<()> {
-        let tape = self.recording_tape(dropout, shard);
-        let (value, stats) = self.token_stats(&tape, &batch[shard.clone()], temperature)?;
-        let grads = loss(shard.clone(), &stats)?;
-        match value {
-            None => Ok(()),
-            Some((value, _)) => tape.backward_to(vec![(value, self.seed(grads)?)], sink),
-        }
-    }
-
-    fn backward_shard_near(
-        &self,
-        batch: &[Sequence],
-        shard: &Range<usize>,
-        reference: impl Fn(&[Sequence]) -> Result<Unformed>,
-        loss: &NearLossFn<'_>,
-        (dropout, sink): (Option<u64>, Sink<'_>),
-    ) -> Result<()> {
-        let tape = self.recording_tape(dropout, shard);
-        let (value, stats) = self.token_stats(&tape, &batch[shard.clone()], 1.0)?;
-        let Some((value, predictors)) = value else { return loss(shard.clone(), &stats, &[]).map(drop) };
-        let kl = kl_from(&tape, &reference(&batch[shard.clone()])?, &predictors, &self.decoder.head)?;
-        let (grads, by_kl) = loss(shard.clone(), &stats, &kl.tensor.to_vec1::<f32>()?)?;
-        let rows = by_kl.len();
-        let by_kl = Tensor::from_vec(by_kl, rows, &Device::Cpu)?.to_device(&self.device)?;
-        tape.backward_to(vec![(value, self.seed(grads)?), (kl, by_kl)], sink)
-    }
-
-    /// The gradient of the value of token statistics, `[2, rows]`.
-    fn seed(&self, grads: TokenGrads) -> Result<Tensor> {
+    /// The loss's gradient with respect to [`Model::token_stats`], `[2, rows]`.
+    fn upstream_grad(&self, grads: TokenGrads) -> Result<Tensor> {
         let rows = grads.logprobs.len();
-        let mut seed = grads.logprobs;
+        let mut upstream = grads.logprobs;
         match grads.entropies {
-            Some(entropies) => seed.extend(entropies),
-            None => seed.resize(2 * rows, 0.0),
+            Some(entropies) => upstream.extend(entropies),
+            None => upstream.resize(2 * rows, 0.0),
         }
-        Ok(Tensor::from_vec(seed, (2, rows), &Device::Cpu)?.to_device(&self.device)?)
+        Ok(Tensor::from_vec(upstream, (2, rows), &Device::Cpu)?.to_device(&self.device)?)
     }
 
     /// The parts in which `batch` is worked on.
@@ -478,7 +465,7 @@ impl Model {
     ) -> Result<(Option<(Value, Value)>, TokenStats)> {
         let layout = Layout::of_sequences(batch, &self.config)?;
         if layout.targets.is_empty() {
-            return Ok((None, TokenStats { logprobs: Vec::new(), entropies: Vec::new() }));
+            return Ok((None, TokenStats { logprobs: Vec::new(), entropies: Vec::new(), kl: None }));
         }
         let predictors = self.hidden(tape, &layout, Some(layout.predictors.clone()), |_, _| Ok(()))?;
         let predictors = self.decoder.finish(tape, &predictors)?;
@@ -486,7 +473,7 @@ impl Model {
         let mut both = value.tensor.to_vec2::<f32>()?;
         let entropies = both.pop().unwrap_or_default();
         let logprobs = both.pop().unwrap_or_default();
-        Ok((Some((value, predictors)), TokenStats { logprobs, entropies }))
+        Ok((Some((value, predictors)), TokenStats { logprobs, entropies, kl: None }))
     }
 
     /// Hidden states of all rows, or of the `wanted` ones, before the final norm; `keep` sees each layer's rotated `qkv`.

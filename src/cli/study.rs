@@ -143,7 +143,8 @@ fn list(plan: &Plan) -> String {
 fn dry(study: &Study, plan: &Plan, estimate: &Estimate, jobs: usize) -> String {
     let mut text = String::new();
     for task in &plan.tasks {
-        let time = estimate.throughput.seconds(task).map_or("time unknown".to_string(), |s| format!("about {}", duration(s)));
+        let time =
+            estimate.throughput.seconds(task).map_or("time unknown".to_string(), |s| format!("about {}", duration(s)));
         let _ = writeln!(text, "# {} ({time})", task.name);
         let words: Vec<String> = task.command.iter().map(|word| quoted(word)).collect();
         let _ = writeln!(text, "jigsaw {}", words.join(" "));

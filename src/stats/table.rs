@@ -129,7 +129,10 @@ mod tests {
     #[test]
     fn numbers_that_do_not_exist_are_dashes() {
         assert_eq!([percent(f64::NAN), points(f64::NAN), p_value(f64::NAN), short(f64::NAN)], [NONE; 4]);
-        assert_eq!([percent(0.841), points(-0.021), points(0.0), p_value(0.00001)], ["84.1 %", "-2.1", "0.0", "<0.0001"]);
+        assert_eq!(
+            [percent(0.841), points(-0.021), points(0.0), p_value(0.00001)],
+            ["84.1 %", "-2.1", "0.0", "<0.0001"]
+        );
         assert_eq!([short(0.0), short(1234.5), short(0.01234), short(1e-4)], ["0", "1234", "0.0123", "1.00e-4"]);
     }
 }

@@ -96,7 +96,8 @@ fn renamed(word: &str, before: &str, now: &str) -> Option<String> {
 pub fn done(out: &Path, task: &Task) -> Result<bool> {
     let Some(record) = Record::read(out, &task.name)? else { return Ok(false) };
     let all = record.command_for(out, task);
-    let without_checkpoints = |all: &[String]| all.iter().filter(|word| !is_checkpoint_glob(word)).cloned().collect::<Vec<_>>();
+    let without_checkpoints =
+        |all: &[String]| all.iter().filter(|word| !is_checkpoint_glob(word)).cloned().collect::<Vec<_>>();
     let (before, now) = (without_checkpoints(&all), without_checkpoints(&task.command));
     let mut changes = Vec::new();
     if before != now && !(task.aggregates && settings(&before) == settings(&now)) {

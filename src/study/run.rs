@@ -1,7 +1,7 @@
 //! Runs the tasks of a study that are missing, some at a time, each when what it needs is done.
 
-use super::process::{StartResult, Ended, Process};
-use super::record::{Throughput, Record, done};
+use super::process::{Ended, Process, StartResult};
+use super::record::{Record, Throughput, done};
 use super::task::{Plan, Task};
 use crate::io::files;
 use crate::{Error, Result};

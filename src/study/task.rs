@@ -221,7 +221,8 @@ impl<'a> Builder<'a> {
                 command.extend(self.study.flags("eval", &self.study.eval.flags, OWN_EVAL)?);
                 command.extend(["--out".into(), text(&comparison)]);
                 let needs = [made.needs(), vec![base], benches.needs.clone()].concat();
-                let models = if matches!(point, LadderPoint::Lr(_)) { 1.0 + self.study.eval.checkpoints as f64 } else { 1.0 };
+                let models =
+                    if matches!(point, LadderPoint::Lr(_)) { 1.0 + self.study.eval.checkpoints as f64 } else { 1.0 };
                 let responses = models * self.questions(&test, benches);
                 self.push(&format!("compare.{run}"), &section, needs, command, Kind::Respond, responses);
                 let data = match &regime.data {
@@ -309,7 +310,13 @@ impl<'a> Builder<'a> {
         let mut command =
             vec!["model".to_string(), "interpolate".into(), text(&self.study.head.base), text(&tuned.dir)];
         // Written, perhaps, by a process that was stopped before it could say so.
-        command.extend(["--alpha".into(), point.number().to_string(), "--overwrite".into(), "--out".into(), text(&dir)]);
+        command.extend([
+            "--alpha".into(),
+            point.number().to_string(),
+            "--overwrite".into(),
+            "--out".into(),
+            text(&dir),
+        ]);
         let task = format!("model.{run}");
         self.push(&task, section, tuned.needs(), command, Kind::Small, 1.0);
         Ok(Artifact { dir, task: Some(task) })
@@ -441,27 +448,28 @@ impl<'a> Builder<'a> {
             self.study.flags("dynamics", &wanted.flags, &["out", "model", "base", "forgetting", "fresh", "device"])?;
         let pairs = number(&wanted.flags, "pairs", 256.0) * (train.len() * prior.len()) as f64;
         let mut all = Vec::new();
-        let mut measure = |builder: &mut Self, name: &str, models: Vec<String>, more: Vec<String>, with_comparisons: bool| {
-            let mut command = vec!["dynamics".to_string(), "--model".into(), base.clone()];
-            let passes = if models.is_empty() { 1.0 } else { 2.0 + builder.study.eval.checkpoints as f64 };
-            command.extend(models);
-            command.extend(["--base".into(), base.clone(), "--train".into()]);
-            command.extend(train.iter().cloned());
-            command.push("--prior".into());
-            command.extend(prior.iter().cloned());
-            let mut needs = [needs.clone(), more].concat();
-            if with_comparisons && !comparisons.is_empty() {
-                command.push("--forgetting".into());
-                command.extend(comparisons.iter().map(|run| text(&builder.path(&["compare", run]))));
-                needs.extend(comparisons.iter().map(|run| format!("compare.{run}")));
-            }
-            command.extend(flags.iter().cloned());
-            command.extend(["--out".into(), text(&builder.path(&["dynamics", name]))]);
-            let task = format!("dynamics.{name}");
-            builder.push(&task, "dynamics", needs, command, Kind::Pair, passes * pairs);
-            builder.tasks.iter_mut().filter(|t| t.name == task).for_each(|t| t.aggregates = true);
-            all.push(Path::new("dynamics").join(name));
-        };
+        let mut measure =
+            |builder: &mut Self, name: &str, models: Vec<String>, more: Vec<String>, with_comparisons: bool| {
+                let mut command = vec!["dynamics".to_string(), "--model".into(), base.clone()];
+                let passes = if models.is_empty() { 1.0 } else { 2.0 + builder.study.eval.checkpoints as f64 };
+                command.extend(models);
+                command.extend(["--base".into(), base.clone(), "--train".into()]);
+                command.extend(train.iter().cloned());
+                command.push("--prior".into());
+                command.extend(prior.iter().cloned());
+                let mut needs = [needs.clone(), more].concat();
+                if with_comparisons && !comparisons.is_empty() {
+                    command.push("--forgetting".into());
+                    command.extend(comparisons.iter().map(|run| text(&builder.path(&["compare", run]))));
+                    needs.extend(comparisons.iter().map(|run| format!("compare.{run}")));
+                }
+                command.extend(flags.iter().cloned());
+                command.extend(["--out".into(), text(&builder.path(&["dynamics", name]))]);
+                let task = format!("dynamics.{name}");
+                builder.push(&task, "dynamics", needs, command, Kind::Pair, passes * pairs);
+                builder.tasks.iter_mut().filter(|t| t.name == task).for_each(|t| t.aggregates = true);
+                all.push(Path::new("dynamics").join(name));
+            };
         measure(self, "base", Vec::new(), Vec::new(), true);
         for over in &wanted.over {
             let (name, point) = self.study.ladder_point("dynamics", over)?;

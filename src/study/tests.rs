@@ -123,7 +123,10 @@ fn each_task_is_a_command_and_comes_after_what_it_needs() {
         ),
         "{comparison}"
     );
-    assert!(comparison.ends_with("--bench mine=MINE.tsv:vqa --limit 20 --kl 8 --out out/compare/sft.lr-1e-3.seed-1"), "{comparison}");
+    assert!(
+        comparison.ends_with("--bench mine=MINE.tsv:vqa --limit 20 --kl 8 --out out/compare/sft.lr-1e-3.seed-1"),
+        "{comparison}"
+    );
     assert!(
         !command(&plan, "compare.wise-ft.alpha-0.5.seed-1").contains("checkpoints"),
         "an interpolated model has no way"

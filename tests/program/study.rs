@@ -116,8 +116,12 @@ fn a_study_runs_through_repeats_nothing_and_grows() {
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), page.display().to_string());
     assert!(std::fs::read_to_string(&page).unwrap().contains("A study of a handful of steps"));
     let done = place.done();
-    let runs =
-        ["compare.rft.lr-5e-5.seed-1", "compare.sft.lr-1e-4.seed-1", "train.rft.lr-5e-5.seed-1", "train.sft.lr-1e-4.seed-1"];
+    let runs = [
+        "compare.rft.lr-5e-5.seed-1",
+        "compare.sft.lr-1e-4.seed-1",
+        "train.rft.lr-5e-5.seed-1",
+        "train.sft.lr-1e-4.seed-1",
+    ];
     assert!(runs.iter().all(|run| done.iter().any(|name| name == run)), "{done:?}");
     assert!(!done.iter().any(|name| name.starts_with("rollout.")), "no regime needs them: {done:?}");
     // The way: the checkpoint after the first of two steps, and the final model.
@@ -245,7 +249,8 @@ fn what_fails_is_named_and_the_rest_is_done() {
     }
     let done = place.done();
     assert!(
-        done.iter().any(|name| name.starts_with("compare.sft")) && !done.iter().any(|name| name.starts_with("train.grpo"))
+        done.iter().any(|name| name.starts_with("compare.sft"))
+            && !done.iter().any(|name| name.starts_with("train.grpo"))
     );
     let page = place.out().join("report.html");
     assert!(page.exists(), "a page of what there is");

@@ -6,9 +6,9 @@ use super::tables::{equal_levels, families};
 use super::{gather, level};
 use crate::eval::Summary;
 use crate::forgetting::{ALL, Benchmark, Tuned, brief, brief_data};
-use crate::stats::table::{csv_field};
 use crate::report::matched::step;
 use crate::stats::Interval;
+use crate::stats::table::csv_field;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 

@@ -1,18 +1,19 @@
 //! The side of `jigsaw eval` that compares tuned models with their base.
 
-use super::bench::Bars;
-use super::output::{Current, bar, print, say};
+use super::bench::EvalProgress;
+use super::output::{print, status};
+use super::progress::{NamedProgress, bar};
 use crate::Result;
 use crate::eval;
 use crate::forgetting::{
-    CompareProgress, CompareRequest, FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, ForgettingResult, aggregates,
+    CompareObserver, CompareRequest, FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, ForgettingResult, aggregates,
     divergences, run, summary, table,
 };
 use candle_core::Device;
 
 /// Evaluate, compare, print the tables.
 pub(super) fn compare(request: &CompareRequest, device: &Device) -> Result<()> {
-    let mut lines = Lines::default();
+    let mut lines = CompareProgress::default();
     let found = run(request, device, &mut lines);
     lines.clear();
     let files = [FORGETTING_JSON, FORGETTING_CSV, FORGETTING_MD];
@@ -37,27 +38,27 @@ fn describe(found: &ForgettingResult) -> String {
 
 /// One line a stage on stderr, and bars while it works.
 #[derive(Default)]
-struct Lines {
-    bars: Bars,
-    prompts: Current,
+struct CompareProgress {
+    bars: EvalProgress,
+    prompts: NamedProgress,
 }
 
-impl Lines {
+impl CompareProgress {
     fn clear(&mut self) {
         self.bars.clear();
         self.prompts.clear();
     }
 }
 
-impl CompareProgress for Lines {
+impl CompareObserver for CompareProgress {
     fn stage(&mut self, what: &str) {
         self.clear();
-        say(what);
+        status(what);
     }
 
     fn evaluating(&mut self, benchmark: &str, progress: eval::Progress) {
         self.prompts.clear();
-        self.bars.tell(benchmark, progress);
+        self.bars.update(benchmark, progress);
     }
 
     fn diverging(&mut self, set: &str, done: usize, total: usize) {

@@ -46,7 +46,7 @@ pub struct DynamicsRequest {
 }
 
 /// Who is told how it goes on.
-pub trait DynamicsProgress {
+pub trait DynamicsObserver {
     /// Something begins.
     fn stage(&mut self, what: &str);
     /// Samples are shown to the base.
@@ -60,7 +60,7 @@ pub trait DynamicsProgress {
 /// # Errors
 /// Input errors before any weights are loaded: a name given twice, data that cannot be read, training samples without a
 /// response, models that do not read prompts alike, comparisons that do not go together, an output directory of something else.
-pub fn run(request: &DynamicsRequest, device: &Device, progress: &mut dyn DynamicsProgress) -> Result<DynamicsResult> {
+pub fn run(request: &DynamicsRequest, device: &Device, progress: &mut dyn DynamicsObserver) -> Result<DynamicsResult> {
     let kl = request.kl()?;
     let work = request.prepare()?;
     let samples = work.look(device, progress)?;
@@ -236,7 +236,7 @@ impl PreparedMeasurement<'_> {
     }
 
     /// The samples of each set under the base, or what is left to see of them.
-    fn look(&self, device: &Device, progress: &mut dyn DynamicsProgress) -> Result<Vec<Vec<Sample>>> {
+    fn look(&self, device: &Device, progress: &mut dyn DynamicsObserver) -> Result<Vec<Vec<Sample>>> {
         let mut lines: JsonlLog<Sample> = JsonlLog::open(&self.directory.file(SAMPLES))?;
         let expected: Vec<(usize, usize)> =
             self.sets.iter().enumerate().flat_map(|(s, set)| set.chosen.iter().map(move |&i| (s, i))).collect();
@@ -304,7 +304,7 @@ impl PreparedMeasurement<'_> {
         &self,
         device: &Device,
         samples: &[Vec<Sample>],
-        progress: &mut dyn DynamicsProgress,
+        progress: &mut dyn DynamicsObserver,
     ) -> Result<Vec<Pair>> {
         let mut lines: JsonlLog<Pair> = JsonlLog::open(&self.directory.file(PAIRS))?;
         let groups = self.groups();

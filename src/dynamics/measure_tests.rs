@@ -1,6 +1,6 @@
 //! The whole measurement of tiny models on a few samples: from files to files, stopped and gone on with.
 
-use super::measure::{DynamicsProgress, DynamicsRequest, run};
+use super::measure::{DynamicsObserver, DynamicsRequest, run};
 use super::output_dir::{DYNAMICS_JSON, PAIRS, SAMPLES};
 use super::result::{DynamicsResult, InfluenceConfig, Pair};
 use super::samples::{ResponseSource, Sample};
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 struct Quiet(Vec<String>);
 
-impl DynamicsProgress for Quiet {
+impl DynamicsObserver for Quiet {
     fn stage(&mut self, what: &str) {
         self.0.push(what.to_string());
     }

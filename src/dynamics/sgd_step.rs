@@ -96,8 +96,8 @@ impl<'a> Stepper<'a> {
     /// If nothing arrives at any parameter: the response is empty, or the policy is not differentiable.
     pub fn gradient(&self, sequence: &Sequence) -> Result<Gradient> {
         self.start.iter().for_each(|(parameter, _)| parameter.clear_grad());
-        self.policy.backward(std::slice::from_ref(sequence), 1.0, &|_, stats| {
-            Ok(TokenGrads { logprobs: vec![1.0; stats.logprobs.len()], entropies: None })
+        self.policy.backward(std::slice::from_ref(sequence), 1.0, None, &|_, stats| {
+            Ok(TokenGrads { logprobs: vec![1.0; stats.logprobs.len()], entropies: None, kl: None })
         })?;
         let take = |(parameter, _): &(Arc<Parameter>, Tensor)| {
             let grad = parameter.grad();

@@ -2,7 +2,7 @@
 
 use super::kl::KlAndForgetting;
 use super::result::{CheckpointResult, DynamicsResult, PairSummary, SampleSetResult};
-use crate::forgetting::{Table, points, short};
+use crate::stats::table::{Table, points, short};
 use crate::stats::{Agreement, Interval, LinearFit};
 
 /// What stands for all prior families together.

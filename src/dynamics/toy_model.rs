@@ -111,7 +111,7 @@ impl LanguageModel for ToyModel {
     }
 
     fn score(&self, batch: &[Sequence], _temperature: f32) -> Result<TokenStats> {
-        let mut stats = TokenStats { logprobs: Vec::new(), entropies: Vec::new() };
+        let mut stats = TokenStats { logprobs: Vec::new(), entropies: Vec::new(), kl: None };
         for sequence in batch {
             let log_pi = ToyModel::log_softmax(&self.logits(sequence));
             for (row, &y) in log_pi.chunks(VOCAB).zip(&sequence.response) {
@@ -122,7 +122,13 @@ impl LanguageModel for ToyModel {
         Ok(stats)
     }
 
-    fn backward(&self, batch: &[Sequence], temperature: f32, loss: &LossFn<'_>) -> Result<()> {
+    fn backward(
+        &self,
+        batch: &[Sequence],
+        temperature: f32,
+        _kl_reference: Option<&dyn LanguageModel>,
+        loss: &LossFn<'_>,
+    ) -> Result<()> {
         let by = loss(0..batch.len(), &self.score(batch, temperature)?)?;
         let mut grad = vec![0.0; OFFSETS[4]];
         let mut by = by.logprobs.iter();

@@ -4,8 +4,9 @@ use super::output_dir::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD};
 use super::result::{CheckpointResult, DynamicsResult, PairSummary, SampleSetResult};
 use super::table::{divergence, influence_over_checkpoints, influence_table, likelihood, notes};
 use crate::Result;
-use crate::forgetting::{ModelRef, brief, escape};
+use crate::forgetting::{ModelRef, brief};
 use crate::io::files;
+use crate::stats::table::csv_field;
 use crate::stats::{Interval, LinearFit};
 use std::fmt::Write;
 use std::path::Path;
@@ -101,7 +102,7 @@ fn line(text: &mut String, model: &ModelRef, row: &CsvRow<'_>) {
         &row.n.to_string(),
         &row.samples.to_string(),
     ]
-    .map(escape);
+    .map(csv_field);
     text.push_str(&texts.join(","));
     for number in [row.value.value, row.value.low, row.value.high] {
         text.push(',');

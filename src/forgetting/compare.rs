@@ -54,7 +54,7 @@ pub struct CompareRequest {
 }
 
 /// Who is told how it goes on.
-pub trait CompareProgress {
+pub trait CompareObserver {
     /// Something begins.
     fn stage(&mut self, what: &str);
     /// A benchmark goes on.
@@ -68,7 +68,7 @@ pub trait CompareProgress {
 /// # Errors
 /// Input errors before any weights are loaded: a name given twice, a benchmark that cannot be read, models that do not read prompts
 /// alike, an output directory that holds something else, stored results of other settings.
-pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn CompareProgress) -> Result<ForgettingResult> {
+pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn CompareObserver) -> Result<ForgettingResult> {
     let specs = request.specs()?;
     let places = request.places(&specs)?;
     let Some(first) = request.tuned.first() else {
@@ -302,7 +302,7 @@ impl ComparisonContext<'_> {
         dir: &Path,
         place: &OutputPaths,
         models: &mut LoadedModels<'_>,
-        progress: &mut dyn CompareProgress,
+        progress: &mut dyn CompareObserver,
     ) -> Result<Vec<Divergence>> {
         let mut tuned = LazyModel { dir, model: None };
         (0..self.prepared.len())
@@ -342,7 +342,7 @@ impl ComparisonContext<'_> {
         (mut moved, examples): (DivergenceLog, Vec<usize>),
         tuned: &mut LazyModel<'_>,
         models: &mut LoadedModels<'_>,
-        progress: &mut dyn CompareProgress,
+        progress: &mut dyn CompareObserver,
     ) -> Result<Divergence> {
         let (bench, base) = (&self.prepared[set], &self.base[set]);
         while moved.lines.len() < examples.len() {

@@ -16,8 +16,7 @@ mod table;
 mod write;
 
 pub use change::{Change, IntervalMethod, ModelScores};
-pub use compare::{CompareProgress, CompareRequest, run};
-pub(crate) use csv::escape;
+pub use compare::{CompareObserver, CompareRequest, run};
 pub use csv::{CSV_HEADER, CsvRow, rows};
 pub use group_mean::GroupMean;
 pub use pairing::{Evaluation, ExampleLabel, PairedOutcomes, comparable, pair};
@@ -25,8 +24,7 @@ pub use result::{
     ALL, AggregateChange, BenchmarkChange, BenchmarkTitle, CategoryChange, ForgettingResult, MeasuredBenchmark,
     ModelRef, NEW_TASK, NamedInterval, RunRef, TunedResult,
 };
-pub(crate) use table::short;
-pub use table::{Table, aggregates, divergences, interval, p_value, percent, points, summary, table};
+pub use table::{aggregates, divergences, summary, table};
 pub use write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
 pub(crate) use write::{NOTES, brief, brief_data, of_model};
 

@@ -4,10 +4,11 @@ use super::discover::{TrainRun, canonical, shortest_unique_name};
 use super::prior_charts::{self as charts, ColourOf};
 use super::trajectory::{self, TrajectoryPoint, at, levels, starts_above, step};
 use crate::forgetting::{
-    self, BenchmarkChange, CsvRow, ForgettingResult, ModelRef, NEW_TASK, Table, TunedResult, aggregates, brief,
-    divergences, interval, of_model, percent, points, summary, table,
+    self, BenchmarkChange, CsvRow, ForgettingResult, ModelRef, NEW_TASK, TunedResult, aggregates, brief, divergences,
+    of_model, summary, table,
 };
 use crate::stats::Interval;
+use crate::stats::table::{Table, interval, percent, points};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

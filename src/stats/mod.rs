@@ -10,6 +10,7 @@ mod normal;
 mod proportions;
 mod regression;
 mod student;
+pub mod table;
 
 pub use bootstrap::{Means, RESAMPLES, ResampleUnit, bca, bootstrap};
 pub use clustered::{ClusterTotal, Estimate, clustered_difference, clustered_mean, clustered_unit_mean, totals};

@@ -13,7 +13,8 @@ pub use load::{Study, load};
 
 use super::chart::{Point, Series};
 use super::plane::{Mark, Marks, Plane};
-use crate::forgetting::{TunedResult, percent};
+use crate::forgetting::TunedResult;
+use crate::stats::table::percent;
 use load::{SeedRun, Variant, accuracy, prior};
 use seed_stats::{OverSeeds, common_accuracy, reached};
 use serde_json::{Value, json};

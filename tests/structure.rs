@@ -9,8 +9,25 @@ use std::path::{Path, PathBuf};
 
 /// The rooms from the top down. A file imports from its own room and from rooms below it.
 const ROOMS: &[&str] = &[
-    "main", "cli", "config", "study", "report", "dynamics", "forgetting", "eval", "train", "sampling", "comm", "tasks",
-    "model", "nn", "data", "stats", "hub", "io", "roots",
+    "main",
+    "cli",
+    "config",
+    "study",
+    "report",
+    "dynamics",
+    "forgetting",
+    "eval",
+    "train",
+    "sampling",
+    "comm",
+    "tasks",
+    "model",
+    "nn",
+    "data",
+    "stats",
+    "hub",
+    "io",
+    "roots",
 ];
 /// Files of `src` itself that every room may use.
 const ROOTS: &[&str] = &["alloc", "error", "machine", "rng"];
@@ -369,8 +386,7 @@ fn circles(arrows: &BTreeSet<(String, String)>) -> Vec<BTreeSet<String>> {
         }
         seen
     };
-    let reach: BTreeMap<String, BTreeSet<String>> =
-        next.keys().map(|from| (from.to_string(), reached(from))).collect();
+    let reach: BTreeMap<String, BTreeSet<String>> = next.keys().map(|from| (from.to_string(), reached(from))).collect();
     let mut circles: Vec<BTreeSet<String>> = Vec::new();
     for (file, to) in &reach {
         if to.contains(file) && !circles.iter().any(|circle| circle.contains(file)) {

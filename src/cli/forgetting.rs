@@ -3,11 +3,11 @@
 use super::bench::Bars;
 use super::output::{Current, bar, print, say};
 use crate::Result;
-use crate::eval;
 use crate::forgetting::{
     FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, Forgetting, Progress, Request, aggregates, divergences, run,
     summary, table,
 };
+use crate::sampling::SampleProgress;
 use candle_core::Device;
 
 /// Evaluate, compare, print the tables.
@@ -55,7 +55,7 @@ impl Progress for Lines {
         say(what);
     }
 
-    fn evaluating(&mut self, benchmark: &str, progress: eval::Progress) {
+    fn evaluating(&mut self, benchmark: &str, progress: SampleProgress) {
         self.prompts.clear();
         self.bars.tell(benchmark, progress);
     }

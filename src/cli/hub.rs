@@ -1,7 +1,7 @@
 //! Models given by path or by their name on the Hub, for every command that takes one.
 
 use super::output::{Current, say};
-use crate::hub::{self, Offline, Settings};
+use crate::hub::{self, HubConfig, OfflineReason};
 use crate::io::files;
 use crate::study::OF_A_STUDY;
 use crate::{Result, model};
@@ -36,8 +36,8 @@ pub(super) fn models(models: &[PathBuf]) -> Result<Vec<PathBuf>> {
 
 /// Download what is a name on the Hub, for the tasks of a study. Anything else is left to them.
 pub(super) fn prepare(model: &Path) -> Result<()> {
-    match hub::place(model) {
-        Ok(hub::Place::Hub(_)) => directory(model).map(drop),
+    match hub::locate(model) {
+        Ok(hub::ModelLocation::Hub(_)) => directory(model).map(drop),
         _ => Ok(()),
     }
 }
@@ -47,10 +47,10 @@ pub(super) fn cached(model: &Path) -> Result<Option<PathBuf>> {
     Ok(hub::cached(model, &settings()?))
 }
 
-fn settings() -> Result<Settings> {
-    let settings = Settings::from_env()?;
-    let offline = settings.offline.or_else(|| std::env::var_os(OF_A_STUDY).map(|_| Offline::Study));
-    Ok(Settings { offline, ..settings })
+fn settings() -> Result<HubConfig> {
+    let settings = HubConfig::from_env()?;
+    let offline = settings.offline.or_else(|| std::env::var_os(OF_A_STUDY).map(|_| OfflineReason::Study));
+    Ok(HubConfig { offline, ..settings })
 }
 
 /// A bar for the file that is under way, or a line where no terminal is.
@@ -60,7 +60,7 @@ struct Bars {
     current: Current,
 }
 
-impl hub::Progress for Bars {
+impl hub::DownloadProgress for Bars {
     fn note(&mut self, text: &str) {
         self.current.clear();
         say(&format!("note: {text}"));
@@ -70,7 +70,7 @@ impl hub::Progress for Bars {
         if self.named.as_deref() != Some(name) {
             self.current.clear();
             if !std::io::stderr().is_terminal() {
-                say(&format!("downloading {name} ({})", files::megabytes(total as usize)));
+                say(&format!("downloading {name} ({})", files::format_bytes(total as usize)));
             }
             self.named = Some(name.to_string());
         }

@@ -3,12 +3,11 @@
 use super::directory::PAIRS;
 use super::influence::Influence;
 use super::kl::KlAndForgetting;
-use super::lines::Lines;
 use super::perplexity::{Perplexity, median};
 use super::step::Loss;
 use crate::Result;
 use crate::forgetting::Model;
-use crate::io::files;
+use crate::io::{files, jsonl};
 use crate::stats::{Agreement, Interval, RESAMPLES, Total, Unit, bootstrap, clustered_mean, nan_if_null};
 use crate::tasks::benchmarks::Protocol;
 use serde::{Deserialize, Serialize};
@@ -46,7 +45,7 @@ pub struct Pair {
 impl Pair {
     /// The pairs in the output directory `dir`, in the order in which they were measured.
     pub fn read_all(dir: &Path) -> Result<Vec<Pair>> {
-        Ok(Lines::open(&dir.join(PAIRS))?.lines().to_vec())
+        jsonl::read(&dir.join(PAIRS))
     }
 }
 
@@ -175,7 +174,7 @@ impl Dynamics {
 
     /// Read `dynamics.json`.
     pub fn read(path: &Path) -> Result<Dynamics> {
-        files::read_form(path, FORM, "make it again by the command that made it")
+        files::read_versioned(path, FORM, "make it again by the command that made it")
     }
 }
 

@@ -8,7 +8,6 @@ pub mod distribution;
 mod found;
 pub mod influence;
 mod kl;
-mod lines;
 mod pairing;
 mod perplexity;
 mod run;

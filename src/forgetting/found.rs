@@ -48,7 +48,7 @@ impl Forgetting {
 
     /// Read `forgetting.json`.
     pub fn read(path: &Path) -> Result<Forgetting> {
-        files::read_form(path, FORM, "make it again by the command that made it")
+        files::read_versioned(path, FORM, "make it again by the command that made it")
     }
 }
 
@@ -297,7 +297,7 @@ fn groups(pairing: &Pairing, labels: &[&Label]) -> Vec<usize> {
         numbers.entry(name).or_insert(next);
     });
     let useful = numbers.len() > 1;
-    let group = |(i, pair): (usize, &(crate::eval::Outcome, _))| match named[i] {
+    let group = |(i, pair): (usize, &(crate::sampling::ScoredResponse, _))| match named[i] {
         Some(name) if useful => numbers[name],
         _ => numbers.len() + pair.0.index,
     };

@@ -1,12 +1,13 @@
 //! A study as far as it has come: what lies on disk, brought under the regimes and runs of its index.
 
 use super::sums::{OverSeeds, best, over_seeds};
-use crate::eval::{EvalResult, Summary};
+use crate::eval::EvalResult;
 use crate::forgetting::{Benchmark, Forgetting, Model, NEW_TASK, Tuned, brief, brief_data};
 use crate::report::matched::{self, Stop, step};
 use crate::report::prior::key_of;
 use crate::report::runs::{Found, State, TrainRun, full};
 use crate::report::study_index::{StudyIndex, StudyRun};
+use crate::sampling::Summary;
 use crate::stats::Interval;
 use crate::{Error, Result};
 use std::collections::HashMap;

@@ -2,9 +2,9 @@
 
 use super::gather::{self, Rate, Regime, Run, Study, accuracy, form, kl_new, kl_prior, prior, source};
 use super::sums::{Basis, OverSeeds, Reached, over_seeds, reached};
-use crate::eval::{Category, Summary};
 use crate::forgetting::{ALL, Benchmark, Table, brief, percent, points, short};
 use crate::report::matched::{Stop, highest, start, tens};
+use crate::sampling::{Category, Summary};
 use crate::stats::Interval;
 use serde::Serialize;
 

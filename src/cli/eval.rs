@@ -1,10 +1,11 @@
 //! `jigsaw eval`: how often a model is right, with intervals.
 
-use super::output::{bar, print};
+use super::output::print;
+use super::progress::bar;
 use super::{bench, decoding, forgetting, hub};
 use crate::eval::bench::{BenchmarkSettings, BenchmarkSpec};
 use crate::eval::{EvalRequest, EvalResult, ServerEvalRequest, evaluate_checkpoint, evaluate_server};
-use crate::forgetting::{NEW_TASK, Request as Comparison};
+use crate::forgetting::{CompareRequest, NEW_TASK};
 use crate::io::files;
 use crate::model::Sampling;
 use crate::sampling::server::{self, Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT, TokenUsage};
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Most seconds to wait for a response.
-const MAX_TIMEOUT_SECONDS: u64 = 86_400;
+const LONGEST_TIMEOUT: u64 = 86_400;
 
 /// Evaluate a model on a dataset, or on benchmarks; with --baseline, what its fine-tuning cost.
 ///
@@ -80,7 +81,7 @@ pub struct EvalArgs {
     /// for
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "rescore")]
     data: Option<PathBuf>,
-    /// Benchmark: NAME=FILE.tsv for a known one or a file with a column `rule`, NAME=FILE.tsv:RULE for a file of one's own,
+    /// BenchmarkChange: NAME=FILE.tsv for a known one or a file with a column `rule`, NAME=FILE.tsv:RULE for a file of one's own,
     /// NAME=DIR for a dataset; may be repeated (docs/benchmarks.md)
     #[arg(long, value_name = "NAME=FILE[:RULE]", conflicts_with = "rescore")]
     bench: Vec<String>,
@@ -135,16 +136,16 @@ const EXAMPLES: &str = "\
 Examples:
   jigsaw eval --model runs/sft/model --data runs/puzzles --out runs/eval-sft
   jigsaw eval --model BASE --bench mmstar=MMStar.tsv --bench pope=POPE.tsv --out runs/eval-base
-  jigsaw eval --model runs/sft/model --baseline BASE --data runs/puzzles --bench mmstar=MMStar.tsv --out runs/cost-sft
+  jigsaw eval --model runs/sft/model --baseline BASE --data runs/puzzles --bench mmstar=MMStar.tsv --out runs/compare-sft
   jigsaw eval --api http://localhost:8000/v1 --model NAME --bench pope=POPE.tsv --out runs/eval-server
-  jigsaw eval --model runs/sft/checkpoints/* --baseline BASE --baseline-results runs/cost-sft/base \\
-      --data runs/puzzles --bench mmstar=MMStar.tsv --out runs/way-sft";
+  jigsaw eval --model runs/sft/checkpoints/* --baseline BASE --baseline-results runs/compare-sft/base \\
+      --data runs/puzzles --bench mmstar=MMStar.tsv --out runs/compare-sft-checkpoints";
 
 /// What is to be done, everything checked that can be checked before any work.
 #[derive(Debug)]
 enum Work {
     Dataset(EvalRequest),
-    Comparison(Comparison),
+    Comparison(CompareRequest),
     Benchmarks {
         specs: Vec<BenchmarkSpec>,
         settings: BenchmarkSettings,
@@ -225,11 +226,8 @@ impl EvalArgs {
             }
         }
         decoding::check_requests(self.concurrency)?;
-        if self.timeout > MAX_TIMEOUT_SECONDS {
-            return bad(
-                "--timeout",
-                &format!("{}: must be at most {MAX_TIMEOUT_SECONDS} seconds, a day", self.timeout),
-            );
+        if self.timeout > LONGEST_TIMEOUT {
+            return bad("--timeout", &format!("{}: must be at most {LONGEST_TIMEOUT} seconds, a day", self.timeout));
         }
         let plan = SamplePlan { limit: self.limit, samples: self.samples, batch: self.batch };
         let sampling = Sampling {
@@ -259,7 +257,7 @@ impl EvalArgs {
                 );
             }
             let task = |path| BenchmarkSpec { name: NEW_TASK.into(), path, kind: None, split };
-            return Ok(Work::Comparison(Comparison {
+            return Ok(Work::Comparison(CompareRequest {
                 base: self.baseline,
                 base_results: self.baseline_results,
                 tuned: self.model,

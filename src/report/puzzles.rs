@@ -2,7 +2,7 @@
 //! what each answer does.
 
 use crate::data::Record;
-use crate::eval::Outcome;
+use crate::sampling::ScoredResponse;
 use crate::tasks::{Mark, scorer};
 use crate::{Error, Result};
 use base64::Engine as _;
@@ -54,7 +54,7 @@ pub struct Answer {
 }
 
 /// Draw a record with the responses of several evaluations, `(name, colour, outcome)`.
-pub fn card(record: &Record, shown: &RgbImage, outcomes: &[(&str, usize, &Outcome)]) -> Result<Card> {
+pub fn card(record: &Record, shown: &RgbImage, outcomes: &[(&str, usize, &ScoredResponse)]) -> Result<Card> {
     let named = |e: Error| e.context(format!("record {}", record.id));
     let scorer = scorer(record).map_err(named)?;
     let gold = scorer.draw_gold(shown).map_err(named)?;
@@ -89,7 +89,7 @@ pub fn card(record: &Record, shown: &RgbImage, outcomes: &[(&str, usize, &Outcom
     })
 }
 
-fn verdict(outcome: &Outcome) -> String {
+fn verdict(outcome: &ScoredResponse) -> String {
     match (outcome.score.correct, outcome.score.fault.as_str()) {
         (true, _) => "right".into(),
         (false, "") => "wrong".into(),

@@ -2,9 +2,9 @@
 
 use super::load::{self, Regime, SeedRun, Study, Variant, accuracy, form, kl_new, kl_prior, prior, source};
 use super::seed_stats::{Basis, OverSeeds, Reached, over_seeds, reached};
-use crate::eval::{Category, Summary};
 use crate::forgetting::{ALL, BenchmarkChange, brief};
 use crate::report::trajectory::{TrajectoryPoint, highest, start, tens};
+use crate::sampling::{Category, Summary};
 use crate::stats::Interval;
 use crate::stats::table::{Table, percent, points, short};
 use serde::Serialize;
@@ -196,7 +196,8 @@ fn top_row(study: &Study<'_>, regime: &Regime<'_>, level: Option<f64>) -> Vec<Ce
         Some((low, high)) => format!("{low} to {high}"),
         None => NONE.into(),
     };
-    let partial: Vec<Interval> = variant.done().filter_map(|(_, tuned)| Some(study.answered(tuned)?.partial_credit)).collect();
+    let partial: Vec<Interval> =
+        variant.done().filter_map(|(_, tuned)| Some(study.answered(tuned)?.partial_credit)).collect();
     let worst = families(study).into_iter().filter_map(|family| Some((family, over_family(variant, family)?)));
     let worst = worst.min_by(|a, b| a.1.mean.value.total_cmp(&b.1.mean.value));
     let worst = match worst {
@@ -278,7 +279,8 @@ pub fn by_category(study: &Study<'_>) -> Option<Grid> {
             Cell::over(over.and_then(|values| over_seeds(&values, (0.0, 1.0))), percent, bare)
         };
         let at = regime.best().map_or("not measured yet".to_string(), |variant| variant.label());
-        let cells = names.iter().flat_map(|category| [of(category, |c| c.accuracy), of(category, |c| c.partial_credit)]);
+        let cells =
+            names.iter().flat_map(|category| [of(category, |c| c.accuracy), of(category, |c| c.partial_credit)]);
         rows.push([name(study, regime, &at)].into_iter().chain(cells).collect());
     }
     let heads = names.iter().flat_map(|name| [format!("{name}: right"), format!("{name}: partial credit")]);

@@ -82,8 +82,8 @@ fn tiny(count: usize) -> Result<(Model, Vec<Sequence>)> {
 fn sft(model: Model, batch: Vec<Sequence>, reference: Reference) -> Check {
     let operations = 3.0 * forward(model.config(), &batch);
     let work = move || {
-        model.backward(&batch, 1.0, &|_, stats| {
-            Ok(TokenGrads { logprobs: vec![-0.01; stats.logprobs.len()], entropies: None })
+        model.backward(&batch, 1.0, None, &|_, stats| {
+            Ok(TokenGrads { logprobs: vec![-0.01; stats.logprobs.len()], entropies: None, kl: None })
         })?;
         model.parameters().iter().for_each(|p| p.clear_grad());
         Ok(())

@@ -3,8 +3,8 @@
 use crate::data::Message;
 use crate::io::files::Written;
 use crate::model::qwen2_5_vl::{Model, Predicted};
-use crate::model::{Completion, LossFn, NearLossFn, Processor, Prompt, Sampling, Sequence, TokenStats};
-use crate::nn::{Parameter, Unformed};
+use crate::model::{Completion, LossFn, Processor, Prompt, Sampling, Sequence, TokenStats};
+use crate::nn::{LazyLogits, Parameter};
 use crate::{Error, Result};
 use image::RgbImage;
 use std::ops::Range;
@@ -17,22 +17,28 @@ pub trait LanguageModel: Sync {
     fn parameters(&self) -> &[Arc<Parameter>];
     /// Log-probability and entropy of every response token, no gradients.
     fn score(&self, batch: &[Sequence], temperature: f32) -> Result<TokenStats>;
-    /// Forward, `loss` on the token statistics, backward: adds to the gradient of every trainable parameter. `loss` may be
-    /// called for parts of the batch, at once and in any order.
-    fn backward(&self, batch: &[Sequence], temperature: f32, loss: &LossFn<'_>) -> Result<()>;
+    /// Forward, `loss` on the token statistics, backward: adds to the gradient of every trainable parameter.
+    ///
+    /// The batch may be taken in shards: `loss` is called once for each, with the range of sequences that the shard holds and their
+    /// statistics, from several threads and in any order. With `kl_reference` the statistics have the KL divergence from that model,
+    /// which does not learn here and must share the vocabulary; `temperature` must then be 1.
+    fn backward(
+        &self,
+        batch: &[Sequence],
+        temperature: f32,
+        kl_reference: Option<&dyn LanguageModel>,
+        loss: &LossFn<'_>,
+    ) -> Result<()>;
     /// Whether the fused kernels of a CPU do the work; else it is done on a device by candle's ops, which take other memory.
     fn fused(&self) -> bool {
         true
     }
     /// A training step begins; whatever is random in it follows from `seed`. RFT does not call it, so that nothing is dropped.
     fn begin_step(&self, _seed: u64) {}
-    /// What predicts every response token of a batch, for another model's [`LanguageModel::backward_near`].
-    fn unformed(&self, _batch: &[Sequence]) -> Result<Unformed> {
-        Err(Error::failed("this model does not give its whole distributions"))
-    }
-    /// As [`LanguageModel::backward`] at temperature 1, with a loss that depends also on KL(reference || self) at every response token.
-    fn backward_near(&self, _batch: &[Sequence], _reference: &dyn LanguageModel, _loss: &NearLossFn<'_>) -> Result<()> {
-        Err(Error::failed("this model cannot be held near another one"))
+    /// The next-token logits at every response token of a batch, not yet computed: what another model's [`LanguageModel::backward`]
+    /// needs of its reference.
+    fn lazy_logits(&self, _batch: &[Sequence]) -> Result<LazyLogits> {
+        Err(Error::failed("this model does not give its next-token distributions"))
     }
     /// Bytes that [`LanguageModel::backward`] of `batch` takes at its highest beside weights and gradients, and bytes of gradients
     /// that it holds besides the parameters' own; for planning.
@@ -102,8 +108,14 @@ impl LanguageModel for Model {
         Model::score(self, batch, temperature)
     }
 
-    fn backward(&self, batch: &[Sequence], temperature: f32, loss: &LossFn<'_>) -> Result<()> {
-        Model::backward(self, batch, temperature, loss)
+    fn backward(
+        &self,
+        batch: &[Sequence],
+        temperature: f32,
+        kl_reference: Option<&dyn LanguageModel>,
+        loss: &LossFn<'_>,
+    ) -> Result<()> {
+        Model::backward(self, batch, temperature, kl_reference, loss)
     }
 
     fn fused(&self) -> bool {
@@ -114,12 +126,8 @@ impl LanguageModel for Model {
         Model::begin_step(self, seed);
     }
 
-    fn unformed(&self, batch: &[Sequence]) -> Result<Unformed> {
-        Model::unformed(self, batch)
-    }
-
-    fn backward_near(&self, batch: &[Sequence], reference: &dyn LanguageModel, loss: &NearLossFn<'_>) -> Result<()> {
-        Model::backward_near(self, batch, |part| reference.unformed(part), loss)
+    fn lazy_logits(&self, batch: &[Sequence]) -> Result<LazyLogits> {
+        Model::lazy_logits(self, batch)
     }
 
     fn backward_bytes(&self, batch: &[Sequence]) -> (usize, usize) {

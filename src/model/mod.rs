@@ -21,4 +21,4 @@ pub use compute::Compute;
 pub use hash::{hash_model, hash_prompt_files};
 pub use language_model::{LanguageModel, Predictions, Predictor, PromptEncoder, PromptSize};
 pub use processor::Processor;
-pub use sequence::{Completion, ImageInput, LossFn, NearLossFn, Prompt, Sampling, Sequence, TokenGrads, TokenStats};
+pub use sequence::{Completion, ImageInput, LossFn, Prompt, Sampling, Sequence, TokenGrads, TokenStats};

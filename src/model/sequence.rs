@@ -38,6 +38,9 @@ pub struct TokenStats {
     pub logprobs: Vec<f32>,
     /// Entropy of the next-token distribution at each response token, in nats.
     pub entropies: Vec<f32>,
+    /// KL(reference || model) of the whole next-token distributions at each response token, in nats; only where a backward pass has a
+    /// reference.
+    pub kl: Option<Vec<f32>>,
 }
 
 /// Gradient of a scalar loss with respect to [`TokenStats`], same layout.
@@ -47,13 +50,12 @@ pub struct TokenGrads {
     pub logprobs: Vec<f32>,
     /// d loss / d entropy, when the loss has an entropy term.
     pub entropies: Option<Vec<f32>>,
+    /// d loss / d KL, when the loss has a KL term. Only where the statistics have one.
+    pub kl: Option<Vec<f32>>,
 }
 
 /// A loss: from the statistics of the given sequences of a batch to their gradient.
 pub type LossFn<'a> = dyn Fn(Range<usize>, &TokenStats) -> Result<TokenGrads> + Sync + 'a;
-
-/// A loss that depends also on KL(reference || model) at each token, in nats: to the gradient of the statistics and of the divergences.
-pub type NearLossFn<'a> = dyn Fn(Range<usize>, &TokenStats, &[f32]) -> Result<(TokenGrads, Vec<f32>)> + Sync + 'a;
 
 /// How to choose the next token.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

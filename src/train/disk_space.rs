@@ -3,7 +3,7 @@
 
 use super::freeze::is_adapter;
 use super::run_dir::RunDir;
-use super::trainer::{TrainJob, TrainProgress};
+use super::trainer::{TrainJob, TrainerCallback};
 use crate::io::files;
 use crate::model::convert::model_file_bytes;
 use crate::nn::Parameter;
@@ -73,7 +73,7 @@ impl<'a> DiskGuard<'a> {
     ///
     /// # Errors
     /// An input error if not even one checkpoint fits.
-    pub fn check_before_start(&self, keep: usize, progress: &mut dyn TrainProgress) -> Result<()> {
+    pub fn check_before_start(&self, keep: usize, progress: &mut dyn TrainerCallback) -> Result<()> {
         let Some(free) = (self.free)(&self.dir) else { return Ok(()) };
         let SpaceNeeded { checkpoint, model } = self.needed;
         if free < checkpoint {
@@ -104,7 +104,7 @@ impl<'a> DiskGuard<'a> {
     ///
     /// # Errors
     /// Those of `save`, but that the disk is full, which is waited with.
-    pub fn checkpoint(&self, progress: &mut dyn TrainProgress, save: impl FnMut() -> Result<()>) -> Result<bool> {
+    pub fn checkpoint(&self, progress: &mut dyn TrainerCallback, save: impl FnMut() -> Result<()>) -> Result<bool> {
         self.write("a checkpoint", self.needed.checkpoint, progress, save)
     }
 
@@ -112,7 +112,7 @@ impl<'a> DiskGuard<'a> {
     ///
     /// # Errors
     /// See [`DiskGuard::checkpoint`].
-    pub fn model(&self, progress: &mut dyn TrainProgress, save: impl FnMut() -> Result<()>) -> Result<bool> {
+    pub fn model(&self, progress: &mut dyn TrainerCallback, save: impl FnMut() -> Result<()>) -> Result<bool> {
         self.write("the trained model", self.needed.model, progress, save)
     }
 
@@ -120,11 +120,11 @@ impl<'a> DiskGuard<'a> {
         &self,
         what: &str,
         needed: u64,
-        progress: &mut dyn TrainProgress,
+        progress: &mut dyn TrainerCallback,
         mut save: impl FnMut() -> Result<()>,
     ) -> Result<bool> {
         let told: Cell<Option<Instant>> = Cell::new(None);
-        let pause = |progress: &mut dyn TrainProgress, why: String| {
+        let pause = |progress: &mut dyn TrainerCallback, why: String| {
             if told.get().is_none_or(|told| told.elapsed() >= REMIND) {
                 told.set(Some(Instant::now()));
                 progress.note(&why);
@@ -201,7 +201,7 @@ mod tests {
     #[derive(Default)]
     struct Notes(Vec<String>);
 
-    impl TrainProgress for Notes {
+    impl TrainerCallback for Notes {
         fn start(&mut self, _: usize, _: usize) {}
         fn step(&mut self, _: usize, _: &Metrics) {}
         fn evaluation(&mut self, _: usize, _: &Metrics) {}

@@ -68,9 +68,9 @@ fn check(policy: &dyn LanguageModel, codec: &dyn PromptEncoder, task: &dyn Task,
     let trainable: Vec<_> = policy.parameters().iter().filter(|p| p.trainable()).collect();
     trainable.iter().for_each(|p| p.clear_grad());
     let tokens: usize = batch.iter().map(|s| s.response.len()).sum();
-    policy.backward(&batch, 1.0, &|_, stats| {
+    policy.backward(&batch, 1.0, None, &|_, stats| {
         let n = stats.logprobs.len();
-        Ok(TokenGrads { logprobs: vec![-1.0 / tokens.max(1) as f32; n], entropies: None })
+        Ok(TokenGrads { logprobs: vec![-1.0 / tokens.max(1) as f32; n], entropies: None, kl: None })
     })?;
     let mut squares = Vec::with_capacity(trainable.len());
     for parameter in &trainable {

@@ -132,7 +132,7 @@ fn step(
     let (mut total, mut sums) = (0.0, GrpoSums::default());
     for micro in minibatch {
         let outputs = ShardOutputs::default();
-        ctx.job.policy.backward(&micro.sequences, plan.rollout.temperature, &|shard, stats| {
+        ctx.job.policy.backward(&micro.sequences, plan.rollout.temperature, None, &|shard, stats| {
             let first: usize = micro.lengths[..shard.start].iter().sum();
             let tokens = first..first + stats.logprobs.len();
             let inputs = GrpoInputs {

@@ -2,7 +2,7 @@
 
 use super::freeze::is_frozen;
 use super::run_dir::{RunManifest, ResumeState, RunDir};
-use super::trainer::{TrainOutcome, TrainJob, TrainProgress, train};
+use super::trainer::{TrainOutcome, TrainJob, TrainerCallback, train};
 use crate::data::Dataset;
 use crate::model::LanguageModel;
 use crate::model::lora::{self, Adapter, LoraSettings};
@@ -43,7 +43,7 @@ pub struct TrainRequest {
 ///
 /// # Errors
 /// See [`RunDir::open`] for a run directory that does not fit, and [`train`].
-pub fn launch(launch: &TrainRequest, stop: &AtomicBool, progress: &mut (dyn TrainProgress + Send)) -> Result<TrainOutcome> {
+pub fn launch(launch: &TrainRequest, stop: &AtomicBool, progress: &mut (dyn TrainerCallback + Send)) -> Result<TrainOutcome> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("train".into()).stack_size(STACK);
         let handle = thread
@@ -53,7 +53,7 @@ pub fn launch(launch: &TrainRequest, stop: &AtomicBool, progress: &mut (dyn Trai
     })
 }
 
-fn on_this_thread(launch: &TrainRequest, stop: &AtomicBool, progress: &mut dyn TrainProgress) -> Result<TrainOutcome> {
+fn on_this_thread(launch: &TrainRequest, stop: &AtomicBool, progress: &mut dyn TrainerCallback) -> Result<TrainOutcome> {
     // What is quick to read comes first: a mistake is told before gigabytes of weights are read.
     let replay = launch.config.sft.as_ref().map(|sft| sft.replay.as_str()).filter(|replay| !replay.is_empty());
     let open = || Data::open(&launch.data, replay.map(Path::new));

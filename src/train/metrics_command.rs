@@ -4,7 +4,7 @@
 //! the run before the step: `{"run":"sft","step":1,"loss":...}`. Whatever it does, the run goes on: that it fails, ends early or does not
 //! keep up is said once. At the end its input is closed, and it has some seconds to finish.
 
-use super::TrainProgress;
+use super::TrainerCallback;
 use super::metrics::{Metrics, line};
 use crate::{Error, Result};
 use std::io::Write;
@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Passes on what it is told, and the metrics also to a command.
 pub struct MetricsCommand<'a> {
-    inner: &'a mut (dyn TrainProgress + Send),
+    inner: &'a mut (dyn TrainerCallback + Send),
     command: String,
     run: String,
     patience: Duration,
@@ -41,7 +41,7 @@ impl<'a> MetricsCommand<'a> {
     ///
     /// # Errors
     /// An input error if the command is blank.
-    pub fn new(command: &str, run: &str, inner: &'a mut (dyn TrainProgress + Send)) -> Result<MetricsCommand<'a>> {
+    pub fn new(command: &str, run: &str, inner: &'a mut (dyn TrainerCallback + Send)) -> Result<MetricsCommand<'a>> {
         if command.trim().is_empty() {
             return Err(Error::input("--metrics-command is blank: name a command that reads lines of JSON"));
         }
@@ -102,7 +102,7 @@ impl<'a> MetricsCommand<'a> {
     }
 }
 
-impl TrainProgress for MetricsCommand<'_> {
+impl TrainerCallback for MetricsCommand<'_> {
     fn start(&mut self, step: usize, total: usize) {
         self.begin();
         self.inner.start(step, total);
@@ -172,7 +172,7 @@ mod tests {
     #[derive(Default)]
     struct Notes(Vec<String>, usize);
 
-    impl TrainProgress for Notes {
+    impl TrainerCallback for Notes {
         fn start(&mut self, _step: usize, _total: usize) {}
         fn step(&mut self, _step: usize, _metrics: &Metrics) {
             self.1 += 1;

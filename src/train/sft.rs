@@ -26,17 +26,17 @@ pub(super) fn round(ctx: &mut StepContext<'_>) -> Result<()> {
     let (indices, sequences) = if sft.resample_every > 0 { on_policy::next_examples(ctx, n)? } else { ctx.next_examples(n)? };
     let ids = indices.iter().map(|&i| Ok(job.train.example(i)?.id.clone())).collect::<Result<Vec<_>>>()?;
     let micros: Vec<&[Sequence]> = sequences.chunks(settings.batch_size).collect();
-    let near = match (sft.kl_coef > 0.0, job.reference) {
+    let penalty = match (sft.kl_coef > 0.0, job.reference) {
         (false, _) => None,
-        (true, Some(reference)) => Some(Near { reference, coef: sft.kl_coef }),
+        (true, Some(reference)) => Some(KlPenalty { reference, coef: sft.kl_coef }),
         (true, None) => return Err(Error::failed("sft.kl_coef is above 0 but there is no reference model")),
     };
-    let sums = accumulate_near(job.policy, &micros, sft.loss_reduction, near)?;
+    let sums = accumulate_with_kl(job.policy, &micros, sft.loss_reduction, penalty)?;
     let tokens = sequences.iter().map(|s| s.prompt.ids.len() + s.response.len()).sum();
     let mut metrics = Metrics::default();
     metrics.push("entropy", sums.entropy);
     metrics.push("response_tokens", sums.tokens);
-    if near.is_some() {
+    if penalty.is_some() {
         metrics.push("kl", sums.kl);
     }
     for (name, value) in refreshed.iter() {
@@ -45,12 +45,12 @@ pub(super) fn round(ctx: &mut StepContext<'_>) -> Result<()> {
     ctx.finish_step(sums.loss, &ids, started, tokens, metrics)
 }
 
-/// A model to stay near to.
+/// A penalty on the divergence from a reference model.
 #[derive(Clone, Copy)]
-pub struct Near<'a> {
-    /// The model.
+pub struct KlPenalty<'a> {
+    /// The reference.
     pub reference: &'a dyn LanguageModel,
-    /// Weight of the divergence from it.
+    /// Weight of KL(reference || model).
     pub coef: f64,
 }
 
@@ -69,15 +69,15 @@ pub struct Accumulated {
 
 /// Forward and backward over the micro-batches of one optimizer step: adds the gradient of the window's loss.
 pub fn accumulate(policy: &dyn LanguageModel, micros: &[&[Sequence]], average: LossReduction) -> Result<Accumulated> {
-    accumulate_near(policy, micros, average, None)
+    accumulate_with_kl(policy, micros, average, None)
 }
 
-/// As [`accumulate`], held near another model.
-pub fn accumulate_near(
+/// As [`accumulate`], with a penalty on the divergence from a reference.
+pub fn accumulate_with_kl(
     policy: &dyn LanguageModel,
     micros: &[&[Sequence]],
     average: LossReduction,
-    near: Option<Near<'_>>,
+    penalty: Option<KlPenalty<'_>>,
 ) -> Result<Accumulated> {
     let window = Window::of(micros.iter().flat_map(|m| m.iter()).map(|s| s.response.len()), micros.len());
     let mut sums = Accumulated { loss: 0.0, entropy: 0.0, kl: 0.0, tokens: window.tokens };
@@ -93,19 +93,17 @@ pub fn accumulate_near(
         };
         let entropy =
             |stats: &TokenStats| stats.entropies.iter().map(|&e| f64::from(e)).sum::<f64>() / window.tokens.max(1.0);
-        match near {
-            None => policy.backward(micro, 1.0, &|shard, stats| {
-                let (loss, grads) = nll(&shard, stats);
-                outputs.insert(shard.start, (loss, entropy(stats), 0.0));
-                Ok(grads)
-            })?,
-            Some(Near { reference, coef }) => policy.backward_near(micro, reference, &|shard, stats, nats| {
-                let (loss, grads) = nll(&shard, stats);
-                let (kl, by_kl) = objective::near(nats, &grads, coef);
-                outputs.insert(shard.start, (loss + coef * kl, entropy(stats), kl));
-                Ok((grads, by_kl))
-            })?,
-        }
+        policy.backward(micro, 1.0, penalty.map(|penalty| penalty.reference), &|shard, stats| {
+            let (mut loss, mut grads) = nll(&shard, stats);
+            let mut mean_kl = 0.0;
+            if let (Some(penalty), Some(kl)) = (penalty, &stats.kl) {
+                let (mean, by_kl) = objective::kl_penalty(kl, &grads, penalty.coef);
+                loss += penalty.coef * mean;
+                (mean_kl, grads.kl) = (mean, Some(by_kl));
+            }
+            outputs.insert(shard.start, (loss, entropy(stats), mean_kl));
+            Ok(grads)
+        })?;
         for (loss, entropy, kl) in outputs.ordered() {
             sums.loss += loss;
             sums.entropy += entropy;

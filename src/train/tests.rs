@@ -28,7 +28,7 @@ struct Listener<'a> {
     stop_at: Option<usize>,
 }
 
-impl TrainProgress for Listener<'_> {
+impl TrainerCallback for Listener<'_> {
     fn start(&mut self, _step: usize, _total: usize) {}
     fn step(&mut self, step: usize, metrics: &Metrics) {
         self.steps.push(metrics.clone());

@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Who is told how a run goes on.
-pub trait TrainProgress {
+pub trait TrainerCallback {
     /// The run begins (or goes on) after `step` of `total` steps.
     fn start(&mut self, step: usize, total: usize);
     /// A step is done.
@@ -94,11 +94,11 @@ pub(super) struct StepContext<'a> {
     pub log: Log,
     /// The gradients of the first step are still to be looked at.
     pub unchecked: bool,
-    pub progress: &'a mut dyn TrainProgress,
+    pub progress: &'a mut dyn TrainerCallback,
 }
 
 /// Train, from the start or from `resume`, in the run directory `run`.
-pub fn train(job: &TrainJob<'_>, run: &RunDir, resume: Option<&Checkpoint>, progress: &mut dyn TrainProgress) -> Result<TrainOutcome> {
+pub fn train(job: &TrainJob<'_>, run: &RunDir, resume: Option<&Checkpoint>, progress: &mut dyn TrainerCallback) -> Result<TrainOutcome> {
     let config = job.config;
     let own = job.own();
     if own == 0 {

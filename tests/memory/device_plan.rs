@@ -23,11 +23,15 @@ fn prompt(model: &Model, words: usize, side: usize) -> Arc<Prompt> {
 /// What a backward pass holds beside weights and gradients, and what was planned.
 fn backward(model: &Model, batch: &[Sequence]) -> (usize, usize) {
     let loss = |_: std::ops::Range<usize>, stats: &TokenStats| {
-        Ok(TokenGrads { logprobs: vec![1.0; stats.logprobs.len()], entropies: Some(vec![0.1; stats.logprobs.len()]) })
+        Ok(TokenGrads {
+            logprobs: vec![1.0; stats.logprobs.len()],
+            entropies: Some(vec![0.1; stats.logprobs.len()]),
+            kl: None,
+        })
     };
     // Gradients stay from the first pass on.
-    model.backward(batch, 1.0, &loss).unwrap();
-    let (held, ()) = highest(|| model.backward(batch, 1.0, &loss).unwrap());
+    model.backward(batch, 1.0, None, &loss).unwrap();
+    let (held, ()) = highest(|| model.backward(batch, 1.0, None, &loss).unwrap());
     (held, model.backward_bytes(batch).0)
 }
 

@@ -58,9 +58,9 @@ fn adapters_that_peft_wrote_give_pefts_log_probabilities_and_gradients() {
             assert!(far(&without, &want.concat()) > 0.01, "{case}: the adapter does nothing");
             let n = sequences[0].response.len() as f32;
             let loss = |_: std::ops::Range<usize>, stats: &jigsaw::model::TokenStats| {
-                Ok(TokenGrads { logprobs: vec![-1.0 / n; stats.logprobs.len()], entropies: None })
+                Ok(TokenGrads { logprobs: vec![-1.0 / n; stats.logprobs.len()], entropies: None, kl: None })
             };
-            model.backward(&sequences[..1], 1.0, &loss).unwrap();
+            model.backward(&sequences[..1], 1.0, None, &loss).unwrap();
             let gradients = TensorFile::open(&adapter(case).join("gradients.safetensors")).unwrap();
             let mut seen = 0;
             for (name, info) in gradients.tensors() {

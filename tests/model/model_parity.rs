@@ -85,10 +85,10 @@ fn loss_log_probabilities_and_every_gradient_equal_those_of_transformers() {
             let batch = case.recorded.sequences();
             let kept = Mutex::new(Vec::new());
             model
-                .backward(&batch, 1.0, &|_, stats| {
+                .backward(&batch, 1.0, None, &|_, stats| {
                     *kept.lock().unwrap() = stats.logprobs.clone();
                     let n = stats.logprobs.len();
-                    Ok(TokenGrads { logprobs: vec![-1.0 / n as f32; n], entropies: None })
+                    Ok(TokenGrads { logprobs: vec![-1.0 / n as f32; n], entropies: None, kl: None })
                 })
                 .unwrap();
             let logprobs = kept.into_inner().unwrap();
@@ -145,12 +145,12 @@ fn responses_that_share_a_prompt_score_as_if_each_had_its_own() {
         let gradients = |batch: &[Sequence]| -> Vec<Tensor> {
             model.parameters().iter().for_each(|p| p.clear_grad());
             model
-                .backward(batch, 0.8, &|shard, stats| {
+                .backward(batch, 0.8, None, &|shard, stats| {
                     let tokens = |sequences: &[Sequence]| sequences.iter().map(|s| s.response.len()).sum::<usize>();
                     let (first, n) = (tokens(&batch[..shard.start]), tokens(&batch[shard]));
                     assert_eq!(n, stats.logprobs.len());
                     let weights = (first..first + n).map(|i| (i as f32 * 0.7).sin());
-                    Ok(TokenGrads { logprobs: weights.clone().collect(), entropies: Some(weights.collect()) })
+                    Ok(TokenGrads { logprobs: weights.clone().collect(), entropies: Some(weights.collect()), kl: None })
                 })
                 .unwrap();
             model.parameters().iter().map(|p| p.grad().unwrap().copy().unwrap()).collect()

@@ -59,7 +59,7 @@ fn run(name: &str) {
         let loss = std::sync::Mutex::new(0.0);
         for batch in &micro {
             model
-                .backward(batch, 1.0, &|_, stats| {
+                .backward(batch, 1.0, None, &|_, stats| {
                     let (part, grads) = sft(stats, &window);
                     *loss.lock().unwrap() += part;
                     Ok(grads)

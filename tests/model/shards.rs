@@ -42,9 +42,9 @@ fn gradients(model: &Model, parts: &[&[Sequence]]) -> (Vec<Vec<f32>>, usize) {
     model.parameters().iter().for_each(|p| p.clear_grad());
     for part in parts {
         model
-            .backward(part, 1.0, &|_, stats| {
+            .backward(part, 1.0, None, &|_, stats| {
                 calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                Ok(TokenGrads { logprobs: vec![1.0; stats.logprobs.len()], entropies: None })
+                Ok(TokenGrads { logprobs: vec![1.0; stats.logprobs.len()], entropies: None, kl: None })
             })
             .unwrap();
     }
@@ -98,8 +98,10 @@ fn activations_computed_twice_give_the_same_gradients() {
     }
     let decoder = |m: &Model| {
         m.parameters().iter().for_each(|p| p.clear_grad());
-        m.backward(&batch, 1.0, &|_, s| Ok(TokenGrads { logprobs: vec![1.0; s.logprobs.len()], entropies: None }))
-            .unwrap();
+        m.backward(&batch, 1.0, None, &|_, s| {
+            Ok(TokenGrads { logprobs: vec![1.0; s.logprobs.len()], entropies: None, kl: None })
+        })
+        .unwrap();
         m.parameters()
             .iter()
             .filter_map(|p| p.grad())

@@ -6,7 +6,7 @@ use jigsaw::Result;
 use jigsaw::train::metrics::Metrics;
 use jigsaw::train::run_dir::{RunManifest, ResumeState, RunDir};
 use jigsaw::train::settings::{TrainConfig, Method};
-use jigsaw::train::{TrainOutcome, TrainJob, TrainProgress, train};
+use jigsaw::train::{TrainOutcome, TrainJob, TrainerCallback, train};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -49,7 +49,7 @@ struct Listener<'a> {
     stop_at: Option<usize>,
 }
 
-impl TrainProgress for Listener<'_> {
+impl TrainerCallback for Listener<'_> {
     fn start(&mut self, _step: usize, _total: usize) {}
     fn step(&mut self, step: usize, metrics: &Metrics) {
         self.told.steps.push(metrics.clone());

@@ -9,9 +9,9 @@ use candle_core::{Device, Tensor, Var};
 use image::RgbImage;
 use jigsaw::data::{Message, Record};
 use jigsaw::io::files::Written;
-use jigsaw::model::{Completion, LossFn, NearLossFn, Prompt, Sampling, Sequence, TokenGrads, TokenStats};
+use jigsaw::model::{Completion, LossFn, Prompt, Sampling, Sequence, TokenGrads, TokenStats};
 use jigsaw::model::{LanguageModel, Predictions, Predictor, PromptEncoder, PromptSize};
-use jigsaw::nn::{Parameter, Unformed, kl_divergence};
+use jigsaw::nn::{LazyLogits, Parameter, kl_divergence};
 use jigsaw::tasks::{Score, Task};
 use jigsaw::{Error, Result, rng};
 use rand::Rng as _;
@@ -82,15 +82,14 @@ impl Toy {
         logits.iter().map(|l| l - sum).collect()
     }
 
-    /// Add to the gradients: of the statistics, and of the divergence from log-probabilities `far` at each token.
+    /// Add to the gradients: of the statistics, and of the divergence from log-probabilities `reference` at each token.
     fn add(
         &self,
         batch: &[Sequence],
         temperature: f32,
         stats: &TokenStats,
         grads: &TokenGrads,
-        far: &[Vec<f32>],
-        by_kl: &[f32],
+        reference: &[Vec<f32>],
     ) -> Result<()> {
         let (table, bias) = (self.values(0), self.values(1));
         let (mut by_table, mut by_bias) = (vec![0.0f32; table.len()], vec![0.0f32; bias.len()]);
@@ -105,7 +104,7 @@ impl Toy {
                     let mut g = (grads.logprobs[at] * (one - lp[v].exp())
                         - by_entropy * lp[v].exp() * (lp[v] + stats.entropies[at]))
                         / temperature;
-                    if let Some(p) = far.get(at) {
+                    if let (Some(p), Some(by_kl)) = (reference.get(at), &grads.kl) {
                         g += by_kl[at] * (lp[v].exp() - p[v].exp());
                     }
                     by_table[(k * LENGTH + t) * VOCABULARY + v] += g;
@@ -128,7 +127,7 @@ impl LanguageModel for Toy {
 
     fn score(&self, batch: &[Sequence], temperature: f32) -> Result<TokenStats> {
         let (table, bias) = (self.values(0), self.values(1));
-        let mut stats = TokenStats { logprobs: Vec::new(), entropies: Vec::new() };
+        let mut stats = TokenStats { logprobs: Vec::new(), entropies: Vec::new(), kl: None };
         for s in batch {
             for (t, &token) in s.response.iter().enumerate() {
                 let lp = self.log_probs(&table, &bias, s.prompt.ids[0] as usize, t, temperature);
@@ -139,34 +138,34 @@ impl LanguageModel for Toy {
         Ok(stats)
     }
 
-    fn backward(&self, batch: &[Sequence], temperature: f32, loss: &LossFn<'_>) -> Result<()> {
+    fn backward(
+        &self,
+        batch: &[Sequence],
+        temperature: f32,
+        kl_reference: Option<&dyn LanguageModel>,
+        loss: &LossFn<'_>,
+    ) -> Result<()> {
         std::thread::sleep(self.delay);
         let mut stats = self.score(batch, temperature)?;
         if self.poison.is_some_and(|p| self.calls.fetch_add(1, Ordering::Relaxed) >= p) {
             stats.logprobs[0] = f32::NAN;
         }
+        let mut reference = Vec::new();
+        if let Some(model) = kl_reference {
+            reference = model.lazy_logits(batch)?.states.to_vec2::<f32>()?;
+            let rows = self.predict(batch)?;
+            let kl = |(i, p): (usize, &Vec<f32>)| Ok(kl_divergence(p, &rows.logits(i..i + 1)?) as f32);
+            stats.kl = Some(reference.iter().enumerate().map(kl).collect::<Result<_>>()?);
+        }
         let grads = loss(0..batch.len(), &stats)?;
-        self.add(batch, temperature, &stats, &grads, &[], &[])
+        self.add(batch, temperature, &stats, &grads, &reference)
     }
 
-    fn unformed(&self, batch: &[Sequence]) -> Result<Unformed> {
+    fn lazy_logits(&self, batch: &[Sequence]) -> Result<LazyLogits> {
         let rows = self.predict(batch)?;
         let states = Tensor::from_vec(rows.logits(0..rows.rows())?, (rows.rows(), VOCABULARY), &Device::Cpu)?;
         let weight = Var::from_tensor(&Tensor::eye(VOCABULARY, candle_core::DType::F32, &Device::Cpu)?)?;
-        Ok(Unformed { states, weight: Arc::new(Parameter::new("eye", weight)) })
-    }
-
-    fn backward_near(&self, batch: &[Sequence], reference: &dyn LanguageModel, loss: &NearLossFn<'_>) -> Result<()> {
-        let stats = self.score(batch, 1.0)?;
-        let far = reference.unformed(batch)?.states.to_vec2::<f32>()?;
-        let rows = self.predict(batch)?;
-        let nats: Vec<f32> = far
-            .iter()
-            .enumerate()
-            .map(|(i, p)| Ok(kl_divergence(p, &rows.logits(i..i + 1)?) as f32))
-            .collect::<Result<_>>()?;
-        let (grads, by_kl) = loss(0..batch.len(), &stats, &nats)?;
-        self.add(batch, 1.0, &stats, &grads, &far, &by_kl)
+        Ok(LazyLogits { states, weight: Arc::new(Parameter::new("eye", weight)) })
     }
 
     fn generate(

@@ -20,12 +20,12 @@ pub use predict::Predicted;
 use crate::io::files::Written;
 use crate::machine::Place;
 use crate::model::lora::{self, Adapter};
-use crate::model::{Compute, LossFn, NearLossFn, Prompt, Sequence, TokenGrads, TokenStats};
+use crate::model::{Compute, LanguageModel, LossFn, Prompt, Sequence, TokenGrads, TokenStats};
 use crate::nn::{
-    Affine, Lead, Parameter, ParameterGrads, RowSource, Sink, Tape, Unformed, Value, embed, kl_from, lanes, linear,
-    pair, read, token_stats,
+    GradOrder, GradTarget, Linear, Parameter, ParameterGrads, RowSource, Tape, Value, embed, join_ordered, kl_from,
+    linear, parallel_map, read, token_stats,
 };
-use crate::{Result, rng};
+use crate::{Error, Result, rng};
 use candle_core::{DType, Device, DeviceLocation, Tensor};
 use layout::{Layout, Row};
 use rand::Rng as _;
@@ -57,7 +57,7 @@ fn frozen_base(dir: &Path, config: &Config, device: &Device, compute: Compute) -
     let storage = Storage::for_frozen(&stored, place_of(device), compute)?;
     let base = Arc::new(weights::load(&stored, device, &|_| storage)?);
     if compute == Compute::Bf16 {
-        weights::keep_bf16(&base)?;
+        weights::enable_bf16_matmul(&base)?;
     }
     base.iter().for_each(|p| p.set_trainable(false));
     bases.push(KnownBase { dir: place, device: device_name, compute, weights: Arc::downgrade(&base) });
@@ -123,7 +123,7 @@ impl Model {
         let storage = Storage::for_trained(&stored, place_of(device), compute, &frozen)?;
         let base = weights::load(&stored, device, &storage)?;
         if compute == Compute::Bf16 {
-            weights::keep_bf16(&base)?;
+            weights::enable_bf16_matmul(&base)?;
         }
         Self::assemble(config, device, Arc::new(base), None)
     }
@@ -265,7 +265,7 @@ impl Model {
             let (_, stats) = self.token_stats(&self.tape(false), &batch[shard], temperature)?;
             Ok(stats)
         });
-        let mut all = TokenStats { logprobs: Vec::new(), entropies: Vec::new() };
+        let mut all = TokenStats { logprobs: Vec::new(), entropies: Vec::new(), kl: None };
         for part in parts {
             let part = part?;
             all.logprobs.extend(part.logprobs);
@@ -282,10 +282,13 @@ impl Model {
     ) -> Vec<Result<T>> {
         let shards = self.shards(batch);
         match shards::side_by_side(shards.len(), self.weight_bytes(|_| true)) {
-            SideBySide::Lanes(_) => lanes(shards.len(), |i| part(shards[i].clone())),
+            SideBySide::Lanes(_) => parallel_map(shards.len(), |i| part(shards[i].clone())),
             SideBySide::Pairs => {
                 let at_once = |two: &[Range<usize>]| match two {
-                    [a, b] => <[_; 2]>::from(pair(&Lead::default(), || part(a.clone()), || part(b.clone()))).into(),
+                    [a, b] => {
+                        <[_; 2]>::from(join_ordered(&GradOrder::default(), || part(a.clone()), || part(b.clone())))
+                            .into()
+                    }
                     rest => rest.iter().cloned().map(&part).collect::<Vec<_>>(),
                 };
                 shards.chunks(2).flat_map(at_once).collect()
@@ -294,13 +297,47 @@ impl Model {
         }
     }
 
-    /// Forward, `loss` on the token statistics, backward: adds to the gradient of every trainable parameter.
-    ///
-    /// The batch goes through in shards. `loss` is called once for each, maybe from several threads at once and in any
-    /// order, with the sequences of the batch that the shard holds and their statistics.
-    pub fn backward(&self, batch: &[Sequence], temperature: f32, loss: &LossFn<'_>) -> Result<()> {
+    /// See [`LanguageModel::backward`].
+    pub fn backward(
+        &self,
+        batch: &[Sequence],
+        temperature: f32,
+        kl_reference: Option<&dyn LanguageModel>,
+        loss: &LossFn<'_>,
+    ) -> Result<()> {
+        if kl_reference.is_some() && temperature != 1.0 {
+            return Err(Error::failed("the KL divergence from a reference is computed at temperature 1 only"));
+        }
         let dropout = self.next_dropout();
-        self.over_shards(batch, |shard, sink| self.backward_shard(batch, shard, temperature, loss, (dropout, sink)))
+        self.over_shards(batch, |shard, sink| {
+            let tape = self.recording_tape(dropout, shard);
+            let sequences = &batch[shard.clone()];
+            let (value, mut stats) = self.token_stats(&tape, sequences, temperature)?;
+            let kl = match (&value, kl_reference) {
+                (Some((_, predictors)), Some(reference)) => {
+                    Some(kl_from(&tape, &reference.lazy_logits(sequences)?, predictors, &self.decoder.head)?)
+                }
+                _ => None,
+            };
+            stats.kl = match &kl {
+                Some(kl) => Some(kl.tensor.to_vec1::<f32>()?),
+                None => kl_reference.map(|_| Vec::new()),
+            };
+            let mut grads = loss(shard.clone(), &stats)?;
+            let Some((value, _)) = value else { return Ok(()) };
+            let mut upstream = Vec::new();
+            let by_kl = grads.kl.take();
+            upstream.push((value, self.upstream_grad(grads)?));
+            match (kl, by_kl) {
+                (Some(kl), Some(by_kl)) => {
+                    let rows = by_kl.len();
+                    upstream.push((kl, Tensor::from_vec(by_kl, rows, &Device::Cpu)?.to_device(&self.device)?));
+                }
+                (None, Some(_)) => return Err(Error::failed("the loss has a gradient of a KL that was not computed")),
+                (_, None) => {}
+            }
+            tape.backward_to(upstream, sink)
+        })
     }
 
     /// The seed of this backward pass's dropout: another for every pass of a step.
@@ -313,51 +350,39 @@ impl Model {
     }
 
     fn recording_tape(&self, dropout: Option<u64>, shard: &Range<usize>) -> Tape {
-        self.tape(true).dropping(dropout.map(|seed| seed.wrapping_add(shard.start as u64)))
-    }
-
-    /// As [`Model::backward`] at temperature 1, with a loss that depends also on KL(reference || self) at every response token, of the
-    /// whole distributions. `reference` gives what another model, of the same vocabulary, predicts the response tokens from.
-    pub fn backward_near(
-        &self,
-        batch: &[Sequence],
-        reference: impl Fn(&[Sequence]) -> Result<Unformed> + Sync,
-        loss: &NearLossFn<'_>,
-    ) -> Result<()> {
-        let dropout = self.next_dropout();
-        self.over_shards(batch, |shard, sink| self.backward_shard_near(batch, shard, &reference, loss, (dropout, sink)))
+        self.tape(true).with_dropout(dropout.map(|seed| seed.wrapping_add(shard.start as u64)))
     }
 
     /// `shard` of every shard of the batch, which adds to the gradients through the sink it is given.
     fn over_shards(
         &self,
         batch: &[Sequence],
-        shard: impl Fn(&Range<usize>, Sink<'_>) -> Result<()> + Sync,
+        shard: impl Fn(&Range<usize>, GradTarget<'_>) -> Result<()> + Sync,
     ) -> Result<()> {
         let shards = self.shards(batch);
         match shards::side_by_side(shards.len(), self.trained_bytes()) {
             SideBySide::Lanes(count) => {
-                let parts = lanes(count, |lane| {
+                let parts = parallel_map(count, |lane| {
                     let mut grads = ParameterGrads::default();
                     let mut own = shards.iter().skip(lane).step_by(count);
-                    own.try_for_each(|s| shard(s, Sink::Apart(&mut grads)))?;
+                    own.try_for_each(|s| shard(s, GradTarget::Separate(&mut grads)))?;
                     Ok(grads)
                 });
                 self.add_gradients(&parts.into_iter().collect::<Result<Vec<_>>>()?)
             }
             SideBySide::Pairs => shards.chunks(2).try_for_each(|two| {
-                let [a, b] = two else { return two.iter().try_for_each(|s| shard(s, Sink::Own)) };
+                let [a, b] = two else { return two.iter().try_for_each(|s| shard(s, GradTarget::Parameters)) };
                 let several = |p: &Parameter| self.several_gradients(p);
-                let (lead, mut apart) = (Lead::default(), ParameterGrads::default());
-                let (first, second) = pair(
+                let (lead, mut apart) = (GradOrder::default(), ParameterGrads::default());
+                let (first, second) = join_ordered(
                     &lead,
-                    || shard(a, Sink::First(&lead, &several)),
-                    || shard(b, Sink::Second(&lead, &several, &mut apart)),
+                    || shard(a, GradTarget::First(&lead, &several)),
+                    || shard(b, GradTarget::Second(&lead, &several, &mut apart)),
                 );
                 first.and(second)?;
                 self.add_gradients(&[apart])
             }),
-            SideBySide::Nothing => shards.iter().try_for_each(|s| shard(s, Sink::Own)),
+            SideBySide::Nothing => shards.iter().try_for_each(|s| shard(s, GradTarget::Parameters)),
         }
     }
 
@@ -380,50 +405,15 @@ impl Model {
         })
     }
 
-    fn backward_shard(
-        &self,
-        batch: &[Sequence],
-        shard: &Range<usize>,
-        temperature: f32,
-        loss: &LossFn<'_>,
-        (dropout, sink): (Option<u64>, Sink<'_>),
-    ) -> Result<()> {
-        let tape = self.recording_tape(dropout, shard);
-        let (value, stats) = self.token_stats(&tape, &batch[shard.clone()], temperature)?;
-        let grads = loss(shard.clone(), &stats)?;
-        match value {
-            None => Ok(()),
-            Some((value, _)) => tape.backward_to(vec![(value, self.seed(grads)?)], sink),
-        }
-    }
-
-    fn backward_shard_near(
-        &self,
-        batch: &[Sequence],
-        shard: &Range<usize>,
-        reference: impl Fn(&[Sequence]) -> Result<Unformed>,
-        loss: &NearLossFn<'_>,
-        (dropout, sink): (Option<u64>, Sink<'_>),
-    ) -> Result<()> {
-        let tape = self.recording_tape(dropout, shard);
-        let (value, stats) = self.token_stats(&tape, &batch[shard.clone()], 1.0)?;
-        let Some((value, predictors)) = value else { return loss(shard.clone(), &stats, &[]).map(drop) };
-        let kl = kl_from(&tape, &reference(&batch[shard.clone()])?, &predictors, &self.decoder.head)?;
-        let (grads, by_kl) = loss(shard.clone(), &stats, &kl.tensor.to_vec1::<f32>()?)?;
-        let rows = by_kl.len();
-        let by_kl = Tensor::from_vec(by_kl, rows, &Device::Cpu)?.to_device(&self.device)?;
-        tape.backward_to(vec![(value, self.seed(grads)?), (kl, by_kl)], sink)
-    }
-
-    /// The gradient of the value of token statistics, `[2, rows]`.
-    fn seed(&self, grads: TokenGrads) -> Result<Tensor> {
+    /// The loss's gradient with respect to [`Model::token_stats`], `[2, rows]`.
+    fn upstream_grad(&self, grads: TokenGrads) -> Result<Tensor> {
         let rows = grads.logprobs.len();
-        let mut seed = grads.logprobs;
+        let mut upstream = grads.logprobs;
         match grads.entropies {
-            Some(entropies) => seed.extend(entropies),
-            None => seed.resize(2 * rows, 0.0),
+            Some(entropies) => upstream.extend(entropies),
+            None => upstream.resize(2 * rows, 0.0),
         }
-        Ok(Tensor::from_vec(seed, (2, rows), &Device::Cpu)?.to_device(&self.device)?)
+        Ok(Tensor::from_vec(upstream, (2, rows), &Device::Cpu)?.to_device(&self.device)?)
     }
 
     /// The parts in which `batch` is worked on.
@@ -459,13 +449,13 @@ impl Model {
         let layout = Layout::of_prompts(std::slice::from_ref(prompt), &self.config)?;
         let hidden = self.hidden(&tape, &layout, None, |_, _| Ok(()))?;
         let hidden = self.decoder.finish(&tape, &hidden)?.tensor;
-        let head = Affine::plain(Arc::clone(&self.decoder.head));
+        let head = Linear::without_bias(Arc::clone(&self.decoder.head));
         Ok(linear(&tape, &Value::constant(hidden), &[&head], None)?.tensor)
     }
 
     fn tape(&self, recording: bool) -> Tape {
-        let tape = if recording { Tape::new() } else { Tape::forward_only() };
-        if self.fused { tape } else { tape.composed() }
+        let tape = if recording { Tape::new() } else { Tape::no_grad() };
+        if self.fused { tape } else { tape.reference() }
     }
 
     /// Statistics of every response token, and the value to differentiate with what it is made of, the normed hidden states that
@@ -478,7 +468,7 @@ impl Model {
     ) -> Result<(Option<(Value, Value)>, TokenStats)> {
         let layout = Layout::of_sequences(batch, &self.config)?;
         if layout.targets.is_empty() {
-            return Ok((None, TokenStats { logprobs: Vec::new(), entropies: Vec::new() }));
+            return Ok((None, TokenStats { logprobs: Vec::new(), entropies: Vec::new(), kl: None }));
         }
         let predictors = self.hidden(tape, &layout, Some(layout.predictors.clone()), |_, _| Ok(()))?;
         let predictors = self.decoder.finish(tape, &predictors)?;
@@ -486,7 +476,7 @@ impl Model {
         let mut both = value.tensor.to_vec2::<f32>()?;
         let entropies = both.pop().unwrap_or_default();
         let logprobs = both.pop().unwrap_or_default();
-        Ok((Some((value, predictors)), TokenStats { logprobs, entropies }))
+        Ok((Some((value, predictors)), TokenStats { logprobs, entropies, kl: None }))
     }
 
     /// Hidden states of all rows, or of the `wanted` ones, before the final norm; `keep` sees each layer's rotated `qkv`.
@@ -510,10 +500,10 @@ impl Model {
         let sources = layout.rows.iter().map(source).collect();
         let x = embed(tape, &self.decoder.embedding, features.as_ref().map(|f| &f.rows), sources)?;
         let table = self.decoder.rotations(layout.positions.each_ref().map(Vec::as_slice));
-        let trees = Arc::new(layout.trees.clone());
+        let span_groups = Arc::new(layout.span_groups.clone());
         match recompute {
-            true => self.decoder.forward_recomputed(tape, x, &table, &trees, wanted),
-            false => self.decoder.forward(tape, x, &table, &trees, wanted, keep),
+            true => self.decoder.forward_checkpointed(tape, x, &table, &span_groups, wanted),
+            false => self.decoder.forward(tape, x, &table, &span_groups, wanted, keep),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Layout, Model};
 use crate::model::Sequence;
-use crate::nn::{Affine, Unformed, Value, linear, read};
+use crate::nn::{LazyLogits, Linear, Value, linear, read};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use std::ops::Range;
@@ -28,10 +28,10 @@ impl Model {
     ///
     /// # Errors
     /// If there is no response token.
-    pub fn unformed(&self, batch: &[Sequence]) -> Result<Unformed> {
+    pub fn lazy_logits(&self, batch: &[Sequence]) -> Result<LazyLogits> {
         let states = self.response_states(batch)?;
         let states = states.ok_or_else(|| Error::failed("no response tokens to predict"))?;
-        Ok(Unformed { states, weight: Arc::clone(&self.decoder.head) })
+        Ok(LazyLogits { states, weight: Arc::clone(&self.decoder.head) })
     }
 
     fn response_states(&self, batch: &[Sequence]) -> Result<Option<Tensor>> {
@@ -61,7 +61,7 @@ impl Predicted<'_> {
         let Some(states) = &self.states else { return Ok(Vec::new()) };
         let tape = self.model.tape(false);
         let states = Value::constant(states.narrow(0, rows.start, rows.len())?.contiguous()?);
-        let head = Affine::plain(Arc::clone(&self.model.decoder.head));
+        let head = Linear::without_bias(Arc::clone(&self.model.decoder.head));
         let logits = linear(&tape, &states, &[&head], None)?.tensor.to_device(&Device::Cpu)?;
         Ok(read(&logits)?.to_vec())
     }
@@ -91,12 +91,13 @@ mod tests {
     /// Mean KL(reference || model) over the response tokens, its gradient added to the parameters.
     fn mean(model: &Model, reference: &Model) -> f64 {
         let total = Mutex::new(0.0);
-        let loss = |_: Range<usize>, _: &TokenStats, nats: &[f32]| {
+        let loss = |_: Range<usize>, stats: &TokenStats| {
+            let nats = stats.kl.as_ref().unwrap();
             *total.lock().unwrap() += nats.iter().map(|&n| f64::from(n) / 6.0).sum::<f64>();
-            let zero = TokenGrads { logprobs: vec![0.0; nats.len()], entropies: None };
-            Ok((zero, vec![1.0 / 6.0; nats.len()]))
+            let n = nats.len();
+            Ok(TokenGrads { logprobs: vec![0.0; n], entropies: None, kl: Some(vec![1.0 / 6.0; n]) })
         };
-        model.backward_near(&batch(), |part| reference.unformed(part), &loss).unwrap();
+        model.backward(&batch(), 1.0, Some(reference), &loss).unwrap();
         total.into_inner().unwrap()
     }
 

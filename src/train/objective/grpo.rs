@@ -132,6 +132,7 @@ pub fn grpo(settings: &GrpoSettings, inputs: &GrpoInputs<'_>) -> GrpoOutput {
     let grads = TokenGrads {
         logprobs: logprob_grads.into_iter().map(|g| g as f32).collect(),
         entropies: (settings.entropy_coef != 0.0).then_some(entropy_grads),
+        kl: None,
     };
     GrpoOutput { loss, grads, sums }
 }

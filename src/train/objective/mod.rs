@@ -9,7 +9,7 @@ mod sft;
 
 pub use advantage::{ADVANTAGE_EPS, advantages, mean_and_std};
 pub use grpo::{GrpoInputs, GrpoOutput, GrpoSums, grpo};
-pub use sft::{near, sft, sft_by_sequence};
+pub use sft::{kl_penalty, sft, sft_by_sequence};
 
 /// Size of the window that a micro-batch is part of.
 #[derive(Debug, Clone, Copy, PartialEq)]

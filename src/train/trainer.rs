@@ -188,7 +188,7 @@ fn rounds(mut ctx: StepContext<'_>, run: &RunDir, resume: Option<&Checkpoint>) -
     let finished = RunSummary { step: ctx.state.step, metrics };
     run.finish(&finished)?;
     if let Some(peak) = process_memory("VmHWM") {
-        ctx.progress.note(&format!("memory: {} at its highest", files::megabytes(peak)));
+        ctx.progress.note(&format!("memory: {} at its highest", files::format_bytes(peak)));
     }
     Ok(TrainOutcome::Finished(finished))
 }

@@ -11,7 +11,7 @@ use jigsaw::nn::{
     self, Heads, KvBuffer, Linear, Matrix, MatrixMut, Parameter, RopeTable, RowSource, Span, SpanGroup, Tape, Value,
 };
 use jigsaw::train::optimizer::AdamW;
-use jigsaw::train::settings::{TrainConfig, Method};
+use jigsaw::train::settings::{Method, TrainConfig};
 use jigsaw::{Result, rng};
 use rand::RngExt;
 use std::hint::black_box;

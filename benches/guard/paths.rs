@@ -13,7 +13,7 @@ use jigsaw::tasks::jigsaw::generate::{Settings, Shares, generate};
 use jigsaw::tasks::jigsaw::{QuestionKind, Style};
 use jigsaw::tasks::reference_sequence;
 use jigsaw::train::optimizer::AdamW;
-use jigsaw::train::settings::{TrainConfig, Method};
+use jigsaw::train::settings::{Method, TrainConfig};
 use jigsaw::{Error, Result, tasks};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

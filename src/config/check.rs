@@ -1,6 +1,6 @@
 //! Settings that contradict each other, or cannot mean anything, are refused here, before any work.
 
-use crate::train::settings::{TrainConfig, LossType, Method, SftSettings};
+use crate::train::settings::{LossType, Method, SftSettings, TrainConfig};
 use crate::{Error, Result};
 use toml::{Table, Value};
 
@@ -71,9 +71,24 @@ pub fn values(config: &TrainConfig) -> Result<()> {
     need(t.steps != Some(0), "train.steps", 0, "at least 1")?;
     need(t.epochs.is_none_or(|e| e > 0.0 && e.is_finite()), "train.epochs", t.epochs.unwrap_or(0.0), "above 0")?;
     need(t.batch_size >= 1, "train.batch_size", t.batch_size, "at least 1")?;
-    need(t.gradient_accumulation_steps >= 1, "train.gradient_accumulation_steps", t.gradient_accumulation_steps, "at least 1")?;
-    need(t.learning_rate > 0.0 && t.learning_rate < 1.0, "train.learning_rate", t.learning_rate, "above 0 and below 1")?;
-    need(t.warmup_steps >= 0.0 && t.warmup_steps.is_finite(), "train.warmup_steps", t.warmup_steps, "0 or more (below 1 a share, else steps)")?;
+    need(
+        t.gradient_accumulation_steps >= 1,
+        "train.gradient_accumulation_steps",
+        t.gradient_accumulation_steps,
+        "at least 1",
+    )?;
+    need(
+        t.learning_rate > 0.0 && t.learning_rate < 1.0,
+        "train.learning_rate",
+        t.learning_rate,
+        "above 0 and below 1",
+    )?;
+    need(
+        t.warmup_steps >= 0.0 && t.warmup_steps.is_finite(),
+        "train.warmup_steps",
+        t.warmup_steps,
+        "0 or more (below 1 a share, else steps)",
+    )?;
     need(
         t.warmup_steps < 1.0 || t.warmup_steps.fract() == 0.0,
         "train.warmup_steps",
@@ -92,12 +107,20 @@ pub fn values(config: &TrainConfig) -> Result<()> {
         "0 (off) or above",
     )?;
     need(t.seed <= i64::MAX as u64, "train.seed", t.seed, "below 2^63 (TOML's largest integer)")?;
-    need(t.save_total_limit >= 1, "train.save_total_limit", t.save_total_limit, "at least 1 (the last checkpoint is what a run resumes from)")?;
+    need(
+        t.save_total_limit >= 1,
+        "train.save_total_limit",
+        t.save_total_limit,
+        "at least 1 (the last checkpoint is what a run resumes from)",
+    )?;
     if let Some(steps) = t.steps
         && t.warmup_steps >= 1.0
         && t.warmup_steps as usize > steps
     {
-        return Err(Error::input(format!("train.warmup_steps = {} is longer than train.steps = {steps}", t.warmup_steps)));
+        return Err(Error::input(format!(
+            "train.warmup_steps = {} is longer than train.steps = {steps}",
+            t.warmup_steps
+        )));
     }
     if let Some(lora) = &config.lora {
         lora.check()?;
@@ -139,7 +162,9 @@ fn sft(config: &TrainConfig) -> Result<()> {
     need(s.kl_coef >= 0.0 && s.kl_coef.is_finite(), "sft.kl_coef", s.kl_coef, "0 or more")?;
     need(s.max_per_prompt >= 1, "sft.max_per_prompt", s.max_per_prompt, "at least 1")?;
     if s.resample_every == 0 && s.max_per_prompt != defaults.max_per_prompt {
-        return Err(Error::input("sft.max_per_prompt has no effect without sft.resample_every; set it, or remove the cap"));
+        return Err(Error::input(
+            "sft.max_per_prompt has no effect without sft.resample_every; set it, or remove the cap",
+        ));
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ pub use layers::{differences, flatten, set};
 
 use crate::Result;
 use crate::io::files;
-use crate::train::settings::{TrainConfig, Method, RolloutSettings};
+use crate::train::settings::{Method, RolloutSettings, TrainConfig};
 use std::path::Path;
 
 impl TrainConfig {

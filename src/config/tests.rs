@@ -31,11 +31,19 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_key() {
 #[test]
 fn set_wins_over_the_file_and_the_file_over_the_defaults() {
     let text = "[train]\nmethod = \"sft\"\nlearning_rate = 3e-4\nseed = 5\n";
-    let c = TrainConfig::from_text(None, Some(("x.toml", text)), &sets(&["train.learning_rate=1e-3", "train.freeze=[\"vision\"]"]))
-        .unwrap();
+    let c = TrainConfig::from_text(
+        None,
+        Some(("x.toml", text)),
+        &sets(&["train.learning_rate=1e-3", "train.freeze=[\"vision\"]"]),
+    )
+    .unwrap();
     assert_eq!((c.train.learning_rate, c.train.seed, c.train.batch_size), (1e-3, 5, 8));
     assert_eq!(c.train.freeze, ["vision"]);
-    let c = TrainConfig::from_text(None, None, &sets(&["train.method=rft", "grpo.loss_type=dr_grpo", "train.learning_rate=1"]));
+    let c = TrainConfig::from_text(
+        None,
+        None,
+        &sets(&["train.method=rft", "grpo.loss_type=dr_grpo", "train.learning_rate=1"]),
+    );
     assert!(c.unwrap_err().to_string().contains("train.learning_rate = 1"));
 }
 
@@ -84,7 +92,9 @@ fn contradictions_are_refused_before_any_work() {
 fn replay_and_refresh_are_checked_against_the_size_of_a_step() {
     let sft = "[train]\nmethod = \"sft\"\n";
     let resolve = |set: &[&str]| TrainConfig::from_text(None, Some(("x.toml", sft)), &sets(set));
-    let c = resolve(&["sft.replay=prior", "train.batch_size=4", "train.gradient_accumulation_steps=2", "train.epochs=1"]).unwrap();
+    let c =
+        resolve(&["sft.replay=prior", "train.batch_size=4", "train.gradient_accumulation_steps=2", "train.epochs=1"])
+            .unwrap();
     assert_eq!((c.replayed_per_round(), c.total_steps(60)), (2, 10));
     assert!(refused(sft, &["sft.replay=prior", "train.batch_size=1"]).contains("sft.replay_share = 0.25: of the 1"));
     assert!(refused(sft, &["sft.replay=prior", "sft.replay_share=1"]).contains("below 1"));

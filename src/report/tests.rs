@@ -75,7 +75,8 @@ pub(super) fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished:
         let progress = 1.0 - (-f64::from(step) / speed).exp();
         if step > 0 {
             let loss = if step == 5 { serde_json::Value::Null } else { (1.4 - 1.1 * progress + 0.15 * noise).into() };
-            let mut row = serde_json::json!({"step": step, "loss": loss, "learning_rate": lr, "grad_norm": 1.0 + 0.4 * noise});
+            let mut row =
+                serde_json::json!({"step": step, "loss": loss, "learning_rate": lr, "grad_norm": 1.0 + 0.4 * noise});
             if method == "rft" {
                 row["reward"] = (0.9 + 1.3 * progress + 0.3 * noise).into();
                 row["entropy"] = (1.2 - progress).into();

@@ -3,7 +3,7 @@
 use super::file::{OneOrMore, Prior, Regime, Rollouts, Study};
 use crate::config::flatten;
 use crate::tasks::suites::Family;
-use crate::train::settings::{TrainConfig, Method};
+use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result};
 use toml::{Table, Value};
 
@@ -166,7 +166,13 @@ impl Study {
         sets
     }
 
-    pub(super) fn config(&self, name: &str, regime: &Regime, point: Option<LadderPoint>, seed: u64) -> Result<TrainConfig> {
+    pub(super) fn config(
+        &self,
+        name: &str,
+        regime: &Regime,
+        point: Option<LadderPoint>,
+        seed: u64,
+    ) -> Result<TrainConfig> {
         let section = format!("regimes.{name}");
         let method = match regime.method.as_deref() {
             None => None,

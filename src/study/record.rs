@@ -217,7 +217,8 @@ mod tests {
         one.command[2] = "train.learning_rate=2".into();
         let error = done(dir.path(), &one).unwrap_err();
         assert!(
-            error.exit_code() == 2 && error.to_string().contains("--set train.learning_rate=1 -> --set train.learning_rate=2"),
+            error.exit_code() == 2
+                && error.to_string().contains("--set train.learning_rate=1 -> --set train.learning_rate=2"),
             "{error}"
         );
         // What sums up may have grown, by another run to compare; its own settings stay.

@@ -7,7 +7,7 @@ use crate::data::MANIFEST;
 use crate::eval::bench::BenchmarkSpec;
 use crate::io::files;
 use crate::report::{self, StudyIndex, StudyRun};
-use crate::train::settings::{TrainConfig, Method};
+use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -6,10 +6,10 @@
 //! manifest, or one whose files are not those it names, does not count. Everything random in a run is a function of (seed, step), so
 //! the step is all the state a generator needs.
 
-use super::stall::StallState;
 use super::metrics::LogSizes;
-use super::optimizer::AdamW;
 use super::on_policy::SampleBuffer;
+use super::optimizer::AdamW;
+use super::stall::StallState;
 use crate::data::Cursor;
 use crate::io::files;
 use crate::io::files::FileChecksum;

@@ -170,9 +170,19 @@ fn changes(from_adapter: bool) -> Vec<(Words, Change)> {
     let mut changes: Vec<(Words, Change)> = vec![
         (
             |_| "--set train.gradient_checkpointing=true".into(),
-            |config| (!config.train.gradient_checkpointing).then(|| with(config, |c| c.train.gradient_checkpointing = true)),
+            |config| {
+                (!config.train.gradient_checkpointing).then(|| with(config, |c| c.train.gradient_checkpointing = true))
+            },
         ),
-        (|c| format!("--set train.batch_size=1 --set train.gradient_accumulation_steps={}", c.train.gradient_accumulation_steps), smaller_batch),
+        (
+            |c| {
+                format!(
+                    "--set train.batch_size=1 --set train.gradient_accumulation_steps={}",
+                    c.train.gradient_accumulation_steps
+                )
+            },
+            smaller_batch,
+        ),
         (
             |_| "--set rollout.batch_size=1".into(),
             |config| {
@@ -263,8 +273,7 @@ mod tests {
             changes(from).iter().filter_map(|(words, change)| change(&half).map(|c| words(&c))).collect::<Vec<_>>()
         };
         assert!(
-            said(false).iter().any(|w| w.contains("train.dtype=f32"))
-                && !said(true).concat().contains("train.dtype")
+            said(false).iter().any(|w| w.contains("train.dtype=f32")) && !said(true).concat().contains("train.dtype")
         );
     }
 

@@ -17,11 +17,8 @@ pub fn evaluate(
     settings: &EvalSettings,
     step: usize,
 ) -> Result<(Metrics, Vec<Sample>)> {
-    let plan = SamplePlan {
-        limit: (settings.limit > 0).then_some(settings.limit),
-        samples: 1,
-        batch: settings.batch_size,
-    };
+    let plan =
+        SamplePlan { limit: (settings.limit > 0).then_some(settings.limit), samples: 1, batch: settings.batch_size };
     let sampling = Sampling::greedy(settings.max_new_tokens);
     let (summary, outcomes) = sample_task(&LocalModel::new(policy, codec), task, &plan, &sampling, |_| {})?;
     let n = outcomes.len().max(1) as f64;

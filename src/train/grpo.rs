@@ -5,15 +5,15 @@
 //! Different: prompts whose groups are all equal can be replaced (DAPO), a group is never split over micro-batches (its
 //! sequences share their prompt's computation), an entropy bonus can be added.
 
-use super::stall::StallSample;
 use super::metrics::{Metrics, Sample};
 use super::objective::{self, GrpoInputs, GrpoSums, Window, mean_and_std};
 use super::shard_outputs::ShardOutputs;
+use super::stall::StallSample;
 use super::trainer::StepContext;
 use crate::model::{Completion, Prompt, Sampling, Sequence};
 use crate::tasks::Score;
 use crate::tasks::jigsaw::{Reward, RewardConfig};
-use crate::train::settings::{TrainConfig, GrpoSettings, StallSettings, RolloutSettings};
+use crate::train::settings::{GrpoSettings, RolloutSettings, StallSettings, TrainConfig};
 use crate::{Error, Result, rng};
 use rand::Rng as _;
 use std::sync::Arc;
@@ -197,7 +197,13 @@ fn collect(ctx: &mut StepContext<'_>, plan: &Plan<'_>) -> Result<(Vec<Group>, us
 }
 
 /// `rollout.num_generations` scored responses to each of these examples.
-fn roll_out(ctx: &StepContext<'_>, plan: &Plan<'_>, indices: &[usize], prompts: Vec<Sequence>, draw: u64) -> Result<Vec<Group>> {
+fn roll_out(
+    ctx: &StepContext<'_>,
+    plan: &Plan<'_>,
+    indices: &[usize],
+    prompts: Vec<Sequence>,
+    draw: u64,
+) -> Result<Vec<Group>> {
     let job = ctx.job;
     let mut groups = Vec::with_capacity(indices.len());
     let seed =

@@ -1,8 +1,8 @@
 //! A whole training run from paths: open the run directory, load model and data, train. What `jigsaw train` and the study call.
 
 use super::freeze::is_frozen;
-use super::run_dir::{RunManifest, ResumeState, RunDir};
-use super::trainer::{TrainOutcome, TrainJob, TrainerCallback, train};
+use super::run_dir::{ResumeState, RunDir, RunManifest};
+use super::trainer::{TrainJob, TrainOutcome, TrainerCallback, train};
 use crate::data::Dataset;
 use crate::model::LanguageModel;
 use crate::model::lora::{self, Adapter, LoraSettings};
@@ -11,7 +11,7 @@ use crate::model::qwen2_5_vl::{Model, config};
 use crate::model::{Compute, Processor};
 use crate::model::{hash_model, hash_prompt_files};
 use crate::tasks::{Concat, DatasetTask, Task};
-use crate::train::settings::{TrainConfig, Method};
+use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result, hub};
 use candle_core::Device;
 use rayon::prelude::*;
@@ -43,7 +43,11 @@ pub struct TrainRequest {
 ///
 /// # Errors
 /// See [`RunDir::open`] for a run directory that does not fit, and [`train`].
-pub fn launch(launch: &TrainRequest, stop: &AtomicBool, progress: &mut (dyn TrainerCallback + Send)) -> Result<TrainOutcome> {
+pub fn launch(
+    launch: &TrainRequest,
+    stop: &AtomicBool,
+    progress: &mut (dyn TrainerCallback + Send),
+) -> Result<TrainOutcome> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("train".into()).stack_size(STACK);
         let handle = thread
@@ -53,7 +57,11 @@ pub fn launch(launch: &TrainRequest, stop: &AtomicBool, progress: &mut (dyn Trai
     })
 }
 
-fn on_this_thread(launch: &TrainRequest, stop: &AtomicBool, progress: &mut dyn TrainerCallback) -> Result<TrainOutcome> {
+fn on_this_thread(
+    launch: &TrainRequest,
+    stop: &AtomicBool,
+    progress: &mut dyn TrainerCallback,
+) -> Result<TrainOutcome> {
     // What is quick to read comes first: a mistake is told before gigabytes of weights are read.
     let replay = launch.config.sft.as_ref().map(|sft| sft.replay.as_str()).filter(|replay| !replay.is_empty());
     let open = || Data::open(&launch.data, replay.map(Path::new));

@@ -1,7 +1,7 @@
 //! What a run will hold in memory, said before it starts.
 
 use super::optimizer::DEVICE_PIECE;
-use super::sizes::{Size, upper_bound, largest_round, largest_candidates};
+use super::sizes::{Size, largest_candidates, largest_round, upper_bound};
 use super::trainer::TrainJob;
 use crate::io::files::format_bytes;
 use crate::machine;
@@ -9,7 +9,7 @@ use crate::model::{ImageInput, Prompt, Sequence};
 use crate::nn::Parameter;
 use crate::tasks::example_size;
 use crate::tasks::meta_example;
-use crate::train::settings::{TrainConfig, Method};
+use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::cmp::Reverse;

@@ -31,7 +31,7 @@ mod trainer;
 
 pub(crate) use freeze::{check_parts, freeze};
 pub use metrics_command::MetricsCommand;
-pub use trainer::{TrainOutcome, TrainJob, TrainerCallback, train};
+pub use trainer::{TrainJob, TrainOutcome, TrainerCallback, train};
 
 #[cfg(test)]
 mod tests;

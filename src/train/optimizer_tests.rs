@@ -1,7 +1,7 @@
 //! AdamW against the formula in f64, clipping, state round trip, and independence of the number of threads.
 
 use super::*;
-use crate::train::settings::{TrainConfig, Method};
+use crate::train::settings::{Method, TrainConfig};
 use candle_core::Var;
 
 fn settings() -> TrainSettings {

@@ -28,10 +28,15 @@ pub fn warmup_steps(warmup: f64, total: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::settings::{TrainConfig, Method};
+    use crate::train::settings::{Method, TrainConfig};
 
     fn rates(schedule: LrSchedule, warmup: f64, total: usize) -> Vec<f64> {
-        let settings = TrainSettings { lr_scheduler_type: schedule, warmup_steps: warmup, learning_rate: 1.0, ..TrainConfig::defaults(Method::Sft).train };
+        let settings = TrainSettings {
+            lr_scheduler_type: schedule,
+            warmup_steps: warmup,
+            learning_rate: 1.0,
+            ..TrainConfig::defaults(Method::Sft).train
+        };
         (0..total).map(|s| learning_rate(&settings, s, total)).collect()
     }
 

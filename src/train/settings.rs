@@ -227,7 +227,14 @@ pub struct RolloutSettings {
 
 impl Default for RolloutSettings {
     fn default() -> Self {
-        RolloutSettings { num_generations: 8, batch_size: 0, max_new_tokens: 512, temperature: 1.0, top_p: 1.0, top_k: 0 }
+        RolloutSettings {
+            num_generations: 8,
+            batch_size: 0,
+            max_new_tokens: 512,
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+        }
     }
 }
 

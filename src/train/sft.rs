@@ -6,8 +6,8 @@
 
 use super::metrics::Metrics;
 use super::objective::{self, Window};
-use super::shard_outputs::ShardOutputs;
 use super::on_policy;
+use super::shard_outputs::ShardOutputs;
 use super::trainer::StepContext;
 use crate::model::LanguageModel;
 use crate::model::{Sequence, TokenGrads, TokenStats};
@@ -23,7 +23,8 @@ pub(super) fn round(ctx: &mut StepContext<'_>) -> Result<()> {
     let sft = job.config.sft.clone().unwrap_or_default();
     let n = job.config.examples_per_round();
     let refreshed = on_policy::resample_if_due(ctx)?;
-    let (indices, sequences) = if sft.resample_every > 0 { on_policy::next_examples(ctx, n)? } else { ctx.next_examples(n)? };
+    let (indices, sequences) =
+        if sft.resample_every > 0 { on_policy::next_examples(ctx, n)? } else { ctx.next_examples(n)? };
     let ids = indices.iter().map(|&i| Ok(job.train.example(i)?.id.clone())).collect::<Result<Vec<_>>>()?;
     let micros: Vec<&[Sequence]> = sequences.chunks(settings.batch_size).collect();
     let penalty = match (sft.kl_coef > 0.0, job.reference) {

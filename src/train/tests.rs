@@ -4,16 +4,17 @@
 mod toy;
 
 use super::metrics::Metrics;
-use super::run_dir::{RunManifest, ResumeState, RunDir};
+use super::run_dir::{ResumeState, RunDir, RunManifest};
 use super::*;
 use crate::Result;
 use crate::tasks::{Concat, Task};
-use crate::train::settings::{TrainConfig, Method};
+use crate::train::settings::{Method, TrainConfig};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use toy::{Digits, Puzzles, Toy};
 
-const SFT: &[&str] = &["train.steps=20", "train.batch_size=4", "train.learning_rate=0.2", "train.save_every=7", "eval.every=10"];
+const SFT: &[&str] =
+    &["train.steps=20", "train.batch_size=4", "train.learning_rate=0.2", "train.save_every=7", "eval.every=10"];
 const ON_POLICY: &[&str] = &["sft.resample_every=4", "rollout.num_generations=48", "rollout.max_new_tokens=5"];
 
 fn config(sets: &[&[&str]]) -> TrainConfig {

@@ -1,16 +1,16 @@
 //! The loop that SFT and RFT share: rounds of steps, evaluation, checkpoints, stopping and resuming.
 
-use super::checkpoint::{self, Checkpoint, TrainerState};
 use super::batch_sampler::BatchSampler;
+use super::checkpoint::{self, Checkpoint, TrainerState};
+use super::disk_space::DiskGuard;
 use super::evaluate::evaluate;
-use super::prefetch::Prefetcher;
 use super::freeze::freeze;
 use super::gradient_check;
+use super::memory_plan::{MemoryPlan, process_memory};
 use super::metrics::{Log, Metrics, Sample};
 use super::optimizer::{AdamW, norm_of};
-use super::memory_plan::{MemoryPlan, process_memory};
-use super::disk_space::DiskGuard;
-use super::run_dir::{RunSummary, RunDir};
+use super::prefetch::Prefetcher;
+use super::run_dir::{RunDir, RunSummary};
 use super::schedule::learning_rate;
 use super::sizes::{Size, sizes};
 use super::{grpo, sft};
@@ -18,7 +18,7 @@ use crate::io::files;
 use crate::model::Sequence;
 use crate::model::{LanguageModel, PromptEncoder};
 use crate::tasks::Task;
-use crate::train::settings::{TrainConfig, Method};
+use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result, rng};
 use rand::Rng as _;
 use std::path::Path;
@@ -98,7 +98,12 @@ pub(super) struct StepContext<'a> {
 }
 
 /// Train, from the start or from `resume`, in the run directory `run`.
-pub fn train(job: &TrainJob<'_>, run: &RunDir, resume: Option<&Checkpoint>, progress: &mut dyn TrainerCallback) -> Result<TrainOutcome> {
+pub fn train(
+    job: &TrainJob<'_>,
+    run: &RunDir,
+    resume: Option<&Checkpoint>,
+    progress: &mut dyn TrainerCallback,
+) -> Result<TrainOutcome> {
     let config = job.config;
     let own = job.own();
     if own == 0 {
@@ -129,8 +134,9 @@ pub fn train(job: &TrainJob<'_>, run: &RunDir, resume: Option<&Checkpoint>, prog
             // The first step of SFT shows its own gradients. Where an evaluation comes before it they are looked at earlier,
             // so that a run that cannot work has measured nothing; so are those of RFT, whose first step may have none.
             let evaluates = config.eval.every > 0 && job.validation.is_some_and(|t| !t.is_empty());
-            unchecked =
-                config.train.method == Method::Sft && !evaluates && gradient_check::shows_all(job.policy, job.train, &first);
+            unchecked = config.train.method == Method::Sft
+                && !evaluates
+                && gradient_check::shows_all(job.policy, job.train, &first);
             if !unchecked {
                 gradient_check::probe_gradients(job.policy, job.codec, job.train, &first)?;
             }

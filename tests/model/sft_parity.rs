@@ -9,7 +9,7 @@ use jigsaw::nn::Parameter;
 use jigsaw::train::objective::{Window, sft};
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::schedule::learning_rate;
-use jigsaw::train::settings::{TrainConfig, Method, LrSchedule, TrainSettings};
+use jigsaw::train::settings::{LrSchedule, Method, TrainConfig, TrainSettings};
 use serde_json::Value;
 
 fn number(v: &Value) -> f64 {

@@ -4,9 +4,9 @@ use crate::toy;
 use crate::toy::{Digits, Puzzles, Toy};
 use jigsaw::Result;
 use jigsaw::train::metrics::Metrics;
-use jigsaw::train::run_dir::{RunManifest, ResumeState, RunDir};
-use jigsaw::train::settings::{TrainConfig, Method};
-use jigsaw::train::{TrainOutcome, TrainJob, TrainerCallback, train};
+use jigsaw::train::run_dir::{ResumeState, RunDir, RunManifest};
+use jigsaw::train::settings::{Method, TrainConfig};
+use jigsaw::train::{TrainJob, TrainOutcome, TrainerCallback, train};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -201,7 +201,8 @@ fn several_steps_a_rollout_clip_the_ratio_and_a_reference_holds_the_policy_back(
 fn dynamic_sampling_replaces_groups_that_teach_nothing() {
     let run = |extra: &[&str]| {
         let dir = tempfile::tempdir().unwrap();
-        let few: &[&str] = &["rollout.num_generations=3", "train.batch_size=4", "train.steps=10", "train.learning_rate=0.001"];
+        let few: &[&str] =
+            &["rollout.num_generations=3", "train.batch_size=4", "train.steps=10", "train.learning_rate=0.001"];
         let (ended, told) = go(&dir.path().join("run"), &config(Method::Rft, &[RFT, few, extra]), PLAIN);
         ended.unwrap();
         let mean = |name: &str| told.steps.iter().map(|m| metric(m, name)).sum::<f64>() / 10.0;
@@ -471,7 +472,8 @@ fn an_example_that_is_too_long_is_refused_by_id_before_the_first_step() {
 #[test]
 fn a_collapsed_policy_is_reported_with_its_cause() {
     let dir = tempfile::tempdir().unwrap();
-    let collapse: &[&str] = &["train.steps=60", "train.learning_rate=0.9", "reward.acc=0", "reward.hit=0", "stall.window=10"];
+    let collapse: &[&str] =
+        &["train.steps=60", "train.learning_rate=0.9", "reward.acc=0", "reward.hit=0", "stall.window=10"];
     let (ended, told) = go(&dir.path().join("run"), &config(Method::Rft, &[RFT, collapse]), PLAIN);
     ended.unwrap();
     assert!(

@@ -9,7 +9,7 @@ use jigsaw::model::{Compute, Prompt, Sequence};
 use jigsaw::nn::Parameter;
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::schedule::learning_rate;
-use jigsaw::train::settings::{TrainConfig, Method, TrainSettings};
+use jigsaw::train::settings::{Method, TrainConfig, TrainSettings};
 use jigsaw::train::sft::accumulate;
 use std::path::Path;
 use std::process::{Command, Stdio};

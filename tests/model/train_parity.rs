@@ -7,7 +7,7 @@ use jigsaw::train::objective::{GrpoInputs, Window, advantages, grpo};
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::schedule::learning_rate;
 use jigsaw::train::settings::{
-    TrainConfig, GrpoSettings, ImportanceLevel, LossType, Method, ScaleRewards, LrSchedule, TrainSettings,
+    GrpoSettings, ImportanceLevel, LossType, LrSchedule, Method, ScaleRewards, TrainConfig, TrainSettings,
 };
 use serde_json::Value;
 use std::collections::HashMap;
@@ -220,7 +220,12 @@ fn the_schedules_are_transformers() {
         let schedule: LrSchedule = parse(&row["kind"]);
         let total = row["total_steps"].as_u64().unwrap() as usize;
         let (lr, warmup) = (row["lr"].as_f64().unwrap(), row["warmup_steps"].as_f64().unwrap());
-        let settings = TrainSettings { learning_rate: lr, warmup_steps: warmup, lr_scheduler_type: schedule, ..TrainConfig::defaults(Method::Sft).train };
+        let settings = TrainSettings {
+            learning_rate: lr,
+            warmup_steps: warmup,
+            lr_scheduler_type: schedule,
+            ..TrainConfig::defaults(Method::Sft).train
+        };
         for (step, want) in f64s(&row["rates"]).into_iter().enumerate() {
             close(learning_rate(&settings, step, total), want, 1e-12, 1e-18, &format!("{schedule:?} step {step}"));
         }

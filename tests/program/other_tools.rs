@@ -53,7 +53,8 @@ fn conversations_of_other_tools_are_trained_on_evaluated_and_scored() {
     assert!(dir.join("run/model/model.safetensors").exists());
     let (said, _) = done(dir, &format!("{TRAIN} --data shared.jsonl --out shared"));
     assert!(said.contains("6 of 6 conversations in shared.jsonl have several answers"), "{said}");
-    let rft = TRAIN.replace("--method sft", "--method rft --set rollout.num_generations=2 --set rollout.max_new_tokens=4");
+    let rft =
+        TRAIN.replace("--method sft", "--method rft --set rollout.num_generations=2 --set rollout.max_new_tokens=4");
     done(dir, &format!("{rft} --data messages.jsonl --out rft"));
 
     let (_, table) = done(dir, "eval --model model --data messages.jsonl --max-new-tokens 3 --out eval");

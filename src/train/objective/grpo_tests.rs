@@ -1,7 +1,7 @@
 //! Gradients against finite differences, hand-computed values, and the equality of differently cut windows.
 
 use super::*;
-use crate::train::settings::{TrainConfig, Method};
+use crate::train::settings::{Method, TrainConfig};
 
 const LENGTHS: [usize; 4] = [3, 5, 1, 4];
 const ADVANTAGES: [f64; 4] = [1.3, -0.8, 0.4, -1.1];

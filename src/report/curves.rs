@@ -112,7 +112,7 @@ const MORE: [Metric; 15] = [
     ),
     stepwise("response_length", "Response length", "Mean over sampled responses (RFT)", "tokens"),
     stepwise("grad_norm", "Gradient norm", "Global norm before clipping", "norm"),
-    Metric { noisy: false, ..stepwise("lr", "Learning rate", "As scheduled", "learning rate") },
+    Metric { noisy: false, ..stepwise("learning_rate", "Learning rate", "As scheduled", "learning rate") },
     stepwise("tokens_per_second", "Throughput", "Tokens in training sequences, prompts included", "tokens per second"),
 ];
 

@@ -63,8 +63,8 @@ pub(super) fn dataset(dir: &Path, n: u32) {
 
 pub(super) fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished: bool) {
     fs::create_dir_all(dir).unwrap();
-    let rollout = if method == "rft" { "\n[rollout]\nsamples = 8\n" } else { "" };
-    let config = format!("[train]\nmethod = \"{method}\"\nlr = {lr}\nseed = 7\n{rollout}");
+    let rollout = if method == "rft" { "\n[rollout]\nnum_generations = 8\n" } else { "" };
+    let config = format!("[train]\nmethod = \"{method}\"\nlearning_rate = {lr}\nseed = 7\n{rollout}");
     fs::write(dir.join("config.toml"), config).unwrap();
     let identity = serde_json::json!({"model": "tiny", "data": "puzzles", "command": ["jigsaw", "train"], "started": u64::from(steps)});
     fs::write(dir.join("run.json"), identity.to_string()).unwrap();
@@ -75,7 +75,8 @@ pub(super) fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished:
         let progress = 1.0 - (-f64::from(step) / speed).exp();
         if step > 0 {
             let loss = if step == 5 { serde_json::Value::Null } else { (1.4 - 1.1 * progress + 0.15 * noise).into() };
-            let mut row = serde_json::json!({"step": step, "loss": loss, "lr": lr, "grad_norm": 1.0 + 0.4 * noise});
+            let mut row =
+                serde_json::json!({"step": step, "loss": loss, "learning_rate": lr, "grad_norm": 1.0 + 0.4 * noise});
             if method == "rft" {
                 row["reward"] = (0.9 + 1.3 * progress + 0.3 * noise).into();
                 row["entropy"] = (1.2 - progress).into();
@@ -173,9 +174,9 @@ fn a_study_becomes_one_page_with_curves_results_puzzles_and_settings() {
         "guessing",
         "4.3 %",
         "Paired differences",
-        "train.lr",
+        "train.learning_rate",
         "0.0003",
-        "rollout.samples",
+        "rollout.num_generations",
         "not finished, step 400",
         "aria-label=\"original picture\"",
         "95 % interval",

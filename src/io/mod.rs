@@ -3,3 +3,4 @@
 pub mod files;
 pub mod jsonl;
 pub(crate) mod tls;
+pub mod toml;

@@ -7,7 +7,7 @@ use super::dynamics;
 use super::prior_knowledge::{self, MANY, Setting};
 use super::puzzles::{Card, card};
 use super::study::{self, Study};
-use crate::config;
+use crate::io::toml::flatten;
 use crate::forgetting::{ForgettingResult, brief};
 use crate::stats::{Interval, paired_difference};
 use crate::tasks::Chance;
@@ -363,7 +363,7 @@ fn samples(runs: &[TrainRun]) -> Vec<Value> {
 
 /// Settings that are not the same in all runs.
 fn config_differences(runs: &[TrainRun]) -> Vec<Value> {
-    let all: Vec<Vec<(String, toml::Value)>> = runs.iter().map(|r| config::flatten(&r.config)).collect();
+    let all: Vec<Vec<(String, toml::Value)>> = runs.iter().map(|r| flatten(&r.config)).collect();
     let mut keys: Vec<&String> = Vec::new();
     for (key, _) in all.iter().flatten() {
         if !keys.contains(&key) {

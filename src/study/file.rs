@@ -12,7 +12,8 @@
 //! ```
 
 use crate::io::files;
-use crate::{Error, Result, config};
+use crate::io::toml::{set as set_value, to_toml};
+use crate::{Error, Result};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
@@ -195,7 +196,7 @@ impl Study {
         let mut table: Table =
             toml::from_str(text).map_err(|e| Error::input(format!("{name}: {}", e.to_string().trim_end())))?;
         for set in sets {
-            config::set(&mut table, set)?;
+            set_value(&mut table, set)?;
         }
         if let Some(other) = table.keys().find(|key| !SECTIONS.contains(&key.as_str())) {
             return Err(Error::input(format!(
@@ -226,7 +227,7 @@ impl Study {
 
     /// The whole of it as TOML.
     pub fn to_toml(&self) -> Result<String> {
-        config::to_toml(&self.table)
+        to_toml(&self.table)
     }
 
     /// An input error about a section, with its place in the file.

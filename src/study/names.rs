@@ -1,7 +1,7 @@
 //! What the names and numbers of a study's file stand for: regimes, points of their ladders, data, settings and flags.
 
 use super::file::{OneOrMore, Prior, Regime, Rollouts, Study};
-use crate::config::flatten;
+use crate::io::toml::flatten;
 use crate::tasks::suites::Family;
 use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result};

@@ -3,7 +3,8 @@
 
 use candle_core::{Device, Tensor, Var};
 use jigsaw::nn::Parameter;
-use jigsaw::train::objective::{GrpoInputs, Window, advantages, grpo};
+use jigsaw::model::TokenStats;
+use jigsaw::train::objective::{BatchTotals, GrpoLoss, Objective, ObjectiveInputs, advantages};
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::schedule::learning_rate;
 use jigsaw::train::settings::{
@@ -60,7 +61,7 @@ fn every_grpo_loss_and_its_gradient_is_trls() {
         let number = |key: &str| case[key].as_f64().unwrap();
         let accumulation = number("gradient_accumulation_steps");
         let tokens: usize = lengths.iter().sum();
-        let window = Window {
+        let batch_totals = BatchTotals {
             tokens: number("num_items_in_batch") * accumulation / number("steps_per_generation"),
             sequences: lengths.len() * accumulation as usize,
             micro_batches: accumulation as usize,
@@ -74,23 +75,19 @@ fn every_grpo_loss_and_its_gradient_is_trls() {
             delta: case["delta"].as_f64(),
             beta: number("beta"),
             // TRL averages the entropy over the tokens of each micro-batch, we over those of the window.
-            entropy_coef: number("entropy_coef") * window.tokens / (tokens as f64 * accumulation),
+            entropy_coef: number("entropy_coef") * batch_totals.tokens / (tokens as f64 * accumulation),
             ..TrainConfig::defaults(Method::Rft).grpo.unwrap()
         };
-        let out = grpo(
-            &settings,
-            &GrpoInputs {
-                logprobs: &policy,
-                entropies: &entropies,
-                old: (!case["on_policy"].as_bool().unwrap()).then_some(&old),
-                reference: Some(&reference),
-                lengths: &lengths,
-                advantages: &f64s(&batch["advantages"]),
-                micro_tokens: tokens,
-                window,
-                max_completion_length: all["max_completion_length"].as_u64().unwrap() as usize,
-            },
-        );
+        let max_completion_length = all["max_completion_length"].as_u64().unwrap() as usize;
+        let out = GrpoLoss { settings: settings.clone(), max_completion_length }.compute(&ObjectiveInputs {
+            stats: &TokenStats { logprobs: policy, entropies, kl: None },
+            old_logprobs: (!case["on_policy"].as_bool().unwrap()).then_some(&old),
+            reference_logprobs: Some(&reference),
+            lengths: &lengths,
+            advantages: &f64s(&batch["advantages"]),
+            micro_batch_tokens: tokens,
+            batch: batch_totals,
+        });
         let what = format!("case {i} {settings:?}");
         close(out.loss, number("loss"), 1e-5, 1e-7, &what);
         let want = f64s(&case["grad_logps"]);
@@ -108,18 +105,18 @@ fn every_grpo_loss_and_its_gradient_is_trls() {
         }
         let metric = |name: &str, got: f64| {
             if let Some(want) = case["metrics"].get(name) {
-                close(got / out.sums.tokens, want.as_f64().unwrap(), 1e-5, 1e-7, &format!("{name} of {what}"));
+                close(got / out.metrics.get("tokens"), want.as_f64().unwrap(), 1e-5, 1e-7, &format!("{name} of {what}"));
             }
         };
-        metric("kl", out.sums.kl);
-        metric("entropy", out.sums.entropy);
+        metric("kl", out.metrics.get("kl"));
+        metric("entropy", out.metrics.get("entropy"));
         // At sequence level TRL's clip ratios are means over sequences, ours over tokens.
         if importance == ImportanceLevel::Token {
-            metric("clip_ratio/low_mean", out.sums.clipped_low);
-            metric("clip_ratio/high_mean", out.sums.clipped_high);
-            metric("clip_ratio/region_mean", out.sums.clipped_low + out.sums.clipped_high);
+            metric("clip_ratio/low_mean", out.metrics.get("clipped_low"));
+            metric("clip_ratio/high_mean", out.metrics.get("clipped_high"));
+            metric("clip_ratio/region_mean", out.metrics.get("clipped_low") + out.metrics.get("clipped_high"));
             if settings.loss_type == LossType::Cispo {
-                metric("cispo_clip_ratio", out.sums.clipped_high);
+                metric("cispo_clip_ratio", out.metrics.get("clipped_high"));
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::model::lora::{self, Adapter, LoraSettings};
 use crate::model::qwen2_5_vl::weights::Storage;
 use crate::model::qwen2_5_vl::{Model, config};
 use crate::model::{Compute, Processor};
-use crate::model::{hash_model, hash_prompt_files};
+use crate::model::{hash_model, hash_prompt_files, missing_files};
 use crate::tasks::{Concat, DatasetTask, Task};
 use crate::train::settings::{Config, Method};
 use crate::{Error, Result, hub};
@@ -150,7 +150,8 @@ fn to_train(launch: &Launch, dir: &Path) -> Result<Model> {
 
 pub(super) fn adapted(base: Model, settings: &LoraSettings, launch: &Launch) -> Result<Model> {
     // A name on the Hub finds the base on other machines, too.
-    let named = hub::HubConfig::from_env().ok().and_then(|settings| hub::repo_id_of(&launch.model, &settings));
+    let named =
+        hub::HubConfig::from_env().ok().and_then(|config| hub::repo_id_of(&launch.model, &config, &missing_files));
     let (place, revision) = match named {
         Some(name) => (name.id, Some(name.revision)),
         None => (launch.model.canonicalize().unwrap_or_else(|_| launch.model.clone()).display().to_string(), None),

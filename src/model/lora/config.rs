@@ -2,13 +2,11 @@
 
 use super::LoraSettings;
 use super::targets::{ALL_LINEAR, Module, Targets, whole};
+use crate::model::checkpoint_files::{ADAPTER_CONFIG, is_adapter, missing_files};
 use crate::model::fields::{self, Fields};
 use crate::{Error, Result, hub};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
-
-/// What an adapter is.
-pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 
 /// Fields that are read.
 const READ: [&str; 11] = [
@@ -304,11 +302,6 @@ pub(super) fn describe(settings: &LoraSettings, base: &str) -> Value {
     })
 }
 
-/// Whether a directory holds an adapter.
-pub fn is_adapter(dir: &Path) -> bool {
-    dir.join(ADAPTER_CONFIG).is_file()
-}
-
 /// The directory of an adapter's base.
 ///
 /// # Errors
@@ -326,7 +319,7 @@ pub fn base_of(dir: &Path) -> Result<PathBuf> {
         Some(revision) if !base.contains('@') => format!("{base}@{revision}"),
         _ => base.clone(),
     };
-    let cached = || hub::cached(Path::new(&named), &hub::HubConfig::from_env().ok()?);
+    let cached = || hub::cached(Path::new(&named), &hub::HubConfig::from_env().ok()?, &missing_files);
     if let Some(found) = local_base(dir, Path::new(&base)).or_else(cached) {
         if is_adapter(&found) {
             return Err(Error::input(format!(

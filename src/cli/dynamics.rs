@@ -1,7 +1,8 @@
 //! `jigsaw dynamics`: why some training data costs more prior knowledge than other.
 
 use super::hub;
-use super::output::{Current, bar, print, say};
+use super::output::{print, status};
+use super::progress::{NamedProgress, bar};
 use crate::dynamics::{
     DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, Dynamics, Loss, PAIRS, Progress, Request, Setting, divergence,
     influence_over_checkpoints, influence_table, likelihood, notes, run,
@@ -81,7 +82,7 @@ const ETA: f64 = 1e-5;
 const EXAMPLES: &str = "\
 Example:
   jigsaw dynamics --model BASE runs/sft/checkpoints/* --base BASE --train bare=runs/puzzles --train rollouts=runs/rollouts \\
-      --prior vqa=runs/prior/bench/vqa-direct.tsv --prior pope=POPE.tsv --forgetting runs/cost-sft runs/cost-rft --out runs/why";
+      --prior vqa=runs/prior/bench/vqa-direct.tsv --prior pope=POPE.tsv --forgetting runs/compare-sft runs/compare-rft --out runs/dynamics";
 
 impl DynamicsArgs {
     /// Measure and print the tables.
@@ -91,7 +92,7 @@ impl DynamicsArgs {
         self.model = hub::models(&self.model)?;
         self.base = hub::model(&self.base)?;
         let request = self.request()?;
-        let mut bars = Bars::default();
+        let mut bars = DynamicsProgress::default();
         let found = run(&request, &device, &mut bars);
         bars.0.clear();
         let files = [PAIRS, DYNAMICS_JSON, DYNAMICS_CSV, DYNAMICS_MD];
@@ -167,27 +168,27 @@ fn describe(found: &Dynamics) -> String {
 
 /// One line a stage on stderr, and a bar while it works.
 #[derive(Default)]
-struct Bars(Current);
+struct DynamicsProgress(NamedProgress);
 
-impl Bars {
-    fn tell(&mut self, what: &str, unit: &str, done: usize, total: usize) {
+impl DynamicsProgress {
+    fn update(&mut self, what: &str, unit: &str, done: usize, total: usize) {
         let template = || format!("{{prefix}} {{pos}}/{{len}} {unit}, {{eta}} left");
         self.0.show(what, done as u64, || bar(total, &template()));
     }
 }
 
-impl Progress for Bars {
+impl Progress for DynamicsProgress {
     fn stage(&mut self, what: &str) {
         self.0.clear();
-        say(what);
+        status(what);
     }
 
     fn samples(&mut self, set: &str, done: usize, total: usize) {
-        self.tell(&format!("samples of {set}"), "samples", done, total);
+        self.update(&format!("samples of {set}"), "samples", done, total);
     }
 
     fn pairs(&mut self, model: &str, done: usize, total: usize) {
-        self.tell(model, "pairs", done, total);
+        self.update(model, "pairs", done, total);
     }
 }
 

@@ -1,6 +1,7 @@
 //! `jigsaw eval`: how often a model is right, with intervals.
 
-use super::output::{bar, print};
+use super::output::print;
+use super::progress::bar;
 use super::{bench, decoding, forgetting, hub};
 use crate::eval::bench::{Settings, Spec};
 use crate::eval::{EvalResult, Plan, Progress, Request, ServerRequest, Summary, evaluate_checkpoint, evaluate_server};
@@ -134,10 +135,10 @@ const EXAMPLES: &str = "\
 Examples:
   jigsaw eval --model runs/sft/model --data runs/puzzles --out runs/eval-sft
   jigsaw eval --model BASE --bench mmstar=MMStar.tsv --bench pope=POPE.tsv --out runs/eval-base
-  jigsaw eval --model runs/sft/model --baseline BASE --data runs/puzzles --bench mmstar=MMStar.tsv --out runs/cost-sft
+  jigsaw eval --model runs/sft/model --baseline BASE --data runs/puzzles --bench mmstar=MMStar.tsv --out runs/compare-sft
   jigsaw eval --api http://localhost:8000/v1 --model NAME --bench pope=POPE.tsv --out runs/eval-server
-  jigsaw eval --model runs/sft/checkpoints/* --baseline BASE --baseline-results runs/cost-sft/base \\
-      --data runs/puzzles --bench mmstar=MMStar.tsv --out runs/way-sft";
+  jigsaw eval --model runs/sft/checkpoints/* --baseline BASE --baseline-results runs/compare-sft/base \\
+      --data runs/puzzles --bench mmstar=MMStar.tsv --out runs/compare-sft-checkpoints";
 
 /// What is to be done, everything checked that can be checked before any work.
 #[derive(Debug)]

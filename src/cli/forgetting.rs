@@ -1,7 +1,8 @@
 //! The side of `jigsaw eval` that compares tuned models with their base.
 
-use super::bench::Bars;
-use super::output::{Current, bar, print, say};
+use super::bench::EvalProgress;
+use super::output::{print, status};
+use super::progress::{NamedProgress, bar};
 use crate::Result;
 use crate::eval;
 use crate::forgetting::{
@@ -12,7 +13,7 @@ use candle_core::Device;
 
 /// Evaluate, compare, print the tables.
 pub(super) fn compare(request: &Request, device: &Device) -> Result<()> {
-    let mut lines = Lines::default();
+    let mut lines = CompareProgress::default();
     let found = run(request, device, &mut lines);
     lines.clear();
     let files = [FORGETTING_JSON, FORGETTING_CSV, FORGETTING_MD];
@@ -37,27 +38,27 @@ fn describe(found: &Forgetting) -> String {
 
 /// One line a stage on stderr, and bars while it works.
 #[derive(Default)]
-struct Lines {
-    bars: Bars,
-    prompts: Current,
+struct CompareProgress {
+    bars: EvalProgress,
+    prompts: NamedProgress,
 }
 
-impl Lines {
+impl CompareProgress {
     fn clear(&mut self) {
         self.bars.clear();
         self.prompts.clear();
     }
 }
 
-impl Progress for Lines {
+impl Progress for CompareProgress {
     fn stage(&mut self, what: &str) {
         self.clear();
-        say(what);
+        status(what);
     }
 
     fn evaluating(&mut self, benchmark: &str, progress: eval::Progress) {
         self.prompts.clear();
-        self.bars.tell(benchmark, progress);
+        self.bars.update(benchmark, progress);
     }
 
     fn diverging(&mut self, set: &str, done: usize, total: usize) {

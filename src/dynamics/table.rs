@@ -2,7 +2,7 @@
 
 use super::found::{Cell, CheckpointFound, Dynamics, SetFound};
 use super::kl::KlAndForgetting;
-use crate::forgetting::{Table, points, short};
+use crate::stats::table::{Table, points, short};
 use crate::stats::{Agreement, Interval, Line};
 
 /// What stands for all prior families together.

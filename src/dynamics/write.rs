@@ -4,8 +4,9 @@ use super::directory::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD};
 use super::found::{Cell, CheckpointFound, Dynamics, SetFound};
 use super::table::{divergence, influence_over_checkpoints, influence_table, likelihood, notes};
 use crate::Result;
-use crate::forgetting::{Model, brief, escape};
+use crate::forgetting::{Model, brief};
 use crate::io::files;
+use crate::stats::table::csv_field;
 use crate::stats::{Interval, Line};
 use std::fmt::Write;
 use std::path::Path;
@@ -101,7 +102,7 @@ fn line(text: &mut String, model: &Model, row: &Row<'_>) {
         &row.n.to_string(),
         &row.samples.to_string(),
     ]
-    .map(escape);
+    .map(csv_field);
     text.push_str(&texts.join(","));
     for number in [row.value.value, row.value.low, row.value.high] {
         text.push(',');

@@ -21,11 +21,9 @@ pub use found::{
     ALL, Aggregate, Benchmark, Compared, Forgetting, Model, NEW_TASK, NamedInterval, Part, Run, Title, Tuned,
 };
 pub use group::Group;
-pub(crate) use rows::escape;
 pub use rows::{HEADER, Row, rows};
 pub use run::{Progress, Request, run};
-pub(crate) use table::short;
-pub use table::{Table, aggregates, divergences, interval, p_value, percent, points, summary, table};
+pub use table::{aggregates, divergences, summary, table};
 pub use write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
 pub(crate) use write::{NOTES, brief, brief_data, of_model};
 

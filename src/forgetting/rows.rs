@@ -5,6 +5,7 @@ use super::found::{Benchmark, Forgetting, Model, Tuned};
 use super::group::Group;
 use crate::eval::{Direction, Divergence};
 use crate::stats::Interval;
+use crate::stats::table::csv_field;
 use std::fmt::Write;
 
 /// The columns. Scores are shares (0 to 1); an empty cell is a number that does not exist.
@@ -77,7 +78,7 @@ impl Row {
             &self.measure,
             &whole(self.n.map(|n| n as u64)),
         ]
-        .map(|text| escape(text));
+        .map(|text| csv_field(text));
         let Interval { value, low, high } = self.change;
         let mut line = texts.join(",");
         for number in [self.base, self.tuned, value, low, high, self.p, self.p_holm, self.at] {
@@ -89,11 +90,6 @@ impl Row {
         line.push('\n');
         line
     }
-}
-
-/// A field of CSV (RFC 4180).
-pub fn escape(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_string() }
 }
 
 /// Every number of every model, as CSV without the header.

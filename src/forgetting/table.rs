@@ -5,83 +5,7 @@ use super::found::{ALL, Benchmark, Tuned};
 use super::group::Group;
 use crate::eval::Divergence;
 use crate::stats::Interval;
-
-/// What stands for a number that does not exist.
-const NONE: &str = "-";
-
-/// A table of text. The first column is left-aligned, the others right.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
-    /// Heads of the columns.
-    pub header: Vec<String>,
-    /// Cells, row by row.
-    pub rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    /// With columns padded to equal width.
-    pub fn text(&self) -> String {
-        let width = |column: usize| {
-            let cells = self.rows.iter().map(|row| row[column].chars().count());
-            cells.chain([self.header[column].chars().count()]).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..self.header.len()).map(width).collect();
-        let line = |cells: &mut dyn Iterator<Item = &str>| -> String {
-            let padded = cells.zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
-                0 => format!("{cell:<width$}"),
-                _ => format!("{cell:>width$}"),
-            });
-            let line = padded.collect::<Vec<_>>().join("  ");
-            format!("{}\n", line.trim_end())
-        };
-        let mut text = line(&mut self.header.iter().map(String::as_str));
-        self.rows.iter().for_each(|row| text += &line(&mut row.iter().map(String::as_str)));
-        text
-    }
-
-    /// As Markdown.
-    pub fn markdown(&self) -> String {
-        let line = |cells: &mut dyn Iterator<Item = &str>| -> String {
-            let cells: Vec<String> = cells.map(|cell| cell.replace('|', "\\|")).collect();
-            format!("| {} |\n", cells.join(" | "))
-        };
-        let mut text = line(&mut self.header.iter().map(String::as_str));
-        text += &format!("|---{}|\n", "|--:".repeat(self.header.len() - 1));
-        self.rows.iter().for_each(|row| text += &line(&mut row.iter().map(String::as_str)));
-        text
-    }
-}
-
-/// A share as a percentage: `84.1 %`.
-pub fn percent(share: f64) -> String {
-    if share.is_finite() { format!("{:.1} %", 100.0 * share) } else { NONE.into() }
-}
-
-/// A difference of shares in percentage points, with its sign; exactly no difference is `0.0`.
-pub fn points(difference: f64) -> String {
-    match difference {
-        d if !d.is_finite() => NONE.into(),
-        0.0 => "0.0".into(),
-        d => format!("{:+.1}", 100.0 * d),
-    }
-}
-
-/// The ends of an interval of differences, in percentage points.
-pub fn interval(interval: &Interval) -> String {
-    if !(interval.low.is_finite() && interval.high.is_finite()) {
-        return NONE.into();
-    }
-    format!("{} to {}", points(interval.low), points(interval.high))
-}
-
-/// A p-value.
-pub fn p_value(p: f64) -> String {
-    match p {
-        p if !p.is_finite() => NONE.into(),
-        p if p < 1e-4 => "<0.0001".into(),
-        p => format!("{p:.4}"),
-    }
-}
+use crate::stats::table::{NONE, Table, interval, p_value, percent, points, short};
 
 /// A ratio with its interval, in percent: `97.1 % (95.0 to 99.3)`.
 fn ratio(interval: &Interval) -> String {
@@ -229,19 +153,6 @@ pub fn divergences(tuned: &Tuned) -> Option<Table> {
     ];
     let header = header.map(String::from).to_vec();
     (!tuned.divergence.is_empty()).then(|| Table { header, rows: tuned.divergence.iter().map(row).collect() })
-}
-
-/// Three significant digits.
-pub(crate) fn short(x: f64) -> String {
-    match x {
-        x if !x.is_finite() => NONE.into(),
-        0.0 => "0".into(),
-        x if x.abs() < 1e-3 || x.abs() >= 1e5 => format!("{x:.2e}"),
-        x => {
-            let decimals = (2 - x.abs().log10().floor() as i32).clamp(0, 5) as usize;
-            format!("{x:.decimals$}")
-        }
-    }
 }
 
 /// What it comes to, a line each.

@@ -7,8 +7,9 @@ use crate::dynamics::{
     Cell, CheckpointFound, Dynamics, Pair, SetFound, divergence, influence_over_checkpoints, influence_table,
     likelihood, notes,
 };
-use crate::forgetting::{Table, brief};
+use crate::forgetting::brief;
 use crate::stats::Interval;
+use crate::stats::table::Table;
 use serde_json::{Value, json};
 
 /// Colours that the page has.

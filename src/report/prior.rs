@@ -4,10 +4,10 @@ use super::matched::{self, Stop, at, levels, starts_above, step};
 use super::prior_charts::{self as charts, ColourOf};
 use super::runs::{TrainRun, distinct, full};
 use crate::forgetting::{
-    self, Benchmark, Forgetting, Model, NEW_TASK, Row, Table, Tuned, aggregates, brief, divergences, interval,
-    of_model, percent, points, summary, table,
+    self, Benchmark, Forgetting, Model, NEW_TASK, Row, Tuned, aggregates, brief, divergences, of_model, summary, table,
 };
 use crate::stats::Interval;
+use crate::stats::table::{Table, interval, percent, points};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

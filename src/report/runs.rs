@@ -143,7 +143,7 @@ fn study(dir: &Path, index: StudyIndex, seen: &mut Vec<PathBuf>, found: &mut Fou
     if found.studies.iter().any(|(other, _)| full(other) == full(dir)) {
         return Ok(());
     }
-    let parts = index.runs.iter().flat_map(|run| run.dir.iter().chain([&run.cost])).chain(&index.dynamics);
+    let parts = index.runs.iter().flat_map(|run| run.dir.iter().chain([&run.comparison])).chain(&index.dynamics);
     for path in parts.map(|part| dir.join(part)).filter(|path| path.is_dir()) {
         visit(&path, DEPTH, seen, found)?;
     }

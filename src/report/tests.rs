@@ -368,7 +368,7 @@ pub(super) mod prior_knowledge {
         if let Some(run) = &mut one.model.run {
             run.dir = dir.path().join("sft").display().to_string();
         }
-        write_comparison(&dir.path().join("cost"), vec![one]);
+        write_comparison(&dir.path().join("compare"), vec![one]);
         let html = page_of(&[dir.path().to_path_buf()]);
         assert!(html.contains("1 training run and 1 comparison"));
         assert_eq!(html.split("</ul>").next().unwrap().matches("var(--s0)").count(), 1, "one entry in the legend");
@@ -391,7 +391,7 @@ pub(super) mod prior_knowledge {
     fn a_comparison_without_a_new_task_has_no_plane() {
         let dir = tempfile::tempdir().unwrap();
         let one = Tuned { new_task: None, ..tuned("sft", 100, 20, [3, 2, 1]) };
-        write_comparison(&dir.path().join("cost"), vec![one]);
+        write_comparison(&dir.path().join("compare"), vec![one]);
         let html = page_of(&[dir.path().to_path_buf()]);
         assert!(html.contains("Change by family") && !html.contains("Learnt and kept"));
         assert!(!html.contains("At equal accuracy"));

@@ -10,6 +10,7 @@ mod normal;
 mod proportions;
 mod several;
 mod student;
+pub mod table;
 
 pub use bootstrap::{Means, RESAMPLES, Unit, bca, bootstrap};
 pub use clustered::{Estimate, Total, clustered_difference, clustered_mean, clustered_unit_mean, totals};

@@ -75,7 +75,7 @@ pub struct Run<'a> {
 /// A result that is there and cannot be read.
 pub fn gather<'a>(dir: &Path, index: &'a StudyIndex, found: &'a Found) -> Result<Study<'a>> {
     let of = |run: &StudyRun| {
-        let place = full(&dir.join(&run.cost));
+        let place = full(&dir.join(&run.comparison));
         found.forgetting.iter().find(|(d, _)| full(d) == place).map(|(_, one)| one)
     };
     let first = index.runs.iter().filter_map(of).find_map(|one| Some((&one.base, one.tuned.first()?)));
@@ -115,7 +115,7 @@ pub fn gather<'a>(dir: &Path, index: &'a StudyIndex, found: &'a Found) -> Result
     }
     study.ways();
     for run in study.index.runs.iter().filter(|run| of(run).is_some()) {
-        answered_below(&dir.join(&run.cost), 3, &mut study.answered)?;
+        answered_below(&dir.join(&run.comparison), 3, &mut study.answered)?;
     }
     // The base may be evaluated once for all of them, wherever that is.
     if study.base.is_some() {

@@ -13,7 +13,8 @@ pub use rows::{HEADER, csv};
 
 use super::chart::{Point, Series};
 use super::plane::{Mark, Marks, Plane};
-use crate::forgetting::{Tuned, percent};
+use crate::forgetting::Tuned;
+use crate::stats::table::percent;
 use gather::{Rate, Run, accuracy, prior};
 use serde_json::{Value, json};
 use std::fmt::Write;

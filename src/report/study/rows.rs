@@ -5,9 +5,10 @@ use super::sums::{OverSeeds, over_seeds, reached};
 use super::tables::{equal_levels, families};
 use super::{gather, level};
 use crate::eval::Summary;
-use crate::forgetting::{ALL, Benchmark, Tuned, brief, brief_data, escape};
+use crate::forgetting::{ALL, Benchmark, Tuned, brief, brief_data};
 use crate::report::matched::step;
 use crate::stats::Interval;
+use crate::stats::table::csv_field;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -165,18 +166,18 @@ impl<'a> Place<'a> {
         let _ = writeln!(
             out,
             "{},{},{},{},{},{},{},{},{},{},{},{}",
-            escape(self.regime),
+            csv_field(self.regime),
             self.rung,
             self.seed.map(|seed| seed.to_string()).unwrap_or_default(),
             seeds.join(" "),
             self.step.map(|step| step.to_string()).unwrap_or_default(),
             self.last,
-            escape(measure),
-            escape(family),
+            csv_field(measure),
+            csv_field(family),
             number(value.value),
             number(value.low),
             number(value.high),
-            escape(data)
+            csv_field(data)
         );
     }
 }

@@ -3,9 +3,10 @@
 use super::gather::{self, Rate, Regime, Run, Study, accuracy, form, kl_new, kl_prior, prior, source};
 use super::sums::{Basis, OverSeeds, Reached, over_seeds, reached};
 use crate::eval::{Category, Summary};
-use crate::forgetting::{ALL, Benchmark, Table, brief, percent, points, short};
+use crate::forgetting::{ALL, Benchmark, brief};
 use crate::report::matched::{Stop, highest, start, tens};
 use crate::stats::Interval;
+use crate::stats::table::{Table, percent, points, short};
 use serde::Serialize;
 
 /// What stands for a number that is not there.

@@ -35,10 +35,10 @@ fn index() -> StudyIndex {
     let regimes = vec![regime("rft", "GRPO on its own rollouts"), regime("sft", "SFT on the <bare> answer")];
     let run = |&(regime, lr, seed, _): &(&str, f64, u64, End)| {
         let name = name(regime, lr, seed);
-        let (dir, cost) = (Some(PathBuf::from("runs").join(&name)), PathBuf::from("cost").join(&name));
-        StudyRun { name, regime: regime.into(), lr: Some(lr), seed, dir, cost, data: Some("puzzles".into()) }
+        let (dir, comparison) = (Some(PathBuf::from("runs").join(&name)), PathBuf::from("compare").join(&name));
+        StudyRun { name, regime: regime.into(), lr: Some(lr), seed, dir, comparison, data: Some("puzzles".into()) }
     };
-    StudyIndex::new("Made up", "base", regimes, RUNS.iter().map(run).collect(), vec!["why".into()])
+    StudyIndex::new("Made up", "base", regimes, RUNS.iter().map(run).collect(), vec!["dynamics".into()])
 }
 
 /// The hash that a made-up evaluation in this directory has.
@@ -74,7 +74,7 @@ fn model(out: &Path, run: &(&str, f64, u64, End), step: u64, last: bool) -> Tune
 
 fn compare(out: &Path, run: &(&str, f64, u64, End), models: Vec<Tuned>) {
     let base = Model { hash: hash(&base_dir(out)), ..base() };
-    crate::forgetting::write(&out.join("cost").join(name(run.0, run.1, run.2)), &Forgetting::new(base, models))
+    crate::forgetting::write(&out.join("compare").join(name(run.0, run.1, run.2)), &Forgetting::new(base, models))
         .unwrap();
 }
 
@@ -90,8 +90,8 @@ fn study(out: &Path) {
     found.base.hash = hash(&base_dir(out));
     // The set that all runs are given; RFT learns its own responses to it.
     found.regimes[0].path = "/data/puzzles".into();
-    fs::create_dir_all(out.join("why")).unwrap();
-    files::write_json(&out.join("why").join(DYNAMICS_JSON), &found).unwrap();
+    fs::create_dir_all(out.join("dynamics")).unwrap();
+    files::write_json(&out.join("dynamics").join(DYNAMICS_JSON), &found).unwrap();
 }
 
 fn page(out: &Path) -> (String, String, String) {
@@ -258,7 +258,7 @@ fn tiles_in_place_are_those_of_the_stored_evaluations() {
     dataset(&data, 12);
     evaluation(&base_dir(out), Path::new("base"), &data, 12, |_| false);
     let run = &RUNS[2];
-    let own = out.join("cost").join(name(run.0, run.1, run.2)).join("tuned/model/new-task");
+    let own = out.join("compare").join(name(run.0, run.1, run.2)).join("tuned/model/new-task");
     // Of those about photos (even numbers) a half right, the rest of them but for two tiles; the others all.
     evaluation(&own, Path::new("model"), &data, 12, |i| i % 4 != 2);
     let last = model(out, run, 300, true);
@@ -286,9 +286,9 @@ fn a_study_under_way_shows_what_is_there_and_names_what_is_not() {
     // One seed of RFT's best rate is left, one run of it is compared at a checkpoint; SFT is not compared at all.
     compare(out, &RUNS[3], vec![model(out, &RUNS[3], 100, false)]);
     fs::remove_file(out.join("runs").join(name("rft", 5e-5, 2)).join("finished.json")).unwrap();
-    RUNS[4..].iter().for_each(|run| gone(run, "cost"));
+    RUNS[4..].iter().for_each(|run| gone(run, "compare"));
     RUNS[6..].iter().for_each(|run| gone(run, "runs"));
-    fs::remove_dir_all(out.join("why")).unwrap();
+    fs::remove_dir_all(out.join("dynamics")).unwrap();
     let (html, md, csv) = page(out);
     for expected in [
         "The study is under way: 5 of 8 runs are not measured to the end",

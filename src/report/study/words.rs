@@ -1,8 +1,8 @@
 //! What a study came to, in plain sentences that claim no more than the intervals do.
 
 use super::sums::{Basis, OverSeeds, told_apart};
-use crate::forgetting::{percent, points};
 use crate::stats::Interval;
+use crate::stats::table::{percent, points};
 
 /// Names up to which each is listed; of more, the first and the last, and the table has the others.
 const LISTED: usize = 3;

@@ -19,7 +19,7 @@ pub fn parameter(name: &str, shape: &[usize], seed: u64) -> Arc<Parameter> {
 }
 
 /// Largest difference of `a` and `b` relative to the largest element of `b`.
-pub fn distance(a: &Tensor, b: &Tensor) -> f64 {
+pub fn relative_error(a: &Tensor, b: &Tensor) -> f64 {
     let flat = |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
     let (a, b) = (flat(a), flat(b));
     assert_eq!(a.len(), b.len());
@@ -31,35 +31,39 @@ pub fn distance(a: &Tensor, b: &Tensor) -> f64 {
 const DROPOUT: u64 = 3;
 
 fn tape() -> Tape {
-    Tape::new().dropping(Some(DROPOUT))
+    Tape::new().with_dropout(Some(DROPOUT))
 }
 
 type Build<'a> = &'a dyn Fn(&Tape, &[Value], &[Arc<Parameter>]) -> Result<Value>;
 
 /// Check an op built by `build` from inputs and parameters of the given shapes, the first `inputs` of which are inputs.
-pub fn op(shapes: &[&[usize]], inputs: usize, build: impl Fn(&Tape, &[Value], &[Arc<Parameter>]) -> Result<Value>) {
+pub fn check(shapes: &[&[usize]], inputs: usize, build: impl Fn(&Tape, &[Value], &[Arc<Parameter>]) -> Result<Value>) {
     let tensors: Vec<Tensor> = shapes.iter().enumerate().map(|(i, s)| tensor(s, i as u64 + 1)).collect();
-    op_at(&tensors, inputs, build);
+    check_at(&tensors, inputs, build);
 }
 
-/// As [`op`], at the given values.
-pub fn op_at(tensors: &[Tensor], inputs: usize, build: impl Fn(&Tape, &[Value], &[Arc<Parameter>]) -> Result<Value>) {
+/// As [`check`], at the given values.
+pub fn check_at(
+    tensors: &[Tensor],
+    inputs: usize,
+    build: impl Fn(&Tape, &[Value], &[Arc<Parameter>]) -> Result<Value>,
+) {
     let build: Build = &build;
     let (y_fused, fused) = gradients(tape(), tensors, inputs, build);
-    let (y_composed, composed) = gradients(tape().composed(), tensors, inputs, build);
+    let (y_composed, composed) = gradients(tape().reference(), tensors, inputs, build);
     assert!(
-        distance(&y_fused, &y_composed) < 2e-6,
+        relative_error(&y_fused, &y_composed) < 2e-6,
         "forward: fused against composed {}",
-        distance(&y_fused, &y_composed)
+        relative_error(&y_fused, &y_composed)
     );
     for (i, (f, c)) in fused.iter().zip(&composed).enumerate() {
         let (f, c) = (f.as_ref().expect("fused gradient"), c.as_ref().expect("composed gradient"));
-        assert!(distance(f, c) < 1e-5, "argument {i}: fused against composed {}", distance(f, c));
+        assert!(relative_error(f, c) < 1e-5, "argument {i}: fused against composed {}", relative_error(f, c));
         let numeric = finite_differences(tensors, inputs, i, build);
         assert!(
-            distance(f, &numeric) < 1e-5,
+            relative_error(f, &numeric) < 1e-5,
             "argument {i}: fused against finite differences {}",
-            distance(f, &numeric)
+            relative_error(f, &numeric)
         );
     }
     // A second backward pass adds to the parameters instead of replacing.
@@ -69,7 +73,7 @@ pub fn op_at(tensors: &[Tensor], inputs: usize, build: impl Fn(&Tape, &[Value], 
     }
     for (p, once) in parameters.iter().zip(&fused[inputs..]) {
         let twice = (once.as_ref().unwrap() * 2.0).unwrap();
-        assert!(distance(&p.grad().unwrap(), &twice) < 1e-6, "{}: accumulation", p.name);
+        assert!(relative_error(&p.grad().unwrap(), &twice) < 1e-6, "{}: accumulation", p.name);
     }
 }
 
@@ -90,7 +94,7 @@ fn run(tape: Tape, xs: &[Tensor], ps: &[Arc<Parameter>], build: Build) -> (Tenso
     let y = build(&tape, &leaves, ps).unwrap();
     let tensor = y.tensor.copy().unwrap();
     let seed = weights(y.tensor.dims()).to_dtype(y.tensor.dtype()).unwrap();
-    let grads = tape.backward_with(vec![(y, seed)], &leaves.iter().collect::<Vec<_>>()).unwrap();
+    let grads = tape.backward_with_leaves(vec![(y, seed)], &leaves.iter().collect::<Vec<_>>()).unwrap();
     (tensor, grads)
 }
 
@@ -107,7 +111,7 @@ fn finite_differences(tensors: &[Tensor], inputs: usize, which: usize, build: Bu
         let mut all = wide.clone();
         all[which] = changed.clone();
         let parameters = parameters(&all[inputs..]);
-        let tape = Tape::forward_only().composed().dropping(Some(DROPOUT));
+        let tape = Tape::no_grad().reference().with_dropout(Some(DROPOUT));
         let leaves: Vec<Value> = all[..inputs].iter().map(|x| tape.leaf(x.clone())).collect();
         let y = build(&tape, &leaves, &parameters).unwrap().tensor;
         let w = weights(y.dims()).to_dtype(DType::F64).unwrap();

@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 
 /// What the first of two backward passes has done so far.
 #[derive(Default)]
-pub struct Lead {
+pub struct GradOrder {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -26,7 +26,7 @@ struct State {
     ended: bool,
 }
 
-impl Lead {
+impl GradOrder {
     /// The first shard's gradient of `parameter` has been added. A second time is an error: the other shard may have added
     /// its own by now.
     pub fn done(&self, parameter: &Arc<Parameter>) -> Result<()> {
@@ -59,7 +59,7 @@ impl Lead {
 }
 
 /// Ends the lead however the first pass ends, so that the second never waits for nothing.
-struct Ending<'a>(&'a Lead);
+struct Ending<'a>(&'a GradOrder);
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
@@ -81,7 +81,11 @@ fn pools() -> Option<&'static [ThreadPool; 2]> {
 }
 
 /// `first` and `second` at once, each with half of the threads; one after the other where there is only one.
-pub fn pair<T: Send>(lead: &Lead, first: impl FnOnce() -> T + Send, second: impl FnOnce() -> T + Send) -> (T, T) {
+pub fn join_ordered<T: Send>(
+    lead: &GradOrder,
+    first: impl FnOnce() -> T + Send,
+    second: impl FnOnce() -> T + Send,
+) -> (T, T) {
     let first = || {
         let _ending = Ending(lead);
         first()
@@ -109,9 +113,9 @@ mod tests {
     #[test]
     fn the_second_adds_after_the_first_at_every_parameter() {
         let parameters: Vec<_> = (0..20).map(|i| parameter(&format!("p{i}"))).collect();
-        let (lead, order) = (Lead::default(), Mutex::new(Vec::new()));
+        let (lead, order) = (GradOrder::default(), Mutex::new(Vec::new()));
         let note = |lane: usize, p: usize| order.lock().unwrap().push((p, lane));
-        pair(
+        join_ordered(
             &lead,
             || {
                 for (i, p) in parameters.iter().enumerate().skip(1) {
@@ -138,8 +142,8 @@ mod tests {
 
     #[test]
     fn a_first_pass_that_fails_does_not_hold_up_the_second() {
-        let (lead, p) = (Lead::default(), parameter("p"));
-        let (first, second) = pair(
+        let (lead, p) = (GradOrder::default(), parameter("p"));
+        let (first, second) = join_ordered(
             &lead,
             || Err(Error::failed("no")),
             || {

@@ -40,7 +40,7 @@ enum Numbers<'a> {
 impl<'a> WeightMatrix<'a> {
     /// Of a contiguous f32 or bf16 weight on the CPU, of which `width` elements make a row.
     pub fn of(parameter: &'a Parameter, width: usize) -> Result<Self> {
-        let tensor = parameter.working().as_tensor();
+        let tensor = parameter.compute_var().as_tensor();
         let out = tensor.elem_count() / width.max(1);
         let (storage, layout) = tensor.storage_and_layout();
         let numbers = match (&*storage, layout.contiguous_offsets()) {
@@ -201,12 +201,12 @@ fn widen(from: &[bf16], to: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::check;
+    use crate::nn::gradcheck;
     use candle_core::{DType, Device, Tensor, Var};
 
     /// A weight in bf16 and the same numbers in f32.
     fn both(out: usize, width: usize) -> [Parameter; 2] {
-        let half = check::tensor(&[out, width], 3).to_dtype(DType::BF16).unwrap();
+        let half = gradcheck::tensor(&[out, width], 3).to_dtype(DType::BF16).unwrap();
         let wide = half.to_dtype(DType::F32).unwrap();
         [half, wide].map(|t| Parameter::new("w", Var::from_tensor(&t).unwrap()))
     }
@@ -217,7 +217,7 @@ mod tests {
         {
             let parameters = both(out, width);
             let values = |n, seed| -> Vec<f32> {
-                let tensor: Tensor = check::tensor(&[n], seed);
+                let tensor: Tensor = gradcheck::tensor(&[n], seed);
                 tensor.to_device(&Device::Cpu).unwrap().to_vec1().unwrap()
             };
             let (x, g) = (values(rows * width, 1), values(rows * out, 2));

@@ -26,7 +26,7 @@ pub struct TiledLogits {
 }
 
 /// Entries of a tile for so many rows.
-pub fn tile_of(rows: usize, vocab: usize) -> usize {
+pub fn tile_width(rows: usize, vocab: usize) -> usize {
     let tile = (TILE_LOGITS / rows.max(1)).max(NARROWEST) / 128 * 128;
     tile.min(vocab).max(1)
 }

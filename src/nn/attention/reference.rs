@@ -1,7 +1,7 @@
 //! The same attention in candle ops, for devices without the fused kernel. The backward pass is written out: candle's own would keep every
 //! step of the softmax.
 
-use super::{Heads, Tree};
+use super::{Heads, SpanGroup};
 use crate::Result;
 use crate::nn::{Tape, Value};
 use candle_core::{D, Tensor};
@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Scores of a group, at most, if it has more than one span: what exists at once, and far below what a kernel can count.
-pub const GROUP_SCORES: usize = 1 << 28;
+pub const MAX_BATCH_SCORES: usize = 1 << 28;
 /// Spans that see a row, up to which what they add to it is gathered; beyond, it is added where it belongs, one after the other.
 const ROUNDS: usize = 32;
 
 /// [`super::attention`] in candle ops: spans of equal shape as one batch, the query heads of a key head as rows of one matrix.
-pub fn composed(tape: &Tape, qkv: &Value, trees: &Arc<Vec<Tree>>, heads: Heads) -> Result<Value> {
-    let groups = groups(trees, heads.query, GROUP_SCORES);
+pub fn reference(tape: &Tape, qkv: &Value, span_groups: &Arc<Vec<SpanGroup>>, heads: Heads) -> Result<Value> {
+    let groups = groups(span_groups, heads.query, MAX_BATCH_SCORES);
     let input = qkv.tensor.detach();
     let rows = input.dim(0)?;
     let to_own = to_own(&groups, rows);
@@ -26,7 +26,7 @@ pub fn composed(tape: &Tape, qkv: &Value, trees: &Arc<Vec<Tree>>, heads: Heads) 
     }
     let y = in_order(&out, &to_own)?;
     let node = qkv.node();
-    Ok(tape.record(y, qkv.tracked(), move |grad, grads| {
+    Ok(tape.record(y, qkv.requires_grad(), move |grad, grads| {
         let grad = grad.detach();
         let (mut dq, mut dk, mut dv) = (Vec::new(), Vec::new(), Vec::new());
         for group in &groups {
@@ -73,12 +73,12 @@ struct Matrices {
 }
 
 /// Spans by their shape, as many in a group as have at most `most` scores.
-fn groups(trees: &[Tree], heads: usize, most: usize) -> Vec<Group> {
+fn groups(span_groups: &[SpanGroup], heads: usize, most: usize) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut open: BTreeMap<(usize, usize, bool), usize> = BTreeMap::new();
-    for span in trees.iter().flat_map(|tree| tree.spans.iter().map(move |span| (tree, span))) {
-        let (tree, span) = span;
-        let before: Vec<u32> = tree.shared.clone().chain(span.prefix.clone()).map(|row| row as u32).collect();
+    for span in span_groups.iter().flat_map(|span_group| span_group.spans.iter().map(move |span| (span_group, span))) {
+        let (span_group, span) = span;
+        let before: Vec<u32> = span_group.shared.clone().chain(span.prefix.clone()).map(|row| row as u32).collect();
         let shape = (span.rows.len(), before.len(), span.causal);
         let scores = heads * shape.0 * (shape.0 + shape.1);
         let fits = |at: &&usize| (groups[**at].count + 1) * scores <= most;
@@ -229,7 +229,7 @@ impl Matrices {
 mod tests {
     use super::*;
     use crate::nn::attention::Span;
-    use crate::nn::check;
+    use crate::nn::gradcheck;
 
     #[test]
     fn groups_are_cut_where_their_scores_are_too_many_and_sums_are_the_same() {
@@ -237,8 +237,8 @@ mod tests {
         // A prompt of four rows and 40 responses of two: more than are gathered round by round.
         let mut spans = vec![span(0..4, 0..0)];
         spans.extend((0..40).map(|i| span(4 + 2 * i..6 + 2 * i, 0..4)));
-        let few = vec![Tree { shared: 0..0, spans: spans[..9].to_vec() }];
-        let many = vec![Tree { shared: 0..0, spans }];
+        let few = vec![SpanGroup { shared: 0..0, spans: spans[..9].to_vec() }];
+        let many = vec![SpanGroup { shared: 0..0, spans }];
         let scores = 2 * 2 * 6;
         assert_eq!(groups(&many, 2, usize::MAX).len(), 2);
         assert_eq!(groups(&many, 2, 10 * scores).len(), 5);
@@ -247,9 +247,9 @@ mod tests {
         let (groups, rows) = (groups(&few, 2, usize::MAX), 20);
         let seen = Seen::new(&groups, rows);
         assert!(matches!(&seen, Seen::Rounds(rounds) if rounds.len() == 9));
-        let parts: Vec<Tensor> = groups.iter().map(|group| check::tensor(&[group.seen.len(), 3], 1)).collect();
+        let parts: Vec<Tensor> = groups.iter().map(|group| gradcheck::tensor(&[group.seen.len(), 3], 1)).collect();
         let all = Seen::Rows(groups.iter().flat_map(|group| group.seen.clone()).collect());
-        assert!(check::distance(&seen.sum(&parts, rows).unwrap(), &all.sum(&parts, rows).unwrap()) < 1e-6);
+        assert!(gradcheck::relative_error(&seen.sum(&parts, rows).unwrap(), &all.sum(&parts, rows).unwrap()) < 1e-6);
     }
 
     #[test]
@@ -258,12 +258,12 @@ mod tests {
         let span = |rows: std::ops::Range<usize>, prefix| Span { rows, prefix, causal: true };
         let mut spans = vec![span(0..4, 0..0)];
         spans.extend((0..40).map(|i| span(4 + 2 * i..6 + 2 * i, 0..4)));
-        let trees = Arc::new(vec![Tree { shared: 0..0, spans }]);
+        let span_groups = Arc::new(vec![SpanGroup { shared: 0..0, spans }]);
         let run = |tape: Tape| {
-            let leaf = tape.leaf(check::tensor(&[84, 16], 1));
-            let y = crate::nn::attention(&tape, &leaf, &trees, heads).unwrap();
-            tape.backward_with(vec![(y, check::tensor(&[84, 8], 2))], &[&leaf]).unwrap().remove(0).unwrap()
+            let leaf = tape.leaf(gradcheck::tensor(&[84, 16], 1));
+            let y = crate::nn::attention(&tape, &leaf, &span_groups, heads).unwrap();
+            tape.backward_with_leaves(vec![(y, gradcheck::tensor(&[84, 8], 2))], &[&leaf]).unwrap().remove(0).unwrap()
         };
-        assert!(check::distance(&run(Tape::new()), &run(Tape::new().composed())) < 1e-5);
+        assert!(gradcheck::relative_error(&run(Tape::new()), &run(Tape::new().reference())) < 1e-5);
     }
 }

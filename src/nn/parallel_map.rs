@@ -22,7 +22,7 @@ fn pools() -> &'static [ThreadPool] {
 
 /// `work(0)`, ..., `work(count - 1)`, as many at once as there are threads. A single piece of work is done by the caller, with
 /// all threads at its disposal.
-pub fn lanes<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+pub fn parallel_map<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     if count < 2 || rayon::current_num_threads() < 2 || pools().len() < 2 {
         return (0..count).map(work).collect();
     }
@@ -58,16 +58,16 @@ mod tests {
     #[test]
     fn results_come_in_order_and_kernels_inside_do_not_split() {
         let threads = rayon::current_num_threads();
-        let results = lanes(9, |i| (i, rayon::current_num_threads()));
+        let results = parallel_map(9, |i| (i, rayon::current_num_threads()));
         for (i, (lane, inner)) in results.into_iter().enumerate() {
             assert_eq!((lane, inner), (i, 1.min(threads)));
         }
-        assert_eq!(lanes(1, |_| rayon::current_num_threads()), [threads]);
-        assert!(lanes(0, |i| i).is_empty());
+        assert_eq!(parallel_map(1, |_| rayon::current_num_threads()), [threads]);
+        assert!(parallel_map(0, |i| i).is_empty());
     }
 
     #[test]
     fn lanes_within_lanes_are_done_in_turn() {
-        assert_eq!(lanes(3, |i| lanes(2, |j| 10 * i + j)).concat(), [0, 1, 10, 11, 20, 21]);
+        assert_eq!(parallel_map(3, |i| parallel_map(2, |j| 10 * i + j)).concat(), [0, 1, 10, 11, 20, 21]);
     }
 }

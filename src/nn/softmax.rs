@@ -12,7 +12,7 @@ pub fn log_sum_exp(logits: &[f32], scale: f32) -> f32 {
 
 /// Logits to `exp(scale * logit - largest)`, in place (a logit of -inf becomes 0). Returns `log sum exp(scale * logits)`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-pub fn softmax_weights(logits: &mut [f32], scale: f32) -> f32 {
+pub fn unnormalized_softmax(logits: &mut [f32], scale: f32) -> f32 {
     let top = max(logits) * scale;
     for l in logits.iter_mut() {
         *l = exp(*l * scale - top);
@@ -23,7 +23,7 @@ pub fn softmax_weights(logits: &mut [f32], scale: f32) -> f32 {
 /// The element at which the running sum of `weights` first exceeds `share` (in [0, 1)) of their total: a draw, if `share` is
 /// uniform. `None` if no weight is above 0.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-pub fn pick(weights: &[f32], share: f64) -> Option<usize> {
+pub fn sample_index(weights: &[f32], share: f64) -> Option<usize> {
     // Two levels, so that only one short block is added up element by element.
     const BLOCK: usize = 128;
     let sums: Vec<f64> = weights.chunks(BLOCK).map(|block| f64::from(sum(block))).collect();

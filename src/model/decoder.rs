@@ -3,7 +3,7 @@
 use super::architecture::DecoderShape;
 use super::weights::Weights;
 use crate::Result;
-use crate::nn::{Heads, Parameter, RopeTable, Tape, Tree, Value, attention, rms_norm, select};
+use crate::nn::{Heads, Parameter, RopeTable, Tape, SpanGroup, Value, attention, rms_norm, gather_rows};
 use candle_core::Tensor;
 use std::sync::Arc;
 
@@ -44,13 +44,13 @@ pub trait DecoderLayer: Send + Sync {
     ) -> Result<Value>;
 
     /// Whether a weight or an adapter of the layer trains.
-    fn trains(&self) -> bool;
+    fn is_trainable(&self) -> bool;
 }
 
 /// The `wanted` rows of both, or both as they are.
 pub fn keep_rows(tape: &Tape, wanted: Option<&[u32]>, a: Value, b: Value) -> Result<(Value, Value)> {
     match wanted {
-        Some(rows) => Ok((select(tape, &a, rows.to_vec())?, select(tape, &b, rows.to_vec())?)),
+        Some(rows) => Ok((gather_rows(tape, &a, rows.to_vec())?, gather_rows(tape, &b, rows.to_vec())?)),
         None => Ok((a, b)),
     }
 }
@@ -108,37 +108,37 @@ impl Decoder {
         Ok(x)
     }
 
-    /// [`Decoder::layers`] with attention over `trees`; `keep` sees each layer's rotated `qkv`.
+    /// [`Decoder::layers`] with attention over `span_groups`; `keep` sees each layer's rotated `qkv`.
     pub fn forward(
         &self,
         tape: &Tape,
         x: Value,
         rotations: &Arc<RopeTable>,
-        trees: &Arc<Vec<Tree>>,
+        span_groups: &Arc<Vec<SpanGroup>>,
         wanted: Option<Vec<u32>>,
         mut keep: impl FnMut(usize, &Tensor) -> Result<()>,
     ) -> Result<Value> {
         self.layers(tape, x, rotations, wanted, |i, qkv| {
             keep(i, &qkv.tensor)?;
-            attention(tape, qkv, trees, self.heads)
+            attention(tape, qkv, span_groups, self.heads)
         })
     }
 
     /// As [`Decoder::forward`], keeping only the input of each layer: the backward pass computes the layer again.
-    pub fn forward_recomputed(
+    pub fn forward_checkpointed(
         &self,
         tape: &Tape,
         mut x: Value,
         rotations: &Arc<RopeTable>,
-        trees: &Arc<Vec<Tree>>,
+        span_groups: &Arc<Vec<SpanGroup>>,
         wanted: Option<Vec<u32>>,
     ) -> Result<Value> {
         let heads = self.heads;
         for (i, layer) in self.layers.iter().enumerate() {
             let wanted = wanted.clone().filter(|_| i + 1 == self.layers.len());
-            let (layer, rotations, trees) = (Arc::clone(layer), Arc::clone(rotations), Arc::clone(trees));
-            x = tape.recomputed(&x, layer.trains(), move |tape, x| {
-                let mut attend = |qkv: &Value| attention(tape, qkv, &trees, heads);
+            let (layer, rotations, span_groups) = (Arc::clone(layer), Arc::clone(rotations), Arc::clone(span_groups));
+            x = tape.gradient_checkpoint(&x, layer.is_trainable(), move |tape, x| {
+                let mut attend = |qkv: &Value| attention(tape, qkv, &span_groups, heads);
                 layer.forward(tape, x, &rotations, wanted.as_deref(), &mut attend)
             })?;
         }

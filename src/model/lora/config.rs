@@ -2,6 +2,7 @@
 
 use super::LoraSettings;
 use super::targets::{ALL_LINEAR, Module, Targets, whole};
+use crate::model::architecture::Architecture;
 use crate::model::fields::{self, Fields};
 use crate::{Error, Result, hub};
 use serde_json::{Map, Value, json};
@@ -179,16 +180,16 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// Which modules an adapter is meant for: `target_modules`, `exclude_modules`, `layers_to_transform`, `layers_pattern`.
-pub(super) struct Meant {
+pub(super) struct TargetPattern {
     targets: Matches,
     excluded: Matches,
     layers: Vec<u64>,
     lists: Vec<String>,
 }
 
-impl Meant {
-    /// Is a module of this name meant?
-    pub fn has(&self, name: &str) -> bool {
+impl TargetPattern {
+    /// Whether the adapter names this module.
+    pub fn matches(&self, name: &str) -> bool {
         (self.targets)(name) && !(self.excluded)(name) && (self.layers.is_empty() || self.in_layers(name))
     }
 
@@ -207,7 +208,7 @@ impl Meant {
 
 impl AdapterConfig {
     /// Which modules the file means; `None` where that cannot be told.
-    pub fn meant(&self) -> Option<Meant> {
+    pub fn target_pattern(&self) -> Option<TargetPattern> {
         let of = |field: &str| self.said.get(field).filter(|value| !is_empty(value));
         let targets: Targets = serde_json::from_value(of("target_modules")?.clone()).ok()?;
         let excluded = match of("exclude_modules") {
@@ -225,7 +226,7 @@ impl AdapterConfig {
             Some(Value::String(list)) => vec![list.clone()],
             Some(lists) => serde_json::from_value(lists.clone()).ok()?,
         };
-        Some(Meant { targets: named(targets)?, excluded: named(excluded)?, layers, lists })
+        Some(TargetPattern { targets: named(targets)?, excluded: named(excluded)?, layers, lists })
     }
 }
 
@@ -277,12 +278,12 @@ impl<T: Copy> Patterns<T> {
 impl<T> Pattern<T> {
     /// Does it match a name that the module has, now or before transformers 4.52?
     fn fits(&self, module: &Module) -> bool {
-        (self.matches)(&module.current_name()) || (self.matches)(&module.name)
+        (self.matches)(&module.transformers_name) || (self.matches)(&module.name)
     }
 }
 
 /// `adapter_config.json` of a fresh adapter.
-pub(super) fn describe(settings: &LoraSettings, base: &str) -> Value {
+pub(super) fn describe(settings: &LoraSettings, architecture: &dyn Architecture, base: &str) -> Value {
     json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -291,7 +292,7 @@ pub(super) fn describe(settings: &LoraSettings, base: &str) -> Value {
         "lora_alpha": settings.alpha,
         "lora_dropout": settings.dropout,
         "use_rslora": settings.rslora,
-        "target_modules": settings.target.for_peft(),
+        "target_modules": settings.target.for_peft(architecture),
         "bias": "none",
         "fan_in_fan_out": false,
         "inference_mode": true,

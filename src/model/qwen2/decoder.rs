@@ -4,19 +4,19 @@ use super::config::TextConfig;
 use crate::Result;
 use crate::model::decoder::{Decoder, DecoderLayer, Rotary, keep_rows};
 use crate::model::weights::Weights;
-use crate::nn::{Affine, Heads, Parameter, RopeTable, Tape, Value, linear, rms_norm, rope, swiglu};
+use crate::nn::{Linear, Heads, Parameter, RopeTable, Tape, Value, linear, rms_norm, rope, swiglu};
 use std::sync::Arc;
 
 struct Layer {
     norm1: Arc<Parameter>,
-    query: Affine,
-    key: Affine,
-    value: Affine,
-    output: Affine,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
     norm2: Arc<Parameter>,
-    gate: Affine,
-    up: Affine,
-    down: Affine,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
     eps: f64,
     heads: Heads,
 }
@@ -29,14 +29,14 @@ pub fn decoder(config: &TextConfig, tied: bool, rotary: Rotary, weights: &mut We
             let name = |part: &str| format!("model.layers.{i}.{part}");
             let layer: Arc<dyn DecoderLayer> = Arc::new(Layer {
                 norm1: weights.take(&name("input_layernorm.weight"))?,
-                query: weights.affine(&name("self_attn.q_proj"), true)?,
-                key: weights.affine(&name("self_attn.k_proj"), true)?,
-                value: weights.affine(&name("self_attn.v_proj"), true)?,
-                output: weights.affine(&name("self_attn.o_proj"), false)?,
+                query: weights.linear(&name("self_attn.q_proj"), true)?,
+                key: weights.linear(&name("self_attn.k_proj"), true)?,
+                value: weights.linear(&name("self_attn.v_proj"), true)?,
+                output: weights.linear(&name("self_attn.o_proj"), false)?,
                 norm2: weights.take(&name("post_attention_layernorm.weight"))?,
-                gate: weights.affine(&name("mlp.gate_proj"), false)?,
-                up: weights.affine(&name("mlp.up_proj"), false)?,
-                down: weights.affine(&name("mlp.down_proj"), false)?,
+                gate: weights.linear(&name("mlp.gate_proj"), false)?,
+                up: weights.linear(&name("mlp.up_proj"), false)?,
+                down: weights.linear(&name("mlp.down_proj"), false)?,
                 eps: config.rms_norm_eps,
                 heads: shape.attention_heads(),
             });
@@ -65,8 +65,8 @@ impl DecoderLayer for Layer {
         linear(tape, &h, &[&self.down], Some(&x))
     }
 
-    fn trains(&self) -> bool {
+    fn is_trainable(&self) -> bool {
         let maps = [&self.query, &self.key, &self.value, &self.output, &self.gate, &self.up, &self.down];
-        [&self.norm1, &self.norm2].iter().any(|p| p.trainable()) || maps.iter().any(|m| m.trains())
+        [&self.norm1, &self.norm2].iter().any(|p| p.trainable()) || maps.iter().any(|m| m.is_trainable())
     }
 }

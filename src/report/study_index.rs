@@ -17,7 +17,7 @@ const FORM: u32 = 1;
 pub struct StudyIndex {
     /// Version of this form; see [`StudyIndex::new`].
     pub form: u32,
-    /// Title.
+    /// BenchmarkTitle.
     pub title: String,
     /// The base model's directory.
     pub base: String,

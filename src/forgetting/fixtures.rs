@@ -52,25 +52,25 @@ pub fn sides(values: &[(f64, f64)]) -> (Evaluation, Evaluation) {
     (evaluation("b", of(|v| v.0)), evaluation("t", of(|v| v.1)))
 }
 
-pub fn title(name: &str) -> Title {
-    Title { name: name.into(), family: "grounding".into(), rule: "exact v1".into() }
+pub fn title(name: &str) -> BenchmarkTitle {
+    BenchmarkTitle { name: name.into(), family: "grounding".into(), rule: "exact v1".into() }
 }
 
-pub fn labels(n: usize) -> Vec<Label> {
-    vec![Label::default(); n]
+pub fn labels(n: usize) -> Vec<ExampleLabel> {
+    vec![ExampleLabel::default(); n]
 }
 
-pub fn compared(name: &str, values: &[(f64, f64)]) -> Compared {
+pub fn compared(name: &str, values: &[(f64, f64)]) -> MeasuredBenchmark {
     let (base, tuned) = sides(values);
-    Compared::of(title(name), &pair(base, tuned).unwrap(), &labels(values.len()), Vec::new()).unwrap()
+    MeasuredBenchmark::of(title(name), &pair(base, tuned).unwrap(), &labels(values.len()), Vec::new()).unwrap()
 }
 
-pub fn model(name: &str) -> Model {
-    Model { name: name.into(), dir: format!("/models/{name}"), hash: name.repeat(8), run: None }
+pub fn model(name: &str) -> ModelRef {
+    ModelRef { name: name.into(), dir: format!("/models/{name}"), hash: name.repeat(8), run: None }
 }
 
-pub fn tuned(benchmarks: Vec<Compared>) -> Tuned {
-    Tuned::of(model("tuned"), None, benchmarks, Vec::new())
+pub fn tuned(benchmarks: Vec<MeasuredBenchmark>) -> TunedResult {
+    TunedResult::of(model("tuned"), None, benchmarks, Vec::new())
 }
 
 /// `right` of `n` right before; of those `lost` are wrong after, of the others `gained` are right after.

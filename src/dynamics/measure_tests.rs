@@ -1,10 +1,10 @@
 //! The whole measurement of tiny models on a few samples: from files to files, stopped and gone on with.
 
-use super::directory::{DYNAMICS_JSON, PAIRS, SAMPLES};
-use super::found::{Dynamics, Pair, Setting};
-use super::run::{Progress, Request, run};
-use super::samples::{Origin, Sample};
-use super::step::Loss;
+use super::measure::{DynamicsObserver, DynamicsRequest, run};
+use super::output_dir::{DYNAMICS_JSON, PAIRS, SAMPLES};
+use super::result::{DynamicsResult, InfluenceConfig, Pair};
+use super::samples::{ResponseSource, Sample};
+use super::sgd_step::ResponseLoss;
 use crate::Result;
 use crate::eval::bench::Spec;
 use crate::model::init::{Preset, write_checkpoint};
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 struct Quiet(Vec<String>);
 
-impl Progress for Quiet {
+impl DynamicsObserver for Quiet {
     fn stage(&mut self, what: &str) {
         self.0.push(what.to_string());
     }
@@ -55,15 +55,21 @@ fn benchmark(path: &Path) {
     fs::write(path, format!("index\timage\tquestion\tanswer\trule\n{rows}")).unwrap();
 }
 
-fn request(dir: &Path, out: &str) -> Request {
+fn request(dir: &Path, out: &str) -> DynamicsRequest {
     let spec = |text: String| Spec::parse(&text, "train").unwrap();
     let at = |name: &str| dir.join(name).display().to_string();
-    Request {
+    DynamicsRequest {
         models: vec![dir.join("base"), dir.join("tuned")],
         base: dir.join("base"),
         train: vec![spec(format!("bare={}", at("bare"))), spec(format!("long={}", at("long")))],
         prior: vec![spec(format!("facts={}", at("facts"))), spec(format!("seen={}", at("seen.tsv")))],
-        setting: Setting { eta: 1e-5, loss: Loss::Mean, pairs: 3, seed: 0, frozen: vec!["vision".into()] },
+        setting: InfluenceConfig {
+            eta: 1e-5,
+            loss: ResponseLoss::Mean,
+            pairs: 3,
+            seed: 0,
+            frozen: vec!["vision".into()],
+        },
         max_new_tokens: Some(4),
         forgetting: Vec::new(),
         out: dir.join(out),
@@ -82,7 +88,7 @@ fn prepare() -> tempfile::TempDir {
     dir
 }
 
-fn measure(request: &Request) -> Result<(Dynamics, Vec<String>)> {
+fn measure(request: &DynamicsRequest) -> Result<(DynamicsResult, Vec<String>)> {
     let mut told = Quiet(Vec::new());
     run(request, &Device::Cpu, &mut told).map(|found| (found, told.0))
 }
@@ -98,9 +104,9 @@ fn a_measurement_goes_from_files_to_files_and_goes_on_where_it_was_stopped() {
     let (found, told) = measure(&whole).unwrap();
     assert_eq!(told.len(), 3, "base, and two checkpoints: {told:?}");
     let samples: Vec<Sample> = read(whole.out.join(SAMPLES));
-    let by_base = samples.iter().filter(|s| s.origin == Origin::Base).count();
+    let by_base = samples.iter().filter(|s| s.origin == ResponseSource::Base).count();
     assert_eq!((samples.len(), by_base), (9, 2), "benchmark files have no responses of their own");
-    assert!(samples.iter().all(|s| s.nats > 0.0 && (s.origin == Origin::Data || s.token_ids.len() <= 4)));
+    assert!(samples.iter().all(|s| s.nats > 0.0 && (s.origin == ResponseSource::Data || s.token_ids.len() <= 4)));
     let pairs: Vec<Pair> = read(whole.out.join(PAIRS));
     // Three pairs of each regime with each of two families, under two checkpoints.
     assert_eq!(pairs.len(), 2 * 2 * 3 * 2);
@@ -155,7 +161,7 @@ fn a_measurement_goes_from_files_to_files_and_goes_on_where_it_was_stopped() {
 fn what_cannot_be_measured_is_refused_before_any_weights_are_read() {
     let dir = prepare();
     // Weights that would fail to load show that none are.
-    let refused = |change: &dyn Fn(&mut Request), said: &[&str]| {
+    let refused = |change: &dyn Fn(&mut DynamicsRequest), said: &[&str]| {
         let mut request = request(dir.path(), "out");
         change(&mut request);
         let error = measure(&request).unwrap_err();

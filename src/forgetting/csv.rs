@@ -1,25 +1,25 @@
 //! Everything that was found as one long table, a number a row: what pandas and R read without more ado.
 
 use super::change::Change;
-use super::found::{Benchmark, Forgetting, Model, Tuned};
-use super::group::Group;
+use super::group_mean::GroupMean;
+use super::result::{BenchmarkChange, ForgettingResult, ModelRef, TunedResult};
 use crate::eval::{Direction, Divergence};
 use crate::stats::Interval;
 use crate::stats::table::csv_field;
 use std::fmt::Write;
 
 /// The columns. Scores are shares (0 to 1); an empty cell is a number that does not exist.
-pub const HEADER: &str = "base_model,model,run,step,seed,train_data,scope,family,benchmark,category,measure,n,base,tuned,change,\
+pub const CSV_HEADER: &str = "base_model,model,run,step,seed,train_data,scope,family,benchmark,category,measure,n,base,tuned,change,\
                           low,high,p,p_holm,at";
 
 /// One number and what it is about.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Row {
+pub struct CsvRow {
     /// `new-task`, `benchmark`, `category`, `family`, `all`, `aggregate`, `prompts` or `matched`.
     pub scope: &'static str,
     /// Family of the benchmark.
     pub family: String,
-    /// Benchmark.
+    /// BenchmarkChange.
     pub benchmark: String,
     /// Category of the benchmark.
     pub category: String,
@@ -41,10 +41,10 @@ pub struct Row {
     pub at: f64,
 }
 
-impl Row {
+impl CsvRow {
     /// A row without any number.
-    pub fn empty(scope: &'static str, measure: &str) -> Row {
-        Row {
+    pub fn empty(scope: &'static str, measure: &str) -> CsvRow {
+        CsvRow {
             scope,
             family: String::new(),
             benchmark: String::new(),
@@ -61,7 +61,7 @@ impl Row {
     }
 
     /// As a line of CSV, for this model.
-    pub fn csv(&self, base: &Model, model: &Model) -> String {
+    pub fn csv(&self, base: &ModelRef, model: &ModelRef) -> String {
         let run = model.run.as_ref();
         let whole = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
         let texts = [
@@ -93,13 +93,14 @@ impl Row {
 }
 
 /// Every number of every model, as CSV without the header.
-pub fn rows(found: &Forgetting) -> String {
-    let of_model =
-        |tuned: &Tuned| -> String { of_tuned(tuned).iter().map(|row| row.csv(&found.base, &tuned.model)).collect() };
+pub fn rows(found: &ForgettingResult) -> String {
+    let of_model = |tuned: &TunedResult| -> String {
+        of_tuned(tuned).iter().map(|row| row.csv(&found.base, &tuned.model)).collect()
+    };
     found.tuned.iter().map(of_model).collect()
 }
 
-fn of_tuned(tuned: &Tuned) -> Vec<Row> {
+fn of_tuned(tuned: &TunedResult) -> Vec<CsvRow> {
     let mut rows = Vec::new();
     for (scope, benchmark) in
         tuned.new_task.iter().map(|b| ("new-task", b)).chain(tuned.benchmarks.iter().map(|b| ("benchmark", b)))
@@ -113,16 +114,16 @@ fn of_tuned(tuned: &Tuned) -> Vec<Row> {
     rows
 }
 
-fn of_benchmark(scope: &'static str, benchmark: &Benchmark, rows: &mut Vec<Row>) {
-    let place = |scope, category: &str, measure: &str| Row {
+fn of_benchmark(scope: &'static str, benchmark: &BenchmarkChange, rows: &mut Vec<CsvRow>) {
+    let place = |scope, category: &str, measure: &str| CsvRow {
         family: benchmark.family.clone(),
         benchmark: benchmark.name.clone(),
         category: category.to_string(),
-        ..Row::empty(scope, measure)
+        ..CsvRow::empty(scope, measure)
     };
     let all = of_change(&benchmark.all, |measure| place(scope, "", measure));
     rows.extend(all.into_iter().map(|row| match row.measure.as_str() {
-        "score" => Row { p_holm: benchmark.p_holm, ..row },
+        "score" => CsvRow { p_holm: benchmark.p_holm, ..row },
         _ => row,
     }));
     for part in &benchmark.categories {
@@ -132,22 +133,22 @@ fn of_benchmark(scope: &'static str, benchmark: &Benchmark, rows: &mut Vec<Row>)
         let value = aggregate.tuned - aggregate.base;
         let change = Interval { value, ..Interval::UNKNOWN };
         let row = place("aggregate", "", &aggregate.name);
-        rows.push(Row { base: aggregate.base, tuned: aggregate.tuned, change, ..row });
+        rows.push(CsvRow { base: aggregate.base, tuned: aggregate.tuned, change, ..row });
     }
 }
 
-fn of_change(change: &Change, place: impl Fn(&str) -> Row) -> Vec<Row> {
+fn of_change(change: &Change, place: impl Fn(&str) -> CsvRow) -> Vec<CsvRow> {
     let (base, tuned, n) = (&change.base, &change.tuned, Some(change.n));
     let plain = |measure: &str, base: f64, tuned: f64| {
         let change = Interval { value: tuned - base, ..Interval::UNKNOWN };
-        Row { n, base, tuned, change, ..place(measure) }
+        CsvRow { n, base, tuned, change, ..place(measure) }
     };
     let score = plain("score", base.value.value, tuned.value.value);
     let lenient = plain("lenient score", base.lenient.value, tuned.lenient.value);
     vec![
-        Row { change: change.change, p: change.p, ..score },
-        Row { change: change.lenient_change, ..lenient },
-        Row { n, change: change.retention, ..place("retention") },
+        CsvRow { change: change.change, p: change.p, ..score },
+        CsvRow { change: change.lenient_change, ..lenient },
+        CsvRow { n, change: change.retention, ..place("retention") },
         plain("unreadable", base.unparsed, tuned.unparsed),
         plain("malformed", base.malformed, tuned.malformed),
         plain("readable and wrong", base.wrong, tuned.wrong),
@@ -156,15 +157,15 @@ fn of_change(change: &Change, place: impl Fn(&str) -> Row) -> Vec<Row> {
     ]
 }
 
-fn of_group(group: &Group, scope: &'static str, rows: &mut Vec<Row>) {
+fn of_group(group: &GroupMean, scope: &'static str, rows: &mut Vec<CsvRow>) {
     let n = Some(group.n);
     let plain = |measure: &str, (base, tuned): (f64, f64)| {
         let change = Interval { value: tuned - base, ..Interval::UNKNOWN };
-        Row { family: group.name.clone(), n, base, tuned, change, ..Row::empty(scope, measure) }
+        CsvRow { family: group.name.clone(), n, base, tuned, change, ..CsvRow::empty(scope, measure) }
     };
-    let bare = |measure: &str, change| Row { change, ..plain(measure, (f64::NAN, f64::NAN)) };
+    let bare = |measure: &str, change| CsvRow { change, ..plain(measure, (f64::NAN, f64::NAN)) };
     rows.extend([
-        Row { change: group.change, p: group.p, ..plain("score", (group.base, group.tuned)) },
+        CsvRow { change: group.change, p: group.p, ..plain("score", (group.base, group.tuned)) },
         bare("lenient score", group.lenient_change),
         bare("retention", group.retention),
         plain("unreadable", group.unparsed),
@@ -173,13 +174,13 @@ fn of_group(group: &Group, scope: &'static str, rows: &mut Vec<Row>) {
     ]);
 }
 
-fn of_divergence(divergence: &Divergence, rows: &mut Vec<Row>) {
+fn of_divergence(divergence: &Divergence, rows: &mut Vec<CsvRow>) {
     let n = Some(divergence.prompts);
-    let bare = |measure: &str, change| Row {
+    let bare = |measure: &str, change| CsvRow {
         benchmark: divergence.prompts_of.clone(),
         n,
         change,
-        ..Row::empty("prompts", measure)
+        ..CsvRow::empty("prompts", measure)
     };
     let mut direction = |name: &str, of: &Direction| {
         rows.push(bare(&format!("{name}, nats per token"), of.per_token));
@@ -189,7 +190,7 @@ fn of_divergence(divergence: &Divergence, rows: &mut Vec<Row>) {
     direction("KL(tuned || base)", &divergence.reverse);
     if let Some(own) = &divergence.own {
         let row = bare("perplexity of the base's answers", Interval::UNKNOWN);
-        rows.push(Row { base: own.base.value, tuned: own.tuned.value, n: Some(own.answers), ..row });
+        rows.push(CsvRow { base: own.base.value, tuned: own.tuned.value, n: Some(own.answers), ..row });
         rows.push(bare("base's answers, nats per token", own.change));
     }
 }

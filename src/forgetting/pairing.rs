@@ -57,8 +57,8 @@ impl Evaluation {
 
 /// What an example belongs to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Label {
-    /// Part of the benchmark, if it has parts.
+pub struct ExampleLabel {
+    /// CategoryChange of the benchmark, if it has parts.
     pub category: Option<String>,
     /// What it shares with other examples, so that they are not independent: `meta.group`, else its source image.
     pub group: Option<String>,
@@ -66,9 +66,9 @@ pub struct Label {
     pub shares: Vec<String>,
 }
 
-impl Label {
+impl ExampleLabel {
     /// The labels of the first examples of a task.
-    pub fn of(task: &dyn Task, examples: usize) -> Result<Vec<Label>> {
+    pub fn of(task: &dyn Task, examples: usize) -> Result<Vec<ExampleLabel>> {
         let text = |value: &serde_json::Value| match value {
             serde_json::Value::String(text) if text.trim().is_empty() => None,
             serde_json::Value::String(text) => Some(text.clone()),
@@ -79,7 +79,7 @@ impl Label {
             .map(|i| {
                 let record = task.example(i)?;
                 let source = Some(&record.source).filter(|s| !s.is_empty());
-                Ok(Label {
+                Ok(ExampleLabel {
                     category: record.meta.get("category").and_then(text),
                     group: record.meta.get("group").and_then(text).or_else(|| source.cloned()),
                     shares: Vec::new(),
@@ -89,8 +89,8 @@ impl Label {
     }
 
     /// The labels of the first examples of a benchmark, with what they may have in common with other benchmarks.
-    pub fn of_benchmark(task: &dyn Task, examples: usize) -> Result<Vec<Label>> {
-        let mut labels = Label::of(task, examples)?;
+    pub fn of_benchmark(task: &dyn Task, examples: usize) -> Result<Vec<ExampleLabel>> {
+        let mut labels = ExampleLabel::of(task, examples)?;
         // `X-direct` and `X-think` ask the same, row by row.
         let styles = ["-direct", "-think"];
         let asked = styles.iter().find_map(|style| task.name().strip_suffix(style));
@@ -108,7 +108,7 @@ impl Label {
 
 /// Two evaluations as pairs of responses.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Pairing {
+pub struct PairedOutcomes {
     /// Base and tuned model's responses to the same example and sample, in the base's order.
     pub pairs: Vec<(Outcome, Outcome)>,
     /// The weights are the same.
@@ -139,7 +139,7 @@ pub fn comparable(left: &dyn Display, first: &Key, right: &dyn Display, second: 
 ///
 /// # Errors
 /// An input error that names both directories and every part of the settings that differs, or the ids that only one side has.
-pub fn pair(base: Evaluation, tuned: Evaluation) -> Result<Pairing> {
+pub fn pair(base: Evaluation, tuned: Evaluation) -> Result<PairedOutcomes> {
     let (first, second) = (&base.about.key, &tuned.about.key);
     comparable(&base.dir.display(), first, &tuned.dir.display(), second)?;
     let same_model = first.model == second.model;
@@ -179,7 +179,7 @@ pub fn pair(base: Evaluation, tuned: Evaluation) -> Result<Pairing> {
     if pairs.is_empty() {
         return Err(Error::input(format!("{} holds no responses to compare", base.dir.display())));
     }
-    Ok(Pairing { pairs, same_model, key: base.about.key })
+    Ok(PairedOutcomes { pairs, same_model, key: base.about.key })
 }
 
 fn twice(dir: &Path, outcome: &Outcome) -> Error {

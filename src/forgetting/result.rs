@@ -1,8 +1,8 @@
 //! What was found, as `forgetting.json` holds it.
 
-use super::change::{Change, Measured, measure};
-use super::evaluation::{Label, Pairing};
-use super::group::Group;
+use super::change::{Change, ChangeStats, measure};
+use super::group_mean::GroupMean;
+use super::pairing::{ExampleLabel, PairedOutcomes};
 use crate::eval::Divergence;
 use crate::io::files;
 use crate::stats::{Interval, RESAMPLES, holm, nan_if_null};
@@ -26,7 +26,7 @@ pub const NEW_TASK: &str = "new-task";
 
 /// A base model and the models tuned from it, on the same benchmarks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Forgetting {
+pub struct ForgettingResult {
     /// Version of this form.
     pub form: u32,
     /// Version of the program.
@@ -34,27 +34,27 @@ pub struct Forgetting {
     /// Resamples of each bootstrap.
     pub resamples: usize,
     /// The base model.
-    pub base: Model,
+    pub base: ModelRef,
     /// The tuned models, in the order given.
-    pub tuned: Vec<Tuned>,
+    pub tuned: Vec<TunedResult>,
 }
 
-impl Forgetting {
+impl ForgettingResult {
     /// Put together.
-    pub fn new(base: Model, tuned: Vec<Tuned>) -> Forgetting {
+    pub fn new(base: ModelRef, tuned: Vec<TunedResult>) -> ForgettingResult {
         let jigsaw = env!("CARGO_PKG_VERSION").to_string();
-        Forgetting { form: FORM, jigsaw, resamples: RESAMPLES, base, tuned }
+        ForgettingResult { form: FORM, jigsaw, resamples: RESAMPLES, base, tuned }
     }
 
     /// Read `forgetting.json`.
-    pub fn read(path: &Path) -> Result<Forgetting> {
+    pub fn read(path: &Path) -> Result<ForgettingResult> {
         files::read_form(path, FORM, "make it again by the command that made it")
     }
 }
 
 /// A model and where it comes from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Model {
+pub struct ModelRef {
     /// Short name.
     pub name: String,
     /// Its directory.
@@ -63,12 +63,12 @@ pub struct Model {
     pub hash: String,
     /// The training run that made it, if its directory lies in one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub run: Option<Run>,
+    pub run: Option<RunRef>,
 }
 
 /// The training run of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Run {
+pub struct RunRef {
     /// Name of its directory.
     pub name: String,
     /// Its directory.
@@ -83,10 +83,10 @@ pub struct Run {
     pub model_hash: String,
 }
 
-impl Model {
+impl ModelRef {
     /// What the directory `dir`, whose weights have this hash, says of itself: it is `RUN/model` or `RUN/checkpoints/step-N` of a
     /// training run, or stands alone.
-    pub fn of(dir: &Path, hash: &str) -> Model {
+    pub fn of(dir: &Path, hash: &str) -> ModelRef {
         let full = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
         let name_of = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let own = name_of(&full);
@@ -102,7 +102,7 @@ impl Model {
         let run = run_dir.and_then(|dir| {
             let about: serde_json::Value = files::read_json(&dir.join("run.json")).ok()?;
             let text = |key: &str| about.get(key).and_then(|v| v.as_str()).unwrap_or_default().to_string();
-            Some(Run {
+            Some(RunRef {
                 name: name_of(dir),
                 dir: dir.display().to_string(),
                 step,
@@ -116,7 +116,7 @@ impl Model {
             Some(run) => format!("{}/{own}", run.name),
             None => own,
         };
-        Model { name, dir: full.display().to_string(), hash: hash.to_string(), run }
+        ModelRef { name, dir: full.display().to_string(), hash: hash.to_string(), run }
     }
 
     /// Seed and data of the run, for putting beside a number: `seed 7, data 3fa91c02`.
@@ -134,17 +134,17 @@ impl Model {
 
 /// One tuned model against the base.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Tuned {
+pub struct TunedResult {
     /// The model.
-    pub model: Model,
+    pub model: ModelRef,
     /// What it was trained for; its gain is not part of the losses.
-    pub new_task: Option<Benchmark>,
+    pub new_task: Option<BenchmarkChange>,
     /// Prior knowledge, in the order given.
-    pub benchmarks: Vec<Benchmark>,
+    pub benchmarks: Vec<BenchmarkChange>,
     /// Means over the benchmarks of each family.
-    pub families: Vec<Group>,
+    pub families: Vec<GroupMean>,
     /// The mean over all benchmarks.
-    pub all: Option<Group>,
+    pub all: Option<GroupMean>,
     /// The benchmark that lost most, with its change.
     pub worst: Option<NamedInterval>,
     /// Benchmarks that lost, and by Holm's correction not by chance.
@@ -164,7 +164,7 @@ pub struct NamedInterval {
 
 /// The change on one benchmark.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Benchmark {
+pub struct BenchmarkChange {
     /// Name.
     pub name: String,
     /// Kind of knowledge it asks for.
@@ -181,14 +181,14 @@ pub struct Benchmark {
     #[serde(deserialize_with = "nan_if_null")]
     pub p_holm: f64,
     /// The change in each category, by name.
-    pub categories: Vec<Part>,
+    pub categories: Vec<CategoryChange>,
     /// The benchmark's own figures.
-    pub aggregates: Vec<Aggregate>,
+    pub aggregates: Vec<AggregateChange>,
 }
 
 /// The change in one part of a benchmark.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Part {
+pub struct CategoryChange {
     /// Name of the category.
     pub name: String,
     /// The change.
@@ -197,7 +197,7 @@ pub struct Part {
 
 /// A figure of a benchmark's own making (a sum of scores, an F1), in its own unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Aggregate {
+pub struct AggregateChange {
     /// What it is.
     pub name: String,
     /// The base's.
@@ -208,12 +208,12 @@ pub struct Aggregate {
     pub tuned: f64,
 }
 
-impl Aggregate {
+impl AggregateChange {
     /// Those that both sides have.
-    pub fn of(base: &[Number], tuned: &[Number]) -> Vec<Aggregate> {
+    pub fn of(base: &[Number], tuned: &[Number]) -> Vec<AggregateChange> {
         let both = base.iter().filter_map(|number| {
             let tuned = tuned.iter().find(|other| other.name == number.name)?.value;
-            Some(Aggregate { name: number.name.clone(), base: number.value, tuned })
+            Some(AggregateChange { name: number.name.clone(), base: number.value, tuned })
         });
         both.collect()
     }
@@ -221,7 +221,7 @@ impl Aggregate {
 
 /// What a benchmark is called and where it belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Title {
+pub struct BenchmarkTitle {
     /// Name.
     pub name: String,
     /// Kind of knowledge it asks for.
@@ -232,17 +232,22 @@ pub struct Title {
 
 /// A benchmark with what is needed to combine it with others.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Compared {
-    benchmark: Benchmark,
-    measured: Measured,
+pub struct MeasuredBenchmark {
+    benchmark: BenchmarkChange,
+    measured: ChangeStats,
 }
 
-impl Compared {
+impl MeasuredBenchmark {
     /// Compare base and tuned model on a benchmark; `labels` are those of its examples, in order.
     ///
     /// # Errors
     /// An input error if a response is to an example that has no label.
-    pub fn of(title: Title, pairing: &Pairing, labels: &[Label], aggregates: Vec<Aggregate>) -> Result<Compared> {
+    pub fn of(
+        title: BenchmarkTitle,
+        pairing: &PairedOutcomes,
+        labels: &[ExampleLabel],
+        aggregates: Vec<AggregateChange>,
+    ) -> Result<MeasuredBenchmark> {
         let mut of_pair = Vec::with_capacity(pairing.pairs.len());
         for (outcome, _) in &pairing.pairs {
             of_pair.push(labels.get(outcome.index).ok_or_else(|| {
@@ -268,11 +273,11 @@ impl Compared {
         let categories = members.into_iter().map(|(name, indices)| {
             let pairs: Vec<&_> = indices.iter().map(|&i| &pairing.pairs[i]).collect();
             let groups: Vec<usize> = indices.iter().map(|&i| groups[i]).collect();
-            Part { name: name.to_string(), change: measure(&pairs, &groups, pairing.same_model).change }
+            CategoryChange { name: name.to_string(), change: measure(&pairs, &groups, pairing.same_model).change }
         });
         let categories = categories.collect();
-        let Title { name, family, rule } = title;
-        let benchmark = Benchmark {
+        let BenchmarkTitle { name, family, rule } = title;
+        let benchmark = BenchmarkChange {
             name,
             family,
             rule,
@@ -283,13 +288,13 @@ impl Compared {
             categories,
             aggregates,
         };
-        Ok(Compared { benchmark, measured })
+        Ok(MeasuredBenchmark { benchmark, measured })
     }
 }
 
 /// The number of each pair's group. What is not grouped otherwise is grouped by example (several samples), and a group that
 /// holds everything (one source for a whole file) groups nothing.
-fn groups(pairing: &Pairing, labels: &[&Label]) -> Vec<usize> {
+fn groups(pairing: &PairedOutcomes, labels: &[&ExampleLabel]) -> Vec<usize> {
     let mut numbers: HashMap<&str, usize> = HashMap::new();
     let named: Vec<Option<&str>> = labels.iter().map(|label| label.group.as_deref()).collect();
     named.iter().flatten().for_each(|name| {
@@ -304,14 +309,14 @@ fn groups(pairing: &Pairing, labels: &[&Label]) -> Vec<usize> {
     pairing.pairs.iter().enumerate().map(group).collect()
 }
 
-impl Tuned {
+impl TunedResult {
     /// Put one model's comparisons together: the correction over benchmarks, families, the mean, the worst.
     pub fn of(
-        model: Model,
-        new_task: Option<Compared>,
-        mut benchmarks: Vec<Compared>,
+        model: ModelRef,
+        new_task: Option<MeasuredBenchmark>,
+        mut benchmarks: Vec<MeasuredBenchmark>,
         divergence: Vec<Divergence>,
-    ) -> Tuned {
+    ) -> TunedResult {
         let p: Vec<f64> = benchmarks.iter().map(|c| c.measured.change.p).collect();
         for (compared, p) in benchmarks.iter_mut().zip(holm(&p)) {
             compared.benchmark.p_holm = p;
@@ -322,13 +327,13 @@ impl Tuned {
                 names.push(&compared.benchmark.family);
             }
         }
-        let members = |family: Option<&str>| -> Vec<(&str, &Measured)> {
+        let members = |family: Option<&str>| -> Vec<(&str, &ChangeStats)> {
             let chosen = benchmarks.iter().filter(|c| family.is_none_or(|f| c.benchmark.family == f));
             chosen.map(|c| (c.benchmark.name.as_str(), &c.measured)).collect()
         };
-        let families = names.iter().filter_map(|name| Group::of(name, &members(Some(name)))).collect();
-        let all = Group::of(ALL, &members(None));
-        let lost = |c: &&Compared| c.measured.change.change.value < 0.0;
+        let families = names.iter().filter_map(|name| GroupMean::of(name, &members(Some(name)))).collect();
+        let all = GroupMean::of(ALL, &members(None));
+        let lost = |c: &&MeasuredBenchmark| c.measured.change.change.value < 0.0;
         let worst = benchmarks
             .iter()
             .filter(lost)
@@ -336,7 +341,7 @@ impl Tuned {
             .map(|c| NamedInterval { name: c.benchmark.name.clone(), change: c.measured.change.change });
         let real = benchmarks.iter().filter(lost).filter(|c| c.benchmark.p_holm < LEVEL);
         let real_drops = real.map(|c| c.benchmark.name.clone()).collect();
-        Tuned {
+        TunedResult {
             model,
             new_task: new_task.map(|c| c.benchmark),
             families,

@@ -9,9 +9,9 @@
 //! OUT/dynamics.json   everything, written last
 //! ```
 
-use super::found::Setting;
+use super::result::InfluenceConfig;
 use crate::eval::differences;
-use crate::forgetting::Model;
+use crate::forgetting::ModelRef;
 use crate::io::files;
 use crate::tasks::benchmarks::Protocol;
 use crate::{Error, Result};
@@ -36,7 +36,7 @@ const KEY: &str = "dynamics.key.json";
 
 /// A set of samples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SetKey {
+pub struct SampleSetKey {
     /// Hash of the examples used.
     pub data: String,
     /// Examples used.
@@ -49,11 +49,11 @@ pub struct SetKey {
 
 /// Everything that decides the numbers, but the checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Key {
+pub struct MeasurementKey {
     /// Version of this program and of the measurement.
     pub code: String,
     /// Step, loss, pairs, seed.
-    pub setting: Setting,
+    pub setting: InfluenceConfig,
     /// Hash of the base's weights.
     pub base: String,
     /// Hash of tokenizer, chat template and image settings.
@@ -61,12 +61,12 @@ pub struct Key {
     /// The sets in their order.
     pub order: Vec<String>,
     /// Training data, by name.
-    pub train: BTreeMap<String, SetKey>,
+    pub train: BTreeMap<String, SampleSetKey>,
     /// Prior knowledge, by name.
-    pub prior: BTreeMap<String, SetKey>,
+    pub prior: BTreeMap<String, SampleSetKey>,
 }
 
-impl Key {
+impl MeasurementKey {
     /// Version of this program and of the measurement.
     pub fn code() -> String {
         format!("{} dynamics {VERSION}", env!("CARGO_PKG_VERSION"))
@@ -75,32 +75,32 @@ impl Key {
 
 /// `dynamics.key.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct About {
-    key: Key,
-    checkpoints: Vec<Model>,
+struct KeyFile {
+    key: MeasurementKey,
+    checkpoints: Vec<ModelRef>,
 }
 
 /// The directory of one measurement.
 #[derive(Debug)]
-pub struct Directory {
+pub struct OutputDir {
     path: PathBuf,
 }
 
-impl Directory {
+impl OutputDir {
     /// Open `path` for the measurement `key` of `checkpoints`, making it if need be. Those that were measured there before may be
     /// followed by more. With `fresh`, what an earlier measurement left there is removed.
     ///
     /// # Errors
     /// An input error if the directory holds something else; it names what differs.
-    pub fn open(path: &Path, key: Key, checkpoints: &[Model], fresh: bool) -> Result<Directory> {
+    pub fn open(path: &Path, key: MeasurementKey, checkpoints: &[ModelRef], fresh: bool) -> Result<OutputDir> {
         files::create_dir(path)?;
-        let directory = Directory { path: path.to_path_buf() };
+        let directory = OutputDir { path: path.to_path_buf() };
         let own = [DYNAMICS_JSON, DYNAMICS_CSV, DYNAMICS_MD, PAIRS, SAMPLES, KEY];
         if fresh {
             // The result goes first: what remains after an interruption never looks finished.
             own.iter().try_for_each(|name| directory.remove(name))?;
         }
-        let about = About { key, checkpoints: checkpoints.to_vec() };
+        let about = KeyFile { key, checkpoints: checkpoints.to_vec() };
         let key_path = directory.file(KEY);
         if !key_path.exists() {
             if files::holds_foreign(path, |_| false) {
@@ -112,7 +112,7 @@ impl Directory {
             files::write_json(&key_path, &about)?;
             return Ok(directory);
         }
-        let found: About = files::read_json(&key_path)
+        let found: KeyFile = files::read_json(&key_path)
             .map_err(|e| e.context("--out holds something else than learning dynamics; give another"))?;
         let mut parts: Vec<String> =
             differences(&found.key, &about.key).iter().map(|(name, change)| format!("{name}: {change}")).collect();
@@ -154,15 +154,15 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dynamics::step::Loss;
+    use crate::dynamics::sgd_step::ResponseLoss;
     use crate::tasks::benchmarks::Pixels;
 
-    fn key(eta: f64, data: &str) -> Key {
+    fn key(eta: f64, data: &str) -> MeasurementKey {
         let protocol = Protocol::of_dataset("jigsaw", Some(Pixels { min: 784, max: 784, factor: 28 }));
-        let set = SetKey { data: data.repeat(64), samples: 4, protocol, max_new_tokens: 8 };
-        let setting = Setting { eta, loss: Loss::Mean, pairs: 8, seed: 0, frozen: Vec::new() };
-        Key {
-            code: Key::code(),
+        let set = SampleSetKey { data: data.repeat(64), samples: 4, protocol, max_new_tokens: 8 };
+        let setting = InfluenceConfig { eta, loss: ResponseLoss::Mean, pairs: 8, seed: 0, frozen: Vec::new() };
+        MeasurementKey {
+            code: MeasurementKey::code(),
             setting,
             base: "b".repeat(64),
             prompt: "p".repeat(64),
@@ -172,16 +172,17 @@ mod tests {
         }
     }
 
-    fn models(names: &[&str]) -> Vec<Model> {
+    fn models(names: &[&str]) -> Vec<ModelRef> {
         let model =
-            |name: &&str| Model { name: name.to_string(), dir: format!("/{name}"), hash: name.repeat(8), run: None };
+            |name: &&str| ModelRef { name: name.to_string(), dir: format!("/{name}"), hash: name.repeat(8), run: None };
         names.iter().map(model).collect()
     }
 
     #[test]
     fn the_same_measurement_goes_on_and_takes_more_checkpoints_and_another_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
-        let open = |key: Key, names: &[&str], fresh: bool| Directory::open(dir.path(), key, &models(names), fresh);
+        let open =
+            |key: MeasurementKey, names: &[&str], fresh: bool| OutputDir::open(dir.path(), key, &models(names), fresh);
         let opened = open(key(0.1, "d"), &["a"], false).unwrap();
         std::fs::write(opened.file(DYNAMICS_JSON), "{}").unwrap();
         open(key(0.1, "d"), &["a"], false).unwrap();
@@ -206,10 +207,10 @@ mod tests {
     fn a_directory_of_something_else_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("holiday.txt"), "").unwrap();
-        let error = Directory::open(dir.path(), key(0.1, "d"), &models(&["a"]), true).unwrap_err();
+        let error = OutputDir::open(dir.path(), key(0.1, "d"), &models(&["a"]), true).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("not empty"), "{error}");
         std::fs::write(dir.path().join(KEY), "{\"key\": 1}").unwrap();
-        let error = Directory::open(dir.path(), key(0.1, "d"), &models(&["a"]), false).unwrap_err();
+        let error = OutputDir::open(dir.path(), key(0.1, "d"), &models(&["a"]), false).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains(KEY), "{error}");
     }
 }

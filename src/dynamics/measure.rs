@@ -1,19 +1,19 @@
 //! The whole measurement from paths: check everything that can be checked, let the base see the samples, measure the pairs under
 //! each checkpoint, sum up. What is there already is only read, so the same command goes on where it was stopped.
 
-use super::directory::{Directory, Key, PAIRS, SAMPLES, SetKey};
-use super::found::{CheckpointFound, Dynamics, Pair, SetFound, Setting};
 use super::influence::influences;
+use super::jsonl_log::JsonlLog;
 use super::kl::{KlAndForgetting, kl_and_forgetting};
-use super::lines::Lines;
+use super::output_dir::{MeasurementKey, OutputDir, PAIRS, SAMPLES, SampleSetKey};
 use super::pairing::{choose, pair};
 use super::perplexity::{Perplexity, edges};
-use super::samples::{BATCH, Kind, Origin, Sample, Set};
-use super::step::Stepper;
+use super::result::{CheckpointResult, DynamicsResult, InfluenceConfig, Pair, SampleSetResult};
+use super::samples::{BATCH, ResponseSource, Sample, SampleRole, SampleSet};
+use super::sgd_step::Stepper;
 use super::write::write;
 use crate::eval::Plan;
 use crate::eval::bench::{self, Settings, Spec};
-use crate::forgetting::{FORGETTING_JSON, Forgetting, Model};
+use crate::forgetting::{FORGETTING_JSON, ForgettingResult, ModelRef};
 use crate::model::qwen2_5_vl::names::parameter_shapes;
 use crate::model::{Sampling, lora, qwen2_5_vl};
 use crate::model::{hash_model, hash_prompt_files};
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 /// What to measure.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct DynamicsRequest {
     /// Checkpoints, in the order of training.
     pub models: Vec<PathBuf>,
     /// The model they come from.
@@ -34,7 +34,7 @@ pub struct Request {
     /// Prior knowledge: benchmark files or dataset directories.
     pub prior: Vec<Spec>,
     /// Step, loss, pairs, seed, what is frozen.
-    pub setting: Setting,
+    pub setting: InfluenceConfig,
     /// Longest greedy answer of the base, in place of each benchmark's own.
     pub max_new_tokens: Option<usize>,
     /// Directories (or files) of comparisons with the base.
@@ -46,7 +46,7 @@ pub struct Request {
 }
 
 /// Who is told how it goes on.
-pub trait Progress {
+pub trait DynamicsObserver {
     /// Something begins.
     fn stage(&mut self, what: &str);
     /// Samples are shown to the base.
@@ -60,7 +60,7 @@ pub trait Progress {
 /// # Errors
 /// Input errors before any weights are loaded: a name given twice, data that cannot be read, training samples without a
 /// response, models that do not read prompts alike, comparisons that do not go together, an output directory of something else.
-pub fn run(request: &Request, device: &Device, progress: &mut dyn Progress) -> Result<Dynamics> {
+pub fn run(request: &DynamicsRequest, device: &Device, progress: &mut dyn DynamicsObserver) -> Result<DynamicsResult> {
     let kl = request.kl()?;
     let work = request.prepare()?;
     let samples = work.look(device, progress)?;
@@ -70,19 +70,19 @@ pub fn run(request: &Request, device: &Device, progress: &mut dyn Progress) -> R
     Ok(found)
 }
 
-impl Request {
+impl DynamicsRequest {
     /// The comparisons, in one plane.
     fn kl(&self) -> Result<Option<KlAndForgetting>> {
-        let read = |path: &PathBuf| -> Result<(String, Forgetting)> {
+        let read = |path: &PathBuf| -> Result<(String, ForgettingResult)> {
             let file = if path.is_dir() { path.join(FORGETTING_JSON) } else { path.clone() };
-            Ok((path.display().to_string(), Forgetting::read(&file).map_err(|e| e.context("--forgetting"))?))
+            Ok((path.display().to_string(), ForgettingResult::read(&file).map_err(|e| e.context("--forgetting"))?))
         };
         let found = self.forgetting.iter().map(read).collect::<Result<Vec<_>>>()?;
         if found.is_empty() { Ok(None) } else { kl_and_forgetting(&found).map(Some) }
     }
 
     /// Names, files and models, before any weights are loaded.
-    fn prepare(&self) -> Result<Work<'_>> {
+    fn prepare(&self) -> Result<PreparedMeasurement<'_>> {
         self.check()?;
         for model in std::iter::once(&self.base).chain(&self.models) {
             qwen2_5_vl::config::require(model)?;
@@ -102,32 +102,32 @@ impl Request {
                 )));
             }
         }
-        let mut sets = self.sets(Kind::Train, &self.train)?;
-        sets.extend(self.sets(Kind::Prior, &self.prior)?);
-        let hashes = sets.iter().map(Set::hash).collect::<Result<Vec<_>>>()?;
-        let base = Model::of(&self.base, &hash_model(&self.base)?);
+        let mut sets = self.sets(SampleRole::Train, &self.train)?;
+        sets.extend(self.sets(SampleRole::Prior, &self.prior)?);
+        let hashes = sets.iter().map(SampleSet::hash).collect::<Result<Vec<_>>>()?;
+        let base = ModelRef::of(&self.base, &hash_model(&self.base)?);
         let checkpoints =
-            self.models.iter().map(|dir| Ok(Model::of(dir, &hash_model(dir)?))).collect::<Result<Vec<_>>>()?;
-        let keys = |kind: Kind| {
+            self.models.iter().map(|dir| Ok(ModelRef::of(dir, &hash_model(dir)?))).collect::<Result<Vec<_>>>()?;
+        let keys = |kind: SampleRole| {
             let of_kind = sets.iter().zip(&hashes).filter(|(set, _)| set.kind == kind);
-            let key = |(set, hash): (&Set, &String)| {
+            let key = |(set, hash): (&SampleSet, &String)| {
                 let (data, protocol) = (hash.clone(), set.prepared.protocol.clone());
                 let max_new_tokens = set.prepared.sampling.max_new_tokens;
-                (set.name().to_string(), SetKey { data, samples: set.chosen.len(), protocol, max_new_tokens })
+                (set.name().to_string(), SampleSetKey { data, samples: set.chosen.len(), protocol, max_new_tokens })
             };
             of_kind.map(key).collect()
         };
-        let key = Key {
-            code: Key::code(),
+        let key = MeasurementKey {
+            code: MeasurementKey::code(),
             setting: self.setting.clone(),
             base: base.hash.clone(),
             prompt,
             order: sets.iter().map(|set| set.name().to_string()).collect(),
-            train: keys(Kind::Train),
-            prior: keys(Kind::Prior),
+            train: keys(SampleRole::Train),
+            prior: keys(SampleRole::Prior),
         };
-        let directory = Directory::open(&self.out, key, &checkpoints, self.fresh)?;
-        Ok(Work { request: self, base, checkpoints, sets, hashes, directory })
+        let directory = OutputDir::open(&self.out, key, &checkpoints, self.fresh)?;
+        Ok(PreparedMeasurement { request: self, base, checkpoints, sets, hashes, directory })
     }
 
     fn check(&self) -> Result<()> {
@@ -168,7 +168,7 @@ impl Request {
         Ok(())
     }
 
-    fn sets(&self, kind: Kind, specs: &[Spec]) -> Result<Vec<Set>> {
+    fn sets(&self, kind: SampleRole, specs: &[Spec]) -> Result<Vec<SampleSet>> {
         let settings = Settings {
             plan: Plan { limit: None, samples: 1, batch: BATCH },
             sampling: Sampling::greedy(0),
@@ -176,7 +176,7 @@ impl Request {
             min_pixels: None,
             max_pixels: None,
         };
-        let flag = if kind == Kind::Train { "--train" } else { "--prior" };
+        let flag = if kind == SampleRole::Train { "--train" } else { "--prior" };
         // What reads benchmarks knows them by the flag of `jigsaw eval`.
         let prepared = bench::prepare(specs, &settings, &self.base).map_err(|e| match e {
             Error::Input(message) => Error::Input(message.replace("--bench", flag)),
@@ -185,7 +185,7 @@ impl Request {
         let mut sets = Vec::with_capacity(specs.len());
         for prepared in prepared {
             let chosen = choose(prepared.task().len(), self.setting.pairs, self.setting.seed);
-            let set = Set { kind, prepared, chosen };
+            let set = SampleSet { kind, prepared, chosen };
             set.check()?;
             sets.push(set);
         }
@@ -202,42 +202,42 @@ fn by_our_flag(e: Error) -> Error {
 }
 
 /// What is ready to be measured.
-struct Work<'a> {
-    request: &'a Request,
-    base: Model,
-    checkpoints: Vec<Model>,
+struct PreparedMeasurement<'a> {
+    request: &'a DynamicsRequest,
+    base: ModelRef,
+    checkpoints: Vec<ModelRef>,
     /// Training data, then prior knowledge.
-    sets: Vec<Set>,
+    sets: Vec<SampleSet>,
     /// The hash of each set.
     hashes: Vec<String>,
-    directory: Directory,
+    directory: OutputDir,
 }
 
 /// One training sample and the prior samples that it meets under one checkpoint.
-struct Group {
+struct PairBatch {
     checkpoint: usize,
     regime: usize,
     /// Number of the pairs.
     index: usize,
     u: usize,
-    /// Set and number of each prior sample.
+    /// SampleSet and number of each prior sample.
     vs: Vec<(usize, usize)>,
 }
 
-impl Work<'_> {
+impl PreparedMeasurement<'_> {
     fn load(&self, dir: &Path, device: &Device) -> Result<qwen2_5_vl::Model> {
         let model = qwen2_5_vl::Model::load(dir, device)?;
         freeze(model.parameters(), &self.request.setting.frozen).map_err(by_our_flag)?;
         Ok(model)
     }
 
-    fn numbers(&self, kind: Kind) -> impl Iterator<Item = usize> {
+    fn numbers(&self, kind: SampleRole) -> impl Iterator<Item = usize> {
         (0..self.sets.len()).filter(move |&i| self.sets[i].kind == kind)
     }
 
     /// The samples of each set under the base, or what is left to see of them.
-    fn look(&self, device: &Device, progress: &mut dyn Progress) -> Result<Vec<Vec<Sample>>> {
-        let mut lines: Lines<Sample> = Lines::open(&self.directory.file(SAMPLES))?;
+    fn look(&self, device: &Device, progress: &mut dyn DynamicsObserver) -> Result<Vec<Vec<Sample>>> {
+        let mut lines: JsonlLog<Sample> = JsonlLog::open(&self.directory.file(SAMPLES))?;
         let expected: Vec<(usize, usize)> =
             self.sets.iter().enumerate().flat_map(|(s, set)| set.chosen.iter().map(move |&i| (s, i))).collect();
         if lines.lines().len() > expected.len() {
@@ -282,16 +282,16 @@ impl Work<'_> {
     }
 
     /// All pairs, in the order in which they are measured.
-    fn groups(&self) -> Vec<Group> {
+    fn groups(&self) -> Vec<PairBatch> {
         let mut groups = Vec::new();
         for checkpoint in 0..self.checkpoints.len() {
-            for regime in self.numbers(Kind::Train) {
+            for regime in self.numbers(SampleRole::Train) {
                 let us = self.sets[regime].chosen.len();
                 for index in 0..self.request.setting.pairs {
                     let v = |set: usize| Some((set, pair(index, us, self.sets[set].chosen.len())?.1));
-                    let vs: Vec<(usize, usize)> = self.numbers(Kind::Prior).filter_map(v).collect();
+                    let vs: Vec<(usize, usize)> = self.numbers(SampleRole::Prior).filter_map(v).collect();
                     if !vs.is_empty() {
-                        groups.push(Group { checkpoint, regime, index, u: index % us, vs });
+                        groups.push(PairBatch { checkpoint, regime, index, u: index % us, vs });
                     }
                 }
             }
@@ -300,8 +300,13 @@ impl Work<'_> {
     }
 
     /// All pairs under all checkpoints, or what is left to measure of them.
-    fn measure(&self, device: &Device, samples: &[Vec<Sample>], progress: &mut dyn Progress) -> Result<Vec<Pair>> {
-        let mut lines: Lines<Pair> = Lines::open(&self.directory.file(PAIRS))?;
+    fn measure(
+        &self,
+        device: &Device,
+        samples: &[Vec<Sample>],
+        progress: &mut dyn DynamicsObserver,
+    ) -> Result<Vec<Pair>> {
+        let mut lines: JsonlLog<Pair> = JsonlLog::open(&self.directory.file(PAIRS))?;
         let groups = self.groups();
         let done = self.resume(&mut lines, &groups, samples)?;
         let mut groups = groups[done..].iter().peekable();
@@ -330,7 +335,7 @@ impl Work<'_> {
     }
 
     /// See that what is there are the first of the pairs to be measured; cut back to whole groups, whose number is returned.
-    fn resume(&self, lines: &mut Lines<Pair>, groups: &[Group], samples: &[Vec<Sample>]) -> Result<usize> {
+    fn resume(&self, lines: &mut JsonlLog<Pair>, groups: &[PairBatch], samples: &[Vec<Sample>]) -> Result<usize> {
         let (mut at, mut done) = (0, 0);
         for group in groups {
             for (number, &(set, v)) in group.vs.iter().enumerate() {
@@ -356,18 +361,19 @@ impl Work<'_> {
         Ok(done)
     }
 
-    fn measure_group(&self, stepper: &Stepper<'_>, group: &Group, samples: &[Vec<Sample>]) -> Result<Vec<Pair>> {
+    fn measure_group(&self, stepper: &Stepper<'_>, group: &PairBatch, samples: &[Vec<Sample>]) -> Result<Vec<Pair>> {
         let regime = &self.sets[group.regime];
         let u = &samples[group.regime][group.u];
-        let vs: Vec<(&Set, &Sample)> = group.vs.iter().map(|&(set, v)| (&self.sets[set], &samples[set][v])).collect();
+        let vs: Vec<(&SampleSet, &Sample)> =
+            group.vs.iter().map(|&(set, v)| (&self.sets[set], &samples[set][v])).collect();
         let blame = |e: Error| {
             let names: Vec<String> = vs.iter().map(|(set, v)| format!("{} {}", set.name(), v.id)).collect();
             e.context(format!("training sample {} {} with {}", regime.name(), u.id, names.join(", ")))
         };
         let sequences = vs.iter().map(|(set, v)| set.sequence(v)).collect::<Result<Vec<_>>>()?;
-        let Setting { eta, loss, .. } = self.request.setting;
+        let InfluenceConfig { eta, loss, .. } = self.request.setting;
         let found = influences(stepper, &regime.sequence(u)?, &sequences, eta, loss).map_err(blame)?;
-        let pair = |((set, v), influence): (&(&Set, &Sample), _)| Pair {
+        let pair = |((set, v), influence): (&(&SampleSet, &Sample), _)| Pair {
             checkpoint: group.checkpoint,
             model: self.checkpoints[group.checkpoint].name.clone(),
             regime: regime.name().to_string(),
@@ -380,31 +386,31 @@ impl Work<'_> {
         Ok(vs.iter().zip(found).map(pair).collect())
     }
 
-    fn sum_up(&self, samples: &[Vec<Sample>], pairs: &[Pair], kl: Option<KlAndForgetting>) -> Dynamics {
+    fn sum_up(&self, samples: &[Vec<Sample>], pairs: &[Pair], kl: Option<KlAndForgetting>) -> DynamicsResult {
         let all: Vec<Sample> = samples.iter().flatten().cloned().collect();
         let edges = edges(&all);
         let set_found = |i: usize| {
             let (set, own) = (&self.sets[i], &samples[i]);
-            SetFound {
+            SampleSetResult {
                 name: set.name().to_string(),
                 path: set.prepared.path.display().to_string(),
                 split: set.prepared.split.clone(),
                 data: self.hashes[i].clone(),
                 protocol: set.prepared.protocol.clone(),
                 examples: set.prepared.task().len(),
-                answered_by_base: own.iter().filter(|sample| sample.origin == Origin::Base).count(),
+                answered_by_base: own.iter().filter(|sample| sample.origin == ResponseSource::Base).count(),
                 perplexity: Perplexity::of(&own.iter().collect::<Vec<_>>(), &edges),
             }
         };
-        let sets = |kind: Kind| self.numbers(kind).map(set_found).collect::<Vec<_>>();
-        let names = |kind: Kind| self.numbers(kind).map(|i| self.sets[i].name()).collect::<Vec<_>>();
-        let checkpoint = |(i, model): (usize, &Model)| {
+        let sets = |kind: SampleRole| self.numbers(kind).map(set_found).collect::<Vec<_>>();
+        let names = |kind: SampleRole| self.numbers(kind).map(|i| self.sets[i].name()).collect::<Vec<_>>();
+        let checkpoint = |(i, model): (usize, &ModelRef)| {
             let own: Vec<&Pair> = pairs.iter().filter(|pair| pair.checkpoint == i).collect();
-            let found = CheckpointFound::of(model.clone(), &own, &names(Kind::Train), &names(Kind::Prior));
-            CheckpointFound { adapter: lora::is_adapter(&self.request.models[i]), ..found }
+            let found = CheckpointResult::of(model.clone(), &own, &names(SampleRole::Train), &names(SampleRole::Prior));
+            CheckpointResult { adapter: lora::is_adapter(&self.request.models[i]), ..found }
         };
         let checkpoints = self.checkpoints.iter().enumerate().map(checkpoint).collect();
-        let sets = (sets(Kind::Train), sets(Kind::Prior));
-        Dynamics::new(self.request.setting.clone(), self.base.clone(), sets, edges, checkpoints, kl)
+        let sets = (sets(SampleRole::Train), sets(SampleRole::Prior));
+        DynamicsResult::new(self.request.setting.clone(), self.base.clone(), sets, edges, checkpoints, kl)
     }
 }

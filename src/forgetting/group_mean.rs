@@ -1,14 +1,14 @@
 //! The mean over several benchmarks: a family, or all of them. Each benchmark counts once, however many examples it has.
 
-use super::change::{Measured, Method, retention};
-use super::shared::blocks;
+use super::change::{ChangeStats, IntervalMethod, retention};
+use super::overlap::overlap_groups;
 use crate::stats::{Interval, mean_is_zero, mean_of_intervals, nan_if_null};
 use serde::{Deserialize, Serialize};
 
 /// Mean change over benchmarks. Its interval is about new examples of these benchmarks, not about other benchmarks. Examples that several
 /// of them share (the same question in two styles) count as one observation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Group {
+pub struct GroupMean {
     /// Name of the family; `all` for the mean over everything.
     pub name: String,
     /// The benchmarks in it.
@@ -27,7 +27,7 @@ pub struct Group {
     #[serde(deserialize_with = "nan_if_null")]
     pub p: f64,
     /// How interval and p were made.
-    pub method: Method,
+    pub method: IntervalMethod,
     /// Mean score of the tuned model / of the base.
     pub retention: Interval,
     /// Mean of the lenient changes.
@@ -40,25 +40,26 @@ pub struct Group {
     pub tokens: (f64, f64),
 }
 
-impl Group {
+impl GroupMean {
     /// The mean over benchmarks, each with its name; `None` for no benchmarks.
-    pub(super) fn of(name: &str, members: &[(&str, &Measured)]) -> Option<Group> {
-        let all: Vec<&Measured> = members.iter().map(|(_, m)| *m).collect();
+    pub(super) fn of(name: &str, members: &[(&str, &ChangeStats)]) -> Option<GroupMean> {
+        let all: Vec<&ChangeStats> = members.iter().map(|(_, m)| *m).collect();
         let m = all.len() as f64;
         let first = all.first()?;
-        let mean = |of: fn(&Measured) -> f64| all.iter().map(|x| of(x)).sum::<f64>() / m;
-        let blocks = blocks(&all);
-        let estimates: Vec<_> = blocks.iter().map(|block| block.estimate).collect();
-        let lenient: Vec<Interval> = blocks.iter().map(|block| block.lenient).collect();
-        // A block is the sum of its benchmarks.
+        let mean = |of: fn(&ChangeStats) -> f64| all.iter().map(|x| of(x)).sum::<f64>() / m;
+        let overlap_groups = overlap_groups(&all);
+        let estimates: Vec<_> = overlap_groups.iter().map(|overlap_group| overlap_group.estimate).collect();
+        let lenient: Vec<Interval> = overlap_groups.iter().map(|overlap_group| overlap_group.lenient).collect();
+        // A overlap_group is the sum of its benchmarks.
         let of_blocks = |sums: &[Interval]| {
             let (mean, scale) = (mean_of_intervals(sums), sums.len() as f64 / m);
             Interval { value: scale * mean.value, low: scale * mean.low, high: scale * mean.high }
         };
         let change = of_blocks(&estimates.iter().map(|e| e.mean).collect::<Vec<_>>());
-        let (base, units) = (mean(|x| x.change.base.value.value), blocks.into_iter().map(|block| block.units));
+        let (base, units) =
+            (mean(|x| x.change.base.value.value), overlap_groups.into_iter().map(|overlap_group| overlap_group.units));
         let single = all.len() == 1;
-        Some(Group {
+        Some(GroupMean {
             name: name.to_string(),
             benchmarks: members.iter().map(|(name, _)| name.to_string()).collect(),
             n: all.iter().map(|x| x.change.n).sum(),
@@ -66,7 +67,7 @@ impl Group {
             tuned: mean(|x| x.change.tuned.value.value),
             change,
             p: if single { first.change.p } else { mean_is_zero(&estimates) },
-            method: if single { first.change.method } else { Method::Mean },
+            method: if single { first.change.method } else { IntervalMethod::Mean },
             retention: if single {
                 first.change.retention
             } else {

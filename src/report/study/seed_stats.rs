@@ -1,6 +1,6 @@
 //! Sums over seeds. Pure: numbers in, numbers out.
 
-use crate::report::matched::{Stop, at, highest, starts_above};
+use crate::report::trajectory::{TrajectoryPoint, at, highest, starts_above};
 use crate::stats::{Interval, mean};
 
 /// What an interval is about.
@@ -43,10 +43,10 @@ pub fn over_seeds(of_seeds: &[Interval], bounds: (f64, f64)) -> Option<OverSeeds
     Some(OverSeeds { mean, basis, seeds: values.len() })
 }
 
-/// The best of several learning rates, each with its mean accuracy and mean change of prior knowledge: the highest accuracy, among
-/// equal ones the change that is least of a loss. A rate that is not measured is `None`.
-pub fn best(rates: &[Option<(f64, f64)>]) -> Option<usize> {
-    let known = rates.iter().enumerate().filter_map(|(i, rate)| Some((i, (*rate)?)));
+/// The best of several learning variants, each with its mean accuracy and mean change of prior knowledge: the highest accuracy, among
+/// equal ones the change that is least of a loss. A variant that is not measured is `None`.
+pub fn best(variants: &[Option<(f64, f64)>]) -> Option<usize> {
+    let known = variants.iter().enumerate().filter_map(|(i, variant)| Some((i, (*variant)?)));
     // The first of those that are equal in both.
     let better = |a: (f64, f64), b: (f64, f64)| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)).is_gt();
     known
@@ -71,11 +71,12 @@ pub struct Reached {
 }
 
 /// Each seed's way read where it first reaches `accuracy`.
-pub fn reached(ways: &[Vec<Stop>], accuracy: f64) -> Reached {
+pub fn reached(trajectories: &[Vec<TrajectoryPoint>], accuracy: f64) -> Reached {
     let bare = |value| Interval { value, low: f64::NAN, high: f64::NAN };
-    let values: Vec<Interval> = ways.iter().filter_map(|way| Some(bare(at(way, accuracy)?.value))).collect();
-    let above = ways.iter().filter(|way| starts_above(way, accuracy)).count();
-    Reached { change: over_seeds(&values, (-1.0, 1.0)), seeds: values.len(), above, of: ways.len() }
+    let values: Vec<Interval> =
+        trajectories.iter().filter_map(|trajectory| Some(bare(at(trajectory, accuracy)?.value))).collect();
+    let above = trajectories.iter().filter(|trajectory| starts_above(trajectory, accuracy)).count();
+    Reached { change: over_seeds(&values, (-1.0, 1.0)), seeds: values.len(), above, of: trajectories.len() }
 }
 
 /// Gain on the new task that counts as having learnt it, when regimes are compared at equal accuracy.
@@ -83,8 +84,10 @@ pub const LEARNT: f64 = 0.1;
 
 /// The highest accuracy that all seeds of all regimes reach, leaving out the regimes of which a seed stays within [`LEARNT`] of
 /// `base`. `None` if fewer than two regimes are left.
-pub fn common_accuracy(regimes: &[&[Vec<Stop>]], base: f64) -> Option<f64> {
-    let least = |ways: &&[Vec<Stop>]| ways.iter().map(|way| highest(way)).reduce(f64::min);
+pub fn common_accuracy(regimes: &[&[Vec<TrajectoryPoint>]], base: f64) -> Option<f64> {
+    let least = |trajectories: &&[Vec<TrajectoryPoint>]| {
+        trajectories.iter().map(|trajectory| highest(trajectory)).reduce(f64::min)
+    };
     // An accuracy is a ratio of whole numbers: what is 0.1 above must not fail by the last bit.
     let learnt: Vec<f64> = regimes.iter().filter_map(least).filter(|&most| most >= base + LEARNT - 1e-9).collect();
     if learnt.len() < 2 {
@@ -163,32 +166,38 @@ mod tests {
         assert_eq!(best(&[None, None]), None);
     }
 
-    fn way(stops: &[(f64, f64)]) -> Vec<Stop> {
-        stops.iter().map(|&(accuracy, value)| Stop { accuracy, value, step: 0.0, base: value == 0.0 }).collect()
+    fn trajectory(points: &[(f64, f64)]) -> Vec<TrajectoryPoint> {
+        points
+            .iter()
+            .map(|&(accuracy, value)| TrajectoryPoint { accuracy, value, step: 0.0, base: value == 0.0 })
+            .collect()
     }
 
     #[test]
     fn an_accuracy_is_read_on_each_seeds_way() {
-        let ways =
-            [way(&[(0.0, 0.0), (0.4, -0.04)]), way(&[(0.0, 0.0), (0.5, -0.15)]), way(&[(0.0, 0.0), (0.1, -0.3)])];
-        let at_20 = reached(&ways, 0.2);
+        let trajectories = [
+            trajectory(&[(0.0, 0.0), (0.4, -0.04)]),
+            trajectory(&[(0.0, 0.0), (0.5, -0.15)]),
+            trajectory(&[(0.0, 0.0), (0.1, -0.3)]),
+        ];
+        let at_20 = reached(&trajectories, 0.2);
         assert_eq!((at_20.seeds, at_20.of), (2, 3));
         // -0.02 and -0.06.
         let change = at_20.change.unwrap();
         near(change.mean.value, -0.04);
         near(change.mean.high, -0.04 + 0.02 * 12.706_204_736_174_694);
-        assert_eq!(reached(&ways, 0.6), Reached { change: None, seeds: 0, above: 0, of: 3 });
-        let late = [way(&[(0.3, -0.04), (0.5, -0.05)])];
+        assert_eq!(reached(&trajectories, 0.6), Reached { change: None, seeds: 0, above: 0, of: 3 });
+        let late = [trajectory(&[(0.3, -0.04), (0.5, -0.05)])];
         assert_eq!(reached(&late, 0.2), Reached { change: None, seeds: 0, above: 1, of: 1 });
     }
 
     #[test]
     fn the_common_accuracy_leaves_out_who_has_not_learnt() {
         let (far, near_by) = (
-            vec![way(&[(0.04, 0.0), (0.6, -0.2)]), way(&[(0.04, 0.0), (0.5, -0.2)])],
-            vec![way(&[(0.04, 0.0), (0.3, -0.2)])],
+            vec![trajectory(&[(0.04, 0.0), (0.6, -0.2)]), trajectory(&[(0.04, 0.0), (0.5, -0.2)])],
+            vec![trajectory(&[(0.04, 0.0), (0.3, -0.2)])],
         );
-        let idle = vec![way(&[(0.04, 0.0), (0.05, 0.0)])];
+        let idle = vec![trajectory(&[(0.04, 0.0), (0.05, 0.0)])];
         assert_eq!(common_accuracy(&[&far, &near_by, &idle], 0.04), Some(0.3));
         assert_eq!(common_accuracy(&[&far, &idle], 0.04), None);
         assert_eq!(common_accuracy(&[&far, &[]], 0.04), None);

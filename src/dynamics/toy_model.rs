@@ -24,7 +24,7 @@ const OFFSETS: [usize; 5] = {
     [0, e, f, w, w + VOCAB]
 };
 
-pub struct Micro {
+pub struct ToyModel {
     parameters: Vec<Arc<Parameter>>,
 }
 
@@ -38,8 +38,8 @@ fn contexts(sequence: &Sequence) -> Vec<(usize, usize)> {
     before.take(sequence.response.len()).map(|before| (sequence.prompt.ids[0] as usize, before)).collect()
 }
 
-impl Micro {
-    pub fn new(seed: u64) -> Micro {
+impl ToyModel {
+    pub fn new(seed: u64) -> ToyModel {
         let names = ["prompt.weight", "previous.weight", "head.weight", "head.bias"];
         let shapes: [&[usize]; 4] = [&[PROMPTS, HIDDEN], &[VOCAB, HIDDEN], &[VOCAB, HIDDEN], &[VOCAB]];
         let make = |(i, (name, shape)): (usize, (&str, &[usize]))| {
@@ -47,7 +47,7 @@ impl Micro {
             let data: Vec<f32> = (0..shape.iter().product()).map(wave).collect();
             Arc::new(Parameter::new(name, Var::from_tensor(&from_vec(data, shape.to_vec()).unwrap()).unwrap()))
         };
-        Micro { parameters: names.into_iter().zip(shapes).enumerate().map(make).collect() }
+        ToyModel { parameters: names.into_iter().zip(shapes).enumerate().map(make).collect() }
     }
 
     pub fn weights(&self) -> Vec<f64> {
@@ -63,7 +63,7 @@ impl Micro {
     pub fn logits(&self, sequence: &Sequence) -> Vec<f64> {
         let weights = self.weights();
         let row = |context| {
-            let h = Micro::hidden(&weights, context);
+            let h = ToyModel::hidden(&weights, context);
             let weights = &weights;
             (0..VOCAB).map(move |i| {
                 let w = OFFSETS[2] + i * HIDDEN;
@@ -78,7 +78,7 @@ impl Micro {
         let weights = self.weights();
         let mut rows = Vec::new();
         for (prompt, before) in contexts(sequence) {
-            let h = Micro::hidden(&weights, (prompt, before));
+            let h = ToyModel::hidden(&weights, (prompt, before));
             for i in 0..VOCAB {
                 let mut row = vec![0.0; OFFSETS[4]];
                 let w = OFFSETS[2] + i * HIDDEN;
@@ -105,7 +105,7 @@ impl Micro {
     }
 }
 
-impl LanguageModel for Micro {
+impl LanguageModel for ToyModel {
     fn parameters(&self) -> &[Arc<Parameter>] {
         &self.parameters
     }
@@ -113,7 +113,7 @@ impl LanguageModel for Micro {
     fn score(&self, batch: &[Sequence], _temperature: f32) -> Result<TokenStats> {
         let mut stats = TokenStats { logprobs: Vec::new(), entropies: Vec::new(), kl: None };
         for sequence in batch {
-            let log_pi = Micro::log_softmax(&self.logits(sequence));
+            let log_pi = ToyModel::log_softmax(&self.logits(sequence));
             for (row, &y) in log_pi.chunks(VOCAB).zip(&sequence.response) {
                 stats.logprobs.push(row[y as usize] as f32);
                 stats.entropies.push(-row.iter().map(|l| l.exp() * l).sum::<f64>() as f32);
@@ -133,7 +133,7 @@ impl LanguageModel for Micro {
         let mut grad = vec![0.0; OFFSETS[4]];
         let mut by = by.logprobs.iter();
         for sequence in batch {
-            let log_pi = Micro::log_softmax(&self.logits(sequence));
+            let log_pi = ToyModel::log_softmax(&self.logits(sequence));
             let jacobian = self.jacobian(sequence);
             for (t, &y) in sequence.response.iter().enumerate() {
                 let by = f64::from(*by.next().unwrap());
@@ -168,7 +168,7 @@ impl LanguageModel for Micro {
 
 struct Rows(Vec<f32>);
 
-impl Predictor for Micro {
+impl Predictor for ToyModel {
     fn predict(&self, batch: &[Sequence]) -> Result<Box<dyn Predictions + '_>> {
         Ok(Box::new(Rows(batch.iter().flat_map(|s| self.logits(s)).map(|l| l as f32).collect())))
     }

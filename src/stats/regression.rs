@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// The least-squares line y = intercept + slope x.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Line {
+pub struct LinearFit {
     /// Points.
     pub n: usize,
     /// Slope, with Student's t interval on n - 2 degrees of freedom (infinite ends for two points).
@@ -22,14 +22,20 @@ pub struct Line {
     pub p: f64,
 }
 
-impl Line {
+impl LinearFit {
     /// Through `points` (x, y). With fewer than two points, or all at the same x, nothing is known but their number.
-    pub fn through(points: &[(f64, f64)]) -> Line {
+    pub fn through(points: &[(f64, f64)]) -> LinearFit {
         let n = points.len() as f64;
         let moments = Moments::of(points);
         if points.len() < 2 || moments.xx <= 0.0 {
             let unknown = f64::NAN;
-            return Line { n: points.len(), slope: Interval::UNKNOWN, intercept: unknown, r2: unknown, p: unknown };
+            return LinearFit {
+                n: points.len(),
+                slope: Interval::UNKNOWN,
+                intercept: unknown,
+                r2: unknown,
+                p: unknown,
+            };
         }
         let slope = moments.xy / moments.xx;
         let intercept = moments.y - slope * moments.x;
@@ -37,7 +43,7 @@ impl Line {
         let r2 = if moments.yy > 0.0 { 1.0 - residual / moments.yy } else { f64::NAN };
         if points.len() == 2 {
             let slope = Interval { value: slope, low: f64::NEG_INFINITY, high: f64::INFINITY };
-            return Line { n: 2, slope, intercept, r2, p: f64::NAN };
+            return LinearFit { n: 2, slope, intercept, r2, p: f64::NAN };
         }
         let error = (residual / (n - 2.0) / moments.xx).sqrt();
         let half = student_t_quantile(0.975, n - 2.0) * error;
@@ -47,7 +53,7 @@ impl Line {
             _ => student_t_two_sided(slope / error, n - 2.0),
         };
         let slope = Interval { value: slope, low: slope - half, high: slope + half };
-        Line { n: points.len(), slope, intercept, r2, p }
+        LinearFit { n: points.len(), slope, intercept, r2, p }
     }
 }
 
@@ -111,7 +117,7 @@ mod tests {
         let x = [10.0, 8.0, 13.0, 9.0, 11.0, 14.0, 6.0, 4.0, 12.0, 7.0, 5.0];
         let y = [8.04, 6.95, 7.58, 8.81, 8.33, 9.96, 7.24, 4.26, 10.84, 4.82, 5.68];
         let points: Vec<(f64, f64)> = x.into_iter().zip(y).collect();
-        let line = Line::through(&points);
+        let line = LinearFit::through(&points);
         assert!((line.slope.value - 0.50009).abs() < 1e-5 && (line.intercept - 3.00009).abs() < 1e-5, "{line:?}");
         assert!((line.r2 - 0.66654).abs() < 1e-5 && (line.p - 0.00217).abs() < 1e-5, "{line:?}");
         let half = 2.262_157 * 0.117_906;
@@ -121,15 +127,15 @@ mod tests {
 
     #[test]
     fn points_on_a_line_are_explained_wholly_and_two_points_prove_nothing() {
-        let line = Line::through(&[(0.0, 1.0), (1.0, -1.0), (3.0, -5.0)]);
+        let line = LinearFit::through(&[(0.0, 1.0), (1.0, -1.0), (3.0, -5.0)]);
         near(line.slope.value, -2.0);
         near(line.intercept, 1.0);
         near(line.r2, 1.0);
-        let two = Line::through(&[(0.0, 1.0), (1.0, 3.0)]);
+        let two = LinearFit::through(&[(0.0, 1.0), (1.0, 3.0)]);
         assert_eq!((two.slope.value, two.slope.low, two.r2), (2.0, f64::NEG_INFINITY, 1.0));
         assert!(two.p.is_nan());
         for few in [&[][..], &[(1.0, 1.0)], &[(1.0, 1.0), (1.0, 2.0), (1.0, 3.0)]] {
-            let line = Line::through(few);
+            let line = LinearFit::through(few);
             assert!(line.n == few.len() && line.slope.value.is_nan() && line.r2.is_nan(), "{line:?}");
         }
     }

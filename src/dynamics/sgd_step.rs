@@ -18,19 +18,19 @@ const PIECE: usize = 1 << 14;
 /// How the log-probabilities of a response's tokens make its log-likelihood, and with a minus sign its loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum Loss {
+pub enum ResponseLoss {
     /// Their mean, as a trainer takes it: a long response makes no larger step than a short one.
     Mean,
     /// Their sum: the log-likelihood of the whole sequence.
     Sum,
 }
 
-impl Loss {
+impl ResponseLoss {
     /// What each token of a response of `tokens` tokens counts.
     pub fn weight(self, tokens: usize) -> f64 {
         match self {
-            Loss::Mean => 1.0 / tokens.max(1) as f64,
-            Loss::Sum => 1.0,
+            ResponseLoss::Mean => 1.0 / tokens.max(1) as f64,
+            ResponseLoss::Sum => 1.0,
         }
     }
 }
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_token_counts_its_share_of_a_mean_and_wholly_in_a_sum() {
-        assert_eq!((Loss::Mean.weight(4), Loss::Sum.weight(4)), (0.25, 1.0));
-        assert!(Loss::Mean.weight(0).is_finite());
+        assert_eq!((ResponseLoss::Mean.weight(4), ResponseLoss::Sum.weight(4)), (0.25, 1.0));
+        assert!(ResponseLoss::Mean.weight(0).is_finite());
     }
 }

@@ -10,20 +10,20 @@ use std::path::{Path, PathBuf};
 
 /// What the file holds.
 #[derive(Debug)]
-pub struct Lines<T> {
+pub struct JsonlLog<T> {
     path: PathBuf,
     lines: Vec<T>,
     /// Offset at which each line ends, after a first 0.
     ends: Vec<u64>,
 }
 
-impl<T: Serialize + DeserializeOwned> Lines<T> {
+impl<T: Serialize + DeserializeOwned> JsonlLog<T> {
     /// Read the whole lines of `path`, if there is such a file. What follows the last newline is a torn write.
     ///
     /// # Errors
     /// An input error that names file and line of what is not a `T`.
-    pub fn open(path: &Path) -> Result<Lines<T>> {
-        let mut found = Lines { path: path.to_path_buf(), lines: Vec::new(), ends: vec![0] };
+    pub fn open(path: &Path) -> Result<JsonlLog<T>> {
+        let mut found = JsonlLog { path: path.to_path_buf(), lines: Vec::new(), ends: vec![0] };
         if !path.exists() {
             return Ok(found);
         }
@@ -92,17 +92,17 @@ mod tests {
     fn a_torn_line_is_dropped_and_the_file_goes_on_after_a_cut() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("numbers.jsonl");
-        let mut lines: Lines<u32> = Lines::open(&path).unwrap();
+        let mut lines: JsonlLog<u32> = JsonlLog::open(&path).unwrap();
         assert!(lines.lines().is_empty());
         lines.append(vec![1, 20]).unwrap();
         lines.append(vec![300]).unwrap();
         std::fs::write(&path, [std::fs::read(&path).unwrap().as_slice(), b"40"].concat()).unwrap();
-        let mut lines: Lines<u32> = Lines::open(&path).unwrap();
+        let mut lines: JsonlLog<u32> = JsonlLog::open(&path).unwrap();
         assert_eq!(lines.lines(), [1, 20, 300]);
         lines.cut(2).unwrap();
         lines.append(vec![5]).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n20\n5\n");
-        assert_eq!(Lines::<u32>::open(&path).unwrap().lines(), [1, 20, 5]);
+        assert_eq!(JsonlLog::<u32>::open(&path).unwrap().lines(), [1, 20, 5]);
     }
 
     #[test]
@@ -110,7 +110,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("numbers.jsonl");
         std::fs::write(&path, "1\ntwo\n3\n").unwrap();
-        let error = Lines::<u32>::open(&path).unwrap_err();
+        let error = JsonlLog::<u32>::open(&path).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("numbers.jsonl:2:"), "{error}");
     }
 }

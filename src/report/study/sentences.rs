@@ -1,6 +1,6 @@
 //! What a study came to, in plain sentences that claim no more than the intervals do.
 
-use super::sums::{Basis, OverSeeds, told_apart};
+use super::seed_stats::{Basis, OverSeeds, told_apart};
 use crate::stats::Interval;
 use crate::stats::table::{percent, points};
 
@@ -16,7 +16,7 @@ pub fn learnt(regimes: &[Named<'_>], base: Option<&str>) -> Option<String> {
     let values = listed(&sorted, percent, |i| format!("{} to {}", bare(i.low), bare(i.high)), " with ");
     let base = base.map(|base| format!("; the base {base}")).unwrap_or_default();
     let one =
-        |what: &str| format!("Answers right on the new task, each regime at its best learning rate: {what}{base}.");
+        |what: &str| format!("Answers right on the new task, each regime at its best learning variant: {what}{base}.");
     (!sorted.is_empty()).then(|| [one(&values), order(&sorted, &LEARNT)].concat())
 }
 
@@ -206,7 +206,7 @@ mod tests {
         let text = learnt(&[("rft", over(0.41, 0.04)), ("sft", over(0.6, 0.05))], Some("4.2 %")).unwrap();
         assert_eq!(
             text,
-            "Answers right on the new task, each regime at its best learning rate: 60.0 % with sft (3 seeds, 95 % interval 55.0 \
+            "Answers right on the new task, each regime at its best learning variant: 60.0 % with sft (3 seeds, 95 % interval 55.0 \
              to 65.0) and 41.0 % with rft (3 seeds, 95 % interval 37.0 to 45.0); the base 4.2 %. By the 95 % intervals most was \
              learnt by sft."
         );

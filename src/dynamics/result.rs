@@ -1,15 +1,17 @@
 //! What was found, as `dynamics.json` holds it, from the lines of single pairs.
 
-use super::directory::PAIRS;
 use super::influence::Influence;
+use super::jsonl_log::JsonlLog;
 use super::kl::KlAndForgetting;
-use super::lines::Lines;
+use super::output_dir::PAIRS;
 use super::perplexity::{Perplexity, median};
-use super::step::Loss;
+use super::sgd_step::ResponseLoss;
 use crate::Result;
-use crate::forgetting::Model;
+use crate::forgetting::ModelRef;
 use crate::io::files;
-use crate::stats::{Agreement, Interval, RESAMPLES, Total, Unit, bootstrap, clustered_mean, nan_if_null};
+use crate::stats::{
+    Agreement, ClusterTotal, Interval, RESAMPLES, ResampleUnit, bootstrap, clustered_mean, nan_if_null,
+};
 use crate::tasks::benchmarks::Protocol;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -46,17 +48,17 @@ pub struct Pair {
 impl Pair {
     /// The pairs in the output directory `dir`, in the order in which they were measured.
     pub fn read_all(dir: &Path) -> Result<Vec<Pair>> {
-        Ok(Lines::open(&dir.join(PAIRS))?.lines().to_vec())
+        Ok(JsonlLog::open(&dir.join(PAIRS))?.lines().to_vec())
     }
 }
 
 /// What decides the numbers besides models and data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Setting {
+pub struct InfluenceConfig {
     /// Size of the step.
     pub eta: f64,
     /// The loss that it descends.
-    pub loss: Loss,
+    pub loss: ResponseLoss,
     /// Pairs of each regime with each prior family, at most.
     pub pairs: usize,
     /// Seed of the choice of samples.
@@ -67,7 +69,7 @@ pub struct Setting {
 
 /// A regime's training data or a family of prior knowledge, as the base sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SetFound {
+pub struct SampleSetResult {
     /// Name.
     pub name: String,
     /// File or dataset directory.
@@ -89,7 +91,7 @@ pub struct SetFound {
 /// Pairs of one regime with one prior family, or with all, under one checkpoint. Intervals are about other training samples: all
 /// pairs of one u count as one observation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Cell {
+pub struct PairSummary {
     /// The regime.
     pub regime: String,
     /// The prior family; none for all together.
@@ -120,11 +122,11 @@ pub struct Cell {
 
 /// One checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CheckpointFound {
+pub struct CheckpointResult {
     /// The model.
-    pub model: Model,
+    pub model: ModelRef,
     /// Each regime with all prior families and with each.
-    pub cells: Vec<Cell>,
+    pub summaries: Vec<PairSummary>,
     /// Change of v by u against change of u by v, over all pairs.
     pub symmetry: Agreement,
     /// Change of v by u against its first order, over all pairs.
@@ -136,7 +138,7 @@ pub struct CheckpointFound {
 
 /// Everything.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Dynamics {
+pub struct DynamicsResult {
     /// Version of this form.
     pub form: u32,
     /// Version of the program.
@@ -144,63 +146,80 @@ pub struct Dynamics {
     /// Resamples of each bootstrap.
     pub resamples: usize,
     /// Step, loss, pairs, seed.
-    pub setting: Setting,
+    pub setting: InfluenceConfig,
     /// The base model, which perplexities are by.
-    pub base: Model,
+    pub base: ModelRef,
     /// Training data.
-    pub regimes: Vec<SetFound>,
+    pub regimes: Vec<SampleSetResult>,
     /// Prior knowledge.
-    pub priors: Vec<SetFound>,
+    pub priors: Vec<SampleSetResult>,
     /// Edges of the histograms' bins, in nats per token.
     pub edges: Vec<f64>,
     /// The checkpoints, in the order given.
-    pub checkpoints: Vec<CheckpointFound>,
+    pub checkpoints: Vec<CheckpointResult>,
     /// KL to the base and forgetting, if comparisons were given.
     pub kl: Option<KlAndForgetting>,
 }
 
-impl Dynamics {
+impl DynamicsResult {
     /// Put together.
     pub fn new(
-        setting: Setting,
-        base: Model,
-        (regimes, priors): (Vec<SetFound>, Vec<SetFound>),
+        setting: InfluenceConfig,
+        base: ModelRef,
+        (regimes, priors): (Vec<SampleSetResult>, Vec<SampleSetResult>),
         edges: Vec<f64>,
-        checkpoints: Vec<CheckpointFound>,
+        checkpoints: Vec<CheckpointResult>,
         kl: Option<KlAndForgetting>,
-    ) -> Dynamics {
+    ) -> DynamicsResult {
         let jigsaw = env!("CARGO_PKG_VERSION").to_string();
-        Dynamics { form: FORM, jigsaw, resamples: RESAMPLES, setting, base, regimes, priors, edges, checkpoints, kl }
+        DynamicsResult {
+            form: FORM,
+            jigsaw,
+            resamples: RESAMPLES,
+            setting,
+            base,
+            regimes,
+            priors,
+            edges,
+            checkpoints,
+            kl,
+        }
     }
 
     /// Read `dynamics.json`.
-    pub fn read(path: &Path) -> Result<Dynamics> {
+    pub fn read(path: &Path) -> Result<DynamicsResult> {
         files::read_form(path, FORM, "make it again by the command that made it")
     }
 }
 
-impl CheckpointFound {
+impl CheckpointResult {
     /// Sum up the pairs of one checkpoint of a whole model.
-    pub fn of(model: Model, pairs: &[&Pair], regimes: &[&str], priors: &[&str]) -> CheckpointFound {
-        let mut cells = Vec::new();
+    pub fn of(model: ModelRef, pairs: &[&Pair], regimes: &[&str], priors: &[&str]) -> CheckpointResult {
+        let mut summaries = Vec::new();
         for regime in regimes {
             let of_regime: Vec<&Pair> = pairs.iter().copied().filter(|p| p.regime == *regime).collect();
-            cells.push(Cell::of(regime, None, &of_regime));
+            summaries.push(PairSummary::of(regime, None, &of_regime));
             for prior in priors.iter().filter(|_| priors.len() > 1) {
                 let of_both: Vec<&Pair> = of_regime.iter().copied().filter(|p| p.prior == *prior).collect();
-                cells.push(Cell::of(regime, Some(prior), &of_both));
+                summaries.push(PairSummary::of(regime, Some(prior), &of_both));
             }
         }
         if let [only] = priors {
-            cells.iter_mut().for_each(|cell| cell.prior = Some((*only).to_string()));
+            summaries.iter_mut().for_each(|cell| cell.prior = Some((*only).to_string()));
         }
-        CheckpointFound { model, cells, symmetry: symmetry(pairs), first_order: first_order(pairs), adapter: false }
+        CheckpointResult {
+            model,
+            summaries,
+            symmetry: symmetry(pairs),
+            first_order: first_order(pairs),
+            adapter: false,
+        }
     }
 
-    /// The cells over all prior families, a regime each.
-    pub fn overall(&self) -> impl Iterator<Item = &Cell> {
+    /// The summaries over all prior families, a regime each.
+    pub fn overall(&self) -> impl Iterator<Item = &PairSummary> {
         let mut seen: Vec<&str> = Vec::new();
-        self.cells.iter().filter(move |cell| {
+        self.summaries.iter().filter(move |cell| {
             let first = !seen.contains(&cell.regime.as_str());
             seen.push(&cell.regime);
             first
@@ -208,14 +227,14 @@ impl CheckpointFound {
     }
 }
 
-impl Cell {
-    fn of(regime: &str, prior: Option<&str>, pairs: &[&Pair]) -> Cell {
+impl PairSummary {
+    fn of(regime: &str, prior: Option<&str>, pairs: &[&Pair]) -> PairSummary {
         let mut numbers: HashMap<&str, usize> = HashMap::new();
         for pair in pairs {
             let next = numbers.len();
             numbers.entry(&pair.u).or_insert(next);
         }
-        let totals = |of: fn(&Influence) -> f64| -> Vec<Total> {
+        let totals = |of: fn(&Influence) -> f64| -> Vec<ClusterTotal> {
             let mut totals = vec![(0.0, 0.0); numbers.len()];
             for pair in pairs {
                 let value = of(&pair.influence);
@@ -229,7 +248,7 @@ impl Cell {
         };
         let mut lbk: Vec<f64> = pairs.iter().map(|p| p.influence.lbk).filter(|x| x.is_finite()).collect();
         let harmed = pairs.iter().filter(|p| p.influence.v_change < 0.0).count();
-        Cell {
+        PairSummary {
             regime: regime.to_string(),
             prior: prior.map(String::from),
             pairs: pairs.len(),
@@ -247,8 +266,9 @@ impl Cell {
 }
 
 /// The mean over all clusters' values, with an interval that may lean to one side: squares have a long tail.
-fn skewed_mean(totals: &[Total]) -> Interval {
-    let units: Vec<Unit> = totals.iter().map(|&(first, count)| Unit { first, second: 0.0, count }).collect();
+fn skewed_mean(totals: &[ClusterTotal]) -> Interval {
+    let units: Vec<ResampleUnit> =
+        totals.iter().map(|&(first, count)| ResampleUnit { first, second: 0.0, count }).collect();
     let found = bootstrap(&[units], |means| means[0].0, RESAMPLES, BOOTSTRAP_SEED);
     // One cluster has no spread, and its resamples are all the same.
     if totals.len() < 2 { Interval { low: f64::NAN, high: f64::NAN, ..found } } else { found }

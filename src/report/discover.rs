@@ -2,9 +2,9 @@
 
 use super::dynamics::Measurement;
 use super::study_index::{STUDY_JSON, StudyIndex};
-use crate::dynamics::{DYNAMICS_JSON, Dynamics, Pair};
+use crate::dynamics::{DYNAMICS_JSON, DynamicsResult, Pair};
 use crate::eval::{About, EvalResult, Outcome, Summary};
-use crate::forgetting::{FORGETTING_JSON, Forgetting};
+use crate::forgetting::{FORGETTING_JSON, ForgettingResult};
 use crate::io::files;
 use crate::{Error, Result};
 use serde_json::{Map, Value};
@@ -33,12 +33,12 @@ pub struct TrainRun {
     /// The lines of `samples.jsonl`.
     pub samples: Vec<Map<String, Value>>,
     /// What state it is in.
-    pub state: State,
+    pub state: RunState,
 }
 
 /// How far a run has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum RunState {
     /// Done.
     Finished,
     /// A process is working on it.
@@ -77,7 +77,7 @@ impl TrainRun {
 
 /// An evaluation.
 #[derive(Debug)]
-pub struct EvalRun {
+pub struct Evaluation {
     /// Name on the page, unique there.
     pub name: String,
     /// Its directory.
@@ -94,13 +94,13 @@ pub struct EvalRun {
 
 /// What a report is made of.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct ReportInputs {
     /// Training runs.
     pub runs: Vec<TrainRun>,
     /// Evaluations of one model on one dataset.
-    pub evals: Vec<EvalRun>,
+    pub evals: Vec<Evaluation>,
     /// Comparisons with a base, each with the directory that it was found in.
-    pub forgetting: Vec<(PathBuf, Forgetting)>,
+    pub forgetting: Vec<(PathBuf, ForgettingResult)>,
     /// Measurements of learning dynamics, each with the directory that it was found in.
     pub dynamics: Vec<(PathBuf, Measurement)>,
     /// Studies among the given paths, each with its directory.
@@ -109,8 +109,8 @@ pub struct Found {
 
 /// All runs, evaluations and comparisons with a base in and below the given directories, in that order, each once. The evaluations
 /// that a comparison is made of are part of it, and not listed by themselves. Of a study also what its index names.
-pub fn collect(paths: &[PathBuf]) -> Result<Found> {
-    let mut found = Found::default();
+pub fn discover(paths: &[PathBuf]) -> Result<ReportInputs> {
+    let mut found = ReportInputs::default();
     let mut seen = Vec::new();
     for path in paths {
         files::require_dir(path, "run")?;
@@ -129,18 +129,18 @@ pub fn collect(paths: &[PathBuf]) -> Result<Found> {
             )));
         }
     }
-    let Found { runs, evals, .. } = &mut found;
+    let ReportInputs { runs, evals, .. } = &mut found;
     name(runs, evals);
     // What belongs to no run (a base model) first, then in the order of the runs.
     let of_run =
-        |e: &EvalRun| runs.iter().position(|r| e.name == r.name || e.name.starts_with(&format!("{} (", r.name)));
+        |e: &Evaluation| runs.iter().position(|r| e.name == r.name || e.name.starts_with(&format!("{} (", r.name)));
     evals.sort_by_cached_key(of_run);
     Ok(found)
 }
 
 /// What a study's index names, as far as it is there.
-fn study(dir: &Path, index: StudyIndex, seen: &mut Vec<PathBuf>, found: &mut Found) -> Result<()> {
-    if found.studies.iter().any(|(other, _)| full(other) == full(dir)) {
+fn study(dir: &Path, index: StudyIndex, seen: &mut Vec<PathBuf>, found: &mut ReportInputs) -> Result<()> {
+    if found.studies.iter().any(|(other, _)| canonical(other) == canonical(dir)) {
         return Ok(());
     }
     let parts = index.runs.iter().flat_map(|run| run.dir.iter().chain([&run.comparison])).chain(&index.dynamics);
@@ -151,7 +151,7 @@ fn study(dir: &Path, index: StudyIndex, seen: &mut Vec<PathBuf>, found: &mut Fou
     Ok(())
 }
 
-fn visit(dir: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut Found) -> Result<()> {
+fn visit(dir: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut ReportInputs) -> Result<()> {
     let unreadable = |e: std::io::Error| Error::input(format!("cannot read {}: {e}", dir.display()));
     let canonical = dir.canonicalize().map_err(unreadable)?;
     let new = !seen.contains(&canonical);
@@ -166,7 +166,7 @@ fn visit(dir: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut Found) -
     if comparison.is_file() {
         if new {
             seen.push(canonical);
-            found.forgetting.push((dir.to_path_buf(), Forgetting::read(&comparison)?));
+            found.forgetting.push((dir.to_path_buf(), ForgettingResult::read(&comparison)?));
         }
         return Ok(());
     }
@@ -174,7 +174,7 @@ fn visit(dir: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut Found) -
     if measurement.is_file() {
         if new {
             seen.push(canonical);
-            let measurement = Measurement { found: Dynamics::read(&measurement)?, pairs: Pair::read_all(dir)? };
+            let measurement = Measurement { found: DynamicsResult::read(&measurement)?, pairs: Pair::read_all(dir)? };
             found.dynamics.push((dir.to_path_buf(), measurement));
         }
         return Ok(());
@@ -212,12 +212,12 @@ fn read_run(dir: &Path) -> Result<TrainRun> {
         Error::input(format!("{}: {}", config_file.display(), e.to_string().trim_end()))
     })?;
     let state = if dir.join("finished.json").is_file() {
-        State::Finished
+        RunState::Finished
     } else if File::open(dir.join(".lock")).is_ok_and(|f| matches!(f.try_lock_shared(), Err(TryLockError::WouldBlock)))
     {
-        State::Running
+        RunState::Running
     } else {
-        State::Stopped
+        RunState::Stopped
     };
     Ok(TrainRun {
         name: String::new(),
@@ -231,7 +231,7 @@ fn read_run(dir: &Path) -> Result<TrainRun> {
     })
 }
 
-fn read_eval(dir: &Path, about: About) -> Result<EvalRun> {
+fn read_eval(dir: &Path, about: About) -> Result<Evaluation> {
     let outcomes = EvalResult::read_responses(dir)?;
     let whole = |n: usize| n / about.key.samples.max(1) * about.key.samples.max(1);
     let so_far = &outcomes[..whole(outcomes.len())];
@@ -240,7 +240,7 @@ fn read_eval(dir: &Path, about: About) -> Result<EvalRun> {
         None if so_far.is_empty() => (None, false),
         None => (Some(Summary::of(&about.key.task, None, so_far, about.key.samples, 0, Duration::ZERO)?), false),
     };
-    Ok(EvalRun { name: String::new(), dir: dir.to_path_buf(), about, summary, outcomes, finished })
+    Ok(Evaluation { name: String::new(), dir: dir.to_path_buf(), about, summary, outcomes, finished })
 }
 
 /// Complete lines of a JSON lines file that may be in the making; no file is no lines.
@@ -260,19 +260,19 @@ fn read_lines(path: &Path) -> Result<Vec<Map<String, Value>>> {
 
 /// Give each run its directory's name, with as much of the path above as tells it from the others. An evaluation of a
 /// run's model has the run's name.
-fn name(runs: &mut [TrainRun], evals: &mut [EvalRun]) {
-    let dirs: Vec<PathBuf> = runs.iter().map(|r| full(&r.dir)).collect();
+fn name(runs: &mut [TrainRun], evals: &mut [Evaluation]) {
+    let dirs: Vec<PathBuf> = runs.iter().map(|r| canonical(&r.dir)).collect();
     for (i, run) in runs.iter_mut().enumerate() {
-        run.name = distinct(&dirs, i);
+        run.name = shortest_unique_name(&dirs, i);
     }
-    let of_run = |eval: &EvalRun| {
-        let model = full(&eval.about.model);
+    let of_run = |eval: &Evaluation| {
+        let model = canonical(&eval.about.model);
         dirs.iter().position(|dir| model.starts_with(dir))
     };
     let owners: Vec<Option<usize>> = evals.iter().map(of_run).collect();
-    let eval_dirs: Vec<PathBuf> = evals.iter().map(|e| full(&e.dir)).collect();
+    let eval_dirs: Vec<PathBuf> = evals.iter().map(|e| canonical(&e.dir)).collect();
     for (i, eval) in evals.iter_mut().enumerate() {
-        let own = distinct(&eval_dirs, i);
+        let own = shortest_unique_name(&eval_dirs, i);
         eval.name = match owners[i] {
             Some(run) if owners.iter().filter(|o| **o == Some(run)).count() == 1 => runs[run].name.clone(),
             Some(run) => format!("{} ({own})", runs[run].name),
@@ -282,12 +282,12 @@ fn name(runs: &mut [TrainRun], evals: &mut [EvalRun]) {
     }
 }
 
-pub(super) fn full(path: &Path) -> PathBuf {
+pub(super) fn canonical(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
 
 /// The shortest end of a path that no other path has.
-pub(super) fn distinct(paths: &[PathBuf], i: usize) -> String {
+pub(super) fn shortest_unique_name(paths: &[PathBuf], i: usize) -> String {
     let end = |path: &Path, parts: usize| -> Vec<String> {
         let all: Vec<String> = path.components().map(|c| c.as_os_str().to_string_lossy().into_owned()).collect();
         all[all.len().saturating_sub(parts)..].to_vec()
@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn names_are_as_short_as_they_can_be_told_apart() {
         let paths: Vec<PathBuf> = ["/a/x/sft", "/a/y/sft", "/a/y/rft"].map(PathBuf::from).to_vec();
-        assert_eq!((0..3).map(|i| distinct(&paths, i)).collect::<Vec<_>>(), ["x/sft", "y/sft", "rft"]);
+        assert_eq!((0..3).map(|i| shortest_unique_name(&paths, i)).collect::<Vec<_>>(), ["x/sft", "y/sft", "rft"]);
     }
 
     #[test]
@@ -319,7 +319,7 @@ mod tests {
             identity: Map::new(),
             metrics: Vec::new(),
             samples: Vec::new(),
-            state: State::Finished,
+            state: RunState::Finished,
         };
         for (config, own) in [
             ("[train]\nmethod = \"sft\"\n[sft]\nrefresh_every = 0", false),
@@ -346,9 +346,9 @@ mod tests {
     #[test]
     fn a_directory_without_runs_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
-        let error = collect(&[dir.path().to_path_buf()]).unwrap_err();
+        let error = discover(&[dir.path().to_path_buf()]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains("metrics.jsonl"), "{error}");
-        assert!(collect(&[dir.path().join("missing")]).unwrap_err().to_string().contains("no such directory"));
+        assert!(discover(&[dir.path().join("missing")]).unwrap_err().to_string().contains("no such directory"));
     }
 }

@@ -1,10 +1,11 @@
 //! What the runs cost in prior knowledge: runs with a common base and the same benchmarks, beside each other.
 
-use super::matched::{self, Stop, at, levels, starts_above, step};
+use super::discover::{TrainRun, canonical, shortest_unique_name};
 use super::prior_charts::{self as charts, ColourOf};
-use super::runs::{TrainRun, distinct, full};
+use super::trajectory::{self, TrajectoryPoint, at, levels, starts_above, step};
 use crate::forgetting::{
-    self, Benchmark, Forgetting, Model, NEW_TASK, Row, Tuned, aggregates, brief, divergences, of_model, summary, table,
+    self, BenchmarkChange, CsvRow, ForgettingResult, ModelRef, NEW_TASK, TunedResult, aggregates, brief, divergences,
+    of_model, summary, table,
 };
 use crate::stats::Interval;
 use crate::stats::table::{Table, interval, percent, points};
@@ -18,42 +19,42 @@ pub const MANY: usize = 8;
 /// Models with one base, compared on the same examples by the same rules.
 pub struct Setting<'a> {
     /// The base.
-    pub base: &'a Model,
+    pub base: &'a ModelRef,
     /// One for each run, and one for each model that is of no run.
     pub lines: Vec<Line<'a>>,
 }
 
 impl<'a> Setting<'a> {
     /// The models of each run.
-    pub fn models(&self) -> Vec<&[&'a Tuned]> {
+    pub fn models(&self) -> Vec<&[&'a TunedResult]> {
         self.lines.iter().map(|line| line.models.as_slice()).collect()
     }
 }
 
-/// A run on its way.
+/// A run on its trajectory.
 pub struct Line<'a> {
     /// Name on the page.
     pub name: String,
     /// Its models in order of training; never empty.
-    pub models: Vec<&'a Tuned>,
+    pub models: Vec<&'a TunedResult>,
 }
 
 impl Line<'_> {
     /// The run was started from this model.
-    pub fn starts_at(&self, base: &Model) -> bool {
+    pub fn starts_at(&self, base: &ModelRef) -> bool {
         self.last().model.run.as_ref().is_some_and(|run| run.model_hash == base.hash)
     }
 
     /// The last model.
-    pub fn last(&self) -> &Tuned {
+    pub fn last(&self) -> &TunedResult {
         self.models[self.models.len() - 1]
     }
 
     /// The run as a model of its own, for rows about all of it.
-    fn as_model(&self) -> Model {
+    fn as_model(&self) -> ModelRef {
         let last = &self.last().model;
-        let run = last.run.clone().map(|run| forgetting::Run { step: None, ..run });
-        Model { name: self.name.clone(), run, ..last.clone() }
+        let run = last.run.clone().map(|run| forgetting::RunRef { step: None, ..run });
+        ModelRef { name: self.name.clone(), run, ..last.clone() }
     }
 
     /// Seed and data.
@@ -64,13 +65,13 @@ impl Line<'_> {
 
 /// Bring the models of all files together: by base and benchmarks, then by run. A training run that is in the report too
 /// keeps its name there.
-pub fn settings<'a>(found: &'a [(PathBuf, Forgetting)], runs: &[TrainRun]) -> Vec<Setting<'a>> {
-    let mut settings: Vec<(Vec<String>, &Model, Vec<&Tuned>)> = Vec::new();
+pub fn settings<'a>(found: &'a [(PathBuf, ForgettingResult)], runs: &[TrainRun]) -> Vec<Setting<'a>> {
+    let mut settings: Vec<(Vec<String>, &ModelRef, Vec<&TunedResult>)> = Vec::new();
     for (_, one) in found {
         for tuned in &one.tuned {
             let key = key(&one.base, tuned);
             // The last checkpoint of a run and its model are the same weights.
-            let same = |m: &&Tuned| m.model.hash == tuned.model.hash && home(&m.model) == home(&tuned.model);
+            let same = |m: &&TunedResult| m.model.hash == tuned.model.hash && home(&m.model) == home(&tuned.model);
             match settings.iter_mut().find(|(k, ..)| *k == key) {
                 Some((.., members)) if members.iter().any(same) => {}
                 Some((.., members)) => members.push(tuned),
@@ -85,14 +86,14 @@ pub fn settings<'a>(found: &'a [(PathBuf, Forgetting)], runs: &[TrainRun]) -> Ve
         }
     }
     let name = |home: &Path| {
-        let run = runs.iter().find(|run| full(&run.dir) == full(home));
+        let run = runs.iter().find(|run| canonical(&run.dir) == canonical(home));
         let place = homes.iter().position(|h| h == home).unwrap_or(0);
-        run.map_or_else(|| distinct(&homes, place), |run| run.name.clone())
+        run.map_or_else(|| shortest_unique_name(&homes, place), |run| run.name.clone())
     };
     settings
         .into_iter()
         .map(|(_, base, members)| {
-            let mut lines: Vec<(PathBuf, Vec<&Tuned>)> = Vec::new();
+            let mut lines: Vec<(PathBuf, Vec<&TunedResult>)> = Vec::new();
             for tuned in members {
                 let home = home(&tuned.model);
                 match lines.iter_mut().find(|(h, _)| *h == home) {
@@ -101,7 +102,7 @@ pub fn settings<'a>(found: &'a [(PathBuf, Forgetting)], runs: &[TrainRun]) -> Ve
                 }
             }
             let lines = lines.into_iter().map(|(home, mut models)| {
-                let last = |m: &&Tuned| step(m).unwrap_or(f64::INFINITY);
+                let last = |m: &&TunedResult| step(m).unwrap_or(f64::INFINITY);
                 models.sort_by(|a, b| last(a).total_cmp(&last(b)));
                 Line { name: name(&home), models }
             });
@@ -111,17 +112,17 @@ pub fn settings<'a>(found: &'a [(PathBuf, Forgetting)], runs: &[TrainRun]) -> Ve
 }
 
 /// The run's directory; of a model that is of no run, its own.
-fn home(model: &Model) -> PathBuf {
+fn home(model: &ModelRef) -> PathBuf {
     PathBuf::from(model.run.as_ref().map_or(&model.dir, |run| &run.dir))
 }
 
 /// What must be the same for two models to be comparable.
-fn key(base: &Model, tuned: &Tuned) -> Vec<String> {
+fn key(base: &ModelRef, tuned: &TunedResult) -> Vec<String> {
     key_of(base, tuned.new_task.iter().chain(&tuned.benchmarks))
 }
 
 /// The same, as far as these benchmarks go.
-pub fn key_of<'a>(base: &Model, benchmarks: impl Iterator<Item = &'a Benchmark>) -> Vec<String> {
+pub fn key_of<'a>(base: &ModelRef, benchmarks: impl Iterator<Item = &'a BenchmarkChange>) -> Vec<String> {
     let parts = benchmarks.map(|b| format!("{} {} {} {}", b.name, b.data, b.rule, b.samples));
     [base.hash.clone()].into_iter().chain(parts).collect()
 }
@@ -154,7 +155,7 @@ fn cells(table: &Table) -> Value {
 }
 
 /// A line's model with its step.
-pub fn label(line: &Line<'_>, tuned: &Tuned) -> String {
+pub fn label(line: &Line<'_>, tuned: &TunedResult) -> String {
     match tuned.model.run.as_ref().and_then(|run| run.step) {
         Some(step) => format!("{}, step {step}", line.name),
         None => line.name.clone(),
@@ -200,39 +201,41 @@ fn overview(setting: &Setting<'_>) -> Table {
 
 /// Change of prior knowledge at equal accuracy on the new task; `None` without a new task, or if nobody learnt it.
 fn at_equal_accuracy(setting: &Setting<'_>) -> Option<Table> {
-    let ways = ways(setting);
-    let levels = levels(&ways);
+    let trajectories = trajectories(setting);
+    let levels = levels(&trajectories);
     if levels.is_empty() {
         return None;
     }
-    let cell = |way: &Vec<Stop>, level: f64| match at(way, level) {
-        Some(stop) if stop.step.is_finite() => format!("{} (step {:.0})", points(stop.value), stop.step),
-        Some(stop) => points(stop.value),
-        None if starts_above(way, level) => "starts above".into(),
+    let cell = |trajectory: &Vec<TrajectoryPoint>, level: f64| match at(trajectory, level) {
+        Some(point) if point.step.is_finite() => format!("{} (step {:.0})", points(point.value), point.step),
+        Some(point) => points(point.value),
+        None if starts_above(trajectory, level) => "starts above".into(),
         None => "not reached".into(),
     };
-    let row = |&level: &f64| [percent(level)].into_iter().chain(ways.iter().map(|way| cell(way, level))).collect();
+    let row = |&level: &f64| {
+        [percent(level)].into_iter().chain(trajectories.iter().map(|trajectory| cell(trajectory, level))).collect()
+    };
     let names = setting.lines.iter().map(|line| line.name.clone());
     let header = ["new-task accuracy".to_string()].into_iter().chain(names).collect();
     Some(Table { header, rows: levels.iter().map(row).collect() })
 }
 
 /// Accuracy on the new task against mean change of prior knowledge, from the base on, for each run.
-fn ways(setting: &Setting<'_>) -> Vec<Vec<Stop>> {
-    matched::ways(&setting.models(), &setting.base.hash)
+fn trajectories(setting: &Setting<'_>) -> Vec<Vec<TrajectoryPoint>> {
+    trajectory::trajectories(&setting.models(), &setting.base.hash)
 }
 
 /// Everything as CSV: what `forgetting.csv` holds, and the runs at matched accuracy.
-pub fn csv(found: &[(PathBuf, Forgetting)], settings: &[Setting<'_>]) -> String {
-    let mut text = format!("{}\n", forgetting::HEADER);
+pub fn csv(found: &[(PathBuf, ForgettingResult)], settings: &[Setting<'_>]) -> String {
+    let mut text = format!("{}\n", forgetting::CSV_HEADER);
     found.iter().for_each(|(_, one)| text += &forgetting::rows(one));
     for setting in settings {
-        let ways = ways(setting);
-        for level in levels(&ways) {
-            for (line, way) in setting.lines.iter().zip(&ways) {
-                let value = at(way, level).map_or(f64::NAN, |stop| stop.value);
+        let trajectories = trajectories(setting);
+        for level in levels(&trajectories) {
+            for (line, trajectory) in setting.lines.iter().zip(&trajectories) {
+                let value = at(trajectory, level).map_or(f64::NAN, |point| point.value);
                 let change = Interval { value, low: f64::NAN, high: f64::NAN };
-                let row = Row { change, at: level, ..Row::empty("matched", "score") };
+                let row = CsvRow { change, at: level, ..CsvRow::empty("matched", "score") };
                 text += &row.csv(setting.base, &line.as_model());
             }
         }

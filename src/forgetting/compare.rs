@@ -11,10 +11,12 @@
 //! The dataset that the models were trained for is a benchmark called `new-task`. What is finished is only read, so the same
 //! command resumes.
 
-use super::evaluation::{Evaluation, Label, comparable, pair};
+use super::divergence_log::{DivergenceKey, DivergenceLog};
 use super::family::family;
-use super::found::{Aggregate, Compared, Forgetting, Model, NEW_TASK, Title, Tuned};
-use super::moved::{Key as DivergenceKey, Moved};
+use super::pairing::{Evaluation, ExampleLabel, comparable, pair};
+use super::result::{
+    AggregateChange, BenchmarkTitle, ForgettingResult, MeasuredBenchmark, ModelRef, NEW_TASK, TunedResult,
+};
 use super::write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
 use crate::eval::bench::{self, Prepared, Settings, Spec};
 use crate::eval::{self, BATCH, BaseSamples, Comparison, Divergence, Key, Outcome, spread};
@@ -30,7 +32,7 @@ use std::path::{Path, PathBuf};
 
 /// What to compare.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct CompareRequest {
     /// Checkpoint directory of the base; may be left out if its evaluation is done and no divergence is wanted.
     pub base: Option<PathBuf>,
     /// Directory of an evaluation of the base done before, to be read instead of evaluating it.
@@ -52,7 +54,7 @@ pub struct Request {
 }
 
 /// Who is told how it goes on.
-pub trait Progress {
+pub trait CompareObserver {
     /// Something begins.
     fn stage(&mut self, what: &str);
     /// A benchmark goes on.
@@ -66,7 +68,7 @@ pub trait Progress {
 /// # Errors
 /// Input errors before any weights are loaded: a name given twice, a benchmark that cannot be read, models that do not read prompts
 /// alike, an output directory that holds something else, stored results of other settings.
-pub fn run(request: &Request, device: &Device, progress: &mut dyn Progress) -> Result<Forgetting> {
+pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn CompareObserver) -> Result<ForgettingResult> {
     let specs = request.specs()?;
     let places = request.places(&specs)?;
     let Some(first) = request.tuned.first() else {
@@ -113,7 +115,7 @@ pub fn run(request: &Request, device: &Device, progress: &mut dyn Progress) -> R
         .iter()
         .map(|bench| {
             // The new task is in no mean over benchmarks.
-            let of = if bench.name == NEW_TASK { Label::of } else { Label::of_benchmark };
+            let of = if bench.name == NEW_TASK { ExampleLabel::of } else { ExampleLabel::of_benchmark };
             of(bench.task(), bench.plan.examples(bench.task()))
         })
         .collect::<Result<Vec<_>>>()?;
@@ -130,10 +132,10 @@ pub fn run(request: &Request, device: &Device, progress: &mut dyn Progress) -> R
             base_out.display()
         )));
     }
-    let mut models = Models { device, base: Lazy { dir: &base_dir, model: None }, samples: Vec::new() };
+    let mut models = LoadedModels { device, base: LazyModel { dir: &base_dir, model: None }, samples: Vec::new() };
     models.samples.resize_with(prepared.len(), BaseSamples::default);
-    let work = Work { request, prepared: &prepared, base, labels };
-    let mut found = Forgetting::new(Model::of(&base_dir, &base_hash), Vec::new());
+    let work = ComparisonContext { request, prepared: &prepared, base, labels };
+    let mut found = ForgettingResult::new(ModelRef::of(&base_dir, &base_hash), Vec::new());
     for (dir, place) in request.tuned.iter().zip(&places) {
         progress.stage(&format!("tuned: {}", dir.display()));
         let out = &place.out;
@@ -156,36 +158,36 @@ pub fn run(request: &Request, device: &Device, progress: &mut dyn Progress) -> R
 }
 
 /// What holds for all tuned models.
-struct Work<'a> {
-    request: &'a Request,
+struct ComparisonContext<'a> {
+    request: &'a CompareRequest,
     prepared: &'a [Prepared],
     /// The base's evaluation of each benchmark.
     base: Vec<Evaluation>,
     /// Labels of the examples of each benchmark.
-    labels: Vec<Vec<Label>>,
+    labels: Vec<Vec<ExampleLabel>>,
 }
 
 /// Where one tuned model's results go.
-struct Place {
+struct OutputPaths {
     out: PathBuf,
     divergence: PathBuf,
 }
 
 /// What the divergences of all tuned models share.
-struct Models<'a> {
+struct LoadedModels<'a> {
     device: &'a Device,
-    base: Lazy<'a>,
+    base: LazyModel<'a>,
     /// The base's sampled responses, by set.
     samples: Vec<BaseSamples>,
 }
 
 /// A model that is loaded when it is needed first.
-struct Lazy<'a> {
+struct LazyModel<'a> {
     dir: &'a Path,
     model: Option<qwen2_5_vl::Model>,
 }
 
-impl Lazy<'_> {
+impl LazyModel<'_> {
     fn load(&mut self, device: &Device) -> Result<&qwen2_5_vl::Model> {
         match &mut self.model {
             Some(model) => Ok(model),
@@ -194,7 +196,7 @@ impl Lazy<'_> {
     }
 }
 
-impl Request {
+impl CompareRequest {
     fn specs(&self) -> Result<Vec<Spec>> {
         if let Some(spec) = self.benchmarks.iter().find(|spec| spec.name.eq_ignore_ascii_case(NEW_TASK)) {
             return Err(Error::input(format!(
@@ -212,7 +214,7 @@ impl Request {
     }
 
     /// A directory for each tuned model.
-    fn places(&self, specs: &[Spec]) -> Result<Vec<Place>> {
+    fn places(&self, specs: &[Spec]) -> Result<Vec<OutputPaths>> {
         let root = self.out.join("tuned");
         let names = names(&self.tuned);
         if names.len() > 1
@@ -226,7 +228,7 @@ impl Request {
                 return Err(Error::input(format!("--model {} is given twice", dir.display())));
             }
         }
-        let place = |name: &String| Place {
+        let place = |name: &String| OutputPaths {
             out: if names.len() == 1 { root.clone() } else { root.join(name) },
             divergence: self.out.join("divergence").join(name),
         };
@@ -263,9 +265,9 @@ impl Request {
     }
 }
 
-impl Work<'_> {
+impl ComparisonContext<'_> {
     /// The responses of one tuned model, whose evaluation is done, against the base's.
-    fn compare(&self, dir: &Path, place: &Place) -> Result<Tuned> {
+    fn compare(&self, dir: &Path, place: &OutputPaths) -> Result<TunedResult> {
         let mut new_task = None;
         let mut benchmarks = Vec::new();
         let mut hash = String::new();
@@ -274,12 +276,12 @@ impl Work<'_> {
             hash.clone_from(&tuned.about.key.model);
             let own = match bench.task().aggregate() {
                 None | Some(scorers::Aggregate::Mean) => Vec::new(),
-                Some(_) => Aggregate::of(&base.numbers, &tuned.numbers),
+                Some(_) => AggregateChange::of(&base.numbers, &tuned.numbers),
             };
             let pairing = pair(base.clone(), tuned)?;
             let rules: Vec<String> =
                 pairing.key.rules.iter().map(|(name, version)| format!("{name} v{version}")).collect();
-            let title = Title {
+            let title = BenchmarkTitle {
                 name: bench.name.clone(),
                 family: match named_family(bench.task())? {
                     Some(named) => named,
@@ -287,22 +289,22 @@ impl Work<'_> {
                 },
                 rule: rules.join(", "),
             };
-            let compared = Compared::of(title, &pairing, labels, own)?;
+            let compared = MeasuredBenchmark::of(title, &pairing, labels, own)?;
             if bench.name == NEW_TASK { new_task = Some(compared) } else { benchmarks.push(compared) }
         }
-        Ok(Tuned::of(Model::of(dir, &hash), new_task, benchmarks, Vec::new()))
+        Ok(TunedResult::of(ModelRef::of(dir, &hash), new_task, benchmarks, Vec::new()))
     }
 
     /// The divergences on all sets of prompts, or what is left to measure of them.
     fn divergences(
         &self,
-        model: &Model,
+        model: &ModelRef,
         dir: &Path,
-        place: &Place,
-        models: &mut Models<'_>,
-        progress: &mut dyn Progress,
+        place: &OutputPaths,
+        models: &mut LoadedModels<'_>,
+        progress: &mut dyn CompareObserver,
     ) -> Result<Vec<Divergence>> {
-        let mut tuned = Lazy { dir, model: None };
+        let mut tuned = LazyModel { dir, model: None };
         (0..self.prepared.len())
             .map(|set| {
                 let moved = self.open(set, model, place)?;
@@ -312,7 +314,7 @@ impl Work<'_> {
     }
 
     /// What is there already of the divergence on one set, and the examples that it is to be measured on.
-    fn open(&self, set: usize, model: &Model, place: &Place) -> Result<(Moved, Vec<usize>)> {
+    fn open(&self, set: usize, model: &ModelRef, place: &OutputPaths) -> Result<(DivergenceLog, Vec<usize>)> {
         let (bench, base) = (&self.prepared[set], &self.base[set]);
         let key = &base.about.key;
         let examples = spread(key.examples, self.request.prompts);
@@ -329,17 +331,18 @@ impl Work<'_> {
             seed: bench.sampling.seed,
             answers: hash_answers(examples.iter().filter_map(|&i| own(i))),
         };
-        let moved = Moved::open(&place.divergence, &bench.name, &divergence_key, &examples, self.request.fresh)?;
+        let moved =
+            DivergenceLog::open(&place.divergence, &bench.name, &divergence_key, &examples, self.request.fresh)?;
         Ok((moved, examples))
     }
 
     fn diverge(
         &self,
         set: usize,
-        (mut moved, examples): (Moved, Vec<usize>),
-        tuned: &mut Lazy<'_>,
-        models: &mut Models<'_>,
-        progress: &mut dyn Progress,
+        (mut moved, examples): (DivergenceLog, Vec<usize>),
+        tuned: &mut LazyModel<'_>,
+        models: &mut LoadedModels<'_>,
+        progress: &mut dyn CompareObserver,
     ) -> Result<Divergence> {
         let (bench, base) = (&self.prepared[set], &self.base[set]);
         while moved.lines.len() < examples.len() {
@@ -434,8 +437,8 @@ mod tests {
         assert_eq!(of(&["/only/model"]), ["model"]);
     }
 
-    fn request(tuned: &[&str], benchmarks: &[&str]) -> Request {
-        Request {
+    fn request(tuned: &[&str], benchmarks: &[&str]) -> CompareRequest {
+        CompareRequest {
             base: Some("base".into()),
             base_results: None,
             tuned: tuned.iter().map(PathBuf::from).collect(),
@@ -456,7 +459,7 @@ mod tests {
 
     #[test]
     fn names_that_would_meet_are_refused() {
-        let refused = |request: &Request, expected: &str| {
+        let refused = |request: &CompareRequest, expected: &str| {
             let error = request.specs().and_then(|specs| request.places(&specs).map(|_| ())).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(expected), "{error}");

@@ -1,12 +1,12 @@
 //! Made-up measurements for tests.
 
-use super::found::{CheckpointFound, Dynamics, Pair, SetFound, Setting};
 use super::influence::Influence;
 use super::perplexity::{Perplexity, edges};
-use super::samples::{Kind, Origin, Sample};
-use super::step::Loss;
-use crate::forgetting::made_up::model;
-use crate::forgetting::{Model, Run};
+use super::result::{CheckpointResult, DynamicsResult, InfluenceConfig, Pair, SampleSetResult};
+use super::samples::{ResponseSource, Sample, SampleRole};
+use super::sgd_step::ResponseLoss;
+use crate::forgetting::fixtures::model;
+use crate::forgetting::{ModelRef, RunRef};
 use crate::tasks::benchmarks::{Pixels, Protocol};
 
 pub fn influence(lbk: f64, v_change: f64) -> Influence {
@@ -58,29 +58,29 @@ pub fn pairs() -> Vec<Pair> {
     pairs
 }
 
-fn set(name: &str, kind: Kind, nats: f64, edges_of: &[Sample]) -> SetFound {
+fn set(name: &str, kind: SampleRole, nats: f64, edges_of: &[Sample]) -> SampleSetResult {
     let samples: Vec<Sample> = (0..10).map(|i| sample(name, kind, nats + 0.1 * f64::from(i))).collect();
-    SetFound {
+    SampleSetResult {
         name: name.into(),
         path: format!("/data/{name}"),
         split: "train".into(),
         data: name.repeat(8),
         protocol: Protocol::of_dataset("exact", Some(Pixels { min: 784, max: 784, factor: 28 })),
         examples: 20,
-        answered_by_base: if kind == Kind::Prior { 10 } else { 0 },
+        answered_by_base: if kind == SampleRole::Prior { 10 } else { 0 },
         perplexity: Perplexity::of(&samples.iter().collect::<Vec<_>>(), &edges(edges_of)),
     }
 }
 
-fn sample(name: &str, kind: Kind, nats: f64) -> Sample {
+fn sample(name: &str, kind: SampleRole, nats: f64) -> Sample {
     let (set, id) = (name.to_string(), "x".to_string());
-    Sample { kind, set, index: 0, id, origin: Origin::Data, token_ids: vec![0], nats }
+    Sample { kind, set, index: 0, id, origin: ResponseSource::Data, token_ids: vec![0], nats }
 }
 
-pub fn dynamics(pairs: &[Pair]) -> Dynamics {
-    let widest = [sample("x", Kind::Train, 4.0)];
-    let setting = Setting { eta: 0.001, loss: Loss::Mean, pairs: 10, seed: 3, frozen: Vec::new() };
-    let of_run = |step: u64| Run {
+pub fn dynamics(pairs: &[Pair]) -> DynamicsResult {
+    let widest = [sample("x", SampleRole::Train, 4.0)];
+    let setting = InfluenceConfig { eta: 0.001, loss: ResponseLoss::Mean, pairs: 10, seed: 3, frozen: Vec::new() };
+    let of_run = |step: u64| RunRef {
         name: "sft".into(),
         dir: "/runs/sft".into(),
         step: Some(step),
@@ -90,10 +90,10 @@ pub fn dynamics(pairs: &[Pair]) -> Dynamics {
     };
     let checkpoints = (0..2).map(|i| {
         let own: Vec<&Pair> = pairs.iter().filter(|pair| pair.checkpoint == i).collect();
-        let model = Model { run: (i > 0).then(|| of_run(100)), ..model(&format!("step-{i}")) };
-        CheckpointFound::of(model, &own, &["bare", "rollouts"], &["vqa", "ocr"])
+        let model = ModelRef { run: (i > 0).then(|| of_run(100)), ..model(&format!("step-{i}")) };
+        CheckpointResult::of(model, &own, &["bare", "rollouts"], &["vqa", "ocr"])
     });
-    let regimes = vec![set("bare", Kind::Train, 3.0, &widest), set("rollouts", Kind::Train, 0.5, &widest)];
-    let priors = vec![set("vqa", Kind::Prior, 0.2, &widest), set("ocr", Kind::Prior, 0.4, &widest)];
-    Dynamics::new(setting, model("base"), (regimes, priors), edges(&widest), checkpoints.collect(), None)
+    let regimes = vec![set("bare", SampleRole::Train, 3.0, &widest), set("rollouts", SampleRole::Train, 0.5, &widest)];
+    let priors = vec![set("vqa", SampleRole::Prior, 0.2, &widest), set("ocr", SampleRole::Prior, 0.4, &widest)];
+    DynamicsResult::new(setting, model("base"), (regimes, priors), edges(&widest), checkpoints.collect(), None)
 }

@@ -14,7 +14,7 @@ const VERSION: u32 = 1;
 
 /// Everything that decides the outcome.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Key {
+pub struct DivergenceKey {
     /// Version of this program and of the measurement.
     pub code: String,
     /// Hash of the base's weights.
@@ -37,7 +37,7 @@ pub struct Key {
     pub answers: String,
 }
 
-impl Key {
+impl DivergenceKey {
     /// Version of this program and of the measurement.
     pub fn code() -> String {
         format!("{} divergence {VERSION}", env!("CARGO_PKG_VERSION"))
@@ -46,19 +46,19 @@ impl Key {
 
 /// The file of one set.
 #[derive(Debug)]
-pub struct Moved {
+pub struct DivergenceLog {
     path: PathBuf,
     /// What is there already.
     pub lines: Vec<PromptDivergence>,
 }
 
-impl Moved {
+impl DivergenceLog {
     /// Open `dir/<name>.jsonl` for these examples, making it if need be. What an interrupted run has left is cut back to whole
     /// batches. With `fresh`, it is removed.
     ///
     /// # Errors
     /// An input error if the file is of another measurement.
-    pub fn open(dir: &Path, name: &str, key: &Key, examples: &[usize], fresh: bool) -> Result<Moved> {
+    pub fn open(dir: &Path, name: &str, key: &DivergenceKey, examples: &[usize], fresh: bool) -> Result<DivergenceLog> {
         files::create_dir(dir)?;
         let (path, key_path) = (dir.join(format!("{name}.jsonl")), dir.join(format!("{name}.key.json")));
         if fresh {
@@ -75,7 +75,7 @@ impl Moved {
             Error::input(format!("{}: {why}; give another --out, or --fresh to start over", path.display()))
         };
         if key_path.exists() {
-            let found: Key = files::read_json(&key_path)?;
+            let found: DivergenceKey = files::read_json(&key_path)?;
             if found != *key {
                 return Err(other("the divergence of other models, data or settings"));
             }
@@ -104,7 +104,7 @@ impl Moved {
             let cut = OpenOptions::new().write(true).open(&path).and_then(|f| f.set_len(ends[lines.len()]));
             cut.map_err(|e| Error::failed(format!("cannot shorten {}: {e}", path.display())))?;
         }
-        Ok(Moved { path, lines })
+        Ok(DivergenceLog { path, lines })
     }
 
     /// Append a batch, in one write.
@@ -127,11 +127,22 @@ mod tests {
     use super::*;
     use crate::eval::Measured;
 
-    fn key(seed: u64) -> Key {
+    fn key(seed: u64) -> DivergenceKey {
         let text = |s: &str| s.to_string();
         let (base, tuned, prompt, data, answers) = (text("b"), text("t"), text("p"), text("d"), text("a"));
         let bench = None;
-        Key { code: Key::code(), base, tuned, prompt, data, bench, prompts: 20, max_new_tokens: 8, seed, answers }
+        DivergenceKey {
+            code: DivergenceKey::code(),
+            base,
+            tuned,
+            prompt,
+            data,
+            bench,
+            prompts: 20,
+            max_new_tokens: 8,
+            seed,
+            answers,
+        }
     }
 
     fn batch(indices: std::ops::Range<usize>) -> Vec<PromptDivergence> {
@@ -150,29 +161,29 @@ mod tests {
     fn an_interrupted_file_goes_on_at_a_whole_batch() {
         let dir = tempfile::tempdir().unwrap();
         let examples: Vec<usize> = (0..20).collect();
-        let mut moved = Moved::open(dir.path(), "set", &key(0), &examples, false).unwrap();
+        let mut moved = DivergenceLog::open(dir.path(), "set", &key(0), &examples, false).unwrap();
         moved.append(batch(0..8)).unwrap();
         moved.append(batch(8..16)).unwrap();
         let path = dir.path().join("set.jsonl");
         let text = fs::read(&path).unwrap();
         fs::write(&path, &text[..text.len() - 9]).unwrap();
-        let mut moved = Moved::open(dir.path(), "set", &key(0), &examples, false).unwrap();
+        let mut moved = DivergenceLog::open(dir.path(), "set", &key(0), &examples, false).unwrap();
         assert_eq!(moved.lines.len(), 8);
         moved.append(batch(8..16)).unwrap();
         moved.append(batch(16..20)).unwrap();
-        assert_eq!(Moved::open(dir.path(), "set", &key(0), &examples, false).unwrap().lines, batch(0..20));
+        assert_eq!(DivergenceLog::open(dir.path(), "set", &key(0), &examples, false).unwrap().lines, batch(0..20));
     }
 
     #[test]
     fn another_seed_and_another_example_are_refused_until_fresh() {
         let dir = tempfile::tempdir().unwrap();
         let examples: Vec<usize> = (0..20).collect();
-        Moved::open(dir.path(), "set", &key(0), &examples, false).unwrap().append(batch(0..8)).unwrap();
-        let error = Moved::open(dir.path(), "set", &key(1), &examples, false).unwrap_err();
+        DivergenceLog::open(dir.path(), "set", &key(0), &examples, false).unwrap().append(batch(0..8)).unwrap();
+        let error = DivergenceLog::open(dir.path(), "set", &key(1), &examples, false).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("--fresh"), "{error}");
         let shifted: Vec<usize> = (1..21).collect();
-        let error = Moved::open(dir.path(), "set", &key(0), &shifted, false).unwrap_err();
+        let error = DivergenceLog::open(dir.path(), "set", &key(0), &shifted, false).unwrap_err();
         assert!(error.to_string().contains("line 1"), "{error}");
-        assert!(Moved::open(dir.path(), "set", &key(1), &examples, true).unwrap().lines.is_empty());
+        assert!(DivergenceLog::open(dir.path(), "set", &key(1), &examples, true).unwrap().lines.is_empty());
     }
 }

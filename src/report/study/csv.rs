@@ -1,12 +1,12 @@
 //! A study as one long table, a number a row.
 
-use super::gather::{Rate, Run, Study, accuracy, form, kl_new, kl_prior, prior};
-use super::sums::{OverSeeds, over_seeds, reached};
+use super::load::{SeedRun, Study, Variant, accuracy, form, kl_new, kl_prior, prior};
+use super::seed_stats::{OverSeeds, over_seeds, reached};
 use super::tables::{equal_levels, families};
-use super::{gather, level};
+use super::{level, load};
 use crate::eval::Summary;
-use crate::forgetting::{ALL, Benchmark, Tuned, brief, brief_data};
-use crate::report::matched::step;
+use crate::forgetting::{ALL, BenchmarkChange, TunedResult, brief, brief_data};
+use crate::report::trajectory::step;
 use crate::stats::Interval;
 use crate::stats::table::csv_field;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use std::fmt::Write;
 
 /// The columns; `family` is a family of benchmarks, of the new task a category of its examples. Scores and changes are shares (0 to 1); an empty cell is a number that does not exist. Without a seed, the row is a mean over
 /// the seeds named in `seeds`.
-pub const HEADER: &str = "regime,lr,seed,seeds,step,final,measure,family,value,low,high,data";
+pub const CSV_HEADER: &str = "regime,lr,seed,seeds,step,final,measure,family,value,low,high,data";
 
 /// What a row is about, besides its measure.
 struct Place<'a> {
@@ -28,7 +28,7 @@ struct Place<'a> {
 
 /// Everything about these studies.
 pub fn csv(studies: &[Study<'_>]) -> String {
-    let mut out = format!("{HEADER}\n");
+    let mut out = format!("{CSV_HEADER}\n");
     studies.iter().for_each(|study| of_study(&mut out, study));
     out
 }
@@ -36,11 +36,11 @@ pub fn csv(studies: &[Study<'_>]) -> String {
 fn of_study(out: &mut String, study: &Study<'_>) {
     base(out, study);
     for regime in &study.regimes {
-        for rate in &regime.rates {
-            for run in &rate.runs {
+        for variant in &regime.variants {
+            for run in &variant.runs {
                 run.models.iter().for_each(|tuned| of_model(out, study, (regime.name, run), tuned));
             }
-            over(out, study, regime.name, rate);
+            over(out, study, regime.name, variant);
         }
     }
     at_equal_accuracy(out, study);
@@ -60,7 +60,7 @@ fn base(out: &mut String, study: &Study<'_>) {
     }
 }
 
-fn of_model(out: &mut String, study: &Study<'_>, (regime, run): (&str, &Run<'_>), tuned: &Tuned) {
+fn of_model(out: &mut String, study: &Study<'_>, (regime, run): (&str, &SeedRun<'_>), tuned: &TunedResult) {
     let last = run.done && run.models.last().is_some_and(|other| std::ptr::eq(*other, tuned));
     let (seed, seeds) = (Some(run.plan.seed), vec![run.plan.seed]);
     let rung = run.plan.lr.map_or(run.plan.rung().to_string(), |lr| format!("{lr:e}"));
@@ -97,9 +97,9 @@ fn answered(summary: &Summary) -> impl Iterator<Item = (&'static str, &str, Inte
 }
 
 /// Means over the seeds that are done.
-fn over(out: &mut String, study: &Study<'_>, regime: &str, rate: &Rate<'_>) {
-    let Some((_, any)) = rate.done().next() else { return };
-    let place = Place::over(regime, rate);
+fn over(out: &mut String, study: &Study<'_>, regime: &str, variant: &Variant<'_>) {
+    let Some((_, any)) = variant.done().next() else { return };
+    let place = Place::over(regime, variant);
     let new_task = any.new_task.as_ref().map(|one| brief(&one.data)).unwrap_or_default().to_string();
     let names: Vec<String> = any.benchmarks.iter().map(|one| one.name.clone()).collect();
     let all = hashes(any, &names);
@@ -109,54 +109,60 @@ fn over(out: &mut String, study: &Study<'_>, regime: &str, rate: &Rate<'_>) {
             place.row(out, measure, family, over.mean, data);
         }
     };
-    row("new task right", "", rate.over(accuracy, unit), &new_task);
+    row("new task right", "", variant.over(accuracy, unit), &new_task);
     let mut of_parts: BTreeMap<(&str, &str), Vec<Interval>> = BTreeMap::new();
-    for (measure, category, value) in rate.done().filter_map(|(_, tuned)| study.answered(tuned)).flat_map(answered) {
+    for (measure, category, value) in variant.done().filter_map(|(_, tuned)| study.answered(tuned)).flat_map(answered) {
         of_parts.entry((measure, category)).or_default().push(value);
     }
     for ((measure, category), values) in of_parts {
         row(measure, category, over_seeds(&values, unit), &new_task);
     }
-    row("change", ALL, rate.over(prior, change), &all);
-    row("form only", ALL, rate.over(form, change), &all);
-    row("KL new task", "", rate.over(kl_new, nats), &new_task);
-    row("KL prior", ALL, rate.over(kl_prior, nats), &all);
+    row("change", ALL, variant.over(prior, change), &all);
+    row("form only", ALL, variant.over(form, change), &all);
+    row("KL new task", "", variant.over(kl_new, nats), &new_task);
+    row("KL prior", ALL, variant.over(kl_prior, nats), &all);
     for family in families(study) {
         let members = any.families.iter().find(|one| one.name == family).map(|one| one.benchmarks.clone());
         let data = hashes(any, &members.unwrap_or_default());
-        row("change", family, rate.over(|tuned| gather::family(tuned, family), change), &data);
+        row("change", family, variant.over(|tuned| load::family(tuned, family), change), &data);
     }
 }
 
 fn at_equal_accuracy(out: &mut String, study: &Study<'_>) {
     let bests = study.regimes.iter().filter_map(|regime| Some((regime, regime.best()?)));
-    let bests: Vec<_> = bests.map(|(regime, rate)| (regime, rate, rate.ways())).collect();
-    let all: Vec<_> = bests.iter().flat_map(|(_, _, ways)| ways.clone()).collect();
+    let bests: Vec<_> = bests.map(|(regime, variant)| (regime, variant, variant.trajectories())).collect();
+    let all: Vec<_> = bests.iter().flat_map(|(_, _, trajectories)| trajectories.clone()).collect();
     let levels = equal_levels(&all, level(study));
-    for (regime, rate, ways) in &bests {
-        let Some((_, any)) = rate.done().next() else { continue };
+    for (regime, variant, trajectories) in &bests {
+        let Some((_, any)) = variant.done().next() else { continue };
         let names: Vec<String> = any.benchmarks.iter().map(|one| one.name.clone()).collect();
         for level in &levels {
-            let found = reached(ways, *level);
+            let found = reached(trajectories, *level);
             let at = format!("at new-task accuracy {level:.4}");
             let share = found.seeds as f64 / found.of.max(1) as f64;
-            let place = Place { last: false, ..Place::over(regime.name, rate) };
+            let place = Place { last: false, ..Place::over(regime.name, variant) };
             place.row(out, &format!("share of seeds {at}"), "", alone(share), "");
             if let Some(over) = found.change {
                 place.row(out, &format!("change {at}"), ALL, over.mean, &hashes(any, &names));
             }
         }
         if let Some(perplexity) = regime.perplexity {
-            let data: Vec<String> = rate.runs.iter().filter_map(|run| run.data.as_deref()).map(brief_data).collect();
-            Place::over(regime.name, rate).row(out, "perplexity of its data", "", alone(perplexity), &data.join(" "));
+            let data: Vec<String> = variant.runs.iter().filter_map(|run| run.data.as_deref()).map(brief_data).collect();
+            Place::over(regime.name, variant).row(
+                out,
+                "perplexity of its data",
+                "",
+                alone(perplexity),
+                &data.join(" "),
+            );
         }
     }
 }
 
 impl<'a> Place<'a> {
-    fn over(regime: &'a str, rate: &Rate<'_>) -> Place<'a> {
-        let seeds = rate.done().map(|(run, _)| run.plan.seed).collect();
-        Place { regime, rung: rung(rate), seed: None, seeds, step: None, last: true }
+    fn over(regime: &'a str, variant: &Variant<'_>) -> Place<'a> {
+        let seeds = variant.done().map(|(run, _)| run.plan.seed).collect();
+        Place { regime, rung: rung(variant), seed: None, seeds, step: None, last: true }
     }
 
     fn row(&self, out: &mut String, measure: &str, family: &str, value: Interval, data: &str) {
@@ -182,9 +188,9 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The learning rate, or what stands in its place.
-fn rung(rate: &Rate<'_>) -> String {
-    rate.lr.map_or(rate.rung.to_string(), |lr| format!("{lr:e}"))
+/// The learning variant, or what stands in its place.
+fn rung(variant: &Variant<'_>) -> String {
+    variant.lr.map_or(variant.rung.to_string(), |lr| format!("{lr:e}"))
 }
 
 fn alone(value: f64) -> Interval {
@@ -192,7 +198,7 @@ fn alone(value: f64) -> Interval {
 }
 
 /// Hashes of these benchmarks' examples.
-fn hashes(tuned: &Tuned, names: &[String]) -> String {
-    let own = |name: &String| tuned.benchmarks.iter().find(|one: &&Benchmark| one.name == *name);
+fn hashes(tuned: &TunedResult, names: &[String]) -> String {
+    let own = |name: &String| tuned.benchmarks.iter().find(|one: &&BenchmarkChange| one.name == *name);
     names.iter().filter_map(own).map(|one| brief(&one.data)).collect::<Vec<_>>().join(" ")
 }

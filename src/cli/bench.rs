@@ -3,6 +3,7 @@
 use super::eval::bill;
 use super::output::{print, status};
 use super::progress::{NamedProgress, bar};
+use crate::model::{Compute, ModelLoader};
 use crate::eval::bench::{self, RESULTS_CSV, RESULTS_JSON, Settings, Spec};
 use crate::eval::{EvalResult, Progress, Summary};
 use crate::sampling::server::{self, Endpoint};
@@ -29,7 +30,7 @@ pub(super) fn evaluate(
     warn_of_large_files(specs);
     let prepared = bench::prepare(specs, settings, model)?;
     let mut bars = EvalProgress::default();
-    let results = bench::run(&prepared, model, device, out, fresh, &mut |name, p| bars.update(name, p));
+    let results = bench::run(&prepared, model, &ModelLoader::new(device, Compute::F32), out, fresh, &mut |name, p| bars.update(name, p));
     bars.clear();
     let results = results?;
     let files = [RESULTS_JSON, RESULTS_CSV].map(|name| format!("{}\n", out.join(name).display())).concat();

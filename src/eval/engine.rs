@@ -1,8 +1,7 @@
 //! The model side of an evaluation: a checkpoint directory and a dataset in, responses and a result out.
 
 use super::{Directory, EvalResult, Generated, Plan, Progress, evaluate_in, key_of};
-use crate::model::qwen2_5_vl::Model;
-use crate::model::{Completion, Processor, Sampling};
+use crate::model::{Completion, Compute, ModelLoader, Processor, Sampling};
 use crate::model::{LanguageModel, PromptEncoder};
 use crate::tasks::encode_example;
 use crate::tasks::{self, Task};
@@ -42,7 +41,7 @@ pub fn evaluate_checkpoint(request: &Request, device: &Device, progress: impl Fn
         return Ok(result);
     }
     let processor = Processor::from_dir(model)?;
-    let model = Model::load_frozen(model, device)?;
+    let model = ModelLoader::new(device, Compute::F32).frozen(model)?;
     let engine = Engine { policy: &model, codec: &processor, task: task.as_ref(), sampling, samples: plan.samples };
     evaluate_in(&mut directory, task.as_ref(), plan, |examples| engine.generate(examples), progress)
 }

@@ -16,7 +16,7 @@ mod wanted;
 pub use git::blob_name;
 pub use settings::{Offline, Settings};
 
-use crate::model::qwen2_5_vl::Config;
+use crate::model::read_architecture;
 use crate::{Error, Result};
 use cache::Snapshots;
 use client::{Client, Trouble};
@@ -189,7 +189,7 @@ fn fetch(name: &Name, settings: &Settings, progress: &mut dyn Progress) -> Resul
     get(&listing.small())?;
     if dir.join("config.json").is_file() {
         // Before gigabytes come that nobody can use.
-        Config::from_dir(&dir)?;
+        read_architecture(&dir)?;
     }
     get(&weights.given)?;
     if let Some(index) = &weights.index {

@@ -171,7 +171,6 @@ fn is_sidecar(name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::model::init::{Preset, write_checkpoint};
-    use crate::model::qwen2_5_vl::weights::Weights;
     use candle_core::Device;
 
     #[test]
@@ -181,12 +180,13 @@ mod tests {
         write_checkpoint(&first, Preset::Tiny, 3).unwrap();
         convert(&first, &second, Precision::Bf16, false).unwrap();
         convert(&second, &third, Precision::F32, false).unwrap();
-        let config = Config::from_dir(&first).unwrap();
+        let architecture = read_architecture(&first).unwrap();
         let read = |dir: &Path, name: &str| -> Vec<f32> {
-            let p = Weights::read(dir, &config, &Device::Cpu).unwrap().take(name).unwrap();
+            let all = weights::read(dir, architecture.as_ref(), &Device::Cpu).unwrap();
+            let p = all.iter().find(|p| p.name == name).unwrap();
             p.var.flatten_all().unwrap().to_vec1().unwrap()
         };
-        let name = &weights::Stored::open(&first, &config).unwrap().tensors[0].name;
+        let name = &CheckpointFiles::open(&first, architecture.as_ref()).unwrap().tensors[0].name;
         let rounded: Vec<f32> = read(&first, name).into_iter().map(|v| half::bf16::from_f32(v).to_f32()).collect();
         assert_eq!(read(&second, name), rounded);
         assert_eq!(read(&third, name), rounded);

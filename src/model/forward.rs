@@ -56,7 +56,10 @@ impl Model {
         let checkpointed = self.gradient_checkpointing && tape.recording();
         let features = match layout.images.is_empty() {
             true => None,
-            false => Some(self.vision.forward(tape, &layout.images, &self.device(), recompute)?),
+            false => {
+                let vision = self.network.vision.as_ref().ok_or_else(|| Error::failed("images, but no vision tower"))?;
+                Some(vision.forward(tape, &layout.images, self.device(), checkpointed)?)
+            }
         };
         let source = |row: &Row| match (row, &features) {
             (Row::Image { image, unit }, Some(f)) => Ok(RowSource::Image(f.places[*image][*unit])),

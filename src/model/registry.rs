@@ -47,7 +47,7 @@ pub fn parse_architecture(json: &Value) -> Result<Arc<dyn Architecture>> {
             let known = UNSUPPORTED.iter().find(|(model_type, _)| *model_type == other);
             let name = known.map_or(String::new(), |(_, name)| format!(" ({name})"));
             Err(Error::input(format!(
-                "model_type: `{other}`{name} is not supported; only Qwen2.5-VL (`qwen2_5_vl`) and, without vision, Qwen2.5 (`qwen2`) are"
+                "model_type: `{other}`{name} is not supported; only Qwen2.5-VL (`qwen2_5_vl`) and Qwen2.5 without vision (`qwen2`) are"
             )))
         }
     }

@@ -104,7 +104,7 @@ pub fn train(job: &Job<'_>, run: &Run, resume: Option<&Checkpoint>, progress: &m
     if own == 0 {
         return Err(Error::input("the dataset has no training examples"));
     }
-    freeze(job.policy.parameters(), &config.train.freeze)?;
+    freeze(job.policy, &config.train.freeze)?;
     if resume.is_none() {
         Room::of(job, run).look_ahead(config.train.keep, progress)?;
     }

@@ -261,10 +261,6 @@ impl PromptEncoder for Digits {
         Ok(Arc::new(Prompt { ids: vec![k], images: Vec::new() }))
     }
 
-    fn patch_len(&self) -> usize {
-        0
-    }
-
     fn encode_response(&self, text: &str) -> Result<Vec<u32>> {
         let digits: Option<Vec<u32>> = text.split_whitespace().map(|d| d.parse().ok()).collect();
         let mut ids = digits.ok_or_else(|| Error::input(format!("not digits: {text}")))?;

@@ -4,11 +4,9 @@ use super::{Prepared, RESULTS_CSV, RESULTS_JSON, write_results};
 use crate::eval::server::{Questions, Server};
 use crate::eval::{Directory, Engine, EvalResult, Key, Progress, evaluate_in};
 use crate::io::files;
-use crate::model::qwen2_5_vl::Model;
-use crate::model::{hash_model, hash_prompt_files};
+use crate::model::{Model, ModelLoader, hash_model, hash_prompt_files};
 use crate::sampling::server::{Billed, Endpoint};
 use crate::{Error, Result};
-use candle_core::Device;
 use std::path::Path;
 
 /// Evaluate the checkpoint directory `model` on every prepared benchmark, or do what is left of it: `out/<name>/` for each,
@@ -21,7 +19,7 @@ use std::path::Path;
 pub fn run(
     prepared: &[Prepared],
     model: &Path,
-    device: &Device,
+    loader: &ModelLoader,
     out: &Path,
     fresh: bool,
     progress: &mut dyn FnMut(&str, Progress),
@@ -52,7 +50,7 @@ pub fn run(
             None => {
                 let policy = match &loaded {
                     Some(policy) => policy,
-                    None => loaded.insert(Model::load_frozen(model, device)?),
+                    None => loaded.insert(loader.frozen(model)?),
                 };
                 let engine = Engine {
                     policy,

@@ -17,8 +17,7 @@ use crate::data::{Dataset, Manifest};
 use crate::eval::{self, Engine, Generated, Key, Outcome, Plan, Progress, Summary, progress_of};
 use crate::io::files;
 use crate::model::init::SPECIAL;
-use crate::model::qwen2_5_vl::{Model, config};
-use crate::model::{Processor, Sampling};
+use crate::model::{Compute, ModelLoader, Processor, Sampling, require_checkpoint};
 use crate::model::{hash_model, hash_prompt_files};
 use crate::sampling::server::{self, Billed, Chat, Endpoint};
 use crate::sampling::teacher::Scripted;
@@ -167,7 +166,7 @@ fn sample(
     match (&request.teacher, &chat) {
         (Teacher::Model(dir), _) => {
             let processor = Processor::from_dir(dir)?;
-            let model = Model::load_frozen(dir, device)?;
+            let model = ModelLoader::new(device, Compute::F32).frozen(dir)?;
             let (sampling, samples) = (&request.sampling, plan.samples);
             let engine = Engine { policy: &model, codec: &processor, task, sampling, samples };
             eval::run(task, plan, done, |examples| engine.generate(examples), &mut keep)?;
@@ -245,7 +244,7 @@ impl Teacher {
     fn key(&self, task: &dyn Task, plan: &Plan, sampling: &Sampling) -> Result<Key> {
         match self {
             Teacher::Model(dir) => {
-                config::require(dir)?;
+                require_checkpoint(dir)?;
                 Key::new(&hash_model(dir)?, &hash_prompt_files(dir)?, task, plan, sampling)
             }
             Teacher::Scripted => {

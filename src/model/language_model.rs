@@ -2,7 +2,7 @@
 //! as a [`PromptEncoder`]. Tests put models of a few numbers behind both.
 
 use crate::data::Message;
-use crate::io::files::Written;
+use crate::io::files::FileChecksum;
 use crate::model::parts::Part;
 use crate::model::sequence::{Completion, LossFn, Prompt, Sampling, Sequence, TokenStats};
 use crate::nn::{LazyLogits, Parameter};
@@ -57,7 +57,7 @@ pub trait LanguageModel: Sync {
     ) -> Result<Vec<Vec<Completion>>>;
     /// Write the weights as f32 safetensors, under their published names, into an existing checkpoint directory; of a model with an
     /// adapter the adapter alone, in PEFT's form. Returns what the files should hold, as far as that is known.
-    fn save_weights(&self, dir: &Path) -> Result<Vec<Written>>;
+    fn save_weights(&self, dir: &Path) -> Result<Vec<FileChecksum>>;
     /// What the model knows of the memory that it will take.
     fn memory_footprint(&self) -> Option<&dyn MemoryFootprint> {
         None

@@ -7,7 +7,7 @@ use super::parts::Part;
 use super::sequence::{Completion, LossFn, Prompt, Sampling, Sequence, TokenStats};
 use super::weights::{self, Weights};
 use crate::Result;
-use crate::io::files::Written;
+use crate::io::files::FileChecksum;
 use crate::nn::{LazyLogits, Parameter, Tape};
 use candle_core::{DType, Device};
 use std::path::Path;
@@ -167,7 +167,7 @@ impl LanguageModel for Model {
         self.generate_from(prompts, samples, sampling, eos, banned)
     }
 
-    fn save_weights(&self, dir: &Path) -> Result<Vec<Written>> {
+    fn save_weights(&self, dir: &Path) -> Result<Vec<FileChecksum>> {
         match &self.adapter {
             Some(adapter) => Ok(vec![adapter.write(dir)?]),
             None => weights::write(dir, &self.parameters, DType::F32),

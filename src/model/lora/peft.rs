@@ -4,7 +4,7 @@ use super::config::{ADAPTER_CONFIG, AdapterConfig, local_base};
 use super::targets::{Module, modules};
 use super::{Adapter, pair};
 use crate::io::files;
-use crate::io::files::Written;
+use crate::io::files::FileChecksum;
 use crate::model::architecture::Architecture;
 use crate::model::tensor_file::{self, Source, TensorFile, Values};
 use crate::{Error, Result};
@@ -128,7 +128,7 @@ impl Adapter {
     }
 
     /// Write it into an existing directory, in f32. Returns what the weight file is meant to hold.
-    pub fn write(&self, dir: &Path) -> Result<Written> {
+    pub fn write(&self, dir: &Path) -> Result<FileChecksum> {
         let matrices = self.parts.iter().flat_map(|(module, lora)| {
             [("A", &lora.a), ("B", &lora.b)].map(|(kind, parameter)| Source {
                 name: format!("{PREFIX}{}.lora_{kind}.weight", module.transformers_name),

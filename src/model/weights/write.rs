@@ -1,7 +1,7 @@
 //! Weights to disk: safetensors, one file or shards with their index.
 
 use super::index::INDEX;
-use crate::io::files::{self, Written};
+use crate::io::files::{self, FileChecksum};
 use crate::model::tensor_file::{self, Source, Values};
 use crate::nn::Parameter;
 use crate::{Error, Result};
@@ -17,7 +17,7 @@ const SHARD_BYTES: usize = 4_000_000_000;
 
 /// Write weights under their published names: `model.safetensors`, or shards and their index when they are large.
 /// `dtype` is f32, bf16 or f16. Returns what the weight files are meant to hold.
-pub fn write(dir: &Path, parameters: &[Arc<Parameter>], dtype: DType) -> Result<Vec<Written>> {
+pub fn write(dir: &Path, parameters: &[Arc<Parameter>], dtype: DType) -> Result<Vec<FileChecksum>> {
     let sources = parameters.iter().map(|p| Source {
         name: p.name.clone(),
         shape: p.var.dims().to_vec(),
@@ -32,7 +32,7 @@ pub(crate) fn write_with(
     shapes: &[(String, Vec<usize>)],
     dtype: DType,
     make: &dyn Fn(usize) -> Result<Vec<f32>>,
-) -> Result<Vec<Written>> {
+) -> Result<Vec<FileChecksum>> {
     let makers: Vec<_> = (0..shapes.len()).map(|i| move || make(i)).collect();
     let sources = shapes.iter().zip(&makers).map(|((name, shape), make)| Source {
         name: name.clone(),
@@ -42,7 +42,7 @@ pub(crate) fn write_with(
     write_sharded(dir, sources.collect(), dtype, SHARD_BYTES)
 }
 
-fn write_sharded(dir: &Path, sources: Vec<Source<'_>>, dtype: DType, shard_bytes: usize) -> Result<Vec<Written>> {
+fn write_sharded(dir: &Path, sources: Vec<Source<'_>>, dtype: DType, shard_bytes: usize) -> Result<Vec<FileChecksum>> {
     let stored = match dtype {
         DType::F32 => Dtype::F32,
         DType::BF16 => Dtype::BF16,

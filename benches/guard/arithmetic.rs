@@ -1,7 +1,7 @@
 //! Operations of a model's matrix products, forward: 2 m n k each. Every row in every layer, pairs of attention that are seen; a
 //! prompt once for all of its responses. What is left out by sharing more than that makes a path faster than its count.
 
-use jigsaw::model::{Architecture, VisionShape, ImageInput, Sequence};
+use jigsaw::model::{Architecture, ImageInput, Sequence, VisionShape};
 use std::sync::Arc;
 
 /// Forward through tower, decoder and head for the response tokens of `batch`.
@@ -21,7 +21,12 @@ pub fn forward(architecture: &dyn Architecture, batch: &[Sequence]) -> f64 {
         }
         sum += text.layers as f64 * (rows * row + 4.0 * queries * pairs);
         sum += 2.0 * tokens * width * text.vocab_size as f64;
-        sum += group[0].prompt.images.iter().map(|image| vision_shape.as_ref().map_or(0.0, |v| vision(v, text.hidden_size, image))).sum::<f64>();
+        sum += group[0]
+            .prompt
+            .images
+            .iter()
+            .map(|image| vision_shape.as_ref().map_or(0.0, |v| vision(v, text.hidden_size, image)))
+            .sum::<f64>();
     }
     sum
 }

@@ -31,7 +31,9 @@ pub(super) fn evaluate(
     warn_of_large_files(specs);
     let prepared = bench::prepare(specs, settings, model)?;
     let mut bars = EvalProgress::default();
-    let results = bench::run(&prepared, model, &ModelLoader::new(device, Compute::F32), out, fresh, &mut |name, p| bars.update(name, p));
+    let results = bench::run(&prepared, model, &ModelLoader::new(device, Compute::F32), out, fresh, &mut |name, p| {
+        bars.update(name, p)
+    });
     bars.clear();
     let results = results?;
     let files = [RESULTS_JSON, RESULTS_CSV].map(|name| format!("{}\n", out.join(name).display())).concat();

@@ -135,7 +135,8 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
             base_out.display()
         )));
     }
-    let mut models = LoadedModels { loader: &loader, base: LazyModel { dir: &base_dir, model: None }, samples: Vec::new() };
+    let mut models =
+        LoadedModels { loader: &loader, base: LazyModel { dir: &base_dir, model: None }, samples: Vec::new() };
     models.samples.resize_with(prepared.len(), BaseSamples::default);
     let work = ComparisonContext { request, prepared: &prepared, base, labels };
     let mut found = ForgettingResult::new(ModelRef::of(&base_dir, &base_hash), Vec::new());

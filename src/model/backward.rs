@@ -194,5 +194,4 @@ impl Model {
     pub(super) fn weight_bytes(&self, counts: impl Fn(&Parameter) -> bool) -> usize {
         self.parameters().iter().filter(|p| counts(p)).map(|p| 4 * p.var.elem_count()).sum()
     }
-
 }

@@ -3,7 +3,7 @@
 use super::architecture::DecoderShape;
 use super::weights::Weights;
 use crate::Result;
-use crate::nn::{Heads, Parameter, RopeTable, Tape, SpanGroup, Value, attention, rms_norm, gather_rows};
+use crate::nn::{Heads, Parameter, RopeTable, SpanGroup, Tape, Value, attention, gather_rows, rms_norm};
 use candle_core::Tensor;
 use std::sync::Arc;
 

@@ -3,8 +3,8 @@
 use super::layout::{Layout, Row};
 use super::sequence::{Prompt, Sequence, TokenStats};
 use super::transformer::Model;
-use crate::{Error, Result};
 use crate::nn::{Linear, RowSource, Tape, Value, embed, linear, token_stats};
+use crate::{Error, Result};
 use candle_core::Tensor;
 use std::sync::Arc;
 
@@ -57,7 +57,8 @@ impl Model {
         let features = match layout.images.is_empty() {
             true => None,
             false => {
-                let vision = self.network.vision.as_ref().ok_or_else(|| Error::failed("images, but no vision tower"))?;
+                let vision =
+                    self.network.vision.as_ref().ok_or_else(|| Error::failed("images, but no vision tower"))?;
                 Some(vision.forward(tape, &layout.images, self.device(), checkpointed)?)
             }
         };

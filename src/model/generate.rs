@@ -123,7 +123,13 @@ impl Model {
     }
 
     /// Prefill prompts and draw the first token of each of their samples.
-    fn start(&self, queue: &Queue<'_>, taken: &[usize], sampler: &Sampler, cache: &mut dyn KvCache) -> Result<Vec<Slot>> {
+    fn start(
+        &self,
+        queue: &Queue<'_>,
+        taken: &[usize],
+        sampler: &Sampler,
+        cache: &mut dyn KvCache,
+    ) -> Result<Vec<Slot>> {
         let samples = queue.samples;
         let chosen: Vec<Arc<Prompt>> = taken.iter().map(|&i| Arc::clone(&queue.prompts[i])).collect();
         let layout = Layout::of_prompts(&chosen, self.architecture())?;

@@ -1,7 +1,7 @@
 //! Hashes of a checkpoint: its weights, and what turns messages and images into tokens.
 
-use crate::model::lora;
 use crate::model::checkpoint::require_checkpoint;
+use crate::model::lora;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};

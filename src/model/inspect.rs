@@ -200,12 +200,7 @@ fn tokenizer(processor: &Processor, vocab_size: usize) -> TokenizerInfo {
             never_sampled: tokens.banned_ids().contains(id),
         })
         .collect();
-    TokenizerInfo {
-        tokens: tokens.len(),
-        vocab_size,
-        special,
-        never_sampled: tokens.banned_ids().len(),
-    }
+    TokenizerInfo { tokens: tokens.len(), vocab_size, special, never_sampled: tokens.banned_ids().len() }
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //! alpha 1 those of B. Both models must be of one architecture and share a tokenizer, or the mean of two weights means nothing.
 
 use crate::io::files;
-use crate::model::convert::{Precision, write_like};
 use crate::model::architecture::Architecture;
+use crate::model::convert::{Precision, write_like};
 use crate::model::registry::read_architecture;
 use crate::model::weights::{CheckpointFiles, StoredTensor};
 use crate::{Error, Result};
@@ -30,7 +30,8 @@ pub fn interpolate(a: &Path, b: &Path, alpha: f64, out: &Path, overwrite: bool) 
     }
     files::check_output_dir(out, overwrite, "config.json")?;
     let (config_a, config_b) = (read_architecture(a)?, read_architecture(b)?);
-    let (stored_a, stored_b) = (CheckpointFiles::open(a, config_a.as_ref())?, CheckpointFiles::open(b, config_b.as_ref())?);
+    let (stored_a, stored_b) =
+        (CheckpointFiles::open(a, config_a.as_ref())?, CheckpointFiles::open(b, config_b.as_ref())?);
     let partners = partners(a, &stored_a, b, &stored_b)?;
     same_settings(a, config_a.as_ref(), b, config_b.as_ref())?;
     stored_b.check_head()?;

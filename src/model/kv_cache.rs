@@ -135,7 +135,14 @@ pub struct ReferenceKvCache {
 impl ReferenceKvCache {
     /// An empty cache with room for `room` new tokens a sample.
     pub fn new(layers: usize, heads: Heads, room: usize) -> Self {
-        ReferenceKvCache { heads, room, layers: vec![None; layers], tokens: vec![0; layers], mask: None, stepped: false }
+        ReferenceKvCache {
+            heads,
+            room,
+            layers: vec![None; layers],
+            tokens: vec![0; layers],
+            mask: None,
+            stepped: false,
+        }
     }
 
     /// `tensor` with its tokens, in dimension `dim`, from `from` on at the end of `to`, in front of the room; `before` fills what is left.

@@ -127,4 +127,3 @@ pub trait PromptEncoder: Sync {
     /// Ids that are never sampled.
     fn banned_ids(&self) -> &[u32];
 }
-

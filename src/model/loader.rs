@@ -1,5 +1,6 @@
 //! From a checkpoint directory to a [`Model`].
 
+use super::architecture::Architecture;
 use super::compute::Compute;
 use super::language_model::LanguageModel as _;
 use super::lora::{self, Adapter};
@@ -7,7 +8,6 @@ use super::parts::Part;
 use super::registry::read_architecture;
 use super::transformer::{Base, Model};
 use super::weights::{self, CheckpointFiles, Storage};
-use super::architecture::Architecture;
 use crate::Result;
 use crate::machine::Place;
 use crate::nn::Parameter;

@@ -1,9 +1,9 @@
 //! How much memory a backward pass or a rollout will take, counted from the shapes of what it keeps.
 
-use super::generate::{MAX_ACTIVE, PREFILL_TOKENS};
-use super::layout::Layout;
 use super::architecture::{DecoderShape, VisionShape};
+use super::generate::{MAX_ACTIVE, PREFILL_TOKENS};
 use super::language_model::{BackwardBytes, LanguageModel, MemoryFootprint};
+use super::layout::Layout;
 use super::sequence::{ImageInput, Prompt, Sequence};
 use super::shards::{self, ShardSchedule};
 use super::transformer::Model;
@@ -132,12 +132,14 @@ impl Model {
             true => rows * (layers * t.hidden_size + attended + rest),
         };
         // A frozen tower keeps nothing; one block works at a time.
-        let vision =
-            match (self.parameters().iter().any(|p| p.trainable() && self.part(&p.name).is_vision()), self.gradient_checkpointing) {
-                (false, _) => patches * block,
-                (true, false) => patches * depth * block,
-                (true, true) => patches * (depth * v.hidden_size + block),
-            };
+        let vision = match (
+            self.parameters().iter().any(|p| p.trainable() && self.part(&p.name).is_vision()),
+            self.gradient_checkpointing,
+        ) {
+            (false, _) => patches * block,
+            (true, false) => patches * depth * block,
+            (true, true) => patches * (depth * v.hidden_size + block),
+        };
         // Pixels, the input of the merger and what it makes of them, the features.
         let ends = patches * (v.patch_len + 4 * v.hidden_size) + rows * 2 * t.hidden_size;
         let logits = predicted * t.vocab_size;

@@ -3,9 +3,9 @@
 use super::architecture::Architecture;
 use super::fields::Fields;
 use super::{qwen2, qwen2_5_vl};
+use crate::io::files;
 use crate::model::checkpoint::require_checkpoint;
 use crate::model::lora;
-use crate::io::files;
 use crate::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
@@ -41,7 +41,9 @@ pub fn parse_architecture(json: &Value) -> Result<Arc<dyn Architecture>> {
     };
     let supported = || root.section("quantization_config").and_then(|section| section.map_or(Ok(()), refuse_quantised));
     match model_type.as_str() {
-        qwen2_5_vl::config::MODEL_TYPE => supported().and_then(|()| Ok(Arc::new(qwen2_5_vl::Config::from_json(json)?) as _)),
+        qwen2_5_vl::config::MODEL_TYPE => {
+            supported().and_then(|()| Ok(Arc::new(qwen2_5_vl::Config::from_json(json)?) as _))
+        }
         qwen2::config::MODEL_TYPE => supported().and_then(|()| Ok(Arc::new(qwen2::Config::from_json(json)?) as _)),
         other => {
             let known = UNSUPPORTED.iter().find(|(model_type, _)| *model_type == other);
@@ -57,7 +59,9 @@ fn refuse_quantised(section: Fields) -> Result<()> {
     let method = section.string("quant_method")?.unwrap_or_else(|| "not named".into());
     Err(section.error(
         "quant_method",
-        format!("{method}: quantised weights are not supported; give the checkpoint that they were made from, unquantised"),
+        format!(
+            "{method}: quantised weights are not supported; give the checkpoint that they were made from, unquantised"
+        ),
     ))
 }
 

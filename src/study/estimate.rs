@@ -44,7 +44,8 @@ pub fn estimate(study: &Study, plan: &Plan) -> Result<Estimate> {
         ));
         return Ok(found);
     };
-    let parameters: usize = architecture.parameter_shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let parameters: usize =
+        architecture.parameter_shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     if parameters > MOST {
         // Weights, gradients and two moments in f32.
         found.notes.push(format!(

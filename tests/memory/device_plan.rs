@@ -3,13 +3,15 @@
 use crate::{alone, highest};
 use candle_core::Device;
 use jigsaw::model::init::{Preset, write_checkpoint};
-use jigsaw::model::{Compute, LanguageModel as _, MemoryFootprint as _, Model, ModelLoader, ImageInput, Prompt, Sampling, Sequence, TokenGrads, TokenStats};
+use jigsaw::model::{
+    Compute, ImageInput, LanguageModel as _, MemoryFootprint as _, Model, ModelLoader, Prompt, Sampling, Sequence,
+    TokenGrads, TokenStats,
+};
 use std::sync::Arc;
 
 /// A prompt of so many words around an image of `side` x `side` patches.
 fn prompt(model: &Model, words: usize, side: usize) -> Arc<Prompt> {
-    let (vision, tokens) =
-        (model.architecture().vision().unwrap(), model.architecture().image_tokens().unwrap());
+    let (vision, tokens) = (model.architecture().vision().unwrap(), model.architecture().image_tokens().unwrap());
     let width = vision.patch_len;
     let patches = (0..side * side * width).map(|i| (i * 7919 % 1009) as f32 / 1009.0).collect();
     let merged = side * side / vision.merge_size.pow(2);

@@ -5,8 +5,8 @@ use crate::common;
 use candle_core::{Device, Tensor};
 use jigsaw::data::Message;
 use jigsaw::model::lora::merge;
-use jigsaw::model::{Compute, LanguageModel as _, Model, ModelLoader};
 use jigsaw::model::tensor_file::TensorFile;
+use jigsaw::model::{Compute, LanguageModel as _, Model, ModelLoader};
 use jigsaw::model::{Processor, Sequence, TokenGrads};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -89,8 +89,10 @@ fn an_adapter_merged_into_its_base_computes_the_same() {
     for case in CASES {
         let out = dir.path().join(case);
         merge(&adapter(case), &out, jigsaw::model::convert::Precision::F32, false).unwrap();
-        let (merged, adapted) =
-            (jigsaw::model::load(&out, &common::device()).unwrap(), jigsaw::model::load(&adapter(case), &common::device()).unwrap());
+        let (merged, adapted) = (
+            jigsaw::model::load(&out, &common::device()).unwrap(),
+            jigsaw::model::load(&adapter(case), &common::device()).unwrap(),
+        );
         let sequences = sequences(&Processor::from_dir(&out).unwrap());
         assert!(!merged.is_adapted());
         assert!(far(&logprobs(&merged, &sequences), &logprobs(&adapted, &sequences)) < 1e-5);

@@ -4,7 +4,7 @@
 use crate::common;
 use crate::common::Recorded;
 use candle_core::{DType, Device, Tensor};
-use jigsaw::model::{LanguageModel as _, Model, read_architecture, Prompt, Sampling, Sequence, TokenGrads};
+use jigsaw::model::{LanguageModel as _, Model, Prompt, Sampling, Sequence, TokenGrads, read_architecture};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};

@@ -1,8 +1,8 @@
 //! A batch that is worked on in shards, on several threads, or with activations computed twice, gives what it must.
 
 use jigsaw::model::init::{Preset, write_checkpoint};
-use jigsaw::model::{LanguageModel as _, Model};
 use jigsaw::model::{ImageInput, Prompt, Sequence, TokenGrads};
+use jigsaw::model::{LanguageModel as _, Model};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -88,7 +88,9 @@ fn activations_computed_twice_give_the_same_gradients() {
     let (dir, model) = model();
     let batch = batch(&model, 4);
     let (kept, _) = gradients(&model, &[&batch]);
-    let again = jigsaw::model::load(&dir.path().join("model"), &candle_core::Device::Cpu).unwrap().with_gradient_checkpointing(true);
+    let again = jigsaw::model::load(&dir.path().join("model"), &candle_core::Device::Cpu)
+        .unwrap()
+        .with_gradient_checkpointing(true);
     assert!(gradients(&again, &[&batch]).0 == kept);
     // The same with the vision tower frozen, and on the composed kernels within rounding.
     let freeze = |m: &Model| {

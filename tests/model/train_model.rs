@@ -22,7 +22,8 @@ fn sft_runs_equal_torch_and_transformers_step_for_step() {
         let record = common::json(&format!("training/{run}.json"));
         let recorded = Recorded::open(&format!("training/{run}.safetensors"), &record);
         let model =
-            jigsaw::model::load(&common::fixture("model").join(record["model"].as_str().unwrap()), &common::device()).unwrap();
+            jigsaw::model::load(&common::fixture("model").join(record["model"].as_str().unwrap()), &common::device())
+                .unwrap();
         let given = &record["settings"];
         let number = |key: &str| given[key].as_f64().unwrap();
         let settings = TrainSettings {

@@ -3,8 +3,8 @@
 use super::*;
 use crate::Result;
 use crate::eval::EvalResult;
-use crate::model::{Compute, ModelLoader, Sampling};
 use crate::model::init::{Preset, write_checkpoint};
+use crate::model::{Compute, ModelLoader, Sampling};
 use crate::sampling::SamplePlan;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -131,7 +131,10 @@ fn what_is_chosen_for_a_benchmark_is_prepared_and_written_down() {
     let small = BenchmarkSettings { max_pixels: Some(28 * 28 * 4), ..settings(4) };
     let prepared = bench.prepare(&small).unwrap();
     assert_eq!(
-        (prepared[1].protocol.pixels.unwrap().max, prepared[1].reader().unwrap().processor.images().unwrap().max_pixels),
+        (
+            prepared[1].protocol.pixels.unwrap().max,
+            prepared[1].reader().unwrap().processor.images().unwrap().max_pixels
+        ),
         (3136, 3136)
     );
     assert_eq!(sizes(&prepared[1]).1, serde_json::json!([56, 28]));

@@ -3,8 +3,8 @@
 mod tokenizer;
 
 use crate::io::files;
-use crate::model::convert::{Precision, declare};
 use crate::model::architecture::{Architecture, VisionShape};
+use crate::model::convert::{Precision, declare};
 use crate::model::qwen2::{self, TextConfig};
 use crate::model::qwen2_5_vl::config::{Config, VisionConfig};
 use crate::model::weights;
@@ -155,7 +155,11 @@ impl Preset {
 
 /// The published architectures: (hidden, intermediate, layers, heads, key and value heads) of the decoder, blocks of the vision tower,
 /// rows of the embeddings. From the `config.json` of Qwen/Qwen2.5-VL-3B-Instruct and -7B-Instruct.
-fn published([hidden, inner, layers, heads, kv]: [usize; 5], depth: usize, vocab: usize) -> (TextConfig, Vec<usize>, VisionConfig) {
+fn published(
+    [hidden, inner, layers, heads, kv]: [usize; 5],
+    depth: usize,
+    vocab: usize,
+) -> (TextConfig, Vec<usize>, VisionConfig) {
     let text = TextConfig {
         vocab_size: vocab,
         hidden_size: hidden,

@@ -54,7 +54,9 @@ impl Adapter {
         let all = modules(architecture);
         let newer = file.tensors().any(|(name, _)| {
             let name = name.strip_prefix(PREFIX).and_then(|name| name.rsplit_once(".lora_")).map(|(module, _)| module);
-            all.iter().any(|module| name == Some(module.transformers_name.as_str()) && module.transformers_name != module.name)
+            all.iter().any(|module| {
+                name == Some(module.transformers_name.as_str()) && module.transformers_name != module.name
+            })
         });
         let targets = settings.target_pattern();
         let adapted: Vec<&Module> = all.iter().filter(|module| found.contains_key(&module.name)).collect();

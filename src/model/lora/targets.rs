@@ -38,9 +38,12 @@ pub struct Module {
 /// the output head.
 pub fn modules(architecture: &dyn Architecture) -> Vec<Module> {
     let linear = |(name, shape): (String, Vec<usize>)| match (name.strip_suffix(".weight"), shape.as_slice()) {
-        (Some(module), &[out, width]) if !module.ends_with("embed_tokens") && module != "lm_head" => {
-            Some(Module { name: module.to_string(), transformers_name: architecture.transformers_name(module), out, width })
-        }
+        (Some(module), &[out, width]) if !module.ends_with("embed_tokens") && module != "lm_head" => Some(Module {
+            name: module.to_string(),
+            transformers_name: architecture.transformers_name(module),
+            out,
+            width,
+        }),
         _ => None,
     };
     architecture.parameter_shapes().into_iter().filter_map(linear).collect()
@@ -56,7 +59,8 @@ impl Targets {
         let chosen: Vec<Module> = match self {
             Targets::Pattern(word) if word == ALL_LINEAR => all,
             Targets::Pattern(pattern) => {
-                let matches = whole(pattern_for(architecture, pattern)).map_err(|e| Error::input(format!("lora.target: {e}")))?;
+                let matches =
+                    whole(pattern_for(architecture, pattern)).map_err(|e| Error::input(format!("lora.target: {e}")))?;
                 all.into_iter().filter(|m| matches(&m.transformers_name) || matches(&m.name)).collect()
             }
             Targets::Names(names) => {

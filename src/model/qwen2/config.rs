@@ -3,9 +3,9 @@
 //! A key that is absent has the value that transformers' `Qwen2Config` gives it, because transformers does not write keys that have their
 //! default.
 
+use crate::Result;
 use crate::model::architecture::DecoderShape;
 use crate::model::fields::{Fields, MAX_LAYERS, MAX_WIDTH};
-use crate::Result;
 use serde_json::{Value, json};
 
 /// `model_type` of the family.
@@ -57,8 +57,12 @@ impl Config {
     pub fn from_json(value: &Value) -> Result<Self> {
         let root = Fields::root(value)?;
         let classes = root.strings("architectures")?.unwrap_or_default();
-        if let Some(class) = classes.first().filter(|_| !classes.iter().any(|class| CLASSES.contains(&class.as_str()))) {
-            return Err(root.error("architectures", format!("`{class}` is no causal language model; give one of `{}`", CLASSES[0])));
+        if let Some(class) = classes.first().filter(|_| !classes.iter().any(|class| CLASSES.contains(&class.as_str())))
+        {
+            return Err(root.error(
+                "architectures",
+                format!("`{class}` is no causal language model; give one of `{}`", CLASSES[0]),
+            ));
         }
         // transformers' defaults.
         let defaults = TextConfig {
@@ -177,9 +181,7 @@ impl TextConfig {
             head_dim,
             rms_norm_eps: f.positive_number("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps),
             rope_theta: rope_theta.unwrap_or(defaults.rope_theta),
-            max_position_embeddings: f
-                .positive("max_position_embeddings")?
-                .unwrap_or(defaults.max_position_embeddings),
+            max_position_embeddings: f.positive("max_position_embeddings")?.unwrap_or(defaults.max_position_embeddings),
         })
     }
 

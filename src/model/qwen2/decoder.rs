@@ -4,7 +4,7 @@ use super::config::TextConfig;
 use crate::Result;
 use crate::model::decoder::{Decoder, DecoderLayer, Rotary, keep_rows};
 use crate::model::weights::Weights;
-use crate::nn::{Linear, Heads, Parameter, RopeTable, Tape, Value, linear, rms_norm, rope, swiglu};
+use crate::nn::{Heads, Linear, Parameter, RopeTable, Tape, Value, linear, rms_norm, rope, swiglu};
 use std::sync::Arc;
 
 struct Layer {

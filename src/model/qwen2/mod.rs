@@ -58,7 +58,9 @@ impl Architecture for Config {
     fn positions(&self, ids: &[u32], grids: &[[usize; 3]]) -> Result<Positions> {
         match grids {
             [] => Ok(Positions::of_text(ids.len())),
-            _ => Err(Error::input(format!("the prompt has {} image(s); {} reads text alone", grids.len(), self.title()))),
+            _ => {
+                Err(Error::input(format!("the prompt has {} image(s); {} reads text alone", grids.len(), self.title())))
+            }
         }
     }
 

@@ -69,17 +69,10 @@ impl VisionTower {
             },
         })
     }
-
 }
 
 impl VisionEncoder for VisionTower {
-    fn forward(
-        &self,
-        tape: &Tape,
-        images: &[Arc<ImageInput>],
-        device: &Device,
-        recompute: bool,
-    ) -> Result<Features> {
+    fn forward(&self, tape: &Tape, images: &[Arc<ImageInput>], device: &Device, recompute: bool) -> Result<Features> {
         let config = &self.config;
         let order = WindowOrder::new(images.iter().map(|image| image.grid), config);
         let unit = config.spatial_merge_size * config.spatial_merge_size;

@@ -120,4 +120,3 @@ impl Weights {
         Ok(architecture.parameter_shapes().into_iter().filter_map(|(name, _)| by_name.remove(&name)).collect())
     }
 }
-

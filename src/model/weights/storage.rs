@@ -74,4 +74,3 @@ impl Storage {
         Ok(move |name: &str| if names.contains(name) { held } else { Storage::F32 })
     }
 }
-

@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor, Var};
 use candle_nn::Optimizer;
 use criterion::{BatchSize, Criterion, Throughput};
 use jigsaw::nn::{
-    self, Affine, Heads, KeyValues, Matrix, MatrixMut, Parameter, RopeTable, RowSource, Span, Tape, Tree, Value,
+    self, Heads, KvBuffer, Linear, Matrix, MatrixMut, Parameter, RopeTable, RowSource, Span, SpanGroup, Tape, Value,
 };
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::settings::{Config, Method};
@@ -55,7 +55,7 @@ fn kernel(
     let xs: Vec<Tensor> = inputs.iter().map(|s| tensor(s)).collect();
     let ps: Vec<Arc<Parameter>> = parameters.iter().map(|s| parameter(s)).collect();
     let mut group = c.benchmark_group(name);
-    for (side, tape) in [("fused", Tape::new as fn() -> Tape), ("candle", || Tape::new().composed())] {
+    for (side, tape) in [("fused", Tape::new as fn() -> Tape), ("candle", || Tape::new().reference())] {
         let forward = |xs: &[Tensor]| {
             let tape = tape();
             let leaves: Vec<Value> = xs.iter().map(|x| tape.leaf(x.clone())).collect();
@@ -70,7 +70,7 @@ fn kernel(
                 |(xs, seed)| {
                     let (tape, leaves, y) = forward(&xs);
                     let leaves: Vec<&Value> = leaves.iter().collect();
-                    let grads = tape.backward_with(vec![(y, seed)], &leaves).expect("backward");
+                    let grads = tape.backward_with_leaves(vec![(y, seed)], &leaves).expect("backward");
                     ps.iter().for_each(|p| p.clear_grad());
                     grads
                 },
@@ -82,14 +82,14 @@ fn kernel(
 }
 
 /// Sequences (or windows) of `len` rows each.
-fn trees(rows: usize, len: usize, causal: bool) -> Arc<Vec<Tree>> {
-    Arc::new((0..rows).step_by(len).map(|at| Tree::alone(at..at + len, causal)).collect())
+fn span_groups(rows: usize, len: usize, causal: bool) -> Arc<Vec<SpanGroup>> {
+    Arc::new((0..rows).step_by(len).map(|at| SpanGroup::single(at..at + len, causal)).collect())
 }
 
 /// As in a batch of rollouts: an opening that all share, and prompts of different lengths with four responses each.
-fn ragged() -> (usize, Arc<Vec<Tree>>) {
+fn ragged() -> (usize, Arc<Vec<SpanGroup>>) {
     const OPENING: usize = 40;
-    let mut trees = vec![Tree::alone(0..OPENING, true)];
+    let mut span_groups = vec![SpanGroup::single(0..OPENING, true)];
     let mut at = OPENING;
     for prompt in [60, 75, 90, 120] {
         let prefix = at..at + prompt;
@@ -99,9 +99,9 @@ fn ragged() -> (usize, Arc<Vec<Tree>>) {
             spans.push(Span { rows: at..at + response, prefix: prefix.clone(), causal: true });
             at += response;
         }
-        trees.push(Tree { shared: 0..OPENING, spans });
+        span_groups.push(SpanGroup { shared: 0..OPENING, spans });
     }
-    (at, Arc::new(trees))
+    (at, Arc::new(span_groups))
 }
 
 fn kernels(c: &mut Criterion) {
@@ -137,28 +137,28 @@ fn elementwise(c: &mut Criterion) {
 fn linears(c: &mut Criterion) {
     let qkv = TEXT.stride();
     kernel(c, "linear qkv", &[&[ROWS, WIDTH]], &[&[qkv, WIDTH], &[qkv]], |tape, x, p| {
-        let map = Affine { weight: p[0].clone(), bias: Some(p[1].clone()), lora: None };
+        let map = Linear { weight: p[0].clone(), bias: Some(p[1].clone()), lora: None };
         nn::linear(tape, &x[0], &[&map], None)
     });
     kernel(c, "linear down with residual", &[&[ROWS, INNER], &[ROWS, WIDTH]], &[&[WIDTH, INNER]], |tape, x, p| {
-        nn::linear(tape, &x[0], &[&Affine::plain(p[0].clone())], Some(&x[1]))
+        nn::linear(tape, &x[0], &[&Linear::without_bias(p[0].clone())], Some(&x[1]))
     });
     // Frozen weights: only the gradient of the input is wanted.
     kernel(c, "linear frozen", &[&[ROWS, WIDTH]], &[&[qkv, WIDTH]], |tape, x, p| {
         p[0].set_trainable(false);
-        nn::linear(tape, &x[0], &[&Affine::plain(p[0].clone())], None)
+        nn::linear(tape, &x[0], &[&Linear::without_bias(p[0].clone())], None)
     });
 }
 
 fn attentions(c: &mut Criterion) {
     let (ragged_rows, ragged) = ragged();
-    for (name, rows, heads, trees) in [
-        ("attention causal, grouped heads", ROWS, TEXT, trees(ROWS, LENGTH, true)),
-        ("attention windows", PATCHES, VISION, trees(PATCHES, 64, false)),
-        ("attention whole picture", PATCHES, VISION, trees(PATCHES, 256, false)),
+    for (name, rows, heads, span_groups) in [
+        ("attention causal, grouped heads", ROWS, TEXT, span_groups(ROWS, LENGTH, true)),
+        ("attention windows", PATCHES, VISION, span_groups(PATCHES, 64, false)),
+        ("attention whole picture", PATCHES, VISION, span_groups(PATCHES, 256, false)),
         ("attention ragged, shared prefixes", ragged_rows, TEXT, ragged),
     ] {
-        kernel(c, name, &[&[rows, heads.stride()]], &[], |tape, x, _| nn::attention(tape, &x[0], &trees, heads));
+        kernel(c, name, &[&[rows, heads.stride()]], &[], |tape, x, _| nn::attention(tape, &x[0], &span_groups, heads));
     }
 }
 
@@ -176,7 +176,7 @@ fn gathers(c: &mut Criterion) {
         nn::embed(tape, &p[0], Some(&x[0]), sources.clone())
     });
     let index: Vec<u32> = (0..PATCHES as u32).map(|i| (i * 37) % PATCHES as u32).collect();
-    kernel(c, "select", &[&[PATCHES, WIDTH]], &[], |tape, x, _| nn::select(tape, &x[0], index.clone()));
+    kernel(c, "select", &[&[PATCHES, WIDTH]], &[], |tape, x, _| nn::gather_rows(tape, &x[0], index.clone()));
 }
 
 /// A step of AdamW over a matrix and its gradient (the norm of the gradients not counted on either side).
@@ -206,12 +206,12 @@ fn adamw(c: &mut Criterion) {
 fn decode(c: &mut Criterion) {
     let mut group = c.benchmark_group("attend");
     let row = random(TEXT.stride());
-    let mut held = KeyValues::with_room(TEXT, LENGTH);
+    let mut held = KvBuffer::with_capacity(TEXT, LENGTH);
     (0..LENGTH).for_each(|_| held.push(&row, TEXT));
-    let none = KeyValues::default();
+    let none = KvBuffer::default();
     let (mut out, mut scratch) = (vec![0.0; TEXT.query * TEXT.dim], Vec::new());
     group.bench_function("fused", |b| {
-        b.iter(|| nn::attend(black_box(&mut out), black_box(&row), &held, &[&none], TEXT, &mut scratch));
+        b.iter(|| nn::decode_attention(black_box(&mut out), black_box(&row), &held, &[&none], TEXT, &mut scratch));
     });
     // A key-value head and the query heads that share it: one matrix each.
     let share = TEXT.query / TEXT.key_value;

@@ -4,7 +4,7 @@ use super::measure::{Check, Reference};
 use super::paths::Named;
 use candle_core::{Device, Tensor, Var};
 use jigsaw::Result;
-use jigsaw::nn::{self, Heads, KeyValues, Parameter, RopeTable, RowSource, Tape, Tree, Value};
+use jigsaw::nn::{self, Heads, KvBuffer, Parameter, RopeTable, RowSource, SpanGroup, Tape, Value};
 use std::sync::Arc;
 
 /// Every kernel.
@@ -40,7 +40,7 @@ fn both(x: &Tensor, seed: &Tensor, op: impl FnOnce(&Tape, &Value) -> Result<Valu
     let tape = Tape::new();
     let leaf = tape.leaf(x.copy()?);
     let y = op(&tape, &leaf)?;
-    tape.backward_with(vec![(y, seed.copy()?)], &[&leaf])?;
+    tape.backward_with_leaves(vec![(y, seed.copy()?)], &[&leaf])?;
     Ok(())
 }
 
@@ -48,14 +48,15 @@ fn both(x: &Tensor, seed: &Tensor, op: impl FnOnce(&Tape, &Value) -> Result<Valu
 fn attention(heads: Heads, len: usize, causal: bool) -> Result<Check> {
     let sequences = 1024 / len;
     let rows = sequences * len;
-    let trees: Vec<Tree> = (0..rows).step_by(len).map(|at| Tree::alone(at..at + len, causal)).collect();
+    let span_groups: Vec<SpanGroup> =
+        (0..rows).step_by(len).map(|at| SpanGroup::single(at..at + len, causal)).collect();
     let (x, seed) = (tensor((rows, heads.stride()))?, tensor((rows, heads.query * heads.dim))?);
     let pairs = sequences * len * len / if causal { 2 } else { 1 };
-    let trees = Arc::new(trees);
+    let span_groups = Arc::new(span_groups);
     Ok(Check {
         reference: Reference::All,
         operations: 12.0 * (heads.query * heads.dim * pairs) as f64,
-        work: Box::new(move || both(&x, &seed, |tape, x| nn::attention(tape, x, &trees, heads))),
+        work: Box::new(move || both(&x, &seed, |tape, x| nn::attention(tape, x, &span_groups, heads))),
     })
 }
 
@@ -64,7 +65,7 @@ fn attend() -> Result<Check> {
     const SAMPLES: usize = 8;
     let rows = tensor((SAMPLES, TEXT.stride()))?.flatten_all()?.to_vec1::<f32>()?;
     let held = |count: usize| {
-        let mut held = KeyValues::with_room(TEXT, count);
+        let mut held = KvBuffer::with_capacity(TEXT, count);
         (0..count).for_each(|_| held.push(&rows[..TEXT.stride()], TEXT));
         held
     };
@@ -72,8 +73,8 @@ fn attend() -> Result<Check> {
     let width = TEXT.query * TEXT.dim;
     let (mut out, mut scratch) = (vec![0.0; SAMPLES * width], Vec::new());
     let work = move || {
-        let own: Vec<&KeyValues> = own.iter().collect();
-        nn::attend(std::hint::black_box(&mut out), &rows, &prefix, &own, TEXT, &mut scratch);
+        let own: Vec<&KvBuffer> = own.iter().collect();
+        nn::decode_attention(std::hint::black_box(&mut out), &rows, &prefix, &own, TEXT, &mut scratch);
         Ok(())
     };
     Ok(Check { reference: Reference::One, operations: (4 * SAMPLES * width * 116) as f64, work: Box::new(work) })
@@ -99,7 +100,7 @@ fn on_one_thread(
     op: impl Fn(&Tape, &Value, &Arc<Parameter>) -> Result<Value> + Send + 'static,
 ) -> Result<Check> {
     let weight = Arc::new(Parameter::new("p", Var::from_tensor(&tensor(WIDTH)?)?));
-    let seed = op(&Tape::forward_only(), &Value::constant(x.copy()?), &weight)?.tensor;
+    let seed = op(&Tape::no_grad(), &Value::constant(x.copy()?), &weight)?.tensor;
     let operations = 10.0 * x.elem_count() as f64;
     let work = move || {
         both(&x, &seed, |tape, x| op(tape, x, &weight))?;

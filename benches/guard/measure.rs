@@ -1,6 +1,6 @@
 //! The rate of a piece of work as a share of the rate of a matrix product, in short alternations of the two.
 
-use jigsaw::nn::{Matrix, MatrixMut, lanes, matmul};
+use jigsaw::nn::{Matrix, MatrixMut, matmul, parallel_map};
 use jigsaw::{Error, Result};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -57,7 +57,7 @@ pub fn two_threads() -> Result<()> {
     let built = ThreadPoolBuilder::new().num_threads(THREADS).build_global();
     built.map_err(|e| Error::failed(format!("cannot start {THREADS} threads: {e}")))?;
     // The lanes are made for the pool that first asks for them.
-    lanes(THREADS, |_| ());
+    parallel_map(THREADS, |_| ());
     Ok(())
 }
 
@@ -168,7 +168,7 @@ impl Product {
             Reference::One | Reference::All => product(&mut self.to[0]),
             Reference::Lanes => {
                 let results: Vec<_> = self.to.iter_mut().map(std::sync::Mutex::new).collect();
-                lanes(THREADS, |lane| {
+                parallel_map(THREADS, |lane| {
                     if let Ok(mut to) = results[lane].lock() {
                         product(&mut to);
                     }

@@ -1,7 +1,8 @@
 //! The side of `jigsaw eval` that deals with several benchmarks, and the table over them.
 
 use super::eval::bill;
-use super::output::{Current, bar, print, say};
+use super::output::{print, status};
+use super::progress::{NamedProgress, bar};
 use crate::eval::bench::{self, RESULTS_CSV, RESULTS_JSON, Settings, Spec};
 use crate::eval::{EvalResult, Progress, Summary};
 use crate::sampling::server::{self, Endpoint};
@@ -25,10 +26,10 @@ pub(super) fn evaluate(
     out: &Path,
     fresh: bool,
 ) -> Result<()> {
-    tell_of_large_files(specs);
+    warn_of_large_files(specs);
     let prepared = bench::prepare(specs, settings, model)?;
-    let mut bars = Bars::default();
-    let results = bench::run(&prepared, model, device, out, fresh, &mut |name, p| bars.tell(name, p));
+    let mut bars = EvalProgress::default();
+    let results = bench::run(&prepared, model, device, out, fresh, &mut |name, p| bars.update(name, p));
     bars.clear();
     let results = results?;
     let files = [RESULTS_JSON, RESULTS_CSV].map(|name| format!("{}\n", out.join(name).display())).concat();
@@ -43,21 +44,21 @@ pub(super) fn evaluate_server(
     out: &Path,
     fresh: bool,
 ) -> Result<()> {
-    tell_of_large_files(specs);
+    warn_of_large_files(specs);
     let prepared = bench::prepare_for_server(specs, settings)?;
-    let mut bars = Bars::default();
+    let mut bars = EvalProgress::default();
     let key = server::key_of_environment();
-    let results = bench::run_server(&prepared, endpoint, key, out, fresh, &mut |name, p| bars.tell(name, p));
+    let results = bench::run_server(&prepared, endpoint, key, out, fresh, &mut |name, p| bars.update(name, p));
     bars.clear();
     let (results, billed) = results?;
     let files = [RESULTS_JSON, RESULTS_CSV].map(|name| format!("{}\n", out.join(name).display())).concat();
     print(&format!("{}\n{}{}{files}", endpoint.name(), table(&results), bill(billed)))
 }
 
-fn tell_of_large_files(specs: &[Spec]) {
+fn warn_of_large_files(specs: &[Spec]) {
     let bytes: u64 = specs.iter().filter_map(|spec| std::fs::metadata(&spec.path).ok()).map(|m| m.len()).sum();
     if bytes > LARGE {
-        say(&format!("reading and checking {:.1} GB of benchmark files", bytes as f64 / 1e9));
+        status(&format!("reading and checking {:.1} GB of benchmark files", bytes as f64 / 1e9));
     }
 }
 
@@ -78,10 +79,10 @@ pub(super) fn rescore(out: &Path) -> Result<()> {
 
 /// A bar with the name of the benchmark that is under way.
 #[derive(Default)]
-pub(super) struct Bars(Current);
+pub(super) struct EvalProgress(NamedProgress);
 
-impl Bars {
-    pub(super) fn tell(&mut self, name: &str, p: Progress) {
+impl EvalProgress {
+    pub(super) fn update(&mut self, name: &str, p: Progress) {
         let new = || bar(p.total, "{prefix} {pos}/{len}, {msg}, {eta} left");
         let right = format!("{:.1} % right", 100.0 * p.correct as f64 / p.responses.max(1) as f64);
         self.0.show(name, p.done as u64, new).set_message(right);

@@ -1,10 +1,11 @@
 //! `jigsaw dynamics`: why some training data costs more prior knowledge than other.
 
 use super::hub;
-use super::output::{Current, bar, print, say};
+use super::output::{print, status};
+use super::progress::{NamedProgress, bar};
 use crate::dynamics::{
-    DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, Dynamics, Loss, PAIRS, Progress, Request, Setting, divergence,
-    influence_over_checkpoints, influence_table, likelihood, notes, run,
+    DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, DynamicsObserver, DynamicsRequest, DynamicsResult, InfluenceConfig,
+    PAIRS, ResponseLoss, divergence, influence_over_checkpoints, influence_table, likelihood, notes, run,
 };
 use crate::eval::bench::Spec;
 use crate::io::files;
@@ -44,8 +45,8 @@ pub struct DynamicsArgs {
     #[arg(long, value_name = "X", default_value_t = ETA)]
     eta: f64,
     /// The loss of a response that the step descends: mean or sum over its tokens of the negative log-probability
-    #[arg(long, value_enum, default_value_t = Loss::Mean)]
-    loss: Loss,
+    #[arg(long, value_enum, default_value_t = ResponseLoss::Mean)]
+    loss: ResponseLoss,
     /// Parts that take no step, as in training: vision, merger, embeddings, text, or the beginning of parameter names
     #[arg(long, value_name = "PART", num_args = 1..)]
     freeze: Vec<String>,
@@ -81,7 +82,7 @@ const ETA: f64 = 1e-5;
 const EXAMPLES: &str = "\
 Example:
   jigsaw dynamics --model BASE runs/sft/checkpoints/* --base BASE --train bare=runs/puzzles --train rollouts=runs/rollouts \\
-      --prior vqa=runs/prior/bench/vqa-direct.tsv --prior pope=POPE.tsv --forgetting runs/cost-sft runs/cost-rft --out runs/why";
+      --prior vqa=runs/prior/bench/vqa-direct.tsv --prior pope=POPE.tsv --forgetting runs/compare-sft runs/compare-rft --out runs/dynamics";
 
 impl DynamicsArgs {
     /// Measure and print the tables.
@@ -91,7 +92,7 @@ impl DynamicsArgs {
         self.model = hub::models(&self.model)?;
         self.base = hub::model(&self.base)?;
         let request = self.request()?;
-        let mut bars = Bars::default();
+        let mut bars = DynamicsProgress::default();
         let found = run(&request, &device, &mut bars);
         bars.0.clear();
         let files = [PAIRS, DYNAMICS_JSON, DYNAMICS_CSV, DYNAMICS_MD];
@@ -105,7 +106,7 @@ impl DynamicsArgs {
     }
 
     /// Everything checked that can be checked without a file.
-    fn request(self) -> Result<Request> {
+    fn request(self) -> Result<DynamicsRequest> {
         if self.pairs == 0 {
             return Err(Error::input("--pairs 0: there would be nothing to measure"));
         }
@@ -126,10 +127,10 @@ impl DynamicsArgs {
         let specs = |flag: &str, texts: &[String], split: &str| {
             texts.iter().map(|text| Spec::of_flag(flag, text, split)).collect::<Result<Vec<_>>>()
         };
-        Ok(Request {
+        Ok(DynamicsRequest {
             train: specs("--train", &self.train, &self.split)?,
             prior: specs("--prior", &self.prior, &self.prior_split)?,
-            setting: Setting {
+            setting: InfluenceConfig {
                 eta: self.eta,
                 loss: self.loss,
                 pairs: self.pairs,
@@ -147,7 +148,7 @@ impl DynamicsArgs {
 }
 
 /// The tables for a person.
-fn describe(found: &Dynamics) -> String {
+fn describe(found: &DynamicsResult) -> String {
     let mut text = format!("{}\n", likelihood(found).text());
     for checkpoint in &found.checkpoints {
         let provenance = checkpoint.model.provenance();
@@ -167,27 +168,27 @@ fn describe(found: &Dynamics) -> String {
 
 /// One line a stage on stderr, and a bar while it works.
 #[derive(Default)]
-struct Bars(Current);
+struct DynamicsProgress(NamedProgress);
 
-impl Bars {
-    fn tell(&mut self, what: &str, unit: &str, done: usize, total: usize) {
+impl DynamicsProgress {
+    fn update(&mut self, what: &str, unit: &str, done: usize, total: usize) {
         let template = || format!("{{prefix}} {{pos}}/{{len}} {unit}, {{eta}} left");
         self.0.show(what, done as u64, || bar(total, &template()));
     }
 }
 
-impl Progress for Bars {
+impl DynamicsObserver for DynamicsProgress {
     fn stage(&mut self, what: &str) {
         self.0.clear();
-        say(what);
+        status(what);
     }
 
     fn samples(&mut self, set: &str, done: usize, total: usize) {
-        self.tell(&format!("samples of {set}"), "samples", done, total);
+        self.update(&format!("samples of {set}"), "samples", done, total);
     }
 
     fn pairs(&mut self, model: &str, done: usize, total: usize) {
-        self.tell(model, "pairs", done, total);
+        self.update(model, "pairs", done, total);
     }
 }
 
@@ -202,7 +203,7 @@ mod tests {
         args: DynamicsArgs,
     }
 
-    fn request(flags: &[&str]) -> Result<Request> {
+    fn request(flags: &[&str]) -> Result<DynamicsRequest> {
         let all = [
             "jigsaw",
             "--base",
@@ -226,7 +227,7 @@ mod tests {
         let names = |specs: &[Spec]| specs.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&found.train), ["sft", "rft", "rollouts"]);
         assert_eq!(names(&found.prior), ["vqa", "pope"]);
-        assert_eq!((found.models.len(), found.setting.loss, found.setting.pairs), (2, Loss::Sum, 256));
+        assert_eq!((found.models.len(), found.setting.loss, found.setting.pairs), (2, ResponseLoss::Sum, 256));
         assert_eq!((found.train[0].split.as_str(), found.prior[0].split.as_str()), ("train", "test"));
         assert_eq!(found.prior[0].kind.as_deref(), Some("vqa"));
     }

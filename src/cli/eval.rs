@@ -1,10 +1,11 @@
 //! `jigsaw eval`: how often a model is right, with intervals.
 
-use super::output::{bar, print};
+use super::output::print;
+use super::progress::bar;
 use super::{bench, decoding, forgetting, hub};
 use crate::eval::bench::{Settings, Spec};
 use crate::eval::{EvalResult, Plan, Progress, Request, ServerRequest, Summary, evaluate_checkpoint, evaluate_server};
-use crate::forgetting::{NEW_TASK, Request as Comparison};
+use crate::forgetting::{CompareRequest, NEW_TASK};
 use crate::io::files;
 use crate::model::Sampling;
 use crate::sampling::server::{self, Billed, Endpoint, FIRST_PAUSE, TIMEOUT};
@@ -79,7 +80,7 @@ pub struct EvalArgs {
     /// for
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "rescore")]
     data: Option<PathBuf>,
-    /// Benchmark: NAME=FILE.tsv for a known one or a file with a column `rule`, NAME=FILE.tsv:RULE for a file of one's own,
+    /// BenchmarkChange: NAME=FILE.tsv for a known one or a file with a column `rule`, NAME=FILE.tsv:RULE for a file of one's own,
     /// NAME=DIR for a dataset; may be repeated (docs/benchmarks.md)
     #[arg(long, value_name = "NAME=FILE[:RULE]", conflicts_with = "rescore")]
     bench: Vec<String>,
@@ -134,16 +135,16 @@ const EXAMPLES: &str = "\
 Examples:
   jigsaw eval --model runs/sft/model --data runs/puzzles --out runs/eval-sft
   jigsaw eval --model BASE --bench mmstar=MMStar.tsv --bench pope=POPE.tsv --out runs/eval-base
-  jigsaw eval --model runs/sft/model --baseline BASE --data runs/puzzles --bench mmstar=MMStar.tsv --out runs/cost-sft
+  jigsaw eval --model runs/sft/model --baseline BASE --data runs/puzzles --bench mmstar=MMStar.tsv --out runs/compare-sft
   jigsaw eval --api http://localhost:8000/v1 --model NAME --bench pope=POPE.tsv --out runs/eval-server
-  jigsaw eval --model runs/sft/checkpoints/* --baseline BASE --baseline-results runs/cost-sft/base \\
-      --data runs/puzzles --bench mmstar=MMStar.tsv --out runs/way-sft";
+  jigsaw eval --model runs/sft/checkpoints/* --baseline BASE --baseline-results runs/compare-sft/base \\
+      --data runs/puzzles --bench mmstar=MMStar.tsv --out runs/compare-sft-checkpoints";
 
 /// What is to be done, everything checked that can be checked before any work.
 #[derive(Debug)]
 enum Work {
     Dataset(Request),
-    Comparison(Comparison),
+    Comparison(CompareRequest),
     Benchmarks { specs: Vec<Spec>, settings: Settings, model: PathBuf, out: PathBuf, fresh: bool },
     ServerDataset(ServerRequest),
     ServerBenchmarks { specs: Vec<Spec>, settings: Settings, endpoint: Endpoint, out: PathBuf, fresh: bool },
@@ -242,7 +243,7 @@ impl EvalArgs {
                 );
             }
             let task = |path| Spec { name: NEW_TASK.into(), path, kind: None, split };
-            return Ok(Work::Comparison(Comparison {
+            return Ok(Work::Comparison(CompareRequest {
                 base: self.baseline,
                 base_results: self.baseline_results,
                 tuned: self.model,

@@ -1,18 +1,19 @@
 //! The side of `jigsaw eval` that compares tuned models with their base.
 
-use super::bench::Bars;
-use super::output::{Current, bar, print, say};
+use super::bench::EvalProgress;
+use super::output::{print, status};
+use super::progress::{NamedProgress, bar};
 use crate::Result;
 use crate::eval;
 use crate::forgetting::{
-    FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, Forgetting, Progress, Request, aggregates, divergences, run,
-    summary, table,
+    CompareObserver, CompareRequest, FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, ForgettingResult, aggregates,
+    divergences, run, summary, table,
 };
 use candle_core::Device;
 
 /// Evaluate, compare, print the tables.
-pub(super) fn compare(request: &Request, device: &Device) -> Result<()> {
-    let mut lines = Lines::default();
+pub(super) fn compare(request: &CompareRequest, device: &Device) -> Result<()> {
+    let mut lines = CompareProgress::default();
     let found = run(request, device, &mut lines);
     lines.clear();
     let files = [FORGETTING_JSON, FORGETTING_CSV, FORGETTING_MD];
@@ -21,7 +22,7 @@ pub(super) fn compare(request: &Request, device: &Device) -> Result<()> {
 }
 
 /// The tables of every model, for a person.
-fn describe(found: &Forgetting) -> String {
+fn describe(found: &ForgettingResult) -> String {
     let mut text = String::new();
     for tuned in &found.tuned {
         let provenance = tuned.model.provenance();
@@ -37,27 +38,27 @@ fn describe(found: &Forgetting) -> String {
 
 /// One line a stage on stderr, and bars while it works.
 #[derive(Default)]
-struct Lines {
-    bars: Bars,
-    prompts: Current,
+struct CompareProgress {
+    bars: EvalProgress,
+    prompts: NamedProgress,
 }
 
-impl Lines {
+impl CompareProgress {
     fn clear(&mut self) {
         self.bars.clear();
         self.prompts.clear();
     }
 }
 
-impl Progress for Lines {
+impl CompareObserver for CompareProgress {
     fn stage(&mut self, what: &str) {
         self.clear();
-        say(what);
+        status(what);
     }
 
     fn evaluating(&mut self, benchmark: &str, progress: eval::Progress) {
         self.prompts.clear();
-        self.bars.tell(benchmark, progress);
+        self.bars.update(benchmark, progress);
     }
 
     fn diverging(&mut self, set: &str, done: usize, total: usize) {

@@ -1,6 +1,7 @@
 //! `jigsaw gen`: a dataset of puzzles from a folder of images.
 
-use super::output::{bar, print, say};
+use super::output::{print, status};
+use super::progress::bar;
 use crate::data::Manifest;
 use crate::tasks::jigsaw::generate::{self, Cues, Settings, Shares};
 use crate::tasks::jigsaw::{Grid, QuestionKind, Style};
@@ -186,7 +187,7 @@ impl GenArgs {
         let made = suites::generate(&settings, &self.out, self.overwrite, &|| bar.inc(1));
         bar.finish_and_clear();
         let manifest = made?;
-        tell_left_out(&manifest);
+        warn_left_out(&manifest);
         let splits = generate::SPLITS.iter().filter_map(|name| Some((name, manifest.splits.get(*name)?)));
         let listed: Vec<String> = splits.map(|(name, split)| format!("{name} {}", split.records)).collect();
         let bench =
@@ -199,12 +200,12 @@ impl GenArgs {
             return Err(Error::input("preview 0: ask for at least one puzzle, or leave --preview away"));
         }
         let settings = self.settings();
-        settings.warnings().iter().for_each(|warning| say(&format!("warning: {warning}")));
+        settings.warnings().iter().for_each(|warning| status(&format!("warning: {warning}")));
         let bar = bar(settings.count, "{pos}/{len} puzzles, {per_sec}, {eta} left");
         let made = generate::generate(&settings, &self.out, self.overwrite, &|| bar.inc(1));
         bar.finish_and_clear();
         let manifest = made?;
-        tell_left_out(&manifest);
+        warn_left_out(&manifest);
         let mut splits = Vec::new();
         for name in generate::SPLITS {
             if let Some(split) = manifest.splits.get(name) {
@@ -225,11 +226,11 @@ impl GenArgs {
 }
 
 /// Name the images that were not used.
-fn tell_left_out(manifest: &Manifest) {
+fn warn_left_out(manifest: &Manifest) {
     for skipped in &manifest.skipped {
-        say(&format!("skipped {}: {}", skipped.file, skipped.reason));
+        status(&format!("skipped {}: {}", skipped.file, skipped.reason));
     }
     for file in &manifest.left_out {
-        say(&format!("left out {}: {}", file.file, file.reason));
+        status(&format!("left out {}: {}", file.file, file.reason));
     }
 }

@@ -1,9 +1,10 @@
 //! Models given by path or by their name on the Hub, for every command that takes one.
 
-use super::output::{Current, say};
+use super::output::status;
+use super::progress::NamedProgress;
 use crate::hub::{self, Offline, Settings};
 use crate::io::files;
-use crate::study::OF_A_STUDY;
+use crate::study::CHILD_OF_STUDY;
 use crate::{Result, model};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
@@ -14,7 +15,7 @@ pub(super) fn directory(model: &Path) -> Result<PathBuf> {
     if model.exists() {
         return Ok(model.to_path_buf());
     }
-    let mut bars = Bars::default();
+    let mut bars = DownloadProgress::default();
     let found = hub::resolve(model, &settings()?, &mut bars);
     bars.current.clear();
     found
@@ -24,7 +25,7 @@ pub(super) fn directory(model: &Path) -> Result<PathBuf> {
 pub(super) fn model(model: &Path) -> Result<PathBuf> {
     let dir = directory(model)?;
     if let Some(note) = model::check(&dir)? {
-        say(&format!("note: {note}"));
+        status(&format!("note: {note}"));
     }
     Ok(dir)
 }
@@ -49,28 +50,28 @@ pub(super) fn cached(model: &Path) -> Result<Option<PathBuf>> {
 
 fn settings() -> Result<Settings> {
     let settings = Settings::from_env()?;
-    let offline = settings.offline.or_else(|| std::env::var_os(OF_A_STUDY).map(|_| Offline::Study));
+    let offline = settings.offline.or_else(|| std::env::var_os(CHILD_OF_STUDY).map(|_| Offline::Study));
     Ok(Settings { offline, ..settings })
 }
 
 /// A bar for the file that is under way, or a line where no terminal is.
 #[derive(Default)]
-struct Bars {
+struct DownloadProgress {
     named: Option<String>,
-    current: Current,
+    current: NamedProgress,
 }
 
-impl hub::Progress for Bars {
+impl hub::Progress for DownloadProgress {
     fn note(&mut self, text: &str) {
         self.current.clear();
-        say(&format!("note: {text}"));
+        status(&format!("note: {text}"));
     }
 
     fn file(&mut self, name: &str, done: u64, total: u64) {
         if self.named.as_deref() != Some(name) {
             self.current.clear();
             if !std::io::stderr().is_terminal() {
-                say(&format!("downloading {name} ({})", files::megabytes(total as usize)));
+                status(&format!("downloading {name} ({})", files::megabytes(total as usize)));
             }
             self.named = Some(name.to_string());
         }

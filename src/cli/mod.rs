@@ -11,6 +11,7 @@ pub mod r#gen;
 mod hub;
 pub mod model;
 mod output;
+mod progress;
 pub mod report;
 pub mod rollout;
 pub mod score;
@@ -43,8 +44,8 @@ A first session:
   jigsaw train --method rft --model runs/sft/model --data runs/puzzles --config configs/rft.toml --out runs/rft
   jigsaw rollout --model runs/rft/model --data runs/puzzles --out runs/rollouts
   jigsaw eval --model runs/rft/model --data runs/puzzles --out runs/eval-rft
-  jigsaw eval --model runs/rft/model --baseline runs/tiny --data runs/puzzles --bench pope=POPE.tsv --out runs/cost
-  jigsaw dynamics --model runs/sft/checkpoints/* --base runs/tiny --train sft=runs/puzzles --prior pope=POPE.tsv --out runs/why
+  jigsaw eval --model runs/rft/model --baseline runs/tiny --data runs/puzzles --bench pope=POPE.tsv --out runs/compare
+  jigsaw dynamics --model runs/sft/checkpoints/* --base runs/tiny --train sft=runs/puzzles --prior pope=POPE.tsv --out runs/dynamics
   jigsaw report runs --out runs/report.html
 All of it in one command:
   jigsaw study --config configs/study-quick.toml
@@ -110,7 +111,7 @@ fn check(arguments: &[String]) -> Result<()> {
 
 /// A process of a study ends, after saving, when the study is gone.
 fn end_with_the_study() {
-    if std::env::var_os(crate::study::OF_A_STUDY).is_none() {
+    if std::env::var_os(crate::study::CHILD_OF_STUDY).is_none() {
         return;
     }
     std::thread::spawn(|| {
@@ -135,7 +136,7 @@ fn check_utf8(arguments: impl Iterator<Item = OsString>) -> Result<()> {
 /// Parse the command line, run it, turn the result into an exit code.
 pub fn run() -> ExitCode {
     if let Err(e) = check_utf8(std::env::args_os()) {
-        output::say(&format!("error: {e}"));
+        output::status(&format!("error: {e}"));
         return ExitCode::from(e.exit_code());
     }
     let cli = match Cli::try_parse() {
@@ -150,7 +151,7 @@ pub fn run() -> ExitCode {
     match cli.command.run() {
         Ok(code) => code,
         Err(e) => {
-            output::say(&format!("error: {e}"));
+            output::status(&format!("error: {e}"));
             ExitCode::from(e.exit_code())
         }
     }

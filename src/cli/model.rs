@@ -1,7 +1,7 @@
 //! `jigsaw model`: make and look at checkpoint directories.
 
 use super::hub;
-use super::output::{print, say};
+use super::output::{print, status};
 use crate::model::convert::{Precision, convert};
 use crate::model::init::{Preset, write_checkpoint};
 use crate::model::inspect::{Inspection, inspect};
@@ -122,7 +122,7 @@ impl ModelCommand {
                     ));
                 }
                 let parameters = write_checkpoint(&out, preset, seed)?;
-                say(&format!(
+                status(&format!(
                     "{} parameters, random, seed {seed}; look with: jigsaw model inspect {}",
                     grouped(parameters),
                     out.display()
@@ -139,7 +139,7 @@ impl ModelCommand {
             }
             Action::MergeLora(MergeLora { dir, precision, out, overwrite }) => {
                 if let Some(note) = lora::merge(&hub::directory(&dir)?, &out, precision, overwrite)? {
-                    say(&note);
+                    status(&note);
                 }
                 print(&format!("{}\n", out.display()))
             }

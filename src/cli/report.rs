@@ -1,6 +1,6 @@
 //! `jigsaw report`: runs and evaluations as one HTML page.
 
-use super::output::{print, say};
+use super::output::{print, status};
 use crate::Result;
 use crate::report;
 use std::path::PathBuf;
@@ -39,8 +39,8 @@ impl ReportArgs {
             0 => String::new(),
             n => format!(", learning dynamics measured {n} times"),
         };
-        say(&format!("{} training runs, {} evaluations{compared}{measured}", written.runs, written.evaluations));
-        written.tables.iter().for_each(|path| say(&path.display().to_string()));
+        status(&format!("{} training runs, {} evaluations{compared}{measured}", written.runs, written.evaluations));
+        written.tables.iter().for_each(|path| status(&path.display().to_string()));
         print(&format!("{}\n", self.out.display()))
     }
 }

@@ -1,6 +1,7 @@
 //! `jigsaw rollout`: sampled responses to a training dataset.
 
-use super::output::{bar, print, say};
+use super::output::{print, status};
+use super::progress::bar;
 use super::{decoding, hub};
 use crate::eval::{Plan, Progress};
 use crate::io::files;
@@ -112,7 +113,7 @@ impl RolloutArgs {
         self.model = self.model.as_deref().map(hub::model).transpose()?;
         let request = self.request()?;
         let bar = bar(0, "{pos}/{len} prompts, {msg}, {eta} left");
-        let mut lines = Lines::new();
+        let mut lines = PlainProgress::new();
         let report = rollout(&request, &device, |p| {
             if bar.length() == Some(0) {
                 bar.set_length(p.total as u64);
@@ -121,7 +122,7 @@ impl RolloutArgs {
             }
             bar.set_position(p.done as u64);
             bar.set_message(format!("{:.1} % right", percent(p)));
-            lines.tell(p);
+            lines.update(p);
         });
         bar.finish_and_clear();
         let report = report?;
@@ -232,7 +233,7 @@ fn percent(p: Progress) -> f64 {
 }
 
 /// A line now and then where there is no terminal to draw a bar on.
-struct Lines {
+struct PlainProgress {
     quiet: bool,
     /// When this process began, and what was done then.
     began: Option<(Instant, usize)>,
@@ -242,19 +243,19 @@ struct Lines {
 /// Between two lines.
 const PAUSE: Duration = Duration::from_secs(10);
 
-impl Lines {
-    fn new() -> Lines {
-        Lines { quiet: std::io::stderr().is_terminal(), began: None, last: None }
+impl PlainProgress {
+    fn new() -> PlainProgress {
+        PlainProgress { quiet: std::io::stderr().is_terminal(), began: None, last: None }
     }
 
-    fn tell(&mut self, p: Progress) {
+    fn update(&mut self, p: Progress) {
         let (began, before) = *self.began.get_or_insert((Instant::now(), p.done));
         if self.quiet || p.done == before || self.last.is_some_and(|last| last.elapsed() < PAUSE) {
             return;
         }
         self.last = Some(Instant::now());
         let left = began.elapsed().as_secs_f64() / (p.done - before) as f64 * (p.total - p.done) as f64;
-        say(&format!("{}/{} prompts, {:.1} % right, about {left:.0} s left", p.done, p.total, percent(p)));
+        status(&format!("{}/{} prompts, {:.1} % right, about {left:.0} s left", p.done, p.total, percent(p)));
     }
 }
 

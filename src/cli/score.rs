@@ -1,7 +1,8 @@
 //! `jigsaw score`: how likely a model finds given responses.
 
 use super::hub;
-use super::output::{bar, print};
+use super::output::print;
+use super::progress::bar;
 use crate::eval::{missing_responses, score_responses};
 use crate::io::files;
 use crate::model::Processor;

@@ -1,7 +1,8 @@
 //! `jigsaw study`: a whole comparison from one file.
 
 use super::hub;
-use super::output::{bar, print, say};
+use super::output::{print, status};
+use super::progress::bar;
 use super::train::Signals;
 use crate::study::{self, Ended, Estimate, Kind, Outcome, Plan, Progress, Settings, State, Study, Task};
 use crate::{Error, Result};
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 ///
 /// The file's sections are the flags of the commands that the study is made of; each task of it is one such command, which --dry-run
 /// prints. Tasks that are done are not done again and an interrupted one goes on, so the same command resumes the study; new regimes,
-/// rungs and seeds may be added to the file, and only they are run. A task that fails stops only what needs it. Logs are in OUT/logs.
+/// ladder_points and seeds may be added to the file, and only they are run. A task that fails stops only what needs it. Logs are in OUT/logs.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct StudyArgs {
@@ -81,7 +82,7 @@ impl StudyArgs {
         }
         let settings = Settings { jobs: self.jobs as usize, device: self.device.clone(), only: self.only.clone() };
         if self.dry_run {
-            say("measuring a few steps of each regime");
+            status("measuring a few steps of each regime");
             let mut here = study.clone();
             if let Some(base) = hub::cached(&study.head.base)? {
                 here.head.base = base;
@@ -92,7 +93,7 @@ impl StudyArgs {
         // Its tasks use what is here then.
         hub::prepare(&study.head.base)?;
         let signals = Signals::listen()?;
-        let mut view = View::new(&out);
+        let mut view = StudyProgress::new(&out);
         let outcome = study::run(&plan, &toml, &out, &settings, &signals.stop, &mut view);
         view.clear();
         match outcome? {
@@ -102,7 +103,7 @@ impl StudyArgs {
                 print(&made).map(|()| ExitCode::SUCCESS)
             }
             Outcome::Stopped => {
-                say("stopped, saved; the same command goes on from there");
+                status("stopped, saved; the same command goes on from there");
                 Ok(ExitCode::from(signals.exit_code()))
             }
             Outcome::Failed(failed) => {
@@ -142,7 +143,8 @@ fn list(plan: &Plan) -> String {
 fn dry(study: &Study, plan: &Plan, estimate: &Estimate, jobs: usize) -> String {
     let mut text = String::new();
     for task in &plan.tasks {
-        let time = estimate.pace.seconds(task).map_or("time unknown".to_string(), |s| format!("about {}", duration(s)));
+        let time =
+            estimate.throughput.seconds(task).map_or("time unknown".to_string(), |s| format!("about {}", duration(s)));
         let _ = writeln!(text, "# {} ({time})", task.name);
         let words: Vec<String> = task.command.iter().map(|word| quoted(word)).collect();
         let _ = writeln!(text, "jigsaw {}", words.join(" "));
@@ -154,7 +156,7 @@ fn dry(study: &Study, plan: &Plan, estimate: &Estimate, jobs: usize) -> String {
         study.head.title,
         plan.tasks.len(),
         count("train."),
-        count("cost.")
+        count("compare.")
     );
     for (what, kinds) in [
         ("puzzles and suites", &[Kind::Make][..]),
@@ -165,12 +167,12 @@ fn dry(study: &Study, plan: &Plan, estimate: &Estimate, jobs: usize) -> String {
     ] {
         let tasks: Vec<&Task> = plan.tasks.iter().filter(|task| kinds.contains(&task.work.kind)).collect();
         if !tasks.is_empty() {
-            let time = estimate.pace.total(tasks.iter().copied(), 1);
+            let time = estimate.throughput.total(tasks.iter().copied(), 1);
             let time = time.map_or("unknown".to_string(), |seconds| format!("about {}", duration(seconds)));
             let _ = writeln!(text, "  {what:<24} {:>4} tasks  {time}", tasks.len());
         }
     }
-    match estimate.pace.total(plan.tasks.iter(), 1) {
+    match estimate.throughput.total(plan.tasks.iter(), 1) {
         Some(seconds) => {
             let _ = writeln!(text, "time: about {} on this machine, one task at a time", duration(seconds));
         }
@@ -210,19 +212,19 @@ fn duration(seconds: f64) -> String {
 }
 
 /// On a terminal a bar over all, and a line for each task under way; elsewhere a line when a task begins and ends.
-struct View {
+struct StudyProgress {
     out: PathBuf,
     bars: Option<(MultiProgress, ProgressBar, Vec<ProgressBar>)>,
 }
 
-impl View {
-    fn new(out: &std::path::Path) -> View {
+impl StudyProgress {
+    fn new(out: &std::path::Path) -> StudyProgress {
         let bars = std::io::stderr().is_terminal().then(|| {
             let all = MultiProgress::new();
             let total = all.add(bar(0, "{pos}/{len} tasks, {elapsed} gone, {msg}"));
             (all, total, Vec::new())
         });
-        View { out: out.to_path_buf(), bars }
+        StudyProgress { out: out.to_path_buf(), bars }
     }
 
     fn clear(&mut self) {
@@ -233,8 +235,8 @@ impl View {
 
     fn line(&self, text: &str) {
         match &self.bars {
-            Some((all, ..)) => all.suspend(|| say(text)),
-            None => say(text),
+            Some((all, ..)) => all.suspend(|| status(text)),
+            None => status(text),
         }
     }
 }
@@ -243,7 +245,7 @@ fn left(state: &State<'_>) -> String {
     state.left.map_or(String::new(), |seconds| format!("about {} left", duration(seconds)))
 }
 
-impl Progress for View {
+impl Progress for StudyProgress {
     fn begins(&mut self, task: &Task, state: &State<'_>) {
         if self.bars.is_none() {
             self.line(&format!("[{}/{}] {}", state.done + state.under_way.len(), state.total, task.name));

@@ -1,7 +1,8 @@
 //! `jigsaw train`: one training run.
 
 use super::hub;
-use super::output::{bar, print, say};
+use super::output::{print, status};
+use super::progress::bar;
 use crate::io::files;
 use crate::train::dry_run::dry_run;
 use crate::train::launch::{Launch, launch};
@@ -107,7 +108,7 @@ impl TrainArgs {
             return print(&dry_run(&task, place)?.to_string()).map(|()| ExitCode::SUCCESS);
         }
         let signals = Signals::listen()?;
-        let mut progress = Terminal::new();
+        let mut progress = TrainProgress::new();
         let command = self.report_to.or_else(|| std::env::var(REPORT_TO).ok().filter(|command| !command.is_empty()));
         let ended = match command {
             None => launch(&task, &signals.stop, &mut progress),
@@ -182,7 +183,7 @@ impl Signals {
 }
 
 /// A bar on a terminal; anywhere else a line now and then, all on stderr.
-struct Terminal {
+struct TrainProgress {
     bar: Option<ProgressBar>,
     total: usize,
     last: Option<Instant>,
@@ -191,15 +192,15 @@ struct Terminal {
 /// Between two plain lines.
 const QUIET: Duration = Duration::from_secs(5);
 
-impl Terminal {
-    fn new() -> Terminal {
-        Terminal { bar: None, total: 0, last: None }
+impl TrainProgress {
+    fn new() -> TrainProgress {
+        TrainProgress { bar: None, total: 0, last: None }
     }
 
     fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| say(text)),
-            None => say(text),
+            Some(bar) => bar.suspend(|| status(text)),
+            None => status(text),
         }
     }
 
@@ -210,7 +211,7 @@ impl Terminal {
     }
 }
 
-impl Progress for Terminal {
+impl Progress for TrainProgress {
     fn start(&mut self, step: usize, total: usize) {
         self.total = total;
         if std::io::stderr().is_terminal() {

@@ -23,7 +23,7 @@ const NAMED: usize = 5;
 /// What a set of samples is in a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum SampleRole {
     /// Training data of a regime: u.
     Train,
     /// Prior knowledge: v.
@@ -33,7 +33,7 @@ pub enum Kind {
 /// Where a response is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Origin {
+pub enum ResponseSource {
     /// The assistant's turn of the record.
     Data,
     /// The base's greedy answer.
@@ -44,7 +44,7 @@ pub enum Origin {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// What its set is.
-    pub kind: Kind,
+    pub kind: SampleRole,
     /// Name of its set.
     pub set: String,
     /// Index of its example.
@@ -52,7 +52,7 @@ pub struct Sample {
     /// Id of its example.
     pub id: String,
     /// Where its response is from.
-    pub origin: Origin,
+    pub origin: ResponseSource,
     /// The response, with the closing token where there is one.
     pub token_ids: Vec<u32>,
     /// -log pi of the whole response under the base, in nats.
@@ -67,16 +67,16 @@ impl Sample {
 }
 
 /// A set of samples, ready to be encoded.
-pub struct Set {
+pub struct SampleSet {
     /// What it is in a pair.
-    pub kind: Kind,
+    pub kind: SampleRole,
     /// Examples and processor.
     pub prepared: Prepared,
     /// The examples chosen.
     pub chosen: Vec<usize>,
 }
 
-impl Set {
+impl SampleSet {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.prepared.name
@@ -86,7 +86,7 @@ impl Set {
     pub fn check(&self) -> Result<()> {
         let task = self.prepared.task();
         let mut missing = Vec::new();
-        for &i in self.chosen.iter().filter(|_| self.kind == Kind::Train) {
+        for &i in self.chosen.iter().filter(|_| self.kind == SampleRole::Train) {
             let record = task.example(i)?;
             if record.response().is_none() {
                 missing.push(record.id.as_str());
@@ -141,7 +141,7 @@ impl Set {
         let mut origins = Vec::with_capacity(examples.len());
         let mut batch = Vec::with_capacity(examples.len());
         for (prompt, response) in prompts.into_iter().zip(responses) {
-            origins.push(if response.is_some() { Origin::Data } else { Origin::Base });
+            origins.push(if response.is_some() { ResponseSource::Data } else { ResponseSource::Base });
             let response = response.or_else(|| answers.next()).unwrap_or_default();
             batch.push(Sequence { prompt, response });
         }

@@ -12,7 +12,7 @@ use super::Outcome;
 use crate::model::{Predictor, PromptEncoder};
 use crate::model::{Prompt, Sampling, Sequence};
 use crate::nn::kl_divergence;
-use crate::stats::{Interval, Total, clustered_mean};
+use crate::stats::{ClusterTotal, Interval, clustered_mean};
 use crate::tasks::Task;
 use crate::tasks::encode_example;
 use crate::{Error, Result, rng};
@@ -258,8 +258,8 @@ pub struct Direction {
 
 impl Direction {
     fn of(measured: impl Iterator<Item = Measured> + Clone) -> Direction {
-        let by_tokens: Vec<Total> = measured.clone().map(|m| (m.nats, m.tokens as f64)).collect();
-        let by_responses: Vec<Total> = measured.clone().map(|m| (m.nats, 1.0)).collect();
+        let by_tokens: Vec<ClusterTotal> = measured.clone().map(|m| (m.nats, m.tokens as f64)).collect();
+        let by_responses: Vec<ClusterTotal> = measured.clone().map(|m| (m.nats, 1.0)).collect();
         Direction {
             tokens: measured.clone().map(|m| m.tokens).sum(),
             unfinished: measured.filter(|m| !m.finished).count(),
@@ -311,7 +311,7 @@ impl Divergence {
     pub fn of(prompts_of: &str, seed: u64, lines: &[PromptDivergence]) -> Divergence {
         let own: Vec<OwnAnswer> = lines.iter().filter_map(|line| line.own).collect();
         let mean = |of: fn(&OwnAnswer) -> f64| {
-            clustered_mean(&own.iter().map(|o| (of(o), o.tokens as f64)).collect::<Vec<Total>>()).mean
+            clustered_mean(&own.iter().map(|o| (of(o), o.tokens as f64)).collect::<Vec<ClusterTotal>>()).mean
         };
         let exp = |i: Interval| Interval { value: i.value.exp(), low: i.low.exp(), high: i.high.exp() };
         Divergence {

@@ -1,87 +1,11 @@
 //! The tables for people: the same cells on a terminal, in Markdown and on the page.
 
 use super::change::Change;
-use super::found::{ALL, Benchmark, Tuned};
-use super::group::Group;
+use super::group_mean::GroupMean;
+use super::result::{ALL, BenchmarkChange, TunedResult};
 use crate::eval::Divergence;
 use crate::stats::Interval;
-
-/// What stands for a number that does not exist.
-const NONE: &str = "-";
-
-/// A table of text. The first column is left-aligned, the others right.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
-    /// Heads of the columns.
-    pub header: Vec<String>,
-    /// Cells, row by row.
-    pub rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    /// With columns padded to equal width.
-    pub fn text(&self) -> String {
-        let width = |column: usize| {
-            let cells = self.rows.iter().map(|row| row[column].chars().count());
-            cells.chain([self.header[column].chars().count()]).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..self.header.len()).map(width).collect();
-        let line = |cells: &mut dyn Iterator<Item = &str>| -> String {
-            let padded = cells.zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
-                0 => format!("{cell:<width$}"),
-                _ => format!("{cell:>width$}"),
-            });
-            let line = padded.collect::<Vec<_>>().join("  ");
-            format!("{}\n", line.trim_end())
-        };
-        let mut text = line(&mut self.header.iter().map(String::as_str));
-        self.rows.iter().for_each(|row| text += &line(&mut row.iter().map(String::as_str)));
-        text
-    }
-
-    /// As Markdown.
-    pub fn markdown(&self) -> String {
-        let line = |cells: &mut dyn Iterator<Item = &str>| -> String {
-            let cells: Vec<String> = cells.map(|cell| cell.replace('|', "\\|")).collect();
-            format!("| {} |\n", cells.join(" | "))
-        };
-        let mut text = line(&mut self.header.iter().map(String::as_str));
-        text += &format!("|---{}|\n", "|--:".repeat(self.header.len() - 1));
-        self.rows.iter().for_each(|row| text += &line(&mut row.iter().map(String::as_str)));
-        text
-    }
-}
-
-/// A share as a percentage: `84.1 %`.
-pub fn percent(share: f64) -> String {
-    if share.is_finite() { format!("{:.1} %", 100.0 * share) } else { NONE.into() }
-}
-
-/// A difference of shares in percentage points, with its sign; exactly no difference is `0.0`.
-pub fn points(difference: f64) -> String {
-    match difference {
-        d if !d.is_finite() => NONE.into(),
-        0.0 => "0.0".into(),
-        d => format!("{:+.1}", 100.0 * d),
-    }
-}
-
-/// The ends of an interval of differences, in percentage points.
-pub fn interval(interval: &Interval) -> String {
-    if !(interval.low.is_finite() && interval.high.is_finite()) {
-        return NONE.into();
-    }
-    format!("{} to {}", points(interval.low), points(interval.high))
-}
-
-/// A p-value.
-pub fn p_value(p: f64) -> String {
-    match p {
-        p if !p.is_finite() => NONE.into(),
-        p if p < 1e-4 => "<0.0001".into(),
-        p => format!("{p:.4}"),
-    }
-}
+use crate::stats::table::{NONE, Table, interval, p_value, percent, points, short};
 
 /// A ratio with its interval, in percent: `97.1 % (95.0 to 99.3)`.
 fn ratio(interval: &Interval) -> String {
@@ -107,7 +31,7 @@ fn tokens(n: f64) -> String {
 /// The column of the retention.
 const RETAINED: usize = 8;
 
-const HEADER: [&str; 12] = [
+const CSV_HEADER: [&str; 12] = [
     "",
     "n",
     "base",
@@ -141,7 +65,7 @@ fn cells(name: String, change: &Change, p_holm: f64) -> Vec<String> {
     ]
 }
 
-fn group_cells(name: String, group: &Group) -> Vec<String> {
+fn group_cells(name: String, group: &GroupMean) -> Vec<String> {
     vec![
         name,
         group.n.to_string(),
@@ -159,8 +83,8 @@ fn group_cells(name: String, group: &Group) -> Vec<String> {
 }
 
 /// New task, benchmarks, families, mean: a row each. With `categories`, the parts of each benchmark below it.
-pub fn table(tuned: &Tuned, categories: bool) -> Table {
-    let with_parts = |benchmark: &Benchmark, name: String, p_holm: f64| {
+pub fn table(tuned: &TunedResult, categories: bool) -> Table {
+    let with_parts = |benchmark: &BenchmarkChange, name: String, p_holm: f64| {
         let parts = benchmark.categories.iter().filter(|_| categories);
         let parts = parts.map(|part| cells(format!("- {}", part.name), &part.change, f64::NAN));
         [cells(name, &benchmark.all, p_holm)].into_iter().chain(parts).collect::<Vec<_>>()
@@ -183,14 +107,14 @@ pub fn table(tuned: &Tuned, categories: bool) -> Table {
         debug_assert_eq!(all.name, ALL);
         rows.push(group_cells("mean: all benchmarks".into(), all));
     }
-    Table { header: HEADER.map(String::from).to_vec(), rows }
+    Table { header: CSV_HEADER.map(String::from).to_vec(), rows }
 }
 
 /// The benchmarks' own figures; `None` if there are none.
-pub fn aggregates(tuned: &Tuned) -> Option<Table> {
+pub fn aggregates(tuned: &TunedResult) -> Option<Table> {
     let number = |x: f64| if x.is_finite() { format!("{}", (x * 1e4).round() / 1e4) } else { NONE.into() };
-    let of_benchmark = |benchmark: &Benchmark| -> Vec<Vec<String>> {
-        let row = |a: &super::Aggregate| {
+    let of_benchmark = |benchmark: &BenchmarkChange| -> Vec<Vec<String>> {
+        let row = |a: &super::AggregateChange| {
             vec![format!("{}: {}", benchmark.name, a.name), number(a.base), number(a.tuned), number(a.tuned - a.base)]
         };
         // Those of single categories are in the other files.
@@ -201,7 +125,7 @@ pub fn aggregates(tuned: &Tuned) -> Option<Table> {
 }
 
 /// The divergences; `None` if none was measured.
-pub fn divergences(tuned: &Tuned) -> Option<Table> {
+pub fn divergences(tuned: &TunedResult) -> Option<Table> {
     let nats = |i: &Interval| match i.low.is_finite() && i.high.is_finite() {
         true => format!("{} ({} to {})", short(i.value), short(i.low), short(i.high)),
         false => short(i.value),
@@ -231,21 +155,8 @@ pub fn divergences(tuned: &Tuned) -> Option<Table> {
     (!tuned.divergence.is_empty()).then(|| Table { header, rows: tuned.divergence.iter().map(row).collect() })
 }
 
-/// Three significant digits.
-pub(crate) fn short(x: f64) -> String {
-    match x {
-        x if !x.is_finite() => NONE.into(),
-        0.0 => "0".into(),
-        x if x.abs() < 1e-3 || x.abs() >= 1e5 => format!("{x:.2e}"),
-        x => {
-            let decimals = (2 - x.abs().log10().floor() as i32).clamp(0, 5) as usize;
-            format!("{x:.decimals$}")
-        }
-    }
-}
-
 /// What it comes to, a line each.
-pub fn summary(tuned: &Tuned) -> Vec<String> {
+pub fn summary(tuned: &TunedResult) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(new_task) = &tuned.new_task {
         let change = &new_task.all;

@@ -1,7 +1,7 @@
 //! Choosing the next token from logits: greedy, temperature, top-k, top-p.
 
 use crate::model::{Completion, Sampling};
-use crate::nn::{log_sum_exp, pick, softmax_weights};
+use crate::nn::{log_sum_exp, sample_index, unnormalized_softmax};
 use crate::rng::Rng;
 use crate::{Error, Result};
 use rand::RngExt;
@@ -66,17 +66,17 @@ impl Sampler {
         }
         let inverse = 1.0 / self.settings.temperature;
         let mut weights = logits.to_vec();
-        let normaliser = softmax_weights(&mut weights, inverse);
+        let normaliser = unnormalized_softmax(&mut weights, inverse);
         self.banned.iter().for_each(|&id| weights[id as usize] = 0.0);
         self.truncate(&mut weights);
         let share = rng.random::<f64>();
-        let id = pick(&weights, share).unwrap_or_else(|| {
+        let id = sample_index(&weights, share).unwrap_or_else(|| {
             // A banned token is so likely that beside it all others vanish.
             weights.copy_from_slice(logits);
             self.exclude(&mut weights);
-            softmax_weights(&mut weights, inverse);
+            unnormalized_softmax(&mut weights, inverse);
             self.truncate(&mut weights);
-            pick(&weights, share).unwrap_or(0)
+            sample_index(&weights, share).unwrap_or(0)
         });
         Draw { id: id as u32, logprob: logits[id] * inverse - normaliser }
     }

@@ -1,7 +1,7 @@
 //! Attention of new rows over cached keys and values: the rows of several samples that share their prompt's cache at once.
 
 use super::attention::Heads;
-use super::distribution::softmax;
+use super::softmax::softmax;
 use multiversion::multiversion;
 
 /// Tokens (of keys) or dimensions (of values) handled at once; both are padded to a multiple of it.
@@ -14,7 +14,7 @@ const ROWS: usize = 4;
 /// Keys are `[kv heads, dim, room]` (a dimension's values lie side by side, so that scores vectorise over tokens), values
 /// `[kv heads, room, dim]`; room and the values' dim are padded.
 #[derive(Debug, Clone, Default)]
-pub struct KeyValues {
+pub struct KvBuffer {
     keys: Vec<f32>,
     values: Vec<f32>,
     /// As asked for.
@@ -24,12 +24,12 @@ pub struct KeyValues {
     len: usize,
 }
 
-impl KeyValues {
+impl KvBuffer {
     /// Room for `room` tokens.
-    pub fn with_room(heads: Heads, room: usize) -> Self {
+    pub fn with_capacity(heads: Heads, room: usize) -> Self {
         let (limit, room) = (room, room.next_multiple_of(WIDE));
         let size = heads.key_value * room;
-        KeyValues {
+        KvBuffer {
             keys: vec![0.0; size * heads.dim],
             values: vec![0.0; size * heads.dim.next_multiple_of(WIDE)],
             limit,
@@ -75,11 +75,11 @@ impl KeyValues {
 /// Attention of samples that share `prefix`: sample i has the query heads of row i of `qkv` (`[samples, (q + 2 kv) dim]`), and
 /// `own[i]` holds what follows the prefix, its new key included. `out` is `[samples, q dim]`; `scratch` is scratch memory.
 /// A sample's result does not depend on the others.
-pub fn attend(
+pub fn decode_attention(
     out: &mut [f32],
     qkv: &[f32],
-    prefix: &KeyValues,
-    own: &[&KeyValues],
+    prefix: &KvBuffer,
+    own: &[&KvBuffer],
     heads: Heads,
     scratch: &mut Vec<f32>,
 ) {
@@ -130,7 +130,7 @@ pub fn attend(
 
 /// `scores[row, token] = queries[row] . key[token]`, for all rows of `queries` (`[rows, dim]`).
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn score(scores: &mut [f32], stride: usize, queries: &[f32], dim: usize, cache: &KeyValues, kv: usize) {
+fn score(scores: &mut [f32], stride: usize, queries: &[f32], dim: usize, cache: &KvBuffer, kv: usize) {
     for (block, queries) in queries.chunks(ROWS * dim).enumerate() {
         let scores = &mut scores[block * ROWS * stride..];
         match queries.len() / dim {
@@ -148,7 +148,7 @@ fn score_rows<const N: usize>(
     stride: usize,
     queries: &[f32],
     dim: usize,
-    cache: &KeyValues,
+    cache: &KvBuffer,
     kv: usize,
 ) {
     let keys = &cache.keys[kv * dim * cache.room..(kv + 1) * dim * cache.room];
@@ -171,7 +171,7 @@ fn score_rows<const N: usize>(
 
 /// `out[row] += sum over tokens of weights[row, token] value[token]`, for all rows of `out` (`[rows, padded dim]`).
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn weigh(out: &mut [f32], padded: usize, weights: &[f32], stride: usize, cache: &KeyValues, kv: usize) {
+fn weigh(out: &mut [f32], padded: usize, weights: &[f32], stride: usize, cache: &KvBuffer, kv: usize) {
     for (block, out) in out.chunks_mut(ROWS * padded).enumerate() {
         let weights = &weights[block * ROWS * stride..];
         match out.len() / padded {
@@ -189,7 +189,7 @@ fn weigh_rows<const N: usize>(
     padded: usize,
     weights: &[f32],
     stride: usize,
-    cache: &KeyValues,
+    cache: &KvBuffer,
     kv: usize,
 ) {
     let values = &cache.values[kv * cache.room * padded..(kv + 1) * cache.room * padded];
@@ -247,14 +247,14 @@ mod tests {
                 (0..heads.stride()).map(|i| ((i * 37 + seed * 101) as f32 * 0.713).sin()).collect()
             };
             let prefix_rows: Vec<Vec<f32>> = (0..before).map(row).collect();
-            let mut prefix = KeyValues::with_room(heads, before);
+            let mut prefix = KvBuffer::with_capacity(heads, before);
             prefix_rows.iter().for_each(|r| prefix.push(r, heads));
             let own_rows: Vec<Vec<Vec<f32>>> =
                 [1usize, 19, 3, 4, 16].iter().map(|&n| (0..n).map(|i| row(1000 * n + i)).collect()).collect();
-            let owns: Vec<KeyValues> = own_rows
+            let owns: Vec<KvBuffer> = own_rows
                 .iter()
                 .map(|rows| {
-                    let mut own = KeyValues::with_room(heads, 20);
+                    let mut own = KvBuffer::with_capacity(heads, 20);
                     rows.iter().for_each(|r| own.push(r, heads));
                     own
                 })
@@ -263,7 +263,7 @@ mod tests {
             let width = heads.query * heads.dim;
             let mut scratch = Vec::new();
             let mut out = vec![9.0; owns.len() * width];
-            attend(&mut out, &qkv, &prefix, &owns.iter().collect::<Vec<_>>(), heads, &mut scratch);
+            decode_attention(&mut out, &qkv, &prefix, &owns.iter().collect::<Vec<_>>(), heads, &mut scratch);
             for (i, rows) in own_rows.iter().enumerate() {
                 let seen: Vec<Vec<f32>> = prefix_rows.iter().chain(rows).cloned().collect();
                 let want = definition(rows.last().unwrap(), &seen, heads);
@@ -272,7 +272,7 @@ mod tests {
                 }
                 let mut alone = vec![0.0; width];
                 let qkv = &qkv[i * heads.stride()..(i + 1) * heads.stride()];
-                attend(&mut alone, qkv, &prefix, &[&owns[i]], heads, &mut scratch);
+                decode_attention(&mut alone, qkv, &prefix, &[&owns[i]], heads, &mut scratch);
                 assert_eq!(alone, out[i * width..(i + 1) * width]);
             }
         }

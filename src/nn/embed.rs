@@ -1,8 +1,8 @@
 //! Gathering rows: token embeddings with image features spliced in, and the rows that feed the output head.
 
 use crate::Result;
-use crate::nn::matrix::WeightMatrix;
 use crate::nn::slice::{from_vec, mutate, read};
+use crate::nn::weight_matrix::WeightMatrix;
 use crate::nn::{Parameter, Tape, Value};
 use candle_core::{DType, Tensor};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub enum RowSource {
 pub fn embed(tape: &Tape, table: &Arc<Parameter>, images: Option<&Value>, sources: Vec<RowSource>) -> Result<Value> {
     let (_, width) = table.var.dims2()?;
     let rows = sources.len();
-    if !tape.fuses_weight(table) {
+    if !tape.is_fused_weight(table) {
         let tokens: Vec<u32> = sources
             .iter()
             .filter_map(|s| match s {
@@ -37,7 +37,7 @@ pub fn embed(tape: &Tape, table: &Arc<Parameter>, images: Option<&Value>, source
                 RowSource::Image(row) => tokens.len() as u32 + row,
             })
             .collect();
-        return on_device(tape, table, images, tokens, index);
+        return reference(tape, table, images, tokens, index);
     }
     let mut y = Vec::with_capacity(rows * width);
     {
@@ -88,14 +88,14 @@ pub fn embed(tape: &Tape, table: &Arc<Parameter>, images: Option<&Value>, source
 
 /// The same in candle ops, for devices without fused kernels: rows `tokens` of the table, then all of `images`, in the order of `index`.
 /// The gradients are sums in the type of the activations, whatever the table is multiplied in.
-fn on_device(
+fn reference(
     tape: &Tape,
     table: &Arc<Parameter>,
     images: Option<&Value>,
     tokens: Vec<u32>,
     index: Vec<u32>,
 ) -> Result<Value> {
-    let on = table.working().as_detached_tensor();
+    let on = table.compute_var().as_detached_tensor();
     let device = on.device();
     let (count, rows, width) = (tokens.len(), index.len(), on.dim(1)?);
     let tokens = Tensor::from_vec(tokens, count, device)?;
@@ -124,11 +124,11 @@ fn on_device(
 }
 
 /// Rows `index` of `x` `[n, width]`; a row may be taken more than once.
-pub fn select(tape: &Tape, x: &Value, index: Vec<u32>) -> Result<Value> {
+pub fn gather_rows(tape: &Tape, x: &Value, index: Vec<u32>) -> Result<Value> {
     let (n, width) = x.tensor.dims2()?;
     let rows = index.len();
-    if !tape.fuses(&x.tensor) {
-        return tape.compose(x, move |x| x.index_select(&Tensor::from_slice(&index, rows, x.device())?, 0));
+    if !tape.is_fused(&x.tensor) {
+        return tape.candle_op(x, move |x| x.index_select(&Tensor::from_slice(&index, rows, x.device())?, 0));
     }
     let mut y = Vec::with_capacity(rows * width);
     {
@@ -138,7 +138,7 @@ pub fn select(tape: &Tape, x: &Value, index: Vec<u32>) -> Result<Value> {
         }
     }
     let node = x.node();
-    Ok(tape.record(from_vec(y, (rows, width))?, x.tracked(), move |grad, grads| {
+    Ok(tape.record(from_vec(y, (rows, width))?, x.requires_grad(), move |grad, grads| {
         let dx = match grads.take(node) {
             Some(sum) => sum,
             None => from_vec(vec![0.0; n * width], (n, width))?,
@@ -155,11 +155,11 @@ pub fn select(tape: &Tape, x: &Value, index: Vec<u32>) -> Result<Value> {
 }
 
 /// Every `group` rows of `x` `[rows, width]` as one row: `[rows / group, group * width]`. Costs nothing.
-pub fn regroup(tape: &Tape, x: &Value, group: usize) -> Result<Value> {
+pub fn merge_rows(tape: &Tape, x: &Value, group: usize) -> Result<Value> {
     let (rows, width) = x.tensor.dims2()?;
     let node = x.node();
     let y = x.tensor.reshape((rows / group, group * width))?;
-    Ok(tape.record(y, x.tracked(), move |grad, grads| grads.add(node, grad.reshape((rows, width))?)))
+    Ok(tape.record(y, x.requires_grad(), move |grad, grads| grads.add(node, grad.reshape((rows, width))?)))
 }
 
 fn add_row(sum: &mut [f32], row: usize, g: &[f32]) {
@@ -171,28 +171,28 @@ fn add_row(sum: &mut [f32], row: usize, g: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::check;
+    use crate::nn::gradcheck;
 
     #[test]
     fn embedding_with_images_agrees_with_finite_differences() {
         use RowSource::{Image, Token};
         let sources = vec![Token(3), Image(1), Image(0), Token(3), Token(0), Image(1)];
-        check::op(&[&[2, 4], &[5, 4]], 1, |tape, v, p| embed(tape, &p[0], Some(&v[0]), sources.clone()));
+        gradcheck::check(&[&[2, 4], &[5, 4]], 1, |tape, v, p| embed(tape, &p[0], Some(&v[0]), sources.clone()));
     }
 
     #[test]
     fn embedding_of_text_alone_agrees_with_finite_differences() {
         let sources = vec![RowSource::Token(1), RowSource::Token(1)];
-        check::op(&[&[3, 4]], 0, |tape, _, p| embed(tape, &p[0], None, sources.clone()));
+        gradcheck::check(&[&[3, 4]], 0, |tape, _, p| embed(tape, &p[0], None, sources.clone()));
     }
 
     #[test]
     fn regrouping_rows_agrees_with_finite_differences() {
-        check::op(&[&[6, 3]], 1, |tape, v, _| regroup(tape, &v[0], 2));
+        gradcheck::check(&[&[6, 3]], 1, |tape, v, _| merge_rows(tape, &v[0], 2));
     }
 
     #[test]
     fn selecting_rows_agrees_with_finite_differences() {
-        check::op(&[&[5, 3]], 1, |tape, v, _| select(tape, &v[0], vec![4, 0, 4]));
+        gradcheck::check(&[&[5, 3]], 1, |tape, v, _| gather_rows(tape, &v[0], vec![4, 0, 4]));
     }
 }

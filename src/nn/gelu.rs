@@ -13,8 +13,8 @@ const CHUNK: usize = 1 << 12;
 
 /// Elementwise GELU (with the error function, not the tanh approximation).
 pub fn gelu(tape: &Tape, x: &Value) -> Result<Value> {
-    if !tape.fuses(&x.tensor) {
-        return tape.compose(x, Tensor::gelu_erf);
+    if !tape.is_fused(&x.tensor) {
+        return tape.candle_op(x, Tensor::gelu_erf);
     }
     let shape = x.tensor.shape().clone();
     let y = {
@@ -28,7 +28,7 @@ pub fn gelu(tape: &Tape, x: &Value) -> Result<Value> {
         }
     };
     let (x_tensor, node) = (x.tensor.clone(), x.node());
-    Ok(tape.record(from_vec(y, shape.clone())?, x.tracked(), move |grad, grads| {
+    Ok(tape.record(from_vec(y, shape.clone())?, x.requires_grad(), move |grad, grads| {
         let dx = {
             let (g, x) = (read(&grad)?, read(&x_tensor)?);
             let (g, x) = (&*g, &*x);
@@ -65,12 +65,12 @@ fn backward(dx: &mut [MaybeUninit<f32>], x: &[f32], dy: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::check;
+    use crate::nn::gradcheck;
 
     #[test]
     fn gelu_agrees_with_finite_differences() {
-        check::op(&[&[7, 23]], 1, |tape, v, _| gelu(tape, &v[0]));
-        let wide = (check::tensor(&[40], 3) * 6.0).unwrap();
-        check::op_at(&[wide], 1, |tape, v, _| gelu(tape, &v[0]));
+        gradcheck::check(&[&[7, 23]], 1, |tape, v, _| gelu(tape, &v[0]));
+        let wide = (gradcheck::tensor(&[40], 3) * 6.0).unwrap();
+        gradcheck::check_at(&[wide], 1, |tape, v, _| gelu(tape, &v[0]));
     }
 }

@@ -3,11 +3,11 @@
 //! `KL(p || q)` with `p` of a model that does not learn: the gradient of a row with respect to q's logits is `q - p`. The logits of both
 //! exist for some rows at a time, and are formed again in the backward pass.
 
-use crate::nn::distribution::{kl_divergence, softmax};
 use crate::nn::matmul::{Matrix, MatrixMut, matmul};
-use crate::nn::matrix::WeightMatrix;
 use crate::nn::slice::{from_vec, mutate, read};
-use crate::nn::tiles::{Running, TiledLogits, tile_of};
+use crate::nn::softmax::{kl_divergence, softmax};
+use crate::nn::tiled_logits::{Running, TiledLogits, tile_width};
+use crate::nn::weight_matrix::WeightMatrix;
 use crate::nn::{Parameter, Tape, Value};
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -43,8 +43,8 @@ fn in_pieces(tape: &Tape, p: &LazyLogits, x: &Value, weight: &Arc<Parameter>, pi
             p.weight.var.dims()[0]
         )));
     }
-    if !tape.fuses(&x.tensor) {
-        return on_device(tape, p, x, weight, tile_of(2 * rows, vocab));
+    if !tape.is_fused(&x.tensor) {
+        return reference(tape, p, x, weight, tile_width(2 * rows, vocab));
     }
     let mut nats = vec![0.0; rows];
     {
@@ -60,7 +60,7 @@ fn in_pieces(tape: &Tape, p: &LazyLogits, x: &Value, weight: &Arc<Parameter>, pi
         }
     }
     let (p, x_tensor, node, weight) = (p.clone(), x.tensor.clone(), x.node(), Arc::clone(weight));
-    Ok(tape.record(from_vec(nats, rows)?, x.tracked() || weight.trainable(), move |grad, grads| {
+    Ok(tape.record(from_vec(nats, rows)?, x.requires_grad() || weight.trainable(), move |grad, grads| {
         let dx = from_vec(vec![0.0; rows * width], (rows, width))?;
         {
             let (p_states, p_weight) = (read(&p.states)?, WeightMatrix::of(&p.weight, p_width)?);
@@ -104,7 +104,7 @@ fn logits(out: &mut Vec<f32>, x: &[f32], weight: &WeightMatrix<'_>, [rows, width
 }
 
 /// The same in candle ops, for devices without fused kernels, `tile` entries of the vocabulary at a time.
-fn on_device(tape: &Tape, p: &LazyLogits, x: &Value, weight: &Arc<Parameter>, tile: usize) -> Result<Value> {
+fn reference(tape: &Tape, p: &LazyLogits, x: &Value, weight: &Arc<Parameter>, tile: usize) -> Result<Value> {
     let states = Value::constant(p.states.to_dtype(x.tensor.dtype())?);
     let (p, q) = (TiledLogits::new(&states, &p.weight, 1.0, tile), TiledLogits::new(x, weight, 1.0, tile));
     let (mut of_p, mut of_q): (Option<Running>, Option<Running>) = (None, None);
@@ -131,30 +131,34 @@ fn on_device(tape: &Tape, p: &LazyLogits, x: &Value, weight: &Arc<Parameter>, ti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::check;
+    use crate::nn::gradcheck;
 
     fn lazy_logits(rows: usize, vocab: usize) -> LazyLogits {
-        LazyLogits { states: check::tensor(&[rows, 3], 7), weight: check::parameter("p", &[vocab, 3], 8) }
+        LazyLogits { states: gradcheck::tensor(&[rows, 3], 7), weight: gradcheck::parameter("p", &[vocab, 3], 8) }
     }
 
     #[test]
     fn the_divergence_agrees_with_finite_differences() {
         for piece in [1, 2, 100] {
-            check::op(&[&[5, 6], &[11, 6]], 1, |tape, v, p| in_pieces(tape, &lazy_logits(5, 11), &v[0], &p[0], piece));
+            gradcheck::check(&[&[5, 6], &[11, 6]], 1, |tape, v, p| {
+                in_pieces(tape, &lazy_logits(5, 11), &v[0], &p[0], piece)
+            });
         }
     }
 
     #[test]
     fn tiles_of_other_devices_agree_with_finite_differences() {
         for tile in [1, 4, 11, 20] {
-            check::op(&[&[5, 6], &[11, 6]], 1, |tape, v, p| on_device(tape, &lazy_logits(5, 11), &v[0], &p[0], tile));
+            gradcheck::check(&[&[5, 6], &[11, 6]], 1, |tape, v, p| {
+                reference(tape, &lazy_logits(5, 11), &v[0], &p[0], tile)
+            });
         }
     }
 
     #[test]
     fn a_model_has_no_divergence_from_itself_and_no_gradient() {
-        for tape in [Tape::new(), Tape::new().composed()] {
-            let (x, w) = (check::tensor(&[4, 6], 1), check::parameter("w", &[9, 6], 2));
+        for tape in [Tape::new(), Tape::new().reference()] {
+            let (x, w) = (gradcheck::tensor(&[4, 6], 1), gradcheck::parameter("w", &[9, 6], 2));
             let p = LazyLogits { states: x.clone(), weight: w.clone() };
             let y = kl_from(&tape, &p, &Value::constant(x), &w).unwrap();
             assert_eq!(y.tensor.to_vec1::<f32>().unwrap(), [0.0; 4]);
@@ -165,7 +169,7 @@ mod tests {
 
     #[test]
     fn distributions_that_cannot_be_compared_are_an_error() {
-        let (x, w) = (Value::constant(check::tensor(&[4, 6], 1)), check::parameter("w", &[9, 6], 2));
+        let (x, w) = (Value::constant(gradcheck::tensor(&[4, 6], 1)), gradcheck::parameter("w", &[9, 6], 2));
         assert!(kl_from(&Tape::new(), &lazy_logits(4, 8), &x, &w).is_err());
         assert!(kl_from(&Tape::new(), &lazy_logits(3, 9), &x, &w).is_err());
     }

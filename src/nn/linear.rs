@@ -3,9 +3,9 @@
 use crate::Result;
 use crate::nn::lora::{self, Lora, Mask, Place};
 use crate::nn::matmul::{Matrix, MatrixMut, matmul};
-use crate::nn::matrix::WeightMatrix;
 use crate::nn::slice::{from_vec, mutate, read, written};
 use crate::nn::tape::Source;
+use crate::nn::weight_matrix::WeightMatrix;
 use crate::nn::{Parameter, Tape, Value};
 use candle_core::{DType, Tensor};
 use multiversion::multiversion;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// Weight `[out, in]`, optional bias `[out]` and optional adapter of a linear map.
 #[derive(Clone)]
-pub struct Affine {
+pub struct Linear {
     /// `[out, in]`, or any shape whose first dimension is `out` and whose others multiply to `in` (a patch convolution).
     pub weight: Arc<Parameter>,
     /// `[out]`.
@@ -23,10 +23,10 @@ pub struct Affine {
     pub lora: Option<Lora>,
 }
 
-impl Affine {
+impl Linear {
     /// A map of nothing but a weight.
-    pub fn plain(weight: Arc<Parameter>) -> Affine {
-        Affine { weight, bias: None, lora: None }
+    pub fn without_bias(weight: Arc<Parameter>) -> Linear {
+        Linear { weight, bias: None, lora: None }
     }
 
     fn out(&self) -> usize {
@@ -34,13 +34,13 @@ impl Affine {
     }
 
     /// Whether the weight, the bias or the adapter takes a gradient.
-    pub fn trains(&self) -> bool {
+    pub fn is_trainable(&self) -> bool {
         self.parameters().any(|p| p.trainable())
     }
 
     /// Whether the backward pass needs the input.
     fn keeps_input(&self) -> bool {
-        self.weight.trainable() || self.lora.as_ref().is_some_and(Lora::trains)
+        self.weight.trainable() || self.lora.as_ref().is_some_and(Lora::is_trainable)
     }
 
     fn parameters(&self) -> impl Iterator<Item = &Arc<Parameter>> {
@@ -51,11 +51,11 @@ impl Affine {
 
 /// Apply each of `maps` to `x` `[rows, in]` and lay the results side by side: `[rows, sum of out]`; add `residual` (of the
 /// result's shape) if given. A frozen weight costs nothing in the backward pass.
-pub fn linear(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>) -> Result<Value> {
+pub fn linear(tape: &Tape, x: &Value, maps: &[&Linear], residual: Option<&Value>) -> Result<Value> {
     let (rows, width) = x.tensor.dims2()?;
     let total: usize = maps.iter().map(|m| m.out()).sum();
-    if !tape.fuses(&x.tensor) {
-        return on_device(tape, x, maps, residual, width);
+    if !tape.is_fused(&x.tensor) {
+        return reference(tape, x, maps, residual, width);
     }
     let places = places(maps, rows, width, total);
     let mut y: Vec<f32> = Vec::new();
@@ -115,11 +115,11 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>
         });
     }
     let y = from_vec(y, (rows, total))?;
-    let maps: Vec<Affine> = maps.iter().map(|m| (*m).clone()).collect();
-    let trains = maps.iter().any(Affine::trains);
-    let wanted = trains || x.tracked() || residual.is_some_and(Value::tracked);
+    let maps: Vec<Linear> = maps.iter().map(|m| (*m).clone()).collect();
+    let trains = maps.iter().any(Linear::is_trainable);
+    let wanted = trains || x.requires_grad() || residual.is_some_and(Value::requires_grad);
     let (x_node, residual_node) = (x.node(), residual.and_then(Value::node));
-    let x_source = maps.iter().any(Affine::keeps_input).then(|| x.source());
+    let x_source = maps.iter().any(Linear::keeps_input).then(|| x.source());
     Ok(tape.record(y, wanted, move |grad, grads| {
         {
             let g = read(&grad)?;
@@ -162,7 +162,7 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>
                     }
                 }
                 if let (Some(lora), Some((mask, low))) = (&map.lora, adapter)
-                    && (lora.trains() || x_node.is_some())
+                    && (lora.is_trainable() || x_node.is_some())
                 {
                     let seen = (x.as_deref().unwrap_or(&[]), low.as_slice());
                     let g = &g[column.min(rows * total)..];
@@ -178,9 +178,9 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>
 }
 
 /// The first column of each map's result, and its sizes.
-fn places(maps: &[&Affine], rows: usize, width: usize, stride: usize) -> Vec<(usize, Place)> {
+fn places(maps: &[&Linear], rows: usize, width: usize, stride: usize) -> Vec<(usize, Place)> {
     let mut column = 0;
-    let place = |map: &&Affine| {
+    let place = |map: &&Linear| {
         let out = map.out();
         column += out;
         (column - out, Place { rows, width, out, stride })
@@ -200,7 +200,7 @@ pub(super) enum Factors {
 impl Factors {
     /// Of a weight; a CPU computes in f32.
     pub fn of(weight: &Parameter) -> Factors {
-        match weight.multiplies_in_bf16() && !weight.var.device().is_cpu() {
+        match weight.uses_bf16_matmul() && !weight.var.device().is_cpu() {
             true => Factors::Half,
             false => Factors::Wide,
         }
@@ -226,7 +226,7 @@ impl Factors {
 
 /// The same in candle ops, for devices without fused kernels. The backward pass is written out, so that a frozen weight costs nothing
 /// here either: candle's own would compute its gradient and drop it.
-fn on_device(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>, width: usize) -> Result<Value> {
+fn reference(tape: &Tape, x: &Value, maps: &[&Linear], residual: Option<&Value>, width: usize) -> Result<Value> {
     let (rows, input) = (x.tensor.dim(0)?, x.tensor.detach());
     let mut parts = Vec::with_capacity(maps.len());
     // Of each adapter: the factors of its dropout, and `scale * x A^T`.
@@ -259,10 +259,11 @@ fn on_device(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>,
     if let Some(residual) = residual {
         y = (y + residual.tensor.detach())?;
     }
-    let maps: Vec<Affine> = maps.iter().map(|m| (*m).clone()).collect();
-    let wanted = maps.iter().any(Affine::trains) || x.tracked() || residual.is_some_and(Value::tracked);
+    let maps: Vec<Linear> = maps.iter().map(|m| (*m).clone()).collect();
+    let wanted =
+        maps.iter().any(Linear::is_trainable) || x.requires_grad() || residual.is_some_and(Value::requires_grad);
     let (x_node, residual_node) = (x.node(), residual.and_then(Value::node));
-    let x_source = maps.iter().any(Affine::keeps_input).then(|| x.source());
+    let x_source = maps.iter().any(Linear::keeps_input).then(|| x.source());
     Ok(tape.record(y.detach(), wanted, move |grad, grads| {
         let grad = grad.detach();
         let x = x_source.map(Source::get).transpose()?.map(|x| x.detach());
@@ -307,7 +308,7 @@ fn on_device(tape: &Tape, x: &Value, maps: &[&Affine], residual: Option<&Value>,
 
 /// A weight as `[out, in]`, not followed by candle's autograd.
 pub(super) fn matrix(weight: &Parameter, width: usize) -> Result<Tensor> {
-    Ok(weight.working().as_detached_tensor().reshape(((), width))?)
+    Ok(weight.compute_var().as_detached_tensor().reshape(((), width))?)
 }
 
 /// Sums over the rows of columns `start..start + len` of a row-major `[rows, stride]` matrix.
@@ -341,22 +342,22 @@ fn add_rows(sums: &mut [f32], block: &[f32], stride: usize, start: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::check;
+    use crate::nn::gradcheck;
 
     #[test]
     fn linear_with_bias_and_residual_agrees_with_finite_differences() {
         let shapes: &[&[usize]] = &[&[5, 6], &[5, 7], &[4, 6], &[4], &[3, 6]];
-        check::op(shapes, 2, |tape, v, p| {
-            let first = Affine { weight: p[0].clone(), bias: Some(p[1].clone()), lora: None };
-            let second = Affine::plain(p[2].clone());
+        gradcheck::check(shapes, 2, |tape, v, p| {
+            let first = Linear { weight: p[0].clone(), bias: Some(p[1].clone()), lora: None };
+            let second = Linear::without_bias(p[2].clone());
             linear(tape, &v[0], &[&first, &second], Some(&v[1]))
         });
     }
 
     #[test]
     fn linear_without_residual_agrees_with_finite_differences() {
-        check::op(&[&[300, 3], &[2, 3], &[2]], 1, |tape, v, p| {
-            linear(tape, &v[0], &[&Affine { weight: p[0].clone(), bias: Some(p[1].clone()), lora: None }], None)
+        gradcheck::check(&[&[300, 3], &[2, 3], &[2]], 1, |tape, v, p| {
+            linear(tape, &v[0], &[&Linear { weight: p[0].clone(), bias: Some(p[1].clone()), lora: None }], None)
         });
     }
 
@@ -364,22 +365,23 @@ mod tests {
     fn a_working_copy_in_bf16_gives_the_products_and_the_value_takes_the_gradient() {
         // The same map in f32 with the rounded weight, in both forms of the op.
         let run = |tape: Tape, weight: &Arc<Parameter>| {
-            let x = tape.leaf(check::tensor(&[9, 6], 2));
-            let y = linear(&tape, &x, &[&Affine::plain(weight.clone())], None).unwrap();
+            let x = tape.leaf(gradcheck::tensor(&[9, 6], 2));
+            let y = linear(&tape, &x, &[&Linear::without_bias(weight.clone())], None).unwrap();
             let out = y.tensor.clone();
-            let dx = tape.backward_with(vec![(y, check::tensor(&[9, 5], 3))], &[&x]).unwrap().remove(0).unwrap();
+            let dx =
+                tape.backward_with_leaves(vec![(y, gradcheck::tensor(&[9, 5], 3))], &[&x]).unwrap().remove(0).unwrap();
             (out, dx, weight.grad().unwrap())
         };
-        let rounded = check::tensor(&[5, 6], 1).to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
+        let rounded = gradcheck::tensor(&[5, 6], 1).to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
         let rounded = Arc::new(Parameter::new("w", candle_core::Var::from_tensor(&rounded).unwrap()));
         let want = run(Tape::new(), &rounded);
-        for tape in [Tape::new(), Tape::new().composed()] {
-            let weight = check::parameter("w", &[5, 6], 1);
-            weight.keep_bf16().unwrap();
+        for tape in [Tape::new(), Tape::new().reference()] {
+            let weight = gradcheck::parameter("w", &[5, 6], 1);
+            weight.enable_bf16_matmul().unwrap();
             let got = run(tape, &weight);
             assert_eq!(got.2.dtype(), DType::F32);
             for (got, want) in [(&got.0, &want.0), (&got.1, &want.1), (&got.2, &want.2)] {
-                assert!(check::distance(got, want) < 1e-6);
+                assert!(gradcheck::relative_error(got, want) < 1e-6);
             }
         }
     }
@@ -387,28 +389,28 @@ mod tests {
     #[test]
     fn products_in_bf16_are_those_of_rounded_factors() {
         // What a GPU does, here in candle's products of bf16 on the CPU.
-        let (a, b) = (check::tensor(&[7, 40], 1), check::tensor(&[40, 3], 2).to_dtype(DType::BF16).unwrap());
+        let (a, b) = (gradcheck::tensor(&[7, 40], 1), gradcheck::tensor(&[40, 3], 2).to_dtype(DType::BF16).unwrap());
         let rounded = |t: &Tensor| t.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
         let exact = rounded(&a).matmul(&rounded(&b)).unwrap();
         let got = Factors::Half.product(&a, &b).unwrap();
         assert_eq!(got.dtype(), DType::F32);
-        assert!(check::distance(&got, &exact) < 5e-3, "{}", check::distance(&got, &exact));
+        assert!(gradcheck::relative_error(&got, &exact) < 5e-3, "{}", gradcheck::relative_error(&got, &exact));
         let wide = Factors::Wide.product(&a, &b).unwrap();
-        assert!(check::distance(&wide, &a.matmul(&rounded(&b)).unwrap()) < 1e-6);
+        assert!(gradcheck::relative_error(&wide, &a.matmul(&rounded(&b)).unwrap()) < 1e-6);
         let outer = Factors::Half.outer(&a, &got).unwrap();
         assert_eq!(outer.dtype(), DType::F32);
-        assert!(check::distance(&outer, &Factors::Wide.outer(&a, &got).unwrap()) < 2e-2);
+        assert!(gradcheck::relative_error(&outer, &Factors::Wide.outer(&a, &got).unwrap()) < 2e-2);
     }
 
     #[test]
     fn a_frozen_weight_gets_no_gradient_and_the_input_still_does() {
-        let weight = check::parameter("w", &[2, 3], 1);
+        let weight = gradcheck::parameter("w", &[2, 3], 1);
         weight.set_trainable(false);
         let tape = Tape::new();
-        let x = tape.leaf(check::tensor(&[4, 3], 2));
-        let y = linear(&tape, &x, &[&Affine::plain(weight.clone())], None).unwrap();
-        let g = check::tensor(&[4, 2], 3);
-        let dx = tape.backward_with(vec![(y, g)], &[&x]).unwrap();
+        let x = tape.leaf(gradcheck::tensor(&[4, 3], 2));
+        let y = linear(&tape, &x, &[&Linear::without_bias(weight.clone())], None).unwrap();
+        let g = gradcheck::tensor(&[4, 2], 3);
+        let dx = tape.backward_with_leaves(vec![(y, g)], &[&x]).unwrap();
         assert!(dx[0].is_some());
         assert!(weight.grad().is_none());
     }

@@ -24,7 +24,7 @@ pub struct Lora {
 
 impl Lora {
     /// Whether A or B takes a gradient.
-    pub fn trains(&self) -> bool {
+    pub fn is_trainable(&self) -> bool {
         self.a.trainable() || self.b.trainable()
     }
 
@@ -34,7 +34,7 @@ impl Lora {
 
     /// The dropout of a pass over this map, `None` where nothing is dropped.
     pub fn mask(&self, tape: &Tape) -> Option<Mask> {
-        let seed = tape.dropout().filter(|_| self.dropout > 0.0)?;
+        let seed = tape.dropout_seed().filter(|_| self.dropout > 0.0)?;
         Some(Mask { key: mix(seed ^ mix(self.site)), dropped: f64::from(self.dropout) })
     }
 }
@@ -151,18 +151,18 @@ pub(super) fn backward(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::{Affine, check, linear};
+    use crate::nn::{Linear, gradcheck, linear};
 
-    fn adapted(p: &[Arc<Parameter>], dropout: f32) -> Affine {
+    fn adapted(p: &[Arc<Parameter>], dropout: f32) -> Linear {
         let lora = Lora { a: p[2].clone(), b: p[3].clone(), scale: 0.7, dropout, site: 5 };
-        Affine { weight: p[0].clone(), bias: Some(p[1].clone()), lora: Some(lora) }
+        Linear { weight: p[0].clone(), bias: Some(p[1].clone()), lora: Some(lora) }
     }
 
     #[test]
     fn an_adapter_agrees_with_finite_differences() {
         let shapes: &[&[usize]] = &[&[5, 6], &[5, 7], &[4, 6], &[4], &[2, 6], &[4, 2], &[3, 6]];
-        check::op(shapes, 2, |tape, v, p| {
-            let plain = Affine::plain(p[4].clone());
+        gradcheck::check(shapes, 2, |tape, v, p| {
+            let plain = Linear::without_bias(p[4].clone());
             linear(tape, &v[0], &[&adapted(p, 0.0), &plain], Some(&v[1]))
         });
     }
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn dropout_agrees_with_finite_differences_and_drops_the_same_again() {
         let shapes: &[&[usize]] = &[&[5, 6], &[4, 6], &[4], &[2, 6], &[4, 2]];
-        check::op(shapes, 1, |tape, v, p| linear(tape, &v[0], &[&adapted(p, 0.4)], None));
+        gradcheck::check(shapes, 1, |tape, v, p| linear(tape, &v[0], &[&adapted(p, 0.4)], None));
         let mask = Mask { key: 9, dropped: 0.25 };
         let factors: Vec<f32> = (0..40_000).map(|i| mask.factor(i / 200, i % 200)).collect();
         let kept = factors.iter().filter(|f| **f > 0.0).count();
@@ -183,14 +183,14 @@ mod tests {
         let p: Vec<_> = [&[4usize, 6][..], &[4], &[2, 6], &[4, 2]]
             .iter()
             .enumerate()
-            .map(|(i, s)| check::parameter("p", s, i as u64))
+            .map(|(i, s)| gradcheck::parameter("p", s, i as u64))
             .collect();
         p[..2].iter().for_each(|p| p.set_trainable(false));
         let tape = Tape::new();
-        let x = crate::nn::Value::constant(check::tensor(&[5, 6], 8));
+        let x = crate::nn::Value::constant(gradcheck::tensor(&[5, 6], 8));
         let y = linear(&tape, &x, &[&adapted(&p, 0.0)], None).unwrap();
-        assert!(y.tracked());
-        tape.backward(vec![(y, check::tensor(&[5, 4], 9))]).unwrap();
+        assert!(y.requires_grad());
+        tape.backward(vec![(y, gradcheck::tensor(&[5, 4], 9))]).unwrap();
         let has = |i: usize| p[i].grad().is_some();
         assert!(!has(0) && !has(1) && has(2) && has(3));
     }

@@ -41,34 +41,34 @@ impl Parameter {
     }
 
     /// What is multiplied by: the working copy if there is one, else the value.
-    pub fn working(&self) -> &Var {
+    pub fn compute_var(&self) -> &Var {
         self.copy.get().unwrap_or(&self.var)
     }
 
     /// Whether products are in bf16 on devices that compute in it; else what is stored in bf16 is widened first.
-    pub fn multiplies_in_bf16(&self) -> bool {
+    pub fn uses_bf16_matmul(&self) -> bool {
         self.half.load(Ordering::Relaxed)
     }
 
     /// Multiply in bf16 from now on: by the value if it is in bf16, else by a working copy, which takes 2 bytes a number more.
-    pub fn keep_bf16(&self) -> Result<()> {
+    pub fn enable_bf16_matmul(&self) -> Result<()> {
         self.half.store(true, Ordering::Relaxed);
         if self.var.dtype() == DType::BF16 || self.copy.get().is_some() {
             return Ok(());
         }
-        self.keep_copy(Var::from_tensor(&self.var.as_tensor().to_dtype(DType::BF16)?)?)
+        self.set_bf16_copy(Var::from_tensor(&self.var.as_tensor().to_dtype(DType::BF16)?)?)
     }
 
     /// Take `copy`, of the value's shape and in bf16, for the working copy.
     ///
     /// # Errors
     /// If there is one.
-    pub(crate) fn keep_copy(&self, copy: Var) -> Result<()> {
+    pub(crate) fn set_bf16_copy(&self, copy: Var) -> Result<()> {
         self.copy.set(copy).map_err(|_| Error::failed(format!("{} has a working copy already", self.name)))
     }
 
     /// The value has changed: round it to the working copy anew, if there is one.
-    pub fn refresh(&self) -> Result<()> {
+    pub fn sync_bf16_copy(&self) -> Result<()> {
         let Some(copy) = self.copy.get() else { return Ok(()) };
         match copy.device().is_cpu() {
             true => copy.as_tensor().inplace_op1(&Rounded(self.var.as_tensor()))?,
@@ -170,34 +170,34 @@ impl InplaceOp1 for Rounded<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::{check, mutate};
+    use crate::nn::{gradcheck, mutate};
     use half::bf16;
 
     #[test]
     fn the_working_copy_is_the_value_rounded_and_follows_it_when_told() {
-        let parameter = check::parameter("w", &[300, 500], 1);
+        let parameter = gradcheck::parameter("w", &[300, 500], 1);
         let bits = |var: &Var| -> Vec<u16> {
             let tensor = var.as_tensor().to_dtype(DType::BF16).unwrap().flatten_all().unwrap();
             tensor.to_vec1::<bf16>().unwrap().into_iter().map(bf16::to_bits).collect()
         };
         assert_eq!(parameter.bytes(), (600_000, 0));
-        parameter.keep_bf16().unwrap();
-        assert_eq!((parameter.working().dtype(), parameter.var.dtype()), (DType::BF16, DType::F32));
+        parameter.enable_bf16_matmul().unwrap();
+        assert_eq!((parameter.compute_var().dtype(), parameter.var.dtype()), (DType::BF16, DType::F32));
         assert_eq!(parameter.bytes(), (600_000, 300_000));
-        let before = bits(parameter.working());
+        let before = bits(parameter.compute_var());
         assert!(before == bits(&parameter.var));
         mutate(parameter.var.as_tensor(), |value| value.iter_mut().for_each(|v| *v = 1.0 - *v)).unwrap();
-        assert!(before == bits(parameter.working()));
-        parameter.refresh().unwrap();
-        assert!(before != bits(&parameter.var) && bits(parameter.working()) == bits(&parameter.var));
+        assert!(before == bits(parameter.compute_var()));
+        parameter.sync_bf16_copy().unwrap();
+        assert!(before != bits(&parameter.var) && bits(parameter.compute_var()) == bits(&parameter.var));
     }
 
     #[test]
     fn a_value_in_bf16_is_its_own_working_copy() {
-        let value = check::tensor(&[2, 3], 1).to_dtype(DType::BF16).unwrap();
+        let value = gradcheck::tensor(&[2, 3], 1).to_dtype(DType::BF16).unwrap();
         let parameter = Parameter::new("w", Var::from_tensor(&value).unwrap());
-        parameter.keep_bf16().unwrap();
-        parameter.refresh().unwrap();
+        parameter.enable_bf16_matmul().unwrap();
+        parameter.sync_bf16_copy().unwrap();
         assert_eq!(parameter.bytes(), (12, 0));
     }
 }

@@ -16,13 +16,13 @@ const ROWS: usize = 64;
 /// Root-mean-square normalisation of each row of `x` `[rows, width]` with weight `w` `[width]`.
 pub fn rms_norm(tape: &Tape, x: &Value, weight: &Arc<Parameter>, eps: f64) -> Result<Value> {
     let (rows, width) = x.tensor.dims2()?;
-    if !tape.fuses(&x.tensor) {
-        return on_device(tape, x, weight, eps);
+    if !tape.is_fused(&x.tensor) {
+        return reference(tape, x, weight, eps);
     }
     let (y, scale) = normalised(&x.tensor, weight, eps)?;
     let source = (x.tensor.clone(), Arc::clone(weight));
     let (x_tensor, node, weight) = (x.tensor.clone(), x.node(), Arc::clone(weight));
-    let y = tape.record(y, x.tracked() || weight.trainable(), move |grad, grads| {
+    let y = tape.record(y, x.requires_grad() || weight.trainable(), move |grad, grads| {
         let dx = match (node, grads.take(node)) {
             (_, Some(sum)) => sum,
             (_, None) => from_vec(vec![0.0; rows * width], (rows, width))?,
@@ -65,17 +65,17 @@ pub fn rms_norm(tape: &Tape, x: &Value, weight: &Arc<Parameter>, eps: f64) -> Re
         grads.put(node, dx);
         Ok(())
     });
-    Ok(y.made_again_by(move || Ok(normalised(&source.0, &source.1, eps)?.0)))
+    Ok(y.recomputed_by(move || Ok(normalised(&source.0, &source.1, eps)?.0)))
 }
 
 /// The same in candle ops, for devices without fused kernels; with n = x s: dx = s (g w - n mean(g w n)), dw = sum of g n.
-fn on_device(tape: &Tape, x: &Value, weight: &Arc<Parameter>, eps: f64) -> Result<Value> {
+fn reference(tape: &Tape, x: &Value, weight: &Arc<Parameter>, eps: f64) -> Result<Value> {
     let input = x.tensor.detach();
     let width = input.dim(1)? as f64;
     let scale = ((input.sqr()?.sum_keepdim(1)? / width)? + eps)?.sqrt()?.recip()?;
     let y = input.broadcast_mul(&scale)?.broadcast_mul(&weight.var.as_detached_tensor())?;
     let (node, weight) = (x.node(), Arc::clone(weight));
-    Ok(tape.record(y, x.tracked() || weight.trainable(), move |grad, grads| {
+    Ok(tape.record(y, x.requires_grad() || weight.trainable(), move |grad, grads| {
         let grad = grad.detach();
         let n = input.broadcast_mul(&scale)?;
         if weight.trainable() {
@@ -142,25 +142,25 @@ fn backward(dx: &mut [f32], dw: &mut [f32], g: &[f32], x: &[f32], w: &[f32], sca
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::check;
+    use crate::nn::gradcheck;
 
     #[test]
     fn rms_norm_agrees_with_finite_differences() {
-        check::op(&[&[70, 19], &[19]], 1, |tape, v, p| rms_norm(tape, &v[0], &p[0], 1e-5));
+        gradcheck::check(&[&[70, 19], &[19]], 1, |tape, v, p| rms_norm(tape, &v[0], &p[0], 1e-5));
     }
 
     #[test]
     fn a_value_used_twice_collects_both_gradients() {
-        check::op(&[&[3, 8], &[8], &[8]], 1, |tape, v, p| {
+        gradcheck::check(&[&[3, 8], &[8], &[8]], 1, |tape, v, p| {
             let first = rms_norm(tape, &v[0], &p[0], 1e-6)?;
-            let maps = crate::nn::Affine::plain(check::parameter("w", &[8, 8], 5));
+            let maps = crate::nn::Linear::without_bias(gradcheck::parameter("w", &[8, 8], 5));
             maps.weight.set_trainable(false);
             if first.tensor.dtype() == candle_core::DType::F64 {
                 let wide = maps.weight.var.to_dtype(candle_core::DType::F64)?;
                 let wide = Arc::new(Parameter::new("w", candle_core::Var::from_tensor(&wide)?));
                 wide.set_trainable(false);
                 let second = rms_norm(tape, &v[0], &p[1], 1e-6)?;
-                return crate::nn::linear(tape, &first, &[&crate::nn::Affine::plain(wide)], Some(&second));
+                return crate::nn::linear(tape, &first, &[&crate::nn::Linear::without_bias(wide)], Some(&second));
             }
             let second = rms_norm(tape, &v[0], &p[1], 1e-6)?;
             crate::nn::linear(tape, &first, &[&maps], Some(&second))

@@ -80,12 +80,12 @@ fn inverse_frequencies(n: usize, theta: f64) -> Vec<f32> {
 /// read by anything else afterwards.
 pub fn rope(tape: &Tape, qkv: Value, table: &Arc<RopeTable>, heads: Heads) -> Result<Value> {
     let rotated = heads.query + heads.key_value;
-    if !tape.fuses(&qkv.tensor) {
-        return on_device(tape, &qkv, table, heads);
+    if !tape.is_fused(&qkv.tensor) {
+        return reference(tape, &qkv, table, heads);
     }
     rotate(&qkv.tensor, table, heads, rotated, 1.0)?;
     let (table, node) = (Arc::clone(table), qkv.node());
-    Ok(tape.record(qkv.tensor.clone(), qkv.tracked(), move |grad, grads| {
+    Ok(tape.record(qkv.tensor.clone(), qkv.requires_grad(), move |grad, grads| {
         rotate(&grad, &table, heads, rotated, -1.0)?;
         grads.add(node, grad)
     }))
@@ -116,10 +116,11 @@ pub(super) fn rotate_row(row: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
 }
 
 /// The same in candle ops, for devices without fused kernels; backwards the gradient is turned back.
-fn on_device(tape: &Tape, qkv: &Value, table: &Arc<RopeTable>, heads: Heads) -> Result<Value> {
+fn reference(tape: &Tape, qkv: &Value, table: &Arc<RopeTable>, heads: Heads) -> Result<Value> {
     let y = turn(&qkv.tensor.detach(), table, heads, 1.0)?;
     let (table, node) = (Arc::clone(table), qkv.node());
-    Ok(tape.record(y, qkv.tracked(), move |grad, grads| grads.add(node, turn(&grad.detach(), &table, heads, -1.0)?)))
+    Ok(tape
+        .record(y, qkv.requires_grad(), move |grad, grads| grads.add(node, turn(&grad.detach(), &table, heads, -1.0)?)))
 }
 
 fn turn(x: &Tensor, table: &RopeTable, heads: Heads, sign: f64) -> Result<Tensor> {
@@ -140,14 +141,14 @@ fn turn(x: &Tensor, table: &RopeTable, heads: Heads, sign: f64) -> Result<Tensor
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::check;
+    use crate::nn::gradcheck;
 
     #[test]
     fn rope_agrees_with_finite_differences() {
         let heads = Heads { query: 2, key_value: 1, dim: 8 };
         let positions: [&[u32]; 3] = [&[0, 1, 2, 5, 9], &[0, 1, 3, 5, 7], &[0, 2, 2, 6, 9]];
         let table = Arc::new(RopeTable::multimodal(positions, 8, 10_000.0, &[1, 2, 1]));
-        check::op(&[&[5, 32]], 1, |tape, v, _| rope(tape, v[0].clone(), &table, heads));
+        gradcheck::check(&[&[5, 32]], 1, |tape, v, _| rope(tape, v[0].clone(), &table, heads));
     }
 
     #[test]

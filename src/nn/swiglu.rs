@@ -13,12 +13,12 @@ use std::mem::MaybeUninit;
 pub fn swiglu(tape: &Tape, x: &Value) -> Result<Value> {
     let (rows, both) = x.tensor.dims2()?;
     let width = both / 2;
-    if !tape.fuses(&x.tensor) {
-        return on_device(tape, x, width);
+    if !tape.is_fused(&x.tensor) {
+        return reference(tape, x, width);
     }
     let y = activated(&x.tensor, rows, width)?;
     let (x_tensor, node) = (x.tensor.clone(), x.node());
-    let y = tape.record(y, x.tracked(), move |grad, grads| {
+    let y = tape.record(y, x.requires_grad(), move |grad, grads| {
         let dx = {
             let (g, x) = (read(&grad)?, read(&x_tensor)?);
             let (g, x) = (&*g, &*x);
@@ -36,7 +36,7 @@ pub fn swiglu(tape: &Tape, x: &Value) -> Result<Value> {
         grads.add(node, from_vec(dx, (rows, both))?)
     });
     let x_tensor = x.tensor.clone();
-    Ok(y.made_again_by(move || activated(&x_tensor, rows, width)))
+    Ok(y.recomputed_by(move || activated(&x_tensor, rows, width)))
 }
 
 fn activated(x: &Tensor, rows: usize, width: usize) -> Result<Tensor> {
@@ -52,14 +52,14 @@ fn activated(x: &Tensor, rows: usize, width: usize) -> Result<Tensor> {
 }
 
 /// The same in candle ops, for devices without fused kernels, its backward pass written out: candle's own keeps and makes twice as much.
-fn on_device(tape: &Tape, x: &Value, width: usize) -> Result<Value> {
+fn reference(tape: &Tape, x: &Value, width: usize) -> Result<Value> {
     let halves = move |x: &Tensor| -> candle_core::Result<[Tensor; 2]> {
         Ok([x.narrow(1, 0, width)?.contiguous()?, x.narrow(1, width, width)?.contiguous()?])
     };
     let input = x.tensor.detach();
     let [gate, up] = halves(&input)?;
     let (y, node) = ((gate.silu()? * up)?, x.node());
-    Ok(tape.record(y, x.tracked(), move |grad, grads| {
+    Ok(tape.record(y, x.requires_grad(), move |grad, grads| {
         let (grad, [gate, up]) = (grad.detach(), halves(&input)?);
         // s = sigmoid(gate): silu' = s (1 + gate (1 - s)).
         let s = (gate.neg()?.exp()? + 1.0)?.recip()?;
@@ -92,11 +92,11 @@ fn backward(dx: &mut [MaybeUninit<f32>], x: &[f32], dy: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::check;
+    use crate::nn::gradcheck;
 
     #[test]
     fn swiglu_agrees_with_finite_differences() {
-        check::op(&[&[9, 38]], 1, |tape, v, _| swiglu(tape, &v[0]));
+        gradcheck::check(&[&[9, 38]], 1, |tape, v, _| swiglu(tape, &v[0]));
     }
 
     #[test]
@@ -108,7 +108,7 @@ mod tests {
         let out = y.tensor.to_vec2::<f32>().unwrap();
         assert!(out[0][0].abs() < 1e-30 && out[0][1] == 200.0, "{out:?}");
         let g = from_vec(vec![1.0, 1.0], (1, 2)).unwrap();
-        let dx = tape.backward_with(vec![(y, g)], &[&leaf]).unwrap().remove(0).unwrap();
+        let dx = tape.backward_with_leaves(vec![(y, g)], &[&leaf]).unwrap().remove(0).unwrap();
         let dx = dx.to_vec2::<f32>().unwrap();
         assert!(dx[0][0].abs() < 1e-30 && dx[0][2].abs() < 1e-30, "{dx:?}");
         assert_eq!((dx[0][1], dx[0][3]), (1.0, 200.0));

@@ -5,7 +5,7 @@
 //! one closure per op: run in reverse, each takes the gradient of its output, adds to the gradients of its inputs (in place
 //! where there is one already) and to those of its parameters, and frees what it had saved.
 
-use crate::nn::{Lead, Parameter, slice};
+use crate::nn::{GradOrder, Parameter, slice};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use rayon::prelude::*;
@@ -67,7 +67,7 @@ impl Value {
     }
 
     /// The same value for a backward pass that may run `again` to have its tensor instead of keeping it.
-    pub fn made_again_by(mut self, again: impl Fn() -> Result<Tensor> + 'static) -> Self {
+    pub fn recomputed_by(mut self, again: impl Fn() -> Result<Tensor> + 'static) -> Self {
         self.again = self.node.is_some().then(|| Arc::new(again) as Again);
         self
     }
@@ -81,7 +81,7 @@ impl Value {
     }
 
     /// Whether a gradient is wanted.
-    pub fn tracked(&self) -> bool {
+    pub fn requires_grad(&self) -> bool {
         self.node.is_some()
     }
 
@@ -94,43 +94,43 @@ impl Value {
 /// Gradients of the values of a tape during the backward pass.
 pub struct Grads<'a> {
     slots: Vec<Option<Tensor>>,
-    sink: Sink<'a>,
+    sink: GradTarget<'a>,
 }
 
 /// Where the gradients of parameters go.
-pub enum Sink<'a> {
+pub enum GradTarget<'a> {
     /// To the parameters.
-    Own,
+    Parameters,
     /// To a set of their own.
-    Apart(&'a mut ParameterGrads),
+    Separate(&'a mut ParameterGrads),
     /// To the parameters, as the first of two passes at once.
-    First(&'a Lead, Several<'a>),
+    First(&'a GradOrder, IsShared<'a>),
     /// To the parameters, each after the first of two passes; of those that take several gradients in a pass to a set of their
     /// own, which the caller adds after both.
-    Second(&'a Lead, Several<'a>, &'a mut ParameterGrads),
+    Second(&'a GradOrder, IsShared<'a>, &'a mut ParameterGrads),
 }
 
 /// Whether a parameter takes several gradients in a pass, as tied embeddings do.
-pub type Several<'a> = &'a (dyn Fn(&Parameter) -> bool + Sync);
+pub type IsShared<'a> = &'a (dyn Fn(&Parameter) -> bool + Sync);
 
-impl Sink<'_> {
+impl GradTarget<'_> {
     /// The same for a pass within this one.
-    fn within(&mut self) -> Sink<'_> {
+    fn within(&mut self) -> GradTarget<'_> {
         match self {
-            Sink::Own => Sink::Own,
-            Sink::Apart(apart) => Sink::Apart(apart),
-            Sink::First(lead, several) => Sink::First(lead, several),
-            Sink::Second(lead, several, apart) => Sink::Second(lead, several, apart),
+            GradTarget::Parameters => GradTarget::Parameters,
+            GradTarget::Separate(apart) => GradTarget::Separate(apart),
+            GradTarget::First(lead, several) => GradTarget::First(lead, several),
+            GradTarget::Second(lead, several, apart) => GradTarget::Second(lead, several, apart),
         }
     }
 
     /// The set that takes the gradient of `parameter`, if not the parameter itself, which may be waited for.
     fn apart(&mut self, parameter: &Arc<Parameter>) -> Option<&mut ParameterGrads> {
         match self {
-            Sink::Own | Sink::First(..) => None,
-            Sink::Apart(apart) => Some(apart),
-            Sink::Second(_, several, apart) if several(parameter) => Some(apart),
-            Sink::Second(lead, ..) => {
+            GradTarget::Parameters | GradTarget::First(..) => None,
+            GradTarget::Separate(apart) => Some(apart),
+            GradTarget::Second(_, several, apart) if several(parameter) => Some(apart),
+            GradTarget::Second(lead, ..) => {
                 lead.wait(parameter);
                 None
             }
@@ -140,7 +140,7 @@ impl Sink<'_> {
     /// The gradient of `parameter` has been added.
     fn added(&self, parameter: &Arc<Parameter>) -> Result<()> {
         match self {
-            Sink::First(lead, several) if !several(parameter) => lead.done(parameter),
+            GradTarget::First(lead, several) if !several(parameter) => lead.done(parameter),
             _ => Ok(()),
         }
     }
@@ -235,24 +235,24 @@ impl Tape {
     }
 
     /// A tape that only computes.
-    pub fn forward_only() -> Self {
+    pub fn no_grad() -> Self {
         Tape { nodes: RefCell::default(), recording: false, fused: true, dropout: None }
     }
 
     /// The same tape without fused kernels: what devices other than the CPU use.
-    pub fn composed(mut self) -> Self {
+    pub fn reference(mut self) -> Self {
         self.fused = false;
         self
     }
 
     /// The same tape with dropout drawn from `seed`; `None` for none.
-    pub fn dropping(mut self, seed: Option<u64>) -> Self {
+    pub fn with_dropout(mut self, seed: Option<u64>) -> Self {
         self.dropout = seed;
         self
     }
 
     /// The seed of the pass's dropout.
-    pub fn dropout(&self) -> Option<u64> {
+    pub fn dropout_seed(&self) -> Option<u64> {
         self.dropout
     }
 
@@ -262,17 +262,17 @@ impl Tape {
     }
 
     /// Whether `tensor` is to be processed by fused CPU kernels.
-    pub fn fuses(&self, tensor: &Tensor) -> bool {
+    pub fn is_fused(&self, tensor: &Tensor) -> bool {
         self.fused && on_cpu_f32(tensor)
     }
 
     /// Whether a weight is to be processed by fused CPU kernels, which read f32 and bf16.
-    pub fn fuses_weight(&self, weight: &Parameter) -> bool {
-        let tensor = weight.working().as_tensor();
+    pub fn is_fused_weight(&self, weight: &Parameter) -> bool {
+        let tensor = weight.compute_var().as_tensor();
         self.fused && matches!(tensor.device(), Device::Cpu) && matches!(tensor.dtype(), DType::F32 | DType::BF16)
     }
 
-    /// A leaf whose gradient can be asked for after [`Tape::backward_with`].
+    /// A leaf whose gradient can be asked for after [`Tape::backward_with_leaves`].
     pub fn leaf(&self, tensor: Tensor) -> Value {
         if !self.recording {
             return Value::constant(tensor);
@@ -300,7 +300,7 @@ impl Tape {
 
     /// `f` of `x`, of which nothing is kept but `x`: the backward pass computes `f` again. `trains` says whether a parameter
     /// that `f` uses takes a gradient.
-    pub fn recomputed(
+    pub fn gradient_checkpoint(
         &self,
         x: &Value,
         trains: bool,
@@ -310,7 +310,7 @@ impl Tape {
         let tape = move |recording| Tape { nodes: RefCell::default(), recording, fused, dropout };
         let y = f(&tape(false), Value::constant(x.tensor.clone()))?;
         let x_tensor = x.tensor.clone();
-        Ok(self.record(y.tensor, trains || x.tracked(), move |grad, grads| {
+        Ok(self.record(y.tensor, trains || x.requires_grad(), move |grad, grads| {
             let again = tape(true);
             let leaf = match node {
                 Some(_) => again.leaf(x_tensor),
@@ -326,10 +326,10 @@ impl Tape {
 
     /// An op of one input given as a composition of candle ops, differentiated by candle's autograd: for ops so small that it costs nothing.
     /// `f` must use only ops whose candle backward is right.
-    pub fn compose(&self, x: &Value, f: impl Fn(&Tensor) -> candle_core::Result<Tensor> + 'static) -> Result<Value> {
+    pub fn candle_op(&self, x: &Value, f: impl Fn(&Tensor) -> candle_core::Result<Tensor> + 'static) -> Result<Value> {
         let (input, node) = (x.tensor.detach(), x.node);
         let y = f(&input)?.detach();
-        Ok(self.record(y, x.tracked(), move |grad, grads| {
+        Ok(self.record(y, x.requires_grad(), move |grad, grads| {
             let input = Var::from_tensor(&input)?;
             // Backwards from every element of the product: candle starts from ones, which is the gradient of their sum.
             let store = (f(input.as_tensor())? * grad.detach())?.backward()?;
@@ -342,20 +342,25 @@ impl Tape {
 
     /// Replay backwards from the given (value, gradient) pairs, adding to the gradients of the parameters.
     pub fn backward(self, seeds: Vec<(Value, Tensor)>) -> Result<()> {
-        self.backward_to(seeds, Sink::Own)
+        self.backward_to(seeds, GradTarget::Parameters)
     }
 
     /// As [`Tape::backward`], with the gradients of parameters going to `sink`.
-    pub fn backward_to(self, seeds: Vec<(Value, Tensor)>, sink: Sink<'_>) -> Result<()> {
+    pub fn backward_to(self, seeds: Vec<(Value, Tensor)>, sink: GradTarget<'_>) -> Result<()> {
         self.replay(seeds, &[], sink).map(|_| ())
     }
 
     /// As [`Tape::backward`], returning also the gradients of the given leaves (`None` where none arrived).
-    pub fn backward_with(self, seeds: Vec<(Value, Tensor)>, leaves: &[&Value]) -> Result<Vec<Option<Tensor>>> {
-        self.replay(seeds, leaves, Sink::Own)
+    pub fn backward_with_leaves(self, seeds: Vec<(Value, Tensor)>, leaves: &[&Value]) -> Result<Vec<Option<Tensor>>> {
+        self.replay(seeds, leaves, GradTarget::Parameters)
     }
 
-    fn replay(self, seeds: Vec<(Value, Tensor)>, leaves: &[&Value], sink: Sink<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn replay(
+        self,
+        seeds: Vec<(Value, Tensor)>,
+        leaves: &[&Value],
+        sink: GradTarget<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let mut nodes = self.nodes.into_inner();
         let mut grads = Grads { slots: (0..nodes.len()).map(|_| None).collect(), sink };
         for (value, grad) in seeds {

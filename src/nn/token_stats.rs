@@ -6,9 +6,9 @@
 
 use crate::nn::math::exp;
 use crate::nn::matmul::{Matrix, MatrixMut, matmul};
-use crate::nn::matrix::WeightMatrix;
 use crate::nn::slice::{from_vec, mutate, read};
-use crate::nn::tiles::{Running, TiledLogits, tile_of};
+use crate::nn::tiled_logits::{Running, TiledLogits, tile_width};
+use crate::nn::weight_matrix::WeightMatrix;
 use crate::nn::{Parameter, Tape, Value};
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -51,9 +51,9 @@ fn tiled(
     tiling: Tiling,
 ) -> Result<Value> {
     let (rows, width) = x.tensor.dims2()?;
-    if !tape.fuses(&x.tensor) {
-        let tile = tile_of(rows, weight.var.dims()[0]);
-        return on_device(tape, x, weight, targets, temperature, tile);
+    if !tape.is_fused(&x.tensor) {
+        let tile = tile_width(rows, weight.var.dims()[0]);
+        return reference(tape, x, weight, targets, temperature, tile);
     }
     let (vocab, _) = weight.var.dims2()?;
     let keep = tape.recording() && vocab <= tiling.vocab && rows * vocab <= tiling.keep;
@@ -83,7 +83,7 @@ fn tiled(
     let entropies = y[rows..].to_vec();
     let kept = keep.then_some(logits);
     let (x_tensor, node, weight) = (x.tensor.clone(), x.node(), Arc::clone(weight));
-    Ok(tape.record(from_vec(y, (2, rows))?, x.tracked() || weight.trainable(), move |grad, grads| {
+    Ok(tape.record(from_vec(y, (2, rows))?, x.requires_grad() || weight.trainable(), move |grad, grads| {
         let dx = from_vec(vec![0.0; rows * width], (rows, width))?;
         {
             let (g, x, w) = (read(&grad)?, read(&x_tensor)?, WeightMatrix::of(&weight, width)?);
@@ -195,7 +195,7 @@ fn logit_gradient(logits: &mut [f32], row: RowGrad, inverse_temperature: f32) {
 }
 
 /// The same in candle ops, for devices without fused kernels, `tile` entries of the vocabulary at a time.
-fn on_device(
+fn reference(
     tape: &Tape,
     x: &Value,
     weight: &Arc<Parameter>,
@@ -248,11 +248,11 @@ fn on_device(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::check;
+    use crate::nn::gradcheck;
 
     #[test]
     fn token_stats_agree_with_finite_differences() {
-        check::op(&[&[4, 6], &[11, 6]], 1, |tape, v, p| token_stats(tape, &v[0], &p[0], vec![0, 10, 3, 3], 0.7));
+        gradcheck::check(&[&[4, 6], &[11, 6]], 1, |tape, v, p| token_stats(tape, &v[0], &p[0], vec![0, 10, 3, 3], 0.7));
     }
 
     #[test]
@@ -265,7 +265,7 @@ mod tests {
             Tiling { rows: 2, vocab: 50, keep: 0 },
             Tiling { rows: 2, vocab: 64, keep: 1000 },
         ] {
-            check::op(shapes, 1, |tape, v, p| tiled(tape, &v[0], &p[0], targets.clone(), 1.3, tiling));
+            gradcheck::check(shapes, 1, |tape, v, p| tiled(tape, &v[0], &p[0], targets.clone(), 1.3, tiling));
         }
     }
 
@@ -273,7 +273,9 @@ mod tests {
     fn tiles_of_other_devices_agree_with_finite_differences() {
         let targets = vec![49, 15, 16, 0, 31];
         for tile in [1, 7, 16, 50, 64] {
-            check::op(&[&[5, 4], &[50, 4]], 1, |tape, v, p| on_device(tape, &v[0], &p[0], targets.clone(), 1.3, tile));
+            gradcheck::check(&[&[5, 4], &[50, 4]], 1, |tape, v, p| {
+                reference(tape, &v[0], &p[0], targets.clone(), 1.3, tile)
+            });
         }
     }
 
@@ -282,7 +284,7 @@ mod tests {
         let x = from_vec(vec![1.0], (1, 1)).unwrap();
         let w = from_vec(vec![1000.0, -1000.0, 0.0], (3, 1)).unwrap();
         let w = Arc::new(Parameter::new("w", candle_core::Var::from_tensor(&w).unwrap()));
-        for tape in [Tape::new(), Tape::new().composed()] {
+        for tape in [Tape::new(), Tape::new().reference()] {
             w.clear_grad();
             let y = token_stats(&tape, &Value::constant(x.clone()), &w, vec![1], 1.0).unwrap();
             assert_eq!(y.tensor.to_vec2::<f32>().unwrap(), [[-2000.0], [0.0]]);

@@ -1,14 +1,14 @@
 //! Which curves of a run are drawn, and how they are labelled.
 
 use super::chart::{Chart, Point, Series};
-use super::runs::TrainRun;
+use super::discover::TrainRun;
 use crate::eval::Chance;
 use serde::Serialize;
 
 /// A chart with its words.
 #[derive(Debug, Serialize)]
 pub struct Curve {
-    /// Title.
+    /// BenchmarkTitle.
     pub title: &'static str,
     /// What is drawn, and over what.
     pub caption: &'static str,

@@ -17,7 +17,7 @@ const FORM: u32 = 1;
 pub struct StudyIndex {
     /// Version of this form; see [`StudyIndex::new`].
     pub form: u32,
-    /// Title.
+    /// BenchmarkTitle.
     pub title: String,
     /// The base model's directory.
     pub base: String,
@@ -57,7 +57,7 @@ pub struct StudyRun {
     #[serde(default)]
     pub dir: Option<PathBuf>,
     /// The comparison with the base: the run's checkpoints in order of training, its final model last.
-    pub cost: PathBuf,
+    pub comparison: PathBuf,
     /// What it was trained on.
     #[serde(default)]
     pub data: Option<PathBuf>,
@@ -148,11 +148,11 @@ mod tests {
             lr,
             seed: 1,
             dir: lr.map(|_| "runs/a".into()),
-            cost: "cost/a".into(),
+            comparison: "compare/a".into(),
             data: None,
         };
         let runs = vec![run("a", Some(5e-5)), run("b", None)];
-        StudyIndex::new("A study", "base", vec![regime("rft"), regime("sft")], runs, vec!["why".into()])
+        StudyIndex::new("A study", "base", vec![regime("rft"), regime("sft")], runs, vec!["dynamics".into()])
     }
 
     #[test]
@@ -167,7 +167,7 @@ mod tests {
     fn fields_that_may_be_left_out_or_null_are_none() {
         let dir = tempfile::tempdir().unwrap();
         let text = r#"{"form":1,"title":"t","base":"b","regimes":[{"name":"x"}],
-            "runs":[{"name":"x.1","regime":"x","lr":null,"seed":1,"dir":null,"cost":"c","data":null}]}"#;
+            "runs":[{"name":"x.1","regime":"x","lr":null,"seed":1,"dir":null,"comparison":"c","data":null}]}"#;
         fs::write(dir.path().join(STUDY_JSON), text).unwrap();
         let read = StudyIndex::read(dir.path()).unwrap().unwrap();
         assert!(read.runs[0].lr.is_none() && read.runs[0].dir.is_none() && read.dynamics.is_empty());

@@ -238,22 +238,24 @@ fn a_run_given_twice_is_shown_once() {
 pub(super) mod prior_knowledge {
     use super::*;
     use crate::eval::{Direction, Divergence};
-    use crate::forgetting::made_up::{labels, planted, sides};
-    use crate::forgetting::{Compared, Forgetting, HEADER, Model, NEW_TASK, Run, Title, Tuned, pair};
+    use crate::forgetting::fixtures::{labels, planted, sides};
+    use crate::forgetting::{
+        BenchmarkTitle, CSV_HEADER, ForgettingResult, MeasuredBenchmark, ModelRef, NEW_TASK, RunRef, TunedResult, pair,
+    };
     use crate::stats::Interval;
 
     /// Of 200 answers 160 are right before; `lost` of them are wrong after. Of the new task's 100, `learnt` more are right.
-    pub fn tuned(run: &str, step: u64, learnt: usize, lost: [usize; 3]) -> Tuned {
+    pub fn tuned(run: &str, step: u64, learnt: usize, lost: [usize; 3]) -> TunedResult {
         let compared = |name: &str, family: &str, values: &[(f64, f64)]| {
             let (base, after) = sides(values);
-            let title = Title { name: name.into(), family: family.into(), rule: "exact v1".into() };
-            Compared::of(title, &pair(base, after).unwrap(), &labels(values.len()), Vec::new()).unwrap()
+            let title = BenchmarkTitle { name: name.into(), family: family.into(), rule: "exact v1".into() };
+            MeasuredBenchmark::of(title, &pair(base, after).unwrap(), &labels(values.len()), Vec::new()).unwrap()
         };
-        let model = Model {
+        let model = ModelRef {
             name: format!("{run}/step-{step}"),
             dir: format!("/runs/{run}/checkpoints/step-{step}"),
             hash: format!("{run}{step}").repeat(8),
-            run: Some(Run {
+            run: Some(RunRef {
                 name: run.into(),
                 dir: format!("/runs/{run}"),
                 step: Some(step),
@@ -278,15 +280,15 @@ pub(super) mod prior_knowledge {
             own: None,
         };
         let new_task = compared(NEW_TASK, "puzzles", &planted(100, 4, 0, learnt));
-        Tuned::of(model, Some(new_task), benchmarks, vec![divergence])
+        TunedResult::of(model, Some(new_task), benchmarks, vec![divergence])
     }
 
-    pub fn base() -> Model {
-        Model { name: "Qwen2.5-VL".into(), dir: "/models/base".into(), hash: "base-hash".into(), run: None }
+    pub fn base() -> ModelRef {
+        ModelRef { name: "Qwen2.5-VL".into(), dir: "/models/base".into(), hash: "base-hash".into(), run: None }
     }
 
-    fn write_comparison(dir: &Path, tuned: Vec<Tuned>) {
-        crate::forgetting::write(dir, &Forgetting::new(base(), tuned)).unwrap();
+    fn write_comparison(dir: &Path, tuned: Vec<TunedResult>) {
+        crate::forgetting::write(dir, &ForgettingResult::new(base(), tuned)).unwrap();
     }
 
     /// SFT learns much and loses much; RFT learns less and loses little.
@@ -331,7 +333,7 @@ pub(super) mod prior_knowledge {
         assert_eq!(html.matches(r#"class="whisker""#).count(), 8, "three families and the mean, two runs");
 
         let csv = fs::read_to_string(out.with_extension("csv")).unwrap();
-        assert!(csv.starts_with(HEADER));
+        assert!(csv.starts_with(CSV_HEADER));
         let matched: Vec<&str> = csv.lines().filter(|line| line.contains(",matched,")).collect();
         // Levels 10 % to 70 %, and 41 %, the highest that both reach; RFT gets to 41 %.
         assert_eq!(matched.len(), 16, "{matched:?}");
@@ -368,7 +370,7 @@ pub(super) mod prior_knowledge {
         if let Some(run) = &mut one.model.run {
             run.dir = dir.path().join("sft").display().to_string();
         }
-        write_comparison(&dir.path().join("cost"), vec![one]);
+        write_comparison(&dir.path().join("compare"), vec![one]);
         let html = page_of(&[dir.path().to_path_buf()]);
         assert!(html.contains("1 training run and 1 comparison"));
         assert_eq!(html.split("</ul>").next().unwrap().matches("var(--s0)").count(), 1, "one entry in the legend");
@@ -390,8 +392,8 @@ pub(super) mod prior_knowledge {
     #[test]
     fn a_comparison_without_a_new_task_has_no_plane() {
         let dir = tempfile::tempdir().unwrap();
-        let one = Tuned { new_task: None, ..tuned("sft", 100, 20, [3, 2, 1]) };
-        write_comparison(&dir.path().join("cost"), vec![one]);
+        let one = TunedResult { new_task: None, ..tuned("sft", 100, 20, [3, 2, 1]) };
+        write_comparison(&dir.path().join("compare"), vec![one]);
         let html = page_of(&[dir.path().to_path_buf()]);
         assert!(html.contains("Change by family") && !html.contains("Learnt and kept"));
         assert!(!html.contains("At equal accuracy"));

@@ -1,7 +1,7 @@
 //! What a study will take: a few steps of each kind of work, measured, times how much of it there is.
 
 use super::file::Study;
-use super::record::Pace;
+use super::record::Throughput;
 use super::task::{Kind, Plan, Task};
 use crate::io::files;
 use crate::model::qwen2_5_vl::{Config, names::parameter_shapes};
@@ -23,7 +23,7 @@ const MOST: usize = 100_000_000;
 #[derive(Debug, Clone, Default)]
 pub struct Estimate {
     /// Seconds for each kind of work.
-    pub pace: Pace,
+    pub throughput: Throughput,
     /// What each training task says of its memory, by the name of its regime.
     pub memory: Vec<(String, String)>,
     /// Why some of it is not known.
@@ -88,7 +88,7 @@ fn measure(plan: &Plan, dir: &Path, base: &Path, found: &mut Estimate) {
         let out = dir.join(&task.section);
         match steps(task, &base, &data, &out) {
             Ok((seconds, sequences, memory)) => {
-                found.pace.add(task.work.kind, sequences, seconds);
+                found.throughput.add(task.work.kind, sequences, seconds);
                 found.memory.extend(memory.map(|text| (task.section.clone(), text)));
             }
             Err(why) => found.notes.push(format!("{} could not be measured: {why}", task.name)),
@@ -101,11 +101,11 @@ fn measure(plan: &Plan, dir: &Path, base: &Path, found: &mut Estimate) {
     answer.extend(["--batch".into(), "64".into(), "--out".into(), out]);
     let begun = Instant::now();
     match call(&answer) {
-        Ok(_) => found.pace.add(Kind::Respond, RESPONSES as f64, begun.elapsed().as_secs_f64()),
+        Ok(_) => found.throughput.add(Kind::Respond, RESPONSES as f64, begun.elapsed().as_secs_f64()),
         Err(why) => found.notes.push(format!("responses could not be measured: {why}")),
     }
     if plan.tasks.iter().any(|task| task.work.kind == Kind::Pair) {
-        let out = dir.join("why").display().to_string();
+        let out = dir.join("dynamics").display().to_string();
         let sets = [format!("a={data}"), format!("b={data}")];
         let pairs = [
             "dynamics", "--model", &base, "--base", &base, "--train", &sets[0], "--prior", &sets[1], "--pairs", "16",
@@ -113,7 +113,7 @@ fn measure(plan: &Plan, dir: &Path, base: &Path, found: &mut Estimate) {
         ];
         let begun = Instant::now();
         match call(&pairs.map(String::from)) {
-            Ok(_) => found.pace.add(Kind::Pair, 16.0, begun.elapsed().as_secs_f64()),
+            Ok(_) => found.throughput.add(Kind::Pair, 16.0, begun.elapsed().as_secs_f64()),
             Err(why) => found.notes.push(format!("pairs could not be measured: {why}")),
         }
     }

@@ -7,7 +7,7 @@
 //! [benchmarks]      NAME = "FILE.tsv[:RULE]", flags of `jigsaw eval --bench`
 //! [rollouts.NAME]   from: who answers, data: whose prompts, and flags of `jigsaw rollout`
 //! [regimes.NAME]    method, data, start, test, lr (one or a ladder), alpha; its sections are settings of `jigsaw train`
-//! [eval]            way: checkpoints on the way, and flags of `jigsaw eval`
+//! [eval]            checkpoints: how many intermediate checkpoints to evaluate, and flags of `jigsaw eval`
 //! [dynamics]        flags of `jigsaw dynamics`
 //! ```
 
@@ -81,7 +81,7 @@ pub struct Prior {
 /// `[rollouts.NAME]`: a dataset of sampled responses.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Rollouts {
-    /// `base`, or a regime (`NAME`, or `NAME@LR` for a rung of its ladder); not given with a teacher.
+    /// `base`, or a regime (`NAME`, or `NAME@LR` for a point of its ladder); not given with a teacher.
     pub from: Option<String>,
     /// The puzzles whose prompts are answered.
     pub data: String,
@@ -155,9 +155,9 @@ impl TryFrom<Numbers> for OneOrMore {
 /// `[eval]`.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 pub struct Evaluation {
-    /// Checkpoints on the way that are evaluated besides the final model, at most, evenly spread over those that a run has kept.
+    /// Most intermediate checkpoints to evaluate besides the final model, evenly spread over those that a run has kept.
     #[serde(default)]
-    pub way: usize,
+    pub checkpoints: usize,
     /// Flags of `jigsaw eval`.
     #[serde(flatten)]
     pub flags: Table,

@@ -17,8 +17,8 @@ mod task;
 pub use estimate::{Estimate, estimate};
 pub use file::Study;
 pub use input::Input;
-pub use process::{Ended, OF_A_STUDY, log};
-pub use record::Pace;
+pub use process::{CHILD_OF_STUDY, Ended, log};
+pub use record::Throughput;
 pub use run::{Outcome, Progress, Settings, State, run};
 pub use task::{Kind, Plan, Task, Work, plan};
 

@@ -1,4 +1,4 @@
-//! What the names and numbers of a study's file stand for: regimes, rungs of their ladders, data, settings and flags.
+//! What the names and numbers of a study's file stand for: regimes, points of their ladders, data, settings and flags.
 
 use super::file::{OneOrMore, Prior, Regime, Rollouts, Study};
 use crate::config::flatten;
@@ -8,34 +8,34 @@ use crate::{Error, Result};
 use toml::{Table, Value};
 
 /// Longest list of numbers that a ladder may have.
-const MOST_RUNGS: usize = 20;
+const MAX_LADDER_POINTS: usize = 20;
 
-/// A rung of a ladder: what distinguishes the runs of a regime besides their seeds.
+/// A point of a ladder: what distinguishes the runs of a regime besides their seeds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Rung {
+pub(super) enum LadderPoint {
     Lr(f64),
     Alpha(f64),
 }
 
-impl Rung {
+impl LadderPoint {
     pub(super) fn number(self) -> f64 {
         match self {
-            Rung::Lr(number) | Rung::Alpha(number) => number,
+            LadderPoint::Lr(number) | LadderPoint::Alpha(number) => number,
         }
     }
 
     pub(super) fn lr(self) -> Option<f64> {
         match self {
-            Rung::Lr(lr) => Some(lr),
-            Rung::Alpha(_) => None,
+            LadderPoint::Lr(lr) => Some(lr),
+            LadderPoint::Alpha(_) => None,
         }
     }
 
     /// Name of the run.
     pub(super) fn run(self, regime: &str, seed: u64) -> String {
         match self {
-            Rung::Lr(lr) => format!("{regime}.lr-{lr:e}.seed-{seed}"),
-            Rung::Alpha(alpha) => format!("{regime}.alpha-{alpha}.seed-{seed}"),
+            LadderPoint::Lr(lr) => format!("{regime}.lr-{lr:e}.seed-{seed}"),
+            LadderPoint::Alpha(alpha) => format!("{regime}.alpha-{alpha}.seed-{seed}"),
         }
     }
 }
@@ -85,13 +85,13 @@ impl Study {
         })
     }
 
-    /// The rungs of a regime's ladder.
-    pub(super) fn rungs(&self, name: &str, regime: &Regime) -> Result<Vec<Rung>> {
+    /// The points of a regime's ladder.
+    pub(super) fn ladder_points(&self, name: &str, regime: &Regime) -> Result<Vec<LadderPoint>> {
         let section = format!("regimes.{name}");
         let error = |why: &str| Err(self.error(&section, why));
-        let ladder = |OneOrMore(numbers): &OneOrMore| numbers.len() <= MOST_RUNGS;
+        let ladder = |OneOrMore(numbers): &OneOrMore| numbers.len() <= MAX_LADDER_POINTS;
         if !ladder(&regime.lr) || !ladder(&regime.alpha) {
-            return error("a ladder has at most 20 rungs");
+            return error("a ladder has at most 20 points");
         }
         let given = |key: &str| regime.settings.get("train").and_then(|train| train.get(key)).is_some();
         if given("seed") {
@@ -107,29 +107,29 @@ impl Study {
                     "interpolate goes with alpha (a share in [0, 1], or several), and with no data, lr or settings",
                 );
             }
-            return Ok(alphas.iter().map(|alpha| Rung::Alpha(*alpha)).collect());
+            return Ok(alphas.iter().map(|alpha| LadderPoint::Alpha(*alpha)).collect());
         }
         if !regime.alpha.0.is_empty() {
             return error("alpha is for interpolate");
         }
         match regime.lr.0.as_slice() {
-            [] => Ok(vec![Rung::Lr(self.config(name, regime, None, 1)?.train.lr)]),
-            ladder => Ok(ladder.iter().map(|lr| Rung::Lr(*lr)).collect()),
+            [] => Ok(vec![LadderPoint::Lr(self.config(name, regime, None, 1)?.train.lr)]),
+            ladder => Ok(ladder.iter().map(|lr| LadderPoint::Lr(*lr)).collect()),
         }
     }
 
-    /// `NAME@LR` as a regime and a rung of it; the first rung where none is named.
-    pub(super) fn rung<'t>(&self, section: &str, reference: &'t str) -> Result<(&'t str, Rung)> {
+    /// `NAME@LR` as a regime and a point of it; the first point where none is named.
+    pub(super) fn ladder_point<'t>(&self, section: &str, reference: &'t str) -> Result<(&'t str, LadderPoint)> {
         let (name, lr) = reference.split_once('@').map_or((reference, None), |(name, lr)| (name, Some(lr)));
         let regime = self.find(name).map_err(|e| self.error(section, e))?;
-        let rungs = self.rungs(name, regime)?;
-        let rung = match lr {
-            None => rungs.first(),
-            Some(lr) => rungs.iter().find(|rung| lr.parse() == Ok(rung.number())),
+        let ladder_points = self.ladder_points(name, regime)?;
+        let point = match lr {
+            None => ladder_points.first(),
+            Some(lr) => ladder_points.iter().find(|point| lr.parse() == Ok(point.number())),
         };
-        rung.copied().map(|rung| (name, rung)).ok_or_else(|| {
-            let known: Vec<String> = rungs.iter().map(|rung| format!("{name}@{:e}", rung.number())).collect();
-            self.error(section, format!("{reference}: no such rung; there are {}", known.join(", ")))
+        point.copied().map(|point| (name, point)).ok_or_else(|| {
+            let known: Vec<String> = ladder_points.iter().map(|point| format!("{name}@{:e}", point.number())).collect();
+            self.error(section, format!("{reference}: no such point; there are {}", known.join(", ")))
         })
     }
 
@@ -156,17 +156,17 @@ impl Study {
     }
 
     /// The settings of a run as `section.key=value`.
-    pub(super) fn sets(&self, regime: &Regime, rung: Option<Rung>, seed: u64) -> Vec<String> {
+    pub(super) fn sets(&self, regime: &Regime, point: Option<LadderPoint>, seed: u64) -> Vec<String> {
         let mut sets: Vec<String> =
             flatten(&regime.settings).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
-        if let Some(Rung::Lr(lr)) = rung.filter(|_| !regime.lr.0.is_empty()) {
+        if let Some(LadderPoint::Lr(lr)) = point.filter(|_| !regime.lr.0.is_empty()) {
             sets.push(format!("train.lr={lr:e}"));
         }
         sets.push(format!("train.seed={seed}"));
         sets
     }
 
-    pub(super) fn config(&self, name: &str, regime: &Regime, rung: Option<Rung>, seed: u64) -> Result<Config> {
+    pub(super) fn config(&self, name: &str, regime: &Regime, point: Option<LadderPoint>, seed: u64) -> Result<Config> {
         let section = format!("regimes.{name}");
         let method = match regime.method.as_deref() {
             None => None,
@@ -176,7 +176,7 @@ impl Study {
                 return Err(self.error(&section, format!("method = {other:?}: give \"sft\" or \"rft\"")));
             }
         };
-        let sets = self.sets(regime, rung, seed);
+        let sets = self.sets(regime, point, seed);
         Config::resolve(method, regime.config.as_deref(), &sets).map_err(|e| self.error(&section, e))
     }
 

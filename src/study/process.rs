@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Set in the processes of a study: their standard input is open as long as the study lives.
-pub const OF_A_STUDY: &str = "JIGSAW_OF_A_STUDY";
+pub const CHILD_OF_STUDY: &str = "JIGSAW_CHILD_OF_STUDY";
 /// Bytes at the end of a log in which its last line is looked for.
 const TAIL: u64 = 2000;
 
@@ -33,13 +33,13 @@ pub struct Process {
 
 /// What became of an attempt to begin.
 #[derive(Debug)]
-pub enum Begun {
+pub enum StartResult {
     /// It is under way.
-    Here(Process),
+    Started(Process),
     /// Another process has done it meanwhile.
-    Already,
+    Done,
     /// Another process, of another call perhaps, is working on it.
-    Elsewhere,
+    Locked,
 }
 
 /// How a process ended.
@@ -63,7 +63,7 @@ impl Process {
     ///
     /// # Errors
     /// The log or the process cannot be made.
-    pub fn begin(task: &Task, out: &Path, device: &str, threads: Option<usize>) -> Result<Begun> {
+    pub fn begin(task: &Task, out: &Path, device: &str, threads: Option<usize>) -> Result<StartResult> {
         let path = log(out, &task.name);
         files::create_dir(&out.join("logs"))?;
         let whole = !path.exists();
@@ -71,18 +71,18 @@ impl Process {
         let file = OpenOptions::new().append(true).create(true).open(&path).map_err(failed)?;
         // The lock belongs to the open file, which the process inherits: it is let go when neither has it open.
         match file.try_lock() {
-            Err(TryLockError::WouldBlock) => return Ok(Begun::Elsewhere),
+            Err(TryLockError::WouldBlock) => return Ok(StartResult::Locked),
             // A file system without locks stops nobody.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
-        if !task.sums_up && done(out, task)? {
-            return Ok(Begun::Already);
+        if !task.aggregates && done(out, task)? {
+            return Ok(StartResult::Done);
         }
         let hashed = task.inputs.iter().filter_map(|input| Some((input.path.display().to_string(), input.hash()?)));
         let files = hashed.collect();
         let program = std::env::current_exe().map_err(|e| Error::failed(format!("cannot find this program: {e}")))?;
         let mut command = Command::new(program);
-        command.args(arguments(task, out, device)?).env(OF_A_STUDY, "1").stdin(Stdio::piped());
+        command.args(arguments(task, out, device)?).env(CHILD_OF_STUDY, "1").stdin(Stdio::piped());
         command.stdout(file.try_clone().map_err(failed)?).stderr(file.try_clone().map_err(failed)?);
         if let Some(threads) = threads {
             command.env("RAYON_NUM_THREADS", threads.to_string());
@@ -92,7 +92,7 @@ impl Process {
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let child = command.spawn().map_err(|e| Error::failed(format!("cannot start {}: {e}", task.name)))?;
         let started = Instant::now();
-        Ok(Begun::Here(Process { child, log: path, _lock: file, started, told: false, whole, files }))
+        Ok(StartResult::Started(Process { child, log: path, _lock: file, started, told: false, whole, files }))
     }
 
     /// How it ended, or `None` while it goes on.
@@ -212,15 +212,15 @@ mod tests {
     #[test]
     fn dynamics_begin_anew_over_other_sets_or_checkpoints_and_go_on_otherwise() {
         let dir = tempfile::tempdir().unwrap();
-        let place = dir.path().join("why/base");
+        let place = dir.path().join("dynamics/base");
         let measurement = |train: &[&str], steps: &[&str]| -> Task {
             let models = steps.iter().copied().chain(["runs/a/model"]);
             let words = ["dynamics", "--model"].into_iter().chain(models).chain(["--base", "b", "--train"]);
             let words = words.chain(train.iter().copied()).chain(["--prior", "vqa=v.tsv", "--out"]).map(String::from);
             let command = words.chain([place.display().to_string()]).collect();
             let work = Work { kind: Kind::Pair, units: 1.0 };
-            let (name, section) = ("why.base".into(), "dynamics".into());
-            Task { name, section, needs: Vec::new(), command, way: None, inputs: Vec::new(), work, sums_up: true }
+            let (name, section) = ("dynamics.base".into(), "dynamics".into());
+            Task { name, section, needs: Vec::new(), command, way: None, inputs: Vec::new(), work, aggregates: true }
         };
         let fresh = |train: &[&str], steps: &[&str]| {
             let all = arguments(&measurement(train, steps), dir.path(), "cpu").unwrap();
@@ -238,7 +238,7 @@ mod tests {
         assert!(fresh(&["a=1", "c=2"], &[first]), "another set of samples");
         assert!(fresh(&["a=1"], &[first, "runs/a/checkpoints/step-00000004"]), "a checkpoint before the last model");
         let record = Record { command: measurement(&["a=1"], &[first]).command, ..Record::default() };
-        record.write(dir.path(), "why.base").unwrap();
+        record.write(dir.path(), "dynamics.base").unwrap();
         assert!(!fresh(&["a=1"], &[first]), "the same again");
         assert!(fresh(&["a=2"], &[first]), "other data of the same name");
     }

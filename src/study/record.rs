@@ -1,7 +1,7 @@
 //! What is left of a task that is done: `OUT/done/TASK.json`, written last.
 
 use super::input::Input;
-use super::task::{Kind, Task, is_way};
+use super::task::{Kind, Task, is_checkpoint_glob};
 use crate::io::files;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -96,10 +96,11 @@ fn renamed(word: &str, before: &str, now: &str) -> Option<String> {
 pub fn done(out: &Path, task: &Task) -> Result<bool> {
     let Some(record) = Record::read(out, &task.name)? else { return Ok(false) };
     let all = record.command_for(out, task);
-    let without_way = |all: &[String]| all.iter().filter(|word| !is_way(word)).cloned().collect::<Vec<_>>();
-    let (before, now) = (without_way(&all), without_way(&task.command));
+    let without_checkpoints =
+        |all: &[String]| all.iter().filter(|word| !is_checkpoint_glob(word)).cloned().collect::<Vec<_>>();
+    let (before, now) = (without_checkpoints(&all), without_checkpoints(&task.command));
     let mut changes = Vec::new();
-    if before != now && !(task.sums_up && settings(&before) == settings(&now)) {
+    if before != now && !(task.aggregates && settings(&before) == settings(&now)) {
         changes.push(differing(&before, &now));
     }
     let changed = task.inputs.iter().filter(|input| record.differs(input));
@@ -113,9 +114,9 @@ pub fn done(out: &Path, task: &Task) -> Result<bool> {
             changes.join("\n  ")
         )));
     }
-    let had_way = all.iter().any(|word| is_way(word));
-    let same_way = had_way == task.way.is_some() && (record.way.is_none() || record.way == task.way);
-    Ok(before == now && same_way)
+    let had_checkpoints = all.iter().any(|word| is_checkpoint_glob(word));
+    let same_checkpoints = had_checkpoints == task.way.is_some() && (record.way.is_none() || record.way == task.way);
+    Ok(before == now && same_checkpoints)
 }
 
 /// What may grow in a task that sums up, or is only shown.
@@ -150,12 +151,12 @@ fn differing(before: &[String], now: &[String]) -> String {
 
 /// Seconds that a unit of work takes, by kind, as measured on tasks that are done.
 #[derive(Debug, Clone, Default)]
-pub struct Pace {
+pub struct Throughput {
     seconds: HashMap<Kind, f64>,
     units: HashMap<Kind, f64>,
 }
 
-impl Pace {
+impl Throughput {
     /// Count a task.
     pub fn add(&mut self, kind: Kind, units: f64, seconds: f64) {
         *self.seconds.entry(kind).or_default() += seconds;
@@ -166,14 +167,14 @@ impl Pace {
     ///
     /// # Errors
     /// A record that cannot be read.
-    pub fn of(tasks: &[Task], out: &Path) -> Result<Pace> {
-        let mut pace = Pace::default();
+    pub fn of(tasks: &[Task], out: &Path) -> Result<Throughput> {
+        let mut throughput = Throughput::default();
         for task in tasks {
             if let Some(record) = Record::read(out, &task.name)?.filter(|record| record.whole) {
-                pace.add(task.work.kind, task.work.units, record.seconds);
+                throughput.add(task.work.kind, task.work.units, record.seconds);
             }
         }
-        Ok(pace)
+        Ok(throughput)
     }
 
     /// Expected seconds of a task; `None` if no task of its kind was measured.
@@ -202,7 +203,7 @@ mod tests {
         let command = command.iter().map(|arg| arg.to_string()).collect();
         let work = Work { kind, units };
         let (name, section) = (name.into(), "x".into());
-        Task { name, section, needs: Vec::new(), command, way: None, inputs: Vec::new(), work, sums_up: false }
+        Task { name, section, needs: Vec::new(), command, way: None, inputs: Vec::new(), work, aggregates: false }
     }
 
     #[test]
@@ -221,14 +222,14 @@ mod tests {
         );
         // What sums up may have grown, by another run to compare; its own settings stay.
         let measured = |more: &[&str]| {
-            task("why.base", &[&["dynamics", "--forgetting", "cost/a"], more].concat(), Kind::Pair, 10.0)
+            task("dynamics.base", &[&["dynamics", "--forgetting", "compare/a"], more].concat(), Kind::Pair, 10.0)
         };
-        let why = Task { sums_up: true, ..measured(&["--pairs", "4"]) };
-        let record = Record { command: why.command.clone(), ..Record::default() };
-        record.write(dir.path(), "why.base").unwrap();
-        assert!(done(dir.path(), &why).unwrap());
-        assert!(!done(dir.path(), &Task { sums_up: true, ..measured(&["cost/b", "--pairs", "4"]) }).unwrap());
-        let other = done(dir.path(), &Task { sums_up: true, ..measured(&["--pairs", "5"]) }).unwrap_err();
+        let dynamics = Task { aggregates: true, ..measured(&["--pairs", "4"]) };
+        let record = Record { command: dynamics.command.clone(), ..Record::default() };
+        record.write(dir.path(), "dynamics.base").unwrap();
+        assert!(done(dir.path(), &dynamics).unwrap());
+        assert!(!done(dir.path(), &Task { aggregates: true, ..measured(&["compare/b", "--pairs", "4"]) }).unwrap());
+        let other = done(dir.path(), &Task { aggregates: true, ..measured(&["--pairs", "5"]) }).unwrap_err();
         assert!(other.to_string().contains("--pairs 4 -> --pairs 5"), "{other}");
     }
 
@@ -265,14 +266,14 @@ mod tests {
                 Some(_) => &["eval", "--model", "o/runs/a/checkpoints/*", "o/runs/a/model"],
                 None => &["eval", "--model", "o/runs/a/model"],
             };
-            Task { way, ..task("cost.a", words, Kind::Respond, 1.0) }
+            Task { way, ..task("compare.a", words, Kind::Respond, 1.0) }
         };
         let record = |task: Task, way| Record { command: task.command, way, ..Record::default() };
-        record(with(Some(2)), Some(2)).write(dir.path(), "cost.a").unwrap();
+        record(with(Some(2)), Some(2)).write(dir.path(), "compare.a").unwrap();
         let again = |way| !done(dir.path(), &with(way)).unwrap();
         assert_eq!([Some(2), Some(4), Some(1), None].map(again), [false, true, true, true]);
         // An earlier version's record says only whether there are any.
-        record(with(Some(2)), None).write(dir.path(), "cost.a").unwrap();
+        record(with(Some(2)), None).write(dir.path(), "compare.a").unwrap();
         assert_eq!([Some(2), Some(4), None].map(again), [false, false, true]);
     }
 
@@ -313,12 +314,12 @@ mod tests {
 
     #[test]
     fn time_is_expected_by_kind_and_unknown_where_nothing_was_measured() {
-        let mut pace = Pace::default();
-        pace.add(Kind::Sft, 100.0, 10.0);
-        pace.add(Kind::Sft, 300.0, 10.0);
+        let mut throughput = Throughput::default();
+        throughput.add(Kind::Sft, 100.0, 10.0);
+        throughput.add(Kind::Sft, 300.0, 10.0);
         let (known, unknown) = (task("a", &[], Kind::Sft, 40.0), task("b", &[], Kind::Rft, 40.0));
-        assert_eq!((pace.seconds(&known), pace.seconds(&unknown)), (Some(2.0), None));
-        assert_eq!(pace.total([&known, &known].into_iter(), 2), Some(2.0));
-        assert_eq!(pace.total([&known, &unknown].into_iter(), 1), None);
+        assert_eq!((throughput.seconds(&known), throughput.seconds(&unknown)), (Some(2.0), None));
+        assert_eq!(throughput.total([&known, &known].into_iter(), 2), Some(2.0));
+        assert_eq!(throughput.total([&known, &unknown].into_iter(), 1), None);
     }
 }

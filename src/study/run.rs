@@ -1,7 +1,7 @@
 //! Runs the tasks of a study that are missing, some at a time, each when what it needs is done.
 
-use super::process::{Begun, Ended, Process};
-use super::record::{Pace, Record, done};
+use super::process::{Ended, Process, StartResult};
+use super::record::{Record, Throughput, done};
 use super::task::{Plan, Task};
 use crate::io::files;
 use crate::{Error, Result};
@@ -78,24 +78,24 @@ pub fn run(
     check(out)?;
     let mut finished = HashSet::new();
     for task in &plan.tasks {
-        if done(out, task)? && !task.sums_up {
+        if done(out, task)? && !task.aggregates {
             finished.insert(task.name.as_str());
         }
     }
     let wanted = wanted(plan, settings, &finished)?;
     claim(plan, toml, out)?;
     // What sums up, and has grown no further, is not done again.
-    let fresh = wanted.iter().any(|task| !task.sums_up && !finished.contains(task.name.as_str()));
-    for task in plan.tasks.iter().filter(|task| task.sums_up && task.name != "report" && !fresh) {
+    let fresh = wanted.iter().any(|task| !task.aggregates && !finished.contains(task.name.as_str()));
+    for task in plan.tasks.iter().filter(|task| task.aggregates && task.name != "report" && !fresh) {
         if done(out, task)? {
             finished.insert(&task.name);
         }
     }
     let mut work =
         Work { out, settings, wanted, finished, failed: Vec::new(), here: HashMap::new(), told: HashSet::new() };
-    let mut pace = Pace::of(&plan.tasks, out)?;
-    while work.step(&mut pace, stop, progress)? {
-        progress.tick(&work.state(&pace));
+    let mut throughput = Throughput::of(&plan.tasks, out)?;
+    while work.step(&mut throughput, stop, progress)? {
+        progress.tick(&work.state(&throughput));
         std::thread::sleep(LOOK);
     }
     if !work.failed.is_empty() {
@@ -136,7 +136,7 @@ fn wanted<'a>(plan: &'a Plan, settings: &Settings, finished: &HashSet<&str>) -> 
             task.name != "report"
                 && !finished.contains(need.as_str())
                 && !settings.only.contains(need)
-                && !plan.tasks.iter().any(|t| t.sums_up && t.name == **need)
+                && !plan.tasks.iter().any(|t| t.aggregates && t.name == **need)
         };
         if let Some(need) = task.needs.iter().find(missing) {
             return Err(Error::input(format!("--only {}: it needs {need}, which is not done", task.name)));
@@ -158,7 +158,7 @@ struct Work<'a> {
 
 impl<'a> Work<'a> {
     /// See what has ended, begin what can be; whether there is more to wait for.
-    fn step(&mut self, pace: &mut Pace, stop: &AtomicBool, progress: &mut dyn Progress) -> Result<bool> {
+    fn step(&mut self, throughput: &mut Throughput, stop: &AtomicBool, progress: &mut dyn Progress) -> Result<bool> {
         let stopping = stop.load(Ordering::SeqCst);
         for task in self.wanted.clone() {
             let Some(process) = self.here.get_mut(task.name.as_str()) else { continue };
@@ -176,14 +176,14 @@ impl<'a> Work<'a> {
                     Record { command, seconds, whole, jobs, way, files }.write(self.out, &task.name)?;
                     self.finished.insert(&task.name);
                     if whole {
-                        pace.add(task.work.kind, task.work.units, seconds);
+                        throughput.add(task.work.kind, task.work.units, seconds);
                     }
                 }
                 Ended::Stopped => {}
                 Ended::Failed(why) => self.failed.push((task.name.clone(), why.clone())),
             }
             drop(process);
-            progress.ended(task, &ended, seconds, &self.state(pace));
+            progress.ended(task, &ended, seconds, &self.state(throughput));
         }
         if stopping {
             return Ok(!self.here.is_empty());
@@ -197,16 +197,16 @@ impl<'a> Work<'a> {
                 continue;
             }
             match Process::begin(task, self.out, &self.settings.device, self.threads())? {
-                Begun::Here(process) => {
+                StartResult::Started(process) => {
                     self.here.insert(&task.name, process);
-                    progress.begins(task, &self.state(pace));
+                    progress.begins(task, &self.state(throughput));
                 }
-                Begun::Already => {
+                StartResult::Done => {
                     self.finished.insert(&task.name);
                     // What needs it can be begun.
                     waits = true;
                 }
-                Begun::Elsewhere => {
+                StartResult::Locked => {
                     waits = true;
                     if self.told.insert(&task.name) {
                         progress.elsewhere(task);
@@ -225,7 +225,7 @@ impl<'a> Work<'a> {
             self.finished.contains(need.as_str())
                 // A report is made of what there is.
                 || task.name == "report" && !self.may_come(need)
-                || !wanted(need) && task.sums_up
+                || !wanted(need) && task.aggregates
         };
         !self.finished.contains(name) && !self.here.contains_key(name) && !failed(name) && task.needs.iter().all(over)
     }
@@ -247,7 +247,7 @@ impl<'a> Work<'a> {
         (self.settings.jobs > 1).then(|| (cores / self.settings.jobs).max(1))
     }
 
-    fn state(&self, pace: &Pace) -> State<'_> {
+    fn state(&self, throughput: &Throughput) -> State<'_> {
         let under_way = self.wanted.iter().filter_map(|task| {
             let process = self.here.get(task.name.as_str())?;
             Some((task.name.as_str(), process.elapsed().as_secs_f64(), process.last_line()))
@@ -255,7 +255,7 @@ impl<'a> Work<'a> {
         let missing = self.wanted.iter().filter(|task| !self.finished.contains(task.name.as_str())).copied();
         let spent: f64 = self.here.values().map(|process| process.elapsed().as_secs_f64()).sum();
         let jobs = self.settings.jobs;
-        let left = pace.total(missing, jobs).map(|left| (left - spent / jobs as f64).max(0.0));
+        let left = throughput.total(missing, jobs).map(|left| (left - spent / jobs as f64).max(0.0));
         let done = self.wanted.iter().filter(|task| self.finished.contains(task.name.as_str())).count();
         State { done, total: self.wanted.len(), under_way: under_way.collect(), left }
     }

@@ -2,7 +2,7 @@
 
 use super::file::{Regime, Rollouts, Study};
 use super::input::Input;
-use super::names::{Rung, number, share};
+use super::names::{LadderPoint, number, share};
 use crate::data::MANIFEST;
 use crate::eval::bench::Spec;
 use crate::io::files;
@@ -31,7 +31,7 @@ pub struct Task {
     /// How much work it is.
     pub work: Work,
     /// Done again whenever what it sums up has grown.
-    pub sums_up: bool,
+    pub aggregates: bool,
 }
 
 /// Work in units of its kind.
@@ -87,11 +87,11 @@ pub fn plan(study: &Study, out: &Path) -> Result<Plan> {
     }
     let dynamics = builder.dynamics(&benches)?;
     let mut needs: Vec<String> = builder.tasks.iter().map(|task| task.name.clone()).collect();
-    needs.retain(|name| name.starts_with("cost.") || name.starts_with("why."));
+    needs.retain(|name| name.starts_with("compare.") || name.starts_with("dynamics."));
     let page = out.join("report.html");
     let command = ["report".into(), text(out), "--title".into(), study.head.title.clone(), "--out".into(), text(&page)];
     builder.push("report", "study", needs, command.to_vec(), Kind::Small, 1.0);
-    builder.tasks.iter_mut().filter(|t| t.name == "report").for_each(|t| t.sums_up = true);
+    builder.tasks.iter_mut().filter(|t| t.name == "report").for_each(|t| t.aggregates = true);
     let measured = study.regimes.iter().filter(|(_, regime)| regime.measured);
     let regimes = measured.map(|(name, r)| report::Regime { name: name.clone(), about: r.about.clone() }).collect();
     let Builder { tasks, runs, .. } = builder;
@@ -113,13 +113,13 @@ struct Builder<'a> {
 
 /// A result of a task.
 #[derive(Debug, Clone)]
-struct Made {
+struct Artifact {
     dir: PathBuf,
     /// The task that makes it; none for what is there already.
     task: Option<String>,
 }
 
-impl Made {
+impl Artifact {
     fn needs(&self) -> Vec<String> {
         self.task.iter().cloned().collect()
     }
@@ -131,10 +131,10 @@ impl<'a> Builder<'a> {
             return;
         }
         let work = Work { kind, units: units.max(1.0) };
-        let way = command.iter().any(|word| is_way(word)).then_some(self.study.eval.way);
+        let way = command.iter().any(|word| is_checkpoint_glob(word)).then_some(self.study.eval.checkpoints);
         let inputs = self.inputs(&command);
         let (name, section) = (name.into(), section.into());
-        self.tasks.push(Task { name, section, needs, command, way, inputs, work, sums_up: false });
+        self.tasks.push(Task { name, section, needs, command, way, inputs, work, aggregates: false });
     }
 
     /// The files that a command reads besides what the study makes: settings of training, and `[benchmarks]`.
@@ -201,16 +201,16 @@ impl<'a> Builder<'a> {
     /// The runs of a regime, each with its comparison.
     fn regime(&mut self, name: &str, regime: &Regime, benches: &Benches) -> Result<()> {
         let section = format!("regimes.{name}");
-        for rung in self.study.rungs(name, regime)? {
+        for point in self.study.ladder_points(name, regime)? {
             for seed in regime.seeds.as_ref().unwrap_or(&self.study.head.seeds).clone() {
-                let made = self.model(name, rung, seed)?;
-                let run = rung.run(name, seed);
+                let made = self.model(name, point, seed)?;
+                let run = point.run(name, seed);
                 let test = self.study.test_of(name)?;
                 let base = self.base(&test, benches)?;
                 let puzzles = self.path(&["puzzles", &test]);
-                let cost = self.path(&["cost", &run]);
+                let comparison = self.path(&["compare", &run]);
                 let mut command = vec!["eval".to_string(), "--model".into()];
-                if self.study.eval.way > 0 && matches!(rung, Rung::Lr(_)) {
+                if self.study.eval.checkpoints > 0 && matches!(point, LadderPoint::Lr(_)) {
                     let checkpoints = made.dir.parent().unwrap_or(&made.dir).join("checkpoints/*");
                     command.push(text(&checkpoints));
                 }
@@ -219,11 +219,12 @@ impl<'a> Builder<'a> {
                 command.extend(["--data".into(), text(&puzzles)]);
                 command.extend(benches.specs.iter().flat_map(|spec| ["--bench".into(), spec.clone()]));
                 command.extend(self.study.flags("eval", &self.study.eval.flags, OWN_EVAL)?);
-                command.extend(["--out".into(), text(&cost)]);
+                command.extend(["--out".into(), text(&comparison)]);
                 let needs = [made.needs(), vec![base], benches.needs.clone()].concat();
-                let models = if matches!(rung, Rung::Lr(_)) { 1.0 + self.study.eval.way as f64 } else { 1.0 };
+                let models =
+                    if matches!(point, LadderPoint::Lr(_)) { 1.0 + self.study.eval.checkpoints as f64 } else { 1.0 };
                 let responses = models * self.questions(&test, benches);
-                self.push(&format!("cost.{run}"), &section, needs, command, Kind::Respond, responses);
+                self.push(&format!("compare.{run}"), &section, needs, command, Kind::Respond, responses);
                 let data = match &regime.data {
                     Some(data) if regime.interpolate.is_none() => Some(self.data(name, data, seed)?.dir),
                     _ => None,
@@ -232,10 +233,10 @@ impl<'a> Builder<'a> {
                 self.runs.push(StudyRun {
                     name: run.clone(),
                     regime: name.into(),
-                    lr: rung.lr(),
+                    lr: point.lr(),
                     seed,
-                    dir: rung.lr().and_then(|_| relative(made.dir.parent()?)),
-                    cost: Path::new("cost").join(&run),
+                    dir: point.lr().and_then(|_| relative(made.dir.parent()?)),
+                    comparison: Path::new("compare").join(&run),
                     data: data.as_deref().and_then(relative),
                 });
             }
@@ -270,35 +271,35 @@ impl<'a> Builder<'a> {
     }
 
     /// The model that `text` (`base`, `NAME` or `NAME@LR`) stands for in the runs of this seed.
-    fn reference(&mut self, section: &str, reference: &str, seed: u64) -> Result<Made> {
+    fn reference(&mut self, section: &str, reference: &str, seed: u64) -> Result<Artifact> {
         if reference == "base" {
-            return Ok(Made { dir: self.study.head.base.clone(), task: None });
+            return Ok(Artifact { dir: self.study.head.base.clone(), task: None });
         }
-        let (name, rung) = self.study.rung(section, reference)?;
+        let (name, point) = self.study.ladder_point(section, reference)?;
         let seeds = self.study.find(name)?.seeds.as_ref().unwrap_or(&self.study.head.seeds);
         // A start that is run with one seed serves all.
         let seed = if seeds.contains(&seed) || seeds.len() != 1 { seed } else { seeds[0] };
-        self.model(name, rung, seed)
+        self.model(name, point, seed)
     }
 
     /// The model of a run; its tasks are made if they are not there yet.
-    fn model(&mut self, name: &str, rung: Rung, seed: u64) -> Result<Made> {
+    fn model(&mut self, name: &str, point: LadderPoint, seed: u64) -> Result<Artifact> {
         let regime = self.study.find(name)?;
         let section = format!("regimes.{name}");
-        let run = rung.run(name, seed);
+        let run = point.run(name, seed);
         if self.under_way.contains(&run) {
             return Err(self.study.error(&section, "goes on from itself, by way of what it is made of"));
         }
         self.under_way.push(run.clone());
         let made = match &regime.interpolate {
-            Some(of) => self.interpolated(&section, of, rung, seed, &run)?,
-            None => self.trained(name, regime, rung, seed, &run)?,
+            Some(of) => self.interpolated(&section, of, point, seed, &run)?,
+            None => self.trained(name, regime, point, seed, &run)?,
         };
         self.under_way.pop();
         Ok(made)
     }
 
-    fn interpolated(&mut self, section: &str, of: &str, rung: Rung, seed: u64, run: &str) -> Result<Made> {
+    fn interpolated(&mut self, section: &str, of: &str, point: LadderPoint, seed: u64, run: &str) -> Result<Artifact> {
         let tuned = self.reference(section, of, seed)?;
         if of != "base" && self.study.adapts(of.split('@').next().unwrap_or(of))? {
             let why = "that regime trains an adapter ([lora]), and only whole models are interpolated; name a regime without [lora], \
@@ -309,18 +310,24 @@ impl<'a> Builder<'a> {
         let mut command =
             vec!["model".to_string(), "interpolate".into(), text(&self.study.head.base), text(&tuned.dir)];
         // Written, perhaps, by a process that was stopped before it could say so.
-        command.extend(["--alpha".into(), rung.number().to_string(), "--overwrite".into(), "--out".into(), text(&dir)]);
+        command.extend([
+            "--alpha".into(),
+            point.number().to_string(),
+            "--overwrite".into(),
+            "--out".into(),
+            text(&dir),
+        ]);
         let task = format!("model.{run}");
         self.push(&task, section, tuned.needs(), command, Kind::Small, 1.0);
-        Ok(Made { dir, task: Some(task) })
+        Ok(Artifact { dir, task: Some(task) })
     }
 
-    fn trained(&mut self, name: &str, regime: &Regime, rung: Rung, seed: u64, run: &str) -> Result<Made> {
+    fn trained(&mut self, name: &str, regime: &Regime, point: LadderPoint, seed: u64, run: &str) -> Result<Artifact> {
         let section = format!("regimes.{name}");
         let Some(data) = &regime.data else {
             return Err(self.study.error(&section, "data is missing: what to train on"));
         };
-        let config = self.study.config(name, regime, Some(rung), seed)?;
+        let config = self.study.config(name, regime, Some(point), seed)?;
         let data = self.data(name, data, seed)?;
         let start = self.reference(&section, regime.start.as_deref().unwrap_or("base"), seed)?;
         let mut needs = [data.needs(), start.needs()].concat();
@@ -333,7 +340,7 @@ impl<'a> Builder<'a> {
         if let Some(file) = &regime.config {
             command.extend(["--config".into(), text(file)]);
         }
-        for set in self.study.sets(regime, Some(rung), seed) {
+        for set in self.study.sets(regime, Some(point), seed) {
             let set = match set.strip_prefix("sft.replay=").map(|name| name.trim_matches('"')) {
                 Some(name) if self.study.is_data(name) => {
                     let replay = self.data(&section, name, seed)?;
@@ -358,16 +365,16 @@ impl<'a> Builder<'a> {
         };
         let task = format!("train.{run}");
         self.push(&task, &section, needs, command, kind, steps * per_step);
-        Ok(Made { dir: out.join("model"), task: Some(task) })
+        Ok(Artifact { dir: out.join("model"), task: Some(task) })
     }
 
     /// The dataset called `name` in the runs of this seed.
-    fn data(&mut self, whose: &str, name: &str, seed: u64) -> Result<Made> {
+    fn data(&mut self, whose: &str, name: &str, seed: u64) -> Result<Artifact> {
         if name == "prior" && self.study.prior.is_some() {
-            return Ok(Made { dir: self.path(&["prior"]), task: Some("prior".into()) });
+            return Ok(Artifact { dir: self.path(&["prior"]), task: Some("prior".into()) });
         }
         if self.study.puzzles.iter().any(|(n, _)| n == name) {
-            return Ok(Made { dir: self.path(&["puzzles", name]), task: Some(format!("puzzles.{name}")) });
+            return Ok(Artifact { dir: self.path(&["puzzles", name]), task: Some(format!("puzzles.{name}")) });
         }
         if let Some((_, rollouts)) = self.study.rollouts.iter().find(|(n, _)| n == name) {
             return self.rollouts(name, rollouts, seed);
@@ -378,7 +385,7 @@ impl<'a> Builder<'a> {
         Err(self.study.error(&format!("regimes.{whose}"), why))
     }
 
-    fn rollouts(&mut self, name: &str, rollouts: &Rollouts, seed: u64) -> Result<Made> {
+    fn rollouts(&mut self, name: &str, rollouts: &Rollouts, seed: u64) -> Result<Artifact> {
         let section = format!("rollouts.{name}");
         if !self.study.puzzles.iter().any(|(n, _)| *n == rollouts.data) {
             return Err(self.study.error(&section, format!("data = {:?}: there are no such puzzles", rollouts.data)));
@@ -404,7 +411,7 @@ impl<'a> Builder<'a> {
         let responses =
             if rollouts.flags.contains_key("teacher") { 1.0 } else { number(&rollouts.flags, "samples", 8.0) };
         self.push(&task, &section, needs, command, Kind::Respond, prompts * responses);
-        Ok(Made { dir: out, task: Some(task) })
+        Ok(Artifact { dir: out, task: Some(task) })
     }
 
     /// The measurements of dynamics; their directories for the index.
@@ -435,42 +442,43 @@ impl<'a> Builder<'a> {
             }
             prior.retain(|spec| names.contains(&of(spec)));
         }
-        let costs: Vec<String> = self.runs.iter().map(|run| run.name.clone()).collect();
+        let comparisons: Vec<String> = self.runs.iter().map(|run| run.name.clone()).collect();
         let base = text(&self.study.head.base);
         let flags =
             self.study.flags("dynamics", &wanted.flags, &["out", "model", "base", "forgetting", "fresh", "device"])?;
         let pairs = number(&wanted.flags, "pairs", 256.0) * (train.len() * prior.len()) as f64;
         let mut all = Vec::new();
-        let mut measure = |builder: &mut Self, name: &str, models: Vec<String>, more: Vec<String>, with_costs: bool| {
-            let mut command = vec!["dynamics".to_string(), "--model".into(), base.clone()];
-            let passes = if models.is_empty() { 1.0 } else { 2.0 + builder.study.eval.way as f64 };
-            command.extend(models);
-            command.extend(["--base".into(), base.clone(), "--train".into()]);
-            command.extend(train.iter().cloned());
-            command.push("--prior".into());
-            command.extend(prior.iter().cloned());
-            let mut needs = [needs.clone(), more].concat();
-            if with_costs && !costs.is_empty() {
-                command.push("--forgetting".into());
-                command.extend(costs.iter().map(|run| text(&builder.path(&["cost", run]))));
-                needs.extend(costs.iter().map(|run| format!("cost.{run}")));
-            }
-            command.extend(flags.iter().cloned());
-            command.extend(["--out".into(), text(&builder.path(&["why", name]))]);
-            let task = format!("why.{name}");
-            builder.push(&task, "dynamics", needs, command, Kind::Pair, passes * pairs);
-            builder.tasks.iter_mut().filter(|t| t.name == task).for_each(|t| t.sums_up = true);
-            all.push(Path::new("why").join(name));
-        };
+        let mut measure =
+            |builder: &mut Self, name: &str, models: Vec<String>, more: Vec<String>, with_comparisons: bool| {
+                let mut command = vec!["dynamics".to_string(), "--model".into(), base.clone()];
+                let passes = if models.is_empty() { 1.0 } else { 2.0 + builder.study.eval.checkpoints as f64 };
+                command.extend(models);
+                command.extend(["--base".into(), base.clone(), "--train".into()]);
+                command.extend(train.iter().cloned());
+                command.push("--prior".into());
+                command.extend(prior.iter().cloned());
+                let mut needs = [needs.clone(), more].concat();
+                if with_comparisons && !comparisons.is_empty() {
+                    command.push("--forgetting".into());
+                    command.extend(comparisons.iter().map(|run| text(&builder.path(&["compare", run]))));
+                    needs.extend(comparisons.iter().map(|run| format!("compare.{run}")));
+                }
+                command.extend(flags.iter().cloned());
+                command.extend(["--out".into(), text(&builder.path(&["dynamics", name]))]);
+                let task = format!("dynamics.{name}");
+                builder.push(&task, "dynamics", needs, command, Kind::Pair, passes * pairs);
+                builder.tasks.iter_mut().filter(|t| t.name == task).for_each(|t| t.aggregates = true);
+                all.push(Path::new("dynamics").join(name));
+            };
         measure(self, "base", Vec::new(), Vec::new(), true);
         for over in &wanted.over {
-            let (name, rung) = self.study.rung("dynamics", over)?;
-            let made = self.model(name, rung, seed)?;
+            let (name, point) = self.study.ladder_point("dynamics", over)?;
+            let made = self.model(name, point, seed)?;
             let mut models = vec![text(&made.dir)];
-            if matches!(rung, Rung::Lr(_)) {
+            if matches!(point, LadderPoint::Lr(_)) {
                 models.insert(0, text(&made.dir.parent().unwrap_or(&made.dir).join("checkpoints/*")));
             }
-            measure(self, &rung.run(name, seed), models, made.needs(), false);
+            measure(self, &point.run(name, seed), models, made.needs(), false);
         }
         Ok(all)
     }
@@ -510,7 +518,7 @@ fn text(path: &Path) -> String {
 }
 
 /// Does a word of a command stand for the checkpoints on the way of a run?
-pub(super) fn is_way(word: &str) -> bool {
+pub(super) fn is_checkpoint_glob(word: &str) -> bool {
     word.ends_with("/checkpoints/*")
 }
 

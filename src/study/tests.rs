@@ -69,7 +69,7 @@ interpolate = "sft"
 alpha = [0.25, 0.5]
 
 [eval]
-way = 2
+checkpoints = 2
 limit = 20
 kl = 8
 
@@ -105,7 +105,7 @@ fn each_task_is_a_command_and_comes_after_what_it_needs() {
         "train --model data/base-tiny --data out/puzzles/bare --method sft --set train.steps=20 --set train.batch_size=8 \
          --set sft.replay=\"out/prior\" --set train.lr=1e-3 --set train.seed=2 --out out/runs/sft.lr-1e-3.seed-2"
     );
-    // From the rung that is named, with the run's own seed.
+    // From the point that is named, with the run's own seed.
     assert_eq!(
         command(&plan, "rollout.grpo.seed-2"),
         "rollout --model out/runs/rft.lr-1e-4.seed-2/model --data out/puzzles/thought --samples 4 --cap 2 --seed 2 \
@@ -115,17 +115,20 @@ fn each_task_is_a_command_and_comes_after_what_it_needs() {
         command(&plan, "model.wise-ft.alpha-0.25.seed-1"),
         "model interpolate data/base-tiny out/runs/sft.lr-1e-3.seed-1/model --alpha 0.25 --overwrite --out out/models/wise-ft.alpha-0.25.seed-1"
     );
-    let cost = command(&plan, "cost.sft.lr-1e-3.seed-1");
+    let comparison = command(&plan, "compare.sft.lr-1e-3.seed-1");
     assert!(
-        cost.starts_with(
+        comparison.starts_with(
             "eval --model out/runs/sft.lr-1e-3.seed-1/checkpoints/* out/runs/sft.lr-1e-3.seed-1/model --baseline \
              data/base-tiny --baseline-results out/base/bare --data out/puzzles/bare --bench vqa-direct=out/prior/bench/vqa-direct.tsv"
         ),
-        "{cost}"
+        "{comparison}"
     );
-    assert!(cost.ends_with("--bench mine=MINE.tsv:vqa --limit 20 --kl 8 --out out/cost/sft.lr-1e-3.seed-1"), "{cost}");
     assert!(
-        !command(&plan, "cost.wise-ft.alpha-0.5.seed-1").contains("checkpoints"),
+        comparison.ends_with("--bench mine=MINE.tsv:vqa --limit 20 --kl 8 --out out/compare/sft.lr-1e-3.seed-1"),
+        "{comparison}"
+    );
+    assert!(
+        !command(&plan, "compare.wise-ft.alpha-0.5.seed-1").contains("checkpoints"),
         "an interpolated model has no way"
     );
     let base = command(&plan, "base.thought");
@@ -154,7 +157,7 @@ fn work_is_counted_by_kind() {
     assert_eq!(rft.kind, Kind::Rft);
     assert!(rft.units >= 40.0);
     // Three models, 20 questions of five benchmarks and of the new task.
-    assert_eq!(work("cost.sft.lr-1e-3.seed-1"), Work { kind: Kind::Respond, units: 3.0 * 20.0 * 6.0 });
+    assert_eq!(work("compare.sft.lr-1e-3.seed-1"), Work { kind: Kind::Respond, units: 3.0 * 20.0 * 6.0 });
 }
 
 #[test]
@@ -174,7 +177,7 @@ fn a_regime_may_go_on_from_another_that_is_not_shown() {
     let plan = planned(&["regimes.rft.start=sft", "regimes.sft.measured=false"]).unwrap();
     assert!(command(&plan, "train.rft.lr-5e-5.seed-2").contains("--model out/runs/sft.lr-1e-3.seed-2/model"));
     assert!(!plan.index.regimes.iter().any(|regime| regime.name == "sft"));
-    assert!(!plan.tasks.iter().any(|task| task.name.starts_with("cost.sft")));
+    assert!(!plan.tasks.iter().any(|task| task.name.starts_with("compare.sft")));
 }
 
 #[test]
@@ -199,7 +202,7 @@ fn what_does_not_fit_is_refused_with_its_section() {
         ("regimes.sft.train.lr=9", "lr and train.lr are the same"),
         ("study.seeds=[-1]", "[study]: seeds = [-1]: "),
         ("study.title=5", "[study]: title = 5: "),
-        ("eval.way=-1", "[eval]: way = -1: "),
+        ("eval.checkpoints=-1", "[eval]: checkpoints = -1: "),
         ("study.seeds=[]", "seeds = []"),
         ("study.seeds=[1,2,1]", "[study]: seeds: 1 is given twice"),
         ("regimes.sft.seeds=[3,3]", "[regimes.sft]: seeds: 3 is given twice"),
@@ -266,11 +269,11 @@ fn files_of_the_users_are_inputs_of_the_tasks_that_read_them() {
     };
     assert_eq!(inputs("train.sft.lr-1e-3.seed-2"), [file.path().display().to_string()]);
     assert!(inputs("train.rft.lr-1e-4.seed-1").is_empty() && inputs("puzzles.bare").is_empty());
-    for name in ["base.bare", "cost.sft.lr-1e-3.seed-1", "why.base"] {
+    for name in ["base.bare", "compare.sft.lr-1e-3.seed-1", "dynamics.base"] {
         assert_eq!(inputs(name), ["MINE.tsv"], "{name}");
     }
     let way = |name: &str| plan.tasks.iter().find(|t| t.name == name).unwrap().way;
-    assert_eq!((way("cost.sft.lr-1e-3.seed-1"), way("cost.wise-ft.alpha-0.5.seed-1")), (Some(2), None));
+    assert_eq!((way("compare.sft.lr-1e-3.seed-1"), way("compare.wise-ft.alpha-0.5.seed-1")), (Some(2), None));
 }
 
 #[test]

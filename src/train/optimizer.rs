@@ -196,7 +196,7 @@ fn step_slot(slot: &mut Slot, grad: &Tensor, n: &Numbers) -> Result<()> {
         }
         Moments::Device { first, second } => step_on_device([value, grad, first, second], n, DEVICE_PIECE)?,
     }
-    slot.parameter.refresh()
+    slot.parameter.sync_bf16_copy()
 }
 
 /// The same in candle ops, some rows of the tensors at a time: weight, gradient, both moments; all but the gradient are written to.

@@ -113,9 +113,9 @@ fn sums_of_squares_in_candle_ops_are_those_of_the_kernel() {
 #[test]
 fn a_working_copy_follows_every_step() {
     let ps = parameters(&[&[5, 7], &[9]]);
-    ps[0].keep_bf16().unwrap();
+    ps[0].enable_bf16_matmul().unwrap();
     let mut adam = AdamW::new(&ps, &settings()).unwrap();
-    let copy = || ps[0].working().as_tensor().to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap();
+    let copy = || ps[0].compute_var().as_tensor().to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap();
     let before = (copy(), values(&ps[0]));
     // So small that no number moves by a step of bf16; the master copy moves.
     set_grads(&ps, 0);

@@ -399,10 +399,10 @@ fn every_command_takes_a_name() {
     for line in [
         "train --method sft --model acme/tiny --data data --set train.steps=1 --set train.batch_size=1 --out runs/sft",
         "eval --model acme/tiny --data data --limit 1 --max-new-tokens 2 --out runs/eval",
-        "eval --model runs/sft/model --baseline acme/tiny --data data --limit 1 --kl 1 --max-new-tokens 2 --out runs/cost",
+        "eval --model runs/sft/model --baseline acme/tiny --data data --limit 1 --kl 1 --max-new-tokens 2 --out runs/compare",
         "score --model acme/tiny --data data --out scores.jsonl",
         "rollout --model acme/tiny --data data --limit 1 --samples 1 --keep all --max-new-tokens 64 --out runs/rollout",
-        "dynamics --model acme/tiny --base acme/tiny --train a=data --prior b=data --pairs 1 --out runs/why",
+        "dynamics --model acme/tiny --base acme/tiny --train a=data --prior b=data --pairs 1 --out runs/dynamics",
         "model convert acme/tiny --precision f32 --out runs/f32",
         "model interpolate acme/tiny runs/f32 --alpha 0.5 --out runs/between",
     ] {

@@ -48,7 +48,7 @@ lr = 1e-4
 train = { steps = 2, batch_size = 4 }
 
 [eval]
-way = 1
+checkpoints = 1
 limit = 4
 kl = 2
 max_new_tokens = 8
@@ -116,16 +116,20 @@ fn a_study_runs_through_repeats_nothing_and_grows() {
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), page.display().to_string());
     assert!(std::fs::read_to_string(&page).unwrap().contains("A study of a handful of steps"));
     let done = place.done();
-    let runs =
-        ["cost.rft.lr-5e-5.seed-1", "cost.sft.lr-1e-4.seed-1", "train.rft.lr-5e-5.seed-1", "train.sft.lr-1e-4.seed-1"];
+    let runs = [
+        "compare.rft.lr-5e-5.seed-1",
+        "compare.sft.lr-1e-4.seed-1",
+        "train.rft.lr-5e-5.seed-1",
+        "train.sft.lr-1e-4.seed-1",
+    ];
     assert!(runs.iter().all(|run| done.iter().any(|name| name == run)), "{done:?}");
     assert!(!done.iter().any(|name| name.starts_with("rollout.")), "no regime needs them: {done:?}");
     // The way: the checkpoint after the first of two steps, and the final model.
-    let cost: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(place.out().join("cost/rft.lr-5e-5.seed-1/forgetting.json")).unwrap())
+    let comparison: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(place.out().join("compare/rft.lr-5e-5.seed-1/forgetting.json")).unwrap())
             .unwrap();
     let steps: Vec<u64> =
-        cost["tuned"].as_array().unwrap().iter().map(|t| t["model"]["run"]["step"].as_u64().unwrap()).collect();
+        comparison["tuned"].as_array().unwrap().iter().map(|t| t["model"]["run"]["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, [1, 2]);
 
     let again = place.run(&[]);
@@ -149,16 +153,16 @@ fn a_study_runs_through_repeats_nothing_and_grows() {
         std::str::from_utf8(&grown.stderr).unwrap().lines().filter_map(|l| l.split("] ").nth(1)).collect();
     assert_eq!(
         begun,
-        ["rollout.grpo.seed-1", "train.grpo-rollout.lr-1e-4.seed-1", "cost.grpo-rollout.lr-1e-4.seed-1", "report"]
+        ["rollout.grpo.seed-1", "train.grpo-rollout.lr-1e-4.seed-1", "compare.grpo-rollout.lr-1e-4.seed-1", "report"]
     );
 
     // Without checkpoints on the way the comparison is another.
-    let shorter = place.run(&["--set", "eval.way=0"]);
+    let shorter = place.run(&["--set", "eval.checkpoints=0"]);
     assert!(shorter.status.success(), "{}", said(&shorter));
-    assert!(said(&shorter).contains("] cost.rft.lr-5e-5.seed-1") && !said(&shorter).contains("] train."));
-    let cost = std::fs::read(place.out().join("cost/rft.lr-5e-5.seed-1/forgetting.json")).unwrap();
-    let cost: serde_json::Value = serde_json::from_slice(&cost).unwrap();
-    assert_eq!(cost["tuned"].as_array().unwrap().len(), 1);
+    assert!(said(&shorter).contains("] compare.rft.lr-5e-5.seed-1") && !said(&shorter).contains("] train."));
+    let comparison = std::fs::read(place.out().join("compare/rft.lr-5e-5.seed-1/forgetting.json")).unwrap();
+    let comparison: serde_json::Value = serde_json::from_slice(&comparison).unwrap();
+    assert_eq!(comparison["tuned"].as_array().unwrap().len(), 1);
 }
 
 #[test]
@@ -169,7 +173,7 @@ fn a_regime_with_data_of_its_own_has_the_dynamics_measured_again() {
     let output = place.run(&["--jobs", "2"]);
     assert!(output.status.success(), "{}", said(&output));
     let order = || -> serde_json::Value {
-        let key = std::fs::read(place.out().join("why/base/dynamics.key.json")).unwrap();
+        let key = std::fs::read(place.out().join("dynamics/base/dynamics.key.json")).unwrap();
         serde_json::from_slice::<serde_json::Value>(&key).unwrap()["key"]["order"].clone()
     };
     assert_eq!(order(), serde_json::json!(["bare", "pope-direct", "pope-think"]));
@@ -245,7 +249,8 @@ fn what_fails_is_named_and_the_rest_is_done() {
     }
     let done = place.done();
     assert!(
-        done.iter().any(|name| name.starts_with("cost.sft")) && !done.iter().any(|name| name.starts_with("train.grpo"))
+        done.iter().any(|name| name.starts_with("compare.sft"))
+            && !done.iter().any(|name| name.starts_with("train.grpo"))
     );
     let page = place.out().join("report.html");
     assert!(page.exists(), "a page of what there is");

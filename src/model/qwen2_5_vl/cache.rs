@@ -1,6 +1,6 @@
 //! Key-value caches of the samples being decoded.
 
-use crate::nn::{Heads, KeyValues, attend, from_vec, read};
+use crate::nn::{Heads, KvBuffer, decode_attention, from_vec, read};
 use crate::{Error, Result};
 use candle_core::{D, Tensor};
 use rayon::prelude::*;
@@ -25,14 +25,14 @@ pub struct FusedCache {
     heads: Heads,
     room: usize,
     samples: Vec<SampleCache>,
-    spare: Vec<Vec<KeyValues>>,
+    spare: Vec<Vec<KvBuffer>>,
 }
 
 struct SampleCache {
     /// Per layer, shared by the samples of a prompt.
-    prompt: Vec<Arc<KeyValues>>,
+    prompt: Vec<Arc<KvBuffer>>,
     /// Per layer.
-    own: Vec<KeyValues>,
+    own: Vec<KvBuffer>,
 }
 
 /// Samples of one prompt that attend together.
@@ -62,14 +62,14 @@ impl Cache for FusedCache {
         };
         let data = read(qkv)?;
         for (i, rows) in prompts.iter().enumerate() {
-            let mut prompt = KeyValues::with_room(heads, rows.len());
+            let mut prompt = KvBuffer::with_capacity(heads, rows.len());
             for row in rows {
                 prompt.push(&data[row * heads.stride()..(row + 1) * heads.stride()], heads);
             }
             let prompt = Arc::new(prompt);
             for j in 0..samples {
                 if layer == 0 {
-                    let new = || (0..self.layers).map(|_| KeyValues::with_room(heads, self.room)).collect();
+                    let new = || (0..self.layers).map(|_| KvBuffer::with_capacity(heads, self.room)).collect();
                     let own = self.spare.pop().unwrap_or_else(new);
                     self.samples.push(SampleCache { prompt: Vec::new(), own });
                 }
@@ -99,8 +99,9 @@ impl Cache for FusedCache {
             tasks.push((group, out, data));
         }
         tasks.into_par_iter().for_each(|(group, out, data)| {
-            let own: Vec<&KeyValues> = group.iter().map(|sample| &sample.own[layer]).collect();
-            SCRATCH.with_borrow_mut(|scratch| attend(out, data, &group[0].prompt[layer], &own, heads, scratch));
+            let own: Vec<&KvBuffer> = group.iter().map(|sample| &sample.own[layer]).collect();
+            SCRATCH
+                .with_borrow_mut(|scratch| decode_attention(out, data, &group[0].prompt[layer], &own, heads, scratch));
         });
         from_vec(out, (rows, width))
     }
@@ -108,7 +109,7 @@ impl Cache for FusedCache {
     fn retain(&mut self, keep: &[bool]) -> Result<()> {
         let mut keep = keep.iter();
         for mut gone in self.samples.extract_if(.., |_| keep.next() == Some(&false)) {
-            gone.own.iter_mut().for_each(KeyValues::clear);
+            gone.own.iter_mut().for_each(KvBuffer::clear);
             self.spare.push(gone.own);
         }
         Ok(())

@@ -6,7 +6,7 @@ use super::cache::{Cache, ComposedCache, FusedCache};
 use super::layout::Layout;
 use crate::model::sampling::{Draw, Sampler};
 use crate::model::{Completion, Prompt, Sampling};
-use crate::nn::{RowSource, Value, embed, lanes, read};
+use crate::nn::{RowSource, Value, embed, parallel_map, read};
 use crate::rng::{self, Rng};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -86,7 +86,7 @@ impl Model {
         };
         let slots = (prompts.len() * samples).div_ceil(count.max(1)).clamp(1, SLOTS);
         let mut done: Vec<Vec<Option<Completion>>> = prompts.iter().map(|_| vec![None; samples]).collect();
-        for part in lanes(count, |_| self.decode(&queue, slots, sampling.max_new_tokens, &sampler)) {
+        for part in parallel_map(count, |_| self.decode(&queue, slots, sampling.max_new_tokens, &sampler)) {
             for slot in part? {
                 done[slot.prompt][slot.sample] = Some(slot.completion);
             }
@@ -175,7 +175,7 @@ impl Model {
     fn last_logits(&self, hidden: &Value) -> Result<Tensor> {
         let tape = self.tape(false);
         let hidden = self.decoder.finish(&tape, hidden)?;
-        let head = crate::nn::Affine::plain(Arc::clone(&self.decoder.head));
+        let head = crate::nn::Linear::without_bias(Arc::clone(&self.decoder.head));
         Ok(crate::nn::linear(&tape, &hidden, &[&head], None)?.tensor.to_device(&Device::Cpu)?)
     }
 }

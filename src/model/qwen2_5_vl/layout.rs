@@ -7,7 +7,7 @@
 use super::config::Config;
 use super::rope::get_rope_index;
 use crate::model::{ImageInput, Prompt, Sequence};
-use crate::nn::{Span, Tree};
+use crate::nn::{Span, SpanGroup};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -22,7 +22,7 @@ pub struct Layout {
     /// M-RoPE positions.
     pub positions: [Vec<u32>; 3],
     /// What sees what.
-    pub trees: Vec<Tree>,
+    pub span_groups: Vec<SpanGroup>,
     /// Rows whose hidden state predicts a response token, sequence after sequence.
     pub predictors: Vec<u32>,
     /// The response tokens.
@@ -116,7 +116,7 @@ impl<'a> Builder<'a> {
             images: Vec::new(),
             rows: Vec::new(),
             positions: [Vec::new(), Vec::new(), Vec::new()],
-            trees: Vec::new(),
+            span_groups: Vec::new(),
             predictors: Vec::new(),
             targets: Vec::new(),
             prompts: Vec::new(),
@@ -156,7 +156,7 @@ impl<'a> Builder<'a> {
             None => {
                 let rows = self.push_rows(opening.iter().map(|&id| Row::Token(id)).collect(), positions(0..cut));
                 if !rows.is_empty() {
-                    self.layout.trees.push(Tree::alone(rows.clone(), true));
+                    self.layout.span_groups.push(SpanGroup::single(rows.clone(), true));
                 }
                 self.openings.insert(opening.to_vec(), rows.clone());
                 rows
@@ -169,7 +169,7 @@ impl<'a> Builder<'a> {
         };
         let rows = rest.iter().map(row).collect();
         let rest = self.push_rows(rows, positions(cut..prompt.ids.len()));
-        self.layout.trees.push(Tree { shared: opening.clone(), ..Tree::alone(rest.clone(), true) });
+        self.layout.span_groups.push(SpanGroup { shared: opening.clone(), ..SpanGroup::single(rest.clone(), true) });
         self.layout.prompts.push(PromptRows { opening, rest, next: index.next });
         Ok(())
     }
@@ -199,8 +199,8 @@ impl<'a> Builder<'a> {
         self.layout.predictors.push(prompt.last() as u32);
         self.layout.predictors.extend(rows.start as u32..rows.end as u32);
         self.layout.targets.extend(response);
-        if let Some(tree) = self.layout.trees.last_mut().filter(|_| !rows.is_empty()) {
-            tree.spans.push(Span { rows, prefix: prompt.rest, causal: true });
+        if let Some(span_group) = self.layout.span_groups.last_mut().filter(|_| !rows.is_empty()) {
+            span_group.spans.push(Span { rows, prefix: prompt.rest, causal: true });
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use super::layout::Layout;
 use super::shards::SideBySide;
 use super::{Model, shards};
 use crate::model::{ImageInput, Prompt, Sequence};
-use crate::nn::{GROUP_SCORES, Parameter, Tree, tile_of};
+use crate::nn::{MAX_BATCH_SCORES, Parameter, SpanGroup, tile_width};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ const LOGITS: (usize, usize) = (1 << 22, 512 * 4096);
 /// In candle ops: tensors of the size of all attention scores that exist at once, forwards and backwards.
 const SCORES: usize = 3;
 const BACKWARD_SCORES: usize = 5;
-/// And of a tile of logits (see `nn::tiles`).
+/// And of a tile of logits (see `nn::tiled_logits`).
 const TILES_OF_LOGITS: usize = 6;
 
 /// Attention scores that exist at once in candle ops, which take spans of (query rows, rows seen) together that are of equal shape, up to
@@ -34,14 +34,14 @@ fn scores(spans: impl Iterator<Item = (usize, usize)>, heads: usize) -> usize {
     spans.for_each(|shape| *shapes.entry(shape).or_default() += 1);
     let together = |((rows, seen), count): ((usize, usize), usize)| {
         let one = heads * rows * seen;
-        (count * one).min(one.max(GROUP_SCORES))
+        (count * one).min(one.max(MAX_BATCH_SCORES))
     };
     shapes.into_iter().map(together).max().unwrap_or(0)
 }
 
-/// The spans of a tree.
-fn spans_of(tree: &Tree) -> impl Iterator<Item = (usize, usize)> {
-    tree.spans.iter().map(|span| (span.rows.len(), tree.shared.len() + span.prefix.len() + span.rows.len()))
+/// The spans of a span group.
+fn spans_of(span_group: &SpanGroup) -> impl Iterator<Item = (usize, usize)> {
+    span_group.spans.iter().map(|span| (span.rows.len(), span_group.shared.len() + span.prefix.len() + span.rows.len()))
 }
 
 /// The frames of an image, in which every patch sees every other.
@@ -142,14 +142,14 @@ impl Model {
         let ends =
             patches * (v.patch_len() + 4 * v.hidden_size) + rows * 4 * t.hidden_size + predicted * 6 * t.hidden_size;
         // Backwards through attention: what is made of the scores, and queries, keys and values with their gradients.
-        let text_scores = scores(layout.trees.iter().flat_map(spans_of), heads.query);
+        let text_scores = scores(layout.span_groups.iter().flat_map(spans_of), heads.query);
         let frames = scores(layout.images.iter().flat_map(|image| frames_of(image)), v.num_heads);
         let attention = (BACKWARD_SCORES * text_scores + rows * 12 * heads.query * heads.dim)
             .max(BACKWARD_SCORES * frames + patches * 14 * v.hidden_size);
         // Of a linear map: the gradient of its input and of its result; of a trained weight the new part, the sum before and the one after.
         let maps = (rows * 10 * t.intermediate_size).max(patches * 10 * v.intermediate_size);
         let largest = trained(true).max(trained(false));
-        let tile = predicted * tile_of(predicted, t.vocab_size);
+        let tile = predicted * tile_width(predicted, t.vocab_size);
         text + vision + ends + attention.max(maps + 3 * largest).max(TILES_OF_LOGITS * tile + 3 * largest)
     }
 

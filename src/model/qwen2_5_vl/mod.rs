@@ -22,8 +22,8 @@ use crate::machine::Place;
 use crate::model::lora::{self, Adapter};
 use crate::model::{Compute, LanguageModel, LossFn, Prompt, Sequence, TokenGrads, TokenStats};
 use crate::nn::{
-    Affine, Lead, Parameter, ParameterGrads, RowSource, Sink, Tape, Value, embed, kl_from, lanes, linear, pair, read,
-    token_stats,
+    GradOrder, GradTarget, Linear, Parameter, ParameterGrads, RowSource, Tape, Value, embed, join_ordered, kl_from,
+    linear, parallel_map, read, token_stats,
 };
 use crate::{Error, Result, rng};
 use candle_core::{DType, Device, DeviceLocation, Tensor};
@@ -57,7 +57,7 @@ fn frozen_base(dir: &Path, config: &Config, device: &Device, compute: Compute) -
     let storage = Storage::for_frozen(&stored, place_of(device), compute)?;
     let base = Arc::new(weights::load(&stored, device, &|_| storage)?);
     if compute == Compute::Bf16 {
-        weights::keep_bf16(&base)?;
+        weights::enable_bf16_matmul(&base)?;
     }
     base.iter().for_each(|p| p.set_trainable(false));
     bases.push(KnownBase { dir: place, device: device_name, compute, weights: Arc::downgrade(&base) });
@@ -123,7 +123,7 @@ impl Model {
         let storage = Storage::for_trained(&stored, place_of(device), compute, &frozen)?;
         let base = weights::load(&stored, device, &storage)?;
         if compute == Compute::Bf16 {
-            weights::keep_bf16(&base)?;
+            weights::enable_bf16_matmul(&base)?;
         }
         Self::assemble(config, device, Arc::new(base), None)
     }
@@ -282,10 +282,13 @@ impl Model {
     ) -> Vec<Result<T>> {
         let shards = self.shards(batch);
         match shards::side_by_side(shards.len(), self.weight_bytes(|_| true)) {
-            SideBySide::Lanes(_) => lanes(shards.len(), |i| part(shards[i].clone())),
+            SideBySide::Lanes(_) => parallel_map(shards.len(), |i| part(shards[i].clone())),
             SideBySide::Pairs => {
                 let at_once = |two: &[Range<usize>]| match two {
-                    [a, b] => <[_; 2]>::from(pair(&Lead::default(), || part(a.clone()), || part(b.clone()))).into(),
+                    [a, b] => {
+                        <[_; 2]>::from(join_ordered(&GradOrder::default(), || part(a.clone()), || part(b.clone())))
+                            .into()
+                    }
                     rest => rest.iter().cloned().map(&part).collect::<Vec<_>>(),
                 };
                 shards.chunks(2).flat_map(at_once).collect()
@@ -347,39 +350,39 @@ impl Model {
     }
 
     fn recording_tape(&self, dropout: Option<u64>, shard: &Range<usize>) -> Tape {
-        self.tape(true).dropping(dropout.map(|seed| seed.wrapping_add(shard.start as u64)))
+        self.tape(true).with_dropout(dropout.map(|seed| seed.wrapping_add(shard.start as u64)))
     }
 
     /// `shard` of every shard of the batch, which adds to the gradients through the sink it is given.
     fn over_shards(
         &self,
         batch: &[Sequence],
-        shard: impl Fn(&Range<usize>, Sink<'_>) -> Result<()> + Sync,
+        shard: impl Fn(&Range<usize>, GradTarget<'_>) -> Result<()> + Sync,
     ) -> Result<()> {
         let shards = self.shards(batch);
         match shards::side_by_side(shards.len(), self.trained_bytes()) {
             SideBySide::Lanes(count) => {
-                let parts = lanes(count, |lane| {
+                let parts = parallel_map(count, |lane| {
                     let mut grads = ParameterGrads::default();
                     let mut own = shards.iter().skip(lane).step_by(count);
-                    own.try_for_each(|s| shard(s, Sink::Apart(&mut grads)))?;
+                    own.try_for_each(|s| shard(s, GradTarget::Separate(&mut grads)))?;
                     Ok(grads)
                 });
                 self.add_gradients(&parts.into_iter().collect::<Result<Vec<_>>>()?)
             }
             SideBySide::Pairs => shards.chunks(2).try_for_each(|two| {
-                let [a, b] = two else { return two.iter().try_for_each(|s| shard(s, Sink::Own)) };
+                let [a, b] = two else { return two.iter().try_for_each(|s| shard(s, GradTarget::Parameters)) };
                 let several = |p: &Parameter| self.several_gradients(p);
-                let (lead, mut apart) = (Lead::default(), ParameterGrads::default());
-                let (first, second) = pair(
+                let (lead, mut apart) = (GradOrder::default(), ParameterGrads::default());
+                let (first, second) = join_ordered(
                     &lead,
-                    || shard(a, Sink::First(&lead, &several)),
-                    || shard(b, Sink::Second(&lead, &several, &mut apart)),
+                    || shard(a, GradTarget::First(&lead, &several)),
+                    || shard(b, GradTarget::Second(&lead, &several, &mut apart)),
                 );
                 first.and(second)?;
                 self.add_gradients(&[apart])
             }),
-            SideBySide::Nothing => shards.iter().try_for_each(|s| shard(s, Sink::Own)),
+            SideBySide::Nothing => shards.iter().try_for_each(|s| shard(s, GradTarget::Parameters)),
         }
     }
 
@@ -446,13 +449,13 @@ impl Model {
         let layout = Layout::of_prompts(std::slice::from_ref(prompt), &self.config)?;
         let hidden = self.hidden(&tape, &layout, None, |_, _| Ok(()))?;
         let hidden = self.decoder.finish(&tape, &hidden)?.tensor;
-        let head = Affine::plain(Arc::clone(&self.decoder.head));
+        let head = Linear::without_bias(Arc::clone(&self.decoder.head));
         Ok(linear(&tape, &Value::constant(hidden), &[&head], None)?.tensor)
     }
 
     fn tape(&self, recording: bool) -> Tape {
-        let tape = if recording { Tape::new() } else { Tape::forward_only() };
-        if self.fused { tape } else { tape.composed() }
+        let tape = if recording { Tape::new() } else { Tape::no_grad() };
+        if self.fused { tape } else { tape.reference() }
     }
 
     /// Statistics of every response token, and the value to differentiate with what it is made of, the normed hidden states that
@@ -497,10 +500,10 @@ impl Model {
         let sources = layout.rows.iter().map(source).collect();
         let x = embed(tape, &self.decoder.embedding, features.as_ref().map(|f| &f.rows), sources)?;
         let table = self.decoder.rotations(layout.positions.each_ref().map(Vec::as_slice));
-        let trees = Arc::new(layout.trees.clone());
+        let span_groups = Arc::new(layout.span_groups.clone());
         match recompute {
-            true => self.decoder.forward_recomputed(tape, x, &table, &trees, wanted),
-            false => self.decoder.forward(tape, x, &table, &trees, wanted, keep),
+            true => self.decoder.forward_checkpointed(tape, x, &table, &span_groups, wanted),
+            false => self.decoder.forward(tape, x, &table, &span_groups, wanted, keep),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Layout, Model};
 use crate::model::Sequence;
-use crate::nn::{Affine, LazyLogits, Value, linear, read};
+use crate::nn::{LazyLogits, Linear, Value, linear, read};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use std::ops::Range;
@@ -61,7 +61,7 @@ impl Predicted<'_> {
         let Some(states) = &self.states else { return Ok(Vec::new()) };
         let tape = self.model.tape(false);
         let states = Value::constant(states.narrow(0, rows.start, rows.len())?.contiguous()?);
-        let head = Affine::plain(Arc::clone(&self.model.decoder.head));
+        let head = Linear::without_bias(Arc::clone(&self.model.decoder.head));
         let logits = linear(&tape, &states, &[&head], None)?.tensor.to_device(&Device::Cpu)?;
         Ok(read(&logits)?.to_vec())
     }

@@ -27,7 +27,7 @@ const PAIR_BYTES: usize = 1 << 30;
 /// How the shards of a batch go through the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SideBySide {
-    /// Several at once, one thread each, each lane with gradients of its own.
+    /// IsShared at once, one thread each, each lane with gradients of its own.
     Lanes(usize),
     /// Two at once, each with half of the threads, both adding to the same gradients.
     Pairs,

@@ -4,7 +4,7 @@ use super::config::TextConfig;
 use super::weights::Weights;
 use crate::Result;
 use crate::nn::{
-    Affine, Heads, Parameter, RopeTable, Tape, Tree, Value, attention, linear, rms_norm, rope, select, swiglu,
+    Heads, Linear, Parameter, RopeTable, SpanGroup, Tape, Value, attention, gather_rows, linear, rms_norm, rope, swiglu,
 };
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -22,14 +22,14 @@ pub struct Decoder {
 
 pub(super) struct Layer {
     norm1: Arc<Parameter>,
-    query: Affine,
-    key: Affine,
-    value: Affine,
-    output: Affine,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
     norm2: Arc<Parameter>,
-    gate: Affine,
-    up: Affine,
-    down: Affine,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
     eps: f64,
 }
 
@@ -41,14 +41,14 @@ impl Decoder {
                 let name = |part: &str| format!("model.layers.{i}.{part}");
                 Ok(Arc::new(Layer {
                     norm1: weights.take(&name("input_layernorm.weight"))?,
-                    query: weights.affine(&name("self_attn.q_proj"), true)?,
-                    key: weights.affine(&name("self_attn.k_proj"), true)?,
-                    value: weights.affine(&name("self_attn.v_proj"), true)?,
-                    output: weights.affine(&name("self_attn.o_proj"), false)?,
+                    query: weights.linear(&name("self_attn.q_proj"), true)?,
+                    key: weights.linear(&name("self_attn.k_proj"), true)?,
+                    value: weights.linear(&name("self_attn.v_proj"), true)?,
+                    output: weights.linear(&name("self_attn.o_proj"), false)?,
                     norm2: weights.take(&name("post_attention_layernorm.weight"))?,
-                    gate: weights.affine(&name("mlp.gate_proj"), false)?,
-                    up: weights.affine(&name("mlp.up_proj"), false)?,
-                    down: weights.affine(&name("mlp.down_proj"), false)?,
+                    gate: weights.linear(&name("mlp.gate_proj"), false)?,
+                    up: weights.linear(&name("mlp.up_proj"), false)?,
+                    down: weights.linear(&name("mlp.down_proj"), false)?,
                     eps: config.rms_norm_eps,
                 }))
             })
@@ -88,37 +88,37 @@ impl Decoder {
         Ok(x)
     }
 
-    /// [`Decoder::layers`] with attention over `trees`; `keep` sees each layer's rotated `qkv`.
+    /// [`Decoder::layers`] with attention over `span groups`; `keep` sees each layer's rotated `qkv`.
     pub fn forward(
         &self,
         tape: &Tape,
         x: Value,
         table: &Arc<RopeTable>,
-        trees: &Arc<Vec<Tree>>,
+        span_groups: &Arc<Vec<SpanGroup>>,
         wanted: Option<Vec<u32>>,
         mut keep: impl FnMut(usize, &Tensor) -> Result<()>,
     ) -> Result<Value> {
         self.layers(tape, x, table, wanted, |i, qkv| {
             keep(i, &qkv.tensor)?;
-            attention(tape, qkv, trees, self.heads())
+            attention(tape, qkv, span_groups, self.heads())
         })
     }
 
     /// As [`Decoder::forward`], keeping only the input of each layer: the backward pass computes the layer again.
-    pub fn forward_recomputed(
+    pub fn forward_checkpointed(
         &self,
         tape: &Tape,
         mut x: Value,
         table: &Arc<RopeTable>,
-        trees: &Arc<Vec<Tree>>,
+        span_groups: &Arc<Vec<SpanGroup>>,
         wanted: Option<Vec<u32>>,
     ) -> Result<Value> {
         let heads = self.heads();
         for (i, layer) in self.layers.iter().enumerate() {
             let wanted = wanted.clone().filter(|_| i + 1 == self.layers.len());
-            let (layer, table, trees) = (Arc::clone(layer), Arc::clone(table), Arc::clone(trees));
-            x = tape.recomputed(&x, layer.trains(), move |tape, x| {
-                let attend = |qkv: &Value| attention(tape, qkv, &trees, heads);
+            let (layer, table, span_groups) = (Arc::clone(layer), Arc::clone(table), Arc::clone(span_groups));
+            x = tape.gradient_checkpoint(&x, layer.is_trainable(), move |tape, x| {
+                let attend = |qkv: &Value| attention(tape, qkv, &span_groups, heads);
                 layer.forward(tape, x, &table, heads, wanted.as_deref(), attend)
             })?;
         }
@@ -145,8 +145,8 @@ impl Layer {
         let qkv = linear(tape, &h, &[&self.query, &self.key, &self.value], None)?;
         let mut a = attend(&rope(tape, qkv, table, heads)?)?;
         if let Some(wanted) = wanted {
-            a = select(tape, &a, wanted.to_vec())?;
-            x = select(tape, &x, wanted.to_vec())?;
+            a = gather_rows(tape, &a, wanted.to_vec())?;
+            x = gather_rows(tape, &x, wanted.to_vec())?;
         }
         x = linear(tape, &a, &[&self.output], Some(&x))?;
         let h = rms_norm(tape, &x, &self.norm2, self.eps)?;
@@ -154,8 +154,8 @@ impl Layer {
         linear(tape, &h, &[&self.down], Some(&x))
     }
 
-    fn trains(&self) -> bool {
+    fn is_trainable(&self) -> bool {
         let maps = [&self.query, &self.key, &self.value, &self.output, &self.gate, &self.up, &self.down];
-        [&self.norm1, &self.norm2].iter().any(|p| p.trainable()) || maps.iter().any(|m| m.trains())
+        [&self.norm1, &self.norm2].iter().any(|p| p.trainable()) || maps.iter().any(|m| m.is_trainable())
     }
 }

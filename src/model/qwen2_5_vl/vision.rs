@@ -8,7 +8,7 @@ use super::weights::Weights;
 use crate::Result;
 use crate::model::ImageInput;
 use crate::nn::{
-    Affine, Heads, Parameter, RopeTable, Tape, Tree, Value, attention, gelu, linear, rms_norm, rope, swiglu,
+    Heads, Linear, Parameter, RopeTable, SpanGroup, Tape, Value, attention, gelu, linear, rms_norm, rope, swiglu,
 };
 use candle_core::{Device, Tensor};
 use std::ops::Range;
@@ -17,26 +17,26 @@ use std::sync::Arc;
 /// The tower's weights.
 pub struct VisionTower {
     config: VisionConfig,
-    patch_embed: Affine,
+    patch_embed: Linear,
     blocks: Vec<Arc<Block>>,
     merger: Merger,
 }
 
 struct Block {
     norm1: Arc<Parameter>,
-    qkv: Affine,
-    proj: Affine,
+    qkv: Linear,
+    proj: Linear,
     norm2: Arc<Parameter>,
-    gate: Affine,
-    up: Affine,
-    down: Affine,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
     full_attention: bool,
 }
 
 struct Merger {
     norm: Arc<Parameter>,
-    inner: Affine,
-    outer: Affine,
+    inner: Linear,
+    outer: Linear,
 }
 
 /// Features of a batch of images.
@@ -55,24 +55,24 @@ impl VisionTower {
                 let name = |part: &str| format!("visual.blocks.{i}.{part}");
                 Ok(Arc::new(Block {
                     norm1: weights.take(&name("norm1.weight"))?,
-                    qkv: weights.affine(&name("attn.qkv"), true)?,
-                    proj: weights.affine(&name("attn.proj"), true)?,
+                    qkv: weights.linear(&name("attn.qkv"), true)?,
+                    proj: weights.linear(&name("attn.proj"), true)?,
                     norm2: weights.take(&name("norm2.weight"))?,
-                    gate: weights.affine(&name("mlp.gate_proj"), true)?,
-                    up: weights.affine(&name("mlp.up_proj"), true)?,
-                    down: weights.affine(&name("mlp.down_proj"), true)?,
+                    gate: weights.linear(&name("mlp.gate_proj"), true)?,
+                    up: weights.linear(&name("mlp.up_proj"), true)?,
+                    down: weights.linear(&name("mlp.down_proj"), true)?,
                     full_attention: config.fullatt_block_indexes.contains(&i),
                 }))
             })
             .collect::<Result<_>>()?;
         Ok(VisionTower {
             config: config.clone(),
-            patch_embed: weights.affine("visual.patch_embed.proj", false)?,
+            patch_embed: weights.linear("visual.patch_embed.proj", false)?,
             blocks,
             merger: Merger {
                 norm: weights.take("visual.merger.ln_q.weight")?,
-                inner: weights.affine("visual.merger.mlp.0", true)?,
-                outer: weights.affine("visual.merger.mlp.2", true)?,
+                inner: weights.linear("visual.merger.mlp.0", true)?,
+                outer: weights.linear("visual.merger.mlp.2", true)?,
             },
         })
     }
@@ -97,9 +97,10 @@ impl VisionTower {
         let pixels = Tensor::from_vec(pixels, (rows, width), &Device::Cpu)?.to_device(device)?;
         let heads = Heads { query: config.num_heads, key_value: config.num_heads, dim: config.head_dim };
         let table = Arc::new(RopeTable::spatial(&order.positions, config.head_dim, config.rope_theta));
-        let trees =
-            |runs: &[Range<usize>]| Arc::new(runs.iter().map(|r| Tree::alone(r.clone(), false)).collect::<Vec<_>>());
-        let (windows, frames) = (trees(&order.windows), trees(&order.frames));
+        let span_groups = |runs: &[Range<usize>]| {
+            Arc::new(runs.iter().map(|r| SpanGroup::single(r.clone(), false)).collect::<Vec<_>>())
+        };
+        let (windows, frames) = (span_groups(&order.windows), span_groups(&order.frames));
         let mut x = linear(tape, &Value::constant(pixels), &[&self.patch_embed], None)?;
         for block in &self.blocks {
             let (seen, table) = (if block.full_attention { &frames } else { &windows }, &table);
@@ -107,13 +108,13 @@ impl VisionTower {
                 false => block.forward(tape, x, table, seen, heads)?,
                 true => {
                     let (block, seen, table) = (Arc::clone(block), Arc::clone(seen), Arc::clone(table));
-                    let trains = block.trains();
-                    tape.recomputed(&x, trains, move |tape, x| block.forward(tape, x, &table, &seen, heads))?
+                    let trains = block.is_trainable();
+                    tape.gradient_checkpoint(&x, trains, move |tape, x| block.forward(tape, x, &table, &seen, heads))?
                 }
             };
         }
         let h = rms_norm(tape, &x, &self.merger.norm, VISION_NORM_EPS)?;
-        let h = crate::nn::regroup(tape, &h, unit)?;
+        let h = crate::nn::merge_rows(tape, &h, unit)?;
         let h = gelu(tape, &linear(tape, &h, &[&self.merger.inner], None)?)?;
         Ok(Features { rows: linear(tape, &h, &[&self.merger.outer], None)?, places: order.places })
     }
@@ -125,7 +126,7 @@ impl Block {
         tape: &Tape,
         mut x: Value,
         table: &Arc<RopeTable>,
-        seen: &Arc<Vec<Tree>>,
+        seen: &Arc<Vec<SpanGroup>>,
         heads: Heads,
     ) -> Result<Value> {
         let h = rms_norm(tape, &x, &self.norm1, VISION_NORM_EPS)?;
@@ -137,9 +138,9 @@ impl Block {
         linear(tape, &h, &[&self.down], Some(&x))
     }
 
-    fn trains(&self) -> bool {
+    fn is_trainable(&self) -> bool {
         let maps = [&self.qkv, &self.proj, &self.gate, &self.up, &self.down];
-        [&self.norm1, &self.norm2].iter().any(|p| p.trainable()) || maps.iter().any(|m| m.trains())
+        [&self.norm1, &self.norm2].iter().any(|p| p.trainable()) || maps.iter().any(|m| m.is_trainable())
     }
 }
 
@@ -222,7 +223,7 @@ mod tests {
             let count = side * side * config.vision.patch_len();
             let patches = (0..count).map(|i| (i * 7919 % 1009) as f32 / 1009.0).collect();
             let image = Arc::new(ImageInput { patches, grid: [1, side, side] });
-            let found = tower.forward(&Tape::forward_only(), &[image], &Device::Cpu, false).unwrap();
+            let found = tower.forward(&Tape::no_grad(), &[image], &Device::Cpu, false).unwrap();
             found.rows.tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()
         };
         let published = features(None);

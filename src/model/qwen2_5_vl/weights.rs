@@ -8,7 +8,7 @@ use crate::io::files::Written;
 use crate::machine::{self, Place};
 use crate::model::tensor_file::{self, Source, TensorFile, Values};
 use crate::model::{Compute, lora};
-use crate::nn::{Affine, Lora, Parameter};
+use crate::nn::{Linear, Lora, Parameter};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Var};
 use half::bf16;
@@ -223,8 +223,8 @@ fn rounded(values: &[f32]) -> Vec<bf16> {
 }
 
 /// Let every matrix be multiplied in bf16: those in f32 get a working copy.
-pub(crate) fn keep_bf16(parameters: &[Arc<Parameter>]) -> Result<()> {
-    parameters.iter().filter(|p| is_matrix(p.var.dims())).try_for_each(|p| p.keep_bf16())
+pub(crate) fn enable_bf16_matmul(parameters: &[Arc<Parameter>]) -> Result<()> {
+    parameters.iter().filter(|p| is_matrix(p.var.dims())).try_for_each(|p| p.enable_bf16_matmul())
 }
 
 /// In which type weights are held in memory.
@@ -333,7 +333,7 @@ pub(crate) fn hollow(
         }
         let parameter = Parameter::new(tensor.name.clone(), Var::from_vec(vec![0f32; count], shape, &Device::Cpu)?);
         if compute == Compute::Bf16 && is_matrix(shape) {
-            parameter.keep_copy(half()?)?;
+            parameter.set_bf16_copy(half()?)?;
         }
         Ok(Arc::new(parameter))
     };
@@ -367,10 +367,10 @@ impl Weights {
     }
 
     /// The map with weight `name.weight` and, if `biased`, bias `name.bias`.
-    pub fn affine(&mut self, name: &str, biased: bool) -> Result<Affine> {
+    pub fn linear(&mut self, name: &str, biased: bool) -> Result<Linear> {
         let weight = self.take(&format!("{name}.weight"))?;
         let bias = if biased { Some(self.take(&format!("{name}.bias"))?) } else { None };
-        Ok(Affine { weight, bias, lora: self.adapters.remove(name) })
+        Ok(Linear { weight, bias, lora: self.adapters.remove(name) })
     }
 
     /// All weights that were taken, in the order of the architecture.

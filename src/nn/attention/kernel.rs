@@ -1,9 +1,9 @@
-//! The CPU kernel: one tree of spans and one key-value head at a time.
+//! The CPU kernel: one span group of spans and one key-value head at a time.
 //!
 //! A span's keys and values are gathered once, and the query heads that share them are stacked, so that its few, small
 //! products are as large as they can be.
 
-use super::{Heads, Span, Tree};
+use super::{Heads, Span, SpanGroup};
 use crate::nn::math::{exp, fold2, max, sum};
 use crate::nn::matmul::matmul_raw;
 use multiversion::multiversion;
@@ -13,7 +13,7 @@ use std::ops::Range;
 /// A pointer that tasks write through, each to elements of its own.
 #[derive(Clone, Copy)]
 pub struct Shared(pub *mut f32);
-// SAFETY: a task writes only to the rows of its tree in the columns of its heads, and no two tasks share both.
+// SAFETY: a task writes only to the rows of its span group in the columns of its heads, and no two tasks share both.
 unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
@@ -48,7 +48,7 @@ struct Scratch {
     d_scores: Vec<f32>,
 }
 
-/// One tree of spans and one key-value head with the query heads that share it.
+/// One span group of spans and one key-value head with the query heads that share it.
 pub struct Task<'a> {
     /// All rows: `[rows, (q + 2 kv) dim]`.
     pub qkv: &'a [f32],
@@ -56,8 +56,8 @@ pub struct Task<'a> {
     pub rows: usize,
     /// Head counts.
     pub heads: Heads,
-    /// The tree.
-    pub tree: &'a Tree,
+    /// The span group.
+    pub span_group: &'a SpanGroup,
     /// The head.
     pub kv_head: usize,
 }
@@ -88,14 +88,14 @@ fn sized(scratch: &mut Vec<f32>, len: usize) -> &mut [f32] {
 }
 
 impl Task<'_> {
-    /// Rows that a span sees, in order: those shared with other trees, its prefix, its own.
+    /// Rows that a span sees, in order: those shared with other span groups, its prefix, its own.
     fn seen(&self, span: &Span) -> impl Iterator<Item = usize> {
-        self.tree.shared.clone().chain(span.prefix.clone()).chain(span.rows.clone())
+        self.span_group.shared.clone().chain(span.prefix.clone()).chain(span.rows.clone())
     }
 
     fn blocks(&self, span: &Span) -> impl Iterator<Item = Block> {
         let at_once = (128 / self.heads.group()).clamp(16, 64);
-        let before = self.tree.shared.len() + span.prefix.len();
+        let before = self.span_group.shared.len() + span.prefix.len();
         let (own, causal) = (span.rows.clone(), span.causal);
         span.rows.clone().step_by(at_once).map(move |start| {
             let rows = start..own.end.min(start + at_once);
@@ -130,7 +130,7 @@ impl Task<'_> {
         let dim = self.heads.dim;
         for (from, head) in from.chunks_exact(block.rows.len() * dim).zip(self.group()) {
             for (from, row) in from.chunks_exact(dim).zip(block.rows.clone()) {
-                // SAFETY: the rows of the tree, in the columns of its heads, belong to this task.
+                // SAFETY: the rows of the span group, in the columns of its heads, belong to this task.
                 unsafe { to.slice(row * stride + self.heads.query_at(head), dim) }.copy_from_slice(from);
             }
         }
@@ -142,7 +142,7 @@ impl Task<'_> {
         let (dim, stride, width) = (heads.dim, heads.stride(), heads.query * heads.dim);
         let scale = 1.0 / (dim as f32).sqrt();
         SCRATCH.with_borrow_mut(|scratch| {
-            for span in &self.tree.spans {
+            for span in &self.span_group.spans {
                 let count = self.seen(span).count();
                 let keys = sized(&mut scratch.keys, count * dim);
                 self.gather(keys, self.qkv, stride, heads.key_at(self.kv_head), self.seen(span));
@@ -174,9 +174,9 @@ impl Task<'_> {
         let heads = self.heads;
         let (dim, stride, width) = (heads.dim, heads.stride(), heads.query * heads.dim);
         let scale = 1.0 / (dim as f32).sqrt();
-        let mut kept = vec![0.0; self.tree.shared.len() * 2 * dim];
+        let mut kept = vec![0.0; self.span_group.shared.len() * 2 * dim];
         SCRATCH.with_borrow_mut(|scratch| {
-            for span in &self.tree.spans {
+            for span in &self.span_group.spans {
                 let count = self.seen(span).count();
                 let keys = sized(&mut scratch.keys, count * dim);
                 self.gather(keys, self.qkv, stride, heads.key_at(self.kv_head), self.seen(span));
@@ -219,7 +219,7 @@ impl Task<'_> {
                 {
                     let rows = span.prefix.clone().chain(span.rows.clone());
                     for (from, row) in from[shared..].chunks_exact(dim).zip(rows) {
-                        // SAFETY: the rows of the tree, in the columns of this key-value head, belong to this task.
+                        // SAFETY: the rows of the span group, in the columns of this key-value head, belong to this task.
                         add(unsafe { d_qkv.slice(row * stride + column, dim) }, from);
                     }
                 }

@@ -5,16 +5,16 @@
 //! each response is a causal span with the prompt as its prefix, so that the prompt is computed once for all of them; what
 //! several prompts begin with is computed once for all of those. Probabilities are recomputed in the backward pass from the saved log-sum-exp, one block of query rows at a time.
 
-mod composed;
 mod kernel;
+mod reference;
 
 use crate::Result;
 use crate::nn::slice::{from_vec, read};
 use crate::nn::{Tape, Value};
-pub use composed::GROUP_SCORES;
-use composed::composed;
 use kernel::{Shared, Task};
 use rayon::prelude::*;
+pub use reference::MAX_BATCH_SCORES;
+use reference::reference;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -23,26 +23,26 @@ use std::sync::Arc;
 pub struct Span {
     /// Query rows; they are keys for each other.
     pub rows: Range<usize>,
-    /// Rows of the same tree seen in full by every query row; may be empty.
+    /// Rows of the same span group seen in full by every query row; may be empty.
     pub prefix: Range<usize>,
     /// Whether a row sees only the rows of the span up to itself, or all of them.
     pub causal: bool,
 }
 
-/// Spans that see rows of one another, and rows of another tree that they all see first.
+/// Spans that see rows of one another, and rows of another span group that they all see first.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Tree {
-    /// Rows of another tree, which sees nothing of this one; may be empty.
+pub struct SpanGroup {
+    /// Rows of another span group, which sees nothing of this one; may be empty.
     pub shared: Range<usize>,
     /// The spans.
     pub spans: Vec<Span>,
 }
 
-impl Tree {
+impl SpanGroup {
     /// One span that sees only itself.
-    pub fn alone(rows: Range<usize>, causal: bool) -> Self {
+    pub fn single(rows: Range<usize>, causal: bool) -> Self {
         let prefix = rows.start..rows.start;
-        Tree { shared: prefix.clone(), spans: vec![Span { rows, prefix, causal }] }
+        SpanGroup { shared: prefix.clone(), spans: vec![Span { rows, prefix, causal }] }
     }
 }
 
@@ -82,10 +82,10 @@ impl Heads {
 
 /// Attention of `qkv` `[rows, (q + 2 kv) dim]` (positions already applied): `[rows, q dim]`.
 /// A row must be in exactly one span.
-pub fn attention(tape: &Tape, qkv: &Value, trees: &Arc<Vec<Tree>>, heads: Heads) -> Result<Value> {
+pub fn attention(tape: &Tape, qkv: &Value, span_groups: &Arc<Vec<SpanGroup>>, heads: Heads) -> Result<Value> {
     let (rows, _) = qkv.tensor.dims2()?;
-    if !tape.fuses(&qkv.tensor) {
-        return composed(tape, qkv, trees, heads);
+    if !tape.is_fused(&qkv.tensor) {
+        return reference(tape, qkv, span_groups, heads);
     }
     let width = heads.query * heads.dim;
     let mut out = vec![0.0; rows * width];
@@ -94,32 +94,32 @@ pub fn attention(tape: &Tape, qkv: &Value, trees: &Arc<Vec<Tree>>, heads: Heads)
         let qkv = read(&qkv.tensor)?;
         let (out, lse) = (Shared(out.as_mut_ptr()), Shared(lse.as_mut_ptr()));
         let qkv = &*qkv;
-        tasks(trees, heads.key_value).into_par_iter().for_each(|(tree, kv_head)| {
-            Task { qkv, rows, heads, tree, kv_head }.forward(out, lse);
+        tasks(span_groups, heads.key_value).into_par_iter().for_each(|(span_group, kv_head)| {
+            Task { qkv, rows, heads, span_group, kv_head }.forward(out, lse);
         });
     }
-    let (qkv_tensor, node, trees) = (qkv.tensor.clone(), qkv.node(), Arc::clone(trees));
-    Ok(tape.record(from_vec(out, (rows, width))?, qkv.tracked(), move |grad, grads| {
+    let (qkv_tensor, node, span_groups) = (qkv.tensor.clone(), qkv.node(), Arc::clone(span_groups));
+    Ok(tape.record(from_vec(out, (rows, width))?, qkv.requires_grad(), move |grad, grads| {
         let mut d_qkv = vec![0.0; rows * heads.stride()];
         {
             let (qkv, grad) = (read(&qkv_tensor)?, read(&grad)?);
             let (qkv, grad, lse) = (&*qkv, &*grad, &*lse);
             let target = Shared(d_qkv.as_mut_ptr());
-            // What a tree adds to rows of another one it keeps apart: those are summed afterwards, in the order of the trees.
-            let kept: Vec<Vec<f32>> = tasks(&trees, heads.key_value)
+            // What a span group adds to rows of another one it keeps apart: those are summed afterwards, in the order of the span groups.
+            let kept: Vec<Vec<f32>> = tasks(&span_groups, heads.key_value)
                 .into_par_iter()
-                .map(|(tree, kv_head)| Task { qkv, rows, heads, tree, kv_head }.backward(grad, lse, target))
+                .map(|(span_group, kv_head)| Task { qkv, rows, heads, span_group, kv_head }.backward(grad, lse, target))
                 .collect();
-            for ((tree, kv_head), kept) in tasks(&trees, heads.key_value).into_iter().zip(&kept) {
-                add_shared(&mut d_qkv, kept, &tree.shared, kv_head, heads);
+            for ((span_group, kv_head), kept) in tasks(&span_groups, heads.key_value).into_iter().zip(&kept) {
+                add_shared(&mut d_qkv, kept, &span_group.shared, kv_head, heads);
             }
         }
         grads.add(node, from_vec(d_qkv, (rows, heads.stride()))?)
     }))
 }
 
-fn tasks(trees: &[Tree], heads: usize) -> Vec<(&Tree, usize)> {
-    trees.iter().flat_map(|tree| (0..heads).map(move |head| (tree, head))).collect()
+fn tasks(span_groups: &[SpanGroup], heads: usize) -> Vec<(&SpanGroup, usize)> {
+    span_groups.iter().flat_map(|span_group| (0..heads).map(move |head| (span_group, head))).collect()
 }
 
 /// Add gradients of the keys, then the values, of shared rows (`[rows, 2 dim]`) to their place.
@@ -138,79 +138,83 @@ fn add_shared(d_qkv: &mut [f32], kept: &[f32], shared: &Range<usize>, kv_head: u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::check;
+    use crate::nn::gradcheck;
     use candle_core::Tensor;
 
     fn span(rows: Range<usize>, prefix: Range<usize>, causal: bool) -> Span {
         Span { rows, prefix, causal }
     }
 
-    fn tree(shared: Range<usize>, spans: &[Span]) -> Tree {
-        Tree { shared, spans: spans.to_vec() }
+    fn span_group(shared: Range<usize>, spans: &[Span]) -> SpanGroup {
+        SpanGroup { shared, spans: spans.to_vec() }
     }
 
     #[test]
     fn causal_grouped_attention_with_shared_prefixes_agrees_with_finite_differences() {
         let heads = Heads { query: 4, key_value: 2, dim: 3 };
         // A prompt with two responses; a plain sequence.
-        let trees = Arc::new(vec![
-            tree(0..0, &[span(0..4, 0..0, true), span(4..6, 0..4, true), span(6..7, 0..4, true)]),
-            Tree::alone(7..10, true),
+        let span_groups = Arc::new(vec![
+            span_group(0..0, &[span(0..4, 0..0, true), span(4..6, 0..4, true), span(6..7, 0..4, true)]),
+            SpanGroup::single(7..10, true),
         ]);
-        check::op(&[&[10, 24]], 1, |tape, v, _| attention(tape, &v[0], &trees, heads));
+        gradcheck::check(&[&[10, 24]], 1, |tape, v, _| attention(tape, &v[0], &span_groups, heads));
     }
 
     #[test]
     fn trees_that_begin_with_the_same_rows_agree_with_finite_differences() {
         let heads = Heads { query: 4, key_value: 2, dim: 3 };
-        let trees = Arc::new(vec![
-            Tree::alone(0..3, true),
-            tree(0..3, &[span(3..5, 3..3, true), span(5..6, 3..5, true), span(6..8, 3..5, true)]),
-            tree(0..3, &[span(8..10, 8..8, true)]),
+        let span_groups = Arc::new(vec![
+            SpanGroup::single(0..3, true),
+            span_group(0..3, &[span(3..5, 3..3, true), span(5..6, 3..5, true), span(6..8, 3..5, true)]),
+            span_group(0..3, &[span(8..10, 8..8, true)]),
         ]);
-        check::op(&[&[10, 24]], 1, |tape, v, _| attention(tape, &v[0], &trees, heads));
+        gradcheck::check(&[&[10, 24]], 1, |tape, v, _| attention(tape, &v[0], &span_groups, heads));
     }
 
     #[test]
     fn full_attention_in_windows_agrees_with_finite_differences() {
         let heads = Heads { query: 2, key_value: 2, dim: 4 };
-        let trees = Arc::new(vec![Tree::alone(3..8, false), Tree::alone(0..3, false), Tree::alone(8..9, false)]);
-        check::op(&[&[9, 24]], 1, |tape, v, _| attention(tape, &v[0], &trees, heads));
+        let span_groups = Arc::new(vec![
+            SpanGroup::single(3..8, false),
+            SpanGroup::single(0..3, false),
+            SpanGroup::single(8..9, false),
+        ]);
+        gradcheck::check(&[&[9, 24]], 1, |tape, v, _| attention(tape, &v[0], &span_groups, heads));
     }
 
     #[test]
     fn sequences_longer_than_a_block_agree_with_the_composition() {
         let heads = Heads { query: 2, key_value: 1, dim: 8 };
-        let trees = Arc::new(vec![
-            Tree::alone(0..80, true),
-            tree(0..80, &[span(80..150, 80..80, true), span(150..230, 80..150, true)]),
+        let span_groups = Arc::new(vec![
+            SpanGroup::single(0..80, true),
+            span_group(0..80, &[span(80..150, 80..80, true), span(150..230, 80..150, true)]),
         ]);
-        let x = check::tensor(&[230, 32], 1);
+        let x = gradcheck::tensor(&[230, 32], 1);
         let run = |tape: Tape| {
             let leaf = tape.leaf(x.copy().unwrap());
-            let y = attention(&tape, &leaf, &trees, heads).unwrap();
+            let y = attention(&tape, &leaf, &span_groups, heads).unwrap();
             let out = y.tensor.clone();
-            let seed = check::tensor(&[230, 16], 2);
-            (out, tape.backward_with(vec![(y, seed)], &[&leaf]).unwrap().remove(0).unwrap())
+            let seed = gradcheck::tensor(&[230, 16], 2);
+            (out, tape.backward_with_leaves(vec![(y, seed)], &[&leaf]).unwrap().remove(0).unwrap())
         };
-        let (fused, composed) = (run(Tape::new()), run(Tape::new().composed()));
-        assert!(check::distance(&fused.0, &composed.0) < 2e-6);
-        assert!(check::distance(&fused.1, &composed.1) < 1e-5);
+        let (fused, composed) = (run(Tape::new()), run(Tape::new().reference()));
+        assert!(gradcheck::relative_error(&fused.0, &composed.0) < 2e-6);
+        assert!(gradcheck::relative_error(&fused.1, &composed.1) < 1e-5);
     }
 
     #[test]
     fn a_response_computed_after_shared_rows_equals_one_computed_alone() {
         let heads = Heads { query: 2, key_value: 1, dim: 8 };
-        let x = check::tensor(&[9, 32], 1);
-        let tape = Tape::forward_only();
+        let x = gradcheck::tensor(&[9, 32], 1);
+        let tape = Tape::no_grad();
         let shared = Arc::new(vec![
-            Tree::alone(0..2, true),
-            tree(0..2, &[span(2..5, 2..2, true), span(5..7, 2..5, true), span(7..9, 2..5, true)]),
+            SpanGroup::single(0..2, true),
+            span_group(0..2, &[span(2..5, 2..2, true), span(5..7, 2..5, true), span(7..9, 2..5, true)]),
         ]);
         let y = attention(&tape, &Value::constant(x.clone()), &shared, heads).unwrap().tensor;
         let alone = Tensor::cat(&[x.narrow(0, 0, 5).unwrap(), x.narrow(0, 7, 2).unwrap()], 0).unwrap();
-        let plain = Arc::new(vec![Tree::alone(0..7, true)]);
+        let plain = Arc::new(vec![SpanGroup::single(0..7, true)]);
         let z = attention(&tape, &Value::constant(alone), &plain, heads).unwrap().tensor;
-        assert!(check::distance(&y.narrow(0, 7, 2).unwrap(), &z.narrow(0, 5, 2).unwrap()) < 1e-6);
+        assert!(gradcheck::relative_error(&y.narrow(0, 7, 2).unwrap(), &z.narrow(0, 5, 2).unwrap()) < 1e-6);
     }
 }

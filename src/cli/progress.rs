@@ -1,0 +1,40 @@
+//! Progress bars on stderr. indicatif hides them when stderr is not a terminal.
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A progress bar on stderr, hidden when stderr is not a terminal. `template` follows the bar itself.
+pub fn bar(length: usize, template: &str) -> ProgressBar {
+    let bar = ProgressBar::new(length as u64);
+    if let Ok(style) = ProgressStyle::with_template(&format!("{{wide_bar}} {template}")) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// One progress bar at a time, for the named item being worked on.
+#[derive(Default)]
+pub struct NamedProgress(Option<(String, ProgressBar)>);
+
+impl NamedProgress {
+    /// Move the bar of `name` to `done`. If another item's bar is shown, or none, replace it with `new`, prefixed with the name.
+    pub fn show(&mut self, name: &str, done: u64, new: impl FnOnce() -> ProgressBar) -> &ProgressBar {
+        if self.0.as_ref().is_some_and(|(current, _)| current != name) {
+            self.clear();
+        }
+        let (_, bar) = self.0.get_or_insert_with(|| {
+            let bar = new().with_prefix(name.to_string()).with_position(done);
+            // An earlier run's work must not count towards this one's estimate.
+            bar.reset_eta();
+            (name.to_string(), bar)
+        });
+        bar.set_position(done);
+        bar
+    }
+
+    /// Remove the bar.
+    pub fn clear(&mut self) {
+        if let Some((_, bar)) = self.0.take() {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Matrix products with a weight, whatever its numbers are stored in.
+//!
+//! A frozen weight may stay in bf16, and one that trains may have a copy in it. It is widened to f32 a block at a time, each block just before it is used, while it is in
+//! the core's cache: the products are f32 products and the results those of the widened weight, to the last bit. Only the few rows of a step
+//! of decoding are multiplied otherwise, to rounding.
+
+use crate::nn::Parameter;
+use crate::nn::matmul::{Columns, Matrix, MatrixMut, matmul, matmul_block};
+use crate::nn::slice::{Slice, read};
+use crate::{Error, Result};
+use candle_core::{CpuStorage, Storage, StorageRef};
+use half::bf16;
+use multiversion::multiversion;
+use rayon::prelude::*;
+use std::cell::RefCell;
+
+/// Inner dimension of a block: that of one gemm call (see [`matmul`]).
+const INNER: usize = 512;
+/// Columns of the result that a block makes. With [`INNER`] 512 KB of f32, which a core's cache holds.
+const OUTER: usize = 256;
+/// Rows of the other factor up to which no block is widened first: the products are summed in another order then.
+const FEW: usize = 4;
+
+thread_local! {
+    static BLOCK: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The numbers of a weight in main memory, read as `[out, in]`.
+pub struct WeightMatrix<'a> {
+    numbers: Numbers<'a>,
+    out: usize,
+    width: usize,
+}
+
+enum Numbers<'a> {
+    F32(Slice<'a>),
+    Bf16 { storage: StorageRef<'a>, start: usize, len: usize },
+}
+
+impl<'a> WeightMatrix<'a> {
+    /// Of a contiguous f32 or bf16 weight on the CPU, of which `width` elements make a row.
+    pub fn of(parameter: &'a Parameter, width: usize) -> Result<Self> {
+        let tensor = parameter.compute_var().as_tensor();
+        let out = tensor.elem_count() / width.max(1);
+        let (storage, layout) = tensor.storage_and_layout();
+        let numbers = match (&*storage, layout.contiguous_offsets()) {
+            (Storage::Cpu(CpuStorage::BF16(_)), Some((start, end))) => {
+                Numbers::Bf16 { start, len: end - start, storage }
+            }
+            _ => {
+                drop(storage);
+                Numbers::F32(read(tensor).map_err(|e| e.context(&parameter.name))?)
+            }
+        };
+        Ok(WeightMatrix { numbers, out, width })
+    }
+
+    /// Rows.
+    pub fn out(&self) -> usize {
+        self.out
+    }
+
+    /// Its f32 numbers, for kernels that write weights as well.
+    ///
+    /// # Errors
+    /// If it is stored in another type.
+    pub fn f32(&self) -> Result<&[f32]> {
+        match &self.numbers {
+            Numbers::F32(slice) => Ok(slice),
+            Numbers::Bf16 { .. } => Err(Error::failed("a kernel needs a weight in f32")),
+        }
+    }
+
+    /// Append row `row` to `to`, as f32.
+    pub fn append_row(&self, row: usize, to: &mut Vec<f32>) {
+        let range = row * self.width..(row + 1) * self.width;
+        match (&self.numbers, self.bf16()) {
+            (Numbers::F32(slice), _) => to.extend_from_slice(&slice[range]),
+            (_, numbers) => to.extend(numbers[range].iter().map(|n| n.to_f32())),
+        }
+    }
+
+    /// `c = x rows^T` (or `+=` with `add`) with `rows` of this weight: `x` is `[n, in]`, `c` `[n, rows.len()]`.
+    pub fn times_rows_t(&self, c: MatrixMut<'_>, x: Matrix<'_>, rows: std::ops::Range<usize>, add: bool) {
+        match &self.numbers {
+            Numbers::F32(w) => {
+                let w = &w[rows.start * self.width..rows.end * self.width];
+                matmul(c, x, Matrix::new(w, rows.len(), self.width, self.width).t(), add, true);
+            }
+            Numbers::Bf16 { .. } => {
+                let w = &self.bf16()[rows.start * self.width..rows.end * self.width];
+                if let Some(x) = x.row_slices().filter(|x| x.len() <= FEW) {
+                    return few(c, &x, w, self.width, add);
+                }
+                let block = |into: &mut [f32], [k, inner, first, count]: [usize; 4]| {
+                    for (row, into) in (first..first + count).zip(into.chunks_exact_mut(inner)) {
+                        widen(&w[row * self.width + k..row * self.width + k + inner], into);
+                    }
+                };
+                blocks(c, x, add, true, block);
+            }
+        }
+    }
+
+    /// `c = g rows` (or `+=` with `add`) with `rows` of this weight: `g` is `[n, rows.len()]`, `c` `[n, in]`.
+    pub fn times_rows(&self, c: MatrixMut<'_>, g: Matrix<'_>, rows: std::ops::Range<usize>, add: bool) {
+        match &self.numbers {
+            Numbers::F32(w) => {
+                let w = &w[rows.start * self.width..rows.end * self.width];
+                matmul(c, g, Matrix::new(w, rows.len(), self.width, self.width), add, true);
+            }
+            Numbers::Bf16 { .. } => {
+                let w = &self.bf16()[rows.start * self.width..rows.end * self.width];
+                let block = |into: &mut [f32], [k, inner, first, count]: [usize; 4]| {
+                    for (row, into) in (k..k + inner).zip(into.chunks_exact_mut(count)) {
+                        widen(&w[row * self.width + first..row * self.width + first + count], into);
+                    }
+                };
+                blocks(c, g, add, false, block);
+            }
+        }
+    }
+
+    fn bf16(&self) -> &[bf16] {
+        match &self.numbers {
+            Numbers::Bf16 { storage, start, len } => match &**storage {
+                Storage::Cpu(CpuStorage::BF16(data)) => &data[*start..*start + *len],
+                _ => unreachable!("checked when the view was made"),
+            },
+            Numbers::F32(_) => &[],
+        }
+    }
+}
+
+/// `c = a b` or `c += a b`, where `block(into, [k, inner, first, count])` writes rows `k..k + inner` of columns
+/// `first..first + count` of `b`: row-major, or, `transposed`, column after column.
+fn blocks(c: MatrixMut<'_>, a: Matrix<'_>, add: bool, transposed: bool, block: impl Fn(&mut [f32], [usize; 4]) + Sync) {
+    let threads = rayon::current_num_threads();
+    let (cols, inner) = (c.cols(), a.cols());
+    let outer = OUTER.min(cols.div_ceil(threads).next_multiple_of(64)).max(1);
+    let parts = c.column_blocks(outer);
+    let one = |(first, mut c): (usize, Columns<'_>)| {
+        let count = c.cols();
+        BLOCK.with_borrow_mut(|scratch| {
+            scratch.resize(INNER * OUTER, 0.0);
+            for k in (0..inner.max(1)).step_by(INNER) {
+                let inner = INNER.min(inner - k);
+                let into = &mut scratch[..inner * count];
+                block(into, [k, inner, first, count]);
+                let b = match transposed {
+                    true => Matrix::new(into, count, inner, inner).t(),
+                    false => Matrix::new(into, inner, count, count),
+                };
+                matmul_block(&mut c, a.columns(k, inner), b, add || k > 0);
+            }
+        });
+    };
+    match threads > 1 {
+        true => parts.into_par_iter().for_each(one),
+        false => parts.into_iter().for_each(one),
+    }
+}
+
+/// `c = x w^T` or `c += x w^T` for the few rows of a step of decoding: each number of `w` is read once from memory and widened in a register.
+fn few(c: MatrixMut<'_>, x: &[&[f32]], w: &[bf16], width: usize, add: bool) {
+    const OUT: usize = 64;
+    let part = |((_, mut c), w): ((usize, Columns<'_>), &[bf16])| {
+        for (column, w) in w.chunks_exact(width).enumerate() {
+            for (row, x) in x.iter().enumerate() {
+                c.put(row, column, dot(x, w), add);
+            }
+        }
+    };
+    c.column_blocks(OUT).into_par_iter().zip(w.par_chunks(OUT * width)).for_each(part);
+}
+
+/// The sum over fixed lanes, then over the lanes in order: the same whatever else is computed.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn dot(x: &[f32], w: &[bf16]) -> f32 {
+    const LANES: usize = 64;
+    let mut sums = [0.0f32; LANES];
+    let ((x, x_rest), (w, w_rest)) = (x.as_chunks::<LANES>(), w.as_chunks::<LANES>());
+    for (x, w) in x.iter().zip(w) {
+        for ((sum, x), w) in sums.iter_mut().zip(x).zip(w) {
+            *sum += x * f32::from_bits(u32::from(w.to_bits()) << 16);
+        }
+    }
+    for ((sum, x), w) in sums.iter_mut().zip(x_rest).zip(w_rest) {
+        *sum += x * f32::from_bits(u32::from(w.to_bits()) << 16);
+    }
+    sums.iter().sum()
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn widen(from: &[bf16], to: &mut [f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::gradcheck;
+    use candle_core::{DType, Device, Tensor, Var};
+
+    /// A weight in bf16 and the same numbers in f32.
+    fn both(out: usize, width: usize) -> [Parameter; 2] {
+        let half = gradcheck::tensor(&[out, width], 3).to_dtype(DType::BF16).unwrap();
+        let wide = half.to_dtype(DType::F32).unwrap();
+        [half, wide].map(|t| Parameter::new("w", Var::from_tensor(&t).unwrap()))
+    }
+
+    #[test]
+    fn products_with_a_bf16_weight_are_those_of_its_numbers_in_f32_to_the_last_bit() {
+        for (rows, out, width) in [(1, 300, 700), (2, 3, 5), (1, 1, 2000), (7, 513, 1025), (300, 64, 40), (1, 2000, 3)]
+        {
+            let parameters = both(out, width);
+            let values = |n, seed| -> Vec<f32> {
+                let tensor: Tensor = gradcheck::tensor(&[n], seed);
+                tensor.to_device(&Device::Cpu).unwrap().to_vec1().unwrap()
+            };
+            let (x, g) = (values(rows * width, 1), values(rows * out, 2));
+            let mut results = Vec::new();
+            for p in &parameters {
+                let w = WeightMatrix::of(p, width).unwrap();
+                let (mut y, mut dx) = (vec![0.5; rows * out], vec![0.25; rows * width]);
+                let x = Matrix::new(&x, rows, width, width);
+                let g = Matrix::new(&g, rows, out, out);
+                for add in [false, true] {
+                    w.times_rows_t(MatrixMut::new(&mut y, rows, out, out), x, 0..out, add);
+                    w.times_rows(MatrixMut::new(&mut dx, rows, width, width), g, 0..out, add);
+                }
+                let (mut part, mut row) = (vec![0.0; rows], Vec::new());
+                w.times_rows_t(MatrixMut::new(&mut part, rows, 1, 1), x, out - 1..out, false);
+                w.append_row(out - 1, &mut row);
+                assert!(
+                    part.iter()
+                        .enumerate()
+                        .all(|(i, p)| (2.0 * p - y[i * out + out - 1]).abs() < 1e-4 * (1.0 + p.abs()))
+                );
+                results.push((y, dx, part, row));
+            }
+            let [(y, dx, part, row), wide] = &results[..] else { unreachable!() };
+            assert!((dx, row) == (&wide.1, &wide.3), "{rows} x {out} x {width}");
+            if rows > FEW {
+                assert!((y, part) == (&wide.0, &wide.2), "{rows} x {out} x {width}");
+            }
+            // In another order of summation.
+            let near =
+                |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 2e-6 * (width as f32).sqrt());
+            assert!(near(y, &wide.0) && near(part, &wide.2), "{rows} x {out} x {width}");
+        }
+    }
+}

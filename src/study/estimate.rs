@@ -51,7 +51,7 @@ pub fn estimate(study: &Study, plan: &Plan) -> Result<Estimate> {
             "the base has {:.2} billion parameters: full fine-tuning in f32 holds about {} for weights, gradients and moments alone. \
              Its steps are not measured here",
             parameters as f64 / 1e9,
-            files::megabytes(16 * parameters)
+            files::format_bytes(16 * parameters)
         ));
         return Ok(found);
     }

@@ -4,7 +4,7 @@ use super::file::{Regime, Rollouts, Study};
 use super::input::Input;
 use super::names::{LadderPoint, number, share};
 use crate::data::MANIFEST;
-use crate::eval::bench::Spec;
+use crate::eval::bench::BenchmarkSpec;
 use crate::io::files;
 use crate::report::{self, StudyIndex, StudyRun};
 use crate::train::settings::{Config, Method};
@@ -141,7 +141,8 @@ impl<'a> Builder<'a> {
     fn inputs(&mut self, command: &[String]) -> Vec<Arc<Input>> {
         let config = command.iter().skip_while(|word| *word != "--config").nth(1).map(PathBuf::from);
         let specs = self.study.benchmarks.iter().map(|(name, file)| format!("{name}={file}"));
-        let specs = specs.filter(|spec| command.contains(spec)).filter_map(|spec| Spec::parse(&spec, "test").ok());
+        let specs =
+            specs.filter(|spec| command.contains(spec)).filter_map(|spec| BenchmarkSpec::parse(&spec, "test").ok());
         // The manifest of a dataset holds a hash of the rest of it.
         let files = specs.map(|spec| if spec.path.is_dir() { spec.path.join(MANIFEST) } else { spec.path });
         let paths: Vec<PathBuf> = config.into_iter().chain(files).collect();

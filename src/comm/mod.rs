@@ -20,8 +20,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::ops::Range;
 
-/// Floats of one message of [`Communicator::sum_f32`]: enough to hide the latency of a network, few enough to be held once per rank.
-const PIECE: usize = 1 << 20;
+/// Floats of one message of [`Communicator::sum_f32`]: enough to hide the latency of a network, few enough to be held once per rank. Tests take
+/// fewer, so that short sums have several messages.
+const PIECE: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 
 /// The ranks that train one model together. Only [`Communicator::all_gather`] must be written for a new one; the other collectives have
 /// implementations built on it, which a communicator replaces where it has faster ones.

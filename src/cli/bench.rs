@@ -136,7 +136,7 @@ pub(super) fn table(results: &[(String, EvalResult)]) -> String {
 fn own_numbers(s: &Summary) -> Vec<(&str, String)> {
     let own = s.aggregates.iter().filter(|n| !n.name.contains('/') && !["score", "parsed"].contains(&n.name.as_str()));
     // Everything but MME's sums of percentages.
-    const SHARES: [&str; 7] = ["accuracy", "precision", "recall", "f1", "yes-ratio", "unknown", "hits"];
+    const SHARES: [&str; 7] = ["accuracy", "precision", "recall", "f1", "yes-ratio", "unknown", "partial-credit"];
     let value = |name: &str, v: f64| match SHARES.contains(&name) {
         true => format!("{:.1} %", 100.0 * v),
         false => format!("{v:.1}"),

@@ -280,15 +280,15 @@ impl ComparisonContext<'_> {
                 Some(_) => AggregateChange::of(&base.numbers, &tuned.numbers),
             };
             let pairing = pair(base.clone(), tuned)?;
-            let rules: Vec<String> =
-                pairing.key.rules.iter().map(|(name, version)| format!("{name} v{version}")).collect();
+            let scorers: Vec<String> =
+                pairing.key.scorers.iter().map(|(name, version)| format!("{name} v{version}")).collect();
             let title = BenchmarkTitle {
                 name: bench.name.clone(),
                 family: match named_family(bench.task())? {
                     Some(named) => named,
-                    None => family(bench.protocol.benchmark.as_deref(), &bench.protocol.rule).to_string(),
+                    None => family(bench.protocol.benchmark.as_deref(), &bench.protocol.scorer).to_string(),
                 },
-                rule: rules.join(", "),
+                scorer: scorers.join(", "),
             };
             let compared = MeasuredBenchmark::of(title, &pairing, labels, own)?;
             if bench.name == NEW_TASK { new_task = Some(compared) } else { benchmarks.push(compared) }

@@ -334,13 +334,13 @@ impl Task for Puzzles {
         sorted.sort();
         let parsed = sorted == ["1", "2", "3"];
         let placed = got.iter().zip(&gold).filter(|(a, b)| a == b).count() as f64 / 3.0;
-        let positions = if got.len() <= 3 { placed } else { 0.0 };
+        let raw_partial_credit = if got.len() <= 3 { placed } else { 0.0 };
         Score {
             correct: got == gold,
             value: f64::from(u8::from(got == gold)),
             lenient: f64::from(u8::from(got == gold)),
-            hits: if parsed { positions } else { 0.0 },
-            positions,
+            partial_credit: if parsed { raw_partial_credit } else { 0.0 },
+            raw_partial_credit,
             parsed,
             well_formed: parsed,
             fault: if parsed { String::new() } else { "not a permutation".into() },

@@ -110,8 +110,8 @@ fn what_is_chosen_for_a_benchmark_is_prepared_and_written_down() {
     let [pope, boxes] = prepared.as_slice() else { panic!("two benchmarks") };
     assert_eq!((pope.name.as_str(), pope.protocol.benchmark.as_deref()), ("pope", Some("pope")));
     assert_eq!((pope.sampling.max_new_tokens, boxes.sampling.max_new_tokens), (32, 512));
-    assert_eq!((boxes.protocol.benchmark.as_deref(), boxes.protocol.rule.as_str()), (None, "iou+exact"));
-    assert_eq!(pope.protocol.rule, "yes-no");
+    assert_eq!((boxes.protocol.benchmark.as_deref(), boxes.protocol.scorer.as_str()), (None, "iou+exact"));
+    assert_eq!(pope.protocol.scorer, "yes-no");
     // The tiny checkpoint's own bounds: those of POPE are for a model of larger images.
     let own = &pope.reader().unwrap().processor;
     assert_eq!(pope.protocol.pixels.unwrap().min, own.images().min_pixels);
@@ -141,7 +141,7 @@ fn a_run_leaves_results_over_all_goes_on_after_a_stop_and_does_not_depend_on_the
     let results = bench.run(&settings(4), "out", false).unwrap();
     assert_eq!(results.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["pope", "mine"]);
     let summary = &results[0].1.summary;
-    assert_eq!((summary.examples, summary.rules["yes-no"], summary.task.as_str()), (6, 1, "pope"));
+    assert_eq!((summary.examples, summary.scorers["yes-no"], summary.task.as_str()), (6, 1, "pope"));
     assert!(
         summary.aggregates.iter().any(|n| n.name == "f1") && summary.aggregates.iter().any(|n| n.name == "random/f1")
     );

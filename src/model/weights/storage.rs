@@ -27,9 +27,9 @@ impl Storage {
     /// An input error if [`FROZEN_VARIABLE`] holds another word than f32 or bf16, or asks for f32 where products are to be in bf16.
     pub(crate) fn check_compute(compute: Compute) -> Result<()> {
         match (std::env::var(FROZEN_VARIABLE).ok().as_deref(), compute) {
-            (Some("f32"), Compute::Bf16) => Err(Error::input(format!(
-                "{FROZEN_VARIABLE}=f32 contradicts train.dtype = \"bf16\"; drop one of them"
-            ))),
+            (Some("f32"), Compute::Bf16) => {
+                Err(Error::input(format!("{FROZEN_VARIABLE}=f32 contradicts train.dtype = \"bf16\"; drop one of them")))
+            }
             (None | Some("" | "f32" | "bf16"), _) => Ok(()),
             (Some(other), _) => Err(Error::input(format!("{FROZEN_VARIABLE}={other}: must be f32 or bf16"))),
         }

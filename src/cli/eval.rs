@@ -80,11 +80,11 @@ pub struct EvalArgs {
     /// for
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "rescore")]
     data: Option<PathBuf>,
-    /// BenchmarkChange: NAME=FILE.tsv for a known one or a file with a column `rule`, NAME=FILE.tsv:RULE for a file of one's own,
+    /// Benchmark: NAME=FILE.tsv for a known one or a file with a column `scorer`, NAME=FILE.tsv:SCORER for a file of one's own,
     /// NAME=DIR for a dataset; may be repeated (docs/benchmarks.md)
-    #[arg(long, value_name = "NAME=FILE[:RULE]", conflicts_with = "rescore")]
+    #[arg(long, value_name = "NAME=FILE[:SCORER]", conflicts_with = "rescore")]
     bench: Vec<String>,
-    /// Score the responses in --out again, by the rules and the gold answers as they are now; needs no model
+    /// Score the responses in --out again, by the scorers and the gold answers as they are now; needs no model
     #[arg(long)]
     rescore: bool,
     /// Split of a dataset directory

@@ -4,7 +4,7 @@ use crate::eval::EvalResult;
 use crate::sampling::Summary;
 use crate::sampling::server::TokenUsage;
 use crate::stats::Interval;
-use crate::tasks::NoAnswer;
+use crate::tasks::{NoAnswer, partial_credit_label};
 use std::fmt::Write;
 
 /// Numbers of a benchmark's own that are printed; the rest is in the files.
@@ -28,10 +28,14 @@ pub fn dataset_table(result: &EvalResult) -> String {
         let _ = writeln!(text, "  {name:<22} {value:5.1} %   95 % interval {low:5.1} to {high:5.1} %{chance}");
     };
     share("whole answer right", &s.accuracy, s.chance.map(|c| c.accuracy));
-    share("parts right (tiles)", &s.hits, s.chance.map(|c| c.hits));
+    share(
+        partial_credit_label(&s.task).unwrap_or("partial credit"),
+        &s.partial_credit,
+        s.chance.map(|c| c.partial_credit),
+    );
     for (name, category) in &s.categories {
         share(&format!("  {name}: right"), &category.accuracy, None);
-        share(&format!("  {name}: parts"), &category.hits, None);
+        share(&format!("  {name}: parts"), &category.partial_credit, None);
     }
     share("answer readable", &s.parsed, None);
     share("format kept", &s.well_formed, None);
@@ -90,7 +94,7 @@ pub fn benchmark_table(results: &[(String, EvalResult)]) -> String {
 fn own_numbers(s: &Summary) -> Vec<(&str, String)> {
     let own = s.aggregates.iter().filter(|n| !n.name.contains('/') && !["score", "parsed"].contains(&n.name.as_str()));
     // Everything but MME's sums of percentages.
-    const SHARES: [&str; 7] = ["accuracy", "precision", "recall", "f1", "yes-ratio", "unknown", "hits"];
+    const SHARES: [&str; 7] = ["accuracy", "precision", "recall", "f1", "yes-ratio", "unknown", "partial-credit"];
     let value = |name: &str, v: f64| match SHARES.contains(&name) {
         true => format!("{:.1} %", 100.0 * v),
         false => format!("{v:.1}"),

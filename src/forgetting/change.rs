@@ -15,7 +15,7 @@ pub const BOOTSTRAP_SEED: u64 = 0;
 pub struct ModelScores {
     /// Mean of the strict score.
     pub value: Interval,
-    /// Mean of the lenient score: the same rule, however the answer was wrapped.
+    /// Mean of the lenient score: the same scorer, however the answer was wrapped.
     pub lenient: Interval,
     /// Share of responses in which no answer could be read.
     #[serde(deserialize_with = "nan_if_null")]

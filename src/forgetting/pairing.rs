@@ -200,7 +200,7 @@ fn hint(name: &str) -> &'static str {
              copy these files from the base's directory into the tuned model's if that is what it was trained with"
         }
         "code" => ". They were made by different versions of the evaluation; evaluate both again (--fresh)",
-        "gold" | "rules" => ". They were scored by different rules; score both again (--rescore)",
+        "gold" | "scorers" => ". They were scored by different scorers; score both again (--rescore)",
         "data" | "examples" | "task" => ". The examples are not the same; evaluate both on the same data",
         "sampling" | "samples" | "bench" => ". Evaluate both with the same settings",
         _ => "",

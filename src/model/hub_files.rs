@@ -1,8 +1,8 @@
 //! Which files of a repository on the Hub make a checkpoint: those that this program or transformers read, and weights as safetensors only.
 
-use super::checkpoint_files::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, WEIGHTS, missing_files};
-use super::qwen2_5_vl::Config;
-use super::qwen2_5_vl::index::{INDEX, Index};
+use super::file_names::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, WEIGHTS, missing_files};
+use super::registry::read_architecture;
+use super::weights::{INDEX, Index};
 use crate::hub::FileSelector;
 use crate::{Error, Result};
 use std::path::Path;
@@ -21,7 +21,7 @@ impl FileSelector for CheckpointSelector {
             }
             1 => {
                 if dir.join(CONFIG).is_file() {
-                    Config::from_dir(dir)?;
+                    read_architecture(dir)?;
                 }
                 weight_files(names).map(Some)
             }

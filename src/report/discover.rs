@@ -57,7 +57,7 @@ impl TrainRun {
     /// What it learns are responses of its own, not the reference responses of its data.
     pub fn learns_own_responses(&self) -> bool {
         let every =
-            self.config.get("sft").and_then(|sft| sft.get("refresh_every")).and_then(|every| every.as_integer());
+            self.config.get("sft").and_then(|sft| sft.get("resample_every")).and_then(|every| every.as_integer());
         self.method() == "rft" || every.is_some_and(|every| every > 0)
     }
 
@@ -323,8 +323,8 @@ mod tests {
             state: RunState::Finished,
         };
         for (config, own) in [
-            ("[train]\nmethod = \"sft\"\n[sft]\nrefresh_every = 0", false),
-            ("[train]\nmethod = \"sft\"\n[sft]\nrefresh_every = 50", true),
+            ("[train]\nmethod = \"sft\"\n[sft]\nresample_every = 0", false),
+            ("[train]\nmethod = \"sft\"\n[sft]\nresample_every = 50", true),
             ("[train]\nmethod = \"sft\"", false),
             ("[train]\nmethod = \"rft\"", true),
         ] {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// Runs up to which each stands open on the page; more are folded.
 pub const MANY: usize = 8;
 
-/// Models with one base, compared on the same examples by the same rules.
+/// Models with one base, compared on the same examples by the same scorers.
 pub struct Setting<'a> {
     /// The base.
     pub base: &'a ModelRef,
@@ -123,7 +123,7 @@ fn key(base: &ModelRef, tuned: &TunedResult) -> Vec<String> {
 
 /// The same, as far as these benchmarks go.
 pub fn key_of<'a>(base: &ModelRef, benchmarks: impl Iterator<Item = &'a BenchmarkChange>) -> Vec<String> {
-    let parts = benchmarks.map(|b| format!("{} {} {} {}", b.name, b.data, b.rule, b.samples));
+    let parts = benchmarks.map(|b| format!("{} {} {} {}", b.name, b.data, b.scorer, b.samples));
     [base.hash.clone()].into_iter().chain(parts).collect()
 }
 

@@ -7,7 +7,7 @@ use crate::data::MANIFEST;
 use crate::eval::bench::BenchmarkSpec;
 use crate::io::files;
 use crate::report::{self, StudyIndex, StudyRun};
-use crate::train::settings::{Config, Method};
+use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -355,9 +355,9 @@ impl<'a> Builder<'a> {
         command.extend(["--out".into(), text(&out)]);
         let (kind, each) = match config.train.method {
             Method::Sft => (Kind::Sft, 1),
-            Method::Rft => (Kind::Rft, config.rollout.as_ref().map_or(1, |r| r.samples)),
+            Method::Rft => (Kind::Rft, config.rollout.as_ref().map_or(1, |r| r.num_generations)),
         };
-        let per_step = (config.train.batch_size * config.train.accumulation * each) as f64;
+        let per_step = (config.train.batch_size * config.train.gradient_accumulation_steps * each) as f64;
         let steps = match (config.train.steps, config.train.epochs) {
             (Some(steps), _) => steps as f64,
             (None, epochs) => {
@@ -537,7 +537,7 @@ pub fn checkpoints(dir: &Path, most: usize) -> Result<Vec<PathBuf>> {
     let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse::<u64>().ok();
     let mut found: Vec<(u64, PathBuf)> =
         entries.flatten().map(|entry| entry.path()).filter_map(|path| Some((step(&path)?, path))).collect();
-    let config = Config::resolve(None, Some(&dir.join("config.toml")), &[]).ok();
+    let config = TrainConfig::resolve(None, Some(&dir.join("config.toml")), &[]).ok();
     // A run saves after the round in which a multiple is reached, as it does without having been stopped.
     let due = |step: u64| match &config {
         Some(config) if config.train.save_every > 0 => {

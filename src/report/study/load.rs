@@ -345,7 +345,7 @@ fn state(train: Option<&TrainRun>, plan: &StudyRun, models: &[&TunedResult], don
 
 /// Median perplexity of a regime's training data under the study's base: of the data of its best learning variant, else of a set with
 /// the regime's name. The mean where seeds have sets of their own. `None` for a regime that learns its own responses (RFT, SFT with
-/// `sft.refresh_every`): it never sees those of the data.
+/// `sft.resample_every`): it never sees those of the data.
 fn perplexity(dir: &Path, study: &Study<'_>, regime: &Regime<'_>, found: &ReportInputs) -> Option<f64> {
     let places: Vec<PathBuf> = study.index.dynamics.iter().map(|own| canonical(&dir.join(own))).collect();
     let measured = found.dynamics.iter().filter(|(place, _)| places.contains(&canonical(place)));

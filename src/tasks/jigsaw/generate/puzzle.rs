@@ -1,31 +1,28 @@
 //! One photo -> its puzzles.
 
-use super::select::{Photo, Place};
-use super::{Settings, scenes};
+use super::photo::{ImageSource, MIN_SOURCE_TILE, Photo, check_size, largest_unit};
+use super::scenes;
+use super::settings::JigsawSettings;
 use crate::Result;
 use crate::data::source::{self, PixelBudget};
-use crate::data::{DatasetWriter, Digest, Message, Record};
+use crate::data::{Digest, Message, Record};
 use crate::rng::{self, Rng};
+use crate::tasks::generator::{Generator, SplitWriter};
 use crate::tasks::jigsaw::{self, Grid, PairPuzzle, Permutation, QuestionKind};
 use crate::tasks::response::with_image;
 use image::RgbImage;
 use rand::RngExt;
 use serde_json::json;
 
-/// Fewest pixels of the photo that a tile is cut from, each way. Less shows nothing.
-pub const MIN_SOURCE_TILE: u32 = 8;
 /// Tiles whose values (of 255) differ by less than this on average look the same.
 const MIN_DIFFERENCE: f64 = 1.0;
 /// Crops tried before a photo is given up because two tiles of it look the same.
 const CROPS_TRIED: usize = 32;
 
-/// Makes the puzzles of one split.
+/// Cuts photos and scenes into puzzles.
 pub struct PuzzleBuilder<'a> {
-    pub settings: &'a Settings,
-    pub split: &'static str,
-    pub writer: &'a DatasetWriter,
-    pub budget: &'a PixelBudget,
-    pub on_puzzle: &'a (dyn Fn() + Sync),
+    pub settings: &'a JigsawSettings,
+    pub budget: PixelBudget,
 }
 
 /// Why a photo gives no puzzles.
@@ -47,18 +44,22 @@ pub struct BuiltPuzzle {
     pub digest: Digest,
 }
 
-impl PuzzleBuilder<'_> {
-    /// Decode `photo` and make its puzzles, `(slot in the split, number among those of the photo)`. The inner error says
-    /// why the photo cannot be used; the outer one that writing failed.
-    pub fn make(
+impl Generator for PuzzleBuilder<'_> {
+    type Source = Photo;
+    type Example = BuiltPuzzle;
+    type Refusal = Refusal;
+
+    /// Decodes the photo once for all its puzzles.
+    fn make(
         &self,
+        split: &SplitWriter<'_>,
         photo: &Photo,
         slots: &[(usize, u64)],
     ) -> Result<std::result::Result<Vec<BuiltPuzzle>, Refusal>> {
         let _share = self.budget.take(photo.size);
-        let image = match &photo.place {
-            Place::Scene(index) => scenes::draw(self.settings.seed, self.settings.cues, *index),
-            Place::File(path) => match source::read(path).and_then(|bytes| source::decode(&bytes)) {
+        let image = match &photo.source {
+            ImageSource::Scene(index) => scenes::draw(self.settings.seed, self.settings.cues, *index),
+            ImageSource::File(path) => match source::read(path).and_then(|bytes| source::decode(&bytes)) {
                 Ok(image) => image,
                 Err(reason) => return Ok(Err(Refusal::Unusable(reason))),
             },
@@ -71,15 +72,21 @@ impl PuzzleBuilder<'_> {
             let Some((puzzle, shuffled)) = self.puzzle(&image, photo, index) else {
                 return Ok(Err(Refusal::Plain));
             };
-            let digest = self.writer.write_image(self.split, &image_name(slot), &shuffled)?;
+            let digest = split.write_image(&image_name(slot), &shuffled)?;
             made.push(BuiltPuzzle { digest, ..puzzle });
-            (self.on_puzzle)();
+            (split.on_example)();
         }
         Ok(Ok(made))
     }
 
+    fn records(&self, split: &str, slot: usize, photo: &Photo, puzzle: &BuiltPuzzle) -> Vec<(Record, Vec<Digest>)> {
+        vec![(record(self.settings, split, slot, photo, puzzle), vec![puzzle.digest])]
+    }
+}
+
+impl PuzzleBuilder<'_> {
     fn puzzle(&self, image: &RgbImage, photo: &Photo, index: u64) -> Option<(BuiltPuzzle, RgbImage)> {
-        let Settings { grid, tile, question, seed, min_crop, .. } = *self.settings;
+        let JigsawSettings { grid, tile, question, seed, min_crop, .. } = *self.settings;
         let mut rng = rng::stream(seed, "puzzle", &key(&photo.hash, index));
         let (crop, original) = (0..CROPS_TRIED).find_map(|_| {
             let crop = random_crop(image.dimensions(), grid, min_crop, &mut rng);
@@ -94,8 +101,8 @@ impl PuzzleBuilder<'_> {
 }
 
 /// The record of the puzzle in `slot` of `split`.
-pub fn record(settings: &Settings, split: &str, slot: usize, photo: &Photo, made: &BuiltPuzzle) -> Record {
-    let Settings { grid, tile, style, question, seed, .. } = *settings;
+fn record(settings: &JigsawSettings, split: &str, slot: usize, photo: &Photo, made: &BuiltPuzzle) -> Record {
+    let JigsawSettings { grid, tile, style, question, seed, .. } = *settings;
     let order = made.permutation.to_string();
     let mut meta = json!({
         "grid": grid, "tile": tile, "style": style, "index": made.index, "crop": made.crop, "order": order,
@@ -129,22 +136,6 @@ pub fn record(settings: &Settings, split: &str, slot: usize, photo: &Photo, made
 
 fn image_name(slot: usize) -> String {
     format!("images/{slot:06}.png")
-}
-
-/// Can a photo of this size give puzzles of this grid?
-pub fn check_size(size: (u32, u32), grid: Grid) -> std::result::Result<(), String> {
-    if largest_unit(size, grid) < MIN_SOURCE_TILE {
-        return Err(format!(
-            "{} x {} pixels is too small for {grid} tiles of at least {MIN_SOURCE_TILE} pixels",
-            size.0, size.1
-        ));
-    }
-    Ok(())
-}
-
-/// Side in photo pixels of a tile of the largest crop with the grid's aspect.
-fn largest_unit((width, height): (u32, u32), grid: Grid) -> u32 {
-    (width / grid.cols() as u32).min(height / grid.rows() as u32)
 }
 
 /// A crop `[left, top, width, height]` of the grid's exact aspect, of random size and place, at least the share `min_crop` of the

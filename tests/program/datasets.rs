@@ -2,7 +2,7 @@
 //! right.
 
 use image::{Rgb, RgbImage, imageops};
-use jigsaw::data::{Dataset, MANIFEST, Manifest, Record};
+use jigsaw::data::{Dataset, MANIFEST, Manifest, Record, resize};
 use jigsaw::tasks;
 use jigsaw::tasks::jigsaw::generate::{self, JigsawSettings};
 use jigsaw::tasks::jigsaw::{self as puzzle, Grid, QuestionKind};
@@ -170,7 +170,7 @@ fn tiles_put_back_by_the_answer_are_the_crop_of_the_photo() {
             let source = image::open(images.path().join(&record.source)).unwrap().into_rgb8();
             let (width, height) = (grid.cols() as u32 * 28, grid.rows() as u32 * 28);
             let crop = imageops::crop_imm(&source, x, y, w, h).to_image();
-            let original = puzzle::resize(&crop, [0, 0, w, h], width, height);
+            let original = resize(&crop, [0, 0, w, h], width, height);
             let restored = puzzle::restore(&shuffled, grid, &order);
             assert_eq!(restored, original, "{grid} {}", record.id);
             let other = imageops::resize(&crop, width, height, imageops::FilterType::Lanczos3);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// A family, and how many times the training questions of a family of weight one it gets. Written `NAME` or `NAME:TIMES`.
+/// A family and its weight: it gets `times` as many training questions as a family of weight one. Written `NAME` or `NAME:TIMES`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct FamilyWeight {

@@ -3,7 +3,7 @@
 //! - Each family gives training records (a dataset directory) and, from the test split, benchmark files in the form that
 //!   `jigsaw eval --bench` reads (`bench/FAMILY-STYLE.tsv`).
 //! - A question is a function of (seed, family, split, its number) and, where it shows a photo, of the photos of its split. The
-//!   splits have random streams of their own; a photo is on one side only, the same side as in puzzles made with the same shares.
+//!   splits have random streams of their own; a photo is in one split only, the same as in puzzles made with the same ratios.
 //! - Every question is written in both styles, the bare answer and thinking first.
 
 mod family;
@@ -14,10 +14,9 @@ mod tsv;
 pub use family::{Family, Photos, Question};
 pub use family_weight::FamilyWeight;
 
-use crate::data::{Attribution, DatasetWriter, Digest, Manifest, Message, Record, Skipped, source};
+use crate::data::{Attribution, DatasetWriter, Digest, Manifest, Message, Record, Skipped, resize, source};
 use crate::io::files;
 use crate::tasks::generator::{Generator, SourcePool, SplitWriter, make_split, write_records};
-use crate::tasks::jigsaw;
 use crate::tasks::response::{Style, with_image};
 use crate::tasks::split::{SPLITS, SplitRatios};
 use crate::{Error, Result, rng};
@@ -35,18 +34,18 @@ pub const BENCH: &str = "bench";
 /// The forms in which every question is written.
 pub const STYLES: [Style; 2] = [Style::Direct, Style::Think];
 
-/// Pixels kept of the shorter side of a photo: twice what a picture shows.
+/// Pixels kept of the shorter side of a photo: twice the side of a picture.
 const KEPT: u32 = 168;
 
 /// What suites to make.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SuiteSettings {
-    /// Families, each with how many times the training questions it has.
+    /// Families with their weights.
     pub suite: Vec<FamilyWeight>,
     /// Folder of photos, for the families that show them.
     pub images: PathBuf,
-    /// Questions of each family over all splits, but for what its [`FamilyWeight::times`] adds; each is written in both styles.
+    /// Questions of each family over all splits, before its [`FamilyWeight::times`] multiplies the training ones; each is written in both styles.
     pub count: usize,
     /// Put the question before the picture.
     pub question_first: bool,
@@ -58,7 +57,7 @@ pub struct SuiteSettings {
     pub held_out: Option<usize>,
 }
 
-/// The photos of each split, and what was found on the way.
+/// The photos of each split, and the files left out.
 #[derive(Default)]
 struct PhotoPool {
     photos: [Photos; 3],
@@ -220,7 +219,7 @@ fn record(settings: &SuiteSettings, split: &str, made: &SuiteExample, style: Sty
     }
 }
 
-/// Read every photo of the folder and put it on its side.
+/// Read every photo of the folder and put it into its split.
 fn read_photos(settings: &SuiteSettings) -> Result<PhotoPool> {
     let (found, skipped) = source::walk(&settings.images)?;
     let table = source::attribution(&settings.images)?.unwrap_or_default();
@@ -273,7 +272,7 @@ fn reduced(image: RgbImage) -> RgbImage {
         return image;
     }
     let scaled = |side: u32| (u64::from(side) * u64::from(KEPT)).div_ceil(u64::from(shorter)) as u32;
-    jigsaw::resize(&image, [0, 0, width, height], scaled(width), scaled(height))
+    resize(&image, [0, 0, width, height], scaled(width), scaled(height))
 }
 
 #[cfg(test)]

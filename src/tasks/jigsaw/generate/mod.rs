@@ -2,10 +2,10 @@
 //!
 //! - A puzzle is a function of (seed, source image, its number among the puzzles of that image): not of the number of threads, nor of
 //!   the other images in the folder.
-//! - The split goes by source image. A photo's side follows from its content alone (and the shares), so datasets made from one
-//!   folder with other seeds, grids or questions never put one's training photo into another's test set. Neither do datasets of synthetic
-//!   scenes of one seed, whatever their size; those of another seed are other scenes.
-//! - Each photo is decoded once and gives all its puzzles then; the pixels in memory are bounded.
+//! - Splits are by source image. A photo's split follows from its content and the ratios alone, so a training photo of one dataset is never a
+//!   test photo of another made from the same folder, whatever the seed, grid or question. The same holds for synthetic scenes of one seed;
+//!   another seed draws other scenes.
+//! - Each photo is decoded once for all its puzzles; the pixels in memory are bounded.
 
 mod font;
 mod photo;
@@ -29,10 +29,10 @@ use puzzle::{PuzzleBuilder, Refusal};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-/// With so many scenes more than puzzles found too plain, there is no use in drawing others.
+/// Scenes that may be refused beyond the number of puzzles before the settings are refused instead.
 const MOST_PLAIN: usize = 100;
 
-/// Why a good photo gives no puzzles.
+/// Why a readable photo gives no puzzles.
 const PLAIN: &str = "too plain for this grid: tiles of it look the same";
 
 /// Make the dataset in `out` (see [`DatasetWriter::create`] for `overwrite`). `on_example` is called for each puzzle written,

@@ -1,4 +1,4 @@
-//! A photo, or a synthetic scene in its place, that puzzles are cut from.
+//! What puzzles are cut from: a photo, or a synthetic scene in its place.
 
 use crate::tasks::jigsaw::Grid;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// Fewest pixels of the photo that a tile is cut from, each way. Less shows nothing.
 pub const MIN_SOURCE_TILE: u32 = 8;
 
-/// A photo that is used.
+/// A photo or scene that is used.
 #[derive(Debug, Clone)]
 pub struct Photo {
     /// Where it is.

@@ -1,11 +1,11 @@
-//! One photo -> its puzzles.
+//! Cuts a photo into its puzzles: crop, resize, shuffle, question, record.
 
 use super::photo::{ImageSource, MIN_SOURCE_TILE, Photo, check_size, largest_unit};
 use super::scenes;
 use super::settings::JigsawSettings;
 use crate::Result;
 use crate::data::source::{self, PixelBudget};
-use crate::data::{Digest, Message, Record};
+use crate::data::{Digest, Message, Record, resize};
 use crate::rng::{self, Rng};
 use crate::tasks::generator::{Generator, SplitWriter};
 use crate::tasks::jigsaw::{self, Grid, PairPuzzle, Permutation, QuestionKind};
@@ -16,7 +16,7 @@ use serde_json::json;
 
 /// Tiles whose values (of 255) differ by less than this on average look the same.
 const MIN_DIFFERENCE: f64 = 1.0;
-/// Crops tried before a photo is given up because two tiles of it look the same.
+/// Crops tried before a photo is refused because two of its tiles look the same.
 const CROPS_TRIED: usize = 32;
 
 /// Cuts photos and scenes into puzzles.
@@ -90,7 +90,7 @@ impl PuzzleBuilder<'_> {
         let mut rng = rng::stream(seed, "puzzle", &key(&photo.hash, index));
         let (crop, original) = (0..CROPS_TRIED).find_map(|_| {
             let crop = random_crop(image.dimensions(), grid, min_crop, &mut rng);
-            let original = jigsaw::resize(image, crop, grid.cols() as u32 * tile, grid.rows() as u32 * tile);
+            let original = resize(image, crop, grid.cols() as u32 * tile, grid.rows() as u32 * tile);
             tiles_differ(&original, grid).then_some((crop, original))
         })?;
         let permutation = Permutation::random(grid.tiles(), &mut rng);
@@ -148,7 +148,7 @@ fn random_crop(size: (u32, u32), grid: Grid, min_crop: f64, rng: &mut Rng) -> [u
     [rng.random_range(0..=size.0 - width), rng.random_range(0..=size.1 - height), width, height]
 }
 
-/// No two tiles look the same: between alike tiles the question would have several right answers.
+/// Do all tiles look different? With two alike tiles the question would have several right answers.
 fn tiles_differ(image: &RgbImage, grid: Grid) -> bool {
     let (width, height) = (image.width() / grid.cols() as u32, image.height() / grid.rows() as u32);
     let line = image.width() as usize * 3;
@@ -173,7 +173,7 @@ fn distance(a: &[u8], b: &[u8]) -> u64 {
     a.iter().zip(b).map(|(&a, &b)| u64::from(a.abs_diff(b))).sum()
 }
 
-/// The puzzle's random stream: content of the photo, number of the puzzle.
+/// Key of the puzzle's random stream: the content of the photo and the number of the puzzle.
 fn key(hash: &[u8; 32], index: u64) -> Vec<u64> {
     let words = hash.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
     words.chain([index]).collect()
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn resizing_keeps_the_picture_where_it_is() {
         let image = RgbImage::from_fn(300, 300, |x, y| image::Rgb([(x / 100 * 100) as u8, (y / 100 * 100) as u8, 9]));
-        let small = jigsaw::resize(&image, [0, 0, 300, 300], 84, 84);
+        let small = resize(&image, [0, 0, 300, 300], 84, 84);
         for (tile, expected) in [(0, [0, 0, 9]), (1, [100, 0, 9]), (5, [200, 100, 9]), (8, [200, 200, 9])] {
             assert_eq!(small.get_pixel(tile % 3 * 28 + 14, tile / 3 * 28 + 14).0, expected);
         }

@@ -1,4 +1,4 @@
-//! Which photos a dataset is made from, and on which side of the split each of them lies.
+//! Selects the photos that a dataset is made from, and puts each into a split.
 
 use super::photo::{ImageSource, Photo, check_size};
 use super::scenes;
@@ -22,12 +22,12 @@ pub struct Selection {
     pub photos: [Vec<Photo>; 3],
     /// Not usable.
     pub skipped: Vec<Skipped>,
-    /// Of the same content as a photo that is used.
+    /// Same content as a photo that is used.
     pub duplicates: Vec<Skipped>,
 }
 
-/// Look at `files` in an order drawn from the seed, until each split has as many photos as puzzles or there are no more.
-/// A folder so small that a split would stay empty has photos moved to it from the fullest one.
+/// Probe `files` in an order drawn from the seed, until each split has as many photos as puzzles or no file is left.
+/// If a split would stay empty because the folder is small, it gets photos from the fullest split.
 pub fn select(mut files: Vec<SourceFile>, wanted: &[usize; 3], settings: &JigsawSettings) -> Selection {
     files.shuffle(&mut rng::stream(settings.seed, "photos", &[]));
     let mut selection = Selection::default();
@@ -68,8 +68,8 @@ pub fn select(mut files: Vec<SourceFile>, wanted: &[usize; 3], settings: &Jigsaw
     selection
 }
 
-/// A synthetic scene of its own for every puzzle, passing over those that are `refused`. As with photos, the side of a scene follows from
-/// what it is and the shares alone.
+/// A synthetic scene for every puzzle; scenes that are `refused` are skipped. As with photos, the split of a scene follows from its content
+/// and the ratios alone.
 pub fn scenes(wanted: &[usize; 3], settings: &JigsawSettings, refused: impl Fn(&str) -> bool) -> [Vec<Photo>; 3] {
     let scene = |index: u64| {
         let name = format!("scene-{index:06}");
@@ -88,7 +88,7 @@ pub fn scenes(wanted: &[usize; 3], settings: &JigsawSettings, refused: impl Fn(&
     photos
 }
 
-/// Read a file and look at its headers.
+/// Read a file and decode its headers.
 fn probe(file: &SourceFile, settings: &JigsawSettings) -> Result<Photo, String> {
     let bytes = source::read(&file.path)?;
     let size = source::probe(&bytes)?;

@@ -1,4 +1,4 @@
-//! What puzzles to make, and what cannot be made.
+//! What puzzles to make; contradictions are refused before any work.
 
 use super::scenes::Cues;
 use crate::io::files;
@@ -19,16 +19,16 @@ pub const MAX_SIDE: u32 = 4096;
 /// In place of a folder of images: synthetic scenes. A folder of this name is given as `./scenes`.
 pub const SCENES: &str = "scenes";
 
-/// What to make.
+/// What puzzles to make.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JigsawSettings {
     /// Folder of source images, or [`SCENES`].
     pub images: PathBuf,
-    /// With a folder: the share of each split's puzzles that is cut from synthetic scenes all the same.
+    /// With a folder: the share of each split's puzzles that is cut from synthetic scenes instead.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub scenes: f64,
-    /// What tells where in a synthetic scene a tile comes from. Not read for photos.
+    /// Whether synthetic scenes show where a tile comes from. Not used for photos.
     #[serde(default)]
     pub cues: Cues,
     /// Rows and columns.
@@ -68,14 +68,13 @@ impl JigsawSettings {
         !self.synthetic() && self.scenes > 0.0
     }
 
-    /// Is puzzle `slot` of a split cut from a synthetic scene? Those that are lie evenly among the others, `floor(n * scenes)` in the
-    /// first n.
+    /// Is puzzle `slot` of a split cut from a synthetic scene? They are spread evenly: `floor(n * scenes)` of the first n.
     pub(super) fn is_of_scene(&self, slot: usize) -> bool {
         let before = |n: usize| (n as f64 * self.scenes + 1e-9).floor();
         self.synthetic() || before(slot + 1) > before(slot)
     }
 
-    /// What is worth knowing before the puzzles are made.
+    /// Warnings for the user, before the puzzles are made.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.grid.tiles() == 2 {

@@ -55,8 +55,7 @@ impl Responder for LocalModel<'_> {
         let seed = rng::stream(options.sampling.seed, name, position).next_u64();
         let sampling = Sampling { seed, ..options.sampling.clone() };
         let eos = self.encoder.eos_ids();
-        let groups =
-            self.model.generate_from(own.start, &encoded, options.samples, &sampling, eos, self.banned)?;
+        let groups = self.model.generate_from(own.start, &encoded, options.samples, &sampling, eos, self.banned)?;
         let read = |c: Completion| -> Result<Generated> {
             let text = self.encoder.decode(&c.ids)?;
             Ok(Generated { text, tokens: c.ids.len(), token_ids: c.ids, finished: c.finished, no_answer: None })

@@ -9,7 +9,8 @@
 //! OUT/dynamics.json   everything, written last
 //! ```
 
-use super::result::InfluenceConfig;
+use super::jsonl_log::JsonlLog;
+use super::result::{InfluenceConfig, Pair};
 use crate::eval::differences;
 use crate::forgetting::ModelRef;
 use crate::io::files;
@@ -78,6 +79,14 @@ impl MeasurementKey {
 struct KeyFile {
     key: MeasurementKey,
     checkpoints: Vec<ModelRef>,
+}
+
+/// The pairs that were measured into the output directory `dir`, in order.
+///
+/// # Errors
+/// An input error that names the file and the line that is not a pair.
+pub fn read_pairs(dir: &Path) -> Result<Vec<Pair>> {
+    Ok(JsonlLog::open(&dir.join(PAIRS))?.lines().to_vec())
 }
 
 /// The directory of one measurement.

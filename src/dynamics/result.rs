@@ -1,9 +1,7 @@
 //! What was found, as `dynamics.json` holds it, from the lines of single pairs.
 
 use super::influence::Influence;
-use super::jsonl_log::JsonlLog;
 use super::kl::KlAndForgetting;
-use super::output_dir::PAIRS;
 use super::perplexity::{Perplexity, median};
 use super::sgd_step::ResponseLoss;
 use crate::Result;
@@ -43,13 +41,6 @@ pub struct Pair {
     /// What was measured.
     #[serde(flatten)]
     pub influence: Influence,
-}
-
-impl Pair {
-    /// The pairs in the output directory `dir`, in the order in which they were measured.
-    pub fn read_all(dir: &Path) -> Result<Vec<Pair>> {
-        Ok(JsonlLog::open(&dir.join(PAIRS))?.lines().to_vec())
-    }
 }
 
 /// What decides the numbers besides models and data.

@@ -13,7 +13,7 @@ use jigsaw::tasks::jigsaw::generate::{Settings, Shares, generate};
 use jigsaw::tasks::jigsaw::{QuestionKind, Style};
 use jigsaw::tasks::reference_sequence;
 use jigsaw::train::optimizer::AdamW;
-use jigsaw::train::settings::{Config, Method};
+use jigsaw::train::settings::{Method, TrainConfig};
 use jigsaw::{Error, Result, tasks};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -171,7 +171,7 @@ fn adamw() -> Result<Check> {
         .map(|i| Ok(Arc::new(Parameter::new(format!("p{i}"), Var::from_tensor(&tensor()?)?))))
         .collect::<Result<_>>()?;
     let grads = [tensor()?, tensor()?];
-    let mut optimizer = AdamW::new(&parameters, &Config::defaults(Method::Sft).train)?;
+    let mut optimizer = AdamW::new(&parameters, &TrainConfig::defaults(Method::Sft).train)?;
     let work = move || {
         parameters.iter().zip(&grads).for_each(|(p, grad)| p.set_grad(Some(grad.clone())));
         optimizer.update(1e-4, 1.0, 1.0)

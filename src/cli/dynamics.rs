@@ -7,7 +7,7 @@ use crate::dynamics::{
     DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, DynamicsObserver, DynamicsRequest, DynamicsResult, InfluenceConfig,
     PAIRS, ResponseLoss, divergence, influence_over_checkpoints, influence_table, likelihood, notes, run,
 };
-use crate::eval::bench::Spec;
+use crate::eval::bench::BenchmarkSpec;
 use crate::io::files;
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -117,7 +117,7 @@ impl DynamicsArgs {
             return Err(Error::input("--max-new-tokens 0: must be at least 1"));
         }
         for (flag, inputs) in [("--model", &self.model[..]), ("--base", std::slice::from_ref(&self.base))] {
-            if inputs.iter().any(|input| files::lies_in(&self.out, input)) {
+            if inputs.iter().any(|input| files::is_inside(&self.out, input)) {
                 return Err(Error::input(format!(
                     "--out {} lies in the directory of {flag}, which is left as it is; choose another place",
                     self.out.display()
@@ -125,7 +125,7 @@ impl DynamicsArgs {
             }
         }
         let specs = |flag: &str, texts: &[String], split: &str| {
-            texts.iter().map(|text| Spec::of_flag(flag, text, split)).collect::<Result<Vec<_>>>()
+            texts.iter().map(|text| BenchmarkSpec::of_flag(flag, text, split)).collect::<Result<Vec<_>>>()
         };
         Ok(DynamicsRequest {
             train: specs("--train", &self.train, &self.split)?,
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn sets_and_checkpoints_may_be_several() {
         let found = request(&["--train", "rft=e", "rollouts=f", "--prior", "pope=p.tsv", "--loss", "sum"]).unwrap();
-        let names = |specs: &[Spec]| specs.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>();
+        let names = |specs: &[BenchmarkSpec]| specs.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&found.train), ["sft", "rft", "rollouts"]);
         assert_eq!(names(&found.prior), ["vqa", "pope"]);
         assert_eq!((found.models.len(), found.setting.loss, found.setting.pairs), (2, ResponseLoss::Sum, 256));

@@ -9,11 +9,10 @@
 //! OUT/dynamics.json   everything, written last
 //! ```
 
-use super::jsonl_log::JsonlLog;
 use super::result::{InfluenceConfig, Pair};
-use crate::eval::differences;
 use crate::forgetting::ModelRef;
-use crate::io::files;
+use crate::io::{files, jsonl};
+use crate::sampling::differences;
 use crate::tasks::benchmarks::Protocol;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -86,7 +85,7 @@ struct KeyFile {
 /// # Errors
 /// An input error that names the file and the line that is not a pair.
 pub fn read_pairs(dir: &Path) -> Result<Vec<Pair>> {
-    Ok(JsonlLog::open(&dir.join(PAIRS))?.lines().to_vec())
+    jsonl::read(&dir.join(PAIRS))
 }
 
 /// The directory of one measurement.
@@ -112,7 +111,7 @@ impl OutputDir {
         let about = KeyFile { key, checkpoints: checkpoints.to_vec() };
         let key_path = directory.file(KEY);
         if !key_path.exists() {
-            if files::holds_foreign(path, |_| false) {
+            if files::has_other_files(path, |_| false) {
                 return Err(Error::input(format!(
                     "{} is not empty and holds no measurement of learning dynamics (no {KEY}); give another --out",
                     path.display()

@@ -179,7 +179,7 @@ impl DynamicsResult {
 
     /// Read `dynamics.json`.
     pub fn read(path: &Path) -> Result<DynamicsResult> {
-        files::read_form(path, FORM, "make it again by the command that made it")
+        files::read_versioned(path, FORM, "make it again by the command that made it")
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::data::{DatasetWriter, Manifest, Message, Record};
-use crate::eval::{Directory, Generated, Key, Plan, evaluate_in};
+use crate::eval::{EvalDir, evaluate_in};
 use crate::model::Sampling;
+use crate::sampling::{Generated, SamplePlan, SamplingKey, from_fn};
 use crate::tasks::jigsaw::{self, Grid, Permutation};
 use crate::{rng, tasks};
 use image::{Rgb, RgbImage};
@@ -62,8 +63,8 @@ pub(super) fn dataset(dir: &Path, n: u32) {
 
 pub(super) fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished: bool) {
     fs::create_dir_all(dir).unwrap();
-    let rollout = if method == "rft" { "\n[rollout]\nsamples = 8\n" } else { "" };
-    let config = format!("[train]\nmethod = \"{method}\"\nlr = {lr}\nseed = 7\n{rollout}");
+    let rollout = if method == "rft" { "\n[rollout]\nnum_generations = 8\n" } else { "" };
+    let config = format!("[train]\nmethod = \"{method}\"\nlearning_rate = {lr}\nseed = 7\n{rollout}");
     fs::write(dir.join("config.toml"), config).unwrap();
     let identity = serde_json::json!({"model": "tiny", "data": "puzzles", "command": ["jigsaw", "train"], "started": u64::from(steps)});
     fs::write(dir.join("run.json"), identity.to_string()).unwrap();
@@ -74,7 +75,8 @@ pub(super) fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished:
         let progress = 1.0 - (-f64::from(step) / speed).exp();
         if step > 0 {
             let loss = if step == 5 { serde_json::Value::Null } else { (1.4 - 1.1 * progress + 0.15 * noise).into() };
-            let mut row = serde_json::json!({"step": step, "loss": loss, "lr": lr, "grad_norm": 1.0 + 0.4 * noise});
+            let mut row =
+                serde_json::json!({"step": step, "loss": loss, "learning_rate": lr, "grad_norm": 1.0 + 0.4 * noise});
             if method == "rft" {
                 row["reward"] = (0.9 + 1.3 * progress + 0.3 * noise).into();
                 row["entropy"] = (1.2 - progress).into();
@@ -101,7 +103,7 @@ pub(super) fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished:
 /// An evaluation that answers rightly when `rightly(i)`, otherwise in one of several wrong ways.
 pub(super) fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rightly: impl Fn(usize) -> bool) {
     let task = tasks::load(data, "test").unwrap();
-    let key = Key {
+    let key = SamplingKey {
         code: "test".into(),
         model: format!("{:064x}", dir.display().to_string().len()),
         prompt: "p".into(),
@@ -115,7 +117,7 @@ pub(super) fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rig
         batch: None,
         bench: None,
     };
-    let mut directory = Directory::open(dir, key, model, data, "test", false).unwrap();
+    let directory = EvalDir::open(dir, key, model, data, "test", false).unwrap();
     let answer = |i: usize| {
         let gold = task.example(i)?.answer.clone();
         let text = match i % 4 {
@@ -128,13 +130,16 @@ pub(super) fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rig
                 format!("<answer>{}</answer>", numbers.join(" "))
             }
         };
-        Ok(vec![Generated { tokens: text.len() / 3, finished: true, text, unanswered: None }])
+        Ok(vec![Generated { tokens: text.len() / 3, finished: true, text, token_ids: Vec::new(), no_answer: None }])
     };
-    let plan = Plan { limit: None, samples: 1, batch: 4 };
+    let plan = SamplePlan { limit: None, samples: 1, batch: 4 };
     let stopping = |examples: std::ops::Range<usize>| {
         if examples.start >= upto { Err(Error::failed("stopped")) } else { examples.map(answer).collect() }
     };
-    assert_eq!(evaluate_in(&mut directory, task.as_ref(), &plan, stopping, |_| {}).is_ok(), upto >= task.len());
+    assert_eq!(
+        evaluate_in(&directory, &from_fn(stopping), task.as_ref(), &plan, &Sampling::greedy(8), |_| {}).is_ok(),
+        upto >= task.len()
+    );
 }
 
 fn study(dir: &Path) {
@@ -169,9 +174,9 @@ fn a_study_becomes_one_page_with_curves_results_puzzles_and_settings() {
         "guessing",
         "4.3 %",
         "Paired differences",
-        "train.lr",
+        "train.learning_rate",
         "0.0003",
-        "rollout.samples",
+        "rollout.num_generations",
         "not finished, step 400",
         "aria-label=\"original picture\"",
         "95 % interval",

@@ -1,20 +1,8 @@
 //! Which curves of a run are drawn, and how they are labelled.
 
-use super::chart::{Chart, Point, Series};
+use super::chart::{Axis, Chart, Figure, Mark, Point, Reference, Series};
 use super::discover::TrainRun;
-use crate::eval::Chance;
-use serde::Serialize;
-
-/// A chart with its words.
-#[derive(Debug, Serialize)]
-pub struct Curve {
-    /// BenchmarkTitle.
-    pub title: &'static str,
-    /// What is drawn, and over what.
-    pub caption: &'static str,
-    /// The chart.
-    pub svg: String,
-}
+use crate::tasks::Chance;
 
 /// One metric of `metrics.jsonl` and its chart.
 struct Metric {
@@ -112,7 +100,7 @@ const MORE: [Metric; 15] = [
     ),
     stepwise("response_length", "Response length", "Mean over sampled responses (RFT)", "tokens"),
     stepwise("grad_norm", "Gradient norm", "Global norm before clipping", "norm"),
-    Metric { noisy: false, ..stepwise("lr", "Learning rate", "As scheduled", "learning rate") },
+    Metric { noisy: false, ..stepwise("learning_rate", "Learning rate", "As scheduled", "learning rate") },
     stepwise("tokens_per_second", "Throughput", "Tokens in training sequences, prompts included", "tokens per second"),
 ];
 

@@ -253,14 +253,14 @@ fn adapters_are_trained_resumed_evaluated_and_merged_from_the_command_line() {
     let base = base.display();
     done(at, "gen --images scenes --grid 2x1 --count 24 --split 2,1,1 --out data");
     let common = format!(
-        "train --model {base} --data data --set lora.rank=4 --set train.batch_size=2 --set train.lr=1e-2 --set train.save_every=2 \
-         --set eval.every=0 --set train.keep=9"
+        "train --model {base} --data data --set lora.rank=4 --set train.batch_size=2 --set train.learning_rate=1e-2 --set train.save_every=2 \
+         --set eval.every=0 --set train.save_total_limit=9"
     );
     for (name, method) in [
-        ("sft", "--method sft --set lora.dropout=0.2 --set train.recompute=true"),
+        ("sft", "--method sft --set lora.dropout=0.2 --set train.gradient_checkpointing=true"),
         (
             "rft",
-            "--method rft --set rollout.samples=4 --set rollout.max_new_tokens=8 --set grpo.beta=0.1 --set grpo.entropy_coef=0.05",
+            "--method rft --set rollout.num_generations=4 --set rollout.max_new_tokens=8 --set grpo.beta=0.1 --set grpo.entropy_coef=0.05",
         ),
     ] {
         let to = |out: &str, steps: usize| format!("{common} {method} --set train.steps={steps} --out {name}-{out}");
@@ -321,8 +321,8 @@ fn adapters_are_trained_resumed_evaluated_and_merged_from_the_command_line() {
         let said = done(
             at,
             &format!(
-                "train --method rft --model {model} --data data --set train.steps=2 --set train.batch_size=2 --set train.lr=1e-2 \
-                 --set eval.every=0 --set rollout.samples=4 --set rollout.max_new_tokens=8 --set grpo.entropy_coef=0.05 --out {out}"
+                "train --method rft --model {model} --data data --set train.steps=2 --set train.batch_size=2 --set train.learning_rate=1e-2 \
+                 --set eval.every=0 --set rollout.num_generations=4 --set rollout.max_new_tokens=8 --set grpo.entropy_coef=0.05 --out {out}"
             ),
         );
         assert_eq!(said.matches("the adapter's lora_dropout, 0.2, is not used").count(), usize::from(told), "{said}");

@@ -9,7 +9,7 @@ use jigsaw::nn::Parameter;
 use jigsaw::train::objective::{Window, sft};
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::schedule::learning_rate;
-use jigsaw::train::settings::{Config, Method, Schedule, TrainSettings};
+use jigsaw::train::settings::{LrSchedule, Method, TrainConfig, TrainSettings};
 use serde_json::Value;
 
 fn number(v: &Value) -> f64 {
@@ -34,14 +34,14 @@ fn run(name: &str) {
     let before: Vec<Tensor> = model.parameters().iter().map(|p| p.var.as_tensor().copy().unwrap()).collect();
     let s = &record["settings"];
     let settings = TrainSettings {
-        lr: number(&s["lr"]),
+        learning_rate: number(&s["lr"]),
         betas: [number(&s["betas"][0]), number(&s["betas"][1])],
         eps: number(&s["eps"]),
         weight_decay: number(&s["weight_decay"]),
         max_grad_norm: number(&s["max_grad_norm"]),
-        schedule: Schedule::Cosine,
-        warmup: number(&s["warmup_steps"]),
-        ..Config::defaults(Method::Sft).train
+        lr_scheduler_type: LrSchedule::Cosine,
+        warmup_steps: number(&s["warmup_steps"]),
+        ..TrainConfig::defaults(Method::Sft).train
     };
     let total = s["total_steps"].as_u64().unwrap() as usize;
     let mut optimizer = AdamW::new(model.parameters(), &settings).unwrap();

@@ -1,12 +1,13 @@
 //! A study as far as it has come: what lies on disk, brought under the regimes and runs of its index.
 
 use super::seed_stats::{OverSeeds, best, over_seeds};
-use crate::eval::{EvalResult, Summary};
+use crate::eval::EvalResult;
 use crate::forgetting::{BenchmarkChange, ForgettingResult, ModelRef, NEW_TASK, TunedResult, brief, brief_data};
 use crate::report::comparison_group::comparison_key;
 use crate::report::discover::{ReportInputs, RunState, TrainRun, canonical};
 use crate::report::study_index::{StudyIndex, StudyRun};
 use crate::report::trajectory::{self, TrajectoryPoint, step};
+use crate::sampling::Summary;
 use crate::stats::Interval;
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -344,7 +345,7 @@ fn state(train: Option<&TrainRun>, plan: &StudyRun, models: &[&TunedResult], don
 
 /// Median perplexity of a regime's training data under the study's base: of the data of its best learning variant, else of a set with
 /// the regime's name. The mean where seeds have sets of their own. `None` for a regime that learns its own responses (RFT, SFT with
-/// `sft.refresh_every`): it never sees those of the data.
+/// `sft.resample_every`): it never sees those of the data.
 fn perplexity(dir: &Path, study: &Study<'_>, regime: &Regime<'_>, found: &ReportInputs) -> Option<f64> {
     let places: Vec<PathBuf> = study.index.dynamics.iter().map(|own| canonical(&dir.join(own))).collect();
     let measured = found.dynamics.iter().filter(|(place, _)| places.contains(&canonical(place)));

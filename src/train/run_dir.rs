@@ -12,7 +12,7 @@
 use super::checkpoint::{self, Checkpoint};
 use crate::config;
 use crate::io::files;
-use crate::train::settings::Config;
+use crate::train::settings::TrainConfig;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 /// What a run is made of besides its settings: `run.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Identity {
+pub struct RunManifest {
     /// Version of this program.
     pub jigsaw: String,
     /// The command line.
@@ -48,7 +48,7 @@ pub struct Identity {
 
 /// Written when a run is done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Finished {
+pub struct RunSummary {
     /// Optimizer steps made.
     pub step: usize,
     /// The last evaluation's numbers, or the last step's, by name.
@@ -56,31 +56,31 @@ pub struct Finished {
 }
 
 /// An open run directory. Held open by one process at a time.
-pub struct Run {
+pub struct RunDir {
     dir: PathBuf,
     damaged: Vec<PathBuf>,
     _lock: File,
 }
 
 /// How far the run in a directory has come.
-pub enum Opened {
+pub enum ResumeState {
     /// Nothing has been trained yet.
-    Fresh(Run),
+    Fresh(RunDir),
     /// There is a checkpoint to go on from.
-    Resumed(Run, Checkpoint),
+    Resumed(RunDir, Checkpoint),
     /// It is done.
-    Finished(Finished),
+    Finished(RunSummary),
 }
 
-impl Run {
+impl RunDir {
     /// Open or start the run in `dir`.
     ///
     /// # Errors
     /// Another process is training there; the directory holds something else; or it holds a run with other settings,
     /// another model or other data: every difference is named.
-    pub fn open(dir: &Path, config: &Config, identity: &Identity) -> Result<Opened> {
+    pub fn open(dir: &Path, config: &TrainConfig, identity: &RunManifest) -> Result<ResumeState> {
         let (config_file, identity_file) = (dir.join("config.toml"), dir.join("run.json"));
-        if !config_file.exists() && files::holds_foreign(dir, |_| false) {
+        if !config_file.exists() && files::has_other_files(dir, |_| false) {
             return Err(Error::input(format!("{} is not empty and holds no run; give another --out", dir.display())));
         }
         files::create_dir(dir)?;
@@ -93,17 +93,17 @@ impl Run {
         }
         let finished = dir.join("finished.json");
         if finished.exists() {
-            return Ok(Opened::Finished(files::read_json(&finished)?));
+            return Ok(ResumeState::Finished(files::read_json(&finished)?));
         }
-        let mut run = Run { dir: dir.to_path_buf(), damaged: Vec::new(), _lock: lock };
+        let mut run = RunDir { dir: dir.to_path_buf(), damaged: Vec::new(), _lock: lock };
         checkpoint::clean(dir)?;
         checkpoint::clean(&run.checkpoints())?;
         files::create_dir(&run.checkpoints())?;
         let (newest, damaged) = Checkpoint::latest(&run.checkpoints())?;
         run.damaged = damaged;
         Ok(match newest {
-            Some(checkpoint) => Opened::Resumed(run, checkpoint),
-            None => Opened::Fresh(run),
+            Some(checkpoint) => ResumeState::Resumed(run, checkpoint),
+            None => ResumeState::Fresh(run),
         })
     }
 
@@ -128,7 +128,7 @@ impl Run {
     }
 
     /// Mark the run as done.
-    pub fn finish(&self, finished: &Finished) -> Result<()> {
+    pub fn finish(&self, finished: &RunSummary) -> Result<()> {
         files::write_json(&self.dir.join("finished.json"), finished)
     }
 }
@@ -138,18 +138,18 @@ fn has_begun(dir: &Path) -> bool {
     dir.join("finished.json").exists() || std::fs::metadata(dir.join("metrics.jsonl")).is_ok_and(|m| m.len() > 0)
 }
 
-fn same_run(dir: &Path, config: &Config, identity: &Identity) -> Result<()> {
+fn same_run(dir: &Path, config: &TrainConfig, identity: &RunManifest) -> Result<()> {
     let read = |text: &str| {
         text.parse::<toml::Table>().map_err(|e| Error::input(format!("{}/config.toml: {e}", dir.display())))
     };
     let before = read(&files::read_text(&dir.join("config.toml"))?)?;
     // A run of an earlier version, which did not know a setting, has its default.
-    let before = match before.clone().try_into::<Config>() {
+    let before = match before.clone().try_into::<TrainConfig>() {
         Ok(config) => read(&config.to_toml()?)?,
         Err(_) => before,
     };
     let mut differing = config::differences(&before, &read(&config.to_toml()?)?);
-    let old: Identity = files::read_json(&dir.join("run.json"))?;
+    let old: RunManifest = files::read_json(&dir.join("run.json"))?;
     for (what, before, now, path) in [
         ("model", &old.model_hash, &identity.model_hash, &old.model),
         ("data", &old.data_hash, &identity.data_hash, &old.data),

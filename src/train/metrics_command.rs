@@ -1,10 +1,10 @@
-//! `--report-to COMMAND`: a command of the user's that gets each line of metrics as it is made, to show it elsewhere.
+//! `--metrics-command COMMAND`: a command of the user's that gets each line of metrics as it is made, to show it elsewhere.
 //!
 //! It is started once, by the shell, when training begins, and reads from its standard input the lines of `metrics.jsonl`, each with the name of
 //! the run before the step: `{"run":"sft","step":1,"loss":...}`. Whatever it does, the run goes on: that it fails, ends early or does not
 //! keep up is said once. At the end its input is closed, and it has some seconds to finish.
 
-use super::Progress;
+use super::TrainerCallback;
 use super::metrics::{Metrics, line};
 use crate::{Error, Result};
 use std::io::Write;
@@ -20,8 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Passes on what it is told, and the metrics also to a command.
-pub struct ReportTo<'a> {
-    inner: &'a mut (dyn Progress + Send),
+pub struct MetricsCommand<'a> {
+    inner: &'a mut (dyn TrainerCallback + Send),
     command: String,
     run: String,
     patience: Duration,
@@ -36,17 +36,17 @@ struct Started {
     lines: SyncSender<Vec<u8>>,
 }
 
-impl<'a> ReportTo<'a> {
+impl<'a> MetricsCommand<'a> {
     /// Report the metrics of the run called `run` to `command`, which is started when the run begins.
     ///
     /// # Errors
     /// An input error if the command is blank.
-    pub fn new(command: &str, run: &str, inner: &'a mut (dyn Progress + Send)) -> Result<ReportTo<'a>> {
+    pub fn new(command: &str, run: &str, inner: &'a mut (dyn TrainerCallback + Send)) -> Result<MetricsCommand<'a>> {
         if command.trim().is_empty() {
-            return Err(Error::input("--report-to is blank: name a command that reads lines of JSON"));
+            return Err(Error::input("--metrics-command is blank: name a command that reads lines of JSON"));
         }
         let (command, run) = (command.to_string(), run.to_string());
-        Ok(ReportTo { inner, command, run, patience: PATIENCE, started: None, warned: false })
+        Ok(MetricsCommand { inner, command, run, patience: PATIENCE, started: None, warned: false })
     }
 
     /// Close the command's input and wait for it, some seconds at most; then it is ended.
@@ -97,12 +97,12 @@ impl<'a> ReportTo<'a> {
     /// Say what is wrong, the first time.
     fn warn(&mut self, what: &str) {
         if !std::mem::replace(&mut self.warned, true) {
-            self.inner.note(&format!("warning: --report-to `{}` {what}", self.command));
+            self.inner.note(&format!("warning: --metrics-command `{}` {what}", self.command));
         }
     }
 }
 
-impl Progress for ReportTo<'_> {
+impl TrainerCallback for MetricsCommand<'_> {
     fn start(&mut self, step: usize, total: usize) {
         self.begin();
         self.inner.start(step, total);
@@ -172,7 +172,7 @@ mod tests {
     #[derive(Default)]
     struct Notes(Vec<String>, usize);
 
-    impl Progress for Notes {
+    impl TrainerCallback for Notes {
         fn start(&mut self, _step: usize, _total: usize) {}
         fn step(&mut self, _step: usize, _metrics: &Metrics) {
             self.1 += 1;
@@ -188,7 +188,7 @@ mod tests {
     /// Tell a command of `steps` steps, `pause` between them; the notes, and what was passed on.
     fn report(command: &str, steps: usize, pause: Duration, patience: Duration) -> Notes {
         let mut notes = Notes::default();
-        let mut report = ReportTo::new(command, "my-run", &mut notes).unwrap();
+        let mut report = MetricsCommand::new(command, "my-run", &mut notes).unwrap();
         report.patience = patience;
         report.start(0, steps);
         for step in 1..=steps {
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn a_blank_command_is_refused() {
         let mut notes = Notes::default();
-        let error = ReportTo::new(" ", "run", &mut notes).map(drop).unwrap_err();
-        assert!(error.exit_code() == 2 && error.to_string().contains("--report-to"), "{error}");
+        let error = MetricsCommand::new(" ", "run", &mut notes).map(drop).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("--metrics-command"), "{error}");
     }
 }

@@ -9,7 +9,7 @@ use rand::Rng as _;
 
 /// Deals out the examples of a run.
 #[derive(Clone)]
-pub struct Deal {
+pub struct BatchSampler {
     own: Sampler,
     replayed: Option<Replayed>,
 }
@@ -23,7 +23,7 @@ struct Replayed {
     each: usize,
 }
 
-impl Deal {
+impl BatchSampler {
     /// `own` examples, followed by `replayed` ones of which each step takes `each`, from where the cursors stand. Without a cursor, the
     /// replay is at its beginning.
     pub fn resume(
@@ -33,14 +33,14 @@ impl Deal {
         seed: u64,
         cursor: Cursor,
         replay: Option<Cursor>,
-    ) -> Result<Deal> {
+    ) -> Result<BatchSampler> {
         let replay_seed = rng::stream(seed, "replay", &[]).next_u64();
         let replay = replay.unwrap_or(Cursor { epoch: 0, position: 0 });
         let replayed = match (replayed, each) {
             (0, _) | (_, 0) => None,
             _ => Some(Replayed { sampler: Sampler::resume(replayed, replay_seed, replay)?, first: own, each }),
         };
-        Ok(Deal { own: Sampler::resume(own, seed, cursor)?, replayed })
+        Ok(BatchSampler { own: Sampler::resume(own, seed, cursor)?, replayed })
     }
 
     /// Where the own examples stand.
@@ -65,7 +65,7 @@ impl Deal {
         batch
     }
 
-    /// What [`Deal::next_batch`] will give, without taking it.
+    /// What [`BatchSampler::next_batch`] will give, without taking it.
     pub fn peek(&self, n: usize) -> Vec<usize> {
         match &self.replayed {
             None => self.own.peek(n),
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn every_step_has_its_share_of_replayed_examples_and_both_sets_come_round() {
-        let mut deal = Deal::resume(6, 4, 2, 1, START, None).unwrap();
+        let mut deal = BatchSampler::resume(6, 4, 2, 1, START, None).unwrap();
         let (mut own, mut replayed) = (Vec::new(), Vec::new());
         for _ in 0..2 {
             let peeked = deal.peek(5);
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn without_a_replay_the_examples_are_those_of_the_sampler_alone() {
         for (replayed, each) in [(0, 0), (9, 0)] {
-            let mut deal = Deal::resume(6, replayed, each, 1, START, None).unwrap();
+            let mut deal = BatchSampler::resume(6, replayed, each, 1, START, None).unwrap();
             assert_eq!(deal.next_batch(4), Sampler::new(6, 1).next_batch(4));
             assert_eq!(deal.replay_cursor(), None);
         }
@@ -124,11 +124,11 @@ mod tests {
     #[test]
     fn a_resumed_deal_goes_on_as_if_it_had_never_stopped() {
         for stop in 0..9 {
-            let mut whole = Deal::resume(7, 5, 1, 3, START, None).unwrap();
+            let mut whole = BatchSampler::resume(7, 5, 1, 3, START, None).unwrap();
             (0..stop).for_each(|_| drop(whole.next_batch(4)));
-            let mut resumed = Deal::resume(7, 5, 1, 3, whole.cursor(), whole.replay_cursor()).unwrap();
+            let mut resumed = BatchSampler::resume(7, 5, 1, 3, whole.cursor(), whole.replay_cursor()).unwrap();
             assert_eq!(resumed.next_batch(4), whole.next_batch(4), "after {stop}");
         }
-        assert!(Deal::resume(7, 5, 1, 3, START, Some(Cursor { epoch: 0, position: 5 })).is_err());
+        assert!(BatchSampler::resume(7, 5, 1, 3, START, Some(Cursor { epoch: 0, position: 5 })).is_err());
     }
 }

@@ -74,7 +74,7 @@ fn a_checkpoint_that_does_not_fit_is_waited_with() {
     let line = |out: &str| {
         format!(
             "train --method sft --model {} --data data --set train.steps=2 --set train.batch_size=2 --set train.save_every=1 --set \
-             train.keep=1 --out {out}",
+             train.save_total_limit=1 --out {out}",
             base.display()
         )
     };

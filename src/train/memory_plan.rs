@@ -1,15 +1,15 @@
 //! What a run will hold in memory, said before it starts.
 
 use super::optimizer::DEVICE_PIECE;
-use super::sizes::{Size, at_most, largest_round, likely};
-use super::trainer::Job;
-use crate::io::files::megabytes;
+use super::sizes::{Size, largest_candidates, largest_round, upper_bound};
+use super::trainer::TrainJob;
+use crate::io::files::format_bytes;
 use crate::machine;
 use crate::model::{ImageInput, Prompt, Sequence};
 use crate::nn::Parameter;
 use crate::tasks::example_size;
 use crate::tasks::meta_example;
-use crate::train::settings::{Config, Method};
+use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::cmp::Reverse;
@@ -52,7 +52,7 @@ impl MemoryPlan {
     ///
     /// # Errors
     /// An example that cannot be made ready.
-    pub fn largest(job: &Job<'_>, sizes: &[Size], held: usize, resumed: bool) -> Result<Self> {
+    pub fn largest(job: &TrainJob<'_>, sizes: &[Size], held: usize, resumed: bool) -> Result<Self> {
         let replayed = job.config.replayed_per_round();
         let each = [job.config.examples_per_round() - replayed, replayed];
         let by: [fn(&Size) -> usize; 3] = [|size| size.tokens + size.patches, |size| size.tokens, |size| size.patches];
@@ -60,7 +60,7 @@ impl MemoryPlan {
         let mut rounds = by.map(|by| largest_round(sizes, job.own(), each, by)).to_vec();
         rounds.dedup();
         let plans = rounds.iter().map(|round| {
-            let examples = round.par_iter().map(|&i| at_most(job, i)).collect::<Vec<Result<_>>>();
+            let examples = round.par_iter().map(|&i| upper_bound(job, i)).collect::<Vec<Result<_>>>();
             Ok(MemoryPlan::of(job, &examples.into_iter().collect::<Result<Vec<_>>>()?, &evaluated, held, resumed))
         });
         let plans = plans.collect::<Result<Vec<MemoryPlan>>>()?;
@@ -69,7 +69,7 @@ impl MemoryPlan {
 
     /// The plan of a run whose rounds have the examples `first`, with responses as long as they may get, and whose evaluations have the
     /// prompts `evaluated` at a time.
-    fn of(job: &Job<'_>, first: &[Sequence], evaluated: &[Arc<Prompt>], held: usize, resumed: bool) -> Self {
+    fn of(job: &TrainJob<'_>, first: &[Sequence], evaluated: &[Arc<Prompt>], held: usize, resumed: bool) -> Self {
         let config = job.config;
         let bytes = |p: &Arc<Parameter>| p.bytes().0;
         let trained: usize = job.policy.parameters().iter().filter(|p| p.trainable()).map(bytes).sum();
@@ -132,34 +132,34 @@ impl MemoryPlan {
 
 impl MemoryPlan {
     /// What to say of a plan of main memory that is beyond what there is, beside the `held` bytes that this process has already.
-    pub fn beyond(&self, held: usize) -> Option<String> {
+    pub fn exceeds(&self, held: usize) -> Option<String> {
         let free = machine::available_memory().filter(|_| !self.gpu)?;
         (self.total() > free + held).then(|| {
             format!(
                 "that is more than the {} that is available here; train --dry-run says what would make it fit",
-                megabytes(free + held)
+                format_bytes(free + held)
             )
         })
     }
 }
 
 /// The sequences of the first forward and backward.
-fn micro_batch(config: &Config, first: &[Sequence]) -> Vec<Sequence> {
+fn micro_batch(config: &TrainConfig, first: &[Sequence]) -> Vec<Sequence> {
     let first = &first[..first.len().min(config.train.batch_size)];
     match (&config.rollout, config.train.method) {
         (Some(rollout), Method::Rft) => {
-            first.iter().flat_map(|s| std::iter::repeat_n(s.clone(), rollout.samples)).collect()
+            first.iter().flat_map(|s| std::iter::repeat_n(s.clone(), rollout.num_generations)).collect()
         }
         _ => first.to_vec(),
     }
 }
 
 /// The prompts of the largest batch of the evaluations on the way, if there are any.
-fn evaluated(job: &Job<'_>) -> Result<Vec<Arc<Prompt>>> {
+fn evaluated(job: &TrainJob<'_>) -> Result<Vec<Arc<Prompt>>> {
     let settings = &job.config.eval;
     let Some(task) = job.validation.filter(|_| settings.every > 0) else { return Ok(Vec::new()) };
-    let count = if settings.samples == 0 { task.len() } else { settings.samples.min(task.len()) };
-    let wanted = likely(task, 0..count, settings.batch_size);
+    let count = if settings.limit == 0 { task.len() } else { settings.limit.min(task.len()) };
+    let wanted = largest_candidates(task, 0..count, settings.batch_size);
     let size = |&i: &usize| example_size(task, job.codec, i).map(|size| (size.tokens + size.patches, i));
     let sizes = wanted.par_iter().map(size).collect::<Vec<Result<_>>>();
     let mut largest = sizes.into_iter().collect::<Result<Vec<(usize, usize)>>>()?;
@@ -168,12 +168,12 @@ fn evaluated(job: &Job<'_>) -> Result<Vec<Arc<Prompt>>> {
 }
 
 /// The larger of rollouts and evaluation.
-fn generation(job: &Job<'_>, first: &[Sequence], evaluated: &[Arc<Prompt>]) -> usize {
+fn generation(job: &TrainJob<'_>, first: &[Sequence], evaluated: &[Arc<Prompt>]) -> usize {
     let config = job.config;
     let rollouts = config.rollout.as_ref().map_or(0, |r| {
         let at_once = if r.batch_size == 0 { first.len() } else { r.batch_size.min(first.len()) };
         let prompts: Vec<Arc<Prompt>> = first[..at_once].iter().map(|s| s.prompt.clone()).collect();
-        job.policy.generate_bytes(&prompts, r.samples, r.max_new_tokens)
+        job.policy.generate_bytes(&prompts, r.num_generations, r.max_new_tokens)
     });
     let evaluation = match evaluated {
         [] => 0,
@@ -185,7 +185,7 @@ fn generation(job: &Job<'_>, first: &[Sequence], evaluated: &[Arc<Prompt>]) -> u
 impl std::fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let whose = if self.gpu { "memory of the GPU" } else { "memory" };
-        write!(f, "{whose}: about {} at most", megabytes(self.total()))?;
+        write!(f, "{whose}: about {} at most", format_bytes(self.total()))?;
         let parts = [
             ("weights", self.weights),
             ("copies in bf16", self.copies),
@@ -199,7 +199,7 @@ impl std::fmt::Display for MemoryPlan {
         let shown: Vec<String> = parts
             .into_iter()
             .filter(|(_, bytes)| *bytes > 0)
-            .map(|(name, bytes)| format!("{name} {}", megabytes(bytes)))
+            .map(|(name, bytes)| format!("{name} {}", format_bytes(bytes)))
             .collect();
         write!(f, " ({})", shown.join(", "))
     }
@@ -234,8 +234,8 @@ mod tests {
         assert!(text.starts_with("memory: about 1.22 GB at most (weights 200 MB, gradients 200 MB"), "{text}");
         assert!(text.contains("generation 100 MB") && !text.contains("examples"), "{text}");
         let far = MemoryPlan { activations: 1 << 60, ..plan };
-        assert!(far.beyond(0).unwrap().contains("--dry-run"));
-        assert_eq!((far.beyond(1 << 61), MemoryPlan { gpu: true, ..far }.beyond(0)), (None, None));
+        assert!(far.exceeds(0).unwrap().contains("--dry-run"));
+        assert_eq!((far.exceeds(1 << 61), MemoryPlan { gpu: true, ..far }.exceeds(0)), (None, None));
     }
 
     #[cfg(target_os = "linux")]

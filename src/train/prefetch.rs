@@ -1,6 +1,6 @@
 //! The next examples, read, decoded and tokenised by a thread of its own while the model works on the current ones.
 
-use super::trainer::Job;
+use super::trainer::TrainJob;
 use crate::Result;
 use crate::model::PromptEncoder;
 use crate::model::Sequence;
@@ -15,17 +15,17 @@ use std::thread::Scope;
 type Prepared = Result<Sequence>;
 
 /// Prepares examples, in advance if it was told which.
-pub struct Feed<'a> {
+pub struct Prefetcher<'a> {
     source: Source<'a>,
-    orders: Sender<Vec<usize>>,
+    requests: Sender<Vec<usize>>,
     ready: Receiver<(Vec<usize>, Vec<Prepared>)>,
-    /// Orders that have not been collected.
+    /// Requests that have not been collected.
     open: usize,
 }
 
 #[derive(Clone, Copy)]
 struct Source<'a> {
-    /// See [`Job::sampled`].
+    /// See [`TrainJob::sampled`].
     sampled: usize,
     codec: &'a dyn PromptEncoder,
     task: &'a dyn Task,
@@ -40,14 +40,14 @@ impl Source<'_> {
     }
 }
 
-impl<'a> Feed<'a> {
+impl<'a> Prefetcher<'a> {
     /// A feed whose thread ends with it.
-    pub fn start<'scope>(scope: &'scope Scope<'scope, '_>, job: &Job<'a>) -> Self
+    pub fn start<'scope>(scope: &'scope Scope<'scope, '_>, job: &TrainJob<'a>) -> Self
     where
         'a: 'scope,
     {
         let source = Source { sampled: job.sampled(), codec: job.codec, task: job.train };
-        let (orders, to_do) = channel::<Vec<usize>>();
+        let (requests, to_do) = channel::<Vec<usize>>();
         let (done, ready) = channel();
         scope.spawn(move || {
             for indices in to_do {
@@ -57,15 +57,15 @@ impl<'a> Feed<'a> {
                 }
             }
         });
-        Feed { source, orders, ready, open: 0 }
+        Prefetcher { source, requests, ready, open: 0 }
     }
 
     /// These examples, in order: those prepared in advance, if they are the same, or else made now.
-    pub fn take(&mut self, indices: &[usize]) -> Result<Vec<Sequence>> {
+    pub fn next(&mut self, indices: &[usize]) -> Result<Vec<Sequence>> {
         while self.open > 0 {
             self.open -= 1;
             match self.ready.recv() {
-                Ok((ordered, prepared)) if ordered == indices => return prepared.into_iter().collect(),
+                Ok((requested, prepared)) if requested == indices => return prepared.into_iter().collect(),
                 _ => {}
             }
         }
@@ -73,8 +73,8 @@ impl<'a> Feed<'a> {
     }
 
     /// Have these examples ready soon.
-    pub fn order(&mut self, indices: Vec<usize>) {
-        if self.orders.send(indices).is_ok() {
+    pub fn request(&mut self, indices: Vec<usize>) {
+        if self.requests.send(indices).is_ok() {
             self.open += 1;
         }
     }

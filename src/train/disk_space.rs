@@ -1,9 +1,9 @@
-//! Room on disk: what a run will write is compared with what is free, before it begins and before each checkpoint. A checkpoint that does
+//! DiskGuard on disk: what a run will write is compared with what is free, before it begins and before each checkpoint. A checkpoint that does
 //! not fit is waited with: nothing is lost, nothing half written, and the run goes on when somebody has made room.
 
 use super::freeze::is_adapter;
-use super::run::Run;
-use super::trainer::{Job, Progress};
+use super::run_dir::RunDir;
+use super::trainer::{TrainJob, TrainerCallback};
 use crate::io::files;
 use crate::model::convert::model_file_bytes;
 use crate::nn::Parameter;
@@ -25,16 +25,16 @@ const SLACK: u64 = 256 << 10;
 
 /// Bytes that a run writes at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Needed {
+pub struct SpaceNeeded {
     /// A checkpoint: weights and moments in f32, and small files.
     pub checkpoint: u64,
     /// The model alone.
     pub model: u64,
 }
 
-impl Needed {
+impl SpaceNeeded {
     /// By a run of `job`.
-    pub fn of(job: &Job<'_>) -> Needed {
+    pub fn of(job: &TrainJob<'_>) -> SpaceNeeded {
         let bytes = |p: &&Arc<Parameter>| 4 * p.var.elem_count() as u64;
         let all = job.policy.parameters();
         // Of a model with an adapter the adapter alone is written.
@@ -42,7 +42,7 @@ impl Needed {
         let written = all.iter().filter(|p| !adapted || is_adapter(&p.name));
         let model = written.map(|p| bytes(&p)).sum::<u64>() + model_file_bytes(job.base) + SLACK;
         let moments: u64 = all.iter().filter(|p| p.trainable()).map(|p| 2 * bytes(&p)).sum();
-        Needed { checkpoint: model + moments, model }
+        SpaceNeeded { checkpoint: model + moments, model }
     }
 }
 
@@ -50,32 +50,32 @@ impl Needed {
 pub type Free<'a> = Box<dyn Fn(&Path) -> Option<u64> + 'a>;
 
 /// Watches the disk that a run writes to.
-pub struct Room<'a> {
+pub struct DiskGuard<'a> {
     dir: PathBuf,
-    needed: Needed,
+    needed: SpaceNeeded,
     stop: &'a AtomicBool,
     free: Free<'a>,
     poll: Duration,
 }
 
-impl<'a> Room<'a> {
+impl<'a> DiskGuard<'a> {
     /// For a run of `job` in the directory of `run`.
-    pub fn of(job: &Job<'a>, run: &Run) -> Room<'a> {
-        Room::new(run.dir(), Needed::of(job), job.stop, Box::new(files::free_bytes), POLL)
+    pub fn of(job: &TrainJob<'a>, run: &RunDir) -> DiskGuard<'a> {
+        DiskGuard::new(run.dir(), SpaceNeeded::of(job), job.stop, Box::new(files::free_bytes), POLL)
     }
 
     /// With another way to tell what is free, looked at every `poll`.
-    pub fn new(dir: &Path, needed: Needed, stop: &'a AtomicBool, free: Free<'a>, poll: Duration) -> Room<'a> {
-        Room { dir: dir.to_path_buf(), needed, stop, free, poll }
+    pub fn new(dir: &Path, needed: SpaceNeeded, stop: &'a AtomicBool, free: Free<'a>, poll: Duration) -> DiskGuard<'a> {
+        DiskGuard { dir: dir.to_path_buf(), needed, stop, free, poll }
     }
 
     /// Before a run that keeps `keep` checkpoints begins: a note if not all that it will write fits.
     ///
     /// # Errors
     /// An input error if not even one checkpoint fits.
-    pub fn look_ahead(&self, keep: usize, progress: &mut dyn Progress) -> Result<()> {
+    pub fn check_before_start(&self, keep: usize, progress: &mut dyn TrainerCallback) -> Result<()> {
         let Some(free) = (self.free)(&self.dir) else { return Ok(()) };
-        let Needed { checkpoint, model } = self.needed;
+        let SpaceNeeded { checkpoint, model } = self.needed;
         if free < checkpoint {
             return Err(Error::input(format!(
                 "no room for a single checkpoint: it takes {}, and {} are free in {}; make room, or give another --out",
@@ -104,15 +104,15 @@ impl<'a> Room<'a> {
     ///
     /// # Errors
     /// Those of `save`, but that the disk is full, which is waited with.
-    pub fn checkpoint(&self, progress: &mut dyn Progress, save: impl FnMut() -> Result<()>) -> Result<bool> {
+    pub fn checkpoint(&self, progress: &mut dyn TrainerCallback, save: impl FnMut() -> Result<()>) -> Result<bool> {
         self.write("a checkpoint", self.needed.checkpoint, progress, save)
     }
 
-    /// As [`Room::checkpoint`], for the model at the end.
+    /// As [`DiskGuard::checkpoint`], for the model at the end.
     ///
     /// # Errors
-    /// See [`Room::checkpoint`].
-    pub fn model(&self, progress: &mut dyn Progress, save: impl FnMut() -> Result<()>) -> Result<bool> {
+    /// See [`DiskGuard::checkpoint`].
+    pub fn model(&self, progress: &mut dyn TrainerCallback, save: impl FnMut() -> Result<()>) -> Result<bool> {
         self.write("the trained model", self.needed.model, progress, save)
     }
 
@@ -120,11 +120,11 @@ impl<'a> Room<'a> {
         &self,
         what: &str,
         needed: u64,
-        progress: &mut dyn Progress,
+        progress: &mut dyn TrainerCallback,
         mut save: impl FnMut() -> Result<()>,
     ) -> Result<bool> {
         let told: Cell<Option<Instant>> = Cell::new(None);
-        let pause = |progress: &mut dyn Progress, why: String| {
+        let pause = |progress: &mut dyn TrainerCallback, why: String| {
             if told.get().is_none_or(|told| told.elapsed() >= REMIND) {
                 told.set(Some(Instant::now()));
                 progress.note(&why);
@@ -184,11 +184,11 @@ fn is_full(error: &Error) -> bool {
     ["(os error 28)", "(os error 122)"].iter().any(|code| said.contains(code))
 }
 
-/// As [`files::megabytes`], but exact enough for small models.
+/// As [`files::format_bytes`], but exact enough for small models.
 fn size(bytes: u64) -> String {
     match bytes {
         0..10_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => files::megabytes(bytes as usize),
+        _ => files::format_bytes(bytes as usize),
     }
 }
 
@@ -201,7 +201,7 @@ mod tests {
     #[derive(Default)]
     struct Notes(Vec<String>);
 
-    impl Progress for Notes {
+    impl TrainerCallback for Notes {
         fn start(&mut self, _: usize, _: usize) {}
         fn step(&mut self, _: usize, _: &Metrics) {}
         fn evaluation(&mut self, _: usize, _: &Metrics) {}
@@ -210,23 +210,23 @@ mod tests {
         }
     }
 
-    const NEEDED: Needed = Needed { checkpoint: 30_000_000, model: 10_000_000 };
+    const NEEDED: SpaceNeeded = SpaceNeeded { checkpoint: 30_000_000, model: 10_000_000 };
     const SOON: Duration = Duration::from_millis(2);
 
-    fn room<'a>(stop: &'a AtomicBool, free: impl Fn(&Path) -> Option<u64> + 'a) -> Room<'a> {
-        Room::new(Path::new("runs/a"), NEEDED, stop, Box::new(free), SOON)
+    fn room<'a>(stop: &'a AtomicBool, free: impl Fn(&Path) -> Option<u64> + 'a) -> DiskGuard<'a> {
+        DiskGuard::new(Path::new("runs/a"), NEEDED, stop, Box::new(free), SOON)
     }
 
     #[test]
     fn a_run_is_refused_where_no_checkpoint_fits_and_warned_where_not_all_do() {
         let (stop, mut notes) = (AtomicBool::new(false), Notes::default());
-        let error = room(&stop, |_| Some(29_000_000)).look_ahead(2, &mut notes).unwrap_err();
+        let error = room(&stop, |_| Some(29_000_000)).check_before_start(2, &mut notes).unwrap_err();
         let said = error.to_string();
         assert!(error.exit_code() == 2 && said.contains("it takes 30 MB, and 29 MB are free in runs/a"), "{said}");
-        room(&stop, |_| Some(100_000_000)).look_ahead(2, &mut notes).unwrap();
-        room(&stop, |_| None).look_ahead(2, &mut notes).unwrap();
+        room(&stop, |_| Some(100_000_000)).check_before_start(2, &mut notes).unwrap();
+        room(&stop, |_| None).check_before_start(2, &mut notes).unwrap();
         assert!(notes.0.is_empty(), "{:?}", notes.0);
-        room(&stop, |_| Some(99_000_000)).look_ahead(2, &mut notes).unwrap();
+        room(&stop, |_| Some(99_000_000)).check_before_start(2, &mut notes).unwrap();
         assert!(notes.0.len() == 1 && notes.0[0].contains("up to 100 MB (3 checkpoints of 30 MB"), "{:?}", notes.0);
     }
 

@@ -143,13 +143,13 @@ impl TrainArgs {
 fn describe(finished: &RunSummary) -> String {
     let number = |name: &str| finished.metrics.get(name).and_then(serde_json::Value::as_f64);
     let mut text = format!("{} steps", finished.step);
-    if let (Some(accuracy), Some(hits), Some(n)) =
-        (number("eval/accuracy"), number("eval/hits"), number("eval/examples"))
+    if let (Some(accuracy), Some(partial_credit), Some(n)) =
+        (number("eval/accuracy"), number("eval/partial_credit"), number("eval/examples"))
     {
         text += &format!(
             ": {:.1} % of {n} validation examples right, {:.1} % of their parts",
             100.0 * accuracy,
-            100.0 * hits
+            100.0 * partial_credit
         );
     }
     text
@@ -249,7 +249,7 @@ impl TrainerCallback for TrainProgress {
             percent("eval/accuracy"),
             percent("eval/accuracy_low"),
             percent("eval/accuracy_high"),
-            percent("eval/hits"),
+            percent("eval/partial_credit"),
             percent("eval/format_failures"),
         ));
     }

@@ -1,5 +1,6 @@
 //! Settings that contradict each other, or cannot mean anything, are refused here, before any work.
 
+use crate::tasks::TERMS;
 use crate::train::settings::{LossType, Method, SftSettings, TrainConfig};
 use crate::{Error, Result};
 use toml::{Table, Value};
@@ -222,13 +223,13 @@ fn rft(config: &TrainConfig) -> Result<()> {
         }
     }
     if let Some(r) = &config.reward {
-        for (key, weight) in [("reward.hit", r.hit), ("reward.acc", r.acc), ("reward.fmt", r.fmt)] {
-            need(weight.is_finite() && weight >= 0.0, key, weight, "0 or more")?;
+        for term in TERMS {
+            let weight = (term.weight)(r);
+            need(weight.is_finite() && weight >= 0.0, term.key, weight, "0 or more")?;
         }
-        if r.hit == 0.0 && r.acc == 0.0 && r.fmt == 0.0 {
-            return Err(Error::input(
-                "reward.hit, reward.acc and reward.fmt are all 0: there is nothing to learn from",
-            ));
+        if TERMS.iter().all(|term| (term.weight)(r) == 0.0) {
+            let keys = TERMS.map(|term| term.key).join(", ");
+            return Err(Error::input(format!("{keys} are all 0: there is nothing to learn from")));
         }
     }
     if let Some(g) = &config.stall {

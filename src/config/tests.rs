@@ -82,7 +82,9 @@ fn contradictions_are_refused_before_any_work() {
     assert!(refused(rft, &["grpo.delta=1.1"]).contains("grpo.delta"));
     assert!(refused(rft, &["grpo.num_iterations=2", "train.steps=5"]).contains("give 6"));
     assert!(refused(rft, &["grpo.loss_type=cispo"]).contains("epsilon_high"));
-    assert!(refused(rft, &["reward.hit=0", "reward.acc=0", "reward.fmt=0"]).contains("nothing to learn"));
+    assert!(
+        refused(rft, &["reward.partial_credit=0", "reward.accuracy=0", "reward.format=0"]).contains("nothing to learn")
+    );
     assert!(refused("", &[]).contains("--method"));
     let e = TrainConfig::from_text(Some(Method::Rft), Some(("x.toml", sft)), &[]).unwrap_err();
     assert!(e.to_string().contains("contradicts"));

@@ -170,7 +170,7 @@ pub struct BenchmarkChange {
     /// Kind of knowledge it asks for.
     pub family: String,
     /// What scores it, with version.
-    pub rule: String,
+    pub scorer: String,
     /// Hash of the examples, with their images.
     pub data: String,
     /// Responses to each example.
@@ -227,7 +227,7 @@ pub struct BenchmarkTitle {
     /// Kind of knowledge it asks for.
     pub family: String,
     /// What scores it, with version.
-    pub rule: String,
+    pub scorer: String,
 }
 
 /// A benchmark with what is needed to combine it with others.
@@ -276,11 +276,11 @@ impl MeasuredBenchmark {
             CategoryChange { name: name.to_string(), change: measure(&pairs, &groups, pairing.same_model).change }
         });
         let categories = categories.collect();
-        let BenchmarkTitle { name, family, rule } = title;
+        let BenchmarkTitle { name, family, scorer } = title;
         let benchmark = BenchmarkChange {
             name,
             family,
-            rule,
+            scorer,
             data: pairing.key.data.clone(),
             samples: pairing.key.samples,
             p_holm: measured.change.p,

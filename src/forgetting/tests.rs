@@ -182,7 +182,7 @@ fn what_is_not_the_same_on_both_sides_is_refused_by_name() {
     refused(&|e| e.outcomes[3].id = "other".into(), &["dir-b", "dir-t", "e3"]);
     refused(&|e| e.about.key.data = "x".repeat(64), &["data:", "same data"]);
     refused(&|e| e.about.key.prompt = "x".repeat(64), &["prompt:", "copy these files"]);
-    refused(&|e| *e.about.key.rules.get_mut("exact").unwrap() = 2, &["rules", "1 -> 2", "different rules"]);
+    refused(&|e| *e.about.key.scorers.get_mut("exact").unwrap() = 2, &["scorers", "1 -> 2", "different scorers"]);
     refused(&|e| e.about.key.sampling.max_new_tokens = 99, &["sampling", "same settings"]);
     refused(&|e| e.outcomes[3] = e.outcomes[2].clone(), &["two responses to e2"]);
     refused(&|e| e.outcomes.truncate(9), &["e9", "no partner"]);

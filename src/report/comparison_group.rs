@@ -1,4 +1,4 @@
-//! Models that can be compared with each other: tuned from one base and measured on the same examples by the same rules.
+//! Models that can be compared with each other: tuned from one base and measured on the same examples by the same scorers.
 
 use super::discover::{TrainRun, canonical, shortest_unique_name};
 use super::trajectory::step;
@@ -118,6 +118,6 @@ fn run_dir(model: &ModelRef) -> PathBuf {
 
 /// What must be the same for two models to be compared, as far as these benchmarks go.
 pub fn comparison_key<'a>(base: &ModelRef, benchmarks: impl Iterator<Item = &'a BenchmarkChange>) -> Vec<String> {
-    let parts = benchmarks.map(|b| format!("{} {} {} {}", b.name, b.data, b.rule, b.samples));
+    let parts = benchmarks.map(|b| format!("{} {} {} {}", b.name, b.data, b.scorer, b.samples));
     [base.hash.clone()].into_iter().chain(parts).collect()
 }

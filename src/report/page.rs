@@ -184,9 +184,9 @@ fn result(eval: &Evaluation, colour: usize) -> Option<Value> {
         .then(|| format!("{} of {}", eval.outcomes.len(), eval.about.key.examples * eval.about.key.samples));
     Some(json!({
         "name": eval.name, "colour": colour, "state": state, "task": s.task, "split": eval.about.split,
-        "accuracy": shown(&s.accuracy), "hits": shown(&s.hits),
+        "accuracy": shown(&s.accuracy), "partial_credit": shown(&s.partial_credit),
         "parsed": shown(&s.parsed), "well_formed": shown(&s.well_formed),
-        "chance_accuracy": s.chance.map(|c| c.accuracy), "chance_hits": s.chance.map(|c| c.hits),
+        "chance_accuracy": s.chance.map(|c| c.accuracy), "chance_partial_credit": s.chance.map(|c| c.partial_credit),
         "examples": s.examples, "samples": s.samples, "mean_tokens": format!("{:.1}", s.mean_tokens),
     }))
 }
@@ -214,7 +214,7 @@ fn chances(evals: &[Evaluation]) -> Vec<Value> {
     let name = |task: &str| if all.len() == 1 { "guessing".to_string() } else { format!("guessing ({task})") };
     let percent = |share: f64| format!("{} %", significant_percent(share));
     all.iter()
-        .map(|(task, c)| json!({"name": name(task), "accuracy": percent(c.accuracy), "hits": percent(c.hits)}))
+        .map(|(task, c)| json!({"name": name(task), "accuracy": percent(c.accuracy), "partial_credit": percent(c.partial_credit)}))
         .collect()
 }
 
@@ -301,18 +301,20 @@ fn puzzles(evals: &[Evaluation], colours: &Colours, notices: &mut Vec<String>) -
             Ok(cards) => {
                 let shown = cards.len();
                 let mut caption = format!(
-                    "The first {} of the {} split in file order: nobody chose them. A solid green frame is a tile in its \
-                     place, a dashed orange one is not.",
-                    plural(shown, "puzzle"),
+                    "The first {} of the {} split in file order: nobody chose them.",
+                    plural(shown, "example"),
                     about.split
                 );
+                if let Some(card) = cards.iter().find(|card| !card.legend.is_empty()) {
+                    caption += &format!(" {}", card.legend);
+                }
                 if group.len() > DRAWN {
                     caption += &format!(" Of {} evaluations, the first {DRAWN} are drawn.", group.len());
                 }
-                let title = if several { format!("Puzzles: {}", about.data.display()) } else { "Puzzles".into() };
+                let title = if several { format!("Examples: {}", about.data.display()) } else { "Examples".into() };
                 drawn.push(Group { title, caption, cards });
             }
-            Err(e) => notices.push(format!("The puzzles of {} are not drawn: {e}.", about.data.display())),
+            Err(e) => notices.push(format!("The examples of {} are not drawn: {e}.", about.data.display())),
         }
     }
     drawn

@@ -87,7 +87,7 @@ pub(super) fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished:
             let right = (64.0 * (0.06 + 0.7 * progress)).round();
             let interval = crate::stats::share(right as usize, 64);
             let row = serde_json::json!({"step": step, "eval/accuracy": interval.value,
-                "eval/accuracy_low": interval.low, "eval/accuracy_high": interval.high, "eval/hits": 0.27 + 0.6 * progress, "eval/examples": 64.0});
+                "eval/accuracy_low": interval.low, "eval/accuracy_high": interval.high, "eval/partial_credit": 0.27 + 0.6 * progress, "eval/examples": 64.0});
             lines += &format!("{row}\n");
         }
     }
@@ -110,7 +110,7 @@ pub(super) fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rig
         data: "d".into(),
         gold: "g".into(),
         task: "jigsaw".into(),
-        rules: Default::default(),
+        scorers: Default::default(),
         examples: task.len(),
         sampling: Sampling::greedy(16),
         samples: 1,
@@ -186,9 +186,9 @@ fn a_study_becomes_one_page_with_curves_results_puzzles_and_settings() {
     }
     // Example 0 is right for the start and for RFT: four solid frames each; example 2 is half wrong for the start.
     let first = html.split("class=\"card puzzle\"").nth(1).unwrap();
-    assert_eq!(first.matches("class=\"tile ok\"").count(), 12, "all three answer the first puzzle rightly");
+    assert_eq!(first.matches("class=\"mark ok\"").count(), 12, "all three answer the first puzzle rightly");
     let third = html.split("class=\"card puzzle\"").nth(3).unwrap();
-    assert_eq!(third.matches("class=\"tile no\"").count(), 2, "two tiles are swapped in the start's answer");
+    assert_eq!(third.matches("class=\"mark no\"").count(), 2, "two tiles are swapped in the start's answer");
     assert_eq!(html.matches("class=\"card puzzle\"").count(), 8);
 }
 
@@ -253,7 +253,7 @@ pub(super) mod prior_knowledge {
     pub fn tuned(run: &str, step: u64, learnt: usize, lost: [usize; 3]) -> TunedResult {
         let compared = |name: &str, family: &str, values: &[(f64, f64)]| {
             let (base, after) = sides(values);
-            let title = BenchmarkTitle { name: name.into(), family: family.into(), rule: "exact v1".into() };
+            let title = BenchmarkTitle { name: name.into(), family: family.into(), scorer: "exact v1".into() };
             MeasuredBenchmark::of(title, &pair(base, after).unwrap(), &labels(values.len()), Vec::new()).unwrap()
         };
         let model = ModelRef {

@@ -43,10 +43,10 @@ const MAIN: [Metric; 4] = [
         "whole answers right",
     ),
     evaluated(
-        "eval/hits",
-        "Tiles in place",
-        "Validation examples, mean share of tiles put in their place",
-        "tiles in place",
+        "eval/partial_credit",
+        "Partial credit",
+        "Validation examples, mean share of the answer that is right",
+        "partial credit",
     ),
     stepwise("reward", "Reward", "Mean over the responses sampled at each step (RFT)", "reward"),
     only(
@@ -68,9 +68,9 @@ const MORE: [Metric; 15] = [
             )
         },
     ),
-    stepwise("reward_hit", "Reward for tiles in place", "Mean of R_hit, weighted (RFT)", "reward"),
-    stepwise("reward_acc", "Reward for whole answers", "Mean of R_acc, weighted (RFT)", "reward"),
-    stepwise("reward_fmt", "Reward for the format", "Mean of R_fmt, weighted (RFT)", "reward"),
+    stepwise("reward_partial_credit", "Reward: partial credit", "Mean before weighting (RFT)", "reward"),
+    stepwise("reward_accuracy", "Reward: accuracy", "Mean before weighting (RFT)", "reward"),
+    stepwise("reward_format", "Reward: format", "Mean before weighting (RFT)", "reward"),
     stepwise(
         "reward_std",
         "Spread of the reward",
@@ -125,7 +125,7 @@ fn curve(metric: &Metric, runs: &[(&TrainRun, usize)], chance: Option<Chance>, z
     }
     let level = match metric.key {
         "eval/accuracy" => chance.map(|c| c.accuracy),
-        "eval/hits" => chance.map(|c| c.hits),
+        "eval/partial_credit" => chance.map(|c| c.partial_credit),
         _ => None,
     };
     let label = if metric.percent { format!("{} (%)", metric.y) } else { metric.y.to_string() };

@@ -8,7 +8,7 @@ use crate::sampling::{LocalModel, SamplePlan, sample_task};
 use crate::tasks::Task;
 use crate::train::settings::EvalSettings;
 
-/// Accuracy, hits, format failures and length over the first `settings.limit` examples of `task`, and the first
+/// Accuracy, partial credit, format failures and length over the first `settings.limit` examples of `task`, and the first
 /// `settings.log_responses` responses.
 pub fn evaluate(
     policy: &dyn LanguageModel,
@@ -26,7 +26,7 @@ pub fn evaluate(
     metrics.push("eval/accuracy", summary.accuracy.value);
     metrics.push("eval/accuracy_low", summary.accuracy.low);
     metrics.push("eval/accuracy_high", summary.accuracy.high);
-    metrics.push("eval/hits", summary.hits.value);
+    metrics.push("eval/partial_credit", summary.partial_credit.value);
     metrics.push("eval/format_failures", 1.0 - summary.well_formed.value);
     metrics.push("eval/unparsed", 1.0 - summary.parsed.value);
     metrics.push("eval/truncated", summary.truncated as f64 / n);

@@ -11,8 +11,7 @@ use super::shard_outputs::ShardOutputs;
 use super::stall::StallSample;
 use super::trainer::StepContext;
 use crate::model::{Completion, Prompt, Sampling, Sequence};
-use crate::tasks::Score;
-use crate::tasks::jigsaw::{Reward, RewardConfig};
+use crate::tasks::{Reward, RewardSettings, Score, TERMS};
 use crate::train::settings::{GrpoSettings, RolloutSettings, StallSettings, TrainConfig};
 use crate::{Error, Result, rng};
 use rand::Rng as _;
@@ -40,7 +39,7 @@ impl Group {
 struct Plan<'a> {
     rollout: &'a RolloutSettings,
     grpo: &'a GrpoSettings,
-    reward: &'a RewardConfig,
+    reward: &'a RewardSettings,
     stall: &'a StallSettings,
 }
 
@@ -73,7 +72,7 @@ pub(super) fn round(ctx: &mut StepContext<'_>) -> Result<()> {
     let view = StallSample {
         reward_std: described.get("reward_std").unwrap_or(0.0),
         reward: described.get("reward").unwrap_or(0.0),
-        best: plan.reward.hit + plan.reward.acc + plan.reward.fmt,
+        best: plan.reward.best(),
         well_formed: 1.0 - described.get("format_failures").unwrap_or(0.0),
         entropy: 0.0,
     };
@@ -229,7 +228,7 @@ fn roll_out(
             groups.push(Group {
                 id: record.id.clone(),
                 answer: record.answer.clone(),
-                rewards: scores.iter().map(|s| s.reward(plan.reward)).collect(),
+                rewards: scores.iter().map(|s| plan.reward.reward(s)).collect(),
                 truncated: completions.iter().filter(|c| !c.finished).count(),
                 sequences: completions
                     .into_iter()
@@ -252,9 +251,9 @@ fn describe(groups: &[Group], drawn: usize) -> Metrics {
     let count = groups.len().max(1) as f64;
     let mut m = Metrics::default();
     m.push("reward", responses().map(|r| r.total).sum::<f64>() / n);
-    m.push("reward_hit", responses().map(|r| r.hit).sum::<f64>() / n);
-    m.push("reward_acc", responses().map(|r| r.acc).sum::<f64>() / n);
-    m.push("reward_fmt", responses().map(|r| r.fmt).sum::<f64>() / n);
+    for (i, term) in TERMS.iter().enumerate() {
+        m.push(term.metric, responses().map(|r| r.terms[i]).sum::<f64>() / n);
+    }
     m.push("reward_std", groups.iter().map(Group::std).sum::<f64>() / count);
     m.push("zero_variance_groups", groups.iter().filter(|g| g.std() == 0.0).count() as f64 / count);
     m.push("prompts_drawn", drawn as f64);

@@ -137,7 +137,7 @@ pub struct TrainConfig {
     pub grpo: Option<GrpoSettings>,
     /// Weights of the parts of the reward; RFT only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reward: Option<crate::tasks::jigsaw::RewardConfig>,
+    pub reward: Option<crate::tasks::RewardSettings>,
     /// When to warn that learning has stalled; RFT only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stall: Option<StallSettings>,
@@ -324,7 +324,7 @@ impl TrainConfig {
                 entropy_coef: 0.0,
                 dynamic_sampling: 0,
             }),
-            reward: rft.then(crate::tasks::jigsaw::RewardConfig::default),
+            reward: rft.then(crate::tasks::RewardSettings::default),
             stall: rft.then_some(StallSettings { window: 25, reward_std: 0.01, entropy: 0.01 }),
         }
     }

@@ -43,7 +43,7 @@ impl StallState {
                  learnt the format (a short SFT run), or allow longer responses (rollout.max_new_tokens)"
             } else if sample.entropy < settings.entropy.max(0.05) {
                 "the policy has collapsed and gives the same response every time: go back to an earlier checkpoint with a lower \
-                 train.learning_rate, a larger rollout.num_generations, grpo.entropy_coef or grpo.beta above 0, or reward.permutation = \"require\""
+                 train.learning_rate, a larger rollout.num_generations, grpo.entropy_coef or grpo.beta above 0, or reward.require_valid = true"
             } else {
                 "responses to one prompt all earn the same: raise rollout.num_generations or rollout.temperature, draw other prompts \
                  (grpo.dynamic_sampling), or start with easier puzzles"

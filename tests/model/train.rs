@@ -158,7 +158,7 @@ fn every_loss_type_of_grpo_learns_from_rewards_alone() {
     for loss in ["grpo", "bnpo", "dr_grpo", "dapo", "cispo"] {
         let dir = tempfile::tempdir().unwrap();
         let loss_type = format!("grpo.loss_type={loss}");
-        let mut sets = vec![loss_type.as_str(), "train.steps=250", "reward.permutation=ignore"];
+        let mut sets = vec![loss_type.as_str(), "train.steps=250", "reward.require_valid=false"];
         if loss == "cispo" {
             sets.push("grpo.epsilon_high=5");
         }
@@ -170,7 +170,8 @@ fn every_loss_type_of_grpo_learns_from_rewards_alone() {
         let first = &told.steps[0];
         assert_eq!(metric(first, "clip_fraction"), 0.0);
         assert!((metric(first, "ratio") - 1.0).abs() < 1e-12);
-        let parts = ["reward_hit", "reward_acc", "reward_fmt"].iter().map(|p| metric(first, p)).sum::<f64>();
+        let parts =
+            ["reward_partial_credit", "reward_accuracy", "reward_format"].iter().map(|p| metric(first, p)).sum::<f64>();
         assert!((parts - metric(first, "reward")).abs() < 1e-9);
     }
 }
@@ -178,7 +179,7 @@ fn every_loss_type_of_grpo_learns_from_rewards_alone() {
 #[test]
 fn several_steps_a_rollout_clip_the_ratio_and_a_reference_holds_the_policy_back() {
     let reused: &[&str] =
-        &["grpo.num_iterations=2", "grpo.minibatches=2", "train.batch_size=3", "reward.permutation=ignore"];
+        &["grpo.num_iterations=2", "grpo.minibatches=2", "train.batch_size=3", "reward.require_valid=false"];
     let run = |extra: &[&str]| {
         let dir = tempfile::tempdir().unwrap();
         let (ended, told) = go(&dir.path().join("run"), &config(Method::Rft, &[RFT, reused, extra]), PLAIN);
@@ -472,8 +473,13 @@ fn an_example_that_is_too_long_is_refused_by_id_before_the_first_step() {
 #[test]
 fn a_collapsed_policy_is_reported_with_its_cause() {
     let dir = tempfile::tempdir().unwrap();
-    let collapse: &[&str] =
-        &["train.steps=60", "train.learning_rate=0.9", "reward.acc=0", "reward.hit=0", "stall.window=10"];
+    let collapse: &[&str] = &[
+        "train.steps=60",
+        "train.learning_rate=0.9",
+        "reward.accuracy=0",
+        "reward.partial_credit=0",
+        "stall.window=10",
+    ];
     let (ended, told) = go(&dir.path().join("run"), &config(Method::Rft, &[RFT, collapse]), PLAIN);
     ended.unwrap();
     assert!(

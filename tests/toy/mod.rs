@@ -261,10 +261,6 @@ impl PromptEncoder for Digits {
         Ok(Arc::new(Prompt { ids: vec![k], images: Vec::new() }))
     }
 
-    fn patch_len(&self) -> usize {
-        0
-    }
-
     fn encode_response(&self, text: &str) -> Result<Vec<u32>> {
         let digits: Option<Vec<u32>> = text.split_whitespace().map(|d| d.parse().ok()).collect();
         let mut ids = digits.ok_or_else(|| Error::input(format!("not digits: {text}")))?;
@@ -334,13 +330,13 @@ impl Task for Puzzles {
         sorted.sort();
         let parsed = sorted == ["1", "2", "3"];
         let placed = got.iter().zip(&gold).filter(|(a, b)| a == b).count() as f64 / 3.0;
-        let positions = if got.len() <= 3 { placed } else { 0.0 };
+        let raw_partial_credit = if got.len() <= 3 { placed } else { 0.0 };
         Score {
             correct: got == gold,
             value: f64::from(u8::from(got == gold)),
             lenient: f64::from(u8::from(got == gold)),
-            hits: if parsed { positions } else { 0.0 },
-            positions,
+            partial_credit: if parsed { raw_partial_credit } else { 0.0 },
+            raw_partial_credit,
             parsed,
             well_formed: parsed,
             fault: if parsed { String::new() } else { "not a permutation".into() },

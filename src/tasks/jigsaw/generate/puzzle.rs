@@ -7,6 +7,7 @@ use crate::data::source::{self, PixelBudget};
 use crate::data::{DatasetWriter, Digest, Message, Record};
 use crate::rng::{self, Rng};
 use crate::tasks::jigsaw::{self, Grid, PairPuzzle, Permutation, QuestionKind};
+use crate::tasks::response::with_image;
 use image::RgbImage;
 use rand::RngExt;
 use serde_json::json;
@@ -19,7 +20,7 @@ const MIN_DIFFERENCE: f64 = 1.0;
 const CROPS_TRIED: usize = 32;
 
 /// Makes the puzzles of one split.
-pub struct Maker<'a> {
+pub struct PuzzleBuilder<'a> {
     pub settings: &'a Settings,
     pub split: &'static str,
     pub writer: &'a DatasetWriter,
@@ -36,7 +37,7 @@ pub enum Refusal {
 }
 
 /// A puzzle whose image is written.
-pub struct Made {
+pub struct BuiltPuzzle {
     /// Number of the puzzle among those of its photo.
     pub index: u64,
     /// Left, top, width and height of the crop in the photo.
@@ -46,10 +47,14 @@ pub struct Made {
     pub digest: Digest,
 }
 
-impl Maker<'_> {
+impl PuzzleBuilder<'_> {
     /// Decode `photo` and make its puzzles, `(slot in the split, number among those of the photo)`. The inner error says
     /// why the photo cannot be used; the outer one that writing failed.
-    pub fn make(&self, photo: &Photo, slots: &[(usize, u64)]) -> Result<std::result::Result<Vec<Made>, Refusal>> {
+    pub fn make(
+        &self,
+        photo: &Photo,
+        slots: &[(usize, u64)],
+    ) -> Result<std::result::Result<Vec<BuiltPuzzle>, Refusal>> {
         let _share = self.budget.take(photo.size);
         let image = match &photo.place {
             Place::Scene(index) => scenes::draw(self.settings.seed, self.settings.cues, *index),
@@ -67,13 +72,13 @@ impl Maker<'_> {
                 return Ok(Err(Refusal::Plain));
             };
             let digest = self.writer.write_image(self.split, &image_name(slot), &shuffled)?;
-            made.push(Made { digest, ..puzzle });
+            made.push(BuiltPuzzle { digest, ..puzzle });
             (self.on_puzzle)();
         }
         Ok(Ok(made))
     }
 
-    fn puzzle(&self, image: &RgbImage, photo: &Photo, index: u64) -> Option<(Made, RgbImage)> {
+    fn puzzle(&self, image: &RgbImage, photo: &Photo, index: u64) -> Option<(BuiltPuzzle, RgbImage)> {
         let Settings { grid, tile, question, seed, min_crop, .. } = *self.settings;
         let mut rng = rng::stream(seed, "puzzle", &key(&photo.hash, index));
         let (crop, original) = (0..CROPS_TRIED).find_map(|_| {
@@ -84,12 +89,12 @@ impl Maker<'_> {
         let permutation = Permutation::random(grid.tiles(), &mut rng);
         let pair = (question == QuestionKind::Pair).then(|| PairPuzzle::random(grid, &permutation, &mut rng));
         let shuffled = jigsaw::shuffle(&original, grid, &permutation);
-        Some((Made { index, crop, permutation, pair, digest: [0; 32] }, shuffled))
+        Some((BuiltPuzzle { index, crop, permutation, pair, digest: [0; 32] }, shuffled))
     }
 }
 
 /// The record of the puzzle in `slot` of `split`.
-pub fn record(settings: &Settings, split: &str, slot: usize, photo: &Photo, made: &Made) -> Record {
+pub fn record(settings: &Settings, split: &str, slot: usize, photo: &Photo, made: &BuiltPuzzle) -> Record {
     let Settings { grid, tile, style, question, seed, .. } = *settings;
     let order = made.permutation.to_string();
     let mut meta = json!({
@@ -106,7 +111,7 @@ pub fn record(settings: &Settings, split: &str, slot: usize, photo: &Photo, made
             (jigsaw::pair_question(grid, pair, style), pair.answer().to_string())
         }
     };
-    let text = jigsaw::with_picture(&text, settings.question_first);
+    let text = with_image(&text, settings.question_first);
     let response = jigsaw::respond(&made.permutation, &answer, style);
     let message = |role: &str, content: String| Message { role: role.into(), content };
     Record {

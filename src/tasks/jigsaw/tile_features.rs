@@ -1,4 +1,4 @@
-//! What can be said of a puzzle's tiles from their pixels alone: mean colour and brightness in words, and how well edges match.
+//! Features of a puzzle's tiles, from their pixels alone: mean colour and brightness in words, and how well edges match.
 
 use crate::tasks::jigsaw::Grid;
 use image::RgbImage;
@@ -56,20 +56,20 @@ pub enum Side {
 }
 
 /// A shuffled picture cut into its tiles.
-pub struct Look<'a> {
+pub struct TileFeatures<'a> {
     image: &'a RgbImage,
     grid: Grid,
     width: u32,
     height: u32,
 }
 
-impl<'a> Look<'a> {
+impl<'a> TileFeatures<'a> {
     /// `None` if the picture does not divide into the grid.
     pub fn new(image: &'a RgbImage, grid: Grid) -> Option<Self> {
         let (cols, rows) = (grid.cols() as u32, grid.rows() as u32);
         let whole = image.width() >= cols && image.width().is_multiple_of(cols);
         let whole = whole && image.height() >= rows && image.height().is_multiple_of(rows);
-        whole.then(|| Look { image, grid, width: image.width() / cols, height: image.height() / rows })
+        whole.then(|| TileFeatures { image, grid, width: image.width() / cols, height: image.height() / rows })
     }
 
     /// Mean red, green and blue of a tile, each of 255.
@@ -148,8 +148,8 @@ mod tests {
         let grid: Grid = "2x2".parse().unwrap();
         let colours = [[250, 10, 20], [255, 255, 255], [10, 10, 12], [85, 130, 175]];
         let image = RgbImage::from_fn(8, 6, |x, y| Rgb(colours[(y / 3 * 2 + x / 4) as usize]));
-        let look = Look::new(&image, grid).unwrap();
-        let words: Vec<(&str, &str)> = (0..4).map(|t| (look.colour(t), look.brightness(t))).collect();
+        let features = TileFeatures::new(&image, grid).unwrap();
+        let words: Vec<(&str, &str)> = (0..4).map(|t| (features.colour(t), features.brightness(t))).collect();
         let expected = [
             ("crimson", "rather dark"),
             ("white", "very light"),
@@ -157,17 +157,17 @@ mod tests {
             ("steel blue", "of middling brightness"),
         ];
         assert_eq!(words, expected);
-        assert!(Look::new(&image, "3x3".parse().unwrap()).is_none());
+        assert!(TileFeatures::new(&image, "3x3".parse().unwrap()).is_none());
     }
 
     #[test]
     fn the_seam_between_neighbours_of_a_smooth_picture_is_the_best_match() {
         let grid: Grid = "1x3".parse().unwrap();
         let image = RgbImage::from_fn(30, 5, |x, y| Rgb([x as u8 * 8, 100, y as u8]));
-        let look = Look::new(&image, grid).unwrap();
-        assert_eq!(look.seam(0, Side::Right, 1), 8.0 / 3.0);
-        assert_eq!(look.seam(1, Side::Right, 2), 8.0 / 3.0);
-        assert_eq!((look.better(0, Side::Right, 1), look.better(0, Side::Right, 2)), (0, 1));
-        assert!(look.seam(0, Side::Bottom, 2) > 50.0);
+        let features = TileFeatures::new(&image, grid).unwrap();
+        assert_eq!(features.seam(0, Side::Right, 1), 8.0 / 3.0);
+        assert_eq!(features.seam(1, Side::Right, 2), 8.0 / 3.0);
+        assert_eq!((features.better(0, Side::Right, 1), features.better(0, Side::Right, 2)), (0, 1));
+        assert!(features.seam(0, Side::Bottom, 2) > 50.0);
     }
 }

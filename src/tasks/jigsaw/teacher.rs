@@ -5,18 +5,19 @@
 //! match); how it says it is drawn at random, from the seed, the record and the number of the response. It is told the answer: it
 //! explains the order and does not find it.
 
-use super::look::{Look, Side};
+use super::tile_features::{Side, TileFeatures};
 use crate::data::Record;
 use crate::rng::{self, Rng};
-use crate::tasks::Task;
-use crate::tasks::jigsaw::{Direction, Grid, Permutation, permutation_answer};
+use crate::tasks::jigsaw::{Direction, Grid, ORDER, PAIR, Permutation, permutation_answer};
+use crate::tasks::response::{self, Style};
+use crate::tasks::task::Task;
 use crate::{Error, Result};
 use rand::seq::IndexedRandom;
 use std::fmt::Write;
 
-/// The teacher.
+/// Writes responses by rule, from the answer and the pixels.
 #[derive(Debug, Clone, Copy)]
-pub struct Scripted {
+pub struct ScriptedTeacher {
     /// Seed of its phrasing.
     pub seed: u64,
 }
@@ -66,7 +67,7 @@ const ROWS: &[&str] = &["Row {r} therefore reads {t}.", "Consequently row {r} is
 const RELATIONS: &[&str] =
     &["Therefore fragment {a} was {d} with respect to fragment {b}.", "Consequently {a} lay {d}, seen from {b}."];
 
-impl Scripted {
+impl ScriptedTeacher {
     /// Raised whenever it would say something else than before.
     pub const VERSION: u32 = 1;
 
@@ -80,7 +81,7 @@ impl Scripted {
         let puzzle = Puzzle::of(record).map_err(named)?;
         let images = task.images(i)?;
         let image = images.first().ok_or_else(|| named(Error::input("field `images` is empty")))?;
-        let look = Look::new(image, puzzle.grid).ok_or_else(|| {
+        let features = TileFeatures::new(image, puzzle.grid).ok_or_else(|| {
             named(Error::input(format!(
                 "its picture of {} x {} pixels does not divide into {} tiles",
                 image.width(),
@@ -90,8 +91,8 @@ impl Scripted {
         })?;
         let text = |sample: usize| {
             let mut rng = rng::stream(self.seed, &format!("scripted teacher {}", record.id), &[sample as u64]);
-            let thought = puzzle.explain(&look, &mut rng);
-            format!("<think>{thought}</think><answer>{}</answer>", record.answer)
+            let thought = puzzle.explain(&features, &mut rng);
+            response::respond(Style::Think, &thought, &record.answer)
         };
         Ok((0..samples).map(text).collect())
     }
@@ -110,7 +111,7 @@ impl Puzzle {
     fn of(record: &Record) -> Result<Puzzle> {
         let field = |name: &str| record.meta.get(name).cloned().unwrap_or_default();
         let bad = |name: &str, e: &dyn std::fmt::Display| Error::input(format!("field `meta.{name}`: {e}"));
-        if !["jigsaw", "jigsaw-pair"].contains(&record.task.as_str()) {
+        if ![ORDER, PAIR].contains(&record.task.as_str()) {
             return Err(Error::input(format!(
                 "field `task`: `{}` is no puzzle; the scripted teacher reasons about puzzles only",
                 record.task
@@ -119,12 +120,12 @@ impl Puzzle {
         let grid: Grid = serde_json::from_value(field("grid")).map_err(|e| bad("grid", &e))?;
         let order = match (field("order").as_str(), record.task.as_str()) {
             (Some(order), _) => order.to_string(),
-            (None, "jigsaw") => record.answer.clone(),
+            (None, ORDER) => record.answer.clone(),
             (None, _) => return Err(bad("order", &"is missing")),
         };
         let order = permutation_answer(&order, grid.tiles()).map_err(|fault| bad("order", &fault))?;
         let pair = match record.task.as_str() {
-            "jigsaw" => None,
+            ORDER => None,
             _ => {
                 let pair: [usize; 2] = serde_json::from_value(field("tiles")).map_err(|e| bad("tiles", &e))?;
                 if !pair.iter().all(|tile| (1..=grid.tiles()).contains(tile)) {
@@ -137,12 +138,12 @@ impl Puzzle {
     }
 
     /// The thought.
-    fn explain(&self, look: &Look<'_>, rng: &mut Rng) -> String {
+    fn explain(&self, features: &TileFeatures<'_>, rng: &mut Rng) -> String {
         let (grid, places) = (self.grid, self.order.places());
         let mut said = vec![pick(OPENINGS, rng).to_string()];
         for tile in 0..grid.tiles() {
-            let words = [("{k}", (tile + 1).to_string()), ("{c}", look.colour(tile).into())];
-            let words = words.into_iter().chain([("{b}", look.brightness(tile).to_string())]);
+            let words = [("{k}", (tile + 1).to_string()), ("{c}", features.colour(tile).into())];
+            let words = words.into_iter().chain([("{b}", features.brightness(tile).to_string())]);
             said.push(fill(pick(TILES, rng), words));
         }
         said.push(pick(BORDERS, rng).to_string());
@@ -153,7 +154,7 @@ impl Puzzle {
                 _ => (Side::Right, cell - 1, BESIDE),
             };
             let (a, b) = (places[from], places[cell]);
-            let quality = match look.better(a, side, b) {
+            let quality = match features.better(a, side, b) {
                 0 => MATCHES[0],
                 1 | 2 => MATCHES[1],
                 _ => MATCHES[2],
@@ -216,8 +217,8 @@ mod tests {
             Ok(vec![self.1.clone()])
         }
         fn score(&self, _i: usize, response: &str) -> Score {
-            let rule: Box<dyn Scorer> = scorer(&self.0).unwrap();
-            rule.score(response)
+            let scorer: Box<dyn Scorer> = scorer(&self.0).unwrap();
+            scorer.score(response)
         }
     }
 
@@ -246,8 +247,8 @@ mod tests {
     fn every_response_is_right_and_in_the_form_asked_for() {
         for (kind, answer) in [("jigsaw", "2 1 4 3"), ("jigsaw-pair", "C")] {
             let task = one(kind, answer);
-            for response in (Scripted { seed: 3 }).respond(&task, 0, 20).unwrap() {
-                let score = task.score(0, &response);
+            for response in &(ScriptedTeacher { seed: 3 }).respond(&task, 0, 20).unwrap() {
+                let score = task.score(0, response);
                 assert!(score.correct && score.well_formed, "{response}");
                 assert!(!response.contains('{'), "a name was not filled in: {response}");
             }
@@ -257,21 +258,21 @@ mod tests {
     #[test]
     fn it_names_every_tile_and_the_seams_of_the_right_order() {
         let task = one("jigsaw", "2 1 4 3");
-        let text = &(Scripted { seed: 0 }).respond(&task, 0, 1).unwrap()[0];
+        let text = &(ScriptedTeacher { seed: 0 }).respond(&task, 0, 1).unwrap()[0];
         for words in ["2, 1", "4, 3"] {
             assert!(text.contains(words), "{words} is missing in {text}");
         }
         assert!((1..=4).all(|k| text.contains(&k.to_string())));
         let image = task.images(0).unwrap().remove(0);
-        let look = Look::new(&image, "2x2".parse().unwrap()).unwrap();
-        assert_eq!(look.better(1, Side::Right, 0), 0, "the seam inside the original is the closest");
+        let features = TileFeatures::new(&image, "2x2".parse().unwrap()).unwrap();
+        assert_eq!(features.better(1, Side::Right, 0), 0, "the seam inside the original is the closest");
         assert!(MATCHES[0].iter().any(|m| text.contains(m)), "{text}");
     }
 
     #[test]
     fn the_seed_decides_the_words_and_samples_differ() {
         let task = one("jigsaw", "2 1 4 3");
-        let say = |seed| (Scripted { seed }).respond(&task, 0, 8).unwrap();
+        let say = |seed| (ScriptedTeacher { seed }).respond(&task, 0, 8).unwrap();
         let texts: std::collections::HashSet<String> = say(1).into_iter().collect();
         assert_eq!((say(1), texts.len()), (say(1), 8));
         assert_ne!(say(1), say(2));
@@ -282,7 +283,7 @@ mod tests {
         let refused = |change: &dyn Fn(&mut Record)| {
             let mut task = one("jigsaw", "2 1 4 3");
             change(&mut task.0);
-            let error = (Scripted { seed: 0 }).respond(&task, 0, 1).unwrap_err();
+            let error = (ScriptedTeacher { seed: 0 }).respond(&task, 0, 1).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             error.to_string()
         };

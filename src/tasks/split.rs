@@ -8,14 +8,14 @@ use std::str::FromStr;
 /// Names of the splits, in the order of their shares.
 pub const SPLITS: [&str; 3] = ["train", "validation", "test"];
 
-/// Shares of train, validation and test: not negative, their sum 1. Written `0.8,0.1,0.1`; any weights are taken and
+/// SplitRatios of train, validation and test: not negative, their sum 1. Written `0.8,0.1,0.1`; any weights are taken and
 /// divided by their sum, so `8,1,1` is the same.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Shares([f64; 3]);
+pub struct SplitRatios([f64; 3]);
 
-impl Shares {
-    /// Shares in proportion to `weights`.
+impl SplitRatios {
+    /// SplitRatios in proportion to `weights`.
     pub fn new(weights: [f64; 3]) -> Result<Self> {
         let sum: f64 = weights.iter().sum();
         if !sum.is_finite() || sum <= 0.0 || weights.iter().any(|w| *w < 0.0) {
@@ -23,7 +23,7 @@ impl Shares {
                 "split {weights:?}: three shares that are not negative and not all zero"
             )));
         }
-        Ok(Shares(weights.map(|w| w / sum)))
+        Ok(SplitRatios(weights.map(|w| w / sum)))
     }
 
     /// `count` puzzles over the splits in proportion; the rest by largest remainder; at least one where the share is not 0.
@@ -65,13 +65,13 @@ impl Shares {
     }
 }
 
-impl FromStr for Shares {
+impl FromStr for SplitRatios {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
         let numbers: Vec<f64> = text.split(',').map_while(|part| part.trim().parse().ok()).collect();
         match <[f64; 3]>::try_from(numbers) {
-            Ok(weights) if text.split(',').count() == 3 => Shares::new(weights),
+            Ok(weights) if text.split(',').count() == 3 => SplitRatios::new(weights),
             _ => Err(Error::input(format!(
                 "split `{text}`: write the shares of train, validation and test, such as 0.8,0.1,0.1"
             ))),
@@ -79,7 +79,7 @@ impl FromStr for Shares {
     }
 }
 
-impl TryFrom<String> for Shares {
+impl TryFrom<String> for SplitRatios {
     type Error = Error;
 
     fn try_from(text: String) -> Result<Self> {
@@ -87,13 +87,13 @@ impl TryFrom<String> for Shares {
     }
 }
 
-impl From<Shares> for String {
-    fn from(shares: Shares) -> Self {
+impl From<SplitRatios> for String {
+    fn from(shares: SplitRatios) -> Self {
         shares.to_string()
     }
 }
 
-impl fmt::Display for Shares {
+impl fmt::Display for SplitRatios {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{},{},{}", self.0[0], self.0[1], self.0[2])
     }
@@ -103,7 +103,7 @@ impl fmt::Display for Shares {
 mod tests {
     use super::*;
 
-    fn shares(text: &str) -> Shares {
+    fn shares(text: &str) -> SplitRatios {
         text.parse().unwrap()
     }
 
@@ -137,7 +137,7 @@ mod tests {
     fn what_is_not_three_shares_is_refused() {
         for text in ["", "0.8,0.2", "1,1,1,1", "a,b,c", "-1,1,1", "0,0,0", "nan,1,1", "inf,1,1", "0.8 0.1 0.1", "1,,1"]
         {
-            assert!(text.parse::<Shares>().is_err(), "{text}");
+            assert!(text.parse::<SplitRatios>().is_err(), "{text}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a run would take, without running it: the memory plan, and the settings with which it would fit.
 
-use super::freeze::{freeze, is_frozen};
+use super::freeze::freeze;
 use super::launch::{Data, TrainRequest, adapted, check_start};
 use super::memory_plan::{MemoryPlan, process_memory};
 use super::sizes::{Size, sizes};
@@ -9,9 +9,8 @@ use crate::io::files::format_bytes;
 use crate::machine::{self, Place};
 use crate::model::LanguageModel;
 use crate::model::lora::{Adapter, LoraSettings, is_adapter};
-use crate::model::qwen2_5_vl::weights::FROZEN_VARIABLE;
-use crate::model::qwen2_5_vl::{Model, config};
-use crate::model::{Compute, Processor};
+use crate::model::weights::FROZEN_VARIABLE;
+use crate::model::{Compute, MetaTraining, Processor, meta, require_checkpoint};
 use crate::tasks::{Concat, Task};
 use crate::train::settings::TrainConfig;
 use crate::{Error, Result};
@@ -50,7 +49,7 @@ impl DryRun {
 pub fn dry_run(launch: &TrainRequest, place: Place) -> Result<DryRun> {
     let replay = launch.config.sft.as_ref().map(|sft| sft.replay.as_str()).filter(|replay| !replay.is_empty());
     let data = Data::open(&launch.data, replay.map(Path::new))?;
-    config::require(&launch.model)?;
+    require_checkpoint(&launch.model)?;
     check_start(launch)?;
     let processor = Processor::from_dir(&launch.model)?;
     data.check_texts(&processor, &launch.config)?;
@@ -96,11 +95,11 @@ impl Planner<'_> {
         let Planner { launch, data, processor, .. } = *self;
         let (place, compute) = (self.place, config.train.dtype);
         let policy = match &config.lora {
-            Some(settings) => adapted(Model::hollow(&launch.model, place, compute, |_| true)?, settings, launch)?,
-            None => Model::hollow(&launch.model, place, compute, |name| is_frozen(name, &config.train.freeze))?,
+            Some(settings) => adapted(meta(&launch.model, place, compute, MetaTraining::Frozen)?, settings, launch)?,
+            None => meta(&launch.model, place, compute, MetaTraining::AllBut(&config.train.freeze))?,
         };
-        let policy = policy.recomputing(config.train.gradient_checkpointing);
-        freeze(policy.parameters(), &config.train.freeze)?;
+        let policy = policy.with_gradient_checkpointing(config.train.gradient_checkpointing);
+        freeze(&policy, &config.train.freeze)?;
         let penalised = config.grpo.as_ref().is_some_and(|g| g.beta != 0.0);
         let near = config.sft.as_ref().is_some_and(|sft| sft.kl_coef > 0.0);
         let reference = match (penalised || near, &config.lora) {
@@ -108,10 +107,10 @@ impl Planner<'_> {
             (true, Some(_)) => Some(policy.without_adapter()?),
             // The adapter as it is, on the same base.
             (true, None) if policy.is_adapted() => {
-                let adapter = Adapter::read(&launch.model, policy.config(), &Device::Cpu)?;
+                let adapter = Adapter::read(&launch.model, policy.architecture(), &Device::Cpu)?;
                 Some(policy.without_adapter()?.with_adapter(adapter)?)
             }
-            (true, None) => Some(Model::hollow(&launch.model, place, compute, |_| true)?),
+            (true, None) => Some(meta(&launch.model, place, compute, MetaTraining::Frozen)?),
         };
         let joined = data.replay.as_ref().map(|replay| Concat { first: &data.train, second: replay });
         let stop = AtomicBool::new(false);
@@ -133,7 +132,7 @@ impl Planner<'_> {
             self.sizes = sizes(&job)?;
             check_lengths(&job, &self.sizes)?;
         }
-        // The weights of a hollow model are not in memory, and no part of what is held.
+        // The weights of a model on the meta device are not in memory, and no part of what is held.
         let plan = MemoryPlan::largest(&job, &self.sizes, 0, false)?;
         let plan = if plan.gpu { plan } else { MemoryPlan { program: self.held, ..plan } };
         let count = |trained: bool| -> usize {

@@ -52,7 +52,7 @@ pub fn probe_gradients(
 }
 
 fn vision_parameters(policy: &dyn LanguageModel) -> usize {
-    policy.parameters().iter().filter(|p| p.trainable() && p.name.starts_with("visual.")).count()
+    policy.parameters().iter().filter(|p| p.trainable() && policy.part(&p.name).is_vision()).count()
 }
 
 fn has_image(task: &dyn Task, i: usize) -> bool {

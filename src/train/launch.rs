@@ -1,14 +1,12 @@
 //! A whole training run from paths: open the run directory, load model and data, train. What `jigsaw train` and the study call.
 
-use super::freeze::is_frozen;
 use super::run_dir::{ResumeState, RunDir, RunManifest};
 use super::trainer::{TrainJob, TrainOutcome, TrainerCallback, train};
 use crate::data::Dataset;
 use crate::model::LanguageModel;
 use crate::model::lora::{self, Adapter, LoraSettings};
-use crate::model::qwen2_5_vl::weights::Storage;
-use crate::model::qwen2_5_vl::{Model, config};
-use crate::model::{Compute, Processor};
+use crate::model::weights::Storage;
+use crate::model::{Compute, Model, ModelLoader, Processor, require_checkpoint};
 use crate::model::{hash_model, hash_prompt_files};
 use crate::tasks::{Concat, DatasetTask, Task};
 use crate::train::settings::{Method, TrainConfig};
@@ -67,7 +65,7 @@ fn on_this_thread(
     let open = || Data::open(&launch.data, replay.map(Path::new));
     let (data, processor) = both(open, || Processor::from_dir(&launch.model));
     let data = data?;
-    config::require(&launch.model)?;
+    require_checkpoint(&launch.model)?;
     check_start(launch)?;
     let processor = processor?;
     data.check_texts(&processor, &launch.config)?;
@@ -75,7 +73,9 @@ fn on_this_thread(
     candle_core::cuda::set_gemm_reduced_precision_f32(launch.config.train.dtype == Compute::Bf16);
     // A run that begins needs these weights; one that goes on, those of its checkpoint.
     let begins = !launch.out.join("run.json").exists();
-    let load = || begins.then(|| start(launch)).transpose();
+    // The reference model shares the frozen weights of the model that trains.
+    let loader = ModelLoader::new(&launch.device, launch.config.train.dtype);
+    let load = || begins.then(|| start(launch, &loader)).transpose();
     let (model_hash, loaded) = both(|| hash_model(&launch.model), load);
     let identity = RunManifest {
         jigsaw: env!("CARGO_PKG_VERSION").into(),
@@ -109,10 +109,10 @@ fn on_this_thread(
     }
     let policy = match (&checkpoint, loaded?) {
         (None, Some(policy)) => policy,
-        (Some(checkpoint), _) => to_train(launch, &checkpoint.dir)?,
-        (None, None) => start(launch)?,
+        (Some(checkpoint), _) => loader.trainable(&checkpoint.dir, &launch.config.train.freeze)?,
+        (None, None) => start(launch, &loader)?,
     };
-    let policy = policy.recomputing(launch.config.train.gradient_checkpointing);
+    let policy = policy.with_gradient_checkpointing(launch.config.train.gradient_checkpointing);
     if launch.config.train.method == Method::Rft && policy.dropout() > 0.0 {
         progress.note(&format!(
             "the adapter's lora_dropout, {}, is not used: with train.method = \"rft\" it would change the log-probabilities that the policy \
@@ -125,7 +125,7 @@ fn on_this_thread(
     let reference = match penalised || near {
         // The base with the fresh adapter off is the model that the run began with: no second copy.
         true if launch.config.lora.is_some() => Some(policy.without_adapter()?),
-        true => Some(Model::load_frozen_in(&launch.model, &launch.device, launch.config.train.dtype)?),
+        true => Some(loader.frozen(&launch.model)?),
         false => None,
     };
     let replayed = data.replay.as_ref().map(|replay| Concat { first: &data.train, second: replay });
@@ -144,16 +144,12 @@ fn on_this_thread(
 }
 
 /// The model as a run begins with it: that of the directory, with a fresh adapter if the plan asks for one.
-fn start(launch: &TrainRequest) -> Result<Model> {
-    let Some(settings) = &launch.config.lora else { return to_train(launch, &launch.model) };
-    let base = Model::load_frozen_in(&launch.model, &launch.device, launch.config.train.dtype)?;
+fn start(launch: &TrainRequest, loader: &ModelLoader) -> Result<Model> {
+    let Some(settings) = &launch.config.lora else {
+        return loader.trainable(&launch.model, &launch.config.train.freeze);
+    };
+    let base = loader.frozen(&launch.model)?;
     adapted(base, settings, launch)
-}
-
-/// The model in `dir`, whose own weights or adapter train.
-fn to_train(launch: &TrainRequest, dir: &Path) -> Result<Model> {
-    let train = &launch.config.train;
-    Model::load_to_train(dir, &launch.device, train.dtype, |name| is_frozen(name, &train.freeze))
 }
 
 pub(super) fn adapted(base: Model, settings: &LoraSettings, launch: &TrainRequest) -> Result<Model> {
@@ -164,7 +160,7 @@ pub(super) fn adapted(base: Model, settings: &LoraSettings, launch: &TrainReques
         None => (launch.model.canonicalize().unwrap_or_else(|_| launch.model.clone()).display().to_string(), None),
     };
     let (named, seed) = ((place.as_str(), revision.as_deref()), launch.config.train.seed);
-    let adapter = Adapter::fresh(settings, base.config(), named, seed, base.device())?;
+    let adapter = Adapter::fresh(settings, base.architecture(), named, seed, base.device())?;
     base.with_adapter(adapter)
 }
 

@@ -109,7 +109,7 @@ pub fn train(
     if own == 0 {
         return Err(Error::input("the dataset has no training examples"));
     }
-    freeze(job.policy.parameters(), &config.train.freeze)?;
+    freeze(job.policy, &config.train.freeze)?;
     if resume.is_none() {
         DiskGuard::of(job, run).check_before_start(config.train.save_total_limit, progress)?;
     }

@@ -1,67 +1,67 @@
-//! Whole next-token distributions at the positions of given responses.
+//! Next-token distributions at the positions of given responses.
 
-use super::{Layout, Model};
-use crate::model::Sequence;
+use super::language_model::{Predictions, Predictor};
+use super::layout::Layout;
+use super::sequence::Sequence;
+use super::transformer::Model;
 use crate::nn::{LazyLogits, Linear, Value, linear, read};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The hidden states that predict the response tokens of a batch, from which logits are formed when they are asked for.
-pub struct Predicted<'a> {
+/// The hidden states that predict the response tokens of a batch. Logits are computed when they are asked for.
+struct Predicted<'a> {
     model: &'a Model,
     /// `[tokens, hidden]`, after the final norm; none for no tokens.
     states: Option<Tensor>,
 }
 
-impl Model {
-    /// Take `batch` through the decoder, and keep what predicts each response token.
-    pub fn predict(&self, batch: &[Sequence]) -> Result<Predicted<'_>> {
+impl Predictor for Model {
+    fn predict(&self, batch: &[Sequence]) -> Result<Box<dyn Predictions + '_>> {
         let parts = self.by_shards(batch, |shard| self.response_states(&batch[shard]));
         let parts: Vec<Tensor> = parts.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
         let states = if parts.is_empty() { None } else { Some(Tensor::cat(&parts, 0)?) };
-        Ok(Predicted { model: self, states })
+        Ok(Box::new(Predicted { model: self, states }))
     }
+}
 
-    /// What predicts each response token of `batch`, which goes through as a whole.
+impl Model {
+    /// See [`super::LanguageModel::lazy_logits`]. `batch` goes through in one piece.
     ///
     /// # Errors
     /// If there is no response token.
-    pub fn lazy_logits(&self, batch: &[Sequence]) -> Result<LazyLogits> {
+    pub(super) fn logits_of_shard(&self, batch: &[Sequence]) -> Result<LazyLogits> {
         let states = self.response_states(batch)?;
         let states = states.ok_or_else(|| Error::failed("no response tokens to predict"))?;
-        Ok(LazyLogits { states, weight: Arc::clone(&self.decoder.head) })
+        Ok(LazyLogits { states, weight: Arc::clone(&self.network.decoder.head) })
     }
 
     fn response_states(&self, batch: &[Sequence]) -> Result<Option<Tensor>> {
-        let layout = Layout::of_sequences(batch, &self.config)?;
+        let layout = Layout::of_sequences(batch, self.architecture())?;
         if layout.targets.is_empty() {
             return Ok(None);
         }
         let tape = self.tape(false);
         let hidden = self.hidden(&tape, &layout, Some(layout.predictors.clone()), |_, _| Ok(()))?;
-        Ok(Some(self.decoder.finish(&tape, &hidden)?.tensor))
+        Ok(Some(self.network.decoder.finish(&tape, &hidden)?.tensor))
     }
 }
 
-impl Predicted<'_> {
-    /// Response tokens, sequences end to end.
-    pub fn rows(&self) -> usize {
+impl Predictions for Predicted<'_> {
+    fn rows(&self) -> usize {
         self.states.as_ref().map_or(0, |states| states.dims()[0])
     }
 
-    /// Tokens of the vocabulary.
-    pub fn vocab(&self) -> usize {
-        self.model.config.text.vocab_size
+    fn vocab(&self) -> usize {
+        self.model.network.decoder.vocab_size()
     }
 
-    /// Logits before each of the given response tokens, `[rows, vocab]`, row major.
-    pub fn logits(&self, rows: Range<usize>) -> Result<Vec<f32>> {
+    fn logits(&self, rows: Range<usize>) -> Result<Vec<f32>> {
         let Some(states) = &self.states else { return Ok(Vec::new()) };
         let tape = self.model.tape(false);
         let states = Value::constant(states.narrow(0, rows.start, rows.len())?.contiguous()?);
-        let head = Linear::without_bias(Arc::clone(&self.model.decoder.head));
+        let head = Linear::without_bias(Arc::clone(&self.model.network.decoder.head));
         let logits = linear(&tape, &states, &[&head], None)?.tensor.to_device(&Device::Cpu)?;
         Ok(read(&logits)?.to_vec())
     }
@@ -71,13 +71,13 @@ impl Predicted<'_> {
 mod tests {
     use super::*;
     use crate::model::init::{Preset, write_checkpoint};
-    use crate::model::{Prompt, TokenGrads, TokenStats};
+    use crate::model::{LanguageModel, Prompt, TokenGrads, TokenStats};
     use std::sync::Mutex;
 
     fn tiny(seed: u64) -> Model {
         let dir = tempfile::tempdir().unwrap();
         write_checkpoint(dir.path(), Preset::Tiny, seed).unwrap();
-        Model::load(dir.path(), &Device::Cpu).unwrap()
+        crate::model::load(dir.path(), &Device::Cpu).unwrap()
     }
 
     fn batch() -> Vec<Sequence> {
@@ -105,8 +105,8 @@ mod tests {
     fn the_divergence_of_whole_models_has_the_gradient_of_its_finite_differences() {
         let (model, reference) = (tiny(1), tiny(2));
         let (p, q) = (reference.predict(&batch()).unwrap(), model.predict(&batch()).unwrap());
-        let row = |of: &Predicted<'_>, i: usize| of.logits(i..i + 1).unwrap();
-        let exact: f64 = (0..6).map(|i| crate::nn::kl_divergence(&row(&p, i), &row(&q, i)) / 6.0).sum();
+        let row = |of: &dyn Predictions, i: usize| of.logits(i..i + 1).unwrap();
+        let exact: f64 = (0..6).map(|i| crate::nn::kl_divergence(&row(p.as_ref(), i), &row(q.as_ref(), i)) / 6.0).sum();
         let here = mean(&model, &reference);
         assert!((here - exact).abs() < 1e-5 * exact, "{here} {exact}");
         // Along the gradient, the divergence changes by the gradient's square.
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_near_itself_has_no_divergence() {
+    fn a_model_does_not_diverge_from_itself() {
         let model = tiny(1);
         assert_eq!(mean(&model, &model), 0.0);
     }

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 /// Keys and values of every active sample. The order of the samples is that in which they were added.
-pub trait Cache {
+pub trait KvCache {
     /// Whether samples can be added while others are active.
     fn takes_more(&self) -> bool;
     /// For one layer, in order from layer 0: `prompts` are the rows of `qkv` that each prompt has; each gets `samples` samples.
@@ -20,7 +20,7 @@ pub trait Cache {
 }
 
 /// The CPU's cache: a prompt's part is held once for all of its samples, and a sample's own part is allocated once.
-pub struct FusedCache {
+pub struct FusedKvCache {
     layers: usize,
     heads: Heads,
     room: usize,
@@ -42,14 +42,14 @@ thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-impl FusedCache {
+impl FusedKvCache {
     /// An empty cache with room for `room` new tokens a sample.
     pub fn new(layers: usize, heads: Heads, room: usize) -> Self {
-        FusedCache { layers, heads, room, samples: Vec::new(), spare: Vec::new() }
+        FusedKvCache { layers, heads, room, samples: Vec::new(), spare: Vec::new() }
     }
 }
 
-impl Cache for FusedCache {
+impl KvCache for FusedKvCache {
     fn takes_more(&self) -> bool {
         true
     }
@@ -118,11 +118,11 @@ impl Cache for FusedCache {
 
 /// Any device's cache, in candle ops: the samples of one wave, prompts padded on the left and masked, all at the same step. A wave may be
 /// filled in several goes before its first step.
-pub struct ComposedCache {
+pub struct ReferenceKvCache {
     heads: Heads,
     /// New tokens of a sample, at most.
     room: usize,
-    /// Per layer, keys and values `[samples, kv heads, tokens + room, dim]`, of which the first [`ComposedCache::tokens`] are there.
+    /// Per layer, keys and values `[samples, kv heads, tokens + room, dim]`, of which the first [`ReferenceKvCache::tokens`] are there.
     layers: Vec<Option<(Tensor, Tensor)>>,
     /// Per layer, tokens that are there.
     tokens: Vec<usize>,
@@ -132,10 +132,17 @@ pub struct ComposedCache {
     stepped: bool,
 }
 
-impl ComposedCache {
+impl ReferenceKvCache {
     /// An empty cache with room for `room` new tokens a sample.
     pub fn new(layers: usize, heads: Heads, room: usize) -> Self {
-        ComposedCache { heads, room, layers: vec![None; layers], tokens: vec![0; layers], mask: None, stepped: false }
+        ReferenceKvCache {
+            heads,
+            room,
+            layers: vec![None; layers],
+            tokens: vec![0; layers],
+            mask: None,
+            stepped: false,
+        }
     }
 
     /// `tensor` with its tokens, in dimension `dim`, from `from` on at the end of `to`, in front of the room; `before` fills what is left.
@@ -150,7 +157,7 @@ impl ComposedCache {
     }
 }
 
-impl Cache for ComposedCache {
+impl KvCache for ReferenceKvCache {
     fn takes_more(&self) -> bool {
         !self.stepped
     }

@@ -1,9 +1,9 @@
 //! Decoding with a key-value cache: one prefill per prompt for all of its samples, then one token a step for every active
 //! sample at once. A finished sample leaves the batch and the next prompt takes its place.
 
-use super::Model;
-use super::cache::{Cache, ComposedCache, FusedCache};
+use super::kv_cache::{FusedKvCache, KvCache, ReferenceKvCache};
 use super::layout::Layout;
+use super::transformer::Model;
 use crate::model::sampling::{Draw, Sampler};
 use crate::model::{Completion, Prompt, Sampling};
 use crate::nn::{RowSource, Value, embed, parallel_map, read};
@@ -15,17 +15,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Samples decoded at once.
-pub(super) const SLOTS: usize = 256;
+pub(super) const MAX_ACTIVE: usize = 256;
 
 /// Prompt tokens prefilled at once (one longer prompt is still taken whole).
 pub(super) const PREFILL_TOKENS: usize = 8192;
 
 /// Bytes of weights up to which each thread decodes samples of its own: beyond, reading the weights once for all samples
 /// together costs less.
-const LANE_WEIGHTS: usize = 64 << 20;
+const MAX_PER_THREAD_BYTES: usize = 64 << 20;
 
 /// Prompts that nobody works on yet.
 struct Queue<'a> {
+    /// Number of the first prompt's random streams.
+    first: usize,
     prompts: &'a [Arc<Prompt>],
     /// Responses to each.
     samples: usize,
@@ -64,27 +66,23 @@ struct Slot {
 }
 
 impl Model {
-    /// `samples` responses to each prompt: `[prompt][sample]`. A response ends at one of `eos` or at the length limit; `banned`
-    /// tokens are never chosen. Sample j of prompt i draws from a stream of its own. On a CPU, a response depends neither
-    /// on the other prompts nor on the number of threads (a GPU's library may sum in another order where more rows are multiplied).
-    ///
-    /// # Errors
-    /// If the sampling settings are not usable, or a prompt does not fit the model.
-    pub fn generate(
+    /// See [`super::LanguageModel::generate_from`].
+    pub(super) fn decode_prompts(
         &self,
+        first: usize,
         prompts: &[Arc<Prompt>],
         samples: usize,
         sampling: &Sampling,
         eos: &[u32],
         banned: &[u32],
     ) -> Result<Vec<Vec<Completion>>> {
-        let sampler = Sampler::new(sampling, eos, banned, self.config().text.vocab_size)?;
-        let queue = Queue { prompts, samples, next: AtomicUsize::new(0) };
-        let count = match self.on_lanes() && self.weight_bytes(|_| true) <= LANE_WEIGHTS {
+        let sampler = Sampler::new(sampling, eos, banned, self.network.decoder.vocab_size())?;
+        let queue = Queue { first, prompts, samples, next: AtomicUsize::new(0) };
+        let count = match self.uses_cpu_kernels() && self.weight_bytes(|_| true) <= MAX_PER_THREAD_BYTES {
             true => rayon::current_num_threads().min(prompts.len()),
             false => 1,
         };
-        let slots = (prompts.len() * samples).div_ceil(count.max(1)).clamp(1, SLOTS);
+        let slots = (prompts.len() * samples).div_ceil(count.max(1)).clamp(1, MAX_ACTIVE);
         let mut done: Vec<Vec<Option<Completion>>> = prompts.iter().map(|_| vec![None; samples]).collect();
         for part in parallel_map(count, |_| self.decode(&queue, slots, sampling.max_new_tokens, &sampler)) {
             for slot in part? {
@@ -98,10 +96,10 @@ impl Model {
 
     /// Take prompts from the queue, up to `slots` samples at a time, until there are none left.
     fn decode(&self, queue: &Queue<'_>, slots: usize, room: usize, sampler: &Sampler) -> Result<Vec<Slot>> {
-        let (layers, heads) = (self.decoder.config.num_hidden_layers, self.decoder.heads());
-        let mut cache: Box<dyn Cache> = match self.on_lanes() {
-            true => Box::new(FusedCache::new(layers, heads, room)),
-            false => Box::new(ComposedCache::new(layers, heads, room)),
+        let (layers, heads) = (self.network.decoder.depth(), self.network.decoder.heads());
+        let mut cache: Box<dyn KvCache> = match self.uses_cpu_kernels() {
+            true => Box::new(FusedKvCache::new(layers, heads, room)),
+            false => Box::new(ReferenceKvCache::new(layers, heads, room)),
         };
         let mut done = Vec::new();
         let mut active: Vec<Slot> = Vec::new();
@@ -128,10 +126,16 @@ impl Model {
     }
 
     /// Prefill prompts and draw the first token of each of their samples.
-    fn start(&self, queue: &Queue<'_>, taken: &[usize], sampler: &Sampler, cache: &mut dyn Cache) -> Result<Vec<Slot>> {
+    fn start(
+        &self,
+        queue: &Queue<'_>,
+        taken: &[usize],
+        sampler: &Sampler,
+        cache: &mut dyn KvCache,
+    ) -> Result<Vec<Slot>> {
         let samples = queue.samples;
         let chosen: Vec<Arc<Prompt>> = taken.iter().map(|&i| Arc::clone(&queue.prompts[i])).collect();
-        let layout = Layout::of_prompts(&chosen, &self.config)?;
+        let layout = Layout::of_prompts(&chosen, self.architecture())?;
         let rows: Vec<Vec<usize>> = layout.prompts.iter().map(|prompt| prompt.rows().collect()).collect();
         let tape = self.tape(false);
         let last = layout.prompts.iter().map(|prompt| prompt.last() as u32).collect();
@@ -142,11 +146,12 @@ impl Model {
         for (&prompt, laid) in taken.iter().zip(&layout.prompts) {
             for sample in 0..samples {
                 let completion = Completion { ids: Vec::new(), logprobs: Vec::new(), finished: false };
-                let rng = rng::stream(sampler.seed(), "sample", &[prompt as u64, sample as u64]);
+                let stream = [(queue.first + prompt) as u64, sample as u64];
+                let rng = rng::stream(sampler.seed(), "sample", &stream);
                 slots.push(Slot { prompt, sample, position: laid.next, rng, completion });
             }
         }
-        let vocab = self.config.text.vocab_size;
+        let vocab = self.network.decoder.vocab_size();
         let logits = read(&logits)?;
         let rows: Vec<&[f32]> = logits.chunks_exact(vocab).flat_map(|row| std::iter::repeat_n(row, samples)).collect();
         draw(&mut slots, &rows, sampler)?;
@@ -154,19 +159,20 @@ impl Model {
     }
 
     /// One more token for every active sample.
-    fn step(&self, active: &mut [Slot], sampler: &Sampler, cache: &mut dyn Cache) -> Result<()> {
+    fn step(&self, active: &mut [Slot], sampler: &Sampler, cache: &mut dyn KvCache) -> Result<()> {
         let tape = self.tape(false);
         let last = |slot: &Slot| slot.completion.ids.last().copied().unwrap_or_default();
         let sources = active.iter().map(|slot| RowSource::Token(last(slot))).collect();
         let positions: Vec<u32> = active.iter().map(|slot| slot.position).collect();
-        let x = embed(&tape, &self.decoder.embedding, None, sources)?;
-        let table = self.decoder.rotations([&positions; 3]);
+        let x = embed(&tape, &self.network.decoder.embedding, None, sources)?;
+        let table = self.network.decoder.rotations([&positions; 3]);
         let hidden = self
+            .network
             .decoder
             .layers(&tape, x, &table, None, |layer, qkv| Ok(Value::constant(cache.attend(layer, &qkv.tensor)?)))?;
         let logits = self.last_logits(&hidden)?;
         let logits = read(&logits)?;
-        let rows: Vec<&[f32]> = logits.chunks_exact(self.config.text.vocab_size).collect();
+        let rows: Vec<&[f32]> = logits.chunks_exact(self.network.decoder.vocab_size()).collect();
         active.iter_mut().for_each(|slot| slot.position += 1);
         draw(active, &rows, sampler)
     }
@@ -174,8 +180,8 @@ impl Model {
     /// Logits of hidden states before the final norm, on the CPU: `[rows, vocab]`.
     fn last_logits(&self, hidden: &Value) -> Result<Tensor> {
         let tape = self.tape(false);
-        let hidden = self.decoder.finish(&tape, hidden)?;
-        let head = crate::nn::Linear::without_bias(Arc::clone(&self.decoder.head));
+        let hidden = self.network.decoder.finish(&tape, hidden)?;
+        let head = crate::nn::Linear::without_bias(Arc::clone(&self.network.decoder.head));
         Ok(crate::nn::linear(&tape, &hidden, &[&head], None)?.tensor.to_device(&Device::Cpu)?)
     }
 }

@@ -3,73 +3,87 @@
 //! Only the activations of the shards being worked on exist, and for a small model they stay near the processor. The cut
 //! depends on the batch and on the model alone, never on the number of threads, and so do the sums of gradients.
 
-use crate::model::Sequence;
+use super::sequence::Sequence;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Rows (tokens and image patches) that a shard has at least, if the batch has them: of a small model, whose shards run side by
 /// side, and of a large one, where fewer rows keep fewer activations.
-const ROWS: (usize, usize) = (2048, 384);
+const MIN_ROWS: (usize, usize) = (2048, 384);
 
 /// A small batch of a small model is cut into up to four shards of at least so many rows, so that threads have work.
-const FEW_ROWS: usize = 512;
+const MIN_SMALL_ROWS: usize = 512;
 
-/// Most lanes: each holds a gradient of its own.
-const LANES: usize = 8;
+/// Most shards at once with gradients of their own.
+const MAX_THREADS: usize = 8;
 
-/// Bytes that the gradients of all lanes may take together.
-const LANE_BYTES: usize = 64 << 20;
+/// Bytes that the gradients of all of these may take together.
+const MAX_THREAD_GRADIENTS: usize = 64 << 20;
 
 /// The largest parameters, in bytes, of a model whose shards go through in pairs: of a larger one, the activations of a
 /// second shard are too many.
-const PAIR_BYTES: usize = 1 << 30;
+const MAX_PAIR_PARAMETERS: usize = 1 << 30;
 
-/// How the shards of a batch go through the model.
+/// Which shards of a batch go through the model at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SideBySide {
+pub enum ShardSchedule {
     /// IsShared at once, one thread each, each lane with gradients of its own.
-    Lanes(usize),
+    PerThread(usize),
     /// Two at once, each with half of the threads, both adding to the same gradients.
     Pairs,
     /// One after the other.
-    Nothing,
+    Sequential,
 }
 
 /// How `shards` shards go through a model whose trainable parameters take `bytes`.
-pub fn side_by_side(shards: usize, bytes: usize) -> SideBySide {
-    let most = LANES.min(LANE_BYTES / bytes.max(1));
+pub fn schedule(shards: usize, bytes: usize) -> ShardSchedule {
+    let most = MAX_THREADS.min(MAX_THREAD_GRADIENTS / bytes.max(1));
     match (shards, most) {
-        (0 | 1, _) => SideBySide::Nothing,
-        (_, 2..) => SideBySide::Lanes(shards.min(most)),
-        _ if bytes <= PAIR_BYTES => SideBySide::Pairs,
-        _ => SideBySide::Nothing,
+        (0 | 1, _) => ShardSchedule::Sequential,
+        (_, 2..) => ShardSchedule::PerThread(shards.min(most)),
+        _ if bytes <= MAX_PAIR_PARAMETERS => ShardSchedule::Pairs,
+        _ => ShardSchedule::Sequential,
     }
 }
 
 /// Consecutive runs of sequences of about equal work, for a model whose trainable parameters take `bytes`. Sequences that share
 /// a prompt stay together.
 pub fn shards(batch: &[Sequence], bytes: usize) -> Vec<Range<usize>> {
-    let mut ends = Vec::new();
-    let mut rows = 0;
-    for group in batch.chunk_by(|a, b| Arc::ptr_eq(&a.prompt, &b.prompt)) {
-        let prompt = &group[0].prompt;
-        let patches: usize = prompt.images.iter().map(|image| image.grid.iter().product::<usize>()).sum();
-        rows += prompt.ids.len() + patches + group.iter().map(|s| s.response.len()).sum::<usize>();
-        let first = ends.last().map_or(0, |&(end, _)| end);
-        ends.push((first + group.len(), rows));
-    }
-    let count = match side_by_side(2, bytes) {
+    let rows = group_ends(batch).last().map_or(0, |&(_, rows)| rows);
+    let count = match schedule(2, bytes) {
         // As many as share evenly between 2, 4 or 8 threads.
-        SideBySide::Lanes(_) => match (rows / ROWS.0).max((rows / FEW_ROWS).clamp(1, 4)) {
-            few @ ..=LANES => few.next_power_of_two(),
-            many => many.next_multiple_of(LANES),
+        ShardSchedule::PerThread(_) => match (rows / MIN_ROWS.0).max((rows / MIN_SMALL_ROWS).clamp(1, 4)) {
+            few @ ..=MAX_THREADS => few.next_power_of_two(),
+            many => many.next_multiple_of(MAX_THREADS),
         },
-        SideBySide::Pairs => match (rows / ROWS.1).max(1) {
+        ShardSchedule::Pairs => match (rows / MIN_ROWS.1).max(1) {
             1 => 1,
             several => several.next_multiple_of(2),
         },
-        SideBySide::Nothing => (rows / (2 * ROWS.1)).max(1),
+        ShardSchedule::Sequential => (rows / (2 * MIN_ROWS.1)).max(1),
     };
+    cut(batch, count)
+}
+
+/// The end of each run of sequences that share a prompt, and the rows up to there.
+fn group_ends(batch: &[Sequence]) -> Vec<(usize, usize)> {
+    let (mut end, mut rows) = (0, 0);
+    let groups = batch.chunk_by(|a, b| Arc::ptr_eq(&a.prompt, &b.prompt));
+    groups
+        .map(|group| {
+            let prompt = &group[0].prompt;
+            let patches: usize = prompt.images.iter().map(|image| image.grid.iter().product::<usize>()).sum();
+            rows += prompt.ids.len() + patches + group.iter().map(|s| s.response.len()).sum::<usize>();
+            end += group.len();
+            (end, rows)
+        })
+        .collect()
+}
+
+/// At most `count` consecutive runs of sequences of about equal work; none is empty. Sequences that share a prompt stay together.
+pub fn cut(batch: &[Sequence], count: usize) -> Vec<Range<usize>> {
+    let ends = group_ends(batch);
+    let rows = ends.last().map_or(0, |&(_, rows)| rows);
     let mut shards = Vec::with_capacity(count);
     let mut start = 0;
     for shard in 1..=count {
@@ -134,13 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn a_larger_model_has_pairs_and_a_very_large_one_nothing_side_by_side() {
+    fn a_larger_model_has_pairs_and_a_very_large_one_nothing_schedule() {
         let batch = batch(&[(400, 1); 4]);
         let cut = |bytes| shards(&batch, bytes).len();
         assert_eq!((cut(1 << 20), cut(200 << 20), cut(2 << 30)), (4, 4, 2));
-        let how = |shards, bytes: usize| side_by_side(shards, bytes);
-        assert_eq!((how(9, 7 << 20), how(3, 7 << 20)), (SideBySide::Lanes(8), SideBySide::Lanes(3)));
-        assert_eq!((how(9, 200 << 20), how(9, 2 << 30)), (SideBySide::Pairs, SideBySide::Nothing));
-        assert_eq!(how(1, 0), SideBySide::Nothing);
+        let how = |shards, bytes: usize| schedule(shards, bytes);
+        assert_eq!((how(9, 7 << 20), how(3, 7 << 20)), (ShardSchedule::PerThread(8), ShardSchedule::PerThread(3)));
+        assert_eq!((how(9, 200 << 20), how(9, 2 << 30)), (ShardSchedule::Pairs, ShardSchedule::Sequential));
+        assert_eq!(how(1, 0), ShardSchedule::Sequential);
     }
 }

@@ -4,9 +4,8 @@
 //! for all prompts that begin with the same words. A prompt is always cut there, shared or not, so that its results do not
 //! depend on the batch.
 
-use super::config::Config;
-use super::rope::get_rope_index;
-use crate::model::{ImageInput, Prompt, Sequence};
+use super::architecture::{Architecture, VisionShape};
+use super::sequence::{ImageInput, Prompt, Sequence};
 use crate::nn::{Span, SpanGroup};
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -70,13 +69,13 @@ pub enum Row {
 
 impl Layout {
     /// Lay out sequences. Neighbours that share a prompt share its rows.
-    pub fn of_sequences(batch: &[Sequence], config: &Config) -> Result<Self> {
-        Self::laid(batch, Builder::new(config))
+    pub fn of_sequences(batch: &[Sequence], architecture: &dyn Architecture) -> Result<Self> {
+        Self::laid(batch, Builder::new(architecture))
     }
 
     /// The same of images that may be grids without pixels, for plans of memory.
-    pub fn outline(batch: &[Sequence], config: &Config) -> Result<Self> {
-        Self::laid(batch, Builder { outline: true, ..Builder::new(config) })
+    pub fn meta(batch: &[Sequence], architecture: &dyn Architecture) -> Result<Self> {
+        Self::laid(batch, Builder { meta: true, ..Builder::new(architecture) })
     }
 
     fn laid(batch: &[Sequence], mut builder: Builder<'_>) -> Result<Self> {
@@ -90,8 +89,8 @@ impl Layout {
     }
 
     /// Lay out prompts alone.
-    pub fn of_prompts(prompts: &[Arc<Prompt>], config: &Config) -> Result<Self> {
-        let mut builder = Builder::new(config);
+    pub fn of_prompts(prompts: &[Arc<Prompt>], architecture: &dyn Architecture) -> Result<Self> {
+        let mut builder = Builder::new(architecture);
         for prompt in prompts {
             builder.push_prompt(prompt)?;
         }
@@ -100,9 +99,9 @@ impl Layout {
 }
 
 struct Builder<'a> {
-    config: &'a Config,
+    architecture: &'a dyn Architecture,
     /// Whether images may be without their pixels.
-    outline: bool,
+    meta: bool,
     layout: Layout,
     /// Index of each image that has been met.
     images: HashMap<*const ImageInput, usize>,
@@ -111,7 +110,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(config: &'a Config) -> Self {
+    fn new(architecture: &'a dyn Architecture) -> Self {
         let layout = Layout {
             images: Vec::new(),
             rows: Vec::new(),
@@ -121,36 +120,32 @@ impl<'a> Builder<'a> {
             targets: Vec::new(),
             prompts: Vec::new(),
         };
-        Builder { config, outline: false, layout, images: HashMap::new(), openings: HashMap::new() }
+        Builder { architecture, meta: false, layout, images: HashMap::new(), openings: HashMap::new() }
     }
 
     fn push_prompt(&mut self, prompt: &Prompt) -> Result<()> {
         if prompt.ids.is_empty() {
             return Err(Error::input("a prompt has no tokens"));
         }
-        check_ids(&prompt.ids, self.config)?;
-        let vision = &self.config.vision;
-        for image in &prompt.images {
-            let [t, h, w] = image.grid;
-            let merge = vision.spatial_merge_size;
-            if t * h * w == 0
-                || h % merge != 0
-                || w % merge != 0
-                || !(self.outline && image.patches.is_empty() || image.patches.len() == t * h * w * vision.patch_len())
-            {
+        check_ids(&prompt.ids, self.architecture)?;
+        match self.architecture.vision() {
+            Some(vision) => prompt.images.iter().try_for_each(|image| self.check_image(image, &vision))?,
+            None if !prompt.images.is_empty() => {
                 return Err(Error::input(format!(
-                    "an image of grid {:?} with {} values does not fit patches of {} values merged {merge} x {merge}",
-                    image.grid,
-                    image.patches.len(),
-                    vision.patch_len()
+                    "the prompt has {} image(s); {} reads text alone",
+                    prompt.images.len(),
+                    self.architecture.title()
                 )));
             }
+            None => {}
         }
         let grids: Vec<[usize; 3]> = prompt.images.iter().map(|image| image.grid).collect();
-        let index = get_rope_index(&prompt.ids, &grids, self.config.image_token_id, vision.spatial_merge_size)?;
-        let cut = prompt.ids.iter().position(|&id| id == self.config.image_token_id).unwrap_or(0);
+        let index = self.architecture.positions(&prompt.ids, &grids)?;
+        let image_token = self.architecture.image_tokens().map(|tokens| tokens.image);
+        let is_image = |id: u32| image_token == Some(id);
+        let cut = prompt.ids.iter().position(|&id| is_image(id)).unwrap_or(0);
         let (opening, rest) = prompt.ids.split_at(cut);
-        let positions = |range: Range<usize>| index.positions.each_ref().map(|axis| axis[range.clone()].to_vec());
+        let positions = |range: Range<usize>| index.axes.each_ref().map(|axis| axis[range.clone()].to_vec());
         let opening = match self.openings.get(opening) {
             Some(rows) => rows.clone(),
             None => {
@@ -163,7 +158,7 @@ impl<'a> Builder<'a> {
             }
         };
         let mut places = self.places(prompt).into_iter();
-        let row = |&id: &u32| match id == self.config.image_token_id {
+        let row = |&id: &u32| match is_image(id) {
             true => places.next().unwrap_or(Row::Token(id)),
             false => Row::Token(id),
         };
@@ -174,9 +169,24 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
+    /// Refuse an image whose grid does not fit the vision tower, or whose pixels do not fit the grid.
+    fn check_image(&self, image: &ImageInput, vision: &VisionShape) -> Result<()> {
+        let ([t, h, w], merge, width) = (image.grid, vision.merge_size, vision.patch_len);
+        let fits = t * h * w > 0 && h % merge == 0 && w % merge == 0;
+        let complete = image.patches.len() == t * h * w * width || self.meta && image.patches.is_empty();
+        if fits && complete {
+            return Ok(());
+        }
+        Err(Error::input(format!(
+            "an image of grid {:?} with {} values does not fit patches of {width} values merged {merge} x {merge}",
+            image.grid,
+            image.patches.len()
+        )))
+    }
+
     /// The merged patches of a prompt's images, in order.
     fn places(&mut self, prompt: &Prompt) -> Vec<Row> {
-        let unit = self.config.vision.spatial_merge_size * self.config.vision.spatial_merge_size;
+        let unit = self.architecture.vision().map_or(1, |vision| vision.merge_size * vision.merge_size);
         let mut places = Vec::new();
         for image in &prompt.images {
             let number = *self.images.entry(Arc::as_ptr(image)).or_insert_with(|| {
@@ -191,7 +201,7 @@ impl<'a> Builder<'a> {
 
     /// A response to the prompt pushed last. Its last token is only predicted: nothing comes after it.
     fn push_response(&mut self, response: &[u32]) -> Result<()> {
-        check_ids(response, self.config)?;
+        check_ids(response, self.architecture)?;
         let Some((_, inner)) = response.split_last() else { return Ok(()) };
         let Some(prompt) = self.layout.prompts.last().cloned() else { return Ok(()) };
         let positions = std::array::from_fn(|_| (prompt.next..prompt.next + inner.len() as u32).collect());
@@ -215,11 +225,11 @@ impl<'a> Builder<'a> {
     }
 }
 
-fn check_ids(ids: &[u32], config: &Config) -> Result<()> {
-    match ids.iter().find(|&&id| id as usize >= config.text.vocab_size) {
+fn check_ids(ids: &[u32], architecture: &dyn Architecture) -> Result<()> {
+    let vocab = architecture.decoder().vocab_size;
+    match ids.iter().find(|&&id| id as usize >= vocab) {
         Some(id) => Err(Error::input(format!(
-            "token id {id} is beyond the model's vocabulary of {}; do tokenizer and weights belong together?",
-            config.text.vocab_size
+            "token id {id} is beyond the model's vocabulary of {vocab}; do tokenizer and weights belong together?"
         ))),
         None => Ok(()),
     }

@@ -1,7 +1,8 @@
 //! Hashes of a checkpoint: its weights, and what turns messages and images into tokens.
 
+use crate::io::hex;
+use crate::model::checkpoint::require_checkpoint;
 use crate::model::lora;
-use crate::model::qwen2_5_vl::config;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -14,7 +15,7 @@ const PART: u64 = 4 << 20;
 
 /// SHA-256 over `config.json` and the weights of a checkpoint directory; of an adapter over its matrices and scale and over its base.
 pub fn hash_model(dir: &Path) -> Result<String> {
-    config::require(dir)?;
+    require_checkpoint(dir)?;
     if lora::is_adapter(dir) {
         let own = hash_files(dir, |name| name == lora::ADAPTER_WEIGHTS)?.unwrap_or_default();
         let base = hash_model(&lora::base_of(dir)?)?;
@@ -22,7 +23,7 @@ pub fn hash_model(dir: &Path) -> Result<String> {
         for part in [own.as_str(), lora::scaling_of(dir)?.as_str(), base.as_str()] {
             hash.update(part.as_bytes());
         }
-        return Ok(hex(hash));
+        return Ok(hex(&hash.finalize()));
     }
     let weights = |name: &str| name == "config.json" || name.ends_with(".safetensors");
     let hash = hash_files(dir, weights)?;
@@ -61,7 +62,7 @@ fn hash_files(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<String
         hash.update(length.to_le_bytes());
         parts.iter().for_each(|part| hash.update(part));
     }
-    Ok((!names.is_empty()).then(|| hex(hash)))
+    Ok((!names.is_empty()).then(|| hex(&hash.finalize())))
 }
 
 fn hash_part(path: &Path, start: u64, length: u64) -> std::io::Result<[u8; 32]> {
@@ -75,10 +76,6 @@ fn hash_part(path: &Path, start: u64, length: u64) -> std::io::Result<[u8; 32]> 
         left -= chunk.len();
     }
     Ok(hash.finalize().into())
-}
-
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -101,7 +98,7 @@ mod tests {
             images["max_pixels"] = most.into();
             let both = serde_json::json!({ "image_processor": images });
             crate::io::files::write_json(&dir.join("processor_config.json"), &both).unwrap();
-            assert_eq!(Processor::from_dir(dir).unwrap().images().max_pixels, most, "it is read first");
+            assert_eq!(Processor::from_dir(dir).unwrap().images().unwrap().max_pixels, most, "it is read first");
             assert_ne!(hash_prompt_files(dir).unwrap(), before);
         }
         assert_eq!(hash_model(dir).unwrap(), weights);

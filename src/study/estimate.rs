@@ -4,7 +4,7 @@ use super::file::Study;
 use super::record::Throughput;
 use super::task::{Kind, Plan, Task};
 use crate::io::files;
-use crate::model::qwen2_5_vl::{Config, names::parameter_shapes};
+use crate::model::read_architecture;
 use crate::{Error, Result};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -37,14 +37,15 @@ pub struct Estimate {
 pub fn estimate(study: &Study, plan: &Plan) -> Result<Estimate> {
     let mut found = Estimate::default();
     let base = &study.head.base;
-    let Ok(config) = Config::from_dir(base) else {
+    let Ok(architecture) = read_architecture(base) else {
         found.notes.push(format!(
-            "the base {} is not there (or not downloaded yet), or no Qwen2.5-VL model: no estimate of time and memory",
+            "the base {} is not there (or not downloaded yet), or no model of a supported family: no estimate of time and memory",
             base.display()
         ));
         return Ok(found);
     };
-    let parameters: usize = parameter_shapes(&config).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let parameters: usize =
+        architecture.parameter_shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     if parameters > MOST {
         // Weights, gradients and two moments in f32.
         found.notes.push(format!(

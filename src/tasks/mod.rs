@@ -6,9 +6,10 @@
 
 pub mod benchmarks;
 mod chance;
-//CD pub mod countdown;
+pub mod countdown;
 mod dataset;
 mod encode;
+mod generator;
 pub mod jigsaw;
 mod registry;
 mod response;

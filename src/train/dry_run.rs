@@ -1,6 +1,6 @@
 //! What a run would take, without running it: the memory plan, and the settings with which it would fit.
 
-use super::freeze::{freeze, is_frozen};
+use super::freeze::freeze;
 use super::launch::{RunData, TrainRequest, adapted, check_start};
 use super::objective;
 use super::memory_plan::{MemoryPlan, process_memory};
@@ -9,9 +9,8 @@ use crate::io::files::format_bytes;
 use crate::machine::{self, Place};
 use crate::model::LanguageModel;
 use crate::model::lora::{Adapter, LoraSettings, is_adapter};
-use crate::model::qwen2_5_vl::weights::FROZEN_VARIABLE;
-use crate::model::qwen2_5_vl::{Model, config};
-use crate::model::{Compute, Processor};
+use crate::model::weights::FROZEN_VARIABLE;
+use crate::model::{Compute, MetaTraining, Processor, meta, require_checkpoint};
 use crate::tasks::Task;
 use crate::train::settings::TrainConfig;
 use crate::{Error, Result};
@@ -48,7 +47,7 @@ impl DryRun {
 /// Whatever would keep the run from beginning: model, data or settings that do not fit together.
 pub fn dry_run(request: &TrainRequest, place: Place) -> Result<DryRun> {
     let data = RunData::open(request)?;
-    config::require(&request.model)?;
+    require_checkpoint(&request.model)?;
     check_start(request)?;
     let processor = Processor::from_dir(&request.model)?;
     data.check_texts(&processor, &request.config)?;
@@ -94,20 +93,20 @@ impl Planner<'_> {
         let Planner { request, data, processor, .. } = *self;
         let (place, compute) = (self.place, config.train.dtype);
         let model = match &config.lora {
-            Some(settings) => adapted(Model::hollow(&request.model, place, compute, |_| true)?, settings, request)?,
-            None => Model::hollow(&request.model, place, compute, |name| is_frozen(name, &config.train.freeze))?,
+            Some(settings) => adapted(meta(&request.model, place, compute, MetaTraining::Frozen)?, settings, request)?,
+            None => meta(&request.model, place, compute, MetaTraining::AllBut(&config.train.freeze))?,
         };
-        let model = model.recomputing(config.train.gradient_checkpointing);
-        freeze(model.parameters(), &config.train.freeze)?;
+        let model = model.with_gradient_checkpointing(config.train.gradient_checkpointing);
+        freeze(&model, &config.train.freeze)?;
         let reference = match (objective::of_config(config).needs().reference(), &config.lora) {
             (false, _) => None,
             (true, Some(_)) => Some(model.without_adapter()?),
             // The adapter as it is, on the same base.
             (true, None) if model.is_adapted() => {
-                let adapter = Adapter::read(&request.model, model.config(), &Device::Cpu)?;
+                let adapter = Adapter::read(&request.model, model.architecture(), &Device::Cpu)?;
                 Some(model.without_adapter()?.with_adapter(adapter)?)
             }
-            (true, None) => Some(Model::hollow(&request.model, place, compute, |_| true)?),
+            (true, None) => Some(meta(&request.model, place, compute, MetaTraining::Frozen)?),
         };
         let stop = AtomicBool::new(false);
         let reference = reference.as_ref().map(|r| r as &dyn LanguageModel);
@@ -119,7 +118,7 @@ impl Planner<'_> {
             self.sizes = example_sizes(&job)?;
             check_lengths(&job, &self.sizes)?;
         }
-        // The weights of a hollow model are not in memory, and no part of what is held.
+        // The weights of a model on the meta device are not in memory, and no part of what is held.
         let plan = MemoryPlan::of_run(&job, &self.sizes, 0, false)?;
         let plan = if plan.gpu { plan } else { MemoryPlan { program: self.held, ..plan } };
         let count = |trained: bool| -> usize {

@@ -48,7 +48,7 @@ pub fn probe_gradients(job: &TrainJob<'_>, examples: &[ExampleId]) -> Result<()>
 }
 
 fn vision_parameters(job: &TrainJob<'_>) -> usize {
-    job.model.parameters().iter().filter(|p| p.trainable() && p.name.starts_with("visual.")).count()
+    job.model.parameters().iter().filter(|p| p.trainable() && job.model.part(&p.name).is_vision()).count()
 }
 
 fn has_image(job: &TrainJob<'_>, id: ExampleId) -> bool {

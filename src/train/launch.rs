@@ -1,6 +1,5 @@
 //! A whole training run from paths: open the run directory, load model and data, train. What `jigsaw train` and the study call.
 
-use super::freeze::is_frozen;
 use super::run_dir::{ResumeState, RunDir, RunManifest};
 use super::callback::TrainerCallback;
 use super::job::TrainJob;
@@ -9,10 +8,9 @@ use super::trainer::{TrainOutcome, train};
 use crate::data::Dataset;
 use crate::model::LanguageModel;
 use crate::model::lora::{self, Adapter, LoraSettings};
-use crate::model::qwen2_5_vl::weights::Storage;
-use crate::model::qwen2_5_vl::{Model, config};
-use crate::model::{Compute, Processor};
-use crate::model::{hash_model, hash_prompt_files};
+use crate::model::weights::Storage;
+use crate::model::{Compute, Model, ModelLoader, Processor, require_checkpoint};
+use crate::model::{hash_model, hash_prompt_files, missing_files};
 use crate::tasks::{DatasetTask, Task};
 use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result, hub};
@@ -69,7 +67,7 @@ fn on_this_thread(
     let open = || RunData::open(request);
     let (data, processor) = concurrently(open, || Processor::from_dir(&request.model));
     let data = data?;
-    config::require(&request.model)?;
+    require_checkpoint(&request.model)?;
     check_start(request)?;
     let processor = processor?;
     data.check_texts(&processor, &request.config)?;
@@ -77,7 +75,9 @@ fn on_this_thread(
     candle_core::cuda::set_gemm_reduced_precision_f32(request.config.train.dtype == Compute::Bf16);
     // A run that begins needs these weights; one that goes on, those of its checkpoint.
     let begins = !request.out.join("run.json").exists();
-    let load = || begins.then(|| start(request)).transpose();
+    // The reference model shares the frozen weights of the model that trains.
+    let loader = ModelLoader::new(&request.device, request.config.train.dtype);
+    let load = || begins.then(|| start(request, &loader)).transpose();
     let (model_hash, loaded) = concurrently(|| hash_model(&request.model), load);
     let identity = RunManifest {
         jigsaw: env!("CARGO_PKG_VERSION").into(),
@@ -111,10 +111,10 @@ fn on_this_thread(
     }
     let model = match (&checkpoint, loaded?) {
         (None, Some(model)) => model,
-        (Some(checkpoint), _) => to_train(request, &checkpoint.dir)?,
-        (None, None) => start(request)?,
+        (Some(checkpoint), _) => loader.trainable(&checkpoint.dir, &request.config.train.freeze)?,
+        (None, None) => start(request, &loader)?,
     };
-    let model = model.recomputing(request.config.train.gradient_checkpointing);
+    let model = model.with_gradient_checkpointing(request.config.train.gradient_checkpointing);
     if request.config.train.method == Method::Rft && model.dropout() > 0.0 {
         callback.note(&format!(
             "the adapter's lora_dropout, {}, is not used: with train.method = \"rft\" it would change the log-probabilities that the policy \
@@ -125,7 +125,7 @@ fn on_this_thread(
     let reference = match objective::of_config(&request.config).needs().reference() {
         // The base without the fresh adapter is the model that the run started from: no second copy.
         true if request.config.lora.is_some() => Some(model.without_adapter()?),
-        true => Some(Model::load_frozen_in(&request.model, &request.device, request.config.train.dtype)?),
+        true => Some(loader.frozen(&request.model)?),
         false => None,
     };
     let reference = reference.as_ref().map(|r| r as &dyn LanguageModel);
@@ -134,27 +134,23 @@ fn on_this_thread(
 }
 
 /// The model as a run begins with it: that of the directory, with a fresh adapter if the plan asks for one.
-fn start(request: &TrainRequest) -> Result<Model> {
-    let Some(settings) = &request.config.lora else { return to_train(request, &request.model) };
-    let base = Model::load_frozen_in(&request.model, &request.device, request.config.train.dtype)?;
-    adapted(base, settings, request)
-}
-
-/// The model in `dir`, whose own weights or adapter train.
-fn to_train(request: &TrainRequest, dir: &Path) -> Result<Model> {
-    let train = &request.config.train;
-    Model::load_to_train(dir, &request.device, train.dtype, |name| is_frozen(name, &train.freeze))
+fn start(request: &TrainRequest, loader: &ModelLoader) -> Result<Model> {
+    let Some(settings) = &request.config.lora else {
+        return loader.trainable(&request.model, &request.config.train.freeze);
+    };
+    adapted(loader.frozen(&request.model)?, settings, request)
 }
 
 pub(super) fn adapted(base: Model, settings: &LoraSettings, request: &TrainRequest) -> Result<Model> {
     // A name on the Hub finds the base on other machines, too.
-    let named = hub::HubConfig::from_env().ok().and_then(|settings| hub::repo_id_of(&request.model, &settings));
+    let named =
+        hub::HubConfig::from_env().ok().and_then(|config| hub::repo_id_of(&request.model, &config, &missing_files));
     let (place, revision) = match named {
         Some(name) => (name.id, Some(name.revision)),
         None => (request.model.canonicalize().unwrap_or_else(|_| request.model.clone()).display().to_string(), None),
     };
     let (named, seed) = ((place.as_str(), revision.as_deref()), request.config.train.seed);
-    let adapter = Adapter::fresh(settings, base.config(), named, seed, base.device())?;
+    let adapter = Adapter::fresh(settings, base.architecture(), named, seed, base.device())?;
     base.with_adapter(adapter)
 }
 

@@ -5,7 +5,7 @@ use super::job::TrainJob;
 use super::optimizer::DEVICE_PIECE;
 use crate::io::files::format_bytes;
 use crate::machine;
-use crate::model::{ImageInput, Prompt, Sequence};
+use crate::model::{BackwardBytes, Prompt, Sequence};
 use crate::nn::Parameter;
 use crate::tasks::{example_size, meta_example};
 use crate::train::settings::Method;
@@ -81,8 +81,10 @@ impl MemoryPlan {
             .map(|p| p.bytes())
             .fold((0, 0), |(weights, copies), (value, copy)| (weights + value, copies + copy));
         let loaded = weights + copies + if resumed { 2 * trained } else { 0 };
-        let (activations, apart) = job.model.backward_bytes(&micro_batch(job, round));
-        if !job.model.fused() {
+        let footprint = job.model.memory_footprint();
+        let BackwardBytes { activations, thread_gradients } =
+            footprint.map(|footprint| footprint.backward_bytes(&micro_batch(job, round))).unwrap_or_default();
+        if footprint.is_some_and(|footprint| !footprint.uses_cpu_kernels()) {
             // Examples wait in main memory.
             return MemoryPlan {
                 gpu: true,
@@ -96,18 +98,13 @@ impl MemoryPlan {
                 generation: generation(job, round, evaluated),
             };
         }
-        let patch = job.encoder.patch_len();
-        let of_image = |image: &Arc<ImageInput>| match image.patches.len() {
-            0 => image.grid.iter().product::<usize>() * patch,
-            floats => floats,
-        };
-        let pixels = |s: &Sequence| size_of::<f32>() * s.prompt.images.iter().map(of_image).sum::<usize>();
+        let pixels = |s: &Sequence| footprint.map_or(0, |footprint| footprint.pixel_bytes(&s.prompt));
         MemoryPlan {
             gpu: false,
             program: held.saturating_sub(loaded),
             weights,
             copies,
-            gradients: trained + apart,
+            gradients: trained + thread_gradients,
             moments: 2 * trained,
             examples: 2 * round.iter().map(pixels).sum::<usize>(),
             activations,
@@ -167,15 +164,15 @@ fn evaluated(job: &TrainJob<'_>) -> Result<Vec<Arc<Prompt>>> {
 
 /// The larger of rollouts and evaluation.
 fn generation(job: &TrainJob<'_>, round: &[Sequence], evaluated: &[Arc<Prompt>]) -> usize {
-    let config = job.config;
+    let (Some(footprint), config) = (job.model.memory_footprint(), job.config) else { return 0 };
     let rollouts = config.rollout.as_ref().map_or(0, |r| {
         let at_once = if r.batch_size == 0 { round.len() } else { r.batch_size.min(round.len()) };
         let prompts: Vec<Arc<Prompt>> = round[..at_once].iter().map(|s| s.prompt.clone()).collect();
-        job.model.generate_bytes(&prompts, r.num_generations, r.max_new_tokens)
+        footprint.generate_bytes(&prompts, r.num_generations, r.max_new_tokens)
     });
     let evaluation = match evaluated {
         [] => 0,
-        prompts => job.model.generate_bytes(prompts, 1, config.eval.max_new_tokens),
+        prompts => footprint.generate_bytes(prompts, 1, config.eval.max_new_tokens),
     };
     rollouts.max(evaluation)
 }

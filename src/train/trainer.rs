@@ -58,7 +58,7 @@ pub fn train(
     if examples == 0 {
         return Err(Error::input("the dataset has no training examples"));
     }
-    freeze(job.model.parameters(), &config.train.freeze)?;
+    freeze(job.model, &config.train.freeze)?;
     if resume.is_none() {
         DiskGuard::of(job, run).check_before_start(config.train.save_total_limit, callback)?;
     }

@@ -4,7 +4,7 @@
 use crate::common;
 use crate::common::Recorded;
 use candle_core::Tensor;
-use jigsaw::model::qwen2_5_vl::Model;
+use jigsaw::model::LanguageModel as _;
 use jigsaw::nn::Parameter;
 use jigsaw::train::gradient_accumulation::{MicroBatch, accumulate_gradients};
 use jigsaw::train::objective::Nll;
@@ -31,7 +31,7 @@ fn run(name: &str) {
     let record = common::json(&format!("training/{name}.json"));
     let recorded = Recorded::open(&format!("training/{name}.safetensors"), &record);
     let dir = common::fixture("model").join(record["model"].as_str().unwrap());
-    let model = Model::load(&dir, &common::device()).unwrap();
+    let model = jigsaw::model::load(&dir, &common::device()).unwrap();
     let before: Vec<Tensor> = model.parameters().iter().map(|p| p.var.as_tensor().copy().unwrap()).collect();
     let s = &record["settings"];
     let settings = TrainSettings {

@@ -4,8 +4,7 @@ use crate::common;
 use crate::common::Recorded;
 use jigsaw::model::convert::{Precision, convert};
 use jigsaw::model::init::{Preset, write_checkpoint};
-use jigsaw::model::qwen2_5_vl::Model;
-use jigsaw::model::{Compute, Prompt, Sequence};
+use jigsaw::model::{Compute, LanguageModel as _, Model, ModelLoader, Prompt, Sequence};
 use jigsaw::nn::Parameter;
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::schedule::learning_rate;
@@ -30,7 +29,8 @@ fn sft_runs_equal_torch_and_transformers_step_for_step() {
         let record = common::json(&format!("training/{run}.json"));
         let recorded = Recorded::open(&format!("training/{run}.safetensors"), &record);
         let model =
-            Model::load(&common::fixture("model").join(record["model"].as_str().unwrap()), &common::device()).unwrap();
+            jigsaw::model::load(&common::fixture("model").join(record["model"].as_str().unwrap()), &common::device())
+                .unwrap();
         let given = &record["settings"];
         let number = |key: &str| given[key].as_f64().unwrap();
         let settings = TrainSettings {
@@ -98,9 +98,9 @@ fn working_copies_in_bf16_compute_as_rounded_weights_and_the_masters_take_the_gr
         (0..2).map(|i| Sequence { prompt: prompt(i), response: vec![40, 41, 42, 43, 44] }).collect();
     for fused in [true, false] {
         let form = |model: Model| if fused { model } else { model.without_fused_kernels() };
-        let mixed = Model::load_to_train(&whole, &common::device(), Compute::Bf16, |_| false).unwrap();
-        let (mixed, rounded) = (form(mixed), form(Model::load(&half, &common::device()).unwrap()));
-        let exact = form(Model::load(&whole, &common::device()).unwrap());
+        let mixed = ModelLoader::new(&common::device(), Compute::Bf16).trainable(&whole, &[]).unwrap();
+        let (mixed, rounded) = (form(mixed), form(jigsaw::model::load(&half, &common::device()).unwrap()));
+        let exact = form(jigsaw::model::load(&whole, &common::device()).unwrap());
         let scores = [&mixed, &rounded, &exact].map(|model| model.score(&batch, 1.0).unwrap().logprobs);
         // A GPU rounds the other factor as well.
         let near = |a: &[f32], b: &[f32], most: f32| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= most);

@@ -3,8 +3,8 @@
 use super::*;
 use crate::Result;
 use crate::eval::EvalResult;
-use crate::model::Sampling;
 use crate::model::init::{Preset, write_checkpoint};
+use crate::model::{Compute, ModelLoader, Sampling};
 use crate::sampling::SamplePlan;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -68,7 +68,7 @@ impl Bench {
 
     fn run(&self, settings: &BenchmarkSettings, out: &str, fresh: bool) -> Result<Vec<(String, EvalResult)>> {
         let prepared = self.prepare(settings)?;
-        run(&prepared, &self.path("model"), &Device::Cpu, &self.path(out), fresh, &mut |_, _| {})
+        run(&prepared, &self.path("model"), &loader(), &self.path(out), fresh, &mut |_, _| {})
     }
 
     fn responses(&self, out: &str, bench: &str) -> Vec<u8> {
@@ -103,6 +103,10 @@ fn refusal<T>(result: Result<T>) -> String {
     error.to_string()
 }
 
+fn loader() -> ModelLoader {
+    ModelLoader::new(&Device::Cpu, Compute::F32)
+}
+
 #[test]
 fn what_is_chosen_for_a_benchmark_is_prepared_and_written_down() {
     let bench = Bench::new();
@@ -114,20 +118,23 @@ fn what_is_chosen_for_a_benchmark_is_prepared_and_written_down() {
     assert_eq!(pope.protocol.scorer, "yes-no");
     // The tiny checkpoint's own bounds: those of POPE are for a model of larger images.
     let own = &pope.reader().unwrap().processor;
-    assert_eq!(pope.protocol.pixels.unwrap().min, own.images().min_pixels);
+    assert_eq!(pope.protocol.pixels.unwrap().min, own.images().unwrap().min_pixels);
     // The sizes that boxes are rescaled by are those of the processor that makes the patches.
     let sizes = |prepared: &PreparedBenchmark| {
         let meta = &prepared.task().example(0).unwrap().meta;
         (meta["size"].clone(), meta["resized"].clone())
     };
     let image = boxes.task().images(0).unwrap().remove(0);
-    let grid = boxes.reader().unwrap().processor.images().process(&image).unwrap().grid;
+    let grid = boxes.reader().unwrap().processor.images().unwrap().process(&image).unwrap().grid;
     assert_eq!(sizes(boxes), (serde_json::json!([200, 100]), serde_json::json!([grid[2] * 14, grid[1] * 14])));
 
     let small = BenchmarkSettings { max_pixels: Some(28 * 28 * 4), ..settings(4) };
     let prepared = bench.prepare(&small).unwrap();
     assert_eq!(
-        (prepared[1].protocol.pixels.unwrap().max, prepared[1].reader().unwrap().processor.images().max_pixels),
+        (
+            prepared[1].protocol.pixels.unwrap().max,
+            prepared[1].reader().unwrap().processor.images().unwrap().max_pixels
+        ),
         (3136, 3136)
     );
     assert_eq!(sizes(&prepared[1]).1, serde_json::json!([56, 28]));
@@ -186,7 +193,7 @@ fn nothing_but_evaluations_may_be_in_the_output_directory() {
     let prepared = bench.prepare(&settings(4)).unwrap();
     fs::write(bench.path("model/chat_template.jinja"), "{{ messages[0].role }}").unwrap();
     assert!(!prepared[0].serves(&bench.path("model")).unwrap());
-    let said = refusal(run(&prepared, &bench.path("model"), &Device::Cpu, &bench.path("out"), false, &mut |_, _| {}));
+    let said = refusal(run(&prepared, &bench.path("model"), &loader(), &bench.path("out"), false, &mut |_, _| {}));
     assert!(said.contains("are not those that pope was prepared for"), "{said}");
 }
 

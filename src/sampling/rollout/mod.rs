@@ -17,7 +17,7 @@ pub use selection::{Answer, Candidate, Keep, Selection, SelectionCounts, with_an
 use crate::data::{Dataset, Manifest};
 use crate::io::files;
 use crate::model::init::SPECIAL;
-use crate::model::qwen2_5_vl::{Model, config};
+use crate::model::{Compute, ModelLoader, require_checkpoint};
 use crate::model::{Processor, Sampling};
 use crate::model::{hash_model, hash_prompt_files};
 use crate::sampling::server::{self, ChatClient, Endpoint, TokenUsage};
@@ -174,7 +174,7 @@ fn sample(
     match (&request.teacher, &client) {
         (Teacher::Model(dir), _) => {
             let processor = Processor::from_dir(dir)?;
-            sample(&LocalModel::new(&Model::load_frozen(dir, device)?, &processor))?;
+            sample(&LocalModel::new(&ModelLoader::new(device, Compute::F32).frozen(dir)?, &processor))?;
         }
         (Teacher::Endpoint(_), Some(client)) => sample(client)?,
         (Teacher::Endpoint(_), None) => return Err(Error::failed("an endpoint without its client")),
@@ -241,7 +241,7 @@ impl Teacher {
     fn key(&self, task: &dyn Task, plan: &SamplePlan, sampling: &Sampling) -> Result<SamplingKey> {
         match self {
             Teacher::Model(dir) => {
-                config::require(dir)?;
+                require_checkpoint(dir)?;
                 SamplingKey::new(&hash_model(dir)?, &hash_prompt_files(dir)?, task, plan, sampling)
             }
             Teacher::Scripted => {

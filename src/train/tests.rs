@@ -141,6 +141,19 @@ fn the_divergence_from_the_start_is_measured_and_held_back() {
 }
 
 #[test]
+fn dft_learns_and_moves_unlikely_tokens_less_than_nll() {
+    let run = |loss: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let (ended, steps) = go(&dir.path().join("run"), &config(&[SFT, &[loss, "train.steps=60"]]), None).unwrap();
+        let TrainOutcome::Finished(summary) = ended else { panic!() };
+        assert_eq!(summary.metrics["eval/accuracy"], 1.0, "{loss}");
+        (steps[0].get("loss").unwrap(), steps[0].get("grad_norm").unwrap())
+    };
+    let (nll, dft) = (run("sft.loss_type=nll"), run("sft.loss_type=dft"));
+    assert!(dft.0 < nll.0 && dft.1 < nll.1 && dft.0 > 0.0, "{dft:?} {nll:?}");
+}
+
+#[test]
 fn an_example_is_found_in_the_dataset_that_it_comes_from() {
     let (config, model, stop) = (config(&[SFT]), Toy::load(None), AtomicBool::new(false));
     let (puzzles, more) = (Puzzles::new(), Puzzles::new());

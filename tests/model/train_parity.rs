@@ -1,10 +1,10 @@
 //! The losses, the optimizer, clipping and the schedules against numbers recorded from TRL, torch and transformers
-//! (`scripts/reference/record_grpo.py`, `record_training.py`).
+//! (`scripts/reference/record_grpo.py`, `record_sft_losses.py`, `record_training.py`).
 
 use candle_core::{Device, Tensor, Var};
-use jigsaw::nn::Parameter;
 use jigsaw::model::TokenStats;
-use jigsaw::train::objective::{BatchTotals, GrpoLoss, Objective, ObjectiveInputs, advantages};
+use jigsaw::nn::Parameter;
+use jigsaw::train::objective::{BatchTotals, Dft, GrpoLoss, Nll, Objective, ObjectiveInputs, advantages};
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::schedule::learning_rate;
 use jigsaw::train::settings::{
@@ -46,6 +46,42 @@ fn parse<T: serde::de::DeserializeOwned>(v: &Value) -> T {
 #[track_caller]
 fn close(got: f64, want: f64, relative: f64, absolute: f64, what: &str) {
     assert!((got - want).abs() <= relative * want.abs() + absolute, "{what}: {got} is not {want}");
+}
+
+#[test]
+fn every_sft_loss_and_its_gradient_is_trls() {
+    let all = json("training/sft_losses.json");
+    let lengths: Vec<usize> = parse(&all["lengths"]);
+    let cases = all["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 12);
+    for (i, case) in cases.iter().enumerate() {
+        let objective: &dyn Objective = match case["loss_type"].as_str().unwrap() {
+            "nll" => &Nll::default(),
+            "dft" => &Dft::default(),
+            other => panic!("{other}"),
+        };
+        let items = case["num_items_in_batch"].as_f64().unwrap();
+        let logprobs = f32s(&case["logprobs"]);
+        let tokens = logprobs.len();
+        let out = objective.compute(&ObjectiveInputs {
+            stats: &TokenStats { logprobs, entropies: f32s(&case["entropies"]), kl: None },
+            old_logprobs: None,
+            reference_logprobs: None,
+            lengths: &lengths,
+            advantages: &[],
+            micro_batch_tokens: tokens,
+            batch: BatchTotals { tokens: items, sequences: lengths.len(), micro_batches: 1 },
+        });
+        close(out.loss, case["loss"].as_f64().unwrap(), 1e-6, 1e-9, &format!("case {i}"));
+        let want = f64s(&case["grad_logprobs"]);
+        assert_eq!(out.grads.logprobs.len(), want.len());
+        for (got, want) in out.grads.logprobs.iter().zip(want) {
+            close(f64::from(*got), want, 1e-6, 1e-9, &format!("gradient of case {i}"));
+        }
+        // TRL's entropy is the mean over the tokens of the micro-batch.
+        let entropy = out.metrics.get("entropy") * items / tokens as f64;
+        close(entropy, case["entropy"].as_f64().unwrap(), 1e-5, 1e-9, &format!("entropy of case {i}"));
+    }
 }
 
 #[test]

@@ -2,12 +2,15 @@
 
 use super::output::print;
 use super::progress::bar;
-use super::{bench, decoding, forgetting, hub};
+use super::{bench, forgetting, hub};
 use crate::eval::bench::{Settings, Spec};
-use crate::eval::{EvalResult, Plan, Progress, Request, ServerRequest, Summary, evaluate_checkpoint, evaluate_server};
-use crate::forgetting::{CompareRequest, NEW_TASK};
+use crate::eval::{
+    BATCH_SIZE, EvalResult, Plan, Progress, Request, ServerRequest, Summary, evaluate_checkpoint, evaluate_server,
+};
+use crate::forgetting::{CompareRequest, NEW_TASK, PROMPTS};
 use crate::io::files;
 use crate::model::Sampling;
+use crate::sampling::decoding;
 use crate::sampling::server::{self, Billed, Endpoint, FIRST_PAUSE, TIMEOUT};
 use crate::stats::Interval;
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
@@ -118,7 +121,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Examples answered at a time; changes speed and memory only, and with a temperature which random numbers are drawn
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = BATCH_SIZE)]
     batch: usize,
     /// Directory to write to
     #[arg(long, value_name = "DIR")]
@@ -155,7 +158,7 @@ impl EvalArgs {
     /// Evaluate and print the table.
     pub fn run(mut self) -> Result<()> {
         let device = super::device(&self.device)?;
-        self.clone().check()?;
+        self.clone().work()?;
         if let Some(data) = self.data.as_ref().filter(|data| !data.is_file()) {
             files::require_dir(data, "dataset")?;
         }
@@ -186,29 +189,13 @@ impl EvalArgs {
         }
     }
 
-    /// What is wrong with the flags, as far as that can be told without a file.
-    pub(super) fn check(self) -> Result<()> {
-        self.work().map(drop)
-    }
-
     fn work(self) -> Result<Work> {
         let bad = |flag: &str, why: &str| Err(Error::input(format!("{flag} {why}")));
         if self.rescore {
             return Ok(Work::Rescore(self.out));
         }
-        if self.limit == Some(0) {
-            return bad("--limit 0:", "there would be nothing to evaluate");
-        }
-        for (flag, value) in [
-            ("--samples", Some(self.samples)),
-            ("--batch", Some(self.batch)),
-            ("--max-new-tokens", self.max_new_tokens),
-            ("--concurrency", Some(self.concurrency)),
-            ("--timeout", Some(self.timeout as usize)),
-            ("--min-pixels", self.min_pixels),
-            ("--max-pixels", self.max_pixels),
-        ] {
-            if value == Some(0) {
+        for (flag, value) in [("--concurrency", self.concurrency), ("--timeout", self.timeout as usize)] {
+            if value == 0 {
                 return bad(flag, "0: must be at least 1");
             }
         }
@@ -224,7 +211,6 @@ impl EvalArgs {
             top_k: self.top_k,
             seed: self.seed,
         };
-        decoding::check(&sampling, self.samples)?;
         let specs: Vec<Spec> = self.bench.iter().map(|text| Spec::parse(text, &self.split)).collect::<Result<_>>()?;
         let settings = Settings {
             plan,
@@ -233,6 +219,7 @@ impl EvalArgs {
             min_pixels: self.min_pixels,
             max_pixels: self.max_pixels,
         };
+        settings.check()?;
         let (out, fresh, split) = (self.out, self.fresh, self.split);
         if self.baseline.is_some() || self.baseline_results.is_some() {
             if self.api.is_some() {
@@ -250,7 +237,7 @@ impl EvalArgs {
                 benchmarks: specs,
                 new_task: self.data.map(task),
                 settings,
-                prompts: self.kl.unwrap_or(forgetting::PROMPTS),
+                prompts: self.kl.unwrap_or(PROMPTS),
                 out,
                 fresh,
             }));

@@ -5,7 +5,7 @@ use super::progress::bar;
 use crate::data::Manifest;
 use crate::tasks::jigsaw::generate::{self, Cues, Settings, Shares};
 use crate::tasks::jigsaw::{Grid, QuestionKind, Style};
-use crate::tasks::suites::{self, Family, Part};
+use crate::tasks::suites::{self, Part};
 use crate::{Error, Result};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -117,32 +117,11 @@ impl FromStr for Suites {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let mut families: Vec<Part> = Vec::new();
-        for name in text.split(',') {
-            let parts = match name {
-                "all" => Family::ALL.map(Part::from).to_vec(),
-                _ => vec![name.parse()?],
-            };
-            for part in parts {
-                if families.iter().any(|p| p.family == part.family) {
-                    return Err(format!("`{}` is named twice", part.family.name()));
-                }
-                families.push(part);
-            }
-        }
-        Ok(Suites(families))
+        suites::parts(text).map(Suites)
     }
 }
 
 impl GenArgs {
-    /// Refuse contradictions, as far as they can be seen without a file.
-    pub fn check(&self) -> Result<()> {
-        match self.suite {
-            Some(_) => Ok(()),
-            None => self.settings().check(&self.out),
-        }
-    }
-
     /// Of puzzles.
     fn settings(&self) -> Settings {
         let SplitBy::Image = self.split_by;

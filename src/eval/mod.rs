@@ -32,6 +32,9 @@ use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::time::Instant;
 
+/// Examples answered at a time when nothing is said.
+pub const BATCH_SIZE: usize = 16;
+
 /// Which part of the task is run, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {

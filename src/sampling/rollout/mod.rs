@@ -5,10 +5,12 @@
 //! `samples.jsonl`; what [`Selection`] keeps becomes the train split of a dataset like those of `jigsaw gen`, whose other splits are
 //! those of the source. An interrupted rollout goes on when it is asked for again.
 
+mod options;
 mod select;
 mod store;
 mod write;
 
+pub use options::{Options, SAMPLES, TEMPERATURE};
 pub use select::{Answer, Candidate, Keep, Selection, Tally, with_answer};
 pub use store::About;
 pub use write::{Kept, TRAIN, write_dataset};
@@ -25,6 +27,7 @@ use crate::sampling::teacher::Scripted;
 use crate::tasks::{DatasetTask, Task};
 use crate::{Error, Result};
 use candle_core::Device;
+use serde::Serialize;
 use serde_json::json;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -32,7 +35,8 @@ use std::time::Instant;
 use store::Store;
 
 /// Who answers.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Teacher {
     /// A checkpoint directory.
     Model(PathBuf),
@@ -43,7 +47,7 @@ pub enum Teacher {
 }
 
 /// What to sample, from whom, what to keep and where.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Request {
     /// Who answers.
     pub teacher: Teacher,

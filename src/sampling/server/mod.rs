@@ -58,7 +58,7 @@ pub fn key_of_environment() -> Option<String> {
 }
 
 /// Where the model is, and how it is treated.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Endpoint {
     /// Address up to and with `/v1`.
     pub url: String,

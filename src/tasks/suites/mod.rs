@@ -12,7 +12,7 @@ mod part;
 mod tsv;
 
 pub use family::{Family, Photos, Question};
-pub use part::Part;
+pub use part::{Part, parts};
 
 use crate::data::{Attribution, DatasetWriter, Digest, Manifest, Message, Record, Skipped, source};
 use crate::io::files;
@@ -53,6 +53,21 @@ pub struct Settings {
     pub split: Shares,
     /// At most so many questions of each family in validation, and in test.
     pub held_out: Option<usize>,
+}
+
+impl Default for Settings {
+    /// What `jigsaw gen --suite` makes when nothing else is said; it names no family.
+    fn default() -> Settings {
+        Settings {
+            suite: Vec::new(),
+            images: "data/photos".into(),
+            count: 2000,
+            question_first: false,
+            seed: 7,
+            split: Shares::default(),
+            held_out: None,
+        }
+    }
 }
 
 /// The photos of each split, and what was found on the way.

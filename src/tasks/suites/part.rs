@@ -37,6 +37,27 @@ impl FromStr for Part {
     }
 }
 
+/// The families of a list such as `vqa,lists:3`, or of `all`.
+///
+/// # Errors
+/// Says which name is unknown or given twice.
+pub fn parts(list: &str) -> Result<Vec<Part>, String> {
+    let mut parts: Vec<Part> = Vec::new();
+    for name in list.split(',') {
+        let named = match name {
+            "all" => Family::ALL.map(Part::from).to_vec(),
+            _ => vec![name.parse()?],
+        };
+        for part in named {
+            if parts.iter().any(|p| p.family == part.family) {
+                return Err(format!("`{}` is named twice", part.family.name()));
+            }
+            parts.push(part);
+        }
+    }
+    Ok(parts)
+}
+
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.times {

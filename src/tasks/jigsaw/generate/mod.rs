@@ -84,6 +84,29 @@ pub struct Settings {
     pub strict: bool,
 }
 
+impl Default for Settings {
+    /// What `jigsaw gen` makes when nothing is said.
+    fn default() -> Settings {
+        Settings {
+            images: "data/photos".into(),
+            scenes: 0.0,
+            cues: Cues::With,
+            grid: Grid::default(),
+            tile: TOKEN_PIXELS,
+            tile_any: false,
+            count: 2000,
+            style: Style::Direct,
+            question: QuestionKind::Order,
+            question_first: false,
+            min_crop: MIN_CROP,
+            seed: 7,
+            split: Shares::default(),
+            limit: None,
+            strict: false,
+        }
+    }
+}
+
 impl Settings {
     /// Are all puzzles cut from synthetic scenes?
     pub fn synthetic(&self) -> bool {

@@ -14,6 +14,12 @@ pub const SPLITS: [&str; 3] = ["train", "validation", "test"];
 #[serde(try_from = "String", into = "String")]
 pub struct Shares([f64; 3]);
 
+impl Default for Shares {
+    fn default() -> Shares {
+        Shares([0.8, 0.1, 0.1])
+    }
+}
+
 impl Shares {
     /// Shares in proportion to `weights`.
     pub fn new(weights: [f64; 3]) -> Result<Self> {

@@ -8,7 +8,7 @@ use crate::dynamics::{
     DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, DynamicsObserver, DynamicsRequest, DynamicsResult, InfluenceConfig,
     PAIRS, ResponseLoss, divergence, influence_over_checkpoints, influence_table, likelihood, notes, run,
 };
-use crate::eval::bench::Spec;
+use crate::eval::bench::BenchmarkSpec;
 use std::path::PathBuf;
 
 /// Measure how one step on training data moves prior knowledge: magnitude, direction, and distance to the base.
@@ -99,7 +99,7 @@ impl DynamicsArgs {
     /// Everything checked that can be checked without a file.
     fn request(self) -> Result<DynamicsRequest> {
         let specs = |flag: &str, texts: &[String], split: &str| {
-            texts.iter().map(|text| Spec::of_flag(flag, text, split)).collect::<Result<Vec<_>>>()
+            texts.iter().map(|text| BenchmarkSpec::of_flag(flag, text, split)).collect::<Result<Vec<_>>>()
         };
         let request = DynamicsRequest {
             train: specs("--train", &self.train, &self.split)?,
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn sets_and_checkpoints_may_be_several() {
         let found = request(&["--train", "rft=e", "rollouts=f", "--prior", "pope=p.tsv", "--loss", "sum"]).unwrap();
-        let names = |specs: &[Spec]| specs.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>();
+        let names = |specs: &[BenchmarkSpec]| specs.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&found.train), ["sft", "rft", "rollouts"]);
         assert_eq!(names(&found.prior), ["vqa", "pope"]);
         assert_eq!((found.models.len(), found.setting.loss, found.setting.pairs), (2, ResponseLoss::Sum, 256));

@@ -3,15 +3,13 @@
 use super::output::print;
 use super::progress::bar;
 use super::{bench, forgetting, hub};
-use crate::eval::bench::{Settings, Spec};
-use crate::eval::{
-    BATCH_SIZE, EvalResult, Plan, Progress, Request, ServerRequest, Summary, evaluate_checkpoint, evaluate_server,
-};
+use crate::eval::bench::{BenchmarkSettings, BenchmarkSpec};
+use crate::eval::{EvalRequest, EvalResult, ServerEvalRequest, evaluate_checkpoint, evaluate_server};
 use crate::forgetting::{CompareRequest, NEW_TASK, PROMPTS};
 use crate::io::files;
 use crate::model::Sampling;
-use crate::sampling::decoding;
-use crate::sampling::server::{self, Billed, Endpoint, FIRST_PAUSE, TIMEOUT};
+use crate::sampling::server::{self, Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT, TokenUsage};
+use crate::sampling::{BATCH_SIZE, SamplePlan, SampleProgress, Summary, decoding};
 use crate::stats::Interval;
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
 use crate::{Error, Result};
@@ -66,7 +64,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = 6, requires = "api")]
     retries: usize,
     /// Seconds within which a response must be there
-    #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT.as_secs(), requires = "api")]
+    #[arg(long, value_name = "SECONDS", default_value_t = REQUEST_TIMEOUT.as_secs(), requires = "api")]
     timeout: u64,
     /// Compare with this model, which --model was tuned from
     #[arg(long, value_name = "MODEL", conflicts_with = "rescore")]
@@ -146,11 +144,23 @@ Examples:
 /// What is to be done, everything checked that can be checked before any work.
 #[derive(Debug)]
 enum Work {
-    Dataset(Request),
+    Dataset(EvalRequest),
     Comparison(CompareRequest),
-    Benchmarks { specs: Vec<Spec>, settings: Settings, model: PathBuf, out: PathBuf, fresh: bool },
-    ServerDataset(ServerRequest),
-    ServerBenchmarks { specs: Vec<Spec>, settings: Settings, endpoint: Endpoint, out: PathBuf, fresh: bool },
+    Benchmarks {
+        specs: Vec<BenchmarkSpec>,
+        settings: BenchmarkSettings,
+        model: PathBuf,
+        out: PathBuf,
+        fresh: bool,
+    },
+    ServerDataset(ServerEvalRequest),
+    ServerBenchmarks {
+        specs: Vec<BenchmarkSpec>,
+        settings: BenchmarkSettings,
+        endpoint: Endpoint,
+        out: PathBuf,
+        fresh: bool,
+    },
     Rescore(PathBuf),
 }
 
@@ -181,10 +191,10 @@ impl EvalArgs {
                 print(&format!("{}{}\n", table(&result), request.out.join("result.json").display()))
             }
             Work::ServerDataset(request) => {
-                let key = server::key_of_environment();
-                let (result, billed) = with_bar(|progress| evaluate_server(&request, key, progress))?;
+                let key = server::api_key_from_env();
+                let (result, usage) = with_bar(|progress| evaluate_server(&request, key, progress))?;
                 let file = request.out.join("result.json");
-                print(&format!("{}{}{}\n", table(&result), bill(billed), file.display()))
+                print(&format!("{}{}{}\n", table(&result), usage_line(usage), file.display()))
             }
         }
     }
@@ -203,7 +213,7 @@ impl EvalArgs {
         if self.timeout > LONGEST_TIMEOUT {
             return bad("--timeout", &format!("{}: must be at most {LONGEST_TIMEOUT} seconds, a day", self.timeout));
         }
-        let plan = Plan { limit: self.limit, samples: self.samples, batch: self.batch };
+        let plan = SamplePlan { limit: self.limit, samples: self.samples, batch: self.batch };
         let sampling = Sampling {
             max_new_tokens: self.max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS),
             temperature: self.temperature,
@@ -211,8 +221,9 @@ impl EvalArgs {
             top_k: self.top_k,
             seed: self.seed,
         };
-        let specs: Vec<Spec> = self.bench.iter().map(|text| Spec::parse(text, &self.split)).collect::<Result<_>>()?;
-        let settings = Settings {
+        let specs: Vec<BenchmarkSpec> =
+            self.bench.iter().map(|text| BenchmarkSpec::parse(text, &self.split)).collect::<Result<_>>()?;
+        let settings = BenchmarkSettings {
             plan,
             sampling,
             max_new_tokens: self.max_new_tokens,
@@ -229,7 +240,7 @@ impl EvalArgs {
                      side by side with their paired differences",
                 );
             }
-            let task = |path| Spec { name: NEW_TASK.into(), path, kind: None, split };
+            let task = |path| BenchmarkSpec { name: NEW_TASK.into(), path, kind: None, split };
             return Ok(Work::Comparison(CompareRequest {
                 base: self.baseline,
                 base_results: self.baseline_results,
@@ -260,7 +271,7 @@ impl EvalArgs {
                     concurrency: self.concurrency,
                     per_minute: self.per_minute,
                     retries: self.retries,
-                    pause: FIRST_PAUSE,
+                    backoff: INITIAL_BACKOFF,
                     timeout: Duration::from_secs(self.timeout),
                 };
                 endpoint.check("--api")?;
@@ -276,12 +287,12 @@ impl EvalArgs {
                 bad("--min-pixels and --max-pixels", "are for --bench; give the dataset as --bench NAME=DIR")
             }
             Some(data) => {
-                let Settings { plan, sampling, .. } = settings;
+                let BenchmarkSettings { plan, sampling, .. } = settings;
                 Ok(match endpoint {
                     Some(endpoint) => {
-                        Work::ServerDataset(ServerRequest { endpoint, data, split, plan, sampling, out, fresh })
+                        Work::ServerDataset(ServerEvalRequest { endpoint, data, split, plan, sampling, out, fresh })
                     }
-                    None => Work::Dataset(Request { model, data, split, plan, sampling, out, fresh }),
+                    None => Work::Dataset(EvalRequest { model, data, split, plan, sampling, out, fresh }),
                 })
             }
             None => Ok(match endpoint {
@@ -293,7 +304,7 @@ impl EvalArgs {
 }
 
 /// Work with a bar for its progress.
-fn with_bar<T>(work: impl FnOnce(&mut dyn FnMut(Progress)) -> Result<T>) -> Result<T> {
+fn with_bar<T>(work: impl FnOnce(&mut dyn FnMut(SampleProgress)) -> Result<T>) -> Result<T> {
     let bar = bar(0, "{pos}/{len} examples, {msg}, {eta} left");
     let result = work(&mut |p| {
         bar.set_length(p.total as u64);
@@ -305,8 +316,8 @@ fn with_bar<T>(work: impl FnOnce(&mut dyn FnMut(Progress)) -> Result<T>) -> Resu
 }
 
 /// What a server counts, which may be what it charges for.
-pub(super) fn bill(billed: Billed) -> String {
-    format!("  {:<22} {billed}\n", "tokens billed")
+pub(super) fn usage_line(usage: TokenUsage) -> String {
+    format!("  {:<22} {usage}\n", "tokens used")
 }
 
 /// The result for a person, one line a figure.

@@ -4,11 +4,11 @@ use super::bench::EvalProgress;
 use super::output::{print, status};
 use super::progress::{NamedProgress, bar};
 use crate::Result;
-use crate::eval;
 use crate::forgetting::{
     CompareObserver, CompareRequest, FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, ForgettingResult, aggregates,
     divergences, run, summary, table,
 };
+use crate::sampling::SampleProgress;
 use candle_core::Device;
 
 /// Evaluate, compare, print the tables.
@@ -56,7 +56,7 @@ impl CompareObserver for CompareProgress {
         status(what);
     }
 
-    fn evaluating(&mut self, benchmark: &str, progress: eval::Progress) {
+    fn evaluating(&mut self, benchmark: &str, progress: SampleProgress) {
         self.prompts.clear();
         self.bars.update(benchmark, progress);
     }

@@ -4,9 +4,9 @@ use super::hub;
 use super::output::{print, status};
 use super::progress::bar;
 use crate::Result;
-use crate::eval::Progress;
 use crate::io::files;
-use crate::sampling::rollout::{Answer, Keep, Options, Report, Request, TRAIN, rollout};
+use crate::sampling::SampleProgress;
+use crate::sampling::rollout::{Answer, Keep, RolloutOptions, RolloutReport, RolloutRequest, TRAIN, rollout};
 use std::fmt::Write;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -126,8 +126,8 @@ impl RolloutArgs {
         print(&format!("{}{}\n", table(&report), request.out.display()))
     }
 
-    fn request(self) -> Result<Request> {
-        let options = Options {
+    fn request(self) -> Result<RolloutRequest> {
+        let options = RolloutOptions {
             teacher: self.teacher,
             teacher_model: self.teacher_model,
             concurrency: self.concurrency,
@@ -150,7 +150,7 @@ impl RolloutArgs {
     }
 }
 
-fn percent(p: Progress) -> f64 {
+fn percent(p: SampleProgress) -> f64 {
     100.0 * p.correct as f64 / p.responses.max(1) as f64
 }
 
@@ -170,7 +170,7 @@ impl PlainProgress {
         PlainProgress { quiet: std::io::stderr().is_terminal(), began: None, last: None }
     }
 
-    fn update(&mut self, p: Progress) {
+    fn update(&mut self, p: SampleProgress) {
         let (began, before) = *self.began.get_or_insert((Instant::now(), p.done));
         if self.quiet || p.done == before || self.last.is_some_and(|last| last.elapsed() < PAUSE) {
             return;
@@ -182,7 +182,7 @@ impl PlainProgress {
 }
 
 /// The result for a person.
-fn table(report: &Report) -> String {
+fn table(report: &RolloutReport) -> String {
     let (about, s, t) = (&report.about, &report.summary, &report.tally);
     let mut text = String::new();
     let split = if about.split.is_empty() { String::new() } else { format!(" ({})", about.split) };
@@ -198,10 +198,10 @@ fn table(report: &Report) -> String {
     }
     for (name, n) in [
         ("dropped: refused by the server", t.refused),
-        ("dropped: cut off by length", t.cut_off),
+        ("dropped: cut off by length", t.truncated),
         ("dropped: no text", t.empty),
-        ("dropped: not wanted by --keep", t.unwanted),
-        ("dropped: no readable thought", t.thoughtless),
+        ("dropped: not wanted by --keep", t.filtered),
+        ("dropped: no readable thought", t.no_reasoning),
         ("dropped: special token in the text", t.special),
         ("dropped: same text again", t.duplicates),
         ("dropped: beyond --cap", t.over_cap),
@@ -211,9 +211,9 @@ fn table(report: &Report) -> String {
         }
     }
     line("kept", t.kept.to_string());
-    line("prompts without a kept response", t.bare.to_string());
-    if let Some(billed) = report.billed {
-        line("tokens billed", billed.to_string());
+    line("prompts without a kept response", t.prompts_without_kept.to_string());
+    if let Some(usage) = report.usage {
+        line("tokens used", usage.to_string());
     } else if s.mean_tokens > 0.0 {
         let speed = s.tokens_per_second.map(|t| format!(", {t:.0} tokens/s")).unwrap_or_default();
         line("mean response", format!("{:.1} tokens{speed}", s.mean_tokens));
@@ -237,7 +237,7 @@ mod tests {
         args: RolloutArgs,
     }
 
-    fn request(flags: &str) -> Result<Request> {
+    fn request(flags: &str) -> Result<RolloutRequest> {
         let line = format!("jigsaw --data d --out o {flags}");
         Parsed::try_parse_from(line.split_whitespace()).map_err(|e| Error::input(e.to_string()))?.args.request()
     }

@@ -50,7 +50,7 @@ impl ScoreArgs {
             return Err(Error::input(format!("--out {} is a directory; name the file to write", self.out.display())));
         }
         for (flag, input) in [("--model", &self.model), ("--data", &self.data)] {
-            if files::lies_in(&self.out, input) {
+            if files::is_inside(&self.out, input) {
                 return Err(Error::input(format!(
                     "--out {} lies in the directory of {flag}, which is left as it is; choose another place",
                     self.out.display()

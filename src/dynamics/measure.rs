@@ -2,7 +2,6 @@
 //! each checkpoint, sum up. What is there already is only read, so the same command goes on where it was stopped.
 
 use super::influence::influences;
-use super::jsonl_log::JsonlLog;
 use super::kl::{KlAndForgetting, kl_and_forgetting};
 use super::output_dir::{MeasurementKey, OutputDir, PAIRS, SAMPLES, SampleSetKey};
 use super::pairing::{choose, pair};
@@ -11,13 +10,14 @@ use super::result::{CheckpointResult, DynamicsResult, InfluenceConfig, Pair, Sam
 use super::samples::{BATCH, ResponseSource, Sample, SampleRole, SampleSet};
 use super::sgd_step::Stepper;
 use super::write::write;
-use crate::eval::Plan;
-use crate::eval::bench::{self, Settings, Spec};
+use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec};
 use crate::forgetting::{FORGETTING_JSON, ForgettingResult, ModelRef};
 use crate::io::files;
+use crate::io::jsonl::JsonlLog;
 use crate::model::qwen2_5_vl::names::parameter_shapes;
 use crate::model::{Sampling, lora, qwen2_5_vl};
 use crate::model::{hash_model, hash_prompt_files};
+use crate::sampling::SamplePlan;
 use crate::train::{check_parts, freeze};
 use crate::{Error, Result};
 use candle_core::Device;
@@ -31,9 +31,9 @@ pub struct DynamicsRequest {
     /// The model they come from.
     pub base: PathBuf,
     /// Training data of the regimes: dataset directories.
-    pub train: Vec<Spec>,
+    pub train: Vec<BenchmarkSpec>,
     /// Prior knowledge: benchmark files or dataset directories.
-    pub prior: Vec<Spec>,
+    pub prior: Vec<BenchmarkSpec>,
     /// Step, loss, pairs, seed, what is frozen.
     pub setting: InfluenceConfig,
     /// Longest greedy answer of the base, in place of each benchmark's own.
@@ -88,7 +88,7 @@ impl DynamicsRequest {
             return Err(Error::input("--max-new-tokens 0: must be at least 1"));
         }
         for (flag, inputs) in [("--model", &self.models[..]), ("--base", std::slice::from_ref(&self.base))] {
-            if inputs.iter().any(|input| files::lies_in(&self.out, input)) {
+            if inputs.iter().any(|input| files::is_inside(&self.out, input)) {
                 return Err(Error::input(format!(
                     "--out {} lies in the directory of {flag}, which is left as it is; choose another place",
                     self.out.display()
@@ -168,7 +168,7 @@ impl DynamicsRequest {
                 return Err(Error::input(format!("{flag} is missing")));
             }
         }
-        let specs: Vec<&Spec> = self.train.iter().chain(&self.prior).collect();
+        let specs: Vec<&BenchmarkSpec> = self.train.iter().chain(&self.prior).collect();
         for (i, spec) in specs.iter().enumerate() {
             if specs[..i].iter().any(|other| other.name.eq_ignore_ascii_case(&spec.name)) {
                 return Err(Error::input(format!(
@@ -196,9 +196,9 @@ impl DynamicsRequest {
         Ok(())
     }
 
-    fn sets(&self, kind: SampleRole, specs: &[Spec]) -> Result<Vec<SampleSet>> {
-        let settings = Settings {
-            plan: Plan { limit: None, samples: 1, batch: BATCH },
+    fn sets(&self, kind: SampleRole, specs: &[BenchmarkSpec]) -> Result<Vec<SampleSet>> {
+        let settings = BenchmarkSettings {
+            plan: SamplePlan { limit: None, samples: 1, batch: BATCH },
             sampling: Sampling::greedy(0),
             max_new_tokens: self.max_new_tokens,
             min_pixels: None,
@@ -265,41 +265,43 @@ impl PreparedMeasurement<'_> {
 
     /// The samples of each set under the base, or what is left to see of them.
     fn look(&self, device: &Device, progress: &mut dyn DynamicsObserver) -> Result<Vec<Vec<Sample>>> {
-        let mut lines: JsonlLog<Sample> = JsonlLog::open(&self.directory.file(SAMPLES))?;
+        let (mut log, mut lines) = JsonlLog::open::<Sample>(&self.directory.file(SAMPLES))?;
         let expected: Vec<(usize, usize)> =
             self.sets.iter().enumerate().flat_map(|(s, set)| set.chosen.iter().map(move |&i| (s, i))).collect();
-        if lines.lines().len() > expected.len() {
-            return Err(lines.wrong(expected.len(), "the end"));
+        if lines.len() > expected.len() {
+            return Err(log.unexpected_line(expected.len(), "the end"));
         }
-        for (at, (line, &(set, i))) in lines.lines().iter().zip(&expected).enumerate() {
+        for (at, (line, &(set, i))) in lines.iter().zip(&expected).enumerate() {
             let set = &self.sets[set];
             if (line.kind, line.set.as_str(), line.index) != (set.kind, set.name(), i) {
-                return Err(lines.wrong(at, &format!("example {i} of {}", set.name())));
+                return Err(log.unexpected_line(at, &format!("example {i} of {}", set.name())));
             }
         }
-        lines.cut(expected.len())?;
         let mut base = None;
         let mut start = 0;
         for set in &self.sets {
             for (piece, examples) in set.chosen.chunks(BATCH).enumerate() {
                 let (at, total) = (piece * BATCH, set.chosen.len());
                 // A piece is whole or measured again: what is answered together does not depend on where it was stopped.
-                if lines.lines().len() >= start + at + examples.len() {
+                if lines.len() >= start + at + examples.len() {
                     continue;
                 }
-                lines.cut(start + at)?;
+                lines.truncate(start + at);
+                log.truncate(lines.len())?;
                 if base.is_none() {
                     progress.stage(&format!("base: {}", self.request.base.display()));
                     base = Some(self.load(&self.request.base, device)?);
                 }
                 let Some(model) = &base else { continue };
                 progress.samples(set.name(), at, total);
-                lines.append(set.samples(model, examples)?)?;
+                let samples = set.samples(model, examples)?;
+                log.append(&samples)?;
+                lines.extend(samples);
                 progress.samples(set.name(), at + examples.len(), total);
             }
             start += set.chosen.len();
         }
-        let mut rest = lines.lines();
+        let mut rest = lines.as_slice();
         let mut samples = Vec::with_capacity(self.sets.len());
         for set in &self.sets {
             let (own, after) = rest.split_at_checked(set.chosen.len()).unwrap_or((rest, &[]));
@@ -334,9 +336,11 @@ impl PreparedMeasurement<'_> {
         samples: &[Vec<Sample>],
         progress: &mut dyn DynamicsObserver,
     ) -> Result<Vec<Pair>> {
-        let mut lines: JsonlLog<Pair> = JsonlLog::open(&self.directory.file(PAIRS))?;
+        let (mut log, mut lines) = JsonlLog::open::<Pair>(&self.directory.file(PAIRS))?;
         let groups = self.groups();
-        let done = self.resume(&mut lines, &groups, samples)?;
+        let (done, whole) = self.resume(&log, &lines, &groups, samples)?;
+        lines.truncate(whole);
+        log.truncate(whole)?;
         let mut groups = groups[done..].iter().peekable();
         while let Some(first) = groups.peek() {
             let checkpoint = first.checkpoint;
@@ -345,17 +349,18 @@ impl PreparedMeasurement<'_> {
             let model = self.load(dir, device)?;
             let stepper = Stepper::new(&model)?;
             let of_checkpoint = |pairs: &[Pair]| pairs.iter().filter(|p| p.checkpoint == checkpoint).count();
-            let (before, total) = (of_checkpoint(lines.lines()), self.pairs_of_a_checkpoint());
+            let (before, total) = (of_checkpoint(&lines), self.pairs_of_a_checkpoint());
             let mut measured = before;
             progress.pairs(name, measured, total);
             while let Some(group) = groups.next_if(|group| group.checkpoint == checkpoint) {
                 let pairs = self.measure_group(&stepper, group, samples)?;
                 measured += pairs.len();
-                lines.append(pairs)?;
+                log.append(&pairs)?;
+                lines.extend(pairs);
                 progress.pairs(name, measured, total);
             }
         }
-        Ok(lines.lines().to_vec())
+        Ok(lines)
     }
 
     fn pairs_of_a_checkpoint(&self) -> usize {
@@ -363,30 +368,32 @@ impl PreparedMeasurement<'_> {
     }
 
     /// See that what is there are the first of the pairs to be measured; cut back to whole groups, whose number is returned.
-    fn resume(&self, lines: &mut JsonlLog<Pair>, groups: &[PairBatch], samples: &[Vec<Sample>]) -> Result<usize> {
+    fn resume(
+        &self,
+        log: &JsonlLog,
+        lines: &[Pair],
+        groups: &[PairBatch],
+        samples: &[Vec<Sample>],
+    ) -> Result<(usize, usize)> {
         let (mut at, mut done) = (0, 0);
         for group in groups {
             for (number, &(set, v)) in group.vs.iter().enumerate() {
-                let Some(line) = lines.lines().get(at + number) else {
-                    lines.cut(at)?;
-                    return Ok(done);
-                };
+                let Some(line) = lines.get(at + number) else { return Ok((done, at)) };
                 let (regime, prior) = (self.sets[group.regime].name(), self.sets[set].name());
                 let (u, v) = (&samples[group.regime][group.u].id, &samples[set][v].id);
                 let found = (line.checkpoint, line.regime.as_str(), line.prior.as_str(), line.pair, &line.u, &line.v);
                 if found != (group.checkpoint, regime, prior, group.index, u, v) {
                     let expected = format!("pair {} of {regime} and {prior} ({u}, {v})", group.index);
-                    return Err(lines.wrong(at + number, &expected));
+                    return Err(log.unexpected_line(at + number, &expected));
                 }
             }
             at += group.vs.len();
             done += 1;
         }
-        if lines.lines().len() > at {
-            return Err(lines.wrong(at, "the end"));
+        if lines.len() > at {
+            return Err(log.unexpected_line(at, "the end"));
         }
-        lines.cut(at)?;
-        Ok(done)
+        Ok((done, at))
     }
 
     fn measure_group(&self, stepper: &Stepper<'_>, group: &PairBatch, samples: &[Vec<Sample>]) -> Result<Vec<Pair>> {

@@ -6,7 +6,7 @@ use super::result::{DynamicsResult, InfluenceConfig, Pair};
 use super::samples::{ResponseSource, Sample};
 use super::sgd_step::ResponseLoss;
 use crate::Result;
-use crate::eval::bench::Spec;
+use crate::eval::bench::BenchmarkSpec;
 use crate::model::init::{Preset, write_checkpoint};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -56,7 +56,7 @@ fn benchmark(path: &Path) {
 }
 
 fn request(dir: &Path, out: &str) -> DynamicsRequest {
-    let spec = |text: String| Spec::parse(&text, "train").unwrap();
+    let spec = |text: String| BenchmarkSpec::parse(&text, "train").unwrap();
     let at = |name: &str| dir.join(name).display().to_string();
     DynamicsRequest {
         models: vec![dir.join("base"), dir.join("tuned")],
@@ -170,7 +170,7 @@ fn what_cannot_be_measured_is_refused_before_any_weights_are_read() {
         assert!(!request.out.exists());
     };
     dataset(&dir.path().join("mute"), &[Some("yes"), None]);
-    let spec = |name: &str, path: &str| Spec {
+    let spec = |name: &str, path: &str| BenchmarkSpec {
         name: name.into(),
         path: dir.path().join(path),
         kind: None,

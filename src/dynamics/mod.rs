@@ -5,7 +5,6 @@
 
 pub mod distribution;
 pub mod influence;
-mod jsonl_log;
 mod kl;
 mod measure;
 mod output_dir;

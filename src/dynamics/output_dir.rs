@@ -10,9 +10,9 @@
 //! ```
 
 use super::result::InfluenceConfig;
-use crate::eval::differences;
 use crate::forgetting::ModelRef;
 use crate::io::files;
+use crate::sampling::differences;
 use crate::tasks::benchmarks::Protocol;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -103,7 +103,7 @@ impl OutputDir {
         let about = KeyFile { key, checkpoints: checkpoints.to_vec() };
         let key_path = directory.file(KEY);
         if !key_path.exists() {
-            if files::holds_foreign(path, |_| false) {
+            if files::has_other_files(path, |_| false) {
                 return Err(Error::input(format!(
                     "{} is not empty and holds no measurement of learning dynamics (no {KEY}); give another --out",
                     path.display()

@@ -1,14 +1,13 @@
 //! What was found, as `dynamics.json` holds it, from the lines of single pairs.
 
 use super::influence::Influence;
-use super::jsonl_log::JsonlLog;
 use super::kl::KlAndForgetting;
 use super::output_dir::PAIRS;
 use super::perplexity::{Perplexity, median};
 use super::sgd_step::ResponseLoss;
 use crate::Result;
 use crate::forgetting::ModelRef;
-use crate::io::files;
+use crate::io::{files, jsonl};
 use crate::stats::{
     Agreement, ClusterTotal, Interval, RESAMPLES, ResampleUnit, bootstrap, clustered_mean, nan_if_null,
 };
@@ -48,7 +47,7 @@ pub struct Pair {
 impl Pair {
     /// The pairs in the output directory `dir`, in the order in which they were measured.
     pub fn read_all(dir: &Path) -> Result<Vec<Pair>> {
-        Ok(JsonlLog::open(&dir.join(PAIRS))?.lines().to_vec())
+        jsonl::read(&dir.join(PAIRS))
     }
 }
 
@@ -195,7 +194,7 @@ impl DynamicsResult {
 
     /// Read `dynamics.json`.
     pub fn read(path: &Path) -> Result<DynamicsResult> {
-        files::read_form(path, FORM, "make it again by the command that made it")
+        files::read_versioned(path, FORM, "make it again by the command that made it")
     }
 }
 

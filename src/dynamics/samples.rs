@@ -4,9 +4,10 @@
 //! else (a benchmark file, whose gold answers are no text of a model's) the base's own greedy answer: what it says by itself is
 //! what it knows.
 
-use crate::eval::bench::Prepared;
+use crate::eval::bench::PreparedBenchmark;
 use crate::model::Predictor;
 use crate::model::{Sampling, Sequence};
+use crate::sampling::{LocalModel, Prompts, SampleOptions, sample};
 use crate::tasks::Task;
 use crate::tasks::encode_example;
 use crate::tasks::reference_response;
@@ -71,7 +72,7 @@ pub struct SampleSet {
     /// What it is in a pair.
     pub kind: SampleRole,
     /// Examples and processor.
-    pub prepared: Prepared,
+    pub prepared: PreparedBenchmark,
     /// The examples chosen.
     pub chosen: Vec<usize>,
 }
@@ -130,14 +131,17 @@ impl SampleSet {
             let own = task.example(i)?.response().is_some();
             responses.push(own.then(|| reference_response(task, codec, i)).transpose()?);
         }
-        let open: Vec<_> =
-            prompts.iter().zip(&responses).filter(|(_, r)| r.is_none()).map(|(p, _)| p.clone()).collect();
+        let without = |(i, r): (usize, &Option<Vec<u32>>)| r.is_none().then_some(i);
+        let open: Vec<usize> = responses.iter().enumerate().filter_map(without).collect();
         let mut answers = Vec::new();
         if !open.is_empty() {
+            let examples: Vec<usize> = open.iter().map(|&at| examples[at]).collect();
+            let prompts: Vec<_> = open.iter().map(|&at| prompts[at].clone()).collect();
             let sampling = Sampling::greedy(self.prepared.sampling.max_new_tokens);
-            answers = base.generate(&open, 1, &sampling, codec.eos_ids(), codec.banned_ids())?;
+            let options = SampleOptions { samples: 1, sampling: &sampling, stream: ("dynamics", &[]) };
+            answers = sample(&LocalModel::new(base, codec), &Prompts::encoded(task, &examples, &prompts), &options)?;
         }
-        let mut answers = answers.into_iter().flatten().map(|completion| completion.ids);
+        let mut answers = answers.into_iter().flatten().map(|answer| answer.token_ids);
         let mut origins = Vec::with_capacity(examples.len());
         let mut batch = Vec::with_capacity(examples.len());
         for (prompt, response) in prompts.into_iter().zip(responses) {

@@ -3,7 +3,7 @@
 //!
 //! The logits before a token are `W tanh(E[prompt] + F[token before]) + b`, computed in f64 from f32 weights.
 
-use crate::io::files::Written;
+use crate::io::files::FileChecksum;
 use crate::model::{Completion, LossFn, Prompt, Sampling, Sequence, TokenStats};
 use crate::model::{LanguageModel, Predictions, Predictor};
 use crate::nn::{Parameter, from_vec, read};
@@ -161,7 +161,7 @@ impl LanguageModel for ToyModel {
         Err(Error::failed("not needed"))
     }
 
-    fn save_weights(&self, _dir: &Path) -> Result<Vec<Written>> {
+    fn save_weights(&self, _dir: &Path) -> Result<Vec<FileChecksum>> {
         Err(Error::failed("not needed"))
     }
 }

@@ -1,6 +1,6 @@
 //! What changed on one set of paired responses, with how sure one can be of it.
 
-use crate::eval::Outcome;
+use crate::sampling::ScoredResponse;
 use crate::stats::{
     self, ClusterTotal, Estimate, Interval, ResampleUnit, clustered_difference, clustered_mean, clustered_unit_mean,
     mcnemar, nan_if_null, paired_proportions, totals,
@@ -116,20 +116,20 @@ pub struct ChangeStats {
 
 /// Measure the change over `pairs`; `groups` holds the number of each pair's group (any numbers). Pairs of one group are not
 /// independent. `same_model`: both sides are the same weights.
-pub fn measure(pairs: &[&(Outcome, Outcome)], groups: &[usize], same_model: bool) -> ChangeStats {
+pub fn measure(pairs: &[&(ScoredResponse, ScoredResponse)], groups: &[usize], same_model: bool) -> ChangeStats {
     let clusters = dense(groups);
     let count = clusters.iter().max().map_or(0, |&last| last + 1);
     let independent = count == pairs.len();
     let scores =
-        |of: fn(&Outcome) -> f64| -> (Vec<f64>, Vec<f64>) { pairs.iter().map(|(a, b)| (of(a), of(b))).unzip() };
+        |of: fn(&ScoredResponse) -> f64| -> (Vec<f64>, Vec<f64>) { pairs.iter().map(|(a, b)| (of(a), of(b))).unzip() };
     let (base, tuned) = scores(|o| o.score.value);
     let (base_lenient, tuned_lenient) = scores(|o| o.score.lenient);
     let certain = same_model && base == tuned && base_lenient == tuned_lenient;
     let (estimate, method) = difference(&base, &tuned, &clusters, independent, certain);
     let (lenient, _) = difference(&base_lenient, &tuned_lenient, &clusters, independent, certain);
     let units = units(&base, &tuned, &clusters);
-    let side = |values: &[f64], lenient: &[f64], of: fn(&(Outcome, Outcome)) -> &Outcome| {
-        let share = |holds: fn(&Outcome) -> bool| {
+    let side = |values: &[f64], lenient: &[f64], of: fn(&(ScoredResponse, ScoredResponse)) -> &ScoredResponse| {
+        let share = |holds: fn(&ScoredResponse) -> bool| {
             pairs.iter().filter(|pair| holds(of(pair))).count() as f64 / pairs.len() as f64
         };
         ModelScores {

@@ -18,11 +18,12 @@ use super::result::{
     AggregateChange, BenchmarkTitle, ForgettingResult, MeasuredBenchmark, ModelRef, NEW_TASK, TunedResult,
 };
 use super::write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
-use crate::eval::bench::{self, Prepared, Settings, Spec};
-use crate::eval::{self, BATCH, BaseSamples, Comparison, Divergence, Key, Outcome, spread};
+use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, PreparedBenchmark};
+use crate::eval::{BATCH, BaseSamples, Comparison, Divergence, spread};
 use crate::io::files;
 use crate::model::inspect::inspect;
 use crate::model::{self, qwen2_5_vl};
+use crate::sampling::{SampleProgress, SamplingKey, ScoredResponse};
 use crate::tasks::{Task, scorers};
 use crate::{Error, Result};
 use candle_core::Device;
@@ -43,11 +44,11 @@ pub struct CompareRequest {
     /// Checkpoint directories of the tuned models.
     pub tuned: Vec<PathBuf>,
     /// Prior knowledge.
-    pub benchmarks: Vec<Spec>,
+    pub benchmarks: Vec<BenchmarkSpec>,
     /// What the models were trained for, if that is measured; its name is replaced.
-    pub new_task: Option<Spec>,
+    pub new_task: Option<BenchmarkSpec>,
     /// How all of it is evaluated.
-    pub settings: Settings,
+    pub settings: BenchmarkSettings,
     /// Prompts of each set on which the divergence is measured; 0 for none.
     pub prompts: usize,
     /// Where everything goes.
@@ -61,7 +62,7 @@ pub trait CompareObserver {
     /// Something begins.
     fn stage(&mut self, what: &str);
     /// A benchmark goes on.
-    fn evaluating(&mut self, benchmark: &str, progress: eval::Progress);
+    fn evaluating(&mut self, benchmark: &str, progress: SampleProgress);
     /// A divergence goes on.
     fn diverging(&mut self, set: &str, done: usize, total: usize);
 }
@@ -103,14 +104,14 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
         }
         (None, None) => return Err(Error::input("--baseline is missing: the model that --model was tuned from")),
     };
-    let read = |bench: &Prepared| Evaluation::read(&base_out.join(&bench.name));
+    let read = |bench: &PreparedBenchmark| Evaluation::read(&base_out.join(&bench.name));
     let base = prepared.iter().map(read).collect::<Result<Vec<_>>>()?;
     if request.base_results.is_some() {
         // Stored results may be of anything; that is seen before the tuned models are evaluated.
         let prompt = model::hash_prompt_files(first)?;
         for (bench, stored) in prepared.iter().zip(&base) {
-            let key = Key::new(&stored.about.key.model, &prompt, bench.task(), &bench.plan, &bench.sampling)?;
-            let key = Key { bench: Some(bench.protocol.clone()), ..key };
+            let key = SamplingKey::new(&stored.about.key.model, &prompt, bench.task(), &bench.plan, &bench.sampling)?;
+            let key = SamplingKey { bench: Some(bench.protocol.clone()), ..key };
             comparable(&stored.dir.display(), &stored.about.key, &"this comparison", &key)?;
         }
     }
@@ -163,7 +164,7 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
 /// What holds for all tuned models.
 struct ComparisonContext<'a> {
     request: &'a CompareRequest,
-    prepared: &'a [Prepared],
+    prepared: &'a [PreparedBenchmark],
     /// The base's evaluation of each benchmark.
     base: Vec<Evaluation>,
     /// Labels of the examples of each benchmark.
@@ -200,7 +201,7 @@ impl LazyModel<'_> {
 }
 
 impl CompareRequest {
-    fn specs(&self) -> Result<Vec<Spec>> {
+    fn specs(&self) -> Result<Vec<BenchmarkSpec>> {
         if let Some(spec) = self.benchmarks.iter().find(|spec| spec.name.eq_ignore_ascii_case(NEW_TASK)) {
             return Err(Error::input(format!(
                 "--bench {}={}: this name is kept for what the models were trained for (--data); choose another",
@@ -208,8 +209,8 @@ impl CompareRequest {
                 spec.path.display()
             )));
         }
-        let new_task = self.new_task.iter().map(|spec| Spec { name: NEW_TASK.to_string(), ..spec.clone() });
-        let specs: Vec<Spec> = new_task.chain(self.benchmarks.iter().cloned()).collect();
+        let new_task = self.new_task.iter().map(|spec| BenchmarkSpec { name: NEW_TASK.to_string(), ..spec.clone() });
+        let specs: Vec<BenchmarkSpec> = new_task.chain(self.benchmarks.iter().cloned()).collect();
         if specs.is_empty() {
             return Err(Error::input("nothing to compare on: give --bench NAME=FILE, --data DIR, or both"));
         }
@@ -217,7 +218,7 @@ impl CompareRequest {
     }
 
     /// A directory for each tuned model.
-    fn places(&self, specs: &[Spec]) -> Result<Vec<OutputPaths>> {
+    fn places(&self, specs: &[BenchmarkSpec]) -> Result<Vec<OutputPaths>> {
         let root = self.out.join("tuned");
         let names = names(&self.tuned);
         if names.len() > 1
@@ -242,7 +243,7 @@ impl CompareRequest {
     fn claim(&self) -> Result<File> {
         files::create_dir(&self.out)?;
         let own = ["base", "tuned", "divergence", FORGETTING_JSON, FORGETTING_CSV, FORGETTING_MD];
-        if files::holds_foreign(&self.out, |name| own.contains(&name)) {
+        if files::has_other_files(&self.out, |name| own.contains(&name)) {
             return Err(Error::input(format!(
                 "{} holds something else than a comparison with a base; give another --out",
                 self.out.display()
@@ -375,17 +376,17 @@ fn both_models(base: &Path, tuned: &Path) -> Result<String> {
     let parameters = inspect(base)?.parameters + tuned.adapter.map_or(tuned.parameters, |a| a.parameters);
     Ok(format!(
         "divergence: loads both models at once, {} of weights; --kl 0 leaves it out",
-        files::megabytes(size_of::<f32>() * parameters)
+        files::format_bytes(size_of::<f32>() * parameters)
     ))
 }
 
 /// The base's own greedy answer to an example: with one answer to each, that to example i stands at place i. Sampled answers are
 /// not the base's choice, and none is given.
-fn own_answer(base: &Evaluation, i: usize) -> Option<&Outcome> {
+fn own_answer(base: &Evaluation, i: usize) -> Option<&ScoredResponse> {
     base.outcomes.get(i).filter(|_| base.about.key.sampling.temperature == 0.0)
 }
 
-fn hash_answers<'a>(answers: impl Iterator<Item = &'a Outcome>) -> String {
+fn hash_answers<'a>(answers: impl Iterator<Item = &'a ScoredResponse>) -> String {
     let mut hash = Sha256::new();
     for answer in answers {
         hash.update((answer.response.len() as u64).to_le_bytes());
@@ -431,6 +432,7 @@ fn named_family(task: &dyn Task) -> Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sampling::SamplePlan;
 
     #[test]
     fn models_are_named_by_as_little_of_their_path_as_tells_them_apart() {
@@ -445,10 +447,10 @@ mod tests {
             base: Some("base".into()),
             base_results: None,
             tuned: tuned.iter().map(PathBuf::from).collect(),
-            benchmarks: benchmarks.iter().map(|text| Spec::parse(text, "test").unwrap()).collect(),
+            benchmarks: benchmarks.iter().map(|text| BenchmarkSpec::parse(text, "test").unwrap()).collect(),
             new_task: None,
-            settings: Settings {
-                plan: eval::Plan { limit: None, samples: 1, batch: 1 },
+            settings: BenchmarkSettings {
+                plan: SamplePlan { limit: None, samples: 1, batch: 1 },
                 sampling: crate::model::Sampling::greedy(8),
                 max_new_tokens: None,
                 min_pixels: None,

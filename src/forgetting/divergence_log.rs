@@ -2,12 +2,12 @@
 
 use crate::eval::{BATCH, PromptDivergence};
 use crate::io::files;
+use crate::io::jsonl::JsonlLog;
 use crate::tasks::benchmarks::Protocol;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 
 /// Raised whenever a divergence would come out otherwise than before.
 const VERSION: u32 = 1;
@@ -47,7 +47,7 @@ impl DivergenceKey {
 /// The file of one set.
 #[derive(Debug)]
 pub struct DivergenceLog {
-    path: PathBuf,
+    log: JsonlLog,
     /// What is there already.
     pub lines: Vec<PromptDivergence>,
 }
@@ -84,39 +84,20 @@ impl DivergenceLog {
         } else {
             files::write_json(&key_path, key)?;
         }
-        let mut lines: Vec<PromptDivergence> = Vec::new();
-        let mut ends = vec![0];
-        if path.exists() {
-            let bytes = files::read(&path)?;
-            for line in bytes.split_inclusive(|&b| b == b'\n').filter(|line| line.ends_with(b"\n")) {
-                let read: PromptDivergence = serde_json::from_slice(line).map_err(|e| {
-                    Error::input(format!("{}:{}: {e}; --fresh starts over", path.display(), lines.len() + 1))
-                })?;
-                if examples.get(lines.len()) != Some(&read.index) {
-                    return Err(other(&format!("line {} is about another example", lines.len() + 1)));
-                }
-                lines.push(read);
-                ends.push(ends[ends.len() - 1] + line.len() as u64);
-            }
-            if lines.len() < examples.len() {
-                lines.truncate(lines.len() / BATCH * BATCH);
-            }
-            let cut = OpenOptions::new().write(true).open(&path).and_then(|f| f.set_len(ends[lines.len()]));
-            cut.map_err(|e| Error::failed(format!("cannot shorten {}: {e}", path.display())))?;
+        let (mut log, mut lines) = JsonlLog::open::<PromptDivergence>(&path)?;
+        if let Some(at) = (0..lines.len()).find(|&at| examples.get(at) != Some(&lines[at].index)) {
+            return Err(other(&format!("line {} is about another example", at + 1)));
         }
-        Ok(DivergenceLog { path, lines })
+        if lines.len() < examples.len() {
+            lines.truncate(lines.len() / BATCH * BATCH);
+        }
+        log.truncate(lines.len())?;
+        Ok(DivergenceLog { log, lines })
     }
 
     /// Append a batch, in one write.
     pub fn append(&mut self, batch: Vec<PromptDivergence>) -> Result<()> {
-        let mut text = Vec::new();
-        for line in &batch {
-            serde_json::to_writer(&mut text, line).map_err(|e| Error::failed(format!("example {}: {e}", line.id)))?;
-            text.push(b'\n');
-        }
-        let written =
-            OpenOptions::new().create(true).append(true).open(&self.path).and_then(|mut f| f.write_all(&text));
-        written.map_err(|e| Error::failed(format!("cannot write {}: {e}", self.path.display())))?;
+        self.log.append(&batch)?;
         self.lines.extend(batch);
         Ok(())
     }

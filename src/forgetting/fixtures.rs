@@ -1,12 +1,13 @@
 //! Made-up responses for tests: what was right before and what is right after.
 
 use super::*;
-use crate::eval::{About, Key, Outcome};
+use crate::eval::EvalInfo;
 use crate::model::Sampling;
+use crate::sampling::{SamplingKey, ScoredResponse};
 use crate::tasks::Score;
 use std::path::PathBuf;
 
-pub fn outcome(index: usize, value: f64) -> Outcome {
+pub fn outcome(index: usize, value: f64) -> ScoredResponse {
     let score = Score {
         correct: value == 1.0,
         value,
@@ -17,7 +18,7 @@ pub fn outcome(index: usize, value: f64) -> Outcome {
         well_formed: true,
         fault: String::new(),
     };
-    Outcome {
+    ScoredResponse {
         index,
         id: format!("e{index}"),
         sample: 0,
@@ -25,11 +26,12 @@ pub fn outcome(index: usize, value: f64) -> Outcome {
         tokens: 10,
         finished: true,
         score,
+        token_ids: Vec::new(),
     }
 }
 
-pub fn evaluation(model: &str, outcomes: Vec<Outcome>) -> Evaluation {
-    let key = Key {
+pub fn evaluation(model: &str, outcomes: Vec<ScoredResponse>) -> Evaluation {
+    let key = SamplingKey {
         code: "test".into(),
         model: model.repeat(64),
         prompt: "p".repeat(64),
@@ -43,7 +45,7 @@ pub fn evaluation(model: &str, outcomes: Vec<Outcome>) -> Evaluation {
         batch: None,
         bench: None,
     };
-    let about = About { key, model: PathBuf::from(model), data: "data".into(), split: String::new() };
+    let about = EvalInfo { key, model: PathBuf::from(model), data: "data".into(), split: String::new() };
     Evaluation { dir: PathBuf::from(format!("dir-{model}")), about, outcomes, numbers: Vec::new() }
 }
 

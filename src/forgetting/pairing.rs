@@ -1,6 +1,7 @@
 //! Two evaluations of the same examples, brought together response by response.
 
-use crate::eval::{About, EvalResult, Key, Outcome};
+use crate::eval::{EvalInfo, EvalResult};
+use crate::sampling::{SamplingKey, ScoredResponse};
 use crate::tasks::Task;
 use crate::tasks::scorers::Number;
 use crate::{Error, Result};
@@ -21,9 +22,9 @@ pub struct Evaluation {
     /// The directory.
     pub dir: PathBuf,
     /// What it is an evaluation of.
-    pub about: About,
+    pub about: EvalInfo,
     /// The responses, in order.
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<ScoredResponse>,
     /// The benchmark's own numbers (sums, F1).
     pub numbers: Vec<Number>,
 }
@@ -110,18 +111,18 @@ impl ExampleLabel {
 #[derive(Debug, Clone, PartialEq)]
 pub struct PairedOutcomes {
     /// Base and tuned model's responses to the same example and sample, in the base's order.
-    pub pairs: Vec<(Outcome, Outcome)>,
+    pub pairs: Vec<(ScoredResponse, ScoredResponse)>,
     /// The weights are the same.
     pub same_model: bool,
     /// Key of the base's evaluation.
-    pub key: Key,
+    pub key: SamplingKey,
 }
 
 /// See that two evaluations differ in nothing but weights and batch size; `left` and `right` say where they are.
 ///
 /// # Errors
 /// An input error that names every part of the settings that differs, and what to do about it.
-pub fn comparable(left: &dyn Display, first: &Key, right: &dyn Display, second: &Key) -> Result<()> {
+pub fn comparable(left: &dyn Display, first: &SamplingKey, right: &dyn Display, second: &SamplingKey) -> Result<()> {
     let differing: Vec<(String, String)> =
         first.differences(second).into_iter().filter(|(name, _)| !FREE.contains(&name.as_str())).collect();
     if differing.is_empty() {
@@ -143,7 +144,7 @@ pub fn pair(base: Evaluation, tuned: Evaluation) -> Result<PairedOutcomes> {
     let (first, second) = (&base.about.key, &tuned.about.key);
     comparable(&base.dir.display(), first, &tuned.dir.display(), second)?;
     let same_model = first.model == second.model;
-    let mut theirs: HashMap<(String, usize), Outcome> = HashMap::with_capacity(tuned.outcomes.len());
+    let mut theirs: HashMap<(String, usize), ScoredResponse> = HashMap::with_capacity(tuned.outcomes.len());
     for outcome in tuned.outcomes {
         let place = (outcome.id.clone(), outcome.sample);
         if theirs.insert(place, outcome.clone()).is_some() {
@@ -182,7 +183,7 @@ pub fn pair(base: Evaluation, tuned: Evaluation) -> Result<PairedOutcomes> {
     Ok(PairedOutcomes { pairs, same_model, key: base.about.key })
 }
 
-fn twice(dir: &Path, outcome: &Outcome) -> Error {
+fn twice(dir: &Path, outcome: &ScoredResponse) -> Error {
     Error::input(format!(
         "{}: two responses to {} (sample {}); pairs cannot be told apart",
         dir.display(),

@@ -48,7 +48,7 @@ impl ForgettingResult {
 
     /// Read `forgetting.json`.
     pub fn read(path: &Path) -> Result<ForgettingResult> {
-        files::read_form(path, FORM, "make it again by the command that made it")
+        files::read_versioned(path, FORM, "make it again by the command that made it")
     }
 }
 
@@ -302,7 +302,7 @@ fn groups(pairing: &PairedOutcomes, labels: &[&ExampleLabel]) -> Vec<usize> {
         numbers.entry(name).or_insert(next);
     });
     let useful = numbers.len() > 1;
-    let group = |(i, pair): (usize, &(crate::eval::Outcome, _))| match named[i] {
+    let group = |(i, pair): (usize, &(crate::sampling::ScoredResponse, _))| match named[i] {
         Some(name) if useful => numbers[name],
         _ => numbers.len() + pair.0.index,
     };

@@ -2,7 +2,8 @@
 
 use super::fixtures::*;
 use super::*;
-use crate::eval::{Direction, Divergence, Outcome};
+use crate::eval::{Direction, Divergence};
+use crate::sampling::ScoredResponse;
 use crate::stats::{Interval, mcnemar, paired_proportions, share};
 use crate::tasks::Score;
 use std::time::Instant;
@@ -121,7 +122,7 @@ fn several_samples_of_an_example_are_one_observation() {
         let mut outcomes = Vec::new();
         for outcome in side.outcomes {
             outcomes.push(outcome.clone());
-            outcomes.push(Outcome { sample: 1, ..outcome });
+            outcomes.push(ScoredResponse { sample: 1, ..outcome });
         }
         Evaluation { outcomes, ..side }
     };

@@ -63,7 +63,7 @@ impl Precision {
 /// # Errors
 /// An input error if `from` is no checkpoint, `to` is not empty, or a weight is too large for the type.
 pub fn convert(from: &Path, to: &Path, precision: Precision, overwrite: bool) -> Result<()> {
-    files::may_make_in(to, overwrite, "config.json")?;
+    files::check_output_dir(to, overwrite, "config.json")?;
     let stored = Stored::open(from, &Config::from_dir(from)?)?;
     write_like(from, &stored, (to, overwrite), precision, &|i| stored.values(&stored.tensors[i]))
 }
@@ -84,13 +84,13 @@ pub(crate) fn write_like(
 ) -> Result<()> {
     stored.check_head()?;
     let mut config: Value = files::read_json(&from.join("config.json"))?;
-    if files::lies_in(from, to) {
+    if files::is_inside(from, to) {
         return Err(Error::input(format!(
             "{} is read here, and cannot be written over; choose another --out",
             to.display()
         )));
     }
-    let making = files::make_in(to, overwrite, "config.json")?;
+    let making = files::create_output_dir(to, overwrite, "config.json")?;
     copy_files(from, to, |name| name != "config.json")?;
     let shapes = stored.shapes();
     // The writer would call it a failure to write.

@@ -21,13 +21,13 @@ pub fn interpolate(a: &Path, b: &Path, alpha: f64, out: &Path, overwrite: bool) 
     if !(0.0..=1.0).contains(&alpha) {
         return Err(Error::input(format!("alpha {alpha}: must be in [0, 1]")));
     }
-    if files::lies_in(b, out) {
+    if files::is_inside(b, out) {
         return Err(Error::input(format!(
             "{} is read here, and cannot be written over; choose another --out",
             out.display()
         )));
     }
-    files::may_make_in(out, overwrite, "config.json")?;
+    files::check_output_dir(out, overwrite, "config.json")?;
     let (config_a, config_b) = (Config::from_dir(a)?, Config::from_dir(b)?);
     let (stored_a, stored_b) = (Stored::open(a, &config_a)?, Stored::open(b, &config_b)?);
     let partners = partners(a, &stored_a, b, &stored_b)?;

@@ -1,7 +1,7 @@
 //! What training and evaluation need of a model and of its tokenizer: the seam at which tests put a policy of a few numbers.
 
 use crate::data::Message;
-use crate::io::files::Written;
+use crate::io::files::FileChecksum;
 use crate::model::qwen2_5_vl::{Model, Predicted};
 use crate::model::{Completion, LossFn, Processor, Prompt, Sampling, Sequence, TokenStats};
 use crate::nn::{LazyLogits, Parameter};
@@ -60,7 +60,7 @@ pub trait LanguageModel: Sync {
     ) -> Result<Vec<Vec<Completion>>>;
     /// Write the weights (f32) into an existing checkpoint directory. Returns what the files are meant to hold, as far as
     /// that is known.
-    fn save_weights(&self, dir: &Path) -> Result<Vec<Written>>;
+    fn save_weights(&self, dir: &Path) -> Result<Vec<FileChecksum>>;
 }
 
 /// A policy whose whole next-token distributions can be read.
@@ -149,7 +149,7 @@ impl LanguageModel for Model {
         Model::generate(self, prompts, samples, sampling, eos, banned)
     }
 
-    fn save_weights(&self, dir: &Path) -> Result<Vec<Written>> {
+    fn save_weights(&self, dir: &Path) -> Result<Vec<FileChecksum>> {
         Model::save_weights(self, dir, candle_core::DType::F32)
     }
 }

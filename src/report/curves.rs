@@ -2,7 +2,7 @@
 
 use super::chart::{Chart, Point, Series};
 use super::discover::TrainRun;
-use crate::eval::Chance;
+use crate::tasks::Chance;
 use serde::Serialize;
 
 /// A chart with its words.

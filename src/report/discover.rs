@@ -3,9 +3,10 @@
 use super::dynamics::Measurement;
 use super::study_index::{STUDY_JSON, StudyIndex};
 use crate::dynamics::{DYNAMICS_JSON, DynamicsResult, Pair};
-use crate::eval::{About, EvalResult, Outcome, Summary};
+use crate::eval::{EvalInfo, EvalResult};
 use crate::forgetting::{FORGETTING_JSON, ForgettingResult};
 use crate::io::files;
+use crate::sampling::{ScoredResponse, Summary};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::fs::{self, File, TryLockError};
@@ -83,11 +84,11 @@ pub struct Evaluation {
     /// Its directory.
     pub dir: PathBuf,
     /// What it is an evaluation of.
-    pub about: About,
+    pub about: EvalInfo,
     /// What was found, over the responses that are there; `None` if there are none yet.
     pub summary: Option<Summary>,
     /// The responses.
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<ScoredResponse>,
     /// All examples are there.
     pub finished: bool,
 }
@@ -155,7 +156,7 @@ fn visit(dir: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut ReportIn
     let unreadable = |e: std::io::Error| Error::input(format!("cannot read {}: {e}", dir.display()));
     let canonical = dir.canonicalize().map_err(unreadable)?;
     let new = !seen.contains(&canonical);
-    if let Some(about) = About::read(dir)? {
+    if let Some(about) = EvalInfo::read(dir)? {
         if new {
             seen.push(canonical);
             found.evals.push(read_eval(dir, about)?);
@@ -231,7 +232,7 @@ fn read_run(dir: &Path) -> Result<TrainRun> {
     })
 }
 
-fn read_eval(dir: &Path, about: About) -> Result<Evaluation> {
+fn read_eval(dir: &Path, about: EvalInfo) -> Result<Evaluation> {
     let outcomes = EvalResult::read_responses(dir)?;
     let whole = |n: usize| n / about.key.samples.max(1) * about.key.samples.max(1);
     let so_far = &outcomes[..whole(outcomes.len())];

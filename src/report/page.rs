@@ -8,9 +8,9 @@ use super::prior_knowledge::{self, MANY, Setting};
 use super::puzzles::{Card, card};
 use super::study::{self, Study};
 use crate::config;
-use crate::eval::Chance;
 use crate::forgetting::{ForgettingResult, brief};
 use crate::stats::{Interval, paired_difference};
+use crate::tasks::Chance;
 use crate::{Error, Result, tasks};
 use minijinja::Environment;
 use serde::Serialize;
@@ -265,7 +265,8 @@ fn differences(evals: &[Evaluation]) -> Vec<Value> {
 /// Share of wholly right responses to each example.
 fn per_example(eval: &Evaluation) -> Vec<f64> {
     let samples = eval.about.key.samples.max(1);
-    let right = |g: &[crate::eval::Outcome]| g.iter().filter(|o| o.score.correct).count() as f64 / samples as f64;
+    let right =
+        |g: &[crate::sampling::ScoredResponse]| g.iter().filter(|o| o.score.correct).count() as f64 / samples as f64;
     eval.outcomes.chunks(samples).map(right).collect()
 }
 

@@ -1,7 +1,7 @@
 //! Puzzles with the models' answers drawn in: the shuffled picture, the original, and what each answer restores.
 
 use crate::data::Record;
-use crate::eval::Outcome;
+use crate::sampling::ScoredResponse;
 use crate::tasks::jigsaw::{self, Grid, Permutation};
 use crate::{Error, Result};
 use base64::Engine as _;
@@ -68,7 +68,7 @@ pub struct Answer {
 }
 
 /// Draw a record with the responses of several evaluations, `(name, colour, outcome)`.
-pub fn card(record: &Record, shown: &RgbImage, outcomes: &[(&str, usize, &Outcome)]) -> Result<Card> {
+pub fn card(record: &Record, shown: &RgbImage, outcomes: &[(&str, usize, &ScoredResponse)]) -> Result<Card> {
     let order = gold_order(record, shown)?;
     let answers = outcomes.iter().map(|&(name, colour, outcome)| {
         let mut answer = Answer {
@@ -125,7 +125,7 @@ fn answered(response: &str, grid: Grid) -> Option<Permutation> {
     jigsaw::permutation_answer(jigsaw::answer_block(response).ok()?, grid.tiles()).ok()
 }
 
-fn verdict(outcome: &Outcome) -> String {
+fn verdict(outcome: &ScoredResponse) -> String {
     match (outcome.score.correct, outcome.score.fault.as_str()) {
         (true, _) => "right".into(),
         (false, "") => "wrong".into(),

@@ -89,7 +89,7 @@ impl StudyIndex {
             return Ok(None);
         }
         let again = "run `jigsaw study` on that directory again to write it anew";
-        let index: StudyIndex = files::read_form(&path, FORM, again)?;
+        let index: StudyIndex = files::read_versioned(&path, FORM, again)?;
         index.check().map_err(|why| Error::input(format!("{}: {why}; {again}", path.display())))?;
         Ok(Some(index))
     }

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::data::{DatasetWriter, Manifest, Message, Record};
-use crate::eval::{Directory, Generated, Key, Plan, evaluate_in};
+use crate::eval::{EvalDir, evaluate_in};
 use crate::model::Sampling;
+use crate::sampling::{Generated, SamplePlan, SamplingKey, from_fn};
 use crate::tasks::jigsaw::{self, Grid, Permutation};
 use crate::{rng, tasks};
 use image::{Rgb, RgbImage};
@@ -101,7 +102,7 @@ pub(super) fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished:
 /// An evaluation that answers rightly when `rightly(i)`, otherwise in one of several wrong ways.
 pub(super) fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rightly: impl Fn(usize) -> bool) {
     let task = tasks::load(data, "test").unwrap();
-    let key = Key {
+    let key = SamplingKey {
         code: "test".into(),
         model: format!("{:064x}", dir.display().to_string().len()),
         prompt: "p".into(),
@@ -115,7 +116,7 @@ pub(super) fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rig
         batch: None,
         bench: None,
     };
-    let mut directory = Directory::open(dir, key, model, data, "test", false).unwrap();
+    let directory = EvalDir::open(dir, key, model, data, "test", false).unwrap();
     let answer = |i: usize| {
         let gold = task.example(i)?.answer.clone();
         let text = match i % 4 {
@@ -128,13 +129,16 @@ pub(super) fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rig
                 format!("<answer>{}</answer>", numbers.join(" "))
             }
         };
-        Ok(vec![Generated { tokens: text.len() / 3, finished: true, text, unanswered: None }])
+        Ok(vec![Generated { tokens: text.len() / 3, finished: true, text, token_ids: Vec::new(), no_answer: None }])
     };
-    let plan = Plan { limit: None, samples: 1, batch: 4 };
+    let plan = SamplePlan { limit: None, samples: 1, batch: 4 };
     let stopping = |examples: std::ops::Range<usize>| {
         if examples.start >= upto { Err(Error::failed("stopped")) } else { examples.map(answer).collect() }
     };
-    assert_eq!(evaluate_in(&mut directory, task.as_ref(), &plan, stopping, |_| {}).is_ok(), upto >= task.len());
+    assert_eq!(
+        evaluate_in(&directory, &from_fn(stopping), task.as_ref(), &plan, &Sampling::greedy(8), |_| {}).is_ok(),
+        upto >= task.len()
+    );
 }
 
 fn study(dir: &Path) {

@@ -4,14 +4,15 @@
 //! type: for people, and for the process that runs it. Nothing reads a command line back.
 
 use crate::dynamics::{DynamicsRequest, InfluenceConfig};
-use crate::eval::bench::{self, Spec};
+use crate::eval::bench::{self, BenchmarkSpec};
 use crate::forgetting::{self, CompareRequest};
+use crate::sampling::BATCH_SIZE;
 use crate::sampling::rollout::{self, Teacher};
 use crate::sampling::server::Endpoint;
 use crate::tasks::jigsaw::generate;
 use crate::tasks::suites;
 use crate::train::settings::Method;
-use crate::{Error, Result, eval};
+use crate::{Error, Result};
 use clap::ValueEnum;
 use serde::Serialize;
 use std::fmt::Display;
@@ -27,7 +28,7 @@ pub enum Command {
     /// `jigsaw train`.
     Train(Train),
     /// `jigsaw rollout`.
-    Rollout(rollout::Request),
+    Rollout(rollout::RolloutRequest),
     /// `jigsaw eval`.
     Eval(Eval),
     /// `jigsaw eval --baseline`.
@@ -103,9 +104,9 @@ pub struct Eval {
     /// The model.
     pub model: PathBuf,
     /// The benchmarks.
-    pub benchmarks: Vec<Spec>,
+    pub benchmarks: Vec<BenchmarkSpec>,
     /// How they are evaluated.
-    pub settings: bench::Settings,
+    pub settings: bench::BenchmarkSettings,
     /// The output directory.
     pub out: PathBuf,
 }
@@ -170,6 +171,9 @@ impl Command {
             Command::Eval(eval) => eval.settings.check(),
             Command::Compare(request) => request.settings.check(),
             Command::Dynamics(request) => request.check(),
+            Command::Interpolate(Interpolate { alpha, .. }) if !(0.0..=1.0).contains(alpha) => {
+                Err(Error::input(format!("alpha {alpha}: must be a share from 0 to 1")))
+            }
             _ => Ok(()),
         }
     }
@@ -266,10 +270,10 @@ impl Command {
     }
 }
 
-fn rollout_arguments(request: &rollout::Request) -> Vec<String> {
+fn rollout_arguments(request: &rollout::RolloutRequest) -> Vec<String> {
     let mut line = Arguments::of(&["rollout"]);
     let (plan, sampling, selection) = (&request.plan, &request.sampling, &request.selection);
-    let defaults = rollout::Options::default();
+    let defaults = rollout::RolloutOptions::default();
     match &request.teacher {
         Teacher::Model(model) => {
             line.path("model", model);
@@ -321,7 +325,7 @@ fn dynamics_arguments(request: &DynamicsRequest) -> Vec<String> {
             line.word(part);
         });
     }
-    let split = |specs: &[Spec]| specs.first().map(|spec| spec.split.clone()).unwrap_or_default();
+    let split = |specs: &[BenchmarkSpec]| specs.first().map(|spec| spec.split.clone()).unwrap_or_default();
     line.unless("split", &split(&request.train), &"train".to_string());
     line.unless("prior-split", &split(&request.prior), &"test".to_string());
     line.option("max-new-tokens", request.max_new_tokens.as_ref()).unless("seed", seed, &defaults.seed);
@@ -371,24 +375,24 @@ impl Arguments {
         if value == default { self } else { self.flag(name, value) }
     }
 
-    fn benchmarks(&mut self, specs: &[Spec]) -> &mut Self {
+    fn benchmarks(&mut self, specs: &[BenchmarkSpec]) -> &mut Self {
         specs.iter().for_each(|spec| {
             self.flag("bench", spec);
         });
         self
     }
 
-    fn specs(&mut self, name: &str, specs: &[Spec]) -> &mut Self {
+    fn specs(&mut self, name: &str, specs: &[BenchmarkSpec]) -> &mut Self {
         self.0.push(format!("--{name}"));
-        self.0.extend(specs.iter().map(Spec::to_string));
+        self.0.extend(specs.iter().map(BenchmarkSpec::to_string));
         self
     }
 
-    fn evaluation(&mut self, settings: &bench::Settings) -> &mut Self {
-        let bench::Settings { plan, max_new_tokens, min_pixels, max_pixels, .. } = settings;
+    fn evaluation(&mut self, settings: &bench::BenchmarkSettings) -> &mut Self {
+        let bench::BenchmarkSettings { plan, max_new_tokens, min_pixels, max_pixels, .. } = settings;
         self.option("limit", plan.limit.as_ref()).option("max-new-tokens", max_new_tokens.as_ref());
         self.option("min-pixels", min_pixels.as_ref()).option("max-pixels", max_pixels.as_ref());
-        self.unless("batch", &plan.batch, &eval::BATCH_SIZE)
+        self.unless("batch", &plan.batch, &BATCH_SIZE)
     }
 
     /// The settings that differ from the defaults, each by the flag of its name, but for the split ratios.

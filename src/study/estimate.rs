@@ -5,11 +5,11 @@ use super::file::Study;
 use super::task::{Kind, Plan, Task};
 use super::throughput::Throughput;
 use crate::dynamics::{DynamicsRequest, InfluenceConfig};
-use crate::eval;
-use crate::eval::bench::{self, Spec};
+use crate::eval::bench::{self, BenchmarkSpec};
 use crate::io::files;
 use crate::model::Sampling;
 use crate::model::qwen2_5_vl::{Config, names::parameter_shapes};
+use crate::sampling::SamplePlan;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -60,7 +60,7 @@ pub fn estimate(study: &Study, plan: &Plan) -> Result<Estimate> {
             "the base has {:.2} billion parameters: full fine-tuning in f32 holds about {} for weights, gradients and moments alone. \
              Its steps are not measured here",
             parameters as f64 / 1e9,
-            files::megabytes(16 * parameters)
+            files::format_bytes(16 * parameters)
         ));
         return Ok(found);
     }
@@ -96,10 +96,14 @@ fn measure(study: &Study, plan: &Plan, dir: &Path, found: &mut Estimate) {
             Err(why) => found.notes.push(format!("{} could not be measured: {why}", task.name)),
         }
     }
-    let spec =
-        |name: &str, split: &str| Spec { name: name.into(), path: data.clone(), kind: None, split: split.into() };
-    let settings = bench::Settings {
-        plan: eval::Plan { limit: Some(RESPONSES), samples: 1, batch: RESPONSES },
+    let spec = |name: &str, split: &str| BenchmarkSpec {
+        name: name.into(),
+        path: data.clone(),
+        kind: None,
+        split: split.into(),
+    };
+    let settings = bench::BenchmarkSettings {
+        plan: SamplePlan { limit: Some(RESPONSES), samples: 1, batch: RESPONSES },
         sampling: Sampling::greedy(NEW_TOKENS),
         max_new_tokens: Some(NEW_TOKENS),
         min_pixels: None,

@@ -12,7 +12,7 @@
 //! ```
 
 use crate::dynamics::ResponseLoss;
-use crate::eval::bench::Spec;
+use crate::eval::bench::BenchmarkSpec;
 use crate::io::files;
 use crate::sampling::rollout;
 use crate::tasks::jigsaw::generate;
@@ -42,7 +42,7 @@ pub struct Study {
     /// `[prior]`.
     pub prior: Option<Prior>,
     /// `[benchmarks]`.
-    pub benchmarks: Vec<Spec>,
+    pub benchmarks: Vec<BenchmarkSpec>,
     /// `[rollouts.NAME]`.
     pub rollouts: Vec<(String, Rollouts)>,
     /// `[regimes.NAME]`, in the order written.
@@ -109,7 +109,7 @@ pub struct Rollouts {
     /// The puzzles whose prompts are answered.
     pub data: String,
     /// The flags of `jigsaw rollout`.
-    pub options: rollout::Options,
+    pub options: rollout::RolloutOptions,
 }
 
 /// `[regimes.NAME]`: a way of fine-tuning.
@@ -481,12 +481,12 @@ fn unknown_key(why: &str) -> Option<String> {
     })
 }
 
-fn benchmarks(table: &Table, place: &impl Fn(&str) -> String) -> Result<Vec<Spec>> {
+fn benchmarks(table: &Table, place: &impl Fn(&str) -> String) -> Result<Vec<BenchmarkSpec>> {
     let all: Table = section(table, "benchmarks", place)?.unwrap_or_default();
     all.into_iter()
         .map(|(name, value)| match value {
             Value::String(file) => {
-                Spec::parse(&format!("{name}={file}"), "test").map_err(|e| e.context(place("benchmarks")))
+                BenchmarkSpec::parse(&format!("{name}={file}"), "test").map_err(|e| e.context(place("benchmarks")))
             }
             other => Err(Error::input(format!("{}: {name} = {other}: give \"FILE.tsv\"", place("benchmarks")))),
         })

@@ -8,11 +8,11 @@ use super::resolve::LadderPoint;
 use super::task::{Kind, Plan, Task};
 use crate::data::MANIFEST;
 use crate::dynamics::{DynamicsRequest, InfluenceConfig};
-use crate::eval;
-use crate::eval::bench::{self, Spec};
+use crate::eval::bench::{self, BenchmarkSpec};
 use crate::forgetting::{self, CompareRequest, NEW_TASK};
 use crate::model::Sampling;
 use crate::report::{self, StudyIndex, StudyRun};
+use crate::sampling::{BATCH_SIZE, SamplePlan};
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
 use crate::train::settings::Method;
 use crate::{Error, Result};
@@ -101,7 +101,7 @@ impl Builder<'_> {
 
     /// The files that a command reads besides what the study makes: settings of training, and `[benchmarks]`.
     fn inputs(&mut self, command: &Command) -> Vec<Arc<Input>> {
-        let none: &[Spec] = &[];
+        let none: &[BenchmarkSpec] = &[];
         let (config, specs) = match command {
             Command::Train(train) => (train.config.clone(), none),
             Command::Eval(eval) => (None, eval.benchmarks.as_slice()),
@@ -151,7 +151,7 @@ impl Builder<'_> {
             let held_out = settings.held_out.map_or(made * 0.1, |held_out| held_out as f64);
             let command = Command::Gen(Gen { dataset: GenSettings::Suites(settings), split, out: dir.clone() });
             self.push(Task::new("prior", "prior", Vec::new(), command, Kind::Make, made * names.len() as f64 / 2.0))?;
-            let spec = |name: &String| Spec {
+            let spec = |name: &String| BenchmarkSpec {
                 name: name.clone(),
                 path: dir.join("bench").join(format!("{name}.tsv")),
                 kind: None,
@@ -227,10 +227,10 @@ impl Builder<'_> {
     }
 
     /// How models are evaluated.
-    fn eval_settings(&self) -> bench::Settings {
+    fn eval_settings(&self) -> bench::BenchmarkSettings {
         let eval = &self.study.eval;
-        bench::Settings {
-            plan: eval::Plan { limit: eval.limit, samples: 1, batch: eval.batch.unwrap_or(eval::BATCH_SIZE) },
+        bench::BenchmarkSettings {
+            plan: SamplePlan { limit: eval.limit, samples: 1, batch: eval.batch.unwrap_or(BATCH_SIZE) },
             sampling: Sampling::greedy(eval.max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS)),
             max_new_tokens: eval.max_new_tokens,
             min_pixels: eval.min_pixels,
@@ -239,9 +239,9 @@ impl Builder<'_> {
     }
 
     /// The test split of `puzzles` as the new task.
-    fn new_task(&self, puzzles: &str) -> Spec {
+    fn new_task(&self, puzzles: &str) -> BenchmarkSpec {
         let path = self.path(&["puzzles", puzzles]);
-        Spec { name: NEW_TASK.into(), path, kind: None, split: EVALUATED.into() }
+        BenchmarkSpec { name: NEW_TASK.into(), path, kind: None, split: EVALUATED.into() }
     }
 
     /// Questions that one evaluation asks.
@@ -419,7 +419,7 @@ impl Builder<'_> {
             let data = self.data(name, name, seed).map_err(|e| e.context("[dynamics] train"))?;
             needs.extend(data.needs());
             let split = wanted.split.clone().unwrap_or("train".into());
-            train.push(Spec { name: name.clone(), path: data.dir, kind: None, split });
+            train.push(BenchmarkSpec { name: name.clone(), path: data.dir, kind: None, split });
         }
         if train.is_empty() {
             return Err(self.study.error("dynamics", "no data to step on; name some: train = [\"NAME\"]"));
@@ -496,7 +496,7 @@ fn influence_config(wanted: &Measurement) -> InfluenceConfig {
 const EVALUATED: &str = "test";
 
 struct Benches {
-    specs: Vec<Spec>,
+    specs: Vec<BenchmarkSpec>,
     /// Tasks that make the files.
     needs: Vec<String>,
     /// How many questions there are in all, roughly.

@@ -205,7 +205,7 @@ mod tests {
     use super::super::task::Kind;
     use super::*;
     use crate::dynamics::InfluenceConfig;
-    use crate::eval::bench::Spec;
+    use crate::eval::bench::BenchmarkSpec;
 
     #[test]
     fn dynamics_start_over_with_other_sets_or_checkpoints_and_resume_otherwise() {
@@ -213,7 +213,8 @@ mod tests {
         let place = dir.path().join("dynamics/base");
         let measurement = |train: &[&str], steps: &[&str]| -> Task {
             let models = steps.iter().copied().chain(["runs/a/model"]).map(PathBuf::from).collect();
-            let specs = |texts: &[&str]| texts.iter().map(|text| Spec::parse(text, "train").unwrap()).collect();
+            let specs =
+                |texts: &[&str]| texts.iter().map(|text| BenchmarkSpec::parse(text, "train").unwrap()).collect();
             let request = DynamicsRequest {
                 models,
                 base: "b".into(),

@@ -1,6 +1,7 @@
 //! One [`Task`] gives the examples and scores the responses, for reward and for evaluation alike: they cannot disagree.
 
 pub mod benchmarks;
+mod chance;
 mod concat;
 mod dataset;
 mod encode;
@@ -8,6 +9,7 @@ pub mod jigsaw;
 pub mod scorers;
 pub mod suites;
 
+pub use chance::Chance;
 pub use concat::Concat;
 pub use dataset::{DatasetTask, load};
 pub use encode::{encode_example, example_size, meta_example, reference_response, reference_sequence};

@@ -12,7 +12,7 @@ use super::optimizer::AdamW;
 use super::refresh::Pool;
 use crate::data::Cursor;
 use crate::io::files;
-use crate::io::files::Written;
+use crate::io::files::FileChecksum;
 use crate::model::LanguageModel;
 use crate::model::convert::{copy_model_files, declare_f32};
 use crate::model::lora;
@@ -123,7 +123,7 @@ pub fn save(
     keep: usize,
 ) -> Result<PathBuf> {
     let dir = root.join(format!("step-{:08}", state.step));
-    let fill = |partial: &Path| -> Result<Vec<Written>> {
+    let fill = |partial: &Path| -> Result<Vec<FileChecksum>> {
         let trainer = partial.join("trainer");
         files::create_dir(&trainer)?;
         let written = optimizer.save(&trainer.join("optimizer.safetensors"))?;
@@ -160,7 +160,7 @@ fn write_dir(
     base: &Path,
     policy: &dyn LanguageModel,
     step: usize,
-    fill: impl FnOnce(&Path) -> Result<Vec<Written>>,
+    fill: impl FnOnce(&Path) -> Result<Vec<FileChecksum>>,
 ) -> Result<()> {
     let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let partial = dir.with_file_name(format!(".partial-{name}"));
@@ -180,7 +180,7 @@ fn fill_dir(
     base: &Path,
     policy: &dyn LanguageModel,
     step: usize,
-    fill: impl FnOnce(&Path) -> Result<Vec<Written>>,
+    fill: impl FnOnce(&Path) -> Result<Vec<FileChecksum>>,
 ) -> Result<()> {
     let fail = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", dir.display()));
     files::create_dir(partial)?;

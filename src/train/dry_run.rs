@@ -5,7 +5,7 @@ use super::launch::{Data, Launch, adapted, check_start};
 use super::plan::{MemoryPlan, process_memory};
 use super::sizes::{Size, sizes};
 use super::trainer::{Job, check_lengths};
-use crate::io::files::megabytes;
+use crate::io::files::format_bytes;
 use crate::machine::{self, Place};
 use crate::model::LanguageModel;
 use crate::model::lora::{Adapter, LoraSettings, is_adapter};
@@ -220,13 +220,13 @@ impl std::fmt::Display for DryRun {
             return writeln!(f, "what there is cannot be told here{how}");
         };
         if self.fits(&self.plan) {
-            return writeln!(f, "fits: {} {what}", megabytes(*bytes));
+            return writeln!(f, "fits: {} {what}", format_bytes(*bytes));
         }
-        writeln!(f, "does not fit: {} {what}", megabytes(*bytes))?;
+        writeln!(f, "does not fit: {} {what}", format_bytes(*bytes))?;
         for (i, (words, plan)) in self.changes.iter().enumerate() {
             let verdict = if self.fits(plan) { "fits" } else { "does not fit yet" };
             let with = if i == 0 { "with" } else { "and with" };
-            writeln!(f, "  {with} {words}: about {}, {verdict}", megabytes(plan.total()))?;
+            writeln!(f, "  {with} {words}: about {}, {verdict}", format_bytes(plan.total()))?;
         }
         if !self.changes.last().is_some_and(|(_, plan)| self.fits(plan)) {
             let images = "smaller images (max_pixels of preprocessor_config.json)";

@@ -2,9 +2,9 @@
 
 use super::metrics::{Metrics, Sample};
 use crate::Result;
-use crate::eval::{Engine, Plan, evaluate_in_memory};
 use crate::model::Sampling;
 use crate::model::{LanguageModel, PromptEncoder};
+use crate::sampling::{LocalModel, SamplePlan, sample_task};
 use crate::tasks::Task;
 use crate::train::settings::EvalSettings;
 
@@ -17,11 +17,13 @@ pub fn evaluate(
     settings: &EvalSettings,
     step: usize,
 ) -> Result<(Metrics, Vec<Sample>)> {
-    let plan =
-        Plan { limit: (settings.samples > 0).then_some(settings.samples), samples: 1, batch: settings.batch_size };
+    let plan = SamplePlan {
+        limit: (settings.samples > 0).then_some(settings.samples),
+        samples: 1,
+        batch: settings.batch_size,
+    };
     let sampling = Sampling::greedy(settings.max_new_tokens);
-    let engine = Engine { policy, codec, task, sampling: &sampling, samples: 1 };
-    let (summary, outcomes) = evaluate_in_memory(task, &plan, |examples| engine.generate(examples), |_| {})?;
+    let (summary, outcomes) = sample_task(&LocalModel::new(policy, codec), task, &plan, &sampling, |_| {})?;
     let n = outcomes.len().max(1) as f64;
     let mut metrics = Metrics::default();
     metrics.push("eval/accuracy", summary.accuracy.value);

@@ -150,7 +150,7 @@ fn to_train(launch: &Launch, dir: &Path) -> Result<Model> {
 
 pub(super) fn adapted(base: Model, settings: &LoraSettings, launch: &Launch) -> Result<Model> {
     // A name on the Hub finds the base on other machines, too.
-    let named = hub::Settings::from_env().ok().and_then(|settings| hub::name_of(&launch.model, &settings));
+    let named = hub::HubConfig::from_env().ok().and_then(|settings| hub::repo_id_of(&launch.model, &settings));
     let (place, revision) = match named {
         Some(name) => (name.id, Some(name.revision)),
         None => (launch.model.canonicalize().unwrap_or_else(|_| launch.model.clone()).display().to_string(), None),

@@ -3,7 +3,7 @@
 use super::optimizer::DEVICE_PIECE;
 use super::sizes::{Size, at_most, largest_round, likely};
 use super::trainer::Job;
-use crate::io::files::megabytes;
+use crate::io::files::format_bytes;
 use crate::machine;
 use crate::model::{ImageInput, Prompt, Sequence};
 use crate::nn::Parameter;
@@ -137,7 +137,7 @@ impl MemoryPlan {
         (self.total() > free + held).then(|| {
             format!(
                 "that is more than the {} that is available here; train --dry-run says what would make it fit",
-                megabytes(free + held)
+                format_bytes(free + held)
             )
         })
     }
@@ -185,7 +185,7 @@ fn generation(job: &Job<'_>, first: &[Sequence], evaluated: &[Arc<Prompt>]) -> u
 impl std::fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let whose = if self.gpu { "memory of the GPU" } else { "memory" };
-        write!(f, "{whose}: about {} at most", megabytes(self.total()))?;
+        write!(f, "{whose}: about {} at most", format_bytes(self.total()))?;
         let parts = [
             ("weights", self.weights),
             ("copies in bf16", self.copies),
@@ -199,7 +199,7 @@ impl std::fmt::Display for MemoryPlan {
         let shown: Vec<String> = parts
             .into_iter()
             .filter(|(_, bytes)| *bytes > 0)
-            .map(|(name, bytes)| format!("{name} {}", megabytes(bytes)))
+            .map(|(name, bytes)| format!("{name} {}", format_bytes(bytes)))
             .collect();
         write!(f, " ({})", shown.join(", "))
     }

@@ -9,7 +9,7 @@ use super::metrics::{Metrics, Sample};
 use super::trainer::Loop;
 use crate::data::{Cursor, Sampler};
 use crate::model::{Completion, Prompt, Sampling, Sequence};
-use crate::sampling::rollout::{Answer, Candidate, Keep, Selection, Tally};
+use crate::sampling::rollout::{Answer, Candidate, Keep, Selection, SelectionCounts};
 use crate::tasks::Score;
 use crate::tasks::encode_example;
 use crate::{Error, Result, rng};
@@ -76,7 +76,7 @@ pub(super) fn renew(l: &mut Loop<'_>) -> Result<Metrics> {
     metrics.push("refresh_correct", right as f64 / tally.samples.max(1) as f64);
     metrics.push("refresh_duplicates", tally.duplicates as f64 / tally.samples.max(1) as f64);
     metrics.push("refresh_kept", responses.len() as f64);
-    metrics.push("refresh_bare_prompts", tally.bare as f64 / tally.prompts.max(1) as f64);
+    metrics.push("refresh_bare_prompts", tally.prompts_without_kept as f64 / tally.prompts.max(1) as f64);
     l.state.pool = Some(Pool { step, cursor: Cursor { epoch: 0, position: 0 }, responses });
     Ok(metrics)
 }
@@ -99,7 +99,7 @@ pub(super) fn next_examples(l: &mut Loop<'_>, n: usize) -> Result<(Vec<usize>, V
 }
 
 /// Right responses to `examples`, what became of the others, how many were right, and a few for people to read.
-fn sample(l: &Loop<'_>, examples: &[usize]) -> Result<(Vec<Response>, Tally, usize, Vec<Sample>)> {
+fn sample(l: &Loop<'_>, examples: &[usize]) -> Result<(Vec<Response>, SelectionCounts, usize, Vec<Sample>)> {
     let (job, step) = (l.job, l.state.step);
     let config = job.config;
     let (Some(rollout), Some(sft)) = (&config.rollout, &config.sft) else {
@@ -107,7 +107,7 @@ fn sample(l: &Loop<'_>, examples: &[usize]) -> Result<(Vec<Response>, Tally, usi
     };
     let selection = Selection { keep: Keep::Correct, cap: Some(sft.refresh_cap), answer: Answer::Sampled };
     let at_once = if rollout.batch_size == 0 { config.examples_per_round() } else { rollout.batch_size };
-    let (mut kept, mut tally, mut right, mut samples) = (Vec::new(), Tally::default(), 0, Vec::new());
+    let (mut kept, mut tally, mut right, mut samples) = (Vec::new(), SelectionCounts::default(), 0, Vec::new());
     for (chunk, examples) in examples.chunks(at_once.max(1)).enumerate() {
         let sampling = Sampling {
             max_new_tokens: rollout.max_new_tokens,

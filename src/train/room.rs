@@ -184,11 +184,11 @@ fn is_full(error: &Error) -> bool {
     ["(os error 28)", "(os error 122)"].iter().any(|code| said.contains(code))
 }
 
-/// As [`files::megabytes`], but exact enough for small models.
+/// As [`files::format_bytes`], but exact enough for small models.
 fn size(bytes: u64) -> String {
     match bytes {
         0..10_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => files::megabytes(bytes as usize),
+        _ => files::format_bytes(bytes as usize),
     }
 }
 

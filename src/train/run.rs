@@ -80,7 +80,7 @@ impl Run {
     /// another model or other data: every difference is named.
     pub fn open(dir: &Path, config: &Config, identity: &Identity) -> Result<Opened> {
         let (config_file, identity_file) = (dir.join("config.toml"), dir.join("run.json"));
-        if !config_file.exists() && files::holds_foreign(dir, |_| false) {
+        if !config_file.exists() && files::has_other_files(dir, |_| false) {
             return Err(Error::input(format!("{} is not empty and holds no run; give another --out", dir.display())));
         }
         files::create_dir(dir)?;

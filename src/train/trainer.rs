@@ -188,7 +188,7 @@ fn rounds(mut l: Loop<'_>, run: &Run, resume: Option<&Checkpoint>) -> Result<End
     let finished = Finished { step: l.state.step, metrics };
     run.finish(&finished)?;
     if let Some(peak) = process_memory("VmHWM") {
-        l.progress.note(&format!("memory: {} at its highest", files::megabytes(peak)));
+        l.progress.note(&format!("memory: {} at its highest", files::format_bytes(peak)));
     }
     Ok(Ended::Finished(finished))
 }

@@ -2,11 +2,12 @@
 
 use crate::toy::{Digits, PROMPTS, Puzzles, Toy};
 use candle_core::{Device, Tensor};
-use jigsaw::eval::{BaseSamples, Comparison, Divergence, Outcome, PromptDivergence, token_divergences};
+use jigsaw::eval::{BaseSamples, Comparison, Divergence, PromptDivergence, token_divergences};
 use jigsaw::model::init::{Preset, write_checkpoint};
 use jigsaw::model::qwen2_5_vl::Model;
 use jigsaw::model::{LanguageModel, Predictor};
 use jigsaw::model::{Prompt, Sampling, Sequence};
+use jigsaw::sampling::ScoredResponse;
 use jigsaw::tasks::Task;
 use jigsaw::tasks::encode_example;
 use std::collections::HashMap;
@@ -28,7 +29,7 @@ fn measure(
     base: &dyn Predictor,
     tuned: &dyn Predictor,
     seed: u64,
-    own: &HashMap<usize, Outcome>,
+    own: &HashMap<usize, ScoredResponse>,
 ) -> Vec<PromptDivergence> {
     let task = Puzzles::new();
     let comparison = Comparison { base, tuned, codec: &Digits, task: &task, max_new_tokens: 5, seed };
@@ -142,9 +143,10 @@ fn the_perplexity_of_own_answers_is_over_their_tokens_and_the_closing_one_if_the
     let answer = |index: usize, finished: bool| {
         let score = task.score(index, "2 1 3");
         let id = format!("toy-{index}");
-        (index, Outcome { index, id, sample: 0, response: "2 1 3".into(), tokens: 4, finished, score })
+        let (response, token_ids) = ("2 1 3".to_string(), Vec::new());
+        (index, ScoredResponse { index, id, sample: 0, response, tokens: 4, finished, score, token_ids })
     };
-    let own: HashMap<usize, Outcome> = [answer(0, true), answer(3, false)].into();
+    let own: HashMap<usize, ScoredResponse> = [answer(0, true), answer(3, false)].into();
     let (base, tuned) = (moved(0.0), moved(0.5));
     let lines = measure(&base, &tuned, 0, &own);
     assert!(lines[1].own.is_none());

@@ -309,7 +309,7 @@ fn two_at_once_download_once() {
 fn an_adapter_comes_without_a_model() {
     #[derive(Default)]
     struct Names(Vec<String>);
-    impl jigsaw::hub::Progress for Names {
+    impl jigsaw::hub::DownloadProgress for Names {
         fn note(&mut self, _: &str) {}
         fn file(&mut self, name: &str, done: u64, total: u64) {
             assert!(done <= total);
@@ -322,7 +322,7 @@ fn an_adapter_comes_without_a_model() {
             .map(|(name, text)| (name.to_string(), text.as_bytes().to_vec()))
             .into();
     hub.change(|b| b.files = files);
-    let settings = jigsaw::hub::Settings {
+    let settings = jigsaw::hub::HubConfig {
         endpoint: hub.endpoint(),
         cache: home.path().join("hf/hub"),
         token: None,

@@ -8,7 +8,7 @@
 use candle_core::{Device, Tensor, Var};
 use image::RgbImage;
 use jigsaw::data::{Message, Record};
-use jigsaw::io::files::Written;
+use jigsaw::io::files::FileChecksum;
 use jigsaw::model::{Completion, LossFn, Prompt, Sampling, Sequence, TokenGrads, TokenStats};
 use jigsaw::model::{LanguageModel, Predictions, Predictor, PromptEncoder, PromptSize};
 use jigsaw::nn::{LazyLogits, Parameter, kl_divergence};
@@ -207,7 +207,7 @@ impl LanguageModel for Toy {
         Ok(prompts.iter().enumerate().map(group).collect())
     }
 
-    fn save_weights(&self, dir: &Path) -> Result<Vec<Written>> {
+    fn save_weights(&self, dir: &Path) -> Result<Vec<FileChecksum>> {
         let tensors: HashMap<String, Tensor> =
             self.parameters.iter().map(|p| (p.name.clone(), p.var.as_tensor().clone())).collect();
         candle_core::safetensors::save(&tensors, dir.join("model.safetensors"))?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// One benchmark as the user names it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Spec {
+pub struct BenchmarkSpec {
     /// What it is called: its directory below the output directory, and a known benchmark unless `kind` is given.
     pub name: String,
     /// A TSV file, a dataset directory or a file of records.
@@ -17,17 +17,17 @@ pub struct Spec {
     pub split: String,
 }
 
-impl Spec {
+impl BenchmarkSpec {
     /// From `NAME=FILE.tsv`, `NAME=FILE.tsv:KIND` or `NAME=DIR`.
     ///
     /// # Errors
     /// An input error for another form, a name that is no plain file name, or a kind that is not known.
-    pub fn parse(text: &str, split: &str) -> Result<Spec> {
-        Spec::of_flag("--bench", text, split)
+    pub fn parse(text: &str, split: &str) -> Result<BenchmarkSpec> {
+        BenchmarkSpec::of_flag("--bench", text, split)
     }
 
-    /// As [`Spec::parse`], for another flag of the same form.
-    pub fn of_flag(flag: &str, text: &str, split: &str) -> Result<Spec> {
+    /// As [`BenchmarkSpec::parse`], for another flag of the same form.
+    pub fn of_flag(flag: &str, text: &str, split: &str) -> Result<BenchmarkSpec> {
         let bad = |why: String| Error::input(format!("{flag} {text}: {why}"));
         let (name, rest) = text
             .split_once('=')
@@ -48,12 +48,12 @@ impl Spec {
             }
             _ => (rest, None),
         };
-        Ok(Spec { name: name.to_string(), path: PathBuf::from(path), kind, split: split.to_string() })
+        Ok(BenchmarkSpec { name: name.to_string(), path: PathBuf::from(path), kind, split: split.to_string() })
     }
 }
 
 /// As it is typed: `NAME=FILE.tsv[:KIND]`.
-impl std::fmt::Display for Spec {
+impl std::fmt::Display for BenchmarkSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = self.kind.as_ref().map(|kind| format!(":{kind}")).unwrap_or_default();
         write!(f, "{}={}{kind}", self.name, self.path.display())
@@ -66,7 +66,8 @@ mod tests {
 
     #[test]
     fn a_name_a_file_and_a_rule_are_told_apart() {
-        let of = |text: &str| Spec::parse(text, "test").map(|s| (s.name, s.path.display().to_string(), s.kind));
+        let of =
+            |text: &str| BenchmarkSpec::parse(text, "test").map(|s| (s.name, s.path.display().to_string(), s.kind));
         let is = |name: &str, path: &str, kind: Option<&str>| (name.into(), path.into(), kind.map(String::from));
         assert_eq!(of("mmstar=a/MMStar.tsv").unwrap(), is("mmstar", "a/MMStar.tsv", None));
         assert_eq!(of("mine=a.tsv:choice").unwrap(), is("mine", "a.tsv", Some("choice")));
@@ -85,7 +86,7 @@ mod tests {
             assert_eq!(error.exit_code(), 2, "{text}");
             assert!(error.to_string().contains(said), "{text}: {error}");
         }
-        let error = Spec::of_flag("--prior", "mmstar", "test").unwrap_err();
+        let error = BenchmarkSpec::of_flag("--prior", "mmstar", "test").unwrap_err();
         assert!(error.to_string().starts_with("--prior mmstar: give NAME="), "{error}");
     }
 }

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::Result;
-use crate::eval::{EvalResult, Plan};
+use crate::eval::EvalResult;
 use crate::model::Sampling;
 use crate::model::init::{Preset, write_checkpoint};
+use crate::sampling::SamplePlan;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use candle_core::Device;
@@ -52,20 +53,20 @@ impl Bench {
         text
     }
 
-    fn spec(&self, text: &str) -> Spec {
+    fn spec(&self, text: &str) -> BenchmarkSpec {
         let (name, file) = text.split_once('=').unwrap();
-        Spec::parse(&format!("{name}={}", self.path(file).display()), "test").unwrap()
+        BenchmarkSpec::parse(&format!("{name}={}", self.path(file).display()), "test").unwrap()
     }
 
-    fn specs(&self) -> Vec<Spec> {
+    fn specs(&self) -> Vec<BenchmarkSpec> {
         vec![self.spec("pope=pope.tsv"), self.spec("mine=boxes.tsv")]
     }
 
-    fn prepare(&self, settings: &Settings) -> Result<Vec<Prepared>> {
+    fn prepare(&self, settings: &BenchmarkSettings) -> Result<Vec<PreparedBenchmark>> {
         prepare(&self.specs(), settings, &self.path("model"))
     }
 
-    fn run(&self, settings: &Settings, out: &str, fresh: bool) -> Result<Vec<(String, EvalResult)>> {
+    fn run(&self, settings: &BenchmarkSettings, out: &str, fresh: bool) -> Result<Vec<(String, EvalResult)>> {
         let prepared = self.prepare(settings)?;
         run(&prepared, &self.path("model"), &Device::Cpu, &self.path(out), fresh, &mut |_, _| {})
     }
@@ -86,9 +87,9 @@ fn boxes() -> String {
     header.to_string() + &rows.concat()
 }
 
-fn settings(batch: usize) -> Settings {
-    Settings {
-        plan: Plan { limit: None, samples: 1, batch },
+fn settings(batch: usize) -> BenchmarkSettings {
+    BenchmarkSettings {
+        plan: SamplePlan { limit: None, samples: 1, batch },
         sampling: Sampling::greedy(512),
         max_new_tokens: Some(5),
         min_pixels: None,
@@ -105,7 +106,7 @@ fn refusal<T>(result: Result<T>) -> String {
 #[test]
 fn what_is_chosen_for_a_benchmark_is_prepared_and_written_down() {
     let bench = Bench::new();
-    let prepared = bench.prepare(&Settings { max_new_tokens: None, ..settings(4) }).unwrap();
+    let prepared = bench.prepare(&BenchmarkSettings { max_new_tokens: None, ..settings(4) }).unwrap();
     let [pope, boxes] = prepared.as_slice() else { panic!("two benchmarks") };
     assert_eq!((pope.name.as_str(), pope.protocol.benchmark.as_deref()), ("pope", Some("pope")));
     assert_eq!((pope.sampling.max_new_tokens, boxes.sampling.max_new_tokens), (32, 512));
@@ -115,7 +116,7 @@ fn what_is_chosen_for_a_benchmark_is_prepared_and_written_down() {
     let own = &pope.reader().unwrap().processor;
     assert_eq!(pope.protocol.pixels.unwrap().min, own.images().min_pixels);
     // The sizes that boxes are rescaled by are those of the processor that makes the patches.
-    let sizes = |prepared: &Prepared| {
+    let sizes = |prepared: &PreparedBenchmark| {
         let meta = &prepared.task().example(0).unwrap().meta;
         (meta["size"].clone(), meta["resized"].clone())
     };
@@ -123,14 +124,14 @@ fn what_is_chosen_for_a_benchmark_is_prepared_and_written_down() {
     let grid = boxes.reader().unwrap().processor.images().process(&image).unwrap().grid;
     assert_eq!(sizes(boxes), (serde_json::json!([200, 100]), serde_json::json!([grid[2] * 14, grid[1] * 14])));
 
-    let small = Settings { max_pixels: Some(28 * 28 * 4), ..settings(4) };
+    let small = BenchmarkSettings { max_pixels: Some(28 * 28 * 4), ..settings(4) };
     let prepared = bench.prepare(&small).unwrap();
     assert_eq!(
         (prepared[1].protocol.pixels.unwrap().max, prepared[1].reader().unwrap().processor.images().max_pixels),
         (3136, 3136)
     );
     assert_eq!(sizes(&prepared[1]).1, serde_json::json!([56, 28]));
-    let said = refusal(bench.prepare(&Settings { min_pixels: Some(10_000), ..small }));
+    let said = refusal(bench.prepare(&BenchmarkSettings { min_pixels: Some(10_000), ..small }));
     assert!(said.contains("--min-pixels 10000 and --max-pixels 3136"), "{said}");
 }
 
@@ -165,7 +166,7 @@ fn a_run_leaves_results_over_all_goes_on_after_a_stop_and_does_not_depend_on_the
     assert_eq!(bench.responses("out", "mine"), whole);
     assert_eq!(again[1].1.summary.value.value, results[1].1.summary.value.value);
 
-    let said = refusal(bench.run(&Settings { max_pixels: Some(7840), ..settings(4) }, "out", false));
+    let said = refusal(bench.run(&BenchmarkSettings { max_pixels: Some(7840), ..settings(4) }, "out", false));
     assert!(said.contains("out/pope holds another evaluation (bench.pixels.max: 200704 -> 7840)"), "{said}");
 
     // What is finished needs no weights.
@@ -195,7 +196,7 @@ fn two_of_a_name_a_kind_for_a_directory_and_a_prompt_with_a_special_token_are_re
     let specs = [bench.spec("pope=pope.tsv"), bench.spec("POPE=pope.tsv")];
     let said = refusal(prepare(&specs, &settings(1), &bench.path("model")));
     assert!(said.contains("two benchmarks have this name"), "{said}");
-    let directory = [Spec { kind: Some("vqa".into()), ..bench.spec("x=model") }];
+    let directory = [BenchmarkSpec { kind: Some("vqa".into()), ..bench.spec("x=model") }];
     let said = refusal(prepare(&directory, &settings(1), &bench.path("model")));
     assert!(said.contains("a dataset says itself how it is scored"), "{said}");
     bench.write("special.tsv", &boxes().replace("Name it.", "Name <|im_end|> it."));

@@ -228,7 +228,7 @@ pub fn write_checkpoint(dir: &Path, preset: Preset, seed: u64) -> Result<usize> 
     }
     // What an interrupted call has left behind is written over.
     let own = |name: &str| OWN_FILES.contains(&name) || name.ends_with(".safetensors");
-    if files::holds_foreign(dir, own) {
+    if files::has_other_files(dir, own) {
         return Err(Error::input(format!(
             "{} is not empty and holds no checkpoint; choose another --out",
             dir.display()

@@ -326,7 +326,7 @@ pub fn base_of(dir: &Path) -> Result<PathBuf> {
         Some(revision) if !base.contains('@') => format!("{base}@{revision}"),
         _ => base.clone(),
     };
-    let cached = || hub::cached(Path::new(&named), &hub::Settings::from_env().ok()?);
+    let cached = || hub::cached(Path::new(&named), &hub::HubConfig::from_env().ok()?);
     if let Some(found) = local_base(dir, Path::new(&base)).or_else(cached) {
         if is_adapter(&found) {
             return Err(Error::input(format!(
@@ -336,7 +336,7 @@ pub fn base_of(dir: &Path) -> Result<PathBuf> {
         }
         return Ok(found);
     }
-    Err(Error::input(match (hub::Name::parse(&named), hub::Name::parse(&base)) {
+    Err(Error::input(match (hub::RepoId::parse(&named), hub::RepoId::parse(&base)) {
         (Some(name), _) => format!(
             "{}: the base model {name} (base_model_name_or_path, revision) is not there, nor in the cache of the Hub; download it \
              (jigsaw model inspect {name}), or write there where it is",

@@ -19,13 +19,13 @@ pub fn merge(dir: &Path, out: &Path, precision: Precision, overwrite: bool) -> R
     if !is_adapter(dir) {
         return Err(Error::input(format!("{} holds no adapter (adapter_config.json)", dir.display())));
     }
-    if files::lies_in(dir, out) {
+    if files::is_inside(dir, out) {
         return Err(Error::input(format!(
             "{} is read here, and cannot be written over; choose another --out",
             out.display()
         )));
     }
-    files::may_make_in(out, overwrite, "config.json")?;
+    files::check_output_dir(out, overwrite, "config.json")?;
     let base = base_of(dir)?;
     let config = Config::from_dir(&base)?;
     let adapter = Adapter::read(dir, &config, &Device::Cpu)?;

@@ -4,7 +4,7 @@ use super::config::{ADAPTER_CONFIG, AdapterConfig, local_base};
 use super::targets::{Module, modules};
 use super::{Adapter, pair};
 use crate::io::files;
-use crate::io::files::Written;
+use crate::io::files::FileChecksum;
 use crate::model::qwen2_5_vl::Config;
 use crate::model::qwen2_5_vl::names::published_name;
 use crate::model::tensor_file::{self, Source, TensorFile, Values};
@@ -129,7 +129,7 @@ impl Adapter {
     }
 
     /// Write it into an existing directory, in f32. Returns what the weight file is meant to hold.
-    pub fn write(&self, dir: &Path) -> Result<Written> {
+    pub fn write(&self, dir: &Path) -> Result<FileChecksum> {
         let matrices = self.parts.iter().flat_map(|(module, lora)| {
             [("A", &lora.a), ("B", &lora.b)].map(|(kind, parameter)| Source {
                 name: format!("{PREFIX}{}.lora_{kind}.weight", module.current_name()),

@@ -17,7 +17,7 @@ pub mod weights;
 pub use config::Config;
 pub use predict::Predicted;
 
-use crate::io::files::Written;
+use crate::io::files::FileChecksum;
 use crate::machine::Place;
 use crate::model::lora::{self, Adapter};
 use crate::model::{Compute, LanguageModel, LossFn, Prompt, Sequence, TokenGrads, TokenStats};
@@ -247,7 +247,7 @@ impl Model {
 
     /// Write `model*.safetensors` (published names) into an existing checkpoint directory, as f32, bf16 or f16; of a model with an adapter
     /// the adapter alone, in PEFT's form and f32. Returns what the weight files are meant to hold.
-    pub fn save_weights(&self, dir: &Path, dtype: DType) -> Result<Vec<Written>> {
+    pub fn save_weights(&self, dir: &Path, dtype: DType) -> Result<Vec<FileChecksum>> {
         match &self.adapter {
             Some(adapter) => Ok(vec![adapter.write(dir)?]),
             None => weights::write(dir, &self.parameters, dtype),

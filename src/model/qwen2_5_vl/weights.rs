@@ -4,7 +4,7 @@ use super::config::Config;
 use super::index::{INDEX, weight_files};
 use super::names::{parameter_shapes, published_name};
 use crate::io::files;
-use crate::io::files::Written;
+use crate::io::files::FileChecksum;
 use crate::machine::{self, Place};
 use crate::model::tensor_file::{self, Source, TensorFile, Values};
 use crate::model::{Compute, lora};
@@ -389,7 +389,7 @@ impl Weights {
 
 /// Write weights under their published names: `model.safetensors`, or shards and their index when they are large.
 /// `dtype` is f32, bf16 or f16. Returns what the weight files are meant to hold.
-pub fn write(dir: &Path, parameters: &[Arc<Parameter>], dtype: DType) -> Result<Vec<Written>> {
+pub fn write(dir: &Path, parameters: &[Arc<Parameter>], dtype: DType) -> Result<Vec<FileChecksum>> {
     let sources = parameters.iter().map(|p| Source {
         name: p.name.clone(),
         shape: p.var.dims().to_vec(),
@@ -404,7 +404,7 @@ pub(crate) fn write_made(
     shapes: &[(String, Vec<usize>)],
     dtype: DType,
     make: &dyn Fn(usize) -> Result<Vec<f32>>,
-) -> Result<Vec<Written>> {
+) -> Result<Vec<FileChecksum>> {
     let makers: Vec<_> = (0..shapes.len()).map(|i| move || make(i)).collect();
     let sources = shapes.iter().zip(&makers).map(|((name, shape), make)| Source {
         name: name.clone(),
@@ -414,7 +414,7 @@ pub(crate) fn write_made(
     write_sharded(dir, sources.collect(), dtype, SHARD_BYTES)
 }
 
-fn write_sharded(dir: &Path, sources: Vec<Source<'_>>, dtype: DType, shard_bytes: usize) -> Result<Vec<Written>> {
+fn write_sharded(dir: &Path, sources: Vec<Source<'_>>, dtype: DType, shard_bytes: usize) -> Result<Vec<FileChecksum>> {
     let stored = match dtype {
         DType::F32 => Dtype::F32,
         DType::BF16 => Dtype::BF16,

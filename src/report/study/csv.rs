@@ -4,9 +4,9 @@ use super::load::{SeedRun, Study, Variant, accuracy, form, kl_new, kl_prior, pri
 use super::seed_stats::{OverSeeds, over_seeds, reached};
 use super::tables::{equal_levels, families};
 use super::{level, load};
-use crate::eval::Summary;
 use crate::forgetting::{ALL, BenchmarkChange, TunedResult, brief, brief_data};
 use crate::report::trajectory::step;
+use crate::sampling::Summary;
 use crate::stats::Interval;
 use crate::stats::table::csv_field;
 use std::collections::BTreeMap;

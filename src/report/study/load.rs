@@ -1,12 +1,13 @@
 //! A study as far as it has come: what lies on disk, brought under the regimes and runs of its index.
 
 use super::seed_stats::{OverSeeds, best, over_seeds};
-use crate::eval::{EvalResult, Summary};
+use crate::eval::EvalResult;
 use crate::forgetting::{BenchmarkChange, ForgettingResult, ModelRef, NEW_TASK, TunedResult, brief, brief_data};
 use crate::report::discover::{ReportInputs, RunState, TrainRun, canonical};
 use crate::report::prior_knowledge::key_of;
 use crate::report::study_index::{StudyIndex, StudyRun};
 use crate::report::trajectory::{self, TrajectoryPoint, step};
+use crate::sampling::Summary;
 use crate::stats::Interval;
 use crate::{Error, Result};
 use std::collections::HashMap;

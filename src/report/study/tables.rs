@@ -2,9 +2,9 @@
 
 use super::load::{self, Regime, SeedRun, Study, Variant, accuracy, form, kl_new, kl_prior, prior, source};
 use super::seed_stats::{Basis, OverSeeds, Reached, over_seeds, reached};
-use crate::eval::{Category, Summary};
 use crate::forgetting::{ALL, BenchmarkChange, brief};
 use crate::report::trajectory::{TrajectoryPoint, highest, start, tens};
+use crate::sampling::{Category, Summary};
 use crate::stats::Interval;
 use crate::stats::table::{Table, percent, points, short};
 use serde::Serialize;

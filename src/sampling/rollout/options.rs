@@ -1,10 +1,9 @@
 //! What a user may say about a rollout, and the request that it comes to: defaults filled in, contradictions refused.
 
-use super::{Answer, Keep, Request, Selection, TRAIN, Teacher};
-use crate::eval::Plan;
+use super::{Answer, Keep, RolloutRequest, Selection, TRAIN, Teacher};
 use crate::model::Sampling;
-use crate::sampling::decoding;
-use crate::sampling::server::{Endpoint, FIRST_PAUSE, TIMEOUT};
+use crate::sampling::server::{Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT};
+use crate::sampling::{BATCH_SIZE, SamplePlan, decoding};
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -18,7 +17,7 @@ pub const TEMPERATURE: f32 = 1.0;
 /// The flags of `jigsaw rollout` and the keys of a study's `[rollouts.NAME]`, as they are given.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Options {
+pub struct RolloutOptions {
     /// Who answers, if it is no checkpoint: `scripted`, or the address of a chat API.
     pub teacher: Option<String>,
     /// Name of the model at that address.
@@ -55,9 +54,9 @@ pub struct Options {
     pub seed: u64,
 }
 
-impl Default for Options {
-    fn default() -> Options {
-        Options {
+impl Default for RolloutOptions {
+    fn default() -> RolloutOptions {
+        RolloutOptions {
             teacher: None,
             teacher_model: None,
             concurrency: 4,
@@ -70,7 +69,7 @@ impl Default for Options {
             top_p: None,
             top_k: None,
             max_new_tokens: None,
-            batch: 16,
+            batch: BATCH_SIZE,
             keep: None,
             cap: None,
             answer: Answer::Sampled,
@@ -89,12 +88,12 @@ impl Answer {
     }
 }
 
-impl Options {
+impl RolloutOptions {
     /// The request: responses of the checkpoint `model`, or of the teacher, to the prompts of `data`, into `out`.
     ///
     /// # Errors
     /// Input errors that name the flag: options that contradict each other, are out of range, or would have no effect.
-    pub fn request(self, model: Option<PathBuf>, data: PathBuf, out: PathBuf, fresh: bool) -> Result<Request> {
+    pub fn request(self, model: Option<PathBuf>, data: PathBuf, out: PathBuf, fresh: bool) -> Result<RolloutRequest> {
         let teacher = self.teacher(model)?;
         if teacher == Teacher::Scripted {
             for (flag, given) in [
@@ -109,11 +108,11 @@ impl Options {
             }
         }
         let samples = self.samples.unwrap_or(if teacher == Teacher::Scripted { 1 } else { SAMPLES });
-        let request = Request {
+        let request = RolloutRequest {
             teacher,
             data,
             split: self.split,
-            plan: Plan { limit: self.limit, samples, batch: self.batch },
+            plan: SamplePlan { limit: self.limit, samples, batch: self.batch },
             sampling: Sampling {
                 max_new_tokens: self.max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS),
                 temperature: self.temperature.unwrap_or(TEMPERATURE),
@@ -156,8 +155,8 @@ impl Options {
             concurrency: self.concurrency,
             per_minute: self.per_minute,
             retries: self.retries,
-            pause: FIRST_PAUSE,
-            timeout: TIMEOUT,
+            backoff: INITIAL_BACKOFF,
+            timeout: REQUEST_TIMEOUT,
         };
         endpoint.check("--teacher")?;
         if endpoint.model.is_empty() {
@@ -170,13 +169,13 @@ impl Options {
     }
 }
 
-impl Request {
+impl RolloutRequest {
     /// Refuse numbers that are out of range and choices that contradict each other.
     ///
     /// # Errors
     /// Input errors that name the flag.
     pub fn check(&self) -> Result<()> {
-        let Request { plan, sampling, selection, .. } = self;
+        let RolloutRequest { plan, sampling, selection, .. } = self;
         let concurrency = match &self.teacher {
             Teacher::Endpoint(endpoint) => Some(endpoint.concurrency),
             _ => None,

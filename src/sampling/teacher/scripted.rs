@@ -7,7 +7,6 @@
 
 use super::look::{Look, Side};
 use crate::data::Record;
-use crate::eval::Generated;
 use crate::rng::{self, Rng};
 use crate::tasks::Task;
 use crate::tasks::jigsaw::{Direction, Grid, Permutation, permutation_answer};
@@ -75,7 +74,7 @@ impl Scripted {
     ///
     /// # Errors
     /// An input error for a record that is no puzzle, or whose picture does not divide into its grid.
-    pub fn respond(&self, task: &dyn Task, i: usize, samples: usize) -> Result<Vec<Generated>> {
+    pub fn respond(&self, task: &dyn Task, i: usize, samples: usize) -> Result<Vec<String>> {
         let record = task.example(i)?;
         let named = |e: Error| e.context(format!("record `{}`", record.id));
         let puzzle = Puzzle::of(record).map_err(named)?;
@@ -92,12 +91,7 @@ impl Scripted {
         let text = |sample: usize| {
             let mut rng = rng::stream(self.seed, &format!("scripted teacher {}", record.id), &[sample as u64]);
             let thought = puzzle.explain(&look, &mut rng);
-            Generated {
-                text: format!("<think>{thought}</think><answer>{}</answer>", record.answer),
-                tokens: 0,
-                finished: true,
-                unanswered: None,
-            }
+            format!("<think>{thought}</think><answer>{}</answer>", record.answer)
         };
         Ok((0..samples).map(text).collect())
     }
@@ -253,9 +247,9 @@ mod tests {
         for (kind, answer) in [("jigsaw", "2 1 4 3"), ("jigsaw-pair", "C")] {
             let task = one(kind, answer);
             for response in (Scripted { seed: 3 }).respond(&task, 0, 20).unwrap() {
-                let score = task.score(0, &response.text);
-                assert!(score.correct && score.well_formed && response.finished, "{}", response.text);
-                assert!(!response.text.contains('{'), "a name was not filled in: {}", response.text);
+                let score = task.score(0, &response);
+                assert!(score.correct && score.well_formed, "{response}");
+                assert!(!response.contains('{'), "a name was not filled in: {response}");
             }
         }
     }
@@ -263,7 +257,7 @@ mod tests {
     #[test]
     fn it_names_every_tile_and_the_seams_of_the_right_order() {
         let task = one("jigsaw", "2 1 4 3");
-        let text = &(Scripted { seed: 0 }).respond(&task, 0, 1).unwrap()[0].text;
+        let text = &(Scripted { seed: 0 }).respond(&task, 0, 1).unwrap()[0];
         for words in ["2, 1", "4, 3"] {
             assert!(text.contains(words), "{words} is missing in {text}");
         }
@@ -278,7 +272,7 @@ mod tests {
     fn the_seed_decides_the_words_and_samples_differ() {
         let task = one("jigsaw", "2 1 4 3");
         let say = |seed| (Scripted { seed }).respond(&task, 0, 8).unwrap();
-        let texts: std::collections::HashSet<String> = say(1).into_iter().map(|g| g.text).collect();
+        let texts: std::collections::HashSet<String> = say(1).into_iter().collect();
         assert_eq!((say(1), texts.len()), (say(1), 8));
         assert_ne!(say(1), say(2));
     }

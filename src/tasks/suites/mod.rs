@@ -92,7 +92,7 @@ pub fn generate(settings: &Settings, out: &Path, overwrite: bool, on_question: &
     }
     let library = match settings.suite.iter().any(|part| part.family.needs_photos()) {
         true => {
-            if files::lies_in(out, &settings.images) {
+            if files::is_inside(out, &settings.images) {
                 return Err(Error::input(format!(
                     "the output would lie inside the images folder {}; choose another place",
                     settings.images.display()

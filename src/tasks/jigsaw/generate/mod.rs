@@ -197,7 +197,7 @@ impl Settings {
             }
             return Ok(());
         }
-        if files::lies_in(out, &self.images) {
+        if files::is_inside(out, &self.images) {
             return Err(Error::input(format!(
                 "the output would lie inside the images folder {}, where the next run would read it; choose another place",
                 self.images.display()

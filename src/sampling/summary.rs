@@ -1,46 +1,13 @@
-//! One scored response, and what many of them come to.
+//! What many scored responses come to: accuracy, mean score and the rest, each with its 95 % interval.
 
-use super::chance::Chance;
+use super::{SamplePlan, ScoredResponse};
 use crate::stats::{Interval, share, unit_mean};
 use crate::tasks::scorers::{Number, Scored};
-use crate::tasks::{NoAnswer, Score, Task};
+use crate::tasks::{Chance, Score, Task};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
-
-/// A response as it comes from the model.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Generated {
-    /// Text without special tokens.
-    pub text: String,
-    /// Tokens generated, with the closing one.
-    pub tokens: usize,
-    /// Ended by itself rather than by the length limit.
-    pub finished: bool,
-    /// Why a server gave no text to score, where it gave none.
-    pub unanswered: Option<NoAnswer>,
-}
-
-/// One response with its score: a line of `responses.jsonl`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Outcome {
-    /// Index of the example in the task.
-    pub index: usize,
-    /// Id of the example.
-    pub id: String,
-    /// Which of the responses to this example.
-    pub sample: usize,
-    /// The response as generated, without special tokens.
-    pub response: String,
-    /// Tokens generated, with the closing one.
-    pub tokens: usize,
-    /// Ended by itself rather than by the length limit.
-    pub finished: bool,
-    /// The task's verdict.
-    #[serde(flatten)]
-    pub score: Score,
-}
 
 /// What an evaluation found. Every share is over examples: with several samples, an example counts as the mean of its
 /// samples, because they are not independent.
@@ -97,12 +64,12 @@ pub struct Category {
 }
 
 impl Summary {
-    /// Summarise `outcomes`, `samples` consecutive ones for each example. `fresh_tokens` were generated in `took`. What only
-    /// the task itself can tell is left out; see [`Summary::of_task`].
+    /// Summarise `outcomes`, `samples` consecutive ones for each example. `fresh_tokens` were generated in `took`. What the
+    /// task tells is left out; see [`Summary::of_task`].
     pub fn of(
         task: &str,
         chance: Option<Chance>,
-        outcomes: &[Outcome],
+        outcomes: &[ScoredResponse],
         samples: usize,
         fresh_tokens: usize,
         took: Duration,
@@ -110,12 +77,12 @@ impl Summary {
         if samples == 0 || outcomes.is_empty() || !outcomes.len().is_multiple_of(samples) {
             return Err(Error::failed(format!("{} responses are no whole number of examples", outcomes.len())));
         }
-        let groups: Vec<&[Outcome]> = outcomes.chunks(samples).collect();
-        let rate = |holds: fn(&Outcome) -> bool| -> Interval {
+        let groups: Vec<&[ScoredResponse]> = outcomes.chunks(samples).collect();
+        let rate = |holds: fn(&ScoredResponse) -> bool| -> Interval {
             if samples == 1 {
                 share(outcomes.iter().filter(|o| holds(o)).count(), outcomes.len())
             } else {
-                let of_group = |g: &&[Outcome]| g.iter().filter(|o| holds(o)).count() as f64 / samples as f64;
+                let of_group = |g: &&[ScoredResponse]| g.iter().filter(|o| holds(o)).count() as f64 / samples as f64;
                 unit_mean(&groups.iter().map(of_group).collect::<Vec<f64>>())
             }
         };
@@ -157,25 +124,36 @@ impl Summary {
         })
     }
 
-    /// With what only the task can tell of its outcomes: its rules, a benchmark's own numbers, a dataset's categories.
-    pub fn of_task(mut self, task: &dyn Task, outcomes: &[Outcome]) -> Result<Summary> {
-        self.rules = task.rules().into_iter().collect();
-        self.aggregates = aggregates(task, outcomes, self.samples)?;
+    /// As [`Summary::of`], with what the task tells: its chance level and rules, a benchmark's own numbers, a dataset's categories.
+    ///
+    /// # Errors
+    /// An example of the task that cannot be read.
+    pub fn of_task(
+        task: &dyn Task,
+        responses: &[ScoredResponse],
+        plan: &SamplePlan,
+        fresh_tokens: usize,
+        took: Duration,
+    ) -> Result<Summary> {
+        let chance = Chance::of(task, plan.examples(task))?;
+        let mut summary = Summary::of(task.name(), chance, responses, plan.samples, fresh_tokens, took)?;
+        summary.rules = task.rules().into_iter().collect();
+        summary.aggregates = aggregates(task, responses, plan.samples)?;
         if task.aggregate().is_none() {
-            self.categories = categories(task, outcomes, self.samples)?;
+            summary.categories = categories(task, responses, plan.samples)?;
         }
-        Ok(self)
+        Ok(summary)
     }
 }
 
-fn categories(task: &dyn Task, outcomes: &[Outcome], samples: usize) -> Result<BTreeMap<String, Category>> {
-    let mut members: BTreeMap<String, Vec<Outcome>> = BTreeMap::new();
+fn categories(task: &dyn Task, outcomes: &[ScoredResponse], samples: usize) -> Result<BTreeMap<String, Category>> {
+    let mut members: BTreeMap<String, Vec<ScoredResponse>> = BTreeMap::new();
     for outcome in outcomes {
         if let Some(category) = task.example(outcome.index)?.meta.get("category").and_then(|c| c.as_str()) {
             members.entry(category.to_string()).or_default().push(outcome.clone());
         }
     }
-    let of = |(name, outcomes): (String, Vec<Outcome>)| {
+    let of = |(name, outcomes): (String, Vec<ScoredResponse>)| {
         let Summary { examples, accuracy, hits, .. } =
             Summary::of(task.name(), None, &outcomes, samples, 0, Duration::ZERO)?;
         Ok((name, Category { examples, accuracy, hits }))
@@ -184,7 +162,7 @@ fn categories(task: &dyn Task, outcomes: &[Outcome], samples: usize) -> Result<B
 }
 
 /// The numbers of each sample, one response to each question, and of those the mean.
-fn aggregates(task: &dyn Task, outcomes: &[Outcome], samples: usize) -> Result<Vec<Number>> {
+fn aggregates(task: &dyn Task, outcomes: &[ScoredResponse], samples: usize) -> Result<Vec<Number>> {
     let Some(aggregate) = task.aggregate() else { return Ok(Vec::new()) };
     let mut sums: Vec<(Number, usize)> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();

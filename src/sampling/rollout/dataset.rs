@@ -1,7 +1,7 @@
-//! Kept responses to a training dataset: their prompts with the response in place of the reference one, and the other splits of the
+//! KeptResponse responses to a training dataset: their prompts with the response in place of the reference one, and the other splits of the
 //! source as they are.
 
-use super::store::BESIDE;
+use super::rollout_dir::SIDE_FILES;
 use crate::data::{Dataset, DatasetWriter, Digest, MANIFEST, Manifest, Message, Record};
 use crate::io::files;
 use crate::{Error, Result};
@@ -14,7 +14,7 @@ pub const TRAIN: &str = "train";
 
 /// One response that is kept.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Kept {
+pub struct KeptResponse {
     /// Index of its record in the source split.
     pub index: usize,
     /// Which of the responses to that record.
@@ -30,10 +30,10 @@ pub fn write_dataset(
     source: &Dataset,
     data: &Path,
     split: &str,
-    kept: &[Kept],
+    kept: &[KeptResponse],
     settings: serde_json::Value,
 ) -> Result<Manifest> {
-    let mut writer = DatasetWriter::create_beside(out, true, &[&BESIDE[..], &[files::LOCK]].concat())?;
+    let mut writer = DatasetWriter::create_beside(out, true, &[&SIDE_FILES[..], &[files::LOCK]].concat())?;
     writer.create_split(TRAIN)?;
     let mut records = Vec::with_capacity(kept.len());
     let mut ids = HashSet::new();
@@ -84,7 +84,7 @@ pub fn written(out: &Path) -> Result<Option<(Manifest, serde_json::Value)>> {
 }
 
 /// Every record has an image file of its own: readers of image folders want one line for each.
-fn record(dataset: &Dataset, source: &Record, slot: usize, kept: &Kept) -> Record {
+fn record(dataset: &Dataset, source: &Record, slot: usize, kept: &KeptResponse) -> Record {
     let mut messages = source.prompt().to_vec();
     messages.push(Message { role: "assistant".into(), content: kept.response.clone() });
     let several = source.images.len() > 1;

@@ -1,6 +1,6 @@
 //! Which files of a repository make a checkpoint: those that this program or transformers read, and weights as safetensors only.
 
-use super::git::BlobName;
+use super::git::GitHasher;
 use crate::model::lora;
 use crate::model::qwen2_5_vl::index::{INDEX, Index};
 use crate::{Error, Result};
@@ -12,7 +12,7 @@ const WEIGHTS: &str = "model.safetensors";
 
 /// A file of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct RepoFile {
     /// Its path in the repository.
     pub name: String,
     /// Its length in bytes, if the Hub says it.
@@ -23,48 +23,48 @@ pub(super) struct Entry {
     pub blob: String,
 }
 
-impl Entry {
+impl RepoFile {
     /// What makes git's name of the content, to be compared with `blob`, where that is such a name.
-    pub fn git_hash(&self) -> Option<BlobName> {
+    pub fn git_hasher(&self) -> Option<GitHasher> {
         let named_by_git =
             self.sha256.is_none() && self.blob.len() == 40 && self.blob.chars().all(|c| c.is_ascii_hexdigit());
-        named_by_git.then(|| BlobName::of(self.size)).flatten()
+        named_by_git.then(|| GitHasher::of(self.size)).flatten()
     }
 }
 
 /// What a repository holds at a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Listing {
+pub(super) struct RepoFiles {
     /// The commit.
     pub commit: String,
     /// Its files.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<RepoFile>,
 }
 
 /// Where the weights are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct WeightNames {
+pub(super) struct WeightFiles {
     /// Weight files.
     pub given: Vec<String>,
     /// A file that names more of them.
     pub index: Option<String>,
 }
 
-impl Listing {
+impl RepoFiles {
     fn has(&self, name: &str) -> bool {
         self.entries.iter().any(|entry| entry.name == name)
     }
 
     /// The small files of a checkpoint: configuration, tokenizer, chat template, image settings.
-    pub fn small(&self) -> Vec<String> {
-        self.entries.iter().map(|entry| &entry.name).filter(|name| is_small(name)).cloned().collect()
+    pub fn config_files(&self) -> Vec<String> {
+        self.entries.iter().map(|entry| &entry.name).filter(|name| is_config_file(name)).cloned().collect()
     }
 
     /// The weights.
     ///
     /// # Errors
     /// An input error if there are none that can be read.
-    pub fn weights(&self) -> Result<WeightNames> {
+    pub fn weights(&self) -> Result<WeightFiles> {
         let mut given: Vec<String> = Vec::new();
         given.extend([WEIGHTS, ADAPTER[1]].iter().filter(|name| self.has(name)).map(|name| name.to_string()));
         // As in a directory, one file goes before shards.
@@ -75,7 +75,7 @@ impl Listing {
             let instead = pickled.map_or(String::new(), |e| format!("; there is {}, which is not read", e.name));
             return Err(Error::input(format!("neither {WEIGHTS} nor {INDEX} is there{instead}")));
         }
-        Ok(WeightNames { given, index })
+        Ok(WeightFiles { given, index })
     }
 
     /// The shards that an index names.
@@ -93,7 +93,7 @@ impl Listing {
     }
 }
 
-fn is_small(name: &str) -> bool {
+fn is_config_file(name: &str) -> bool {
     let plain = !name.contains(['/', '\\']) && !name.starts_with('.');
     let starts = ["tokenizer", "chat_template"].iter().any(|start| name.starts_with(start));
     let ends = [".json", ".jinja", ".txt", ".model"].iter().any(|end| name.ends_with(end));
@@ -116,7 +116,7 @@ fn is_small(name: &str) -> bool {
 ///
 /// # Errors
 /// An index that cannot be read.
-pub(super) fn missing(dir: &Path) -> Result<Vec<String>> {
+pub(super) fn missing_files(dir: &Path) -> Result<Vec<String>> {
     let has = |name: &str| dir.join(name).is_file();
     let mut needed: Vec<String> = Vec::new();
     // An adapter may have a configuration beside it, and has no other weights all the same.

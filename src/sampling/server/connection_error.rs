@@ -2,8 +2,8 @@
 
 use std::io::ErrorKind;
 
-/// Nobody is there, and asking again will not change it: the connection is refused, the name is not known, or the address is none.
-pub(super) fn nobody(e: &ureq::Error) -> bool {
+/// Nobody is there, and asking again will not change it: the connection is refusal_text, the name is not known, or the address is none.
+pub(super) fn is_unreachable(e: &ureq::Error) -> bool {
     match e {
         // What the standard library says of a name that it cannot resolve, for which it has no kind.
         ureq::Error::Io(e) => {
@@ -20,7 +20,7 @@ pub(super) fn nobody(e: &ureq::Error) -> bool {
 }
 
 /// What is wrong with TLS, and what to do about it, if it is TLS that failed on the way to an https address.
-pub(super) fn of_tls(e: &ureq::Error) -> Option<&'static str> {
+pub(super) fn tls_problem(e: &ureq::Error) -> Option<&'static str> {
     let said = match e {
         ureq::Error::Rustls(e) => e.to_string(),
         ureq::Error::Tls(e) => (*e).to_string(),

@@ -67,33 +67,33 @@ pub struct Candidate<'a> {
     pub score: &'a Score,
 }
 
-/// What became of the responses, counted. All but `prompts`, `bare` and `kept` were dropped, each for the first reason that applies.
+/// What became of the responses, counted. All but `prompts`, `prompts_without_kept` and `kept` were dropped, each for the first reason that applies.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Tally {
+pub struct SelectionCounts {
     /// Prompts.
     pub prompts: usize,
     /// Prompts without a single kept response.
-    pub bare: usize,
+    pub prompts_without_kept: usize,
     /// Responses sampled.
     pub samples: usize,
     /// Refused by the server that was asked.
     pub refused: usize,
     /// Cut off by the length limit.
-    pub cut_off: usize,
+    pub truncated: usize,
     /// Without any text.
     pub empty: usize,
     /// Not wanted by [`Keep`].
-    pub unwanted: usize,
+    pub filtered: usize,
     /// Without a readable thought to put the right answer after ([`Answer::Gold`]).
-    pub thoughtless: usize,
+    pub no_reasoning: usize,
     /// With the text of a special token, which no tokenizer takes for text.
     pub special: usize,
     /// The same text as another one kept for the same prompt.
     pub duplicates: usize,
     /// Beyond the cap.
     pub over_cap: usize,
-    /// Kept.
+    /// KeptResponse.
     pub kept: usize,
 }
 
@@ -105,7 +105,7 @@ impl Selection {
         gold: &str,
         special: &[String],
         candidates: impl IntoIterator<Item = Candidate<'a>>,
-        tally: &mut Tally,
+        tally: &mut SelectionCounts,
     ) -> Vec<(usize, String)> {
         tally.prompts += 1;
         let mut kept = Vec::new();
@@ -117,7 +117,7 @@ impl Selection {
                 continue;
             }
             if !candidate.finished {
-                tally.cut_off += 1;
+                tally.truncated += 1;
                 continue;
             }
             if candidate.text.trim().is_empty() {
@@ -125,7 +125,7 @@ impl Selection {
                 continue;
             }
             if !self.keep.wants(candidate.score) {
-                tally.unwanted += 1;
+                tally.filtered += 1;
                 continue;
             }
             let text = match self.answer {
@@ -133,7 +133,7 @@ impl Selection {
                 Answer::Gold => with_answer(candidate.text, gold),
             };
             let Some(text) = text else {
-                tally.thoughtless += 1;
+                tally.no_reasoning += 1;
                 continue;
             };
             if special.iter().any(|token| text.contains(token)) {
@@ -147,7 +147,7 @@ impl Selection {
             }
         }
         tally.kept += kept.len();
-        tally.bare += usize::from(kept.is_empty());
+        tally.prompts_without_kept += usize::from(kept.is_empty());
         kept
     }
 }
@@ -171,11 +171,11 @@ mod tests {
     use crate::tasks::{JigsawScorer, Scorer};
 
     /// Gold `2 1 3`.
-    fn select(selection: &Selection, responses: &[&str]) -> (Vec<(usize, String)>, Tally) {
+    fn select(selection: &Selection, responses: &[&str]) -> (Vec<(usize, String)>, SelectionCounts) {
         let scorer = JigsawScorer::new(Permutation::new(vec![1, 0, 2]).unwrap(), Style::Think);
         let scores: Vec<Score> = responses.iter().map(|r| scorer.score(r)).collect();
         let candidate = |(text, score)| Candidate { text, finished: !str::ends_with(text, "..."), score };
-        let mut tally = Tally::default();
+        let mut tally = SelectionCounts::default();
         let special = ["<|im_end|>".to_string()];
         let kept =
             selection.choose("2 1 3", &special, responses.iter().copied().zip(&scores).map(candidate), &mut tally);
@@ -198,13 +198,20 @@ mod tests {
         let selection = Selection { keep: Keep::Correct, cap: None, answer: Answer::Sampled };
         let (kept, tally) = select(&selection, &RESPONSES);
         assert_eq!(kept, [(0, RESPONSES[0].to_string()), (4, RESPONSES[4].to_string())]);
-        let expected =
-            Tally { prompts: 1, samples: 8, cut_off: 1, unwanted: 4, duplicates: 1, kept: 2, ..Tally::default() };
+        let expected = SelectionCounts {
+            prompts: 1,
+            samples: 8,
+            truncated: 1,
+            filtered: 4,
+            duplicates: 1,
+            kept: 2,
+            ..SelectionCounts::default()
+        };
         assert_eq!(tally, expected);
         let (kept, tally) = select(&Selection { cap: Some(1), ..selection.clone() }, &RESPONSES);
         assert_eq!((kept.len(), tally.over_cap, tally.duplicates), (1, 1, 1));
         let (kept, tally) = select(&selection, &RESPONSES[5..]);
-        assert_eq!((kept.len(), tally.bare), (0, 1));
+        assert_eq!((kept.len(), tally.prompts_without_kept), (0, 1));
     }
 
     #[test]
@@ -220,13 +227,13 @@ mod tests {
         let mark = "<think>a <|im_end|></think><answer>2 1 3</answer>";
         let (kept, tally) = select(&all, &["", " \n", mark, RESPONSES[0]]);
         assert_eq!(kept, [(3, RESPONSES[0].to_string())]);
-        assert_eq!((tally.empty, tally.special, tally.kept, tally.cut_off), (2, 1, 1, 0));
+        assert_eq!((tally.empty, tally.special, tally.kept, tally.truncated), (2, 1, 1, 0));
         // What is replaced is not learnt.
         let gold = Selection { answer: Answer::Gold, ..all.clone() };
         let (kept, tally) = select(&gold, &[mark, "<think>a</think><answer><|im_end|></answer>"]);
         assert_eq!((kept.len(), kept[0].0, tally.special), (1, 1, 1));
 
-        let mut tally = Tally::default();
+        let mut tally = SelectionCounts::default();
         let scores = [NoAnswer::Refused, NoAnswer::Empty].map(Score::without_answer);
         let candidates = [RESPONSES[0], ""].into_iter().zip(&scores);
         let candidates = candidates.map(|(text, score)| Candidate { text, finished: true, score });
@@ -240,7 +247,7 @@ mod tests {
         let (kept, tally) = select(&selection, &RESPONSES);
         let texts: Vec<&str> = kept.iter().map(|(_, text)| text.as_str()).collect();
         assert_eq!(texts, [RESPONSES[0], "<think>b</think><answer>2 1 3</answer>", RESPONSES[4]]);
-        assert_eq!((tally.thoughtless, tally.duplicates, tally.cut_off), (2, 2, 1));
+        assert_eq!((tally.no_reasoning, tally.duplicates, tally.truncated), (2, 2, 1));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What a guesser earns who sees no image: the line that an accuracy has to rise above.
 
+use super::Task;
 use crate::Result;
 use crate::data::Record;
-use crate::tasks::Task;
 use serde::{Deserialize, Serialize};
 
 /// Expected scores of an answer drawn uniformly from the possible ones.

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::ops::AddAssign;
 
-/// A response that was paid for: a line of the file of paid responses.
+/// A response that was cached for: a line of the file of cached responses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Paid {
+pub struct CachedResponse {
     /// Id of the example.
     pub id: String,
     /// Which of the responses to it.
@@ -20,17 +20,17 @@ pub struct Paid {
     pub prompt_tokens: usize,
     /// Tokens of the response, likewise.
     pub completion_tokens: usize,
-    /// What the server said where its content filter, or the model itself, refused to answer; empty otherwise.
+    /// What the server said where its content filter, or the model itself, refusal to answer; empty otherwise.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub refused: String,
+    pub refusal: String,
 }
 
-impl Paid {
+impl CachedResponse {
     /// Why there is no answer in it, if there is none. What the length limit cut off is one, if a short one.
-    pub fn unanswered(&self) -> Option<NoAnswer> {
+    pub fn no_answer(&self) -> Option<NoAnswer> {
         match self {
-            paid if !paid.refused.is_empty() => Some(NoAnswer::Refused),
-            paid if paid.finished && paid.response.trim().is_empty() => Some(NoAnswer::Empty),
+            cached if !cached.refusal.is_empty() => Some(NoAnswer::Refused),
+            cached if cached.finished && cached.response.trim().is_empty() => Some(NoAnswer::Empty),
             _ => None,
         }
     }
@@ -38,7 +38,7 @@ impl Paid {
 
 /// Tokens as a server counts them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Billed {
+pub struct TokenUsage {
     /// Of prompts.
     pub prompts: usize,
     /// Of responses.
@@ -47,17 +47,17 @@ pub struct Billed {
     pub uncounted: usize,
 }
 
-impl AddAssign for Billed {
-    fn add_assign(&mut self, other: Billed) {
+impl AddAssign for TokenUsage {
+    fn add_assign(&mut self, other: TokenUsage) {
         self.prompts += other.prompts;
         self.responses += other.responses;
         self.uncounted += other.uncounted;
     }
 }
 
-impl std::fmt::Display for Billed {
+impl std::fmt::Display for TokenUsage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Billed { prompts, responses, uncounted } = self;
+        let TokenUsage { prompts, responses, uncounted } = self;
         if *uncounted > 0 && prompts + responses == 0 {
             return f.write_str("not known: the server does not count them");
         }
@@ -70,17 +70,17 @@ impl std::fmt::Display for Billed {
 }
 
 /// What `finish_reason` says of a response that the length limit cut off.
-pub(super) const CUT_OFF: [&str; 5] =
+pub(super) const LENGTH_REASONS: [&str; 5] =
     ["length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"];
 /// What it says of one that a content filter held back, or cut off.
-pub(super) const FILTERED: [&str; 6] =
+pub(super) const FILTER_REASONS: [&str; 6] =
     ["content_filter", "safety", "refusal", "prohibited_content", "blocklist", "recitation"];
 /// What it says of one that failed on the way.
-pub(super) const BROKE_OFF: [&str; 3] = ["error", "abort", "cancelled"];
+pub(super) const ERROR_REASONS: [&str; 3] = ["error", "abort", "cancelled"];
 
 /// The code of an error body, if it is that of a content filter: `content_policy_violation`, `content_filter`,
-/// `ResponsibleAIPolicyViolation` and their like. Asked again, the same prompt would be refused again.
-pub(super) fn refusal(body: &Value) -> Option<String> {
+/// `ResponsibleAIPolicyViolation` and their like. Asked again, the same prompt would be refusal again.
+pub(super) fn filter_code(body: &Value) -> Option<String> {
     const FILTERS: [&str; 6] = [
         "contentpolicy",
         "contentfilter",
@@ -108,7 +108,7 @@ pub(super) fn text_of(content: Option<&Value>) -> String {
 }
 
 /// What a model says in place of an answer: the field `refusal` of its message, or of a part of it.
-pub(super) fn said_no(choice: &Value) -> Option<&str> {
+pub(super) fn refusal_message(choice: &Value) -> Option<&str> {
     let message = choice.get("message")?;
     let parts = message.get("content").and_then(Value::as_array).into_iter().flatten();
     let said = std::iter::once(message).chain(parts).filter_map(|place| place.get("refusal")?.as_str());

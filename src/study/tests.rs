@@ -170,10 +170,7 @@ fn every_setting_of_a_section_is_a_flag_of_its_command() {
         "gen --images scenes --grid 2x2 --tile-any --count 400 --question-first --preview 3 --split 0.7,0.2,0.1 \
          --out out/puzzles/bare --overwrite"
     );
-    assert_eq!(
-        command(&plan, "prior"),
-        "gen --suite vqa,pope,lists:2 --count 100 --out out/prior --overwrite"
-    );
+    assert_eq!(command(&plan, "prior"), "gen --suite vqa,pope,lists:2 --count 100 --out out/prior --overwrite");
     assert_eq!(
         command(&plan, "rollout.grpo.seed-1"),
         "rollout --model out/runs/rft.lr-1e-4.seed-1/model --data out/puzzles/thought --samples 4 --temperature 0.7 \
@@ -184,7 +181,8 @@ fn every_setting_of_a_section_is_a_flag_of_its_command() {
     let models = "dynamics --model data/base-tiny out/runs/sft.lr-1e-3.seed-1/checkpoints/* out/runs/sft.lr-1e-3.seed-1/model \
                   --base data/base-tiny --train bare=out/puzzles/bare grpo=out/rollouts/grpo.seed-1 --prior \
                   vqa-direct=out/prior/bench/vqa-direct.tsv mine=MINE.tsv:vqa";
-    let flags = "--pairs 4 --eta 0.001 --loss sum --freeze vision --prior-split dev --out out/dynamics/sft.lr-1e-3.seed-1";
+    let flags =
+        "--pairs 4 --eta 0.001 --loss sum --freeze vision --prior-split dev --out out/dynamics/sft.lr-1e-3.seed-1";
     assert_eq!(over, format!("{models} {flags}"));
     assert!(command(&plan, "dynamics.base").contains("--forgetting out/compare/rft.lr-5e-5.seed-1 "));
 }

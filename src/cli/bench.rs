@@ -5,6 +5,7 @@ use super::output::{print, status};
 use super::progress::{NamedProgress, bar};
 use crate::eval::EvalResult;
 use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, RESULTS_CSV, RESULTS_JSON};
+use crate::model::{Compute, ModelLoader};
 use crate::sampling::server::{self, Endpoint};
 use crate::sampling::{SampleProgress, Summary};
 use crate::tasks::NoAnswer;
@@ -30,7 +31,9 @@ pub(super) fn evaluate(
     warn_of_large_files(specs);
     let prepared = bench::prepare(specs, settings, model)?;
     let mut bars = EvalProgress::default();
-    let results = bench::run(&prepared, model, device, out, fresh, &mut |name, p| bars.update(name, p));
+    let results = bench::run(&prepared, model, &ModelLoader::new(device, Compute::F32), out, fresh, &mut |name, p| {
+        bars.update(name, p)
+    });
     bars.clear();
     let results = results?;
     let files = [RESULTS_JSON, RESULTS_CSV].map(|name| format!("{}\n", out.join(name).display())).concat();
@@ -136,7 +139,7 @@ pub(super) fn table(results: &[(String, EvalResult)]) -> String {
 fn own_numbers(s: &Summary) -> Vec<(&str, String)> {
     let own = s.aggregates.iter().filter(|n| !n.name.contains('/') && !["score", "parsed"].contains(&n.name.as_str()));
     // Everything but MME's sums of percentages.
-    const SHARES: [&str; 7] = ["accuracy", "precision", "recall", "f1", "yes-ratio", "unknown", "hits"];
+    const SHARES: [&str; 7] = ["accuracy", "precision", "recall", "f1", "yes-ratio", "unknown", "partial-credit"];
     let value = |name: &str, v: f64| match SHARES.contains(&name) {
         true => format!("{:.1} %", 100.0 * v),
         false => format!("{v:.1}"),

@@ -12,6 +12,7 @@ use crate::sampling::server::{self, Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT, 
 use crate::sampling::{BATCH_SIZE, SamplePlan, SampleProgress, Summary, decoding};
 use crate::stats::Interval;
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
+use crate::tasks::partial_credit_label;
 use crate::{Error, Result};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -81,11 +82,11 @@ pub struct EvalArgs {
     /// for
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "rescore")]
     data: Option<PathBuf>,
-    /// BenchmarkChange: NAME=FILE.tsv for a known one or a file with a column `rule`, NAME=FILE.tsv:RULE for a file of one's own,
+    /// Benchmark: NAME=FILE.tsv for a known one or a file with a column `scorer`, NAME=FILE.tsv:SCORER for a file of one's own,
     /// NAME=DIR for a dataset; may be repeated (docs/benchmarks.md)
-    #[arg(long, value_name = "NAME=FILE[:RULE]", conflicts_with = "rescore")]
+    #[arg(long, value_name = "NAME=FILE[:SCORER]", conflicts_with = "rescore")]
     bench: Vec<String>,
-    /// Score the responses in --out again, by the rules and the gold answers as they are now; needs no model
+    /// Score the responses in --out again, by the scorers and the gold answers as they are now; needs no model
     #[arg(long)]
     rescore: bool,
     /// Split of a dataset directory
@@ -333,10 +334,14 @@ pub(super) fn table(result: &EvalResult) -> String {
         let _ = writeln!(text, "  {name:<22} {value:5.1} %   95 % interval {low:5.1} to {high:5.1} %{chance}");
     };
     share("whole answer right", &s.accuracy, s.chance.map(|c| c.accuracy));
-    share("parts right (tiles)", &s.hits, s.chance.map(|c| c.hits));
+    share(
+        partial_credit_label(&s.task).unwrap_or("partial credit"),
+        &s.partial_credit,
+        s.chance.map(|c| c.partial_credit),
+    );
     for (name, category) in &s.categories {
         share(&format!("  {name}: right"), &category.accuracy, None);
-        share(&format!("  {name}: parts"), &category.hits, None);
+        share(&format!("  {name}: parts"), &category.partial_credit, None);
     }
     share("answer readable", &s.parsed, None);
     share("format kept", &s.well_formed, None);

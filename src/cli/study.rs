@@ -5,7 +5,7 @@ use super::output::{print, status};
 use super::progress::bar;
 use super::train::Signals;
 use crate::study::{self, Ended, Estimate, Kind, Outcome, Plan, RunOptions, Study, StudyObserver, StudyState, Task};
-use crate::train::settings::Config;
+use crate::train::settings::TrainConfig;
 use crate::{Error, Result};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::fmt::Write;
@@ -61,7 +61,7 @@ Examples:
 impl StudyArgs {
     /// Run it and print the path of the report; the code is 130 or 143 when a signal ended it early, 1 when tasks failed.
     pub fn run(self) -> Result<ExitCode> {
-        let study = Study::read(&self.config, &self.sets, Config::resolve)?;
+        let study = Study::read(&self.config, &self.sets, TrainConfig::resolve)?;
         let toml = study.to_toml()?;
         if self.print_config {
             return print(&toml).map(|()| ExitCode::SUCCESS);
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn words_are_quoted_and_times_told_for_people() {
         assert_eq!(quoted("a=b/c-1.5e-3"), "a=b/c-1.5e-3");
-        assert_eq!(quoted("train.schedule=\"linear\""), "'train.schedule=\"linear\"'");
+        assert_eq!(quoted("train.lr_scheduler_type=\"linear\""), "'train.lr_scheduler_type=\"linear\"'");
         assert_eq!(quoted("it's"), r"'it'\''s'");
         let told = [0.4, 61.0, 700.0, 7265.0].map(duration);
         assert_eq!(told, ["0 s", "1 min 1 s", "11 min", "2 h 1 min"]);

@@ -14,8 +14,7 @@ use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec};
 use crate::forgetting::{FORGETTING_JSON, ForgettingResult, ModelRef};
 use crate::io::files;
 use crate::io::jsonl::JsonlLog;
-use crate::model::qwen2_5_vl::names::parameter_shapes;
-use crate::model::{Sampling, lora, qwen2_5_vl};
+use crate::model::{Compute, Model, ModelLoader, Sampling, lora, read_architecture, require_checkpoint};
 use crate::model::{hash_model, hash_prompt_files};
 use crate::sampling::SamplePlan;
 use crate::train::{check_parts, freeze};
@@ -64,8 +63,10 @@ pub trait DynamicsObserver {
 pub fn run(request: &DynamicsRequest, device: &Device, progress: &mut dyn DynamicsObserver) -> Result<DynamicsResult> {
     let kl = request.kl()?;
     let work = request.prepare()?;
-    let samples = work.look(device, progress)?;
-    let pairs = work.measure(device, &samples, progress)?;
+    // Checkpoints with the same base share its weights.
+    let loader = ModelLoader::new(device, Compute::F32);
+    let samples = work.look(&loader, progress)?;
+    let pairs = work.measure(&loader, &samples, progress)?;
     let found = work.sum_up(&samples, &pairs, kl);
     write(&request.out, &found)?;
     Ok(found)
@@ -113,11 +114,11 @@ impl DynamicsRequest {
         self.check()?;
         self.check_sets()?;
         for model in std::iter::once(&self.base).chain(&self.models) {
-            qwen2_5_vl::config::require(model)?;
+            require_checkpoint(model)?;
         }
-        let config = qwen2_5_vl::Config::from_dir(&self.base)?;
-        let shapes = parameter_shapes(&config);
-        let names: Vec<&str> = shapes.iter().map(|(name, _)| name.as_str()).collect();
+        let architecture = read_architecture(&self.base)?;
+        let shapes = architecture.parameter_shapes();
+        let names: Vec<_> = shapes.iter().map(|(name, _)| (name.as_str(), architecture.part(name))).collect();
         check_parts(&names, &self.setting.frozen).map_err(by_our_flag)?;
         let prompt = hash_prompt_files(&self.base)?;
         for model in &self.models {
@@ -248,14 +249,14 @@ struct PairBatch {
     /// Number of the pairs.
     index: usize,
     u: usize,
-    /// SampleSet and number of each prior sample.
+    /// Set and number of each prior sample.
     vs: Vec<(usize, usize)>,
 }
 
 impl PreparedMeasurement<'_> {
-    fn load(&self, dir: &Path, device: &Device) -> Result<qwen2_5_vl::Model> {
-        let model = qwen2_5_vl::Model::load(dir, device)?;
-        freeze(model.parameters(), &self.request.setting.frozen).map_err(by_our_flag)?;
+    fn load(&self, dir: &Path, loader: &ModelLoader) -> Result<Model> {
+        let model = loader.trainable(dir, &[])?;
+        freeze(&model, &self.request.setting.frozen).map_err(by_our_flag)?;
         Ok(model)
     }
 
@@ -264,7 +265,7 @@ impl PreparedMeasurement<'_> {
     }
 
     /// The samples of each set under the base, or what is left to see of them.
-    fn look(&self, device: &Device, progress: &mut dyn DynamicsObserver) -> Result<Vec<Vec<Sample>>> {
+    fn look(&self, loader: &ModelLoader, progress: &mut dyn DynamicsObserver) -> Result<Vec<Vec<Sample>>> {
         let (mut log, mut lines) = JsonlLog::open::<Sample>(&self.directory.file(SAMPLES))?;
         let expected: Vec<(usize, usize)> =
             self.sets.iter().enumerate().flat_map(|(s, set)| set.chosen.iter().map(move |&i| (s, i))).collect();
@@ -290,7 +291,7 @@ impl PreparedMeasurement<'_> {
                 log.truncate(lines.len())?;
                 if base.is_none() {
                     progress.stage(&format!("base: {}", self.request.base.display()));
-                    base = Some(self.load(&self.request.base, device)?);
+                    base = Some(self.load(&self.request.base, loader)?);
                 }
                 let Some(model) = &base else { continue };
                 progress.samples(set.name(), at, total);
@@ -332,7 +333,7 @@ impl PreparedMeasurement<'_> {
     /// All pairs under all checkpoints, or what is left to measure of them.
     fn measure(
         &self,
-        device: &Device,
+        loader: &ModelLoader,
         samples: &[Vec<Sample>],
         progress: &mut dyn DynamicsObserver,
     ) -> Result<Vec<Pair>> {
@@ -346,7 +347,7 @@ impl PreparedMeasurement<'_> {
             let checkpoint = first.checkpoint;
             let (dir, name) = (&self.request.models[checkpoint], &self.checkpoints[checkpoint].name);
             progress.stage(&format!("checkpoint {} of {}: {}", checkpoint + 1, self.checkpoints.len(), dir.display()));
-            let model = self.load(dir, device)?;
+            let model = self.load(dir, loader)?;
             let stepper = Stepper::new(&model)?;
             let of_checkpoint = |pairs: &[Pair]| pairs.iter().filter(|p| p.checkpoint == checkpoint).count();
             let (before, total) = (of_checkpoint(&lines), self.pairs_of_a_checkpoint());

@@ -7,7 +7,6 @@ use super::sgd_step::{ResponseLoss, Stepper};
 use super::toy_model::{ToyModel, VOCAB, sequence};
 use crate::Error;
 use crate::model::init::{Preset, write_checkpoint};
-use crate::model::qwen2_5_vl::Model;
 use crate::model::{LanguageModel, Predictor};
 use crate::model::{Prompt, Sequence};
 use crate::nn::read;
@@ -265,7 +264,7 @@ fn the_architecture_itself_follows_its_first_order_and_comes_back_to_its_weights
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tiny");
     write_checkpoint(&path, Preset::Tiny, 3).unwrap();
-    let model = Model::load(&path, &Device::Cpu).unwrap();
+    let model = crate::model::load(&path, &Device::Cpu).unwrap();
     let before = bits(&model);
     let ids = |n: u32, by: u32| (0..n).map(|i| (7 + i * by) % 300).collect::<Vec<u32>>();
     let of = |prompt: u32, response: u32, by: u32| Sequence {

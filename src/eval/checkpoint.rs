@@ -2,7 +2,7 @@
 
 use super::{EvalDir, EvalResult, evaluate_in};
 use crate::Result;
-use crate::model::qwen2_5_vl::Model;
+use crate::model::{Compute, ModelLoader};
 use crate::model::{Processor, Sampling};
 use crate::sampling::{LocalModel, SamplePlan, SampleProgress, checkpoint_key};
 use crate::tasks;
@@ -42,7 +42,7 @@ pub fn evaluate_checkpoint(
         return Ok(result);
     }
     let processor = Processor::from_dir(model)?;
-    let model = Model::load_frozen(model, device)?;
+    let model = ModelLoader::new(device, Compute::F32).frozen(model)?;
     let responder = LocalModel::new(&model, &processor);
     evaluate_in(&directory, &responder, task.as_ref(), plan, sampling, progress)
 }

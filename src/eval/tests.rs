@@ -9,7 +9,7 @@ use crate::tasks::{NoAnswer, Score};
 use std::ops::Range;
 use std::path::Path;
 
-/// Copy the answer: the response is right when it equals the gold answer; hits are equal characters.
+/// Copy the answer: the response is right when it equals the gold answer; partial_credit are equal characters.
 struct Copying(Vec<Record>, image::RgbImage);
 
 impl Task for Copying {
@@ -27,15 +27,16 @@ impl Task for Copying {
     }
     fn score(&self, i: usize, response: &str) -> Score {
         let gold = &self.0[i].answer;
-        let hits = gold.chars().zip(response.chars()).filter(|(a, b)| a == b).count() as f64 / gold.len() as f64;
+        let partial_credit =
+            gold.chars().zip(response.chars()).filter(|(a, b)| a == b).count() as f64 / gold.len() as f64;
         let parsed = response.len() == gold.len();
         let fault = if parsed { "" } else { "wrong length" };
         Score {
             correct: gold == response,
-            value: hits,
-            lenient: hits,
-            hits,
-            positions: hits,
+            value: partial_credit,
+            lenient: partial_credit,
+            partial_credit,
+            raw_partial_credit: partial_credit,
             parsed,
             well_formed: parsed,
             fault: fault.into(),
@@ -88,7 +89,7 @@ fn key(temperature: f32, batch: usize, n: usize) -> SamplingKey {
         data: "d".repeat(64),
         gold: "g".into(),
         task: "copying".into(),
-        rules: Default::default(),
+        scorers: Default::default(),
         examples: n,
         sampling: Sampling { temperature, ..Sampling::greedy(8) },
         samples: 1,
@@ -109,8 +110,11 @@ fn a_summary_counts_what_the_task_scored() {
     assert_eq!((summary.examples, summary.samples, summary.truncated), (10, 1, 1));
     // Even and not 4: 0, 2, 6, 8. Odd and not 9: 1, 3, 5, 7 with three of four characters.
     assert_eq!(summary.accuracy, crate::stats::share(4, 10));
-    assert!((summary.hits.value - (4.0 + 4.0 * 0.75) / 10.0).abs() < 1e-12);
-    assert!(summary.hits.low < summary.hits.value && summary.hits.high > summary.hits.value);
+    assert!((summary.partial_credit.value - (4.0 + 4.0 * 0.75) / 10.0).abs() < 1e-12);
+    assert!(
+        summary.partial_credit.low < summary.partial_credit.value
+            && summary.partial_credit.high > summary.partial_credit.value
+    );
     assert_eq!(summary.parsed.value, 0.8);
     assert_eq!(summary.faults.get("wrong length"), Some(&2));
     assert_eq!(summary.mean_tokens, (8.0 * 5.0 + 2.0 * 2.0) / 10.0);
@@ -208,7 +212,7 @@ fn a_stopped_evaluation_goes_on_where_it_stopped_and_ends_the_same() {
     assert_eq!(asked, [5..8, 8..10], "the first five responses were kept");
     assert_eq!(std::fs::read(&responses).unwrap(), std::fs::read(whole.path().join("responses.jsonl")).unwrap());
     assert_eq!(result.summary.accuracy, expected.summary.accuracy);
-    assert_eq!(result.summary.hits, expected.summary.hits);
+    assert_eq!(result.summary.partial_credit, expected.summary.partial_credit);
 
     let never = |_: Range<usize>| -> Result<_> { panic!("a finished evaluation generates nothing") };
     let again = evaluate_in(&directory, &from_fn(never), &task(10), &plan(3), &Sampling::greedy(8), |_| {}).unwrap();

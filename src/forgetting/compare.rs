@@ -22,7 +22,7 @@ use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, PreparedBenchma
 use crate::eval::{BATCH, BaseSamples, Comparison, Divergence, spread};
 use crate::io::files;
 use crate::model::inspect::inspect;
-use crate::model::{self, qwen2_5_vl};
+use crate::model::{self, Compute, Model, ModelLoader};
 use crate::sampling::{SampleProgress, SamplingKey, ScoredResponse};
 use crate::tasks::{Task, scorers};
 use crate::{Error, Result};
@@ -73,6 +73,8 @@ pub trait CompareObserver {
 /// Input errors before any weights are loaded: a name given twice, a benchmark that cannot be read, models that do not read prompts
 /// alike, an output directory that holds something else, stored results of other settings.
 pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn CompareObserver) -> Result<ForgettingResult> {
+    // Models with the same base share its weights.
+    let loader = ModelLoader::new(device, Compute::F32);
     let specs = request.specs()?;
     let places = request.places(&specs)?;
     let Some(first) = request.tuned.first() else {
@@ -99,7 +101,7 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
         (None, Some(base)) => {
             let out = request.out.join("base");
             progress.stage(&format!("base: {}", base.display()));
-            bench::run(&prepared, base, device, &out, request.fresh, &mut |name, p| progress.evaluating(name, p))?;
+            bench::run(&prepared, base, &loader, &out, request.fresh, &mut |name, p| progress.evaluating(name, p))?;
             out
         }
         (None, None) => return Err(Error::input("--baseline is missing: the model that --model was tuned from")),
@@ -136,14 +138,15 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
             base_out.display()
         )));
     }
-    let mut models = LoadedModels { device, base: LazyModel { dir: &base_dir, model: None }, samples: Vec::new() };
+    let mut models =
+        LoadedModels { loader: &loader, base: LazyModel { dir: &base_dir, model: None }, samples: Vec::new() };
     models.samples.resize_with(prepared.len(), BaseSamples::default);
     let work = ComparisonContext { request, prepared: &prepared, base, labels };
     let mut found = ForgettingResult::new(ModelRef::of(&base_dir, &base_hash), Vec::new());
     for (dir, place) in request.tuned.iter().zip(&places) {
         progress.stage(&format!("tuned: {}", dir.display()));
         let out = &place.out;
-        bench::run(&prepared, dir, device, out, request.fresh, &mut |name, p| progress.evaluating(name, p))?;
+        bench::run(&prepared, dir, &loader, out, request.fresh, &mut |name, p| progress.evaluating(name, p))?;
         let mut tuned = work.compare(dir, place)?;
         // Both models in memory may be more than there is: what is known already is written first.
         found.tuned.push(tuned.clone());
@@ -179,7 +182,7 @@ struct OutputPaths {
 
 /// What the divergences of all tuned models share.
 struct LoadedModels<'a> {
-    device: &'a Device,
+    loader: &'a ModelLoader,
     base: LazyModel<'a>,
     /// The base's sampled responses, by set.
     samples: Vec<BaseSamples>,
@@ -188,14 +191,14 @@ struct LoadedModels<'a> {
 /// A model that is loaded when it is needed first.
 struct LazyModel<'a> {
     dir: &'a Path,
-    model: Option<qwen2_5_vl::Model>,
+    model: Option<Model>,
 }
 
 impl LazyModel<'_> {
-    fn load(&mut self, device: &Device) -> Result<&qwen2_5_vl::Model> {
+    fn load(&mut self, loader: &ModelLoader) -> Result<&Model> {
         match &mut self.model {
             Some(model) => Ok(model),
-            empty => Ok(empty.insert(qwen2_5_vl::Model::load_frozen(self.dir, device)?)),
+            empty => Ok(empty.insert(loader.frozen(self.dir)?)),
         }
     }
 }
@@ -283,15 +286,15 @@ impl ComparisonContext<'_> {
                 Some(_) => AggregateChange::of(&base.numbers, &tuned.numbers),
             };
             let pairing = pair(base.clone(), tuned)?;
-            let rules: Vec<String> =
-                pairing.key.rules.iter().map(|(name, version)| format!("{name} v{version}")).collect();
+            let scorers: Vec<String> =
+                pairing.key.scorers.iter().map(|(name, version)| format!("{name} v{version}")).collect();
             let title = BenchmarkTitle {
                 name: bench.name.clone(),
                 family: match named_family(bench.task())? {
                     Some(named) => named,
-                    None => family(bench.protocol.benchmark.as_deref(), &bench.protocol.rule).to_string(),
+                    None => family(bench.protocol.benchmark.as_deref(), &bench.protocol.scorer).to_string(),
                 },
-                rule: rules.join(", "),
+                scorer: scorers.join(", "),
             };
             let compared = MeasuredBenchmark::of(title, &pairing, labels, own)?;
             if bench.name == NEW_TASK { new_task = Some(compared) } else { benchmarks.push(compared) }
@@ -353,8 +356,8 @@ impl ComparisonContext<'_> {
             let done = moved.lines.len();
             progress.diverging(&bench.name, done, examples.len());
             let comparison = Comparison {
-                base: models.base.load(models.device)?,
-                tuned: tuned.load(models.device)?,
+                base: models.base.load(models.loader)?,
+                tuned: tuned.load(models.loader)?,
                 codec: bench.codec()?,
                 task: bench.task(),
                 max_new_tokens: bench.sampling.max_new_tokens,

@@ -12,8 +12,8 @@ pub fn outcome(index: usize, value: f64) -> ScoredResponse {
         correct: value == 1.0,
         value,
         lenient: value,
-        hits: value,
-        positions: value,
+        partial_credit: value,
+        raw_partial_credit: value,
         parsed: true,
         well_formed: true,
         fault: String::new(),
@@ -38,7 +38,7 @@ pub fn evaluation(model: &str, outcomes: Vec<ScoredResponse>) -> Evaluation {
         data: "d".repeat(64),
         gold: "g".repeat(64),
         task: "made-up".into(),
-        rules: [("exact".to_string(), 1)].into(),
+        scorers: [("exact".to_string(), 1)].into(),
         examples: outcomes.len(),
         sampling: Sampling::greedy(8),
         samples: 1,
@@ -55,7 +55,7 @@ pub fn sides(values: &[(f64, f64)]) -> (Evaluation, Evaluation) {
 }
 
 pub fn title(name: &str) -> BenchmarkTitle {
-    BenchmarkTitle { name: name.into(), family: "grounding".into(), rule: "exact v1".into() }
+    BenchmarkTitle { name: name.into(), family: "grounding".into(), scorer: "exact v1".into() }
 }
 
 pub fn labels(n: usize) -> Vec<ExampleLabel> {

@@ -1,4 +1,4 @@
-//! What a fine-tune cost: a tuned model against the base it came from, on the same examples, by the same rules.
+//! What a fine-tune cost: a tuned model against the base it came from, on the same examples, by the same scorers.
 //!
 //! Every number of a change is paired: both models' responses to the same example are compared before anything is averaged.
 //! `docs/forgetting.md` has the formulas and their sources.

@@ -59,7 +59,7 @@ impl Evaluation {
 /// What an example belongs to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExampleLabel {
-    /// CategoryChange of the benchmark, if it has parts.
+    /// Category within the benchmark, if it has categories.
     pub category: Option<String>,
     /// What it shares with other examples, so that they are not independent: `meta.group`, else its source image.
     pub group: Option<String>,
@@ -200,7 +200,7 @@ fn hint(name: &str) -> &'static str {
              copy these files from the base's directory into the tuned model's if that is what it was trained with"
         }
         "code" => ". They were made by different versions of the evaluation; evaluate both again (--fresh)",
-        "gold" | "rules" => ". They were scored by different rules; score both again (--rescore)",
+        "gold" | "scorers" => ". They were scored by different scorers; score both again (--rescore)",
         "data" | "examples" | "task" => ". The examples are not the same; evaluate both on the same data",
         "sampling" | "samples" | "bench" => ". Evaluate both with the same settings",
         _ => "",

@@ -148,7 +148,7 @@ pub struct TunedResult {
     /// The benchmark that lost most, with its change.
     pub worst: Option<NamedInterval>,
     /// Benchmarks that lost, and by Holm's correction not by chance.
-    pub real_drops: Vec<String>,
+    pub significant_losses: Vec<String>,
     /// How far the distributions have moved, for each set of prompts.
     pub divergence: Vec<Divergence>,
 }
@@ -170,7 +170,7 @@ pub struct BenchmarkChange {
     /// Kind of knowledge it asks for.
     pub family: String,
     /// What scores it, with version.
-    pub rule: String,
+    pub scorer: String,
     /// Hash of the examples, with their images.
     pub data: String,
     /// Responses to each example.
@@ -227,7 +227,7 @@ pub struct BenchmarkTitle {
     /// Kind of knowledge it asks for.
     pub family: String,
     /// What scores it, with version.
-    pub rule: String,
+    pub scorer: String,
 }
 
 /// A benchmark with what is needed to combine it with others.
@@ -276,11 +276,11 @@ impl MeasuredBenchmark {
             CategoryChange { name: name.to_string(), change: measure(&pairs, &groups, pairing.same_model).change }
         });
         let categories = categories.collect();
-        let BenchmarkTitle { name, family, rule } = title;
+        let BenchmarkTitle { name, family, scorer } = title;
         let benchmark = BenchmarkChange {
             name,
             family,
-            rule,
+            scorer,
             data: pairing.key.data.clone(),
             samples: pairing.key.samples,
             p_holm: measured.change.p,
@@ -340,14 +340,14 @@ impl TunedResult {
             .min_by(|a, b| a.measured.change.change.value.total_cmp(&b.measured.change.change.value))
             .map(|c| NamedInterval { name: c.benchmark.name.clone(), change: c.measured.change.change });
         let real = benchmarks.iter().filter(lost).filter(|c| c.benchmark.p_holm < LEVEL);
-        let real_drops = real.map(|c| c.benchmark.name.clone()).collect();
+        let significant_losses = real.map(|c| c.benchmark.name.clone()).collect();
         TunedResult {
             model,
             new_task: new_task.map(|c| c.benchmark),
             families,
             all,
             worst,
-            real_drops,
+            significant_losses,
             benchmarks: benchmarks.into_iter().map(|c| c.benchmark).collect(),
             divergence,
         }

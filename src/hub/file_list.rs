@@ -2,7 +2,7 @@
 
 use super::git::GitHasher;
 use crate::model::lora;
-use crate::model::qwen2_5_vl::index::{INDEX, Index};
+use crate::model::weights::{INDEX, Index};
 use crate::{Error, Result};
 use std::path::Path;
 

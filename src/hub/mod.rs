@@ -16,7 +16,7 @@ mod tests;
 pub use git::git_blob_hash;
 pub use settings::{HubConfig, OfflineReason};
 
-use crate::model::qwen2_5_vl::Config;
+use crate::model::read_architecture;
 use crate::{Error, Result};
 use cache::RepoCache;
 use client::{Client, FetchError};
@@ -193,7 +193,7 @@ fn fetch(name: &RepoId, settings: &HubConfig, progress: &mut dyn DownloadProgres
     get(&listing.config_files())?;
     if dir.join("config.json").is_file() {
         // Before gigabytes come that nobody can use.
-        Config::from_dir(&dir)?;
+        read_architecture(&dir)?;
     }
     get(&weights.given)?;
     if let Some(index) = &weights.index {

@@ -1,12 +1,13 @@
 //! From runs to the values of the page's template.
 
-use super::chart::significant;
-use super::curves::curves;
+use super::chart::{COLOURS, significant};
+use super::comparison_group::ComparisonGroup;
 use super::discover::{Evaluation, ReportInputs, RunState, TrainRun, canonical};
-use super::dynamics;
-use super::prior_knowledge::{self, MANY, Setting};
+use super::dynamics_section;
+use super::prior_knowledge::{self, MAX_OPEN};
 use super::puzzles::{Card, card};
 use super::study::{self, Study};
+use super::training_curves::curves;
 use crate::config;
 use crate::forgetting::{ForgettingResult, brief};
 use crate::stats::{Interval, paired_difference};
@@ -18,8 +19,6 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Colours that the page has; further runs begin again.
-const COLOURS: usize = 8;
 /// Puzzles drawn: the first ones of the split, so that nobody chose them.
 const PUZZLES: usize = 8;
 /// Evaluations drawn beside a puzzle.
@@ -28,9 +27,14 @@ const DRAWN: usize = 6;
 const SAMPLES: usize = 12;
 
 /// Render the page.
-pub fn render(title: &str, found: &ReportInputs, settings: &[Setting<'_>], studies: &[Study<'_>]) -> Result<String> {
+pub fn render(
+    title: &str,
+    found: &ReportInputs,
+    groups: &[ComparisonGroup<'_>],
+    studies: &[Study<'_>],
+) -> Result<String> {
     let (runs, evals) = (&found.runs, &found.evals);
-    let colours = Colours::of(runs, evals, settings, studies);
+    let colours = Colours::of(runs, evals, groups, studies);
     let mut notices = notices(runs, evals);
     let chance = common_chance(evals);
     let coloured: Vec<(&TrainRun, usize)> = runs.iter().map(|r| (r, colours.get(&r.name))).collect();
@@ -42,9 +46,9 @@ pub fn render(title: &str, found: &ReportInputs, settings: &[Setting<'_>], studi
         "title": title,
         "subtitle": subtitle(found),
         "studies": studies.iter().map(study::view).collect::<Vec<_>>(),
-        "many": MANY,
-        "prior": settings.iter().map(|s| prior_knowledge::view(s, &|name| colours.get(name))).collect::<Vec<_>>(),
-        "dynamics": found.dynamics.iter().map(|(_, measurement)| dynamics::view(measurement)).collect::<Vec<_>>(),
+        "many": MAX_OPEN,
+        "prior": groups.iter().map(|group| prior_knowledge::view(group, &|name| colours.get(name))).collect::<Vec<_>>(),
+        "dynamics": found.dynamics.iter().map(|(_, measurement)| dynamics_section::view(measurement)).collect::<Vec<_>>(),
         "legend": legend(runs, &colours),
         "notices": notices,
         "any_chance": evals.iter().any(|e| e.summary.as_ref().is_some_and(|s| s.chance.is_some())),
@@ -71,7 +75,7 @@ pub fn render(title: &str, found: &ReportInputs, settings: &[Setting<'_>], studi
 struct Colours(Vec<(String, usize)>);
 
 impl Colours {
-    fn of(runs: &[TrainRun], evals: &[Evaluation], settings: &[Setting<'_>], studies: &[Study<'_>]) -> Self {
+    fn of(runs: &[TrainRun], evals: &[Evaluation], groups: &[ComparisonGroup<'_>], studies: &[Study<'_>]) -> Self {
         let mut colours = Colours(Vec::new());
         for run in runs {
             colours.add(&run.name, study::colour(studies, &run.dir, None));
@@ -80,8 +84,8 @@ impl Colours {
             let run = runs.iter().find(|run| canonical(&eval.about.model).starts_with(canonical(&run.dir)));
             colours.add(&eval.name, run.and_then(|run| study::colour(studies, &run.dir, None)));
         }
-        for line in settings.iter().flat_map(|setting| &setting.lines) {
-            colours.add(&line.name, study::colour(studies, Path::new(&line.last().model.dir), Some(line.last())));
+        for run in groups.iter().flat_map(|group| &group.runs) {
+            colours.add(&run.name, study::colour(studies, Path::new(&run.last().model.dir), Some(run.last())));
         }
         colours
     }
@@ -180,9 +184,9 @@ fn result(eval: &Evaluation, colour: usize) -> Option<Value> {
         .then(|| format!("{} of {}", eval.outcomes.len(), eval.about.key.examples * eval.about.key.samples));
     Some(json!({
         "name": eval.name, "colour": colour, "state": state, "task": s.task, "split": eval.about.split,
-        "accuracy": shown(&s.accuracy), "hits": shown(&s.hits),
+        "accuracy": shown(&s.accuracy), "partial_credit": shown(&s.partial_credit),
         "parsed": shown(&s.parsed), "well_formed": shown(&s.well_formed),
-        "chance_accuracy": s.chance.map(|c| c.accuracy), "chance_hits": s.chance.map(|c| c.hits),
+        "chance_accuracy": s.chance.map(|c| c.accuracy), "chance_partial_credit": s.chance.map(|c| c.partial_credit),
         "examples": s.examples, "samples": s.samples, "mean_tokens": format!("{:.1}", s.mean_tokens),
     }))
 }
@@ -210,7 +214,7 @@ fn chances(evals: &[Evaluation]) -> Vec<Value> {
     let name = |task: &str| if all.len() == 1 { "guessing".to_string() } else { format!("guessing ({task})") };
     let percent = |share: f64| format!("{} %", significant_percent(share));
     all.iter()
-        .map(|(task, c)| json!({"name": name(task), "accuracy": percent(c.accuracy), "hits": percent(c.hits)}))
+        .map(|(task, c)| json!({"name": name(task), "accuracy": percent(c.accuracy), "partial_credit": percent(c.partial_credit)}))
         .collect()
 }
 
@@ -297,18 +301,20 @@ fn puzzles(evals: &[Evaluation], colours: &Colours, notices: &mut Vec<String>) -
             Ok(cards) => {
                 let shown = cards.len();
                 let mut caption = format!(
-                    "The first {} of the {} split in file order: nobody chose them. A solid green frame is a tile in its \
-                     place, a dashed orange one is not.",
-                    plural(shown, "puzzle"),
+                    "The first {} of the {} split in file order: nobody chose them.",
+                    plural(shown, "example"),
                     about.split
                 );
+                if let Some(card) = cards.iter().find(|card| !card.legend.is_empty()) {
+                    caption += &format!(" {}", card.legend);
+                }
                 if group.len() > DRAWN {
                     caption += &format!(" Of {} evaluations, the first {DRAWN} are drawn.", group.len());
                 }
-                let title = if several { format!("Puzzles: {}", about.data.display()) } else { "Puzzles".into() };
+                let title = if several { format!("Examples: {}", about.data.display()) } else { "Examples".into() };
                 drawn.push(Group { title, caption, cards });
             }
-            Err(e) => notices.push(format!("The puzzles of {} are not drawn: {e}.", about.data.display())),
+            Err(e) => notices.push(format!("The examples of {} are not drawn: {e}.", about.data.display())),
         }
     }
     drawn
@@ -399,7 +405,7 @@ fn sources(found: &ReportInputs) -> Vec<Value> {
         json!({"name": format!("comparison with {}", one.base.name), "dir": dir.display().to_string(),
             "model": models.join(", "), "data": data})
     };
-    let of_measurement = |(dir, one): &(std::path::PathBuf, dynamics::Measurement)| {
+    let of_measurement = |(dir, one): &(std::path::PathBuf, dynamics_section::DynamicsMeasurement)| {
         let models: Vec<&str> = one.found.checkpoints.iter().map(|c| c.model.dir.as_str()).collect();
         let sets = one.found.regimes.iter().chain(&one.found.priors);
         let data: Vec<String> = sets.map(|set| format!("{} ({})", set.name, brief(&set.data))).collect();

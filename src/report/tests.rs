@@ -63,8 +63,8 @@ pub(super) fn dataset(dir: &Path, n: u32) {
 
 pub(super) fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished: bool) {
     fs::create_dir_all(dir).unwrap();
-    let rollout = if method == "rft" { "\n[rollout]\nsamples = 8\n" } else { "" };
-    let config = format!("[train]\nmethod = \"{method}\"\nlr = {lr}\nseed = 7\n{rollout}");
+    let rollout = if method == "rft" { "\n[rollout]\nnum_generations = 8\n" } else { "" };
+    let config = format!("[train]\nmethod = \"{method}\"\nlearning_rate = {lr}\nseed = 7\n{rollout}");
     fs::write(dir.join("config.toml"), config).unwrap();
     let identity = serde_json::json!({"model": "tiny", "data": "puzzles", "command": ["jigsaw", "train"], "started": u64::from(steps)});
     fs::write(dir.join("run.json"), identity.to_string()).unwrap();
@@ -75,7 +75,8 @@ pub(super) fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished:
         let progress = 1.0 - (-f64::from(step) / speed).exp();
         if step > 0 {
             let loss = if step == 5 { serde_json::Value::Null } else { (1.4 - 1.1 * progress + 0.15 * noise).into() };
-            let mut row = serde_json::json!({"step": step, "loss": loss, "lr": lr, "grad_norm": 1.0 + 0.4 * noise});
+            let mut row =
+                serde_json::json!({"step": step, "loss": loss, "learning_rate": lr, "grad_norm": 1.0 + 0.4 * noise});
             if method == "rft" {
                 row["reward"] = (0.9 + 1.3 * progress + 0.3 * noise).into();
                 row["entropy"] = (1.2 - progress).into();
@@ -86,7 +87,7 @@ pub(super) fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished:
             let right = (64.0 * (0.06 + 0.7 * progress)).round();
             let interval = crate::stats::share(right as usize, 64);
             let row = serde_json::json!({"step": step, "eval/accuracy": interval.value,
-                "eval/accuracy_low": interval.low, "eval/accuracy_high": interval.high, "eval/hits": 0.27 + 0.6 * progress, "eval/examples": 64.0});
+                "eval/accuracy_low": interval.low, "eval/accuracy_high": interval.high, "eval/partial_credit": 0.27 + 0.6 * progress, "eval/examples": 64.0});
             lines += &format!("{row}\n");
         }
     }
@@ -109,7 +110,7 @@ pub(super) fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rig
         data: "d".into(),
         gold: "g".into(),
         task: "jigsaw".into(),
-        rules: Default::default(),
+        scorers: Default::default(),
         examples: task.len(),
         sampling: Sampling::greedy(16),
         samples: 1,
@@ -173,9 +174,9 @@ fn a_study_becomes_one_page_with_curves_results_puzzles_and_settings() {
         "guessing",
         "4.3 %",
         "Paired differences",
-        "train.lr",
+        "train.learning_rate",
         "0.0003",
-        "rollout.samples",
+        "rollout.num_generations",
         "not finished, step 400",
         "aria-label=\"original picture\"",
         "95 % interval",
@@ -185,9 +186,9 @@ fn a_study_becomes_one_page_with_curves_results_puzzles_and_settings() {
     }
     // Example 0 is right for the start and for RFT: four solid frames each; example 2 is half wrong for the start.
     let first = html.split("class=\"card puzzle\"").nth(1).unwrap();
-    assert_eq!(first.matches("class=\"tile ok\"").count(), 12, "all three answer the first puzzle rightly");
+    assert_eq!(first.matches("class=\"mark ok\"").count(), 12, "all three answer the first puzzle rightly");
     let third = html.split("class=\"card puzzle\"").nth(3).unwrap();
-    assert_eq!(third.matches("class=\"tile no\"").count(), 2, "two tiles are swapped in the start's answer");
+    assert_eq!(third.matches("class=\"mark no\"").count(), 2, "two tiles are swapped in the start's answer");
     assert_eq!(html.matches("class=\"card puzzle\"").count(), 8);
 }
 
@@ -252,7 +253,7 @@ pub(super) mod prior_knowledge {
     pub fn tuned(run: &str, step: u64, learnt: usize, lost: [usize; 3]) -> TunedResult {
         let compared = |name: &str, family: &str, values: &[(f64, f64)]| {
             let (base, after) = sides(values);
-            let title = BenchmarkTitle { name: name.into(), family: family.into(), rule: "exact v1".into() };
+            let title = BenchmarkTitle { name: name.into(), family: family.into(), scorer: "exact v1".into() };
             MeasuredBenchmark::of(title, &pair(base, after).unwrap(), &labels(values.len()), Vec::new()).unwrap()
         };
         let model = ModelRef {

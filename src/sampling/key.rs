@@ -24,12 +24,12 @@ pub struct SamplingKey {
     pub prompt: String,
     /// Hash of what the model is shown of the examples evaluated: prompts and images.
     pub data: String,
-    /// Hash of what the responses are scored by: gold answers and the settings of the rules.
+    /// Hash of what the responses are scored by: gold answers and the settings of the scorers.
     pub gold: String,
     /// Name of the task.
     pub task: String,
     /// Rules that score the responses, with the version of each.
-    pub rules: BTreeMap<String, u32>,
+    pub scorers: BTreeMap<String, u32>,
     /// Number of examples.
     pub examples: usize,
     /// How tokens are chosen.
@@ -44,7 +44,7 @@ pub struct SamplingKey {
 }
 
 /// Parts of a key that bear on the scores and not on the responses.
-const SCORING: [&str; 2] = ["gold", "rules"];
+const SCORING: [&str; 2] = ["gold", "scorers"];
 
 impl SamplingKey {
     /// From the hashes of a checkpoint (see [`hash_model`] and [`hash_prompt_files`]); hashes the examples and their images.
@@ -64,7 +64,7 @@ impl SamplingKey {
             data,
             gold,
             task: task.name().to_string(),
-            rules: task.rules().into_iter().collect(),
+            scorers: task.scorers().into_iter().collect(),
             examples,
             sampling: sampling.clone(),
             samples: plan.samples,

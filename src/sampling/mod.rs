@@ -15,7 +15,6 @@ pub mod rollout;
 mod run;
 pub mod server;
 mod summary;
-pub mod teacher;
 
 pub(crate) use key::differences;
 pub use key::{SamplingKey, checkpoint_key};

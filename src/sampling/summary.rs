@@ -20,15 +20,15 @@ pub struct Summary {
     /// Responses to each.
     pub samples: usize,
     /// Rules that scored the responses, with the version of each.
-    pub rules: BTreeMap<String, u32>,
-    /// Mean of what the task's strict rule gives: the score of a benchmark.
+    pub scorers: BTreeMap<String, u32>,
+    /// Mean of what the task's strict scorer gives: the score of a benchmark.
     pub value: Interval,
     /// Mean of what a lenient reading of the same responses earns.
     pub lenient: Interval,
     /// Share of answers that are wholly right.
     pub accuracy: Interval,
-    /// Mean share of an answer's parts that are right (for a jigsaw: tiles in their place).
-    pub hits: Interval,
+    /// Mean partial credit (see [`Score::partial_credit`]).
+    pub partial_credit: Interval,
     /// Share of responses in which an answer could be read.
     pub parsed: Interval,
     /// Share of responses that keep the requested format as a whole.
@@ -59,8 +59,8 @@ pub struct Category {
     pub examples: usize,
     /// As [`Summary::accuracy`].
     pub accuracy: Interval,
-    /// As [`Summary::hits`].
-    pub hits: Interval,
+    /// As [`Summary::partial_credit`].
+    pub partial_credit: Interval,
 }
 
 impl Summary {
@@ -106,11 +106,11 @@ impl Summary {
             task: task.to_string(),
             examples: groups.len(),
             samples,
-            rules: BTreeMap::new(),
+            scorers: BTreeMap::new(),
             value: mean(|s| s.value),
             lenient: mean(|s| s.lenient),
             accuracy: rate(|o| o.score.correct),
-            hits: unit_mean(&of_groups(|s| s.hits)),
+            partial_credit: unit_mean(&of_groups(|s| s.partial_credit)),
             parsed: rate(|o| o.score.parsed),
             well_formed: rate(|o| o.score.well_formed),
             faults,
@@ -124,7 +124,7 @@ impl Summary {
         })
     }
 
-    /// As [`Summary::of`], with what the task tells: its chance level and rules, a benchmark's own numbers, a dataset's categories.
+    /// As [`Summary::of`], with what the task tells: its chance level and scorers, a benchmark's own numbers, a dataset's categories.
     ///
     /// # Errors
     /// An example of the task that cannot be read.
@@ -135,9 +135,9 @@ impl Summary {
         fresh_tokens: usize,
         took: Duration,
     ) -> Result<Summary> {
-        let chance = Chance::of(task, plan.examples(task))?;
+        let chance = task.mean_chance(plan.examples(task));
         let mut summary = Summary::of(task.name(), chance, responses, plan.samples, fresh_tokens, took)?;
-        summary.rules = task.rules().into_iter().collect();
+        summary.scorers = task.scorers().into_iter().collect();
         summary.aggregates = aggregates(task, responses, plan.samples)?;
         if task.aggregate().is_none() {
             summary.categories = categories(task, responses, plan.samples)?;
@@ -154,9 +154,9 @@ fn categories(task: &dyn Task, outcomes: &[ScoredResponse], samples: usize) -> R
         }
     }
     let of = |(name, outcomes): (String, Vec<ScoredResponse>)| {
-        let Summary { examples, accuracy, hits, .. } =
+        let Summary { examples, accuracy, partial_credit, .. } =
             Summary::of(task.name(), None, &outcomes, samples, 0, Duration::ZERO)?;
-        Ok((name, Category { examples, accuracy, hits }))
+        Ok((name, Category { examples, accuracy, partial_credit }))
     };
     members.into_iter().map(of).collect()
 }

@@ -92,7 +92,7 @@ impl Train {
     /// The settings over the file's as `section.key=value`.
     pub fn sets(&self) -> Vec<String> {
         let mut sets: Vec<String> = self.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        sets.extend(self.lr.map(|lr| format!("train.lr={lr:e}")));
+        sets.extend(self.lr.map(|lr| format!("train.learning_rate={lr:e}")));
         sets.push(format!("train.seed={}", self.seed));
         sets
     }

@@ -8,7 +8,7 @@ use crate::dynamics::{DynamicsRequest, InfluenceConfig};
 use crate::eval::bench::{self, BenchmarkSpec};
 use crate::io::files;
 use crate::model::Sampling;
-use crate::model::qwen2_5_vl::{Config, names::parameter_shapes};
+use crate::model::read_architecture;
 use crate::sampling::SamplePlan;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -46,14 +46,15 @@ pub struct Estimate {
 pub fn estimate(study: &Study, plan: &Plan) -> Result<Estimate> {
     let mut found = Estimate::default();
     let base = &study.head.base;
-    let Ok(config) = Config::from_dir(base) else {
+    let Ok(architecture) = read_architecture(base) else {
         found.notes.push(format!(
-            "the base {} is not there (or not downloaded yet), or no Qwen2.5-VL model: no estimate of time and memory",
+            "the base {} is not there (or not downloaded yet), or no model of a supported family: no estimate of time and memory",
             base.display()
         ));
         return Ok(found);
     };
-    let parameters: usize = parameter_shapes(&config).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let parameters: usize =
+        architecture.parameter_shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     if parameters > MAX_PARAMETERS {
         // Weights, gradients and two moments in f32.
         found.notes.push(format!(
@@ -141,7 +142,7 @@ fn steps(task: &Task, train: &Train, base: &Path, data: &Path, out: PathBuf) -> 
     for key in ["train.steps", "train.epochs", "train.save_every", "sft.replay", "sft.replay_share"] {
         train.settings.remove(key);
     }
-    for (key, value) in [("train.steps", 1 + STEPS as i64), ("train.warmup", 0), ("eval.every", 0)] {
+    for (key, value) in [("train.steps", 1 + STEPS as i64), ("train.warmup_steps", 0), ("eval.every", 0)] {
         train.settings.insert(key.into(), value.into());
     }
     let out = train.out.clone();
@@ -158,8 +159,10 @@ fn steps(task: &Task, train: &Train, base: &Path, data: &Path, out: PathBuf) -> 
     let config: toml::Table =
         files::read_text(&out.join("config.toml"))?.parse().map_err(|e| Error::failed(format!("config.toml: {e}")))?;
     let number = |section: &str, key: &str| config.get(section)?.get(key)?.as_integer().map(|n| n as f64);
-    let each = if task.work.kind == Kind::Rft { number("rollout", "samples").unwrap_or(1.0) } else { 1.0 };
-    let per_step = number("train", "batch_size").unwrap_or(1.0) * number("train", "accumulation").unwrap_or(1.0) * each;
+    let each = if task.work.kind == Kind::Rft { number("rollout", "num_generations").unwrap_or(1.0) } else { 1.0 };
+    let per_step = number("train", "batch_size").unwrap_or(1.0)
+        * number("train", "gradient_accumulation_steps").unwrap_or(1.0)
+        * each;
     let memory = stderr.lines().find_map(|line| {
         let plan = line.strip_prefix("note: memory: ").or_else(|| line.strip_prefix("note: memory of the GPU: "));
         plan.map(String::from)

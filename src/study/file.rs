@@ -4,7 +4,7 @@
 //! [study]           title, base, seeds
 //! [puzzles.NAME]    flags of `jigsaw gen`
 //! [prior]           flags of `jigsaw gen --suite`; benches: which of its benchmarks are evaluated
-//! [benchmarks]      NAME = "FILE.tsv[:RULE]", flags of `jigsaw eval --bench`
+//! [benchmarks]      NAME = "FILE.tsv[:SCORER]", flags of `jigsaw eval --bench`
 //! [rollouts.NAME]   from: who answers, data: whose prompts, and flags of `jigsaw rollout`
 //! [regimes.NAME]    method, data, start, test, lr (one or a ladder), alpha; its sections are settings of `jigsaw train`
 //! [eval]            checkpoints: how many intermediate checkpoints to evaluate, and flags of `jigsaw eval`
@@ -17,7 +17,7 @@ use crate::io::files;
 use crate::sampling::rollout;
 use crate::tasks::jigsaw::generate;
 use crate::tasks::suites;
-use crate::train::settings::{Config, Method};
+use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result, config};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ use toml::{Table, Value};
 
 /// Resolves the settings of a training run: the method, a file, and `section.key=value` over it. The study lies below the room that
 /// knows how, and is given it.
-pub type ResolveConfig = fn(Option<Method>, Option<&Path>, &[String]) -> Result<Config>;
+pub type ResolveConfig = fn(Option<Method>, Option<&Path>, &[String]) -> Result<TrainConfig>;
 
 /// A study as written, names not yet resolved.
 #[derive(Debug, Clone)]

@@ -343,9 +343,9 @@ impl Builder<'_> {
         let config = resolved.map_err(|e| self.study.error(&section, e))?;
         let (kind, each) = match config.train.method {
             Method::Sft => (Kind::Sft, 1),
-            Method::Rft => (Kind::Rft, config.rollout.as_ref().map_or(1, |r| r.samples)),
+            Method::Rft => (Kind::Rft, config.rollout.as_ref().map_or(1, |r| r.num_generations)),
         };
-        let per_step = (config.train.batch_size * config.train.accumulation * each) as f64;
+        let per_step = (config.train.batch_size * config.train.gradient_accumulation_steps * each) as f64;
         let steps = match (config.train.steps, config.train.epochs) {
             (Some(steps), _) => steps as f64,
             (None, epochs) => {

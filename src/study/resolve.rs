@@ -3,7 +3,7 @@
 use super::file::{OneOrMore, Prior, Puzzles, Regime, Rollouts, Study};
 use crate::config::flatten;
 use crate::tasks::suites::Family;
-use crate::train::settings::{Config, Method};
+use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result};
 use toml::Table;
 
@@ -93,8 +93,8 @@ impl Study {
         if given("seed") {
             return error("train.seed: the study sets this itself, by its seeds; remove it");
         }
-        if given("lr") && !regime.lr.0.is_empty() {
-            return error("lr and train.lr are the same setting; give one of them");
+        if given("learning_rate") && !regime.lr.0.is_empty() {
+            return error("lr and train.learning_rate are the same setting; give one of them");
         }
         if regime.interpolate.is_some() {
             let OneOrMore(alphas) = &regime.alpha;
@@ -109,7 +109,7 @@ impl Study {
             return error("alpha is for interpolate");
         }
         match regime.lr.0.as_slice() {
-            [] => Ok(vec![LadderPoint::Lr(self.config(name, regime)?.train.lr)]),
+            [] => Ok(vec![LadderPoint::Lr(self.config(name, regime)?.train.learning_rate)]),
             ladder => Ok(ladder.iter().map(|lr| LadderPoint::Lr(*lr)).collect()),
         }
     }
@@ -169,7 +169,7 @@ impl Study {
     }
 
     /// The resolved settings of a regime, but for its learning rate and seed.
-    pub(super) fn config(&self, name: &str, regime: &Regime) -> Result<Config> {
+    pub(super) fn config(&self, name: &str, regime: &Regime) -> Result<TrainConfig> {
         let sets: Vec<String> = self.settings(regime).iter().map(|(key, value)| format!("{key}={value}")).collect();
         let resolved = (self.resolve)(self.method(name, regime)?, regime.config.as_deref(), &sets);
         resolved.map_err(|e| self.error(&format!("regimes.{name}"), e))

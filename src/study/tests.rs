@@ -1,7 +1,7 @@
 //! The plan of a file: commands, what they need, and what is refused.
 
 use super::*;
-use crate::train::settings::Config;
+use crate::train::settings::TrainConfig;
 use std::path::Path;
 
 const SMALL: &str = r#"
@@ -82,7 +82,7 @@ over = ["sft"]
 "#;
 
 fn study(sets: &[&str]) -> crate::Result<Study> {
-    Study::from_text("study.toml", SMALL, &sets.iter().map(|s| s.to_string()).collect::<Vec<_>>(), Config::resolve)
+    Study::from_text("study.toml", SMALL, &sets.iter().map(|s| s.to_string()).collect::<Vec<_>>(), TrainConfig::resolve)
 }
 
 fn planned(sets: &[&str]) -> crate::Result<Plan> {
@@ -104,7 +104,7 @@ fn each_task_is_a_command_and_comes_after_what_it_needs() {
     assert_eq!(
         command(&plan, "train.sft.lr-1e-3.seed-2"),
         "train --model data/base-tiny --data out/puzzles/bare --method sft --set train.steps=20 --set train.batch_size=8 \
-         --set sft.replay=\"out/prior\" --set train.lr=1e-3 --set train.seed=2 --out out/runs/sft.lr-1e-3.seed-2"
+         --set sft.replay=\"out/prior\" --set train.learning_rate=1e-3 --set train.seed=2 --out out/runs/sft.lr-1e-3.seed-2"
     );
     // From the point that is named, with the run's own seed.
     assert_eq!(
@@ -238,7 +238,7 @@ fn what_does_not_fit_is_refused_with_its_section() {
         ("regimes.sft.lr=fast", "[regimes.sft]: lr = \"fast\": a number or a list of numbers"),
         ("regimes.sft.lr=[]", "lr = []: an empty list"),
         ("regimes.sft.train.seed=9", "train.seed: the study sets this itself"),
-        ("regimes.sft.train.lr=9", "lr and train.lr are the same"),
+        ("regimes.sft.train.learning_rate=9", "lr and train.learning_rate are the same"),
         ("study.seeds=[-1]", "[study]: seeds = [-1]: "),
         ("study.title=5", "[study]: title = 5: "),
         ("eval.checkpoints=-1", "[eval]: checkpoints = -1: "),
@@ -266,9 +266,9 @@ fn what_does_not_fit_is_refused_with_its_section() {
         assert_eq!(error.exit_code(), 2, "{set}");
         assert!(error.to_string().contains(named), "{set}: {error}");
     }
-    let none = Study::from_text("s.toml", "[study]\nbase = \"b\"\n", &[], Config::resolve).unwrap_err();
+    let none = Study::from_text("s.toml", "[study]\nbase = \"b\"\n", &[], TrainConfig::resolve).unwrap_err();
     assert!(none.to_string().contains("no regime"), "{none}");
-    let broken = Study::from_text("s.toml", "[study\n", &[], Config::resolve).unwrap_err();
+    let broken = Study::from_text("s.toml", "[study\n", &[], TrainConfig::resolve).unwrap_err();
     assert!(broken.to_string().contains("line 1"), "{broken}");
 }
 
@@ -280,7 +280,7 @@ fn intermediate_checkpoints_are_evenly_spread_without_the_last() {
     }
     std::fs::write(dir.path().join("finished.json"), r#"{"step":10}"#).unwrap();
     let steps = |most| -> Vec<String> {
-        let found = RunCheckpoints { run: dir.path().into(), most }.find(Config::resolve).unwrap();
+        let found = RunCheckpoints { run: dir.path().into(), most }.find(TrainConfig::resolve).unwrap();
         found
             .iter()
             .map(|path| path.file_name().unwrap().to_str().unwrap()[5..].trim_start_matches('0').to_string())
@@ -289,7 +289,7 @@ fn intermediate_checkpoints_are_evenly_spread_without_the_last() {
     assert_eq!(steps(9), ["2", "4", "6", "8"]);
     assert_eq!(steps(2), ["4", "8"]);
     assert_eq!(steps(1), ["6"]);
-    assert!(RunCheckpoints { run: dir.path().join("none"), most: 1 }.find(Config::resolve).is_err());
+    assert!(RunCheckpoints { run: dir.path().join("none"), most: 1 }.find(TrainConfig::resolve).is_err());
     // Steps 3 and 7 are there because the run was stopped after them.
     for step in [3, 7] {
         std::fs::create_dir_all(dir.path().join(format!("checkpoints/step-{step:08}"))).unwrap();
@@ -334,7 +334,7 @@ fn the_studies_of_the_repository_can_be_planned() {
             continue;
         }
         found += 1;
-        let mut study = Study::read(&path, &[], Config::resolve).unwrap();
+        let mut study = Study::read(&path, &[], TrainConfig::resolve).unwrap();
         // Files that they name are named from the root of the repository.
         study
             .regimes

@@ -6,10 +6,10 @@
 //! manifest, or one whose files are not those it names, does not count. Everything random in a run is a function of (seed, step), so
 //! the step is all the state a generator needs.
 
-use super::guard::StallState;
 use super::metrics::LogSizes;
+use super::on_policy::SampleBuffer;
 use super::optimizer::AdamW;
-use super::refresh::Pool;
+use super::stall::StallState;
 use crate::data::Cursor;
 use crate::io::files;
 use crate::io::files::FileChecksum;
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 /// Where the loop stands: everything besides weights and moments that the next step depends on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct State {
+pub struct TrainerState {
     /// Optimizer steps made.
     pub step: usize,
     /// Rounds made (batches of examples taken and used up).
@@ -37,19 +37,19 @@ pub struct State {
     pub replay: Option<Cursor>,
     /// On-policy SFT: the responses sampled at the last refresh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pool: Option<Pool>,
+    pub pool: Option<SampleBuffer>,
     /// Where the logs end.
     pub log: LogSizes,
     /// How long reward variance and entropy have been near zero.
     pub stall: StallState,
 }
 
-impl Default for State {
+impl Default for TrainerState {
     /// Before the first step.
     fn default() -> Self {
         let cursor = Cursor { epoch: 0, position: 0 };
         let (log, stall) = (LogSizes::default(), StallState::default());
-        State { step: 0, round: 0, cursor, replay: None, pool: None, log, stall }
+        TrainerState { step: 0, round: 0, cursor, replay: None, pool: None, log, stall }
     }
 }
 
@@ -89,7 +89,7 @@ pub struct Checkpoint {
     /// Its directory, which can be loaded as a model.
     pub dir: PathBuf,
     /// The trainer's state.
-    pub state: State,
+    pub state: TrainerState,
 }
 
 impl Checkpoint {
@@ -119,7 +119,7 @@ pub fn save(
     base: &Path,
     policy: &dyn LanguageModel,
     optimizer: &AdamW,
-    state: &State,
+    state: &TrainerState,
     keep: usize,
 ) -> Result<PathBuf> {
     let dir = root.join(format!("step-{:08}", state.step));

@@ -46,7 +46,7 @@ enum Moments {
 }
 
 impl AdamW {
-    /// State of zeros for the trainable ones of `parameters`.
+    /// TrainerState of zeros for the trainable ones of `parameters`.
     pub fn new(parameters: &[Arc<Parameter>], settings: &TrainSettings) -> Result<AdamW> {
         let mut slots = Vec::new();
         for parameter in parameters.iter().filter(|p| p.trainable()) {

@@ -4,8 +4,7 @@ use crate::toy::{Digits, PROMPTS, Puzzles, Toy};
 use candle_core::{Device, Tensor};
 use jigsaw::eval::{BaseSamples, Comparison, Divergence, PromptDivergence, token_divergences};
 use jigsaw::model::init::{Preset, write_checkpoint};
-use jigsaw::model::qwen2_5_vl::Model;
-use jigsaw::model::{LanguageModel, Predictor};
+use jigsaw::model::{LanguageModel, Model, Predictor};
 use jigsaw::model::{Prompt, Sampling, Sequence};
 use jigsaw::sampling::ScoredResponse;
 use jigsaw::tasks::Task;
@@ -168,7 +167,7 @@ fn over_a_real_vocabulary_it_is_what_the_logits_of_the_whole_sequence_give() {
     let load = |seed: u64| {
         let path = dir.path().join(seed.to_string());
         write_checkpoint(&path, Preset::Tiny, seed).unwrap();
-        Model::load(&path, &Device::Cpu).unwrap()
+        jigsaw::model::load(&path, &Device::Cpu).unwrap()
     };
     let (p, q) = (load(0), load(1));
     let sequences: Vec<Sequence> = [(5, 7), (9, 3), (4, 40)]

@@ -274,7 +274,7 @@ fn a_model_that_cannot_be_used_is_refused_before_its_weights_come() {
     config["model_type"] = "qwen2_vl".into();
     other.insert("config.json".into(), config.to_string().into_bytes());
     hub.change(|b| b.files = other);
-    refused(&hub.run(home.path(), INSPECT), 2, &["Qwen2-VL", "only Qwen2.5-VL (`qwen2_5_vl`) is"]);
+    refused(&hub.run(home.path(), INSPECT), 2, &["Qwen2-VL", "only Qwen2.5-VL (`qwen2_5_vl`)"]);
     let mut quantised = base_tiny();
     config["model_type"] = "qwen2_5_vl".into();
     config["quantization_config"] = json!({ "quant_method": "gptq", "bits": 4 });

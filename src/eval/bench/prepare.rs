@@ -159,14 +159,18 @@ fn prepare_one(
     model: &Processor,
     reader: &dyn Fn(Processor) -> Reader,
 ) -> Result<PreparedBenchmark> {
-    let own =
-        Pixels { min: model.images().min_pixels, max: model.images().max_pixels, factor: model.images().factor() };
     let mut processor = model.clone();
     let (protocol, longest, task) = read(spec, |benchmark| {
+        // A text-only model takes no image, whatever its size.
+        let Some(own) = model.images() else { return Ok((None, Box::new(Ok))) };
+        let own = Pixels { min: own.min_pixels, max: own.max_pixels, factor: own.factor() };
         let pixels = settings.pixels(own, benchmark)?;
         processor = model.with_pixels(pixels.min, pixels.max);
-        let images = processor.images().clone();
-        let resize = move |(width, height)| images.resized(width, height).map_err(|e| e.to_string());
+        let resizer = processor.clone();
+        let resize = move |(width, height)| match resizer.images() {
+            Some(images) => images.resized(width, height).map_err(|e| e.to_string()),
+            None => Ok((width, height)),
+        };
         Ok((Some(pixels), Box::new(resize)))
     })?;
     let examples = settings.plan.examples(task.as_ref());

@@ -1,4 +1,4 @@
-//! Stored responses scored again, without a model: after a rule or a gold answer was put right.
+//! Stored responses scored again, without a model: after a scorer or a gold answer was put right.
 
 use crate::data::is_dataset;
 use crate::eval::EvalResult;

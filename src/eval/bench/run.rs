@@ -4,12 +4,10 @@ use super::{PreparedBenchmark, RESULTS_CSV, RESULTS_JSON, write_results};
 use crate::eval::server::{Questions, Server};
 use crate::eval::{EvalDir, EvalResult, evaluate_in};
 use crate::io::files;
-use crate::model::qwen2_5_vl::Model;
-use crate::model::{hash_model, hash_prompt_files};
+use crate::model::{Model, ModelLoader, hash_model, hash_prompt_files};
 use crate::sampling::server::{Endpoint, TokenUsage};
 use crate::sampling::{LocalModel, SampleProgress, SamplingKey};
 use crate::{Error, Result};
-use candle_core::Device;
 use std::path::Path;
 
 /// Evaluate the checkpoint directory `model` on every prepared benchmark, or do what is left of it: `out/<name>/` for each,
@@ -22,7 +20,7 @@ use std::path::Path;
 pub fn run(
     prepared: &[PreparedBenchmark],
     model: &Path,
-    device: &Device,
+    loader: &ModelLoader,
     out: &Path,
     fresh: bool,
     progress: &mut dyn FnMut(&str, SampleProgress),
@@ -53,7 +51,7 @@ pub fn run(
             None => {
                 let policy = match &loaded {
                     Some(policy) => policy,
-                    None => loaded.insert(Model::load_frozen(model, device)?),
+                    None => loaded.insert(loader.frozen(model)?),
                 };
                 let responder = LocalModel::new(policy, bench.codec()?);
                 let progress = |p| progress(&bench.name, p);

@@ -1,4 +1,4 @@
-//! `--bench NAME=FILE.tsv[:RULE]`: what is evaluated under which name.
+//! `--bench NAME=FILE.tsv[:SCORER]`: what is evaluated under which name.
 
 use crate::tasks::benchmarks;
 use crate::{Error, Result};
@@ -11,7 +11,7 @@ pub struct BenchmarkSpec {
     pub name: String,
     /// A TSV file, a dataset directory or a file of records.
     pub path: PathBuf,
-    /// A rule or a known benchmark, if given.
+    /// A scorer or a known benchmark, if given.
     pub kind: Option<String>,
     /// Split of a dataset directory.
     pub split: String,
@@ -32,7 +32,7 @@ impl BenchmarkSpec {
         let (name, rest) = text
             .split_once('=')
             .filter(|(name, rest)| !name.is_empty() && !rest.is_empty())
-            .ok_or_else(|| bad("give NAME=FILE.tsv, NAME=FILE.tsv:RULE or NAME=DIRECTORY".into()))?;
+            .ok_or_else(|| bad("give NAME=FILE.tsv, NAME=FILE.tsv:SCORER or NAME=DIRECTORY".into()))?;
         let plain = |c: char| c.is_ascii_alphanumeric() || "+-_.".contains(c);
         if !name.chars().all(plain) || name.starts_with('.') {
             return Err(bad(format!(

@@ -3,8 +3,8 @@
 use super::*;
 use crate::Result;
 use crate::eval::EvalResult;
-use crate::model::Sampling;
 use crate::model::init::{Preset, write_checkpoint};
+use crate::model::{Compute, ModelLoader, Sampling};
 use crate::sampling::SamplePlan;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -68,7 +68,7 @@ impl Bench {
 
     fn run(&self, settings: &BenchmarkSettings, out: &str, fresh: bool) -> Result<Vec<(String, EvalResult)>> {
         let prepared = self.prepare(settings)?;
-        run(&prepared, &self.path("model"), &Device::Cpu, &self.path(out), fresh, &mut |_, _| {})
+        run(&prepared, &self.path("model"), &loader(), &self.path(out), fresh, &mut |_, _| {})
     }
 
     fn responses(&self, out: &str, bench: &str) -> Vec<u8> {
@@ -103,6 +103,10 @@ fn refusal<T>(result: Result<T>) -> String {
     error.to_string()
 }
 
+fn loader() -> ModelLoader {
+    ModelLoader::new(&Device::Cpu, Compute::F32)
+}
+
 #[test]
 fn what_is_chosen_for_a_benchmark_is_prepared_and_written_down() {
     let bench = Bench::new();
@@ -110,24 +114,27 @@ fn what_is_chosen_for_a_benchmark_is_prepared_and_written_down() {
     let [pope, boxes] = prepared.as_slice() else { panic!("two benchmarks") };
     assert_eq!((pope.name.as_str(), pope.protocol.benchmark.as_deref()), ("pope", Some("pope")));
     assert_eq!((pope.sampling.max_new_tokens, boxes.sampling.max_new_tokens), (32, 512));
-    assert_eq!((boxes.protocol.benchmark.as_deref(), boxes.protocol.rule.as_str()), (None, "iou+exact"));
-    assert_eq!(pope.protocol.rule, "yes-no");
+    assert_eq!((boxes.protocol.benchmark.as_deref(), boxes.protocol.scorer.as_str()), (None, "iou+exact"));
+    assert_eq!(pope.protocol.scorer, "yes-no");
     // The tiny checkpoint's own bounds: those of POPE are for a model of larger images.
     let own = &pope.reader().unwrap().processor;
-    assert_eq!(pope.protocol.pixels.unwrap().min, own.images().min_pixels);
+    assert_eq!(pope.protocol.pixels.unwrap().min, own.images().unwrap().min_pixels);
     // The sizes that boxes are rescaled by are those of the processor that makes the patches.
     let sizes = |prepared: &PreparedBenchmark| {
         let meta = &prepared.task().example(0).unwrap().meta;
         (meta["size"].clone(), meta["resized"].clone())
     };
     let image = boxes.task().images(0).unwrap().remove(0);
-    let grid = boxes.reader().unwrap().processor.images().process(&image).unwrap().grid;
+    let grid = boxes.reader().unwrap().processor.images().unwrap().process(&image).unwrap().grid;
     assert_eq!(sizes(boxes), (serde_json::json!([200, 100]), serde_json::json!([grid[2] * 14, grid[1] * 14])));
 
     let small = BenchmarkSettings { max_pixels: Some(28 * 28 * 4), ..settings(4) };
     let prepared = bench.prepare(&small).unwrap();
     assert_eq!(
-        (prepared[1].protocol.pixels.unwrap().max, prepared[1].reader().unwrap().processor.images().max_pixels),
+        (
+            prepared[1].protocol.pixels.unwrap().max,
+            prepared[1].reader().unwrap().processor.images().unwrap().max_pixels
+        ),
         (3136, 3136)
     );
     assert_eq!(sizes(&prepared[1]).1, serde_json::json!([56, 28]));
@@ -141,7 +148,7 @@ fn a_run_leaves_results_over_all_goes_on_after_a_stop_and_does_not_depend_on_the
     let results = bench.run(&settings(4), "out", false).unwrap();
     assert_eq!(results.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["pope", "mine"]);
     let summary = &results[0].1.summary;
-    assert_eq!((summary.examples, summary.rules["yes-no"], summary.task.as_str()), (6, 1, "pope"));
+    assert_eq!((summary.examples, summary.scorers["yes-no"], summary.task.as_str()), (6, 1, "pope"));
     assert!(
         summary.aggregates.iter().any(|n| n.name == "f1") && summary.aggregates.iter().any(|n| n.name == "random/f1")
     );
@@ -186,7 +193,7 @@ fn nothing_but_evaluations_may_be_in_the_output_directory() {
     let prepared = bench.prepare(&settings(4)).unwrap();
     fs::write(bench.path("model/chat_template.jinja"), "{{ messages[0].role }}").unwrap();
     assert!(!prepared[0].serves(&bench.path("model")).unwrap());
-    let said = refusal(run(&prepared, &bench.path("model"), &Device::Cpu, &bench.path("out"), false, &mut |_, _| {}));
+    let said = refusal(run(&prepared, &bench.path("model"), &loader(), &bench.path("out"), false, &mut |_, _| {}));
     assert!(said.contains("are not those that pope was prepared for"), "{said}");
 }
 

@@ -88,12 +88,15 @@ fn of_model(out: &mut String, study: &Study<'_>, (regime, run): (&str, &SeedRun<
     }
 }
 
-/// Tiles in place, and both by category of the examples: measure, category, value.
+/// Partial credit, and both by category of the examples: measure, category, value.
 fn answered(summary: &Summary) -> impl Iterator<Item = (&'static str, &str, Interval)> {
     let by_category = summary.categories.iter().flat_map(|(name, category)| {
-        [("new task right", name.as_str(), category.accuracy), ("tiles in place", name.as_str(), category.hits)]
+        [
+            ("new task right", name.as_str(), category.accuracy),
+            ("partial credit", name.as_str(), category.partial_credit),
+        ]
     });
-    [("tiles in place", "", summary.hits)].into_iter().chain(by_category)
+    [("partial credit", "", summary.partial_credit)].into_iter().chain(by_category)
 }
 
 /// Means over the seeds that are done.

@@ -34,7 +34,7 @@ pub struct Cell {
 /// A table with its words.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Grid {
-    /// BenchmarkTitle.
+    /// Title.
     pub title: &'static str,
     /// How to read it.
     pub how: String,
@@ -126,7 +126,7 @@ pub fn top(study: &Study<'_>, level: Option<f64>) -> Grid {
         "seeds",
         "steps",
         "new task right",
-        "tiles in place",
+        "partial credit",
         "prior knowledge (points)",
         &matched,
         "worst family",
@@ -167,7 +167,7 @@ fn base_rows(study: &Study<'_>) -> Vec<Vec<Cell>> {
         };
         let mut row = vec![Cell::with("base", about), Cell::none(), Cell::none(), Cell::none()];
         row.push(share(new_task.all.base.value));
-        row.push(study.base_answered(&new_task.data).map_or(Cell::none(), |of| share(of.hits)));
+        row.push(study.base_answered(&new_task.data).map_or(Cell::none(), |of| share(of.partial_credit)));
         row.push(prior.map_or(Cell::none(), |score| Cell::with("0", format!("mean score {}", percent(score)))));
         row.resize(13, Cell::none());
         row
@@ -196,7 +196,8 @@ fn top_row(study: &Study<'_>, regime: &Regime<'_>, level: Option<f64>) -> Vec<Ce
         Some((low, high)) => format!("{low} to {high}"),
         None => NONE.into(),
     };
-    let tiles: Vec<Interval> = variant.done().filter_map(|(_, tuned)| Some(study.answered(tuned)?.hits)).collect();
+    let partial: Vec<Interval> =
+        variant.done().filter_map(|(_, tuned)| Some(study.answered(tuned)?.partial_credit)).collect();
     let worst = families(study).into_iter().filter_map(|family| Some((family, over_family(variant, family)?)));
     let worst = worst.min_by(|a, b| a.1.mean.value.total_cmp(&b.1.mean.value));
     let worst = match worst {
@@ -211,7 +212,7 @@ fn top_row(study: &Study<'_>, regime: &Regime<'_>, level: Option<f64>) -> Vec<Ce
         Cell::with(done.to_string(), seeds),
         Cell::text(steps),
         Cell::over(variant.over(accuracy, (0.0, 1.0)), percent, bare),
-        Cell::over(over_seeds(&tiles, (0.0, 1.0)), percent, bare),
+        Cell::over(over_seeds(&partial, (0.0, 1.0)), percent, bare),
         Cell::change(variant.over(prior, (-1.0, 1.0))),
         level.map_or(Cell::none(), |level| reached_cell(&reached(&variant.trajectories(), level))),
         worst,
@@ -264,7 +265,8 @@ pub fn by_category(study: &Study<'_>) -> Option<Grid> {
         };
         let cells = names.iter().flat_map(|name| {
             let category = of.categories.get(*name);
-            [category.map(|c| c.accuracy), category.map(|c| c.hits)].map(|value| value.map_or(Cell::none(), share))
+            [category.map(|c| c.accuracy), category.map(|c| c.partial_credit)]
+                .map(|value| value.map_or(Cell::none(), share))
         });
         rows.push([Cell::with("base", about)].into_iter().chain(cells).collect());
     }
@@ -277,13 +279,14 @@ pub fn by_category(study: &Study<'_>) -> Option<Grid> {
             Cell::over(over.and_then(|values| over_seeds(&values, (0.0, 1.0))), percent, bare)
         };
         let at = regime.best().map_or("not measured yet".to_string(), |variant| variant.label());
-        let cells = names.iter().flat_map(|category| [of(category, |c| c.accuracy), of(category, |c| c.hits)]);
+        let cells =
+            names.iter().flat_map(|category| [of(category, |c| c.accuracy), of(category, |c| c.partial_credit)]);
         rows.push([name(study, regime, &at)].into_iter().chain(cells).collect());
     }
-    let heads = names.iter().flat_map(|name| [format!("{name}: right"), format!("{name}: tiles in place")]);
+    let heads = names.iter().flat_map(|name| [format!("{name}: right"), format!("{name}: partial credit")]);
     Some(Grid {
         title: "New task by kind of picture",
-        how: "Answers right and tiles in place, at each regime\u{2019}s best learning variant: mean over seeds with 95 % intervals \
+        how: "Answers right and partial credit, at each regime\u{2019}s best learning rate: mean over seeds with 95 % intervals \
               (Student\u{2019}s t over seeds; \u{2020}: over test examples)."
             .into(),
         header: ["regime".to_string()].into_iter().chain(heads).collect(),

@@ -275,7 +275,7 @@ fn tiles_in_place_are_those_of_the_stored_evaluations() {
         assert!(rft[cell].starts_with(expected), "{rft:?}");
     }
     assert!(row(by_kind, "base")[1].starts_with("0.0 %") && row(by_kind, "sft")[1] == "\u{2013}");
-    assert!(csv.contains(",tiles in place,photo,0.75,") && csv.contains(",new task right,scene,1,"), "{csv}");
+    assert!(csv.contains(",partial credit,photo,0.75,") && csv.contains(",new task right,scene,1,"), "{csv}");
 }
 
 #[test]

@@ -19,16 +19,15 @@ pub use selection::{Answer, Candidate, Keep, Selection, SelectionCounts, with_an
 use crate::data::{Dataset, Manifest};
 use crate::io::files;
 use crate::model::init::SPECIAL;
-use crate::model::qwen2_5_vl::{Model, config};
+use crate::model::{Compute, ModelLoader, require_checkpoint};
 use crate::model::{Processor, Sampling};
 use crate::model::{hash_model, hash_prompt_files};
 use crate::sampling::server::{self, ChatClient, Endpoint, TokenUsage};
-use crate::sampling::teacher::Scripted;
 use crate::sampling::{
     LocalModel, Responder, SamplePlan, SampleProgress, SamplingKey, ScoredResponse, Summary, generated_tokens,
     progress_of, run,
 };
-use crate::tasks::{DatasetTask, Task};
+use crate::tasks::{DatasetTask, ScriptedTeacher, Task};
 use crate::{Error, Result};
 use candle_core::Device;
 use rollout_dir::RolloutDir;
@@ -43,7 +42,7 @@ use std::time::Instant;
 pub enum Teacher {
     /// A checkpoint directory.
     Model(PathBuf),
-    /// The scripted reasoner (see [`Scripted`]).
+    /// The scripted reasoner (see [`ScriptedTeacher`]).
     Scripted,
     /// A model behind a chat API.
     Endpoint(Endpoint),
@@ -179,11 +178,11 @@ fn sample(
     match (&request.teacher, &client) {
         (Teacher::Model(dir), _) => {
             let processor = Processor::from_dir(dir)?;
-            sample(&LocalModel::new(&Model::load_frozen(dir, device)?, &processor))?;
+            sample(&LocalModel::new(&ModelLoader::new(device, Compute::F32).frozen(dir)?, &processor))?;
         }
         (Teacher::Endpoint(_), Some(client)) => sample(client)?,
         (Teacher::Endpoint(_), None) => return Err(Error::failed("an endpoint without its client")),
-        (Teacher::Scripted, _) => sample(&Scripted { seed: request.sampling.seed })?,
+        (Teacher::Scripted, _) => sample(&ScriptedTeacher { seed: request.sampling.seed })?,
     }
     let fresh_tokens = generated_tokens(&outcomes) - before;
     Ok(Sampled { outcomes, fresh_tokens, usage: usage() })
@@ -246,12 +245,12 @@ impl Teacher {
     fn key(&self, task: &dyn Task, plan: &SamplePlan, sampling: &Sampling) -> Result<SamplingKey> {
         match self {
             Teacher::Model(dir) => {
-                config::require(dir)?;
+                require_checkpoint(dir)?;
                 SamplingKey::new(&hash_model(dir)?, &hash_prompt_files(dir)?, task, plan, sampling)
             }
             Teacher::Scripted => {
                 let sampling = Sampling { seed: sampling.seed, ..Sampling::greedy(0) };
-                SamplingKey::new(&format!("scripted {}", Scripted::VERSION), "", task, plan, &sampling)
+                SamplingKey::new(&format!("scripted {}", ScriptedTeacher::VERSION), "", task, plan, &sampling)
             }
             Teacher::Endpoint(endpoint) => SamplingKey::new(&endpoint.name(), "", task, plan, sampling),
         }

@@ -167,12 +167,12 @@ pub fn with_answer(response: &str, gold: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tasks::jigsaw::{Permutation, Style};
-    use crate::tasks::{JigsawScorer, Scorer};
+    use crate::tasks::jigsaw::{JigsawScorer, Permutation};
+    use crate::tasks::{Scorer, Style};
 
     /// Gold `2 1 3`.
     fn select(selection: &Selection, responses: &[&str]) -> (Vec<(usize, String)>, SelectionCounts) {
-        let scorer = JigsawScorer::new(Permutation::new(vec![1, 0, 2]).unwrap(), Style::Think);
+        let scorer = JigsawScorer::new("1x3".parse().unwrap(), Permutation::new(vec![1, 0, 2]).unwrap(), Style::Think);
         let scores: Vec<Score> = responses.iter().map(|r| scorer.score(r)).collect();
         let candidate = |(text, score)| Candidate { text, finished: !str::ends_with(text, "..."), score };
         let mut tally = SelectionCounts::default();

@@ -1,0 +1,253 @@
+//! Scoring and training passes: a batch goes through the model in shards.
+
+use super::distributed::{add_gradients, broadcast_gradients};
+use super::forward::empty_stats;
+use super::language_model::LanguageModel;
+use super::sequence::{LossFn, Sequence, TokenGrads, TokenStats};
+use super::shards::{self, ShardSchedule};
+use super::transformer::Model;
+use crate::comm::{Communicator, Single};
+use crate::nn::{GradOrder, GradTarget, Parameter, ParameterGrads, Tape, Value, join_ordered, kl_from, parallel_map};
+use crate::{Error, Result, rng};
+use candle_core::{Device, Tensor};
+use rand::Rng as _;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A shard after its forward pass.
+struct Recorded {
+    tape: Tape,
+    /// The gradients that the backward pass starts from.
+    upstream: Vec<(Value, Tensor)>,
+}
+
+impl Recorded {
+    fn backward(self, target: GradTarget<'_>) -> Result<()> {
+        self.tape.backward_to(self.upstream, target)
+    }
+}
+
+impl Model {
+    /// See [`LanguageModel::score`].
+    pub(super) fn score_shards(&self, batch: &[Sequence], temperature: f32) -> Result<TokenStats> {
+        let parts = self.by_shards(batch, |shard| {
+            let (_, stats) = self.token_stats(&self.tape(false), &batch[shard], temperature)?;
+            Ok(stats)
+        });
+        let mut all = empty_stats();
+        for part in parts {
+            let part = part?;
+            all.logprobs.extend(part.logprobs);
+            all.entropies.extend(part.entropies);
+        }
+        Ok(all)
+    }
+
+    /// See [`LanguageModel::distributed_backward`].
+    pub(super) fn backward_shards(
+        &self,
+        comm: &dyn Communicator,
+        batch: &[Sequence],
+        temperature: f32,
+        kl_reference: Option<&dyn LanguageModel>,
+        loss: &LossFn<'_>,
+    ) -> Result<()> {
+        if kl_reference.is_some() && temperature != 1.0 {
+            return Err(Error::failed("the KL divergence from a reference is computed at temperature 1 only"));
+        }
+        let dropout = self.next_dropout();
+        self.over_shards(comm, batch, |shard| {
+            let tape = self.recording_tape(dropout, shard);
+            let sequences = &batch[shard.clone()];
+            let (value, mut stats) = self.token_stats(&tape, sequences, temperature)?;
+            let kl = match (&value, kl_reference) {
+                (Some((_, predictors)), Some(reference)) => {
+                    Some(kl_from(&tape, &reference.lazy_logits(sequences)?, predictors, &self.network.decoder.head)?)
+                }
+                _ => None,
+            };
+            stats.kl = match &kl {
+                Some(kl) => Some(kl.tensor.to_vec1::<f32>()?),
+                None => kl_reference.map(|_| Vec::new()),
+            };
+            let mut grads = loss(shard.clone(), &stats)?;
+            let Some((value, _)) = value else { return Ok(None) };
+            let mut upstream = Vec::new();
+            let by_kl = grads.kl.take();
+            upstream.push((value, self.upstream_grad(grads)?));
+            match (kl, by_kl) {
+                (Some(kl), Some(by_kl)) => {
+                    let rows = by_kl.len();
+                    upstream.push((kl, Tensor::from_vec(by_kl, rows, &Device::Cpu)?.to_device(self.device())?));
+                }
+                (None, Some(_)) => return Err(Error::failed("the loss has a gradient of a KL that was not computed")),
+                (_, None) => {}
+            }
+            Ok(Some(Recorded { tape, upstream }))
+        })
+    }
+
+    /// Call `part` for every shard of the batch, as many at once as the model's size allows. Results are in order.
+    pub(super) fn by_shards<T: Send>(
+        &self,
+        batch: &[Sequence],
+        part: impl Fn(Range<usize>) -> Result<T> + Sync,
+    ) -> Vec<Result<T>> {
+        let shards = self.shards(batch);
+        match shards::schedule(shards.len(), self.weight_bytes(|_| true)) {
+            ShardSchedule::PerThread(_) => parallel_map(shards.len(), |i| part(shards[i].clone())),
+            ShardSchedule::Pairs => {
+                let at_once = |two: &[Range<usize>]| match two {
+                    [a, b] => {
+                        <[_; 2]>::from(join_ordered(&GradOrder::default(), || part(a.clone()), || part(b.clone())))
+                            .into()
+                    }
+                    rest => rest.iter().cloned().map(&part).collect::<Vec<_>>(),
+                };
+                shards.chunks(2).flat_map(at_once).collect()
+            }
+            ShardSchedule::Sequential => shards.into_iter().map(part).collect(),
+        }
+    }
+
+    /// The seed of this backward pass's dropout: another for every pass of a step.
+    fn next_dropout(&self) -> Option<u64> {
+        self.next_dropout_pass().map(|(seed, pass)| rng::stream(seed, "dropout", &[pass]).next_u64())
+    }
+
+    fn recording_tape(&self, dropout: Option<u64>, shard: &Range<usize>) -> Tape {
+        self.tape(true).with_dropout(dropout.map(|seed| seed.wrapping_add(shard.start as u64)))
+    }
+
+    /// Take every shard of the batch through `forward` and back. The order in which gradients are added depends on the batch and on the
+    /// model alone: not on the number of threads nor, on a CPU, on the number of ranks.
+    fn over_shards(
+        &self,
+        comm: &dyn Communicator,
+        batch: &[Sequence],
+        forward: impl Fn(&Range<usize>) -> Result<Option<Recorded>> + Sync,
+    ) -> Result<()> {
+        let alone = comm.world_size() == 1;
+        let (shards, schedule) = match alone || self.uses_cpu_kernels() {
+            true => {
+                let shards = self.shards(batch);
+                let schedule = shards::schedule(shards.len(), self.sharding_bytes());
+                (shards, schedule)
+            }
+            // A device takes its part of a batch whole.
+            false => {
+                let shards = shards::cut(batch, comm.world_size());
+                let count = shards.len();
+                (shards, ShardSchedule::PerThread(count))
+            }
+        };
+        let shard = |shard: &Range<usize>, target: GradTarget<'_>| match forward(shard)? {
+            Some(recorded) => recorded.backward(target),
+            None => Ok(()),
+        };
+        match schedule {
+            ShardSchedule::PerThread(count) => {
+                // A run of threads' gradients for each rank: put end to end they are those of one process.
+                let own = comm.share(count);
+                let sets = parallel_map(own.len(), |i| {
+                    let mut grads = ParameterGrads::default();
+                    let mut shards = shards.iter().skip(own.start + i).step_by(count);
+                    shards.try_for_each(|s| shard(s, GradTarget::Separate(&mut grads)))?;
+                    Ok(grads)
+                });
+                add_gradients(comm, self.parameters(), &sets.into_iter().collect::<Result<Vec<_>>>()?)
+            }
+            ShardSchedule::Pairs | ShardSchedule::Sequential if !alone => {
+                self.in_turn(comm, &shards, schedule == ShardSchedule::Pairs, forward)
+            }
+            ShardSchedule::Pairs => shards.chunks(2).try_for_each(|two| {
+                let [a, b] = two else { return two.iter().try_for_each(|s| shard(s, GradTarget::Parameters)) };
+                let is_shared = |p: &Parameter| self.is_shared(p);
+                let (order, mut separate) = (GradOrder::default(), ParameterGrads::default());
+                let (first, second) = join_ordered(
+                    &order,
+                    || shard(a, GradTarget::First(&order, &is_shared)),
+                    || shard(b, GradTarget::Second(&order, &is_shared, &mut separate)),
+                );
+                first.and(second)?;
+                add_gradients(&Single, self.parameters(), &[separate])
+            }),
+            ShardSchedule::Sequential => shards.iter().try_for_each(|s| shard(s, GradTarget::Parameters)),
+        }
+    }
+
+    /// Whether a parameter takes several gradients in a pass: the embeddings take them from the input and, tied, from the output, the
+    /// output matrix tile by tile.
+    pub(super) fn is_shared(&self, parameter: &Parameter) -> bool {
+        let decoder = &self.network.decoder;
+        [&decoder.embedding, &decoder.head].iter().any(|shared| std::ptr::eq(Arc::as_ptr(shared), parameter))
+    }
+
+    /// Ranks run the forward passes of a shard each at the same time, and take turns with the backward passes, which add to the same
+    /// gradients as those of one process do, shard after shard. With `pairs`, every second shard is the second of a pair.
+    fn in_turn(
+        &self,
+        comm: &dyn Communicator,
+        shards: &[Range<usize>],
+        pairs: bool,
+        forward: impl Fn(&Range<usize>) -> Result<Option<Recorded>>,
+    ) -> Result<()> {
+        let world_size = comm.world_size();
+        for (round, shards) in shards.chunks(world_size).enumerate() {
+            let mut own = shards.get(comm.rank()).map(&forward).transpose()?.flatten();
+            for root in 0..shards.len() {
+                if let Some(recorded) = own.take_if(|_| root == comm.rank()) {
+                    match pairs && (round * world_size + root) % 2 == 1 {
+                        false => recorded.backward(GradTarget::Parameters)?,
+                        true => {
+                            let is_shared = |p: &Parameter| self.is_shared(p);
+                            let (order, mut separate) = (GradOrder::finished(), ParameterGrads::default());
+                            recorded.backward(GradTarget::Second(&order, &is_shared, &mut separate))?;
+                            add_gradients(&Single, self.parameters(), &[separate])?;
+                        }
+                    }
+                }
+                broadcast_gradients(comm, self.parameters(), root)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The loss's gradient with respect to [`Model::token_stats`], `[2, rows]`.
+    fn upstream_grad(&self, grads: TokenGrads) -> Result<Tensor> {
+        let rows = grads.logprobs.len();
+        let mut upstream = grads.logprobs;
+        match grads.entropies {
+            Some(entropies) => upstream.extend(entropies),
+            None => upstream.resize(2 * rows, 0.0),
+        }
+        Ok(Tensor::from_vec(upstream, (2, rows), &Device::Cpu)?.to_device(self.device())?)
+    }
+
+    /// How `batch` is cut.
+    pub(super) fn shards(&self, batch: &[Sequence]) -> Vec<Range<usize>> {
+        match self.uses_cpu_kernels() {
+            true => shards::shards(batch, self.sharding_bytes()),
+            false => std::iter::once(0..batch.len()).collect(),
+        }
+    }
+
+    /// Whether the fused CPU kernels do the work. A batch is then cut into shards that can run on a thread each.
+    pub(super) fn uses_cpu_kernels(&self) -> bool {
+        self.fused() && matches!(self.device(), Device::Cpu)
+    }
+
+    /// Bytes of parameters by which the cut of a batch is chosen: the trainable ones, or all of a model so large that its shards run one
+    /// after the other even without gradients.
+    pub(super) fn sharding_bytes(&self) -> usize {
+        let all = self.weight_bytes(|_| true);
+        match shards::schedule(2, all) {
+            ShardSchedule::Sequential => all,
+            _ => self.weight_bytes(|p| p.trainable()),
+        }
+    }
+
+    pub(super) fn weight_bytes(&self, counts: impl Fn(&Parameter) -> bool) -> usize {
+        self.parameters().iter().filter(|p| counts(p)).map(|p| 4 * p.var.elem_count()).sum()
+    }
+}

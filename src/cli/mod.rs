@@ -5,6 +5,7 @@ pub mod completions;
 mod device;
 pub mod dynamics;
 pub mod eval;
+mod eval_table;
 mod forgetting;
 pub mod r#gen;
 mod hub;

@@ -9,8 +9,10 @@ use crate::forgetting::{self, CompareRequest};
 use crate::sampling::BATCH_SIZE;
 use crate::sampling::rollout::{self, Teacher};
 use crate::sampling::server::Endpoint;
-use crate::tasks::jigsaw::generate;
-use crate::tasks::suites;
+use crate::tasks::countdown::CountdownSettings;
+use crate::tasks::jigsaw::generate::JigsawSettings;
+use crate::tasks::split::SplitRatios;
+use crate::tasks::suites::SuiteSettings;
 use crate::train::settings::Method;
 use crate::{Error, Result};
 use clap::ValueEnum;
@@ -57,14 +59,36 @@ pub struct Gen {
 #[serde(rename_all = "kebab-case")]
 pub enum GenSettings {
     /// Jigsaw puzzles.
-    Puzzles {
+    Jigsaw {
         /// The puzzles.
-        settings: generate::Settings,
+        settings: JigsawSettings,
         /// Puzzles of the contact sheet, if there is to be one.
         preview: Option<usize>,
     },
+    /// Countdown puzzles.
+    Countdown(CountdownSettings),
     /// Suites of prior knowledge.
-    Suites(suites::Settings),
+    Suites(SuiteSettings),
+}
+
+impl GenSettings {
+    /// Examples over all splits, but for suites those of a family; and the ratios of the splits.
+    pub fn size(&self) -> (usize, SplitRatios) {
+        match self {
+            GenSettings::Jigsaw { settings, .. } => (settings.count, settings.split),
+            GenSettings::Countdown(settings) => (settings.count, settings.split),
+            GenSettings::Suites(settings) => (settings.count, settings.split),
+        }
+    }
+
+    /// The same with so many examples.
+    pub(super) fn with_count(mut self, examples: usize) -> GenSettings {
+        let (GenSettings::Jigsaw { settings: JigsawSettings { count, .. }, .. }
+        | GenSettings::Countdown(CountdownSettings { count, .. })
+        | GenSettings::Suites(SuiteSettings { count, .. })) = &mut self;
+        *count = examples;
+        self
+    }
 }
 
 /// A training run, its settings as they are written: a file, and values over it.
@@ -161,12 +185,13 @@ impl Command {
     /// Input errors that name the setting.
     pub fn check(&self) -> Result<()> {
         match self {
-            Command::Gen(Gen { dataset: GenSettings::Puzzles { settings, preview }, out, .. }) => {
+            Command::Gen(Gen { dataset: GenSettings::Jigsaw { settings, preview }, out, .. }) => {
                 if *preview == Some(0) {
                     return Err(Error::input("preview 0: ask for at least one puzzle, or leave it out"));
                 }
                 settings.check(out)
             }
+            Command::Gen(Gen { dataset: GenSettings::Countdown(settings), .. }) => settings.check(),
             Command::Rollout(request) => request.check(),
             Command::Eval(eval) => eval.settings.check(),
             Command::Compare(request) => request.settings.check(),
@@ -206,11 +231,14 @@ impl Command {
             Command::Gen(Gen { dataset, split, out }) => {
                 let mut line = Arguments::of(&["gen"]);
                 match dataset {
-                    GenSettings::Puzzles { settings, preview } => {
-                        line.changed(settings, &generate::Settings::default()).option("preview", preview.as_ref());
+                    GenSettings::Jigsaw { settings, preview } => {
+                        line.changed(settings, &JigsawSettings::default()).option("preview", preview.as_ref());
+                    }
+                    GenSettings::Countdown(settings) => {
+                        line.flag("task", "countdown").changed(settings, &CountdownSettings::default());
                     }
                     GenSettings::Suites(settings) => {
-                        line.changed(settings, &suites::Settings::default());
+                        line.changed(settings, &SuiteSettings::default());
                     }
                 }
                 line.option("split", split.as_ref()).path("out", out).word("--overwrite");

@@ -1,6 +1,6 @@
 //! What a study will take: a few steps of each kind of work are measured and multiplied by how much of it there is.
 
-use super::command::{Command, Eval, Gen, GenSettings, Train};
+use super::command::{Command, Eval, Gen, Train};
 use super::file::Study;
 use super::task::{Kind, Plan, Task};
 use super::throughput::Throughput;
@@ -75,9 +75,7 @@ pub fn estimate(study: &Study, plan: &Plan) -> Result<Estimate> {
 fn measure(study: &Study, plan: &Plan, dir: &Path, found: &mut Estimate) {
     let Some((_, puzzles)) = study.puzzles.first() else { return };
     let (base, data) = (&study.head.base, dir.join("puzzles"));
-    let mut settings = puzzles.settings.clone();
-    settings.count = PUZZLES;
-    let dataset = GenSettings::Puzzles { settings, preview: None };
+    let dataset = puzzles.dataset.clone().with_count(PUZZLES);
     if let Err(why) = call(&Command::Gen(Gen { dataset, split: Some("1,0,1".into()), out: data.clone() })) {
         found.notes.push(format!("no estimate: {why}"));
         return;

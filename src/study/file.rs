@@ -11,12 +11,14 @@
 //! [dynamics]        flags of `jigsaw dynamics`
 //! ```
 
+use super::command::GenSettings;
 use crate::dynamics::ResponseLoss;
 use crate::eval::bench::BenchmarkSpec;
 use crate::io::files;
 use crate::sampling::rollout;
-use crate::tasks::jigsaw::generate;
-use crate::tasks::suites;
+use crate::tasks::countdown::CountdownSettings;
+use crate::tasks::jigsaw::generate::JigsawSettings;
+use crate::tasks::suites::{self, SuiteSettings};
 use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result, config};
 use serde::de::DeserializeOwned;
@@ -83,9 +85,7 @@ impl Head {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Puzzles {
     /// What to make.
-    pub settings: generate::Settings,
-    /// Puzzles of the contact sheet.
-    pub preview: Option<usize>,
+    pub dataset: GenSettings,
     /// The split ratios as written.
     pub split: Option<String>,
 }
@@ -96,7 +96,7 @@ pub struct Prior {
     /// The benchmarks to evaluate, as `vqa-direct`; when not given, each family of the suite in both styles, but for `order` and `lists`.
     pub benches: Option<Vec<String>>,
     /// What to make.
-    pub settings: suites::Settings,
+    pub settings: SuiteSettings,
     /// The split ratios as written.
     pub split: Option<String>,
 }
@@ -417,8 +417,16 @@ fn puzzles(value: &Value, place: &str) -> Result<Puzzles> {
     refuse_keys(value, &[SET_IN_GEN, &["suite"]].concat(), place)?;
     let mut value = value.clone();
     let preview = take(&mut value, "preview", place)?;
+    let task: Option<String> = take(&mut value, "task", place)?;
     let split = value.get("split").and_then(Value::as_str).map(String::from);
-    Ok(Puzzles { settings: over(&generate::Settings::default(), &value, place)?, preview, split })
+    let dataset = match task.as_deref() {
+        None => GenSettings::Jigsaw { settings: over(&JigsawSettings::default(), &value, place)?, preview },
+        Some("countdown") => GenSettings::Countdown(over(&CountdownSettings::default(), &value, place)?),
+        Some(other) => {
+            return Err(Error::input(format!("{place}: task = {other:?}: give \"countdown\", or leave it out")));
+        }
+    };
+    Ok(Puzzles { dataset, split })
 }
 
 fn prior(value: &Value, place: &str) -> Result<Prior> {
@@ -428,11 +436,12 @@ fn prior(value: &Value, place: &str) -> Result<Prior> {
     let Some(Value::String(suite)) = value.get("suite").cloned() else {
         return Err(Error::input(format!("{place}: suite is missing; give \"all\" or names of families")));
     };
-    let parts = suites::parts(&suite).map_err(|why| Error::input(format!("{place}: suite = {suite:?}: {why}")))?;
-    let parts = parts.into_iter().map(|part| Value::String(part.to_string())).collect();
-    value.as_table_mut().map(|table| table.insert("suite".into(), Value::Array(parts)));
+    let families =
+        suites::parse_families(&suite).map_err(|why| Error::input(format!("{place}: suite = {suite:?}: {why}")))?;
+    let families = families.into_iter().map(|family| Value::String(family.to_string())).collect();
+    value.as_table_mut().map(|table| table.insert("suite".into(), Value::Array(families)));
     let split = value.get("split").and_then(Value::as_str).map(String::from);
-    Ok(Prior { benches, settings: over(&suites::Settings::default(), &value, place)?, split })
+    Ok(Prior { benches, settings: over(&SuiteSettings::default(), &value, place)?, split })
 }
 
 fn rollouts(value: &Value, place: &str) -> Result<Rollouts> {

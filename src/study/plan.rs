@@ -133,9 +133,8 @@ impl Builder<'_> {
 
     fn puzzles(&mut self, name: &str, puzzles: &Puzzles) -> Result<()> {
         let section = format!("puzzles.{name}");
-        let Puzzles { settings, preview, split } = puzzles.clone();
-        let count = settings.count as f64;
-        let (dataset, out) = (GenSettings::Puzzles { settings, preview }, self.path(&["puzzles", name]));
+        let Puzzles { dataset, split } = puzzles.clone();
+        let (count, out) = (dataset.size().0 as f64, self.path(&["puzzles", name]));
         let command = Command::Gen(Gen { dataset, split, out });
         self.push(Task::new(&section, &section, Vec::new(), command, Kind::Make, count))
     }

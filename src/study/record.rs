@@ -166,7 +166,7 @@ mod tests {
     use super::super::command::{Command, Gen, GenSettings, Report, Train};
     use super::super::task::Kind;
     use super::*;
-    use crate::tasks::jigsaw::generate;
+    use crate::tasks::jigsaw::generate::JigsawSettings;
     use std::sync::Arc;
 
     fn training(lr: f64, config: Option<PathBuf>, out: &Path) -> Task {
@@ -191,8 +191,8 @@ mod tests {
         let error = done(dir.path(), &training(2e-4, None, dir.path())).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().ends_with("\n  lr: 0.0001 -> 0.0002"), "{error}");
         let puzzles = |count: usize| {
-            let settings = generate::Settings { count, ..Default::default() };
-            let dataset = GenSettings::Puzzles { settings, preview: None };
+            let settings = JigsawSettings { count, ..Default::default() };
+            let dataset = GenSettings::Jigsaw { settings, preview: None };
             let command = Command::Gen(Gen { dataset, split: None, out: dir.path().join("puzzles/a") });
             Task::new("puzzles.a", "x", Vec::new(), command, Kind::Make, 1.0)
         };

@@ -202,6 +202,7 @@ impl Study {
 impl Puzzles {
     /// Puzzles of a split, roughly: 0 for training, 2 for test.
     pub(super) fn examples(&self, split: usize) -> f64 {
-        self.settings.split.apportion(self.settings.count).map_or(0.0, |counts| counts[split] as f64)
+        let (count, split_ratios) = self.dataset.size();
+        split_ratios.apportion(count).map_or(0.0, |counts| counts[split] as f64)
     }
 }

@@ -6,7 +6,7 @@
 use crate::nn::matmul::{Matrix, MatrixMut, matmul};
 use crate::nn::slice::{from_vec, mutate, read};
 use crate::nn::softmax::{kl_divergence, softmax};
-use crate::nn::tiled_logits::{Running, TiledLogits, tile_width};
+use crate::nn::tiled_logits::{OnlineSoftmax, TiledLogits, tile_width};
 use crate::nn::weight_matrix::WeightMatrix;
 use crate::nn::{Parameter, Tape, Value};
 use crate::{Error, Result};
@@ -107,23 +107,23 @@ fn logits(out: &mut Vec<f32>, x: &[f32], weight: &WeightMatrix<'_>, [rows, width
 fn reference(tape: &Tape, p: &LazyLogits, x: &Value, weight: &Arc<Parameter>, tile: usize) -> Result<Value> {
     let states = Value::constant(p.states.to_dtype(x.tensor.dtype())?);
     let (p, q) = (TiledLogits::new(&states, &p.weight, 1.0, tile), TiledLogits::new(x, weight, 1.0, tile));
-    let (mut of_p, mut of_q): (Option<Running>, Option<Running>) = (None, None);
+    let (mut of_p, mut of_q): (Option<OnlineSoftmax>, Option<OnlineSoftmax>) = (None, None);
     for tile in q.tiles() {
-        let (p, q) = (p.of(&tile)?, q.of(&tile)?);
-        of_p = Some(Running::observe(of_p, &p, &(&p - &q)?)?);
-        of_q = Some(Running::observe(of_q, &q, &q)?);
+        let (p, q) = (p.tile_logits(&tile)?, q.tile_logits(&tile)?);
+        of_p = Some(OnlineSoftmax::observe(of_p, &p, &(&p - &q)?)?);
+        of_q = Some(OnlineSoftmax::observe(of_q, &q, &q)?);
     }
     let (Some(of_p), Some(of_q)) = (of_p, of_q) else {
         return Err(Error::failed("KL over an empty vocabulary"));
     };
     let (p_lse, q_lse) = (of_p.log_sum_exp()?, of_q.log_sum_exp()?);
     let nats = (of_p.mean()? + (&q_lse - &p_lse)?)?.squeeze(1)?;
-    let wanted = q.wanted();
-    Ok(tape.record(nats, wanted, move |grad, grads| {
+    let requires_grad = q.requires_grad();
+    Ok(tape.record(nats, requires_grad, move |grad, grads| {
         let g = grad.detach().unsqueeze(1)?;
         q.backward(grads, |tile, q| {
             let probabilities = |logits: Tensor, lse: &Tensor| logits.broadcast_sub(lse)?.exp();
-            Ok((probabilities(q, &q_lse)? - probabilities(p.of(tile)?, &p_lse)?)?.broadcast_mul(&g)?)
+            Ok((probabilities(q, &q_lse)? - probabilities(p.tile_logits(tile)?, &p_lse)?)?.broadcast_mul(&g)?)
         })
     }))
 }

@@ -7,7 +7,7 @@
 use crate::nn::math::exp;
 use crate::nn::matmul::{Matrix, MatrixMut, matmul};
 use crate::nn::slice::{from_vec, mutate, read};
-use crate::nn::tiled_logits::{Running, TiledLogits, tile_width};
+use crate::nn::tiled_logits::{OnlineSoftmax, TiledLogits, tile_width};
 use crate::nn::weight_matrix::WeightMatrix;
 use crate::nn::{Parameter, Tape, Value};
 use crate::{Error, Result};
@@ -56,7 +56,7 @@ fn tiled(
         return reference(tape, x, weight, targets, temperature, tile);
     }
     let (vocab, _) = weight.var.dims2()?;
-    let keep = tape.recording() && vocab <= tiling.vocab && rows * vocab <= tiling.keep;
+    let keep = tape.is_recording() && vocab <= tiling.vocab && rows * vocab <= tiling.keep;
     let tiling = if keep { Tiling { rows: rows.max(1), ..tiling } } else { tiling };
     let head = Head { width, vocab, tile: tiling.vocab.min(vocab), inverse_temperature: 1.0 / temperature };
     let mut logits = vec![0.0; tiling.rows.min(rows) * head.tile];
@@ -148,7 +148,7 @@ impl Head {
     }
 }
 
-/// Running log-sum-exp, and sum of `e^(l - top) l`.
+/// OnlineSoftmax log-sum-exp, and sum of `e^(l - top) l`.
 #[derive(Clone, Copy)]
 struct Online {
     top: f32,
@@ -213,10 +213,10 @@ fn reference(
         let there = Tensor::from_vec(there, (rows, 1), &device)?.to_dtype(dtype)?;
         Ok((Tensor::from_vec(index, (rows, 1), &device)?, there))
     };
-    let (mut running, mut target): (Option<Running>, Option<Tensor>) = (None, None);
+    let (mut running, mut target): (Option<OnlineSoftmax>, Option<Tensor>) = (None, None);
     for tile in logits.tiles() {
-        let l = logits.of(&tile)?;
-        running = Some(Running::observe(running, &l, &l)?);
+        let l = logits.tile_logits(&tile)?;
+        running = Some(OnlineSoftmax::observe(running, &l, &l)?);
         let (index, there) = places(&tile)?;
         let found = (l.gather(&index, 1)? * there)?;
         target = Some(match target {
@@ -231,7 +231,7 @@ fn reference(
     let entropy = (&lse - running.mean()?)?;
     let both = [running.log_probability(&target)?, entropy.clone()];
     let y = Tensor::cat(&both, 1)?.t()?.contiguous()?;
-    Ok(tape.record(y, logits.wanted(), move |grad, grads| {
+    Ok(tape.record(y, logits.requires_grad(), move |grad, grads| {
         let column = |row: usize| grad.detach().narrow(0, row, 1)?.reshape((rows, 1));
         let (g_logprob, g_entropy) = (column(0)?, column(1)?);
         logits.backward(grads, |tile, l| {

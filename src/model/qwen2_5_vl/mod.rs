@@ -487,7 +487,7 @@ impl Model {
         wanted: Option<Vec<u32>>,
         keep: impl FnMut(usize, &Tensor) -> Result<()>,
     ) -> Result<Value> {
-        let recompute = self.recompute && tape.recording();
+        let recompute = self.recompute && tape.is_recording();
         let features = match layout.images.is_empty() {
             true => None,
             false => Some(self.vision.forward(tape, &layout.images, &self.device, recompute)?),

@@ -11,7 +11,7 @@ use jigsaw::nn::{
     self, Heads, KvBuffer, Linear, Matrix, MatrixMut, Parameter, RopeTable, RowSource, Span, SpanGroup, Tape, Value,
 };
 use jigsaw::train::optimizer::AdamW;
-use jigsaw::train::settings::{Config, Method};
+use jigsaw::train::settings::{Method, TrainConfig};
 use jigsaw::{Result, rng};
 use rand::RngExt;
 use std::hint::black_box;
@@ -99,7 +99,7 @@ fn ragged() -> (usize, Arc<Vec<SpanGroup>>) {
             spans.push(Span { rows: at..at + response, prefix: prefix.clone(), causal: true });
             at += response;
         }
-        span_groups.push(SpanGroup { shared: 0..OPENING, spans });
+        span_groups.push(SpanGroup { shared_prefix: 0..OPENING, spans });
     }
     (at, Arc::new(span_groups))
 }
@@ -185,7 +185,7 @@ fn adamw(c: &mut Criterion) {
     let mut group = c.benchmark_group("adamw");
     group.throughput(Throughput::Elements((shape[0] * shape[1]) as u64));
     let (p, grad) = (parameter(&shape), tensor(&shape));
-    let settings = Config::defaults(Method::Sft).train;
+    let settings = TrainConfig::defaults(Method::Sft).train;
     let mut optimizer = AdamW::new(std::slice::from_ref(&p), &settings).expect("an optimizer");
     group.bench_function("fused", |b| {
         b.iter(|| {

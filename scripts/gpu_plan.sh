@@ -21,6 +21,6 @@ plan() {
     echo "$preset, 3x3 puzzles of 336 x 336 pixels, commit $(git rev-parse --short HEAD)"
     plan --config configs/sft-paper.toml
     plan --config configs/rft-paper.toml
-    plan --method sft --set train.compute=bf16 --set train.recompute=true --set lora.rank=16
+    plan --method sft --set train.dtype=bf16 --set train.gradient_checkpointing=true --set lora.rank=16
 } | tee "$out/plan.txt.partial"
 mv "$out/plan.txt.partial" "$out/plan.txt"

@@ -34,11 +34,11 @@ from=${FROM:-}
 if [ -z "$from" ]; then
     suite "$out/dense" lists:3,describe,ocr,order 24000 203 0.8,0,0.2 300
     [ -f "$out/init/config.json" ] || "$jigsaw" model init --preset tiny --seed 1 --out "$out/init"
-    stage see "$out/init" "$out/dense" "$see" sft.average=token train.warmup=200
+    stage see "$out/init" "$out/dense" "$see" sft.loss_reduction=token train.warmup_steps=200
     from=$out/see/model
 fi
-stage all "$from" "$out/data" "$all" sft.average=token
-stage end "$out/all/model" "$out/end-data" "$end" train.schedule=linear train.seed=2
+stage all "$from" "$out/data" "$all" sft.loss_reduction=token
+stage end "$out/all/model" "$out/end-data" "$end" train.lr_scheduler_type=linear train.seed=2
 [ -f "$out/base/config.json" ] || "$jigsaw" model convert "$out/end/model" --precision f16 --out "$out/base"
 
 benches=()

@@ -7,7 +7,7 @@ import gzip
 import json
 import sys
 
-KEYS = ("reward_hit", "reward_acc", "entropy")
+KEYS = ("reward_partial_credit", "reward_accuracy", "entropy")
 path, steps = sys.argv[1], sys.argv[2:]
 with (gzip.open if path.endswith(".gz") else open)(path, "rt") as file:
     rows = [row for row in map(json.loads, file) if "reward" in row]

@@ -12,6 +12,7 @@ extern crate self as jigsaw;
 
 pub mod alloc;
 pub mod cli;
+pub mod comm;
 pub mod config;
 pub mod data;
 pub mod dynamics;

@@ -59,13 +59,13 @@ fn the_published_widths_score_as_transformers_answer_and_train_within_their_plan
     done(at, "eval --model model --data data --split test --limit 1 --max-new-tokens 32 --batch 1 --out eval");
     for method in [
         "sft",
-        "rft --set rollout.samples=2 --set rollout.max_new_tokens=16 --set grpo.beta=0.04 --set grpo.entropy_coef=0.01",
+        "rft --set rollout.num_generations=2 --set rollout.max_new_tokens=16 --set grpo.beta=0.04 --set grpo.entropy_coef=0.01",
     ] {
         let said = done(
             at,
             &format!(
                 "train --method {method} --model model --data data --set lora.rank=8 --set train.steps=1 --set train.batch_size=1 --set \
-             train.recompute=true --set eval.every=0 --out {}",
+             train.gradient_checkpointing=true --set eval.every=0 --out {}",
                 &method[..3]
             ),
         );

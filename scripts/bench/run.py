@@ -165,7 +165,7 @@ def grpo():
     tell = {"model": model, "data": data, "batch": PROMPTS, "samples": SAMPLES, "new": NEW}
     settings, trials = tune("grpo", **tell)
     # Random weights earn no reward; the entropy bonus makes every gradient differ from zero, as the peer's are.
-    sets = {"rollout.samples": SAMPLES, "rollout.max_new_tokens": NEW, "grpo.entropy_coef": 0.001}
+    sets = {"rollout.num_generations": SAMPLES, "rollout.max_new_tokens": NEW, "grpo.entropy_coef": 0.001}
     pairs, raw = [], []
     for _ in range(ROUNDS):
         ours = jigsaw.train("rft", model, data, STEPS + WARMUP, PROMPTS, sets)

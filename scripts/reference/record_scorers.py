@@ -217,7 +217,7 @@ def iou_case(rng):
     overlap = iou([Fraction(float(side)) for side in gold_text.split()], seen_box) if sound else Fraction(0)
     meta = {"space": space, "size": [width, height], "resized": seen}
     value = 1.0 if overlap >= Fraction(1, 2) else 0.0
-    return {"answer": gold_text, "meta": meta, "response": response, "value": value, "hits": float(overlap)}
+    return {"answer": gold_text, "meta": meta, "response": response, "value": value, "partial_credit": float(overlap)}
 
 
 def main():

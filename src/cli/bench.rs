@@ -1,11 +1,13 @@
 //! The side of `jigsaw eval` that deals with several benchmarks, and the table over them.
 
-use super::eval::bill;
+use super::eval::usage_line;
 use super::output::{print, status};
 use super::progress::{NamedProgress, bar};
-use crate::eval::bench::{self, RESULTS_CSV, RESULTS_JSON, Settings, Spec};
-use crate::eval::{EvalResult, Progress, Summary};
+use crate::eval::EvalResult;
+use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, RESULTS_CSV, RESULTS_JSON};
+use crate::model::{Compute, ModelLoader};
 use crate::sampling::server::{self, Endpoint};
+use crate::sampling::{SampleProgress, Summary};
 use crate::tasks::NoAnswer;
 use crate::{Error, Result};
 use candle_core::Device;
@@ -19,8 +21,8 @@ const LARGE: u64 = 200 << 20;
 
 /// Evaluate and print the table.
 pub(super) fn evaluate(
-    specs: &[Spec],
-    settings: &Settings,
+    specs: &[BenchmarkSpec],
+    settings: &BenchmarkSettings,
     model: &Path,
     device: &Device,
     out: &Path,
@@ -29,7 +31,9 @@ pub(super) fn evaluate(
     warn_of_large_files(specs);
     let prepared = bench::prepare(specs, settings, model)?;
     let mut bars = EvalProgress::default();
-    let results = bench::run(&prepared, model, device, out, fresh, &mut |name, p| bars.update(name, p));
+    let results = bench::run(&prepared, model, &ModelLoader::new(device, Compute::F32), out, fresh, &mut |name, p| {
+        bars.update(name, p)
+    });
     bars.clear();
     let results = results?;
     let files = [RESULTS_JSON, RESULTS_CSV].map(|name| format!("{}\n", out.join(name).display())).concat();
@@ -38,8 +42,8 @@ pub(super) fn evaluate(
 
 /// As [`evaluate`], by the model behind an address.
 pub(super) fn evaluate_server(
-    specs: &[Spec],
-    settings: &Settings,
+    specs: &[BenchmarkSpec],
+    settings: &BenchmarkSettings,
     endpoint: &Endpoint,
     out: &Path,
     fresh: bool,
@@ -47,15 +51,15 @@ pub(super) fn evaluate_server(
     warn_of_large_files(specs);
     let prepared = bench::prepare_for_server(specs, settings)?;
     let mut bars = EvalProgress::default();
-    let key = server::key_of_environment();
+    let key = server::api_key_from_env();
     let results = bench::run_server(&prepared, endpoint, key, out, fresh, &mut |name, p| bars.update(name, p));
     bars.clear();
-    let (results, billed) = results?;
+    let (results, usage) = results?;
     let files = [RESULTS_JSON, RESULTS_CSV].map(|name| format!("{}\n", out.join(name).display())).concat();
-    print(&format!("{}\n{}{}{files}", endpoint.name(), table(&results), bill(billed)))
+    print(&format!("{}\n{}{}{files}", endpoint.name(), table(&results), usage_line(usage)))
 }
 
-fn warn_of_large_files(specs: &[Spec]) {
+fn warn_of_large_files(specs: &[BenchmarkSpec]) {
     let bytes: u64 = specs.iter().filter_map(|spec| std::fs::metadata(&spec.path).ok()).map(|m| m.len()).sum();
     if bytes > LARGE {
         status(&format!("reading and checking {:.1} GB of benchmark files", bytes as f64 / 1e9));
@@ -82,7 +86,7 @@ pub(super) fn rescore(out: &Path) -> Result<()> {
 pub(super) struct EvalProgress(NamedProgress);
 
 impl EvalProgress {
-    pub(super) fn update(&mut self, name: &str, p: Progress) {
+    pub(super) fn update(&mut self, name: &str, p: SampleProgress) {
         let new = || bar(p.total, "{prefix} {pos}/{len}, {msg}, {eta} left");
         let right = format!("{:.1} % right", 100.0 * p.correct as f64 / p.responses.max(1) as f64);
         self.0.show(name, p.done as u64, new).set_message(right);
@@ -135,7 +139,7 @@ pub(super) fn table(results: &[(String, EvalResult)]) -> String {
 fn own_numbers(s: &Summary) -> Vec<(&str, String)> {
     let own = s.aggregates.iter().filter(|n| !n.name.contains('/') && !["score", "parsed"].contains(&n.name.as_str()));
     // Everything but MME's sums of percentages.
-    const SHARES: [&str; 7] = ["accuracy", "precision", "recall", "f1", "yes-ratio", "unknown", "hits"];
+    const SHARES: [&str; 7] = ["accuracy", "precision", "recall", "f1", "yes-ratio", "unknown", "partial-credit"];
     let value = |name: &str, v: f64| match SHARES.contains(&name) {
         true => format!("{:.1} %", 100.0 * v),
         false => format!("{v:.1}"),

@@ -4,10 +4,10 @@ use super::hub;
 use super::output::{print, status};
 use super::progress::{NamedProgress, bar};
 use crate::dynamics::{
-    DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, Dynamics, Loss, PAIRS, Progress, Request, Setting, divergence,
-    influence_over_checkpoints, influence_table, likelihood, notes, run,
+    DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, DynamicsObserver, DynamicsRequest, DynamicsResult, InfluenceConfig,
+    PAIRS, ResponseLoss, divergence, influence_over_checkpoints, influence_table, likelihood, notes, run,
 };
-use crate::eval::bench::Spec;
+use crate::eval::bench::BenchmarkSpec;
 use crate::io::files;
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -45,8 +45,8 @@ pub struct DynamicsArgs {
     #[arg(long, value_name = "X", default_value_t = ETA)]
     eta: f64,
     /// The loss of a response that the step descends: mean or sum over its tokens of the negative log-probability
-    #[arg(long, value_enum, default_value_t = Loss::Mean)]
-    loss: Loss,
+    #[arg(long, value_enum, default_value_t = ResponseLoss::Mean)]
+    loss: ResponseLoss,
     /// Parts that take no step, as in training: vision, merger, embeddings, text, or the beginning of parameter names
     #[arg(long, value_name = "PART", num_args = 1..)]
     freeze: Vec<String>,
@@ -106,7 +106,7 @@ impl DynamicsArgs {
     }
 
     /// Everything checked that can be checked without a file.
-    fn request(self) -> Result<Request> {
+    fn request(self) -> Result<DynamicsRequest> {
         if self.pairs == 0 {
             return Err(Error::input("--pairs 0: there would be nothing to measure"));
         }
@@ -117,7 +117,7 @@ impl DynamicsArgs {
             return Err(Error::input("--max-new-tokens 0: must be at least 1"));
         }
         for (flag, inputs) in [("--model", &self.model[..]), ("--base", std::slice::from_ref(&self.base))] {
-            if inputs.iter().any(|input| files::lies_in(&self.out, input)) {
+            if inputs.iter().any(|input| files::is_inside(&self.out, input)) {
                 return Err(Error::input(format!(
                     "--out {} lies in the directory of {flag}, which is left as it is; choose another place",
                     self.out.display()
@@ -125,12 +125,12 @@ impl DynamicsArgs {
             }
         }
         let specs = |flag: &str, texts: &[String], split: &str| {
-            texts.iter().map(|text| Spec::of_flag(flag, text, split)).collect::<Result<Vec<_>>>()
+            texts.iter().map(|text| BenchmarkSpec::of_flag(flag, text, split)).collect::<Result<Vec<_>>>()
         };
-        Ok(Request {
+        Ok(DynamicsRequest {
             train: specs("--train", &self.train, &self.split)?,
             prior: specs("--prior", &self.prior, &self.prior_split)?,
-            setting: Setting {
+            setting: InfluenceConfig {
                 eta: self.eta,
                 loss: self.loss,
                 pairs: self.pairs,
@@ -148,7 +148,7 @@ impl DynamicsArgs {
 }
 
 /// The tables for a person.
-fn describe(found: &Dynamics) -> String {
+fn describe(found: &DynamicsResult) -> String {
     let mut text = format!("{}\n", likelihood(found).text());
     for checkpoint in &found.checkpoints {
         let provenance = checkpoint.model.provenance();
@@ -177,7 +177,7 @@ impl DynamicsProgress {
     }
 }
 
-impl Progress for DynamicsProgress {
+impl DynamicsObserver for DynamicsProgress {
     fn stage(&mut self, what: &str) {
         self.0.clear();
         status(what);
@@ -203,7 +203,7 @@ mod tests {
         args: DynamicsArgs,
     }
 
-    fn request(flags: &[&str]) -> Result<Request> {
+    fn request(flags: &[&str]) -> Result<DynamicsRequest> {
         let all = [
             "jigsaw",
             "--base",
@@ -224,10 +224,10 @@ mod tests {
     #[test]
     fn sets_and_checkpoints_may_be_several() {
         let found = request(&["--train", "rft=e", "rollouts=f", "--prior", "pope=p.tsv", "--loss", "sum"]).unwrap();
-        let names = |specs: &[Spec]| specs.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>();
+        let names = |specs: &[BenchmarkSpec]| specs.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&found.train), ["sft", "rft", "rollouts"]);
         assert_eq!(names(&found.prior), ["vqa", "pope"]);
-        assert_eq!((found.models.len(), found.setting.loss, found.setting.pairs), (2, Loss::Sum, 256));
+        assert_eq!((found.models.len(), found.setting.loss, found.setting.pairs), (2, ResponseLoss::Sum, 256));
         assert_eq!((found.train[0].split.as_str(), found.prior[0].split.as_str()), ("train", "test"));
         assert_eq!(found.prior[0].kind.as_deref(), Some("vqa"));
     }

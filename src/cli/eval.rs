@@ -3,14 +3,16 @@
 use super::output::print;
 use super::progress::bar;
 use super::{bench, decoding, forgetting, hub};
-use crate::eval::bench::{Settings, Spec};
-use crate::eval::{EvalResult, Plan, Progress, Request, ServerRequest, Summary, evaluate_checkpoint, evaluate_server};
-use crate::forgetting::{NEW_TASK, Request as Comparison};
+use crate::eval::bench::{BenchmarkSettings, BenchmarkSpec};
+use crate::eval::{EvalRequest, EvalResult, ServerEvalRequest, evaluate_checkpoint, evaluate_server};
+use crate::forgetting::{CompareRequest, NEW_TASK};
 use crate::io::files;
 use crate::model::Sampling;
-use crate::sampling::server::{self, Billed, Endpoint, FIRST_PAUSE, TIMEOUT};
+use crate::sampling::server::{self, Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT, TokenUsage};
+use crate::sampling::{SamplePlan, SampleProgress, Summary};
 use crate::stats::Interval;
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
+use crate::tasks::partial_credit_label;
 use crate::{Error, Result};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -63,7 +65,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = 6, requires = "api")]
     retries: usize,
     /// Seconds within which a response must be there
-    #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT.as_secs(), requires = "api")]
+    #[arg(long, value_name = "SECONDS", default_value_t = REQUEST_TIMEOUT.as_secs(), requires = "api")]
     timeout: u64,
     /// Compare with this model, which --model was tuned from
     #[arg(long, value_name = "MODEL", conflicts_with = "rescore")]
@@ -80,11 +82,11 @@ pub struct EvalArgs {
     /// for
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "rescore")]
     data: Option<PathBuf>,
-    /// Benchmark: NAME=FILE.tsv for a known one or a file with a column `rule`, NAME=FILE.tsv:RULE for a file of one's own,
+    /// Benchmark: NAME=FILE.tsv for a known one or a file with a column `scorer`, NAME=FILE.tsv:SCORER for a file of one's own,
     /// NAME=DIR for a dataset; may be repeated (docs/benchmarks.md)
-    #[arg(long, value_name = "NAME=FILE[:RULE]", conflicts_with = "rescore")]
+    #[arg(long, value_name = "NAME=FILE[:SCORER]", conflicts_with = "rescore")]
     bench: Vec<String>,
-    /// Score the responses in --out again, by the rules and the gold answers as they are now; needs no model
+    /// Score the responses in --out again, by the scorers and the gold answers as they are now; needs no model
     #[arg(long)]
     rescore: bool,
     /// Split of a dataset directory
@@ -143,11 +145,23 @@ Examples:
 /// What is to be done, everything checked that can be checked before any work.
 #[derive(Debug)]
 enum Work {
-    Dataset(Request),
-    Comparison(Comparison),
-    Benchmarks { specs: Vec<Spec>, settings: Settings, model: PathBuf, out: PathBuf, fresh: bool },
-    ServerDataset(ServerRequest),
-    ServerBenchmarks { specs: Vec<Spec>, settings: Settings, endpoint: Endpoint, out: PathBuf, fresh: bool },
+    Dataset(EvalRequest),
+    Comparison(CompareRequest),
+    Benchmarks {
+        specs: Vec<BenchmarkSpec>,
+        settings: BenchmarkSettings,
+        model: PathBuf,
+        out: PathBuf,
+        fresh: bool,
+    },
+    ServerDataset(ServerEvalRequest),
+    ServerBenchmarks {
+        specs: Vec<BenchmarkSpec>,
+        settings: BenchmarkSettings,
+        endpoint: Endpoint,
+        out: PathBuf,
+        fresh: bool,
+    },
     Rescore(PathBuf),
 }
 
@@ -178,10 +192,10 @@ impl EvalArgs {
                 print(&format!("{}{}\n", table(&result), request.out.join("result.json").display()))
             }
             Work::ServerDataset(request) => {
-                let key = server::key_of_environment();
-                let (result, billed) = with_bar(|progress| evaluate_server(&request, key, progress))?;
+                let key = server::api_key_from_env();
+                let (result, usage) = with_bar(|progress| evaluate_server(&request, key, progress))?;
                 let file = request.out.join("result.json");
-                print(&format!("{}{}{}\n", table(&result), bill(billed), file.display()))
+                print(&format!("{}{}{}\n", table(&result), usage_line(usage), file.display()))
             }
         }
     }
@@ -216,7 +230,7 @@ impl EvalArgs {
         if self.timeout > LONGEST_TIMEOUT {
             return bad("--timeout", &format!("{}: must be at most {LONGEST_TIMEOUT} seconds, a day", self.timeout));
         }
-        let plan = Plan { limit: self.limit, samples: self.samples, batch: self.batch };
+        let plan = SamplePlan { limit: self.limit, samples: self.samples, batch: self.batch };
         let sampling = Sampling {
             max_new_tokens: self.max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS),
             temperature: self.temperature,
@@ -225,8 +239,9 @@ impl EvalArgs {
             seed: self.seed,
         };
         decoding::check(&sampling, self.samples)?;
-        let specs: Vec<Spec> = self.bench.iter().map(|text| Spec::parse(text, &self.split)).collect::<Result<_>>()?;
-        let settings = Settings {
+        let specs: Vec<BenchmarkSpec> =
+            self.bench.iter().map(|text| BenchmarkSpec::parse(text, &self.split)).collect::<Result<_>>()?;
+        let settings = BenchmarkSettings {
             plan,
             sampling,
             max_new_tokens: self.max_new_tokens,
@@ -242,8 +257,8 @@ impl EvalArgs {
                      side by side with their paired differences",
                 );
             }
-            let task = |path| Spec { name: NEW_TASK.into(), path, kind: None, split };
-            return Ok(Work::Comparison(Comparison {
+            let task = |path| BenchmarkSpec { name: NEW_TASK.into(), path, kind: None, split };
+            return Ok(Work::Comparison(CompareRequest {
                 base: self.baseline,
                 base_results: self.baseline_results,
                 tuned: self.model,
@@ -273,7 +288,7 @@ impl EvalArgs {
                     concurrency: self.concurrency,
                     per_minute: self.per_minute,
                     retries: self.retries,
-                    pause: FIRST_PAUSE,
+                    backoff: INITIAL_BACKOFF,
                     timeout: Duration::from_secs(self.timeout),
                 };
                 endpoint.check("--api")?;
@@ -289,12 +304,12 @@ impl EvalArgs {
                 bad("--min-pixels and --max-pixels", "are for --bench; give the dataset as --bench NAME=DIR")
             }
             Some(data) => {
-                let Settings { plan, sampling, .. } = settings;
+                let BenchmarkSettings { plan, sampling, .. } = settings;
                 Ok(match endpoint {
                     Some(endpoint) => {
-                        Work::ServerDataset(ServerRequest { endpoint, data, split, plan, sampling, out, fresh })
+                        Work::ServerDataset(ServerEvalRequest { endpoint, data, split, plan, sampling, out, fresh })
                     }
-                    None => Work::Dataset(Request { model, data, split, plan, sampling, out, fresh }),
+                    None => Work::Dataset(EvalRequest { model, data, split, plan, sampling, out, fresh }),
                 })
             }
             None => Ok(match endpoint {
@@ -306,7 +321,7 @@ impl EvalArgs {
 }
 
 /// Work with a bar for its progress.
-fn with_bar<T>(work: impl FnOnce(&mut dyn FnMut(Progress)) -> Result<T>) -> Result<T> {
+fn with_bar<T>(work: impl FnOnce(&mut dyn FnMut(SampleProgress)) -> Result<T>) -> Result<T> {
     let bar = bar(0, "{pos}/{len} examples, {msg}, {eta} left");
     let result = work(&mut |p| {
         bar.set_length(p.total as u64);
@@ -318,8 +333,8 @@ fn with_bar<T>(work: impl FnOnce(&mut dyn FnMut(Progress)) -> Result<T>) -> Resu
 }
 
 /// What a server counts, which may be what it charges for.
-pub(super) fn bill(billed: Billed) -> String {
-    format!("  {:<22} {billed}\n", "tokens billed")
+pub(super) fn usage_line(usage: TokenUsage) -> String {
+    format!("  {:<22} {usage}\n", "tokens used")
 }
 
 /// The result for a person, one line a figure.
@@ -335,10 +350,14 @@ pub(super) fn table(result: &EvalResult) -> String {
         let _ = writeln!(text, "  {name:<22} {value:5.1} %   95 % interval {low:5.1} to {high:5.1} %{chance}");
     };
     share("whole answer right", &s.accuracy, s.chance.map(|c| c.accuracy));
-    share("parts right (tiles)", &s.hits, s.chance.map(|c| c.hits));
+    share(
+        partial_credit_label(&s.task).unwrap_or("partial credit"),
+        &s.partial_credit,
+        s.chance.map(|c| c.partial_credit),
+    );
     for (name, category) in &s.categories {
         share(&format!("  {name}: right"), &category.accuracy, None);
-        share(&format!("  {name}: parts"), &category.hits, None);
+        share(&format!("  {name}: parts"), &category.partial_credit, None);
     }
     share("answer readable", &s.parsed, None);
     share("format kept", &s.well_formed, None);

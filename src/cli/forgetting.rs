@@ -4,15 +4,15 @@ use super::bench::EvalProgress;
 use super::output::{print, status};
 use super::progress::{NamedProgress, bar};
 use crate::Result;
-use crate::eval;
 use crate::forgetting::{
-    FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, Forgetting, Progress, Request, aggregates, divergences, run,
-    summary, table,
+    CompareObserver, CompareRequest, FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, ForgettingResult, aggregates,
+    divergences, run, summary, table,
 };
+use crate::sampling::SampleProgress;
 use candle_core::Device;
 
 /// Evaluate, compare, print the tables.
-pub(super) fn compare(request: &Request, device: &Device) -> Result<()> {
+pub(super) fn compare(request: &CompareRequest, device: &Device) -> Result<()> {
     let mut lines = CompareProgress::default();
     let found = run(request, device, &mut lines);
     lines.clear();
@@ -22,7 +22,7 @@ pub(super) fn compare(request: &Request, device: &Device) -> Result<()> {
 }
 
 /// The tables of every model, for a person.
-fn describe(found: &Forgetting) -> String {
+fn describe(found: &ForgettingResult) -> String {
     let mut text = String::new();
     for tuned in &found.tuned {
         let provenance = tuned.model.provenance();
@@ -50,13 +50,13 @@ impl CompareProgress {
     }
 }
 
-impl Progress for CompareProgress {
+impl CompareObserver for CompareProgress {
     fn stage(&mut self, what: &str) {
         self.clear();
         status(what);
     }
 
-    fn evaluating(&mut self, benchmark: &str, progress: eval::Progress) {
+    fn evaluating(&mut self, benchmark: &str, progress: SampleProgress) {
         self.prompts.clear();
         self.bars.update(benchmark, progress);
     }

@@ -3,8 +3,10 @@
 use super::output::{print, status};
 use super::progress::bar;
 use crate::data::Manifest;
-use crate::tasks::jigsaw::generate::{self, Cues, Settings, Shares};
-use crate::tasks::jigsaw::{Grid, QuestionKind, Style};
+use crate::tasks::Style;
+use crate::tasks::jigsaw::generate::{self, Cues, Settings};
+use crate::tasks::jigsaw::{Grid, QuestionKind};
+use crate::tasks::split::{SPLITS, SplitRatios};
 use crate::tasks::suites::{self, Family, Part};
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -85,9 +87,9 @@ pub struct GenArgs {
     /// What the splits are divided by
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = SplitBy::Image)]
     split_by: SplitBy,
-    /// Shares of train, validation and test
+    /// Ratios of train, validation and test
     #[arg(long, value_name = "A,B,C", default_value = "0.8,0.1,0.1")]
-    split: Shares,
+    split: SplitRatios,
     /// Use only the first N image files, sorted by name; all when not given
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -188,7 +190,7 @@ impl GenArgs {
         bar.finish_and_clear();
         let manifest = made?;
         warn_left_out(&manifest);
-        let splits = generate::SPLITS.iter().filter_map(|name| Some((name, manifest.splits.get(*name)?)));
+        let splits = SPLITS.iter().filter_map(|name| Some((name, manifest.splits.get(*name)?)));
         let listed: Vec<String> = splits.map(|(name, split)| format!("{name} {}", split.records)).collect();
         let bench =
             if manifest.splits.contains_key("test") { format!("; {}/*.tsv", suites::BENCH) } else { String::new() };
@@ -207,7 +209,7 @@ impl GenArgs {
         let manifest = made?;
         warn_left_out(&manifest);
         let mut splits = Vec::new();
-        for name in generate::SPLITS {
+        for name in SPLITS {
             if let Some(split) = manifest.splits.get(name) {
                 splits.push(format!(
                     "{name} {} from {} image{}",

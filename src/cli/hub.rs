@@ -2,7 +2,7 @@
 
 use super::output::status;
 use super::progress::NamedProgress;
-use crate::hub::{self, Offline, Settings};
+use crate::hub::{self, HubConfig, OfflineReason};
 use crate::io::files;
 use crate::study::CHILD_OF_STUDY;
 use crate::{Result, model};
@@ -37,8 +37,8 @@ pub(super) fn models(models: &[PathBuf]) -> Result<Vec<PathBuf>> {
 
 /// Download what is a name on the Hub, for the tasks of a study. Anything else is left to them.
 pub(super) fn prepare(model: &Path) -> Result<()> {
-    match hub::place(model) {
-        Ok(hub::Place::Hub(_)) => directory(model).map(drop),
+    match hub::locate(model) {
+        Ok(hub::ModelLocation::Hub(_)) => directory(model).map(drop),
         _ => Ok(()),
     }
 }
@@ -48,10 +48,10 @@ pub(super) fn cached(model: &Path) -> Result<Option<PathBuf>> {
     Ok(hub::cached(model, &settings()?))
 }
 
-fn settings() -> Result<Settings> {
-    let settings = Settings::from_env()?;
-    let offline = settings.offline.or_else(|| std::env::var_os(CHILD_OF_STUDY).map(|_| Offline::Study));
-    Ok(Settings { offline, ..settings })
+fn settings() -> Result<HubConfig> {
+    let settings = HubConfig::from_env()?;
+    let offline = settings.offline.or_else(|| std::env::var_os(CHILD_OF_STUDY).map(|_| OfflineReason::Study));
+    Ok(HubConfig { offline, ..settings })
 }
 
 /// A bar for the file that is under way, or a line where no terminal is.
@@ -61,7 +61,7 @@ struct DownloadProgress {
     current: NamedProgress,
 }
 
-impl hub::Progress for DownloadProgress {
+impl hub::DownloadProgress for DownloadProgress {
     fn note(&mut self, text: &str) {
         self.current.clear();
         status(&format!("note: {text}"));
@@ -71,7 +71,7 @@ impl hub::Progress for DownloadProgress {
         if self.named.as_deref() != Some(name) {
             self.current.clear();
             if !std::io::stderr().is_terminal() {
-                status(&format!("downloading {name} ({})", files::megabytes(total as usize)));
+                status(&format!("downloading {name} ({})", files::format_bytes(total as usize)));
             }
             self.named = Some(name.to_string());
         }

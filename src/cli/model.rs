@@ -11,7 +11,7 @@ use crate::{Error, Result};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-/// Make and look at checkpoint directories (Hugging Face form, Qwen2.5-VL architecture).
+/// Make and look at checkpoint directories (Hugging Face form).
 #[derive(Debug, clap::Args)]
 pub struct ModelCommand {
     #[command(subcommand)]
@@ -169,7 +169,7 @@ fn write_description(out: &mut String, found: &Inspection) -> std::fmt::Result {
     let bytes: u64 = found.files.iter().map(|file| file.bytes).sum();
     let dtypes: Vec<String> = found.dtypes.keys().map(|dtype| dtype.to_lowercase()).collect();
     writeln!(out, "{}", found.directory)?;
-    writeln!(out, "Qwen2.5-VL ({}), {} parameters", found.model_type, grouped(found.parameters))?;
+    writeln!(out, "{} ({}), {} parameters", found.family, found.model_type, grouped(found.parameters))?;
     if let Some(adapter) = &found.adapter {
         writeln!(
             out,
@@ -178,8 +178,8 @@ fn write_description(out: &mut String, found: &Inspection) -> std::fmt::Result {
             adapter.modules,
             adapter.base
         )?;
-        if let Some(note) = &adapter.note {
-            writeln!(out, "{note}")?;
+        if let Some(warning) = &adapter.warning {
+            writeln!(out, "{warning}")?;
         }
     }
     writeln!(
@@ -197,7 +197,7 @@ fn write_description(out: &mut String, found: &Inspection) -> std::fmt::Result {
         writeln!(
             out,
             "  {:<13} {:>13}  {share:5.1} %  {:>4} tensors",
-            part.name,
+            part.part.name(),
             grouped(part.parameters),
             part.tensors
         )?;
@@ -206,27 +206,29 @@ fn write_description(out: &mut String, found: &Inspection) -> std::fmt::Result {
         writeln!(out, "  {:<13} {:>13}  (tied to the embeddings)", "head", "-")?;
     }
 
-    let vision = &found.vision;
-    writeln!(out, "\nVision tower")?;
-    writeln!(
-        out,
-        "  {} blocks, {} wide, {} heads, MLP {}",
-        vision.blocks, vision.hidden_size, vision.heads, vision.intermediate_size
-    )?;
-    writeln!(
-        out,
-        "  attention in windows of {0} x {0} pixels; over the whole image in blocks {1:?}",
-        vision.window_size, vision.full_attention_blocks
-    )?;
-    let images = &found.images;
-    writeln!(
-        out,
-        "  images of {} to {} pixels; {2} x {2} pixels are one token, at most {3} tokens an image",
-        grouped(images.min_pixels),
-        grouped(images.max_pixels),
-        images.token_size,
-        grouped(images.max_tokens)
-    )?;
+    if let Some(vision) = &found.vision {
+        writeln!(out, "\nVision tower")?;
+        writeln!(
+            out,
+            "  {} blocks, {} wide, {} heads, MLP {}",
+            vision.blocks, vision.hidden_size, vision.heads, vision.intermediate_size
+        )?;
+        writeln!(
+            out,
+            "  attention in windows of {0} x {0} pixels; over the whole image in blocks {1:?}",
+            vision.window_size, vision.full_attention_blocks
+        )?;
+    }
+    if let Some(images) = &found.images {
+        writeln!(
+            out,
+            "  images of {} to {} pixels; {2} x {2} pixels are one token, at most {3} tokens an image",
+            grouped(images.min_pixels),
+            grouped(images.max_pixels),
+            images.token_size,
+            grouped(images.max_tokens)
+        )?;
+    }
 
     let decoder = &found.decoder;
     writeln!(out, "\nDecoder")?;
@@ -235,12 +237,11 @@ fn write_description(out: &mut String, found: &Inspection) -> std::fmt::Result {
         "  {} layers, {} wide, {} heads ({} for keys and values), MLP {}",
         decoder.layers, decoder.hidden_size, decoder.heads, decoder.key_value_heads, decoder.intermediate_size
     )?;
-    writeln!(
-        out,
-        "  rotary sections (time, height, width) {:?}; up to {} positions",
-        decoder.mrope_section,
-        grouped(decoder.max_positions)
-    )?;
+    let sections = match decoder.mrope_section.as_slice() {
+        [] => String::new(),
+        sections => format!("rotary sections (time, height, width) {sections:?}; "),
+    };
+    writeln!(out, "  {sections}up to {} positions", grouped(decoder.max_positions))?;
 
     let tokenizer = &found.tokenizer;
     writeln!(out, "\nTokens")?;

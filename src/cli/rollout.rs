@@ -3,11 +3,11 @@
 use super::output::{print, status};
 use super::progress::bar;
 use super::{decoding, hub};
-use crate::eval::{Plan, Progress};
 use crate::io::files;
 use crate::model::Sampling;
-use crate::sampling::rollout::{Answer, Keep, Report, Request, Selection, TRAIN, Teacher, rollout};
-use crate::sampling::server::{Endpoint, FIRST_PAUSE, TIMEOUT};
+use crate::sampling::rollout::{Answer, Keep, RolloutReport, RolloutRequest, Selection, TRAIN, Teacher, rollout};
+use crate::sampling::server::{Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT};
+use crate::sampling::{SamplePlan, SampleProgress};
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
 use crate::{Error, Result};
 use std::fmt::Write;
@@ -134,7 +134,7 @@ impl RolloutArgs {
         self.request().map(drop)
     }
 
-    fn request(self) -> Result<Request> {
+    fn request(self) -> Result<RolloutRequest> {
         let bad = |flag: &str, why: &str| Err(Error::input(format!("{flag} {why}")));
         // Not told by clap, which lets go of what an argument requires when that conflicts with another one.
         if self.teacher.is_none() && self.teacher_model.is_some() {
@@ -157,8 +157,8 @@ impl RolloutArgs {
                     concurrency: self.concurrency,
                     per_minute: self.per_minute,
                     retries: self.retries,
-                    pause: FIRST_PAUSE,
-                    timeout: TIMEOUT,
+                    backoff: INITIAL_BACKOFF,
+                    timeout: REQUEST_TIMEOUT,
                 };
                 endpoint.check("--teacher")?;
                 if endpoint.model.is_empty() {
@@ -215,11 +215,11 @@ impl RolloutArgs {
                 "gold changes nothing with --teacher scripted, which gives the right answer anyway",
             );
         }
-        Ok(Request {
+        Ok(RolloutRequest {
             teacher,
             data: self.data,
             split: self.split,
-            plan: Plan { limit: self.limit, samples, batch: self.batch },
+            plan: SamplePlan { limit: self.limit, samples, batch: self.batch },
             sampling,
             selection: Selection { keep, cap: self.cap, answer: self.answer },
             out: self.out,
@@ -228,7 +228,7 @@ impl RolloutArgs {
     }
 }
 
-fn percent(p: Progress) -> f64 {
+fn percent(p: SampleProgress) -> f64 {
     100.0 * p.correct as f64 / p.responses.max(1) as f64
 }
 
@@ -248,7 +248,7 @@ impl PlainProgress {
         PlainProgress { quiet: std::io::stderr().is_terminal(), began: None, last: None }
     }
 
-    fn update(&mut self, p: Progress) {
+    fn update(&mut self, p: SampleProgress) {
         let (began, before) = *self.began.get_or_insert((Instant::now(), p.done));
         if self.quiet || p.done == before || self.last.is_some_and(|last| last.elapsed() < PAUSE) {
             return;
@@ -260,7 +260,7 @@ impl PlainProgress {
 }
 
 /// The result for a person.
-fn table(report: &Report) -> String {
+fn table(report: &RolloutReport) -> String {
     let (about, s, t) = (&report.about, &report.summary, &report.tally);
     let mut text = String::new();
     let split = if about.split.is_empty() { String::new() } else { format!(" ({})", about.split) };
@@ -276,10 +276,10 @@ fn table(report: &Report) -> String {
     }
     for (name, n) in [
         ("dropped: refused by the server", t.refused),
-        ("dropped: cut off by length", t.cut_off),
+        ("dropped: cut off by length", t.truncated),
         ("dropped: no text", t.empty),
-        ("dropped: not wanted by --keep", t.unwanted),
-        ("dropped: no readable thought", t.thoughtless),
+        ("dropped: not wanted by --keep", t.filtered),
+        ("dropped: no readable thought", t.no_reasoning),
         ("dropped: special token in the text", t.special),
         ("dropped: same text again", t.duplicates),
         ("dropped: beyond --cap", t.over_cap),
@@ -289,9 +289,9 @@ fn table(report: &Report) -> String {
         }
     }
     line("kept", t.kept.to_string());
-    line("prompts without a kept response", t.bare.to_string());
-    if let Some(billed) = report.billed {
-        line("tokens billed", billed.to_string());
+    line("prompts without a kept response", t.prompts_without_kept.to_string());
+    if let Some(usage) = report.usage {
+        line("tokens used", usage.to_string());
     } else if s.mean_tokens > 0.0 {
         let speed = s.tokens_per_second.map(|t| format!(", {t:.0} tokens/s")).unwrap_or_default();
         line("mean response", format!("{:.1} tokens{speed}", s.mean_tokens));
@@ -312,7 +312,7 @@ mod tests {
         args: RolloutArgs,
     }
 
-    fn request(flags: &str) -> Result<Request> {
+    fn request(flags: &str) -> Result<RolloutRequest> {
         let line = format!("jigsaw --data d --out o {flags}");
         Parsed::try_parse_from(line.split_whitespace()).map_err(|e| Error::input(e.to_string()))?.args.request()
     }

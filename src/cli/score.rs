@@ -5,8 +5,7 @@ use super::output::print;
 use super::progress::bar;
 use crate::eval::{missing_responses, score_responses};
 use crate::io::files;
-use crate::model::Processor;
-use crate::model::qwen2_5_vl::Model;
+use crate::model::{Compute, ModelLoader, Processor};
 use crate::{Error, Result, tasks};
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -50,7 +49,7 @@ impl ScoreArgs {
             return Err(Error::input(format!("--out {} is a directory; name the file to write", self.out.display())));
         }
         for (flag, input) in [("--model", &self.model), ("--data", &self.data)] {
-            if files::lies_in(&self.out, input) {
+            if files::is_inside(&self.out, input) {
                 return Err(Error::input(format!(
                     "--out {} lies in the directory of {flag}, which is left as it is; choose another place",
                     self.out.display()
@@ -76,7 +75,7 @@ impl ScoreArgs {
         }
         let device = super::device(&self.device)?;
         let processor = Processor::from_dir(&dir)?;
-        let model = Model::load_frozen(&dir, &device)?;
+        let model = ModelLoader::new(&device, Compute::F32).frozen(&dir)?;
         let bar = bar(task.len(), "{pos}/{len} records, {eta} left");
         let (mut nats, mut tokens) = (0.0, 0);
         let mut failure = None;

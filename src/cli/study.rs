@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn words_are_quoted_and_times_told_for_people() {
         assert_eq!(quoted("a=b/c-1.5e-3"), "a=b/c-1.5e-3");
-        assert_eq!(quoted("train.schedule=\"linear\""), "'train.schedule=\"linear\"'");
+        assert_eq!(quoted("train.lr_scheduler_type=\"linear\""), "'train.lr_scheduler_type=\"linear\"'");
         assert_eq!(quoted("it's"), r"'it'\''s'");
         let told = [0.4, 61.0, 700.0, 7265.0].map(duration);
         assert_eq!(told, ["0 s", "1 min 1 s", "11 min", "2 h 1 min"]);

@@ -5,11 +5,11 @@ use super::output::{print, status};
 use super::progress::bar;
 use crate::io::files;
 use crate::train::dry_run::dry_run;
-use crate::train::launch::{Launch, launch};
+use crate::train::launch::{TrainRequest, launch};
 use crate::train::metrics::Metrics;
-use crate::train::run::Finished;
-use crate::train::settings::{Config, Method};
-use crate::train::{Ended, Progress, ReportTo};
+use crate::train::run_dir::RunSummary;
+use crate::train::settings::{Method, TrainConfig};
+use crate::train::{MetricsCommand, TrainOutcome, TrainerCallback};
 use crate::{Error, Result};
 use candle_core::Device;
 use indicatif::ProgressBar;
@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Environment variable that stands for `--report-to`.
-const REPORT_TO: &str = "JIGSAW_REPORT_TO";
+/// Environment variable that stands for `--metrics-command`.
+const REPORT_TO: &str = "JIGSAW_METRICS_COMMAND";
 
 /// Train a model: supervised (sft) or by reinforcement (rft, GRPO).
 ///
@@ -38,7 +38,7 @@ const REPORT_TO: &str = "JIGSAW_REPORT_TO";
     after_help = "\
 Examples:
   jigsaw train --method sft --model MODEL --data runs/puzzles --out runs/sft
-  jigsaw train --model runs/sft/model --data runs/puzzles --config configs/rft.toml --set train.lr=1e-5 --out runs/rft
+  jigsaw train --model runs/sft/model --data runs/puzzles --config configs/rft.toml --set train.learning_rate=1e-5 --out runs/rft
   jigsaw train --method rft --print-config        every setting with its default"
 )]
 pub struct TrainArgs {
@@ -58,14 +58,14 @@ pub struct TrainArgs {
     /// One setting, over the file: section.key=value; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Run directory: a new one, or one to go on with
+    /// RunDir directory: a new one, or one to go on with
     #[arg(long, value_name = "DIR", required_unless_present_any = ["print_config", "dry_run"])]
     out: Option<PathBuf>,
     /// Where to compute: cpu, cuda, cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
     /// Also give each line of metrics.jsonl, with the run's name, to this command (run by the shell, started once, one line of JSON each
-    /// on its standard input); also read from JIGSAW_REPORT_TO, for the runs of a study. A command that fails stops no run
+    /// on its standard input); also read from JIGSAW_METRICS_COMMAND, for the runs of a study. A command that fails stops no run
     #[arg(long, value_name = "COMMAND")]
     report_to: Option<String>,
     /// Print the resolved settings and exit
@@ -79,12 +79,12 @@ pub struct TrainArgs {
 impl TrainArgs {
     /// What is wrong with the settings.
     pub(super) fn check(self) -> Result<()> {
-        Config::resolve(self.method, self.config.as_deref(), &self.sets).map(drop)
+        TrainConfig::resolve(self.method, self.config.as_deref(), &self.sets).map(drop)
     }
 
     /// Train; the code is 130 or 143 when a signal ended the run early.
     pub fn run(self) -> Result<ExitCode> {
-        let config = Config::resolve(self.method, self.config.as_deref(), &self.sets)?;
+        let config = TrainConfig::resolve(self.method, self.config.as_deref(), &self.sets)?;
         if self.print_config {
             return print(&config.to_toml()?).map(|()| ExitCode::SUCCESS);
         }
@@ -96,7 +96,7 @@ impl TrainArgs {
         // A plan may be for a GPU that is not here.
         let place = super::place(&self.device)?;
         let device = if self.dry_run { Device::Cpu } else { super::device(&self.device)? };
-        let task = Launch {
+        let task = TrainRequest {
             config,
             model: hub::model(&self.model.ok_or_else(|| missing("--model"))?)?,
             data,
@@ -115,7 +115,7 @@ impl TrainArgs {
             Some(command) => {
                 let name = std::path::absolute(&task.out).unwrap_or_else(|_| task.out.clone());
                 let name = name.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                let mut report = ReportTo::new(&command, &name, &mut progress)?;
+                let mut report = MetricsCommand::new(&command, &name, &mut progress)?;
                 let ended = launch(&task, &signals.stop, &mut report);
                 report.close();
                 ended
@@ -123,16 +123,16 @@ impl TrainArgs {
         };
         progress.close();
         match ended? {
-            Ended::Finished(finished) => {
+            TrainOutcome::Finished(finished) => {
                 print(&format!("{}\n{}\n", describe(&finished), task.out.join("model").display()))?;
                 Ok(ExitCode::SUCCESS)
             }
-            Ended::Already(finished) => {
+            TrainOutcome::AlreadyFinished(finished) => {
                 let out = task.out.display();
                 print(&format!("{out} is finished already: {}\n{out}/model\n", describe(&finished)))?;
                 Ok(ExitCode::SUCCESS)
             }
-            Ended::Stopped(step) => {
+            TrainOutcome::Stopped(step) => {
                 progress.note(&format!("stopped after step {step}, saved; the same command goes on from there"));
                 Ok(ExitCode::from(signals.exit_code()))
             }
@@ -140,16 +140,16 @@ impl TrainArgs {
     }
 }
 
-fn describe(finished: &Finished) -> String {
+fn describe(finished: &RunSummary) -> String {
     let number = |name: &str| finished.metrics.get(name).and_then(serde_json::Value::as_f64);
     let mut text = format!("{} steps", finished.step);
-    if let (Some(accuracy), Some(hits), Some(n)) =
-        (number("eval/accuracy"), number("eval/hits"), number("eval/examples"))
+    if let (Some(accuracy), Some(partial_credit), Some(n)) =
+        (number("eval/accuracy"), number("eval/partial_credit"), number("eval/examples"))
     {
         text += &format!(
             ": {:.1} % of {n} validation examples right, {:.1} % of their parts",
             100.0 * accuracy,
-            100.0 * hits
+            100.0 * partial_credit
         );
     }
     text
@@ -211,7 +211,7 @@ impl TrainProgress {
     }
 }
 
-impl Progress for TrainProgress {
+impl TrainerCallback for TrainProgress {
     fn start(&mut self, step: usize, total: usize) {
         self.total = total;
         if std::io::stderr().is_terminal() {
@@ -249,7 +249,7 @@ impl Progress for TrainProgress {
             percent("eval/accuracy"),
             percent("eval/accuracy_low"),
             percent("eval/accuracy_high"),
-            percent("eval/hits"),
+            percent("eval/partial_credit"),
             percent("eval/format_failures"),
         ));
     }

@@ -1,6 +1,7 @@
 //! Settings that contradict each other, or cannot mean anything, are refused here, before any work.
 
-use crate::train::settings::{Config, LossType, Method, SftSettings};
+use crate::tasks::TERMS;
+use crate::train::settings::{LossType, Method, SftSettings, TrainConfig};
 use crate::{Error, Result};
 use toml::{Table, Value};
 
@@ -29,7 +30,7 @@ pub fn method(flag: Option<Method>, written: &Table) -> Result<Method> {
 
 /// Sections that only SFT reads, and those that only RFT reads.
 const SFT_SECTIONS: &[&str] = &["sft"];
-const RFT_SECTIONS: &[&str] = &["rollout", "grpo", "reward", "guard"];
+const RFT_SECTIONS: &[&str] = &["rollout", "grpo", "reward", "stall"];
 
 /// A setting that the method would ignore is refused: it would look as if it had had an effect.
 pub fn unused_sections(method: Method, written: &Table) -> Result<()> {
@@ -38,14 +39,14 @@ pub fn unused_sections(method: Method, written: &Table) -> Result<()> {
         Method::Rft => (SFT_SECTIONS, Method::Sft),
     };
     for section in sections {
-        if method == Method::Sft && *section == "rollout" && refreshes(written) {
+        if method == Method::Sft && *section == "rollout" && resamples(written) {
             continue;
         }
         if let Some(Value::Table(keys)) = written.get(*section)
             && let Some(key) = keys.keys().next()
         {
             let or = match *section {
-                "rollout" => "set sft.refresh_every, ",
+                "rollout" => "set sft.resample_every, ",
                 _ => "",
             };
             return Err(Error::input(format!(
@@ -57,13 +58,13 @@ pub fn unused_sections(method: Method, written: &Table) -> Result<()> {
 }
 
 /// Does SFT train on responses that it samples itself?
-pub fn refreshes(written: &Table) -> bool {
+pub fn resamples(written: &Table) -> bool {
     let sft = written.get("sft").and_then(Value::as_table);
-    sft.and_then(|sft| sft.get("refresh_every")).and_then(Value::as_integer).is_some_and(|every| every > 0)
+    sft.and_then(|sft| sft.get("resample_every")).and_then(Value::as_integer).is_some_and(|every| every > 0)
 }
 
 /// Every single value in its range, and no two that contradict each other.
-pub fn values(config: &Config) -> Result<()> {
+pub fn values(config: &TrainConfig) -> Result<()> {
     let t = &config.train;
     if t.steps.is_some() && t.epochs.is_some() {
         return Err(Error::input("train.steps and train.epochs are both given; keep one"));
@@ -71,13 +72,28 @@ pub fn values(config: &Config) -> Result<()> {
     need(t.steps != Some(0), "train.steps", 0, "at least 1")?;
     need(t.epochs.is_none_or(|e| e > 0.0 && e.is_finite()), "train.epochs", t.epochs.unwrap_or(0.0), "above 0")?;
     need(t.batch_size >= 1, "train.batch_size", t.batch_size, "at least 1")?;
-    need(t.accumulation >= 1, "train.accumulation", t.accumulation, "at least 1")?;
-    need(t.lr > 0.0 && t.lr < 1.0, "train.lr", t.lr, "above 0 and below 1")?;
-    need(t.warmup >= 0.0 && t.warmup.is_finite(), "train.warmup", t.warmup, "0 or more (below 1 a share, else steps)")?;
     need(
-        t.warmup < 1.0 || t.warmup.fract() == 0.0,
-        "train.warmup",
-        t.warmup,
+        t.gradient_accumulation_steps >= 1,
+        "train.gradient_accumulation_steps",
+        t.gradient_accumulation_steps,
+        "at least 1",
+    )?;
+    need(
+        t.learning_rate > 0.0 && t.learning_rate < 1.0,
+        "train.learning_rate",
+        t.learning_rate,
+        "above 0 and below 1",
+    )?;
+    need(
+        t.warmup_steps >= 0.0 && t.warmup_steps.is_finite(),
+        "train.warmup_steps",
+        t.warmup_steps,
+        "0 or more (below 1 a share, else steps)",
+    )?;
+    need(
+        t.warmup_steps < 1.0 || t.warmup_steps.fract() == 0.0,
+        "train.warmup_steps",
+        t.warmup_steps,
         "a share below 1 or a whole number of steps",
     )?;
     need(t.weight_decay >= 0.0 && t.weight_decay < 1.0, "train.weight_decay", t.weight_decay, "in [0, 1)")?;
@@ -92,12 +108,20 @@ pub fn values(config: &Config) -> Result<()> {
         "0 (off) or above",
     )?;
     need(t.seed <= i64::MAX as u64, "train.seed", t.seed, "below 2^63 (TOML's largest integer)")?;
-    need(t.keep >= 1, "train.keep", t.keep, "at least 1 (the last checkpoint is what a run resumes from)")?;
+    need(
+        t.save_total_limit >= 1,
+        "train.save_total_limit",
+        t.save_total_limit,
+        "at least 1 (the last checkpoint is what a run resumes from)",
+    )?;
     if let Some(steps) = t.steps
-        && t.warmup >= 1.0
-        && t.warmup as usize > steps
+        && t.warmup_steps >= 1.0
+        && t.warmup_steps as usize > steps
     {
-        return Err(Error::input(format!("train.warmup = {} is longer than train.steps = {steps}", t.warmup)));
+        return Err(Error::input(format!(
+            "train.warmup_steps = {} is longer than train.steps = {steps}",
+            t.warmup_steps
+        )));
     }
     if let Some(lora) = &config.lora {
         lora.check()?;
@@ -116,7 +140,7 @@ pub fn values(config: &Config) -> Result<()> {
     rft(config)
 }
 
-fn sft(config: &Config) -> Result<()> {
+fn sft(config: &TrainConfig) -> Result<()> {
     let Some(s) = &config.sft else { return Ok(()) };
     let defaults = SftSettings::default();
     need(
@@ -131,26 +155,28 @@ fn sft(config: &Config) -> Result<()> {
     let (all, replayed) = (config.examples_per_round(), config.replayed_per_round());
     if !s.replay.is_empty() && (replayed == 0 || replayed == all) {
         return Err(Error::input(format!(
-            "sft.replay_share = {}: of the {all} examples of a step (train.batch_size * train.accumulation) that is {replayed}; at least \
+            "sft.replay_share = {}: of the {all} examples of a step (train.batch_size * train.gradient_accumulation_steps) that is {replayed}; at least \
              one must be replayed and one must not",
             s.replay_share
         )));
     }
     need(s.kl_coef >= 0.0 && s.kl_coef.is_finite(), "sft.kl_coef", s.kl_coef, "0 or more")?;
-    need(s.refresh_cap >= 1, "sft.refresh_cap", s.refresh_cap, "at least 1")?;
-    if s.refresh_every == 0 && s.refresh_cap != defaults.refresh_cap {
-        return Err(Error::input("sft.refresh_cap has no effect without sft.refresh_every; set it, or remove the cap"));
+    need(s.max_per_prompt >= 1, "sft.max_per_prompt", s.max_per_prompt, "at least 1")?;
+    if s.resample_every == 0 && s.max_per_prompt != defaults.max_per_prompt {
+        return Err(Error::input(
+            "sft.max_per_prompt has no effect without sft.resample_every; set it, or remove the cap",
+        ));
     }
     Ok(())
 }
 
-fn rft(config: &Config) -> Result<()> {
+fn rft(config: &TrainConfig) -> Result<()> {
     if let Some(r) = &config.rollout {
         let (fewest, why) = match config.grpo {
             Some(_) => (2, "at least 2 (an advantage compares responses to one prompt)"),
             None => (1, "at least 1"),
         };
-        need(r.samples >= fewest, "rollout.samples", r.samples, why)?;
+        need(r.num_generations >= fewest, "rollout.num_generations", r.num_generations, why)?;
         need(r.max_new_tokens >= 1, "rollout.max_new_tokens", r.max_new_tokens, "at least 1")?;
         need(
             r.temperature > 0.0 && r.temperature.is_finite(),
@@ -197,18 +223,18 @@ fn rft(config: &Config) -> Result<()> {
         }
     }
     if let Some(r) = &config.reward {
-        for (key, weight) in [("reward.hit", r.hit), ("reward.acc", r.acc), ("reward.fmt", r.fmt)] {
-            need(weight.is_finite() && weight >= 0.0, key, weight, "0 or more")?;
+        for term in TERMS {
+            let weight = (term.weight)(r);
+            need(weight.is_finite() && weight >= 0.0, term.key, weight, "0 or more")?;
         }
-        if r.hit == 0.0 && r.acc == 0.0 && r.fmt == 0.0 {
-            return Err(Error::input(
-                "reward.hit, reward.acc and reward.fmt are all 0: there is nothing to learn from",
-            ));
+        if TERMS.iter().all(|term| (term.weight)(r) == 0.0) {
+            let keys = TERMS.map(|term| term.key).join(", ");
+            return Err(Error::input(format!("{keys} are all 0: there is nothing to learn from")));
         }
     }
-    if let Some(g) = &config.guard {
-        need(g.reward_std >= 0.0, "guard.reward_std", g.reward_std, "0 or more")?;
-        need(g.entropy >= 0.0, "guard.entropy", g.entropy, "0 or more")?;
+    if let Some(g) = &config.stall {
+        need(g.reward_std >= 0.0, "stall.reward_std", g.reward_std, "0 or more")?;
+        need(g.entropy >= 0.0, "stall.entropy", g.entropy, "0 or more")?;
     }
     Ok(())
 }

@@ -12,38 +12,38 @@ pub use layers::{differences, flatten, set};
 
 use crate::Result;
 use crate::io::files;
-use crate::train::settings::{Config, Method, RolloutSettings};
+use crate::train::settings::{Method, RolloutSettings, TrainConfig};
 use std::path::Path;
 
-impl Config {
+impl TrainConfig {
     /// Read `file` (optional), apply `sets` (`section.key=value`, in order) and `method` (the `--method` flag), fill in
     /// the method's defaults, and refuse whatever does not fit together.
     ///
     /// # Errors
     /// Input errors that name the file and line (or the `--set` argument) and the key.
-    pub fn resolve(method: Option<Method>, file: Option<&Path>, sets: &[String]) -> Result<Config> {
+    pub fn resolve(method: Option<Method>, file: Option<&Path>, sets: &[String]) -> Result<TrainConfig> {
         let text = file.map(files::read_text).transpose()?;
         let name = file.map(|f| f.display().to_string()).unwrap_or_default();
-        Config::from_text(method, text.as_deref().map(|t| (name.as_str(), t)), sets)
+        TrainConfig::from_text(method, text.as_deref().map(|t| (name.as_str(), t)), sets)
     }
 
-    /// As [`Config::resolve`], for a text with the name to use for it in messages.
-    pub fn from_text(method: Option<Method>, text: Option<(&str, &str)>, sets: &[String]) -> Result<Config> {
-        Config::from_table(method, &layers::read(text, sets, &Config::every_key())?)
+    /// As [`TrainConfig::resolve`], for a text with the name to use for it in messages.
+    pub fn from_text(method: Option<Method>, text: Option<(&str, &str)>, sets: &[String]) -> Result<TrainConfig> {
+        TrainConfig::from_table(method, &layers::read(text, sets, &TrainConfig::every_key())?)
     }
 
     /// From settings already read, all of whose keys are known.
-    pub(crate) fn from_table(method: Option<Method>, written: &toml::Table) -> Result<Config> {
+    pub(crate) fn from_table(method: Option<Method>, written: &toml::Table) -> Result<TrainConfig> {
         let method = check::method(method, written)?;
         check::unused_sections(method, written)?;
-        let mut defaults = Config::defaults(method);
-        if method == Method::Sft && check::refreshes(written) {
+        let mut defaults = TrainConfig::defaults(method);
+        if method == Method::Sft && check::resamples(written) {
             defaults.rollout = Some(RolloutSettings::default());
         }
         if written.contains_key("lora") {
             defaults.lora = Some(Default::default());
         }
-        let mut config: Config = layers::apply(&defaults, written)?;
+        let mut config: TrainConfig = layers::apply(&defaults, written)?;
         config.complete();
         check::values(&config)?;
         Ok(config)

@@ -7,7 +7,7 @@ fn sets(list: &[&str]) -> Vec<String> {
 }
 
 fn refused(text: &str, set: &[&str]) -> String {
-    match Config::from_text(None, Some(("x.toml", text)), &sets(set)) {
+    match TrainConfig::from_text(None, Some(("x.toml", text)), &sets(set)) {
         Err(e) => {
             assert_eq!(e.exit_code(), 2);
             e.to_string()
@@ -20,7 +20,7 @@ fn refused(text: &str, set: &[&str]) -> String {
 fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_key() {
     let message = refused("[train]\nmethod = \"sft\"\nbatchsize = 3\n", &[]);
     assert!(message.contains("x.toml:3") && message.contains("train.batch_size"), "{message}");
-    let message = refused("[train]\nmethod = \"sft\"\n\n[rolout]\nsamples = 3\n", &[]);
+    let message = refused("[train]\nmethod = \"sft\"\n\n[rolout]\nnum_generations = 3\n", &[]);
     assert!(message.contains("x.toml:4") && message.contains("did you mean rollout"), "{message}");
     let message = refused("[train]\nmethod = \"rft\"\n", &["grpo.epsilon_hi=0.3"]);
     assert!(message.contains("--set grpo.epsilon_hi=0.3") && message.contains("grpo.epsilon_high"), "{message}");
@@ -30,20 +30,28 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_key() {
 
 #[test]
 fn set_wins_over_the_file_and_the_file_over_the_defaults() {
-    let text = "[train]\nmethod = \"sft\"\nlr = 3e-4\nseed = 5\n";
-    let c = Config::from_text(None, Some(("x.toml", text)), &sets(&["train.lr=1e-3", "train.freeze=[\"vision\"]"]))
-        .unwrap();
-    assert_eq!((c.train.lr, c.train.seed, c.train.batch_size), (1e-3, 5, 8));
+    let text = "[train]\nmethod = \"sft\"\nlearning_rate = 3e-4\nseed = 5\n";
+    let c = TrainConfig::from_text(
+        None,
+        Some(("x.toml", text)),
+        &sets(&["train.learning_rate=1e-3", "train.freeze=[\"vision\"]"]),
+    )
+    .unwrap();
+    assert_eq!((c.train.learning_rate, c.train.seed, c.train.batch_size), (1e-3, 5, 8));
     assert_eq!(c.train.freeze, ["vision"]);
-    let c = Config::from_text(None, None, &sets(&["train.method=rft", "grpo.loss_type=dr_grpo", "train.lr=1"]));
-    assert!(c.unwrap_err().to_string().contains("train.lr = 1"));
+    let c = TrainConfig::from_text(
+        None,
+        None,
+        &sets(&["train.method=rft", "grpo.loss_type=dr_grpo", "train.learning_rate=1"]),
+    );
+    assert!(c.unwrap_err().to_string().contains("train.learning_rate = 1"));
 }
 
 #[test]
 fn set_replaces_the_alternative_that_the_file_chose() {
     let resolve = |chosen: &str, set: &[&str]| {
         let text = format!("[train]\nmethod = \"sft\"\n{chosen}\n");
-        Config::from_text(None, Some(("x.toml", &text)), &sets(set)).map(|c| (c.train.steps, c.train.epochs))
+        TrainConfig::from_text(None, Some(("x.toml", &text)), &sets(set)).map(|c| (c.train.steps, c.train.epochs))
     };
     assert_eq!(resolve("epochs = 2", &["train.steps=30"]).unwrap(), (Some(30), None));
     assert_eq!(resolve("steps = 30", &["train.epochs=2"]).unwrap(), (None, Some(2.0)));
@@ -55,7 +63,7 @@ fn set_replaces_the_alternative_that_the_file_chose() {
 
 #[test]
 fn a_value_of_the_wrong_type_is_refused_with_its_key() {
-    assert!(refused("[train]\nmethod = \"sft\"\nlr = \"fast\"\n", &[]).contains("train.lr"));
+    assert!(refused("[train]\nmethod = \"sft\"\nlearning_rate = \"fast\"\n", &[]).contains("train.learning_rate"));
     let message = refused("[train]\nmethod = \"rft\"\n", &["grpo.loss_type=ppo"]);
     assert!(message.contains("grpo.loss_type") && message.contains("dapo"), "{message}");
     assert!(refused("[train]\nmethod = \"rft\"\nbatch_size = -1\n", &[]).contains("train.batch_size"));
@@ -68,53 +76,57 @@ fn contradictions_are_refused_before_any_work() {
     let rft = "[train]\nmethod = \"rft\"\n";
     assert!(refused(sft, &["grpo.beta=0.1"]).contains("no effect"));
     assert!(refused(sft, &["train.steps=5", "train.epochs=2"]).contains("keep one"));
-    assert!(refused(sft, &["train.steps=5", "train.warmup=6"]).contains("longer than"));
-    assert!(refused(rft, &["rollout.samples=1"]).contains("at least 2"));
+    assert!(refused(sft, &["train.steps=5", "train.warmup_steps=6"]).contains("longer than"));
+    assert!(refused(rft, &["rollout.num_generations=1"]).contains("at least 2"));
     assert!(refused(rft, &["rollout.temperature=0"]).contains("above 0"));
     assert!(refused(rft, &["grpo.delta=1.1"]).contains("grpo.delta"));
     assert!(refused(rft, &["grpo.num_iterations=2", "train.steps=5"]).contains("give 6"));
     assert!(refused(rft, &["grpo.loss_type=cispo"]).contains("epsilon_high"));
-    assert!(refused(rft, &["reward.hit=0", "reward.acc=0", "reward.fmt=0"]).contains("nothing to learn"));
+    assert!(
+        refused(rft, &["reward.partial_credit=0", "reward.accuracy=0", "reward.format=0"]).contains("nothing to learn")
+    );
     assert!(refused("", &[]).contains("--method"));
-    let e = Config::from_text(Some(Method::Rft), Some(("x.toml", sft)), &[]).unwrap_err();
+    let e = TrainConfig::from_text(Some(Method::Rft), Some(("x.toml", sft)), &[]).unwrap_err();
     assert!(e.to_string().contains("contradicts"));
 }
 
 #[test]
 fn replay_and_refresh_are_checked_against_the_size_of_a_step() {
     let sft = "[train]\nmethod = \"sft\"\n";
-    let resolve = |set: &[&str]| Config::from_text(None, Some(("x.toml", sft)), &sets(set));
-    let c = resolve(&["sft.replay=prior", "train.batch_size=4", "train.accumulation=2", "train.epochs=1"]).unwrap();
+    let resolve = |set: &[&str]| TrainConfig::from_text(None, Some(("x.toml", sft)), &sets(set));
+    let c =
+        resolve(&["sft.replay=prior", "train.batch_size=4", "train.gradient_accumulation_steps=2", "train.epochs=1"])
+            .unwrap();
     assert_eq!((c.replayed_per_round(), c.total_steps(60)), (2, 10));
     assert!(refused(sft, &["sft.replay=prior", "train.batch_size=1"]).contains("sft.replay_share = 0.25: of the 1"));
     assert!(refused(sft, &["sft.replay=prior", "sft.replay_share=1"]).contains("below 1"));
     assert!(refused(sft, &["sft.replay_share=0.5"]).contains("without sft.replay"));
-    assert!(refused(sft, &["sft.refresh_cap=2"]).contains("without sft.refresh_every"));
+    assert!(refused(sft, &["sft.max_per_prompt=2"]).contains("without sft.resample_every"));
     assert!(refused(sft, &["sft.kl_coef=-1"]).contains("sft.kl_coef"));
-    assert!(refused(sft, &["rollout.samples=4"]).contains("sft.refresh_every"));
-    assert!(refused(sft, &["sft.refresh_every=0", "rollout.samples=4"]).contains("no effect"));
-    assert!(refused("[train]\nmethod = \"rft\"\n", &["sft.refresh_every=4"]).contains("no effect"));
-    let c = resolve(&["sft.refresh_every=5", "rollout.samples=1", "rollout.max_new_tokens=32"]).unwrap();
+    assert!(refused(sft, &["rollout.num_generations=4"]).contains("sft.resample_every"));
+    assert!(refused(sft, &["sft.resample_every=0", "rollout.num_generations=4"]).contains("no effect"));
+    assert!(refused("[train]\nmethod = \"rft\"\n", &["sft.resample_every=4"]).contains("no effect"));
+    let c = resolve(&["sft.resample_every=5", "rollout.num_generations=1", "rollout.max_new_tokens=32"]).unwrap();
     let rollout = c.rollout.as_ref().unwrap();
-    assert_eq!((rollout.samples, rollout.max_new_tokens, rollout.temperature), (1, 32, 1.0));
+    assert_eq!((rollout.num_generations, rollout.max_new_tokens, rollout.temperature), (1, 32, 1.0));
     let text = c.to_toml().unwrap();
-    assert_eq!(Config::from_text(None, Some(("config.toml", &text)), &[]).unwrap(), c);
+    assert_eq!(TrainConfig::from_text(None, Some(("config.toml", &text)), &[]).unwrap(), c);
     assert_eq!((resolve(&[]).unwrap().rollout, resolve(&[]).unwrap().replayed_per_round()), (None, 0));
 }
 
 #[test]
 fn the_written_plan_reads_back_as_the_same_plan() {
     for method in [Method::Sft, Method::Rft] {
-        let plan = Config::from_text(Some(method), None, &sets(&["train.steps=6", "train.seed=9"])).unwrap();
+        let plan = TrainConfig::from_text(Some(method), None, &sets(&["train.steps=6", "train.seed=9"])).unwrap();
         let text = plan.to_toml().unwrap();
-        assert_eq!(Config::from_text(None, Some(("config.toml", &text)), &[]).unwrap(), plan);
+        assert_eq!(TrainConfig::from_text(None, Some(("config.toml", &text)), &[]).unwrap(), plan);
     }
 }
 
 #[test]
 fn every_optional_key_can_be_written() {
     let sets = sets(&["grpo.epsilon_high=0.28", "grpo.delta=4", "train.epochs=2.5"]);
-    let c = Config::from_text(Some(Method::Rft), None, &sets).unwrap();
+    let c = TrainConfig::from_text(Some(Method::Rft), None, &sets).unwrap();
     let grpo = c.grpo.as_ref().unwrap();
     assert_eq!((grpo.epsilon_high, grpo.delta, c.train.epochs), (Some(0.28), Some(4.0), Some(2.5)));
     assert_eq!(c.total_steps(80), 25);
@@ -122,9 +134,9 @@ fn every_optional_key_can_be_written() {
 
 #[test]
 fn differing_keys_are_named_with_both_values() {
-    let a = toml::Table::try_from(Config::defaults(Method::Sft)).unwrap();
-    let b = toml::Table::try_from(Config {
-        ..Config::from_text(Some(Method::Sft), None, &sets(&["train.seed=3"])).unwrap()
+    let a = toml::Table::try_from(TrainConfig::defaults(Method::Sft)).unwrap();
+    let b = toml::Table::try_from(TrainConfig {
+        ..TrainConfig::from_text(Some(Method::Sft), None, &sets(&["train.seed=3"])).unwrap()
     });
     let named = differences(&a, &b.unwrap());
     assert_eq!(named, ["train.epochs: (not set) -> 1.0", "train.seed: 0 -> 3"]);
@@ -138,7 +150,7 @@ fn the_presets_are_accepted_as_they_are() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if name.starts_with("sft") || name.starts_with("rft") {
-            Config::resolve(None, Some(&path), &[]).unwrap_or_else(|e| panic!("{e}"));
+            TrainConfig::resolve(None, Some(&path), &[]).unwrap_or_else(|e| panic!("{e}"));
             seen += 1;
         }
     }

@@ -77,7 +77,7 @@ impl DatasetWriter {
         }
         files::create_dir(dir)?;
         let fail = |path: &Path, e| Error::failed(format!("cannot write {}: {e}", path.display()));
-        let lock = files::lock_by(dir, UNFINISHED, "writing a dataset")?;
+        let lock = files::lock_with(dir, UNFINISHED, "writing a dataset")?;
         if has(MANIFEST) {
             fs::remove_file(&manifest).map_err(|e| fail(&manifest, e))?; // first: from here on it is unfinished
         }

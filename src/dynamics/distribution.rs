@@ -1,5 +1,5 @@
 //! The next-token distributions of one response: how likely they make it, how large the two bounded factors of its learning
-//! dynamics are, and how far a step has moved them. All of it in f64, from logits in f32.
+//! dynamics are, and how far a step has shift them. All of it in f64, from logits in f32.
 //!
 //! With z the logits before a token, pi their softmax over V tokens and y the token itself, the factors are
 //! - A = I - 1 pi^T, `[V, V]`, the gradient of log pi with respect to z;
@@ -22,12 +22,12 @@ pub struct Distributions {
     vocab: usize,
     /// `[tokens, vocab]`.
     logits: Vec<f32>,
-    rows: Vec<Row>,
+    rows: Vec<TokenDistribution>,
 }
 
 /// What one token's distribution comes to.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Row {
+pub struct TokenDistribution {
     /// log sum exp of the logits.
     pub log_total: f64,
     /// log pi(y).
@@ -40,20 +40,20 @@ pub struct Row {
 
 /// What a response's distributions have become.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Moved {
+pub struct DistributionShift {
     /// ||log pi' - log pi||_F^2 over all tokens of the response and all of the vocabulary.
     pub change_squares: f64,
     /// log pi' of the response.
     pub log_likelihood: f64,
 }
 
-impl Row {
+impl TokenDistribution {
     /// Of one row of logits, `[vocab]`, before the token `target`.
     ///
     /// A has the element onehot_ij - pi_j at (i, j): sum_j (1 - pi_j)^2 + (V - 1) pi_j^2 = V - 2 + V sum_j pi_j^2.
     /// G has the squares (1 - pi_y)^2 + sum_{j != y} pi_j^2, where 1 - pi_y is summed up from the others: near certainty a
     /// difference would lose its digits.
-    pub fn of(logits: &[f32], target: usize) -> Row {
+    pub fn of(logits: &[f32], target: usize) -> TokenDistribution {
         let top = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         let (mut total, mut squares) = (0.0, 0.0);
         let (mut others, mut other_squares) = (0.0, 0.0);
@@ -68,7 +68,7 @@ impl Row {
         }
         let vocab = logits.len() as f64;
         let target = logits.get(target).map_or(f64::NAN, |&logit| f64::from(logit));
-        Row {
+        TokenDistribution {
             log_total: top + total.ln(),
             log_prob: (target - top) - total.ln(),
             a_squares: vocab - 2.0 + vocab * squares / (total * total),
@@ -86,14 +86,16 @@ impl Distributions {
         let mut rows = Vec::with_capacity(sequence.response.len());
         in_pieces(predictions.as_ref(), sequence, |piece, some| {
             let targets = &sequence.response[piece];
-            rows.par_extend(some.par_chunks(vocab).zip(targets).map(|(row, &y)| Row::of(row, y as usize)));
+            rows.par_extend(
+                some.par_chunks(vocab).zip(targets).map(|(row, &y)| TokenDistribution::of(row, y as usize)),
+            );
             logits.extend_from_slice(some);
         })?;
         Ok(Distributions { vocab, logits, rows })
     }
 
     /// What each token's distribution comes to.
-    pub fn rows(&self) -> &[Row] {
+    pub fn rows(&self) -> &[TokenDistribution] {
         &self.rows
     }
 
@@ -113,7 +115,7 @@ impl Distributions {
     }
 
     /// How far `policy` as it is now is from these distributions of the same `sequence`.
-    pub fn moved(&self, policy: &dyn Predictor, sequence: &Sequence) -> Result<Moved> {
+    pub fn shift(&self, policy: &dyn Predictor, sequence: &Sequence) -> Result<DistributionShift> {
         let predictions = policy.predict(std::slice::from_ref(sequence))?;
         let vocab = predictions.vocab();
         if (predictions.rows(), vocab) != (self.rows.len(), self.vocab) {
@@ -131,11 +133,11 @@ impl Distributions {
             let rows = self.rows[piece].par_iter().zip(targets);
             let logits = before.par_chunks(vocab).zip(after.par_chunks(vocab));
             found.par_extend(rows.zip(logits).map(|((row, &y), (before, after))| {
-                let now = Row::of(after, y as usize);
+                let now = TokenDistribution::of(after, y as usize);
                 (change_squares(before, after, now.log_total - row.log_total), now.log_prob)
             }));
         })?;
-        Ok(Moved {
+        Ok(DistributionShift {
             change_squares: found.iter().map(|(squares, _)| squares).sum(),
             log_likelihood: found.iter().map(|(_, log_prob)| log_prob).sum(),
         })
@@ -195,7 +197,7 @@ mod tests {
                 }
             }
             let g: f64 = pi.iter().enumerate().map(|(j, p)| (p - f64::from(u8::from(j == target))).powi(2)).sum();
-            let row = Row::of(&logits, target);
+            let row = TokenDistribution::of(&logits, target);
             assert!((row.a_squares - a).abs() < 1e-12 * a, "{} is not {a}", row.a_squares);
             assert!((row.g_squares - g).abs() < 1e-12 * g, "{} is not {g}", row.g_squares);
             assert!((row.log_prob - pi[target].ln()).abs() < 1e-12 && row.log_total.is_finite());
@@ -205,7 +207,7 @@ mod tests {
     #[test]
     fn a_certain_token_has_a_small_gradient_and_not_one_of_rounding() {
         // pi_y = 1 - 2e: e = exp(-40); the gradient is (2e)^2 + 2 e^2.
-        let row = Row::of(&[40.0, 0.0, 0.0], 0);
+        let row = TokenDistribution::of(&[40.0, 0.0, 0.0], 0);
         let e = (-40.0_f64).exp();
         assert!((row.g_squares / (6.0 * e * e) - 1.0).abs() < 1e-12, "{}", row.g_squares);
         assert!((row.log_prob / (-2.0 * e) - 1.0).abs() < 1e-3 || row.log_prob == 0.0, "{}", row.log_prob);
@@ -217,12 +219,12 @@ mod tests {
         let (before, after) = ([0.3_f32, -1.2, 2.0, 0.0], [0.1_f32, -1.0, 2.5, 0.4]);
         let (p, q) = (softmax(&before), softmax(&after));
         let expected: f64 = p.iter().zip(&q).map(|(p, q)| (q.ln() - p.ln()).powi(2)).sum();
-        let shift = Row::of(&after, 0).log_total - Row::of(&before, 0).log_total;
+        let shift = TokenDistribution::of(&after, 0).log_total - TokenDistribution::of(&before, 0).log_total;
         let found = change_squares(&before, &after, shift);
         assert!((found - expected).abs() < 1e-12, "{found} is not {expected}");
         // Adding the same to all logits changes no distribution.
         let raised = before.map(|l| l + 4.0);
-        let shift = Row::of(&raised, 0).log_total - Row::of(&before, 0).log_total;
+        let shift = TokenDistribution::of(&raised, 0).log_total - TokenDistribution::of(&before, 0).log_total;
         assert!(change_squares(&before, &raised, shift) < 1e-11);
     }
 }

@@ -1,6 +1,6 @@
 //! What one step on a training sample u does to a sample v of prior knowledge, and a step on v to u.
 //!
-//! With l(x) the log-likelihood of x ([`Loss`]: mean over its tokens, or sum), a step is theta' = theta + eta grad l(u), that is, plain
+//! With l(x) the log-likelihood of x ([`ResponseLoss`]: mean over its tokens, or sum), a step is theta' = theta + eta grad l(u), that is, plain
 //! SGD of size eta on the loss -l(u). To first order, over all tokens of v and the whole vocabulary,
 //!
 //! ```text
@@ -14,7 +14,7 @@
 //! it says whether eta is small enough.
 
 use super::distribution::Distributions;
-use super::step::{Loss, Stepper};
+use super::sgd_step::{ResponseLoss, Stepper};
 use crate::model::Sequence;
 use crate::stats::nan_if_null;
 use crate::{Error, Result};
@@ -64,7 +64,7 @@ pub fn influences(
     u: &Sequence,
     vs: &[Sequence],
     eta: f64,
-    loss: Loss,
+    loss: ResponseLoss,
 ) -> Result<Vec<Influence>> {
     let policy = stepper.policy();
     let u_weight = loss.weight(u.response.len());
@@ -73,13 +73,13 @@ pub fn influences(
     let u_gradient = stepper.gradient(u)?;
     let u_norm = u_gradient.norm()?;
     let v_after = stepper.after_step(&u_gradient, eta * u_weight, || {
-        vs.iter().zip(&v_before).map(|(v, before)| before.moved(policy, v)).collect::<Result<Vec<_>>>()
+        vs.iter().zip(&v_before).map(|(v, before)| before.shift(policy, v)).collect::<Result<Vec<_>>>()
     })?;
     let mut found = Vec::with_capacity(vs.len());
     for (i, ((v, before), after)) in vs.iter().zip(&v_before).zip(v_after).enumerate() {
         let v_weight = loss.weight(v.response.len());
         let v_gradient = stepper.gradient(v)?;
-        let u_after = stepper.after_step(&v_gradient, eta * v_weight, || u_before.moved(policy, u))?;
+        let u_after = stepper.after_step(&v_gradient, eta * v_weight, || u_before.shift(policy, u))?;
         let (dot, v_norm) = (u_gradient.dot(&v_gradient)?, v_gradient.norm()?);
         let (a_squares, g_squares) = (before.a_squares(), u_before.g_squares(u_weight));
         let influence = Influence {

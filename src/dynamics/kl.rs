@@ -3,8 +3,8 @@
 //!
 //! Shenfeld et al., RL's Razor (arXiv 2509.04259), find that it does whatever the method of training.
 
-use crate::forgetting::{Forgetting, NEW_TASK, Tuned};
-use crate::stats::Line;
+use crate::forgetting::{ForgettingResult, NEW_TASK, TunedResult};
+use crate::stats::LinearFit;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -30,17 +30,17 @@ pub struct KlAndForgetting {
     pub points: Vec<KlPoint>,
     /// Models that are left out, with the reason.
     pub left_out: Vec<String>,
-    /// Forgetting against nats per token.
-    pub per_token: Line,
-    /// Forgetting against nats per response.
-    pub per_response: Line,
+    /// ForgettingResult against nats per token.
+    pub per_token: LinearFit,
+    /// ForgettingResult against nats per response.
+    pub per_response: LinearFit,
 }
 
 /// Of comparisons with one base on the same benchmarks; `place` says where each is from.
 ///
 /// # Errors
 /// An input error if bases, benchmarks or their examples differ, which names both places: their losses could not be put in one plane.
-pub fn kl_and_forgetting(found: &[(String, Forgetting)]) -> Result<KlAndForgetting> {
+pub fn kl_and_forgetting(found: &[(String, ForgettingResult)]) -> Result<KlAndForgetting> {
     // Where the first comparison is from, the hash of its base, and its benchmarks by name and hash of their data.
     type First<'a> = (&'a str, &'a str, Vec<(&'a str, &'a str)>);
     let mut first: Option<First<'_>> = None;
@@ -81,12 +81,12 @@ pub fn kl_and_forgetting(found: &[(String, Forgetting)]) -> Result<KlAndForgetti
         }
     }
     let line = |of: fn(&KlPoint) -> f64| {
-        Line::through(&points.iter().map(|point| (of(point), point.forgetting)).collect::<Vec<_>>())
+        LinearFit::through(&points.iter().map(|point| (of(point), point.forgetting)).collect::<Vec<_>>())
     };
     Ok(KlAndForgetting { per_token: line(|p| p.per_token), per_response: line(|p| p.per_response), points, left_out })
 }
 
-fn point(tuned: &Tuned) -> Result<KlPoint, &'static str> {
+fn point(tuned: &TunedResult) -> Result<KlPoint, &'static str> {
     let all = tuned.all.as_ref().ok_or("no benchmark of prior knowledge")?;
     let new_task = tuned.divergence.iter().find(|d| d.prompts_of == NEW_TASK);
     let forward = new_task.ok_or("no divergence on the new task's prompts (--data and --kl of `jigsaw eval`)")?.forward;
@@ -106,11 +106,11 @@ fn point(tuned: &Tuned) -> Result<KlPoint, &'static str> {
 mod tests {
     use super::*;
     use crate::eval::{Direction, Divergence};
-    use crate::forgetting::made_up::{compared, model, planted};
+    use crate::forgetting::fixtures::{compared, model, planted};
     use crate::stats::Interval;
 
     /// `lost` of 100 answers, at a distance of `kl`.
-    fn one(name: &str, lost: usize, kl: Option<f64>) -> Tuned {
+    fn one(name: &str, lost: usize, kl: Option<f64>) -> TunedResult {
         let at = |value| Interval { value, low: value, high: value };
         let direction =
             |kl: f64| Direction { tokens: 10, unfinished: 0, per_token: at(kl), per_response: at(10.0 * kl) };
@@ -123,13 +123,13 @@ mod tests {
             own: None,
         });
         let benchmarks = vec![compared("bench", &planted(100, 80, lost, 0))];
-        Tuned::of(model(name), None, benchmarks, divergence.into_iter().collect())
+        TunedResult::of(model(name), None, benchmarks, divergence.into_iter().collect())
     }
 
     #[test]
     fn the_line_goes_through_the_models_of_all_comparisons() {
-        let first = Forgetting::new(model("base"), vec![one("a", 10, Some(0.1)), one("b", 20, Some(0.2))]);
-        let second = Forgetting::new(model("base"), vec![one("c", 40, Some(0.4)), one("d", 7, None)]);
+        let first = ForgettingResult::new(model("base"), vec![one("a", 10, Some(0.1)), one("b", 20, Some(0.2))]);
+        let second = ForgettingResult::new(model("base"), vec![one("c", 40, Some(0.4)), one("d", 7, None)]);
         let found = kl_and_forgetting(&[("x".into(), first.clone()), ("y".into(), second)]).unwrap();
         assert_eq!(found.points.len(), 3);
         assert!((found.points[2].forgetting - 0.4).abs() < 1e-12 && found.points[2].per_response == 4.0);
@@ -144,9 +144,9 @@ mod tests {
 
     #[test]
     fn other_bases_and_other_benchmarks_are_refused_with_both_places() {
-        let of = |base: &str, tuned: Tuned| Forgetting::new(model(base), vec![tuned]);
+        let of = |base: &str, tuned: TunedResult| ForgettingResult::new(model(base), vec![tuned]);
         let first = ("x".to_string(), of("base", one("a", 1, Some(0.1))));
-        let refused = |second: Forgetting, said: &str| {
+        let refused = |second: ForgettingResult, said: &str| {
             let error = kl_and_forgetting(&[first.clone(), ("y".into(), second)]).unwrap_err();
             assert!(error.exit_code() == 2 && error.to_string().contains("x and y"), "{error}");
             assert!(error.to_string().contains(said), "{error}");

@@ -3,38 +3,37 @@
 //!
 //! `docs/dynamics.md` has the formulas and their sources. [`influence`] measures a pair, [`run()`] all of them under all checkpoints.
 
-mod directory;
 pub mod distribution;
-mod found;
 pub mod influence;
 mod kl;
-mod lines;
+mod measure;
+mod output_dir;
 mod pairing;
 mod perplexity;
-mod run;
+mod result;
 mod samples;
-pub mod step;
+pub mod sgd_step;
 mod table;
 mod write;
 
-pub use directory::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, PAIRS, SAMPLES};
-pub use found::{Cell, CheckpointFound, Dynamics, Pair, SetFound, Setting};
 pub use influence::{Influence, influences};
 pub use kl::{KlAndForgetting, KlPoint, kl_and_forgetting};
+pub use measure::{DynamicsObserver, DynamicsRequest, run};
+pub use output_dir::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, PAIRS, SAMPLES};
 pub use perplexity::Perplexity;
-pub use run::{Progress, Request, run};
-pub use samples::{Kind, Origin, Sample};
-pub use step::{Gradient, Loss, Stepper};
+pub use result::{CheckpointResult, DynamicsResult, InfluenceConfig, Pair, PairSummary, SampleSetResult};
+pub use samples::{ResponseSource, Sample, SampleRole};
+pub use sgd_step::{Gradient, ResponseLoss, Stepper};
 pub use table::{divergence, influence_over_checkpoints, influence_table, likelihood, notes};
 pub use write::write;
 
 #[cfg(test)]
-mod found_tests;
+pub(crate) mod fixtures;
 #[cfg(test)]
-pub(crate) mod made_up;
+mod measure_tests;
 #[cfg(test)]
-mod micro;
-#[cfg(test)]
-mod run_tests;
+mod result_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod toy_model;

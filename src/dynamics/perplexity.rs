@@ -75,15 +75,15 @@ pub fn edges(samples: &[Sample]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dynamics::samples::{Kind, Origin};
+    use crate::dynamics::samples::{ResponseSource, SampleRole};
 
     fn sample(nats: f64, tokens: usize) -> Sample {
         Sample {
-            kind: Kind::Train,
+            kind: SampleRole::Train,
             set: "a".into(),
             index: 0,
             id: "x".into(),
-            origin: Origin::Data,
+            origin: ResponseSource::Data,
             token_ids: vec![0; tokens],
             nats,
         }

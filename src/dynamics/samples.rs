@@ -4,9 +4,10 @@
 //! else (a benchmark file, whose gold answers are no text of a model's) the base's own greedy answer: what it says by itself is
 //! what it knows.
 
-use crate::eval::bench::Prepared;
+use crate::eval::bench::PreparedBenchmark;
 use crate::model::Predictor;
 use crate::model::{Sampling, Sequence};
+use crate::sampling::{LocalModel, Prompts, SampleOptions, sample};
 use crate::tasks::Task;
 use crate::tasks::encode_example;
 use crate::tasks::reference_response;
@@ -23,7 +24,7 @@ const NAMED: usize = 5;
 /// What a set of samples is in a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum SampleRole {
     /// Training data of a regime: u.
     Train,
     /// Prior knowledge: v.
@@ -33,7 +34,7 @@ pub enum Kind {
 /// Where a response is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Origin {
+pub enum ResponseSource {
     /// The assistant's turn of the record.
     Data,
     /// The base's greedy answer.
@@ -44,7 +45,7 @@ pub enum Origin {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// What its set is.
-    pub kind: Kind,
+    pub kind: SampleRole,
     /// Name of its set.
     pub set: String,
     /// Index of its example.
@@ -52,7 +53,7 @@ pub struct Sample {
     /// Id of its example.
     pub id: String,
     /// Where its response is from.
-    pub origin: Origin,
+    pub origin: ResponseSource,
     /// The response, with the closing token where there is one.
     pub token_ids: Vec<u32>,
     /// -log pi of the whole response under the base, in nats.
@@ -67,16 +68,16 @@ impl Sample {
 }
 
 /// A set of samples, ready to be encoded.
-pub struct Set {
+pub struct SampleSet {
     /// What it is in a pair.
-    pub kind: Kind,
+    pub kind: SampleRole,
     /// Examples and processor.
-    pub prepared: Prepared,
+    pub prepared: PreparedBenchmark,
     /// The examples chosen.
     pub chosen: Vec<usize>,
 }
 
-impl Set {
+impl SampleSet {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.prepared.name
@@ -86,7 +87,7 @@ impl Set {
     pub fn check(&self) -> Result<()> {
         let task = self.prepared.task();
         let mut missing = Vec::new();
-        for &i in self.chosen.iter().filter(|_| self.kind == Kind::Train) {
+        for &i in self.chosen.iter().filter(|_| self.kind == SampleRole::Train) {
             let record = task.example(i)?;
             if record.response().is_none() {
                 missing.push(record.id.as_str());
@@ -130,18 +131,21 @@ impl Set {
             let own = task.example(i)?.response().is_some();
             responses.push(own.then(|| reference_response(task, codec, i)).transpose()?);
         }
-        let open: Vec<_> =
-            prompts.iter().zip(&responses).filter(|(_, r)| r.is_none()).map(|(p, _)| p.clone()).collect();
+        let without = |(i, r): (usize, &Option<Vec<u32>>)| r.is_none().then_some(i);
+        let open: Vec<usize> = responses.iter().enumerate().filter_map(without).collect();
         let mut answers = Vec::new();
         if !open.is_empty() {
+            let examples: Vec<usize> = open.iter().map(|&at| examples[at]).collect();
+            let prompts: Vec<_> = open.iter().map(|&at| prompts[at].clone()).collect();
             let sampling = Sampling::greedy(self.prepared.sampling.max_new_tokens);
-            answers = base.generate(&open, 1, &sampling, codec.eos_ids(), codec.banned_ids())?;
+            let options = SampleOptions { samples: 1, sampling: &sampling, stream: ("dynamics", &[]) };
+            answers = sample(&LocalModel::new(base, codec), &Prompts::encoded(task, &examples, &prompts), &options)?;
         }
-        let mut answers = answers.into_iter().flatten().map(|completion| completion.ids);
+        let mut answers = answers.into_iter().flatten().map(|answer| answer.token_ids);
         let mut origins = Vec::with_capacity(examples.len());
         let mut batch = Vec::with_capacity(examples.len());
         for (prompt, response) in prompts.into_iter().zip(responses) {
-            origins.push(if response.is_some() { Origin::Data } else { Origin::Base });
+            origins.push(if response.is_some() { ResponseSource::Data } else { ResponseSource::Base });
             let response = response.or_else(|| answers.next()).unwrap_or_default();
             batch.push(Sequence { prompt, response });
         }

@@ -1,9 +1,9 @@
 //! The tables for people: the same cells on a terminal, in Markdown and on a page.
 
-use super::found::{Cell, CheckpointFound, Dynamics, SetFound};
 use super::kl::KlAndForgetting;
+use super::result::{CheckpointResult, DynamicsResult, PairSummary, SampleSetResult};
 use crate::stats::table::{Table, points, short};
-use crate::stats::{Agreement, Interval, Line};
+use crate::stats::{Agreement, Interval, LinearFit};
 
 /// What stands for all prior families together.
 const ALL: &str = "all";
@@ -30,8 +30,8 @@ fn strings<const N: usize>(cells: [&str; N]) -> Vec<String> {
 }
 
 /// One checkpoint: each regime with all prior families and with each.
-pub fn influence_table(found: &CheckpointFound) -> Table {
-    let row = |cell: &Cell| {
+pub fn influence_table(found: &CheckpointResult) -> Table {
+    let row = |cell: &PairSummary| {
         vec![
             cell.regime.clone(),
             cell.prior.clone().unwrap_or_else(|| ALL.into()),
@@ -59,17 +59,17 @@ pub fn influence_table(found: &CheckpointFound) -> Table {
         "asymmetry",
         "beyond first order",
     ]);
-    Table { header, rows: found.cells.iter().map(row).collect() }
+    Table { header, rows: found.summaries.iter().map(row).collect() }
 }
 
 /// LBK over the checkpoints, a regime a row; `None` for a single checkpoint.
-pub fn influence_over_checkpoints(found: &Dynamics) -> Option<Table> {
+pub fn influence_over_checkpoints(found: &DynamicsResult) -> Option<Table> {
     if found.checkpoints.len() < 2 {
         return None;
     }
     let header = std::iter::once("LBK".to_string()).chain(found.checkpoints.iter().map(|c| c.model.name.clone()));
     let rows = found.regimes.iter().map(|regime| {
-        let of = |checkpoint: &CheckpointFound| {
+        let of = |checkpoint: &CheckpointResult| {
             let cell = checkpoint.overall().find(|cell| cell.regime == regime.name);
             cell.map_or(short(f64::NAN), |cell| with_interval(&cell.lbk))
         };
@@ -79,8 +79,8 @@ pub fn influence_over_checkpoints(found: &Dynamics) -> Option<Table> {
 }
 
 /// How likely the base finds the responses of each set.
-pub fn likelihood(found: &Dynamics) -> Table {
-    let row = |kind: &str, set: &SetFound| {
+pub fn likelihood(found: &DynamicsResult) -> Table {
+    let row = |kind: &str, set: &SampleSetResult| {
         let p = &set.perplexity;
         let by_base = match set.answered_by_base {
             0 => "data".to_string(),
@@ -110,7 +110,7 @@ pub fn divergence(found: &KlAndForgetting) -> (Table, Vec<String>) {
         vec![point.model.clone(), short(point.per_token), short(point.per_response), points(point.forgetting)]
     });
     let header = strings(["model", "KL(base || tuned) per token", "per response", "mean loss, points"]);
-    let line = |what: &str, line: &Line| {
+    let line = |what: &str, line: &LinearFit| {
         format!(
             "loss against KL {what}: R^2 {}, slope {} points a nat, n {}",
             short(line.r2),
@@ -131,7 +131,7 @@ pub fn divergence(found: &KlAndForgetting) -> (Table, Vec<String>) {
 }
 
 /// What a reader should know about these numbers.
-pub fn notes(found: &Dynamics) -> Vec<String> {
+pub fn notes(found: &DynamicsResult) -> Vec<String> {
     let mut notes = Vec::new();
     // By regime: over all pairs, one whose changes are large hides the others.
     let of_regimes = found.checkpoints.iter().flat_map(|checkpoint| {
@@ -148,9 +148,9 @@ pub fn notes(found: &Dynamics) -> Vec<String> {
             large.join(", ")
         ));
     }
-    let (adapters, whole): (Vec<&CheckpointFound>, Vec<&CheckpointFound>) =
+    let (adapters, whole): (Vec<&CheckpointResult>, Vec<&CheckpointResult>) =
         found.checkpoints.iter().partition(|checkpoint| checkpoint.adapter);
-    let names = |of: &[&CheckpointFound]| of.iter().map(|c| c.model.name.as_str()).collect::<Vec<_>>().join(", ");
+    let names = |of: &[&CheckpointResult]| of.iter().map(|c| c.model.name.as_str()).collect::<Vec<_>>().join(", ");
     if !adapters.is_empty() {
         let beside = match whole.is_empty() {
             true => "with those of whole models or of other adapters' sizes".to_string(),

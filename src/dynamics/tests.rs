@@ -3,11 +3,10 @@
 
 use super::distribution::Distributions;
 use super::influence::{Influence, influences};
-use super::micro::{Micro, VOCAB, sequence};
-use super::step::{Loss, Stepper};
+use super::sgd_step::{ResponseLoss, Stepper};
+use super::toy_model::{ToyModel, VOCAB, sequence};
 use crate::Error;
 use crate::model::init::{Preset, write_checkpoint};
-use crate::model::qwen2_5_vl::Model;
 use crate::model::{LanguageModel, Predictor};
 use crate::model::{Prompt, Sequence};
 use crate::nn::read;
@@ -32,9 +31,9 @@ struct Exact {
 }
 
 impl Exact {
-    fn of(model: &Micro, u: &Sequence, v: &Sequence, loss: Loss) -> Exact {
+    fn of(model: &ToyModel, u: &Sequence, v: &Sequence, loss: ResponseLoss) -> Exact {
         let probabilities =
-            |s: &Sequence| -> Vec<f64> { Micro::log_softmax(&model.logits(s)).into_iter().map(f64::exp).collect() };
+            |s: &Sequence| -> Vec<f64> { ToyModel::log_softmax(&model.logits(s)).into_iter().map(f64::exp).collect() };
         let (pi_u, pi_v) = (probabilities(u), probabilities(v));
         let a = (0..pi_v.len())
             .map(|i| {
@@ -62,7 +61,7 @@ impl Exact {
 }
 
 /// The gradient of the log-likelihood of `s`, by its Jacobian.
-fn gradient(model: &Micro, s: &Sequence, loss: Loss) -> Vec<f64> {
+fn gradient(model: &ToyModel, s: &Sequence, loss: ResponseLoss) -> Vec<f64> {
     let g = Exact::of(model, s, s, loss).g;
     let jacobian = model.jacobian(s);
     (0..jacobian[0].len()).map(|p| -g.iter().zip(&jacobian).map(|(g, row)| g * row[p]).sum::<f64>()).collect()
@@ -87,11 +86,11 @@ fn close(got: f64, expected: f64, relative: f64, what: &str) {
 
 #[test]
 fn the_bound_holds_for_every_pair_and_is_what_the_matrices_give() {
-    let model = Micro::new(0);
+    let model = ToyModel::new(0);
     let stepper = Stepper::new(&model).unwrap();
     let (us, vs) = samples();
     let eta = 1e-3;
-    for loss in [Loss::Mean, Loss::Sum] {
+    for loss in [ResponseLoss::Mean, ResponseLoss::Sum] {
         for u in &us {
             for (found, v) in influences(&stepper, u, &vs, eta, loss).unwrap().iter().zip(&vs) {
                 let exact = Exact::of(&model, u, v, loss);
@@ -117,12 +116,12 @@ fn the_bound_holds_for_every_pair_and_is_what_the_matrices_give() {
 
 #[test]
 fn the_bound_of_a_sample_does_not_depend_on_the_mean_or_the_sum_of_the_loss() {
-    let model = Micro::new(1);
+    let model = ToyModel::new(1);
     let stepper = Stepper::new(&model).unwrap();
     let (us, vs) = samples();
     for u in &us {
         let of = |loss| influences(&stepper, u, &vs, 1e-3, loss).unwrap();
-        for (mean, sum) in of(Loss::Mean).iter().zip(&of(Loss::Sum)) {
+        for (mean, sum) in of(ResponseLoss::Mean).iter().zip(&of(ResponseLoss::Sum)) {
             close(mean.lbk, sum.lbk, 0.02, "LBK");
             close(mean.cosine, sum.cosine, 1e-9, "cosine");
         }
@@ -130,24 +129,31 @@ fn the_bound_of_a_sample_does_not_depend_on_the_mean_or_the_sum_of_the_loss() {
 }
 
 /// Measured change of the token log-distributions of `v` after a step on `u`.
-fn measured(model: &Micro, stepper: &Stepper<'_>, u: &Sequence, v: &Sequence, eta: f64, loss: Loss) -> Vec<f64> {
-    let before = Micro::log_softmax(&model.logits(v));
+fn measured(
+    model: &ToyModel,
+    stepper: &Stepper<'_>,
+    u: &Sequence,
+    v: &Sequence,
+    eta: f64,
+    loss: ResponseLoss,
+) -> Vec<f64> {
+    let before = ToyModel::log_softmax(&model.logits(v));
     let gradient = stepper.gradient(u).unwrap();
     let rate = eta * loss.weight(u.response.len());
-    let after = stepper.after_step(&gradient, rate, || Ok(Micro::log_softmax(&model.logits(v)))).unwrap();
+    let after = stepper.after_step(&gradient, rate, || Ok(ToyModel::log_softmax(&model.logits(v)))).unwrap();
     after.iter().zip(&before).map(|(a, b)| a - b).collect()
 }
 
 #[test]
 fn the_change_goes_to_minus_eta_akg_with_an_error_of_second_order() {
-    let model = Micro::new(0);
+    let model = ToyModel::new(0);
     let stepper = Stepper::new(&model).unwrap();
     let (us, vs) = samples();
     let errors = |eta: f64| -> (f64, f64) {
         let (mut absolute, mut whole) = (0.0, 0.0);
         for (u, v) in us.iter().flat_map(|u| vs.iter().map(move |v| (u, v))) {
-            let expected = Exact::of(&model, u, v, Loss::Sum).first_order(eta);
-            let found = measured(&model, &stepper, u, v, eta, Loss::Sum);
+            let expected = Exact::of(&model, u, v, ResponseLoss::Sum).first_order(eta);
+            let found = measured(&model, &stepper, u, v, eta, ResponseLoss::Sum);
             absolute += found.iter().zip(&expected).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
             whole += squares(&expected);
         }
@@ -164,10 +170,10 @@ fn the_change_goes_to_minus_eta_akg_with_an_error_of_second_order() {
 
 #[test]
 fn a_step_on_u_changes_v_as_a_step_on_v_changes_u_up_to_second_order() {
-    let model = Micro::new(2);
+    let model = ToyModel::new(2);
     let stepper = Stepper::new(&model).unwrap();
     let (us, vs) = samples();
-    for loss in [Loss::Mean, Loss::Sum] {
+    for loss in [ResponseLoss::Mean, ResponseLoss::Sum] {
         let differences = |eta: f64| -> (f64, f64) {
             let all: Vec<Influence> =
                 us.iter().flat_map(|u| influences(&stepper, u, &vs, eta, loss).unwrap()).collect();
@@ -184,10 +190,10 @@ fn a_step_on_u_changes_v_as_a_step_on_v_changes_u_up_to_second_order() {
 
 #[test]
 fn a_sample_is_as_near_to_itself_as_can_be_and_a_step_on_it_makes_it_likelier() {
-    let model = Micro::new(0);
+    let model = ToyModel::new(0);
     let stepper = Stepper::new(&model).unwrap();
     let u = sequence(0, &[2, 1, 0]);
-    let found = influences(&stepper, &u, std::slice::from_ref(&u), 1e-2, Loss::Mean).unwrap()[0];
+    let found = influences(&stepper, &u, std::slice::from_ref(&u), 1e-2, ResponseLoss::Mean).unwrap()[0];
     assert!((found.cosine - 1.0).abs() < 1e-9 && found.v_change > 0.0, "{found:?}");
     assert_eq!(found.v_change, found.u_change);
     close(found.v_change, found.first_order, 0.05, "change");
@@ -202,12 +208,12 @@ fn bits(policy: &dyn LanguageModel) -> Vec<u32> {
 
 #[test]
 fn the_weights_are_exactly_what_they_were_after_steps_and_after_failures() {
-    let model = Micro::new(0);
+    let model = ToyModel::new(0);
     let before = bits(&model);
     let stepper = Stepper::new(&model).unwrap();
     let (us, vs) = samples();
     for u in &us {
-        influences(&stepper, u, &vs, 0.37, Loss::Sum).unwrap();
+        influences(&stepper, u, &vs, 0.37, ResponseLoss::Sum).unwrap();
         assert_eq!(bits(&model), before);
     }
     let gradient = stepper.gradient(&us[0]).unwrap();
@@ -221,13 +227,13 @@ fn the_weights_are_exactly_what_they_were_after_steps_and_after_failures() {
 
 #[test]
 fn what_is_frozen_has_no_part_in_step_and_gradient() {
-    let model = Micro::new(0);
+    let model = ToyModel::new(0);
     model.parameters()[2].set_trainable(false);
     let stepper = Stepper::new(&model).unwrap();
     let (us, vs) = samples();
     let gradient = stepper.gradient(&us[0]).unwrap();
     let whole = {
-        let free = Micro::new(0);
+        let free = ToyModel::new(0);
         let stepper = Stepper::new(&free).unwrap();
         stepper.gradient(&us[0]).unwrap().norm().unwrap()
     };
@@ -235,7 +241,7 @@ fn what_is_frozen_has_no_part_in_step_and_gradient() {
     let head = read(model.parameters()[2].var.as_tensor()).unwrap().to_vec();
     let moved = stepper.after_step(&gradient, 0.5, || Ok(read(model.parameters()[2].var.as_tensor())?.to_vec()));
     assert_eq!(moved.unwrap(), head);
-    let found = influences(&stepper, &us[0], &vs[..1], 1e-3, Loss::Mean).unwrap()[0];
+    let found = influences(&stepper, &us[0], &vs[..1], 1e-3, ResponseLoss::Mean).unwrap()[0];
     close(found.v_change, found.first_order, 0.02, "change");
     model.parameters().iter().for_each(|p| p.set_trainable(false));
     let none = Stepper::new(&model).unwrap();
@@ -244,12 +250,12 @@ fn what_is_frozen_has_no_part_in_step_and_gradient() {
 
 #[test]
 fn weights_that_are_no_numbers_are_an_error_and_not_a_result() {
-    let model = Micro::new(0);
+    let model = ToyModel::new(0);
     let (us, vs) = samples();
     let bias = &model.parameters()[3].var;
     bias.set(&(bias.as_tensor() * f64::NAN).unwrap()).unwrap();
     let stepper = Stepper::new(&model).unwrap();
-    let error = influences(&stepper, &us[0], &vs, 1e-2, Loss::Mean).unwrap_err();
+    let error = influences(&stepper, &us[0], &vs, 1e-2, ResponseLoss::Mean).unwrap_err();
     assert!(error.exit_code() == 1 && error.to_string().contains("finite"), "{error}");
 }
 
@@ -258,7 +264,7 @@ fn the_architecture_itself_follows_its_first_order_and_comes_back_to_its_weights
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tiny");
     write_checkpoint(&path, Preset::Tiny, 3).unwrap();
-    let model = Model::load(&path, &Device::Cpu).unwrap();
+    let model = crate::model::load(&path, &Device::Cpu).unwrap();
     let before = bits(&model);
     let ids = |n: u32, by: u32| (0..n).map(|i| (7 + i * by) % 300).collect::<Vec<u32>>();
     let of = |prompt: u32, response: u32, by: u32| Sequence {
@@ -270,7 +276,7 @@ fn the_architecture_itself_follows_its_first_order_and_comes_back_to_its_weights
     // So that a step on u gains u so many nats a token.
     let norm = stepper.gradient(&u).unwrap().norm().unwrap() / u.response.len() as f64;
     let errors = |gain: f64| -> f64 {
-        let found = influences(&stepper, &u, &vs, gain / (norm * norm), Loss::Mean).unwrap();
+        let found = influences(&stepper, &u, &vs, gain / (norm * norm), ResponseLoss::Mean).unwrap();
         assert!(found.iter().all(|i| i.lbk > 0.0 && i.cosine.abs() < 1.0), "{found:?}");
         let whole = root_mean_square(found.iter().map(|i| i.first_order));
         root_mean_square(found.iter().map(|i| i.v_change - i.first_order)) / whole
@@ -286,6 +292,6 @@ fn the_architecture_itself_follows_its_first_order_and_comes_back_to_its_weights
         assert!((row.log_prob - f64::from(logprob)).abs() < 1e-5, "{} {logprob}", row.log_prob);
     }
     let predictor: &dyn Predictor = &model;
-    let still = found.moved(predictor, &u).unwrap();
+    let still = found.shift(predictor, &u).unwrap();
     assert_eq!((still.change_squares, still.log_likelihood), (0.0, found.log_likelihood()));
 }

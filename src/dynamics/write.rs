@@ -1,13 +1,13 @@
 //! `dynamics.json`, and the same as CSV and Markdown.
 
-use super::directory::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD};
-use super::found::{Cell, CheckpointFound, Dynamics, SetFound};
+use super::output_dir::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD};
+use super::result::{CheckpointResult, DynamicsResult, PairSummary, SampleSetResult};
 use super::table::{divergence, influence_over_checkpoints, influence_table, likelihood, notes};
 use crate::Result;
-use crate::forgetting::{Model, brief};
+use crate::forgetting::{ModelRef, brief};
 use crate::io::files;
 use crate::stats::table::csv_field;
-use crate::stats::{Interval, Line};
+use crate::stats::{Interval, LinearFit};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use std::path::Path;
 const HEADER: &str = "model,run,step,seed,set,prior,measure,n,samples,value,low,high";
 
 /// Write all three into `dir`; the JSON last.
-pub fn write(dir: &Path, found: &Dynamics) -> Result<()> {
+pub fn write(dir: &Path, found: &DynamicsResult) -> Result<()> {
     files::create_dir(dir)?;
     files::write_atomic(&dir.join(DYNAMICS_CSV), csv(found).as_bytes())?;
     files::write_atomic(&dir.join(DYNAMICS_MD), markdown(found).as_bytes())?;
@@ -23,7 +23,7 @@ pub fn write(dir: &Path, found: &Dynamics) -> Result<()> {
 }
 
 /// A row of the CSV but for its model.
-struct Row<'a> {
+struct CsvRow<'a> {
     set: &'a str,
     prior: &'a str,
     measure: &'a str,
@@ -32,10 +32,10 @@ struct Row<'a> {
     value: Interval,
 }
 
-fn csv(found: &Dynamics) -> String {
+fn csv(found: &DynamicsResult) -> String {
     let mut text = format!("{HEADER}\n");
     for checkpoint in &found.checkpoints {
-        checkpoint.cells.iter().for_each(|cell| of_cell(&mut text, checkpoint, cell));
+        checkpoint.summaries.iter().for_each(|cell| of_cell(&mut text, checkpoint, cell));
     }
     for (set, prior) in found.regimes.iter().map(|set| (set, false)).chain(found.priors.iter().map(|set| (set, true))) {
         of_set(&mut text, &found.base, set, prior);
@@ -52,7 +52,7 @@ fn bare(value: f64) -> Interval {
     Interval { value, ..Interval::UNKNOWN }
 }
 
-fn of_cell(text: &mut String, checkpoint: &CheckpointFound, cell: &Cell) {
+fn of_cell(text: &mut String, checkpoint: &CheckpointResult, cell: &PairSummary) {
     let numbers = [
         ("LBK", cell.lbk),
         ("median of LBK", bare(cell.lbk_median)),
@@ -66,29 +66,29 @@ fn of_cell(text: &mut String, checkpoint: &CheckpointFound, cell: &Cell) {
     ];
     for (measure, value) in numbers {
         let (set, prior) = (cell.regime.as_str(), cell.prior.as_deref().unwrap_or("all"));
-        line(text, &checkpoint.model, &Row { set, prior, measure, n: cell.pairs, samples: cell.samples, value });
+        line(text, &checkpoint.model, &CsvRow { set, prior, measure, n: cell.pairs, samples: cell.samples, value });
     }
 }
 
-fn of_set(text: &mut String, base: &Model, set: &SetFound, prior: bool) {
+fn of_set(text: &mut String, base: &ModelRef, set: &SampleSetResult, prior: bool) {
     let p = &set.perplexity;
     for (measure, value) in
         [("nats per token under the base", p.nats_per_token), ("median perplexity under the base", bare(p.median))]
     {
         let (of_train, of_prior) = if prior { ("", set.name.as_str()) } else { (set.name.as_str(), "") };
-        let row = Row { set: of_train, prior: of_prior, measure, n: p.responses, samples: p.responses, value };
+        let row = CsvRow { set: of_train, prior: of_prior, measure, n: p.responses, samples: p.responses, value };
         line(text, base, &row);
     }
 }
 
-fn of_line(text: &mut String, base: &Model, name: &str, fit: &Line) {
+fn of_line(text: &mut String, base: &ModelRef, name: &str, fit: &LinearFit) {
     for (what, value) in [("slope", fit.slope), ("intercept", bare(fit.intercept)), ("R^2", bare(fit.r2))] {
         let measure = format!("loss against KL {name}: {what}");
-        line(text, base, &Row { set: "", prior: "", measure: &measure, n: fit.n, samples: fit.n, value });
+        line(text, base, &CsvRow { set: "", prior: "", measure: &measure, n: fit.n, samples: fit.n, value });
     }
 }
 
-fn line(text: &mut String, model: &Model, row: &Row<'_>) {
+fn line(text: &mut String, model: &ModelRef, row: &CsvRow<'_>) {
     let run = model.run.as_ref();
     let whole = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
     let texts = [
@@ -114,7 +114,7 @@ fn line(text: &mut String, model: &Model, row: &Row<'_>) {
     text.push('\n');
 }
 
-fn markdown(found: &Dynamics) -> String {
+fn markdown(found: &DynamicsResult) -> String {
     let mut text = String::new();
     let setting = &found.setting;
     let frozen =

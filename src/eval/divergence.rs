@@ -8,15 +8,14 @@
 //!
 //! Logits are formed some rows at a time: never those of all tokens together.
 
-use super::Outcome;
 use crate::model::{Predictor, PromptEncoder};
 use crate::model::{Prompt, Sampling, Sequence};
 use crate::nn::kl_divergence;
-use crate::stats::{Interval, Total, clustered_mean};
+use crate::sampling::{LocalModel, Prompts, SampleOptions, ScoredResponse, sample};
+use crate::stats::{ClusterTotal, Interval, clustered_mean};
 use crate::tasks::Task;
 use crate::tasks::encode_example;
-use crate::{Error, Result, rng};
-use rand::Rng as _;
+use crate::{Error, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -95,7 +94,7 @@ impl Comparison<'_> {
     pub fn measure<'o>(
         &self,
         examples: &[usize],
-        own: impl Fn(usize) -> Option<&'o Outcome>,
+        own: impl Fn(usize) -> Option<&'o ScoredResponse>,
         samples: &mut BaseSamples,
     ) -> Result<Vec<PromptDivergence>> {
         let Some(&first) = examples.first() else { return Ok(Vec::new()) };
@@ -103,12 +102,12 @@ impl Comparison<'_> {
         let from_base = match samples.get(&first) {
             Some(known) => known.clone(),
             None => {
-                let drawn = self.sample(self.base, &prompts, "forward", first)?;
+                let drawn = self.sample(self.base, examples, &prompts, "divergence forward")?;
                 samples.insert(first, drawn.clone());
                 drawn
             }
         };
-        let from_tuned = self.sample(self.tuned, &prompts, "reverse", first)?;
+        let from_tuned = self.sample(self.tuned, examples, &prompts, "divergence reverse")?;
         let names: Vec<&str> =
             examples.iter().map(|&i| Ok(self.task.example(i)?.id.as_str())).collect::<Result<Vec<_>>>()?;
         let forward = divergences(self.base, self.tuned, &prompts, &from_base, &names)?;
@@ -126,23 +125,21 @@ impl Comparison<'_> {
     fn sample(
         &self,
         model: &dyn Predictor,
+        examples: &[usize],
         prompts: &[Arc<Prompt>],
-        direction: &str,
-        first: usize,
+        stream: &str,
     ) -> Result<Vec<(Vec<u32>, bool)>> {
-        let sampling = Sampling {
-            max_new_tokens: self.max_new_tokens,
-            temperature: 1.0,
-            top_p: 1.0,
-            top_k: 0,
-            seed: rng::stream(self.seed, &format!("divergence {direction}"), &[first as u64]).next_u64(),
-        };
-        let groups = model.generate(prompts, 1, &sampling, self.codec.eos_ids(), &[])?;
-        Ok(groups.into_iter().flatten().map(|completion| (completion.ids, completion.finished)).collect())
+        let (max_new_tokens, seed) = (self.max_new_tokens, self.seed);
+        let sampling = Sampling { max_new_tokens, temperature: 1.0, top_p: 1.0, top_k: 0, seed };
+        let first = examples.first().map_or(0, |&first| first as u64);
+        let options = SampleOptions { samples: 1, sampling: &sampling, stream: (stream, &[first]) };
+        let model = LocalModel::unrestricted(model, self.codec);
+        let groups = sample(&model, &Prompts::encoded(self.task, examples, prompts), &options)?;
+        Ok(groups.into_iter().flatten().map(|response| (response.token_ids, response.finished)).collect())
     }
 
     /// The tokens of a stored answer; an answer that was cut off has no closing token.
-    fn answer(&self, outcome: &Outcome) -> Result<Vec<u32>> {
+    fn answer(&self, outcome: &ScoredResponse) -> Result<Vec<u32>> {
         let mut ids =
             self.codec.encode_response(&outcome.response).map_err(|e| e.context(format!("example {}", outcome.id)))?;
         if !outcome.finished {
@@ -258,8 +255,8 @@ pub struct Direction {
 
 impl Direction {
     fn of(measured: impl Iterator<Item = Measured> + Clone) -> Direction {
-        let by_tokens: Vec<Total> = measured.clone().map(|m| (m.nats, m.tokens as f64)).collect();
-        let by_responses: Vec<Total> = measured.clone().map(|m| (m.nats, 1.0)).collect();
+        let by_tokens: Vec<ClusterTotal> = measured.clone().map(|m| (m.nats, m.tokens as f64)).collect();
+        let by_responses: Vec<ClusterTotal> = measured.clone().map(|m| (m.nats, 1.0)).collect();
         Direction {
             tokens: measured.clone().map(|m| m.tokens).sum(),
             unfinished: measured.filter(|m| !m.finished).count(),
@@ -311,7 +308,7 @@ impl Divergence {
     pub fn of(prompts_of: &str, seed: u64, lines: &[PromptDivergence]) -> Divergence {
         let own: Vec<OwnAnswer> = lines.iter().filter_map(|line| line.own).collect();
         let mean = |of: fn(&OwnAnswer) -> f64| {
-            clustered_mean(&own.iter().map(|o| (of(o), o.tokens as f64)).collect::<Vec<Total>>()).mean
+            clustered_mean(&own.iter().map(|o| (of(o), o.tokens as f64)).collect::<Vec<ClusterTotal>>()).mean
         };
         let exp = |i: Interval| Interval { value: i.value.exp(), low: i.low.exp(), high: i.high.exp() };
         Divergence {

@@ -1,12 +1,15 @@
 //! The evaluation loop with a scripted generator in place of a model.
 
 use super::*;
+use crate::Error;
 use crate::data::{Message, Record};
 use crate::model::Sampling;
-use crate::tasks::NoAnswer;
+use crate::sampling::{Generated, SamplingKey, checkpoint_key, from_fn, sample_task};
+use crate::tasks::{NoAnswer, Score};
+use std::ops::Range;
 use std::path::Path;
 
-/// Copy the answer: the response is right when it equals the gold answer; hits are equal characters.
+/// Copy the answer: the response is right when it equals the gold answer; partial_credit are equal characters.
 struct Copying(Vec<Record>, image::RgbImage);
 
 impl Task for Copying {
@@ -24,15 +27,16 @@ impl Task for Copying {
     }
     fn score(&self, i: usize, response: &str) -> Score {
         let gold = &self.0[i].answer;
-        let hits = gold.chars().zip(response.chars()).filter(|(a, b)| a == b).count() as f64 / gold.len() as f64;
+        let partial_credit =
+            gold.chars().zip(response.chars()).filter(|(a, b)| a == b).count() as f64 / gold.len() as f64;
         let parsed = response.len() == gold.len();
         let fault = if parsed { "" } else { "wrong length" };
         Score {
             correct: gold == response,
-            value: hits,
-            lenient: hits,
-            hits,
-            positions: hits,
+            value: partial_credit,
+            lenient: partial_credit,
+            partial_credit,
+            raw_partial_credit: partial_credit,
             parsed,
             well_formed: parsed,
             fault: fault.into(),
@@ -66,26 +70,26 @@ fn answer(index: usize) -> Generated {
         i if i % 2 == 1 => format!("{:03}x", index / 10),
         _ => format!("{index:04}"),
     };
-    Generated { tokens: text.len() + 1, finished: index != 3, text, unanswered: None }
+    Generated { tokens: text.len() + 1, finished: index != 3, text, token_ids: Vec::new(), no_answer: None }
 }
 
 fn generator(examples: Range<usize>) -> Result<Vec<Vec<Generated>>> {
     Ok(examples.map(|i| vec![answer(i)]).collect())
 }
 
-fn plan(batch: usize) -> Plan {
-    Plan { limit: None, samples: 1, batch }
+fn plan(batch: usize) -> SamplePlan {
+    SamplePlan { limit: None, samples: 1, batch }
 }
 
-fn key(temperature: f32, batch: usize, n: usize) -> Key {
-    Key {
+fn key(temperature: f32, batch: usize, n: usize) -> SamplingKey {
+    SamplingKey {
         code: "test".into(),
         model: "m".repeat(64),
         prompt: "p".repeat(64),
         data: "d".repeat(64),
         gold: "g".into(),
         task: "copying".into(),
-        rules: Default::default(),
+        scorers: Default::default(),
         examples: n,
         sampling: Sampling { temperature, ..Sampling::greedy(8) },
         samples: 1,
@@ -94,19 +98,23 @@ fn key(temperature: f32, batch: usize, n: usize) -> Key {
     }
 }
 
-fn open(dir: &Path, key: Key, fresh: bool) -> Result<Directory> {
-    Directory::open(dir, key, Path::new("model"), Path::new("data"), "test", fresh)
+fn open(dir: &Path, key: SamplingKey, fresh: bool) -> Result<EvalDir> {
+    EvalDir::open(dir, key, Path::new("model"), Path::new("data"), "test", fresh)
 }
 
 #[test]
 fn a_summary_counts_what_the_task_scored() {
-    let (summary, outcomes) = evaluate_in_memory(&task(10), &plan(4), generator, |_| {}).unwrap();
+    let (summary, outcomes) =
+        sample_task(&from_fn(generator), &task(10), &plan(4), &Sampling::greedy(8), |_| {}).unwrap();
     assert_eq!(outcomes.len(), 10);
     assert_eq!((summary.examples, summary.samples, summary.truncated), (10, 1, 1));
     // Even and not 4: 0, 2, 6, 8. Odd and not 9: 1, 3, 5, 7 with three of four characters.
     assert_eq!(summary.accuracy, crate::stats::share(4, 10));
-    assert!((summary.hits.value - (4.0 + 4.0 * 0.75) / 10.0).abs() < 1e-12);
-    assert!(summary.hits.low < summary.hits.value && summary.hits.high > summary.hits.value);
+    assert!((summary.partial_credit.value - (4.0 + 4.0 * 0.75) / 10.0).abs() < 1e-12);
+    assert!(
+        summary.partial_credit.low < summary.partial_credit.value
+            && summary.partial_credit.high > summary.partial_credit.value
+    );
     assert_eq!(summary.parsed.value, 0.8);
     assert_eq!(summary.faults.get("wrong length"), Some(&2));
     assert_eq!(summary.mean_tokens, (8.0 * 5.0 + 2.0 * 2.0) / 10.0);
@@ -115,40 +123,43 @@ fn a_summary_counts_what_the_task_scored() {
 
 #[test]
 fn the_batch_size_changes_nothing() {
-    let of = |batch| evaluate_in_memory(&task(10), &plan(batch), generator, |_| {}).unwrap().1;
+    let of = |batch| sample_task(&from_fn(generator), &task(10), &plan(batch), &Sampling::greedy(8), |_| {}).unwrap().1;
     assert_eq!(of(1), of(4));
     assert_eq!(of(1), of(100));
 }
 
 #[test]
 fn a_limit_takes_the_first_examples_and_several_samples_count_once_per_example() {
-    let plan = Plan { limit: Some(4), samples: 3, batch: 3 };
+    let plan = SamplePlan { limit: Some(4), samples: 3, batch: 3 };
     let generate = |examples: Range<usize>| -> Result<_> {
-        let wrong = Generated { text: "none".into(), tokens: 5, finished: true, unanswered: None };
+        let wrong =
+            Generated { text: "none".into(), tokens: 5, finished: true, token_ids: Vec::new(), no_answer: None };
         Ok(examples.map(|i| vec![answer(i), wrong.clone(), answer(i)]).collect())
     };
     let mut last = None;
-    let (summary, outcomes) = evaluate_in_memory(&task(10), &plan, generate, |p| last = Some(p)).unwrap();
+    let (summary, outcomes) =
+        sample_task(&from_fn(generate), &task(10), &plan, &Sampling::greedy(8), |p| last = Some(p)).unwrap();
     assert_eq!(outcomes.len(), 12);
     assert_eq!((outcomes[4].index, outcomes[4].sample), (1, 1));
     // Examples 0 and 2 are right in two of three samples, 1 and 3 in none.
     assert!((summary.accuracy.value - 1.0 / 3.0).abs() < 1e-12);
     let over_examples = crate::stats::unit_mean(&[2.0 / 3.0, 0.0, 2.0 / 3.0, 0.0]);
     assert!((summary.accuracy.high - over_examples.high).abs() < 1e-12, "the interval is over examples, not responses");
-    assert_eq!(last, Some(Progress { done: 4, total: 4, correct: 4, responses: 12 }));
+    assert_eq!(last, Some(SampleProgress { done: 4, total: 4, correct: 4, responses: 12 }));
 }
 
 #[test]
 fn what_a_server_did_not_answer_is_wrong_whatever_the_task_would_say_of_it() {
     let generate = |examples: Range<usize>| -> Result<_> {
         let one = |i: usize| match i {
-            0 => Generated { unanswered: Some(NoAnswer::Refused), ..answer(0) },
-            1 => Generated { text: String::new(), unanswered: Some(NoAnswer::Empty), ..answer(1) },
+            0 => Generated { no_answer: Some(NoAnswer::Refused), ..answer(0) },
+            1 => Generated { text: String::new(), no_answer: Some(NoAnswer::Empty), ..answer(1) },
             _ => answer(i),
         };
         Ok(examples.map(|i| vec![one(i)]).collect())
     };
-    let (summary, outcomes) = evaluate_in_memory(&task(3), &plan(3), generate, |_| {}).unwrap();
+    let (summary, outcomes) =
+        sample_task(&from_fn(generate), &task(3), &plan(3), &Sampling::greedy(8), |_| {}).unwrap();
     assert_eq!((summary.accuracy, summary.truncated), (crate::stats::share(1, 3), 0));
     let faults: Vec<(&str, usize)> = summary.faults.iter().map(|(name, n)| (name.as_str(), *n)).collect();
     assert_eq!(faults, [("no text from the server", 1), ("refused by the server", 1)]);
@@ -159,44 +170,52 @@ fn what_a_server_did_not_answer_is_wrong_whatever_the_task_would_say_of_it() {
 #[test]
 fn a_wrong_number_of_responses_and_an_empty_plan_are_errors() {
     let none = |_: Range<usize>| Ok(vec![]);
-    assert!(evaluate_in_memory(&task(3), &plan(2), none, |_| {}).is_err());
-    assert_eq!(evaluate_in_memory(&task(0), &plan(2), generator, |_| {}).unwrap_err().exit_code(), 2);
-    assert_eq!(evaluate_in_memory(&task(3), &plan(0), generator, |_| {}).unwrap_err().exit_code(), 2);
+    assert!(sample_task(&from_fn(none), &task(3), &plan(2), &Sampling::greedy(8), |_| {}).is_err());
+    assert_eq!(
+        sample_task(&from_fn(generator), &task(0), &plan(2), &Sampling::greedy(8), |_| {}).unwrap_err().exit_code(),
+        2
+    );
+    assert_eq!(
+        sample_task(&from_fn(generator), &task(3), &plan(0), &Sampling::greedy(8), |_| {}).unwrap_err().exit_code(),
+        2
+    );
 }
 
 #[test]
 fn a_stopped_evaluation_goes_on_where_it_stopped_and_ends_the_same() {
     let (whole, part) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut directory = open(whole.path(), key(0.0, 3, 10), false).unwrap();
-    let expected = evaluate_in(&mut directory, &task(10), &plan(3), generator, |_| {}).unwrap();
+    let directory = open(whole.path(), key(0.0, 3, 10), false).unwrap();
+    let expected =
+        evaluate_in(&directory, &from_fn(generator), &task(10), &plan(3), &Sampling::greedy(8), |_| {}).unwrap();
 
-    let mut directory = open(part.path(), key(0.0, 3, 10), false).unwrap();
+    let directory = open(part.path(), key(0.0, 3, 10), false).unwrap();
     let mut calls = 0;
     let stopping = |examples: Range<usize>| {
         calls += 1;
         if calls == 3 { Err(Error::failed("stopped")) } else { generator(examples) }
     };
-    assert!(evaluate_in(&mut directory, &task(10), &plan(3), stopping, |_| {}).is_err());
+    assert!(evaluate_in(&directory, &from_fn(stopping), &task(10), &plan(3), &Sampling::greedy(8), |_| {}).is_err());
     drop(directory);
     // The last line was being written when the machine went down.
     let responses = part.path().join("responses.jsonl");
     let text = std::fs::read(&responses).unwrap();
     std::fs::write(&responses, &text[..text.len() - 5]).unwrap();
 
-    let mut directory = open(part.path(), key(0.0, 3, 10), false).unwrap();
+    let directory = open(part.path(), key(0.0, 3, 10), false).unwrap();
     let mut asked = Vec::new();
     let counting = |examples: Range<usize>| {
         asked.push(examples.clone());
         generator(examples)
     };
-    let result = evaluate_in(&mut directory, &task(10), &plan(3), counting, |_| {}).unwrap();
+    let result =
+        evaluate_in(&directory, &from_fn(counting), &task(10), &plan(3), &Sampling::greedy(8), |_| {}).unwrap();
     assert_eq!(asked, [5..8, 8..10], "the first five responses were kept");
     assert_eq!(std::fs::read(&responses).unwrap(), std::fs::read(whole.path().join("responses.jsonl")).unwrap());
     assert_eq!(result.summary.accuracy, expected.summary.accuracy);
-    assert_eq!(result.summary.hits, expected.summary.hits);
+    assert_eq!(result.summary.partial_credit, expected.summary.partial_credit);
 
     let never = |_: Range<usize>| -> Result<_> { panic!("a finished evaluation generates nothing") };
-    let again = evaluate_in(&mut directory, &task(10), &plan(3), never, |_| {}).unwrap();
+    let again = evaluate_in(&directory, &from_fn(never), &task(10), &plan(3), &Sampling::greedy(8), |_| {}).unwrap();
     assert_eq!((again.about, again.summary.faults), (result.about, result.summary.faults));
     assert!((again.summary.accuracy.low - result.summary.accuracy.low).abs() < 1e-12);
     assert_eq!(EvalResult::read_responses(part.path()).unwrap().len(), 10);
@@ -205,15 +224,15 @@ fn a_stopped_evaluation_goes_on_where_it_stopped_and_ends_the_same() {
 #[test]
 fn a_sampled_evaluation_goes_on_at_a_batch_boundary() {
     let dir = tempfile::tempdir().unwrap();
-    let mut directory = open(dir.path(), key(1.0, 4, 10), false).unwrap();
-    let (_, outcomes) = evaluate_in_memory(&task(10), &plan(4), generator, |_| {}).unwrap();
-    directory.append(&outcomes[..7]).unwrap();
+    let directory = open(dir.path(), key(1.0, 4, 10), false).unwrap();
+    let (_, outcomes) = sample_task(&from_fn(generator), &task(10), &plan(4), &Sampling::greedy(8), |_| {}).unwrap();
+    directory.resume(&task(10), &plan(4)).unwrap().0.append(&outcomes[..7]).unwrap();
     let mut asked = Vec::new();
     let counting = |examples: Range<usize>| {
         asked.push(examples.start);
         generator(examples)
     };
-    evaluate_in(&mut directory, &task(10), &plan(4), counting, |_| {}).unwrap();
+    evaluate_in(&directory, &from_fn(counting), &task(10), &plan(4), &Sampling::greedy(8), |_| {}).unwrap();
     assert_eq!(asked, [4, 8], "random numbers belong to whole batches");
     assert_eq!(EvalResult::read_responses(dir.path()).unwrap(), outcomes);
 }
@@ -221,9 +240,9 @@ fn a_sampled_evaluation_goes_on_at_a_batch_boundary() {
 #[test]
 fn another_model_in_the_same_directory_is_refused_by_name_until_fresh() {
     let dir = tempfile::tempdir().unwrap();
-    let mut directory = open(dir.path(), key(0.0, 3, 10), false).unwrap();
-    evaluate_in(&mut directory, &task(10), &plan(3), generator, |_| {}).unwrap();
-    let other = Key { model: "n".repeat(64), samples: 2, ..key(0.0, 3, 10) };
+    let directory = open(dir.path(), key(0.0, 3, 10), false).unwrap();
+    evaluate_in(&directory, &from_fn(generator), &task(10), &plan(3), &Sampling::greedy(8), |_| {}).unwrap();
+    let other = SamplingKey { model: "n".repeat(64), samples: 2, ..key(0.0, 3, 10) };
     let error = open(dir.path(), other.clone(), false).unwrap_err();
     let text = error.to_string();
     assert_eq!(error.exit_code(), 2);
@@ -238,12 +257,12 @@ fn another_model_in_the_same_directory_is_refused_by_name_until_fresh() {
 #[test]
 fn two_processes_cannot_evaluate_in_one_directory_but_read_a_finished_one() {
     let dir = tempfile::tempdir().unwrap();
-    let mut directory = open(dir.path(), key(0.0, 3, 10), false).unwrap();
+    let directory = open(dir.path(), key(0.0, 3, 10), false).unwrap();
     for fresh in [false, true] {
         let error = open(dir.path(), key(0.0, 3, 10), fresh).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("another process is evaluating in"), "{error}");
     }
-    evaluate_in(&mut directory, &task(10), &plan(3), generator, |_| {}).unwrap();
+    evaluate_in(&directory, &from_fn(generator), &task(10), &plan(3), &Sampling::greedy(8), |_| {}).unwrap();
     assert_eq!(EvalResult::read_responses(dir.path()).unwrap().len(), 10);
     drop(directory);
     let (one, other) = (open(dir.path(), key(0.0, 3, 10), false), open(dir.path(), key(0.0, 3, 10), false));
@@ -253,10 +272,12 @@ fn two_processes_cannot_evaluate_in_one_directory_but_read_a_finished_one() {
 #[test]
 fn responses_to_other_examples_are_refused_with_their_line() {
     let dir = tempfile::tempdir().unwrap();
-    let mut directory = open(dir.path(), key(0.0, 3, 10), false).unwrap();
-    let (_, outcomes) = evaluate_in_memory(&task(10), &plan(3), generator, |_| {}).unwrap();
-    directory.append(&[outcomes[0].clone(), outcomes[2].clone()]).unwrap();
-    let error = evaluate_in(&mut directory, &task(10), &plan(3), generator, |_| {}).unwrap_err();
+    let directory = open(dir.path(), key(0.0, 3, 10), false).unwrap();
+    let (_, outcomes) = sample_task(&from_fn(generator), &task(10), &plan(3), &Sampling::greedy(8), |_| {}).unwrap();
+    let mut log = directory.resume(&task(10), &plan(3)).unwrap().0;
+    log.append(&[outcomes[0].clone(), outcomes[2].clone()]).unwrap();
+    let error =
+        evaluate_in(&directory, &from_fn(generator), &task(10), &plan(3), &Sampling::greedy(8), |_| {}).unwrap_err();
     assert!(error.to_string().contains("responses.jsonl:2") && error.to_string().contains("example-2"), "{error}");
 }
 
@@ -270,7 +291,7 @@ fn the_key_follows_weights_template_records_and_images() {
     write("chat_template.jinja", "a");
     let mut task = task(3);
     task.0[1].images = vec!["picture.png".into()];
-    let of = |task: &Copying, plan: &Plan| key_of(dir.path(), task, plan, &Sampling::greedy(8)).unwrap();
+    let of = |task: &Copying, plan: &SamplePlan| checkpoint_key(dir.path(), task, plan, &Sampling::greedy(8)).unwrap();
     let first = of(&task, &plan(2));
     assert_eq!(of(&task, &plan(3)), first, "the batch size is no part of a greedy result");
     task.1.put_pixel(1, 0, image::Rgb([0, 0, 1]));
@@ -282,6 +303,9 @@ fn the_key_follows_weights_template_records_and_images() {
     write("chat_template.jinja", "b");
     assert_eq!(of(&task, &plan(2)).differences_in(&first), ["prompt"]);
     write("chat_template.jinja", "a");
-    assert_eq!(of(&task, &Plan { limit: Some(2), ..plan(2) }).differences_in(&first), ["data", "gold", "examples"]);
+    assert_eq!(
+        of(&task, &SamplePlan { limit: Some(2), ..plan(2) }).differences_in(&first),
+        ["data", "gold", "examples"]
+    );
     assert_eq!(of(&task, &plan(2)), first);
 }

@@ -1,9 +1,9 @@
 //! What changed on one set of paired responses, with how sure one can be of it.
 
-use crate::eval::Outcome;
+use crate::sampling::ScoredResponse;
 use crate::stats::{
-    self, Estimate, Interval, Total, Unit, clustered_difference, clustered_mean, clustered_unit_mean, mcnemar,
-    nan_if_null, paired_proportions, totals,
+    self, ClusterTotal, Estimate, Interval, ResampleUnit, clustered_difference, clustered_mean, clustered_unit_mean,
+    mcnemar, nan_if_null, paired_proportions, totals,
 };
 use serde::{Deserialize, Serialize};
 
@@ -12,10 +12,10 @@ pub const BOOTSTRAP_SEED: u64 = 0;
 
 /// One model's figures.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Side {
+pub struct ModelScores {
     /// Mean of the strict score.
     pub value: Interval,
-    /// Mean of the lenient score: the same rule, however the answer was wrapped.
+    /// Mean of the lenient score: the same scorer, however the answer was wrapped.
     pub lenient: Interval,
     /// Share of responses in which no answer could be read.
     #[serde(deserialize_with = "nan_if_null")]
@@ -37,7 +37,7 @@ pub struct Side {
 /// How interval and p-value of a change were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Method {
+pub enum IntervalMethod {
     /// Independent 0/1 scores: Tango's score interval, McNemar's exact test.
     Mcnemar,
     /// Independent graded scores: Student's t of the differences.
@@ -51,15 +51,15 @@ pub enum Method {
     Mean,
 }
 
-impl Method {
+impl IntervalMethod {
     /// In a few words.
     pub fn describe(self) -> &'static str {
         match self {
-            Method::Mcnemar => "McNemar exact, Tango interval",
-            Method::T => "paired t",
-            Method::ClusteredT => "cluster-robust t",
-            Method::Same => "same weights",
-            Method::Mean => "mean of benchmarks (MOVER)",
+            IntervalMethod::Mcnemar => "McNemar exact, Tango interval",
+            IntervalMethod::T => "paired t",
+            IntervalMethod::ClusteredT => "cluster-robust t",
+            IntervalMethod::Same => "same weights",
+            IntervalMethod::Mean => "mean of benchmarks (MOVER)",
         }
     }
 }
@@ -73,29 +73,29 @@ pub struct Change {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<usize>,
     /// The base model.
-    pub base: Side,
+    pub base: ModelScores,
     /// The tuned model.
-    pub tuned: Side,
-    /// Tuned minus base, with the paired 95 % interval.
+    pub tuned: ModelScores,
+    /// TunedResult minus base, with the paired 95 % interval.
     pub change: Interval,
     /// Two-sided p-value of no change.
     #[serde(deserialize_with = "nan_if_null")]
     pub p: f64,
     /// How interval and p were made.
-    pub method: Method,
+    pub method: IntervalMethod,
     /// Pairs in which the tuned model scores higher.
     pub gained: usize,
     /// Pairs in which it scores lower.
     pub lost: usize,
     /// Mean score of the tuned model / of the base, BCa bootstrap; NaN where the base scores nothing.
     pub retention: Interval,
-    /// Tuned minus base by the lenient score.
+    /// TunedResult minus base by the lenient score.
     pub lenient_change: Interval,
 }
 
 /// A [`Change`] with what is needed to combine it with others.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Measured {
+pub struct ChangeStats {
     /// The change.
     pub change: Change,
     /// Its estimate.
@@ -103,36 +103,36 @@ pub struct Measured {
     /// That of the lenient change.
     pub lenient: Estimate,
     /// What is drawn as one in a bootstrap: the clusters.
-    pub units: Vec<Unit>,
+    pub units: Vec<ResampleUnit>,
     /// Sum and number of the differences of each cluster.
-    pub differences: Vec<Total>,
+    pub differences: Vec<ClusterTotal>,
     /// The same of the lenient differences.
-    pub lenient_differences: Vec<Total>,
+    pub lenient_differences: Vec<ClusterTotal>,
     /// The cluster of each pair.
     pub clusters: Vec<usize>,
-    /// What each cluster may have in common with other benchmarks ([`super::Label::shares`]); empty for nothing.
+    /// What each cluster may have in common with other benchmarks ([`super::ExampleLabel::shares`]); empty for nothing.
     pub shares: Vec<Vec<String>>,
 }
 
 /// Measure the change over `pairs`; `groups` holds the number of each pair's group (any numbers). Pairs of one group are not
 /// independent. `same_model`: both sides are the same weights.
-pub fn measure(pairs: &[&(Outcome, Outcome)], groups: &[usize], same_model: bool) -> Measured {
+pub fn measure(pairs: &[&(ScoredResponse, ScoredResponse)], groups: &[usize], same_model: bool) -> ChangeStats {
     let clusters = dense(groups);
     let count = clusters.iter().max().map_or(0, |&last| last + 1);
     let independent = count == pairs.len();
     let scores =
-        |of: fn(&Outcome) -> f64| -> (Vec<f64>, Vec<f64>) { pairs.iter().map(|(a, b)| (of(a), of(b))).unzip() };
+        |of: fn(&ScoredResponse) -> f64| -> (Vec<f64>, Vec<f64>) { pairs.iter().map(|(a, b)| (of(a), of(b))).unzip() };
     let (base, tuned) = scores(|o| o.score.value);
     let (base_lenient, tuned_lenient) = scores(|o| o.score.lenient);
     let certain = same_model && base == tuned && base_lenient == tuned_lenient;
     let (estimate, method) = difference(&base, &tuned, &clusters, independent, certain);
     let (lenient, _) = difference(&base_lenient, &tuned_lenient, &clusters, independent, certain);
     let units = units(&base, &tuned, &clusters);
-    let side = |values: &[f64], lenient: &[f64], of: fn(&(Outcome, Outcome)) -> &Outcome| {
-        let share = |holds: fn(&Outcome) -> bool| {
+    let side = |values: &[f64], lenient: &[f64], of: fn(&(ScoredResponse, ScoredResponse)) -> &ScoredResponse| {
+        let share = |holds: fn(&ScoredResponse) -> bool| {
             pairs.iter().filter(|pair| holds(of(pair))).count() as f64 / pairs.len() as f64
         };
-        Side {
+        ModelScores {
             value: level(values, &clusters, independent),
             lenient: level(lenient, &clusters, independent),
             unparsed: share(|o| !o.score.parsed),
@@ -159,7 +159,7 @@ pub fn measure(pairs: &[&(Outcome, Outcome)], groups: &[usize], same_model: bool
         lenient_change: lenient.mean,
     };
     let shares = Vec::new();
-    Measured { change, estimate, lenient, units, differences, lenient_differences, clusters, shares }
+    ChangeStats { change, estimate, lenient, units, differences, lenient_differences, clusters, shares }
 }
 
 /// The same groups, numbered from 0 in order of appearance.
@@ -179,20 +179,26 @@ fn binary(values: &[f64]) -> bool {
 }
 
 /// Mean of `tuned - base` with interval and test.
-fn difference(base: &[f64], tuned: &[f64], clusters: &[usize], independent: bool, certain: bool) -> (Estimate, Method) {
+fn difference(
+    base: &[f64],
+    tuned: &[f64],
+    clusters: &[usize],
+    independent: bool,
+    certain: bool,
+) -> (Estimate, IntervalMethod) {
     if certain {
         let zero = Interval { value: 0.0, low: 0.0, high: 0.0 };
-        return (Estimate { mean: zero, error: 0.0, degrees: f64::INFINITY, p: 1.0 }, Method::Same);
+        return (Estimate { mean: zero, error: 0.0, degrees: f64::INFINITY, p: 1.0 }, IntervalMethod::Same);
     }
     let differences = || base.iter().zip(tuned).map(|(a, b)| b - a);
     let by_spread = clustered_difference(&totals(differences(), clusters));
     if !(independent && binary(base) && binary(tuned)) {
-        return (by_spread, if independent { Method::T } else { Method::ClusteredT });
+        return (by_spread, if independent { IntervalMethod::T } else { IntervalMethod::ClusteredT });
     }
     let gained = differences().filter(|d| *d > 0.0).count();
     let lost = differences().filter(|d| *d < 0.0).count();
     let mean = paired_proportions(base.len() as f64, gained as f64, lost as f64);
-    (Estimate { mean, p: mcnemar(gained, lost), ..by_spread }, Method::Mcnemar)
+    (Estimate { mean, p: mcnemar(gained, lost), ..by_spread }, IntervalMethod::Mcnemar)
 }
 
 /// One model's mean score.
@@ -203,14 +209,14 @@ fn level(values: &[f64], clusters: &[usize], independent: bool) -> Interval {
     clustered_unit_mean(&totals(values.iter().copied(), clusters))
 }
 
-fn units(base: &[f64], tuned: &[f64], clusters: &[usize]) -> Vec<Unit> {
+fn units(base: &[f64], tuned: &[f64], clusters: &[usize]) -> Vec<ResampleUnit> {
     let (first, second) = (totals(base.iter().copied(), clusters), totals(tuned.iter().copied(), clusters));
-    first.iter().zip(&second).map(|(a, b)| Unit { first: a.0, second: b.0, count: a.1 }).collect()
+    first.iter().zip(&second).map(|(a, b)| ResampleUnit { first: a.0, second: b.0, count: a.1 }).collect()
 }
 
 /// Mean over benchmarks of the tuned model's means / the same of the base's. `base` is the latter, `change` the difference of the two. A
 /// stratum is a benchmark, or several that are drawn together, with the sum of their means.
-pub fn retention(strata: &[Vec<Unit>], base: f64, change: Interval) -> Interval {
+pub fn retention(strata: &[Vec<ResampleUnit>], base: f64, change: Interval) -> Interval {
     let ratio = |means: stats::Means<'_>| {
         let (base, tuned) = means.iter().fold((0.0, 0.0), |(a, b), (first, second)| (a + first, b + second));
         tuned / base
@@ -233,6 +239,6 @@ pub fn retention(strata: &[Vec<Unit>], base: f64, change: Interval) -> Interval 
 }
 
 /// The base's mean score.
-fn mean_of(units: &[Unit]) -> f64 {
+fn mean_of(units: &[ResampleUnit]) -> f64 {
     clustered_mean(&units.iter().map(|unit| (unit.first, unit.count)).collect::<Vec<_>>()).mean.value
 }

@@ -1,8 +1,8 @@
 //! Which kind of knowledge a benchmark asks for.
 
-/// The family of a known benchmark, or else of the rule that scores it.
-pub fn family(benchmark: Option<&str>, rule: &str) -> &'static str {
-    let name = benchmark.unwrap_or(rule).to_lowercase();
+/// The family of a known benchmark, or else of the scorer that scores it.
+pub fn family(benchmark: Option<&str>, scorer: &str) -> &'static str {
+    let name = benchmark.unwrap_or(scorer).to_lowercase();
     let begins = |with: &[&str]| with.iter().any(|start| name.starts_with(start));
     if begins(&["refcoco", "iou"]) {
         "grounding"
@@ -25,7 +25,7 @@ mod tests {
 
     #[test]
     fn a_known_benchmark_decides_before_its_rule() {
-        for (benchmark, rule, expected) in [
+        for (benchmark, scorer, expected) in [
             (Some("refcoco+_testA"), "iou", "grounding"),
             (Some("pope"), "yes-no", "hallucination"),
             (Some("mme"), "yes-no", "general VQA"),
@@ -35,7 +35,7 @@ mod tests {
             (None, "choice", "general VQA"),
             (None, "jigsaw", "puzzles"),
         ] {
-            assert_eq!(family(benchmark, rule), expected, "{benchmark:?} {rule}");
+            assert_eq!(family(benchmark, scorer), expected, "{benchmark:?} {scorer}");
         }
     }
 }

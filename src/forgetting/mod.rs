@@ -1,33 +1,34 @@
-//! What a fine-tune cost: a tuned model against the base it came from, on the same examples, by the same rules.
+//! What a fine-tune cost: a tuned model against the base it came from, on the same examples, by the same scorers.
 //!
 //! Every number of a change is paired: both models' responses to the same example are compared before anything is averaged.
 //! `docs/forgetting.md` has the formulas and their sources.
 
 mod change;
-mod evaluation;
+mod compare;
+mod csv;
+mod divergence_log;
 mod family;
-mod found;
-mod group;
-mod moved;
-mod rows;
-mod run;
-mod shared;
+mod group_mean;
+mod overlap;
+mod pairing;
+mod result;
 mod table;
 mod write;
 
-pub use change::{Change, Method, Side};
-pub use evaluation::{Evaluation, Label, Pairing, comparable, pair};
-pub use found::{
-    ALL, Aggregate, Benchmark, Compared, Forgetting, Model, NEW_TASK, NamedInterval, Part, Run, Title, Tuned,
+pub use change::{Change, IntervalMethod, ModelScores};
+pub use compare::{CompareObserver, CompareRequest, run};
+pub use csv::{CSV_HEADER, CsvRow, rows};
+pub use group_mean::GroupMean;
+pub use pairing::{Evaluation, ExampleLabel, PairedOutcomes, comparable, pair};
+pub use result::{
+    ALL, AggregateChange, BenchmarkChange, BenchmarkTitle, CategoryChange, ForgettingResult, MeasuredBenchmark,
+    ModelRef, NEW_TASK, NamedInterval, RunRef, TunedResult,
 };
-pub use group::Group;
-pub use rows::{HEADER, Row, rows};
-pub use run::{Progress, Request, run};
 pub use table::{aggregates, divergences, summary, table};
 pub use write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
 pub(crate) use write::{NOTES, brief, brief_data, of_model};
 
 #[cfg(test)]
-pub(crate) mod made_up;
+pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;

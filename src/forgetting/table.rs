@@ -1,8 +1,8 @@
 //! The tables for people: the same cells on a terminal, in Markdown and on the page.
 
 use super::change::Change;
-use super::found::{ALL, Benchmark, Tuned};
-use super::group::Group;
+use super::group_mean::GroupMean;
+use super::result::{ALL, BenchmarkChange, TunedResult};
 use crate::eval::Divergence;
 use crate::stats::Interval;
 use crate::stats::table::{NONE, Table, interval, p_value, percent, points, short};
@@ -31,7 +31,7 @@ fn tokens(n: f64) -> String {
 /// The column of the retention.
 const RETAINED: usize = 8;
 
-const HEADER: [&str; 12] = [
+const CSV_HEADER: [&str; 12] = [
     "",
     "n",
     "base",
@@ -65,7 +65,7 @@ fn cells(name: String, change: &Change, p_holm: f64) -> Vec<String> {
     ]
 }
 
-fn group_cells(name: String, group: &Group) -> Vec<String> {
+fn group_cells(name: String, group: &GroupMean) -> Vec<String> {
     vec![
         name,
         group.n.to_string(),
@@ -83,8 +83,8 @@ fn group_cells(name: String, group: &Group) -> Vec<String> {
 }
 
 /// New task, benchmarks, families, mean: a row each. With `categories`, the parts of each benchmark below it.
-pub fn table(tuned: &Tuned, categories: bool) -> Table {
-    let with_parts = |benchmark: &Benchmark, name: String, p_holm: f64| {
+pub fn table(tuned: &TunedResult, categories: bool) -> Table {
+    let with_parts = |benchmark: &BenchmarkChange, name: String, p_holm: f64| {
         let parts = benchmark.categories.iter().filter(|_| categories);
         let parts = parts.map(|part| cells(format!("- {}", part.name), &part.change, f64::NAN));
         [cells(name, &benchmark.all, p_holm)].into_iter().chain(parts).collect::<Vec<_>>()
@@ -107,14 +107,14 @@ pub fn table(tuned: &Tuned, categories: bool) -> Table {
         debug_assert_eq!(all.name, ALL);
         rows.push(group_cells("mean: all benchmarks".into(), all));
     }
-    Table { header: HEADER.map(String::from).to_vec(), rows }
+    Table { header: CSV_HEADER.map(String::from).to_vec(), rows }
 }
 
 /// The benchmarks' own figures; `None` if there are none.
-pub fn aggregates(tuned: &Tuned) -> Option<Table> {
+pub fn aggregates(tuned: &TunedResult) -> Option<Table> {
     let number = |x: f64| if x.is_finite() { format!("{}", (x * 1e4).round() / 1e4) } else { NONE.into() };
-    let of_benchmark = |benchmark: &Benchmark| -> Vec<Vec<String>> {
-        let row = |a: &super::Aggregate| {
+    let of_benchmark = |benchmark: &BenchmarkChange| -> Vec<Vec<String>> {
+        let row = |a: &super::AggregateChange| {
             vec![format!("{}: {}", benchmark.name, a.name), number(a.base), number(a.tuned), number(a.tuned - a.base)]
         };
         // Those of single categories are in the other files.
@@ -125,7 +125,7 @@ pub fn aggregates(tuned: &Tuned) -> Option<Table> {
 }
 
 /// The divergences; `None` if none was measured.
-pub fn divergences(tuned: &Tuned) -> Option<Table> {
+pub fn divergences(tuned: &TunedResult) -> Option<Table> {
     let nats = |i: &Interval| match i.low.is_finite() && i.high.is_finite() {
         true => format!("{} ({} to {})", short(i.value), short(i.low), short(i.high)),
         false => short(i.value),
@@ -156,7 +156,7 @@ pub fn divergences(tuned: &Tuned) -> Option<Table> {
 }
 
 /// What it comes to, a line each.
-pub fn summary(tuned: &Tuned) -> Vec<String> {
+pub fn summary(tuned: &TunedResult) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(new_task) = &tuned.new_task {
         let change = &new_task.all;

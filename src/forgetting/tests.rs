@@ -1,8 +1,9 @@
 //! Losses planted in made-up responses: what is found of them.
 
-use super::made_up::*;
+use super::fixtures::*;
 use super::*;
-use crate::eval::{Direction, Divergence, Outcome};
+use crate::eval::{Direction, Divergence};
+use crate::sampling::ScoredResponse;
 use crate::stats::{Interval, mcnemar, paired_proportions, share};
 use crate::tasks::Score;
 use std::time::Instant;
@@ -11,7 +12,7 @@ use std::time::Instant;
 fn a_planted_loss_is_found_with_the_interval_of_its_table() {
     let found = tuned(vec![compared("bench", &planted(200, 150, 30, 4))]);
     let all = &found.benchmarks[0].all;
-    assert_eq!((all.n, all.lost, all.gained, all.clusters, all.method), (200, 30, 4, None, Method::Mcnemar));
+    assert_eq!((all.n, all.lost, all.gained, all.clusters, all.method), (200, 30, 4, None, IntervalMethod::Mcnemar));
     assert_eq!(all.change, paired_proportions(200.0, 4.0, 30.0));
     assert!((all.change.value + 0.13).abs() < 1e-12 && all.change.high < -0.07 && all.change.low > -0.19);
     assert_eq!(all.p, mcnemar(4, 30));
@@ -33,7 +34,7 @@ fn a_model_against_itself_is_exactly_zero_everywhere() {
         let (base, mut again) = sides(values);
         again.about.key.model = base.about.key.model.clone();
         again.about.key.batch = Some(3);
-        Compared::of(title(name), &pair(base, again).unwrap(), &labels(values.len()), Vec::new()).unwrap()
+        MeasuredBenchmark::of(title(name), &pair(base, again).unwrap(), &labels(values.len()), Vec::new()).unwrap()
     };
     let found = tuned(vec![against_itself("a", &values), against_itself("b", &graded)]);
     let zero = Interval { value: 0.0, low: 0.0, high: 0.0 };
@@ -42,7 +43,7 @@ fn a_model_against_itself_is_exactly_zero_everywhere() {
         let all = &benchmark.all;
         assert_eq!((all.change, all.lenient_change, all.retention), (zero, zero, one));
         assert_eq!((all.p, benchmark.p_holm, all.gained, all.lost), (1.0, 1.0, 0, 0));
-        assert_eq!((all.method, all.base), (Method::Same, all.tuned));
+        assert_eq!((all.method, all.base), (IntervalMethod::Same, all.tuned));
     }
     let all = found.all.as_ref().unwrap();
     assert_eq!((all.change, all.lenient_change, all.retention, all.p), (zero, zero, one, 1.0));
@@ -72,12 +73,12 @@ fn a_base_that_is_always_wrong_has_no_retention_and_no_table_shows_nan() {
     assert_eq!(found.benchmarks[3].all.change.value, -1.0);
     let table = table(&found, true);
     assert_eq!(table.rows[0][8], "-");
-    let forgetting = Forgetting::new(model("base"), vec![found]);
+    let forgetting = ForgettingResult::new(model("base"), vec![found]);
     for text in [table.text(), table.markdown(), rows(&forgetting), of_model(&forgetting.tuned[0], "##")] {
         assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
     }
     let json = serde_json::to_string(&forgetting).unwrap();
-    let back: Forgetting = serde_json::from_str(&json).unwrap();
+    let back: ForgettingResult = serde_json::from_str(&json).unwrap();
     assert!(back.tuned[0].benchmarks[0].all.retention.value.is_nan());
     assert_eq!(serde_json::to_string(&back).unwrap(), json);
 }
@@ -89,7 +90,7 @@ fn graded_scores_are_tested_by_t_and_ties_do_not_count() {
     let all = &found.benchmarks[0].all;
     let (before, after): (Vec<f64>, Vec<f64>) = values.into_iter().unzip();
     let expected = crate::stats::paired_difference(&before, &after).unwrap();
-    assert_eq!((all.method, all.lost, all.gained), (Method::T, 10, 0));
+    assert_eq!((all.method, all.lost, all.gained), (IntervalMethod::T, 10, 0));
     assert!((all.change.low - expected.mean.low).abs() < 1e-12 && (all.p - expected.p).abs() < 1e-12);
 }
 
@@ -97,21 +98,21 @@ fn graded_scores_are_tested_by_t_and_ties_do_not_count() {
 fn questions_of_one_image_count_as_one_observation() {
     let values: Vec<(f64, f64)> = (0..80).map(|i| (1.0, f64::from(u8::from(i / 8 % 3 > 0)))).collect();
     let (base, after) = sides(&values);
-    let grouped = |i: usize| Label { group: Some(format!("image-{}", i / 8)), ..Label::default() };
-    let labels: Vec<Label> = (0..80).map(grouped).collect();
+    let grouped = |i: usize| ExampleLabel { group: Some(format!("image-{}", i / 8)), ..ExampleLabel::default() };
+    let labels: Vec<ExampleLabel> = (0..80).map(grouped).collect();
     let pairing = pair(base, after).unwrap();
-    let by_image = tuned(vec![Compared::of(title("a"), &pairing, &labels, Vec::new()).unwrap()]);
+    let by_image = tuned(vec![MeasuredBenchmark::of(title("a"), &pairing, &labels, Vec::new()).unwrap()]);
     let apart = tuned(vec![compared("a", &values)]);
     let (by_image, apart) = (&by_image.benchmarks[0].all, &apart.benchmarks[0].all);
-    assert_eq!((by_image.clusters, by_image.method), (Some(10), Method::ClusteredT));
+    assert_eq!((by_image.clusters, by_image.method), (Some(10), IntervalMethod::ClusteredT));
     assert_eq!(by_image.change.value, apart.change.value);
     let width = |i: Interval| i.high - i.low;
     assert!(width(by_image.change) > 2.0 * width(apart.change), "{:?} {:?}", by_image.change, apart.change);
     assert!(width(by_image.retention) > 2.0 * width(apart.retention));
     assert!(by_image.p > apart.p);
     // One group that holds all is none.
-    let same: Vec<Label> = vec![Label { group: Some("file.tsv".into()), ..Label::default() }; 80];
-    let ungrouped = tuned(vec![Compared::of(title("a"), &pairing, &same, Vec::new()).unwrap()]);
+    let same: Vec<ExampleLabel> = vec![ExampleLabel { group: Some("file.tsv".into()), ..ExampleLabel::default() }; 80];
+    let ungrouped = tuned(vec![MeasuredBenchmark::of(title("a"), &pairing, &same, Vec::new()).unwrap()]);
     assert_eq!(ungrouped.benchmarks[0].all, *apart);
 }
 
@@ -121,13 +122,13 @@ fn several_samples_of_an_example_are_one_observation() {
         let mut outcomes = Vec::new();
         for outcome in side.outcomes {
             outcomes.push(outcome.clone());
-            outcomes.push(Outcome { sample: 1, ..outcome });
+            outcomes.push(ScoredResponse { sample: 1, ..outcome });
         }
         Evaluation { outcomes, ..side }
     };
     let (base, after) = sides(&planted(50, 40, 10, 0));
     let pairing = pair(double(base), double(after)).unwrap();
-    let found = tuned(vec![Compared::of(title("a"), &pairing, &labels(50), Vec::new()).unwrap()]);
+    let found = tuned(vec![MeasuredBenchmark::of(title("a"), &pairing, &labels(50), Vec::new()).unwrap()]);
     let all = &found.benchmarks[0].all;
     assert_eq!((all.n, all.clusters), (100, Some(50)));
 }
@@ -136,9 +137,13 @@ fn several_samples_of_an_example_are_one_observation() {
 fn categories_are_compared_by_themselves() {
     let values = planted(100, 100, 20, 0);
     let (base, after) = sides(&values);
-    let of = |i: usize| Label { category: Some(if i < 40 { "text" } else { "scene" }.into()), ..Label::default() };
-    let labels: Vec<Label> = (0..100).map(of).collect();
-    let found = tuned(vec![Compared::of(title("a"), &pair(base, after).unwrap(), &labels, Vec::new()).unwrap()]);
+    let of = |i: usize| ExampleLabel {
+        category: Some(if i < 40 { "text" } else { "scene" }.into()),
+        ..ExampleLabel::default()
+    };
+    let labels: Vec<ExampleLabel> = (0..100).map(of).collect();
+    let found =
+        tuned(vec![MeasuredBenchmark::of(title("a"), &pair(base, after).unwrap(), &labels, Vec::new()).unwrap()]);
     let parts = &found.benchmarks[0].categories;
     let seen: Vec<(&str, usize, f64)> =
         parts.iter().map(|p| (p.name.as_str(), p.change.n, p.change.change.value)).collect();
@@ -155,7 +160,8 @@ fn broken_format_is_told_apart_from_wrong_answers() {
         outcome.score = Score { lenient: 1.0, parsed: false, well_formed: false, ..outcome.score.clone() };
         outcome.tokens = 30;
     }
-    let found = tuned(vec![Compared::of(title("a"), &pair(base, after).unwrap(), &labels(20), Vec::new()).unwrap()]);
+    let found =
+        tuned(vec![MeasuredBenchmark::of(title("a"), &pair(base, after).unwrap(), &labels(20), Vec::new()).unwrap()]);
     let all = &found.benchmarks[0].all;
     assert!((all.change.value - -0.3).abs() < 1e-12 && (all.lenient_change.value - -0.1).abs() < 1e-12);
     assert_eq!((all.base.unparsed, all.tuned.unparsed, all.tuned.malformed), (0.0, 0.2, 0.2));
@@ -176,7 +182,7 @@ fn what_is_not_the_same_on_both_sides_is_refused_by_name() {
     refused(&|e| e.outcomes[3].id = "other".into(), &["dir-b", "dir-t", "e3"]);
     refused(&|e| e.about.key.data = "x".repeat(64), &["data:", "same data"]);
     refused(&|e| e.about.key.prompt = "x".repeat(64), &["prompt:", "copy these files"]);
-    refused(&|e| *e.about.key.rules.get_mut("exact").unwrap() = 2, &["rules", "1 -> 2", "different rules"]);
+    refused(&|e| *e.about.key.scorers.get_mut("exact").unwrap() = 2, &["scorers", "1 -> 2", "different scorers"]);
     refused(&|e| e.about.key.sampling.max_new_tokens = 99, &["sampling", "same settings"]);
     refused(&|e| e.outcomes[3] = e.outcomes[2].clone(), &["two responses to e2"]);
     refused(&|e| e.outcomes.truncate(9), &["e9", "no partner"]);
@@ -198,7 +204,7 @@ fn the_mean_counts_each_benchmark_once_and_holm_counts_their_number() {
     assert!((all.change.value - (0.0 - 0.3 - 0.06) / 3.0).abs() < 1e-12);
     assert!((all.base - 0.8).abs() < 1e-12 && (all.retention.value - 0.68 / 0.8).abs() < 1e-12);
     assert!(all.change.low < all.change.value && all.change.high < 0.0 && all.p < 1e-4);
-    assert_eq!((all.n, all.method), (1200, Method::Mean));
+    assert_eq!((all.n, all.method), (1200, IntervalMethod::Mean));
     // 2 x 2^-6 = 0.031 alone; 0.0625 as the second of three.
     let slight = &found.benchmarks[2];
     assert!((slight.all.p - 0.03125).abs() < 1e-12 && (slight.p_holm - 0.0625).abs() < 1e-12);
@@ -209,10 +215,11 @@ fn the_mean_counts_each_benchmark_once_and_holm_counts_their_number() {
 }
 
 /// A benchmark whose example i has `key(i)` in common with others.
-fn sharing(name: &str, values: &[(f64, f64)], key: impl Fn(usize) -> String) -> Compared {
+fn sharing(name: &str, values: &[(f64, f64)], key: impl Fn(usize) -> String) -> MeasuredBenchmark {
     let (base, tuned) = sides(values);
-    let labels: Vec<Label> = (0..values.len()).map(|i| Label { shares: vec![key(i)], ..Label::default() }).collect();
-    Compared::of(title(name), &pair(base, tuned).unwrap(), &labels, Vec::new()).unwrap()
+    let labels: Vec<ExampleLabel> =
+        (0..values.len()).map(|i| ExampleLabel { shares: vec![key(i)], ..ExampleLabel::default() }).collect();
+    MeasuredBenchmark::of(title(name), &pair(base, tuned).unwrap(), &labels, Vec::new()).unwrap()
 }
 
 fn near(got: f64, expected: f64) {
@@ -307,7 +314,7 @@ fn without_an_image_a_question_is_known_in_the_other_style_by_its_row() {
         "file_name": "", "id": "7", "task": "exact", "messages": [], "images": [], "answer": "a", "source": "", "seed": 0
     }))
     .unwrap();
-    let shares = |name| Label::of_benchmark(&Text(name, record.clone()), 1).unwrap()[0].shares.clone();
+    let shares = |name| ExampleLabel::of_benchmark(&Text(name, record.clone()), 1).unwrap()[0].shares.clone();
     assert_eq!(shares("words-direct"), ["words, question 7"]);
     assert_eq!(shares("words-think"), shares("words-direct"));
     assert!(shares("words").is_empty());
@@ -337,7 +344,7 @@ fn everything_is_written_as_json_csv_and_markdown() {
         reverse: direction,
         own: None,
     };
-    let run = Run {
+    let run = RunRef {
         name: "sft".into(),
         dir: "/runs/sft".into(),
         step: Some(40),
@@ -345,20 +352,20 @@ fn everything_is_written_as_json_csv_and_markdown() {
         data_hash: "3fa91c02aa".into(),
         model_hash: "b".into(),
     };
-    let model_of_run = Model { run: Some(run), ..model("sft") };
-    let one = Tuned::of(
+    let model_of_run = ModelRef { run: Some(run), ..model("sft") };
+    let one = TunedResult::of(
         model_of_run,
         Some(compared(NEW_TASK, &planted(40, 2, 0, 30))),
         vec![compared("a, quoted \"name\"", &planted(50, 40, 9, 0)), compared("b|c", &planted(50, 40, 0, 1))],
         vec![divergence],
     );
-    let found = Forgetting::new(model("base"), vec![one]);
+    let found = ForgettingResult::new(model("base"), vec![one]);
     write(dir.path(), &found).unwrap();
-    let back = Forgetting::read(&dir.path().join(FORGETTING_JSON)).unwrap();
+    let back = ForgettingResult::read(&dir.path().join(FORGETTING_JSON)).unwrap();
     assert_eq!(serde_json::to_string(&back).unwrap(), serde_json::to_string(&found).unwrap());
     let csv = std::fs::read_to_string(dir.path().join(FORGETTING_CSV)).unwrap();
-    let columns = HEADER.split(',').count();
-    assert!(csv.starts_with(HEADER) && csv.contains("\"a, quoted \"\"name\"\"\""));
+    let columns = CSV_HEADER.split(',').count();
+    assert!(csv.starts_with(CSV_HEADER) && csv.contains("\"a, quoted \"\"name\"\"\""));
     let plain = csv.lines().filter(|line| !line.contains('"'));
     assert!(plain.clone().count() > 20 && plain.clone().all(|line| line.split(',').count() == columns), "{csv}");
     assert!(
@@ -372,7 +379,7 @@ fn everything_is_written_as_json_csv_and_markdown() {
         assert!(md.contains(expected), "{expected:?} is missing in:\n{md}");
     }
     std::fs::write(dir.path().join(FORGETTING_JSON), "{\"form\": 99}").unwrap();
-    let error = Forgetting::read(&dir.path().join(FORGETTING_JSON)).unwrap_err();
+    let error = ForgettingResult::read(&dir.path().join(FORGETTING_JSON)).unwrap_err();
     assert!(error.exit_code() == 2 && error.to_string().contains("form 99"), "{error}");
 }
 
@@ -385,13 +392,13 @@ fn a_model_knows_the_run_that_its_directory_lies_in() {
     let about = r#"{"seed": 7, "data_hash": "3fa91c02ffff", "model_hash": "base"}"#;
     std::fs::write(run.join("run.json"), about).unwrap();
     std::fs::write(run.join("finished.json"), r#"{"step": 300, "metrics": {}}"#).unwrap();
-    let checkpoint = Model::of(&run.join("checkpoints/step-00000120"), "h");
+    let checkpoint = ModelRef::of(&run.join("checkpoints/step-00000120"), "h");
     assert_eq!((checkpoint.name.as_str(), checkpoint.run.as_ref().unwrap().step), ("sft/step-00000120", Some(120)));
-    let last = Model::of(&run.join("model"), "h");
+    let last = ModelRef::of(&run.join("model"), "h");
     assert_eq!((last.name.as_str(), last.run.as_ref().unwrap().step), ("sft", Some(300)));
     assert_eq!(last.provenance(), "seed 7, data 3fa91c02");
     std::fs::write(run.join("run.json"), about.replace("3fa91c02ffff", "3fa91c02ffff+77aa00bbcccc")).unwrap();
-    assert_eq!(Model::of(&run.join("model"), "h").provenance(), "seed 7, data 3fa91c02+77aa00bb");
-    let alone = Model::of(dir.path(), "h");
+    assert_eq!(ModelRef::of(&run.join("model"), "h").provenance(), "seed 7, data 3fa91c02+77aa00bb");
+    let alone = ModelRef::of(dir.path(), "h");
     assert!(alone.run.is_none() && alone.provenance().is_empty());
 }

@@ -1,7 +1,7 @@
 //! `forgetting.json`, and the same as CSV and Markdown.
 
-use super::found::{Forgetting, Tuned};
-use super::rows::{HEADER, rows};
+use super::csv::{CSV_HEADER, rows};
+use super::result::{ForgettingResult, TunedResult};
 use super::table::{aggregates, divergences, summary, table};
 use crate::Result;
 use crate::io::files;
@@ -16,14 +16,14 @@ pub const FORGETTING_CSV: &str = "forgetting.csv";
 pub const FORGETTING_MD: &str = "forgetting.md";
 
 /// Write all three into `dir`; the JSON last, so that it is never newer than the others.
-pub fn write(dir: &Path, found: &Forgetting) -> Result<()> {
+pub fn write(dir: &Path, found: &ForgettingResult) -> Result<()> {
     files::create_dir(dir)?;
-    files::write_atomic(&dir.join(FORGETTING_CSV), format!("{HEADER}\n{}", rows(found)).as_bytes())?;
+    files::write_atomic(&dir.join(FORGETTING_CSV), format!("{CSV_HEADER}\n{}", rows(found)).as_bytes())?;
     files::write_atomic(&dir.join(FORGETTING_MD), markdown(found).as_bytes())?;
     files::write_json(&dir.join(FORGETTING_JSON), found)
 }
 
-fn markdown(found: &Forgetting) -> String {
+fn markdown(found: &ForgettingResult) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = writeln!(text, "# What fine-tuning cost\n\nBase: `{}` ({})\n", found.base.dir, brief(&found.base.hash));
@@ -33,7 +33,7 @@ fn markdown(found: &Forgetting) -> String {
 }
 
 /// One model's tables as Markdown, under a heading of this depth.
-pub(crate) fn of_model(tuned: &Tuned, heading: &str) -> String {
+pub(crate) fn of_model(tuned: &TunedResult, heading: &str) -> String {
     let mut text = String::new();
     let model = &tuned.model;
     let _ = writeln!(text, "{heading} {}\n", model.name);

@@ -1,29 +1,29 @@
 //! The Hub's cache on this machine, in the layout that all of Hugging Face's tools share:
-//! `models--OWNER--NAME/` with `blobs/` (contents), `snapshots/COMMIT/` (links to them) and `refs/REVISION` (a commit).
+//! `models--OWNER--NAME/` with `blobs/` (contents), `cache/COMMIT/` (links to them) and `refs/REVISION` (a commit).
 
 use super::client::Client;
-use super::wanted::{Entry, Listing};
-use super::{Name, Progress, Settings};
+use super::file_list::{RepoFile, RepoFiles};
+use super::{DownloadProgress, HubConfig, RepoId};
 use crate::io::files;
 use crate::{Error, Result};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-/// The snapshots of one model.
-pub(super) struct Snapshots {
+/// The cache of one model.
+pub(super) struct RepoCache {
     cache: PathBuf,
     folder: String,
-    name: Name,
+    name: RepoId,
     repo: CacheRepo,
 }
 
-impl Snapshots {
-    pub fn of(name: &Name, settings: &Settings) -> Snapshots {
+impl RepoCache {
+    pub fn of(name: &RepoId, settings: &HubConfig) -> RepoCache {
         let repo = Repo::with_revision(name.id.clone(), RepoType::Model, name.revision.clone());
         let folder = repo.folder_name();
         let repo = Cache::new(settings.cache.clone()).repo(repo);
-        Snapshots { cache: settings.cache.clone(), folder, name: name.clone(), repo }
+        RepoCache { cache: settings.cache.clone(), folder, name: name.clone(), repo }
     }
 
     /// The snapshot of a commit.
@@ -32,7 +32,7 @@ impl Snapshots {
     }
 
     /// The snapshot that the revision stood for when it was last downloaded.
-    pub fn known(&self) -> Option<PathBuf> {
+    pub fn cached_snapshot(&self) -> Option<PathBuf> {
         let dir = match self.name.is_commit() {
             true => self.dir(&self.name.revision),
             false => {
@@ -44,7 +44,7 @@ impl Snapshots {
     }
 
     /// Let the revision stand for `commit`.
-    pub fn point(&self, commit: &str) -> Result<()> {
+    pub fn write_ref(&self, commit: &str) -> Result<()> {
         // Of a commit nothing need be remembered.
         if self.name.is_commit() {
             return Ok(());
@@ -54,7 +54,7 @@ impl Snapshots {
     }
 
     /// Keep other processes of this program from downloading the same at the same time; wait for one that does.
-    pub fn lock(&self, progress: &mut dyn Progress) -> Result<File> {
+    pub fn lock(&self, progress: &mut dyn DownloadProgress) -> Result<File> {
         let dir = self.cache.join(".locks").join(&self.folder);
         files::create_dir(&dir)?;
         let path = dir.join("jigsaw.lock");
@@ -69,27 +69,27 @@ impl Snapshots {
     }
 
     /// Bring the files called `names` into the snapshot, those that are not there as the Hub has them.
-    pub fn get(
+    pub fn download_missing(
         &self,
         client: &Client,
-        name: &Name,
-        listing: &Listing,
+        name: &RepoId,
+        listing: &RepoFiles,
         names: &[String],
-        progress: &mut dyn Progress,
+        progress: &mut dyn DownloadProgress,
     ) -> Result<()> {
         let dir = self.dir(&listing.commit);
         let blobs = self.cache.join(&self.folder).join("blobs");
         files::create_dir(&dir)?;
         files::create_dir(&blobs)?;
-        let wanted = |entry: &&Entry| names.contains(&entry.name) && !holds(&dir.join(&entry.name), entry);
-        let wanted: Vec<&Entry> = listing.entries.iter().filter(wanted).collect();
-        for (i, entry) in wanted.iter().enumerate() {
+        let file_list = |entry: &&RepoFile| names.contains(&entry.name) && !is_complete(&dir.join(&entry.name), entry);
+        let file_list: Vec<&RepoFile> = listing.entries.iter().filter(file_list).collect();
+        for (i, entry) in file_list.iter().enumerate() {
             let (pointer, blob) = (dir.join(&entry.name), blobs.join(&entry.blob));
-            if !holds(&blob, entry) {
+            if !is_complete(&blob, entry) {
                 let part = blobs.join(format!("{}.part", entry.blob));
-                let left: u64 = wanted[i..].iter().filter_map(|entry| entry.size).sum();
+                let left: u64 = file_list[i..].iter().filter_map(|entry| entry.size).sum();
                 let here = fs::metadata(&part).map_or(0, |m| m.len());
-                room(&blobs, left.saturating_sub(here), name, files::free_bytes(&blobs))?;
+                check_disk_space(&blobs, left.saturating_sub(here), name, files::free_bytes(&blobs))?;
                 client.download(name, &listing.commit, entry, &part, progress)?;
                 let failed = |e| Error::failed(format!("cannot write {}: {e}", blob.display()));
                 fs::rename(&part, &blob).map_err(failed)?;
@@ -101,17 +101,17 @@ impl Snapshots {
 }
 
 /// The file is there with the length that the Hub says.
-fn holds(path: &Path, entry: &Entry) -> bool {
+fn is_complete(path: &Path, entry: &RepoFile) -> bool {
     fs::metadata(path).is_ok_and(|m| m.is_file() && entry.size.is_none_or(|size| size == m.len()))
 }
 
 /// Refuse a download that does not fit. `free` is what there is, if that can be told.
-pub(super) fn room(dir: &Path, needed: u64, name: &Name, free: Option<u64>) -> Result<()> {
+pub(super) fn check_disk_space(dir: &Path, needed: u64, name: &RepoId, free: Option<u64>) -> Result<()> {
     match free {
         Some(free) if free < needed => Err(Error::failed(format!(
-            "no room to download {name}: {} are needed, {} are free in {}; make room, or let HF_HUB_CACHE name another place",
-            files::megabytes(needed as usize),
-            files::megabytes(free as usize),
+            "no room to download {name}: {} are needed, {} are free in {}; make room, or let HF_HUB_CACHE name another locate",
+            files::format_bytes(needed as usize),
+            files::format_bytes(free as usize),
             dir.display()
         ))),
         _ => Ok(()),

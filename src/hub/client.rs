@@ -1,8 +1,8 @@
 //! What is asked of the Hub: which files a model has, and the files. A download that breaks off is taken up where it was.
 
-use super::git::BlobName;
-use super::wanted::{Entry, Listing};
-use super::{Name, Progress, Settings};
+use super::file_list::{RepoFile, RepoFiles};
+use super::git::GitHasher;
+use super::{DownloadProgress, HubConfig, RepoId};
 use crate::io::tls;
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -16,29 +16,29 @@ use ureq::http::{Response, Uri};
 use ureq::{Agent, Body, ResponseExt};
 
 /// Longest time to find the Hub and be let in.
-const CONNECT: Duration = Duration::from_secs(20);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest silence in the middle of an answer.
-const SILENCE: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pauses before something is asked for again; of a download that broke off, counted anew whenever something has come.
-const PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
+const BACKOFF: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 /// Most addresses of the Hub that one leads to.
-const MOVES: usize = 5;
+const MAX_REDIRECTS: usize = 5;
 /// Bytes read and written at a time.
-const CHUNK: usize = 1 << 18;
+const CHUNK_BYTES: usize = 1 << 18;
 /// Between two reports of a download.
-const REPORT: Duration = Duration::from_millis(100);
+const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why something did not come.
-pub(super) enum Trouble {
+pub(super) enum FetchError {
     /// It may come at another time, or there is no network: what was tried and why it did not work.
-    Passing(String),
+    Transient(String),
     /// It will not come.
-    Final(Error),
+    Permanent(Error),
 }
 
-impl From<Error> for Trouble {
+impl From<Error> for FetchError {
     fn from(error: Error) -> Self {
-        Trouble::Final(error)
+        FetchError::Permanent(error)
     }
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Client {
 impl Client {
     /// # Errors
     /// An input error if TLS is needed and cannot be had, or if the token is none.
-    pub fn new(settings: &Settings) -> Result<Client> {
+    pub fn new(settings: &HubConfig) -> Result<Client> {
         let tls = tls::config(settings.certificates.as_deref())?;
         if tls.is_none() && settings.endpoint.starts_with("https://") {
             return Err(Error::input(format!(
@@ -71,10 +71,10 @@ impl Client {
             .user_agent(concat!("jigsaw/", env!("CARGO_PKG_VERSION")))
             // Where it may go is seen to in `get`: another port of the same host is another server.
             .redirect_auth_headers(RedirectAuthHeaders::Never)
-            .timeout_resolve(Some(CONNECT))
-            .timeout_connect(Some(CONNECT))
-            .timeout_recv_response(Some(SILENCE))
-            .timeout_per_read(Some(SILENCE));
+            .timeout_resolve(Some(CONNECT_TIMEOUT))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(READ_TIMEOUT))
+            .timeout_per_read(Some(READ_TIMEOUT));
         config = match tls {
             Some(tls) => config.tls_config(tls),
             // A redirection to https would need what is not there.
@@ -89,23 +89,23 @@ impl Client {
     }
 
     /// What `name` holds; asked for again after a passing trouble if `patient`.
-    pub fn listing(&self, name: &Name, patient: bool) -> Result<Listing, Trouble> {
-        let mut tries = PAUSES.iter().filter(|_| patient);
+    pub fn listing(&self, name: &RepoId, patient: bool) -> Result<RepoFiles, FetchError> {
+        let mut tries = BACKOFF.iter().filter(|_| patient);
         loop {
             match (self.listing_at_once(name), tries.next()) {
-                (Err(Trouble::Passing(_)), Some(pause)) => std::thread::sleep(*pause),
+                (Err(FetchError::Transient(_)), Some(pause)) => std::thread::sleep(*pause),
                 (found, _) => return found,
             }
         }
     }
 
-    fn listing_at_once(&self, name: &Name) -> Result<Listing, Trouble> {
+    fn listing_at_once(&self, name: &RepoId) -> Result<RepoFiles, FetchError> {
         let revision = name.revision.replace('/', "%2F");
         let url = format!("{}/api/models/{}/revision/{revision}?blobs=true", self.endpoint, name.id);
         let mut response = self.get(&url, name, None)?;
         let text = response.body_mut().with_config().limit(64 << 20).read_to_string();
-        let text = text.map_err(|e| Trouble::Passing(format!("{} broke off: {e}", self.endpoint)))?;
-        let said: Said = serde_json::from_str(&text)
+        let text = text.map_err(|e| FetchError::Transient(format!("{} broke off: {e}", self.endpoint)))?;
+        let said: ModelInfo = serde_json::from_str(&text)
             .map_err(|e| Error::failed(format!("{url}: not the answer of a Hub ({e}); is HF_ENDPOINT right?")))?;
         said.listing()
             .ok_or_else(|| Error::failed(format!("{url}: the answer names no commit; is HF_ENDPOINT right?")).into())
@@ -117,21 +117,21 @@ impl Client {
     /// A failure that names the file; what has come stays in `part`, but for a content that is not the right one.
     pub fn download(
         &self,
-        name: &Name,
+        name: &RepoId,
         commit: &str,
-        entry: &Entry,
+        entry: &RepoFile,
         part: &Path,
-        progress: &mut dyn Progress,
+        progress: &mut dyn DownloadProgress,
     ) -> Result<()> {
-        let mut tries = PAUSES.iter();
+        let mut tries = BACKOFF.iter();
         loop {
             let before = length(part);
             match self.attempt(name, commit, entry, part, progress) {
                 Ok(()) => return Ok(()),
-                Err(Trouble::Final(error)) => return Err(error),
-                Err(Trouble::Passing(why)) => {
+                Err(FetchError::Permanent(error)) => return Err(error),
+                Err(FetchError::Transient(why)) => {
                     if length(part) > before {
-                        tries = PAUSES.iter();
+                        tries = BACKOFF.iter();
                     }
                     let Some(pause) = tries.next() else {
                         return Err(Error::failed(format!(
@@ -149,15 +149,16 @@ impl Client {
 
     fn attempt(
         &self,
-        name: &Name,
+        name: &RepoId,
         commit: &str,
-        entry: &Entry,
+        entry: &RepoFile,
         part: &Path,
-        progress: &mut dyn Progress,
-    ) -> Result<(), Trouble> {
+        progress: &mut dyn DownloadProgress,
+    ) -> Result<(), FetchError> {
         let failed = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", part.display()));
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(part).map_err(failed)?;
-        let mut sum = Sum { bytes: 0, hasher: Sha256::new(), git: entry.git_hash(), chunk: vec![0; CHUNK] };
+        let mut sum =
+            Checksum { bytes: 0, hasher: Sha256::new(), git: entry.git_hasher(), chunk: vec![0; CHUNK_BYTES] };
         // What is too long, or may be all there is, is begun anew.
         if entry.size.is_none_or(|size| length(part) > size) {
             file.set_len(0).map_err(failed)?;
@@ -169,13 +170,16 @@ impl Client {
             if sum.bytes > 0 && response.status() != 206 {
                 // A server that does not give parts gives all.
                 file.set_len(0).map_err(failed)?;
-                (sum.bytes, sum.hasher, sum.git) = (0, Sha256::new(), entry.git_hash());
+                (sum.bytes, sum.hasher, sum.git) = (0, Sha256::new(), entry.git_hasher());
             }
             self.copy(&mut response, &mut file, part, &mut sum, entry, progress)?;
         }
         file.sync_all().map_err(failed)?;
         if let Some(size) = entry.size.filter(|size| *size > sum.bytes) {
-            return Err(Trouble::Passing(format!("{} broke off after {} of {size} bytes", self.endpoint, sum.bytes)));
+            return Err(FetchError::Transient(format!(
+                "{} broke off after {} of {size} bytes",
+                self.endpoint, sum.bytes
+            )));
         }
         let found: String = sum.hasher.finalize().iter().map(|b| format!("{b:02x}")).collect();
         let right = entry.size.is_none_or(|size| size == sum.bytes)
@@ -185,7 +189,7 @@ impl Client {
             return Ok(());
         }
         let _ = std::fs::remove_file(part);
-        Err(Trouble::Final(Error::failed(format!(
+        Err(FetchError::Permanent(Error::failed(format!(
             "{} of {name} came with another content ({} bytes, SHA-256 {found}) than the Hub says; it was removed, and the same command \
              downloads it again",
             entry.name, sum.bytes
@@ -197,10 +201,10 @@ impl Client {
         response: &mut Response<Body>,
         file: &mut File,
         part: &Path,
-        sum: &mut Sum,
-        entry: &Entry,
-        progress: &mut dyn Progress,
-    ) -> Result<(), Trouble> {
+        sum: &mut Checksum,
+        entry: &RepoFile,
+        progress: &mut dyn DownloadProgress,
+    ) -> Result<(), FetchError> {
         let mut reader = response.body_mut().as_reader();
         let total = entry.size.unwrap_or(0);
         let mut told: Option<Instant> = None;
@@ -209,7 +213,7 @@ impl Client {
                 Ok(0) => break,
                 Ok(came) => came,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(Trouble::Passing(format!("{} broke off: {e}", self.endpoint))),
+                Err(e) => return Err(FetchError::Transient(format!("{} broke off: {e}", self.endpoint))),
             };
             let came = &sum.chunk[..came];
             file.write_all(came).map_err(|e| {
@@ -221,7 +225,7 @@ impl Client {
             sum.hasher.update(came);
             sum.git.iter_mut().for_each(|git| git.update(came));
             sum.bytes += came.len() as u64;
-            if told.is_none_or(|told| told.elapsed() >= REPORT) {
+            if told.is_none_or(|told| told.elapsed() >= REPORT_INTERVAL) {
                 told = Some(Instant::now());
                 progress.file(&entry.name, sum.bytes, total);
             }
@@ -230,11 +234,11 @@ impl Client {
         Ok(())
     }
 
-    /// Ask for an address of the Hub; `from` is the first byte that is wanted. The token goes to the Hub alone: where one of its addresses
+    /// Ask for an address of the Hub; `from` is the first byte that is file_list. The token goes to the Hub alone: where one of its addresses
     /// leads to another one, as of a model that was renamed, that one is asked with the token if it does not answer without.
-    fn get(&self, url: &str, name: &Name, from: Option<u64>) -> Result<Response<Body>, Trouble> {
+    fn get(&self, url: &str, name: &RepoId, from: Option<u64>) -> Result<Response<Body>, FetchError> {
         let (mut asked, mut response) = (url.to_string(), self.ask(url, from)?);
-        for _ in 0..MOVES {
+        for _ in 0..MAX_REDIRECTS {
             let last = response.get_uri().to_string();
             if self.token.is_none()
                 || response.status().is_success()
@@ -250,8 +254,8 @@ impl Client {
         let code = response.headers().get("x-error-code").and_then(|code| code.to_str().ok()).unwrap_or_default();
         match status {
             200 | 206 => Ok(response),
-            429 | 500.. => Err(Trouble::Passing(format!("{} answers {status}", self.endpoint))),
-            401 | 403 | 404 | 410 if !self.is_hub(response.get_uri()) => Err(Trouble::Passing(format!(
+            429 | 500.. => Err(FetchError::Transient(format!("{} answers {status}", self.endpoint))),
+            401 | 403 | 404 | 410 if !self.is_hub(response.get_uri()) => Err(FetchError::Transient(format!(
                 "the storage {} refuses it ({status}); the address that the Hub gave for it may have expired",
                 response.get_uri().host().unwrap_or_default()
             ))),
@@ -266,7 +270,7 @@ impl Client {
     }
 
     /// One request, and what it leads to without the token.
-    fn ask(&self, url: &str, from: Option<u64>) -> Result<Response<Body>, Trouble> {
+    fn ask(&self, url: &str, from: Option<u64>) -> Result<Response<Body>, FetchError> {
         let mut request = self.agent.get(url);
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
@@ -274,10 +278,10 @@ impl Client {
         if let Some(from) = from {
             request = request.header("Range", format!("bytes={from}-"));
         }
-        request.call().map_err(|e| Trouble::Passing(format!("{} cannot be reached: {e}", self.endpoint)))
+        request.call().map_err(|e| FetchError::Transient(format!("{} cannot be reached: {e}", self.endpoint)))
     }
 
-    fn refused(&self, url: &str, name: &Name, status: u16, code: &str) -> Error {
+    fn refused(&self, url: &str, name: &RepoId, status: u16, code: &str) -> Error {
         let (hub, id, revision) = (&self.endpoint, &name.id, &name.revision);
         let here = format!("no model at {name}: there is no such directory, and");
         match (status, code) {
@@ -305,15 +309,15 @@ fn length(path: &Path) -> u64 {
 }
 
 /// What has come of a file.
-struct Sum {
+struct Checksum {
     bytes: u64,
     hasher: Sha256,
     /// Of a small file.
-    git: Option<BlobName>,
+    git: Option<GitHasher>,
     chunk: Vec<u8>,
 }
 
-impl Sum {
+impl Checksum {
     /// Count what is in a file.
     fn add(&mut self, file: &mut File) -> std::io::Result<()> {
         loop {
@@ -331,7 +335,7 @@ impl Sum {
 
 /// What the Hub says of a model.
 #[derive(Deserialize)]
-struct Said {
+struct ModelInfo {
     sha: Option<String>,
     #[serde(default)]
     siblings: Vec<Sibling>,
@@ -343,17 +347,17 @@ struct Sibling {
     rfilename: String,
     size: Option<u64>,
     blob_id: Option<String>,
-    lfs: Option<Large>,
+    lfs: Option<LfsInfo>,
 }
 
 #[derive(Deserialize)]
-struct Large {
+struct LfsInfo {
     sha256: Option<String>,
     size: Option<u64>,
 }
 
-impl Said {
-    fn listing(self) -> Option<Listing> {
+impl ModelInfo {
+    fn listing(self) -> Option<RepoFiles> {
         let hex = |text: &String| text.len() >= 40 && text.chars().all(|c| c.is_ascii_hexdigit());
         let commit = self.sha.filter(hex)?;
         let entry = |sibling: Sibling| {
@@ -363,8 +367,8 @@ impl Said {
             let named = || format!("{commit}-{}", sibling.rfilename.replace(['/', '\\'], "-"));
             // Of a large file git's name is that of what stands for it in git.
             let blob = sha256.clone().or(git.filter(hex)).unwrap_or_else(named);
-            Entry { name: sibling.rfilename, size, sha256, blob }
+            RepoFile { name: sibling.rfilename, size, sha256, blob }
         };
-        Some(Listing { entries: self.siblings.into_iter().map(entry).collect(), commit })
+        Some(RepoFiles { entries: self.siblings.into_iter().map(entry).collect(), commit })
     }
 }

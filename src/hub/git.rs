@@ -4,24 +4,24 @@
 use sha1::{Digest as _, Sha1};
 
 /// The name that git has for a file of this content, in hexadecimal digits.
-pub fn blob_name(content: &[u8]) -> String {
-    let mut name = BlobName::begin(content.len() as u64);
+pub fn git_blob_hash(content: &[u8]) -> String {
+    let mut name = GitHasher::begin(content.len() as u64);
     name.update(content);
     name.finish()
 }
 
 /// Git's name of a content that is given piece by piece.
 #[derive(Clone)]
-pub(super) struct BlobName(Sha1);
+pub(super) struct GitHasher(Sha1);
 
-impl BlobName {
-    fn begin(size: u64) -> BlobName {
-        BlobName(Sha1::new_with_prefix(format!("blob {size}\0")))
+impl GitHasher {
+    fn begin(size: u64) -> GitHasher {
+        GitHasher(Sha1::new_with_prefix(format!("blob {size}\0")))
     }
 
-    /// Of a content of `size` bytes; `None` where the size is not known.
-    pub fn of(size: Option<u64>) -> Option<BlobName> {
-        size.map(BlobName::begin)
+    /// Of a content of `size` bytes; `None` where the size is not cached_snapshot.
+    pub fn of(size: Option<u64>) -> Option<GitHasher> {
+        size.map(GitHasher::begin)
     }
 
     /// The next bytes.
@@ -42,11 +42,11 @@ mod tests {
     #[test]
     fn the_name_is_the_one_that_git_says() {
         // What `git hash-object` says.
-        assert_eq!(blob_name(b""), "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391");
-        assert_eq!(blob_name(b"hello\n"), "ce013625030ba8dba906f756967f9e9ca394464a");
-        let mut name = BlobName::of(Some(6)).unwrap();
+        assert_eq!(git_blob_hash(b""), "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391");
+        assert_eq!(git_blob_hash(b"hello\n"), "ce013625030ba8dba906f756967f9e9ca394464a");
+        let mut name = GitHasher::of(Some(6)).unwrap();
         name.update(b"hel");
         name.update(b"lo\n");
-        assert_eq!(name.finish(), blob_name(b"hello\n"));
+        assert_eq!(name.finish(), git_blob_hash(b"hello\n"));
     }
 }

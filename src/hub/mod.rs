@@ -7,41 +7,41 @@
 
 mod cache;
 mod client;
+mod file_list;
 mod git;
 mod settings;
 #[cfg(test)]
 mod tests;
-mod wanted;
 
-pub use git::blob_name;
-pub use settings::{Offline, Settings};
+pub use git::git_blob_hash;
+pub use settings::{HubConfig, OfflineReason};
 
-use crate::model::qwen2_5_vl::Config;
+use crate::model::read_architecture;
 use crate::{Error, Result};
-use cache::Snapshots;
-use client::{Client, Trouble};
+use cache::RepoCache;
+use client::{Client, FetchError};
 use std::path::{Path, PathBuf};
 
 /// Who is told how a download goes on.
-pub trait Progress {
+pub trait DownloadProgress {
     /// Something a person should read.
     fn note(&mut self, text: &str);
-    /// So many bytes of a file are there; `total` is 0 where it is not known.
+    /// So many bytes of a file are there; `total` is 0 where it is not cached_snapshot.
     fn file(&mut self, name: &str, done: u64, total: u64);
 }
 
 /// A model on the Hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Name {
+pub struct RepoId {
     /// `owner/name`.
     pub id: String,
     /// Branch, tag or commit; `main` when none is given.
     pub revision: String,
 }
 
-impl Name {
+impl RepoId {
     /// The name that `text` is; `None` if it has another form than `owner/name` or `owner/name@revision`.
-    pub fn parse(text: &str) -> Option<Name> {
+    pub fn parse(text: &str) -> Option<RepoId> {
         let (id, revision) = text.split_once('@').unwrap_or((text, "main"));
         let word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let part = |part: &str| {
@@ -55,7 +55,7 @@ impl Name {
             && revision.chars().all(|c| word(c) || c == '/')
             && revision.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
             && !revision.contains("..");
-        (plain && pinned).then(|| Name { id: id.to_string(), revision: revision.to_string() })
+        (plain && pinned).then(|| RepoId { id: id.to_string(), revision: revision.to_string() })
     }
 
     /// Whether the revision is a whole commit hash, which never comes to mean anything else.
@@ -64,7 +64,7 @@ impl Name {
     }
 }
 
-impl std::fmt::Display for Name {
+impl std::fmt::Display for RepoId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.revision.as_str() {
             "main" => f.write_str(&self.id),
@@ -75,22 +75,22 @@ impl std::fmt::Display for Name {
 
 /// Where a model is: a path that is there, or a name on the Hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum ModelLocation {
     /// A path on this machine, whatever it is.
-    Here(PathBuf),
+    Local(PathBuf),
     /// A name on the Hub.
-    Hub(Name),
+    Hub(RepoId),
 }
 
 /// Tell a path that is there from a name on the Hub.
 ///
 /// # Errors
 /// An input error for what is neither.
-pub fn place(model: &Path) -> Result<Place> {
+pub fn locate(model: &Path) -> Result<ModelLocation> {
     if model.exists() {
-        return Ok(Place::Here(model.to_path_buf()));
+        return Ok(ModelLocation::Local(model.to_path_buf()));
     }
-    model.to_str().and_then(Name::parse).map(Place::Hub).ok_or_else(|| {
+    model.to_str().and_then(RepoId::parse).map(ModelLocation::Hub).ok_or_else(|| {
         Error::input(format!(
             "no model at {}: there is no such directory; a name on the Hub has the form owner/name, such as \
              Qwen/Qwen2.5-VL-3B-Instruct",
@@ -105,10 +105,10 @@ pub fn place(model: &Path) -> Result<Place> {
 /// An input error if it is neither a path nor a name, if the Hub has no such model or does not give it to us, if it is not in the cache
 /// and `settings` allow no network, or if it is no model that this program can use. A failure if the Hub cannot be reached, a download
 /// breaks off, or there is no room for it; what was downloaded stays, and the next call goes on from there.
-pub fn resolve(model: &Path, settings: &Settings, progress: &mut dyn Progress) -> Result<PathBuf> {
-    match place(model)? {
-        Place::Here(path) => Ok(path),
-        Place::Hub(name) => match settings.offline {
+pub fn resolve(model: &Path, settings: &HubConfig, progress: &mut dyn DownloadProgress) -> Result<PathBuf> {
+    match locate(model)? {
+        ModelLocation::Local(path) => Ok(path),
+        ModelLocation::Hub(name) => match settings.offline {
             Some(why) => offline(&name, settings, why),
             None => fetch(&name, settings, progress),
         },
@@ -116,40 +116,42 @@ pub fn resolve(model: &Path, settings: &Settings, progress: &mut dyn Progress) -
 }
 
 /// As [`resolve`], without the network: `None` if the model is not here, wholly.
-pub fn cached(model: &Path, settings: &Settings) -> Option<PathBuf> {
-    match place(model).ok()? {
-        Place::Here(path) => Some(path),
-        Place::Hub(name) => offline(&name, settings, Offline::Asked).ok(),
+pub fn cached(model: &Path, settings: &HubConfig) -> Option<PathBuf> {
+    match locate(model).ok()? {
+        ModelLocation::Local(path) => Some(path),
+        ModelLocation::Hub(name) => offline(&name, settings, OfflineReason::Environment).ok(),
     }
 }
 
 /// The name of a model, with its commit as the revision, by which the cache gives this directory; `None` of any other directory.
-pub fn name_of(dir: &Path, settings: &Settings) -> Option<Name> {
+pub fn repo_id_of(dir: &Path, settings: &HubConfig) -> Option<RepoId> {
     let dir = dir.canonicalize().ok()?;
     let folder = dir.parent()?.parent()?.file_name()?.to_str()?;
     let id = folder.strip_prefix("models--")?.replacen("--", "/", 1);
-    let name = Name::parse(&format!("{id}@{}", dir.file_name()?.to_str()?)).filter(Name::is_commit)?;
-    let found = offline(&name, settings, Offline::Asked).ok()?;
+    let name = RepoId::parse(&format!("{id}@{}", dir.file_name()?.to_str()?)).filter(RepoId::is_commit)?;
+    let found = offline(&name, settings, OfflineReason::Environment).ok()?;
     (found.canonicalize().ok()? == dir).then_some(name)
 }
 
-fn offline(name: &Name, settings: &Settings, why: Offline) -> Result<PathBuf> {
+fn offline(name: &RepoId, settings: &HubConfig, why: OfflineReason) -> Result<PathBuf> {
     let (because, what_to_do) = match why {
-        Offline::Asked => ("because HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE to download it".to_string()),
-        Offline::Study => (
+        OfflineReason::Environment => {
+            ("because HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE to download it".to_string())
+        }
+        OfflineReason::Study => (
             "by the tasks of a study",
             format!("download it with `jigsaw model inspect {name}`, then run the study again"),
         ),
     };
-    let snapshots = Snapshots::of(name, settings);
-    let Some(dir) = snapshots.known() else {
+    let cache = RepoCache::of(name, settings);
+    let Some(dir) = cache.cached_snapshot() else {
         return Err(Error::input(format!(
             "no model at {name}: there is no such directory, and none of this name in the cache {}, which alone is used {because}; \
              {what_to_do}",
             settings.cache.display()
         )));
     };
-    match wanted::missing(&dir)?.as_slice() {
+    match file_list::missing_files(&dir)?.as_slice() {
         [] => Ok(dir),
         missing => Err(Error::input(format!(
             "the cache holds only a part of {name}: {} lacks {}; {what_to_do}",
@@ -159,9 +161,11 @@ fn offline(name: &Name, settings: &Settings, why: Offline) -> Result<PathBuf> {
     }
 }
 
-fn fetch(name: &Name, settings: &Settings, progress: &mut dyn Progress) -> Result<PathBuf> {
-    let snapshots = Snapshots::of(name, settings);
-    let whole = || Ok::<_, Error>(snapshots.known().filter(|dir| wanted::missing(dir).is_ok_and(|m| m.is_empty())));
+fn fetch(name: &RepoId, settings: &HubConfig, progress: &mut dyn DownloadProgress) -> Result<PathBuf> {
+    let cache = RepoCache::of(name, settings);
+    let whole = || {
+        Ok::<_, Error>(cache.cached_snapshot().filter(|dir| file_list::missing_files(dir).is_ok_and(|m| m.is_empty())))
+    };
     if name.is_commit()
         && let Some(dir) = whole()?
     {
@@ -171,7 +175,7 @@ fn fetch(name: &Name, settings: &Settings, progress: &mut dyn Progress) -> Resul
     // Where there is something to go on with, nobody is kept waiting.
     let listing = match client.listing(name, whole()?.is_none()) {
         Ok(listing) => listing,
-        Err(Trouble::Passing(why)) => {
+        Err(FetchError::Transient(why)) => {
             let Some(dir) = whole()? else {
                 return Err(Error::failed(format!(
                     "no model at {name}: there is no such directory, and the Hub cannot be asked for it: {why}"
@@ -180,22 +184,22 @@ fn fetch(name: &Name, settings: &Settings, progress: &mut dyn Progress) -> Resul
             progress.note(&format!("{why}; {name} is taken as it is in the cache"));
             return Ok(dir);
         }
-        Err(Trouble::Final(error)) => return Err(error),
+        Err(FetchError::Permanent(error)) => return Err(error),
     };
-    let _lock = snapshots.lock(progress)?;
+    let _lock = cache.lock(progress)?;
     let weights = listing.weights().map_err(|e| e.context(format!("{name} at {}", settings.endpoint)))?;
-    let dir = snapshots.dir(&listing.commit);
-    let mut get = |names: &[String]| snapshots.get(&client, name, &listing, names, progress);
-    get(&listing.small())?;
+    let dir = cache.dir(&listing.commit);
+    let mut get = |names: &[String]| cache.download_missing(&client, name, &listing, names, progress);
+    get(&listing.config_files())?;
     if dir.join("config.json").is_file() {
         // Before gigabytes come that nobody can use.
-        Config::from_dir(&dir)?;
+        read_architecture(&dir)?;
     }
     get(&weights.given)?;
     if let Some(index) = &weights.index {
         get(std::slice::from_ref(index))?;
         get(&listing.shards(&dir.join(index))?)?;
     }
-    snapshots.point(&listing.commit)?;
+    cache.write_ref(&listing.commit)?;
     Ok(dir)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// What the environment says. Not `Debug`: it holds the token.
 #[derive(Clone)]
-pub struct Settings {
+pub struct HubConfig {
     /// Address of the Hub, without a slash at its end (`HF_ENDPOINT`).
     pub endpoint: String,
     /// Directory of the cache (`HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`).
@@ -14,34 +14,34 @@ pub struct Settings {
     /// Sent to the Hub, and to nobody else (`HF_TOKEN`, else the file that `hf auth login` writes).
     pub token: Option<String>,
     /// Only the cache is used, and why.
-    pub offline: Option<Offline>,
-    /// Certificates trusted in place of Mozilla's (`SSL_CERT_FILE`).
+    pub offline: Option<OfflineReason>,
+    /// Certificates trusted in locate of Mozilla's (`SSL_CERT_FILE`).
     pub certificates: Option<PathBuf>,
 }
 
 /// Why only the cache is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Offline {
+pub enum OfflineReason {
     /// `HF_HUB_OFFLINE` is set.
-    Asked,
+    Environment,
     /// A task of a study takes the model that the study has downloaded, not one that came to stand for the name since.
     Study,
 }
 
-impl Settings {
+impl HubConfig {
     /// From the environment of this process.
     ///
     /// # Errors
-    /// An input error that names the variable: an address that is none, or no place for a cache.
-    pub fn from_env() -> Result<Settings> {
-        Settings::read(&|name| std::env::var_os(name))
+    /// An input error that names the variable: an address that is none, or no locate for a cache.
+    pub fn from_env() -> Result<HubConfig> {
+        HubConfig::read(&|name| std::env::var_os(name))
     }
 
     /// From variables that `get` gives; an empty one counts as not set.
     ///
     /// # Errors
-    /// See [`Settings::from_env`].
-    pub fn read(get: &dyn Fn(&str) -> Option<OsString>) -> Result<Settings> {
+    /// See [`HubConfig::from_env`].
+    pub fn read(get: &dyn Fn(&str) -> Option<OsString>) -> Result<HubConfig> {
         let variable = |names: &[&str]| names.iter().find_map(|name| get(name).filter(|value| !value.is_empty()));
         let text = |names: &[&str]| variable(names).map(|value| value.to_string_lossy().trim().to_string());
         let path = |names: &[&str]| variable(names).map(PathBuf::from);
@@ -63,11 +63,11 @@ impl Settings {
         let token = text(&["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
             .or_else(|| stored(&path(&["HF_TOKEN_PATH"]).or_else(|| home.map(|h| h.join("token")))?));
         let yes = |value: String| ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str());
-        Ok(Settings {
+        Ok(HubConfig {
             endpoint,
             cache,
             token,
-            offline: text(&["HF_HUB_OFFLINE"]).is_some_and(yes).then_some(Offline::Asked),
+            offline: text(&["HF_HUB_OFFLINE"]).is_some_and(yes).then_some(OfflineReason::Environment),
             certificates: path(&["SSL_CERT_FILE"]),
         })
     }

@@ -1,15 +1,15 @@
 //! Tests of what needs no server.
 
-use super::settings::Settings;
-use super::wanted::{Entry, Listing, missing};
-use super::{Name, Place, cache, cached, name_of, place};
+use super::file_list::{RepoFile, RepoFiles, missing_files};
+use super::settings::HubConfig;
+use super::{ModelLocation, RepoId, cache, cached, locate, repo_id_of};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::Path;
 
 #[test]
 fn names_are_told_from_paths() {
-    let name = |text: &str| Name::parse(text).map(|name| (name.id, name.revision));
+    let name = |text: &str| RepoId::parse(text).map(|name| (name.id, name.revision));
     let given = |id: &str, revision: &str| Some((id.to_string(), revision.to_string()));
     assert_eq!(name("Qwen/Qwen2.5-VL-3B-Instruct"), given("Qwen/Qwen2.5-VL-3B-Instruct", "main"));
     assert_eq!(name("a/b@refs/pr/1"), given("a/b", "refs/pr/1"));
@@ -20,18 +20,18 @@ fn names_are_told_from_paths() {
     ] {
         assert_eq!(name(other), None, "{other}");
     }
-    assert!(Name::parse(&format!("a/b@{}", "0".repeat(40))).unwrap().is_commit());
-    assert!(!Name::parse("a/b@0000000").unwrap().is_commit());
+    assert!(RepoId::parse(&format!("a/b@{}", "0".repeat(40))).unwrap().is_commit());
+    assert!(!RepoId::parse("a/b@0000000").unwrap().is_commit());
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(place(dir.path()).unwrap(), Place::Here(dir.path().to_path_buf()));
-    assert!(matches!(place(Path::new("no-such-owner/name")).unwrap(), Place::Hub(_)));
-    let error = place(Path::new("no-such-directory")).unwrap_err();
+    assert_eq!(locate(dir.path()).unwrap(), ModelLocation::Local(dir.path().to_path_buf()));
+    assert!(matches!(locate(Path::new("no-such-owner/name")).unwrap(), ModelLocation::Hub(_)));
+    let error = locate(Path::new("no-such-directory")).unwrap_err();
     assert!(error.exit_code() == 2 && error.to_string().contains("form owner/name"), "{error}");
 }
 
-fn settings(variables: &[(&str, &str)]) -> crate::Result<Settings> {
+fn settings(variables: &[(&str, &str)]) -> crate::Result<HubConfig> {
     let all: HashMap<&str, &str> = variables.iter().copied().collect();
-    Settings::read(&|name| all.get(name).map(OsString::from))
+    HubConfig::read(&|name| all.get(name).map(OsString::from))
 }
 
 #[test]
@@ -79,9 +79,9 @@ fn certificates_are_read_and_a_file_without_any_is_refused() {
     assert!(crate::io::tls::config(settings.certificates.as_deref()).unwrap().is_some());
 }
 
-fn listing(names: &[&str]) -> Listing {
-    let entry = |name: &&str| Entry { name: name.to_string(), size: Some(1), sha256: None, blob: "0".into() };
-    Listing { commit: "c".into(), entries: names.iter().map(entry).collect() }
+fn listing(names: &[&str]) -> RepoFiles {
+    let entry = |name: &&str| RepoFile { name: name.to_string(), size: Some(1), sha256: None, blob: "0".into() };
+    RepoFiles { commit: "c".into(), entries: names.iter().map(entry).collect() }
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn what_a_checkpoint_needs_is_chosen() {
     ];
     let others =
         ["README.md", ".gitattributes", "onnx/config.json", "training_args.bin", "trainer_state.json", "tokenizer.py"];
-    assert_eq!(listing(&[&small[..], &others].concat()).small(), small);
+    assert_eq!(listing(&[&small[..], &others].concat()).config_files(), small);
     let weights = |names: &[&str]| listing(names).weights().map(|w| (w.given, w.index));
     let index = "model.safetensors.index.json";
     assert_eq!(weights(&["model.safetensors", index]).unwrap(), (vec!["model.safetensors".to_string()], None));
@@ -117,7 +117,7 @@ fn an_index_is_read_with_care() {
     std::fs::write(&index, r#"{"weight_map": {"a": "x.safetensors", "b": "x.safetensors", "c": "y.safetensors"}}"#)
         .unwrap();
     std::fs::write(dir.path().join("y.safetensors"), "").unwrap();
-    assert_eq!(missing(dir.path()).unwrap(), ["config.json", "tokenizer.json", "x.safetensors"]);
+    assert_eq!(missing_files(dir.path()).unwrap(), ["config.json", "tokenizer.json", "x.safetensors"]);
     assert_eq!(
         listing(&["x.safetensors", "y.safetensors"]).shards(&index).unwrap(),
         ["x.safetensors", "y.safetensors"]
@@ -134,9 +134,9 @@ fn an_adapter_with_a_configuration_beside_it_lacks_no_model() {
     for name in ["adapter_config.json", "config.json", "tokenizer.json"] {
         std::fs::write(dir.path().join(name), "{}").unwrap();
     }
-    assert_eq!(missing(dir.path()).unwrap(), ["adapter_model.safetensors"]);
+    assert_eq!(missing_files(dir.path()).unwrap(), ["adapter_model.safetensors"]);
     std::fs::write(dir.path().join("adapter_model.safetensors"), "x").unwrap();
-    assert!(missing(dir.path()).unwrap().is_empty());
+    assert!(missing_files(dir.path()).unwrap().is_empty());
 }
 
 #[test]
@@ -144,29 +144,29 @@ fn a_snapshot_has_the_name_and_commit_that_find_it_again() {
     let home = tempfile::tempdir().unwrap();
     let settings = settings(&[("HF_HUB_CACHE", home.path().to_str().unwrap())]).unwrap();
     let commit = "0123456789abcdef0123456789abcdef01234567";
-    let dir = home.path().join("models--acme--tiny/snapshots").join(commit);
+    let dir = home.path().join("models--acme--tiny/cache").join(commit);
     std::fs::create_dir_all(&dir).unwrap();
-    assert_eq!(name_of(&dir, &settings), None, "it is not whole");
+    assert_eq!(repo_id_of(&dir, &settings), None, "it is not whole");
     for name in ["config.json", "tokenizer.json", "model.safetensors"] {
         std::fs::write(dir.join(name), "{}").unwrap();
     }
-    let name = name_of(&dir, &settings).unwrap();
+    let name = repo_id_of(&dir, &settings).unwrap();
     assert_eq!((name.id.as_str(), name.revision.as_str()), ("acme/tiny", commit));
     assert_eq!(
         cached(Path::new(&name.to_string()), &settings).unwrap().canonicalize().unwrap(),
         dir.canonicalize().unwrap()
     );
     let other = tempfile::tempdir().unwrap();
-    let elsewhere = Settings { cache: other.path().to_path_buf(), ..settings.clone() };
-    assert_eq!(name_of(&dir, &elsewhere), None, "another cache");
-    assert_eq!(name_of(home.path(), &settings), None);
-    assert_eq!(name_of(&home.path().join("nowhere"), &settings), None);
+    let elsewhere = HubConfig { cache: other.path().to_path_buf(), ..settings.clone() };
+    assert_eq!(repo_id_of(&dir, &elsewhere), None, "another cache");
+    assert_eq!(repo_id_of(home.path(), &settings), None);
+    assert_eq!(repo_id_of(&home.path().join("nowhere"), &settings), None);
 }
 
 #[test]
 fn a_download_needs_room() {
-    let name = Name::parse("a/b").unwrap();
-    let room = |free| cache::room(Path::new("/c"), 7_500_000_000, &name, free);
+    let name = RepoId::parse("a/b").unwrap();
+    let room = |free| cache::check_disk_space(Path::new("/c"), 7_500_000_000, &name, free);
     assert!(room(None).is_ok() && room(Some(7_500_000_000)).is_ok());
     let error = room(Some(100_000_000)).unwrap_err();
     let said = error.to_string();

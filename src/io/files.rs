@@ -5,7 +5,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// The file that says that a process works in a directory. It is hidden, so that [`holds_foreign`] passes over it, and stays there.
+/// The file that says that a process works in a directory. It is hidden, so that [`has_other_files`] passes over it, and stays there.
 pub const LOCK: &str = ".lock";
 
 /// Read a whole file. A missing or unreadable file is an input error that names it.
@@ -27,7 +27,7 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
 
 /// Read a JSON file of ours that says its form in a field `form`; what cannot be read, and another form than `form`, is an input error with
 /// what to do.
-pub fn read_form<T: serde::de::DeserializeOwned>(path: &Path, form: u32, what_to_do: &str) -> Result<T> {
+pub fn read_versioned<T: serde::de::DeserializeOwned>(path: &Path, form: u32, what_to_do: &str) -> Result<T> {
     #[derive(serde::Deserialize)]
     struct Form {
         form: u32,
@@ -66,11 +66,11 @@ pub fn create_dir(path: &Path) -> Result<()> {
 /// # Errors
 /// An input error if another process has the directory; a failure if the file [`LOCK`] cannot be written.
 pub fn lock(dir: &Path, doing: &str) -> Result<File> {
-    lock_by(dir, LOCK, doing)
+    lock_with(dir, LOCK, doing)
 }
 
 /// As [`lock`], by the file `name` in the directory.
-pub fn lock_by(dir: &Path, name: &str, doing: &str) -> Result<File> {
+pub fn lock_with(dir: &Path, name: &str, doing: &str) -> Result<File> {
     let path = dir.join(name);
     let file = File::create(&path).map_err(|e| Error::failed(format!("cannot write {}: {e}", path.display())))?;
     match file.try_lock() {
@@ -84,14 +84,14 @@ pub fn lock_by(dir: &Path, name: &str, doing: &str) -> Result<File> {
 }
 
 /// Is `path`, which need not exist, inside the directory `dir` or that directory itself? Links are followed.
-pub fn lies_in(path: &Path, dir: &Path) -> bool {
+pub fn is_inside(path: &Path, dir: &Path) -> bool {
     let absolute = std::path::absolute(path).ok();
     let existing = absolute.iter().flat_map(|p| p.ancestors()).find_map(|p| p.canonicalize().ok());
     dir.canonicalize().is_ok_and(|dir| existing.is_some_and(|p| p.starts_with(dir)))
 }
 
 /// Does the directory hold anything besides the names that are `own`? Hidden files do not count, nor does a missing directory.
-pub fn holds_foreign(dir: &Path, own: impl Fn(&str) -> bool) -> bool {
+pub fn has_other_files(dir: &Path, own: impl Fn(&str) -> bool) -> bool {
     let foreign = |name: &str| !name.starts_with('.') && !own(name);
     fs::read_dir(dir).is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| foreign(&e.file_name().to_string_lossy()))))
 }
@@ -100,15 +100,15 @@ pub fn holds_foreign(dir: &Path, own: impl Fn(&str) -> bool) -> bool {
 pub const UNFINISHED: &str = ".jigsaw-unfinished";
 
 /// A directory whose content is being made, by this process alone.
-pub struct Making {
+pub struct OutputDir {
     marker: PathBuf,
     _lock: File,
 }
 
-/// An input error unless [`make_in`] may make its content in `dir`, which is not touched.
-pub fn may_make_in(dir: &Path, overwrite: bool, mark: &str) -> Result<()> {
+/// An input error unless [`create_output_dir`] may make its content in `dir`, which is not touched.
+pub fn check_output_dir(dir: &Path, overwrite: bool, mark: &str) -> Result<()> {
     let replaceable = dir.join(mark).is_file();
-    if dir.join(UNFINISHED).exists() || overwrite && replaceable || !holds_foreign(dir, |_| false) {
+    if dir.join(UNFINISHED).exists() || overwrite && replaceable || !has_other_files(dir, |_| false) {
         return Ok(());
     }
     let or = if replaceable { ", or --overwrite to replace what is there" } else { "" };
@@ -120,13 +120,13 @@ pub fn may_make_in(dir: &Path, overwrite: bool, mark: &str) -> Result<()> {
 ///
 /// # Errors
 /// An input error if there is something else, or another process is at work there; a failure to write.
-pub fn make_in(dir: &Path, overwrite: bool, mark: &str) -> Result<Making> {
-    may_make_in(dir, overwrite, mark)?;
+pub fn create_output_dir(dir: &Path, overwrite: bool, mark: &str) -> Result<OutputDir> {
+    check_output_dir(dir, overwrite, mark)?;
     let here = dir.display();
     let marker = dir.join(UNFINISHED);
     let begun = marker.exists();
     create_dir(dir)?;
-    let lock = lock_by(dir, UNFINISHED, "writing")?;
+    let lock = lock_with(dir, UNFINISHED, "writing")?;
     let failed = |e: std::io::Error| Error::failed(format!("cannot write to {here}: {e}"));
     let entries = fs::read_dir(dir).and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>()).map_err(failed)?;
     let old: Vec<PathBuf> = entries.iter().map(|entry| entry.path()).filter(|path| *path != marker).collect();
@@ -140,10 +140,10 @@ pub fn make_in(dir: &Path, overwrite: bool, mark: &str) -> Result<Making> {
         )));
     }
     old.iter().try_for_each(fs::remove_file).map_err(failed)?;
-    Ok(Making { marker, _lock: lock })
+    Ok(OutputDir { marker, _lock: lock })
 }
 
-impl Making {
+impl OutputDir {
     /// All is there.
     ///
     /// # Errors
@@ -180,7 +180,7 @@ pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut File) -> std::io::R
 
 /// What a file is meant to hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
+pub struct FileChecksum {
     /// The file.
     pub path: PathBuf,
     /// Its length.
@@ -190,20 +190,23 @@ pub struct Written {
 }
 
 /// As [`write_atomic_with`], with a checksum made of the bytes on their way to the file.
-pub fn write_checked(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<Written> {
+pub fn write_with_checksum(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<FileChecksum> {
     let mut sum = (0, crc32fast::Hasher::new());
-    write_atomic_with(path, |file| fill(&mut Checked { file, sum: &mut sum }))?;
+    write_atomic_with(path, |file| fill(&mut ChecksumWriter { file, sum: &mut sum }))?;
     let (bytes, hasher) = sum;
-    Ok(Written { path: path.to_owned(), bytes, crc32: hasher.finalize() })
+    Ok(FileChecksum { path: path.to_owned(), bytes, crc32: hasher.finalize() })
 }
 
 /// A file that keeps count of what is written to it.
-struct Checked<'a> {
+struct ChecksumWriter<'a> {
     file: &'a mut File,
     sum: &'a mut (u64, crc32fast::Hasher),
 }
 
-impl Write for Checked<'_> {
+impl Write for ChecksumWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let written = self.file.write(bytes)?;
         self.sum.0 += written as u64;
@@ -235,7 +238,7 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
 }
 
 /// `1.2 GB`, `340 MB`.
-pub fn megabytes(bytes: usize) -> String {
+pub fn format_bytes(bytes: usize) -> String {
     match bytes as f64 / 1e6 {
         mb if mb >= 1000.0 => format!("{:.2} GB", mb / 1000.0),
         mb => format!("{mb:.0} MB"),
@@ -259,7 +262,7 @@ mod tests {
         assert_eq!(error.exit_code(), 2);
         let said = format!("another process is sampling in {}; wait for it", dir.path().display());
         assert!(error.to_string().starts_with(&said), "{error}");
-        assert!(!holds_foreign(dir.path(), |_| false));
+        assert!(!has_other_files(dir.path(), |_| false));
         drop(held);
         lock(dir.path(), "sampling").unwrap();
     }
@@ -272,7 +275,8 @@ mod tests {
         let path = |name: &str| dir.path().join(name);
         fs::write(path("any"), "x").unwrap();
         write_atomic(&path("text"), b"x").unwrap();
-        let written = write_checked(&path("sum"), |f| f.write_all(b"xy").and_then(|()| f.write_all(b"z"))).unwrap();
+        let written =
+            write_with_checksum(&path("sum"), |f| f.write_all(b"xy").and_then(|()| f.write_all(b"z"))).unwrap();
         assert_eq!((written.bytes, written.crc32), (3, crc32fast::hash(b"xyz")));
         assert_eq!((fs::read(&written.path).unwrap().as_slice(), &*written.path), (&b"xyz"[..], &*path("sum")));
         let mode = |name: &str| fs::metadata(path(name)).unwrap().permissions().mode();

@@ -1,4 +1,5 @@
-//! Files and the network: atomic writes, locks, TLS.
+//! Files and the network: atomic writes, locks, logs, HTTP.
 
 pub mod files;
+pub mod jsonl;
 pub(crate) mod tls;

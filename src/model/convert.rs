@@ -2,8 +2,8 @@
 
 use crate::io::files;
 use crate::model::lora;
-use crate::model::qwen2_5_vl::config::Config;
-use crate::model::qwen2_5_vl::weights::{self, Stored};
+use crate::model::registry::read_architecture;
+use crate::model::weights::{self, CheckpointFiles};
 use crate::{Error, Result};
 use candle_core::DType;
 use serde_json::{Value, json};
@@ -63,8 +63,8 @@ impl Precision {
 /// # Errors
 /// An input error if `from` is no checkpoint, `to` is not empty, or a weight is too large for the type.
 pub fn convert(from: &Path, to: &Path, precision: Precision, overwrite: bool) -> Result<()> {
-    files::may_make_in(to, overwrite, "config.json")?;
-    let stored = Stored::open(from, &Config::from_dir(from)?)?;
+    files::check_output_dir(to, overwrite, "config.json")?;
+    let stored = CheckpointFiles::open(from, read_architecture(from)?.as_ref())?;
     write_like(from, &stored, (to, overwrite), precision, &|i| stored.values(&stored.tensors[i]))
 }
 
@@ -77,20 +77,20 @@ pub fn convert(from: &Path, to: &Path, precision: Precision, overwrite: bool) ->
 /// large for `precision`, which it names; a failure to write.
 pub(crate) fn write_like(
     from: &Path,
-    stored: &Stored,
+    stored: &CheckpointFiles,
     (to, overwrite): (&Path, bool),
     precision: Precision,
     make: &dyn Fn(usize) -> Result<Vec<f32>>,
 ) -> Result<()> {
     stored.check_head()?;
     let mut config: Value = files::read_json(&from.join("config.json"))?;
-    if files::lies_in(from, to) {
+    if files::is_inside(from, to) {
         return Err(Error::input(format!(
             "{} is read here, and cannot be written over; choose another --out",
             to.display()
         )));
     }
-    let making = files::make_in(to, overwrite, "config.json")?;
+    let making = files::create_output_dir(to, overwrite, "config.json")?;
     copy_files(from, to, |name| name != "config.json")?;
     let shapes = stored.shapes();
     // The writer would call it a failure to write.
@@ -104,7 +104,7 @@ pub(crate) fn write_like(
         }
         Ok(values)
     };
-    let written = weights::write_made(to, &shapes, precision.dtype(), &checked);
+    let written = weights::write_with(to, &shapes, precision.dtype(), &checked);
     if let Some(why) = refused.take() {
         return Err(Error::input(why));
     }
@@ -143,7 +143,7 @@ pub(crate) fn model_file_bytes(base: &Path) -> u64 {
     let entries = lora::model_files(base)
         .and_then(|dir| fs::read_dir(&dir).map_err(|e| Error::input(format!("cannot read {}: {e}", dir.display()))));
     let entries = entries.into_iter().flatten().flatten();
-    let copied = entries.filter(|entry| goes_along(&entry.file_name().to_string_lossy()));
+    let copied = entries.filter(|entry| is_sidecar(&entry.file_name().to_string_lossy()));
     copied.filter_map(|entry| entry.path().metadata().ok()).filter(|m| m.is_file()).map(|m| m.len()).sum()
 }
 
@@ -152,15 +152,15 @@ fn copy_files(base: &Path, to: &Path, wanted: impl Fn(&str) -> bool) -> Result<(
     for entry in fs::read_dir(base).map_err(fail)? {
         let entry = entry.map_err(fail)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if entry.path().is_file() && goes_along(&name) && wanted(&name) {
+        if entry.path().is_file() && is_sidecar(&name) && wanted(&name) {
             files::write_atomic(&to.join(&name), &files::read(&entry.path())?)?;
         }
     }
     Ok(())
 }
 
-/// Is a file of this name copied?
-fn goes_along(name: &str) -> bool {
+/// Whether a file of this name goes with the weights: configuration, tokenizer, template, image settings.
+fn is_sidecar(name: &str) -> bool {
     let weights = name.ends_with(".safetensors.index.json");
     let copied = [".json", ".txt", ".jinja", ".model"].iter().any(|end| name.ends_with(end));
     let own = name == "manifest.json" || name == lora::ADAPTER_CONFIG;
@@ -171,7 +171,6 @@ fn goes_along(name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::model::init::{Preset, write_checkpoint};
-    use crate::model::qwen2_5_vl::weights::Weights;
     use candle_core::Device;
 
     #[test]
@@ -181,12 +180,13 @@ mod tests {
         write_checkpoint(&first, Preset::Tiny, 3).unwrap();
         convert(&first, &second, Precision::Bf16, false).unwrap();
         convert(&second, &third, Precision::F32, false).unwrap();
-        let config = Config::from_dir(&first).unwrap();
+        let architecture = read_architecture(&first).unwrap();
         let read = |dir: &Path, name: &str| -> Vec<f32> {
-            let p = Weights::read(dir, &config, &Device::Cpu).unwrap().take(name).unwrap();
+            let all = weights::read(dir, architecture.as_ref(), &Device::Cpu).unwrap();
+            let p = all.iter().find(|p| p.name == name).unwrap();
             p.var.flatten_all().unwrap().to_vec1().unwrap()
         };
-        let name = &weights::Stored::open(&first, &config).unwrap().tensors[0].name;
+        let name = &CheckpointFiles::open(&first, architecture.as_ref()).unwrap().tensors[0].name;
         let rounded: Vec<f32> = read(&first, name).into_iter().map(|v| half::bf16::from_f32(v).to_f32()).collect();
         assert_eq!(read(&second, name), rounded);
         assert_eq!(read(&third, name), rounded);
@@ -233,7 +233,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (first, second) = (dir.path().join("a"), dir.path().join("b"));
         write_checkpoint(&first, Preset::Tiny, 3).unwrap();
-        let stored = Stored::open(&first, &Config::from_dir(&first).unwrap()).unwrap();
+        let stored = CheckpointFiles::open(&first, read_architecture(&first).unwrap().as_ref()).unwrap();
         let last = stored.tensors.len() - 1;
         for (value, precision, said) in [
             (f32::NAN, Precision::F32, "holds NaN"),
@@ -254,6 +254,6 @@ mod tests {
             assert!(!second.join("config.json").exists());
         }
         convert(&first, &second, Precision::F32, false).unwrap();
-        assert!(Config::from_dir(&second).is_ok() && !second.join(files::UNFINISHED).exists());
+        assert!(read_architecture(&second).is_ok() && !second.join(files::UNFINISHED).exists());
     }
 }

@@ -6,6 +6,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::Path;
 
+/// Most layers, and largest width, that a configuration can sensibly ask for.
+pub(crate) const MAX_LAYERS: usize = 10_000;
+pub(crate) const MAX_WIDTH: usize = 1 << 24;
+
 /// Read and parse a JSON file that another program may have begun with a byte order mark; a parse error names file, line and column.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = files::read_text(path)?;
@@ -57,6 +61,11 @@ impl Fields {
     /// A string.
     pub(crate) fn string(&self, key: &str) -> Result<Option<String>> {
         self.read(key, "a string", |v| v.as_str().map(String::from))
+    }
+
+    /// A list of strings.
+    pub(crate) fn strings(&self, key: &str) -> Result<Option<Vec<String>>> {
+        self.read(key, "a list of strings", |v| v.as_array()?.iter().map(|s| s.as_str().map(String::from)).collect())
     }
 
     /// `true` or `false`.

@@ -1,7 +1,7 @@
 //! Hashes of a checkpoint: its weights, and what turns messages and images into tokens.
 
+use crate::model::checkpoint::require_checkpoint;
 use crate::model::lora;
-use crate::model::qwen2_5_vl::config;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -14,7 +14,7 @@ const PART: u64 = 4 << 20;
 
 /// SHA-256 over `config.json` and the weights of a checkpoint directory; of an adapter over its matrices and scale and over its base.
 pub fn hash_model(dir: &Path) -> Result<String> {
-    config::require(dir)?;
+    require_checkpoint(dir)?;
     if lora::is_adapter(dir) {
         let own = hash_files(dir, |name| name == lora::ADAPTER_WEIGHTS)?.unwrap_or_default();
         let base = hash_model(&lora::base_of(dir)?)?;
@@ -101,7 +101,7 @@ mod tests {
             images["max_pixels"] = most.into();
             let both = serde_json::json!({ "image_processor": images });
             crate::io::files::write_json(&dir.join("processor_config.json"), &both).unwrap();
-            assert_eq!(Processor::from_dir(dir).unwrap().images().max_pixels, most, "it is read first");
+            assert_eq!(Processor::from_dir(dir).unwrap().images().unwrap().max_pixels, most, "it is read first");
             assert_ne!(hash_prompt_files(dir).unwrap(), before);
         }
         assert_eq!(hash_model(dir).unwrap(), weights);

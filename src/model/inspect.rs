@@ -1,9 +1,11 @@
 //! What a checkpoint directory holds, from its small files and the headers of its weights; no weight is read.
 
-use crate::model::Processor;
+use crate::model::architecture::{Architecture, DecoderShape, VisionShape};
 use crate::model::lora::{self, Adapter};
-use crate::model::qwen2_5_vl::config::Config;
-use crate::model::qwen2_5_vl::weights::{Stored, StoredTensor};
+use crate::model::parts::Part;
+use crate::model::processor::{ImageProcessor, Processor};
+use crate::model::registry::read_architecture;
+use crate::model::weights::{CheckpointFiles, StoredTensor};
 use crate::{Error, Result};
 use candle_core::Device;
 use serde::Serialize;
@@ -15,6 +17,8 @@ use std::path::Path;
 pub struct Inspection {
     /// The directory.
     pub directory: String,
+    /// The model family's name.
+    pub family: &'static str,
     /// `model_type` of `config.json`.
     pub model_type: &'static str,
     /// Parameters in all.
@@ -23,17 +27,19 @@ pub struct Inspection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterInfo>,
     /// Parameters by part of the model, in the order of the computation.
-    pub parts: Vec<Part>,
+    pub parts: Vec<PartSize>,
     /// Parameters by the dtype they are stored in.
     pub dtypes: BTreeMap<String, usize>,
     /// The weight files.
     pub files: Vec<WeightFile>,
-    /// The vision tower.
-    pub vision: Vision,
+    /// The vision tower, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vision: Option<VisionShape>,
     /// The decoder.
-    pub decoder: Decoder,
-    /// What becomes of an image.
-    pub images: Images,
+    pub decoder: DecoderShape,
+    /// Bounds of the image preprocessor, of a model that takes images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<Images>,
     /// The tokenizer.
     pub tokenizer: TokenizerInfo,
 }
@@ -47,16 +53,17 @@ pub struct AdapterInfo {
     pub modules: usize,
     /// Its parameters.
     pub parameters: usize,
-    /// What a person should know of it: see [`Adapter::note`].
+    /// A warning about it: see [`Adapter::warning`].
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
+    pub warning: Option<String>,
 }
 
 /// One part of the model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Part {
-    /// `vision tower`, `merger`, `embeddings`, `decoder` or `head`.
-    pub name: &'static str,
+pub struct PartSize {
+    /// Which one.
+    #[serde(rename = "name")]
+    pub part: Part,
     /// Its parameters.
     pub parameters: usize,
     /// Its tensors.
@@ -70,44 +77,6 @@ pub struct WeightFile {
     pub name: String,
     /// Size in bytes.
     pub bytes: u64,
-}
-
-/// Shape of the vision tower.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Vision {
-    /// Blocks.
-    pub blocks: usize,
-    /// Width.
-    pub hidden_size: usize,
-    /// Attention heads.
-    pub heads: usize,
-    /// Width inside the MLP.
-    pub intermediate_size: usize,
-    /// Side of an attention window in pixels.
-    pub window_size: usize,
-    /// Blocks that attend over the whole image.
-    pub full_attention_blocks: Vec<usize>,
-}
-
-/// Shape of the decoder.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Decoder {
-    /// Layers.
-    pub layers: usize,
-    /// Width.
-    pub hidden_size: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads.
-    pub key_value_heads: usize,
-    /// Width inside the MLP.
-    pub intermediate_size: usize,
-    /// Rotary frequencies that follow time, height and width.
-    pub mrope_section: Vec<usize>,
-    /// Longest sequence.
-    pub max_positions: usize,
-    /// The output head is the embedding matrix.
-    pub tied: bool,
 }
 
 /// Bounds of the image preprocessor.
@@ -156,12 +125,13 @@ pub struct Special {
 /// # Errors
 /// An input error that names the file and the field or tensor, for whatever would keep the model from being loaded.
 pub fn inspect(dir: &Path) -> Result<Inspection> {
-    let config = Config::from_dir(dir)?;
+    let architecture = read_architecture(dir)?;
+    let architecture = architecture.as_ref();
     let processor = Processor::from_dir(dir)?;
-    let adapter = lora::is_adapter(dir).then(|| adapter(dir, &config)).transpose()?;
+    let adapter = lora::is_adapter(dir).then(|| adapter(dir, architecture)).transpose()?;
     let stored = match &adapter {
-        Some(adapter) => Stored::open(Path::new(&adapter.base), &config)?,
-        None => Stored::open(dir, &config)?,
+        Some(adapter) => CheckpointFiles::open(Path::new(&adapter.base), architecture)?,
+        None => CheckpointFiles::open(dir, architecture)?,
     };
     let files = stored
         .paths
@@ -171,88 +141,44 @@ pub fn inspect(dir: &Path) -> Result<Inspection> {
             Ok(WeightFile { name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(), bytes })
         })
         .collect::<Result<Vec<_>>>()?;
-    let mut parts: Vec<Part> = Vec::new();
+    let mut parts: Vec<PartSize> = Vec::new();
     let mut dtypes = BTreeMap::new();
     for StoredTensor { name, shape, dtype, .. } in &stored.tensors {
         let count = shape.iter().product::<usize>();
         *dtypes.entry(format!("{dtype:?}")).or_insert(0) += count;
-        let part = part_of(name);
-        if parts.last().is_none_or(|last| last.name != part) && !parts.iter().any(|p| p.name == part) {
-            parts.push(Part { name: part, parameters: 0, tensors: 0 });
-        }
-        if let Some(entry) = parts.iter_mut().find(|p| p.name == part) {
-            entry.parameters += count;
-            entry.tensors += 1;
+        let part = architecture.part(name);
+        match parts.iter_mut().find(|entry| entry.part == part) {
+            Some(entry) => (entry.parameters, entry.tensors) = (entry.parameters + count, entry.tensors + 1),
+            None => parts.push(PartSize { part, parameters: count, tensors: 1 }),
         }
     }
     Ok(Inspection {
         directory: dir.display().to_string(),
-        model_type: "qwen2_5_vl",
+        family: architecture.title(),
+        model_type: architecture.model_type(),
         parameters: parts.iter().map(|part| part.parameters).sum(),
         adapter,
         parts,
         dtypes,
         files,
-        vision: vision(&config),
-        decoder: decoder(&config),
-        images: images(&processor),
-        tokenizer: tokenizer(&processor, &config),
+        vision: architecture.vision(),
+        decoder: architecture.decoder(),
+        images: processor.images().map(images),
+        tokenizer: tokenizer(&processor, architecture.decoder().vocab_size),
     })
 }
 
-fn adapter(dir: &Path, config: &Config) -> Result<AdapterInfo> {
-    let adapter = Adapter::read(dir, config, &Device::Cpu)?;
+fn adapter(dir: &Path, architecture: &dyn Architecture) -> Result<AdapterInfo> {
+    let adapter = Adapter::read(dir, architecture, &Device::Cpu)?;
     Ok(AdapterInfo {
         base: lora::base_of(dir)?.display().to_string(),
         modules: adapter.parameters().count() / 2,
         parameters: adapter.parameters().map(|p| p.var.elem_count()).sum(),
-        note: adapter.note().map(String::from),
+        warning: adapter.warning().map(String::from),
     })
 }
 
-/// The part of the model that a weight belongs to.
-fn part_of(name: &str) -> &'static str {
-    if name.starts_with("visual.merger.") {
-        "merger"
-    } else if name.starts_with("visual.") {
-        "vision tower"
-    } else if name.starts_with("model.embed_tokens.") {
-        "embeddings"
-    } else if name.starts_with("lm_head.") {
-        "head"
-    } else {
-        "decoder"
-    }
-}
-
-fn vision(config: &Config) -> Vision {
-    let v = &config.vision;
-    Vision {
-        blocks: v.depth,
-        hidden_size: v.hidden_size,
-        heads: v.num_heads,
-        intermediate_size: v.intermediate_size,
-        window_size: v.window_size,
-        full_attention_blocks: v.fullatt_block_indexes.clone(),
-    }
-}
-
-fn decoder(config: &Config) -> Decoder {
-    let t = &config.text;
-    Decoder {
-        layers: t.num_hidden_layers,
-        hidden_size: t.hidden_size,
-        heads: t.num_attention_heads,
-        key_value_heads: t.num_key_value_heads,
-        intermediate_size: t.intermediate_size,
-        mrope_section: t.mrope_section.clone(),
-        max_positions: t.max_position_embeddings,
-        tied: config.tie_word_embeddings,
-    }
-}
-
-fn images(processor: &Processor) -> Images {
-    let p = processor.images();
+fn images(p: &ImageProcessor) -> Images {
     Images {
         min_pixels: p.min_pixels,
         max_pixels: p.max_pixels,
@@ -262,7 +188,7 @@ fn images(processor: &Processor) -> Images {
     }
 }
 
-fn tokenizer(processor: &Processor, config: &Config) -> TokenizerInfo {
+fn tokenizer(processor: &Processor, vocab_size: usize) -> TokenizerInfo {
     let tokens = processor.tokens();
     let special = tokens
         .special()
@@ -274,12 +200,7 @@ fn tokenizer(processor: &Processor, config: &Config) -> TokenizerInfo {
             never_sampled: tokens.banned_ids().contains(id),
         })
         .collect();
-    TokenizerInfo {
-        tokens: tokens.len(),
-        vocab_size: config.text.vocab_size,
-        special,
-        never_sampled: tokens.banned_ids().len(),
-    }
+    TokenizerInfo { tokens: tokens.len(), vocab_size, special, never_sampled: tokens.banned_ids().len() }
 }
 
 #[cfg(test)]
@@ -297,11 +218,11 @@ mod tests {
     #[test]
     fn the_parts_add_up_and_stand_in_the_order_of_the_computation() {
         let found = inspect(tiny().path()).unwrap();
-        let names: Vec<&str> = found.parts.iter().map(|part| part.name).collect();
+        let names: Vec<&str> = found.parts.iter().map(|entry| entry.part.name()).collect();
         assert_eq!(names, ["vision tower", "merger", "embeddings", "decoder"]);
         assert_eq!(found.dtypes, BTreeMap::from([("F32".to_string(), found.parameters)]));
         assert_eq!(found.parts[2].parameters, found.tokenizer.vocab_size * found.decoder.hidden_size);
-        assert_eq!(found.images.max_tokens, 256);
+        assert_eq!(found.images.unwrap().max_tokens, 256);
         let ends: Vec<&str> =
             found.tokenizer.special.iter().filter(|s| s.ends_response).map(|s| s.token.as_str()).collect();
         assert_eq!(ends, ["<|endoftext|>", "<|im_end|>"]);

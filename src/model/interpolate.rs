@@ -4,9 +4,10 @@
 //! alpha 1 those of B. Both models must be of one architecture and share a tokenizer, or the mean of two weights means nothing.
 
 use crate::io::files;
+use crate::model::architecture::Architecture;
 use crate::model::convert::{Precision, write_like};
-use crate::model::qwen2_5_vl::config::Config;
-use crate::model::qwen2_5_vl::weights::{Stored, StoredTensor};
+use crate::model::registry::read_architecture;
+use crate::model::weights::{CheckpointFiles, StoredTensor};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::path::Path;
@@ -21,17 +22,18 @@ pub fn interpolate(a: &Path, b: &Path, alpha: f64, out: &Path, overwrite: bool) 
     if !(0.0..=1.0).contains(&alpha) {
         return Err(Error::input(format!("alpha {alpha}: must be in [0, 1]")));
     }
-    if files::lies_in(b, out) {
+    if files::is_inside(b, out) {
         return Err(Error::input(format!(
             "{} is read here, and cannot be written over; choose another --out",
             out.display()
         )));
     }
-    files::may_make_in(out, overwrite, "config.json")?;
-    let (config_a, config_b) = (Config::from_dir(a)?, Config::from_dir(b)?);
-    let (stored_a, stored_b) = (Stored::open(a, &config_a)?, Stored::open(b, &config_b)?);
+    files::check_output_dir(out, overwrite, "config.json")?;
+    let (config_a, config_b) = (read_architecture(a)?, read_architecture(b)?);
+    let (stored_a, stored_b) =
+        (CheckpointFiles::open(a, config_a.as_ref())?, CheckpointFiles::open(b, config_b.as_ref())?);
     let partners = partners(a, &stored_a, b, &stored_b)?;
-    same_settings(a, &config_a, b, &config_b)?;
+    same_settings(a, config_a.as_ref(), b, config_b.as_ref())?;
     stored_b.check_head()?;
     // Looked at before anything is written.
     for (tensor, partner) in &partners {
@@ -55,9 +57,9 @@ pub fn interpolate(a: &Path, b: &Path, alpha: f64, out: &Path, overwrite: bool) 
 /// Each tensor of `a` with that of `b` of the same name and shape.
 fn partners<'s>(
     dir_a: &Path,
-    a: &'s Stored,
+    a: &'s CheckpointFiles,
     dir_b: &Path,
-    b: &'s Stored,
+    b: &'s CheckpointFiles,
 ) -> Result<Vec<(&'s StoredTensor, &'s StoredTensor)>> {
     let (here, there) = (dir_a.display(), dir_b.display());
     let mut left: HashMap<&str, &StoredTensor> = b.tensors.iter().map(|t| (t.name.as_str(), t)).collect();
@@ -84,9 +86,9 @@ fn partners<'s>(
 }
 
 /// What the same shapes do not tell: settings such as the rotary base, and which token a row of the embeddings belongs to.
-fn same_settings(dir_a: &Path, a: &Config, dir_b: &Path, b: &Config) -> Result<()> {
+fn same_settings(dir_a: &Path, a: &dyn Architecture, dir_b: &Path, b: &dyn Architecture) -> Result<()> {
     let (here, there) = (dir_a.display(), dir_b.display());
-    if a != b {
+    if a.to_json() != b.to_json() {
         return Err(Error::input(format!(
             "{here} and {there} have the same tensors, but the settings in their config.json differ; the models do not compute alike"
         )));
@@ -105,11 +107,11 @@ mod tests {
     use super::*;
     use crate::model::convert::copy_model_files;
     use crate::model::init::{Preset, write_checkpoint};
-    use crate::model::qwen2_5_vl::weights;
+    use crate::model::weights;
     use candle_core::Device;
 
     fn weights_of(dir: &Path) -> Vec<(String, Vec<f32>)> {
-        let stored = Stored::open(dir, &Config::from_dir(dir).unwrap()).unwrap();
+        let stored = CheckpointFiles::open(dir, read_architecture(dir).unwrap().as_ref()).unwrap();
         stored.tensors.iter().map(|t| (t.name.clone(), stored.values(t).unwrap())).collect()
     }
 
@@ -121,7 +123,7 @@ mod tests {
         let vocab = json["vocab_size"].as_u64().unwrap() as usize + 1;
         json["vocab_size"] = vocab.into();
         files::write_json(&to.join("config.json"), &json).unwrap();
-        let stored = Stored::open(from, &Config::from_dir(from).unwrap()).unwrap();
+        let stored = CheckpointFiles::open(from, read_architecture(from).unwrap().as_ref()).unwrap();
         let mut shapes = stored.shapes();
         let embeddings = shapes.iter().position(|(name, _)| name == "model.embed_tokens.weight").unwrap();
         shapes[embeddings].1[0] = vocab;
@@ -130,7 +132,7 @@ mod tests {
             values.resize(shapes[i].1.iter().product(), 0.0);
             Ok(values)
         };
-        weights::write_made(to, &shapes, candle_core::DType::F32, &make).unwrap();
+        weights::write_with(to, &shapes, candle_core::DType::F32, &make).unwrap();
     }
 
     #[test]
@@ -156,7 +158,7 @@ mod tests {
         for file in ["tokenizer.json", "preprocessor_config.json", "config.json"] {
             assert!(at("quarter").join(file).is_file(), "{file}");
         }
-        crate::model::qwen2_5_vl::Model::load(&at("quarter"), &Device::Cpu).unwrap();
+        crate::model::load(&at("quarter"), &Device::Cpu).unwrap();
     }
 
     #[test]

@@ -1,24 +1,54 @@
-//! The model family: Qwen2.5-VL, its processor, chat template, weights and generation.
+//! Language models: families, weights, processors, adapters, training passes, generation.
+//!
+//! [`load`] reads a checkpoint directory. What differs between families is behind [`Architecture`], one folder each; everything else
+//! here is written once for all of them.
 
+mod architecture;
+mod backward;
 mod check;
+mod checkpoint;
 mod compute;
 pub mod convert;
+mod decoder;
 pub(crate) mod fields;
+mod forward;
+mod generate;
 mod hash;
 pub mod init;
 pub mod inspect;
 pub mod interpolate;
+mod kv_cache;
 mod language_model;
+mod layout;
+mod loader;
 pub mod lora;
+mod memory;
+mod parts;
+mod positions;
+mod predict;
 pub mod processor;
-pub mod qwen2_5_vl;
+mod qwen2;
+mod qwen2_5_vl;
+mod registry;
 mod sampling;
 pub mod sequence;
+mod shards;
 pub mod tensor_file;
+mod transformer;
+pub mod weights;
 
+pub use architecture::{Architecture, DecoderShape, ImageTokens, VisionShape};
 pub use check::check;
+pub use checkpoint::require_checkpoint;
 pub use compute::Compute;
 pub use hash::{hash_model, hash_prompt_files};
-pub use language_model::{LanguageModel, Predictions, Predictor, PromptEncoder, PromptSize};
+pub use language_model::{
+    BackwardBytes, LanguageModel, MemoryFootprint, Predictions, Predictor, PromptEncoder, PromptSize,
+};
+pub use loader::{MetaTraining, ModelLoader, load, meta};
+pub use parts::Part;
+pub use positions::Positions;
 pub use processor::Processor;
+pub use registry::{parse_architecture, read_architecture};
 pub use sequence::{Completion, ImageInput, LossFn, Prompt, Sampling, Sequence, TokenGrads, TokenStats};
+pub use transformer::Model;

@@ -1,6 +1,6 @@
 //! Tensors on disk: safetensors files, written and read in pieces, so that no tensor is ever held a second time.
 
-use crate::io::files::{self, Written};
+use crate::io::files::{self, FileChecksum};
 use crate::{Error, Result, nn};
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
@@ -43,11 +43,16 @@ pub enum Values<'a> {
 
 /// Write a safetensors file, whole or not at all; every tensor as `dtype`, which is f32, bf16 or f16. Returns what the file
 /// is meant to hold.
-pub fn write(path: &Path, mut sources: Vec<Source<'_>>, dtype: Dtype, about: &[(&str, String)]) -> Result<Written> {
+pub fn write(
+    path: &Path,
+    mut sources: Vec<Source<'_>>,
+    dtype: Dtype,
+    about: &[(&str, String)],
+) -> Result<FileChecksum> {
     sources.sort_by(|a, b| a.name.cmp(&b.name));
     let header =
         header(&sources, dtype, about).map_err(|e| Error::failed(format!("cannot write {}: {e}", path.display())))?;
-    files::write_checked(path, |out| {
+    files::write_with_checksum(path, |out| {
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
         let mut bytes = Vec::new();

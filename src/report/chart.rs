@@ -28,9 +28,9 @@ pub struct Series {
 /// A chart of several lines over one x axis.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chart {
-    /// Label of the x axis, with unit.
+    /// ExampleLabel of the x axis, with unit.
     pub x_label: String,
-    /// Label of the y axis, with unit.
+    /// ExampleLabel of the y axis, with unit.
     pub y_label: String,
     /// The x axis has shares, written as percentages, rather than whole numbers from 0.
     pub x_percent: bool,

@@ -1,14 +1,14 @@
 //! Which curves of a run are drawn, and how they are labelled.
 
 use super::chart::{Chart, Point, Series};
-use super::runs::TrainRun;
-use crate::eval::Chance;
+use super::discover::TrainRun;
+use crate::tasks::Chance;
 use serde::Serialize;
 
 /// A chart with its words.
 #[derive(Debug, Serialize)]
 pub struct Curve {
-    /// Title.
+    /// BenchmarkTitle.
     pub title: &'static str,
     /// What is drawn, and over what.
     pub caption: &'static str,
@@ -55,10 +55,10 @@ const MAIN: [Metric; 4] = [
         "whole answers right",
     ),
     evaluated(
-        "eval/hits",
-        "Tiles in place",
-        "Validation examples, mean share of tiles put in their place",
-        "tiles in place",
+        "eval/partial_credit",
+        "Partial credit",
+        "Validation examples, mean share of the answer that is right",
+        "partial credit",
     ),
     stepwise("reward", "Reward", "Mean over the responses sampled at each step (RFT)", "reward"),
     only(
@@ -80,9 +80,9 @@ const MORE: [Metric; 15] = [
             )
         },
     ),
-    stepwise("reward_hit", "Reward for tiles in place", "Mean of R_hit, weighted (RFT)", "reward"),
-    stepwise("reward_acc", "Reward for whole answers", "Mean of R_acc, weighted (RFT)", "reward"),
-    stepwise("reward_fmt", "Reward for the format", "Mean of R_fmt, weighted (RFT)", "reward"),
+    stepwise("reward_partial_credit", "Reward: partial credit", "Mean before weighting (RFT)", "reward"),
+    stepwise("reward_accuracy", "Reward: accuracy", "Mean before weighting (RFT)", "reward"),
+    stepwise("reward_format", "Reward: format", "Mean before weighting (RFT)", "reward"),
     stepwise(
         "reward_std",
         "Spread of the reward",
@@ -112,7 +112,7 @@ const MORE: [Metric; 15] = [
     ),
     stepwise("response_length", "Response length", "Mean over sampled responses (RFT)", "tokens"),
     stepwise("grad_norm", "Gradient norm", "Global norm before clipping", "norm"),
-    Metric { noisy: false, ..stepwise("lr", "Learning rate", "As scheduled", "learning rate") },
+    Metric { noisy: false, ..stepwise("learning_rate", "Learning rate", "As scheduled", "learning rate") },
     stepwise("tokens_per_second", "Throughput", "Tokens in training sequences, prompts included", "tokens per second"),
 ];
 
@@ -136,7 +136,7 @@ fn curve(metric: &Metric, runs: &[(&TrainRun, usize)], chance: Option<Chance>, z
     }
     let reference = match metric.key {
         "eval/accuracy" => chance.map(|c| (c.accuracy, "chance".to_string())),
-        "eval/hits" => chance.map(|c| (c.hits, "chance".to_string())),
+        "eval/partial_credit" => chance.map(|c| (c.partial_credit, "chance".to_string())),
         _ => None,
     };
     let chart = Chart {

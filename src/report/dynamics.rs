@@ -4,8 +4,8 @@ use super::bars::{self, Bar, Bars};
 use super::chart::{Chart, Point, Series};
 use super::plane::{Marks, Plane};
 use crate::dynamics::{
-    Cell, CheckpointFound, Dynamics, Pair, SetFound, divergence, influence_over_checkpoints, influence_table,
-    likelihood, notes,
+    CheckpointResult, DynamicsResult, Pair, PairSummary, SampleSetResult, divergence, influence_over_checkpoints,
+    influence_table, likelihood, notes,
 };
 use crate::forgetting::brief;
 use crate::stats::Interval;
@@ -19,7 +19,7 @@ const COLOURS: usize = 8;
 #[derive(Debug)]
 pub struct Measurement {
     /// What was found.
-    pub found: Dynamics,
+    pub found: DynamicsResult,
     /// The pairs, under all checkpoints.
     pub pairs: Vec<Pair>,
 }
@@ -97,15 +97,15 @@ fn charts(measurement: &Measurement) -> Vec<Value> {
     figures.into_iter().flatten().collect()
 }
 
-fn colour(sets: &[SetFound], name: &str) -> usize {
+fn colour(sets: &[SampleSetResult], name: &str) -> usize {
     sets.iter().position(|set| set.name == name).unwrap_or(0) % COLOURS
 }
 
 /// A group of bars for each prior family, a bar a regime.
-fn by_family(found: &Dynamics, checkpoint: &CheckpointFound, of: fn(&Cell) -> Interval) -> Vec<Bars> {
-    let group = |prior: &SetFound| {
-        let cells = checkpoint.cells.iter().filter(|cell| cell.prior.as_deref() == Some(&prior.name));
-        let bar = |cell: &Cell| {
+fn by_family(found: &DynamicsResult, checkpoint: &CheckpointResult, of: fn(&PairSummary) -> Interval) -> Vec<Bars> {
+    let group = |prior: &SampleSetResult| {
+        let cells = checkpoint.summaries.iter().filter(|cell| cell.prior.as_deref() == Some(&prior.name));
+        let bar = |cell: &PairSummary| {
             let Interval { value, low, high } = of(cell);
             Bar {
                 name: cell.regime.clone(),
@@ -120,7 +120,7 @@ fn by_family(found: &Dynamics, checkpoint: &CheckpointFound, of: fn(&Cell) -> In
 }
 
 /// LBK by regime over training steps, or over the checkpoints in their order where some do not say their step.
-fn over_checkpoints(found: &Dynamics) -> Chart {
+fn over_checkpoints(found: &DynamicsResult) -> Chart {
     let steps: Vec<Option<u64>> =
         found.checkpoints.iter().map(|c| c.model.run.as_ref().and_then(|run| run.step)).collect();
     // A first model that belongs to no run is where training began.
@@ -128,8 +128,8 @@ fn over_checkpoints(found: &Dynamics) -> Chart {
     let known: Option<Vec<u64>> = from_start.collect();
     let rising = known.filter(|steps| steps.windows(2).all(|pair| pair[0] < pair[1]));
     let place = |i: usize| rising.as_ref().map_or((i + 1) as f64, |steps| steps[i] as f64);
-    let line = |regime: &SetFound| {
-        let point = |(i, checkpoint): (usize, &CheckpointFound)| {
+    let line = |regime: &SampleSetResult| {
+        let point = |(i, checkpoint): (usize, &CheckpointResult)| {
             let cell = checkpoint.overall().find(|cell| cell.regime == regime.name)?;
             Some(Point { x: place(i), y: cell.lbk.value, interval: Some((cell.lbk.low, cell.lbk.high)) })
         };
@@ -152,8 +152,8 @@ fn over_checkpoints(found: &Dynamics) -> Chart {
 }
 
 /// The outline of each set's histogram.
-fn histogram(found: &Dynamics) -> Plane {
-    let line = |(i, set): (usize, &SetFound)| {
+fn histogram(found: &DynamicsResult) -> Plane {
+    let line = |(i, set): (usize, &SampleSetResult)| {
         let share = |n: usize| n as f64 / set.perplexity.responses.max(1) as f64;
         let heights = set.perplexity.histogram.iter().map(|&n| share(n)).chain([0.0]);
         let points = found.edges.iter().zip(heights).map(|(&x, y)| Point { x, y, interval: None });
@@ -166,7 +166,7 @@ fn histogram(found: &Dynamics) -> Plane {
 fn symmetry(measurement: &Measurement) -> Plane {
     let Measurement { found, pairs } = measurement;
     let last = found.checkpoints.len().saturating_sub(1);
-    let series = |regime: &SetFound| {
+    let series = |regime: &SampleSetResult| {
         let own = pairs.iter().filter(|pair| pair.checkpoint == last && pair.regime == regime.name);
         let point = |pair: &Pair| Point { x: pair.influence.v_change, y: pair.influence.u_change, interval: None };
         Series {
@@ -179,7 +179,7 @@ fn symmetry(measurement: &Measurement) -> Plane {
     Plane::new("change of v by a step on u (nats)", "change of u by a step on v", Marks::Equal, series)
 }
 
-fn distance(found: &Dynamics) -> Option<Plane> {
+fn distance(found: &DynamicsResult) -> Option<Plane> {
     let kl = found.kl.as_ref()?;
     let series = |(i, point): (usize, &crate::dynamics::KlPoint)| Series {
         name: point.model.clone(),
@@ -193,7 +193,7 @@ fn distance(found: &Dynamics) -> Option<Plane> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dynamics::made_up::{dynamics, pairs};
+    use crate::dynamics::fixtures::{dynamics, pairs};
 
     #[test]
     fn the_section_shows_magnitude_over_steps_perplexity_direction_and_symmetry() {

@@ -3,20 +3,20 @@
 mod bars;
 mod chart;
 mod curves;
+mod discover;
 mod dynamics;
-mod matched;
 mod page;
 mod plane;
-mod prior;
 mod prior_charts;
+mod prior_knowledge;
 mod puzzles;
-mod runs;
 mod study;
 mod study_index;
+mod trajectory;
 
 pub use study_index::{Regime, STUDY_JSON, StudyIndex, StudyRun};
 
-use crate::forgetting::HEADER;
+use crate::forgetting::CSV_HEADER;
 use crate::io::files;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use study::Study;
 
 /// What went into a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
+pub struct ReportSummary {
     /// Training runs.
     pub runs: usize,
     /// Evaluations.
@@ -44,7 +44,7 @@ pub struct Written {
 /// # Errors
 /// Input errors that name the directory or file that is not there or not readable, or the file beside the page that is not
 /// an earlier report's.
-pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<Written> {
+pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<ReportSummary> {
     if out.is_dir() {
         return Err(Error::input(format!("--out {} is a directory; name the file to write", out.display())));
     }
@@ -54,21 +54,21 @@ pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<Written> {
             out.display()
         )));
     }
-    let found = runs::collect(paths)?;
-    let settings = prior::settings(&found.forgetting, &found.runs);
+    let found = discover::discover(paths)?;
+    let settings = prior_knowledge::settings(&found.forgetting, &found.runs);
     let studies: Vec<Study<'_>> =
-        found.studies.iter().map(|(dir, index)| study::gather(dir, index, &found)).collect::<Result<_>>()?;
+        found.studies.iter().map(|(dir, index)| study::load(dir, index, &found)).collect::<Result<_>>()?;
     let beside = |extension: &str| out.with_extension(extension);
     let mut tables = Vec::new();
     if !settings.is_empty() {
-        tables.push((beside("csv"), HEADER, prior::csv(&found.forgetting, &settings)));
+        tables.push((beside("csv"), CSV_HEADER, prior_knowledge::csv(&found.forgetting, &settings)));
     }
     if !settings.is_empty() || !studies.is_empty() {
         let first: String = studies.iter().map(study::markdown).collect();
-        tables.push((beside("md"), prior::MARK, prior::markdown(title, &first, &settings)));
+        tables.push((beside("md"), prior_knowledge::MARK, prior_knowledge::markdown(title, &first, &settings)));
     }
     if !studies.is_empty() {
-        tables.push((beside("study.csv"), study::HEADER, study::csv(&studies)));
+        tables.push((beside("study.csv"), study::CSV_HEADER, study::csv(&studies)));
     }
     for (path, begins, _) in &tables {
         if path == out || path.exists() && !files::read_text(path).is_ok_and(|text| text.starts_with(begins)) {
@@ -88,7 +88,7 @@ pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<Written> {
         files::write_atomic(path, text.as_bytes())?;
     }
     files::write_atomic(out, html.as_bytes())?;
-    Ok(Written {
+    Ok(ReportSummary {
         runs: found.runs.len(),
         evaluations: found.evals.len(),
         compared: found.forgetting.iter().map(|(_, one)| one.tuned.len()).sum(),

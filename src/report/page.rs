@@ -2,15 +2,15 @@
 
 use super::chart::significant;
 use super::curves::curves;
+use super::discover::{Evaluation, ReportInputs, RunState, TrainRun, canonical};
 use super::dynamics;
-use super::prior::{self, MANY, Setting};
+use super::prior_knowledge::{self, MANY, Setting};
 use super::puzzles::{Card, card};
-use super::runs::{EvalRun, Found, State, TrainRun, full};
 use super::study::{self, Study};
 use crate::config;
-use crate::eval::Chance;
-use crate::forgetting::{Forgetting, brief};
+use crate::forgetting::{ForgettingResult, brief};
 use crate::stats::{Interval, paired_difference};
+use crate::tasks::Chance;
 use crate::{Error, Result, tasks};
 use minijinja::Environment;
 use serde::Serialize;
@@ -28,7 +28,7 @@ const DRAWN: usize = 6;
 const SAMPLES: usize = 12;
 
 /// Render the page.
-pub fn render(title: &str, found: &Found, settings: &[Setting<'_>], studies: &[Study<'_>]) -> Result<String> {
+pub fn render(title: &str, found: &ReportInputs, settings: &[Setting<'_>], studies: &[Study<'_>]) -> Result<String> {
     let (runs, evals) = (&found.runs, &found.evals);
     let colours = Colours::of(runs, evals, settings, studies);
     let mut notices = notices(runs, evals);
@@ -43,7 +43,7 @@ pub fn render(title: &str, found: &Found, settings: &[Setting<'_>], studies: &[S
         "subtitle": subtitle(found),
         "studies": studies.iter().map(study::view).collect::<Vec<_>>(),
         "many": MANY,
-        "prior": settings.iter().map(|s| prior::view(s, &|name| colours.get(name))).collect::<Vec<_>>(),
+        "prior": settings.iter().map(|s| prior_knowledge::view(s, &|name| colours.get(name))).collect::<Vec<_>>(),
         "dynamics": found.dynamics.iter().map(|(_, measurement)| dynamics::view(measurement)).collect::<Vec<_>>(),
         "legend": legend(runs, &colours),
         "notices": notices,
@@ -71,13 +71,13 @@ pub fn render(title: &str, found: &Found, settings: &[Setting<'_>], studies: &[S
 struct Colours(Vec<(String, usize)>);
 
 impl Colours {
-    fn of(runs: &[TrainRun], evals: &[EvalRun], settings: &[Setting<'_>], studies: &[Study<'_>]) -> Self {
+    fn of(runs: &[TrainRun], evals: &[Evaluation], settings: &[Setting<'_>], studies: &[Study<'_>]) -> Self {
         let mut colours = Colours(Vec::new());
         for run in runs {
             colours.add(&run.name, study::colour(studies, &run.dir, None));
         }
         for eval in evals {
-            let run = runs.iter().find(|run| full(&eval.about.model).starts_with(full(&run.dir)));
+            let run = runs.iter().find(|run| canonical(&eval.about.model).starts_with(canonical(&run.dir)));
             colours.add(&eval.name, run.and_then(|run| study::colour(studies, &run.dir, None)));
         }
         for line in settings.iter().flat_map(|setting| &setting.lines) {
@@ -104,7 +104,7 @@ fn plural(n: usize, word: &str) -> String {
     if n == 1 { format!("1 {word}") } else { format!("{n} {first}s{rest}") }
 }
 
-fn subtitle(found: &Found) -> String {
+fn subtitle(found: &ReportInputs) -> String {
     let compared = found.forgetting.iter().map(|(_, one)| one.tuned.len()).sum();
     let parts = [
         (found.runs.len(), "training run"),
@@ -123,17 +123,17 @@ fn legend(runs: &[TrainRun], colours: &Colours) -> Vec<Value> {
     let of_run = |name: &str| runs.iter().find(|r| r.name == name);
     let entry = |(name, _): &(String, usize)| {
         let state = of_run(name).map(|run| match run.state {
-            State::Finished => plural(run.last_step() as usize, "step"),
-            State::Running => format!("running, step {}", run.last_step()),
-            State::Stopped => format!("not finished, step {}", run.last_step()),
+            RunState::Finished => plural(run.last_step() as usize, "step"),
+            RunState::Running => format!("running, step {}", run.last_step()),
+            RunState::Stopped => format!("not finished, step {}", run.last_step()),
         });
-        let live = of_run(name).is_some_and(|r| r.state != State::Finished);
+        let live = of_run(name).is_some_and(|r| r.state != RunState::Finished);
         json!({"name": name, "colour": colours.get(name), "state": state, "live": live})
     };
     colours.0.iter().map(entry).collect()
 }
 
-fn notices(runs: &[TrainRun], evals: &[EvalRun]) -> Vec<String> {
+fn notices(runs: &[TrainRun], evals: &[Evaluation]) -> Vec<String> {
     let mut notices = Vec::new();
     for run in runs.iter().filter(|r| r.metrics.is_empty()) {
         notices.push(format!("{}: no step has been recorded yet ({}).", run.name, run.dir.display()));
@@ -174,20 +174,20 @@ fn shown(interval: &Interval) -> Option<Share> {
     })
 }
 
-fn result(eval: &EvalRun, colour: usize) -> Option<Value> {
+fn result(eval: &Evaluation, colour: usize) -> Option<Value> {
     let s = eval.summary.as_ref()?;
     let state = (!eval.finished)
         .then(|| format!("{} of {}", eval.outcomes.len(), eval.about.key.examples * eval.about.key.samples));
     Some(json!({
         "name": eval.name, "colour": colour, "state": state, "task": s.task, "split": eval.about.split,
-        "accuracy": shown(&s.accuracy), "hits": shown(&s.hits),
+        "accuracy": shown(&s.accuracy), "partial_credit": shown(&s.partial_credit),
         "parsed": shown(&s.parsed), "well_formed": shown(&s.well_formed),
-        "chance_accuracy": s.chance.map(|c| c.accuracy), "chance_hits": s.chance.map(|c| c.hits),
+        "chance_accuracy": s.chance.map(|c| c.accuracy), "chance_partial_credit": s.chance.map(|c| c.partial_credit),
         "examples": s.examples, "samples": s.samples, "mean_tokens": format!("{:.1}", s.mean_tokens),
     }))
 }
 
-fn each_chance(evals: &[EvalRun]) -> Vec<(String, Chance)> {
+fn each_chance(evals: &[Evaluation]) -> Vec<(String, Chance)> {
     let mut all: Vec<(String, Chance)> = Vec::new();
     for (task, chance) in evals.iter().filter_map(|e| e.summary.as_ref()).filter_map(|s| Some((&s.task, s.chance?))) {
         if !all.iter().any(|(t, c)| t == task && *c == chance) {
@@ -198,19 +198,19 @@ fn each_chance(evals: &[EvalRun]) -> Vec<(String, Chance)> {
 }
 
 /// The chance level, if it is the same for all evaluations.
-fn common_chance(evals: &[EvalRun]) -> Option<Chance> {
+fn common_chance(evals: &[Evaluation]) -> Option<Chance> {
     match each_chance(evals).as_slice() {
         [(_, chance)] => Some(*chance),
         _ => None,
     }
 }
 
-fn chances(evals: &[EvalRun]) -> Vec<Value> {
+fn chances(evals: &[Evaluation]) -> Vec<Value> {
     let all = each_chance(evals);
     let name = |task: &str| if all.len() == 1 { "guessing".to_string() } else { format!("guessing ({task})") };
     let percent = |share: f64| format!("{} %", significant_percent(share));
     all.iter()
-        .map(|(task, c)| json!({"name": name(task), "accuracy": percent(c.accuracy), "hits": percent(c.hits)}))
+        .map(|(task, c)| json!({"name": name(task), "accuracy": percent(c.accuracy), "partial_credit": percent(c.partial_credit)}))
         .collect()
 }
 
@@ -220,8 +220,8 @@ fn significant_percent(share: f64) -> String {
     if percent >= 0.1 || percent == 0.0 { format!("{percent:.1}") } else { significant(percent) }
 }
 
-fn faults(evals: &[EvalRun]) -> Option<Value> {
-    let with: Vec<(&EvalRun, _)> = evals.iter().filter_map(|e| Some((e, &e.summary.as_ref()?.faults))).collect();
+fn faults(evals: &[Evaluation]) -> Option<Value> {
+    let with: Vec<(&Evaluation, _)> = evals.iter().filter_map(|e| Some((e, &e.summary.as_ref()?.faults))).collect();
     let kinds: BTreeSet<&String> = with.iter().flat_map(|(_, faults)| faults.keys()).collect();
     let row = |fault: &&String| {
         let counts: Vec<usize> = with.iter().map(|(_, f)| f.get(*fault).copied().unwrap_or(0)).collect();
@@ -232,7 +232,7 @@ fn faults(evals: &[EvalRun]) -> Option<Value> {
 }
 
 /// Each pair of finished evaluations of the same examples.
-fn differences(evals: &[EvalRun]) -> Vec<Value> {
+fn differences(evals: &[Evaluation]) -> Vec<Value> {
     let mut all = Vec::new();
     for (i, first) in evals.iter().enumerate() {
         for second in &evals[i + 1..] {
@@ -263,9 +263,10 @@ fn differences(evals: &[EvalRun]) -> Vec<Value> {
 }
 
 /// Share of wholly right responses to each example.
-fn per_example(eval: &EvalRun) -> Vec<f64> {
+fn per_example(eval: &Evaluation) -> Vec<f64> {
     let samples = eval.about.key.samples.max(1);
-    let right = |g: &[crate::eval::Outcome]| g.iter().filter(|o| o.score.correct).count() as f64 / samples as f64;
+    let right =
+        |g: &[crate::sampling::ScoredResponse]| g.iter().filter(|o| o.score.correct).count() as f64 / samples as f64;
     eval.outcomes.chunks(samples).map(right).collect()
 }
 
@@ -277,12 +278,12 @@ struct Group {
     cards: Vec<Card>,
 }
 
-fn puzzles(evals: &[EvalRun], colours: &Colours, notices: &mut Vec<String>) -> Vec<Group> {
-    let mut groups: Vec<Vec<&EvalRun>> = Vec::new();
+fn puzzles(evals: &[Evaluation], colours: &Colours, notices: &mut Vec<String>) -> Vec<Group> {
+    let mut groups: Vec<Vec<&Evaluation>> = Vec::new();
     // An evaluation of a benchmark's file has no split.
     for eval in evals.iter().filter(|e| !e.outcomes.is_empty() && !e.about.split.is_empty()) {
         let about = &eval.about;
-        let same = |g: &&mut Vec<&EvalRun>| g[0].about.data == about.data && g[0].about.split == about.split;
+        let same = |g: &&mut Vec<&Evaluation>| g[0].about.data == about.data && g[0].about.split == about.split;
         match groups.iter_mut().find(same) {
             Some(group) => group.push(eval),
             None => groups.push(vec![eval]),
@@ -296,27 +297,29 @@ fn puzzles(evals: &[EvalRun], colours: &Colours, notices: &mut Vec<String>) -> V
             Ok(cards) => {
                 let shown = cards.len();
                 let mut caption = format!(
-                    "The first {} of the {} split in file order: nobody chose them. A solid green frame is a tile in its \
-                     place, a dashed orange one is not.",
-                    plural(shown, "puzzle"),
+                    "The first {} of the {} split in file order: nobody chose them.",
+                    plural(shown, "example"),
                     about.split
                 );
+                if let Some(card) = cards.iter().find(|card| !card.legend.is_empty()) {
+                    caption += &format!(" {}", card.legend);
+                }
                 if group.len() > DRAWN {
                     caption += &format!(" Of {} evaluations, the first {DRAWN} are drawn.", group.len());
                 }
-                let title = if several { format!("Puzzles: {}", about.data.display()) } else { "Puzzles".into() };
+                let title = if several { format!("Examples: {}", about.data.display()) } else { "Examples".into() };
                 drawn.push(Group { title, caption, cards });
             }
-            Err(e) => notices.push(format!("The puzzles of {} are not drawn: {e}.", about.data.display())),
+            Err(e) => notices.push(format!("The examples of {} are not drawn: {e}.", about.data.display())),
         }
     }
     drawn
 }
 
-fn cards(group: &[&EvalRun], colours: &Colours) -> Result<Vec<Card>> {
+fn cards(group: &[&Evaluation], colours: &Colours) -> Result<Vec<Card>> {
     let about = &group[0].about;
     let task = tasks::load(&about.data, &about.split)?;
-    let first = |e: &&EvalRun| e.outcomes.iter().take_while(|o| o.index < PUZZLES).map(|o| o.index + 1).max();
+    let first = |e: &&Evaluation| e.outcomes.iter().take_while(|o| o.index < PUZZLES).map(|o| o.index + 1).max();
     let count = group.iter().filter_map(first).max().unwrap_or(0).min(task.len());
     let mut cards = Vec::with_capacity(count);
     for i in 0..count {
@@ -380,16 +383,16 @@ fn config_differences(runs: &[TrainRun]) -> Vec<Value> {
     rows
 }
 
-fn sources(found: &Found) -> Vec<Value> {
-    let Found { runs, evals, forgetting, dynamics, studies: _ } = found;
+fn sources(found: &ReportInputs) -> Vec<Value> {
+    let ReportInputs { runs, evals, forgetting, dynamics, studies: _ } = found;
     let text = |run: &TrainRun, key: &str| run.identity.get(key).and_then(Value::as_str).unwrap_or("").to_string();
     let of_run = |r: &TrainRun| json!({"name": r.name, "dir": r.dir.display().to_string(), "model": text(r, "model"), "data": text(r, "data")});
-    let of_eval = |e: &EvalRun| {
+    let of_eval = |e: &Evaluation| {
         let data = format!("{} ({})", e.about.data.display(), e.about.split);
         let model = e.about.model.display().to_string();
         json!({"name": format!("{}: evaluation", e.name), "dir": e.dir.display().to_string(), "model": model, "data": data})
     };
-    let of_comparison = |(dir, one): &(std::path::PathBuf, Forgetting)| {
+    let of_comparison = |(dir, one): &(std::path::PathBuf, ForgettingResult)| {
         let models: Vec<&str> = one.tuned.iter().map(|t| t.model.dir.as_str()).collect();
         let data = one.tuned.first().map(|t| {
             let names = t.new_task.iter().chain(&t.benchmarks).map(|b| format!("{} ({})", b.name, brief(&b.data)));

@@ -39,9 +39,9 @@ pub struct Mark {
 /// A chart of two numeric axes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plane {
-    /// Label of the x axis, with unit.
+    /// ExampleLabel of the x axis, with unit.
     pub x_label: String,
-    /// Label of the y axis, with unit.
+    /// ExampleLabel of the y axis, with unit.
     pub y_label: String,
     /// What is drawn.
     pub marks: Marks,

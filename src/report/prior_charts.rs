@@ -2,9 +2,9 @@
 
 use super::bars::{self, Bar, Bars};
 use super::chart::{Chart, Point, Series};
-use super::matched::{self, step};
-use super::prior::{Line, Setting, label};
-use crate::forgetting::{ALL, NEW_TASK, Tuned};
+use super::prior_knowledge::{Line, Setting, label};
+use super::trajectory::{self, step};
+use crate::forgetting::{ALL, NEW_TASK, TunedResult};
 use crate::stats::Interval;
 use serde_json::{Value, json};
 
@@ -18,8 +18,9 @@ fn figure(title: &str, caption: &str, svg: Option<String>) -> Option<Value> {
 /// Change by family, the plane of learnt and kept, and what there is over the steps of training.
 pub fn main(setting: &Setting<'_>, colour: ColourOf<'_>) -> Vec<Value> {
     let bars = bars::svg(&families(setting, colour), "change (percentage points)");
-    let all = |tuned: &Tuned| tuned.all.as_ref().map(|group| points(group.change));
-    let kl = |tuned: &Tuned| tuned.divergence.iter().find(|d| d.prompts_of == NEW_TASK).map(|d| d.forward.per_token);
+    let all = |tuned: &TunedResult| tuned.all.as_ref().map(|group| points(group.change));
+    let kl =
+        |tuned: &TunedResult| tuned.divergence.iter().find(|d| d.prompts_of == NEW_TASK).map(|d| d.forward.per_token);
     let figures = [
         figure(
             "Change by family",
@@ -49,7 +50,7 @@ pub fn main(setting: &Setting<'_>, colour: ColourOf<'_>) -> Vec<Value> {
 pub fn by_family(setting: &Setting<'_>, colour: ColourOf<'_>) -> Vec<Value> {
     let families = &setting.lines[0].last().families;
     let draw = |name: &String| {
-        let value = |tuned: &Tuned| tuned.families.iter().find(|f| f.name == *name).map(|f| points(f.change));
+        let value = |tuned: &TunedResult| tuned.families.iter().find(|f| f.name == *name).map(|f| points(f.change));
         let caption = format!("Mean change over the benchmarks of the family {name}, with 95 % intervals");
         figure(name, &caption, over_steps(setting, colour, &value, "change (points)"))
     };
@@ -89,7 +90,7 @@ fn plane(setting: &Setting<'_>, colour: ColourOf<'_>) -> Chart {
             let (Some(new_task), Some(all)) = (&tuned.new_task, &tuned.all) else { continue };
             if points.is_empty() {
                 base = Some((all.base, "base".to_string()));
-                let before = matched::before(&models, i, &setting.base.hash);
+                let before = trajectory::lineage(&models, i, &setting.base.hash);
                 points.extend(before.iter().map(|s| Point { x: s.accuracy, y: all.base + s.value, interval: None }));
             }
             let interval = Some((all.base + all.change.low, all.base + all.change.high));
@@ -114,11 +115,11 @@ fn plane(setting: &Setting<'_>, colour: ColourOf<'_>) -> Chart {
 fn over_steps(
     setting: &Setting<'_>,
     colour: ColourOf<'_>,
-    value: &dyn Fn(&Tuned) -> Option<Interval>,
+    value: &dyn Fn(&TunedResult) -> Option<Interval>,
     y_label: &str,
 ) -> Option<String> {
     let of_line = |line: &Line<'_>| {
-        let point = |tuned: &&Tuned| {
+        let point = |tuned: &&TunedResult| {
             let Interval { value, low, high } = value(tuned)?;
             Some(Point { x: step(tuned)?, y: value, interval: Some((low, high)) })
         };

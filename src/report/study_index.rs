@@ -17,7 +17,7 @@ const FORM: u32 = 1;
 pub struct StudyIndex {
     /// Version of this form; see [`StudyIndex::new`].
     pub form: u32,
-    /// Title.
+    /// BenchmarkTitle.
     pub title: String,
     /// The base model's directory.
     pub base: String,
@@ -89,7 +89,7 @@ impl StudyIndex {
             return Ok(None);
         }
         let again = "run `jigsaw study` on that directory again to write it anew";
-        let index: StudyIndex = files::read_form(&path, FORM, again)?;
+        let index: StudyIndex = files::read_versioned(&path, FORM, again)?;
         index.check().map_err(|why| Error::input(format!("{}: {why}; {again}", path.display())))?;
         Ok(Some(index))
     }

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::data::{DatasetWriter, Manifest, Message, Record};
-use crate::eval::{Directory, Generated, Key, Plan, evaluate_in};
+use crate::eval::{EvalDir, evaluate_in};
 use crate::model::Sampling;
+use crate::sampling::{Generated, SamplePlan, SamplingKey, from_fn};
 use crate::tasks::jigsaw::{self, Grid, Permutation};
 use crate::{rng, tasks};
 use image::{Rgb, RgbImage};
@@ -62,8 +63,8 @@ pub(super) fn dataset(dir: &Path, n: u32) {
 
 pub(super) fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished: bool) {
     fs::create_dir_all(dir).unwrap();
-    let rollout = if method == "rft" { "\n[rollout]\nsamples = 8\n" } else { "" };
-    let config = format!("[train]\nmethod = \"{method}\"\nlr = {lr}\nseed = 7\n{rollout}");
+    let rollout = if method == "rft" { "\n[rollout]\nnum_generations = 8\n" } else { "" };
+    let config = format!("[train]\nmethod = \"{method}\"\nlearning_rate = {lr}\nseed = 7\n{rollout}");
     fs::write(dir.join("config.toml"), config).unwrap();
     let identity = serde_json::json!({"model": "tiny", "data": "puzzles", "command": ["jigsaw", "train"], "started": u64::from(steps)});
     fs::write(dir.join("run.json"), identity.to_string()).unwrap();
@@ -74,7 +75,8 @@ pub(super) fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished:
         let progress = 1.0 - (-f64::from(step) / speed).exp();
         if step > 0 {
             let loss = if step == 5 { serde_json::Value::Null } else { (1.4 - 1.1 * progress + 0.15 * noise).into() };
-            let mut row = serde_json::json!({"step": step, "loss": loss, "lr": lr, "grad_norm": 1.0 + 0.4 * noise});
+            let mut row =
+                serde_json::json!({"step": step, "loss": loss, "learning_rate": lr, "grad_norm": 1.0 + 0.4 * noise});
             if method == "rft" {
                 row["reward"] = (0.9 + 1.3 * progress + 0.3 * noise).into();
                 row["entropy"] = (1.2 - progress).into();
@@ -85,7 +87,7 @@ pub(super) fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished:
             let right = (64.0 * (0.06 + 0.7 * progress)).round();
             let interval = crate::stats::share(right as usize, 64);
             let row = serde_json::json!({"step": step, "eval/accuracy": interval.value,
-                "eval/accuracy_low": interval.low, "eval/accuracy_high": interval.high, "eval/hits": 0.27 + 0.6 * progress, "eval/examples": 64.0});
+                "eval/accuracy_low": interval.low, "eval/accuracy_high": interval.high, "eval/partial_credit": 0.27 + 0.6 * progress, "eval/examples": 64.0});
             lines += &format!("{row}\n");
         }
     }
@@ -101,21 +103,21 @@ pub(super) fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished:
 /// An evaluation that answers rightly when `rightly(i)`, otherwise in one of several wrong ways.
 pub(super) fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rightly: impl Fn(usize) -> bool) {
     let task = tasks::load(data, "test").unwrap();
-    let key = Key {
+    let key = SamplingKey {
         code: "test".into(),
         model: format!("{:064x}", dir.display().to_string().len()),
         prompt: "p".into(),
         data: "d".into(),
         gold: "g".into(),
         task: "jigsaw".into(),
-        rules: Default::default(),
+        scorers: Default::default(),
         examples: task.len(),
         sampling: Sampling::greedy(16),
         samples: 1,
         batch: None,
         bench: None,
     };
-    let mut directory = Directory::open(dir, key, model, data, "test", false).unwrap();
+    let directory = EvalDir::open(dir, key, model, data, "test", false).unwrap();
     let answer = |i: usize| {
         let gold = task.example(i)?.answer.clone();
         let text = match i % 4 {
@@ -128,13 +130,16 @@ pub(super) fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rig
                 format!("<answer>{}</answer>", numbers.join(" "))
             }
         };
-        Ok(vec![Generated { tokens: text.len() / 3, finished: true, text, unanswered: None }])
+        Ok(vec![Generated { tokens: text.len() / 3, finished: true, text, token_ids: Vec::new(), no_answer: None }])
     };
-    let plan = Plan { limit: None, samples: 1, batch: 4 };
+    let plan = SamplePlan { limit: None, samples: 1, batch: 4 };
     let stopping = |examples: std::ops::Range<usize>| {
         if examples.start >= upto { Err(Error::failed("stopped")) } else { examples.map(answer).collect() }
     };
-    assert_eq!(evaluate_in(&mut directory, task.as_ref(), &plan, stopping, |_| {}).is_ok(), upto >= task.len());
+    assert_eq!(
+        evaluate_in(&directory, &from_fn(stopping), task.as_ref(), &plan, &Sampling::greedy(8), |_| {}).is_ok(),
+        upto >= task.len()
+    );
 }
 
 fn study(dir: &Path) {
@@ -169,9 +174,9 @@ fn a_study_becomes_one_page_with_curves_results_puzzles_and_settings() {
         "guessing",
         "4.3 %",
         "Paired differences",
-        "train.lr",
+        "train.learning_rate",
         "0.0003",
-        "rollout.samples",
+        "rollout.num_generations",
         "not finished, step 400",
         "aria-label=\"original picture\"",
         "95 % interval",
@@ -181,9 +186,9 @@ fn a_study_becomes_one_page_with_curves_results_puzzles_and_settings() {
     }
     // Example 0 is right for the start and for RFT: four solid frames each; example 2 is half wrong for the start.
     let first = html.split("class=\"card puzzle\"").nth(1).unwrap();
-    assert_eq!(first.matches("class=\"tile ok\"").count(), 12, "all three answer the first puzzle rightly");
+    assert_eq!(first.matches("class=\"mark ok\"").count(), 12, "all three answer the first puzzle rightly");
     let third = html.split("class=\"card puzzle\"").nth(3).unwrap();
-    assert_eq!(third.matches("class=\"tile no\"").count(), 2, "two tiles are swapped in the start's answer");
+    assert_eq!(third.matches("class=\"mark no\"").count(), 2, "two tiles are swapped in the start's answer");
     assert_eq!(html.matches("class=\"card puzzle\"").count(), 8);
 }
 
@@ -238,22 +243,24 @@ fn a_run_given_twice_is_shown_once() {
 pub(super) mod prior_knowledge {
     use super::*;
     use crate::eval::{Direction, Divergence};
-    use crate::forgetting::made_up::{labels, planted, sides};
-    use crate::forgetting::{Compared, Forgetting, HEADER, Model, NEW_TASK, Run, Title, Tuned, pair};
+    use crate::forgetting::fixtures::{labels, planted, sides};
+    use crate::forgetting::{
+        BenchmarkTitle, CSV_HEADER, ForgettingResult, MeasuredBenchmark, ModelRef, NEW_TASK, RunRef, TunedResult, pair,
+    };
     use crate::stats::Interval;
 
     /// Of 200 answers 160 are right before; `lost` of them are wrong after. Of the new task's 100, `learnt` more are right.
-    pub fn tuned(run: &str, step: u64, learnt: usize, lost: [usize; 3]) -> Tuned {
+    pub fn tuned(run: &str, step: u64, learnt: usize, lost: [usize; 3]) -> TunedResult {
         let compared = |name: &str, family: &str, values: &[(f64, f64)]| {
             let (base, after) = sides(values);
-            let title = Title { name: name.into(), family: family.into(), rule: "exact v1".into() };
-            Compared::of(title, &pair(base, after).unwrap(), &labels(values.len()), Vec::new()).unwrap()
+            let title = BenchmarkTitle { name: name.into(), family: family.into(), scorer: "exact v1".into() };
+            MeasuredBenchmark::of(title, &pair(base, after).unwrap(), &labels(values.len()), Vec::new()).unwrap()
         };
-        let model = Model {
+        let model = ModelRef {
             name: format!("{run}/step-{step}"),
             dir: format!("/runs/{run}/checkpoints/step-{step}"),
             hash: format!("{run}{step}").repeat(8),
-            run: Some(Run {
+            run: Some(RunRef {
                 name: run.into(),
                 dir: format!("/runs/{run}"),
                 step: Some(step),
@@ -278,15 +285,15 @@ pub(super) mod prior_knowledge {
             own: None,
         };
         let new_task = compared(NEW_TASK, "puzzles", &planted(100, 4, 0, learnt));
-        Tuned::of(model, Some(new_task), benchmarks, vec![divergence])
+        TunedResult::of(model, Some(new_task), benchmarks, vec![divergence])
     }
 
-    pub fn base() -> Model {
-        Model { name: "Qwen2.5-VL".into(), dir: "/models/base".into(), hash: "base-hash".into(), run: None }
+    pub fn base() -> ModelRef {
+        ModelRef { name: "Qwen2.5-VL".into(), dir: "/models/base".into(), hash: "base-hash".into(), run: None }
     }
 
-    fn write_comparison(dir: &Path, tuned: Vec<Tuned>) {
-        crate::forgetting::write(dir, &Forgetting::new(base(), tuned)).unwrap();
+    fn write_comparison(dir: &Path, tuned: Vec<TunedResult>) {
+        crate::forgetting::write(dir, &ForgettingResult::new(base(), tuned)).unwrap();
     }
 
     /// SFT learns much and loses much; RFT learns less and loses little.
@@ -331,7 +338,7 @@ pub(super) mod prior_knowledge {
         assert_eq!(html.matches(r#"class="whisker""#).count(), 8, "three families and the mean, two runs");
 
         let csv = fs::read_to_string(out.with_extension("csv")).unwrap();
-        assert!(csv.starts_with(HEADER));
+        assert!(csv.starts_with(CSV_HEADER));
         let matched: Vec<&str> = csv.lines().filter(|line| line.contains(",matched,")).collect();
         // Levels 10 % to 70 %, and 41 %, the highest that both reach; RFT gets to 41 %.
         assert_eq!(matched.len(), 16, "{matched:?}");
@@ -390,7 +397,7 @@ pub(super) mod prior_knowledge {
     #[test]
     fn a_comparison_without_a_new_task_has_no_plane() {
         let dir = tempfile::tempdir().unwrap();
-        let one = Tuned { new_task: None, ..tuned("sft", 100, 20, [3, 2, 1]) };
+        let one = TunedResult { new_task: None, ..tuned("sft", 100, 20, [3, 2, 1]) };
         write_comparison(&dir.path().join("compare"), vec![one]);
         let html = page_of(&[dir.path().to_path_buf()]);
         assert!(html.contains("Change by family") && !html.contains("Learnt and kept"));

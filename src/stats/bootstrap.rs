@@ -17,7 +17,7 @@ const BLOCK: usize = 64;
 
 /// What is drawn as one: a pair of measurements, or the sums over the pairs of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Unit {
+pub struct ResampleUnit {
     /// Sum of the first measurement.
     pub first: f64,
     /// Sum of the second.
@@ -33,7 +33,7 @@ pub type Means<'a> = &'a [(f64, f64)];
 /// the statistic in a resample (a share of nothing) counts as +infinity, so that it widens the interval; an interval that is
 /// not finite comes back with infinite or NaN ends.
 pub fn bootstrap(
-    strata: &[Vec<Unit>],
+    strata: &[Vec<ResampleUnit>],
     statistic: impl Fn(Means<'_>) -> f64 + Sync,
     resamples: usize,
     seed: u64,
@@ -42,7 +42,7 @@ pub fn bootstrap(
         return Interval::UNKNOWN;
     }
     let totals: Vec<[f64; 3]> = strata.iter().map(|units| units.iter().fold([0.0; 3], add)).collect();
-    let sources: Vec<Source<'_>> = strata.iter().map(|units| Source::of(units)).collect();
+    let sources: Vec<Resampler<'_>> = strata.iter().map(|units| Resampler::of(units)).collect();
     let means = |totals: &[[f64; 3]]| -> Vec<(f64, f64)> { totals.iter().map(mean).collect() };
     let estimate = statistic(&means(&totals));
     let mut drawn = vec![0.0; resamples];
@@ -60,7 +60,7 @@ pub fn bootstrap(
     let mut left_out: Vec<Vec<f64>> = Vec::with_capacity(strata.len());
     for (stratum, units) in strata.iter().enumerate() {
         let mut means = means(&totals);
-        let mut without = |unit: &Unit| {
+        let mut without = |unit: &ResampleUnit| {
             let [first, second, count] = totals[stratum];
             means[stratum] = mean(&[first - unit.first, second - unit.second, count - unit.count]);
             statistic(&means)
@@ -70,7 +70,7 @@ pub fn bootstrap(
     bca(estimate, &mut drawn, &left_out)
 }
 
-fn add([first, second, count]: [f64; 3], unit: &Unit) -> [f64; 3] {
+fn add([first, second, count]: [f64; 3], unit: &ResampleUnit) -> [f64; 3] {
     [first + unit.first, second + unit.second, count + unit.count]
 }
 
@@ -79,33 +79,33 @@ fn mean(&[first, second, count]: &[f64; 3]) -> (f64, f64) {
 }
 
 /// What a stratum's resamples are drawn from.
-enum Source<'a> {
+enum Resampler<'a> {
     /// Units one by one.
-    Units(&'a [Unit]),
+    Units(&'a [ResampleUnit]),
     /// The different units with their numbers, and the number of all: scores have few values, so how often each is drawn is
     /// decided at once.
-    Kinds(Vec<(Unit, u64)>, u64),
+    Distinct(Vec<(ResampleUnit, u64)>, u64),
 }
 
-impl Source<'_> {
+impl Resampler<'_> {
     /// Units of a kind that it takes to draw them at once.
     const WORTH: usize = 8;
 
-    fn of(units: &[Unit]) -> Source<'_> {
+    fn of(units: &[ResampleUnit]) -> Resampler<'_> {
         let mut kinds: HashMap<[u64; 3], u64> = HashMap::new();
         for unit in units {
             *kinds.entry([unit.first, unit.second, unit.count].map(f64::to_bits)).or_insert(0) += 1;
             if kinds.len() * Self::WORTH > units.len() {
-                return Source::Units(units);
+                return Resampler::Units(units);
             }
         }
         let mut kinds: Vec<([u64; 3], u64)> = kinds.into_iter().collect();
         kinds.sort_unstable();
         let unit = |(bits, number): ([u64; 3], u64)| {
             let [first, second, count] = bits.map(f64::from_bits);
-            (Unit { first, second, count }, number)
+            (ResampleUnit { first, second, count }, number)
         };
-        Source::Kinds(kinds.into_iter().map(unit).collect(), units.len() as u64)
+        Resampler::Distinct(kinds.into_iter().map(unit).collect(), units.len() as u64)
     }
 
     /// Totals of as many units as there are, drawn with replacement.
@@ -113,7 +113,7 @@ impl Source<'_> {
         let mut totals = [0.0; 3];
         match self {
             // An index comes from 32 random bits: no unit is preferred by more than n / 2^32.
-            Source::Units(units) => {
+            Resampler::Units(units) => {
                 let n = units.len() as u64;
                 for _ in 0..n / 2 {
                     let bits = random.next_u64();
@@ -125,7 +125,7 @@ impl Source<'_> {
                 }
             }
             // A multinomial draw, kind by kind: of those left to draw, so many are of this kind rather than of a later one.
-            Source::Kinds(kinds, n) => {
+            Resampler::Distinct(kinds, n) => {
                 let (mut to_draw, mut remaining) = (*n, *n);
                 for (unit, number) in kinds {
                     let share = *number as f64 / remaining as f64;
@@ -188,8 +188,8 @@ mod tests {
     use crate::stats::fixture;
     use rand::RngExt;
 
-    fn single(pairs: &[(f64, f64)]) -> Vec<Vec<Unit>> {
-        vec![pairs.iter().map(|&(first, second)| Unit { first, second, count: 1.0 }).collect()]
+    fn single(pairs: &[(f64, f64)]) -> Vec<Vec<ResampleUnit>> {
+        vec![pairs.iter().map(|&(first, second)| ResampleUnit { first, second, count: 1.0 }).collect()]
     }
 
     fn retention(means: Means<'_>) -> f64 {
@@ -249,10 +249,11 @@ mod tests {
     #[test]
     fn clusters_widen_the_interval_by_what_they_repeat() {
         let pairs: Vec<(f64, f64)> = (0..60).map(|i| (1.0, f64::from(u8::from(i % 4 > 0)))).collect();
-        let eight = |&(first, second): &(f64, f64)| Unit { first: 8.0 * first, second: 8.0 * second, count: 8.0 };
+        let eight =
+            |&(first, second): &(f64, f64)| ResampleUnit { first: 8.0 * first, second: 8.0 * second, count: 8.0 };
         let clustered = vec![pairs.iter().map(eight).collect()];
         let spread: Vec<(f64, f64)> = pairs.iter().flat_map(|&p| [p; 8]).collect();
-        let width = |strata: &[Vec<Unit>]| {
+        let width = |strata: &[Vec<ResampleUnit>]| {
             let interval = bootstrap(strata, retention, 4000, 5);
             interval.high - interval.low
         };
@@ -263,18 +264,22 @@ mod tests {
 
     #[test]
     fn units_drawn_by_kind_spread_like_units_drawn_one_by_one() {
-        let units: Vec<Unit> = (0..500)
-            .map(|i| Unit { first: f64::from(i % 3), second: f64::from(i % 7 / 2), count: f64::from(1 + i % 2) })
+        let units: Vec<ResampleUnit> = (0..500)
+            .map(|i| ResampleUnit {
+                first: f64::from(i % 3),
+                second: f64::from(i % 7 / 2),
+                count: f64::from(1 + i % 2),
+            })
             .collect();
-        let Source::Kinds(kinds, 500) = Source::of(&units) else { panic!("few kinds") };
+        let Resampler::Distinct(kinds, 500) = Resampler::of(&units) else { panic!("few kinds") };
         assert_eq!(kinds.iter().map(|(_, number)| number).sum::<u64>(), 500);
-        let moments = |source: &Source<'_>, seed: u64| {
+        let moments = |source: &Resampler<'_>, seed: u64| {
             let mut random = rng::stream(seed, "test", &[]);
             let draws: Vec<f64> = (0..4000).map(|_| mean(&source.resample(&mut random)).1).collect();
             let centre = draws.iter().sum::<f64>() / 4000.0;
             (centre, draws.iter().map(|d| (d - centre).powi(2)).sum::<f64>() / 3999.0)
         };
-        let (by_kind, apart) = (moments(&Source::of(&units), 1), moments(&Source::Units(&units), 2));
+        let (by_kind, apart) = (moments(&Resampler::of(&units), 1), moments(&Resampler::Units(&units), 2));
         let error = (apart.1 / 2000.0).sqrt();
         assert!((by_kind.0 - apart.0).abs() < 4.0 * error, "{by_kind:?} {apart:?}");
         // The standard error of a variance is sqrt(2 / n) of it.
@@ -283,7 +288,7 @@ mod tests {
 
     #[test]
     fn two_strata_are_drawn_apart() {
-        let stratum = |value: f64| vec![Unit { first: 1.0, second: value, count: 1.0 }; 40];
+        let stratum = |value: f64| vec![ResampleUnit { first: 1.0, second: value, count: 1.0 }; 40];
         // Different means, but no spread within: nothing can vary.
         let got = bootstrap(&[stratum(0.2), stratum(0.8)], |m| (m[0].1 + m[1].1) / 2.0, 300, 0);
         assert!((got.low - 0.5).abs() < 1e-12 && (got.high - 0.5).abs() < 1e-12, "{got:?}");

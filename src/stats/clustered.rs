@@ -19,10 +19,10 @@ pub struct Estimate {
 }
 
 /// Sum and number of the values of one cluster.
-pub type Total = (f64, f64);
+pub type ClusterTotal = (f64, f64);
 
 /// Sum and number of values of each cluster; `clusters` holds the number of each value's cluster, from 0 on.
-pub fn totals(values: impl IntoIterator<Item = f64>, clusters: &[usize]) -> Vec<Total> {
+pub fn totals(values: impl IntoIterator<Item = f64>, clusters: &[usize]) -> Vec<ClusterTotal> {
     let mut totals = vec![(0.0, 0.0); clusters.iter().max().map_or(0, |&last| last + 1)];
     for (value, &cluster) in values.into_iter().zip(clusters) {
         totals[cluster].0 += value;
@@ -37,7 +37,7 @@ pub fn totals(values: impl IntoIterator<Item = f64>, clusters: &[usize]) -> Vec<
 /// t interval and t-test of the mean. `count` may be any weight that goes with the sum (the tokens of a response).
 ///
 /// One cluster has infinite ends, none is NaN.
-pub fn clustered_mean(totals: &[Total]) -> Estimate {
+pub fn clustered_mean(totals: &[ClusterTotal]) -> Estimate {
     let clusters = totals.len() as f64;
     let (sum, count) = totals.iter().fold((0.0, 0.0), |(s, c), (sum, count)| (s + sum, c + count));
     if totals.is_empty() || count <= 0.0 {
@@ -61,7 +61,7 @@ pub fn clustered_mean(totals: &[Total]) -> Estimate {
 
 /// [`clustered_mean`] of values that lie in [0, 1]: the interval is cut to [0, 1]. Where all clusters agree, and their spread
 /// says nothing about the next one, it is the wider Wilson interval of a share among as many observations as clusters.
-pub fn clustered_unit_mean(totals: &[Total]) -> Interval {
+pub fn clustered_unit_mean(totals: &[ClusterTotal]) -> Interval {
     let mean = clustered_mean(totals).mean;
     if agree(totals) {
         return wilson(mean.value.clamp(0.0, 1.0), totals.len() as f64);
@@ -71,7 +71,7 @@ pub fn clustered_unit_mean(totals: &[Total]) -> Interval {
 
 /// [`clustered_mean`] of differences of values in [0, 1]. Where all clusters agree, it is Tango's interval for as many pairs
 /// as clusters, and the p-value that of the exact sign test.
-pub fn clustered_difference(totals: &[Total]) -> Estimate {
+pub fn clustered_difference(totals: &[ClusterTotal]) -> Estimate {
     let estimate = clustered_mean(totals);
     if agree(totals) {
         let (n, value) = (totals.len() as f64, estimate.mean.value);
@@ -86,7 +86,7 @@ pub fn clustered_difference(totals: &[Total]) -> Estimate {
 }
 
 /// All clusters have the same mean.
-fn agree(totals: &[Total]) -> bool {
+fn agree(totals: &[ClusterTotal]) -> bool {
     !totals.is_empty() && totals.windows(2).all(|pair| pair[0].0 * pair[1].1 == pair[1].0 * pair[0].1)
 }
 

@@ -68,7 +68,7 @@ pub fn mean(values: &[f64]) -> Interval {
     Interval { value, low: value - half, high: value + half }
 }
 
-/// Mean of values that lie in [0, 1] (tile hits). Student's t interval cut to [0, 1]; where the values all agree, and
+/// Mean of values that lie in [0, 1] (partial credit). Student's t interval cut to [0, 1]; where the values all agree, and
 /// their spread says nothing about the next one, the wider Wilson interval of a share with that mean.
 pub fn unit_mean(values: &[f64]) -> Interval {
     if values.windows(2).all(|pair| pair[0] == pair[1]) {

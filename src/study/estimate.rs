@@ -4,7 +4,7 @@ use super::file::Study;
 use super::record::Throughput;
 use super::task::{Kind, Plan, Task};
 use crate::io::files;
-use crate::model::qwen2_5_vl::{Config, names::parameter_shapes};
+use crate::model::read_architecture;
 use crate::{Error, Result};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -37,21 +37,22 @@ pub struct Estimate {
 pub fn estimate(study: &Study, plan: &Plan) -> Result<Estimate> {
     let mut found = Estimate::default();
     let base = &study.head.base;
-    let Ok(config) = Config::from_dir(base) else {
+    let Ok(architecture) = read_architecture(base) else {
         found.notes.push(format!(
-            "the base {} is not there (or not downloaded yet), or no Qwen2.5-VL model: no estimate of time and memory",
+            "the base {} is not there (or not downloaded yet), or no model of a supported family: no estimate of time and memory",
             base.display()
         ));
         return Ok(found);
     };
-    let parameters: usize = parameter_shapes(&config).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let parameters: usize =
+        architecture.parameter_shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     if parameters > MOST {
         // Weights, gradients and two moments in f32.
         found.notes.push(format!(
             "the base has {:.2} billion parameters: full fine-tuning in f32 holds about {} for weights, gradients and moments alone. \
              Its steps are not measured here",
             parameters as f64 / 1e9,
-            files::megabytes(16 * parameters)
+            files::format_bytes(16 * parameters)
         ));
         return Ok(found);
     }
@@ -127,11 +128,16 @@ fn steps(task: &Task, base: &str, data: &str, out: &Path) -> Result<(f64, f64, O
         let value = arguments.as_slice().first().map(String::as_str).unwrap_or_default();
         let replaced = match argument.as_str() {
             "--model" | "--data" | "--out" => true,
-            "--set" => {
-                ["train.steps=", "train.epochs=", "train.warmup=", "train.save_every=", "eval.every=", "sft.replay"]
-                    .iter()
-                    .any(|key| value.starts_with(key))
-            }
+            "--set" => [
+                "train.steps=",
+                "train.epochs=",
+                "train.warmup_steps=",
+                "train.save_every=",
+                "eval.every=",
+                "sft.replay",
+            ]
+            .iter()
+            .any(|key| value.starts_with(key)),
             _ => false,
         };
         if replaced {
@@ -142,7 +148,7 @@ fn steps(task: &Task, base: &str, data: &str, out: &Path) -> Result<(f64, f64, O
     }
     train.extend(["--model", base, "--data", data, "--out"].map(String::from));
     train.push(out.display().to_string());
-    for set in [&format!("train.steps={}", 1 + STEPS), "train.warmup=0", "eval.every=0"] {
+    for set in [&format!("train.steps={}", 1 + STEPS), "train.warmup_steps=0", "eval.every=0"] {
         train.extend(["--set".to_string(), set.to_string()]);
     }
     let said = call(&train)?;
@@ -158,8 +164,10 @@ fn steps(task: &Task, base: &str, data: &str, out: &Path) -> Result<(f64, f64, O
     let config: toml::Table =
         files::read_text(&out.join("config.toml"))?.parse().map_err(|e| Error::failed(format!("config.toml: {e}")))?;
     let number = |section: &str, key: &str| config.get(section)?.get(key)?.as_integer().map(|n| n as f64);
-    let each = if task.work.kind == Kind::Rft { number("rollout", "samples").unwrap_or(1.0) } else { 1.0 };
-    let per_step = number("train", "batch_size").unwrap_or(1.0) * number("train", "accumulation").unwrap_or(1.0) * each;
+    let each = if task.work.kind == Kind::Rft { number("rollout", "num_generations").unwrap_or(1.0) } else { 1.0 };
+    let per_step = number("train", "batch_size").unwrap_or(1.0)
+        * number("train", "gradient_accumulation_steps").unwrap_or(1.0)
+        * each;
     let memory = said.lines().find_map(|line| {
         let plan = line.strip_prefix("note: memory: ").or_else(|| line.strip_prefix("note: memory of the GPU: "));
         plan.map(String::from)

@@ -4,7 +4,7 @@
 //! [study]           title, base, seeds
 //! [puzzles.NAME]    flags of `jigsaw gen`
 //! [prior]           flags of `jigsaw gen --suite`; benches: which of its benchmarks are evaluated
-//! [benchmarks]      NAME = "FILE.tsv[:RULE]", flags of `jigsaw eval --bench`
+//! [benchmarks]      NAME = "FILE.tsv[:SCORER]", flags of `jigsaw eval --bench`
 //! [rollouts.NAME]   from: who answers, data: whose prompts, and flags of `jigsaw rollout`
 //! [regimes.NAME]    method, data, start, test, lr (one or a ladder), alpha; its sections are settings of `jigsaw train`
 //! [eval]            checkpoints: how many intermediate checkpoints to evaluate, and flags of `jigsaw eval`
@@ -31,7 +31,7 @@ pub struct Study {
     pub puzzles: Vec<(String, Table)>,
     /// `[prior]`.
     pub prior: Option<Prior>,
-    /// `[benchmarks]`: name, and file with its rule.
+    /// `[benchmarks]`: name, and file with its scorer.
     pub benchmarks: Vec<(String, String)>,
     /// `[rollouts.NAME]`.
     pub rollouts: Vec<(String, Rollouts)>,

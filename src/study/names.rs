@@ -3,7 +3,7 @@
 use super::file::{OneOrMore, Prior, Regime, Rollouts, Study};
 use crate::config::flatten;
 use crate::tasks::suites::Family;
-use crate::train::settings::{Config, Method};
+use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result};
 use toml::{Table, Value};
 
@@ -98,7 +98,7 @@ impl Study {
             return error("train.seed: the study sets this itself, by its seeds; remove it");
         }
         if given("lr") && !regime.lr.0.is_empty() {
-            return error("lr and train.lr are the same setting; give one of them");
+            return error("lr and train.learning_rate are the same setting; give one of them");
         }
         if regime.interpolate.is_some() {
             let OneOrMore(alphas) = &regime.alpha;
@@ -113,7 +113,7 @@ impl Study {
             return error("alpha is for interpolate");
         }
         match regime.lr.0.as_slice() {
-            [] => Ok(vec![LadderPoint::Lr(self.config(name, regime, None, 1)?.train.lr)]),
+            [] => Ok(vec![LadderPoint::Lr(self.config(name, regime, None, 1)?.train.learning_rate)]),
             ladder => Ok(ladder.iter().map(|lr| LadderPoint::Lr(*lr)).collect()),
         }
     }
@@ -160,13 +160,19 @@ impl Study {
         let mut sets: Vec<String> =
             flatten(&regime.settings).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
         if let Some(LadderPoint::Lr(lr)) = point.filter(|_| !regime.lr.0.is_empty()) {
-            sets.push(format!("train.lr={lr:e}"));
+            sets.push(format!("train.learning_rate={lr:e}"));
         }
         sets.push(format!("train.seed={seed}"));
         sets
     }
 
-    pub(super) fn config(&self, name: &str, regime: &Regime, point: Option<LadderPoint>, seed: u64) -> Result<Config> {
+    pub(super) fn config(
+        &self,
+        name: &str,
+        regime: &Regime,
+        point: Option<LadderPoint>,
+        seed: u64,
+    ) -> Result<TrainConfig> {
         let section = format!("regimes.{name}");
         let method = match regime.method.as_deref() {
             None => None,
@@ -177,7 +183,7 @@ impl Study {
             }
         };
         let sets = self.sets(regime, point, seed);
-        Config::resolve(method, regime.config.as_deref(), &sets).map_err(|e| self.error(&section, e))
+        TrainConfig::resolve(method, regime.config.as_deref(), &sets).map_err(|e| self.error(&section, e))
     }
 
     /// Does a regime train an adapter, or go on training one?

@@ -209,15 +209,16 @@ mod tests {
     #[test]
     fn a_task_done_with_other_settings_is_refused_and_one_that_sums_up_is_done_again() {
         let dir = tempfile::tempdir().unwrap();
-        let mut one = task("train.a", &["train", "--set", "train.lr=1"], Kind::Sft, 10.0);
+        let mut one = task("train.a", &["train", "--set", "train.learning_rate=1"], Kind::Sft, 10.0);
         assert!(!done(dir.path(), &one).unwrap());
         let record = Record { command: one.command.clone(), ..Record::default() };
         record.write(dir.path(), "train.a").unwrap();
         assert!(done(dir.path(), &one).unwrap());
-        one.command[2] = "train.lr=2".into();
+        one.command[2] = "train.learning_rate=2".into();
         let error = done(dir.path(), &one).unwrap_err();
         assert!(
-            error.exit_code() == 2 && error.to_string().contains("--set train.lr=1 -> --set train.lr=2"),
+            error.exit_code() == 2
+                && error.to_string().contains("--set train.learning_rate=1 -> --set train.learning_rate=2"),
             "{error}"
         );
         // What sums up may have grown, by another run to compare; its own settings stay.

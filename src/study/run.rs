@@ -108,7 +108,7 @@ pub fn run(
 /// The directory must be a study's, or new or empty.
 fn check(out: &Path) -> Result<()> {
     // A queue may have put its own things there first.
-    if !out.join(STUDY_TOML).exists() && files::holds_foreign(out, |name| name == "slurm") {
+    if !out.join(STUDY_TOML).exists() && files::has_other_files(out, |name| name == "slurm") {
         return Err(Error::input(format!("{} is not empty and holds no study; give another --out", out.display())));
     }
     Ok(())

@@ -4,10 +4,10 @@ use super::file::{Regime, Rollouts, Study};
 use super::input::Input;
 use super::names::{LadderPoint, number, share};
 use crate::data::MANIFEST;
-use crate::eval::bench::Spec;
+use crate::eval::bench::BenchmarkSpec;
 use crate::io::files;
 use crate::report::{self, StudyIndex, StudyRun};
-use crate::train::settings::{Config, Method};
+use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -141,7 +141,8 @@ impl<'a> Builder<'a> {
     fn inputs(&mut self, command: &[String]) -> Vec<Arc<Input>> {
         let config = command.iter().skip_while(|word| *word != "--config").nth(1).map(PathBuf::from);
         let specs = self.study.benchmarks.iter().map(|(name, file)| format!("{name}={file}"));
-        let specs = specs.filter(|spec| command.contains(spec)).filter_map(|spec| Spec::parse(&spec, "test").ok());
+        let specs =
+            specs.filter(|spec| command.contains(spec)).filter_map(|spec| BenchmarkSpec::parse(&spec, "test").ok());
         // The manifest of a dataset holds a hash of the rest of it.
         let files = specs.map(|spec| if spec.path.is_dir() { spec.path.join(MANIFEST) } else { spec.path });
         let paths: Vec<PathBuf> = config.into_iter().chain(files).collect();
@@ -354,9 +355,9 @@ impl<'a> Builder<'a> {
         command.extend(["--out".into(), text(&out)]);
         let (kind, each) = match config.train.method {
             Method::Sft => (Kind::Sft, 1),
-            Method::Rft => (Kind::Rft, config.rollout.as_ref().map_or(1, |r| r.samples)),
+            Method::Rft => (Kind::Rft, config.rollout.as_ref().map_or(1, |r| r.num_generations)),
         };
-        let per_step = (config.train.batch_size * config.train.accumulation * each) as f64;
+        let per_step = (config.train.batch_size * config.train.gradient_accumulation_steps * each) as f64;
         let steps = match (config.train.steps, config.train.epochs) {
             (Some(steps), _) => steps as f64,
             (None, epochs) => {
@@ -536,7 +537,7 @@ pub fn checkpoints(dir: &Path, most: usize) -> Result<Vec<PathBuf>> {
     let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse::<u64>().ok();
     let mut found: Vec<(u64, PathBuf)> =
         entries.flatten().map(|entry| entry.path()).filter_map(|path| Some((step(&path)?, path))).collect();
-    let config = Config::resolve(None, Some(&dir.join("config.toml")), &[]).ok();
+    let config = TrainConfig::resolve(None, Some(&dir.join("config.toml")), &[]).ok();
     // A run saves after the round in which a multiple is reached, as it does without having been stopped.
     let due = |step: u64| match &config {
         Some(config) if config.train.save_every > 0 => {

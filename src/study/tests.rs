@@ -103,7 +103,7 @@ fn each_task_is_a_command_and_comes_after_what_it_needs() {
     assert_eq!(
         command(&plan, "train.sft.lr-1e-3.seed-2"),
         "train --model data/base-tiny --data out/puzzles/bare --method sft --set train.steps=20 --set train.batch_size=8 \
-         --set sft.replay=\"out/prior\" --set train.lr=1e-3 --set train.seed=2 --out out/runs/sft.lr-1e-3.seed-2"
+         --set sft.replay=\"out/prior\" --set train.learning_rate=1e-3 --set train.seed=2 --out out/runs/sft.lr-1e-3.seed-2"
     );
     // From the point that is named, with the run's own seed.
     assert_eq!(
@@ -199,7 +199,7 @@ fn what_does_not_fit_is_refused_with_its_section() {
         ("regimes.sft.lr=fast", "[regimes.sft]: lr = \"fast\": a number or a list of numbers"),
         ("regimes.sft.lr=[]", "lr = []: an empty list"),
         ("regimes.sft.train.seed=9", "train.seed: the study sets this itself"),
-        ("regimes.sft.train.lr=9", "lr and train.lr are the same"),
+        ("regimes.sft.train.learning_rate=9", "lr and train.learning_rate are the same"),
         ("study.seeds=[-1]", "[study]: seeds = [-1]: "),
         ("study.title=5", "[study]: title = 5: "),
         ("eval.checkpoints=-1", "[eval]: checkpoints = -1: "),

@@ -1,6 +1,8 @@
 //! Two datasets one after the other, as one task.
 
-use super::{Score, Task};
+use super::chance::Chance;
+use super::score::Score;
+use super::task::Task;
 use crate::Result;
 use crate::data::Record;
 use image::RgbImage;
@@ -56,9 +58,14 @@ impl Task for Concat<'_> {
         task.score(i, response)
     }
 
-    fn rules(&self) -> Vec<(String, u32)> {
-        let mut rules = self.first.rules();
-        rules.extend(self.second.rules().into_iter().filter(|r| !self.first.rules().contains(r)));
-        rules
+    fn chance(&self, i: usize) -> Option<Chance> {
+        let (task, i) = self.at(i);
+        task.chance(i)
+    }
+
+    fn scorers(&self) -> Vec<(String, u32)> {
+        let mut scorers = self.first.scorers();
+        scorers.extend(self.second.scorers().into_iter().filter(|r| !self.first.scorers().contains(r)));
+        scorers
     }
 }

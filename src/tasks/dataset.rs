@@ -1,6 +1,10 @@
-//! The records of a dataset as a [`Task`], each scored by the rule that its `task` field names.
+//! The records of a dataset as a [`Task`], each scored by the scorer that its `task` field names.
 
-use super::{Score, Scorer, Task, scorer};
+use super::chance::Chance;
+use super::registry::scorer;
+use super::score::Score;
+use super::scorer::Scorer;
+use super::task::{Task, scorer_versions};
 use crate::data::{Dataset, Record};
 use crate::{Error, Result};
 use image::RgbImage;
@@ -70,39 +74,11 @@ impl Task for DatasetTask {
         self.scorers[i].score(response)
     }
 
-    fn rules(&self) -> Vec<(String, u32)> {
-        rules(&self.scorers)
+    fn chance(&self, i: usize) -> Option<Chance> {
+        self.scorers[i].chance()
     }
-}
 
-/// Name and version of each rule among these scorers, in the order of their first use.
-pub(super) fn rules(scorers: &[Box<dyn Scorer>]) -> Vec<(String, u32)> {
-    let mut rules: Vec<(String, u32)> = Vec::new();
-    for (name, version) in scorers.iter().map(|scorer| scorer.rule()) {
-        if !rules.iter().any(|(known, _)| known == name) {
-            rules.push((name.to_string(), version));
-        }
-    }
-    rules
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tasks::jigsaw::Style;
-    use crate::tasks::scorers::{Anls, RuleScorer, YesNo};
-    use crate::tasks::{PairScorer, scorers::Rule};
-
-    #[test]
-    fn each_rule_is_named_once() {
-        let by = |rule: Box<dyn Rule>| -> Box<dyn Scorer> { Box::new(RuleScorer::new(rule, None)) };
-        let scorers = [
-            by(Box::new(YesNo::new(true))),
-            Box::new(PairScorer::new(0, 2, Style::Direct)),
-            by(Box::new(Anls::new(&["x".to_string()]))),
-            by(Box::new(YesNo::new(false))),
-        ];
-        let expected = ["yes-no", "jigsaw-pair", "anls"].map(|name| (name.to_string(), 1));
-        assert_eq!(rules(&scorers), expected);
+    fn scorers(&self) -> Vec<(String, u32)> {
+        scorer_versions(&self.scorers)
     }
 }

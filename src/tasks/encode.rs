@@ -1,6 +1,6 @@
 //! Examples of a task as token sequences.
 
-use super::Task;
+use super::task::Task;
 use crate::model::{Prompt, PromptEncoder, PromptSize, Sequence};
 use crate::{Error, Result};
 use std::sync::Arc;

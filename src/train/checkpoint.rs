@@ -6,13 +6,13 @@
 //! manifest, or one whose files are not those it names, does not count. Everything random in a run is a function of (seed, step), so
 //! the step is all the state a generator needs.
 
-use super::guard::StallState;
 use super::metrics::LogSizes;
+use super::on_policy::SampleBuffer;
 use super::optimizer::AdamW;
-use super::refresh::Pool;
+use super::stall::StallState;
 use crate::data::Cursor;
 use crate::io::files;
-use crate::io::files::Written;
+use crate::io::files::FileChecksum;
 use crate::model::LanguageModel;
 use crate::model::convert::{copy_model_files, declare_f32};
 use crate::model::lora;
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 /// Where the loop stands: everything besides weights and moments that the next step depends on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct State {
+pub struct TrainerState {
     /// Optimizer steps made.
     pub step: usize,
     /// Rounds made (batches of examples taken and used up).
@@ -37,19 +37,19 @@ pub struct State {
     pub replay: Option<Cursor>,
     /// On-policy SFT: the responses sampled at the last refresh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pool: Option<Pool>,
+    pub pool: Option<SampleBuffer>,
     /// Where the logs end.
     pub log: LogSizes,
     /// How long reward variance and entropy have been near zero.
     pub stall: StallState,
 }
 
-impl Default for State {
+impl Default for TrainerState {
     /// Before the first step.
     fn default() -> Self {
         let cursor = Cursor { epoch: 0, position: 0 };
         let (log, stall) = (LogSizes::default(), StallState::default());
-        State { step: 0, round: 0, cursor, replay: None, pool: None, log, stall }
+        TrainerState { step: 0, round: 0, cursor, replay: None, pool: None, log, stall }
     }
 }
 
@@ -89,7 +89,7 @@ pub struct Checkpoint {
     /// Its directory, which can be loaded as a model.
     pub dir: PathBuf,
     /// The trainer's state.
-    pub state: State,
+    pub state: TrainerState,
 }
 
 impl Checkpoint {
@@ -119,11 +119,11 @@ pub fn save(
     base: &Path,
     policy: &dyn LanguageModel,
     optimizer: &AdamW,
-    state: &State,
+    state: &TrainerState,
     keep: usize,
 ) -> Result<PathBuf> {
     let dir = root.join(format!("step-{:08}", state.step));
-    let fill = |partial: &Path| -> Result<Vec<Written>> {
+    let fill = |partial: &Path| -> Result<Vec<FileChecksum>> {
         let trainer = partial.join("trainer");
         files::create_dir(&trainer)?;
         let written = optimizer.save(&trainer.join("optimizer.safetensors"))?;
@@ -160,7 +160,7 @@ fn write_dir(
     base: &Path,
     policy: &dyn LanguageModel,
     step: usize,
-    fill: impl FnOnce(&Path) -> Result<Vec<Written>>,
+    fill: impl FnOnce(&Path) -> Result<Vec<FileChecksum>>,
 ) -> Result<()> {
     let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let partial = dir.with_file_name(format!(".partial-{name}"));
@@ -180,7 +180,7 @@ fn fill_dir(
     base: &Path,
     policy: &dyn LanguageModel,
     step: usize,
-    fill: impl FnOnce(&Path) -> Result<Vec<Written>>,
+    fill: impl FnOnce(&Path) -> Result<Vec<FileChecksum>>,
 ) -> Result<()> {
     let fail = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", dir.display()));
     files::create_dir(partial)?;

@@ -1,19 +1,18 @@
 //! What a run would take, without running it: the memory plan, and the settings with which it would fit.
 
-use super::freeze::{freeze, is_frozen};
-use super::launch::{Data, Launch, adapted, check_start};
-use super::plan::{MemoryPlan, process_memory};
+use super::freeze::freeze;
+use super::launch::{Data, TrainRequest, adapted, check_start};
+use super::memory_plan::{MemoryPlan, process_memory};
 use super::sizes::{Size, sizes};
-use super::trainer::{Job, check_lengths};
-use crate::io::files::megabytes;
+use super::trainer::{TrainJob, check_lengths};
+use crate::io::files::format_bytes;
 use crate::machine::{self, Place};
 use crate::model::LanguageModel;
 use crate::model::lora::{Adapter, LoraSettings, is_adapter};
-use crate::model::qwen2_5_vl::weights::FROZEN_VARIABLE;
-use crate::model::qwen2_5_vl::{Model, config};
-use crate::model::{Compute, Processor};
+use crate::model::weights::FROZEN_VARIABLE;
+use crate::model::{Compute, MetaTraining, Processor, meta, require_checkpoint};
 use crate::tasks::{Concat, Task};
-use crate::train::settings::Config;
+use crate::train::settings::TrainConfig;
 use crate::{Error, Result};
 use candle_core::Device;
 use std::path::Path;
@@ -47,10 +46,10 @@ impl DryRun {
 ///
 /// # Errors
 /// Whatever would keep the run from beginning: model, data or settings that do not fit together.
-pub fn dry_run(launch: &Launch, place: Place) -> Result<DryRun> {
+pub fn dry_run(launch: &TrainRequest, place: Place) -> Result<DryRun> {
     let replay = launch.config.sft.as_ref().map(|sft| sft.replay.as_str()).filter(|replay| !replay.is_empty());
     let data = Data::open(&launch.data, replay.map(Path::new))?;
-    config::require(&launch.model)?;
+    require_checkpoint(&launch.model)?;
     check_start(launch)?;
     let processor = Processor::from_dir(&launch.model)?;
     data.check_texts(&processor, &launch.config)?;
@@ -80,7 +79,7 @@ pub fn dry_run(launch: &Launch, place: Place) -> Result<DryRun> {
 }
 
 struct Planner<'a> {
-    launch: &'a Launch,
+    launch: &'a TrainRequest,
     place: Place,
     data: &'a Data,
     processor: &'a Processor,
@@ -92,15 +91,15 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     /// The plan with these settings, and (trained, all) parameters.
-    fn plan(&mut self, config: &Config) -> Result<(MemoryPlan, (usize, usize))> {
+    fn plan(&mut self, config: &TrainConfig) -> Result<(MemoryPlan, (usize, usize))> {
         let Planner { launch, data, processor, .. } = *self;
-        let (place, compute) = (self.place, config.train.compute);
+        let (place, compute) = (self.place, config.train.dtype);
         let policy = match &config.lora {
-            Some(settings) => adapted(Model::hollow(&launch.model, place, compute, |_| true)?, settings, launch)?,
-            None => Model::hollow(&launch.model, place, compute, |name| is_frozen(name, &config.train.freeze))?,
+            Some(settings) => adapted(meta(&launch.model, place, compute, MetaTraining::Frozen)?, settings, launch)?,
+            None => meta(&launch.model, place, compute, MetaTraining::AllBut(&config.train.freeze))?,
         };
-        let policy = policy.recomputing(config.train.recompute);
-        freeze(policy.parameters(), &config.train.freeze)?;
+        let policy = policy.with_gradient_checkpointing(config.train.gradient_checkpointing);
+        freeze(&policy, &config.train.freeze)?;
         let penalised = config.grpo.as_ref().is_some_and(|g| g.beta != 0.0);
         let near = config.sft.as_ref().is_some_and(|sft| sft.kl_coef > 0.0);
         let reference = match (penalised || near, &config.lora) {
@@ -108,14 +107,14 @@ impl Planner<'_> {
             (true, Some(_)) => Some(policy.without_adapter()?),
             // The adapter as it is, on the same base.
             (true, None) if policy.is_adapted() => {
-                let adapter = Adapter::read(&launch.model, policy.config(), &Device::Cpu)?;
+                let adapter = Adapter::read(&launch.model, policy.architecture(), &Device::Cpu)?;
                 Some(policy.without_adapter()?.with_adapter(adapter)?)
             }
-            (true, None) => Some(Model::hollow(&launch.model, place, compute, |_| true)?),
+            (true, None) => Some(meta(&launch.model, place, compute, MetaTraining::Frozen)?),
         };
         let joined = data.replay.as_ref().map(|replay| Concat { first: &data.train, second: replay });
         let stop = AtomicBool::new(false);
-        let job = Job {
+        let job = TrainJob {
             config,
             policy: &policy,
             reference: reference.as_ref().map(|r| r as &dyn LanguageModel),
@@ -133,7 +132,7 @@ impl Planner<'_> {
             self.sizes = sizes(&job)?;
             check_lengths(&job, &self.sizes)?;
         }
-        // The weights of a hollow model are not in memory, and no part of what is held.
+        // The weights of a model on the meta device are not in memory, and no part of what is held.
         let plan = MemoryPlan::largest(&job, &self.sizes, 0, false)?;
         let plan = if plan.gpu { plan } else { MemoryPlan { program: self.held, ..plan } };
         let count = |trained: bool| -> usize {
@@ -143,15 +142,15 @@ impl Planner<'_> {
     }
 }
 
-type Change = fn(&Config) -> Option<Config>;
-type Words = fn(&Config) -> String;
+type Change = fn(&TrainConfig) -> Option<TrainConfig>;
+type Words = fn(&TrainConfig) -> String;
 
 /// What makes a run smaller, what costs least first; one from an adapter trains that one. A change gives `None` where it changes nothing.
 fn changes(from_adapter: bool) -> Vec<(Words, Change)> {
     let smaller_batch: Change = |config| {
         (config.train.batch_size > 1).then(|| {
             let mut config = config.clone();
-            config.train.accumulation *= config.train.batch_size;
+            config.train.gradient_accumulation_steps *= config.train.batch_size;
             config.train.batch_size = 1;
             config
         })
@@ -161,18 +160,28 @@ fn changes(from_adapter: bool) -> Vec<(Words, Change)> {
         |config| config.lora.is_none().then(|| with(config, |c| c.lora = Some(LoraSettings::default()))),
     );
     let masters_alone: (Words, Change) = (
-        |_| "--set train.compute=f32 (no copies in bf16)".into(),
+        |_| "--set train.dtype=f32 (no copies in bf16)".into(),
         |config| {
-            let copies = config.train.compute == Compute::Bf16 && config.lora.is_none();
-            copies.then(|| with(config, |c| c.train.compute = Compute::F32))
+            let copies = config.train.dtype == Compute::Bf16 && config.lora.is_none();
+            copies.then(|| with(config, |c| c.train.dtype = Compute::F32))
         },
     );
     let mut changes: Vec<(Words, Change)> = vec![
         (
-            |_| "--set train.recompute=true".into(),
-            |config| (!config.train.recompute).then(|| with(config, |c| c.train.recompute = true)),
+            |_| "--set train.gradient_checkpointing=true".into(),
+            |config| {
+                (!config.train.gradient_checkpointing).then(|| with(config, |c| c.train.gradient_checkpointing = true))
+            },
         ),
-        (|c| format!("--set train.batch_size=1 --set train.accumulation={}", c.train.accumulation), smaller_batch),
+        (
+            |c| {
+                format!(
+                    "--set train.batch_size=1 --set train.gradient_accumulation_steps={}",
+                    c.train.gradient_accumulation_steps
+                )
+            },
+            smaller_batch,
+        ),
         (
             |_| "--set rollout.batch_size=1".into(),
             |config| {
@@ -191,7 +200,7 @@ fn changes(from_adapter: bool) -> Vec<(Words, Change)> {
     changes
 }
 
-fn with(config: &Config, change: impl FnOnce(&mut Config)) -> Config {
+fn with(config: &TrainConfig, change: impl FnOnce(&mut TrainConfig)) -> TrainConfig {
     let mut config = config.clone();
     change(&mut config);
     config
@@ -220,13 +229,13 @@ impl std::fmt::Display for DryRun {
             return writeln!(f, "what there is cannot be told here{how}");
         };
         if self.fits(&self.plan) {
-            return writeln!(f, "fits: {} {what}", megabytes(*bytes));
+            return writeln!(f, "fits: {} {what}", format_bytes(*bytes));
         }
-        writeln!(f, "does not fit: {} {what}", megabytes(*bytes))?;
+        writeln!(f, "does not fit: {} {what}", format_bytes(*bytes))?;
         for (i, (words, plan)) in self.changes.iter().enumerate() {
             let verdict = if self.fits(plan) { "fits" } else { "does not fit yet" };
             let with = if i == 0 { "with" } else { "and with" };
-            writeln!(f, "  {with} {words}: about {}, {verdict}", megabytes(plan.total()))?;
+            writeln!(f, "  {with} {words}: about {}, {verdict}", format_bytes(plan.total()))?;
         }
         if !self.changes.last().is_some_and(|(_, plan)| self.fits(plan)) {
             let images = "smaller images (max_pixels of preprocessor_config.json)";
@@ -251,20 +260,19 @@ mod tests {
 
     #[test]
     fn an_adapter_is_suggested_to_a_run_that_trains_all_weights_alone() {
-        let config = Config::from_text(Some(Method::Sft), None, &[]).unwrap();
+        let config = TrainConfig::from_text(Some(Method::Sft), None, &[]).unwrap();
         let said = |from_adapter: bool| -> Vec<String> {
             changes(from_adapter).iter().filter_map(|(words, change)| change(&config).map(|c| words(&c))).collect()
         };
         assert!(said(false).iter().any(|words| words.contains("lora.rank")), "{:?}", said(false));
         assert!(!said(true).iter().any(|words| words.contains("lora.rank")), "{:?}", said(true));
-        assert!(!said(false).iter().any(|words| words.contains("train.compute")), "{:?}", said(false));
-        let half = Config::from_text(Some(Method::Sft), None, &["train.compute=bf16".to_string()]).unwrap();
+        assert!(!said(false).iter().any(|words| words.contains("train.dtype")), "{:?}", said(false));
+        let half = TrainConfig::from_text(Some(Method::Sft), None, &["train.dtype=bf16".to_string()]).unwrap();
         let said = |from| {
             changes(from).iter().filter_map(|(words, change)| change(&half).map(|c| words(&c))).collect::<Vec<_>>()
         };
         assert!(
-            said(false).iter().any(|w| w.contains("train.compute=f32"))
-                && !said(true).concat().contains("train.compute")
+            said(false).iter().any(|w| w.contains("train.dtype=f32")) && !said(true).concat().contains("train.dtype")
         );
     }
 

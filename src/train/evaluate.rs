@@ -2,14 +2,14 @@
 
 use super::metrics::{Metrics, Sample};
 use crate::Result;
-use crate::eval::{Engine, Plan, evaluate_in_memory};
 use crate::model::Sampling;
 use crate::model::{LanguageModel, PromptEncoder};
+use crate::sampling::{LocalModel, SamplePlan, sample_task};
 use crate::tasks::Task;
 use crate::train::settings::EvalSettings;
 
-/// Accuracy, hits, format failures and length over the first `settings.samples` examples of `task`, and the first
-/// `settings.keep_responses` responses.
+/// Accuracy, partial credit, format failures and length over the first `settings.limit` examples of `task`, and the first
+/// `settings.log_responses` responses.
 pub fn evaluate(
     policy: &dyn LanguageModel,
     codec: &dyn PromptEncoder,
@@ -18,23 +18,22 @@ pub fn evaluate(
     step: usize,
 ) -> Result<(Metrics, Vec<Sample>)> {
     let plan =
-        Plan { limit: (settings.samples > 0).then_some(settings.samples), samples: 1, batch: settings.batch_size };
+        SamplePlan { limit: (settings.limit > 0).then_some(settings.limit), samples: 1, batch: settings.batch_size };
     let sampling = Sampling::greedy(settings.max_new_tokens);
-    let engine = Engine { policy, codec, task, sampling: &sampling, samples: 1 };
-    let (summary, outcomes) = evaluate_in_memory(task, &plan, |examples| engine.generate(examples), |_| {})?;
+    let (summary, outcomes) = sample_task(&LocalModel::new(policy, codec), task, &plan, &sampling, |_| {})?;
     let n = outcomes.len().max(1) as f64;
     let mut metrics = Metrics::default();
     metrics.push("eval/accuracy", summary.accuracy.value);
     metrics.push("eval/accuracy_low", summary.accuracy.low);
     metrics.push("eval/accuracy_high", summary.accuracy.high);
-    metrics.push("eval/hits", summary.hits.value);
+    metrics.push("eval/partial_credit", summary.partial_credit.value);
     metrics.push("eval/format_failures", 1.0 - summary.well_formed.value);
     metrics.push("eval/unparsed", 1.0 - summary.parsed.value);
     metrics.push("eval/truncated", summary.truncated as f64 / n);
     metrics.push("eval/response_length", summary.mean_tokens);
     metrics.push("eval/examples", summary.examples as f64);
     let mut samples = Vec::new();
-    for outcome in outcomes.into_iter().take(settings.keep_responses) {
+    for outcome in outcomes.into_iter().take(settings.log_responses) {
         let answer = task.example(outcome.index)?.answer.clone();
         let (id, response, score) = (outcome.id, outcome.response, outcome.score);
         samples.push(Sample { step, source: "eval", id, response, answer, reward: None, score });

@@ -1,19 +1,21 @@
 //! Which parameters do not train.
 
-use crate::nn::Parameter;
+use crate::model::{LanguageModel, Part};
 use crate::{Error, Result};
-use std::sync::Arc;
 
 /// Freeze the parts that `train.freeze` names: `vision`, `merger`, `embeddings`, `text`, or the beginning of parameter names.
 ///
 /// # Errors
 /// See [`check_parts`].
-pub fn freeze(parameters: &[Arc<Parameter>], parts: &[String]) -> Result<()> {
-    let names: Vec<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
+pub fn freeze(model: &dyn LanguageModel, parts: &[String]) -> Result<()> {
+    let parameters = model.parameters();
+    let names: Vec<_> = parameters.iter().map(|p| (p.name.as_str(), model.part(&p.name))).collect();
     check_parts(&names, parts)?;
     // Beside an adapter the weights stay as they are.
-    let adapted = names.iter().any(|name| is_adapter(name));
-    parameters.iter().for_each(|p| p.set_trainable(!is_frozen(&p.name, parts) && (!adapted || is_adapter(&p.name))));
+    let adapted = names.iter().any(|(name, _)| is_adapter(name));
+    parameters.iter().zip(&names).for_each(|(p, named)| {
+        p.set_trainable(!is_frozen(named, parts) && (!adapted || is_adapter(&p.name)));
+    });
     Ok(())
 }
 
@@ -26,56 +28,38 @@ pub(super) fn is_adapter(name: &str) -> bool {
 ///
 /// # Errors
 /// A name that freezes nothing, or everything being frozen.
-pub fn check_parts(names: &[&str], parts: &[String]) -> Result<()> {
-    if let Some(part) = parts.iter().find(|part| !names.iter().any(|name| matches_part(name, part))) {
-        let example = names.first().copied().unwrap_or_default();
+pub fn check_parts(names: &[(&str, Part)], parts: &[String]) -> Result<()> {
+    if let Some(part) = parts.iter().find(|part| !names.iter().any(|(name, of)| of.is_named_by(part, name))) {
+        let example = names.first().map(|(name, _)| *name).unwrap_or_default();
         return Err(Error::input(format!(
             "train.freeze: {part:?} names no parameter; give vision, merger, embeddings, text, or the beginning of names such as {example}"
         )));
     }
-    let adapted = names.iter().any(|name| is_adapter(name));
-    if names.iter().all(|name| is_frozen(name, parts) || (adapted && !is_adapter(name))) {
+    let adapted = names.iter().any(|(name, _)| is_adapter(name));
+    if names.iter().all(|named| is_frozen(named, parts) || (adapted && !is_adapter(named.0))) {
         return Err(Error::input("train.freeze: every parameter is frozen, nothing is left to train"));
     }
     Ok(())
 }
 
-/// Whether `train.freeze` names the parameter.
-pub(super) fn is_frozen(name: &str, parts: &[String]) -> bool {
-    parts.iter().any(|part| matches_part(name, part))
-}
-
-fn matches_part(name: &str, part: &str) -> bool {
-    let vision = name.starts_with("visual.");
-    match part {
-        "vision" => vision,
-        "merger" => name.starts_with("visual.merger."),
-        "embeddings" => name.contains("embed_tokens.") || name.starts_with("lm_head."),
-        "text" => !vision,
-        prefix => !prefix.is_empty() && name.starts_with(prefix),
-    }
+fn is_frozen((name, of): &(&str, Part), parts: &[String]) -> bool {
+    parts.iter().any(|part| of.is_named_by(part, name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Tensor, Var};
-
-    fn parameters() -> Vec<Arc<Parameter>> {
-        let names = [
-            "visual.blocks.0.norm1.weight",
-            "visual.merger.mlp.0.weight",
-            "model.embed_tokens.weight",
-            "model.norm.weight",
-        ];
-        let value = || Var::from_tensor(&Tensor::zeros(2, candle_core::DType::F32, &Device::Cpu).unwrap()).unwrap();
-        names.iter().map(|n| Arc::new(Parameter::new(*n, value()))).collect()
-    }
+    const NAMES: [(&str, Part); 4] = [
+        ("visual.blocks.0.norm1.weight", Part::Vision),
+        ("visual.merger.mlp.0.weight", Part::Merger),
+        ("model.embed_tokens.weight", Part::Embeddings),
+        ("model.norm.weight", Part::Decoder),
+    ];
 
     fn frozen(parts: &[&str]) -> Result<Vec<bool>> {
-        let ps = parameters();
-        freeze(&ps, &parts.iter().map(|p| p.to_string()).collect::<Vec<_>>())?;
-        Ok(ps.iter().map(|p| !p.trainable()).collect())
+        let parts: Vec<String> = parts.iter().map(|p| p.to_string()).collect();
+        check_parts(&NAMES, &parts)?;
+        Ok(NAMES.iter().map(|named| is_frozen(named, &parts)).collect())
     }
 
     #[test]

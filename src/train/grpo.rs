@@ -5,15 +5,14 @@
 //! Different: prompts whose groups are all equal can be replaced (DAPO), a group is never split over micro-batches (its
 //! sequences share their prompt's computation), an entropy bonus can be added.
 
-use super::guard::StepView;
 use super::metrics::{Metrics, Sample};
 use super::objective::{self, GrpoInputs, GrpoSums, Window, mean_and_std};
-use super::parts::Parts;
-use super::trainer::Loop;
+use super::shard_outputs::ShardOutputs;
+use super::stall::StallSample;
+use super::trainer::StepContext;
 use crate::model::{Completion, Prompt, Sampling, Sequence};
-use crate::tasks::Score;
-use crate::tasks::jigsaw::{Reward, RewardConfig};
-use crate::train::settings::{Config, GrpoSettings, GuardSettings, RolloutSettings};
+use crate::tasks::{Reward, RewardSettings, Score, TERMS};
+use crate::train::settings::{GrpoSettings, RolloutSettings, StallSettings, TrainConfig};
 use crate::{Error, Result, rng};
 use rand::Rng as _;
 use std::sync::Arc;
@@ -40,40 +39,40 @@ impl Group {
 struct Plan<'a> {
     rollout: &'a RolloutSettings,
     grpo: &'a GrpoSettings,
-    reward: &'a RewardConfig,
-    guard: &'a GuardSettings,
+    reward: &'a RewardSettings,
+    stall: &'a StallSettings,
 }
 
 impl<'a> Plan<'a> {
-    fn of(config: &'a Config) -> Result<Plan<'a>> {
-        match (&config.rollout, &config.grpo, &config.reward, &config.guard) {
-            (Some(rollout), Some(grpo), Some(reward), Some(guard)) => Ok(Plan { rollout, grpo, reward, guard }),
-            _ => Err(Error::failed("an RFT plan without its rollout, grpo, reward or guard section")),
+    fn of(config: &'a TrainConfig) -> Result<Plan<'a>> {
+        match (&config.rollout, &config.grpo, &config.reward, &config.stall) {
+            (Some(rollout), Some(grpo), Some(reward), Some(stall)) => Ok(Plan { rollout, grpo, reward, stall }),
+            _ => Err(Error::failed("an RFT plan without its rollout, grpo, reward or stall section")),
         }
     }
 }
 
 /// Take a rollout batch of prompts and learn from it.
-pub(super) fn round(l: &mut Loop<'_>) -> Result<()> {
+pub(super) fn round(ctx: &mut StepContext<'_>) -> Result<()> {
     let started = Instant::now();
-    let config = l.job.config;
+    let config = ctx.job.config;
     let plan = Plan::of(config)?;
-    let (groups, drawn) = collect(l, &plan)?;
-    keep_samples(l, &groups)?;
+    let (groups, drawn) = collect(ctx, &plan)?;
+    keep_samples(ctx, &groups)?;
 
-    let size = plan.rollout.samples;
+    let size = plan.rollout.num_generations;
     let rewards: Vec<f64> = groups.iter().flat_map(|g| &g.rewards).map(|r| r.total).collect();
     let advantages = objective::advantages(&rewards, size, plan.grpo.scale_rewards);
     let micros: Vec<Micro> = groups
         .chunks(config.train.batch_size)
         .zip(advantages.chunks(config.train.batch_size * size))
-        .map(|(groups, advantages)| Micro::new(l, &plan, groups, advantages.to_vec()))
+        .map(|(groups, advantages)| Micro::new(ctx, &plan, groups, advantages.to_vec()))
         .collect::<Result<_>>()?;
     let described = describe(&groups, drawn);
-    let view = StepView {
+    let view = StallSample {
         reward_std: described.get("reward_std").unwrap_or(0.0),
         reward: described.get("reward").unwrap_or(0.0),
-        best: plan.reward.hit + plan.reward.acc + plan.reward.fmt,
+        best: plan.reward.best(),
         well_formed: 1.0 - described.get("format_failures").unwrap_or(0.0),
         entropy: 0.0,
     };
@@ -81,10 +80,10 @@ pub(super) fn round(l: &mut Loop<'_>) -> Result<()> {
     let mut started = started;
     for _ in 0..plan.grpo.num_iterations {
         for (minibatch, groups) in micros
-            .chunks(config.train.accumulation)
-            .zip(groups.chunks(config.train.accumulation * config.train.batch_size))
+            .chunks(config.train.gradient_accumulation_steps)
+            .zip(groups.chunks(config.train.gradient_accumulation_steps * config.train.batch_size))
         {
-            step(l, &plan, minibatch, groups, &described, view, started)?;
+            step(ctx, &plan, minibatch, groups, &described, view, started)?;
             started = Instant::now();
         }
     }
@@ -101,14 +100,14 @@ struct Micro {
 }
 
 impl Micro {
-    fn new(l: &Loop<'_>, plan: &Plan<'_>, groups: &[Group], advantages: Vec<f64>) -> Result<Micro> {
+    fn new(ctx: &StepContext<'_>, plan: &Plan<'_>, groups: &[Group], advantages: Vec<f64>) -> Result<Micro> {
         let sequences: Vec<Sequence> = groups.iter().flat_map(|g| g.sequences.iter().cloned()).collect();
         let temperature = plan.rollout.temperature;
         let old = match plan.grpo.num_iterations * plan.grpo.minibatches {
             1 => None,
-            _ => Some(l.job.policy.score(&sequences, temperature)?.logprobs),
+            _ => Some(ctx.job.policy.score(&sequences, temperature)?.logprobs),
         };
-        let reference = match (plan.grpo.beta != 0.0, l.job.reference) {
+        let reference = match (plan.grpo.beta != 0.0, ctx.job.reference) {
             (false, _) => None,
             (true, Some(reference)) => Some(reference.score(&sequences, temperature)?.logprobs),
             (true, None) => return Err(Error::failed("grpo.beta is above 0 but there is no reference model")),
@@ -120,19 +119,19 @@ impl Micro {
 
 /// One optimizer step over the micro-batches of a minibatch.
 fn step(
-    l: &mut Loop<'_>,
+    ctx: &mut StepContext<'_>,
     plan: &Plan<'_>,
     minibatch: &[Micro],
     groups: &[Group],
     described: &Metrics,
-    mut view: StepView,
+    mut view: StallSample,
     started: Instant,
 ) -> Result<()> {
     let window = Window::of(minibatch.iter().flat_map(|m| m.lengths.iter().copied()), minibatch.len());
     let (mut total, mut sums) = (0.0, GrpoSums::default());
     for micro in minibatch {
-        let parts = Parts::default();
-        l.job.policy.backward(&micro.sequences, plan.rollout.temperature, None, &|shard, stats| {
+        let outputs = ShardOutputs::default();
+        ctx.job.policy.backward(&micro.sequences, plan.rollout.temperature, None, &|shard, stats| {
             let first: usize = micro.lengths[..shard.start].iter().sum();
             let tokens = first..first + stats.logprobs.len();
             let inputs = GrpoInputs {
@@ -147,10 +146,10 @@ fn step(
                 max_completion_length: plan.rollout.max_new_tokens,
             };
             let out = objective::grpo(plan.grpo, &inputs);
-            parts.put(shard.start, (out.loss, out.sums));
+            outputs.insert(shard.start, (out.loss, out.sums));
             Ok(out.grads)
         })?;
-        for (loss, part) in parts.in_order() {
+        for (loss, part) in outputs.ordered() {
             total += loss;
             sums += part;
         }
@@ -166,10 +165,10 @@ fn step(
     let sequences = || minibatch.iter().flat_map(|m| &m.sequences);
     let tokens = sequences().map(|s| s.prompt.ids.len() + s.response.len()).sum();
     let ids: Vec<String> = groups.iter().map(|g| g.id.clone()).collect();
-    l.finish_step(total, &ids, started, tokens, metrics)?;
+    ctx.finish_step(total, &ids, started, tokens, metrics)?;
     view.entropy = sums.entropy / n;
-    for warning in l.state.stall.watch(plan.guard, &view) {
-        l.progress.note(&format!("step {}: {warning}", l.state.step));
+    for warning in ctx.state.stall.observe(plan.stall, &view) {
+        ctx.progress.note(&format!("step {}: {warning}", ctx.state.step));
     }
     Ok(())
 }
@@ -177,14 +176,14 @@ fn step(
 /// Roll out until there are enough groups. With dynamic sampling, groups whose rewards are all equal are set aside and
 /// replaced by further prompts, as long as the limit allows; what is still missing then is filled up with them (their
 /// advantage is zero), so that every step has the same size. Returns the groups and how many prompts were drawn.
-fn collect(l: &mut Loop<'_>, plan: &Plan<'_>) -> Result<(Vec<Group>, usize)> {
-    let wanted = l.job.config.examples_per_round();
+fn collect(ctx: &mut StepContext<'_>, plan: &Plan<'_>) -> Result<(Vec<Group>, usize)> {
+    let wanted = ctx.job.config.examples_per_round();
     let (mut useful, mut equal): (Vec<Group>, Vec<Group>) = (Vec::new(), Vec::new());
     let mut drawn = 0;
     for draw in 0..=plan.grpo.dynamic_sampling as u64 {
-        let (indices, prompts) = l.next_examples(wanted)?;
+        let (indices, prompts) = ctx.next_examples(wanted)?;
         drawn += indices.len();
-        for group in roll_out(l, plan, &indices, prompts, draw)? {
+        for group in roll_out(ctx, plan, &indices, prompts, draw)? {
             if plan.grpo.dynamic_sampling > 0 && group.std() == 0.0 { equal.push(group) } else { useful.push(group) }
         }
         if useful.len() >= wanted {
@@ -196,12 +195,18 @@ fn collect(l: &mut Loop<'_>, plan: &Plan<'_>) -> Result<(Vec<Group>, usize)> {
     Ok((useful, drawn))
 }
 
-/// `rollout.samples` scored responses to each of these examples.
-fn roll_out(l: &Loop<'_>, plan: &Plan<'_>, indices: &[usize], prompts: Vec<Sequence>, draw: u64) -> Result<Vec<Group>> {
-    let job = l.job;
+/// `rollout.num_generations` scored responses to each of these examples.
+fn roll_out(
+    ctx: &StepContext<'_>,
+    plan: &Plan<'_>,
+    indices: &[usize],
+    prompts: Vec<Sequence>,
+    draw: u64,
+) -> Result<Vec<Group>> {
+    let job = ctx.job;
     let mut groups = Vec::with_capacity(indices.len());
     let seed =
-        |chunk: usize| rng::stream(job.config.train.seed, "rollout", &[l.state.round, draw, chunk as u64]).next_u64();
+        |chunk: usize| rng::stream(job.config.train.seed, "rollout", &[ctx.state.round, draw, chunk as u64]).next_u64();
     let at_once = if plan.rollout.batch_size == 0 { indices.len() } else { plan.rollout.batch_size };
     let prompts: Vec<Arc<Prompt>> = prompts.into_iter().map(|p| p.prompt).collect();
     let chunks = indices.chunks(at_once.max(1)).zip(prompts.chunks(at_once.max(1)));
@@ -214,7 +219,7 @@ fn roll_out(l: &Loop<'_>, plan: &Plan<'_>, indices: &[usize], prompts: Vec<Seque
             seed: seed(chunk),
         };
         let (eos, banned) = (job.codec.eos_ids(), job.codec.banned_ids());
-        let completions = job.policy.generate(prompts, plan.rollout.samples, &sampling, eos, banned)?;
+        let completions = job.policy.generate(prompts, plan.rollout.num_generations, &sampling, eos, banned)?;
         for ((&i, prompt), completions) in indices.iter().zip(prompts).zip(completions) {
             let record = job.train.example(i)?;
             let decode = |c: &Completion| job.codec.decode(&c.ids);
@@ -223,7 +228,7 @@ fn roll_out(l: &Loop<'_>, plan: &Plan<'_>, indices: &[usize], prompts: Vec<Seque
             groups.push(Group {
                 id: record.id.clone(),
                 answer: record.answer.clone(),
-                rewards: scores.iter().map(|s| s.reward(plan.reward)).collect(),
+                rewards: scores.iter().map(|s| plan.reward.reward(s)).collect(),
                 truncated: completions.iter().filter(|c| !c.finished).count(),
                 sequences: completions
                     .into_iter()
@@ -246,9 +251,9 @@ fn describe(groups: &[Group], drawn: usize) -> Metrics {
     let count = groups.len().max(1) as f64;
     let mut m = Metrics::default();
     m.push("reward", responses().map(|r| r.total).sum::<f64>() / n);
-    m.push("reward_hit", responses().map(|r| r.hit).sum::<f64>() / n);
-    m.push("reward_acc", responses().map(|r| r.acc).sum::<f64>() / n);
-    m.push("reward_fmt", responses().map(|r| r.fmt).sum::<f64>() / n);
+    for (i, term) in TERMS.iter().enumerate() {
+        m.push(term.metric, responses().map(|r| r.terms[i]).sum::<f64>() / n);
+    }
     m.push("reward_std", groups.iter().map(Group::std).sum::<f64>() / count);
     m.push("zero_variance_groups", groups.iter().filter(|g| g.std() == 0.0).count() as f64 / count);
     m.push("prompts_drawn", drawn as f64);
@@ -261,10 +266,10 @@ fn describe(groups: &[Group], drawn: usize) -> Metrics {
 }
 
 /// Keep two responses of the first group now and then: at the first round and around every evaluation.
-fn keep_samples(l: &mut Loop<'_>, groups: &[Group]) -> Result<()> {
-    let (every, step) = (l.job.config.eval.every.max(1), l.state.step);
+fn keep_samples(ctx: &mut StepContext<'_>, groups: &[Group]) -> Result<()> {
+    let (every, step) = (ctx.job.config.eval.every.max(1), ctx.state.step);
     let Some(group) =
-        groups.first().filter(|_| step / every != (step + l.job.config.steps_per_round()) / every || step == 0)
+        groups.first().filter(|_| step / every != (step + ctx.job.config.steps_per_round()) / every || step == 0)
     else {
         return Ok(());
     };
@@ -279,5 +284,5 @@ fn keep_samples(l: &mut Loop<'_>, groups: &[Group]) -> Result<()> {
             score: group.scores[j].clone(),
         })
         .collect();
-    l.keep(&samples)
+    ctx.keep(&samples)
 }

@@ -1,17 +1,15 @@
 //! A whole training run from paths: open the run directory, load model and data, train. What `jigsaw train` and the study call.
 
-use super::freeze::is_frozen;
-use super::run::{Identity, Opened, Run};
-use super::trainer::{Ended, Job, Progress, train};
+use super::run_dir::{ResumeState, RunDir, RunManifest};
+use super::trainer::{TrainJob, TrainOutcome, TrainerCallback, train};
 use crate::data::Dataset;
 use crate::model::LanguageModel;
 use crate::model::lora::{self, Adapter, LoraSettings};
-use crate::model::qwen2_5_vl::weights::Storage;
-use crate::model::qwen2_5_vl::{Model, config};
-use crate::model::{Compute, Processor};
+use crate::model::weights::Storage;
+use crate::model::{Compute, Model, ModelLoader, Processor, require_checkpoint};
 use crate::model::{hash_model, hash_prompt_files};
 use crate::tasks::{Concat, DatasetTask, Task};
-use crate::train::settings::{Config, Method};
+use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result, hub};
 use candle_core::Device;
 use rayon::prelude::*;
@@ -24,14 +22,14 @@ const STACK: usize = 256 << 20;
 
 /// What to train, on what, and where to.
 #[derive(Debug, Clone)]
-pub struct Launch {
+pub struct TrainRequest {
     /// The plan.
-    pub config: Config,
+    pub config: TrainConfig,
     /// Model directory to start from.
     pub model: PathBuf,
     /// Dataset directory with a `train` and, if possible, a `validation` split; or a file of another tool (see [`Dataset::open`]).
     pub data: PathBuf,
-    /// Run directory, new or of the same run.
+    /// RunDir directory, new or of the same run.
     pub out: PathBuf,
     /// Where to compute.
     pub device: Device,
@@ -42,8 +40,12 @@ pub struct Launch {
 /// Start the run, or go on with it. `stop`, once set, ends it after the current round with a checkpoint.
 ///
 /// # Errors
-/// See [`Run::open`] for a run directory that does not fit, and [`train`].
-pub fn launch(launch: &Launch, stop: &AtomicBool, progress: &mut (dyn Progress + Send)) -> Result<Ended> {
+/// See [`RunDir::open`] for a run directory that does not fit, and [`train`].
+pub fn launch(
+    launch: &TrainRequest,
+    stop: &AtomicBool,
+    progress: &mut (dyn TrainerCallback + Send),
+) -> Result<TrainOutcome> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("train".into()).stack_size(STACK);
         let handle = thread
@@ -53,23 +55,29 @@ pub fn launch(launch: &Launch, stop: &AtomicBool, progress: &mut (dyn Progress +
     })
 }
 
-fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progress) -> Result<Ended> {
+fn on_this_thread(
+    launch: &TrainRequest,
+    stop: &AtomicBool,
+    progress: &mut dyn TrainerCallback,
+) -> Result<TrainOutcome> {
     // What is quick to read comes first: a mistake is told before gigabytes of weights are read.
     let replay = launch.config.sft.as_ref().map(|sft| sft.replay.as_str()).filter(|replay| !replay.is_empty());
     let open = || Data::open(&launch.data, replay.map(Path::new));
     let (data, processor) = both(open, || Processor::from_dir(&launch.model));
     let data = data?;
-    config::require(&launch.model)?;
+    require_checkpoint(&launch.model)?;
     check_start(launch)?;
     let processor = processor?;
     data.check_texts(&processor, &launch.config)?;
     // What stays in f32 on a GPU beside products in bf16, as attention does, may be rounded to TF32 there, which is finer.
-    candle_core::cuda::set_gemm_reduced_precision_f32(launch.config.train.compute == Compute::Bf16);
+    candle_core::cuda::set_gemm_reduced_precision_f32(launch.config.train.dtype == Compute::Bf16);
     // A run that begins needs these weights; one that goes on, those of its checkpoint.
     let begins = !launch.out.join("run.json").exists();
-    let load = || begins.then(|| start(launch)).transpose();
+    // The reference model shares the frozen weights of the model that trains.
+    let loader = ModelLoader::new(&launch.device, launch.config.train.dtype);
+    let load = || begins.then(|| start(launch, &loader)).transpose();
     let (model_hash, loaded) = both(|| hash_model(&launch.model), load);
-    let identity = Identity {
+    let identity = RunManifest {
         jigsaw: env!("CARGO_PKG_VERSION").into(),
         command: launch.command.clone(),
         model: launch.model.display().to_string(),
@@ -82,10 +90,10 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
         platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
     };
-    let (run, checkpoint) = match Run::open(&launch.out, &launch.config, &identity)? {
-        Opened::Finished(finished) => return Ok(Ended::Already(finished)),
-        Opened::Fresh(run) => (run, None),
-        Opened::Resumed(run, checkpoint) => (run, Some(checkpoint)),
+    let (run, checkpoint) = match RunDir::open(&launch.out, &launch.config, &identity)? {
+        ResumeState::Finished(finished) => return Ok(TrainOutcome::AlreadyFinished(finished)),
+        ResumeState::Fresh(run) => (run, None),
+        ResumeState::Resumed(run, checkpoint) => (run, Some(checkpoint)),
     };
     for dir in run.damaged() {
         progress.note(&format!("{} is incomplete or damaged, and passed over", dir.display()));
@@ -101,10 +109,10 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
     }
     let policy = match (&checkpoint, loaded?) {
         (None, Some(policy)) => policy,
-        (Some(checkpoint), _) => to_train(launch, &checkpoint.dir)?,
-        (None, None) => start(launch)?,
+        (Some(checkpoint), _) => loader.trainable(&checkpoint.dir, &launch.config.train.freeze)?,
+        (None, None) => start(launch, &loader)?,
     };
-    let policy = policy.recomputing(launch.config.train.recompute);
+    let policy = policy.with_gradient_checkpointing(launch.config.train.gradient_checkpointing);
     if launch.config.train.method == Method::Rft && policy.dropout() > 0.0 {
         progress.note(&format!(
             "the adapter's lora_dropout, {}, is not used: with train.method = \"rft\" it would change the log-probabilities that the policy \
@@ -117,11 +125,11 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
     let reference = match penalised || near {
         // The base with the fresh adapter off is the model that the run began with: no second copy.
         true if launch.config.lora.is_some() => Some(policy.without_adapter()?),
-        true => Some(Model::load_frozen_in(&launch.model, &launch.device, launch.config.train.compute)?),
+        true => Some(loader.frozen(&launch.model)?),
         false => None,
     };
     let replayed = data.replay.as_ref().map(|replay| Concat { first: &data.train, second: replay });
-    let job = Job {
+    let job = TrainJob {
         config: &launch.config,
         policy: &policy,
         reference: reference.as_ref().map(|r| r as &dyn LanguageModel),
@@ -136,34 +144,30 @@ fn on_this_thread(launch: &Launch, stop: &AtomicBool, progress: &mut dyn Progres
 }
 
 /// The model as a run begins with it: that of the directory, with a fresh adapter if the plan asks for one.
-fn start(launch: &Launch) -> Result<Model> {
-    let Some(settings) = &launch.config.lora else { return to_train(launch, &launch.model) };
-    let base = Model::load_frozen_in(&launch.model, &launch.device, launch.config.train.compute)?;
+fn start(launch: &TrainRequest, loader: &ModelLoader) -> Result<Model> {
+    let Some(settings) = &launch.config.lora else {
+        return loader.trainable(&launch.model, &launch.config.train.freeze);
+    };
+    let base = loader.frozen(&launch.model)?;
     adapted(base, settings, launch)
 }
 
-/// The model in `dir`, whose own weights or adapter train.
-fn to_train(launch: &Launch, dir: &Path) -> Result<Model> {
-    let train = &launch.config.train;
-    Model::load_to_train(dir, &launch.device, train.compute, |name| is_frozen(name, &train.freeze))
-}
-
-pub(super) fn adapted(base: Model, settings: &LoraSettings, launch: &Launch) -> Result<Model> {
+pub(super) fn adapted(base: Model, settings: &LoraSettings, launch: &TrainRequest) -> Result<Model> {
     // A name on the Hub finds the base on other machines, too.
-    let named = hub::Settings::from_env().ok().and_then(|settings| hub::name_of(&launch.model, &settings));
+    let named = hub::HubConfig::from_env().ok().and_then(|settings| hub::repo_id_of(&launch.model, &settings));
     let (place, revision) = match named {
         Some(name) => (name.id, Some(name.revision)),
         None => (launch.model.canonicalize().unwrap_or_else(|_| launch.model.clone()).display().to_string(), None),
     };
     let (named, seed) = ((place.as_str(), revision.as_deref()), launch.config.train.seed);
-    let adapter = Adapter::fresh(settings, base.config(), named, seed, base.device())?;
+    let adapter = Adapter::fresh(settings, base.architecture(), named, seed, base.device())?;
     base.with_adapter(adapter)
 }
 
 /// # Errors
 /// An adapter is to be trained from an adapter, or frozen weights are to be held in f32 and multiplied in bf16.
-pub(super) fn check_start(launch: &Launch) -> Result<()> {
-    Storage::check_compute(launch.config.train.compute)?;
+pub(super) fn check_start(launch: &TrainRequest) -> Result<()> {
+    Storage::check_compute(launch.config.train.dtype)?;
     if launch.config.lora.is_some() && lora::is_adapter(&launch.model) {
         return Err(Error::input(format!(
             "{} is an adapter, which goes on training as it is: leave [lora] out, or merge it into its base first (jigsaw model merge-lora)",
@@ -207,9 +211,9 @@ impl Data {
     ///
     /// # Errors
     /// An input error that names file, line, id and message of the first one.
-    pub(super) fn check_texts(&self, processor: &Processor, config: &Config) -> Result<()> {
+    pub(super) fn check_texts(&self, processor: &Processor, config: &TrainConfig) -> Result<()> {
         let eval = &config.eval;
-        let validated = match (eval.every, eval.samples) {
+        let validated = match (eval.every, eval.limit) {
             (0, _) => 0,
             (_, 0) => usize::MAX,
             (_, samples) => samples,

@@ -2,12 +2,11 @@
 //! `samples.jsonl` (responses a person can read).
 
 use super::tensorboard::EventWriter;
-use crate::{Error, Result};
+use crate::Result;
+use crate::io::jsonl::JsonlLog;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Named numbers of one step, in the order they are written.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -71,8 +70,8 @@ pub struct LogSizes {
 
 /// The open files of a run.
 pub struct Log {
-    metrics: Lines,
-    samples: Lines,
+    metrics: JsonlLog,
+    samples: JsonlLog,
     events: EventWriter,
 }
 
@@ -80,67 +79,27 @@ impl Log {
     /// Open the files in `dir`, cut back to `sizes`; a resumed run goes on in a new event file from `step`.
     pub fn open(dir: &Path, sizes: LogSizes, step: usize) -> Result<Log> {
         Ok(Log {
-            metrics: Lines::open(dir.join("metrics.jsonl"), sizes.metrics)?,
-            samples: Lines::open(dir.join("samples.jsonl"), sizes.samples)?,
+            metrics: JsonlLog::open_at(&dir.join("metrics.jsonl"), sizes.metrics)?,
+            samples: JsonlLog::open_at(&dir.join("samples.jsonl"), sizes.samples)?,
             events: EventWriter::create(dir, step)?,
         })
     }
 
     /// One line and one event. A number that is not finite is `null` in the file.
     pub fn write(&mut self, step: usize, metrics: &Metrics) -> Result<()> {
-        self.metrics.append(&line(step, metrics))?;
+        self.metrics.append(&[line(step, metrics)])?;
         let tagged: Vec<(&str, f64)> = metrics.iter().map(|(n, v)| (*n, *v)).collect();
         self.events.scalars(step, &tagged)
     }
 
     /// Keep a response.
     pub fn keep(&mut self, sample: &Sample) -> Result<()> {
-        self.samples.append(sample)
+        self.samples.append(&[sample])
     }
 
     /// Where the files end now, everything written being on disk.
     pub fn sizes(&mut self) -> Result<LogSizes> {
-        Ok(LogSizes { metrics: self.metrics.synced_size()?, samples: self.samples.synced_size()? })
-    }
-}
-
-/// A file of JSON lines, each written whole with one call.
-struct Lines {
-    file: File,
-    path: PathBuf,
-    size: u64,
-}
-
-impl Lines {
-    fn open(path: PathBuf, size: u64) -> Result<Lines> {
-        let fail = |e: std::io::Error| Error::failed(format!("cannot open {}: {e}", path.display()));
-        let mut file =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(fail)?;
-        let found = file.metadata().map_err(fail)?.len();
-        if found < size {
-            return Err(Error::failed(format!(
-                "{} has {found} bytes, but the checkpoint was made when it had {size}: it was changed by hand; put it back, or give \
-                 another --out",
-                path.display()
-            )));
-        }
-        file.set_len(size).map_err(fail)?;
-        file.seek(SeekFrom::Start(size)).map_err(fail)?;
-        Ok(Lines { file, path, size })
-    }
-
-    fn append(&mut self, value: &impl Serialize) -> Result<()> {
-        let fail = |e: String| Error::failed(format!("cannot write {}: {e}", self.path.display()));
-        let mut line = serde_json::to_vec(value).map_err(|e| fail(e.to_string()))?;
-        line.push(b'\n');
-        self.file.write_all(&line).and_then(|()| self.file.flush()).map_err(|e| fail(e.to_string()))?;
-        self.size += line.len() as u64;
-        Ok(())
-    }
-
-    fn synced_size(&mut self) -> Result<u64> {
-        self.file.sync_all().map_err(|e| Error::failed(format!("cannot write {}: {e}", self.path.display())))?;
-        Ok(self.size)
+        Ok(LogSizes { metrics: self.metrics.sync()?, samples: self.samples.sync()? })
     }
 }
 

@@ -3,34 +3,35 @@
 //! A run is a directory ([`run`]). Everything random in it is a function of the seed and of the step, so that a run which was
 //! killed and goes on from its last checkpoint ends with the same bytes as one that was not (on a CPU).
 
+mod batch_sampler;
 pub mod checkpoint;
-mod deal;
+mod disk_space;
 pub mod dry_run;
 mod evaluate;
-mod feed;
 mod freeze;
+mod gradient_check;
 mod grpo;
-pub mod guard;
 pub mod launch;
+pub mod memory_plan;
 pub mod metrics;
+mod metrics_command;
 pub mod objective;
+pub mod on_policy;
 pub mod optimizer;
-mod parts;
-pub mod plan;
-pub mod refresh;
-mod report_to;
-pub mod room;
-pub mod run;
+mod prefetch;
+pub mod run_dir;
 pub mod schedule;
 pub mod settings;
 pub mod sft;
-pub mod sizes;
+mod shard_outputs;
+mod sizes;
+pub mod stall;
 mod tensorboard;
 mod trainer;
 
 pub(crate) use freeze::{check_parts, freeze};
-pub use report_to::ReportTo;
-pub use trainer::{Ended, Job, Progress, train};
+pub use metrics_command::MetricsCommand;
+pub use trainer::{TrainJob, TrainOutcome, TrainerCallback, train};
 
 #[cfg(test)]
 mod tests;

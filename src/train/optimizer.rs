@@ -4,7 +4,7 @@
 //! by the same operations whatever the number of threads, so the result does not depend on it. On other devices the same
 //! formula in tensor operations. Decay applies to matrices only (tensors of two or more dimensions).
 
-use crate::io::files::Written;
+use crate::io::files::FileChecksum;
 use crate::model::tensor_file::{self, Source, TensorFile, Values};
 use crate::nn::Parameter;
 use crate::train::settings::TrainSettings;
@@ -46,7 +46,7 @@ enum Moments {
 }
 
 impl AdamW {
-    /// State of zeros for the trainable ones of `parameters`.
+    /// TrainerState of zeros for the trainable ones of `parameters`.
     pub fn new(parameters: &[Arc<Parameter>], settings: &TrainSettings) -> Result<AdamW> {
         let mut slots = Vec::new();
         for parameter in parameters.iter().filter(|p| p.trainable()) {
@@ -114,7 +114,7 @@ impl AdamW {
 
     /// Write the moments as safetensors: `{name}.exp_avg` and `{name}.exp_avg_sq`, and the step count as metadata. Returns
     /// what the file is meant to hold.
-    pub fn save(&self, path: &Path) -> Result<Written> {
+    pub fn save(&self, path: &Path) -> Result<FileChecksum> {
         let mut sources = Vec::with_capacity(2 * self.slots.len());
         for slot in &self.slots {
             let (first, second) = match &slot.moments {

@@ -1,11 +1,11 @@
 //! AdamW against the formula in f64, clipping, state round trip, and independence of the number of threads.
 
 use super::*;
-use crate::train::settings::{Config, Method};
+use crate::train::settings::{Method, TrainConfig};
 use candle_core::Var;
 
 fn settings() -> TrainSettings {
-    TrainSettings { weight_decay: 0.1, betas: [0.9, 0.99], ..Config::defaults(Method::Sft).train }
+    TrainSettings { weight_decay: 0.1, betas: [0.9, 0.99], ..TrainConfig::defaults(Method::Sft).train }
 }
 
 fn wave(n: usize, k: f32) -> Vec<f32> {

@@ -24,7 +24,7 @@ impl std::fmt::Display for Method {
 /// How the learning rate goes on after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Schedule {
+pub enum LrSchedule {
     /// Stays.
     Constant,
     /// Straight to zero at the last step.
@@ -52,7 +52,7 @@ pub enum LossType {
 /// Where the importance ratio is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Importance {
+pub enum ImportanceLevel {
     /// One ratio a token.
     Token,
     /// One ratio a response: exp of the mean log-ratio (GSPO).
@@ -74,7 +74,7 @@ pub enum ScaleRewards {
 /// What SFT's loss is the mean over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Average {
+pub enum LossReduction {
     /// All response tokens of the step, as transformers has it: long responses weigh more.
     #[default]
     Token,
@@ -87,7 +87,7 @@ pub enum Average {
 #[serde(deny_unknown_fields, default)]
 pub struct SftSettings {
     /// `token` or `sequence`.
-    pub average: Average,
+    pub loss_reduction: LossReduction,
     /// Dataset directory whose train split is replayed: part of every step's examples come from it. Empty for none.
     pub replay: String,
     /// Share of a step's examples that are replayed, rounded to whole examples.
@@ -97,20 +97,20 @@ pub struct SftSettings {
     pub kl_coef: f64,
     /// On-policy SFT: every so many steps, sample from the model as it is then (`[rollout]`) and train on its right responses instead of
     /// the reference ones; 0 for off.
-    pub refresh_every: usize,
+    pub resample_every: usize,
     /// Right responses to one prompt that are trained on between two refreshes, at most.
-    pub refresh_cap: usize,
+    pub max_per_prompt: usize,
 }
 
 impl Default for SftSettings {
     fn default() -> Self {
         SftSettings {
-            average: Average::default(),
+            loss_reduction: LossReduction::default(),
             replay: String::new(),
             replay_share: 0.25,
             kl_coef: 0.0,
-            refresh_every: 0,
-            refresh_cap: 1,
+            resample_every: 0,
+            max_per_prompt: 1,
         }
     }
 }
@@ -118,7 +118,7 @@ impl Default for SftSettings {
 /// A training run, resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub struct TrainConfig {
     /// The loop and the optimizer.
     pub train: TrainSettings,
     /// Evaluation during training.
@@ -129,7 +129,7 @@ pub struct Config {
     /// The supervised loss; SFT only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sft: Option<SftSettings>,
-    /// How responses are sampled; RFT, and SFT with `sft.refresh_every`.
+    /// How responses are sampled; RFT, and SFT with `sft.resample_every`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutSettings>,
     /// The policy-gradient loss; RFT only.
@@ -137,10 +137,10 @@ pub struct Config {
     pub grpo: Option<GrpoSettings>,
     /// Weights of the parts of the reward; RFT only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reward: Option<crate::tasks::jigsaw::RewardConfig>,
+    pub reward: Option<crate::tasks::RewardSettings>,
     /// When to warn that learning has stalled; RFT only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub guard: Option<GuardSettings>,
+    pub stall: Option<StallSettings>,
 }
 
 /// `[train]`: the loop and the optimizer.
@@ -155,22 +155,22 @@ pub struct TrainSettings {
     /// Passes over the training examples (fractions allowed). Either this or `steps`; 1 when neither is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epochs: Option<f64>,
-    /// Examples in one forward and backward: sequences for SFT, prompts (each with `rollout.samples` responses) for RFT.
+    /// Examples in one forward and backward: sequences for SFT, prompts (each with `rollout.num_generations` responses) for RFT.
     pub batch_size: usize,
     /// Forward-backward passes for one optimizer step.
-    pub accumulation: usize,
+    pub gradient_accumulation_steps: usize,
     /// Keep only each layer's input for the backward pass and compute the layer again there: less memory, more time, the
     /// same result.
-    pub recompute: bool,
+    pub gradient_checkpointing: bool,
     /// `f32`, or `bf16` for products with working copies of the weights in bf16.
     #[serde(default)]
-    pub compute: crate::model::Compute,
+    pub dtype: crate::model::Compute,
     /// Peak learning rate.
-    pub lr: f64,
+    pub learning_rate: f64,
     /// Shape of the learning rate after the warm-up.
-    pub schedule: Schedule,
+    pub lr_scheduler_type: LrSchedule,
     /// Linear warm-up: below 1 a share of all steps, from 1 on a number of steps.
-    pub warmup: f64,
+    pub warmup_steps: f64,
     /// Decoupled weight decay, on matrices only (no biases, no norms).
     pub weight_decay: f64,
     /// AdamW's two averages.
@@ -188,7 +188,7 @@ pub struct TrainSettings {
     /// Steps between checkpoints; 0 for only the last.
     pub save_every: usize,
     /// Checkpoints kept; the oldest go first.
-    pub keep: usize,
+    pub save_total_limit: usize,
 }
 
 /// `[eval]`: evaluation on the validation split during training.
@@ -198,13 +198,13 @@ pub struct EvalSettings {
     /// Steps between evaluations, also before the first step and after the last; 0 for none.
     pub every: usize,
     /// Validation examples used (the first ones); 0 for all.
-    pub samples: usize,
+    pub limit: usize,
     /// Prompts generated for at a time.
     pub batch_size: usize,
     /// Longest response in tokens.
     pub max_new_tokens: usize,
     /// Responses kept in `samples.jsonl` at each evaluation.
-    pub keep_responses: usize,
+    pub log_responses: usize,
 }
 
 /// `[rollout]`: how responses are sampled.
@@ -212,7 +212,7 @@ pub struct EvalSettings {
 #[serde(deny_unknown_fields)]
 pub struct RolloutSettings {
     /// Responses to each prompt (the group).
-    pub samples: usize,
+    pub num_generations: usize,
     /// Prompts generated for at a time; 0 for all of a rollout batch together (in SFT, as many as a step has examples).
     pub batch_size: usize,
     /// Longest response in tokens.
@@ -227,7 +227,14 @@ pub struct RolloutSettings {
 
 impl Default for RolloutSettings {
     fn default() -> Self {
-        RolloutSettings { samples: 8, batch_size: 0, max_new_tokens: 512, temperature: 1.0, top_p: 1.0, top_k: 0 }
+        RolloutSettings {
+            num_generations: 8,
+            batch_size: 0,
+            max_new_tokens: 512,
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+        }
     }
 }
 
@@ -238,7 +245,7 @@ pub struct GrpoSettings {
     /// `grpo`, `bnpo`, `dr_grpo`, `dapo` or `cispo`.
     pub loss_type: LossType,
     /// `token` or `sequence`.
-    pub importance: Importance,
+    pub importance_sampling_level: ImportanceLevel,
     /// The ratio is clipped below at 1 - epsilon.
     pub epsilon: f64,
     /// The ratio is clipped above at 1 + epsilon_high (clip-higher); epsilon when not given. For `cispo` the bound itself.
@@ -261,10 +268,10 @@ pub struct GrpoSettings {
     pub dynamic_sampling: usize,
 }
 
-/// `[guard]`: warn, naming the cause, when learning has stalled.
+/// `[stall]`: warn, naming the cause, when learning has stalled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct GuardSettings {
+pub struct StallSettings {
     /// Steps in a row below a threshold before the warning; 0 for never.
     pub window: usize,
     /// Mean standard deviation of the rewards within a group.
@@ -273,21 +280,21 @@ pub struct GuardSettings {
     pub entropy: f64,
 }
 
-impl Config {
+impl TrainConfig {
     /// The defaults of a method. Sources: TRL's `SFTConfig` and `GRPOConfig` (learning rate, clipping, advantages,
     /// loss type, 8 generations), torch's `AdamW` (betas, eps).
-    pub fn defaults(method: Method) -> Config {
+    pub fn defaults(method: Method) -> TrainConfig {
         let rft = method == Method::Rft;
-        Config {
+        TrainConfig {
             train: TrainSettings {
                 method,
                 steps: None,
                 epochs: None,
                 batch_size: 8,
-                accumulation: 1,
-                lr: if rft { 1e-6 } else { 2e-5 },
-                schedule: if rft { Schedule::Constant } else { Schedule::Cosine },
-                warmup: 0.0,
+                gradient_accumulation_steps: 1,
+                learning_rate: if rft { 1e-6 } else { 2e-5 },
+                lr_scheduler_type: if rft { LrSchedule::Constant } else { LrSchedule::Cosine },
+                warmup_steps: 0.0,
                 weight_decay: 0.0,
                 betas: [0.9, 0.999],
                 eps: 1e-8,
@@ -295,18 +302,18 @@ impl Config {
                 seed: 0,
                 freeze: Vec::new(),
                 max_length: 0,
-                recompute: false,
-                compute: Default::default(),
+                gradient_checkpointing: false,
+                dtype: Default::default(),
                 save_every: 100,
-                keep: 2,
+                save_total_limit: 2,
             },
-            eval: EvalSettings { every: 100, samples: 64, batch_size: 16, max_new_tokens: 512, keep_responses: 4 },
+            eval: EvalSettings { every: 100, limit: 64, batch_size: 16, max_new_tokens: 512, log_responses: 4 },
             lora: None,
             sft: (!rft).then(SftSettings::default),
             rollout: rft.then(RolloutSettings::default),
             grpo: rft.then_some(GrpoSettings {
                 loss_type: LossType::Dapo,
-                importance: Importance::Token,
+                importance_sampling_level: ImportanceLevel::Token,
                 epsilon: 0.2,
                 epsilon_high: None,
                 delta: None,
@@ -317,14 +324,14 @@ impl Config {
                 entropy_coef: 0.0,
                 dynamic_sampling: 0,
             }),
-            reward: rft.then(crate::tasks::jigsaw::RewardConfig::default),
-            guard: rft.then_some(GuardSettings { window: 25, reward_std: 0.01, entropy: 0.01 }),
+            reward: rft.then(crate::tasks::RewardSettings::default),
+            stall: rft.then_some(StallSettings { window: 25, reward_std: 0.01, entropy: 0.01 }),
         }
     }
 
     /// A plan in which every optional key is present: the list of keys that exist.
-    pub(crate) fn every_key() -> Config {
-        let mut all = Config::defaults(Method::Rft);
+    pub(crate) fn every_key() -> TrainConfig {
+        let mut all = TrainConfig::defaults(Method::Rft);
         all.sft = Some(SftSettings::default());
         all.lora = Some(Default::default());
         all.train.steps = Some(1);
@@ -354,7 +361,7 @@ impl Config {
 
     /// Examples (SFT) or prompts (RFT) that one round takes from the dataset.
     pub fn examples_per_round(&self) -> usize {
-        self.train.batch_size * self.train.accumulation * self.grpo.as_ref().map_or(1, |g| g.minibatches)
+        self.train.batch_size * self.train.gradient_accumulation_steps * self.grpo.as_ref().map_or(1, |g| g.minibatches)
     }
 
     /// Of those, the examples that are replayed from another dataset.

@@ -6,24 +6,25 @@
 
 use super::metrics::Metrics;
 use super::objective::{self, Window};
-use super::parts::Parts;
-use super::refresh;
-use super::trainer::Loop;
+use super::on_policy;
+use super::shard_outputs::ShardOutputs;
+use super::trainer::StepContext;
 use crate::model::LanguageModel;
 use crate::model::{Sequence, TokenGrads, TokenStats};
-use crate::train::settings::Average;
+use crate::train::settings::LossReduction;
 use crate::{Error, Result};
 use std::ops::Range;
 use std::time::Instant;
 
 /// Take `batch_size * accumulation` examples and make one optimizer step.
-pub(super) fn round(l: &mut Loop<'_>) -> Result<()> {
+pub(super) fn round(ctx: &mut StepContext<'_>) -> Result<()> {
     let started = Instant::now();
-    let (job, settings) = (l.job, &l.job.config.train);
+    let (job, settings) = (ctx.job, &ctx.job.config.train);
     let sft = job.config.sft.clone().unwrap_or_default();
     let n = job.config.examples_per_round();
-    let refreshed = refresh::renew(l)?;
-    let (indices, sequences) = if sft.refresh_every > 0 { refresh::next_examples(l, n)? } else { l.next_examples(n)? };
+    let refreshed = on_policy::resample_if_due(ctx)?;
+    let (indices, sequences) =
+        if sft.resample_every > 0 { on_policy::next_examples(ctx, n)? } else { ctx.next_examples(n)? };
     let ids = indices.iter().map(|&i| Ok(job.train.example(i)?.id.clone())).collect::<Result<Vec<_>>>()?;
     let micros: Vec<&[Sequence]> = sequences.chunks(settings.batch_size).collect();
     let penalty = match (sft.kl_coef > 0.0, job.reference) {
@@ -31,7 +32,7 @@ pub(super) fn round(l: &mut Loop<'_>) -> Result<()> {
         (true, Some(reference)) => Some(KlPenalty { reference, coef: sft.kl_coef }),
         (true, None) => return Err(Error::failed("sft.kl_coef is above 0 but there is no reference model")),
     };
-    let sums = accumulate_with_kl(job.policy, &micros, sft.average, penalty)?;
+    let sums = accumulate_with_kl(job.policy, &micros, sft.loss_reduction, penalty)?;
     let tokens = sequences.iter().map(|s| s.prompt.ids.len() + s.response.len()).sum();
     let mut metrics = Metrics::default();
     metrics.push("entropy", sums.entropy);
@@ -42,7 +43,7 @@ pub(super) fn round(l: &mut Loop<'_>) -> Result<()> {
     for (name, value) in refreshed.iter() {
         metrics.push(name, *value);
     }
-    l.finish_step(sums.loss, &ids, started, tokens, metrics)
+    ctx.finish_step(sums.loss, &ids, started, tokens, metrics)
 }
 
 /// A penalty on the divergence from a reference model.
@@ -68,7 +69,7 @@ pub struct Accumulated {
 }
 
 /// Forward and backward over the micro-batches of one optimizer step: adds the gradient of the window's loss.
-pub fn accumulate(policy: &dyn LanguageModel, micros: &[&[Sequence]], average: Average) -> Result<Accumulated> {
+pub fn accumulate(policy: &dyn LanguageModel, micros: &[&[Sequence]], average: LossReduction) -> Result<Accumulated> {
     accumulate_with_kl(policy, micros, average, None)
 }
 
@@ -76,17 +77,17 @@ pub fn accumulate(policy: &dyn LanguageModel, micros: &[&[Sequence]], average: A
 pub fn accumulate_with_kl(
     policy: &dyn LanguageModel,
     micros: &[&[Sequence]],
-    average: Average,
+    average: LossReduction,
     penalty: Option<KlPenalty<'_>>,
 ) -> Result<Accumulated> {
     let window = Window::of(micros.iter().flat_map(|m| m.iter()).map(|s| s.response.len()), micros.len());
     let mut sums = Accumulated { loss: 0.0, entropy: 0.0, kl: 0.0, tokens: window.tokens };
     for micro in micros {
-        let parts = Parts::default();
+        let outputs = ShardOutputs::default();
         let nll = |shard: &Range<usize>, stats: &TokenStats| -> (f64, TokenGrads) {
             match average {
-                Average::Token => objective::sft(stats, &window),
-                Average::Sequence => {
+                LossReduction::Token => objective::sft(stats, &window),
+                LossReduction::Sequence => {
                     objective::sft_by_sequence(stats, micro[shard.clone()].iter().map(|s| s.response.len()), &window)
                 }
             }
@@ -101,10 +102,10 @@ pub fn accumulate_with_kl(
                 loss += penalty.coef * mean;
                 (mean_kl, grads.kl) = (mean, Some(by_kl));
             }
-            parts.put(shard.start, (loss, entropy(stats), mean_kl));
+            outputs.insert(shard.start, (loss, entropy(stats), mean_kl));
             Ok(grads)
         })?;
-        for (loss, entropy, kl) in parts.in_order() {
+        for (loss, entropy, kl) in outputs.ordered() {
             sums.loss += loss;
             sums.entropy += entropy;
             sums.kl += kl;

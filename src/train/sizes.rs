@@ -1,6 +1,6 @@
 //! Which examples of a dataset are its largest, by which a run's memory is planned.
 
-use super::trainer::Job;
+use super::trainer::TrainJob;
 use crate::Result;
 use crate::model::PromptSize;
 use crate::model::Sequence;
@@ -22,13 +22,13 @@ pub struct Size {
 }
 
 /// The sizes of the training examples; images are not decoded for it. Without a limit of length to check, and of many examples, only of
-/// those that are likely to be among the largest (see [`likely`]): the others are left at 0, so that a run begins at once.
-pub(super) fn sizes(job: &Job<'_>) -> Result<Vec<Size>> {
+/// those that are largest_candidates to be among the largest (see [`largest_candidates`]): the others are left at 0, so that a run begins at once.
+pub(super) fn sizes(job: &TrainJob<'_>) -> Result<Vec<Size>> {
     let (own, replayed) = (job.own(), job.config.replayed_per_round());
     let wanted = match job.config.train.max_length {
         0 => {
-            let of_own = likely(job.train, 0..own, job.config.examples_per_round() - replayed);
-            of_own.into_iter().chain(likely(job.train, own..job.train.len(), replayed)).collect()
+            let of_own = largest_candidates(job.train, 0..own, job.config.examples_per_round() - replayed);
+            of_own.into_iter().chain(largest_candidates(job.train, own..job.train.len(), replayed)).collect()
         }
         _ => (0..job.train.len()).collect::<Vec<usize>>(),
     };
@@ -50,7 +50,7 @@ pub(super) fn sizes(job: &Job<'_>) -> Result<Vec<Size>> {
 
 /// The examples of `range` that may be among the `count` largest, by the bytes of their text and by the pixels of their images: four times
 /// as many of either, and all of few.
-pub(super) fn likely(task: &dyn Task, range: Range<usize>, count: usize) -> Vec<usize> {
+pub(super) fn largest_candidates(task: &dyn Task, range: Range<usize>, count: usize) -> Vec<usize> {
     let most = (4 * count).max(64);
     if range.len() <= 2 * most {
         return range.collect();
@@ -73,12 +73,12 @@ pub(super) fn likely(task: &dyn Task, range: Range<usize>, count: usize) -> Vec<
 }
 
 /// The most tokens of the model's own response to an example, if it is to give one.
-fn sampled(job: &Job<'_>, i: usize) -> Option<usize> {
+fn sampled(job: &TrainJob<'_>, i: usize) -> Option<usize> {
     job.config.rollout.as_ref().filter(|_| i < job.sampled()).map(|rollout| rollout.max_new_tokens)
 }
 
 /// An example with its response, or, of one still to be sampled, the longest there may be; without pixels.
-pub(super) fn at_most(job: &Job<'_>, i: usize) -> Result<Sequence> {
+pub(super) fn upper_bound(job: &TrainJob<'_>, i: usize) -> Result<Sequence> {
     match sampled(job, i) {
         Some(new) => Ok(Sequence { prompt: meta_example(job.train, job.codec, i)?, response: vec![0; new] }),
         None => {
@@ -164,10 +164,10 @@ mod tests {
             .unwrap()
         };
         let task = Many((0..1000).map(record).collect());
-        let found = likely(&task, 100..1000, 8);
+        let found = largest_candidates(&task, 100..1000, 8);
         assert!(found.contains(&700) && found.contains(&900), "{found:?}");
         assert!(found.len() <= 128 && found.iter().all(|i| (100..1000).contains(i)), "{}", found.len());
-        assert_eq!(likely(&task, 0..100, 8).len(), 100);
-        assert!(likely(&task, 0..1000, 8).contains(&900));
+        assert_eq!(largest_candidates(&task, 0..100, 8).len(), 100);
+        assert!(largest_candidates(&task, 0..1000, 8).contains(&900));
     }
 }

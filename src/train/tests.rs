@@ -4,21 +4,22 @@
 mod toy;
 
 use super::metrics::Metrics;
-use super::run::{Identity, Opened, Run};
+use super::run_dir::{ResumeState, RunDir, RunManifest};
 use super::*;
 use crate::Result;
 use crate::tasks::{Concat, Task};
-use crate::train::settings::{Config, Method};
+use crate::train::settings::{Method, TrainConfig};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use toy::{Digits, Puzzles, Toy};
 
-const SFT: &[&str] = &["train.steps=20", "train.batch_size=4", "train.lr=0.2", "train.save_every=7", "eval.every=10"];
-const ON_POLICY: &[&str] = &["sft.refresh_every=4", "rollout.samples=48", "rollout.max_new_tokens=5"];
+const SFT: &[&str] =
+    &["train.steps=20", "train.batch_size=4", "train.learning_rate=0.2", "train.save_every=7", "eval.every=10"];
+const ON_POLICY: &[&str] = &["sft.resample_every=4", "rollout.num_generations=48", "rollout.max_new_tokens=5"];
 
-fn config(sets: &[&[&str]]) -> Config {
+fn config(sets: &[&[&str]]) -> TrainConfig {
     let sets: Vec<String> = sets.concat().iter().map(|s| s.to_string()).collect();
-    Config::from_text(Some(Method::Sft), None, &sets).unwrap()
+    TrainConfig::from_text(Some(Method::Sft), None, &sets).unwrap()
 }
 
 /// Keeps the metrics, and raises the flag after a step.
@@ -28,7 +29,7 @@ struct Listener<'a> {
     stop_at: Option<usize>,
 }
 
-impl Progress for Listener<'_> {
+impl TrainerCallback for Listener<'_> {
     fn start(&mut self, _step: usize, _total: usize) {}
     fn step(&mut self, step: usize, metrics: &Metrics) {
         self.steps.push(metrics.clone());
@@ -38,8 +39,8 @@ impl Progress for Listener<'_> {
     fn note(&mut self, _text: &str) {}
 }
 
-fn identity() -> Identity {
-    Identity {
+fn identity() -> RunManifest {
+    RunManifest {
         jigsaw: "test".into(),
         command: Vec::new(),
         model: "toy".into(),
@@ -55,21 +56,21 @@ fn identity() -> Identity {
 }
 
 /// Start or go on with the run in `dir`, replaying the same puzzles where the plan says so.
-fn go(dir: &Path, config: &Config, stop_at: Option<usize>) -> Result<(Ended, Vec<Metrics>)> {
+fn go(dir: &Path, config: &TrainConfig, stop_at: Option<usize>) -> Result<(TrainOutcome, Vec<Metrics>)> {
     let base = dir.with_extension("base");
     std::fs::create_dir_all(&base).unwrap();
     std::fs::write(base.join("config.json"), "{}").unwrap();
-    let (run, checkpoint) = match Run::open(dir, config, &identity())? {
-        Opened::Finished(finished) => return Ok((Ended::Already(finished), Vec::new())),
-        Opened::Fresh(run) => (run, None),
-        Opened::Resumed(run, checkpoint) => (run, Some(checkpoint)),
+    let (run, checkpoint) = match RunDir::open(dir, config, &identity())? {
+        ResumeState::Finished(finished) => return Ok((TrainOutcome::AlreadyFinished(finished), Vec::new())),
+        ResumeState::Fresh(run) => (run, None),
+        ResumeState::Resumed(run, checkpoint) => (run, Some(checkpoint)),
     };
     let policy = Toy::load(checkpoint.as_ref().map(|c| c.dir.as_path()));
     let reference = Toy::load(None);
     let (puzzles, more, stop) = (Puzzles::new(), Puzzles::new(), AtomicBool::new(false));
     let joined = Concat { first: &puzzles, second: &more };
     let replays = config.replayed_per_round() > 0;
-    let job = Job {
+    let job = TrainJob {
         config,
         policy: &policy,
         reference: Some(&reference),
@@ -94,7 +95,7 @@ fn stopping_between_two_refreshes_or_two_replays_changes_nothing() {
     for (name, sets) in [
         ("on-policy", &[SFT, ON_POLICY][..]),
         ("replay", &[SFT, &["sft.replay=there"]]),
-        ("all at once", &[SFT, ON_POLICY, &["sft.replay=there", "sft.kl_coef=0.3", "sft.refresh_cap=3"]]),
+        ("all at once", &[SFT, ON_POLICY, &["sft.replay=there", "sft.kl_coef=0.3", "sft.max_per_prompt=3"]]),
     ] {
         let config = config(sets);
         let dir = tempfile::tempdir().unwrap();
@@ -113,8 +114,8 @@ fn stopping_between_two_refreshes_or_two_replays_changes_nothing() {
 fn a_model_learns_from_its_own_right_responses_alone() {
     let dir = tempfile::tempdir().unwrap();
     let (ended, steps) = go(&dir.path().join("run"), &config(&[SFT, ON_POLICY, &["train.steps=60"]]), None).unwrap();
-    let Ended::Finished(finished) = ended else { panic!() };
-    let correct: Vec<f64> = steps.iter().filter_map(|m| m.get("refresh_correct")).collect();
+    let TrainOutcome::Finished(finished) = ended else { panic!() };
+    let correct: Vec<f64> = steps.iter().filter_map(|m| m.get("resample_correct")).collect();
     assert_eq!(correct.len(), 15, "one refresh every four steps");
     assert!(correct[0] < 0.2 && correct[14] > 0.8, "{correct:?}");
     assert_eq!(finished.metrics["eval/accuracy"], 1.0);
@@ -158,21 +159,21 @@ fn a_run_of_a_version_that_did_not_know_a_setting_goes_on_with_its_default_alone
     go(&run, &plan, Some(3)).unwrap();
     let file = run.join("config.toml");
     let text = std::fs::read_to_string(&file).unwrap();
-    let unknown = ["replay", "replay_share", "kl_coef", "refresh_every", "refresh_cap"];
+    let unknown = ["replay", "replay_share", "kl_coef", "resample_every", "max_per_prompt"];
     let old: Vec<&str> = text.lines().filter(|l| !unknown.iter().any(|k| l.starts_with(&format!("{k} =")))).collect();
     assert_eq!(old.len() + unknown.len(), text.lines().count());
     std::fs::write(&file, old.join("\n")).unwrap();
     let error = go(&run, &config(&[SFT, &["sft.kl_coef=0.5"]]), None).map(drop).unwrap_err();
     assert!(error.to_string().contains("sft.kl_coef: 0.0 -> 0.5"), "{error}");
-    assert!(matches!(go(&run, &plan, None).unwrap().0, Ended::Finished(_)));
+    assert!(matches!(go(&run, &plan, None).unwrap().0, TrainOutcome::Finished(_)));
 }
 
 #[test]
 fn a_run_goes_on_with_the_prompt_files_that_it_began_with_if_it_says_which() {
     let dir = tempfile::tempdir().unwrap();
     let (run, plan) = (dir.path().join("run"), config(&[SFT]));
-    let with = |hash: &str| Identity { prompt_hash: Some(hash.into()), ..identity() };
-    let open = |identity: &Identity| Run::open(&run, &plan, identity).map(drop);
+    let with = |hash: &str| RunManifest { prompt_hash: Some(hash.into()), ..identity() };
+    let open = |identity: &RunManifest| RunDir::open(&run, &plan, identity).map(drop);
     // Of an earlier version, which did not say.
     go(&run, &plan, Some(3)).unwrap();
     assert!(!std::fs::read_to_string(run.join("run.json")).unwrap().contains("prompt_hash"));

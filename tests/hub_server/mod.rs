@@ -140,7 +140,7 @@ fn sha256(bytes: &[u8]) -> String {
 
 fn listing(files: &BTreeMap<String, Vec<u8>>) -> Value {
     let sibling = |(name, bytes): (&String, &Vec<u8>)| {
-        let mut entry = json!({ "rfilename": name, "size": bytes.len(), "blobId": jigsaw::hub::blob_name(bytes) });
+        let mut entry = json!({ "rfilename": name, "size": bytes.len(), "blobId": jigsaw::hub::git_blob_hash(bytes) });
         if name.ends_with(".safetensors") {
             entry["lfs"] = json!({ "sha256": sha256(bytes), "size": bytes.len(), "pointerSize": 132 });
         }

@@ -3,19 +3,21 @@
 use crate::{alone, highest};
 use candle_core::Device;
 use jigsaw::model::init::{Preset, write_checkpoint};
-use jigsaw::model::qwen2_5_vl::Model;
-use jigsaw::model::{Compute, ImageInput, Prompt, Sampling, Sequence, TokenGrads, TokenStats};
+use jigsaw::model::{
+    Compute, ImageInput, LanguageModel as _, MemoryFootprint as _, Model, ModelLoader, Prompt, Sampling, Sequence,
+    TokenGrads, TokenStats,
+};
 use std::sync::Arc;
 
 /// A prompt of so many words around an image of `side` x `side` patches.
 fn prompt(model: &Model, words: usize, side: usize) -> Arc<Prompt> {
-    let config = model.config();
-    let width = config.vision.patch_len();
+    let (vision, tokens) = (model.architecture().vision().unwrap(), model.architecture().image_tokens().unwrap());
+    let width = vision.patch_len;
     let patches = (0..side * side * width).map(|i| (i * 7919 % 1009) as f32 / 1009.0).collect();
-    let merged = side * side / config.vision.spatial_merge_size.pow(2);
-    let mut ids = vec![config.vision_start_token_id];
-    ids.extend(vec![config.image_token_id; merged]);
-    ids.push(config.vision_end_token_id);
+    let merged = side * side / vision.merge_size.pow(2);
+    let mut ids = vec![tokens.start];
+    ids.extend(vec![tokens.image; merged]);
+    ids.push(tokens.end);
     ids.extend((0..words as u32).map(|i| 300 + i % 200));
     Arc::new(Prompt { ids, images: vec![Arc::new(ImageInput { patches, grid: [1, side, side] })] })
 }
@@ -32,14 +34,14 @@ fn backward(model: &Model, batch: &[Sequence]) -> (usize, usize) {
     // Gradients stay from the first pass on.
     model.backward(batch, 1.0, None, &loss).unwrap();
     let (held, ()) = highest(|| model.backward(batch, 1.0, None, &loss).unwrap());
-    (held, model.backward_bytes(batch).0)
+    (held, model.backward_bytes(batch).activations)
 }
 
 fn model(preset: Preset, recompute: bool) -> Model {
     let dir = tempfile::tempdir().unwrap();
     write_checkpoint(dir.path(), preset, 1).unwrap();
-    let model = Model::load_to_train(dir.path(), &Device::Cpu, Compute::F32, |_| false).unwrap();
-    model.without_fused_kernels().recomputing(recompute)
+    let model = jigsaw::model::load(dir.path(), &Device::Cpu).unwrap();
+    model.without_fused_kernels().with_gradient_checkpointing(recompute)
 }
 
 /// Is each plan at least what was held, and at most twice that?
@@ -94,8 +96,8 @@ fn a_wave_that_is_filled_in_several_goes_has_the_responses_of_the_kernels() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     write_checkpoint(dir.path(), Preset::Tiny, 1).unwrap();
-    let fused = Model::load_frozen(dir.path(), &Device::Cpu).unwrap();
-    let composed = Model::load_frozen(dir.path(), &Device::Cpu).unwrap().without_fused_kernels();
+    let fused = ModelLoader::new(&Device::Cpu, Compute::F32).frozen(dir.path()).unwrap();
+    let composed = ModelLoader::new(&Device::Cpu, Compute::F32).frozen(dir.path()).unwrap().without_fused_kernels();
     // More tokens than are taken in at once, in prompts that get longer.
     let prompts: Vec<Arc<Prompt>> = (0..40).map(|i| prompt(&fused, 200 + i, 8)).collect();
     assert!(prompts.iter().map(|p| p.ids.len()).sum::<usize>() > 8192);

@@ -2,11 +2,11 @@
 
 use crate::toy::{Digits, PROMPTS, Puzzles, Toy};
 use candle_core::{Device, Tensor};
-use jigsaw::eval::{BaseSamples, Comparison, Divergence, Outcome, PromptDivergence, token_divergences};
+use jigsaw::eval::{BaseSamples, Comparison, Divergence, PromptDivergence, token_divergences};
 use jigsaw::model::init::{Preset, write_checkpoint};
-use jigsaw::model::qwen2_5_vl::Model;
-use jigsaw::model::{LanguageModel, Predictor};
+use jigsaw::model::{LanguageModel, Model, Predictor};
 use jigsaw::model::{Prompt, Sampling, Sequence};
+use jigsaw::sampling::ScoredResponse;
 use jigsaw::tasks::Task;
 use jigsaw::tasks::encode_example;
 use std::collections::HashMap;
@@ -28,7 +28,7 @@ fn measure(
     base: &dyn Predictor,
     tuned: &dyn Predictor,
     seed: u64,
-    own: &HashMap<usize, Outcome>,
+    own: &HashMap<usize, ScoredResponse>,
 ) -> Vec<PromptDivergence> {
     let task = Puzzles::new();
     let comparison = Comparison { base, tuned, codec: &Digits, task: &task, max_new_tokens: 5, seed };
@@ -142,9 +142,10 @@ fn the_perplexity_of_own_answers_is_over_their_tokens_and_the_closing_one_if_the
     let answer = |index: usize, finished: bool| {
         let score = task.score(index, "2 1 3");
         let id = format!("toy-{index}");
-        (index, Outcome { index, id, sample: 0, response: "2 1 3".into(), tokens: 4, finished, score })
+        let (response, token_ids) = ("2 1 3".to_string(), Vec::new());
+        (index, ScoredResponse { index, id, sample: 0, response, tokens: 4, finished, score, token_ids })
     };
-    let own: HashMap<usize, Outcome> = [answer(0, true), answer(3, false)].into();
+    let own: HashMap<usize, ScoredResponse> = [answer(0, true), answer(3, false)].into();
     let (base, tuned) = (moved(0.0), moved(0.5));
     let lines = measure(&base, &tuned, 0, &own);
     assert!(lines[1].own.is_none());
@@ -166,7 +167,7 @@ fn over_a_real_vocabulary_it_is_what_the_logits_of_the_whole_sequence_give() {
     let load = |seed: u64| {
         let path = dir.path().join(seed.to_string());
         write_checkpoint(&path, Preset::Tiny, seed).unwrap();
-        Model::load(&path, &Device::Cpu).unwrap()
+        jigsaw::model::load(&path, &Device::Cpu).unwrap()
     };
     let (p, q) = (load(0), load(1));
     let sequences: Vec<Sequence> = [(5, 7), (9, 3), (4, 40)]

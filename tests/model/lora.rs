@@ -2,11 +2,11 @@
 
 use crate::command::{jigsaw, refused};
 use crate::common;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use jigsaw::data::Message;
 use jigsaw::model::lora::merge;
-use jigsaw::model::qwen2_5_vl::Model;
 use jigsaw::model::tensor_file::TensorFile;
+use jigsaw::model::{Compute, LanguageModel as _, Model, ModelLoader};
 use jigsaw::model::{Processor, Sequence, TokenGrads};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ fn adapters_that_peft_wrote_give_pefts_log_probabilities_and_gradients() {
         let want: Vec<Vec<f32>> =
             serde_json::from_value(common::json(&format!("lora/{case}/expected.json"))["logprobs"].clone()).unwrap();
         for fused in [true, false] {
-            let model = Model::load(&adapter(case), &common::device()).unwrap();
+            let model = jigsaw::model::load(&adapter(case), &common::device()).unwrap();
             let model = if fused { model } else { model.without_fused_kernels() };
             assert!(far(&logprobs(&model, &sequences), &want.concat()) < 1e-4, "{case}, fused {fused}");
             let without = logprobs(&model.without_adapter().unwrap(), &sequences);
@@ -89,8 +89,10 @@ fn an_adapter_merged_into_its_base_computes_the_same() {
     for case in CASES {
         let out = dir.path().join(case);
         merge(&adapter(case), &out, jigsaw::model::convert::Precision::F32, false).unwrap();
-        let (merged, adapted) =
-            (Model::load(&out, &common::device()).unwrap(), Model::load(&adapter(case), &common::device()).unwrap());
+        let (merged, adapted) = (
+            jigsaw::model::load(&out, &common::device()).unwrap(),
+            jigsaw::model::load(&adapter(case), &common::device()).unwrap(),
+        );
         let sequences = sequences(&Processor::from_dir(&out).unwrap());
         assert!(!merged.is_adapted());
         assert!(far(&logprobs(&merged, &sequences), &logprobs(&adapted, &sequences)) < 1e-5);
@@ -103,10 +105,11 @@ fn an_adapter_merged_into_its_base_computes_the_same() {
 #[test]
 fn an_adapter_is_written_as_it_was_read_and_models_share_their_base() {
     let dir = tempfile::tempdir().unwrap();
+    let loader = ModelLoader::new(&common::device(), Compute::F32);
     for case in CASES {
         let (a, b) = (
-            Model::load(&adapter(case), &common::device()).unwrap(),
-            Model::load_frozen(&common::fixture("checkpoint/model"), &common::device()).unwrap(),
+            loader.trainable(&adapter(case), &[]).unwrap(),
+            loader.frozen(&common::fixture("checkpoint/model")).unwrap(),
         );
         let same = |name: &str| {
             let of = |m: &Model| std::sync::Arc::as_ptr(m.parameters().iter().find(|p| p.name == name).unwrap());
@@ -115,7 +118,7 @@ fn an_adapter_is_written_as_it_was_read_and_models_share_their_base() {
         assert!(same("model.embed_tokens.weight") && same("visual.merger.mlp.0.weight"));
         let out = dir.path().join(case);
         std::fs::create_dir(&out).unwrap();
-        a.save_weights(&out, DType::F32).unwrap();
+        a.save_weights(&out).unwrap();
         let tensors = |dir: &Path| {
             let mut all = candle_core::safetensors::load(dir.join("adapter_model.safetensors"), &Device::Cpu).unwrap();
             let mut names: Vec<_> = all.keys().cloned().collect();
@@ -126,7 +129,7 @@ fn an_adapter_is_written_as_it_was_read_and_models_share_their_base() {
         assert!(tensors(&out) == tensors(&adapter(case)), "{case}");
         // Its base was named as from the directory it was read from; it is found from another one too.
         let (again, sequences) =
-            (Model::load(&out, &common::device()).unwrap(), sequences(&Processor::from_dir(&out).unwrap()));
+            (jigsaw::model::load(&out, &common::device()).unwrap(), sequences(&Processor::from_dir(&out).unwrap()));
         assert_eq!(logprobs(&again, &sequences), logprobs(&a, &sequences), "{case}");
     }
 }
@@ -145,7 +148,7 @@ fn adapters_that_do_not_fit_are_refused_with_file_and_field() {
         config["base_model_name_or_path"] = common::fixture("checkpoint/model").display().to_string().into();
         change(&mut config);
         std::fs::write(&path, config.to_string()).unwrap();
-        let error = Model::load(&out, &common::device()).err().unwrap_or_else(|| panic!("{name} was accepted"));
+        let error = jigsaw::model::load(&out, &common::device()).err().unwrap_or_else(|| panic!("{name} was accepted"));
         assert_eq!(error.exit_code(), 2);
         error.to_string()
     };
@@ -188,11 +191,11 @@ fn patterns_with_the_names_of_older_transformers_do_what_newer_names_do() {
     let with = |name: &str, pattern: &str| {
         let at = dir.path().join(name);
         changed(&at, "names", &|c| c["alpha_pattern"] = serde_json::json!({pattern: 64}));
-        logprobs(&Model::load(&at, &common::device()).unwrap(), &sequences)
+        logprobs(&jigsaw::model::load(&at, &common::device()).unwrap(), &sequences)
     };
     let newer = with("newer", "model.language_model.layers.0.self_attn.q_proj");
     assert_eq!(with("older", "model.layers.0.self_attn.q_proj"), newer);
-    let plain = logprobs(&Model::load(&adapter("names"), &common::device()).unwrap(), &sequences);
+    let plain = logprobs(&jigsaw::model::load(&adapter("names"), &common::device()).unwrap(), &sequences);
     assert!(far(&newer, &plain) > 0.0, "the pattern does nothing");
 }
 
@@ -201,15 +204,15 @@ fn modules_beyond_those_that_are_meant_are_refused_and_missing_ones_noted() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().join("more");
     changed(&at, "names", &|c| c["target_modules"] = serde_json::json!(["q_proj", "v_proj"]));
-    let error = Model::load(&at, &common::device()).err().unwrap();
+    let error = jigsaw::model::load(&at, &common::device()).err().unwrap();
     let said = error.to_string();
     assert_eq!(error.exit_code(), 2, "{said}");
     assert!(said.contains("mlp.down_proj`, which target_modules") && said.contains("adapter_config.json"), "{said}");
 
     let at = dir.path().join("fewer");
     changed(&at, "names", &|c| c["target_modules"] = serde_json::json!(["q_proj", "k_proj", "v_proj", "down_proj"]));
-    let model = Model::load(&at, &common::device()).unwrap();
-    let whole = Model::load(&adapter("names"), &common::device()).unwrap();
+    let model = jigsaw::model::load(&at, &common::device()).unwrap();
+    let whole = jigsaw::model::load(&adapter("names"), &common::device()).unwrap();
     assert_eq!(model.parameters().len(), whole.parameters().len());
     assert_eq!(jigsaw::model::check(&adapter("names")).unwrap(), None);
     let note = jigsaw::model::check(&at).unwrap().unwrap();
@@ -228,7 +231,7 @@ fn a_matrix_that_is_stored_twice_is_refused_with_both_names() {
     let (older, same) = (name.replace("model.language_model.", "model."), all[&name].clone());
     all.insert(older.clone(), same);
     candle_core::safetensors::save(&all, &file).unwrap();
-    let error = Model::load(&at, &common::device()).err().unwrap();
+    let error = jigsaw::model::load(&at, &common::device()).err().unwrap();
     let said = error.to_string();
     assert_eq!(error.exit_code(), 2, "{said}");
     assert!(said.contains(&name) && said.contains(&older) && said.contains("are the same matrix of"), "{said}");
@@ -253,14 +256,14 @@ fn adapters_are_trained_resumed_evaluated_and_merged_from_the_command_line() {
     let base = base.display();
     done(at, "gen --images scenes --grid 2x1 --count 24 --split 2,1,1 --out data");
     let common = format!(
-        "train --model {base} --data data --set lora.rank=4 --set train.batch_size=2 --set train.lr=1e-2 --set train.save_every=2 \
-         --set eval.every=0 --set train.keep=9"
+        "train --model {base} --data data --set lora.rank=4 --set train.batch_size=2 --set train.learning_rate=1e-2 --set train.save_every=2 \
+         --set eval.every=0 --set train.save_total_limit=9"
     );
     for (name, method) in [
-        ("sft", "--method sft --set lora.dropout=0.2 --set train.recompute=true"),
+        ("sft", "--method sft --set lora.dropout=0.2 --set train.gradient_checkpointing=true"),
         (
             "rft",
-            "--method rft --set rollout.samples=4 --set rollout.max_new_tokens=8 --set grpo.beta=0.1 --set grpo.entropy_coef=0.05",
+            "--method rft --set rollout.num_generations=4 --set rollout.max_new_tokens=8 --set grpo.beta=0.1 --set grpo.entropy_coef=0.05",
         ),
     ] {
         let to = |out: &str, steps: usize| format!("{common} {method} --set train.steps={steps} --out {name}-{out}");
@@ -321,8 +324,8 @@ fn adapters_are_trained_resumed_evaluated_and_merged_from_the_command_line() {
         let said = done(
             at,
             &format!(
-                "train --method rft --model {model} --data data --set train.steps=2 --set train.batch_size=2 --set train.lr=1e-2 \
-                 --set eval.every=0 --set rollout.samples=4 --set rollout.max_new_tokens=8 --set grpo.entropy_coef=0.05 --out {out}"
+                "train --method rft --model {model} --data data --set train.steps=2 --set train.batch_size=2 --set train.learning_rate=1e-2 \
+                 --set eval.every=0 --set rollout.num_generations=4 --set rollout.max_new_tokens=8 --set grpo.entropy_coef=0.05 --out {out}"
             ),
         );
         assert_eq!(said.matches("the adapter's lora_dropout, 0.2, is not used").count(), usize::from(told), "{said}");

@@ -4,9 +4,7 @@
 use crate::common;
 use crate::common::Recorded;
 use candle_core::{DType, Device, Tensor};
-use jigsaw::model::qwen2_5_vl::rope::get_rope_index;
-use jigsaw::model::qwen2_5_vl::{Config, Model};
-use jigsaw::model::{Prompt, Sampling, Sequence, TokenGrads};
+use jigsaw::model::{LanguageModel as _, Model, Prompt, Sampling, Sequence, TokenGrads, read_architecture};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -46,20 +44,20 @@ fn assert_close(what: &str, got: &Tensor, want: &Tensor) {
 }
 
 fn models(case: &Case) -> [Model; 2] {
-    let load = || Model::load(&case.dir, &common::device()).unwrap();
+    let load = || jigsaw::model::load(&case.dir, &common::device()).unwrap();
     [load(), load().without_fused_kernels()]
 }
 
 #[test]
 fn position_ids_equal_those_of_transformers() {
     for case in CASES.map(Case::open) {
-        let config = Config::from_dir(&case.dir).unwrap();
+        let architecture = read_architecture(&case.dir).unwrap();
         for i in 0..case.recorded.len() {
             let grids: Vec<[usize; 3]> = case.recorded.images(i).iter().map(|image| image.grid).collect();
-            let index = get_rope_index(&case.recorded.ids(i), &grids, config.image_token_id, 2).unwrap();
+            let index = architecture.positions(&case.recorded.ids(i), &grids).unwrap();
             let want = case.expected(&format!("seq{i}.position_ids")).to_vec2::<i64>().unwrap();
             for (axis, want) in want.iter().enumerate() {
-                let got: Vec<i64> = index.positions[axis].iter().map(|&p| p as i64).collect();
+                let got: Vec<i64> = index.axes[axis].iter().map(|&p| p as i64).collect();
                 assert_eq!(&got, want, "{} sequence {i} axis {axis}", case.dir.display());
             }
         }
@@ -172,7 +170,7 @@ fn greedy_decoding_follows_the_logits_of_the_training_path() {
     let case = Case::open("two_images_untied");
     let prompts = prompts(&case);
     for model in models(&case) {
-        let pad = model.config().image_token_id;
+        let pad = model.architecture().image_tokens().unwrap().image;
         let got = model.generate(&prompts, 1, &Sampling::greedy(6), &[], &[3, pad]).unwrap();
         for (prompt, got) in prompts.iter().zip(&got) {
             let mut sequence = (**prompt).clone();
@@ -228,7 +226,7 @@ fn samples_do_not_depend_on_what_else_is_decoded_and_differ_from_each_other() {
 #[test]
 fn more_samples_than_slots_are_all_decoded() {
     let case = Case::open("text_only_tied");
-    let model = Model::load(&case.dir, &common::device()).unwrap();
+    let model = jigsaw::model::load(&case.dir, &common::device()).unwrap();
     let prompts: Vec<Arc<Prompt>> =
         (0..70).map(|i| Arc::new(Prompt { ids: vec![5, 6 + i % 9], images: vec![] })).collect();
     let sampling = Sampling { max_new_tokens: 9, temperature: 1.0, top_p: 1.0, top_k: 0, seed: 2 };

@@ -6,8 +6,7 @@ use jigsaw::data::source::to_rgb;
 use jigsaw::io::files;
 use jigsaw::model::Processor;
 use jigsaw::model::processor::{ChatTemplate, ImageProcessor, Tokens, smart_resize};
-use jigsaw::model::qwen2_5_vl::Config;
-use jigsaw::model::qwen2_5_vl::rope::get_rope_index;
+use jigsaw::model::{parse_architecture, read_architecture};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -118,8 +117,8 @@ fn conversations_render_as_in_transformers() {
 #[test]
 fn text_is_tokenised_and_decoded_as_in_transformers() {
     let dir = checkpoint(784, 9408);
-    let config = Config::from_dir(dir.path()).unwrap();
-    let tokens = Tokens::from_dir(dir.path(), &config).unwrap();
+    let architecture = read_architecture(dir.path()).unwrap();
+    let tokens = Tokens::from_dir(dir.path(), architecture.as_ref()).unwrap();
     let recorded = recorded("tokenizer.json");
     assert_eq!(tokens.len(), load::<usize>(&recorded["vocab_size"]));
     for case in recorded["strings"].as_array().unwrap() {
@@ -134,12 +133,13 @@ fn text_is_tokenised_and_decoded_as_in_transformers() {
 #[test]
 fn position_ids_equal_those_of_transformers() {
     let recorded = recorded("rope_index.json");
-    let image = load(&recorded["image_token_id"]);
+    let config = json!({ "model_type": "qwen2_5_vl", "image_token_id": recorded["image_token_id"] });
+    let architecture = parse_architecture(&config).unwrap();
     for case in recorded["rows"].as_array().unwrap() {
         let ids: Vec<u32> = load(&case["ids"]);
         let grids: Vec<[usize; 3]> = load(&case["grids"]);
-        let index = get_rope_index(&ids, &grids, image, 2).unwrap();
-        assert_eq!(index.positions.to_vec(), load::<Vec<Vec<u32>>>(&case["positions"]), "{grids:?}");
+        let index = architecture.positions(&ids, &grids).unwrap();
+        assert_eq!(index.axes.to_vec(), load::<Vec<Vec<u32>>>(&case["positions"]), "{grids:?}");
         assert_eq!(index.delta(), load::<i64>(&case["delta"]), "{grids:?}");
     }
 }

@@ -4,12 +4,12 @@
 use crate::common;
 use crate::common::Recorded;
 use candle_core::Tensor;
-use jigsaw::model::qwen2_5_vl::Model;
+use jigsaw::model::LanguageModel as _;
 use jigsaw::nn::Parameter;
 use jigsaw::train::objective::{Window, sft};
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::schedule::learning_rate;
-use jigsaw::train::settings::{Config, Method, Schedule, TrainSettings};
+use jigsaw::train::settings::{LrSchedule, Method, TrainConfig, TrainSettings};
 use serde_json::Value;
 
 fn number(v: &Value) -> f64 {
@@ -30,18 +30,18 @@ fn run(name: &str) {
     let record = common::json(&format!("training/{name}.json"));
     let recorded = Recorded::open(&format!("training/{name}.safetensors"), &record);
     let dir = common::fixture("model").join(record["model"].as_str().unwrap());
-    let model = Model::load(&dir, &common::device()).unwrap();
+    let model = jigsaw::model::load(&dir, &common::device()).unwrap();
     let before: Vec<Tensor> = model.parameters().iter().map(|p| p.var.as_tensor().copy().unwrap()).collect();
     let s = &record["settings"];
     let settings = TrainSettings {
-        lr: number(&s["lr"]),
+        learning_rate: number(&s["lr"]),
         betas: [number(&s["betas"][0]), number(&s["betas"][1])],
         eps: number(&s["eps"]),
         weight_decay: number(&s["weight_decay"]),
         max_grad_norm: number(&s["max_grad_norm"]),
-        schedule: Schedule::Cosine,
-        warmup: number(&s["warmup_steps"]),
-        ..Config::defaults(Method::Sft).train
+        lr_scheduler_type: LrSchedule::Cosine,
+        warmup_steps: number(&s["warmup_steps"]),
+        ..TrainConfig::defaults(Method::Sft).train
     };
     let total = s["total_steps"].as_u64().unwrap() as usize;
     let mut optimizer = AdamW::new(model.parameters(), &settings).unwrap();

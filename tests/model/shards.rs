@@ -1,8 +1,8 @@
 //! A batch that is worked on in shards, on several threads, or with activations computed twice, gives what it must.
 
 use jigsaw::model::init::{Preset, write_checkpoint};
-use jigsaw::model::qwen2_5_vl::Model;
 use jigsaw::model::{ImageInput, Prompt, Sequence, TokenGrads};
+use jigsaw::model::{LanguageModel as _, Model};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -14,20 +14,21 @@ fn preset(preset: Preset) -> (TempDir, Model) {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("model");
     write_checkpoint(&path, preset, 3).unwrap();
-    let model = Model::load(&path, &candle_core::Device::Cpu).unwrap();
+    let model = jigsaw::model::load(&path, &candle_core::Device::Cpu).unwrap();
     (dir, model)
 }
 
 /// `count` prompts with a picture each, two responses to every one.
 fn batch(model: &Model, count: usize) -> Vec<Sequence> {
-    let config = model.config();
-    let vocab = config.image_token_id.min(1000) as usize;
+    let vision = model.architecture().vision().unwrap();
+    let image_token = model.architecture().image_tokens().unwrap().image;
+    let vocab = image_token.min(1000) as usize;
     let mut sequences = Vec::new();
     for i in 0..count {
-        let patches = (0..16 * config.vision.patch_len()).map(|j| ((j * 7 + i * 13) as f32 * 0.01).sin()).collect();
+        let patches = (0..16 * vision.patch_len).map(|j| ((j * 7 + i * 13) as f32 * 0.01).sin()).collect();
         let image = Arc::new(ImageInput { patches, grid: [1, 4, 4] });
         let text = |n: usize, k: usize| (0..n).map(move |j| ((j * 31 + k * 17) % vocab) as u32);
-        let ids = text(10, 0).chain([config.image_token_id; 4]).chain(text(80 + i % 7, i)).collect();
+        let ids = text(10, 0).chain([image_token; 4]).chain(text(80 + i % 7, i)).collect();
         let prompt = Arc::new(Prompt { ids, images: vec![image] });
         for r in 0..2 {
             sequences.push(Sequence { prompt: Arc::clone(&prompt), response: text(9 + r, i + r).collect() });
@@ -87,11 +88,13 @@ fn activations_computed_twice_give_the_same_gradients() {
     let (dir, model) = model();
     let batch = batch(&model, 4);
     let (kept, _) = gradients(&model, &[&batch]);
-    let again = Model::load(&dir.path().join("model"), &candle_core::Device::Cpu).unwrap().recomputing(true);
+    let again = jigsaw::model::load(&dir.path().join("model"), &candle_core::Device::Cpu)
+        .unwrap()
+        .with_gradient_checkpointing(true);
     assert!(gradients(&again, &[&batch]).0 == kept);
     // The same with the vision tower frozen, and on the composed kernels within rounding.
     let freeze = |m: &Model| {
-        m.parameters().iter().filter(|p| p.name.starts_with("visual.")).for_each(|p| p.set_trainable(false));
+        m.parameters().iter().filter(|p| m.part(&p.name).is_vision()).for_each(|p| p.set_trainable(false));
     };
     for m in [&model, &again] {
         freeze(m);

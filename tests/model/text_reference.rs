@@ -6,27 +6,27 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::{Activation, VarBuilder};
 use candle_transformers::models::qwen2;
 use jigsaw::model::Prompt;
-use jigsaw::model::qwen2_5_vl::Model;
 use std::sync::Arc;
 
 #[test]
 fn the_decoder_gives_the_logits_of_candle_transformers_qwen2_for_text() {
     let dir = common::fixture("model/text_only_tied");
-    let model = Model::load(&dir, &Device::Cpu).unwrap();
-    let text = &model.config().text;
+    let model = jigsaw::model::load(&dir, &Device::Cpu).unwrap();
+    let text = model.architecture().decoder();
+    let json = model.architecture().to_json();
     let config = qwen2::Config {
         vocab_size: text.vocab_size,
         hidden_size: text.hidden_size,
         intermediate_size: text.intermediate_size,
-        num_hidden_layers: text.num_hidden_layers,
-        num_attention_heads: text.num_attention_heads,
-        num_key_value_heads: text.num_key_value_heads,
+        num_hidden_layers: text.layers,
+        num_attention_heads: text.heads,
+        num_key_value_heads: text.key_value_heads,
         max_position_embeddings: 64,
         sliding_window: 64,
-        max_window_layers: text.num_hidden_layers,
+        max_window_layers: text.layers,
         tie_word_embeddings: true,
-        rope_theta: text.rope_theta,
-        rms_norm_eps: text.rms_norm_eps,
+        rope_theta: json["rope_theta"].as_f64().unwrap(),
+        rms_norm_eps: json["rms_norm_eps"].as_f64().unwrap(),
         use_sliding_window: false,
         hidden_act: Activation::Silu,
     };

@@ -4,9 +4,9 @@ use crate::toy;
 use crate::toy::{Digits, Puzzles, Toy};
 use jigsaw::Result;
 use jigsaw::train::metrics::Metrics;
-use jigsaw::train::run::{Identity, Opened, Run};
-use jigsaw::train::settings::{Config, Method};
-use jigsaw::train::{Ended, Job, Progress, train};
+use jigsaw::train::run_dir::{ResumeState, RunDir, RunManifest};
+use jigsaw::train::settings::{Method, TrainConfig};
+use jigsaw::train::{TrainJob, TrainOutcome, TrainerCallback, train};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,8 +14,8 @@ use std::time::Duration;
 const SFT: &[&str] = &[
     "train.steps=40",
     "train.batch_size=3",
-    "train.lr=0.2",
-    "train.warmup=2",
+    "train.learning_rate=0.2",
+    "train.warmup_steps=2",
     "train.weight_decay=0.01",
     "train.save_every=5",
     "eval.every=10",
@@ -23,16 +23,16 @@ const SFT: &[&str] = &[
 const RFT: &[&str] = &[
     "train.steps=120",
     "train.batch_size=6",
-    "train.lr=0.1",
+    "train.learning_rate=0.1",
     "train.save_every=20",
-    "rollout.samples=16",
+    "rollout.num_generations=16",
     "rollout.max_new_tokens=5",
     "eval.every=40",
 ];
 
-fn config(method: Method, sets: &[&[&str]]) -> Config {
+fn config(method: Method, sets: &[&[&str]]) -> TrainConfig {
     let sets: Vec<String> = sets.iter().flat_map(|s| s.iter()).map(|s| s.to_string()).collect();
-    Config::from_text(Some(method), None, &sets).unwrap()
+    TrainConfig::from_text(Some(method), None, &sets).unwrap()
 }
 
 #[derive(Default)]
@@ -49,7 +49,7 @@ struct Listener<'a> {
     stop_at: Option<usize>,
 }
 
-impl Progress for Listener<'_> {
+impl TrainerCallback for Listener<'_> {
     fn start(&mut self, _step: usize, _total: usize) {}
     fn step(&mut self, step: usize, metrics: &Metrics) {
         self.told.steps.push(metrics.clone());
@@ -63,8 +63,8 @@ impl Progress for Listener<'_> {
     }
 }
 
-fn identity(data: &str) -> Identity {
-    Identity {
+fn identity(data: &str) -> RunManifest {
+    RunManifest {
         jigsaw: "test".into(),
         command: Vec::new(),
         model: "toy".into(),
@@ -89,16 +89,16 @@ struct Way {
 const PLAIN: Way = Way { stop_at: None, delay: Duration::ZERO, poison: None, orphan: false };
 
 /// Start or go on with the run in `dir`, as the command line does.
-fn go(dir: &Path, config: &Config, way: Way) -> (Result<Ended>, Told) {
+fn go(dir: &Path, config: &TrainConfig, way: Way) -> (Result<TrainOutcome>, Told) {
     let base = dir.with_extension("base");
     std::fs::create_dir_all(&base).unwrap();
     std::fs::write(base.join("config.json"), "{}").unwrap();
     let mut told = Told::default();
-    let (run, checkpoint) = match Run::open(dir, config, &identity("d")) {
+    let (run, checkpoint) = match RunDir::open(dir, config, &identity("d")) {
         Err(e) => return (Err(e), told),
-        Ok(Opened::Finished(f)) => return (Ok(Ended::Finished(f)), told),
-        Ok(Opened::Fresh(run)) => (run, None),
-        Ok(Opened::Resumed(run, checkpoint)) => (run, Some(checkpoint)),
+        Ok(ResumeState::Finished(f)) => return (Ok(TrainOutcome::Finished(f)), told),
+        Ok(ResumeState::Fresh(run)) => (run, None),
+        Ok(ResumeState::Resumed(run, checkpoint)) => (run, Some(checkpoint)),
     };
     let mut policy = Toy::load(checkpoint.as_ref().map(|c| c.dir.as_path()));
     (policy.delay, policy.poison) = (way.delay, way.poison);
@@ -107,7 +107,7 @@ fn go(dir: &Path, config: &Config, way: Way) -> (Result<Ended>, Told) {
     }
     let reference = Toy::load(None);
     let (puzzles, stop) = (Puzzles::new(), AtomicBool::new(false));
-    let job = Job {
+    let job = TrainJob {
         config,
         policy: &policy,
         reference: config.grpo.as_ref().is_some_and(|g| g.beta > 0.0).then_some(&reference as _),
@@ -136,13 +136,13 @@ fn sft_learns_the_answers() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");
     let (ended, told) = go(&out, &config(Method::Sft, &[SFT]), PLAIN);
-    let Ended::Finished(finished) = ended.unwrap() else { panic!() };
+    let TrainOutcome::Finished(finished) = ended.unwrap() else { panic!() };
     assert_eq!((finished.step, told.steps.len()), (40, 40));
     assert!(metric(&told.steps[0], "loss") > 0.9 && metric(&told.steps[39], "loss") < 0.1);
     assert!(metric(&told.evaluations[0].1, "eval/accuracy") < 0.5);
     assert_eq!(finished.metrics["eval/accuracy"], 1.0);
     // Warm-up from 0 over two steps, then a cosine to 0.
-    let rates: Vec<f64> = told.steps.iter().map(|m| metric(m, "lr")).collect();
+    let rates: Vec<f64> = told.steps.iter().map(|m| metric(m, "learning_rate")).collect();
     assert!(rates[0] == 0.0 && (rates[1] - 0.1).abs() < 1e-12 && (rates[2] - 0.2).abs() < 1e-12 && rates[39] < 0.01);
     for file in ["config.toml", "run.json", "metrics.jsonl", "samples.jsonl", "finished.json", "model/config.json"] {
         assert!(out.join(file).exists(), "{file}");
@@ -158,19 +158,20 @@ fn every_loss_type_of_grpo_learns_from_rewards_alone() {
     for loss in ["grpo", "bnpo", "dr_grpo", "dapo", "cispo"] {
         let dir = tempfile::tempdir().unwrap();
         let loss_type = format!("grpo.loss_type={loss}");
-        let mut sets = vec![loss_type.as_str(), "train.steps=250", "reward.permutation=ignore"];
+        let mut sets = vec![loss_type.as_str(), "train.steps=250", "reward.require_valid=false"];
         if loss == "cispo" {
             sets.push("grpo.epsilon_high=5");
         }
         let (ended, told) = go(&dir.path().join("run"), &config(Method::Rft, &[RFT, &sets]), PLAIN);
-        let Ended::Finished(finished) = ended.unwrap() else { panic!() };
+        let TrainOutcome::Finished(finished) = ended.unwrap() else { panic!() };
         let reward = |from: usize| told.steps[from..from + 5].iter().map(|m| metric(m, "reward")).sum::<f64>() / 5.0;
         assert!(reward(0) < 0.8 && reward(245) > 2.7, "{loss}: {} -> {}", reward(0), reward(245));
         assert!(finished.metrics["eval/accuracy"].as_f64().unwrap() > 0.8, "{loss}");
         let first = &told.steps[0];
         assert_eq!(metric(first, "clip_fraction"), 0.0);
         assert!((metric(first, "ratio") - 1.0).abs() < 1e-12);
-        let parts = ["reward_hit", "reward_acc", "reward_fmt"].iter().map(|p| metric(first, p)).sum::<f64>();
+        let parts =
+            ["reward_partial_credit", "reward_accuracy", "reward_format"].iter().map(|p| metric(first, p)).sum::<f64>();
         assert!((parts - metric(first, "reward")).abs() < 1e-9);
     }
 }
@@ -178,7 +179,7 @@ fn every_loss_type_of_grpo_learns_from_rewards_alone() {
 #[test]
 fn several_steps_a_rollout_clip_the_ratio_and_a_reference_holds_the_policy_back() {
     let reused: &[&str] =
-        &["grpo.num_iterations=2", "grpo.minibatches=2", "train.batch_size=3", "reward.permutation=ignore"];
+        &["grpo.num_iterations=2", "grpo.minibatches=2", "train.batch_size=3", "reward.require_valid=false"];
     let run = |extra: &[&str]| {
         let dir = tempfile::tempdir().unwrap();
         let (ended, told) = go(&dir.path().join("run"), &config(Method::Rft, &[RFT, reused, extra]), PLAIN);
@@ -201,7 +202,8 @@ fn several_steps_a_rollout_clip_the_ratio_and_a_reference_holds_the_policy_back(
 fn dynamic_sampling_replaces_groups_that_teach_nothing() {
     let run = |extra: &[&str]| {
         let dir = tempfile::tempdir().unwrap();
-        let few: &[&str] = &["rollout.samples=3", "train.batch_size=4", "train.steps=10", "train.lr=0.001"];
+        let few: &[&str] =
+            &["rollout.num_generations=3", "train.batch_size=4", "train.steps=10", "train.learning_rate=0.001"];
         let (ended, told) = go(&dir.path().join("run"), &config(Method::Rft, &[RFT, few, extra]), PLAIN);
         ended.unwrap();
         let mean = |name: &str| told.steps.iter().map(|m| metric(m, name)).sum::<f64>() / 10.0;
@@ -222,8 +224,8 @@ fn eight_micro_batches_of_one_train_as_one_of_eight() {
             ended.unwrap();
             told.steps
         };
-        let whole = run(&["train.batch_size=8", "train.accumulation=1"]);
-        let cut = run(&["train.batch_size=1", "train.accumulation=8"]);
+        let whole = run(&["train.batch_size=8", "train.gradient_accumulation_steps=1"]);
+        let cut = run(&["train.batch_size=1", "train.gradient_accumulation_steps=8"]);
         for (a, b) in whole.iter().zip(&cut) {
             for name in ["loss", "grad_norm"] {
                 let (a, b) = (metric(a, name), metric(b, name));
@@ -233,8 +235,8 @@ fn eight_micro_batches_of_one_train_as_one_of_eight() {
     }
 }
 
-fn cases() -> Vec<(&'static str, Config)> {
-    let accumulate: &[&str] = &["train.batch_size=2", "train.accumulation=3", "train.save_every=4"];
+fn cases() -> Vec<(&'static str, TrainConfig)> {
+    let accumulate: &[&str] = &["train.batch_size=2", "train.gradient_accumulation_steps=3", "train.save_every=4"];
     let kl: &[&str] = &[
         "train.steps=40",
         "grpo.beta=0.02",
@@ -258,8 +260,8 @@ fn a_run_that_was_stopped_goes_on_to_the_same_bytes_and_the_same_metrics() {
         for stop_at in [Some(5), Some(18), None] {
             let (ended, _) = go(&broken, &config, Way { stop_at, ..PLAIN });
             match (ended.unwrap(), stop_at) {
-                (Ended::Stopped(step), Some(at)) => assert!(step == at || step == at + 1, "{step}"),
-                (Ended::Finished(f), None) => assert_eq!(f.step, 40),
+                (TrainOutcome::Stopped(step), Some(at)) => assert!(step == at || step == at + 1, "{step}"),
+                (TrainOutcome::Finished(f), None) => assert_eq!(f.step, 40),
                 (ended, _) => panic!("{ended:?}"),
             }
         }
@@ -357,7 +359,7 @@ fn a_damaged_checkpoint_is_passed_over_for_an_older_one_and_later_removed() {
         ("manifest.json", &remove),
     ] {
         let (ended, _) = go(&damaged, &plan, Way { stop_at: Some(22), ..PLAIN });
-        assert_eq!(ended.unwrap(), Ended::Stopped(22));
+        assert_eq!(ended.unwrap(), TrainOutcome::Stopped(22));
         damage(&step(22).join(file));
         let (ended, told) = go(&damaged, &plan, PLAIN);
         ended.unwrap();
@@ -399,20 +401,20 @@ fn a_finished_run_repeated_does_nothing_and_other_settings_are_refused_by_name()
     go(&out, &plan, PLAIN).0.unwrap();
     let before = weights(&out);
     let (ended, told) = go(&out, &plan, PLAIN);
-    assert!(matches!(ended.unwrap(), Ended::Finished(f) if f.step == 40) && told.steps.is_empty());
+    assert!(matches!(ended.unwrap(), TrainOutcome::Finished(f) if f.step == 40) && told.steps.is_empty());
     assert_eq!(weights(&out), before);
 
-    let (ended, _) = go(&out, &config(Method::Sft, &[SFT, &["train.lr=0.1"]]), PLAIN);
+    let (ended, _) = go(&out, &config(Method::Sft, &[SFT, &["train.learning_rate=0.1"]]), PLAIN);
     let error = ended.unwrap_err();
     assert_eq!(error.exit_code(), 2);
-    assert!(error.to_string().contains("train.lr: 0.2 -> 0.1"), "{error}");
-    let Err(error) = Run::open(&out, &plan, &identity("other")) else { panic!("other data accepted") };
+    assert!(error.to_string().contains("train.learning_rate: 0.2 -> 0.1"), "{error}");
+    let Err(error) = RunDir::open(&out, &plan, &identity("other")) else { panic!("other data accepted") };
     assert!(error.to_string().contains("data"), "{error}");
 
     let foreign = dir.path().join("foreign");
     std::fs::create_dir(&foreign).unwrap();
     std::fs::write(foreign.join("thesis.tex"), "precious").unwrap();
-    let Err(error) = Run::open(&foreign, &plan, &identity("d")) else { panic!("foreign directory accepted") };
+    let Err(error) = RunDir::open(&foreign, &plan, &identity("d")) else { panic!("foreign directory accepted") };
     assert!(error.to_string().contains("not empty"), "{error}");
 }
 
@@ -420,8 +422,8 @@ fn a_finished_run_repeated_does_nothing_and_other_settings_are_refused_by_name()
 fn two_processes_cannot_train_in_one_directory() {
     let dir = tempfile::tempdir().unwrap();
     let plan = config(Method::Sft, &[SFT]);
-    let Ok(Opened::Fresh(_held)) = Run::open(dir.path(), &plan, &identity("d")) else { panic!() };
-    let Err(error) = Run::open(dir.path(), &plan, &identity("d")) else { panic!("opened twice") };
+    let Ok(ResumeState::Fresh(_held)) = RunDir::open(dir.path(), &plan, &identity("d")) else { panic!() };
+    let Err(error) = RunDir::open(dir.path(), &plan, &identity("d")) else { panic!("opened twice") };
     assert!(error.to_string().contains("another process"), "{error}");
 }
 
@@ -471,7 +473,13 @@ fn an_example_that_is_too_long_is_refused_by_id_before_the_first_step() {
 #[test]
 fn a_collapsed_policy_is_reported_with_its_cause() {
     let dir = tempfile::tempdir().unwrap();
-    let collapse: &[&str] = &["train.steps=60", "train.lr=0.9", "reward.acc=0", "reward.hit=0", "guard.window=10"];
+    let collapse: &[&str] = &[
+        "train.steps=60",
+        "train.learning_rate=0.9",
+        "reward.accuracy=0",
+        "reward.partial_credit=0",
+        "stall.window=10",
+    ];
     let (ended, told) = go(&dir.path().join("run"), &config(Method::Rft, &[RFT, collapse]), PLAIN);
     ended.unwrap();
     assert!(

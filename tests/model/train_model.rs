@@ -4,12 +4,11 @@ use crate::common;
 use crate::common::Recorded;
 use jigsaw::model::convert::{Precision, convert};
 use jigsaw::model::init::{Preset, write_checkpoint};
-use jigsaw::model::qwen2_5_vl::Model;
-use jigsaw::model::{Compute, Prompt, Sequence};
+use jigsaw::model::{Compute, LanguageModel as _, Model, ModelLoader, Prompt, Sequence};
 use jigsaw::nn::Parameter;
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::schedule::learning_rate;
-use jigsaw::train::settings::{Config, Method, TrainSettings};
+use jigsaw::train::settings::{Method, TrainConfig, TrainSettings};
 use jigsaw::train::sft::accumulate;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -23,17 +22,18 @@ fn sft_runs_equal_torch_and_transformers_step_for_step() {
         let record = common::json(&format!("training/{run}.json"));
         let recorded = Recorded::open(&format!("training/{run}.safetensors"), &record);
         let model =
-            Model::load(&common::fixture("model").join(record["model"].as_str().unwrap()), &common::device()).unwrap();
+            jigsaw::model::load(&common::fixture("model").join(record["model"].as_str().unwrap()), &common::device())
+                .unwrap();
         let given = &record["settings"];
         let number = |key: &str| given[key].as_f64().unwrap();
         let settings = TrainSettings {
-            lr: number("lr"),
+            learning_rate: number("lr"),
             betas: serde_json::from_value(given["betas"].clone()).unwrap(),
             eps: number("eps"),
             weight_decay: number("weight_decay"),
-            warmup: number("warmup_steps"),
-            schedule: serde_json::from_value(given["schedule"].clone()).unwrap(),
-            ..Config::defaults(Method::Sft).train
+            warmup_steps: number("warmup_steps"),
+            lr_scheduler_type: serde_json::from_value(given["schedule"].clone()).unwrap(),
+            ..TrainConfig::defaults(Method::Sft).train
         };
         let mut adam = AdamW::new(model.parameters(), &settings).unwrap();
         let windows: Vec<Vec<Vec<usize>>> = serde_json::from_value(record["windows"].clone()).unwrap();
@@ -91,9 +91,9 @@ fn working_copies_in_bf16_compute_as_rounded_weights_and_the_masters_take_the_gr
         (0..2).map(|i| Sequence { prompt: prompt(i), response: vec![40, 41, 42, 43, 44] }).collect();
     for fused in [true, false] {
         let form = |model: Model| if fused { model } else { model.without_fused_kernels() };
-        let mixed = Model::load_to_train(&whole, &common::device(), Compute::Bf16, |_| false).unwrap();
-        let (mixed, rounded) = (form(mixed), form(Model::load(&half, &common::device()).unwrap()));
-        let exact = form(Model::load(&whole, &common::device()).unwrap());
+        let mixed = ModelLoader::new(&common::device(), Compute::Bf16).trainable(&whole, &[]).unwrap();
+        let (mixed, rounded) = (form(mixed), form(jigsaw::model::load(&half, &common::device()).unwrap()));
+        let exact = form(jigsaw::model::load(&whole, &common::device()).unwrap());
         let scores = [&mixed, &rounded, &exact].map(|model| model.score(&batch, 1.0).unwrap().logprobs);
         // A GPU rounds the other factor as well.
         let near = |a: &[f32], b: &[f32], most: f32| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= most);
@@ -147,14 +147,14 @@ fn a_run_killed_again_and_again_ends_with_the_bytes_of_one_that_was_not() {
     )));
     succeed(&words(&format!("model init --out {}", at("tiny").display())));
     let common = format!(
-        "train --model {} --data {} --set train.steps=12 --set train.batch_size=2 --set train.accumulation=2 \
-         --set train.save_every=2 --set train.lr=1e-3 --set train.keep=9 --set eval.samples=2 --set eval.every=6 --set eval.max_new_tokens=4",
+        "train --model {} --data {} --set train.steps=12 --set train.batch_size=2 --set train.gradient_accumulation_steps=2 \
+         --set train.save_every=2 --set train.learning_rate=1e-3 --set train.save_total_limit=9 --set eval.limit=2 --set eval.every=6 --set eval.max_new_tokens=4",
         at("tiny").display(),
         at("data").display()
     );
-    let rft = "--method rft --set rollout.samples=2 --set rollout.max_new_tokens=6 --set grpo.beta=0.1 --set grpo.num_iterations=2 \
+    let rft = "--method rft --set rollout.num_generations=2 --set rollout.max_new_tokens=6 --set grpo.beta=0.1 --set grpo.num_iterations=2 \
                --set grpo.entropy_coef=0.05";
-    let half = "--method sft --set train.compute=bf16 --set train.freeze=[\"vision\"]";
+    let half = "--method sft --set train.dtype=bf16 --set train.freeze=[\"vision\"]";
     for (name, method) in [("sft", "--method sft"), ("rft", rft), ("sft-bf16", half)] {
         let (whole, killed) = (at(&format!("{name}-whole")), at(&format!("{name}-killed")));
         let to = |out: &Path| words(&format!("{common} {method} --out {}", out.display()));
@@ -212,7 +212,7 @@ fn a_vision_tower_that_no_example_reaches_must_be_frozen_and_one_image_is_enough
             }
         });
     }
-    for method in ["sft", "rft --set rollout.samples=2 --set rollout.max_new_tokens=4"] {
+    for method in ["sft", "rft --set rollout.num_generations=2 --set rollout.max_new_tokens=4"] {
         let run = at(&format!("run-{}", &method[..3]));
         let train = |data: &str, more: &str| {
             let line = format!(
@@ -311,11 +311,11 @@ fn a_signal_finishes_the_step_and_saves_and_wrong_usage_exits_with_2() {
     assert_eq!(checkpoints(&at("run")), 1);
 
     let mut other = args.clone();
-    other.extend(words("--set train.lr=0.5"));
+    other.extend(words("--set train.learning_rate=0.5"));
     let output = jigsaw(&other).stderr(Stdio::piped()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2));
-    assert!(text.contains("train.lr"), "{text}");
+    assert!(text.contains("train.learning_rate"), "{text}");
     let mut wrong = args;
     wrong.extend(words("--set train.learning_rate=1"));
     let output = jigsaw(&wrong).stderr(Stdio::piped()).output().unwrap();

@@ -7,7 +7,7 @@ use jigsaw::train::objective::{GrpoInputs, Window, advantages, grpo};
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::schedule::learning_rate;
 use jigsaw::train::settings::{
-    Config, GrpoSettings, Importance, LossType, Method, ScaleRewards, Schedule, TrainSettings,
+    GrpoSettings, ImportanceLevel, LossType, LrSchedule, Method, ScaleRewards, TrainConfig, TrainSettings,
 };
 use serde_json::Value;
 use std::collections::HashMap;
@@ -65,17 +65,17 @@ fn every_grpo_loss_and_its_gradient_is_trls() {
             sequences: lengths.len() * accumulation as usize,
             micro_batches: accumulation as usize,
         };
-        let importance: Importance = parse(&case["importance_sampling_level"]);
+        let importance: ImportanceLevel = parse(&case["importance_sampling_level"]);
         let settings = GrpoSettings {
             loss_type: parse(&case["loss_type"]),
-            importance,
+            importance_sampling_level: importance,
             epsilon: number("epsilon_low"),
             epsilon_high: Some(number("epsilon_high")),
             delta: case["delta"].as_f64(),
             beta: number("beta"),
             // TRL averages the entropy over the tokens of each micro-batch, we over those of the window.
             entropy_coef: number("entropy_coef") * window.tokens / (tokens as f64 * accumulation),
-            ..Config::defaults(Method::Rft).grpo.unwrap()
+            ..TrainConfig::defaults(Method::Rft).grpo.unwrap()
         };
         let out = grpo(
             &settings,
@@ -114,7 +114,7 @@ fn every_grpo_loss_and_its_gradient_is_trls() {
         metric("kl", out.sums.kl);
         metric("entropy", out.sums.entropy);
         // At sequence level TRL's clip ratios are means over sequences, ours over tokens.
-        if importance == Importance::Token {
+        if importance == ImportanceLevel::Token {
             metric("clip_ratio/low_mean", out.sums.clipped_low);
             metric("clip_ratio/high_mean", out.sums.clipped_high);
             metric("clip_ratio/region_mean", out.sums.clipped_low + out.sums.clipped_high);
@@ -150,7 +150,7 @@ fn adamw_is_torchs() {
             betas: parse(&config["betas"]),
             eps: config["eps"].as_f64().unwrap(),
             weight_decay: config["weight_decay"].as_f64().unwrap(),
-            ..Config::defaults(Method::Sft).train
+            ..TrainConfig::defaults(Method::Sft).train
         };
         let names: Vec<String> = parse(&all["tensors"]);
         let make = |n: &String| {
@@ -200,7 +200,7 @@ fn clipping_is_torchs() {
             p.set_grad(Some(g.copy().unwrap()));
         }
         // With both averages off, the first moment that is saved is the clipped gradient itself.
-        let settings = TrainSettings { betas: [0.0, 0.0], ..Config::defaults(Method::Sft).train };
+        let settings = TrainSettings { betas: [0.0, 0.0], ..TrainConfig::defaults(Method::Sft).train };
         let mut adam = AdamW::new(&parameters, &settings).unwrap();
         let norm = adam.grad_norm().unwrap();
         close(norm, case["norm"].as_f64().unwrap(), 1e-6, 1e-12, &format!("norm of case {c}"));
@@ -217,10 +217,15 @@ fn clipping_is_torchs() {
 #[test]
 fn the_schedules_are_transformers() {
     for row in json("training/schedules.json")["rows"].as_array().unwrap() {
-        let schedule: Schedule = parse(&row["kind"]);
+        let schedule: LrSchedule = parse(&row["kind"]);
         let total = row["total_steps"].as_u64().unwrap() as usize;
         let (lr, warmup) = (row["lr"].as_f64().unwrap(), row["warmup_steps"].as_f64().unwrap());
-        let settings = TrainSettings { lr, warmup, schedule, ..Config::defaults(Method::Sft).train };
+        let settings = TrainSettings {
+            learning_rate: lr,
+            warmup_steps: warmup,
+            lr_scheduler_type: schedule,
+            ..TrainConfig::defaults(Method::Sft).train
+        };
         for (step, want) in f64s(&row["rates"]).into_iter().enumerate() {
             close(learning_rate(&settings, step, total), want, 1e-12, 1e-18, &format!("{schedule:?} step {step}"));
         }

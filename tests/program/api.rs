@@ -259,7 +259,7 @@ fn benchmarks_are_asked_in_their_own_words_and_their_images_keep_their_size() {
         (&Value::Null, &json!("pope"))
     );
     let own = &rows(&dir.join("out/own/responses.jsonl"))[0];
-    assert_eq!((&own["correct"], &own["hits"]), (&json!(true), &json!(1.0)));
+    assert_eq!((&own["correct"], &own["partial_credit"]), (&json!(true), &json!(1.0)));
     done(dir, &line);
     assert_eq!(server.requests(), 7);
     done(dir, "eval --rescore --out out");

@@ -5,7 +5,9 @@ use image::{Rgb, RgbImage, imageops};
 use jigsaw::data::{Dataset, MANIFEST, Manifest, Record};
 use jigsaw::tasks;
 use jigsaw::tasks::jigsaw::generate::{self, Settings};
-use jigsaw::tasks::jigsaw::{self as puzzle, Grid, QuestionKind, RewardConfig, Style};
+use jigsaw::tasks::jigsaw::{self as puzzle, Grid, QuestionKind};
+use jigsaw::tasks::split::SPLITS;
+use jigsaw::tasks::{RewardSettings, Style};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
@@ -74,7 +76,7 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 fn records(out: &Path) -> Vec<(&'static str, Record)> {
     let split =
         |split| Dataset::open(out, split).unwrap().records().iter().map(|r| (split, r.clone())).collect::<Vec<_>>();
-    generate::SPLITS.into_iter().flat_map(split).collect()
+    SPLITS.into_iter().flat_map(split).collect()
 }
 
 #[test]
@@ -195,7 +197,7 @@ fn every_reference_response_is_right_and_well_formed() {
                 let record = task.example(i).unwrap();
                 let score = task.score(i, record.response().unwrap());
                 assert!(score.correct && score.parsed && score.well_formed, "{score:?} {}", record.id);
-                assert_eq!(score.reward(&RewardConfig::default()).total, 3.0);
+                assert_eq!(RewardSettings::default().reward(&score).total, 3.0);
                 assert!(!task.score(i, "").correct);
                 assert_eq!(task.images(i).unwrap()[0].dimensions(), (84, 84));
                 assert_eq!(record.prompt().len(), 1);
@@ -216,7 +218,7 @@ fn the_manifest_counts_names_licences_and_is_tied_to_the_content() {
     .unwrap();
     let out = TempDir::new().unwrap();
     let made = make(&settings(images.path()), &out.path().join("d"));
-    let counts: Vec<_> = generate::SPLITS.iter().map(|s| made.splits[*s].records).collect();
+    let counts: Vec<_> = SPLITS.iter().map(|s| made.splits[*s].records).collect();
     assert_eq!(counts, [24, 8, 8]);
     assert_eq!(made.splits.values().map(|s| s.sources).sum::<usize>(), 5);
     assert_eq!(

@@ -2,8 +2,9 @@
 
 use image::{DynamicImage, ImageBuffer, Luma, LumaA, Rgb, RgbImage, Rgba};
 use jigsaw::data::source;
+use jigsaw::tasks::Style;
+use jigsaw::tasks::jigsaw::QuestionKind;
 use jigsaw::tasks::jigsaw::generate::{self, Settings};
-use jigsaw::tasks::jigsaw::{QuestionKind, Style};
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};

@@ -274,7 +274,7 @@ fn a_model_that_cannot_be_used_is_refused_before_its_weights_come() {
     config["model_type"] = "qwen2_vl".into();
     other.insert("config.json".into(), config.to_string().into_bytes());
     hub.change(|b| b.files = other);
-    refused(&hub.run(home.path(), INSPECT), 2, &["Qwen2-VL", "only Qwen2.5-VL (`qwen2_5_vl`) is"]);
+    refused(&hub.run(home.path(), INSPECT), 2, &["Qwen2-VL", "only Qwen2.5-VL (`qwen2_5_vl`)"]);
     let mut quantised = base_tiny();
     config["model_type"] = "qwen2_5_vl".into();
     config["quantization_config"] = json!({ "quant_method": "gptq", "bits": 4 });
@@ -309,7 +309,7 @@ fn two_at_once_download_once() {
 fn an_adapter_comes_without_a_model() {
     #[derive(Default)]
     struct Names(Vec<String>);
-    impl jigsaw::hub::Progress for Names {
+    impl jigsaw::hub::DownloadProgress for Names {
         fn note(&mut self, _: &str) {}
         fn file(&mut self, name: &str, done: u64, total: u64) {
             assert!(done <= total);
@@ -322,7 +322,7 @@ fn an_adapter_comes_without_a_model() {
             .map(|(name, text)| (name.to_string(), text.as_bytes().to_vec()))
             .into();
     hub.change(|b| b.files = files);
-    let settings = jigsaw::hub::Settings {
+    let settings = jigsaw::hub::HubConfig {
         endpoint: hub.endpoint(),
         cache: home.path().join("hf/hub"),
         token: None,

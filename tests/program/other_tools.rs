@@ -53,7 +53,8 @@ fn conversations_of_other_tools_are_trained_on_evaluated_and_scored() {
     assert!(dir.join("run/model/model.safetensors").exists());
     let (said, _) = done(dir, &format!("{TRAIN} --data shared.jsonl --out shared"));
     assert!(said.contains("6 of 6 conversations in shared.jsonl have several answers"), "{said}");
-    let rft = TRAIN.replace("--method sft", "--method rft --set rollout.samples=2 --set rollout.max_new_tokens=4");
+    let rft =
+        TRAIN.replace("--method sft", "--method rft --set rollout.num_generations=2 --set rollout.max_new_tokens=4");
     done(dir, &format!("{rft} --data messages.jsonl --out rft"));
 
     let (_, table) = done(dir, "eval --model model --data messages.jsonl --max-new-tokens 3 --out eval");
@@ -157,7 +158,7 @@ fn what_the_model_answers_itself_needs_no_reference_response() {
     let turns = json!([{"role": "user", "content": "<image>What is it?"}]);
     let line = json!({"messages": turns, "images": ["pictures/0.png"], "answer": "a zebra crossing"});
     fs::write(dir.join("asked.jsonl"), format!("{line}\n").repeat(4)).unwrap();
-    let refresh = "--set sft.refresh_every=2 --set rollout.samples=2 --set rollout.max_new_tokens=2";
+    let refresh = "--set sft.resample_every=2 --set rollout.num_generations=2 --set rollout.max_new_tokens=2";
     let (_, plan) = done(dir, &format!("{TRAIN} {refresh} --data asked.jsonl --dry-run"));
     assert!(plan.contains("memory: about"), "{plan}");
     // It gets as far as its own responses, of which none is right.
@@ -177,7 +178,7 @@ fn a_command_is_told_of_every_step_and_stops_no_run() {
     prepare(dir);
     let (said, printed) = done(
         dir,
-        &format!("{TRAIN} --data messages.jsonl --report-to 'tee lines; echo over >> lines' --out runs/mine"),
+        &format!("{TRAIN} --data messages.jsonl --metrics-command 'tee lines; echo over >> lines' --out runs/mine"),
     );
     assert!(!said.contains("warning") && said.contains("\"run\":\"mine\""), "{said}");
     assert!(printed.contains("runs/mine/model") && !printed.contains("\"run\""), "{printed}");
@@ -188,10 +189,10 @@ fn a_command_is_told_of_every_step_and_stops_no_run() {
     let told: Vec<String> = metrics.lines().map(|line| line.replacen('{', "{\"run\":\"mine\",", 1)).collect();
     assert_eq!(lines[..4], told, "the lines of metrics.jsonl, with the run's name");
 
-    let (said, _) = done(dir, &format!("{TRAIN} --data messages.jsonl --report-to 'exit 3' --out failing"));
-    assert_eq!(said.matches("warning: --report-to `exit 3`").count(), 1, "{said}");
+    let (said, _) = done(dir, &format!("{TRAIN} --data messages.jsonl --metrics-command 'exit 3' --out failing"));
+    assert_eq!(said.matches("warning: --metrics-command `exit 3`").count(), 1, "{said}");
     let began = Instant::now();
-    let (said, _) = done(dir, &format!("{TRAIN} --data messages.jsonl --report-to 'sleep 600' --out hanging"));
+    let (said, _) = done(dir, &format!("{TRAIN} --data messages.jsonl --metrics-command 'sleep 600' --out hanging"));
     assert!(said.contains("was ended") && began.elapsed() < Duration::from_secs(120), "{said}");
     for run in ["failing", "hanging"] {
         assert!(dir.join(run).join("finished.json").exists(), "{run}");
@@ -199,8 +200,8 @@ fn a_command_is_told_of_every_step_and_stops_no_run() {
     // As the runs of a study get it.
     let mut command = Command::new(env!("CARGO_BIN_EXE_jigsaw"));
     command.args(format!("{TRAIN} --data messages.jsonl --out by-variable").split(' ')).current_dir(dir);
-    assert!(command.env("JIGSAW_REPORT_TO", "cat > told").output().unwrap().status.success());
+    assert!(command.env("JIGSAW_METRICS_COMMAND", "cat > told").output().unwrap().status.success());
     assert_eq!(fs::read_to_string(dir.join("told")).unwrap().lines().count(), 4);
-    let message = refused(dir, &format!("{TRAIN} --data messages.jsonl --report-to ' ' --out new"));
-    assert!(message.contains("--report-to is blank"), "{message}");
+    let message = refused(dir, &format!("{TRAIN} --data messages.jsonl --metrics-command ' ' --out new"));
+    assert!(message.contains("--metrics-command is blank"), "{message}");
 }

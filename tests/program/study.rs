@@ -38,8 +38,8 @@ max_new_tokens = 48
 method = "rft"
 data = "thought"
 lr = 5e-5
-train = { steps = 2, batch_size = 2, warmup = 0, save_every = 1, keep = 9 }
-rollout = { samples = 2, max_new_tokens = 8 }
+train = { steps = 2, batch_size = 2, warmup_steps = 0, save_every = 1, save_total_limit = 9 }
+rollout = { num_generations = 2, max_new_tokens = 8 }
 
 [regimes.sft]
 method = "sft"

@@ -8,7 +8,7 @@
 use candle_core::{Device, Tensor, Var};
 use image::RgbImage;
 use jigsaw::data::{Message, Record};
-use jigsaw::io::files::Written;
+use jigsaw::io::files::FileChecksum;
 use jigsaw::model::{Completion, LossFn, Prompt, Sampling, Sequence, TokenGrads, TokenStats};
 use jigsaw::model::{LanguageModel, Predictions, Predictor, PromptEncoder, PromptSize};
 use jigsaw::nn::{LazyLogits, Parameter, kl_divergence};
@@ -207,7 +207,7 @@ impl LanguageModel for Toy {
         Ok(prompts.iter().enumerate().map(group).collect())
     }
 
-    fn save_weights(&self, dir: &Path) -> Result<Vec<Written>> {
+    fn save_weights(&self, dir: &Path) -> Result<Vec<FileChecksum>> {
         let tensors: HashMap<String, Tensor> =
             self.parameters.iter().map(|p| (p.name.clone(), p.var.as_tensor().clone())).collect();
         candle_core::safetensors::save(&tensors, dir.join("model.safetensors"))?;
@@ -259,10 +259,6 @@ impl PromptEncoder for Digits {
         let number = messages[0].content.rsplit(' ').next().and_then(|k| k.parse().ok());
         let k = number.ok_or_else(|| Error::input("no number at the end of the question"))?;
         Ok(Arc::new(Prompt { ids: vec![k], images: Vec::new() }))
-    }
-
-    fn patch_len(&self) -> usize {
-        0
     }
 
     fn encode_response(&self, text: &str) -> Result<Vec<u32>> {
@@ -334,13 +330,13 @@ impl Task for Puzzles {
         sorted.sort();
         let parsed = sorted == ["1", "2", "3"];
         let placed = got.iter().zip(&gold).filter(|(a, b)| a == b).count() as f64 / 3.0;
-        let positions = if got.len() <= 3 { placed } else { 0.0 };
+        let raw_partial_credit = if got.len() <= 3 { placed } else { 0.0 };
         Score {
             correct: got == gold,
             value: f64::from(u8::from(got == gold)),
             lenient: f64::from(u8::from(got == gold)),
-            hits: if parsed { positions } else { 0.0 },
-            positions,
+            partial_credit: if parsed { raw_partial_credit } else { 0.0 },
+            raw_partial_credit,
             parsed,
             well_formed: parsed,
             fault: if parsed { String::new() } else { "not a permutation".into() },

@@ -5,7 +5,7 @@
 //! | `messages` or `conversations` | the turns: `role`/`content` or `from`/`value`; the last one, if it is the assistant's, is the reference response |
 //! | `system` | a system turn before them |
 //! | `images`, `image` | the images of the `<image>` placeholders, in order |
-//! | `task`, `meta` | as in our own datasets; without `task`, the rule is `exact` |
+//! | `task`, `meta` | as in our own datasets; without `task`, the scorer is `exact` |
 //! | `answer`, `solution` | the gold answer, or several; without them, what the last assistant turn answers |
 //! | `id`, `source`, `seed` | as in our own datasets; without an id, the line's number |
 //!
@@ -19,8 +19,8 @@ use serde_json::{Map, Value};
 
 type Object = Map<String, Value>;
 
-/// The rule of a record that names none.
-const RULE: &str = "exact";
+/// The scorer of a record that names none.
+const SCORER: &str = "exact";
 
 /// Fields that are refused unless empty, and why.
 const REFUSED: [(&str, &str); 12] = [
@@ -73,7 +73,7 @@ pub(super) fn record(object: &Object, line: usize, found: &mut Images) -> Result
     let mut record = Record {
         file_name: images.first().cloned().unwrap_or_default(),
         id: id(object)?.unwrap_or_else(|| format!("line-{line}")),
-        task: text(object, "task")?.unwrap_or(RULE).to_string(),
+        task: text(object, "task")?.unwrap_or(SCORER).to_string(),
         messages,
         answer: String::new(),
         source: text(object, "source")?.map(String::from).or(images.first().cloned()).unwrap_or_default(),

@@ -1,7 +1,7 @@
 //! Several benchmarks in one evaluation: every file is read and checked before the model is loaded, and the model is loaded
 //! once for all of them.
 //!
-//! [`prepare`] reads what the [`Spec`]s name, [`run`] evaluates one checkpoint on it into `OUT/<name>/`, each benchmark as
+//! [`prepare`] reads what the [`BenchmarkSpec`]s name, [`run`] evaluates one checkpoint on it into `OUT/<name>/`, each benchmark as
 //! [`evaluate_in`](super::evaluate_in) leaves it, and writes `OUT/results.json` and `OUT/results.csv` over all of them.
 
 mod prepare;
@@ -10,11 +10,11 @@ mod results;
 mod run;
 mod spec;
 
-pub use prepare::{Prepared, Settings, prepare, prepare_for_server};
+pub use prepare::{BenchmarkSettings, PreparedBenchmark, prepare, prepare_for_server};
 pub use rescore::rescore;
 pub use results::{RESULTS_CSV, RESULTS_JSON, write_results};
 pub use run::{run, run_server};
-pub use spec::Spec;
+pub use spec::BenchmarkSpec;
 
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,12 @@
 //! From what the user names to tasks that are ready to run: all that can be wrong with a file is found here.
 
-use super::Spec;
+use super::BenchmarkSpec;
 use crate::data::is_dataset;
-use crate::eval::Plan;
 use crate::eval::server::no_weights;
 use crate::model::PromptEncoder;
 use crate::model::hash_prompt_files;
 use crate::model::{Processor, Sampling};
+use crate::sampling::SamplePlan;
 use crate::tasks::benchmarks::{self, Pixels, Protocol};
 use crate::tasks::example_size;
 use crate::tasks::{self, Task};
@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 
 /// What holds for all benchmarks of an evaluation.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
+pub struct BenchmarkSettings {
     /// Which examples, how often, how many at a time.
-    pub plan: Plan,
+    pub plan: SamplePlan,
     /// How tokens are chosen; its `max_new_tokens` is not read.
     pub sampling: Sampling,
     /// Longest response in tokens, in place of each benchmark's own.
@@ -30,7 +30,7 @@ pub struct Settings {
 }
 
 /// A benchmark that is read, checked and ready for checkpoints with one set of prompt files.
-pub struct Prepared {
+pub struct PreparedBenchmark {
     /// Its name, and that of its directory.
     pub name: String,
     /// Everything that was chosen for it and moves its score.
@@ -40,7 +40,7 @@ pub struct Prepared {
     /// Split of a dataset directory; empty for a file.
     pub split: String,
     /// Which examples, how often, how many at a time.
-    pub plan: Plan,
+    pub plan: SamplePlan,
     /// How tokens are chosen.
     pub sampling: Sampling,
     pub(super) task: Box<dyn Task>,
@@ -56,7 +56,7 @@ pub(super) struct Reader {
     pub prompt_hash: String,
 }
 
-impl Prepared {
+impl PreparedBenchmark {
     /// The examples and their scorers.
     pub fn task(&self) -> &dyn Task {
         self.task.as_ref()
@@ -86,7 +86,7 @@ impl Prepared {
 /// # Errors
 /// An input error about the first thing that is wrong: a name given twice, a benchmark that is not known, anything in a file
 /// (with its line, row and column), a prompt that the checkpoint's processor refuses.
-pub fn prepare(specs: &[Spec], settings: &Settings, model: &Path) -> Result<Vec<Prepared>> {
+pub fn prepare(specs: &[BenchmarkSpec], settings: &BenchmarkSettings, model: &Path) -> Result<Vec<PreparedBenchmark>> {
     all_named_apart(specs)?;
     let processor = Processor::from_dir(model)?;
     let prompt_hash = hash_prompt_files(model)?;
@@ -99,7 +99,7 @@ pub fn prepare(specs: &[Spec], settings: &Settings, model: &Path) -> Result<Vec<
 ///
 /// # Errors
 /// As [`prepare`], but for the processor.
-pub fn prepare_for_server(specs: &[Spec], settings: &Settings) -> Result<Vec<Prepared>> {
+pub fn prepare_for_server(specs: &[BenchmarkSpec], settings: &BenchmarkSettings) -> Result<Vec<PreparedBenchmark>> {
     all_named_apart(specs)?;
     specs
         .iter()
@@ -110,7 +110,7 @@ pub fn prepare_for_server(specs: &[Spec], settings: &Settings) -> Result<Vec<Pre
         .collect()
 }
 
-fn all_named_apart(specs: &[Spec]) -> Result<()> {
+fn all_named_apart(specs: &[BenchmarkSpec]) -> Result<()> {
     for (i, spec) in specs.iter().enumerate() {
         // Two names that differ by case only are one directory on some file systems.
         if specs[..i].iter().any(|s| s.name.eq_ignore_ascii_case(&spec.name)) {
@@ -131,10 +131,10 @@ type Resize = Box<dyn Fn((u32, u32)) -> Result<(u32, u32), String>>;
 
 /// A benchmark's protocol, longest response and task. `bounds` is given the benchmark's own bounds of an image, and says which hold.
 fn read(
-    spec: &Spec,
+    spec: &BenchmarkSpec,
     bounds: impl FnOnce(Option<(usize, usize)>) -> Result<(Option<Pixels>, Resize)>,
 ) -> Result<(Protocol, usize, Box<dyn Task>)> {
-    let Spec { name, path, kind, split } = spec;
+    let BenchmarkSpec { name, path, kind, split } = spec;
     if is_dataset(path) {
         if let Some(kind) = kind {
             return Err(Error::input(format!(
@@ -154,19 +154,23 @@ fn read(
 
 /// A benchmark for a checkpoint, whose processor takes every prompt of the plan.
 fn prepare_one(
-    spec: &Spec,
-    settings: &Settings,
+    spec: &BenchmarkSpec,
+    settings: &BenchmarkSettings,
     model: &Processor,
     reader: &dyn Fn(Processor) -> Reader,
-) -> Result<Prepared> {
-    let own =
-        Pixels { min: model.images().min_pixels, max: model.images().max_pixels, factor: model.images().factor() };
+) -> Result<PreparedBenchmark> {
     let mut processor = model.clone();
     let (protocol, longest, task) = read(spec, |benchmark| {
+        // A text-only model takes no image, whatever its size.
+        let Some(own) = model.images() else { return Ok((None, Box::new(Ok))) };
+        let own = Pixels { min: own.min_pixels, max: own.max_pixels, factor: own.factor() };
         let pixels = settings.pixels(own, benchmark)?;
         processor = model.with_pixels(pixels.min, pixels.max);
-        let images = processor.images().clone();
-        let resize = move |(width, height)| images.resized(width, height).map_err(|e| e.to_string());
+        let resizer = processor.clone();
+        let resize = move |(width, height)| match resizer.images() {
+            Some(images) => images.resized(width, height).map_err(|e| e.to_string()),
+            None => Ok((width, height)),
+        };
         Ok((Some(pixels), Box::new(resize)))
     })?;
     let examples = settings.plan.examples(task.as_ref());
@@ -179,15 +183,15 @@ fn prepare_one(
 
 /// Put the parts together.
 fn finish(
-    spec: &Spec,
-    settings: &Settings,
+    spec: &BenchmarkSpec,
+    settings: &BenchmarkSettings,
     protocol: Protocol,
     longest: usize,
     task: Box<dyn Task>,
     reader: Option<Reader>,
-) -> Prepared {
+) -> PreparedBenchmark {
     let sampling = Sampling { max_new_tokens: settings.max_new_tokens.unwrap_or(longest), ..settings.sampling.clone() };
-    Prepared {
+    PreparedBenchmark {
         name: spec.name.clone(),
         protocol,
         path: spec.path.clone(),
@@ -199,7 +203,7 @@ fn finish(
     }
 }
 
-impl Settings {
+impl BenchmarkSettings {
     /// The bounds that images are resized within: the user's, else the benchmark's where they lie within the checkpoint's,
     /// else the checkpoint's (one that was made for smaller images knows best).
     fn pixels(&self, own: Pixels, benchmark: Option<(usize, usize)>) -> Result<Pixels> {

@@ -1,11 +1,11 @@
-//! Stored responses scored again, without a model: after a rule or a gold answer was put right.
+//! Stored responses scored again, without a model: after a scorer or a gold answer was put right.
 
 use crate::data::is_dataset;
-use crate::eval::chance::Chance;
-use crate::eval::store::{self, About};
-use crate::eval::{EvalResult, Key, Outcome, Plan, Progress, Summary};
+use crate::eval::EvalResult;
+use crate::eval::eval_dir::{self, EvalInfo};
 use crate::io::files;
 use crate::model::processor::smart_resize;
+use crate::sampling::{SamplePlan, SampleProgress, SamplingKey, ScoredResponse, Summary, progress_of};
 use crate::tasks::benchmarks::{self, Pixels};
 use crate::tasks::{self, Task};
 use crate::{Error, Result};
@@ -20,7 +20,7 @@ use std::time::Duration;
 /// # Errors
 /// An input error if there is no evaluation, if the prompts or images of its data are no longer those that the responses answer,
 /// or if the data cannot be read.
-pub fn rescore(out: &Path, progress: &mut dyn FnMut(&str, Progress)) -> Result<Vec<(String, EvalResult)>> {
+pub fn rescore(out: &Path, progress: &mut dyn FnMut(&str, SampleProgress)) -> Result<Vec<(String, EvalResult)>> {
     files::require_dir(out, "evaluation")?;
     let mut results = Vec::new();
     for dir in evaluations(out)? {
@@ -37,14 +37,14 @@ pub fn rescore(out: &Path, progress: &mut dyn FnMut(&str, Progress)) -> Result<V
 
 /// The directory itself if it holds an evaluation, else those in it that do, by name.
 fn evaluations(out: &Path) -> Result<Vec<PathBuf>> {
-    if About::read(out)?.is_some() {
+    if EvalInfo::read(out)?.is_some() {
         return Ok(vec![out.to_path_buf()]);
     }
     let unreadable = |e: std::io::Error| Error::input(format!("cannot read {}: {e}", out.display()));
     let mut found = Vec::new();
     for entry in fs::read_dir(out).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        if path.is_dir() && About::read(&path)?.is_some() {
+        if path.is_dir() && EvalInfo::read(&path)?.is_some() {
             found.push(path);
         }
     }
@@ -59,15 +59,15 @@ fn evaluations(out: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// `None` if the evaluation has not come to its end: its responses are scored again all the same.
-fn rescore_one(dir: &Path, name: &str, progress: &mut dyn FnMut(&str, Progress)) -> Result<Option<EvalResult>> {
+fn rescore_one(dir: &Path, name: &str, progress: &mut dyn FnMut(&str, SampleProgress)) -> Result<Option<EvalResult>> {
     let missing = || Error::input(format!("no evaluation in {}", dir.display()));
-    let _lock = store::lock(dir)?;
-    let about = About::read(dir)?.ok_or_else(missing)?;
+    let _lock = eval_dir::lock(dir)?;
+    let about = EvalInfo::read(dir)?.ok_or_else(missing)?;
     let task = task_of(&about)?;
     let key = &about.key;
-    let plan = Plan { limit: Some(key.examples), samples: key.samples.max(1), batch: 1 };
-    let now = Key::new(&key.model, &key.prompt, task.as_ref(), &plan, &key.sampling)?;
-    let now = Key { code: key.code.clone(), batch: key.batch, bench: key.bench.clone(), ..now };
+    let plan = SamplePlan { limit: Some(key.examples), samples: key.samples.max(1), batch: 1 };
+    let now = SamplingKey::new(&key.model, &key.prompt, task.as_ref(), &plan, &key.sampling)?;
+    let now = SamplingKey { code: key.code.clone(), batch: key.batch, bench: key.bench.clone(), ..now };
     if !key.differs_in_scoring_only(&now) {
         return Err(Error::input(format!(
             "{}: {} no longer asks what these responses answer (its prompts or images are others); evaluate it again with \
@@ -76,32 +76,31 @@ fn rescore_one(dir: &Path, name: &str, progress: &mut dyn FnMut(&str, Progress))
             about.data.display()
         )));
     }
-    let mut outcomes = store::stored(dir, task.as_ref(), plan.samples)?;
+    let mut outcomes = eval_dir::stored(dir, task.as_ref(), plan.samples)?;
     // Where a server gave no answer, there is still none.
     let answered = outcomes.par_iter_mut().filter(|outcome| outcome.score.unanswered().is_none());
     answered.for_each(|outcome| outcome.score = task.score(outcome.index, &outcome.response));
     let total = now.examples;
-    progress(name, super::super::progress_of(&outcomes, total, plan.samples));
-    let about = About { key: now, ..about };
+    progress(name, progress_of(&outcomes, total, plan.samples));
+    let about = EvalInfo { key: now, ..about };
     let summary = match EvalResult::read(dir)? {
         Some(before) if outcomes.len() == total * plan.samples => {
             Some(summary(task.as_ref(), &plan, &outcomes, &before.summary)?)
         }
         _ => None,
     };
-    store::rewrite(dir, &about, &outcomes, summary.clone())?;
+    eval_dir::rewrite(dir, &about, &outcomes, summary.clone())?;
     Ok(summary.map(|summary| EvalResult { about, summary }))
 }
 
 /// What the scores come to now; the time is still that of the model.
-fn summary(task: &dyn Task, plan: &Plan, outcomes: &[Outcome], before: &Summary) -> Result<Summary> {
-    let chance = Chance::of(task, plan.examples(task))?;
-    let now = Summary::of(task.name(), chance, outcomes, plan.samples, 0, Duration::ZERO)?.of_task(task, outcomes)?;
+fn summary(task: &dyn Task, plan: &SamplePlan, outcomes: &[ScoredResponse], before: &Summary) -> Result<Summary> {
+    let now = Summary::of_task(task, outcomes, plan, 0, Duration::ZERO)?;
     Ok(Summary { seconds: before.seconds, tokens_per_second: before.tokens_per_second, ..now })
 }
 
 /// The task that an evaluation was of, from its data as it is now.
-fn task_of(about: &About) -> Result<Box<dyn Task>> {
+fn task_of(about: &EvalInfo) -> Result<Box<dyn Task>> {
     let protocol = match &about.key.bench {
         Some(protocol) if !is_dataset(&about.data) => protocol,
         _ => return tasks::load(&about.data, &about.split),

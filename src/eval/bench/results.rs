@@ -1,7 +1,8 @@
 //! What several benchmarks came to, in one file for programs and one for spreadsheets.
 
-use crate::eval::{EvalResult, Summary};
+use crate::eval::EvalResult;
 use crate::io::files;
+use crate::sampling::Summary;
 use crate::stats::Interval;
 use crate::{Error, Result};
 use serde::Serialize;

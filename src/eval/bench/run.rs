@@ -1,14 +1,13 @@
 //! One checkpoint, or one server, on all prepared benchmarks.
 
-use super::{Prepared, RESULTS_CSV, RESULTS_JSON, write_results};
+use super::{PreparedBenchmark, RESULTS_CSV, RESULTS_JSON, write_results};
 use crate::eval::server::{Questions, Server};
-use crate::eval::{Directory, Engine, EvalResult, Key, Progress, evaluate_in};
+use crate::eval::{EvalDir, EvalResult, evaluate_in};
 use crate::io::files;
-use crate::model::qwen2_5_vl::Model;
-use crate::model::{hash_model, hash_prompt_files};
-use crate::sampling::server::{Billed, Endpoint};
+use crate::model::{Model, ModelLoader, hash_model, hash_prompt_files};
+use crate::sampling::server::{Endpoint, TokenUsage};
+use crate::sampling::{LocalModel, SampleProgress, SamplingKey};
 use crate::{Error, Result};
-use candle_core::Device;
 use std::path::Path;
 
 /// Evaluate the checkpoint directory `model` on every prepared benchmark, or do what is left of it: `out/<name>/` for each,
@@ -19,12 +18,12 @@ use std::path::Path;
 /// An input error, before the weights are loaded, if the benchmarks were prepared for other prompt files, or `out` holds
 /// something else.
 pub fn run(
-    prepared: &[Prepared],
+    prepared: &[PreparedBenchmark],
     model: &Path,
-    device: &Device,
+    loader: &ModelLoader,
     out: &Path,
     fresh: bool,
-    progress: &mut dyn FnMut(&str, Progress),
+    progress: &mut dyn FnMut(&str, SampleProgress),
 ) -> Result<Vec<(String, EvalResult)>> {
     let prompt = hash_prompt_files(model)?;
     for bench in prepared {
@@ -40,29 +39,23 @@ pub fn run(
     let weights = hash_model(model)?;
     let mut directories = Vec::with_capacity(prepared.len());
     for bench in prepared {
-        let key = Key::new(&weights, &prompt, bench.task(), &bench.plan, &bench.sampling)?;
-        let key = Key { bench: Some(bench.protocol.clone()), ..key };
-        directories.push(Directory::open(&out.join(&bench.name), key, model, &bench.path, &bench.split, fresh)?);
+        let key = SamplingKey::new(&weights, &prompt, bench.task(), &bench.plan, &bench.sampling)?;
+        let key = SamplingKey { bench: Some(bench.protocol.clone()), ..key };
+        directories.push(EvalDir::open(&out.join(&bench.name), key, model, &bench.path, &bench.split, fresh)?);
     }
     let mut loaded: Option<Model> = None;
     let mut results: Vec<(String, EvalResult)> = Vec::with_capacity(prepared.len());
-    for (bench, mut directory) in prepared.iter().zip(directories) {
+    for (bench, directory) in prepared.iter().zip(directories) {
         let result = match directory.finished()? {
             Some(result) => result,
             None => {
                 let policy = match &loaded {
                     Some(policy) => policy,
-                    None => loaded.insert(Model::load_frozen(model, device)?),
+                    None => loaded.insert(loader.frozen(model)?),
                 };
-                let engine = Engine {
-                    policy,
-                    codec: bench.codec()?,
-                    task: bench.task(),
-                    sampling: &bench.sampling,
-                    samples: bench.plan.samples,
-                };
-                let generate = |examples| engine.generate(examples);
-                evaluate_in(&mut directory, bench.task(), &bench.plan, generate, |p| progress(&bench.name, p))
+                let responder = LocalModel::new(policy, bench.codec()?);
+                let progress = |p| progress(&bench.name, p);
+                evaluate_in(&directory, &responder, bench.task(), &bench.plan, &bench.sampling, progress)
                     .map_err(|e| e.context(&bench.name))?
             }
         };
@@ -79,13 +72,13 @@ pub fn run(
 /// An input error if `out` holds something else or the server refuses; a failure if it does not answer. What has been answered by then
 /// is kept.
 pub fn run_server(
-    prepared: &[Prepared],
+    prepared: &[PreparedBenchmark],
     endpoint: &Endpoint,
     key: Option<String>,
     out: &Path,
     fresh: bool,
-    progress: &mut dyn FnMut(&str, Progress),
-) -> Result<(Vec<(String, EvalResult)>, Billed)> {
+    progress: &mut dyn FnMut(&str, SampleProgress),
+) -> Result<(Vec<(String, EvalResult)>, TokenUsage)> {
     claim(out)?;
     let server = Server { endpoint, key: &key };
     let mut directories = Vec::with_capacity(prepared.len());
@@ -95,19 +88,19 @@ pub fn run_server(
         directories.push(server.open(&dir, &bench.questions(), protocol, place, fresh)?);
     }
     let mut results: Vec<(String, EvalResult)> = Vec::with_capacity(prepared.len());
-    let mut billed = Billed::default();
+    let mut usage = TokenUsage::default();
     for (bench, directory) in prepared.iter().zip(directories) {
         let (result, tokens) = server
             .evaluate(directory, &bench.questions(), |p| progress(&bench.name, p))
             .map_err(|e| e.context(&bench.name))?;
-        billed += tokens;
+        usage += tokens;
         results.push((bench.name.clone(), result));
         write_results(out, &results)?;
     }
-    Ok((results, billed))
+    Ok((results, usage))
 }
 
-impl Prepared {
+impl PreparedBenchmark {
     fn questions(&self) -> Questions<'_> {
         Questions { task: self.task(), plan: &self.plan, sampling: &self.sampling }
     }
@@ -117,7 +110,7 @@ impl Prepared {
 fn claim(out: &Path) -> Result<()> {
     files::create_dir(out)?;
     let own = |name: &str| name == RESULTS_JSON || name == RESULTS_CSV || out.join(name).is_dir();
-    if files::holds_foreign(out, own) {
+    if files::has_other_files(out, own) {
         return Err(Error::input(format!(
             "{} holds something else than evaluations of benchmarks; give another --out",
             out.display()

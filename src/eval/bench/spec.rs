@@ -1,4 +1,4 @@
-//! `--bench NAME=FILE.tsv[:RULE]`: what is evaluated under which name.
+//! `--bench NAME=FILE.tsv[:SCORER]`: what is evaluated under which name.
 
 use crate::tasks::benchmarks;
 use crate::{Error, Result};
@@ -6,33 +6,33 @@ use std::path::{Path, PathBuf};
 
 /// One benchmark as the user names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spec {
+pub struct BenchmarkSpec {
     /// What it is called: its directory below the output directory, and a known benchmark unless `kind` is given.
     pub name: String,
     /// A TSV file, a dataset directory or a file of records.
     pub path: PathBuf,
-    /// A rule or a known benchmark, if given.
+    /// A scorer or a known benchmark, if given.
     pub kind: Option<String>,
     /// Split of a dataset directory.
     pub split: String,
 }
 
-impl Spec {
+impl BenchmarkSpec {
     /// From `NAME=FILE.tsv`, `NAME=FILE.tsv:KIND` or `NAME=DIR`.
     ///
     /// # Errors
     /// An input error for another form, a name that is no plain file name, or a kind that is not known.
-    pub fn parse(text: &str, split: &str) -> Result<Spec> {
-        Spec::of_flag("--bench", text, split)
+    pub fn parse(text: &str, split: &str) -> Result<BenchmarkSpec> {
+        BenchmarkSpec::of_flag("--bench", text, split)
     }
 
-    /// As [`Spec::parse`], for another flag of the same form.
-    pub fn of_flag(flag: &str, text: &str, split: &str) -> Result<Spec> {
+    /// As [`BenchmarkSpec::parse`], for another flag of the same form.
+    pub fn of_flag(flag: &str, text: &str, split: &str) -> Result<BenchmarkSpec> {
         let bad = |why: String| Error::input(format!("{flag} {text}: {why}"));
         let (name, rest) = text
             .split_once('=')
             .filter(|(name, rest)| !name.is_empty() && !rest.is_empty())
-            .ok_or_else(|| bad("give NAME=FILE.tsv, NAME=FILE.tsv:RULE or NAME=DIRECTORY".into()))?;
+            .ok_or_else(|| bad("give NAME=FILE.tsv, NAME=FILE.tsv:SCORER or NAME=DIRECTORY".into()))?;
         let plain = |c: char| c.is_ascii_alphanumeric() || "+-_.".contains(c);
         if !name.chars().all(plain) || name.starts_with('.') {
             return Err(bad(format!(
@@ -48,7 +48,7 @@ impl Spec {
             }
             _ => (rest, None),
         };
-        Ok(Spec { name: name.to_string(), path: PathBuf::from(path), kind, split: split.to_string() })
+        Ok(BenchmarkSpec { name: name.to_string(), path: PathBuf::from(path), kind, split: split.to_string() })
     }
 }
 
@@ -58,7 +58,8 @@ mod tests {
 
     #[test]
     fn a_name_a_file_and_a_rule_are_told_apart() {
-        let of = |text: &str| Spec::parse(text, "test").map(|s| (s.name, s.path.display().to_string(), s.kind));
+        let of =
+            |text: &str| BenchmarkSpec::parse(text, "test").map(|s| (s.name, s.path.display().to_string(), s.kind));
         let is = |name: &str, path: &str, kind: Option<&str>| (name.into(), path.into(), kind.map(String::from));
         assert_eq!(of("mmstar=a/MMStar.tsv").unwrap(), is("mmstar", "a/MMStar.tsv", None));
         assert_eq!(of("mine=a.tsv:choice").unwrap(), is("mine", "a.tsv", Some("choice")));
@@ -77,7 +78,7 @@ mod tests {
             assert_eq!(error.exit_code(), 2, "{text}");
             assert!(error.to_string().contains(said), "{text}: {error}");
         }
-        let error = Spec::of_flag("--prior", "mmstar", "test").unwrap_err();
+        let error = BenchmarkSpec::of_flag("--prior", "mmstar", "test").unwrap_err();
         assert!(error.to_string().starts_with("--prior mmstar: give NAME="), "{error}");
     }
 }

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::Result;
-use crate::eval::{EvalResult, Plan};
-use crate::model::Sampling;
+use crate::eval::EvalResult;
 use crate::model::init::{Preset, write_checkpoint};
+use crate::model::{Compute, ModelLoader, Sampling};
+use crate::sampling::SamplePlan;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use candle_core::Device;
@@ -52,22 +53,22 @@ impl Bench {
         text
     }
 
-    fn spec(&self, text: &str) -> Spec {
+    fn spec(&self, text: &str) -> BenchmarkSpec {
         let (name, file) = text.split_once('=').unwrap();
-        Spec::parse(&format!("{name}={}", self.path(file).display()), "test").unwrap()
+        BenchmarkSpec::parse(&format!("{name}={}", self.path(file).display()), "test").unwrap()
     }
 
-    fn specs(&self) -> Vec<Spec> {
+    fn specs(&self) -> Vec<BenchmarkSpec> {
         vec![self.spec("pope=pope.tsv"), self.spec("mine=boxes.tsv")]
     }
 
-    fn prepare(&self, settings: &Settings) -> Result<Vec<Prepared>> {
+    fn prepare(&self, settings: &BenchmarkSettings) -> Result<Vec<PreparedBenchmark>> {
         prepare(&self.specs(), settings, &self.path("model"))
     }
 
-    fn run(&self, settings: &Settings, out: &str, fresh: bool) -> Result<Vec<(String, EvalResult)>> {
+    fn run(&self, settings: &BenchmarkSettings, out: &str, fresh: bool) -> Result<Vec<(String, EvalResult)>> {
         let prepared = self.prepare(settings)?;
-        run(&prepared, &self.path("model"), &Device::Cpu, &self.path(out), fresh, &mut |_, _| {})
+        run(&prepared, &self.path("model"), &loader(), &self.path(out), fresh, &mut |_, _| {})
     }
 
     fn responses(&self, out: &str, bench: &str) -> Vec<u8> {
@@ -86,9 +87,9 @@ fn boxes() -> String {
     header.to_string() + &rows.concat()
 }
 
-fn settings(batch: usize) -> Settings {
-    Settings {
-        plan: Plan { limit: None, samples: 1, batch },
+fn settings(batch: usize) -> BenchmarkSettings {
+    BenchmarkSettings {
+        plan: SamplePlan { limit: None, samples: 1, batch },
         sampling: Sampling::greedy(512),
         max_new_tokens: Some(5),
         min_pixels: None,
@@ -102,35 +103,42 @@ fn refusal<T>(result: Result<T>) -> String {
     error.to_string()
 }
 
+fn loader() -> ModelLoader {
+    ModelLoader::new(&Device::Cpu, Compute::F32)
+}
+
 #[test]
 fn what_is_chosen_for_a_benchmark_is_prepared_and_written_down() {
     let bench = Bench::new();
-    let prepared = bench.prepare(&Settings { max_new_tokens: None, ..settings(4) }).unwrap();
+    let prepared = bench.prepare(&BenchmarkSettings { max_new_tokens: None, ..settings(4) }).unwrap();
     let [pope, boxes] = prepared.as_slice() else { panic!("two benchmarks") };
     assert_eq!((pope.name.as_str(), pope.protocol.benchmark.as_deref()), ("pope", Some("pope")));
     assert_eq!((pope.sampling.max_new_tokens, boxes.sampling.max_new_tokens), (32, 512));
-    assert_eq!((boxes.protocol.benchmark.as_deref(), boxes.protocol.rule.as_str()), (None, "iou+exact"));
-    assert_eq!(pope.protocol.rule, "yes-no");
+    assert_eq!((boxes.protocol.benchmark.as_deref(), boxes.protocol.scorer.as_str()), (None, "iou+exact"));
+    assert_eq!(pope.protocol.scorer, "yes-no");
     // The tiny checkpoint's own bounds: those of POPE are for a model of larger images.
     let own = &pope.reader().unwrap().processor;
-    assert_eq!(pope.protocol.pixels.unwrap().min, own.images().min_pixels);
+    assert_eq!(pope.protocol.pixels.unwrap().min, own.images().unwrap().min_pixels);
     // The sizes that boxes are rescaled by are those of the processor that makes the patches.
-    let sizes = |prepared: &Prepared| {
+    let sizes = |prepared: &PreparedBenchmark| {
         let meta = &prepared.task().example(0).unwrap().meta;
         (meta["size"].clone(), meta["resized"].clone())
     };
     let image = boxes.task().images(0).unwrap().remove(0);
-    let grid = boxes.reader().unwrap().processor.images().process(&image).unwrap().grid;
+    let grid = boxes.reader().unwrap().processor.images().unwrap().process(&image).unwrap().grid;
     assert_eq!(sizes(boxes), (serde_json::json!([200, 100]), serde_json::json!([grid[2] * 14, grid[1] * 14])));
 
-    let small = Settings { max_pixels: Some(28 * 28 * 4), ..settings(4) };
+    let small = BenchmarkSettings { max_pixels: Some(28 * 28 * 4), ..settings(4) };
     let prepared = bench.prepare(&small).unwrap();
     assert_eq!(
-        (prepared[1].protocol.pixels.unwrap().max, prepared[1].reader().unwrap().processor.images().max_pixels),
+        (
+            prepared[1].protocol.pixels.unwrap().max,
+            prepared[1].reader().unwrap().processor.images().unwrap().max_pixels
+        ),
         (3136, 3136)
     );
     assert_eq!(sizes(&prepared[1]).1, serde_json::json!([56, 28]));
-    let said = refusal(bench.prepare(&Settings { min_pixels: Some(10_000), ..small }));
+    let said = refusal(bench.prepare(&BenchmarkSettings { min_pixels: Some(10_000), ..small }));
     assert!(said.contains("--min-pixels 10000 and --max-pixels 3136"), "{said}");
 }
 
@@ -140,7 +148,7 @@ fn a_run_leaves_results_over_all_goes_on_after_a_stop_and_does_not_depend_on_the
     let results = bench.run(&settings(4), "out", false).unwrap();
     assert_eq!(results.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["pope", "mine"]);
     let summary = &results[0].1.summary;
-    assert_eq!((summary.examples, summary.rules["yes-no"], summary.task.as_str()), (6, 1, "pope"));
+    assert_eq!((summary.examples, summary.scorers["yes-no"], summary.task.as_str()), (6, 1, "pope"));
     assert!(
         summary.aggregates.iter().any(|n| n.name == "f1") && summary.aggregates.iter().any(|n| n.name == "random/f1")
     );
@@ -165,7 +173,7 @@ fn a_run_leaves_results_over_all_goes_on_after_a_stop_and_does_not_depend_on_the
     assert_eq!(bench.responses("out", "mine"), whole);
     assert_eq!(again[1].1.summary.value.value, results[1].1.summary.value.value);
 
-    let said = refusal(bench.run(&Settings { max_pixels: Some(7840), ..settings(4) }, "out", false));
+    let said = refusal(bench.run(&BenchmarkSettings { max_pixels: Some(7840), ..settings(4) }, "out", false));
     assert!(said.contains("out/pope holds another evaluation (bench.pixels.max: 200704 -> 7840)"), "{said}");
 
     // What is finished needs no weights.
@@ -185,7 +193,7 @@ fn nothing_but_evaluations_may_be_in_the_output_directory() {
     let prepared = bench.prepare(&settings(4)).unwrap();
     fs::write(bench.path("model/chat_template.jinja"), "{{ messages[0].role }}").unwrap();
     assert!(!prepared[0].serves(&bench.path("model")).unwrap());
-    let said = refusal(run(&prepared, &bench.path("model"), &Device::Cpu, &bench.path("out"), false, &mut |_, _| {}));
+    let said = refusal(run(&prepared, &bench.path("model"), &loader(), &bench.path("out"), false, &mut |_, _| {}));
     assert!(said.contains("are not those that pope was prepared for"), "{said}");
 }
 
@@ -195,7 +203,7 @@ fn two_of_a_name_a_kind_for_a_directory_and_a_prompt_with_a_special_token_are_re
     let specs = [bench.spec("pope=pope.tsv"), bench.spec("POPE=pope.tsv")];
     let said = refusal(prepare(&specs, &settings(1), &bench.path("model")));
     assert!(said.contains("two benchmarks have this name"), "{said}");
-    let directory = [Spec { kind: Some("vqa".into()), ..bench.spec("x=model") }];
+    let directory = [BenchmarkSpec { kind: Some("vqa".into()), ..bench.spec("x=model") }];
     let said = refusal(prepare(&directory, &settings(1), &bench.path("model")));
     assert!(said.contains("a dataset says itself how it is scored"), "{said}");
     bench.write("special.tsv", &boxes().replace("Name it.", "Name <|im_end|> it."));

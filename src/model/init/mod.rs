@@ -1,12 +1,13 @@
-//! A new checkpoint directory with random weights: the architecture of Qwen2.5-VL in a size that trains on a laptop.
+//! A new checkpoint directory with random weights, in a size that trains on a laptop.
 
 mod tokenizer;
 
 use crate::io::files;
+use crate::model::architecture::{Architecture, VisionShape};
 use crate::model::convert::{Precision, declare};
-use crate::model::qwen2_5_vl::config::{Config, TextConfig, VisionConfig};
-use crate::model::qwen2_5_vl::names::parameter_shapes;
-use crate::model::qwen2_5_vl::weights;
+use crate::model::qwen2::{self, TextConfig};
+use crate::model::qwen2_5_vl::config::{Config, VisionConfig};
+use crate::model::weights;
 use crate::nn::Parameter;
 use crate::{Error, Result, rng};
 use candle_core::{Device, Tensor, Var};
@@ -42,6 +43,8 @@ const LARGE: usize = 1 << 22;
 pub enum Preset {
     /// About 1.7 million parameters: minutes of training on two CPU cores.
     Tiny,
+    /// The decoder of `tiny` alone (Qwen2.5, text without images): about a million parameters.
+    TinyText,
     /// About 60 million parameters.
     Small,
     /// The architecture of Qwen2.5-VL-3B, 3.75 billion parameters, bf16: to measure what the published one takes.
@@ -70,9 +73,19 @@ impl Preset {
     }
 
     /// The architecture, for a tokenizer of `tokens` entries whose first special token has id `first_special`.
-    fn config(self, tokens: usize, first_special: u32) -> Config {
-        let (text, vision) = match self {
-            Preset::Tiny => (
+    fn architecture(self, tokens: usize, first_special: u32) -> Box<dyn Architecture> {
+        if self != Preset::TinyText {
+            return Box::new(self.vision_language(tokens, first_special));
+        }
+        let Config { text, bos_token_id, eos_token_ids, tie_word_embeddings, .. } =
+            Preset::Tiny.vision_language(tokens, first_special);
+        Box::new(qwen2::Config { text, bos_token_id, eos_token_ids, tie_word_embeddings })
+    }
+
+    /// A Qwen2.5-VL architecture.
+    fn vision_language(self, tokens: usize, first_special: u32) -> Config {
+        let (text, mrope_section, vision) = match self {
+            Preset::Tiny | Preset::TinyText => (
                 TextConfig {
                     hidden_size: 128,
                     intermediate_size: 384,
@@ -80,13 +93,13 @@ impl Preset {
                     num_attention_heads: 4,
                     num_key_value_heads: 2,
                     head_dim: 32,
-                    mrope_section: vec![4, 6, 6],
                     // Height and width have the slowest frequencies. With heads this narrow and the published base of 1e6 they
                     // would hardly turn, and one tile's place could not be told from another's. With a base of 10 they all turn so
                     // fast that what a question names was not found at changing distances (docs/base-tiny.md).
                     rope_theta: 1000.0,
                     ..text_defaults(tokens)
                 },
+                vec![4, 6, 6],
                 VisionConfig {
                     depth: 4,
                     hidden_size: 96,
@@ -106,9 +119,9 @@ impl Preset {
                     num_attention_heads: 8,
                     num_key_value_heads: 2,
                     head_dim: 64,
-                    mrope_section: vec![8, 12, 12],
                     ..text_defaults(tokens)
                 },
+                vec![8, 12, 12],
                 VisionConfig {
                     depth: 8,
                     hidden_size: 512,
@@ -127,6 +140,7 @@ impl Preset {
         let special = |token: &str| first_special + SPECIAL.iter().position(|t| *t == token).unwrap_or(0) as u32;
         Config {
             text,
+            mrope_section,
             vision,
             image_token_id: special("<|image_pad|>"),
             video_token_id: special("<|video_pad|>"),
@@ -141,7 +155,11 @@ impl Preset {
 
 /// The published architectures: (hidden, intermediate, layers, heads, key and value heads) of the decoder, blocks of the vision tower,
 /// rows of the embeddings. From the `config.json` of Qwen/Qwen2.5-VL-3B-Instruct and -7B-Instruct.
-fn published([hidden, inner, layers, heads, kv]: [usize; 5], depth: usize, vocab: usize) -> (TextConfig, VisionConfig) {
+fn published(
+    [hidden, inner, layers, heads, kv]: [usize; 5],
+    depth: usize,
+    vocab: usize,
+) -> (TextConfig, Vec<usize>, VisionConfig) {
     let text = TextConfig {
         vocab_size: vocab,
         hidden_size: hidden,
@@ -150,7 +168,6 @@ fn published([hidden, inner, layers, heads, kv]: [usize; 5], depth: usize, vocab
         num_attention_heads: heads,
         num_key_value_heads: kv,
         head_dim: hidden / heads,
-        mrope_section: vec![16, 24, 24],
         max_position_embeddings: 128_000,
         ..text_defaults(0)
     };
@@ -164,7 +181,7 @@ fn published([hidden, inner, layers, heads, kv]: [usize; 5], depth: usize, vocab
         out_hidden_size: hidden,
         ..vision_defaults()
     };
-    (text, vision)
+    (text, vec![16, 24, 24], vision)
 }
 
 /// What the presets share; the sizes are placeholders that each preset sets.
@@ -179,7 +196,6 @@ fn text_defaults(tokens: usize) -> TextConfig {
         head_dim: 0,
         rms_norm_eps: 1e-6,
         rope_theta: 1_000_000.0,
-        mrope_section: Vec::new(),
         max_position_embeddings: 32_768,
     }
 }
@@ -228,7 +244,7 @@ pub fn write_checkpoint(dir: &Path, preset: Preset, seed: u64) -> Result<usize> 
     }
     // What an interrupted call has left behind is written over.
     let own = |name: &str| OWN_FILES.contains(&name) || name.ends_with(".safetensors");
-    if files::holds_foreign(dir, own) {
+    if files::has_other_files(dir, own) {
         return Err(Error::input(format!(
             "{} is not empty and holds no checkpoint; choose another --out",
             dir.display()
@@ -239,7 +255,7 @@ pub fn write_checkpoint(dir: &Path, preset: Preset, seed: u64) -> Result<usize> 
         .token_to_id(SPECIAL[0])
         .ok_or_else(|| Error::failed(format!("the new tokenizer lacks {}", SPECIAL[0])))?;
     let (precision, pixels) = preset.precision_and_pixels();
-    let config = preset.config(tokenizer.get_vocab_size(true), first_special);
+    let architecture = preset.architecture(tokenizer.get_vocab_size(true), first_special);
     let text = tokenizer.to_string(true).map_err(|e| Error::failed(format!("cannot write the tokenizer: {e}")))?;
     files::create_dir(dir)?;
     files::write_atomic(&dir.join("tokenizer.json"), text.as_bytes())?;
@@ -247,10 +263,12 @@ pub fn write_checkpoint(dir: &Path, preset: Preset, seed: u64) -> Result<usize> 
     // transformers' processor looks for the template in a file of its own, its tokenizer in tokenizer_config.json.
     files::write_json(&dir.join("chat_template.json"), &json!({ "chat_template": CHAT_TEMPLATE }))?;
     files::write_json(&dir.join("generation_config.json"), &generation_config(first_special))?;
-    files::write_json(&dir.join("preprocessor_config.json"), &preprocessor_config(&config.vision, pixels))?;
-    let shapes = parameter_shapes(&config);
-    weights::write_made(dir, &shapes, precision.dtype(), &|i| Ok(fresh_values(&shapes[i].0, &shapes[i].1, seed)))?;
-    let mut described = config.to_json();
+    if let Some(vision) = architecture.vision() {
+        files::write_json(&dir.join("preprocessor_config.json"), &preprocessor_config(&vision, pixels))?;
+    }
+    let shapes = architecture.parameter_shapes();
+    weights::write_with(dir, &shapes, precision.dtype(), &|i| Ok(fresh_values(&shapes[i].0, &shapes[i].1, seed)))?;
+    let mut described = architecture.to_json();
     declare(&mut described, precision.name());
     files::write_json(&config_path, &described)?;
     Ok(shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum())
@@ -260,8 +278,9 @@ pub fn write_checkpoint(dir: &Path, preset: Preset, seed: u64) -> Result<usize> 
 /// `1 / sqrt(fan in)`, so that a narrow model starts with activations of the size that a wide one has with the usual 0.02; the
 /// matrices that write to the residual stream a fifth of that, and the embeddings [`EMBEDDING_STD`], so that a token's identity
 /// is not drowned by the first layers. Each weight has its own random stream, so that it does not depend on the others.
-pub fn fresh_parameters(config: &Config, seed: u64) -> Result<Vec<Arc<Parameter>>> {
-    parameter_shapes(config)
+pub fn fresh_parameters(architecture: &dyn Architecture, seed: u64) -> Result<Vec<Arc<Parameter>>> {
+    architecture
+        .parameter_shapes()
         .into_par_iter()
         .map(|(name, shape)| {
             let tensor = Tensor::from_vec(fresh_values(&name, &shape, seed), shape, &Device::Cpu)?;
@@ -346,13 +365,13 @@ fn generation_config(first_special: u32) -> Value {
         "eos_token_id": [im_end, end_of_text] })
 }
 
-fn preprocessor_config(vision: &VisionConfig, (min_pixels, max_pixels): (usize, usize)) -> Value {
+fn preprocessor_config(vision: &VisionShape, (min_pixels, max_pixels): (usize, usize)) -> Value {
     json!({
         "min_pixels": min_pixels,
         "max_pixels": max_pixels,
         "patch_size": vision.patch_size,
         "temporal_patch_size": vision.temporal_patch_size,
-        "merge_size": vision.spatial_merge_size,
+        "merge_size": vision.merge_size,
         "image_mean": [0.48145466, 0.4578275, 0.40821073],
         "image_std": [0.26862954, 0.26130258, 0.27577711],
         "image_processor_type": "Qwen2VLImageProcessor",

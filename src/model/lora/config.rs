@@ -2,6 +2,7 @@
 
 use super::LoraSettings;
 use super::targets::{ALL_LINEAR, Module, Targets, whole};
+use crate::model::architecture::Architecture;
 use crate::model::fields::{self, Fields};
 use crate::{Error, Result, hub};
 use serde_json::{Map, Value, json};
@@ -178,17 +179,17 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Which modules an adapter is meant for: `target_modules`, `exclude_modules`, `layers_to_transform`, `layers_pattern`.
-pub(super) struct Meant {
+/// Which modules an adapter names: `target_modules`, `exclude_modules`, `layers_to_transform`, `layers_pattern`.
+pub(super) struct TargetPattern {
     targets: Matches,
     excluded: Matches,
     layers: Vec<u64>,
     lists: Vec<String>,
 }
 
-impl Meant {
-    /// Is a module of this name meant?
-    pub fn has(&self, name: &str) -> bool {
+impl TargetPattern {
+    /// Whether the adapter names this module.
+    pub fn matches(&self, name: &str) -> bool {
         (self.targets)(name) && !(self.excluded)(name) && (self.layers.is_empty() || self.in_layers(name))
     }
 
@@ -206,8 +207,8 @@ impl Meant {
 }
 
 impl AdapterConfig {
-    /// Which modules the file means; `None` where that cannot be told.
-    pub fn meant(&self) -> Option<Meant> {
+    /// Which modules the file names; `None` where that cannot be read here.
+    pub fn target_pattern(&self) -> Option<TargetPattern> {
         let of = |field: &str| self.said.get(field).filter(|value| !is_empty(value));
         let targets: Targets = serde_json::from_value(of("target_modules")?.clone()).ok()?;
         let excluded = match of("exclude_modules") {
@@ -225,7 +226,7 @@ impl AdapterConfig {
             Some(Value::String(list)) => vec![list.clone()],
             Some(lists) => serde_json::from_value(lists.clone()).ok()?,
         };
-        Some(Meant { targets: named(targets)?, excluded: named(excluded)?, layers, lists })
+        Some(TargetPattern { targets: named(targets)?, excluded: named(excluded)?, layers, lists })
     }
 }
 
@@ -277,12 +278,12 @@ impl<T: Copy> Patterns<T> {
 impl<T> Pattern<T> {
     /// Does it match a name that the module has, now or before transformers 4.52?
     fn fits(&self, module: &Module) -> bool {
-        (self.matches)(&module.current_name()) || (self.matches)(&module.name)
+        (self.matches)(&module.transformers_name) || (self.matches)(&module.name)
     }
 }
 
 /// `adapter_config.json` of a fresh adapter.
-pub(super) fn describe(settings: &LoraSettings, base: &str) -> Value {
+pub(super) fn describe(settings: &LoraSettings, architecture: &dyn Architecture, base: &str) -> Value {
     json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -291,7 +292,7 @@ pub(super) fn describe(settings: &LoraSettings, base: &str) -> Value {
         "lora_alpha": settings.alpha,
         "lora_dropout": settings.dropout,
         "use_rslora": settings.rslora,
-        "target_modules": settings.target.for_peft(),
+        "target_modules": settings.target.for_peft(architecture),
         "bias": "none",
         "fan_in_fan_out": false,
         "inference_mode": true,
@@ -326,7 +327,7 @@ pub fn base_of(dir: &Path) -> Result<PathBuf> {
         Some(revision) if !base.contains('@') => format!("{base}@{revision}"),
         _ => base.clone(),
     };
-    let cached = || hub::cached(Path::new(&named), &hub::Settings::from_env().ok()?);
+    let cached = || hub::cached(Path::new(&named), &hub::HubConfig::from_env().ok()?);
     if let Some(found) = local_base(dir, Path::new(&base)).or_else(cached) {
         if is_adapter(&found) {
             return Err(Error::input(format!(
@@ -336,7 +337,7 @@ pub fn base_of(dir: &Path) -> Result<PathBuf> {
         }
         return Ok(found);
     }
-    Err(Error::input(match (hub::Name::parse(&named), hub::Name::parse(&base)) {
+    Err(Error::input(match (hub::RepoId::parse(&named), hub::RepoId::parse(&base)) {
         (Some(name), _) => format!(
             "{}: the base model {name} (base_model_name_or_path, revision) is not there, nor in the cache of the Hub; download it \
              (jigsaw model inspect {name}), or write there where it is",
@@ -382,10 +383,18 @@ pub fn scaling_of(dir: &Path) -> Result<String> {
 mod tests {
     use super::*;
 
+    fn architecture() -> std::sync::Arc<dyn Architecture> {
+        crate::model::parse_architecture(&json!({ "model_type": "qwen2_5_vl" })).unwrap()
+    }
+
+    fn linear_map(name: &str) -> Module {
+        Module { name: name.into(), transformers_name: architecture().transformers_name(name), out: 4, width: 4 }
+    }
+
     /// What is said about an adapter's file with these fields in it; `None` if nothing is wrong.
     fn said(fields: Value) -> Option<String> {
         let dir = tempfile::tempdir().unwrap();
-        let mut config = describe(&LoraSettings::default(), "base");
+        let mut config = describe(&LoraSettings::default(), architecture().as_ref(), "base");
         fields.as_object().unwrap().iter().for_each(|(key, value)| config[key] = value.clone());
         std::fs::write(dir.path().join(ADAPTER_CONFIG), config.to_string()).unwrap();
         let error = AdapterConfig::read(dir.path()).err()?;
@@ -482,8 +491,8 @@ mod tests {
 
     #[test]
     fn a_pattern_fits_a_module_by_its_older_name_too() {
-        let module = Module { name: "model.layers.0.self_attn.q_proj".into(), out: 4, width: 4 };
-        let other = Module { name: "visual.blocks.1.attn.qkv".into(), out: 4, width: 4 };
+        let module = linear_map("model.layers.0.self_attn.q_proj");
+        let other = linear_map("visual.blocks.1.attn.qkv");
         let patterns = |value: Value| {
             Patterns::read(&Fields::root(&json!({ "p": value })).unwrap(), "p", |f, key| f.positive(key)).unwrap()
         };
@@ -507,7 +516,7 @@ mod tests {
     fn the_base_of_a_revision_is_asked_for_by_both() {
         let dir = tempfile::tempdir().unwrap();
         let missing = |base: &str, revision: Value| {
-            let mut config = describe(&LoraSettings::default(), base);
+            let mut config = describe(&LoraSettings::default(), architecture().as_ref(), base);
             config["revision"] = revision;
             std::fs::write(dir.path().join(ADAPTER_CONFIG), config.to_string()).unwrap();
             let error = base_of(dir.path()).unwrap_err();
@@ -525,11 +534,11 @@ mod tests {
     }
 
     #[test]
-    fn the_modules_that_are_meant_are_those_that_peft_would_take() {
-        let meant = |fields: Value| {
-            let mut config = describe(&LoraSettings::default(), "base");
+    fn an_adapter_names_the_modules_that_peft_would_adapt() {
+        let targets = |fields: Value| {
+            let mut config = describe(&LoraSettings::default(), architecture().as_ref(), "base");
             fields.as_object().unwrap().iter().for_each(|(key, value)| config[key] = value.clone());
-            AdapterConfig::from_json(Path::new(ADAPTER_CONFIG), config).unwrap().meant()
+            AdapterConfig::from_json(Path::new(ADAPTER_CONFIG), config).unwrap().target_pattern()
         };
         const QUERY: &str = "model.language_model.layers.1.self_attn.q_proj";
         for (fields, expected) in [
@@ -546,17 +555,17 @@ mod tests {
             (json!({"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "layers"}), true),
             (json!({"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": ["blocks"]}), false),
         ] {
-            assert_eq!(meant(fields.clone()).unwrap().has(QUERY), expected, "{fields}");
+            assert_eq!(targets(fields.clone()).unwrap().matches(QUERY), expected, "{fields}");
         }
         for fields in [json!({"target_modules": null}), json!({"target_modules": "("}), json!({"target_modules": 3})] {
-            assert!(meant(fields).is_none());
+            assert!(targets(fields).is_none());
         }
     }
 
     #[test]
     fn a_byte_order_mark_is_passed_over() {
         let dir = tempfile::tempdir().unwrap();
-        let text = format!("\u{feff}{}", describe(&LoraSettings::default(), "base"));
+        let text = format!("\u{feff}{}", describe(&LoraSettings::default(), architecture().as_ref(), "base"));
         std::fs::write(dir.path().join(ADAPTER_CONFIG), text).unwrap();
         assert_eq!(AdapterConfig::read(dir.path()).unwrap().base.as_deref(), Some("base"));
     }

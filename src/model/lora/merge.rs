@@ -3,15 +3,15 @@
 use super::{Adapter, base_of, is_adapter};
 use crate::io::files;
 use crate::model::convert::{Precision, write_like};
-use crate::model::qwen2_5_vl::Config;
-use crate::model::qwen2_5_vl::weights::Stored;
+use crate::model::registry::read_architecture;
+use crate::model::weights::CheckpointFiles;
 use crate::nn::{Matrix, MatrixMut, matmul, read};
 use crate::{Error, Result};
 use candle_core::Device;
 use std::path::Path;
 
 /// Write the base of the adapter `dir` with the adapter merged in to `out`, which must be new or empty, or with `overwrite` a checkpoint, in `precision`. The sums are
-/// formed in f32 and rounded once. One tensor is held at a time. Returns what a person should know of the adapter, if there is something.
+/// formed in f32 and rounded once. One tensor is held at a time. Returns a warning for the user, if there is one.
 ///
 /// # Errors
 /// An input error if `dir` is no adapter, its base is not there, or `out` is not empty.
@@ -19,19 +19,19 @@ pub fn merge(dir: &Path, out: &Path, precision: Precision, overwrite: bool) -> R
     if !is_adapter(dir) {
         return Err(Error::input(format!("{} holds no adapter (adapter_config.json)", dir.display())));
     }
-    if files::lies_in(dir, out) {
+    if files::is_inside(dir, out) {
         return Err(Error::input(format!(
             "{} is read here, and cannot be written over; choose another --out",
             out.display()
         )));
     }
-    files::may_make_in(out, overwrite, "config.json")?;
+    files::check_output_dir(out, overwrite, "config.json")?;
     let base = base_of(dir)?;
-    let config = Config::from_dir(&base)?;
-    let adapter = Adapter::read(dir, &config, &Device::Cpu)?;
-    let note = adapter.note().map(String::from);
+    let architecture = read_architecture(&base)?;
+    let adapter = Adapter::read(dir, architecture.as_ref(), &Device::Cpu)?;
+    let warning = adapter.warning().map(String::from);
     let adapter = adapter.by_module();
-    let stored = Stored::open(&base, &config)?;
+    let stored = CheckpointFiles::open(&base, architecture.as_ref())?;
     let merged = |i: usize| -> Result<Vec<f32>> {
         let tensor = &stored.tensors[i];
         let mut values = stored.values(tensor)?;
@@ -46,5 +46,5 @@ pub fn merge(dir: &Path, out: &Path, precision: Precision, overwrite: bool) -> R
         Ok(values)
     };
     write_like(&base, &stored, (out, overwrite), precision, &merged)?;
-    Ok(note)
+    Ok(warning)
 }

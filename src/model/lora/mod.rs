@@ -15,7 +15,7 @@ pub use peft::ADAPTER_WEIGHTS;
 pub use settings::LoraSettings;
 pub use targets::{LANGUAGE, Module, Targets};
 
-use crate::model::qwen2_5_vl::Config;
+use crate::model::architecture::Architecture;
 use crate::nn::{Lora, Parameter};
 use crate::{Result, rng};
 use candle_core::{Device, Tensor, Var};
@@ -30,8 +30,8 @@ pub struct Adapter {
     about: Value,
     /// Of each adapted module, by the order of the architecture.
     parts: Vec<(Module, Lora)>,
-    /// Of what was read, something that a person should know.
-    note: Option<String>,
+    /// A warning about the adapter, for the user.
+    warning: Option<String>,
 }
 
 impl Adapter {
@@ -42,14 +42,14 @@ impl Adapter {
     /// See [`Targets::select`].
     pub fn fresh(
         settings: &LoraSettings,
-        config: &Config,
+        architecture: &dyn Architecture,
         (base, revision): (&str, Option<&str>),
         seed: u64,
         device: &Device,
     ) -> Result<Adapter> {
         let scale = settings.scale(settings.rank);
         let mut parts = Vec::new();
-        for module in settings.target.select(config)? {
+        for module in settings.target.select(architecture)? {
             let mut rng = rng::stream(seed, &format!("lora {}", module.name), &[]);
             let bound = 1.0 / (module.width as f32).sqrt();
             let count = settings.rank * module.width;
@@ -59,14 +59,14 @@ impl Adapter {
             let lora = pair(&module, a, b, scale, settings.dropout as f32)?;
             parts.push((module, lora));
         }
-        let mut about = config::describe(settings, base);
+        let mut about = config::describe(settings, architecture, base);
         about["revision"] = revision.into();
-        Ok(Adapter { about, parts, note: None })
+        Ok(Adapter { about, parts, warning: None })
     }
 
-    /// What a person should know of an adapter that was read: that it lacks modules which it is meant for.
-    pub fn note(&self) -> Option<&str> {
-        self.note.as_deref()
+    /// A warning for the user about an adapter that was read: it lacks matrices for modules that `target_modules` names.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
     }
 
     /// Probability with which elements of its input are dropped in training (`lora_dropout`).

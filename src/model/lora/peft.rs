@@ -4,9 +4,8 @@ use super::config::{ADAPTER_CONFIG, AdapterConfig, local_base};
 use super::targets::{Module, modules};
 use super::{Adapter, pair};
 use crate::io::files;
-use crate::io::files::Written;
-use crate::model::qwen2_5_vl::Config;
-use crate::model::qwen2_5_vl::names::published_name;
+use crate::io::files::FileChecksum;
+use crate::model::architecture::Architecture;
 use crate::model::tensor_file::{self, Source, TensorFile, Values};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -28,7 +27,7 @@ impl Adapter {
     /// # Errors
     /// An input error that names the file and the field or tensor: another kind of adapter, a setting that is not supported, a tensor for
     /// a module that there is not, without its partner, or of another shape than the module asks for.
-    pub fn read(dir: &Path, config: &Config, device: &Device) -> Result<Adapter> {
+    pub fn read(dir: &Path, architecture: &dyn Architecture, device: &Device) -> Result<Adapter> {
         let settings = AdapterConfig::read(dir)?;
         let mut about = Value::Object(settings.said.clone());
         // A path may be relative to this directory, and the adapter may be written to another. A name on the Hub stays a name.
@@ -41,7 +40,7 @@ impl Adapter {
         let bad = |what: String| Error::input(format!("{}: {what}", file.path().display()));
         let mut found: HashMap<String, [Option<(String, &TensorInfo)>; 2]> = HashMap::new();
         for (name, info) in file.tensors() {
-            let (module, which) = split(&name).ok_or_else(|| {
+            let (module, which) = split(architecture, &name).ok_or_else(|| {
                 bad(format!("`{name}` is no matrix of a LoRA adapter; names end with .lora_A.weight or .lora_B.weight"))
             })?;
             if let Some((first, _)) = &found.entry(module.clone()).or_default()[which] {
@@ -52,12 +51,14 @@ impl Adapter {
             found.entry(module).or_default()[which] = Some((name, info));
         }
         // The names that the writer's transformers has for modules, which its targets are meant for.
+        let all = modules(architecture);
         let newer = file.tensors().any(|(name, _)| {
-            let name = name.strip_prefix(PREFIX).unwrap_or_default();
-            name.starts_with("model.language_model.") || name.starts_with("model.visual.")
+            let name = name.strip_prefix(PREFIX).and_then(|name| name.rsplit_once(".lora_")).map(|(module, _)| module);
+            all.iter().any(|module| {
+                name == Some(module.transformers_name.as_str()) && module.transformers_name != module.name
+            })
         });
-        let meant = settings.meant();
-        let all = modules(config);
+        let targets = settings.target_pattern();
         let adapted: Vec<&Module> = all.iter().filter(|module| found.contains_key(&module.name)).collect();
         let unused =
             [("rank_pattern", settings.ranks.unused(&adapted)), ("alpha_pattern", settings.alphas.unused(&adapted))];
@@ -67,22 +68,22 @@ impl Adapter {
             return Err(Error::input(format!(
                 "{}: {field}: `{pattern}` matches no module of the adapter, whose names are such as {}; correct it or take it out",
                 settings.path.display(),
-                first.current_name()
+                first.transformers_name
             )));
         }
         let (mut parts, mut lacking) = (Vec::new(), Vec::new());
         for module in all {
-            let (current, older) = (module.current_name(), module.name.clone());
+            let (current, older) = (module.transformers_name.clone(), module.name.clone());
             let stored = found.contains_key(&module.name);
-            if let Some(meant) = &meant {
-                if stored && !meant.has(&current) && !meant.has(&older) {
+            if let Some(targets) = &targets {
+                if stored && !targets.matches(&current) && !targets.matches(&older) {
                     return Err(bad(format!(
                         "the adapter has matrices for `{older}`, which target_modules, exclude_modules and layers_to_transform of {} do \
                          not mean; PEFT would leave them out",
                         settings.path.display()
                     )));
                 }
-                if !stored && meant.has(if newer { &current } else { &older }) {
+                if !stored && targets.matches(if newer { &current } else { &older }) {
                     lacking.push(older);
                 }
             }
@@ -117,7 +118,7 @@ impl Adapter {
         if parts.is_empty() {
             return Err(bad("the adapter is empty".into()));
         }
-        let note = lacking.first().map(|first| {
+        let warning = lacking.first().map(|first| {
             format!(
                 "{}: no matrices for {} of the {} modules that target_modules means, such as `{first}`; they stay as in the base",
                 file.path().display(),
@@ -125,14 +126,14 @@ impl Adapter {
                 lacking.len() + parts.len()
             )
         });
-        Ok(Adapter { about, parts, note })
+        Ok(Adapter { about, parts, warning })
     }
 
     /// Write it into an existing directory, in f32. Returns what the weight file is meant to hold.
-    pub fn write(&self, dir: &Path) -> Result<Written> {
+    pub fn write(&self, dir: &Path) -> Result<FileChecksum> {
         let matrices = self.parts.iter().flat_map(|(module, lora)| {
             [("A", &lora.a), ("B", &lora.b)].map(|(kind, parameter)| Source {
-                name: format!("{PREFIX}{}.lora_{kind}.weight", module.current_name()),
+                name: format!("{PREFIX}{}.lora_{kind}.weight", module.transformers_name),
                 shape: parameter.var.dims().to_vec(),
                 values: Values::Tensor(parameter.var.as_tensor()),
             })
@@ -163,12 +164,12 @@ pub(super) fn scale(alpha: f64, rank: usize, rslora: bool) -> f64 {
 }
 
 /// The published name of a matrix's module, and 0 for A, 1 for B.
-fn split(name: &str) -> Option<(String, usize)> {
+fn split(architecture: &dyn Architecture, name: &str) -> Option<(String, usize)> {
     let name = name.strip_prefix(PREFIX)?;
     let ends =
         [(".lora_A.weight", 0), (".lora_B.weight", 1), (".lora_A.default.weight", 0), (".lora_B.default.weight", 1)];
     let (module, which) = ends.into_iter().find_map(|(end, which)| Some((name.strip_suffix(end)?, which)))?;
-    let published = published_name(&format!("{module}.weight"));
+    let published = architecture.published_name(&format!("{module}.weight"));
     Some((published.strip_suffix(".weight")?.to_string(), which))
 }
 

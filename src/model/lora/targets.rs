@@ -1,7 +1,6 @@
 //! Which linear maps get an adapter: PEFT's `target_modules`.
 
-use crate::model::qwen2_5_vl::Config;
-use crate::model::qwen2_5_vl::names::parameter_shapes;
+use crate::model::architecture::Architecture;
 use crate::{Error, Result};
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -19,9 +18,6 @@ pub enum Targets {
 
 /// The word for every linear map of the decoder's layers.
 pub const LANGUAGE: &str = "language";
-/// What PEFT is told for it.
-const LANGUAGE_PATTERN: &str =
-    r"(.*\.)?language_model\.layers\.\d+\.(self_attn|mlp)\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)";
 /// PEFT's word for every linear map but the output head.
 pub(super) const ALL_LINEAR: &str = "all-linear";
 
@@ -30,38 +26,27 @@ pub(super) const ALL_LINEAR: &str = "all-linear";
 pub struct Module {
     /// Published name of its weight without `.weight`, such as `model.layers.0.self_attn.q_proj`.
     pub name: String,
+    /// The same in today's transformers, as PEFT's files have it.
+    pub transformers_name: String,
     /// Width of its result.
     pub out: usize,
     /// Width of its input.
     pub width: usize,
 }
 
-impl Module {
-    /// Its name in transformers from 4.52 on, which PEFT's files have.
-    pub fn current_name(&self) -> String {
-        current_name(&self.name)
-    }
-}
-
-/// The name of a module in transformers from 4.52 on.
-fn current_name(published: &str) -> String {
-    match (published.strip_prefix("model."), published.strip_prefix("visual.")) {
-        (Some(rest), _) => format!("model.language_model.{rest}"),
-        (_, Some(rest)) => format!("model.visual.{rest}"),
-        _ => published.to_string(),
-    }
-}
-
 /// Every linear map that can have an adapter, in the order of the computation: all but the patch embedding, which is a convolution, and
 /// the output head.
-pub fn modules(config: &Config) -> Vec<Module> {
+pub fn modules(architecture: &dyn Architecture) -> Vec<Module> {
     let linear = |(name, shape): (String, Vec<usize>)| match (name.strip_suffix(".weight"), shape.as_slice()) {
-        (Some(module), &[out, width]) if !module.ends_with("embed_tokens") && module != "lm_head" => {
-            Some(Module { name: module.to_string(), out, width })
-        }
+        (Some(module), &[out, width]) if !module.ends_with("embed_tokens") && module != "lm_head" => Some(Module {
+            name: module.to_string(),
+            transformers_name: architecture.transformers_name(module),
+            out,
+            width,
+        }),
         _ => None,
     };
-    parameter_shapes(config).into_iter().filter_map(linear).collect()
+    architecture.parameter_shapes().into_iter().filter_map(linear).collect()
 }
 
 impl Targets {
@@ -69,19 +54,20 @@ impl Targets {
     ///
     /// # Errors
     /// An input error for a pattern that is none, or one that names no module that can have an adapter.
-    pub fn select(&self, config: &Config) -> Result<Vec<Module>> {
-        let all = modules(config);
+    pub fn select(&self, architecture: &dyn Architecture) -> Result<Vec<Module>> {
+        let all = modules(architecture);
         let chosen: Vec<Module> = match self {
             Targets::Pattern(word) if word == ALL_LINEAR => all,
             Targets::Pattern(pattern) => {
-                let matches = whole(self.pattern(pattern)).map_err(|e| Error::input(format!("lora.target: {e}")))?;
-                all.into_iter().filter(|m| matches(&m.current_name()) || matches(&m.name)).collect()
+                let matches =
+                    whole(pattern_for(architecture, pattern)).map_err(|e| Error::input(format!("lora.target: {e}")))?;
+                all.into_iter().filter(|m| matches(&m.transformers_name) || matches(&m.name)).collect()
             }
             Targets::Names(names) => {
                 let ends = |m: &Module, name: &str| {
                     let end = format!(".{name}");
-                    let current = m.current_name();
-                    m.name == name || current == name || m.name.ends_with(&end) || current.ends_with(&end)
+                    let current = &m.transformers_name;
+                    m.name == name || *current == name || m.name.ends_with(&end) || current.ends_with(&end)
                 };
                 if let Some(unknown) = names.iter().find(|name| !all.iter().any(|m| ends(m, name))) {
                     return Err(Error::input(format!(
@@ -96,23 +82,23 @@ impl Targets {
             return Err(Error::input(format!(
                 "lora.target = {self}: no linear map has such a name. Give {LANGUAGE}, {ALL_LINEAR}, ends of names ({}), or a regular \
                  expression for whole names such as model.language_model.layers.0.self_attn.q_proj",
-                ends_of(&modules(config))
+                ends_of(&modules(architecture))
             )));
         }
         Ok(chosen)
     }
 
     /// The same in words that PEFT knows.
-    pub fn for_peft(&self) -> Targets {
+    pub fn for_peft(&self, architecture: &dyn Architecture) -> Targets {
         match self {
-            Targets::Pattern(pattern) => Targets::Pattern(self.pattern(pattern).to_string()),
+            Targets::Pattern(pattern) => Targets::Pattern(pattern_for(architecture, pattern).to_string()),
             Targets::Names(names) => Targets::Names(names.clone()),
         }
     }
+}
 
-    fn pattern<'a>(&self, pattern: &'a str) -> &'a str {
-        if pattern == LANGUAGE { LANGUAGE_PATTERN } else { pattern }
-    }
+fn pattern_for<'a>(architecture: &dyn Architecture, pattern: &'a str) -> &'a str {
+    if pattern == LANGUAGE { architecture.decoder_module_pattern() } else { pattern }
 }
 
 impl std::fmt::Display for Targets {
@@ -147,7 +133,7 @@ mod tests {
     fn select(targets: Targets) -> Result<Vec<String>> {
         let dir = tempfile::tempdir().unwrap();
         write_checkpoint(dir.path(), Preset::Tiny, 0).unwrap();
-        let chosen = targets.select(&Config::from_dir(dir.path()).unwrap())?;
+        let chosen = targets.select(crate::model::read_architecture(dir.path()).unwrap().as_ref())?;
         Ok(chosen.into_iter().map(|m| m.name).collect())
     }
 

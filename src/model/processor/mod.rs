@@ -10,8 +10,11 @@ pub use template::ChatTemplate;
 pub use tokens::Tokens;
 
 use crate::data::{IMAGE_PLACEHOLDER, Message};
-use crate::model::qwen2_5_vl::Config;
-use crate::model::{ImageInput, Prompt, lora};
+use crate::model::architecture::VisionShape;
+use crate::model::language_model::{PromptEncoder, PromptSize};
+use crate::model::lora;
+use crate::model::registry::read_architecture;
+use crate::model::sequence::{ImageInput, Prompt};
 use crate::{Error, Result};
 use image::RgbImage;
 use serde_json::{Map, Value, json};
@@ -23,7 +26,10 @@ use std::sync::Arc;
 pub struct Processor {
     template: Arc<ChatTemplate>,
     tokens: Arc<Tokens>,
-    images: ImageProcessor,
+    /// Of a model that takes images.
+    images: Option<ImageProcessor>,
+    /// The model family's name for people.
+    title: &'static str,
 }
 
 impl Processor {
@@ -33,29 +39,34 @@ impl Processor {
     /// An input error that names the file, for one that is missing or contradicts `config.json`.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let dir = &lora::model_files(dir)?;
-        let config = Config::from_dir(dir)?;
-        let images = ImageProcessor::from_dir(dir)?;
-        let vision = &config.vision;
-        for (name, ours, theirs) in [
-            ("patch_size", images.patch_size, vision.patch_size),
-            ("temporal_patch_size", images.temporal_patch_size, vision.temporal_patch_size),
-            ("merge_size", images.merge_size, vision.spatial_merge_size),
-        ] {
-            if ours != theirs {
-                return Err(Error::input(format!(
-                    "{}: the image settings have {name} {ours} but the vision_config of config.json has {theirs}",
-                    dir.display()
-                )));
-            }
-        }
-        let tokens = Arc::new(Tokens::from_dir(dir, &config)?);
-        Ok(Processor { template: Arc::new(ChatTemplate::from_dir(dir)?), tokens, images })
+        let architecture = read_architecture(dir)?;
+        let images = match architecture.vision() {
+            Some(vision) => Some(image_processor(dir, &vision)?),
+            None => None,
+        };
+        let tokens = Arc::new(Tokens::from_dir(dir, architecture.as_ref())?);
+        let template = Arc::new(ChatTemplate::from_dir(dir)?);
+        Ok(Processor { template, tokens, images, title: architecture.title() })
+    }
+
+    /// `process` each image with the image preprocessor. Errors name the image by its number.
+    fn each_image<I, T>(&self, images: &[I], process: impl Fn(&ImageProcessor, &I) -> Result<T>) -> Result<Vec<T>> {
+        let Some(processor) = &self.images else {
+            return match images.len() {
+                0 => Ok(Vec::new()),
+                count => Err(Error::input(format!("the prompt has {count} image(s); {} reads text alone", self.title))),
+            };
+        };
+        let one = |(i, image)| process(processor, image).map_err(|e| e.context(format!("image {}", i + 1)));
+        images.iter().enumerate().map(one).collect()
     }
 
     /// The same with other bounds of a resized image, in pixels; tokenizer and template are shared.
     pub fn with_pixels(&self, min_pixels: usize, max_pixels: usize) -> Self {
         let mut other = self.clone();
-        (other.images.min_pixels, other.images.max_pixels) = (min_pixels, max_pixels);
+        if let Some(images) = &mut other.images {
+            (images.min_pixels, images.max_pixels) = (min_pixels, max_pixels);
+        }
         other
     }
 
@@ -66,10 +77,7 @@ impl Processor {
     /// text contains a special token, or an image cannot be resized.
     pub fn encode_prompt(&self, messages: &[Message], images: &[RgbImage]) -> Result<Arc<Prompt>> {
         let text = self.render(messages, images.len())?;
-        let mut inputs = Vec::with_capacity(images.len());
-        for (i, image) in images.iter().enumerate() {
-            inputs.push(Arc::new(self.images.process(image).map_err(|e| e.context(format!("image {}", i + 1)))?));
-        }
+        let inputs = self.each_image(images, |processor, image| processor.process(image).map(Arc::new))?;
         self.expanded(&text, inputs)
     }
 
@@ -79,22 +87,23 @@ impl Processor {
     /// As [`Processor::encode_prompt`].
     pub fn meta_prompt(&self, messages: &[Message], sizes: &[(u32, u32)]) -> Result<Arc<Prompt>> {
         let text = self.render(messages, sizes.len())?;
-        let outline = |(i, &(width, height)): (usize, &(u32, u32))| {
-            let resized = self.images.resized(width, height).map_err(|e| e.context(format!("image {}", i + 1)))?;
-            Ok(Arc::new(ImageInput { patches: Vec::new(), grid: self.images.grid(resized) }))
-        };
-        self.expanded(&text, sizes.iter().enumerate().map(outline).collect::<Result<_>>()?)
+        let inputs = self.each_image(sizes, |processor, &(width, height)| {
+            let grid = processor.grid(processor.resized(width, height)?);
+            Ok(Arc::new(ImageInput { patches: Vec::new(), grid }))
+        })?;
+        self.expanded(&text, inputs)
     }
 
     /// The prompt of a rendered text, each image as many tokens as it has merged patches.
     fn expanded(&self, text: &str, images: Vec<Arc<ImageInput>>) -> Result<Arc<Prompt>> {
         let unexpanded = self.unexpanded(text, images.len())?;
         let pad = self.tokens.image_pad();
-        let counts: Vec<usize> = images.iter().map(|image| self.images.tokens_of(image.grid)).collect();
+        let tokens_of = |image: &Arc<ImageInput>| self.images.as_ref().map_or(0, |images| images.tokens_of(image.grid));
+        let counts: Vec<usize> = images.iter().map(tokens_of).collect();
         let mut counts_left = counts.iter();
         let mut ids = Vec::with_capacity(unexpanded.len() + counts.iter().sum::<usize>());
         for id in unexpanded {
-            let times = if id == pad { counts_left.next().copied().unwrap_or(1) } else { 1 };
+            let times = if Some(id) == pad { counts_left.next().copied().unwrap_or(1) } else { 1 };
             ids.extend(std::iter::repeat_n(id, times));
         }
         Ok(Arc::new(Prompt { ids, images }))
@@ -106,22 +115,21 @@ impl Processor {
     /// As [`Processor::encode_prompt`].
     pub fn prompt_length(&self, messages: &[Message], sizes: &[(u32, u32)]) -> Result<usize> {
         let text = self.render(messages, sizes.len())?;
-        let mut length = self.unexpanded(&text, sizes.len())?.len() - sizes.len();
-        for (i, (width, height)) in sizes.iter().enumerate() {
-            length += self.images.tokens(*width, *height).map_err(|e| e.context(format!("image {}", i + 1)))?;
-        }
-        Ok(length)
+        let text_tokens = self.unexpanded(&text, sizes.len())?.len() - sizes.len();
+        let image_tokens = self.each_image(sizes, |processor, &(width, height)| processor.tokens(width, height))?;
+        Ok(text_tokens + image_tokens.iter().sum::<usize>())
     }
 
     /// Token ids of a rendered prompt, each image still one token.
     fn unexpanded(&self, text: &str, images: usize) -> Result<Vec<u32>> {
         let ids = self.tokens.encode(text)?;
-        let pads = ids.iter().filter(|&&id| id == self.tokens.image_pad()).count();
+        let pads = ids.iter().filter(|&&id| Some(id) == self.tokens.image_pad()).count();
         if pads == images {
             return Ok(ids);
         }
         Err(Error::input(format!(
-            "the chat template wrote {pads} image token(s) for {images} image(s); it is not a Qwen2.5-VL template"
+            "the chat template wrote {pads} image token(s) for {images} image(s); it is not a template of {}",
+            self.title
         )))
     }
 
@@ -197,14 +205,66 @@ impl Processor {
         self.tokens.banned_ids()
     }
 
-    /// The image preprocessor, for planning lengths and sizes.
-    pub fn images(&self) -> &ImageProcessor {
-        &self.images
+    /// The image preprocessor, of a model that takes images.
+    pub fn images(&self) -> Option<&ImageProcessor> {
+        self.images.as_ref()
     }
 
     /// The tokenizer and its special tokens.
     pub fn tokens(&self) -> &Tokens {
         &self.tokens
+    }
+}
+
+/// The image preprocessor of `dir`, which must cut patches as the vision tower takes them.
+fn image_processor(dir: &Path, vision: &VisionShape) -> Result<ImageProcessor> {
+    let images = ImageProcessor::from_dir(dir)?;
+    for (name, ours, theirs) in [
+        ("patch_size", images.patch_size, vision.patch_size),
+        ("temporal_patch_size", images.temporal_patch_size, vision.temporal_patch_size),
+        ("merge_size", images.merge_size, vision.merge_size),
+    ] {
+        if ours != theirs {
+            return Err(Error::input(format!(
+                "{}: the image settings have {name} {ours} but the vision_config of config.json has {theirs}",
+                dir.display()
+            )));
+        }
+    }
+    Ok(images)
+}
+
+impl PromptEncoder for Processor {
+    fn encode_prompt(&self, messages: &[Message], images: &[RgbImage]) -> Result<Arc<Prompt>> {
+        Processor::encode_prompt(self, messages, images)
+    }
+
+    fn prompt_size(&self, messages: &[Message], sizes: &[(u32, u32)]) -> Result<PromptSize> {
+        let tokens = self.prompt_length(messages, sizes)?;
+        let patches = self.each_image(sizes, |images, &(width, height)| {
+            Ok(images.tokens(width, height)? * images.merge_size * images.merge_size)
+        })?;
+        Ok(PromptSize { tokens, patches: patches.iter().sum() })
+    }
+
+    fn meta_prompt(&self, messages: &[Message], sizes: &[(u32, u32)]) -> Result<Arc<Prompt>> {
+        Processor::meta_prompt(self, messages, sizes)
+    }
+
+    fn encode_response(&self, text: &str) -> Result<Vec<u32>> {
+        Processor::encode_response(self, text)
+    }
+
+    fn decode(&self, ids: &[u32]) -> Result<String> {
+        Processor::decode(self, ids)
+    }
+
+    fn eos_ids(&self) -> &[u32] {
+        Processor::eos_ids(self)
+    }
+
+    fn banned_ids(&self) -> &[u32] {
+        Processor::banned_ids(self)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The checkpoint's tokenizer, and which of its tokens mean something to the model.
 
 use crate::io::files;
+use crate::model::architecture::Architecture;
 use crate::model::fields::Fields;
-use crate::model::qwen2_5_vl::Config;
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -22,7 +22,7 @@ pub struct Tokens {
     tokenizer: Tokenizer,
     special: Vec<(u32, String)>,
     im_end: u32,
-    image_pad: u32,
+    image_pad: Option<u32>,
     eos: Vec<u32>,
     banned: Vec<u32>,
 }
@@ -32,8 +32,8 @@ impl Tokens {
     ///
     /// # Errors
     /// An input error that names the file, for one that is missing, lacks a token of Qwen's chat format, or contradicts
-    /// `config`.
-    pub fn from_dir(dir: &Path, config: &Config) -> Result<Self> {
+    /// the configuration.
+    pub fn from_dir(dir: &Path, architecture: &dyn Architecture) -> Result<Self> {
         let path = dir.join("tokenizer.json");
         if !path.is_file() {
             return Err(Error::input(format!(
@@ -51,29 +51,36 @@ impl Tokens {
         } else {
             None
         };
-        let eos = eos.unwrap_or_else(|| config.eos_token_ids.clone());
-        Self::new(tokenizer, eos, config).map_err(|e| e.context(path.display()))
+        let eos = eos.unwrap_or_else(|| architecture.eos_token_ids().to_vec());
+        Self::new(tokenizer, eos, architecture).map_err(|e| e.context(path.display()))
     }
 
-    fn new(tokenizer: Tokenizer, mut eos: Vec<u32>, config: &Config) -> Result<Self> {
+    fn new(tokenizer: Tokenizer, mut eos: Vec<u32>, architecture: &dyn Architecture) -> Result<Self> {
+        let title = architecture.title();
         let id = |token: &str| {
             tokenizer
                 .token_to_id(token)
-                .ok_or_else(|| Error::input(format!("has no `{token}` token, which Qwen2.5-VL's chat format needs")))
+                .ok_or_else(|| Error::input(format!("has no `{token}` token, which {title}'s chat format needs")))
         };
-        let (im_end, image_pad) = (id(IM_END)?, id(IMAGE_PAD)?);
+        let im_end = id(IM_END)?;
+        let images = architecture.image_tokens();
+        if images.is_some() {
+            id(IMAGE_PAD)?;
+        }
         id(IM_START)?;
-        for (token, key, stated) in [
-            (IMAGE_PAD, "image_token_id", config.image_token_id),
-            (VISION_START, "vision_start_token_id", config.vision_start_token_id),
-            (VISION_END, "vision_end_token_id", config.vision_end_token_id),
-        ] {
+        for (token, key, stated) in images.iter().flat_map(|tokens| {
+            [
+                (IMAGE_PAD, "image_token_id", tokens.image),
+                (VISION_START, "vision_start_token_id", tokens.start),
+                (VISION_END, "vision_end_token_id", tokens.end),
+            ]
+        }) {
             let found = id(token)?;
             if found != stated {
                 return Err(Error::input(format!("`{token}` has id {found}, but {key} in config.json is {stated}")));
             }
         }
-        let rows = config.text.vocab_size;
+        let rows = architecture.decoder().vocab_size;
         let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
         if largest as usize >= rows {
             return Err(Error::input(format!(
@@ -84,8 +91,7 @@ impl Tokens {
             eos.push(im_end);
         }
         let mut banned: BTreeSet<u32> = NEVER_SAMPLED.iter().filter_map(|t| tokenizer.token_to_id(t)).collect();
-        banned.extend([config.vision_start_token_id, config.vision_end_token_id]);
-        banned.extend([config.image_token_id, config.video_token_id]);
+        banned.extend(images.iter().flat_map(|tokens| [tokens.start, tokens.end, tokens.image, tokens.video]));
         banned.extend((0..rows as u32).filter(|&id| tokenizer.id_to_token(id).is_none()));
         let mut special: Vec<(u32, String)> = tokenizer
             .get_added_tokens_decoder()
@@ -95,7 +101,7 @@ impl Tokens {
             .collect();
         special.sort();
         let banned = banned.into_iter().filter(|id| !eos.contains(id)).collect();
-        Ok(Tokens { tokenizer, special, im_end, image_pad, eos, banned })
+        Ok(Tokens { tokenizer, special, im_end, image_pad: images.map(|tokens| tokens.image), eos, banned })
     }
 
     /// Token ids of a text; special tokens in it are recognised, none is added.
@@ -133,8 +139,8 @@ impl Tokens {
         self.im_end
     }
 
-    /// Id of `<|image_pad|>`.
-    pub fn image_pad(&self) -> u32 {
+    /// Id of `<|image_pad|>`, of a model that takes images.
+    pub fn image_pad(&self) -> Option<u32> {
         self.image_pad
     }
 

@@ -1,6 +1,8 @@
 //! Tests of the configuration reader.
 
 use super::*;
+use crate::io::files;
+use crate::model::{parse_architecture, read_architecture};
 
 /// The published `config.json` of the 3B checkpoint, shortened to what is read.
 fn published() -> Value {
@@ -57,7 +59,7 @@ fn nested() -> Value {
 }
 
 fn message(value: &Value) -> String {
-    Config::from_json(value).unwrap_err().to_string()
+    parse_architecture(value).unwrap_err().to_string()
 }
 
 #[test]
@@ -65,7 +67,7 @@ fn the_published_flat_layout_is_read() {
     let config = Config::from_json(&published()).unwrap();
     assert_eq!(config.text.head_dim, 128);
     assert_eq!(config.text.num_key_value_heads, 2);
-    assert_eq!(config.text.mrope_section, [16, 24, 24]);
+    assert_eq!(config.mrope_section, [16, 24, 24]);
     assert_eq!(config.text.rms_norm_eps, 1e-6);
     assert_eq!(config.vision.head_dim, 80);
     assert_eq!(config.vision.patch_len(), 1176);
@@ -134,10 +136,10 @@ fn a_contradiction_names_its_field() {
 fn another_model_type_is_refused_by_name() {
     let mut value = published();
     for (other, said) in [
-        ("qwen2_vl", "`qwen2_vl` (Qwen2-VL) is not supported; only Qwen2.5-VL (`qwen2_5_vl`) is"),
+        ("qwen2_vl", "`qwen2_vl` (Qwen2-VL) is not supported; only Qwen2.5-VL (`qwen2_5_vl`) and"),
         ("qwen3_vl", "`qwen3_vl` (Qwen3-VL) is not supported"),
         ("qwen2_5_omni", "`qwen2_5_omni` (Qwen2.5-Omni) is not supported"),
-        ("qwen2", "`qwen2` (Qwen2 or Qwen2.5, without vision) is not supported"),
+        ("qwen3", "`qwen3` (Qwen3, without vision) is not supported"),
         ("gpt2", "`gpt2` is not supported; only Qwen2.5-VL"),
     ] {
         value["model_type"] = json!(other);
@@ -161,7 +163,7 @@ fn quantised_weights_are_refused_by_their_method() {
         assert!(said.contains("unquantised"), "{said}");
     }
     value["quantization_config"] = json!(null);
-    assert!(Config::from_json(&value).is_ok());
+    assert!(parse_architecture(&value).is_ok());
 }
 
 #[test]
@@ -176,7 +178,7 @@ fn a_stated_head_dim_must_be_the_quotient() {
 #[test]
 fn a_missing_file_says_what_provides_it() {
     let dir = tempfile::tempdir().unwrap();
-    let error = Config::from_dir(dir.path()).unwrap_err().to_string();
+    let error = read_architecture(dir.path()).unwrap_err().to_string();
     assert!(error.contains("config.json not found") && error.contains("jigsaw model init"), "{error}");
 }
 
@@ -186,7 +188,7 @@ fn a_bad_value_in_a_file_names_the_file() {
     let mut value = published();
     value["rms_norm_eps"] = json!(0);
     files::write_json(&dir.path().join("config.json"), &value).unwrap();
-    let error = Config::from_dir(dir.path()).unwrap_err();
+    let error = read_architecture(dir.path()).unwrap_err();
     assert!(error.to_string().contains("config.json: rms_norm_eps: must be a number above 0"), "{error}");
     assert_eq!(error.exit_code(), 2);
 }

@@ -1,6 +1,8 @@
 //! The weights of the architecture under their published names, and the other names they go by.
 
 use super::config::Config;
+use crate::model::parts::Part;
+use crate::model::qwen2;
 
 /// Every weight of the architecture with its shape, in the order of the computation, under the published name
 /// (`visual.*`, `model.*`, `lm_head.weight`). Matrices are `[out, in]`. `lm_head.weight` only where it is not tied.
@@ -36,27 +38,7 @@ pub fn parameter_shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
     add("visual.merger.mlp.2.weight".into(), &[vision.out_hidden_size, merged]);
     add("visual.merger.mlp.2.bias".into(), &[vision.out_hidden_size]);
 
-    let (hidden, inner) = (text.hidden_size, text.intermediate_size);
-    let queries = text.num_attention_heads * text.head_dim;
-    let keys = text.num_key_value_heads * text.head_dim;
-    add("model.embed_tokens.weight".into(), &[text.vocab_size, hidden]);
-    for i in 0..text.num_hidden_layers {
-        let layer = format!("model.layers.{i}");
-        add(format!("{layer}.input_layernorm.weight"), &[hidden]);
-        for (name, rows) in [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)] {
-            add(format!("{layer}.self_attn.{name}.weight"), &[rows, hidden]);
-            add(format!("{layer}.self_attn.{name}.bias"), &[rows]);
-        }
-        add(format!("{layer}.self_attn.o_proj.weight"), &[hidden, queries]);
-        add(format!("{layer}.post_attention_layernorm.weight"), &[hidden]);
-        add(format!("{layer}.mlp.gate_proj.weight"), &[inner, hidden]);
-        add(format!("{layer}.mlp.up_proj.weight"), &[inner, hidden]);
-        add(format!("{layer}.mlp.down_proj.weight"), &[hidden, inner]);
-    }
-    add("model.norm.weight".into(), &[hidden]);
-    if !config.tie_word_embeddings {
-        add("lm_head.weight".into(), &[text.vocab_size, hidden]);
-    }
+    out.extend(qwen2::parameter_shapes(text, config.tie_word_embeddings));
     out
 }
 
@@ -81,6 +63,26 @@ pub fn published_name(name: &str) -> String {
         }
     }
     name.to_string()
+}
+
+/// The name that transformers from 4.52 on has for a module or weight of a published name.
+pub fn transformers_name(published: &str) -> String {
+    match (published.strip_prefix("model."), published.strip_prefix("visual.")) {
+        (Some(rest), _) => format!("model.language_model.{rest}"),
+        (_, Some(rest)) => format!("model.visual.{rest}"),
+        _ => published.to_string(),
+    }
+}
+
+/// The part of the model that a weight belongs to.
+pub fn part(parameter: &str) -> Part {
+    if parameter.starts_with("visual.merger.") {
+        Part::Merger
+    } else if parameter.starts_with("visual.") {
+        Part::Vision
+    } else {
+        qwen2::part(parameter)
+    }
 }
 
 #[cfg(test)]

@@ -4,42 +4,8 @@
 //! numbered by row and column, all counted from where the text before it ended; the text after it goes on from the
 //! larger of its sides. Source: transformers 5, `Qwen2_5_VLModel.get_rope_index`, for text and still images.
 
+use crate::model::positions::Positions;
 use crate::{Error, Result};
-
-/// Positions of a sequence's tokens, and where the next token will stand.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RopeIndex {
-    /// Temporal, height and width position of every token; each as long as the sequence.
-    pub positions: [Vec<u32>; 3],
-    /// Position, on all three axes, of the first text token after the sequence: the largest position + 1.
-    pub next: u32,
-}
-
-impl RopeIndex {
-    /// Tokens that have a position.
-    pub fn len(&self) -> usize {
-        self.positions[0].len()
-    }
-
-    /// No token has a position.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Next position minus length: what transformers calls `rope_deltas`. A decoded token at index `i` of the sequence
-    /// stands at `i + delta`.
-    pub fn delta(&self) -> i64 {
-        i64::from(self.next) - self.len() as i64
-    }
-
-    /// Append `count` text tokens (a response after its prompt).
-    pub fn extend_text(&mut self, count: usize) {
-        for axis in &mut self.positions {
-            axis.extend(self.next..self.next + count as u32);
-        }
-        self.next += count as u32;
-    }
-}
 
 /// Positions of a sequence without padding.
 ///
@@ -48,15 +14,15 @@ impl RopeIndex {
 ///
 /// # Errors
 /// An input error if the image tokens of `ids` are not exactly those of `grids`.
-pub fn get_rope_index(ids: &[u32], grids: &[[usize; 3]], image_token: u32, merge: usize) -> Result<RopeIndex> {
-    let mut index = RopeIndex { positions: std::array::from_fn(|_| Vec::with_capacity(ids.len())), next: 0 };
+pub fn get_rope_index(ids: &[u32], grids: &[[usize; 3]], image_token: u32, merge: usize) -> Result<Positions> {
+    let mut index = Positions { axes: std::array::from_fn(|_| Vec::with_capacity(ids.len())), next: 0 };
     // Where the next token stands; for t = 1 always the same as the largest position + 1.
     let mut current = 0u32;
     let mut images = grids.iter().enumerate();
     let mut at = 0;
     while at < ids.len() {
         if ids[at] != image_token {
-            for axis in &mut index.positions {
+            for axis in &mut index.axes {
                 axis.push(current);
             }
             current += 1;
@@ -79,7 +45,7 @@ pub fn get_rope_index(ids: &[u32], grids: &[[usize; 3]], image_token: u32, merge
             )));
         }
         for (frame, row, column) in (0..t).flat_map(|f| (0..h).flat_map(move |r| (0..w).map(move |c| (f, r, c)))) {
-            for (axis, step) in index.positions.iter_mut().zip([frame, row, column]) {
+            for (axis, step) in index.axes.iter_mut().zip([frame, row, column]) {
                 axis.push(current + step as u32);
             }
         }
@@ -106,7 +72,7 @@ mod tests {
     #[test]
     fn text_counts_up_on_all_three_axes() {
         let index = get_rope_index(&[1, 2, 3], &[], IMAGE, 2).unwrap();
-        assert_eq!(index.positions, [vec![0, 1, 2], vec![0, 1, 2], vec![0, 1, 2]]);
+        assert_eq!(index.axes, [vec![0, 1, 2], vec![0, 1, 2], vec![0, 1, 2]]);
         assert_eq!((index.next, index.delta()), (3, 0));
     }
 
@@ -115,9 +81,9 @@ mod tests {
         // Two text tokens, a 2 x 3 image after merging, two text tokens.
         let ids = [1, 2, IMAGE, IMAGE, IMAGE, IMAGE, IMAGE, IMAGE, 3, 4];
         let index = get_rope_index(&ids, &[[1, 4, 6]], IMAGE, 2).unwrap();
-        assert_eq!(index.positions[0], [0, 1, 2, 2, 2, 2, 2, 2, 5, 6]);
-        assert_eq!(index.positions[1], [0, 1, 2, 2, 2, 3, 3, 3, 5, 6]);
-        assert_eq!(index.positions[2], [0, 1, 2, 3, 4, 2, 3, 4, 5, 6]);
+        assert_eq!(index.axes[0], [0, 1, 2, 2, 2, 2, 2, 2, 5, 6]);
+        assert_eq!(index.axes[1], [0, 1, 2, 2, 2, 3, 3, 3, 5, 6]);
+        assert_eq!(index.axes[2], [0, 1, 2, 3, 4, 2, 3, 4, 5, 6]);
         assert_eq!((index.next, index.delta()), (7, -3));
     }
 
@@ -125,7 +91,7 @@ mod tests {
     fn several_images_each_start_where_the_text_before_them_ended() {
         let ids = [IMAGE, 1, IMAGE, IMAGE];
         let index = get_rope_index(&ids, &[[1, 2, 2], [1, 4, 2]], IMAGE, 2).unwrap();
-        assert_eq!(index.positions, [vec![0, 1, 2, 2], vec![0, 1, 2, 3], vec![0, 1, 2, 2]]);
+        assert_eq!(index.axes, [vec![0, 1, 2, 2], vec![0, 1, 2, 3], vec![0, 1, 2, 2]]);
         assert_eq!(index.next, 4);
     }
 
@@ -137,7 +103,7 @@ mod tests {
         index.extend_text(2);
         let whole = get_rope_index(&[1, IMAGE, IMAGE, IMAGE, IMAGE, 2, 7, 8], &[[1, 4, 4]], IMAGE, 2).unwrap();
         assert_eq!(index, whole);
-        assert_eq!(whole.positions[0][7] as i64, 7 + delta);
+        assert_eq!(whole.axes[0][7] as i64, 7 + delta);
     }
 
     #[test]

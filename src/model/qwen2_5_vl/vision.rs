@@ -4,9 +4,10 @@
 //! where the features are spliced into the text.
 
 use super::config::{VISION_NORM_EPS, VisionConfig};
-use super::weights::Weights;
 use crate::Result;
-use crate::model::ImageInput;
+use crate::model::architecture::{Features, VisionEncoder};
+use crate::model::sequence::ImageInput;
+use crate::model::weights::Weights;
 use crate::nn::{
     Heads, Linear, Parameter, RopeTable, SpanGroup, Tape, Value, attention, gelu, linear, rms_norm, rope, swiglu,
 };
@@ -39,14 +40,6 @@ struct Merger {
     outer: Linear,
 }
 
-/// Features of a batch of images.
-pub struct Features {
-    /// `[merged patches of all images, hidden]`, in window order.
-    pub rows: Value,
-    /// For each image, the row of each of its merged patches in reading order.
-    pub places: Vec<Vec<u32>>,
-}
-
 impl VisionTower {
     /// Take the tower's weights.
     pub fn new(config: &VisionConfig, weights: &mut Weights) -> Result<Self> {
@@ -76,15 +69,10 @@ impl VisionTower {
             },
         })
     }
+}
 
-    /// Features of `images`. With `recompute`, only the input of each block is kept for the backward pass.
-    pub fn forward(
-        &self,
-        tape: &Tape,
-        images: &[Arc<ImageInput>],
-        device: &Device,
-        recompute: bool,
-    ) -> Result<Features> {
+impl VisionEncoder for VisionTower {
+    fn forward(&self, tape: &Tape, images: &[Arc<ImageInput>], device: &Device, recompute: bool) -> Result<Features> {
         let config = &self.config;
         let order = WindowOrder::new(images.iter().map(|image| image.grid), config);
         let unit = config.spatial_merge_size * config.spatial_merge_size;
@@ -206,6 +194,8 @@ mod tests {
     use super::*;
     use crate::model::init::{Preset, write_checkpoint};
     use crate::model::qwen2_5_vl::Config;
+    use crate::model::weights;
+    use std::collections::HashMap;
 
     #[test]
     fn the_base_of_the_rotary_frequencies_is_the_one_of_the_configuration() {
@@ -217,7 +207,8 @@ mod tests {
                 value["vision_config"]["rope_parameters"] = serde_json::json!({ "rope_theta": theta });
             }
             let config = Config::from_json(&value).unwrap();
-            let mut weights = Weights::read(dir.path(), &config, &Device::Cpu).unwrap();
+            let read = weights::read(dir.path(), &config, &Device::Cpu).unwrap();
+            let mut weights = Weights::of(read, HashMap::new());
             let tower = VisionTower::new(&config.vision, &mut weights).unwrap();
             let side = 2 * config.vision.spatial_merge_size;
             let count = side * side * config.vision.patch_len();

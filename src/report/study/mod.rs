@@ -1,24 +1,24 @@
 //! The first section of a study's page: who learned, who forgot, and at what price.
 
-mod gather;
-mod rows;
-mod sums;
+mod csv;
+mod load;
+mod seed_stats;
+mod sentences;
 mod tables;
 #[cfg(test)]
 mod tests;
-mod words;
 
-pub use gather::{Study, gather};
-pub use rows::{HEADER, csv};
+pub use csv::{CSV_HEADER, csv};
+pub use load::{Study, load};
 
 use super::chart::{Point, Series};
 use super::plane::{Mark, Marks, Plane};
-use crate::forgetting::Tuned;
+use crate::forgetting::TunedResult;
 use crate::stats::table::percent;
-use gather::{Rate, Run, accuracy, prior};
+use load::{SeedRun, Variant, accuracy, prior};
+use seed_stats::{OverSeeds, common_accuracy, reached};
 use serde_json::{Value, json};
 use std::fmt::Write;
-use sums::{OverSeeds, common_accuracy, reached};
 use tables::Grid;
 
 /// Colours that the page has.
@@ -26,16 +26,16 @@ const COLOURS: usize = 8;
 
 /// The accuracy at which regimes are compared: see [`common_accuracy`].
 fn level(study: &Study<'_>) -> Option<f64> {
-    let ways: Vec<_> = study.regimes.iter().filter_map(|regime| Some(regime.best()?.ways())).collect();
-    let base = super::matched::start(&ways.concat());
-    common_accuracy(&ways.iter().map(Vec::as_slice).collect::<Vec<_>>(), base)
+    let trajectories: Vec<_> = study.regimes.iter().filter_map(|regime| Some(regime.best()?.trajectories())).collect();
+    let base = super::trajectory::start(&trajectories.concat());
+    common_accuracy(&trajectories.iter().map(Vec::as_slice).collect::<Vec<_>>(), base)
 }
 
 /// The values of the page's template.
 pub fn view(study: &Study<'_>) -> Value {
     let grids: Vec<Grid> = more(study);
     let legend = study.regimes.iter().enumerate().map(|(i, regime)| {
-        let at = regime.best().map(|rate| rate.label());
+        let at = regime.best().map(|variant| variant.label());
         json!({"name": regime.name, "colour": i % COLOURS, "at": at})
     });
     json!({
@@ -79,14 +79,14 @@ fn more(study: &Study<'_>) -> Vec<Grid> {
 
 /// What it came to, each sentence with its lead.
 fn sentences(study: &Study<'_>) -> Vec<(&'static str, String)> {
-    let named = |of: &dyn Fn(&Rate<'_>) -> Option<OverSeeds>| -> Vec<(&str, OverSeeds)> {
+    let named = |of: &dyn Fn(&Variant<'_>) -> Option<OverSeeds>| -> Vec<(&str, OverSeeds)> {
         study.regimes.iter().filter_map(|regime| Some((regime.name, of(regime.best()?)?))).collect()
     };
-    let right = named(&|rate| rate.over(accuracy, (0.0, 1.0)));
+    let right = named(&|variant| variant.over(accuracy, (0.0, 1.0)));
     if right.is_empty() {
         return vec![("Nothing is measured yet.", "No run has been compared with the base to its end.".into())];
     }
-    let lost = named(&|rate| rate.over(prior, (-1.0, 1.0)));
+    let lost = named(&|variant| variant.over(prior, (-1.0, 1.0)));
     // Where regimes are asked in different words, the base has several values.
     let bases: Vec<f64> = study.new_tasks().iter().map(|one| one.all.base.value.value).collect();
     let base = bases.iter().copied().reduce(f64::max).map(|most| match bases.len() {
@@ -95,35 +95,36 @@ fn sentences(study: &Study<'_>) -> Vec<(&'static str, String)> {
     });
     let score = study.any().and_then(|tuned| tuned.all.as_ref()).map(|all| all.base);
     let level = level(study);
-    let there = |rate: &Rate<'_>| {
-        let found = reached(&rate.ways(), level?);
+    let there = |variant: &Variant<'_>| {
+        let found = reached(&variant.trajectories(), level?);
         found.change.filter(|_| found.seeds == found.of)
     };
     let paid = named(&there);
     // Ways that begin above it cannot be read there.
-    let begins_above = |rate: &Rate<'_>| level.is_some_and(|level| reached(&rate.ways(), level).above > 0);
+    let begins_above =
+        |variant: &Variant<'_>| level.is_some_and(|level| reached(&variant.trajectories(), level).above > 0);
     let above = study.regimes.iter().filter(|regime| regime.best().is_some_and(begins_above));
     let above: Vec<&str> = above.map(|regime| regime.name).collect();
     let absent = right.iter().map(|(name, _)| *name).filter(|name| !paid.iter().any(|(other, _)| other == name));
     let absent: Vec<&str> = absent.filter(|name| !above.contains(name)).collect();
-    let mut price = words::price(&paid, level, &absent);
+    let mut price = sentences::price(&paid, level, &absent);
     if !above.is_empty() {
-        price += &format!(" {} began above that accuracy, at a model that is not measured.", words::and(&above));
+        price += &format!(" {} began above that accuracy, at a model that is not measured.", sentences::and(&above));
     }
     let all = [
-        ("Who learned.", words::learnt(&right, base.as_deref())),
-        ("Who forgot.", words::forgotten(&lost, score)),
+        ("Who learned.", sentences::learnt(&right, base.as_deref())),
+        ("Who forgot.", sentences::forgotten(&lost, score)),
         ("At what price.", Some(price)),
-        ("Note.", words::caution(&right)),
-        ("Note.", words::sets(&sets(study))),
+        ("Note.", sentences::caution(&right)),
+        ("Note.", sentences::sets(&sets(study))),
     ];
     all.into_iter().filter_map(|(lead, text)| Some((lead, text?))).collect()
 }
 
 /// Each set of examples of the new task by its hash, with the regimes that are measured on it.
 fn sets<'a>(study: &Study<'a>) -> Vec<(&'a str, Vec<&'a str>)> {
-    let on = |regime: &gather::Regime<'a>, data: &str| {
-        let mut models = regime.rates.iter().flat_map(|rate| &rate.runs).flat_map(|run| &run.models);
+    let on = |regime: &load::Regime<'a>, data: &str| {
+        let mut models = regime.variants.iter().flat_map(|variant| &variant.runs).flat_map(|run| &run.models);
         models.any(|tuned| tuned.new_task.as_ref().is_some_and(|one| one.data == data))
     };
     let regimes = |data: &str| study.regimes.iter().filter(|one| on(one, data)).map(|one| one.name).collect();
@@ -136,19 +137,23 @@ fn plane(study: &Study<'_>) -> Plane {
     let mut plane = Plane::new("new task, answers right", "prior knowledge (points)", Marks::Ways, Vec::new());
     plane.x_percent = true;
     for (i, regime) in study.regimes.iter().enumerate() {
-        for (j, rate) in regime.rates.iter().enumerate() {
-            let of = |run: &Run<'_>| Series {
+        for (j, variant) in regime.variants.iter().enumerate() {
+            let of = |run: &SeedRun<'_>| Series {
                 name: run.plan.name.clone(),
                 colour: i % COLOURS,
-                points: run.way.iter().map(|s| Point { x: s.accuracy, y: 100.0 * s.value, interval: None }).collect(),
+                points: run
+                    .trajectory
+                    .iter()
+                    .map(|s| Point { x: s.accuracy, y: 100.0 * s.value, interval: None })
+                    .collect(),
             };
             let strong = regime.best == Some(j);
             let into = if strong { &mut plane.strong } else { &mut plane.series };
-            into.extend(rate.runs.iter().filter(|run| !run.way.is_empty()).map(of));
+            into.extend(variant.runs.iter().filter(|run| !run.trajectory.is_empty()).map(of));
         }
     }
     let several = study.new_tasks().len() > 1;
-    let mark = |one: &&crate::forgetting::Benchmark| Mark {
+    let mark = |one: &&crate::forgetting::BenchmarkChange| Mark {
         name: if several { format!("base ({})", crate::forgetting::brief(&one.data)) } else { "base".into() },
         x: one.all.base.value.value,
         y: 0.0,
@@ -158,7 +163,7 @@ fn plane(study: &Study<'_>) -> Plane {
 }
 
 /// Colour of a training run or a model, by its regime.
-pub fn colour(studies: &[Study<'_>], dir: &std::path::Path, model: Option<&Tuned>) -> Option<usize> {
+pub fn colour(studies: &[Study<'_>], dir: &std::path::Path, model: Option<&TunedResult>) -> Option<usize> {
     let hash = model.map(|tuned| tuned.model.hash.as_str()).unwrap_or("none");
     studies.iter().find_map(|study| study.regime_of(dir, hash)).map(|regime| regime % COLOURS)
 }

@@ -1,10 +1,10 @@
 //! The tables of a study: cells of a value with its interval, the same for the page and for Markdown.
 
-use super::gather::{self, Rate, Regime, Run, Study, accuracy, form, kl_new, kl_prior, prior, source};
-use super::sums::{Basis, OverSeeds, Reached, over_seeds, reached};
-use crate::eval::{Category, Summary};
-use crate::forgetting::{ALL, Benchmark, brief};
-use crate::report::matched::{Stop, highest, start, tens};
+use super::load::{self, Regime, SeedRun, Study, Variant, accuracy, form, kl_new, kl_prior, prior, source};
+use super::seed_stats::{Basis, OverSeeds, Reached, over_seeds, reached};
+use crate::forgetting::{ALL, BenchmarkChange, brief};
+use crate::report::trajectory::{TrajectoryPoint, highest, start, tens};
+use crate::sampling::{Category, Summary};
 use crate::stats::Interval;
 use crate::stats::table::{Table, percent, points, short};
 use serde::Serialize;
@@ -34,7 +34,7 @@ pub struct Cell {
 /// A table with its words.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Grid {
-    /// Title.
+    /// BenchmarkTitle.
     pub title: &'static str,
     /// How to read it.
     pub how: String,
@@ -109,12 +109,12 @@ fn name(study: &Study<'_>, regime: &Regime<'_>, about: &str) -> Cell {
     Cell { colour: place, ..Cell::with(regime.name, about) }
 }
 
-/// The rates that a table is about, with their regime.
-fn bests<'s, 'a>(study: &'s Study<'a>) -> Vec<(&'a str, &'s Rate<'a>)> {
+/// The variants that a table is about, with their regime.
+fn bests<'s, 'a>(study: &'s Study<'a>) -> Vec<(&'a str, &'s Variant<'a>)> {
     study.regimes.iter().filter_map(|regime| Some((regime.name, regime.best()?))).collect()
 }
 
-/// A row per regime at its best learning rate. `level`: the accuracy at which they are compared.
+/// A row per regime at its best learning variant. `level`: the accuracy at which they are compared.
 pub fn top(study: &Study<'_>, level: Option<f64>) -> Grid {
     let mut rows = base_rows(study);
     rows.extend(study.regimes.iter().map(|regime| top_row(study, regime, level)));
@@ -126,7 +126,7 @@ pub fn top(study: &Study<'_>, level: Option<f64>) -> Grid {
         "seeds",
         "steps",
         "new task right",
-        "tiles in place",
+        "partial credit",
         "prior knowledge (points)",
         &matched,
         "worst family",
@@ -136,10 +136,10 @@ pub fn top(study: &Study<'_>, level: Option<f64>) -> Grid {
         "perplexity of its data",
     ];
     Grid {
-        title: "Regimes at their best learning rate",
+        title: "Regimes at their best learning variant",
         how: format!(
             "Means over seeds with 95 % intervals (Student\u{2019}s t over seeds). \u{2020}: one seed, or all at the same value; the interval is \
-             over test examples. The best learning rate is the one with the highest mean accuracy on the new task at the end of \
+             over test examples. The best learning variant is the one with the highest mean accuracy on the new task at the end of \
              training, among equal ones the one that forgets least; it is chosen on the same test examples. Prior knowledge: \
              change of the mean score over all benchmarks. Form only: how much of the loss a reading that forgives form takes \
              back, net. KL(base || tuned) in nats per token. Perplexity: median, under the base, of the reference responses of its own data; \
@@ -160,14 +160,14 @@ pub fn top(study: &Study<'_>, level: Option<f64>) -> Grid {
 fn base_rows(study: &Study<'_>) -> Vec<Vec<Cell>> {
     let new_tasks = study.new_tasks();
     let prior = study.any().and_then(|tuned| tuned.all.as_ref()).map(|all| all.base);
-    let of = |new_task: &Benchmark| {
+    let of = |new_task: &BenchmarkChange| {
         let about = match new_tasks.len() {
             1 => "before training".to_string(),
             _ => format!("on {}", brief(&new_task.data)),
         };
         let mut row = vec![Cell::with("base", about), Cell::none(), Cell::none(), Cell::none()];
         row.push(share(new_task.all.base.value));
-        row.push(study.base_answered(&new_task.data).map_or(Cell::none(), |of| share(of.hits)));
+        row.push(study.base_answered(&new_task.data).map_or(Cell::none(), |of| share(of.partial_credit)));
         row.push(prior.map_or(Cell::none(), |score| Cell::with("0", format!("mean score {}", percent(score)))));
         row.resize(13, Cell::none());
         row
@@ -176,28 +176,29 @@ fn base_rows(study: &Study<'_>) -> Vec<Vec<Cell>> {
 }
 
 fn top_row(study: &Study<'_>, regime: &Regime<'_>, level: Option<f64>) -> Vec<Cell> {
-    let planned: usize = regime.rates.iter().map(|rate| rate.runs.len()).sum();
-    let Some(rate) = regime.best() else {
+    let planned: usize = regime.variants.iter().map(|variant| variant.runs.len()).sum();
+    let Some(variant) = regime.best() else {
         let mut row = vec![name(study, regime, regime.about), Cell::none()];
         row.push(Cell::with(NONE, format!("0 of {planned} runs measured")));
         row.resize(13, Cell::none());
         return row;
     };
-    let done = rate.done().count();
-    let rates = regime.rates.iter().filter(|rate| rate.done().next().is_some()).count();
-    let seeds = if done == rate.runs.len() { String::new() } else { format!("of {}", rate.runs.len()) };
-    let of_rates = match regime.rates.len() {
+    let done = variant.done().count();
+    let variants = regime.variants.iter().filter(|variant| variant.done().next().is_some()).count();
+    let seeds = if done == variant.runs.len() { String::new() } else { format!("of {}", variant.runs.len()) };
+    let of_rates = match regime.variants.len() {
         1 => String::new(),
-        all if rates == all => format!("of {all} tried"),
-        all => format!("{rates} of {all} tried"),
+        all if variants == all => format!("of {all} tried"),
+        all => format!("{variants} of {all} tried"),
     };
-    let steps = match rate.steps() {
+    let steps = match variant.steps() {
         Some((low, high)) if low == high => low.to_string(),
         Some((low, high)) => format!("{low} to {high}"),
         None => NONE.into(),
     };
-    let tiles: Vec<Interval> = rate.done().filter_map(|(_, tuned)| Some(study.answered(tuned)?.hits)).collect();
-    let worst = families(study).into_iter().filter_map(|family| Some((family, over_family(rate, family)?)));
+    let partial: Vec<Interval> =
+        variant.done().filter_map(|(_, tuned)| Some(study.answered(tuned)?.partial_credit)).collect();
+    let worst = families(study).into_iter().filter_map(|family| Some((family, over_family(variant, family)?)));
     let worst = worst.min_by(|a, b| a.1.mean.value.total_cmp(&b.1.mean.value));
     let worst = match worst {
         Some((family, over)) if over.mean.value < 0.0 => Cell::with(points(over.mean.value), family),
@@ -207,17 +208,17 @@ fn top_row(study: &Study<'_>, regime: &Regime<'_>, level: Option<f64>) -> Vec<Ce
     let nats = |over: Option<OverSeeds>| Cell::over(over, short, short);
     vec![
         name(study, regime, regime.about),
-        Cell::with(rate.name(), of_rates),
+        Cell::with(variant.name(), of_rates),
         Cell::with(done.to_string(), seeds),
         Cell::text(steps),
-        Cell::over(rate.over(accuracy, (0.0, 1.0)), percent, bare),
-        Cell::over(over_seeds(&tiles, (0.0, 1.0)), percent, bare),
-        Cell::change(rate.over(prior, (-1.0, 1.0))),
-        level.map_or(Cell::none(), |level| reached_cell(&reached(&rate.ways(), level))),
+        Cell::over(variant.over(accuracy, (0.0, 1.0)), percent, bare),
+        Cell::over(over_seeds(&partial, (0.0, 1.0)), percent, bare),
+        Cell::change(variant.over(prior, (-1.0, 1.0))),
+        level.map_or(Cell::none(), |level| reached_cell(&reached(&variant.trajectories(), level))),
         worst,
-        Cell::over(rate.over(form, (-1.0, 1.0)), points, points),
-        nats(rate.over(kl_new, (0.0, f64::INFINITY))),
-        nats(rate.over(kl_prior, (0.0, f64::INFINITY))),
+        Cell::over(variant.over(form, (-1.0, 1.0)), points, points),
+        nats(variant.over(kl_new, (0.0, f64::INFINITY))),
+        nats(variant.over(kl_prior, (0.0, f64::INFINITY))),
         regime.perplexity.map_or(Cell::none(), |value| Cell::text(short(value))),
     ]
 }
@@ -243,7 +244,7 @@ fn reached_cell(reached: &Reached) -> Cell {
 /// The new task by category of its examples (photos and scenes), a row per regime; `None` where it has none.
 pub fn by_category(study: &Study<'_>) -> Option<Grid> {
     let new_tasks = study.new_tasks();
-    let bases: Vec<(&Benchmark, &Summary)> =
+    let bases: Vec<(&BenchmarkChange, &Summary)> =
         new_tasks.iter().filter_map(|one| Some((*one, study.base_answered(&one.data)?))).collect();
     let models = study.runs().flat_map(|(_, run)| run.models.last()).filter_map(|tuned| study.answered(tuned));
     let mut names: Vec<&str> = Vec::new();
@@ -264,25 +265,28 @@ pub fn by_category(study: &Study<'_>) -> Option<Grid> {
         };
         let cells = names.iter().flat_map(|name| {
             let category = of.categories.get(*name);
-            [category.map(|c| c.accuracy), category.map(|c| c.hits)].map(|value| value.map_or(Cell::none(), share))
+            [category.map(|c| c.accuracy), category.map(|c| c.partial_credit)]
+                .map(|value| value.map_or(Cell::none(), share))
         });
         rows.push([Cell::with("base", about)].into_iter().chain(cells).collect());
     }
     for regime in &study.regimes {
         let of = |name: &str, part: fn(&Category) -> Interval| {
             let of_model = |tuned| study.answered(tuned)?.categories.get(name).map(part);
-            let over =
-                regime.best().map(|rate| rate.done().filter_map(|(_, tuned)| of_model(tuned)).collect::<Vec<_>>());
+            let over = regime
+                .best()
+                .map(|variant| variant.done().filter_map(|(_, tuned)| of_model(tuned)).collect::<Vec<_>>());
             Cell::over(over.and_then(|values| over_seeds(&values, (0.0, 1.0))), percent, bare)
         };
-        let at = regime.best().map_or("not measured yet".to_string(), |rate| rate.label());
-        let cells = names.iter().flat_map(|category| [of(category, |c| c.accuracy), of(category, |c| c.hits)]);
+        let at = regime.best().map_or("not measured yet".to_string(), |variant| variant.label());
+        let cells =
+            names.iter().flat_map(|category| [of(category, |c| c.accuracy), of(category, |c| c.partial_credit)]);
         rows.push([name(study, regime, &at)].into_iter().chain(cells).collect());
     }
-    let heads = names.iter().flat_map(|name| [format!("{name}: right"), format!("{name}: tiles in place")]);
+    let heads = names.iter().flat_map(|name| [format!("{name}: right"), format!("{name}: partial credit")]);
     Some(Grid {
         title: "New task by kind of picture",
-        how: "Answers right and tiles in place, at each regime\u{2019}s best learning rate: mean over seeds with 95 % intervals \
+        how: "Answers right and partial credit, at each regime\u{2019}s best learning rate: mean over seeds with 95 % intervals \
               (Student\u{2019}s t over seeds; \u{2020}: over test examples)."
             .into(),
         header: ["regime".to_string()].into_iter().chain(heads).collect(),
@@ -301,8 +305,8 @@ pub fn families<'a>(study: &Study<'a>) -> Vec<&'a str> {
     study.any().map(|tuned| tuned.families.iter().map(|family| family.name.as_str()).collect()).unwrap_or_default()
 }
 
-fn over_family(rate: &Rate<'_>, family: &str) -> Option<OverSeeds> {
-    rate.over(|tuned| gather::family(tuned, family), (-1.0, 1.0))
+fn over_family(variant: &Variant<'_>, family: &str) -> Option<OverSeeds> {
+    variant.over(|tuned| load::family(tuned, family), (-1.0, 1.0))
 }
 
 /// Change of each family, a row per regime; `None` while nothing is measured.
@@ -315,16 +319,18 @@ pub fn by_family(study: &Study<'_>) -> Option<Grid> {
     });
     let mut rows = vec![[Cell::with("base", "score")].into_iter().chain(base).collect::<Vec<_>>()];
     for regime in &study.regimes {
-        let cells = names.iter().map(|family| Cell::change(regime.best().and_then(|rate| over_family(rate, family))));
-        let mean = any.all.iter().map(|_| Cell::change(regime.best().and_then(|rate| rate.over(prior, (-1.0, 1.0)))));
-        let at = regime.best().map_or("not measured yet".to_string(), |rate| rate.label());
+        let cells =
+            names.iter().map(|family| Cell::change(regime.best().and_then(|variant| over_family(variant, family))));
+        let mean =
+            any.all.iter().map(|_| Cell::change(regime.best().and_then(|variant| variant.over(prior, (-1.0, 1.0)))));
+        let at = regime.best().map_or("not measured yet".to_string(), |variant| variant.label());
         rows.push([name(study, regime, &at)].into_iter().chain(cells).chain(mean).collect());
     }
     let heads =
         names.iter().map(|name| (*name).to_string()).chain(any.all.iter().map(|_| "all benchmarks".to_string()));
     Some(Grid {
         title: "Change by family",
-        how: "Change of the mean score of each family of benchmarks, in points, at each regime\u{2019}s best learning rate: mean over seeds \
+        how: "Change of the mean score of each family of benchmarks, in points, at each regime\u{2019}s best learning variant: mean over seeds \
               with 95 % intervals. The larger the drop, the darker the cell."
             .into(),
         header: ["regime".to_string()].into_iter().chain(heads).collect(),
@@ -333,26 +339,26 @@ pub fn by_family(study: &Study<'_>) -> Option<Grid> {
     })
 }
 
-/// Accuracy and change of prior knowledge at each learning rate; `None` if no regime has several.
+/// Accuracy and change of prior knowledge at each learning variant; `None` if no regime has several.
 pub fn ladder(study: &Study<'_>) -> Option<Grid> {
-    if study.regimes.iter().all(|regime| regime.rates.len() < 2) {
+    if study.regimes.iter().all(|regime| regime.variants.len() < 2) {
         return None;
     }
-    // Learning rates from low to high, then what is no learning rate.
-    let mut rungs: Vec<&Rate<'_>> = Vec::new();
-    for rate in study.regimes.iter().flat_map(|regime| &regime.rates) {
-        if !rungs.iter().any(|other| other.lr == rate.lr && other.rung == rate.rung) {
-            rungs.push(rate);
+    // Learning variants from low to high, then what is no learning variant.
+    let mut variants_tried: Vec<&Variant<'_>> = Vec::new();
+    for variant in study.regimes.iter().flat_map(|regime| &regime.variants) {
+        if !variants_tried.iter().any(|other| other.lr == variant.lr && other.rung == variant.rung) {
+            variants_tried.push(variant);
         }
     }
-    rungs.sort_by(|a, b| a.lr.unwrap_or(f64::INFINITY).total_cmp(&b.lr.unwrap_or(f64::INFINITY)));
-    let cell = |(i, rate): (usize, &Rate<'_>), regime: &Regime<'_>| {
-        let done = rate.done().count();
-        let count = format!("{done} of {} seeds", rate.runs.len());
-        let Some(right) = rate.over(accuracy, (0.0, 1.0)) else { return Cell::with(NONE, count) };
-        let change = rate.over(prior, (-1.0, 1.0));
+    variants_tried.sort_by(|a, b| a.lr.unwrap_or(f64::INFINITY).total_cmp(&b.lr.unwrap_or(f64::INFINITY)));
+    let cell = |(i, variant): (usize, &Variant<'_>), regime: &Regime<'_>| {
+        let done = variant.done().count();
+        let count = format!("{done} of {} seeds", variant.runs.len());
+        let Some(right) = variant.over(accuracy, (0.0, 1.0)) else { return Cell::with(NONE, count) };
+        let change = variant.over(prior, (-1.0, 1.0));
         let lost = change.map_or(NONE.to_string(), |over| points(over.mean.value));
-        let count = if done == rate.runs.len() { String::new() } else { count };
+        let count = if done == variant.runs.len() { String::new() } else { count };
         Cell {
             strong: regime.best == Some(i),
             drop: change.map_or(0, |over| tint(over.mean.value)),
@@ -360,20 +366,20 @@ pub fn ladder(study: &Study<'_>) -> Option<Grid> {
         }
     };
     let row = |regime: &Regime<'_>| {
-        let at = |rung: &&Rate<'_>| {
-            let same = |(_, rate): &(usize, &Rate<'_>)| rate.lr == rung.lr && rate.rung == rung.rung;
-            regime.rates.iter().enumerate().find(same).map_or(Cell::default(), |found| cell(found, regime))
+        let at = |rung: &&Variant<'_>| {
+            let same = |(_, variant): &(usize, &Variant<'_>)| variant.lr == rung.lr && variant.rung == rung.rung;
+            regime.variants.iter().enumerate().find(same).map_or(Cell::default(), |found| cell(found, regime))
         };
-        [name(study, regime, "")].into_iter().chain(rungs.iter().map(at)).collect()
+        [name(study, regime, "")].into_iter().chain(variants_tried.iter().map(at)).collect()
     };
-    let all: Vec<(&str, &Rate<'_>)> =
-        study.regimes.iter().flat_map(|r| r.rates.iter().map(|rate| (r.name, rate))).collect();
+    let all: Vec<(&str, &Variant<'_>)> =
+        study.regimes.iter().flat_map(|r| r.variants.iter().map(|variant| (r.name, variant))).collect();
     Some(Grid {
-        title: "Learning rates",
-        how: "New task right / change of prior knowledge in points, means over seeds, at each learning rate that was tried; bold: the \
+        title: "Learning variants",
+        how: "New task right / change of prior knowledge in points, means over seeds, at each learning variant that was tried; bold: the \
               best. An empty cell was not planned."
             .into(),
-        header: ["regime".to_string()].into_iter().chain(rungs.iter().map(|rung| rung.name())).collect(),
+        header: ["regime".to_string()].into_iter().chain(variants_tried.iter().map(|rung| rung.name())).collect(),
         rows: study.regimes.iter().map(row).collect(),
         source: source(study, &all),
     })
@@ -381,14 +387,17 @@ pub fn ladder(study: &Study<'_>) -> Option<Grid> {
 
 /// Change of prior knowledge at common accuracies; `None` if nobody learnt.
 pub fn matched(study: &Study<'_>, level: Option<f64>) -> Option<Grid> {
-    let ways: Vec<(&Regime<'_>, Vec<Vec<Stop>>)> =
-        study.regimes.iter().filter_map(|regime| Some((regime, regime.best()?.ways()))).collect();
-    let levels = equal_levels(&ways.iter().flat_map(|(_, ways)| ways.clone()).collect::<Vec<_>>(), level);
+    let trajectories: Vec<(&Regime<'_>, Vec<Vec<TrajectoryPoint>>)> =
+        study.regimes.iter().filter_map(|regime| Some((regime, regime.best()?.trajectories()))).collect();
+    let levels = equal_levels(
+        &trajectories.iter().flat_map(|(_, trajectories)| trajectories.clone()).collect::<Vec<_>>(),
+        level,
+    );
     if levels.is_empty() {
         return None;
     }
-    let row = |(regime, ways): &(&Regime<'_>, Vec<Vec<Stop>>)| {
-        let cells = levels.iter().map(|level| reached_cell(&reached(ways, *level)));
+    let row = |(regime, trajectories): &(&Regime<'_>, Vec<Vec<TrajectoryPoint>>)| {
+        let cells = levels.iter().map(|level| reached_cell(&reached(trajectories, *level)));
         [name(study, regime, "")].into_iter().chain(cells).collect()
     };
     Some(Grid {
@@ -396,18 +405,18 @@ pub fn matched(study: &Study<'_>, level: Option<f64>) -> Option<Grid> {
         how: "A run that has learnt less has had less to forget. Change of prior knowledge, in points, where each run first reaches an \
               accuracy, linear between base and checkpoints; mean over the seeds that reach it, with 95 % intervals over seeds. A run that \
               went on from another run\u{2019}s model has that run\u{2019}s way before its own; where that model is not measured, \
-              nothing is known below the run\u{2019}s first stop, and it \u{201c}starts above\u{201d}."
+              nothing is known below the run\u{2019}s first point, and it \u{201c}starts above\u{201d}."
             .into(),
         header: ["regime".to_string()].into_iter().chain(levels.iter().map(|level| percent(*level))).collect(),
-        rows: ways.iter().map(row).collect(),
+        rows: trajectories.iter().map(row).collect(),
         source: source(study, &bests(study)),
     })
 }
 
-/// The accuracies at which ways are compared: every 10 points that one passes, and `level`, at which regimes are compared.
-pub fn equal_levels(ways: &[Vec<Stop>], level: Option<f64>) -> Vec<f64> {
-    let most = ways.iter().map(|way| highest(way)).fold(f64::NEG_INFINITY, f64::max);
-    let mut levels = tens(start(ways), most);
+/// The accuracies at which trajectories are compared: every 10 points that one passes, and `level`, at which regimes are compared.
+pub fn equal_levels(trajectories: &[Vec<TrajectoryPoint>], level: Option<f64>) -> Vec<f64> {
+    let most = trajectories.iter().map(|trajectory| highest(trajectory)).fold(f64::NEG_INFINITY, f64::max);
+    let mut levels = tens(start(trajectories), most);
     levels.extend(level.filter(|own| levels.iter().all(|ten| (ten - own).abs() > 1e-9)));
     levels.sort_by(f64::total_cmp);
     levels
@@ -416,5 +425,5 @@ pub fn equal_levels(ways: &[Vec<Stop>], level: Option<f64>) -> Vec<f64> {
 /// Runs that are not measured to the end, with where they stand.
 pub fn missing(study: &Study<'_>) -> Vec<String> {
     let open = study.runs().filter(|(_, run)| !run.done);
-    open.map(|(_, run): (usize, &Run<'_>)| format!("{}: {}", run.plan.name, run.state)).collect()
+    open.map(|(_, run): (usize, &SeedRun<'_>)| format!("{}: {}", run.plan.name, run.state)).collect()
 }

@@ -1,9 +1,9 @@
-//! A study made up in code: two regimes, each at two learning rates with two seeds.
+//! A study made up in code: two regimes, each at two learning variants with two seeds.
 
 use super::*;
 use crate::dynamics::DYNAMICS_JSON;
-use crate::dynamics::made_up::{dynamics, pairs};
-use crate::forgetting::{Forgetting, Model};
+use crate::dynamics::fixtures::{dynamics, pairs};
+use crate::forgetting::{ForgettingResult, ModelRef};
 use crate::io::files;
 use crate::report::tests::prior_knowledge::{base, tuned};
 use crate::report::tests::{dataset, evaluation, train_run};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// What a run has learnt (of 100 answers, 4 are right before) and lost (of 200 each, 160 are right before; 1, 2 and 3 are gained).
 type End = (usize, [usize; 3]);
 
-/// Regime, learning rate, seed, end.
+/// Regime, learning variant, seed, end.
 const RUNS: [(&str, f64, u64, End); 8] = [
     ("rft", 1e-5, 1, (10, [1, 2, 3])),
     ("rft", 1e-5, 2, (12, [1, 2, 3])),
@@ -51,7 +51,7 @@ fn base_dir(out: &Path) -> PathBuf {
 }
 
 /// A model of a run: a checkpoint, or the final model.
-fn model(out: &Path, run: &(&str, f64, u64, End), step: u64, last: bool) -> Tuned {
+fn model(out: &Path, run: &(&str, f64, u64, End), step: u64, last: bool) -> TunedResult {
     let (regime, lr, seed, (learnt, lost)) = *run;
     let name = name(regime, lr, seed);
     let share = |n: usize| n * step as usize / 300;
@@ -72,10 +72,13 @@ fn model(out: &Path, run: &(&str, f64, u64, End), step: u64, last: bool) -> Tune
     one
 }
 
-fn compare(out: &Path, run: &(&str, f64, u64, End), models: Vec<Tuned>) {
-    let base = Model { hash: hash(&base_dir(out)), ..base() };
-    crate::forgetting::write(&out.join("compare").join(name(run.0, run.1, run.2)), &Forgetting::new(base, models))
-        .unwrap();
+fn compare(out: &Path, run: &(&str, f64, u64, End), models: Vec<TunedResult>) {
+    let base = ModelRef { hash: hash(&base_dir(out)), ..base() };
+    crate::forgetting::write(
+        &out.join("compare").join(name(run.0, run.1, run.2)),
+        &ForgettingResult::new(base, models),
+    )
+    .unwrap();
 }
 
 /// All of it, done.
@@ -122,7 +125,7 @@ fn the_page_begins_with_who_learned_who_forgot_and_at_what_price() {
         "best lr",
         "Learned and kept",
         "Change by family",
-        "Learning rates",
+        "Learning variants",
         "At equal accuracy on the new task",
         "The runs one by one",
         "<h2>Prior knowledge</h2>",
@@ -159,7 +162,7 @@ fn the_page_begins_with_who_learned_who_forgot_and_at_what_price() {
         md.contains("Which of them learnt most is open") && md.contains("Which of them lost least is open"),
         "{md}"
     );
-    // The highest that all four runs at the best rates reach: 40 %.
+    // The highest that all four runs at the best variants reach: 40 %.
     assert!(md.contains("At 40.0 % right on the new task"), "{md}");
     for source in [
         "Seeds: 1, 2",
@@ -171,11 +174,11 @@ fn the_page_begins_with_who_learned_who_forgot_and_at_what_price() {
     ] {
         assert!(md.contains(source) && html.contains(source), "{source:?}");
     }
-    assert!(html.matches(r#"class="raw""#).count() >= 4 && html.contains("fell\""), "thin ways, tinted cells");
+    assert!(html.matches(r#"class="raw""#).count() >= 4 && html.contains("fell\""), "thin trajectories, tinted cells");
     assert!(!html.contains("under way"));
 }
 
-/// SFT at its best rate, started from other models than the base: each seed from the one of this hash.
+/// SFT at its best variant, started from other models than the base: each seed from the one of this hash.
 fn go_on(out: &Path, starts: [String; 2]) {
     for (run, start) in RUNS[6..].iter().zip(starts) {
         let mut models = vec![model(out, run, 100, false), model(out, run, 200, false), model(out, run, 300, true)];
@@ -201,7 +204,7 @@ fn a_run_that_went_on_from_another_has_that_ones_way_before_its_own() {
     let dots = |html: &str| html.matches("fill-opacity=\".9\"><title>sft.lr-2e-4.seed-1\n").count();
     assert_eq!(dots(&html), 7);
 
-    // From a model that no run of the study has measured, nothing is known below the first stop.
+    // From a model that no run of the study has measured, nothing is known below the first point.
     go_on(out, ["elsewhere", "elsewhere"].map(String::from));
     let (html, md, csv) = page(out);
     assert_eq!(dots(&html), 3);
@@ -220,8 +223,8 @@ fn the_csv_has_every_model_and_the_means_over_seeds() {
     let dir = tempfile::tempdir().unwrap();
     study(dir.path());
     let (_, _, csv) = page(dir.path());
-    assert!(csv.starts_with(HEADER));
-    let width = HEADER.split(',').count();
+    assert!(csv.starts_with(CSV_HEADER));
+    let width = CSV_HEADER.split(',').count();
     assert!(csv.lines().all(|line| line.split(',').count() == width), "{csv}");
     let value = |begin: &str| -> [f64; 3] {
         let line = csv.lines().find(|line| line.starts_with(begin)).unwrap_or_else(|| panic!("{begin}: {csv}"));
@@ -262,7 +265,7 @@ fn tiles_in_place_are_those_of_the_stored_evaluations() {
     // Of those about photos (even numbers) a half right, the rest of them but for two tiles; the others all.
     evaluation(&own, Path::new("model"), &data, 12, |i| i % 4 != 2);
     let last = model(out, run, 300, true);
-    compare(out, run, vec![Tuned { model: Model { hash: hash(&own), ..last.model.clone() }, ..last }]);
+    compare(out, run, vec![TunedResult { model: ModelRef { hash: hash(&own), ..last.model.clone() }, ..last }]);
     let (_, md, csv) = page(out);
     assert!(row(&md, "rft")[5].starts_with("87.5 %"), "{:?}", row(&md, "rft"));
     assert!(row(&md, "base")[5].ends_with("\u{2020})") && row(&md, "sft")[5] == "\u{2013}", "{:?}", row(&md, "base"));
@@ -272,7 +275,7 @@ fn tiles_in_place_are_those_of_the_stored_evaluations() {
         assert!(rft[cell].starts_with(expected), "{rft:?}");
     }
     assert!(row(by_kind, "base")[1].starts_with("0.0 %") && row(by_kind, "sft")[1] == "\u{2013}");
-    assert!(csv.contains(",tiles in place,photo,0.75,") && csv.contains(",new task right,scene,1,"), "{csv}");
+    assert!(csv.contains(",partial credit,photo,0.75,") && csv.contains(",new task right,scene,1,"), "{csv}");
 }
 
 #[test]

@@ -5,38 +5,40 @@
 //! `samples.jsonl`; what [`Selection`] keeps becomes the train split of a dataset like those of `jigsaw gen`, whose other splits are
 //! those of the source. An interrupted rollout goes on when it is asked for again.
 
-mod select;
-mod store;
-mod write;
+mod dataset;
+mod rollout_dir;
+mod scripted;
+mod selection;
 
-pub use select::{Answer, Candidate, Keep, Selection, Tally, with_answer};
-pub use store::About;
-pub use write::{Kept, TRAIN, write_dataset};
+pub use dataset::{KeptResponse, TRAIN, write_dataset};
+pub use rollout_dir::RolloutInfo;
+pub use selection::{Answer, Candidate, Keep, Selection, SelectionCounts, with_answer};
 
 use crate::data::{Dataset, Manifest};
-use crate::eval::{self, Engine, Generated, Key, Outcome, Plan, Progress, Summary, progress_of};
 use crate::io::files;
 use crate::model::init::SPECIAL;
-use crate::model::qwen2_5_vl::{Model, config};
+use crate::model::{Compute, ModelLoader, require_checkpoint};
 use crate::model::{Processor, Sampling};
 use crate::model::{hash_model, hash_prompt_files};
-use crate::sampling::server::{self, Billed, Chat, Endpoint};
-use crate::sampling::teacher::Scripted;
-use crate::tasks::{DatasetTask, Task};
+use crate::sampling::server::{self, ChatClient, Endpoint, TokenUsage};
+use crate::sampling::{
+    LocalModel, Responder, SamplePlan, SampleProgress, SamplingKey, ScoredResponse, Summary, generated_tokens,
+    progress_of, run,
+};
+use crate::tasks::{DatasetTask, ScriptedTeacher, Task};
 use crate::{Error, Result};
 use candle_core::Device;
+use rollout_dir::RolloutDir;
 use serde_json::json;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use store::Store;
 
 /// Who answers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Teacher {
     /// A checkpoint directory.
     Model(PathBuf),
-    /// The scripted reasoner (see [`Scripted`]).
+    /// The scripted reasoner (see [`ScriptedTeacher`]).
     Scripted,
     /// A model behind a chat API.
     Endpoint(Endpoint),
@@ -44,7 +46,7 @@ pub enum Teacher {
 
 /// What to sample, from whom, what to keep and where.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Request {
+pub struct RolloutRequest {
     /// Who answers.
     pub teacher: Teacher,
     /// Dataset directory with the prompts, or a file of another tool (see [`Dataset::open`]).
@@ -52,7 +54,7 @@ pub struct Request {
     /// Split of a directory.
     pub split: String,
     /// Which prompts, how many responses to each, how many prompts at a time.
-    pub plan: Plan,
+    pub plan: SamplePlan,
     /// How tokens are chosen. Of a scripted teacher only the seed counts.
     pub sampling: Sampling,
     /// What is kept.
@@ -65,15 +67,15 @@ pub struct Request {
 
 /// What a rollout came to.
 #[derive(Debug)]
-pub struct Report {
+pub struct RolloutReport {
     /// Who answered what.
-    pub about: About,
+    pub about: RolloutInfo,
     /// The scores, with intervals over prompts.
     pub summary: Summary,
     /// What was kept and what was not.
-    pub tally: Tally,
+    pub tally: SelectionCounts,
     /// Tokens that an endpoint counted, over all that is in the directory.
-    pub billed: Option<Billed>,
+    pub usage: Option<TokenUsage>,
     /// The dataset.
     pub manifest: Manifest,
 }
@@ -84,30 +86,34 @@ pub struct Report {
 /// # Errors
 /// An input error for prompts that do not fit the request or an `out` that holds something else; a failure if nothing is kept:
 /// the samples stay then, and another selection goes on from them.
-pub fn rollout(request: &Request, device: &Device, progress: impl FnMut(Progress)) -> Result<Report> {
-    let Request { data, split, plan, out, selection, .. } = request;
+pub fn rollout(
+    request: &RolloutRequest,
+    device: &Device,
+    progress: impl FnMut(SampleProgress),
+) -> Result<RolloutReport> {
+    let RolloutRequest { data, split, plan, out, selection, .. } = request;
     for (flag, input) in [("--data", Some(data)), ("--model", request.teacher.directory())] {
-        if input.is_some_and(|input| files::lies_in(out, input)) {
+        if input.is_some_and(|input| files::is_inside(out, input)) {
             return Err(Error::input(format!(
                 "--out {} lies in the directory of {flag}, which is left as it is; choose another place",
                 out.display()
             )));
         }
     }
-    let (dataset, split) = (Dataset::open(data, split)?, eval::split_of(data, split));
+    let (dataset, split) = (Dataset::open(data, split)?, if data.is_dir() { split.as_str() } else { "" });
     check_prompts(&dataset, request)?;
     let task = DatasetTask::new(dataset)?;
     let absolute = |p: &Path| std::path::absolute(p).unwrap_or_else(|_| p.to_path_buf());
-    let about = About {
+    let about = RolloutInfo {
         key: request.teacher.key(&task, plan, &request.sampling)?,
         teacher: request.teacher.name(),
         data: absolute(data),
         split: split.to_string(),
     };
-    let store = Store::open(out, about, request.fresh)?;
-    let written = write::written(out)?.map(|written| finished(written, selection, out)).transpose()?.flatten();
+    let store = RolloutDir::open(out, about, request.fresh)?;
+    let written = dataset::written(out)?.map(|written| finished(written, selection, out)).transpose()?.flatten();
     let started = Instant::now();
-    let Sampled { outcomes, fresh_tokens, billed } = sample(request, &store, &task, device, progress)?;
+    let Sampled { outcomes, fresh_tokens, usage } = sample(request, &store, &task, device, progress)?;
     let summary = Summary::of(task.name(), None, &outcomes, plan.samples, fresh_tokens, started.elapsed())?;
     let special = request.teacher.special_tokens()?;
     let (kept, tally) = select(&task, &outcomes, plan.samples, selection, &special)?;
@@ -123,80 +129,70 @@ pub fn rollout(request: &Request, device: &Device, progress: impl FnMut(Progress
             write_dataset(out, task.dataset(), data, split, &kept, settings)?
         }
     };
-    Ok(Report { about: store.about, summary, tally, billed, manifest })
+    Ok(RolloutReport { about: store.about, summary, tally, usage, manifest })
 }
 
 /// All responses of a rollout.
 struct Sampled {
-    outcomes: Vec<Outcome>,
+    outcomes: Vec<ScoredResponse>,
     /// Tokens of those sampled now.
     fresh_tokens: usize,
-    billed: Option<Billed>,
+    usage: Option<TokenUsage>,
 }
 
 /// The responses that are there, and those still missing.
 fn sample(
-    request: &Request,
-    store: &Store,
+    request: &RolloutRequest,
+    store: &RolloutDir,
     task: &DatasetTask,
     device: &Device,
-    mut progress: impl FnMut(Progress),
+    mut progress: impl FnMut(SampleProgress),
 ) -> Result<Sampled> {
     let plan = &request.plan;
-    let mut outcomes = store.resume(task, plan)?;
+    let (mut log, mut outcomes) = store.resume(task, plan)?;
     let total = plan.examples(task);
     progress(progress_of(&outcomes, total, plan.samples));
     let done = outcomes.len() / plan.samples;
-    let chat = match &request.teacher {
+    let client = match &request.teacher {
         Teacher::Endpoint(endpoint) => {
-            Some(Chat::open(endpoint, &request.sampling, server::key_of_environment(), &request.out.join(store::PAID))?)
+            Some(ChatClient::open(endpoint, server::api_key_from_env(), &request.out.join(rollout_dir::API_CACHE))?)
         }
         _ => None,
     };
-    let billed = || chat.as_ref().map(Chat::billed);
+    let usage = || client.as_ref().map(ChatClient::usage);
     if done == total {
-        return Ok(Sampled { outcomes, fresh_tokens: 0, billed: billed() });
+        return Ok(Sampled { outcomes, fresh_tokens: 0, usage: usage() });
     }
-    let before = eval::tokens(&outcomes);
-    let mut keep = |batch: Vec<Outcome>| {
-        store.append(&batch)?;
+    let before = generated_tokens(&outcomes);
+    let keep = |batch: Vec<ScoredResponse>| {
+        log.append(&batch)?;
         outcomes.extend(batch);
         progress(progress_of(&outcomes, total, plan.samples));
         Ok(())
     };
-    match (&request.teacher, &chat) {
+    let sample = |responder: &dyn Responder| run(responder, task, plan, &request.sampling, done, keep);
+    match (&request.teacher, &client) {
         (Teacher::Model(dir), _) => {
             let processor = Processor::from_dir(dir)?;
-            let model = Model::load_frozen(dir, device)?;
-            let (sampling, samples) = (&request.sampling, plan.samples);
-            let engine = Engine { policy: &model, codec: &processor, task, sampling, samples };
-            eval::run(task, plan, done, |examples| engine.generate(examples), &mut keep)?;
+            sample(&LocalModel::new(&ModelLoader::new(device, Compute::F32).frozen(dir)?, &processor))?;
         }
-        (Teacher::Endpoint(_), Some(chat)) => {
-            eval::run(task, plan, done, |examples| eval::answers(chat, task, examples, plan.samples), &mut keep)?;
-        }
+        (Teacher::Endpoint(_), Some(client)) => sample(client)?,
         (Teacher::Endpoint(_), None) => return Err(Error::failed("an endpoint without its client")),
-        (Teacher::Scripted, _) => {
-            let teacher = Scripted { seed: request.sampling.seed };
-            let answer = |examples: Range<usize>| -> Result<Vec<Vec<Generated>>> {
-                examples.map(|i| teacher.respond(task, i, plan.samples)).collect()
-            };
-            eval::run(task, plan, done, answer, &mut keep)?;
-        }
+        (Teacher::Scripted, _) => sample(&ScriptedTeacher { seed: request.sampling.seed })?,
     }
-    let fresh_tokens = eval::tokens(&outcomes) - before;
-    Ok(Sampled { outcomes, fresh_tokens, billed: billed() })
+    let fresh_tokens = generated_tokens(&outcomes) - before;
+    Ok(Sampled { outcomes, fresh_tokens, usage: usage() })
 }
 
 /// The responses to keep, prompt after prompt.
 fn select(
     task: &DatasetTask,
-    outcomes: &[Outcome],
+    outcomes: &[ScoredResponse],
     samples: usize,
     selection: &Selection,
     special: &[String],
-) -> Result<(Vec<Kept>, Tally)> {
-    let (mut kept, mut tally) = (Vec::new(), Tally::default());
+) -> Result<(Vec<KeptResponse>, SelectionCounts)> {
+    let (mut kept, mut tally) = (Vec::new(), SelectionCounts::default());
     for (index, group) in outcomes.chunks(samples).enumerate() {
         let record = task.example(index)?;
         let candidates = group.iter().map(|o| Candidate { text: &o.response, finished: o.finished, score: &o.score });
@@ -208,7 +204,7 @@ fn select(
                     record.answer
                 )));
             }
-            kept.push(Kept { index, sample: group[i].sample, response });
+            kept.push(KeptResponse { index, sample: group[i].sample, response });
         }
     }
     Ok((kept, tally))
@@ -242,23 +238,23 @@ impl Teacher {
         Ok(tokens)
     }
 
-    fn key(&self, task: &dyn Task, plan: &Plan, sampling: &Sampling) -> Result<Key> {
+    fn key(&self, task: &dyn Task, plan: &SamplePlan, sampling: &Sampling) -> Result<SamplingKey> {
         match self {
             Teacher::Model(dir) => {
-                config::require(dir)?;
-                Key::new(&hash_model(dir)?, &hash_prompt_files(dir)?, task, plan, sampling)
+                require_checkpoint(dir)?;
+                SamplingKey::new(&hash_model(dir)?, &hash_prompt_files(dir)?, task, plan, sampling)
             }
             Teacher::Scripted => {
                 let sampling = Sampling { seed: sampling.seed, ..Sampling::greedy(0) };
-                Key::new(&format!("scripted {}", Scripted::VERSION), "", task, plan, &sampling)
+                SamplingKey::new(&format!("scripted {}", ScriptedTeacher::VERSION), "", task, plan, &sampling)
             }
-            Teacher::Endpoint(endpoint) => Key::new(&endpoint.name(), "", task, plan, sampling),
+            Teacher::Endpoint(endpoint) => SamplingKey::new(&endpoint.name(), "", task, plan, sampling),
         }
     }
 }
 
 /// Refuse prompts to which the wanted responses do not belong.
-fn check_prompts(dataset: &Dataset, request: &Request) -> Result<()> {
+fn check_prompts(dataset: &Dataset, request: &RolloutRequest) -> Result<()> {
     let who = match (&request.teacher, request.selection.answer) {
         (Teacher::Scripted, _) => "--teacher scripted reasons before it answers",
         (_, Answer::Gold) => "--answer gold pairs reasoning with the right answer",
@@ -298,19 +294,19 @@ fn finished(
     }
 }
 
-fn nothing_kept(tally: &Tally, selection: &Selection, out: &Path) -> Error {
+fn nothing_kept(tally: &SelectionCounts, selection: &Selection, out: &Path) -> Error {
     let reasons = [
         (tally.refused, "refused by the server"),
-        (tally.cut_off, "cut off by the length limit (raise --max-new-tokens)"),
+        (tally.truncated, "cut off by the length limit (raise --max-new-tokens)"),
         (tally.empty, "without any text"),
         (
-            tally.unwanted,
+            tally.filtered,
             match selection.keep {
                 Keep::Correct => "wrong or not in the form asked for (train the model first, or keep more with --keep)",
                 _ => "not in the form asked for",
             },
         ),
-        (tally.thoughtless, "without a readable thought"),
+        (tally.no_reasoning, "without a readable thought"),
         (tally.special, "with a special token of the tokenizer in the text"),
     ];
     let reasons: Vec<String> = reasons.iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n} {why}")).collect();

@@ -4,8 +4,9 @@ use super::*;
 use crate::data::{METADATA, Record};
 use crate::model::init::{Preset, write_checkpoint};
 use crate::sampling::server::tests as chat_tests;
+use crate::tasks::Style;
+use crate::tasks::jigsaw::QuestionKind;
 use crate::tasks::jigsaw::generate::{Cues, Settings, generate};
-use crate::tasks::jigsaw::{QuestionKind, Style};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fs;
@@ -36,12 +37,12 @@ fn puzzles_of(dir: &Path, style: Style, grid: &str) {
     generate(&settings, dir, false, &|| {}).unwrap();
 }
 
-fn request(teacher: Teacher, data: &Path, out: &Path) -> Request {
-    Request {
+fn request(teacher: Teacher, data: &Path, out: &Path) -> RolloutRequest {
+    RolloutRequest {
         teacher,
         data: data.to_path_buf(),
         split: "train".into(),
-        plan: Plan { limit: None, samples: 2, batch: 4 },
+        plan: SamplePlan { limit: None, samples: 2, batch: 4 },
         sampling: Sampling { max_new_tokens: 6, temperature: 1.0, top_p: 1.0, top_k: 0, seed: 5 },
         selection: Selection { keep: Keep::Correct, cap: None, answer: Answer::Sampled },
         out: out.to_path_buf(),
@@ -49,11 +50,11 @@ fn request(teacher: Teacher, data: &Path, out: &Path) -> Request {
     }
 }
 
-fn run(request: &Request) -> Result<Report> {
+fn run(request: &RolloutRequest) -> Result<RolloutReport> {
     rollout(request, &Device::Cpu, |_| {})
 }
 
-fn refused(request: &Request) -> String {
+fn refused(request: &RolloutRequest) -> String {
     let error = run(request).unwrap_err();
     assert_eq!(error.exit_code(), 2, "{error}");
     error.to_string()
@@ -65,7 +66,7 @@ fn the_dataset_holds_each_kept_response_with_its_prompt_and_the_other_splits_as_
     let (data, out) = (dir.path().join("data"), dir.path().join("out"));
     puzzles(&data, Style::Think);
     let report = run(&request(Teacher::Scripted, &data, &out)).unwrap();
-    assert_eq!((report.tally.prompts, report.tally.kept, report.tally.bare), (6, 12, 0));
+    assert_eq!((report.tally.prompts, report.tally.kept, report.tally.prompts_without_kept), (6, 12, 0));
     assert_eq!(report.summary.accuracy.value, 1.0);
     let source = Dataset::open(&data, "train").unwrap();
     let made = Dataset::open(&out, "train").unwrap();
@@ -178,7 +179,7 @@ fn two_processes_cannot_sample_into_one_directory() {
         (200, String::new(), chat_tests::says("<think>swapped</think><answer>2 1</answer>"))
     }));
     let first = request(Teacher::Endpoint(chat_tests::endpoint(&server.url)), &data, &out);
-    *second.lock().unwrap() = Some(Request { fresh: true, ..first.clone() });
+    *second.lock().unwrap() = Some(RolloutRequest { fresh: true, ..first.clone() });
     assert_eq!(run(&first).unwrap().tally.samples, 12);
     let said = said.lock().unwrap().clone();
     assert!(said.len() == 1 && said[0].contains("another process is sampling in"), "{said:?}");
@@ -212,8 +213,8 @@ fn what_an_endpoint_answers_becomes_a_dataset_and_is_not_paid_for_again() {
     let request = request(Teacher::Endpoint(chat_tests::endpoint(&server.url)), &data, &out);
     let first = run(&request).unwrap();
     assert_eq!(
-        (server.requests(), first.tally.kept, first.billed),
-        (12, 8, Some(Billed { prompts: 120, responses: 36, uncounted: 0 }))
+        (server.requests(), first.tally.kept, first.usage),
+        (12, 8, Some(TokenUsage { prompts: 120, responses: 36, uncounted: 0 }))
     );
     assert!(first.about.teacher.starts_with("teacher-1 at http://127.0.0.1:"));
     // Another selection is made from what is there, and the first one again.
@@ -257,8 +258,8 @@ fn what_is_no_answer_or_holds_a_special_token_is_counted_and_never_learnt() {
     }));
     let mut request = request(Teacher::Endpoint(chat_tests::endpoint(&server.url)), &data, &out);
     request.selection.keep = Keep::All;
-    let Report { tally, .. } = run(&request).unwrap();
-    assert_eq!((tally.refused, tally.empty, tally.special, tally.cut_off, tally.kept), (2, 2, 2, 0, 6));
+    let RolloutReport { tally, .. } = run(&request).unwrap();
+    assert_eq!((tally.refused, tally.empty, tally.special, tally.truncated, tally.kept), (2, 2, 2, 0, 6));
     let made = Dataset::open(&out, "train").unwrap();
     assert!(
         made.records().iter().all(|r| r.response().is_some_and(|text| text.ends_with("</think><answer>2 1</answer>")))
@@ -270,7 +271,7 @@ fn what_is_no_answer_or_holds_a_special_token_is_counted_and_never_learnt() {
         (400, String::new(), json!({"error": {"message": "no", "type": "content_filter"}}).to_string())
     }));
     let (teacher, out) = (Teacher::Endpoint(chat_tests::endpoint(&refuses.url)), dir.path().join("none"));
-    let error = run(&Request { teacher, out, ..request }).unwrap_err();
+    let error = run(&RolloutRequest { teacher, out, ..request }).unwrap_err();
     assert!(error.exit_code() == 1 && error.to_string().contains("12 refused by the server"), "{error}");
 }
 
@@ -281,7 +282,7 @@ fn an_empty_dataset_is_never_written_and_the_samples_stay() {
     puzzles(&data, Style::Think);
     write_checkpoint(&model, Preset::Tiny, 0).unwrap();
     let mut request = request(Teacher::Model(model.clone()), &data, &out);
-    request.plan = Plan { limit: Some(3), samples: 2, batch: 2 };
+    request.plan = SamplePlan { limit: Some(3), samples: 2, batch: 2 };
     let error = run(&request).unwrap_err();
     assert_eq!(error.exit_code(), 1);
     let message = error.to_string();

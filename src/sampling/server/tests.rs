@@ -73,8 +73,8 @@ pub(crate) fn endpoint(url: &str) -> Endpoint {
         concurrency: 1,
         per_minute: None,
         retries: 3,
-        pause: Duration::from_millis(1),
-        timeout: TIMEOUT,
+        backoff: Duration::from_millis(1),
+        timeout: REQUEST_TIMEOUT,
     }
 }
 
@@ -117,15 +117,15 @@ fn sampling() -> Sampling {
     Sampling { max_new_tokens: 77, temperature: 0.5, top_p: 0.9, top_k: 0, seed: 4 }
 }
 
-fn ask(endpoint: &Endpoint, file: &Path, samples: usize) -> Result<Vec<Vec<Paid>>> {
+fn ask(endpoint: &Endpoint, file: &Path, samples: usize) -> Result<Vec<Vec<CachedResponse>>> {
     let sampling = sampling();
-    Chat::open(endpoint, &sampling, Some(SECRET.into()), file)?.respond(&two(), 0..2, samples)
+    ChatClient::open(endpoint, Some(SECRET.into()), file)?.responses(&two(), &[0, 1], samples, &sampling)
 }
 
 #[test]
 fn a_request_holds_prompt_image_and_settings_and_the_answer_comes_back() {
     let (dir, server) = (tempfile::tempdir().unwrap(), good());
-    let answers = ask(&endpoint(&server.url), &dir.path().join("paid.jsonl"), 1).unwrap();
+    let answers = ask(&endpoint(&server.url), &dir.path().join("api-cache.jsonl"), 1).unwrap();
     let answer = &answers[1][0];
     assert_eq!((answer.response.as_str(), answer.completion_tokens, answer.finished), ("answer 1", 3, true));
     let seen = lock(&server.seen)[0].clone();
@@ -138,7 +138,7 @@ fn a_request_holds_prompt_image_and_settings_and_the_answer_comes_back() {
     let png = STANDARD.decode(url.strip_prefix("data:image/png;base64,").unwrap()).unwrap();
     assert_eq!(image::load_from_memory(&png).unwrap().into_rgb8(), RgbImage::new(2, 2));
     assert_eq!(content[1]["text"], "\nquestion 0?", "as a model here is given it");
-    let log = std::fs::read_to_string(dir.path().join("paid.jsonl")).unwrap();
+    let log = std::fs::read_to_string(dir.path().join("api-cache.jsonl")).unwrap();
     assert!(log.lines().count() == 2 && !log.contains(SECRET));
 }
 
@@ -155,7 +155,7 @@ fn text_around_images_is_sent_untrimmed_and_only_a_blank_part_is_left_out() {
 #[test]
 fn what_was_paid_for_is_not_asked_for_again() {
     let (dir, server) = (tempfile::tempdir().unwrap(), good());
-    let file = dir.path().join("paid.jsonl");
+    let file = dir.path().join("api-cache.jsonl");
     let first = ask(&endpoint(&server.url), &file, 2).unwrap();
     assert_eq!(lock(&server.seen).len(), 4);
     assert_eq!(ask(&endpoint(&server.url), &file, 2).unwrap(), first);
@@ -165,11 +165,10 @@ fn what_was_paid_for_is_not_asked_for_again() {
     std::fs::write(&file, &text[..text.len() - 9]).unwrap();
     ask(&endpoint(&server.url), &file, 2).unwrap();
     assert_eq!(lock(&server.seen).len(), 5);
-    let sampling = sampling();
     let endpoint = endpoint(&server.url);
-    let billed = Chat::open(&endpoint, &sampling, None, &file).unwrap().billed();
-    assert_eq!(billed, Billed { prompts: 40, responses: 12, uncounted: 0 });
-    assert_eq!(billed.to_string(), "40 of prompts, 12 of responses");
+    let usage = ChatClient::open(&endpoint, None, &file).unwrap().usage();
+    assert_eq!(usage, TokenUsage { prompts: 40, responses: 12, uncounted: 0 });
+    assert_eq!(usage.to_string(), "40 of prompts, 12 of responses");
 }
 
 #[test]
@@ -252,7 +251,7 @@ fn a_body_that_is_garbage_cut_off_or_an_error_is_asked_for_again_before_it_is_gi
 
 #[test]
 fn what_a_content_filter_refuses_is_written_down_and_not_asked_for_again() {
-    let (dir, file) = (tempfile::tempdir().unwrap(), "paid.jsonl");
+    let (dir, file) = (tempfile::tempdir().unwrap(), "api-cache.jsonl");
     let choice = |content: Value, refusal: Value, reason: &str| {
         let choice = json!({"message": {"content": content, "refusal": refusal}, "finish_reason": reason});
         (200, json!({"choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": 3}}))
@@ -282,34 +281,37 @@ fn what_a_content_filter_refuses_is_written_down_and_not_asked_for_again() {
     }));
     let file = dir.path().join(file);
     let first = ask(&endpoint(&server.url), &file, 3).unwrap();
-    let refused: Vec<&Paid> = first.iter().flatten().collect();
-    assert!(refused.iter().all(|paid| paid.unanswered() == Some(NoAnswer::Refused) && paid.finished), "{refused:?}");
-    assert_eq!(refused[0].refused, "content_policy_violation: not this one");
-    assert_eq!(refused[1].refused, "ResponsibleAIPolicyViolation: filtered");
+    let refusal: Vec<&CachedResponse> = first.iter().flatten().collect();
+    assert!(
+        refusal.iter().all(|cached| cached.no_answer() == Some(NoAnswer::Refused) && cached.finished),
+        "{refusal:?}"
+    );
+    assert_eq!(refusal[0].refusal, "content_policy_violation: not this one");
+    assert_eq!(refusal[1].refusal, "ResponsibleAIPolicyViolation: filtered");
     assert_eq!(
-        (refused[4].refused.as_str(), refused[4].response.as_str()),
+        (refusal[4].refusal.as_str(), refusal[4].response.as_str()),
         ("finish_reason content_filter", "I would")
     );
-    assert_eq!(refused[5].refused, "I cannot help with that.");
+    assert_eq!(refusal[5].refusal, "I cannot help with that.");
     assert!(!std::fs::read_to_string(&file).unwrap().contains(SECRET));
     assert_eq!((ask(&endpoint(&server.url), &file, 3).unwrap(), server.requests()), (first, 6));
-    let (endpoint, sampling) = (endpoint(&server.url), sampling());
-    let billed = Chat::open(&endpoint, &sampling, None, &file).unwrap().billed();
-    assert_eq!(billed, Billed { prompts: 20, responses: 6, uncounted: 0 });
+    let endpoint = endpoint(&server.url);
+    let usage = ChatClient::open(&endpoint, None, &file).unwrap().usage();
+    assert_eq!(usage, TokenUsage { prompts: 20, responses: 6, uncounted: 0 });
 }
 
 #[test]
 fn what_a_filter_holds_back_is_refused_even_without_a_message() {
-    let (dir, endpoint, sampling) = (tempfile::tempdir().unwrap(), endpoint("http://localhost:1/v1"), sampling());
-    let chat = Chat::open(&endpoint, &sampling, None, &dir.path().join("paid")).unwrap();
+    let (dir, endpoint) = (tempfile::tempdir().unwrap(), endpoint("http://localhost:1/v1"));
+    let chat = ChatClient::open(&endpoint, None, &dir.path().join("cached")).unwrap();
     for reason in ["content_filter", "content_filter: PROHIBITED_CONTENT"] {
         let body = json!({"choices": [{"message": null, "finish_reason": reason}]}).to_string();
-        let paid = chat.read(&body, "p-0", 0).unwrap();
-        assert_eq!(paid.refused, format!("finish_reason {}", reason.to_lowercase()));
-        assert_eq!(paid.unanswered(), Some(NoAnswer::Refused));
+        let cached = chat.read(&body, "p-0", 0).unwrap();
+        assert_eq!(cached.refusal, format!("finish_reason {}", reason.to_lowercase()));
+        assert_eq!(cached.no_answer(), Some(NoAnswer::Refused));
     }
     let code = json!({"error": {"message": "no", "code": "content_filter\u{1b}"}}).to_string();
-    assert_eq!(chat.read(&code, "p-0", 0).unwrap().refused, "content_filter\u{fffd}: no");
+    assert_eq!(chat.read(&code, "p-0", 0).unwrap().refusal, "content_filter\u{fffd}: no");
 }
 
 #[test]
@@ -330,15 +332,15 @@ fn an_answer_is_the_text_of_its_parts_and_only_the_length_limit_cuts_one_off() {
         let choice = json!({"message": {"content": content}, "finish_reason": reason});
         (200, String::new(), json!({"choices": [choice]}).to_string())
     }));
-    let file = dir.path().join("paid");
+    let file = dir.path().join("cached");
     let found = ask(&endpoint(&server.url), &file, 3).unwrap();
     let found: Vec<_> =
-        found.iter().flatten().map(|paid| (paid.response.as_str(), paid.finished, paid.unanswered())).collect();
+        found.iter().flatten().map(|cached| (cached.response.as_str(), cached.finished, cached.no_answer())).collect();
     assert_eq!(found, expected);
-    let (endpoint, sampling) = (endpoint(&server.url), sampling());
-    let billed = Chat::open(&endpoint, &sampling, None, &file).unwrap().billed();
-    assert_eq!((billed.uncounted, billed.to_string().as_str()), (6, "not known: the server does not count them"));
-    let some = Billed { prompts: 10, responses: 3, uncounted: 2 };
+    let endpoint = endpoint(&server.url);
+    let usage = ChatClient::open(&endpoint, None, &file).unwrap().usage();
+    assert_eq!((usage.uncounted, usage.to_string().as_str()), (6, "not known: the server does not count them"));
+    let some = TokenUsage { prompts: 10, responses: 3, uncounted: 2 };
     assert!(some.to_string().starts_with("10 of prompts, 3 of responses; not known of 2 responses"), "{some}");
 }
 
@@ -348,8 +350,8 @@ fn a_server_that_is_not_there_is_said_to_be_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
     drop(listener);
-    let slow = Endpoint { pause: Duration::from_secs(3600), ..endpoint(&url) };
-    let error = ask(&slow, &dir.path().join("paid"), 1).unwrap_err();
+    let slow = Endpoint { backoff: Duration::from_secs(3600), ..endpoint(&url) };
+    let error = ask(&slow, &dir.path().join("cached"), 1).unwrap_err();
     assert!(error.exit_code() == 1 && error.to_string().contains("is it running?"), "{error}");
     for (url, named) in [
         ("https://", "https://HOST/v1"),
@@ -388,10 +390,10 @@ fn a_connection_that_breaks_is_made_again_even_before_the_first_answer() {
     let (said, requests) = (error.to_string(), server.requests());
     assert!(error.exit_code() == 1 && requests == 4, "{requests} requests: {said}");
     assert!(said.contains("no chat server answers there") && said.contains("(after 3 more attempts)"), "{said}");
-    // Only who has never been met and refuses is not there.
-    let (endpoint, sampling) = (endpoint("http://localhost:1/v1"), sampling());
-    let chat = Chat::open(&endpoint, &sampling, None, &dir.path().join("c")).unwrap();
-    let lasts = |e: &ureq::Error| matches!(chat.unanswered(e), Failure::Final(_));
+    // Only who has never been connected and refuses is not there.
+    let endpoint = endpoint("http://localhost:1/v1");
+    let chat = ChatClient::open(&endpoint, None, &dir.path().join("c")).unwrap();
+    let lasts = |e: &ureq::Error| matches!(chat.no_answer(e), RequestError::Fatal(_));
     let io = |kind: std::io::ErrorKind| ureq::Error::Io(kind.into());
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, UnexpectedEof};
     for kind in [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof] {
@@ -399,14 +401,14 @@ fn a_connection_that_breaks_is_made_again_even_before_the_first_answer() {
     }
     let lookup = || ureq::Error::Io(std::io::Error::other("failed to lookup address information: not known"));
     assert!(lasts(&io(ConnectionRefused)) && lasts(&lookup()) && lasts(&ureq::Error::HostNotFound));
-    chat.met.store(true, Ordering::SeqCst);
+    chat.connected.store(true, Ordering::SeqCst);
     assert!(!lasts(&io(ConnectionRefused)) && !lasts(&lookup()));
 }
 
 #[test]
 fn a_failure_for_good_ends_the_pauses_of_the_others() {
     let dir = tempfile::tempdir().unwrap();
-    // One question is put off, the other one is refused.
+    // One question is put off, the other one is refusal.
     let server = serve(Box::new(|_, seen| {
         if seen.body.to_string().contains("question 0?") {
             return (429, "Retry-After: 30\r\n".into(), "slow down".into());
@@ -419,7 +421,7 @@ fn a_failure_for_good_ends_the_pauses_of_the_others() {
     assert!(error.exit_code() == 2 && error.to_string().contains("bad request"), "{error}");
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     assert!(server.requests() <= 2, "nothing is asked again");
-    // Nor does anybody wait for a turn that is not to come.
+    // Nor does anybody wait for a next_slot that is not to come.
     let server = serve(Box::new(|_, _| (400, String::new(), "bad request".into())));
     let (rare, began) = (Endpoint { per_minute: Some(2), concurrency: 2, ..endpoint(&server.url) }, Instant::now());
     let error = ask(&rare, &dir.path().join("b"), 1).unwrap_err();
@@ -434,7 +436,7 @@ fn what_a_server_says_cannot_steer_the_terminal_and_says_something() {
         let text = text.to_string();
         let server = serve(Box::new(move |_, _| (status, String::new(), text.clone())));
         let url = server.url.replace("/v1", path);
-        let error = ask(&Endpoint { retries: 0, ..endpoint(&url) }, &dir.path().join("paid"), 1).unwrap_err();
+        let error = ask(&Endpoint { retries: 0, ..endpoint(&url) }, &dir.path().join("cached"), 1).unwrap_err();
         error.to_string()
     };
     let said = failing("/v1", 400, "\u{1b}[2Jred\u{7}\n\u{202e}txt.exe\u{2069}\u{9b}1m \u{e9}");
@@ -443,9 +445,9 @@ fn what_a_server_says_cannot_steer_the_terminal_and_says_something() {
         "{}",
         said.escape_debug()
     );
-    for (status, end) in [(405, "status 405 for model `teacher-1`"), (401, "OPENAI_API_KEY")] {
+    for (status, cancel) in [(405, "status 405 for model `teacher-1`"), (401, "OPENAI_API_KEY")] {
         let said = failing("/v1", status, "");
-        assert!(said.ends_with(end), "{said}");
+        assert!(said.ends_with(cancel), "{said}");
     }
     let said = failing("/v1", 503, " \n");
     assert!(said.contains(": status 503; the responses so far"), "{said}");
@@ -460,15 +462,15 @@ fn what_a_server_says_cannot_steer_the_terminal_and_says_something() {
 #[test]
 fn a_certificate_that_is_not_trusted_is_said_to_be() {
     let said = |url: &str, text: &str| {
-        let (dir, endpoint, sampling) = (tempfile::tempdir().unwrap(), endpoint("http://localhost:1/v1"), sampling());
+        let (dir, endpoint) = (tempfile::tempdir().unwrap(), endpoint("http://localhost:1/v1"));
         let named = Endpoint { url: url.into(), ..endpoint.clone() };
-        let mut chat = Chat::open(&endpoint, &sampling, None, &dir.path().join("paid")).unwrap();
+        let mut chat = ChatClient::open(&endpoint, None, &dir.path().join("cached")).unwrap();
         chat.endpoint = &named;
         let e = std::io::Error::new(std::io::ErrorKind::InvalidData, text);
-        match chat.unanswered(&ureq::Error::Io(e)) {
-            Failure::Final(e) => e.to_string(),
-            Failure::Passing(reason, _) => format!("passing: {reason}"),
-            Failure::Rejected(e) => format!("rejected: {e}"),
+        match chat.no_answer(&ureq::Error::Io(e)) {
+            RequestError::Fatal(e) => e.to_string(),
+            RequestError::Transient(reason, _) => format!("passing: {reason}"),
+            RequestError::Rejected(e) => format!("rejected: {e}"),
         }
     };
     let url = "https://host/v1";
@@ -496,7 +498,7 @@ fn a_server_that_is_too_slow_is_asked_again_and_then_given_up() {
     };
     let server = hangs();
     let impatient = Endpoint { timeout: Duration::from_millis(100), retries: 1, ..endpoint(&server.url) };
-    let error = ask(&impatient, &dir.path().join("paid"), 1).unwrap_err();
+    let error = ask(&impatient, &dir.path().join("cached"), 1).unwrap_err();
     let said = error.to_string();
     assert!(error.exit_code() == 1 && said.contains("no answer within 0.1 s (after 1 more attempts)"), "{said}");
     assert!(said.contains("the same command goes on"), "{said}");
@@ -505,12 +507,12 @@ fn a_server_that_is_too_slow_is_asked_again_and_then_given_up() {
 #[test]
 fn a_key_that_no_header_can_hold_is_refused_without_being_shown() {
     let (dir, server) = (tempfile::tempdir().unwrap(), good());
-    let (endpoint, sampling) = (endpoint(&server.url), sampling());
-    let open = |key: &str| Chat::open(&endpoint, &sampling, Some(key.into()), &dir.path().join("paid")).map(drop);
+    let endpoint = endpoint(&server.url);
+    let open = |key: &str| ChatClient::open(&endpoint, Some(key.into()), &dir.path().join("cached")).map(drop);
     let error = open("sk-a\nb").unwrap_err();
     assert!(error.exit_code() == 2 && error.to_string().contains("OPENAI_API_KEY"), "{error}");
     assert!(!error.to_string().contains("sk-a"), "{error}");
-    assert!(open("sk-a\n").is_ok(), "a line end after it, as files have");
+    assert!(open("sk-a\n").is_ok(), "a line cancel after it, as files have");
 }
 
 #[test]
@@ -518,7 +520,7 @@ fn no_more_requests_begin_than_the_limit_allows() {
     let (dir, server) = (tempfile::tempdir().unwrap(), good());
     let limited = Endpoint { per_minute: Some(1200), concurrency: 4, ..endpoint(&server.url) };
     let started = Instant::now();
-    ask(&limited, &dir.path().join("paid"), 3).unwrap();
+    ask(&limited, &dir.path().join("cached"), 3).unwrap();
     // Six requests, 50 ms apart.
     assert!(started.elapsed() >= Duration::from_millis(245), "{:?}", started.elapsed());
     assert_eq!(lock(&server.seen).len(), 6);
@@ -526,15 +528,15 @@ fn no_more_requests_begin_than_the_limit_allows() {
 
 #[test]
 fn a_server_is_waited_for_as_long_as_it_says_up_to_an_hour() {
-    let (dir, endpoint, sampling) = (tempfile::tempdir().unwrap(), endpoint("http://localhost:1/v1"), sampling());
-    let chat = Chat::open(&endpoint, &sampling, None, &dir.path().join("paid")).unwrap();
+    let (dir, endpoint) = (tempfile::tempdir().unwrap(), endpoint("http://localhost:1/v1"));
+    let chat = ChatClient::open(&endpoint, None, &dir.path().join("cached")).unwrap();
     let secs = Duration::from_secs;
-    let wait = |wished: Option<u64>, pause: u64| chat.wait(wished.map(secs), secs(pause), "status 429");
-    assert_eq!((wait(None, 8), wait(None, 300)), (secs(8), LONGEST_PAUSE));
+    let wait = |retry_after: Option<u64>, pause: u64| chat.wait(retry_after.map(secs), secs(pause), "status 429");
+    assert_eq!((wait(None, 8), wait(None, 300)), (secs(8), MAX_BACKOFF));
     assert_eq!((wait(Some(0), 8), wait(Some(45), 8)), (secs(0), secs(45)));
-    assert!(lock(&chat.told).is_none(), "short waits are not worth a line");
+    assert!(lock(&chat.warned_until).is_none(), "short waits are not worth a line");
     assert_eq!((wait(Some(1800), 8), wait(Some(86_400), 8)), (secs(1800), secs(3600)));
-    let until = lock(&chat.told).unwrap();
+    let until = lock(&chat.warned_until).unwrap();
     assert!(until <= Instant::now() + secs(1800), "the second one, at the same time, is not said again");
 }
 
@@ -542,10 +544,10 @@ fn a_server_is_waited_for_as_long_as_it_says_up_to_an_hour() {
 fn a_server_that_names_an_hour_is_heard() {
     let dir = tempfile::tempdir().unwrap();
     let busy = serve(Box::new(|_, _| (429, "Retry-After: 3600\r\n".into(), "quota".into())));
-    let (endpoint, sampling) = (endpoint(&busy.url), sampling());
-    let chat = Chat::open(&endpoint, &sampling, None, &dir.path().join("paid")).unwrap();
+    let endpoint = endpoint(&busy.url);
+    let chat = ChatClient::open(&endpoint, None, &dir.path().join("cached")).unwrap();
     match chat.send(b"{}", "p-0", 0) {
-        Err(Failure::Passing(_, Some(wished))) => assert_eq!(wished, Duration::from_secs(3600)),
+        Err(RequestError::Transient(_, Some(retry_after))) => assert_eq!(retry_after, Duration::from_secs(3600)),
         _ => panic!("no wish"),
     }
 }
@@ -557,7 +559,7 @@ fn a_response_cut_off_by_the_length_limit_is_marked() {
         let choice = json!({"message": {"content": null}, "finish_reason": "length"});
         (200, String::new(), json!({"choices": [choice]}).to_string())
     }));
-    let answers = ask(&endpoint(&server.url), &dir.path().join("paid"), 1).unwrap();
+    let answers = ask(&endpoint(&server.url), &dir.path().join("cached"), 1).unwrap();
     let answer = &answers[0][0];
     assert_eq!((answer.response.as_str(), answer.completion_tokens, answer.finished), ("", 0, false));
 }

@@ -1,7 +1,7 @@
 //! Benchmarks in VLMEvalKit's TSV form as a [`Task`]: which they are, how each is asked, the records that come of their rows.
 //!
-//! A file with a column `rule` describes itself: each row is asked as it is and scored by the rule it names. Any other file
-//! is a known benchmark, or one of the user's own with the rule given beside it ([`find`]).
+//! A file with a column `scorer` describes itself: each row is asked as it is and scored by the scorer it names. Any other file
+//! is a known benchmark, or one of the user's own with the scorer given beside it ([`find`]).
 
 mod boxes;
 mod prompt;
@@ -13,8 +13,12 @@ pub use boxes::Corners;
 pub use protocol::{Pixels, Protocol};
 pub use registry::{Benchmark, Group, find};
 
+use super::chance::Chance;
+use super::registry::scorer;
+use super::score::Score;
+use super::scorer::Scorer;
 use super::scorers::{Aggregate, Scored};
-use super::{Score, Scorer, Task, scorer};
+use super::task::{Task, scorer_versions};
 use crate::data::Record;
 use crate::data::tsv::{Layout, Row, Tsv};
 use crate::{Error, Result};
@@ -32,7 +36,7 @@ pub struct Raw {
     benchmark: Option<&'static Benchmark>,
 }
 
-/// Read the file of a benchmark. `kind` says which benchmark or rule it is; else its name does, if the file has no column `rule`.
+/// Read the file of a benchmark. `kind` says which benchmark or scorer it is; else its name does, if the file has no column `scorer`.
 ///
 /// # Errors
 /// An input error: the benchmark is not known, or anything that [`Tsv::open`] refuses, or no row of the file belongs to the
@@ -51,17 +55,17 @@ pub fn read(name: &str, path: &Path, kind: Option<&str>) -> Result<Raw> {
 }
 
 fn choose(name: &str, path: &Path, kind: Option<&str>, columns: &[String]) -> Result<Option<&'static Benchmark>> {
-    let by_row = columns.iter().any(|c| c == "rule");
+    let by_row = columns.iter().any(|c| c == "scorer");
     match kind {
         Some(kind) if by_row => Err(Error::input(format!(
-            "{} has a column `rule`: each row says how it is scored; leave out :{kind}",
+            "{} has a column `scorer`: each row says how it is scored; leave out :{kind}",
             path.display()
         ))),
         None if by_row => Ok(None),
         Some(kind) => find(kind).map(Some),
         None => find(name).map(Some).map_err(|e| {
             Error::input(format!(
-                "--bench {name}={}: the file has no column `rule`, and {e}. Give the rule or benchmark after the file: \
+                "--bench {name}={}: the file has no column `scorer`, and {e}. Give the scorer or benchmark after the file: \
                  {name}={}:choice",
                 path.display(),
                 path.display()
@@ -73,7 +77,7 @@ fn choose(name: &str, path: &Path, kind: Option<&str>, columns: &[String]) -> Re
 fn layout(benchmark: Option<&Benchmark>, columns: &[String]) -> Layout {
     let has = |name: &str| columns.iter().any(|c| c == name);
     // A gold box may stand in a column of its own.
-    let boxed = benchmark.is_none_or(|b| b.rule == "iou") && has("bbox");
+    let boxed = benchmark.is_none_or(|b| b.scorer == "iou") && has("bbox");
     let prefix = ["split", "category"].into_iter().find(|column| has(column));
     Layout {
         required: if boxed { Vec::new() } else { vec!["answer"] },
@@ -117,7 +121,7 @@ impl Raw {
     /// The task of this name. `resize` tells the `(width, height)` that an image of these sides is resized to.
     ///
     /// # Errors
-    /// An input error with file, line, row and column for a row that is not a question its rule can score.
+    /// An input error with file, line, row and column for a row that is not a question its scorer can score.
     pub fn into_task(self, name: &str, resize: &dyn Fn((u32, u32)) -> Result<(u32, u32), String>) -> Result<BenchTask> {
         let Raw { tsv, rows, benchmark } = self;
         let mut task = BenchTask {
@@ -156,8 +160,8 @@ pub struct BenchTask {
 impl BenchTask {
     /// What is written beside its results.
     pub fn protocol(&self, pixels: Option<Pixels>) -> Protocol {
-        let rules: Vec<String> = self.rules().into_iter().map(|(rule, _)| rule).collect();
-        Protocol::of_file(self.benchmark, &rules.join("+"), pixels)
+        let scorers: Vec<String> = self.scorers().into_iter().map(|(scorer, _)| scorer).collect();
+        Protocol::of_file(self.benchmark, &scorers.join("+"), pixels)
     }
 
     /// Longest response in tokens, unless the user wants another.
@@ -208,8 +212,12 @@ impl Task for BenchTask {
         self.scorers[i].score(response)
     }
 
-    fn rules(&self) -> Vec<(String, u32)> {
-        super::dataset::rules(&self.scorers)
+    fn chance(&self, i: usize) -> Option<Chance> {
+        self.scorers[i].chance()
+    }
+
+    fn scorers(&self) -> Vec<(String, u32)> {
+        scorer_versions(&self.scorers)
     }
 
     fn aggregate(&self) -> Option<Aggregate> {

@@ -19,11 +19,11 @@ pub struct Pixels {
 /// How a benchmark was put to the model and scored. Part of the key of its evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Protocol {
-    /// The known benchmark, or the rule for a file of one's own; `None` for a file whose rows name their rules, and for a
+    /// The known benchmark, or the scorer for a file of one's own; `None` for a file whose rows name their scorers, and for a
     /// dataset directory.
     pub benchmark: Option<String>,
     /// Rules that scored the answers, joined by `+`.
-    pub rule: String,
+    pub scorer: String,
     /// The template of the question; `None` if it was asked as it is.
     pub prompt: Option<String>,
     /// The bounds that images were resized within; `None` for a server, which gets them as they are.
@@ -37,11 +37,11 @@ pub struct Protocol {
 }
 
 impl Protocol {
-    /// Of a file; `None` for one whose rows name their rules.
-    pub(super) fn of_file(benchmark: Option<&Benchmark>, rule: &str, pixels: Option<Pixels>) -> Self {
+    /// Of a file; `None` for one whose rows name their scorers.
+    pub(super) fn of_file(benchmark: Option<&Benchmark>, scorer: &str, pixels: Option<Pixels>) -> Self {
         Protocol {
             benchmark: benchmark.map(|b| b.name.to_string()),
-            rule: rule.to_string(),
+            scorer: scorer.to_string(),
             prompt: benchmark.map(|b| format!("{}{}", b.prompt, b.ask)),
             pixels,
             space: benchmark.and_then(|b| b.space),
@@ -51,7 +51,7 @@ impl Protocol {
     }
 
     /// Of a dataset directory, whose records say themselves how they are asked and scored.
-    pub fn of_dataset(rule: &str, pixels: Option<Pixels>) -> Self {
-        Protocol::of_file(None, rule, pixels)
+    pub fn of_dataset(scorer: &str, pixels: Option<Pixels>) -> Self {
+        Protocol::of_file(None, scorer, pixels)
     }
 }

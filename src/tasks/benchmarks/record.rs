@@ -5,7 +5,7 @@ use super::prompt::{Slots, render, with_images};
 use super::registry::{Benchmark, CIRCULAR, Group};
 use crate::data::tsv::{Row, Tsv, list};
 use crate::data::{Message, Record};
-use crate::tasks::scorers::{RULES, Space};
+use crate::tasks::scorers::{NAMES, Space};
 use serde_json::{Map, Value, json};
 
 /// Most bytes of a further column that is kept with a record.
@@ -14,7 +14,7 @@ const LONGEST_EXTRA: usize = 1024;
 const MEANINGFUL: [&str; 8] = ["answers", "options", "style", "space", "size", "resized", "formula", "group"];
 /// Columns that are read here and not copied.
 const READ: [&str; 10] =
-    ["index", "question", "hint", "answer", "image", "image_path", "rule", "category", "bbox", "corners"];
+    ["index", "question", "hint", "answer", "image", "image_path", "scorer", "category", "bbox", "corners"];
 /// OCRBench's category of formulas.
 const FORMULAS: &str = "Handwritten Mathematical Expression Recognition";
 
@@ -24,7 +24,7 @@ pub(super) type Fault = (&'static str, String);
 /// What a row is read by.
 #[derive(Clone, Copy)]
 pub(super) struct Reading<'a> {
-    /// The benchmark; `None` if each row names its rule itself.
+    /// The benchmark; `None` if each row names its scorer itself.
     pub benchmark: Option<&'static Benchmark>,
     /// `(width, height)` that an image of these sides is resized to.
     pub resize: &'a dyn Fn((u32, u32)) -> Result<(u32, u32), String>,
@@ -34,32 +34,32 @@ pub(super) struct Reading<'a> {
 pub(super) fn record(tsv: &Tsv, row: &Row, reading: Reading) -> Result<Record, Fault> {
     let options = options(row)?;
     let question = row.get("question").unwrap_or_default();
-    let (rule, text) = match reading.benchmark {
+    let (scorer, text) = match reading.benchmark {
         Some(benchmark) => {
-            let rule = match benchmark.open {
-                Some((rule, _)) if options.is_empty() => rule,
-                _ => benchmark.rule,
+            let scorer = match benchmark.open {
+                Some((scorer, _)) if options.is_empty() => scorer,
+                _ => benchmark.scorer,
             };
-            (rule, render(benchmark, Slots { question, hint: row.get("hint"), options: &options }))
+            (scorer, render(benchmark, Slots { question, hint: row.get("hint"), options: &options }))
         }
         None => (rule_of(row)?, question.to_string()),
     };
     let content = with_images(&text, row.images.len()).map_err(|why| ("question", why))?;
     let mut meta = extras(row, &options);
-    let answer = answer(rule, row, &options, &mut meta)?;
-    if rule == "iou" {
+    let answer = answer(scorer, row, &options, &mut meta)?;
+    if scorer == "iou" {
         let answer = place_box(tsv, row, reading, &mut meta)?;
-        return Ok(finish(tsv, row, reading, rule, content, answer, meta));
+        return Ok(finish(tsv, row, reading, scorer, content, answer, meta));
     }
     let answer = answer.ok_or(("answer", "is empty: without its answer a question cannot be scored".to_string()))?;
-    Ok(finish(tsv, row, reading, rule, content, answer, meta))
+    Ok(finish(tsv, row, reading, scorer, content, answer, meta))
 }
 
 fn finish(
     tsv: &Tsv,
     row: &Row,
     reading: Reading,
-    rule: &str,
+    scorer: &str,
     content: String,
     answer: String,
     mut meta: Map<String, Value>,
@@ -78,7 +78,7 @@ fn finish(
     Record {
         file_name: images.first().cloned().unwrap_or_default(),
         id: row.id.clone(),
-        task: rule.to_string(),
+        task: scorer.to_string(),
         messages: vec![Message { role: "user".into(), content }],
         images,
         answer,
@@ -105,11 +105,11 @@ fn options(row: &Row) -> Result<Vec<String>, Fault> {
     }
 }
 
-/// The rule that a row names.
+/// The scorer that a row names.
 fn rule_of(row: &Row) -> Result<&'static str, Fault> {
-    let name = row.get("rule").ok_or_else(|| ("rule", format!("is empty; give one of: {}", RULES.join(", "))))?;
-    let known = RULES.into_iter().find(|rule| *rule == name);
-    known.ok_or_else(|| ("rule", format!("`{name}` is no rule; known: {}", RULES.join(", "))))
+    let name = row.get("scorer").ok_or_else(|| ("scorer", format!("is empty; give one of: {}", NAMES.join(", "))))?;
+    let known = NAMES.into_iter().find(|scorer| *scorer == name);
+    known.ok_or_else(|| ("scorer", format!("`{name}` is no scorer; known: {}", NAMES.join(", "))))
 }
 
 /// What is kept of a row besides what scorers ask for.
@@ -131,10 +131,10 @@ fn extras(row: &Row, options: &[String]) -> Map<String, Value> {
     meta
 }
 
-/// The gold answer as its rule reads it; all of them into `meta.answers` where a question may have several.
-fn answer(rule: &str, row: &Row, options: &[String], meta: &mut Map<String, Value>) -> Result<Option<String>, Fault> {
+/// The gold answer as its scorer reads it; all of them into `meta.answers` where a question may have several.
+fn answer(scorer: &str, row: &Row, options: &[String], meta: &mut Map<String, Value>) -> Result<Option<String>, Fault> {
     let Some(field) = row.get("answer") else { return Ok(None) };
-    match rule {
+    match scorer {
         "choice" => letter(field, options).map(Some),
         "yes-no" | "iou" => Ok(Some(field.to_string())),
         _ => {
@@ -142,7 +142,7 @@ fn answer(rule: &str, row: &Row, options: &[String], meta: &mut Map<String, Valu
             if golds.is_empty() || golds.iter().any(|gold| gold.trim().is_empty()) {
                 return Err(("answer", format!("`{field}` is an empty list or has a blank answer in it")));
             }
-            if rule == "list" {
+            if scorer == "list" {
                 return Ok(Some(golds.join(", ")));
             }
             let first = golds[0].clone();

@@ -1,4 +1,4 @@
-//! The benchmarks that are known by name, and for each rule the same for a file of one's own.
+//! The benchmarks that are known by name, and for each scorer the same for a file of one's own.
 //!
 //! Prompts and bounds are those that VLMEvalKit registers for Qwen2.5-VL (`vlmeval/config.py`, `vlmeval/dataset/`), except the
 //! prompt of RefCOCO, which is the one that the model's authors evaluate with (QwenLM/Qwen3-VL issue 991).
@@ -10,12 +10,12 @@ use crate::{Error, Result};
 /// How a benchmark's file is read, put to the model and scored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Benchmark {
-    /// The name it is known by, or that of a rule.
+    /// The name it is known by, or that of a scorer.
     pub name: &'static str,
     /// Other names, such as VLMEvalKit's where it differs by more than case.
     pub aliases: &'static [&'static str],
     /// Rule that scores the answers.
-    pub rule: &'static str,
+    pub scorer: &'static str,
     /// The question as it is asked, after the images; see [`prompt`](super::prompt).
     pub prompt: &'static str,
     /// Put after it unless the question ends with it already.
@@ -63,7 +63,7 @@ const SHORT_ASK: &str = "\nAnswer the question using a single word or phrase.";
 const SHORT: Benchmark = Benchmark {
     name: "exact",
     aliases: &[],
-    rule: "exact",
+    scorer: "exact",
     prompt: "{question}",
     ask: SHORT_ASK,
     open: None,
@@ -79,17 +79,17 @@ const SHORT: Benchmark = Benchmark {
 };
 const CHOICE: Benchmark = Benchmark {
     name: "choice",
-    rule: "choice",
+    scorer: "choice",
     prompt: "{hint}Question: {question}\n{options}",
     ask: "Please select the correct answer from the options above.",
     max_new_tokens: 512,
     ..SHORT
 };
 const YES_NO: Benchmark =
-    Benchmark { name: "yes-no", rule: "yes-no", ask: " Please answer yes or no.", max_new_tokens: 32, ..SHORT };
+    Benchmark { name: "yes-no", scorer: "yes-no", ask: " Please answer yes or no.", max_new_tokens: 32, ..SHORT };
 const BOX: Benchmark = Benchmark {
     name: "iou",
-    rule: "iou",
+    scorer: "iou",
     prompt: "Locate {expression} in this image and output the bbox coordinates in JSON format.",
     ask: "",
     space: Some(Space::AbsoluteResized),
@@ -98,18 +98,18 @@ const BOX: Benchmark = Benchmark {
     ..SHORT
 };
 
-/// A benchmark for each rule, for files that are not known by name.
-static BY_RULE: [Benchmark; 10] = [
+/// A benchmark for each scorer, for files that are not known by name.
+static BY_SCORER: [Benchmark; 10] = [
     CHOICE,
     YES_NO,
     SHORT,
-    Benchmark { name: "anls", rule: "anls", ..SHORT },
-    Benchmark { name: "vqa", rule: "vqa", ..SHORT },
-    Benchmark { name: "relaxed", rule: "relaxed", ..SHORT },
-    Benchmark { name: "containment", rule: "containment", ask: "", max_new_tokens: 128, ..SHORT },
+    Benchmark { name: "anls", scorer: "anls", ..SHORT },
+    Benchmark { name: "vqa", scorer: "vqa", ..SHORT },
+    Benchmark { name: "relaxed", scorer: "relaxed", ..SHORT },
+    Benchmark { name: "containment", scorer: "containment", ask: "", max_new_tokens: 128, ..SHORT },
     Benchmark {
         name: "list",
-        rule: "list",
+        scorer: "list",
         ask: "\nAnswer with a list separated by commas.",
         max_new_tokens: 128,
         ..SHORT
@@ -133,18 +133,18 @@ static KNOWN: [Benchmark; 28] = [
     refcoco("refcoco+_testB", &["refcoco+testb", "testb"]),
     refcoco("refcocog_val", &["refcocogval", "val", "validation"]),
     refcoco("refcocog_test", &["refcocogtest", "test"]),
-    Benchmark { name: "docvqa_val", rule: "anls", pixels: TOKENS, ..SHORT },
-    Benchmark { name: "infovqa_val", rule: "anls", pixels: TOKENS, ..SHORT },
+    Benchmark { name: "docvqa_val", scorer: "anls", pixels: TOKENS, ..SHORT },
+    Benchmark { name: "infovqa_val", scorer: "anls", pixels: TOKENS, ..SHORT },
     Benchmark {
         name: "ocrbench",
-        rule: "containment",
+        scorer: "containment",
         ask: "",
         pixels: Some((100 * 28 * 28, 16384 * 28 * 28)),
         max_new_tokens: 128,
         ..SHORT
     },
-    Benchmark { name: "textvqa_val", rule: "vqa", pixels: TOKENS, ..SHORT },
-    Benchmark { name: "chartqa_test", rule: "relaxed", pixels: TOKENS, category: "split", ..SHORT },
+    Benchmark { name: "textvqa_val", scorer: "vqa", pixels: TOKENS, ..SHORT },
+    Benchmark { name: "chartqa_test", scorer: "relaxed", pixels: TOKENS, category: "split", ..SHORT },
     Benchmark { name: "gqa_testdev_balanced", aliases: &["gqa"], pixels: TOKENS, ..SHORT },
     Benchmark { name: "mme", pixels: TOKENS, aggregate: Aggregate::Mme, ..YES_NO },
     Benchmark { name: "pope", pixels: TOKENS, aggregate: Aggregate::Pope, ..YES_NO },
@@ -180,13 +180,13 @@ static KNOWN: [Benchmark; 28] = [
     Benchmark { name: "ocrvqa_testcore", aliases: &["ocrvqa_test"], pixels: TOKENS, ..SHORT },
 ];
 
-/// The benchmark of this name, in any case, or the one for this rule.
+/// The benchmark of this name, in any case, or the one for this scorer.
 ///
 /// # Errors
 /// An input error that says which names there are, the most similar one first.
 pub fn find(name: &str) -> Result<&'static Benchmark> {
     let wanted = normal(name);
-    let all = || KNOWN.iter().chain(&BY_RULE);
+    let all = || KNOWN.iter().chain(&BY_SCORER);
     let named = |b: &&Benchmark| normal(b.name) == wanted || b.aliases.iter().any(|alias| normal(alias) == wanted);
     if let Some(found) = all().find(named) {
         return Ok(found);
@@ -198,11 +198,11 @@ pub fn find(name: &str) -> Result<&'static Benchmark> {
         .max_by(|a, b| a.0.total_cmp(&b.0));
     let hint = nearest.map(|(_, name)| format!(" (did you mean `{name}`?)")).unwrap_or_default();
     let known: Vec<&str> = KNOWN.iter().map(|b| b.name).collect();
-    let rules: Vec<&str> = BY_RULE.iter().map(|b| b.name).collect();
+    let scorers: Vec<&str> = BY_SCORER.iter().map(|b| b.name).collect();
     Err(Error::input(format!(
-        "`{name}` is no known benchmark and no rule{hint}. Known benchmarks: {}. Rules: {}",
+        "`{name}` is no known benchmark and no scorer{hint}. Known benchmarks: {}. Rules: {}",
         known.join(", "),
-        rules.join(", ")
+        scorers.join(", ")
     )))
 }
 
@@ -215,19 +215,19 @@ fn normal(name: &str) -> String {
 #[cfg(test)]
 fn markdown() -> String {
     let mut lines: Vec<(Vec<String>, String)> = Vec::new();
-    for b in KNOWN.iter().chain(&BY_RULE) {
+    for b in KNOWN.iter().chain(&BY_SCORER) {
         let names = std::iter::once(&b.name).chain(b.aliases).map(|name| format!("`{name}`"));
         let prompt = format!("{}{}", b.prompt, b.ask).replace('\n', "\u{21b5}");
-        let rule = b.open.map_or(b.rule.to_string(), |(open, _)| format!("{}, without options {open}", b.rule));
+        let scorer = b.open.map_or(b.scorer.to_string(), |(open, _)| format!("{}, without options {open}", b.scorer));
         let pixels = b.pixels.map_or("the checkpoint's".into(), |(min, max)| format!("{min} to {max}"));
         let rows = if b.rows.is_empty() { "all".into() } else { b.rows.join(", ") };
-        let rest = format!("{rule} | {prompt} | {pixels} | {} | {rows} |", b.max_new_tokens);
+        let rest = format!("{scorer} | {prompt} | {pixels} | {} | {rows} |", b.max_new_tokens);
         match lines.last_mut() {
             Some((before, same)) if *same == rest => before.extend(names),
             _ => lines.push((names.collect(), rest)),
         }
     }
-    let head = "| name | rule | prompt | pixels of an image | longest response | rows |\n|---|---|---|---|---|---|\n";
+    let head = "| name | scorer | prompt | pixels of an image | longest response | rows |\n|---|---|---|---|---|---|\n";
     let lines = lines.iter().map(|(names, rest)| format!("| {} | {rest}\n", names.join(", ")));
     std::iter::once(head.to_string()).chain(lines).collect()
 }
@@ -235,13 +235,13 @@ fn markdown() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tasks::scorers::RULES;
+    use crate::tasks::scorers::NAMES;
 
     #[test]
     fn every_name_is_one_benchmarks_and_every_rule_has_one() {
         let mut names: Vec<String> = KNOWN
             .iter()
-            .chain(&BY_RULE)
+            .chain(&BY_SCORER)
             .flat_map(|b| std::iter::once(&b.name).chain(b.aliases))
             .map(|n| normal(n))
             .collect();
@@ -249,12 +249,12 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), n);
-        for rule in RULES {
-            assert_eq!(find(rule).unwrap().rule, rule);
+        for scorer in NAMES {
+            assert_eq!(find(scorer).unwrap().scorer, scorer);
         }
-        for b in KNOWN.iter().chain(&BY_RULE) {
-            assert!(RULES.contains(&b.rule), "{}", b.name);
-            assert_eq!(b.rule == "iou", b.space.is_some() && b.corners.is_some(), "{}", b.name);
+        for b in KNOWN.iter().chain(&BY_SCORER) {
+            assert!(NAMES.contains(&b.scorer), "{}", b.name);
+            assert_eq!(b.scorer == "iou", b.space.is_some() && b.corners.is_some(), "{}", b.name);
             assert!(b.pixels.is_none_or(|(min, max)| min < max) && b.max_new_tokens > 0);
         }
     }

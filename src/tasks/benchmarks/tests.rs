@@ -1,4 +1,4 @@
-//! Rows of every kind of benchmark become the records that their rules score.
+//! Rows of every kind of benchmark become the records that their scorers score.
 
 use super::*;
 use crate::data::IMAGE_PLACEHOLDER;
@@ -95,7 +95,7 @@ fn an_open_question_among_choices_is_scored_by_its_content_and_dev_rows_are_left
     assert_eq!(task.records[1].messages[0].content.matches(IMAGE_PLACEHOLDER).count(), 2);
     assert!(task.records[1].messages[0].content.contains("Is <image 1> like <image 2>?"));
     assert_eq!(task.image_sizes(1).unwrap(), [(200, 100); 2]);
-    assert_eq!(task.protocol(Some(Pixels { min: 1, max: 2, factor: 28 })).rule, "exact+choice");
+    assert_eq!(task.protocol(Some(Pixels { min: 1, max: 2, factor: 28 })).scorer, "exact+choice");
 
     let said = refusal("mmmu_val", None, header, &["1\t{image}\tq\ta\tb\tA\tArt\ttest"]);
     assert!(said.contains("no row belongs to mmmu_val") && said.contains("the file has: test"), "{said}");
@@ -199,7 +199,10 @@ fn a_file_that_describes_itself_is_asked_as_it_is() {
     assert_eq!(task.score(0, "<answer>B</answer>").value, 1.0);
     assert_eq!(task.score(0, "B").value, 0.0, "the tags were asked for");
     assert_eq!(task.score(1, r#"{"bbox_2d": [50, 200, 550, 600]}"#).value, 1.0);
-    assert_eq!(task.rules().iter().map(|(rule, _)| rule.as_str()).collect::<Vec<_>>(), ["choice", "iou", "exact"]);
+    assert_eq!(
+        task.scorers().iter().map(|(scorer, _)| scorer.as_str()).collect::<Vec<_>>(),
+        ["choice", "iou", "exact"]
+    );
     assert_eq!((task.max_new_tokens(), task.protocol(Some(Pixels { min: 1, max: 2, factor: 28 })).prompt), (512, None));
 }
 
@@ -254,8 +257,8 @@ fn every_mistake_in_a_row_is_named_with_its_column() {
         ),
         ("refcoco", "index\timage\tquestion\tanswer", "1\t{image}\tq\ta dog", "column `answer`: `a dog` is no box"),
         ("refcoco", "index\timage\tquestion\tanswer", "1\t\tq\t1 2 3 4", "column `image`: there are 0 images"),
-        ("x", by_rule, "1\t{image}\tq\ta\tb\t\tA\tchoise\t\t", "column `rule`: `choise` is no rule; known: iou, "),
-        ("x", by_rule, "1\t{image}\tq\ta\tb\t\tA\t\t\t", "column `rule`: is empty"),
+        ("x", by_rule, "1\t{image}\tq\ta\tb\t\tA\tchoise\t\t", "column `scorer`: `choise` is no scorer; known: iou, "),
+        ("x", by_rule, "1\t{image}\tq\ta\tb\t\tA\t\t\t", "column `scorer`: is empty"),
         ("x", by_rule, "1\t{image}\tq\ta\tb\t\tA\tchoice\tloud\t", ":2: row 1: field `meta.style`"),
         (
             "x",
@@ -274,7 +277,7 @@ fn a_name_that_is_not_known_needs_a_rule() {
     let header = "index\timage\tquestion\tanswer";
     let rows = ["1\t{image}\tq\tyes"];
     let said = refusal("mmstra", None, header, &rows);
-    for part in ["mmstra=", "no column `rule`", "did you mean `mmstar`?", "mmstra=", ":choice", "docvqa_val"] {
+    for part in ["mmstra=", "no column `scorer`", "did you mean `mmstar`?", "mmstra=", ":choice", "docvqa_val"] {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert_eq!(records("mine", Some("yes-no"), header, &rows)[0].task, "yes-no");

@@ -1,7 +1,9 @@
-//! The jigsaw itself: grid, permutation, question, answer parser, reward. Pure: no tensors, no files.
+//! The jigsaw: an image is cut into tiles and shuffled; the question is how they go back. Pure, but for `generate`.
 
 mod answer;
+mod chance;
 mod cut;
+mod draw;
 pub mod generate;
 mod grid;
 mod pair;
@@ -9,16 +11,17 @@ mod pair_scorer;
 mod permutation;
 mod question;
 mod resize;
-mod reward;
 mod scorer;
+mod teacher;
+mod tile_features;
 
-pub use answer::{Fault, answer_block, check_format, letter, numbers, permutation_answer};
+pub use answer::{OrderError, permutation_answer};
 pub use cut::{restore, shuffle};
 pub use grid::{Grid, MAX_TILES};
 pub use pair::{Direction, PairPuzzle};
 pub use pair_scorer::PairScorer;
 pub use permutation::Permutation;
-pub use question::{QuestionKind, Style, ask, order_question, pair_question, respond, with_picture};
+pub use question::{ORDER, PAIR, QuestionKind, order_question, pair_question, respond};
 pub use resize::resize;
-pub use reward::{PermutationRule, Reward, RewardConfig};
-pub use scorer::JigsawScorer;
+pub use scorer::{JigsawScorer, PARTIAL_CREDIT};
+pub use teacher::ScriptedTeacher;

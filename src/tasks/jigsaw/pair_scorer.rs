@@ -1,11 +1,14 @@
 //! Scores the lettered question about two tiles.
 
 use crate::data::Record;
-use crate::tasks::jigsaw::{self, Style};
-use crate::tasks::{Score, Scorer, meta};
+use crate::tasks::chance::Chance;
+use crate::tasks::jigsaw::PAIR;
+use crate::tasks::meta;
+use crate::tasks::response::{Style, answer_block, check_format, choice_letter};
+use crate::tasks::score::Score;
+use crate::tasks::scorer::Scorer;
 use crate::{Error, Result};
 
-/// Version of the rule.
 const VERSION: u32 = 1;
 
 /// The right letter of one question.
@@ -25,7 +28,7 @@ impl PairScorer {
     /// From a record's `answer`, `meta.choices` (their number) and `meta.style`.
     pub fn from_record(record: &Record) -> Result<Self> {
         let choices: usize = meta(record, "choices")?;
-        let right = jigsaw::letter(&record.answer, choices).map_err(|fault| {
+        let right = choice_letter(&record.answer, choices).map_err(|fault| {
             Error::input(format!("field `answer`: `{}` is no letter of {choices} choices: {fault}", record.answer))
         })?;
         Ok(PairScorer::new(right, choices, meta(record, "style")?))
@@ -33,25 +36,33 @@ impl PairScorer {
 }
 
 impl Scorer for PairScorer {
-    fn rule(&self) -> (&str, u32) {
-        ("jigsaw-pair", VERSION)
+    fn name(&self) -> &str {
+        PAIR
+    }
+
+    fn version(&self) -> u32 {
+        VERSION
     }
 
     fn score(&self, response: &str) -> Score {
-        let answer = jigsaw::answer_block(response).and_then(|block| jigsaw::letter(block, self.choices));
-        let form = jigsaw::check_format(response, self.style);
+        let answer = answer_block(response).and_then(|block| choice_letter(block, self.choices));
+        let format = check_format(response, self.style);
         let correct = answer == Ok(self.right);
         let share = f64::from(u8::from(correct));
         Score {
             correct,
             value: share,
             lenient: share,
-            hits: share,
-            positions: share,
+            partial_credit: share,
+            raw_partial_credit: share,
             parsed: answer.is_ok(),
-            well_formed: form.is_ok(),
-            fault: answer.err().or(form.err()).map(|f| f.to_string()).unwrap_or_default(),
+            well_formed: format.is_ok(),
+            fault: answer.err().or(format.err()).map(|f| f.to_string()).unwrap_or_default(),
         }
+    }
+
+    fn chance(&self) -> Option<Chance> {
+        Chance::one_of(self.choices)
     }
 }
 
@@ -63,9 +74,12 @@ mod tests {
     fn only_the_right_letter_in_one_answer_block_is_right() {
         let scorer = PairScorer::new(2, 8, Style::Direct);
         let s = scorer.score("<answer>C</answer>");
-        assert_eq!((s.correct, s.hits, s.parsed, s.well_formed, s.fault.as_str()), (true, 1.0, true, true, ""));
+        assert_eq!(
+            (s.correct, s.partial_credit, s.parsed, s.well_formed, s.fault.as_str()),
+            (true, 1.0, true, true, "")
+        );
         let s = scorer.score("<answer>A</answer>");
-        assert_eq!((s.correct, s.hits, s.parsed, s.well_formed), (false, 0.0, true, true));
+        assert_eq!((s.correct, s.partial_credit, s.parsed, s.well_formed), (false, 0.0, true, true));
         for (response, fault) in [
             ("C", "no answer block"),
             ("<answer>I</answer>", "not one of the choices"),
@@ -73,7 +87,7 @@ mod tests {
             ("<answer>C</answer><answer>C</answer>", "several answer blocks"),
         ] {
             let s = scorer.score(response);
-            assert_eq!((s.correct, s.hits, s.parsed), (false, 0.0, false), "{response}");
+            assert_eq!((s.correct, s.partial_credit, s.parsed), (false, 0.0, false), "{response}");
             assert_eq!(s.fault, fault);
         }
     }

@@ -1,21 +1,14 @@
 //! The words of the questions and of the reference responses.
 
 use super::{Grid, PairPuzzle, Permutation};
+use crate::tasks::response::{self, Style, ask};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
-/// Stands for the picture in a message.
-const IMAGE: &str = "<image>";
-
-/// Which form of response the question asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Style {
-    /// Only `<answer>...</answer>`.
-    Direct,
-    /// `<think>...</think>`, then `<answer>...</answer>`.
-    Think,
-}
+/// Name of the task that asks for the order of the tiles.
+pub const ORDER: &str = "jigsaw";
+/// Name of the task that asks where one tile lay as seen from another.
+pub const PAIR: &str = "jigsaw-pair";
 
 /// What is asked about the shuffled picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
@@ -31,15 +24,10 @@ impl QuestionKind {
     /// Name under which its records are scored.
     pub fn task(self) -> &'static str {
         match self {
-            QuestionKind::Order => "jigsaw",
-            QuestionKind::Pair => "jigsaw-pair",
+            QuestionKind::Order => ORDER,
+            QuestionKind::Pair => PAIR,
         }
     }
-}
-
-/// A question with its picture: before it, as is usual, or after it.
-pub fn with_picture(question: &str, question_first: bool) -> String {
-    if question_first { format!("{question}\n{IMAGE}") } else { format!("{IMAGE}\n{question}") }
 }
 
 /// Ask for the order of the tiles.
@@ -74,16 +62,11 @@ pub fn pair_question(grid: Grid, pair: &PairPuzzle, style: Style) -> String {
 /// The reference response. In think style the thought is written by rule from the answer, so that a model can be started
 /// on it: the place that each tile shown comes from, in the order shown. It is no one's reasoning.
 pub fn respond(permutation: &Permutation, answer: &str, style: Style) -> String {
-    match style {
-        Style::Direct => format!("<answer>{answer}</answer>"),
-        Style::Think => {
-            let mut thought = String::new();
-            for (tile, place) in permutation.inverse().places().iter().enumerate() {
-                let _ = write!(thought, "{}{} to {}", if tile == 0 { "" } else { ", " }, tile + 1, place + 1);
-            }
-            format!("<think>{thought}</think><answer>{answer}</answer>")
-        }
+    let mut thought = String::new();
+    for (tile, place) in permutation.inverse().places().iter().enumerate() {
+        let _ = write!(thought, "{}{} to {}", if tile == 0 { "" } else { ", " }, tile + 1, place + 1);
     }
+    response::respond(style, &thought, answer)
 }
 
 fn introduction(grid: Grid) -> String {
@@ -97,14 +80,6 @@ fn introduction(grid: Grid) -> String {
 
 fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
-
-/// Ask for `what` in the answer tags, after thinking if the style says so.
-pub fn ask(style: Style, what: &str) -> String {
-    match style {
-        Style::Direct => format!("Answer only <answer>{what}</answer>."),
-        Style::Think => format!("First think in <think></think>, then answer <answer>{what}</answer>."),
-    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub enum Aggregate {
     /// numbers. Over all, then for each `meta.category`; a question of several categories (`random,popular`) counts once in
     /// each, over all as well, because the published sets repeat it.
     Pope,
-    /// The rest: `score` (mean value), `hits` where it differs, `parsed`; then `score` for each `meta.category` and each
+    /// The rest: `score` (mean value), `partial-credit` where it differs, `parsed`; then `score` for each `meta.category` and each
     /// `meta.l2-category`.
     Mean,
 }
@@ -102,8 +102,9 @@ impl Aggregate {
             Aggregate::Mean => {
                 let mut numbers = means(scored, |score| score.value);
                 let all = scored.len();
-                if scored.iter().any(|s| s.score.hits != s.score.value) {
-                    numbers.insert(1, Number::mean("hits", scored.iter().map(|s| s.score.hits), all));
+                if scored.iter().any(|s| s.score.partial_credit != s.score.value) {
+                    numbers
+                        .insert(1, Number::mean("partial-credit", scored.iter().map(|s| s.score.partial_credit), all));
                 }
                 numbers.insert(1, Number::mean("parsed", scored.iter().map(|s| share(s.score.parsed)), all));
                 numbers.extend(lenient(means(scored, |score| score.lenient)));
@@ -204,15 +205,15 @@ fn pope(scored: &[Scored], prediction: Prediction) -> Result<Vec<Number>> {
 fn detection(prefix: &str, said: &[(bool, Option<bool>)]) -> Vec<Number> {
     let count = |holds: fn(&(bool, Option<bool>)) -> bool| said.iter().filter(|pair| holds(pair)).count();
     let right = count(|&(gold, said)| said == Some(gold));
-    let hits = count(|&pair| pair == (true, Some(true)));
+    let true_positives = count(|&pair| pair == (true, Some(true)));
     let (yes, true_yes) = (count(|pair| pair.1 == Some(true)), count(|pair| pair.0));
     let ratio = |a: usize, b: usize| if b == 0 { 0.0 } else { a as f64 / b as f64 };
     let all = said.len();
     let numbers = [
         ("accuracy", ratio(right, all), all),
-        ("precision", ratio(hits, yes), yes),
-        ("recall", ratio(hits, true_yes), true_yes),
-        ("f1", ratio(2 * hits, yes + true_yes), all), // the harmonic mean of precision and recall, without dividing by 0
+        ("precision", ratio(true_positives, yes), yes),
+        ("recall", ratio(true_positives, true_yes), true_yes),
+        ("f1", ratio(2 * true_positives, yes + true_yes), all), // the harmonic mean of precision and recall, without dividing by 0
         ("yes-ratio", ratio(yes, all), all),
         ("unknown", ratio(count(|pair| pair.1.is_none()), all), all),
     ];
@@ -240,7 +241,7 @@ fn means(scored: &[Scored], value: fn(&Score) -> f64) -> Vec<Number> {
 mod tests {
     use super::*;
     use crate::tasks::Scorer;
-    use crate::tasks::scorers::{RuleScorer, YesNo};
+    use crate::tasks::scorers::{ResponseScorer, YesNo};
     use serde_json::json;
 
     /// A question of this gold answer and meta, answered so.
@@ -252,7 +253,7 @@ mod tests {
             .map(|Case(answer, meta, response)| {
                 let meta = meta.as_object().unwrap().clone();
                 let gold = yes_no::right_answer(answer).unwrap();
-                (meta, RuleScorer::new(Box::new(YesNo::new(gold)), None).score(response))
+                (meta, ResponseScorer::new(Box::new(YesNo::new(gold)), None).score(response))
             })
             .collect();
         let scored: Vec<Scored> = cases

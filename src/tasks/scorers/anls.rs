@@ -5,13 +5,13 @@
 //! own evaluation and the harnesses (the paper's formula would have it 0).
 
 use super::text::{bare, plain};
-use super::{EMPTY, Rule, Verdict, golds};
+use super::{AnswerScore, AnswerScorer, EMPTY, golds};
 use crate::Result;
 use crate::data::Record;
 
-/// Name of the rule.
+/// Name of the scorer.
 pub const NAME: &str = "anls";
-/// Version of the rule.
+/// Version of the scorer.
 pub const VERSION: u32 = 1;
 
 /// The least similarity that counts (inclusive).
@@ -46,7 +46,7 @@ impl Text {
 }
 
 impl Anls {
-    /// A rule for these gold answers, none of them blank.
+    /// A scorer for these gold answers, none of them blank.
     pub fn new(golds: &[String]) -> Self {
         Anls { golds: golds.iter().map(|gold| Text::new(gold)).collect() }
     }
@@ -62,7 +62,7 @@ impl Anls {
     }
 }
 
-impl Rule for Anls {
+impl AnswerScorer for Anls {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -71,10 +71,10 @@ impl Rule for Anls {
         VERSION
     }
 
-    fn judge(&self, answer: &str) -> Verdict {
+    fn score_answer(&self, answer: &str) -> AnswerScore {
         if answer.trim().is_empty() {
-            return Verdict::unread(EMPTY, 0.0);
+            return AnswerScore::unread(EMPTY, 0.0);
         }
-        Verdict::read(self.best(answer), self.best(bare(answer)))
+        AnswerScore::read(self.best(answer), self.best(bare(answer)))
     }
 }

@@ -13,14 +13,15 @@
 //! none of them can read is unparsed and wrong: no option is ever drawn at random.
 
 use super::text::{find_words, fold_width, plain};
-use super::{EMPTY, Rule, Verdict, gold, meta, share};
+use super::{AnswerScore, AnswerScorer, EMPTY, gold, meta, share};
 use crate::data::Record;
-use crate::tasks::jigsaw;
+use crate::tasks::chance::Chance;
+use crate::tasks::response::choice_letter;
 use crate::{Error, Result};
 
-/// Name of the rule.
+/// Name of the scorer.
 pub const NAME: &str = "choice";
-/// Version of the rule.
+/// Version of the scorer.
 pub const VERSION: u32 = 1;
 
 /// A letter counts among so many tokens at the end; a strict answer has no more of them.
@@ -38,7 +39,7 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// A rule for these option texts (letters A, B, ... in order), of which `right` (from 0) is right. An input error if they
+    /// A scorer for these option texts (letters A, B, ... in order), of which `right` (from 0) is right. An input error if they
     /// are none, or more than letters.
     pub fn new(options: &[String], right: usize) -> Result<Self> {
         if options.is_empty() || options.len() > 26 {
@@ -53,7 +54,7 @@ impl Choice {
     /// From a record's `meta.options` (texts) and `answer` (letter).
     pub fn from_record(record: &Record) -> Result<Self> {
         let options: Vec<String> = meta(record, "options")?;
-        let right = jigsaw::letter(gold(record)?, options.len()).map_err(|fault| {
+        let right = choice_letter(gold(record)?, options.len()).map_err(|fault| {
             Error::input(format!(
                 "field `answer`: `{}` is no letter of {} options: {fault}",
                 record.answer,
@@ -65,7 +66,7 @@ impl Choice {
 
     /// The option (from 0) that a letter of either case names.
     fn option(&self, token: &str) -> Option<usize> {
-        jigsaw::letter(token, self.options.len()).ok()
+        choice_letter(token, self.options.len()).ok()
     }
 
     /// Step 1.
@@ -194,7 +195,7 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
         .collect()
 }
 
-impl Rule for Choice {
+impl AnswerScorer for Choice {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -203,15 +204,19 @@ impl Rule for Choice {
         VERSION
     }
 
-    fn judge(&self, answer: &str) -> Verdict {
+    fn chance(&self) -> Option<Chance> {
+        Chance::one_of(self.options.len())
+    }
+
+    fn score_answer(&self, answer: &str) -> AnswerScore {
         if answer.trim().is_empty() {
-            return Verdict::unread(EMPTY, 0.0);
+            return AnswerScore::unread(EMPTY, 0.0);
         }
         let tokens = tokens(answer);
         let strict = if tokens.len() > LAST { Err("more than a letter") } else { self.last_letter(&tokens) };
         match strict {
-            Ok(said) => Verdict::read(share(said == self.right), share(said == self.right)),
-            Err(fault) => Verdict::unread(fault, share(self.lenient(answer) == Some(self.right))),
+            Ok(said) => AnswerScore::read(share(said == self.right), share(said == self.right)),
+            Err(fault) => AnswerScore::unread(fault, share(self.lenient(answer) == Some(self.right))),
         }
     }
 }

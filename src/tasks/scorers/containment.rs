@@ -4,13 +4,13 @@
 //! handwritten mathematical expressions) case counts and spaces do not.
 
 use super::text::fold_width;
-use super::{EMPTY, Rule, Verdict, golds, meta, share};
+use super::{AnswerScore, AnswerScorer, EMPTY, golds, meta, share};
 use crate::Result;
 use crate::data::Record;
 
-/// Name of the rule.
+/// Name of the scorer.
 pub const NAME: &str = "containment";
-/// Version of the rule.
+/// Version of the scorer.
 pub const VERSION: u32 = 1;
 
 /// The gold answers to one question.
@@ -22,7 +22,7 @@ pub struct Containment {
 }
 
 impl Containment {
-    /// A rule for these gold answers, none of them blank.
+    /// A scorer for these gold answers, none of them blank.
     pub fn new(golds: &[String], formula: bool) -> Self {
         Containment {
             golds: golds.iter().map(|gold| strict(gold, formula)).collect(),
@@ -49,7 +49,7 @@ fn lenient(text: &str, formula: bool) -> String {
     if formula { text } else { text.to_lowercase() }
 }
 
-impl Rule for Containment {
+impl AnswerScorer for Containment {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -58,12 +58,12 @@ impl Rule for Containment {
         VERSION
     }
 
-    fn judge(&self, answer: &str) -> Verdict {
+    fn score_answer(&self, answer: &str) -> AnswerScore {
         if answer.trim().is_empty() {
-            return Verdict::unread(EMPTY, 0.0);
+            return AnswerScore::unread(EMPTY, 0.0);
         }
         let among = |golds: &[String], text: String| share(golds.iter().any(|g| !g.is_empty() && text.contains(g)));
-        Verdict::read(
+        AnswerScore::read(
             among(&self.golds, strict(answer, self.formula)),
             among(&self.lenient, lenient(answer, self.formula)),
         )

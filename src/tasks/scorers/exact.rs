@@ -5,13 +5,13 @@
 //! words, a gold number as a number.
 
 use super::text::{bare, contains_words, fold_width, grouped, numbers, plain};
-use super::{EMPTY, Rule, Verdict, golds, share};
+use super::{AnswerScore, AnswerScorer, EMPTY, golds, share};
 use crate::Result;
 use crate::data::Record;
 
-/// Name of the rule.
+/// Name of the scorer.
 pub const NAME: &str = "exact";
-/// Version of the rule.
+/// Version of the scorer.
 pub const VERSION: u32 = 1;
 
 /// The gold answers to one question.
@@ -47,7 +47,7 @@ impl PartialEq for Content {
 }
 
 impl Exact {
-    /// A rule for these gold answers, none of them blank.
+    /// A scorer for these gold answers, none of them blank.
     pub fn new(golds: &[String]) -> Self {
         Exact { golds: golds.iter().map(|gold| Content::new(gold)).collect() }
     }
@@ -71,7 +71,7 @@ impl Exact {
     }
 }
 
-impl Rule for Exact {
+impl AnswerScorer for Exact {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -80,12 +80,12 @@ impl Rule for Exact {
         VERSION
     }
 
-    fn judge(&self, answer: &str) -> Verdict {
+    fn score_answer(&self, answer: &str) -> AnswerScore {
         if answer.trim().is_empty() {
-            return Verdict::unread(EMPTY, 0.0);
+            return AnswerScore::unread(EMPTY, 0.0);
         }
         let said = Content::new(answer);
         let strict = self.golds.contains(&said);
-        Verdict::read(share(strict), share(strict || self.lenient(answer)))
+        AnswerScore::read(share(strict), share(strict || self.lenient(answer)))
     }
 }

@@ -5,14 +5,14 @@
 //! pixels of the original image, as they are: not clipped to it, negative coordinates included.
 
 use super::text::{decimal, numbers};
-use super::{EMPTY, Rule, Verdict, gold, meta, share};
+use super::{AnswerScore, AnswerScorer, EMPTY, gold, meta, share};
 use crate::data::Record;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// Name of the rule.
+/// Name of the scorer.
 pub const NAME: &str = "iou";
-/// Version of the rule.
+/// Version of the scorer.
 pub const VERSION: u32 = 1;
 
 /// The least IoU of a right answer (inclusive).
@@ -43,7 +43,7 @@ pub struct Iou {
 }
 
 impl Iou {
-    /// A rule for a gold box `[x1, y1, x2, y2]` in pixels of an original image of this `size` (width, height), with answers in this
+    /// A scorer for a gold box `[x1, y1, x2, y2]` in pixels of an original image of this `size` (width, height), with answers in this
     /// space; `resized` is what the model saw and is needed for [`Space::AbsoluteResized`] only. An input error if the gold box has
     /// no area or a size is missing or zero.
     pub fn new(gold: Corners, space: Space, size: Option<[u32; 2]>, resized: Option<[u32; 2]>) -> Result<Self> {
@@ -169,7 +169,7 @@ fn in_order([x1, y1, x2, y2]: Corners) -> Corners {
     [x1.min(x2), y1.min(y2), x1.max(x2), y1.max(y2)]
 }
 
-impl Rule for Iou {
+impl AnswerScorer for Iou {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -178,15 +178,15 @@ impl Rule for Iou {
         VERSION
     }
 
-    fn judge(&self, answer: &str) -> Verdict {
+    fn score_answer(&self, answer: &str) -> AnswerScore {
         if answer.trim().is_empty() {
-            return Verdict::unread(EMPTY, 0.0);
+            return AnswerScore::unread(EMPTY, 0.0);
         }
         let right = |iou: f64| share(iou >= THRESHOLD);
         let lenient = lenient_box(answer).and_then(|corners| self.iou(corners)).map_or(0.0, right);
         match strict_box(answer).and_then(|corners| self.iou(corners).ok_or("box without area")) {
-            Ok(iou) => Verdict { hits: iou, ..Verdict::read(right(iou), lenient) },
-            Err(fault) => Verdict::unread(fault, lenient),
+            Ok(iou) => AnswerScore { partial_credit: iou, ..AnswerScore::read(right(iou), lenient) },
+            Err(fault) => AnswerScore::unread(fault, lenient),
         }
     }
 }

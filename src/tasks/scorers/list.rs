@@ -5,13 +5,13 @@
 
 use super::exact::Content;
 use super::text::{bare, fold_width};
-use super::{EMPTY, Rule, Verdict, gold};
+use super::{AnswerScore, AnswerScorer, EMPTY, gold};
 use crate::data::Record;
 use crate::{Error, Result};
 
-/// Name of the rule.
+/// Name of the scorer.
 pub const NAME: &str = "list";
-/// Version of the rule.
+/// Version of the scorer.
 pub const VERSION: u32 = 1;
 
 /// The most parts that are read, as a multiple of those of the gold answer.
@@ -24,7 +24,7 @@ pub struct List {
 }
 
 impl List {
-    /// A rule for a gold answer with commas between its parts; an input error if a part is blank.
+    /// A scorer for a gold answer with commas between its parts; an input error if a part is blank.
     pub fn new(gold: &str) -> Result<Self> {
         if gold.split(',').any(|part| part.trim().is_empty()) {
             return Err(Error::input(format!("field `answer`: `{gold}` has a blank part between its commas")));
@@ -62,7 +62,7 @@ impl List {
     }
 }
 
-impl Rule for List {
+impl AnswerScorer for List {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -71,10 +71,10 @@ impl Rule for List {
         VERSION
     }
 
-    fn judge(&self, answer: &str) -> Verdict {
+    fn score_answer(&self, answer: &str) -> AnswerScore {
         match self.share(answer.split(',')) {
-            Ok(share) => Verdict::read(share, self.lenient(answer)),
-            Err(fault) => Verdict::unread(fault, self.lenient(answer)),
+            Ok(share) => AnswerScore::read(share, self.lenient(answer)),
+            Err(fault) => AnswerScore::unread(fault, self.lenient(answer)),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The rules of the prior-knowledge benchmarks, one file each: pure, deterministic, in time linear in the response.
+//! The scorers of the prior-knowledge benchmarks, one file each: pure, deterministic, in time linear in the response.
 //!
-//! Every rule reads a response twice. The strict reading is the benchmark's published rule and nothing else; its `value`
+//! Every scorer reads a response twice. The strict reading is the benchmark's published rule and nothing else; its `value`
 //! is the score. The lenient reading forgives form (words around the answer, brackets, units) and tells how much of a loss
-//! is form. Neither guesses: what cannot be read is wrong, and counted as unparsed. `docs/scorers.md` describes each rule
+//! is form. Neither guesses: what cannot be read is wrong, and counted as unparsed. `docs/scorers.md` describes each scorer
 //! and where it differs from other harnesses.
 
 mod aggregate;
@@ -29,23 +29,26 @@ pub use relaxed::Relaxed;
 pub use vqa::Vqa;
 pub use yes_no::{YesNo, lenient_prediction, prediction};
 
-use super::{Score, Scorer, meta};
+use super::chance::Chance;
+use super::meta;
+use super::response::Style;
+use super::score::Score;
+use super::scorer::Scorer;
 use crate::data::Record;
-use crate::tasks::jigsaw::Style;
 use crate::{Error, Result};
 use reading::Reading;
 
-/// Names under which records are scored by a rule.
-pub const RULES: [&str; 9] = ["iou", "anls", "containment", "vqa", "relaxed", "yes-no", "choice", "exact", "list"];
+/// Names of the answer scorers, as a record's `task` gives them.
+pub const NAMES: [&str; 9] = ["iou", "anls", "containment", "vqa", "relaxed", "yes-no", "choice", "exact", "list"];
 
-/// What a rule makes of an answer.
+/// What an answer scorer makes of an answer.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Verdict {
+pub struct AnswerScore {
     /// What the strict reading earns, in [0, 1]; 0 unless `parsed`.
     pub value: f64,
-    /// The graded share behind `value` where a rule has a threshold (`iou`: the IoU itself), else `value`; in [0, 1], 0
+    /// The graded share behind `value` where a scorer has a threshold (`iou`: the IoU itself), else `value`; in [0, 1], 0
     /// unless `parsed`.
-    pub hits: f64,
+    pub partial_credit: f64,
     /// What the lenient reading earns, in [0, 1], never less than `value`.
     pub lenient: f64,
     /// The strict reading earns everything.
@@ -56,12 +59,12 @@ pub struct Verdict {
     pub fault: String,
 }
 
-impl Verdict {
+impl AnswerScore {
     /// An answer that the strict reading could read.
     fn read(value: f64, lenient: f64) -> Self {
-        Verdict {
+        AnswerScore {
             value,
-            hits: value,
+            partial_credit: value,
             lenient: lenient.max(value),
             correct: value >= 1.0,
             parsed: true,
@@ -71,22 +74,26 @@ impl Verdict {
 
     /// An answer that it could not.
     fn unread(fault: impl Into<String>, lenient: f64) -> Self {
-        Verdict { value: 0.0, hits: 0.0, lenient, correct: false, parsed: false, fault: fault.into() }
+        AnswerScore { value: 0.0, partial_credit: 0.0, lenient, correct: false, parsed: false, fault: fault.into() }
     }
 }
 
 /// How the answer to one question is compared with its gold answer.
-pub trait Rule: Send + Sync {
-    /// Name, one of [`RULES`].
+pub trait AnswerScorer: Send + Sync {
+    /// Name, one of [`NAMES`].
     fn name(&self) -> &'static str;
-    /// Raised whenever some answer would be judged otherwise than before.
+    /// Raised whenever some answer would be scored otherwise than before.
     fn version(&self) -> u32;
-    /// Judge an answer, free of any tags around it.
-    fn judge(&self, answer: &str) -> Verdict;
+    /// Score an answer, free of any tags around it.
+    fn score_answer(&self, answer: &str) -> AnswerScore;
+    /// What guessing earns; `None` if that is not known.
+    fn chance(&self) -> Option<Chance> {
+        None
+    }
 }
 
-/// The rule that a record's `task` names; an input error names the field that is wrong.
-pub fn rule(record: &Record) -> Result<Box<dyn Rule>> {
+/// The answer scorer that a record's `task` names; an input error names the field that is wrong.
+pub fn answer_scorer(record: &Record) -> Result<Box<dyn AnswerScorer>> {
     Ok(match record.task.as_str() {
         iou::NAME => Box::new(Iou::from_record(record)?),
         anls::NAME => Box::new(Anls::from_record(record)?),
@@ -98,26 +105,29 @@ pub fn rule(record: &Record) -> Result<Box<dyn Rule>> {
         exact::NAME => Box::new(Exact::from_record(record)?),
         list::NAME => Box::new(List::from_record(record)?),
         other => {
-            return Err(Error::input(format!("field `task`: no rule is named `{other}`; known: {}", RULES.join(", "))));
+            return Err(Error::input(format!(
+                "field `task`: no scorer is named `{other}`; known: {}",
+                NAMES.join(", ")
+            )));
         }
     })
 }
 
-/// A rule, and the form of response that the prompt asked for.
-pub struct RuleScorer {
-    rule: Box<dyn Rule>,
+/// An answer scorer, and the form of response that the prompt asked for.
+pub struct ResponseScorer {
+    scorer: Box<dyn AnswerScorer>,
     style: Option<Style>,
 }
 
-impl RuleScorer {
-    /// A scorer by this rule. `style` is what the prompt asked for; `None` if it did not ask for answer tags.
-    pub fn new(rule: Box<dyn Rule>, style: Option<Style>) -> Self {
-        RuleScorer { rule, style }
+impl ResponseScorer {
+    /// A scorer of whole responses. `style` is what the prompt asked for; `None` if it did not ask for answer tags.
+    pub fn new(scorer: Box<dyn AnswerScorer>, style: Option<Style>) -> Self {
+        ResponseScorer { scorer, style }
     }
 
     /// From a record's `task`, `answer` and `meta`; `meta.style` is optional.
     pub fn from_record(record: &Record) -> Result<Self> {
-        Ok(RuleScorer::new(rule(record)?, style(&record.meta)?))
+        Ok(ResponseScorer::new(answer_scorer(record)?, style(&record.meta)?))
     }
 }
 
@@ -127,16 +137,16 @@ fn style(meta: &serde_json::Map<String, serde_json::Value>) -> Result<Option<Sty
     serde_json::from_value(value.clone()).map_err(|e| Error::input(format!("field `meta.style`: {e}")))
 }
 
-impl Scorer for RuleScorer {
+impl Scorer for ResponseScorer {
     fn score(&self, response: &str) -> Score {
         let reading = Reading::of(response, self.style);
         let strict = match &reading.strict {
-            Ok(answer) => self.rule.judge(answer),
-            Err(fault) => Verdict::unread(fault.as_str(), 0.0),
+            Ok(answer) => self.scorer.score_answer(answer),
+            Err(fault) => AnswerScore::unread(fault.as_str(), 0.0),
         };
         let lenient = match reading.strict {
             Ok(answer) if answer == reading.lenient => strict.lenient,
-            _ => self.rule.judge(reading.lenient).lenient.max(strict.value),
+            _ => self.scorer.score_answer(reading.lenient).lenient.max(strict.value),
         };
         let well_formed = match self.style {
             Some(_) => reading.form.is_ok(),
@@ -147,16 +157,24 @@ impl Scorer for RuleScorer {
             correct: strict.correct,
             value: strict.value,
             lenient,
-            hits: strict.hits,
-            positions: strict.hits,
+            partial_credit: strict.partial_credit,
+            raw_partial_credit: strict.partial_credit,
             parsed: strict.parsed,
             well_formed,
             fault,
         }
     }
 
-    fn rule(&self) -> (&str, u32) {
-        (self.rule.name(), self.rule.version())
+    fn name(&self) -> &str {
+        self.scorer.name()
+    }
+
+    fn version(&self) -> u32 {
+        self.scorer.version()
+    }
+
+    fn chance(&self) -> Option<Chance> {
+        self.scorer.chance()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which part of a response is its answer.
 
-use crate::tasks::jigsaw::{Style, answer_block, check_format};
+use crate::tasks::response::{Style, answer_block, check_format};
 
 /// The fault of a response that uses answer tags though the prompt did not ask for them.
 const TAGS_NOT_ASKED_FOR: &str = "answer tags not asked for";

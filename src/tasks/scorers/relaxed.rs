@@ -4,13 +4,13 @@
 //! in lower case. A gold 0 asks for 0.
 
 use super::text::{bare, decimal, fold_width, numbers, plain};
-use super::{EMPTY, Rule, Verdict, golds, share};
+use super::{AnswerScore, AnswerScorer, EMPTY, golds, share};
 use crate::Result;
 use crate::data::Record;
 
-/// Name of the rule.
+/// Name of the scorer.
 pub const NAME: &str = "relaxed";
-/// Version of the rule.
+/// Version of the scorer.
 pub const VERSION: u32 = 1;
 
 /// The largest relative difference from the gold number.
@@ -35,7 +35,7 @@ struct Gold {
 }
 
 impl Relaxed {
-    /// A rule for these gold answers, none of them blank.
+    /// A scorer for these gold answers, none of them blank.
     pub fn new(golds: &[String]) -> Self {
         let gold = |gold: &String| Gold {
             text: gold.trim().to_lowercase(),
@@ -95,7 +95,7 @@ fn quantity(text: &str) -> Option<f64> {
     }
 }
 
-impl Rule for Relaxed {
+impl AnswerScorer for Relaxed {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -104,11 +104,11 @@ impl Rule for Relaxed {
         VERSION
     }
 
-    fn judge(&self, answer: &str) -> Verdict {
+    fn score_answer(&self, answer: &str) -> AnswerScore {
         if answer.trim().is_empty() {
-            return Verdict::unread(EMPTY, 0.0);
+            return AnswerScore::unread(EMPTY, 0.0);
         }
         let strict = self.strict(answer);
-        Verdict::read(share(strict), share(strict || self.lenient(answer)))
+        AnswerScore::read(share(strict), share(strict || self.lenient(answer)))
     }
 }

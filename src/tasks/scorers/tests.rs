@@ -1,4 +1,4 @@
-//! Golden cases of every rule (`tests/fixtures/scorers`), and what holds for all rules alike.
+//! Golden cases of every scorer (`tests/fixtures/scorers`), and what holds for all scorers alike.
 
 use super::*;
 use crate::io::files;
@@ -69,7 +69,7 @@ struct Case {
     /// True if absent.
     parsed: Option<bool>,
     /// Not looked at if absent.
-    hits: Option<Expected>,
+    partial_credit: Option<Expected>,
     /// Not looked at if absent.
     well_formed: Option<bool>,
     /// For people.
@@ -79,7 +79,7 @@ struct Case {
 
 #[test]
 fn golden_cases() {
-    for task in RULES {
+    for task in NAMES {
         let questions: Vec<Question> = fixture(&format!("{task}.json"));
         assert!(questions.iter().map(|q| q.cases.len()).sum::<usize>() >= 25, "{task}");
         for question in &questions {
@@ -94,7 +94,12 @@ fn golden_cases() {
                 assert_eq!(score.correct, case.value.get() == 1.0, "{place}");
                 assert!(score.parsed || !score.fault.is_empty(), "{place}");
                 assert!(!score.well_formed || score.fault.is_empty() || !score.parsed, "{place}");
-                assert!(case.hits.as_ref().is_none_or(|hits| near(score.hits, hits)), "{place}");
+                assert!(
+                    case.partial_credit
+                        .as_ref()
+                        .is_none_or(|partial_credit| near(score.partial_credit, partial_credit)),
+                    "{place}"
+                );
                 assert!(case.well_formed.is_none_or(|formed| score.well_formed == formed), "{place}");
             }
         }
@@ -109,11 +114,11 @@ fn recorded_numbers_of_the_published_formulas() {
         meta: Value,
         response: String,
         value: f64,
-        hits: Option<f64>,
+        partial_credit: Option<f64>,
     }
-    let rules: Map<String, Value> = fixture("reference.json");
+    let scorers: Map<String, Value> = fixture("reference.json");
     for task in ["anls", "vqa", "relaxed", "iou"] {
-        let cases: Vec<Recorded> = serde_json::from_value(rules[task].clone()).unwrap();
+        let cases: Vec<Recorded> = serde_json::from_value(scorers[task].clone()).unwrap();
         assert!(cases.len() >= 200);
         let scored = cases.iter().filter(|case| case.value > 0.0).count();
         assert!(scored > cases.len() / 5 && scored < cases.len(), "{task}: {scored} cases earn something");
@@ -122,15 +127,15 @@ fn recorded_numbers_of_the_published_formulas() {
             let place = format!("{task}: `{}` {} {:?}: {score:?}", case.answer, case.meta, case.response);
             assert!((score.value - case.value).abs() <= 1e-12, "{place}, expected {}", case.value);
             assert!(
-                case.hits.is_none_or(|hits| (score.hits - hits).abs() <= 1e-12),
+                case.partial_credit.is_none_or(|partial_credit| (score.partial_credit - partial_credit).abs() <= 1e-12),
                 "{place}, expected {:?}",
-                case.hits
+                case.partial_credit
             );
         }
     }
 }
 
-/// A question or two for each rule.
+/// A question or two for each scorer.
 fn questions() -> Vec<Record> {
     let ten = ["2", "two", "2", "red", "red", "red", "don't", "a b", "1,000", "50%"];
     [
@@ -155,7 +160,7 @@ fn questions() -> Vec<Record> {
     .collect()
 }
 
-/// Text out of pieces that rules look for, and of random characters and bytes.
+/// Text out of pieces that scorers look for, and of random characters and bytes.
 fn scribble(rng: &mut Rng) -> String {
     const PIECES: [&str; 49] = [
         "<answer>",
@@ -233,11 +238,14 @@ fn scores_keep_their_bounds_whatever_the_response() {
         for (question, scorer) in questions.iter().zip(&scorers) {
             let score = scorer.score(&response);
             let place = format!("{} `{}` {response:?}: {score:?}", question.task, question.answer);
-            assert!((0.0..=1.0).contains(&score.value) && (0.0..=1.0).contains(&score.hits), "{place}");
+            assert!((0.0..=1.0).contains(&score.value) && (0.0..=1.0).contains(&score.partial_credit), "{place}");
             assert!(score.lenient >= score.value && score.lenient <= 1.0, "{place}");
             assert_eq!(score.correct, score.value == 1.0, "{place}");
-            assert_eq!(score.positions, score.hits, "{place}");
-            assert!(score.parsed || score.value == 0.0 && score.hits == 0.0 && !score.fault.is_empty(), "{place}");
+            assert_eq!(score.raw_partial_credit, score.partial_credit, "{place}");
+            assert!(
+                score.parsed || score.value == 0.0 && score.partial_credit == 0.0 && !score.fault.is_empty(),
+                "{place}"
+            );
             assert!(!score.well_formed || score.parsed || question.meta.contains_key("style"), "{place}");
             parsed += usize::from(score.parsed);
         }
@@ -296,13 +304,13 @@ fn the_time_is_linear_in_the_response() {
 }
 
 #[test]
-fn every_rule_has_its_name_and_a_version() {
+fn every_scorer_has_its_name_and_a_version() {
     for question in questions() {
         let scorer = scorer(&question).unwrap();
-        let (name, version) = scorer.rule();
+        let (name, version) = (scorer.name(), scorer.version());
         assert_eq!(name, question.task);
         assert!(version >= 1);
-        assert!(RULES.contains(&name));
+        assert!(NAMES.contains(&name));
     }
 }
 

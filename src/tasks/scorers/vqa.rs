@@ -4,15 +4,15 @@
 //! and gold answers are first normalised as in the benchmark's evaluation: punctuation, digit words, articles, contractions.
 
 use super::text::{bare, contains_words};
-use super::{EMPTY, Rule, Verdict, golds};
+use super::{AnswerScore, AnswerScorer, EMPTY, golds};
 use crate::data::Record;
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// Name of the rule.
+/// Name of the scorer.
 pub const NAME: &str = "vqa";
-/// Version of the rule.
+/// Version of the scorer.
 pub const VERSION: u32 = 1;
 
 /// So many agreeing humans make an answer wholly right.
@@ -29,7 +29,7 @@ pub struct Vqa {
 }
 
 impl Vqa {
-    /// A rule for these human answers; an input error if they are fewer than 4.
+    /// A scorer for these human answers; an input error if they are fewer than 4.
     pub fn new(golds: &[String]) -> Result<Self> {
         if golds.len() < LEAST_GOLDS {
             return Err(Error::input(format!(
@@ -56,7 +56,7 @@ impl Vqa {
     }
 }
 
-impl Rule for Vqa {
+impl AnswerScorer for Vqa {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -66,14 +66,14 @@ impl Rule for Vqa {
     }
 
     /// Leniently, the best human answer that occurs in the response as whole words counts.
-    fn judge(&self, answer: &str) -> Verdict {
+    fn score_answer(&self, answer: &str) -> AnswerScore {
         if answer.trim().is_empty() {
-            return Verdict::unread(EMPTY, 0.0);
+            return AnswerScore::unread(EMPTY, 0.0);
         }
         let normal = normalise(answer);
         let named = self.golds.iter().filter(|gold| contains_words(&normal, gold)).map(|gold| self.accuracy(gold));
         let bared = self.accuracy(&normalise(bare(answer)));
-        Verdict::read(self.accuracy(&normal), named.fold(bared, f64::max))
+        AnswerScore::read(self.accuracy(&normal), named.fold(bared, f64::max))
     }
 }
 

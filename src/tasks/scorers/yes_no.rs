@@ -4,13 +4,14 @@
 //! of the two words anywhere, but not both. No other word stands for either.
 
 use super::text::fold_width;
-use super::{EMPTY, Rule, Verdict, gold, share};
+use super::{AnswerScore, AnswerScorer, EMPTY, gold, share};
 use crate::data::Record;
+use crate::tasks::chance::Chance;
 use crate::{Error, Result};
 
-/// Name of the rule.
+/// Name of the scorer.
 pub const NAME: &str = "yes-no";
-/// Version of the rule.
+/// Version of the scorer.
 pub const VERSION: u32 = 1;
 
 /// The right one of yes and no.
@@ -20,7 +21,7 @@ pub struct YesNo {
 }
 
 impl YesNo {
-    /// A rule for a question whose right answer is yes (`true`) or no.
+    /// A scorer for a question whose right answer is yes (`true`) or no.
     pub fn new(gold: bool) -> Self {
         YesNo { gold }
     }
@@ -64,7 +65,7 @@ fn truth(word: &str) -> Option<bool> {
     }
 }
 
-impl Rule for YesNo {
+impl AnswerScorer for YesNo {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -73,12 +74,16 @@ impl Rule for YesNo {
         VERSION
     }
 
-    fn judge(&self, answer: &str) -> Verdict {
+    fn chance(&self) -> Option<Chance> {
+        Chance::one_of(2)
+    }
+
+    fn score_answer(&self, answer: &str) -> AnswerScore {
         let lenient = share(lenient_prediction(answer) == Some(self.gold));
         match prediction(answer) {
-            Some(said) => Verdict::read(share(said == self.gold), lenient),
-            None if answer.trim().is_empty() => Verdict::unread(EMPTY, 0.0),
-            None => Verdict::unread("neither yes nor no", lenient),
+            Some(said) => AnswerScore::read(share(said == self.gold), lenient),
+            None if answer.trim().is_empty() => AnswerScore::unread(EMPTY, 0.0),
+            None => AnswerScore::unread("neither yes nor no", lenient),
         }
     }
 }

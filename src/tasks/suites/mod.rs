@@ -16,8 +16,9 @@ pub use part::Part;
 
 use crate::data::{Attribution, DatasetWriter, Digest, Manifest, Message, Record, Skipped, source};
 use crate::io::files;
-use crate::tasks::jigsaw::generate::{SPLITS, Shares};
-use crate::tasks::jigsaw::{self, Style};
+use crate::tasks::jigsaw;
+use crate::tasks::response::{Style, with_image};
+use crate::tasks::split::{SPLITS, SplitRatios};
 use crate::{Error, Result, rng};
 use image::RgbImage;
 use rayon::prelude::*;
@@ -49,15 +50,15 @@ pub struct Settings {
     pub question_first: bool,
     /// Seed of everything random.
     pub seed: u64,
-    /// Shares of train, validation and test, of the questions and of the photos.
-    pub split: Shares,
+    /// Ratios of train, validation and test, of the questions and of the photos.
+    pub split: SplitRatios,
     /// At most so many questions of each family in validation, and in test.
     pub held_out: Option<usize>,
 }
 
 /// The photos of each split, and what was found on the way.
 #[derive(Default)]
-struct Library {
+struct PhotoPool {
     photos: [Photos; 3],
     licences: BTreeMap<String, usize>,
     attribution: Vec<Attribution>,
@@ -75,9 +76,9 @@ pub fn generate(settings: &Settings, out: &Path, overwrite: bool, on_question: &
     for held_out in &mut wanted[1..] {
         *held_out = (*held_out).min(settings.held_out.unwrap_or(usize::MAX));
     }
-    let library = match settings.suite.iter().any(|part| part.family.needs_photos()) {
+    let pool = match settings.suite.iter().any(|part| part.family.needs_photos()) {
         true => {
-            if files::lies_in(out, &settings.images) {
+            if files::is_inside(out, &settings.images) {
                 return Err(Error::input(format!(
                     "the output would lie inside the images folder {}; choose another place",
                     settings.images.display()
@@ -86,20 +87,20 @@ pub fn generate(settings: &Settings, out: &Path, overwrite: bool, on_question: &
             read_photos(settings)?
         }
         false => {
-            let mut library = Library::default();
-            library.photos[1..].iter_mut().for_each(|photos| photos.held_out = true);
-            library
+            let mut pool = PhotoPool::default();
+            pool.photos[1..].iter_mut().for_each(|photos| photos.held_out = true);
+            pool
         }
     };
     if settings.suite.iter().any(|part| part.family == Family::Knowledge) {
-        for (photos, _) in library.photos.iter().zip(wanted).filter(|(_, n)| *n > 0) {
+        for (photos, _) in pool.photos.iter().zip(wanted).filter(|(_, n)| *n > 0) {
             photos.check_classes()?;
         }
     }
     let mut writer = DatasetWriter::create(out, overwrite)?;
     for (side, split) in SPLITS.into_iter().enumerate().filter(|(side, _)| wanted[*side] > 0) {
         writer.create_split(split)?;
-        let photos = &library.photos[side];
+        let photos = &pool.photos[side];
         let mut made = Vec::with_capacity(settings.suite.len() * wanted[side]);
         for &Part { family, times } in &settings.suite {
             let count = if split == "train" { wanted[side] * times } else { wanted[side] };
@@ -125,10 +126,10 @@ pub fn generate(settings: &Settings, out: &Path, overwrite: bool, on_question: &
         sha256: String::new(),
         splits: BTreeMap::new(),
         settings: serde_json::to_value(settings).map_err(|e| Error::failed(format!("settings: {e}")))?,
-        licences: library.licences,
-        attribution: library.attribution,
-        skipped: library.skipped,
-        left_out: library.left_out,
+        licences: pool.licences,
+        attribution: pool.attribution,
+        skipped: pool.skipped,
+        left_out: pool.left_out,
     })
 }
 
@@ -146,7 +147,7 @@ struct Made {
 impl Made {
     /// The whole prompt in a style, with the place of the picture.
     fn prompt(&self, style: Style) -> String {
-        jigsaw::with_picture(&self.question.asked(style), self.first)
+        with_image(&self.question.asked(style), self.first)
     }
 
     /// Path of its picture in the split.
@@ -178,7 +179,7 @@ fn record(settings: &Settings, split: &str, made: &Made, style: Style) -> Record
     if !question.options.is_empty() {
         meta["options"] = json!(question.options);
     }
-    if question.rule == "iou" {
+    if question.scorer == "iou" {
         meta["space"] = json!("absolute");
         meta["size"] = json!([size.0, size.1]);
     }
@@ -187,7 +188,7 @@ fn record(settings: &Settings, split: &str, made: &Made, style: Style) -> Record
     Record {
         file_name: made.image(),
         id: format!("{split}-{}-{index:06}-{name}", family.name()),
-        task: question.rule.into(),
+        task: question.scorer.into(),
         messages: vec![message("user", made.prompt(style)), message("assistant", question.reference(style))],
         images: vec![made.image()],
         answer: question.answer.clone(),
@@ -198,10 +199,10 @@ fn record(settings: &Settings, split: &str, made: &Made, style: Style) -> Record
 }
 
 /// Read every photo of the folder and put it on its side.
-fn read_photos(settings: &Settings) -> Result<Library> {
+fn read_photos(settings: &Settings) -> Result<PhotoPool> {
     let (found, skipped) = source::walk(&settings.images)?;
     let table = source::attribution(&settings.images)?.unwrap_or_default();
-    let mut library = Library { skipped, ..Library::default() };
+    let mut pool = PhotoPool { skipped, ..PhotoPool::default() };
     let budget = source::PixelBudget::default();
     let decoded: Vec<std::result::Result<([u8; 32], RgbImage), String>> = found
         .par_iter()
@@ -217,29 +218,29 @@ fn read_photos(settings: &Settings) -> Result<Library> {
         let (hash, image) = match photo {
             Ok(photo) => photo,
             Err(reason) => {
-                library.skipped.push(Skipped { file: file.name, reason });
+                pool.skipped.push(Skipped { file: file.name, reason });
                 continue;
             }
         };
         if !seen.insert(hash) {
-            library.left_out.push(Skipped { file: file.name, reason: "same content as another".into() });
+            pool.left_out.push(Skipped { file: file.name, reason: "same content as another".into() });
             continue;
         }
         let side = settings.split.side(&hash);
         if let Some(row) = table.get(&file.name) {
             if !row.class.is_empty() {
-                classes[side].entry(row.class.clone()).or_default().push(library.photos[side].all.len());
+                classes[side].entry(row.class.clone()).or_default().push(pool.photos[side].all.len());
             }
-            *library.licences.entry(row.licence.clone()).or_default() += 1;
-            library.attribution.push(row.clone());
+            *pool.licences.entry(row.licence.clone()).or_default() += 1;
+            pool.attribution.push(row.clone());
         }
-        library.photos[side].all.push((file.name, image));
+        pool.photos[side].all.push((file.name, image));
     }
-    for (side, (photos, classes)) in library.photos.iter_mut().zip(classes).enumerate() {
+    for (side, (photos, classes)) in pool.photos.iter_mut().zip(classes).enumerate() {
         photos.classes = classes.into_iter().collect();
         photos.held_out = SPLITS[side] != "train";
     }
-    Ok(library)
+    Ok(pool)
 }
 
 /// The photo with a shorter side of at most [`KEPT`] pixels, so that a large folder fits into memory.

@@ -62,7 +62,7 @@ fn a_benchmark_row_holds_the_picture_and_the_whole_prompt() {
     for (row, record) in rows.iter().zip(think) {
         assert_eq!(at(row, "question"), record.messages[0].content);
         assert_eq!(at(row, "answer"), record.answer);
-        assert_eq!((at(row, "rule"), at(row, "style")), ("choice".into(), "think".into()));
+        assert_eq!((at(row, "scorer"), at(row, "style")), ("choice".into(), "think".into()));
         assert_eq!(at(row, "family"), "vqa");
         assert_eq!(at(row, "B"), record.meta["options"][1]);
         let picture = base64::engine::general_purpose::STANDARD.decode(at(row, "image")).unwrap();

@@ -1,8 +1,8 @@
-//! The test split as benchmark files: VLMEvalKit's columns, with the rule, style and coordinate space of every row beside them.
+//! The test split as benchmark files: VLMEvalKit's columns, with the scorer, style and coordinate space of every row beside them.
 
 use super::{Family, Made, STYLES};
 use crate::io::files;
-use crate::tasks::jigsaw::Style;
+use crate::tasks::response::Style;
 use crate::{Error, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +10,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 const COLUMNS: [&str; 13] =
-    ["index", "image", "question", "A", "B", "C", "D", "answer", "category", "split", "family", "rule", "style"];
+    ["index", "image", "question", "A", "B", "C", "D", "answer", "category", "split", "family", "scorer", "style"];
 
 /// Write `DIR/FAMILY-STYLE.tsv` for the families of `made`; their pictures are in `split`.
 pub(super) fn write(dir: &Path, split: &Path, made: &[Made]) -> Result<()> {
@@ -48,7 +48,7 @@ pub(super) fn write(dir: &Path, split: &Path, made: &[Made]) -> Result<()> {
                         q.kind,
                         "test",
                         family.name(),
-                        q.rule,
+                        q.scorer,
                         name,
                     ];
                     out.write_record(fields.into_iter().chain(has_space.then_some("absolute-resized")))?;

@@ -9,7 +9,7 @@
 
 use super::Window;
 use crate::model::TokenGrads;
-use crate::train::settings::{GrpoSettings, Importance, LossType};
+use crate::train::settings::{GrpoSettings, ImportanceLevel, LossType};
 
 /// A micro-batch or a part of one: per-token values lie sequence after sequence, as in [`crate::model::TokenStats`].
 #[derive(Debug, Clone, Copy)]
@@ -96,15 +96,15 @@ pub fn grpo(settings: &GrpoSettings, inputs: &GrpoInputs<'_>) -> GrpoOutput {
         let mut shared = 0.0;
         for t in 0..length {
             let at = range.start + t;
-            let ratio = match settings.importance {
-                Importance::Token => log_ratios[t].exp(),
-                Importance::Sequence => mean_log_ratio.exp(),
+            let ratio = match settings.importance_sampling_level {
+                ImportanceLevel::Token => log_ratios[t].exp(),
+                ImportanceLevel::Sequence => mean_log_ratio.exp(),
             };
             let (mut token_loss, by_log_ratio, by_logprob) = policy_term(settings, ratio, advantage, current[t]);
             let mut gradient = by_logprob;
-            match settings.importance {
-                Importance::Token => gradient += by_log_ratio,
-                Importance::Sequence => shared += weight * by_log_ratio / length as f64,
+            match settings.importance_sampling_level {
+                ImportanceLevel::Token => gradient += by_log_ratio,
+                ImportanceLevel::Sequence => shared += weight * by_log_ratio / length as f64,
             }
             if settings.beta != 0.0
                 && let Some(reference) = inputs.reference
@@ -125,7 +125,7 @@ pub fn grpo(settings: &GrpoSettings, inputs: &GrpoInputs<'_>) -> GrpoOutput {
             sums.clipped_low += f64::from(u8::from(low));
             sums.clipped_high += f64::from(u8::from(high));
         }
-        if settings.importance == Importance::Sequence {
+        if settings.importance_sampling_level == ImportanceLevel::Sequence {
             logprob_grads[range].iter_mut().for_each(|g| *g += shared);
         }
     }

@@ -1,14 +1,14 @@
 //! Gradients against finite differences, hand-computed values, and the equality of differently cut windows.
 
 use super::*;
-use crate::train::settings::{Config, Method};
+use crate::train::settings::{Method, TrainConfig};
 
 const LENGTHS: [usize; 4] = [3, 5, 1, 4];
 const ADVANTAGES: [f64; 4] = [1.3, -0.8, 0.4, -1.1];
 const ALL: [LossType; 5] = [LossType::Grpo, LossType::Bnpo, LossType::DrGrpo, LossType::Dapo, LossType::Cispo];
 
 fn settings(loss_type: LossType) -> GrpoSettings {
-    let mut s = Config::defaults(Method::Rft).grpo.unwrap();
+    let mut s = TrainConfig::defaults(Method::Rft).grpo.unwrap();
     s.loss_type = loss_type;
     s.beta = 0.07;
     s.entropy_coef = 0.03;
@@ -45,12 +45,12 @@ fn run(s: &GrpoSettings, v: &(Vec<f32>, Vec<f32>, Vec<f32>, Vec<f32>)) -> GrpoOu
 #[test]
 fn gradients_agree_with_finite_differences_for_every_loss_type_and_level() {
     for loss_type in ALL {
-        for importance in [Importance::Token, Importance::Sequence] {
+        for importance in [ImportanceLevel::Token, ImportanceLevel::Sequence] {
             for delta in [None, Some(1.5)] {
-                if loss_type == LossType::Cispo && (importance == Importance::Sequence || delta.is_some()) {
+                if loss_type == LossType::Cispo && (importance == ImportanceLevel::Sequence || delta.is_some()) {
                     continue;
                 }
-                let s = GrpoSettings { importance, delta, ..settings(loss_type) };
+                let s = GrpoSettings { importance_sampling_level: importance, delta, ..settings(loss_type) };
                 let v = values();
                 let out = run(&s, &v);
                 let entropies = out.grads.entropies.clone().unwrap();

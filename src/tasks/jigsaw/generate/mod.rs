@@ -8,22 +8,22 @@
 //! - Each photo is decoded once and gives all its puzzles then; the pixels in memory are bounded.
 
 mod font;
-mod make;
 mod preview;
+mod puzzle;
 mod scenes;
 mod select;
-mod shares;
 
 pub use preview::write_preview;
 pub use scenes::Cues;
-pub use shares::{SPLITS, Shares};
 
 use crate::data::source::{self, PixelBudget};
 use crate::data::{Attribution, DatasetWriter, Manifest, Skipped};
 use crate::io::files;
-use crate::tasks::jigsaw::{Grid, QuestionKind, Style};
+use crate::tasks::jigsaw::{Grid, QuestionKind};
+use crate::tasks::response::Style;
+use crate::tasks::split::{SPLITS, SplitRatios};
 use crate::{Error, Result};
-use make::{Made, Maker, Refusal};
+use puzzle::{BuiltPuzzle, PuzzleBuilder, Refusal};
 use rayon::prelude::*;
 use select::Photo;
 use serde::{Deserialize, Serialize};
@@ -76,8 +76,8 @@ pub struct Settings {
     pub min_crop: f64,
     /// Seed of everything random.
     pub seed: u64,
-    /// Shares of train, validation and test.
-    pub split: Shares,
+    /// Ratios of train, validation and test.
+    pub split: SplitRatios,
     /// Use only the first so many image files, sorted by name.
     pub limit: Option<usize>,
     /// Refuse the folder if any image met cannot be used, instead of leaving it out.
@@ -174,7 +174,7 @@ impl Settings {
             }
             return Ok(());
         }
-        if files::lies_in(out, &self.images) {
+        if files::is_inside(out, &self.images) {
             return Err(Error::input(format!(
                 "the output would lie inside the images folder {}, where the next run would read it; choose another place",
                 self.images.display()
@@ -284,18 +284,18 @@ fn write_splits(
     let mut used = BTreeSet::new();
     for (side, split) in SPLITS.into_iter().enumerate().filter(|(side, _)| wanted[*side] > 0) {
         writer.create_split(split)?;
-        let maker = Maker { settings, split, writer: &*writer, budget: &budget, on_puzzle };
-        let mut made: Vec<Option<(&Photo, Made)>> = (0..wanted[side]).map(|_| None).collect();
+        let builder = PuzzleBuilder { settings, split, writer: &*writer, budget: &budget, on_puzzle };
+        let mut made: Vec<Option<(&Photo, BuiltPuzzle)>> = (0..wanted[side]).map(|_| None).collect();
         for (photos, scenes) in sources.iter().zip([false, true]) {
             let slots = (0..wanted[side]).filter(|&slot| settings.is_of_scene(slot) == scenes).collect();
-            if !fill(&maker, &photos[side], slots, &mut made, refused)? {
+            if !fill(&builder, &photos[side], slots, &mut made, refused)? {
                 return Ok(None);
             }
         }
-        let made: Vec<(&Photo, Made)> = made.into_iter().flatten().collect();
+        let made: Vec<(&Photo, BuiltPuzzle)> = made.into_iter().flatten().collect();
         used.extend(made.iter().filter(|(photo, _)| !photo.is_scene()).map(|(photo, _)| photo.name.clone()));
-        let record = |(slot, (photo, made)): (usize, &(&Photo, Made))| {
-            (make::record(settings, split, slot, photo, made), vec![made.digest])
+        let record = |(slot, (photo, made)): (usize, &(&Photo, BuiltPuzzle))| {
+            (puzzle::record(settings, split, slot, photo, made), vec![made.digest])
         };
         writer.write_records(split, made.iter().enumerate().map(record))?;
     }
@@ -305,10 +305,10 @@ fn write_splits(
 /// Make the puzzles of `slots` from `photos`, each in turn giving one until there are enough, and put them into `made`. A photo that
 /// turns out not to decode is refused and its puzzles are made from the others; false if none is left.
 fn fill<'a>(
-    maker: &Maker,
+    builder: &PuzzleBuilder,
     photos: &'a [Photo],
     slots: Vec<usize>,
-    made: &mut [Option<(&'a Photo, Made)>],
+    made: &mut [Option<(&'a Photo, BuiltPuzzle)>],
     refused: &mut Refused,
 ) -> Result<bool> {
     let mut alive: Vec<usize> = (0..photos.len()).collect();
@@ -326,8 +326,8 @@ fn fill<'a>(
             given[*photo] += 1;
         }
         jobs.retain(|(_, slots)| !slots.is_empty());
-        let results: Vec<Result<Result<Vec<Made>, Refusal>>> =
-            jobs.par_iter().map(|(photo, slots)| maker.make(&photos[*photo], slots)).collect();
+        let results: Vec<Result<Result<Vec<BuiltPuzzle>, Refusal>>> =
+            jobs.par_iter().map(|(photo, slots)| builder.make(&photos[*photo], slots)).collect();
         for ((photo, slots), result) in jobs.into_iter().zip(results) {
             match result? {
                 Ok(puzzles) => {
@@ -342,7 +342,7 @@ fn fill<'a>(
                 }
             }
         }
-        refuse_if_strict(maker.settings, &refused.skipped)?;
+        refuse_if_strict(builder.settings, &refused.skipped)?;
         missing.sort_unstable();
     }
     Ok(true)

@@ -2,10 +2,11 @@
 //! from the dataset as it lies on disk and through the same parser that scores a model, so what it shows is what counts.
 
 use super::font;
-use super::shares::SPLITS;
 use crate::data::{Dataset, Manifest, Record};
 use crate::io::files;
 use crate::tasks::jigsaw::{self, Grid, Permutation};
+use crate::tasks::response::answer_block;
+use crate::tasks::split::SPLITS;
 use crate::{Error, Result};
 use image::{Rgb, RgbImage, imageops};
 use std::path::{Path, PathBuf};
@@ -49,7 +50,7 @@ fn panel(record: &Record, image: &RgbImage) -> Result<RgbImage> {
     let broken = |what: &str| Error::failed(format!("the record's {what} cannot be read back"));
     let text = |field: &str| record.meta.get(field).and_then(|v| v.as_str());
     let grid: Grid = text("grid").ok_or_else(|| broken("meta.grid"))?.parse()?;
-    let answer = record.response().and_then(|r| jigsaw::answer_block(r).ok()).ok_or_else(|| broken("response"))?;
+    let answer = record.response().and_then(|r| answer_block(r).ok()).ok_or_else(|| broken("response"))?;
     let pair: Option<Vec<usize>> = record.meta.get("tiles").and_then(|v| serde_json::from_value(v.clone()).ok());
     let order = if pair.is_some() { text("order").ok_or_else(|| broken("meta.order"))? } else { answer };
     let permutation = jigsaw::permutation_answer(order, grid.tiles()).map_err(|fault| broken(&fault.to_string()))?;

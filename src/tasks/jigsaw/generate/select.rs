@@ -1,10 +1,10 @@
 //! Which photos a dataset is made from, and on which side of the split each of them lies.
 
-use super::shares::SPLITS;
-use super::{Settings, make, scenes};
+use super::{Settings, puzzle, scenes};
 use crate::data::Skipped;
 use crate::data::source::{self, SourceFile};
 use crate::rng;
+use crate::tasks::split::SPLITS;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -120,7 +120,7 @@ pub fn scenes(wanted: &[usize; 3], settings: &Settings, refused: impl Fn(&str) -
 fn look(file: &SourceFile, settings: &Settings) -> Result<Photo, String> {
     let bytes = source::read(&file.path)?;
     let size = source::probe(&bytes)?;
-    make::check_size(size, settings.grid)?;
+    puzzle::check_size(size, settings.grid)?;
     Ok(Photo {
         place: Place::File(file.path.clone()),
         name: file.name.clone(),

@@ -13,7 +13,7 @@ mod vqa;
 pub use knowledge::Photos;
 
 use crate::rng::Rng;
-use crate::tasks::jigsaw::Style;
+use crate::tasks::response::{Style, ask, respond};
 use crate::{Error, Result};
 use image::RgbImage;
 use rand::RngExt;
@@ -107,10 +107,10 @@ pub struct Question {
     pub thought: String,
     /// The reference response's content of the answer tags.
     pub response: String,
-    /// The gold answer as the rule reads it.
+    /// The gold answer as the scorer reads it.
     pub answer: String,
-    /// The rule that scores it.
-    pub rule: &'static str,
+    /// The scorer that scores it.
+    pub scorer: &'static str,
     /// Kind of question within the family.
     pub kind: &'static str,
     /// Lettered choices, if any.
@@ -121,7 +121,7 @@ pub struct Question {
 
 impl Question {
     /// A question about a synthetic picture, whose answer is as the response gives it.
-    fn new(image: RgbImage, kind: &'static str, rule: &'static str, text: String, answer: String) -> Question {
+    fn new(image: RgbImage, kind: &'static str, scorer: &'static str, text: String, answer: String) -> Question {
         Question {
             image,
             text,
@@ -129,7 +129,7 @@ impl Question {
             thought: String::new(),
             response: answer.clone(),
             answer,
-            rule,
+            scorer,
             kind,
             options: Vec::new(),
             source: "synthetic".into(),
@@ -164,15 +164,12 @@ impl Question {
 
     /// The whole text of the question in a style.
     pub fn asked(&self, style: Style) -> String {
-        format!("{}\n{}", self.text, crate::tasks::jigsaw::ask(style, &self.wanted))
+        format!("{}\n{}", self.text, ask(style, &self.wanted))
     }
 
     /// The reference response in a style.
     pub fn reference(&self, style: Style) -> String {
-        match style {
-            Style::Direct => format!("<answer>{}</answer>", self.response),
-            Style::Think => format!("<think>{}</think><answer>{}</answer>", self.thought, self.response),
-        }
+        respond(style, &self.thought, &self.response)
     }
 }
 

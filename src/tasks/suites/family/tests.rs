@@ -24,8 +24,8 @@ fn every_family_gives_an_answer_in_its_form_and_both_styles() {
     for family in Family::ALL {
         for q in questions(family, 60) {
             assert!(!q.text.is_empty() && !q.wanted.is_empty() && !q.thought.is_empty(), "{family:?}");
-            assert!(crate::tasks::jigsaw::check_format(&q.reference(Style::Direct), Style::Direct).is_ok());
-            assert!(crate::tasks::jigsaw::check_format(&q.reference(Style::Think), Style::Think).is_ok());
+            assert!(crate::tasks::check_format(&q.reference(Style::Direct), Style::Direct).is_ok());
+            assert!(crate::tasks::check_format(&q.reference(Style::Think), Style::Think).is_ok());
             assert!(q.asked(Style::Think).contains("First think in <think></think>"));
             assert!(q.image.width() <= SIDE && q.image.height() <= SIDE && q.image.width() % 28 == 0, "{family:?}");
             if !q.options.is_empty() {

@@ -1,0 +1,252 @@
+//! Communicators: how the ranks (processes) that train one model together exchange data and agree on decisions.
+//!
+//! Every rank runs the same program on the same global batch. A rank computes its own share, and the shares are put together here, always in
+//! an order that does not depend on the number of ranks, so that 1, 2 and 4 ranks end with the same bytes (on a CPU). Rank 0 alone writes
+//! files, logs and messages.
+//!
+//! Every rank must call the same functions in the same order. A rank that fails calls [`Communicator::abort`], which ends the others: they
+//! get an error from the call they wait in, and never wait forever.
+//!
+//! Today [`Single`] is the only communicator that a program can choose. [`threads`] runs several ranks in one process, for tests. The trait
+//! maps onto MPI call by call: `MPI_Allgatherv`, `MPI_Bcast`, `MPI_Barrier`, `MPI_Abort`.
+
+mod single;
+pub mod threads;
+
+pub use single::Single;
+
+use crate::{Error, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::ops::Range;
+
+/// Floats of one message of [`Communicator::sum_f32`]: enough to hide the latency of a network, few enough to be held once per rank. Tests take
+/// fewer, so that short sums have several messages.
+const PIECE: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
+
+/// The ranks that train one model together. Only [`Communicator::all_gather`] must be written for a new one; the other collectives have
+/// implementations built on it, which a communicator replaces where it has faster ones.
+pub trait Communicator: Send + Sync {
+    /// The number of this process, from 0.
+    fn rank(&self) -> usize;
+
+    /// The number of processes.
+    fn world_size(&self) -> usize;
+
+    /// The bytes that each rank gives, by rank. They may differ in length.
+    ///
+    /// # Errors
+    /// Another rank has failed, or ended early.
+    fn all_gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>>;
+
+    /// End the other ranks, because this one has failed with `error`.
+    fn abort(&self, error: &Error);
+
+    /// Wait until every rank has come here.
+    ///
+    /// # Errors
+    /// See [`Communicator::all_gather`].
+    fn barrier(&self) -> Result<()> {
+        self.all_gather(&[]).map(drop)
+    }
+
+    /// Replace `bytes` by those of rank `root`.
+    ///
+    /// # Errors
+    /// See [`Communicator::all_gather`].
+    fn broadcast(&self, root: usize, bytes: &mut Vec<u8>) -> Result<()> {
+        let own: &[u8] = if self.rank() == root { bytes } else { &[] };
+        *bytes = self.all_gather(own)?.swap_remove(root);
+        Ok(())
+    }
+
+    /// Replace `values` by those of rank `root`, as many on every rank.
+    ///
+    /// # Errors
+    /// See [`Communicator::all_gather`].
+    fn broadcast_f32(&self, root: usize, values: &mut [f32]) -> Result<()> {
+        for piece in values.chunks_mut(PIECE) {
+            let mut bytes = if self.rank() == root { f32_bytes(&[piece]) } else { Vec::new() };
+            self.broadcast(root, &mut bytes)?;
+            check_length(bytes.len(), 4 * piece.len())?;
+            piece.iter_mut().zip(f32_values(&bytes)).for_each(|(value, received)| *value = received);
+        }
+        Ok(())
+    }
+
+    /// The ordered all-reduce. Adds to `sum`, which is the same on every rank before and after, the terms of rank 0 one after the other, then
+    /// those of rank 1, and so on. With `filled` false, `sum` holds nothing yet and the first term replaces it. `counts` is the number of
+    /// terms of each rank, the length of `own` among them; every term is as long as `sum`.
+    ///
+    /// # Errors
+    /// See [`Communicator::all_gather`].
+    fn sum_f32(&self, sum: &mut [f32], filled: bool, own: &[&[f32]], counts: &[usize]) -> Result<()> {
+        for (index, piece) in sum.chunks_mut(PIECE).enumerate() {
+            let range = index * PIECE..index * PIECE + piece.len();
+            let own: Vec<&[f32]> = own.iter().map(|term| &term[range.clone()]).collect();
+            let mut filled = filled;
+            for (bytes, count) in self.all_gather(&f32_bytes(&own))?.iter().zip(counts) {
+                check_length(bytes.len(), 4 * count * piece.len())?;
+                for term in bytes.chunks_exact(4 * piece.len()) {
+                    add(piece, filled, f32_values(term));
+                    filled = true;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl dyn Communicator + '_ {
+    /// Whether this rank is the one that writes files, logs and messages: rank 0.
+    pub fn is_root(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// Which of `items` consecutive items are this rank's: a run of them, as long as any other rank's give or take one.
+    pub fn share(&self, items: usize) -> Range<usize> {
+        share(items, self.rank(), self.world_size())
+    }
+
+    /// Whether `flag` is set on any rank.
+    ///
+    /// # Errors
+    /// See [`Communicator::all_gather`].
+    pub fn any(&self, flag: bool) -> Result<bool> {
+        match self.world_size() {
+            1 => Ok(flag),
+            _ => Ok(self.all_gather(&[flag.into()])?.concat().contains(&1)),
+        }
+    }
+
+    /// Let rank 0 do `work`, and give its result to every rank. An error is the same error on every rank.
+    ///
+    /// # Errors
+    /// Those of `work`; and see [`Communicator::all_gather`].
+    pub fn on_root<T: Serialize + DeserializeOwned>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.world_size() == 1 {
+            return work();
+        }
+        let mut bytes = match self.is_root() {
+            true => encode(&work().map_err(|e| Failure::of(&e)))?,
+            false => Vec::new(),
+        };
+        self.broadcast(0, &mut bytes)?;
+        decode::<Result<T, Failure>>(&bytes)?.map_err(Failure::error)
+    }
+
+    /// `result` of this rank if every rank succeeded; else the error of the first rank that failed, on every rank.
+    ///
+    /// # Errors
+    /// Any rank's; and see [`Communicator::all_gather`].
+    pub fn agree<T>(&self, result: Result<T>) -> Result<T> {
+        if self.world_size() == 1 {
+            return result;
+        }
+        let failure = result.as_ref().err().map(Failure::of);
+        for (rank, bytes) in self.all_gather(&encode(&failure)?)?.into_iter().enumerate() {
+            if let Some(failure) = decode::<Option<Failure>>(&bytes)? {
+                return Err(failure.error().context(format!("rank {rank}")));
+            }
+        }
+        result
+    }
+
+    /// The items of every rank end to end, by rank. Floats in them must be finite or stored as bits: they travel as JSON.
+    ///
+    /// # Errors
+    /// See [`Communicator::all_gather`].
+    pub fn gather<T: Serialize + DeserializeOwned>(&self, own: Vec<T>) -> Result<Vec<T>> {
+        if self.world_size() == 1 {
+            return Ok(own);
+        }
+        let all = self.all_gather(&encode(&own)?)?;
+        Ok(all.iter().map(|bytes| decode::<Vec<T>>(bytes)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    }
+
+    /// The numbers of every rank end to end, by rank.
+    ///
+    /// # Errors
+    /// See [`Communicator::all_gather`].
+    pub fn gather_f32(&self, own: Vec<f32>) -> Result<Vec<f32>> {
+        match self.world_size() {
+            1 => Ok(own),
+            _ => Ok(f32_values(&self.all_gather(&f32_bytes(&[&own]))?.concat()).collect()),
+        }
+    }
+
+    /// The numbers of every rank end to end, by rank.
+    ///
+    /// # Errors
+    /// See [`Communicator::all_gather`].
+    pub fn gather_f64(&self, own: Vec<f64>) -> Result<Vec<f64>> {
+        if self.world_size() == 1 {
+            return Ok(own);
+        }
+        let own: Vec<u8> = own.into_iter().flat_map(f64::to_le_bytes).collect();
+        Ok(self.all_gather(&own)?.concat().as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect())
+    }
+}
+
+/// Which of `items` consecutive items are those of `rank`.
+pub fn share(items: usize, rank: usize, world_size: usize) -> Range<usize> {
+    items * rank / world_size..items * (rank + 1) / world_size
+}
+
+/// Add a term to a sum, or begin the sum with it.
+fn add(sum: &mut [f32], filled: bool, term: impl Iterator<Item = f32>) {
+    match filled {
+        true => sum.iter_mut().zip(term).for_each(|(sum, term)| *sum += term),
+        // Not 0 + term: that would turn -0 into 0.
+        false => sum.iter_mut().zip(term).for_each(|(sum, term)| *sum = term),
+    }
+}
+
+fn f32_bytes(slices: &[&[f32]]) -> Vec<u8> {
+    slices.iter().flat_map(|slice| slice.iter()).flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn f32_values(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes))
+}
+
+fn check_length(got: usize, expected: usize) -> Result<()> {
+    match got == expected {
+        true => Ok(()),
+        false => Err(Error::failed(format!(
+            "the ranks do not agree on what they exchange: {got} bytes where {expected} were expected; do they run the same program on the \
+             same files?"
+        ))),
+    }
+}
+
+fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|e| Error::failed(format!("cannot send a value to the other ranks: {e}")))
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|e| Error::failed(format!("cannot read what another rank sent: {e}")))
+}
+
+/// An [`Error`] that travels between ranks.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+struct Failure {
+    exit_code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn of(error: &Error) -> Failure {
+        Failure { exit_code: error.exit_code(), message: error.to_string() }
+    }
+
+    fn error(self) -> Error {
+        match self.exit_code {
+            2 => Error::Input(self.message),
+            _ => Error::Failed(self.message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,43 @@
+//! One process alone: every collective returns at once.
+
+use super::{Communicator, add};
+use crate::{Error, Result};
+
+/// The communicator of a program that runs as one process.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Single;
+
+impl Communicator for Single {
+    fn rank(&self) -> usize {
+        0
+    }
+
+    fn world_size(&self) -> usize {
+        1
+    }
+
+    fn all_gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
+        Ok(vec![own.to_vec()])
+    }
+
+    fn abort(&self, _error: &Error) {}
+
+    fn barrier(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn broadcast(&self, _root: usize, _bytes: &mut Vec<u8>) -> Result<()> {
+        Ok(())
+    }
+
+    fn broadcast_f32(&self, _root: usize, _values: &mut [f32]) -> Result<()> {
+        Ok(())
+    }
+
+    fn sum_f32(&self, sum: &mut [f32], filled: bool, own: &[&[f32]], _counts: &[usize]) -> Result<()> {
+        for (i, term) in own.iter().enumerate() {
+            add(sum, filled || i > 0, term.iter().copied());
+        }
+        Ok(())
+    }
+}

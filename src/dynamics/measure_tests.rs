@@ -1,0 +1,194 @@
+//! The whole measurement of tiny models on a few samples: from files to files, stopped and gone on with.
+
+use super::measure::{DynamicsObserver, DynamicsRequest, run};
+use super::output_dir::{DYNAMICS_JSON, PAIRS, SAMPLES};
+use super::result::{DynamicsResult, InfluenceConfig, Pair};
+use super::samples::{ResponseSource, Sample};
+use super::sgd_step::ResponseLoss;
+use crate::Result;
+use crate::eval::bench::BenchmarkSpec;
+use crate::model::init::{Preset, write_checkpoint};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use candle_core::Device;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+struct Quiet(Vec<String>);
+
+impl DynamicsObserver for Quiet {
+    fn stage(&mut self, what: &str) {
+        self.0.push(what.to_string());
+    }
+
+    fn samples(&mut self, _set: &str, done: usize, total: usize) {
+        assert!(done <= total);
+    }
+
+    fn pairs(&mut self, _model: &str, done: usize, total: usize) {
+        assert!(done <= total);
+    }
+}
+
+/// Records of text alone; without a response where it is `None`.
+fn dataset(dir: &Path, responses: &[Option<&str>]) {
+    fs::create_dir_all(dir).unwrap();
+    let record = |(i, response): (usize, &Option<&str>)| {
+        let user = serde_json::json!({"role": "user", "content": format!("Question {i}?")});
+        let assistant = response.map(|text| serde_json::json!({"role": "assistant", "content": text}));
+        let messages: Vec<_> = std::iter::once(user).chain(assistant).collect();
+        let record = serde_json::json!({"file_name": "", "id": format!("r{i}"), "task": "exact", "messages": messages,
+            "images": [], "answer": "yes", "source": "", "seed": i});
+        format!("{record}\n")
+    };
+    fs::write(dir.join("metadata.jsonl"), responses.iter().enumerate().map(record).collect::<String>()).unwrap();
+    let manifest = r#"{"tool": "jigsaw", "version": "0", "sha256": "", "splits": {}}"#;
+    fs::write(dir.join("manifest.json"), manifest).unwrap();
+}
+
+fn benchmark(path: &Path) {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let image = image::RgbImage::from_fn(28, 28, |x, y| image::Rgb([x as u8, y as u8, 9]));
+    image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    let image = STANDARD.encode(bytes.into_inner());
+    let rows: String = (0..2).map(|i| format!("{i}\t{image}\tIs there a {i}?\tyes\tyes-no\n")).collect();
+    fs::write(path, format!("index\timage\tquestion\tanswer\trule\n{rows}")).unwrap();
+}
+
+fn request(dir: &Path, out: &str) -> DynamicsRequest {
+    let spec = |text: String| BenchmarkSpec::parse(&text, "train").unwrap();
+    let at = |name: &str| dir.join(name).display().to_string();
+    DynamicsRequest {
+        models: vec![dir.join("base"), dir.join("tuned")],
+        base: dir.join("base"),
+        train: vec![spec(format!("bare={}", at("bare"))), spec(format!("long={}", at("long")))],
+        prior: vec![spec(format!("facts={}", at("facts"))), spec(format!("seen={}", at("seen.tsv")))],
+        setting: InfluenceConfig {
+            eta: 1e-5,
+            loss: ResponseLoss::Mean,
+            pairs: 3,
+            seed: 0,
+            frozen: vec!["vision".into()],
+        },
+        max_new_tokens: Some(4),
+        forgetting: Vec::new(),
+        out: dir.join(out),
+        fresh: false,
+    }
+}
+
+fn prepare() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    write_checkpoint(&dir.path().join("base"), Preset::Tiny, 0).unwrap();
+    write_checkpoint(&dir.path().join("tuned"), Preset::Tiny, 1).unwrap();
+    dataset(&dir.path().join("bare"), &[Some("yes"), Some("no"), Some("maybe")]);
+    dataset(&dir.path().join("long"), &[Some("It is so, I think."), Some("No, it is not.")]);
+    dataset(&dir.path().join("facts"), &[Some("yes"), Some("no")]);
+    benchmark(&dir.path().join("seen.tsv"));
+    dir
+}
+
+fn measure(request: &DynamicsRequest) -> Result<(DynamicsResult, Vec<String>)> {
+    let mut told = Quiet(Vec::new());
+    run(request, &Device::Cpu, &mut told).map(|found| (found, told.0))
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: PathBuf) -> Vec<T> {
+    fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_measurement_goes_from_files_to_files_and_goes_on_where_it_was_stopped() {
+    let dir = prepare();
+    let whole = request(dir.path(), "whole");
+    let (found, told) = measure(&whole).unwrap();
+    assert_eq!(told.len(), 3, "base, and two checkpoints: {told:?}");
+    let samples: Vec<Sample> = read(whole.out.join(SAMPLES));
+    let by_base = samples.iter().filter(|s| s.origin == ResponseSource::Base).count();
+    assert_eq!((samples.len(), by_base), (9, 2), "benchmark files have no responses of their own");
+    assert!(samples.iter().all(|s| s.nats > 0.0 && (s.origin == ResponseSource::Data || s.token_ids.len() <= 4)));
+    let pairs: Vec<Pair> = read(whole.out.join(PAIRS));
+    // Three pairs of each regime with each of two families, under two checkpoints.
+    assert_eq!(pairs.len(), 2 * 2 * 3 * 2);
+    assert!(pairs.iter().all(|p| p.influence.lbk > 0.0 && p.influence.cosine.abs() <= 1.0));
+    let same = |p: &&Pair| (p.checkpoint, p.regime.as_str(), p.prior.as_str()) == (0, "long", "facts");
+    let different: std::collections::HashSet<_> = pairs.iter().filter(same).map(|p| (&p.u, &p.v)).collect();
+    assert_eq!(different.len(), 3, "two by two samples, three different pairs");
+    // The base's own view of a sample is the same in both files.
+    let u = pairs.iter().find(|p| p.checkpoint == 0 && p.regime == "bare").unwrap();
+    let sample = samples.iter().find(|s| s.set == "bare" && s.id == u.u).unwrap();
+    assert!((u.influence.u_nats - sample.nats).abs() < 1e-3, "{} {}", u.influence.u_nats, sample.nats);
+    assert!(found.checkpoints[0].first_order.difference < 0.2, "{:?}", found.checkpoints[0].first_order);
+    assert_eq!(found.priors[1].answered_by_base, 2);
+
+    // Nothing is left to do: nothing is loaded, the result is the same.
+    let result = fs::read(whole.out.join(DYNAMICS_JSON)).unwrap();
+    let (again, told) = measure(&whole).unwrap();
+    assert!(told.is_empty() && fs::read(whole.out.join(DYNAMICS_JSON)).unwrap() == result);
+    assert_eq!(again.checkpoints.len(), 2);
+
+    // One checkpoint first, stopped in the middle of a line, then the other.
+    let mut part = request(dir.path(), "part");
+    part.models.pop();
+    measure(&part).unwrap();
+    let text = fs::read(part.out.join(PAIRS)).unwrap();
+    fs::write(part.out.join(PAIRS), &text[..text.len() * 2 / 3]).unwrap();
+    fs::remove_file(part.out.join(DYNAMICS_JSON)).unwrap();
+    part.models = whole.models.clone();
+    measure(&part).unwrap();
+    for name in [PAIRS, SAMPLES, DYNAMICS_JSON] {
+        assert_eq!(fs::read(part.out.join(name)).unwrap(), fs::read(whole.out.join(name)).unwrap(), "{name}");
+    }
+
+    // Another step is another measurement.
+    let mut other = request(dir.path(), "whole");
+    other.setting.eta = 2e-5;
+    let error = measure(&other).unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("setting.eta: 0.00001 -> 0.00002"), "{error}");
+    // And so are other responses to the same prompts.
+    dataset(&dir.path().join("bare"), &[Some("yes"), Some("no"), Some("perhaps")]);
+    let error = measure(&whole).unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("(train.bare.data:"), "{error}");
+    dataset(&dir.path().join("bare"), &[Some("yes"), Some("no"), Some("maybe")]);
+    // So are lines that were changed.
+    let text = fs::read_to_string(whole.out.join(PAIRS)).unwrap().replacen("\"u\":\"r", "\"u\":\"s", 1);
+    fs::write(whole.out.join(PAIRS), text).unwrap();
+    let error = measure(&whole).unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("pairs.jsonl:1:"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused_before_any_weights_are_read() {
+    let dir = prepare();
+    // Weights that would fail to load show that none are.
+    let refused = |change: &dyn Fn(&mut DynamicsRequest), said: &[&str]| {
+        let mut request = request(dir.path(), "out");
+        change(&mut request);
+        let error = measure(&request).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        said.iter().for_each(|text| assert!(error.to_string().contains(text), "{text:?}: {error}"));
+        assert!(!request.out.exists());
+    };
+    dataset(&dir.path().join("mute"), &[Some("yes"), None]);
+    let spec = |name: &str, path: &str| BenchmarkSpec {
+        name: name.into(),
+        path: dir.path().join(path),
+        kind: None,
+        split: "train".into(),
+    };
+    refused(&|r| r.train[1] = spec("mute", "mute"), &["--train mute=", "1 of 2 records", "r1"]);
+    refused(&|r| r.train[1] = spec("Facts", "long"), &["name facts is given twice"]);
+    refused(&|r| r.train[1] = spec("file", "seen.tsv"), &["--train file=", "dataset directory"]);
+    refused(&|r| r.train[1] = spec("none", "nowhere"), &["--train none="]);
+    refused(&|r| r.prior[1] = spec("none", "nowhere.tsv"), &["--prior none=", "no such file"]);
+    refused(&|r| r.models[1] = dir.path().join("base"), &["--model", "given twice"]);
+    refused(&|r| r.models[1] = dir.path().join("bare"), &["bare"]);
+    refused(&|r| r.forgetting = vec![dir.path().join("bare")], &["--forgetting", "forgetting.json"]);
+    let other = dir.path().join("other");
+    write_checkpoint(&other, Preset::Tiny, 2).unwrap();
+    let path = other.join("preprocessor_config.json");
+    fs::write(&path, fs::read_to_string(&path).unwrap() + "\n").unwrap();
+    refused(&|r| r.models[1] = other.clone(), &["do not read prompts alike"]);
+    refused(&|r| r.setting.frozen = vec!["visoin".into()], &["--freeze: \"visoin\" names no parameter"]);
+    refused(&|r| r.setting.frozen = vec!["vision".into(), "text".into()], &["--freeze:", "nothing is left"]);
+}

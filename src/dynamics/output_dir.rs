@@ -1,0 +1,216 @@
+//! The output directory: what it is of, checked before anything is measured.
+//!
+//! ```text
+//! OUT/dynamics.key.json   what decides the numbers, written first
+//! OUT/samples.jsonl   the samples, with their responses and the base's view of them
+//! OUT/pairs.jsonl     the pairs, a line each
+//! OUT/dynamics.csv    everything that was found as one table, a number a row
+//! OUT/dynamics.md     the tables
+//! OUT/dynamics.json   everything, written last
+//! ```
+
+use super::result::InfluenceConfig;
+use crate::forgetting::ModelRef;
+use crate::io::files;
+use crate::sampling::differences;
+use crate::tasks::benchmarks::Protocol;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Raised whenever a measurement would come out otherwise than before.
+const VERSION: u32 = 1;
+
+/// Everything, for programs.
+pub const DYNAMICS_JSON: &str = "dynamics.json";
+/// A number a row.
+pub const DYNAMICS_CSV: &str = "dynamics.csv";
+/// For people.
+pub const DYNAMICS_MD: &str = "dynamics.md";
+/// A line a pair.
+pub const PAIRS: &str = "pairs.jsonl";
+/// A line a sample.
+pub const SAMPLES: &str = "samples.jsonl";
+const KEY: &str = "dynamics.key.json";
+
+/// A set of samples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SampleSetKey {
+    /// Hash of the examples used.
+    pub data: String,
+    /// Examples used.
+    pub samples: usize,
+    /// How they are put to the model.
+    pub protocol: Protocol,
+    /// Longest response of the base, where it answers itself.
+    pub max_new_tokens: usize,
+}
+
+/// Everything that decides the numbers, but the checkpoints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeasurementKey {
+    /// Version of this program and of the measurement.
+    pub code: String,
+    /// Step, loss, pairs, seed.
+    pub setting: InfluenceConfig,
+    /// Hash of the base's weights.
+    pub base: String,
+    /// Hash of tokenizer, chat template and image settings.
+    pub prompt: String,
+    /// The sets in their order.
+    pub order: Vec<String>,
+    /// Training data, by name.
+    pub train: BTreeMap<String, SampleSetKey>,
+    /// Prior knowledge, by name.
+    pub prior: BTreeMap<String, SampleSetKey>,
+}
+
+impl MeasurementKey {
+    /// Version of this program and of the measurement.
+    pub fn code() -> String {
+        format!("{} dynamics {VERSION}", env!("CARGO_PKG_VERSION"))
+    }
+}
+
+/// `dynamics.key.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct KeyFile {
+    key: MeasurementKey,
+    checkpoints: Vec<ModelRef>,
+}
+
+/// The directory of one measurement.
+#[derive(Debug)]
+pub struct OutputDir {
+    path: PathBuf,
+}
+
+impl OutputDir {
+    /// Open `path` for the measurement `key` of `checkpoints`, making it if need be. Those that were measured there before may be
+    /// followed by more. With `fresh`, what an earlier measurement left there is removed.
+    ///
+    /// # Errors
+    /// An input error if the directory holds something else; it names what differs.
+    pub fn open(path: &Path, key: MeasurementKey, checkpoints: &[ModelRef], fresh: bool) -> Result<OutputDir> {
+        files::create_dir(path)?;
+        let directory = OutputDir { path: path.to_path_buf() };
+        let own = [DYNAMICS_JSON, DYNAMICS_CSV, DYNAMICS_MD, PAIRS, SAMPLES, KEY];
+        if fresh {
+            // The result goes first: what remains after an interruption never looks finished.
+            own.iter().try_for_each(|name| directory.remove(name))?;
+        }
+        let about = KeyFile { key, checkpoints: checkpoints.to_vec() };
+        let key_path = directory.file(KEY);
+        if !key_path.exists() {
+            if files::has_other_files(path, |_| false) {
+                return Err(Error::input(format!(
+                    "{} is not empty and holds no measurement of learning dynamics (no {KEY}); give another --out",
+                    path.display()
+                )));
+            }
+            files::write_json(&key_path, &about)?;
+            return Ok(directory);
+        }
+        let found: KeyFile = files::read_json(&key_path)
+            .map_err(|e| e.context("--out holds something else than learning dynamics; give another"))?;
+        let mut parts: Vec<String> =
+            differences(&found.key, &about.key).iter().map(|(name, change)| format!("{name}: {change}")).collect();
+        let differ = found.checkpoints.iter().zip(checkpoints).find(|(a, b)| a.hash != b.hash);
+        if let Some((there, here)) = differ {
+            parts.push(format!("checkpoints: {} -> {}", there.dir, here.dir));
+        } else if found.checkpoints.len() > checkpoints.len() {
+            parts.push(format!("checkpoints: {} -> {}", found.checkpoints.len(), checkpoints.len()));
+        }
+        if !parts.is_empty() {
+            return Err(Error::input(format!(
+                "{} holds another measurement ({}); give another --out, or --fresh to start over",
+                path.display(),
+                parts.join("; ")
+            )));
+        }
+        if found.checkpoints.len() < checkpoints.len() {
+            directory.remove(DYNAMICS_JSON)?;
+            files::write_json(&key_path, &about)?;
+        }
+        Ok(directory)
+    }
+
+    /// Path of a file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        match std::fs::remove_file(self.file(name)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::failed(format!("cannot remove {}: {e}", self.file(name).display())))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dynamics::sgd_step::ResponseLoss;
+    use crate::tasks::benchmarks::Pixels;
+
+    fn key(eta: f64, data: &str) -> MeasurementKey {
+        let protocol = Protocol::of_dataset("jigsaw", Some(Pixels { min: 784, max: 784, factor: 28 }));
+        let set = SampleSetKey { data: data.repeat(64), samples: 4, protocol, max_new_tokens: 8 };
+        let setting = InfluenceConfig { eta, loss: ResponseLoss::Mean, pairs: 8, seed: 0, frozen: Vec::new() };
+        MeasurementKey {
+            code: MeasurementKey::code(),
+            setting,
+            base: "b".repeat(64),
+            prompt: "p".repeat(64),
+            order: vec!["sft".into(), "vqa".into()],
+            train: [("sft".to_string(), set.clone())].into(),
+            prior: [("vqa".to_string(), set)].into(),
+        }
+    }
+
+    fn models(names: &[&str]) -> Vec<ModelRef> {
+        let model =
+            |name: &&str| ModelRef { name: name.to_string(), dir: format!("/{name}"), hash: name.repeat(8), run: None };
+        names.iter().map(model).collect()
+    }
+
+    #[test]
+    fn the_same_measurement_goes_on_and_takes_more_checkpoints_and_another_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let open =
+            |key: MeasurementKey, names: &[&str], fresh: bool| OutputDir::open(dir.path(), key, &models(names), fresh);
+        let opened = open(key(0.1, "d"), &["a"], false).unwrap();
+        std::fs::write(opened.file(DYNAMICS_JSON), "{}").unwrap();
+        open(key(0.1, "d"), &["a"], false).unwrap();
+        assert!(opened.file(DYNAMICS_JSON).exists());
+        open(key(0.1, "d"), &["a", "b"], false).unwrap();
+        assert!(!opened.file(DYNAMICS_JSON).exists(), "no longer the result of all checkpoints");
+        for (key, names, said) in [
+            (key(0.2, "d"), &["a", "b"][..], "setting.eta: 0.1 -> 0.2"),
+            (key(0.1, "e"), &["a", "b"], "train.sft.data"),
+            (key(0.1, "d"), &["b", "a"], "checkpoints: /a -> /b"),
+            (key(0.1, "d"), &["a"], "checkpoints: 2 -> 1"),
+        ] {
+            let error = open(key, names, false).unwrap_err();
+            assert!(error.exit_code() == 2 && error.to_string().contains(said), "{said}: {error}");
+            assert!(error.to_string().contains("--fresh"), "{error}");
+        }
+        open(key(0.2, "d"), &["b"], true).unwrap();
+        open(key(0.2, "d"), &["b"], false).unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_something_else_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("holiday.txt"), "").unwrap();
+        let error = OutputDir::open(dir.path(), key(0.1, "d"), &models(&["a"]), true).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("not empty"), "{error}");
+        std::fs::write(dir.path().join(KEY), "{\"key\": 1}").unwrap();
+        let error = OutputDir::open(dir.path(), key(0.1, "d"), &models(&["a"]), false).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains(KEY), "{error}");
+    }
+}

@@ -1,0 +1,282 @@
+//! What was found, as `dynamics.json` holds it, from the lines of single pairs.
+
+use super::influence::Influence;
+use super::kl::KlAndForgetting;
+use super::output_dir::PAIRS;
+use super::perplexity::{Perplexity, median};
+use super::sgd_step::ResponseLoss;
+use crate::Result;
+use crate::forgetting::ModelRef;
+use crate::io::{files, jsonl};
+use crate::stats::{
+    Agreement, ClusterTotal, Interval, RESAMPLES, ResampleUnit, bootstrap, clustered_mean, nan_if_null,
+};
+use crate::tasks::benchmarks::Protocol;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Raised whenever `dynamics.json` changes its form.
+const FORM: u32 = 1;
+
+/// Seed of all bootstraps: the same pairs have the same interval whenever and wherever it is computed.
+pub const BOOTSTRAP_SEED: u64 = 0;
+
+/// One pair under one checkpoint: a line of `pairs.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pair {
+    /// Number of the checkpoint among those measured, from 0.
+    pub checkpoint: usize,
+    /// Its name.
+    pub model: String,
+    /// The regime that u is from.
+    pub regime: String,
+    /// The prior family that v is from.
+    pub prior: String,
+    /// Number of the pair among those of this regime and family.
+    pub pair: usize,
+    /// Id of the training sample.
+    pub u: String,
+    /// Id of the prior sample.
+    pub v: String,
+    /// What was measured.
+    #[serde(flatten)]
+    pub influence: Influence,
+}
+
+impl Pair {
+    /// The pairs in the output directory `dir`, in the order in which they were measured.
+    pub fn read_all(dir: &Path) -> Result<Vec<Pair>> {
+        jsonl::read(&dir.join(PAIRS))
+    }
+}
+
+/// What decides the numbers besides models and data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InfluenceConfig {
+    /// Size of the step.
+    pub eta: f64,
+    /// The loss that it descends.
+    pub loss: ResponseLoss,
+    /// Pairs of each regime with each prior family, at most.
+    pub pairs: usize,
+    /// Seed of the choice of samples.
+    pub seed: u64,
+    /// Parts of the model that take no step.
+    pub frozen: Vec<String>,
+}
+
+/// A regime's training data or a family of prior knowledge, as the base sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SampleSetResult {
+    /// Name.
+    pub name: String,
+    /// File or dataset directory.
+    pub path: String,
+    /// Split of a dataset directory; empty for a file.
+    pub split: String,
+    /// SHA-256 over the examples used, with their images.
+    pub data: String,
+    /// How they are put to the model.
+    pub protocol: Protocol,
+    /// Examples in the set.
+    pub examples: usize,
+    /// Responses that are the base's own greedy answers, for want of one in the data.
+    pub answered_by_base: usize,
+    /// How likely the base finds the responses used.
+    pub perplexity: Perplexity,
+}
+
+/// Pairs of one regime with one prior family, or with all, under one checkpoint. Intervals are about other training samples: all
+/// pairs of one u count as one observation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PairSummary {
+    /// The regime.
+    pub regime: String,
+    /// The prior family; none for all together.
+    pub prior: Option<String>,
+    /// Pairs.
+    pub pairs: usize,
+    /// Different training samples among them.
+    pub samples: usize,
+    /// Mean of LBK, BCa bootstrap.
+    pub lbk: Interval,
+    /// Median of LBK.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub lbk_median: f64,
+    /// Pairs without LBK: u is certain, there is no step.
+    pub certain: usize,
+    /// Mean signed change of v's log-likelihood, t interval.
+    pub change: Interval,
+    /// Share of the pairs in which v becomes less likely.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub harmed: f64,
+    /// Mean cosine of the gradients, t interval.
+    pub cosine: Interval,
+    /// Change of v by u against change of u by v.
+    pub symmetry: Agreement,
+    /// Change of v by u against its first order: is eta small enough?
+    pub first_order: Agreement,
+}
+
+/// One checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointResult {
+    /// The model.
+    pub model: ModelRef,
+    /// Each regime with all prior families and with each.
+    pub summaries: Vec<PairSummary>,
+    /// Change of v by u against change of u by v, over all pairs.
+    pub symmetry: Agreement,
+    /// Change of v by u against its first order, over all pairs.
+    pub first_order: Agreement,
+    /// It is an adapter, and only the adapter takes the step: the kernel is over its parameters alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adapter: bool,
+}
+
+/// Everything.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DynamicsResult {
+    /// Version of this form.
+    pub form: u32,
+    /// Version of the program.
+    pub jigsaw: String,
+    /// Resamples of each bootstrap.
+    pub resamples: usize,
+    /// Step, loss, pairs, seed.
+    pub setting: InfluenceConfig,
+    /// The base model, which perplexities are by.
+    pub base: ModelRef,
+    /// Training data.
+    pub regimes: Vec<SampleSetResult>,
+    /// Prior knowledge.
+    pub priors: Vec<SampleSetResult>,
+    /// Edges of the histograms' bins, in nats per token.
+    pub edges: Vec<f64>,
+    /// The checkpoints, in the order given.
+    pub checkpoints: Vec<CheckpointResult>,
+    /// KL to the base and forgetting, if comparisons were given.
+    pub kl: Option<KlAndForgetting>,
+}
+
+impl DynamicsResult {
+    /// Put together.
+    pub fn new(
+        setting: InfluenceConfig,
+        base: ModelRef,
+        (regimes, priors): (Vec<SampleSetResult>, Vec<SampleSetResult>),
+        edges: Vec<f64>,
+        checkpoints: Vec<CheckpointResult>,
+        kl: Option<KlAndForgetting>,
+    ) -> DynamicsResult {
+        let jigsaw = env!("CARGO_PKG_VERSION").to_string();
+        DynamicsResult {
+            form: FORM,
+            jigsaw,
+            resamples: RESAMPLES,
+            setting,
+            base,
+            regimes,
+            priors,
+            edges,
+            checkpoints,
+            kl,
+        }
+    }
+
+    /// Read `dynamics.json`.
+    pub fn read(path: &Path) -> Result<DynamicsResult> {
+        files::read_versioned(path, FORM, "make it again by the command that made it")
+    }
+}
+
+impl CheckpointResult {
+    /// Sum up the pairs of one checkpoint of a whole model.
+    pub fn of(model: ModelRef, pairs: &[&Pair], regimes: &[&str], priors: &[&str]) -> CheckpointResult {
+        let mut summaries = Vec::new();
+        for regime in regimes {
+            let of_regime: Vec<&Pair> = pairs.iter().copied().filter(|p| p.regime == *regime).collect();
+            summaries.push(PairSummary::of(regime, None, &of_regime));
+            for prior in priors.iter().filter(|_| priors.len() > 1) {
+                let of_both: Vec<&Pair> = of_regime.iter().copied().filter(|p| p.prior == *prior).collect();
+                summaries.push(PairSummary::of(regime, Some(prior), &of_both));
+            }
+        }
+        if let [only] = priors {
+            summaries.iter_mut().for_each(|cell| cell.prior = Some((*only).to_string()));
+        }
+        CheckpointResult {
+            model,
+            summaries,
+            symmetry: symmetry(pairs),
+            first_order: first_order(pairs),
+            adapter: false,
+        }
+    }
+
+    /// The summaries over all prior families, a regime each.
+    pub fn overall(&self) -> impl Iterator<Item = &PairSummary> {
+        let mut seen: Vec<&str> = Vec::new();
+        self.summaries.iter().filter(move |cell| {
+            let first = !seen.contains(&cell.regime.as_str());
+            seen.push(&cell.regime);
+            first
+        })
+    }
+}
+
+impl PairSummary {
+    fn of(regime: &str, prior: Option<&str>, pairs: &[&Pair]) -> PairSummary {
+        let mut numbers: HashMap<&str, usize> = HashMap::new();
+        for pair in pairs {
+            let next = numbers.len();
+            numbers.entry(&pair.u).or_insert(next);
+        }
+        let totals = |of: fn(&Influence) -> f64| -> Vec<ClusterTotal> {
+            let mut totals = vec![(0.0, 0.0); numbers.len()];
+            for pair in pairs {
+                let value = of(&pair.influence);
+                let total = &mut totals[numbers[pair.u.as_str()]];
+                if value.is_finite() {
+                    *total = (total.0 + value, total.1 + 1.0);
+                }
+            }
+            totals.retain(|&(_, count)| count > 0.0);
+            totals
+        };
+        let mut lbk: Vec<f64> = pairs.iter().map(|p| p.influence.lbk).filter(|x| x.is_finite()).collect();
+        let harmed = pairs.iter().filter(|p| p.influence.v_change < 0.0).count();
+        PairSummary {
+            regime: regime.to_string(),
+            prior: prior.map(String::from),
+            pairs: pairs.len(),
+            samples: numbers.len(),
+            lbk: skewed_mean(&totals(|i| i.lbk)),
+            certain: pairs.len() - lbk.len(),
+            lbk_median: median(&mut lbk),
+            change: clustered_mean(&totals(|i| i.v_change)).mean,
+            harmed: harmed as f64 / pairs.len() as f64,
+            cosine: clustered_mean(&totals(|i| i.cosine)).mean,
+            symmetry: symmetry(pairs),
+            first_order: first_order(pairs),
+        }
+    }
+}
+
+/// The mean over all clusters' values, with an interval that may lean to one side: squares have a long tail.
+fn skewed_mean(totals: &[ClusterTotal]) -> Interval {
+    let units: Vec<ResampleUnit> =
+        totals.iter().map(|&(first, count)| ResampleUnit { first, second: 0.0, count }).collect();
+    let found = bootstrap(&[units], |means| means[0].0, RESAMPLES, BOOTSTRAP_SEED);
+    // One cluster has no spread, and its resamples are all the same.
+    if totals.len() < 2 { Interval { low: f64::NAN, high: f64::NAN, ..found } } else { found }
+}
+
+fn symmetry(pairs: &[&Pair]) -> Agreement {
+    Agreement::of(&pairs.iter().map(|p| (p.influence.v_change, p.influence.u_change)).collect::<Vec<_>>())
+}
+
+fn first_order(pairs: &[&Pair]) -> Agreement {
+    Agreement::of(&pairs.iter().map(|p| (p.influence.first_order, p.influence.v_change)).collect::<Vec<_>>())
+}

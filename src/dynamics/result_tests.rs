@@ -1,0 +1,126 @@
+//! From lines of pairs to what is told of them.
+
+use super::fixtures::{dynamics, influence, pair, pairs};
+use super::kl::kl_and_forgetting;
+use super::output_dir::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD};
+use super::result::{CheckpointResult, DynamicsResult, Pair};
+use super::table::notes;
+use super::write::write;
+use crate::forgetting::fixtures::model;
+use crate::stats::{ClusterTotal, clustered_mean};
+
+#[test]
+fn a_regimes_cell_is_over_all_families_and_each_family_has_its_own() {
+    let found = dynamics(&pairs());
+    let cells = &found.checkpoints[0].summaries;
+    let names: Vec<_> = cells.iter().map(|c| (c.regime.as_str(), c.prior.as_deref(), c.pairs, c.samples)).collect();
+    let bare = [("bare", None, 20, 10), ("bare", Some("vqa"), 10, 10), ("bare", Some("ocr"), 10, 10)];
+    assert_eq!(names[..3], bare);
+    assert_eq!(found.checkpoints[0].overall().map(|c| c.regime.as_str()).collect::<Vec<_>>(), ["bare", "rollouts"]);
+    assert!((cells[0].lbk.value - 5.5).abs() < 1e-12 && (cells[0].lbk_median - 5.5).abs() < 1e-12);
+    assert!((cells[3].lbk.value - 0.55).abs() < 1e-12, "{:?}", cells[3].lbk);
+    assert!((found.checkpoints[1].summaries[0].lbk.value - 2.75).abs() < 1e-12);
+    assert!(cells[0].lbk.low > 3.0 && cells[0].lbk.low < 5.0 && cells[0].lbk.high > 6.0, "{:?}", cells[0].lbk);
+    assert!((cells[0].harmed - 0.7).abs() < 1e-12);
+    assert!((cells[0].symmetry.correlation - 1.0).abs() < 1e-12);
+    assert!((cells[0].symmetry.difference - 0.1 / (0.5_f64 * (1.0 + 1.21)).sqrt()).abs() < 1e-12);
+    assert_eq!(cells[0].first_order.difference, 0.0);
+}
+
+#[test]
+fn all_pairs_of_one_training_sample_are_one_observation() {
+    let once: Vec<Pair> =
+        (0..8).map(|i| pair(0, ("a", "p"), (i, i), influence(f64::from(i as u32), 0.1 * i as f64))).collect();
+    let repeated: Vec<Pair> = (0..24)
+        .map(|i| pair(0, ("a", "p"), (i, i % 8), influence(f64::from(i as u32 % 8), 0.1 * (i % 8) as f64)))
+        .collect();
+    let of = |pairs: &[Pair]| {
+        CheckpointResult::of(model("m"), &pairs.iter().collect::<Vec<_>>(), &["a"], &["p"]).summaries[0].clone()
+    };
+    let (one, three) = (of(&once), of(&repeated));
+    assert_eq!((one.pairs, one.samples, three.pairs, three.samples), (8, 8, 24, 8));
+    for (a, b) in [(one.lbk, three.lbk), (one.change, three.change)] {
+        assert!((a.value - b.value).abs() < 1e-12 && (a.low - b.low).abs() < 1e-9 && (a.high - b.high).abs() < 1e-9);
+    }
+    let totals: Vec<ClusterTotal> = (0..8).map(|i| (0.1 * f64::from(i), 1.0)).collect();
+    assert!((one.change.low - clustered_mean(&totals).mean.low).abs() < 1e-12);
+    assert_eq!(one.prior.as_deref(), Some("p"), "a single family is named");
+}
+
+#[test]
+fn a_single_sample_has_no_interval_and_a_certain_one_no_bound() {
+    let only =
+        [pair(0, ("a", "p"), (0, 0), influence(2.0, -0.1)), pair(0, ("a", "p"), (1, 0), influence(f64::NAN, 0.1))];
+    let cell = CheckpointResult::of(model("m"), &only.iter().collect::<Vec<_>>(), &["a"], &["p"]).summaries[0].clone();
+    assert_eq!((cell.lbk.value, cell.certain, cell.samples), (2.0, 1, 1));
+    assert!(cell.lbk.low.is_nan() && cell.lbk.high.is_nan());
+    let none = CheckpointResult::of(model("m"), &[], &["a"], &["p"]).summaries[0].clone();
+    assert!(none.lbk.value.is_nan() && none.pairs == 0 && none.harmed.is_nan());
+}
+
+#[test]
+fn everything_is_written_and_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = pairs();
+    all[0].influence.lbk = f64::NAN;
+    let line = serde_json::to_string(&all[0]).unwrap();
+    let back: Pair = serde_json::from_str(&line).unwrap();
+    assert!(back.influence.lbk.is_nan() && line.contains("\"lbk\":null"), "{line}");
+    assert_eq!(serde_json::from_str::<Pair>(&serde_json::to_string(&all[1]).unwrap()).unwrap(), all[1]);
+    let mut found = dynamics(&all);
+    found.kl = Some(kl_and_forgetting(&[]).unwrap());
+    write(dir.path(), &found).unwrap();
+    let back = DynamicsResult::read(&dir.path().join(DYNAMICS_JSON)).unwrap();
+    assert_eq!(serde_json::to_string(&back).unwrap(), serde_json::to_string(&found).unwrap());
+    let csv = std::fs::read_to_string(dir.path().join(DYNAMICS_CSV)).unwrap();
+    let columns = csv.lines().next().unwrap().split(',').count();
+    assert!(csv.lines().all(|line| line.split(',').count() == columns), "{csv}");
+    assert!(!csv.contains("NaN") && !csv.contains("inf"), "{csv}");
+    assert!(csv.contains("step-1,sft,100,7,rollouts,ocr,LBK,10,10,0.27"), "{csv}");
+    let md = std::fs::read_to_string(dir.path().join(DYNAMICS_MD)).unwrap();
+    for expected in ["eta 0.001", "| rollouts | all | 20 (10) |", "| LBK | step-0 | step-1 |", "seed 7, data 3fa91c02"]
+    {
+        assert!(md.contains(expected), "{expected:?} is missing in:\n{md}");
+    }
+    assert!(!md.contains("NaN"), "{md}");
+    std::fs::write(dir.path().join(DYNAMICS_JSON), "{\"form\": 99}").unwrap();
+    let error = DynamicsResult::read(&dir.path().join(DYNAMICS_JSON)).unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("form 99"), "{error}");
+}
+
+#[test]
+fn a_kernel_over_an_adapter_alone_is_told_from_that_over_a_whole_model() {
+    let mut found = dynamics(&pairs());
+    found.checkpoints[1].adapter = true;
+    let said = notes(&found).join("\n");
+    assert!(said.contains("only the adapter of step-1:") && said.contains("the whole models step-0"), "{said}");
+    let json = serde_json::to_string(&found).unwrap();
+    assert_eq!(json.matches("\"adapter\":true").count(), 1);
+    let back: DynamicsResult = serde_json::from_str(&json).unwrap();
+    assert!(!back.checkpoints[0].adapter && back.checkpoints[1].adapter);
+    found.checkpoints[0].adapter = true;
+    let said = notes(&found).join("\n");
+    assert!(
+        said.contains("only the adapter of step-0, step-1:") && said.contains("do not compare with those of whole"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_step_too_large_and_samples_too_few_are_told() {
+    let mut all = pairs();
+    assert!(notes(&dynamics(&all)).is_empty(), "{:?}", notes(&dynamics(&all)));
+    all.iter_mut().filter(|p| p.checkpoint == 1).for_each(|p| p.influence.first_order *= 2.0);
+    let mut found = dynamics(&all);
+    found.setting.pairs = 64;
+    let said = notes(&found).join("\n");
+    assert!(said.contains("large for: step-1 on ") && !said.contains("step-0"), "{said}");
+    assert!(said.contains("bare (10), rollouts (10)"), "{said}");
+    // With a single family of prior knowledge too, once a regime.
+    let of_one: Vec<Pair> = all.iter().filter(|p| p.prior == "ocr").cloned().collect();
+    for (i, checkpoint) in found.checkpoints.iter_mut().enumerate() {
+        let own: Vec<&Pair> = of_one.iter().filter(|p| p.checkpoint == i).collect();
+        *checkpoint = CheckpointResult::of(checkpoint.model.clone(), &own, &["bare", "rollouts"], &["ocr"]);
+    }
+    assert_eq!(notes(&found).join("\n"), said);
+}

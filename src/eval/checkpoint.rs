@@ -1,0 +1,53 @@
+//! Evaluation of a checkpoint directory on a dataset.
+
+use super::{EvalDir, EvalResult, evaluate_in};
+use crate::Result;
+use crate::model::{Compute, ModelLoader};
+use crate::model::{Processor, Sampling};
+use crate::sampling::{LocalModel, SamplePlan, SampleProgress, checkpoint_key};
+use crate::tasks;
+use candle_core::Device;
+use std::path::{Path, PathBuf};
+
+/// An evaluation of a checkpoint directory on a dataset directory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvalRequest {
+    /// Checkpoint directory.
+    pub model: PathBuf,
+    /// Dataset directory.
+    pub data: PathBuf,
+    /// Split of it.
+    pub split: String,
+    /// Which examples, how often, how many at a time.
+    pub plan: SamplePlan,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Directory for responses and result.
+    pub out: PathBuf,
+    /// Start over, whatever is in `out`.
+    pub fresh: bool,
+}
+
+/// Run an evaluation, or what is left of it; a finished one is only read.
+pub fn evaluate_checkpoint(
+    request: &EvalRequest,
+    device: &Device,
+    progress: impl FnMut(SampleProgress),
+) -> Result<EvalResult> {
+    let EvalRequest { model, data, split, plan, sampling, out, fresh } = request;
+    let task = tasks::load(data, split)?;
+    let key = checkpoint_key(model, task.as_ref(), plan, sampling)?;
+    let directory = EvalDir::open(out, key, model, data, split_of(data, split), *fresh)?;
+    if let Some(result) = directory.finished()? {
+        return Ok(result);
+    }
+    let processor = Processor::from_dir(model)?;
+    let model = ModelLoader::new(device, Compute::F32).frozen(model)?;
+    let responder = LocalModel::new(&model, &processor);
+    evaluate_in(&directory, &responder, task.as_ref(), plan, sampling, progress)
+}
+
+/// The split that is written down: a file has none.
+pub(crate) fn split_of<'a>(data: &Path, split: &'a str) -> &'a str {
+    if data.is_dir() { split } else { "" }
+}

@@ -1,0 +1,206 @@
+//! An evaluation on disk: what it is keyed by, its responses as they come, its result written last.
+
+use crate::io::{files, jsonl};
+use crate::sampling::{ResponseLog, SamplePlan, SamplingKey, ScoredResponse, Summary};
+use crate::tasks::Task;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+const KEY: &str = "key.json";
+const RESPONSES: &str = "responses.jsonl";
+const RESULT: &str = "result.json";
+/// Responses of a server as they come, each paid for.
+pub(super) const API_CACHE: &str = "api-cache.jsonl";
+
+/// What an evaluation is of: `key.json`, written first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvalInfo {
+    /// What it is keyed by. The rest is for people and for the report.
+    pub key: SamplingKey,
+    /// The checkpoint directory; of a server, the model's name and the address.
+    pub model: PathBuf,
+    /// The dataset directory.
+    pub data: PathBuf,
+    /// The split of it.
+    pub split: String,
+}
+
+impl EvalInfo {
+    /// Read what the evaluation in `dir` is of; `None` if there is none.
+    pub fn read(dir: &Path) -> Result<Option<EvalInfo>> {
+        let path = dir.join(KEY);
+        if path.exists() { files::read_json(&path).map(Some) } else { Ok(None) }
+    }
+}
+
+/// A finished evaluation: `result.json`, written last.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvalResult {
+    /// What it is the result of.
+    #[serde(flatten)]
+    pub about: EvalInfo,
+    /// What was found.
+    pub summary: Summary,
+}
+
+impl EvalResult {
+    /// Read the result of an evaluation directory; `None` if it is not finished.
+    pub fn read(dir: &Path) -> Result<Option<EvalResult>> {
+        let path = dir.join(RESULT);
+        if path.exists() { files::read_json(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// The responses of an evaluation directory, complete lines only, in order.
+    pub fn read_responses(dir: &Path) -> Result<Vec<ScoredResponse>> {
+        jsonl::read(&dir.join(RESPONSES))
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// The output directory of one evaluation. While it is not finished, no other process evaluates in it.
+#[derive(Debug)]
+pub struct EvalDir {
+    path: PathBuf,
+    about: EvalInfo,
+    _lock: Option<File>,
+}
+
+impl EvalDir {
+    /// Open `path` for the evaluation `key` of `model` on `data`'s `split`, making it if need be. With `fresh`, what an
+    /// earlier evaluation left there is removed.
+    ///
+    /// # Errors
+    /// Input error if the directory holds another evaluation, of which it names the parts of the key that differ, or if another
+    /// process evaluates in it.
+    pub fn open(path: &Path, key: SamplingKey, model: &Path, data: &Path, split: &str, fresh: bool) -> Result<EvalDir> {
+        let about = EvalInfo { key, model: absolute(model), data: absolute(data), split: split.to_string() };
+        EvalDir::open_for(path, about, fresh)
+    }
+
+    /// As [`EvalDir::open`], for answers of the model that is called `server`.
+    pub fn open_for_server(
+        path: &Path,
+        key: SamplingKey,
+        server: &str,
+        data: &Path,
+        split: &str,
+        fresh: bool,
+    ) -> Result<EvalDir> {
+        let about = EvalInfo { key, model: PathBuf::from(server), data: absolute(data), split: split.to_string() };
+        EvalDir::open_for(path, about, fresh)
+    }
+
+    fn open_for(path: &Path, about: EvalInfo, fresh: bool) -> Result<EvalDir> {
+        files::create_dir(path)?;
+        // Before the lock is written there, which would leave a file in a directory of something else.
+        if ![KEY, RESPONSES, RESULT].iter().any(|name| path.join(name).exists()) {
+            require_own(path)?;
+        }
+        // What is finished is only read, by as many as like.
+        let only_read = !fresh && path.join(RESULT).exists();
+        let lock = if only_read { None } else { Some(lock(path)?) };
+        let directory = EvalDir { path: path.to_path_buf(), about, _lock: lock };
+        if fresh {
+            // The result goes first: what remains after an interruption never looks finished.
+            for name in [RESULT, RESPONSES, API_CACHE, KEY] {
+                match fs::remove_file(path.join(name)) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(Error::failed(format!("cannot remove {}: {e}", path.join(name).display())));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if let Some(found) = EvalInfo::read(path)? {
+            if found.key != directory.about.key {
+                let differences = found.key.differences(&directory.about.key);
+                let parts: Vec<String> = differences.iter().map(|(name, change)| format!("{name}: {change}")).collect();
+                let rescore = match found.key.differs_in_scoring_only(&directory.about.key) {
+                    true => "--rescore to score its responses again, ",
+                    false => "",
+                };
+                return Err(Error::input(format!(
+                    "{} holds another evaluation ({}); give {rescore}another --out, or --fresh to start over",
+                    path.display(),
+                    parts.join("; ")
+                )));
+            }
+        } else if path.join(RESPONSES).exists() || path.join(RESULT).exists() {
+            return Err(Error::input(format!(
+                "{} holds responses but no {KEY}, so what they are responses to is unknown; give another --out, or --fresh",
+                path.display()
+            )));
+        } else {
+            require_own(path)?;
+            files::write_json(&path.join(KEY), &directory.about)?;
+        }
+        Ok(directory)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The result, if this evaluation is finished.
+    pub fn finished(&self) -> Result<Option<EvalResult>> {
+        EvalResult::read(&self.path)
+    }
+
+    /// The log of responses and those already in it, cut back to where the evaluation can continue.
+    ///
+    /// # Errors
+    /// An input error for responses that are not this task's.
+    pub fn resume(&self, task: &dyn Task, plan: &SamplePlan) -> Result<(ResponseLog, Vec<ScoredResponse>)> {
+        let key = &self.about.key;
+        ResponseLog::resume(&self.path.join(RESPONSES), task, key.examples, plan.samples, key.batch.unwrap_or(1))
+    }
+
+    /// Write the result: the evaluation is done.
+    pub fn finish(&self, summary: Summary) -> Result<EvalResult> {
+        let result = EvalResult { about: self.about.clone(), summary };
+        files::write_json(&self.path.join(RESULT), &result)?;
+        Ok(result)
+    }
+}
+
+/// Keep other processes from evaluating in `dir` until the file is closed.
+pub(super) fn lock(dir: &Path) -> Result<File> {
+    files::lock(dir, "evaluating")
+}
+
+/// An input error unless a directory without an evaluation is empty.
+fn require_own(dir: &Path) -> Result<()> {
+    match files::has_other_files(dir, |_| false) {
+        true => {
+            Err(Error::input(format!("{} is not empty and holds no evaluation; give another --out", dir.display())))
+        }
+        false => Ok(()),
+    }
+}
+
+/// Write the responses of an evaluation with new scores, its key, and its result if it is finished, in this order: after an
+/// interruption the same call puts right what does not fit together.
+pub(super) fn rewrite(
+    dir: &Path,
+    about: &EvalInfo,
+    outcomes: &[ScoredResponse],
+    summary: Option<Summary>,
+) -> Result<()> {
+    jsonl::write(&dir.join(RESPONSES), outcomes)?;
+    files::write_json(&dir.join(KEY), about)?;
+    match summary {
+        Some(summary) => files::write_json(&dir.join(RESULT), &EvalResult { about: about.clone(), summary }),
+        None => Ok(()),
+    }
+}
+
+/// The responses stored in `dir`, which are those to the first examples of `task`.
+pub(super) fn stored(dir: &Path, task: &dyn Task, samples: usize) -> Result<Vec<ScoredResponse>> {
+    ResponseLog::read(&dir.join(RESPONSES), task, samples)
+}

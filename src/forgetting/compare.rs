@@ -1,0 +1,483 @@
+//! Base and tuned models through the same benchmarks, and the comparison of what comes out.
+//!
+//! ```text
+//! OUT/base/<benchmark>/            the base's evaluation            OUT/base/results.{json,csv}
+//! OUT/tuned/<benchmark>/           the tuned model's                (one model)
+//! OUT/tuned/<model>/<benchmark>/   the same                         (several models)
+//! OUT/divergence/<model>/<set>.jsonl   KL and perplexity, a line a prompt
+//! OUT/forgetting.{json,csv,md}     the comparison of all models
+//! ```
+//!
+//! The dataset that the models were trained for is a benchmark called `new-task`. What is finished is only read, so the same
+//! command resumes.
+
+use super::divergence_log::{DivergenceKey, DivergenceLog};
+use super::family::family;
+use super::pairing::{Evaluation, ExampleLabel, comparable, pair};
+use super::result::{
+    AggregateChange, BenchmarkTitle, ForgettingResult, MeasuredBenchmark, ModelRef, NEW_TASK, TunedResult,
+};
+use super::write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
+use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, PreparedBenchmark};
+use crate::eval::{BATCH, BaseSamples, Comparison, Divergence, spread};
+use crate::io::files;
+use crate::model::inspect::inspect;
+use crate::model::{self, Compute, Model, ModelLoader};
+use crate::sampling::{SampleProgress, SamplingKey, ScoredResponse};
+use crate::tasks::{Task, scorers};
+use crate::{Error, Result};
+use candle_core::Device;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// What to compare.
+#[derive(Debug, Clone)]
+pub struct CompareRequest {
+    /// Checkpoint directory of the base; may be left out if its evaluation is done and no divergence is wanted.
+    pub base: Option<PathBuf>,
+    /// Directory of an evaluation of the base done before, to be read instead of evaluating it.
+    pub base_results: Option<PathBuf>,
+    /// Checkpoint directories of the tuned models.
+    pub tuned: Vec<PathBuf>,
+    /// Prior knowledge.
+    pub benchmarks: Vec<BenchmarkSpec>,
+    /// What the models were trained for, if that is measured; its name is replaced.
+    pub new_task: Option<BenchmarkSpec>,
+    /// How all of it is evaluated.
+    pub settings: BenchmarkSettings,
+    /// Prompts of each set on which the divergence is measured; 0 for none.
+    pub prompts: usize,
+    /// Where everything goes.
+    pub out: PathBuf,
+    /// Remove what an earlier comparison left there.
+    pub fresh: bool,
+}
+
+/// Who is told how it goes on.
+pub trait CompareObserver {
+    /// Something begins.
+    fn stage(&mut self, what: &str);
+    /// A benchmark goes on.
+    fn evaluating(&mut self, benchmark: &str, progress: SampleProgress);
+    /// A divergence goes on.
+    fn diverging(&mut self, set: &str, done: usize, total: usize);
+}
+
+/// Evaluate, compare, and write the comparison; what is done already is read.
+///
+/// # Errors
+/// Input errors before any weights are loaded: a name given twice, a benchmark that cannot be read, models that do not read prompts
+/// alike, an output directory that holds something else, stored results of other settings.
+pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn CompareObserver) -> Result<ForgettingResult> {
+    // Models with the same base share its weights.
+    let loader = ModelLoader::new(device, Compute::F32);
+    let specs = request.specs()?;
+    let places = request.places(&specs)?;
+    let Some(first) = request.tuned.first() else {
+        return Err(Error::input("--model is missing: no tuned model to compare with the base"));
+    };
+    let prepared = bench::prepare(&specs, &request.settings, first)?;
+    for model in request.tuned.iter().chain(&request.base) {
+        let mut served = true;
+        for bench in &prepared {
+            served = served && bench.serves(model)?;
+        }
+        if !served {
+            return Err(Error::input(format!(
+                "{} and {} do not read prompts alike: their tokenizer, chat template, preprocessor or generation files \
+                 differ. Copy these files from the base into the tuned model's directory if that is what it was trained with",
+                first.display(),
+                model.display()
+            )));
+        }
+    }
+    let _lock = request.claim()?;
+    let base_out = match (&request.base_results, &request.base) {
+        (Some(done), _) => done.clone(),
+        (None, Some(base)) => {
+            let out = request.out.join("base");
+            progress.stage(&format!("base: {}", base.display()));
+            bench::run(&prepared, base, &loader, &out, request.fresh, &mut |name, p| progress.evaluating(name, p))?;
+            out
+        }
+        (None, None) => return Err(Error::input("--baseline is missing: the model that --model was tuned from")),
+    };
+    let read = |bench: &PreparedBenchmark| Evaluation::read(&base_out.join(&bench.name));
+    let base = prepared.iter().map(read).collect::<Result<Vec<_>>>()?;
+    if request.base_results.is_some() {
+        // Stored results may be of anything; that is seen before the tuned models are evaluated.
+        let prompt = model::hash_prompt_files(first)?;
+        for (bench, stored) in prepared.iter().zip(&base) {
+            let key = SamplingKey::new(&stored.about.key.model, &prompt, bench.task(), &bench.plan, &bench.sampling)?;
+            let key = SamplingKey { bench: Some(bench.protocol.clone()), ..key };
+            comparable(&stored.dir.display(), &stored.about.key, &"this comparison", &key)?;
+        }
+    }
+    let labels = prepared
+        .iter()
+        .map(|bench| {
+            // The new task is in no mean over benchmarks.
+            let of = if bench.name == NEW_TASK { ExampleLabel::of } else { ExampleLabel::of_benchmark };
+            of(bench.task(), bench.plan.examples(bench.task()))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let base_dir = request.base_dir(&base)?;
+    let about = base.first().map(|evaluation| &evaluation.about);
+    let base_hash = about.map(|about| about.key.model.clone()).unwrap_or_default();
+    if let Some(other) = base.iter().find(|e| e.about.key.model != base_hash) {
+        return Err(Error::input(format!("{} is the evaluation of another base than the others", other.dir.display())));
+    }
+    if request.prompts > 0 && model::hash_model(&base_dir)? != base_hash {
+        return Err(Error::input(format!(
+            "{} is not the model whose results are in {}; give the one that they are of, or --kl 0",
+            base_dir.display(),
+            base_out.display()
+        )));
+    }
+    let mut models =
+        LoadedModels { loader: &loader, base: LazyModel { dir: &base_dir, model: None }, samples: Vec::new() };
+    models.samples.resize_with(prepared.len(), BaseSamples::default);
+    let work = ComparisonContext { request, prepared: &prepared, base, labels };
+    let mut found = ForgettingResult::new(ModelRef::of(&base_dir, &base_hash), Vec::new());
+    for (dir, place) in request.tuned.iter().zip(&places) {
+        progress.stage(&format!("tuned: {}", dir.display()));
+        let out = &place.out;
+        bench::run(&prepared, dir, &loader, out, request.fresh, &mut |name, p| progress.evaluating(name, p))?;
+        let mut tuned = work.compare(dir, place)?;
+        // Both models in memory may be more than there is: what is known already is written first.
+        found.tuned.push(tuned.clone());
+        write(&request.out, &found)?;
+        if request.prompts > 0 {
+            if found.tuned.len() == 1 {
+                progress.stage(&both_models(&base_dir, dir)?);
+            }
+            tuned.divergence = work.divergences(&tuned.model, dir, place, &mut models, progress)?;
+            found.tuned.pop();
+            found.tuned.push(tuned);
+            write(&request.out, &found)?;
+        }
+    }
+    Ok(found)
+}
+
+/// What holds for all tuned models.
+struct ComparisonContext<'a> {
+    request: &'a CompareRequest,
+    prepared: &'a [PreparedBenchmark],
+    /// The base's evaluation of each benchmark.
+    base: Vec<Evaluation>,
+    /// Labels of the examples of each benchmark.
+    labels: Vec<Vec<ExampleLabel>>,
+}
+
+/// Where one tuned model's results go.
+struct OutputPaths {
+    out: PathBuf,
+    divergence: PathBuf,
+}
+
+/// What the divergences of all tuned models share.
+struct LoadedModels<'a> {
+    loader: &'a ModelLoader,
+    base: LazyModel<'a>,
+    /// The base's sampled responses, by set.
+    samples: Vec<BaseSamples>,
+}
+
+/// A model that is loaded when it is needed first.
+struct LazyModel<'a> {
+    dir: &'a Path,
+    model: Option<Model>,
+}
+
+impl LazyModel<'_> {
+    fn load(&mut self, loader: &ModelLoader) -> Result<&Model> {
+        match &mut self.model {
+            Some(model) => Ok(model),
+            empty => Ok(empty.insert(loader.frozen(self.dir)?)),
+        }
+    }
+}
+
+impl CompareRequest {
+    fn specs(&self) -> Result<Vec<BenchmarkSpec>> {
+        if let Some(spec) = self.benchmarks.iter().find(|spec| spec.name.eq_ignore_ascii_case(NEW_TASK)) {
+            return Err(Error::input(format!(
+                "--bench {}={}: this name is kept for what the models were trained for (--data); choose another",
+                spec.name,
+                spec.path.display()
+            )));
+        }
+        let new_task = self.new_task.iter().map(|spec| BenchmarkSpec { name: NEW_TASK.to_string(), ..spec.clone() });
+        let specs: Vec<BenchmarkSpec> = new_task.chain(self.benchmarks.iter().cloned()).collect();
+        if specs.is_empty() {
+            return Err(Error::input("nothing to compare on: give --bench NAME=FILE, --data DIR, or both"));
+        }
+        Ok(specs)
+    }
+
+    /// A directory for each tuned model.
+    fn places(&self, specs: &[BenchmarkSpec]) -> Result<Vec<OutputPaths>> {
+        let root = self.out.join("tuned");
+        let names = names(&self.tuned);
+        if names.len() > 1
+            && let Some(name) = names.iter().find(|name| specs.iter().any(|s| s.name.eq_ignore_ascii_case(name)))
+        {
+            return Err(Error::input(format!("a model and a benchmark are both called {name}; rename the benchmark")));
+        }
+        for (i, dir) in self.tuned.iter().enumerate() {
+            let full = |p: &Path| p.canonicalize().or_else(|_| std::path::absolute(p)).unwrap_or_default();
+            if self.tuned[..i].iter().any(|other| full(other) == full(dir)) {
+                return Err(Error::input(format!("--model {} is given twice", dir.display())));
+            }
+        }
+        let place = |name: &String| OutputPaths {
+            out: if names.len() == 1 { root.clone() } else { root.join(name) },
+            divergence: self.out.join("divergence").join(name),
+        };
+        Ok(names.iter().map(place).collect())
+    }
+
+    /// The output directory may hold an earlier comparison and nothing else. It is this process's until the file is closed.
+    fn claim(&self) -> Result<File> {
+        files::create_dir(&self.out)?;
+        let own = ["base", "tuned", "divergence", FORGETTING_JSON, FORGETTING_CSV, FORGETTING_MD];
+        if files::has_other_files(&self.out, |name| own.contains(&name)) {
+            return Err(Error::input(format!(
+                "{} holds something else than a comparison with a base; give another --out",
+                self.out.display()
+            )));
+        }
+        files::lock(&self.out, "comparing")
+    }
+
+    /// The base's directory: as given, else the one that its stored results name.
+    fn base_dir(&self, base: &[Evaluation]) -> Result<PathBuf> {
+        if let Some(dir) = &self.base {
+            return Ok(dir.clone());
+        }
+        let stored = base.first().map(|evaluation| evaluation.about.model.clone()).unwrap_or_default();
+        if self.prompts > 0 && !stored.join("config.json").exists() {
+            return Err(Error::input(format!(
+                "the divergence needs the base's weights, and {} of the stored results is not there; give --baseline, or \
+                 --kl 0 to leave it out",
+                stored.display()
+            )));
+        }
+        Ok(stored)
+    }
+}
+
+impl ComparisonContext<'_> {
+    /// The responses of one tuned model, whose evaluation is done, against the base's.
+    fn compare(&self, dir: &Path, place: &OutputPaths) -> Result<TunedResult> {
+        let mut new_task = None;
+        let mut benchmarks = Vec::new();
+        let mut hash = String::new();
+        for ((bench, base), labels) in self.prepared.iter().zip(&self.base).zip(&self.labels) {
+            let tuned = Evaluation::read(&place.out.join(&bench.name))?;
+            hash.clone_from(&tuned.about.key.model);
+            let own = match bench.task().aggregate() {
+                None | Some(scorers::Aggregate::Mean) => Vec::new(),
+                Some(_) => AggregateChange::of(&base.numbers, &tuned.numbers),
+            };
+            let pairing = pair(base.clone(), tuned)?;
+            let scorers: Vec<String> =
+                pairing.key.scorers.iter().map(|(name, version)| format!("{name} v{version}")).collect();
+            let title = BenchmarkTitle {
+                name: bench.name.clone(),
+                family: match named_family(bench.task())? {
+                    Some(named) => named,
+                    None => family(bench.protocol.benchmark.as_deref(), &bench.protocol.scorer).to_string(),
+                },
+                scorer: scorers.join(", "),
+            };
+            let compared = MeasuredBenchmark::of(title, &pairing, labels, own)?;
+            if bench.name == NEW_TASK { new_task = Some(compared) } else { benchmarks.push(compared) }
+        }
+        Ok(TunedResult::of(ModelRef::of(dir, &hash), new_task, benchmarks, Vec::new()))
+    }
+
+    /// The divergences on all sets of prompts, or what is left to measure of them.
+    fn divergences(
+        &self,
+        model: &ModelRef,
+        dir: &Path,
+        place: &OutputPaths,
+        models: &mut LoadedModels<'_>,
+        progress: &mut dyn CompareObserver,
+    ) -> Result<Vec<Divergence>> {
+        let mut tuned = LazyModel { dir, model: None };
+        (0..self.prepared.len())
+            .map(|set| {
+                let moved = self.open(set, model, place)?;
+                self.diverge(set, moved, &mut tuned, models, progress)
+            })
+            .collect()
+    }
+
+    /// What is there already of the divergence on one set, and the examples that it is to be measured on.
+    fn open(&self, set: usize, model: &ModelRef, place: &OutputPaths) -> Result<(DivergenceLog, Vec<usize>)> {
+        let (bench, base) = (&self.prepared[set], &self.base[set]);
+        let key = &base.about.key;
+        let examples = spread(key.examples, self.request.prompts);
+        let own = |i: usize| own_answer(base, i);
+        let divergence_key = DivergenceKey {
+            code: DivergenceKey::code(),
+            base: key.model.clone(),
+            tuned: model.hash.clone(),
+            prompt: key.prompt.clone(),
+            data: key.data.clone(),
+            bench: key.bench.clone(),
+            prompts: examples.len(),
+            max_new_tokens: bench.sampling.max_new_tokens,
+            seed: bench.sampling.seed,
+            answers: hash_answers(examples.iter().filter_map(|&i| own(i))),
+        };
+        let moved =
+            DivergenceLog::open(&place.divergence, &bench.name, &divergence_key, &examples, self.request.fresh)?;
+        Ok((moved, examples))
+    }
+
+    fn diverge(
+        &self,
+        set: usize,
+        (mut moved, examples): (DivergenceLog, Vec<usize>),
+        tuned: &mut LazyModel<'_>,
+        models: &mut LoadedModels<'_>,
+        progress: &mut dyn CompareObserver,
+    ) -> Result<Divergence> {
+        let (bench, base) = (&self.prepared[set], &self.base[set]);
+        while moved.lines.len() < examples.len() {
+            let done = moved.lines.len();
+            progress.diverging(&bench.name, done, examples.len());
+            let comparison = Comparison {
+                base: models.base.load(models.loader)?,
+                tuned: tuned.load(models.loader)?,
+                codec: bench.codec()?,
+                task: bench.task(),
+                max_new_tokens: bench.sampling.max_new_tokens,
+                seed: bench.sampling.seed,
+            };
+            let batch = &examples[done..examples.len().min(done + BATCH)];
+            let lines = comparison.measure(batch, |i| own_answer(base, i), &mut models.samples[set]);
+            moved.append(lines.map_err(|e| e.context(&bench.name))?)?;
+        }
+        progress.diverging(&bench.name, examples.len(), examples.len());
+        Ok(Divergence::of(&bench.name, bench.sampling.seed, &moved.lines))
+    }
+}
+
+/// What it takes to hold both models at once, computed in f32.
+fn both_models(base: &Path, tuned: &Path) -> Result<String> {
+    let tuned = inspect(tuned)?;
+    // Of an adapter the base is shared.
+    let parameters = inspect(base)?.parameters + tuned.adapter.map_or(tuned.parameters, |a| a.parameters);
+    Ok(format!(
+        "divergence: loads both models at once, {} of weights; --kl 0 leaves it out",
+        files::format_bytes(size_of::<f32>() * parameters)
+    ))
+}
+
+/// The base's own greedy answer to an example: with one answer to each, that to example i stands at place i. Sampled answers are
+/// not the base's choice, and none is given.
+fn own_answer(base: &Evaluation, i: usize) -> Option<&ScoredResponse> {
+    base.outcomes.get(i).filter(|_| base.about.key.sampling.temperature == 0.0)
+}
+
+fn hash_answers<'a>(answers: impl Iterator<Item = &'a ScoredResponse>) -> String {
+    let mut hash = Sha256::new();
+    for answer in answers {
+        hash.update((answer.response.len() as u64).to_le_bytes());
+        hash.update(answer.response.as_bytes());
+        hash.update([u8::from(answer.finished)]);
+    }
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A short name for each model directory: its last part, with as much of the path before it as tells it from the others.
+fn names(dirs: &[PathBuf]) -> Vec<String> {
+    let parts = |dir: &Path| -> Vec<String> {
+        let full = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
+        let named = full.components().filter(|c| matches!(c, std::path::Component::Normal(_)));
+        named.map(|c| c.as_os_str().to_string_lossy().into_owned()).collect()
+    };
+    let all: Vec<Vec<String>> = dirs.iter().map(|dir| parts(dir)).collect();
+    let end = |parts: &[String], n: usize| parts[parts.len().saturating_sub(n)..].join("-");
+    let longest = all.iter().map(Vec::len).max().unwrap_or(1).max(1);
+    let unique = |n: &usize| {
+        let mut names: Vec<String> = all.iter().map(|parts| end(parts, *n).to_lowercase()).collect();
+        names.sort();
+        names.windows(2).all(|pair| pair[0] != pair[1])
+    };
+    let n = (1..=longest).find(unique).unwrap_or(longest);
+    all.iter().map(|parts| end(parts, n)).collect()
+}
+
+/// The family that a benchmark's examples name themselves (`meta.family`, a column `family` of its file), if they all name one.
+fn named_family(task: &dyn Task) -> Result<Option<String>> {
+    let mut named = None;
+    for i in 0..task.len() {
+        match (task.example(i)?.meta.get("family").and_then(serde_json::Value::as_str), &named) {
+            (None, _) => return Ok(None),
+            (Some(family), None) => named = Some(family.to_string()),
+            (Some(family), Some(first)) if family != first => return Ok(None),
+            _ => {}
+        }
+    }
+    Ok(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampling::SamplePlan;
+
+    #[test]
+    fn models_are_named_by_as_little_of_their_path_as_tells_them_apart() {
+        let of = |dirs: &[&str]| names(&dirs.iter().map(PathBuf::from).collect::<Vec<_>>());
+        assert_eq!(of(&["/a/run/checkpoints/step-00000010", "/a/run/model"]), ["step-00000010", "model"]);
+        assert_eq!(of(&["/a/sft/model", "/a/rft/model"]), ["sft-model", "rft-model"]);
+        assert_eq!(of(&["/only/model"]), ["model"]);
+    }
+
+    fn request(tuned: &[&str], benchmarks: &[&str]) -> CompareRequest {
+        CompareRequest {
+            base: Some("base".into()),
+            base_results: None,
+            tuned: tuned.iter().map(PathBuf::from).collect(),
+            benchmarks: benchmarks.iter().map(|text| BenchmarkSpec::parse(text, "test").unwrap()).collect(),
+            new_task: None,
+            settings: BenchmarkSettings {
+                plan: SamplePlan { limit: None, samples: 1, batch: 1 },
+                sampling: crate::model::Sampling::greedy(8),
+                max_new_tokens: None,
+                min_pixels: None,
+                max_pixels: None,
+            },
+            prompts: 0,
+            out: "out".into(),
+            fresh: false,
+        }
+    }
+
+    #[test]
+    fn names_that_would_meet_are_refused() {
+        let refused = |request: &CompareRequest, expected: &str| {
+            let error = request.specs().and_then(|specs| request.places(&specs).map(|_| ())).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(expected), "{error}");
+        };
+        refused(&request(&["a"], &["new-task=x.tsv:choice"]), "--data");
+        refused(&request(&["a"], &[]), "--bench");
+        refused(&request(&["a", "b"], &["b=x.tsv:choice"]), "rename the benchmark");
+        refused(&request(&["a", "./a"], &["mmstar=x.tsv"]), "given twice");
+        let one = request(&["runs/sft/model"], &["mmstar=x.tsv"]);
+        let places = one.places(&one.specs().unwrap()).unwrap();
+        assert_eq!(places[0].out, Path::new("out/tuned"));
+        let two = request(&["runs/sft/model", "runs/rft/model"], &["mmstar=x.tsv"]);
+        let places = two.places(&two.specs().unwrap()).unwrap();
+        assert_eq!(places[1].out, Path::new("out/tuned/rft-model"));
+    }
+}

@@ -1,0 +1,170 @@
+//! The divergence on one set of prompts, on disk: a line a prompt, written as they come, so that an interrupted measurement goes on.
+
+use crate::eval::{BATCH, PromptDivergence};
+use crate::io::files;
+use crate::io::jsonl::JsonlLog;
+use crate::tasks::benchmarks::Protocol;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::Path;
+
+/// Raised whenever a divergence would come out otherwise than before.
+const VERSION: u32 = 1;
+
+/// Everything that decides the outcome.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DivergenceKey {
+    /// Version of this program and of the measurement.
+    pub code: String,
+    /// Hash of the base's weights.
+    pub base: String,
+    /// Hash of the tuned model's weights.
+    pub tuned: String,
+    /// Hash of tokenizer, chat template and image settings.
+    pub prompt: String,
+    /// Hash of the examples.
+    pub data: String,
+    /// How they are put to the models.
+    pub bench: Option<Protocol>,
+    /// Number of prompts.
+    pub prompts: usize,
+    /// Longest response.
+    pub max_new_tokens: usize,
+    /// Seed of the sampling.
+    pub seed: u64,
+    /// Hash of the base's responses whose perplexity is measured.
+    pub answers: String,
+}
+
+impl DivergenceKey {
+    /// Version of this program and of the measurement.
+    pub fn code() -> String {
+        format!("{} divergence {VERSION}", env!("CARGO_PKG_VERSION"))
+    }
+}
+
+/// The file of one set.
+#[derive(Debug)]
+pub struct DivergenceLog {
+    log: JsonlLog,
+    /// What is there already.
+    pub lines: Vec<PromptDivergence>,
+}
+
+impl DivergenceLog {
+    /// Open `dir/<name>.jsonl` for these examples, making it if need be. What an interrupted run has left is cut back to whole
+    /// batches. With `fresh`, it is removed.
+    ///
+    /// # Errors
+    /// An input error if the file is of another measurement.
+    pub fn open(dir: &Path, name: &str, key: &DivergenceKey, examples: &[usize], fresh: bool) -> Result<DivergenceLog> {
+        files::create_dir(dir)?;
+        let (path, key_path) = (dir.join(format!("{name}.jsonl")), dir.join(format!("{name}.key.json")));
+        if fresh {
+            for path in [&path, &key_path] {
+                match fs::remove_file(path) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(Error::failed(format!("cannot remove {}: {e}", path.display())));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let other = |why: &str| {
+            Error::input(format!("{}: {why}; give another --out, or --fresh to start over", path.display()))
+        };
+        if key_path.exists() {
+            let found: DivergenceKey = files::read_json(&key_path)?;
+            if found != *key {
+                return Err(other("the divergence of other models, data or settings"));
+            }
+        } else if path.exists() {
+            return Err(other(&format!("there is no {} beside it, so what it is of is unknown", key_path.display())));
+        } else {
+            files::write_json(&key_path, key)?;
+        }
+        let (mut log, mut lines) = JsonlLog::open::<PromptDivergence>(&path)?;
+        if let Some(at) = (0..lines.len()).find(|&at| examples.get(at) != Some(&lines[at].index)) {
+            return Err(other(&format!("line {} is about another example", at + 1)));
+        }
+        if lines.len() < examples.len() {
+            lines.truncate(lines.len() / BATCH * BATCH);
+        }
+        log.truncate(lines.len())?;
+        Ok(DivergenceLog { log, lines })
+    }
+
+    /// Append a batch, in one write.
+    pub fn append(&mut self, batch: Vec<PromptDivergence>) -> Result<()> {
+        self.log.append(&batch)?;
+        self.lines.extend(batch);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::Measured;
+
+    fn key(seed: u64) -> DivergenceKey {
+        let text = |s: &str| s.to_string();
+        let (base, tuned, prompt, data, answers) = (text("b"), text("t"), text("p"), text("d"), text("a"));
+        let bench = None;
+        DivergenceKey {
+            code: DivergenceKey::code(),
+            base,
+            tuned,
+            prompt,
+            data,
+            bench,
+            prompts: 20,
+            max_new_tokens: 8,
+            seed,
+            answers,
+        }
+    }
+
+    fn batch(indices: std::ops::Range<usize>) -> Vec<PromptDivergence> {
+        let measured = Measured { tokens: 3, nats: 0.1, finished: true };
+        let line = |index| PromptDivergence {
+            index,
+            id: format!("e{index}"),
+            forward: measured,
+            reverse: measured,
+            own: None,
+        };
+        indices.map(line).collect()
+    }
+
+    #[test]
+    fn an_interrupted_file_goes_on_at_a_whole_batch() {
+        let dir = tempfile::tempdir().unwrap();
+        let examples: Vec<usize> = (0..20).collect();
+        let mut moved = DivergenceLog::open(dir.path(), "set", &key(0), &examples, false).unwrap();
+        moved.append(batch(0..8)).unwrap();
+        moved.append(batch(8..16)).unwrap();
+        let path = dir.path().join("set.jsonl");
+        let text = fs::read(&path).unwrap();
+        fs::write(&path, &text[..text.len() - 9]).unwrap();
+        let mut moved = DivergenceLog::open(dir.path(), "set", &key(0), &examples, false).unwrap();
+        assert_eq!(moved.lines.len(), 8);
+        moved.append(batch(8..16)).unwrap();
+        moved.append(batch(16..20)).unwrap();
+        assert_eq!(DivergenceLog::open(dir.path(), "set", &key(0), &examples, false).unwrap().lines, batch(0..20));
+    }
+
+    #[test]
+    fn another_seed_and_another_example_are_refused_until_fresh() {
+        let dir = tempfile::tempdir().unwrap();
+        let examples: Vec<usize> = (0..20).collect();
+        DivergenceLog::open(dir.path(), "set", &key(0), &examples, false).unwrap().append(batch(0..8)).unwrap();
+        let error = DivergenceLog::open(dir.path(), "set", &key(1), &examples, false).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("--fresh"), "{error}");
+        let shifted: Vec<usize> = (1..21).collect();
+        let error = DivergenceLog::open(dir.path(), "set", &key(0), &shifted, false).unwrap_err();
+        assert!(error.to_string().contains("line 1"), "{error}");
+        assert!(DivergenceLog::open(dir.path(), "set", &key(1), &examples, true).unwrap().lines.is_empty());
+    }
+}

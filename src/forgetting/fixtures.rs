@@ -1,0 +1,83 @@
+//! Made-up responses for tests: what was right before and what is right after.
+
+use super::*;
+use crate::eval::EvalInfo;
+use crate::model::Sampling;
+use crate::sampling::{SamplingKey, ScoredResponse};
+use crate::tasks::Score;
+use std::path::PathBuf;
+
+pub fn outcome(index: usize, value: f64) -> ScoredResponse {
+    let score = Score {
+        correct: value == 1.0,
+        value,
+        lenient: value,
+        partial_credit: value,
+        raw_partial_credit: value,
+        parsed: true,
+        well_formed: true,
+        fault: String::new(),
+    };
+    ScoredResponse {
+        index,
+        id: format!("e{index}"),
+        sample: 0,
+        response: format!("{value}"),
+        tokens: 10,
+        finished: true,
+        score,
+        token_ids: Vec::new(),
+    }
+}
+
+pub fn evaluation(model: &str, outcomes: Vec<ScoredResponse>) -> Evaluation {
+    let key = SamplingKey {
+        code: "test".into(),
+        model: model.repeat(64),
+        prompt: "p".repeat(64),
+        data: "d".repeat(64),
+        gold: "g".repeat(64),
+        task: "made-up".into(),
+        scorers: [("exact".to_string(), 1)].into(),
+        examples: outcomes.len(),
+        sampling: Sampling::greedy(8),
+        samples: 1,
+        batch: None,
+        bench: None,
+    };
+    let about = EvalInfo { key, model: PathBuf::from(model), data: "data".into(), split: String::new() };
+    Evaluation { dir: PathBuf::from(format!("dir-{model}")), about, outcomes, numbers: Vec::new() }
+}
+
+pub fn sides(values: &[(f64, f64)]) -> (Evaluation, Evaluation) {
+    let of = |pick: fn(&(f64, f64)) -> f64| values.iter().enumerate().map(|(i, v)| outcome(i, pick(v))).collect();
+    (evaluation("b", of(|v| v.0)), evaluation("t", of(|v| v.1)))
+}
+
+pub fn title(name: &str) -> BenchmarkTitle {
+    BenchmarkTitle { name: name.into(), family: "grounding".into(), scorer: "exact v1".into() }
+}
+
+pub fn labels(n: usize) -> Vec<ExampleLabel> {
+    vec![ExampleLabel::default(); n]
+}
+
+pub fn compared(name: &str, values: &[(f64, f64)]) -> MeasuredBenchmark {
+    let (base, tuned) = sides(values);
+    MeasuredBenchmark::of(title(name), &pair(base, tuned).unwrap(), &labels(values.len()), Vec::new()).unwrap()
+}
+
+pub fn model(name: &str) -> ModelRef {
+    ModelRef { name: name.into(), dir: format!("/models/{name}"), hash: name.repeat(8), run: None }
+}
+
+pub fn tuned(benchmarks: Vec<MeasuredBenchmark>) -> TunedResult {
+    TunedResult::of(model("tuned"), None, benchmarks, Vec::new())
+}
+
+/// `right` of `n` right before; of those `lost` are wrong after, of the others `gained` are right after.
+pub fn planted(n: usize, right: usize, lost: usize, gained: usize) -> Vec<(f64, f64)> {
+    let before = |i: usize| f64::from(u8::from(i < right));
+    let after = |i: usize| f64::from(u8::from(i >= lost && i < right || i >= right && i < right + gained));
+    (0..n).map(|i| (before(i), after(i))).collect()
+}

@@ -1,0 +1,153 @@
+//! Examples that several benchmarks have in common (the same question in two styles, questions about one image): what they say under
+//! each is not independent, so the benchmarks are combined by what they share.
+
+use super::change::ChangeStats;
+use crate::stats::{ClusterTotal, Estimate, Interval, ResampleUnit};
+use std::collections::{HashMap, HashSet};
+
+/// Benchmarks that share examples, directly or by way of others, as one; a benchmark that shares none is by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct OverlapGroup {
+    /// Sum of the changes.
+    pub estimate: Estimate,
+    /// Sum of the lenient changes.
+    pub lenient: Interval,
+    /// What is drawn as one in a bootstrap; the means over them are the sums of the benchmarks' mean scores.
+    pub units: Vec<ResampleUnit>,
+}
+
+/// Bring the benchmarks together by what they share, in order of the first of each.
+pub(super) fn overlap_groups(members: &[&ChangeStats]) -> Vec<OverlapGroup> {
+    let starts: Vec<usize> = members
+        .iter()
+        .scan(0, |next, member| {
+            let start = *next;
+            *next += member.units.len();
+            Some(start)
+        })
+        .collect();
+    // Benchmarks, and the clusters of all of them numbered through.
+    let mut together = DisjointSets::new(members.len());
+    let mut joint = DisjointSets::new(members.iter().map(|member| member.units.len()).sum());
+    for places in common(members) {
+        let (first, cluster) = places[0];
+        for &(other, its) in &places[1..] {
+            together.union(first, other);
+            joint.union(starts[first] + cluster, starts[other] + its);
+        }
+    }
+    let roots: Vec<usize> = (0..members.len()).map(|i| together.find(i)).collect();
+    let firsts = (0..members.len()).filter(|&i| !roots[..i].contains(&roots[i]));
+    let mut overlap_group = |first: usize| {
+        let own: Vec<usize> = (first..members.len()).filter(|&i| roots[i] == roots[first]).collect();
+        if own.len() == 1 {
+            let ChangeStats { estimate, lenient, units, .. } = members[first];
+            return OverlapGroup { estimate: *estimate, lenient: lenient.mean, units: units.clone() };
+        }
+        // The joint cluster of each cluster of each of these benchmarks, numbered from 0.
+        let mut numbers: HashMap<usize, usize> = HashMap::new();
+        let mut number = |i: usize, cluster: usize| {
+            let next = numbers.len();
+            *numbers.entry(joint.find(starts[i] + cluster)).or_insert(next)
+        };
+        let clusters: Vec<Vec<usize>> =
+            own.iter().map(|&i| (0..members[i].units.len()).map(|cluster| number(i, cluster)).collect()).collect();
+        let own: Vec<&ChangeStats> = own.iter().map(|&i| members[i]).collect();
+        combine(&own, &clusters, numbers.len())
+    };
+    firsts.map(&mut overlap_group).collect()
+}
+
+/// Clusters that have something in common, by benchmark and number. What all clusters of a benchmark have tells none of them from
+/// another (an empty picture), and what only one benchmark has is its own affair.
+fn common(members: &[&ChangeStats]) -> Vec<Vec<(usize, usize)>> {
+    let mut places: HashMap<&str, Vec<(usize, usize)>> = HashMap::new();
+    for (i, member) in members.iter().enumerate() {
+        for (cluster, names) in member.shares.iter().enumerate() {
+            let names: HashSet<&str> = names.iter().map(String::as_str).collect();
+            names.into_iter().for_each(|name| places.entry(name).or_default().push((i, cluster)));
+        }
+    }
+    let useful = |places: &Vec<(usize, usize)>| {
+        let of = |i: usize| places.iter().filter(|place| place.0 == i).count();
+        let several = places.iter().any(|place| place.0 != places[0].0);
+        several && places.iter().all(|&(i, _)| members[i].units.len() == 1 || of(i) < members[i].units.len())
+    };
+    places.into_values().filter(useful).collect()
+}
+
+/// The sum of benchmarks that share clusters; `clusters` holds the number, below `count`, of the joint cluster of each cluster of each.
+fn combine(members: &[&ChangeStats], clusters: &[Vec<usize>], count: usize) -> OverlapGroup {
+    let shares =
+        |of: fn(&ChangeStats) -> &[ClusterTotal]| members.iter().map(|member| shares(of(member))).collect::<Vec<_>>();
+    let (strict, lenient) = (shares(|member| &member.differences), shares(|member| &member.lenient_differences));
+    let half = |shares: &[Vec<f64>], of: &dyn Fn(&ChangeStats) -> f64| {
+        let widths: Vec<f64> = members.iter().map(|member| of(member)).collect();
+        let mut sums = vec![0.0; count];
+        for ((width, shares), clusters) in widths.iter().zip(shares).zip(clusters) {
+            shares.iter().zip(clusters).for_each(|(share, &cluster)| sums[cluster] += width * share);
+        }
+        let squares = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>();
+        // What is shared is not taken to make anything more certain.
+        squares(&sums).max(squares(&widths)).sqrt()
+    };
+    let interval = |shares: &[Vec<f64>], of: fn(&ChangeStats) -> Interval| {
+        let value = members.iter().map(|member| of(member).value).sum::<f64>();
+        let low = half(shares, &|member| of(member).value - of(member).low);
+        let high = half(shares, &|member| of(member).high - of(member).value);
+        Interval { value, low: value - low, high: value + high }
+    };
+    let least = members.iter().map(|member| member.estimate.degrees).fold(f64::INFINITY, f64::min);
+    let estimate = Estimate {
+        mean: interval(&strict, |member| member.estimate.mean),
+        error: half(&strict, &|member| member.estimate.error),
+        degrees: least.min((count as f64 - 1.0).max(1.0)),
+        // That of the group is computed from all overlap_groups.
+        p: f64::NAN,
+    };
+    let mut units = vec![ResampleUnit { first: 0.0, second: 0.0, count: 1.0 }; count];
+    for (member, clusters) in members.iter().zip(clusters) {
+        let weight = count as f64 / member.units.iter().map(|unit| unit.count).sum::<f64>();
+        for (unit, &cluster) in member.units.iter().zip(clusters) {
+            units[cluster].first += weight * unit.first;
+            units[cluster].second += weight * unit.second;
+        }
+    }
+    OverlapGroup { estimate, lenient: interval(&lenient, |member| member.lenient.mean), units }
+}
+
+/// What each cluster contributes to the error of a benchmark's mean: how far it is from the mean, so that the squares add up to 1. Where all
+/// clusters agree and there is nothing to go by, their sizes.
+fn shares(totals: &[ClusterTotal]) -> Vec<f64> {
+    let (sum, count) = totals.iter().fold((0.0, 0.0), |(s, c), total| (s + total.0, c + total.1));
+    let norm = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let mut shares: Vec<f64> = totals.iter().map(|total| total.0 - sum / count * total.1).collect();
+    if norm(&shares) <= 1e-12 * count {
+        shares = totals.iter().map(|total| total.1).collect();
+    }
+    let whole = norm(&shares);
+    shares.iter().map(|share| share / whole).collect()
+}
+
+/// Things that are joined into sets.
+struct DisjointSets(Vec<usize>);
+
+impl DisjointSets {
+    fn new(n: usize) -> DisjointSets {
+        DisjointSets((0..n).collect())
+    }
+
+    fn find(&mut self, mut i: usize) -> usize {
+        while self.0[i] != i {
+            self.0[i] = self.0[self.0[i]];
+            i = self.0[i];
+        }
+        i
+    }
+
+    fn union(&mut self, a: usize, b: usize) {
+        let (a, b) = (self.find(a), self.find(b));
+        // The smaller number stays, so that the order in which things are joined does not matter.
+        self.0[a.max(b)] = a.min(b);
+    }
+}

@@ -1,0 +1,201 @@
+//! Decoding with a key-value cache: one prefill per prompt for all of its samples, then one token a step for every active
+//! sample at once. A finished sample leaves the batch and the next prompt takes its place.
+
+use super::kv_cache::{FusedKvCache, KvCache, ReferenceKvCache};
+use super::layout::Layout;
+use super::transformer::Model;
+use crate::model::sampling::{Draw, Sampler};
+use crate::model::{Completion, Prompt, Sampling};
+use crate::nn::{RowSource, Value, embed, parallel_map, read};
+use crate::rng::{self, Rng};
+use crate::{Error, Result};
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Samples decoded at once.
+pub(super) const MAX_ACTIVE: usize = 256;
+
+/// Prompt tokens prefilled at once (one longer prompt is still taken whole).
+pub(super) const PREFILL_TOKENS: usize = 8192;
+
+/// Bytes of weights up to which each thread decodes samples of its own: beyond, reading the weights once for all samples
+/// together costs less.
+const MAX_PER_THREAD_BYTES: usize = 64 << 20;
+
+/// Prompts that nobody works on yet.
+struct Queue<'a> {
+    prompts: &'a [Arc<Prompt>],
+    /// Responses to each.
+    samples: usize,
+    next: AtomicUsize,
+}
+
+impl Queue<'_> {
+    /// The next prompts to prefill together, beside `active` samples. None if there are no more, or no responses are wanted.
+    fn take(&self, active: usize, slots: usize) -> Vec<usize> {
+        let mut taken = Vec::new();
+        let mut tokens = 0;
+        loop {
+            let next = self.next.load(Ordering::Relaxed);
+            let Some(prompt) = self.prompts.get(next).filter(|_| self.samples > 0) else { return taken };
+            let more = prompt.ids.len();
+            let fits = active + (taken.len() + 1) * self.samples <= slots && tokens + more <= PREFILL_TOKENS;
+            if !(fits || active == 0 && taken.is_empty()) {
+                return taken;
+            }
+            if self.next.compare_exchange(next, next + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                tokens += more;
+                taken.push(next);
+            }
+        }
+    }
+}
+
+/// One sample being decoded.
+struct Slot {
+    prompt: usize,
+    sample: usize,
+    /// Position of the next token.
+    position: u32,
+    rng: Rng,
+    completion: Completion,
+}
+
+impl Model {
+    /// See [`super::LanguageModel::generate`].
+    pub(super) fn generate_from(
+        &self,
+        prompts: &[Arc<Prompt>],
+        samples: usize,
+        sampling: &Sampling,
+        eos: &[u32],
+        banned: &[u32],
+    ) -> Result<Vec<Vec<Completion>>> {
+        let sampler = Sampler::new(sampling, eos, banned, self.network.decoder.vocab_size())?;
+        let queue = Queue { prompts, samples, next: AtomicUsize::new(0) };
+        let count = match self.uses_cpu_kernels() && self.weight_bytes(|_| true) <= MAX_PER_THREAD_BYTES {
+            true => rayon::current_num_threads().min(prompts.len()),
+            false => 1,
+        };
+        let slots = (prompts.len() * samples).div_ceil(count.max(1)).clamp(1, MAX_ACTIVE);
+        let mut done: Vec<Vec<Option<Completion>>> = prompts.iter().map(|_| vec![None; samples]).collect();
+        for part in parallel_map(count, |_| self.decode(&queue, slots, sampling.max_new_tokens, &sampler)) {
+            for slot in part? {
+                done[slot.prompt][slot.sample] = Some(slot.completion);
+            }
+        }
+        done.into_iter()
+            .map(|row| row.into_iter().map(|c| c.ok_or_else(|| Error::failed("a sample was lost"))).collect())
+            .collect()
+    }
+
+    /// Take prompts from the queue, up to `slots` samples at a time, until there are none left.
+    fn decode(&self, queue: &Queue<'_>, slots: usize, room: usize, sampler: &Sampler) -> Result<Vec<Slot>> {
+        let (layers, heads) = (self.network.decoder.depth(), self.network.decoder.heads());
+        let mut cache: Box<dyn KvCache> = match self.uses_cpu_kernels() {
+            true => Box::new(FusedKvCache::new(layers, heads, room)),
+            false => Box::new(ReferenceKvCache::new(layers, heads, room)),
+        };
+        let mut done = Vec::new();
+        let mut active: Vec<Slot> = Vec::new();
+        loop {
+            if active.is_empty() || (cache.takes_more() && active.len() + queue.samples <= slots) {
+                let taken = queue.take(active.len(), slots);
+                if !taken.is_empty() {
+                    active.extend(self.start(queue, &taken, sampler, cache.as_mut())?);
+                } else if active.is_empty() {
+                    return Ok(done);
+                } else {
+                    self.step(&mut active, sampler, cache.as_mut())?;
+                }
+            } else {
+                self.step(&mut active, sampler, cache.as_mut())?;
+            }
+            let going: Vec<bool> = active.iter().map(|slot| !sampler.ended(&slot.completion)).collect();
+            if going.contains(&false) {
+                cache.retain(&going)?;
+                let mut going = going.iter();
+                done.extend(active.extract_if(.., |_| going.next() == Some(&false)));
+            }
+        }
+    }
+
+    /// Prefill prompts and draw the first token of each of their samples.
+    fn start(
+        &self,
+        queue: &Queue<'_>,
+        taken: &[usize],
+        sampler: &Sampler,
+        cache: &mut dyn KvCache,
+    ) -> Result<Vec<Slot>> {
+        let samples = queue.samples;
+        let chosen: Vec<Arc<Prompt>> = taken.iter().map(|&i| Arc::clone(&queue.prompts[i])).collect();
+        let layout = Layout::of_prompts(&chosen, self.architecture())?;
+        let rows: Vec<Vec<usize>> = layout.prompts.iter().map(|prompt| prompt.rows().collect()).collect();
+        let tape = self.tape(false);
+        let last = layout.prompts.iter().map(|prompt| prompt.last() as u32).collect();
+        let keep = |layer: usize, qkv: &Tensor| cache.prefill(layer, qkv, &rows, samples);
+        let hidden = self.hidden(&tape, &layout, Some(last), keep)?;
+        let logits = self.last_logits(&hidden)?;
+        let mut slots = Vec::new();
+        for (&prompt, laid) in taken.iter().zip(&layout.prompts) {
+            for sample in 0..samples {
+                let completion = Completion { ids: Vec::new(), logprobs: Vec::new(), finished: false };
+                let rng = rng::stream(sampler.seed(), "sample", &[prompt as u64, sample as u64]);
+                slots.push(Slot { prompt, sample, position: laid.next, rng, completion });
+            }
+        }
+        let vocab = self.network.decoder.vocab_size();
+        let logits = read(&logits)?;
+        let rows: Vec<&[f32]> = logits.chunks_exact(vocab).flat_map(|row| std::iter::repeat_n(row, samples)).collect();
+        draw(&mut slots, &rows, sampler)?;
+        Ok(slots)
+    }
+
+    /// One more token for every active sample.
+    fn step(&self, active: &mut [Slot], sampler: &Sampler, cache: &mut dyn KvCache) -> Result<()> {
+        let tape = self.tape(false);
+        let last = |slot: &Slot| slot.completion.ids.last().copied().unwrap_or_default();
+        let sources = active.iter().map(|slot| RowSource::Token(last(slot))).collect();
+        let positions: Vec<u32> = active.iter().map(|slot| slot.position).collect();
+        let x = embed(&tape, &self.network.decoder.embedding, None, sources)?;
+        let table = self.network.decoder.rotations([&positions; 3]);
+        let hidden = self
+            .network
+            .decoder
+            .layers(&tape, x, &table, None, |layer, qkv| Ok(Value::constant(cache.attend(layer, &qkv.tensor)?)))?;
+        let logits = self.last_logits(&hidden)?;
+        let logits = read(&logits)?;
+        let rows: Vec<&[f32]> = logits.chunks_exact(self.network.decoder.vocab_size()).collect();
+        active.iter_mut().for_each(|slot| slot.position += 1);
+        draw(active, &rows, sampler)
+    }
+
+    /// Logits of hidden states before the final norm, on the CPU: `[rows, vocab]`.
+    fn last_logits(&self, hidden: &Value) -> Result<Tensor> {
+        let tape = self.tape(false);
+        let hidden = self.network.decoder.finish(&tape, hidden)?;
+        let head = crate::nn::Linear::without_bias(Arc::clone(&self.network.decoder.head));
+        Ok(crate::nn::linear(&tape, &hidden, &[&head], None)?.tensor.to_device(&Device::Cpu)?)
+    }
+}
+
+/// Draw the next token of each slot from its row of logits. Logits that are no numbers are an error: there would always be
+/// a token to choose, and the model would only look stupid.
+fn draw(slots: &mut [Slot], rows: &[&[f32]], sampler: &Sampler) -> Result<()> {
+    slots.par_iter_mut().zip(rows).try_for_each(|(slot, logits)| {
+        let Draw { id, logprob } = sampler.draw(logits, &mut slot.rng);
+        if !logprob.is_finite() {
+            return Err(Error::failed(format!(
+                "the model's output for token {} of a response is not finite; are its weights?",
+                slot.completion.ids.len()
+            )));
+        }
+        slot.completion.ids.push(id);
+        slot.completion.logprobs.push(logprob);
+        slot.completion.finished = sampler.is_eos(id);
+        Ok(())
+    })
+}

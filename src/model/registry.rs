@@ -1,0 +1,76 @@
+//! The model families that this program knows, by the `model_type` of `config.json`.
+
+use super::architecture::Architecture;
+use super::fields::Fields;
+use super::{qwen2, qwen2_5_vl};
+use crate::io::files;
+use crate::model::checkpoint::require_checkpoint;
+use crate::model::lora;
+use crate::{Error, Result};
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Models that are easily taken for a known one, by `model_type`.
+const UNSUPPORTED: [(&str, &str); 15] = [
+    ("qwen2_vl", "Qwen2-VL"),
+    ("qwen2_5_omni", "Qwen2.5-Omni"),
+    ("qwen2_5_omni_thinker", "Qwen2.5-Omni"),
+    ("qwen2_5_vl_text", "the text part of Qwen2.5-VL alone"),
+    ("qwen3_vl", "Qwen3-VL"),
+    ("qwen3_vl_moe", "Qwen3-VL with experts"),
+    ("qwen3_omni_moe", "Qwen3-Omni"),
+    ("qwen2_moe", "Qwen2 with experts, without vision"),
+    ("qwen2_audio", "Qwen2-Audio"),
+    ("qwen3", "Qwen3, without vision"),
+    ("qwen3_moe", "Qwen3 with experts, without vision"),
+    ("llava", "LLaVA"),
+    ("llava_onevision", "LLaVA-OneVision"),
+    ("internvl", "InternVL"),
+    ("mllama", "Llama 3.2 Vision"),
+];
+
+/// Read a parsed `config.json` by its `model_type`.
+///
+/// # Errors
+/// An input error that names the field: another model type, quantised weights, or what the family does not support.
+pub fn parse_architecture(json: &Value) -> Result<Arc<dyn Architecture>> {
+    let root = Fields::root(json)?;
+    let Some(model_type) = root.string("model_type")? else {
+        return Err(Error::input("model_type is missing; a Qwen2.5-VL checkpoint has `qwen2_5_vl`"));
+    };
+    let supported = || root.section("quantization_config").and_then(|section| section.map_or(Ok(()), refuse_quantised));
+    match model_type.as_str() {
+        qwen2_5_vl::config::MODEL_TYPE => {
+            supported().and_then(|()| Ok(Arc::new(qwen2_5_vl::Config::from_json(json)?) as _))
+        }
+        qwen2::config::MODEL_TYPE => supported().and_then(|()| Ok(Arc::new(qwen2::Config::from_json(json)?) as _)),
+        other => {
+            let known = UNSUPPORTED.iter().find(|(model_type, _)| *model_type == other);
+            let name = known.map_or(String::new(), |(_, name)| format!(" ({name})"));
+            Err(Error::input(format!(
+                "model_type: `{other}`{name} is not supported; only Qwen2.5-VL (`qwen2_5_vl`) and Qwen2.5 without vision (`qwen2`) are"
+            )))
+        }
+    }
+}
+
+fn refuse_quantised(section: Fields) -> Result<()> {
+    let method = section.string("quant_method")?.unwrap_or_else(|| "not named".into());
+    Err(section.error(
+        "quant_method",
+        format!(
+            "{method}: quantised weights are not supported; give the checkpoint that they were made from, unquantised"
+        ),
+    ))
+}
+
+/// The architecture of a checkpoint directory, or of an adapter's base: reads `config.json`, no weights.
+///
+/// # Errors
+/// An input error that names the file and the field; see [`parse_architecture`].
+pub fn read_architecture(dir: &Path) -> Result<Arc<dyn Architecture>> {
+    require_checkpoint(dir)?;
+    let path = lora::model_files(dir)?.join("config.json");
+    parse_architecture(&files::read_json(&path)?).map_err(|e| e.context(path.display()))
+}

@@ -1,0 +1,146 @@
+//! A batch cut into shards: which of them go through the model at once.
+//!
+//! Only the activations of the shards being worked on exist, and for a small model they stay near the processor. The cut
+//! depends on the batch and on the model alone, never on the number of threads, and so do the sums of gradients.
+
+use super::sequence::Sequence;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Rows (tokens and image patches) that a shard has at least, if the batch has them: of a small model, whose shards run side by
+/// side, and of a large one, where fewer rows keep fewer activations.
+const MIN_ROWS: (usize, usize) = (2048, 384);
+
+/// A small batch of a small model is cut into up to four shards of at least so many rows, so that threads have work.
+const MIN_SMALL_ROWS: usize = 512;
+
+/// Most shards at once with gradients of their own.
+const MAX_THREADS: usize = 8;
+
+/// Bytes that the gradients of all of these may take together.
+const MAX_THREAD_GRADIENTS: usize = 64 << 20;
+
+/// The largest parameters, in bytes, of a model whose shards go through in pairs: of a larger one, the activations of a
+/// second shard are too many.
+const MAX_PAIR_PARAMETERS: usize = 1 << 30;
+
+/// Which shards of a batch go through the model at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShardSchedule {
+    /// IsShared at once, one thread each, each lane with gradients of its own.
+    PerThread(usize),
+    /// Two at once, each with half of the threads, both adding to the same gradients.
+    Pairs,
+    /// One after the other.
+    Sequential,
+}
+
+/// How `shards` shards go through a model whose trainable parameters take `bytes`.
+pub fn schedule(shards: usize, bytes: usize) -> ShardSchedule {
+    let most = MAX_THREADS.min(MAX_THREAD_GRADIENTS / bytes.max(1));
+    match (shards, most) {
+        (0 | 1, _) => ShardSchedule::Sequential,
+        (_, 2..) => ShardSchedule::PerThread(shards.min(most)),
+        _ if bytes <= MAX_PAIR_PARAMETERS => ShardSchedule::Pairs,
+        _ => ShardSchedule::Sequential,
+    }
+}
+
+/// Consecutive runs of sequences of about equal work, for a model whose trainable parameters take `bytes`. Sequences that share
+/// a prompt stay together.
+pub fn shards(batch: &[Sequence], bytes: usize) -> Vec<Range<usize>> {
+    let mut ends = Vec::new();
+    let mut rows = 0;
+    for group in batch.chunk_by(|a, b| Arc::ptr_eq(&a.prompt, &b.prompt)) {
+        let prompt = &group[0].prompt;
+        let patches: usize = prompt.images.iter().map(|image| image.grid.iter().product::<usize>()).sum();
+        rows += prompt.ids.len() + patches + group.iter().map(|s| s.response.len()).sum::<usize>();
+        let first = ends.last().map_or(0, |&(end, _)| end);
+        ends.push((first + group.len(), rows));
+    }
+    let count = match schedule(2, bytes) {
+        // As many as share evenly between 2, 4 or 8 threads.
+        ShardSchedule::PerThread(_) => match (rows / MIN_ROWS.0).max((rows / MIN_SMALL_ROWS).clamp(1, 4)) {
+            few @ ..=MAX_THREADS => few.next_power_of_two(),
+            many => many.next_multiple_of(MAX_THREADS),
+        },
+        ShardSchedule::Pairs => match (rows / MIN_ROWS.1).max(1) {
+            1 => 1,
+            several => several.next_multiple_of(2),
+        },
+        ShardSchedule::Sequential => (rows / (2 * MIN_ROWS.1)).max(1),
+    };
+    let mut shards = Vec::with_capacity(count);
+    let mut start = 0;
+    for shard in 1..=count {
+        // The last group to end before, or nearest to, the shard's share of the rows.
+        let share = rows * shard / count;
+        let (mut end, mut distance) = (start, usize::MAX);
+        for &(group_end, group_rows) in ends.iter().filter(|(group_end, _)| *group_end > start) {
+            if group_rows.abs_diff(share) >= distance {
+                break;
+            }
+            (end, distance) = (group_end, group_rows.abs_diff(share));
+        }
+        if shard == count {
+            end = batch.len();
+        }
+        if end > start {
+            shards.push(start..end);
+        }
+        start = end;
+    }
+    shards
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Prompt;
+
+    fn batch(prompts: &[(usize, usize)]) -> Vec<Sequence> {
+        let group = |&(tokens, responses): &(usize, usize)| {
+            let prompt = Arc::new(Prompt { ids: vec![0; tokens], images: Vec::new() });
+            vec![Sequence { prompt, response: vec![0; 8] }; responses]
+        };
+        prompts.iter().flat_map(group).collect()
+    }
+
+    #[test]
+    fn shards_cover_the_batch_in_order_and_never_split_a_prompt() {
+        for prompts in
+            [vec![(100, 1); 3], vec![(100, 1); 90], vec![(700, 8); 16], vec![(9000, 1), (10, 4), (3000, 2)], vec![]]
+        {
+            let batch = batch(&prompts);
+            let shards = shards(&batch, 0);
+            let mut at = 0;
+            for shard in &shards {
+                assert!(shard.start == at && (shard.end > at || batch.is_empty()), "{shards:?}");
+                at = shard.end;
+                assert!(at == batch.len() || !Arc::ptr_eq(&batch[at - 1].prompt, &batch[at].prompt), "{shards:?}");
+            }
+            assert_eq!(at, batch.len());
+        }
+    }
+
+    #[test]
+    fn equal_examples_make_equal_shards() {
+        let batch = batch(&[(120, 1); 64]);
+        let lengths: Vec<usize> = shards(&batch, 0).iter().map(Range::len).collect();
+        assert_eq!(lengths, [16; 4]);
+        // Never three for two threads.
+        let lengths: Vec<usize> = shards(&batch[..52], 0).iter().map(Range::len).collect();
+        assert_eq!(lengths, [13; 4]);
+    }
+
+    #[test]
+    fn a_larger_model_has_pairs_and_a_very_large_one_nothing_schedule() {
+        let batch = batch(&[(400, 1); 4]);
+        let cut = |bytes| shards(&batch, bytes).len();
+        assert_eq!((cut(1 << 20), cut(200 << 20), cut(2 << 30)), (4, 4, 2));
+        let how = |shards, bytes: usize| schedule(shards, bytes);
+        assert_eq!((how(9, 7 << 20), how(3, 7 << 20)), (ShardSchedule::PerThread(8), ShardSchedule::PerThread(3)));
+        assert_eq!((how(9, 200 << 20), how(9, 2 << 30)), (ShardSchedule::Pairs, ShardSchedule::Sequential));
+        assert_eq!(how(1, 0), ShardSchedule::Sequential);
+    }
+}

@@ -1,0 +1,180 @@
+//! A loaded model: an architecture, its weights, and maybe an adapter.
+
+use super::architecture::{Architecture, Network};
+use super::language_model::{LanguageModel, MemoryFootprint};
+use super::lora::Adapter;
+use super::parts::Part;
+use super::sequence::{Completion, LossFn, Prompt, Sampling, Sequence, TokenStats};
+use super::weights::{self, Weights};
+use crate::Result;
+use crate::io::files::FileChecksum;
+use crate::nn::{LazyLogits, Parameter, Tape};
+use candle_core::{DType, Device};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// The weights that are a model's own and not an adapter's, which models may share.
+pub(super) type Base = Arc<Vec<Arc<Parameter>>>;
+
+/// A model of any family. [`super::load`] and [`super::ModelLoader`] make it.
+pub struct Model {
+    architecture: Arc<dyn Architecture>,
+    device: Device,
+    pub(super) network: Network,
+    parameters: Vec<Arc<Parameter>>,
+    base: Base,
+    adapter: Option<Arc<Adapter>>,
+    fused: bool,
+    pub(super) gradient_checkpointing: bool,
+    /// Seed of the dropout of the current step, and backward passes made in it.
+    dropout: Mutex<Option<(u64, u64)>>,
+}
+
+impl Model {
+    pub(super) fn assemble(
+        architecture: Arc<dyn Architecture>,
+        device: &Device,
+        base: Base,
+        adapter: Option<Arc<Adapter>>,
+    ) -> Result<Self> {
+        let adapters = adapter.as_ref().map(|a| a.by_module()).unwrap_or_default();
+        let mut weights = Weights::of(base.to_vec(), adapters);
+        let network = architecture.build(&mut weights)?;
+        let mut parameters = weights.finish(architecture.as_ref())?;
+        if let Some(adapter) = &adapter {
+            parameters.iter().for_each(|p| p.set_trainable(false));
+            parameters.extend(adapter.parameters().map(Arc::clone));
+        }
+        Ok(Model {
+            architecture,
+            device: device.clone(),
+            network,
+            parameters,
+            base,
+            adapter,
+            fused: true,
+            gradient_checkpointing: false,
+            dropout: Mutex::new(None),
+        })
+    }
+
+    /// The same weights, frozen, with an adapter that trains.
+    pub fn with_adapter(self, adapter: Adapter) -> Result<Self> {
+        self.base.iter().for_each(|p| p.set_trainable(false));
+        let (fused, gradient_checkpointing) = (self.fused, self.gradient_checkpointing);
+        let model = Self::assemble(self.architecture, &self.device, self.base, Some(Arc::new(adapter)))?;
+        Ok(Model { fused, gradient_checkpointing, ..model })
+    }
+
+    /// The same weights, not copied, without the adapter.
+    pub fn without_adapter(&self) -> Result<Self> {
+        let model = Self::assemble(Arc::clone(&self.architecture), &self.device, Arc::clone(&self.base), None)?;
+        Ok(Model { fused: self.fused, ..model })
+    }
+
+    /// Whether an adapter is on.
+    pub fn is_adapted(&self) -> bool {
+        self.adapter.is_some()
+    }
+
+    /// Probability with which the adapter drops elements of its input in training, if one is on.
+    pub fn dropout(&self) -> f32 {
+        self.adapter.as_ref().map_or(0.0, |adapter| adapter.dropout())
+    }
+
+    /// The step's dropout seed and the number of this backward pass in it; `None` before the first [`LanguageModel::begin_step`].
+    pub(super) fn next_dropout_pass(&self) -> Option<(u64, u64)> {
+        let mut state = self.dropout.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        state.as_mut().map(|(seed, passes)| {
+            *passes += 1;
+            (*seed, *passes)
+        })
+    }
+
+    /// Use the reference implementations in candle ops, as other devices do, instead of the fused CPU kernels.
+    pub fn without_fused_kernels(mut self) -> Self {
+        self.fused = false;
+        self
+    }
+
+    /// Keep only each layer's input for the backward pass, which computes the layer again: about a third more time for a
+    /// fraction of the activations. The results are the same to the last bit.
+    pub fn with_gradient_checkpointing(mut self, on: bool) -> Self {
+        self.gradient_checkpointing = on;
+        self
+    }
+
+    /// Whether fused kernels are used where the device has them.
+    pub fn fused(&self) -> bool {
+        self.fused
+    }
+
+    /// The architecture.
+    pub fn architecture(&self) -> &dyn Architecture {
+        self.architecture.as_ref()
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(super) fn tape(&self, recording: bool) -> Tape {
+        let tape = if recording { Tape::new() } else { Tape::no_grad() };
+        if self.fused { tape } else { tape.reference() }
+    }
+}
+
+impl LanguageModel for Model {
+    fn parameters(&self) -> &[Arc<Parameter>] {
+        &self.parameters
+    }
+
+    fn part(&self, parameter: &str) -> Part {
+        self.architecture.part(parameter)
+    }
+
+    fn score(&self, batch: &[Sequence], temperature: f32) -> Result<TokenStats> {
+        self.score_shards(batch, temperature)
+    }
+
+    fn backward(
+        &self,
+        batch: &[Sequence],
+        temperature: f32,
+        kl_reference: Option<&dyn LanguageModel>,
+        loss: &LossFn<'_>,
+    ) -> Result<()> {
+        self.backward_shards(batch, temperature, kl_reference, loss)
+    }
+
+    fn begin_step(&self, seed: u64) {
+        *self.dropout.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some((seed, 0));
+    }
+
+    fn lazy_logits(&self, batch: &[Sequence]) -> Result<LazyLogits> {
+        self.logits_of_shard(batch)
+    }
+
+    fn generate(
+        &self,
+        prompts: &[Arc<Prompt>],
+        samples: usize,
+        sampling: &Sampling,
+        eos: &[u32],
+        banned: &[u32],
+    ) -> Result<Vec<Vec<Completion>>> {
+        self.generate_from(prompts, samples, sampling, eos, banned)
+    }
+
+    fn save_weights(&self, dir: &Path) -> Result<Vec<FileChecksum>> {
+        match &self.adapter {
+            Some(adapter) => Ok(vec![adapter.write(dir)?]),
+            None => weights::write(dir, &self.parameters, DType::F32),
+        }
+    }
+
+    fn memory_footprint(&self) -> Option<&dyn MemoryFootprint> {
+        Some(self)
+    }
+}

@@ -1,0 +1,122 @@
+//! Weights on disk and in memory: safetensors, one file or sharded, under published or newer names, f32, bf16 or f16.
+
+mod checkpoint_files;
+mod index;
+mod storage;
+mod write;
+
+pub(crate) use checkpoint_files::{CheckpointFiles, StoredTensor};
+pub(crate) use index::{INDEX, Index};
+pub use storage::{FROZEN_VARIABLE, Storage};
+pub use write::write;
+pub(crate) use write::write_with;
+
+use super::architecture::Architecture;
+use super::compute::Compute;
+use crate::nn::{Linear, Lora, Parameter};
+use crate::{Error, Result};
+use candle_core::{Device, Var};
+use checkpoint_files::is_matrix;
+use half::bf16;
+use half::vec::HalfBitsVecExt;
+use rayon::prelude::*;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Weights by published name, to be taken by the parts of the model.
+pub struct Weights {
+    found: HashMap<String, Arc<Parameter>>,
+    taken: Vec<Arc<Parameter>>,
+    adapters: HashMap<String, Lora>,
+}
+
+/// Read the weights of a checkpoint directory, as f32, to `device`.
+///
+/// # Errors
+/// An input error that names the file and the tensor: missing or unreadable files, a missing or unexpected tensor, one that is stored
+/// twice or not where the index has it, another shape than the configuration asks for, an unsupported dtype, a head that is tied and
+/// differs.
+pub fn read(dir: &Path, architecture: &dyn Architecture, device: &Device) -> Result<Vec<Arc<Parameter>>> {
+    load(&CheckpointFiles::open(dir, architecture)?, device, &|_| Storage::F32)
+}
+
+/// Read all weights of a checkpoint directory, in the order of the architecture, each held as `storage` says of its name.
+pub(crate) fn load(
+    stored: &CheckpointFiles,
+    device: &Device,
+    storage: &(dyn Fn(&str) -> Storage + Sync),
+) -> Result<Vec<Arc<Parameter>>> {
+    stored.check_head()?;
+    let load = |tensor: &StoredTensor| stored.load(tensor, device, storage(&tensor.name));
+    match device {
+        Device::Cpu => stored.tensors.par_iter().map(load).collect(),
+        _ => stored.tensors.iter().map(load).collect(),
+    }
+}
+
+/// As PyTorch's meta device: weights with shapes and types, whose zeros take no memory until they are written to. `compute` says
+/// whether matrices in f32 have working copies in bf16.
+pub(crate) fn meta(
+    stored: &CheckpointFiles,
+    storage: &dyn Fn(&str) -> Storage,
+    compute: Compute,
+) -> Result<Vec<Arc<Parameter>>> {
+    let zeros = |tensor: &StoredTensor| -> Result<Arc<Parameter>> {
+        let (shape, count) = (tensor.shape.as_slice(), tensor.shape.iter().product());
+        // Zeros of a primitive type come from the system without being written.
+        let half = || Var::from_vec(vec![0u16; count].reinterpret_into::<bf16>(), shape, &Device::Cpu);
+        if tensor.is_bf16_in(storage(&tensor.name)) {
+            return Ok(Arc::new(Parameter::new(tensor.name.clone(), half()?)));
+        }
+        let parameter = Parameter::new(tensor.name.clone(), Var::from_vec(vec![0f32; count], shape, &Device::Cpu)?);
+        if compute == Compute::Bf16 && is_matrix(shape) {
+            parameter.set_bf16_copy(half()?)?;
+        }
+        Ok(Arc::new(parameter))
+    };
+    stored.tensors.iter().map(zeros).collect()
+}
+
+/// Let every matrix be multiplied in bf16: those in f32 get a working copy.
+pub(crate) fn enable_bf16_matmul(parameters: &[Arc<Parameter>]) -> Result<()> {
+    parameters.iter().filter(|p| is_matrix(p.var.dims())).try_for_each(|p| p.enable_bf16_matmul())
+}
+
+impl Weights {
+    /// Of weights already read, with adapters by the name of their linear map.
+    pub fn of(parameters: Vec<Arc<Parameter>>, adapters: HashMap<String, Lora>) -> Self {
+        let found = parameters.into_iter().map(|p| (p.name.clone(), p)).collect();
+        Weights { found, taken: Vec::new(), adapters }
+    }
+
+    /// The weight called `name`.
+    pub fn take(&mut self, name: &str) -> Result<Arc<Parameter>> {
+        let weight = self
+            .found
+            .remove(name)
+            .ok_or_else(|| Error::failed(format!("weight `{name}` asked for twice or unknown")))?;
+        self.taken.push(Arc::clone(&weight));
+        Ok(weight)
+    }
+
+    /// The map with weight `name.weight` and, if `biased`, bias `name.bias`.
+    pub fn linear(&mut self, name: &str, biased: bool) -> Result<Linear> {
+        let weight = self.take(&format!("{name}.weight"))?;
+        let bias = if biased { Some(self.take(&format!("{name}.bias"))?) } else { None };
+        Ok(Linear { weight, bias, lora: self.adapters.remove(name) })
+    }
+
+    /// All weights that were taken, in the order of the architecture.
+    pub fn finish(self, architecture: &dyn Architecture) -> Result<Vec<Arc<Parameter>>> {
+        if let Some(name) = self.found.keys().min() {
+            return Err(Error::failed(format!("weight `{name}` has no place in the model")));
+        }
+        if let Some(name) = self.adapters.keys().min() {
+            return Err(Error::failed(format!("the adapter of `{name}` has no place in the model")));
+        }
+        let mut by_name: HashMap<String, Arc<Parameter>> =
+            self.taken.into_iter().map(|p| (p.name.clone(), p)).collect();
+        Ok(architecture.parameter_shapes().into_iter().filter_map(|(name, _)| by_name.remove(&name)).collect())
+    }
+}

@@ -1,0 +1,355 @@
+//! Reads what runs and evaluations have left on disk, finished or not.
+
+use super::dynamics::Measurement;
+use super::study_index::{STUDY_JSON, StudyIndex};
+use crate::dynamics::{DYNAMICS_JSON, DynamicsResult, Pair};
+use crate::eval::{EvalInfo, EvalResult};
+use crate::forgetting::{FORGETTING_JSON, ForgettingResult};
+use crate::io::files;
+use crate::sampling::{ScoredResponse, Summary};
+use crate::{Error, Result};
+use serde_json::{Map, Value};
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Depth to which a directory that is no run itself is searched for runs.
+const DEPTH: usize = 2;
+
+/// A training run.
+#[derive(Debug)]
+pub struct TrainRun {
+    /// Name on the page, unique there.
+    pub name: String,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// The resolved settings as written.
+    pub config: toml::Table,
+    /// The same as text.
+    pub config_text: String,
+    /// `run.json`: command, versions, model, data.
+    pub identity: Map<String, Value>,
+    /// The lines of `metrics.jsonl`.
+    pub metrics: Vec<Map<String, Value>>,
+    /// The lines of `samples.jsonl`.
+    pub samples: Vec<Map<String, Value>>,
+    /// What state it is in.
+    pub state: RunState,
+}
+
+/// How far a run has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunState {
+    /// Done.
+    Finished,
+    /// A process is working on it.
+    Running,
+    /// Nobody is working on it, and it is not done.
+    Stopped,
+}
+
+impl TrainRun {
+    /// `sft` or `rft`.
+    pub fn method(&self) -> &str {
+        self.config.get("train").and_then(|t| t.get("method")).and_then(|m| m.as_str()).unwrap_or("")
+    }
+
+    /// What it learns are responses of its own, not the reference responses of its data.
+    pub fn learns_own_responses(&self) -> bool {
+        let every =
+            self.config.get("sft").and_then(|sft| sft.get("resample_every")).and_then(|every| every.as_integer());
+        self.method() == "rft" || every.is_some_and(|every| every > 0)
+    }
+
+    /// The last step that was recorded.
+    pub fn last_step(&self) -> u64 {
+        self.metrics.iter().filter_map(|m| m.get("step")?.as_u64()).max().unwrap_or(0)
+    }
+
+    /// `(step, value)` of a metric, in order; a value that was not finite is NaN.
+    pub fn series(&self, metric: &str) -> Vec<(f64, f64)> {
+        let value = |m: &Map<String, Value>| {
+            let y = m.get(metric)?;
+            Some((m.get("step")?.as_f64()?, y.as_f64().unwrap_or(f64::NAN)))
+        };
+        self.metrics.iter().filter_map(value).collect()
+    }
+}
+
+/// An evaluation.
+#[derive(Debug)]
+pub struct Evaluation {
+    /// Name on the page, unique there.
+    pub name: String,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// What it is an evaluation of.
+    pub about: EvalInfo,
+    /// What was found, over the responses that are there; `None` if there are none yet.
+    pub summary: Option<Summary>,
+    /// The responses.
+    pub outcomes: Vec<ScoredResponse>,
+    /// All examples are there.
+    pub finished: bool,
+}
+
+/// What a report is made of.
+#[derive(Debug, Default)]
+pub struct ReportInputs {
+    /// Training runs.
+    pub runs: Vec<TrainRun>,
+    /// Evaluations of one model on one dataset.
+    pub evals: Vec<Evaluation>,
+    /// Comparisons with a base, each with the directory that it was found in.
+    pub forgetting: Vec<(PathBuf, ForgettingResult)>,
+    /// Measurements of learning dynamics, each with the directory that it was found in.
+    pub dynamics: Vec<(PathBuf, Measurement)>,
+    /// Studies among the given paths, each with its directory.
+    pub studies: Vec<(PathBuf, StudyIndex)>,
+}
+
+/// All runs, evaluations and comparisons with a base in and below the given directories, in that order, each once. The evaluations
+/// that a comparison is made of are part of it, and not listed by themselves. Of a study also what its index names.
+pub fn discover(paths: &[PathBuf]) -> Result<ReportInputs> {
+    let mut found = ReportInputs::default();
+    let mut seen = Vec::new();
+    for path in paths {
+        files::require_dir(path, "run")?;
+        let before = seen.len();
+        visit(path, 0, &mut seen, &mut found)?;
+        if let Some(index) = StudyIndex::read(path)? {
+            study(path, index, &mut seen, &mut found)?;
+            continue;
+        }
+        let known = path.canonicalize().is_ok_and(|p| seen.iter().any(|s: &PathBuf| s.starts_with(&p)));
+        if seen.len() == before && !known {
+            return Err(Error::input(format!(
+                "no run in {}: neither a training run (config.toml, metrics.jsonl) nor an evaluation (key.json, \
+                 responses.jsonl) nor a {FORGETTING_JSON}, {DYNAMICS_JSON} or {STUDY_JSON} is there or in the directories below",
+                path.display()
+            )));
+        }
+    }
+    let ReportInputs { runs, evals, .. } = &mut found;
+    name(runs, evals);
+    // What belongs to no run (a base model) first, then in the order of the runs.
+    let of_run =
+        |e: &Evaluation| runs.iter().position(|r| e.name == r.name || e.name.starts_with(&format!("{} (", r.name)));
+    evals.sort_by_cached_key(of_run);
+    Ok(found)
+}
+
+/// What a study's index names, as far as it is there.
+fn study(dir: &Path, index: StudyIndex, seen: &mut Vec<PathBuf>, found: &mut ReportInputs) -> Result<()> {
+    if found.studies.iter().any(|(other, _)| canonical(other) == canonical(dir)) {
+        return Ok(());
+    }
+    let parts = index.runs.iter().flat_map(|run| run.dir.iter().chain([&run.comparison])).chain(&index.dynamics);
+    for path in parts.map(|part| dir.join(part)).filter(|path| path.is_dir()) {
+        visit(&path, DEPTH, seen, found)?;
+    }
+    found.studies.push((dir.to_path_buf(), index));
+    Ok(())
+}
+
+fn visit(dir: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut ReportInputs) -> Result<()> {
+    let unreadable = |e: std::io::Error| Error::input(format!("cannot read {}: {e}", dir.display()));
+    let canonical = dir.canonicalize().map_err(unreadable)?;
+    let new = !seen.contains(&canonical);
+    if let Some(about) = EvalInfo::read(dir)? {
+        if new {
+            seen.push(canonical);
+            found.evals.push(read_eval(dir, about)?);
+        }
+        return Ok(());
+    }
+    let comparison = dir.join(FORGETTING_JSON);
+    if comparison.is_file() {
+        if new {
+            seen.push(canonical);
+            found.forgetting.push((dir.to_path_buf(), ForgettingResult::read(&comparison)?));
+        }
+        return Ok(());
+    }
+    let measurement = dir.join(DYNAMICS_JSON);
+    if measurement.is_file() {
+        if new {
+            seen.push(canonical);
+            let measurement = Measurement { found: DynamicsResult::read(&measurement)?, pairs: Pair::read_all(dir)? };
+            found.dynamics.push((dir.to_path_buf(), measurement));
+        }
+        return Ok(());
+    }
+    if new && dir.join("config.toml").is_file() && dir.join("run.json").is_file() {
+        seen.push(canonical);
+        found.runs.push(read_run(dir)?);
+    }
+    if depth == DEPTH {
+        return Ok(());
+    }
+    let mut below: Vec<PathBuf> = Vec::new();
+    for entry in fs::read_dir(dir).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        if path.is_dir() && !name.starts_with('.') && !["checkpoints", "model", "images"].contains(&name.as_str()) {
+            below.push(path);
+        }
+    }
+    // In the order in which they were begun, so that a start comes before what went on from it.
+    below.sort_by_cached_key(|path| (started(path), path.clone()));
+    below.iter().try_for_each(|path| visit(path, depth + 1, seen, found))
+}
+
+/// When a run was first started, in seconds since 1970; what does not say comes last.
+fn started(dir: &Path) -> u64 {
+    let identity = files::read_json::<Map<String, Value>>(&dir.join("run.json")).ok();
+    identity.and_then(|i| i.get("started")?.as_u64()).unwrap_or(u64::MAX)
+}
+
+fn read_run(dir: &Path) -> Result<TrainRun> {
+    let config_file = dir.join("config.toml");
+    let config_text = files::read_text(&config_file)?;
+    let config = config_text.parse().map_err(|e: toml::de::Error| {
+        Error::input(format!("{}: {}", config_file.display(), e.to_string().trim_end()))
+    })?;
+    let state = if dir.join("finished.json").is_file() {
+        RunState::Finished
+    } else if File::open(dir.join(".lock")).is_ok_and(|f| matches!(f.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    {
+        RunState::Running
+    } else {
+        RunState::Stopped
+    };
+    Ok(TrainRun {
+        name: String::new(),
+        dir: dir.to_path_buf(),
+        config,
+        config_text,
+        identity: files::read_json(&dir.join("run.json"))?,
+        metrics: read_lines(&dir.join("metrics.jsonl"))?,
+        samples: read_lines(&dir.join("samples.jsonl"))?,
+        state,
+    })
+}
+
+fn read_eval(dir: &Path, about: EvalInfo) -> Result<Evaluation> {
+    let outcomes = EvalResult::read_responses(dir)?;
+    let whole = |n: usize| n / about.key.samples.max(1) * about.key.samples.max(1);
+    let so_far = &outcomes[..whole(outcomes.len())];
+    let (summary, finished) = match EvalResult::read(dir)? {
+        Some(result) => (Some(result.summary), true),
+        None if so_far.is_empty() => (None, false),
+        None => (Some(Summary::of(&about.key.task, None, so_far, about.key.samples, 0, Duration::ZERO)?), false),
+    };
+    Ok(Evaluation { name: String::new(), dir: dir.to_path_buf(), about, summary, outcomes, finished })
+}
+
+/// Complete lines of a JSON lines file that may be in the making; no file is no lines.
+fn read_lines(path: &Path) -> Result<Vec<Map<String, Value>>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = files::read_text(path)?;
+    let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+    let mut rows = Vec::new();
+    for (i, line) in complete.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let row = serde_json::from_str(line);
+        rows.push(row.map_err(|e| Error::input(format!("{}:{}: {e}", path.display(), i + 1)))?);
+    }
+    Ok(rows)
+}
+
+/// Give each run its directory's name, with as much of the path above as tells it from the others. An evaluation of a
+/// run's model has the run's name.
+fn name(runs: &mut [TrainRun], evals: &mut [Evaluation]) {
+    let dirs: Vec<PathBuf> = runs.iter().map(|r| canonical(&r.dir)).collect();
+    for (i, run) in runs.iter_mut().enumerate() {
+        run.name = shortest_unique_name(&dirs, i);
+    }
+    let of_run = |eval: &Evaluation| {
+        let model = canonical(&eval.about.model);
+        dirs.iter().position(|dir| model.starts_with(dir))
+    };
+    let owners: Vec<Option<usize>> = evals.iter().map(of_run).collect();
+    let eval_dirs: Vec<PathBuf> = evals.iter().map(|e| canonical(&e.dir)).collect();
+    for (i, eval) in evals.iter_mut().enumerate() {
+        let own = shortest_unique_name(&eval_dirs, i);
+        eval.name = match owners[i] {
+            Some(run) if owners.iter().filter(|o| **o == Some(run)).count() == 1 => runs[run].name.clone(),
+            Some(run) => format!("{} ({own})", runs[run].name),
+            None if runs.iter().any(|r| r.name == own) => format!("{own} (evaluation)"),
+            None => own,
+        };
+    }
+}
+
+pub(super) fn canonical(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// The shortest end of a path that no other path has.
+pub(super) fn shortest_unique_name(paths: &[PathBuf], i: usize) -> String {
+    let end = |path: &Path, parts: usize| -> Vec<String> {
+        let all: Vec<String> = path.components().map(|c| c.as_os_str().to_string_lossy().into_owned()).collect();
+        all[all.len().saturating_sub(parts)..].to_vec()
+    };
+    let most = paths[i].components().count();
+    let unique = (1..=most).find(|&n| {
+        paths.iter().enumerate().all(|(j, other)| j == i || other == &paths[i] || end(other, n) != end(&paths[i], n))
+    });
+    end(&paths[i], unique.unwrap_or(most)).join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_as_short_as_they_can_be_told_apart() {
+        let paths: Vec<PathBuf> = ["/a/x/sft", "/a/y/sft", "/a/y/rft"].map(PathBuf::from).to_vec();
+        assert_eq!((0..3).map(|i| shortest_unique_name(&paths, i)).collect::<Vec<_>>(), ["x/sft", "y/sft", "rft"]);
+    }
+
+    #[test]
+    fn only_sft_without_refreshing_learns_the_reference_responses() {
+        let run = |config: &str| TrainRun {
+            name: String::new(),
+            dir: PathBuf::new(),
+            config: config.parse().unwrap(),
+            config_text: String::new(),
+            identity: Map::new(),
+            metrics: Vec::new(),
+            samples: Vec::new(),
+            state: RunState::Finished,
+        };
+        for (config, own) in [
+            ("[train]\nmethod = \"sft\"\n[sft]\nresample_every = 0", false),
+            ("[train]\nmethod = \"sft\"\n[sft]\nresample_every = 50", true),
+            ("[train]\nmethod = \"sft\"", false),
+            ("[train]\nmethod = \"rft\"", true),
+        ] {
+            assert_eq!(run(config).learns_own_responses(), own, "{config}");
+        }
+    }
+
+    #[test]
+    fn a_line_being_written_is_left_out_and_a_broken_one_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        fs::write(&path, "{\"step\":1,\"loss\":null}\n{\"step\":2,\"lo").unwrap();
+        assert_eq!(read_lines(&path).unwrap().len(), 1);
+        fs::write(&path, "{\"step\":1}\nnonsense\n{\"step\":3}\n").unwrap();
+        let error = read_lines(&path).unwrap_err();
+        assert!(error.to_string().contains("metrics.jsonl:2"), "{error}");
+        assert!(read_lines(&dir.path().join("none")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_directory_without_runs_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = discover(&[dir.path().to_path_buf()]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("metrics.jsonl"), "{error}");
+        assert!(discover(&[dir.path().join("missing")]).unwrap_err().to_string().contains("no such directory"));
+    }
+}

@@ -1,0 +1,207 @@
+//! A study as one long table, a number a row.
+
+use super::load::{SeedRun, Study, Variant, accuracy, form, kl_new, kl_prior, prior};
+use super::seed_stats::{OverSeeds, over_seeds, reached};
+use super::tables::{equal_levels, families};
+use super::{level, load};
+use crate::forgetting::{ALL, BenchmarkChange, TunedResult, brief, brief_data};
+use crate::report::trajectory::step;
+use crate::sampling::Summary;
+use crate::stats::Interval;
+use crate::stats::table::csv_field;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// The columns; `family` is a family of benchmarks, of the new task a category of its examples. Scores and changes are shares (0 to 1); an empty cell is a number that does not exist. Without a seed, the row is a mean over
+/// the seeds named in `seeds`.
+pub const CSV_HEADER: &str = "regime,lr,seed,seeds,step,final,measure,family,value,low,high,data";
+
+/// What a row is about, besides its measure.
+struct Place<'a> {
+    regime: &'a str,
+    rung: String,
+    seed: Option<u64>,
+    seeds: Vec<u64>,
+    step: Option<u64>,
+    last: bool,
+}
+
+/// Everything about these studies.
+pub fn csv(studies: &[Study<'_>]) -> String {
+    let mut out = format!("{CSV_HEADER}\n");
+    studies.iter().for_each(|study| of_study(&mut out, study));
+    out
+}
+
+fn of_study(out: &mut String, study: &Study<'_>) {
+    base(out, study);
+    for regime in &study.regimes {
+        for variant in &regime.variants {
+            for run in &variant.runs {
+                run.models.iter().for_each(|tuned| of_model(out, study, (regime.name, run), tuned));
+            }
+            over(out, study, regime.name, variant);
+        }
+    }
+    at_equal_accuracy(out, study);
+}
+
+fn base(out: &mut String, study: &Study<'_>) {
+    let place = Place { regime: "base", rung: String::new(), seed: None, seeds: Vec::new(), step: None, last: true };
+    for new_task in study.new_tasks() {
+        place.row(out, "new task right", "", new_task.all.base.value, brief(&new_task.data));
+        for (measure, category, value) in study.base_answered(&new_task.data).into_iter().flat_map(answered) {
+            place.row(out, measure, category, value, brief(&new_task.data));
+        }
+    }
+    let Some(any) = study.any() else { return };
+    for family in any.families.iter().chain(&any.all) {
+        place.row(out, "score", &family.name, alone(family.base), &hashes(any, &family.benchmarks));
+    }
+}
+
+fn of_model(out: &mut String, study: &Study<'_>, (regime, run): (&str, &SeedRun<'_>), tuned: &TunedResult) {
+    let last = run.done && run.models.last().is_some_and(|other| std::ptr::eq(*other, tuned));
+    let (seed, seeds) = (Some(run.plan.seed), vec![run.plan.seed]);
+    let rung = run.plan.lr.map_or(run.plan.rung().to_string(), |lr| format!("{lr:e}"));
+    let place = Place { regime, rung, seed, seeds, step: step(tuned).map(|step| step as u64), last };
+    let new_task = tuned.new_task.as_ref().map(|one| brief(&one.data)).unwrap_or_default().to_string();
+    let names: Vec<String> = tuned.benchmarks.iter().map(|one| one.name.clone()).collect();
+    let all = hashes(tuned, &names);
+    let figures = [
+        ("new task right", "", accuracy(tuned), &new_task),
+        ("change", ALL, prior(tuned), &all),
+        ("form only", ALL, form(tuned), &all),
+        ("KL new task", "", kl_new(tuned), &new_task),
+        ("KL prior", ALL, kl_prior(tuned), &all),
+    ];
+    for (measure, family, value, data) in figures {
+        if let Some(value) = value {
+            place.row(out, measure, family, value, data);
+        }
+    }
+    for (measure, category, value) in study.answered(tuned).into_iter().flat_map(answered) {
+        place.row(out, measure, category, value, &new_task);
+    }
+    for family in &tuned.families {
+        place.row(out, "change", &family.name, family.change, &hashes(tuned, &family.benchmarks));
+    }
+}
+
+/// Partial credit, and both by category of the examples: measure, category, value.
+fn answered(summary: &Summary) -> impl Iterator<Item = (&'static str, &str, Interval)> {
+    let by_category = summary.categories.iter().flat_map(|(name, category)| {
+        [
+            ("new task right", name.as_str(), category.accuracy),
+            ("partial credit", name.as_str(), category.partial_credit),
+        ]
+    });
+    [("partial credit", "", summary.partial_credit)].into_iter().chain(by_category)
+}
+
+/// Means over the seeds that are done.
+fn over(out: &mut String, study: &Study<'_>, regime: &str, variant: &Variant<'_>) {
+    let Some((_, any)) = variant.done().next() else { return };
+    let place = Place::over(regime, variant);
+    let new_task = any.new_task.as_ref().map(|one| brief(&one.data)).unwrap_or_default().to_string();
+    let names: Vec<String> = any.benchmarks.iter().map(|one| one.name.clone()).collect();
+    let all = hashes(any, &names);
+    let (unit, change, nats) = ((0.0, 1.0), (-1.0, 1.0), (0.0, f64::INFINITY));
+    let mut row = |measure: &str, family: &str, over: Option<OverSeeds>, data: &str| {
+        if let Some(over) = over {
+            place.row(out, measure, family, over.mean, data);
+        }
+    };
+    row("new task right", "", variant.over(accuracy, unit), &new_task);
+    let mut of_parts: BTreeMap<(&str, &str), Vec<Interval>> = BTreeMap::new();
+    for (measure, category, value) in variant.done().filter_map(|(_, tuned)| study.answered(tuned)).flat_map(answered) {
+        of_parts.entry((measure, category)).or_default().push(value);
+    }
+    for ((measure, category), values) in of_parts {
+        row(measure, category, over_seeds(&values, unit), &new_task);
+    }
+    row("change", ALL, variant.over(prior, change), &all);
+    row("form only", ALL, variant.over(form, change), &all);
+    row("KL new task", "", variant.over(kl_new, nats), &new_task);
+    row("KL prior", ALL, variant.over(kl_prior, nats), &all);
+    for family in families(study) {
+        let members = any.families.iter().find(|one| one.name == family).map(|one| one.benchmarks.clone());
+        let data = hashes(any, &members.unwrap_or_default());
+        row("change", family, variant.over(|tuned| load::family(tuned, family), change), &data);
+    }
+}
+
+fn at_equal_accuracy(out: &mut String, study: &Study<'_>) {
+    let bests = study.regimes.iter().filter_map(|regime| Some((regime, regime.best()?)));
+    let bests: Vec<_> = bests.map(|(regime, variant)| (regime, variant, variant.trajectories())).collect();
+    let all: Vec<_> = bests.iter().flat_map(|(_, _, trajectories)| trajectories.clone()).collect();
+    let levels = equal_levels(&all, level(study));
+    for (regime, variant, trajectories) in &bests {
+        let Some((_, any)) = variant.done().next() else { continue };
+        let names: Vec<String> = any.benchmarks.iter().map(|one| one.name.clone()).collect();
+        for level in &levels {
+            let found = reached(trajectories, *level);
+            let at = format!("at new-task accuracy {level:.4}");
+            let share = found.seeds as f64 / found.of.max(1) as f64;
+            let place = Place { last: false, ..Place::over(regime.name, variant) };
+            place.row(out, &format!("share of seeds {at}"), "", alone(share), "");
+            if let Some(over) = found.change {
+                place.row(out, &format!("change {at}"), ALL, over.mean, &hashes(any, &names));
+            }
+        }
+        if let Some(perplexity) = regime.perplexity {
+            let data: Vec<String> = variant.runs.iter().filter_map(|run| run.data.as_deref()).map(brief_data).collect();
+            Place::over(regime.name, variant).row(
+                out,
+                "perplexity of its data",
+                "",
+                alone(perplexity),
+                &data.join(" "),
+            );
+        }
+    }
+}
+
+impl<'a> Place<'a> {
+    fn over(regime: &'a str, variant: &Variant<'_>) -> Place<'a> {
+        let seeds = variant.done().map(|(run, _)| run.plan.seed).collect();
+        Place { regime, rung: rung(variant), seed: None, seeds, step: None, last: true }
+    }
+
+    fn row(&self, out: &mut String, measure: &str, family: &str, value: Interval, data: &str) {
+        let number = |value: f64| if value.is_finite() { value.to_string() } else { String::new() };
+        let seeds: Vec<String> = self.seeds.iter().map(u64::to_string).collect();
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            out,
+            "{},{},{},{},{},{},{},{},{},{},{},{}",
+            csv_field(self.regime),
+            self.rung,
+            self.seed.map(|seed| seed.to_string()).unwrap_or_default(),
+            seeds.join(" "),
+            self.step.map(|step| step.to_string()).unwrap_or_default(),
+            self.last,
+            csv_field(measure),
+            csv_field(family),
+            number(value.value),
+            number(value.low),
+            number(value.high),
+            csv_field(data)
+        );
+    }
+}
+
+/// The learning variant, or what stands in its place.
+fn rung(variant: &Variant<'_>) -> String {
+    variant.lr.map_or(variant.rung.to_string(), |lr| format!("{lr:e}"))
+}
+
+fn alone(value: f64) -> Interval {
+    Interval { value, low: f64::NAN, high: f64::NAN }
+}
+
+/// Hashes of these benchmarks' examples.
+fn hashes(tuned: &TunedResult, names: &[String]) -> String {
+    let own = |name: &String| tuned.benchmarks.iter().find(|one: &&BenchmarkChange| one.name == *name);
+    names.iter().filter_map(own).map(|one| brief(&one.data)).collect::<Vec<_>>().join(" ")
+}

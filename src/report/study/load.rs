@@ -1,0 +1,437 @@
+//! A study as far as it has come: what lies on disk, brought under the regimes and runs of its index.
+
+use super::seed_stats::{OverSeeds, best, over_seeds};
+use crate::eval::EvalResult;
+use crate::forgetting::{BenchmarkChange, ForgettingResult, ModelRef, NEW_TASK, TunedResult, brief, brief_data};
+use crate::report::discover::{ReportInputs, RunState, TrainRun, canonical};
+use crate::report::prior_knowledge::key_of;
+use crate::report::study_index::{StudyIndex, StudyRun};
+use crate::report::trajectory::{self, TrajectoryPoint, step};
+use crate::sampling::Summary;
+use crate::stats::Interval;
+use crate::{Error, Result};
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A study.
+pub struct Study<'a> {
+    /// What it is made of.
+    pub index: &'a StudyIndex,
+    /// The base model, once a run is compared with it.
+    pub base: Option<&'a ModelRef>,
+    /// The regimes, in order.
+    pub regimes: Vec<Regime<'a>>,
+    /// What each model came to on the new task, by its hash and that of the data; the base too.
+    answered: HashMap<(String, String), Summary>,
+    /// What is left out, and why.
+    pub left_out: Vec<String>,
+}
+
+/// A regime with its runs.
+pub struct Regime<'a> {
+    /// Name.
+    pub name: &'a str,
+    /// What it is.
+    pub about: &'a str,
+    /// Its runs by learning variant, the lowest first; what has none comes last.
+    pub variants: Vec<Variant<'a>>,
+    /// The best of them: see [`best`].
+    pub best: Option<usize>,
+    /// Median perplexity under the base of the reference responses that it learns, but for replayed ones.
+    pub perplexity: Option<f64>,
+}
+
+/// The runs of a regime at one learning variant, a seed each.
+pub struct Variant<'a> {
+    /// The learning variant.
+    pub lr: Option<f64>,
+    /// What tells it from other variants_tried where there is no learning variant (`alpha-0.5`).
+    pub rung: &'a str,
+    /// The runs, by seed.
+    pub runs: Vec<SeedRun<'a>>,
+}
+
+/// A run.
+pub struct SeedRun<'a> {
+    /// As the index names it.
+    pub plan: &'a StudyRun,
+    /// Its directory, where something was trained.
+    pub dir: Option<PathBuf>,
+    /// Its models that are compared with the base, in order of training, each set of weights once; the final one last.
+    pub models: Vec<&'a TunedResult>,
+    /// The last of them is the final one.
+    pub done: bool,
+    /// Where it stands.
+    pub state: String,
+    /// Hash of the data that it is trained on.
+    pub data: Option<String>,
+    /// Way from the base ([`trajectory::trajectories`]): accuracy on the new task and change of prior knowledge.
+    pub trajectory: Vec<TrajectoryPoint>,
+}
+
+/// Everything about `index`, which lies in `dir`, that is in `found`.
+///
+/// # Errors
+/// A result that is there and cannot be read.
+pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> Result<Study<'a>> {
+    let of = |run: &StudyRun| {
+        let place = canonical(&dir.join(&run.comparison));
+        found.forgetting.iter().find(|(d, _)| canonical(d) == place).map(|(_, one)| one)
+    };
+    let first = index.runs.iter().filter_map(of).find_map(|one| Some((&one.base, one.tuned.first()?)));
+    let key = first.map(|(base, tuned)| key_of(base, tuned.benchmarks.iter()));
+    let mut study = Study {
+        index,
+        base: first.map(|(base, _)| base),
+        regimes: Vec::new(),
+        answered: HashMap::new(),
+        left_out: Vec::new(),
+    };
+    for regime in &index.regimes {
+        let mut variants: Vec<Variant<'a>> = Vec::new();
+        for plan in index.runs.iter().filter(|run| run.regime == regime.name) {
+            let train = plan.dir.as_ref().and_then(|own| {
+                let place = canonical(&dir.join(own));
+                found.runs.iter().find(|run| canonical(&run.dir) == place)
+            });
+            let run = study.run(dir, plan, train, of(plan), key.as_ref());
+            let rung = if plan.lr.is_some() { "" } else { plan.rung() };
+            match variants.iter_mut().find(|variant| variant.lr == plan.lr && variant.rung == rung) {
+                Some(variant) => variant.runs.push(run),
+                None => variants.push(Variant { lr: plan.lr, rung, runs: vec![run] }),
+            }
+        }
+        let last = |lr: Option<f64>| lr.unwrap_or(f64::INFINITY);
+        variants.sort_by(|a, b| last(a.lr).total_cmp(&last(b.lr)));
+        variants.iter_mut().for_each(|variant| variant.runs.sort_by_key(|run| run.plan.seed));
+        let means = |variant: &Variant<'_>| {
+            let prior = variant.over(prior, (-1.0, 1.0)).map_or(f64::NEG_INFINITY, |mean| mean.mean.value);
+            Some((variant.over(accuracy, (0.0, 1.0))?.mean.value, prior))
+        };
+        let best = best(&variants.iter().map(means).collect::<Vec<_>>());
+        let mut regime = Regime { name: &regime.name, about: &regime.about, variants, best, perplexity: None };
+        regime.perplexity = perplexity(dir, &study, &regime, found);
+        study.regimes.push(regime);
+    }
+    study.trajectories();
+    for run in study.index.runs.iter().filter(|run| of(run).is_some()) {
+        answered_below(&dir.join(&run.comparison), 3, &mut study.answered)?;
+    }
+    // The base may be evaluated once for all of them, wherever that is.
+    if study.base.is_some() {
+        answered_below(dir, 3, &mut study.answered)?;
+    }
+    Ok(study)
+}
+
+impl<'a> Study<'a> {
+    fn run(
+        &mut self,
+        dir: &Path,
+        plan: &'a StudyRun,
+        train: Option<&TrainRun>,
+        found: Option<&'a ForgettingResult>,
+        key: Option<&Vec<String>>,
+    ) -> SeedRun<'a> {
+        let mut models: Vec<&'a TunedResult> = Vec::new();
+        let mut elsewhere = 0;
+        for (one, tuned) in found.iter().flat_map(|one| one.tuned.iter().map(move |tuned| (one, tuned))) {
+            match key == Some(&key_of(&one.base, tuned.benchmarks.iter())) {
+                true => models.push(tuned),
+                false => elsewhere += 1,
+            }
+        }
+        if elsewhere > 0 {
+            self.left_out.push(format!(
+                "{}: {elsewhere} of its models are compared with another base or on other benchmarks than the first run, and \
+                 left out",
+                plan.name
+            ));
+        }
+        // Checkpoints in order of training, however they were listed.
+        models.sort_by(|a, b| step(a).unwrap_or(f64::INFINITY).total_cmp(&step(b).unwrap_or(f64::INFINITY)));
+        let whole = models.iter().rposition(|tuned| !is_checkpoint(&tuned.model)).map(|i| models.remove(i));
+        if let Some(whole) = whole {
+            models.retain(|tuned| tuned.model.hash != whole.model.hash);
+            models.push(whole);
+        }
+        // A finished run's last checkpoint is its final model.
+        let ended = |tuned: &&TunedResult| {
+            train.is_some_and(|run| {
+                run.state == RunState::Finished
+                    && tuned.model.run.as_ref().and_then(|r| r.step) == Some(run.last_step())
+            })
+        };
+        let done = whole.is_some() || models.last().is_some_and(ended);
+        let hash = |tuned: &&TunedResult| tuned.model.run.as_ref().map(|run| run.data_hash.clone());
+        let recorded = train.and_then(|run| Some(run.identity.get("data_hash")?.as_str()?.to_string()));
+        SeedRun {
+            plan,
+            dir: plan.dir.as_ref().map(|own| dir.join(own)),
+            done,
+            state: state(train, plan, &models, done),
+            data: recorded.or_else(|| models.last().and_then(hash)).filter(|hash| !hash.is_empty()),
+            models,
+            trajectory: Vec::new(),
+        }
+    }
+
+    /// The way of each run, once all are there: one may go on from another.
+    fn trajectories(&mut self) {
+        let models: Vec<Vec<&TunedResult>> = self.runs().map(|(_, run)| run.models.clone()).collect();
+        let models: Vec<&[&TunedResult]> = models.iter().map(Vec::as_slice).collect();
+        let trajectories = trajectory::trajectories(&models, self.base.map_or("", |base| base.hash.as_str()));
+        let runs =
+            self.regimes.iter_mut().flat_map(|regime| &mut regime.variants).flat_map(|variant| &mut variant.runs);
+        runs.zip(trajectories).for_each(|(run, trajectory)| run.trajectory = trajectory);
+    }
+
+    /// What a model came to on the new task.
+    pub fn answered(&self, tuned: &TunedResult) -> Option<&Summary> {
+        self.summary_of(&tuned.model.hash, &tuned.new_task.as_ref()?.data)
+    }
+
+    /// What the base came to on the new task of this hash.
+    pub fn base_answered(&self, data: &str) -> Option<&Summary> {
+        self.summary_of(&self.base?.hash, data)
+    }
+
+    fn summary_of(&self, model: &str, data: &str) -> Option<&Summary> {
+        self.answered.get(&(model.to_string(), data.to_string()))
+    }
+
+    /// All runs, with the number of their regime.
+    pub fn runs(&self) -> impl Iterator<Item = (usize, &SeedRun<'a>)> {
+        let regimes = self.regimes.iter().enumerate();
+        regimes
+            .flat_map(|(i, regime)| regime.variants.iter().flat_map(|variant| &variant.runs).map(move |run| (i, run)))
+    }
+
+    /// The new task's examples, one entry for each hash: regimes may be asked in different words.
+    pub fn new_tasks(&self) -> Vec<&'a BenchmarkChange> {
+        let mut found: Vec<&BenchmarkChange> = Vec::new();
+        for new_task in self.runs().flat_map(|(_, run)| &run.models).filter_map(|tuned| tuned.new_task.as_ref()) {
+            if !found.iter().any(|one| one.data == new_task.data) {
+                found.push(new_task);
+            }
+        }
+        found
+    }
+
+    /// Any model of the study: all have the same base and the same benchmarks.
+    pub fn any(&self) -> Option<&'a TunedResult> {
+        self.runs().find_map(|(_, run)| run.models.last().copied())
+    }
+
+    /// Number of the regime that a training run or a model belongs to.
+    pub fn regime_of(&self, dir: &Path, hash: &str) -> Option<usize> {
+        let place = canonical(dir);
+        let own = |run: &SeedRun<'_>| {
+            run.dir.as_ref().is_some_and(|dir| canonical(dir) == place)
+                || run.models.iter().any(|t| t.model.hash == hash)
+        };
+        self.runs().find(|(_, run)| own(run)).map(|(regime, _)| regime)
+    }
+}
+
+impl<'a> Regime<'a> {
+    /// The best learning variant, once something is measured.
+    pub fn best(&self) -> Option<&Variant<'a>> {
+        self.variants.get(self.best?)
+    }
+}
+
+impl<'a> Variant<'a> {
+    /// Final models, with their runs.
+    pub fn done(&self) -> impl Iterator<Item = (&SeedRun<'a>, &'a TunedResult)> {
+        self.runs.iter().filter(|run| run.done).filter_map(|run| Some((run, *run.models.last()?)))
+    }
+
+    /// Mean of a figure of the final models over seeds.
+    pub fn over(&self, of: impl Fn(&TunedResult) -> Option<Interval>, bounds: (f64, f64)) -> Option<OverSeeds> {
+        over_seeds(&self.done().filter_map(|(_, tuned)| of(tuned)).collect::<Vec<_>>(), bounds)
+    }
+
+    /// The trajectories of the runs that are done, a seed each.
+    pub fn trajectories(&self) -> Vec<Vec<TrajectoryPoint>> {
+        self.done()
+            .map(|(run, _)| run.trajectory.clone())
+            .filter(|trajectory| trajectory.iter().any(|point| !point.base))
+            .collect()
+    }
+
+    /// With what the number is: `lr 5e-5`, `alpha 0.5`; empty where there is none.
+    pub fn label(&self) -> String {
+        match (self.lr, self.rung) {
+            (Some(_), _) => format!("lr {}", self.name()),
+            (None, "") => String::new(),
+            (None, _) => self.name(),
+        }
+    }
+
+    /// As people write it: `5e-5`.
+    pub fn name(&self) -> String {
+        match (self.lr, self.rung) {
+            (Some(lr), _) => format!("{lr:e}"),
+            (None, "") => "\u{2013}".into(),
+            (None, rung) => rung.replacen('-', " ", 1),
+        }
+    }
+
+    /// Steps of the final models, smallest and largest.
+    pub fn steps(&self) -> Option<(u64, u64)> {
+        let steps: Vec<u64> = self.done().filter_map(|(_, tuned)| tuned.model.run.as_ref()?.step).collect();
+        Some((*steps.iter().min()?, *steps.iter().max()?))
+    }
+}
+
+/// Answers right on the new task.
+pub fn accuracy(tuned: &TunedResult) -> Option<Interval> {
+    Some(tuned.new_task.as_ref()?.all.tuned.value)
+}
+
+/// Mean change of prior knowledge.
+pub fn prior(tuned: &TunedResult) -> Option<Interval> {
+    Some(tuned.all.as_ref()?.change)
+}
+
+/// Change of a family.
+pub fn family(tuned: &TunedResult, name: &str) -> Option<Interval> {
+    tuned.families.iter().find(|family| family.name == name).map(|family| family.change)
+}
+
+/// How much more is lost by the strict rule than by a reading that forgives form: answers that lost only their form, net.
+pub fn form(tuned: &TunedResult) -> Option<Interval> {
+    let all = tuned.all.as_ref()?;
+    let value = all.lenient_change.value - all.change.value;
+    value.is_finite().then_some(Interval { value, low: f64::NAN, high: f64::NAN })
+}
+
+/// KL(base || tuned) on the new task's prompts, nats per token.
+pub fn kl_new(tuned: &TunedResult) -> Option<Interval> {
+    tuned.divergence.iter().find(|d| d.prompts_of == NEW_TASK).map(|d| d.forward.per_token)
+}
+
+/// KL(base || tuned) on the prompts of prior knowledge, nats per token: the mean over benchmarks.
+pub fn kl_prior(tuned: &TunedResult) -> Option<Interval> {
+    let sets = tuned.divergence.iter().filter(|d| d.prompts_of != NEW_TASK);
+    let of_sets: Vec<Interval> = sets.map(|d| d.forward.per_token).collect();
+    (!of_sets.is_empty()).then(|| crate::stats::mean_of_intervals(&of_sets))
+}
+
+/// `RUN/checkpoints/step-N` rather than `RUN/model` or a model of its own.
+fn is_checkpoint(model: &ModelRef) -> bool {
+    let name = Path::new(&model.dir).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    name.strip_prefix("step-").is_some_and(|number| number.parse::<u64>().is_ok())
+}
+
+fn state(train: Option<&TrainRun>, plan: &StudyRun, models: &[&TunedResult], done: bool) -> String {
+    let measured = match models.last().and_then(|tuned| step(tuned)) {
+        _ if done => return "measured".into(),
+        Some(step) => format!(", compared with the base up to step {step:.0}"),
+        None => String::new(),
+    };
+    match train.map(|run| (run.state, run.last_step())) {
+        Some((RunState::Finished, step)) => {
+            format!("trained ({step} steps), not compared with the base to the end{measured}")
+        }
+        Some((RunState::Running, step)) => format!("in training, step {step}{measured}"),
+        Some((RunState::Stopped, step)) => format!("training stopped at step {step}{measured}"),
+        None if plan.dir.is_some() => format!("not begun{measured}"),
+        None => format!("not made yet{measured}"),
+    }
+}
+
+/// Median perplexity of a regime's training data under the study's base: of the data of its best learning variant, else of a set with
+/// the regime's name. The mean where seeds have sets of their own. `None` for a regime that learns its own responses (RFT, SFT with
+/// `sft.resample_every`): it never sees those of the data.
+fn perplexity(dir: &Path, study: &Study<'_>, regime: &Regime<'_>, found: &ReportInputs) -> Option<f64> {
+    let places: Vec<PathBuf> = study.index.dynamics.iter().map(|own| canonical(&dir.join(own))).collect();
+    let measured = found.dynamics.iter().filter(|(place, _)| places.contains(&canonical(place)));
+    let same_base = measured.filter(|(_, one)| study.base.is_none_or(|base| base.hash == one.found.base.hash));
+    let sets: Vec<_> = same_base.flat_map(|(_, one)| &one.found.regimes).collect();
+    let variant = regime.best().or(regime.variants.first())?;
+    let trained = |run: &SeedRun<'_>| {
+        let place = canonical(run.dir.as_ref()?);
+        found.runs.iter().find(|train| canonical(&train.dir) == place)
+    };
+    if variant.runs.iter().filter_map(trained).any(TrainRun::learns_own_responses) {
+        return None;
+    }
+    let mut of_data: Vec<f64> = Vec::new();
+    for data in variant.runs.iter().filter_map(|run| run.plan.data.as_ref()) {
+        let place = canonical(&dir.join(data));
+        let own = |path: &Path| canonical(path) == place || path.ends_with(data);
+        of_data.extend(sets.iter().find(|set| own(Path::new(&set.path))).map(|set| set.perplexity.median));
+    }
+    if of_data.is_empty() {
+        of_data.extend(sets.iter().find(|set| set.name == regime.name).map(|set| set.perplexity.median));
+    }
+    of_data.retain(|value| value.is_finite());
+    (!of_data.is_empty()).then(|| of_data.iter().sum::<f64>() / of_data.len() as f64)
+}
+
+/// All finished evaluations of the new task in and below `dir`.
+fn answered_below(dir: &Path, depth: usize, into: &mut HashMap<(String, String), Summary>) -> Result<()> {
+    let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    if name(dir) == NEW_TASK {
+        if let Some(result) = EvalResult::read(dir)? {
+            let key = result.about.key;
+            into.insert((key.model, key.data), result.summary);
+        }
+        return Ok(());
+    }
+    if depth == 0 {
+        return Ok(());
+    }
+    let unreadable = |e: std::io::Error| Error::input(format!("cannot read {}: {e}", dir.display()));
+    for entry in fs::read_dir(dir).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let passed = ["checkpoints", "images", "divergence"];
+        if path.is_dir() && !name(&path).starts_with('.') && !passed.contains(&name(&path).as_str()) {
+            answered_below(&path, depth - 1, into)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where a table's figures are from: seeds, training data, new task, benchmarks, base. `variants` are those whose runs are in it.
+pub fn source(study: &Study<'_>, variants: &[(&str, &Variant<'_>)]) -> String {
+    let mut seeds: Vec<u64> =
+        variants.iter().flat_map(|(_, variant)| variant.done().map(|(run, _)| run.plan.seed)).collect();
+    seeds.sort_unstable();
+    seeds.dedup();
+    let mut data: Vec<(&str, Vec<String>)> = Vec::new();
+    for (name, variant) in variants {
+        let hashes = variant.done().filter_map(|(run, _)| run.data.as_deref()).map(brief_data);
+        let known = match data.iter().position(|(other, _)| other == name) {
+            Some(i) => i,
+            None => {
+                data.push((name, Vec::new()));
+                data.len() - 1
+            }
+        };
+        for hash in hashes {
+            if !data[known].1.contains(&hash) {
+                data[known].1.push(hash);
+            }
+        }
+    }
+    let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
+    let listed = data.iter().filter(|(_, hashes)| !hashes.is_empty());
+    let trained: Vec<String> = listed.map(|(name, hashes)| format!("{name} {}", hashes.join(" "))).collect();
+    let new_tasks: Vec<&str> = study.new_tasks().iter().map(|one| brief(&one.data)).collect();
+    let benchmarks = study.any().map(|tuned| &tuned.benchmarks[..]).unwrap_or_default();
+    let benchmarks: Vec<String> = benchmarks.iter().map(|one| format!("{} {}", one.name, brief(&one.data))).collect();
+    let base = study.base.map(|base| format!("{} {}", base.name, brief(&base.hash)));
+    let parts = [
+        ("Seeds", seeds.join(", ")),
+        ("base", base.unwrap_or_default()),
+        ("trained on", trained.join(", ")),
+        ("new task", new_tasks.join(", ")),
+        ("benchmarks", benchmarks.join(", ")),
+    ];
+    let known = parts.iter().filter(|(_, value)| !value.is_empty());
+    known.map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,274 @@
+//! What a study came to, in plain sentences that claim no more than the intervals do.
+
+use super::seed_stats::{Basis, OverSeeds, told_apart};
+use crate::stats::Interval;
+use crate::stats::table::{percent, points};
+
+/// Names up to which each is listed; of more, the first and the last, and the table has the others.
+const LISTED: usize = 3;
+
+/// A regime with a mean over its seeds.
+pub type Named<'a> = (&'a str, OverSeeds);
+
+/// What was learnt: `base` is the base's share of right answers.
+pub fn learnt(regimes: &[Named<'_>], base: Option<&str>) -> Option<String> {
+    let sorted = sorted(regimes);
+    let values = listed(&sorted, percent, |i| format!("{} to {}", bare(i.low), bare(i.high)), " with ");
+    let base = base.map(|base| format!("; the base {base}")).unwrap_or_default();
+    let one =
+        |what: &str| format!("Answers right on the new task, each regime at its best learning variant: {what}{base}.");
+    (!sorted.is_empty()).then(|| [one(&values), order(&sorted, &LEARNT)].concat())
+}
+
+/// What was forgotten: `base` is the base's mean score.
+pub fn forgotten(regimes: &[Named<'_>], base: Option<f64>) -> Option<String> {
+    let sorted = sorted(regimes);
+    if sorted.is_empty() {
+        return None;
+    }
+    let base = base.map(|base| format!(" (mean score, base {})", percent(base))).unwrap_or_default();
+    let mut text = format!("Prior knowledge{base} {}.", changes(&sorted));
+    let unsure: Vec<&str> = sorted.iter().filter(|(_, o)| !excludes_zero(&o.mean)).map(|(name, _)| *name).collect();
+    if !unsure.is_empty() {
+        let who = if unsure.len() > LISTED { format!("{} of them", unsure.len()) } else { and(&unsure) };
+        text += &format!(" No change is shown for {who}: the 95 % interval holds 0.");
+    }
+    Some(text + &order(&sorted, &LOST))
+}
+
+/// What it cost at an accuracy that all reach; `None` where none is reached by two.
+pub fn price(regimes: &[Named<'_>], level: Option<f64>, not_reached: &[&str]) -> String {
+    let Some(level) = level else {
+        return "No two regimes have come 10 points above the base with all their seeds, so none are compared at equal accuracy."
+            .into();
+    };
+    let sorted = sorted(regimes);
+    let rest = match not_reached {
+        [] => String::new(),
+        some => format!(" {} did not get there with all seeds.", and(some)),
+    };
+    let order = order(&sorted, &PAID);
+    format!(
+        "At {} right on the new task, the highest that all their seeds reach, prior knowledge {}.{rest}{order}",
+        percent(level),
+        changes(&sorted)
+    )
+}
+
+/// What the intervals are about.
+pub fn caution(regimes: &[Named<'_>]) -> Option<String> {
+    let named = |of: fn(&OverSeeds) -> bool| -> Vec<&str> {
+        regimes.iter().filter(|(_, o)| of(o)).map(|(name, _)| *name).collect()
+    };
+    let (one, equal) =
+        (named(|o| o.basis == Basis::Examples && o.seeds == 1), named(|o| o.basis == Basis::Examples && o.seeds > 1));
+    let mut parts = Vec::new();
+    if !one.is_empty() {
+        parts.push(format!(
+            "One seed only: {}. The interval is then over test examples and says nothing about another seed.",
+            and(&one)
+        ));
+    }
+    if !equal.is_empty() {
+        parts.push(format!("All seeds at the same value: {}. The interval is then over test examples.", and(&equal)));
+    }
+    (!parts.is_empty()).then(|| parts.join(" "))
+}
+
+/// On which examples of the new task the regimes are measured, where not all are on the same: each set by its hash, with its regimes.
+pub fn sets(sets: &[(&str, Vec<&str>)]) -> Option<String> {
+    let listed: Vec<String> = sets.iter().map(|(hash, regimes)| format!("{hash} ({})", and(regimes))).collect();
+    let listed: Vec<&str> = listed.iter().map(String::as_str).collect();
+    (sets.len() > 1).then(|| {
+        format!(
+            "The new task is measured on {} sets of examples, told apart by the hash of what the model is shown: {}. Unless they are \
+             the same puzzles in other words, accuracies on different sets do not compare.",
+            sets.len(),
+            and(&listed)
+        )
+    })
+}
+
+const LEARNT: Order = Order { open: "learnt most", first: "most was learnt by", last: "least was learnt by" };
+const LOST: Order = Order { open: "lost least", first: "least was lost by", last: "most was lost by" };
+const PAID: Order = Order { open: "paid least", first: "least was paid by", last: "most was paid by" };
+
+/// Highest value first.
+fn sorted<'a>(regimes: &[Named<'a>]) -> Vec<Named<'a>> {
+    let mut sorted = regimes.to_vec();
+    sorted.sort_by(|a, b| b.1.mean.value.total_cmp(&a.1.mean.value));
+    sorted
+}
+
+fn excludes_zero(interval: &Interval) -> bool {
+    interval.low > 0.0 || interval.high < 0.0
+}
+
+fn changes(sorted: &[Named<'_>]) -> String {
+    // The largest loss first.
+    let worst_first: Vec<Named<'_>> = sorted.iter().rev().copied().collect();
+    let value = |value: f64| format!("{} points", points(value));
+    let range = |i: &Interval| format!("{} to {}", points(i.low), points(i.high));
+    format!("changed by {}", listed(&worst_first, value, range, " under "))
+}
+
+fn listed(
+    regimes: &[Named<'_>],
+    value: impl Fn(f64) -> String,
+    range: impl Fn(&Interval) -> String,
+    link: &str,
+) -> String {
+    let one = |(name, over): &Named<'_>| {
+        let known = over.mean.low.is_finite() && over.mean.high.is_finite();
+        let seeds = if over.seeds == 1 { "1 seed".to_string() } else { format!("{} seeds", over.seeds) };
+        let range = if known { format!(", 95 % interval {}", range(&over.mean)) } else { String::new() };
+        format!("{}{link}{name} ({seeds}{range})", value(over.mean.value))
+    };
+    match regimes {
+        [first, .., last] if regimes.len() > LISTED => format!("between {} and {}", one(first), one(last)),
+        _ => and(&regimes.iter().map(one).collect::<Vec<_>>().iter().map(String::as_str).collect::<Vec<_>>()),
+    }
+}
+
+/// How an order of regimes is put into words.
+struct Order {
+    /// "learnt most"
+    open: &'static str,
+    /// "most was learnt by"
+    first: &'static str,
+    /// "least was learnt by"
+    last: &'static str,
+}
+
+/// Which order the intervals allow, of regimes sorted by value. Those that have no interval have no place in it.
+fn order(sorted: &[Named<'_>], words: &Order) -> String {
+    if sorted.len() < 2 {
+        return String::new();
+    }
+    let has_ends = |over: &OverSeeds| !over.mean.low.is_nan() && !over.mean.high.is_nan();
+    let (known, bare): (Vec<Named<'_>>, Vec<Named<'_>>) = sorted.iter().copied().partition(|(_, over)| has_ends(over));
+    if !bare.is_empty() {
+        let one = |(name, over): &Named<'_>| {
+            format!("{name} ({})", if over.seeds == 1 { "one seed" } else { "all seeds at the same value" })
+        };
+        let bare: Vec<String> = bare.iter().map(one).collect();
+        let bare = and(&bare.iter().map(String::as_str).collect::<Vec<_>>());
+        return match known.len() {
+            0 | 1 => format!(" Which of them {} is open: there is no interval for {bare}.", words.open),
+            _ => format!(" The order leaves out {bare}: there is no interval.{}", order(&known, words)),
+        };
+    }
+    let groups = told_apart(&sorted.iter().map(|(_, over)| over.mean).collect::<Vec<_>>());
+    let names = |group: &Vec<usize>| group.iter().map(|&i| sorted[i].0).collect::<Vec<_>>();
+    let [first, .., last] = groups.as_slice() else {
+        return format!(" Which of them {} is open: their 95 % intervals overlap.", words.open);
+    };
+    let most = match first.len() {
+        1 => format!("By the 95 % intervals {} {}", words.first, names(first)[0]),
+        n if n > LISTED => format!("Which {} is open among {n} of them, whose 95 % intervals overlap", words.open),
+        _ => format!("By the 95 % intervals {} {}, which overlap", words.first, joined(&names(first), "or")),
+    };
+    let least = match last.len() {
+        _ if sorted.len() == 2 => String::new(),
+        n if n > LISTED => String::new(),
+        _ => format!("; {} {}", words.last, joined(&names(last), "or")),
+    };
+    format!(" {most}{least}.")
+}
+
+/// `a`, `a and b`, `a, b and c`.
+pub fn and(names: &[&str]) -> String {
+    joined(names, "and")
+}
+
+fn joined(names: &[&str], word: &str) -> String {
+    match names {
+        [] => String::new(),
+        [one] => (*one).to_string(),
+        [first @ .., last] => format!("{} {word} {last}", first.join(", ")),
+    }
+}
+
+fn bare(share: f64) -> String {
+    format!("{:.1}", 100.0 * share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn over(value: f64, half: f64) -> OverSeeds {
+        OverSeeds { mean: Interval { value, low: value - half, high: value + half }, basis: Basis::Seeds, seeds: 3 }
+    }
+
+    #[test]
+    fn an_order_is_claimed_where_intervals_stand_apart() {
+        let text = learnt(&[("rft", over(0.41, 0.04)), ("sft", over(0.6, 0.05))], Some("4.2 %")).unwrap();
+        assert_eq!(
+            text,
+            "Answers right on the new task, each regime at its best learning variant: 60.0 % with sft (3 seeds, 95 % interval 55.0 \
+             to 65.0) and 41.0 % with rft (3 seeds, 95 % interval 37.0 to 45.0); the base 4.2 %. By the 95 % intervals most was \
+             learnt by sft."
+        );
+    }
+
+    #[test]
+    fn no_order_is_claimed_where_intervals_overlap_and_no_change_where_zero_is_inside() {
+        let text = forgotten(&[("rft", over(-0.004, 0.01)), ("sft", over(-0.05, 0.06))], Some(0.9)).unwrap();
+        assert!(text.contains("changed by -5.0 points under sft"), "{text}");
+        assert!(text.contains("No change is shown for rft and sft"), "{text}");
+        assert!(text.ends_with("Which of them lost least is open: their 95 % intervals overlap."), "{text}");
+        let mixed =
+            [("a", over(-0.01, 0.005)), ("b", over(-0.2, 0.03)), ("c", over(-0.22, 0.03)), ("d", over(-0.5, 0.1))];
+        let text = forgotten(&mixed, None).unwrap();
+        assert!(text.ends_with("By the 95 % intervals least was lost by a; most was lost by d."), "{text}");
+        assert!(text.contains("changed by between -50.0 points under d (3 seeds"), "{text}");
+        // The second and the third overlap, and both lie above the last.
+        let open = forgotten(&mixed[1..], None).unwrap();
+        assert!(open.ends_with("least was lost by b or c, which overlap; most was lost by d."), "{open}");
+        assert!(!text.contains("No change is shown"), "{text}");
+    }
+
+    #[test]
+    fn regimes_without_an_interval_are_named_and_not_said_to_overlap() {
+        let bare = |value| OverSeeds { basis: Basis::Examples, seeds: 1, ..over(value, f64::NAN) };
+        let text = price(&[("rft", bare(-0.002)), ("sft", bare(-0.3))], Some(0.3), &[]);
+        let open = "Which of them paid least is open: there is no interval for rft (one seed) and sft (one seed).";
+        assert!(text.ends_with(open), "{text}");
+        let text = price(&[("rft", over(-0.002, 0.001)), ("sft", bare(-0.3))], Some(0.3), &[]);
+        assert!(
+            text.ends_with("is open: there is no interval for sft (one seed).") && !text.contains("overlap"),
+            "{text}"
+        );
+        let three = [("rft", over(-0.002, 0.001)), ("lora", over(-0.2, 0.01)), ("sft", bare(-0.3))];
+        let text = price(&three, Some(0.3), &[]);
+        let order =
+            "The order leaves out sft (one seed): there is no interval. By the 95 % intervals least was paid by rft.";
+        assert!(text.ends_with(order), "{text}");
+    }
+
+    #[test]
+    fn the_price_names_who_did_not_get_there() {
+        let text = price(&[("rft", over(-0.002, 0.001)), ("sft", over(-0.051, 0.01))], Some(0.3), &["slow"]);
+        assert!(text.starts_with("At 30.0 % right on the new task"), "{text}");
+        assert!(text.contains("slow did not get there with all seeds.") && text.ends_with("least was paid by rft."));
+        assert!(price(&[], None, &[]).starts_with("No two regimes"));
+        assert_eq!((learnt(&[], None), forgotten(&[], None)), (None, None));
+    }
+
+    #[test]
+    fn examples_that_not_all_are_measured_on_are_named() {
+        let text = sets(&[("12db", vec!["rft", "sft"]), ("61d4", vec!["lora"])]).unwrap();
+        assert!(text.starts_with("The new task is measured on 2 sets of examples"), "{text}");
+        assert!(text.contains(": 12db (rft and sft) and 61d4 (lora)."), "{text}");
+        assert_eq!(sets(&[("12db", vec!["rft", "sft"])]), None);
+    }
+
+    #[test]
+    fn one_seed_is_said_to_be_one() {
+        let one = OverSeeds { basis: Basis::Examples, seeds: 1, ..over(0.4, 0.1) };
+        assert!(caution(&[("rft", one)]).unwrap().starts_with("One seed only: rft."));
+        assert_eq!(caution(&[("rft", over(0.4, 0.1))]), None);
+        assert_eq!((and(&["a", "b", "c"]), and(&["a"])), ("a, b and c".to_string(), "a".to_string()));
+    }
+}

@@ -1,0 +1,131 @@
+//! What decides the responses to a task and their scores. Equal keys stand for equal responses.
+
+use super::SamplePlan;
+use super::example_hash::hash_examples;
+use crate::Result;
+use crate::model::{Sampling, hash_model, hash_prompt_files};
+use crate::tasks::Task;
+use crate::tasks::benchmarks::Protocol;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Raised whenever the evaluation itself changes what it finds, so that old results are not taken for new ones.
+const EVAL_VERSION: u32 = 2;
+
+/// Everything that decides an evaluation's outcome. Two results with equal keys are the same result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SamplingKey {
+    /// Version of this program and of its evaluation.
+    pub code: String,
+    /// Hash of the weights and `config.json`; of a server, the model's name and the address.
+    pub model: String,
+    /// Hash of tokenizer, chat template and image settings; empty for a server, which has its own.
+    pub prompt: String,
+    /// Hash of what the model is shown of the examples evaluated: prompts and images.
+    pub data: String,
+    /// Hash of what the responses are scored by: gold answers and the settings of the scorers.
+    pub gold: String,
+    /// Name of the task.
+    pub task: String,
+    /// Rules that score the responses, with the version of each.
+    pub scorers: BTreeMap<String, u32>,
+    /// Number of examples.
+    pub examples: usize,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Responses to each example.
+    pub samples: usize,
+    /// Batch size, where it decides which random numbers an example gets (temperature above 0).
+    pub batch: Option<usize>,
+    /// How the benchmark is put to the model, where the task is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bench: Option<Protocol>,
+}
+
+/// Parts of a key that bear on the scores and not on the responses.
+const SCORING: [&str; 2] = ["gold", "scorers"];
+
+impl SamplingKey {
+    /// From the hashes of a checkpoint (see [`hash_model`] and [`hash_prompt_files`]); hashes the examples and their images.
+    pub fn new(
+        model: &str,
+        prompt: &str,
+        task: &dyn Task,
+        plan: &SamplePlan,
+        sampling: &Sampling,
+    ) -> Result<SamplingKey> {
+        let examples = plan.examples(task);
+        let (data, gold) = hash_examples(task, examples)?;
+        Ok(SamplingKey {
+            code: format!("{} eval {EVAL_VERSION}", env!("CARGO_PKG_VERSION")),
+            model: model.to_string(),
+            prompt: prompt.to_string(),
+            data,
+            gold,
+            task: task.name().to_string(),
+            scorers: task.scorers().into_iter().collect(),
+            examples,
+            sampling: sampling.clone(),
+            samples: plan.samples,
+            batch: (sampling.temperature > 0.0).then_some(plan.batch),
+            bench: None,
+        })
+    }
+
+    /// Nothing but the scoring differs: the responses are the same.
+    pub fn differs_in_scoring_only(&self, other: &SamplingKey) -> bool {
+        let scoring = |name: &str| SCORING.contains(&name.split('.').next().unwrap_or(name));
+        self.differences(other).iter().all(|(name, _)| scoring(name))
+    }
+
+    /// Each part in which the keys differ, with `here -> there`; the parts of a part are told apart (`bench.pixels.min`).
+    pub(crate) fn differences(&self, other: &SamplingKey) -> Vec<(String, String)> {
+        differences(self, other)
+    }
+
+    /// Names of the parts in which the keys differ.
+    #[cfg(test)]
+    pub(crate) fn differences_in(&self, other: &SamplingKey) -> Vec<String> {
+        self.differences(other).into_iter().map(|(name, _)| name).collect()
+    }
+}
+
+/// Each part in which two values differ as JSON, with `here -> there`; the parts of a part are told apart.
+pub(crate) fn differences<T: Serialize>(here: &T, there: &T) -> Vec<(String, String)> {
+    let fields = |value: &T| {
+        let mut fields = serde_json::Map::new();
+        flatten("", serde_json::to_value(value).unwrap_or_default(), &mut fields);
+        fields
+    };
+    let (ours, theirs) = (fields(here), fields(there));
+    let brief = |v: Option<&serde_json::Value>| {
+        let Some(v) = v else { return "none".to_string() };
+        let text = v.to_string();
+        // A hash is told from another by its beginning.
+        let is_hash = text.len() == 66 && v.is_string();
+        if is_hash { format!("{}...\"", &text[..13]) } else { text }
+    };
+    let names = ours.keys().chain(theirs.keys().filter(|name| !ours.contains_key(*name)));
+    names
+        .filter(|name| ours.get(*name) != theirs.get(*name))
+        .map(|name| (name.clone(), format!("{} -> {}", brief(ours.get(name)), brief(theirs.get(name)))))
+        .collect()
+}
+
+/// The leaves of a JSON value under their paths.
+fn flatten(path: &str, value: serde_json::Value, leaves: &mut serde_json::Map<String, serde_json::Value>) {
+    let serde_json::Value::Object(map) = value else {
+        leaves.insert(path.to_string(), value);
+        return;
+    };
+    for (name, value) in map {
+        let path = if path.is_empty() { name } else { format!("{path}.{name}") };
+        flatten(&path, value, leaves);
+    }
+}
+
+/// The key of an evaluation; hashes the model's files, the examples and their images.
+pub fn checkpoint_key(model: &Path, task: &dyn Task, plan: &SamplePlan, sampling: &Sampling) -> Result<SamplingKey> {
+    SamplingKey::new(&hash_model(model)?, &hash_prompt_files(model)?, task, plan, sampling)
+}

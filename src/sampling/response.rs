@@ -1,0 +1,49 @@
+//! One sampled response: as it comes, and with its score.
+
+use crate::tasks::{NoAnswer, Score};
+use serde::{Deserialize, Serialize};
+
+/// A response as it comes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generated {
+    /// Text without special tokens.
+    pub text: String,
+    /// Tokens generated, with the closing one; 0 if a server does not count them.
+    pub tokens: usize,
+    /// The tokens themselves, with the closing one; none from a server.
+    pub token_ids: Vec<u32>,
+    /// Ended by itself rather than by the length limit.
+    pub finished: bool,
+    /// Why a server gave no text to score, where it gave none.
+    pub no_answer: Option<NoAnswer>,
+}
+
+impl Generated {
+    /// A whole text of which no tokens are known.
+    pub fn text(text: impl Into<String>) -> Generated {
+        Generated { text: text.into(), tokens: 0, token_ids: Vec::new(), finished: true, no_answer: None }
+    }
+}
+
+/// One response with its score: a line of `responses.jsonl` and `samples.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScoredResponse {
+    /// Index of the example in the task.
+    pub index: usize,
+    /// Id of the example.
+    pub id: String,
+    /// Which of the responses to this example.
+    pub sample: usize,
+    /// The response as generated, without special tokens.
+    pub response: String,
+    /// Tokens generated, with the closing one.
+    pub tokens: usize,
+    /// Ended by itself rather than by the length limit.
+    pub finished: bool,
+    /// The task's verdict.
+    #[serde(flatten)]
+    pub score: Score,
+    /// The tokens as sampled, with the closing one. They are not written down.
+    #[serde(skip)]
+    pub token_ids: Vec<u32>,
+}

@@ -1,0 +1,132 @@
+//! Before training: a check that the gradient reaches every trainable parameter.
+//!
+//! A parameter that no gradient reaches would never learn, and nothing else would say so: some of candle's ops drop the gradient silently.
+
+use super::optimizer::{name_some, sum_of_squares};
+use crate::model::{LanguageModel, PromptEncoder};
+use crate::model::{Sequence, TokenGrads};
+use crate::tasks::Task;
+use crate::tasks::encode_example;
+use crate::{Error, Result};
+
+/// Examples that are enough to see that gradients flow, as long as they do.
+const FEW: usize = 2;
+
+/// Would the gradients of `examples` show whether every trainable parameter learns? Not if the vision tower trains and none
+/// of them has an image.
+pub fn shows_all(policy: &dyn LanguageModel, task: &dyn Task, examples: &[usize]) -> bool {
+    vision_parameters(policy) == 0 || examples.iter().any(|i| has_image(task, *i))
+}
+
+/// RunDir one backward pass of the mean negative log-probability of the responses of a few of `examples` (an empty response
+/// where a record has none) and [check_gradients] the gradients; if they do not pass, those of all of `examples`. Leaves no gradient
+/// behind. If the vision tower trains and none of `examples` has an image, one that has is looked at too.
+///
+/// # Errors
+/// See [`check_gradients`]; also a vision tower that trains on a dataset without images.
+pub fn probe_gradients(
+    policy: &dyn LanguageModel,
+    codec: &dyn PromptEncoder,
+    task: &dyn Task,
+    examples: &[usize],
+) -> Result<()> {
+    let mut examples = examples.to_vec();
+    if !shows_all(policy, task, &examples) {
+        let vision = vision_parameters(policy);
+        examples.push((0..task.len()).find(|i| has_image(task, *i)).ok_or_else(|| {
+            Error::input(format!(
+                "no training example has an image, so the {vision} parameters of the vision tower would never learn; \
+                 freeze them: --set 'train.freeze=[\"vision\"]'"
+            ))
+        })?);
+    }
+    // One with an image goes first: it is among the few.
+    if let Some(at) = examples.iter().position(|i| has_image(task, *i)) {
+        examples.swap(0, at);
+    }
+    let few = &examples[..examples.len().min(FEW)];
+    match check(policy, codec, task, few) {
+        Err(_) if few.len() < examples.len() => check(policy, codec, task, &examples),
+        checked => checked,
+    }
+}
+
+fn vision_parameters(policy: &dyn LanguageModel) -> usize {
+    policy.parameters().iter().filter(|p| p.trainable() && policy.part(&p.name).is_vision()).count()
+}
+
+fn has_image(task: &dyn Task, i: usize) -> bool {
+    task.example(i).is_ok_and(|record| !record.images.is_empty())
+}
+
+fn check(policy: &dyn LanguageModel, codec: &dyn PromptEncoder, task: &dyn Task, examples: &[usize]) -> Result<()> {
+    let mut batch = Vec::with_capacity(examples.len());
+    for &i in examples {
+        let response = codec.encode_response(task.example(i)?.response().unwrap_or_default())?;
+        batch.push(Sequence { prompt: encode_example(task, codec, i)?, response });
+    }
+    let trainable: Vec<_> = policy.parameters().iter().filter(|p| p.trainable()).collect();
+    trainable.iter().for_each(|p| p.clear_grad());
+    let tokens: usize = batch.iter().map(|s| s.response.len()).sum();
+    policy.backward(&batch, 1.0, None, &|_, stats| {
+        let n = stats.logprobs.len();
+        Ok(TokenGrads { logprobs: vec![-1.0 / tokens.max(1) as f32; n], entropies: None, kl: None })
+    })?;
+    let mut squares = Vec::with_capacity(trainable.len());
+    for parameter in &trainable {
+        let grad = parameter.grad();
+        parameter.clear_grad();
+        squares.push((parameter.name.as_str(), grad.map(|g| sum_of_squares(&g)).transpose()?));
+    }
+    check_gradients(&squares)
+}
+
+/// Look at the sum of squares of every trainable parameter's gradient in the first batch.
+///
+/// # Errors
+/// A parameter whose gradient is missing, all zero or not finite: it would never learn, or ruin the run.
+pub fn check_gradients(squares: &[(&str, Option<f64>)]) -> Result<()> {
+    let names = |found: fn(f64) -> bool| -> Vec<&str> {
+        squares.iter().filter(|(_, s)| found(s.unwrap_or(0.0))).map(|(name, _)| *name).collect()
+    };
+    let (bad, mut none) = (names(|s| !s.is_finite()), names(|s| s == 0.0));
+    if !bad.is_empty() {
+        return Err(Error::failed(format!(
+            "the first batch gives a gradient that is not finite in {}; the weights or the data are broken",
+            name_some(&bad)
+        )));
+    }
+    if none.len() == squares.len() {
+        return Err(Error::failed(
+            "the first batch gives no gradient at all: the model is already certain of every response, there is nothing to \
+             learn from",
+        ));
+    }
+    // A fresh adapter's B is zero, and so is the gradient of its A.
+    none.retain(|name| !name.contains(".lora_A."));
+    if !none.is_empty() {
+        return Err(Error::failed(format!(
+            "no gradient reaches {} of {} trainable parameters: {}; freeze them (train.freeze) if they are not meant to train",
+            none.len(),
+            squares.len(),
+            name_some(&none)
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gradients_that_are_missing_zero_or_not_finite_are_named() {
+        assert!(check_gradients(&[("a", Some(1.0)), ("b", Some(1e-30))]).is_ok());
+        let said = |squares: &[(&str, Option<f64>)]| check_gradients(squares).unwrap_err().to_string();
+        let text = said(&[("a", Some(1.0)), ("b", None), ("c", Some(0.0))]);
+        assert!(text.contains("2 of 3 trainable parameters: b, c;"), "{text}");
+        let text = said(&[("a", Some(1.0)), ("b", Some(f64::NAN)), ("c", None)]);
+        assert!(text.contains("not finite in b;"), "{text}");
+        assert!(said(&[("a", None), ("b", Some(0.0))]).contains("no gradient at all"));
+    }
+}

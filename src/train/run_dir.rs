@@ -1,0 +1,177 @@
+//! The run directory: what was asked for, with what, and how far it has come.
+//!
+//! ```text
+//! config.toml     every setting, resolved
+//! run.json        command, versions, model and data with their hashes, seed
+//! metrics.jsonl   one line a step and evaluation        events.out.tfevents.*   the same for TensorBoard
+//! samples.jsonl   responses
+//! checkpoints/    step-*: model directories that a run resumes from
+//! model/          the trained model, when the run is finished        finished.json   written last
+//! ```
+
+use super::checkpoint::{self, Checkpoint};
+use crate::config;
+use crate::io::files;
+use crate::train::settings::TrainConfig;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// What a run is made of besides its settings: `run.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunManifest {
+    /// Version of this program.
+    pub jigsaw: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Model directory as given.
+    pub model: String,
+    /// Hash of the model's configuration and weights.
+    pub model_hash: String,
+    /// Hash of its tokenizer, chat template, image and generation settings; earlier versions did not write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_hash: Option<String>,
+    /// Dataset directory as given.
+    pub data: String,
+    /// Hash of the dataset's content.
+    pub data_hash: String,
+    /// Training examples.
+    pub examples: usize,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Operating system and architecture.
+    pub platform: String,
+    /// Seconds since 1970 when the run was first started.
+    pub started: u64,
+}
+
+/// Written when a run is done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// Optimizer steps made.
+    pub step: usize,
+    /// The last evaluation's numbers, or the last step's, by name.
+    pub metrics: serde_json::Map<String, serde_json::Value>,
+}
+
+/// An open run directory. Held open by one process at a time.
+pub struct RunDir {
+    dir: PathBuf,
+    damaged: Vec<PathBuf>,
+    _lock: File,
+}
+
+/// How far the run in a directory has come.
+pub enum ResumeState {
+    /// Nothing has been trained yet.
+    Fresh(RunDir),
+    /// There is a checkpoint to go on from.
+    Resumed(RunDir, Checkpoint),
+    /// It is done.
+    Finished(RunSummary),
+}
+
+impl RunDir {
+    /// Open or start the run in `dir`.
+    ///
+    /// # Errors
+    /// Another process is training there; the directory holds something else; or it holds a run with other settings,
+    /// another model or other data: every difference is named.
+    pub fn open(dir: &Path, config: &TrainConfig, identity: &RunManifest) -> Result<ResumeState> {
+        let (config_file, identity_file) = (dir.join("config.toml"), dir.join("run.json"));
+        if !config_file.exists() && files::has_other_files(dir, |_| false) {
+            return Err(Error::input(format!("{} is not empty and holds no run; give another --out", dir.display())));
+        }
+        files::create_dir(dir)?;
+        let lock = files::lock(dir, "training")?;
+        if identity_file.exists() && has_begun(dir) {
+            same_run(dir, config, identity)?;
+        } else {
+            files::write_atomic(&config_file, config.to_toml()?.as_bytes())?;
+            files::write_json(&identity_file, identity)?;
+        }
+        let finished = dir.join("finished.json");
+        if finished.exists() {
+            return Ok(ResumeState::Finished(files::read_json(&finished)?));
+        }
+        let mut run = RunDir { dir: dir.to_path_buf(), damaged: Vec::new(), _lock: lock };
+        checkpoint::clean(dir)?;
+        checkpoint::clean(&run.checkpoints())?;
+        files::create_dir(&run.checkpoints())?;
+        let (newest, damaged) = Checkpoint::latest(&run.checkpoints())?;
+        run.damaged = damaged;
+        Ok(match newest {
+            Some(checkpoint) => ResumeState::Resumed(run, checkpoint),
+            None => ResumeState::Fresh(run),
+        })
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Checkpoints newer than the one to go on from, which are incomplete or damaged.
+    pub fn damaged(&self) -> &[PathBuf] {
+        &self.damaged
+    }
+
+    /// Where checkpoints go.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.dir.join("checkpoints")
+    }
+
+    /// Where the trained model goes.
+    pub fn model(&self) -> PathBuf {
+        self.dir.join("model")
+    }
+
+    /// Mark the run as done.
+    pub fn finish(&self, finished: &RunSummary) -> Result<()> {
+        files::write_json(&self.dir.join("finished.json"), finished)
+    }
+}
+
+/// Has anything been trained or measured? A run that was refused at its start has not, and may be given other settings.
+fn has_begun(dir: &Path) -> bool {
+    dir.join("finished.json").exists() || std::fs::metadata(dir.join("metrics.jsonl")).is_ok_and(|m| m.len() > 0)
+}
+
+fn same_run(dir: &Path, config: &TrainConfig, identity: &RunManifest) -> Result<()> {
+    let read = |text: &str| {
+        text.parse::<toml::Table>().map_err(|e| Error::input(format!("{}/config.toml: {e}", dir.display())))
+    };
+    let before = read(&files::read_text(&dir.join("config.toml"))?)?;
+    // A run of an earlier version, which did not know a setting, has its default.
+    let before = match before.clone().try_into::<TrainConfig>() {
+        Ok(config) => read(&config.to_toml()?)?,
+        Err(_) => before,
+    };
+    let mut differing = config::differences(&before, &read(&config.to_toml()?)?);
+    let old: RunManifest = files::read_json(&dir.join("run.json"))?;
+    for (what, before, now, path) in [
+        ("model", &old.model_hash, &identity.model_hash, &old.model),
+        ("data", &old.data_hash, &identity.data_hash, &old.data),
+    ] {
+        if before != now {
+            differing.push(format!("{what}: its content differs from what the run began with ({path})"));
+        }
+    }
+    if let (Some(before), Some(now)) = (&old.prompt_hash, &identity.prompt_hash)
+        && before != now
+    {
+        differing.push(format!(
+            "model: its tokenizer, chat template, image or generation settings differ from those that the run began with ({})",
+            old.model
+        ));
+    }
+    if differing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "{} holds a run with other settings; give the same ones to go on with it, or another --out:\n  {}",
+        dir.display(),
+        differing.join("\n  ")
+    )))
+}

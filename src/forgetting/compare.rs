@@ -21,6 +21,7 @@ use super::write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
 use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, PreparedBenchmark};
 use crate::eval::{BATCH, BaseSamples, Comparison, Divergence, spread};
 use crate::io::files;
+use crate::io::hex::hex;
 use crate::model::inspect::inspect;
 use crate::model::{self, Compute, Model, ModelLoader};
 use crate::sampling::{SampleProgress, SamplingKey, ScoredResponse};
@@ -393,7 +394,7 @@ fn hash_answers<'a>(answers: impl Iterator<Item = &'a ScoredResponse>) -> String
         hash.update(answer.response.as_bytes());
         hash.update([u8::from(answer.finished)]);
     }
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    hex(hash.finalize())
 }
 
 /// A short name for each model directory: its last part, with as much of the path before it as tells it from the others.

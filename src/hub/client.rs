@@ -3,6 +3,7 @@
 use super::file_list::{RepoFile, RepoFiles};
 use super::git::GitHasher;
 use super::{DownloadProgress, HubConfig, RepoId};
+use crate::io::hex::hex;
 use crate::io::tls;
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -181,7 +182,7 @@ impl Client {
                 self.endpoint, sum.bytes
             )));
         }
-        let found: String = sum.hasher.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let found: String = hex(sum.hasher.finalize());
         let right = entry.size.is_none_or(|size| size == sum.bytes)
             && entry.sha256.as_ref().is_none_or(|sha256| sha256.eq_ignore_ascii_case(&found))
             && sum.git.is_none_or(|git| git.finish().eq_ignore_ascii_case(&entry.blob));

@@ -219,7 +219,9 @@ impl MatmulPrecision {
     pub fn weight_grad(self, g: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
         match self {
             MatmulPrecision::Activations => g.t()?.matmul(x),
-            MatmulPrecision::Bf16 => g.to_dtype(DType::BF16)?.t()?.matmul(&x.to_dtype(DType::BF16)?)?.to_dtype(x.dtype()),
+            MatmulPrecision::Bf16 => {
+                g.to_dtype(DType::BF16)?.t()?.matmul(&x.to_dtype(DType::BF16)?)?.to_dtype(x.dtype())
+            }
         }
     }
 }
@@ -398,7 +400,10 @@ mod tests {
         assert!(gradcheck::relative_error(&wide, &a.matmul(&rounded(&b)).unwrap()) < 1e-6);
         let weight_grad = MatmulPrecision::Bf16.weight_grad(&a, &got).unwrap();
         assert_eq!(weight_grad.dtype(), DType::F32);
-        assert!(gradcheck::relative_error(&weight_grad, &MatmulPrecision::Activations.weight_grad(&a, &got).unwrap()) < 2e-2);
+        assert!(
+            gradcheck::relative_error(&weight_grad, &MatmulPrecision::Activations.weight_grad(&a, &got).unwrap())
+                < 2e-2
+        );
     }
 
     #[test]

@@ -83,7 +83,13 @@ pub(super) struct LayerShape {
 
 /// Add an adapter's output to `y`, which begins at the layer's first column. Returns `scale * x A^T`, `[rows, rank]`, for the backward
 /// pass.
-pub(super) fn forward(lora: &Lora, mask: Option<DropoutMask>, x: &[f32], y: &mut [f32], shape: LayerShape) -> Result<Vec<f32>> {
+pub(super) fn forward(
+    lora: &Lora,
+    mask: Option<DropoutMask>,
+    x: &[f32],
+    y: &mut [f32],
+    shape: LayerShape,
+) -> Result<Vec<f32>> {
     let LayerShape { rows, width, out, stride } = shape;
     let rank = lora.rank();
     let mut low = vec![0.0; rows * rank];

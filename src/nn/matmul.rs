@@ -144,7 +144,10 @@ impl ColumnBlock<'_> {
 /// `c = a b`, or `c += a b` with `add`, on the calling thread, for an inner dimension that gemm does not split. Each element is the
 /// one that [`matmul`] computes, to the last bit.
 pub fn matmul_block(c: &mut ColumnBlock<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool) {
-    assert!(a.cols == b.rows && c.rows == a.rows && c.cols == b.cols && a.cols <= MAX_DEPTH, "matrix shapes do not fit");
+    assert!(
+        a.cols == b.rows && c.rows == a.rows && c.cols == b.cols && a.cols <= MAX_DEPTH,
+        "matrix shapes do not fit"
+    );
     if c.rows == 0 || c.cols == 0 {
         return;
     }

@@ -119,8 +119,9 @@ pub(super) fn rotate_row(row: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
 fn reference(tape: &Tape, qkv: &Value, table: &Arc<RopeTable>, heads: Heads) -> Result<Value> {
     let y = rotate_in_candle(&qkv.tensor.detach(), table, heads, 1.0)?;
     let (table, node) = (Arc::clone(table), qkv.node());
-    Ok(tape
-        .record(y, qkv.requires_grad(), move |grad, grads| grads.add(node, rotate_in_candle(&grad.detach(), &table, heads, -1.0)?)))
+    Ok(tape.record(y, qkv.requires_grad(), move |grad, grads| {
+        grads.add(node, rotate_in_candle(&grad.detach(), &table, heads, -1.0)?)
+    }))
 }
 
 fn rotate_in_candle(x: &Tensor, table: &RopeTable, heads: Heads, sign: f64) -> Result<Tensor> {

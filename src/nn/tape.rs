@@ -353,7 +353,11 @@ impl Tape {
     }
 
     /// As [`Tape::backward`], and return the gradients of `leaves` (`None` for a leaf that none reached).
-    pub fn backward_with_leaves(self, upstream: Vec<(Value, Tensor)>, leaves: &[&Value]) -> Result<Vec<Option<Tensor>>> {
+    pub fn backward_with_leaves(
+        self,
+        upstream: Vec<(Value, Tensor)>,
+        leaves: &[&Value],
+    ) -> Result<Vec<Option<Tensor>>> {
         self.replay(upstream, leaves, GradTarget::Parameters)
     }
 

@@ -134,7 +134,13 @@ impl<'a> WeightMatrix<'a> {
 
 /// `c = a b` or `c += a b`, where `block(into, [k, inner, first, count])` writes rows `k..k + inner` of columns
 /// `first..first + count` of `b`: row-major, or, `transposed`, column after column.
-fn blocked_matmul(c: MatrixMut<'_>, a: Matrix<'_>, add: bool, transposed: bool, block: impl Fn(&mut [f32], [usize; 4]) + Sync) {
+fn blocked_matmul(
+    c: MatrixMut<'_>,
+    a: Matrix<'_>,
+    add: bool,
+    transposed: bool,
+    block: impl Fn(&mut [f32], [usize; 4]) + Sync,
+) {
     let threads = rayon::current_num_threads();
     let (cols, inner) = (c.cols(), a.cols());
     let outer = BLOCK_COLUMNS.min(cols.div_ceil(threads).next_multiple_of(64)).max(1);

@@ -182,8 +182,10 @@ impl GroupHead<'_> {
                 self.gather(keys, self.qkv, stride, heads.key_at(self.kv_head), self.key_rows(span));
                 let values = scratch_slice(&mut scratch.values, count * dim);
                 self.gather(values, self.qkv, stride, heads.value_at(self.kv_head), self.key_rows(span));
-                let (d_keys, d_values) =
-                    (scratch_slice(&mut scratch.d_keys, count * dim), scratch_slice(&mut scratch.d_values, count * dim));
+                let (d_keys, d_values) = (
+                    scratch_slice(&mut scratch.d_keys, count * dim),
+                    scratch_slice(&mut scratch.d_values, count * dim),
+                );
                 d_keys.fill(0.0);
                 d_values.fill(0.0);
                 for block in self.blocks(span) {
@@ -193,7 +195,8 @@ impl GroupHead<'_> {
                     self.gather_group(query, self.qkv, stride, &block);
                     let d_out = scratch_slice(&mut scratch.out, rows * dim);
                     self.gather_group(d_out, grad, width, &block);
-                    let (p, ds) = (scratch_slice(&mut scratch.scores, size), scratch_slice(&mut scratch.d_scores, size));
+                    let (p, ds) =
+                        (scratch_slice(&mut scratch.scores, size), scratch_slice(&mut scratch.d_scores, size));
                     product((rows, block.keys, dim), p, (query, dim, 1), (keys, 1, dim), false);
                     product((rows, block.keys, dim), ds, (d_out, dim, 1), (values, 1, dim), false);
                     for (i, (p, ds)) in p.chunks_exact_mut(block.keys).zip(ds.chunks_exact_mut(block.keys)).enumerate()
@@ -209,7 +212,8 @@ impl GroupHead<'_> {
                     self.scatter_group(d_out, d_qkv, stride, &block);
                 }
                 let shared = prefix_grads.len() / 2;
-                for ((prefix_grads, dk), dv) in prefix_grads.chunks_exact_mut(2 * dim).zip(d_keys.chunks(dim)).zip(d_values.chunks(dim))
+                for ((prefix_grads, dk), dv) in
+                    prefix_grads.chunks_exact_mut(2 * dim).zip(d_keys.chunks(dim)).zip(d_values.chunks(dim))
                 {
                     add(&mut prefix_grads[..dim], dk);
                     add(&mut prefix_grads[dim..], dv);

@@ -109,9 +109,13 @@ pub fn attention(tape: &Tape, qkv: &Value, span_groups: &Arc<Vec<SpanGroup>>, he
             // Gradients of shared prefixes are returned and summed afterwards in the order of the groups: several groups add to them.
             let prefix_grads: Vec<Vec<f32>> = group_heads(&span_groups, heads.key_value)
                 .into_par_iter()
-                .map(|(span_group, kv_head)| GroupHead { qkv, rows, heads, span_group, kv_head }.backward(grad, lse, target))
+                .map(|(span_group, kv_head)| {
+                    GroupHead { qkv, rows, heads, span_group, kv_head }.backward(grad, lse, target)
+                })
                 .collect();
-            for ((span_group, kv_head), prefix_grads) in group_heads(&span_groups, heads.key_value).into_iter().zip(&prefix_grads) {
+            for ((span_group, kv_head), prefix_grads) in
+                group_heads(&span_groups, heads.key_value).into_iter().zip(&prefix_grads)
+            {
                 add_prefix_grads(&mut d_qkv, prefix_grads, &span_group.shared_prefix, kv_head, heads);
             }
         }
@@ -127,7 +131,9 @@ fn group_heads(span_groups: &[SpanGroup], heads: usize) -> Vec<(&SpanGroup, usiz
 fn add_prefix_grads(d_qkv: &mut [f32], prefix_grads: &[f32], shared: &Range<usize>, kv_head: usize, heads: Heads) {
     let dim = heads.dim;
     for (row, prefix_grads) in shared.clone().zip(prefix_grads.chunks_exact(2 * dim)) {
-        for (at, prefix_grads) in [heads.key_at(kv_head), heads.value_at(kv_head)].into_iter().zip(prefix_grads.chunks_exact(dim)) {
+        for (at, prefix_grads) in
+            [heads.key_at(kv_head), heads.value_at(kv_head)].into_iter().zip(prefix_grads.chunks_exact(dim))
+        {
             let at = row * heads.stride() + at;
             for (sum, k) in d_qkv[at..at + dim].iter_mut().zip(prefix_grads) {
                 *sum += k;

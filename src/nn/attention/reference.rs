@@ -78,7 +78,8 @@ fn batches(span_groups: &[SpanGroup], heads: usize, most: usize) -> Vec<SpanBatc
     let mut open: BTreeMap<(usize, usize, bool), usize> = BTreeMap::new();
     for span in span_groups.iter().flat_map(|span_group| span_group.spans.iter().map(move |span| (span_group, span))) {
         let (span_group, span) = span;
-        let before: Vec<u32> = span_group.shared_prefix.clone().chain(span.prefix.clone()).map(|row| row as u32).collect();
+        let before: Vec<u32> =
+            span_group.shared_prefix.clone().chain(span.prefix.clone()).map(|row| row as u32).collect();
         let shape = (span.rows.len(), before.len(), span.causal);
         let scores = heads * shape.0 * (shape.0 + shape.1);
         let fits = |at: &&usize| (batches[**at].count + 1) * scores <= most;

@@ -1,6 +1,6 @@
 //! RGB images as PNG, with the `png` crate's fast compression (fdeflate) and a filter chosen for each row.
 //!
-//! Measured on 84 x 84 and 336 x 336 puzzles of the photos (CPU time, one thread, Zen 3): an encoder of our own (Huffman codes made for
+//! Measured on 84 x 84 and 336 x 336 puzzles of the photos (CPU time, one thread of a shared Xeon): an encoder of our own (Huffman codes made for
 //! the data and runs) took 129 and 2,109 us for an image, this one 105 and 1,327 us, for files 8 and 7 % larger. The crate's balanced
 //! compression takes 13 times as long for files as large as our own encoder's. The bytes of a file, and so the hashes in a dataset's
 //! manifest, depend on the version of the crate, which `Cargo.lock` fixes; the pixels do not.

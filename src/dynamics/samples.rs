@@ -116,7 +116,7 @@ impl SampleSet {
         for part in parts {
             hash.update(part?);
         }
-        hex(Ok(hash.finalize()))
+        Ok(hex(hash.finalize()))
     }
 
     /// The samples of these of its examples, and what `base` thinks of their responses.

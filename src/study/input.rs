@@ -32,7 +32,7 @@ impl Input {
         let (mut hash, mut chunk) = (Sha256::new(), vec![0; 1 << 17]);
         loop {
             match file.read(&mut chunk).ok()? {
-                0 => return hex(Some(hash.finalize())),
+                0 => return Some(hex(hash.finalize())),
                 n => hash.update(&chunk[..n]),
             }
         }

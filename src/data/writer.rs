@@ -4,7 +4,7 @@ use super::manifest::{MANIFEST, Manifest, SplitSummary};
 use super::{Dataset, METADATA, Record, png};
 use crate::io::files;
 use crate::io::files::UNFINISHED;
-use crate::io::hex::hex;
+use crate::io::hex;
 use crate::{Error, Result};
 use image::RgbImage;
 use sha2::{Digest as _, Sha256};
@@ -166,7 +166,7 @@ impl DatasetWriter {
             }
             out.flush()
         })?;
-        let summary = SplitSummary { records: count, sources: sources.len(), sha256: hex(hash.finalize()) };
+        let summary = SplitSummary { records: count, sources: sources.len(), sha256: hex(&hash.finalize()) };
         self.splits.insert(split.to_owned(), summary);
         Ok(())
     }
@@ -181,7 +181,7 @@ impl DatasetWriter {
         let manifest = Manifest {
             tool: "jigsaw".into(),
             version: env!("CARGO_PKG_VERSION").into(),
-            sha256: hex(hash.finalize()),
+            sha256: hex(&hash.finalize()),
             splits: self.splits,
             ..about
         };

@@ -5,7 +5,7 @@
 //! what it knows.
 
 use crate::eval::bench::PreparedBenchmark;
-use crate::io::hex::hex;
+use crate::io::hex;
 use crate::model::Predictor;
 use crate::model::{Sampling, Sequence};
 use crate::sampling::{LocalModel, Prompts, SampleOptions, sample};
@@ -116,7 +116,7 @@ impl SampleSet {
         for part in parts {
             hash.update(part?);
         }
-        Ok(hex(hash.finalize()))
+        Ok(hex(&hash.finalize()))
     }
 
     /// The samples of these of its examples, and what `base` thinks of their responses.

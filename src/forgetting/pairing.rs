@@ -1,7 +1,7 @@
 //! Two evaluations of the same examples, brought together response by response.
 
 use crate::eval::{EvalInfo, EvalResult};
-use crate::io::hex::hex;
+use crate::io::hex;
 use crate::sampling::{SamplingKey, ScoredResponse};
 use crate::tasks::Task;
 use crate::tasks::scorers::Number;

@@ -11,7 +11,7 @@ mod line;
 use super::manifest::{Manifest, SplitSummary};
 use super::{Digest, Record};
 use crate::io::files;
-use crate::io::hex::hex;
+use crate::io::hex;
 use crate::{Error, Result};
 use images::{Images, look};
 use rayon::prelude::*;
@@ -131,7 +131,7 @@ fn manifest(records: &[Record], digests: &HashMap<String, Digest>) -> Result<Man
         hash.update(b"\n");
         record.images.iter().filter_map(|name| digests.get(name)).for_each(|digest| hash.update(digest));
     }
-    let sha256 = hex(hash.finalize());
+    let sha256 = hex(&hash.finalize());
     let sources = records.iter().map(|record| &record.source).collect::<HashSet<_>>().len();
     let split = SplitSummary { records: records.len(), sources, sha256: sha256.clone() };
     Ok(Manifest {

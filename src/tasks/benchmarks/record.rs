@@ -5,7 +5,6 @@ use super::prompt::{Slots, render, with_images};
 use super::registry::{Benchmark, CIRCULAR, Group};
 use crate::data::tsv::{Row, Tsv, list};
 use crate::data::{Message, Record};
-use crate::io::hex::hex;
 use crate::tasks::scorers::{NAMES, Space};
 use serde_json::{Map, Value, json};
 
@@ -216,5 +215,5 @@ fn group(tsv: &Tsv, row: &Row, benchmark: Option<&Benchmark>) -> Option<String> 
         return Some(path.to_string());
     }
     // As many bytes as tell all images of a benchmark apart.
-    row.images.first().map(|&image| hex(&tsv.digest(image)[..8]))
+    row.images.first().map(|&image| crate::io::hex(&tsv.digest(image)[..8]))
 }

@@ -1,9 +1,10 @@
 //! Writes a dataset directory: `SPLIT/images/*.png`, `SPLIT/metadata.jsonl`, and `manifest.json` last.
 
 use super::manifest::{MANIFEST, Manifest, SplitSummary};
-use super::{Dataset, METADATA, Record, hex, png};
+use super::{Dataset, METADATA, Record, png};
 use crate::io::files;
 use crate::io::files::UNFINISHED;
+use crate::io::hex;
 use crate::{Error, Result};
 use image::RgbImage;
 use sha2::{Digest as _, Sha256};
@@ -100,7 +101,7 @@ impl DatasetWriter {
     pub fn write_image(&self, split: &str, name: &str, image: &RgbImage) -> Result<Digest> {
         let path = self.dir.join(split).join(name);
         let fail = |e: &dyn std::fmt::Display| Error::failed(format!("cannot write {}: {e}", path.display()));
-        let png = png::encode(image).ok_or_else(|| fail(&"PNG has no images of this size"))?;
+        let png = png::encode(image).map_err(|e| fail(&e))?;
         fs::write(&path, &png).map_err(|e| fail(&e))?;
         Ok(Sha256::digest(&png).into())
     }

@@ -1,10 +1,10 @@
 //! What a run would take, without running it: the memory plan, and the settings with which it would fit.
 
+use super::example_sizes::{ExampleSize, check_lengths, example_sizes};
 use super::freeze::freeze;
 use super::launch::{RunData, TrainRequest, adapted, check_start};
-use super::objective;
 use super::memory_plan::{MemoryPlan, process_memory};
-use super::example_sizes::{ExampleSize, check_lengths, example_sizes};
+use super::objective;
 use crate::io::files::format_bytes;
 use crate::machine::{self, Place};
 use crate::model::LanguageModel;

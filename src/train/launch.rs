@@ -1,9 +1,9 @@
 //! A whole training run from paths: open the run directory, load model and data, train. What `jigsaw train` and the study call.
 
-use super::run_dir::{ResumeState, RunDir, RunManifest};
 use super::callback::TrainerCallback;
 use super::job::TrainJob;
 use super::objective;
+use super::run_dir::{ResumeState, RunDir, RunManifest};
 use super::trainer::{TrainOutcome, train};
 use crate::data::Dataset;
 use crate::model::LanguageModel;

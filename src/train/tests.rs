@@ -125,7 +125,10 @@ fn without_a_single_right_response_there_is_nothing_to_train_on() {
     let error = go(&dir.path().join("run"), &config(&[SFT, ON_POLICY, &["rollout.max_new_tokens=2"]]), None);
     let error = error.map(drop).unwrap_err();
     assert_eq!(error.exit_code(), 1);
-    assert!(error.to_string().contains("none of the 768 responses that the model sampled to 16 prompts is correct"), "{error}");
+    assert!(
+        error.to_string().contains("none of the 768 responses that the model sampled to 16 prompts is correct"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -29,9 +29,9 @@ const REPORT_TO: &str = "JIGSAW_METRICS_COMMAND";
 ///
 /// The run directory explains itself: the resolved configuration, the command, hashes of model and data, metrics.jsonl (one
 /// line a step), TensorBoard events, samples of responses, checkpoints, and in the end the trained model. A run that was
-/// stopped or killed goes on when the same command is given again, to the same weights, byte for byte on a CPU.
+/// stopped or killed resumes when the same command is given again, and ends with the same weights, byte for byte on a CPU.
 ///
-/// SIGINT (Ctrl-C) and SIGTERM finish the step, save and exit (130, 143); a second one ends the process at once.
+/// SIGINT (Ctrl-C) and SIGTERM finish the step, save and exit (130, 143); a second one ends the process immediately.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
     override_usage = "jigsaw train [OPTIONS] --model <MODEL> --data <DIR|FILE> --out <DIR>",
@@ -58,7 +58,7 @@ pub struct TrainArgs {
     /// One setting, over the file: section.key=value; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// RunDir directory: a new one, or one to go on with
+    /// Run directory: a new one, or one to resume
     #[arg(long, value_name = "DIR", required_unless_present_any = ["print_config", "dry_run"])]
     out: Option<PathBuf>,
     /// Where to compute: cpu, cuda, cuda:N
@@ -128,7 +128,7 @@ impl TrainArgs {
                 Ok(ExitCode::SUCCESS)
             }
             TrainOutcome::Stopped(step) => {
-                progress.note(&format!("stopped after step {step}, saved; the same command goes on from there"));
+                progress.note(&format!("stopped after step {step}, saved; the same command resumes from there"));
                 Ok(ExitCode::from(signals.exit_code()))
             }
         }

@@ -34,7 +34,7 @@ fn a_large_file_is_read_in_the_memory_of_a_few_rows() {
     drop((picture, noise));
 
     let before = alloc::live_bytes();
-    let (peak, (tsv, rows)) = highest(|| Tsv::open(&path, |_| Ok(Layout::default())).unwrap());
+    let (peak, (tsv, rows)) = highest(|| Tsv::open(&path, |_| Ok(TsvSchema::default())).unwrap());
     let kept = alloc::live_bytes().saturating_sub(before);
     assert!(length > 100_000_000, "{length}");
     assert!(peak < 10_000_000, "{peak} bytes at the highest for a file of {length}");

@@ -4,7 +4,7 @@ use crate::{alone, highest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jigsaw::alloc;
-use jigsaw::data::tsv::{Layout, Tsv};
+use jigsaw::data::tsv::{Tsv, TsvSchema};
 use std::io::{BufWriter, Write};
 
 const ROWS: usize = 100;

@@ -10,12 +10,14 @@ mod jsonl;
 mod manifest;
 mod png;
 mod record;
+mod resize;
 mod sampler;
 mod writer;
 
 pub use dataset::Dataset;
 pub use manifest::{Attribution, MANIFEST, Manifest, Skipped, SplitSummary};
 pub use record::{Message, Record};
+pub use resize::resize;
 pub use sampler::{Cursor, Sampler};
 pub use writer::{DatasetWriter, Digest};
 

@@ -89,9 +89,10 @@ impl DatasetWriter {
         Ok(DatasetWriter { dir: dir.to_owned(), splits: BTreeMap::new(), _lock: lock })
     }
 
-    /// Make the directories of a split.
-    pub fn create_split(&self, split: &str) -> Result<()> {
-        files::create_dir(&self.dir.join(split).join("images"))
+    /// Make the directory of a split, and in it the one for images if it has any.
+    pub fn create_split(&self, split: &str, has_images: bool) -> Result<()> {
+        let dir = self.dir.join(split);
+        files::create_dir(&if has_images { dir.join("images") } else { dir })
     }
 
     /// Write one image of a split as PNG under `name` (relative to the split, e.g. `images/000001.png`); may be called from

@@ -32,8 +32,3 @@ pub const IMAGE_PLACEHOLDER: &str = "<image>";
 pub fn is_dataset(path: &Path) -> bool {
     path.is_dir() || jsonl::is_jsonl(path)
 }
-
-/// Bytes as hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

@@ -1,9 +1,10 @@
 //! Writes a dataset directory: `SPLIT/images/*.png`, `SPLIT/metadata.jsonl`, and `manifest.json` last.
 
 use super::manifest::{MANIFEST, Manifest, SplitSummary};
-use super::{Dataset, METADATA, Record, hex, png};
+use super::{Dataset, METADATA, Record, png};
 use crate::io::files;
 use crate::io::files::UNFINISHED;
+use crate::io::hex;
 use crate::{Error, Result};
 use image::RgbImage;
 use sha2::{Digest as _, Sha256};

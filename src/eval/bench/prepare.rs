@@ -6,7 +6,7 @@ use crate::eval::server::no_weights;
 use crate::model::PromptEncoder;
 use crate::model::hash_prompt_files;
 use crate::model::{Processor, Sampling};
-use crate::sampling::SamplePlan;
+use crate::sampling::{SamplePlan, decoding};
 use crate::tasks::benchmarks::{self, Pixels, Protocol};
 use crate::tasks::example_size;
 use crate::tasks::{self, Task};
@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
 /// What holds for all benchmarks of an evaluation.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct BenchmarkSettings {
     /// Which examples, how often, how many at a time.
     pub plan: SamplePlan,
@@ -204,6 +204,28 @@ fn finish(
 }
 
 impl BenchmarkSettings {
+    /// Refuse numbers that are out of range or would have no effect.
+    ///
+    /// # Errors
+    /// Input errors that name the flag.
+    pub fn check(&self) -> Result<()> {
+        if self.plan.limit == Some(0) {
+            return Err(Error::input("--limit 0: there would be nothing to evaluate"));
+        }
+        for (flag, value) in [
+            ("--samples", Some(self.plan.samples)),
+            ("--batch", Some(self.plan.batch)),
+            ("--max-new-tokens", self.max_new_tokens),
+            ("--min-pixels", self.min_pixels),
+            ("--max-pixels", self.max_pixels),
+        ] {
+            if value == Some(0) {
+                return Err(Error::input(format!("{flag} 0: must be at least 1")));
+            }
+        }
+        decoding::check(&self.sampling, self.plan.samples)
+    }
+
     /// The bounds that images are resized within: the user's, else the benchmark's where they lie within the checkpoint's,
     /// else the checkpoint's (one that was made for smaller images knows best).
     fn pixels(&self, own: Pixels, benchmark: Option<(usize, usize)>) -> Result<Pixels> {

@@ -6,11 +6,13 @@
 //! those of the source. An interrupted rollout goes on when it is asked for again.
 
 mod dataset;
+mod options;
 mod rollout_dir;
 mod scripted;
 mod selection;
 
 pub use dataset::{KeptResponse, TRAIN, write_dataset};
+pub use options::{RolloutOptions, SAMPLES, TEMPERATURE};
 pub use rollout_dir::RolloutInfo;
 pub use selection::{Answer, Candidate, Keep, Selection, SelectionCounts, with_answer};
 
@@ -29,12 +31,14 @@ use crate::tasks::{DatasetTask, ScriptedTeacher, Task};
 use crate::{Error, Result};
 use candle_core::Device;
 use rollout_dir::RolloutDir;
+use serde::Serialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Who answers.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Teacher {
     /// A checkpoint directory.
     Model(PathBuf),
@@ -45,7 +49,7 @@ pub enum Teacher {
 }
 
 /// What to sample, from whom, what to keep and where.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RolloutRequest {
     /// Who answers.
     pub teacher: Teacher,

@@ -7,8 +7,6 @@
 mod check;
 mod layers;
 
-pub(crate) use layers::to_toml;
-pub use layers::{differences, flatten, set};
 
 use crate::Result;
 use crate::io::files;
@@ -47,11 +45,6 @@ impl TrainConfig {
         config.complete();
         check::values(&config)?;
         Ok(config)
-    }
-
-    /// The whole plan as TOML, every key that applies to the method written out.
-    pub fn to_toml(&self) -> Result<String> {
-        layers::to_toml(self)
     }
 }
 

@@ -40,7 +40,7 @@ impl BenchmarkSpec {
             )));
         }
         let (path, kind) = match rest.rsplit_once(':') {
-            // A file whose own name has a colon in it, or a drive letter.
+            // The colon may belong to the file name or to a drive letter.
             _ if Path::new(rest).exists() => (rest, None),
             Some((path, kind)) if !path.is_empty() && !kind.contains(['/', '\\', '.']) => {
                 benchmarks::find(kind).map_err(|e| bad(e.to_string()))?;

@@ -7,7 +7,6 @@
 mod check;
 mod layers;
 
-
 use crate::Result;
 use crate::io::files;
 use crate::train::settings::{Method, RolloutSettings, TrainConfig};

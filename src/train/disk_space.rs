@@ -1,10 +1,10 @@
 //! DiskGuard on disk: what a run will write is compared with what is free, before it begins and before each checkpoint. A checkpoint that does
 //! not fit is waited with: nothing is lost, nothing half written, and the run goes on when somebody has made room.
 
-use super::freeze::is_adapter;
-use super::run_dir::RunDir;
 use super::callback::TrainerCallback;
+use super::freeze::is_adapter;
 use super::job::TrainJob;
+use super::run_dir::RunDir;
 use crate::io::files;
 use crate::model::convert::model_file_bytes;
 use crate::nn::Parameter;

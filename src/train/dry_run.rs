@@ -1,10 +1,11 @@
 //! What a run would take, without running it: the memory plan, and the settings with which it would fit.
 
+use super::example_sizes::{ExampleSize, check_lengths, example_sizes};
 use super::freeze::freeze;
 use super::launch::{RunData, TrainRequest, adapted, check_start};
-use super::objective;
 use super::memory_plan::{MemoryPlan, process_memory};
-use super::example_sizes::{ExampleSize, check_lengths, example_sizes};
+use super::objective;
+use crate::comm::Single;
 use crate::io::files::format_bytes;
 use crate::machine::{self, Place};
 use crate::model::LanguageModel;
@@ -110,7 +111,7 @@ impl Planner<'_> {
         };
         let stop = AtomicBool::new(false);
         let reference = reference.as_ref().map(|r| r as &dyn LanguageModel);
-        let job = data.job(config, &model, reference, &request.model, processor, &stop);
+        let job = data.job(config, &model, reference, &request.model, processor, &stop, &Single);
         if job.train.is_empty() {
             return Err(Error::input("the dataset has no training examples"));
         }

@@ -12,7 +12,7 @@ use super::state::StepContext;
 use crate::data::Cursor;
 use crate::model::Sequence;
 use crate::sampling::rollout::{Answer, Candidate, Keep, Selection, SelectionCounts};
-use crate::sampling::{LocalModel, Prompts, SampleOptions, sample_in_batches};
+use crate::sampling::{Prompts, SampleOptions, sample_in_batches};
 use crate::{Error, Result};
 
 /// Fill the buffer again if it is time to. Returns the metrics of the sampling, if there was one.
@@ -84,7 +84,7 @@ fn sample(ctx: &StepContext<'_>, examples: &[usize]) -> Result<Sampled> {
         return Err(Error::failed("sft.resample_every without a rollout or sft section"));
     };
     let groups = sample_in_batches(
-        &LocalModel::new(job.model, job.encoder),
+        &job.responder(),
         &Prompts::new(job.train, examples),
         &SampleOptions {
             samples: rollout.num_generations,
@@ -95,8 +95,7 @@ fn sample(ctx: &StepContext<'_>, examples: &[usize]) -> Result<Sampled> {
         if rollout.batch_size == 0 { config.examples_per_round() } else { rollout.batch_size },
     )?;
     let selection = Selection { keep: Keep::Correct, cap: Some(sft.max_per_prompt), answer: Answer::Sampled };
-    let mut sampled =
-        Sampled { kept: Vec::new(), counts: SelectionCounts::default(), correct: 0, logged: Vec::new() };
+    let mut sampled = Sampled { kept: Vec::new(), counts: SelectionCounts::default(), correct: 0, logged: Vec::new() };
     for (&example, group) in examples.iter().zip(groups) {
         sampled.correct += group.iter().filter(|r| r.score.correct).count();
         let record = job.train.example(example)?;
@@ -111,8 +110,7 @@ fn sample(ctx: &StepContext<'_>, examples: &[usize]) -> Result<Sampled> {
                 score: r.score.clone(),
             }));
         }
-        let candidates =
-            group.iter().map(|r| Candidate { text: &r.response, finished: r.finished, score: &r.score });
+        let candidates = group.iter().map(|r| Candidate { text: &r.response, finished: r.finished, score: &r.score });
         // The tokens are learned as they were sampled: none of them is special, whatever their text looks like.
         let chosen = selection.choose(&record.answer, &[], candidates, &mut sampled.counts);
         let ids = |i: usize| group.get(i).map(|r| r.token_ids.clone());

@@ -141,7 +141,13 @@ fn every_grpo_loss_and_its_gradient_is_trls() {
         }
         let metric = |name: &str, got: f64| {
             if let Some(want) = case["metrics"].get(name) {
-                close(got / out.metrics.get("tokens"), want.as_f64().unwrap(), 1e-5, 1e-7, &format!("{name} of {what}"));
+                close(
+                    got / out.metrics.get("tokens"),
+                    want.as_f64().unwrap(),
+                    1e-5,
+                    1e-7,
+                    &format!("{name} of {what}"),
+                );
             }
         };
         metric("kl", out.metrics.get("kl"));

@@ -18,12 +18,13 @@ pub struct Dft {
 impl Objective for Dft {
     fn compute(&self, inputs: &ObjectiveInputs<'_>) -> ObjectiveOutput {
         let mut loss = 0.0;
-        let logprobs = inputs.stats.logprobs.iter().zip(inputs.token_weights(self.reduction)).map(|(&logprob, weight)| {
-            let logprob = f64::from(logprob);
-            let weight = weight * logprob.exp();
-            loss -= weight * logprob;
-            -weight as f32
-        });
+        let logprobs =
+            inputs.stats.logprobs.iter().zip(inputs.token_weights(self.reduction)).map(|(&logprob, weight)| {
+                let logprob = f64::from(logprob);
+                let weight = weight * logprob.exp();
+                loss -= weight * logprob;
+                -weight as f32
+            });
         let grads = TokenGrads { logprobs: logprobs.collect(), entropies: None, kl: None };
         ObjectiveOutput { loss, grads, metrics: MetricSums::new([("entropy", inputs.mean_entropy())]) }
     }

@@ -135,7 +135,15 @@ fn on_policy_the_gradient_is_the_policy_gradient() {
         }
     }
     assert_eq!(out.grads.entropies, None);
-    assert_eq!((out.metrics.get("ratio"), out.metrics.get("clipped_low"), out.metrics.get("clipped_high"), out.metrics.get("kl")), (13.0, 0.0, 0.0, 0.0));
+    assert_eq!(
+        (
+            out.metrics.get("ratio"),
+            out.metrics.get("clipped_low"),
+            out.metrics.get("clipped_high"),
+            out.metrics.get("kl")
+        ),
+        (13.0, 0.0, 0.0, 0.0)
+    );
 }
 
 #[test]

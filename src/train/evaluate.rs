@@ -1,4 +1,4 @@
-//! Greedy evaluation of the validation examples during training, by the same engine as `jigsaw eval`.
+//! Greedy evaluation of the validation examples during training, by the same sampling and scoring as `jigsaw eval`.
 
 use super::metrics::{Metrics, Sample};
 use crate::Result;
@@ -11,8 +11,8 @@ use crate::train::settings::EvalSettings;
 /// Accuracy, partial credit, format failures and length over the first `settings.limit` examples of `task`, and the first
 /// `settings.log_responses` responses.
 pub fn evaluate(
-    policy: &dyn LanguageModel,
-    codec: &dyn PromptEncoder,
+    model: &dyn LanguageModel,
+    encoder: &dyn PromptEncoder,
     task: &dyn Task,
     settings: &EvalSettings,
     step: usize,
@@ -20,7 +20,7 @@ pub fn evaluate(
     let plan =
         SamplePlan { limit: (settings.limit > 0).then_some(settings.limit), samples: 1, batch: settings.batch_size };
     let sampling = Sampling::greedy(settings.max_new_tokens);
-    let (summary, outcomes) = sample_task(&LocalModel::new(policy, codec), task, &plan, &sampling, |_| {})?;
+    let (summary, outcomes) = sample_task(&LocalModel::new(model, encoder), task, &plan, &sampling, |_| {})?;
     let n = outcomes.len().max(1) as f64;
     let mut metrics = Metrics::default();
     metrics.push("eval/accuracy", summary.accuracy.value);

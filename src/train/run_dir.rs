@@ -10,8 +10,7 @@
 //! ```
 
 use super::checkpoint::{self, Checkpoint};
-use crate::config;
-use crate::io::files;
+use crate::io::{files, toml::differences};
 use crate::train::settings::TrainConfig;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -148,7 +147,7 @@ fn same_run(dir: &Path, config: &TrainConfig, identity: &RunManifest) -> Result<
         Ok(config) => read(&config.to_toml()?)?,
         Err(_) => before,
     };
-    let mut differing = config::differences(&before, &read(&config.to_toml()?)?);
+    let mut differing = differences(&before, &read(&config.to_toml()?)?);
     let old: RunManifest = files::read_json(&dir.join("run.json"))?;
     for (what, before, now, path) in [
         ("model", &old.model_hash, &identity.model_hash, &old.model),

@@ -1,4 +1,4 @@
-//! The training loops on a toy policy: they learn, they stop and go on to the same bytes, they refuse what cannot work.
+//! The training loops on a toy model: they learn, they stop and go on to the same bytes, they refuse what cannot work.
 
 use crate::toy;
 use crate::toy::{Digits, Puzzles, Toy};
@@ -100,21 +100,21 @@ fn go(dir: &Path, config: &TrainConfig, way: Way) -> (Result<TrainOutcome>, Told
         Ok(ResumeState::Fresh(run)) => (run, None),
         Ok(ResumeState::Resumed(run, checkpoint)) => (run, Some(checkpoint)),
     };
-    let mut policy = Toy::load(checkpoint.as_ref().map(|c| c.dir.as_path()));
-    (policy.delay, policy.poison) = (way.delay, way.poison);
+    let mut model = Toy::load(checkpoint.as_ref().map(|c| c.dir.as_path()));
+    (model.delay, model.poison) = (way.delay, way.poison);
     if way.orphan {
-        policy = policy.with_orphan();
+        model = model.with_orphan();
     }
     let reference = Toy::load(None);
     let (puzzles, stop) = (Puzzles::new(), AtomicBool::new(false));
     let job = TrainJob {
         config,
-        policy: &policy,
+        model: &model,
         reference: config.grpo.as_ref().is_some_and(|g| g.beta > 0.0).then_some(&reference as _),
         base: &base,
-        codec: &Digits,
+        encoder: &Digits,
         train: &puzzles,
-        replayed: 0,
+        replay: None,
         validation: Some(&puzzles),
         stop: &stop,
     };
@@ -189,7 +189,7 @@ fn several_steps_a_rollout_clip_the_ratio_and_a_reference_holds_the_policy_back(
     let free = run(&[]);
     assert!(
         free.steps.iter().any(|m| metric(m, "clip_fraction") > 0.0),
-        "later steps of a rollout batch are off-policy"
+        "later steps of a rollout batch are off-model"
     );
     assert!(metric(&free.steps[119], "reward") > 2.0);
     let held = run(&["grpo.beta=2"]);

@@ -80,7 +80,8 @@ impl StudyArgs {
         if self.list {
             return print(&list(&plan)).map(|()| ExitCode::SUCCESS);
         }
-        let options = RunOptions { jobs: self.jobs as usize, device: self.device.device.clone(), only: self.only.clone() };
+        let options =
+            RunOptions { jobs: self.jobs as usize, device: self.device.device.clone(), only: self.only.clone() };
         if self.dry_run {
             status("measuring a few steps of each regime");
             let mut here = study.clone();

@@ -18,3 +18,4 @@ mod hub;
 mod mistakes;
 mod other_tools;
 mod study;
+mod text_model;

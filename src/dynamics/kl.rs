@@ -30,9 +30,9 @@ pub struct KlAndForgetting {
     pub points: Vec<KlPoint>,
     /// Models that are left out, with the reason.
     pub left_out: Vec<String>,
-    /// ForgettingResult against nats per token.
+    /// Forgetting against nats per token.
     pub per_token: LinearFit,
-    /// ForgettingResult against nats per response.
+    /// Forgetting against nats per response.
     pub per_response: LinearFit,
 }
 

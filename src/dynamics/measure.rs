@@ -221,7 +221,7 @@ struct PairBatch {
     /// Number of the pairs.
     index: usize,
     u: usize,
-    /// SampleSet and number of each prior sample.
+    /// Set and number of each prior sample.
     vs: Vec<(usize, usize)>,
 }
 

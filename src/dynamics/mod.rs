@@ -19,7 +19,7 @@ mod write;
 pub use influence::{Influence, influences};
 pub use kl::{KlAndForgetting, KlPoint, kl_and_forgetting};
 pub use measure::{DynamicsObserver, DynamicsRequest, run};
-pub use output_dir::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, PAIRS, SAMPLES};
+pub use output_dir::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, PAIRS, SAMPLES, read_pairs};
 pub use perplexity::Perplexity;
 pub use result::{CheckpointResult, DynamicsResult, InfluenceConfig, Pair, PairSummary, SampleSetResult};
 pub use samples::{ResponseSource, Sample, SampleRole};

@@ -9,9 +9,9 @@
 //! OUT/dynamics.json   everything, written last
 //! ```
 
-use super::result::InfluenceConfig;
+use super::result::{InfluenceConfig, Pair};
 use crate::forgetting::ModelRef;
-use crate::io::files;
+use crate::io::{files, jsonl};
 use crate::sampling::differences;
 use crate::tasks::benchmarks::Protocol;
 use crate::{Error, Result};
@@ -78,6 +78,14 @@ impl MeasurementKey {
 struct KeyFile {
     key: MeasurementKey,
     checkpoints: Vec<ModelRef>,
+}
+
+/// The pairs that were measured into the output directory `dir`, in order.
+///
+/// # Errors
+/// An input error that names the file and the line that is not a pair.
+pub fn read_pairs(dir: &Path) -> Result<Vec<Pair>> {
+    jsonl::read(&dir.join(PAIRS))
 }
 
 /// The directory of one measurement.

@@ -2,12 +2,11 @@
 
 use super::influence::Influence;
 use super::kl::KlAndForgetting;
-use super::output_dir::PAIRS;
 use super::perplexity::{Perplexity, median};
 use super::sgd_step::ResponseLoss;
 use crate::Result;
 use crate::forgetting::ModelRef;
-use crate::io::{files, jsonl};
+use crate::io::files;
 use crate::stats::{
     Agreement, ClusterTotal, Interval, RESAMPLES, ResampleUnit, bootstrap, clustered_mean, nan_if_null,
 };
@@ -42,13 +41,6 @@ pub struct Pair {
     /// What was measured.
     #[serde(flatten)]
     pub influence: Influence,
-}
-
-impl Pair {
-    /// The pairs in the output directory `dir`, in the order in which they were measured.
-    pub fn read_all(dir: &Path) -> Result<Vec<Pair>> {
-        jsonl::read(&dir.join(PAIRS))
-    }
 }
 
 /// What decides the numbers besides models and data.

@@ -76,7 +76,7 @@ pub struct Change {
     pub base: ModelScores,
     /// The tuned model.
     pub tuned: ModelScores,
-    /// TunedResult minus base, with the paired 95 % interval.
+    /// Tuned minus base, with the paired 95 % interval.
     pub change: Interval,
     /// Two-sided p-value of no change.
     #[serde(deserialize_with = "nan_if_null")]
@@ -89,7 +89,7 @@ pub struct Change {
     pub lost: usize,
     /// Mean score of the tuned model / of the base, BCa bootstrap; NaN where the base scores nothing.
     pub retention: Interval,
-    /// TunedResult minus base by the lenient score.
+    /// Tuned minus base by the lenient score.
     pub lenient_change: Interval,
 }
 

@@ -19,7 +19,7 @@ pub struct CsvRow {
     pub scope: &'static str,
     /// Family of the benchmark.
     pub family: String,
-    /// BenchmarkChange.
+    /// Benchmark.
     pub benchmark: String,
     /// Category of the benchmark.
     pub category: String,

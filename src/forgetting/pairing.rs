@@ -59,7 +59,7 @@ impl Evaluation {
 /// What an example belongs to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExampleLabel {
-    /// CategoryChange of the benchmark, if it has parts.
+    /// Category within the benchmark, if it has categories.
     pub category: Option<String>,
     /// What it shares with other examples, so that they are not independent: `meta.group`, else its source image.
     pub group: Option<String>,

@@ -148,7 +148,7 @@ pub struct TunedResult {
     /// The benchmark that lost most, with its change.
     pub worst: Option<NamedInterval>,
     /// Benchmarks that lost, and by Holm's correction not by chance.
-    pub real_drops: Vec<String>,
+    pub significant_losses: Vec<String>,
     /// How far the distributions have moved, for each set of prompts.
     pub divergence: Vec<Divergence>,
 }
@@ -340,14 +340,14 @@ impl TunedResult {
             .min_by(|a, b| a.measured.change.change.value.total_cmp(&b.measured.change.change.value))
             .map(|c| NamedInterval { name: c.benchmark.name.clone(), change: c.measured.change.change });
         let real = benchmarks.iter().filter(lost).filter(|c| c.benchmark.p_holm < LEVEL);
-        let real_drops = real.map(|c| c.benchmark.name.clone()).collect();
+        let significant_losses = real.map(|c| c.benchmark.name.clone()).collect();
         TunedResult {
             model,
             new_task: new_task.map(|c| c.benchmark),
             families,
             all,
             worst,
-            real_drops,
+            significant_losses,
             benchmarks: benchmarks.into_iter().map(|c| c.benchmark).collect(),
             divergence,
         }

@@ -187,7 +187,7 @@ pub fn summary(tuned: &TunedResult) -> Vec<String> {
         None => lines.push("no benchmark lost anything".into()),
     }
     if tuned.worst.is_some() {
-        lines.push(match tuned.real_drops.as_slice() {
+        lines.push(match tuned.significant_losses.as_slice() {
             [] => "no loss is larger than chance explains (Holm, 5 %)".into(),
             real => format!("losses that chance does not explain (Holm, 5 %): {}", real.join(", ")),
         });

@@ -19,7 +19,7 @@ fn a_planted_loss_is_found_with_the_interval_of_its_table() {
     assert_eq!((all.base.value, all.tuned.value), (share(150, 200), share(124, 200)));
     assert!((all.retention.value - 124.0 / 150.0).abs() < 1e-12);
     assert!(all.retention.low > 0.74 && all.retention.high < 0.9 && all.retention.low < all.retention.value);
-    assert_eq!(found.real_drops, ["bench"]);
+    assert_eq!(found.significant_losses, ["bench"]);
     assert_eq!(found.worst.as_ref().map(|w| w.name.as_str()), Some("bench"));
     // One benchmark is its family and the mean.
     let group = found.all.as_ref().unwrap();
@@ -47,7 +47,7 @@ fn a_model_against_itself_is_exactly_zero_everywhere() {
     }
     let all = found.all.as_ref().unwrap();
     assert_eq!((all.change, all.lenient_change, all.retention, all.p), (zero, zero, one, 1.0));
-    assert!(found.worst.is_none() && found.real_drops.is_empty());
+    assert!(found.worst.is_none() && found.significant_losses.is_empty());
     let text = table(&found, true).text();
     assert!(text.contains("0.0 to 0.0") && !text.contains("-0.0") && !text.contains("+0.0"), "{text}");
 }
@@ -208,7 +208,7 @@ fn the_mean_counts_each_benchmark_once_and_holm_counts_their_number() {
     // 2 x 2^-6 = 0.031 alone; 0.0625 as the second of three.
     let slight = &found.benchmarks[2];
     assert!((slight.all.p - 0.03125).abs() < 1e-12 && (slight.p_holm - 0.0625).abs() < 1e-12);
-    assert_eq!(found.real_drops, ["small"]);
+    assert_eq!(found.significant_losses, ["small"]);
     assert_eq!(found.families.len(), 1);
     let lines = summary(&found).join("\n");
     assert!(lines.contains("worst: small -30.0") && lines.contains("(Holm, 5 %): small"), "{lines}");

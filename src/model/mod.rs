@@ -10,6 +10,7 @@ mod checkpoint;
 mod compute;
 pub mod convert;
 mod decoder;
+pub mod distributed;
 pub(crate) mod fields;
 mod forward;
 mod generate;

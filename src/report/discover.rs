@@ -1,8 +1,8 @@
 //! Reads what runs and evaluations have left on disk, finished or not.
 
-use super::dynamics::Measurement;
+use super::dynamics_section::DynamicsMeasurement;
 use super::study_index::{STUDY_JSON, StudyIndex};
-use crate::dynamics::{DYNAMICS_JSON, DynamicsResult, Pair};
+use crate::dynamics::{DYNAMICS_JSON, DynamicsResult, read_pairs};
 use crate::eval::{EvalInfo, EvalResult};
 use crate::forgetting::{FORGETTING_JSON, ForgettingResult};
 use crate::io::files;
@@ -102,8 +102,8 @@ pub struct ReportInputs {
     pub evals: Vec<Evaluation>,
     /// Comparisons with a base, each with the directory that it was found in.
     pub forgetting: Vec<(PathBuf, ForgettingResult)>,
-    /// Measurements of learning dynamics, each with the directory that it was found in.
-    pub dynamics: Vec<(PathBuf, Measurement)>,
+    /// DynamicsMeasurements of learning dynamics, each with the directory that it was found in.
+    pub dynamics: Vec<(PathBuf, DynamicsMeasurement)>,
     /// Studies among the given paths, each with its directory.
     pub studies: Vec<(PathBuf, StudyIndex)>,
 }
@@ -175,7 +175,8 @@ fn visit(dir: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut ReportIn
     if measurement.is_file() {
         if new {
             seen.push(canonical);
-            let measurement = Measurement { found: DynamicsResult::read(&measurement)?, pairs: Pair::read_all(dir)? };
+            let measurement =
+                DynamicsMeasurement { found: DynamicsResult::read(&measurement)?, pairs: read_pairs(dir)? };
             found.dynamics.push((dir.to_path_buf(), measurement));
         }
         return Ok(());

@@ -1,17 +1,16 @@
 //! `jigsaw report`: runs and evaluations as one HTML page that loads nothing from anywhere.
 
-mod bars;
 mod chart;
-mod curves;
+mod comparison_group;
 mod discover;
-mod dynamics;
+mod dynamics_section;
 mod page;
-mod plane;
 mod prior_charts;
 mod prior_knowledge;
 mod puzzles;
 mod study;
 mod study_index;
+mod training_curves;
 mod trajectory;
 
 pub use study_index::{Regime, STUDY_JSON, StudyIndex, StudyRun};
@@ -55,17 +54,17 @@ pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<ReportSummary
         )));
     }
     let found = discover::discover(paths)?;
-    let settings = prior_knowledge::settings(&found.forgetting, &found.runs);
+    let groups = comparison_group::group_comparisons(&found.forgetting, &found.runs);
     let studies: Vec<Study<'_>> =
         found.studies.iter().map(|(dir, index)| study::load(dir, index, &found)).collect::<Result<_>>()?;
     let beside = |extension: &str| out.with_extension(extension);
     let mut tables = Vec::new();
-    if !settings.is_empty() {
-        tables.push((beside("csv"), CSV_HEADER, prior_knowledge::csv(&found.forgetting, &settings)));
+    if !groups.is_empty() {
+        tables.push((beside("csv"), CSV_HEADER, prior_knowledge::csv(&found.forgetting, &groups)));
     }
-    if !settings.is_empty() || !studies.is_empty() {
+    if !groups.is_empty() || !studies.is_empty() {
         let first: String = studies.iter().map(study::markdown).collect();
-        tables.push((beside("md"), prior_knowledge::MARK, prior_knowledge::markdown(title, &first, &settings)));
+        tables.push((beside("md"), prior_knowledge::MARK, prior_knowledge::markdown(title, &first, &groups)));
     }
     if !studies.is_empty() {
         tables.push((beside("study.csv"), study::CSV_HEADER, study::csv(&studies)));
@@ -80,7 +79,7 @@ pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<ReportSummary
             )));
         }
     }
-    let html = page::render(title, &found, &settings, &studies)?;
+    let html = page::render(title, &found, &groups, &studies)?;
     if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty()) {
         files::create_dir(parent)?;
     }

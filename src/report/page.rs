@@ -1,12 +1,13 @@
 //! From runs to the values of the page's template.
 
-use super::chart::significant;
-use super::curves::curves;
+use super::chart::{COLOURS, significant};
+use super::comparison_group::ComparisonGroup;
 use super::discover::{Evaluation, ReportInputs, RunState, TrainRun, canonical};
-use super::dynamics;
-use super::prior_knowledge::{self, MANY, Setting};
+use super::dynamics_section;
+use super::prior_knowledge::{self, MAX_OPEN};
 use super::puzzles::{Card, card};
 use super::study::{self, Study};
+use super::training_curves::curves;
 use crate::config;
 use crate::forgetting::{ForgettingResult, brief};
 use crate::stats::{Interval, paired_difference};
@@ -18,8 +19,6 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Colours that the page has; further runs begin again.
-const COLOURS: usize = 8;
 /// Puzzles drawn: the first ones of the split, so that nobody chose them.
 const PUZZLES: usize = 8;
 /// Evaluations drawn beside a puzzle.
@@ -28,9 +27,14 @@ const DRAWN: usize = 6;
 const SAMPLES: usize = 12;
 
 /// Render the page.
-pub fn render(title: &str, found: &ReportInputs, settings: &[Setting<'_>], studies: &[Study<'_>]) -> Result<String> {
+pub fn render(
+    title: &str,
+    found: &ReportInputs,
+    groups: &[ComparisonGroup<'_>],
+    studies: &[Study<'_>],
+) -> Result<String> {
     let (runs, evals) = (&found.runs, &found.evals);
-    let colours = Colours::of(runs, evals, settings, studies);
+    let colours = Colours::of(runs, evals, groups, studies);
     let mut notices = notices(runs, evals);
     let chance = common_chance(evals);
     let coloured: Vec<(&TrainRun, usize)> = runs.iter().map(|r| (r, colours.get(&r.name))).collect();
@@ -42,9 +46,9 @@ pub fn render(title: &str, found: &ReportInputs, settings: &[Setting<'_>], studi
         "title": title,
         "subtitle": subtitle(found),
         "studies": studies.iter().map(study::view).collect::<Vec<_>>(),
-        "many": MANY,
-        "prior": settings.iter().map(|s| prior_knowledge::view(s, &|name| colours.get(name))).collect::<Vec<_>>(),
-        "dynamics": found.dynamics.iter().map(|(_, measurement)| dynamics::view(measurement)).collect::<Vec<_>>(),
+        "many": MAX_OPEN,
+        "prior": groups.iter().map(|group| prior_knowledge::view(group, &|name| colours.get(name))).collect::<Vec<_>>(),
+        "dynamics": found.dynamics.iter().map(|(_, measurement)| dynamics_section::view(measurement)).collect::<Vec<_>>(),
         "legend": legend(runs, &colours),
         "notices": notices,
         "any_chance": evals.iter().any(|e| e.summary.as_ref().is_some_and(|s| s.chance.is_some())),
@@ -71,7 +75,7 @@ pub fn render(title: &str, found: &ReportInputs, settings: &[Setting<'_>], studi
 struct Colours(Vec<(String, usize)>);
 
 impl Colours {
-    fn of(runs: &[TrainRun], evals: &[Evaluation], settings: &[Setting<'_>], studies: &[Study<'_>]) -> Self {
+    fn of(runs: &[TrainRun], evals: &[Evaluation], groups: &[ComparisonGroup<'_>], studies: &[Study<'_>]) -> Self {
         let mut colours = Colours(Vec::new());
         for run in runs {
             colours.add(&run.name, study::colour(studies, &run.dir, None));
@@ -80,8 +84,8 @@ impl Colours {
             let run = runs.iter().find(|run| canonical(&eval.about.model).starts_with(canonical(&run.dir)));
             colours.add(&eval.name, run.and_then(|run| study::colour(studies, &run.dir, None)));
         }
-        for line in settings.iter().flat_map(|setting| &setting.lines) {
-            colours.add(&line.name, study::colour(studies, Path::new(&line.last().model.dir), Some(line.last())));
+        for run in groups.iter().flat_map(|group| &group.runs) {
+            colours.add(&run.name, study::colour(studies, Path::new(&run.last().model.dir), Some(run.last())));
         }
         colours
     }
@@ -401,7 +405,7 @@ fn sources(found: &ReportInputs) -> Vec<Value> {
         json!({"name": format!("comparison with {}", one.base.name), "dir": dir.display().to_string(),
             "model": models.join(", "), "data": data})
     };
-    let of_measurement = |(dir, one): &(std::path::PathBuf, dynamics::Measurement)| {
+    let of_measurement = |(dir, one): &(std::path::PathBuf, dynamics_section::DynamicsMeasurement)| {
         let models: Vec<&str> = one.found.checkpoints.iter().map(|c| c.model.dir.as_str()).collect();
         let sets = one.found.regimes.iter().chain(&one.found.priors);
         let data: Vec<String> = sets.map(|set| format!("{} ({})", set.name, brief(&set.data))).collect();

@@ -17,7 +17,7 @@ const FORM: u32 = 1;
 pub struct StudyIndex {
     /// Version of this form; see [`StudyIndex::new`].
     pub form: u32,
-    /// BenchmarkTitle.
+    /// Title.
     pub title: String,
     /// The base model's directory.
     pub base: String,

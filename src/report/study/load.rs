@@ -3,8 +3,8 @@
 use super::seed_stats::{OverSeeds, best, over_seeds};
 use crate::eval::EvalResult;
 use crate::forgetting::{BenchmarkChange, ForgettingResult, ModelRef, NEW_TASK, TunedResult, brief, brief_data};
+use crate::report::comparison_group::comparison_key;
 use crate::report::discover::{ReportInputs, RunState, TrainRun, canonical};
-use crate::report::prior_knowledge::key_of;
 use crate::report::study_index::{StudyIndex, StudyRun};
 use crate::report::trajectory::{self, TrajectoryPoint, step};
 use crate::sampling::Summary;
@@ -80,7 +80,7 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
         found.forgetting.iter().find(|(d, _)| canonical(d) == place).map(|(_, one)| one)
     };
     let first = index.runs.iter().filter_map(of).find_map(|one| Some((&one.base, one.tuned.first()?)));
-    let key = first.map(|(base, tuned)| key_of(base, tuned.benchmarks.iter()));
+    let key = first.map(|(base, tuned)| comparison_key(base, tuned.benchmarks.iter()));
     let mut study = Study {
         index,
         base: first.map(|(base, _)| base),
@@ -137,7 +137,7 @@ impl<'a> Study<'a> {
         let mut models: Vec<&'a TunedResult> = Vec::new();
         let mut elsewhere = 0;
         for (one, tuned) in found.iter().flat_map(|one| one.tuned.iter().map(move |tuned| (one, tuned))) {
-            match key == Some(&key_of(&one.base, tuned.benchmarks.iter())) {
+            match key == Some(&comparison_key(&one.base, tuned.benchmarks.iter())) {
                 true => models.push(tuned),
                 false => elsewhere += 1,
             }

@@ -11,18 +11,14 @@ mod tests;
 pub use csv::{CSV_HEADER, csv};
 pub use load::{Study, load};
 
-use super::chart::{Point, Series};
-use super::plane::{Mark, Marks, Plane};
-use crate::forgetting::TunedResult;
+use super::chart::{Axis, COLOURS, Chart, Mark, Point, Series};
+use crate::forgetting::{BenchmarkChange, TunedResult, brief};
 use crate::stats::table::percent;
 use load::{SeedRun, Variant, accuracy, prior};
 use seed_stats::{OverSeeds, common_accuracy, reached};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use tables::Grid;
-
-/// Colours that the page has.
-const COLOURS: usize = 8;
 
 /// The accuracy at which regimes are compared: see [`common_accuracy`].
 fn level(study: &Study<'_>) -> Option<f64> {
@@ -43,7 +39,7 @@ pub fn view(study: &Study<'_>) -> Value {
         "base": study.index.base,
         "sentences": sentences(study),
         "top": tables::top(study, level(study)),
-        "plane": plane(study).svg(),
+        "chart": learned_and_retained(study).svg(),
         "legend": legend.collect::<Vec<_>>(),
         "grids": grids,
         "missing": tables::missing(study),
@@ -129,37 +125,34 @@ fn sets<'a>(study: &Study<'a>) -> Vec<(&'a str, Vec<&'a str>)> {
     };
     let regimes = |data: &str| study.regimes.iter().filter(|one| on(one, data)).map(|one| one.name).collect();
     let new_tasks = study.new_tasks();
-    new_tasks.iter().map(|one| (crate::forgetting::brief(&one.data), regimes(&one.data))).collect()
+    new_tasks.iter().map(|one| (brief(&one.data), regimes(&one.data))).collect()
 }
 
-/// New-task accuracy against change of prior knowledge: every checkpoint of every run.
-fn plane(study: &Study<'_>) -> Plane {
-    let mut plane = Plane::new("new task, answers right", "prior knowledge (points)", Marks::Ways, Vec::new());
-    plane.x_percent = true;
+/// New-task accuracy against change of prior knowledge: every checkpoint of every run, those of the best variants on top.
+fn learned_and_retained(study: &Study<'_>) -> Chart {
+    let (mut thin, mut thick) = (Vec::new(), Vec::new());
     for (i, regime) in study.regimes.iter().enumerate() {
         for (j, variant) in regime.variants.iter().enumerate() {
-            let of = |run: &SeedRun<'_>| Series {
+            let best = regime.best == Some(j);
+            let line = |run: &SeedRun<'_>| Series {
                 name: run.plan.name.clone(),
                 colour: i % COLOURS,
-                points: run
-                    .trajectory
-                    .iter()
-                    .map(|s| Point { x: s.accuracy, y: 100.0 * s.value, interval: None })
-                    .collect(),
+                mark: if best { Mark::Thick } else { Mark::Thin },
+                points: run.trajectory.iter().map(|p| Point::new(p.accuracy, 100.0 * p.value)).collect(),
             };
-            let strong = regime.best == Some(j);
-            let into = if strong { &mut plane.strong } else { &mut plane.series };
-            into.extend(variant.runs.iter().filter(|run| !run.trajectory.is_empty()).map(of));
+            let lines = variant.runs.iter().filter(|run| !run.trajectory.is_empty()).map(line);
+            if best { thick.extend(lines) } else { thin.extend(lines) }
         }
     }
+    let x = Axis::percent("new-task accuracy");
+    let mut chart = Chart::new(x, Axis::new("prior knowledge (points)"), [thin, thick].concat());
     let several = study.new_tasks().len() > 1;
-    let mark = |one: &&crate::forgetting::BenchmarkChange| Mark {
-        name: if several { format!("base ({})", crate::forgetting::brief(&one.data)) } else { "base".into() },
-        x: one.all.base.value.value,
-        y: 0.0,
+    let base = |one: &BenchmarkChange| {
+        let name = if several { format!("base ({})", brief(&one.data)) } else { "base".into() };
+        (name, Point::new(one.all.base.value.value, 0.0))
     };
-    plane.named = study.new_tasks().iter().map(mark).collect();
-    plane
+    chart.named = study.new_tasks().into_iter().map(base).collect();
+    chart
 }
 
 /// Colour of a training run or a model, by its regime.

@@ -34,7 +34,7 @@ pub struct Cell {
 /// A table with its words.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Grid {
-    /// BenchmarkTitle.
+    /// Title.
     pub title: &'static str,
     /// How to read it.
     pub how: String,

@@ -1,20 +1,8 @@
 //! Which curves of a run are drawn, and how they are labelled.
 
-use super::chart::{Chart, Point, Series};
+use super::chart::{Axis, Chart, Figure, Mark, Point, Reference, Series};
 use super::discover::TrainRun;
 use crate::tasks::Chance;
-use serde::Serialize;
-
-/// A chart with its words.
-#[derive(Debug, Serialize)]
-pub struct Curve {
-    /// BenchmarkTitle.
-    pub title: &'static str,
-    /// What is drawn, and over what.
-    pub caption: &'static str,
-    /// The chart.
-    pub svg: String,
-}
 
 /// One metric of `metrics.jsonl` and its chart.
 struct Metric {
@@ -117,42 +105,37 @@ const MORE: [Metric; 15] = [
 ];
 
 /// The charts that have something to show: the main ones, and the rest.
-pub fn curves(runs: &[(&TrainRun, usize)], chance: Option<Chance>) -> (Vec<Curve>, Vec<Curve>) {
+pub fn curves(runs: &[(&TrainRun, usize)], chance: Option<Chance>) -> (Vec<Figure>, Vec<Figure>) {
     let draw = |metrics: &[Metric], zeros: bool| metrics.iter().filter_map(|m| curve(m, runs, chance, zeros)).collect();
     (draw(&MAIN, true), draw(&MORE, false))
 }
 
-/// The chart of one metric; one that is zero throughout (no KL, nothing clipped) is left out unless `zeros`.
-fn curve(metric: &Metric, runs: &[(&TrainRun, usize)], chance: Option<Chance>, zeros: bool) -> Option<Curve> {
+/// The chart of one metric. A metric that is zero throughout (no KL, nothing clipped) is left out unless `zeros`.
+fn curve(metric: &Metric, runs: &[(&TrainRun, usize)], chance: Option<Chance>, zeros: bool) -> Option<Figure> {
     let of_method = |run: &TrainRun| metric.method.is_empty() || run.method() == metric.method;
     let series = runs.iter().filter(|(run, _)| of_method(run)).map(|&(run, colour)| Series {
         name: run.name.clone(),
         colour,
+        mark: if metric.noisy { Mark::Smoothed } else { Mark::Line },
         points: points(run, metric.key),
     });
     let series: Vec<Series> = series.collect();
     if !zeros && series.iter().flat_map(|s| &s.points).all(|p| p.y == 0.0 || !p.y.is_finite()) {
         return None;
     }
-    let reference = match metric.key {
-        "eval/accuracy" => chance.map(|c| (c.accuracy, "chance".to_string())),
-        "eval/partial_credit" => chance.map(|c| (c.partial_credit, "chance".to_string())),
+    let level = match metric.key {
+        "eval/accuracy" => chance.map(|c| c.accuracy),
+        "eval/partial_credit" => chance.map(|c| c.partial_credit),
         _ => None,
     };
-    let chart = Chart {
-        x_label: "optimizer step".into(),
-        y_label: if metric.percent { format!("{} (%)", metric.y) } else { metric.y.to_string() },
-        x_percent: false,
-        percent: metric.percent,
-        from_zero: metric.from_zero,
-        noisy: metric.noisy,
-        reference,
-        series,
-    };
-    Some(Curve { title: metric.title, caption: metric.caption, svg: chart.svg()? })
+    let label = if metric.percent { format!("{} (%)", metric.y) } else { metric.y.to_string() };
+    let y = Axis { percent: metric.percent, from_zero: metric.from_zero, ..Axis::new(&label) };
+    let mut chart = Chart::new(Axis::steps(), y, series);
+    chart.reference = level.map(|level| Reference::Level(level, "chance".into()));
+    Figure::new(metric.title, metric.caption, &chart)
 }
 
-/// A metric's points; one that is recorded with its interval (`<metric>_low`, `<metric>_high`) gets it.
+/// The values of a metric. A metric that is recorded with an interval (`<metric>_low`, `<metric>_high`) is drawn with it.
 fn points(run: &TrainRun, key: &str) -> Vec<Point> {
     let (low, high) = (run.series(&format!("{key}_low")), run.series(&format!("{key}_high")));
     let at = |ends: &[(f64, f64)], x: f64| ends.iter().find(|(step, _)| *step == x).map(|(_, y)| *y);

@@ -1,0 +1,170 @@
+use super::*;
+
+fn series(mark: Mark, points: &[(f64, f64)]) -> Series {
+    Series { name: "a<b".into(), colour: 2, mark, points: points.iter().map(|&(x, y)| Point::new(x, y)).collect() }
+}
+
+fn chart(mark: Mark, points: &[(f64, f64)]) -> Chart {
+    Chart::new(Axis::new("x"), Axis::new("loss (nats)"), vec![series(mark, points)])
+}
+
+fn over_steps(mark: Mark, values: &[f64]) -> Chart {
+    let points: Vec<(f64, f64)> = values.iter().enumerate().map(|(i, &y)| (i as f64, y)).collect();
+    Chart { x: Axis::steps(), ..chart(mark, &points) }
+}
+
+fn bar(name: &str, values: &[(f64, f64, f64)]) -> Series {
+    let point = |(i, &(x, low, high)): (usize, &(f64, f64, f64))| Point { x, y: i as f64, interval: Some((low, high)) };
+    Series { name: name.into(), colour: 1, mark: Mark::Bars, points: values.iter().enumerate().map(point).collect() }
+}
+
+/// The attribute of this name in the first element of `text`.
+fn number(text: &str, name: &str) -> f64 {
+    text.split(&format!(" {name}=\"")).nth(1).unwrap().split('"').next().unwrap().parse().unwrap()
+}
+
+fn elements<'s>(svg: &'s str, begin: &'s str) -> impl Iterator<Item = &'s str> {
+    svg.split(begin).skip(1)
+}
+
+#[test]
+fn values_that_are_not_finite_leave_gaps_and_never_reach_the_page() {
+    let svg = over_steps(Mark::Line, &[1.0, f64::NAN, 2.0, f64::INFINITY, 3.0, 4.0]).svg().unwrap();
+    assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+    let line = elements(&svg, r#"class="line" d=""#).next().unwrap().split('"').next().unwrap();
+    assert_eq!((line.matches('M').count(), line.matches('L').count()), (3, 1), "{line}");
+    for mark in [Mark::Line, Mark::Smoothed, Mark::Thin, Mark::Dots, Mark::Steps, Mark::Bars] {
+        assert_eq!(over_steps(mark, &[f64::NAN]).svg(), None);
+        assert_eq!(over_steps(mark, &[]).svg(), None);
+    }
+    let noisy = over_steps(Mark::Smoothed, &[f64::NAN, f64::NAN, f64::NAN, 1.0, 1.0]);
+    assert!(!noisy.svg().unwrap().contains("NaN"));
+}
+
+#[test]
+fn names_are_escaped() {
+    for mark in [Mark::Line, Mark::Thick, Mark::Dots, Mark::Steps] {
+        let svg = chart(mark, &[(0.0, 1.0), (1.0, 2.0)]).svg().unwrap();
+        assert!(svg.contains("a&lt;b") && !svg.contains("a<b"), "{mark:?}: {svg}");
+    }
+}
+
+#[test]
+fn one_value_and_equal_values_have_a_chart() {
+    for values in [&[0.0][..], &[3.0], &[2.0, 2.0, 2.0], &[-1.0, -1.0]] {
+        for y in [Axis::new("y"), Axis::from_zero("y"), Axis { from_zero: true, ..Axis::percent("y") }] {
+            let svg = Chart { y, ..over_steps(Mark::Line, values) }.svg().unwrap();
+            assert!(!svg.contains("NaN") && !svg.contains("inf"), "{values:?} {svg}");
+        }
+    }
+}
+
+#[test]
+fn many_points_of_a_line_are_averaged_and_many_dots_are_thinned() {
+    let values: Vec<f64> = (0..10_000).map(|i| f64::from(i % 2)).collect();
+    let line = reduced(&over_steps(Mark::Line, &values).series[0]);
+    assert!(line.points.len() <= MAX_LINE_POINTS);
+    assert!(line.points.iter().all(|p| (p.y - 0.5).abs() < 0.02));
+    assert_eq!(line.points.last().unwrap().x, 9999.0);
+    let svg = over_steps(Mark::Dots, &values).svg().unwrap();
+    assert_eq!(svg.matches("<circle").count(), MAX_DOTS);
+}
+
+#[test]
+fn an_axis_of_shares_begins_where_its_values_do() {
+    let mut chart = chart(Mark::Line, &[(0.42, 1.0), (0.55, 2.0), (0.51, 3.0)]);
+    chart.x = Axis::percent("accuracy");
+    let svg = chart.svg().unwrap();
+    assert!(svg.contains(">42 %</text>") || svg.contains(">45 %</text>"), "{svg}");
+    assert!(!svg.contains(">0 %</text>") && svg.contains("accuracy: 55.0 %"), "{svg}");
+}
+
+#[test]
+fn many_lines_are_not_named_at_their_ends() {
+    let mut chart = over_steps(Mark::Line, &[1.0, 1.0]);
+    chart.series = vec![chart.series[0].clone(); MAX_END_LABELS + 1];
+    chart.reference = Some(Reference::Level(1.0, "guessing".into()));
+    let svg = chart.svg().unwrap();
+    assert_eq!(svg.matches(r#"class="end""#).count(), 1, "the reference");
+    assert!(svg.contains(r#"class="chart many""#));
+}
+
+#[test]
+fn names_at_the_ends_of_lines_do_not_overlap() {
+    let mut chart = over_steps(Mark::Line, &[1.0, 1.0]);
+    chart.series = (0..5).map(|i| Series { name: format!("run{i}"), ..chart.series[0].clone() }).collect();
+    let svg = chart.svg().unwrap();
+    let mut at: Vec<f64> = elements(&svg, r#"class="end""#).map(|label| number(label, "y")).collect();
+    at.sort_by(f64::total_cmp);
+    assert_eq!(at.len(), 5);
+    assert!(at.windows(2).all(|w| w[1] - w[0] >= LINE_HEIGHT - 0.11), "{at:?}");
+    assert!(*at.last().unwrap() <= HEIGHT - BOTTOM + 5.0);
+}
+
+#[test]
+fn equal_numbers_lie_on_the_diagonal() {
+    let mut chart = chart(Mark::Dots, &[(-1.0, -1.0), (2.0, 2.0), (0.5, f64::NAN)]);
+    chart.reference = Some(Reference::Diagonal);
+    let svg = chart.svg().unwrap();
+    let diagonal = elements(&svg, r#"<line class="reference""#).next().unwrap();
+    let [x1, x2, y1, y2] = ["x1", "x2", "y1", "y2"].map(|name| number(diagonal, name));
+    let dots: Vec<_> = elements(&svg, "<circle").map(|c| (number(c, "cx"), number(c, "cy"))).collect();
+    assert_eq!(dots.len(), 2, "a point that is not finite is left out");
+    for (x, y) in dots {
+        assert!(((y - y1) / (y2 - y1) - (x - x1) / (x2 - x1)).abs() < 1e-2, "{svg}");
+    }
+    assert!(y2 < y1);
+}
+
+#[test]
+fn a_histogram_outline_keeps_the_height_of_each_bin_over_its_width() {
+    let svg = chart(Mark::Steps, &[(0.0, 0.25), (1.0, 0.75), (2.0, 0.75)]).svg().unwrap();
+    let d = elements(&svg, " d=\"").next().unwrap().split('"').next().unwrap();
+    let numbers: Vec<f64> = d.replace(['M', 'L'], " ").split_whitespace().map(|n| n.parse().unwrap()).collect();
+    assert_eq!(numbers.len(), 8);
+    assert!(numbers[1] == numbers[3] && numbers[5] == numbers[7] && numbers[5] < numbers[1], "{d}");
+    assert!(numbers[2] == numbers[4] && numbers[0] < numbers[2] && numbers[4] < numbers[6], "{d}");
+}
+
+#[test]
+fn named_points_lie_over_the_lines_and_their_names_do_not_overlap() {
+    let mut chart = chart(Mark::Thin, &[(0.0, 0.0), (1.0, -5.0)]);
+    chart.series.push(series(Mark::Thick, &[(0.0, 0.0), (0.5, -5.0)]));
+    chart.named = ["first", "second", "third"].map(|name| (name.to_string(), Point::new(0.01, 0.0))).to_vec();
+    chart.named.push(("far".into(), Point::new(0.9, 0.0)));
+    let svg = chart.svg().unwrap();
+    let position = |text: &str| svg.find(text).unwrap();
+    assert!(position(r#"class="raw""#) < position(r#"class="line""#));
+    assert!(position(r#"class="line""#) < position(">first</text>"));
+    let at = |name: &str| {
+        let before = svg.split(&format!(">{name}</text>")).next().unwrap();
+        number(before.rsplit("<text").next().unwrap(), "y")
+    };
+    let (a, b, c) = (at("first"), at("second"), at("third"));
+    assert!(
+        (a - b).abs() >= LINE_HEIGHT && (b - c).abs() >= LINE_HEIGHT && (a - c).abs() >= LINE_HEIGHT,
+        "{a} {b} {c}"
+    );
+    assert_eq!(at("far"), a);
+}
+
+#[test]
+fn bars_go_from_zero_to_their_value_with_their_intervals() {
+    let first = bar("a<b", &[(-20.0, -25.0, -15.0), (5.0, 1.0, 9.0)]);
+    let second = bar("c", &[(-10.0, -12.0, -8.0), (f64::NAN, 0.0, 0.0)]);
+    let svg =
+        Chart::bars("change (points)", vec!["grounding".into(), "OCR".into()], vec![first, second]).svg().unwrap();
+    let bars: Vec<(f64, f64)> = elements(&svg, "<rect").map(|r| (number(r, "x"), number(r, "width"))).collect();
+    assert_eq!(bars.len(), 3, "no bar for an unknown value");
+    assert!((bars[0].1 - 1.5 - 2.0 * (bars[2].1 - 1.5)).abs() < 0.2, "twice as long: {bars:?}");
+    assert!(bars[1].0 > bars[0].0 + bars[0].1 - 2.0, "gains on the other side: {bars:?}");
+    assert_eq!(svg.matches("whisker").count(), 3);
+    assert!(svg.contains("a&lt;b") && !svg.contains("a<b") && !svg.contains("NaN"));
+}
+
+#[test]
+fn bars_without_any_change_are_a_chart() {
+    let still = bar("x", &[(0.0, 0.0, 0.0), (0.0, f64::NAN, f64::INFINITY)]);
+    let svg = Chart::bars("change", vec!["a".into(), "b".into()], vec![still]).svg().unwrap();
+    assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+}

@@ -1,0 +1,204 @@
+//! The section about learning dynamics: what training data does to prior knowledge, a step at a time.
+
+use super::chart::{Axis, COLOURS, Chart, Figure, Mark, Point, Reference, Series};
+use crate::dynamics::{
+    CheckpointResult, DynamicsResult, KlPoint, Pair, PairSummary, SampleSetResult, divergence,
+    influence_over_checkpoints, influence_table, likelihood, notes,
+};
+use crate::forgetting::brief;
+use crate::stats::Interval;
+use serde_json::{Value, json};
+
+/// A measurement with its pairs.
+#[derive(Debug)]
+pub struct DynamicsMeasurement {
+    /// What was found.
+    pub found: DynamicsResult,
+    /// The pairs, under all checkpoints.
+    pub pairs: Vec<Pair>,
+}
+
+/// The values of the page's template. The regimes have colours of their own, listed in the section.
+pub fn view(measurement: &DynamicsMeasurement) -> Value {
+    let found = &measurement.found;
+    let sets = found.regimes.iter().chain(&found.priors).enumerate();
+    let legend: Vec<Value> = sets.map(|(i, set)| json!({"name": set.name, "colour": i % COLOURS})).collect();
+    let setting = &found.setting;
+    let kl = found.kl.as_ref().map(|kl| {
+        let (table, lines) = divergence(kl);
+        json!({"table": table, "lines": lines})
+    });
+    let tables = found.checkpoints.iter().map(|checkpoint| {
+        json!({"name": checkpoint.model.name, "provenance": checkpoint.model.provenance(), "table": influence_table(checkpoint)})
+    });
+    json!({
+        "base": found.base.name,
+        "base_hash": brief(&found.base.hash),
+        "setting": format!("eta {}, {:?} loss, up to {} pairs of each regime with each family, seed {}", setting.eta, setting.loss, setting.pairs, setting.seed).to_lowercase(),
+        "legend": legend,
+        "notices": notes(found),
+        "charts": charts(measurement),
+        "likelihood": likelihood(found),
+        "over_checkpoints": influence_over_checkpoints(found),
+        "checkpoints": tables.collect::<Vec<_>>(),
+        "kl": kl,
+    })
+}
+
+fn charts(measurement: &DynamicsMeasurement) -> Vec<Figure> {
+    let found = &measurement.found;
+    let last = found.checkpoints.last();
+    let magnitude = match found.checkpoints.len() {
+        0 | 1 => last.map(|checkpoint| by_family(found, checkpoint, "LBK", |summary| summary.lbk)),
+        _ => Some(over_checkpoints(found)),
+    };
+    let direction = last
+        .map(|checkpoint| by_family(found, checkpoint, "change of log-likelihood (nats)", |summary| summary.change));
+    let figures = [
+        (
+            "Magnitude",
+            "LBK, lower bound of the squared norm of the kernel between training data and prior knowledge, with 95 % intervals",
+            magnitude,
+        ),
+        ("Perplexity under the base", "Share of the responses of each set, by nats per token", Some(histogram(found))),
+        (
+            "Direction",
+            "Change of prior knowledge after one step on training data, under the last checkpoint, with 95 % intervals",
+            direction,
+        ),
+        (
+            "Symmetry",
+            "A dot for each pair, under the last checkpoint: to first order both changes are equal (dashed)",
+            Some(symmetry(measurement)),
+        ),
+        (
+            "Distance and forgetting",
+            "A dot for each model: KL(base || tuned) on the new task\u{2019}s prompts, and the mean loss of prior knowledge",
+            distance(found),
+        ),
+    ];
+    figures.into_iter().filter_map(|(title, caption, chart)| Figure::new(title, caption, &chart?)).collect()
+}
+
+fn colour(sets: &[SampleSetResult], name: &str) -> usize {
+    sets.iter().position(|set| set.name == name).unwrap_or(0) % COLOURS
+}
+
+/// A bar for each regime in each family of prior knowledge.
+fn by_family(
+    found: &DynamicsResult,
+    checkpoint: &CheckpointResult,
+    label: &str,
+    of: fn(&PairSummary) -> Interval,
+) -> Chart {
+    let bars = |regime: &SampleSetResult| {
+        let bar = |(i, prior): (usize, &SampleSetResult)| {
+            let both = |s: &&PairSummary| s.regime == regime.name && s.prior.as_deref() == Some(prior.name.as_str());
+            let Interval { value, low, high } = of(checkpoint.summaries.iter().find(both)?);
+            Some(Point { x: value, y: i as f64, interval: Some((low, high)) })
+        };
+        let points = found.priors.iter().enumerate().filter_map(bar).collect();
+        Series { name: regime.name.clone(), colour: colour(&found.regimes, &regime.name), mark: Mark::Bars, points }
+    };
+    let categories = found.priors.iter().map(|prior| prior.name.clone()).collect();
+    Chart::bars(label, categories, found.regimes.iter().map(bars).collect())
+}
+
+/// LBK by regime over training steps, or over the checkpoints in their order where some do not say their step.
+fn over_checkpoints(found: &DynamicsResult) -> Chart {
+    let steps: Vec<Option<u64>> =
+        found.checkpoints.iter().map(|c| c.model.run.as_ref().and_then(|run| run.step)).collect();
+    // A first model that belongs to no run is where training began.
+    let from_start = steps.iter().enumerate().map(|(i, step)| step.or((i == 0).then_some(0)));
+    let known: Option<Vec<u64>> = from_start.collect();
+    let rising = known.filter(|steps| steps.windows(2).all(|pair| pair[0] < pair[1]));
+    let place = |i: usize| rising.as_ref().map_or((i + 1) as f64, |steps| steps[i] as f64);
+    let line = |regime: &SampleSetResult| {
+        let point = |(i, checkpoint): (usize, &CheckpointResult)| {
+            let cell = checkpoint.overall().find(|cell| cell.regime == regime.name)?;
+            Some(Point { x: place(i), y: cell.lbk.value, interval: Some((cell.lbk.low, cell.lbk.high)) })
+        };
+        Series {
+            name: regime.name.clone(),
+            colour: colour(&found.regimes, &regime.name),
+            mark: Mark::Line,
+            points: found.checkpoints.iter().enumerate().filter_map(point).collect(),
+        }
+    };
+    let x = Axis { label: if rising.is_some() { "training step" } else { "checkpoint" }.into(), ..Axis::steps() };
+    Chart::new(x, Axis::from_zero("LBK"), found.regimes.iter().map(line).collect())
+}
+
+/// The outline of the histogram of each set.
+fn histogram(found: &DynamicsResult) -> Chart {
+    let outline = |(i, set): (usize, &SampleSetResult)| {
+        let share = |n: usize| n as f64 / set.perplexity.responses.max(1) as f64;
+        let heights = set.perplexity.histogram.iter().map(|&n| share(n)).chain([0.0]);
+        let points = found.edges.iter().zip(heights).map(|(&x, y)| Point::new(x, y)).collect();
+        Series { name: set.name.clone(), colour: i % COLOURS, mark: Mark::Steps, points }
+    };
+    let series = found.regimes.iter().chain(&found.priors).enumerate().map(outline).collect();
+    Chart::new(Axis::from_zero("nats per token"), Axis::from_zero("share of responses"), series)
+}
+
+/// The change of v by a step on u against the change of u by a step on v.
+fn symmetry(measurement: &DynamicsMeasurement) -> Chart {
+    let DynamicsMeasurement { found, pairs } = measurement;
+    let last = found.checkpoints.len().saturating_sub(1);
+    let dots = |regime: &SampleSetResult| {
+        let own = pairs.iter().filter(|pair| pair.checkpoint == last && pair.regime == regime.name);
+        let points = own.map(|pair| Point::new(pair.influence.v_change, pair.influence.u_change)).collect();
+        Series { name: regime.name.clone(), colour: colour(&found.regimes, &regime.name), mark: Mark::Dots, points }
+    };
+    let series = found.regimes.iter().map(dots).collect();
+    let (x, y) = (Axis::new("change of v by a step on u (nats)"), Axis::new("change of u by a step on v"));
+    Chart { reference: Some(Reference::Diagonal), ..Chart::new(x, y, series) }
+}
+
+fn distance(found: &DynamicsResult) -> Option<Chart> {
+    let kl = found.kl.as_ref()?;
+    let dot = |(i, point): (usize, &KlPoint)| {
+        let points = vec![Point::new(point.per_token, 100.0 * point.forgetting)];
+        Series { name: point.model.clone(), colour: i % COLOURS, mark: Mark::Dots, points }
+    };
+    let series = kl.points.iter().enumerate().map(dot).collect();
+    Some(Chart::new(Axis::new("KL(base || tuned), nats per token"), Axis::new("mean loss (points)"), series))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dynamics::fixtures::{dynamics, pairs};
+
+    #[test]
+    fn the_section_shows_magnitude_over_steps_perplexity_direction_and_symmetry() {
+        let pairs = pairs();
+        let measurement = DynamicsMeasurement { found: dynamics(&pairs), pairs };
+        let seen = view(&measurement);
+        let titles: Vec<&str> = seen["charts"].as_array().unwrap().iter().filter_map(|c| c["title"].as_str()).collect();
+        assert_eq!(titles, ["Magnitude", "Perplexity under the base", "Direction", "Symmetry"]);
+        let chart = over_checkpoints(&measurement.found);
+        assert_eq!(chart.x.label, "training step");
+        let points: Vec<(f64, f64)> = chart.series[1].points.iter().map(|p| (p.x, p.y)).collect();
+        assert!(points[0].0 == 0.0 && points[1].0 == 100.0 && (points[0].1 - 0.55).abs() < 1e-12, "{points:?}");
+        // Two regimes, ten pairs with each of two families, the last checkpoint alone.
+        let dots = symmetry(&measurement);
+        assert_eq!(dots.series.iter().map(|s| s.points.len()).collect::<Vec<_>>(), [20, 20]);
+        let heights: f64 = histogram(&measurement.found).series[0].points.iter().map(|p| p.y).sum();
+        assert!((heights - 1.0).abs() < 1e-12);
+        assert_eq!(seen["legend"].as_array().unwrap().len(), 4);
+        assert!(!seen.to_string().contains("NaN"));
+    }
+
+    #[test]
+    fn a_single_checkpoint_has_bars_by_family() {
+        let pairs: Vec<Pair> = pairs().into_iter().filter(|pair| pair.checkpoint == 0).collect();
+        let mut found = dynamics(&pairs);
+        found.checkpoints.truncate(1);
+        let chart = by_family(&found, &found.checkpoints[0], "LBK", |summary| summary.lbk);
+        assert_eq!(chart.categories, ["vqa", "ocr"]);
+        assert_eq!(chart.series.iter().map(|s| (s.colour, s.points.len())).collect::<Vec<_>>(), [(0, 2), (1, 2)]);
+        let svg = view(&DynamicsMeasurement { found, pairs })["charts"][0]["svg"].to_string();
+        assert!(svg.contains("<rect"), "{svg}");
+    }
+}

@@ -11,12 +11,12 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// The directory of a model, downloaded if it is a name on the Hub. What is there is not looked at.
-pub(super) fn directory(model: &Path) -> Result<PathBuf> {
-    if model.exists() {
-        return Ok(model.to_path_buf());
+pub(super) fn directory(path: &Path) -> Result<PathBuf> {
+    if path.exists() {
+        return Ok(path.to_path_buf());
     }
     let mut bars = DownloadProgress::default();
-    let found = hub::resolve(model, &settings()?, &mut bars);
+    let found = model::resolve(path, &settings()?, &mut bars);
     bars.current.clear();
     found
 }
@@ -44,8 +44,8 @@ pub(super) fn prepare(model: &Path) -> Result<()> {
 }
 
 /// The directory of a model that is there, without the network.
-pub(super) fn cached(model: &Path) -> Result<Option<PathBuf>> {
-    Ok(hub::cached(model, &settings()?))
+pub(super) fn cached(path: &Path) -> Result<Option<PathBuf>> {
+    Ok(model::cached(path, &settings()?))
 }
 
 fn settings() -> Result<HubConfig> {

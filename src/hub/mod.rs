@@ -16,7 +16,6 @@ mod tests;
 pub use git::git_blob_hash;
 pub use settings::{HubConfig, OfflineReason};
 
-use crate::model::read_architecture;
 use crate::{Error, Result};
 use cache::RepoCache;
 use client::{Client, FetchError};
@@ -99,41 +98,66 @@ pub fn locate(model: &Path) -> Result<ModelLocation> {
     })
 }
 
+/// Which files of a repository are needed, and in which order: the hub does not know what a checkpoint is.
+pub trait RequiredFiles {
+    /// What `dir` lacks.
+    ///
+    /// # Errors
+    /// A file in `dir` that says what else is needed, and cannot be read.
+    fn missing(&self, dir: &Path) -> Result<Vec<String>>;
+    /// Refuse a repository with files of these names, before anything of it is downloaded.
+    ///
+    /// # Errors
+    /// An input error that says what it lacks.
+    fn check(&self, repo: &[&str]) -> Result<()>;
+    /// The names of the files to download in the stage of this number, of those in `repo`; `dir` has the files of the stages before.
+    /// `None` when everything is there.
+    ///
+    /// # Errors
+    /// An input error if what was downloaded cannot be used.
+    fn stage(&self, stage: usize, repo: &[&str], dir: &Path) -> Result<Option<Vec<String>>>;
+}
+
 /// The directory of a model that is given by path or by name; what is missing of a named one is downloaded.
 ///
 /// # Errors
 /// An input error if it is neither a path nor a name, if the Hub has no such model or does not give it to us, if it is not in the cache
 /// and `settings` allow no network, or if it is no model that this program can use. A failure if the Hub cannot be reached, a download
 /// breaks off, or there is no room for it; what was downloaded stays, and the next call goes on from there.
-pub fn resolve(model: &Path, settings: &HubConfig, progress: &mut dyn DownloadProgress) -> Result<PathBuf> {
+pub fn resolve(
+    model: &Path,
+    settings: &HubConfig,
+    files: &dyn RequiredFiles,
+    progress: &mut dyn DownloadProgress,
+) -> Result<PathBuf> {
     match locate(model)? {
         ModelLocation::Local(path) => Ok(path),
         ModelLocation::Hub(name) => match settings.offline {
-            Some(why) => offline(&name, settings, why),
-            None => fetch(&name, settings, progress),
+            Some(why) => offline(&name, settings, files, why),
+            None => fetch(&name, settings, files, progress),
         },
     }
 }
 
 /// As [`resolve`], without the network: `None` if the model is not here, wholly.
-pub fn cached(model: &Path, settings: &HubConfig) -> Option<PathBuf> {
+pub fn cached(model: &Path, settings: &HubConfig, files: &dyn RequiredFiles) -> Option<PathBuf> {
     match locate(model).ok()? {
         ModelLocation::Local(path) => Some(path),
-        ModelLocation::Hub(name) => offline(&name, settings, OfflineReason::Environment).ok(),
+        ModelLocation::Hub(name) => offline(&name, settings, files, OfflineReason::Environment).ok(),
     }
 }
 
 /// The name of a model, with its commit as the revision, by which the cache gives this directory; `None` of any other directory.
-pub fn repo_id_of(dir: &Path, settings: &HubConfig) -> Option<RepoId> {
+pub fn repo_id_of(dir: &Path, settings: &HubConfig, files: &dyn RequiredFiles) -> Option<RepoId> {
     let dir = dir.canonicalize().ok()?;
     let folder = dir.parent()?.parent()?.file_name()?.to_str()?;
     let id = folder.strip_prefix("models--")?.replacen("--", "/", 1);
     let name = RepoId::parse(&format!("{id}@{}", dir.file_name()?.to_str()?)).filter(RepoId::is_commit)?;
-    let found = offline(&name, settings, OfflineReason::Environment).ok()?;
+    let found = offline(&name, settings, files, OfflineReason::Environment).ok()?;
     (found.canonicalize().ok()? == dir).then_some(name)
 }
 
-fn offline(name: &RepoId, settings: &HubConfig, why: OfflineReason) -> Result<PathBuf> {
+fn offline(name: &RepoId, settings: &HubConfig, files: &dyn RequiredFiles, why: OfflineReason) -> Result<PathBuf> {
     let (because, what_to_do) = match why {
         OfflineReason::Environment => {
             ("because HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE to download it".to_string())
@@ -151,7 +175,7 @@ fn offline(name: &RepoId, settings: &HubConfig, why: OfflineReason) -> Result<Pa
             settings.cache.display()
         )));
     };
-    match file_list::missing_files(&dir)?.as_slice() {
+    match files.missing(&dir)?.as_slice() {
         [] => Ok(dir),
         missing => Err(Error::input(format!(
             "the cache holds only a part of {name}: {} lacks {}; {what_to_do}",
@@ -161,11 +185,14 @@ fn offline(name: &RepoId, settings: &HubConfig, why: OfflineReason) -> Result<Pa
     }
 }
 
-fn fetch(name: &RepoId, settings: &HubConfig, progress: &mut dyn DownloadProgress) -> Result<PathBuf> {
+fn fetch(
+    name: &RepoId,
+    settings: &HubConfig,
+    files: &dyn RequiredFiles,
+    progress: &mut dyn DownloadProgress,
+) -> Result<PathBuf> {
     let cache = RepoCache::of(name, settings);
-    let whole = || {
-        Ok::<_, Error>(cache.cached_snapshot().filter(|dir| file_list::missing_files(dir).is_ok_and(|m| m.is_empty())))
-    };
+    let whole = || Ok::<_, Error>(cache.cached_snapshot().filter(|dir| files.missing(dir).is_ok_and(|m| m.is_empty())));
     if name.is_commit()
         && let Some(dir) = whole()?
     {
@@ -187,18 +214,13 @@ fn fetch(name: &RepoId, settings: &HubConfig, progress: &mut dyn DownloadProgres
         Err(FetchError::Permanent(error)) => return Err(error),
     };
     let _lock = cache.lock(progress)?;
-    let weights = listing.weights().map_err(|e| e.context(format!("{name} at {}", settings.endpoint)))?;
+    let names = listing.names();
+    files.check(&names).map_err(|e| e.context(format!("{name} at {}", settings.endpoint)))?;
     let dir = cache.dir(&listing.commit);
-    let mut get = |names: &[String]| cache.download_missing(&client, name, &listing, names, progress);
-    get(&listing.config_files())?;
-    if dir.join("config.json").is_file() {
-        // Before gigabytes come that nobody can use.
-        read_architecture(&dir)?;
-    }
-    get(&weights.given)?;
-    if let Some(index) = &weights.index {
-        get(std::slice::from_ref(index))?;
-        get(&listing.shards(&dir.join(index))?)?;
+    let mut stage = 0;
+    while let Some(wanted) = files.stage(stage, &names, &dir)? {
+        cache.download_missing(&client, name, &listing, &wanted, progress)?;
+        stage += 1;
     }
     cache.write_ref(&listing.commit)?;
     Ok(dir)

@@ -1,8 +1,8 @@
 //! Tests of what needs no server.
 
-use super::file_list::{RepoFile, RepoFiles, missing_files};
 use super::settings::HubConfig;
-use super::{ModelLocation, RepoId, cache, cached, locate, repo_id_of};
+use super::{ModelLocation, RepoId, RequiredFiles, cache, cached, locate, repo_id_of};
+use crate::Result;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::Path;
@@ -79,64 +79,22 @@ fn certificates_are_read_and_a_file_without_any_is_refused() {
     assert!(crate::io::tls::config(settings.certificates.as_deref()).unwrap().is_some());
 }
 
-fn listing(names: &[&str]) -> RepoFiles {
-    let entry = |name: &&str| RepoFile { name: name.to_string(), size: Some(1), sha256: None, blob: "0".into() };
-    RepoFiles { commit: "c".into(), entries: names.iter().map(entry).collect() }
-}
+/// What is complete with these three files.
+struct Three;
 
-#[test]
-fn what_a_checkpoint_needs_is_chosen() {
-    let small = [
-        "chat_template.jinja",
-        "chat_template.json",
-        "config.json",
-        "generation_config.json",
-        "merges.txt",
-        "preprocessor_config.json",
-        "processor_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "video_preprocessor_config.json",
-        "vocab.json",
-    ];
-    let others =
-        ["README.md", ".gitattributes", "onnx/config.json", "training_args.bin", "trainer_state.json", "tokenizer.py"];
-    assert_eq!(listing(&[&small[..], &others].concat()).config_files(), small);
-    let weights = |names: &[&str]| listing(names).weights().map(|w| (w.given, w.index));
-    let index = "model.safetensors.index.json";
-    assert_eq!(weights(&["model.safetensors", index]).unwrap(), (vec!["model.safetensors".to_string()], None));
-    assert_eq!(weights(&["model-00001-of-00001.safetensors", index]).unwrap(), (vec![], Some(index.to_string())));
-    let error = weights(&["pytorch_model.bin"]).unwrap_err();
-    assert!(error.exit_code() == 2 && error.to_string().contains("pytorch_model.bin"), "{error}");
-}
-
-#[test]
-fn an_index_is_read_with_care() {
-    let dir = tempfile::tempdir().unwrap();
-    let index = dir.path().join("model.safetensors.index.json");
-    std::fs::write(&index, r#"{"weight_map": {"a": "x.safetensors", "b": "x.safetensors", "c": "y.safetensors"}}"#)
-        .unwrap();
-    std::fs::write(dir.path().join("y.safetensors"), "").unwrap();
-    assert_eq!(missing_files(dir.path()).unwrap(), ["config.json", "tokenizer.json", "x.safetensors"]);
-    assert_eq!(
-        listing(&["x.safetensors", "y.safetensors"]).shards(&index).unwrap(),
-        ["x.safetensors", "y.safetensors"]
-    );
-    let error = listing(&["x.safetensors"]).shards(&index).unwrap_err().to_string();
-    assert!(error.contains("names y.safetensors, which the repository does not have"), "{error}");
-    std::fs::write(&index, r#"{"weight_map": {"a": "../../x"}}"#).unwrap();
-    assert!(listing(&[]).shards(&index).unwrap_err().to_string().contains("`../../x` is no name of a weight file"));
-}
-
-#[test]
-fn an_adapter_with_a_configuration_beside_it_lacks_no_model() {
-    let dir = tempfile::tempdir().unwrap();
-    for name in ["adapter_config.json", "config.json", "tokenizer.json"] {
-        std::fs::write(dir.path().join(name), "{}").unwrap();
+impl RequiredFiles for Three {
+    fn missing(&self, dir: &Path) -> Result<Vec<String>> {
+        let names = ["config.json", "tokenizer.json", "model.safetensors"];
+        Ok(names.into_iter().filter(|name| !dir.join(name).is_file()).map(String::from).collect())
     }
-    assert_eq!(missing_files(dir.path()).unwrap(), ["adapter_model.safetensors"]);
-    std::fs::write(dir.path().join("adapter_model.safetensors"), "x").unwrap();
-    assert!(missing_files(dir.path()).unwrap().is_empty());
+
+    fn check(&self, _repo: &[&str]) -> Result<()> {
+        Ok(())
+    }
+
+    fn stage(&self, _stage: usize, _repo: &[&str], _dir: &Path) -> Result<Option<Vec<String>>> {
+        Ok(None)
+    }
 }
 
 #[test]
@@ -146,21 +104,21 @@ fn a_snapshot_has_the_name_and_commit_that_find_it_again() {
     let commit = "0123456789abcdef0123456789abcdef01234567";
     let dir = home.path().join("models--acme--tiny/cache").join(commit);
     std::fs::create_dir_all(&dir).unwrap();
-    assert_eq!(repo_id_of(&dir, &settings), None, "it is not whole");
+    assert_eq!(repo_id_of(&dir, &settings, &Three), None, "it is not whole");
     for name in ["config.json", "tokenizer.json", "model.safetensors"] {
         std::fs::write(dir.join(name), "{}").unwrap();
     }
-    let name = repo_id_of(&dir, &settings).unwrap();
+    let name = repo_id_of(&dir, &settings, &Three).unwrap();
     assert_eq!((name.id.as_str(), name.revision.as_str()), ("acme/tiny", commit));
     assert_eq!(
-        cached(Path::new(&name.to_string()), &settings).unwrap().canonicalize().unwrap(),
+        cached(Path::new(&name.to_string()), &settings, &Three).unwrap().canonicalize().unwrap(),
         dir.canonicalize().unwrap()
     );
     let other = tempfile::tempdir().unwrap();
     let elsewhere = HubConfig { cache: other.path().to_path_buf(), ..settings.clone() };
-    assert_eq!(repo_id_of(&dir, &elsewhere), None, "another cache");
-    assert_eq!(repo_id_of(home.path(), &settings), None);
-    assert_eq!(repo_id_of(&home.path().join("nowhere"), &settings), None);
+    assert_eq!(repo_id_of(&dir, &elsewhere, &Three), None, "another cache");
+    assert_eq!(repo_id_of(home.path(), &settings, &Three), None);
+    assert_eq!(repo_id_of(&home.path().join("nowhere"), &settings, &Three), None);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use super::trainer::{TrainJob, TrainOutcome, TrainerCallback, train};
 use crate::data::Dataset;
 use crate::model::LanguageModel;
 use crate::model::lora::{self, Adapter, LoraSettings};
-use crate::model::weights::Storage;
-use crate::model::{Compute, Model, ModelLoader, Processor, require_checkpoint};
+use crate::model::weights::check_frozen_variable;
+use crate::model::{Compute, Model, ModelLoader, Processor, repo_id_of, require_checkpoint};
 use crate::model::{hash_model, hash_prompt_files};
 use crate::tasks::{Concat, DatasetTask, Task};
 use crate::train::settings::{Method, TrainConfig};
@@ -154,7 +154,7 @@ fn start(launch: &TrainRequest, loader: &ModelLoader) -> Result<Model> {
 
 pub(super) fn adapted(base: Model, settings: &LoraSettings, launch: &TrainRequest) -> Result<Model> {
     // A name on the Hub finds the base on other machines, too.
-    let named = hub::HubConfig::from_env().ok().and_then(|settings| hub::repo_id_of(&launch.model, &settings));
+    let named = hub::HubConfig::from_env().ok().and_then(|settings| repo_id_of(&launch.model, &settings));
     let (place, revision) = match named {
         Some(name) => (name.id, Some(name.revision)),
         None => (launch.model.canonicalize().unwrap_or_else(|_| launch.model.clone()).display().to_string(), None),
@@ -167,7 +167,7 @@ pub(super) fn adapted(base: Model, settings: &LoraSettings, launch: &TrainReques
 /// # Errors
 /// An adapter is to be trained from an adapter, or frozen weights are to be held in f32 and multiplied in bf16.
 pub(super) fn check_start(launch: &TrainRequest) -> Result<()> {
-    Storage::check_compute(launch.config.train.dtype)?;
+    check_frozen_variable(launch.config.train.dtype)?;
     if launch.config.lora.is_some() && lora::is_adapter(&launch.model) {
         return Err(Error::input(format!(
             "{} is an adapter, which goes on training as it is: leave [lora] out, or merge it into its base first (jigsaw model merge-lora)",

@@ -89,7 +89,10 @@ fn a_text_only_adapter_is_trained_resumed_and_merged() {
         first["ppl"].as_f64().unwrap()
     };
     let (adapted, merged, base) = (score("whole/model"), score("merged"), score("model"));
-    assert!((adapted - merged).abs() < 1e-4 * adapted && (adapted - base).abs() > 1e-3 * base, "{adapted} {merged} {base}");
+    assert!(
+        (adapted - merged).abs() < 1e-4 * adapted && (adapted - base).abs() > 1e-3 * base,
+        "{adapted} {merged} {base}"
+    );
     score("half");
     score("between");
 }

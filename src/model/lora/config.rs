@@ -4,6 +4,7 @@ use super::LoraSettings;
 use super::targets::{ALL_LINEAR, Module, Targets, whole};
 use crate::model::architecture::Architecture;
 use crate::model::fields::{self, Fields};
+use crate::model::pretrained;
 use crate::{Error, Result, hub};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -327,7 +328,7 @@ pub fn base_of(dir: &Path) -> Result<PathBuf> {
         Some(revision) if !base.contains('@') => format!("{base}@{revision}"),
         _ => base.clone(),
     };
-    let cached = || hub::cached(Path::new(&named), &hub::HubConfig::from_env().ok()?);
+    let cached = || pretrained::cached(Path::new(&named), &hub::HubConfig::from_env().ok()?);
     if let Some(found) = local_base(dir, Path::new(&base)).or_else(cached) {
         if is_adapter(&found) {
             return Err(Error::input(format!(

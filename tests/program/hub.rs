@@ -330,10 +330,10 @@ fn an_adapter_comes_without_a_model() {
         certificates: None,
     };
     let name = Path::new("acme/tiny");
-    assert_eq!(jigsaw::hub::cached(name, &settings), None);
+    assert_eq!(jigsaw::model::cached(name, &settings), None);
     let mut names = Names::default();
-    let dir = jigsaw::hub::resolve(name, &settings, &mut names).unwrap();
-    assert_eq!((dir.clone(), jigsaw::hub::cached(name, &settings)), (snapshot(home.path()), Some(dir)));
+    let dir = jigsaw::model::resolve(name, &settings, &mut names).unwrap();
+    assert_eq!((dir.clone(), jigsaw::model::cached(name, &settings)), (snapshot(home.path()), Some(dir)));
     names.0.dedup();
     assert_eq!(names.0, ["adapter_config.json", "adapter_model.safetensors"]);
 }

@@ -1,8 +1,7 @@
 //! The side of `jigsaw eval` that compares tuned models with their base.
 
-use super::bench::EvalProgress;
 use super::output::{print, status};
-use super::progress::{NamedProgress, bar};
+use super::progress::{EvalProgress, NamedProgress, bar};
 use crate::Result;
 use crate::forgetting::{
     CompareObserver, CompareRequest, FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, ForgettingResult, aggregates,
@@ -67,6 +66,3 @@ impl CompareObserver for CompareProgress {
         self.prompts.show(&format!("divergence on {set}"), done as u64, new);
     }
 }
-
-/// Prompts of each set on which the divergence is measured, where nothing else is said.
-pub(super) const PROMPTS: usize = 64;

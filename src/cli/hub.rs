@@ -4,6 +4,7 @@ use super::output::status;
 use super::progress::NamedProgress;
 use crate::hub::{self, HubConfig, OfflineReason};
 use crate::io::files;
+use crate::model::{CheckpointSelector, missing_files};
 use crate::study::CHILD_OF_STUDY;
 use crate::{Result, model};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,12 +12,12 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// The directory of a model, downloaded if it is a name on the Hub. What is there is not looked at.
-pub(super) fn directory(path: &Path) -> Result<PathBuf> {
-    if path.exists() {
-        return Ok(path.to_path_buf());
+pub(super) fn directory(model: &Path) -> Result<PathBuf> {
+    if model.exists() {
+        return Ok(model.to_path_buf());
     }
     let mut bars = DownloadProgress::default();
-    let found = model::resolve(path, &settings()?, &mut bars);
+    let found = hub::resolve(model, &hub_config()?, &CheckpointSelector, &mut bars);
     bars.current.clear();
     found
 }
@@ -44,14 +45,14 @@ pub(super) fn prepare(model: &Path) -> Result<()> {
 }
 
 /// The directory of a model that is there, without the network.
-pub(super) fn cached(path: &Path) -> Result<Option<PathBuf>> {
-    Ok(model::cached(path, &settings()?))
+pub(super) fn cached(model: &Path) -> Result<Option<PathBuf>> {
+    Ok(hub::cached(model, &hub_config()?, &missing_files))
 }
 
-fn settings() -> Result<HubConfig> {
-    let settings = HubConfig::from_env()?;
-    let offline = settings.offline.or_else(|| std::env::var_os(CHILD_OF_STUDY).map(|_| OfflineReason::Study));
-    Ok(HubConfig { offline, ..settings })
+fn hub_config() -> Result<HubConfig> {
+    let config = HubConfig::from_env()?;
+    let offline = config.offline.or_else(|| std::env::var_os(CHILD_OF_STUDY).map(|_| OfflineReason::Study));
+    Ok(HubConfig { offline, ..config })
 }
 
 /// A bar for the file that is under way, or a line where no terminal is.

@@ -5,6 +5,7 @@
 //! what it knows.
 
 use crate::eval::bench::PreparedBenchmark;
+use crate::io::hex;
 use crate::model::Predictor;
 use crate::model::{Sampling, Sequence};
 use crate::sampling::{LocalModel, Prompts, SampleOptions, sample};
@@ -115,7 +116,7 @@ impl SampleSet {
         for part in parts {
             hash.update(part?);
         }
-        Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+        Ok(hex(&hash.finalize()))
     }
 
     /// The samples of these of its examples, and what `base` thinks of their responses.

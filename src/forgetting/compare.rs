@@ -20,7 +20,7 @@ use super::result::{
 use super::write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
 use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, PreparedBenchmark};
 use crate::eval::{BATCH, BaseSamples, Comparison, Divergence, spread};
-use crate::io::files;
+use crate::io::{files, hex};
 use crate::model::inspect::inspect;
 use crate::model::{self, Compute, Model, ModelLoader};
 use crate::sampling::{SampleProgress, SamplingKey, ScoredResponse};
@@ -31,8 +31,11 @@ use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+/// Prompts of each set on which the divergence is measured when nothing is said.
+pub const PROMPTS: usize = 64;
+
 /// What to compare.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct CompareRequest {
     /// Checkpoint directory of the base; may be left out if its evaluation is done and no divergence is wanted.
     pub base: Option<PathBuf>,
@@ -393,7 +396,7 @@ fn hash_answers<'a>(answers: impl Iterator<Item = &'a ScoredResponse>) -> String
         hash.update(answer.response.as_bytes());
         hash.update([u8::from(answer.finished)]);
     }
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    hex(&hash.finalize())
 }
 
 /// A short name for each model directory: its last part, with as much of the path before it as tells it from the others.

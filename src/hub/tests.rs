@@ -1,14 +1,12 @@
 //! Tests of what needs no server.
 
-use super::settings::HubConfig;
-use super::{ModelLocation, RepoId, RequiredFiles, cache, cached, locate, repo_id_of};
-use crate::Result;
+use super::{HubConfig, ModelLocation, RepoId, cache, cached, locate, repo_id_of};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::Path;
 
 #[test]
-fn names_are_told_from_paths() {
+fn names_on_the_hub_are_distinguished_from_paths() {
     let name = |text: &str| RepoId::parse(text).map(|name| (name.id, name.revision));
     let given = |id: &str, revision: &str| Some((id.to_string(), revision.to_string()));
     assert_eq!(name("Qwen/Qwen2.5-VL-3B-Instruct"), given("Qwen/Qwen2.5-VL-3B-Instruct", "main"));
@@ -29,20 +27,20 @@ fn names_are_told_from_paths() {
     assert!(error.exit_code() == 2 && error.to_string().contains("form owner/name"), "{error}");
 }
 
-fn settings(variables: &[(&str, &str)]) -> crate::Result<HubConfig> {
+fn hub_config(variables: &[(&str, &str)]) -> crate::Result<HubConfig> {
     let all: HashMap<&str, &str> = variables.iter().copied().collect();
     HubConfig::read(&|name| all.get(name).map(OsString::from))
 }
 
 #[test]
-fn the_environment_means_what_it_means_to_the_hubs_own_tools() {
-    let cache = |variables: &[(&str, &str)]| settings(variables).unwrap().cache.display().to_string();
+fn environment_variables_mean_the_same_as_for_hugging_faces_own_tools() {
+    let cache = |variables: &[(&str, &str)]| hub_config(variables).unwrap().cache.display().to_string();
     assert_eq!(cache(&[("HOME", "/h")]), "/h/.cache/huggingface/hub");
     assert_eq!(cache(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]), "/x/huggingface/hub");
     assert_eq!(cache(&[("HOME", "/h"), ("HF_HOME", "/f")]), "/f/hub");
     assert_eq!(cache(&[("HF_HOME", "/f"), ("HF_HUB_CACHE", "/c")]), "/c");
     assert_eq!(cache(&[("HOME", "/h"), ("HF_HOME", "")]), "/h/.cache/huggingface/hub");
-    let with = |name: &str, value: &str| settings(&[("HOME", "/h"), (name, value)]).unwrap();
+    let with = |name: &str, value: &str| hub_config(&[("HOME", "/h"), (name, value)]).unwrap();
     assert_eq!(with("HF_ENDPOINT", "http://a:1/").endpoint, "http://a:1");
     assert_eq!(with("HF_TOKEN", " t\n").token.as_deref(), Some("t"));
     for (value, offline) in [("1", true), ("TRUE", true), ("yes", true), ("0", false), ("", false), ("no", false)] {
@@ -59,70 +57,54 @@ fn the_environment_means_what_it_means_to_the_hubs_own_tools() {
         (&[("HOME", "/h"), ("HF_ENDPOINT", "https://")], "HF_ENDPOINT"),
         (&[], "set HF_HOME"),
     ] {
-        let error = settings(variables).err().unwrap();
+        let error = hub_config(variables).err().unwrap();
         assert!(error.exit_code() == 2 && error.to_string().contains(said), "{error}");
     }
 }
 
 #[test]
-fn certificates_are_read_and_a_file_without_any_is_refused() {
+fn a_certificate_file_without_certificates_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("none.pem");
     std::fs::write(&file, "nothing").unwrap();
-    let mut settings = settings(&[("HOME", "/h"), ("SSL_CERT_FILE", file.to_str().unwrap())]).unwrap();
-    if crate::io::tls::config(settings.certificates.as_deref()).is_ok_and(|config| config.is_none()) {
+    let mut config = hub_config(&[("HOME", "/h"), ("SSL_CERT_FILE", file.to_str().unwrap())]).unwrap();
+    if crate::io::tls::config(config.certificates.as_deref()).is_ok_and(|config| config.is_none()) {
         return;
     }
-    let error = crate::io::tls::config(settings.certificates.as_deref()).err().unwrap();
+    let error = crate::io::tls::config(config.certificates.as_deref()).err().unwrap();
     assert!(error.exit_code() == 2 && error.to_string().contains("none.pem holds no certificate"), "{error}");
-    settings.certificates = None;
-    assert!(crate::io::tls::config(settings.certificates.as_deref()).unwrap().is_some());
+    config.certificates = None;
+    assert!(crate::io::tls::config(config.certificates.as_deref()).unwrap().is_some());
 }
 
-/// What is complete with these three files.
-struct Three;
-
-impl RequiredFiles for Three {
-    fn missing(&self, dir: &Path) -> Result<Vec<String>> {
-        let names = ["config.json", "tokenizer.json", "model.safetensors"];
-        Ok(names.into_iter().filter(|name| !dir.join(name).is_file()).map(String::from).collect())
-    }
-
-    fn check(&self, _repo: &[&str]) -> Result<()> {
-        Ok(())
-    }
-
-    fn stage(&self, _stage: usize, _repo: &[&str], _dir: &Path) -> Result<Option<Vec<String>>> {
-        Ok(None)
-    }
+fn missing(dir: &Path) -> crate::Result<Vec<String>> {
+    Ok(if dir.join("config.json").is_file() { Vec::new() } else { vec!["config.json".into()] })
 }
 
 #[test]
-fn a_snapshot_has_the_name_and_commit_that_find_it_again() {
+fn a_snapshot_directory_gives_the_name_and_commit_that_find_it_again() {
     let home = tempfile::tempdir().unwrap();
-    let settings = settings(&[("HF_HUB_CACHE", home.path().to_str().unwrap())]).unwrap();
+    let config = hub_config(&[("HF_HUB_CACHE", home.path().to_str().unwrap())]).unwrap();
     let commit = "0123456789abcdef0123456789abcdef01234567";
     let dir = home.path().join("models--acme--tiny/cache").join(commit);
     std::fs::create_dir_all(&dir).unwrap();
-    assert_eq!(repo_id_of(&dir, &settings, &Three), None, "it is not whole");
-    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
-        std::fs::write(dir.join(name), "{}").unwrap();
-    }
-    let name = repo_id_of(&dir, &settings, &Three).unwrap();
+    assert_eq!(repo_id_of(&dir, &config, &missing), None, "it is not whole");
+    std::fs::write(dir.join("config.json"), "{}").unwrap();
+    let name = repo_id_of(&dir, &config, &missing).unwrap();
     assert_eq!((name.id.as_str(), name.revision.as_str()), ("acme/tiny", commit));
     assert_eq!(
-        cached(Path::new(&name.to_string()), &settings, &Three).unwrap().canonicalize().unwrap(),
+        cached(Path::new(&name.to_string()), &config, &missing).unwrap().canonicalize().unwrap(),
         dir.canonicalize().unwrap()
     );
     let other = tempfile::tempdir().unwrap();
-    let elsewhere = HubConfig { cache: other.path().to_path_buf(), ..settings.clone() };
-    assert_eq!(repo_id_of(&dir, &elsewhere, &Three), None, "another cache");
-    assert_eq!(repo_id_of(home.path(), &settings, &Three), None);
-    assert_eq!(repo_id_of(&home.path().join("nowhere"), &settings, &Three), None);
+    let elsewhere = HubConfig { cache: other.path().to_path_buf(), ..config.clone() };
+    assert_eq!(repo_id_of(&dir, &elsewhere, &missing), None, "another cache");
+    assert_eq!(repo_id_of(home.path(), &config, &missing), None);
+    assert_eq!(repo_id_of(&home.path().join("nowhere"), &config, &missing), None);
 }
 
 #[test]
-fn a_download_needs_room() {
+fn a_download_that_does_not_fit_on_the_disk_is_refused() {
     let name = RepoId::parse("a/b").unwrap();
     let room = |free| cache::check_disk_space(Path::new("/c"), 7_500_000_000, &name, free);
     assert!(room(None).is_ok() && room(Some(7_500_000_000)).is_ok());

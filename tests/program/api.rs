@@ -136,7 +136,7 @@ fn benchmarks(dir: &Path) {
     }
     fs::write(dir.join("pope.tsv"), pope).unwrap();
     let own =
-        format!("index\timage\tquestion\tanswer\trule\na\t{}\tWhere is it?\t50 25 150 75\tiou\n", picture(201, 101));
+        format!("index\timage\tquestion\tanswer\tscorer\na\t{}\tWhere is it?\t50 25 150 75\tiou\n", picture(201, 101));
     fs::write(dir.join("own.tsv"), own).unwrap();
 }
 
@@ -161,7 +161,7 @@ fn a_dataset_is_asked_as_it_is_scored_written_and_resumed_without_paying_twice()
     });
     let line = format!("eval --api {}/ --model org/name --data data --concurrency 4 --retries 0 --out out", server.url);
     let said = failed(dir, &line, 1);
-    assert!(said.contains("status 500: out of order, [key]") && said.contains("the same command goes on"), "{said}");
+    assert!(said.contains("status 500: out of order, [key]") && said.contains("the same command continues"), "{said}");
     assert!(!dir.join("out/result.json").exists());
     let paid = rows(&dir.join("out/paid.jsonl")).len();
     assert_eq!(paid, 8);

@@ -9,11 +9,12 @@ mod peft;
 mod settings;
 mod targets;
 
-pub use config::{ADAPTER_CONFIG, base_of, is_adapter, model_files, scaling_of};
+pub use config::{base_of, model_files, scaling_of};
 pub use merge::merge;
-pub use peft::ADAPTER_WEIGHTS;
 pub use settings::LoraSettings;
 pub use targets::{LANGUAGE, Module, Targets};
+
+pub use crate::model::file_names::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter};
 
 use crate::model::architecture::Architecture;
 use crate::nn::{Lora, Parameter};
@@ -89,10 +90,10 @@ fn pair(module: &Module, a: Tensor, b: Tensor, scale: f64, dropout: f32) -> Resu
     let parameter = |kind: &str, tensor: &Tensor| -> Result<Arc<Parameter>> {
         Ok(Arc::new(Parameter::new(format!("{}.lora_{kind}.weight", module.name), Var::from_tensor(tensor)?)))
     };
-    // The same for the same module in every run.
-    let site = module
+    // FNV-1a of the name: the same for the same module in every run.
+    let layer_hash = module
         .name
         .bytes()
         .fold(0xCBF2_9CE4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3));
-    Ok(Lora { a: parameter("A", &a)?, b: parameter("B", &b)?, scale: scale as f32, dropout, site })
+    Ok(Lora { a: parameter("A", &a)?, b: parameter("B", &b)?, scale: scale as f32, dropout, layer_hash })
 }

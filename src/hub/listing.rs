@@ -1,4 +1,4 @@
-//! What a repository holds.
+//! What a repository on the Hub holds at a commit.
 
 use super::git::GitHasher;
 
@@ -9,14 +9,14 @@ pub(super) struct RepoFile {
     pub name: String,
     /// Its length in bytes, if the Hub says it.
     pub size: Option<u64>,
-    /// SHA-256 of its content, of a large file.
+    /// SHA-256 of its content, for a large file.
     pub sha256: Option<String>,
-    /// Its name among the blobs of the cache: of a small file the one that git has for its content, if the Hub says it.
+    /// Its name among the blobs of the cache: for a small file git's hash of its content, if the Hub says it.
     pub blob: String,
 }
 
 impl RepoFile {
-    /// What makes git's name of the content, to be compared with `blob`, where that is such a name.
+    /// A hasher whose result is to be compared with `blob`, where that is a hash of git's.
     pub fn git_hasher(&self) -> Option<GitHasher> {
         let named_by_git =
             self.sha256.is_none() && self.blob.len() == 40 && self.blob.chars().all(|c| c.is_ascii_hexdigit());
@@ -24,18 +24,18 @@ impl RepoFile {
     }
 }
 
-/// What a repository holds at a commit.
+/// The files of a repository at a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RepoFiles {
+pub(super) struct RepoListing {
     /// The commit.
     pub commit: String,
     /// Its files.
-    pub entries: Vec<RepoFile>,
+    pub files: Vec<RepoFile>,
 }
 
-impl RepoFiles {
-    /// The names of all files.
+impl RepoListing {
+    /// The paths of the files.
     pub fn names(&self) -> Vec<&str> {
-        self.entries.iter().map(|entry| entry.name.as_str()).collect()
+        self.files.iter().map(|file| file.name.as_str()).collect()
     }
 }

@@ -25,18 +25,20 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&read_text(path)?).map_err(|e| Error::input(format!("{}: {e}", path.display())))
 }
 
-/// Read a JSON file of ours that says its form in a field `form`; what cannot be read, and another form than `form`, is an input error with
-/// what to do.
-pub fn read_versioned<T: serde::de::DeserializeOwned>(path: &Path, form: u32, what_to_do: &str) -> Result<T> {
+/// Read a JSON file that names its format in a field `format_version`.
+///
+/// # Errors
+/// An input error that ends with `what_to_do`, if the file cannot be read or has another version than `version`.
+pub fn read_versioned<T: serde::de::DeserializeOwned>(path: &Path, version: u32, what_to_do: &str) -> Result<T> {
     #[derive(serde::Deserialize)]
-    struct Form {
-        form: u32,
+    struct Versioned {
+        format_version: u32,
     }
     let broken = |e: Error| Error::input(format!("{e}; {what_to_do}"));
-    let Form { form: found } = read_json(path).map_err(broken)?;
-    if found != form {
+    let Versioned { format_version: found } = read_json(path).map_err(broken)?;
+    if found != version {
         return Err(Error::input(format!(
-            "{} has form {found}, this version reads form {form}; {what_to_do}",
+            "{} has format version {found}, this program reads {version}; {what_to_do}",
             path.display()
         )));
     }

@@ -11,7 +11,7 @@ use jigsaw::model::{Processor, Prompt, Sampling, Sequence, TokenGrads};
 use jigsaw::nn::Parameter;
 use jigsaw::tasks::Style;
 use jigsaw::tasks::jigsaw::QuestionKind;
-use jigsaw::tasks::jigsaw::generate::{Settings, generate};
+use jigsaw::tasks::jigsaw::generate::{JigsawSettings, generate};
 use jigsaw::tasks::reference_sequence;
 use jigsaw::tasks::split::SplitRatios;
 use jigsaw::train::optimizer::AdamW;
@@ -45,8 +45,8 @@ fn temporary() -> Result<TempDir> {
     tempfile::tempdir().map_err(|e| Error::failed(format!("cannot make a temporary directory: {e}")))
 }
 
-fn settings(grid: &str, tile: u32, count: usize) -> Result<Settings> {
-    Ok(Settings {
+fn settings(grid: &str, tile: u32, count: usize) -> Result<JigsawSettings> {
+    Ok(JigsawSettings {
         images: photos(),
         scenes: 0.0,
         cues: Default::default(),

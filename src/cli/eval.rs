@@ -1,20 +1,18 @@
 //! `jigsaw eval`: how often a model is right, with intervals.
 
+use super::eval_table::{dataset_table, usage_line};
 use super::output::print;
 use super::progress::bar;
 use super::{bench, decoding, forgetting, hub};
 use crate::eval::bench::{BenchmarkSettings, BenchmarkSpec};
-use crate::eval::{EvalRequest, EvalResult, ServerEvalRequest, evaluate_checkpoint, evaluate_server};
+use crate::eval::{EvalRequest, ServerEvalRequest, evaluate_checkpoint, evaluate_server};
 use crate::forgetting::{CompareRequest, NEW_TASK};
 use crate::io::files;
 use crate::model::Sampling;
-use crate::sampling::server::{self, Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT, TokenUsage};
-use crate::sampling::{SamplePlan, SampleProgress, Summary};
-use crate::stats::Interval;
+use crate::sampling::server::{self, Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT};
+use crate::sampling::{SamplePlan, SampleProgress};
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
-use crate::tasks::partial_credit_label;
 use crate::{Error, Result};
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -189,13 +187,13 @@ impl EvalArgs {
             }
             Work::Dataset(request) => {
                 let result = with_bar(|progress| evaluate_checkpoint(&request, &device, progress))?;
-                print(&format!("{}{}\n", table(&result), request.out.join("result.json").display()))
+                print(&format!("{}{}\n", dataset_table(&result), request.out.join("result.json").display()))
             }
             Work::ServerDataset(request) => {
                 let key = server::api_key_from_env();
                 let (result, usage) = with_bar(|progress| evaluate_server(&request, key, progress))?;
                 let file = request.out.join("result.json");
-                print(&format!("{}{}{}\n", table(&result), usage_line(usage), file.display()))
+                print(&format!("{}{}{}\n", dataset_table(&result), usage_line(usage), file.display()))
             }
         }
     }
@@ -330,48 +328,6 @@ fn with_bar<T>(work: impl FnOnce(&mut dyn FnMut(SampleProgress)) -> Result<T>) -
     });
     bar.finish_and_clear();
     result
-}
-
-/// What a server counts, which may be what it charges for.
-pub(super) fn usage_line(usage: TokenUsage) -> String {
-    format!("  {:<22} {usage}\n", "tokens used")
-}
-
-/// The result for a person, one line a figure.
-pub(super) fn table(result: &EvalResult) -> String {
-    let s: &Summary = &result.summary;
-    let mut text = String::new();
-    let split = if result.about.split.is_empty() { String::new() } else { format!(" ({})", result.about.split) };
-    let samples = if s.samples == 1 { String::new() } else { format!(", {} responses each", s.samples) };
-    let _ = writeln!(text, "{} on {}{split}, {} examples{samples}", result.about.model.display(), s.task, s.examples);
-    let mut share = |name: &str, i: &Interval, chance: Option<f64>| {
-        let chance = chance.map(|c| format!("   guessing {:5.1} %", 100.0 * c)).unwrap_or_default();
-        let (value, low, high) = (100.0 * i.value, 100.0 * i.low, 100.0 * i.high);
-        let _ = writeln!(text, "  {name:<22} {value:5.1} %   95 % interval {low:5.1} to {high:5.1} %{chance}");
-    };
-    share("whole answer right", &s.accuracy, s.chance.map(|c| c.accuracy));
-    share(
-        partial_credit_label(&s.task).unwrap_or("partial credit"),
-        &s.partial_credit,
-        s.chance.map(|c| c.partial_credit),
-    );
-    for (name, category) in &s.categories {
-        share(&format!("  {name}: right"), &category.accuracy, None);
-        share(&format!("  {name}: parts"), &category.partial_credit, None);
-    }
-    share("answer readable", &s.parsed, None);
-    share("format kept", &s.well_formed, None);
-    for (fault, n) in &s.faults {
-        let _ = writeln!(text, "    {fault}: {n}");
-    }
-    if s.truncated > 0 {
-        let _ = writeln!(text, "    cut off by the length limit: {}", s.truncated);
-    }
-    let speed = s.tokens_per_second.map(|t| format!(", {t:.0} tokens/s")).unwrap_or_default();
-    // Of a server that does not count them: a model here always makes one at least.
-    let tokens = if s.mean_tokens > 0.0 { format!("{:5.1} tokens", s.mean_tokens) } else { "tokens not known".into() };
-    let _ = writeln!(text, "  {:<22} {tokens}{speed}", "mean response");
-    text
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! The side of `jigsaw eval` that compares tuned models with their base.
 
-use super::bench::EvalProgress;
 use super::output::{print, status};
-use super::progress::{NamedProgress, bar};
+use super::progress::{EvalProgress, NamedProgress, bar};
 use crate::Result;
 use crate::forgetting::{
     CompareObserver, CompareRequest, FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, ForgettingResult, aggregates,

@@ -1,18 +1,19 @@
-//! `jigsaw gen`: a dataset of puzzles from a folder of images.
+//! `jigsaw gen`: a dataset of puzzles, or of questions of prior knowledge.
 
 use super::output::{print, status};
 use super::progress::bar;
 use crate::data::Manifest;
 use crate::tasks::Style;
-use crate::tasks::jigsaw::generate::{self, Cues, Settings};
+use crate::tasks::countdown::{self, CountdownSettings, NumberCount};
+use crate::tasks::jigsaw::generate::{self, Cues, JigsawSettings};
 use crate::tasks::jigsaw::{Grid, QuestionKind};
 use crate::tasks::split::{SPLITS, SplitRatios};
-use crate::tasks::suites::{self, Family, Part};
+use crate::tasks::suites::{self, Family, FamilyWeight};
 use crate::{Error, Result};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Make a dataset: jigsaw puzzles from images, or suites of prior knowledge.
+/// Make a dataset: jigsaw puzzles from images, puzzles of another task, or suites of prior knowledge.
 ///
 /// Each puzzle is a random crop of a photo, cut into a grid and shuffled. The answer gives, for each place of the original in
 /// reading order, the number of the tile that belongs there; tiles are numbered from 1 in reading order of the shuffled
@@ -30,6 +31,7 @@ Examples:
   jigsaw gen --grid 3x3 --count 2000 --out runs/puzzles
   jigsaw gen --images scenes --cues with --grid 2x2 --out runs/scenes
   jigsaw gen --images data/photos --scenes 0.5 --out runs/photos-and-scenes
+  jigsaw gen --task countdown --numbers 3-4 --count 2000 --out runs/countdown
   jigsaw gen --suite all --count 5000 --out runs/prior")]
 pub struct GenArgs {
     /// Folder of JPEG, PNG or WebP images, searched with the folders below it; or `scenes`: synthetic ones without end
@@ -47,6 +49,23 @@ pub struct GenArgs {
         conflicts_with_all = ["grid", "tile", "tile_any", "style", "question", "min_crop", "limit", "strict", "preview", "scenes", "cues"]
     )]
     suite: Option<Suites>,
+    /// Make puzzles of another task instead of the jigsaw. countdown: reach a target with given numbers and + - * /, in text only
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_enum,
+        conflicts_with_all = ["suite", "images", "grid", "tile", "tile_any", "question", "question_first", "min_crop", "limit", "strict", "preview", "scenes", "cues", "split_by"]
+    )]
+    task: Option<OtherTask>,
+    /// With --task countdown: how many numbers a puzzle has, from 2 to 6, such as 4 or 3-4
+    #[arg(long, value_name = "N|N-M", default_value = "3-4", requires = "task")]
+    numbers: NumberCount,
+    /// With --task countdown: largest number
+    #[arg(long, value_name = "N", default_value_t = CountdownSettings::MAX_NUMBER, requires = "task")]
+    max_number: u32,
+    /// With --task countdown: largest target
+    #[arg(long, value_name = "N", default_value_t = CountdownSettings::MAX_TARGET, requires = "task")]
+    max_target: u32,
     /// With --suite: at most N questions of each family in validation, and in test
     #[arg(long, value_name = "N", requires = "suite", value_parser = clap::value_parser!(u32).range(1..))]
     held_out: Option<u32>,
@@ -104,6 +123,13 @@ pub struct GenArgs {
     overwrite: bool,
 }
 
+/// The value of `--task`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum OtherTask {
+    /// Reach a target with given numbers
+    Countdown,
+}
+
 /// How examples are divided over the splits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum SplitBy {
@@ -113,16 +139,16 @@ enum SplitBy {
 
 /// The value of `--suite`.
 #[derive(Debug, Clone)]
-struct Suites(Vec<Part>);
+struct Suites(Vec<FamilyWeight>);
 
 impl FromStr for Suites {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let mut families: Vec<Part> = Vec::new();
+        let mut families: Vec<FamilyWeight> = Vec::new();
         for name in text.split(',') {
             let parts = match name {
-                "all" => Family::ALL.map(Part::from).to_vec(),
+                "all" => Family::ALL.map(FamilyWeight::from).to_vec(),
                 _ => vec![name.parse()?],
             };
             for part in parts {
@@ -139,16 +165,17 @@ impl FromStr for Suites {
 impl GenArgs {
     /// Refuse contradictions, as far as they can be seen without a file.
     pub fn check(&self) -> Result<()> {
-        match self.suite {
-            Some(_) => Ok(()),
-            None => self.settings().check(&self.out),
+        match (self.task, &self.suite) {
+            (Some(OtherTask::Countdown), _) => self.countdown_settings().check(),
+            (None, Some(_)) => Ok(()),
+            (None, None) => self.settings().check(&self.out),
         }
     }
 
     /// Of puzzles.
-    fn settings(&self) -> Settings {
+    fn settings(&self) -> JigsawSettings {
         let SplitBy::Image = self.split_by;
-        Settings {
+        JigsawSettings {
             images: self.images.clone(),
             scenes: self.scenes,
             cues: self.cues,
@@ -169,14 +196,34 @@ impl GenArgs {
 
     /// Make the dataset and say what was made.
     pub fn run(self) -> Result<()> {
-        match self.suite.clone() {
-            Some(Suites(families)) => self.make_suite(families),
-            None => self.make_puzzles(),
+        match (self.task, self.suite.clone()) {
+            (Some(OtherTask::Countdown), _) => self.make_countdown(),
+            (None, Some(Suites(families))) => self.make_suite(families),
+            (None, None) => self.make_puzzles(),
         }
     }
 
-    fn make_suite(self, families: Vec<Part>) -> Result<()> {
-        let settings = suites::Settings {
+    fn countdown_settings(&self) -> CountdownSettings {
+        CountdownSettings {
+            numbers: self.numbers,
+            max_number: self.max_number,
+            max_target: self.max_target,
+            count: self.count,
+            style: self.style,
+            seed: self.seed,
+            split: self.split,
+        }
+    }
+
+    fn make_countdown(self) -> Result<()> {
+        let bar = bar(self.count, "{pos}/{len} puzzles, {per_sec}, {eta} left");
+        let made = countdown::generate(&self.countdown_settings(), &self.out, self.overwrite, &|| bar.inc(1));
+        bar.finish_and_clear();
+        print(&format!("{}: {} records\n", self.out.display(), records_by_split(&made?)))
+    }
+
+    fn make_suite(self, families: Vec<FamilyWeight>) -> Result<()> {
+        let settings = suites::SuiteSettings {
             suite: families,
             images: self.images,
             count: self.count,
@@ -190,11 +237,9 @@ impl GenArgs {
         bar.finish_and_clear();
         let manifest = made?;
         warn_left_out(&manifest);
-        let splits = SPLITS.iter().filter_map(|name| Some((name, manifest.splits.get(*name)?)));
-        let listed: Vec<String> = splits.map(|(name, split)| format!("{name} {}", split.records)).collect();
         let bench =
             if manifest.splits.contains_key("test") { format!("; {}/*.tsv", suites::BENCH) } else { String::new() };
-        print(&format!("{}: {} records{bench}\n", self.out.display(), listed.join(", ")))
+        print(&format!("{}: {} records{bench}\n", self.out.display(), records_by_split(&manifest)))
     }
 
     fn make_puzzles(self) -> Result<()> {
@@ -225,6 +270,12 @@ impl GenArgs {
             None => Ok(()),
         }
     }
+}
+
+/// How many records each split has: `train 80, test 20`.
+fn records_by_split(manifest: &Manifest) -> String {
+    let splits = SPLITS.iter().filter_map(|name| Some((name, manifest.splits.get(*name)?)));
+    splits.map(|(name, split)| format!("{name} {}", split.records)).collect::<Vec<_>>().join(", ")
 }
 
 /// Name the images that were not used.

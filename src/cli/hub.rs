@@ -4,6 +4,7 @@ use super::output::status;
 use super::progress::NamedProgress;
 use crate::hub::{self, HubConfig, OfflineReason};
 use crate::io::files;
+use crate::model::{CheckpointSelector, missing_files};
 use crate::study::CHILD_OF_STUDY;
 use crate::{Result, model};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,7 +17,7 @@ pub(super) fn directory(model: &Path) -> Result<PathBuf> {
         return Ok(model.to_path_buf());
     }
     let mut bars = DownloadProgress::default();
-    let found = hub::resolve(model, &settings()?, &mut bars);
+    let found = hub::resolve(model, &hub_config()?, &CheckpointSelector, &mut bars);
     bars.current.clear();
     found
 }
@@ -45,13 +46,13 @@ pub(super) fn prepare(model: &Path) -> Result<()> {
 
 /// The directory of a model that is there, without the network.
 pub(super) fn cached(model: &Path) -> Result<Option<PathBuf>> {
-    Ok(hub::cached(model, &settings()?))
+    Ok(hub::cached(model, &hub_config()?, &missing_files))
 }
 
-fn settings() -> Result<HubConfig> {
-    let settings = HubConfig::from_env()?;
-    let offline = settings.offline.or_else(|| std::env::var_os(CHILD_OF_STUDY).map(|_| OfflineReason::Study));
-    Ok(HubConfig { offline, ..settings })
+fn hub_config() -> Result<HubConfig> {
+    let config = HubConfig::from_env()?;
+    let offline = config.offline.or_else(|| std::env::var_os(CHILD_OF_STUDY).map(|_| OfflineReason::Study));
+    Ok(HubConfig { offline, ..config })
 }
 
 /// A bar for the file that is under way, or a line where no terminal is.

@@ -6,6 +6,7 @@ mod decoding;
 mod device;
 pub mod dynamics;
 pub mod eval;
+mod eval_table;
 mod forgetting;
 pub mod r#gen;
 mod hub;

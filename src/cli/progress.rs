@@ -1,5 +1,6 @@
 //! Progress bars on stderr. indicatif hides them when stderr is not a terminal.
 
+use crate::sampling::SampleProgress;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// A progress bar on stderr, hidden when stderr is not a terminal. `template` follows the bar itself.
@@ -36,5 +37,21 @@ impl NamedProgress {
         if let Some((_, bar)) = self.0.take() {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// A bar with the name of the benchmark that is under way.
+#[derive(Default)]
+pub struct EvalProgress(NamedProgress);
+
+impl EvalProgress {
+    pub fn update(&mut self, name: &str, p: SampleProgress) {
+        let new = || bar(p.total, "{prefix} {pos}/{len}, {msg}, {eta} left");
+        let right = format!("{:.1} % right", 100.0 * p.correct as f64 / p.responses.max(1) as f64);
+        self.0.show(name, p.done as u64, new).set_message(right);
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
     }
 }

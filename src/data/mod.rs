@@ -10,12 +10,14 @@ mod jsonl;
 mod manifest;
 mod png;
 mod record;
+mod resize;
 mod sampler;
 mod writer;
 
 pub use dataset::Dataset;
 pub use manifest::{Attribution, MANIFEST, Manifest, Skipped, SplitSummary};
 pub use record::{Message, Record};
+pub use resize::resize;
 pub use sampler::{Cursor, Sampler};
 pub use writer::{DatasetWriter, Digest};
 
@@ -29,9 +31,4 @@ pub const IMAGE_PLACEHOLDER: &str = "<image>";
 /// Whether a path names what [`Dataset::open`] reads, a directory or a `.jsonl` file, rather than the file of a benchmark.
 pub fn is_dataset(path: &Path) -> bool {
     path.is_dir() || jsonl::is_jsonl(path)
-}
-
-/// Bytes as hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

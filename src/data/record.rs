@@ -14,7 +14,8 @@ pub struct Message {
 /// One example: a conversation ending in the assistant's reference response, and what is needed to score another one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// First image again, under the name that Hugging Face's `imagefolder` reader requires.
+    /// First image again, under the name that Hugging Face's `imagefolder` reader requires; empty, and not written, without images.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub file_name: String,
     /// Unique within the dataset.
     pub id: String,
@@ -22,7 +23,8 @@ pub struct Record {
     pub task: String,
     /// The prompt turns, then the assistant's reference response as the last turn.
     pub messages: Vec<Message>,
-    /// Image paths relative to the file that holds the record, one per `<image>` placeholder.
+    /// Image paths relative to the file that holds the record, one per `<image>` placeholder; not written if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<String>,
     /// Gold answer, as the task's scorer reads it (for a jigsaw: `3 1 2 ...`).
     pub answer: String,

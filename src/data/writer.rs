@@ -1,9 +1,10 @@
 //! Writes a dataset directory: `SPLIT/images/*.png`, `SPLIT/metadata.jsonl`, and `manifest.json` last.
 
 use super::manifest::{MANIFEST, Manifest, SplitSummary};
-use super::{Dataset, METADATA, Record, hex, png};
+use super::{Dataset, METADATA, Record, png};
 use crate::io::files;
 use crate::io::files::UNFINISHED;
+use crate::io::hex;
 use crate::{Error, Result};
 use image::RgbImage;
 use sha2::{Digest as _, Sha256};
@@ -89,9 +90,10 @@ impl DatasetWriter {
         Ok(DatasetWriter { dir: dir.to_owned(), splits: BTreeMap::new(), _lock: lock })
     }
 
-    /// Make the directories of a split.
-    pub fn create_split(&self, split: &str) -> Result<()> {
-        files::create_dir(&self.dir.join(split).join("images"))
+    /// Make the directory of a split, and in it the one for images if it has any.
+    pub fn create_split(&self, split: &str, has_images: bool) -> Result<()> {
+        let dir = self.dir.join(split);
+        files::create_dir(&if has_images { dir.join("images") } else { dir })
     }
 
     /// Write one image of a split as PNG under `name` (relative to the split, e.g. `images/000001.png`); may be called from

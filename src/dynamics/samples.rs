@@ -4,6 +4,7 @@
 //! the base's greedy answer instead: gold answers are not written as a model writes, and what the base answers is what it knows.
 
 use crate::eval::bench::PreparedBenchmark;
+use crate::io::hex;
 use crate::model::Predictor;
 use crate::model::{Sampling, Sequence};
 use crate::sampling::{LocalModel, Prompts, SampleOptions, sample};
@@ -114,7 +115,7 @@ impl SampleSet {
         for part in parts {
             hash.update(part?);
         }
-        Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+        Ok(hex(&hash.finalize()))
     }
 
     /// The samples of these examples, with the log-probability of each response under `base`.

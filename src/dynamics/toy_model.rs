@@ -2,6 +2,7 @@
 //!
 //! The logits before a token are `W tanh(E[prompt] + F[token before]) + b`, computed in f64 from f32 weights.
 
+use crate::comm::Communicator;
 use crate::io::files::FileChecksum;
 use crate::model::{Completion, LossFn, Prompt, Sampling, Sequence, TokenStats};
 use crate::model::{LanguageModel, Predictions, Predictor};
@@ -121,8 +122,9 @@ impl LanguageModel for ToyModel {
         Ok(stats)
     }
 
-    fn backward(
+    fn distributed_backward(
         &self,
+        _comm: &dyn Communicator,
         batch: &[Sequence],
         temperature: f32,
         _kl_reference: Option<&dyn LanguageModel>,
@@ -149,8 +151,9 @@ impl LanguageModel for ToyModel {
         Ok(())
     }
 
-    fn generate(
+    fn generate_from(
         &self,
+        _first: usize,
         _prompts: &[Arc<Prompt>],
         _samples: usize,
         _sampling: &Sampling,

@@ -51,7 +51,7 @@ pub fn evaluate_in(
         Ok(())
     })?;
     let fresh_tokens = generated_tokens(&responses) - before;
-    directory.finish(Summary::of_task(task, &responses, plan, fresh_tokens, started.elapsed())?)
+    directory.finish(Summary::of_task(task, &responses, plan.samples, fresh_tokens, started.elapsed())?)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use super::result::{
 use super::write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
 use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, PreparedBenchmark};
 use crate::eval::{BATCH, BaseSamples, Comparison, Divergence, spread};
-use crate::io::files;
+use crate::io::{files, hex};
 use crate::model::inspect::inspect;
 use crate::model::{self, Compute, Model, ModelLoader};
 use crate::sampling::{SampleProgress, SamplingKey, ScoredResponse};
@@ -392,7 +392,7 @@ fn hash_answers<'a>(answers: impl Iterator<Item = &'a ScoredResponse>) -> String
         hash.update(answer.response.as_bytes());
         hash.update([u8::from(answer.finished)]);
     }
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    hex(&hash.finalize())
 }
 
 /// A short name for each model directory: its last part, with as much of the path before it as makes the names differ.

@@ -1,6 +1,7 @@
 //! Two evaluations of the same examples, paired response by response.
 
 use crate::eval::{EvalInfo, EvalResult};
+use crate::io::hex;
 use crate::sampling::{SamplingKey, ScoredResponse};
 use crate::tasks::Task;
 use crate::tasks::scorers::Number;
@@ -97,8 +98,7 @@ impl ExampleLabel {
         let asked = styles.iter().find_map(|style| task.name().strip_suffix(style));
         for (i, label) in labels.iter_mut().enumerate() {
             let digests = task.image_digests(i)?.unwrap_or_default();
-            let hex = |digest: &[u8; 32]| digest.iter().map(|b| format!("{b:02x}")).collect();
-            label.shares = digests.iter().map(hex).collect();
+            label.shares = digests.iter().map(|digest| hex(digest)).collect();
             if let (true, Some(asked)) = (digests.is_empty(), asked) {
                 label.shares = vec![format!("{asked}, question {}", task.example(i)?.id)];
             }

@@ -1,6 +1,7 @@
 //! The name that git has for a content: SHA-1 of its length and itself. The Hub says it of small files, and it is good enough to see damage; it
 //! is no protection against somebody who wants to deceive.
 
+use crate::io::hex;
 use sha1::{Digest as _, Sha1};
 
 /// The name that git has for a file of this content, in hexadecimal digits.
@@ -31,7 +32,7 @@ impl GitHasher {
 
     /// The name, in hexadecimal digits.
     pub fn finish(self) -> String {
-        self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.0.finalize())
     }
 }
 

@@ -1,91 +1,61 @@
 //! Models by their name on the Hugging Face Hub: `owner/name`, or `owner/name@revision`.
 //!
-//! What is a path on this machine is used as it is. A name is looked up on the Hub; the files that a checkpoint needs are brought to the
-//! Hub's standard cache, and the snapshot directory there is the model directory. Small files come first, so that a model that cannot be
-//! used is refused before its weights are on their way. A file appears in the cache under its name when all of it is there and its
-//! checksum is right; `refs/REVISION`, by which the snapshot is found again, is written last.
+//! A path on this machine is used as it is. A name is looked up on the Hub; the files that a [`FileSelector`] asks for are downloaded to
+//! the Hub's standard cache, and the snapshot directory there is the model directory. A file appears in the cache under its name when it is
+//! complete and its checksum is right; `refs/REVISION`, by which the snapshot is found again, is written last.
 
 mod cache;
 mod client;
-mod file_list;
+mod config;
+mod download;
 mod git;
-mod settings;
+mod listing;
+mod repo_id;
 #[cfg(test)]
 mod tests;
 
+pub use config::{HubConfig, OfflineReason};
+pub use download::DownloadProgress;
 pub use git::git_blob_hash;
-pub use settings::{HubConfig, OfflineReason};
+pub use repo_id::RepoId;
 
-use crate::model::read_architecture;
 use crate::{Error, Result};
 use cache::RepoCache;
-use client::{Client, FetchError};
+use client::{FetchError, HubClient};
 use std::path::{Path, PathBuf};
 
-/// Who is told how a download goes on.
-pub trait DownloadProgress {
-    /// Something a person should read.
-    fn note(&mut self, text: &str);
-    /// So many bytes of a file are there; `total` is 0 where it is not cached_snapshot.
-    fn file(&mut self, name: &str, done: u64, total: u64);
+/// Chooses the files of a repository that are needed.
+pub trait FileSelector {
+    /// The files to download next, out of those that the repository has (`names`); `None` when nothing more is needed. Rounds count from
+    /// 0; the files of the rounds before are in `dir`.
+    ///
+    /// # Errors
+    /// The repository cannot be used, by its names or by what the files in `dir` hold.
+    fn files(&self, round: usize, names: &[&str], dir: &Path) -> Result<Option<Vec<String>>>;
+
+    /// The needed files that the directory lacks.
+    ///
+    /// # Errors
+    /// A file in it that cannot be read.
+    fn missing(&self, dir: &Path) -> Result<Vec<String>>;
 }
 
-/// A model on the Hub.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RepoId {
-    /// `owner/name`.
-    pub id: String,
-    /// Branch, tag or commit; `main` when none is given.
-    pub revision: String,
-}
+/// Gives the needed files that a directory lacks, as [`FileSelector::missing`].
+pub type MissingFiles<'a> = &'a dyn Fn(&Path) -> Result<Vec<String>>;
 
-impl RepoId {
-    /// The name that `text` is; `None` if it has another form than `owner/name` or `owner/name@revision`.
-    pub fn parse(text: &str) -> Option<RepoId> {
-        let (id, revision) = text.split_once('@').unwrap_or((text, "main"));
-        let word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let part = |part: &str| {
-            part.len() <= 96
-                && part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-                && part.chars().all(word)
-        };
-        let (owner, name) = id.split_once('/')?;
-        let plain = part(owner) && part(name) && !id.contains("..") && !id.contains("--");
-        let pinned = !revision.is_empty()
-            && revision.chars().all(|c| word(c) || c == '/')
-            && revision.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
-            && !revision.contains("..");
-        (plain && pinned).then(|| RepoId { id: id.to_string(), revision: revision.to_string() })
-    }
-
-    /// Whether the revision is a whole commit hash, which never comes to mean anything else.
-    pub fn is_commit(&self) -> bool {
-        self.revision.len() == 40 && self.revision.chars().all(|c| c.is_ascii_hexdigit())
-    }
-}
-
-impl std::fmt::Display for RepoId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.revision.as_str() {
-            "main" => f.write_str(&self.id),
-            revision => write!(f, "{}@{revision}", self.id),
-        }
-    }
-}
-
-/// Where a model is: a path that is there, or a name on the Hub.
+/// Where a model is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelLocation {
-    /// A path on this machine, whatever it is.
+    /// A path on this machine, whatever it holds.
     Local(PathBuf),
     /// A name on the Hub.
     Hub(RepoId),
 }
 
-/// Tell a path that is there from a name on the Hub.
+/// Whether `model` is a path that exists or a name on the Hub.
 ///
 /// # Errors
-/// An input error for what is neither.
+/// An input error if it is neither.
 pub fn locate(model: &Path) -> Result<ModelLocation> {
     if model.exists() {
         return Ok(ModelLocation::Local(model.to_path_buf()));
@@ -99,106 +69,110 @@ pub fn locate(model: &Path) -> Result<ModelLocation> {
     })
 }
 
-/// The directory of a model that is given by path or by name; what is missing of a named one is downloaded.
+/// The directory of a model that is given by path or by name. For a name, missing files are downloaded.
 ///
 /// # Errors
-/// An input error if it is neither a path nor a name, if the Hub has no such model or does not give it to us, if it is not in the cache
-/// and `settings` allow no network, or if it is no model that this program can use. A failure if the Hub cannot be reached, a download
-/// breaks off, or there is no room for it; what was downloaded stays, and the next call goes on from there.
-pub fn resolve(model: &Path, settings: &HubConfig, progress: &mut dyn DownloadProgress) -> Result<PathBuf> {
+/// An input error if it is neither a path nor a name, if the Hub has no such model or denies access, if `config` allows no network and it is
+/// not in the cache, or if `selector` cannot use it. A failure if the Hub cannot be reached, a download breaks off, or the disk is too
+/// small; what was downloaded stays, and the next call continues from there.
+pub fn resolve(
+    model: &Path,
+    config: &HubConfig,
+    selector: &dyn FileSelector,
+    progress: &mut dyn DownloadProgress,
+) -> Result<PathBuf> {
     match locate(model)? {
         ModelLocation::Local(path) => Ok(path),
-        ModelLocation::Hub(name) => match settings.offline {
-            Some(why) => offline(&name, settings, why),
-            None => fetch(&name, settings, progress),
+        ModelLocation::Hub(repo) => match config.offline {
+            Some(why) => from_cache(&repo, config, &|dir| selector.missing(dir), why),
+            None => download(&repo, config, selector, progress),
         },
     }
 }
 
-/// As [`resolve`], without the network: `None` if the model is not here, wholly.
-pub fn cached(model: &Path, settings: &HubConfig) -> Option<PathBuf> {
+/// As [`resolve`], without the network; `None` if the model is not here, or not complete.
+pub fn cached(model: &Path, config: &HubConfig, missing: MissingFiles<'_>) -> Option<PathBuf> {
     match locate(model).ok()? {
         ModelLocation::Local(path) => Some(path),
-        ModelLocation::Hub(name) => offline(&name, settings, OfflineReason::Environment).ok(),
+        ModelLocation::Hub(repo) => from_cache(&repo, config, missing, OfflineReason::Environment).ok(),
     }
 }
 
-/// The name of a model, with its commit as the revision, by which the cache gives this directory; `None` of any other directory.
-pub fn repo_id_of(dir: &Path, settings: &HubConfig) -> Option<RepoId> {
+/// The name of a model, with its commit as the revision, for which the cache gives this directory; `None` for any other directory.
+pub fn repo_id_of(dir: &Path, config: &HubConfig, missing: MissingFiles<'_>) -> Option<RepoId> {
     let dir = dir.canonicalize().ok()?;
     let folder = dir.parent()?.parent()?.file_name()?.to_str()?;
     let id = folder.strip_prefix("models--")?.replacen("--", "/", 1);
-    let name = RepoId::parse(&format!("{id}@{}", dir.file_name()?.to_str()?)).filter(RepoId::is_commit)?;
-    let found = offline(&name, settings, OfflineReason::Environment).ok()?;
-    (found.canonicalize().ok()? == dir).then_some(name)
+    let repo = RepoId::parse(&format!("{id}@{}", dir.file_name()?.to_str()?)).filter(RepoId::is_commit)?;
+    let found = from_cache(&repo, config, missing, OfflineReason::Environment).ok()?;
+    (found.canonicalize().ok()? == dir).then_some(repo)
 }
 
-fn offline(name: &RepoId, settings: &HubConfig, why: OfflineReason) -> Result<PathBuf> {
+fn from_cache(repo: &RepoId, config: &HubConfig, missing: MissingFiles<'_>, why: OfflineReason) -> Result<PathBuf> {
     let (because, what_to_do) = match why {
         OfflineReason::Environment => {
             ("because HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE to download it".to_string())
         }
         OfflineReason::Study => (
             "by the tasks of a study",
-            format!("download it with `jigsaw model inspect {name}`, then run the study again"),
+            format!("download it with `jigsaw model inspect {repo}`, then run the study again"),
         ),
     };
-    let cache = RepoCache::of(name, settings);
-    let Some(dir) = cache.cached_snapshot() else {
+    let Some(dir) = RepoCache::new(repo, config).snapshot() else {
         return Err(Error::input(format!(
-            "no model at {name}: there is no such directory, and none of this name in the cache {}, which alone is used {because}; \
+            "no model at {repo}: there is no such directory, and none of this name in the cache {}, which alone is used {because}; \
              {what_to_do}",
-            settings.cache.display()
+            config.cache.display()
         )));
     };
-    match file_list::missing_files(&dir)?.as_slice() {
+    match missing(&dir)?.as_slice() {
         [] => Ok(dir),
         missing => Err(Error::input(format!(
-            "the cache holds only a part of {name}: {} lacks {}; {what_to_do}",
+            "the cache holds only a part of {repo}: {} lacks {}; {what_to_do}",
             dir.display(),
             missing.join(", ")
         ))),
     }
 }
 
-fn fetch(name: &RepoId, settings: &HubConfig, progress: &mut dyn DownloadProgress) -> Result<PathBuf> {
-    let cache = RepoCache::of(name, settings);
-    let whole = || {
-        Ok::<_, Error>(cache.cached_snapshot().filter(|dir| file_list::missing_files(dir).is_ok_and(|m| m.is_empty())))
-    };
-    if name.is_commit()
-        && let Some(dir) = whole()?
+fn download(
+    repo: &RepoId,
+    config: &HubConfig,
+    selector: &dyn FileSelector,
+    progress: &mut dyn DownloadProgress,
+) -> Result<PathBuf> {
+    let cache = RepoCache::new(repo, config);
+    let complete = || cache.snapshot().filter(|dir| selector.missing(dir).is_ok_and(|missing| missing.is_empty()));
+    if repo.is_commit()
+        && let Some(dir) = complete()
     {
         return Ok(dir);
     }
-    let client = Client::new(settings)?;
-    // Where there is something to go on with, nobody is kept waiting.
-    let listing = match client.listing(name, whole()?.is_none()) {
+    let client = HubClient::new(config)?;
+    // If the cache has the model, do not wait for a Hub that is busy.
+    let listing = match client.listing(repo, complete().is_none()) {
         Ok(listing) => listing,
-        Err(FetchError::Transient(why)) => {
-            let Some(dir) = whole()? else {
+        Err(FetchError::Transient(why, _)) => {
+            let Some(dir) = complete() else {
                 return Err(Error::failed(format!(
-                    "no model at {name}: there is no such directory, and the Hub cannot be asked for it: {why}"
+                    "no model at {repo}: there is no such directory, and the Hub cannot be asked for it: {why}"
                 )));
             };
-            progress.note(&format!("{why}; {name} is taken as it is in the cache"));
+            progress.note(&format!("{why}; {repo} is taken as it is in the cache"));
             return Ok(dir);
         }
         Err(FetchError::Permanent(error)) => return Err(error),
     };
     let _lock = cache.lock(progress)?;
-    let weights = listing.weights().map_err(|e| e.context(format!("{name} at {}", settings.endpoint)))?;
-    let dir = cache.dir(&listing.commit);
-    let mut get = |names: &[String]| cache.download_missing(&client, name, &listing, names, progress);
-    get(&listing.config_files())?;
-    if dir.join("config.json").is_file() {
-        // Before gigabytes come that nobody can use.
-        read_architecture(&dir)?;
-    }
-    get(&weights.given)?;
-    if let Some(index) = &weights.index {
-        get(std::slice::from_ref(index))?;
-        get(&listing.shards(&dir.join(index))?)?;
+    let dir = cache.snapshot_of(&listing.commit);
+    let names = listing.names();
+    let first = selector.files(0, &names, &dir).map_err(|e| e.context(format!("{repo} at {}", config.endpoint)))?;
+    let mut next = first;
+    let mut round = 0;
+    while let Some(files) = next {
+        cache.download_missing(&client, &listing, &files, progress)?;
+        round += 1;
+        next = selector.files(round, &names, &dir)?;
     }
     cache.write_ref(&listing.commit)?;
     Ok(dir)

@@ -1,8 +1,6 @@
 //! Tests of what needs no server.
 
-use super::file_list::{RepoFile, RepoFiles, missing_files};
-use super::settings::HubConfig;
-use super::{ModelLocation, RepoId, cache, cached, locate, repo_id_of};
+use super::{HubConfig, ModelLocation, RepoId, cache, cached, locate, repo_id_of};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::Path;
@@ -29,20 +27,20 @@ fn names_are_told_from_paths() {
     assert!(error.exit_code() == 2 && error.to_string().contains("form owner/name"), "{error}");
 }
 
-fn settings(variables: &[(&str, &str)]) -> crate::Result<HubConfig> {
+fn hub_config(variables: &[(&str, &str)]) -> crate::Result<HubConfig> {
     let all: HashMap<&str, &str> = variables.iter().copied().collect();
     HubConfig::read(&|name| all.get(name).map(OsString::from))
 }
 
 #[test]
 fn the_environment_means_what_it_means_to_the_hubs_own_tools() {
-    let cache = |variables: &[(&str, &str)]| settings(variables).unwrap().cache.display().to_string();
+    let cache = |variables: &[(&str, &str)]| hub_config(variables).unwrap().cache.display().to_string();
     assert_eq!(cache(&[("HOME", "/h")]), "/h/.cache/huggingface/hub");
     assert_eq!(cache(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]), "/x/huggingface/hub");
     assert_eq!(cache(&[("HOME", "/h"), ("HF_HOME", "/f")]), "/f/hub");
     assert_eq!(cache(&[("HF_HOME", "/f"), ("HF_HUB_CACHE", "/c")]), "/c");
     assert_eq!(cache(&[("HOME", "/h"), ("HF_HOME", "")]), "/h/.cache/huggingface/hub");
-    let with = |name: &str, value: &str| settings(&[("HOME", "/h"), (name, value)]).unwrap();
+    let with = |name: &str, value: &str| hub_config(&[("HOME", "/h"), (name, value)]).unwrap();
     assert_eq!(with("HF_ENDPOINT", "http://a:1/").endpoint, "http://a:1");
     assert_eq!(with("HF_TOKEN", " t\n").token.as_deref(), Some("t"));
     for (value, offline) in [("1", true), ("TRUE", true), ("yes", true), ("0", false), ("", false), ("no", false)] {
@@ -59,7 +57,7 @@ fn the_environment_means_what_it_means_to_the_hubs_own_tools() {
         (&[("HOME", "/h"), ("HF_ENDPOINT", "https://")], "HF_ENDPOINT"),
         (&[], "set HF_HOME"),
     ] {
-        let error = settings(variables).err().unwrap();
+        let error = hub_config(variables).err().unwrap();
         assert!(error.exit_code() == 2 && error.to_string().contains(said), "{error}");
     }
 }
@@ -69,98 +67,40 @@ fn certificates_are_read_and_a_file_without_any_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("none.pem");
     std::fs::write(&file, "nothing").unwrap();
-    let mut settings = settings(&[("HOME", "/h"), ("SSL_CERT_FILE", file.to_str().unwrap())]).unwrap();
-    if crate::io::tls::config(settings.certificates.as_deref()).is_ok_and(|config| config.is_none()) {
+    let mut config = hub_config(&[("HOME", "/h"), ("SSL_CERT_FILE", file.to_str().unwrap())]).unwrap();
+    if crate::io::tls::config(config.certificates.as_deref()).is_ok_and(|config| config.is_none()) {
         return;
     }
-    let error = crate::io::tls::config(settings.certificates.as_deref()).err().unwrap();
+    let error = crate::io::tls::config(config.certificates.as_deref()).err().unwrap();
     assert!(error.exit_code() == 2 && error.to_string().contains("none.pem holds no certificate"), "{error}");
-    settings.certificates = None;
-    assert!(crate::io::tls::config(settings.certificates.as_deref()).unwrap().is_some());
+    config.certificates = None;
+    assert!(crate::io::tls::config(config.certificates.as_deref()).unwrap().is_some());
 }
 
-fn listing(names: &[&str]) -> RepoFiles {
-    let entry = |name: &&str| RepoFile { name: name.to_string(), size: Some(1), sha256: None, blob: "0".into() };
-    RepoFiles { commit: "c".into(), entries: names.iter().map(entry).collect() }
-}
-
-#[test]
-fn what_a_checkpoint_needs_is_chosen() {
-    let small = [
-        "chat_template.jinja",
-        "chat_template.json",
-        "config.json",
-        "generation_config.json",
-        "merges.txt",
-        "preprocessor_config.json",
-        "processor_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "video_preprocessor_config.json",
-        "vocab.json",
-    ];
-    let others =
-        ["README.md", ".gitattributes", "onnx/config.json", "training_args.bin", "trainer_state.json", "tokenizer.py"];
-    assert_eq!(listing(&[&small[..], &others].concat()).config_files(), small);
-    let weights = |names: &[&str]| listing(names).weights().map(|w| (w.given, w.index));
-    let index = "model.safetensors.index.json";
-    assert_eq!(weights(&["model.safetensors", index]).unwrap(), (vec!["model.safetensors".to_string()], None));
-    assert_eq!(weights(&["model-00001-of-00001.safetensors", index]).unwrap(), (vec![], Some(index.to_string())));
-    let error = weights(&["pytorch_model.bin"]).unwrap_err();
-    assert!(error.exit_code() == 2 && error.to_string().contains("pytorch_model.bin"), "{error}");
-}
-
-#[test]
-fn an_index_is_read_with_care() {
-    let dir = tempfile::tempdir().unwrap();
-    let index = dir.path().join("model.safetensors.index.json");
-    std::fs::write(&index, r#"{"weight_map": {"a": "x.safetensors", "b": "x.safetensors", "c": "y.safetensors"}}"#)
-        .unwrap();
-    std::fs::write(dir.path().join("y.safetensors"), "").unwrap();
-    assert_eq!(missing_files(dir.path()).unwrap(), ["config.json", "tokenizer.json", "x.safetensors"]);
-    assert_eq!(
-        listing(&["x.safetensors", "y.safetensors"]).shards(&index).unwrap(),
-        ["x.safetensors", "y.safetensors"]
-    );
-    let error = listing(&["x.safetensors"]).shards(&index).unwrap_err().to_string();
-    assert!(error.contains("names y.safetensors, which the repository does not have"), "{error}");
-    std::fs::write(&index, r#"{"weight_map": {"a": "../../x"}}"#).unwrap();
-    assert!(listing(&[]).shards(&index).unwrap_err().to_string().contains("`../../x` is no name of a weight file"));
-}
-
-#[test]
-fn an_adapter_with_a_configuration_beside_it_lacks_no_model() {
-    let dir = tempfile::tempdir().unwrap();
-    for name in ["adapter_config.json", "config.json", "tokenizer.json"] {
-        std::fs::write(dir.path().join(name), "{}").unwrap();
-    }
-    assert_eq!(missing_files(dir.path()).unwrap(), ["adapter_model.safetensors"]);
-    std::fs::write(dir.path().join("adapter_model.safetensors"), "x").unwrap();
-    assert!(missing_files(dir.path()).unwrap().is_empty());
+fn missing(dir: &Path) -> crate::Result<Vec<String>> {
+    Ok(if dir.join("config.json").is_file() { Vec::new() } else { vec!["config.json".into()] })
 }
 
 #[test]
 fn a_snapshot_has_the_name_and_commit_that_find_it_again() {
     let home = tempfile::tempdir().unwrap();
-    let settings = settings(&[("HF_HUB_CACHE", home.path().to_str().unwrap())]).unwrap();
+    let config = hub_config(&[("HF_HUB_CACHE", home.path().to_str().unwrap())]).unwrap();
     let commit = "0123456789abcdef0123456789abcdef01234567";
     let dir = home.path().join("models--acme--tiny/cache").join(commit);
     std::fs::create_dir_all(&dir).unwrap();
-    assert_eq!(repo_id_of(&dir, &settings), None, "it is not whole");
-    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
-        std::fs::write(dir.join(name), "{}").unwrap();
-    }
-    let name = repo_id_of(&dir, &settings).unwrap();
+    assert_eq!(repo_id_of(&dir, &config, &missing), None, "it is not whole");
+    std::fs::write(dir.join("config.json"), "{}").unwrap();
+    let name = repo_id_of(&dir, &config, &missing).unwrap();
     assert_eq!((name.id.as_str(), name.revision.as_str()), ("acme/tiny", commit));
     assert_eq!(
-        cached(Path::new(&name.to_string()), &settings).unwrap().canonicalize().unwrap(),
+        cached(Path::new(&name.to_string()), &config, &missing).unwrap().canonicalize().unwrap(),
         dir.canonicalize().unwrap()
     );
     let other = tempfile::tempdir().unwrap();
-    let elsewhere = HubConfig { cache: other.path().to_path_buf(), ..settings.clone() };
-    assert_eq!(repo_id_of(&dir, &elsewhere), None, "another cache");
-    assert_eq!(repo_id_of(home.path(), &settings), None);
-    assert_eq!(repo_id_of(&home.path().join("nowhere"), &settings), None);
+    let elsewhere = HubConfig { cache: other.path().to_path_buf(), ..config.clone() };
+    assert_eq!(repo_id_of(&dir, &elsewhere, &missing), None, "another cache");
+    assert_eq!(repo_id_of(home.path(), &config, &missing), None);
+    assert_eq!(repo_id_of(&home.path().join("nowhere"), &config, &missing), None);
 }
 
 #[test]

@@ -1,5 +1,11 @@
 //! Files and the network: atomic writes, locks, logs, HTTP.
 
 pub mod files;
+pub mod http;
 pub mod jsonl;
 pub(crate) mod tls;
+
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,17 +1,31 @@
 //! Scoring and training passes: a batch goes through the model in shards.
 
+use super::distributed::{add_gradients, broadcast_gradients};
 use super::forward::empty_stats;
 use super::language_model::LanguageModel;
 use super::sequence::{LossFn, Sequence, TokenGrads, TokenStats};
 use super::shards::{self, ShardSchedule};
 use super::transformer::Model;
-use crate::nn::{GradOrder, GradTarget, Parameter, ParameterGrads, Tape, join_ordered, kl_from, parallel_map, read};
+use crate::comm::{Communicator, Single};
+use crate::nn::{GradOrder, GradTarget, Parameter, ParameterGrads, Tape, Value, join_ordered, kl_from, parallel_map};
 use crate::{Error, Result, rng};
 use candle_core::{Device, Tensor};
 use rand::Rng as _;
-use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
+
+/// A shard after its forward pass.
+struct Recorded {
+    tape: Tape,
+    /// The gradients that the backward pass starts from.
+    upstream: Vec<(Value, Tensor)>,
+}
+
+impl Recorded {
+    fn backward(self, target: GradTarget<'_>) -> Result<()> {
+        self.tape.backward_to(self.upstream, target)
+    }
+}
 
 impl Model {
     /// See [`LanguageModel::score`].
@@ -29,9 +43,10 @@ impl Model {
         Ok(all)
     }
 
-    /// See [`LanguageModel::backward`].
+    /// See [`LanguageModel::distributed_backward`].
     pub(super) fn backward_shards(
         &self,
+        comm: &dyn Communicator,
         batch: &[Sequence],
         temperature: f32,
         kl_reference: Option<&dyn LanguageModel>,
@@ -41,7 +56,7 @@ impl Model {
             return Err(Error::failed("the KL divergence from a reference is computed at temperature 1 only"));
         }
         let dropout = self.next_dropout();
-        self.over_shards(batch, |shard, sink| {
+        self.over_shards(comm, batch, |shard| {
             let tape = self.recording_tape(dropout, shard);
             let sequences = &batch[shard.clone()];
             let (value, mut stats) = self.token_stats(&tape, sequences, temperature)?;
@@ -56,7 +71,7 @@ impl Model {
                 None => kl_reference.map(|_| Vec::new()),
             };
             let mut grads = loss(shard.clone(), &stats)?;
-            let Some((value, _)) = value else { return Ok(()) };
+            let Some((value, _)) = value else { return Ok(None) };
             let mut upstream = Vec::new();
             let by_kl = grads.kl.take();
             upstream.push((value, self.upstream_grad(grads)?));
@@ -68,7 +83,7 @@ impl Model {
                 (None, Some(_)) => return Err(Error::failed("the loss has a gradient of a KL that was not computed")),
                 (_, None) => {}
             }
-            tape.backward_to(upstream, sink)
+            Ok(Some(Recorded { tape, upstream }))
         })
     }
 
@@ -104,22 +119,46 @@ impl Model {
         self.tape(true).with_dropout(dropout.map(|seed| seed.wrapping_add(shard.start as u64)))
     }
 
-    /// Call `shard` for every shard of the batch with the target that its gradients go to.
+    /// Take every shard of the batch through `forward` and back. The order in which gradients are added depends on the batch and on the
+    /// model alone: not on the number of threads nor, on a CPU, on the number of ranks.
     fn over_shards(
         &self,
+        comm: &dyn Communicator,
         batch: &[Sequence],
-        shard: impl Fn(&Range<usize>, GradTarget<'_>) -> Result<()> + Sync,
+        forward: impl Fn(&Range<usize>) -> Result<Option<Recorded>> + Sync,
     ) -> Result<()> {
-        let shards = self.shards(batch);
-        match shards::schedule(shards.len(), self.sharding_bytes()) {
+        let alone = comm.world_size() == 1;
+        let (shards, schedule) = match alone || self.uses_cpu_kernels() {
+            true => {
+                let shards = self.shards(batch);
+                let schedule = shards::schedule(shards.len(), self.sharding_bytes());
+                (shards, schedule)
+            }
+            // A device takes its part of a batch whole.
+            false => {
+                let shards = shards::cut(batch, comm.world_size());
+                let count = shards.len();
+                (shards, ShardSchedule::PerThread(count))
+            }
+        };
+        let shard = |shard: &Range<usize>, target: GradTarget<'_>| match forward(shard)? {
+            Some(recorded) => recorded.backward(target),
+            None => Ok(()),
+        };
+        match schedule {
             ShardSchedule::PerThread(count) => {
-                let parts = parallel_map(count, |thread| {
+                // A run of threads' gradients for each rank: put end to end they are those of one process.
+                let own = comm.share(count);
+                let sets = parallel_map(own.len(), |i| {
                     let mut grads = ParameterGrads::default();
-                    let mut own = shards.iter().skip(thread).step_by(count);
-                    own.try_for_each(|s| shard(s, GradTarget::Separate(&mut grads)))?;
+                    let mut shards = shards.iter().skip(own.start + i).step_by(count);
+                    shards.try_for_each(|s| shard(s, GradTarget::Separate(&mut grads)))?;
                     Ok(grads)
                 });
-                self.add_gradients(&parts.into_iter().collect::<Result<Vec<_>>>()?)
+                add_gradients(comm, self.parameters(), &sets.into_iter().collect::<Result<Vec<_>>>()?)
+            }
+            ShardSchedule::Pairs | ShardSchedule::Sequential if !alone => {
+                self.in_turn(comm, &shards, schedule == ShardSchedule::Pairs, forward)
             }
             ShardSchedule::Pairs => shards.chunks(2).try_for_each(|two| {
                 let [a, b] = two else { return two.iter().try_for_each(|s| shard(s, GradTarget::Parameters)) };
@@ -131,7 +170,7 @@ impl Model {
                     || shard(b, GradTarget::Second(&order, &is_shared, &mut separate)),
                 );
                 first.and(second)?;
-                self.add_gradients(&[separate])
+                add_gradients(&Single, self.parameters(), &[separate])
             }),
             ShardSchedule::Sequential => shards.iter().try_for_each(|s| shard(s, GradTarget::Parameters)),
         }
@@ -144,17 +183,34 @@ impl Model {
         [&decoder.embedding, &decoder.head].iter().any(|shared| std::ptr::eq(Arc::as_ptr(shared), parameter))
     }
 
-    /// Add separate gradients, set by set, to those of the parameters.
-    fn add_gradients(&self, parts: &[ParameterGrads]) -> Result<()> {
-        self.parameters().par_iter().try_for_each(|parameter| {
-            parts.iter().filter_map(|part| part.get(parameter)).try_for_each(|grad| {
-                let grad = read(grad)?;
-                parameter.accumulate(|sum, filled| match filled {
-                    true => sum.iter_mut().zip(grad.iter()).for_each(|(s, g)| *s += g),
-                    false => sum.copy_from_slice(&grad),
-                })
-            })
-        })
+    /// Ranks run the forward passes of a shard each at the same time, and take turns with the backward passes, which add to the same
+    /// gradients as those of one process do, shard after shard. With `pairs`, every second shard is the second of a pair.
+    fn in_turn(
+        &self,
+        comm: &dyn Communicator,
+        shards: &[Range<usize>],
+        pairs: bool,
+        forward: impl Fn(&Range<usize>) -> Result<Option<Recorded>>,
+    ) -> Result<()> {
+        let world_size = comm.world_size();
+        for (round, shards) in shards.chunks(world_size).enumerate() {
+            let mut own = shards.get(comm.rank()).map(&forward).transpose()?.flatten();
+            for root in 0..shards.len() {
+                if let Some(recorded) = own.take_if(|_| root == comm.rank()) {
+                    match pairs && (round * world_size + root) % 2 == 1 {
+                        false => recorded.backward(GradTarget::Parameters)?,
+                        true => {
+                            let is_shared = |p: &Parameter| self.is_shared(p);
+                            let (order, mut separate) = (GradOrder::finished(), ParameterGrads::default());
+                            recorded.backward(GradTarget::Second(&order, &is_shared, &mut separate))?;
+                            add_gradients(&Single, self.parameters(), &[separate])?;
+                        }
+                    }
+                }
+                broadcast_gradients(comm, self.parameters(), root)?;
+            }
+        }
+        Ok(())
     }
 
     /// The loss's gradient with respect to [`Model::token_stats`], `[2, rows]`.

@@ -26,6 +26,8 @@ const MAX_PER_THREAD_BYTES: usize = 64 << 20;
 
 /// Prompts that nobody works on yet.
 struct Queue<'a> {
+    /// Number of the first prompt's random streams.
+    first: usize,
     prompts: &'a [Arc<Prompt>],
     /// Responses to each.
     samples: usize,
@@ -64,9 +66,10 @@ struct Slot {
 }
 
 impl Model {
-    /// See [`super::LanguageModel::generate`].
-    pub(super) fn generate_from(
+    /// See [`super::LanguageModel::generate_from`].
+    pub(super) fn decode_prompts(
         &self,
+        first: usize,
         prompts: &[Arc<Prompt>],
         samples: usize,
         sampling: &Sampling,
@@ -74,7 +77,7 @@ impl Model {
         banned: &[u32],
     ) -> Result<Vec<Vec<Completion>>> {
         let sampler = Sampler::new(sampling, eos, banned, self.network.decoder.vocab_size())?;
-        let queue = Queue { prompts, samples, next: AtomicUsize::new(0) };
+        let queue = Queue { first, prompts, samples, next: AtomicUsize::new(0) };
         let count = match self.uses_cpu_kernels() && self.weight_bytes(|_| true) <= MAX_PER_THREAD_BYTES {
             true => rayon::current_num_threads().min(prompts.len()),
             false => 1,
@@ -143,7 +146,8 @@ impl Model {
         for (&prompt, laid) in taken.iter().zip(&layout.prompts) {
             for sample in 0..samples {
                 let completion = Completion { ids: Vec::new(), logprobs: Vec::new(), finished: false };
-                let rng = rng::stream(sampler.seed(), "sample", &[prompt as u64, sample as u64]);
+                let stream = [(queue.first + prompt) as u64, sample as u64];
+                let rng = rng::stream(sampler.seed(), "sample", &stream);
                 slots.push(Slot { prompt, sample, position: laid.next, rng, completion });
             }
         }

@@ -1,5 +1,6 @@
 //! Hashes of a checkpoint: its weights, and what turns messages and images into tokens.
 
+use crate::io::hex;
 use crate::model::checkpoint::require_checkpoint;
 use crate::model::lora;
 use crate::{Error, Result};
@@ -22,7 +23,7 @@ pub fn hash_model(dir: &Path) -> Result<String> {
         for part in [own.as_str(), lora::scaling_of(dir)?.as_str(), base.as_str()] {
             hash.update(part.as_bytes());
         }
-        return Ok(hex(hash));
+        return Ok(hex(&hash.finalize()));
     }
     let weights = |name: &str| name == "config.json" || name.ends_with(".safetensors");
     let hash = hash_files(dir, weights)?;
@@ -61,7 +62,7 @@ fn hash_files(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<String
         hash.update(length.to_le_bytes());
         parts.iter().for_each(|part| hash.update(part));
     }
-    Ok((!names.is_empty()).then(|| hex(hash)))
+    Ok((!names.is_empty()).then(|| hex(&hash.finalize())))
 }
 
 fn hash_part(path: &Path, start: u64, length: u64) -> std::io::Result<[u8; 32]> {
@@ -75,10 +76,6 @@ fn hash_part(path: &Path, start: u64, length: u64) -> std::io::Result<[u8; 32]> 
         left -= chunk.len();
     }
     Ok(hash.finalize().into())
-}
-
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The seam between models and what uses them: training, sampling and evaluation know a model as a [`LanguageModel`] and its processor
 //! as a [`PromptEncoder`]. Tests put models of a few numbers behind both.
 
+use crate::comm::{Communicator, Single};
 use crate::data::Message;
 use crate::io::files::FileChecksum;
 use crate::model::parts::Part;
@@ -33,6 +34,18 @@ pub trait LanguageModel: Sync {
         temperature: f32,
         kl_reference: Option<&dyn LanguageModel>,
         loss: &LossFn<'_>,
+    ) -> Result<()> {
+        self.distributed_backward(&Single, batch, temperature, kl_reference, loss)
+    }
+    /// As [`LanguageModel::backward`], shared out between ranks that all give the same batch: `loss` is called for this rank's shards,
+    /// and every rank ends with the gradients of the whole batch. On a CPU they do not depend on the number of ranks.
+    fn distributed_backward(
+        &self,
+        comm: &dyn Communicator,
+        batch: &[Sequence],
+        temperature: f32,
+        kl_reference: Option<&dyn LanguageModel>,
+        loss: &LossFn<'_>,
     ) -> Result<()>;
     /// A training step begins; dropout in it follows from `seed`. Without this call nothing is dropped: RFT does not make it.
     fn begin_step(&self, _seed: u64) {}
@@ -49,6 +62,18 @@ pub trait LanguageModel: Sync {
     /// If the sampling settings are out of range, or a prompt does not fit the model.
     fn generate(
         &self,
+        prompts: &[Arc<Prompt>],
+        samples: usize,
+        sampling: &Sampling,
+        eos: &[u32],
+        banned: &[u32],
+    ) -> Result<Vec<Vec<Completion>>> {
+        self.generate_from(0, prompts, samples, sampling, eos, banned)
+    }
+    /// As [`LanguageModel::generate`], of prompts that are a part of more: prompt i draws from the streams of prompt `first + i`.
+    fn generate_from(
+        &self,
+        first: usize,
         prompts: &[Arc<Prompt>],
         samples: usize,
         sampling: &Sampling,

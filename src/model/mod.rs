@@ -10,10 +10,13 @@ mod checkpoint;
 mod compute;
 pub mod convert;
 mod decoder;
+pub mod distributed;
 pub(crate) mod fields;
+mod file_names;
 mod forward;
 mod generate;
 mod hash;
+mod hub_files;
 pub mod init;
 pub mod inspect;
 pub mod interpolate;
@@ -41,7 +44,9 @@ pub use architecture::{Architecture, DecoderShape, ImageTokens, VisionShape};
 pub use check::check;
 pub use checkpoint::require_checkpoint;
 pub use compute::Compute;
+pub use file_names::missing_files;
 pub use hash::{hash_model, hash_prompt_files};
+pub use hub_files::CheckpointSelector;
 pub use language_model::{
     BackwardBytes, LanguageModel, MemoryFootprint, Predictions, Predictor, PromptEncoder, PromptSize,
 };

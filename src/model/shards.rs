@@ -49,15 +49,7 @@ pub fn schedule(shards: usize, bytes: usize) -> ShardSchedule {
 /// Consecutive runs of sequences of about equal work, for a model whose trainable parameters take `bytes`. Sequences that share
 /// a prompt stay together.
 pub fn shards(batch: &[Sequence], bytes: usize) -> Vec<Range<usize>> {
-    let mut ends = Vec::new();
-    let mut rows = 0;
-    for group in batch.chunk_by(|a, b| Arc::ptr_eq(&a.prompt, &b.prompt)) {
-        let prompt = &group[0].prompt;
-        let patches: usize = prompt.images.iter().map(|image| image.grid.iter().product::<usize>()).sum();
-        rows += prompt.ids.len() + patches + group.iter().map(|s| s.response.len()).sum::<usize>();
-        let first = ends.last().map_or(0, |&(end, _)| end);
-        ends.push((first + group.len(), rows));
-    }
+    let rows = group_ends(batch).last().map_or(0, |&(_, rows)| rows);
     let count = match schedule(2, bytes) {
         // As many as share evenly between 2, 4 or 8 threads.
         ShardSchedule::PerThread(_) => match (rows / MIN_ROWS.0).max((rows / MIN_SMALL_ROWS).clamp(1, 4)) {
@@ -70,6 +62,28 @@ pub fn shards(batch: &[Sequence], bytes: usize) -> Vec<Range<usize>> {
         },
         ShardSchedule::Sequential => (rows / (2 * MIN_ROWS.1)).max(1),
     };
+    cut(batch, count)
+}
+
+/// The end of each run of sequences that share a prompt, and the rows up to there.
+fn group_ends(batch: &[Sequence]) -> Vec<(usize, usize)> {
+    let (mut end, mut rows) = (0, 0);
+    let groups = batch.chunk_by(|a, b| Arc::ptr_eq(&a.prompt, &b.prompt));
+    groups
+        .map(|group| {
+            let prompt = &group[0].prompt;
+            let patches: usize = prompt.images.iter().map(|image| image.grid.iter().product::<usize>()).sum();
+            rows += prompt.ids.len() + patches + group.iter().map(|s| s.response.len()).sum::<usize>();
+            end += group.len();
+            (end, rows)
+        })
+        .collect()
+}
+
+/// At most `count` consecutive runs of sequences of about equal work; none is empty. Sequences that share a prompt stay together.
+pub fn cut(batch: &[Sequence], count: usize) -> Vec<Range<usize>> {
+    let ends = group_ends(batch);
+    let rows = ends.last().map_or(0, |&(_, rows)| rows);
     let mut shards = Vec::with_capacity(count);
     let mut start = 0;
     for shard in 1..=count {

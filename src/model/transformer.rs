@@ -7,6 +7,7 @@ use super::parts::Part;
 use super::sequence::{Completion, LossFn, Prompt, Sampling, Sequence, TokenStats};
 use super::weights::{self, Weights};
 use crate::Result;
+use crate::comm::Communicator;
 use crate::io::files::FileChecksum;
 use crate::nn::{LazyLogits, Parameter, Tape};
 use candle_core::{DType, Device};
@@ -138,14 +139,15 @@ impl LanguageModel for Model {
         self.score_shards(batch, temperature)
     }
 
-    fn backward(
+    fn distributed_backward(
         &self,
+        comm: &dyn Communicator,
         batch: &[Sequence],
         temperature: f32,
         kl_reference: Option<&dyn LanguageModel>,
         loss: &LossFn<'_>,
     ) -> Result<()> {
-        self.backward_shards(batch, temperature, kl_reference, loss)
+        self.backward_shards(comm, batch, temperature, kl_reference, loss)
     }
 
     fn begin_step(&self, seed: u64) {
@@ -156,15 +158,16 @@ impl LanguageModel for Model {
         self.logits_of_shard(batch)
     }
 
-    fn generate(
+    fn generate_from(
         &self,
+        first: usize,
         prompts: &[Arc<Prompt>],
         samples: usize,
         sampling: &Sampling,
         eos: &[u32],
         banned: &[u32],
     ) -> Result<Vec<Vec<Completion>>> {
-        self.generate_from(prompts, samples, sampling, eos, banned)
+        self.decode_prompts(first, prompts, samples, sampling, eos, banned)
     }
 
     fn save_weights(&self, dir: &Path) -> Result<Vec<FileChecksum>> {

@@ -48,6 +48,13 @@ impl GradOrder {
         drop(self.changed.wait_while(self.lock(), waiting).unwrap_or_else(|poisoned| poisoned.into_inner()));
     }
 
+    /// An order in which nothing is waited for: the first pass has ended.
+    pub fn finished() -> GradOrder {
+        let order = GradOrder::default();
+        order.end();
+        order
+    }
+
     fn end(&self) {
         self.lock().ended = true;
         self.changed.notify_all();

@@ -29,7 +29,7 @@ fn scene(i: u32) -> RgbImage {
 pub(super) fn dataset(dir: &Path, n: u32) {
     let grid = Grid::new(2, 2).unwrap();
     let mut writer = DatasetWriter::create(dir, false).unwrap();
-    writer.create_split("test").unwrap();
+    writer.create_split("test", true).unwrap();
     let mut records = Vec::new();
     for i in 0..n {
         let order = Permutation::random(4, &mut rng::stream(7, "report", &[u64::from(i)]));

@@ -1,5 +1,6 @@
 //! Hashes of what an evaluation asks and of what it scores by.
 
+use crate::io::hex;
 use crate::tasks::Task;
 use crate::{Error, Result};
 use rayon::prelude::*;
@@ -15,7 +16,7 @@ pub(super) fn hash_examples(task: &dyn Task, examples: usize) -> Result<(String,
         shown.update(seen);
         gold.update(scored);
     }
-    Ok((hex(shown), hex(gold)))
+    Ok((hex(&shown.finalize()), hex(&gold.finalize())))
 }
 
 fn hash_example(task: &dyn Task, i: usize) -> Result<([u8; 32], [u8; 32])> {
@@ -37,8 +38,4 @@ fn hash_example(task: &dyn Task, i: usize) -> Result<([u8; 32], [u8; 32])> {
         }
     }
     Ok((shown.finalize().into(), Sha256::digest(&scored).into()))
-}
-
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }

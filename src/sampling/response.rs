@@ -4,7 +4,7 @@ use crate::tasks::{NoAnswer, Score};
 use serde::{Deserialize, Serialize};
 
 /// A response as it comes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Generated {
     /// Text without special tokens.
     pub text: String,

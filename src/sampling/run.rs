@@ -56,7 +56,7 @@ pub fn sample_task(
         progress(progress_of(&responses, plan.examples(task), plan.samples));
         Ok(())
     })?;
-    let summary = Summary::of_task(task, &responses, plan, generated_tokens(&responses), started.elapsed())?;
+    let summary = Summary::of_task(task, &responses, plan.samples, generated_tokens(&responses), started.elapsed())?;
     Ok((summary, responses))
 }
 

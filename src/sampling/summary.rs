@@ -1,6 +1,6 @@
 //! What many scored responses come to: accuracy, mean score and the rest, each with its 95 % interval.
 
-use super::{SamplePlan, ScoredResponse};
+use super::ScoredResponse;
 use crate::stats::{Interval, share, unit_mean};
 use crate::tasks::scorers::{Number, Scored};
 use crate::tasks::{Chance, Score, Task};
@@ -131,16 +131,16 @@ impl Summary {
     pub fn of_task(
         task: &dyn Task,
         responses: &[ScoredResponse],
-        plan: &SamplePlan,
+        samples: usize,
         fresh_tokens: usize,
         took: Duration,
     ) -> Result<Summary> {
-        let chance = task.mean_chance(plan.examples(task));
-        let mut summary = Summary::of(task.name(), chance, responses, plan.samples, fresh_tokens, took)?;
+        let chance = task.mean_chance(responses.len() / samples.max(1));
+        let mut summary = Summary::of(task.name(), chance, responses, samples, fresh_tokens, took)?;
         summary.scorers = task.scorers().into_iter().collect();
-        summary.aggregates = aggregates(task, responses, plan.samples)?;
+        summary.aggregates = aggregates(task, responses, samples)?;
         if task.aggregate().is_none() {
-            summary.categories = categories(task, responses, plan.samples)?;
+            summary.categories = categories(task, responses, samples)?;
         }
         Ok(summary)
     }

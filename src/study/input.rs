@@ -1,5 +1,6 @@
 //! Files of the user's that a task reads: their content is recorded with the task, because its command line holds only their names.
 
+use crate::io::hex;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::Read;
@@ -31,7 +32,7 @@ impl Input {
         let (mut hash, mut chunk) = (Sha256::new(), vec![0; 1 << 17]);
         loop {
             match file.read(&mut chunk).ok()? {
-                0 => return Some(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+                0 => return Some(hex(&hash.finalize())),
                 n => hash.update(&chunk[..n]),
             }
         }

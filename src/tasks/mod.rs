@@ -7,9 +7,10 @@
 pub mod benchmarks;
 mod chance;
 mod concat;
-//CD pub mod countdown;
+pub mod countdown;
 mod dataset;
 mod encode;
+mod generator;
 pub mod jigsaw;
 mod registry;
 mod response;

@@ -1,8 +1,8 @@
 //! The scorers that a record's `task` can name. A new task adds its lines here.
 
-use super::jigsaw;
 use super::scorer::Scorer;
 use super::scorers::{self, ResponseScorer};
+use super::{countdown, jigsaw};
 use crate::data::Record;
 use crate::{Error, Result};
 
@@ -14,13 +14,13 @@ pub fn scorer(record: &Record) -> Result<Box<dyn Scorer>> {
     match record.task.as_str() {
         jigsaw::ORDER => Ok(Box::new(jigsaw::JigsawScorer::from_record(record)?)),
         jigsaw::PAIR => Ok(Box::new(jigsaw::PairScorer::from_record(record)?)),
-        //CD         countdown::NAME => Ok(Box::new(countdown::CountdownScorer::from_record(record)?)),
+        countdown::NAME => Ok(Box::new(countdown::CountdownScorer::from_record(record)?)),
         name if scorers::NAMES.contains(&name) => Ok(Box::new(ResponseScorer::from_record(record)?)),
         other => Err(Error::input(format!(
-            "field `task`: no scorer is named `{other}`; known: {}, {}, {}",
+            "field `task`: no scorer is named `{other}`; known: {}, {}, {}, {}",
             jigsaw::ORDER,
             jigsaw::PAIR,
-            //CD             countdown::NAME,
+            countdown::NAME,
             scorers::NAMES.join(", ")
         ))),
     }
@@ -30,7 +30,7 @@ pub fn scorer(record: &Record) -> Result<Box<dyn Scorer>> {
 pub fn partial_credit_label(task: &str) -> Option<&'static str> {
     match task {
         jigsaw::ORDER => Some(jigsaw::PARTIAL_CREDIT),
-        //CD         countdown::NAME => Some(countdown::PARTIAL_CREDIT),
+        countdown::NAME => Some(countdown::PARTIAL_CREDIT),
         _ => None,
     }
 }

@@ -26,7 +26,7 @@ pub struct Score {
 }
 
 /// Why a server gave no answer to score.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NoAnswer {
     /// Its content filter, or the model itself, refused.
     Refused,

@@ -1,11 +1,11 @@
-//! How much of a dataset goes to each split.
+//! How much of a dataset goes to each split, and which split a source belongs to.
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// Names of the splits, in the order of their shares.
+/// Names of the splits, in the order of their ratios.
 pub const SPLITS: [&str; 3] = ["train", "validation", "test"];
 
 /// SplitRatios of train, validation and test: not negative, their sum 1. Written `0.8,0.1,0.1`; any weights are taken and
@@ -26,7 +26,7 @@ impl SplitRatios {
         Ok(SplitRatios(weights.map(|w| w / sum)))
     }
 
-    /// `count` puzzles over the splits in proportion; the rest by largest remainder; at least one where the share is not 0.
+    /// Divide `count` examples over the splits in proportion, the rest by largest remainder; a split whose ratio is not 0 gets at least one.
     pub fn apportion(self, count: usize) -> Result<[usize; 3]> {
         let sides = self.0.iter().filter(|s| **s > 0.0).count();
         if count < sides {
@@ -51,7 +51,7 @@ impl SplitRatios {
         Ok(parts)
     }
 
-    /// The side on which a photo with this content hash falls: the hash as a number in [0, 1) against the shares.
+    /// The split (index into [`SPLITS`]) of a source with this content hash: the hash as a number in [0, 1) against the ratios.
     pub fn side(self, hash: &[u8; 32]) -> usize {
         let [a, b, c, d, e, f, g, h, ..] = *hash;
         let at = u64::from_be_bytes([a, b, c, d, e, f, g, h]) as f64 / (u64::MAX as f64);

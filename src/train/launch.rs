@@ -7,7 +7,7 @@ use crate::model::LanguageModel;
 use crate::model::lora::{self, Adapter, LoraSettings};
 use crate::model::weights::Storage;
 use crate::model::{Compute, Model, ModelLoader, Processor, require_checkpoint};
-use crate::model::{hash_model, hash_prompt_files};
+use crate::model::{hash_model, hash_prompt_files, missing_files};
 use crate::tasks::{Concat, DatasetTask, Task};
 use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result, hub};
@@ -154,7 +154,8 @@ fn start(launch: &TrainRequest, loader: &ModelLoader) -> Result<Model> {
 
 pub(super) fn adapted(base: Model, settings: &LoraSettings, launch: &TrainRequest) -> Result<Model> {
     // A name on the Hub finds the base on other machines, too.
-    let named = hub::HubConfig::from_env().ok().and_then(|settings| hub::repo_id_of(&launch.model, &settings));
+    let named =
+        hub::HubConfig::from_env().ok().and_then(|config| hub::repo_id_of(&launch.model, &config, &missing_files));
     let (place, revision) = match named {
         Some(name) => (name.id, Some(name.revision)),
         None => (launch.model.canonicalize().unwrap_or_else(|_| launch.model.clone()).display().to_string(), None),

@@ -161,7 +161,7 @@ fn a_dataset_is_asked_as_it_is_scored_written_and_resumed_without_paying_twice()
     });
     let line = format!("eval --api {}/ --model org/name --data data --concurrency 4 --retries 0 --out out", server.url);
     let said = failed(dir, &line, 1);
-    assert!(said.contains("status 500: out of order, [key]") && said.contains("the same command goes on"), "{said}");
+    assert!(said.contains("status 500: out of order, [key]") && said.contains("the same command continues"), "{said}");
     assert!(!dir.join("out/result.json").exists());
     let paid = rows(&dir.join("out/paid.jsonl")).len();
     assert_eq!(paid, 8);

@@ -2,9 +2,9 @@
 //! right.
 
 use image::{Rgb, RgbImage, imageops};
-use jigsaw::data::{Dataset, MANIFEST, Manifest, Record};
+use jigsaw::data::{Dataset, MANIFEST, Manifest, Record, resize};
 use jigsaw::tasks;
-use jigsaw::tasks::jigsaw::generate::{self, Settings};
+use jigsaw::tasks::jigsaw::generate::{self, JigsawSettings};
 use jigsaw::tasks::jigsaw::{self as puzzle, Grid, QuestionKind};
 use jigsaw::tasks::split::SPLITS;
 use jigsaw::tasks::{RewardSettings, Style};
@@ -14,8 +14,8 @@ use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
 
-fn settings(images: &Path) -> Settings {
-    Settings {
+fn settings(images: &Path) -> JigsawSettings {
+    JigsawSettings {
         images: images.to_owned(),
         scenes: 0.0,
         cues: Default::default(),
@@ -53,11 +53,11 @@ fn folder(photos: u32) -> TempDir {
     dir
 }
 
-fn make(settings: &Settings, out: &Path) -> Manifest {
+fn make(settings: &JigsawSettings, out: &Path) -> Manifest {
     generate::generate(settings, out, false, &|| ()).unwrap()
 }
 
-fn refusal(settings: &Settings, out: &Path, overwrite: bool) -> String {
+fn refusal(settings: &JigsawSettings, out: &Path, overwrite: bool) -> String {
     let error = generate::generate(settings, out, overwrite, &|| ()).unwrap_err();
     assert_eq!(error.exit_code(), 2, "{error}");
     error.to_string()
@@ -96,7 +96,7 @@ fn the_dataset_is_byte_identical_whatever_the_number_of_threads() {
     assert_eq!(written[0].len(), 40 + 3 + 1);
     assert!(written[0] == written[1] && written[1] == written[2], "the output differs between numbers of threads");
     let dir = out.path().join("other seed");
-    make(&Settings { seed: 8, ..settings(images.path()) }, &dir);
+    make(&JigsawSettings { seed: 8, ..settings(images.path()) }, &dir);
     assert_ne!(files(&dir)["train/images/000000.png"], written[0]["train/images/000000.png"]);
 }
 
@@ -139,7 +139,7 @@ fn no_photo_lies_on_two_sides_not_even_under_two_names_or_with_another_seed() {
     for (seed, grid, question) in [(1, "3x3", QuestionKind::Order), (2, "2x2", QuestionKind::Pair)] {
         let out = TempDir::new().unwrap();
         let made = make(
-            &Settings { seed, grid: grid.parse().unwrap(), question, ..settings(images.path()) },
+            &JigsawSettings { seed, grid: grid.parse().unwrap(), question, ..settings(images.path()) },
             &out.path().join("d"),
         );
         assert_eq!(made.left_out.len(), 15, "each copy is left out: {:?}", made.left_out);
@@ -159,7 +159,7 @@ fn tiles_put_back_by_the_answer_are_the_crop_of_the_photo() {
         let out = TempDir::new().unwrap();
         let out = out.path().join("d");
         let grid: Grid = grid.parse().unwrap();
-        make(&Settings { grid, count: 30, ..settings(images.path()) }, &out);
+        make(&JigsawSettings { grid, count: 30, ..settings(images.path()) }, &out);
         let mut puzzles = HashSet::new();
         for (split, record) in records(&out) {
             let dataset = Dataset::open(&out, split).unwrap();
@@ -170,7 +170,7 @@ fn tiles_put_back_by_the_answer_are_the_crop_of_the_photo() {
             let source = image::open(images.path().join(&record.source)).unwrap().into_rgb8();
             let (width, height) = (grid.cols() as u32 * 28, grid.rows() as u32 * 28);
             let crop = imageops::crop_imm(&source, x, y, w, h).to_image();
-            let original = puzzle::resize(&crop, [0, 0, w, h], width, height);
+            let original = resize(&crop, [0, 0, w, h], width, height);
             let restored = puzzle::restore(&shuffled, grid, &order);
             assert_eq!(restored, original, "{grid} {}", record.id);
             let other = imageops::resize(&crop, width, height, imageops::FilterType::Lanczos3);
@@ -190,7 +190,7 @@ fn every_reference_response_is_right_and_well_formed() {
         for (question, task_name) in [(QuestionKind::Order, "jigsaw"), (QuestionKind::Pair, "jigsaw-pair")] {
             let out = TempDir::new().unwrap();
             let out = out.path().join("d");
-            make(&Settings { style, question, ..settings(images.path()) }, &out);
+            make(&JigsawSettings { style, question, ..settings(images.path()) }, &out);
             let task = tasks::load(&out, "train").unwrap();
             assert_eq!((task.name(), task.len()), (task_name, 24));
             for i in 0..task.len() {
@@ -228,7 +228,7 @@ fn the_manifest_counts_names_licences_and_is_tied_to_the_content() {
     assert_eq!(made.attribution[0].author, "A. Person");
     let read: Manifest = serde_json::from_slice(&fs::read(out.path().join("d").join(MANIFEST)).unwrap()).unwrap();
     assert_eq!(read, made);
-    let other = make(&Settings { seed: 9, ..settings(images.path()) }, &out.path().join("e"));
+    let other = make(&JigsawSettings { seed: 9, ..settings(images.path()) }, &out.path().join("e"));
     assert_ne!(other.sha256, made.sha256);
 }
 
@@ -236,7 +236,7 @@ fn the_manifest_counts_names_licences_and_is_tied_to_the_content() {
 fn the_limit_takes_the_first_files_by_name() {
     let images = folder(9);
     let out = TempDir::new().unwrap();
-    make(&Settings { limit: Some(3), ..settings(images.path()) }, &out.path().join("d"));
+    make(&JigsawSettings { limit: Some(3), ..settings(images.path()) }, &out.path().join("d"));
     let sources: HashSet<String> = records(&out.path().join("d")).into_iter().map(|(_, r)| r.source).collect();
     assert_eq!(sources, HashSet::from(["p00.png", "p03.png", "p06.png"].map(String::from)));
 }
@@ -295,7 +295,7 @@ fn output_is_replaced_only_when_asked_and_only_if_it_is_a_dataset() {
     let images = folder(5);
     let out = TempDir::new().unwrap();
     let dir = out.path().join("d");
-    let small = Settings { count: 6, ..settings(images.path()) };
+    let small = JigsawSettings { count: 6, ..settings(images.path()) };
     make(&settings(images.path()), &dir);
     assert!(refusal(&small, &dir, false).contains("already holds a dataset"));
     generate::generate(&small, &dir, true, &|| ()).unwrap();
@@ -329,14 +329,14 @@ fn bad_usage_is_refused_with_what_to_do() {
     let dir = out.path().join("d");
     let base = settings(images.path());
     for (settings, says) in [
-        (Settings { count: 0, ..base.clone() }, "at least one puzzle"),
-        (Settings { tile: 30, ..base.clone() }, "multiple of 28"),
-        (Settings { tile: 0, tile_any: true, ..base.clone() }, "multiple of 28"),
-        (Settings { tile: 2800, ..base.clone() }, "at most 4096"),
-        (Settings { tile: u32::MAX, tile_any: true, ..base.clone() }, "at most 4096"),
-        (Settings { limit: Some(0), ..base.clone() }, "limit 0"),
-        (Settings { images: "/no/such/folder".into(), ..base.clone() }, "--images"),
-        (Settings { images: out.path().into(), ..base.clone() }, "inside the images folder"),
+        (JigsawSettings { count: 0, ..base.clone() }, "at least one puzzle"),
+        (JigsawSettings { tile: 30, ..base.clone() }, "multiple of 28"),
+        (JigsawSettings { tile: 0, tile_any: true, ..base.clone() }, "multiple of 28"),
+        (JigsawSettings { tile: 2800, ..base.clone() }, "at most 4096"),
+        (JigsawSettings { tile: u32::MAX, tile_any: true, ..base.clone() }, "at most 4096"),
+        (JigsawSettings { limit: Some(0), ..base.clone() }, "limit 0"),
+        (JigsawSettings { images: "/no/such/folder".into(), ..base.clone() }, "--images"),
+        (JigsawSettings { images: out.path().into(), ..base.clone() }, "inside the images folder"),
         (base.clone(), "too few for 3 splits"),
     ] {
         let message = refusal(&settings, &dir, false);
@@ -345,10 +345,10 @@ fn bad_usage_is_refused_with_what_to_do() {
     }
     let empty = TempDir::new().unwrap();
     assert!(
-        refusal(&Settings { images: empty.path().into(), ..base.clone() }, &dir, false)
+        refusal(&JigsawSettings { images: empty.path().into(), ..base.clone() }, &dir, false)
             .contains("no JPEG, PNG or WebP")
     );
-    make(&Settings { split: "1,0,0".parse().unwrap(), ..base }, &dir);
+    make(&JigsawSettings { split: "1,0,0".parse().unwrap(), ..base }, &dir);
     assert!(!dir.join("test").exists());
 }
 
@@ -358,7 +358,7 @@ fn the_contact_sheet_is_drawn_for_both_questions() {
     for question in [QuestionKind::Order, QuestionKind::Pair] {
         let out = TempDir::new().unwrap();
         let dir = out.path().join("d");
-        let made = make(&Settings { question, count: 6, ..settings(images.path()) }, &dir);
+        let made = make(&JigsawSettings { question, count: 6, ..settings(images.path()) }, &dir);
         let sheet = image::open(generate::write_preview(&dir, &made, 4).unwrap()).unwrap().into_rgb8();
         let first = Dataset::open(&dir, "train").unwrap();
         let record = &first.records()[0];
@@ -375,13 +375,13 @@ fn the_contact_sheet_is_drawn_for_both_questions() {
 
 #[test]
 fn synthetic_scenes_need_no_folder_and_every_puzzle_has_its_own() {
-    let base = Settings { images: "scenes".into(), count: 30, ..settings(Path::new("")) };
+    let base = JigsawSettings { images: "scenes".into(), count: 30, ..settings(Path::new("")) };
     let out = TempDir::new().unwrap();
     for cues in [generate::Cues::With, generate::Cues::Without] {
         let (a, b) = (out.path().join(format!("a{cues:?}")), out.path().join(format!("b{cues:?}")));
-        let made = make(&Settings { cues, ..base.clone() }, &a);
+        let made = make(&JigsawSettings { cues, ..base.clone() }, &a);
         let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        let again = one.install(|| make(&Settings { cues, ..base.clone() }, &b));
+        let again = one.install(|| make(&JigsawSettings { cues, ..base.clone() }, &b));
         assert_eq!(made.sha256, again.sha256);
         assert_eq!(made.splits.values().map(|s| s.sources).sum::<usize>(), 30);
         let sources: HashSet<String> = records(&a).into_iter().map(|(_, r)| r.source).collect();
@@ -390,7 +390,7 @@ fn synthetic_scenes_need_no_folder_and_every_puzzle_has_its_own() {
     let with = records(&out.path().join("aWith"));
     let without = records(&out.path().join("aWithout"));
     assert_ne!(with[0].1.meta["order"], without[0].1.meta["order"]);
-    let limited = Settings { limit: Some(3), ..base };
+    let limited = JigsawSettings { limit: Some(3), ..base };
     assert!(refusal(&limited, &out.path().join("c"), false).contains("limit"));
 }
 
@@ -398,7 +398,7 @@ fn synthetic_scenes_need_no_folder_and_every_puzzle_has_its_own() {
 fn a_share_of_scenes_lies_evenly_among_the_photos_of_every_split() {
     let images = folder(12);
     let out = TempDir::new().unwrap();
-    let mixed = Settings { scenes: 0.25, count: 80, ..settings(images.path()) };
+    let mixed = JigsawSettings { scenes: 0.25, count: 80, ..settings(images.path()) };
     let (a, b) = (out.path().join("a"), out.path().join("b"));
     let made = make(&mixed, &a);
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
@@ -418,7 +418,7 @@ fn a_share_of_scenes_lies_evenly_among_the_photos_of_every_split() {
         assert_eq!(side.entry(&record.source).or_insert(*split), split, "{}", record.source);
     }
     let alone = out.path().join("c");
-    make(&Settings { scenes: 0.0, count: 60, ..mixed.clone() }, &alone);
+    make(&JigsawSettings { scenes: 0.0, count: 60, ..mixed.clone() }, &alone);
     let orders = |records: Vec<(&str, Record)>| -> HashSet<String> {
         let photos = records.into_iter().filter(|(_, r)| !r.source.starts_with("scene-"));
         photos.map(|(_, r)| format!("{} {} {}", r.source, r.meta["index"], r.answer)).collect()
@@ -426,10 +426,10 @@ fn a_share_of_scenes_lies_evenly_among_the_photos_of_every_split() {
     assert_eq!(orders(all.clone()), orders(records(&alone)));
     assert!(records(&alone).iter().all(|(_, r)| r.meta.get("category").is_none()));
 
-    let refused = |settings: Settings| refusal(&settings, &out.path().join("d"), false);
-    assert!(refused(Settings { scenes: 1.0, ..mixed.clone() }).contains("--images scenes"));
-    assert!(refused(Settings { scenes: -0.1, ..mixed.clone() }).contains("scenes -0.1"));
-    assert!(refused(Settings { images: "scenes".into(), ..mixed }).contains("name a folder"));
+    let refused = |settings: JigsawSettings| refusal(&settings, &out.path().join("d"), false);
+    assert!(refused(JigsawSettings { scenes: 1.0, ..mixed.clone() }).contains("--images scenes"));
+    assert!(refused(JigsawSettings { scenes: -0.1, ..mixed.clone() }).contains("scenes -0.1"));
+    assert!(refused(JigsawSettings { images: "scenes".into(), ..mixed }).contains("name a folder"));
 }
 
 #[test]
@@ -438,12 +438,17 @@ fn a_scene_is_on_the_same_side_in_every_dataset_of_its_seed() {
     let out = TempDir::new().unwrap();
     let mut sides: HashMap<String, String> = HashMap::new();
     for (name, settings) in [
-        ("many", Settings { images: "scenes".into(), count: 90, ..settings(Path::new("")) }),
+        ("many", JigsawSettings { images: "scenes".into(), count: 90, ..settings(Path::new("")) }),
         (
             "few",
-            Settings { images: "scenes".into(), count: 20, grid: "2x2".parse().unwrap(), ..settings(Path::new("")) },
+            JigsawSettings {
+                images: "scenes".into(),
+                count: 20,
+                grid: "2x2".parse().unwrap(),
+                ..settings(Path::new(""))
+            },
         ),
-        ("mixed", Settings { scenes: 0.5, count: 50, ..settings(images.path()) }),
+        ("mixed", JigsawSettings { scenes: 0.5, count: 50, ..settings(images.path()) }),
     ] {
         let dir = out.path().join(name);
         make(&settings, &dir);
@@ -457,7 +462,7 @@ fn a_scene_is_on_the_same_side_in_every_dataset_of_its_seed() {
 
 #[test]
 fn a_split_without_one_of_the_kinds_is_warned_of() {
-    let mixed = |scenes, count| Settings { scenes, count, ..settings(Path::new("photos")) }.warnings();
+    let mixed = |scenes, count| JigsawSettings { scenes, count, ..settings(Path::new("photos")) }.warnings();
     assert_eq!(mixed(0.5, 40), Vec::<String>::new());
     assert_eq!(mixed(0.0, 3), Vec::<String>::new());
     let few = mixed(0.5, 3);

@@ -4,7 +4,7 @@ use image::{DynamicImage, ImageBuffer, Luma, LumaA, Rgb, RgbImage, Rgba};
 use jigsaw::data::source;
 use jigsaw::tasks::Style;
 use jigsaw::tasks::jigsaw::QuestionKind;
-use jigsaw::tasks::jigsaw::generate::{self, Settings};
+use jigsaw::tasks::jigsaw::generate::{self, JigsawSettings};
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -101,8 +101,8 @@ fn bad() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     ]
 }
 
-fn settings(images: &Path) -> Settings {
-    Settings {
+fn settings(images: &Path) -> JigsawSettings {
+    JigsawSettings {
         images: images.to_owned(),
         scenes: 0.0,
         cues: Default::default(),
@@ -203,7 +203,7 @@ fn an_image_that_only_fails_when_decoded_is_made_up_for_by_the_others() {
     assert_eq!(made.skipped.len(), 3, "{:?}", made.skipped);
     let counts: Vec<usize> = made.splits.values().map(|s| s.records).collect();
     assert_eq!(counts, [4, 12, 4]); // test, train, validation
-    let strict = Settings { strict: true, ..settings(images.path()) };
+    let strict = JigsawSettings { strict: true, ..settings(images.path()) };
     let error = generate::generate(&strict, &out.path().join("e"), false, &|| ()).unwrap_err();
     assert_eq!(error.exit_code(), 2);
 }

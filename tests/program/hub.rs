@@ -2,6 +2,7 @@
 
 use crate::hub_server;
 use crate::hub_server::{COMMIT, Hub, TOKEN, base_tiny, plain, said, snapshot};
+use jigsaw::model::{CheckpointSelector, missing_files};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -141,7 +142,7 @@ fn a_download_that_breaks_off_goes_on_where_it_was_and_never_looks_whole() {
     refused(
         &hub.run(home, INSPECT),
         1,
-        &["model.safetensors of acme/tiny could not be downloaded", "goes on from there"],
+        &["model.safetensors of acme/tiny could not be downloaded", "continues from there"],
     );
     let looks_whole = || {
         snapshot(home).join("model.safetensors").exists() || home.join("hf/hub/models--acme--tiny/refs/main").exists()
@@ -207,7 +208,7 @@ fn a_hub_that_is_busy_is_asked_again_and_so_is_one_whose_address_expired() {
     let other = tempfile::tempdir().unwrap();
     hub.change(|b| (b.busy, b.expired) = (0, 100));
     let output = hub.run(other.path(), INSPECT);
-    refused(&output, 1, &["the storage ", " refuses it (403)", "expired", "the same command goes on"]);
+    refused(&output, 1, &["the storage ", " refuses it (403)", "expired", "the same command continues"]);
     assert!(!said(&output).contains("granted access"), "{}", said(&output));
 }
 
@@ -322,7 +323,7 @@ fn an_adapter_comes_without_a_model() {
             .map(|(name, text)| (name.to_string(), text.as_bytes().to_vec()))
             .into();
     hub.change(|b| b.files = files);
-    let settings = jigsaw::hub::HubConfig {
+    let config = jigsaw::hub::HubConfig {
         endpoint: hub.endpoint(),
         cache: home.path().join("hf/hub"),
         token: None,
@@ -330,10 +331,10 @@ fn an_adapter_comes_without_a_model() {
         certificates: None,
     };
     let name = Path::new("acme/tiny");
-    assert_eq!(jigsaw::hub::cached(name, &settings), None);
+    assert_eq!(jigsaw::hub::cached(name, &config, &missing_files), None);
     let mut names = Names::default();
-    let dir = jigsaw::hub::resolve(name, &settings, &mut names).unwrap();
-    assert_eq!((dir.clone(), jigsaw::hub::cached(name, &settings)), (snapshot(home.path()), Some(dir)));
+    let dir = jigsaw::hub::resolve(name, &config, &CheckpointSelector, &mut names).unwrap();
+    assert_eq!((dir.clone(), jigsaw::hub::cached(name, &config, &missing_files)), (snapshot(home.path()), Some(dir)));
     names.0.dedup();
     assert_eq!(names.0, ["adapter_config.json", "adapter_model.safetensors"]);
 }

@@ -10,6 +10,7 @@ mod hub_server;
 mod api;
 mod bad_checkpoints;
 mod bench;
+mod countdown;
 mod datasets;
 mod eval_and_score;
 mod forgetting;

@@ -7,6 +7,7 @@
 
 use candle_core::{Device, Tensor, Var};
 use image::RgbImage;
+use jigsaw::comm::{Communicator, share};
 use jigsaw::data::{Message, Record};
 use jigsaw::io::files::FileChecksum;
 use jigsaw::model::{Completion, LossFn, Prompt, Sampling, Sequence, TokenGrads, TokenStats};
@@ -82,15 +83,15 @@ impl Toy {
         logits.iter().map(|l| l - sum).collect()
     }
 
-    /// Add to the gradients: of the statistics, and of the divergence from log-probabilities `reference` at each token.
-    fn add(
+    /// The gradients of table and bias: of the statistics, and of the divergence from log-probabilities `reference` at each token.
+    fn gradients(
         &self,
         batch: &[Sequence],
         temperature: f32,
         stats: &TokenStats,
         grads: &TokenGrads,
         reference: &[Vec<f32>],
-    ) -> Result<()> {
+    ) -> [Vec<f32>; 2] {
         let (table, bias) = (self.values(0), self.values(1));
         let (mut by_table, mut by_bias) = (vec![0.0f32; table.len()], vec![0.0f32; bias.len()]);
         let mut at = 0;
@@ -113,10 +114,7 @@ impl Toy {
                 at += 1;
             }
         }
-        for (p, g) in self.parameters.iter().zip([by_table, by_bias]).filter(|(p, _)| p.trainable()) {
-            p.add_grad(Tensor::from_vec(g, p.var.as_tensor().shape().clone(), &Device::Cpu)?)?;
-        }
-        Ok(())
+        [by_table, by_bias]
     }
 }
 
@@ -138,27 +136,45 @@ impl LanguageModel for Toy {
         Ok(stats)
     }
 
-    fn backward(
+    /// In shards of two sequences.
+    fn distributed_backward(
         &self,
+        comm: &dyn Communicator,
         batch: &[Sequence],
         temperature: f32,
         kl_reference: Option<&dyn LanguageModel>,
         loss: &LossFn<'_>,
     ) -> Result<()> {
         std::thread::sleep(self.delay);
-        let mut stats = self.score(batch, temperature)?;
-        if self.poison.is_some_and(|p| self.calls.fetch_add(1, Ordering::Relaxed) >= p) {
-            stats.logprobs[0] = f32::NAN;
+        let poisoned = self.poison.is_some_and(|p| self.calls.fetch_add(1, Ordering::Relaxed) >= p);
+        let shards = batch.len().div_ceil(2);
+        let mut own = Vec::new();
+        for shard in comm.share(shards) {
+            let range = 2 * shard..(2 * shard + 2).min(batch.len());
+            let batch = &batch[range.clone()];
+            let mut stats = self.score(batch, temperature)?;
+            if poisoned {
+                stats.logprobs[0] = f32::NAN;
+            }
+            let mut reference = Vec::new();
+            if let Some(model) = kl_reference {
+                reference = model.lazy_logits(batch)?.states.to_vec2::<f32>()?;
+                let rows = self.predict(batch)?;
+                let kl = |(i, p): (usize, &Vec<f32>)| Ok(kl_divergence(p, &rows.logits(i..i + 1)?) as f32);
+                stats.kl = Some(reference.iter().enumerate().map(kl).collect::<Result<_>>()?);
+            }
+            let grads = loss(range, &stats)?;
+            own.push(self.gradients(batch, temperature, &stats, &grads, &reference));
         }
-        let mut reference = Vec::new();
-        if let Some(model) = kl_reference {
-            reference = model.lazy_logits(batch)?.states.to_vec2::<f32>()?;
-            let rows = self.predict(batch)?;
-            let kl = |(i, p): (usize, &Vec<f32>)| Ok(kl_divergence(p, &rows.logits(i..i + 1)?) as f32);
-            stats.kl = Some(reference.iter().enumerate().map(kl).collect::<Result<_>>()?);
+        let counts: Vec<usize> =
+            (0..comm.world_size()).map(|rank| share(shards, rank, comm.world_size()).len()).collect();
+        for (i, p) in self.parameters.iter().take(2).enumerate().filter(|(_, p)| p.trainable()) {
+            let own: Vec<&[f32]> = own.iter().map(|gradients| gradients[i].as_slice()).collect();
+            let mut result = Ok(());
+            p.accumulate(|sum, filled| result = comm.sum_f32(sum, filled, &own, &counts))?;
+            result?;
         }
-        let grads = loss(0..batch.len(), &stats)?;
-        self.add(batch, temperature, &stats, &grads, &reference)
+        Ok(())
     }
 
     fn lazy_logits(&self, batch: &[Sequence]) -> Result<LazyLogits> {
@@ -168,8 +184,9 @@ impl LanguageModel for Toy {
         Ok(LazyLogits { states, weight: Arc::new(Parameter::new("eye", weight)) })
     }
 
-    fn generate(
+    fn generate_from(
         &self,
+        first: usize,
         prompts: &[Arc<Prompt>],
         samples: usize,
         sampling: &Sampling,
@@ -178,7 +195,7 @@ impl LanguageModel for Toy {
     ) -> Result<Vec<Vec<Completion>>> {
         let (table, bias) = (self.values(0), self.values(1));
         let one = |i: usize, j: usize, prompt: &Prompt| {
-            let mut draw = rng::stream(sampling.seed, "toy", &[i as u64, j as u64]);
+            let mut draw = rng::stream(sampling.seed, "toy", &[(first + i) as u64, j as u64]);
             let (mut ids, mut logprobs, mut finished) = (Vec::new(), Vec::new(), false);
             for t in 0..LENGTH.min(sampling.max_new_tokens) {
                 let temperature = if sampling.temperature == 0.0 { 1.0 } else { sampling.temperature };

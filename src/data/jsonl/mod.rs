@@ -9,8 +9,9 @@ mod images;
 mod line;
 
 use super::manifest::{Manifest, SplitSummary};
-use super::{Digest, Record, hex};
+use super::{Digest, Record};
 use crate::io::files;
+use crate::io::hex;
 use crate::{Error, Result};
 use images::{Images, look};
 use rayon::prelude::*;

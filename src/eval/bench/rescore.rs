@@ -95,7 +95,7 @@ fn rescore_one(dir: &Path, name: &str, progress: &mut dyn FnMut(&str, SampleProg
 
 /// What the scores come to now; the time is still that of the model.
 fn summary(task: &dyn Task, plan: &SamplePlan, outcomes: &[ScoredResponse], before: &Summary) -> Result<Summary> {
-    let now = Summary::of_task(task, outcomes, plan, 0, Duration::ZERO)?;
+    let now = Summary::of_task(task, outcomes, plan.samples, 0, Duration::ZERO)?;
     Ok(Summary { seconds: before.seconds, tokens_per_second: before.tokens_per_second, ..now })
 }
 

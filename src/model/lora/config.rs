@@ -4,12 +4,10 @@ use super::LoraSettings;
 use super::targets::{ALL_LINEAR, Module, Targets, whole};
 use crate::model::architecture::Architecture;
 use crate::model::fields::{self, Fields};
+use crate::model::file_names::{ADAPTER_CONFIG, is_adapter, missing_files};
 use crate::{Error, Result, hub};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
-
-/// What an adapter is.
-pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 
 /// Fields that are read.
 const READ: [&str; 11] = [
@@ -305,11 +303,6 @@ pub(super) fn describe(settings: &LoraSettings, architecture: &dyn Architecture,
     })
 }
 
-/// Whether a directory holds an adapter.
-pub fn is_adapter(dir: &Path) -> bool {
-    dir.join(ADAPTER_CONFIG).is_file()
-}
-
 /// The directory of an adapter's base.
 ///
 /// # Errors
@@ -327,7 +320,7 @@ pub fn base_of(dir: &Path) -> Result<PathBuf> {
         Some(revision) if !base.contains('@') => format!("{base}@{revision}"),
         _ => base.clone(),
     };
-    let cached = || hub::cached(Path::new(&named), &hub::HubConfig::from_env().ok()?);
+    let cached = || hub::cached(Path::new(&named), &hub::HubConfig::from_env().ok()?, &missing_files);
     if let Some(found) = local_base(dir, Path::new(&base)).or_else(cached) {
         if is_adapter(&found) {
             return Err(Error::input(format!(

@@ -9,11 +9,12 @@ mod peft;
 mod settings;
 mod targets;
 
-pub use config::{ADAPTER_CONFIG, base_of, is_adapter, model_files, scaling_of};
+pub use config::{base_of, model_files, scaling_of};
 pub use merge::merge;
-pub use peft::ADAPTER_WEIGHTS;
 pub use settings::LoraSettings;
 pub use targets::{LANGUAGE, Module, Targets};
+
+pub use crate::model::file_names::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter};
 
 use crate::model::architecture::Architecture;
 use crate::nn::{Lora, Parameter};

@@ -1,11 +1,12 @@
 //! PEFT's directory: `adapter_config.json` and `adapter_model.safetensors`.
 
-use super::config::{ADAPTER_CONFIG, AdapterConfig, local_base};
+use super::config::{AdapterConfig, local_base};
 use super::targets::{Module, modules};
 use super::{Adapter, pair};
 use crate::io::files;
 use crate::io::files::FileChecksum;
 use crate::model::architecture::Architecture;
+use crate::model::file_names::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use crate::model::tensor_file::{self, Source, TensorFile, Values};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -14,8 +15,6 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Its matrices.
-pub const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 /// The same as older versions of PEFT write them, pickled.
 const PICKLED_WEIGHTS: &str = "adapter_model.bin";
 /// Before the name of every module in PEFT's files.

@@ -34,7 +34,7 @@ pub fn write_dataset(
     settings: serde_json::Value,
 ) -> Result<Manifest> {
     let mut writer = DatasetWriter::create_beside(out, true, &[&SIDE_FILES[..], &[files::LOCK]].concat())?;
-    writer.create_split(TRAIN)?;
+    writer.create_split(TRAIN, source.records().iter().any(|record| !record.images.is_empty()))?;
     let mut records = Vec::with_capacity(kept.len());
     let mut ids = HashSet::new();
     for (slot, kept) in kept.iter().enumerate() {

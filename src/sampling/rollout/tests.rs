@@ -6,7 +6,7 @@ use crate::model::init::{Preset, write_checkpoint};
 use crate::sampling::server::tests as chat_tests;
 use crate::tasks::Style;
 use crate::tasks::jigsaw::QuestionKind;
-use crate::tasks::jigsaw::generate::{Cues, Settings, generate};
+use crate::tasks::jigsaw::generate::{Cues, JigsawSettings, generate};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fs;
@@ -17,7 +17,7 @@ fn puzzles(dir: &Path, style: Style) {
 }
 
 fn puzzles_of(dir: &Path, style: Style, grid: &str) {
-    let settings = Settings {
+    let settings = JigsawSettings {
         images: "scenes".into(),
         scenes: 0.0,
         cues: Cues::With,

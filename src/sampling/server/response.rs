@@ -1,11 +1,13 @@
-//! What comes back from a server: responses as they are kept, and what its answers mean by their fields.
+//! A chat server's answer: what its fields mean, and the response as it is kept.
 
+use crate::io::http::HttpClient;
+use crate::sampling::Generated;
 use crate::tasks::NoAnswer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::ops::AddAssign;
 
-/// A response that was cached for: a line of the file of cached responses.
+/// A response of a server: a line of `api-cache.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CachedResponse {
     /// Id of the example.
@@ -20,19 +22,50 @@ pub struct CachedResponse {
     pub prompt_tokens: usize,
     /// Tokens of the response, likewise.
     pub completion_tokens: usize,
-    /// What the server said where its content filter, or the model itself, refusal to answer; empty otherwise.
+    /// Why its content filter, or the model itself, refused to answer; empty if neither did.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub refusal: String,
 }
 
 impl CachedResponse {
-    /// Why there is no answer in it, if there is none. What the length limit cut off is one, if a short one.
+    /// In place of a response that the server refuses to give.
+    pub(super) fn refused(id: &str, sample: usize, refusal: String) -> CachedResponse {
+        CachedResponse {
+            id: id.to_string(),
+            sample,
+            response: String::new(),
+            finished: true,
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            refusal,
+        }
+    }
+
+    /// Why there is no answer in it, if there is none. A response that was cut off by the length limit is an answer, even if empty.
     pub fn no_answer(&self) -> Option<NoAnswer> {
         match self {
-            cached if !cached.refusal.is_empty() => Some(NoAnswer::Refused),
-            cached if cached.finished && cached.response.trim().is_empty() => Some(NoAnswer::Empty),
+            response if !response.refusal.is_empty() => Some(NoAnswer::Refused),
+            response if response.finished && response.response.trim().is_empty() => Some(NoAnswer::Empty),
             _ => None,
         }
+    }
+
+    /// Its tokens.
+    pub(super) fn usage(&self) -> TokenUsage {
+        let (prompts, responses) = (self.prompt_tokens, self.completion_tokens);
+        // A refused prompt is answered with an error, which counts nothing.
+        let uncounted = usize::from(prompts + responses == 0 && self.refusal.is_empty());
+        TokenUsage { prompts, responses, uncounted }
+    }
+}
+
+impl From<CachedResponse> for Generated {
+    fn from(response: CachedResponse) -> Generated {
+        let no_answer = response.no_answer();
+        // A response that a content filter cut off must not be scored.
+        let text = if no_answer.is_some() { String::new() } else { response.response };
+        let (tokens, finished) = (response.completion_tokens, response.finished);
+        Generated { text, tokens, token_ids: Vec::new(), finished, no_answer }
     }
 }
 
@@ -70,16 +103,79 @@ impl std::fmt::Display for TokenUsage {
 }
 
 /// What `finish_reason` says of a response that the length limit cut off.
-pub(super) const LENGTH_REASONS: [&str; 5] =
+const LENGTH_REASONS: [&str; 5] =
     ["length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"];
-/// What it says of one that a content filter held back, or cut off.
-pub(super) const FILTER_REASONS: [&str; 6] =
+/// What it says of one that a content filter held back or cut off.
+const FILTER_REASONS: [&str; 6] =
     ["content_filter", "safety", "refusal", "prohibited_content", "blocklist", "recitation"];
-/// What it says of one that failed on the way.
-pub(super) const ERROR_REASONS: [&str; 3] = ["error", "abort", "cancelled"];
+/// What it says of one that failed while it was generated.
+const ERROR_REASONS: [&str; 3] = ["error", "abort", "cancelled"];
+
+/// What a body of status 200 holds.
+pub(super) enum Parsed {
+    /// A response.
+    Response(CachedResponse),
+    /// The error of a content filter, with this code.
+    Filtered(String),
+}
+
+/// Read response `sample` to the example `id` from a body that came with status 200. `http` sanitizes what is shown of it.
+///
+/// # Errors
+/// What is wrong with it. A body that was cut off on its way may look like anything, so that asking again may help.
+pub(super) fn parse(text: &str, id: &str, sample: usize, http: &HttpClient) -> Result<Parsed, String> {
+    const NONE: &str = "this is no chat API: its answer";
+    let answer: Value =
+        serde_json::from_str(text).map_err(|e| format!("{NONE} is no JSON ({e}): {}", http.sanitize(text)))?;
+    let choice = answer.pointer("/choices/0");
+    let reason = choice.and_then(|choice| choice.get("finish_reason")?.as_str()).unwrap_or_default();
+    let reason = reason.to_ascii_lowercase();
+    if ERROR_REASONS.contains(&reason.as_str()) {
+        return Err(format!("its answer broke off: finish_reason `{reason}`"));
+    }
+    // Some servers say more after a colon: `content_filter: PROHIBITED_CONTENT`.
+    let filtered = reason.split(':').next().is_some_and(|kind| FILTER_REASONS.contains(&kind.trim()));
+    // A filtered response may lack its message.
+    let Some(choice) = choice.filter(|choice| filtered || choice.get("message").is_some_and(Value::is_object)) else {
+        let lacks = if choice.is_some() { "message" } else { "choices" };
+        return match (filter_code(&answer), answer.get("error")) {
+            (Some(code), _) => Ok(Parsed::Filtered(code)),
+            (None, Some(error)) if !error.is_null() => {
+                Err(format!("an error: {}", http.sanitize(&error_message(text))))
+            }
+            _ => Err(format!("{NONE} has no `{lacks}`: {}", http.sanitize(text))),
+        };
+    };
+    let count = |name: &str| answer.pointer(&format!("/usage/{name}")).and_then(Value::as_u64).unwrap_or(0) as usize;
+    let content = choice.pointer("/message/content");
+    let mut response = CachedResponse {
+        id: id.to_string(),
+        sample,
+        response: content_text(content),
+        finished: !LENGTH_REASONS.contains(&reason.as_str()),
+        prompt_tokens: count("prompt_tokens"),
+        completion_tokens: count("completion_tokens"),
+        refusal: String::new(),
+    };
+    if filtered {
+        response.refusal = format!("finish_reason {}", http.sanitize(&reason));
+    } else if response.response.trim().is_empty()
+        && let Some(refusal) = refusal_message(choice)
+    {
+        response.refusal = http.sanitize(refusal);
+    }
+    Ok(Parsed::Response(response))
+}
+
+/// The message in an error body: a field of it, else the whole body.
+pub(super) fn error_message(text: &str) -> String {
+    let value: Value = serde_json::from_str(text).unwrap_or_default();
+    let fields = ["/error/message", "/message", "/error"];
+    fields.iter().find_map(|at| value.pointer(at)?.as_str()).unwrap_or(text).to_string()
+}
 
 /// The code of an error body, if it is that of a content filter: `content_policy_violation`, `content_filter`,
-/// `ResponsibleAIPolicyViolation` and their like. Asked again, the same prompt would be refusal again.
+/// `ResponsibleAIPolicyViolation` and the like. The same prompt would be refused again.
 pub(super) fn filter_code(body: &Value) -> Option<String> {
     const FILTERS: [&str; 6] = [
         "contentpolicy",
@@ -89,8 +185,8 @@ pub(super) fn filter_code(body: &Value) -> Option<String> {
         "moderationblocked",
         "datainspection",
     ];
-    let places = ["/error/code", "/error/type", "/error/innererror/code", "/code", "/type"];
-    let found = places.iter().filter_map(|at| body.pointer(at)?.as_str()).find(|code| {
+    let fields = ["/error/code", "/error/type", "/error/innererror/code", "/code", "/type"];
+    let found = fields.iter().filter_map(|at| body.pointer(at)?.as_str()).find(|code| {
         let plain: String = code.chars().filter(char::is_ascii_alphanumeric).collect();
         let plain = plain.to_ascii_lowercase();
         FILTERS.iter().any(|filter| plain.contains(filter))
@@ -99,7 +195,7 @@ pub(super) fn filter_code(body: &Value) -> Option<String> {
 }
 
 /// The text of a message's content: itself, or its parts one after the other.
-pub(super) fn text_of(content: Option<&Value>) -> String {
+fn content_text(content: Option<&Value>) -> String {
     match content {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Array(parts)) => parts.iter().filter_map(|part| part.get("text")?.as_str()).collect(),
@@ -108,9 +204,9 @@ pub(super) fn text_of(content: Option<&Value>) -> String {
 }
 
 /// What a model says in place of an answer: the field `refusal` of its message, or of a part of it.
-pub(super) fn refusal_message(choice: &Value) -> Option<&str> {
+fn refusal_message(choice: &Value) -> Option<&str> {
     let message = choice.get("message")?;
     let parts = message.get("content").and_then(Value::as_array).into_iter().flatten();
-    let said = std::iter::once(message).chain(parts).filter_map(|place| place.get("refusal")?.as_str());
-    said.map(str::trim).find(|said| !said.is_empty())
+    let refusals = std::iter::once(message).chain(parts).filter_map(|part| part.get("refusal")?.as_str());
+    refusals.map(str::trim).find(|refusal| !refusal.is_empty())
 }

@@ -4,8 +4,12 @@
 mod http;
 
 use super::*;
-use crate::data::Record;
+use crate::data::{Message, Record};
 use crate::tasks::{NoAnswer, Score};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use image::RgbImage;
+use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::sync::Arc;
 
@@ -144,7 +148,7 @@ fn a_request_holds_prompt_image_and_settings_and_the_answer_comes_back() {
 
 #[test]
 fn text_around_images_is_sent_untrimmed_and_only_a_blank_part_is_left_out() {
-    let of = |content: &str| parts(content, &mut (1..).map(|n| format!("url {n}")));
+    let of = |content: &str| request::content(content, &mut (1..).map(|n| format!("url {n}")));
     let text = |text: &str| json!({"type": "text", "text": text});
     let image = |n: usize| json!({"type": "image_url", "image_url": {"url": format!("url {n}")}});
     assert_eq!(of("<image>\nWhat? \n"), json!([image(1), text("\nWhat? \n")]));
@@ -193,7 +197,7 @@ fn a_passing_failure_is_tried_again_and_a_lasting_one_reported_without_the_key()
     let (code, message, requests) = failing(401, repeated);
     assert!(code == 2 && requests == 1 && message.contains("OPENAI_API_KEY") && message.contains("[key]"), "{message}");
     let (code, message, requests) = failing(500, "broken".into());
-    assert!(code == 1 && requests == 4 && message.contains("500") && message.contains("goes on"), "{message}");
+    assert!(code == 1 && requests == 4 && message.contains("500") && message.contains("continues"), "{message}");
     let (code, message, _) = failing(404, "no such model".into());
     assert!(code == 2 && message.contains("teacher-1") && message.contains("no such model"), "{message}");
     assert!(message.starts_with("record `p-0`: "), "{message}");
@@ -303,15 +307,15 @@ fn what_a_content_filter_refuses_is_written_down_and_not_asked_for_again() {
 #[test]
 fn what_a_filter_holds_back_is_refused_even_without_a_message() {
     let (dir, endpoint) = (tempfile::tempdir().unwrap(), endpoint("http://localhost:1/v1"));
-    let chat = ChatClient::open(&endpoint, None, &dir.path().join("cached")).unwrap();
+    let chat = ChatClient::open(&endpoint, None, &dir.path().join("cache")).unwrap();
     for reason in ["content_filter", "content_filter: PROHIBITED_CONTENT"] {
         let body = json!({"choices": [{"message": null, "finish_reason": reason}]}).to_string();
-        let cached = chat.read(&body, "p-0", 0).unwrap();
+        let cached = chat.parse(&body, "p-0", 0).unwrap();
         assert_eq!(cached.refusal, format!("finish_reason {}", reason.to_lowercase()));
         assert_eq!(cached.no_answer(), Some(NoAnswer::Refused));
     }
     let code = json!({"error": {"message": "no", "code": "content_filter\u{1b}"}}).to_string();
-    assert_eq!(chat.read(&code, "p-0", 0).unwrap().refusal, "content_filter\u{fffd}: no");
+    assert_eq!(chat.parse(&code, "p-0", 0).unwrap().refusal, "content_filter\u{fffd}: no");
 }
 
 #[test]
@@ -332,7 +336,7 @@ fn an_answer_is_the_text_of_its_parts_and_only_the_length_limit_cuts_one_off() {
         let choice = json!({"message": {"content": content}, "finish_reason": reason});
         (200, String::new(), json!({"choices": [choice]}).to_string())
     }));
-    let file = dir.path().join("cached");
+    let file = dir.path().join("cache");
     let found = ask(&endpoint(&server.url), &file, 3).unwrap();
     let found: Vec<_> =
         found.iter().flatten().map(|cached| (cached.response.as_str(), cached.finished, cached.no_answer())).collect();
@@ -351,7 +355,7 @@ fn a_server_that_is_not_there_is_said_to_be_at_once() {
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
     drop(listener);
     let slow = Endpoint { backoff: Duration::from_secs(3600), ..endpoint(&url) };
-    let error = ask(&slow, &dir.path().join("cached"), 1).unwrap_err();
+    let error = ask(&slow, &dir.path().join("cache"), 1).unwrap_err();
     assert!(error.exit_code() == 1 && error.to_string().contains("is it running?"), "{error}");
     for (url, named) in [
         ("https://", "https://HOST/v1"),
@@ -393,7 +397,7 @@ fn a_connection_that_breaks_is_made_again_even_before_the_first_answer() {
     // Only who has never been connected and refuses is not there.
     let endpoint = endpoint("http://localhost:1/v1");
     let chat = ChatClient::open(&endpoint, None, &dir.path().join("c")).unwrap();
-    let lasts = |e: &ureq::Error| matches!(chat.no_answer(e), RequestError::Fatal(_));
+    let lasts = |e: &ureq::Error| matches!(chat.connection_error(e), RequestError::Fatal(_));
     let io = |kind: std::io::ErrorKind| ureq::Error::Io(kind.into());
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, UnexpectedEof};
     for kind in [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof] {
@@ -436,7 +440,7 @@ fn what_a_server_says_cannot_steer_the_terminal_and_says_something() {
         let text = text.to_string();
         let server = serve(Box::new(move |_, _| (status, String::new(), text.clone())));
         let url = server.url.replace("/v1", path);
-        let error = ask(&Endpoint { retries: 0, ..endpoint(&url) }, &dir.path().join("cached"), 1).unwrap_err();
+        let error = ask(&Endpoint { retries: 0, ..endpoint(&url) }, &dir.path().join("cache"), 1).unwrap_err();
         error.to_string()
     };
     let said = failing("/v1", 400, "\u{1b}[2Jred\u{7}\n\u{202e}txt.exe\u{2069}\u{9b}1m \u{e9}");
@@ -464,10 +468,10 @@ fn a_certificate_that_is_not_trusted_is_said_to_be() {
     let said = |url: &str, text: &str| {
         let (dir, endpoint) = (tempfile::tempdir().unwrap(), endpoint("http://localhost:1/v1"));
         let named = Endpoint { url: url.into(), ..endpoint.clone() };
-        let mut chat = ChatClient::open(&endpoint, None, &dir.path().join("cached")).unwrap();
+        let mut chat = ChatClient::open(&endpoint, None, &dir.path().join("cache")).unwrap();
         chat.endpoint = &named;
         let e = std::io::Error::new(std::io::ErrorKind::InvalidData, text);
-        match chat.no_answer(&ureq::Error::Io(e)) {
+        match chat.connection_error(&ureq::Error::Io(e)) {
             RequestError::Fatal(e) => e.to_string(),
             RequestError::Transient(reason, _) => format!("passing: {reason}"),
             RequestError::Rejected(e) => format!("rejected: {e}"),
@@ -498,17 +502,17 @@ fn a_server_that_is_too_slow_is_asked_again_and_then_given_up() {
     };
     let server = hangs();
     let impatient = Endpoint { timeout: Duration::from_millis(100), retries: 1, ..endpoint(&server.url) };
-    let error = ask(&impatient, &dir.path().join("cached"), 1).unwrap_err();
+    let error = ask(&impatient, &dir.path().join("cache"), 1).unwrap_err();
     let said = error.to_string();
     assert!(error.exit_code() == 1 && said.contains("no answer within 0.1 s (after 1 more attempts)"), "{said}");
-    assert!(said.contains("the same command goes on"), "{said}");
+    assert!(said.contains("the same command continues"), "{said}");
 }
 
 #[test]
 fn a_key_that_no_header_can_hold_is_refused_without_being_shown() {
     let (dir, server) = (tempfile::tempdir().unwrap(), good());
     let endpoint = endpoint(&server.url);
-    let open = |key: &str| ChatClient::open(&endpoint, Some(key.into()), &dir.path().join("cached")).map(drop);
+    let open = |key: &str| ChatClient::open(&endpoint, Some(key.into()), &dir.path().join("cache")).map(drop);
     let error = open("sk-a\nb").unwrap_err();
     assert!(error.exit_code() == 2 && error.to_string().contains("OPENAI_API_KEY"), "{error}");
     assert!(!error.to_string().contains("sk-a"), "{error}");
@@ -520,24 +524,23 @@ fn no_more_requests_begin_than_the_limit_allows() {
     let (dir, server) = (tempfile::tempdir().unwrap(), good());
     let limited = Endpoint { per_minute: Some(1200), concurrency: 4, ..endpoint(&server.url) };
     let started = Instant::now();
-    ask(&limited, &dir.path().join("cached"), 3).unwrap();
+    ask(&limited, &dir.path().join("cache"), 3).unwrap();
     // Six requests, 50 ms apart.
     assert!(started.elapsed() >= Duration::from_millis(245), "{:?}", started.elapsed());
     assert_eq!(lock(&server.seen).len(), 6);
 }
 
 #[test]
-fn a_server_is_waited_for_as_long_as_it_says_up_to_an_hour() {
+fn a_long_pause_is_reported_once_for_all_requests_that_wait() {
     let (dir, endpoint) = (tempfile::tempdir().unwrap(), endpoint("http://localhost:1/v1"));
-    let chat = ChatClient::open(&endpoint, None, &dir.path().join("cached")).unwrap();
+    let chat = ChatClient::open(&endpoint, None, &dir.path().join("cache")).unwrap();
     let secs = Duration::from_secs;
-    let wait = |retry_after: Option<u64>, pause: u64| chat.wait(retry_after.map(secs), secs(pause), "status 429");
-    assert_eq!((wait(None, 8), wait(None, 300)), (secs(8), MAX_BACKOFF));
-    assert_eq!((wait(Some(0), 8), wait(Some(45), 8)), (secs(0), secs(45)));
-    assert!(lock(&chat.warned_until).is_none(), "short waits are not worth a line");
-    assert_eq!((wait(Some(1800), 8), wait(Some(86_400), 8)), (secs(1800), secs(3600)));
+    chat.warn_of_long_pause(secs(60), "status 429");
+    assert!(lock(&chat.warned_until).is_none(), "short pauses are not worth a line");
+    chat.warn_of_long_pause(secs(1800), "status 429");
+    chat.warn_of_long_pause(secs(3600), "status 429");
     let until = lock(&chat.warned_until).unwrap();
-    assert!(until <= Instant::now() + secs(1800), "the second one, at the same time, is not said again");
+    assert!(until <= Instant::now() + secs(1800), "the second pause, at the same time, is not reported again");
 }
 
 #[test]
@@ -545,7 +548,7 @@ fn a_server_that_names_an_hour_is_heard() {
     let dir = tempfile::tempdir().unwrap();
     let busy = serve(Box::new(|_, _| (429, "Retry-After: 3600\r\n".into(), "quota".into())));
     let endpoint = endpoint(&busy.url);
-    let chat = ChatClient::open(&endpoint, None, &dir.path().join("cached")).unwrap();
+    let chat = ChatClient::open(&endpoint, None, &dir.path().join("cache")).unwrap();
     match chat.send(b"{}", "p-0", 0) {
         Err(RequestError::Transient(_, Some(retry_after))) => assert_eq!(retry_after, Duration::from_secs(3600)),
         _ => panic!("no wish"),
@@ -559,7 +562,7 @@ fn a_response_cut_off_by_the_length_limit_is_marked() {
         let choice = json!({"message": {"content": null}, "finish_reason": "length"});
         (200, String::new(), json!({"choices": [choice]}).to_string())
     }));
-    let answers = ask(&endpoint(&server.url), &dir.path().join("cached"), 1).unwrap();
+    let answers = ask(&endpoint(&server.url), &dir.path().join("cache"), 1).unwrap();
     let answer = &answers[0][0];
     assert_eq!((answer.response.as_str(), answer.completion_tokens, answer.finished), ("", 0, false));
 }

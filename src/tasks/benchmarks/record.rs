@@ -215,5 +215,5 @@ fn group(tsv: &Tsv, row: &Row, benchmark: Option<&Benchmark>) -> Option<String> 
         return Some(path.to_string());
     }
     // As many bytes as tell all images of a benchmark apart.
-    row.images.first().map(|&image| tsv.digest(image)[..8].iter().map(|b| format!("{b:02x}")).collect())
+    row.images.first().map(|&image| crate::io::hex(&tsv.digest(image)[..8]))
 }

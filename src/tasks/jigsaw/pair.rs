@@ -87,8 +87,8 @@ pub struct PairPuzzle {
 }
 
 impl PairPuzzle {
-    /// Draw a direction, then two tiles that lie so, then the order of the choices: each uniform, so that neither a letter
-    /// nor a direction is a better guess than another.
+    /// Draw a direction, then two tiles in that direction, then the order of the choices, each uniformly: no letter and no direction is a
+    /// better guess than another.
     pub fn random(grid: Grid, permutation: &Permutation, rng: &mut Rng) -> Self {
         let mut choices = Direction::all(grid).to_vec();
         let wanted = choices[rng.random_range(0..choices.len())];

@@ -1,9 +1,9 @@
-//! A foreign teacher without a network: a scripted reasoner that looks at the tiles and explains the right answer in its own words.
+//! A teacher that needs no model: a script that measures the tiles and explains the right answer in its own words.
 //!
 //! It stands in for the reasoning of a large model (`SFT-Rea-4o-Rollout`): true of the picture, ending in the right answer, in a style
 //! and vocabulary that no model trained here would use by itself. What it says is measured (mean colour, brightness, how well edges
-//! match); how it says it is drawn at random, from the seed, the record and the number of the response. It is told the answer: it
-//! explains the order and does not find it.
+//! match); the phrasing is drawn at random, from the seed, the record and the number of the response. It knows the
+//! answer: it explains the order and does not find it.
 
 use super::tile_features::{Side, TileFeatures};
 use crate::data::Record;
@@ -68,7 +68,7 @@ const RELATIONS: &[&str] =
     &["Therefore fragment {a} was {d} with respect to fragment {b}.", "Consequently {a} lay {d}, seen from {b}."];
 
 impl ScriptedTeacher {
-    /// Raised whenever it would say something else than before.
+    /// Raised whenever some response would change.
     pub const VERSION: u32 = 1;
 
     /// `samples` responses to example `i`.
@@ -98,7 +98,7 @@ impl ScriptedTeacher {
     }
 }
 
-/// What is told to the teacher of a puzzle.
+/// What the teacher knows of a puzzle.
 struct Puzzle {
     grid: Grid,
     /// Place of each cell's tile.
@@ -137,7 +137,7 @@ impl Puzzle {
         Ok(Puzzle { grid, order, pair })
     }
 
-    /// The thought.
+    /// The content of the think block.
     fn explain(&self, features: &TileFeatures<'_>, rng: &mut Rng) -> String {
         let (grid, places) = (self.grid, self.order.places());
         let mut said = vec![pick(OPENINGS, rng).to_string()];

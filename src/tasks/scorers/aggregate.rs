@@ -1,7 +1,7 @@
 //! A benchmark's own numbers, from the scores of its questions.
 //!
-//! Each number is given twice: by the strict reading under its name, by the lenient one under `lenient/` and its name.
-//! Shares are in [0, 1]. There is to be one response to each question; with several, aggregate each sample apart.
+//! Each number comes twice: from the strict reading under its name, from the lenient one under `lenient/` and its name.
+//! Shares are in [0, 1]. The functions expect one response to each question; with several, aggregate each sample separately.
 
 use super::reading::Reading;
 use super::{share, style, yes_no};
@@ -171,7 +171,7 @@ fn mme(scored: &[Scored], right: fn(&Score) -> bool) -> Result<Vec<Number>> {
 
 type Prediction = fn(&Scored, bool) -> Result<Option<bool>>;
 
-/// What a response says by the strict reading, told from its score.
+/// What a response says in the strict reading, derived from its score.
 fn strict_prediction(question: &Scored, gold: bool) -> Result<Option<bool>> {
     Ok(question.score.parsed.then_some(question.score.correct == gold))
 }
@@ -201,7 +201,7 @@ fn pope(scored: &[Scored], prediction: Prediction) -> Result<Vec<Number>> {
     Ok(numbers)
 }
 
-/// How well `yes` is told from `no`, from pairs of (right answer, what was said).
+/// Precision, recall and F1 of `yes`, from pairs of (gold answer, prediction).
 fn detection(prefix: &str, said: &[(bool, Option<bool>)]) -> Vec<Number> {
     let count = |holds: fn(&(bool, Option<bool>)) -> bool| said.iter().filter(|pair| holds(pair)).count();
     let right = count(|&(gold, said)| said == Some(gold));

@@ -1,7 +1,7 @@
 //! `list`: several parts in a given order, separated by commas.
 //!
 //! The score is the share of parts that stand in their place, of the longer of both lists; parts are compared as `exact` compares
-//! answers. An answer of more than four times as many parts as there should be is not read: it lists what it can think of.
+//! answers. An answer with more than four times as many parts as the gold one is not read: it enumerates guesses.
 
 use super::exact::Content;
 use super::text::{bare, fold_width};

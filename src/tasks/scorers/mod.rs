@@ -1,8 +1,8 @@
 //! The scorers of the prior-knowledge benchmarks, one file each: pure, deterministic, in time linear in the response.
 //!
 //! Every scorer reads a response twice. The strict reading is the benchmark's published rule and nothing else; its `value`
-//! is the score. The lenient reading forgives form (words around the answer, brackets, units) and tells how much of a loss
-//! is form. Neither guesses: what cannot be read is wrong, and counted as unparsed. `docs/scorers.md` describes each scorer
+//! is the score. The lenient reading forgives form (words around the answer, brackets, units) and shows how much of a loss
+//! is form. Neither guesses: an answer that cannot be read is wrong, and counted as unparsed. `docs/scorers.md` describes each scorer
 //! and where it differs from other harnesses.
 
 mod aggregate;

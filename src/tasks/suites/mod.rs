@@ -1,22 +1,22 @@
-//! Prior-knowledge suites: questions that a small model can learn, made without end from seeds and from a folder of photos.
+//! Prior-knowledge suites: questions that a small model can learn, drawn from seeds and from a folder of photos.
 //!
 //! - Each family gives training records (a dataset directory) and, from the test split, benchmark files in the form that
 //!   `jigsaw eval --bench` reads (`bench/FAMILY-STYLE.tsv`).
 //! - A question is a function of (seed, family, split, its number) and, where it shows a photo, of the photos of its split. The
-//!   splits have random streams of their own; a photo is on one side only, the same side as in puzzles made with the same shares.
+//!   splits have random streams of their own; a photo is in one split only, the same as in puzzles made with the same ratios.
 //! - Every question is written in both styles, the bare answer and thinking first.
 
 mod family;
+mod family_weight;
 mod objects;
-mod part;
 mod tsv;
 
 pub use family::{Family, Photos, Question};
-pub use part::Part;
+pub use family_weight::FamilyWeight;
 
-use crate::data::{Attribution, DatasetWriter, Digest, Manifest, Message, Record, Skipped, source};
+use crate::data::{Attribution, DatasetWriter, Digest, Manifest, Message, Record, Skipped, resize, source};
 use crate::io::files;
-use crate::tasks::jigsaw;
+use crate::tasks::generator::{Generator, SourcePool, SplitWriter, make_split, write_records};
 use crate::tasks::response::{Style, with_image};
 use crate::tasks::split::{SPLITS, SplitRatios};
 use crate::{Error, Result, rng};
@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashSet};
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
 /// Folder of the benchmark files in the output directory.
@@ -33,18 +34,18 @@ pub const BENCH: &str = "bench";
 /// The forms in which every question is written.
 pub const STYLES: [Style; 2] = [Style::Direct, Style::Think];
 
-/// Pixels kept of the shorter side of a photo: twice what a picture shows.
+/// Pixels kept of the shorter side of a photo: twice the side of a picture.
 const KEPT: u32 = 168;
 
-/// What to make.
+/// What suites to make.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// Families, each with how many times the training questions it has.
-    pub suite: Vec<Part>,
+pub struct SuiteSettings {
+    /// Families with their weights.
+    pub suite: Vec<FamilyWeight>,
     /// Folder of photos, for the families that show them.
     pub images: PathBuf,
-    /// Questions of each family over all splits, but for what its [`Part::times`] adds; each is written in both styles.
+    /// Questions of each family over all splits, before its [`FamilyWeight::times`] multiplies the training ones; each is written in both styles.
     pub count: usize,
     /// Put the question before the picture.
     pub question_first: bool,
@@ -56,7 +57,7 @@ pub struct Settings {
     pub held_out: Option<usize>,
 }
 
-/// The photos of each split, and what was found on the way.
+/// The photos of each split, and the files left out.
 #[derive(Default)]
 struct PhotoPool {
     photos: [Photos; 3],
@@ -66,9 +67,14 @@ struct PhotoPool {
     left_out: Vec<Skipped>,
 }
 
-/// Make the suites in `out` (see [`DatasetWriter::create`] for `overwrite`). `on_question` is called for each question made,
+/// Make the suites in `out` (see [`DatasetWriter::create`] for `overwrite`). `on_example` is called for each question made,
 /// from any thread. An interrupted call leaves a directory without a manifest, which no reader accepts.
-pub fn generate(settings: &Settings, out: &Path, overwrite: bool, on_question: &(dyn Fn() + Sync)) -> Result<Manifest> {
+pub fn generate(
+    settings: &SuiteSettings,
+    out: &Path,
+    overwrite: bool,
+    on_example: &(dyn Fn() + Sync),
+) -> Result<Manifest> {
     if settings.suite.is_empty() || settings.count == 0 {
         return Err(Error::input("a suite needs at least one family and one question"));
     }
@@ -99,42 +105,38 @@ pub fn generate(settings: &Settings, out: &Path, overwrite: bool, on_question: &
     }
     let mut writer = DatasetWriter::create(out, overwrite)?;
     for (side, split) in SPLITS.into_iter().enumerate().filter(|(side, _)| wanted[*side] > 0) {
-        writer.create_split(split)?;
-        let photos = &pool.photos[side];
-        let mut made = Vec::with_capacity(settings.suite.len() * wanted[side]);
-        for &Part { family, times } in &settings.suite {
-            let count = if split == "train" { wanted[side] * times } else { wanted[side] };
-            let questions: Vec<Result<Made>> = (0..count)
-                .into_par_iter()
-                .map(|index| {
-                    let made = make(settings, &writer, split, family, index, photos);
-                    on_question();
-                    made
-                })
-                .collect();
-            made.extend(questions.into_iter().collect::<Result<Vec<Made>>>()?);
-        }
+        writer.create_split(split, true)?;
+        let generator = SuiteGenerator { settings, photos: &pool.photos[side] };
+        let questions: Vec<QuestionId> = settings
+            .suite
+            .iter()
+            .flat_map(|&FamilyWeight { family, times }| {
+                let count = if split == "train" { wanted[side] * times } else { wanted[side] };
+                (0..count).map(move |index| QuestionId { family, index })
+            })
+            .collect();
+        let output = SplitWriter { split, writer: &writer, on_example };
+        let all = SourcePool { slots: (0..questions.len()).collect(), sources: &questions };
+        let made = make_split(&generator, &output, vec![all], &mut |_| Ok(()))?.unwrap_or_default();
         if split == "test" {
+            let made: Vec<&SuiteExample> = made.iter().map(|(_, example)| example).collect();
             tsv::write(&out.join(BENCH), &out.join(split), &made)?;
         }
-        let records = made.iter().flat_map(|m| STYLES.map(|style| (record(settings, split, m, style), vec![m.digest])));
-        writer.write_records(split, records)?;
+        write_records(&generator, &mut writer, split, &made)?;
     }
-    writer.finish(Manifest {
-        tool: String::new(),
-        version: String::new(),
-        sha256: String::new(),
-        splits: BTreeMap::new(),
-        settings: serde_json::to_value(settings).map_err(|e| Error::failed(format!("settings: {e}")))?,
-        licences: pool.licences,
-        attribution: pool.attribution,
-        skipped: pool.skipped,
-        left_out: pool.left_out,
-    })
+    let PhotoPool { licences, attribution, skipped, left_out, .. } = pool;
+    let settings = serde_json::to_value(settings).map_err(|e| Error::failed(format!("settings: {e}")))?;
+    writer.finish(Manifest { settings, licences, attribution, skipped, left_out, ..Manifest::default() })
+}
+
+/// A question among those of its family and split.
+struct QuestionId {
+    family: Family,
+    index: usize,
 }
 
 /// A question whose picture is written.
-struct Made {
+struct SuiteExample {
     family: Family,
     index: usize,
     question: Question,
@@ -144,7 +146,7 @@ struct Made {
     digest: Digest,
 }
 
-impl Made {
+impl SuiteExample {
     /// The whole prompt in a style, with the place of the picture.
     fn prompt(&self, style: Style) -> String {
         with_image(&self.question.asked(style), self.first)
@@ -156,25 +158,44 @@ impl Made {
     }
 }
 
-fn make(
-    settings: &Settings,
-    writer: &DatasetWriter,
-    split: &str,
-    family: Family,
-    index: usize,
-    photos: &Photos,
-) -> Result<Made> {
-    let mut rng = rng::stream(settings.seed, &format!("suite {} {split}", family.name()), &[index as u64]);
-    let mut question = family.question(&mut rng, index, photos)?;
-    let image = std::mem::take(&mut question.image);
-    let first = settings.question_first;
-    let mut made = Made { family, index, question, first, size: image.dimensions(), digest: [0; 32] };
-    made.digest = writer.write_image(split, &made.image(), &image)?;
-    Ok(made)
+struct SuiteGenerator<'a> {
+    settings: &'a SuiteSettings,
+    photos: &'a Photos,
 }
 
-fn record(settings: &Settings, split: &str, made: &Made, style: Style) -> Record {
-    let Made { family, index, question, size, .. } = made;
+impl Generator for SuiteGenerator<'_> {
+    type Source = QuestionId;
+    type Example = SuiteExample;
+    type Refusal = Infallible;
+
+    fn make(
+        &self,
+        split: &SplitWriter<'_>,
+        &QuestionId { family, index }: &QuestionId,
+        slots: &[(usize, u64)],
+    ) -> Result<std::result::Result<Vec<SuiteExample>, Infallible>> {
+        let mut made = Vec::with_capacity(slots.len());
+        for _ in slots {
+            let label = format!("suite {} {}", family.name(), split.split);
+            let mut question =
+                family.question(&mut rng::stream(self.settings.seed, &label, &[index as u64]), index, self.photos)?;
+            let image = std::mem::take(&mut question.image);
+            let (first, size) = (self.settings.question_first, image.dimensions());
+            let mut example = SuiteExample { family, index, question, first, size, digest: [0; 32] };
+            example.digest = split.write_image(&example.image(), &image)?;
+            made.push(example);
+            (split.on_example)();
+        }
+        Ok(Ok(made))
+    }
+
+    fn records(&self, split: &str, _: usize, _: &QuestionId, example: &SuiteExample) -> Vec<(Record, Vec<Digest>)> {
+        STYLES.map(|style| (record(self.settings, split, example, style), vec![example.digest])).into()
+    }
+}
+
+fn record(settings: &SuiteSettings, split: &str, made: &SuiteExample, style: Style) -> Record {
+    let SuiteExample { family, index, question, size, .. } = made;
     let mut meta = json!({ "family": family, "kind": question.kind, "style": style });
     if !question.options.is_empty() {
         meta["options"] = json!(question.options);
@@ -198,8 +219,8 @@ fn record(settings: &Settings, split: &str, made: &Made, style: Style) -> Record
     }
 }
 
-/// Read every photo of the folder and put it on its side.
-fn read_photos(settings: &Settings) -> Result<PhotoPool> {
+/// Read every photo of the folder and put it into its split.
+fn read_photos(settings: &SuiteSettings) -> Result<PhotoPool> {
     let (found, skipped) = source::walk(&settings.images)?;
     let table = source::attribution(&settings.images)?.unwrap_or_default();
     let mut pool = PhotoPool { skipped, ..PhotoPool::default() };
@@ -251,7 +272,7 @@ fn reduced(image: RgbImage) -> RgbImage {
         return image;
     }
     let scaled = |side: u32| (u64::from(side) * u64::from(KEPT)).div_ceil(u64::from(shorter)) as u32;
-    jigsaw::resize(&image, [0, 0, width, height], scaled(width), scaled(height))
+    resize(&image, [0, 0, width, height], scaled(width), scaled(height))
 }
 
 #[cfg(test)]

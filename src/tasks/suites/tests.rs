@@ -3,9 +3,9 @@ use crate::data::Dataset;
 use std::fs;
 use tempfile::TempDir;
 
-fn settings(suite: &[Family]) -> Settings {
-    Settings {
-        suite: suite.iter().copied().map(Part::from).collect(),
+fn settings(suite: &[Family]) -> SuiteSettings {
+    SuiteSettings {
+        suite: suite.iter().copied().map(FamilyWeight::from).collect(),
         images: Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos"),
         count: 40,
         question_first: false,
@@ -15,7 +15,7 @@ fn settings(suite: &[Family]) -> Settings {
     }
 }
 
-fn make_in(settings: &Settings, out: &Path) -> Manifest {
+fn make_in(settings: &SuiteSettings, out: &Path) -> Manifest {
     generate(settings, out, false, &|| ()).unwrap()
 }
 
@@ -33,7 +33,7 @@ fn every_question_is_there_in_both_styles_and_the_same_again() {
         let read = |d: &str| fs::read(dir.path().join(d).join(BENCH).join(name)).unwrap();
         assert_eq!(read("a"), read("b"));
     }
-    let fewer = make_in(&Settings { held_out: Some(3), ..settings.clone() }, &dir.path().join("c"));
+    let fewer = make_in(&SuiteSettings { held_out: Some(3), ..settings.clone() }, &dir.path().join("c"));
     assert_eq!(fewer.splits["train"].sha256, first.splits["train"].sha256);
     assert_eq!(fewer.splits["test"].records, 2 * 2 * 3);
     let mut weighted = settings.clone();
@@ -73,7 +73,8 @@ fn a_benchmark_row_holds_the_picture_and_the_whole_prompt() {
 #[test]
 fn no_photo_and_no_picture_is_on_two_sides() {
     let dir = TempDir::new().unwrap();
-    let manifest = make_in(&Settings { count: 200, ..settings(&[Family::Knowledge, Family::Describe]) }, dir.path());
+    let manifest =
+        make_in(&SuiteSettings { count: 200, ..settings(&[Family::Knowledge, Family::Describe]) }, dir.path());
     let records = |split: &str| Dataset::open(dir.path(), split).unwrap().records().to_vec();
     let sources = |split: &str| -> HashSet<String> {
         records(split).into_iter().filter(|r| r.meta["family"] == "knowledge").map(|r| r.source).collect()
@@ -95,7 +96,7 @@ fn a_folder_without_classes_is_refused_before_anything_is_written() {
     fs::create_dir(&images).unwrap();
     RgbImage::from_fn(100, 100, |x, y| image::Rgb([x as u8, y as u8, 9])).save(images.join("a.png")).unwrap();
     let out = dir.path().join("out");
-    let error = generate(&Settings { images, ..settings(&[Family::Knowledge]) }, &out, false, &|| ()).unwrap_err();
+    let error = generate(&SuiteSettings { images, ..settings(&[Family::Knowledge]) }, &out, false, &|| ()).unwrap_err();
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("class"), "{error}");
     assert!(!out.join("manifest.json").exists());

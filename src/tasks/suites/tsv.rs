@@ -1,6 +1,6 @@
 //! The test split as benchmark files: VLMEvalKit's columns, with the scorer, style and coordinate space of every row beside them.
 
-use super::{Family, Made, STYLES};
+use super::{Family, STYLES, SuiteExample};
 use crate::io::files;
 use crate::tasks::response::Style;
 use crate::{Error, Result};
@@ -13,10 +13,10 @@ const COLUMNS: [&str; 13] =
     ["index", "image", "question", "A", "B", "C", "D", "answer", "category", "split", "family", "scorer", "style"];
 
 /// Write `DIR/FAMILY-STYLE.tsv` for the families of `made`; their pictures are in `split`.
-pub(super) fn write(dir: &Path, split: &Path, made: &[Made]) -> Result<()> {
+pub(super) fn write(dir: &Path, split: &Path, made: &[&SuiteExample]) -> Result<()> {
     files::create_dir(dir)?;
     for family in Family::ALL {
-        let rows: Vec<&Made> = made.iter().filter(|m| m.family == family).collect();
+        let rows: Vec<&SuiteExample> = made.iter().copied().filter(|m| m.family == family).collect();
         if rows.is_empty() {
             continue;
         }

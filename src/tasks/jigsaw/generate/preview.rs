@@ -1,5 +1,5 @@
 //! The contact sheet: each puzzle shuffled, with its tiles numbered, beside the picture restored from the answer. It is made
-//! from the dataset as it lies on disk and through the same parser that scores a model, so what it shows is what counts.
+//! from the dataset on disk, with the parser that scores models, so it shows what is scored.
 
 use super::font;
 use crate::data::{Dataset, Manifest, Record};

@@ -1,31 +1,28 @@
-//! One photo -> its puzzles.
+//! Cuts a photo into its puzzles: crop, resize, shuffle, question, record.
 
-use super::select::{Photo, Place};
-use super::{Settings, scenes};
+use super::photo::{ImageSource, MIN_SOURCE_TILE, Photo, check_size, largest_unit};
+use super::scenes;
+use super::settings::JigsawSettings;
 use crate::Result;
 use crate::data::source::{self, PixelBudget};
-use crate::data::{DatasetWriter, Digest, Message, Record};
+use crate::data::{Digest, Message, Record, resize};
 use crate::rng::{self, Rng};
+use crate::tasks::generator::{Generator, SplitWriter};
 use crate::tasks::jigsaw::{self, Grid, PairPuzzle, Permutation, QuestionKind};
 use crate::tasks::response::with_image;
 use image::RgbImage;
 use rand::RngExt;
 use serde_json::json;
 
-/// Fewest pixels of the photo that a tile is cut from, each way. Less shows nothing.
-pub const MIN_SOURCE_TILE: u32 = 8;
 /// Tiles whose values (of 255) differ by less than this on average look the same.
 const MIN_DIFFERENCE: f64 = 1.0;
-/// Crops tried before a photo is given up because two tiles of it look the same.
+/// Crops tried before a photo is refused because two of its tiles look the same.
 const CROPS_TRIED: usize = 32;
 
-/// Makes the puzzles of one split.
+/// Cuts photos and scenes into puzzles.
 pub struct PuzzleBuilder<'a> {
-    pub settings: &'a Settings,
-    pub split: &'static str,
-    pub writer: &'a DatasetWriter,
-    pub budget: &'a PixelBudget,
-    pub on_puzzle: &'a (dyn Fn() + Sync),
+    pub settings: &'a JigsawSettings,
+    pub budget: PixelBudget,
 }
 
 /// Why a photo gives no puzzles.
@@ -47,18 +44,22 @@ pub struct BuiltPuzzle {
     pub digest: Digest,
 }
 
-impl PuzzleBuilder<'_> {
-    /// Decode `photo` and make its puzzles, `(slot in the split, number among those of the photo)`. The inner error says
-    /// why the photo cannot be used; the outer one that writing failed.
-    pub fn make(
+impl Generator for PuzzleBuilder<'_> {
+    type Source = Photo;
+    type Example = BuiltPuzzle;
+    type Refusal = Refusal;
+
+    /// Decodes the photo once for all its puzzles.
+    fn make(
         &self,
+        split: &SplitWriter<'_>,
         photo: &Photo,
         slots: &[(usize, u64)],
     ) -> Result<std::result::Result<Vec<BuiltPuzzle>, Refusal>> {
         let _share = self.budget.take(photo.size);
-        let image = match &photo.place {
-            Place::Scene(index) => scenes::draw(self.settings.seed, self.settings.cues, *index),
-            Place::File(path) => match source::read(path).and_then(|bytes| source::decode(&bytes)) {
+        let image = match &photo.source {
+            ImageSource::Scene(index) => scenes::draw(self.settings.seed, self.settings.cues, *index),
+            ImageSource::File(path) => match source::read(path).and_then(|bytes| source::decode(&bytes)) {
                 Ok(image) => image,
                 Err(reason) => return Ok(Err(Refusal::Unusable(reason))),
             },
@@ -71,19 +72,25 @@ impl PuzzleBuilder<'_> {
             let Some((puzzle, shuffled)) = self.puzzle(&image, photo, index) else {
                 return Ok(Err(Refusal::Plain));
             };
-            let digest = self.writer.write_image(self.split, &image_name(slot), &shuffled)?;
+            let digest = split.write_image(&image_name(slot), &shuffled)?;
             made.push(BuiltPuzzle { digest, ..puzzle });
-            (self.on_puzzle)();
+            (split.on_example)();
         }
         Ok(Ok(made))
     }
 
+    fn records(&self, split: &str, slot: usize, photo: &Photo, puzzle: &BuiltPuzzle) -> Vec<(Record, Vec<Digest>)> {
+        vec![(record(self.settings, split, slot, photo, puzzle), vec![puzzle.digest])]
+    }
+}
+
+impl PuzzleBuilder<'_> {
     fn puzzle(&self, image: &RgbImage, photo: &Photo, index: u64) -> Option<(BuiltPuzzle, RgbImage)> {
-        let Settings { grid, tile, question, seed, min_crop, .. } = *self.settings;
+        let JigsawSettings { grid, tile, question, seed, min_crop, .. } = *self.settings;
         let mut rng = rng::stream(seed, "puzzle", &key(&photo.hash, index));
         let (crop, original) = (0..CROPS_TRIED).find_map(|_| {
             let crop = random_crop(image.dimensions(), grid, min_crop, &mut rng);
-            let original = jigsaw::resize(image, crop, grid.cols() as u32 * tile, grid.rows() as u32 * tile);
+            let original = resize(image, crop, grid.cols() as u32 * tile, grid.rows() as u32 * tile);
             tiles_differ(&original, grid).then_some((crop, original))
         })?;
         let permutation = Permutation::random(grid.tiles(), &mut rng);
@@ -94,8 +101,8 @@ impl PuzzleBuilder<'_> {
 }
 
 /// The record of the puzzle in `slot` of `split`.
-pub fn record(settings: &Settings, split: &str, slot: usize, photo: &Photo, made: &BuiltPuzzle) -> Record {
-    let Settings { grid, tile, style, question, seed, .. } = *settings;
+fn record(settings: &JigsawSettings, split: &str, slot: usize, photo: &Photo, made: &BuiltPuzzle) -> Record {
+    let JigsawSettings { grid, tile, style, question, seed, .. } = *settings;
     let order = made.permutation.to_string();
     let mut meta = json!({
         "grid": grid, "tile": tile, "style": style, "index": made.index, "crop": made.crop, "order": order,
@@ -131,22 +138,6 @@ fn image_name(slot: usize) -> String {
     format!("images/{slot:06}.png")
 }
 
-/// Can a photo of this size give puzzles of this grid?
-pub fn check_size(size: (u32, u32), grid: Grid) -> std::result::Result<(), String> {
-    if largest_unit(size, grid) < MIN_SOURCE_TILE {
-        return Err(format!(
-            "{} x {} pixels is too small for {grid} tiles of at least {MIN_SOURCE_TILE} pixels",
-            size.0, size.1
-        ));
-    }
-    Ok(())
-}
-
-/// Side in photo pixels of a tile of the largest crop with the grid's aspect.
-fn largest_unit((width, height): (u32, u32), grid: Grid) -> u32 {
-    (width / grid.cols() as u32).min(height / grid.rows() as u32)
-}
-
 /// A crop `[left, top, width, height]` of the grid's exact aspect, of random size and place, at least the share `min_crop` of the
 /// largest that fits, each way. The photo must have passed [`check_size`].
 fn random_crop(size: (u32, u32), grid: Grid, min_crop: f64, rng: &mut Rng) -> [u32; 4] {
@@ -157,7 +148,7 @@ fn random_crop(size: (u32, u32), grid: Grid, min_crop: f64, rng: &mut Rng) -> [u
     [rng.random_range(0..=size.0 - width), rng.random_range(0..=size.1 - height), width, height]
 }
 
-/// No two tiles look the same: between alike tiles the question would have several right answers.
+/// Do all tiles look different? With two alike tiles the question would have several right answers.
 fn tiles_differ(image: &RgbImage, grid: Grid) -> bool {
     let (width, height) = (image.width() / grid.cols() as u32, image.height() / grid.rows() as u32);
     let line = image.width() as usize * 3;
@@ -182,7 +173,7 @@ fn distance(a: &[u8], b: &[u8]) -> u64 {
     a.iter().zip(b).map(|(&a, &b)| u64::from(a.abs_diff(b))).sum()
 }
 
-/// The puzzle's random stream: content of the photo, number of the puzzle.
+/// Key of the puzzle's random stream: the content of the photo and the number of the puzzle.
 fn key(hash: &[u8; 32], index: u64) -> Vec<u64> {
     let words = hash.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
     words.chain([index]).collect()
@@ -228,7 +219,7 @@ mod tests {
     #[test]
     fn resizing_keeps_the_picture_where_it_is() {
         let image = RgbImage::from_fn(300, 300, |x, y| image::Rgb([(x / 100 * 100) as u8, (y / 100 * 100) as u8, 9]));
-        let small = jigsaw::resize(&image, [0, 0, 300, 300], 84, 84);
+        let small = resize(&image, [0, 0, 300, 300], 84, 84);
         for (tile, expected) in [(0, [0, 0, 9]), (1, [100, 0, 9]), (5, [200, 100, 9]), (8, [200, 200, 9])] {
             assert_eq!(small.get_pixel(tile % 3 * 28 + 14, tile / 3 * 28 + 14).0, expected);
         }

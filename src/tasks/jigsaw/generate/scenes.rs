@@ -1,4 +1,4 @@
-//! Synthetic scenes to cut puzzles from: without end, each a function of (seed, its number).
+//! Synthetic scenes to cut puzzles from, as many as needed: each is a function of (seed, its number).
 //!
 //! With cues to absolute position they look like landscapes: the sky is above and lighter towards the horizon, the ground below
 //! and darker towards the viewer, light falls from the left. Without cues they are fields of shapes, the same everywhere on average:
@@ -15,14 +15,14 @@ use tiny_skia::{Path, PathBuilder, Rect};
 pub const SIDE: u32 = 336;
 const S: f32 = SIDE as f32;
 
-/// What tells where in the scene a tile comes from.
+/// Whether a scene shows where in it a tile comes from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Cues {
     /// Sky above, ground below, light from the left.
     #[default]
     With,
-    /// Nothing but what continues from tile to tile.
+    /// No cue but the shapes that continue from tile to tile.
     Without,
 }
 

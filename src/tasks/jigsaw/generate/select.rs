@@ -1,6 +1,8 @@
-//! Which photos a dataset is made from, and on which side of the split each of them lies.
+//! Selects the photos that a dataset is made from, and puts each into a split.
 
-use super::{Settings, puzzle, scenes};
+use super::photo::{ImageSource, Photo, check_size};
+use super::scenes;
+use super::settings::JigsawSettings;
 use crate::data::Skipped;
 use crate::data::source::{self, SourceFile};
 use crate::rng;
@@ -9,39 +11,9 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::path::PathBuf;
 
-/// Files looked at together.
+/// Files probed together.
 const CHUNK: usize = 256;
-
-/// A photo that is used.
-#[derive(Debug, Clone)]
-pub struct Photo {
-    /// Where it is.
-    pub place: Place,
-    /// Path relative to the images folder.
-    pub name: String,
-    /// SHA-256 of the file.
-    pub hash: [u8; 32],
-    /// Width and height in pixels.
-    pub size: (u32, u32),
-}
-
-impl Photo {
-    /// Is it a synthetic scene?
-    pub fn is_scene(&self) -> bool {
-        matches!(self.place, Place::Scene(_))
-    }
-}
-
-/// Where a photo comes from.
-#[derive(Debug, Clone)]
-pub enum Place {
-    /// A file.
-    File(PathBuf),
-    /// The synthetic scene of this number.
-    Scene(u64),
-}
 
 /// The photos of each split, and the files left out.
 #[derive(Debug, Default)]
@@ -50,13 +22,13 @@ pub struct Selection {
     pub photos: [Vec<Photo>; 3],
     /// Not usable.
     pub skipped: Vec<Skipped>,
-    /// Of the same content as a photo that is used.
+    /// Same content as a photo that is used.
     pub duplicates: Vec<Skipped>,
 }
 
-/// Look at `files` in an order drawn from the seed, until each split has as many photos as puzzles or there are no more.
-/// A folder so small that a split would stay empty has photos moved to it from the fullest one.
-pub fn select(mut files: Vec<SourceFile>, wanted: &[usize; 3], settings: &Settings) -> Selection {
+/// Probe `files` in an order drawn from the seed, until each split has as many photos as puzzles or no file is left.
+/// If a split would stay empty because the folder is small, it gets photos from the fullest split.
+pub fn select(mut files: Vec<SourceFile>, wanted: &[usize; 3], settings: &JigsawSettings) -> Selection {
     files.shuffle(&mut rng::stream(settings.seed, "photos", &[]));
     let mut selection = Selection::default();
     let mut surplus = Vec::new();
@@ -65,8 +37,8 @@ pub fn select(mut files: Vec<SourceFile>, wanted: &[usize; 3], settings: &Settin
         if (0..SPLITS.len()).all(|side| selection.photos[side].len() >= wanted[side]) {
             break;
         }
-        let looked: Vec<Result<Photo, String>> = chunk.par_iter().map(|file| look(file, settings)).collect();
-        for (file, photo) in chunk.iter().zip(looked) {
+        let probed: Vec<Result<Photo, String>> = chunk.par_iter().map(|file| probe(file, settings)).collect();
+        for (file, photo) in chunk.iter().zip(probed) {
             match photo {
                 Err(reason) => selection.skipped.push(Skipped { file: file.name.clone(), reason }),
                 Ok(photo) => match seen.get(&photo.hash) {
@@ -96,13 +68,13 @@ pub fn select(mut files: Vec<SourceFile>, wanted: &[usize; 3], settings: &Settin
     selection
 }
 
-/// A synthetic scene of its own for every puzzle, passing over those that are `refused`. As with photos, the side of a scene follows from
-/// what it is and the shares alone.
-pub fn scenes(wanted: &[usize; 3], settings: &Settings, refused: impl Fn(&str) -> bool) -> [Vec<Photo>; 3] {
+/// A synthetic scene for every puzzle; scenes that are `refused` are skipped. As with photos, the split of a scene follows from its content
+/// and the ratios alone.
+pub fn scenes(wanted: &[usize; 3], settings: &JigsawSettings, refused: impl Fn(&str) -> bool) -> [Vec<Photo>; 3] {
     let scene = |index: u64| {
         let name = format!("scene-{index:06}");
         let hash = Sha256::digest(format!("{} {:?} {name}", settings.seed, settings.cues)).into();
-        Photo { place: Place::Scene(index), name, hash, size: (scenes::SIDE, scenes::SIDE) }
+        Photo { source: ImageSource::Scene(index), name, hash, size: (scenes::SIDE, scenes::SIDE) }
     };
     let mut photos: [Vec<Photo>; 3] = Default::default();
     let mut all = (0..).map(scene).filter(|photo| !refused(&photo.name));
@@ -116,13 +88,13 @@ pub fn scenes(wanted: &[usize; 3], settings: &Settings, refused: impl Fn(&str) -
     photos
 }
 
-/// Read a file and look at its headers.
-fn look(file: &SourceFile, settings: &Settings) -> Result<Photo, String> {
+/// Read a file and decode its headers.
+fn probe(file: &SourceFile, settings: &JigsawSettings) -> Result<Photo, String> {
     let bytes = source::read(&file.path)?;
     let size = source::probe(&bytes)?;
-    puzzle::check_size(size, settings.grid)?;
+    check_size(size, settings.grid)?;
     Ok(Photo {
-        place: Place::File(file.path.clone()),
+        source: ImageSource::File(file.path.clone()),
         name: file.name.clone(),
         hash: Sha256::digest(&bytes).into(),
         size,

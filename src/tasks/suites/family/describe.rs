@@ -1,4 +1,4 @@
-//! What each cell holds: the dense task that teaches to see.
+//! What each cell holds: a dense task, from which a model learns to use its vision tower.
 
 use super::Question;
 use crate::rng::Rng;

@@ -1,8 +1,8 @@
 //! What a real photo shows.
 
 use super::{Question, others};
+use crate::data::resize;
 use crate::rng::Rng;
-use crate::tasks::jigsaw;
 use crate::tasks::suites::objects::SIDE;
 use crate::{Error, Result};
 use image::{RgbImage, imageops};
@@ -10,7 +10,7 @@ use rand::RngExt;
 
 /// Choices besides the right one.
 const WRONG: usize = 3;
-/// Smallest crop to train on, as a share of the largest square, each way; whatever varies there need not be remembered.
+/// Smallest crop to train on, as a share of the largest square, each way; a varied crop keeps a model from memorising the photo.
 const MIN_CROP: f64 = 0.5;
 /// The same for validation and test: nearly the whole photo.
 const MIN_CROP_HELD_OUT: f64 = 0.85;
@@ -25,7 +25,7 @@ pub struct Photos {
     pub all: Vec<(String, RgbImage)>,
     /// Classes, each with the indices of its photos; sorted by name.
     pub classes: Vec<(String, Vec<usize>)>,
-    /// Questions are asked to measure, not to train: pictures are shown as they are.
+    /// The split is for evaluation: pictures are shown without augmentation.
     pub held_out: bool,
 }
 
@@ -43,7 +43,7 @@ impl Photos {
         )))
     }
 
-    /// A random square crop of photo `index`, to train on perhaps mirrored and of other tones: a picture of 84 x 84 pixels.
+    /// A random square crop of photo `index`, 84 x 84 pixels; for training it may be mirrored and its tones changed.
     pub fn crop(&self, index: usize, rng: &mut Rng) -> RgbImage {
         let image = &self.all[index].1;
         let largest = image.width().min(image.height());
@@ -51,7 +51,7 @@ impl Photos {
             .clamp(1, largest);
         let side = rng.random_range(smallest..=largest);
         let (x, y) = (rng.random_range(0..=image.width() - side), rng.random_range(0..=image.height() - side));
-        let mut small = jigsaw::resize(image, [x, y, side, side], SIDE, SIDE);
+        let mut small = resize(image, [x, y, side, side], SIDE, SIDE);
         if self.held_out {
             return small;
         }

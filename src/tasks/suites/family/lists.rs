@@ -1,5 +1,5 @@
-//! Several look-ups in one answer. A question of the other families looks one thing up; this one asks for many at once and has
-//! each repeated before its answer, so that a small model learns from every one of them to find what it is asked for.
+//! Several look-ups in one answer. A question of the other families looks up one thing. This one asks for many at once, and the answer
+//! repeats each item before its value, so that a small model learns look-up from every item.
 
 use super::{Question, doc};
 use crate::rng::Rng;
@@ -8,9 +8,9 @@ use image::RgbImage;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
-/// What an object that is not there is said to be.
+/// The value of an object that is not in the picture.
 const NOWHERE: &str = "nowhere";
-/// What is listed where there is nothing to list.
+/// The answer if nothing is to be listed.
 const NONE: &str = "none";
 /// Lettered choices.
 const CHOICES: usize = 4;
@@ -60,7 +60,7 @@ fn told(rng: &mut Rng, scene: &Objects) -> String {
     told.join(", ")
 }
 
-/// A picture of one to six objects, of few more often than of many: the fewer there are, the sooner is learnt which one is meant.
+/// A picture of one to six objects, few more often than many: with few objects a model learns sooner which one is meant.
 fn scene(rng: &mut Rng) -> Objects {
     let most = rng.random_range(1..=6);
     Objects::random(rng, 1..=most)

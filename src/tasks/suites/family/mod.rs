@@ -41,7 +41,7 @@ pub enum Family {
     /// Follow an instruction whose answer is numbers in an order: read numbered tiles, order tiles by brightness. No
     /// tiles have to be put back into place.
     Order,
-    /// Many look-ups in one answer: what the look-ups of the other families are learnt from.
+    /// Many look-ups in one answer: training data for the look-ups of the other families.
     Lists,
 }
 
@@ -95,13 +95,13 @@ impl Family {
     }
 }
 
-/// One question with its picture and its answer, in no style yet.
+/// One question with its picture and its answer, independent of the style.
 pub struct Question {
     /// The picture.
     pub image: RgbImage,
     /// The question, without the request for a form.
     pub text: String,
-    /// What is to stand in the answer tags, in words.
+    /// What the answer tags should hold, in words.
     pub wanted: String,
     /// The reference thought.
     pub thought: String,

@@ -67,8 +67,8 @@ pub fn question(rng: &mut Rng, index: usize, photos: &Photos) -> Result<Question
     Ok(Question { source: source.unwrap_or_else(|| "synthetic".into()), ..question }.thinking(thought))
 }
 
-/// Tiles that carry numbers, each as wide as a character of the other families' texts and in the same half of its tile. To train
-/// on, a third of them are on a photo and may be too faint to read: what is left then is that each number stands there once.
+/// Tiles that carry numbers, each as wide as a character of the other families' texts and in the same half of its tile. For
+/// training, a third of them are on a photo and may be too faint to read; the model can then still learn that each number occurs once.
 fn numbered(rng: &mut Rng, cols: u32, numbers: &[usize], photos: &Photos) -> RgbImage {
     let clear = clear(rng, cols, numbers);
     if photos.held_out || photos.all.is_empty() || rng.random_range(0..3) > 0 {

@@ -9,7 +9,7 @@ use rand::RngExt;
 const WRONG: usize = 3;
 /// The largest number that is the answer to a count; all up to it are the choices.
 const MOST: usize = WRONG;
-/// Kinds of questions to train on (0 colour, 1 shape, 2 count, 3 position): those that are learnt last are asked more often.
+/// Kinds of questions to train on (0 colour, 1 shape, 2 count, 3 position): the kinds that models learn last are asked more often.
 const TO_TRAIN: [usize; 8] = [0, 1, 2, 2, 2, 3, 3, 3];
 
 pub fn question(rng: &mut Rng, index: usize, held_out: bool) -> Option<Question> {

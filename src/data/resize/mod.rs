@@ -1,5 +1,4 @@
-//! The crop of a photo at the size of its puzzle: Lanczos with three lobes, widened by the reduction, so that every pixel of
-//! the crop counts.
+//! Resizes a crop of an image: Lanczos with three lobes, widened by the reduction, so that every pixel of the crop counts.
 //!
 //! Two separable passes in integers, so that the result is the same on every machine. Values between the passes keep [`FRACTION_BITS`] bits below the point and may leave
 //! 0..=255: only the result is rounded and clamped to pixels.

@@ -5,39 +5,39 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// A family, and how many times the training questions of a family of weight one it gets. Written `NAME` or `NAME:TIMES`.
+/// A family and its weight: it gets `times` as many training questions as a family of weight one. Written `NAME` or `NAME:TIMES`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Part {
+pub struct FamilyWeight {
     /// The family.
     pub family: Family,
     /// Its weight, at least 1. Validation and test are as large as every other family's.
     pub times: usize,
 }
 
-impl From<Family> for Part {
-    fn from(family: Family) -> Part {
-        Part { family, times: 1 }
+impl From<Family> for FamilyWeight {
+    fn from(family: Family) -> FamilyWeight {
+        FamilyWeight { family, times: 1 }
     }
 }
 
-impl FromStr for Part {
+impl FromStr for FamilyWeight {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Part, String> {
+    fn from_str(text: &str) -> Result<FamilyWeight, String> {
         let (name, times) = text.split_once(':').unwrap_or((text, "1"));
         let family = Family::ALL.into_iter().find(|f| f.name() == name).ok_or_else(|| {
             let names = Family::ALL.map(Family::name).join(", ");
             format!("no family is named `{name}`; there are: {names}, or all of them by `all`")
         })?;
         match times.parse() {
-            Ok(times @ 1..=1000) => Ok(Part { family, times }),
+            Ok(times @ 1..=1000) => Ok(FamilyWeight { family, times }),
             _ => Err(format!("`{text}`: the weight after the colon is a whole number from 1 to 1000")),
         }
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for FamilyWeight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.times {
             1 => f.write_str(self.family.name()),
@@ -46,16 +46,16 @@ impl fmt::Display for Part {
     }
 }
 
-impl TryFrom<String> for Part {
+impl TryFrom<String> for FamilyWeight {
     type Error = String;
 
-    fn try_from(text: String) -> Result<Part, String> {
+    fn try_from(text: String) -> Result<FamilyWeight, String> {
         text.parse()
     }
 }
 
-impl From<Part> for String {
-    fn from(part: Part) -> String {
+impl From<FamilyWeight> for String {
+    fn from(part: FamilyWeight) -> String {
         part.to_string()
     }
 }
@@ -67,13 +67,13 @@ mod tests {
     #[test]
     fn a_weight_is_read_and_written_and_nonsense_is_refused() {
         for text in ["vqa", "lists:3"] {
-            assert_eq!(text.parse::<Part>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<FamilyWeight>().unwrap().to_string(), text);
         }
-        assert_eq!("pope:1".parse::<Part>().unwrap(), Part::from(Family::Pope));
+        assert_eq!("pope:1".parse::<FamilyWeight>().unwrap(), FamilyWeight::from(Family::Pope));
         for (text, named) in
             [("riddles", "riddles"), ("vqa:0", "vqa:0"), ("vqa:x", "vqa:x"), ("vqa:", "vqa:"), ("", "``")]
         {
-            assert!(text.parse::<Part>().unwrap_err().contains(named), "{text}");
+            assert!(text.parse::<FamilyWeight>().unwrap_err().contains(named), "{text}");
         }
     }
 }

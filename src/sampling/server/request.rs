@@ -1,0 +1,65 @@
+//! The body of a chat request: messages with their images, and how tokens are chosen.
+
+use crate::data::{IMAGE_PLACEHOLDER, Message};
+use crate::model::Sampling;
+use crate::{Error, Result, rng};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use image::{ImageFormat, RgbImage};
+use rand::Rng as _;
+use serde_json::{Value, json};
+use std::io::Cursor;
+
+/// The body that asks `model` for response `sample` to the example `id`. Each response has a seed of its own.
+///
+/// # Errors
+/// A failure to encode an image.
+pub(super) fn body(
+    model: &str,
+    prompt: &[Message],
+    images: &[RgbImage],
+    (id, sample): (&str, usize),
+    sampling: &Sampling,
+) -> Result<Vec<u8>> {
+    let mut urls = Vec::with_capacity(images.len());
+    for image in images {
+        let mut png = Vec::new();
+        image
+            .write_to(&mut Cursor::new(&mut png), ImageFormat::Png)
+            .map_err(|e| Error::failed(format!("cannot encode an image: {e}")))?;
+        urls.push(format!("data:image/png;base64,{}", STANDARD.encode(png)));
+    }
+    let mut urls = urls.into_iter();
+    let messages: Vec<Value> = prompt
+        .iter()
+        .map(|message| json!({"role": message.role, "content": content(&message.content, &mut urls)}))
+        .collect();
+    // Below 2^31: some servers take no more.
+    let seed = rng::stream(sampling.seed, &format!("chat {id}"), &[sample as u64]).next_u64() >> 33;
+    let mut body = json!({
+        "model": model, "messages": messages, "max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature,
+        "top_p": sampling.top_p, "seed": seed,
+    });
+    if sampling.top_k > 0 {
+        body["top_k"] = json!(sampling.top_k);
+    }
+    serde_json::to_vec(&body).map_err(|e| Error::failed(format!("cannot write a request: {e}")))
+}
+
+/// Text and images of a message, in order. The text is sent unchanged: the line break after an image is part of the prompt. Only a part
+/// that is blank is left out, because some servers refuse it.
+pub(super) fn content(text: &str, urls: &mut impl Iterator<Item = String>) -> Value {
+    let mut parts = Vec::new();
+    for (i, text) in text.split(IMAGE_PLACEHOLDER).enumerate() {
+        if i > 0 {
+            parts.push(json!({"type": "image_url", "image_url": {"url": urls.next().unwrap_or_default()}}));
+        }
+        if !text.trim().is_empty() {
+            parts.push(json!({"type": "text", "text": text}));
+        }
+    }
+    match parts.as_slice() {
+        [only] if only.get("text").is_some() => only["text"].clone(),
+        _ => Value::Array(parts),
+    }
+}

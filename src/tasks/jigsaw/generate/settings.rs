@@ -1,0 +1,161 @@
+//! What puzzles to make; contradictions are refused before any work.
+
+use super::scenes::Cues;
+use crate::io::files;
+use crate::tasks::jigsaw::{Grid, QuestionKind};
+use crate::tasks::response::Style;
+use crate::tasks::split::{SPLITS, SplitRatios};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// A visual token of Qwen2.5-VL covers this many pixels each way; tiles of a multiple of it have seams between tokens.
+pub const TOKEN_PIXELS: u32 = 28;
+/// Default of [`JigsawSettings::min_crop`].
+pub const MIN_CROP: f64 = 0.8;
+/// Largest side of a puzzle, in pixels.
+pub const MAX_SIDE: u32 = 4096;
+
+/// In place of a folder of images: synthetic scenes. A folder of this name is given as `./scenes`.
+pub const SCENES: &str = "scenes";
+
+/// What puzzles to make.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JigsawSettings {
+    /// Folder of source images, or [`SCENES`].
+    pub images: PathBuf,
+    /// With a folder: the share of each split's puzzles that is cut from synthetic scenes instead.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub scenes: f64,
+    /// Whether synthetic scenes show where a tile comes from. Not used for photos.
+    #[serde(default)]
+    pub cues: Cues,
+    /// Rows and columns.
+    pub grid: Grid,
+    /// Side of a tile in pixels.
+    pub tile: u32,
+    /// Allow tiles that are no multiple of [`TOKEN_PIXELS`].
+    pub tile_any: bool,
+    /// Number of puzzles over all splits.
+    pub count: usize,
+    /// Form of the response asked for.
+    pub style: Style,
+    /// What is asked.
+    pub question: QuestionKind,
+    /// Put the question before the picture. All prompts then begin with the same tokens, which are computed once a batch.
+    pub question_first: bool,
+    /// Smallest crop of a photo, as a share of the largest that fits the grid's aspect, each way.
+    pub min_crop: f64,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Ratios of train, validation and test.
+    pub split: SplitRatios,
+    /// Use only the first so many image files, sorted by name.
+    pub limit: Option<usize>,
+    /// Refuse the folder if any image met cannot be used, instead of leaving it out.
+    pub strict: bool,
+}
+
+impl JigsawSettings {
+    /// Are all puzzles cut from synthetic scenes?
+    pub fn synthetic(&self) -> bool {
+        self.images.as_os_str() == SCENES
+    }
+
+    /// Are some cut from photos and some from scenes?
+    pub fn mixed(&self) -> bool {
+        !self.synthetic() && self.scenes > 0.0
+    }
+
+    /// Is puzzle `slot` of a split cut from a synthetic scene? They are spread evenly: `floor(n * scenes)` of the first n.
+    pub(super) fn is_of_scene(&self, slot: usize) -> bool {
+        let before = |n: usize| (n as f64 * self.scenes + 1e-9).floor();
+        self.synthetic() || before(slot + 1) > before(slot)
+    }
+
+    /// Warnings for the user, before the puzzles are made.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.grid.tiles() == 2 {
+            warnings.push(format!(
+                "a grid of {} has two tiles, which are always swapped: every puzzle has the same answer, and always giving \
+                 that one is right 100 % of the time; only larger grids measure anything",
+                self.grid
+            ));
+        }
+        let wanted = self.split.apportion(self.count).unwrap_or_default();
+        for (split, count) in SPLITS.into_iter().zip(wanted).filter(|_| self.mixed()) {
+            let scenes = (0..count).filter(|&slot| self.is_of_scene(slot)).count();
+            let without = match (scenes, count - scenes) {
+                (0, 1..) => "scene",
+                (1.., 0) => "photo",
+                _ => continue,
+            };
+            warnings
+                .push(format!("no {without} among the {count} puzzles of {split}; ask for more to have both kinds"));
+        }
+        warnings
+    }
+
+    /// Refuse contradictions before any work.
+    ///
+    /// # Errors
+    /// Input errors that name the setting.
+    pub fn check(&self, out: &Path) -> Result<()> {
+        let side = self.tile.saturating_mul(self.grid.rows().max(self.grid.cols()) as u32);
+        if self.tile == 0 || (!self.tile_any && !self.tile.is_multiple_of(TOKEN_PIXELS)) {
+            return Err(Error::input(format!(
+                "tile {}: must be a positive multiple of {TOKEN_PIXELS}, so that seams fall between visual tokens \
+                 (--tile-any allows other sizes)",
+                self.tile
+            )));
+        }
+        if side > MAX_SIDE {
+            return Err(Error::input(format!(
+                "tile {} in a {} grid makes puzzles with a side of {side} pixels; at most {MAX_SIDE} are made",
+                self.tile, self.grid
+            )));
+        }
+        if !(self.min_crop > 0.0 && self.min_crop <= 1.0) {
+            return Err(Error::input(format!("min_crop {}: must be above 0 and at most 1", self.min_crop)));
+        }
+        if self.count == 0 {
+            return Err(Error::input("count 0: ask for at least one puzzle"));
+        }
+        if self.limit == Some(0) {
+            return Err(Error::input("limit 0: leaves no image to use"));
+        }
+        if !(0.0..1.0).contains(&self.scenes) {
+            return Err(Error::input(format!(
+                "scenes {}: a share of the puzzles, at least 0 and below 1; --images {SCENES} makes all of them from scenes",
+                self.scenes
+            )));
+        }
+        if self.synthetic() {
+            if self.limit.is_some() {
+                return Err(Error::input(
+                    "limit: synthetic scenes have no files to limit; each puzzle has a scene of its own",
+                ));
+            }
+            if self.scenes > 0.0 {
+                return Err(Error::input(format!(
+                    "scenes {}: with --images {SCENES} all puzzles are from scenes; name a folder to mix them with its photos",
+                    self.scenes
+                )));
+            }
+            return Ok(());
+        }
+        if files::is_inside(out, &self.images) {
+            return Err(Error::input(format!(
+                "the output would lie inside the images folder {}, where the next run would read it; choose another place",
+                self.images.display()
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn is_zero(share: &f64) -> bool {
+    *share == 0.0
+}

@@ -106,7 +106,7 @@ fn point(tuned: &TunedResult) -> Result<KlPoint, &'static str> {
 mod tests {
     use super::*;
     use crate::eval::{Direction, Divergence};
-    use crate::forgetting::fixtures::{compared, model, planted};
+    use crate::forgetting::fixtures::{compared, model, paired_scores};
     use crate::stats::Interval;
 
     /// `lost` of 100 answers, at a distance of `kl`.

@@ -145,7 +145,7 @@ pub struct DynamicsResult {
     /// Prior knowledge.
     pub priors: Vec<SampleSetResult>,
     /// Edges of the histogram bins that all sets share, in nats per token.
-    pub bin_bin_edges: Vec<f64>,
+    pub bin_edges: Vec<f64>,
     /// The checkpoints, in the order given.
     pub checkpoints: Vec<CheckpointResult>,
     /// KL to the base and forgetting, if comparisons were given.

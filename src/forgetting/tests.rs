@@ -356,7 +356,10 @@ fn everything_is_written_as_json_csv_and_markdown() {
     let one = TunedResult::of(
         model_of_run,
         Some(compared(NEW_TASK, &paired_scores(40, 2, 0, 30))),
-        vec![compared("a, quoted \"name\"", &paired_scores(50, 40, 9, 0)), compared("b|c", &paired_scores(50, 40, 0, 1))],
+        vec![
+            compared("a, quoted \"name\"", &paired_scores(50, 40, 9, 0)),
+            compared("b|c", &paired_scores(50, 40, 0, 1)),
+        ],
         vec![divergence],
     );
     let found = ForgettingResult::new(model("base"), vec![one]);

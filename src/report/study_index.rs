@@ -12,7 +12,7 @@ pub const STUDY_JSON: &str = "study.json";
 /// Raised whenever the format of `study.json` changes.
 const FORMAT_VERSION: u32 = 1;
 
-/// A study: regimes of fine-tuning, each run at some learning rates (rungs) and seeds.
+/// A study: regimes of fine-tuning, each run at some learning rates and seeds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StudyIndex {
     /// Version of the file format; see [`StudyIndex::new`].
@@ -47,8 +47,8 @@ pub struct StudyRun {
     pub name: String,
     /// Its regime's name.
     pub regime: String,
-    /// Peak learning rate; `None` where nothing was trained (an interpolated model). Then its name, `REGIME.RUNG.seed-N`, says which
-    /// variant of the regime's ladder it is.
+    /// Peak learning rate; `None` where nothing was trained (an interpolated model). Then the name of the run,
+    /// `REGIME.SETTING.seed-N`, says which variant of the regime it is.
     #[serde(default)]
     pub lr: Option<f64>,
     /// Seed of the run.
@@ -64,8 +64,8 @@ pub struct StudyRun {
 }
 
 impl StudyRun {
-    /// The variant of the regime's ladder, where it is no learning rate: what its name says besides regime and seed.
-    pub fn variant(&self) -> &str {
+    /// What defines the run where it is not a learning rate: its name without regime and seed.
+    pub fn setting(&self) -> &str {
         let name = self.name.strip_prefix(self.regime.as_str()).unwrap_or(&self.name).trim_start_matches('.');
         let seed = format!("seed-{}", self.seed);
         name.strip_suffix(seed.as_str()).unwrap_or(name).trim_end_matches('.')
@@ -172,7 +172,7 @@ mod tests {
         let read = StudyIndex::read(dir.path()).unwrap().unwrap();
         assert!(read.runs[0].lr.is_none() && read.runs[0].dir.is_none() && read.dynamics.is_empty());
         let named = |name: &str| StudyRun { name: name.into(), ..read.runs[0].clone() };
-        assert_eq!((named("x.alpha-0.5.seed-1").variant(), named("x.seed-1").variant()), ("alpha-0.5", ""));
+        assert_eq!((named("x.alpha-0.5.seed-1").setting(), named("x.seed-1").setting()), ("alpha-0.5", ""));
     }
 
     #[test]

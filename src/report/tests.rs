@@ -243,7 +243,7 @@ fn a_run_given_twice_is_shown_once() {
 pub(super) mod prior_knowledge {
     use super::*;
     use crate::eval::{Direction, Divergence};
-    use crate::forgetting::fixtures::{labels, planted, sides};
+    use crate::forgetting::fixtures::{labels, paired_scores, sides};
     use crate::forgetting::{
         BenchmarkTitle, CSV_HEADER, ForgettingResult, MeasuredBenchmark, ModelRef, NEW_TASK, RunRef, TunedResult, pair,
     };

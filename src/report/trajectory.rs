@@ -130,7 +130,7 @@ pub fn start(trajectories: &[Vec<TrajectoryPoint>]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forgetting::fixtures::{compared, model, planted};
+    use crate::forgetting::fixtures::{compared, model, paired_scores};
     use crate::forgetting::{ModelRef, NEW_TASK, RunRef};
 
     fn trajectory(points: &[(f64, f64, f64)]) -> Vec<TrajectoryPoint> {

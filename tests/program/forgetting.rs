@@ -69,7 +69,9 @@ fn a_loss_is_found_written_drawn_and_resumed() {
     prepare(dir);
     let command = compare(&["--model", "other", "--baseline", "base", "--out", "out"]);
     let printed = done(dir, &command);
-    for expected in ["new task", "asked", "95 % interval", "KL(base || tuned)", "largest loss: asked", "out/forgetting.json"] {
+    for expected in
+        ["new task", "asked", "95 % interval", "KL(base || tuned)", "largest loss: asked", "out/forgetting.json"]
+    {
         assert!(printed.contains(expected), "{expected:?} is missing in:\n{printed}");
     }
     let found = forgetting(dir, "out");

@@ -47,7 +47,8 @@ fn of_study(out: &mut String, study: &Study<'_>) {
 }
 
 fn base(out: &mut String, study: &Study<'_>) {
-    let context = RowContext { regime: "base", variant: String::new(), seed: None, seeds: Vec::new(), step: None, last: true };
+    let context =
+        RowContext { regime: "base", variant: String::new(), seed: None, seeds: Vec::new(), step: None, last: true };
     for new_task in study.new_tasks() {
         context.row(out, "new-task accuracy", "", new_task.all.base.value, brief(&new_task.data));
         for (measure, category, value) in study.base_evaluation(&new_task.data).into_iter().flat_map(answered) {
@@ -63,7 +64,7 @@ fn base(out: &mut String, study: &Study<'_>) {
 fn of_model(out: &mut String, study: &Study<'_>, (regime, run): (&str, &SeedRun<'_>), tuned: &TunedResult) {
     let last = run.done && run.models.last().is_some_and(|other| std::ptr::eq(*other, tuned));
     let (seed, seeds) = (Some(run.plan.seed), vec![run.plan.seed]);
-    let variant = run.plan.lr.map_or(run.plan.variant().to_string(), |lr| format!("{lr:e}"));
+    let variant = run.plan.lr.map_or(run.plan.setting().to_string(), |lr| format!("{lr:e}"));
     let context = RowContext { regime, variant, seed, seeds, step: step(tuned).map(|step| step as u64), last };
     let new_task = tuned.new_task.as_ref().map(|one| brief(&one.data)).unwrap_or_default().to_string();
     let names: Vec<String> = tuned.benchmarks.iter().map(|one| one.name.clone()).collect();
@@ -114,7 +115,8 @@ fn over(out: &mut String, study: &Study<'_>, regime: &str, variant: &Variant<'_>
     };
     row("new-task accuracy", "", variant.over(accuracy, unit), &new_task);
     let mut of_parts: BTreeMap<(&str, &str), Vec<Interval>> = BTreeMap::new();
-    for (measure, category, value) in variant.done().filter_map(|(_, tuned)| study.evaluation(tuned)).flat_map(answered) {
+    for (measure, category, value) in variant.done().filter_map(|(_, tuned)| study.evaluation(tuned)).flat_map(answered)
+    {
         of_parts.entry((measure, category)).or_default().push(value);
     }
     for ((measure, category), values) in of_parts {
@@ -165,7 +167,7 @@ fn at_equal_accuracy(out: &mut String, study: &Study<'_>) {
 impl<'a> RowContext<'a> {
     fn over(regime: &'a str, variant: &Variant<'_>) -> RowContext<'a> {
         let seeds = variant.done().map(|(run, _)| run.plan.seed).collect();
-        RowContext { regime, variant: variant(variant), seed: None, seeds, step: None, last: true }
+        RowContext { regime, variant: variant_name(variant), seed: None, seeds, step: None, last: true }
     }
 
     fn row(&self, out: &mut String, measure: &str, family: &str, value: Interval, data: &str) {
@@ -192,8 +194,8 @@ impl<'a> RowContext<'a> {
 }
 
 /// The learning rate, or what stands in its context.
-fn variant(variant: &Variant<'_>) -> String {
-    variant.lr.map_or(variant.variant.to_string(), |lr| format!("{lr:e}"))
+fn variant_name(variant: &Variant<'_>) -> String {
+    variant.lr.map_or(variant.setting.to_string(), |lr| format!("{lr:e}"))
 }
 
 fn alone(value: f64) -> Interval {

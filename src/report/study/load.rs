@@ -46,8 +46,8 @@ pub struct Regime<'a> {
 pub struct Variant<'a> {
     /// The learning rate.
     pub lr: Option<f64>,
-    /// Name of a variant that has no learning rate, such as an interpolation (`alpha-0.5`).
-    pub variant: &'a str,
+    /// What defines a variant that has no learning rate, such as an interpolation (`alpha-0.5`).
+    pub setting: &'a str,
     /// The runs, by seed.
     pub runs: Vec<SeedRun<'a>>,
 }
@@ -96,10 +96,10 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
                 found.runs.iter().find(|run| canonical(&run.dir) == place)
             });
             let run = study.run(dir, plan, train, of(plan), key.as_ref());
-            let variant = if plan.lr.is_some() { "" } else { plan.variant() };
-            match variants.iter_mut().find(|variant| variant.lr == plan.lr && variant.variant == variant) {
+            let setting = if plan.lr.is_some() { "" } else { plan.setting() };
+            match variants.iter_mut().find(|variant| variant.lr == plan.lr && variant.setting == setting) {
                 Some(variant) => variant.runs.push(run),
-                None => variants.push(Variant { lr: plan.lr, variant, runs: vec![run] }),
+                None => variants.push(Variant { lr: plan.lr, setting, runs: vec![run] }),
             }
         }
         let last = |lr: Option<f64>| lr.unwrap_or(f64::INFINITY);
@@ -263,7 +263,7 @@ impl<'a> Variant<'a> {
 
     /// The variant with its parameter: `lr 5e-5`, `alpha 0.5`; empty if there is none.
     pub fn label(&self) -> String {
-        match (self.lr, self.variant) {
+        match (self.lr, self.setting) {
             (Some(_), _) => format!("lr {}", self.name()),
             (None, "") => String::new(),
             (None, _) => self.name(),
@@ -272,10 +272,10 @@ impl<'a> Variant<'a> {
 
     /// The value alone: `5e-5`.
     pub fn name(&self) -> String {
-        match (self.lr, self.variant) {
+        match (self.lr, self.setting) {
             (Some(lr), _) => format!("{lr:e}"),
             (None, "") => "\u{2013}".into(),
-            (None, variant) => variant.replacen('-', " ", 1),
+            (None, setting) => setting.replacen('-', " ", 1),
         }
     }
 

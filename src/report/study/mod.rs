@@ -50,8 +50,7 @@ pub fn view(study: &Study<'_>) -> Value {
 
 /// As Markdown, below the title: the sentences and the tables.
 pub fn markdown(study: &Study<'_>) -> String {
-    let mut text =
-        format!("\n## {}: results\n\n", study.index.title.replace('\n', " "));
+    let mut text = format!("\n## {}: results\n\n", study.index.title.replace('\n', " "));
     // Writing to a string cannot fail.
     for (lead, sentence) in sentences(study) {
         let _ = writeln!(text, "**{lead}** {sentence}\n");
@@ -105,7 +104,8 @@ fn sentences(study: &Study<'_>) -> Vec<(&'static str, String)> {
     let absent: Vec<&str> = absent.filter(|name| !above.contains(name)).collect();
     let mut price = sentences::price(&paid, level, &absent);
     if !above.is_empty() {
-        price += &format!(" {} started above that accuracy, from a model that is not measured.", sentences::and(&above));
+        price +=
+            &format!(" {} started above that accuracy, from a model that is not measured.", sentences::and(&above));
     }
     let all = [
         ("Learned.", sentences::learned(&right, base.as_deref())),

@@ -15,8 +15,7 @@ pub fn learned(regimes: &[Named<'_>], base: Option<&str>) -> Option<String> {
     let sorted = sorted(regimes);
     let values = listed(&sorted, percent, |i| format!("{} to {}", bare(i.low), bare(i.high)), " with ");
     let base = base.map(|base| format!("; the base {base}")).unwrap_or_default();
-    let one =
-        |what: &str| format!("New-task accuracy, each regime at its best learning rate: {what}{base}.");
+    let one = |what: &str| format!("New-task accuracy, each regime at its best learning rate: {what}{base}.");
     (!sorted.is_empty()).then(|| [one(&values), order(&sorted, &LEARNED)].concat())
 }
 
@@ -39,8 +38,7 @@ pub fn forgotten(regimes: &[Named<'_>], base: Option<f64>) -> Option<String> {
 /// What it cost at an accuracy that all reach; `None` where none is reached by two.
 pub fn price(regimes: &[Named<'_>], level: Option<f64>, not_reached: &[&str]) -> String {
     let Some(level) = level else {
-        return "No two regimes gained 10 points with all their seeds, so none are compared at equal accuracy."
-            .into();
+        return "No two regimes gained 10 points with all their seeds, so none are compared at equal accuracy.".into();
     };
     let sorted = sorted(regimes);
     let rest = match not_reached {
@@ -165,7 +163,9 @@ fn order(sorted: &[Named<'_>], phrases: &Order) -> String {
     };
     let most = match first.len() {
         1 => format!("By the 95 % intervals {} {}", phrases.first, names(first)[0]),
-        n if n > MAX_LISTED => format!("Which {} is undecided among {n} of them, whose 95 % intervals overlap", phrases.open),
+        n if n > MAX_LISTED => {
+            format!("Which {} is undecided among {n} of them, whose 95 % intervals overlap", phrases.open)
+        }
         _ => format!("By the 95 % intervals {} {}, which overlap", phrases.first, joined(&names(first), "or")),
     };
     let least = match last.len() {

@@ -118,8 +118,8 @@ fn bests<'s, 'a>(study: &'s Study<'a>) -> Vec<(&'a str, &'s Variant<'a>)> {
 pub fn top(study: &Study<'_>, level: Option<f64>) -> Grid {
     let mut rows = base_rows(study);
     rows.extend(study.regimes.iter().map(|regime| top_row(study, regime, level)));
-    let matched =
-        level.map_or("at equal accuracy".to_string(), |level| format!("prior knowledge at {} accuracy", percent(level)));
+    let matched = level
+        .map_or("at equal accuracy".to_string(), |level| format!("prior knowledge at {} accuracy", percent(level)));
     let header = [
         "regime",
         "best lr",
@@ -146,10 +146,7 @@ pub fn top(study: &Study<'_>, level: Option<f64>) -> Grid {
              without replayed data; a regime that learns its own responses (RFT) has none. Prior knowledge {}: its change \
              where training first reaches that accuracy{}.",
             level.map_or("at equal accuracy".to_string(), |level| format!("at {} accuracy", percent(level))),
-            level.map_or(
-                "",
-                |_| ", the highest that all seeds reach, over the regimes that gain at least 10 points"
-            )
+            level.map_or("", |_| ", the highest that all seeds reach, over the regimes that gain at least 10 points")
         ),
         header: header.map(String::from).to_vec(),
         rows,
@@ -344,10 +341,10 @@ pub fn ladder(study: &Study<'_>) -> Option<Grid> {
     if study.regimes.iter().all(|regime| regime.variants.len() < 2) {
         return None;
     }
-    // Learning rates from low to high, then what is no learning rate.
+    // Learning rates from low to high, then variants without one.
     let mut all_variants: Vec<&Variant<'_>> = Vec::new();
     for variant in study.regimes.iter().flat_map(|regime| &regime.variants) {
-        if !all_variants.iter().any(|other| other.lr == variant.lr && other.variant == variant.variant) {
+        if !all_variants.iter().any(|other| other.lr == variant.lr && other.setting == variant.setting) {
             all_variants.push(variant);
         }
     }
@@ -366,8 +363,8 @@ pub fn ladder(study: &Study<'_>) -> Option<Grid> {
         }
     };
     let row = |regime: &Regime<'_>| {
-        let at = |variant: &&Variant<'_>| {
-            let same = |(_, variant): &(usize, &Variant<'_>)| variant.lr == variant.lr && variant.variant == variant.variant;
+        let at = |column: &&Variant<'_>| {
+            let same = |(_, own): &(usize, &Variant<'_>)| own.lr == column.lr && own.setting == column.setting;
             regime.variants.iter().enumerate().find(same).map_or(Cell::default(), |found| cell(found, regime))
         };
         [name(study, regime, "")].into_iter().chain(all_variants.iter().map(at)).collect()

@@ -335,7 +335,8 @@ fn models_compared_on_other_benchmarks_are_left_out_and_named() {
 fn a_broken_index_is_refused_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     study(dir.path());
-    for (text, said) in [("{", "study.json"), (r#"{"format_version":2}"#, "has format version 2, this program reads 1")] {
+    for (text, said) in [("{", "study.json"), (r#"{"format_version":2}"#, "has format version 2, this program reads 1")]
+    {
         fs::write(dir.path().join(STUDY_JSON), text).unwrap();
         let error = write(&[dir.path().to_path_buf()], "x", &dir.path().join("report.html")).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains(said), "{error}");

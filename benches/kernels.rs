@@ -99,7 +99,7 @@ fn ragged() -> (usize, Arc<Vec<SpanGroup>>) {
             spans.push(Span { rows: at..at + response, prefix: prefix.clone(), causal: true });
             at += response;
         }
-        span_groups.push(SpanGroup { shared: 0..OPENING, spans });
+        span_groups.push(SpanGroup { shared_prefix: 0..OPENING, spans });
     }
     (at, Arc::new(span_groups))
 }

@@ -1,21 +1,20 @@
 //! A caching global allocator: large blocks are kept for reuse instead of going back to the kernel.
 //!
-//! A training step frees and asks again for the same few hundred large buffers. The system allocator returns each of
-//! them to the kernel, which then zeroes and maps every page anew: half the time of a step can go there. Here a block
-//! of [`LARGE`] bytes or more is rounded up to one of eight sizes per power of two and, once freed, kept in the list of
-//! its size. The lists are threaded through the free blocks themselves, so the allocator never allocates. Small blocks
-//! pass straight through to the system allocator.
+//! Each training step frees and allocates the same few hundred large buffers. The system allocator returns them to the kernel,
+//! which zeroes and maps every page again: up to half the time of a step. Here a block of [`LARGE`] bytes or more is rounded up to one of
+//! eight sizes per power of two and, once freed, kept in the list of its size. The lists are threaded through the free blocks, so the
+//! allocator itself never allocates. Smaller blocks go to the system allocator.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Blocks below this many bytes are the system allocator's business.
+/// Blocks of fewer bytes go to the system allocator.
 pub const LARGE: usize = 64 << 10;
-/// Alignment in bytes of every block handled here: two cache lines, which is what the matrix products ask for.
+/// Alignment of a cached block in bytes: two cache lines, as the matrix products require.
 const ALIGN: usize = 128;
-/// Sizes per power of two: a block is at most 1/8 larger than asked for.
+/// Sizes per power of two: a block is at most 1/8 larger than requested.
 const STEPS: usize = 8;
 /// Powers of two from [`LARGE`] on that have lists (up to 64 GiB); larger blocks go to the system allocator.
 const POWERS: usize = 20;
@@ -43,7 +42,7 @@ impl Default for Caching {
     }
 }
 
-/// Bytes now held in blocks of [`LARGE`] bytes or more (as asked for, without rounding). Smaller blocks are not counted.
+/// Bytes now allocated in blocks of [`LARGE`] bytes or more, as requested (before rounding). Smaller blocks are not counted.
 pub fn live_bytes() -> usize {
     CACHE.live.load(Ordering::Relaxed)
 }
@@ -53,7 +52,7 @@ pub fn peak_bytes() -> usize {
     CACHE.peak.load(Ordering::Relaxed)
 }
 
-/// Let [`peak_bytes`] start again from what is held now.
+/// Restart [`peak_bytes`] from the bytes allocated now.
 pub fn reset_peak() {
     CACHE.peak.store(live_bytes(), Ordering::Relaxed);
 }
@@ -105,10 +104,10 @@ impl FreeList {
         })
     }
 
-    /// List a block.
+    /// Add a free block.
     ///
     /// # Safety
-    /// `block` is a block of this list's size that nobody uses any more.
+    /// `block` has this list's size and is no longer used.
     unsafe fn push(&self, block: *mut u8) {
         let block: *mut FreeBlock = block.cast();
         self.with_head(|head| {
@@ -119,19 +118,19 @@ impl FreeList {
     }
 }
 
-/// Free blocks by size, and what is held.
+/// Free blocks by size, and counters.
 struct Cache {
     lists: [FreeList; CLASSES],
     limit: usize,
     /// Bytes in free blocks.
     cached: AtomicUsize,
-    /// The list to take blocks from first when the cache is full.
+    /// The list from which blocks are evicted first when the cache is full.
     hand: AtomicUsize,
     live: AtomicUsize,
     peak: AtomicUsize,
 }
 
-/// The list for blocks of `size` bytes, and the size of its blocks. `None` if the block is not handled here.
+/// The list for blocks of `size` bytes, and the size of its blocks. `None` if the system allocator handles the block.
 fn class_of(layout: &Layout) -> Option<(usize, usize)> {
     let size = layout.size();
     if !(LARGE..=LARGEST).contains(&size) || layout.align() > ALIGN {
@@ -245,7 +244,7 @@ fn class_size(class: usize) -> usize {
     (1 << power) + above * ((1 << power) / STEPS)
 }
 
-/// What the system is asked for: a block and the room to align it.
+/// Layout requested from the system: a block and padding to align it.
 fn system_layout(rounded: usize) -> Layout {
     // SAFETY: 16 is a power of two, and `rounded` is far below `isize::MAX` (see `LARGEST`).
     unsafe { Layout::from_size_align_unchecked(rounded + ALIGN, 16) }

@@ -4,11 +4,11 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use sha2::{Digest, Sha256};
 
-/// The generator used everywhere: portable, its stream fixed by its seed.
+/// The generator used everywhere: portable; the seed fixes its stream.
 pub type Rng = ChaCha8Rng;
 
-/// An independent stream for (seed, label, indices): the same arguments give the same stream for ever.
-/// `label` names the use ("puzzle", "rollout", ...), so that two uses of one seed do not share numbers.
+/// An independent stream for (seed, label, indices): the same arguments always give the same stream.
+/// `label` names the use ("puzzle", "rollout", ...), so that two uses of a seed draw different numbers.
 pub fn stream(seed: u64, label: &str, indices: &[u64]) -> Rng {
     let mut hash = Sha256::new();
     hash.update(seed.to_le_bytes());

@@ -3,13 +3,12 @@
 use super::hub;
 use super::output::{print, status};
 use super::progress::{NamedProgress, bar};
+use crate::Result;
 use crate::dynamics::{
     DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, DynamicsObserver, DynamicsRequest, DynamicsResult, InfluenceConfig,
     PAIRS, ResponseLoss, divergence, influence_over_checkpoints, influence_table, likelihood, notes, run,
 };
 use crate::eval::bench::BenchmarkSpec;
-use crate::io::files;
-use crate::{Error, Result};
 use std::path::PathBuf;
 
 /// Measure how one step on training data moves prior knowledge: magnitude, direction, and distance to the base.
@@ -39,10 +38,10 @@ pub struct DynamicsArgs {
     #[arg(long, value_name = "NAME=FILE", num_args = 1.., required = true)]
     prior: Vec<String>,
     /// Most pairs of each --train with each --prior; all training samples are used once before any is used again
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = InfluenceConfig::default().pairs)]
     pairs: usize,
     /// Size of the SGD step
-    #[arg(long, value_name = "X", default_value_t = ETA)]
+    #[arg(long, value_name = "X", default_value_t = InfluenceConfig::default().eta)]
     eta: f64,
     /// The loss of a response that the step descends: mean or sum over its tokens of the negative log-probability
     #[arg(long, value_enum, default_value_t = ResponseLoss::Mean)]
@@ -76,9 +75,6 @@ pub struct DynamicsArgs {
     fresh: bool,
 }
 
-/// Default step: small enough for the gradients of a model that finds its data unlikely, large enough for f32.
-const ETA: f64 = 1e-5;
-
 const EXAMPLES: &str = "\
 Example:
   jigsaw dynamics --model BASE runs/sft/checkpoints/* --base BASE --train bare=runs/puzzles --train rollouts=runs/rollouts \\
@@ -88,7 +84,7 @@ impl DynamicsArgs {
     /// Measure and print the tables.
     pub fn run(mut self) -> Result<()> {
         let device = super::device(&self.device)?;
-        self.clone().check()?;
+        self.clone().request()?;
         self.model = hub::models(&self.model)?;
         self.base = hub::model(&self.base)?;
         let request = self.request()?;
@@ -100,34 +96,12 @@ impl DynamicsArgs {
         print(&format!("{}{files}", describe(&found?)))
     }
 
-    /// Check the flags, as far as that needs no file.
-    pub(super) fn check(self) -> Result<()> {
-        self.request().map(drop)
-    }
-
     /// The request, checked as far as that needs no file.
     fn request(self) -> Result<DynamicsRequest> {
-        if self.pairs == 0 {
-            return Err(Error::input("--pairs 0: must be at least 1"));
-        }
-        if !(self.eta > 0.0 && self.eta.is_finite()) {
-            return Err(Error::input(format!("--eta {}: must be a number above 0", self.eta)));
-        }
-        if self.max_new_tokens == Some(0) {
-            return Err(Error::input("--max-new-tokens 0: must be at least 1"));
-        }
-        for (flag, inputs) in [("--model", &self.model[..]), ("--base", std::slice::from_ref(&self.base))] {
-            if inputs.iter().any(|input| files::is_inside(&self.out, input)) {
-                return Err(Error::input(format!(
-                    "--out {} lies in the directory of {flag}; choose another directory",
-                    self.out.display()
-                )));
-            }
-        }
         let specs = |flag: &str, texts: &[String], split: &str| {
             texts.iter().map(|text| BenchmarkSpec::of_flag(flag, text, split)).collect::<Result<Vec<_>>>()
         };
-        Ok(DynamicsRequest {
+        let request = DynamicsRequest {
             train: specs("--train", &self.train, &self.split)?,
             prior: specs("--prior", &self.prior, &self.prior_split)?,
             config: InfluenceConfig {
@@ -143,7 +117,9 @@ impl DynamicsArgs {
             forgetting: self.forgetting,
             out: self.out,
             fresh: self.fresh,
-        })
+        };
+        request.check()?;
+        Ok(request)
     }
 }
 

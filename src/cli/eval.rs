@@ -3,14 +3,14 @@
 use super::eval_table::{dataset_table, usage_line};
 use super::output::print;
 use super::progress::bar;
-use super::{bench, decoding, forgetting, hub};
+use super::{bench, forgetting, hub};
 use crate::eval::bench::{BenchmarkSettings, BenchmarkSpec};
 use crate::eval::{EvalRequest, ServerEvalRequest, evaluate_checkpoint, evaluate_server};
-use crate::forgetting::{CompareRequest, NEW_TASK};
+use crate::forgetting::{CompareRequest, NEW_TASK, PROMPTS};
 use crate::io::files;
 use crate::model::Sampling;
 use crate::sampling::server::{self, Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT};
-use crate::sampling::{SamplePlan, SampleProgress};
+use crate::sampling::{BATCH_SIZE, SamplePlan, SampleProgress, decoding};
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -118,7 +118,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Examples answered at a time; changes speed and memory only, and with a temperature which random numbers are drawn
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = BATCH_SIZE)]
     batch: usize,
     /// Directory to write to
     #[arg(long, value_name = "DIR")]
@@ -167,7 +167,7 @@ impl EvalArgs {
     /// Evaluate and print the table.
     pub fn run(mut self) -> Result<()> {
         let device = super::device(&self.device)?;
-        self.clone().check()?;
+        self.clone().work()?;
         if let Some(data) = self.data.as_ref().filter(|data| !data.is_file()) {
             files::require_dir(data, "dataset")?;
         }
@@ -198,29 +198,13 @@ impl EvalArgs {
         }
     }
 
-    /// What is wrong with the flags, as far as that can be told without a file.
-    pub(super) fn check(self) -> Result<()> {
-        self.work().map(drop)
-    }
-
     fn work(self) -> Result<Work> {
         let bad = |flag: &str, why: &str| Err(Error::input(format!("{flag} {why}")));
         if self.rescore {
             return Ok(Work::Rescore(self.out));
         }
-        if self.limit == Some(0) {
-            return bad("--limit 0:", "there would be nothing to evaluate");
-        }
-        for (flag, value) in [
-            ("--samples", Some(self.samples)),
-            ("--batch", Some(self.batch)),
-            ("--max-new-tokens", self.max_new_tokens),
-            ("--concurrency", Some(self.concurrency)),
-            ("--timeout", Some(self.timeout as usize)),
-            ("--min-pixels", self.min_pixels),
-            ("--max-pixels", self.max_pixels),
-        ] {
-            if value == Some(0) {
+        for (flag, value) in [("--concurrency", self.concurrency), ("--timeout", self.timeout as usize)] {
+            if value == 0 {
                 return bad(flag, "0: must be at least 1");
             }
         }
@@ -236,7 +220,6 @@ impl EvalArgs {
             top_k: self.top_k,
             seed: self.seed,
         };
-        decoding::check(&sampling, self.samples)?;
         let specs: Vec<BenchmarkSpec> =
             self.bench.iter().map(|text| BenchmarkSpec::parse(text, &self.split)).collect::<Result<_>>()?;
         let settings = BenchmarkSettings {
@@ -246,6 +229,7 @@ impl EvalArgs {
             min_pixels: self.min_pixels,
             max_pixels: self.max_pixels,
         };
+        settings.check()?;
         let (out, fresh, split) = (self.out, self.fresh, self.split);
         if self.baseline.is_some() || self.baseline_results.is_some() {
             if self.api.is_some() {
@@ -263,7 +247,7 @@ impl EvalArgs {
                 benchmarks: specs,
                 new_task: self.data.map(task),
                 settings,
-                prompts: self.kl.unwrap_or(forgetting::PROMPTS),
+                prompts: self.kl.unwrap_or(PROMPTS),
                 out,
                 fresh,
             }));

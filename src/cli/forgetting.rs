@@ -66,6 +66,3 @@ impl CompareObserver for CompareProgress {
         self.prompts.show(&format!("divergence on {set}"), done as u64, new);
     }
 }
-
-/// Prompts of each set on which the divergence is measured, where nothing else is said.
-pub(super) const PROMPTS: usize = 64;

@@ -8,7 +8,7 @@ use crate::tasks::countdown::{self, CountdownSettings, NumberCount};
 use crate::tasks::jigsaw::generate::{self, Cues, JigsawSettings};
 use crate::tasks::jigsaw::{Grid, QuestionKind};
 use crate::tasks::split::{SPLITS, SplitRatios};
-use crate::tasks::suites::{self, Family, FamilyWeight};
+use crate::tasks::suites::{self, FamilyWeight};
 use crate::{Error, Result};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -145,33 +145,11 @@ impl FromStr for Suites {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let mut families: Vec<FamilyWeight> = Vec::new();
-        for name in text.split(',') {
-            let parts = match name {
-                "all" => Family::ALL.map(FamilyWeight::from).to_vec(),
-                _ => vec![name.parse()?],
-            };
-            for part in parts {
-                if families.iter().any(|p| p.family == part.family) {
-                    return Err(format!("`{}` is named twice", part.family.name()));
-                }
-                families.push(part);
-            }
-        }
-        Ok(Suites(families))
+        suites::parse_families(text).map(Suites)
     }
 }
 
 impl GenArgs {
-    /// Refuse contradictions, as far as they can be seen without a file.
-    pub fn check(&self) -> Result<()> {
-        match (self.task, &self.suite) {
-            (Some(OtherTask::Countdown), _) => self.countdown_settings().check(),
-            (None, Some(_)) => Ok(()),
-            (None, None) => self.settings().check(&self.out),
-        }
-    }
-
     /// Of puzzles.
     fn settings(&self) -> JigsawSettings {
         let SplitBy::Image = self.split_by;

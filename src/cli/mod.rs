@@ -2,7 +2,6 @@
 
 mod bench;
 pub mod completions;
-mod decoding;
 mod device;
 pub mod dynamics;
 pub mod eval;
@@ -83,30 +82,6 @@ impl Command {
             Command::Model(args) => done(args.run()),
             Command::Completions(args) => done(args.run()),
         }
-    }
-}
-
-/// See whether a command line (without the program's name) could be run, as far as that can be told without a file but its
-/// configuration.
-///
-/// # Errors
-/// What clap or the command itself finds wrong, on one line.
-fn check(arguments: &[String]) -> Result<()> {
-    let all = std::iter::once("jigsaw").chain(arguments.iter().map(String::as_str));
-    let cli = Cli::try_parse_from(all).map_err(|e| {
-        // The first paragraphs say what is wrong and what was meant; usage follows.
-        let text = e.to_string();
-        let said = text.split("\n\nUsage").next().unwrap_or(&text).split("\n\nFor more").next().unwrap_or(&text);
-        let words: Vec<&str> = said.trim_start_matches("error: ").split_whitespace().collect();
-        Error::input(words.join(" "))
-    })?;
-    match cli.command {
-        Command::Gen(args) => args.check(),
-        Command::Train(args) => args.check(),
-        Command::Rollout(args) => args.check(),
-        Command::Eval(args) => args.check(),
-        Command::Dynamics(args) => args.check(),
-        _ => Ok(()),
     }
 }
 

@@ -1,15 +1,12 @@
 //! `jigsaw rollout`: sampled responses to a training dataset.
 
+use super::hub;
 use super::output::{print, status};
 use super::progress::bar;
-use super::{decoding, hub};
+use crate::Result;
 use crate::io::files;
-use crate::model::Sampling;
-use crate::sampling::rollout::{Answer, Keep, RolloutReport, RolloutRequest, Selection, TRAIN, Teacher, rollout};
-use crate::sampling::server::{Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT};
-use crate::sampling::{SamplePlan, SampleProgress};
-use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
-use crate::{Error, Result};
+use crate::sampling::SampleProgress;
+use crate::sampling::rollout::{Answer, Keep, RolloutOptions, RolloutReport, RolloutRequest, TRAIN, rollout};
 use std::fmt::Write;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -106,7 +103,7 @@ impl RolloutArgs {
     /// Sample, keep, write; print the table.
     pub fn run(mut self) -> Result<()> {
         let device = super::device(&self.device)?;
-        self.clone().check()?;
+        self.clone().request()?;
         if !self.data.is_file() {
             files::require_dir(&self.data, "dataset")?;
         }
@@ -129,102 +126,27 @@ impl RolloutArgs {
         print(&format!("{}{}\n", table(&report), request.out.display()))
     }
 
-    /// What is wrong with the flags, as far as that can be told without a file.
-    pub(super) fn check(self) -> Result<()> {
-        self.request().map(drop)
-    }
-
     fn request(self) -> Result<RolloutRequest> {
-        let bad = |flag: &str, why: &str| Err(Error::input(format!("{flag} {why}")));
-        // Not told by clap, which lets go of what an argument requires when that conflicts with another one.
-        if self.teacher.is_none() && self.teacher_model.is_some() {
-            return bad("--teacher-model", "has no effect without --teacher, the address of that model");
-        }
-        let teacher = match (self.model, self.teacher.as_deref()) {
-            (Some(model), _) => Teacher::Model(model),
-            (None, Some("scripted")) if self.teacher_model.is_none() => Teacher::Scripted,
-            (None, Some("scripted")) => return bad("--teacher-model", "has no effect with --teacher scripted"),
-            (None, Some(other)) if !other.contains("://") => {
-                return bad(
-                    "--teacher",
-                    &format!("{other}: write scripted, or the address of a chat API, http://HOST:PORT/v1"),
-                );
-            }
-            (None, url) => {
-                let endpoint = Endpoint {
-                    url: url.unwrap_or_default().to_string(),
-                    model: self.teacher_model.clone().unwrap_or_default(),
-                    concurrency: self.concurrency,
-                    per_minute: self.per_minute,
-                    retries: self.retries,
-                    backoff: INITIAL_BACKOFF,
-                    timeout: REQUEST_TIMEOUT,
-                };
-                endpoint.check("--teacher")?;
-                if endpoint.model.is_empty() {
-                    return bad("--teacher-model", "is missing: which model at that address?");
-                }
-                Teacher::Endpoint(endpoint)
-            }
-        };
-        if teacher == Teacher::Scripted {
-            for (flag, given) in [
-                ("--temperature", self.temperature.is_some()),
-                ("--top-p", self.top_p.is_some()),
-                ("--top-k", self.top_k.is_some()),
-                ("--max-new-tokens", self.max_new_tokens.is_some()),
-            ] {
-                if given {
-                    return bad(flag, "has no effect with --teacher scripted, which samples no tokens");
-                }
-            }
-        }
-        let (top_p, top_k) = (self.top_p.unwrap_or(1.0), self.top_k.unwrap_or(0));
-        let max_new_tokens = self.max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS);
-        let samples = self.samples.unwrap_or(if teacher == Teacher::Scripted { 1 } else { 8 });
-        for (flag, value) in [
-            ("--samples", Some(samples)),
-            ("--batch", Some(self.batch)),
-            ("--max-new-tokens", Some(max_new_tokens)),
-            ("--concurrency", Some(self.concurrency)),
-            ("--limit", self.limit),
-            ("--cap", self.cap),
-        ] {
-            if value == Some(0) {
-                return bad(flag, "0: must be at least 1");
-            }
-        }
-        decoding::check_requests(self.concurrency)?;
-        let temperature = self.temperature.unwrap_or(1.0);
-        let sampling = Sampling { max_new_tokens, temperature, top_p, top_k, seed: self.seed };
-        decoding::check(&sampling, samples)?;
-        let keep = match (self.keep, self.answer) {
-            (Some(Keep::Correct), Answer::Gold) => {
-                return bad(
-                    "--keep",
-                    "correct with --answer gold would replace right answers by themselves; drop one of them",
-                );
-            }
-            (Some(keep), _) => keep,
-            (None, Answer::Gold) => Keep::All,
-            (None, Answer::Sampled) => Keep::Correct,
-        };
-        if teacher == Teacher::Scripted && self.answer == Answer::Gold {
-            return bad(
-                "--answer",
-                "gold changes nothing with --teacher scripted, which gives the right answer anyway",
-            );
-        }
-        Ok(RolloutRequest {
-            teacher,
-            data: self.data,
+        let options = RolloutOptions {
+            teacher: self.teacher,
+            teacher_model: self.teacher_model,
+            concurrency: self.concurrency,
+            per_minute: self.per_minute,
+            retries: self.retries,
             split: self.split,
-            plan: SamplePlan { limit: self.limit, samples, batch: self.batch },
-            sampling,
-            selection: Selection { keep, cap: self.cap, answer: self.answer },
-            out: self.out,
-            fresh: self.fresh,
-        })
+            limit: self.limit,
+            samples: self.samples,
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            max_new_tokens: self.max_new_tokens,
+            batch: self.batch,
+            keep: self.keep,
+            cap: self.cap,
+            answer: self.answer,
+            seed: self.seed,
+        };
+        options.request(self.model, self.data, self.out, self.fresh)
     }
 }
 
@@ -304,6 +226,9 @@ fn table(report: &RolloutReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
+    use crate::sampling::rollout::{Selection, Teacher};
+    use crate::sampling::server::Endpoint;
     use clap::Parser;
 
     #[derive(clap::Parser)]

@@ -4,7 +4,8 @@ use super::hub;
 use super::output::{print, status};
 use super::progress::bar;
 use super::train::Signals;
-use crate::study::{self, Ended, Estimate, Kind, Outcome, Plan, Progress, Settings, State, Study, Task};
+use crate::study::{self, Ended, Estimate, Kind, Outcome, Plan, RunOptions, Study, StudyObserver, StudyState, Task};
+use crate::train::settings::TrainConfig;
 use crate::{Error, Result};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::fmt::Write;
@@ -60,7 +61,7 @@ Examples:
 impl StudyArgs {
     /// Run it and print the path of the report; the code is 130 or 143 when a signal ended it early, 1 when tasks failed.
     pub fn run(self) -> Result<ExitCode> {
-        let study = Study::read(&self.config, &self.sets)?;
+        let study = Study::read(&self.config, &self.sets, TrainConfig::resolve)?;
         let toml = study.to_toml()?;
         if self.print_config {
             return print(&toml).map(|()| ExitCode::SUCCESS);
@@ -74,13 +75,10 @@ impl StudyArgs {
         // `o/` is `o`.
         let out: PathBuf = out.components().collect();
         let plan = study::plan(&study, &out)?;
-        for task in &plan.tasks {
-            super::check(&task.command).map_err(|e| study.error(&task.section, format!("{e}{}", whose(task))))?;
-        }
         if self.list {
             return print(&list(&plan)).map(|()| ExitCode::SUCCESS);
         }
-        let settings = Settings { jobs: self.jobs as usize, device: self.device.clone(), only: self.only.clone() };
+        let options = RunOptions { jobs: self.jobs as usize, device: self.device.clone(), only: self.only.clone() };
         if self.dry_run {
             status("measuring a few steps of each regime");
             let mut here = study.clone();
@@ -88,13 +86,13 @@ impl StudyArgs {
                 here.head.base = base;
             }
             let estimate = study::estimate(&here, &plan)?;
-            return print(&dry(&study, &plan, &estimate, settings.jobs)).map(|()| ExitCode::SUCCESS);
+            return print(&dry(&study, &plan, &estimate, options.jobs)).map(|()| ExitCode::SUCCESS);
         }
         // Its tasks use what is here then.
         hub::prepare(&study.head.base)?;
         let signals = Signals::listen()?;
         let mut view = StudyProgress::new(&out);
-        let outcome = study::run(&plan, &toml, &out, &settings, &signals.stop, &mut view);
+        let outcome = study::run(&plan, &toml, &out, &options, &signals.stop, &mut view);
         view.clear();
         match outcome? {
             Outcome::Finished => {
@@ -119,16 +117,6 @@ impl StudyArgs {
     }
 }
 
-/// Which command's flags a section holds, for a message.
-fn whose(task: &Task) -> String {
-    match task.command.first().map(String::as_str) {
-        Some(command @ ("gen" | "rollout" | "eval" | "dynamics")) => {
-            format!(" (the keys of this section are the flags of `jigsaw {command}`)")
-        }
-        _ => String::new(),
-    }
-}
-
 fn list(plan: &Plan) -> String {
     let mut text = String::new();
     for (wave, tasks) in plan.waves().iter().enumerate() {
@@ -146,7 +134,7 @@ fn dry(study: &Study, plan: &Plan, estimate: &Estimate, jobs: usize) -> String {
         let time =
             estimate.throughput.seconds(task).map_or("time unknown".to_string(), |s| format!("about {}", duration(s)));
         let _ = writeln!(text, "# {} ({time})", task.name);
-        let words: Vec<String> = task.command.iter().map(|word| quoted(word)).collect();
+        let words: Vec<String> = task.arguments().iter().map(|word| quoted(word)).collect();
         let _ = writeln!(text, "jigsaw {}", words.join(" "));
     }
     let count = |prefix: &str| plan.tasks.iter().filter(|task| task.name.starts_with(prefix)).count();
@@ -241,18 +229,18 @@ impl StudyProgress {
     }
 }
 
-fn left(state: &State<'_>) -> String {
+fn left(state: &StudyState<'_>) -> String {
     state.left.map_or(String::new(), |seconds| format!("about {} left", duration(seconds)))
 }
 
-impl Progress for StudyProgress {
-    fn begins(&mut self, task: &Task, state: &State<'_>) {
+impl StudyObserver for StudyProgress {
+    fn started(&mut self, task: &Task, state: &StudyState<'_>) {
         if self.bars.is_none() {
-            self.line(&format!("[{}/{}] {}", state.done + state.under_way.len(), state.total, task.name));
+            self.line(&format!("[{}/{}] {}", state.done + state.running.len(), state.total, task.name));
         }
     }
 
-    fn ended(&mut self, task: &Task, ended: &Ended, seconds: f64, state: &State<'_>) {
+    fn ended(&mut self, task: &Task, ended: &Ended, seconds: f64, state: &StudyState<'_>) {
         let (name, time) = (&task.name, duration(seconds));
         match ended {
             Ended::Done if self.bars.is_some() => {}
@@ -267,26 +255,26 @@ impl Progress for StudyProgress {
         }
     }
 
-    fn elsewhere(&mut self, task: &Task) {
+    fn locked(&mut self, task: &Task) {
         self.line(&format!("    {}: another process is working on it; waiting for that", task.name));
     }
 
-    fn tick(&mut self, state: &State<'_>) {
+    fn tick(&mut self, state: &StudyState<'_>) {
         let Some((all, total, lines)) = &mut self.bars else { return };
         total.set_length(state.total as u64);
         total.set_position(state.done as u64);
         total.set_message(left(state));
-        while lines.len() < state.under_way.len() {
+        while lines.len() < state.running.len() {
             let style = ProgressStyle::with_template("  {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
             lines.push(all.add(ProgressBar::new_spinner().with_style(style)));
         }
-        while lines.len() > state.under_way.len() {
+        while lines.len() > state.running.len() {
             if let Some(line) = lines.pop() {
                 line.finish_and_clear();
                 all.remove(&line);
             }
         }
-        for (line, (name, seconds, said)) in lines.iter().zip(&state.under_way) {
+        for (line, (name, seconds, said)) in lines.iter().zip(&state.running) {
             line.set_message(format!("{name}  {}  {said}", duration(*seconds)));
         }
     }

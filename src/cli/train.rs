@@ -77,11 +77,6 @@ pub struct TrainArgs {
 }
 
 impl TrainArgs {
-    /// What is wrong with the settings.
-    pub(super) fn check(self) -> Result<()> {
-        TrainConfig::resolve(self.method, self.config.as_deref(), &self.sets).map(drop)
-    }
-
     /// Train; the code is 130 or 143 when a signal ended the run early.
     pub fn run(self) -> Result<ExitCode> {
         let config = TrainConfig::resolve(self.method, self.config.as_deref(), &self.sets)?;

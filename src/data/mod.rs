@@ -5,7 +5,6 @@ pub mod source;
 pub mod tsv;
 
 mod dataset;
-mod deflate;
 mod jsonl;
 mod manifest;
 mod png;

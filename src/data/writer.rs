@@ -101,7 +101,7 @@ impl DatasetWriter {
     pub fn write_image(&self, split: &str, name: &str, image: &RgbImage) -> Result<Digest> {
         let path = self.dir.join(split).join(name);
         let fail = |e: &dyn std::fmt::Display| Error::failed(format!("cannot write {}: {e}", path.display()));
-        let png = png::encode(image).ok_or_else(|| fail(&"PNG has no images of this size"))?;
+        let png = png::encode(image).map_err(|e| fail(&e))?;
         fs::write(&path, &png).map_err(|e| fail(&e))?;
         Ok(Sha256::digest(&png).into())
     }

@@ -12,6 +12,7 @@ use super::sgd_step::Stepper;
 use super::write::write;
 use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec};
 use crate::forgetting::{FORGETTING_JSON, ForgettingResult, ModelRef};
+use crate::io::files;
 use crate::io::jsonl::JsonlLog;
 use crate::model::{Compute, Model, ModelLoader, Sampling, lora, read_architecture, require_checkpoint};
 use crate::model::{hash_model, hash_prompt_files};
@@ -22,7 +23,7 @@ use candle_core::Device;
 use std::path::{Path, PathBuf};
 
 /// What to measure.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct DynamicsRequest {
     /// Checkpoints, in the order of training.
     pub models: Vec<PathBuf>,
@@ -72,6 +73,32 @@ pub fn run(request: &DynamicsRequest, device: &Device, progress: &mut dyn Dynami
 }
 
 impl DynamicsRequest {
+    /// Refuse numbers that are out of range, and an output directory inside a model's.
+    ///
+    /// # Errors
+    /// Input errors that name the flag.
+    pub fn check(&self) -> Result<()> {
+        let InfluenceConfig { eta, pairs, .. } = self.config;
+        if pairs == 0 {
+            return Err(Error::input("--pairs 0: must be at least 1"));
+        }
+        if !(eta > 0.0 && eta.is_finite()) {
+            return Err(Error::input(format!("--eta {eta}: must be a number above 0")));
+        }
+        if self.max_new_tokens == Some(0) {
+            return Err(Error::input("--max-new-tokens 0: must be at least 1"));
+        }
+        for (flag, inputs) in [("--model", &self.models[..]), ("--base", std::slice::from_ref(&self.base))] {
+            if inputs.iter().any(|input| files::is_inside(&self.out, input)) {
+                return Err(Error::input(format!(
+                    "--out {} lies in the directory of {flag}; choose another directory",
+                    self.out.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// KL and forgetting over the given comparisons.
     fn kl(&self) -> Result<Option<KlAndForgetting>> {
         let read = |path: &PathBuf| -> Result<(String, ForgettingResult)> {
@@ -85,6 +112,7 @@ impl DynamicsRequest {
     /// Check names, files and models, before any weights are loaded.
     fn prepare(&self) -> Result<PreparedMeasurement<'_>> {
         self.check()?;
+        self.check_sets()?;
         for model in std::iter::once(&self.base).chain(&self.models) {
             require_checkpoint(model)?;
         }
@@ -131,7 +159,7 @@ impl DynamicsRequest {
         Ok(PreparedMeasurement { request: self, base, checkpoints, sets, hashes, directory })
     }
 
-    fn check(&self) -> Result<()> {
+    fn check_sets(&self) -> Result<()> {
         for (flag, missing) in [
             ("--model", self.models.is_empty()),
             ("--train", self.train.is_empty()),

@@ -52,7 +52,7 @@ fn benchmark(path: &Path) {
     image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
     let image = STANDARD.encode(bytes.into_inner());
     let rows: String = (0..2).map(|i| format!("{i}\t{image}\tIs there a {i}?\tyes\tyes-no\n")).collect();
-    fs::write(path, format!("index\timage\tquestion\tanswer\trule\n{rows}")).unwrap();
+    fs::write(path, format!("index\timage\tquestion\tanswer\tscorer\n{rows}")).unwrap();
 }
 
 fn request(dir: &Path, out: &str) -> DynamicsRequest {

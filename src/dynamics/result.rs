@@ -58,6 +58,13 @@ pub struct InfluenceConfig {
     pub frozen: Vec<String>,
 }
 
+impl Default for InfluenceConfig {
+    /// A step small enough for the gradients of a model that finds its data unlikely, and large enough for f32.
+    fn default() -> InfluenceConfig {
+        InfluenceConfig { eta: 1e-5, loss: ResponseLoss::Mean, pairs: 256, seed: 0, frozen: Vec::new() }
+    }
+}
+
 /// A regime's training data or a family of prior knowledge, as the base sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SampleSetResult {

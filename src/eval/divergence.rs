@@ -6,7 +6,7 @@
 //! - reverse: sampled from the tuned model, KL(tuned || base).
 //! - perplexity of the answers that the base gave by itself, under both models.
 //!
-//! Logits are formed some rows at a time: never those of all tokens together.
+//! Logits are computed some rows at a time, never for all tokens together.
 
 use crate::model::{Predictor, PromptEncoder};
 use crate::model::{Prompt, Sampling, Sequence};
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Prompts taken at a time. It decides which random numbers a prompt gets, so it is no setting.
+/// Prompts measured at a time. It decides which random numbers a prompt gets, so it is not configurable.
 pub const BATCH: usize = 8;
 
 /// Bytes of logits of each model that exist at a time.
@@ -65,7 +65,7 @@ pub struct OwnAnswer {
     pub tuned: f64,
 }
 
-/// What one prompt gave: a line of a divergence file.
+/// The result for one prompt: a line of a divergence file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PromptDivergence {
     /// Index of the example.
@@ -83,7 +83,7 @@ pub struct PromptDivergence {
 /// Responses sampled from the base, by the first prompt of their batch: the same for every model tuned from it.
 pub type BaseSamples = HashMap<usize, Vec<(Vec<u32>, bool)>>;
 
-/// `count` examples of `len`, evenly spread: files are often in the order of their categories.
+/// `count` examples out of `len`, evenly spread, because files are often ordered by category.
 pub fn spread(len: usize, count: usize) -> Vec<usize> {
     let count = count.min(len);
     (0..count).map(|i| i * len / count).collect()

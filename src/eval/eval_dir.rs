@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 const KEY: &str = "key.json";
 const RESPONSES: &str = "responses.jsonl";
 const RESULT: &str = "result.json";
-/// Responses of a server as they come, each paid for.
+/// The responses of a server as they come, so that none is paid for twice.
 pub(super) const API_CACHE: &str = "api-cache.jsonl";
 
-/// What an evaluation is of: `key.json`, written first.
+/// What is evaluated: `key.json`, written first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvalInfo {
-    /// What it is keyed by. The rest is for people and for the report.
+    /// What decides the result. The rest is for people and for the report.
     pub key: SamplingKey,
     /// The checkpoint directory; of a server, the model's name and the address.
     pub model: PathBuf,
@@ -38,7 +38,7 @@ impl EvalInfo {
 /// A finished evaluation: `result.json`, written last.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvalResult {
-    /// What it is the result of.
+    /// What was evaluated.
     #[serde(flatten)]
     pub about: EvalInfo,
     /// What was found.
@@ -82,7 +82,7 @@ impl EvalDir {
         EvalDir::open_for(path, about, fresh)
     }
 
-    /// As [`EvalDir::open`], for answers of the model that is called `server`.
+    /// As [`EvalDir::open`], for the answers of a server; `server` is its model and address.
     pub fn open_for_server(
         path: &Path,
         key: SamplingKey,
@@ -97,16 +97,16 @@ impl EvalDir {
 
     fn open_for(path: &Path, about: EvalInfo, fresh: bool) -> Result<EvalDir> {
         files::create_dir(path)?;
-        // Before the lock is written there, which would leave a file in a directory of something else.
+        // Before the lock, which would leave a file in a directory of something else.
         if ![KEY, RESPONSES, RESULT].iter().any(|name| path.join(name).exists()) {
             require_own(path)?;
         }
-        // What is finished is only read, by as many as like.
+        // A finished evaluation is only read, which several processes may do.
         let only_read = !fresh && path.join(RESULT).exists();
         let lock = if only_read { None } else { Some(lock(path)?) };
         let directory = EvalDir { path: path.to_path_buf(), about, _lock: lock };
         if fresh {
-            // The result goes first: what remains after an interruption never looks finished.
+            // The result goes first, so that what an interruption leaves never looks finished.
             for name in [RESULT, RESPONSES, API_CACHE, KEY] {
                 match fs::remove_file(path.join(name)) {
                     Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -132,7 +132,7 @@ impl EvalDir {
             }
         } else if path.join(RESPONSES).exists() || path.join(RESULT).exists() {
             return Err(Error::input(format!(
-                "{} holds responses but no {KEY}, so what they are responses to is unknown; give another --out, or --fresh",
+                "{} holds responses but no {KEY} that says what they answer; give another --out, or --fresh",
                 path.display()
             )));
         } else {

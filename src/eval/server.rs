@@ -1,8 +1,8 @@
-//! An evaluation whose responses come from a server: the same prompts, scorers and files as for a checkpoint, but no weights, and so
-//! no hash of any: its key holds the model's name and the address.
+//! Evaluation of a model behind a server: the same prompts, scorers and files as for a checkpoint. There are no weights to hash, so the key
+//! holds the model's name and address.
 //!
-//! Every response is written down as it comes (`api-cache.jsonl`), so that none is paid for twice. Images are sent in the size they have;
-//! what the server makes of them is its own affair.
+//! Every response is written to `api-cache.jsonl` as it comes, so that none is paid for twice. Images are sent in their own size; the
+//! server resizes them.
 
 use super::checkpoint::split_of;
 use super::eval_dir::API_CACHE;
@@ -15,7 +15,7 @@ use crate::tasks::{self, Task};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
-/// Examples asked for before the next ones are begun, for each request under way at once.
+/// Examples in a batch, for each request under way at once.
 const ROUNDS: usize = 8;
 
 /// An evaluation of a model behind an address on a dataset.
@@ -101,7 +101,7 @@ impl Server<'_> {
     }
 }
 
-/// An evaluation by a server is not one of a checkpoint directory.
+/// The error of asking for a processor where a server reads the prompts.
 pub(super) fn no_weights(what: &str) -> Error {
     Error::failed(format!("{what} was prepared for a server: there is no tokenizer to read it by"))
 }

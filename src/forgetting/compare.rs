@@ -31,8 +31,11 @@ use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+/// Prompts of each set on which the divergence is measured when nothing is said.
+pub const PROMPTS: usize = 64;
+
 /// What to compare.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct CompareRequest {
     /// Checkpoint directory of the base; may be left out if its evaluation is done and no divergence is wanted.
     pub base: Option<PathBuf>,

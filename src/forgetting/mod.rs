@@ -16,7 +16,7 @@ mod table;
 mod write;
 
 pub use change::{Change, IntervalMethod, ModelScores};
-pub use compare::{CompareObserver, CompareRequest, run};
+pub use compare::{CompareObserver, CompareRequest, PROMPTS, run};
 pub use csv::{CSV_HEADER, CsvRow, rows};
 pub use group_mean::GroupMean;
 pub use pairing::{Evaluation, ExampleLabel, PairedOutcomes, comparable, pair};

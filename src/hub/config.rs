@@ -11,11 +11,11 @@ pub struct HubConfig {
     pub endpoint: String,
     /// Directory of the cache (`HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`).
     pub cache: PathBuf,
-    /// Sent to the Hub, and to nobody else (`HF_TOKEN`, else the file that `hf auth login` writes).
+    /// Sent to the Hub only (`HF_TOKEN`, else the file that `hf auth login` writes).
     pub token: Option<String>,
-    /// Only the cache is used, and why.
+    /// Why only the cache is used; `None` if the Hub is asked.
     pub offline: Option<OfflineReason>,
-    /// Certificates trusted in locate of Mozilla's (`SSL_CERT_FILE`).
+    /// Certificates trusted in place of Mozilla's (`SSL_CERT_FILE`).
     pub certificates: Option<PathBuf>,
 }
 
@@ -24,7 +24,7 @@ pub struct HubConfig {
 pub enum OfflineReason {
     /// `HF_HUB_OFFLINE` is set.
     Environment,
-    /// A task of a study takes the model that the study has downloaded, not one that came to stand for the name since.
+    /// A study's tasks use the model that the study downloaded, even if the name has come to mean another one since.
     Study,
 }
 
@@ -32,7 +32,7 @@ impl HubConfig {
     /// From the environment of this process.
     ///
     /// # Errors
-    /// An input error that names the variable: an address that is none, or no locate for a cache.
+    /// An input error that names the variable: an address that is not valid, or no directory for the cache.
     pub fn from_env() -> Result<HubConfig> {
         HubConfig::read(&|name| std::env::var_os(name))
     }

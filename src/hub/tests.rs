@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 #[test]
-fn names_are_told_from_paths() {
+fn names_on_the_hub_are_distinguished_from_paths() {
     let name = |text: &str| RepoId::parse(text).map(|name| (name.id, name.revision));
     let given = |id: &str, revision: &str| Some((id.to_string(), revision.to_string()));
     assert_eq!(name("Qwen/Qwen2.5-VL-3B-Instruct"), given("Qwen/Qwen2.5-VL-3B-Instruct", "main"));
@@ -33,7 +33,7 @@ fn hub_config(variables: &[(&str, &str)]) -> crate::Result<HubConfig> {
 }
 
 #[test]
-fn the_environment_means_what_it_means_to_the_hubs_own_tools() {
+fn environment_variables_mean_the_same_as_for_hugging_faces_own_tools() {
     let cache = |variables: &[(&str, &str)]| hub_config(variables).unwrap().cache.display().to_string();
     assert_eq!(cache(&[("HOME", "/h")]), "/h/.cache/huggingface/hub");
     assert_eq!(cache(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]), "/x/huggingface/hub");
@@ -63,7 +63,7 @@ fn the_environment_means_what_it_means_to_the_hubs_own_tools() {
 }
 
 #[test]
-fn certificates_are_read_and_a_file_without_any_is_refused() {
+fn a_certificate_file_without_certificates_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("none.pem");
     std::fs::write(&file, "nothing").unwrap();
@@ -82,7 +82,7 @@ fn missing(dir: &Path) -> crate::Result<Vec<String>> {
 }
 
 #[test]
-fn a_snapshot_has_the_name_and_commit_that_find_it_again() {
+fn a_snapshot_directory_gives_the_name_and_commit_that_find_it_again() {
     let home = tempfile::tempdir().unwrap();
     let config = hub_config(&[("HF_HUB_CACHE", home.path().to_str().unwrap())]).unwrap();
     let commit = "0123456789abcdef0123456789abcdef01234567";
@@ -104,7 +104,7 @@ fn a_snapshot_has_the_name_and_commit_that_find_it_again() {
 }
 
 #[test]
-fn a_download_needs_room() {
+fn a_download_that_does_not_fit_on_the_disk_is_refused() {
     let name = RepoId::parse("a/b").unwrap();
     let room = |free| cache::check_disk_space(Path::new("/c"), 7_500_000_000, &name, free);
     assert!(room(None).is_ok() && room(Some(7_500_000_000)).is_ok());

@@ -1,11 +1,11 @@
-//! Reading and writing files so that an error names the file and a reader never sees half of one.
+//! Reading and writing files: errors name the file, and a reader never sees half of one.
 
 use crate::{Error, Result};
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// The file that says that a process works in a directory. It is hidden, so that [`has_other_files`] passes over it, and stays there.
+/// Locked while a process works in a directory. The file is hidden, so that [`has_other_files`] ignores it, and is not removed.
 pub const LOCK: &str = ".lock";
 
 /// Read a whole file. A missing or unreadable file is an input error that names it.
@@ -45,7 +45,7 @@ pub fn read_versioned<T: serde::de::DeserializeOwned>(path: &Path, version: u32,
     read_json(path).map_err(broken)
 }
 
-/// An input error unless `path` is a directory; `what` is what was looked for there.
+/// An input error unless `path` is a directory; `what` names what should be there.
 pub fn require_dir(path: &Path, what: &str) -> Result<()> {
     let why = match path {
         _ if path.is_dir() => return Ok(()),
@@ -63,7 +63,7 @@ pub fn create_dir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|e| Error::failed(format!("cannot create directory {}: {e}", path.display())))
 }
 
-/// Keep other processes out of a directory until the file that is returned is closed. `doing` is what is done there, in a few words.
+/// Keep other processes out of a directory until the returned file is closed. `doing` says for the message what is done there.
 ///
 /// # Errors
 /// An input error if another process has the directory; a failure if the file [`LOCK`] cannot be written.
@@ -80,34 +80,34 @@ pub fn lock_with(dir: &Path, name: &str, doing: &str) -> Result<File> {
             "another process is {doing} in {}; wait for it or give another --out",
             dir.display()
         ))),
-        // A file system without locks does not stop anybody from working.
+        // Work goes on without a lock on a file system that has none.
         Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
     }
 }
 
-/// Is `path`, which need not exist, inside the directory `dir` or that directory itself? Links are followed.
+/// Whether `path`, which need not exist, is in the directory `dir` or is that directory. Links are followed.
 pub fn is_inside(path: &Path, dir: &Path) -> bool {
     let absolute = std::path::absolute(path).ok();
     let existing = absolute.iter().flat_map(|p| p.ancestors()).find_map(|p| p.canonicalize().ok());
     dir.canonicalize().is_ok_and(|dir| existing.is_some_and(|p| p.starts_with(dir)))
 }
 
-/// Does the directory hold anything besides the names that are `own`? Hidden files do not count, nor does a missing directory.
+/// Whether the directory holds files other than those with an `own` name. Hidden files do not count; a missing directory holds none.
 pub fn has_other_files(dir: &Path, own: impl Fn(&str) -> bool) -> bool {
     let foreign = |name: &str| !name.starts_with('.') && !own(name);
     fs::read_dir(dir).is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| foreign(&e.file_name().to_string_lossy()))))
 }
 
-/// In a directory whose content is being made: says that it is not finished.
+/// Marks a directory whose content is not complete yet.
 pub const UNFINISHED: &str = ".jigsaw-unfinished";
 
-/// A directory whose content is being made, by this process alone.
+/// An output directory that this process is filling.
 pub struct OutputDir {
     marker: PathBuf,
     _lock: File,
 }
 
-/// An input error unless [`create_output_dir`] may make its content in `dir`, which is not touched.
+/// An input error if [`create_output_dir`] would refuse `dir`. Nothing is changed.
 pub fn check_output_dir(dir: &Path, overwrite: bool, mark: &str) -> Result<()> {
     let replaceable = dir.join(mark).is_file();
     if dir.join(UNFINISHED).exists() || overwrite && replaceable || !has_other_files(dir, |_| false) {
@@ -117,11 +117,11 @@ pub fn check_output_dir(dir: &Path, overwrite: bool, mark: &str) -> Result<()> {
     Err(Error::input(format!("{} is not empty; choose another --out{or}", dir.display())))
 }
 
-/// Begin to make the content of `dir`, which must be new or empty, or what a call of this that was interrupted has left behind, or, with
-/// `overwrite`, hold plain files alone, `mark` among them; such content is removed.
+/// Create an output directory, or empty it. It must be new, empty, or left behind by an interrupted call. With `overwrite` it may also hold
+/// plain files with `mark` among them.
 ///
 /// # Errors
-/// An input error if there is something else, or another process is at work there; a failure to write.
+/// An input error if it holds something else, or another process writes to it; a failure to write.
 pub fn create_output_dir(dir: &Path, overwrite: bool, mark: &str) -> Result<OutputDir> {
     check_output_dir(dir, overwrite, mark)?;
     let here = dir.display();
@@ -146,7 +146,7 @@ pub fn create_output_dir(dir: &Path, overwrite: bool, mark: &str) -> Result<Outp
 }
 
 impl OutputDir {
-    /// All is there.
+    /// The content is complete.
     ///
     /// # Errors
     /// A failure to write.
@@ -180,7 +180,7 @@ pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut File) -> std::io::R
     Ok(())
 }
 
-/// What a file is meant to hold.
+/// Length and checksum of a file as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileChecksum {
     /// The file.
@@ -191,7 +191,7 @@ pub struct FileChecksum {
     pub crc32: u32,
 }
 
-/// As [`write_atomic_with`], with a checksum made of the bytes on their way to the file.
+/// As [`write_atomic_with`], with a checksum of the bytes written.
 pub fn write_with_checksum(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
@@ -202,7 +202,7 @@ pub fn write_with_checksum(
     Ok(FileChecksum { path: path.to_owned(), bytes, crc32: hasher.finalize() })
 }
 
-/// A file that keeps count of what is written to it.
+/// A file with the length and checksum of what is written to it.
 struct ChecksumWriter<'a> {
     file: &'a mut File,
     sum: &'a mut (u64, crc32fast::Hasher),
@@ -229,7 +229,7 @@ pub fn write_json<T: serde::Serialize + ?Sized>(path: &Path, value: &T) -> Resul
     write_atomic(path, text.as_bytes())
 }
 
-/// Bytes that may still be written where `path` is, which need not exist yet; `None` where the system does not say.
+/// Free bytes on the disk of `path`, which need not exist yet; `None` where the system does not say.
 pub fn free_bytes(path: &Path) -> Option<u64> {
     let absolute = std::path::absolute(path).ok()?;
     let existing = absolute.ancestors().find(|p| p.exists())?;
@@ -257,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_is_locked_until_the_first_process_is_done() {
+    fn a_second_process_is_refused_until_the_first_has_finished() {
         let dir = tempfile::tempdir().unwrap();
         let held = lock(dir.path(), "sampling").unwrap();
         let error = lock(dir.path(), "sampling").unwrap_err();
@@ -271,7 +271,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn every_file_has_the_permissions_of_any_new_file_and_leaves_nothing_beside_it() {
+    fn written_files_have_normal_permissions_and_leave_no_temporary_file() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);

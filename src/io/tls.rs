@@ -1,4 +1,4 @@
-//! TLS whose cryptography is Rust and assembly in Rust, so that no C compiler is needed to build it.
+//! TLS. Its cryptography (graviola) is Rust with inline assembly, so that the build needs no C compiler.
 
 use crate::io::files;
 use crate::{Error, Result};
@@ -7,7 +7,7 @@ use std::path::Path;
 use ureq::tls::TlsProvider;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsConfigBuilder, parse_pem};
 
-/// The settings of TLS, trusting Mozilla's certificates or those of a file; `None` on a processor that the cryptography is not made for.
+/// The TLS settings, which trust Mozilla's certificates or those in a file; `None` on a processor that graviola does not support.
 ///
 /// # Errors
 /// An input error if `SSL_CERT_FILE` names a file without certificates.
@@ -31,7 +31,7 @@ pub(crate) fn config(certificates: Option<&Path>) -> Result<Option<TlsConfig>> {
     Ok(Some(builder.root_certs(roots).build()))
 }
 
-/// Whether this processor can do it; asked first, because the cryptography ends the process where it cannot work.
+/// Whether this processor is supported. graviola ends the process on one that is not.
 #[cfg(target_arch = "x86_64")]
 fn able() -> bool {
     is_x86_feature_detected!("aes")

@@ -53,7 +53,7 @@ impl Model {
         wanted: Option<Vec<u32>>,
         keep: impl FnMut(usize, &Tensor) -> Result<()>,
     ) -> Result<Value> {
-        let checkpointed = self.gradient_checkpointing && tape.recording();
+        let checkpointed = self.gradient_checkpointing && tape.is_recording();
         let features = match layout.images.is_empty() {
             true => None,
             false => {

@@ -164,7 +164,9 @@ impl<'a> Builder<'a> {
         };
         let rows = rest.iter().map(row).collect();
         let rest = self.push_rows(rows, positions(cut..prompt.ids.len()));
-        self.layout.span_groups.push(SpanGroup { shared: opening.clone(), ..SpanGroup::single(rest.clone(), true) });
+        self.layout
+            .span_groups
+            .push(SpanGroup { shared_prefix: opening.clone(), ..SpanGroup::single(rest.clone(), true) });
         self.layout.prompts.push(PromptRows { opening, rest, next: index.next });
         Ok(())
     }

@@ -43,7 +43,10 @@ fn scores(spans: impl Iterator<Item = (usize, usize)>, heads: usize) -> usize {
 
 /// The spans of a span group.
 fn spans_of(span_group: &SpanGroup) -> impl Iterator<Item = (usize, usize)> {
-    span_group.spans.iter().map(|span| (span.rows.len(), span_group.shared.len() + span.prefix.len() + span.rows.len()))
+    span_group
+        .spans
+        .iter()
+        .map(|span| (span.rows.len(), span_group.shared_prefix.len() + span.prefix.len() + span.rows.len()))
 }
 
 /// The frames of an image, in which every patch sees every other.

@@ -1,39 +1,39 @@
-//! Attention of new rows over cached keys and values: the rows of several samples that share their prompt's cache at once.
+//! Attention in decoding: new rows over cached keys and values, for several samples that share the cache of their prompt.
 
 use super::attention::Heads;
 use super::softmax::softmax;
 use multiversion::multiversion;
 
-/// Tokens (of keys) or dimensions (of values) handled at once; both are padded to a multiple of it.
-const WIDE: usize = 16;
+/// Tokens (of keys) or dimensions (of values) per vector step; both are padded to a multiple of it.
+const LANES: usize = 16;
 
-/// Query rows handled at once.
+/// Query rows per pass over the cache.
 const ROWS: usize = 4;
 
-/// Cached keys and values of one layer for a run of tokens, with room for more.
-/// Keys are `[kv heads, dim, room]` (a dimension's values lie side by side, so that scores vectorise over tokens), values
-/// `[kv heads, room, dim]`; room and the values' dim are padded.
+/// Cached keys and values of one layer for a run of tokens, with a fixed capacity.
+/// Keys are `[kv heads, dim, capacity]` (contiguous over tokens, so that scores vectorise over them), values
+/// `[kv heads, capacity, dim]`; the capacity and the values' dim are padded.
 #[derive(Debug, Clone, Default)]
 pub struct KvBuffer {
     keys: Vec<f32>,
     values: Vec<f32>,
-    /// As asked for.
-    limit: usize,
-    /// As allocated.
-    room: usize,
+    /// Requested capacity in tokens.
+    capacity: usize,
+    /// The same, padded: as allocated.
+    padded_capacity: usize,
     len: usize,
 }
 
 impl KvBuffer {
-    /// Room for `room` tokens.
-    pub fn with_capacity(heads: Heads, room: usize) -> Self {
-        let (limit, room) = (room, room.next_multiple_of(WIDE));
-        let size = heads.key_value * room;
+    /// An empty buffer for `capacity` tokens.
+    pub fn with_capacity(heads: Heads, capacity: usize) -> Self {
+        let padded_capacity = capacity.next_multiple_of(LANES);
+        let size = heads.key_value * padded_capacity;
         KvBuffer {
             keys: vec![0.0; size * heads.dim],
-            values: vec![0.0; size * heads.dim.next_multiple_of(WIDE)],
-            limit,
-            room,
+            values: vec![0.0; size * heads.dim.next_multiple_of(LANES)],
+            capacity,
+            padded_capacity,
             len: 0,
         }
     }
@@ -48,7 +48,7 @@ impl KvBuffer {
         self.len == 0
     }
 
-    /// Forget the tokens, keep the room.
+    /// Remove the tokens, keep the memory.
     pub fn clear(&mut self) {
         self.len = 0;
     }
@@ -56,16 +56,16 @@ impl KvBuffer {
     /// Append the key and value heads of one `qkv` row (rotation applied).
     ///
     /// # Panics
-    /// If there is no room.
+    /// If the buffer is full.
     pub fn push(&mut self, qkv: &[f32], heads: Heads) {
-        assert!(self.len < self.limit, "no room in the key-value cache");
-        let padded = heads.dim.next_multiple_of(WIDE);
+        assert!(self.len < self.capacity, "the key-value cache is full");
+        let padded = heads.dim.next_multiple_of(LANES);
         let (keys, values) = qkv[heads.query * heads.dim..].split_at(heads.key_value * heads.dim);
         for (h, (key, value)) in keys.chunks_exact(heads.dim).zip(values.chunks_exact(heads.dim)).enumerate() {
             for (d, k) in key.iter().enumerate() {
-                self.keys[(h * heads.dim + d) * self.room + self.len] = *k;
+                self.keys[(h * heads.dim + d) * self.padded_capacity + self.len] = *k;
             }
-            let at = (h * self.room + self.len) * padded;
+            let at = (h * self.padded_capacity + self.len) * padded;
             self.values[at..at + heads.dim].copy_from_slice(value);
         }
         self.len += 1;
@@ -73,7 +73,7 @@ impl KvBuffer {
 }
 
 /// Attention of samples that share `prefix`: sample i has the query heads of row i of `qkv` (`[samples, (q + 2 kv) dim]`), and
-/// `own[i]` holds what follows the prefix, its new key included. `out` is `[samples, q dim]`; `scratch` is scratch memory.
+/// `own[i]` holds its tokens after the prefix, the new one included. `out` is `[samples, q dim]`; `scratch` is a reusable buffer.
 /// A sample's result does not depend on the others.
 pub fn decode_attention(
     out: &mut [f32],
@@ -84,11 +84,11 @@ pub fn decode_attention(
     scratch: &mut Vec<f32>,
 ) {
     let (dim, group) = (heads.dim, heads.query / heads.key_value);
-    let (width, padded) = (heads.query * dim, dim.next_multiple_of(WIDE));
+    let (width, padded) = (heads.query * dim, dim.next_multiple_of(LANES));
     let longest = own.iter().map(|own| own.len).max().unwrap_or(0);
-    // A row of scores: those of the prefix, then those of the sample's own tokens, each padded.
-    let before = prefix.len.next_multiple_of(WIDE);
-    let stride = before + longest.next_multiple_of(WIDE);
+    // A row of scores: the prefix, then the sample's own tokens, each padded.
+    let before = prefix.len.next_multiple_of(LANES);
+    let stride = before + longest.next_multiple_of(LANES);
     let rows = own.len() * group;
     scratch.clear();
     scratch.resize(rows * (dim + stride + padded), 0.0);
@@ -151,11 +151,11 @@ fn score_rows<const N: usize>(
     cache: &KvBuffer,
     kv: usize,
 ) {
-    let keys = &cache.keys[kv * dim * cache.room..(kv + 1) * dim * cache.room];
-    for first in (0..cache.len).step_by(WIDE) {
-        let mut sums = [[0.0f32; WIDE]; N];
+    let keys = &cache.keys[kv * dim * cache.padded_capacity..(kv + 1) * dim * cache.padded_capacity];
+    for first in (0..cache.len).step_by(LANES) {
+        let mut sums = [[0.0f32; LANES]; N];
         for d in 0..dim {
-            let keys: &[f32; WIDE] = keys[d * cache.room + first..].first_chunk().unwrap_or(&[0.0; WIDE]);
+            let keys: &[f32; LANES] = keys[d * cache.padded_capacity + first..].first_chunk().unwrap_or(&[0.0; LANES]);
             for (n, sums) in sums.iter_mut().enumerate() {
                 let q = queries[n * dim + d];
                 for (s, k) in sums.iter_mut().zip(keys) {
@@ -164,7 +164,7 @@ fn score_rows<const N: usize>(
             }
         }
         for (n, sums) in sums.iter().enumerate() {
-            scores[n * stride + first..][..WIDE].copy_from_slice(sums);
+            scores[n * stride + first..][..LANES].copy_from_slice(sums);
         }
     }
 }
@@ -192,14 +192,14 @@ fn weigh_rows<const N: usize>(
     cache: &KvBuffer,
     kv: usize,
 ) {
-    let values = &cache.values[kv * cache.room * padded..(kv + 1) * cache.room * padded];
-    for first in (0..padded).step_by(WIDE) {
-        let mut sums = [[0.0f32; WIDE]; N];
+    let values = &cache.values[kv * cache.padded_capacity * padded..(kv + 1) * cache.padded_capacity * padded];
+    for first in (0..padded).step_by(LANES) {
+        let mut sums = [[0.0f32; LANES]; N];
         for (n, sums) in sums.iter_mut().enumerate() {
-            sums.copy_from_slice(&out[n * padded + first..][..WIDE]);
+            sums.copy_from_slice(&out[n * padded + first..][..LANES]);
         }
         for (token, value) in values.chunks_exact(padded).take(cache.len).enumerate() {
-            let value: &[f32; WIDE] = value[first..].first_chunk().unwrap_or(&[0.0; WIDE]);
+            let value: &[f32; LANES] = value[first..].first_chunk().unwrap_or(&[0.0; LANES]);
             for (n, sums) in sums.iter_mut().enumerate() {
                 let w = weights[n * stride + token];
                 for (s, v) in sums.iter_mut().zip(value) {
@@ -208,7 +208,7 @@ fn weigh_rows<const N: usize>(
             }
         }
         for (n, sums) in sums.iter().enumerate() {
-            out[n * padded + first..][..WIDE].copy_from_slice(sums);
+            out[n * padded + first..][..LANES].copy_from_slice(sums);
         }
     }
 }

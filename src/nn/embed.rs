@@ -28,7 +28,7 @@ pub fn embed(tape: &Tape, table: &Arc<Parameter>, images: Option<&Value>, source
                 RowSource::Image(_) => None,
             })
             .collect();
-        // The rows of the tokens, then those of the images, put into order.
+        // Position of each row in the concatenation of token rows and image rows.
         let mut token = 0..;
         let index: Vec<u32> = sources
             .iter()
@@ -50,7 +50,7 @@ pub fn embed(tape: &Tape, table: &Arc<Parameter>, images: Option<&Value>, source
                     y.extend_from_slice(&images[*row as usize * width..(*row as usize + 1) * width]);
                 }
                 (RowSource::Image(_), None) => {
-                    return Err(crate::Error::failed("an image's row is asked for, and there is no image"));
+                    return Err(crate::Error::failed("a row of image features is needed, but there are no images"));
                 }
             }
         }
@@ -58,8 +58,8 @@ pub fn embed(tape: &Tape, table: &Arc<Parameter>, images: Option<&Value>, source
     let image_node = images.and_then(Value::node);
     let image_shape = images.map(|v| v.tensor.dims().to_vec());
     let table = Arc::clone(table);
-    let wanted = table.trainable() || image_node.is_some();
-    Ok(tape.record(from_vec(y, (rows, width))?, wanted, move |grad, grads| {
+    let requires_grad = table.trainable() || image_node.is_some();
+    Ok(tape.record(from_vec(y, (rows, width))?, requires_grad, move |grad, grads| {
         let g = read(&grad)?;
         if table.trainable() {
             grads.accumulate(&table, |dw, filled| {
@@ -86,8 +86,8 @@ pub fn embed(tape: &Tape, table: &Arc<Parameter>, images: Option<&Value>, source
     }))
 }
 
-/// The same in candle ops, for devices without fused kernels: rows `tokens` of the table, then all of `images`, in the order of `index`.
-/// The gradients are sums in the type of the activations, whatever the table is multiplied in.
+/// [`embed`] in candle ops: rows `tokens` of the table, then all of `images`, in the order of `index`. Gradients have the type of the
+/// activations, whatever that of the table.
 fn reference(
     tape: &Tape,
     table: &Arc<Parameter>,
@@ -114,7 +114,7 @@ fn reference(
         let d_all = zeros(total)?.index_add(&index, &grad, 0)?;
         if table.trainable() {
             let of_tokens = d_all.narrow(0, 0, count)?.contiguous()?;
-            grads.add_to(&table, zeros(table.var.dim(0)?)?.index_add(&tokens, &of_tokens, 0)?)?;
+            grads.add_to_parameter(&table, zeros(table.var.dim(0)?)?.index_add(&tokens, &of_tokens, 0)?)?;
         }
         match node {
             Some(_) => grads.add(node, d_all.narrow(0, count, total - count)?.contiguous()?),
@@ -123,7 +123,7 @@ fn reference(
     }))
 }
 
-/// Rows `index` of `x` `[n, width]`; a row may be taken more than once.
+/// Rows `index` of `x` `[n, width]`; an index may occur more than once.
 pub fn gather_rows(tape: &Tape, x: &Value, index: Vec<u32>) -> Result<Value> {
     let (n, width) = x.tensor.dims2()?;
     let rows = index.len();
@@ -149,12 +149,12 @@ pub fn gather_rows(tape: &Tape, x: &Value, index: Vec<u32>) -> Result<Value> {
                 add_row(dx, *row as usize, g);
             }
         })?;
-        grads.put(node, dx);
+        grads.set(node, dx);
         Ok(())
     }))
 }
 
-/// Every `group` rows of `x` `[rows, width]` as one row: `[rows / group, group * width]`. Costs nothing.
+/// Every `group` rows of `x` `[rows, width]` as one row: `[rows / group, group * width]`. A reshape, no copy.
 pub fn merge_rows(tape: &Tape, x: &Value, group: usize) -> Result<Value> {
     let (rows, width) = x.tensor.dims2()?;
     let node = x.node();

@@ -1,14 +1,15 @@
-//! `y = x Phi(x)`: the exact GELU, as in the patch merger.
+//! GELU, exact: `y = x Phi(x)`, as in the patch merger.
 
 use crate::Result;
 use crate::nn::math::{erf, exp};
-use crate::nn::slice::{from_vec, read, written};
+use crate::nn::slice::{from_vec, read, uninit_vec};
 use crate::nn::{Tape, Value};
 use candle_core::Tensor;
 use multiversion::multiversion;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
+/// Elements handled at a time by one thread.
 const CHUNK: usize = 1 << 12;
 
 /// Elementwise GELU (with the error function, not the tanh approximation).
@@ -22,7 +23,7 @@ pub fn gelu(tape: &Tape, x: &Value) -> Result<Value> {
         let x = &*x;
         // SAFETY: the chunks cover the result, and `forward` writes a whole chunk.
         unsafe {
-            written(x.len(), |y| {
+            uninit_vec(x.len(), |y| {
                 y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| forward(y, x));
             })
         }
@@ -34,7 +35,7 @@ pub fn gelu(tape: &Tape, x: &Value) -> Result<Value> {
             let (g, x) = (&*g, &*x);
             // SAFETY: the chunks cover the result, and `backward` writes a whole chunk.
             unsafe {
-                written(x.len(), |dx| {
+                uninit_vec(x.len(), |dx| {
                     dx.par_chunks_mut(CHUNK)
                         .zip(x.par_chunks(CHUNK))
                         .zip(g.par_chunks(CHUNK))

@@ -1,4 +1,4 @@
-//! Test bench for ops: fused kernel against f64 central differences of the composed op, and both backwards against each other.
+//! Gradient checks of ops: the fused kernel against the reference in candle ops, and both against central differences in f64.
 
 use crate::nn::{Parameter, Tape, Value};
 use crate::{Result, rng};
@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use rand::RngExt;
 use std::sync::Arc;
 
-/// Uniform in [-1, 1), the same for the same seed.
+/// Uniform in [-1, 1), determined by the seed.
 pub fn tensor(shape: &[usize], seed: u64) -> Tensor {
     let mut rng = rng::stream(seed, "check", &[]);
     let data: Vec<f32> = (0..shape.iter().product::<usize>()).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect();
@@ -27,7 +27,7 @@ pub fn relative_error(a: &Tensor, b: &Tensor) -> f64 {
     a.iter().zip(&b).fold(0.0f64, |m, (x, y)| m.max((x - y).abs())) / scale
 }
 
-/// Seed of the dropout of all passes, so that they drop the same.
+/// Seed of the dropout of all passes, so that all drop the same elements.
 const DROPOUT: u64 = 3;
 
 fn tape() -> Tape {
@@ -36,7 +36,7 @@ fn tape() -> Tape {
 
 type Build<'a> = &'a dyn Fn(&Tape, &[Value], &[Arc<Parameter>]) -> Result<Value>;
 
-/// Check an op built by `build` from inputs and parameters of the given shapes, the first `inputs` of which are inputs.
+/// Check the op that `build` makes from inputs and parameters of the given `shapes`; the first `inputs` of them are inputs.
 pub fn check(shapes: &[&[usize]], inputs: usize, build: impl Fn(&Tape, &[Value], &[Arc<Parameter>]) -> Result<Value>) {
     let tensors: Vec<Tensor> = shapes.iter().enumerate().map(|(i, s)| tensor(s, i as u64 + 1)).collect();
     check_at(&tensors, inputs, build);
@@ -50,15 +50,15 @@ pub fn check_at(
 ) {
     let build: Build = &build;
     let (y_fused, fused) = gradients(tape(), tensors, inputs, build);
-    let (y_composed, composed) = gradients(tape().reference(), tensors, inputs, build);
+    let (y_reference, reference) = gradients(tape().reference(), tensors, inputs, build);
     assert!(
-        relative_error(&y_fused, &y_composed) < 2e-6,
-        "forward: fused against composed {}",
-        relative_error(&y_fused, &y_composed)
+        relative_error(&y_fused, &y_reference) < 2e-6,
+        "forward: fused against reference {}",
+        relative_error(&y_fused, &y_reference)
     );
-    for (i, (f, c)) in fused.iter().zip(&composed).enumerate() {
-        let (f, c) = (f.as_ref().expect("fused gradient"), c.as_ref().expect("composed gradient"));
-        assert!(relative_error(f, c) < 1e-5, "argument {i}: fused against composed {}", relative_error(f, c));
+    for (i, (f, c)) in fused.iter().zip(&reference).enumerate() {
+        let (f, c) = (f.as_ref().expect("fused gradient"), c.as_ref().expect("reference gradient"));
+        assert!(relative_error(f, c) < 1e-5, "argument {i}: fused against reference {}", relative_error(f, c));
         let numeric = finite_differences(tensors, inputs, i, build);
         assert!(
             relative_error(f, &numeric) < 1e-5,
@@ -103,7 +103,7 @@ fn weights(shape: &[usize]) -> Tensor {
     tensor(shape, 99)
 }
 
-/// Central differences of the composed op in f64.
+/// Central differences of the reference in f64.
 fn finite_differences(tensors: &[Tensor], inputs: usize, which: usize, build: Build) -> Tensor {
     let h = 1e-5;
     let wide: Vec<Tensor> = tensors.iter().map(|t| t.to_dtype(DType::F64).unwrap()).collect();

@@ -1,12 +1,12 @@
 //! KL divergence between two models' next-token distributions, row by row, differentiable in the second.
 //!
 //! `KL(p || q)` with `p` of a model that does not learn: the gradient of a row with respect to q's logits is `q - p`. The logits of both
-//! exist for some rows at a time, and are formed again in the backward pass.
+//! exist for a block of rows at a time; the backward pass recomputes them.
 
 use crate::nn::matmul::{Matrix, MatrixMut, matmul};
 use crate::nn::slice::{from_vec, mutate, read};
 use crate::nn::softmax::{kl_divergence, softmax};
-use crate::nn::tiled_logits::{Running, TiledLogits, tile_width};
+use crate::nn::tiled_logits::{OnlineSoftmax, TiledLogits, tile_width};
 use crate::nn::weight_matrix::WeightMatrix;
 use crate::nn::{Parameter, Tape, Value};
 use crate::{Error, Result};
@@ -14,10 +14,10 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 use std::sync::Arc;
 
-/// Bytes of logits of each model that exist at a time.
+/// Bytes of logits per model that exist at once.
 const LOGIT_BYTES: usize = 64 << 20;
 
-/// Next-token distributions whose logits are still to be formed: `states` `[rows, width]` times the transpose of `weight`
+/// Next-token distributions whose logits are computed when needed: `states` `[rows, width]` times the transpose of `weight`
 /// `[vocab, width]`.
 #[derive(Clone)]
 pub struct LazyLogits {
@@ -31,10 +31,10 @@ pub struct LazyLogits {
 /// `[vocab, width]`; the widths may differ, the vocabularies must not.
 pub fn kl_from(tape: &Tape, p: &LazyLogits, x: &Value, weight: &Arc<Parameter>) -> Result<Value> {
     let vocab = weight.var.dims()[0];
-    in_pieces(tape, p, x, weight, (LOGIT_BYTES / (4 * vocab.max(1))).clamp(1, 512))
+    blockwise(tape, p, x, weight, (LOGIT_BYTES / (4 * vocab.max(1))).clamp(1, 512))
 }
 
-fn in_pieces(tape: &Tape, p: &LazyLogits, x: &Value, weight: &Arc<Parameter>, piece: usize) -> Result<Value> {
+fn blockwise(tape: &Tape, p: &LazyLogits, x: &Value, weight: &Arc<Parameter>, block: usize) -> Result<Value> {
     let ((rows, width), (vocab, _)) = (x.tensor.dims2()?, weight.var.dims2()?);
     let (p_rows, p_width) = p.states.dims2()?;
     if p.weight.var.dims() != [vocab, p_width] || p_rows != rows {
@@ -51,8 +51,8 @@ fn in_pieces(tape: &Tape, p: &LazyLogits, x: &Value, weight: &Arc<Parameter>, pi
         let (p_states, p_weight) = (read(&p.states)?, WeightMatrix::of(&p.weight, p_width)?);
         let (x, w) = (read(&x.tensor)?, WeightMatrix::of(weight, width)?);
         let (mut p_logits, mut q_logits) = (Vec::new(), Vec::new());
-        for (i, nats) in nats.chunks_mut(piece).enumerate() {
-            let (start, count) = (i * piece, nats.len());
+        for (i, nats) in nats.chunks_mut(block).enumerate() {
+            let (start, count) = (i * block, nats.len());
             logits(&mut p_logits, &p_states[start * p_width..], &p_weight, [count, p_width, vocab]);
             logits(&mut q_logits, &x[start * width..], &w, [count, width, vocab]);
             let both = p_logits.par_chunks(vocab).zip(q_logits.par_chunks(vocab));
@@ -66,8 +66,8 @@ fn in_pieces(tape: &Tape, p: &LazyLogits, x: &Value, weight: &Arc<Parameter>, pi
             let (p_states, p_weight) = (read(&p.states)?, WeightMatrix::of(&p.weight, p_width)?);
             let (g, x, w) = (read(&grad)?, read(&x_tensor)?, WeightMatrix::of(&weight, width)?);
             let (mut p_logits, mut q_logits) = (Vec::new(), Vec::new());
-            for start in (0..rows).step_by(piece) {
-                let count = piece.min(rows - start);
+            for start in (0..rows).step_by(block) {
+                let count = block.min(rows - start);
                 let x = &x[start * width..(start + count) * width];
                 logits(&mut p_logits, &p_states[start * p_width..], &p_weight, [count, p_width, vocab]);
                 logits(&mut q_logits, x, &w, [count, width, vocab]);
@@ -103,27 +103,27 @@ fn logits(out: &mut Vec<f32>, x: &[f32], weight: &WeightMatrix<'_>, [rows, width
     weight.times_rows_t(MatrixMut::new(out, rows, vocab, vocab), x, 0..vocab, false);
 }
 
-/// The same in candle ops, for devices without fused kernels, `tile` entries of the vocabulary at a time.
+/// [`kl_from`] in candle ops, `tile` vocabulary entries at a time.
 fn reference(tape: &Tape, p: &LazyLogits, x: &Value, weight: &Arc<Parameter>, tile: usize) -> Result<Value> {
     let states = Value::constant(p.states.to_dtype(x.tensor.dtype())?);
     let (p, q) = (TiledLogits::new(&states, &p.weight, 1.0, tile), TiledLogits::new(x, weight, 1.0, tile));
-    let (mut of_p, mut of_q): (Option<Running>, Option<Running>) = (None, None);
+    let (mut of_p, mut of_q): (Option<OnlineSoftmax>, Option<OnlineSoftmax>) = (None, None);
     for tile in q.tiles() {
-        let (p, q) = (p.of(&tile)?, q.of(&tile)?);
-        of_p = Some(Running::observe(of_p, &p, &(&p - &q)?)?);
-        of_q = Some(Running::observe(of_q, &q, &q)?);
+        let (p, q) = (p.tile_logits(&tile)?, q.tile_logits(&tile)?);
+        of_p = Some(OnlineSoftmax::observe(of_p, &p, &(&p - &q)?)?);
+        of_q = Some(OnlineSoftmax::observe(of_q, &q, &q)?);
     }
     let (Some(of_p), Some(of_q)) = (of_p, of_q) else {
         return Err(Error::failed("KL over an empty vocabulary"));
     };
     let (p_lse, q_lse) = (of_p.log_sum_exp()?, of_q.log_sum_exp()?);
     let nats = (of_p.mean()? + (&q_lse - &p_lse)?)?.squeeze(1)?;
-    let wanted = q.wanted();
-    Ok(tape.record(nats, wanted, move |grad, grads| {
+    let requires_grad = q.requires_grad();
+    Ok(tape.record(nats, requires_grad, move |grad, grads| {
         let g = grad.detach().unsqueeze(1)?;
         q.backward(grads, |tile, q| {
             let probabilities = |logits: Tensor, lse: &Tensor| logits.broadcast_sub(lse)?.exp();
-            Ok((probabilities(q, &q_lse)? - probabilities(p.of(tile)?, &p_lse)?)?.broadcast_mul(&g)?)
+            Ok((probabilities(q, &q_lse)? - probabilities(p.tile_logits(tile)?, &p_lse)?)?.broadcast_mul(&g)?)
         })
     }))
 }
@@ -139,9 +139,9 @@ mod tests {
 
     #[test]
     fn the_divergence_agrees_with_finite_differences() {
-        for piece in [1, 2, 100] {
+        for block in [1, 2, 100] {
             gradcheck::check(&[&[5, 6], &[11, 6]], 1, |tape, v, p| {
-                in_pieces(tape, &lazy_logits(5, 11), &v[0], &p[0], piece)
+                blockwise(tape, &lazy_logits(5, 11), &v[0], &p[0], block)
             });
         }
     }
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_has_no_divergence_from_itself_and_no_gradient() {
+    fn the_divergence_of_a_model_from_itself_and_its_gradient_are_zero() {
         for tape in [Tape::new(), Tape::new().reference()] {
             let (x, w) = (gradcheck::tensor(&[4, 6], 1), gradcheck::parameter("w", &[9, 6], 2));
             let p = LazyLogits { states: x.clone(), weight: w.clone() };
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn distributions_that_cannot_be_compared_are_an_error() {
+    fn distributions_of_different_shapes_are_an_error() {
         let (x, w) = (Value::constant(gradcheck::tensor(&[4, 6], 1)), gradcheck::parameter("w", &[9, 6], 2));
         assert!(kl_from(&Tape::new(), &lazy_logits(4, 8), &x, &w).is_err());
         assert!(kl_from(&Tape::new(), &lazy_logits(3, 9), &x, &w).is_err());

@@ -1,10 +1,10 @@
-//! `y = x W^T + b (+ residual)`, several maps of one input side by side, each maybe with a low-rank adapter.
+//! Linear layers: `y = x W^T + b (+ residual)`. Several layers of one input run as one op, each with an optional LoRA adapter.
 
 use crate::Result;
-use crate::nn::lora::{self, Lora, Mask, Place};
+use crate::nn::lora::{self, DropoutMask, LayerShape, Lora};
 use crate::nn::matmul::{Matrix, MatrixMut, matmul};
-use crate::nn::slice::{from_vec, mutate, read, written};
-use crate::nn::tape::Source;
+use crate::nn::slice::{from_vec, mutate, read, uninit_vec};
+use crate::nn::tape::Saved;
 use crate::nn::weight_matrix::WeightMatrix;
 use crate::nn::{Parameter, Tape, Value};
 use candle_core::{DType, Tensor};
@@ -12,19 +12,19 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 use std::sync::Arc;
 
-/// Weight `[out, in]`, optional bias `[out]` and optional adapter of a linear map.
+/// A linear layer: weight `[out, in]`, optional bias `[out]`, optional LoRA adapter.
 #[derive(Clone)]
 pub struct Linear {
     /// `[out, in]`, or any shape whose first dimension is `out` and whose others multiply to `in` (a patch convolution).
     pub weight: Arc<Parameter>,
     /// `[out]`.
     pub bias: Option<Arc<Parameter>>,
-    /// What is added to the map in low rank.
+    /// The adapter, added to the layer's output.
     pub lora: Option<Lora>,
 }
 
 impl Linear {
-    /// A map of nothing but a weight.
+    /// A layer with neither bias nor adapter.
     pub fn without_bias(weight: Arc<Parameter>) -> Linear {
         Linear { weight, bias: None, lora: None }
     }
@@ -33,13 +33,13 @@ impl Linear {
         self.weight.var.dims()[0]
     }
 
-    /// Whether the weight, the bias or the adapter takes a gradient.
+    /// Whether the weight, the bias or the adapter is trainable.
     pub fn is_trainable(&self) -> bool {
         self.parameters().any(|p| p.trainable())
     }
 
     /// Whether the backward pass needs the input.
-    fn keeps_input(&self) -> bool {
+    fn saves_input(&self) -> bool {
         self.weight.trainable() || self.lora.as_ref().is_some_and(Lora::is_trainable)
     }
 
@@ -49,26 +49,26 @@ impl Linear {
     }
 }
 
-/// Apply each of `maps` to `x` `[rows, in]` and lay the results side by side: `[rows, sum of out]`; add `residual` (of the
-/// result's shape) if given. A frozen weight costs nothing in the backward pass.
-pub fn linear(tape: &Tape, x: &Value, maps: &[&Linear], residual: Option<&Value>) -> Result<Value> {
+/// Apply each of `layers` to `x` `[rows, in]` and concatenate the results: `[rows, sum of out]`; add `residual` (of the result's shape)
+/// if given. The backward pass computes no gradient for a frozen weight.
+pub fn linear(tape: &Tape, x: &Value, layers: &[&Linear], residual: Option<&Value>) -> Result<Value> {
     let (rows, width) = x.tensor.dims2()?;
-    let total: usize = maps.iter().map(|m| m.out()).sum();
+    let total: usize = layers.iter().map(|m| m.out()).sum();
     if !tape.is_fused(&x.tensor) {
-        return reference(tape, x, maps, residual, width);
+        return reference(tape, x, layers, residual, width);
     }
-    let places = places(maps, rows, width, total);
+    let outputs = outputs(layers, rows, width, total);
     let mut y: Vec<f32> = Vec::new();
-    // Whether `y` starts from something that the products are added to.
-    let started = residual.is_some() || maps.iter().any(|m| m.bias.is_some());
+    // Whether `y` already holds the residual or the biases, to which the products are added.
+    let accumulate = residual.is_some() || layers.iter().any(|m| m.bias.is_some());
     if let Some(residual) = residual {
         y.extend_from_slice(&read(&residual.tensor)?);
-    } else if started {
+    } else if accumulate {
         let mut row = Vec::with_capacity(total);
-        for map in maps {
-            match &map.bias {
+        for layer in layers {
+            match &layer.bias {
                 Some(bias) => row.extend_from_slice(&read(bias.var.as_tensor())?),
-                None => row.resize(row.len() + map.out(), 0.0),
+                None => row.resize(row.len() + layer.out(), 0.0),
             }
         }
         y = row.repeat(rows);
@@ -78,9 +78,9 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Linear], residual: Option<&Value>
     {
         let x_data = read(&x.tensor)?;
         let x_view = Matrix::new(&x_data, rows, width, width);
-        for (map, (column, Place { out, .. })) in maps.iter().zip(&places) {
+        for (layer, (column, LayerShape { out, .. })) in layers.iter().zip(&outputs) {
             let (column, out) = (*column, *out);
-            if let Some(bias) = map.bias.as_ref().filter(|_| residual.is_some()) {
+            if let Some(bias) = layer.bias.as_ref().filter(|_| residual.is_some()) {
                 let bias = read(bias.var.as_tensor())?;
                 let bias = &*bias;
                 y.par_chunks_mut(total).with_min_len(64).for_each(|row| {
@@ -89,53 +89,53 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Linear], residual: Option<&Value>
                     }
                 });
             }
-            let weight = WeightMatrix::of(&map.weight, width)?;
+            let weight = WeightMatrix::of(&layer.weight, width)?;
             let from = column.min(rows * total);
-            let target = match started {
+            let target = match accumulate {
                 true => MatrixMut::new(&mut y[from..], rows, out, total),
-                false => MatrixMut::unfilled(&mut y.spare_capacity_mut()[from..rows * total], rows, out, total),
+                false => MatrixMut::uninit(&mut y.spare_capacity_mut()[from..rows * total], rows, out, total),
             };
-            weight.times_rows_t(target, x_view, 0..out, started);
+            weight.times_rows_t(target, x_view, 0..out, accumulate);
         }
-        if !started {
-            // SAFETY: the products of all maps, side by side, have written every element of every row.
+        if !accumulate {
+            // SAFETY: the products of all layers together have written every element of every row.
             unsafe { y.set_len(rows * total) };
         }
     }
-    let mut adapters: Vec<Option<(Option<Mask>, Vec<f32>)>> = Vec::with_capacity(maps.len());
-    for (map, (column, place)) in maps.iter().zip(&places) {
-        adapters.push(match &map.lora {
+    let mut adapters: Vec<Option<(Option<DropoutMask>, Vec<f32>)>> = Vec::with_capacity(layers.len());
+    for (layer, (column, shape)) in layers.iter().zip(&outputs) {
+        adapters.push(match &layer.lora {
             None => None,
             Some(lora) => {
                 let mask = lora.mask(tape);
                 let x = read(&x.tensor)?;
                 let from = (*column).min(rows * total);
-                Some((mask, lora::forward(lora, mask, &x, &mut y[from..], *place)?))
+                Some((mask, lora::forward(lora, mask, &x, &mut y[from..], *shape)?))
             }
         });
     }
     let y = from_vec(y, (rows, total))?;
-    let maps: Vec<Linear> = maps.iter().map(|m| (*m).clone()).collect();
-    let trains = maps.iter().any(Linear::is_trainable);
-    let wanted = trains || x.requires_grad() || residual.is_some_and(Value::requires_grad);
+    let layers: Vec<Linear> = layers.iter().map(|m| (*m).clone()).collect();
+    let trains = layers.iter().any(Linear::is_trainable);
+    let requires_grad = trains || x.requires_grad() || residual.is_some_and(Value::requires_grad);
     let (x_node, residual_node) = (x.node(), residual.and_then(Value::node));
-    let x_source = maps.iter().any(Linear::keeps_input).then(|| x.source());
-    Ok(tape.record(y, wanted, move |grad, grads| {
+    let x_saved = layers.iter().any(Linear::saves_input).then(|| x.save());
+    Ok(tape.record(y, requires_grad, move |grad, grads| {
         {
             let g = read(&grad)?;
-            let x = x_source.map(Source::get).transpose()?;
+            let x = x_saved.map(Saved::get).transpose()?;
             let x = x.as_ref().map(read).transpose()?;
             let mut dx = grads.take(x_node);
-            for ((map, (column, place)), adapter) in maps.iter().zip(&places).zip(&adapters) {
-                let (out, column) = (place.out, *column);
+            for ((layer, (column, shape)), adapter) in layers.iter().zip(&outputs).zip(&adapters) {
+                let (out, column) = (shape.out, *column);
                 let g_view = Matrix::new(&g[column.min(rows * total)..], rows, out, total);
-                if let Some(x) = x.as_deref().filter(|_| map.weight.trainable()) {
-                    grads.accumulate(&map.weight, |dw, filled| {
+                if let Some(x) = x.as_deref().filter(|_| layer.weight.trainable()) {
+                    grads.accumulate(&layer.weight, |dw, filled| {
                         let x_view = Matrix::new(x, rows, width, width);
                         matmul(MatrixMut::new(dw, out, width, width), g_view.t(), x_view, filled, true);
                     })?;
                 }
-                if let Some(bias) = map.bias.as_ref().filter(|b| b.trainable()) {
+                if let Some(bias) = layer.bias.as_ref().filter(|b| b.trainable()) {
                     let sums = column_sums(&g, total, column, out);
                     grads.accumulate(bias, |db, filled| {
                         for (d, s) in db.iter_mut().zip(&sums) {
@@ -144,7 +144,7 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Linear], residual: Option<&Value>
                     })?;
                 }
                 if x_node.is_some() {
-                    let weight = WeightMatrix::of(&map.weight, width)?;
+                    let weight = WeightMatrix::of(&layer.weight, width)?;
                     match &dx {
                         Some(dx) => mutate(dx, |dx| {
                             weight.times_rows(MatrixMut::new(dx, rows, width, width), g_view, 0..out, true);
@@ -152,8 +152,8 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Linear], residual: Option<&Value>
                         None => {
                             // SAFETY: the product writes every element.
                             let product = unsafe {
-                                written(rows * width, |dx| {
-                                    let dx = MatrixMut::unfilled(dx, rows, width, width);
+                                uninit_vec(rows * width, |dx| {
+                                    let dx = MatrixMut::uninit(dx, rows, width, width);
                                     weight.times_rows(dx, g_view, 0..out, false);
                                 })
                             };
@@ -161,85 +161,86 @@ pub fn linear(tape: &Tape, x: &Value, maps: &[&Linear], residual: Option<&Value>
                         }
                     }
                 }
-                if let (Some(lora), Some((mask, low))) = (&map.lora, adapter)
+                if let (Some(lora), Some((mask, low))) = (&layer.lora, adapter)
                     && (lora.is_trainable() || x_node.is_some())
                 {
                     let seen = (x.as_deref().unwrap_or(&[]), low.as_slice());
                     let g = &g[column.min(rows * total)..];
-                    lora::backward(lora, *mask, seen, g, dx.as_ref().filter(|_| x_node.is_some()), *place, grads)?;
+                    lora::backward(lora, *mask, seen, g, dx.as_ref().filter(|_| x_node.is_some()), *shape, grads)?;
                 }
             }
             if let Some(dx) = dx {
-                grads.put(x_node, dx);
+                grads.set(x_node, dx);
             }
         }
         grads.add(residual_node, grad)
     }))
 }
 
-/// The first column of each map's result, and its sizes.
-fn places(maps: &[&Linear], rows: usize, width: usize, stride: usize) -> Vec<(usize, Place)> {
+/// The first column of each layer's output, and the layer's shape.
+fn outputs(layers: &[&Linear], rows: usize, width: usize, stride: usize) -> Vec<(usize, LayerShape)> {
     let mut column = 0;
-    let place = |map: &&Linear| {
-        let out = map.out();
+    let shape = |layer: &&Linear| {
+        let out = layer.out();
         column += out;
-        (column - out, Place { rows, width, out, stride })
+        (column - out, LayerShape { rows, width, out, stride })
     };
-    maps.iter().map(place).collect()
+    layers.iter().map(shape).collect()
 }
 
-/// How a product with a weight is computed in candle ops.
+/// Precision of a product with a weight in candle ops.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Factors {
-    /// In the type of the activations; a weight in bf16 is widened.
-    Wide,
-    /// In bf16, with sums in f32, and the result in the type of the activations.
-    Half,
+pub(super) enum MatmulPrecision {
+    /// That of the activations; a bf16 weight is converted.
+    Activations,
+    /// bf16 with f32 sums; the result has the type of the activations.
+    Bf16,
 }
 
-impl Factors {
-    /// Of a weight; a CPU computes in f32.
-    pub fn of(weight: &Parameter) -> Factors {
+impl MatmulPrecision {
+    /// The precision set for `weight`; always that of the activations on a CPU.
+    pub fn of(weight: &Parameter) -> MatmulPrecision {
         match weight.uses_bf16_matmul() && !weight.var.device().is_cpu() {
-            true => Factors::Half,
-            false => Factors::Wide,
+            true => MatmulPrecision::Bf16,
+            false => MatmulPrecision::Activations,
         }
     }
 
     /// `a b`, where `b` may be in bf16.
     pub fn product(self, a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
         match self {
-            Factors::Wide if a.dtype() == b.dtype() => a.matmul(b),
-            Factors::Wide => a.matmul(&b.to_dtype(a.dtype())?),
-            Factors::Half => a.to_dtype(DType::BF16)?.matmul(&b.to_dtype(DType::BF16)?)?.to_dtype(a.dtype()),
+            MatmulPrecision::Activations if a.dtype() == b.dtype() => a.matmul(b),
+            MatmulPrecision::Activations => a.matmul(&b.to_dtype(a.dtype())?),
+            MatmulPrecision::Bf16 => a.to_dtype(DType::BF16)?.matmul(&b.to_dtype(DType::BF16)?)?.to_dtype(a.dtype()),
         }
     }
 
     /// `g^T x`, the gradient of a weight.
-    pub fn outer(self, g: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
+    pub fn weight_grad(self, g: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
         match self {
-            Factors::Wide => g.t()?.matmul(x),
-            Factors::Half => g.to_dtype(DType::BF16)?.t()?.matmul(&x.to_dtype(DType::BF16)?)?.to_dtype(x.dtype()),
+            MatmulPrecision::Activations => g.t()?.matmul(x),
+            MatmulPrecision::Bf16 => {
+                g.to_dtype(DType::BF16)?.t()?.matmul(&x.to_dtype(DType::BF16)?)?.to_dtype(x.dtype())
+            }
         }
     }
 }
 
-/// The same in candle ops, for devices without fused kernels. The backward pass is written out, so that a frozen weight costs nothing
-/// here either: candle's own would compute its gradient and drop it.
-fn reference(tape: &Tape, x: &Value, maps: &[&Linear], residual: Option<&Value>, width: usize) -> Result<Value> {
+/// [`linear`] in candle ops. The backward pass is written out: candle's autograd would compute the gradient of a frozen weight too.
+fn reference(tape: &Tape, x: &Value, layers: &[&Linear], residual: Option<&Value>, width: usize) -> Result<Value> {
     let (rows, input) = (x.tensor.dim(0)?, x.tensor.detach());
-    let mut parts = Vec::with_capacity(maps.len());
-    // Of each adapter: the factors of its dropout, and `scale * x A^T`.
-    let mut adapters: Vec<Option<(Option<Tensor>, Tensor)>> = Vec::with_capacity(maps.len());
-    for map in maps {
-        let mut y = Factors::of(&map.weight).product(&input, &matrix(&map.weight, width)?.t()?)?;
-        if let Some(bias) = &map.bias {
+    let mut parts = Vec::with_capacity(layers.len());
+    // For each adapter: its dropout factors, and `scale * x A^T`.
+    let mut adapters: Vec<Option<(Option<Tensor>, Tensor)>> = Vec::with_capacity(layers.len());
+    for layer in layers {
+        let mut y = MatmulPrecision::of(&layer.weight).product(&input, &matrix(&layer.weight, width)?.t()?)?;
+        if let Some(bias) = &layer.bias {
             y = y.broadcast_add(&bias.var.as_detached_tensor())?;
         }
-        let adapter = match &map.lora {
+        let adapter = match &layer.lora {
             None => None,
             Some(lora) => {
-                let factors = |mask: Mask| {
+                let factors = |mask: DropoutMask| {
                     let factors =
                         (0..rows * width).into_par_iter().map(|i| mask.factor(i / width, i % width)).collect();
                     Tensor::from_vec(factors, (rows, width), input.device())?.to_dtype(input.dtype())
@@ -259,38 +260,38 @@ fn reference(tape: &Tape, x: &Value, maps: &[&Linear], residual: Option<&Value>,
     if let Some(residual) = residual {
         y = (y + residual.tensor.detach())?;
     }
-    let maps: Vec<Linear> = maps.iter().map(|m| (*m).clone()).collect();
-    let wanted =
-        maps.iter().any(Linear::is_trainable) || x.requires_grad() || residual.is_some_and(Value::requires_grad);
+    let layers: Vec<Linear> = layers.iter().map(|m| (*m).clone()).collect();
+    let requires_grad =
+        layers.iter().any(Linear::is_trainable) || x.requires_grad() || residual.is_some_and(Value::requires_grad);
     let (x_node, residual_node) = (x.node(), residual.and_then(Value::node));
-    let x_source = maps.iter().any(Linear::keeps_input).then(|| x.source());
-    Ok(tape.record(y.detach(), wanted, move |grad, grads| {
+    let x_saved = layers.iter().any(Linear::saves_input).then(|| x.save());
+    Ok(tape.record(y.detach(), requires_grad, move |grad, grads| {
         let grad = grad.detach();
-        let x = x_source.map(Source::get).transpose()?.map(|x| x.detach());
+        let x = x_saved.map(Saved::get).transpose()?.map(|x| x.detach());
         let mut column = 0;
-        for (map, adapter) in maps.iter().zip(&adapters) {
-            let out = map.out();
+        for (layer, adapter) in layers.iter().zip(&adapters) {
+            let out = layer.out();
             let g = grad.narrow(1, column, out)?.contiguous()?;
             column += out;
-            if let Some(x) = x.as_ref().filter(|_| map.weight.trainable()) {
-                let dw = Factors::of(&map.weight).outer(&g, x)?.reshape(map.weight.var.shape())?;
-                grads.add_to(&map.weight, dw)?;
+            if let Some(x) = x.as_ref().filter(|_| layer.weight.trainable()) {
+                let dw = MatmulPrecision::of(&layer.weight).weight_grad(&g, x)?.reshape(layer.weight.var.shape())?;
+                grads.add_to_parameter(&layer.weight, dw)?;
             }
-            if let Some(bias) = map.bias.as_ref().filter(|b| b.trainable()) {
-                grads.add_to(bias, g.sum(0)?)?;
+            if let Some(bias) = layer.bias.as_ref().filter(|b| b.trainable()) {
+                grads.add_to_parameter(bias, g.sum(0)?)?;
             }
             let mut dx = match x_node {
-                Some(_) => Some(Factors::of(&map.weight).product(&g, &matrix(&map.weight, width)?)?),
+                Some(_) => Some(MatmulPrecision::of(&layer.weight).product(&g, &matrix(&layer.weight, width)?)?),
                 None => None,
             };
-            if let (Some(lora), Some((factors, low))) = (&map.lora, adapter) {
+            if let (Some(lora), Some((factors, low))) = (&layer.lora, adapter) {
                 if lora.b.trainable() {
-                    grads.add_to(&lora.b, g.t()?.matmul(low)?)?;
+                    grads.add_to_parameter(&lora.b, g.t()?.matmul(low)?)?;
                 }
                 let d_low = (g.matmul(&lora.b.var.as_detached_tensor())? * f64::from(lora.scale))?;
                 if let Some(x) = x.as_ref().filter(|_| lora.a.trainable()) {
                     let dropped = factors.as_ref().map(|f| x.mul(f)).transpose()?;
-                    grads.add_to(&lora.a, d_low.t()?.matmul(dropped.as_ref().unwrap_or(x))?)?;
+                    grads.add_to_parameter(&lora.a, d_low.t()?.matmul(dropped.as_ref().unwrap_or(x))?)?;
                 }
                 if let Some(sum) = dx {
                     let part = d_low.matmul(&lora.a.var.as_detached_tensor())?;
@@ -306,7 +307,7 @@ fn reference(tape: &Tape, x: &Value, maps: &[&Linear], residual: Option<&Value>,
     }))
 }
 
-/// A weight as `[out, in]`, not followed by candle's autograd.
+/// A weight as `[out, in]`, detached from candle's autograd.
 pub(super) fn matrix(weight: &Parameter, width: usize) -> Result<Tensor> {
     Ok(weight.compute_var().as_detached_tensor().reshape(((), width))?)
 }
@@ -363,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_working_copy_in_bf16_gives_the_products_and_the_value_takes_the_gradient() {
-        // The same map in f32 with the rounded weight, in both forms of the op.
+        // The same layer in f32 with the rounded weight, in both forms of the op.
         let run = |tape: Tape, weight: &Arc<Parameter>| {
             let x = tape.leaf(gradcheck::tensor(&[9, 6], 2));
             let y = linear(&tape, &x, &[&Linear::without_bias(weight.clone())], None).unwrap();
@@ -392,14 +393,17 @@ mod tests {
         let (a, b) = (gradcheck::tensor(&[7, 40], 1), gradcheck::tensor(&[40, 3], 2).to_dtype(DType::BF16).unwrap());
         let rounded = |t: &Tensor| t.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
         let exact = rounded(&a).matmul(&rounded(&b)).unwrap();
-        let got = Factors::Half.product(&a, &b).unwrap();
+        let got = MatmulPrecision::Bf16.product(&a, &b).unwrap();
         assert_eq!(got.dtype(), DType::F32);
         assert!(gradcheck::relative_error(&got, &exact) < 5e-3, "{}", gradcheck::relative_error(&got, &exact));
-        let wide = Factors::Wide.product(&a, &b).unwrap();
+        let wide = MatmulPrecision::Activations.product(&a, &b).unwrap();
         assert!(gradcheck::relative_error(&wide, &a.matmul(&rounded(&b)).unwrap()) < 1e-6);
-        let outer = Factors::Half.outer(&a, &got).unwrap();
-        assert_eq!(outer.dtype(), DType::F32);
-        assert!(gradcheck::relative_error(&outer, &Factors::Wide.outer(&a, &got).unwrap()) < 2e-2);
+        let weight_grad = MatmulPrecision::Bf16.weight_grad(&a, &got).unwrap();
+        assert_eq!(weight_grad.dtype(), DType::F32);
+        assert!(
+            gradcheck::relative_error(&weight_grad, &MatmulPrecision::Activations.weight_grad(&a, &got).unwrap())
+                < 2e-2
+        );
     }
 
     #[test]

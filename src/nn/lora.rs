@@ -7,7 +7,7 @@ use crate::nn::tape::Grads;
 use crate::nn::{Parameter, Tape};
 use std::sync::Arc;
 
-/// The adapter of one linear map.
+/// The LoRA adapter of one linear layer.
 #[derive(Clone)]
 pub struct Lora {
     /// A `[rank, in]`.
@@ -18,12 +18,12 @@ pub struct Lora {
     pub scale: f32,
     /// Probability that an element of the adapter's input is dropped in training.
     pub dropout: f32,
-    /// Tells the dropout of one map from that of another.
-    pub site: u64,
+    /// Hash of the layer's name, so that each layer has dropout of its own.
+    pub layer_hash: u64,
 }
 
 impl Lora {
-    /// Whether A or B takes a gradient.
+    /// Whether A or B is trainable.
     pub fn is_trainable(&self) -> bool {
         self.a.trainable() || self.b.trainable()
     }
@@ -32,27 +32,27 @@ impl Lora {
         self.a.var.dims()[0]
     }
 
-    /// The dropout of a pass over this map, `None` where nothing is dropped.
-    pub fn mask(&self, tape: &Tape) -> Option<Mask> {
+    /// The dropout mask of this layer in a pass; `None` without dropout.
+    pub fn mask(&self, tape: &Tape) -> Option<DropoutMask> {
         let seed = tape.dropout_seed().filter(|_| self.dropout > 0.0)?;
-        Some(Mask { key: mix(seed ^ mix(self.site)), dropped: f64::from(self.dropout) })
+        Some(DropoutMask { key: mix(seed ^ mix(self.layer_hash)), probability: f64::from(self.dropout) })
     }
 }
 
-/// Which elements of a map's input are dropped in a pass: a function of the pass's seed, the map, the row and the column, so that a
-/// pass that is computed again drops the same.
+/// Which elements of a layer's input are dropped in a pass. A function of the pass's seed, the layer, the row and the column, so that
+/// recomputation drops the same elements.
 #[derive(Clone, Copy)]
-pub struct Mask {
+pub struct DropoutMask {
     key: u64,
-    dropped: f64,
+    probability: f64,
 }
 
-impl Mask {
-    /// 0, or what keeps the mean: `1 / (1 - p)`.
+impl DropoutMask {
+    /// 0 for a dropped element, else `1 / (1 - p)`, which keeps the mean.
     pub fn factor(&self, row: usize, column: usize) -> f32 {
         let random = mix(self.key ^ ((row as u64) << 32 | column as u64)) >> 11;
-        let kept = random as f64 / (1u64 << 53) as f64 >= self.dropped;
-        if kept { (1.0 / (1.0 - self.dropped)) as f32 } else { 0.0 }
+        let kept = random as f64 / (1u64 << 53) as f64 >= self.probability;
+        if kept { (1.0 / (1.0 - self.probability)) as f32 } else { 0.0 }
     }
 
     fn apply(&self, x: &[f32], width: usize) -> Vec<f32> {
@@ -71,19 +71,26 @@ fn mix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// The sizes of a map and where its result lies.
+/// Shape of a linear layer and stride of its output.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct LayerShape {
     pub rows: usize,
     pub width: usize,
     pub out: usize,
-    /// Elements from one row of the result to the next.
+    /// Elements from one row of the output to the next.
     pub stride: usize,
 }
 
-/// Add an adapter's part to `y`, whose first element is the map's first. Returns `scale * x A^T`, `[rows, rank]`, for the backward pass.
-pub(super) fn forward(lora: &Lora, mask: Option<Mask>, x: &[f32], y: &mut [f32], place: Place) -> Result<Vec<f32>> {
-    let Place { rows, width, out, stride } = place;
+/// Add an adapter's output to `y`, which begins at the layer's first column. Returns `scale * x A^T`, `[rows, rank]`, for the backward
+/// pass.
+pub(super) fn forward(
+    lora: &Lora,
+    mask: Option<DropoutMask>,
+    x: &[f32],
+    y: &mut [f32],
+    shape: LayerShape,
+) -> Result<Vec<f32>> {
+    let LayerShape { rows, width, out, stride } = shape;
     let rank = lora.rank();
     let mut low = vec![0.0; rows * rank];
     let dropped = mask.map(|mask| mask.apply(x, width));
@@ -97,17 +104,17 @@ pub(super) fn forward(lora: &Lora, mask: Option<Mask>, x: &[f32], y: &mut [f32],
     Ok(low)
 }
 
-/// Add to the gradients of A and B and, where there is one, of x; `g` begins at the map's first column. `low` is what [`forward`] gave.
+/// Add to the gradients of A and B and, if given, of x. `g` begins at the layer's first column; `low` is the result of [`forward`].
 pub(super) fn backward(
     lora: &Lora,
-    mask: Option<Mask>,
+    mask: Option<DropoutMask>,
     (x, low): (&[f32], &[f32]),
     g: &[f32],
     dx: Option<&candle_core::Tensor>,
-    place: Place,
+    shape: LayerShape,
     grads: &mut Grads<'_>,
 ) -> Result<()> {
-    let Place { rows, width, out, stride } = place;
+    let LayerShape { rows, width, out, stride } = shape;
     let rank = lora.rank();
     let g = Matrix::new(g, rows, out, stride);
     if lora.b.trainable() {
@@ -154,7 +161,7 @@ mod tests {
     use crate::nn::{Linear, gradcheck, linear};
 
     fn adapted(p: &[Arc<Parameter>], dropout: f32) -> Linear {
-        let lora = Lora { a: p[2].clone(), b: p[3].clone(), scale: 0.7, dropout, site: 5 };
+        let lora = Lora { a: p[2].clone(), b: p[3].clone(), scale: 0.7, dropout, layer_hash: 5 };
         Linear { weight: p[0].clone(), bias: Some(p[1].clone()), lora: Some(lora) }
     }
 
@@ -168,10 +175,10 @@ mod tests {
     }
 
     #[test]
-    fn dropout_agrees_with_finite_differences_and_drops_the_same_again() {
+    fn dropout_agrees_with_finite_differences_and_is_the_same_when_recomputed() {
         let shapes: &[&[usize]] = &[&[5, 6], &[4, 6], &[4], &[2, 6], &[4, 2]];
         gradcheck::check(shapes, 1, |tape, v, p| linear(tape, &v[0], &[&adapted(p, 0.4)], None));
-        let mask = Mask { key: 9, dropped: 0.25 };
+        let mask = DropoutMask { key: 9, probability: 0.25 };
         let factors: Vec<f32> = (0..40_000).map(|i| mask.factor(i / 200, i % 200)).collect();
         let kept = factors.iter().filter(|f| **f > 0.0).count();
         assert!((29_500..30_500).contains(&kept), "{kept}");
@@ -179,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frozen_map_with_an_adapter_gives_gradients_to_the_adapter_alone() {
+    fn a_frozen_layer_with_an_adapter_gives_gradients_to_the_adapter_only() {
         let p: Vec<_> = [&[4usize, 6][..], &[4], &[2, 6], &[4, 2]]
             .iter()
             .enumerate()

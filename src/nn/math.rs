@@ -1,4 +1,4 @@
-//! Elementary functions that a compiler vectorises, and sums that do not depend on how many threads there are.
+//! Elementary functions that the compiler vectorises, and reductions in a fixed order.
 
 /// e^x with a relative error below 2e-7 for x in [-87, 88]; 0 below, saturating above.
 /// Range reduction by ln 2 and the Cephes `expf` polynomial.
@@ -46,7 +46,7 @@ pub fn erf(x: f32) -> f32 {
     x * p / q
 }
 
-/// Lanes of a reduction: partial sums that the compiler keeps in one vector register.
+/// Partial sums of a reduction, which the compiler keeps in one vector register.
 const LANES: usize = 16;
 
 /// Sum of `f(a, b)` over two rows, in a fixed order.

@@ -1,18 +1,18 @@
-//! f32 matrix products over strided views: the `gemm` crate behind a safe face.
+//! f32 matrix products over strided views: a safe wrapper of the `gemm` crate.
 //!
-//! An element of the product depends on its row of `a` and its column of `b` alone, to the last bit: not on how many other rows
-//! or columns there are (batch size), nor on the number of threads. gemm gives this as long as the inner dimension fits one of
-//! its blocks and its special paths for very small products are not taken; [`matmul`] sees to both.
+//! An element of the product depends only on its row of `a` and its column of `b`, to the last bit: not on the number of other rows
+//! and columns (batch size), nor on the number of threads. gemm guarantees this while the inner dimension fits one of its blocks and
+//! its special paths for very small products are not taken; [`matmul`] ensures both.
 
 use gemm::Parallelism;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-/// Inner dimension of one call: gemm never splits one of up to 512.
-const INNER: usize = 512;
+/// Inner dimension of one call, at most: gemm never splits one of up to 512.
+const MAX_DEPTH: usize = 512;
 
-/// gemm sums in another order when the product has at most this many elements, or a single row or column.
-const SMALL: usize = 256;
+/// Elements of a product up to which gemm sums in another order (as it does for a single row or column).
+const SMALL_PRODUCT: usize = 256;
 
 /// A read-only view of a matrix.
 #[derive(Clone, Copy)]
@@ -42,7 +42,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Columns.
+    /// ColumnBlock.
     pub fn cols(&self) -> usize {
         self.cols
     }
@@ -56,7 +56,7 @@ impl<'a> Matrix<'a> {
     /// `count` columns from `first` on, as a view.
     pub fn columns(self, first: usize, count: usize) -> Self {
         assert!(first + count <= self.cols, "matrix view out of bounds");
-        // Of a matrix without elements nothing can be left out.
+        // An empty matrix has no element to start from.
         let from = (first * self.col_stride).min(self.data.len());
         Matrix { data: &self.data[from..], cols: count, ..self }
     }
@@ -68,8 +68,8 @@ pub struct MatrixMut<'a> {
     rows: usize,
     cols: usize,
     stride: usize,
-    /// The elements hold values, so that a product may be added to them.
-    filled: bool,
+    /// Whether the elements hold values, so that a product may be added to them.
+    initialized: bool,
 }
 
 impl<'a> MatrixMut<'a> {
@@ -80,25 +80,24 @@ impl<'a> MatrixMut<'a> {
         Self::view(data, rows, cols, stride, true)
     }
 
-    /// As [`MatrixMut::new`], over memory that holds nothing yet: the product is written, it cannot be added.
-    pub fn unfilled(data: &'a mut [MaybeUninit<f32>], rows: usize, cols: usize, stride: usize) -> Self {
+    /// As [`MatrixMut::new`], over uninitialized memory: a product can be written to it, not added.
+    pub fn uninit(data: &'a mut [MaybeUninit<f32>], rows: usize, cols: usize, stride: usize) -> Self {
         Self::view(data, rows, cols, stride, false)
     }
 
-    fn view(data: &'a mut [MaybeUninit<f32>], rows: usize, cols: usize, stride: usize, filled: bool) -> Self {
+    fn view(data: &'a mut [MaybeUninit<f32>], rows: usize, cols: usize, stride: usize, initialized: bool) -> Self {
         assert!(rows == 0 || cols == 0 || (rows - 1) * stride + cols <= data.len(), "matrix view out of bounds");
         assert!(rows < 2 || stride >= cols, "rows of a writable matrix overlap");
-        MatrixMut { data, rows, cols, stride, filled }
+        MatrixMut { data, rows, cols, stride, initialized }
     }
 
-    /// Columns.
+    /// ColumnBlock.
     pub fn cols(&self) -> usize {
         self.cols
     }
 
-    /// The matrix cut into runs of at most `width` columns, each with the number of its first, to be written by threads side by
-    /// side.
-    pub fn column_blocks(self, width: usize) -> Vec<(usize, Columns<'a>)> {
+    /// The matrix in blocks of at most `width` columns, each with the index of its first column, for threads to write in parallel.
+    pub fn column_blocks(self, width: usize) -> Vec<(usize, ColumnBlock<'a>)> {
         let data = self.data.as_mut_ptr();
         (0..self.cols)
             .step_by(width)
@@ -106,35 +105,35 @@ impl<'a> MatrixMut<'a> {
                 let (rows, cols, stride) = (self.rows, width.min(self.cols - first), self.stride);
                 // Within or at the end of the slice, as the constructor has checked (a matrix without rows may have no elements).
                 let start = data.wrapping_add(first);
-                (first, Columns { start, rows, cols, stride, filled: self.filled, of: PhantomData })
+                (first, ColumnBlock { start, rows, cols, stride, initialized: self.initialized, of: PhantomData })
             })
             .collect()
     }
 }
 
-/// Some columns of a [`MatrixMut`], which nothing else writes to.
-pub struct Columns<'a> {
+/// Some columns of a [`MatrixMut`], exclusively borrowed.
+pub struct ColumnBlock<'a> {
     start: *mut MaybeUninit<f32>,
     rows: usize,
     cols: usize,
     stride: usize,
-    filled: bool,
+    initialized: bool,
     of: PhantomData<&'a mut [MaybeUninit<f32>]>,
 }
 
 // SAFETY: the columns are disjoint from those of every other block of the same matrix, which is borrowed exclusively.
-unsafe impl Send for Columns<'_> {}
+unsafe impl Send for ColumnBlock<'_> {}
 
-impl Columns<'_> {
-    /// Columns.
+impl ColumnBlock<'_> {
+    /// ColumnBlock.
     pub fn cols(&self) -> usize {
         self.cols
     }
 
     /// Write an element, or add to it.
-    pub fn put(&mut self, row: usize, column: usize, value: f32, add: bool) {
-        assert!(row < self.rows && column < self.cols && (self.filled || !add), "no such element");
-        // SAFETY: inside the matrix, whose element nothing else writes to, and filled if it is read.
+    pub fn write(&mut self, row: usize, column: usize, value: f32, add: bool) {
+        assert!(row < self.rows && column < self.cols && (self.initialized || !add), "no such element");
+        // SAFETY: inside the matrix, whose element nothing else writes to, and initialized if it is read.
         unsafe {
             let held = &mut *self.start.add(row * self.stride + column);
             held.write(if add { held.assume_init() + value } else { value });
@@ -144,12 +143,15 @@ impl Columns<'_> {
 
 /// `c = a b`, or `c += a b` with `add`, on the calling thread, for an inner dimension that gemm does not split. Each element is the
 /// one that [`matmul`] computes, to the last bit.
-pub fn matmul_block(c: &mut Columns<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool) {
-    assert!(a.cols == b.rows && c.rows == a.rows && c.cols == b.cols && a.cols <= INNER, "matrix shapes do not fit");
+pub fn matmul_block(c: &mut ColumnBlock<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool) {
+    assert!(
+        a.cols == b.rows && c.rows == a.rows && c.cols == b.cols && a.cols <= MAX_DEPTH,
+        "matrix shapes do not fit"
+    );
     if c.rows == 0 || c.cols == 0 {
         return;
     }
-    if c.rows * c.cols > SMALL && c.rows > 1 && c.cols > 1 {
+    if c.rows * c.cols > SMALL_PRODUCT && c.rows > 1 && c.cols > 1 {
         // SAFETY: `a` and `b` were checked when they were made; the columns of `c` are this block's alone, inside its matrix.
         unsafe {
             product(
@@ -161,27 +163,27 @@ pub fn matmul_block(c: &mut Columns<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool
                 Parallelism::None,
             );
         }
-        c.filled = true;
+        c.initialized = true;
         return;
     }
-    assert!(c.filled || !add, "cannot add to a matrix that holds nothing");
+    assert!(c.initialized || !add, "cannot add to an uninitialized matrix");
     let mut whole = vec![0.0; c.rows * c.cols];
-    // SAFETY: elements of this block, which are filled where they are read (checked above).
+    // SAFETY: elements of this block, which are initialized where they are read (checked above).
     let at = |i: usize| unsafe { &mut *c.start.add(i / c.cols * c.stride + i % c.cols) };
     if add {
         whole.iter_mut().enumerate().for_each(|(i, held)| *held = unsafe { at(i).assume_init() });
     }
-    small(MatrixMut::new(&mut whole, c.rows, c.cols, c.cols), a, b, add, false);
+    padded_matmul(MatrixMut::new(&mut whole, c.rows, c.cols, c.cols), a, b, add, false);
     whole.iter().enumerate().for_each(|(i, held)| {
         at(i).write(*held);
     });
-    c.filled = true;
+    c.initialized = true;
 }
 
 /// `c = a b`, or `c += a b` with `add`. `parallel` spreads the product over the rayon pool.
 pub fn matmul(c: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool, parallel: bool) {
     assert!(a.cols == b.rows && c.rows == a.rows && c.cols == b.cols, "matrix shapes do not fit");
-    assert!(c.filled || !add, "cannot add to a matrix that holds nothing");
+    assert!(c.initialized || !add, "cannot add to an uninitialized matrix");
     if c.rows == 0 || c.cols == 0 {
         return;
     }
@@ -189,11 +191,11 @@ pub fn matmul(c: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool, paralle
         n if parallel && n > 1 => Parallelism::Rayon(n),
         _ => Parallelism::None,
     };
-    if c.rows * c.cols <= SMALL || c.rows == 1 || c.cols == 1 {
-        return small(c, a, b, add, parallel);
+    if c.rows * c.cols <= SMALL_PRODUCT || c.rows == 1 || c.cols == 1 {
+        return padded_matmul(c, a, b, add, parallel);
     }
-    for (i, start) in (0..a.cols.max(1)).step_by(INNER).enumerate() {
-        let inner = INNER.min(a.cols - start);
+    for (i, start) in (0..a.cols.max(1)).step_by(MAX_DEPTH).enumerate() {
+        let inner = MAX_DEPTH.min(a.cols - start);
         // SAFETY: the constructors checked that every addressed element lies in its slice; `c` is borrowed exclusively and
         // its rows do not overlap.
         unsafe {
@@ -209,40 +211,40 @@ pub fn matmul(c: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool, paralle
     }
 }
 
-/// A product too small for gemm's ordinary path, inside one that is large enough: zeros below and, of a single column, to the right.
-fn small(c: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool, parallel: bool) {
+/// A product too small for gemm's ordinary path, padded with rows (and, for a single column, a column) of zeros.
+fn padded_matmul(c: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool, parallel: bool) {
     let cols = c.cols.max(2);
-    let rows = c.rows.max(2).max(SMALL / cols + 1);
+    let rows = c.rows.max(2).max(SMALL_PRODUCT / cols + 1);
     let inner = a.cols;
-    let mut wide_a = vec![0.0; rows * inner];
+    let mut padded_a = vec![0.0; rows * inner];
     for i in 0..c.rows {
         for k in 0..inner {
-            wide_a[i * inner + k] = a.data[i * a.row_stride + k * a.col_stride];
+            padded_a[i * inner + k] = a.data[i * a.row_stride + k * a.col_stride];
         }
     }
-    let mut wide_b = Vec::new();
+    let mut padded_b = Vec::new();
     if c.cols < cols {
-        wide_b.resize(inner * cols, 0.0);
+        padded_b.resize(inner * cols, 0.0);
         for k in 0..inner {
             for j in 0..c.cols {
-                wide_b[k * cols + j] = b.data[k * b.row_stride + j * b.col_stride];
+                padded_b[k * cols + j] = b.data[k * b.row_stride + j * b.col_stride];
             }
         }
     }
-    let mut wide_c = vec![0.0; rows * cols];
+    let mut padded_c = vec![0.0; rows * cols];
     if add {
         for i in 0..c.rows {
-            for (wide, held) in wide_c[i * cols..i * cols + c.cols].iter_mut().zip(&c.data[i * c.stride..]) {
-                // SAFETY: a matrix that is added to is filled (checked by the caller).
+            for (wide, held) in padded_c[i * cols..i * cols + c.cols].iter_mut().zip(&c.data[i * c.stride..]) {
+                // SAFETY: a matrix that is added to is initialized (checked by the caller).
                 *wide = unsafe { held.assume_init() };
             }
         }
     }
-    let wide_b = if c.cols < cols { Matrix::new(&wide_b, inner, cols, cols) } else { b };
-    let wide_a = Matrix::new(&wide_a, rows, inner, inner);
-    matmul(MatrixMut::new(&mut wide_c, rows, cols, cols), wide_a, wide_b, add, parallel);
+    let padded_b = if c.cols < cols { Matrix::new(&padded_b, inner, cols, cols) } else { b };
+    let padded_a = Matrix::new(&padded_a, rows, inner, inner);
+    matmul(MatrixMut::new(&mut padded_c, rows, cols, cols), padded_a, padded_b, add, parallel);
     for i in 0..c.rows {
-        for (held, wide) in c.data[i * c.stride..].iter_mut().zip(&wide_c[i * cols..i * cols + c.cols]) {
+        for (held, wide) in c.data[i * c.stride..].iter_mut().zip(&padded_c[i * cols..i * cols + c.cols]) {
             held.write(*wide);
         }
     }

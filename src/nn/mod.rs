@@ -1,9 +1,9 @@
-//! Differentiable kernels, each with its own forward and backward, on a tape of our own.
+//! Differentiable kernels, each with its own forward and backward pass, recorded on a [`Tape`].
 //!
-//! Activations are ragged: a batch is `[rows, width]`, its sequences laid end to end, and [`Span`] says which rows may see
-//! which. On a CPU each op runs a fused kernel over f32 slices; on any other device (or with [`Tape::composed`]) it runs
-//! the same mathematics in candle ops, its backward pass written out in them too; only the smallest take theirs from candle's autograd. No op of a training
-//! path is ever without a backward: an op that is not on the tape does not exist here.
+//! Activations are ragged: a batch is `[rows, width]` with its sequences laid end to end, and a [`Span`] says which rows attend to
+//! which. On the CPU an op runs a fused kernel over f32 slices. On any other device, and with [`Tape::reference`], it runs the same
+//! mathematics in candle ops; its backward pass is written out in them too, except for the smallest ops, which use candle's autograd.
+//! Every op has a backward pass: training code uses no tensor op that is not on the tape.
 
 mod attention;
 mod decode;

@@ -1,9 +1,9 @@
-//! Two shards of a batch through a large model side by side, adding to the same gradients in a fixed order.
+//! Two concurrent backward passes that add to the same gradients in a fixed order.
 //!
-//! Two threads that each work on a shard of their own stand still less than two that share every kernel. A second set of
-//! gradients would cost too much memory, so both add to the parameters, the first shard always before the second: the second
-//! waits at a parameter until the first is done with it, which, as both go through the layers at the same pace, it mostly is.
-//! The sums are those of one shard after the other, to the last bit.
+//! A large model runs two shards of a batch at once, each on half of the threads: threads that own a shard wait less than threads
+//! that share every kernel. A second set of gradients would cost too much memory, so both passes add to the parameters, the first
+//! always before the second. At each parameter the second waits until the first has added its gradient; as both pass through the
+//! layers at the same pace, it rarely waits long. The sums equal those of one pass after the other, to the last bit.
 
 use super::parameter::Parameter;
 use crate::{Error, Result};
@@ -12,65 +12,67 @@ use std::collections::HashSet;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 
-/// What the first of two backward passes has done so far.
+/// The parameters to which the first of two backward passes has added its gradient.
 #[derive(Default)]
 pub struct GradOrder {
-    state: Mutex<State>,
+    state: Mutex<FirstPass>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    /// Addresses of the parameters that have the first shard's gradient.
-    done: HashSet<usize>,
-    ended: bool,
+struct FirstPass {
+    /// Addresses of those parameters.
+    added: HashSet<usize>,
+    finished: bool,
 }
 
 impl GradOrder {
-    /// The first shard's gradient of `parameter` has been added. A second time is an error: the other shard may have added
-    /// its own by now.
-    pub fn done(&self, parameter: &Arc<Parameter>) -> Result<()> {
-        let fresh = self.lock().done.insert(Arc::as_ptr(parameter) as usize);
+    /// Report that the first pass has added its gradient to `parameter`.
+    ///
+    /// # Errors
+    /// If it was reported before: the second pass may already have added its own.
+    pub fn mark_added(&self, parameter: &Arc<Parameter>) -> Result<()> {
+        let fresh = self.lock().added.insert(Arc::as_ptr(parameter) as usize);
         self.changed.notify_all();
         if fresh {
             return Ok(());
         }
         Err(Error::failed(format!(
-            "{} takes a gradient twice in one pass, which two passes at once do not allow",
+            "{} takes two gradients in one pass, which two concurrent passes do not allow",
             parameter.name
         )))
     }
 
-    /// Wait until the first shard's gradient of `parameter` has been added, or will not come.
-    pub fn wait(&self, parameter: &Arc<Parameter>) {
+    /// Wait until the first pass has added its gradient to `parameter`, or has finished.
+    pub fn wait_for(&self, parameter: &Arc<Parameter>) {
         let address = Arc::as_ptr(parameter) as usize;
-        let waiting = |s: &mut State| !s.ended && !s.done.contains(&address);
+        let waiting = |s: &mut FirstPass| !s.finished && !s.added.contains(&address);
         drop(self.changed.wait_while(self.lock(), waiting).unwrap_or_else(|poisoned| poisoned.into_inner()));
     }
 
-    /// An order in which nothing is waited for: the first pass has ended.
+    /// An order whose first pass has finished already: nothing waits.
     pub fn finished() -> GradOrder {
         let order = GradOrder::default();
-        order.end();
+        order.finish();
         order
     }
 
-    fn end(&self) {
-        self.lock().ended = true;
+    fn finish(&self) {
+        self.lock().finished = true;
         self.changed.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, FirstPass> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-/// Ends the lead however the first pass ends, so that the second never waits for nothing.
-struct Ending<'a>(&'a GradOrder);
+/// Finishes the first pass when dropped, also after an error or a panic, so that the second never waits for ever.
+struct FinishOnDrop<'a>(&'a GradOrder);
 
-impl Drop for Ending<'_> {
+impl Drop for FinishOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.finish();
     }
 }
 
@@ -87,14 +89,14 @@ fn pools() -> Option<&'static [ThreadPool; 2]> {
     POOLS.get_or_init(|| Some([half(0).ok()?, half(1).ok()?])).as_ref()
 }
 
-/// `first` and `second` at once, each with half of the threads; one after the other where there is only one.
+/// Run `first` and `second` concurrently, each on half of the threads; one after the other if there is only one thread.
 pub fn join_ordered<T: Send>(
-    lead: &GradOrder,
+    order: &GradOrder,
     first: impl FnOnce() -> T + Send,
     second: impl FnOnce() -> T + Send,
 ) -> (T, T) {
     let first = || {
-        let _ending = Ending(lead);
+        let _finish = FinishOnDrop(order);
         first()
     };
     let pools = if rayon::current_num_threads() < 2 { None } else { pools() };
@@ -118,48 +120,48 @@ mod tests {
     }
 
     #[test]
-    fn the_second_adds_after_the_first_at_every_parameter() {
+    fn the_second_pass_adds_after_the_first_at_every_parameter() {
         let parameters: Vec<_> = (0..20).map(|i| parameter(&format!("p{i}"))).collect();
-        let (lead, order) = (GradOrder::default(), Mutex::new(Vec::new()));
-        let note = |lane: usize, p: usize| order.lock().unwrap().push((p, lane));
+        let (grad_order, log) = (GradOrder::default(), Mutex::new(Vec::new()));
+        let note = |pass: usize, p: usize| log.lock().unwrap().push((p, pass));
         join_ordered(
-            &lead,
+            &grad_order,
             || {
                 for (i, p) in parameters.iter().enumerate().skip(1) {
                     std::thread::sleep(Duration::from_micros(200 * (i as u64 % 3)));
                     note(0, i);
-                    lead.done(p).unwrap();
+                    grad_order.mark_added(p).unwrap();
                 }
             },
             || {
                 for (i, p) in parameters.iter().enumerate() {
-                    lead.wait(p);
+                    grad_order.wait_for(p);
                     note(1, i);
                 }
             },
         );
-        let order = order.into_inner().unwrap();
+        let log = log.into_inner().unwrap();
         for p in 1..20 {
-            let at = |lane| order.iter().position(|&o| o == (p, lane)).unwrap();
-            assert!(at(0) < at(1), "{order:?}");
+            let at = |pass| log.iter().position(|&entry| entry == (p, pass)).unwrap();
+            assert!(at(0) < at(1), "{log:?}");
         }
-        // What the first never reaches is not waited for once the first has ended.
-        assert!(order.contains(&(0, 1)));
+        // The first pass never reaches parameter 0: the second waits only until the first has finished.
+        assert!(log.contains(&(0, 1)));
     }
 
     #[test]
-    fn a_first_pass_that_fails_does_not_hold_up_the_second() {
-        let (lead, p) = (GradOrder::default(), parameter("p"));
+    fn a_first_pass_that_fails_does_not_block_the_second() {
+        let (order, p) = (GradOrder::default(), parameter("p"));
         let (first, second) = join_ordered(
-            &lead,
+            &order,
             || Err(Error::failed("no")),
             || {
-                lead.wait(&p);
+                order.wait_for(&p);
                 Ok(())
             },
         );
         assert!(first.is_err() && second.is_ok());
-        assert!(lead.done(&p).is_ok());
-        assert!(lead.done(&p).unwrap_err().to_string().contains("twice"));
+        assert!(order.mark_added(&p).is_ok());
+        assert!(order.mark_added(&p).unwrap_err().to_string().contains("two gradients in one pass"));
     }
 }

@@ -1,8 +1,8 @@
-//! Independent pieces of work side by side, one thread each.
+//! Independent items in parallel, each on a single thread.
 //!
-//! A small model's kernels are too short to be worth spreading over threads one by one: most of the time would go into
-//! starting and ending parallel sections, and every activation would pass through main memory. So its batch is cut into
-//! shards, and each thread takes whole shards through the model. Inside [`lanes`] every kernel runs on its own thread alone.
+//! The kernels of a small model are too short to spread over threads: most of the time would go into starting and joining parallel
+//! sections, and every activation would pass through main memory. So its batch is cut into shards and each thread takes whole shards
+//! through the model. Inside [`parallel_map`] every kernel runs on one thread.
 
 use rayon::ThreadPool;
 use std::panic::resume_unwind;
@@ -14,14 +14,14 @@ fn pools() -> &'static [ThreadPool] {
     static POOLS: OnceLock<Vec<ThreadPool>> = OnceLock::new();
     POOLS.get_or_init(|| {
         let single =
-            |i| rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(move |_| format!("lane {i}")).build();
-        // A system that refuses threads leaves fewer lanes at once, in the end none: then the caller does the work.
+            |i| rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(move |_| format!("worker {i}")).build();
+        // If the system refuses threads, fewer items run at once; with no pool at all the caller does the work.
         (0..rayon::current_num_threads()).map_while(|i| single(i).ok()).collect()
     })
 }
 
-/// `work(0)`, ..., `work(count - 1)`, as many at once as there are threads. A single piece of work is done by the caller, with
-/// all threads at its disposal.
+/// `[work(0), ..., work(count - 1)]`, as many at once as there are threads. A single item runs on the caller, which may use all
+/// threads.
 pub fn parallel_map<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     if count < 2 || rayon::current_num_threads() < 2 || pools().len() < 2 {
         return (0..count).map(work).collect();
@@ -59,15 +59,15 @@ mod tests {
     fn results_come_in_order_and_kernels_inside_do_not_split() {
         let threads = rayon::current_num_threads();
         let results = parallel_map(9, |i| (i, rayon::current_num_threads()));
-        for (i, (lane, inner)) in results.into_iter().enumerate() {
-            assert_eq!((lane, inner), (i, 1.min(threads)));
+        for (i, (item, inner)) in results.into_iter().enumerate() {
+            assert_eq!((item, inner), (i, 1.min(threads)));
         }
         assert_eq!(parallel_map(1, |_| rayon::current_num_threads()), [threads]);
         assert!(parallel_map(0, |i| i).is_empty());
     }
 
     #[test]
-    fn lanes_within_lanes_are_done_in_turn() {
+    fn nested_calls_run_one_after_the_other() {
         assert_eq!(parallel_map(3, |i| parallel_map(2, |j| 10 * i + j)).concat(), [0, 1, 10, 11, 20, 21]);
     }
 }

@@ -8,19 +8,19 @@ use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
-/// Numbers of a working copy that are made by one thread at a time.
-const PIECE: usize = 1 << 16;
+/// Elements that one thread rounds to bf16 at a time.
+const CHUNK: usize = 1 << 16;
 
 /// One named weight of a model.
 pub struct Parameter {
     /// Published name, e.g. `model.layers.0.self_attn.q_proj.weight`.
     pub name: String,
-    /// The value: f32 of a weight that trains (the master copy, if there is a working copy beside it), maybe bf16 of a frozen one.
+    /// The value: f32 for a trained weight (the master copy, if there is a bf16 copy), f32 or bf16 for a frozen one.
     pub var: Var,
-    /// The same in bf16, rounded, for products.
-    copy: OnceLock<Var>,
-    /// Whether a GPU rounds the other factor of a product to bf16, too.
-    half: AtomicBool,
+    /// The value rounded to bf16, for products.
+    bf16_copy: OnceLock<Var>,
+    /// Whether products on a GPU round the activations to bf16, too.
+    bf16_matmul: AtomicBool,
     trainable: AtomicBool,
     grad: Mutex<Gradient>,
 }
@@ -35,60 +35,60 @@ struct Gradient {
 impl Parameter {
     /// A trainable weight without a gradient.
     pub fn new(name: impl Into<String>, var: Var) -> Self {
-        let (copy, half, trainable, grad) =
+        let (bf16_copy, bf16_matmul, trainable, grad) =
             (OnceLock::new(), AtomicBool::new(false), AtomicBool::new(true), Mutex::default());
-        Parameter { name: name.into(), var, copy, half, trainable, grad }
+        Parameter { name: name.into(), var, bf16_copy, bf16_matmul, trainable, grad }
     }
 
-    /// What is multiplied by: the working copy if there is one, else the value.
+    /// The tensor that products read: the bf16 copy if there is one, else the value.
     pub fn compute_var(&self) -> &Var {
-        self.copy.get().unwrap_or(&self.var)
+        self.bf16_copy.get().unwrap_or(&self.var)
     }
 
-    /// Whether products are in bf16 on devices that compute in it; else what is stored in bf16 is widened first.
+    /// Whether products are in bf16 on devices that compute in it. If not, a bf16 weight is converted to f32 first.
     pub fn uses_bf16_matmul(&self) -> bool {
-        self.half.load(Ordering::Relaxed)
+        self.bf16_matmul.load(Ordering::Relaxed)
     }
 
-    /// Multiply in bf16 from now on: by the value if it is in bf16, else by a working copy, which takes 2 bytes a number more.
+    /// Switch products to bf16: with the value itself if it is bf16, else with a bf16 copy (2 more bytes per element).
     pub fn enable_bf16_matmul(&self) -> Result<()> {
-        self.half.store(true, Ordering::Relaxed);
-        if self.var.dtype() == DType::BF16 || self.copy.get().is_some() {
+        self.bf16_matmul.store(true, Ordering::Relaxed);
+        if self.var.dtype() == DType::BF16 || self.bf16_copy.get().is_some() {
             return Ok(());
         }
         self.set_bf16_copy(Var::from_tensor(&self.var.as_tensor().to_dtype(DType::BF16)?)?)
     }
 
-    /// Take `copy`, of the value's shape and in bf16, for the working copy.
+    /// Set the bf16 copy to `copy`, of the value's shape.
     ///
     /// # Errors
-    /// If there is one.
+    /// If there is one already.
     pub(crate) fn set_bf16_copy(&self, copy: Var) -> Result<()> {
-        self.copy.set(copy).map_err(|_| Error::failed(format!("{} has a working copy already", self.name)))
+        self.bf16_copy.set(copy).map_err(|_| Error::failed(format!("{} has a bf16 copy already", self.name)))
     }
 
-    /// The value has changed: round it to the working copy anew, if there is one.
+    /// Round the value to the bf16 copy, if there is one. To be called whenever the value has changed.
     pub fn sync_bf16_copy(&self) -> Result<()> {
-        let Some(copy) = self.copy.get() else { return Ok(()) };
+        let Some(copy) = self.bf16_copy.get() else { return Ok(()) };
         match copy.device().is_cpu() {
-            true => copy.as_tensor().inplace_op1(&Rounded(self.var.as_tensor()))?,
+            true => copy.as_tensor().inplace_op1(&RoundToBf16(self.var.as_tensor()))?,
             false => copy.set(&self.var.as_tensor().to_dtype(DType::BF16)?)?,
         }
         Ok(())
     }
 
-    /// Bytes of the value, and of the working copy.
+    /// Bytes of the value, and of the bf16 copy.
     pub fn bytes(&self) -> (usize, usize) {
         let of = |var: &Var| var.elem_count() * var.dtype().size_in_bytes();
-        (of(&self.var), self.copy.get().map_or(0, of))
+        (of(&self.var), self.bf16_copy.get().map_or(0, of))
     }
 
-    /// False for a frozen weight: no gradient is ever computed for it.
+    /// Whether the weight trains. No gradient is computed for a frozen one.
     pub fn trainable(&self) -> bool {
         self.trainable.load(Ordering::Relaxed)
     }
 
-    /// Freeze or thaw. Freezing also frees the gradient.
+    /// Freeze or unfreeze. Freezing also frees the gradient.
     pub fn set_trainable(&self, trainable: bool) {
         self.trainable.store(trainable, Ordering::Relaxed);
         if !trainable {
@@ -96,7 +96,7 @@ impl Parameter {
         }
     }
 
-    /// The gradient accumulated since the last [`Parameter::clear_grad`], of the shape of the weight; `None` if nothing
+    /// The gradient accumulated since the last [`Parameter::clear_grad`], of the weight's shape; `None` if no backward pass
     /// reached it. The tensor shares storage with the accumulator: read it before the next backward pass.
     pub fn grad(&self) -> Option<Tensor> {
         let slot = self.lock();
@@ -109,7 +109,7 @@ impl Parameter {
         *self.lock() = Gradient { buffer: grad, filled };
     }
 
-    /// Forget the accumulated gradient (its memory is kept for the next one).
+    /// Clear the gradient, keeping its memory for the next one.
     pub fn clear_grad(&self) {
         self.lock().filled = false;
     }
@@ -125,8 +125,8 @@ impl Parameter {
         Ok(())
     }
 
-    /// Let a CPU kernel add to the gradient in place. `kernel` gets the elements and whether they hold a sum already: if
-    /// not, it must overwrite every one of them.
+    /// Let a CPU kernel add to the gradient in place. `kernel` gets the elements and whether they hold a sum already; if
+    /// not, it must overwrite all of them.
     pub fn accumulate(&self, kernel: impl FnOnce(&mut [f32], bool)) -> Result<()> {
         let mut slot = self.lock();
         let filled = slot.filled;
@@ -149,10 +149,10 @@ impl Parameter {
     }
 }
 
-/// Overwrites a tensor in bf16 with one in f32, rounded.
-struct Rounded<'a>(&'a Tensor);
+/// Overwrites a bf16 tensor with an f32 tensor, rounded.
+struct RoundToBf16<'a>(&'a Tensor);
 
-impl InplaceOp1 for Rounded<'_> {
+impl InplaceOp1 for RoundToBf16<'_> {
     fn name(&self) -> &'static str {
         "round"
     }
@@ -161,7 +161,7 @@ impl InplaceOp1 for Rounded<'_> {
         let CpuStorage::BF16(copy) = storage else { candle_core::bail!("round: the copy is not bf16") };
         let Some((from, to)) = layout.contiguous_offsets() else { candle_core::bail!("round: the copy is strided") };
         let value = read(self.0).map_err(|e| candle_core::Error::Msg(e.to_string()))?;
-        let pieces = copy[from..to].par_chunks_mut(PIECE).zip(value.par_chunks(PIECE));
+        let pieces = copy[from..to].par_chunks_mut(CHUNK).zip(value.par_chunks(CHUNK));
         pieces.for_each(|(copy, value)| copy.convert_from_f32_slice(value));
         Ok(())
     }
@@ -174,7 +174,7 @@ mod tests {
     use half::bf16;
 
     #[test]
-    fn the_working_copy_is_the_value_rounded_and_follows_it_when_told() {
+    fn the_bf16_copy_is_the_rounded_value_and_follows_it_after_a_sync() {
         let parameter = gradcheck::parameter("w", &[300, 500], 1);
         let bits = |var: &Var| -> Vec<u16> {
             let tensor = var.as_tensor().to_dtype(DType::BF16).unwrap().flatten_all().unwrap();
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_in_bf16_is_its_own_working_copy() {
+    fn a_bf16_value_needs_no_copy() {
         let value = gradcheck::tensor(&[2, 3], 1).to_dtype(DType::BF16).unwrap();
         let parameter = Parameter::new("w", Var::from_tensor(&value).unwrap());
         parameter.enable_bf16_matmul().unwrap();

@@ -1,8 +1,8 @@
-//! `y = x / sqrt(mean(x^2) + eps) * w`.
+//! RMSNorm: `y = x / sqrt(mean(x^2) + eps) * w`.
 
 use crate::Result;
 use crate::nn::math::fold2;
-use crate::nn::slice::{from_vec, mutate, read, written};
+use crate::nn::slice::{from_vec, mutate, read, uninit_vec};
 use crate::nn::{Parameter, Tape, Value};
 use candle_core::Tensor;
 use multiversion::multiversion;
@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-/// Rows handled by one task; fixed, so that the weight gradient does not depend on the number of threads.
+/// Rows handled at a time by one thread. Fixed, so that the weight gradient does not depend on the number of threads.
 const ROWS: usize = 64;
 
 /// Root-mean-square normalisation of each row of `x` `[rows, width]` with weight `w` `[width]`.
@@ -19,7 +19,7 @@ pub fn rms_norm(tape: &Tape, x: &Value, weight: &Arc<Parameter>, eps: f64) -> Re
     if !tape.is_fused(&x.tensor) {
         return reference(tape, x, weight, eps);
     }
-    let (y, scale) = normalised(&x.tensor, weight, eps)?;
+    let (y, scale) = normalize(&x.tensor, weight, eps)?;
     let source = (x.tensor.clone(), Arc::clone(weight));
     let (x_tensor, node, weight) = (x.tensor.clone(), x.node(), Arc::clone(weight));
     let y = tape.record(y, x.requires_grad() || weight.trainable(), move |grad, grads| {
@@ -62,13 +62,13 @@ pub fn rms_norm(tape: &Tape, x: &Value, weight: &Arc<Parameter>, eps: f64) -> Re
                 })?;
             }
         }
-        grads.put(node, dx);
+        grads.set(node, dx);
         Ok(())
     });
-    Ok(y.recomputed_by(move || Ok(normalised(&source.0, &source.1, eps)?.0)))
+    Ok(y.recomputed_by(move || Ok(normalize(&source.0, &source.1, eps)?.0)))
 }
 
-/// The same in candle ops, for devices without fused kernels; with n = x s: dx = s (g w - n mean(g w n)), dw = sum of g n.
+/// [`rms_norm`] in candle ops; with n = x s: dx = s (g w - n mean(g w n)), dw = sum of g n.
 fn reference(tape: &Tape, x: &Value, weight: &Arc<Parameter>, eps: f64) -> Result<Value> {
     let input = x.tensor.detach();
     let width = input.dim(1)? as f64;
@@ -79,7 +79,7 @@ fn reference(tape: &Tape, x: &Value, weight: &Arc<Parameter>, eps: f64) -> Resul
         let grad = grad.detach();
         let n = input.broadcast_mul(&scale)?;
         if weight.trainable() {
-            grads.add_to(&weight, (&grad * &n)?.sum(0)?)?;
+            grads.add_to_parameter(&weight, (&grad * &n)?.sum(0)?)?;
         }
         if node.is_none() {
             return Ok(());
@@ -90,15 +90,15 @@ fn reference(tape: &Tape, x: &Value, weight: &Arc<Parameter>, eps: f64) -> Resul
     }))
 }
 
-/// The result, and the scale of each row.
-fn normalised(x: &Tensor, weight: &Parameter, eps: f64) -> Result<(Tensor, Vec<f32>)> {
+/// The result, and the scale `1 / rms` of each row.
+fn normalize(x: &Tensor, weight: &Parameter, eps: f64) -> Result<(Tensor, Vec<f32>)> {
     let (rows, width) = x.dims2()?;
     let mut scale = vec![0.0; rows];
     let (x, w) = (read(x)?, read(weight.var.as_tensor())?);
     let (x, w) = (&*x, &*w);
     // SAFETY: the blocks of rows cover the result, and `forward` writes a whole block.
     let y = unsafe {
-        written(rows * width, |y| {
+        uninit_vec(rows * width, |y| {
             y.par_chunks_mut(ROWS * width)
                 .zip(scale.par_chunks_mut(ROWS))
                 .zip(x.par_chunks(ROWS * width))
@@ -153,17 +153,17 @@ mod tests {
     fn a_value_used_twice_collects_both_gradients() {
         gradcheck::check(&[&[3, 8], &[8], &[8]], 1, |tape, v, p| {
             let first = rms_norm(tape, &v[0], &p[0], 1e-6)?;
-            let maps = crate::nn::Linear::without_bias(gradcheck::parameter("w", &[8, 8], 5));
-            maps.weight.set_trainable(false);
+            let layer = crate::nn::Linear::without_bias(gradcheck::parameter("w", &[8, 8], 5));
+            layer.weight.set_trainable(false);
             if first.tensor.dtype() == candle_core::DType::F64 {
-                let wide = maps.weight.var.to_dtype(candle_core::DType::F64)?;
+                let wide = layer.weight.var.to_dtype(candle_core::DType::F64)?;
                 let wide = Arc::new(Parameter::new("w", candle_core::Var::from_tensor(&wide)?));
                 wide.set_trainable(false);
                 let second = rms_norm(tape, &v[0], &p[1], 1e-6)?;
                 return crate::nn::linear(tape, &first, &[&crate::nn::Linear::without_bias(wide)], Some(&second));
             }
             let second = rms_norm(tape, &v[0], &p[1], 1e-6)?;
-            crate::nn::linear(tape, &first, &[&maps], Some(&second))
+            crate::nn::linear(tape, &first, &[&layer], Some(&second))
         });
     }
 }

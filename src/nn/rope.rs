@@ -15,7 +15,7 @@ pub struct RopeTable {
     half: usize,
     cos: Vec<f32>,
     sin: Vec<f32>,
-    /// Both as tensors where they were used first: every layer asks for them again.
+    /// Both as tensors, cached at first use: every layer needs them.
     tensors: OnceLock<(Tensor, Tensor)>,
 }
 
@@ -30,7 +30,7 @@ impl RopeTable {
         Self::from_angles(half, positions[0].len(), |row, j| positions[axis[j]][row] as f32 * frequencies[j])
     }
 
-    /// 2-D: the first half of the frequencies turns with the patch row, the second with the patch column.
+    /// 2-D: the first half of the frequencies rotates by the patch row, the second by the patch column.
     pub fn spatial(positions: &[[u32; 2]], head_dim: usize, theta: f64) -> Self {
         let half = head_dim / 2;
         let quarter = half / 2;
@@ -51,8 +51,8 @@ impl RopeTable {
         RopeTable { half, cos, sin, tensors: OnceLock::new() }
     }
 
-    /// Cosine and sine, `[rows, 1, head_dim / 2]`, of the type of `like` and on its device.
-    fn on(&self, like: &Tensor) -> Result<(Tensor, Tensor)> {
+    /// Cosine and sine, `[rows, 1, head_dim / 2]`, with the type and the device of `like`.
+    fn tensors_like(&self, like: &Tensor) -> Result<(Tensor, Tensor)> {
         let fits = |t: &Tensor| t.dtype() == like.dtype() && t.device().same_device(like.device());
         if let Some((cos, sin)) = self.tensors.get().filter(|(cos, _)| fits(cos)) {
             return Ok((cos.clone(), sin.clone()));
@@ -60,7 +60,7 @@ impl RopeTable {
         let load =
             |data: &[f32]| Tensor::from_slice(data, (self.rows(), 1, self.half), like.device())?.to_dtype(like.dtype());
         let made = (load(&self.cos)?, load(&self.sin)?);
-        // Another type or device, asked for later, is made each time.
+        // A later request for another type or device is not cached.
         let _ = self.tensors.set(made.clone());
         Ok(made)
     }
@@ -102,7 +102,7 @@ fn rotate(x: &Tensor, table: &RopeTable, heads: Heads, rotated: usize, sign: f32
     })
 }
 
-/// Rotate every head of one row; `sign` -1 turns back.
+/// Rotate every head of one row; `sign` -1 rotates back.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub(super) fn rotate_row(row: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
     for head in row.chunks_exact_mut(2 * cos.len()) {
@@ -115,27 +115,28 @@ pub(super) fn rotate_row(row: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
     }
 }
 
-/// The same in candle ops, for devices without fused kernels; backwards the gradient is turned back.
+/// [`rope`] in candle ops; the backward pass rotates the gradient back.
 fn reference(tape: &Tape, qkv: &Value, table: &Arc<RopeTable>, heads: Heads) -> Result<Value> {
-    let y = turn(&qkv.tensor.detach(), table, heads, 1.0)?;
+    let y = rotate_in_candle(&qkv.tensor.detach(), table, heads, 1.0)?;
     let (table, node) = (Arc::clone(table), qkv.node());
-    Ok(tape
-        .record(y, qkv.requires_grad(), move |grad, grads| grads.add(node, turn(&grad.detach(), &table, heads, -1.0)?)))
+    Ok(tape.record(y, qkv.requires_grad(), move |grad, grads| {
+        grads.add(node, rotate_in_candle(&grad.detach(), &table, heads, -1.0)?)
+    }))
 }
 
-fn turn(x: &Tensor, table: &RopeTable, heads: Heads, sign: f64) -> Result<Tensor> {
+fn rotate_in_candle(x: &Tensor, table: &RopeTable, heads: Heads, sign: f64) -> Result<Tensor> {
     let rows = table.rows();
     let rotated = heads.query + heads.key_value;
-    let (cos, sin) = table.on(x)?;
+    let (cos, sin) = table.tensors_like(x)?;
     let sin = (sin * sign)?;
-    let turned = x.narrow(1, 0, rotated * heads.dim)?.contiguous()?.reshape((rows, rotated, heads.dim))?;
-    let a = turned.narrow(2, 0, table.half)?.contiguous()?;
-    let b = turned.narrow(2, table.half, table.half)?.contiguous()?;
+    let rotated_part = x.narrow(1, 0, rotated * heads.dim)?.contiguous()?.reshape((rows, rotated, heads.dim))?;
+    let a = rotated_part.narrow(2, 0, table.half)?.contiguous()?;
+    let b = rotated_part.narrow(2, table.half, table.half)?.contiguous()?;
     let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
     let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
-    let turned = Tensor::cat(&[first, second], 2)?.reshape((rows, rotated * heads.dim))?;
+    let rotated_part = Tensor::cat(&[first, second], 2)?.reshape((rows, rotated * heads.dim))?;
     let rest = x.narrow(1, rotated * heads.dim, heads.key_value * heads.dim)?.contiguous()?;
-    Ok(Tensor::cat(&[turned, rest], 1)?)
+    Ok(Tensor::cat(&[rotated_part, rest], 1)?)
 }
 
 #[cfg(test)]
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_axes_of_m_rope_own_their_sections() {
+    fn each_axis_of_m_rope_rotates_its_own_section() {
         let theta = 100.0;
         let table = RopeTable::multimodal([&[1], &[2], &[3]], 8, theta, &[1, 2, 1]);
         let angle = |p: f32, j: i32| (p / 100f32.powf(j as f32 / 4.0)).cos();

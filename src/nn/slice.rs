@@ -41,7 +41,7 @@ pub fn read(tensor: &Tensor) -> Result<Slice<'_>> {
     }
 }
 
-/// A CPU tensor that takes over `data`.
+/// A CPU tensor that owns `data`.
 pub fn from_vec(data: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
     Ok(Tensor::from_vec(data, shape.into(), &Device::Cpu)?)
 }
@@ -54,11 +54,11 @@ pub fn mutate<R>(tensor: &Tensor, f: impl FnOnce(&mut [f32]) -> R) -> Result<R> 
     result.ok_or_else(|| Error::failed("in-place kernel did not run"))
 }
 
-/// A vector of `len` elements that `fill` writes: memory that a kernel overwrites anyway is not cleared first.
+/// A vector of `len` elements written by `fill`. Saves clearing memory that a kernel overwrites anyway.
 ///
 /// # Safety
 /// `fill` must initialise every element.
-pub unsafe fn written(len: usize, fill: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
+pub unsafe fn uninit_vec(len: usize, fill: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
     let mut data = Vec::with_capacity(len);
     fill(&mut data.spare_capacity_mut()[..len]);
     // SAFETY: the capacity is there, and `fill` has initialised the elements.

@@ -10,7 +10,7 @@ pub fn log_sum_exp(logits: &[f32], scale: f32) -> f32 {
     top + fold2(logits, logits, |l, _| exp(l * scale - top)).ln()
 }
 
-/// Logits to `exp(scale * logit - largest)`, in place (a logit of -inf becomes 0). Returns `log sum exp(scale * logits)`.
+/// Replace logits by `exp(scale * (logit - max))` (a logit of -inf becomes 0). Returns `log sum exp(scale * logits)`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub fn unnormalized_softmax(logits: &mut [f32], scale: f32) -> f32 {
     let top = max(logits) * scale;
@@ -20,14 +20,14 @@ pub fn unnormalized_softmax(logits: &mut [f32], scale: f32) -> f32 {
     top + sum(logits).ln()
 }
 
-/// The element at which the running sum of `weights` first exceeds `share` (in [0, 1)) of their total: a draw, if `share` is
-/// uniform. `None` if no weight is above 0.
+/// Index drawn with probability proportional to `weights`, by inverting the cumulative sum at `u` in [0, 1). `None` if no weight is
+/// above 0.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-pub fn sample_index(weights: &[f32], share: f64) -> Option<usize> {
-    // Two levels, so that only one short block is added up element by element.
+pub fn sample_index(weights: &[f32], u: f64) -> Option<usize> {
+    // Two levels: whole blocks first, then the elements of one block.
     const BLOCK: usize = 128;
     let sums: Vec<f64> = weights.chunks(BLOCK).map(|block| f64::from(sum(block))).collect();
-    let mut left = share * sums.iter().sum::<f64>();
+    let mut left = u * sums.iter().sum::<f64>();
     let mut chosen = None;
     for (block, &total) in sums.iter().enumerate().filter(|(_, total)| **total > 0.0) {
         chosen = Some(block);
@@ -49,8 +49,8 @@ pub fn sample_index(weights: &[f32], share: f64) -> Option<usize> {
     last
 }
 
-/// KL(p || q) in nats of the distributions with these logits. In f64; exactly 0 for equal logits, never below 0. NaN if a
-/// logit is NaN or +infinity.
+/// KL(p || q) in nats of the softmax distributions of two rows of logits, computed in f64. Exactly 0 for equal logits, never negative;
+/// NaN if a logit is NaN or +infinity.
 pub fn kl_divergence(p: &[f32], q: &[f32]) -> f64 {
     let (top_p, top_q) = (f64::from(max(p)), f64::from(max(q)));
     let (mut total_p, mut total_q, mut weighted) = (0.0, 0.0, 0.0);
@@ -59,7 +59,7 @@ pub fn kl_divergence(p: &[f32], q: &[f32]) -> f64 {
         let weight = p.exp();
         total_p += weight;
         total_q += q.exp();
-        // A token that p never chooses has no part in it, whatever q thinks.
+        // A token with probability 0 under p adds nothing, even where q is 0 too.
         if weight > 0.0 {
             weighted += weight * (p - q);
         }

@@ -1,8 +1,8 @@
-//! `y = silu(gate) * up`, gate and up side by side in one value.
+//! SwiGLU: `y = silu(gate) * up`, with gate and up concatenated in one value.
 
 use crate::Result;
 use crate::nn::math::exp;
-use crate::nn::slice::{from_vec, read, written};
+use crate::nn::slice::{from_vec, read, uninit_vec};
 use crate::nn::{Tape, Value};
 use candle_core::Tensor;
 use multiversion::multiversion;
@@ -24,7 +24,7 @@ pub fn swiglu(tape: &Tape, x: &Value) -> Result<Value> {
             let (g, x) = (&*g, &*x);
             // SAFETY: the rows cover the result, and `backward` writes a whole row.
             unsafe {
-                written(rows * both, |dx| {
+                uninit_vec(rows * both, |dx| {
                     dx.par_chunks_mut(both)
                         .with_min_len(16)
                         .zip(x.par_chunks(both))
@@ -44,14 +44,14 @@ fn activated(x: &Tensor, rows: usize, width: usize) -> Result<Tensor> {
     let x = &*x;
     // SAFETY: the rows cover the result, and `forward` writes a whole row.
     let y = unsafe {
-        written(rows * width, |y| {
+        uninit_vec(rows * width, |y| {
             y.par_chunks_mut(width).with_min_len(16).zip(x.par_chunks(2 * width)).for_each(|(y, x)| forward(y, x));
         })
     };
     from_vec(y, (rows, width))
 }
 
-/// The same in candle ops, for devices without fused kernels, its backward pass written out: candle's own keeps and makes twice as much.
+/// [`swiglu`] in candle ops. The backward pass is written out: candle's autograd holds and computes twice as much.
 fn reference(tape: &Tape, x: &Value, width: usize) -> Result<Value> {
     let halves = move |x: &Tensor| -> candle_core::Result<[Tensor; 2]> {
         Ok([x.narrow(1, 0, width)?.contiguous()?, x.narrow(1, width, width)?.contiguous()?])

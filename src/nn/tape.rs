@@ -1,9 +1,10 @@
 //! The record of a forward pass, and its replay backwards.
 //!
-//! candle's own autograd computes a gradient for every operand (frozen weights and constants too), allocates zeros and adds
-//! for every edge of the graph, keeps everything until the end, and says nothing when an op has no backward. This tape holds
-//! one closure per op: run in reverse, each takes the gradient of its output, adds to the gradients of its inputs (in place
-//! where there is one already) and to those of its parameters, and frees what it had saved.
+//! The tape holds one closure per op. Run in reverse, each takes the gradient of its output, adds to the gradients of its inputs (in
+//! place where there is one already) and of its parameters, and frees what it saved.
+//!
+//! Why not candle's autograd: it computes a gradient for every operand (frozen weights and constants too), allocates zeros and adds
+//! for every edge of the graph, keeps everything until the end, and reports nothing when an op has no backward pass.
 
 use crate::nn::{GradOrder, Parameter, slice};
 use crate::{Error, Result};
@@ -16,12 +17,12 @@ use std::sync::Arc;
 
 type Backward = Box<dyn FnOnce(Tensor, &mut Grads<'_>) -> Result<()>>;
 
-/// Gradients of parameters that are kept apart from the parameters' own, by their address: those of one lane of a batch.
+/// Gradients kept outside the parameters, by the parameter's address: those of one shard of a batch.
 #[derive(Default)]
 pub struct ParameterGrads(HashMap<usize, Tensor>);
 
 impl ParameterGrads {
-    /// The gradient of `parameter`, if one has arrived.
+    /// The gradient of `parameter`, if the backward pass reached it.
     pub fn get(&self, parameter: &Arc<Parameter>) -> Option<&Tensor> {
         self.0.get(&address(parameter))
     }
@@ -31,31 +32,31 @@ fn address(parameter: &Arc<Parameter>) -> usize {
     Arc::as_ptr(parameter).addr()
 }
 
-/// A tensor, and where its gradient goes (nowhere for a constant).
+/// A tensor and the tape node that collects its gradient (none for a constant).
 #[derive(Clone)]
 pub struct Value {
     /// The forward result.
     pub tensor: Tensor,
     node: Option<usize>,
-    again: Option<Again>,
+    recompute: Option<Recompute>,
 }
 
-type Again = Arc<dyn Fn() -> Result<Tensor>>;
+type Recompute = Arc<dyn Fn() -> Result<Tensor>>;
 
-/// What an op's backward pass needs of an input: the tensor, or how to make it again.
-pub enum Source {
-    /// The tensor.
-    Kept(Tensor),
-    /// Cheap enough to be computed twice.
-    Again(Again),
+/// An input as the backward pass of an op gets it.
+pub enum Saved {
+    /// The tensor, held since the forward pass.
+    Tensor(Tensor),
+    /// A function that computes it a second time, where that costs less than holding it.
+    Recompute(Recompute),
 }
 
-impl Source {
+impl Saved {
     /// The tensor.
     pub fn get(self) -> Result<Tensor> {
         match self {
-            Source::Kept(tensor) => Ok(tensor),
-            Source::Again(again) => again(),
+            Saved::Tensor(tensor) => Ok(tensor),
+            Saved::Recompute(recompute) => recompute(),
         }
     }
 }
@@ -63,29 +64,29 @@ impl Source {
 impl Value {
     /// A value that takes no gradient.
     pub fn constant(tensor: Tensor) -> Self {
-        Value { tensor, node: None, again: None }
+        Value { tensor, node: None, recompute: None }
     }
 
-    /// The same value for a backward pass that may run `again` to have its tensor instead of keeping it.
-    pub fn recomputed_by(mut self, again: impl Fn() -> Result<Tensor> + 'static) -> Self {
-        self.again = self.node.is_some().then(|| Arc::new(again) as Again);
+    /// The same value; a backward pass may run `recompute` instead of holding the tensor.
+    pub fn recomputed_by(mut self, recompute: impl Fn() -> Result<Tensor> + 'static) -> Self {
+        self.recompute = self.node.is_some().then(|| Arc::new(recompute) as Recompute);
         self
     }
 
-    /// The tensor for a backward pass.
-    pub fn source(&self) -> Source {
-        match &self.again {
-            Some(again) => Source::Again(Arc::clone(again)),
-            None => Source::Kept(self.tensor.clone()),
+    /// What an op saves of this value for its backward pass.
+    pub fn save(&self) -> Saved {
+        match &self.recompute {
+            Some(recompute) => Saved::Recompute(Arc::clone(recompute)),
+            None => Saved::Tensor(self.tensor.clone()),
         }
     }
 
-    /// Whether a gradient is wanted.
+    /// Whether the backward pass computes a gradient for it.
     pub fn requires_grad(&self) -> bool {
         self.node.is_some()
     }
 
-    /// The place of this value's gradient.
+    /// The tape node that collects this value's gradient.
     pub fn node(&self) -> Option<usize> {
         self.node
     }
@@ -94,60 +95,60 @@ impl Value {
 /// Gradients of the values of a tape during the backward pass.
 pub struct Grads<'a> {
     slots: Vec<Option<Tensor>>,
-    sink: GradTarget<'a>,
+    target: GradTarget<'a>,
 }
 
-/// Where the gradients of parameters go.
+/// Where a backward pass puts the gradients of parameters.
 pub enum GradTarget<'a> {
-    /// To the parameters.
+    /// Into the parameters.
     Parameters,
-    /// To a set of their own.
+    /// Into a set of their own.
     Separate(&'a mut ParameterGrads),
-    /// To the parameters, as the first of two passes at once.
+    /// Into the parameters, as the first of two concurrent passes.
     First(&'a GradOrder, IsShared<'a>),
-    /// To the parameters, each after the first of two passes; of those that take several gradients in a pass to a set of their
-    /// own, which the caller adds after both.
+    /// Into the parameters, each after the first pass has added its gradient. Gradients of shared parameters go into the separate
+    /// set, which the caller adds after both passes.
     Second(&'a GradOrder, IsShared<'a>, &'a mut ParameterGrads),
 }
 
-/// Whether a parameter takes several gradients in a pass, as tied embeddings do.
+/// Whether several ops of a pass use a parameter, as they do tied embeddings.
 pub type IsShared<'a> = &'a (dyn Fn(&Parameter) -> bool + Sync);
 
 impl GradTarget<'_> {
-    /// The same for a pass within this one.
-    fn within(&mut self) -> GradTarget<'_> {
+    /// The same target for a nested backward pass.
+    fn reborrow(&mut self) -> GradTarget<'_> {
         match self {
             GradTarget::Parameters => GradTarget::Parameters,
-            GradTarget::Separate(apart) => GradTarget::Separate(apart),
-            GradTarget::First(lead, several) => GradTarget::First(lead, several),
-            GradTarget::Second(lead, several, apart) => GradTarget::Second(lead, several, apart),
+            GradTarget::Separate(separate) => GradTarget::Separate(separate),
+            GradTarget::First(order, is_shared) => GradTarget::First(order, is_shared),
+            GradTarget::Second(order, is_shared, separate) => GradTarget::Second(order, is_shared, separate),
         }
     }
 
-    /// The set that takes the gradient of `parameter`, if not the parameter itself, which may be waited for.
-    fn apart(&mut self, parameter: &Arc<Parameter>) -> Option<&mut ParameterGrads> {
+    /// The separate set that takes the gradient of `parameter`; `None` if the parameter itself does. Waits for the first of two passes.
+    fn separate(&mut self, parameter: &Arc<Parameter>) -> Option<&mut ParameterGrads> {
         match self {
             GradTarget::Parameters | GradTarget::First(..) => None,
-            GradTarget::Separate(apart) => Some(apart),
-            GradTarget::Second(_, several, apart) if several(parameter) => Some(apart),
-            GradTarget::Second(lead, ..) => {
-                lead.wait(parameter);
+            GradTarget::Separate(separate) => Some(separate),
+            GradTarget::Second(_, is_shared, separate) if is_shared(parameter) => Some(separate),
+            GradTarget::Second(order, ..) => {
+                order.wait_for(parameter);
                 None
             }
         }
     }
 
-    /// The gradient of `parameter` has been added.
-    fn added(&self, parameter: &Arc<Parameter>) -> Result<()> {
+    /// Report that the gradient of `parameter` has been added.
+    fn mark_added(&self, parameter: &Arc<Parameter>) -> Result<()> {
         match self {
-            GradTarget::First(lead, several) if !several(parameter) => lead.done(parameter),
+            GradTarget::First(order, is_shared) if !is_shared(parameter) => order.mark_added(parameter),
             _ => Ok(()),
         }
     }
 }
 
 impl Grads<'_> {
-    /// Add `grad` to the gradient of `node` (a constant's is dropped). `grad` must not be in use elsewhere.
+    /// Add `grad` to the gradient of `node` (no-op for a constant). Takes over the storage of `grad`: nothing else may hold it.
     pub fn add(&mut self, node: Option<usize>, grad: Tensor) -> Result<()> {
         let Some(slot) = node.map(|n| &mut self.slots[n]) else { return Ok(()) };
         *slot = Some(match slot.take() {
@@ -174,53 +175,54 @@ impl Grads<'_> {
     }
 
     /// Let a CPU kernel add to the gradient of `parameter` in place. `kernel` gets the elements and whether they hold a sum
-    /// already: if not, it must overwrite every one of them.
+    /// already; if not, it must overwrite all of them.
     pub fn accumulate(&mut self, parameter: &Arc<Parameter>, kernel: impl FnOnce(&mut [f32], bool)) -> Result<()> {
-        let Some(apart) = self.sink.apart(parameter) else {
+        let Some(separate) = self.target.separate(parameter) else {
             parameter.accumulate(kernel)?;
-            return self.sink.added(parameter);
+            return self.target.mark_added(parameter);
         };
-        match apart.0.entry(address(parameter)) {
+        match separate.0.entry(address(parameter)) {
             Entry::Occupied(sum) => slice::mutate(sum.get(), |data| kernel(data, true)),
-            Entry::Vacant(place) => {
+            Entry::Vacant(entry) => {
                 let shape = parameter.var.shape().clone();
                 let mut data = vec![0.0; shape.elem_count()];
                 kernel(&mut data, false);
-                place.insert(slice::from_vec(data, shape)?);
+                entry.insert(slice::from_vec(data, shape)?);
                 Ok(())
             }
         }
     }
 
-    /// Add `grad` to the gradient of `parameter`. It must not be in use elsewhere.
-    pub fn add_to(&mut self, parameter: &Arc<Parameter>, grad: Tensor) -> Result<()> {
-        let Some(apart) = self.sink.apart(parameter) else {
+    /// Add `grad` to the gradient of `parameter`. Takes over the storage of `grad`: nothing else may hold it.
+    pub fn add_to_parameter(&mut self, parameter: &Arc<Parameter>, grad: Tensor) -> Result<()> {
+        let Some(separate) = self.target.separate(parameter) else {
             parameter.add_grad(grad)?;
-            return self.sink.added(parameter);
+            return self.target.mark_added(parameter);
         };
-        let sum = match apart.0.remove(&address(parameter)) {
+        let sum = match separate.0.remove(&address(parameter)) {
             Some(sum) => (sum + grad)?,
             None => grad,
         };
-        apart.0.insert(address(parameter), sum);
+        separate.0.insert(address(parameter), sum);
         Ok(())
     }
 
-    /// Put a gradient (back) in its place.
-    pub fn put(&mut self, node: Option<usize>, grad: Tensor) {
+    /// Store the gradient of `node`, after [`Grads::take`].
+    pub fn set(&mut self, node: Option<usize>, grad: Tensor) {
         if let Some(n) = node {
             self.slots[n] = Some(grad);
         }
     }
 }
 
+/// Elements added by one thread at a time.
 const CHUNK: usize = 1 << 14;
 
 fn on_cpu_f32(tensor: &Tensor) -> bool {
     matches!(tensor.device(), Device::Cpu) && tensor.dtype() == DType::F32
 }
 
-/// Records ops when gradients are wanted.
+/// Records the ops of a forward pass.
 pub struct Tape {
     nodes: RefCell<Vec<Option<Backward>>>,
     recording: bool,
@@ -234,104 +236,104 @@ impl Tape {
         Tape { nodes: RefCell::default(), recording: true, fused: true, dropout: None }
     }
 
-    /// A tape that only computes.
+    /// A tape that computes without recording.
     pub fn no_grad() -> Self {
         Tape { nodes: RefCell::default(), recording: false, fused: true, dropout: None }
     }
 
-    /// The same tape without fused kernels: what devices other than the CPU use.
+    /// The same tape with every op in candle ops, as on devices without fused kernels.
     pub fn reference(mut self) -> Self {
         self.fused = false;
         self
     }
 
-    /// The same tape with dropout drawn from `seed`; `None` for none.
+    /// The same tape with dropout drawn from `seed`; `None` turns dropout off.
     pub fn with_dropout(mut self, seed: Option<u64>) -> Self {
         self.dropout = seed;
         self
     }
 
-    /// The seed of the pass's dropout.
+    /// Seed of this pass's dropout; `None` if it is off.
     pub fn dropout_seed(&self) -> Option<u64> {
         self.dropout
     }
 
-    /// Whether gradients are wanted at all.
-    pub fn recording(&self) -> bool {
+    /// Whether ops are recorded.
+    pub fn is_recording(&self) -> bool {
         self.recording
     }
 
-    /// Whether `tensor` is to be processed by fused CPU kernels.
+    /// Whether ops on `tensor` run as fused CPU kernels.
     pub fn is_fused(&self, tensor: &Tensor) -> bool {
         self.fused && on_cpu_f32(tensor)
     }
 
-    /// Whether a weight is to be processed by fused CPU kernels, which read f32 and bf16.
+    /// Whether ops on a weight run as fused CPU kernels, which read f32 and bf16.
     pub fn is_fused_weight(&self, weight: &Parameter) -> bool {
         let tensor = weight.compute_var().as_tensor();
         self.fused && matches!(tensor.device(), Device::Cpu) && matches!(tensor.dtype(), DType::F32 | DType::BF16)
     }
 
-    /// A leaf whose gradient can be asked for after [`Tape::backward_with_leaves`].
+    /// A leaf whose gradient [`Tape::backward_with_leaves`] returns.
     pub fn leaf(&self, tensor: Tensor) -> Value {
         if !self.recording {
             return Value::constant(tensor);
         }
         let mut nodes = self.nodes.borrow_mut();
         nodes.push(None);
-        Value { tensor, node: Some(nodes.len() - 1), again: None }
+        Value { tensor, node: Some(nodes.len() - 1), recompute: None }
     }
 
     /// Record an op's result. `backward` gets the gradient of `tensor`.
-    /// With `wanted` false (no input or parameter takes a gradient) the result is a constant.
+    /// Without `requires_grad` (no input or parameter needs a gradient) the result is a constant.
     pub fn record(
         &self,
         tensor: Tensor,
-        wanted: bool,
+        requires_grad: bool,
         backward: impl FnOnce(Tensor, &mut Grads<'_>) -> Result<()> + 'static,
     ) -> Value {
-        if !(self.recording && wanted) {
+        if !(self.recording && requires_grad) {
             return Value::constant(tensor);
         }
         let mut nodes = self.nodes.borrow_mut();
         nodes.push(Some(Box::new(backward)));
-        Value { tensor, node: Some(nodes.len() - 1), again: None }
+        Value { tensor, node: Some(nodes.len() - 1), recompute: None }
     }
 
-    /// `f` of `x`, of which nothing is kept but `x`: the backward pass computes `f` again. `trains` says whether a parameter
-    /// that `f` uses takes a gradient.
+    /// `f(x)`, saving only `x`: the backward pass runs `f` again (gradient checkpointing). `trainable` says whether `f` uses a
+    /// trainable parameter.
     pub fn gradient_checkpoint(
         &self,
         x: &Value,
-        trains: bool,
+        trainable: bool,
         f: impl Fn(&Tape, Value) -> Result<Value> + 'static,
     ) -> Result<Value> {
         let (node, fused, dropout) = (x.node, self.fused, self.dropout);
         let tape = move |recording| Tape { nodes: RefCell::default(), recording, fused, dropout };
         let y = f(&tape(false), Value::constant(x.tensor.clone()))?;
         let x_tensor = x.tensor.clone();
-        Ok(self.record(y.tensor, trains || x.requires_grad(), move |grad, grads| {
-            let again = tape(true);
+        Ok(self.record(y.tensor, trainable || x.requires_grad(), move |grad, grads| {
+            let inner = tape(true);
             let leaf = match node {
-                Some(_) => again.leaf(x_tensor),
+                Some(_) => inner.leaf(x_tensor),
                 None => Value::constant(x_tensor),
             };
-            let y = f(&again, leaf.clone())?;
-            match again.replay(vec![(y, grad)], &[&leaf], grads.sink.within())?.pop().flatten() {
+            let y = f(&inner, leaf.clone())?;
+            match inner.replay(vec![(y, grad)], &[&leaf], grads.target.reborrow())?.pop().flatten() {
                 Some(dx) => grads.add(node, dx),
                 None => Ok(()),
             }
         }))
     }
 
-    /// An op of one input given as a composition of candle ops, differentiated by candle's autograd: for ops so small that it costs nothing.
-    /// `f` must use only ops whose candle backward is right.
+    /// An op of one input written in candle ops and differentiated by candle's autograd; only for ops whose cost does not matter.
+    /// `f` must use only ops whose candle backward pass is right.
     pub fn candle_op(&self, x: &Value, f: impl Fn(&Tensor) -> candle_core::Result<Tensor> + 'static) -> Result<Value> {
         let (input, node) = (x.tensor.detach(), x.node);
         let y = f(&input)?.detach();
         Ok(self.record(y, x.requires_grad(), move |grad, grads| {
             let input = Var::from_tensor(&input)?;
-            // Backwards from every element of the product: candle starts from ones, which is the gradient of their sum.
+            // candle starts from a gradient of ones; multiplying by `grad` makes that the gradient of `sum(f(x) * grad)`.
             let store = (f(input.as_tensor())? * grad.detach())?.backward()?;
             match store.get(&input) {
                 Some(g) => grads.add(node, g.detach().copy()?),
@@ -340,30 +342,34 @@ impl Tape {
         }))
     }
 
-    /// Replay backwards from the given (value, gradient) pairs, adding to the gradients of the parameters.
-    pub fn backward(self, seeds: Vec<(Value, Tensor)>) -> Result<()> {
-        self.backward_to(seeds, GradTarget::Parameters)
+    /// Backward pass from (value, upstream gradient) pairs, adding to the gradients of the parameters.
+    pub fn backward(self, upstream: Vec<(Value, Tensor)>) -> Result<()> {
+        self.backward_to(upstream, GradTarget::Parameters)
     }
 
-    /// As [`Tape::backward`], with the gradients of parameters going to `sink`.
-    pub fn backward_to(self, seeds: Vec<(Value, Tensor)>, sink: GradTarget<'_>) -> Result<()> {
-        self.replay(seeds, &[], sink).map(|_| ())
+    /// As [`Tape::backward`], with the gradients of parameters going to `target`.
+    pub fn backward_to(self, upstream: Vec<(Value, Tensor)>, target: GradTarget<'_>) -> Result<()> {
+        self.replay(upstream, &[], target).map(|_| ())
     }
 
-    /// As [`Tape::backward`], returning also the gradients of the given leaves (`None` where none arrived).
-    pub fn backward_with_leaves(self, seeds: Vec<(Value, Tensor)>, leaves: &[&Value]) -> Result<Vec<Option<Tensor>>> {
-        self.replay(seeds, leaves, GradTarget::Parameters)
+    /// As [`Tape::backward`], and return the gradients of `leaves` (`None` for a leaf that none reached).
+    pub fn backward_with_leaves(
+        self,
+        upstream: Vec<(Value, Tensor)>,
+        leaves: &[&Value],
+    ) -> Result<Vec<Option<Tensor>>> {
+        self.replay(upstream, leaves, GradTarget::Parameters)
     }
 
     fn replay(
         self,
-        seeds: Vec<(Value, Tensor)>,
+        upstream: Vec<(Value, Tensor)>,
         leaves: &[&Value],
-        sink: GradTarget<'_>,
+        target: GradTarget<'_>,
     ) -> Result<Vec<Option<Tensor>>> {
         let mut nodes = self.nodes.into_inner();
-        let mut grads = Grads { slots: (0..nodes.len()).map(|_| None).collect(), sink };
-        for (value, grad) in seeds {
+        let mut grads = Grads { slots: (0..nodes.len()).map(|_| None).collect(), target };
+        for (value, grad) in upstream {
             if value.tensor.dims() != grad.dims() {
                 return Err(Error::failed(format!(
                     "gradient of shape {:?} for a value of shape {:?}",

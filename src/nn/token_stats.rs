@@ -1,13 +1,13 @@
 //! Output projection fused with the log-probability of a given token and the entropy of the next-token distribution.
 //!
-//! The logits exist one tile at a time, some rows by some of the vocabulary (online log-sum-exp, recomputed in the backward
-//! pass), unless they are few: never `[tokens, vocab]` for a large vocabulary. The tiles of the vocabulary are the same for any
-//! number of rows, so a token's result does not depend on the batch it is in.
+//! Logits exist one tile (rows x vocabulary entries) at a time: the forward pass keeps an online log-sum-exp, the backward pass recomputes
+//! the tile. `[tokens, vocab]` never exists for a large vocabulary; only few logits are kept whole. Tiles of the vocabulary do not
+//! depend on the number of rows, so a token's result does not depend on its batch.
 
 use crate::nn::math::exp;
 use crate::nn::matmul::{Matrix, MatrixMut, matmul};
 use crate::nn::slice::{from_vec, mutate, read};
-use crate::nn::tiled_logits::{Running, TiledLogits, tile_width};
+use crate::nn::tiled_logits::{OnlineSoftmax, TiledLogits, tile_width};
 use crate::nn::weight_matrix::WeightMatrix;
 use crate::nn::{Parameter, Tape, Value};
 use crate::{Error, Result};
@@ -17,14 +17,14 @@ use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// How the logits are cut.
+/// Sizes of the tiles of logits.
 #[derive(Clone, Copy)]
 struct Tiling {
     /// Rows of a tile.
     rows: usize,
     /// Vocabulary entries of a tile.
     vocab: usize,
-    /// Logits are kept for the backward pass when they are at most this many (and one tile wide).
+    /// Logits are kept for the backward pass if is_here are at most this many (and one tile spans the vocabulary).
     keep: usize,
 }
 
@@ -56,11 +56,11 @@ fn tiled(
         return reference(tape, x, weight, targets, temperature, tile);
     }
     let (vocab, _) = weight.var.dims2()?;
-    let keep = tape.recording() && vocab <= tiling.vocab && rows * vocab <= tiling.keep;
+    let keep = tape.is_recording() && vocab <= tiling.vocab && rows * vocab <= tiling.keep;
     let tiling = if keep { Tiling { rows: rows.max(1), ..tiling } } else { tiling };
     let head = Head { width, vocab, tile: tiling.vocab.min(vocab), inverse_temperature: 1.0 / temperature };
     let mut logits = vec![0.0; tiling.rows.min(rows) * head.tile];
-    let mut state = vec![Online::default(); rows];
+    let mut state = vec![OnlineRow::default(); rows];
     {
         let (x, w) = (read(&x.tensor)?, WeightMatrix::of(weight, width)?);
         let chunks = state.chunks_mut(tiling.rows).zip(x.chunks(tiling.rows * width)).zip(targets.chunks(tiling.rows));
@@ -77,7 +77,7 @@ fn tiled(
         }
     }
     let lse: Vec<f32> = state.iter().map(|s| s.top + s.total.ln()).collect();
-    // Not target - lse: near probability 1 that would lose all but the last digits.
+    // Not target - lse, which cancels near probability 1.
     let mut y: Vec<f32> = state.iter().map(|s| (s.target - s.top) - s.total.ln()).collect();
     y.extend(state.iter().zip(&lse).map(|(s, lse)| lse - s.weighted / s.total));
     let entropies = y[rows..].to_vec();
@@ -114,7 +114,7 @@ fn tiled(
                     }
                     if weight.trainable() {
                         grads.accumulate(&weight, |dw, filled| {
-                            // A first call that covers only part of the weight must leave the rest at zero.
+                            // The first tile covers only part of the weight: the rest must be zero.
                             if !filled && n < vocab {
                                 dw.fill(0.0);
                             }
@@ -148,23 +148,23 @@ impl Head {
     }
 }
 
-/// Running log-sum-exp, and sum of `e^(l - top) l`.
+/// OnlineSoftmax log-sum-exp, and sum of `e^(l - top) l`.
 #[derive(Clone, Copy)]
-struct Online {
+struct OnlineRow {
     top: f32,
     total: f32,
     weighted: f32,
     target: f32,
 }
 
-impl Default for Online {
+impl Default for OnlineRow {
     fn default() -> Self {
-        Online { top: f32::NEG_INFINITY, total: 0.0, weighted: 0.0, target: f32::NAN }
+        OnlineRow { top: f32::NEG_INFINITY, total: 0.0, weighted: 0.0, target: f32::NAN }
     }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn observe(state: &mut Online, logits: &[f32], inverse_temperature: f32) {
+fn observe(state: &mut OnlineRow, logits: &[f32], inverse_temperature: f32) {
     let top = state.top.max(super::math::max(logits) * inverse_temperature);
     let keep = exp(state.top - top);
     let total = super::math::fold2(logits, logits, |l, _| exp(l * inverse_temperature - top));
@@ -185,7 +185,7 @@ struct RowGrad {
     weight: f32,
 }
 
-/// Logits to their gradient, but for the target's one: `-g_logprob p - g_entropy p (log p + H)`, over the temperature.
+/// Replace logits by their gradient `-(g_logprob p + g_entropy p (log p + H)) / temperature`; the target's own term is added elsewhere.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn logit_gradient(logits: &mut [f32], row: RowGrad, inverse_temperature: f32) {
     for l in logits {
@@ -194,7 +194,7 @@ fn logit_gradient(logits: &mut [f32], row: RowGrad, inverse_temperature: f32) {
     }
 }
 
-/// The same in candle ops, for devices without fused kernels, `tile` entries of the vocabulary at a time.
+/// [`token_stats`] in candle ops, `tile` vocabulary entries at a time.
 fn reference(
     tape: &Tape,
     x: &Value,
@@ -205,20 +205,20 @@ fn reference(
 ) -> Result<Value> {
     let (rows, device, dtype) = (x.tensor.dim(0)?, x.tensor.device().clone(), x.tensor.dtype());
     let logits = TiledLogits::new(x, weight, 1.0 / f64::from(temperature), tile);
-    // Where in a tile each row's target is, and 1 if it is: another place and 0 if not.
-    let places = move |tile: &Range<usize>| -> candle_core::Result<(Tensor, Tensor)> {
+    // For each row: the index of its target in the tile and 1, or index 0 and 0 if the target is in another tile.
+    let target_in_tile = move |tile: &Range<usize>| -> candle_core::Result<(Tensor, Tensor)> {
         let place = |target: &u32| (*target as usize).checked_sub(tile.start).filter(|place| *place < tile.len());
         let index = targets.iter().map(|target| place(target).unwrap_or(0) as u32).collect();
-        let there = targets.iter().map(|target| if place(target).is_some() { 1f32 } else { 0.0 }).collect();
-        let there = Tensor::from_vec(there, (rows, 1), &device)?.to_dtype(dtype)?;
-        Ok((Tensor::from_vec(index, (rows, 1), &device)?, there))
+        let is_here = targets.iter().map(|target| if place(target).is_some() { 1f32 } else { 0.0 }).collect();
+        let is_here = Tensor::from_vec(is_here, (rows, 1), &device)?.to_dtype(dtype)?;
+        Ok((Tensor::from_vec(index, (rows, 1), &device)?, is_here))
     };
-    let (mut running, mut target): (Option<Running>, Option<Tensor>) = (None, None);
+    let (mut running, mut target): (Option<OnlineSoftmax>, Option<Tensor>) = (None, None);
     for tile in logits.tiles() {
-        let l = logits.of(&tile)?;
-        running = Some(Running::observe(running, &l, &l)?);
-        let (index, there) = places(&tile)?;
-        let found = (l.gather(&index, 1)? * there)?;
+        let l = logits.tile_logits(&tile)?;
+        running = Some(OnlineSoftmax::observe(running, &l, &l)?);
+        let (index, is_here) = target_in_tile(&tile)?;
+        let found = (l.gather(&index, 1)? * is_here)?;
         target = Some(match target {
             Some(sum) => (sum + found)?,
             None => found,
@@ -231,7 +231,7 @@ fn reference(
     let entropy = (&lse - running.mean()?)?;
     let both = [running.log_probability(&target)?, entropy.clone()];
     let y = Tensor::cat(&both, 1)?.t()?.contiguous()?;
-    Ok(tape.record(y, logits.wanted(), move |grad, grads| {
+    Ok(tape.record(y, logits.requires_grad(), move |grad, grads| {
         let column = |row: usize| grad.detach().narrow(0, row, 1)?.reshape((rows, 1));
         let (g_logprob, g_entropy) = (column(0)?, column(1)?);
         logits.backward(grads, |tile, l| {
@@ -239,8 +239,8 @@ fn reference(
             let log_p = l.broadcast_sub(&lse)?;
             let by_entropy = log_p.broadcast_add(&entropy)?.broadcast_mul(&g_entropy)?;
             let others = (log_p.exp()? * by_entropy.broadcast_add(&g_logprob)?)?.neg()?;
-            let (index, there) = places(tile)?;
-            Ok(others.scatter_add(&index, &(there * &g_logprob)?, 1)?)
+            let (index, is_here) = target_in_tile(tile)?;
+            Ok(others.scatter_add(&index, &(is_here * &g_logprob)?, 1)?)
         })
     }))
 }

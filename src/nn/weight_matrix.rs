@@ -1,11 +1,11 @@
-//! Matrix products with a weight, whatever its numbers are stored in.
+//! Matrix products with a weight stored in f32 or bf16.
 //!
-//! A frozen weight may stay in bf16, and one that trains may have a copy in it. It is widened to f32 a block at a time, each block just before it is used, while it is in
-//! the core's cache: the products are f32 products and the results those of the widened weight, to the last bit. Only the few rows of a step
-//! of decoding are multiplied otherwise, to rounding.
+//! A frozen weight may stay in bf16, and a trained one may have a bf16 copy. A product converts it to f32 block by block, each block
+//! just before its use, while it is in the core's cache. Results equal f32 products with the converted weight, to the last bit, except
+//! for the few rows of a decoding step ([`GEMV_MAX_ROWS`]), which are summed in another order.
 
 use crate::nn::Parameter;
-use crate::nn::matmul::{Columns, Matrix, MatrixMut, matmul, matmul_block};
+use crate::nn::matmul::{ColumnBlock, Matrix, MatrixMut, matmul, matmul_block};
 use crate::nn::slice::{Slice, read};
 use crate::{Error, Result};
 use candle_core::{CpuStorage, Storage, StorageRef};
@@ -14,45 +14,45 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 use std::cell::RefCell;
 
-/// Inner dimension of a block: that of one gemm call (see [`matmul`]).
-const INNER: usize = 512;
-/// Columns of the result that a block makes. With [`INNER`] 512 KB of f32, which a core's cache holds.
-const OUTER: usize = 256;
-/// Rows of the other factor up to which no block is widened first: the products are summed in another order then.
-const FEW: usize = 4;
+/// Rows of a block of the weight (the inner dimension of one gemm call, see [`matmul`]).
+const BLOCK_DEPTH: usize = 512;
+/// ColumnBlock of the result per block. With [`BLOCK_DEPTH`] 512 KB of f32, which fits a core's second-level cache.
+const BLOCK_COLUMNS: usize = 256;
+/// Up to this many rows, a product reads bf16 directly instead of converting blocks; it sums in another order then.
+const GEMV_MAX_ROWS: usize = 4;
 
 thread_local! {
     static BLOCK: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The numbers of a weight in main memory, read as `[out, in]`.
+/// A weight in main memory as a matrix `[out, in]`.
 pub struct WeightMatrix<'a> {
-    numbers: Numbers<'a>,
+    data: WeightData<'a>,
     out: usize,
     width: usize,
 }
 
-enum Numbers<'a> {
+enum WeightData<'a> {
     F32(Slice<'a>),
     Bf16 { storage: StorageRef<'a>, start: usize, len: usize },
 }
 
 impl<'a> WeightMatrix<'a> {
-    /// Of a contiguous f32 or bf16 weight on the CPU, of which `width` elements make a row.
+    /// View a contiguous f32 or bf16 weight on the CPU as rows of `width` elements.
     pub fn of(parameter: &'a Parameter, width: usize) -> Result<Self> {
         let tensor = parameter.compute_var().as_tensor();
         let out = tensor.elem_count() / width.max(1);
         let (storage, layout) = tensor.storage_and_layout();
-        let numbers = match (&*storage, layout.contiguous_offsets()) {
+        let data = match (&*storage, layout.contiguous_offsets()) {
             (Storage::Cpu(CpuStorage::BF16(_)), Some((start, end))) => {
-                Numbers::Bf16 { start, len: end - start, storage }
+                WeightData::Bf16 { start, len: end - start, storage }
             }
             _ => {
                 drop(storage);
-                Numbers::F32(read(tensor).map_err(|e| e.context(&parameter.name))?)
+                WeightData::F32(read(tensor).map_err(|e| e.context(&parameter.name))?)
             }
         };
-        Ok(WeightMatrix { numbers, out, width })
+        Ok(WeightMatrix { data, out, width })
     }
 
     /// Rows.
@@ -60,91 +60,97 @@ impl<'a> WeightMatrix<'a> {
         self.out
     }
 
-    /// Its f32 numbers, for kernels that write weights as well.
+    /// Its f32 elements.
     ///
     /// # Errors
     /// If it is stored in another type.
     pub fn f32(&self) -> Result<&[f32]> {
-        match &self.numbers {
-            Numbers::F32(slice) => Ok(slice),
-            Numbers::Bf16 { .. } => Err(Error::failed("a kernel needs a weight in f32")),
+        match &self.data {
+            WeightData::F32(slice) => Ok(slice),
+            WeightData::Bf16 { .. } => Err(Error::failed("this kernel needs a weight in f32")),
         }
     }
 
     /// Append row `row` to `to`, as f32.
     pub fn append_row(&self, row: usize, to: &mut Vec<f32>) {
         let range = row * self.width..(row + 1) * self.width;
-        match (&self.numbers, self.bf16()) {
-            (Numbers::F32(slice), _) => to.extend_from_slice(&slice[range]),
-            (_, numbers) => to.extend(numbers[range].iter().map(|n| n.to_f32())),
+        match (&self.data, self.bf16()) {
+            (WeightData::F32(slice), _) => to.extend_from_slice(&slice[range]),
+            (_, data) => to.extend(data[range].iter().map(|n| n.to_f32())),
         }
     }
 
     /// `c = x rows^T` (or `+=` with `add`) with `rows` of this weight: `x` is `[n, in]`, `c` `[n, rows.len()]`.
     pub fn times_rows_t(&self, c: MatrixMut<'_>, x: Matrix<'_>, rows: std::ops::Range<usize>, add: bool) {
-        match &self.numbers {
-            Numbers::F32(w) => {
+        match &self.data {
+            WeightData::F32(w) => {
                 let w = &w[rows.start * self.width..rows.end * self.width];
                 matmul(c, x, Matrix::new(w, rows.len(), self.width, self.width).t(), add, true);
             }
-            Numbers::Bf16 { .. } => {
+            WeightData::Bf16 { .. } => {
                 let w = &self.bf16()[rows.start * self.width..rows.end * self.width];
-                if let Some(x) = x.row_slices().filter(|x| x.len() <= FEW) {
-                    return few(c, &x, w, self.width, add);
+                if let Some(x) = x.row_slices().filter(|x| x.len() <= GEMV_MAX_ROWS) {
+                    return gemv(c, &x, w, self.width, add);
                 }
                 let block = |into: &mut [f32], [k, inner, first, count]: [usize; 4]| {
                     for (row, into) in (first..first + count).zip(into.chunks_exact_mut(inner)) {
-                        widen(&w[row * self.width + k..row * self.width + k + inner], into);
+                        bf16_to_f32(&w[row * self.width + k..row * self.width + k + inner], into);
                     }
                 };
-                blocks(c, x, add, true, block);
+                blocked_matmul(c, x, add, true, block);
             }
         }
     }
 
     /// `c = g rows` (or `+=` with `add`) with `rows` of this weight: `g` is `[n, rows.len()]`, `c` `[n, in]`.
     pub fn times_rows(&self, c: MatrixMut<'_>, g: Matrix<'_>, rows: std::ops::Range<usize>, add: bool) {
-        match &self.numbers {
-            Numbers::F32(w) => {
+        match &self.data {
+            WeightData::F32(w) => {
                 let w = &w[rows.start * self.width..rows.end * self.width];
                 matmul(c, g, Matrix::new(w, rows.len(), self.width, self.width), add, true);
             }
-            Numbers::Bf16 { .. } => {
+            WeightData::Bf16 { .. } => {
                 let w = &self.bf16()[rows.start * self.width..rows.end * self.width];
                 let block = |into: &mut [f32], [k, inner, first, count]: [usize; 4]| {
                     for (row, into) in (k..k + inner).zip(into.chunks_exact_mut(count)) {
-                        widen(&w[row * self.width + first..row * self.width + first + count], into);
+                        bf16_to_f32(&w[row * self.width + first..row * self.width + first + count], into);
                     }
                 };
-                blocks(c, g, add, false, block);
+                blocked_matmul(c, g, add, false, block);
             }
         }
     }
 
     fn bf16(&self) -> &[bf16] {
-        match &self.numbers {
-            Numbers::Bf16 { storage, start, len } => match &**storage {
+        match &self.data {
+            WeightData::Bf16 { storage, start, len } => match &**storage {
                 Storage::Cpu(CpuStorage::BF16(data)) => &data[*start..*start + *len],
                 _ => unreachable!("checked when the view was made"),
             },
-            Numbers::F32(_) => &[],
+            WeightData::F32(_) => &[],
         }
     }
 }
 
 /// `c = a b` or `c += a b`, where `block(into, [k, inner, first, count])` writes rows `k..k + inner` of columns
 /// `first..first + count` of `b`: row-major, or, `transposed`, column after column.
-fn blocks(c: MatrixMut<'_>, a: Matrix<'_>, add: bool, transposed: bool, block: impl Fn(&mut [f32], [usize; 4]) + Sync) {
+fn blocked_matmul(
+    c: MatrixMut<'_>,
+    a: Matrix<'_>,
+    add: bool,
+    transposed: bool,
+    block: impl Fn(&mut [f32], [usize; 4]) + Sync,
+) {
     let threads = rayon::current_num_threads();
     let (cols, inner) = (c.cols(), a.cols());
-    let outer = OUTER.min(cols.div_ceil(threads).next_multiple_of(64)).max(1);
+    let outer = BLOCK_COLUMNS.min(cols.div_ceil(threads).next_multiple_of(64)).max(1);
     let parts = c.column_blocks(outer);
-    let one = |(first, mut c): (usize, Columns<'_>)| {
+    let one = |(first, mut c): (usize, ColumnBlock<'_>)| {
         let count = c.cols();
         BLOCK.with_borrow_mut(|scratch| {
-            scratch.resize(INNER * OUTER, 0.0);
-            for k in (0..inner.max(1)).step_by(INNER) {
-                let inner = INNER.min(inner - k);
+            scratch.resize(BLOCK_DEPTH * BLOCK_COLUMNS, 0.0);
+            for k in (0..inner.max(1)).step_by(BLOCK_DEPTH) {
+                let inner = BLOCK_DEPTH.min(inner - k);
                 let into = &mut scratch[..inner * count];
                 block(into, [k, inner, first, count]);
                 let b = match transposed {
@@ -161,13 +167,13 @@ fn blocks(c: MatrixMut<'_>, a: Matrix<'_>, add: bool, transposed: bool, block: i
     }
 }
 
-/// `c = x w^T` or `c += x w^T` for the few rows of a step of decoding: each number of `w` is read once from memory and widened in a register.
-fn few(c: MatrixMut<'_>, x: &[&[f32]], w: &[bf16], width: usize, add: bool) {
+/// `c = x w^T` or `c += x w^T` for the few rows of a step of decoding: each element of `w` is read once from memory and converted in a register.
+fn gemv(c: MatrixMut<'_>, x: &[&[f32]], w: &[bf16], width: usize, add: bool) {
     const OUT: usize = 64;
-    let part = |((_, mut c), w): ((usize, Columns<'_>), &[bf16])| {
+    let part = |((_, mut c), w): ((usize, ColumnBlock<'_>), &[bf16])| {
         for (column, w) in w.chunks_exact(width).enumerate() {
             for (row, x) in x.iter().enumerate() {
-                c.put(row, column, dot(x, w), add);
+                c.write(row, column, dot(x, w), add);
             }
         }
     };
@@ -192,7 +198,7 @@ fn dot(x: &[f32], w: &[bf16]) -> f32 {
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn widen(from: &[bf16], to: &mut [f32]) {
+fn bf16_to_f32(from: &[bf16], to: &mut [f32]) {
     for (to, from) in to.iter_mut().zip(from) {
         *to = f32::from_bits(u32::from(from.to_bits()) << 16);
     }
@@ -204,18 +210,18 @@ mod tests {
     use crate::nn::gradcheck;
     use candle_core::{DType, Device, Tensor, Var};
 
-    /// A weight in bf16 and the same numbers in f32.
-    fn both(out: usize, width: usize) -> [Parameter; 2] {
+    /// A weight in bf16, and the same values in f32.
+    fn bf16_and_f32(out: usize, width: usize) -> [Parameter; 2] {
         let half = gradcheck::tensor(&[out, width], 3).to_dtype(DType::BF16).unwrap();
         let wide = half.to_dtype(DType::F32).unwrap();
         [half, wide].map(|t| Parameter::new("w", Var::from_tensor(&t).unwrap()))
     }
 
     #[test]
-    fn products_with_a_bf16_weight_are_those_of_its_numbers_in_f32_to_the_last_bit() {
+    fn products_with_a_bf16_weight_equal_those_of_the_same_weight_in_f32_to_the_last_bit() {
         for (rows, out, width) in [(1, 300, 700), (2, 3, 5), (1, 1, 2000), (7, 513, 1025), (300, 64, 40), (1, 2000, 3)]
         {
-            let parameters = both(out, width);
+            let parameters = bf16_and_f32(out, width);
             let values = |n, seed| -> Vec<f32> {
                 let tensor: Tensor = gradcheck::tensor(&[n], seed);
                 tensor.to_device(&Device::Cpu).unwrap().to_vec1().unwrap()
@@ -243,7 +249,7 @@ mod tests {
             }
             let [(y, dx, part, row), wide] = &results[..] else { unreachable!() };
             assert!((dx, row) == (&wide.1, &wide.3), "{rows} x {out} x {width}");
-            if rows > FEW {
+            if rows > GEMV_MAX_ROWS {
                 assert!((y, part) == (&wide.0, &wide.2), "{rows} x {out} x {width}");
             }
             // In another order of summation.

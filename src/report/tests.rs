@@ -178,7 +178,7 @@ fn a_study_becomes_one_page_with_curves_results_puzzles_and_settings() {
         "0.0003",
         "rollout.num_generations",
         "not finished, step 400",
-        "aria-label=\"original picture\"",
+        "aria-label=\"with the right answer\"",
         "95 % interval",
         "not a permutation",
     ] {

@@ -43,7 +43,7 @@ pub struct SamplingKey {
     pub bench: Option<Protocol>,
 }
 
-/// Parts of a key that bear on the scores and not on the responses.
+/// Fields of a key that decide the scores and not the responses.
 const SCORING: [&str; 2] = ["gold", "scorers"];
 
 impl SamplingKey {
@@ -73,25 +73,25 @@ impl SamplingKey {
         })
     }
 
-    /// Nothing but the scoring differs: the responses are the same.
+    /// Whether only the scoring differs, so that the responses are the same.
     pub fn differs_in_scoring_only(&self, other: &SamplingKey) -> bool {
         let scoring = |name: &str| SCORING.contains(&name.split('.').next().unwrap_or(name));
         self.differences(other).iter().all(|(name, _)| scoring(name))
     }
 
-    /// Each part in which the keys differ, with `here -> there`; the parts of a part are told apart (`bench.pixels.min`).
+    /// Each field in which the keys differ, with `here -> there`; nested fields have their path (`bench.pixels.min`).
     pub(crate) fn differences(&self, other: &SamplingKey) -> Vec<(String, String)> {
         differences(self, other)
     }
 
-    /// Names of the parts in which the keys differ.
+    /// Names of the fields in which the keys differ.
     #[cfg(test)]
     pub(crate) fn differences_in(&self, other: &SamplingKey) -> Vec<String> {
         self.differences(other).into_iter().map(|(name, _)| name).collect()
     }
 }
 
-/// Each part in which two values differ as JSON, with `here -> there`; the parts of a part are told apart.
+/// Each field in which two values differ as JSON, with `here -> there`; nested fields have their path.
 pub(crate) fn differences<T: Serialize>(here: &T, there: &T) -> Vec<(String, String)> {
     let fields = |value: &T| {
         let mut fields = serde_json::Map::new();
@@ -102,7 +102,7 @@ pub(crate) fn differences<T: Serialize>(here: &T, there: &T) -> Vec<(String, Str
     let brief = |v: Option<&serde_json::Value>| {
         let Some(v) = v else { return "none".to_string() };
         let text = v.to_string();
-        // A hash is told from another by its beginning.
+        // The beginning of a hash is enough to see that two differ.
         let is_hash = text.len() == 66 && v.is_string();
         if is_hash { format!("{}...\"", &text[..13]) } else { text }
     };

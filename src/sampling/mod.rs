@@ -5,6 +5,7 @@
 //! so that reward and accuracy cannot disagree. [`sample_task`] runs a whole task batch by batch; [`ResponseLog`] keeps the responses
 //! on disk, so that an interrupted run continues.
 
+pub mod decoding;
 mod example_hash;
 mod key;
 mod local;
@@ -20,7 +21,7 @@ pub use key::{SamplingKey, checkpoint_key};
 pub use local::LocalModel;
 pub use response::{Generated, ScoredResponse};
 pub use response_log::ResponseLog;
-pub use run::{SamplePlan, SampleProgress, sample_task};
+pub use run::{BATCH_SIZE, SamplePlan, SampleProgress, sample_task};
 pub(crate) use run::{generated_tokens, progress_of, run};
 pub use summary::{Category, Summary};
 

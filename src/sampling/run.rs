@@ -7,6 +7,9 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
+/// Examples answered at a time when nothing is said.
+pub const BATCH_SIZE: usize = 16;
+
 /// Which examples of a task are sampled, and how often.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SamplePlan {

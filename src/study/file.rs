@@ -11,12 +11,24 @@
 //! [dynamics]        flags of `jigsaw dynamics`
 //! ```
 
+use super::command::GenSettings;
+use crate::dynamics::ResponseLoss;
+use crate::eval::bench::BenchmarkSpec;
 use crate::io::files;
+use crate::sampling::rollout;
+use crate::tasks::countdown::CountdownSettings;
+use crate::tasks::jigsaw::generate::JigsawSettings;
+use crate::tasks::suites::{self, SuiteSettings};
+use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result, config};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
+
+/// Resolves the settings of a training run: the method, a file, and `section.key=value` over it. The study lies below the room that
+/// knows how, and is given it.
+pub type ResolveConfig = fn(Option<Method>, Option<&Path>, &[String]) -> Result<TrainConfig>;
 
 /// A study as written, names not yet resolved.
 #[derive(Debug, Clone)]
@@ -27,12 +39,12 @@ pub struct Study {
     pub table: Table,
     /// `[study]`.
     pub head: Head,
-    /// `[puzzles.NAME]`: flags of `jigsaw gen`.
-    pub puzzles: Vec<(String, Table)>,
+    /// `[puzzles.NAME]`.
+    pub puzzles: Vec<(String, Puzzles)>,
     /// `[prior]`.
     pub prior: Option<Prior>,
-    /// `[benchmarks]`: name, and file with its scorer.
-    pub benchmarks: Vec<(String, String)>,
+    /// `[benchmarks]`.
+    pub benchmarks: Vec<BenchmarkSpec>,
     /// `[rollouts.NAME]`.
     pub rollouts: Vec<(String, Rollouts)>,
     /// `[regimes.NAME]`, in the order written.
@@ -41,6 +53,7 @@ pub struct Study {
     pub eval: Evaluation,
     /// `[dynamics]`.
     pub dynamics: Option<Measurement>,
+    pub(super) resolve: ResolveConfig,
     text: String,
 }
 
@@ -68,26 +81,35 @@ impl Head {
     }
 }
 
-/// `[prior]`: suites of prior knowledge.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+/// `[puzzles.NAME]`: a dataset of puzzles, by the flags of `jigsaw gen`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Puzzles {
+    /// What to make.
+    pub dataset: GenSettings,
+    /// The split ratios as written.
+    pub split: Option<String>,
+}
+
+/// `[prior]`: suites of prior knowledge, by the flags of `jigsaw gen --suite`.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Prior {
     /// The benchmarks to evaluate, as `vqa-direct`; when not given, each family of the suite in both styles, but for `order` and `lists`.
     pub benches: Option<Vec<String>>,
-    /// Flags of `jigsaw gen`; `suite` is one of them.
-    #[serde(flatten)]
-    pub flags: Table,
+    /// What to make.
+    pub settings: SuiteSettings,
+    /// The split ratios as written.
+    pub split: Option<String>,
 }
 
 /// `[rollouts.NAME]`: a dataset of sampled responses.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rollouts {
     /// `base`, or a regime (`NAME`, or `NAME@LR` for a point of its ladder); not given with a teacher.
     pub from: Option<String>,
     /// The puzzles whose prompts are answered.
     pub data: String,
-    /// Flags of `jigsaw rollout`.
-    #[serde(flatten)]
-    pub flags: Table,
+    /// The flags of `jigsaw rollout`.
+    pub options: rollout::RolloutOptions,
 }
 
 /// `[regimes.NAME]`: a way of fine-tuning.
@@ -152,46 +174,68 @@ impl TryFrom<Numbers> for OneOrMore {
     }
 }
 
-/// `[eval]`.
+/// `[eval]`: how base and tuned models are evaluated, by the flags of `jigsaw eval`.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Evaluation {
     /// Most intermediate checkpoints to evaluate besides the final model, evenly spread over those that a run has kept.
-    #[serde(default)]
     pub checkpoints: usize,
-    /// Flags of `jigsaw eval`.
-    #[serde(flatten)]
-    pub flags: Table,
+    /// Only the first examples of each benchmark; all when not given.
+    pub limit: Option<usize>,
+    /// Examples answered at a time.
+    pub batch: Option<usize>,
+    /// Longest response in tokens, in place of each benchmark's own.
+    pub max_new_tokens: Option<usize>,
+    /// Fewest pixels of a resized image, in place of each benchmark's own.
+    pub min_pixels: Option<usize>,
+    /// Most pixels of a resized image, in place of each benchmark's own.
+    pub max_pixels: Option<usize>,
+    /// Prompts of each benchmark on which the divergence is measured.
+    pub kl: Option<usize>,
 }
 
-/// `[dynamics]`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+/// `[dynamics]`: measurements of learning dynamics, by the flags of `jigsaw dynamics`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Measurement {
     /// Names of puzzles and rollouts that the steps are made on; all that some regime is trained on by SFT when not given.
     pub train: Option<Vec<String>>,
     /// Names of the benchmarks that they act on; all when not given.
     pub prior: Option<Vec<String>>,
     /// Regimes (`NAME` or `NAME@LR`) over whose checkpoints (of the first seed) it is measured too.
-    #[serde(default)]
     pub over: Vec<String>,
-    /// Flags of `jigsaw dynamics`.
-    #[serde(flatten)]
-    pub flags: Table,
+    /// Most pairs of each training set with each benchmark.
+    pub pairs: Option<usize>,
+    /// Size of the step.
+    pub eta: Option<f64>,
+    /// The loss that it descends.
+    pub loss: Option<ResponseLoss>,
+    /// Parts that take no step.
+    pub freeze: Vec<String>,
+    /// Split of the training data.
+    pub split: Option<String>,
+    /// Split of the prior datasets.
+    pub prior_split: Option<String>,
+    /// Longest answer of the base in tokens.
+    pub max_new_tokens: Option<usize>,
+    /// Seed of the choice of samples.
+    pub seed: Option<u64>,
 }
 
-/// The sections that there are.
+/// The known sections.
 const SECTIONS: [&str; 8] = ["study", "puzzles", "prior", "benchmarks", "rollouts", "regimes", "eval", "dynamics"];
 
 impl Study {
-    /// Read `file` and apply `sets` (`section.key=value`).
+    /// Read `file` and apply `sets` (`section.key=value`). `resolve` resolves the settings of training.
     ///
     /// # Errors
     /// Input errors that name the file, line and section, or the `--set` argument.
-    pub fn read(file: &Path, sets: &[String]) -> Result<Study> {
-        Study::from_text(&file.display().to_string(), &files::read_text(file)?, sets)
+    pub fn read(file: &Path, sets: &[String], resolve: ResolveConfig) -> Result<Study> {
+        Study::from_text(&file.display().to_string(), &files::read_text(file)?, sets, resolve)
     }
 
     /// As [`Study::read`], for a text with the name to use for it in messages.
-    pub fn from_text(name: &str, text: &str, sets: &[String]) -> Result<Study> {
+    pub fn from_text(name: &str, text: &str, sets: &[String], resolve: ResolveConfig) -> Result<Study> {
         let mut table: Table =
             toml::from_str(text).map_err(|e| Error::input(format!("{name}: {}", e.to_string().trim_end())))?;
         for set in sets {
@@ -209,14 +253,15 @@ impl Study {
         })?;
         let study = Study {
             head,
-            puzzles: sections(&table, "puzzles", &place)?,
-            prior: section(&table, "prior", &place)?,
+            puzzles: sections(&table, "puzzles", &place, puzzles)?,
+            prior: table.get("prior").map(|value| prior(value, &place("prior"))).transpose()?,
             benchmarks: benchmarks(&table, &place)?,
-            rollouts: sections(&table, "rollouts", &place)?,
-            regimes: sections(&table, "regimes", &place)?,
-            eval: section(&table, "eval", &place)?.unwrap_or_default(),
-            dynamics: section(&table, "dynamics", &place)?,
+            rollouts: sections(&table, "rollouts", &place, rollouts)?,
+            regimes: sections(&table, "regimes", &place, read)?,
+            eval: own_section(&table, "eval", SET_IN_EVAL, &place)?.unwrap_or_default(),
+            dynamics: own_section(&table, "dynamics", SET_IN_DYNAMICS, &place)?,
             name: name.to_string(),
+            resolve,
             text: text.to_string(),
             table,
         };
@@ -293,10 +338,25 @@ fn section<T: DeserializeOwned>(table: &Table, name: &str, place: &impl Fn(&str)
     table.get(name).map(|value| read(value, &place(name))).transpose()
 }
 
-fn sections<T: DeserializeOwned>(
+/// A section some of whose keys the study sets itself.
+fn own_section<T: DeserializeOwned>(
+    table: &Table,
+    name: &str,
+    set: &[&str],
+    place: &impl Fn(&str) -> String,
+) -> Result<Option<T>> {
+    let read = |value: &Value| {
+        refuse_keys(value, set, &place(name))?;
+        read(value, &place(name))
+    };
+    table.get(name).map(read).transpose()
+}
+
+fn sections<T>(
     table: &Table,
     name: &str,
     place: &impl Fn(&str) -> String,
+    read: impl Fn(&Value, &str) -> Result<T>,
 ) -> Result<Vec<(String, T)>> {
     let Some(value) = table.get(name) else { return Ok(Vec::new()) };
     let Value::Table(all) = value else {
@@ -305,12 +365,103 @@ fn sections<T: DeserializeOwned>(
     all.iter().map(|(key, value)| Ok((key.clone(), read(value, &place(&format!("{name}.{key}")))?))).collect()
 }
 
+/// Keys of a section that the study sets itself.
+const SET_IN_GEN: &[&str] = &["out", "overwrite"];
+const SET_IN_ROLLOUTS: &[&str] = &["out", "model", "fresh", "seed", "device"];
+const SET_IN_EVAL: &[&str] = &[
+    "model",
+    "api",
+    "baseline",
+    "baseline_results",
+    "data",
+    "bench",
+    "out",
+    "fresh",
+    "rescore",
+    "device",
+    "split",
+    "samples",
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+];
+const SET_IN_DYNAMICS: &[&str] = &["out", "model", "base", "forgetting", "fresh", "device"];
+
+fn refuse_keys(value: &Value, set: &[&str], place: &str) -> Result<()> {
+    match value.as_table().and_then(|table| table.keys().find(|key| set.contains(&key.as_str()))) {
+        Some(key) => Err(Error::input(format!("{place}: {key}: the study sets this itself; remove it"))),
+        None => Ok(()),
+    }
+}
+
+/// A key of a section that is none of the command's flags, taken out of it.
+fn take<T: DeserializeOwned>(value: &mut Value, key: &str, place: &str) -> Result<Option<T>> {
+    let Some(table) = value.as_table_mut() else { return Ok(None) };
+    let Some(taken) = table.remove(key) else { return Ok(None) };
+    let why = |e: toml::de::Error| e.message().lines().next().unwrap_or_default().to_string();
+    let shown = taken.to_string();
+    taken.try_into().map(Some).map_err(|e| Error::input(format!("{place}: {key} = {shown}: {}", why(e))))
+}
+
+/// The section's keys over the defaults.
+fn over<T: Serialize + DeserializeOwned>(defaults: &T, value: &Value, place: &str) -> Result<T> {
+    let mut all =
+        Table::try_from(defaults).map_err(|e| Error::failed(format!("cannot write settings as TOML: {e}")))?;
+    let Some(table) = value.as_table() else { return read(value, place) };
+    all.extend(table.clone());
+    read(&Value::Table(all), place)
+}
+
+fn puzzles(value: &Value, place: &str) -> Result<Puzzles> {
+    refuse_keys(value, &[SET_IN_GEN, &["suite"]].concat(), place)?;
+    let mut value = value.clone();
+    let preview = take(&mut value, "preview", place)?;
+    let task: Option<String> = take(&mut value, "task", place)?;
+    let split = value.get("split").and_then(Value::as_str).map(String::from);
+    let dataset = match task.as_deref() {
+        None => GenSettings::Jigsaw { settings: over(&JigsawSettings::default(), &value, place)?, preview },
+        Some("countdown") => GenSettings::Countdown(over(&CountdownSettings::default(), &value, place)?),
+        Some(other) => {
+            return Err(Error::input(format!("{place}: task = {other:?}: give \"countdown\", or leave it out")));
+        }
+    };
+    Ok(Puzzles { dataset, split })
+}
+
+fn prior(value: &Value, place: &str) -> Result<Prior> {
+    refuse_keys(value, SET_IN_GEN, place)?;
+    let mut value = value.clone();
+    let benches = take(&mut value, "benches", place)?;
+    let Some(Value::String(suite)) = value.get("suite").cloned() else {
+        return Err(Error::input(format!("{place}: suite is missing; give \"all\" or names of families")));
+    };
+    let families =
+        suites::parse_families(&suite).map_err(|why| Error::input(format!("{place}: suite = {suite:?}: {why}")))?;
+    let families = families.into_iter().map(|family| Value::String(family.to_string())).collect();
+    value.as_table_mut().map(|table| table.insert("suite".into(), Value::Array(families)));
+    let split = value.get("split").and_then(Value::as_str).map(String::from);
+    Ok(Prior { benches, settings: over(&SuiteSettings::default(), &value, place)?, split })
+}
+
+fn rollouts(value: &Value, place: &str) -> Result<Rollouts> {
+    refuse_keys(value, SET_IN_ROLLOUTS, place)?;
+    let mut value = value.clone();
+    let from = take(&mut value, "from", place)?;
+    let data = take(&mut value, "data", place)?;
+    let data = data.ok_or_else(|| Error::input(format!("{place}: data is missing: the puzzles to answer")))?;
+    Ok(Rollouts { from, data, options: read(&value, place)? })
+}
+
 fn read<T: DeserializeOwned>(value: &Value, place: &str) -> Result<T> {
     let read = |value: &Value| -> std::result::Result<T, String> {
         let why = |e: toml::de::Error| e.message().lines().next().unwrap_or_default().to_string();
         value.clone().try_into().map_err(why)
     };
     read(value).map_err(|why| {
+        if let Some(unknown) = unknown_key(&why) {
+            return Error::input(format!("{place}: {unknown}"));
+        }
         // The key without which another thing is wrong, or nothing, is the one that it is about.
         let without = |key: &String| {
             let mut rest = value.as_table().cloned().unwrap_or_default();
@@ -325,11 +476,27 @@ fn read<T: DeserializeOwned>(value: &Value, place: &str) -> Result<T> {
     })
 }
 
-fn benchmarks(table: &Table, place: &impl Fn(&str) -> String) -> Result<Vec<(String, String)>> {
+/// Serde's "unknown field" with the nearest of those that it expects.
+fn unknown_key(why: &str) -> Option<String> {
+    let mut names = why.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
+    let key = names.next()?;
+    let known: Vec<&str> = names.collect();
+    let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b)));
+    Some(match nearest {
+        Some(nearest) if strsim::jaro_winkler(key, nearest) > 0.75 => {
+            format!("unknown key {key}; did you mean {nearest}?")
+        }
+        _ => format!("unknown key {key}; the keys of this section are {}", known.join(", ")),
+    })
+}
+
+fn benchmarks(table: &Table, place: &impl Fn(&str) -> String) -> Result<Vec<BenchmarkSpec>> {
     let all: Table = section(table, "benchmarks", place)?.unwrap_or_default();
     all.into_iter()
         .map(|(name, value)| match value {
-            Value::String(file) => Ok((name, file)),
+            Value::String(file) => {
+                BenchmarkSpec::parse(&format!("{name}={file}"), "test").map_err(|e| e.context(place("benchmarks")))
+            }
             other => Err(Error::input(format!("{}: {name} = {other}: give \"FILE.tsv\"", place("benchmarks")))),
         })
         .collect()

@@ -1,6 +1,7 @@
-//! The plan that a file comes to: commands, what they need, and what is refused.
+//! The plan of a file: commands, what they need, and what is refused.
 
 use super::*;
+use crate::train::settings::TrainConfig;
 use std::path::Path;
 
 const SMALL: &str = r#"
@@ -81,7 +82,7 @@ over = ["sft"]
 "#;
 
 fn study(sets: &[&str]) -> crate::Result<Study> {
-    Study::from_text("study.toml", SMALL, &sets.iter().map(|s| s.to_string()).collect::<Vec<_>>())
+    Study::from_text("study.toml", SMALL, &sets.iter().map(|s| s.to_string()).collect::<Vec<_>>(), TrainConfig::resolve)
 }
 
 fn planned(sets: &[&str]) -> crate::Result<Plan> {
@@ -90,7 +91,7 @@ fn planned(sets: &[&str]) -> crate::Result<Plan> {
 
 fn command(plan: &Plan, task: &str) -> String {
     let found = plan.tasks.iter().find(|t| t.name == task);
-    found.unwrap_or_else(|| panic!("{task} is none of {:?}", plan.tasks)).command.join(" ")
+    found.unwrap_or_else(|| panic!("{task} is none of {:?}", plan.tasks)).arguments().join(" ")
 }
 
 #[test]
@@ -129,7 +130,7 @@ fn each_task_is_a_command_and_comes_after_what_it_needs() {
     );
     assert!(
         !command(&plan, "compare.wise-ft.alpha-0.5.seed-1").contains("checkpoints"),
-        "an interpolated model has no way"
+        "an interpolated model has no intermediate checkpoints"
     );
     let base = command(&plan, "base.thought");
     assert!(base.contains("--bench new-task=out/puzzles/thought") && !base.contains("--kl") && !base.contains("lists"));
@@ -146,6 +147,44 @@ fn each_task_is_a_command_and_comes_after_what_it_needs() {
     );
     let run = plan.index.runs.iter().find(|run| run.name == "grpo-rollout.lr-1e-5.seed-2").unwrap();
     assert_eq!(run.data.as_deref(), Some(Path::new("rollouts/grpo.seed-2")));
+}
+
+#[test]
+fn every_setting_of_a_section_is_a_flag_of_its_command() {
+    let plan = planned(&[
+        "puzzles.bare.split=\"0.7,0.2,0.1\"",
+        "puzzles.bare.scenes=0.0",
+        "puzzles.bare.tile_any=true",
+        "puzzles.bare.preview=3",
+        "rollouts.grpo.temperature=0.7",
+        "rollouts.grpo.keep=well-formed",
+        "eval.batch=4",
+        "dynamics.eta=1e-3",
+        "dynamics.loss=sum",
+        "dynamics.freeze=[\"vision\"]",
+        "dynamics.prior_split=dev",
+    ]);
+    let plan = plan.unwrap();
+    assert_eq!(
+        command(&plan, "puzzles.bare"),
+        "gen --images scenes --grid 2x2 --tile-any --count 400 --question-first --preview 3 --split 0.7,0.2,0.1 \
+         --out out/puzzles/bare --overwrite"
+    );
+    assert_eq!(command(&plan, "prior"), "gen --suite vqa,pope,lists:2 --count 100 --out out/prior --overwrite");
+    assert_eq!(
+        command(&plan, "rollout.grpo.seed-1"),
+        "rollout --model out/runs/rft.lr-1e-4.seed-1/model --data out/puzzles/thought --samples 4 --temperature 0.7 \
+         --keep well-formed --cap 2 --seed 1 --out out/rollouts/grpo.seed-1"
+    );
+    assert!(command(&plan, "base.bare").ends_with("--limit 20 --batch 4 --out out/base/bare"));
+    let over = command(&plan, "dynamics.sft.lr-1e-3.seed-1");
+    let models = "dynamics --model data/base-tiny out/runs/sft.lr-1e-3.seed-1/checkpoints/* out/runs/sft.lr-1e-3.seed-1/model \
+                  --base data/base-tiny --train bare=out/puzzles/bare grpo=out/rollouts/grpo.seed-1 --prior \
+                  vqa-direct=out/prior/bench/vqa-direct.tsv mine=MINE.tsv:vqa";
+    let flags =
+        "--pairs 4 --eta 0.001 --loss sum --freeze vision --prior-split dev --out out/dynamics/sft.lr-1e-3.seed-1";
+    assert_eq!(over, format!("{models} {flags}"));
+    assert!(command(&plan, "dynamics.base").contains("--forgetting out/compare/rft.lr-5e-5.seed-1 "));
 }
 
 #[test]
@@ -184,7 +223,7 @@ fn a_regime_may_go_on_from_another_that_is_not_shown() {
 fn what_does_not_fit_is_refused_with_its_section() {
     for (set, named) in [
         ("regimes.rft.data=nothing", "study.toml:36: [regimes.rft]: data = \"nothing\""),
-        ("regimes.rft.start=rft", "goes on from itself"),
+        ("regimes.rft.start=rft", "starts from itself"),
         ("rollouts.grpo.from=rft@3e-4", "rft@5e-5, rft@1e-4"),
         ("rollouts.grpo.from=raft", "there is no [regimes.raft]; there are rft, sft"),
         ("regimes.sft.train.stesp=3", "train.steps"),
@@ -214,26 +253,34 @@ fn what_does_not_fit_is_refused_with_its_section() {
         ("study.title.x=1", "study.title is a value"),
         ("puzzles.sft.grid=2x2", "this name is taken"),
         ("prior.suite=3", "suite is missing"),
+        ("prior.suite=riddles", "no family is named `riddles`"),
+        ("puzzles.bare.gird=2x2", "[puzzles.bare]: unknown key gird; did you mean grid?"),
+        ("puzzles.bare.tile=50", "[puzzles.bare]: tile 50"),
+        ("eval.limit=0", "--limit 0"),
+        ("dynamics.pairs=0", "--pairs 0"),
+        ("rollouts.grpo.temperature=0", "--samples above 1 needs --temperature above 0"),
+        ("rollouts.grpo.teacher=scripted", "--teacher cannot be used with --model"),
+        ("regimes.wise-ft.alpha=2", "alpha 2"),
     ] {
         let error = planned(&[set]).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{set}");
         assert!(error.to_string().contains(named), "{set}: {error}");
     }
-    let none = Study::from_text("s.toml", "[study]\nbase = \"b\"\n", &[]).unwrap_err();
+    let none = Study::from_text("s.toml", "[study]\nbase = \"b\"\n", &[], TrainConfig::resolve).unwrap_err();
     assert!(none.to_string().contains("no regime"), "{none}");
-    let broken = Study::from_text("s.toml", "[study\n", &[]).unwrap_err();
+    let broken = Study::from_text("s.toml", "[study\n", &[], TrainConfig::resolve).unwrap_err();
     assert!(broken.to_string().contains("line 1"), "{broken}");
 }
 
 #[test]
-fn checkpoints_on_the_way_are_evenly_spread_without_the_last() {
+fn intermediate_checkpoints_are_evenly_spread_without_the_last() {
     let dir = tempfile::tempdir().unwrap();
     for step in [2, 4, 6, 8, 10] {
         std::fs::create_dir_all(dir.path().join(format!("checkpoints/step-{step:08}"))).unwrap();
     }
     std::fs::write(dir.path().join("finished.json"), r#"{"step":10}"#).unwrap();
     let steps = |most| -> Vec<String> {
-        let found = super::task::checkpoints(dir.path(), most).unwrap();
+        let found = RunCheckpoints { run: dir.path().into(), most }.find(TrainConfig::resolve).unwrap();
         found
             .iter()
             .map(|path| path.file_name().unwrap().to_str().unwrap()[5..].trim_start_matches('0').to_string())
@@ -242,7 +289,7 @@ fn checkpoints_on_the_way_are_evenly_spread_without_the_last() {
     assert_eq!(steps(9), ["2", "4", "6", "8"]);
     assert_eq!(steps(2), ["4", "8"]);
     assert_eq!(steps(1), ["6"]);
-    assert!(super::task::checkpoints(&dir.path().join("none"), 1).is_err());
+    assert!(RunCheckpoints { run: dir.path().join("none"), most: 1 }.find(TrainConfig::resolve).is_err());
     // Steps 3 and 7 are there because the run was stopped after them.
     for step in [3, 7] {
         std::fs::create_dir_all(dir.path().join(format!("checkpoints/step-{step:08}"))).unwrap();
@@ -272,8 +319,8 @@ fn files_of_the_users_are_inputs_of_the_tasks_that_read_them() {
     for name in ["base.bare", "compare.sft.lr-1e-3.seed-1", "dynamics.base"] {
         assert_eq!(inputs(name), ["MINE.tsv"], "{name}");
     }
-    let way = |name: &str| plan.tasks.iter().find(|t| t.name == name).unwrap().way;
-    assert_eq!((way("compare.sft.lr-1e-3.seed-1"), way("compare.wise-ft.alpha-0.5.seed-1")), (Some(2), None));
+    let most = |name: &str| plan.find(name).unwrap().checkpoints.as_ref().map(|checkpoints| checkpoints.most);
+    assert_eq!((most("compare.sft.lr-1e-3.seed-1"), most("compare.wise-ft.alpha-0.5.seed-1")), (Some(2), None));
 }
 
 #[test]
@@ -287,7 +334,7 @@ fn the_studies_of_the_repository_can_be_planned() {
             continue;
         }
         found += 1;
-        let mut study = Study::read(&path, &[]).unwrap();
+        let mut study = Study::read(&path, &[], TrainConfig::resolve).unwrap();
         // Files that they name are named from the root of the repository.
         study
             .regimes

@@ -14,8 +14,14 @@ pub const SPLITS: [&str; 3] = ["train", "validation", "test"];
 #[serde(try_from = "String", into = "String")]
 pub struct SplitRatios([f64; 3]);
 
+impl Default for SplitRatios {
+    fn default() -> SplitRatios {
+        SplitRatios([0.8, 0.1, 0.1])
+    }
+}
+
 impl SplitRatios {
-    /// SplitRatios in proportion to `weights`.
+    /// Ratios in proportion to `weights`.
     pub fn new(weights: [f64; 3]) -> Result<Self> {
         let sum: f64 = weights.iter().sum();
         if !sum.is_finite() || sum <= 0.0 || weights.iter().any(|w| *w < 0.0) {

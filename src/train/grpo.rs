@@ -10,26 +10,27 @@ use super::objective::{self, GrpoInputs, GrpoSums, Window, mean_and_std};
 use super::shard_outputs::ShardOutputs;
 use super::stall::StallSample;
 use super::trainer::StepContext;
-use crate::model::{Completion, Prompt, Sampling, Sequence};
-use crate::tasks::{Reward, RewardSettings, Score, TERMS};
+use crate::model::{Prompt, Sequence};
+use crate::sampling::{LocalModel, Prompts, SampleOptions, ScoredResponse, sample_in_batches};
+use crate::tasks::{Reward, RewardSettings, TERMS};
 use crate::train::settings::{GrpoSettings, RolloutSettings, StallSettings, TrainConfig};
-use crate::{Error, Result, rng};
-use rand::Rng as _;
+use crate::{Error, Result};
 use std::sync::Arc;
 use std::time::Instant;
 
 /// One prompt with its scored responses.
 struct Group {
-    id: String,
     answer: String,
+    responses: Vec<ScoredResponse>,
     sequences: Vec<Sequence>,
-    texts: Vec<String>,
-    scores: Vec<Score>,
     rewards: Vec<Reward>,
-    truncated: usize,
 }
 
 impl Group {
+    fn id(&self) -> &str {
+        self.responses.first().map_or("", |response| &response.id)
+    }
+
     fn std(&self) -> f64 {
         mean_and_std(&self.rewards.iter().map(|r| r.total).collect::<Vec<_>>()).1
     }
@@ -164,7 +165,7 @@ fn step(
     metrics.push("clip_fraction", (sums.clipped_low + sums.clipped_high) / n);
     let sequences = || minibatch.iter().flat_map(|m| &m.sequences);
     let tokens = sequences().map(|s| s.prompt.ids.len() + s.response.len()).sum();
-    let ids: Vec<String> = groups.iter().map(|g| g.id.clone()).collect();
+    let ids: Vec<String> = groups.iter().map(|g| g.id().to_string()).collect();
     ctx.finish_step(total, &ids, started, tokens, metrics)?;
     view.entropy = sums.entropy / n;
     for warning in ctx.state.stall.observe(plan.stall, &view) {
@@ -204,48 +205,32 @@ fn roll_out(
     draw: u64,
 ) -> Result<Vec<Group>> {
     let job = ctx.job;
-    let mut groups = Vec::with_capacity(indices.len());
-    let seed =
-        |chunk: usize| rng::stream(job.config.train.seed, "rollout", &[ctx.state.round, draw, chunk as u64]).next_u64();
-    let at_once = if plan.rollout.batch_size == 0 { indices.len() } else { plan.rollout.batch_size };
     let prompts: Vec<Arc<Prompt>> = prompts.into_iter().map(|p| p.prompt).collect();
-    let chunks = indices.chunks(at_once.max(1)).zip(prompts.chunks(at_once.max(1)));
-    for (chunk, (indices, prompts)) in chunks.enumerate() {
-        let sampling = Sampling {
-            max_new_tokens: plan.rollout.max_new_tokens,
-            temperature: plan.rollout.temperature,
-            top_p: plan.rollout.top_p,
-            top_k: plan.rollout.top_k,
-            seed: seed(chunk),
-        };
-        let (eos, banned) = (job.codec.eos_ids(), job.codec.banned_ids());
-        let completions = job.policy.generate(prompts, plan.rollout.num_generations, &sampling, eos, banned)?;
-        for ((&i, prompt), completions) in indices.iter().zip(prompts).zip(completions) {
-            let record = job.train.example(i)?;
-            let decode = |c: &Completion| job.codec.decode(&c.ids);
-            let texts = completions.iter().map(decode).collect::<Result<Vec<_>>>()?;
-            let scores: Vec<Score> = texts.iter().map(|t| job.train.score(i, t)).collect();
-            groups.push(Group {
-                id: record.id.clone(),
-                answer: record.answer.clone(),
-                rewards: scores.iter().map(|s| plan.reward.reward(s)).collect(),
-                truncated: completions.iter().filter(|c| !c.finished).count(),
-                sequences: completions
-                    .into_iter()
-                    .map(|c| Sequence { prompt: prompt.clone(), response: c.ids })
-                    .collect(),
-                texts,
-                scores,
-            });
-        }
-    }
-    Ok(groups)
+    let batch_size = if plan.rollout.batch_size == 0 { indices.len() } else { plan.rollout.batch_size };
+    let sampling = plan.rollout.sampling(job.config.train.seed);
+    let options = SampleOptions {
+        samples: plan.rollout.num_generations,
+        sampling: &sampling,
+        stream: ("rollout", &[ctx.state.round, draw]),
+    };
+    let model = LocalModel::new(job.policy, job.codec);
+    let responses = sample_in_batches(&model, &Prompts::encoded(job.train, indices, &prompts), &options, batch_size)?;
+    let group = |((&i, prompt), responses): ((&usize, &Arc<Prompt>), Vec<ScoredResponse>)| {
+        let sequence = |r: &ScoredResponse| Sequence { prompt: prompt.clone(), response: r.token_ids.clone() };
+        Ok(Group {
+            answer: job.train.example(i)?.answer.clone(),
+            rewards: responses.iter().map(|r| plan.reward.reward(&r.score)).collect(),
+            sequences: responses.iter().map(sequence).collect(),
+            responses,
+        })
+    };
+    indices.iter().zip(&prompts).zip(responses).map(group).collect()
 }
 
 /// What the rollout batch looked like.
 fn describe(groups: &[Group], drawn: usize) -> Metrics {
     let responses = || groups.iter().flat_map(|g| &g.rewards);
-    let scores = || groups.iter().flat_map(|g| &g.scores);
+    let scores = || groups.iter().flat_map(|g| &g.responses).map(|r| &r.score);
     let lengths = || groups.iter().flat_map(|g| &g.sequences).map(|s| s.response.len() as f64);
     let n = responses().count().max(1) as f64;
     let count = groups.len().max(1) as f64;
@@ -261,7 +246,7 @@ fn describe(groups: &[Group], drawn: usize) -> Metrics {
     m.push("unparsed", scores().filter(|s| !s.parsed).count() as f64 / n);
     m.push("response_length", lengths().sum::<f64>() / n);
     m.push("response_length_max", lengths().fold(0.0, f64::max));
-    m.push("truncated", groups.iter().map(|g| g.truncated).sum::<usize>() as f64 / n);
+    m.push("truncated", groups.iter().flat_map(|g| &g.responses).filter(|r| !r.finished).count() as f64 / n);
     m
 }
 
@@ -273,15 +258,19 @@ fn keep_samples(ctx: &mut StepContext<'_>, groups: &[Group]) -> Result<()> {
     else {
         return Ok(());
     };
-    let samples: Vec<Sample> = (0..group.texts.len().min(2))
-        .map(|j| Sample {
+    let samples: Vec<Sample> = group
+        .responses
+        .iter()
+        .zip(&group.rewards)
+        .take(2)
+        .map(|(response, reward)| Sample {
             step,
             source: "rollout",
-            id: group.id.clone(),
-            response: group.texts[j].clone(),
+            id: response.id.clone(),
+            response: response.response.clone(),
             answer: group.answer.clone(),
-            reward: Some(group.rewards[j].total),
-            score: group.scores[j].clone(),
+            reward: Some(reward.total),
+            score: response.score.clone(),
         })
         .collect();
     ctx.keep(&samples)

@@ -8,14 +8,12 @@
 use super::metrics::{Metrics, Sample};
 use super::trainer::StepContext;
 use crate::data::{Cursor, Sampler};
-use crate::model::{Completion, Prompt, Sampling, Sequence};
+use crate::model::Sequence;
 use crate::sampling::rollout::{Answer, Candidate, Keep, Selection, SelectionCounts};
-use crate::tasks::Score;
-use crate::tasks::encode_example;
+use crate::sampling::{LocalModel, Prompts, SampleOptions, sample_in_batches};
 use crate::{Error, Result, rng};
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 
 /// The right responses of the last refresh.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,43 +104,32 @@ fn sample(ctx: &StepContext<'_>, examples: &[usize]) -> Result<(Vec<Response>, S
         return Err(Error::failed("a refresh without its rollout or sft section"));
     };
     let selection = Selection { keep: Keep::Correct, cap: Some(sft.max_per_prompt), answer: Answer::Sampled };
-    let at_once = if rollout.batch_size == 0 { config.examples_per_round() } else { rollout.batch_size };
+    let batch_size = if rollout.batch_size == 0 { config.examples_per_round() } else { rollout.batch_size };
+    let sampling = rollout.sampling(config.train.seed);
+    let options =
+        SampleOptions { samples: rollout.num_generations, sampling: &sampling, stream: ("refresh", &[step as u64]) };
+    let model = LocalModel::new(job.policy, job.codec);
+    let groups = sample_in_batches(&model, &Prompts::new(job.train, examples), &options, batch_size)?;
     let (mut kept, mut tally, mut right, mut samples) = (Vec::new(), SelectionCounts::default(), 0, Vec::new());
-    for (chunk, examples) in examples.chunks(at_once.max(1)).enumerate() {
-        let sampling = Sampling {
-            max_new_tokens: rollout.max_new_tokens,
-            temperature: rollout.temperature,
-            top_p: rollout.top_p,
-            top_k: rollout.top_k,
-            seed: rng::stream(config.train.seed, "refresh", &[step as u64, chunk as u64]).next_u64(),
-        };
-        let prompts =
-            examples.iter().map(|&i| encode_example(job.train, job.codec, i)).collect::<Result<Vec<Arc<Prompt>>>>()?;
-        let (eos, banned) = (job.codec.eos_ids(), job.codec.banned_ids());
-        let groups = job.policy.generate(&prompts, rollout.num_generations, &sampling, eos, banned)?;
-        for (&example, group) in examples.iter().zip(groups) {
-            let texts = group.iter().map(|c| job.codec.decode(&c.ids)).collect::<Result<Vec<String>>>()?;
-            let scores: Vec<Score> = texts.iter().map(|text| job.train.score(example, text)).collect();
-            right += scores.iter().filter(|s| s.correct).count();
-            let record = job.train.example(example)?;
-            if samples.is_empty() {
-                samples.extend(texts.iter().zip(&scores).take(2).map(|(text, score)| Sample {
-                    step,
-                    source: "refresh",
-                    id: record.id.clone(),
-                    response: text.clone(),
-                    answer: record.answer.clone(),
-                    reward: None,
-                    score: score.clone(),
-                }));
-            }
-            let candidates = texts.iter().zip(&scores).zip(&group);
-            let candidates = candidates.map(|((text, score), c)| Candidate { text, finished: c.finished, score });
-            // The tokens are learnt as they were sampled: none of them is special, whatever their text looks like.
-            let chosen = selection.choose(&record.answer, &[], candidates, &mut tally);
-            let ids = |i: usize| group.get(i).map(|c: &Completion| c.ids.clone());
-            kept.extend(chosen.into_iter().filter_map(|(i, _)| Some(Response { example, ids: ids(i)? })));
+    for (&example, group) in examples.iter().zip(groups) {
+        right += group.iter().filter(|response| response.score.correct).count();
+        let record = job.train.example(example)?;
+        if samples.is_empty() {
+            samples.extend(group.iter().take(2).map(|response| Sample {
+                step,
+                source: "refresh",
+                id: record.id.clone(),
+                response: response.response.clone(),
+                answer: record.answer.clone(),
+                reward: None,
+                score: response.score.clone(),
+            }));
         }
+        let candidates = group.iter().map(|r| Candidate { text: &r.response, finished: r.finished, score: &r.score });
+        // The tokens are learnt as they were sampled: none of them is special, whatever their text looks like.
+        let chosen = selection.choose(&record.answer, &[], candidates, &mut tally);
+        let ids = |i: usize| group.get(i).map(|response| response.token_ids.clone());
+        kept.extend(chosen.into_iter().filter_map(|(i, _)| Some(Response { example, ids: ids(i)? })));
     }
     Ok((kept, tally, right, samples))
 }

@@ -1,5 +1,6 @@
 //! The settings of a training run, with their defaults and where those come from.
 
+use crate::model::Sampling;
 use serde::{Deserialize, Serialize};
 
 /// How the model is trained.
@@ -223,6 +224,14 @@ pub struct RolloutSettings {
     pub top_p: f32,
     /// Only the k likeliest tokens; 0 for off.
     pub top_k: usize,
+}
+
+impl RolloutSettings {
+    /// How tokens are chosen, with this seed.
+    pub fn sampling(&self, seed: u64) -> Sampling {
+        let RolloutSettings { max_new_tokens, temperature, top_p, top_k, .. } = *self;
+        Sampling { max_new_tokens, temperature, top_p, top_k, seed }
+    }
 }
 
 impl Default for RolloutSettings {

@@ -37,7 +37,7 @@ impl StallState {
         let mut warnings = Vec::new();
         if due(self.flat_reward) {
             let cause = if sample.reward >= 0.99 * sample.best {
-                "nearly every response earns the full reward: the task is learnt; stop, or give harder puzzles"
+                "nearly every response earns the full reward: the task is learnt; stop, or give harder examples"
             } else if sample.well_formed < 0.01 {
                 "no response keeps the requested format, so none earns more than another: start from a model that has \
                  learnt the format (a short SFT run), or allow longer responses (rollout.max_new_tokens)"
@@ -46,7 +46,7 @@ impl StallState {
                  train.learning_rate, a larger rollout.num_generations, grpo.entropy_coef or grpo.beta above 0, or reward.require_valid = true"
             } else {
                 "responses to one prompt all earn the same: raise rollout.num_generations or rollout.temperature, draw other prompts \
-                 (grpo.dynamic_sampling), or start with easier puzzles"
+                 (grpo.dynamic_sampling), or start with easier examples"
             };
             warnings.push(format!(
                 "rewards have not differed within groups for {} steps (mean std {:.4}), so there is nothing to learn from: {cause}",

@@ -1,5 +1,8 @@
 //! TensorBoard event files: TFRecord framing around hand-encoded `tensorflow.Event` messages with scalar summaries.
 //!
+//! Why no crate: tensorboard-rs (0.5.9) brings 36 crates (protobuf 2.28 and image 0.23 among them) for the 80 lines below, and writes no
+//! `SessionLog`, without which a resumed run shows its repeated steps twice.
+//!
 //! A record is `length: u64 | masked crc of length: u32 | data | masked crc of data: u32`, little endian, the crc being
 //! CRC-32C (Castagnoli) rotated and offset. Of the messages only what a scalar needs is written:
 //! `Event { wall_time = 1: double, step = 2: int64, file_version = 3: string, summary = 5: Summary, session_log = 7 }`,
@@ -18,7 +21,7 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// A new file in `dir` for what comes after `from_step`; what earlier files say about that no longer counts.
+    /// A new file in `dir` for the steps after `from_step`. It supersedes what earlier files hold about those steps.
     pub fn create(dir: &Path, from_step: usize) -> Result<EventWriter> {
         let seconds = now() as u64;
         let path = dir.join(format!("events.out.tfevents.{seconds:010}.jigsaw.{}.{from_step}", std::process::id()));
@@ -27,15 +30,15 @@ impl EventWriter {
         let mut version = event(0);
         bytes_field(&mut version, 3, b"brain.Event:2");
         writer.record(&version)?;
-        // The viewer drops what earlier files say about this step and later ones: what a run that was killed did after its
-        // last checkpoint, and all of a run that was killed before its first.
+        // TensorBoard drops events of earlier files from this step on: those of a killed run after its last checkpoint, or all of
+        // them if it was killed before its first.
         let mut start = event(if from_step == 0 { 0 } else { from_step + 1 });
         bytes_field(&mut start, 7, &[0x08, 0x01]);
         writer.record(&start)?;
         Ok(writer)
     }
 
-    /// One event with all `values` of a step. Values that are not finite are left out.
+    /// Write one event with the finite ones among the `values` of a step.
     pub fn scalars(&mut self, step: usize, values: &[(&str, f64)]) -> Result<()> {
         let mut summary = Vec::new();
         for (tag, value) in values.iter().filter(|(_, v)| v.is_finite()) {
@@ -91,7 +94,7 @@ fn masked_crc(data: &[u8]) -> u32 {
     crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// CRC-32C (polynomial 0x1EDC6F41, reflected). `crc32fast` has only the other polynomial.
+/// CRC-32C (polynomial 0x1EDC6F41, reflected); `crc32fast` computes CRC-32 only.
 fn crc32c(data: &[u8]) -> u32 {
     const TABLE: [u32; 256] = table();
     !data.iter().fold(!0, |crc, byte| (crc >> 8) ^ TABLE[((crc ^ u32::from(*byte)) & 0xff) as usize])
@@ -149,7 +152,7 @@ mod tests {
         let records = records(&std::fs::read(path).unwrap());
         assert_eq!(records.len(), 3);
         assert_eq!(&records[0][9..], b"\x10\x00\x1a\x0dbrain.Event:2");
-        // The viewer drops the step of a start itself, too, so it is the one after the checkpoint's.
+        // TensorBoard also drops the step of the start itself, so it is the one after the checkpoint's.
         assert_eq!(&records[1][9..], b"\x10\xad\x02\x3a\x02\x08\x01");
         let expected: Vec<u8> = [&b"\x10\xad\x02\x2a\x0d\x0a\x0b\x0a\x04loss\x15"[..], &0.5f32.to_le_bytes()].concat();
         assert_eq!(&records[2][9..], expected);

@@ -136,7 +136,7 @@ fn benchmarks(dir: &Path) {
     }
     fs::write(dir.join("pope.tsv"), pope).unwrap();
     let own =
-        format!("index\timage\tquestion\tanswer\trule\na\t{}\tWhere is it?\t50 25 150 75\tiou\n", picture(201, 101));
+        format!("index\timage\tquestion\tanswer\tscorer\na\t{}\tWhere is it?\t50 25 150 75\tiou\n", picture(201, 101));
     fs::write(dir.join("own.tsv"), own).unwrap();
 }
 

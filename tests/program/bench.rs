@@ -27,7 +27,7 @@ fn prepare(dir: &Path) {
     }
     fs::write(dir.join("MME.tsv"), mme).unwrap();
     let own = format!(
-        "index\timage\tquestion\tA\tB\tanswer\trule\tstyle\n\
+        "index\timage\tquestion\tA\tB\tanswer\tscorer\tstyle\n\
          1\t{}\tWhich? A. one B. two\tone\ttwo\tA\tchoice\t\n\
          2\t1\t\"Say \"\"here\"\",\nplease.\"\t\t\there\texact\tdirect\n",
         picture(200)

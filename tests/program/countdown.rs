@@ -2,7 +2,7 @@
 
 use crate::command::{done, refused};
 use jigsaw::data::Dataset;
-use jigsaw::model::{Processor, PromptEncoder};
+use jigsaw::model::Processor;
 use std::fs;
 use std::path::Path;
 

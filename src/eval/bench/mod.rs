@@ -1,5 +1,4 @@
-//! Several benchmarks in one evaluation: every file is read and checked before the model is loaded, and the model is loaded
-//! once for all of them.
+//! Several benchmarks in one evaluation. Every file is read and checked before the model is loaded, and the model is loaded once.
 //!
 //! [`prepare`] reads what the [`BenchmarkSpec`]s name, [`run`] evaluates one checkpoint on it into `OUT/<name>/`, each benchmark as
 //! [`evaluate_in`](super::evaluate_in) leaves it, and writes `OUT/results.json` and `OUT/results.csv` over all of them.

@@ -1,4 +1,4 @@
-//! From what the user names to tasks that are ready to run: all that can be wrong with a file is found here.
+//! From the benchmarks that the user names to tasks that are ready to run. Everything that can be wrong with a file is found here.
 
 use super::BenchmarkSpec;
 use crate::data::is_dataset;
@@ -6,7 +6,7 @@ use crate::eval::server::no_weights;
 use crate::model::PromptEncoder;
 use crate::model::hash_prompt_files;
 use crate::model::{Processor, Sampling};
-use crate::sampling::SamplePlan;
+use crate::sampling::{SamplePlan, decoding};
 use crate::tasks::benchmarks::{self, Pixels, Protocol};
 use crate::tasks::example_size;
 use crate::tasks::{self, Task};
@@ -14,8 +14,8 @@ use crate::{Error, Result};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
-/// What holds for all benchmarks of an evaluation.
-#[derive(Debug, Clone, PartialEq)]
+/// The settings shared by all benchmarks of an evaluation.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct BenchmarkSettings {
     /// Which examples, how often, how many at a time.
     pub plan: SamplePlan,
@@ -33,7 +33,7 @@ pub struct BenchmarkSettings {
 pub struct PreparedBenchmark {
     /// Its name, and that of its directory.
     pub name: String,
-    /// Everything that was chosen for it and moves its score.
+    /// Every choice that affects its score.
     pub protocol: Protocol,
     /// The file or dataset directory.
     pub path: PathBuf,
@@ -44,15 +44,15 @@ pub struct PreparedBenchmark {
     /// How tokens are chosen.
     pub sampling: Sampling,
     pub(super) task: Box<dyn Task>,
-    /// What reads its prompts; `None` if that is a server's affair.
+    /// What reads its prompts; `None` if a server does.
     pub(super) reader: Option<Reader>,
 }
 
 /// What reads the prompts of a benchmark.
 pub(super) struct Reader {
-    /// With this benchmark's bounds of an image.
+    /// With this benchmark's image size limits.
     pub processor: Processor,
-    /// Hash of the files that it was made from.
+    /// Hash of the tokenizer, chat template and image settings.
     pub prompt_hash: String,
 }
 
@@ -62,7 +62,7 @@ impl PreparedBenchmark {
         self.task.as_ref()
     }
 
-    /// Text and images to model input, with this benchmark's bounds of an image.
+    /// Encodes prompts, with this benchmark's image size limits.
     ///
     /// # Errors
     /// It was prepared for a server.
@@ -74,33 +74,32 @@ impl PreparedBenchmark {
         self.reader.as_ref().ok_or_else(|| no_weights(&self.name))
     }
 
-    /// Whether what was prepared holds for this checkpoint too: its tokenizer, chat template and image settings are those of
-    /// the one that it was prepared for.
+    /// Whether the benchmark can be run on this checkpoint too: its tokenizer, chat template and image settings are the same.
     pub fn serves(&self, model: &Path) -> Result<bool> {
         Ok(hash_prompt_files(model)? == self.reader()?.prompt_hash)
     }
 }
 
-/// Read all benchmarks for a checkpoint, whose small files are read and whose weights are not.
+/// Read all benchmarks for a checkpoint, without reading its weights.
 ///
 /// # Errors
 /// An input error about the first thing that is wrong: a name given twice, a benchmark that is not known, anything in a file
 /// (with its line, row and column), a prompt that the checkpoint's processor refuses.
 pub fn prepare(specs: &[BenchmarkSpec], settings: &BenchmarkSettings, model: &Path) -> Result<Vec<PreparedBenchmark>> {
-    all_named_apart(specs)?;
+    check_names(specs)?;
     let processor = Processor::from_dir(model)?;
     let prompt_hash = hash_prompt_files(model)?;
     let reader = |processor| Reader { processor, prompt_hash: prompt_hash.clone() };
     specs.iter().map(|spec| prepare_one(spec, settings, &processor, &reader)).collect()
 }
 
-/// Read all benchmarks for a server, which gets the images as they are. Coordinates in its answers are taken to count the pixels of
-/// the image that was sent, unless the benchmark says otherwise.
+/// Read all benchmarks for a server, to which images are sent unchanged. Coordinates in its answers count the pixels of the image that was
+/// sent, unless the benchmark says otherwise.
 ///
 /// # Errors
 /// As [`prepare`], but for the processor.
 pub fn prepare_for_server(specs: &[BenchmarkSpec], settings: &BenchmarkSettings) -> Result<Vec<PreparedBenchmark>> {
-    all_named_apart(specs)?;
+    check_names(specs)?;
     specs
         .iter()
         .map(|spec| {
@@ -110,9 +109,9 @@ pub fn prepare_for_server(specs: &[BenchmarkSpec], settings: &BenchmarkSettings)
         .collect()
 }
 
-fn all_named_apart(specs: &[BenchmarkSpec]) -> Result<()> {
+fn check_names(specs: &[BenchmarkSpec]) -> Result<()> {
     for (i, spec) in specs.iter().enumerate() {
-        // Two names that differ by case only are one directory on some file systems.
+        // Names that differ only in case are the same directory on some file systems.
         if specs[..i].iter().any(|s| s.name.eq_ignore_ascii_case(&spec.name)) {
             return Err(Error::input(format!(
                 "--bench {}: two benchmarks have this name; give one of them another, as in \
@@ -129,7 +128,7 @@ fn all_named_apart(specs: &[BenchmarkSpec]) -> Result<()> {
 /// `(width, height)` that an image of these sides is resized to.
 type Resize = Box<dyn Fn((u32, u32)) -> Result<(u32, u32), String>>;
 
-/// A benchmark's protocol, longest response and task. `bounds` is given the benchmark's own bounds of an image, and says which hold.
+/// A benchmark's protocol, longest response and task. `bounds` gets the benchmark's own image size limits and returns those to use.
 fn read(
     spec: &BenchmarkSpec,
     bounds: impl FnOnce(Option<(usize, usize)>) -> Result<(Option<Pixels>, Resize)>,
@@ -175,13 +174,13 @@ fn prepare_one(
     })?;
     let examples = settings.plan.examples(task.as_ref());
     let check = |i: usize| example_size(task.as_ref(), &processor, i).map(|_| ());
-    // The first in the order of the file is the one reported, whatever the threads do.
+    // Report the first error in the order of the file, whatever the threads do.
     let checked: Vec<Result<()>> = (0..examples).into_par_iter().map(check).collect();
     checked.into_iter().collect::<Result<()>>().map_err(|e| e.context(spec.path.display()))?;
     Ok(finish(spec, settings, protocol, longest, task, Some(reader(processor))))
 }
 
-/// Put the parts together.
+/// Assemble a prepared benchmark.
 fn finish(
     spec: &BenchmarkSpec,
     settings: &BenchmarkSettings,
@@ -204,13 +203,34 @@ fn finish(
 }
 
 impl BenchmarkSettings {
-    /// The bounds that images are resized within: the user's, else the benchmark's where they lie within the checkpoint's,
-    /// else the checkpoint's (one that was made for smaller images knows best).
+    /// Refuse numbers that are out of range or would have no effect.
+    ///
+    /// # Errors
+    /// Input errors that name the flag.
+    pub fn check(&self) -> Result<()> {
+        if self.plan.limit == Some(0) {
+            return Err(Error::input("--limit 0: there would be nothing to evaluate"));
+        }
+        for (flag, value) in [
+            ("--samples", Some(self.plan.samples)),
+            ("--batch", Some(self.plan.batch)),
+            ("--max-new-tokens", self.max_new_tokens),
+            ("--min-pixels", self.min_pixels),
+            ("--max-pixels", self.max_pixels),
+        ] {
+            if value == Some(0) {
+                return Err(Error::input(format!("{flag} 0: must be at least 1")));
+            }
+        }
+        decoding::check(&self.sampling, self.plan.samples)
+    }
+
+    /// The image size limits: the user's, else the benchmark's where they lie within the checkpoint's, else the checkpoint's.
     fn pixels(&self, own: Pixels, benchmark: Option<(usize, usize)>) -> Result<Pixels> {
         let (min, max) = benchmark.filter(|&(min, max)| min >= own.min && max <= own.max).unwrap_or((own.min, own.max));
         let (min, max) = match (self.min_pixels, self.max_pixels) {
             (Some(min), Some(max)) => (min, max),
-            // One bound alone pushes the other one out of its way.
+            // A limit given alone moves the other one if they would cross.
             (Some(low), None) => (low, max.max(low)),
             (None, Some(high)) => (min.min(high), high),
             (None, None) => (min, max),

@@ -1,4 +1,4 @@
-//! Stored responses scored again, without a model: after a scorer or a gold answer was put right.
+//! Stored responses scored again, without a model, after a scorer or a gold answer was corrected.
 
 use crate::data::is_dataset;
 use crate::eval::EvalResult;
@@ -58,7 +58,7 @@ fn evaluations(out: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// `None` if the evaluation has not come to its end: its responses are scored again all the same.
+/// `None` if the evaluation is not finished. Its responses are scored again all the same.
 fn rescore_one(dir: &Path, name: &str, progress: &mut dyn FnMut(&str, SampleProgress)) -> Result<Option<EvalResult>> {
     let missing = || Error::input(format!("no evaluation in {}", dir.display()));
     let _lock = eval_dir::lock(dir)?;
@@ -77,7 +77,7 @@ fn rescore_one(dir: &Path, name: &str, progress: &mut dyn FnMut(&str, SampleProg
         )));
     }
     let mut outcomes = eval_dir::stored(dir, task.as_ref(), plan.samples)?;
-    // Where a server gave no answer, there is still none.
+    // A response that a server refused stays unanswered.
     let answered = outcomes.par_iter_mut().filter(|outcome| outcome.score.unanswered().is_none());
     answered.for_each(|outcome| outcome.score = task.score(outcome.index, &outcome.response));
     let total = now.examples;
@@ -93,13 +93,13 @@ fn rescore_one(dir: &Path, name: &str, progress: &mut dyn FnMut(&str, SampleProg
     Ok(summary.map(|summary| EvalResult { about, summary }))
 }
 
-/// What the scores come to now; the time is still that of the model.
+/// The new summary, with the time that the model took.
 fn summary(task: &dyn Task, plan: &SamplePlan, outcomes: &[ScoredResponse], before: &Summary) -> Result<Summary> {
     let now = Summary::of_task(task, outcomes, plan.samples, 0, Duration::ZERO)?;
     Ok(Summary { seconds: before.seconds, tokens_per_second: before.tokens_per_second, ..now })
 }
 
-/// The task that an evaluation was of, from its data as it is now.
+/// The task that was evaluated, from its data as it is now.
 fn task_of(about: &EvalInfo) -> Result<Box<dyn Task>> {
     let protocol = match &about.key.bench {
         Some(protocol) if !is_dataset(&about.data) => protocol,

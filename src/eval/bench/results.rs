@@ -1,4 +1,4 @@
-//! What several benchmarks came to, in one file for programs and one for spreadsheets.
+//! The results of several benchmarks, in one file for programs and one for spreadsheets.
 
 use crate::eval::EvalResult;
 use crate::io::files;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// The file for programs.
 pub const RESULTS_JSON: &str = "results.json";
-/// The file for spreadsheets: one number a line.
+/// The file for spreadsheets: one number in each line.
 pub const RESULTS_CSV: &str = "results.csv";
 
 /// A line of `results.json`.

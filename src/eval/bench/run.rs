@@ -10,7 +10,7 @@ use crate::sampling::{LocalModel, SampleProgress, SamplingKey};
 use crate::{Error, Result};
 use std::path::Path;
 
-/// Evaluate the checkpoint directory `model` on every prepared benchmark, or do what is left of it: `out/<name>/` for each,
+/// Evaluate the checkpoint directory `model` on every prepared benchmark, or on what is left: `out/<name>/` for each,
 /// then `results.json` and `results.csv` in `out`, written anew after every benchmark. What is finished is only read, and
 /// the weights are loaded only if something is not.
 ///

@@ -5,7 +5,7 @@ use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// One benchmark as the user names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct BenchmarkSpec {
     /// What it is called: its directory below the output directory, and a known benchmark unless `kind` is given.
     pub name: String,
@@ -40,7 +40,7 @@ impl BenchmarkSpec {
             )));
         }
         let (path, kind) = match rest.rsplit_once(':') {
-            // A file whose own name has a colon in it, or a drive letter.
+            // The colon may belong to the file name or to a drive letter.
             _ if Path::new(rest).exists() => (rest, None),
             Some((path, kind)) if !path.is_empty() && !kind.contains(['/', '\\', '.']) => {
                 benchmarks::find(kind).map_err(|e| bad(e.to_string()))?;
@@ -49,6 +49,14 @@ impl BenchmarkSpec {
             _ => (rest, None),
         };
         Ok(BenchmarkSpec { name: name.to_string(), path: PathBuf::from(path), kind, split: split.to_string() })
+    }
+}
+
+/// As it is typed: `NAME=FILE.tsv[:KIND]`.
+impl std::fmt::Display for BenchmarkSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = self.kind.as_ref().map(|kind| format!(":{kind}")).unwrap_or_default();
+        write!(f, "{}={}{kind}", self.name, self.path.display())
     }
 }
 

@@ -78,7 +78,7 @@ impl Bench {
 
 /// A file whose rows say themselves how they are scored.
 fn boxes() -> String {
-    let header = "index\timage\tquestion\tanswer\trule\n";
+    let header = "index\timage\tquestion\tanswer\tscorer\n";
     let rows = [
         format!("a\t{}\tWhere is the middle?\t50 25 150 75\tiou\n", picture(200, 100)),
         "b\ta\tName it.\tgrey\texact\n".to_string(),

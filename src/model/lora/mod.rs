@@ -90,10 +90,10 @@ fn pair(module: &Module, a: Tensor, b: Tensor, scale: f64, dropout: f32) -> Resu
     let parameter = |kind: &str, tensor: &Tensor| -> Result<Arc<Parameter>> {
         Ok(Arc::new(Parameter::new(format!("{}.lora_{kind}.weight", module.name), Var::from_tensor(tensor)?)))
     };
-    // The same for the same module in every run.
-    let site = module
+    // FNV-1a of the name: the same for the same module in every run.
+    let layer_hash = module
         .name
         .bytes()
         .fold(0xCBF2_9CE4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3));
-    Ok(Lora { a: parameter("A", &a)?, b: parameter("B", &b)?, scale: scale as f32, dropout, site })
+    Ok(Lora { a: parameter("A", &a)?, b: parameter("B", &b)?, scale: scale as f32, dropout, layer_hash })
 }

@@ -1,15 +1,18 @@
 //! Pillow's bicubic resize of 8-bit RGB images, to the last bit.
 //!
-//! Source: Pillow's `Resample.c`; the order of the passes, which version 13 made depend on the sizes, was found by
-//! experiment. Two separable passes with 8-bit pixels in between, so that their order matters; the filter widens when it
-//! shrinks an image; weights are fixed-point numbers. Checked against Pillow 13.0.0.
+//! Source: Pillow's `Resample.c`; the order of the passes, which depends on the sizes since version 13, was found by experiment. Two
+//! separable passes with 8-bit pixels in between, so that their order matters; the filter widens when an image shrinks; weights are
+//! fixed-point numbers. Checked against Pillow 13.0.0.
+//!
+//! Why not the crate fast_image_resize (6.1): its bicubic (Catmull-Rom) is 4 to 8 times as fast (0.31 ms against 1.26 ms for a photo to
+//! 336 x 336), but 7 to 12 % of its values differ from Pillow's, by up to 24 of 255, and the model must see what transformers shows it.
 
 use image::RgbImage;
 
 /// Fractional bits of a weight: 32 bits less 8 of the pixel and 2 of headroom.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 
-/// Reach of the bicubic kernel in pixels, at scale 1.
+/// Radius of the bicubic kernel in pixels, at scale 1.
 const SUPPORT: f64 = 2.0;
 
 /// Sharpness of the bicubic kernel (Keys' a).

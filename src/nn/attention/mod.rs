@@ -1,9 +1,10 @@
 //! Scaled dot-product attention over ragged rows, with grouped-query heads.
 //!
-//! No padding and no mask matrix: a [`Span`] is a run of query rows that attend to themselves (causally or not) and to
-//! earlier rows. Windows of the vision tower are spans; a prompt shared by several responses is one causal span, and
-//! each response is a causal span with the prompt as its prefix, so that the prompt is computed once for all of them; what
-//! several prompts begin with is computed once for all of those. Probabilities are recomputed in the backward pass from the saved log-sum-exp, one block of query rows at a time.
+//! No padding and no mask matrix: a [`Span`] is a run of query rows that attend to each other (causally or not) and to earlier
+//! rows. A window of the vision tower is a span. A prompt with several responses is one causal span, and each response a causal span
+//! with the prompt as its prefix, so that the prompt is computed once. A prefix that several prompts share is computed once for all of
+//! them ([`SpanGroup::shared_prefix`]). The backward pass recomputes probabilities from the saved log-sum-exp, one block of query rows
+//! at a time.
 
 mod kernel;
 mod reference;
@@ -11,38 +12,38 @@ mod reference;
 use crate::Result;
 use crate::nn::slice::{from_vec, read};
 use crate::nn::{Tape, Value};
-use kernel::{Shared, Task};
+use kernel::{GroupHead, SharedOutput};
 use rayon::prelude::*;
 pub use reference::MAX_BATCH_SCORES;
 use reference::reference;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Query rows of one span and what they see.
+/// Query rows of one span and the rows they attend to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Span {
     /// Query rows; they are keys for each other.
     pub rows: Range<usize>,
-    /// Rows of the same span group seen in full by every query row; may be empty.
+    /// Rows of the same span group to which every query row attends; may be empty.
     pub prefix: Range<usize>,
-    /// Whether a row sees only the rows of the span up to itself, or all of them.
+    /// Whether a row attends only to rows of the span up to itself, or to all of them.
     pub causal: bool,
 }
 
-/// Spans that see rows of one another, and rows of another span group that they all see first.
+/// Spans that attend to rows of one another, and to a prefix of another group that they all share.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SpanGroup {
-    /// Rows of another span group, which sees nothing of this one; may be empty.
-    pub shared: Range<usize>,
+    /// Rows of another span group, to which every span attends first; may be empty. That group attends to no row of this one.
+    pub shared_prefix: Range<usize>,
     /// The spans.
     pub spans: Vec<Span>,
 }
 
 impl SpanGroup {
-    /// One span that sees only itself.
+    /// A group of one span without a prefix.
     pub fn single(rows: Range<usize>, causal: bool) -> Self {
         let prefix = rows.start..rows.start;
-        SpanGroup { shared: prefix.clone(), spans: vec![Span { rows, prefix, causal }] }
+        SpanGroup { shared_prefix: prefix.clone(), spans: vec![Span { rows, prefix, causal }] }
     }
 }
 
@@ -92,10 +93,10 @@ pub fn attention(tape: &Tape, qkv: &Value, span_groups: &Arc<Vec<SpanGroup>>, he
     let mut lse = vec![0.0; heads.query * rows];
     {
         let qkv = read(&qkv.tensor)?;
-        let (out, lse) = (Shared(out.as_mut_ptr()), Shared(lse.as_mut_ptr()));
+        let (out, lse) = (SharedOutput(out.as_mut_ptr()), SharedOutput(lse.as_mut_ptr()));
         let qkv = &*qkv;
-        tasks(span_groups, heads.key_value).into_par_iter().for_each(|(span_group, kv_head)| {
-            Task { qkv, rows, heads, span_group, kv_head }.forward(out, lse);
+        group_heads(span_groups, heads.key_value).into_par_iter().for_each(|(span_group, kv_head)| {
+            GroupHead { qkv, rows, heads, span_group, kv_head }.forward(out, lse);
         });
     }
     let (qkv_tensor, node, span_groups) = (qkv.tensor.clone(), qkv.node(), Arc::clone(span_groups));
@@ -104,31 +105,37 @@ pub fn attention(tape: &Tape, qkv: &Value, span_groups: &Arc<Vec<SpanGroup>>, he
         {
             let (qkv, grad) = (read(&qkv_tensor)?, read(&grad)?);
             let (qkv, grad, lse) = (&*qkv, &*grad, &*lse);
-            let target = Shared(d_qkv.as_mut_ptr());
-            // What a span group adds to rows of another one it keeps apart: those are summed afterwards, in the order of the span groups.
-            let kept: Vec<Vec<f32>> = tasks(&span_groups, heads.key_value)
+            let target = SharedOutput(d_qkv.as_mut_ptr());
+            // Gradients of shared prefixes are returned and summed afterwards in the order of the groups: several groups add to them.
+            let prefix_grads: Vec<Vec<f32>> = group_heads(&span_groups, heads.key_value)
                 .into_par_iter()
-                .map(|(span_group, kv_head)| Task { qkv, rows, heads, span_group, kv_head }.backward(grad, lse, target))
+                .map(|(span_group, kv_head)| {
+                    GroupHead { qkv, rows, heads, span_group, kv_head }.backward(grad, lse, target)
+                })
                 .collect();
-            for ((span_group, kv_head), kept) in tasks(&span_groups, heads.key_value).into_iter().zip(&kept) {
-                add_shared(&mut d_qkv, kept, &span_group.shared, kv_head, heads);
+            for ((span_group, kv_head), prefix_grads) in
+                group_heads(&span_groups, heads.key_value).into_iter().zip(&prefix_grads)
+            {
+                add_prefix_grads(&mut d_qkv, prefix_grads, &span_group.shared_prefix, kv_head, heads);
             }
         }
         grads.add(node, from_vec(d_qkv, (rows, heads.stride()))?)
     }))
 }
 
-fn tasks(span_groups: &[SpanGroup], heads: usize) -> Vec<(&SpanGroup, usize)> {
+fn group_heads(span_groups: &[SpanGroup], heads: usize) -> Vec<(&SpanGroup, usize)> {
     span_groups.iter().flat_map(|span_group| (0..heads).map(move |head| (span_group, head))).collect()
 }
 
-/// Add gradients of the keys, then the values, of shared rows (`[rows, 2 dim]`) to their place.
-fn add_shared(d_qkv: &mut [f32], kept: &[f32], shared: &Range<usize>, kv_head: usize, heads: Heads) {
+/// Add the gradients of keys and values of a shared prefix (`[rows, 2 dim]`) to `d_qkv`.
+fn add_prefix_grads(d_qkv: &mut [f32], prefix_grads: &[f32], shared: &Range<usize>, kv_head: usize, heads: Heads) {
     let dim = heads.dim;
-    for (row, kept) in shared.clone().zip(kept.chunks_exact(2 * dim)) {
-        for (at, kept) in [heads.key_at(kv_head), heads.value_at(kv_head)].into_iter().zip(kept.chunks_exact(dim)) {
+    for (row, prefix_grads) in shared.clone().zip(prefix_grads.chunks_exact(2 * dim)) {
+        for (at, prefix_grads) in
+            [heads.key_at(kv_head), heads.value_at(kv_head)].into_iter().zip(prefix_grads.chunks_exact(dim))
+        {
             let at = row * heads.stride() + at;
-            for (sum, k) in d_qkv[at..at + dim].iter_mut().zip(kept) {
+            for (sum, k) in d_qkv[at..at + dim].iter_mut().zip(prefix_grads) {
                 *sum += k;
             }
         }
@@ -146,7 +153,7 @@ mod tests {
     }
 
     fn span_group(shared: Range<usize>, spans: &[Span]) -> SpanGroup {
-        SpanGroup { shared, spans: spans.to_vec() }
+        SpanGroup { shared_prefix: shared, spans: spans.to_vec() }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The same attention in candle ops, for devices without the fused kernel. The backward pass is written out: candle's own would keep every
+//! Attention in candle ops, for devices without the fused kernel. The backward pass is written out: candle's autograd would hold every
 //! step of the softmax.
 
 use super::{Heads, SpanGroup};
@@ -8,40 +8,40 @@ use candle_core::{D, Tensor};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Scores of a group, at most, if it has more than one span: what exists at once, and far below what a kernel can count.
+/// Most scores of a batch of several spans. Bounds the memory that exists at once; far below the limit of a GPU kernel's indices.
 pub const MAX_BATCH_SCORES: usize = 1 << 28;
-/// Spans that see a row, up to which what they add to it is gathered; beyond, it is added where it belongs, one after the other.
-const ROUNDS: usize = 32;
+/// Most spans per key row for which gradients are gathered and summed; with more, they are added by `index_add`.
+const MAX_GATHER_ROUNDS: usize = 32;
 
-/// [`super::attention`] in candle ops: spans of equal shape as one batch, the query heads of a key head as rows of one matrix.
+/// [`super::attention`] in candle ops: spans of equal shape form a batch; the query heads of a key head are rows of one matrix.
 pub fn reference(tape: &Tape, qkv: &Value, span_groups: &Arc<Vec<SpanGroup>>, heads: Heads) -> Result<Value> {
-    let groups = groups(span_groups, heads.query, MAX_BATCH_SCORES);
+    let batches = batches(span_groups, heads.query, MAX_BATCH_SCORES);
     let input = qkv.tensor.detach();
     let rows = input.dim(0)?;
-    let to_own = to_own(&groups, rows);
-    let mut out = Vec::with_capacity(groups.len());
-    for group in &groups {
-        let part = group.matrices(&input, heads)?;
-        out.push(group.to_rows(&part.probabilities()?.matmul(&part.value)?, heads.query, heads)?);
+    let query_positions = query_positions(&batches, rows);
+    let mut out = Vec::with_capacity(batches.len());
+    for batch in &batches {
+        let part = batch.matrices(&input, heads)?;
+        out.push(batch.to_rows(&part.probabilities()?.matmul(&part.value)?, heads.query, heads)?);
     }
-    let y = in_order(&out, &to_own)?;
+    let y = reorder(&out, &query_positions)?;
     let node = qkv.node();
     Ok(tape.record(y, qkv.requires_grad(), move |grad, grads| {
         let grad = grad.detach();
         let (mut dq, mut dk, mut dv) = (Vec::new(), Vec::new(), Vec::new());
-        for group in &groups {
-            let part = group.matrices(&input, heads)?;
+        for batch in &batches {
+            let part = batch.matrices(&input, heads)?;
             let p = part.probabilities()?;
-            let g = group.to_matrices(&grad, &group.own, 0, heads.query, heads)?;
-            dv.push(group.to_rows(&p.t()?.matmul(&g)?, heads.key_value, heads)?);
+            let g = batch.to_matrices(&grad, &batch.own, 0, heads.query, heads)?;
+            dv.push(batch.to_rows(&p.t()?.matmul(&g)?, heads.key_value, heads)?);
             let dp = g.matmul(&part.value.t()?)?;
             let mean = (&dp * &p)?.sum_keepdim(D::Minus1)?;
             let ds = ((dp.broadcast_sub(&mean)? * p)? * scale(heads))?;
-            dq.push(group.to_rows(&ds.matmul(&part.key)?, heads.query, heads)?);
-            dk.push(group.to_rows(&ds.t()?.matmul(&part.query)?, heads.key_value, heads)?);
+            dq.push(batch.to_rows(&ds.matmul(&part.key)?, heads.query, heads)?);
+            dk.push(batch.to_rows(&ds.t()?.matmul(&part.query)?, heads.key_value, heads)?);
         }
-        let seen = Seen::new(&groups, rows);
-        let parts = [in_order(&dq, &to_own)?, seen.sum(&dk, rows)?, seen.sum(&dv, rows)?];
+        let seen = KeyRowSum::new(&batches, rows);
+        let parts = [reorder(&dq, &query_positions)?, seen.sum(&dk, rows)?, seen.sum(&dv, rows)?];
         grads.add(node, Tensor::cat(&parts, 1)?)
     }))
 }
@@ -51,107 +51,108 @@ fn scale(heads: Heads) -> f64 {
 }
 
 /// Spans of equal shape.
-struct Group {
-    /// Spans.
+struct SpanBatch {
+    /// Number of spans.
     count: usize,
-    /// Query rows of a span, rows seen before them, and whether they see only what is before them.
+    /// Of a span: query rows, prefix rows, and whether it is causal.
     shape: (usize, usize, bool),
     /// Query rows of all spans.
     own: Vec<u32>,
-    /// Rows that they see, span after span.
-    seen: Vec<u32>,
+    /// Rows that they attend to, span after span.
+    key_rows: Vec<u32>,
 }
 
-/// A group's queries `[spans, kv heads, group * rows, dim]`, keys and values `[spans, kv heads, seen, dim]`.
+/// Queries `[spans, kv heads, group * rows, dim]`, keys and values `[spans, kv heads, key rows, dim]` of a batch.
 struct Matrices {
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    /// Query rows of a span, rows seen before them, and whether they see only what is before them.
+    /// Of a span: query rows, prefix rows, and whether it is causal.
     shape: (usize, usize, bool),
     scale: f64,
 }
 
-/// Spans by their shape, as many in a group as have at most `most` scores.
-fn groups(span_groups: &[SpanGroup], heads: usize, most: usize) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
+/// Spans batched by shape, with at most `most` scores per batch.
+fn batches(span_groups: &[SpanGroup], heads: usize, most: usize) -> Vec<SpanBatch> {
+    let mut batches: Vec<SpanBatch> = Vec::new();
     let mut open: BTreeMap<(usize, usize, bool), usize> = BTreeMap::new();
     for span in span_groups.iter().flat_map(|span_group| span_group.spans.iter().map(move |span| (span_group, span))) {
         let (span_group, span) = span;
-        let before: Vec<u32> = span_group.shared.clone().chain(span.prefix.clone()).map(|row| row as u32).collect();
+        let before: Vec<u32> =
+            span_group.shared_prefix.clone().chain(span.prefix.clone()).map(|row| row as u32).collect();
         let shape = (span.rows.len(), before.len(), span.causal);
         let scores = heads * shape.0 * (shape.0 + shape.1);
-        let fits = |at: &&usize| (groups[**at].count + 1) * scores <= most;
+        let fits = |at: &&usize| (batches[**at].count + 1) * scores <= most;
         let at = match open.get(&shape).filter(fits) {
             Some(at) => *at,
             None => {
-                groups.push(Group { count: 0, shape, own: Vec::new(), seen: Vec::new() });
-                open.insert(shape, groups.len() - 1);
-                groups.len() - 1
+                batches.push(SpanBatch { count: 0, shape, own: Vec::new(), key_rows: Vec::new() });
+                open.insert(shape, batches.len() - 1);
+                batches.len() - 1
             }
         };
         let own = span.rows.clone().map(|row| row as u32);
-        groups[at].count += 1;
-        groups[at].own.extend(own.clone());
-        groups[at].seen.extend(before.into_iter().chain(own));
+        batches[at].count += 1;
+        batches[at].own.extend(own.clone());
+        batches[at].key_rows.extend(before.into_iter().chain(own));
     }
-    groups
+    batches
 }
 
-/// Where each row is among the query rows of all groups: it is in one span.
-fn to_own(groups: &[Group], rows: usize) -> Vec<u32> {
-    let mut places = vec![0; rows];
-    for (place, row) in groups.iter().flat_map(|group| &group.own).enumerate() {
-        places[*row as usize] = place as u32;
+/// Position of each row among the query rows of all batches (a row is in exactly one span).
+fn query_positions(batches: &[SpanBatch], rows: usize) -> Vec<u32> {
+    let mut positions = vec![0; rows];
+    for (place, row) in batches.iter().flat_map(|batch| &batch.own).enumerate() {
+        positions[*row as usize] = place as u32;
     }
-    places
+    positions
 }
 
-/// The rows of all groups, `parts`, in the order of `places`.
-fn in_order(parts: &[Tensor], places: &[u32]) -> candle_core::Result<Tensor> {
+/// The rows of all batches, `parts`, in the order of `positions`.
+fn reorder(parts: &[Tensor], positions: &[u32]) -> candle_core::Result<Tensor> {
     let all = Tensor::cat(parts, 0)?;
-    all.index_select(&Tensor::from_slice(places, places.len(), all.device())?, 0)
+    all.index_select(&Tensor::from_slice(positions, positions.len(), all.device())?, 0)
 }
 
-/// Which rows the spans of all groups see, and so add to.
-enum Seen {
-    /// For the first, the second, ... time that a row is seen: its place among the rows of all groups, or the place after the last.
+/// How the key gradients of all batches are summed into rows: a row may be a key of several spans.
+enum KeyRowSum {
+    /// Round n holds, for each row, the position of its n-th gradient among those of all batches, or that of a row of zeros.
     Rounds(Vec<Vec<u32>>),
-    /// The rows, in the order of the groups.
+    /// The row of each gradient, in the order of the batches.
     Rows(Vec<u32>),
 }
 
-impl Seen {
-    fn new(groups: &[Group], rows: usize) -> Seen {
-        let all: Vec<u32> = groups.iter().flat_map(|group| group.seen.iter().copied()).collect();
+impl KeyRowSum {
+    fn new(batches: &[SpanBatch], rows: usize) -> KeyRowSum {
+        let all: Vec<u32> = batches.iter().flat_map(|batch| batch.key_rows.iter().copied()).collect();
         let mut times = vec![0usize; rows];
         let mut rounds: Vec<Vec<u32>> = Vec::new();
         for (place, row) in all.iter().enumerate() {
             let round = times[*row as usize];
             times[*row as usize] += 1;
-            if round >= ROUNDS {
-                return Seen::Rows(all);
+            if round >= MAX_GATHER_ROUNDS {
+                return KeyRowSum::Rows(all);
             }
             if round == rounds.len() {
                 rounds.push(vec![all.len() as u32; rows]);
             }
             rounds[round][*row as usize] = place as u32;
         }
-        Seen::Rounds(rounds)
+        KeyRowSum::Rounds(rounds)
     }
 
-    /// `[rows, width]`: the rows of `parts`, each added where it belongs.
+    /// `[rows, width]`: the sum of `parts` by row.
     fn sum(&self, parts: &[Tensor], rows: usize) -> candle_core::Result<Tensor> {
         let first = &parts[0];
         let (width, dtype, device) = (first.dim(1)?, first.dtype(), first.device());
         let zeros = |rows: usize| Tensor::zeros((rows, width), dtype, device);
         match self {
-            Seen::Rounds(rounds) => {
+            KeyRowSum::Rounds(rounds) => {
                 let all = Tensor::cat(&[parts, &[zeros(1)?]].concat(), 0)?;
-                let round = |places: &Vec<u32>| all.index_select(&Tensor::from_slice(places, rows, device)?, 0);
+                let round = |positions: &Vec<u32>| all.index_select(&Tensor::from_slice(positions, rows, device)?, 0);
                 let mut sum = None;
-                for places in rounds {
-                    let more = round(places)?;
+                for positions in rounds {
+                    let more = round(positions)?;
                     sum = Some(match sum {
                         Some(sum) => (sum + more)?,
                         None => more,
@@ -159,7 +160,7 @@ impl Seen {
                 }
                 sum.map_or_else(|| zeros(rows), Ok)
             }
-            Seen::Rows(all) => {
+            KeyRowSum::Rows(all) => {
                 let index = Tensor::from_slice(all, all.len(), device)?;
                 zeros(rows)?.index_add(&index, &Tensor::cat(parts, 0)?, 0)
             }
@@ -167,12 +168,12 @@ impl Seen {
     }
 }
 
-impl Group {
+impl SpanBatch {
     fn matrices(&self, qkv: &Tensor, heads: Heads) -> candle_core::Result<Matrices> {
         Ok(Matrices {
             query: self.to_matrices(qkv, &self.own, 0, heads.query, heads)?,
-            key: self.to_matrices(qkv, &self.seen, heads.key_at(0), heads.key_value, heads)?,
-            value: self.to_matrices(qkv, &self.seen, heads.value_at(0), heads.key_value, heads)?,
+            key: self.to_matrices(qkv, &self.key_rows, heads.key_at(0), heads.key_value, heads)?,
+            value: self.to_matrices(qkv, &self.key_rows, heads.value_at(0), heads.key_value, heads)?,
             shape: self.shape,
             scale: scale(heads),
         })
@@ -195,7 +196,7 @@ impl Group {
         turned.reshape((self.count, heads.key_value, group * len, heads.dim))
     }
 
-    /// The way back: `[rows of all spans, count * dim]`.
+    /// The inverse of [`SpanBatch::to_matrices`]: `[rows of all spans, count * dim]`.
     fn to_rows(&self, x: &Tensor, count: usize, heads: Heads) -> candle_core::Result<Tensor> {
         let group = count / heads.key_value;
         let len = x.dim(2)? / group;
@@ -205,12 +206,12 @@ impl Group {
 }
 
 impl Matrices {
-    /// `softmax(scale * q k^T)` over what is seen.
+    /// `softmax(scale * q k^T)` over the keys that a row attends to.
     fn probabilities(&self) -> candle_core::Result<Tensor> {
         let mut scores = (self.query.matmul(&self.key.t()?)? * self.scale)?;
         let (len, before, causal) = self.shape;
         if causal {
-            // A row sees what is before it. Made on the device, which is cheaper than to bring it there.
+            // The causal mask, built on the device: cheaper than a copy to it.
             let device = scores.device();
             let own = Tensor::arange(before as u32, (before + len) as u32, device)?.reshape((len, 1))?;
             let seen = Tensor::arange(0, (before + len) as u32, device)?.reshape((1, before + len))?;
@@ -234,21 +235,21 @@ mod tests {
     #[test]
     fn groups_are_cut_where_their_scores_are_too_many_and_sums_are_the_same() {
         let span = |rows: std::ops::Range<usize>, prefix| Span { rows, prefix, causal: true };
-        // A prompt of four rows and 40 responses of two: more than are gathered round by round.
+        // A prompt of four rows and 40 responses of two rows: more spans per key row than `MAX_GATHER_ROUNDS`.
         let mut spans = vec![span(0..4, 0..0)];
         spans.extend((0..40).map(|i| span(4 + 2 * i..6 + 2 * i, 0..4)));
-        let few = vec![SpanGroup { shared: 0..0, spans: spans[..9].to_vec() }];
-        let many = vec![SpanGroup { shared: 0..0, spans }];
+        let few = vec![SpanGroup { shared_prefix: 0..0, spans: spans[..9].to_vec() }];
+        let many = vec![SpanGroup { shared_prefix: 0..0, spans }];
         let scores = 2 * 2 * 6;
-        assert_eq!(groups(&many, 2, usize::MAX).len(), 2);
-        assert_eq!(groups(&many, 2, 10 * scores).len(), 5);
-        assert_eq!(groups(&many, 2, 0).len(), 41);
-        assert!(matches!(Seen::new(&groups(&many, 2, usize::MAX), 84), Seen::Rows(_)));
-        let (groups, rows) = (groups(&few, 2, usize::MAX), 20);
-        let seen = Seen::new(&groups, rows);
-        assert!(matches!(&seen, Seen::Rounds(rounds) if rounds.len() == 9));
-        let parts: Vec<Tensor> = groups.iter().map(|group| gradcheck::tensor(&[group.seen.len(), 3], 1)).collect();
-        let all = Seen::Rows(groups.iter().flat_map(|group| group.seen.clone()).collect());
+        assert_eq!(batches(&many, 2, usize::MAX).len(), 2);
+        assert_eq!(batches(&many, 2, 10 * scores).len(), 5);
+        assert_eq!(batches(&many, 2, 0).len(), 41);
+        assert!(matches!(KeyRowSum::new(&batches(&many, 2, usize::MAX), 84), KeyRowSum::Rows(_)));
+        let (batches, rows) = (batches(&few, 2, usize::MAX), 20);
+        let seen = KeyRowSum::new(&batches, rows);
+        assert!(matches!(&seen, KeyRowSum::Rounds(rounds) if rounds.len() == 9));
+        let parts: Vec<Tensor> = batches.iter().map(|batch| gradcheck::tensor(&[batch.key_rows.len(), 3], 1)).collect();
+        let all = KeyRowSum::Rows(batches.iter().flat_map(|batch| batch.key_rows.clone()).collect());
         assert!(gradcheck::relative_error(&seen.sum(&parts, rows).unwrap(), &all.sum(&parts, rows).unwrap()) < 1e-6);
     }
 
@@ -258,7 +259,7 @@ mod tests {
         let span = |rows: std::ops::Range<usize>, prefix| Span { rows, prefix, causal: true };
         let mut spans = vec![span(0..4, 0..0)];
         spans.extend((0..40).map(|i| span(4 + 2 * i..6 + 2 * i, 0..4)));
-        let span_groups = Arc::new(vec![SpanGroup { shared: 0..0, spans }]);
+        let span_groups = Arc::new(vec![SpanGroup { shared_prefix: 0..0, spans }]);
         let run = |tape: Tape| {
             let leaf = tape.leaf(gradcheck::tensor(&[84, 16], 1));
             let y = crate::nn::attention(&tape, &leaf, &span_groups, heads).unwrap();

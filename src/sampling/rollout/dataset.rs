@@ -1,5 +1,5 @@
-//! KeptResponse responses to a training dataset: their prompts with the response in place of the reference one, and the other splits of the
-//! source as they are.
+//! From kept responses to a training dataset: each prompt with the kept response in place of the reference response, and the other splits
+//! of the source unchanged.
 
 use super::rollout_dir::SIDE_FILES;
 use crate::data::{Dataset, DatasetWriter, Digest, MANIFEST, Manifest, Message, Record};
@@ -57,7 +57,7 @@ pub fn write_dataset(
         records.push((record, digests));
     }
     writer.write_records(TRAIN, records)?;
-    // A single split given by its own directory brings nothing else along.
+    // A source that is the directory of a single split has no other splits.
     if source.root() != data && data.join(MANIFEST).is_file() {
         let others = source
             .manifest()
@@ -83,7 +83,7 @@ pub fn written(out: &Path) -> Result<Option<(Manifest, serde_json::Value)>> {
     Ok(Some((manifest, settings)))
 }
 
-/// Every record has an image file of its own: readers of image folders want one line for each.
+/// Each record has image files of its own, because readers of image folders expect one line for each file.
 fn record(dataset: &Dataset, source: &Record, slot: usize, kept: &KeptResponse) -> Record {
     let mut messages = source.prompt().to_vec();
     messages.push(Message { role: "assistant".into(), content: kept.response.clone() });

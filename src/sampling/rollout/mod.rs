@@ -1,16 +1,18 @@
 //! Rollouts: sample responses to the prompts of a dataset, score them, keep the good ones, write them as a training dataset.
 //!
-//! Whoever answers is a [`Teacher`]: the model itself (its own rollouts are on-policy data), or someone whose style is foreign to
-//! it. Responses are scored by the task, the same way as in training by reinforcement and in evaluation. All of them stay in
-//! `samples.jsonl`; what [`Selection`] keeps becomes the train split of a dataset like those of `jigsaw gen`, whose other splits are
-//! those of the source. An interrupted rollout goes on when it is asked for again.
+//! The [`Teacher`] answers: the model itself (on-policy data), or another one with a style of its own. The task scores the responses, as in
+//! reinforcement fine-tuning and in evaluation. All responses stay in `samples.jsonl`. Those that [`Selection`] keeps become the train
+//! split of a dataset like those of `jigsaw gen`; its other splits are those of the source. An interrupted rollout continues when the
+//! same call is made again.
 
 mod dataset;
+mod options;
 mod rollout_dir;
 mod scripted;
 mod selection;
 
 pub use dataset::{KeptResponse, TRAIN, write_dataset};
+pub use options::{RolloutOptions, SAMPLES, TEMPERATURE};
 pub use rollout_dir::RolloutInfo;
 pub use selection::{Answer, Candidate, Keep, Selection, SelectionCounts, with_answer};
 
@@ -29,12 +31,14 @@ use crate::tasks::{DatasetTask, ScriptedTeacher, Task};
 use crate::{Error, Result};
 use candle_core::Device;
 use rollout_dir::RolloutDir;
+use serde::Serialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Who answers.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Teacher {
     /// A checkpoint directory.
     Model(PathBuf),
@@ -45,7 +49,7 @@ pub enum Teacher {
 }
 
 /// What to sample, from whom, what to keep and where.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RolloutRequest {
     /// Who answers.
     pub teacher: Teacher,
@@ -80,12 +84,12 @@ pub struct RolloutReport {
     pub manifest: Manifest,
 }
 
-/// Sample, or what is left of it, and write the dataset. A finished one is only read; of another selection, it is made anew from the
-/// samples that are there.
+/// Sample what is missing and write the dataset. A finished rollout is only read; with another selection, the dataset is written again
+/// from the samples that are there.
 ///
 /// # Errors
-/// An input error for prompts that do not fit the request or an `out` that holds something else; a failure if nothing is kept:
-/// the samples stay then, and another selection goes on from them.
+/// An input error for prompts that do not fit the request or an `out` that holds something else; a failure if no response is kept. The
+/// samples stay, so that another selection can use them.
 pub fn rollout(
     request: &RolloutRequest,
     device: &Device,
@@ -211,7 +215,7 @@ fn select(
 }
 
 impl Teacher {
-    /// The directory that must stay as it is.
+    /// The directory that must not be written to.
     fn directory(&self) -> Option<&PathBuf> {
         match self {
             Teacher::Model(dir) => Some(dir),
@@ -227,7 +231,7 @@ impl Teacher {
         }
     }
 
-    /// Texts that a tokenizer takes for more than text: those of the model, and those of any Qwen2.5-VL, which may be what learns.
+    /// Texts of special tokens: those of the teacher, and those of any Qwen2.5-VL, because such a model may learn from the responses.
     fn special_tokens(&self) -> Result<Vec<String>> {
         let mut tokens = SPECIAL.map(String::from).to_vec();
         if let Teacher::Model(dir) = self {
@@ -253,7 +257,7 @@ impl Teacher {
     }
 }
 
-/// Refuse prompts to which the wanted responses do not belong.
+/// Refuse prompts that do not ask for the kind of response that is requested.
 fn check_prompts(dataset: &Dataset, request: &RolloutRequest) -> Result<()> {
     let who = match (&request.teacher, request.selection.answer) {
         (Teacher::Scripted, _) => "--teacher scripted reasons before it answers",
@@ -274,10 +278,10 @@ fn check_prompts(dataset: &Dataset, request: &RolloutRequest) -> Result<()> {
     Ok(())
 }
 
-/// The manifest of a finished dataset of this selection; `None` if it is of another one, which is made anew from the samples.
+/// The manifest of a finished dataset of this selection; `None` if the dataset is of another selection.
 ///
 /// # Errors
-/// An input error if it is no dataset of a rollout.
+/// An input error if no rollout wrote the dataset.
 fn finished(
     (manifest, settings): (Manifest, serde_json::Value),
     selection: &Selection,

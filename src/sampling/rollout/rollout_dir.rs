@@ -1,7 +1,7 @@
-//! The samples of a rollout on disk: what they are of, and every response with its score as it comes.
+//! The output directory of a rollout: its key, and every response with its score as it comes.
 //!
 //! `rollout.json` is written first. `samples.jsonl` grows batch by batch; after an interruption it is cut back to whole batches, as
-//! random numbers are drawn by the batch, and goes on from there.
+//! random numbers are drawn by the batch, and continues from there.
 
 use crate::io::files;
 use crate::sampling::{ResponseLog, SamplePlan, SamplingKey, ScoredResponse};
@@ -11,15 +11,15 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-const ABOUT: &str = "rollout.json";
+const INFO: &str = "rollout.json";
 const SAMPLES: &str = "samples.jsonl";
-/// Responses of an endpoint as they come, each paid for.
+/// The responses of a server as they come, so that none is paid for twice.
 pub(super) const API_CACHE: &str = "api-cache.jsonl";
 
 /// The files beside the dataset.
-pub(super) const SIDE_FILES: [&str; 3] = [ABOUT, SAMPLES, API_CACHE];
+pub(super) const SIDE_FILES: [&str; 3] = [INFO, SAMPLES, API_CACHE];
 
-/// What the samples of a directory are.
+/// What the samples in a directory come from: `rollout.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RolloutInfo {
     /// Everything that decides the samples and their scores.
@@ -32,7 +32,7 @@ pub struct RolloutInfo {
     pub split: String,
 }
 
-/// The output directory of a rollout, which no other process samples into meanwhile.
+/// An open output directory. It is locked, so that no other process samples into it.
 #[derive(Debug)]
 pub(super) struct RolloutDir {
     dir: PathBuf,
@@ -48,15 +48,15 @@ impl RolloutDir {
     /// differs.
     pub fn open(dir: &Path, about: RolloutInfo, fresh: bool) -> Result<RolloutDir> {
         files::create_dir(dir)?;
-        let path = dir.join(ABOUT);
+        let path = dir.join(INFO);
         let here = dir.display();
         let begun = || {
             let holds_some = |name: &&str| fs::metadata(dir.join(name)).is_ok_and(|file| file.len() > 0);
-            // Where nothing has been sampled yet, nothing is lost by sampling something else.
+            // A directory without a single sample may be used for another rollout.
             SIDE_FILES[1..].iter().any(holds_some) || files::has_other_files(dir, |name| SIDE_FILES.contains(&name))
         };
         let foreign = || Error::input(format!("{here} is not empty and holds no rollout; give another --out"));
-        // Before the lock is written there, which would leave a file in a directory of something else.
+        // Before the lock, which would leave a file in a directory of something else.
         if !path.exists() && begun() {
             return Err(foreign());
         }
@@ -105,7 +105,7 @@ impl RolloutDir {
     }
 }
 
-/// Remove what a rollout writes: the dataset, manifest first, then the samples; what they are of goes last.
+/// Remove what a rollout writes: the manifest first, so that the dataset does not look complete, and `rollout.json` last.
 fn remove(dir: &Path) -> Result<()> {
     let splits = ["train", "validation", "test"];
     for name in [crate::data::MANIFEST].iter().chain(&splits).chain(SIDE_FILES.iter().rev()) {

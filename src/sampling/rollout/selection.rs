@@ -1,9 +1,9 @@
 //! Which sampled responses a training set is made of. Pure: scored texts in, texts out.
 //!
-//! In this order, for each prompt: what a server refused goes, what was cut off by the length limit goes (training would append the
-//! closing token to it, and teach the model to stop in the middle), what is no text goes, what the filter does not want goes, the answer
-//! is put right if that was asked for, texts with a special token in them go (no training takes them), texts that are there already go,
-//! and of the rest the first `cap` stay. Samples have no order, so the first are as good as any.
+//! For each prompt, in this order: drop refusals of a server; drop responses cut off by the length limit (training would append the
+//! closing token and teach the model to stop in the middle); drop empty texts; apply the filter; replace the answer by the right one, if
+//! asked for; drop texts that contain a special token (training refuses them); drop duplicates; keep the first `cap` of the rest. Samples
+//! have no order, so the first are as good as any.
 
 use crate::tasks::{NoAnswer, Score};
 use serde::{Deserialize, Serialize};
@@ -67,7 +67,7 @@ pub struct Candidate<'a> {
     pub score: &'a Score,
 }
 
-/// What became of the responses, counted. All but `prompts`, `prompts_without_kept` and `kept` were dropped, each for the first reason that applies.
+/// How many responses were kept, and why the others were dropped: each is counted for the first reason that applies.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SelectionCounts {
@@ -83,11 +83,11 @@ pub struct SelectionCounts {
     pub truncated: usize,
     /// Without any text.
     pub empty: usize,
-    /// Not wanted by [`Keep`].
+    /// Dropped by the filter ([`Keep`]).
     pub filtered: usize,
     /// Without a readable thought to put the right answer after ([`Answer::Gold`]).
     pub no_reasoning: usize,
-    /// With the text of a special token, which no tokenizer takes for text.
+    /// Contains the text of a special token, which a tokenizer does not read as text.
     pub special: usize,
     /// The same text as another one kept for the same prompt.
     pub duplicates: usize,
@@ -98,8 +98,8 @@ pub struct SelectionCounts {
 }
 
 impl Selection {
-    /// The responses to one prompt that are kept: index among `candidates` and text. `gold` is the right answer, `special` what may be
-    /// in no text.
+    /// The kept responses to one prompt: index among `candidates` and text. `gold` is the right answer, `special` are texts that no kept
+    /// response may contain.
     pub fn choose<'a>(
         &self,
         gold: &str,

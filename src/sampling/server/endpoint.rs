@@ -9,7 +9,7 @@ pub const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A model behind an address.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Endpoint {
     /// Address up to and with `/v1`.
     pub url: String,

@@ -179,7 +179,7 @@ fn yes_and_no_lists_of_golds_and_formulas_keep_what_their_rules_need() {
 
 #[test]
 fn a_file_that_describes_itself_is_asked_as_it_is() {
-    let header = "index\timage\tquestion\tA\tB\tanswer\tcategory\tsplit\trule\tstyle\tspace";
+    let header = "index\timage\tquestion\tA\tB\tanswer\tcategory\tsplit\tscorer\tstyle\tspace";
     let task = task(
         "anything",
         None,
@@ -208,7 +208,7 @@ fn a_file_that_describes_itself_is_asked_as_it_is() {
 
 #[test]
 fn every_mistake_in_a_row_is_named_with_its_column() {
-    let by_rule = "index\timage\tquestion\tA\tB\tC\tanswer\trule\tstyle\tspace";
+    let self_describing = "index\timage\tquestion\tA\tB\tC\tanswer\tscorer\tstyle\tspace";
     for (name, header, row, said) in [
         (
             "mmstar",
@@ -257,12 +257,17 @@ fn every_mistake_in_a_row_is_named_with_its_column() {
         ),
         ("refcoco", "index\timage\tquestion\tanswer", "1\t{image}\tq\ta dog", "column `answer`: `a dog` is no box"),
         ("refcoco", "index\timage\tquestion\tanswer", "1\t\tq\t1 2 3 4", "column `image`: there are 0 images"),
-        ("x", by_rule, "1\t{image}\tq\ta\tb\t\tA\tchoise\t\t", "column `scorer`: `choise` is no scorer; known: iou, "),
-        ("x", by_rule, "1\t{image}\tq\ta\tb\t\tA\t\t\t", "column `scorer`: is empty"),
-        ("x", by_rule, "1\t{image}\tq\ta\tb\t\tA\tchoice\tloud\t", ":2: row 1: field `meta.style`"),
         (
             "x",
-            by_rule,
+            self_describing,
+            "1\t{image}\tq\ta\tb\t\tA\tchoise\t\t",
+            "column `scorer`: `choise` is no scorer; known: iou, ",
+        ),
+        ("x", self_describing, "1\t{image}\tq\ta\tb\t\tA\t\t\t", "column `scorer`: is empty"),
+        ("x", self_describing, "1\t{image}\tq\ta\tb\t\tA\tchoice\tloud\t", ":2: row 1: field `meta.style`"),
+        (
+            "x",
+            self_describing,
             "1\t{image}\tq\t\t\t\t1 2 3 4\tiou\t\tpixels",
             "column `space`: `pixels` is none of absolute-resized",
         ),
@@ -273,7 +278,7 @@ fn every_mistake_in_a_row_is_named_with_its_column() {
 }
 
 #[test]
-fn a_name_that_is_not_known_needs_a_rule() {
+fn an_unknown_name_needs_a_scorer() {
     let header = "index\timage\tquestion\tanswer";
     let rows = ["1\t{image}\tq\tyes"];
     let said = refusal("mmstra", None, header, &rows);
@@ -285,7 +290,7 @@ fn a_name_that_is_not_known_needs_a_rule() {
         records("mine", Some("POPE"), header, &rows)[0].messages[0].content,
         "<image>q Please answer yes or no."
     );
-    let said = refusal("mine", Some("vqa"), "index\timage\tquestion\tanswer\trule", &["1\t{image}\tq\tyes\tvqa"]);
+    let said = refusal("mine", Some("vqa"), "index\timage\tquestion\tanswer\tscorer", &["1\t{image}\tq\tyes\tvqa"]);
     assert!(said.contains("leave out :vqa"), "{said}");
     let said = refusal("refcoco", None, "index\timage\tquestion", &["1\t{image}\tq"]);
     assert!(said.contains("there is no column `answer`"), "{said}");

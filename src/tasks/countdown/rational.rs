@@ -52,12 +52,23 @@ fn reduced(numerator: i128, denominator: i128) -> Option<Rational> {
     if denominator == 0 {
         return None;
     }
-    let (mut a, mut b) = (numerator.checked_abs()?, denominator.checked_abs()?);
+    let divisor = i128::try_from(gcd(numerator.unsigned_abs(), denominator.unsigned_abs())).ok()?;
+    let divisor = if denominator < 0 { -divisor } else { divisor };
+    Some(Rational { numerator: numerator.checked_div(divisor)?, denominator: denominator.checked_div(divisor)? })
+}
+
+fn gcd(mut a: u128, mut b: u128) -> u128 {
     while b != 0 {
+        // Nearly always; divisions of 64 bits are several times faster.
+        if let (Ok(mut a), Ok(mut b)) = (u64::try_from(a), u64::try_from(b)) {
+            while b != 0 {
+                (a, b) = (b, a % b);
+            }
+            return u128::from(a);
+        }
         (a, b) = (b, a % b);
     }
-    let divisor = if denominator < 0 { -a } else { a };
-    Some(Rational { numerator: numerator / divisor, denominator: denominator / divisor })
+    a
 }
 
 #[cfg(test)]

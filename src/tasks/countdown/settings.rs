@@ -79,6 +79,21 @@ pub struct CountdownSettings {
     pub split: SplitRatios,
 }
 
+impl Default for CountdownSettings {
+    /// What `jigsaw gen --task countdown` makes unless something else is asked for.
+    fn default() -> CountdownSettings {
+        CountdownSettings {
+            numbers: NumberCount { min: 3, max: 4 },
+            max_number: CountdownSettings::MAX_NUMBER,
+            max_target: CountdownSettings::MAX_TARGET,
+            count: 2000,
+            style: Style::Direct,
+            seed: 7,
+            split: SplitRatios::default(),
+        }
+    }
+}
+
 impl CountdownSettings {
     /// Default of `max_number`.
     pub const MAX_NUMBER: u32 = 99;

@@ -52,6 +52,13 @@ impl Grid {
     }
 }
 
+impl Default for Grid {
+    /// 3x3.
+    fn default() -> Grid {
+        Grid { rows: 3, cols: 3 }
+    }
+}
+
 impl FromStr for Grid {
     type Err = Error;
 

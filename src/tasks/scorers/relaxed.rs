@@ -24,11 +24,11 @@ pub struct Relaxed {
 
 #[derive(Debug, Clone)]
 struct Gold {
-    /// As the strict rule compares texts: trimmed, in lower case.
+    /// As the strict reading compares texts: trimmed, in lower case.
     text: String,
     /// As the lenient one does: also bare and collapsed.
     plain: String,
-    /// By the strict rule, where `x %` is x/100.
+    /// By the strict reading, where `x %` is x/100.
     number: Option<f64>,
     /// With its unit, currency and thousands separators taken off.
     quantity: Option<f64>,

@@ -336,7 +336,7 @@ fn a_record_that_cannot_be_scored_is_refused_by_its_field() {
         ("choice", "A", json!({"options": []}), "`A` is no letter of 0 options"),
         ("list", "a,,b", json!({}), "`a,,b` has a blank part"),
         ("exact", "x", json!({"style": "loud"}), "`meta.style`: unknown variant `loud`"),
-        ("sudoku", "x", json!({}), "no scorer is named `sudoku`; known: jigsaw, jigsaw-pair, iou"),
+        ("sudoku", "x", json!({}), "no scorer is named `sudoku`; known: jigsaw, jigsaw-pair, countdown, iou"),
     ] {
         let error = scorer(&record(task, answer, &meta)).err().unwrap_or_else(|| panic!("{task} {answer} {meta}"));
         assert!(error.to_string().contains(message), "{task} {answer} {meta}: {error}");

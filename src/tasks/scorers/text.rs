@@ -1,4 +1,4 @@
-//! What several rules share: numbers and words in free text, each found in one pass.
+//! What several scorers share: numbers and words in free text, each found in one pass.
 
 use std::borrow::Cow;
 

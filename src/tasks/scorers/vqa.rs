@@ -34,7 +34,7 @@ impl Vqa {
         if golds.len() < LEAST_GOLDS {
             return Err(Error::input(format!(
                 "field `meta.answers`: VQA accuracy needs the answers of at least {LEAST_GOLDS} people (TextVQA has 10), not \
-                 {}; for one gold answer use the rule `exact`",
+                 {}; for one gold answer use the scorer `exact`",
                 golds.len()
             )));
         }

@@ -37,6 +37,27 @@ impl FromStr for FamilyWeight {
     }
 }
 
+/// The families of a list such as `vqa,lists:3`, or of `all`.
+///
+/// # Errors
+/// Says which name is unknown or given twice.
+pub fn parse_families(list: &str) -> Result<Vec<FamilyWeight>, String> {
+    let mut families: Vec<FamilyWeight> = Vec::new();
+    for name in list.split(',') {
+        let named = match name {
+            "all" => Family::ALL.map(FamilyWeight::from).to_vec(),
+            _ => vec![name.parse()?],
+        };
+        for weighted in named {
+            if families.iter().any(|other| other.family == weighted.family) {
+                return Err(format!("`{}` is named twice", weighted.family.name()));
+            }
+            families.push(weighted);
+        }
+    }
+    Ok(families)
+}
+
 impl fmt::Display for FamilyWeight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.times {

@@ -12,7 +12,7 @@ mod objects;
 mod tsv;
 
 pub use family::{Family, Photos, Question};
-pub use family_weight::FamilyWeight;
+pub use family_weight::{FamilyWeight, parse_families};
 
 use crate::data::{Attribution, DatasetWriter, Digest, Manifest, Message, Record, Skipped, resize, source};
 use crate::io::files;
@@ -55,6 +55,21 @@ pub struct SuiteSettings {
     pub split: SplitRatios,
     /// At most so many questions of each family in validation, and in test.
     pub held_out: Option<usize>,
+}
+
+impl Default for SuiteSettings {
+    /// What `jigsaw gen --suite` makes unless something else is asked for; it names no family.
+    fn default() -> SuiteSettings {
+        SuiteSettings {
+            suite: Vec::new(),
+            images: "data/photos".into(),
+            count: 2000,
+            question_first: false,
+            seed: 7,
+            split: SplitRatios::default(),
+            held_out: None,
+        }
+    }
 }
 
 /// The photos of each split, and the files left out.

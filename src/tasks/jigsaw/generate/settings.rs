@@ -57,6 +57,29 @@ pub struct JigsawSettings {
     pub strict: bool,
 }
 
+impl Default for JigsawSettings {
+    /// What `jigsaw gen` makes unless something else is asked for.
+    fn default() -> JigsawSettings {
+        JigsawSettings {
+            images: "data/photos".into(),
+            scenes: 0.0,
+            cues: Cues::With,
+            grid: Grid::default(),
+            tile: TOKEN_PIXELS,
+            tile_any: false,
+            count: 2000,
+            style: Style::Direct,
+            question: QuestionKind::Order,
+            question_first: false,
+            min_crop: MIN_CROP,
+            seed: 7,
+            split: SplitRatios::default(),
+            limit: None,
+            strict: false,
+        }
+    }
+}
+
 impl JigsawSettings {
     /// Are all puzzles cut from synthetic scenes?
     pub fn synthetic(&self) -> bool {

@@ -1,13 +1,13 @@
-//! What the names and numbers of a study's file stand for: regimes, points of their ladders, data, settings and flags.
+//! What the names in a study's file stand for: regimes and the points of their ladders, data, settings of training.
 
-use super::file::{OneOrMore, Prior, Regime, Rollouts, Study};
+use super::file::{OneOrMore, Prior, Puzzles, Regime, Rollouts, Study};
 use crate::config::flatten;
 use crate::tasks::suites::Family;
 use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result};
-use toml::{Table, Value};
+use toml::Table;
 
-/// Longest list of numbers that a ladder may have.
+/// Most points of a ladder.
 const MAX_LADDER_POINTS: usize = 20;
 
 /// A point of a ladder: what distinguishes the runs of a regime besides their seeds.
@@ -41,20 +41,14 @@ impl LadderPoint {
 }
 
 impl Study {
-    pub(super) fn bench_names(&self, prior: &Prior) -> Result<Vec<String>> {
-        let Some(Value::String(suite)) = prior.flags.get("suite") else {
-            return Err(self.error("prior", "suite is missing; give \"all\" or names of families"));
-        };
+    /// The benchmarks of the suites that are evaluated.
+    pub(super) fn bench_names(&self, prior: &Prior) -> Vec<String> {
         if let Some(names) = &prior.benches {
-            return Ok(names.clone());
+            return names.clone();
         }
-        let known = Family::ALL.map(Family::name);
-        let named: Vec<&str> = match suite.as_str() {
-            "all" => known.to_vec(),
-            list => list.split(',').map(|part| part.split(':').next().unwrap_or(part)).collect(),
-        };
-        let measured = named.into_iter().filter(|name| !["order", "lists"].contains(name));
-        Ok(measured.flat_map(|name| ["direct", "think"].map(|style| format!("{name}-{style}"))).collect())
+        let families = prior.settings.suite.iter().map(|part| part.family);
+        let measured = families.filter(|family| ![Family::Order, Family::Lists].contains(family));
+        measured.flat_map(|family| ["direct", "think"].map(|style| format!("{}-{style}", family.name()))).collect()
     }
 
     /// The puzzles that a regime is tested on.
@@ -69,7 +63,9 @@ impl Study {
                 Some((_, rollouts)) => rollouts.data.clone(),
                 None => data.clone(),
             },
-            (None, None, None) => return Err(self.error(&section, "data is missing: what to train on")),
+            (None, None, None) => {
+                return Err(self.error(&section, "data is missing: the puzzles or rollouts to train on"));
+            }
         };
         match is_puzzles(&test) {
             true => Ok(test),
@@ -97,7 +93,7 @@ impl Study {
         if given("seed") {
             return error("train.seed: the study sets this itself, by its seeds; remove it");
         }
-        if given("lr") && !regime.lr.0.is_empty() {
+        if given("learning_rate") && !regime.lr.0.is_empty() {
             return error("lr and train.learning_rate are the same setting; give one of them");
         }
         if regime.interpolate.is_some() {
@@ -113,7 +109,7 @@ impl Study {
             return error("alpha is for interpolate");
         }
         match regime.lr.0.as_slice() {
-            [] => Ok(vec![LadderPoint::Lr(self.config(name, regime, None, 1)?.train.learning_rate)]),
+            [] => Ok(vec![LadderPoint::Lr(self.config(name, regime)?.train.learning_rate)]),
             ladder => Ok(ladder.iter().map(|lr| LadderPoint::Lr(*lr)).collect()),
         }
     }
@@ -135,18 +131,19 @@ impl Study {
 
     /// Training examples of puzzles or rollouts, roughly.
     pub(super) fn examples(&self, name: Option<&str>) -> f64 {
-        let flags = |name: &str| self.puzzles.iter().find(|(n, _)| n == name).map(|(_, flags)| flags);
-        let of = |flags: &Table| number(flags, "count", 2000.0) * share(flags, 0);
-        match (name, name.and_then(flags)) {
-            (_, Some(flags)) => of(flags),
-            (Some(name), None) => match self.rollouts.iter().find(|(n, _)| n == name) {
-                Some((_, Rollouts { data, flags: own, .. })) => {
-                    number(own, "limit", flags(data).map_or(1000.0, of)) * number(own, "cap", 1.0)
-                }
-                None => 1000.0,
-            },
-            _ => 1000.0,
-        }
+        const UNKNOWN: f64 = 1000.0;
+        let of_puzzles = |name: &str| {
+            let found = self.puzzles.iter().find(|(n, _)| n == name);
+            found.map(|(_, puzzles)| puzzles.examples(0))
+        };
+        let Some(name) = name else { return UNKNOWN };
+        of_puzzles(name).unwrap_or_else(|| match self.rollouts.iter().find(|(n, _)| n == name) {
+            Some((_, Rollouts { data, options, .. })) => {
+                let prompts = options.limit.map_or_else(|| of_puzzles(data).unwrap_or(UNKNOWN), |limit| limit as f64);
+                prompts * options.cap.unwrap_or(1) as f64
+            }
+            None => UNKNOWN,
+        })
     }
 
     pub(super) fn is_data(&self, name: &str) -> bool {
@@ -155,35 +152,27 @@ impl Study {
             || self.rollouts.iter().any(|(n, _)| n == name)
     }
 
-    /// The settings of a run as `section.key=value`.
-    pub(super) fn sets(&self, regime: &Regime, point: Option<LadderPoint>, seed: u64) -> Vec<String> {
-        let mut sets: Vec<String> =
-            flatten(&regime.settings).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
-        if let Some(LadderPoint::Lr(lr)) = point.filter(|_| !regime.lr.0.is_empty()) {
-            sets.push(format!("train.learning_rate={lr:e}"));
-        }
-        sets.push(format!("train.seed={seed}"));
-        sets
+    /// The settings of a regime by their dotted keys.
+    pub(super) fn settings(&self, regime: &Regime) -> Table {
+        flatten(&regime.settings).into_iter().collect()
     }
 
-    pub(super) fn config(
-        &self,
-        name: &str,
-        regime: &Regime,
-        point: Option<LadderPoint>,
-        seed: u64,
-    ) -> Result<TrainConfig> {
-        let section = format!("regimes.{name}");
-        let method = match regime.method.as_deref() {
-            None => None,
-            Some("sft") => Some(Method::Sft),
-            Some("rft") => Some(Method::Rft),
+    pub(super) fn method(&self, name: &str, regime: &Regime) -> Result<Option<Method>> {
+        match regime.method.as_deref() {
+            None => Ok(None),
+            Some("sft") => Ok(Some(Method::Sft)),
+            Some("rft") => Ok(Some(Method::Rft)),
             Some(other) => {
-                return Err(self.error(&section, format!("method = {other:?}: give \"sft\" or \"rft\"")));
+                Err(self.error(&format!("regimes.{name}"), format!("method = {other:?}: give \"sft\" or \"rft\"")))
             }
-        };
-        let sets = self.sets(regime, point, seed);
-        TrainConfig::resolve(method, regime.config.as_deref(), &sets).map_err(|e| self.error(&section, e))
+        }
+    }
+
+    /// The resolved settings of a regime, but for its learning rate and seed.
+    pub(super) fn config(&self, name: &str, regime: &Regime) -> Result<TrainConfig> {
+        let sets: Vec<String> = self.settings(regime).iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let resolved = (self.resolve)(self.method(name, regime)?, regime.config.as_deref(), &sets);
+        resolved.map_err(|e| self.error(&format!("regimes.{name}"), e))
     }
 
     /// Does a regime train an adapter, or go on training one?
@@ -191,7 +180,7 @@ impl Study {
         let regime = self.find(name)?;
         match regime.start.as_deref() {
             _ if regime.interpolate.is_some() => Ok(false),
-            _ if self.config(name, regime, None, 1)?.lora.is_some() => Ok(true),
+            _ if self.config(name, regime)?.lora.is_some() => Ok(true),
             None | Some("base") => Ok(false),
             Some(start) => self.adapts(start.split('@').next().unwrap_or(start)),
         }
@@ -201,51 +190,19 @@ impl Study {
     pub(super) fn supervised(&self) -> Result<Vec<String>> {
         let mut names: Vec<String> = Vec::new();
         for (name, regime) in self.regimes.iter().filter(|(_, regime)| regime.measured) {
-            if regime.interpolate.is_some() || self.config(name, regime, None, 1)?.train.method != Method::Sft {
+            if regime.interpolate.is_some() || self.config(name, regime)?.train.method != Method::Sft {
                 continue;
             }
             names.extend(regime.data.iter().filter(|data| !names.contains(data)).cloned().collect::<Vec<_>>());
         }
         Ok(names)
     }
-
-    /// A section's keys as flags of a command.
-    pub(super) fn flags(&self, section: &str, table: &Table, own: &[&str]) -> Result<Vec<String>> {
-        let mut flags = Vec::new();
-        for (key, value) in table {
-            if own.contains(&key.as_str()) {
-                return Err(self.error(section, format!("{key}: the study sets this itself; remove it")));
-            }
-            let flag = format!("--{}", key.replace('_', "-"));
-            let plain = |value: &Value| match value {
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            match value {
-                Value::Boolean(true) => flags.push(flag),
-                Value::Boolean(false) => {}
-                Value::Array(values) => flags.extend(values.iter().flat_map(|v| [flag.clone(), plain(v)])),
-                Value::Table(_) => {
-                    return Err(self.error(section, format!("{key} is a section; this one has only keys")));
-                }
-                other => flags.extend([flag, plain(other)]),
-            }
-        }
-        Ok(flags)
-    }
 }
 
-pub(super) fn number(flags: &Table, key: &str, otherwise: f64) -> f64 {
-    match flags.get(key) {
-        Some(Value::Integer(n)) => *n as f64,
-        Some(Value::Float(x)) => *x,
-        _ => otherwise,
+impl Puzzles {
+    /// Puzzles of a split, roughly: 0 for training, 2 for test.
+    pub(super) fn examples(&self, split: usize) -> f64 {
+        let (count, split_ratios) = self.dataset.size();
+        split_ratios.apportion(count).map_or(0.0, |counts| counts[split] as f64)
     }
-}
-
-/// A split's share of puzzles: 0 for training, 2 for test.
-pub(super) fn share(flags: &Table, split: usize) -> f64 {
-    let text = flags.get("split").and_then(Value::as_str).unwrap_or("0.8,0.1,0.1");
-    let parts: Vec<f64> = text.split(',').filter_map(|part| part.trim().parse().ok()).collect();
-    parts.get(split).map_or(0.1, |part| part / parts.iter().sum::<f64>())
 }

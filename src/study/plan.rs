@@ -1,0 +1,503 @@
+//! From the file of a study to its tasks.
+
+use super::checkpoints::RunCheckpoints;
+use super::command::{Command, Eval, Gen, GenSettings, Interpolate, Report, Train};
+use super::file::{Measurement, Puzzles, Regime, Rollouts, Study};
+use super::input::Input;
+use super::resolve::LadderPoint;
+use super::task::{Kind, Plan, Task};
+use crate::data::MANIFEST;
+use crate::dynamics::{DynamicsRequest, InfluenceConfig};
+use crate::eval::bench::{self, BenchmarkSpec};
+use crate::forgetting::{self, CompareRequest, NEW_TASK};
+use crate::model::Sampling;
+use crate::report::{self, StudyIndex, StudyRun};
+use crate::sampling::{BATCH_SIZE, SamplePlan};
+use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
+use crate::train::settings::Method;
+use crate::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use toml::Value;
+
+/// Questions of a benchmark file that is not read for the estimate.
+const QUESTIONS_OF_A_FILE: f64 = 1000.0;
+
+/// The tasks of `study`, with everything under `out`.
+///
+/// # Errors
+/// Input errors that name the section: a name that does not exist, a circle of regimes, settings that do not fit.
+pub fn plan(study: &Study, out: &Path) -> Result<Plan> {
+    let mut builder =
+        Builder { study, out, tasks: Vec::new(), runs: Vec::new(), inputs: Vec::new(), under_way: Vec::new() };
+    for (name, puzzles) in &study.puzzles {
+        builder.puzzles(name, puzzles)?;
+    }
+    let benches = builder.prior()?;
+    for (name, regime) in &study.regimes {
+        if regime.measured {
+            builder.regime(name, regime, &benches)?;
+        }
+    }
+    let dynamics = builder.dynamics(&benches)?;
+    let mut needs: Vec<String> = builder.tasks.iter().map(|task| task.name.clone()).collect();
+    needs.retain(|name| name.starts_with("compare.") || name.starts_with("dynamics."));
+    let (runs, title, page) = (vec![out.to_path_buf()], study.head.title.clone(), out.join("report.html"));
+    let command = Command::Report(Report { runs, title, out: page });
+    builder.push(Task { aggregates: true, ..Task::new("report", "study", needs, command, Kind::Small, 1.0) })?;
+    let measured = study.regimes.iter().filter(|(_, regime)| regime.measured);
+    let regimes = measured.map(|(name, r)| report::Regime { name: name.clone(), about: r.about.clone() }).collect();
+    let Builder { tasks, runs, .. } = builder;
+    let base = study.head.base.display().to_string();
+    let index = StudyIndex::new(&study.head.title, &base, regimes, runs, dynamics);
+    Ok(Plan { tasks, index, resolve: study.resolve })
+}
+
+struct Builder<'a> {
+    study: &'a Study,
+    out: &'a Path,
+    tasks: Vec<Task>,
+    runs: Vec<StudyRun>,
+    /// Files that tasks read, each once.
+    inputs: Vec<Arc<Input>>,
+    /// Regimes whose tasks are being made, to see circles.
+    under_way: Vec<String>,
+}
+
+/// A result of a task.
+#[derive(Debug, Clone)]
+struct Artifact {
+    dir: PathBuf,
+    /// The task that makes it; none for what is there already.
+    task: Option<String>,
+}
+
+impl Artifact {
+    fn needs(&self) -> Vec<String> {
+        self.task.iter().cloned().collect()
+    }
+}
+
+impl Builder<'_> {
+    /// Add a task, unless it is there already.
+    fn push(&mut self, mut task: Task) -> Result<()> {
+        if self.tasks.iter().any(|other| other.name == task.name) {
+            return Ok(());
+        }
+        let command = &task.command;
+        command.check().map_err(|e| {
+            let whose = match command.subcommand() {
+                subcommand @ ("gen" | "rollout" | "eval" | "dynamics") => {
+                    format!(" (the keys of this section are the flags of `jigsaw {subcommand}`)")
+                }
+                _ => String::new(),
+            };
+            self.study.error(&task.section, format!("{e}{whose}"))
+        })?;
+        task.inputs = self.inputs(command);
+        self.tasks.push(task);
+        Ok(())
+    }
+
+    /// The files that a command reads besides what the study makes: settings of training, and `[benchmarks]`.
+    fn inputs(&mut self, command: &Command) -> Vec<Arc<Input>> {
+        let none: &[BenchmarkSpec] = &[];
+        let (config, specs) = match command {
+            Command::Train(train) => (train.config.clone(), none),
+            Command::Eval(eval) => (None, eval.benchmarks.as_slice()),
+            Command::Compare(request) => (None, request.benchmarks.as_slice()),
+            Command::Dynamics(request) => (None, request.prior.as_slice()),
+            _ => (None, none),
+        };
+        let own = specs
+            .iter()
+            .filter(|spec| self.study.benchmarks.iter().any(|b| (&b.name, &b.path) == (&spec.name, &spec.path)))
+            .map(|spec| spec.path.clone());
+        // The manifest of a dataset holds a hash of the rest of it.
+        let files = own.map(|path| if path.is_dir() { path.join(MANIFEST) } else { path });
+        let paths: Vec<PathBuf> = config.into_iter().chain(files).collect();
+        let mut known = |path: PathBuf| match self.inputs.iter().find(|input| input.path == path) {
+            Some(input) => input.clone(),
+            None => {
+                let input = Arc::new(Input::new(path));
+                self.inputs.push(input.clone());
+                input
+            }
+        };
+        paths.into_iter().map(&mut known).collect()
+    }
+
+    fn path(&self, parts: &[&str]) -> PathBuf {
+        parts.iter().fold(self.out.to_path_buf(), |path, part| path.join(part))
+    }
+
+    fn puzzles(&mut self, name: &str, puzzles: &Puzzles) -> Result<()> {
+        let section = format!("puzzles.{name}");
+        let Puzzles { dataset, split } = puzzles.clone();
+        let (count, out) = (dataset.size().0 as f64, self.path(&["puzzles", name]));
+        let command = Command::Gen(Gen { dataset, split, out });
+        self.push(Task::new(&section, &section, Vec::new(), command, Kind::Make, count))
+    }
+
+    /// The suites; all benchmarks, and the task that makes some of them.
+    fn prior(&mut self) -> Result<Benches> {
+        let mut benches = Benches { specs: Vec::new(), needs: Vec::new(), questions: 0.0 };
+        if let Some(prior) = &self.study.prior {
+            let dir = self.path(&["prior"]);
+            let names = self.study.bench_names(prior);
+            let (settings, split) = (prior.settings.clone(), prior.split.clone());
+            let made = settings.count as f64;
+            let held_out = settings.held_out.map_or(made * 0.1, |held_out| held_out as f64);
+            let command = Command::Gen(Gen { dataset: GenSettings::Suites(settings), split, out: dir.clone() });
+            self.push(Task::new("prior", "prior", Vec::new(), command, Kind::Make, made * names.len() as f64 / 2.0))?;
+            let spec = |name: &String| BenchmarkSpec {
+                name: name.clone(),
+                path: dir.join("bench").join(format!("{name}.tsv")),
+                kind: None,
+                split: EVALUATED.into(),
+            };
+            benches.specs.extend(names.iter().map(spec));
+            benches.needs.push("prior".into());
+            benches.questions = held_out * names.len() as f64;
+        }
+        benches.specs.extend(self.study.benchmarks.iter().cloned());
+        benches.questions += QUESTIONS_OF_A_FILE * self.study.benchmarks.len() as f64;
+        if benches.specs.is_empty() {
+            return Err(Error::input(format!(
+                "{}: no prior knowledge to measure; give [prior], [benchmarks], or both",
+                self.study.name
+            )));
+        }
+        Ok(benches)
+    }
+
+    /// The runs of a regime, each with its comparison.
+    fn regime(&mut self, name: &str, regime: &Regime, benches: &Benches) -> Result<()> {
+        let section = format!("regimes.{name}");
+        for point in self.study.ladder_points(name, regime)? {
+            for seed in regime.seeds.as_ref().unwrap_or(&self.study.head.seeds).clone() {
+                let made = self.model(name, point, seed)?;
+                let run = point.run(name, seed);
+                let test = self.study.test_of(name)?;
+                let base = self.base(&test, benches)?;
+                let eval = &self.study.eval;
+                let command = Command::Compare(CompareRequest {
+                    base: Some(self.study.head.base.clone()),
+                    base_results: Some(self.path(&["base", &test])),
+                    tuned: vec![made.dir.clone()],
+                    benchmarks: benches.specs.clone(),
+                    new_task: Some(self.new_task(&test)),
+                    settings: self.eval_settings(),
+                    prompts: eval.kl.unwrap_or(forgetting::PROMPTS),
+                    out: self.path(&["compare", &run]),
+                    fresh: false,
+                });
+                let needs = [made.needs(), vec![base], benches.needs.clone()].concat();
+                let checkpoints = self.checkpoints(point, &made);
+                let models = 1.0 + checkpoints.as_ref().map_or(0.0, |checkpoints| checkpoints.most as f64);
+                let responses = models * self.questions(&test, benches);
+                let name_of_task = format!("compare.{run}");
+                let new = Task::new(&name_of_task, &section, needs, command, Kind::Respond, responses);
+                self.push(Task { checkpoints, ..new })?;
+                let data = match &regime.data {
+                    Some(data) if regime.interpolate.is_none() => Some(self.data(name, data, seed)?.dir),
+                    _ => None,
+                };
+                let relative = |path: &Path| path.strip_prefix(self.out).map(Path::to_path_buf).ok();
+                self.runs.push(StudyRun {
+                    name: run.clone(),
+                    regime: name.into(),
+                    lr: point.lr(),
+                    seed,
+                    dir: point.lr().and_then(|_| relative(made.dir.parent()?)),
+                    comparison: Path::new("compare").join(&run),
+                    data: data.as_deref().and_then(relative),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The intermediate checkpoints of a run that are evaluated. An interpolated model has none.
+    fn checkpoints(&self, point: LadderPoint, made: &Artifact) -> Option<RunCheckpoints> {
+        let most = self.study.eval.checkpoints;
+        let run = made.dir.parent().filter(|_| most > 0 && matches!(point, LadderPoint::Lr(_)))?;
+        Some(RunCheckpoints { run: run.to_path_buf(), most })
+    }
+
+    /// How models are evaluated.
+    fn eval_settings(&self) -> bench::BenchmarkSettings {
+        let eval = &self.study.eval;
+        bench::BenchmarkSettings {
+            plan: SamplePlan { limit: eval.limit, samples: 1, batch: eval.batch.unwrap_or(BATCH_SIZE) },
+            sampling: Sampling::greedy(eval.max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS)),
+            max_new_tokens: eval.max_new_tokens,
+            min_pixels: eval.min_pixels,
+            max_pixels: eval.max_pixels,
+        }
+    }
+
+    /// The test split of `puzzles` as the new task.
+    fn new_task(&self, puzzles: &str) -> BenchmarkSpec {
+        let path = self.path(&["puzzles", puzzles]);
+        BenchmarkSpec { name: NEW_TASK.into(), path, kind: None, split: EVALUATED.into() }
+    }
+
+    /// Questions that one evaluation asks.
+    fn questions(&self, test: &str, benches: &Benches) -> f64 {
+        let puzzles = self.study.puzzles.iter().find(|(name, _)| name == test);
+        match self.study.eval.limit {
+            Some(limit) => (limit * (benches.specs.len() + 1)) as f64,
+            None => benches.questions + puzzles.map_or(0.0, |(_, puzzles)| puzzles.examples(2)),
+        }
+    }
+
+    /// The evaluation of the base with the test split of `test` as the new task; the name of its task.
+    fn base(&mut self, test: &str, benches: &Benches) -> Result<String> {
+        let name = format!("base.{test}");
+        let command = Command::Eval(Eval {
+            model: self.study.head.base.clone(),
+            benchmarks: [vec![self.new_task(test)], benches.specs.clone()].concat(),
+            settings: self.eval_settings(),
+            out: self.path(&["base", test]),
+        });
+        let needs = [vec![format!("puzzles.{test}")], benches.needs.clone()].concat();
+        self.push(Task::new(&name, "eval", needs, command, Kind::Respond, self.questions(test, benches)))?;
+        Ok(name)
+    }
+
+    /// The model that `reference` (`base`, `NAME` or `NAME@LR`) stands for in the runs of this seed.
+    fn reference(&mut self, section: &str, reference: &str, seed: u64) -> Result<Artifact> {
+        if reference == "base" {
+            return Ok(Artifact { dir: self.study.head.base.clone(), task: None });
+        }
+        let (name, point) = self.study.ladder_point(section, reference)?;
+        let seeds = self.study.find(name)?.seeds.as_ref().unwrap_or(&self.study.head.seeds);
+        // A start that is run with one seed serves all.
+        let seed = if seeds.contains(&seed) || seeds.len() != 1 { seed } else { seeds[0] };
+        self.model(name, point, seed)
+    }
+
+    /// The model of a run; its tasks are made if they are not there yet.
+    fn model(&mut self, name: &str, point: LadderPoint, seed: u64) -> Result<Artifact> {
+        let regime = self.study.find(name)?;
+        let section = format!("regimes.{name}");
+        let run = point.run(name, seed);
+        if self.under_way.contains(&run) {
+            return Err(self.study.error(&section, "starts from itself, by way of its start or its data"));
+        }
+        self.under_way.push(run.clone());
+        let made = match &regime.interpolate {
+            Some(of) => self.interpolated(&section, of, point, seed, &run)?,
+            None => self.trained(name, regime, point, seed, &run)?,
+        };
+        self.under_way.pop();
+        Ok(made)
+    }
+
+    fn interpolated(&mut self, section: &str, of: &str, point: LadderPoint, seed: u64, run: &str) -> Result<Artifact> {
+        let tuned = self.reference(section, of, seed)?;
+        if of != "base" && self.study.adapts(of.split('@').next().unwrap_or(of))? {
+            let why = "that regime trains an adapter ([lora]), and only whole models are interpolated; name a regime without [lora], \
+                       or merge its model by hand (jigsaw model merge-lora) and interpolate that (jigsaw model interpolate)";
+            return Err(self.study.error(section, format!("interpolate = {of:?}: {why}")));
+        }
+        let dir = self.path(&["models", run]);
+        let (base, alpha) = (self.study.head.base.clone(), point.number());
+        let needs = tuned.needs();
+        let command = Command::Interpolate(Interpolate { base, tuned: tuned.dir, alpha, out: dir.clone() });
+        let task = format!("model.{run}");
+        self.push(Task::new(&task, section, needs, command, Kind::Small, 1.0))?;
+        Ok(Artifact { dir, task: Some(task) })
+    }
+
+    fn trained(&mut self, name: &str, regime: &Regime, point: LadderPoint, seed: u64, run: &str) -> Result<Artifact> {
+        let section = format!("regimes.{name}");
+        let Some(data) = &regime.data else {
+            return Err(self.study.error(&section, "data is missing: the puzzles or rollouts to train on"));
+        };
+        let data = self.data(name, data, seed)?;
+        let start = self.reference(&section, regime.start.as_deref().unwrap_or("base"), seed)?;
+        let mut needs = [data.needs(), start.needs()].concat();
+        let out = self.path(&["runs", run]);
+        let mut settings = self.study.settings(regime);
+        if let Some(Value::String(replay)) = settings.get_mut("sft.replay")
+            && self.study.is_data(replay)
+        {
+            let replayed = self.data(&section, replay, seed)?;
+            needs.extend(replayed.needs());
+            *replay = replayed.dir.display().to_string();
+        }
+        let train = Train {
+            model: start.dir,
+            data: data.dir,
+            method: self.study.method(name, regime)?,
+            config: regime.config.clone(),
+            settings,
+            lr: point.lr().filter(|_| !regime.lr.0.is_empty()),
+            seed,
+            out: out.clone(),
+        };
+        let resolved = (self.study.resolve)(train.method, train.config.as_deref(), &train.sets());
+        let config = resolved.map_err(|e| self.study.error(&section, e))?;
+        let (kind, each) = match config.train.method {
+            Method::Sft => (Kind::Sft, 1),
+            Method::Rft => (Kind::Rft, config.rollout.as_ref().map_or(1, |r| r.num_generations)),
+        };
+        let per_step = (config.train.batch_size * config.train.gradient_accumulation_steps * each) as f64;
+        let steps = match (config.train.steps, config.train.epochs) {
+            (Some(steps), _) => steps as f64,
+            (None, epochs) => {
+                epochs.unwrap_or(1.0) * self.study.examples(regime.data.as_deref()) * each as f64 / per_step
+            }
+        };
+        let task = format!("train.{run}");
+        self.push(Task::new(&task, &section, needs, Command::Train(train), kind, steps * per_step))?;
+        Ok(Artifact { dir: out.join("model"), task: Some(task) })
+    }
+
+    /// The dataset called `name` in the runs of this seed.
+    fn data(&mut self, whose: &str, name: &str, seed: u64) -> Result<Artifact> {
+        if name == "prior" && self.study.prior.is_some() {
+            return Ok(Artifact { dir: self.path(&["prior"]), task: Some("prior".into()) });
+        }
+        if self.study.puzzles.iter().any(|(n, _)| n == name) {
+            return Ok(Artifact { dir: self.path(&["puzzles", name]), task: Some(format!("puzzles.{name}")) });
+        }
+        if let Some((_, rollouts)) = self.study.rollouts.iter().find(|(n, _)| n == name) {
+            return self.rollouts(name, rollouts, seed);
+        }
+        let puzzles = self.study.puzzles.iter().map(|(n, _)| n.as_str());
+        let names: Vec<&str> = puzzles.chain(self.study.rollouts.iter().map(|(n, _)| n.as_str())).collect();
+        let why = format!("data = {name:?}: no puzzles and no rollouts of this name; there are {}", names.join(", "));
+        Err(self.study.error(&format!("regimes.{whose}"), why))
+    }
+
+    fn rollouts(&mut self, name: &str, rollouts: &Rollouts, seed: u64) -> Result<Artifact> {
+        let section = format!("rollouts.{name}");
+        if !self.study.puzzles.iter().any(|(n, _)| *n == rollouts.data) {
+            return Err(self.study.error(&section, format!("data = {:?}: there are no such puzzles", rollouts.data)));
+        }
+        // What does not come from a run of the study is sampled once for all seeds.
+        let (own, seed) = match rollouts.from.as_deref() {
+            None | Some("base") => (name.to_string(), self.study.head.seeds[0]),
+            Some(_) => (format!("{name}.seed-{seed}"), seed),
+        };
+        let mut needs = vec![format!("puzzles.{}", rollouts.data)];
+        let mut model = None;
+        if let Some(from) = &rollouts.from {
+            let made = self.reference(&section, from, seed)?;
+            needs.extend(made.needs());
+            model = Some(made.dir);
+        }
+        let (data, out) = (self.path(&["puzzles", &rollouts.data]), self.path(&["rollouts", &own]));
+        let mut options = rollouts.options.clone();
+        options.seed = seed;
+        let request = options.request(model, data, out.clone(), false);
+        let request = request.map_err(|e| {
+            self.study.error(&section, format!("{e} (the keys of this section are the flags of `jigsaw rollout`)"))
+        })?;
+        let prompts = request.plan.limit.map_or_else(|| self.study.examples(Some(&rollouts.data)), |n| n as f64);
+        let responses = prompts * request.plan.samples as f64;
+        let task = format!("rollout.{own}");
+        self.push(Task::new(&task, &section, needs, Command::Rollout(request), Kind::Respond, responses))?;
+        Ok(Artifact { dir: out, task: Some(task) })
+    }
+
+    /// The measurements of dynamics; their directories for the index.
+    fn dynamics(&mut self, benches: &Benches) -> Result<Vec<PathBuf>> {
+        let Some(wanted) = &self.study.dynamics else { return Ok(Vec::new()) };
+        let seed = self.study.head.seeds[0];
+        let names = match &wanted.train {
+            Some(names) => names.clone(),
+            None => self.study.supervised()?,
+        };
+        let mut needs = benches.needs.clone();
+        let mut train = Vec::new();
+        for name in &names {
+            let data = self.data(name, name, seed).map_err(|e| e.context("[dynamics] train"))?;
+            needs.extend(data.needs());
+            let split = wanted.split.clone().unwrap_or("train".into());
+            train.push(BenchmarkSpec { name: name.clone(), path: data.dir, kind: None, split });
+        }
+        if train.is_empty() {
+            return Err(self.study.error("dynamics", "no data to step on; name some: train = [\"NAME\"]"));
+        }
+        let mut prior = benches.specs.clone();
+        if let Some(names) = &wanted.prior {
+            if let Some(other) = names.iter().find(|name| !prior.iter().any(|spec| spec.name == **name)) {
+                let known: Vec<&str> = prior.iter().map(|spec| spec.name.as_str()).collect();
+                let why = format!("prior: no benchmark is called {other:?}; there are {}", known.join(", "));
+                return Err(self.study.error("dynamics", why));
+            }
+            prior.retain(|spec| names.contains(&spec.name));
+        }
+        if let Some(split) = &wanted.prior_split {
+            prior.iter_mut().for_each(|spec| spec.split.clone_from(split));
+        }
+        let request = DynamicsRequest {
+            models: vec![self.study.head.base.clone()],
+            base: self.study.head.base.clone(),
+            train,
+            prior,
+            config: influence_config(wanted),
+            max_new_tokens: wanted.max_new_tokens,
+            forgetting: Vec::new(),
+            out: PathBuf::new(),
+            fresh: false,
+        };
+        let runs: Vec<String> = self.runs.iter().map(|run| run.name.clone()).collect();
+        let comparisons: Vec<PathBuf> = runs.iter().map(|run| self.path(&["compare", run])).collect();
+        let after = [needs.clone(), runs.iter().map(|run| format!("compare.{run}")).collect()].concat();
+        let mut all =
+            vec![self.measure("base", DynamicsRequest { forgetting: comparisons, ..request.clone() }, after, None)?];
+        for over in &wanted.over {
+            let (name, point) = self.study.ladder_point("dynamics", over)?;
+            let made = self.model(name, point, seed)?;
+            let mut request = request.clone();
+            request.models.push(made.dir.clone());
+            let (needs, checkpoints) = ([needs.clone(), made.needs()].concat(), self.checkpoints(point, &made));
+            all.push(self.measure(&point.run(name, seed), request, needs, checkpoints)?);
+        }
+        Ok(all)
+    }
+
+    /// One measurement of dynamics; its directory for the index.
+    fn measure(
+        &mut self,
+        name: &str,
+        request: DynamicsRequest,
+        needs: Vec<String>,
+        checkpoints: Option<RunCheckpoints>,
+    ) -> Result<PathBuf> {
+        let models = request.models.len() + checkpoints.as_ref().map_or(0, |checkpoints| checkpoints.most);
+        let pairs = models * request.config.pairs * request.train.len() * request.prior.len();
+        let command = Command::Dynamics(DynamicsRequest { out: self.path(&["dynamics", name]), ..request });
+        let task = format!("dynamics.{name}");
+        let new = Task::new(&task, "dynamics", needs, command, Kind::Pair, pairs as f64);
+        self.push(Task { checkpoints, aggregates: true, ..new })?;
+        Ok(Path::new("dynamics").join(name))
+    }
+}
+
+fn influence_config(wanted: &Measurement) -> InfluenceConfig {
+    let defaults = InfluenceConfig::default();
+    InfluenceConfig {
+        eta: wanted.eta.unwrap_or(defaults.eta),
+        loss: wanted.loss.unwrap_or(defaults.loss),
+        pairs: wanted.pairs.unwrap_or(defaults.pairs),
+        seed: wanted.seed.unwrap_or(defaults.seed),
+        frozen: wanted.freeze.clone(),
+    }
+}
+
+/// The split of a dataset that is evaluated.
+const EVALUATED: &str = "test";
+
+struct Benches {
+    specs: Vec<BenchmarkSpec>,
+    /// Tasks that make the files.
+    needs: Vec<String>,
+    /// How many questions there are in all, roughly.
+    questions: f64,
+}

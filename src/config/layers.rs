@@ -1,5 +1,6 @@
 //! Layers of settings: defaults, a TOML file, `--set` arguments. Unknown keys are found here, with their place.
 
+use crate::io::toml::{flatten, parse_value, put, to_table};
 use crate::{Error, Result};
 use serde::{Serialize, de::DeserializeOwned};
 use toml::de::{DeTable, DeValue};
@@ -12,7 +13,7 @@ const ALTERNATIVES: [[&str; 2]; 1] = [["steps", "epochs"]];
 ///
 /// `text` is the name of the file (for messages) and its content.
 pub fn read<T: Serialize>(text: Option<(&str, &str)>, sets: &[String], every_key: &T) -> Result<Table> {
-    let known = table(every_key)?;
+    let known = to_table(every_key)?;
     let mut written = Table::new();
     if let Some((name, text)) = text {
         let parsed = DeTable::parse(text).map_err(|e| Error::input(format!("{name}: {}", e.to_string().trim_end())))?;
@@ -29,10 +30,10 @@ pub fn read<T: Serialize>(text: Option<(&str, &str)>, sets: &[String], every_key
 
 /// `written` over `defaults`, as the plan's own type.
 pub fn apply<T: Serialize + DeserializeOwned>(defaults: &T, written: &Table) -> Result<T> {
-    let mut all = table(defaults)?;
+    let mut all = to_table(defaults)?;
     merge(&mut all, written);
     // One key at a time, so that a value of the wrong type is reported with its key.
-    let base = table(defaults)?;
+    let base = to_table(defaults)?;
     for (key, value) in flatten(written) {
         let mut one = base.clone();
         put(&mut one, &key, value.clone());
@@ -41,11 +42,6 @@ pub fn apply<T: Serialize + DeserializeOwned>(defaults: &T, written: &Table) -> 
         }
     }
     all.try_into::<T>().map_err(|e| Error::input(format!("configuration: {}", first_line(e.message()))))
-}
-
-/// A value as TOML text.
-pub fn to_toml<T: Serialize>(value: &T) -> Result<String> {
-    toml::to_string(value).map_err(|e| Error::failed(format!("cannot write the configuration as TOML: {e}")))
 }
 
 /// The keys of `over` written into `base`, section by section, without the alternatives they replace.
@@ -65,40 +61,6 @@ fn merge(base: &mut Table, over: &Table) {
     }
 }
 
-/// All values with their dotted keys, in the table's order.
-pub fn flatten(table: &Table) -> Vec<(String, Value)> {
-    let mut flat = Vec::new();
-    for (key, value) in table {
-        match value {
-            Value::Table(inner) => {
-                flat.extend(flatten(inner).into_iter().map(|(k, v)| (format!("{key}.{k}"), v)));
-            }
-            other => flat.push((key.clone(), other.clone())),
-        }
-    }
-    flat
-}
-
-/// The keys whose values differ between two tables, as `key: a -> b`.
-pub fn differences(before: &Table, after: &Table) -> Vec<String> {
-    let (before, after) = (flatten(before), flatten(after));
-    let find = |list: &[(String, Value)], key: &str| list.iter().find(|(k, _)| k == key).map(|(_, v)| v.to_string());
-    let mut keys: Vec<&String> = before.iter().chain(&after).map(|(k, _)| k).collect();
-    keys.sort();
-    keys.dedup();
-    keys.into_iter()
-        .filter_map(|key| {
-            let (a, b) = (find(&before, key), find(&after, key));
-            let text = |v: Option<String>| v.unwrap_or_else(|| "(not set)".into());
-            (a != b).then(|| format!("{key}: {} -> {}", text(a), text(b)))
-        })
-        .collect()
-}
-
-fn table<T: Serialize>(value: &T) -> Result<Table> {
-    Table::try_from(value).map_err(|e| Error::failed(format!("cannot represent the configuration as TOML: {e}")))
-}
-
 fn check_keys(written: &DeTable<'_>, known: &Table, section: &str, name: &str, text: &str) -> Result<()> {
     for (key, value) in written {
         let path = join(section, key.get_ref());
@@ -115,30 +77,6 @@ fn check_keys(written: &DeTable<'_>, known: &Table, section: &str, name: &str, t
             _ => {}
         }
     }
-    Ok(())
-}
-
-/// Write the value of `section.key=value` into `table`, whatever keys it has.
-///
-/// # Errors
-/// An input error for a text without `=`, or a key below something that is no section.
-pub fn set(table: &mut Table, set: &str) -> Result<()> {
-    let place = format!("--set {set}");
-    let Some((key, value)) = set.split_once('=') else {
-        return Err(Error::input(format!("{place}: write --set section.key=value")));
-    };
-    let parts: Vec<&str> = key.trim().split('.').collect();
-    let mut level = Some(&*table);
-    for (i, part) in parts[..parts.len() - 1].iter().enumerate() {
-        level = match level.and_then(|table| table.get(*part)) {
-            Some(Value::Table(inner)) => Some(inner),
-            Some(_) => {
-                return Err(Error::input(format!("{place}: {} is a value, not a section", parts[..=i].join("."))));
-            }
-            None => None,
-        };
-    }
-    put(table, key.trim(), parse_value(value.trim()));
     Ok(())
 }
 
@@ -166,29 +104,6 @@ fn apply_set(written: &mut Table, set: &str, known: &Table) -> Result<()> {
     }
     put(written, key, parse_value(value.trim()));
     Ok(())
-}
-
-/// A TOML value, or the text itself where it is none (so that `--set train.method=sft` needs no quotes).
-fn parse_value(text: &str) -> Value {
-    let mut parsed = format!("v = {text}").parse::<Table>().ok();
-    match parsed.as_mut().filter(|t| t.len() == 1).and_then(|t| t.remove("v")) {
-        Some(value) => value,
-        None => Value::String(text.to_string()),
-    }
-}
-
-fn put(table: &mut Table, key: &str, value: Value) {
-    match key.split_once('.') {
-        None => {
-            table.insert(key.to_string(), value);
-        }
-        Some((section, rest)) => {
-            let entry = table.entry(section.to_string()).or_insert_with(|| Value::Table(Table::new()));
-            if let Value::Table(inner) = entry {
-                put(inner, rest, value);
-            }
-        }
-    }
 }
 
 /// The error for a key that does not exist: the nearest one that does, first in the same section, then anywhere.

@@ -7,9 +7,6 @@
 mod check;
 mod layers;
 
-pub(crate) use layers::to_toml;
-pub use layers::{differences, flatten, set};
-
 use crate::Result;
 use crate::io::files;
 use crate::train::settings::{Method, RolloutSettings, TrainConfig};
@@ -47,11 +44,6 @@ impl TrainConfig {
         config.complete();
         check::values(&config)?;
         Ok(config)
-    }
-
-    /// The whole plan as TOML, every key that applies to the method written out.
-    pub fn to_toml(&self) -> Result<String> {
-        layers::to_toml(self)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a person may write, and what they are told when it does not fit.
 
 use super::*;
+use crate::io::toml::differences;
 
 fn sets(list: &[&str]) -> Vec<String> {
     list.iter().map(|s| s.to_string()).collect()

@@ -150,12 +150,7 @@ impl OutputDir {
     }
 
     fn remove(&self, name: &str) -> Result<()> {
-        match std::fs::remove_file(self.file(name)) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::failed(format!("cannot remove {}: {e}", self.file(name).display())))
-            }
-            _ => Ok(()),
-        }
+        files::remove_if_exists(&self.file(name))
     }
 }
 

@@ -7,7 +7,6 @@ use crate::io::jsonl::JsonlLog;
 use crate::tasks::benchmarks::Protocol;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::path::Path;
 
 /// Raised whenever the same inputs would give another divergence.
@@ -64,12 +63,7 @@ impl DivergenceLog {
         let (path, key_path) = (dir.join(format!("{name}.jsonl")), dir.join(format!("{name}.key.json")));
         if fresh {
             for path in [&path, &key_path] {
-                match fs::remove_file(path) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(Error::failed(format!("cannot remove {}: {e}", path.display())));
-                    }
-                    _ => {}
-                }
+                files::remove_if_exists(path)?;
             }
         }
         let other = |why: &str| {
@@ -108,6 +102,7 @@ impl DivergenceLog {
 mod tests {
     use super::*;
     use crate::eval::Measured;
+    use std::fs;
 
     fn key(seed: u64) -> DivergenceKey {
         let text = |s: &str| s.to_string();

@@ -63,6 +63,20 @@ pub fn create_dir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|e| Error::failed(format!("cannot create directory {}: {e}", path.display())))
 }
 
+/// Remove a file or a directory with its content, if it is there.
+///
+/// # Errors
+/// A failure that names it.
+pub fn remove_if_exists(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::failed(format!("cannot remove {}: {e}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Keep other processes out of a directory until the returned file is closed. `doing` says for the message what is done there.
 ///
 /// # Errors

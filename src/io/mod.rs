@@ -4,6 +4,7 @@ pub mod files;
 pub mod http;
 pub mod jsonl;
 pub(crate) mod tls;
+pub mod toml;
 
 /// Bytes as hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {

@@ -8,8 +8,8 @@ use super::example_cards::{Card, card};
 use super::prior_knowledge::{self, MAX_OPEN};
 use super::study::{self, Study};
 use super::training_curves::curves;
-use crate::config;
 use crate::forgetting::{ForgettingResult, brief};
+use crate::io::toml::flatten;
 use crate::stats::{Interval, paired_difference};
 use crate::tasks::Chance;
 use crate::{Error, Result, tasks};
@@ -368,7 +368,7 @@ fn samples(runs: &[TrainRun]) -> Vec<Value> {
 
 /// Settings that are not the same in all runs.
 fn config_differences(runs: &[TrainRun]) -> Vec<Value> {
-    let all: Vec<Vec<(String, toml::Value)>> = runs.iter().map(|r| config::flatten(&r.config)).collect();
+    let all: Vec<Vec<(String, toml::Value)>> = runs.iter().map(|r| flatten(&r.config)).collect();
     let mut keys: Vec<&String> = Vec::new();
     for (key, _) in all.iter().flatten() {
         if !keys.contains(&key) {

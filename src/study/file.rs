@@ -15,12 +15,13 @@ use super::command::GenSettings;
 use crate::dynamics::ResponseLoss;
 use crate::eval::bench::BenchmarkSpec;
 use crate::io::files;
+use crate::io::toml::{set as set_value, to_toml};
 use crate::sampling::rollout;
 use crate::tasks::countdown::CountdownSettings;
 use crate::tasks::jigsaw::generate::JigsawSettings;
 use crate::tasks::suites::{self, SuiteSettings};
 use crate::train::settings::{Method, TrainConfig};
-use crate::{Error, Result, config};
+use crate::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -239,7 +240,7 @@ impl Study {
         let mut table: Table =
             toml::from_str(text).map_err(|e| Error::input(format!("{name}: {}", e.to_string().trim_end())))?;
         for set in sets {
-            config::set(&mut table, set)?;
+            set_value(&mut table, set)?;
         }
         if let Some(other) = table.keys().find(|key| !SECTIONS.contains(&key.as_str())) {
             return Err(Error::input(format!(
@@ -271,7 +272,7 @@ impl Study {
 
     /// The whole of it as TOML.
     pub fn to_toml(&self) -> Result<String> {
-        config::to_toml(&self.table)
+        to_toml(&self.table)
     }
 
     /// An input error about a section, with its place in the file.

@@ -1,7 +1,7 @@
 //! What the names in a study's file stand for: regimes and the points of their ladders, data, settings of training.
 
 use super::file::{OneOrMore, Prior, Puzzles, Regime, Rollouts, Study};
-use crate::config::flatten;
+use crate::io::toml::flatten;
 use crate::tasks::suites::Family;
 use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result};

@@ -6,7 +6,6 @@
 
 pub mod benchmarks;
 mod chance;
-mod concat;
 pub mod countdown;
 mod dataset;
 mod encode;
@@ -23,7 +22,6 @@ pub mod suites;
 mod task;
 
 pub use chance::Chance;
-pub use concat::Concat;
 pub use dataset::{DatasetTask, load};
 pub use encode::{encode_example, example_size, meta_example, reference_response, reference_sequence};
 pub use jigsaw::ScriptedTeacher;

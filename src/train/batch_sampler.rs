@@ -1,92 +1,88 @@
 //! Which examples a step takes: those of the run's own dataset, and a fixed number replayed from another one.
 //!
-//! Both are dealt out by samplers of their own, whose cursors are the whole state. Examples are numbered through: the replayed ones come
-//! after the run's own.
+//! Each dataset is shuffled by a sampler of its own. The two cursors are the whole state.
 
+use super::job::ExampleId;
 use crate::data::{Cursor, Sampler};
 use crate::{Result, rng};
 use rand::Rng as _;
 
-/// Deals out the examples of a run.
+/// Draws the examples of a run.
 #[derive(Clone)]
 pub struct BatchSampler {
-    own: Sampler,
-    replayed: Option<Replayed>,
+    dataset: Sampler,
+    replay: Option<ReplaySampler>,
 }
 
 #[derive(Clone)]
-struct Replayed {
+struct ReplaySampler {
     sampler: Sampler,
-    /// Number of its first example.
-    first: usize,
-    /// How many of each step.
-    each: usize,
+    per_step: usize,
 }
 
 impl BatchSampler {
-    /// `own` examples, followed by `replayed` ones of which each step takes `each`, from where the cursors stand. Without a cursor, the
-    /// replay is at its beginning.
+    /// Draw from `examples` of the run's own dataset and from `replayed` ones, `per_step` of these in every step, from where the cursors
+    /// stand. Without a replay cursor, the replay begins at its start.
     pub fn resume(
-        own: usize,
+        examples: usize,
         replayed: usize,
-        each: usize,
+        per_step: usize,
         seed: u64,
         cursor: Cursor,
-        replay: Option<Cursor>,
+        replay_cursor: Option<Cursor>,
     ) -> Result<BatchSampler> {
         let replay_seed = rng::stream(seed, "replay", &[]).next_u64();
-        let replay = replay.unwrap_or(Cursor { epoch: 0, position: 0 });
-        let replayed = match (replayed, each) {
+        let replay_cursor = replay_cursor.unwrap_or(Cursor { epoch: 0, position: 0 });
+        let replay = match (replayed, per_step) {
             (0, _) | (_, 0) => None,
-            _ => Some(Replayed { sampler: Sampler::resume(replayed, replay_seed, replay)?, first: own, each }),
+            _ => Some(ReplaySampler { sampler: Sampler::resume(replayed, replay_seed, replay_cursor)?, per_step }),
         };
-        Ok(BatchSampler { own: Sampler::resume(own, seed, cursor)?, replayed })
+        Ok(BatchSampler { dataset: Sampler::resume(examples, seed, cursor)?, replay })
     }
 
-    /// Where the own examples stand.
+    /// Position in the run's own dataset.
     pub fn cursor(&self) -> Cursor {
-        self.own.cursor()
+        self.dataset.cursor()
     }
 
-    /// Where the replayed ones stand, if there are any.
+    /// Position in the replayed dataset, if there is one.
     pub fn replay_cursor(&self) -> Option<Cursor> {
-        self.replayed.as_ref().map(|r| r.sampler.cursor())
+        self.replay.as_ref().map(|r| r.sampler.cursor())
     }
 
-    /// How many of a step's examples are replayed.
-    pub fn each(&self) -> usize {
-        self.replayed.as_ref().map_or(0, |r| r.each)
+    /// Replayed examples of each step.
+    pub fn replayed_per_step(&self) -> usize {
+        self.replay.as_ref().map_or(0, |r| r.per_step)
     }
 
     /// The next `n` examples of a step, its replayed ones last.
-    pub fn next_batch(&mut self, n: usize) -> Vec<usize> {
-        let mut batch = self.next_own(n.saturating_sub(self.each()));
-        batch.extend(self.next_replayed());
-        batch
+    pub fn next_batch(&mut self, n: usize) -> Vec<ExampleId> {
+        let own = self.next_of_dataset(n.saturating_sub(self.replayed_per_step()));
+        own.into_iter().map(ExampleId::Dataset).chain(self.next_replayed()).collect()
     }
 
     /// What [`BatchSampler::next_batch`] will give, without taking it.
-    pub fn peek(&self, n: usize) -> Vec<usize> {
-        match &self.replayed {
-            None => self.own.peek(n),
+    pub fn peek(&self, n: usize) -> Vec<ExampleId> {
+        match &self.replay {
+            None => self.peek_dataset(n),
             Some(_) => self.clone().next_batch(n),
         }
     }
 
-    /// The next `n` of the own examples.
-    pub fn next_own(&mut self, n: usize) -> Vec<usize> {
-        self.own.next_batch(n)
+    /// The next `n` indices of the run's own dataset.
+    pub fn next_of_dataset(&mut self, n: usize) -> Vec<usize> {
+        self.dataset.next_batch(n)
     }
 
-    /// The next own examples, without taking them.
-    pub fn peek_own(&self, n: usize) -> Vec<usize> {
-        self.own.peek(n)
+    /// The next `n` examples of the run's own dataset, without taking them.
+    pub fn peek_dataset(&self, n: usize) -> Vec<ExampleId> {
+        self.dataset.peek(n).into_iter().map(ExampleId::Dataset).collect()
     }
 
     /// The replayed examples of the next step.
-    pub fn next_replayed(&mut self) -> Vec<usize> {
-        let Some(r) = &mut self.replayed else { return Vec::new() };
-        r.sampler.next_batch(r.each).into_iter().map(|i| r.first + i).collect()
+    pub fn next_replayed(&mut self) -> Vec<ExampleId> {
+        let Some(r) = &mut self.replay else { return Vec::new() };
+        r.sampler.next_batch(r.per_step).into_iter().map(ExampleId::Replay).collect()
     }
 }
 
@@ -98,31 +94,36 @@ mod tests {
 
     #[test]
     fn every_step_has_its_share_of_replayed_examples_and_both_sets_come_round() {
-        let mut deal = BatchSampler::resume(6, 4, 2, 1, START, None).unwrap();
+        let mut sampler = BatchSampler::resume(6, 4, 2, 1, START, None).unwrap();
         let (mut own, mut replayed) = (Vec::new(), Vec::new());
         for _ in 0..2 {
-            let peeked = deal.peek(5);
-            let batch = deal.next_batch(5);
+            let peeked = sampler.peek(5);
+            let batch = sampler.next_batch(5);
             assert_eq!(batch, peeked);
-            own.extend(batch[..3].to_vec());
-            replayed.extend(batch[3..].to_vec());
+            for id in batch {
+                match id {
+                    ExampleId::Dataset(i) => own.push(i),
+                    ExampleId::Replay(i) => replayed.push(i),
+                }
+            }
         }
         own.sort_unstable();
         replayed.sort_unstable();
-        assert_eq!((own, replayed), ((0..6).collect(), (6..10).collect()));
+        assert_eq!((own, replayed), ((0..6).collect(), (0..4).collect()));
     }
 
     #[test]
-    fn without_a_replay_the_examples_are_those_of_the_sampler_alone() {
-        for (replayed, each) in [(0, 0), (9, 0)] {
-            let mut deal = BatchSampler::resume(6, replayed, each, 1, START, None).unwrap();
-            assert_eq!(deal.next_batch(4), Sampler::new(6, 1).next_batch(4));
-            assert_eq!(deal.replay_cursor(), None);
+    fn without_a_replay_the_examples_are_those_of_the_dataset_sampler_alone() {
+        for (replayed, per_step) in [(0, 0), (9, 0)] {
+            let mut sampler = BatchSampler::resume(6, replayed, per_step, 1, START, None).unwrap();
+            let alone = Sampler::new(6, 1).next_batch(4).into_iter().map(ExampleId::Dataset);
+            assert_eq!(sampler.next_batch(4), alone.collect::<Vec<_>>());
+            assert_eq!(sampler.replay_cursor(), None);
         }
     }
 
     #[test]
-    fn a_resumed_deal_goes_on_as_if_it_had_never_stopped() {
+    fn a_resumed_sampler_continues_as_if_it_had_never_stopped() {
         for stop in 0..9 {
             let mut whole = BatchSampler::resume(7, 5, 1, 3, START, None).unwrap();
             (0..stop).for_each(|_| drop(whole.next_batch(4)));

@@ -6,11 +6,8 @@
 //! manifest, or one whose files are not those it names, does not count. Everything random in a run is a function of (seed, step), so
 //! the step is all the state a generator needs.
 
-use super::metrics::LogSizes;
-use super::on_policy::SampleBuffer;
 use super::optimizer::AdamW;
-use super::stall::StallState;
-use crate::data::Cursor;
+use super::state::TrainerState;
 use crate::io::files;
 use crate::io::files::FileChecksum;
 use crate::model::LanguageModel;
@@ -22,36 +19,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-
-/// Where the loop stands: everything besides weights and moments that the next step depends on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TrainerState {
-    /// Optimizer steps made.
-    pub step: usize,
-    /// Rounds made (batches of examples taken and used up).
-    pub round: u64,
-    /// Position in the shuffled examples.
-    pub cursor: Cursor,
-    /// Position in the shuffled replayed examples, if there are any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replay: Option<Cursor>,
-    /// On-policy SFT: the responses sampled at the last refresh.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pool: Option<SampleBuffer>,
-    /// Where the logs end.
-    pub log: LogSizes,
-    /// How long reward variance and entropy have been near zero.
-    pub stall: StallState,
-}
-
-impl Default for TrainerState {
-    /// Before the first step.
-    fn default() -> Self {
-        let cursor = Cursor { epoch: 0, position: 0 };
-        let (log, stall) = (LogSizes::default(), StallState::default());
-        TrainerState { step: 0, round: 0, cursor, replay: None, pool: None, log, stall }
-    }
-}
 
 /// Written last: what the checkpoint holds.
 #[derive(Debug, Serialize, Deserialize)]
@@ -84,7 +51,7 @@ impl Content {
 }
 
 /// A complete checkpoint on disk.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Its directory, which can be loaded as a model.
     pub dir: PathBuf,
@@ -117,7 +84,7 @@ impl Checkpoint {
 pub fn save(
     root: &Path,
     base: &Path,
-    policy: &dyn LanguageModel,
+    model: &dyn LanguageModel,
     optimizer: &AdamW,
     state: &TrainerState,
     keep: usize,
@@ -130,7 +97,7 @@ pub fn save(
         files::write_json(&trainer.join("state.json"), state)?;
         Ok(vec![written])
     };
-    write_dir(&dir, base, policy, state.step, fill)?;
+    write_dir(&dir, base, model, state.step, fill)?;
     // What is incomplete (its removal was interrupted, or it was damaged) goes, too.
     let (complete, mut gone): (Vec<PathBuf>, Vec<PathBuf>) =
         list(root)?.into_iter().map(|(_, d)| d).partition(|d| is_complete(d));
@@ -140,8 +107,8 @@ pub fn save(
 }
 
 /// Write the model alone, without the trainer's state, as the directory `dir`.
-pub fn export(dir: &Path, base: &Path, policy: &dyn LanguageModel, step: usize) -> Result<()> {
-    write_dir(dir, base, policy, step, |_| Ok(Vec::new()))
+pub fn export(dir: &Path, base: &Path, model: &dyn LanguageModel, step: usize) -> Result<()> {
+    write_dir(dir, base, model, step, |_| Ok(Vec::new()))
 }
 
 /// Remove what an interrupted write has left behind.
@@ -158,14 +125,14 @@ pub fn clean(root: &Path) -> Result<()> {
 fn write_dir(
     dir: &Path,
     base: &Path,
-    policy: &dyn LanguageModel,
+    model: &dyn LanguageModel,
     step: usize,
     fill: impl FnOnce(&Path) -> Result<Vec<FileChecksum>>,
 ) -> Result<()> {
     let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let partial = dir.with_file_name(format!(".partial-{name}"));
     remove(&partial)?;
-    let written = fill_dir(&partial, dir, base, policy, step, fill);
+    let written = fill_dir(&partial, dir, base, model, step, fill);
     if written.is_err() {
         // On a full disk, half a checkpoint would be in the way of the next one. The first error is the one to report.
         let _ = remove(&partial);
@@ -178,14 +145,14 @@ fn fill_dir(
     partial: &Path,
     dir: &Path,
     base: &Path,
-    policy: &dyn LanguageModel,
+    model: &dyn LanguageModel,
     step: usize,
     fill: impl FnOnce(&Path) -> Result<Vec<FileChecksum>>,
 ) -> Result<()> {
     let fail = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", dir.display()));
     files::create_dir(partial)?;
     copy_model_files(base, partial)?;
-    let mut written = policy.save_weights(partial)?;
+    let mut written = model.save_weights(partial)?;
     if !lora::is_adapter(partial) {
         declare_f32(partial)?;
     }

@@ -1,9 +1,10 @@
 //! DiskGuard on disk: what a run will write is compared with what is free, before it begins and before each checkpoint. A checkpoint that does
 //! not fit is waited with: nothing is lost, nothing half written, and the run goes on when somebody has made room.
 
+use super::callback::TrainerCallback;
 use super::freeze::is_adapter;
+use super::job::TrainJob;
 use super::run_dir::RunDir;
-use super::trainer::{TrainJob, TrainerCallback};
 use crate::io::files;
 use crate::model::convert::model_file_bytes;
 use crate::nn::Parameter;
@@ -36,7 +37,7 @@ impl SpaceNeeded {
     /// By a run of `job`.
     pub fn of(job: &TrainJob<'_>) -> SpaceNeeded {
         let bytes = |p: &&Arc<Parameter>| 4 * p.var.elem_count() as u64;
-        let all = job.policy.parameters();
+        let all = job.model.parameters();
         // Of a model with an adapter the adapter alone is written.
         let adapted = all.iter().any(|p| is_adapter(&p.name));
         let written = all.iter().filter(|p| !adapted || is_adapter(&p.name));
@@ -73,7 +74,7 @@ impl<'a> DiskGuard<'a> {
     ///
     /// # Errors
     /// An input error if not even one checkpoint fits.
-    pub fn check_before_start(&self, keep: usize, progress: &mut dyn TrainerCallback) -> Result<()> {
+    pub fn check_before_start(&self, keep: usize, callback: &mut dyn TrainerCallback) -> Result<()> {
         let Some(free) = (self.free)(&self.dir) else { return Ok(()) };
         let SpaceNeeded { checkpoint, model } = self.needed;
         if free < checkpoint {
@@ -86,7 +87,7 @@ impl<'a> DiskGuard<'a> {
         }
         let all = checkpoint.saturating_mul(keep.max(1) as u64 + 1).saturating_add(model);
         if free < all {
-            progress.note(&format!(
+            callback.note(&format!(
                 "the run will write up to {} ({} checkpoints of {}, one of them while an old one is still there, and the model), and {} are \
                  free in {}; where a checkpoint does not fit, the run pauses until there is room",
                 size(all),
@@ -104,30 +105,30 @@ impl<'a> DiskGuard<'a> {
     ///
     /// # Errors
     /// Those of `save`, but that the disk is full, which is waited with.
-    pub fn checkpoint(&self, progress: &mut dyn TrainerCallback, save: impl FnMut() -> Result<()>) -> Result<bool> {
-        self.write("a checkpoint", self.needed.checkpoint, progress, save)
+    pub fn checkpoint(&self, callback: &mut dyn TrainerCallback, save: impl FnMut() -> Result<()>) -> Result<bool> {
+        self.write("a checkpoint", self.needed.checkpoint, callback, save)
     }
 
     /// As [`DiskGuard::checkpoint`], for the model at the end.
     ///
     /// # Errors
     /// See [`DiskGuard::checkpoint`].
-    pub fn model(&self, progress: &mut dyn TrainerCallback, save: impl FnMut() -> Result<()>) -> Result<bool> {
-        self.write("the trained model", self.needed.model, progress, save)
+    pub fn model(&self, callback: &mut dyn TrainerCallback, save: impl FnMut() -> Result<()>) -> Result<bool> {
+        self.write("the trained model", self.needed.model, callback, save)
     }
 
     fn write(
         &self,
         what: &str,
         needed: u64,
-        progress: &mut dyn TrainerCallback,
+        callback: &mut dyn TrainerCallback,
         mut save: impl FnMut() -> Result<()>,
     ) -> Result<bool> {
         let told: Cell<Option<Instant>> = Cell::new(None);
-        let pause = |progress: &mut dyn TrainerCallback, why: String| {
+        let pause = |callback: &mut dyn TrainerCallback, why: String| {
             if told.get().is_none_or(|told| told.elapsed() >= REMIND) {
                 told.set(Some(Instant::now()));
-                progress.note(&why);
+                callback.note(&why);
             }
             self.pause()
         };
@@ -140,7 +141,7 @@ impl<'a> DiskGuard<'a> {
                     size(free),
                     self.dir.display()
                 );
-                if !pause(progress, why) {
+                if !pause(callback, why) {
                     return Ok(false);
                 }
                 continue;
@@ -150,14 +151,14 @@ impl<'a> DiskGuard<'a> {
                 Err(error) if is_full(&error) => {
                     let why =
                         format!("paused: {error}. {what} takes {}; the run goes on when there is room", size(needed));
-                    if !pause(progress, why) {
+                    if !pause(callback, why) {
                         return Ok(false);
                     }
                 }
                 Err(error) => return Err(error),
                 Ok(()) => {
                     if told.get().is_some() {
-                        progress.note("there is room again; going on");
+                        callback.note("there is room again; going on");
                     }
                     return Ok(true);
                 }

@@ -1,21 +1,21 @@
 //! What a run would take, without running it: the memory plan, and the settings with which it would fit.
 
+use super::example_sizes::{ExampleSize, check_lengths, example_sizes};
 use super::freeze::freeze;
-use super::launch::{Data, TrainRequest, adapted, check_start};
+use super::launch::{RunData, TrainRequest, adapted, check_start};
 use super::memory_plan::{MemoryPlan, process_memory};
-use super::sizes::{Size, sizes};
-use super::trainer::{TrainJob, check_lengths};
+use super::objective;
+use crate::comm::Single;
 use crate::io::files::format_bytes;
 use crate::machine::{self, Place};
 use crate::model::LanguageModel;
 use crate::model::lora::{Adapter, LoraSettings, is_adapter};
 use crate::model::weights::FROZEN_VARIABLE;
 use crate::model::{Compute, MetaTraining, Processor, meta, require_checkpoint};
-use crate::tasks::{Concat, Task};
+use crate::tasks::Task;
 use crate::train::settings::TrainConfig;
 use crate::{Error, Result};
 use candle_core::Device;
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 /// The plan of a run, and how it would have to be changed.
@@ -46,24 +46,23 @@ impl DryRun {
 ///
 /// # Errors
 /// Whatever would keep the run from beginning: model, data or settings that do not fit together.
-pub fn dry_run(launch: &TrainRequest, place: Place) -> Result<DryRun> {
-    let replay = launch.config.sft.as_ref().map(|sft| sft.replay.as_str()).filter(|replay| !replay.is_empty());
-    let data = Data::open(&launch.data, replay.map(Path::new))?;
-    require_checkpoint(&launch.model)?;
-    check_start(launch)?;
-    let processor = Processor::from_dir(&launch.model)?;
-    data.check_texts(&processor, &launch.config)?;
+pub fn dry_run(request: &TrainRequest, place: Place) -> Result<DryRun> {
+    let data = RunData::open(request)?;
+    require_checkpoint(&request.model)?;
+    check_start(request)?;
+    let processor = Processor::from_dir(&request.model)?;
+    data.check_texts(&processor, &request.config)?;
     let held = process_memory("VmRSS").unwrap_or(0);
-    let mut planner = Planner { launch, place, data: &data, processor: &processor, held, sizes: Vec::new() };
-    let (plan, parameters) = planner.plan(&launch.config)?;
+    let mut planner = Planner { request, place, data: &data, processor: &processor, held, sizes: Vec::new() };
+    let (plan, parameters) = planner.plan(&request.config)?;
     let available = match place {
         Place::Cpu => machine::available_memory().map(|bytes| (bytes, "memory available here".to_string())),
         Place::Gpu(index) => machine::gpu_memory(index).map(|bytes| (bytes, "free on the GPU".to_string())),
     };
-    let (steps, examples) = (launch.config.total_steps(data.train.len()), data.train.len());
+    let (steps, examples) = (request.config.total_steps(data.train.len()), data.train.len());
     let mut found = DryRun { plan, steps, examples, parameters, available, changes: Vec::new() };
-    let (mut config, mut smallest) = (launch.config.clone(), plan);
-    for (words, change) in changes(is_adapter(&launch.model)) {
+    let (mut config, mut smallest) = (request.config.clone(), plan);
+    for (words, change) in changes(is_adapter(&request.model)) {
         if found.fits(&smallest) {
             break;
         }
@@ -79,64 +78,52 @@ pub fn dry_run(launch: &TrainRequest, place: Place) -> Result<DryRun> {
 }
 
 struct Planner<'a> {
-    launch: &'a TrainRequest,
+    request: &'a TrainRequest,
     place: Place,
-    data: &'a Data,
+    data: &'a RunData,
     processor: &'a Processor,
     /// What the process holds before any plan is made.
     held: usize,
     /// Of the training examples, once they are known; no change of settings that is tried changes them.
-    sizes: Vec<Size>,
+    sizes: Vec<ExampleSize>,
 }
 
 impl Planner<'_> {
     /// The plan with these settings, and (trained, all) parameters.
     fn plan(&mut self, config: &TrainConfig) -> Result<(MemoryPlan, (usize, usize))> {
-        let Planner { launch, data, processor, .. } = *self;
+        let Planner { request, data, processor, .. } = *self;
         let (place, compute) = (self.place, config.train.dtype);
-        let policy = match &config.lora {
-            Some(settings) => adapted(meta(&launch.model, place, compute, MetaTraining::Frozen)?, settings, launch)?,
-            None => meta(&launch.model, place, compute, MetaTraining::AllBut(&config.train.freeze))?,
+        let model = match &config.lora {
+            Some(settings) => adapted(meta(&request.model, place, compute, MetaTraining::Frozen)?, settings, request)?,
+            None => meta(&request.model, place, compute, MetaTraining::AllBut(&config.train.freeze))?,
         };
-        let policy = policy.with_gradient_checkpointing(config.train.gradient_checkpointing);
-        freeze(&policy, &config.train.freeze)?;
-        let penalised = config.grpo.as_ref().is_some_and(|g| g.beta != 0.0);
-        let near = config.sft.as_ref().is_some_and(|sft| sft.kl_coef > 0.0);
-        let reference = match (penalised || near, &config.lora) {
+        let model = model.with_gradient_checkpointing(config.train.gradient_checkpointing);
+        freeze(&model, &config.train.freeze)?;
+        let reference = match (objective::of_config(config).needs().reference(), &config.lora) {
             (false, _) => None,
-            (true, Some(_)) => Some(policy.without_adapter()?),
+            (true, Some(_)) => Some(model.without_adapter()?),
             // The adapter as it is, on the same base.
-            (true, None) if policy.is_adapted() => {
-                let adapter = Adapter::read(&launch.model, policy.architecture(), &Device::Cpu)?;
-                Some(policy.without_adapter()?.with_adapter(adapter)?)
+            (true, None) if model.is_adapted() => {
+                let adapter = Adapter::read(&request.model, model.architecture(), &Device::Cpu)?;
+                Some(model.without_adapter()?.with_adapter(adapter)?)
             }
-            (true, None) => Some(meta(&launch.model, place, compute, MetaTraining::Frozen)?),
+            (true, None) => Some(meta(&request.model, place, compute, MetaTraining::Frozen)?),
         };
-        let joined = data.replay.as_ref().map(|replay| Concat { first: &data.train, second: replay });
         let stop = AtomicBool::new(false);
-        let job = TrainJob {
-            config,
-            policy: &policy,
-            reference: reference.as_ref().map(|r| r as &dyn LanguageModel),
-            base: &launch.model,
-            codec: processor,
-            train: joined.as_ref().map_or(&data.train as &dyn Task, |joined| joined),
-            replayed: data.replay.as_ref().map_or(0, |replay| replay.len()),
-            validation: data.validation.as_ref().map(|v| v as &dyn Task),
-            stop: &stop,
-        };
+        let reference = reference.as_ref().map(|r| r as &dyn LanguageModel);
+        let job = data.job(config, &model, reference, &request.model, processor, &stop, &Single);
         if job.train.is_empty() {
             return Err(Error::input("the dataset has no training examples"));
         }
         if self.sizes.is_empty() {
-            self.sizes = sizes(&job)?;
+            self.sizes = example_sizes(&job)?;
             check_lengths(&job, &self.sizes)?;
         }
         // The weights of a model on the meta device are not in memory, and no part of what is held.
-        let plan = MemoryPlan::largest(&job, &self.sizes, 0, false)?;
+        let plan = MemoryPlan::of_run(&job, &self.sizes, 0, false)?;
         let plan = if plan.gpu { plan } else { MemoryPlan { program: self.held, ..plan } };
         let count = |trained: bool| -> usize {
-            policy.parameters().iter().filter(|p| !trained || p.trainable()).map(|p| p.var.elem_count()).sum()
+            model.parameters().iter().filter(|p| !trained || p.trainable()).map(|p| p.var.elem_count()).sum()
         };
         Ok((plan, (count(true), count(false))))
     }
@@ -226,7 +213,7 @@ impl std::fmt::Display for DryRun {
         }
         let Some((bytes, what)) = &self.available else {
             let how = if self.plan.gpu { " (nvidia-smi names none, or is not there)" } else { "" };
-            return writeln!(f, "what there is cannot be told here{how}");
+            return writeln!(f, "Cannot read the free memory on this machine{how}");
         };
         if self.fits(&self.plan) {
             return writeln!(f, "fits: {} {what}", format_bytes(*bytes));
@@ -288,7 +275,7 @@ mod tests {
             said(true, Some(1 << 30)).contains("not been compared with a GPU")
                 && said(true, Some(1 << 30)).contains("fits:")
         );
-        assert!(said(true, None).contains("cannot be told here (nvidia-smi"), "{}", said(true, None));
+        assert!(said(true, None).contains("on this machine (nvidia-smi"), "{}", said(true, None));
         assert!(!said(false, Some(1 << 30)).contains("compared with"), "{}", said(false, Some(1 << 30)));
     }
 }

@@ -2,76 +2,69 @@
 //!
 //! A parameter that no gradient reaches would never learn, and nothing else would say so: some of candle's ops drop the gradient silently.
 
+use super::gradient_accumulation::{MicroBatch, accumulate_gradients};
+use super::job::{ExampleId, TrainJob};
+use super::objective::Nll;
 use super::optimizer::{name_some, sum_of_squares};
-use crate::model::{LanguageModel, PromptEncoder};
-use crate::model::{Sequence, TokenGrads};
-use crate::tasks::Task;
+use crate::model::Sequence;
 use crate::tasks::encode_example;
 use crate::{Error, Result};
 
-/// Examples that are enough to see that gradients flow, as long as they do.
+/// Examples of the first attempt: gradients that flow at all show in few.
 const FEW: usize = 2;
 
-/// Would the gradients of `examples` show whether every trainable parameter learns? Not if the vision tower trains and none
-/// of them has an image.
-pub fn shows_all(policy: &dyn LanguageModel, task: &dyn Task, examples: &[usize]) -> bool {
-    vision_parameters(policy) == 0 || examples.iter().any(|i| has_image(task, *i))
+/// Whether the gradients of `examples` show if every trainable parameter learns. They do not if the vision tower trains and none of
+/// the examples has an image.
+pub fn reaches_all_parameters(job: &TrainJob<'_>, examples: &[ExampleId]) -> bool {
+    vision_parameters(job) == 0 || examples.iter().any(|&id| has_image(job, id))
 }
 
-/// RunDir one backward pass of the mean negative log-probability of the responses of a few of `examples` (an empty response
-/// where a record has none) and [check_gradients] the gradients; if they do not pass, those of all of `examples`. Leaves no gradient
-/// behind. If the vision tower trains and none of `examples` has an image, one that has is looked at too.
+/// Run one backward pass of the mean negative log-probability of the reference responses of a few of `examples` (an empty response
+/// where a record has none), and [check][check_gradients] the gradients; if they do not pass, those of all of `examples`. Leaves no
+/// gradient behind. If the vision tower trains and none of `examples` has an image, an example with one is added.
 ///
 /// # Errors
 /// See [`check_gradients`]; also a vision tower that trains on a dataset without images.
-pub fn probe_gradients(
-    policy: &dyn LanguageModel,
-    codec: &dyn PromptEncoder,
-    task: &dyn Task,
-    examples: &[usize],
-) -> Result<()> {
+pub fn probe_gradients(job: &TrainJob<'_>, examples: &[ExampleId]) -> Result<()> {
     let mut examples = examples.to_vec();
-    if !shows_all(policy, task, &examples) {
-        let vision = vision_parameters(policy);
-        examples.push((0..task.len()).find(|i| has_image(task, *i)).ok_or_else(|| {
+    if !reaches_all_parameters(job, &examples) {
+        let vision = vision_parameters(job);
+        examples.push(job.examples().find(|&id| has_image(job, id)).ok_or_else(|| {
             Error::input(format!(
                 "no training example has an image, so the {vision} parameters of the vision tower would never learn; \
                  freeze them: --set 'train.freeze=[\"vision\"]'"
             ))
         })?);
     }
-    // One with an image goes first: it is among the few.
-    if let Some(at) = examples.iter().position(|i| has_image(task, *i)) {
+    // An example with an image goes first, so that it is among the few.
+    if let Some(at) = examples.iter().position(|&id| has_image(job, id)) {
         examples.swap(0, at);
     }
     let few = &examples[..examples.len().min(FEW)];
-    match check(policy, codec, task, few) {
-        Err(_) if few.len() < examples.len() => check(policy, codec, task, &examples),
+    match probe(job, few) {
+        Err(_) if few.len() < examples.len() => probe(job, &examples),
         checked => checked,
     }
 }
 
-fn vision_parameters(policy: &dyn LanguageModel) -> usize {
-    policy.parameters().iter().filter(|p| p.trainable() && policy.part(&p.name).is_vision()).count()
+fn vision_parameters(job: &TrainJob<'_>) -> usize {
+    job.model.parameters().iter().filter(|p| p.trainable() && job.model.part(&p.name).is_vision()).count()
 }
 
-fn has_image(task: &dyn Task, i: usize) -> bool {
-    task.example(i).is_ok_and(|record| !record.images.is_empty())
+fn has_image(job: &TrainJob<'_>, id: ExampleId) -> bool {
+    job.record(id).is_ok_and(|record| !record.images.is_empty())
 }
 
-fn check(policy: &dyn LanguageModel, codec: &dyn PromptEncoder, task: &dyn Task, examples: &[usize]) -> Result<()> {
+fn probe(job: &TrainJob<'_>, examples: &[ExampleId]) -> Result<()> {
     let mut batch = Vec::with_capacity(examples.len());
-    for &i in examples {
-        let response = codec.encode_response(task.example(i)?.response().unwrap_or_default())?;
-        batch.push(Sequence { prompt: encode_example(task, codec, i)?, response });
+    for &id in examples {
+        let response = job.encoder.encode_response(job.record(id)?.response().unwrap_or_default())?;
+        let (task, i) = job.locate(id)?;
+        batch.push(Sequence { prompt: encode_example(task, job.encoder, i)?, response });
     }
-    let trainable: Vec<_> = policy.parameters().iter().filter(|p| p.trainable()).collect();
+    let trainable: Vec<_> = job.model.parameters().iter().filter(|p| p.trainable()).collect();
     trainable.iter().for_each(|p| p.clear_grad());
-    let tokens: usize = batch.iter().map(|s| s.response.len()).sum();
-    policy.backward(&batch, 1.0, None, &|_, stats| {
-        let n = stats.logprobs.len();
-        Ok(TokenGrads { logprobs: vec![-1.0 / tokens.max(1) as f32; n], entropies: None, kl: None })
-    })?;
+    accumulate_gradients(job.comm, job.model, None, &Nll::default(), &[MicroBatch::new(&batch)], 1.0)?;
     let mut squares = Vec::with_capacity(trainable.len());
     for parameter in &trainable {
         let grad = parameter.grad();
@@ -81,7 +74,7 @@ fn check(policy: &dyn LanguageModel, codec: &dyn PromptEncoder, task: &dyn Task,
     check_gradients(&squares)
 }
 
-/// Look at the sum of squares of every trainable parameter's gradient in the first batch.
+/// Check the sum of squares of every trainable parameter's gradient in the first batch.
 ///
 /// # Errors
 /// A parameter whose gradient is missing, all zero or not finite: it would never learn, or ruin the run.

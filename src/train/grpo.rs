@@ -1,191 +1,176 @@
-//! One round of reinforcement fine-tuning: roll out, score, and make `minibatches * num_iterations` GRPO steps.
+//! Group relative policy optimization: sample a group of responses to each prompt, score them, and make
+//! `minibatches * num_iterations` optimizer steps that make responses likelier the more they earn above the mean of their group.
 //!
-//! Kept from TRL's `GRPOTrainer`: advantages, loss types, clipping, k3, log-probabilities of logits / temperature over the
-//! whole distribution, and, with one step a rollout batch, the current policy as the old one (ratio exactly 1).
-//! Different: prompts whose groups are all equal can be replaced (DAPO), a group is never split over micro-batches (its
-//! sequences share their prompt's computation), an entropy bonus can be added.
+//! Kept from TRL's `GRPOTrainer`: advantages, loss types, clipping, the k3 estimate of the KL, log-probabilities of logits / temperature over
+//! the whole distribution, and, with one step a rollout batch, the current policy as the old one (every ratio is exactly 1).
+//! Different: prompts whose responses all earn the same can be replaced (DAPO's dynamic sampling), a group is never split over
+//! micro-batches (its sequences share their prompt's computation), and an entropy bonus can be added.
 
+use super::algorithm::Algorithm;
+use super::gradient_accumulation::{MicroBatch, accumulate_gradients};
+use super::job::ExampleId;
 use super::metrics::{Metrics, Sample};
-use super::objective::{self, GrpoInputs, GrpoSums, Window, mean_and_std};
-use super::shard_outputs::ShardOutputs;
+use super::objective::{self, Objective, mean_and_std};
 use super::stall::StallSample;
-use super::trainer::StepContext;
+use super::state::{StepContext, StepReport};
 use crate::model::{Prompt, Sequence};
-use crate::sampling::{LocalModel, Prompts, SampleOptions, ScoredResponse, sample_in_batches};
+use crate::sampling::{Prompts, SampleOptions, ScoredResponse, sample_in_batches};
 use crate::tasks::{Reward, RewardSettings, TERMS};
 use crate::train::settings::{GrpoSettings, RolloutSettings, StallSettings, TrainConfig};
 use crate::{Error, Result};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// One prompt with its scored responses.
-struct Group {
-    answer: String,
-    responses: Vec<ScoredResponse>,
-    sequences: Vec<Sequence>,
-    rewards: Vec<Reward>,
-}
+/// Reinforcement fine-tuning by GRPO.
+pub struct Grpo;
 
-impl Group {
-    fn id(&self) -> &str {
-        self.responses.first().map_or("", |response| &response.id)
+impl Algorithm for Grpo {
+    /// A rollout batch whose rewards do not differ has no gradient at all.
+    fn first_step_has_all_gradients(&self) -> bool {
+        false
     }
 
-    fn std(&self) -> f64 {
-        mean_and_std(&self.rewards.iter().map(|r| r.total).collect::<Vec<_>>()).1
+    fn round(&self, ctx: &mut StepContext<'_>) -> Result<()> {
+        let mut started = Instant::now();
+        let (job, train) = (ctx.job, &ctx.job.config.train);
+        let settings = GrpoSections::of(job.config)?;
+        let temperature = settings.rollout.temperature;
+        let group_size = settings.rollout.num_generations;
+
+        // Rollouts: groups of scored responses.
+        let (groups, prompts_drawn) = collect_groups(ctx, &settings)?;
+        log_responses(ctx, &groups)?;
+
+        // Advantages: how much better each response did than the others of its group.
+        let rewards: Vec<f64> = groups.iter().flat_map(|g| &g.rewards).map(|r| r.total).collect();
+        let advantages = objective::advantages(&rewards, group_size, settings.grpo.scale_rewards);
+
+        // Micro-batches of whole groups, with the log-probabilities that the objective needs.
+        let objective = objective::of_config(job.config);
+        let micro_batches = groups
+            .chunks(train.batch_size)
+            .zip(advantages.chunks(train.batch_size * group_size))
+            .map(|(groups, advantages)| {
+                let sequences = groups.iter().flat_map(Group::sequences).collect();
+                let micro_batch = MicroBatch::with_advantages(sequences, advantages.to_vec());
+                micro_batch.supply(objective.needs(), job.comm, job.model, job.reference, temperature)
+            })
+            .collect::<Result<Vec<_>>>()?;
+
+        // Optimizer steps.
+        let rollout_metrics = describe(&groups, prompts_drawn);
+        for _ in 0..settings.grpo.num_iterations {
+            let groups = groups.chunks(train.gradient_accumulation_steps * train.batch_size);
+            for (micro_batches, groups) in micro_batches.chunks(train.gradient_accumulation_steps).zip(groups) {
+                let metrics = rollout_metrics.clone();
+                step(ctx, &settings, &*objective, micro_batches, groups, metrics, started)?;
+                started = Instant::now();
+            }
+        }
+        Ok(())
     }
 }
 
-/// The sections that only RFT has.
-struct Plan<'a> {
+/// The sections of the configuration that only RFT has.
+struct GrpoSections<'a> {
     rollout: &'a RolloutSettings,
     grpo: &'a GrpoSettings,
     reward: &'a RewardSettings,
     stall: &'a StallSettings,
 }
 
-impl<'a> Plan<'a> {
-    fn of(config: &'a TrainConfig) -> Result<Plan<'a>> {
+impl<'a> GrpoSections<'a> {
+    fn of(config: &'a TrainConfig) -> Result<GrpoSections<'a>> {
         match (&config.rollout, &config.grpo, &config.reward, &config.stall) {
-            (Some(rollout), Some(grpo), Some(reward), Some(stall)) => Ok(Plan { rollout, grpo, reward, stall }),
-            _ => Err(Error::failed("an RFT plan without its rollout, grpo, reward or stall section")),
+            (Some(rollout), Some(grpo), Some(reward), Some(stall)) => Ok(GrpoSections { rollout, grpo, reward, stall }),
+            _ => Err(Error::failed("train.method = \"rft\" without a rollout, grpo, reward or stall section")),
         }
     }
 }
 
-/// Take a rollout batch of prompts and learn from it.
-pub(super) fn round(ctx: &mut StepContext<'_>) -> Result<()> {
-    let started = Instant::now();
-    let config = ctx.job.config;
-    let plan = Plan::of(config)?;
-    let (groups, drawn) = collect(ctx, &plan)?;
-    keep_samples(ctx, &groups)?;
+/// One prompt with its scored responses.
+struct Group {
+    id: String,
+    answer: String,
+    prompt: Arc<Prompt>,
+    responses: Vec<ScoredResponse>,
+    rewards: Vec<Reward>,
+}
 
-    let size = plan.rollout.num_generations;
-    let rewards: Vec<f64> = groups.iter().flat_map(|g| &g.rewards).map(|r| r.total).collect();
-    let advantages = objective::advantages(&rewards, size, plan.grpo.scale_rewards);
-    let micros: Vec<Micro> = groups
-        .chunks(config.train.batch_size)
-        .zip(advantages.chunks(config.train.batch_size * size))
-        .map(|(groups, advantages)| Micro::new(ctx, &plan, groups, advantages.to_vec()))
-        .collect::<Result<_>>()?;
-    let described = describe(&groups, drawn);
-    let view = StallSample {
-        reward_std: described.get("reward_std").unwrap_or(0.0),
-        reward: described.get("reward").unwrap_or(0.0),
-        best: plan.reward.best(),
-        well_formed: 1.0 - described.get("format_failures").unwrap_or(0.0),
-        entropy: 0.0,
-    };
-
-    let mut started = started;
-    for _ in 0..plan.grpo.num_iterations {
-        for (minibatch, groups) in micros
-            .chunks(config.train.gradient_accumulation_steps)
-            .zip(groups.chunks(config.train.gradient_accumulation_steps * config.train.batch_size))
-        {
-            step(ctx, &plan, minibatch, groups, &described, view, started)?;
-            started = Instant::now();
-        }
+impl Group {
+    fn sequences(&self) -> impl Iterator<Item = Sequence> {
+        self.responses.iter().map(|r| Sequence { prompt: self.prompt.clone(), response: r.token_ids.clone() })
     }
-    Ok(())
-}
 
-/// One forward-backward: sequences group after group, with what the loss needs to know of each.
-struct Micro {
-    sequences: Vec<Sequence>,
-    lengths: Vec<usize>,
-    advantages: Vec<f64>,
-    old: Option<Vec<f32>>,
-    reference: Option<Vec<f32>>,
-}
-
-impl Micro {
-    fn new(ctx: &StepContext<'_>, plan: &Plan<'_>, groups: &[Group], advantages: Vec<f64>) -> Result<Micro> {
-        let sequences: Vec<Sequence> = groups.iter().flat_map(|g| g.sequences.iter().cloned()).collect();
-        let temperature = plan.rollout.temperature;
-        let old = match plan.grpo.num_iterations * plan.grpo.minibatches {
-            1 => None,
-            _ => Some(ctx.job.policy.score(&sequences, temperature)?.logprobs),
-        };
-        let reference = match (plan.grpo.beta != 0.0, ctx.job.reference) {
-            (false, _) => None,
-            (true, Some(reference)) => Some(reference.score(&sequences, temperature)?.logprobs),
-            (true, None) => return Err(Error::failed("grpo.beta is above 0 but there is no reference model")),
-        };
-        let lengths = sequences.iter().map(|s| s.response.len()).collect();
-        Ok(Micro { sequences, lengths, advantages, old, reference })
+    /// Standard deviation of the rewards.
+    fn reward_std(&self) -> f64 {
+        mean_and_std(&self.rewards.iter().map(|r| r.total).collect::<Vec<_>>()).1
     }
 }
 
-/// One optimizer step over the micro-batches of a minibatch.
+/// One optimizer step.
 fn step(
     ctx: &mut StepContext<'_>,
-    plan: &Plan<'_>,
-    minibatch: &[Micro],
+    settings: &GrpoSections<'_>,
+    objective: &dyn Objective,
+    micro_batches: &[MicroBatch],
     groups: &[Group],
-    described: &Metrics,
-    mut view: StallSample,
+    mut metrics: Metrics,
     started: Instant,
 ) -> Result<()> {
-    let window = Window::of(minibatch.iter().flat_map(|m| m.lengths.iter().copied()), minibatch.len());
-    let (mut total, mut sums) = (0.0, GrpoSums::default());
-    for micro in minibatch {
-        let outputs = ShardOutputs::default();
-        ctx.job.policy.backward(&micro.sequences, plan.rollout.temperature, None, &|shard, stats| {
-            let first: usize = micro.lengths[..shard.start].iter().sum();
-            let tokens = first..first + stats.logprobs.len();
-            let inputs = GrpoInputs {
-                logprobs: &stats.logprobs,
-                entropies: &stats.entropies,
-                old: micro.old.as_ref().map(|old| &old[tokens.clone()]),
-                reference: micro.reference.as_ref().map(|reference| &reference[tokens.clone()]),
-                lengths: &micro.lengths[shard.clone()],
-                advantages: &micro.advantages[shard.clone()],
-                micro_tokens: micro.lengths.iter().sum(),
-                window,
-                max_completion_length: plan.rollout.max_new_tokens,
-            };
-            let out = objective::grpo(plan.grpo, &inputs);
-            outputs.insert(shard.start, (out.loss, out.sums));
-            Ok(out.grads)
-        })?;
-        for (loss, part) in outputs.ordered() {
-            total += loss;
-            sums += part;
-        }
-    }
-    let n = sums.tokens.max(1.0);
-    let mut metrics = described.clone();
-    metrics.push("kl", sums.kl / n);
-    metrics.push("entropy", sums.entropy / n);
-    metrics.push("ratio", sums.ratio / n);
-    metrics.push("clip_low", sums.clipped_low / n);
-    metrics.push("clip_high", sums.clipped_high / n);
-    metrics.push("clip_fraction", (sums.clipped_low + sums.clipped_high) / n);
-    let sequences = || minibatch.iter().flat_map(|m| &m.sequences);
-    let tokens = sequences().map(|s| s.prompt.ids.len() + s.response.len()).sum();
-    let ids: Vec<String> = groups.iter().map(|g| g.id().to_string()).collect();
-    ctx.finish_step(total, &ids, started, tokens, metrics)?;
-    view.entropy = sums.entropy / n;
-    for warning in ctx.state.stall.observe(plan.stall, &view) {
-        ctx.progress.note(&format!("step {}: {warning}", ctx.state.step));
+    let job = ctx.job;
+    let sums = accumulate_gradients(
+        job.comm,
+        job.model,
+        job.reference,
+        objective,
+        micro_batches,
+        settings.rollout.temperature,
+    )?;
+    let tokens = sums.metrics.get("tokens").max(1.0);
+    let mean = |name: &str| sums.metrics.get(name) / tokens;
+    let measured = |name: &str| metrics.get(name).unwrap_or(0.0);
+    let sample = StallSample {
+        reward_std: measured("reward_std"),
+        reward: measured("reward"),
+        best: settings.reward.best(),
+        well_formed: 1.0 - measured("format_failures"),
+        entropy: mean("entropy"),
+    };
+    metrics.push("kl", mean("kl"));
+    metrics.push("entropy", mean("entropy"));
+    metrics.push("ratio", mean("ratio"));
+    metrics.push("clip_low", mean("clipped_low"));
+    metrics.push("clip_high", mean("clipped_high"));
+    metrics.push("clip_fraction", (sums.metrics.get("clipped_low") + sums.metrics.get("clipped_high")) / tokens);
+    let sequences = micro_batches.iter().flat_map(|m| m.sequences());
+    let report = StepReport {
+        loss: sums.loss,
+        metrics,
+        example_ids: groups.iter().map(|g| g.id.clone()).collect(),
+        tokens: sequences.map(|s| s.prompt.ids.len() + s.response.len()).sum(),
+        started,
+    };
+    ctx.optimizer_step(report)?;
+    for warning in ctx.state.stall.observe(settings.stall, &sample) {
+        ctx.callback.note(&format!("step {}: {warning}", ctx.state.step));
     }
     Ok(())
 }
 
-/// Roll out until there are enough groups. With dynamic sampling, groups whose rewards are all equal are set aside and
-/// replaced by further prompts, as long as the limit allows; what is still missing then is filled up with them (their
-/// advantage is zero), so that every step has the same size. Returns the groups and how many prompts were drawn.
-fn collect(ctx: &mut StepContext<'_>, plan: &Plan<'_>) -> Result<(Vec<Group>, usize)> {
+/// Sample until there are enough groups. With dynamic sampling, groups whose rewards are all equal are set aside and replaced by those of
+/// further prompts, as long as the limit allows. What is still missing then is filled up with them (their advantage is zero), so that
+/// every step has the same size. Returns the groups and how many prompts were drawn.
+fn collect_groups(ctx: &mut StepContext<'_>, settings: &GrpoSections<'_>) -> Result<(Vec<Group>, usize)> {
     let wanted = ctx.job.config.examples_per_round();
+    let replace = settings.grpo.dynamic_sampling > 0;
     let (mut useful, mut equal): (Vec<Group>, Vec<Group>) = (Vec::new(), Vec::new());
-    let mut drawn = 0;
-    for draw in 0..=plan.grpo.dynamic_sampling as u64 {
-        let (indices, prompts) = ctx.next_examples(wanted)?;
-        drawn += indices.len();
-        for group in roll_out(ctx, plan, &indices, prompts, draw)? {
-            if plan.grpo.dynamic_sampling > 0 && group.std() == 0.0 { equal.push(group) } else { useful.push(group) }
+    let mut prompts_drawn = 0;
+    for draw in 0..=settings.grpo.dynamic_sampling as u64 {
+        let (examples, prompts) = ctx.next_examples(wanted)?;
+        prompts_drawn += examples.len();
+        for group in sample_groups(ctx, settings, &examples, prompts, draw)? {
+            if replace && group.reward_std() == 0.0 { equal.push(group) } else { useful.push(group) }
         }
         if useful.len() >= wanted {
             break;
@@ -193,85 +178,76 @@ fn collect(ctx: &mut StepContext<'_>, plan: &Plan<'_>) -> Result<(Vec<Group>, us
     }
     useful.extend(equal);
     useful.truncate(wanted);
-    Ok((useful, drawn))
+    Ok((useful, prompts_drawn))
 }
 
 /// `rollout.num_generations` scored responses to each of these examples.
-fn roll_out(
+fn sample_groups(
     ctx: &StepContext<'_>,
-    plan: &Plan<'_>,
-    indices: &[usize],
+    settings: &GrpoSections<'_>,
+    examples: &[ExampleId],
     prompts: Vec<Sequence>,
     draw: u64,
 ) -> Result<Vec<Group>> {
-    let job = ctx.job;
+    let (job, rollout) = (ctx.job, settings.rollout);
+    let indices = examples.iter().map(|&id| Ok(job.locate(id)?.1)).collect::<Result<Vec<usize>>>()?;
     let prompts: Vec<Arc<Prompt>> = prompts.into_iter().map(|p| p.prompt).collect();
-    let batch_size = if plan.rollout.batch_size == 0 { indices.len() } else { plan.rollout.batch_size };
-    let sampling = plan.rollout.sampling(job.config.train.seed);
-    let options = SampleOptions {
-        samples: plan.rollout.num_generations,
-        sampling: &sampling,
-        stream: ("rollout", &[ctx.state.round, draw]),
+    let position = [ctx.state.round, draw];
+    let groups = sample_in_batches(
+        &job.responder(),
+        &Prompts::encoded(job.train, &indices, &prompts),
+        &SampleOptions {
+            samples: rollout.num_generations,
+            sampling: &rollout.sampling(job.config.train.seed),
+            stream: ("rollout", &position),
+        },
+        if rollout.batch_size == 0 { indices.len() } else { rollout.batch_size },
+    )?;
+    let group = |((&i, prompt), responses): ((&usize, Arc<Prompt>), Vec<ScoredResponse>)| {
+        let record = job.train.example(i)?;
+        let rewards = responses.iter().map(|r| settings.reward.reward(&r.score)).collect();
+        Ok(Group { id: record.id.clone(), answer: record.answer.clone(), prompt, responses, rewards })
     };
-    let model = LocalModel::new(job.policy, job.codec);
-    let responses = sample_in_batches(&model, &Prompts::encoded(job.train, indices, &prompts), &options, batch_size)?;
-    let group = |((&i, prompt), responses): ((&usize, &Arc<Prompt>), Vec<ScoredResponse>)| {
-        let sequence = |r: &ScoredResponse| Sequence { prompt: prompt.clone(), response: r.token_ids.clone() };
-        Ok(Group {
-            answer: job.train.example(i)?.answer.clone(),
-            rewards: responses.iter().map(|r| plan.reward.reward(&r.score)).collect(),
-            sequences: responses.iter().map(sequence).collect(),
-            responses,
-        })
-    };
-    indices.iter().zip(&prompts).zip(responses).map(group).collect()
+    indices.iter().zip(prompts).zip(groups).map(group).collect()
 }
 
-/// What the rollout batch looked like.
-fn describe(groups: &[Group], drawn: usize) -> Metrics {
-    let responses = || groups.iter().flat_map(|g| &g.rewards);
-    let scores = || groups.iter().flat_map(|g| &g.responses).map(|r| &r.score);
-    let lengths = || groups.iter().flat_map(|g| &g.sequences).map(|s| s.response.len() as f64);
-    let n = responses().count().max(1) as f64;
+/// The metrics of a rollout batch.
+fn describe(groups: &[Group], prompts_drawn: usize) -> Metrics {
+    let rewards = || groups.iter().flat_map(|g| &g.rewards);
+    let responses = || groups.iter().flat_map(|g| &g.responses);
+    let lengths = || responses().map(|r| r.token_ids.len() as f64);
+    let n = rewards().count().max(1) as f64;
     let count = groups.len().max(1) as f64;
     let mut m = Metrics::default();
-    m.push("reward", responses().map(|r| r.total).sum::<f64>() / n);
+    m.push("reward", rewards().map(|r| r.total).sum::<f64>() / n);
     for (i, term) in TERMS.iter().enumerate() {
-        m.push(term.metric, responses().map(|r| r.terms[i]).sum::<f64>() / n);
+        m.push(term.metric, rewards().map(|r| r.terms[i]).sum::<f64>() / n);
     }
-    m.push("reward_std", groups.iter().map(Group::std).sum::<f64>() / count);
-    m.push("zero_variance_groups", groups.iter().filter(|g| g.std() == 0.0).count() as f64 / count);
-    m.push("prompts_drawn", drawn as f64);
-    m.push("format_failures", scores().filter(|s| !s.well_formed).count() as f64 / n);
-    m.push("unparsed", scores().filter(|s| !s.parsed).count() as f64 / n);
+    m.push("reward_std", groups.iter().map(Group::reward_std).sum::<f64>() / count);
+    m.push("zero_variance_groups", groups.iter().filter(|g| g.reward_std() == 0.0).count() as f64 / count);
+    m.push("prompts_drawn", prompts_drawn as f64);
+    m.push("format_failures", responses().filter(|r| !r.score.well_formed).count() as f64 / n);
+    m.push("unparsed", responses().filter(|r| !r.score.parsed).count() as f64 / n);
     m.push("response_length", lengths().sum::<f64>() / n);
     m.push("response_length_max", lengths().fold(0.0, f64::max));
-    m.push("truncated", groups.iter().flat_map(|g| &g.responses).filter(|r| !r.finished).count() as f64 / n);
+    m.push("truncated", responses().filter(|r| !r.finished).count() as f64 / n);
     m
 }
 
-/// Keep two responses of the first group now and then: at the first round and around every evaluation.
-fn keep_samples(ctx: &mut StepContext<'_>, groups: &[Group]) -> Result<()> {
+/// Log two responses of the first group at the first round and around every evaluation.
+fn log_responses(ctx: &mut StepContext<'_>, groups: &[Group]) -> Result<()> {
     let (every, step) = (ctx.job.config.eval.every.max(1), ctx.state.step);
-    let Some(group) =
-        groups.first().filter(|_| step / every != (step + ctx.job.config.steps_per_round()) / every || step == 0)
-    else {
-        return Ok(());
+    let due = step == 0 || step / every != (step + ctx.job.config.steps_per_round()) / every;
+    let Some(group) = groups.first().filter(|_| due) else { return Ok(()) };
+    let sample = |(response, reward): (&ScoredResponse, &Reward)| Sample {
+        step,
+        source: "rollout",
+        id: group.id.clone(),
+        response: response.response.clone(),
+        answer: group.answer.clone(),
+        reward: Some(reward.total),
+        score: response.score.clone(),
     };
-    let samples: Vec<Sample> = group
-        .responses
-        .iter()
-        .zip(&group.rewards)
-        .take(2)
-        .map(|(response, reward)| Sample {
-            step,
-            source: "rollout",
-            id: response.id.clone(),
-            response: response.response.clone(),
-            answer: group.answer.clone(),
-            reward: Some(reward.total),
-            score: response.score.clone(),
-        })
-        .collect();
-    ctx.keep(&samples)
+    let samples: Vec<Sample> = group.responses.iter().zip(&group.rewards).take(2).map(sample).collect();
+    ctx.log_responses(&samples)
 }

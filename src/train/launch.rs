@@ -1,14 +1,18 @@
 //! A whole training run from paths: open the run directory, load model and data, train. What `jigsaw train` and the study call.
 
+use super::callback::{Silent, TrainerCallback};
+use super::job::TrainJob;
+use super::objective;
 use super::run_dir::{ResumeState, RunDir, RunManifest};
-use super::trainer::{TrainJob, TrainOutcome, TrainerCallback, train};
+use super::trainer::{TrainOutcome, train};
+use crate::comm::Communicator;
 use crate::data::Dataset;
 use crate::model::LanguageModel;
 use crate::model::lora::{self, Adapter, LoraSettings};
 use crate::model::weights::Storage;
 use crate::model::{Compute, Model, ModelLoader, Processor, require_checkpoint};
 use crate::model::{hash_model, hash_prompt_files, missing_files};
-use crate::tasks::{Concat, DatasetTask, Task};
+use crate::tasks::{DatasetTask, Task};
 use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result, hub};
 use candle_core::Device;
@@ -42,159 +46,154 @@ pub struct TrainRequest {
 /// # Errors
 /// See [`RunDir::open`] for a run directory that does not fit, and [`train`].
 pub fn launch(
-    launch: &TrainRequest,
+    request: &TrainRequest,
+    comm: &dyn Communicator,
     stop: &AtomicBool,
-    progress: &mut (dyn TrainerCallback + Send),
+    callback: &mut (dyn TrainerCallback + Send),
 ) -> Result<TrainOutcome> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("train".into()).stack_size(STACK);
         let handle = thread
-            .spawn_scoped(scope, || on_this_thread(launch, stop, progress))
+            .spawn_scoped(scope, || on_this_thread(request, comm, stop, callback))
             .map_err(|e| Error::failed(format!("cannot start the training thread: {e}")))?;
         handle.join().unwrap_or_else(|_| Err(Error::failed("the training thread panicked; see above")))
     })
+    .inspect_err(|error| comm.abort(error))
 }
 
 fn on_this_thread(
-    launch: &TrainRequest,
+    request: &TrainRequest,
+    comm: &dyn Communicator,
     stop: &AtomicBool,
-    progress: &mut dyn TrainerCallback,
+    callback: &mut dyn TrainerCallback,
 ) -> Result<TrainOutcome> {
+    let mut silent = Silent;
+    let callback = if comm.is_root() { callback } else { &mut silent };
     // What is quick to read comes first: a mistake is told before gigabytes of weights are read.
-    let replay = launch.config.sft.as_ref().map(|sft| sft.replay.as_str()).filter(|replay| !replay.is_empty());
-    let open = || Data::open(&launch.data, replay.map(Path::new));
-    let (data, processor) = both(open, || Processor::from_dir(&launch.model));
+    let open = || RunData::open(request);
+    let (data, processor) = concurrently(open, || Processor::from_dir(&request.model));
     let data = data?;
-    require_checkpoint(&launch.model)?;
-    check_start(launch)?;
+    require_checkpoint(&request.model)?;
+    check_start(request)?;
     let processor = processor?;
-    data.check_texts(&processor, &launch.config)?;
+    data.check_texts(&processor, &request.config)?;
     // What stays in f32 on a GPU beside products in bf16, as attention does, may be rounded to TF32 there, which is finer.
-    candle_core::cuda::set_gemm_reduced_precision_f32(launch.config.train.dtype == Compute::Bf16);
+    candle_core::cuda::set_gemm_reduced_precision_f32(request.config.train.dtype == Compute::Bf16);
     // A run that begins needs these weights; one that goes on, those of its checkpoint.
-    let begins = !launch.out.join("run.json").exists();
+    let begins = !request.out.join("run.json").exists();
     // The reference model shares the frozen weights of the model that trains.
-    let loader = ModelLoader::new(&launch.device, launch.config.train.dtype);
-    let load = || begins.then(|| start(launch, &loader)).transpose();
-    let (model_hash, loaded) = both(|| hash_model(&launch.model), load);
+    let loader = ModelLoader::new(&request.device, request.config.train.dtype);
+    let load = || begins.then(|| start(request, &loader)).transpose();
+    let (model_hash, loaded) =
+        concurrently(|| if comm.is_root() { hash_model(&request.model) } else { Ok(String::new()) }, load);
     let identity = RunManifest {
         jigsaw: env!("CARGO_PKG_VERSION").into(),
-        command: launch.command.clone(),
-        model: launch.model.display().to_string(),
+        command: request.command.clone(),
+        model: request.model.display().to_string(),
         model_hash: model_hash?,
-        prompt_hash: Some(hash_prompt_files(&launch.model)?),
-        data: launch.data.display().to_string(),
-        data_hash: data.hash,
+        prompt_hash: Some(hash_prompt_files(&request.model)?),
+        data: request.data.display().to_string(),
+        data_hash: data.hash.clone(),
         examples: data.train.len(),
-        seed: launch.config.train.seed,
+        seed: request.config.train.seed,
         platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
     };
-    let (run, checkpoint) = match RunDir::open(&launch.out, &launch.config, &identity)? {
+    let (run, checkpoint) = match RunDir::open(&request.out, &request.config, &identity, comm)? {
         ResumeState::Finished(finished) => return Ok(TrainOutcome::AlreadyFinished(finished)),
         ResumeState::Fresh(run) => (run, None),
         ResumeState::Resumed(run, checkpoint) => (run, Some(checkpoint)),
     };
     for dir in run.damaged() {
-        progress.note(&format!("{} is incomplete or damaged, and passed over", dir.display()));
+        callback.note(&format!("{} is incomplete or damaged, and passed over", dir.display()));
     }
     if let Some(checkpoint) = &checkpoint {
-        progress.note(&format!("going on after step {} ({})", checkpoint.state.step, checkpoint.dir.display()));
+        callback.note(&format!("going on after step {} ({})", checkpoint.state.step, checkpoint.dir.display()));
     }
     if let Some(note) = data.train.dataset().note() {
-        progress.note(note);
+        callback.note(note);
     }
-    if data.validation.is_none() && launch.config.eval.every > 0 {
-        progress.note("the dataset has no validation split: there will be no evaluation during training");
+    if data.validation.is_none() && request.config.eval.every > 0 {
+        callback.note("the dataset has no validation split: there will be no evaluation during training");
     }
-    let policy = match (&checkpoint, loaded?) {
-        (None, Some(policy)) => policy,
-        (Some(checkpoint), _) => loader.trainable(&checkpoint.dir, &launch.config.train.freeze)?,
-        (None, None) => start(launch, &loader)?,
+    let model = match (&checkpoint, loaded?) {
+        (None, Some(model)) => model,
+        (Some(checkpoint), _) => loader.trainable(&checkpoint.dir, &request.config.train.freeze)?,
+        (None, None) => start(request, &loader)?,
     };
-    let policy = policy.with_gradient_checkpointing(launch.config.train.gradient_checkpointing);
-    if launch.config.train.method == Method::Rft && policy.dropout() > 0.0 {
-        progress.note(&format!(
+    let model = model.with_gradient_checkpointing(request.config.train.gradient_checkpointing);
+    if request.config.train.method == Method::Rft && model.dropout() > 0.0 {
+        callback.note(&format!(
             "the adapter's lora_dropout, {}, is not used: with train.method = \"rft\" it would change the log-probabilities that the policy \
              ratio compares",
-            policy.dropout()
+            model.dropout()
         ));
     }
-    let penalised = launch.config.grpo.as_ref().is_some_and(|g| g.beta != 0.0);
-    let near = launch.config.sft.as_ref().is_some_and(|sft| sft.kl_coef > 0.0);
-    let reference = match penalised || near {
-        // The base with the fresh adapter off is the model that the run began with: no second copy.
-        true if launch.config.lora.is_some() => Some(policy.without_adapter()?),
-        true => Some(loader.frozen(&launch.model)?),
+    let reference = match objective::of_config(&request.config).needs().reference() {
+        // The base without the fresh adapter is the model that the run started from: no second copy.
+        true if request.config.lora.is_some() => Some(model.without_adapter()?),
+        true => Some(loader.frozen(&request.model)?),
         false => None,
     };
-    let replayed = data.replay.as_ref().map(|replay| Concat { first: &data.train, second: replay });
-    let job = TrainJob {
-        config: &launch.config,
-        policy: &policy,
-        reference: reference.as_ref().map(|r| r as &dyn LanguageModel),
-        base: &launch.model,
-        codec: &processor,
-        train: replayed.as_ref().map_or(&data.train as &dyn Task, |joined| joined),
-        replayed: data.replay.as_ref().map_or(0, |replay| replay.len()),
-        validation: data.validation.as_ref().map(|v| v as &dyn Task),
-        stop,
-    };
-    train(&job, &run, checkpoint.as_ref(), progress)
+    let reference = reference.as_ref().map(|r| r as &dyn LanguageModel);
+    let job = data.job(&request.config, &model, reference, &request.model, &processor, stop, comm);
+    train(&job, &run, checkpoint.as_ref(), callback)
 }
 
 /// The model as a run begins with it: that of the directory, with a fresh adapter if the plan asks for one.
-fn start(launch: &TrainRequest, loader: &ModelLoader) -> Result<Model> {
-    let Some(settings) = &launch.config.lora else {
-        return loader.trainable(&launch.model, &launch.config.train.freeze);
+fn start(request: &TrainRequest, loader: &ModelLoader) -> Result<Model> {
+    let Some(settings) = &request.config.lora else {
+        return loader.trainable(&request.model, &request.config.train.freeze);
     };
-    let base = loader.frozen(&launch.model)?;
-    adapted(base, settings, launch)
+    adapted(loader.frozen(&request.model)?, settings, request)
 }
 
-pub(super) fn adapted(base: Model, settings: &LoraSettings, launch: &TrainRequest) -> Result<Model> {
+pub(super) fn adapted(base: Model, settings: &LoraSettings, request: &TrainRequest) -> Result<Model> {
     // A name on the Hub finds the base on other machines, too.
     let named =
-        hub::HubConfig::from_env().ok().and_then(|config| hub::repo_id_of(&launch.model, &config, &missing_files));
+        hub::HubConfig::from_env().ok().and_then(|config| hub::repo_id_of(&request.model, &config, &missing_files));
     let (place, revision) = match named {
         Some(name) => (name.id, Some(name.revision)),
-        None => (launch.model.canonicalize().unwrap_or_else(|_| launch.model.clone()).display().to_string(), None),
+        None => (request.model.canonicalize().unwrap_or_else(|_| request.model.clone()).display().to_string(), None),
     };
-    let (named, seed) = ((place.as_str(), revision.as_deref()), launch.config.train.seed);
+    let (named, seed) = ((place.as_str(), revision.as_deref()), request.config.train.seed);
     let adapter = Adapter::fresh(settings, base.architecture(), named, seed, base.device())?;
     base.with_adapter(adapter)
 }
 
 /// # Errors
 /// An adapter is to be trained from an adapter, or frozen weights are to be held in f32 and multiplied in bf16.
-pub(super) fn check_start(launch: &TrainRequest) -> Result<()> {
-    Storage::check_compute(launch.config.train.dtype)?;
-    if launch.config.lora.is_some() && lora::is_adapter(&launch.model) {
+pub(super) fn check_start(request: &TrainRequest) -> Result<()> {
+    Storage::check_compute(request.config.train.dtype)?;
+    if request.config.lora.is_some() && lora::is_adapter(&request.model) {
         return Err(Error::input(format!(
             "{} is an adapter, which goes on training as it is: leave [lora] out, or merge it into its base first (jigsaw model merge-lora)",
-            launch.model.display()
+            request.model.display()
         )));
     }
     Ok(())
 }
 
-/// The splits of the dataset that a run uses.
-pub(super) struct Data {
-    /// Of the dataset, and of the one replayed.
+/// The data that a run uses.
+pub(super) struct RunData {
+    /// Of the dataset, and of the one that is replayed.
     hash: String,
     pub(super) train: DatasetTask,
-    pub(super) replay: Option<DatasetTask>,
-    pub(super) validation: Option<DatasetTask>,
+    replay: Option<DatasetTask>,
+    validation: Option<DatasetTask>,
 }
 
-impl Data {
-    pub(super) fn open(dir: &Path, replay: Option<&Path>) -> Result<Data> {
-        let replay = replay.map(|dir| Dataset::open(dir, "train").map_err(|e| e.context("sft.replay"))).transpose()?;
+impl RunData {
+    pub(super) fn open(request: &TrainRequest) -> Result<RunData> {
+        let dir = &request.data;
+        let replay = request.config.sft.as_ref().map(|sft| sft.replay.as_str()).filter(|replay| !replay.is_empty());
+        let open_replay = |dir| Dataset::open(Path::new(dir), "train").map_err(|e| e.context("sft.replay"));
+        let replay = replay.map(open_replay).transpose()?;
         let also = replay.as_ref().map(|replay| format!("+{}", replay.manifest().sha256));
         let train = Dataset::open(dir, "train")?;
         let has_validation =
             train.root() != dir && train.manifest().splits.get("validation").is_some_and(|split| split.records > 0);
-        Ok(Data {
+        Ok(RunData {
             hash: train.manifest().sha256.clone() + also.as_deref().unwrap_or_default(),
             train: DatasetTask::new(train)?,
             replay: replay.map(DatasetTask::new).transpose()?,
@@ -204,9 +203,23 @@ impl Data {
             },
         })
     }
-}
 
-impl Data {
+    /// The job of training `model` on this data.
+    pub(super) fn job<'a>(
+        &'a self,
+        config: &'a TrainConfig,
+        model: &'a dyn LanguageModel,
+        reference: Option<&'a dyn LanguageModel>,
+        base: &'a Path,
+        encoder: &'a Processor,
+        stop: &'a AtomicBool,
+        comm: &'a dyn Communicator,
+    ) -> TrainJob<'a> {
+        let task = |task: &'a DatasetTask| task as &dyn Task;
+        let (replay, validation) = (self.replay.as_ref().map(task), self.validation.as_ref().map(task));
+        TrainJob { config, model, reference, base, encoder, train: &self.train, replay, validation, stop, comm }
+    }
+
     /// See that every example that is to be learnt from has a response, and that no text of the examples that the run takes up holds a special
     /// token. By their responses the gradients of any method are looked at, whether it learns them or not.
     ///
@@ -240,7 +253,7 @@ impl Data {
 }
 
 /// Do two things at the same time.
-fn both<A: Send, B>(
+fn concurrently<A: Send, B>(
     other: impl FnOnce() -> Result<A> + Send,
     here: impl FnOnce() -> Result<B>,
 ) -> (Result<A>, Result<B>) {

@@ -1,15 +1,14 @@
-//! What a run will hold in memory, said before it starts.
+//! How much memory a run takes: what `jigsaw train` says before it starts, and what `--dry-run` compares with the machine.
 
+use super::example_sizes::{ExampleSize, candidates_among, largest_round, upper_bound};
+use super::job::TrainJob;
 use super::optimizer::DEVICE_PIECE;
-use super::sizes::{Size, largest_candidates, largest_round, upper_bound};
-use super::trainer::TrainJob;
 use crate::io::files::format_bytes;
 use crate::machine;
 use crate::model::{BackwardBytes, Prompt, Sequence};
 use crate::nn::Parameter;
-use crate::tasks::example_size;
-use crate::tasks::meta_example;
-use crate::train::settings::{Method, TrainConfig};
+use crate::tasks::{example_size, meta_example};
+use crate::train::settings::Method;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::cmp::Reverse;
@@ -46,34 +45,34 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// The plan of a run over the examples of these `sizes`, with the largest of them in one round: those of the most tokens and patches
-    /// together, of the most tokens, or of the most patches, whichever take the most. `held` is what the process holds now, before any
-    /// of them was made ready, and `resumed` says that the moments are part of it.
+    /// The plan of a run whose examples have these `sizes`, for its largest round: that of the examples with the most tokens and patches
+    /// together, the most tokens, or the most patches, whichever takes the most. `held` is what the process holds now, before any
+    /// example was encoded; `resumed` says that the moments are part of it.
     ///
     /// # Errors
-    /// An example that cannot be made ready.
-    pub fn largest(job: &TrainJob<'_>, sizes: &[Size], held: usize, resumed: bool) -> Result<Self> {
+    /// An example that cannot be encoded.
+    pub fn of_run(job: &TrainJob<'_>, sizes: &[ExampleSize], held: usize, resumed: bool) -> Result<Self> {
         let replayed = job.config.replayed_per_round();
-        let each = [job.config.examples_per_round() - replayed, replayed];
-        let by: [fn(&Size) -> usize; 3] = [|size| size.tokens + size.patches, |size| size.tokens, |size| size.patches];
+        let counts = [job.config.examples_per_round() - replayed, replayed];
+        let lens = [job.train.len(), job.replay.map_or(0, |replay| replay.len())];
+        let by: [fn(&ExampleSize) -> usize; 3] = [|s| s.tokens + s.patches, |s| s.tokens, |s| s.patches];
         let evaluated = evaluated(job)?;
-        let mut rounds = by.map(|by| largest_round(sizes, job.own(), each, by)).to_vec();
+        let mut rounds = by.map(|by| largest_round(sizes, counts, lens, by)).to_vec();
         rounds.dedup();
         let plans = rounds.iter().map(|round| {
-            let examples = round.par_iter().map(|&i| upper_bound(job, i)).collect::<Vec<Result<_>>>();
-            Ok(MemoryPlan::of(job, &examples.into_iter().collect::<Result<Vec<_>>>()?, &evaluated, held, resumed))
+            let examples = round.par_iter().map(|&id| upper_bound(job, id)).collect::<Vec<Result<_>>>();
+            Ok(MemoryPlan::of_round(job, &examples.into_iter().collect::<Result<Vec<_>>>()?, &evaluated, held, resumed))
         });
         let plans = plans.collect::<Result<Vec<MemoryPlan>>>()?;
         plans.into_iter().max_by_key(MemoryPlan::total).ok_or_else(|| Error::failed("a memory plan of no examples"))
     }
 
-    /// The plan of a run whose rounds have the examples `first`, with responses as long as they may get, and whose evaluations have the
+    /// The plan of a run whose rounds have the examples `round`, with the longest possible responses, and whose evaluations have the
     /// prompts `evaluated` at a time.
-    fn of(job: &TrainJob<'_>, first: &[Sequence], evaluated: &[Arc<Prompt>], held: usize, resumed: bool) -> Self {
-        let config = job.config;
+    fn of_round(job: &TrainJob<'_>, round: &[Sequence], evaluated: &[Arc<Prompt>], held: usize, resumed: bool) -> Self {
         let bytes = |p: &Arc<Parameter>| p.bytes().0;
-        let trained: usize = job.policy.parameters().iter().filter(|p| p.trainable()).map(bytes).sum();
-        let models = [Some(job.policy), job.reference];
+        let trained: usize = job.model.parameters().iter().filter(|p| p.trainable()).map(bytes).sum();
+        let models = [Some(job.model), job.reference];
         // Models may share weights.
         let mut seen = HashSet::new();
         let all = models.into_iter().flatten().flat_map(|m| m.parameters());
@@ -82,9 +81,9 @@ impl MemoryPlan {
             .map(|p| p.bytes())
             .fold((0, 0), |(weights, copies), (value, copy)| (weights + value, copies + copy));
         let loaded = weights + copies + if resumed { 2 * trained } else { 0 };
-        let footprint = job.policy.memory_footprint();
+        let footprint = job.model.memory_footprint();
         let BackwardBytes { activations, thread_gradients } =
-            footprint.map(|footprint| footprint.backward_bytes(&micro_batch(config, first))).unwrap_or_default();
+            footprint.map(|footprint| footprint.backward_bytes(&micro_batch(job, round))).unwrap_or_default();
         if footprint.is_some_and(|footprint| !footprint.uses_cpu_kernels()) {
             // Examples wait in main memory.
             return MemoryPlan {
@@ -96,7 +95,7 @@ impl MemoryPlan {
                 moments: 2 * trained,
                 examples: 0,
                 activations: activations.max(OPTIMIZER_TENSORS * size_of::<f32>() * DEVICE_PIECE.min(trained)),
-                generation: generation(job, first, evaluated),
+                generation: generation(job, round, evaluated),
             };
         }
         let pixels = |s: &Sequence| footprint.map_or(0, |footprint| footprint.pixel_bytes(&s.prompt));
@@ -107,9 +106,9 @@ impl MemoryPlan {
             copies,
             gradients: trained + thread_gradients,
             moments: 2 * trained,
-            examples: 2 * first.iter().map(pixels).sum::<usize>(),
+            examples: 2 * round.iter().map(pixels).sum::<usize>(),
             activations,
-            generation: generation(job, first, evaluated),
+            generation: generation(job, round, evaluated),
         }
     }
 
@@ -125,15 +124,13 @@ impl MemoryPlan {
             + self.activations
             + self.generation
     }
-}
 
-impl MemoryPlan {
-    /// What to say of a plan of main memory that is beyond what there is, beside the `held` bytes that this process has already.
-    pub fn exceeds(&self, held: usize) -> Option<String> {
+    /// A warning if the plan exceeds the main memory of this machine. The process holds `held` bytes of it already.
+    pub fn warning(&self, held: usize) -> Option<String> {
         let free = machine::available_memory().filter(|_| !self.gpu)?;
         (self.total() > free + held).then(|| {
             format!(
-                "that is more than the {} that is available here; train --dry-run says what would make it fit",
+                "that is more than the {} available here; train --dry-run shows which settings would make it fit",
                 format_bytes(free + held)
             )
         })
@@ -141,8 +138,9 @@ impl MemoryPlan {
 }
 
 /// The sequences of the first forward and backward.
-fn micro_batch(config: &TrainConfig, first: &[Sequence]) -> Vec<Sequence> {
-    let first = &first[..first.len().min(config.train.batch_size)];
+fn micro_batch(job: &TrainJob<'_>, round: &[Sequence]) -> Vec<Sequence> {
+    let config = job.config;
+    let first = &round[..round.len().min(config.train.batch_size)];
     match (&config.rollout, config.train.method) {
         (Some(rollout), Method::Rft) => {
             first.iter().flat_map(|s| std::iter::repeat_n(s.clone(), rollout.num_generations)).collect()
@@ -156,20 +154,20 @@ fn evaluated(job: &TrainJob<'_>) -> Result<Vec<Arc<Prompt>>> {
     let settings = &job.config.eval;
     let Some(task) = job.validation.filter(|_| settings.every > 0) else { return Ok(Vec::new()) };
     let count = if settings.limit == 0 { task.len() } else { settings.limit.min(task.len()) };
-    let wanted = largest_candidates(task, 0..count, settings.batch_size);
-    let size = |&i: &usize| example_size(task, job.codec, i).map(|size| (size.tokens + size.patches, i));
+    let wanted = candidates_among(task, count, settings.batch_size);
+    let size = |&i: &usize| example_size(task, job.encoder, i).map(|size| (size.tokens + size.patches, i));
     let sizes = wanted.par_iter().map(size).collect::<Vec<Result<_>>>();
     let mut largest = sizes.into_iter().collect::<Result<Vec<(usize, usize)>>>()?;
     largest.sort_by_key(|&(size, i)| (Reverse(size), i));
-    largest.into_iter().take(settings.batch_size).map(|(_, i)| meta_example(task, job.codec, i)).collect()
+    largest.into_iter().take(settings.batch_size).map(|(_, i)| meta_example(task, job.encoder, i)).collect()
 }
 
 /// The larger of rollouts and evaluation.
-fn generation(job: &TrainJob<'_>, first: &[Sequence], evaluated: &[Arc<Prompt>]) -> usize {
-    let (Some(footprint), config) = (job.policy.memory_footprint(), job.config) else { return 0 };
+fn generation(job: &TrainJob<'_>, round: &[Sequence], evaluated: &[Arc<Prompt>]) -> usize {
+    let (Some(footprint), config) = (job.model.memory_footprint(), job.config) else { return 0 };
     let rollouts = config.rollout.as_ref().map_or(0, |r| {
-        let at_once = if r.batch_size == 0 { first.len() } else { r.batch_size.min(first.len()) };
-        let prompts: Vec<Arc<Prompt>> = first[..at_once].iter().map(|s| s.prompt.clone()).collect();
+        let at_once = if r.batch_size == 0 { round.len() } else { r.batch_size.min(round.len()) };
+        let prompts: Vec<Arc<Prompt>> = round[..at_once].iter().map(|s| s.prompt.clone()).collect();
         footprint.generate_bytes(&prompts, r.num_generations, r.max_new_tokens)
     });
     let evaluation = match evaluated {
@@ -231,8 +229,8 @@ mod tests {
         assert!(text.starts_with("memory: about 1.22 GB at most (weights 200 MB, gradients 200 MB"), "{text}");
         assert!(text.contains("generation 100 MB") && !text.contains("examples"), "{text}");
         let far = MemoryPlan { activations: 1 << 60, ..plan };
-        assert!(far.exceeds(0).unwrap().contains("--dry-run"));
-        assert_eq!((far.exceeds(1 << 61), MemoryPlan { gpu: true, ..far }.exceeds(0)), (None, None));
+        assert!(far.warning(0).unwrap().contains("--dry-run"));
+        assert_eq!((far.warning(1 << 61), MemoryPlan { gpu: true, ..far }.warning(0)), (None, None));
     }
 
     #[cfg(target_os = "linux")]

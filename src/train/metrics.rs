@@ -18,6 +18,11 @@ impl Metrics {
         self.0.push((name, value));
     }
 
+    /// Add all numbers of `other`.
+    pub fn extend(&mut self, other: &Metrics) {
+        self.0.extend_from_slice(&other.0);
+    }
+
     /// The number called `name`.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.0.iter().find(|(n, _)| *n == name).map(|(_, v)| *v)
@@ -44,7 +49,7 @@ pub(super) fn line(step: usize, metrics: &Metrics) -> Map<String, Value> {
 pub struct Sample {
     /// Optimizer steps made when it was sampled.
     pub step: usize,
-    /// `rollout`, `refresh` or `eval`.
+    /// `rollout`, `resample` or `eval`.
     pub source: &'static str,
     /// Example.
     pub id: String,

@@ -4,7 +4,7 @@
 //! the run before the step: `{"run":"sft","step":1,"loss":...}`. Whatever it does, the run goes on: that it fails, ends early or does not
 //! keep up is said once. At the end its input is closed, and it has some seconds to finish.
 
-use super::TrainerCallback;
+use super::callback::TrainerCallback;
 use super::metrics::{Metrics, line};
 use crate::{Error, Result};
 use std::io::Write;

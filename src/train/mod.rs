@@ -1,37 +1,45 @@
 //! Training: SFT and GRPO over the same model, optimizer, run directory and checkpoints.
 //!
-//! A run is a directory ([`run`]). Everything random in it is a function of the seed and of the step, so that a run which was
+//! A run is a directory ([`run_dir`]). Everything random in it is a function of the seed and of the step, so that a run which was
 //! killed and goes on from its last checkpoint ends with the same bytes as one that was not (on a CPU).
 
+mod algorithm;
 mod batch_sampler;
+mod callback;
 pub mod checkpoint;
 mod disk_space;
 pub mod dry_run;
 mod evaluate;
+mod example_sizes;
 mod freeze;
+pub mod gradient_accumulation;
 mod gradient_check;
 mod grpo;
+mod job;
 pub mod launch;
 pub mod memory_plan;
 pub mod metrics;
 mod metrics_command;
 pub mod objective;
-pub mod on_policy;
+mod on_policy;
 pub mod optimizer;
 mod prefetch;
 pub mod run_dir;
+mod sample_buffer;
 pub mod schedule;
 pub mod settings;
-pub mod sft;
+mod sft;
 mod shard_outputs;
-mod sizes;
 pub mod stall;
+mod state;
 mod tensorboard;
 mod trainer;
 
+pub use callback::TrainerCallback;
 pub(crate) use freeze::{check_parts, freeze};
+pub use job::{ExampleId, TrainJob};
 pub use metrics_command::MetricsCommand;
-pub use trainer::{TrainJob, TrainOutcome, TrainerCallback, train};
+pub use trainer::{TrainOutcome, train};
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! The settings of a training run, with their defaults and where those come from.
 
+use crate::Result;
+use crate::io::toml::to_toml;
 use crate::model::Sampling;
 use serde::{Deserialize, Serialize};
 
@@ -83,10 +85,23 @@ pub enum LossReduction {
     Sequence,
 }
 
+/// The supervised loss, by TRL's names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SftLossType {
+    /// Negative log-likelihood.
+    #[default]
+    Nll,
+    /// Dynamic fine-tuning (arXiv 2508.05629): each token's negative log-likelihood weighted by its own probability.
+    Dft,
+}
+
 /// `[sft]`: the supervised loss, and where its examples are from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SftSettings {
+    /// `nll` or `dft`.
+    pub loss_type: SftLossType,
     /// `token` or `sequence`.
     pub loss_reduction: LossReduction,
     /// Dataset directory whose train split is replayed: part of every step's examples come from it. Empty for none.
@@ -106,6 +121,7 @@ pub struct SftSettings {
 impl Default for SftSettings {
     fn default() -> Self {
         SftSettings {
+            loss_type: SftLossType::default(),
             loss_reduction: LossReduction::default(),
             replay: String::new(),
             replay_share: 0.25,
@@ -227,7 +243,7 @@ pub struct RolloutSettings {
 }
 
 impl RolloutSettings {
-    /// How tokens are chosen, with this seed.
+    /// How tokens are chosen, in a run with this seed.
     pub fn sampling(&self, seed: u64) -> Sampling {
         let RolloutSettings { max_new_tokens, temperature, top_p, top_k, .. } = *self;
         Sampling { max_new_tokens, temperature, top_p, top_k, seed }
@@ -360,6 +376,16 @@ impl TrainConfig {
         if let Some(grpo) = &mut self.grpo {
             grpo.epsilon_high.get_or_insert(grpo.epsilon);
         }
+    }
+
+    /// All settings as TOML, with every key that the method has.
+    pub fn to_toml(&self) -> Result<String> {
+        to_toml(self)
+    }
+
+    /// Whether SFT trains on responses that it samples itself.
+    pub fn resamples(&self) -> bool {
+        self.sft.as_ref().is_some_and(|sft| sft.resample_every > 0)
     }
 
     /// Optimizer steps made from one batch of examples: the unit after which the run can be stopped and resumed.

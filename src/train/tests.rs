@@ -7,7 +7,8 @@ use super::metrics::Metrics;
 use super::run_dir::{ResumeState, RunDir, RunManifest};
 use super::*;
 use crate::Result;
-use crate::tasks::{Concat, Task};
+use crate::comm::Single;
+use crate::tasks::Task;
 use crate::train::settings::{Method, TrainConfig};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,26 +61,25 @@ fn go(dir: &Path, config: &TrainConfig, stop_at: Option<usize>) -> Result<(Train
     let base = dir.with_extension("base");
     std::fs::create_dir_all(&base).unwrap();
     std::fs::write(base.join("config.json"), "{}").unwrap();
-    let (run, checkpoint) = match RunDir::open(dir, config, &identity())? {
+    let (run, checkpoint) = match RunDir::open(dir, config, &identity(), &Single)? {
         ResumeState::Finished(finished) => return Ok((TrainOutcome::AlreadyFinished(finished), Vec::new())),
         ResumeState::Fresh(run) => (run, None),
         ResumeState::Resumed(run, checkpoint) => (run, Some(checkpoint)),
     };
-    let policy = Toy::load(checkpoint.as_ref().map(|c| c.dir.as_path()));
+    let model = Toy::load(checkpoint.as_ref().map(|c| c.dir.as_path()));
     let reference = Toy::load(None);
     let (puzzles, more, stop) = (Puzzles::new(), Puzzles::new(), AtomicBool::new(false));
-    let joined = Concat { first: &puzzles, second: &more };
-    let replays = config.replayed_per_round() > 0;
     let job = TrainJob {
         config,
-        policy: &policy,
+        model: &model,
         reference: Some(&reference),
         base: &base,
-        codec: &Digits,
-        train: if replays { &joined } else { &puzzles },
-        replayed: if replays { more.len() } else { 0 },
+        encoder: &Digits,
+        train: &puzzles,
+        replay: (config.replayed_per_round() > 0).then_some(&more as &dyn Task),
         validation: Some(&puzzles),
         stop: &stop,
+        comm: &Single,
     };
     let mut listener = Listener { steps: Vec::new(), stop: &stop, stop_at };
     let ended = train(&job, &run, checkpoint.as_ref(), &mut listener)?;
@@ -127,7 +127,10 @@ fn without_a_single_right_response_there_is_nothing_to_train_on() {
     let error = go(&dir.path().join("run"), &config(&[SFT, ON_POLICY, &["rollout.max_new_tokens=2"]]), None);
     let error = error.map(drop).unwrap_err();
     assert_eq!(error.exit_code(), 1);
-    assert!(error.to_string().contains("none of 768 responses of the model itself to 16 prompts is right"), "{error}");
+    assert!(
+        error.to_string().contains("none of the 768 responses that the model sampled to 16 prompts is correct"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -143,13 +146,40 @@ fn the_divergence_from_the_start_is_measured_and_held_back() {
 }
 
 #[test]
-fn joined_tasks_are_numbered_through() {
-    let (first, second) = (Puzzles::new(), Puzzles::new());
-    let joined = Concat { first: &first, second: &second };
-    let ids: Vec<&str> = (0..joined.len()).map(|i| joined.example(i).unwrap().id.as_str()).collect();
-    assert_eq!((ids.len(), ids[1], ids[7]), (12, "toy-1", "toy-1"));
-    let right = |i: usize| joined.score(i, &joined.example(i).unwrap().answer).correct;
-    assert!((0..12).all(right) && !joined.score(6, "3 1 2").correct && joined.score(7, "3 1 2").correct);
+fn dft_learns_and_moves_unlikely_tokens_less_than_nll() {
+    let run = |loss: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let (ended, steps) = go(&dir.path().join("run"), &config(&[SFT, &[loss, "train.steps=60"]]), None).unwrap();
+        let TrainOutcome::Finished(summary) = ended else { panic!() };
+        assert_eq!(summary.metrics["eval/accuracy"], 1.0, "{loss}");
+        (steps[0].get("loss").unwrap(), steps[0].get("grad_norm").unwrap())
+    };
+    let (nll, dft) = (run("sft.loss_type=nll"), run("sft.loss_type=dft"));
+    assert!(dft.0 < nll.0 && dft.1 < nll.1 && dft.0 > 0.0, "{dft:?} {nll:?}");
+}
+
+#[test]
+fn an_example_is_found_in_the_dataset_that_it_comes_from() {
+    let (config, model, stop) = (config(&[SFT]), Toy::load(None), AtomicBool::new(false));
+    let (puzzles, more) = (Puzzles::new(), Puzzles::new());
+    let job = TrainJob {
+        config: &config,
+        model: &model,
+        reference: None,
+        base: Path::new(""),
+        encoder: &Digits,
+        train: &puzzles,
+        replay: Some(&more),
+        validation: None,
+        stop: &stop,
+        comm: &Single,
+    };
+    let ids: Vec<ExampleId> = job.examples().collect();
+    assert_eq!((ids.len(), ids[1], ids[7]), (12, ExampleId::Dataset(1), ExampleId::Replay(1)));
+    assert_eq!((job.record(ids[1]).unwrap().id.as_str(), job.record(ids[7]).unwrap().id.as_str()), ("toy-1", "toy-1"));
+    assert!(ids.iter().all(|&id| !job.encode(id).unwrap().response.is_empty()));
+    let without = TrainJob { replay: None, ..job };
+    assert!(without.examples().count() == 6 && without.record(ids[7]).is_err());
 }
 
 #[test]
@@ -159,7 +189,7 @@ fn a_run_of_a_version_that_did_not_know_a_setting_goes_on_with_its_default_alone
     go(&run, &plan, Some(3)).unwrap();
     let file = run.join("config.toml");
     let text = std::fs::read_to_string(&file).unwrap();
-    let unknown = ["replay", "replay_share", "kl_coef", "resample_every", "max_per_prompt"];
+    let unknown = ["loss_type", "replay", "replay_share", "kl_coef", "resample_every", "max_per_prompt"];
     let old: Vec<&str> = text.lines().filter(|l| !unknown.iter().any(|k| l.starts_with(&format!("{k} =")))).collect();
     assert_eq!(old.len() + unknown.len(), text.lines().count());
     std::fs::write(&file, old.join("\n")).unwrap();
@@ -173,7 +203,7 @@ fn a_run_goes_on_with_the_prompt_files_that_it_began_with_if_it_says_which() {
     let dir = tempfile::tempdir().unwrap();
     let (run, plan) = (dir.path().join("run"), config(&[SFT]));
     let with = |hash: &str| RunManifest { prompt_hash: Some(hash.into()), ..identity() };
-    let open = |identity: &RunManifest| RunDir::open(&run, &plan, identity).map(drop);
+    let open = |identity: &RunManifest| RunDir::open(&run, &plan, identity, &Single).map(drop);
     // Of an earlier version, which did not say.
     go(&run, &plan, Some(3)).unwrap();
     assert!(!std::fs::read_to_string(run.join("run.json")).unwrap().contains("prompt_hash"));

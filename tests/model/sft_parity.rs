@@ -4,9 +4,11 @@
 use crate::common;
 use crate::common::Recorded;
 use candle_core::Tensor;
+use jigsaw::comm::Single;
 use jigsaw::model::LanguageModel as _;
 use jigsaw::nn::Parameter;
-use jigsaw::train::objective::{Window, sft};
+use jigsaw::train::gradient_accumulation::{MicroBatch, accumulate_gradients};
+use jigsaw::train::objective::Nll;
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::schedule::learning_rate;
 use jigsaw::train::settings::{LrSchedule, Method, TrainConfig, TrainSettings};
@@ -54,19 +56,8 @@ fn run(name: &str) {
             .iter()
             .map(|m| m.as_array().unwrap().iter().map(|i| recorded.sequence(i.as_u64().unwrap() as usize)).collect())
             .collect();
-        let lengths: Vec<usize> = micro.iter().flatten().map(|s: &jigsaw::model::Sequence| s.response.len()).collect();
-        let window = Window::of(lengths, micro.len());
-        let loss = std::sync::Mutex::new(0.0);
-        for batch in &micro {
-            model
-                .backward(batch, 1.0, None, &|_, stats| {
-                    let (part, grads) = sft(stats, &window);
-                    *loss.lock().unwrap() += part;
-                    Ok(grads)
-                })
-                .unwrap();
-        }
-        let loss = loss.into_inner().unwrap();
+        let micro: Vec<MicroBatch> = micro.iter().map(|m: &Vec<jigsaw::model::Sequence>| MicroBatch::new(m)).collect();
+        let loss = accumulate_gradients(&Single, &model, None, &Nll::default(), &micro, 1.0).unwrap().loss;
         let norm = optimizer.grad_norm().unwrap();
         let lr = learning_rate(&settings, k, total);
         close(&format!("{name} step {k} loss"), loss, number(&step["loss"]), 1e-4 * number(&step["loss"]));

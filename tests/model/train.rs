@@ -1,8 +1,9 @@
-//! The training loops on a toy policy: they learn, they stop and go on to the same bytes, they refuse what cannot work.
+//! The training loops on a toy model: they learn, they stop and go on to the same bytes, they refuse what cannot work.
 
 use crate::toy;
 use crate::toy::{Digits, Puzzles, Toy};
 use jigsaw::Result;
+use jigsaw::comm::Single;
 use jigsaw::train::metrics::Metrics;
 use jigsaw::train::run_dir::{ResumeState, RunDir, RunManifest};
 use jigsaw::train::settings::{Method, TrainConfig};
@@ -94,29 +95,30 @@ fn go(dir: &Path, config: &TrainConfig, way: Way) -> (Result<TrainOutcome>, Told
     std::fs::create_dir_all(&base).unwrap();
     std::fs::write(base.join("config.json"), "{}").unwrap();
     let mut told = Told::default();
-    let (run, checkpoint) = match RunDir::open(dir, config, &identity("d")) {
+    let (run, checkpoint) = match RunDir::open(dir, config, &identity("d"), &Single) {
         Err(e) => return (Err(e), told),
         Ok(ResumeState::Finished(f)) => return (Ok(TrainOutcome::Finished(f)), told),
         Ok(ResumeState::Fresh(run)) => (run, None),
         Ok(ResumeState::Resumed(run, checkpoint)) => (run, Some(checkpoint)),
     };
-    let mut policy = Toy::load(checkpoint.as_ref().map(|c| c.dir.as_path()));
-    (policy.delay, policy.poison) = (way.delay, way.poison);
+    let mut model = Toy::load(checkpoint.as_ref().map(|c| c.dir.as_path()));
+    (model.delay, model.poison) = (way.delay, way.poison);
     if way.orphan {
-        policy = policy.with_orphan();
+        model = model.with_orphan();
     }
     let reference = Toy::load(None);
     let (puzzles, stop) = (Puzzles::new(), AtomicBool::new(false));
     let job = TrainJob {
         config,
-        policy: &policy,
+        model: &model,
         reference: config.grpo.as_ref().is_some_and(|g| g.beta > 0.0).then_some(&reference as _),
         base: &base,
-        codec: &Digits,
+        encoder: &Digits,
         train: &puzzles,
-        replayed: 0,
+        replay: None,
         validation: Some(&puzzles),
         stop: &stop,
+        comm: &Single,
     };
     let ended =
         train(&job, &run, checkpoint.as_ref(), &mut Listener { told: &mut told, stop: &stop, stop_at: way.stop_at });
@@ -189,7 +191,7 @@ fn several_steps_a_rollout_clip_the_ratio_and_a_reference_holds_the_policy_back(
     let free = run(&[]);
     assert!(
         free.steps.iter().any(|m| metric(m, "clip_fraction") > 0.0),
-        "later steps of a rollout batch are off-policy"
+        "later steps of a rollout batch are off-model"
     );
     assert!(metric(&free.steps[119], "reward") > 2.0);
     let held = run(&["grpo.beta=2"]);
@@ -408,13 +410,15 @@ fn a_finished_run_repeated_does_nothing_and_other_settings_are_refused_by_name()
     let error = ended.unwrap_err();
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("train.learning_rate: 0.2 -> 0.1"), "{error}");
-    let Err(error) = RunDir::open(&out, &plan, &identity("other")) else { panic!("other data accepted") };
+    let Err(error) = RunDir::open(&out, &plan, &identity("other"), &Single) else { panic!("other data accepted") };
     assert!(error.to_string().contains("data"), "{error}");
 
     let foreign = dir.path().join("foreign");
     std::fs::create_dir(&foreign).unwrap();
     std::fs::write(foreign.join("thesis.tex"), "precious").unwrap();
-    let Err(error) = RunDir::open(&foreign, &plan, &identity("d")) else { panic!("foreign directory accepted") };
+    let Err(error) = RunDir::open(&foreign, &plan, &identity("d"), &Single) else {
+        panic!("foreign directory accepted")
+    };
     assert!(error.to_string().contains("not empty"), "{error}");
 }
 
@@ -422,8 +426,8 @@ fn a_finished_run_repeated_does_nothing_and_other_settings_are_refused_by_name()
 fn two_processes_cannot_train_in_one_directory() {
     let dir = tempfile::tempdir().unwrap();
     let plan = config(Method::Sft, &[SFT]);
-    let Ok(ResumeState::Fresh(_held)) = RunDir::open(dir.path(), &plan, &identity("d")) else { panic!() };
-    let Err(error) = RunDir::open(dir.path(), &plan, &identity("d")) else { panic!("opened twice") };
+    let Ok(ResumeState::Fresh(_held)) = RunDir::open(dir.path(), &plan, &identity("d"), &Single) else { panic!() };
+    let Err(error) = RunDir::open(dir.path(), &plan, &identity("d"), &Single) else { panic!("opened twice") };
     assert!(error.to_string().contains("another process"), "{error}");
 }
 

@@ -1,9 +1,10 @@
 //! The losses, the optimizer, clipping and the schedules against numbers recorded from TRL, torch and transformers
-//! (`scripts/reference/record_grpo.py`, `record_training.py`).
+//! (`scripts/reference/record_grpo.py`, `record_sft_losses.py`, `record_training.py`).
 
 use candle_core::{Device, Tensor, Var};
+use jigsaw::model::TokenStats;
 use jigsaw::nn::Parameter;
-use jigsaw::train::objective::{GrpoInputs, Window, advantages, grpo};
+use jigsaw::train::objective::{BatchTotals, Dft, GrpoLoss, Nll, Objective, ObjectiveInputs, advantages};
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::schedule::learning_rate;
 use jigsaw::train::settings::{
@@ -48,6 +49,42 @@ fn close(got: f64, want: f64, relative: f64, absolute: f64, what: &str) {
 }
 
 #[test]
+fn every_sft_loss_and_its_gradient_is_trls() {
+    let all = json("training/sft_losses.json");
+    let lengths: Vec<usize> = parse(&all["lengths"]);
+    let cases = all["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 12);
+    for (i, case) in cases.iter().enumerate() {
+        let objective: &dyn Objective = match case["loss_type"].as_str().unwrap() {
+            "nll" => &Nll::default(),
+            "dft" => &Dft::default(),
+            other => panic!("{other}"),
+        };
+        let items = case["num_items_in_batch"].as_f64().unwrap();
+        let logprobs = f32s(&case["logprobs"]);
+        let tokens = logprobs.len();
+        let out = objective.compute(&ObjectiveInputs {
+            stats: &TokenStats { logprobs, entropies: f32s(&case["entropies"]), kl: None },
+            old_logprobs: None,
+            reference_logprobs: None,
+            lengths: &lengths,
+            advantages: &[],
+            micro_batch_tokens: tokens,
+            batch: BatchTotals { tokens: items, sequences: lengths.len(), micro_batches: 1 },
+        });
+        close(out.loss, case["loss"].as_f64().unwrap(), 1e-6, 1e-9, &format!("case {i}"));
+        let want = f64s(&case["grad_logprobs"]);
+        assert_eq!(out.grads.logprobs.len(), want.len());
+        for (got, want) in out.grads.logprobs.iter().zip(want) {
+            close(f64::from(*got), want, 1e-6, 1e-9, &format!("gradient of case {i}"));
+        }
+        // TRL's entropy is the mean over the tokens of the micro-batch.
+        let entropy = out.metrics.get("entropy") * items / tokens as f64;
+        close(entropy, case["entropy"].as_f64().unwrap(), 1e-5, 1e-9, &format!("entropy of case {i}"));
+    }
+}
+
+#[test]
 fn every_grpo_loss_and_its_gradient_is_trls() {
     let all = json("grpo/losses.json");
     let cases = all["cases"].as_array().unwrap();
@@ -60,7 +97,7 @@ fn every_grpo_loss_and_its_gradient_is_trls() {
         let number = |key: &str| case[key].as_f64().unwrap();
         let accumulation = number("gradient_accumulation_steps");
         let tokens: usize = lengths.iter().sum();
-        let window = Window {
+        let batch_totals = BatchTotals {
             tokens: number("num_items_in_batch") * accumulation / number("steps_per_generation"),
             sequences: lengths.len() * accumulation as usize,
             micro_batches: accumulation as usize,
@@ -74,23 +111,19 @@ fn every_grpo_loss_and_its_gradient_is_trls() {
             delta: case["delta"].as_f64(),
             beta: number("beta"),
             // TRL averages the entropy over the tokens of each micro-batch, we over those of the window.
-            entropy_coef: number("entropy_coef") * window.tokens / (tokens as f64 * accumulation),
+            entropy_coef: number("entropy_coef") * batch_totals.tokens / (tokens as f64 * accumulation),
             ..TrainConfig::defaults(Method::Rft).grpo.unwrap()
         };
-        let out = grpo(
-            &settings,
-            &GrpoInputs {
-                logprobs: &policy,
-                entropies: &entropies,
-                old: (!case["on_policy"].as_bool().unwrap()).then_some(&old),
-                reference: Some(&reference),
-                lengths: &lengths,
-                advantages: &f64s(&batch["advantages"]),
-                micro_tokens: tokens,
-                window,
-                max_completion_length: all["max_completion_length"].as_u64().unwrap() as usize,
-            },
-        );
+        let max_completion_length = all["max_completion_length"].as_u64().unwrap() as usize;
+        let out = GrpoLoss { settings: settings.clone(), max_completion_length }.compute(&ObjectiveInputs {
+            stats: &TokenStats { logprobs: policy, entropies, kl: None },
+            old_logprobs: (!case["on_policy"].as_bool().unwrap()).then_some(&old),
+            reference_logprobs: Some(&reference),
+            lengths: &lengths,
+            advantages: &f64s(&batch["advantages"]),
+            micro_batch_tokens: tokens,
+            batch: batch_totals,
+        });
         let what = format!("case {i} {settings:?}");
         close(out.loss, number("loss"), 1e-5, 1e-7, &what);
         let want = f64s(&case["grad_logps"]);
@@ -108,18 +141,24 @@ fn every_grpo_loss_and_its_gradient_is_trls() {
         }
         let metric = |name: &str, got: f64| {
             if let Some(want) = case["metrics"].get(name) {
-                close(got / out.sums.tokens, want.as_f64().unwrap(), 1e-5, 1e-7, &format!("{name} of {what}"));
+                close(
+                    got / out.metrics.get("tokens"),
+                    want.as_f64().unwrap(),
+                    1e-5,
+                    1e-7,
+                    &format!("{name} of {what}"),
+                );
             }
         };
-        metric("kl", out.sums.kl);
-        metric("entropy", out.sums.entropy);
+        metric("kl", out.metrics.get("kl"));
+        metric("entropy", out.metrics.get("entropy"));
         // At sequence level TRL's clip ratios are means over sequences, ours over tokens.
         if importance == ImportanceLevel::Token {
-            metric("clip_ratio/low_mean", out.sums.clipped_low);
-            metric("clip_ratio/high_mean", out.sums.clipped_high);
-            metric("clip_ratio/region_mean", out.sums.clipped_low + out.sums.clipped_high);
+            metric("clip_ratio/low_mean", out.metrics.get("clipped_low"));
+            metric("clip_ratio/high_mean", out.metrics.get("clipped_high"));
+            metric("clip_ratio/region_mean", out.metrics.get("clipped_low") + out.metrics.get("clipped_high"));
             if settings.loss_type == LossType::Cispo {
-                metric("cispo_clip_ratio", out.sums.clipped_high);
+                metric("cispo_clip_ratio", out.metrics.get("clipped_high"));
             }
         }
     }

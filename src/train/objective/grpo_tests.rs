@@ -1,7 +1,37 @@
 //! Gradients against finite differences, hand-computed values, and the equality of differently cut windows.
 
+use super::super::base::BatchTotals;
 use super::*;
+use crate::model::TokenStats;
 use crate::train::settings::{Method, TrainConfig};
+
+/// The inputs of a loss with its settings, flat.
+struct GrpoInputs<'a> {
+    logprobs: &'a [f32],
+    entropies: &'a [f32],
+    old: Option<&'a [f32]>,
+    reference: Option<&'a [f32]>,
+    lengths: &'a [usize],
+    advantages: &'a [f64],
+    micro_tokens: usize,
+    batch: BatchTotals,
+    max_completion_length: usize,
+}
+
+fn grpo(settings: &GrpoSettings, inputs: &GrpoInputs<'_>) -> ObjectiveOutput {
+    let (logprobs, entropies) = (inputs.logprobs.to_vec(), inputs.entropies.to_vec());
+    GrpoLoss { settings: settings.clone(), max_completion_length: inputs.max_completion_length }.compute(
+        &ObjectiveInputs {
+            stats: &TokenStats { logprobs, entropies, kl: None },
+            old_logprobs: inputs.old,
+            reference_logprobs: inputs.reference,
+            lengths: inputs.lengths,
+            advantages: inputs.advantages,
+            micro_batch_tokens: inputs.micro_tokens,
+            batch: inputs.batch,
+        },
+    )
+}
 
 const LENGTHS: [usize; 4] = [3, 5, 1, 4];
 const ADVANTAGES: [f64; 4] = [1.3, -0.8, 0.4, -1.1];
@@ -25,7 +55,7 @@ fn values() -> (Vec<f32>, Vec<f32>, Vec<f32>, Vec<f32>) {
     (logprobs, wave(0.9, 1.5, 0.4), old, wave(1.1, -1.3, 0.8))
 }
 
-fn run(s: &GrpoSettings, v: &(Vec<f32>, Vec<f32>, Vec<f32>, Vec<f32>)) -> GrpoOutput {
+fn run(s: &GrpoSettings, v: &(Vec<f32>, Vec<f32>, Vec<f32>, Vec<f32>)) -> ObjectiveOutput {
     grpo(
         s,
         &GrpoInputs {
@@ -36,7 +66,7 @@ fn run(s: &GrpoSettings, v: &(Vec<f32>, Vec<f32>, Vec<f32>, Vec<f32>)) -> GrpoOu
             lengths: &LENGTHS,
             advantages: &ADVANTAGES,
             micro_tokens: 13,
-            window: Window::of(LENGTHS, 1),
+            batch: BatchTotals::of(LENGTHS, 1),
             max_completion_length: 9,
         },
     )
@@ -93,7 +123,7 @@ fn on_policy_the_gradient_is_the_policy_gradient() {
         lengths: &LENGTHS,
         advantages: &ADVANTAGES,
         micro_tokens: 13,
-        window: Window::of(LENGTHS, 1),
+        batch: BatchTotals::of(LENGTHS, 1),
         max_completion_length: 9,
     };
     let out = grpo(&s, &inputs);
@@ -105,13 +135,21 @@ fn on_policy_the_gradient_is_the_policy_gradient() {
         }
     }
     assert_eq!(out.grads.entropies, None);
-    assert_eq!((out.sums.ratio, out.sums.clipped_low, out.sums.clipped_high, out.sums.kl), (13.0, 0.0, 0.0, 0.0));
+    assert_eq!(
+        (
+            out.metrics.get("ratio"),
+            out.metrics.get("clipped_low"),
+            out.metrics.get("clipped_high"),
+            out.metrics.get("kl")
+        ),
+        (13.0, 0.0, 0.0, 0.0)
+    );
 }
 
 #[test]
 fn values_computed_by_hand() {
     // Two responses, ratios e^0.5 (clipped above, A > 0) and e^-0.5 (clipped below, A < 0).
-    let inputs = |window| GrpoInputs {
+    let inputs = |batch| GrpoInputs {
         logprobs: &[-0.5, -1.5],
         entropies: &[0.0, 0.0],
         old: Some(&[-1.0, -1.0]),
@@ -119,15 +157,15 @@ fn values_computed_by_hand() {
         lengths: &[1, 1],
         advantages: &[2.0, -1.0],
         micro_tokens: 2,
-        window,
+        batch,
         max_completion_length: 4,
     };
     let s = GrpoSettings { beta: 0.1, entropy_coef: 0.0, epsilon_high: Some(0.28), ..settings(LossType::DrGrpo) };
-    let out = grpo(&s, &inputs(Window::of([1, 1], 1)));
+    let out = grpo(&s, &inputs(BatchTotals::of([1, 1], 1)));
     let k3 = 0.5f64.exp() - 0.5 - 1.0;
     let expected = (-1.28 * 2.0 + 0.8 + 0.1 * k3) / 8.0;
     assert!((out.loss - expected).abs() < 1e-12, "{} {expected}", out.loss);
-    assert_eq!((out.sums.clipped_low, out.sums.clipped_high), (1.0, 1.0));
+    assert_eq!((out.metrics.get("clipped_low"), out.metrics.get("clipped_high")), (1.0, 1.0));
     assert_eq!(out.grads.logprobs[0], 0.0);
 }
 
@@ -137,7 +175,7 @@ fn eight_micro_batches_give_the_loss_and_gradient_of_one_batch_of_eight() {
     for loss_type in ALL {
         let s = settings(loss_type);
         let whole = run(&s, &v);
-        let (mut loss, mut grads, mut sums, mut at) = (0.0, Vec::new(), GrpoSums::default(), 0);
+        let (mut loss, mut grads, mut sums, mut at) = (0.0, Vec::new(), MetricSums::default(), 0);
         for (i, &n) in LENGTHS.iter().enumerate() {
             let r = at..at + n;
             at += n;
@@ -151,13 +189,13 @@ fn eight_micro_batches_give_the_loss_and_gradient_of_one_batch_of_eight() {
                     lengths: &LENGTHS[i..=i],
                     advantages: &ADVANTAGES[i..=i],
                     micro_tokens: n,
-                    window: Window::of(LENGTHS, LENGTHS.len()),
+                    batch: BatchTotals::of(LENGTHS, LENGTHS.len()),
                     max_completion_length: 9,
                 },
             );
             loss += part.loss;
             grads.extend(part.grads.logprobs);
-            sums += part.sums;
+            sums.add_all(&part.metrics);
         }
         if loss_type == LossType::Bnpo {
             // By its definition a mean of means: it must differ here, where the responses differ in length.
@@ -166,8 +204,8 @@ fn eight_micro_batches_give_the_loss_and_gradient_of_one_batch_of_eight() {
         }
         assert!((loss - whole.loss).abs() < 1e-12, "{loss_type:?}");
         assert_eq!(grads, whole.grads.logprobs);
-        assert_eq!(sums.tokens, whole.sums.tokens);
-        assert_eq!(sums.clipped_high, whole.sums.clipped_high);
+        assert_eq!(sums.get("tokens"), whole.metrics.get("tokens"));
+        assert_eq!(sums.get("clipped_high"), whole.metrics.get("clipped_high"));
     }
 }
 
@@ -189,7 +227,7 @@ fn the_parts_of_a_micro_batch_add_up_for_every_loss_type() {
                 lengths: &LENGTHS[i..=i],
                 advantages: &ADVANTAGES[i..=i],
                 micro_tokens: 13,
-                window: Window::of(LENGTHS, 1),
+                batch: BatchTotals::of(LENGTHS, 1),
                 max_completion_length: 9,
             };
             let part = grpo(&s, &inputs);
@@ -213,7 +251,7 @@ fn an_empty_response_weighs_nothing_and_breaks_nothing() {
             lengths: &[0, 0],
             advantages: &[1.0, -1.0],
             micro_tokens: 0,
-            window: Window::of([0, 0], 1),
+            batch: BatchTotals::of([0, 0], 1),
             max_completion_length: 9,
         },
     );

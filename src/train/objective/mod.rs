@@ -1,35 +1,38 @@
-//! The losses, as pure functions from numbers to (loss, gradients, metrics): no tensors, no model, f64 inside.
+//! The losses, one file each: pure functions from numbers to (loss, gradients, metrics), with no tensors, no model, and f64 inside.
 //!
-//! A window is everything that one optimizer step sees: all micro-batches of the accumulation. The denominators are those
-//! of the window, so that cutting it differently changes nothing (`bnpo` excepted, whose definition is per micro-batch).
+//! Denominators are those of the whole batch of an optimizer step, so that cutting it into other micro-batches changes nothing (`bnpo`
+//! excepted, whose definition is per micro-batch). To add a loss, write its file, add its name to the settings, and a line to
+//! [`of_config`].
 
 mod advantage;
-pub mod grpo;
-mod sft;
+mod base;
+mod dft;
+mod grpo;
+mod kl_penalty;
+mod nll;
 
 pub use advantage::{ADVANTAGE_EPS, advantages, mean_and_std};
-pub use grpo::{GrpoInputs, GrpoOutput, GrpoSums, grpo};
-pub use sft::{kl_penalty, sft, sft_by_sequence};
+pub use base::{BatchTotals, MetricSums, Needs, Objective, ObjectiveInputs, ObjectiveOutput};
+pub use dft::Dft;
+pub use grpo::GrpoLoss;
+pub use kl_penalty::KlPenalty;
+pub use nll::Nll;
 
-/// Size of the window that a micro-batch is part of.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Window {
-    /// Response tokens over all micro-batches.
-    pub tokens: f64,
-    /// Sequences over all micro-batches.
-    pub sequences: usize,
-    /// Number of micro-batches.
-    pub micro_batches: usize,
-}
+use crate::train::settings::{SftLossType, TrainConfig};
 
-impl Window {
-    /// The window of these response lengths, cut into `micro_batches`.
-    pub fn of(lengths: impl IntoIterator<Item = usize>, micro_batches: usize) -> Window {
-        let mut window = Window { tokens: 0.0, sequences: 0, micro_batches };
-        for length in lengths {
-            window.tokens += length as f64;
-            window.sequences += 1;
-        }
-        window
+/// The objective that a configuration names.
+pub fn of_config(config: &TrainConfig) -> Box<dyn Objective> {
+    if let (Some(settings), Some(rollout)) = (&config.grpo, &config.rollout) {
+        return Box::new(GrpoLoss { settings: settings.clone(), max_completion_length: rollout.max_new_tokens });
+    }
+    let sft = config.sft.clone().unwrap_or_default();
+    let reduction = sft.loss_reduction;
+    let objective: Box<dyn Objective> = match sft.loss_type {
+        SftLossType::Nll => Box::new(Nll { reduction }),
+        SftLossType::Dft => Box::new(Dft { reduction }),
+    };
+    match sft.kl_coef > 0.0 {
+        true => Box::new(KlPenalty { objective, coef: sft.kl_coef, reduction }),
+        false => objective,
     }
 }

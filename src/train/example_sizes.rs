@@ -1,0 +1,206 @@
+//! Sizes of the training examples: the largest decide how much memory a run takes, and whether an example is too long.
+
+use super::job::{ExampleId, TrainJob};
+use super::optimizer::name_some;
+use crate::model::{PromptSize, Sequence};
+use crate::tasks::{Task, example_size, meta_example, reference_response};
+use crate::{Error, Result};
+use rayon::prelude::*;
+use std::cmp::Reverse;
+
+/// What the memory that an example takes depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExampleSize {
+    /// Which example.
+    pub id: ExampleId,
+    /// Tokens of its prompt and its response; of a response that is still to be sampled, as many as it may get.
+    pub tokens: usize,
+    /// Patches of its images.
+    pub patches: usize,
+}
+
+/// The sizes of the training examples. No image is decoded. With `train.max_length` all examples are measured; otherwise, of many examples,
+/// only the [`largest_candidates`], so that a run starts at once.
+pub(super) fn example_sizes(job: &TrainJob<'_>) -> Result<Vec<ExampleSize>> {
+    let replayed = job.config.replayed_per_round();
+    let ids: Vec<ExampleId> = match job.config.train.max_length {
+        0 => {
+            let own = largest_candidates(job.train, job.config.examples_per_round() - replayed);
+            let replay = job.replay.map_or(Vec::new(), |replay| largest_candidates(replay, replayed));
+            own.into_iter().map(ExampleId::Dataset).chain(replay.into_iter().map(ExampleId::Replay)).collect()
+        }
+        _ => job.examples().collect(),
+    };
+    let size = |id: ExampleId| -> Result<ExampleSize> {
+        let (task, i) = job.locate(id)?;
+        let response = match sampled_tokens(job, id) {
+            Some(tokens) => tokens,
+            None => reference_response(task, job.encoder, i)?.len(),
+        };
+        let PromptSize { tokens, patches } = example_size(task, job.encoder, i)?;
+        Ok(ExampleSize { id, tokens: tokens + response, patches })
+    };
+    ids.into_par_iter().map(size).collect::<Vec<Result<_>>>().into_iter().collect()
+}
+
+/// Refuse examples longer than `train.max_length`, by id.
+pub(super) fn check_lengths(job: &TrainJob<'_>, sizes: &[ExampleSize]) -> Result<()> {
+    let limit = job.config.train.max_length;
+    let too_long = sizes.iter().filter(|size| limit > 0 && size.tokens > limit);
+    let long = too_long
+        .map(|size| Ok(format!("{} ({})", job.record(size.id)?.id, size.tokens)))
+        .collect::<Result<Vec<String>>>()?;
+    if long.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = long.iter().map(String::as_str).collect();
+    Err(Error::input(format!(
+        "{} examples are longer than train.max_length = {limit} tokens: {}; raise it, make the images smaller, or leave them out",
+        long.len(),
+        name_some(&names)
+    )))
+}
+
+/// The examples of a task that may be among its `count` largest, judged by the bytes of their text and by the pixels of their images: four
+/// times as many of either, and all if there are few.
+pub(super) fn largest_candidates(task: &dyn Task, count: usize) -> Vec<usize> {
+    candidates_among(task, task.len(), count)
+}
+
+/// As [`largest_candidates`], of the first `len` examples.
+pub(super) fn candidates_among(task: &dyn Task, len: usize, count: usize) -> Vec<usize> {
+    let most = (4 * count).max(64);
+    if len <= 2 * most {
+        return (0..len).collect();
+    }
+    // An example that cannot be read is reported when it is trained on.
+    let measure = |i: usize| {
+        let text = task.example(i).map_or(0, |record| record.messages.iter().map(|m| m.content.len()).sum::<usize>());
+        let area = |(width, height): (u32, u32)| u64::from(width) * u64::from(height);
+        (text, task.image_sizes(i).map_or(0, |sizes| sizes.into_iter().map(area).sum::<u64>()))
+    };
+    let measured: Vec<(usize, u64)> = (0..len).into_par_iter().map(measure).collect();
+    let mut by_text: Vec<usize> = (0..len).collect();
+    let mut by_area = by_text.clone();
+    by_text.sort_by_key(|&i| Reverse(measured[i].0));
+    by_area.sort_by_key(|&i| Reverse(measured[i].1));
+    let mut found: Vec<usize> = by_text.into_iter().take(most).chain(by_area.into_iter().take(most)).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// The most tokens that the model's own response to an example can have, if the model responds to it.
+fn sampled_tokens(job: &TrainJob<'_>, id: ExampleId) -> Option<usize> {
+    job.config.rollout.as_ref().filter(|_| job.is_sampled(id)).map(|rollout| rollout.max_new_tokens)
+}
+
+/// An example without pixels, with its response; if the model responds itself, with the longest possible one.
+pub(super) fn upper_bound(job: &TrainJob<'_>, id: ExampleId) -> Result<Sequence> {
+    let (task, i) = job.locate(id)?;
+    let response = match sampled_tokens(job, id) {
+        Some(tokens) => vec![0; tokens],
+        None => reference_response(task, job.encoder, i)?,
+    };
+    Ok(Sequence { prompt: meta_example(task, job.encoder, i)?, response })
+}
+
+/// The examples of the largest possible round, largest first: `own` examples of the dataset and `replayed` ones. Where rounds run over the
+/// end of an epoch, they can hold an example twice; `own_len` and `replay_len` are the lengths of the epochs.
+pub(super) fn largest_round(
+    sizes: &[ExampleSize],
+    [own, replayed]: [usize; 2],
+    [own_len, replay_len]: [usize; 2],
+    by: fn(&ExampleSize) -> usize,
+) -> Vec<ExampleId> {
+    let part = |is_own: bool, len: usize, count: usize| -> Vec<ExampleSize> {
+        let times = if len.is_multiple_of(count) { 1 } else { 2 };
+        let mut part: Vec<ExampleSize> =
+            sizes.iter().copied().filter(|s| matches!(s.id, ExampleId::Dataset(_)) == is_own).collect();
+        part.sort_by_key(|size| Reverse(by(size)));
+        part.iter().flat_map(|&size| std::iter::repeat_n(size, times)).cycle().take(count).collect()
+    };
+    let mut round = [part(true, own_len, own), part(false, replay_len, replayed)].concat();
+    round.sort_by_key(|size| Reverse(by(size)));
+    round.into_iter().map(|size| size.id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+    use crate::data::Record;
+    use crate::tasks::Score;
+
+    #[test]
+    fn the_largest_round_has_the_largest_examples_wherever_they_stand() {
+        let size = |(i, (tokens, patches))| ExampleSize { id: ExampleId::Dataset(i), tokens, patches };
+        let numbers = [(10, 16), (9, 400), (700, 0), (8, 8), (5, 5), (90, 64)];
+        let sizes: Vec<ExampleSize> = numbers.into_iter().enumerate().map(size).collect();
+        let index = |id: ExampleId| match id {
+            ExampleId::Dataset(i) => i,
+            ExampleId::Replay(i) => 100 + i,
+        };
+        let all = |count: usize, by: fn(&ExampleSize) -> usize| -> Vec<usize> {
+            largest_round(&sizes, [count, 0], [6, 0], by).into_iter().map(index).collect()
+        };
+        assert_eq!(all(3, |s| s.tokens + s.patches), [2, 1, 5]);
+        assert_eq!(all(2, |s| s.tokens), [2, 5]);
+        assert_eq!(all(1, |s| s.patches), [1]);
+        // Rounds of 4 run over the end of an epoch of 6; one of 12 has each example twice.
+        assert_eq!(all(4, |s| s.tokens), [2, 2, 5, 5]);
+        assert_eq!(all(12, |s| s.tokens).iter().filter(|i| **i == 2).count(), 2);
+        // The last two are replayed, one a round.
+        let mut sizes = sizes.clone();
+        (sizes[4].id, sizes[5].id) = (ExampleId::Replay(0), ExampleId::Replay(1));
+        let round = largest_round(&sizes, [2, 1], [4, 2], |s| s.tokens);
+        assert_eq!(round.into_iter().map(index).collect::<Vec<_>>(), [2, 101, 0]);
+    }
+
+    /// A thousand examples: the longest text is that of 700, the largest image that of 900, and that of 5 cannot be read.
+    struct Many(Vec<Record>);
+
+    impl Task for Many {
+        fn name(&self) -> &str {
+            "many"
+        }
+
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn example(&self, i: usize) -> Result<&Record> {
+            Ok(&self.0[i])
+        }
+
+        fn images(&self, i: usize) -> Result<Vec<image::RgbImage>> {
+            match i {
+                5 => Err(Error::input("unreadable")),
+                900 => Ok(vec![image::RgbImage::new(90, 90)]),
+                _ => Ok(vec![image::RgbImage::new(8, 8)]),
+            }
+        }
+
+        fn score(&self, _: usize, _: &str) -> Score {
+            unreachable!("nothing is scored")
+        }
+    }
+
+    #[test]
+    fn of_many_examples_those_of_the_longest_text_and_the_largest_images_are_looked_at() {
+        let record = |i: usize| -> Record {
+            let content = "word ".repeat(if i == 700 { 50 } else { 5 });
+            serde_json::from_value(serde_json::json!({
+                "file_name": "", "id": i.to_string(), "task": "many", "messages": [{"role": "user", "content": content}], "images": [],
+                "answer": "", "source": "", "seed": 0
+            }))
+            .unwrap()
+        };
+        let task = Many((0..1000).map(record).collect());
+        let found = largest_candidates(&task, 8);
+        assert!(found.contains(&700) && found.contains(&900), "{found:?}");
+        assert!(found.len() <= 128 && found.iter().all(|i| (0..1000).contains(i)), "{}", found.len());
+        assert_eq!(candidates_among(&task, 100, 8).len(), 100);
+        assert!(!candidates_among(&task, 800, 8).contains(&900));
+    }
+}

@@ -1,0 +1,116 @@
+//! The gradient of one optimizer step: a forward and backward pass for each micro-batch. The gradients add up in the parameters.
+
+use super::objective::{BatchTotals, MetricSums, Needs, Objective, ObjectiveInputs};
+use super::shard_outputs::ShardOutputs;
+use crate::comm::Communicator;
+use crate::model::{LanguageModel, Sequence, distributed};
+use crate::{Error, Result};
+
+/// The sequences of one forward and backward pass, with what the objective needs to know of them.
+#[derive(Debug, Clone)]
+pub struct MicroBatch {
+    sequences: Vec<Sequence>,
+    lengths: Vec<usize>,
+    advantages: Vec<f64>,
+    old_logprobs: Option<Vec<f32>>,
+    reference_logprobs: Option<Vec<f32>>,
+}
+
+impl MicroBatch {
+    /// Sequences of supervised training.
+    pub fn new(sequences: &[Sequence]) -> MicroBatch {
+        MicroBatch::with_advantages(sequences.to_vec(), Vec::new())
+    }
+
+    /// Sequences with the advantage of each.
+    pub fn with_advantages(sequences: Vec<Sequence>, advantages: Vec<f64>) -> MicroBatch {
+        let lengths = sequences.iter().map(|s| s.response.len()).collect();
+        MicroBatch { sequences, lengths, advantages, old_logprobs: None, reference_logprobs: None }
+    }
+
+    /// Compute, on all ranks, the log-probabilities that an objective needs: those of `model` as it is now, and those of `reference`.
+    ///
+    /// # Errors
+    /// A reference that is needed and missing.
+    pub fn supply(
+        mut self,
+        needs: Needs,
+        comm: &dyn Communicator,
+        model: &dyn LanguageModel,
+        reference: Option<&dyn LanguageModel>,
+        temperature: f32,
+    ) -> Result<MicroBatch> {
+        if needs.old_logprobs {
+            self.old_logprobs = Some(distributed::score(comm, model, &self.sequences, temperature)?);
+        }
+        if needs.reference_logprobs {
+            let reference = reference.ok_or_else(no_reference)?;
+            self.reference_logprobs = Some(distributed::score(comm, reference, &self.sequences, temperature)?);
+        }
+        Ok(self)
+    }
+
+    /// The sequences.
+    pub fn sequences(&self) -> &[Sequence] {
+        &self.sequences
+    }
+}
+
+/// The sums over the batch of one optimizer step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accumulated {
+    /// The loss.
+    pub loss: f64,
+    /// The objective's metrics.
+    pub metrics: MetricSums,
+    /// Size of the batch.
+    pub totals: BatchTotals,
+}
+
+/// Add the gradient of the objective over these micro-batches to the parameters of `model`. Every rank gives the same micro-batches,
+/// computes a part of each, and ends with the gradient and the sums of all.
+///
+/// # Errors
+/// A reference that the objective needs and that is missing.
+pub fn accumulate_gradients(
+    comm: &dyn Communicator,
+    model: &dyn LanguageModel,
+    reference: Option<&dyn LanguageModel>,
+    objective: &dyn Objective,
+    micro_batches: &[MicroBatch],
+    temperature: f32,
+) -> Result<Accumulated> {
+    let totals = BatchTotals::of(micro_batches.iter().flat_map(|m| m.lengths.iter().copied()), micro_batches.len());
+    let kl_reference = match objective.needs().reference_kl {
+        true => Some(reference.ok_or_else(no_reference)?),
+        false => None,
+    };
+    let (mut loss, mut metrics) = (0.0, MetricSums::default());
+    for micro in micro_batches {
+        let outputs = ShardOutputs::default();
+        model.distributed_backward(comm, &micro.sequences, temperature, kl_reference, &|shard, stats| {
+            let first: usize = micro.lengths[..shard.start].iter().sum();
+            let tokens = first..first + stats.logprobs.len();
+            let output = objective.compute(&ObjectiveInputs {
+                stats,
+                old_logprobs: micro.old_logprobs.as_ref().map(|old| &old[tokens.clone()]),
+                reference_logprobs: micro.reference_logprobs.as_ref().map(|reference| &reference[tokens.clone()]),
+                lengths: &micro.lengths[shard.clone()],
+                advantages: micro.advantages.get(shard.clone()).unwrap_or_default(),
+                micro_batch_tokens: micro.lengths.iter().sum(),
+                batch: totals,
+            });
+            outputs.insert(shard.start, output.loss, output.metrics);
+            Ok(output.grads)
+        })?;
+        for (part, sums) in outputs.ordered(comm)? {
+            loss += part;
+            metrics.add_all(&sums);
+        }
+    }
+    Ok(Accumulated { loss, metrics, totals })
+}
+
+fn no_reference() -> Error {
+    Error::failed("the objective needs a reference model, and there is none")
+}

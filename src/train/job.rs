@@ -1,0 +1,90 @@
+//! What a training run needs: its configuration, its models, and its examples with where each comes from.
+
+use crate::comm::Communicator;
+use crate::data::Record;
+use crate::model::{LanguageModel, PromptEncoder, Sequence};
+use crate::sampling::LocalModel;
+use crate::tasks::{Task, encode_example, reference_sequence};
+use crate::train::settings::TrainConfig;
+use crate::{Error, Result};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// Everything a run needs. Nothing in it changes but the weights of `model`.
+pub struct TrainJob<'a> {
+    /// The settings.
+    pub config: &'a TrainConfig,
+    /// The model that trains, with the weights of the start or of the checkpoint that the run resumes from.
+    pub model: &'a dyn LanguageModel,
+    /// A frozen copy of the model that the run started from, if the objective needs one.
+    pub reference: Option<&'a dyn LanguageModel>,
+    /// The model directory that the run started from, for the files beside the weights.
+    pub base: &'a Path,
+    /// Tokenizer and image preprocessing.
+    pub encoder: &'a dyn PromptEncoder,
+    /// Training examples of the run's own dataset.
+    pub train: &'a dyn Task,
+    /// Training examples of the dataset that is replayed (`sft.replay`).
+    pub replay: Option<&'a dyn Task>,
+    /// Validation examples, if there are any.
+    pub validation: Option<&'a dyn Task>,
+    /// Set from outside, on any rank, to end the run after the current round.
+    pub stop: &'a AtomicBool,
+    /// The ranks that train together. All of them have the same examples and settings.
+    pub comm: &'a dyn Communicator,
+}
+
+/// A training example, by the dataset that it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExampleId {
+    /// Of the run's own dataset.
+    Dataset(usize),
+    /// Of the dataset that is replayed.
+    Replay(usize),
+}
+
+impl TrainJob<'_> {
+    /// All training examples, those of the run's own dataset first.
+    pub fn examples(&self) -> impl Iterator<Item = ExampleId> + use<> {
+        let (own, replayed) = (self.train.len(), self.replay.map_or(0, |replay| replay.len()));
+        (0..own).map(ExampleId::Dataset).chain((0..replayed).map(ExampleId::Replay))
+    }
+
+    /// The dataset of an example, and its index there.
+    ///
+    /// # Errors
+    /// A replayed example in a run without replay.
+    pub fn locate(&self, id: ExampleId) -> Result<(&dyn Task, usize)> {
+        match (id, self.replay) {
+            (ExampleId::Dataset(i), _) => Ok((self.train, i)),
+            (ExampleId::Replay(i), Some(replay)) => Ok((replay, i)),
+            (ExampleId::Replay(_), None) => Err(Error::failed("a replayed example without a dataset to replay")),
+        }
+    }
+
+    /// The model that trains, as what responds to prompts: on all ranks.
+    pub fn responder(&self) -> LocalModel<'_> {
+        LocalModel::new(self.model, self.encoder).on_ranks(self.comm)
+    }
+
+    /// The record of an example.
+    pub fn record(&self, id: ExampleId) -> Result<&Record> {
+        let (task, i) = self.locate(id)?;
+        task.example(i)
+    }
+
+    /// Whether the model itself responds to the example, so that its reference response is not used. Replayed examples always train on
+    /// their reference responses.
+    pub fn is_sampled(&self, id: ExampleId) -> bool {
+        matches!(id, ExampleId::Dataset(_)) && self.config.rollout.is_some()
+    }
+
+    /// The example as model input, with its reference response; with an empty one where the model itself is to respond.
+    pub fn encode(&self, id: ExampleId) -> Result<Sequence> {
+        let (task, i) = self.locate(id)?;
+        match self.is_sampled(id) {
+            true => Ok(Sequence { prompt: encode_example(task, self.encoder, i)?, response: Vec::new() }),
+            false => reference_sequence(task, self.encoder, i),
+        }
+    }
+}

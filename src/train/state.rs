@@ -1,0 +1,147 @@
+//! What a step changes: the state that a checkpoint holds, and what a round works with.
+
+use super::batch_sampler::BatchSampler;
+use super::callback::TrainerCallback;
+use super::gradient_check::check_gradients;
+use super::job::{ExampleId, TrainJob};
+use super::metrics::{Log, LogSizes, Metrics, Sample};
+use super::optimizer::{AdamW, name_some, norm_of};
+use super::prefetch::Prefetcher;
+use super::sample_buffer::SampleBuffer;
+use super::schedule::learning_rate;
+use super::stall::StallState;
+use crate::data::Cursor;
+use crate::model::Sequence;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::time::Instant;
+
+/// `trainer/state.json` of a checkpoint: everything besides weights and moments that the next step depends on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainerState {
+    /// Optimizer steps made.
+    pub step: usize,
+    /// Rounds made.
+    pub round: u64,
+    /// Position in the shuffled examples of the run's own dataset.
+    pub cursor: Cursor,
+    /// Position in the shuffled replayed examples, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_cursor: Option<Cursor>,
+    /// On-policy SFT: the responses of the last sampling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_buffer: Option<SampleBuffer>,
+    /// Where the logs end.
+    pub log: LogSizes,
+    /// How long reward variance and entropy have been near zero.
+    pub stall: StallState,
+}
+
+impl Default for TrainerState {
+    /// Before the first step.
+    fn default() -> Self {
+        let cursor = Cursor { epoch: 0, position: 0 };
+        let (log, stall) = (LogSizes::default(), StallState::default());
+        TrainerState { step: 0, round: 0, cursor, replay_cursor: None, sample_buffer: None, log, stall }
+    }
+}
+
+/// What a round works with.
+pub struct StepContext<'a> {
+    /// What the run needs.
+    pub job: &'a TrainJob<'a>,
+    /// The optimizer with its moments.
+    pub optimizer: AdamW,
+    /// Chooses the examples.
+    pub sampler: BatchSampler,
+    /// Encodes the examples of the next step during the current one.
+    pub prefetcher: Prefetcher<'a>,
+    /// What a checkpoint holds besides.
+    pub state: TrainerState,
+    /// Optimizer steps of the whole run.
+    pub total: usize,
+    /// The logs of the run directory; rank 0 alone has them.
+    pub log: Option<Log>,
+    /// The gradients of the next step are to be checked.
+    pub check_gradients: bool,
+    /// Hears of every step.
+    pub callback: &'a mut dyn TrainerCallback,
+}
+
+/// What an optimizer step is made from, apart from the gradients in the parameters.
+pub struct StepReport {
+    /// The loss.
+    pub loss: f64,
+    /// What the algorithm measured.
+    pub metrics: Metrics,
+    /// Ids of the examples.
+    pub example_ids: Vec<String>,
+    /// Tokens of all sequences, prompts included.
+    pub tokens: usize,
+    /// When the step began.
+    pub started: Instant,
+}
+
+impl StepContext<'_> {
+    /// The next `n` examples, encoded. Those after them are prefetched.
+    pub fn next_examples(&mut self, n: usize) -> Result<(Vec<ExampleId>, Vec<Sequence>)> {
+        let ids = self.sampler.next_batch(n);
+        let sequences = self.prefetcher.next(&ids)?;
+        if self.state.step + self.job.config.steps_per_round() < self.total {
+            self.prefetcher.request(self.sampler.peek(n));
+        }
+        Ok((ids, sequences))
+    }
+
+    /// Clip the gradients, update the weights, count the step and record it.
+    ///
+    /// # Errors
+    /// A loss or a gradient that is not finite: step and examples are named.
+    pub fn optimizer_step(&mut self, report: StepReport) -> Result<()> {
+        let StepReport { loss, metrics: measured, example_ids, tokens, started } = report;
+        let step = self.state.step;
+        let ids: Vec<&str> = example_ids.iter().map(String::as_str).collect();
+        let place = || format!("step {} (examples {})", step + 1, name_some(&ids));
+        let squares = self.optimizer.grad_squares()?;
+        if std::mem::take(&mut self.check_gradients) {
+            check_gradients(&squares)?;
+        }
+        if !loss.is_finite() {
+            return Err(Error::failed(format!("{}: the loss is {loss}{DIVERGED}", place())));
+        }
+        let settings = &self.job.config.train;
+        let norm = norm_of(&squares).map_err(|e| Error::failed(format!("{}: {e}{DIVERGED}", place())))?;
+        let rate = learning_rate(settings, step, self.total);
+        self.optimizer.update(rate, norm, settings.max_grad_norm)?;
+        self.state.step += 1;
+        let seconds = started.elapsed().as_secs_f64().max(1e-9);
+        let mut metrics = Metrics::default();
+        metrics.push("loss", loss);
+        metrics.push("learning_rate", rate);
+        metrics.push("grad_norm", norm);
+        metrics.extend(&measured);
+        let cursor = self.sampler.cursor();
+        metrics.push("epoch", cursor.epoch as f64 + cursor.position as f64 / self.job.train.len() as f64);
+        metrics.push("tokens", tokens as f64);
+        metrics.push("tokens_per_second", tokens as f64 / seconds);
+        metrics.push("samples_per_second", ids.len() as f64 / seconds);
+        metrics.push("step_seconds", seconds);
+        self.log_metrics(self.state.step, &metrics)?;
+        self.callback.step(self.state.step, &metrics);
+        Ok(())
+    }
+
+    /// Log the metrics of a step or of an evaluation.
+    pub(super) fn log_metrics(&mut self, step: usize, metrics: &Metrics) -> Result<()> {
+        self.log.as_mut().map_or(Ok(()), |log| log.write(step, metrics))
+    }
+
+    /// Log responses for people to read.
+    pub fn log_responses(&mut self, samples: &[Sample]) -> Result<()> {
+        self.log.as_mut().map_or(Ok(()), |log| samples.iter().try_for_each(|s| log.keep(s)))
+    }
+}
+
+/// The end of the message of a run that diverged.
+const DIVERGED: &str = "; the run stops here and the last checkpoint is kept. If training diverges, lower train.learning_rate or \
+                        train.max_grad_norm";

@@ -13,21 +13,21 @@ use std::path::PathBuf;
 
 /// Measure how one step on training data moves prior knowledge: magnitude, direction, and distance to the base.
 ///
-/// For pairs of a training sample u (of each --train) and a sample v of prior knowledge (of each --prior) under each --model: one plain
-/// SGD step on u, and the change of v's token distributions over the whole vocabulary, which bounds the norm of the kernel of both from
-/// below (LBK); the signed change of v's log-likelihood, the same of u after a step on v, and the cosine of both gradients. The
-/// weights are put back exactly after each step. Also the perplexity of all responses under the base, and with --forgetting how well KL
-/// to the base predicts what was forgotten (docs/dynamics.md).
+/// Each training sample u (of --train) is paired with a sample v of prior knowledge (of --prior) under each --model. After one plain SGD step
+/// on u, the change of v's token distributions over the whole vocabulary gives a lower bound of the norm of their kernel (LBK). Also
+/// measured: the change of v's log-likelihood, the change of u's after a step on v, and the cosine of both gradients. The weights are
+/// restored exactly after each step. The perplexity of all responses under the base is reported too, and with --forgetting how well KL to
+/// the base predicts forgetting (docs/dynamics.md).
 ///
-/// Writes pairs.jsonl (a line a pair, as they come), dynamics.csv, dynamics.md, and dynamics.json last. The same command again
-/// goes on where it was stopped, and more checkpoints may be added behind those that are there.
+/// Writes pairs.jsonl (a line for each pair), dynamics.csv, dynamics.md, and dynamics.json last. The same command resumes an interrupted
+/// measurement; further checkpoints may be added after the measured ones.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DynamicsArgs {
     /// Checkpoint directories, in the order of training, such as BASE RUN/checkpoints/*; or names on the Hub (OWNER/NAME[@REVISION])
     #[arg(long, value_name = "MODEL", num_args = 1.., required = true)]
     model: Vec<PathBuf>,
-    /// The model they were tuned from; perplexities are by it, and so are answers to prior questions
+    /// The model that they were tuned from: perplexities are under it, and it answers the questions of benchmark files
     #[arg(long, value_name = "MODEL")]
     base: PathBuf,
     /// Training data of a regime: NAME=DIR, a dataset directory; several may be given
@@ -37,7 +37,7 @@ pub struct DynamicsArgs {
     /// dataset (with the responses of its records); several may be given
     #[arg(long, value_name = "NAME=FILE", num_args = 1.., required = true)]
     prior: Vec<String>,
-    /// Pairs of each --train with each --prior, at most; a training sample is used once before any is used again
+    /// Most pairs of each --train with each --prior; all training samples are used once before any is used again
     #[arg(long, value_name = "N", default_value_t = InfluenceConfig::default().pairs)]
     pairs: usize,
     /// Size of the SGD step
@@ -46,7 +46,7 @@ pub struct DynamicsArgs {
     /// The loss of a response that the step descends: mean or sum over its tokens of the negative log-probability
     #[arg(long, value_enum, default_value_t = ResponseLoss::Mean)]
     loss: ResponseLoss,
-    /// Parts that take no step, as in training: vision, merger, embeddings, text, or the beginning of parameter names
+    /// Frozen parts, as in training: vision, merger, embeddings, text, or the beginning of parameter names
     #[arg(long, value_name = "PART", num_args = 1..)]
     freeze: Vec<String>,
     /// Comparisons with the base (--out of `jigsaw eval --baseline`), to set KL to the base against forgetting
@@ -58,7 +58,7 @@ pub struct DynamicsArgs {
     /// Split of the datasets of --prior
     #[arg(long, value_name = "NAME", default_value = "test")]
     prior_split: String,
-    /// Longest answer of the base in tokens; when not given, each benchmark's own
+    /// Token limit of the base's answers [default: that of each benchmark]
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<usize>,
     /// Seed of the choice of samples
@@ -70,7 +70,7 @@ pub struct DynamicsArgs {
     /// Where to compute: cpu, cuda, cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
-    /// Remove what an earlier measurement left in the output directory
+    /// Remove the results of an earlier measurement from the output directory
     #[arg(long)]
     fresh: bool,
 }
@@ -96,7 +96,7 @@ impl DynamicsArgs {
         print(&format!("{}{files}", describe(&found?)))
     }
 
-    /// Everything checked that can be checked without a file.
+    /// The request, checked as far as that needs no file.
     fn request(self) -> Result<DynamicsRequest> {
         let specs = |flag: &str, texts: &[String], split: &str| {
             texts.iter().map(|text| BenchmarkSpec::of_flag(flag, text, split)).collect::<Result<Vec<_>>>()
@@ -104,7 +104,7 @@ impl DynamicsArgs {
         let request = DynamicsRequest {
             train: specs("--train", &self.train, &self.split)?,
             prior: specs("--prior", &self.prior, &self.prior_split)?,
-            setting: InfluenceConfig {
+            config: InfluenceConfig {
                 eta: self.eta,
                 loss: self.loss,
                 pairs: self.pairs,
@@ -123,7 +123,7 @@ impl DynamicsArgs {
     }
 }
 
-/// The tables for a person.
+/// The tables as text.
 fn describe(found: &DynamicsResult) -> String {
     let mut text = format!("{}\n", likelihood(found).text());
     for checkpoint in &found.checkpoints {
@@ -203,7 +203,7 @@ mod tests {
         let names = |specs: &[BenchmarkSpec]| specs.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&found.train), ["sft", "rft", "rollouts"]);
         assert_eq!(names(&found.prior), ["vqa", "pope"]);
-        assert_eq!((found.models.len(), found.setting.loss, found.setting.pairs), (2, ResponseLoss::Sum, 256));
+        assert_eq!((found.models.len(), found.config.loss, found.config.pairs), (2, ResponseLoss::Sum, 256));
         assert_eq!((found.train[0].split.as_str(), found.prior[0].split.as_str()), ("train", "test"));
         assert_eq!(found.prior[0].kind.as_deref(), Some("vqa"));
     }

@@ -14,11 +14,11 @@ use std::path::PathBuf;
 
 /// Measure how one step on training data moves prior knowledge: magnitude, direction, and distance to the base.
 ///
-/// For pairs of a training sample u (of each --train) and a sample v of prior knowledge (of each --prior) under each --model: one plain
-/// SGD step on u, and the change of v's token distributions over the whole vocabulary, which bounds the norm of the kernel of both from
-/// below (LBK); the signed change of v's log-likelihood, the same of u after a step on v, and the cosine of both gradients. The
-/// weights are put back exactly after each step. Also the perplexity of all responses under the base, and with --forgetting how well KL
-/// to the base predicts what was forgotten (docs/dynamics.md).
+/// Each training sample u (of --train) is paired with a sample v of prior knowledge (of --prior) under each --model. After one plain SGD step
+/// on u, the change of v's token distributions over the whole vocabulary gives a lower bound of the norm of their kernel (LBK). Also
+/// measured: the change of v's log-likelihood, the change of u's after a step on v, and the cosine of both gradients. The weights are
+/// restored exactly after each step. The perplexity of all responses under the base is reported too, and with --forgetting how well KL to
+/// the base predicts forgetting (docs/dynamics.md).
 ///
 /// Writes pairs.jsonl (one line per pair, as measured), dynamics.csv, dynamics.md, and finally dynamics.json. The same command resumes
 /// an interrupted measurement, and more checkpoints may be appended to --model.
@@ -96,7 +96,7 @@ impl DynamicsArgs {
         print(&format!("{}{files}", describe(&found?)))
     }
 
-    /// Everything checked that can be checked without a file.
+    /// The request, checked as far as that needs no file.
     fn request(self) -> Result<DynamicsRequest> {
         let specs = |flag: &str, texts: &[String], split: &str| {
             texts.iter().map(|text| BenchmarkSpec::of_flag(flag, text, split)).collect::<Result<Vec<_>>>()
@@ -104,7 +104,7 @@ impl DynamicsArgs {
         let request = DynamicsRequest {
             train: specs("--train", &self.train, &self.split)?,
             prior: specs("--prior", &self.prior, &self.prior_split)?,
-            setting: InfluenceConfig {
+            config: InfluenceConfig {
                 eta: self.eta,
                 loss: self.loss,
                 pairs: self.pairs,
@@ -123,7 +123,7 @@ impl DynamicsArgs {
     }
 }
 
-/// The tables for a person.
+/// The tables as text.
 fn describe(found: &DynamicsResult) -> String {
     let mut text = format!("{}\n", likelihood(found).text());
     for checkpoint in &found.checkpoints {
@@ -203,7 +203,7 @@ mod tests {
         let names = |specs: &[BenchmarkSpec]| specs.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&found.train), ["sft", "rft", "rollouts"]);
         assert_eq!(names(&found.prior), ["vqa", "pope"]);
-        assert_eq!((found.models.len(), found.setting.loss, found.setting.pairs), (2, ResponseLoss::Sum, 256));
+        assert_eq!((found.models.len(), found.config.loss, found.config.pairs), (2, ResponseLoss::Sum, 256));
         assert_eq!((found.train[0].split.as_str(), found.prior[0].split.as_str()), ("train", "test"));
         assert_eq!(found.prior[0].kind.as_deref(), Some("vqa"));
     }

@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn with_an_address_the_model_is_a_name_there() {
+    fn with_api_the_model_is_its_name_on_the_server() {
         let of = |flags: &str| {
             let line = format!("--api http://localhost:1/v1/ --model org/name --out o {flags}");
             let words: Vec<&str> = line.split_whitespace().collect();

@@ -4,6 +4,7 @@ use super::device::DeviceArgs;
 use super::hub;
 use super::output::{print, status};
 use super::progress::bar;
+use crate::comm::Single;
 use crate::io::files;
 use crate::train::dry_run::dry_run;
 use crate::train::launch::{TrainRequest, launch};
@@ -106,12 +107,12 @@ impl TrainArgs {
         let mut progress = TrainProgress::new();
         let command = self.report_to.or_else(|| std::env::var(REPORT_TO).ok().filter(|command| !command.is_empty()));
         let ended = match command {
-            None => launch(&task, &signals.stop, &mut progress),
+            None => launch(&task, &Single, &signals.stop, &mut progress),
             Some(command) => {
                 let name = std::path::absolute(&task.out).unwrap_or_else(|_| task.out.clone());
                 let name = name.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
                 let mut report = MetricsCommand::new(&command, &name, &mut progress)?;
-                let ended = launch(&task, &signals.stop, &mut report);
+                let ended = launch(&task, &Single, &signals.stop, &mut report);
                 report.close();
                 ended
             }

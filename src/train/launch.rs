@@ -9,7 +9,7 @@ use crate::comm::Communicator;
 use crate::data::Dataset;
 use crate::model::LanguageModel;
 use crate::model::lora::{self, Adapter, LoraSettings};
-use crate::model::weights::Storage;
+use crate::model::weights::check_frozen_variable;
 use crate::model::{Compute, Model, ModelLoader, Processor, require_checkpoint};
 use crate::model::{hash_model, hash_prompt_files, missing_files};
 use crate::tasks::{DatasetTask, Task};
@@ -164,7 +164,7 @@ pub(super) fn adapted(base: Model, settings: &LoraSettings, request: &TrainReque
 /// # Errors
 /// An adapter is to be trained from an adapter, or frozen weights are to be held in f32 and multiplied in bf16.
 pub(super) fn check_start(request: &TrainRequest) -> Result<()> {
-    Storage::check_compute(request.config.train.dtype)?;
+    check_frozen_variable(request.config.train.dtype)?;
     if request.config.lora.is_some() && lora::is_adapter(&request.model) {
         return Err(Error::input(format!(
             "{} is an adapter, which goes on training as it is: leave [lora] out, or merge it into its base first (jigsaw model merge-lora)",

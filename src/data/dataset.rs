@@ -1,4 +1,5 @@
-//! Reads a dataset directory, or a file of another tool. Everything is checked when it is opened, so that no error surfaces hours into a run.
+//! Reads a dataset directory, or a JSONL file of another tool. Opening a dataset checks all of it, so that no error surfaces hours into a
+//! run.
 
 use super::manifest::{MANIFEST, Manifest};
 use super::{IMAGE_PLACEHOLDER, METADATA, Record, jsonl, source};
@@ -12,8 +13,8 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 
-/// Bytes of an image file that are read for its size first; most formats tell it there.
-const START: u64 = 16 << 10;
+/// Bytes of an image file read first for its size; most formats hold it there.
+const HEADER_BYTES: u64 = 16 << 10;
 
 /// One split of a dataset: its records in memory, its images on disk.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub struct Dataset {
     /// The file of the records, and the line of each.
     file: PathBuf,
     lines: Vec<usize>,
-    /// Images that are in that file, by name.
+    /// Images embedded in that file, by name.
     embedded: HashMap<String, Vec<u8>>,
     note: Option<String>,
 }
@@ -87,12 +88,12 @@ impl Dataset {
         Ok(Dataset { root, manifest, records, file: file.to_path_buf(), lines, embedded, note })
     }
 
-    /// What a person should know of how the records were read.
+    /// A note for the user on how the records were read.
     pub fn note(&self) -> Option<&str> {
         self.note.as_deref()
     }
 
-    /// The image of this name as it is encoded, if it is in the file of the records and not a file of its own.
+    /// The encoded image of this name, if it is embedded in the file of the records.
     pub fn embedded(&self, name: &str) -> Option<&[u8]> {
         self.embedded.get(name).map(Vec::as_slice)
     }
@@ -107,7 +108,7 @@ impl Dataset {
         self.records.len()
     }
 
-    /// Never true: a dataset without records does not open.
+    /// Always false: opening a dataset without records is an error.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
@@ -129,33 +130,33 @@ impl Dataset {
 
     /// Decode the images of a record, in the order of its placeholders.
     pub fn load_images(&self, record: &Record) -> Result<Vec<RgbImage>> {
-        self.of_images(record, source::decode)
+        self.map_images(record, source::decode)
     }
 
-    /// Width and height of the images of a record, from their headers; a file is read no further where its beginning tells.
+    /// Width and height of the images of a record, from their headers. Reads only the beginning of a file if it holds the size.
     pub fn image_sizes(&self, record: &Record) -> Result<Vec<(u32, u32)>> {
-        let told = record.images.iter().map(|name| self.told_by_its_start(name));
+        let told = record.images.iter().map(|name| self.size_from_header(name));
         match told.collect::<Option<Vec<_>>>() {
             Some(sizes) => Ok(sizes),
-            None => self.of_images(record, source::probe),
+            None => self.map_images(record, source::probe),
         }
     }
 
-    fn told_by_its_start(&self, name: &str) -> Option<(u32, u32)> {
+    fn size_from_header(&self, name: &str) -> Option<(u32, u32)> {
         if self.embedded(name).is_some() {
             return None;
         }
-        let mut start = Vec::with_capacity(START as usize);
-        File::open(self.root.join(name)).ok()?.take(START).read_to_end(&mut start).ok()?;
-        source::probe_start(&start).ok()
+        let mut start = Vec::with_capacity(HEADER_BYTES as usize);
+        File::open(self.root.join(name)).ok()?.take(HEADER_BYTES).read_to_end(&mut start).ok()?;
+        source::probe_header(&start).ok()
     }
 
     /// SHA-256 of the image files of a record.
     pub fn image_digests(&self, record: &Record) -> Result<Vec<[u8; 32]>> {
-        self.of_images(record, |bytes| Ok(Sha256::digest(bytes).into()))
+        self.map_images(record, |bytes| Ok(Sha256::digest(bytes).into()))
     }
 
-    fn of_images<T>(&self, record: &Record, look: impl Fn(&[u8]) -> Result<T, String>) -> Result<Vec<T>> {
+    fn map_images<T>(&self, record: &Record, look: impl Fn(&[u8]) -> Result<T, String>) -> Result<Vec<T>> {
         let one = |name: &String| {
             let path = self.root.join(name);
             let bytes = match self.embedded(name) {
@@ -174,7 +175,7 @@ impl Dataset {
 fn locate(dir: &Path, split: &str) -> Result<(PathBuf, Manifest)> {
     if dir.is_file() && dir.extension().is_some_and(|end| end == "json") {
         return Err(Error::input(format!(
-            "no dataset at {}: a directory, or a file of one JSON object a line, is needed: jq -c '.[]' FILE.json > FILE.jsonl",
+            "no dataset at {}: expected a directory or a JSONL file (one object per line): jq -c '.[]' FILE.json > FILE.jsonl",
             dir.display()
         )));
     }

@@ -4,7 +4,7 @@ use crate::{Error, Result, rng};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-/// Where a [`Sampler`] stands. `position < len` always: the end of an epoch is the beginning of the next.
+/// Position of a [`Sampler`]. Always `position < len`: the end of an epoch is the beginning of the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
@@ -14,7 +14,7 @@ pub struct Cursor {
     pub position: usize,
 }
 
-/// Deals out example indices. The order of an epoch is a function of (seed, epoch) and the number of examples alone.
+/// Yields example indices. The order of an epoch is a function of (seed, epoch) and the number of examples alone.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     len: usize,
@@ -30,23 +30,23 @@ impl Sampler {
         Sampler { len, seed, cursor, order: epoch_order(len, seed, 0) }
     }
 
-    /// Where a sampler with the same `len` and `seed` stood when its [`Sampler::cursor`] was taken.
+    /// Resume at the [`Sampler::cursor`] of a sampler with the same `len` and `seed`.
     pub fn resume(len: usize, seed: u64, cursor: Cursor) -> Result<Self> {
         if cursor.position >= len {
             return Err(Error::input(format!(
-                "sampler position {} lies beyond the dataset's {len} examples: the run was made with other data",
+                "sampler position {} is beyond the dataset's {len} examples: the run was made with other data",
                 cursor.position
             )));
         }
         Ok(Sampler { len, seed, cursor, order: epoch_order(len, seed, cursor.epoch) })
     }
 
-    /// What to store to resume here.
+    /// The position to store for [`Sampler::resume`].
     pub fn cursor(&self) -> Cursor {
         self.cursor
     }
 
-    /// What [`Sampler::next_batch`] will give, without taking it.
+    /// The next `n` indices, without advancing.
     pub fn peek(&self, n: usize) -> Vec<usize> {
         match self.order.get(self.cursor.position..self.cursor.position + n) {
             Some(batch) => batch.to_vec(),
@@ -55,7 +55,7 @@ impl Sampler {
     }
 
     /// The next `n` indices. A batch at the end of an epoch is filled from the next one, so that every batch is whole and
-    /// every example still comes once an epoch. Empty if there are no examples.
+    /// every example still occurs once per epoch. Empty if there are no examples.
     pub fn next_batch(&mut self, n: usize) -> Vec<usize> {
         let mut batch = Vec::with_capacity(n);
         while batch.len() < n && self.len > 0 {
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peeking_shows_the_next_batch_and_takes_nothing() {
+    fn peek_returns_the_next_batch_and_does_not_advance() {
         let mut sampler = Sampler::new(7, 3);
         for _ in 0..6 {
             let seen = sampler.peek(3);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn every_example_comes_once_an_epoch_in_a_new_order() {
+    fn every_example_occurs_once_per_epoch_in_a_new_order() {
         let mut sampler = Sampler::new(10, 3);
         let indices: Vec<usize> = (0..10).flat_map(|_| sampler.next_batch(3)).collect();
         for epoch in indices.chunks(10) {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_sampler_goes_on_as_if_it_had_never_stopped() {
+    fn a_resumed_sampler_continues_the_same_sequence() {
         for stop in 0..25 {
             let mut whole = Sampler::new(7, 11);
             whole.next_batch(stop);

@@ -1,7 +1,7 @@
 //! Writes a dataset directory: `SPLIT/images/*.png`, `SPLIT/metadata.jsonl`, and `manifest.json` last.
 
 use super::manifest::{MANIFEST, Manifest, SplitSummary};
-use super::{Dataset, METADATA, Record, png};
+use super::{Dataset, Digest, METADATA, Record, png};
 use crate::io::files;
 use crate::io::files::UNFINISHED;
 use crate::io::hex;
@@ -18,9 +18,6 @@ const OWN_FILES: [&str; 4] = [MANIFEST, UNFINISHED, "preview.png", "bench"];
 /// Splits that may be found in a directory whose manifest was not written yet.
 const USUAL_SPLITS: [&str; 3] = ["train", "validation", "test"];
 
-/// SHA-256 of an image file.
-pub type Digest = [u8; 32];
-
 /// A dataset directory being written. Until [`DatasetWriter::finish`] it has no manifest and no reader accepts it.
 #[derive(Debug)]
 pub struct DatasetWriter {
@@ -31,17 +28,17 @@ pub struct DatasetWriter {
 }
 
 impl DatasetWriter {
-    /// Begin a dataset in `dir`, which must be new or empty, or hold nothing but a dataset that was not finished or, with `overwrite`, an
-    /// earlier dataset, which is deleted.
+    /// Begin a dataset in `dir`, which must be new, empty, or hold only an unfinished dataset or (with `overwrite`) a finished one; either is
+    /// deleted.
     ///
     /// # Errors
-    /// An input error if it holds something else, or another process is writing there; a failure to write.
+    /// An input error if `dir` holds anything else or another process is writing there; a failure if it cannot be written.
     pub fn create(dir: &Path, overwrite: bool) -> Result<Self> {
-        DatasetWriter::create_beside(dir, overwrite, &[])
+        DatasetWriter::create_keeping(dir, overwrite, &[])
     }
 
     /// As [`DatasetWriter::create`], in a directory that may also hold the files `beside`, which stay as they are.
-    pub fn create_beside(dir: &Path, overwrite: bool, beside: &[&str]) -> Result<Self> {
+    pub fn create_keeping(dir: &Path, overwrite: bool, beside: &[&str]) -> Result<Self> {
         let here = dir.display();
         let entries = match fs::read_dir(dir) {
             Ok(entries) => entries
@@ -64,7 +61,7 @@ impl DatasetWriter {
             } else {
                 return Err(Error::input(format!("{here} is not empty; choose a new directory for the dataset")));
             };
-            // What an interrupted call has left behind is made anew.
+            // An unfinished dataset of an interrupted run is overwritten without asking.
             if !overwrite && has(MANIFEST) {
                 return Err(Error::input(format!(
                     "{here} already holds a dataset; choose another directory, or pass --overwrite to replace it"
@@ -72,7 +69,7 @@ impl DatasetWriter {
             }
             if let Some(foreign) = entries.iter().find(|e| !splits.contains(e) && !OWN_FILES.contains(&e.as_str())) {
                 return Err(Error::input(format!(
-                    "{here} holds {foreign}, which is no part of a dataset; move it away or choose another directory"
+                    "{here} holds {foreign}, which is not part of a dataset; move it away or choose another directory"
                 )));
             }
         }
@@ -80,7 +77,7 @@ impl DatasetWriter {
         let fail = |path: &Path, e| Error::failed(format!("cannot write {}: {e}", path.display()));
         let lock = files::lock_with(dir, UNFINISHED, "writing a dataset")?;
         if has(MANIFEST) {
-            fs::remove_file(&manifest).map_err(|e| fail(&manifest, e))?; // first: from here on it is unfinished
+            fs::remove_file(&manifest).map_err(|e| fail(&manifest, e))?; // first: from here on the dataset counts as unfinished
         }
         for name in entries.iter().filter(|e| ![MANIFEST, UNFINISHED].contains(&e.as_str())) {
             let path = dir.join(name);
@@ -106,23 +103,23 @@ impl DatasetWriter {
         Ok(Sha256::digest(&png).into())
     }
 
-    /// Give a split an image that exists as a file already: linked where the file system can, else copied. It is the same file
-    /// then; what replaces files (as all writers here do) leaves the other name alone.
+    /// Add an existing image file to a split: as a hard link where the file system supports it, else as a copy. A hard link is safe because
+    /// all writers here replace files instead of changing them.
     pub fn link_image(&self, split: &str, name: &str, from: &Path) -> Result<Digest> {
         let digest = Sha256::digest(files::read(from)?).into();
         link(from, &self.dir.join(split).join(name))?;
         Ok(digest)
     }
 
-    /// Give a split an image that is in memory, as it is encoded.
-    pub fn put_image(&self, split: &str, name: &str, bytes: &[u8]) -> Result<Digest> {
+    /// Write an already encoded image of a split.
+    pub fn write_encoded_image(&self, split: &str, name: &str, bytes: &[u8]) -> Result<Digest> {
         let path = self.dir.join(split).join(name);
         fs::write(&path, bytes).map_err(|e| Error::failed(format!("cannot write {}: {e}", path.display())))?;
         Ok(Sha256::digest(bytes).into())
     }
 
-    /// Take over a split of another dataset as it is: the same bytes, and so the same hash.
-    pub fn carry_split(&mut self, split: &str, from: &Dataset) -> Result<()> {
+    /// Copy a split of another dataset unchanged: the same bytes, so the same hash.
+    pub fn copy_split(&mut self, split: &str, from: &Dataset) -> Result<()> {
         let summary = from.manifest().splits.get(split).cloned().ok_or_else(|| {
             Error::input(format!("the {MANIFEST} above {} does not list the split `{split}`", from.root().display()))
         })?;
@@ -171,7 +168,7 @@ impl DatasetWriter {
         Ok(())
     }
 
-    /// Write the manifest, which makes the dataset whole. `about` gives settings, licences and what was skipped; tool,
+    /// Write the manifest, which completes the dataset. `about` gives settings, licences and what was skipped; tool,
     /// version, splits and hashes are filled in here.
     pub fn finish(self, about: Manifest) -> Result<Manifest> {
         let mut hash = Sha256::new();
@@ -192,7 +189,7 @@ impl DatasetWriter {
     }
 }
 
-/// A second name for a file, or a copy where there can be none.
+/// Hard-link a file, or copy it where links are not supported.
 fn link(from: &Path, to: &Path) -> Result<()> {
     if fs::hard_link(from, to).is_ok() {
         return Ok(());

@@ -5,7 +5,7 @@ use crate::sampling::{ResponseLog, SamplePlan, SamplingKey, ScoredResponse, Summ
 use crate::tasks::Task;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 const KEY: &str = "key.json";
@@ -108,12 +108,7 @@ impl EvalDir {
         if fresh {
             // The result goes first, so that what an interruption leaves never looks finished.
             for name in [RESULT, RESPONSES, API_CACHE, KEY] {
-                match fs::remove_file(path.join(name)) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(Error::failed(format!("cannot remove {}: {e}", path.join(name).display())));
-                    }
-                    _ => {}
-                }
+                files::remove_if_exists(&path.join(name))?;
             }
         }
         if let Some(found) = EvalInfo::read(path)? {

@@ -149,7 +149,7 @@ fn a_limit_takes_the_first_examples_and_several_samples_count_once_per_example()
 }
 
 #[test]
-fn what_a_server_did_not_answer_is_wrong_whatever_the_task_would_say_of_it() {
+fn an_unanswered_prompt_is_wrong_whatever_the_task_would_say() {
     let generate = |examples: Range<usize>| -> Result<_> {
         let one = |i: usize| match i {
             0 => Generated { no_answer: Some(NoAnswer::Refused), ..answer(0) },
@@ -182,7 +182,7 @@ fn a_wrong_number_of_responses_and_an_empty_plan_are_errors() {
 }
 
 #[test]
-fn a_stopped_evaluation_goes_on_where_it_stopped_and_ends_the_same() {
+fn an_interrupted_evaluation_continues_and_ends_with_the_same_bytes() {
     let (whole, part) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let directory = open(whole.path(), key(0.0, 3, 10), false).unwrap();
     let expected =
@@ -222,7 +222,7 @@ fn a_stopped_evaluation_goes_on_where_it_stopped_and_ends_the_same() {
 }
 
 #[test]
-fn a_sampled_evaluation_goes_on_at_a_batch_boundary() {
+fn a_sampled_evaluation_continues_at_a_batch_boundary() {
     let dir = tempfile::tempdir().unwrap();
     let directory = open(dir.path(), key(1.0, 4, 10), false).unwrap();
     let (_, outcomes) = sample_task(&from_fn(generator), &task(10), &plan(4), &Sampling::greedy(8), |_| {}).unwrap();

@@ -1,4 +1,5 @@
-//! The divergence on one set of prompts, on disk: a line a prompt, written as they come, so that an interrupted measurement goes on.
+//! The divergence on one set of prompts, on disk: a line for each prompt, written batch by batch, so that an interrupted measurement
+//! resumes.
 
 use crate::eval::{BATCH, PromptDivergence};
 use crate::io::files;
@@ -6,10 +7,9 @@ use crate::io::jsonl::JsonlLog;
 use crate::tasks::benchmarks::Protocol;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::path::Path;
 
-/// Raised whenever a divergence would come out otherwise than before.
+/// Raised whenever the same inputs would give another divergence.
 const VERSION: u32 = 1;
 
 /// Everything that decides the outcome.
@@ -25,7 +25,7 @@ pub struct DivergenceKey {
     pub prompt: String,
     /// Hash of the examples.
     pub data: String,
-    /// How they are put to the models.
+    /// How the examples are put to the models.
     pub bench: Option<Protocol>,
     /// Number of prompts.
     pub prompts: usize,
@@ -63,12 +63,7 @@ impl DivergenceLog {
         let (path, key_path) = (dir.join(format!("{name}.jsonl")), dir.join(format!("{name}.key.json")));
         if fresh {
             for path in [&path, &key_path] {
-                match fs::remove_file(path) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(Error::failed(format!("cannot remove {}: {e}", path.display())));
-                    }
-                    _ => {}
-                }
+                files::remove_if_exists(path)?;
             }
         }
         let other = |why: &str| {
@@ -107,6 +102,7 @@ impl DivergenceLog {
 mod tests {
     use super::*;
     use crate::eval::Measured;
+    use std::fs;
 
     fn key(seed: u64) -> DivergenceKey {
         let text = |s: &str| s.to_string();

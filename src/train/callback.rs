@@ -2,7 +2,7 @@
 
 use super::metrics::Metrics;
 
-/// Hears of every event of a training run, as transformers' `TrainerCallback` does.
+/// Hears of every event of a training run, as transformers' `TrainerCallback` does; of several ranks that of rank 0 alone.
 pub trait TrainerCallback {
     /// The run starts, or resumes, after `step` of `total` steps.
     fn start(&mut self, step: usize, total: usize);
@@ -12,4 +12,14 @@ pub trait TrainerCallback {
     fn evaluation(&mut self, step: usize, metrics: &Metrics);
     /// A message for the user.
     fn note(&mut self, text: &str);
+}
+
+/// Hears nothing: the callback of the ranks above 0.
+pub(super) struct Silent;
+
+impl TrainerCallback for Silent {
+    fn start(&mut self, _step: usize, _total: usize) {}
+    fn step(&mut self, _step: usize, _metrics: &Metrics) {}
+    fn evaluation(&mut self, _step: usize, _metrics: &Metrics) {}
+    fn note(&mut self, _text: &str) {}
 }

@@ -51,7 +51,7 @@ impl Content {
 }
 
 /// A complete checkpoint on disk.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Its directory, which can be loaded as a model.
     pub dir: PathBuf,

@@ -5,6 +5,7 @@ use super::freeze::freeze;
 use super::launch::{RunData, TrainRequest, adapted, check_start};
 use super::memory_plan::{MemoryPlan, process_memory};
 use super::objective;
+use crate::comm::Single;
 use crate::io::files::format_bytes;
 use crate::machine::{self, Place};
 use crate::model::LanguageModel;
@@ -110,7 +111,7 @@ impl Planner<'_> {
         };
         let stop = AtomicBool::new(false);
         let reference = reference.as_ref().map(|r| r as &dyn LanguageModel);
-        let job = data.job(config, &model, reference, &request.model, processor, &stop);
+        let job = data.job(config, &model, reference, &request.model, processor, &stop, &Single);
         if job.train.is_empty() {
             return Err(Error::input("the dataset has no training examples"));
         }

@@ -1,26 +1,20 @@
 //! Greedy evaluation of the validation examples during training, by the same sampling and scoring as `jigsaw eval`.
 
+use super::job::TrainJob;
 use super::metrics::{Metrics, Sample};
 use crate::Result;
 use crate::model::Sampling;
-use crate::model::{LanguageModel, PromptEncoder};
-use crate::sampling::{LocalModel, SamplePlan, sample_task};
+use crate::sampling::{SamplePlan, sample_task};
 use crate::tasks::Task;
-use crate::train::settings::EvalSettings;
 
-/// Accuracy, partial credit, format failures and length over the first `settings.limit` examples of `task`, and the first
-/// `settings.log_responses` responses.
-pub fn evaluate(
-    model: &dyn LanguageModel,
-    encoder: &dyn PromptEncoder,
-    task: &dyn Task,
-    settings: &EvalSettings,
-    step: usize,
-) -> Result<(Metrics, Vec<Sample>)> {
+/// Accuracy, partial credit, format failures and length over the first `eval.limit` examples of `task`, and the first
+/// `eval.log_responses` responses.
+pub fn evaluate(job: &TrainJob<'_>, task: &dyn Task, step: usize) -> Result<(Metrics, Vec<Sample>)> {
+    let settings = &job.config.eval;
     let plan =
         SamplePlan { limit: (settings.limit > 0).then_some(settings.limit), samples: 1, batch: settings.batch_size };
     let sampling = Sampling::greedy(settings.max_new_tokens);
-    let (summary, outcomes) = sample_task(&LocalModel::new(model, encoder), task, &plan, &sampling, |_| {})?;
+    let (summary, outcomes) = sample_task(&job.responder(), task, &plan, &sampling, |_| {})?;
     let n = outcomes.len().max(1) as f64;
     let mut metrics = Metrics::default();
     metrics.push("eval/accuracy", summary.accuracy.value);

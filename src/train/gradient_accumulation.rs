@@ -2,7 +2,8 @@
 
 use super::objective::{BatchTotals, MetricSums, Needs, Objective, ObjectiveInputs};
 use super::shard_outputs::ShardOutputs;
-use crate::model::{LanguageModel, Sequence};
+use crate::comm::Communicator;
+use crate::model::{LanguageModel, Sequence, distributed};
 use crate::{Error, Result};
 
 /// The sequences of one forward and backward pass, with what the objective needs to know of them.
@@ -27,23 +28,24 @@ impl MicroBatch {
         MicroBatch { sequences, lengths, advantages, old_logprobs: None, reference_logprobs: None }
     }
 
-    /// Compute the log-probabilities that an objective needs: those of `model` as it is now, and those of `reference`.
+    /// Compute, on all ranks, the log-probabilities that an objective needs: those of `model` as it is now, and those of `reference`.
     ///
     /// # Errors
     /// A reference that is needed and missing.
     pub fn supply(
         mut self,
         needs: Needs,
+        comm: &dyn Communicator,
         model: &dyn LanguageModel,
         reference: Option<&dyn LanguageModel>,
         temperature: f32,
     ) -> Result<MicroBatch> {
         if needs.old_logprobs {
-            self.old_logprobs = Some(model.score(&self.sequences, temperature)?.logprobs);
+            self.old_logprobs = Some(distributed::score(comm, model, &self.sequences, temperature)?);
         }
         if needs.reference_logprobs {
             let reference = reference.ok_or_else(no_reference)?;
-            self.reference_logprobs = Some(reference.score(&self.sequences, temperature)?.logprobs);
+            self.reference_logprobs = Some(distributed::score(comm, reference, &self.sequences, temperature)?);
         }
         Ok(self)
     }
@@ -65,11 +67,13 @@ pub struct Accumulated {
     pub totals: BatchTotals,
 }
 
-/// Add the gradient of the objective over these micro-batches to the parameters of `model`.
+/// Add the gradient of the objective over these micro-batches to the parameters of `model`. Every rank gives the same micro-batches,
+/// computes a part of each, and ends with the gradient and the sums of all.
 ///
 /// # Errors
 /// A reference that the objective needs and that is missing.
 pub fn accumulate_gradients(
+    comm: &dyn Communicator,
     model: &dyn LanguageModel,
     reference: Option<&dyn LanguageModel>,
     objective: &dyn Objective,
@@ -84,7 +88,7 @@ pub fn accumulate_gradients(
     let (mut loss, mut metrics) = (0.0, MetricSums::default());
     for micro in micro_batches {
         let outputs = ShardOutputs::default();
-        model.backward(&micro.sequences, temperature, kl_reference, &|shard, stats| {
+        model.distributed_backward(comm, &micro.sequences, temperature, kl_reference, &|shard, stats| {
             let first: usize = micro.lengths[..shard.start].iter().sum();
             let tokens = first..first + stats.logprobs.len();
             let output = objective.compute(&ObjectiveInputs {
@@ -96,10 +100,10 @@ pub fn accumulate_gradients(
                 micro_batch_tokens: micro.lengths.iter().sum(),
                 batch: totals,
             });
-            outputs.insert(shard.start, (output.loss, output.metrics));
+            outputs.insert(shard.start, output.loss, output.metrics);
             Ok(output.grads)
         })?;
-        for (part, sums) in outputs.ordered() {
+        for (part, sums) in outputs.ordered(comm)? {
             loss += part;
             metrics.add_all(&sums);
         }

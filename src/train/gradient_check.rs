@@ -64,7 +64,7 @@ fn probe(job: &TrainJob<'_>, examples: &[ExampleId]) -> Result<()> {
     }
     let trainable: Vec<_> = job.model.parameters().iter().filter(|p| p.trainable()).collect();
     trainable.iter().for_each(|p| p.clear_grad());
-    accumulate_gradients(job.model, None, &Nll::default(), &[MicroBatch::new(&batch)], 1.0)?;
+    accumulate_gradients(job.comm, job.model, None, &Nll::default(), &[MicroBatch::new(&batch)], 1.0)?;
     let mut squares = Vec::with_capacity(trainable.len());
     for parameter in &trainable {
         let grad = parameter.grad();

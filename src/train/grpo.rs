@@ -14,7 +14,7 @@ use super::objective::{self, Objective, mean_and_std};
 use super::stall::StallSample;
 use super::state::{StepContext, StepReport};
 use crate::model::{Prompt, Sequence};
-use crate::sampling::{LocalModel, Prompts, SampleOptions, ScoredResponse, sample_in_batches};
+use crate::sampling::{Prompts, SampleOptions, ScoredResponse, sample_in_batches};
 use crate::tasks::{Reward, RewardSettings, TERMS};
 use crate::train::settings::{GrpoSettings, RolloutSettings, StallSettings, TrainConfig};
 use crate::{Error, Result};
@@ -53,7 +53,7 @@ impl Algorithm for Grpo {
             .map(|(groups, advantages)| {
                 let sequences = groups.iter().flat_map(Group::sequences).collect();
                 let micro_batch = MicroBatch::with_advantages(sequences, advantages.to_vec());
-                micro_batch.supply(objective.needs(), job.model, job.reference, temperature)
+                micro_batch.supply(objective.needs(), job.comm, job.model, job.reference, temperature)
             })
             .collect::<Result<Vec<_>>>()?;
 
@@ -119,7 +119,14 @@ fn step(
     started: Instant,
 ) -> Result<()> {
     let job = ctx.job;
-    let sums = accumulate_gradients(job.model, job.reference, objective, micro_batches, settings.rollout.temperature)?;
+    let sums = accumulate_gradients(
+        job.comm,
+        job.model,
+        job.reference,
+        objective,
+        micro_batches,
+        settings.rollout.temperature,
+    )?;
     let tokens = sums.metrics.get("tokens").max(1.0);
     let mean = |name: &str| sums.metrics.get(name) / tokens;
     let measured = |name: &str| metrics.get(name).unwrap_or(0.0);
@@ -187,7 +194,7 @@ fn sample_groups(
     let prompts: Vec<Arc<Prompt>> = prompts.into_iter().map(|p| p.prompt).collect();
     let position = [ctx.state.round, draw];
     let groups = sample_in_batches(
-        &LocalModel::new(job.model, job.encoder),
+        &job.responder(),
         &Prompts::encoded(job.train, &indices, &prompts),
         &SampleOptions {
             samples: rollout.num_generations,

@@ -1,7 +1,9 @@
 //! What a training run needs: its configuration, its models, and its examples with where each comes from.
 
+use crate::comm::Communicator;
 use crate::data::Record;
 use crate::model::{LanguageModel, PromptEncoder, Sequence};
+use crate::sampling::LocalModel;
 use crate::tasks::{Task, encode_example, reference_sequence};
 use crate::train::settings::TrainConfig;
 use crate::{Error, Result};
@@ -26,8 +28,10 @@ pub struct TrainJob<'a> {
     pub replay: Option<&'a dyn Task>,
     /// Validation examples, if there are any.
     pub validation: Option<&'a dyn Task>,
-    /// Set from outside to end the run after the current round.
+    /// Set from outside, on any rank, to end the run after the current round.
     pub stop: &'a AtomicBool,
+    /// The ranks that train together. All of them have the same examples and settings.
+    pub comm: &'a dyn Communicator,
 }
 
 /// A training example, by the dataset that it comes from.
@@ -56,6 +60,11 @@ impl TrainJob<'_> {
             (ExampleId::Replay(i), Some(replay)) => Ok((replay, i)),
             (ExampleId::Replay(_), None) => Err(Error::failed("a replayed example without a dataset to replay")),
         }
+    }
+
+    /// The model that trains, as what responds to prompts: on all ranks.
+    pub fn responder(&self) -> LocalModel<'_> {
+        LocalModel::new(self.model, self.encoder).on_ranks(self.comm)
     }
 
     /// The record of an example.

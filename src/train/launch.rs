@@ -1,14 +1,15 @@
 //! A whole training run from paths: open the run directory, load model and data, train. What `jigsaw train` and the study call.
 
-use super::callback::TrainerCallback;
+use super::callback::{Silent, TrainerCallback};
 use super::job::TrainJob;
 use super::objective;
 use super::run_dir::{ResumeState, RunDir, RunManifest};
 use super::trainer::{TrainOutcome, train};
+use crate::comm::Communicator;
 use crate::data::Dataset;
 use crate::model::LanguageModel;
 use crate::model::lora::{self, Adapter, LoraSettings};
-use crate::model::weights::Storage;
+use crate::model::weights::check_frozen_variable;
 use crate::model::{Compute, Model, ModelLoader, Processor, require_checkpoint};
 use crate::model::{hash_model, hash_prompt_files, missing_files};
 use crate::tasks::{DatasetTask, Task};
@@ -46,23 +47,28 @@ pub struct TrainRequest {
 /// See [`RunDir::open`] for a run directory that does not fit, and [`train`].
 pub fn launch(
     request: &TrainRequest,
+    comm: &dyn Communicator,
     stop: &AtomicBool,
     callback: &mut (dyn TrainerCallback + Send),
 ) -> Result<TrainOutcome> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("train".into()).stack_size(STACK);
         let handle = thread
-            .spawn_scoped(scope, || on_this_thread(request, stop, callback))
+            .spawn_scoped(scope, || on_this_thread(request, comm, stop, callback))
             .map_err(|e| Error::failed(format!("cannot start the training thread: {e}")))?;
         handle.join().unwrap_or_else(|_| Err(Error::failed("the training thread panicked; see above")))
     })
+    .inspect_err(|error| comm.abort(error))
 }
 
 fn on_this_thread(
     request: &TrainRequest,
+    comm: &dyn Communicator,
     stop: &AtomicBool,
     callback: &mut dyn TrainerCallback,
 ) -> Result<TrainOutcome> {
+    let mut silent = Silent;
+    let callback = if comm.is_root() { callback } else { &mut silent };
     // What is quick to read comes first, so that a mistake is reported before gigabytes of weights are read.
     let open = || RunData::open(request);
     let (data, processor) = concurrently(open, || Processor::from_dir(&request.model));
@@ -78,7 +84,8 @@ fn on_this_thread(
     // The reference model shares the frozen weights of the model that trains.
     let loader = ModelLoader::new(&request.device, request.config.train.dtype);
     let load = || begins.then(|| start(request, &loader)).transpose();
-    let (model_hash, loaded) = concurrently(|| hash_model(&request.model), load);
+    let (model_hash, loaded) =
+        concurrently(|| if comm.is_root() { hash_model(&request.model) } else { Ok(String::new()) }, load);
     let identity = RunManifest {
         jigsaw: env!("CARGO_PKG_VERSION").into(),
         command: request.command.clone(),
@@ -92,7 +99,7 @@ fn on_this_thread(
         platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
     };
-    let (run, checkpoint) = match RunDir::open(&request.out, &request.config, &identity)? {
+    let (run, checkpoint) = match RunDir::open(&request.out, &request.config, &identity, comm)? {
         ResumeState::Finished(finished) => return Ok(TrainOutcome::AlreadyFinished(finished)),
         ResumeState::Fresh(run) => (run, None),
         ResumeState::Resumed(run, checkpoint) => (run, Some(checkpoint)),
@@ -129,7 +136,7 @@ fn on_this_thread(
         false => None,
     };
     let reference = reference.as_ref().map(|r| r as &dyn LanguageModel);
-    let job = data.job(&request.config, &model, reference, &request.model, &processor, stop);
+    let job = data.job(&request.config, &model, reference, &request.model, &processor, stop, comm);
     train(&job, &run, checkpoint.as_ref(), callback)
 }
 
@@ -157,7 +164,7 @@ pub(super) fn adapted(base: Model, settings: &LoraSettings, request: &TrainReque
 /// # Errors
 /// An adapter is to be trained from an adapter, or frozen weights are to be held in f32 and multiplied in bf16.
 pub(super) fn check_start(request: &TrainRequest) -> Result<()> {
-    Storage::check_compute(request.config.train.dtype)?;
+    check_frozen_variable(request.config.train.dtype)?;
     if request.config.lora.is_some() && lora::is_adapter(&request.model) {
         return Err(Error::input(format!(
             "{} is an adapter and is trained as it is: leave [lora] out, or merge it into its base first (jigsaw model merge-lora)",
@@ -206,10 +213,11 @@ impl RunData {
         base: &'a Path,
         encoder: &'a Processor,
         stop: &'a AtomicBool,
+        comm: &'a dyn Communicator,
     ) -> TrainJob<'a> {
         let task = |task: &'a DatasetTask| task as &dyn Task;
         let (replay, validation) = (self.replay.as_ref().map(task), self.validation.as_ref().map(task));
-        TrainJob { config, model, reference, base, encoder, train: &self.train, replay, validation, stop }
+        TrainJob { config, model, reference, base, encoder, train: &self.train, replay, validation, stop, comm }
     }
 
     /// Check that every example whose reference response is trained on has one, and that no text of the examples that the run uses holds a

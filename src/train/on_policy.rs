@@ -12,7 +12,7 @@ use super::state::StepContext;
 use crate::data::Cursor;
 use crate::model::Sequence;
 use crate::sampling::rollout::{Answer, Candidate, Keep, Selection, SelectionCounts};
-use crate::sampling::{LocalModel, Prompts, SampleOptions, sample_in_batches};
+use crate::sampling::{Prompts, SampleOptions, sample_in_batches};
 use crate::{Error, Result};
 
 /// Fill the buffer again if it is time to. Returns the metrics of the sampling, if there was one.
@@ -84,7 +84,7 @@ fn sample(ctx: &StepContext<'_>, examples: &[usize]) -> Result<Sampled> {
         return Err(Error::failed("sft.resample_every without a rollout or sft section"));
     };
     let groups = sample_in_batches(
-        &LocalModel::new(job.model, job.encoder),
+        &job.responder(),
         &Prompts::new(job.train, examples),
         &SampleOptions {
             samples: rollout.num_generations,

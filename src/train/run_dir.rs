@@ -10,6 +10,7 @@
 //! ```
 
 use super::checkpoint::{self, Checkpoint};
+use crate::comm::Communicator;
 use crate::io::{files, toml::differences};
 use crate::train::settings::TrainConfig;
 use crate::{Error, Result};
@@ -58,7 +59,8 @@ pub struct RunSummary {
 pub struct RunDir {
     dir: PathBuf,
     damaged: Vec<PathBuf>,
-    _lock: File,
+    /// Held by rank 0.
+    _lock: Option<File>,
 }
 
 /// How far the run in a directory has come.
@@ -71,19 +73,43 @@ pub enum ResumeState {
     Finished(RunSummary),
 }
 
+/// What rank 0 found in a run directory: a finished run, or the newest checkpoint, if there is one, and the damaged newer ones.
+#[derive(Serialize, Deserialize)]
+enum Found {
+    Finished(RunSummary),
+    Unfinished(Option<Checkpoint>, Vec<PathBuf>),
+}
+
 impl RunDir {
     /// Open or start the run in `dir`.
     ///
     /// # Errors
     /// Another process is training there; the directory holds something else; or it holds a run with other settings,
     /// another model or other data: every difference is named.
-    pub fn open(dir: &Path, config: &TrainConfig, identity: &RunManifest) -> Result<ResumeState> {
+    pub fn open(
+        dir: &Path,
+        config: &TrainConfig,
+        identity: &RunManifest,
+        comm: &dyn Communicator,
+    ) -> Result<ResumeState> {
+        let mut lock = None;
+        let found = comm.on_root(|| RunDir::prepare(dir, config, identity, &mut lock))?;
+        let run = |damaged| RunDir { dir: dir.to_path_buf(), damaged, _lock: lock };
+        Ok(match found {
+            Found::Finished(summary) => ResumeState::Finished(summary),
+            Found::Unfinished(Some(checkpoint), damaged) => ResumeState::Resumed(run(damaged), checkpoint),
+            Found::Unfinished(None, damaged) => ResumeState::Fresh(run(damaged)),
+        })
+    }
+
+    /// Lock the directory, see that it belongs to this run, and look how far the run has come.
+    fn prepare(dir: &Path, config: &TrainConfig, identity: &RunManifest, lock: &mut Option<File>) -> Result<Found> {
         let (config_file, identity_file) = (dir.join("config.toml"), dir.join("run.json"));
         if !config_file.exists() && files::has_other_files(dir, |_| false) {
             return Err(Error::input(format!("{} is not empty and holds no run; give another --out", dir.display())));
         }
         files::create_dir(dir)?;
-        let lock = files::lock(dir, "training")?;
+        *lock = Some(files::lock(dir, "training")?);
         if identity_file.exists() && has_begun(dir) {
             same_run(dir, config, identity)?;
         } else {
@@ -92,18 +118,14 @@ impl RunDir {
         }
         let finished = dir.join("finished.json");
         if finished.exists() {
-            return Ok(ResumeState::Finished(files::read_json(&finished)?));
+            return Ok(Found::Finished(files::read_json(&finished)?));
         }
-        let mut run = RunDir { dir: dir.to_path_buf(), damaged: Vec::new(), _lock: lock };
+        let checkpoints = dir.join("checkpoints");
         checkpoint::clean(dir)?;
-        checkpoint::clean(&run.checkpoints())?;
-        files::create_dir(&run.checkpoints())?;
-        let (newest, damaged) = Checkpoint::latest(&run.checkpoints())?;
-        run.damaged = damaged;
-        Ok(match newest {
-            Some(checkpoint) => ResumeState::Resumed(run, checkpoint),
-            None => ResumeState::Fresh(run),
-        })
+        checkpoint::clean(&checkpoints)?;
+        files::create_dir(&checkpoints)?;
+        let (newest, damaged) = Checkpoint::latest(&checkpoints)?;
+        Ok(Found::Unfinished(newest, damaged))
     }
 
     /// The directory.

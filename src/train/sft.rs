@@ -40,7 +40,7 @@ impl Algorithm for Sft {
         // Gradients: one forward and backward for each micro-batch.
         let objective = objective::of_config(config);
         let micro_batches: Vec<MicroBatch> = sequences.chunks(config.train.batch_size).map(MicroBatch::new).collect();
-        let sums = accumulate_gradients(job.model, job.reference, &*objective, &micro_batches, 1.0)?;
+        let sums = accumulate_gradients(job.comm, job.model, job.reference, &*objective, &micro_batches, 1.0)?;
 
         // The optimizer step.
         let mut metrics = Metrics::default();

@@ -60,8 +60,8 @@ pub struct StepContext<'a> {
     pub state: TrainerState,
     /// Optimizer steps of the whole run.
     pub total: usize,
-    /// The logs of the run directory.
-    pub log: Log,
+    /// The logs of the run directory; rank 0 alone has them.
+    pub log: Option<Log>,
     /// The gradients of the next step are to be checked.
     pub check_gradients: bool,
     /// Hears of every step.
@@ -126,14 +126,19 @@ impl StepContext<'_> {
         metrics.push("tokens_per_second", tokens as f64 / seconds);
         metrics.push("samples_per_second", ids.len() as f64 / seconds);
         metrics.push("step_seconds", seconds);
-        self.log.write(self.state.step, &metrics)?;
+        self.log_metrics(self.state.step, &metrics)?;
         self.callback.step(self.state.step, &metrics);
         Ok(())
     }
 
+    /// Log the metrics of a step or of an evaluation.
+    pub(super) fn log_metrics(&mut self, step: usize, metrics: &Metrics) -> Result<()> {
+        self.log.as_mut().map_or(Ok(()), |log| log.write(step, metrics))
+    }
+
     /// Log responses for people to read.
     pub fn log_responses(&mut self, samples: &[Sample]) -> Result<()> {
-        samples.iter().try_for_each(|s| self.log.keep(s))
+        self.log.as_mut().map_or(Ok(()), |log| samples.iter().try_for_each(|s| log.keep(s)))
     }
 }
 

@@ -7,6 +7,7 @@ use super::metrics::Metrics;
 use super::run_dir::{ResumeState, RunDir, RunManifest};
 use super::*;
 use crate::Result;
+use crate::comm::Single;
 use crate::tasks::Task;
 use crate::train::settings::{Method, TrainConfig};
 use std::path::Path;
@@ -60,7 +61,7 @@ fn go(dir: &Path, config: &TrainConfig, stop_at: Option<usize>) -> Result<(Train
     let base = dir.with_extension("base");
     std::fs::create_dir_all(&base).unwrap();
     std::fs::write(base.join("config.json"), "{}").unwrap();
-    let (run, checkpoint) = match RunDir::open(dir, config, &identity())? {
+    let (run, checkpoint) = match RunDir::open(dir, config, &identity(), &Single)? {
         ResumeState::Finished(finished) => return Ok((TrainOutcome::AlreadyFinished(finished), Vec::new())),
         ResumeState::Fresh(run) => (run, None),
         ResumeState::Resumed(run, checkpoint) => (run, Some(checkpoint)),
@@ -78,6 +79,7 @@ fn go(dir: &Path, config: &TrainConfig, stop_at: Option<usize>) -> Result<(Train
         replay: (config.replayed_per_round() > 0).then_some(&more as &dyn Task),
         validation: Some(&puzzles),
         stop: &stop,
+        comm: &Single,
     };
     let mut listener = Listener { steps: Vec::new(), stop: &stop, stop_at };
     let ended = train(&job, &run, checkpoint.as_ref(), &mut listener)?;
@@ -170,6 +172,7 @@ fn an_example_is_found_in_the_dataset_that_it_comes_from() {
         replay: Some(&more),
         validation: None,
         stop: &stop,
+        comm: &Single,
     };
     let ids: Vec<ExampleId> = job.examples().collect();
     assert_eq!((ids.len(), ids[1], ids[7]), (12, ExampleId::Dataset(1), ExampleId::Replay(1)));
@@ -200,7 +203,7 @@ fn a_run_goes_on_with_the_prompt_files_that_it_began_with_if_it_says_which() {
     let dir = tempfile::tempdir().unwrap();
     let (run, plan) = (dir.path().join("run"), config(&[SFT]));
     let with = |hash: &str| RunManifest { prompt_hash: Some(hash.into()), ..identity() };
-    let open = |identity: &RunManifest| RunDir::open(&run, &plan, identity).map(drop);
+    let open = |identity: &RunManifest| RunDir::open(&run, &plan, identity, &Single).map(drop);
     // Of an earlier version, which did not say.
     go(&run, &plan, Some(3)).unwrap();
     assert!(!std::fs::read_to_string(run.join("run.json")).unwrap().contains("prompt_hash"));

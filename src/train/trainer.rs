@@ -2,7 +2,7 @@
 
 use super::algorithm::Algorithm;
 use super::batch_sampler::BatchSampler;
-use super::callback::TrainerCallback;
+use super::callback::{Silent, TrainerCallback};
 use super::checkpoint::{self, Checkpoint};
 use super::disk_space::DiskGuard;
 use super::evaluate::evaluate;
@@ -47,12 +47,19 @@ fn algorithm(method: Method) -> &'static dyn Algorithm {
 /// # Errors
 /// A run that cannot work is refused before its first step: no examples, too long ones, no disk space for a checkpoint, a parameter that no
 /// gradient reaches. Later, a loss or gradient that is not finite.
+///
+/// Every rank calls it, with the same job. Ranks share out the passes through the model; everything else they do alike, but for files, logs
+/// and messages, which are those of rank 0. A rank that gets an error must end the others ([`Communicator::abort`]).
+///
+/// [`Communicator::abort`]: crate::comm::Communicator::abort
 pub fn train(
     job: &TrainJob<'_>,
     run: &RunDir,
     resume: Option<&Checkpoint>,
     callback: &mut dyn TrainerCallback,
 ) -> Result<TrainOutcome> {
+    let mut silent = Silent;
+    let callback = if job.comm.is_root() { callback } else { &mut silent };
     let config = job.config;
     let examples = job.train.len();
     if examples == 0 {
@@ -60,7 +67,8 @@ pub fn train(
     }
     freeze(job.model, &config.train.freeze)?;
     if resume.is_none() {
-        DiskGuard::of(job, run).check_before_start(config.train.save_total_limit, callback)?;
+        let check = || DiskGuard::of(job, run).check_before_start(config.train.save_total_limit, callback);
+        job.comm.on_root(check)?;
     }
     let mut optimizer = AdamW::new(job.model.parameters(), &config.train)?;
     let state = resume.map(|c| c.state.clone()).unwrap_or_default();
@@ -94,7 +102,8 @@ pub fn train(
             }
         }
     }
-    let log = Log::open(run.dir(), state.log, state.step)?;
+    let open = || Log::open(run.dir(), state.log, state.step);
+    let log = job.comm.agree(job.comm.is_root().then(open).transpose())?;
     let total = config.total_steps(examples);
     std::thread::scope(|scope| {
         let prefetcher = Prefetcher::start(scope, job);
@@ -120,7 +129,7 @@ impl Trainer<'_> {
             self.evaluate()?;
         }
         while self.ctx.state.step < self.ctx.total {
-            if job.stop.load(Ordering::SeqCst) {
+            if job.comm.any(job.stop.load(Ordering::SeqCst))? {
                 self.save()?;
                 return Ok(self.stopped());
             }
@@ -141,12 +150,13 @@ impl Trainer<'_> {
         }
         let step = self.ctx.state.step;
         let export = || checkpoint::export(&self.run.model(), job.base, job.model, step);
-        if !DiskGuard::of(job, self.run).model(self.ctx.callback, export)? {
+        let callback = &mut *self.ctx.callback;
+        if !job.comm.on_root(|| DiskGuard::of(job, self.run).model(callback, export))? {
             return Ok(self.stopped());
         }
         let metrics = last_evaluation.iter().flat_map(Metrics::iter).map(|(n, v)| (n.to_string(), (*v).into()));
         let summary = RunSummary { step, metrics: metrics.collect() };
-        self.run.finish(&summary)?;
+        job.comm.on_root(|| self.run.finish(&summary))?;
         if let Some(peak) = process_memory("VmHWM") {
             self.ctx.callback.note(&format!("memory: {} at its highest", files::format_bytes(peak)));
         }
@@ -157,8 +167,8 @@ impl Trainer<'_> {
         let ctx = &mut self.ctx;
         let Some(task) = ctx.job.validation.filter(|t| !t.is_empty()) else { return Ok(None) };
         let step = ctx.state.step;
-        let (metrics, samples) = evaluate(ctx.job.model, ctx.job.encoder, task, &ctx.job.config.eval, step)?;
-        ctx.log.write(step, &metrics)?;
+        let (metrics, samples) = evaluate(ctx.job, task, step)?;
+        ctx.log_metrics(step, &metrics)?;
         ctx.log_responses(&samples)?;
         ctx.callback.evaluation(step, &metrics);
         Ok(Some(metrics))
@@ -170,11 +180,17 @@ impl Trainer<'_> {
         if self.saved == Some(ctx.state.step) || ctx.state.step == 0 {
             return Ok(true);
         }
-        ctx.state.log = ctx.log.sizes()?;
-        let (job, optimizer, state) = (ctx.job, &ctx.optimizer, &ctx.state);
-        let (root, limit) = (self.run.checkpoints(), job.config.train.save_total_limit);
-        let save = || checkpoint::save(&root, job.base, job.model, optimizer, state, limit).map(drop);
-        if !DiskGuard::of(job, self.run).checkpoint(ctx.callback, save)? {
+        let job = ctx.job;
+        let saved = job.comm.on_root(|| {
+            if let Some(log) = &mut ctx.log {
+                ctx.state.log = log.sizes()?;
+            }
+            let (optimizer, state) = (&ctx.optimizer, &ctx.state);
+            let (root, limit) = (self.run.checkpoints(), job.config.train.save_total_limit);
+            let save = || checkpoint::save(&root, job.base, job.model, optimizer, state, limit).map(drop);
+            DiskGuard::of(job, self.run).checkpoint(ctx.callback, save)
+        })?;
+        if !saved {
             return Ok(false);
         }
         self.saved = Some(ctx.state.step);

@@ -4,7 +4,7 @@ use crate::{alone, highest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jigsaw::alloc;
-use jigsaw::data::tsv::{Layout, Tsv};
+use jigsaw::data::tsv::{Tsv, TsvSchema};
 use std::io::{BufWriter, Write};
 
 const ROWS: usize = 100;
@@ -34,7 +34,7 @@ fn a_large_file_is_read_in_the_memory_of_a_few_rows() {
     drop((picture, noise));
 
     let before = alloc::live_bytes();
-    let (peak, (tsv, rows)) = highest(|| Tsv::open(&path, |_| Ok(Layout::default())).unwrap());
+    let (peak, (tsv, rows)) = highest(|| Tsv::open(&path, |_| Ok(TsvSchema::default())).unwrap());
     let kept = alloc::live_bytes().saturating_sub(before);
     assert!(length > 100_000_000, "{length}");
     assert!(peak < 10_000_000, "{peak} bytes at the highest for a file of {length}");

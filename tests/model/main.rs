@@ -11,6 +11,7 @@ mod divergence;
 mod lora;
 mod model_parity;
 mod processor_parity;
+mod ranks;
 mod sft_parity;
 mod shards;
 mod text_reference;

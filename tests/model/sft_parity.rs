@@ -4,6 +4,7 @@
 use crate::common;
 use crate::common::Recorded;
 use candle_core::Tensor;
+use jigsaw::comm::Single;
 use jigsaw::model::LanguageModel as _;
 use jigsaw::nn::Parameter;
 use jigsaw::train::gradient_accumulation::{MicroBatch, accumulate_gradients};
@@ -56,7 +57,7 @@ fn run(name: &str) {
             .map(|m| m.as_array().unwrap().iter().map(|i| recorded.sequence(i.as_u64().unwrap() as usize)).collect())
             .collect();
         let micro: Vec<MicroBatch> = micro.iter().map(|m: &Vec<jigsaw::model::Sequence>| MicroBatch::new(m)).collect();
-        let loss = accumulate_gradients(&model, None, &Nll::default(), &micro, 1.0).unwrap().loss;
+        let loss = accumulate_gradients(&Single, &model, None, &Nll::default(), &micro, 1.0).unwrap().loss;
         let norm = optimizer.grad_norm().unwrap();
         let lr = learning_rate(&settings, k, total);
         close(&format!("{name} step {k} loss"), loss, number(&step["loss"]), 1e-4 * number(&step["loss"]));

@@ -3,6 +3,7 @@
 use crate::toy;
 use crate::toy::{Digits, Puzzles, Toy};
 use jigsaw::Result;
+use jigsaw::comm::Single;
 use jigsaw::train::metrics::Metrics;
 use jigsaw::train::run_dir::{ResumeState, RunDir, RunManifest};
 use jigsaw::train::settings::{Method, TrainConfig};
@@ -94,7 +95,7 @@ fn go(dir: &Path, config: &TrainConfig, way: Way) -> (Result<TrainOutcome>, Told
     std::fs::create_dir_all(&base).unwrap();
     std::fs::write(base.join("config.json"), "{}").unwrap();
     let mut told = Told::default();
-    let (run, checkpoint) = match RunDir::open(dir, config, &identity("d")) {
+    let (run, checkpoint) = match RunDir::open(dir, config, &identity("d"), &Single) {
         Err(e) => return (Err(e), told),
         Ok(ResumeState::Finished(f)) => return (Ok(TrainOutcome::Finished(f)), told),
         Ok(ResumeState::Fresh(run)) => (run, None),
@@ -117,6 +118,7 @@ fn go(dir: &Path, config: &TrainConfig, way: Way) -> (Result<TrainOutcome>, Told
         replay: None,
         validation: Some(&puzzles),
         stop: &stop,
+        comm: &Single,
     };
     let ended =
         train(&job, &run, checkpoint.as_ref(), &mut Listener { told: &mut told, stop: &stop, stop_at: way.stop_at });
@@ -408,13 +410,15 @@ fn a_finished_run_repeated_does_nothing_and_other_settings_are_refused_by_name()
     let error = ended.unwrap_err();
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("train.learning_rate: 0.2 -> 0.1"), "{error}");
-    let Err(error) = RunDir::open(&out, &plan, &identity("other")) else { panic!("other data accepted") };
+    let Err(error) = RunDir::open(&out, &plan, &identity("other"), &Single) else { panic!("other data accepted") };
     assert!(error.to_string().contains("data"), "{error}");
 
     let foreign = dir.path().join("foreign");
     std::fs::create_dir(&foreign).unwrap();
     std::fs::write(foreign.join("thesis.tex"), "precious").unwrap();
-    let Err(error) = RunDir::open(&foreign, &plan, &identity("d")) else { panic!("foreign directory accepted") };
+    let Err(error) = RunDir::open(&foreign, &plan, &identity("d"), &Single) else {
+        panic!("foreign directory accepted")
+    };
     assert!(error.to_string().contains("not empty"), "{error}");
 }
 
@@ -422,8 +426,8 @@ fn a_finished_run_repeated_does_nothing_and_other_settings_are_refused_by_name()
 fn two_processes_cannot_train_in_one_directory() {
     let dir = tempfile::tempdir().unwrap();
     let plan = config(Method::Sft, &[SFT]);
-    let Ok(ResumeState::Fresh(_held)) = RunDir::open(dir.path(), &plan, &identity("d")) else { panic!() };
-    let Err(error) = RunDir::open(dir.path(), &plan, &identity("d")) else { panic!("opened twice") };
+    let Ok(ResumeState::Fresh(_held)) = RunDir::open(dir.path(), &plan, &identity("d"), &Single) else { panic!() };
+    let Err(error) = RunDir::open(dir.path(), &plan, &identity("d"), &Single) else { panic!("opened twice") };
     assert!(error.to_string().contains("another process"), "{error}");
 }
 

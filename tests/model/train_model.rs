@@ -2,6 +2,7 @@
 
 use crate::common;
 use crate::common::Recorded;
+use jigsaw::comm::Single;
 use jigsaw::model::convert::{Precision, convert};
 use jigsaw::model::init::{Preset, write_checkpoint};
 use jigsaw::model::{Compute, LanguageModel as _, Model, ModelLoader, Prompt, Sequence};
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 /// Add the gradient of the mean negative log-likelihood.
 fn accumulate(model: &Model, micro_batches: &[&[Sequence]]) -> Accumulated {
     let micro_batches: Vec<MicroBatch> = micro_batches.iter().map(|m| MicroBatch::new(m)).collect();
-    accumulate_gradients(model, None, &Nll::default(), &micro_batches, 1.0).unwrap()
+    accumulate_gradients(&Single, model, None, &Nll::default(), &micro_batches, 1.0).unwrap()
 }
 
 #[test]

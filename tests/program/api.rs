@@ -141,7 +141,7 @@ fn benchmarks(dir: &Path) {
 }
 
 #[test]
-fn a_dataset_is_asked_as_it_is_scored_written_and_resumed_without_paying_twice() {
+fn an_interrupted_evaluation_of_a_server_continues_without_paying_twice() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     puzzles(dir, 12);
@@ -230,7 +230,7 @@ fn a_dataset_is_asked_as_it_is_scored_written_and_resumed_without_paying_twice()
 }
 
 #[test]
-fn benchmarks_are_asked_in_their_own_words_and_their_images_keep_their_size() {
+fn benchmarks_keep_their_prompts_and_image_sizes() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     benchmarks(dir);
@@ -275,7 +275,7 @@ fn benchmarks_are_asked_in_their_own_words_and_their_images_keep_their_size() {
 }
 
 #[test]
-fn a_prompt_that_is_refused_for_good_is_no_answer_and_stops_nothing() {
+fn a_refused_prompt_counts_as_unanswered_and_stops_nothing() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     puzzles(dir, 4);
@@ -327,7 +327,7 @@ fn a_prompt_that_is_refused_for_good_is_no_answer_and_stops_nothing() {
 }
 
 #[test]
-fn a_server_that_refuses_is_busy_hangs_or_is_not_there_is_said_to_be() {
+fn a_server_that_denies_access_is_busy_hangs_or_is_absent_is_reported() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     puzzles(dir, 3);

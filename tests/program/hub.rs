@@ -86,7 +86,7 @@ fn a_model_is_downloaded_once_and_the_token_goes_to_the_hub_alone() {
 }
 
 #[test]
-fn what_cannot_be_had_is_refused_with_what_to_do() {
+fn unavailable_models_are_refused_with_what_to_do() {
     let (hub, home) = (Hub::new(), tempfile::tempdir().unwrap());
     let home = home.path();
     let offline = hub.jigsaw(home, INSPECT).env("HF_HUB_OFFLINE", "1").output().unwrap();
@@ -134,7 +134,7 @@ fn what_cannot_be_had_is_refused_with_what_to_do() {
 }
 
 #[test]
-fn a_download_that_breaks_off_goes_on_where_it_was_and_never_looks_whole() {
+fn an_interrupted_download_resumes_and_never_looks_complete() {
     let (hub, home) = (Hub::new(), tempfile::tempdir().unwrap());
     let home = home.path();
     let whole = base_tiny().remove("model.safetensors").unwrap();
@@ -181,7 +181,7 @@ fn a_download_that_breaks_off_goes_on_where_it_was_and_never_looks_whole() {
 }
 
 #[test]
-fn a_small_file_of_another_content_is_not_kept() {
+fn a_small_file_with_a_wrong_checksum_is_not_kept() {
     let (hub, home) = (Hub::new(), tempfile::tempdir().unwrap());
     hub.change(|b| b.damaged = Some("tokenizer.json"));
     refused(&hub.run(home.path(), INSPECT), 1, &["tokenizer.json of acme/tiny came with another content"]);
@@ -191,7 +191,7 @@ fn a_small_file_of_another_content_is_not_kept() {
 }
 
 #[test]
-fn a_hub_that_is_busy_is_asked_again_and_so_is_one_whose_address_expired() {
+fn busy_servers_and_expired_addresses_are_retried() {
     let (hub, home) = (Hub::new(), tempfile::tempdir().unwrap());
     hub.change(|b| (b.busy, b.expired) = (2, 1));
     let output = hub.run(home.path(), INSPECT);
@@ -213,7 +213,7 @@ fn a_hub_that_is_busy_is_asked_again_and_so_is_one_whose_address_expired() {
 }
 
 #[test]
-fn the_token_goes_to_a_new_name_of_a_model_and_to_no_other_port() {
+fn the_token_follows_a_renamed_model_but_not_to_another_port() {
     let (hub, home) = (Hub::new(), tempfile::tempdir().unwrap());
     let store = Hub::new();
     hub.change(|b| (b.gated, b.store_port) = (true, Some(store.port)));
@@ -243,7 +243,7 @@ fn sharded() -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn only_the_shards_that_the_index_names_come() {
+fn only_the_shards_in_the_index_are_downloaded() {
     let (hub, home) = (Hub::new(), tempfile::tempdir().unwrap());
     let mut all = sharded();
     all.insert("model-00003-of-00003.safetensors".into(), b"left over from another upload".to_vec());
@@ -268,7 +268,7 @@ fn only_the_shards_that_the_index_names_come() {
 }
 
 #[test]
-fn a_model_that_cannot_be_used_is_refused_before_its_weights_come() {
+fn an_unusable_model_is_refused_before_its_weights_are_downloaded() {
     let (hub, home) = (Hub::new(), tempfile::tempdir().unwrap());
     let mut other = base_tiny();
     let mut config: Value = serde_json::from_slice(&other["config.json"]).unwrap();
@@ -292,7 +292,7 @@ fn a_model_that_cannot_be_used_is_refused_before_its_weights_come() {
 }
 
 #[test]
-fn two_at_once_download_once() {
+fn two_processes_download_a_model_once() {
     let (hub, home) = (Hub::new(), tempfile::tempdir().unwrap());
     let start = || {
         let mut command = hub.jigsaw(home.path(), INSPECT);
@@ -307,7 +307,7 @@ fn two_at_once_download_once() {
 }
 
 #[test]
-fn an_adapter_comes_without_a_model() {
+fn an_adapter_is_downloaded_without_its_base() {
     #[derive(Default)]
     struct Names(Vec<String>);
     impl jigsaw::hub::DownloadProgress for Names {

@@ -1,16 +1,16 @@
 //! The images of a conversation: paths, or base64 in the line.
 
-use crate::data::tsv::{brief, decode_base64, goes_to_its_end};
+use crate::data::tsv::{brief, decode_base64, is_complete};
 use crate::data::{Digest, source};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// A name of more bytes is no path that a system takes.
-const LONGEST_PATH: usize = 4096;
+/// Bytes of a path, at most: no system accepts longer ones.
+const MAX_PATH_BYTES: usize = 4096;
 
-/// The images that a file holds itself.
+/// The images embedded in a file.
 #[derive(Debug, Default)]
 pub(super) struct Images {
     /// Encoded, by name.
@@ -40,7 +40,7 @@ impl Images {
                 let string = |name: &str| match text(name) {
                     None => Ok(None),
                     Some(Value::String(text)) => Ok(Some(text.as_str())),
-                    Some(_) => Err(format!("`{name}` is no text")),
+                    Some(_) => Err(format!("`{name}` is not a string")),
                 };
                 (string("bytes")?, string("path")?)
             }
@@ -48,13 +48,13 @@ impl Images {
         };
         match (bytes, path) {
             (Some(base64), _) => {
-                // No file has a name like this beside a file of conversations.
+                // A path relative to the JSONL file never looks like this.
                 let name = format!("line {line}/image {}", k + 1);
                 self.embedded.insert(name.clone(), decode_base64(base64.as_bytes())?);
                 Ok(name)
             }
             (None, Some(path)) if path.starts_with("http://") || path.starts_with("https://") => {
-                Err(format!("`{path}` is an address; download the images and name their paths"))
+                Err(format!("`{path}` is a URL; download the images and name their paths"))
             }
             (None, Some(path)) if !path.is_empty() => Ok(path.to_string()),
             _ => Err("has neither a path nor bytes".into()),
@@ -62,14 +62,14 @@ impl Images {
     }
 }
 
-/// Look at the image of this name: its SHA-256, or why it cannot be used.
-pub(super) fn look(root: &Path, name: &str, images: &Images) -> Result<Digest, String> {
-    let look = |bytes: &[u8]| {
+/// SHA-256 of the image of this name, or why it cannot be used.
+pub(super) fn check_image(root: &Path, name: &str, images: &Images) -> Result<Digest, String> {
+    let check = |bytes: &[u8]| {
         source::probe(bytes)?;
-        if goes_to_its_end(bytes) { Ok(Sha256::digest(bytes).into()) } else { Err("truncated".to_string()) }
+        if is_complete(bytes) { Ok(Sha256::digest(bytes).into()) } else { Err("truncated".to_string()) }
     };
     match images.embedded.get(name) {
-        Some(bytes) => look(bytes).map_err(|why| format!("{name}: {why}")),
+        Some(bytes) => check(bytes).map_err(|why| format!("{name}: {why}")),
         None => {
             let path = root.join(name);
             if !path.is_file() {
@@ -78,17 +78,17 @@ pub(super) fn look(root: &Path, name: &str, images: &Images) -> Result<Digest, S
                         "there is no file `{}`, which looks like an image in base64; write that as `data:image/png;base64,...`",
                         brief(name)
                     ),
-                    _ if name.len() > LONGEST_PATH => format!("there is no file `{}`", brief(name)),
+                    _ if name.len() > MAX_PATH_BYTES => format!("there is no file `{}`", brief(name)),
                     _ => format!("there is no file {}", path.display()),
                 });
             }
             let named = |why: String| format!("{}: {why}", path.display());
-            look(&source::read(&path).map_err(named)?).map_err(named)
+            check(&source::read(&path).map_err(named)?).map_err(named)
         }
     }
 }
 
-/// Whether a text begins as an image does in base64.
+/// Whether a text begins like a base64-encoded image.
 fn is_base64(text: &str) -> bool {
     // A multiple of four, long enough for what images begin with.
     const LOOKED_AT: usize = 64;

@@ -1,6 +1,6 @@
-//! From a line's object to a record.
+//! The object of a JSONL line -> a record.
 //!
-//! | field | what is made of it |
+//! | field | becomes |
 //! |---|---|
 //! | `messages` or `conversations` | the turns: `role`/`content` or `from`/`value`; the last one, if it is the assistant's, is the reference response |
 //! | `system` | a system turn before them |
@@ -9,9 +9,8 @@
 //! | `answer`, `solution` | the gold answer, or several; without them, what the last assistant turn answers |
 //! | `id`, `source`, `seed` | as in our own datasets; without an id, the line's number |
 //!
-//! Further fields are left alone, but for those that would change what is learnt: they are refused. So are marks that an answer is a bad one,
-//! or not to be learnt (`label`, `kto_tag`; of the last turn `loss`, `train`, `weight`, `loss_scale`,
-//! `loss_weight`).
+//! Other fields are ignored, unless they would change what is learnt: those are an error. So are marks that an answer is bad or excluded
+//! from the loss (`label`, `kto_tag`; of the last turn `loss`, `train`, `weight`, `loss_scale`, `loss_weight`).
 
 use super::images::Images;
 use crate::data::{IMAGE_PLACEHOLDER, Message, Record};
@@ -22,8 +21,8 @@ type Object = Map<String, Value>;
 /// The scorer of a record that names none.
 const SCORER: &str = "exact";
 
-/// Fields that are refused unless empty, and why.
-const REFUSED: [(&str, &str); 12] = [
+/// Fields that are an error unless empty, and why.
+const UNSUPPORTED_FIELDS: [(&str, &str); 12] = [
     ("videos", "there are images only"),
     ("audios", "there are images only"),
     ("tools", "tool calls are not represented"),
@@ -44,24 +43,24 @@ const REFUSED: [(&str, &str); 12] = [
     ),
 ];
 
-/// Fields of a conversation that say whether its answer is a good one (ms-swift's and LLaMA-Factory's for KTO).
-const JUDGEMENTS: [&str; 2] = ["label", "kto_tag"];
-/// Fields of a turn that say whether, or how much, it is learnt.
-const LEARNT: [&str; 5] = ["loss", "train", "weight", "loss_scale", "loss_weight"];
-/// Fields of a turn with calls of tools.
-const CALLS: [&str; 2] = ["tool_calls", "function_call"];
-/// What stands in a text for what is no image.
-const OTHER_PLACEHOLDERS: [&str; 2] = ["<video>", "<audio>"];
+/// Fields that say whether the answer of a conversation is good (for KTO, in ms-swift and LLaMA-Factory).
+const PREFERENCE_LABELS: [&str; 2] = ["label", "kto_tag"];
+/// Fields that set the loss weight of a turn.
+const LOSS_WEIGHT_FIELDS: [&str; 5] = ["loss", "train", "weight", "loss_scale", "loss_weight"];
+/// Fields of a turn that hold tool calls.
+const TOOL_CALL_FIELDS: [&str; 2] = ["tool_calls", "function_call"];
+/// Placeholders for media other than images.
+const UNSUPPORTED_PLACEHOLDERS: [&str; 2] = ["<video>", "<audio>"];
 
 /// The record of a line, or what is wrong with it.
 pub(super) fn record(object: &Object, line: usize, found: &mut Images) -> Result<Record, String> {
-    for (field, why) in REFUSED {
+    for (field, why) in UNSUPPORTED_FIELDS {
         if object.get(field).is_some_and(|value| !is_empty(value)) {
             return Err(format!("field `{field}`: {why}"));
         }
     }
-    // A label that is a number or a name is that of a class.
-    if let Some(field) = JUDGEMENTS.into_iter().find(|field| object.get(*field) == Some(&Value::Bool(false))) {
+    // A label that is a number or a string is a class, not a judgement.
+    if let Some(field) = PREFERENCE_LABELS.into_iter().find(|field| object.get(*field) == Some(&Value::Bool(false))) {
         return Err(format!(
             "field `{field}` is false: bad answers are not represented, and this one would be learnt; leave the line out"
         ));
@@ -92,7 +91,7 @@ pub(super) fn record(object: &Object, line: usize, found: &mut Images) -> Result
 
 /// The field that the images stand in.
 pub(super) fn image_field(object: &Object) -> Result<&'static str, String> {
-    match (given(object, "images"), given(object, "image")) {
+    match (non_null(object, "images"), non_null(object, "image")) {
         (Some(_), Some(_)) => Err("has both fields `images` and `image`".into()),
         (Some(_), None) => Ok("images"),
         _ => Ok("image"),
@@ -110,7 +109,7 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// A field that is there and not `null`.
-fn given<'a>(object: &'a Object, field: &str) -> Option<&'a Value> {
+fn non_null<'a>(object: &'a Object, field: &str) -> Option<&'a Value> {
     object.get(field).filter(|value| !value.is_null())
 }
 
@@ -133,7 +132,7 @@ fn id(object: &Object) -> Result<Option<String>, String> {
 
 /// The turns: a system turn perhaps, then user and assistant in turn.
 fn turns(object: &Object) -> Result<Vec<Message>, String> {
-    let (field, value) = match (given(object, "messages"), given(object, "conversations")) {
+    let (field, value) = match (non_null(object, "messages"), non_null(object, "conversations")) {
         (Some(_), Some(_)) => return Err("has both fields `messages` and `conversations`".into()),
         (Some(value), None) => ("messages", value),
         (None, Some(value)) => ("conversations", value),
@@ -147,10 +146,10 @@ fn turns(object: &Object) -> Result<Vec<Message>, String> {
     };
     let Value::Array(all) = value else { return Err(format!("field `{field}` is no list of turns")) };
     let mut messages: Vec<Message> = Vec::with_capacity(all.len() + 1);
-    match given(object, "system") {
+    match non_null(object, "system") {
         Some(Value::String(system)) if system.trim().is_empty() => {}
         Some(Value::String(system)) => {
-            no_other_placeholder(system).map_err(|why| format!("field `system`: {why}"))?;
+            reject_other_placeholders(system).map_err(|why| format!("field `system`: {why}"))?;
             messages.push(Message { role: "system".into(), content: system.clone() });
         }
         Some(_) => return Err("field `system` is no text".into()),
@@ -159,7 +158,9 @@ fn turns(object: &Object) -> Result<Vec<Message>, String> {
     for (i, turn) in all.iter().enumerate() {
         let bad = |name: &str, why: String| format!("field `{field}[{i}]{name}`: {why}");
         let Value::Object(turn) = turn else { return Err(bad("", "is no object".into())) };
-        if let Some(name) = CALLS.into_iter().find(|name| turn.get(*name).is_some_and(|value| !is_empty(value))) {
+        if let Some(name) =
+            TOOL_CALL_FIELDS.into_iter().find(|name| turn.get(*name).is_some_and(|value| !is_empty(value)))
+        {
             return Err(bad(&format!(".{name}"), "tool calls are not represented".into()));
         }
         let part = |names: [&'static str; 2]| {
@@ -176,11 +177,12 @@ fn turns(object: &Object) -> Result<Vec<Message>, String> {
         };
         let ((name, said), (text, content)) = (part(["role", "from"])?, part(["content", "value"])?);
         let role = role(said).map_err(|why| bad(&format!(".{name}"), why))?;
-        no_other_placeholder(content).map_err(|why| bad(&format!(".{text}"), why))?;
+        reject_other_placeholders(content).map_err(|why| bad(&format!(".{text}"), why))?;
         // Answers before the last one are not learnt anyway.
         if role == "assistant"
             && i + 1 == all.len()
-            && let Some((name, value)) = LEARNT.into_iter().find_map(|name| Some((name, unlearnt(turn.get(name)?)?)))
+            && let Some((name, value)) =
+                LOSS_WEIGHT_FIELDS.into_iter().find_map(|name| Some((name, changed_loss_weight(turn.get(name)?)?)))
         {
             return Err(bad(
                 &format!(".{name}"),
@@ -212,15 +214,15 @@ fn turns(object: &Object) -> Result<Vec<Message>, String> {
     Ok(messages)
 }
 
-/// The value, if it says anything but that a turn is learnt as it is.
-fn unlearnt(value: &Value) -> Option<&Value> {
+/// The value, if it gives the turn a loss weight other than 1.
+fn changed_loss_weight(value: &Value) -> Option<&Value> {
     let learnt = matches!(value, Value::Null | Value::Bool(true)) || value.as_f64() == Some(1.0);
     (!learnt).then_some(value)
 }
 
-/// Refuse a text with a place for what is no image.
-fn no_other_placeholder(text: &str) -> Result<(), String> {
-    match OTHER_PLACEHOLDERS.into_iter().find(|placeholder| text.contains(placeholder)) {
+/// An error for a text with a placeholder for other media.
+fn reject_other_placeholders(text: &str) -> Result<(), String> {
+    match UNSUPPORTED_PLACEHOLDERS.into_iter().find(|placeholder| text.contains(placeholder)) {
         Some(placeholder) => Err(format!("has `{placeholder}` in it: there are images only")),
         None => Ok(()),
     }

@@ -1,9 +1,9 @@
-//! Files of conversations as other tools have them, one JSON object a line, read where they lie: LLaMA-Factory's and ms-swift's
+//! JSONL files of conversations as other tools write them, read in place: LLaMA-Factory's and ms-swift's
 //! `messages` (`role`, `content`), LLaMA-Factory's ShareGPT (`conversations` with `from`, `value`), and records of our own.
 //!
 //! A conversation that ends with an answer is a prompt and its reference response; answers before the last one are part of the prompt.
 //! Images are named by path, absolute or relative to the file, or are in the line as base64. Whatever cannot be represented is
-//! refused with its line and field; nothing is left out in silence. All images are looked at when the file is opened.
+//! an error with its line and field; nothing is skipped silently. Opening a file checks all of its images.
 
 mod images;
 mod line;
@@ -13,14 +13,14 @@ use super::{Digest, Record};
 use crate::io::files;
 use crate::io::hex;
 use crate::{Error, Result};
-use images::{Images, look};
+use images::{Images, check_image};
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-/// The split that the records of a file are called.
+/// Name of the split that holds the records of a file.
 const SPLIT: &str = "train";
 
 /// Whether a path names a file of conversations.
@@ -28,7 +28,7 @@ pub(super) fn is_jsonl(path: &Path) -> bool {
     path.extension().is_some_and(|end| end.eq_ignore_ascii_case("jsonl")) && !path.is_dir()
 }
 
-/// What is in a file.
+/// The contents of a file.
 #[derive(Debug)]
 pub(super) struct Contents {
     pub records: Vec<Record>,
@@ -59,7 +59,7 @@ pub(super) fn open(path: &Path) -> Result<Contents> {
     let root = path.parent().unwrap_or(Path::new(""));
     let mut images = Images::default();
     let (mut records, mut lines): (Vec<Record>, Vec<usize>) = (Vec::new(), Vec::new());
-    // The field that the images of each record stand in.
+    // For each record the field that holds its images.
     let mut fields: Vec<&'static str> = Vec::new();
     let (mut ids, mut multi_turn): (HashMap<String, usize>, usize) = (HashMap::new(), 0);
     for (i, line) in text.split(|&b| b == b'\n').enumerate() {
@@ -101,7 +101,7 @@ fn object(line: &[u8]) -> std::result::Result<Map<String, Value>, String> {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err("not a JSON object".into()),
         Err(e) => {
-            // Where the parser's own "line 1" is this one.
+            // Cut off the parser's " at line 1".
             let said = e.to_string();
             let said = said.split(" at line ").next().unwrap_or(&said);
             Err(format!("column {}: not JSON: {said}", e.column()))
@@ -118,11 +118,11 @@ fn digests(
     let mut seen = HashSet::new();
     let named = records.iter().enumerate().flat_map(|(i, record)| record.images.iter().map(move |name| (i, name)));
     let first: Vec<(usize, &String)> = named.filter(|(_, name)| seen.insert(*name)).collect();
-    let all: Vec<_> = first.par_iter().map(|(i, name)| (*i, *name, look(root, name, images))).collect();
+    let all: Vec<_> = first.par_iter().map(|(i, name)| (*i, *name, check_image(root, name, images))).collect();
     all.into_iter().map(|(i, name, found)| found.map(|digest| (name.clone(), digest)).map_err(|why| (i, why))).collect()
 }
 
-/// What a manifest would say of these records.
+/// A manifest of these records.
 fn manifest(records: &[Record], digests: &HashMap<String, Digest>) -> Result<Manifest> {
     let mut hash = Sha256::new();
     for record in records {

@@ -36,7 +36,7 @@ pub fn probe(bytes: &[u8]) -> Result<(u32, u32), String> {
 }
 
 /// The same from the first bytes of a file; an error may mean that they are too few. Does not see that the rest is damaged or not there.
-pub fn probe_start(bytes: &[u8]) -> Result<(u32, u32), String> {
+pub fn probe_header(bytes: &[u8]) -> Result<(u32, u32), String> {
     header(bytes, false)
 }
 
@@ -172,7 +172,7 @@ impl Default for PixelBudget {
 
 impl PixelBudget {
     /// Wait until an image of `width` x `height` fits.
-    pub fn take(&self, (width, height): (u32, u32)) -> PixelShare<'_> {
+    pub fn acquire(&self, (width, height): (u32, u32)) -> PixelShare<'_> {
         let pixels = (u64::from(width) * u64::from(height)).min(MAX_PIXELS);
         let mut left = self.left.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         while *left < pixels {

@@ -1,7 +1,7 @@
-//! The structure of a JPEG file. The decoder fills what a truncated file lacks with grey and says nothing, so completeness is
-//! looked up here, and with it the properties that decide whether the file is used at all.
+//! The segment structure of a JPEG file. The decoder fills the missing part of a truncated file with grey and reports nothing, so this
+//! module checks that the file is complete and reads the properties that decide whether it is usable.
 
-/// What the frame header says, and whether the file goes on to its end.
+/// Fields of the frame header, and whether the file is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JpegHeader {
     /// Bits a channel.
@@ -12,7 +12,7 @@ pub struct JpegHeader {
     pub height: u16,
     /// 1 for grey, 3 for colour, 4 for CMYK.
     pub components: u8,
-    /// The end-of-image marker was reached.
+    /// Whether the end-of-image marker was found.
     pub complete: bool,
 }
 

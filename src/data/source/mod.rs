@@ -1,5 +1,4 @@
-//! Images from outside: finding them in a folder, looking at their headers, decoding them. Whatever a file holds, the worst
-//! that happens is a reason for leaving it out.
+//! Image files of the user: listing a folder, reading headers, decoding. A file that cannot be used gives a reason, never a panic.
 
 mod attribution;
 mod decode;
@@ -10,6 +9,6 @@ mod walk;
 pub use attribution::attribution;
 #[cfg(feature = "parquet")]
 pub(super) use decode::guarded;
-pub use decode::{MAX_FILE_BYTES, MAX_PIXELS, PixelBudget, decode, probe, probe_start, read};
+pub use decode::{MAX_FILE_BYTES, MAX_PIXELS, PixelBudget, decode, probe, probe_header, read};
 pub use rgb::to_rgb;
 pub use walk::{SourceFile, walk};

@@ -1,4 +1,4 @@
-//! Any decoded image -> the RGB image that puzzles are cut from and that the model sees.
+//! Any decoded image -> the RGB image that puzzles are cut from and the model gets.
 
 use image::{DynamicImage, Rgb, RgbImage};
 

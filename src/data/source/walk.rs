@@ -5,10 +5,10 @@ use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 
-/// Endings of the files that are read.
-const READ: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
-/// Endings of images that are not read, worth a word to the user; anything else is passed over in silence.
-const NOT_READ: [&str; 10] = ["gif", "bmp", "tif", "tiff", "heic", "heif", "avif", "jxl", "jp2", "ico"];
+/// Extensions of supported image files.
+const SUPPORTED_EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+/// Extensions of image files that are reported as unsupported; all other files are ignored.
+const UNSUPPORTED_EXTENSIONS: [&str; 10] = ["gif", "bmp", "tif", "tiff", "heic", "heif", "avif", "jxl", "jp2", "ico"];
 
 /// An image file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +19,8 @@ pub struct SourceFile {
     pub name: String,
 }
 
-/// All JPEG, PNG and WebP files (by their endings) in `dir` and below, sorted by name, and what was left out. Symbolic links
-/// are followed, loops are not; hidden files and folders are passed over.
+/// All JPEG, PNG and WebP files (by extension) in `dir` and below, sorted by name, and the skipped files with reasons. Follows symbolic
+/// links but not loops; ignores hidden files and folders.
 pub fn walk(dir: &Path) -> Result<(Vec<SourceFile>, Vec<Skipped>)> {
     if !dir.is_dir() {
         return Err(Error::input(format!(
@@ -50,14 +50,14 @@ pub fn walk(dir: &Path) -> Result<(Vec<SourceFile>, Vec<Skipped>)> {
         };
         let file = name(entry.path());
         let ending = entry.path().extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-        let wanted = READ.contains(&ending.as_str());
+        let wanted = SUPPORTED_EXTENSIONS.contains(&ending.as_str());
         if entry.file_type().is_dir() {
             continue;
         } else if wanted && !entry.file_type().is_file() {
             skipped.push(Skipped { file, reason: "not a regular file".into() });
         } else if wanted {
             found.push(SourceFile { name: file, path: entry.into_path() });
-        } else if NOT_READ.contains(&ending.as_str()) {
+        } else if UNSUPPORTED_EXTENSIONS.contains(&ending.as_str()) {
             skipped.push(Skipped { file, reason: format!("{ending} file; only JPEG, PNG and WebP are read") });
         }
     }

@@ -1,4 +1,4 @@
-//! The images of a TSV file: looked at while it is read, found again when their pixels are needed.
+//! The images of a TSV file: checked while the file is read, read again when their pixels are needed.
 
 use super::list::{brief, list};
 use super::parser::Parser;
@@ -13,12 +13,12 @@ use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// A field of at most this many characters is another row's index: no image is that short in base64 (VLMEvalKit's limit).
-const LONGEST_REFERENCE: usize = 64;
+const MAX_REFERENCE_CHARS: usize = 64;
 
-/// What is kept of an image.
+/// An image of the file: where it is and what was learnt when it was checked.
 #[derive(Debug)]
-pub(super) struct At {
-    origin: Origin,
+pub(super) struct TsvImage {
+    origin: ImageSource,
     /// Width and height in pixels, after orientation.
     pub size: (u32, u32),
     /// SHA-256 of the encoded image.
@@ -28,21 +28,21 @@ pub(super) struct At {
 }
 
 #[derive(Debug)]
-enum Origin {
+enum ImageSource {
     /// In the `image` field of the row at this offset, as an item of its list if it has one.
     Field {
         offset: u64,
         item: Option<usize>,
     },
     File(PathBuf),
-    /// The encoded image itself, of a file in which it cannot be found again by an offset.
+    /// The encoded image, for files that have no offset to read it from again.
     #[cfg(feature = "parquet")]
     Held(Vec<u8>),
 }
 
 /// One entry of a row's `image` field.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(super) enum ImageRef {
     /// Index into the images found so far.
     Image(usize),
     /// Those of the row with this index.
@@ -51,46 +51,46 @@ pub(super) enum Entry {
 
 /// Collects the images of a file while it is read.
 #[derive(Debug)]
-pub(super) struct Collector {
+pub(super) struct ImageCollector {
     /// The directory that paths are relative to.
     dir: PathBuf,
-    pub found: Vec<At>,
+    pub found: Vec<TsvImage>,
     files: HashMap<PathBuf, usize>,
 }
 
-impl Collector {
+impl ImageCollector {
     pub fn new(dir: &Path) -> Self {
-        Collector { dir: dir.to_path_buf(), found: Vec::new(), files: HashMap::new() }
+        ImageCollector { dir: dir.to_path_buf(), found: Vec::new(), files: HashMap::new() }
     }
 
     /// The entries of an `image` field that is not blank, of the row at `offset` and `line`.
-    pub fn field(&mut self, field: &[u8], offset: u64, line: u64) -> Result<Vec<Entry>, String> {
+    pub fn field(&mut self, field: &[u8], offset: u64, line: u64) -> Result<Vec<ImageRef>, String> {
         let field = field.trim_ascii();
         if !field.starts_with(b"[") {
-            return Ok(vec![self.entry(field, Origin::Field { offset, item: None }, line)?]);
+            return Ok(vec![self.entry(field, ImageSource::Field { offset, item: None }, line)?]);
         }
         let mut entries = Vec::new();
         for (i, item) in items(field)?.iter().enumerate() {
-            let origin = Origin::Field { offset, item: Some(i) };
+            let origin = ImageSource::Field { offset, item: Some(i) };
             entries.push(self.entry(item.as_bytes(), origin, line).map_err(|why| format!("item {}: {why}", i + 1))?);
         }
         Ok(entries)
     }
 
-    fn entry(&mut self, text: &[u8], origin: Origin, line: u64) -> Result<Entry, String> {
+    fn entry(&mut self, text: &[u8], origin: ImageSource, line: u64) -> Result<ImageRef, String> {
         let text = text.trim_ascii();
         if text.is_empty() {
             return Err("is empty".into());
         }
-        if text.len() <= LONGEST_REFERENCE {
-            return Ok(Entry::Row(String::from_utf8_lossy(text).into_owned()));
+        if text.len() <= MAX_REFERENCE_CHARS {
+            return Ok(ImageRef::Row(String::from_utf8_lossy(text).into_owned()));
         }
         let bytes = decode_base64(text)?;
-        self.add(&bytes, origin, line).map(Entry::Image)
+        self.add(&bytes, origin, line).map(ImageRef::Image)
     }
 
     /// The images of an `image_path` field: a path or a list of them.
-    pub fn paths(&mut self, field: &str, line: u64) -> Result<Vec<Entry>, String> {
+    pub fn paths(&mut self, field: &str, line: u64) -> Result<Vec<ImageRef>, String> {
         let paths = list(field)?.unwrap_or_else(|| vec![field.trim().to_string()]);
         let mut entries = Vec::new();
         for path in paths {
@@ -101,49 +101,49 @@ impl Collector {
                 None => {
                     let named = |why: String| format!("{}: {why}", path.display());
                     let bytes = source::read(&path).map_err(named)?;
-                    let image = self.add(&bytes, Origin::File(path.clone()), line).map_err(named)?;
+                    let image = self.add(&bytes, ImageSource::File(path.clone()), line).map_err(named)?;
                     self.files.insert(path, image);
                     image
                 }
             };
-            entries.push(Entry::Image(image));
+            entries.push(ImageRef::Image(image));
         }
         Ok(entries)
     }
 
     /// An image that is given as it is encoded, and held.
     #[cfg(feature = "parquet")]
-    pub fn held(&mut self, bytes: &[u8], line: u64) -> Result<Entry, String> {
-        self.add(bytes, Origin::Held(bytes.to_vec()), line).map(Entry::Image)
+    pub fn held(&mut self, bytes: &[u8], line: u64) -> Result<ImageRef, String> {
+        self.add(bytes, ImageSource::Held(bytes.to_vec()), line).map(ImageRef::Image)
     }
 
     /// A text in place of an image: base64, or another row's index.
     #[cfg(feature = "parquet")]
-    pub fn text(&mut self, text: &str, line: u64) -> Result<Entry, String> {
+    pub fn text(&mut self, text: &str, line: u64) -> Result<ImageRef, String> {
         match text.trim() {
-            text if text.len() <= LONGEST_REFERENCE => Ok(Entry::Row(text.to_string())),
+            text if text.len() <= MAX_REFERENCE_CHARS => Ok(ImageRef::Row(text.to_string())),
             text => self.held(&decode_base64(text.as_bytes())?, line),
         }
     }
 
-    fn add(&mut self, bytes: &[u8], origin: Origin, line: u64) -> Result<usize, String> {
+    fn add(&mut self, bytes: &[u8], origin: ImageSource, line: u64) -> Result<usize, String> {
         let size = source::probe(bytes)?;
-        if !goes_to_its_end(bytes) {
+        if !is_complete(bytes) {
             return Err("truncated".into());
         }
-        self.found.push(At { origin, size, digest: Sha256::digest(bytes).into(), line });
+        self.found.push(TsvImage { origin, size, digest: Sha256::digest(bytes).into(), line });
         Ok(self.found.len() - 1)
     }
 }
 
-impl At {
+impl TsvImage {
     /// The encoded image again, from the file it is in; `column` is that of `image`.
     pub fn bytes(&self, tsv: &Path, column: Option<usize>) -> Result<Vec<u8>, String> {
         let (offset, item) = match &self.origin {
-            Origin::File(path) => return source::read(path).map_err(|why| format!("{}: {why}", path.display())),
-            Origin::Field { offset, item } => (*offset, *item),
+            ImageSource::File(path) => return source::read(path).map_err(|why| format!("{}: {why}", path.display())),
+            ImageSource::Field { offset, item } => (*offset, *item),
             #[cfg(feature = "parquet")]
-            Origin::Held(bytes) => return Ok(bytes.clone()),
+            ImageSource::Held(bytes) => return Ok(bytes.clone()),
         };
         let unreadable = |e: std::io::Error| format!("cannot be read: {e}");
         let mut file = File::open(tsv).map_err(unreadable)?;
@@ -160,7 +160,7 @@ impl At {
 }
 
 /// Whether a PNG has its last chunk and a WebP the length it says (of a JPEG, the header's reader looks for the end).
-pub(in crate::data) fn goes_to_its_end(bytes: &[u8]) -> bool {
+pub(in crate::data) fn is_complete(bytes: &[u8]) -> bool {
     const PNG: usize = 8; // bytes of the signature
     let word = |at: usize| bytes.get(at..at + 4).and_then(|word| <[u8; 4]>::try_from(word).ok());
     if bytes.starts_with(b"RIFF") {

@@ -10,7 +10,7 @@ mod list;
 mod parquet;
 mod parser;
 
-pub(super) use images::{decode_base64, goes_to_its_end};
+pub(super) use images::{decode_base64, is_complete};
 pub(super) use list::brief;
 pub use list::list;
 
@@ -18,7 +18,7 @@ use crate::data::source;
 use crate::{Error, Result};
 use csv::ByteRecord;
 use image::RgbImage;
-use images::{At, Collector, Entry};
+use images::{ImageCollector, ImageRef, TsvImage};
 use parser::Parser;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
@@ -28,13 +28,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Columns without which a row is no question.
-const REQUIRED: [&str; 2] = ["index", "question"];
+const REQUIRED_COLUMNS: [&str; 2] = ["index", "question"];
 /// Columns of which at least one must be there.
-const IMAGES: [&str; 2] = ["image", "image_path"];
+const IMAGE_COLUMNS: [&str; 2] = ["image", "image_path"];
 
 /// What the reader of a file needs beside its header.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Layout {
+pub struct TsvSchema {
     /// Columns that must be there, besides `index`, `question` and one of `image` and `image_path`.
     pub required: Vec<&'static str>,
     /// A column whose value goes before the index, where indices are unique only together with it.
@@ -47,19 +47,19 @@ pub struct Tsv {
     path: PathBuf,
     /// Number of the `image` column.
     image_column: Option<usize>,
-    images: Vec<At>,
+    images: Vec<TsvImage>,
     /// Rows are on lines; else they have numbers only.
     lined: bool,
 }
 
 /// One row: its text; its images as indices for [`Tsv::image`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
+pub struct TsvRow {
     /// Number of the row, from 1, the header not counted.
     pub number: usize,
     /// Line of the file on which it starts, from 1.
     pub line: u64,
-    /// The field `index`, with that of [`Layout::prefix`] before it.
+    /// The field `index`, with that of [`TsvSchema::prefix`] before it.
     pub id: String,
     /// Its images, in order.
     pub images: Vec<usize>,
@@ -67,7 +67,7 @@ pub struct Row {
     fields: Vec<String>,
 }
 
-impl Row {
+impl TsvRow {
     /// A field without the blanks around it; `None` if the column is not there or the field is blank. That of `image` always
     /// counts as blank.
     pub fn get(&self, column: &str) -> Option<&str> {
@@ -91,7 +91,7 @@ impl Tsv {
     /// twice, a row with more or fewer fields, a byte that is not UTF-8, an index that is empty or there twice, an empty
     /// question, an image that is no base64, no image, or not there, a reference to a row that is not there or has no image
     /// of its own; a file without rows.
-    pub fn open(path: &Path, layout: impl FnOnce(&[String]) -> Result<Layout>) -> Result<(Tsv, Vec<Row>)> {
+    pub fn open(path: &Path, layout: impl FnOnce(&[String]) -> Result<TsvSchema>) -> Result<(Tsv, Vec<TsvRow>)> {
         if path.is_dir() {
             return Err(Error::input(format!("{} is a directory; a TSV file is needed", path.display())));
         }
@@ -105,8 +105,8 @@ impl Tsv {
     fn read(
         path: &Path,
         input: impl Read,
-        layout: impl FnOnce(&[String]) -> Result<Layout>,
-    ) -> Result<(Tsv, Vec<Row>)> {
+        layout: impl FnOnce(&[String]) -> Result<TsvSchema>,
+    ) -> Result<(Tsv, Vec<TsvRow>)> {
         let file = path.display();
         let mut parser = Parser::new(input);
         let unreadable = |(line, why): (u64, String)| Error::input(format!("{file}:{line}: {why}"));
@@ -116,7 +116,7 @@ impl Tsv {
         let columns: Arc<[String]> = columns(header).map_err(|why| Error::input(format!("{file}:1: {why}")))?.into();
         let layout = layout(&columns)?;
         require(&columns, &layout).map_err(|why| Error::input(format!("{file}:1: {why}")))?;
-        let mut table = Table::new(path, columns.clone(), layout.prefix, true);
+        let mut table = TableBuilder::new(path, columns.clone(), layout.prefix, true);
         while let Some((record, place)) = parser.read().map_err(unreadable)? {
             table.push(place.line, |reader, number| reader.row(record, number, place))?;
         }
@@ -129,7 +129,7 @@ impl Tsv {
     }
 
     /// `file:line: row N` for messages.
-    pub fn place(&self, row: &Row) -> String {
+    pub fn place(&self, row: &TsvRow) -> String {
         place(&self.path, self.lined, row.line, row.number)
     }
 
@@ -162,7 +162,7 @@ impl Tsv {
 use parquet::read as from_parquet;
 
 #[cfg(not(feature = "parquet"))]
-fn from_parquet(path: &Path, _layout: impl FnOnce(&[String]) -> Result<Layout>) -> Result<(Tsv, Vec<Row>)> {
+fn from_parquet(path: &Path, _layout: impl FnOnce(&[String]) -> Result<TsvSchema>) -> Result<(Tsv, Vec<TsvRow>)> {
     Err(Error::input(format!(
         "{}: this jigsaw was built without Parquet; build it with `cargo build --release --features parquet`, or write the file as TSV \
          (docs/benchmarks.md)",
@@ -179,28 +179,28 @@ fn place(path: &Path, lined: bool, line: u64, number: usize) -> String {
 }
 
 /// The rows of a file as far as it has been read.
-struct Table<'a> {
+struct TableBuilder<'a> {
     path: &'a Path,
     lined: bool,
-    reader: Reader,
-    rows: Vec<Row>,
-    entries: Vec<Vec<Entry>>,
+    reader: RowReader,
+    rows: Vec<TsvRow>,
+    entries: Vec<Vec<ImageRef>>,
     /// Number of the row with an index.
     numbers: HashMap<String, usize>,
 }
 
-impl<'a> Table<'a> {
+impl<'a> TableBuilder<'a> {
     fn new(path: &'a Path, columns: Arc<[String]>, prefix: Option<String>, lined: bool) -> Self {
-        let images = Collector::new(path.parent().unwrap_or(Path::new("")));
-        let reader = Reader { columns, prefix, images };
-        Table { path, lined, reader, rows: Vec::new(), entries: Vec::new(), numbers: HashMap::new() }
+        let images = ImageCollector::new(path.parent().unwrap_or(Path::new("")));
+        let reader = RowReader { columns, prefix, images };
+        TableBuilder { path, lined, reader, rows: Vec::new(), entries: Vec::new(), numbers: HashMap::new() }
     }
 
     /// The next row, made by `read` from the reader and the row's number.
     fn push(
         &mut self,
         line: u64,
-        read: impl FnOnce(&mut Reader, usize) -> Result<(Row, Vec<Entry>), String>,
+        read: impl FnOnce(&mut RowReader, usize) -> Result<(TsvRow, Vec<ImageRef>), String>,
     ) -> Result<()> {
         let number = self.rows.len() + 1;
         let bad = |why: String| Error::input(format!("{}{why}", place(self.path, self.lined, line, number)));
@@ -218,8 +218,8 @@ impl<'a> Table<'a> {
     }
 
     /// All rows, with the images that they take from others.
-    fn finish(self) -> Result<(Tsv, Vec<Row>)> {
-        let Table { path, lined, reader, mut rows, entries, numbers } = self;
+    fn finish(self) -> Result<(Tsv, Vec<TsvRow>)> {
+        let TableBuilder { path, lined, reader, mut rows, entries, numbers } = self;
         if rows.is_empty() {
             let what = if lined { "a header and no rows" } else { "no rows" };
             return Err(Error::input(format!("{} holds {what}", path.display())));
@@ -242,16 +242,21 @@ impl<'a> Table<'a> {
 }
 
 /// Turns records into rows.
-struct Reader {
+struct RowReader {
     columns: Arc<[String]>,
     prefix: Option<String>,
-    images: Collector,
+    images: ImageCollector,
 }
 
-impl Reader {
+impl RowReader {
     /// A row without its references resolved, and what its images are; or why it cannot be used (as it goes on after
     /// `row N`).
-    fn row(&mut self, record: &ByteRecord, number: usize, place: parser::Place) -> Result<(Row, Vec<Entry>), String> {
+    fn row(
+        &mut self,
+        record: &ByteRecord,
+        number: usize,
+        place: parser::Location,
+    ) -> Result<(TsvRow, Vec<ImageRef>), String> {
         let columns = self.columns.clone();
         if record.len() != columns.len() {
             return Err(format!(
@@ -281,10 +286,10 @@ impl Reader {
     }
 
     /// A row of these fields, with its id.
-    fn named(&self, number: usize, line: u64, fields: Vec<String>) -> Result<Row, String> {
+    fn named(&self, number: usize, line: u64, fields: Vec<String>) -> Result<TsvRow, String> {
         let mut row =
-            Row { number, line, id: String::new(), images: Vec::new(), columns: self.columns.clone(), fields };
-        for column in REQUIRED {
+            TsvRow { number, line, id: String::new(), images: Vec::new(), columns: self.columns.clone(), fields };
+        for column in REQUIRED_COLUMNS {
             if row.get(column).is_none() {
                 return Err(format!(", column `{column}` is empty"));
             }
@@ -298,7 +303,7 @@ impl Reader {
     }
 
     /// The images of a row that names their paths.
-    fn by_path(&mut self, row: &Row) -> Result<Vec<Entry>, String> {
+    fn by_path(&mut self, row: &TsvRow) -> Result<Vec<ImageRef>, String> {
         let Some(paths) = row.get("image_path") else { return Ok(Vec::new()) };
         self.images.paths(paths, row.line).map_err(|why| format!(", column `image_path`: {why}"))
     }
@@ -318,17 +323,17 @@ fn columns(header: &ByteRecord) -> Result<Vec<String>, String> {
     Ok(columns)
 }
 
-fn require(columns: &[String], layout: &Layout) -> Result<(), String> {
+fn require(columns: &[String], layout: &TsvSchema) -> Result<(), String> {
     let has = |name: &str| columns.iter().any(|c| c == name);
     let named = || columns.iter().filter(|c| !c.is_empty()).map(|c| list::brief(c)).collect::<Vec<_>>().join(", ");
     let hint = match columns.len() {
         1 => "; are the columns separated by tabs?",
         _ => "",
     };
-    if let Some(missing) = REQUIRED.iter().chain(&layout.required).find(|name| !has(name)) {
+    if let Some(missing) = REQUIRED_COLUMNS.iter().chain(&layout.required).find(|name| !has(name)) {
         return Err(format!("there is no column `{missing}`; the header has: {}{hint}", named()));
     }
-    if !IMAGES.into_iter().any(has) {
+    if !IMAGE_COLUMNS.into_iter().any(has) {
         return Err(format!("there is neither a column `image` nor `image_path`; the header has: {}", named()));
     }
     Ok(())
@@ -337,18 +342,18 @@ fn require(columns: &[String], layout: &Layout) -> Result<(), String> {
 /// The images of row `i`: its own, and for each reference those of the row it names.
 fn resolve(
     i: usize,
-    all: &[Vec<Entry>],
-    own: &[Entry],
+    all: &[Vec<ImageRef>],
+    own: &[ImageRef],
     of_row: impl Fn(&str) -> Option<usize>,
 ) -> Result<Vec<usize>, String> {
     let mut images = Vec::with_capacity(own.len());
     for entry in own {
         let id = match entry {
-            Entry::Image(image) => {
+            ImageRef::Image(image) => {
                 images.push(*image);
                 continue;
             }
-            Entry::Row(id) => id,
+            ImageRef::Row(id) => id,
         };
         let there = of_row(id).ok_or_else(|| {
             format!("`{id}` is too short for an image, and there is no row with that index to take the image from")
@@ -360,7 +365,7 @@ fn resolve(
             return Err(format!("`{id}` refers to row {}, which has no image", there + 1));
         }
         for entry in &all[there] {
-            let Entry::Image(image) = entry else {
+            let ImageRef::Image(image) = entry else {
                 return Err(format!(
                     "`{id}` refers to row {}, which itself refers to another; refer to the row with the image",
                     there + 1

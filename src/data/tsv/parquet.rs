@@ -8,8 +8,8 @@
 //!
 //! The images are held in memory, encoded: a Parquet file has no place to find one again by.
 
-use super::images::{Collector, Entry};
-use super::{Layout, Row, Table, Tsv, list, require};
+use super::images::{ImageCollector, ImageRef};
+use super::{TableBuilder, Tsv, TsvRow, TsvSchema, list, require};
 use crate::data::source::guarded;
 use crate::{Error, Result};
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -27,18 +27,18 @@ const LETTERS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 type Fields = Vec<(String, Field)>;
 
 /// As [`Tsv::open`].
-pub(super) fn read(path: &Path, layout: impl FnOnce(&[String]) -> Result<Layout>) -> Result<(Tsv, Vec<Row>)> {
+pub(super) fn read(path: &Path, layout: impl FnOnce(&[String]) -> Result<TsvSchema>) -> Result<(Tsv, Vec<TsvRow>)> {
     let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
     let file = File::open(path).map_err(|e| Error::input(format!("cannot read {}: {e}", path.display())))?;
     let reader =
         guarded(|| SerializedFileReader::new(file).map_err(|e| format!("not a Parquet file: {e}"))).map_err(bad)?;
     let schema = reader.metadata().file_metadata().schema();
     let names: Vec<String> = schema.get_fields().iter().map(|field| field.name().to_string()).collect();
-    let shape = Shape::of(&names);
+    let shape = ColumnMapping::of(&names);
     let columns: Arc<[String]> = shape.columns.clone().into();
     let layout = layout(&columns)?;
     require(&columns, &layout).map_err(bad)?;
-    let mut table = Table::new(path, columns, layout.prefix, false);
+    let mut table = TableBuilder::new(path, columns, layout.prefix, false);
     let rows = guarded(|| reader.get_row_iter(None).map_err(|e| e.to_string())).map_err(bad)?;
     let mut rows = rows.into_iter();
     let mut number = 0;
@@ -64,15 +64,15 @@ pub(super) fn read(path: &Path, layout: impl FnOnce(&[String]) -> Result<Layout>
 }
 
 /// What the columns of a file are taken for.
-struct Shape {
+struct ColumnMapping {
     /// The columns of a TSV file that they make.
     columns: Vec<String>,
     /// The column of the index.
     index: Option<String>,
 }
 
-impl Shape {
-    fn of(names: &[String]) -> Shape {
+impl ColumnMapping {
+    fn of(names: &[String]) -> ColumnMapping {
         let has = |name: &str| names.iter().any(|n| n == name);
         let index = INDEX.into_iter().find(|name| has(name)).map(String::from);
         let mut columns = vec!["index".to_string()];
@@ -83,7 +83,7 @@ impl Shape {
         if has("options") && !has("A") {
             columns.extend(LETTERS.chars().map(String::from));
         }
-        Shape { columns, index }
+        ColumnMapping { columns, index }
     }
 
     /// The texts of a row, one for each column, and the fields that hold its images, in order.
@@ -191,7 +191,7 @@ fn options(field: &Field) -> Result<Vec<String>, String> {
 }
 
 /// The images of a field, one or a list of them.
-fn images(field: &Field, found: &mut Collector, line: u64, entries: &mut Vec<Entry>) -> Result<(), String> {
+fn images(field: &Field, found: &mut ImageCollector, line: u64, entries: &mut Vec<ImageRef>) -> Result<(), String> {
     match field {
         Field::Null => {}
         Field::ListInternal(items) => {
@@ -265,8 +265,8 @@ mod tests {
         path
     }
 
-    fn layout(_: &[String]) -> Result<Layout> {
-        Ok(Layout { required: vec!["answer"], prefix: None })
+    fn layout(_: &[String]) -> Result<TsvSchema> {
+        Ok(TsvSchema { required: vec!["answer"], prefix: None })
     }
 
     const QUESTION: &str = "required binary question (UTF8); required binary answer (UTF8);";

@@ -10,7 +10,7 @@ const BUFFER: usize = 1 << 16;
 
 /// Where a record stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Location {
     /// Offset in the file at which reading it again may begin (line ends before it are passed over).
     pub offset: u64,
     /// Line on which it starts, from 1.
@@ -19,7 +19,7 @@ pub(super) struct Place {
 
 /// Fields as pandas writes them: between tabs, in double quotes where one holds a tab, a quote (doubled) or a line break.
 pub(super) struct Parser<R> {
-    csv: csv::Reader<Source<R>>,
+    csv: csv::Reader<LimitedReader<R>>,
     record: ByteRecord,
 }
 
@@ -29,7 +29,7 @@ impl<R: Read> Parser<R> {
     }
 
     fn with_limit(inner: R, limit: u64) -> Self {
-        let source = Source { inner, limit, total: 0, last: 0, crlf: None, row: 0, endless: false };
+        let source = LimitedReader { inner, limit, total: 0, last: 0, crlf: None, row: 0, endless: false };
         let mut builder = ReaderBuilder::new();
         builder.delimiter(b'\t').has_headers(false).flexible(true).buffer_capacity(BUFFER);
         Parser { csv: builder.from_reader(source), record: ByteRecord::new() }
@@ -37,7 +37,7 @@ impl<R: Read> Parser<R> {
 
     /// The next record and where it starts; `None` at the end of the file. An error is the line from which on the file cannot
     /// be read, and why.
-    pub(super) fn read(&mut self) -> std::result::Result<Option<(&ByteRecord, Place)>, (u64, String)> {
+    pub(super) fn read(&mut self) -> std::result::Result<Option<(&ByteRecord, Location)>, (u64, String)> {
         let line = self.csv.position().line() + u64::from(self.csv.get_ref().crlf == Some(true));
         let source = self.csv.get_mut();
         source.row = source.total;
@@ -58,7 +58,7 @@ impl<R: Read> Parser<R> {
         }
         let offset = self.record.position().map_or(0, |p| p.byte());
         // A quote that is never closed takes the last line end into the field.
-        let place = Place { offset, line: self.line().max(line) };
+        let place = Location { offset, line: self.line().max(line) };
         Ok(Some((&self.record, place)))
     }
 
@@ -75,7 +75,7 @@ impl<R: Read> Parser<R> {
 }
 
 /// A file on its way to the parser.
-struct Source<R> {
+struct LimitedReader<R> {
     inner: R,
     /// Most bytes of a row.
     limit: u64,
@@ -91,7 +91,7 @@ struct Source<R> {
     endless: bool,
 }
 
-impl<R: Read> Read for Source<R> {
+impl<R: Read> Read for LimitedReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         if self.total - self.row > self.limit {
             self.endless = true;

@@ -17,11 +17,11 @@ fn png(width: u32, height: u32) -> String {
     STANDARD.encode(picture(width, height, image::ImageFormat::Png))
 }
 
-fn layout(_: &[String]) -> Result<Layout> {
-    Ok(Layout { required: vec!["answer"], prefix: None })
+fn layout(_: &[String]) -> Result<TsvSchema> {
+    Ok(TsvSchema { required: vec!["answer"], prefix: None })
 }
 
-fn open(text: &[u8]) -> Result<(Tsv, Vec<Row>)> {
+fn open(text: &[u8]) -> Result<(Tsv, Vec<TsvRow>)> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bench.tsv");
     std::fs::write(&path, text).unwrap();
@@ -58,7 +58,7 @@ fn a_file_is_read_with_quotes_options_references_and_lists() {
     for text in [text.clone(), format!("\u{feff}{}\r\n", text.replace('\n', "\r\n"))] {
         std::fs::write(&path, text).unwrap();
         let (tsv, rows) = Tsv::open(&path, layout).unwrap();
-        let sizes = |row: &Row| row.images.iter().map(|&i| tsv.size(i)).collect::<Vec<_>>();
+        let sizes = |row: &TsvRow| row.images.iter().map(|&i| tsv.size(i)).collect::<Vec<_>>();
         let found: Vec<_> = rows.iter().map(|r| (r.id.as_str(), r.line, sizes(r))).collect();
         let expected = [
             ("7", 2, vec![(8, 6)]),
@@ -96,7 +96,7 @@ fn an_index_may_need_another_column_to_be_unique() {
     let row = |split: &str, image: &str| format!("1\t{image}\tq\ta\t{split}\n");
     let text = format!("index\timage\tquestion\tanswer\tsplit\n{}{}", row("val", &png(8, 6)), row("test", &png(6, 8)));
     std::fs::write(&path, text + "2\t1\tq\ta\ttest\n").unwrap();
-    let prefixed = |_: &[String]| Ok(Layout { required: vec![], prefix: Some("split".into()) });
+    let prefixed = |_: &[String]| Ok(TsvSchema { required: vec![], prefix: Some("split".into()) });
     let (tsv, rows) = Tsv::open(&path, prefixed).unwrap();
     assert_eq!(rows.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["val_1", "test_1", "test_2"]);
     assert_eq!(tsv.size(rows[2].images[0]), (6, 8), "a reference stays in its split");

@@ -108,7 +108,7 @@ fn loader() -> ModelLoader {
 }
 
 #[test]
-fn what_is_chosen_for_a_benchmark_is_prepared_and_written_down() {
+fn the_protocol_of_a_benchmark_is_prepared_and_recorded() {
     let bench = Bench::new();
     let prepared = bench.prepare(&BenchmarkSettings { max_new_tokens: None, ..settings(4) }).unwrap();
     let [pope, boxes] = prepared.as_slice() else { panic!("two benchmarks") };
@@ -143,7 +143,7 @@ fn what_is_chosen_for_a_benchmark_is_prepared_and_written_down() {
 }
 
 #[test]
-fn a_run_leaves_results_over_all_goes_on_after_a_stop_and_does_not_depend_on_the_batch() {
+fn a_run_writes_results_over_all_benchmarks_resumes_and_does_not_depend_on_the_batch_size() {
     let bench = Bench::new();
     let results = bench.run(&settings(4), "out", false).unwrap();
     assert_eq!(results.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["pope", "mine"]);
@@ -186,7 +186,7 @@ fn a_run_leaves_results_over_all_goes_on_after_a_stop_and_does_not_depend_on_the
 }
 
 #[test]
-fn nothing_but_evaluations_may_be_in_the_output_directory() {
+fn an_output_directory_with_other_files_is_refused() {
     let bench = Bench::new();
     let said = refusal(bench.run(&settings(4), "model", false));
     assert!(said.contains("holds something else than evaluations of benchmarks"), "{said}");
@@ -198,7 +198,7 @@ fn nothing_but_evaluations_may_be_in_the_output_directory() {
 }
 
 #[test]
-fn two_of_a_name_a_kind_for_a_directory_and_a_prompt_with_a_special_token_are_refused() {
+fn duplicate_names_and_prompts_with_special_tokens_are_refused() {
     let bench = Bench::new();
     let specs = [bench.spec("pope=pope.tsv"), bench.spec("POPE=pope.tsv")];
     let said = refusal(prepare(&specs, &settings(1), &bench.path("model")));

@@ -33,7 +33,7 @@ pub fn write_dataset(
     kept: &[KeptResponse],
     settings: serde_json::Value,
 ) -> Result<Manifest> {
-    let mut writer = DatasetWriter::create_beside(out, true, &[&SIDE_FILES[..], &[files::LOCK]].concat())?;
+    let mut writer = DatasetWriter::create_keeping(out, true, &[&SIDE_FILES[..], &[files::LOCK]].concat())?;
     writer.create_split(TRAIN, source.records().iter().any(|record| !record.images.is_empty()))?;
     let mut records = Vec::with_capacity(kept.len());
     let mut ids = HashSet::new();
@@ -50,7 +50,7 @@ pub fn write_dataset(
             )));
         }
         let link = |(new, old): (&String, &String)| match source.embedded(old) {
-            Some(bytes) => writer.put_image(TRAIN, new, bytes),
+            Some(bytes) => writer.write_encoded_image(TRAIN, new, bytes),
             None => writer.link_image(TRAIN, new, &source.root().join(old)),
         };
         let digests = record.images.iter().zip(&source_record.images).map(link).collect::<Result<Vec<Digest>>>()?;
@@ -65,7 +65,7 @@ pub fn write_dataset(
             .iter()
             .filter(|(name, s)| ![TRAIN, split].contains(&name.as_str()) && s.records > 0);
         for (name, _) in others {
-            writer.carry_split(name, &Dataset::open(data, name)?)?;
+            writer.copy_split(name, &Dataset::open(data, name)?)?;
         }
     }
     let about = source.manifest().clone();

@@ -109,14 +109,7 @@ impl RolloutDir {
 fn remove(dir: &Path) -> Result<()> {
     let splits = ["train", "validation", "test"];
     for name in [crate::data::MANIFEST].iter().chain(&splits).chain(SIDE_FILES.iter().rev()) {
-        let path = dir.join(name);
-        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        match removed {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::failed(format!("cannot remove {}: {e}", path.display())));
-            }
-            _ => {}
-        }
+        files::remove_if_exists(&dir.join(name))?;
     }
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! The scripted teacher as a responder.
 
 use crate::Result;
-
 use crate::sampling::{Generated, Prompts, Responder, SampleOptions};
 use crate::tasks::ScriptedTeacher;
 

@@ -215,14 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn form_alone_or_nothing_at_all_can_be_asked_for_but_nothing_cut_off_is_kept() {
+    fn the_filter_may_ask_for_the_form_or_for_nothing_but_truncated_responses_are_never_kept() {
         let count = |keep| select(&Selection { keep, cap: None, answer: Answer::Sampled }, &RESPONSES).0.len();
         assert_eq!(count(Keep::WellFormed), 4);
         assert_eq!(count(Keep::All), 6);
     }
 
     #[test]
-    fn what_is_no_answer_no_text_or_a_special_token_is_never_kept_and_counted() {
+    fn refusals_empty_texts_and_special_tokens_are_counted_and_never_kept() {
         let all = Selection { keep: Keep::All, cap: None, answer: Answer::Sampled };
         let mark = "<think>a <|im_end|></think><answer>2 1 3</answer>";
         let (kept, tally) = select(&all, &["", " \n", mark, RESPONSES[0]]);

@@ -90,7 +90,7 @@ fn the_dataset_holds_each_kept_response_with_its_prompt_and_the_other_splits_as_
 }
 
 #[test]
-fn a_rollout_that_was_killed_goes_on_to_the_same_bytes() {
+fn a_killed_rollout_continues_to_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let (data, whole, cut) = (dir.path().join("data"), dir.path().join("whole"), dir.path().join("cut"));
     puzzles(&data, Style::Think);
@@ -109,7 +109,7 @@ fn a_rollout_that_was_killed_goes_on_to_the_same_bytes() {
 }
 
 #[test]
-fn a_directory_of_something_else_is_refused_and_says_what_differs() {
+fn another_rollout_in_the_same_directory_is_refused_and_the_difference_named() {
     let dir = tempfile::tempdir().unwrap();
     let (data, out) = (dir.path().join("data"), dir.path().join("out"));
     puzzles(&data, Style::Think);
@@ -132,7 +132,7 @@ fn a_directory_of_something_else_is_refused_and_says_what_differs() {
 }
 
 #[test]
-fn a_file_of_records_or_conversations_is_as_good_as_a_directory() {
+fn prompts_may_come_from_a_file_of_records_or_conversations() {
     let dir = tempfile::tempdir().unwrap();
     let (data, whole, file) = (dir.path().join("data"), dir.path().join("whole"), dir.path().join("file"));
     puzzles(&data, Style::Think);
@@ -188,7 +188,7 @@ fn two_processes_cannot_sample_into_one_directory() {
 }
 
 #[test]
-fn reasoning_is_not_put_where_the_prompt_asks_for_a_bare_answer() {
+fn prompts_that_ask_for_a_bare_answer_are_refused_for_reasoning() {
     let dir = tempfile::tempdir().unwrap();
     let (data, out) = (dir.path().join("data"), dir.path().join("out"));
     puzzles(&data, Style::Direct);
@@ -201,7 +201,7 @@ fn reasoning_is_not_put_where_the_prompt_asks_for_a_bare_answer() {
 }
 
 #[test]
-fn what_an_endpoint_answers_becomes_a_dataset_and_is_not_paid_for_again() {
+fn a_servers_responses_become_a_dataset_and_are_not_requested_again() {
     let dir = tempfile::tempdir().unwrap();
     let (data, out) = (dir.path().join("data"), dir.path().join("out"));
     // With two tiles every answer is the same.
@@ -246,7 +246,7 @@ fn what_an_endpoint_answers_becomes_a_dataset_and_is_not_paid_for_again() {
 }
 
 #[test]
-fn what_is_no_answer_or_holds_a_special_token_is_counted_and_never_learnt() {
+fn refusals_and_special_tokens_are_counted_and_never_kept() {
     let dir = tempfile::tempdir().unwrap();
     let (data, out) = (dir.path().join("data"), dir.path().join("out"));
     puzzles_of(&data, Style::Think, "1x2");

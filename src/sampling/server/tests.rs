@@ -157,7 +157,7 @@ fn text_around_images_is_sent_untrimmed_and_only_a_blank_part_is_left_out() {
 }
 
 #[test]
-fn what_was_paid_for_is_not_asked_for_again() {
+fn cached_responses_are_not_requested_again() {
     let (dir, server) = (tempfile::tempdir().unwrap(), good());
     let file = dir.path().join("api-cache.jsonl");
     let first = ask(&endpoint(&server.url), &file, 2).unwrap();
@@ -176,7 +176,7 @@ fn what_was_paid_for_is_not_asked_for_again() {
 }
 
 #[test]
-fn a_passing_failure_is_tried_again_and_a_lasting_one_reported_without_the_key() {
+fn transient_failures_are_retried_and_permanent_ones_reported_without_the_key() {
     let dir = tempfile::tempdir().unwrap();
     let busy = serve(Box::new(|n, _| match n {
         0 => (503, String::new(), "busy".into()),
@@ -217,7 +217,7 @@ fn a_passing_failure_is_tried_again_and_a_lasting_one_reported_without_the_key()
 }
 
 #[test]
-fn a_body_that_is_garbage_cut_off_or_an_error_is_asked_for_again_before_it_is_given_up() {
+fn a_broken_body_is_requested_again_before_giving_up() {
     let dir = tempfile::tempdir().unwrap();
     let aborted = json!({"choices": [{"message": {"content": "half"}, "finish_reason": "abort"}]}).to_string();
     let ailing = serve(Box::new(move |n, _| {
@@ -254,7 +254,7 @@ fn a_body_that_is_garbage_cut_off_or_an_error_is_asked_for_again_before_it_is_gi
 }
 
 #[test]
-fn what_a_content_filter_refuses_is_written_down_and_not_asked_for_again() {
+fn refusals_of_a_content_filter_are_cached_and_not_requested_again() {
     let (dir, file) = (tempfile::tempdir().unwrap(), "api-cache.jsonl");
     let choice = |content: Value, refusal: Value, reason: &str| {
         let choice = json!({"message": {"content": content, "refusal": refusal}, "finish_reason": reason});
@@ -305,7 +305,7 @@ fn what_a_content_filter_refuses_is_written_down_and_not_asked_for_again() {
 }
 
 #[test]
-fn what_a_filter_holds_back_is_refused_even_without_a_message() {
+fn a_filtered_response_is_a_refusal_even_without_a_message() {
     let (dir, endpoint) = (tempfile::tempdir().unwrap(), endpoint("http://localhost:1/v1"));
     let chat = ChatClient::open(&endpoint, None, &dir.path().join("cache")).unwrap();
     for reason in ["content_filter", "content_filter: PROHIBITED_CONTENT"] {
@@ -319,7 +319,7 @@ fn what_a_filter_holds_back_is_refused_even_without_a_message() {
 }
 
 #[test]
-fn an_answer_is_the_text_of_its_parts_and_only_the_length_limit_cuts_one_off() {
+fn a_response_is_the_text_of_its_parts_and_only_the_length_limit_leaves_it_unfinished() {
     let dir = tempfile::tempdir().unwrap();
     let parts = json!([{"type": "text", "text": "<think>a"}, {"type": "text", "text": "</think>b"}]);
     let answers = [
@@ -349,7 +349,7 @@ fn an_answer_is_the_text_of_its_parts_and_only_the_length_limit_cuts_one_off() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_said_to_be_at_once() {
+fn an_absent_server_is_reported_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
@@ -381,7 +381,7 @@ fn a_server_that_is_not_there_is_said_to_be_at_once() {
 }
 
 #[test]
-fn a_connection_that_breaks_is_made_again_even_before_the_first_answer() {
+fn a_broken_connection_is_retried_even_before_the_first_answer() {
     let dir = tempfile::tempdir().unwrap();
     let hangs_up = |times: usize| {
         serve(Box::new(move |n, _| (if n < times { 0 } else { 200 }, String::new(), says(&format!("answer {n}")))))
@@ -410,7 +410,7 @@ fn a_connection_that_breaks_is_made_again_even_before_the_first_answer() {
 }
 
 #[test]
-fn a_failure_for_good_ends_the_pauses_of_the_others() {
+fn a_permanent_failure_ends_the_pauses_of_other_requests() {
     let dir = tempfile::tempdir().unwrap();
     // One question is put off, the other one is refusal.
     let server = serve(Box::new(|_, seen| {
@@ -434,7 +434,7 @@ fn a_failure_for_good_ends_the_pauses_of_the_others() {
 }
 
 #[test]
-fn what_a_server_says_cannot_steer_the_terminal_and_says_something() {
+fn a_servers_text_is_sanitized_before_it_is_shown() {
     let dir = tempfile::tempdir().unwrap();
     let failing = |path: &str, status: u16, text: &str| {
         let text = text.to_string();
@@ -464,7 +464,7 @@ fn what_a_server_says_cannot_steer_the_terminal_and_says_something() {
 }
 
 #[test]
-fn a_certificate_that_is_not_trusted_is_said_to_be() {
+fn an_untrusted_certificate_is_reported_with_what_to_do() {
     let said = |url: &str, text: &str| {
         let (dir, endpoint) = (tempfile::tempdir().unwrap(), endpoint("http://localhost:1/v1"));
         let named = Endpoint { url: url.into(), ..endpoint.clone() };
@@ -492,7 +492,7 @@ fn a_certificate_that_is_not_trusted_is_said_to_be() {
 }
 
 #[test]
-fn a_server_that_is_too_slow_is_asked_again_and_then_given_up() {
+fn a_slow_server_is_asked_again_and_then_given_up() {
     let dir = tempfile::tempdir().unwrap();
     let hangs = || {
         serve(Box::new(|_, _| {
@@ -544,7 +544,7 @@ fn a_long_pause_is_reported_once_for_all_requests_that_wait() {
 }
 
 #[test]
-fn a_server_that_names_an_hour_is_heard() {
+fn a_retry_after_of_an_hour_is_obeyed() {
     let dir = tempfile::tempdir().unwrap();
     let busy = serve(Box::new(|_, _| (429, "Retry-After: 3600\r\n".into(), "quota".into())));
     let endpoint = endpoint(&busy.url);

@@ -20,7 +20,7 @@ use super::scorer::Scorer;
 use super::scorers::{Aggregate, Scored};
 use super::task::{Task, scorer_versions};
 use crate::data::Record;
-use crate::data::tsv::{Layout, Row, Tsv};
+use crate::data::tsv::{Tsv, TsvRow, TsvSchema};
 use crate::{Error, Result};
 use image::RgbImage;
 use record::{Reading, record};
@@ -32,7 +32,7 @@ pub const DEFAULT_NEW_TOKENS: usize = 512;
 /// A file that has been read, before its rows are records.
 pub struct Raw {
     tsv: Tsv,
-    rows: Vec<Row>,
+    rows: Vec<TsvRow>,
     benchmark: Option<&'static Benchmark>,
 }
 
@@ -74,25 +74,25 @@ fn choose(name: &str, path: &Path, kind: Option<&str>, columns: &[String]) -> Re
     }
 }
 
-fn layout(benchmark: Option<&Benchmark>, columns: &[String]) -> Layout {
+fn layout(benchmark: Option<&Benchmark>, columns: &[String]) -> TsvSchema {
     let has = |name: &str| columns.iter().any(|c| c == name);
     // A gold box may stand in a column of its own.
     let boxed = benchmark.is_none_or(|b| b.scorer == "iou") && has("bbox");
     let prefix = ["split", "category"].into_iter().find(|column| has(column));
-    Layout {
+    TsvSchema {
         required: if boxed { Vec::new() } else { vec!["answer"] },
         prefix: prefix.filter(|_| benchmark.is_some_and(|b| b.prefixed)).map(String::from),
     }
 }
 
 /// The rows that a benchmark is about, by their `split`, or by their `category` in a file without splits.
-fn select(rows: Vec<Row>, benchmark: &Benchmark, path: &Path) -> Result<Vec<Row>> {
+fn select(rows: Vec<TsvRow>, benchmark: &Benchmark, path: &Path) -> Result<Vec<TsvRow>> {
     if benchmark.rows.is_empty() {
         return Ok(rows);
     }
     let plain = |text: &str| text.to_lowercase().replace(|c: char| !c.is_alphanumeric() && c != '+', "");
     let belongs =
-        |row: &Row, column: &str| row.get(column).is_some_and(|v| benchmark.rows.contains(&plain(v).as_str()));
+        |row: &TsvRow, column: &str| row.get(column).is_some_and(|v| benchmark.rows.contains(&plain(v).as_str()));
     let by = |column: &'static str| rows.iter().any(|row| belongs(row, column)).then_some(column);
     match by("split").or_else(|| by("category")) {
         Some(column) => Ok(rows.into_iter().filter(|row| belongs(row, column)).collect()),

@@ -3,7 +3,7 @@
 use super::boxes::{Corners, gold_box};
 use super::prompt::{Slots, render, with_images};
 use super::registry::{Benchmark, CIRCULAR, Group};
-use crate::data::tsv::{Row, Tsv, list};
+use crate::data::tsv::{Tsv, TsvRow, list};
 use crate::data::{Message, Record};
 use crate::tasks::scorers::{NAMES, Space};
 use serde_json::{Map, Value, json};
@@ -31,7 +31,7 @@ pub(super) struct Reading<'a> {
 }
 
 /// The record of a row.
-pub(super) fn record(tsv: &Tsv, row: &Row, reading: Reading) -> Result<Record, Fault> {
+pub(super) fn record(tsv: &Tsv, row: &TsvRow, reading: Reading) -> Result<Record, Fault> {
     let options = options(row)?;
     let question = row.get("question").unwrap_or_default();
     let (scorer, text) = match reading.benchmark {
@@ -57,7 +57,7 @@ pub(super) fn record(tsv: &Tsv, row: &Row, reading: Reading) -> Result<Record, F
 
 fn finish(
     tsv: &Tsv,
-    row: &Row,
+    row: &TsvRow,
     reading: Reading,
     scorer: &str,
     content: String,
@@ -89,7 +89,7 @@ fn finish(
 }
 
 /// Texts of the options, from column A on.
-fn options(row: &Row) -> Result<Vec<String>, Fault> {
+fn options(row: &TsvRow) -> Result<Vec<String>, Fault> {
     const LETTERS: [&str; 26] = [
         "A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K", "L", "M", "N", "O", "P", "Q", "R", "S", "T", "U", "V",
         "W", "X", "Y", "Z",
@@ -106,14 +106,14 @@ fn options(row: &Row) -> Result<Vec<String>, Fault> {
 }
 
 /// The scorer that a row names.
-fn rule_of(row: &Row) -> Result<&'static str, Fault> {
+fn rule_of(row: &TsvRow) -> Result<&'static str, Fault> {
     let name = row.get("scorer").ok_or_else(|| ("scorer", format!("is empty; give one of: {}", NAMES.join(", "))))?;
     let known = NAMES.into_iter().find(|scorer| *scorer == name);
     known.ok_or_else(|| ("scorer", format!("`{name}` is no scorer; known: {}", NAMES.join(", "))))
 }
 
 /// What is kept of a row besides what scorers ask for.
-fn extras(row: &Row, options: &[String]) -> Map<String, Value> {
+fn extras(row: &TsvRow, options: &[String]) -> Map<String, Value> {
     let mut meta = Map::new();
     if !options.is_empty() {
         meta.insert("options".into(), json!(options));
@@ -132,7 +132,12 @@ fn extras(row: &Row, options: &[String]) -> Map<String, Value> {
 }
 
 /// The gold answer as its scorer reads it; all of them into `meta.answers` where a question may have several.
-fn answer(scorer: &str, row: &Row, options: &[String], meta: &mut Map<String, Value>) -> Result<Option<String>, Fault> {
+fn answer(
+    scorer: &str,
+    row: &TsvRow,
+    options: &[String],
+    meta: &mut Map<String, Value>,
+) -> Result<Option<String>, Fault> {
     let Some(field) = row.get("answer") else { return Ok(None) };
     match scorer {
         "choice" => letter(field, options).map(Some),
@@ -172,7 +177,7 @@ fn letter(field: &str, options: &[String]) -> Result<String, Fault> {
 }
 
 /// The gold box in pixels of the image; and into `meta` what a scorer needs to compare a box with it.
-fn place_box(tsv: &Tsv, row: &Row, reading: Reading, meta: &mut Map<String, Value>) -> Result<String, Fault> {
+fn place_box(tsv: &Tsv, row: &TsvRow, reading: Reading, meta: &mut Map<String, Value>) -> Result<String, Fault> {
     let &[image] = row.images.as_slice() else {
         return Err(("image", format!("there are {} images; a box is a place in one", row.images.len())));
     };
@@ -202,7 +207,7 @@ fn place_box(tsv: &Tsv, row: &Row, reading: Reading, meta: &mut Map<String, Valu
 }
 
 /// The questions that this one belongs to.
-fn group(tsv: &Tsv, row: &Row, benchmark: Option<&Benchmark>) -> Option<String> {
+fn group(tsv: &Tsv, row: &TsvRow, benchmark: Option<&Benchmark>) -> Option<String> {
     if let (Some(group), None) = (row.get("group"), benchmark) {
         return Some(group.to_string());
     }

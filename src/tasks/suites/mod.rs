@@ -244,7 +244,7 @@ fn read_photos(settings: &SuiteSettings) -> Result<PhotoPool> {
         .par_iter()
         .map(|file| {
             let bytes = source::read(&file.path)?;
-            let _share = budget.take(source::probe(&bytes)?);
+            let _share = budget.acquire(source::probe(&bytes)?);
             Ok((Sha256::digest(&bytes).into(), reduced(source::decode(&bytes)?)))
         })
         .collect();

@@ -2,6 +2,7 @@
 
 use crate::model::{TokenGrads, TokenStats};
 use crate::train::settings::LossReduction;
+use std::borrow::Cow;
 
 /// What an objective needs besides the statistics of the model that trains. The trainer supplies it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -92,16 +93,17 @@ pub struct ObjectiveOutput {
 
 /// Named numbers that are added up over the parts of a batch.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct MetricSums(Vec<(&'static str, f64)>);
+pub struct MetricSums(Vec<(Cow<'static, str>, f64)>);
 
 impl MetricSums {
     /// These numbers.
     pub fn new(values: impl IntoIterator<Item = (&'static str, f64)>) -> MetricSums {
-        MetricSums(values.into_iter().collect())
+        MetricSums(values.into_iter().map(|(name, value)| (name.into(), value)).collect())
     }
 
     /// Add to the number called `name`, which is 0 until then.
-    pub fn add(&mut self, name: &'static str, value: f64) {
+    pub fn add(&mut self, name: impl Into<Cow<'static, str>>, value: f64) {
+        let name = name.into();
         match self.0.iter_mut().find(|(known, _)| *known == name) {
             Some((_, sum)) => *sum += value,
             None => self.0.push((name, value)),
@@ -110,7 +112,7 @@ impl MetricSums {
 
     /// Add every number of another part.
     pub fn add_all(&mut self, other: &MetricSums) {
-        other.0.iter().for_each(|&(name, value)| self.add(name, value));
+        other.0.iter().for_each(|(name, value)| self.add(name.clone(), *value));
     }
 
     /// The number called `name`; 0 if there is none.
@@ -119,8 +121,18 @@ impl MetricSums {
     }
 
     /// All numbers, in the order in which they were first added.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, f64)> + '_ {
-        self.0.iter().copied()
+    pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), *value))
+    }
+
+    /// The numbers as bits, to be sent to other ranks.
+    pub(in crate::train) fn to_bits(&self) -> Vec<(String, u64)> {
+        self.iter().map(|(name, value)| (name.to_string(), value.to_bits())).collect()
+    }
+
+    /// The numbers that [`MetricSums::to_bits`] gave.
+    pub(in crate::train) fn from_bits(bits: Vec<(String, u64)>) -> MetricSums {
+        MetricSums(bits.into_iter().map(|(name, bits)| (name.into(), f64::from_bits(bits))).collect())
     }
 }
 

@@ -56,7 +56,7 @@ impl Generator for PuzzleBuilder<'_> {
         photo: &Photo,
         slots: &[(usize, u64)],
     ) -> Result<std::result::Result<Vec<BuiltPuzzle>, Refusal>> {
-        let _share = self.budget.take(photo.size);
+        let _share = self.budget.acquire(photo.size);
         let image = match &photo.source {
             ImageSource::Scene(index) => scenes::draw(self.settings.seed, self.settings.cues, *index),
             ImageSource::File(path) => match source::read(path).and_then(|bytes| source::decode(&bytes)) {

@@ -115,8 +115,8 @@ impl Processor {
     /// As [`Processor::encode_prompt`].
     pub fn prompt_length(&self, messages: &[Message], sizes: &[(u32, u32)]) -> Result<usize> {
         let text = self.render(messages, sizes.len())?;
-        let text_tokens = self.unexpanded(&text, sizes.len())?.len() - sizes.len();
         let image_tokens = self.each_image(sizes, |processor, &(width, height)| processor.tokens(width, height))?;
+        let text_tokens = self.unexpanded(&text, sizes.len())?.len() - sizes.len();
         Ok(text_tokens + image_tokens.iter().sum::<usize>())
     }
 

@@ -1,7 +1,7 @@
 //! Tasks: what is asked, and what a response is worth.
 //!
 //! A [`Task`] is a set of examples, each with its [`Scorer`]. A scorer reads a response into a [`Score`]; the reward of training and
-//! the accuracy of evaluation are both read from that. Nothing outside `jigsaw` knows of tiles. `docs/architecture-task.md` says how to
+//! the accuracy of evaluation are both read from that. Nothing outside `jigsaw` knows of tiles. `docs/architecture.md` says how to
 //! add a task or a scorer.
 
 pub mod benchmarks;

@@ -1,5 +1,6 @@
 //! `jigsaw dynamics`: why some training data costs more prior knowledge than other.
 
+use super::device::DeviceArgs;
 use super::hub;
 use super::output::{print, status};
 use super::progress::{NamedProgress, bar};
@@ -19,37 +20,37 @@ use std::path::PathBuf;
 /// restored exactly after each step. The perplexity of all responses under the base is reported too, and with --forgetting how well KL to
 /// the base predicts forgetting (docs/dynamics.md).
 ///
-/// Writes pairs.jsonl (a line for each pair), dynamics.csv, dynamics.md, and dynamics.json last. The same command resumes an interrupted
-/// measurement; further checkpoints may be added after the measured ones.
+/// Writes pairs.jsonl (one line per pair, as measured), dynamics.csv, dynamics.md, and finally dynamics.json. The same command resumes
+/// an interrupted measurement, and more checkpoints may be appended to --model.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DynamicsArgs {
-    /// Checkpoint directories, in the order of training, such as BASE RUN/checkpoints/*; or names on the Hub (OWNER/NAME[@REVISION])
+    /// Checkpoint directories in the order of training, such as BASE RUN/checkpoints/*, or names on the Hub (OWNER/NAME[@REVISION])
     #[arg(long, value_name = "MODEL", num_args = 1.., required = true)]
     model: Vec<PathBuf>,
-    /// The model that they were tuned from: perplexities are under it, and it answers the questions of benchmark files
+    /// Base model of the checkpoints. It measures the perplexities and answers the prior questions
     #[arg(long, value_name = "MODEL")]
     base: PathBuf,
-    /// Training data of a regime: NAME=DIR, a dataset directory; several may be given
+    /// Training data of a regime: NAME=DIR, a dataset directory; one or several
     #[arg(long, value_name = "NAME=DIR", num_args = 1.., required = true)]
     train: Vec<String>,
     /// Prior knowledge: NAME=FILE.tsv[:RULE] (docs/benchmarks.md; v is the question with the base's own greedy answer), or NAME=DIR, a
     /// dataset (with the responses of its records); several may be given
     #[arg(long, value_name = "NAME=FILE", num_args = 1.., required = true)]
     prior: Vec<String>,
-    /// Most pairs of each --train with each --prior; all training samples are used once before any is used again
+    /// Most pairs of each --train with each --prior; every training sample is used once before any is used twice
     #[arg(long, value_name = "N", default_value_t = InfluenceConfig::default().pairs)]
     pairs: usize,
-    /// Size of the SGD step
+    /// Learning rate of the SGD step
     #[arg(long, value_name = "X", default_value_t = InfluenceConfig::default().eta)]
     eta: f64,
-    /// The loss of a response that the step descends: mean or sum over its tokens of the negative log-probability
+    /// Loss of a response: mean or sum of the negative log-probabilities of its tokens
     #[arg(long, value_enum, default_value_t = ResponseLoss::Mean)]
     loss: ResponseLoss,
-    /// Frozen parts, as in training: vision, merger, embeddings, text, or the beginning of parameter names
+    /// Parts that the step does not change, as in training: vision, merger, embeddings, text, or a prefix of parameter names
     #[arg(long, value_name = "PART", num_args = 1..)]
     freeze: Vec<String>,
-    /// Comparisons with the base (--out of `jigsaw eval --baseline`), to set KL to the base against forgetting
+    /// Comparisons with the base (--out of `jigsaw eval --baseline`), to relate KL to forgetting
     #[arg(long, value_name = "DIR", num_args = 1..)]
     forgetting: Vec<PathBuf>,
     /// Split of the datasets of --train
@@ -58,19 +59,18 @@ pub struct DynamicsArgs {
     /// Split of the datasets of --prior
     #[arg(long, value_name = "NAME", default_value = "test")]
     prior_split: String,
-    /// Token limit of the base's answers [default: that of each benchmark]
+    /// Longest answer of the base in tokens [default: each benchmark's own]
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<usize>,
-    /// Seed of the choice of samples
+    /// Random seed of the choice of samples
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Output directory
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Where to compute: cpu, cuda, cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    device: String,
-    /// Remove the results of an earlier measurement from the output directory
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Delete the results of an earlier measurement in the output directory first
     #[arg(long)]
     fresh: bool,
 }
@@ -83,7 +83,7 @@ Example:
 impl DynamicsArgs {
     /// Measure and print the tables.
     pub fn run(mut self) -> Result<()> {
-        let device = super::device(&self.device)?;
+        let device = self.device.open()?;
         self.clone().request()?;
         self.model = hub::models(&self.model)?;
         self.base = hub::model(&self.base)?;

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 /// and .md of the same name.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReportArgs {
-    /// Directories of training runs, evaluations and measurements of learning dynamics, or directories that hold some
+    /// Directories of training runs, evaluations or measurements of learning dynamics, or directories that contain them
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
     /// Heading of the page

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Run a study on this machine, some tasks at once, wave by wave, each task by the command a user could type.
+# Run a study on this machine wave by wave, several tasks at once.
 #
 #   scripts/sweep.sh CONFIG [OUT] [JOBS] [--set KEY=VALUE ...]
 #
-# The same as `jigsaw study --config CONFIG --out OUT --jobs JOBS`, as a script to change: other machines, other queues. A wave
-# needs only what earlier waves have done, so the tasks of a wave run at once. Tasks that are done are not done again.
+# Does the same as `jigsaw study --config CONFIG --out OUT --jobs JOBS`. It is a template for other machines and queues: the tasks of a
+# wave depend only on earlier waves, so they can run at once. Finished tasks are not repeated.
 set -euo pipefail
 usage="usage: scripts/sweep.sh CONFIG [OUT] [JOBS] [--set KEY=VALUE ...]"
 config=${1:?$usage}
@@ -21,7 +21,7 @@ tasks=$("$jigsaw" study --config "$config" --out "$out" "$@" --list)
 failed=0
 for wave in $(cut -f 1 <<<"$tasks" | sort -nu); do
     echo "==> wave $wave"
-    # A task whose needs failed fails too, and says so; the others of the wave are run. The report is made of what there is.
+    # A task that depends on a failed one fails too, and says so; the others of the wave run. The report shows whatever is done.
     awk -F '\t' -v wave="$wave" '$1 == wave { print $2 }' <<<"$tasks" |
         xargs -P "$jobs" -I TASK "$jigsaw" study --config "$config" --out "$out" "$@" --only TASK || failed=1
 done

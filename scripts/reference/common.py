@@ -137,6 +137,34 @@ def flat_config(text, vision, mrope_section, tied):
     }
 
 
+def qwen2_config(text, tied):
+    """A config.json of the published Qwen2.5 checkpoints, which read text alone."""
+    return {
+        "architectures": ["Qwen2ForCausalLM"],
+        "attention_dropout": 0.0,
+        "bos_token_id": SPECIAL["bos_token_id"],
+        "eos_token_id": SPECIAL["eos_token_id"],
+        "hidden_act": "silu",
+        "initializer_range": 0.02,
+        "max_position_embeddings": 4096,
+        "max_window_layers": 2,
+        "model_type": "qwen2",
+        "sliding_window": 4096,
+        "tie_word_embeddings": tied,
+        "torch_dtype": "float32",
+        "use_cache": True,
+        "use_sliding_window": False,
+        **text,
+    }
+
+
+def classes_of(config_json):
+    """transformers' configuration and model classes for a config.json."""
+    if config_json["model_type"] == "qwen2":
+        return transformers.Qwen2Config, transformers.Qwen2ForCausalLM
+    return transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration
+
+
 def randomise(model, generator):
     """Random weights large enough for gradients to mean something: norms around 1, biases and matrices well off 0."""
     with torch.no_grad():
@@ -161,27 +189,26 @@ def build_checkpoint(directory, config_json, seed, layout):
     `model.language_model.*`, as found in checkpoints that were not renamed on saving). Loading must report no missing,
     unexpected or mismatched key, and give the very same weights.
     """
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
+    config_class, model_class = classes_of(config_json)
     directory = Path(directory)
     with tempfile.TemporaryDirectory() as tmp:
         write_json(Path(tmp) / "config.json", config_json)
-        config = Qwen2_5_VLConfig.from_pretrained(tmp)
-    model = Qwen2_5_VLForConditionalGeneration(config).float().eval()
+        config = config_class.from_pretrained(tmp)
+    model = model_class(config).float().eval()
     randomise(model, torch.Generator().manual_seed(seed))
     if layout == "published":
         write_json(directory / "config.json", config_json)
         tensors = {published_name(k): v for k, v in model.named_parameters()}
         write_tensors(directory / "model.safetensors", tensors)
     else:
-        model.config.architectures = ["Qwen2_5_VLForConditionalGeneration"]
+        model.config.architectures = config_json["architectures"]
         with tempfile.TemporaryDirectory() as tmp:
             model.save_pretrained(tmp)
             shutil.copy(Path(tmp) / "config.json", directory / "config.json")
         tied = config_json["tie_word_embeddings"]
         named = {k: v for k, v in model.named_parameters() if not (tied and k == "lm_head.weight")}
         write_tensors(directory / "model.safetensors", named)
-    loaded, info = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+    loaded, info = model_class.from_pretrained(
         directory, attn_implementation="eager", dtype=torch.float32, output_loading_info=True
     )
     problems = {k: v for k, v in info.items() if v and k in ("missing_keys", "unexpected_keys", "mismatched_keys")}

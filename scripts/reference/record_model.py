@@ -1,4 +1,4 @@
-"""Record Qwen2.5-VL forward and backward numbers of transformers on tiny random checkpoints.
+"""Record forward and backward numbers of transformers on tiny random checkpoints of Qwen2.5-VL and Qwen2.5.
 
 Writes tests/fixtures/model/<case>/{config.json, model.safetensors, expected.safetensors, case.json}; case.json says
 what every key of expected.safetensors is. f32, eager attention, one thread. Each case is computed twice, as one
@@ -12,6 +12,8 @@ import torch
 
 import common
 from common import FIXTURES, build_checkpoint, collate, make_sequence, published_name, write_json, write_tensors
+
+FAMILIES = {"qwen2_5_vl": "Qwen2.5-VL", "qwen2": "Qwen2.5"}
 
 KEYS = {
     "seq<i>.input_ids": "i64 [len]: prompt and response; one image token per merged patch",
@@ -113,10 +115,11 @@ def record(name, config, seed, parts, layout="published", debug=False):
     """Record one case; `parts` is a list of (prompt parts, response length)."""
     directory = common.fresh_dir(FIXTURES / "model" / name)
     model = build_checkpoint(directory, config, seed, layout)
-    vision = model.config.vision_config
-    patch_dim = 3 * vision.temporal_patch_size * vision.patch_size**2
+    patch_dim, merge = 0, 1
+    if vision := getattr(model.config, "vision_config", None):
+        patch_dim, merge = 3 * vision.temporal_patch_size * vision.patch_size**2, vision.spatial_merge_size
     generator = torch.Generator().manual_seed(seed + 1)
-    sequences = [make_sequence(generator, patch_dim, vision.spatial_merge_size, p, r) for p, r in parts]
+    sequences = [make_sequence(generator, patch_dim, merge, p, r) for p, r in parts]
 
     loss, logits, grads = run_one_by_one(model, sequences)
     other = run_batch(model, sequences)
@@ -154,7 +157,7 @@ def record(name, config, seed, parts, layout="published", debug=False):
     write_json(
         directory / "case.json",
         {
-            "what": f"Qwen2.5-VL forward, loss and gradients on a random checkpoint: {name}",
+            "what": f"{FAMILIES[config['model_type']]} forward, loss and gradients on a random checkpoint: {name}",
             "versions": common.versions(),
             "layout": layout,
             "seed": seed,
@@ -219,6 +222,22 @@ def main():
             [4, 2, 2], tied=True,
         ),
         44, [([3, (6, 10), 4], 7)], layout="nested",
+    )
+    # Qwen2.5 reads text alone.
+    record(
+        "qwen2_tied",
+        common.qwen2_config(text | {"num_hidden_layers": 3}, tied=True),
+        55, [([9], 6), ([3], 4)],
+    )
+    # Six heads of width 6 on one; config.json as transformers 5 writes it.
+    record(
+        "qwen2_untied",
+        common.qwen2_config(
+            text | {"hidden_size": 36, "num_attention_heads": 6, "num_key_value_heads": 1, "intermediate_size": 28,
+                    "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "vocab_size": 168},
+            tied=False,
+        ),
+        66, [([12], 5), ([2], 9), ([7], 3)], layout="nested",
     )
 
 

@@ -4,37 +4,56 @@ use crate::machine::Place;
 use crate::{Error, Result};
 use candle_core::Device;
 
-/// What `--device` names: `cpu`, `cuda` or `cuda:N`.
-pub fn place(name: &str) -> Result<Place> {
-    let bad = || Error::input(format!("--device {name}: give cpu, cuda, or cuda:N with the number of the GPU"));
-    match name {
-        "cpu" => Ok(Place::Cpu),
-        "cuda" => Ok(Place::Gpu(0)),
-        _ => Ok(Place::Gpu(name.strip_prefix("cuda:").ok_or_else(bad)?.parse().map_err(|_| bad())?)),
-    }
+// No doc comment: clap would show it in the help of the command.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DeviceArgs {
+    /// Device to compute on: cpu, cuda, or cuda:N for GPU number N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
 }
 
-/// `cpu`, `cuda` or `cuda:N`.
-pub fn device(name: &str) -> Result<Device> {
-    let Place::Gpu(index) = place(name)? else { return Ok(Device::Cpu) };
-    if !cfg!(feature = "cuda") {
-        return Err(Error::input(format!(
-            "--device {name}: this jigsaw was built without CUDA (cargo build --features cuda)"
-        )));
+impl DeviceArgs {
+    /// The device that is named, which need not be on this machine.
+    ///
+    /// # Errors
+    /// An input error for another name.
+    pub fn place(&self) -> Result<Place> {
+        let name = self.device.as_str();
+        let bad = || Error::input(format!("--device {name}: give cpu, cuda, or cuda:N with the number of the GPU"));
+        match name {
+            "cpu" => Ok(Place::Cpu),
+            "cuda" => Ok(Place::Gpu(0)),
+            _ => Ok(Place::Gpu(name.strip_prefix("cuda:").ok_or_else(bad)?.parse().map_err(|_| bad())?)),
+        }
     }
-    // Its stream is one thread's own: what one thread makes there no other may use. A model on a GPU works on one thread alone.
-    Device::new_cuda(index).map_err(|e| Error::failed(format!("--device {name}: {e}")))
+
+    /// The device, ready to compute.
+    ///
+    /// # Errors
+    /// An input error for another name, or a GPU in a build without CUDA; a failure if the GPU cannot be opened.
+    pub fn open(&self) -> Result<Device> {
+        let Place::Gpu(index) = self.place()? else { return Ok(Device::Cpu) };
+        let name = &self.device;
+        if !cfg!(feature = "cuda") {
+            return Err(Error::input(format!(
+                "--device {name}: this jigsaw was built without CUDA (cargo build --features cuda)"
+            )));
+        }
+        // A CUDA stream belongs to the thread that made it, so a model on a GPU works on one thread alone.
+        Device::new_cuda(index).map_err(|e| Error::failed(format!("--device {name}: {e}")))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::device;
+    use super::DeviceArgs;
 
     #[test]
     fn a_device_that_does_not_exist_is_a_usage_error() {
-        assert!(device("cpu").is_ok());
+        let open = |name: &str| DeviceArgs { device: name.into() }.open();
+        assert!(open("cpu").is_ok());
         for name in ["gpu", "cuda:", "cuda:x"] {
-            assert_eq!(device(name).unwrap_err().exit_code(), 2, "{name}");
+            assert_eq!(open(name).unwrap_err().exit_code(), 2, "{name}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `jigsaw dynamics`: why some training data costs more prior knowledge than other.
 
+use super::device::DeviceArgs;
 use super::hub;
 use super::output::{print, status};
 use super::progress::{NamedProgress, bar};
@@ -13,43 +14,43 @@ use std::path::PathBuf;
 
 /// Measure how one step on training data moves prior knowledge: magnitude, direction, and distance to the base.
 ///
-/// For pairs of a training sample u (of each --train) and a sample v of prior knowledge (of each --prior) under each --model: one plain
-/// SGD step on u, and the change of v's token distributions over the whole vocabulary, which bounds the norm of the kernel of both from
-/// below (LBK); the signed change of v's log-likelihood, the same of u after a step on v, and the cosine of both gradients. The
-/// weights are put back exactly after each step. Also the perplexity of all responses under the base, and with --forgetting how well KL
-/// to the base predicts what was forgotten (docs/dynamics.md).
+/// Each training sample u (of --train) is paired with a sample v of prior knowledge (of --prior) under each --model. After one plain SGD step
+/// on u, the change of v's token distributions over the whole vocabulary gives a lower bound of the norm of their kernel (LBK). Also
+/// measured: the change of v's log-likelihood, the change of u's after a step on v, and the cosine of both gradients. The weights are
+/// restored exactly after each step. The perplexity of all responses under the base is reported too, and with --forgetting how well KL to
+/// the base predicts forgetting (docs/dynamics.md).
 ///
-/// Writes pairs.jsonl (a line a pair, as they come), dynamics.csv, dynamics.md, and dynamics.json last. The same command again
-/// goes on where it was stopped, and more checkpoints may be added behind those that are there.
+/// Writes pairs.jsonl (one line per pair, as measured), dynamics.csv, dynamics.md, and finally dynamics.json. The same command resumes
+/// an interrupted measurement, and more checkpoints may be appended to --model.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DynamicsArgs {
-    /// Checkpoint directories, in the order of training, such as BASE RUN/checkpoints/*; or names on the Hub (OWNER/NAME[@REVISION])
+    /// Checkpoint directories in the order of training, such as BASE RUN/checkpoints/*, or names on the Hub (OWNER/NAME[@REVISION])
     #[arg(long, value_name = "MODEL", num_args = 1.., required = true)]
     model: Vec<PathBuf>,
-    /// The model they were tuned from; perplexities are by it, and so are answers to prior questions
+    /// Base model of the checkpoints. It measures the perplexities and answers the prior questions
     #[arg(long, value_name = "MODEL")]
     base: PathBuf,
-    /// Training data of a regime: NAME=DIR, a dataset directory; several may be given
+    /// Training data of a regime: NAME=DIR, a dataset directory; one or several
     #[arg(long, value_name = "NAME=DIR", num_args = 1.., required = true)]
     train: Vec<String>,
     /// Prior knowledge: NAME=FILE.tsv[:RULE] (docs/benchmarks.md; v is the question with the base's own greedy answer), or NAME=DIR, a
     /// dataset (with the responses of its records); several may be given
     #[arg(long, value_name = "NAME=FILE", num_args = 1.., required = true)]
     prior: Vec<String>,
-    /// Pairs of each --train with each --prior, at most; a training sample is used once before any is used again
+    /// Most pairs of each --train with each --prior; every training sample is used once before any is used twice
     #[arg(long, value_name = "N", default_value_t = InfluenceConfig::default().pairs)]
     pairs: usize,
-    /// Size of the SGD step
+    /// Learning rate of the SGD step
     #[arg(long, value_name = "X", default_value_t = InfluenceConfig::default().eta)]
     eta: f64,
-    /// The loss of a response that the step descends: mean or sum over its tokens of the negative log-probability
+    /// Loss of a response: mean or sum of the negative log-probabilities of its tokens
     #[arg(long, value_enum, default_value_t = ResponseLoss::Mean)]
     loss: ResponseLoss,
-    /// Parts that take no step, as in training: vision, merger, embeddings, text, or the beginning of parameter names
+    /// Parts that the step does not change, as in training: vision, merger, embeddings, text, or a prefix of parameter names
     #[arg(long, value_name = "PART", num_args = 1..)]
     freeze: Vec<String>,
-    /// Comparisons with the base (--out of `jigsaw eval --baseline`), to set KL to the base against forgetting
+    /// Comparisons with the base (--out of `jigsaw eval --baseline`), to relate KL to forgetting
     #[arg(long, value_name = "DIR", num_args = 1..)]
     forgetting: Vec<PathBuf>,
     /// Split of the datasets of --train
@@ -58,19 +59,18 @@ pub struct DynamicsArgs {
     /// Split of the datasets of --prior
     #[arg(long, value_name = "NAME", default_value = "test")]
     prior_split: String,
-    /// Longest answer of the base in tokens; when not given, each benchmark's own
+    /// Longest answer of the base in tokens [default: each benchmark's own]
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<usize>,
-    /// Seed of the choice of samples
+    /// Random seed of the choice of samples
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Output directory
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Where to compute: cpu, cuda, cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    device: String,
-    /// Remove what an earlier measurement left in the output directory
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Delete the results of an earlier measurement in the output directory first
     #[arg(long)]
     fresh: bool,
 }
@@ -83,7 +83,7 @@ Example:
 impl DynamicsArgs {
     /// Measure and print the tables.
     pub fn run(mut self) -> Result<()> {
-        let device = super::device(&self.device)?;
+        let device = self.device.open()?;
         self.clone().request()?;
         self.model = hub::models(&self.model)?;
         self.base = hub::model(&self.base)?;
@@ -96,7 +96,7 @@ impl DynamicsArgs {
         print(&format!("{}{files}", describe(&found?)))
     }
 
-    /// Everything checked that can be checked without a file.
+    /// The request, checked as far as that needs no file.
     fn request(self) -> Result<DynamicsRequest> {
         let specs = |flag: &str, texts: &[String], split: &str| {
             texts.iter().map(|text| BenchmarkSpec::of_flag(flag, text, split)).collect::<Result<Vec<_>>>()
@@ -104,7 +104,7 @@ impl DynamicsArgs {
         let request = DynamicsRequest {
             train: specs("--train", &self.train, &self.split)?,
             prior: specs("--prior", &self.prior, &self.prior_split)?,
-            setting: InfluenceConfig {
+            config: InfluenceConfig {
                 eta: self.eta,
                 loss: self.loss,
                 pairs: self.pairs,
@@ -123,7 +123,7 @@ impl DynamicsArgs {
     }
 }
 
-/// The tables for a person.
+/// The tables as text.
 fn describe(found: &DynamicsResult) -> String {
     let mut text = format!("{}\n", likelihood(found).text());
     for checkpoint in &found.checkpoints {
@@ -203,7 +203,7 @@ mod tests {
         let names = |specs: &[BenchmarkSpec]| specs.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&found.train), ["sft", "rft", "rollouts"]);
         assert_eq!(names(&found.prior), ["vqa", "pope"]);
-        assert_eq!((found.models.len(), found.setting.loss, found.setting.pairs), (2, ResponseLoss::Sum, 256));
+        assert_eq!((found.models.len(), found.config.loss, found.config.pairs), (2, ResponseLoss::Sum, 256));
         assert_eq!((found.train[0].split.as_str(), found.prior[0].split.as_str()), ("train", "test"));
         assert_eq!(found.prior[0].kind.as_deref(), Some("vqa"));
     }

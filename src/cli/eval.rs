@@ -1,5 +1,6 @@
 //! `jigsaw eval`: how often a model is right, with intervals.
 
+use super::device::DeviceArgs;
 use super::eval_table::{dataset_table, usage_line};
 use super::output::print;
 use super::progress::bar;
@@ -21,18 +22,18 @@ const LONGEST_TIMEOUT: u64 = 86_400;
 
 /// Evaluate a model on a dataset, or on benchmarks; with --baseline, what its fine-tuning cost.
 ///
-/// With --data, writes responses.jsonl (every response with its score, as it comes), and result.json when all are there. With
-/// --bench, does so for each benchmark in a directory of its name, and writes results.json and results.csv over all of them.
-/// The same command again goes on where it was stopped. A directory that holds the evaluation of another model, other data,
-/// another prompt template or other settings is refused; the message names what differs.
+/// With --data, writes responses.jsonl (each response with its score, as it is sampled) and result.json at the end. With --bench, does
+/// the same for each benchmark in a subdirectory of its name, and writes results.json and results.csv over all of them. The same
+/// command resumes an interrupted evaluation. An output directory with the evaluation of another model, other data, another prompt
+/// template or other settings is refused; the message names what differs.
 ///
-/// With --api, the responses are those of a model behind a chat API like OpenAI's (vLLM, SGLang, llama.cpp, Ollama), whose name there
-/// is --model: the same prompts, scorers and files (docs/other-tools.md). A key is read from OPENAI_API_KEY.
+/// With --api, evaluates a model behind an OpenAI-compatible chat API (vLLM, SGLang, llama.cpp, Ollama); --model is its name there.
+/// Prompts, scorers and files are the same (docs/other-tools.md). The key is read from OPENAI_API_KEY.
 ///
-/// With --baseline, evaluates the base into OUT/base and each --model into OUT/tuned on everything that --bench names and on
-/// --data, the task that the models were trained for, and compares them response by response: change, interval, test, retention,
-/// format apart from content, and the divergence of the distributions (docs/forgetting.md). Writes forgetting.json, .csv and .md;
-/// `jigsaw report OUT` draws it.
+/// With --baseline, evaluates the base into OUT/base and each --model into OUT/tuned, on every --bench and on --data, the task that the
+/// models were trained for. Compares them response by response: change with interval and test, retention, format separately from
+/// content, and the divergence of the distributions (docs/forgetting.md). Writes forgetting.json, .csv and .md; `jigsaw report OUT`
+/// shows it.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
     group(clap::ArgGroup::new("what").required(true).multiple(true).args(["data", "bench", "rescore"])),
@@ -40,8 +41,8 @@ const LONGEST_TIMEOUT: u64 = 86_400;
     after_help = EXAMPLES
 )]
 pub struct EvalArgs {
-    /// Checkpoint directory, as published for Qwen2.5-VL or as written by `jigsaw`, or a name on the Hub (OWNER/NAME[@REVISION]); with
-    /// --baseline several, such as RUN/checkpoints/*; with --api the model's name there
+    /// Checkpoint directory, or a name on the Hub (OWNER/NAME[@REVISION]). With --baseline, one or several, such as RUN/checkpoints/*. With
+    /// --api, the name of the model on the server
     #[arg(
         long,
         value_name = "MODEL",
@@ -50,83 +51,81 @@ pub struct EvalArgs {
         conflicts_with = "rescore"
     )]
     model: Vec<PathBuf>,
-    /// Ask the model behind this address, http://HOST:PORT/v1 or https://HOST/v1, for the responses
+    /// Evaluate the model behind this chat API: http://HOST:PORT/v1 or https://HOST/v1
     #[arg(long, value_name = "URL", conflicts_with_all = ["rescore", "batch", "device"])]
     api: Option<String>,
-    /// Requests under way at once
+    /// Requests in flight at once
     #[arg(long, value_name = "N", default_value_t = 4, requires = "api")]
     concurrency: usize,
-    /// Requests begun in a minute, at most; no limit when not given
+    /// Most requests started per minute [default: no limit]
     #[arg(long, value_name = "N", requires = "api", value_parser = clap::value_parser!(u32).range(1..))]
     per_minute: Option<u32>,
-    /// Times a request that failed for a passing reason is made again, after pauses that double
+    /// Retries of a request that failed for a temporary reason; the pause doubles each time
     #[arg(long, value_name = "N", default_value_t = 6, requires = "api")]
     retries: usize,
-    /// Seconds within which a response must be there
+    /// Seconds to wait for a response
     #[arg(long, value_name = "SECONDS", default_value_t = REQUEST_TIMEOUT.as_secs(), requires = "api")]
     timeout: u64,
-    /// Compare with this model, which --model was tuned from
+    /// Compare with this base model, from which --model was fine-tuned
     #[arg(long, value_name = "MODEL", conflicts_with = "rescore")]
     baseline: Option<PathBuf>,
-    /// Read the base's results from this directory, where it was evaluated before (OUT/base of another comparison, or the --out of
-    /// an evaluation by --bench), instead of evaluating it
+    /// Read the base's results from this directory instead of evaluating it: OUT/base of another comparison, or the --out of an evaluation
+    /// with --bench
     #[arg(long, value_name = "DIR", conflicts_with = "rescore")]
     baseline_results: Option<PathBuf>,
-    /// Measure KL divergence and perplexity on N prompts of each benchmark and of --data; 0 for none. Loads both models at once
-    /// [default: 64]
+    /// Measure KL divergence and perplexity on N prompts of each benchmark and of --data; 0 is off. Holds both models in memory [default:
+    /// 64]
     #[arg(long, value_name = "N", requires = "base")]
     kl: Option<usize>,
-    /// Dataset directory, or FILE.jsonl of another tool (docs/other-tools.md); with --baseline, the task that the models were trained
-    /// for
+    /// Dataset directory, or FILE.jsonl from another tool (docs/other-tools.md). With --baseline, the task that the models were trained for
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "rescore")]
     data: Option<PathBuf>,
-    /// Benchmark: NAME=FILE.tsv for a known one or a file with a column `scorer`, NAME=FILE.tsv:SCORER for a file of one's own,
-    /// NAME=DIR for a dataset; may be repeated (docs/benchmarks.md)
+    /// Benchmark: NAME=FILE.tsv for a known one or a file with a `scorer` column, NAME=FILE.tsv:SCORER for your own file, NAME=DIR for a
+    /// dataset. May be repeated (docs/benchmarks.md)
     #[arg(long, value_name = "NAME=FILE[:SCORER]", conflicts_with = "rescore")]
     bench: Vec<String>,
-    /// Score the responses in --out again, by the scorers and the gold answers as they are now; needs no model
+    /// Score the stored responses in --out again, with the current scorers and gold answers; needs no model
     #[arg(long)]
     rescore: bool,
-    /// Split of a dataset directory
+    /// Split of a dataset directory to evaluate
     #[arg(long, value_name = "NAME", default_value = "test")]
     split: String,
-    /// Only the first N examples; all when not given
+    /// Only the first N examples [default: all]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Longest response in tokens; when not given, each benchmark's own, and 512 for a dataset
+    /// Longest response in tokens [default: each benchmark's own; 512 for a dataset]
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<usize>,
-    /// Fewest pixels of an image after resizing, in place of each benchmark's own (with --bench)
+    /// With --bench: fewest pixels of a resized image [default: each benchmark's own]
     #[arg(long, value_name = "N")]
     min_pixels: Option<usize>,
-    /// Most pixels of an image after resizing, in place of each benchmark's own (with --bench)
+    /// With --bench: most pixels of a resized image [default: each benchmark's own]
     #[arg(long, value_name = "N")]
     max_pixels: Option<usize>,
-    /// 0 always takes the likeliest token
+    /// Sampling temperature; 0 always takes the most likely token
     #[arg(long, value_name = "T", default_value_t = 0.0)]
     temperature: f32,
-    /// Keep the smallest set of tokens whose probability reaches this; 1 for all
+    /// Nucleus sampling: sample from the smallest set of tokens whose probabilities add up to P; 1 is off
     #[arg(long, value_name = "P", default_value_t = 1.0)]
     top_p: f32,
-    /// Keep the N likeliest tokens; 0 for all
+    /// Sample from the N most likely tokens; 0 is off
     #[arg(long, value_name = "N", default_value_t = 0)]
     top_k: usize,
-    /// Responses to each example; more than one needs a temperature above 0
+    /// Responses per example; more than one needs a temperature above 0
     #[arg(long, value_name = "N", default_value_t = 1)]
     samples: usize,
-    /// Seed of the sampling
+    /// Random seed of the sampling
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Examples answered at a time; changes speed and memory only, and with a temperature which random numbers are drawn
+    /// Examples per batch. Changes speed and memory; with a temperature above 0 also which random numbers are drawn
     #[arg(long, value_name = "N", default_value_t = BATCH_SIZE)]
     batch: usize,
-    /// Directory to write to
+    /// Output directory
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Where to compute: cpu, cuda, cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    device: String,
-    /// Remove what an earlier evaluation left in the output directory
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Delete the results of an earlier evaluation in the output directory first
     #[arg(long, conflicts_with = "rescore")]
     fresh: bool,
 }
@@ -166,7 +165,7 @@ enum Work {
 impl EvalArgs {
     /// Evaluate and print the table.
     pub fn run(mut self) -> Result<()> {
-        let device = super::device(&self.device)?;
+        let device = self.device.open()?;
         self.clone().work()?;
         if let Some(data) = self.data.as_ref().filter(|data| !data.is_file()) {
             files::require_dir(data, "dataset")?;

@@ -34,7 +34,7 @@ Examples:
   jigsaw gen --task countdown --numbers 3-4 --count 2000 --out runs/countdown
   jigsaw gen --suite all --count 5000 --out runs/prior")]
 pub struct GenArgs {
-    /// Folder of JPEG, PNG or WebP images, searched with the folders below it; or `scenes`: synthetic ones without end
+    /// Folder of JPEG, PNG or WebP images, searched recursively; or `scenes` for unlimited synthetic images
     #[arg(long, value_name = "DIR", default_value = "data/photos")]
     images: PathBuf,
     /// Directory to write the dataset to: train/, validation/, test/, manifest.json
@@ -66,7 +66,7 @@ pub struct GenArgs {
     /// With --task countdown: largest target
     #[arg(long, value_name = "N", default_value_t = CountdownSettings::MAX_TARGET, requires = "task")]
     max_target: u32,
-    /// With --suite: at most N questions of each family in validation, and in test
+    /// With --suite: most questions of each family in validation, and in test [default: no limit]
     #[arg(long, value_name = "N", requires = "suite", value_parser = clap::value_parser!(u32).range(1..))]
     held_out: Option<u32>,
     /// With a folder of images: share of each split's puzzles that is cut from synthetic scenes instead; results are given for both
@@ -82,7 +82,7 @@ pub struct GenArgs {
     /// Side of a tile in pixels; a multiple of 28 puts the seams between visual tokens
     #[arg(long, value_name = "PIXELS", default_value_t = generate::TOKEN_PIXELS)]
     tile: u32,
-    /// Allow a tile size that is no multiple of 28
+    /// Allow a tile size that is not a multiple of 28
     #[arg(long)]
     tile_any: bool,
     /// Number of puzzles, all splits together
@@ -94,22 +94,23 @@ pub struct GenArgs {
     /// What to ask: the order of the tiles, or the relation of two of them (lettered choices)
     #[arg(long, value_enum, default_value_t = QuestionKind::Order)]
     question: QuestionKind,
-    /// Put the question before the picture: prompts then begin alike, and training computes what they share once a batch
+    /// Put the question before the picture. All prompts then share a prefix, which training computes once per batch
     #[arg(long)]
     question_first: bool,
-    /// Smallest crop of a photo, as a share of the largest that fits, each way; near 1 keeps the cues of the whole picture
+    /// Smallest crop of a photo, as a share of the largest crop that fits, for width and height; near 1 keeps the composition of the whole
+    /// picture
     #[arg(long, value_name = "SHARE", default_value_t = generate::MIN_CROP)]
     min_crop: f64,
-    /// Seed of everything random
+    /// Random seed
     #[arg(long, value_name = "N", default_value_t = 7)]
     seed: u64,
-    /// What the splits are divided by
+    /// How examples are divided into splits
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = SplitBy::Image)]
     split_by: SplitBy,
     /// Ratios of train, validation and test
     #[arg(long, value_name = "A,B,C", default_value = "0.8,0.1,0.1")]
     split: SplitRatios,
-    /// Use only the first N image files, sorted by name; all when not given
+    /// Use only the first N image files, sorted by name [default: all]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// Refuse (exit code 2) instead of skipping image files that cannot be used

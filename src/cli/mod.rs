@@ -23,12 +23,10 @@ use clap::Parser;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-pub use device::{device, place};
-
 /// Measure and explain what fine-tuning costs a vision-language model.
 ///
-/// jigsaw cuts photos into puzzles, trains a Qwen2.5-VL model on them by supervised fine-tuning (SFT) or by reinforcement
-/// fine-tuning (GRPO), and measures what the model has learnt and what it has lost.
+/// jigsaw cuts photos into puzzles, trains a vision-language model on them by supervised fine-tuning (SFT) or by
+/// reinforcement fine-tuning (GRPO), and measures what the model has learnt and what it has lost.
 #[derive(Parser)]
 #[command(name = "jigsaw", version, arg_required_else_help = true, max_term_width = 120, after_help = AFTER)]
 struct Cli {
@@ -47,11 +45,11 @@ A first session:
   jigsaw eval --model runs/rft/model --baseline runs/tiny --data runs/puzzles --bench pope=POPE.tsv --out runs/compare
   jigsaw dynamics --model runs/sft/checkpoints/* --base runs/tiny --train sft=runs/puzzles --prior pope=POPE.tsv --out runs/dynamics
   jigsaw report runs --out runs/report.html
-All of it in one command:
+The same in one command:
   jigsaw study --config configs/study-quick.toml
 
 Exit codes: 0 done, 1 the work failed, 2 the command line, configuration or an input is not usable;
-130 and 143: stopped by SIGINT or SIGTERM (train and study save first; the same command goes on).";
+130 and 143: stopped by SIGINT or SIGTERM (train and study save first; the same command resumes).";
 
 #[derive(clap::Subcommand)]
 enum Command {
@@ -85,7 +83,7 @@ impl Command {
     }
 }
 
-/// A process of a study ends, after saving, when the study is gone.
+/// A child process of a study saves and ends when the study is gone.
 fn end_with_the_study() {
     if std::env::var_os(crate::study::CHILD_OF_STUDY).is_none() {
         return;

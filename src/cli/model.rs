@@ -22,13 +22,13 @@ pub struct ModelCommand {
 enum Action {
     /// Write a checkpoint directory with random weights.
     Init(Init),
-    /// Write a checkpoint again with its weights in another precision.
+    /// Convert the weights of a checkpoint to another precision.
     Convert(Convert),
-    /// Write the checkpoint between two others (WiSE-FT): (1 - alpha) * A + alpha * B, weight by weight, in f32.
+    /// Interpolate two checkpoints (WiSE-FT): (1 - alpha) * A + alpha * B, weight by weight, in f32.
     Interpolate(Interpolate),
-    /// Write a model with its adapter (LoRA, a PEFT directory) merged into the weights of its base.
+    /// Merge a LoRA adapter (a PEFT directory) into the weights of its base.
     MergeLora(MergeLora),
-    /// Say what a checkpoint directory holds: parameters, layers, tokens, image bounds.
+    /// Describe a checkpoint directory: parameters, layers, tokens, image sizes.
     Inspect(Inspect),
 }
 
@@ -40,7 +40,7 @@ struct Init {
     /// Directory to write; made if it does not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Needed with the presets of published checkpoints: their weights will be random too, of no use but to measure.
+    /// Confirm random weights for a preset of a published checkpoint: they are useful only for measuring speed and memory.
     #[arg(long)]
     random: bool,
     /// Seed of the weights; the same seed gives the same files.
@@ -53,7 +53,7 @@ struct Convert {
     /// Checkpoint directory, or a name on the Hub (OWNER/NAME[@REVISION]).
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// How the weights are stored.
+    /// Precision in which the weights are stored.
     #[arg(long, value_enum)]
     precision: Precision,
     /// Directory to write; made if it does not exist.
@@ -89,7 +89,7 @@ struct MergeLora {
     /// adapter_config.json names.
     #[arg(value_name = "ADAPTER")]
     dir: PathBuf,
-    /// How the weights are stored.
+    /// Precision in which the weights are stored.
     #[arg(long, value_enum, default_value = "bf16")]
     precision: Precision,
     /// Directory to write; made if it does not exist.

@@ -7,16 +7,16 @@ use std::path::PathBuf;
 
 /// Make one HTML page from training runs and evaluations.
 ///
-/// The page needs no network: curves, results with 95 % intervals, paired differences, puzzles with the models' answers
-/// drawn in, and settings are all inside. A directory that is no run itself is searched for runs two levels deep. Runs
-/// that are still going on are shown as far as they have come.
+/// The page needs no network. It holds training curves, results with 95 % intervals, paired differences, examples with the models' answers
+/// drawn in, and settings. A directory that is not a run is searched for runs two levels deep. Unfinished runs are shown up to their last
+/// step.
 ///
-/// Comparisons with a base (`jigsaw eval --baseline`) are shown by base: what each model lost by benchmark and family, the way of each
-/// run in the plane of new-task accuracy and prior knowledge, and all runs at equal new-task accuracy. Their numbers are also
-/// written beside the page, as .csv and .md of the same name.
+/// Comparisons with a base (`jigsaw eval --baseline`) are shown by base: the change of each model by benchmark and family, new-task accuracy
+/// against prior knowledge over each run, and all runs at equal new-task accuracy. The numbers are also written beside the page, as .csv
+/// and .md of the same name.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReportArgs {
-    /// Directories of training runs, evaluations and measurements of learning dynamics, or directories that hold some
+    /// Directories of training runs, evaluations or measurements of learning dynamics, or directories that contain them
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
     /// Heading of the page

@@ -1,5 +1,6 @@
 //! `jigsaw rollout`: sampled responses to a training dataset.
 
+use super::device::DeviceArgs;
 use super::hub;
 use super::output::{print, status};
 use super::progress::bar;
@@ -14,79 +15,78 @@ use std::time::{Duration, Instant};
 
 /// Sample responses, score them, keep the good ones, and write them as a training dataset.
 ///
-/// The responses are those of a model (--model), or of a teacher whose style is foreign to it (--teacher). Each is scored by the
-/// task, as in training and evaluation. OUT becomes a dataset like those of `jigsaw gen`: its train split holds the kept responses,
-/// each with its prompt; the other splits are those of --data, unchanged. All samples with their scores stay in OUT/samples.jsonl.
-/// The same command again goes on where it was stopped; with another --keep, --cap or --answer it makes the dataset anew from the
-/// samples. docs/rollouts.md says which commands make which data.
+/// The responses come from a model (--model) or from a teacher with another style (--teacher). The task scores them, as in training and
+/// evaluation. OUT becomes a dataset like those of `jigsaw gen`: its train split holds the kept responses with their prompts; the other
+/// splits are copied from --data. All samples with their scores stay in OUT/samples.jsonl. The same command resumes an interrupted
+/// rollout; with another --keep, --cap or --answer it rebuilds the dataset from the samples. docs/rollouts.md lists the commands for
+/// common kinds of data.
 #[derive(Debug, Clone, clap::Args)]
 #[command(group(clap::ArgGroup::new("who").required(true).args(["model", "teacher"])), after_help = EXAMPLES)]
 pub struct RolloutArgs {
     /// Checkpoint directory to sample from, or a name on the Hub (OWNER/NAME[@REVISION])
     #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
-    /// Who else answers. scripted: a built-in reasoner about puzzles with a style of its own, told the right answer;
-    /// http://HOST:PORT/v1: a model behind a chat API like OpenAI's (vLLM, SGLang, llama.cpp, Ollama), the key in OPENAI_API_KEY
+    /// Teacher that answers instead of a checkpoint. scripted: a built-in reasoner that is given the right answer; http://HOST:PORT/v1: a
+    /// model behind an OpenAI-compatible chat API (vLLM, SGLang, llama.cpp, Ollama), with the key in OPENAI_API_KEY
     #[arg(long, value_name = "WHO")]
     teacher: Option<String>,
-    /// Name of the model behind the address of --teacher
+    /// Name of the model on the server of --teacher
     #[arg(long, value_name = "NAME", requires = "teacher")]
     teacher_model: Option<String>,
-    /// Requests under way at once
+    /// Requests in flight at once
     #[arg(long, value_name = "N", default_value_t = 4, requires = "teacher_model")]
     concurrency: usize,
-    /// Requests begun in a minute, at most; no limit when not given
+    /// Most requests started per minute [default: no limit]
     #[arg(long, value_name = "N", requires = "teacher_model", value_parser = clap::value_parser!(u32).range(1..))]
     per_minute: Option<u32>,
-    /// Times a request that failed for a passing reason is made again, after pauses that double
+    /// Retries of a request that failed for a temporary reason; the pause doubles each time
     #[arg(long, value_name = "N", default_value_t = 6, requires = "teacher_model")]
     retries: usize,
-    /// Dataset directory with the prompts, or FILE.jsonl of another tool (docs/other-tools.md)
+    /// Dataset directory with the prompts, or FILE.jsonl from another tool (docs/other-tools.md)
     #[arg(long, value_name = "DIR|FILE")]
     data: PathBuf,
-    /// Split of the dataset that the prompts are from; what is kept is the train split of OUT
+    /// Split of the dataset to take prompts from; the kept responses become the train split of OUT
     #[arg(long, value_name = "NAME", default_value = TRAIN)]
     split: String,
-    /// Only the first N prompts; all when not given
+    /// Only the first N prompts [default: all]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Responses to each prompt [default: 8; 1 for --teacher scripted]
+    /// Responses per prompt [default: 8; 1 with --teacher scripted]
     #[arg(long, value_name = "N")]
     samples: Option<usize>,
-    /// 0 always takes the likeliest token [default: 1]
+    /// Sampling temperature; 0 always takes the most likely token [default: 1]
     #[arg(long, value_name = "T")]
     temperature: Option<f32>,
-    /// Keep the smallest set of tokens whose probability reaches this; 1 for all [default: 1]
+    /// Nucleus sampling: sample from the smallest set of tokens whose probabilities add up to P; 1 is off [default: 1]
     #[arg(long, value_name = "P")]
     top_p: Option<f32>,
-    /// Keep the N likeliest tokens; 0 for all [default: 0]
+    /// Sample from the N most likely tokens; 0 is off [default: 0]
     #[arg(long, value_name = "N")]
     top_k: Option<usize>,
-    /// Longest response in tokens; what is cut off there is never kept [default: 512]
+    /// Longest response in tokens; a response that is cut off is never kept [default: 512]
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<usize>,
-    /// Seed of the sampling
+    /// Random seed of the sampling
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Prompts answered at a time; changes speed and memory only, and which random numbers are drawn
+    /// Prompts per batch. Changes speed, memory and which random numbers are drawn
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch: usize,
-    /// Which responses are kept [default: correct; all with --answer gold]
+    /// Which responses to keep [default: correct; all with --answer gold]
     #[arg(long, value_enum)]
     keep: Option<Keep>,
-    /// Most responses kept of one prompt, after those of the same text; all when not given
+    /// Most responses to keep per prompt, after duplicates are removed [default: all]
     #[arg(long, value_name = "N")]
     cap: Option<usize>,
-    /// What the kept responses end with: the answer that was sampled, or the right one after the sampled reasoning
+    /// Answer that the kept responses end with: the sampled one, or the right one after the sampled reasoning
     #[arg(long, value_enum, default_value_t = Answer::Sampled)]
     answer: Answer,
-    /// Directory to write to
+    /// Output directory
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Where to compute: cpu, cuda, cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    device: String,
-    /// Remove what an earlier rollout left in the output directory, its samples and paid responses too
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Delete the results of an earlier rollout in the output directory first, including samples and API responses that were paid for
     #[arg(long)]
     fresh: bool,
 }
@@ -102,7 +102,7 @@ Examples:
 impl RolloutArgs {
     /// Sample, keep, write; print the table.
     pub fn run(mut self) -> Result<()> {
-        let device = super::device(&self.device)?;
+        let device = self.device.open()?;
         self.clone().request()?;
         if !self.data.is_file() {
             files::require_dir(&self.data, "dataset")?;

@@ -1,5 +1,6 @@
 //! `jigsaw score`: how likely a model finds given responses.
 
+use super::device::DeviceArgs;
 use super::hub;
 use super::output::print;
 use super::progress::bar;
@@ -22,21 +23,20 @@ pub struct ScoreArgs {
     /// Checkpoint directory, or a name on the Hub (OWNER/NAME[@REVISION])
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
-    /// Dataset directory, or FILE.jsonl of another tool (docs/other-tools.md)
+    /// Dataset directory, or FILE.jsonl from another tool (docs/other-tools.md)
     #[arg(long, value_name = "DIR|FILE")]
     data: PathBuf,
     /// Split of the dataset
     #[arg(long, value_name = "NAME", default_value = "test")]
     split: String,
-    /// Records scored at a time; changes speed and memory only
+    /// Records per batch; changes only speed and memory
     #[arg(long, value_name = "N", default_value_t = 8)]
     batch: usize,
-    /// File to write; it appears when all records are scored
+    /// File to write; it appears only when all records are scored
     #[arg(long, value_name = "FILE.jsonl")]
     out: PathBuf,
-    /// Where to compute: cpu, cuda, cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 impl ScoreArgs {
@@ -73,7 +73,7 @@ impl ScoreArgs {
         if let Some(parent) = self.out.parent().filter(|p| !p.as_os_str().is_empty()) {
             files::create_dir(parent)?;
         }
-        let device = super::device(&self.device)?;
+        let device = self.device.open()?;
         let processor = Processor::from_dir(&dir)?;
         let model = ModelLoader::new(&device, Compute::F32).frozen(&dir)?;
         let bar = bar(task.len(), "{pos}/{len} records, {eta} left");

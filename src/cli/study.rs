@@ -1,5 +1,6 @@
 //! `jigsaw study`: a whole comparison from one file.
 
+use super::device::DeviceArgs;
 use super::hub;
 use super::output::{print, status};
 use super::progress::bar;
@@ -13,39 +14,40 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Run a whole study: puzzles, regimes of fine-tuning over seeds and learning rates, what each costs, why, and a report.
+/// Run a whole study: puzzles, fine-tuning regimes over seeds and learning rates, what each costs and why, and a report.
 ///
-/// The file's sections are the flags of the commands that the study is made of; each task of it is one such command, which --dry-run
-/// prints. Tasks that are done are not done again and an interrupted one goes on, so the same command resumes the study; new regimes,
-/// ladder_points and seeds may be added to the file, and only they are run. A task that fails stops only what needs it. Logs are in OUT/logs.
+/// A study is a list of tasks, each one `jigsaw` command, which --dry-run prints; the sections of the file hold the flags of these
+/// commands. The same command resumes a study: finished tasks are not repeated, and interrupted ones continue. Regimes, learning rates
+/// and seeds can be added to the file later; only they are run. A task that fails stops only the tasks that depend on it. Logs are in
+/// OUT/logs.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct StudyArgs {
-    /// The study (TOML); see configs/study-quick.toml and docs/study.md
+    /// TOML file of the study; see configs/study-quick.toml and docs/study.md
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// One setting, over the file: section.key=value, such as regimes.rft.train.steps=100; may be repeated
+    /// Set one value, overriding the file: section.key=value, such as regimes.rft.train.steps=100; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Directory for everything; runs/NAME with the name of the file when not given
+    /// Directory for all results [default: runs/NAME, with the name of the file]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Where to compute: cpu, cuda, cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    device: String,
-    /// Tasks at once; small models are faster with one for each core
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Tasks to run at once; small models are fastest with one task per core
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     jobs: u32,
-    /// Print the tasks with their commands, and what they will take, and exit
+    /// Print the tasks with their commands and an estimate of time and memory, and exit
     #[arg(long, conflicts_with_all = ["list", "print_config"])]
     dry_run: bool,
-    /// Print a line a task, `WAVE<TAB>TASK`, and exit: a wave needs only what earlier waves have done
+    /// Print one line per task, `WAVE<TAB>TASK`, and exit. Tasks of a wave depend only on earlier waves
     #[arg(long, conflicts_with = "print_config")]
     list: bool,
-    /// Only this task, whose needs must be done (the report is made of what there is); may be repeated. For running them elsewhere
+    /// Run only this task; the tasks it depends on must be done (the report shows whatever is done). May be repeated. For running tasks on
+    /// other machines
     #[arg(long, value_name = "TASK")]
     only: Vec<String>,
-    /// Print the file with what --set changed, and exit
+    /// Print the file with the changes of --set, and exit
     #[arg(long)]
     print_config: bool,
 }
@@ -66,7 +68,7 @@ impl StudyArgs {
         if self.print_config {
             return print(&toml).map(|()| ExitCode::SUCCESS);
         }
-        super::device(&self.device)?;
+        self.device.open()?;
         let out = match (&self.out, self.config.file_stem()) {
             (Some(out), _) => out.clone(),
             (None, Some(name)) => PathBuf::from("runs").join(name),
@@ -78,7 +80,8 @@ impl StudyArgs {
         if self.list {
             return print(&list(&plan)).map(|()| ExitCode::SUCCESS);
         }
-        let options = RunOptions { jobs: self.jobs as usize, device: self.device.clone(), only: self.only.clone() };
+        let options =
+            RunOptions { jobs: self.jobs as usize, device: self.device.device.clone(), only: self.only.clone() };
         if self.dry_run {
             status("measuring a few steps of each regime");
             let mut here = study.clone();
@@ -88,7 +91,7 @@ impl StudyArgs {
             let estimate = study::estimate(&here, &plan)?;
             return print(&dry(&study, &plan, &estimate, options.jobs)).map(|()| ExitCode::SUCCESS);
         }
-        // Its tasks use what is here then.
+        // The tasks of the study then find the model in the cache.
         hub::prepare(&study.head.base)?;
         let signals = Signals::listen()?;
         let mut view = StudyProgress::new(&out);
@@ -101,13 +104,13 @@ impl StudyArgs {
                 print(&made).map(|()| ExitCode::SUCCESS)
             }
             Outcome::Stopped => {
-                status("stopped, saved; the same command goes on from there");
+                status("stopped and saved; the same command resumes");
                 Ok(ExitCode::from(signals.exit_code()))
             }
             Outcome::Failed(failed) => {
                 let names: Vec<String> = failed.iter().map(|(name, why)| format!("  {name}: {why}")).collect();
                 Err(Error::failed(format!(
-                    "{} of the tasks failed; the rest is done, but for what needs them. Logs are in {}; the same command tries again:\n{}",
+                    "{} of the tasks failed; all others are done, except those that depend on them. Logs are in {}; the same command tries again:\n{}",
                     failed.len(),
                     out.join("logs").display(),
                     names.join("\n")
@@ -127,7 +130,7 @@ fn list(plan: &Plan) -> String {
     text
 }
 
-/// The tasks with their commands, what they will take, and what that is in all.
+/// The tasks with their commands, the time that each will take, and totals.
 fn dry(study: &Study, plan: &Plan, estimate: &Estimate, jobs: usize) -> String {
     let mut text = String::new();
     for task in &plan.tasks {
@@ -178,7 +181,7 @@ fn dry(study: &Study, plan: &Plan, estimate: &Estimate, jobs: usize) -> String {
     text
 }
 
-/// A word as a shell reads it.
+/// A word quoted for a shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+*@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -199,7 +202,7 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-/// On a terminal a bar over all, and a line for each task under way; elsewhere a line when a task begins and ends.
+/// On a terminal, a bar for the study and a line for each running task; elsewhere, a line when a task starts and ends.
 struct StudyProgress {
     out: PathBuf,
     bars: Option<(MultiProgress, ProgressBar, Vec<ProgressBar>)>,
@@ -209,7 +212,7 @@ impl StudyProgress {
     fn new(out: &std::path::Path) -> StudyProgress {
         let bars = std::io::stderr().is_terminal().then(|| {
             let all = MultiProgress::new();
-            let total = all.add(bar(0, "{pos}/{len} tasks, {elapsed} gone, {msg}"));
+            let total = all.add(bar(0, "{pos}/{len} tasks, {elapsed} elapsed, {msg}"));
             (all, total, Vec::new())
         });
         StudyProgress { out: out.to_path_buf(), bars }
@@ -256,7 +259,7 @@ impl StudyObserver for StudyProgress {
     }
 
     fn locked(&mut self, task: &Task) {
-        self.line(&format!("    {}: another process is working on it; waiting for that", task.name));
+        self.line(&format!("    {}: another process is working on it; waiting", task.name));
     }
 
     fn tick(&mut self, state: &StudyState<'_>) {

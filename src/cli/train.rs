@@ -1,5 +1,6 @@
 //! `jigsaw train`: one training run.
 
+use super::device::DeviceArgs;
 use super::hub;
 use super::output::{print, status};
 use super::progress::bar;
@@ -28,11 +29,11 @@ const REPORT_TO: &str = "JIGSAW_METRICS_COMMAND";
 
 /// Train a model: supervised (sft) or by reinforcement (rft, GRPO).
 ///
-/// The run directory explains itself: the resolved configuration, the command, hashes of model and data, metrics.jsonl (one
-/// line a step), TensorBoard events, samples of responses, checkpoints, and in the end the trained model. A run that was
-/// stopped or killed goes on when the same command is given again, to the same weights, byte for byte on a CPU.
+/// The run directory holds everything about the run: the resolved configuration, the command, hashes of model and data, metrics.jsonl
+/// (one line per step), TensorBoard events, samples of responses, checkpoints, and finally the trained model. To resume a run that was
+/// stopped or killed, give the same command again: on a CPU it ends with the same weights, byte for byte.
 ///
-/// SIGINT (Ctrl-C) and SIGTERM finish the step, save and exit (130, 143); a second one ends the process at once.
+/// On SIGINT (Ctrl-C) or SIGTERM the run finishes its step, saves and exits with 130 or 143. A second signal ends the process at once.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
     override_usage = "jigsaw train [OPTIONS] --model <MODEL> --data <DIR|FILE> --out <DIR>",
@@ -43,36 +44,35 @@ Examples:
   jigsaw train --method rft --print-config        every setting with its default"
 )]
 pub struct TrainArgs {
-    /// How to train; may also stand in the configuration as train.method
+    /// Training method; may also be set in the configuration as train.method
     #[arg(long, value_enum)]
     method: Option<Method>,
     /// Model to start from: a directory in Hugging Face form, or a name on the Hub, OWNER/NAME or OWNER/NAME@REVISION
     #[arg(long, value_name = "MODEL", required_unless_present = "print_config")]
     model: Option<PathBuf>,
-    /// Dataset directory, as `jigsaw gen` makes it; its train split, and validation for the evaluations on the way. Or FILE.jsonl with
-    /// conversations of another tool (docs/other-tools.md)
+    /// Dataset directory as written by `jigsaw gen`: its train split is trained on, its validation split is evaluated during training. Or
+    /// FILE.jsonl with conversations from another tool (docs/other-tools.md)
     #[arg(long, value_name = "DIR|FILE", required_unless_present = "print_config")]
     data: Option<PathBuf>,
-    /// Settings (TOML), over the method's defaults; see configs/
+    /// TOML file of settings that override the method's defaults; examples are in configs/
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// One setting, over the file: section.key=value; may be repeated
+    /// Set one value, overriding the file: section.key=value; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// RunDir directory: a new one, or one to go on with
+    /// Run directory: a new one, or one to resume
     #[arg(long, value_name = "DIR", required_unless_present_any = ["print_config", "dry_run"])]
     out: Option<PathBuf>,
-    /// Where to compute: cpu, cuda, cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    device: String,
-    /// Also give each line of metrics.jsonl, with the run's name, to this command (run by the shell, started once, one line of JSON each
-    /// on its standard input); also read from JIGSAW_METRICS_COMMAND, for the runs of a study. A command that fails stops no run
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Send each line of metrics.jsonl, with the run's name, to the standard input of this shell command, which is started once; for the
+    /// runs of a study, set JIGSAW_METRICS_COMMAND. If the command fails, training continues
     #[arg(long, value_name = "COMMAND")]
     report_to: Option<String>,
     /// Print the resolved settings and exit
     #[arg(long)]
     print_config: bool,
-    /// Print what the run would take and whether it fits in memory, with the settings that would make it fit; nothing is trained or written
+    /// Print the planned memory and steps, whether the run fits, and settings that would make it fit; train and write nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -90,8 +90,8 @@ impl TrainArgs {
             files::require_dir(&data, "dataset")?;
         }
         // A plan may be for a GPU that is not here.
-        let place = super::place(&self.device)?;
-        let device = if self.dry_run { Device::Cpu } else { super::device(&self.device)? };
+        let place = self.device.place()?;
+        let device = if self.dry_run { Device::Cpu } else { self.device.open()? };
         let task = TrainRequest {
             config,
             model: hub::model(&self.model.ok_or_else(|| missing("--model"))?)?,
@@ -129,7 +129,7 @@ impl TrainArgs {
                 Ok(ExitCode::SUCCESS)
             }
             TrainOutcome::Stopped(step) => {
-                progress.note(&format!("stopped after step {step}, saved; the same command goes on from there"));
+                progress.note(&format!("stopped after step {step}, saved; the same command resumes the run"));
                 Ok(ExitCode::from(signals.exit_code()))
             }
         }
@@ -178,15 +178,15 @@ impl Signals {
     }
 }
 
-/// A bar on a terminal; anywhere else a line now and then, all on stderr.
+/// A bar on a terminal, otherwise a line every few seconds; all on stderr.
 struct TrainProgress {
     bar: Option<ProgressBar>,
     total: usize,
     last: Option<Instant>,
 }
 
-/// Between two plain lines.
-const QUIET: Duration = Duration::from_secs(5);
+/// Time between two plain lines.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 impl TrainProgress {
     fn new() -> TrainProgress {
@@ -231,7 +231,7 @@ impl TrainerCallback for TrainProgress {
         if let Some(bar) = &self.bar {
             bar.set_message(text);
             bar.set_position(step as u64);
-        } else if step == self.total || self.last.is_none_or(|last| last.elapsed() >= QUIET) {
+        } else if step == self.total || self.last.is_none_or(|last| last.elapsed() >= LINE_INTERVAL) {
             self.last = Some(Instant::now());
             self.line(&format!("step {step}/{}: {text}", self.total));
         }

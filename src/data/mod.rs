@@ -15,10 +15,10 @@ mod writer;
 
 pub use dataset::Dataset;
 pub use manifest::{Attribution, MANIFEST, Manifest, Skipped, SplitSummary};
-pub use record::{Message, Record};
+pub use record::{Digest, Message, Record};
 pub use resize::resize;
 pub use sampler::{Cursor, Sampler};
-pub use writer::{DatasetWriter, Digest};
+pub use writer::DatasetWriter;
 
 use std::path::Path;
 

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// SHA-256 of an image file.
+pub type Digest = [u8; 32];
+
 /// One chat turn. In `content`, each `<image>` stands for the next entry of [`Record::images`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Message {

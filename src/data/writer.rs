@@ -1,7 +1,7 @@
 //! Writes a dataset directory: `SPLIT/images/*.png`, `SPLIT/metadata.jsonl`, and `manifest.json` last.
 
 use super::manifest::{MANIFEST, Manifest, SplitSummary};
-use super::{Dataset, METADATA, Record, png};
+use super::{Dataset, Digest, METADATA, Record, png};
 use crate::io::files;
 use crate::io::files::UNFINISHED;
 use crate::io::hex;
@@ -17,9 +17,6 @@ use std::path::{Path, PathBuf};
 const OWN_FILES: [&str; 4] = [MANIFEST, UNFINISHED, "preview.png", "bench"];
 /// Splits that may be found in a directory whose manifest was not written yet.
 const USUAL_SPLITS: [&str; 3] = ["train", "validation", "test"];
-
-/// SHA-256 of an image file.
-pub type Digest = [u8; 32];
 
 /// A dataset directory being written. Until [`DatasetWriter::finish`] it has no manifest and no reader accepts it.
 #[derive(Debug)]

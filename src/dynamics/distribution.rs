@@ -1,12 +1,12 @@
-//! The next-token distributions of one response: how likely they make it, how large the two bounded factors of its learning
-//! dynamics are, and how far a step has shift them. All of it in f64, from logits in f32.
+//! The next-token distributions of one response: its log-likelihood, the norms of the two bounded factors of its learning dynamics, and
+//! the change of the distributions after a step. Everything is computed in f64 from logits in f32.
 //!
 //! With z the logits before a token, pi their softmax over V tokens and y the token itself, the factors are
 //! - A = I - 1 pi^T, `[V, V]`, the gradient of log pi with respect to z;
 //! - G = w (pi - onehot(y)), `[V]`, the gradient of the loss with respect to z.
 //!
-//! (Ren and Sutherland, Learning dynamics of LLM finetuning, ICLR 2025, section 3.) Their norms are closed forms of pi: neither is
-//! ever built.
+//! (Ren and Sutherland, Learning dynamics of LLM finetuning, ICLR 2025, section 3.) Their norms are closed forms of pi, so neither matrix
+//! is built.
 
 use crate::model::Sequence;
 use crate::model::{Predictions, Predictor};
@@ -14,10 +14,10 @@ use crate::{Error, Result};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Bytes of logits that exist at a time besides those that are kept.
+/// Bytes of logits in memory at a time, besides those that are kept.
 const LOGIT_BYTES: usize = 64 << 20;
 
-/// The distributions before each token of one response, kept to be compared with those after a step.
+/// The distribution before each token of one response, kept for comparison with the one after a step.
 pub struct Distributions {
     vocab: usize,
     /// `[tokens, vocab]`.
@@ -25,7 +25,7 @@ pub struct Distributions {
     rows: Vec<TokenDistribution>,
 }
 
-/// What one token's distribution comes to.
+/// Statistics of the distribution before one token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TokenDistribution {
     /// log sum exp of the logits.
@@ -38,7 +38,7 @@ pub struct TokenDistribution {
     pub g_squares: f64,
 }
 
-/// What a response's distributions have become.
+/// The change of the distributions of a response.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DistributionShift {
     /// ||log pi' - log pi||_F^2 over all tokens of the response and all of the vocabulary.
@@ -48,11 +48,11 @@ pub struct DistributionShift {
 }
 
 impl TokenDistribution {
-    /// Of one row of logits, `[vocab]`, before the token `target`.
+    /// The statistics of one row of logits, `[vocab]`, before the token `target`.
     ///
     /// A has the element onehot_ij - pi_j at (i, j): sum_j (1 - pi_j)^2 + (V - 1) pi_j^2 = V - 2 + V sum_j pi_j^2.
-    /// G has the squares (1 - pi_y)^2 + sum_{j != y} pi_j^2, where 1 - pi_y is summed up from the others: near certainty a
-    /// difference would lose its digits.
+    /// G has the squares (1 - pi_y)^2 + sum_{j != y} pi_j^2, where 1 - pi_y is summed from the other tokens: near
+    /// pi_y = 1 a difference would cancel.
     pub fn of(logits: &[f32], target: usize) -> TokenDistribution {
         let top = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         let (mut total, mut squares) = (0.0, 0.0);
@@ -78,7 +78,7 @@ impl TokenDistribution {
 }
 
 impl Distributions {
-    /// Those of `sequence`'s response under `policy` as it is now.
+    /// The distributions of the response of `sequence` under `policy` with its present weights.
     pub fn of(policy: &dyn Predictor, sequence: &Sequence) -> Result<Distributions> {
         let predictions = policy.predict(std::slice::from_ref(sequence))?;
         let vocab = predictions.vocab();
@@ -94,7 +94,7 @@ impl Distributions {
         Ok(Distributions { vocab, logits, rows })
     }
 
-    /// What each token's distribution comes to.
+    /// Statistics of each distribution.
     pub fn rows(&self) -> &[TokenDistribution] {
         &self.rows
     }
@@ -114,7 +114,7 @@ impl Distributions {
         weight * weight * self.rows.iter().map(|row| row.g_squares).sum::<f64>()
     }
 
-    /// How far `policy` as it is now is from these distributions of the same `sequence`.
+    /// The change from these distributions to those of `policy` with its present weights, for the same `sequence`.
     pub fn shift(&self, policy: &dyn Predictor, sequence: &Sequence) -> Result<DistributionShift> {
         let predictions = policy.predict(std::slice::from_ref(sequence))?;
         let vocab = predictions.vocab();
@@ -144,12 +144,12 @@ impl Distributions {
     }
 }
 
-/// Sum over the vocabulary of (log pi'(j) - log pi(j))^2, where the logarithm of the normaliser has grown by `shift`.
+/// Sum over the vocabulary of (log pi'(j) - log pi(j))^2, where `shift` is the change of the log-normalizer.
 fn change_squares(before: &[f32], after: &[f32], shift: f64) -> f64 {
     before.iter().zip(after).map(|(b, a)| (f64::from(*a) - f64::from(*b) - shift).powi(2)).sum()
 }
 
-/// Hand the logits over, some rows at a time.
+/// Call `see` with the logits, some rows at a time.
 fn in_pieces(
     predictions: &dyn Predictions,
     sequence: &Sequence,

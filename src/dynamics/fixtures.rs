@@ -1,7 +1,7 @@
-//! Made-up measurements for tests.
+//! Measurements with known numbers for tests.
 
 use super::influence::Influence;
-use super::perplexity::{Perplexity, edges};
+use super::perplexity::{Perplexity, bin_edges};
 use super::result::{CheckpointResult, DynamicsResult, InfluenceConfig, Pair, SampleSetResult};
 use super::samples::{ResponseSource, Sample, SampleRole};
 use super::sgd_step::ResponseLoss;
@@ -68,7 +68,7 @@ fn set(name: &str, kind: SampleRole, nats: f64, edges_of: &[Sample]) -> SampleSe
         protocol: Protocol::of_dataset("exact", Some(Pixels { min: 784, max: 784, factor: 28 })),
         examples: 20,
         answered_by_base: if kind == SampleRole::Prior { 10 } else { 0 },
-        perplexity: Perplexity::of(&samples.iter().collect::<Vec<_>>(), &edges(edges_of)),
+        perplexity: Perplexity::of(&samples.iter().collect::<Vec<_>>(), &bin_edges(edges_of)),
     }
 }
 
@@ -79,7 +79,7 @@ fn sample(name: &str, kind: SampleRole, nats: f64) -> Sample {
 
 pub fn dynamics(pairs: &[Pair]) -> DynamicsResult {
     let widest = [sample("x", SampleRole::Train, 4.0)];
-    let setting = InfluenceConfig { eta: 0.001, loss: ResponseLoss::Mean, pairs: 10, seed: 3, frozen: Vec::new() };
+    let config = InfluenceConfig { eta: 0.001, loss: ResponseLoss::Mean, pairs: 10, seed: 3, frozen: Vec::new() };
     let of_run = |step: u64| RunRef {
         name: "sft".into(),
         dir: "/runs/sft".into(),
@@ -95,5 +95,5 @@ pub fn dynamics(pairs: &[Pair]) -> DynamicsResult {
     });
     let regimes = vec![set("bare", SampleRole::Train, 3.0, &widest), set("rollouts", SampleRole::Train, 0.5, &widest)];
     let priors = vec![set("vqa", SampleRole::Prior, 0.2, &widest), set("ocr", SampleRole::Prior, 0.4, &widest)];
-    DynamicsResult::new(setting, model("base"), (regimes, priors), edges(&widest), checkpoints.collect(), None)
+    DynamicsResult::new(config, model("base"), (regimes, priors), bin_edges(&widest), checkpoints.collect(), None)
 }

@@ -1,4 +1,4 @@
-//! What one step on a training sample u does to a sample v of prior knowledge, and a step on v to u.
+//! The effect of one gradient step on a training sample u on a sample v of prior knowledge, and of a step on v on u.
 //!
 //! With l(x) the log-likelihood of x ([`ResponseLoss`]: mean over its tokens, or sum), a step is theta' = theta + eta grad l(u), that is, plain
 //! SGD of size eta on the loss -l(u). To first order, over all tokens of v and the whole vocabulary,
@@ -9,9 +9,9 @@
 //! l'(v) - l(v)  =  eta <grad l(u), grad l(v)> + O(eta^2)
 //! ```
 //!
-//! (Ren and Sutherland, Learning dynamics of LLM finetuning, ICLR 2025; arXiv 2506.23508.) The last line has u and v in the same
-//! place: a step on u changes v as a step on v changes u. How far both changes are from their common first order is measured too:
-//! it says whether eta is small enough.
+//! (Ren and Sutherland, Learning dynamics of LLM finetuning, ICLR 2025; arXiv 2506.23508.) The last line is symmetric in u and v: to first
+//! order, a step on u changes v as much as a step on v changes u. The distance of both changes from their first order is measured too, and
+//! shows whether eta is small enough.
 
 use super::distribution::Distributions;
 use super::sgd_step::{ResponseLoss, Stepper};
@@ -20,7 +20,7 @@ use crate::stats::nan_if_null;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// What was measured of one pair (u, v).
+/// The measurement of one pair (u, v).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Influence {
     /// Response tokens of u.
@@ -33,14 +33,14 @@ pub struct Influence {
     pub a_squares: f64,
     /// ||G(u)||_F^2.
     pub g_squares: f64,
-    /// The lower bound of ||K(v, u)||_F^2. NaN where u is so certain that G is 0.
+    /// LBK, the lower bound of ||K(v, u)||_F^2. NaN where the model is so certain of u that G is 0.
     #[serde(deserialize_with = "nan_if_null")]
     pub lbk: f64,
     /// l'(v) - l(v) after the step on u, in nats (per token, for the mean).
     pub v_change: f64,
     /// l'(u) - l(u) after a step of the same size on v.
     pub u_change: f64,
-    /// eta <grad l(u), grad l(v)>: what both are to first order.
+    /// eta <grad l(u), grad l(v)>: the first order of both changes.
     pub first_order: f64,
     /// Cosine of grad l(u) and grad l(v). NaN where one of them is 0.
     #[serde(deserialize_with = "nan_if_null")]
@@ -55,10 +55,10 @@ pub struct Influence {
     pub v_nats: f64,
 }
 
-/// A step on `u`, seen by each of `vs`, and a step on each of these, seen by `u`. Leaves the weights as they were.
+/// Measure the effect of a step on `u` on each of `vs`, and of a step on each of `vs` on `u`. The weights end as they were.
 ///
 /// # Errors
-/// A number that is not finite; the index of the `v` that it belongs to is part of the message.
+/// A number that is not finite; the message has the number of the `v` that it belongs to.
 pub fn influences(
     stepper: &Stepper<'_>,
     u: &Sequence,

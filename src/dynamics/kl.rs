@@ -1,7 +1,7 @@
-//! Does the distance from the base on the new task's inputs predict forgetting? Over models that were compared with their base
-//! already: a line through KL(base || tuned) and the mean loss of prior knowledge, and the share of the variance that it explains.
+//! How well the distance from the base on the new task's prompts predicts forgetting: a least-squares line through KL(base || tuned) and
+//! the mean loss of prior knowledge over models that were compared with their base, and the share of the variance that it explains.
 //!
-//! Shenfeld et al., RL's Razor (arXiv 2509.04259), find that it does whatever the method of training.
+//! Shenfeld et al., RL's Razor (arXiv 2509.04259), find that it predicts forgetting whatever the method of training.
 
 use crate::forgetting::{ForgettingResult, NEW_TASK, TunedResult};
 use crate::stats::LinearFit;
@@ -19,11 +19,11 @@ pub struct KlPoint {
     pub per_token: f64,
     /// The same in nats per response.
     pub per_response: f64,
-    /// Mean loss over the benchmarks of prior knowledge, a share; below 0 where the model has gained.
+    /// Mean loss over the benchmarks of prior knowledge, a share; negative for a gain.
     pub forgetting: f64,
 }
 
-/// The models of several comparisons in one plane.
+/// Distance and forgetting of the models of several comparisons.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KlAndForgetting {
     /// The models.
@@ -36,12 +36,12 @@ pub struct KlAndForgetting {
     pub per_response: LinearFit,
 }
 
-/// Of comparisons with one base on the same benchmarks; `place` says where each is from.
+/// Fit a line through the models of several comparisons, each given with its path. All must have the same base and benchmarks.
 ///
 /// # Errors
-/// An input error if bases, benchmarks or their examples differ, which names both places: their losses could not be put in one plane.
+/// An input error that names both paths if bases, benchmarks or their examples differ: such losses cannot be compared.
 pub fn kl_and_forgetting(found: &[(String, ForgettingResult)]) -> Result<KlAndForgetting> {
-    // Where the first comparison is from, the hash of its base, and its benchmarks by name and hash of their data.
+    // Path of the first comparison, hash of its base, and its benchmarks by name and hash of their data.
     type First<'a> = (&'a str, &'a str, Vec<(&'a str, &'a str)>);
     let mut first: Option<First<'_>> = None;
     let mut points: Vec<KlPoint> = Vec::new();
@@ -54,8 +54,8 @@ pub fn kl_and_forgetting(found: &[(String, ForgettingResult)]) -> Result<KlAndFo
                 None => first = Some((place, &forgetting.base.hash, benchmarks)),
                 Some((other, base, _)) if *base != forgetting.base.hash => {
                     return Err(Error::input(format!(
-                        "{other} and {place} are comparisons with different bases ({} and {}); their models cannot be put in \
-                         one plane",
+                        "{other} and {place} are comparisons with different bases ({} and {}); their models cannot be \
+                         compared",
                         crate::forgetting::brief(base),
                         crate::forgetting::brief(&forgetting.base.hash)
                     )));
@@ -95,7 +95,7 @@ fn point(tuned: &TunedResult) -> Result<KlPoint, &'static str> {
         dir: tuned.model.dir.clone(),
         per_token: forward.per_token.value,
         per_response: forward.per_response.value,
-        // Not `-x`: no change is 0 and not -0.
+        // `0.0 - x`, because `-x` would write no change as -0.
         forgetting: 0.0 - all.change.value,
     };
     let finite = [point.per_token, point.per_response, point.forgetting].iter().all(|x| x.is_finite());
@@ -106,7 +106,7 @@ fn point(tuned: &TunedResult) -> Result<KlPoint, &'static str> {
 mod tests {
     use super::*;
     use crate::eval::{Direction, Divergence};
-    use crate::forgetting::fixtures::{compared, model, planted};
+    use crate::forgetting::fixtures::{compared, model, paired_scores};
     use crate::stats::Interval;
 
     /// `lost` of 100 answers, at a distance of `kl`.
@@ -122,7 +122,7 @@ mod tests {
             reverse: direction(7.0),
             own: None,
         });
-        let benchmarks = vec![compared("bench", &planted(100, 80, lost, 0))];
+        let benchmarks = vec![compared("bench", &paired_scores(100, 80, lost, 0))];
         TunedResult::of(model(name), None, benchmarks, divergence.into_iter().collect())
     }
 

@@ -1,11 +1,11 @@
-//! The whole measurement from paths: check everything that can be checked, let the base see the samples, measure the pairs under
-//! each checkpoint, sum up. What is there already is only read, so the same command goes on where it was stopped.
+//! The whole measurement: check the request, score the samples with the base, measure the pairs under each checkpoint, summarize.
+//! Finished parts are read and not repeated, so the same command resumes.
 
 use super::influence::influences;
 use super::kl::{KlAndForgetting, kl_and_forgetting};
 use super::output_dir::{MeasurementKey, OutputDir, PAIRS, SAMPLES, SampleSetKey};
 use super::pairing::{choose, pair};
-use super::perplexity::{Perplexity, edges};
+use super::perplexity::{Perplexity, bin_edges};
 use super::result::{CheckpointResult, DynamicsResult, InfluenceConfig, Pair, SampleSetResult};
 use super::samples::{BATCH, ResponseSource, Sample, SampleRole, SampleSet};
 use super::sgd_step::Stepper;
@@ -27,47 +27,47 @@ use std::path::{Path, PathBuf};
 pub struct DynamicsRequest {
     /// Checkpoints, in the order of training.
     pub models: Vec<PathBuf>,
-    /// The model they come from.
+    /// The base model.
     pub base: PathBuf,
     /// Training data of the regimes: dataset directories.
     pub train: Vec<BenchmarkSpec>,
     /// Prior knowledge: benchmark files or dataset directories.
     pub prior: Vec<BenchmarkSpec>,
-    /// Step, loss, pairs, seed, what is frozen.
-    pub setting: InfluenceConfig,
-    /// Longest greedy answer of the base, in place of each benchmark's own.
+    /// Step, loss, pairs, seed, frozen parts.
+    pub config: InfluenceConfig,
+    /// Token limit of the base's greedy answers, in place of each benchmark's own.
     pub max_new_tokens: Option<usize>,
     /// Directories (or files) of comparisons with the base.
     pub forgetting: Vec<PathBuf>,
-    /// Where everything goes.
+    /// Output directory.
     pub out: PathBuf,
-    /// Remove what an earlier measurement left there.
+    /// Remove the results of an earlier measurement first.
     pub fresh: bool,
 }
 
-/// Who is told how it goes on.
+/// Receives progress.
 pub trait DynamicsObserver {
-    /// Something begins.
+    /// A stage begins.
     fn stage(&mut self, what: &str);
-    /// Samples are shown to the base.
+    /// Samples scored by the base.
     fn samples(&mut self, set: &str, done: usize, total: usize);
-    /// Pairs are measured under a checkpoint.
+    /// Pairs measured under a checkpoint.
     fn pairs(&mut self, model: &str, done: usize, total: usize);
 }
 
-/// Measure what is missing, sum up, write.
+/// Measure what is missing, summarize, and write the result.
 ///
 /// # Errors
 /// Input errors before any weights are loaded: a name given twice, data that cannot be read, training samples without a
-/// response, models that do not read prompts alike, comparisons that do not go together, an output directory of something else.
+/// response, models that do not read prompts alike, comparisons of different bases or benchmarks, an output directory with other files.
 pub fn run(request: &DynamicsRequest, device: &Device, progress: &mut dyn DynamicsObserver) -> Result<DynamicsResult> {
     let kl = request.kl()?;
     let work = request.prepare()?;
     // Checkpoints with the same base share its weights.
     let loader = ModelLoader::new(device, Compute::F32);
-    let samples = work.look(&loader, progress)?;
+    let samples = work.score_samples(&loader, progress)?;
     let pairs = work.measure(&loader, &samples, progress)?;
-    let found = work.sum_up(&samples, &pairs, kl);
+    let found = work.summarize(&samples, &pairs, kl);
     write(&request.out, &found)?;
     Ok(found)
 }
@@ -78,9 +78,9 @@ impl DynamicsRequest {
     /// # Errors
     /// Input errors that name the flag.
     pub fn check(&self) -> Result<()> {
-        let InfluenceConfig { eta, pairs, .. } = self.setting;
+        let InfluenceConfig { eta, pairs, .. } = self.config;
         if pairs == 0 {
-            return Err(Error::input("--pairs 0: there would be nothing to measure"));
+            return Err(Error::input("--pairs 0: must be at least 1"));
         }
         if !(eta > 0.0 && eta.is_finite()) {
             return Err(Error::input(format!("--eta {eta}: must be a number above 0")));
@@ -91,7 +91,7 @@ impl DynamicsRequest {
         for (flag, inputs) in [("--model", &self.models[..]), ("--base", std::slice::from_ref(&self.base))] {
             if inputs.iter().any(|input| files::is_inside(&self.out, input)) {
                 return Err(Error::input(format!(
-                    "--out {} lies in the directory of {flag}, which is left as it is; choose another place",
+                    "--out {} lies in the directory of {flag}; choose another directory",
                     self.out.display()
                 )));
             }
@@ -99,7 +99,7 @@ impl DynamicsRequest {
         Ok(())
     }
 
-    /// The comparisons, in one plane.
+    /// KL and forgetting over the given comparisons.
     fn kl(&self) -> Result<Option<KlAndForgetting>> {
         let read = |path: &PathBuf| -> Result<(String, ForgettingResult)> {
             let file = if path.is_dir() { path.join(FORGETTING_JSON) } else { path.clone() };
@@ -109,7 +109,7 @@ impl DynamicsRequest {
         if found.is_empty() { Ok(None) } else { kl_and_forgetting(&found).map(Some) }
     }
 
-    /// Names, files and models, before any weights are loaded.
+    /// Check names, files and models, before any weights are loaded.
     fn prepare(&self) -> Result<PreparedMeasurement<'_>> {
         self.check()?;
         self.check_sets()?;
@@ -119,7 +119,7 @@ impl DynamicsRequest {
         let architecture = read_architecture(&self.base)?;
         let shapes = architecture.parameter_shapes();
         let names: Vec<_> = shapes.iter().map(|(name, _)| (name.as_str(), architecture.part(name))).collect();
-        check_parts(&names, &self.setting.frozen).map_err(by_our_flag)?;
+        check_parts(&names, &self.config.frozen).map_err(name_freeze_flag)?;
         let prompt = hash_prompt_files(&self.base)?;
         for model in &self.models {
             if hash_prompt_files(model)? != prompt {
@@ -148,7 +148,7 @@ impl DynamicsRequest {
         };
         let key = MeasurementKey {
             code: MeasurementKey::code(),
-            setting: self.setting.clone(),
+            config: self.config.clone(),
             base: base.hash.clone(),
             prompt,
             order: sets.iter().map(|set| set.name().to_string()).collect(),
@@ -206,14 +206,14 @@ impl DynamicsRequest {
             max_pixels: None,
         };
         let flag = if kind == SampleRole::Train { "--train" } else { "--prior" };
-        // What reads benchmarks knows them by the flag of `jigsaw eval`.
+        // Errors about benchmarks name the flag of `jigsaw eval`.
         let prepared = bench::prepare(specs, &settings, &self.base).map_err(|e| match e {
             Error::Input(message) => Error::Input(message.replace("--bench", flag)),
             failed => failed,
         })?;
         let mut sets = Vec::with_capacity(specs.len());
         for prepared in prepared {
-            let chosen = choose(prepared.task().len(), self.setting.pairs, self.setting.seed);
+            let chosen = choose(prepared.task().len(), self.config.pairs, self.config.seed);
             let set = SampleSet { kind, prepared, chosen };
             set.check()?;
             sets.push(set);
@@ -222,15 +222,15 @@ impl DynamicsRequest {
     }
 }
 
-/// What freezes parameters knows them by a key of the training configuration.
-fn by_our_flag(e: Error) -> Error {
+/// Errors about frozen parts name a key of the training configuration.
+fn name_freeze_flag(e: Error) -> Error {
     match e {
         Error::Input(message) => Error::Input(message.replace("train.freeze", "--freeze")),
         failed => failed,
     }
 }
 
-/// What is ready to be measured.
+/// A checked request.
 struct PreparedMeasurement<'a> {
     request: &'a DynamicsRequest,
     base: ModelRef,
@@ -242,7 +242,7 @@ struct PreparedMeasurement<'a> {
     directory: OutputDir,
 }
 
-/// One training sample and the prior samples that it meets under one checkpoint.
+/// One training sample and the prior samples paired with it, under one checkpoint.
 struct PairBatch {
     checkpoint: usize,
     regime: usize,
@@ -256,7 +256,7 @@ struct PairBatch {
 impl PreparedMeasurement<'_> {
     fn load(&self, dir: &Path, loader: &ModelLoader) -> Result<Model> {
         let model = loader.trainable(dir, &[])?;
-        freeze(&model, &self.request.setting.frozen).map_err(by_our_flag)?;
+        freeze(&model, &self.request.config.frozen).map_err(name_freeze_flag)?;
         Ok(model)
     }
 
@@ -264,8 +264,8 @@ impl PreparedMeasurement<'_> {
         (0..self.sets.len()).filter(move |&i| self.sets[i].kind == kind)
     }
 
-    /// The samples of each set under the base, or what is left to see of them.
-    fn look(&self, loader: &ModelLoader, progress: &mut dyn DynamicsObserver) -> Result<Vec<Vec<Sample>>> {
+    /// The samples of each set with their log-probabilities under the base; those on disk are not scored again.
+    fn score_samples(&self, loader: &ModelLoader, progress: &mut dyn DynamicsObserver) -> Result<Vec<Vec<Sample>>> {
         let (mut log, mut lines) = JsonlLog::open::<Sample>(&self.directory.file(SAMPLES))?;
         let expected: Vec<(usize, usize)> =
             self.sets.iter().enumerate().flat_map(|(s, set)| set.chosen.iter().map(move |&i| (s, i))).collect();
@@ -283,7 +283,7 @@ impl PreparedMeasurement<'_> {
         for set in &self.sets {
             for (piece, examples) in set.chosen.chunks(BATCH).enumerate() {
                 let (at, total) = (piece * BATCH, set.chosen.len());
-                // A piece is whole or measured again: what is answered together does not depend on where it was stopped.
+                // An incomplete batch is scored again as a whole, so that batches do not depend on where a run was stopped.
                 if lines.len() >= start + at + examples.len() {
                     continue;
                 }
@@ -313,24 +313,24 @@ impl PreparedMeasurement<'_> {
     }
 
     /// All pairs, in the order in which they are measured.
-    fn groups(&self) -> Vec<PairBatch> {
-        let mut groups = Vec::new();
+    fn batches(&self) -> Vec<PairBatch> {
+        let mut batches = Vec::new();
         for checkpoint in 0..self.checkpoints.len() {
             for regime in self.numbers(SampleRole::Train) {
                 let us = self.sets[regime].chosen.len();
-                for index in 0..self.request.setting.pairs {
+                for index in 0..self.request.config.pairs {
                     let v = |set: usize| Some((set, pair(index, us, self.sets[set].chosen.len())?.1));
                     let vs: Vec<(usize, usize)> = self.numbers(SampleRole::Prior).filter_map(v).collect();
                     if !vs.is_empty() {
-                        groups.push(PairBatch { checkpoint, regime, index, u: index % us, vs });
+                        batches.push(PairBatch { checkpoint, regime, index, u: index % us, vs });
                     }
                 }
             }
         }
-        groups
+        batches
     }
 
-    /// All pairs under all checkpoints, or what is left to measure of them.
+    /// All pairs under all checkpoints; those on disk are not measured again.
     fn measure(
         &self,
         loader: &ModelLoader,
@@ -338,12 +338,12 @@ impl PreparedMeasurement<'_> {
         progress: &mut dyn DynamicsObserver,
     ) -> Result<Vec<Pair>> {
         let (mut log, mut lines) = JsonlLog::open::<Pair>(&self.directory.file(PAIRS))?;
-        let groups = self.groups();
-        let (done, whole) = self.resume(&log, &lines, &groups, samples)?;
+        let batches = self.batches();
+        let (done, whole) = self.resume(&log, &lines, &batches, samples)?;
         lines.truncate(whole);
         log.truncate(whole)?;
-        let mut groups = groups[done..].iter().peekable();
-        while let Some(first) = groups.peek() {
+        let mut batches = batches[done..].iter().peekable();
+        while let Some(first) = batches.peek() {
             let checkpoint = first.checkpoint;
             let (dir, name) = (&self.request.models[checkpoint], &self.checkpoints[checkpoint].name);
             progress.stage(&format!("checkpoint {} of {}: {}", checkpoint + 1, self.checkpoints.len(), dir.display()));
@@ -353,8 +353,8 @@ impl PreparedMeasurement<'_> {
             let (before, total) = (of_checkpoint(&lines), self.pairs_of_a_checkpoint());
             let mut measured = before;
             progress.pairs(name, measured, total);
-            while let Some(group) = groups.next_if(|group| group.checkpoint == checkpoint) {
-                let pairs = self.measure_group(&stepper, group, samples)?;
+            while let Some(batch) = batches.next_if(|batch| batch.checkpoint == checkpoint) {
+                let pairs = self.measure_batch(&stepper, batch, samples)?;
                 measured += pairs.len();
                 log.append(&pairs)?;
                 lines.extend(pairs);
@@ -365,30 +365,30 @@ impl PreparedMeasurement<'_> {
     }
 
     fn pairs_of_a_checkpoint(&self) -> usize {
-        self.groups().iter().filter(|group| group.checkpoint == 0).map(|group| group.vs.len()).sum()
+        self.batches().iter().filter(|batch| batch.checkpoint == 0).map(|batch| batch.vs.len()).sum()
     }
 
-    /// See that what is there are the first of the pairs to be measured; cut back to whole groups, whose number is returned.
+    /// Check that the pairs on disk are the first of the pairs to measure, and drop an incomplete batch. Returns the number of complete batches.
     fn resume(
         &self,
         log: &JsonlLog,
         lines: &[Pair],
-        groups: &[PairBatch],
+        batches: &[PairBatch],
         samples: &[Vec<Sample>],
     ) -> Result<(usize, usize)> {
         let (mut at, mut done) = (0, 0);
-        for group in groups {
-            for (number, &(set, v)) in group.vs.iter().enumerate() {
+        for batch in batches {
+            for (number, &(set, v)) in batch.vs.iter().enumerate() {
                 let Some(line) = lines.get(at + number) else { return Ok((done, at)) };
-                let (regime, prior) = (self.sets[group.regime].name(), self.sets[set].name());
-                let (u, v) = (&samples[group.regime][group.u].id, &samples[set][v].id);
+                let (regime, prior) = (self.sets[batch.regime].name(), self.sets[set].name());
+                let (u, v) = (&samples[batch.regime][batch.u].id, &samples[set][v].id);
                 let found = (line.checkpoint, line.regime.as_str(), line.prior.as_str(), line.pair, &line.u, &line.v);
-                if found != (group.checkpoint, regime, prior, group.index, u, v) {
-                    let expected = format!("pair {} of {regime} and {prior} ({u}, {v})", group.index);
+                if found != (batch.checkpoint, regime, prior, batch.index, u, v) {
+                    let expected = format!("pair {} of {regime} and {prior} ({u}, {v})", batch.index);
                     return Err(log.unexpected_line(at + number, &expected));
                 }
             }
-            at += group.vs.len();
+            at += batch.vs.len();
             done += 1;
         }
         if lines.len() > at {
@@ -397,24 +397,24 @@ impl PreparedMeasurement<'_> {
         Ok((done, at))
     }
 
-    fn measure_group(&self, stepper: &Stepper<'_>, group: &PairBatch, samples: &[Vec<Sample>]) -> Result<Vec<Pair>> {
-        let regime = &self.sets[group.regime];
-        let u = &samples[group.regime][group.u];
+    fn measure_batch(&self, stepper: &Stepper<'_>, batch: &PairBatch, samples: &[Vec<Sample>]) -> Result<Vec<Pair>> {
+        let regime = &self.sets[batch.regime];
+        let u = &samples[batch.regime][batch.u];
         let vs: Vec<(&SampleSet, &Sample)> =
-            group.vs.iter().map(|&(set, v)| (&self.sets[set], &samples[set][v])).collect();
+            batch.vs.iter().map(|&(set, v)| (&self.sets[set], &samples[set][v])).collect();
         let blame = |e: Error| {
             let names: Vec<String> = vs.iter().map(|(set, v)| format!("{} {}", set.name(), v.id)).collect();
             e.context(format!("training sample {} {} with {}", regime.name(), u.id, names.join(", ")))
         };
         let sequences = vs.iter().map(|(set, v)| set.sequence(v)).collect::<Result<Vec<_>>>()?;
-        let InfluenceConfig { eta, loss, .. } = self.request.setting;
+        let InfluenceConfig { eta, loss, .. } = self.request.config;
         let found = influences(stepper, &regime.sequence(u)?, &sequences, eta, loss).map_err(blame)?;
         let pair = |((set, v), influence): (&(&SampleSet, &Sample), _)| Pair {
-            checkpoint: group.checkpoint,
-            model: self.checkpoints[group.checkpoint].name.clone(),
+            checkpoint: batch.checkpoint,
+            model: self.checkpoints[batch.checkpoint].name.clone(),
             regime: regime.name().to_string(),
             prior: set.name().to_string(),
-            pair: group.index,
+            pair: batch.index,
             u: u.id.clone(),
             v: v.id.clone(),
             influence,
@@ -422,9 +422,9 @@ impl PreparedMeasurement<'_> {
         Ok(vs.iter().zip(found).map(pair).collect())
     }
 
-    fn sum_up(&self, samples: &[Vec<Sample>], pairs: &[Pair], kl: Option<KlAndForgetting>) -> DynamicsResult {
+    fn summarize(&self, samples: &[Vec<Sample>], pairs: &[Pair], kl: Option<KlAndForgetting>) -> DynamicsResult {
         let all: Vec<Sample> = samples.iter().flatten().cloned().collect();
-        let edges = edges(&all);
+        let edges = bin_edges(&all);
         let set_found = |i: usize| {
             let (set, own) = (&self.sets[i], &samples[i]);
             SampleSetResult {
@@ -447,6 +447,6 @@ impl PreparedMeasurement<'_> {
         };
         let checkpoints = self.checkpoints.iter().enumerate().map(checkpoint).collect();
         let sets = (sets(SampleRole::Train), sets(SampleRole::Prior));
-        DynamicsResult::new(self.request.setting.clone(), self.base.clone(), sets, edges, checkpoints, kl)
+        DynamicsResult::new(self.request.config.clone(), self.base.clone(), sets, edges, checkpoints, kl)
     }
 }

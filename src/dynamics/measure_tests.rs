@@ -63,7 +63,7 @@ fn request(dir: &Path, out: &str) -> DynamicsRequest {
         base: dir.join("base"),
         train: vec![spec(format!("bare={}", at("bare"))), spec(format!("long={}", at("long")))],
         prior: vec![spec(format!("facts={}", at("facts"))), spec(format!("seen={}", at("seen.tsv")))],
-        setting: InfluenceConfig {
+        config: InfluenceConfig {
             eta: 1e-5,
             loss: ResponseLoss::Mean,
             pairs: 3,
@@ -142,9 +142,9 @@ fn a_measurement_goes_from_files_to_files_and_goes_on_where_it_was_stopped() {
 
     // Another step is another measurement.
     let mut other = request(dir.path(), "whole");
-    other.setting.eta = 2e-5;
+    other.config.eta = 2e-5;
     let error = measure(&other).unwrap_err();
-    assert!(error.exit_code() == 2 && error.to_string().contains("setting.eta: 0.00001 -> 0.00002"), "{error}");
+    assert!(error.exit_code() == 2 && error.to_string().contains("config.eta: 0.00001 -> 0.00002"), "{error}");
     // And so are other responses to the same prompts.
     dataset(&dir.path().join("bare"), &[Some("yes"), Some("no"), Some("perhaps")]);
     let error = measure(&whole).unwrap_err();
@@ -189,6 +189,6 @@ fn what_cannot_be_measured_is_refused_before_any_weights_are_read() {
     let path = other.join("preprocessor_config.json");
     fs::write(&path, fs::read_to_string(&path).unwrap() + "\n").unwrap();
     refused(&|r| r.models[1] = other.clone(), &["do not read prompts alike"]);
-    refused(&|r| r.setting.frozen = vec!["visoin".into()], &["--freeze: \"visoin\" names no parameter"]);
-    refused(&|r| r.setting.frozen = vec!["vision".into(), "text".into()], &["--freeze:", "nothing is left"]);
+    refused(&|r| r.config.frozen = vec!["visoin".into()], &["--freeze: \"visoin\" names no parameter"]);
+    refused(&|r| r.config.frozen = vec!["vision".into(), "text".into()], &["--freeze:", "nothing is left"]);
 }

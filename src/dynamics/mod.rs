@@ -1,5 +1,5 @@
-//! Why training on some data costs more than on other: how much one step on a training sample moves a sample of prior knowledge
-//! (magnitude), which way, and how likely the base finds the data (direction).
+//! Why some training data costs more prior knowledge than other data: how far one step on a training sample moves a sample of prior
+//! knowledge (magnitude), in which direction, and how likely the data is under the base.
 //!
 //! `docs/dynamics.md` has the formulas and their sources. [`influence`] measures a pair, [`run()`] all of them under all checkpoints.
 

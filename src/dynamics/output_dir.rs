@@ -1,12 +1,12 @@
-//! The output directory: what it is of, checked before anything is measured.
+//! The output directory of a measurement, whose settings are checked before anything is measured.
 //!
 //! ```text
-//! OUT/dynamics.key.json   what decides the numbers, written first
-//! OUT/samples.jsonl   the samples, with their responses and the base's view of them
-//! OUT/pairs.jsonl     the pairs, a line each
-//! OUT/dynamics.csv    everything that was found as one table, a number a row
-//! OUT/dynamics.md     the tables
-//! OUT/dynamics.json   everything, written last
+//! OUT/dynamics.key.json   settings, models and data, written first
+//! OUT/samples.jsonl       the samples, with their responses and log-probabilities under the base
+//! OUT/pairs.jsonl         the pairs, a line each
+//! OUT/dynamics.csv        the whole result as one table, a number in each row
+//! OUT/dynamics.md         the tables
+//! OUT/dynamics.json       the whole result, written last
 //! ```
 
 use super::result::{InfluenceConfig, Pair};
@@ -19,46 +19,46 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Raised whenever a measurement would come out otherwise than before.
+/// Raised whenever the same inputs would give other numbers.
 const VERSION: u32 = 1;
 
-/// Everything, for programs.
+/// The whole result, for programs.
 pub const DYNAMICS_JSON: &str = "dynamics.json";
-/// A number a row.
+/// The whole result as one table, a number in each row.
 pub const DYNAMICS_CSV: &str = "dynamics.csv";
-/// For people.
+/// The tables, for reading.
 pub const DYNAMICS_MD: &str = "dynamics.md";
-/// A line a pair.
+/// A line for each pair.
 pub const PAIRS: &str = "pairs.jsonl";
-/// A line a sample.
+/// A line for each sample.
 pub const SAMPLES: &str = "samples.jsonl";
 const KEY: &str = "dynamics.key.json";
 
-/// A set of samples.
+/// What decides the samples of a set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SampleSetKey {
     /// Hash of the examples used.
     pub data: String,
     /// Examples used.
     pub samples: usize,
-    /// How they are put to the model.
+    /// How the examples are put to the model.
     pub protocol: Protocol,
-    /// Longest response of the base, where it answers itself.
+    /// Token limit of the base's greedy answers.
     pub max_new_tokens: usize,
 }
 
-/// Everything that decides the numbers, but the checkpoints.
+/// Everything that decides the numbers, except the checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MeasurementKey {
     /// Version of this program and of the measurement.
     pub code: String,
-    /// Step, loss, pairs, seed.
-    pub setting: InfluenceConfig,
+    /// The settings.
+    pub config: InfluenceConfig,
     /// Hash of the base's weights.
     pub base: String,
     /// Hash of tokenizer, chat template and image settings.
     pub prompt: String,
-    /// The sets in their order.
+    /// Names of the sets, in order.
     pub order: Vec<String>,
     /// Training data, by name.
     pub train: BTreeMap<String, SampleSetKey>,
@@ -95,8 +95,8 @@ pub struct OutputDir {
 }
 
 impl OutputDir {
-    /// Open `path` for the measurement `key` of `checkpoints`, making it if need be. Those that were measured there before may be
-    /// followed by more. With `fresh`, what an earlier measurement left there is removed.
+    /// Open or create `path` for the measurement `key` of `checkpoints`. An earlier measurement there may have fewer checkpoints, the first of
+    /// these. With `fresh`, the results of an earlier measurement are removed first.
     ///
     /// # Errors
     /// An input error if the directory holds something else; it names what differs.
@@ -105,7 +105,7 @@ impl OutputDir {
         let directory = OutputDir { path: path.to_path_buf() };
         let own = [DYNAMICS_JSON, DYNAMICS_CSV, DYNAMICS_MD, PAIRS, SAMPLES, KEY];
         if fresh {
-            // The result goes first: what remains after an interruption never looks finished.
+            // Remove the result first, so that an interrupted removal never looks finished.
             own.iter().try_for_each(|name| directory.remove(name))?;
         }
         let about = KeyFile { key, checkpoints: checkpoints.to_vec() };
@@ -121,7 +121,7 @@ impl OutputDir {
             return Ok(directory);
         }
         let found: KeyFile = files::read_json(&key_path)
-            .map_err(|e| e.context("--out holds something else than learning dynamics; give another"))?;
+            .map_err(|e| e.context("--out holds no measurement of learning dynamics; give another"))?;
         let mut parts: Vec<String> =
             differences(&found.key, &about.key).iter().map(|(name, change)| format!("{name}: {change}")).collect();
         let differ = found.checkpoints.iter().zip(checkpoints).find(|(a, b)| a.hash != b.hash);
@@ -163,10 +163,10 @@ mod tests {
     fn key(eta: f64, data: &str) -> MeasurementKey {
         let protocol = Protocol::of_dataset("jigsaw", Some(Pixels { min: 784, max: 784, factor: 28 }));
         let set = SampleSetKey { data: data.repeat(64), samples: 4, protocol, max_new_tokens: 8 };
-        let setting = InfluenceConfig { eta, loss: ResponseLoss::Mean, pairs: 8, seed: 0, frozen: Vec::new() };
+        let config = InfluenceConfig { eta, loss: ResponseLoss::Mean, pairs: 8, seed: 0, frozen: Vec::new() };
         MeasurementKey {
             code: MeasurementKey::code(),
-            setting,
+            config,
             base: "b".repeat(64),
             prompt: "p".repeat(64),
             order: vec!["sft".into(), "vqa".into()],
@@ -193,7 +193,7 @@ mod tests {
         open(key(0.1, "d"), &["a", "b"], false).unwrap();
         assert!(!opened.file(DYNAMICS_JSON).exists(), "no longer the result of all checkpoints");
         for (key, names, said) in [
-            (key(0.2, "d"), &["a", "b"][..], "setting.eta: 0.1 -> 0.2"),
+            (key(0.2, "d"), &["a", "b"][..], "config.eta: 0.1 -> 0.2"),
             (key(0.1, "e"), &["a", "b"], "train.sft.data"),
             (key(0.1, "d"), &["b", "a"], "checkpoints: /a -> /b"),
             (key(0.1, "d"), &["a"], "checkpoints: 2 -> 1"),

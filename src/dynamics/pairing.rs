@@ -1,14 +1,13 @@
-//! Which training sample meets which sample of prior knowledge.
+//! Which training sample is paired with which sample of prior knowledge.
 //!
-//! The samples of every set are the first of a permutation that depends on the seed and on the size of the set alone: sets that
-//! hold the same puzzles in the same order, as the regimes' do, give the same puzzles. Pair i takes sample i of the regime and
-//! sample i of the prior family, going round when there are fewer, and never the same pair twice. Every checkpoint meets the same
-//! pairs.
+//! The samples of a set are the first of a permutation that depends only on the seed and the size of the set. Sets with the same examples in
+//! the same order, such as the data of several regimes, therefore give the same examples. Pair i takes sample i of the regime and sample i of
+//! the prior family, starting over where a set has fewer samples, and never the same pair twice. Every checkpoint has the same pairs.
 
 use crate::rng;
 use rand::seq::SliceRandom;
 
-/// `count` different indices of `len`, in random order; all of them where there are no more.
+/// `count` different indices below `len` in random order, or all of them if there are fewer.
 pub fn choose(len: usize, count: usize, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..len).collect();
     order.shuffle(&mut rng::stream(seed, "dynamics samples", &[len as u64]));
@@ -16,12 +15,12 @@ pub fn choose(len: usize, count: usize, seed: u64) -> Vec<usize> {
     order
 }
 
-/// The numbers of u and v in pair `i` of `us` and `vs` samples; `None` when there are no more different pairs.
+/// The indices of u and v in pair `i` of `us` and `vs` samples; `None` once all different pairs are used.
 pub fn pair(i: usize, us: usize, vs: usize) -> Option<(usize, usize)> {
     if us == 0 || vs == 0 || i / us >= vs {
         return None;
     }
-    // After a whole round both stand at their first again: from then on v is one further.
+    // After a whole round both are at their first sample again. From then on v is one further.
     let round = us / common_divisor(us, vs) * vs;
     Some((i % us, (i % vs + i / round) % vs))
 }

@@ -1,14 +1,14 @@
-//! How likely the base finds the responses of each set: the direction of influence before anything is trained. Data that lies where
-//! the base's own answers lie disturbs them least.
+//! Perplexity of each set of responses under the base, before anything is trained. Data that the base finds likely changes its other
+//! answers least.
 
 use super::samples::Sample;
 use crate::stats::{Interval, mean, nan_if_null};
 use serde::{Deserialize, Serialize};
 
-/// Most bars of a histogram.
-const MOST_BINS: f64 = 24.0;
+/// Most bins of a histogram.
+const MAX_BINS: f64 = 24.0;
 
-/// Over the responses of one set. A response is one observation, however long.
+/// Perplexity of the responses of one set. A response is one observation, whatever its length.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Perplexity {
     /// Responses.
@@ -25,7 +25,7 @@ pub struct Perplexity {
 }
 
 impl Perplexity {
-    /// Of the samples of one set; see [`edges`].
+    /// The perplexity of the samples of one set, with a histogram between these edges ([`bin_edges`]).
     pub fn of(samples: &[&Sample], edges: &[f64]) -> Perplexity {
         let mut nats: Vec<f64> = samples.iter().map(|sample| sample.nats_per_token()).collect();
         let nats_per_token = mean(&nats);
@@ -48,7 +48,7 @@ impl Perplexity {
     }
 }
 
-/// The middle one, or the mean of the two in the middle; NaN of none. Reorders.
+/// The median; NaN of no values. Reorders them.
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let n = values.len();
@@ -58,14 +58,13 @@ pub fn median(values: &mut [f64]) -> f64 {
     }
 }
 
-/// Edges of the bins of nats per token, from 0 on: as many of equal width (1, 2 or 5 times a power of ten) as reach over all
-/// `samples`, at most 24.
-pub fn edges(samples: &[Sample]) -> Vec<f64> {
+/// Edges of equal bins of nats per token, from 0 on: at most 24 bins, each 1, 2 or 5 times a power of ten wide, that cover all `samples`.
+pub fn bin_edges(samples: &[Sample]) -> Vec<f64> {
     let most = samples.iter().map(Sample::nats_per_token).fold(0.0, f64::max);
     if most <= 0.0 || !most.is_finite() {
         return vec![0.0, 1.0];
     }
-    let rough = most / MOST_BINS;
+    let rough = most / MAX_BINS;
     let power = 10_f64.powf(rough.log10().floor());
     let width = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|w| *w >= rough).unwrap_or(10.0 * power);
     let bins = (most / width).ceil().max(1.0) as usize;
@@ -92,7 +91,7 @@ mod tests {
     #[test]
     fn every_response_is_in_one_bin_and_counts_once_however_long() {
         let samples = [sample(0.0, 3), sample(2.0, 4), sample(9.0, 3), sample(100.0, 100), sample(1.0, 1)];
-        let edges = edges(&samples);
+        let edges = bin_edges(&samples);
         assert_eq!((edges[0], edges.len()), (0.0, 16));
         assert!((edges[1] - 0.2).abs() < 1e-12 && (edges[15] - 3.0).abs() < 1e-12, "{edges:?}");
         let found = Perplexity::of(&samples.iter().collect::<Vec<_>>(), &edges);
@@ -106,9 +105,9 @@ mod tests {
 
     #[test]
     fn nothing_and_certainty_have_a_histogram_too() {
-        assert_eq!(edges(&[]), [0.0, 1.0]);
+        assert_eq!(bin_edges(&[]), [0.0, 1.0]);
         let sure = sample(0.0, 2);
-        let found = Perplexity::of(&[&sure], &edges(std::slice::from_ref(&sure)));
+        let found = Perplexity::of(&[&sure], &bin_edges(std::slice::from_ref(&sure)));
         assert_eq!((found.histogram, found.median), (vec![1], 1.0));
         assert!(Perplexity::of(&[], &[0.0, 1.0]).median.is_nan());
         assert_eq!(median(&mut [4.0, 1.0, 3.0, 2.0]), 2.5);

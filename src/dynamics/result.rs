@@ -1,4 +1,4 @@
-//! What was found, as `dynamics.json` holds it, from the lines of single pairs.
+//! The result of a measurement, as `dynamics.json` holds it, summed up from single pairs.
 
 use super::influence::Influence;
 use super::kl::KlAndForgetting;
@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Raised whenever `dynamics.json` changes its form.
-const FORM: u32 = 1;
+/// Raised whenever the format of `dynamics.json` changes.
+const FORMAT_VERSION: u32 = 1;
 
 /// Seed of all bootstraps: the same pairs have the same interval whenever and wherever it is computed.
 pub const BOOTSTRAP_SEED: u64 = 0;
@@ -38,23 +38,23 @@ pub struct Pair {
     pub u: String,
     /// Id of the prior sample.
     pub v: String,
-    /// What was measured.
+    /// The measurement.
     #[serde(flatten)]
     pub influence: Influence,
 }
 
-/// What decides the numbers besides models and data.
+/// The settings of a measurement, besides models and data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InfluenceConfig {
     /// Size of the step.
     pub eta: f64,
-    /// The loss that it descends.
+    /// The loss that the step descends.
     pub loss: ResponseLoss,
     /// Pairs of each regime with each prior family, at most.
     pub pairs: usize,
     /// Seed of the choice of samples.
     pub seed: u64,
-    /// Parts of the model that take no step.
+    /// Frozen parts of the model, which take no step.
     pub frozen: Vec<String>,
 }
 
@@ -76,23 +76,23 @@ pub struct SampleSetResult {
     pub split: String,
     /// SHA-256 over the examples used, with their images.
     pub data: String,
-    /// How they are put to the model.
+    /// How the examples are put to the model.
     pub protocol: Protocol,
     /// Examples in the set.
     pub examples: usize,
-    /// Responses that are the base's own greedy answers, for want of one in the data.
+    /// Responses that are the base's greedy answers, because the data has none.
     pub answered_by_base: usize,
     /// How likely the base finds the responses used.
     pub perplexity: Perplexity,
 }
 
-/// Pairs of one regime with one prior family, or with all, under one checkpoint. Intervals are about other training samples: all
-/// pairs of one u count as one observation.
+/// Summary of the pairs of one regime with one prior family, or with all, under one checkpoint. Intervals are for new training samples:
+/// all pairs of one u are one observation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PairSummary {
     /// The regime.
     pub regime: String,
-    /// The prior family; none for all together.
+    /// The prior family; `None` for all families.
     pub prior: Option<String>,
     /// Pairs.
     pub pairs: usize,
@@ -103,8 +103,8 @@ pub struct PairSummary {
     /// Median of LBK.
     #[serde(deserialize_with = "nan_if_null")]
     pub lbk_median: f64,
-    /// Pairs without LBK: u is certain, there is no step.
-    pub certain: usize,
+    /// Pairs without an LBK: the model is certain of u, so its gradient is zero.
+    pub zero_gradient_pairs: usize,
     /// Mean signed change of v's log-likelihood, t interval.
     pub change: Interval,
     /// Share of the pairs in which v becomes less likely.
@@ -123,7 +123,7 @@ pub struct PairSummary {
 pub struct CheckpointResult {
     /// The model.
     pub model: ModelRef,
-    /// Each regime with all prior families and with each.
+    /// Each regime with all prior families together, then with each.
     pub summaries: Vec<PairSummary>,
     /// Change of v by u against change of u by v, over all pairs.
     pub symmetry: Agreement,
@@ -134,25 +134,25 @@ pub struct CheckpointResult {
     pub adapter: bool,
 }
 
-/// Everything.
+/// The whole result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DynamicsResult {
-    /// Version of this form.
-    pub form: u32,
+    /// Version of the file format.
+    pub format_version: u32,
     /// Version of the program.
     pub jigsaw: String,
     /// Resamples of each bootstrap.
     pub resamples: usize,
-    /// Step, loss, pairs, seed.
-    pub setting: InfluenceConfig,
-    /// The base model, which perplexities are by.
+    /// The settings.
+    pub config: InfluenceConfig,
+    /// The base model, under which perplexities are computed.
     pub base: ModelRef,
     /// Training data.
     pub regimes: Vec<SampleSetResult>,
     /// Prior knowledge.
     pub priors: Vec<SampleSetResult>,
-    /// Edges of the histograms' bins, in nats per token.
-    pub edges: Vec<f64>,
+    /// Edges of the histogram bins that all sets share, in nats per token.
+    pub bin_edges: Vec<f64>,
     /// The checkpoints, in the order given.
     pub checkpoints: Vec<CheckpointResult>,
     /// KL to the base and forgetting, if comparisons were given.
@@ -160,25 +160,25 @@ pub struct DynamicsResult {
 }
 
 impl DynamicsResult {
-    /// Put together.
+    /// The result of this version of the program.
     pub fn new(
-        setting: InfluenceConfig,
+        config: InfluenceConfig,
         base: ModelRef,
         (regimes, priors): (Vec<SampleSetResult>, Vec<SampleSetResult>),
-        edges: Vec<f64>,
+        bin_edges: Vec<f64>,
         checkpoints: Vec<CheckpointResult>,
         kl: Option<KlAndForgetting>,
     ) -> DynamicsResult {
         let jigsaw = env!("CARGO_PKG_VERSION").to_string();
         DynamicsResult {
-            form: FORM,
+            format_version: FORMAT_VERSION,
             jigsaw,
             resamples: RESAMPLES,
-            setting,
+            config,
             base,
             regimes,
             priors,
-            edges,
+            bin_edges,
             checkpoints,
             kl,
         }
@@ -186,12 +186,12 @@ impl DynamicsResult {
 
     /// Read `dynamics.json`.
     pub fn read(path: &Path) -> Result<DynamicsResult> {
-        files::read_versioned(path, FORM, "make it again by the command that made it")
+        files::read_versioned(path, FORMAT_VERSION, "run the command that wrote it again")
     }
 }
 
 impl CheckpointResult {
-    /// Sum up the pairs of one checkpoint of a whole model.
+    /// Summarize the pairs of one checkpoint of a whole model.
     pub fn of(model: ModelRef, pairs: &[&Pair], regimes: &[&str], priors: &[&str]) -> CheckpointResult {
         let mut summaries = Vec::new();
         for regime in regimes {
@@ -252,7 +252,7 @@ impl PairSummary {
             pairs: pairs.len(),
             samples: numbers.len(),
             lbk: skewed_mean(&totals(|i| i.lbk)),
-            certain: pairs.len() - lbk.len(),
+            zero_gradient_pairs: pairs.len() - lbk.len(),
             lbk_median: median(&mut lbk),
             change: clustered_mean(&totals(|i| i.v_change)).mean,
             harmed: harmed as f64 / pairs.len() as f64,
@@ -263,12 +263,12 @@ impl PairSummary {
     }
 }
 
-/// The mean over all clusters' values, with an interval that may lean to one side: squares have a long tail.
+/// The mean over the values of all clusters. Squares have a long tail, so the interval is a BCa bootstrap, which may be asymmetric.
 fn skewed_mean(totals: &[ClusterTotal]) -> Interval {
     let units: Vec<ResampleUnit> =
         totals.iter().map(|&(first, count)| ResampleUnit { first, second: 0.0, count }).collect();
     let found = bootstrap(&[units], |means| means[0].0, RESAMPLES, BOOTSTRAP_SEED);
-    // One cluster has no spread, and its resamples are all the same.
+    // All resamples of a single cluster are equal; it has no interval.
     if totals.len() < 2 { Interval { low: f64::NAN, high: f64::NAN, ..found } } else { found }
 }
 

@@ -52,7 +52,7 @@ fn a_single_sample_has_no_interval_and_a_certain_one_no_bound() {
     let only =
         [pair(0, ("a", "p"), (0, 0), influence(2.0, -0.1)), pair(0, ("a", "p"), (1, 0), influence(f64::NAN, 0.1))];
     let cell = CheckpointResult::of(model("m"), &only.iter().collect::<Vec<_>>(), &["a"], &["p"]).summaries[0].clone();
-    assert_eq!((cell.lbk.value, cell.certain, cell.samples), (2.0, 1, 1));
+    assert_eq!((cell.lbk.value, cell.zero_gradient_pairs, cell.samples), (2.0, 1, 1));
     assert!(cell.lbk.low.is_nan() && cell.lbk.high.is_nan());
     let none = CheckpointResult::of(model("m"), &[], &["a"], &["p"]).summaries[0].clone();
     assert!(none.lbk.value.is_nan() && none.pairs == 0 && none.harmed.is_nan());
@@ -83,9 +83,9 @@ fn everything_is_written_and_read_back() {
         assert!(md.contains(expected), "{expected:?} is missing in:\n{md}");
     }
     assert!(!md.contains("NaN"), "{md}");
-    std::fs::write(dir.path().join(DYNAMICS_JSON), "{\"form\": 99}").unwrap();
+    std::fs::write(dir.path().join(DYNAMICS_JSON), "{\"format_version\": 99}").unwrap();
     let error = DynamicsResult::read(&dir.path().join(DYNAMICS_JSON)).unwrap_err();
-    assert!(error.exit_code() == 2 && error.to_string().contains("form 99"), "{error}");
+    assert!(error.exit_code() == 2 && error.to_string().contains("format version 99"), "{error}");
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_kernel_over_an_adapter_alone_is_told_from_that_over_a_whole_model() {
     found.checkpoints[0].adapter = true;
     let said = notes(&found).join("\n");
     assert!(
-        said.contains("only the adapter of step-0, step-1:") && said.contains("do not compare with those of whole"),
+        said.contains("only the adapter of step-0, step-1:") && said.contains("cannot be compared with those of whole"),
         "{said}"
     );
 }
@@ -112,9 +112,9 @@ fn a_step_too_large_and_samples_too_few_are_told() {
     assert!(notes(&dynamics(&all)).is_empty(), "{:?}", notes(&dynamics(&all)));
     all.iter_mut().filter(|p| p.checkpoint == 1).for_each(|p| p.influence.first_order *= 2.0);
     let mut found = dynamics(&all);
-    found.setting.pairs = 64;
+    found.config.pairs = 64;
     let said = notes(&found).join("\n");
-    assert!(said.contains("large for: step-1 on ") && !said.contains("step-0"), "{said}");
+    assert!(said.contains("too large for: step-1 on ") && !said.contains("step-0"), "{said}");
     assert!(said.contains("bare (10), rollouts (10)"), "{said}");
     // With a single family of prior knowledge too, once a regime.
     let of_one: Vec<Pair> = all.iter().filter(|p| p.prior == "ocr").cloned().collect();

@@ -1,8 +1,7 @@
-//! The samples that pairs are made of: prompts with a response each, and how likely the base finds it.
+//! The samples of pairs: prompts with one response each, and the log-probability of the response under the base.
 //!
-//! The response of a training sample is the data's. That of a prior sample is the data's where it has one (a dataset directory), and
-//! else (a benchmark file, whose gold answers are no text of a model's) the base's own greedy answer: what it says by itself is
-//! what it knows.
+//! A training sample has the response of its record. So has a prior sample of a dataset directory. A prior sample of a benchmark file has
+//! the base's greedy answer instead: gold answers are not written as a model writes, and what the base answers is what it knows.
 
 use crate::eval::bench::PreparedBenchmark;
 use crate::io::hex;
@@ -17,12 +16,12 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// Samples taken through the base at a time.
+/// Samples in a batch through the base.
 pub const BATCH: usize = 8;
 /// Ids listed in a message.
 const NAMED: usize = 5;
 
-/// What a set of samples is in a pair.
+/// The role of a set of samples in a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SampleRole {
@@ -32,7 +31,7 @@ pub enum SampleRole {
     Prior,
 }
 
-/// Where a response is from.
+/// Where a response comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ResponseSource {
@@ -45,7 +44,7 @@ pub enum ResponseSource {
 /// One sample: a line of `samples.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// What its set is.
+    /// Role of its set.
     pub kind: SampleRole,
     /// Name of its set.
     pub set: String,
@@ -53,9 +52,9 @@ pub struct Sample {
     pub index: usize,
     /// Id of its example.
     pub id: String,
-    /// Where its response is from.
+    /// Where its response comes from.
     pub origin: ResponseSource,
-    /// The response, with the closing token where there is one.
+    /// The response, including the end token if there is one.
     pub token_ids: Vec<u32>,
     /// -log pi of the whole response under the base, in nats.
     pub nats: f64,
@@ -68,9 +67,9 @@ impl Sample {
     }
 }
 
-/// A set of samples, ready to be encoded.
+/// A set of samples, ready for encoding.
 pub struct SampleSet {
-    /// What it is in a pair.
+    /// Its role in a pair.
     pub kind: SampleRole,
     /// Examples and processor.
     pub prepared: PreparedBenchmark,
@@ -98,7 +97,7 @@ impl SampleSet {
             return Ok(());
         }
         Err(Error::input(format!(
-            "--train {}={}: {} of {} records have no assistant response, so there is nothing to take a step on: {}{}",
+            "--train {}={}: {} of {} records have no assistant response, so there is no loss to take a step on: {}{}",
             self.name(),
             self.prepared.path.display(),
             missing.len(),
@@ -119,10 +118,10 @@ impl SampleSet {
         Ok(hex(&hash.finalize()))
     }
 
-    /// The samples of these of its examples, and what `base` thinks of their responses.
+    /// The samples of these examples, with the log-probability of each response under `base`.
     ///
     /// # Errors
-    /// A prediction that is not finite, by the example's id.
+    /// A log-probability that is not finite, or an empty response; the error names the example.
     pub fn samples(&self, base: &dyn Predictor, examples: &[usize]) -> Result<Vec<Sample>> {
         let (task, codec) = (self.prepared.task(), self.prepared.codec()?);
         let prompts: Vec<_> = examples.par_iter().map(|&i| encode_example(task, codec, i)).collect();

@@ -1,7 +1,7 @@
-//! One plain gradient step away from a model's weights, and back to exactly where it was.
+//! One plain SGD step, undone exactly.
 //!
-//! The weights are copied before and copied back after: subtracting what was added would leave rounding behind, and after
-//! thousands of steps another model.
+//! The weights are copied before the step and restored after it. Subtracting the update instead would leave rounding errors, which would
+//! add up over thousands of steps.
 
 use crate::model::Predictor;
 use crate::model::{Sequence, TokenGrads};
@@ -12,21 +12,21 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Elements of a sum that are added up by one thread; fixed, so that sums do not depend on the number of threads.
+/// Elements of a sum that one thread adds up; fixed, so that sums do not depend on the number of threads.
 const PIECE: usize = 1 << 14;
 
-/// How the log-probabilities of a response's tokens make its log-likelihood, and with a minus sign its loss.
+/// How token log-probabilities are reduced to the log-likelihood of a response; the loss is its negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum ResponseLoss {
-    /// Their mean, as a trainer takes it: a long response makes no larger step than a short one.
+    /// Their mean, as in training: a long response makes no larger step than a short one.
     Mean,
     /// Their sum: the log-likelihood of the whole sequence.
     Sum,
 }
 
 impl ResponseLoss {
-    /// What each token of a response of `tokens` tokens counts.
+    /// Weight of each token of a response of `tokens` tokens.
     pub fn weight(self, tokens: usize) -> f64 {
         match self {
             ResponseLoss::Mean => 1.0 / tokens.max(1) as f64,
@@ -37,7 +37,7 @@ impl ResponseLoss {
 
 /// The gradient of a sequence's log-likelihood (the sum over its response) with respect to every parameter that trains.
 pub struct Gradient {
-    /// In the order of the parameters; `None` where nothing arrived (the vision tower of a prompt without images).
+    /// In the order of the parameters; `None` where no gradient arrived (the vision tower, for a prompt without images).
     parts: Vec<Option<Tensor>>,
 }
 
@@ -70,7 +70,7 @@ fn on_cpu(tensor: &Tensor) -> Result<Tensor> {
     Ok(tensor.to_device(&Device::Cpu)?.contiguous()?)
 }
 
-/// A model and the weights that it returns to.
+/// A model and the weights that are restored after each step.
 pub struct Stepper<'a> {
     policy: &'a dyn Predictor,
     /// The parameters that train, with their values.
@@ -78,7 +78,7 @@ pub struct Stepper<'a> {
 }
 
 impl<'a> Stepper<'a> {
-    /// Remember the weights of `policy` as they are now. Only those that train are ever changed.
+    /// Copy the present weights of `policy`. Only trainable parameters are ever changed.
     pub fn new(policy: &'a dyn Predictor) -> Result<Stepper<'a>> {
         let trainable = policy.parameters().iter().filter(|p| p.trainable());
         let copy = |p: &Arc<Parameter>| Ok((Arc::clone(p), p.var.as_tensor().copy()?));
@@ -90,10 +90,10 @@ impl<'a> Stepper<'a> {
         self.policy
     }
 
-    /// The gradient of the log-likelihood of `sequence`'s response, at the weights remembered.
+    /// The gradient of the log-likelihood of `sequence`'s response, at the copied weights.
     ///
     /// # Errors
-    /// If nothing arrives at any parameter: the response is empty, or the policy is not differentiable.
+    /// If no gradient reaches any parameter: the response is empty, or the policy is not differentiable.
     pub fn gradient(&self, sequence: &Sequence) -> Result<Gradient> {
         self.start.iter().for_each(|(parameter, _)| parameter.clear_grad());
         self.policy.backward(std::slice::from_ref(sequence), 1.0, None, &|_, stats| {
@@ -101,7 +101,7 @@ impl<'a> Stepper<'a> {
         })?;
         let take = |(parameter, _): &(Arc<Parameter>, Tensor)| {
             let grad = parameter.grad();
-            // The buffer is ours from here on; the next backward pass makes another.
+            // Take the buffer; the next backward pass allocates another.
             parameter.set_grad(None);
             grad
         };
@@ -112,14 +112,14 @@ impl<'a> Stepper<'a> {
         Ok(Gradient { parts })
     }
 
-    /// Move the weights by `rate * gradient`, `look`, and move them back, whatever `look` has found.
-    pub fn after_step<T>(&self, gradient: &Gradient, rate: f64, look: impl FnOnce() -> Result<T>) -> Result<T> {
-        let found = self.go(gradient, rate).and_then(|()| look());
-        self.go_back()?;
+    /// Add `rate * gradient` to the weights, call `observe`, and restore the weights, whether or not `observe` succeeds.
+    pub fn after_step<T>(&self, gradient: &Gradient, rate: f64, observe: impl FnOnce() -> Result<T>) -> Result<T> {
+        let found = self.apply(gradient, rate).and_then(|()| observe());
+        self.restore()?;
         found
     }
 
-    fn go(&self, gradient: &Gradient, rate: f64) -> Result<()> {
+    fn apply(&self, gradient: &Gradient, rate: f64) -> Result<()> {
         for ((parameter, start), part) in self.start.iter().zip(&gradient.parts) {
             let Some(part) = part else { continue };
             if !matches!(part.device(), Device::Cpu) {
@@ -137,7 +137,7 @@ impl<'a> Stepper<'a> {
         Ok(())
     }
 
-    fn go_back(&self) -> Result<()> {
+    fn restore(&self) -> Result<()> {
         self.start.iter().try_for_each(|(parameter, start)| Ok(parameter.var.set(start)?))
     }
 }

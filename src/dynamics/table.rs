@@ -1,13 +1,13 @@
-//! The tables for people: the same cells on a terminal, in Markdown and on a page.
+//! Tables of a measurement: the same cells on a terminal, in Markdown and on the page.
 
 use super::kl::KlAndForgetting;
 use super::result::{CheckpointResult, DynamicsResult, PairSummary, SampleSetResult};
 use crate::stats::table::{Table, points, short};
 use crate::stats::{Agreement, Interval, LinearFit};
 
-/// What stands for all prior families together.
+/// Stands for all prior families together.
 const ALL: &str = "all";
-/// From this relative difference on, the changes are not those of first order and eta is called large.
+/// Above this relative difference, changes are not first order and eta is called large.
 const LARGE: f64 = 0.2;
 
 fn with_interval(interval: &Interval) -> String {
@@ -29,7 +29,7 @@ fn strings<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(String::from).to_vec()
 }
 
-/// One checkpoint: each regime with all prior families and with each.
+/// One checkpoint: each regime with all prior families together, then with each.
 pub fn influence_table(found: &CheckpointResult) -> Table {
     let row = |cell: &PairSummary| {
         vec![
@@ -62,7 +62,7 @@ pub fn influence_table(found: &CheckpointResult) -> Table {
     Table { header, rows: found.summaries.iter().map(row).collect() }
 }
 
-/// LBK over the checkpoints, a regime a row; `None` for a single checkpoint.
+/// LBK over the checkpoints, a row for each regime; `None` for a single checkpoint.
 pub fn influence_over_checkpoints(found: &DynamicsResult) -> Option<Table> {
     if found.checkpoints.len() < 2 {
         return None;
@@ -78,7 +78,7 @@ pub fn influence_over_checkpoints(found: &DynamicsResult) -> Option<Table> {
     Some(Table { header: header.collect(), rows: rows.collect() })
 }
 
-/// How likely the base finds the responses of each set.
+/// Perplexity of the responses of each set under the base.
 pub fn likelihood(found: &DynamicsResult) -> Table {
     let row = |kind: &str, set: &SampleSetResult| {
         let p = &set.perplexity;
@@ -104,7 +104,7 @@ pub fn likelihood(found: &DynamicsResult) -> Table {
     Table { header, rows: rows.collect() }
 }
 
-/// KL to the base and forgetting: the models, and below them the lines.
+/// KL to the base and forgetting: the models, and the fitted lines in words.
 pub fn divergence(found: &KlAndForgetting) -> (Table, Vec<String>) {
     let models = found.points.iter().map(|point| {
         vec![point.model.clone(), short(point.per_token), short(point.per_response), points(point.forgetting)]
@@ -112,7 +112,7 @@ pub fn divergence(found: &KlAndForgetting) -> (Table, Vec<String>) {
     let header = strings(["model", "KL(base || tuned) per token", "per response", "mean loss, points"]);
     let line = |what: &str, line: &LinearFit| {
         format!(
-            "loss against KL {what}: R^2 {}, slope {} points a nat, n {}",
+            "loss against KL {what}: R^2 {}, slope {} points per nat, n {}",
             short(line.r2),
             with_interval(&Interval {
                 value: 100.0 * line.slope.value,
@@ -124,16 +124,16 @@ pub fn divergence(found: &KlAndForgetting) -> (Table, Vec<String>) {
     };
     let mut lines = vec![line("per token", &found.per_token), line("per response", &found.per_response)];
     if found.per_token.n < 3 {
-        lines.push("fewer than three models: the line explains nothing".into());
+        lines.push("fewer than three models: a line through them explains nothing".into());
     }
     lines.extend(found.left_out.iter().map(|left| format!("left out: {left}")));
     (Table { header, rows: models.collect() }, lines)
 }
 
-/// What a reader should know about these numbers.
+/// Warnings about these numbers.
 pub fn notes(found: &DynamicsResult) -> Vec<String> {
     let mut notes = Vec::new();
-    // By regime: over all pairs, one whose changes are large hides the others.
+    // By regime: over all pairs, a regime with large changes would hide the others.
     let of_regimes = found.checkpoints.iter().flat_map(|checkpoint| {
         let large = checkpoint.overall().filter(|cell| cell.first_order.difference > LARGE);
         large.map(|cell| {
@@ -143,8 +143,8 @@ pub fn notes(found: &DynamicsResult) -> Vec<String> {
     let large: Vec<String> = of_regimes.collect();
     if !large.is_empty() {
         notes.push(format!(
-            "changes are far from their first order, so eta {} is large for: {}; a smaller --eta makes LBK a bound",
-            found.setting.eta,
+            "changes are far from first order, so eta {} is too large for: {}; LBK is a bound only with a smaller --eta",
+            found.config.eta,
             large.join(", ")
         ));
     }
@@ -157,15 +157,15 @@ pub fn notes(found: &DynamicsResult) -> Vec<String> {
             false => format!("with those of the whole models {}", names(&whole)),
         };
         notes.push(format!(
-            "the step changes only the adapter of {}: LBK and cosine are over the adapter's parameters alone, and they and the changes \
-             do not compare {beside}",
+            "the step changes only the adapter of {}: LBK, cosine and changes are over the adapter's parameters alone and cannot \
+             be compared {beside}",
             names(&adapters)
         ));
     }
-    let few = found.regimes.iter().filter(|set| set.perplexity.responses < found.setting.pairs);
+    let few = found.regimes.iter().filter(|set| set.perplexity.responses < found.config.pairs);
     let few: Vec<String> = few.map(|set| format!("{} ({})", set.name, set.perplexity.responses)).collect();
     if !few.is_empty() {
-        notes.push(format!("fewer training samples than pairs, which come several times: {}", few.join(", ")));
+        notes.push(format!("fewer training samples than pairs, so samples are used several times: {}", few.join(", ")));
     }
     notes
 }

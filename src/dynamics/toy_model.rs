@@ -1,5 +1,4 @@
-//! A language model of forty-odd weights for tests: small enough for its whole Jacobian, curved enough for steps to have a second
-//! order.
+//! A language model of 47 weights for tests: small enough to compute its whole Jacobian, and nonlinear, so that a step has a second order.
 //!
 //! The logits before a token are `W tanh(E[prompt] + F[token before]) + b`, computed in f64 from f32 weights.
 

@@ -1,4 +1,4 @@
-//! `dynamics.json`, and the same as CSV and Markdown.
+//! Writes `dynamics.json`, and the same as CSV and Markdown.
 
 use super::output_dir::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD};
 use super::result::{CheckpointResult, DynamicsResult, PairSummary, SampleSetResult};
@@ -11,8 +11,8 @@ use crate::stats::{Interval, LinearFit};
 use std::fmt::Write;
 use std::path::Path;
 
-/// The columns of `dynamics.csv`; an empty cell is a number that does not exist.
-const HEADER: &str = "model,run,step,seed,set,prior,measure,n,samples,value,low,high";
+/// The columns of `dynamics.csv`; `ci_low` and `ci_high` are the ends of a 95 % interval. A number that does not exist is an empty cell.
+const HEADER: &str = "model,run,step,seed,set,prior,measure,n,samples,value,ci_low,ci_high";
 
 /// Write all three into `dir`; the JSON last.
 pub fn write(dir: &Path, found: &DynamicsResult) -> Result<()> {
@@ -22,7 +22,7 @@ pub fn write(dir: &Path, found: &DynamicsResult) -> Result<()> {
     files::write_json(&dir.join(DYNAMICS_JSON), found)
 }
 
-/// A row of the CSV but for its model.
+/// A row of the CSV, without its model.
 struct CsvRow<'a> {
     set: &'a str,
     prior: &'a str,
@@ -116,19 +116,19 @@ fn line(text: &mut String, model: &ModelRef, row: &CsvRow<'_>) {
 
 fn markdown(found: &DynamicsResult) -> String {
     let mut text = String::new();
-    let setting = &found.setting;
+    let config = &found.config;
     let frozen =
-        if setting.frozen.is_empty() { String::new() } else { format!(", frozen: {}", setting.frozen.join(", ")) };
+        if config.frozen.is_empty() { String::new() } else { format!(", frozen: {}", config.frozen.join(", ")) };
     let _ = writeln!(
         text,
         "# Learning dynamics\n\nBase: `{}` ({}). Step: eta {}, {:?} of the negative log-likelihood over a response{frozen}. Up to {} \
          pairs of each regime with each family, seed {}.\n",
         found.base.dir,
         brief(&found.base.hash),
-        setting.eta,
-        setting.loss,
-        setting.pairs,
-        setting.seed
+        config.eta,
+        config.loss,
+        config.pairs,
+        config.seed
     );
     notes(found).iter().for_each(|note| {
         let _ = writeln!(text, "- {note}");
@@ -157,8 +157,8 @@ fn markdown(found: &DynamicsResult) -> String {
 
 /// How to read the tables.
 const NOTES: &str = "\
-LBK: lower bound of the squared norm of the kernel of u and v, mean over pairs with a BCa bootstrap interval over training samples. Change of v: \
-of the log-likelihood of prior samples after one step on a training sample. Harmed: pairs in which it falls. Cosine: of the gradients of both \
-log-likelihoods. Symmetry: change of v by u against change of u by v, which agree to first order; asymmetry and beyond first order are \
-relative differences (root mean square) that go to zero with eta. Intervals are about other training samples, not about other prior samples, \
-seeds or training runs.\n";
+LBK: lower bound of the squared norm of the kernel of u and v, mean over pairs with a 95 % BCa bootstrap interval over training samples. Change of v: \
+change of the log-likelihood of a prior sample after one step on a training sample. Harmed: share of pairs in which it falls. Cosine: between the \
+gradients of both log-likelihoods. Symmetry: change of v by u against change of u by v, which agree to first order; asymmetry and beyond first \
+order are relative differences (root mean square) that go to zero with eta. Intervals are for new training samples, not for other prior \
+samples, seeds or training runs.\n";

@@ -1,4 +1,4 @@
-//! What changed on one set of paired responses, with how sure one can be of it.
+//! The change on one set of paired responses, with its interval and its test.
 
 use crate::sampling::ScoredResponse;
 use crate::stats::{
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Seed of all bootstraps: the same pairs have the same interval whenever and wherever it is computed.
 pub const BOOTSTRAP_SEED: u64 = 0;
 
-/// One model's figures.
+/// Scores of one model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ModelScores {
     /// Mean of the strict score.
@@ -20,21 +20,21 @@ pub struct ModelScores {
     /// Share of responses in which no answer could be read.
     #[serde(deserialize_with = "nan_if_null")]
     pub unparsed: f64,
-    /// Share of responses that do not keep the requested format as a whole, readable or not.
+    /// Share of responses that break the requested format, whether or not an answer can be read.
     #[serde(deserialize_with = "nan_if_null")]
     pub malformed: f64,
-    /// Share of responses that could be read and are not wholly right.
+    /// Share of responses that are parsed and not wholly right.
     #[serde(deserialize_with = "nan_if_null")]
     pub wrong: f64,
     /// Share of responses cut off by the length limit.
     #[serde(deserialize_with = "nan_if_null")]
-    pub unfinished: f64,
-    /// Mean tokens of a response, with the closing one.
+    pub truncated: f64,
+    /// Mean tokens per response, including the end token.
     #[serde(deserialize_with = "nan_if_null")]
     pub tokens: f64,
 }
 
-/// How interval and p-value of a change were made.
+/// How the interval and the p-value of a change are computed; `docs/forgetting.md` has the formulas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IntervalMethod {
@@ -44,10 +44,10 @@ pub enum IntervalMethod {
     T,
     /// Scores that share images or examples: t with the cluster-robust error.
     ClusteredT,
-    /// The same weights answered alike: the change is zero by construction, not by estimate.
+    /// Base and tuned model have the same weights and scores: the change is zero by construction, not an estimate.
     Same,
-    /// Mean of several benchmarks: interval recovered from theirs (MOVER), p by Welch and Satterthwaite; examples that they share are
-    /// clusters.
+    /// Mean of several benchmarks: the interval by MOVER (Zou and Donner 2008), p by Welch and Satterthwaite; examples that benchmarks
+    /// share are clusters.
     Mean,
 }
 
@@ -69,7 +69,7 @@ impl IntervalMethod {
 pub struct Change {
     /// Pairs of responses.
     pub n: usize,
-    /// Groups that they come in, if they are not independent.
+    /// Groups of pairs, if the pairs are not independent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<usize>,
     /// The base model.
@@ -81,28 +81,28 @@ pub struct Change {
     /// Two-sided p-value of no change.
     #[serde(deserialize_with = "nan_if_null")]
     pub p: f64,
-    /// How interval and p were made.
+    /// How the interval and p are computed.
     pub method: IntervalMethod,
     /// Pairs in which the tuned model scores higher.
     pub gained: usize,
     /// Pairs in which it scores lower.
     pub lost: usize,
-    /// Mean score of the tuned model / of the base, BCa bootstrap; NaN where the base scores nothing.
+    /// Share retained: mean score of the tuned model / that of the base, with a BCa bootstrap interval; NaN where the base scores 0.
     pub retention: Interval,
     /// Tuned minus base by the lenient score.
     pub lenient_change: Interval,
 }
 
-/// A [`Change`] with what is needed to combine it with others.
+/// A [`Change`] with the statistics that a mean over benchmarks needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChangeStats {
     /// The change.
     pub change: Change,
-    /// Its estimate.
+    /// Its mean, with standard error and degrees of freedom.
     pub estimate: Estimate,
-    /// That of the lenient change.
+    /// The same of the lenient change.
     pub lenient: Estimate,
-    /// What is drawn as one in a bootstrap: the clusters.
+    /// The clusters, as the bootstrap draws them.
     pub units: Vec<ResampleUnit>,
     /// Sum and number of the differences of each cluster.
     pub differences: Vec<ClusterTotal>,
@@ -133,12 +133,12 @@ pub fn measure(pairs: &[&(ScoredResponse, ScoredResponse)], groups: &[usize], sa
             pairs.iter().filter(|pair| holds(of(pair))).count() as f64 / pairs.len() as f64
         };
         ModelScores {
-            value: level(values, &clusters, independent),
-            lenient: level(lenient, &clusters, independent),
+            value: mean_score(values, &clusters, independent),
+            lenient: mean_score(lenient, &clusters, independent),
             unparsed: share(|o| !o.score.parsed),
             malformed: share(|o| !o.score.well_formed),
             wrong: share(|o| o.score.parsed && !o.score.correct),
-            unfinished: share(|o| !o.finished),
+            truncated: share(|o| !o.finished),
             tokens: pairs.iter().map(|pair| of(pair).tokens as f64).sum::<f64>() / pairs.len() as f64,
         }
     };
@@ -162,7 +162,7 @@ pub fn measure(pairs: &[&(ScoredResponse, ScoredResponse)], groups: &[usize], sa
     ChangeStats { change, estimate, lenient, units, differences, lenient_differences, clusters, shares }
 }
 
-/// The same groups, numbered from 0 in order of appearance.
+/// Groups renumbered from 0 in order of appearance.
 fn dense(groups: &[usize]) -> Vec<usize> {
     let mut numbers = std::collections::HashMap::new();
     groups
@@ -202,7 +202,7 @@ fn difference(
 }
 
 /// One model's mean score.
-fn level(values: &[f64], clusters: &[usize], independent: bool) -> Interval {
+fn mean_score(values: &[f64], clusters: &[usize], independent: bool) -> Interval {
     if independent && binary(values) {
         return stats::share(values.iter().filter(|v| **v == 1.0).count(), values.len());
     }
@@ -214,8 +214,8 @@ fn units(base: &[f64], tuned: &[f64], clusters: &[usize]) -> Vec<ResampleUnit> {
     first.iter().zip(&second).map(|(a, b)| ResampleUnit { first: a.0, second: b.0, count: a.1 }).collect()
 }
 
-/// Mean over benchmarks of the tuned model's means / the same of the base's. `base` is the latter, `change` the difference of the two. A
-/// stratum is a benchmark, or several that are drawn together, with the sum of their means.
+/// Share retained: mean over benchmarks of the tuned model's scores / that of the base's. `base` is the latter, `change` the difference of the
+/// two. A stratum is a benchmark, or several benchmarks that share examples, with the sum of their means.
 pub fn retention(strata: &[Vec<ResampleUnit>], base: f64, change: Interval) -> Interval {
     let ratio = |means: stats::Means<'_>| {
         let (base, tuned) = means.iter().fold((0.0, 0.0), |(a, b), (first, second)| (a + first, b + second));
@@ -226,15 +226,14 @@ pub fn retention(strata: &[Vec<ResampleUnit>], base: f64, change: Interval) -> I
     }
     let found = stats::bootstrap(strata, ratio, stats::RESAMPLES, BOOTSTRAP_SEED);
     if found.low == found.high {
-        // Resamples of pairs that agree agree too (nothing changed, everything lost); the interval of the change knows that others
-        // need not.
+        // All resamples are equal if all pairs are (nothing changed, everything lost). New pairs need not be: use the interval of the change.
         let ratio = |end: f64| found.value + (end - change.value) / base;
         return Interval { low: ratio(change.low).max(0.0), high: ratio(change.high), ..found };
     }
     if found.low.is_finite() && found.high.is_finite() {
         return found;
     }
-    // Too little is right before for the ratio to be bounded.
+    // The base is right too rarely to bound the ratio.
     Interval { low: f64::NAN, high: f64::NAN, ..found }
 }
 

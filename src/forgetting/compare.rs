@@ -1,14 +1,14 @@
-//! Base and tuned models through the same benchmarks, and the comparison of what comes out.
+//! Evaluate base and tuned models on the same benchmarks, and compare the results.
 //!
 //! ```text
 //! OUT/base/<benchmark>/            the base's evaluation            OUT/base/results.{json,csv}
 //! OUT/tuned/<benchmark>/           the tuned model's                (one model)
 //! OUT/tuned/<model>/<benchmark>/   the same                         (several models)
-//! OUT/divergence/<model>/<set>.jsonl   KL and perplexity, a line a prompt
+//! OUT/divergence/<model>/<set>.jsonl   KL and perplexity, a line for each prompt
 //! OUT/forgetting.{json,csv,md}     the comparison of all models
 //! ```
 //!
-//! The dataset that the models were trained for is a benchmark called `new-task`. What is finished is only read, so the same
+//! The dataset that the models were trained for is a benchmark named `new-task`. Finished parts are read and not repeated, so the same
 //! command resumes.
 
 use super::divergence_log::{DivergenceKey, DivergenceLog};
@@ -45,29 +45,29 @@ pub struct CompareRequest {
     pub tuned: Vec<PathBuf>,
     /// Prior knowledge.
     pub benchmarks: Vec<BenchmarkSpec>,
-    /// What the models were trained for, if that is measured; its name is replaced.
+    /// The task that the models were trained for, if it is measured; its name is replaced.
     pub new_task: Option<BenchmarkSpec>,
-    /// How all of it is evaluated.
+    /// How everything is evaluated.
     pub settings: BenchmarkSettings,
     /// Prompts of each set on which the divergence is measured; 0 for none.
     pub prompts: usize,
-    /// Where everything goes.
+    /// Output directory.
     pub out: PathBuf,
-    /// Remove what an earlier comparison left there.
+    /// Remove the results of an earlier comparison first.
     pub fresh: bool,
 }
 
-/// Who is told how it goes on.
+/// Receives progress.
 pub trait CompareObserver {
-    /// Something begins.
+    /// A stage begins.
     fn stage(&mut self, what: &str);
-    /// A benchmark goes on.
+    /// Progress of a benchmark.
     fn evaluating(&mut self, benchmark: &str, progress: SampleProgress);
-    /// A divergence goes on.
+    /// Progress of a divergence.
     fn diverging(&mut self, set: &str, done: usize, total: usize);
 }
 
-/// Evaluate, compare, and write the comparison; what is done already is read.
+/// Evaluate, compare, and write the comparison. Finished parts are read and not repeated.
 ///
 /// # Errors
 /// Input errors before any weights are loaded: a name given twice, a benchmark that cannot be read, models that do not read prompts
@@ -109,7 +109,7 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
     let read = |bench: &PreparedBenchmark| Evaluation::read(&base_out.join(&bench.name));
     let base = prepared.iter().map(read).collect::<Result<Vec<_>>>()?;
     if request.base_results.is_some() {
-        // Stored results may be of anything; that is seen before the tuned models are evaluated.
+        // Stored results may be of other settings. Check before the tuned models are evaluated.
         let prompt = model::hash_prompt_files(first)?;
         for (bench, stored) in prepared.iter().zip(&base) {
             let key = SamplingKey::new(&stored.about.key.model, &prompt, bench.task(), &bench.plan, &bench.sampling)?;
@@ -120,7 +120,7 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
     let labels = prepared
         .iter()
         .map(|bench| {
-            // The new task is in no mean over benchmarks.
+            // The new task is not part of any mean over benchmarks, so it shares nothing with them.
             let of = if bench.name == NEW_TASK { ExampleLabel::of } else { ExampleLabel::of_benchmark };
             of(bench.task(), bench.plan.examples(bench.task()))
         })
@@ -148,7 +148,7 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
         let out = &place.out;
         bench::run(&prepared, dir, &loader, out, request.fresh, &mut |name, p| progress.evaluating(name, p))?;
         let mut tuned = work.compare(dir, place)?;
-        // Both models in memory may be more than there is: what is known already is written first.
+        // Write what is known before both models are loaded, which may exceed the memory.
         found.tuned.push(tuned.clone());
         write(&request.out, &found)?;
         if request.prompts > 0 {
@@ -164,7 +164,7 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
     Ok(found)
 }
 
-/// What holds for all tuned models.
+/// What all tuned models share.
 struct ComparisonContext<'a> {
     request: &'a CompareRequest,
     prepared: &'a [PreparedBenchmark],
@@ -188,7 +188,7 @@ struct LoadedModels<'a> {
     samples: Vec<BaseSamples>,
 }
 
-/// A model that is loaded when it is needed first.
+/// A model that is loaded on first use.
 struct LazyModel<'a> {
     dir: &'a Path,
     model: Option<Model>,
@@ -207,7 +207,7 @@ impl CompareRequest {
     fn specs(&self) -> Result<Vec<BenchmarkSpec>> {
         if let Some(spec) = self.benchmarks.iter().find(|spec| spec.name.eq_ignore_ascii_case(NEW_TASK)) {
             return Err(Error::input(format!(
-                "--bench {}={}: this name is kept for what the models were trained for (--data); choose another",
+                "--bench {}={}: this name is reserved for the task that the models were trained for (--data); choose another",
                 spec.name,
                 spec.path.display()
             )));
@@ -242,20 +242,20 @@ impl CompareRequest {
         Ok(names.iter().map(place).collect())
     }
 
-    /// The output directory may hold an earlier comparison and nothing else. It is this process's until the file is closed.
+    /// Lock the output directory until the file is closed. It may hold an earlier comparison and nothing else.
     fn claim(&self) -> Result<File> {
         files::create_dir(&self.out)?;
         let own = ["base", "tuned", "divergence", FORGETTING_JSON, FORGETTING_CSV, FORGETTING_MD];
         if files::has_other_files(&self.out, |name| own.contains(&name)) {
             return Err(Error::input(format!(
-                "{} holds something else than a comparison with a base; give another --out",
+                "{} holds files that are not of a comparison with a base; give another --out",
                 self.out.display()
             )));
         }
         files::lock(&self.out, "comparing")
     }
 
-    /// The base's directory: as given, else the one that its stored results name.
+    /// Directory of the base: as given, else the one that its stored results name.
     fn base_dir(&self, base: &[Evaluation]) -> Result<PathBuf> {
         if let Some(dir) = &self.base {
             return Ok(dir.clone());
@@ -320,7 +320,7 @@ impl ComparisonContext<'_> {
             .collect()
     }
 
-    /// What is there already of the divergence on one set, and the examples that it is to be measured on.
+    /// The divergences on one set that are measured already, and the examples to measure on.
     fn open(&self, set: usize, model: &ModelRef, place: &OutputPaths) -> Result<(DivergenceLog, Vec<usize>)> {
         let (bench, base) = (&self.prepared[set], &self.base[set]);
         let key = &base.about.key;
@@ -383,8 +383,7 @@ fn both_models(base: &Path, tuned: &Path) -> Result<String> {
     ))
 }
 
-/// The base's own greedy answer to an example: with one answer to each, that to example i stands at place i. Sampled answers are
-/// not the base's choice, and none is given.
+/// The base's greedy answer to an example, at index i where there is one answer per example. `None` if answers were sampled.
 fn own_answer(base: &Evaluation, i: usize) -> Option<&ScoredResponse> {
     base.outcomes.get(i).filter(|_| base.about.key.sampling.temperature == 0.0)
 }
@@ -399,7 +398,7 @@ fn hash_answers<'a>(answers: impl Iterator<Item = &'a ScoredResponse>) -> String
     hex(&hash.finalize())
 }
 
-/// A short name for each model directory: its last part, with as much of the path before it as tells it from the others.
+/// A short name for each model directory: its last part, with as much of the path before it as makes the names differ.
 fn names(dirs: &[PathBuf]) -> Vec<String> {
     let parts = |dir: &Path| -> Vec<String> {
         let full = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
@@ -418,7 +417,7 @@ fn names(dirs: &[PathBuf]) -> Vec<String> {
     all.iter().map(|parts| end(parts, n)).collect()
 }
 
-/// The family that a benchmark's examples name themselves (`meta.family`, a column `family` of its file), if they all name one.
+/// The family that all examples of a benchmark name themselves (`meta.family`, a column `family` of its file), if they all name one.
 fn named_family(task: &dyn Task) -> Result<Option<String>> {
     let mut named = None;
     for i in 0..task.len() {

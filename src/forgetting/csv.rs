@@ -1,4 +1,4 @@
-//! Everything that was found as one long table, a number a row: what pandas and R read without more ado.
+//! The whole result as one long table, a number in each row, for pandas and R.
 
 use super::change::Change;
 use super::group_mean::GroupMean;
@@ -8,14 +8,14 @@ use crate::stats::Interval;
 use crate::stats::table::csv_field;
 use std::fmt::Write;
 
-/// The columns. Scores are shares (0 to 1); an empty cell is a number that does not exist.
+/// The columns. Scores are shares (0 to 1), `ci_low` and `ci_high` the ends of a 95 % interval. A number that does not exist is an empty cell.
 pub const CSV_HEADER: &str = "base_model,model,run,step,seed,train_data,scope,family,benchmark,category,measure,n,base,tuned,change,\
-                          low,high,p,p_holm,at";
+                          ci_low,ci_high,p,p_holm,new_task_accuracy";
 
 /// One number and what it is about.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CsvRow {
-    /// `new-task`, `benchmark`, `category`, `family`, `all`, `aggregate`, `prompts` or `matched`.
+    /// `new-task`, `benchmark`, `category`, `family`, `all`, `aggregate`, `prompts` or `equal-accuracy`.
     pub scope: &'static str,
     /// Family of the benchmark.
     pub family: String,
@@ -37,8 +37,8 @@ pub struct CsvRow {
     pub p: f64,
     /// Adjusted for the number of benchmarks.
     pub p_holm: f64,
-    /// For `matched`: the new-task accuracy at which it holds.
-    pub at: f64,
+    /// For `equal-accuracy`: the new-task accuracy at which runs are compared.
+    pub new_task_accuracy: f64,
 }
 
 impl CsvRow {
@@ -56,7 +56,7 @@ impl CsvRow {
             change: Interval::UNKNOWN,
             p: f64::NAN,
             p_holm: f64::NAN,
-            at: f64::NAN,
+            new_task_accuracy: f64::NAN,
         }
     }
 
@@ -81,7 +81,7 @@ impl CsvRow {
         .map(|text| csv_field(text));
         let Interval { value, low, high } = self.change;
         let mut line = texts.join(",");
-        for number in [self.base, self.tuned, value, low, high, self.p, self.p_holm, self.at] {
+        for number in [self.base, self.tuned, value, low, high, self.p, self.p_holm, self.new_task_accuracy] {
             line.push(',');
             if number.is_finite() {
                 let _ = write!(line, "{number}");
@@ -148,11 +148,11 @@ fn of_change(change: &Change, place: impl Fn(&str) -> CsvRow) -> Vec<CsvRow> {
     vec![
         CsvRow { change: change.change, p: change.p, ..score },
         CsvRow { change: change.lenient_change, ..lenient },
-        CsvRow { n, change: change.retention, ..place("retention") },
-        plain("unreadable", base.unparsed, tuned.unparsed),
+        CsvRow { n, change: change.retention, ..place("retained") },
+        plain("unparsed", base.unparsed, tuned.unparsed),
         plain("malformed", base.malformed, tuned.malformed),
-        plain("readable and wrong", base.wrong, tuned.wrong),
-        plain("cut off", base.unfinished, tuned.unfinished),
+        plain("parsed but wrong", base.wrong, tuned.wrong),
+        plain("truncated", base.truncated, tuned.truncated),
         plain("tokens", base.tokens, tuned.tokens),
     ]
 }
@@ -167,8 +167,8 @@ fn of_group(group: &GroupMean, scope: &'static str, rows: &mut Vec<CsvRow>) {
     rows.extend([
         CsvRow { change: group.change, p: group.p, ..plain("score", (group.base, group.tuned)) },
         bare("lenient score", group.lenient_change),
-        bare("retention", group.retention),
-        plain("unreadable", group.unparsed),
+        bare("retained", group.retention),
+        plain("unparsed", group.unparsed),
         plain("malformed", group.malformed),
         plain("tokens", group.tokens),
     ]);
@@ -191,6 +191,6 @@ fn of_divergence(divergence: &Divergence, rows: &mut Vec<CsvRow>) {
     if let Some(own) = &divergence.own {
         let row = bare("perplexity of the base's answers", Interval::UNKNOWN);
         rows.push(CsvRow { base: own.base.value, tuned: own.tuned.value, n: Some(own.answers), ..row });
-        rows.push(bare("base's answers, nats per token", own.change));
+        rows.push(bare("change of the base's answers, nats per token", own.change));
     }
 }

@@ -1,4 +1,5 @@
-//! The divergence on one set of prompts, on disk: a line a prompt, written as they come, so that an interrupted measurement goes on.
+//! The divergence on one set of prompts, on disk: a line for each prompt, written batch by batch, so that an interrupted measurement
+//! resumes.
 
 use crate::eval::{BATCH, PromptDivergence};
 use crate::io::files;
@@ -8,7 +9,7 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// Raised whenever a divergence would come out otherwise than before.
+/// Raised whenever the same inputs would give another divergence.
 const VERSION: u32 = 1;
 
 /// Everything that decides the outcome.
@@ -24,7 +25,7 @@ pub struct DivergenceKey {
     pub prompt: String,
     /// Hash of the examples.
     pub data: String,
-    /// How they are put to the models.
+    /// How the examples are put to the models.
     pub bench: Option<Protocol>,
     /// Number of prompts.
     pub prompts: usize,

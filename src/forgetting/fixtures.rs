@@ -1,4 +1,4 @@
-//! Made-up responses for tests: what was right before and what is right after.
+//! Paired responses for tests, with known scores before and after.
 
 use super::*;
 use crate::eval::EvalInfo;
@@ -75,8 +75,8 @@ pub fn tuned(benchmarks: Vec<MeasuredBenchmark>) -> TunedResult {
     TunedResult::of(model("tuned"), None, benchmarks, Vec::new())
 }
 
-/// `right` of `n` right before; of those `lost` are wrong after, of the others `gained` are right after.
-pub fn planted(n: usize, right: usize, lost: usize, gained: usize) -> Vec<(f64, f64)> {
+/// Of `n` examples `right` are right before; of those `lost` are wrong after, of the others `gained` are right after.
+pub fn paired_scores(n: usize, right: usize, lost: usize, gained: usize) -> Vec<(f64, f64)> {
     let before = |i: usize| f64::from(u8::from(i < right));
     let after = |i: usize| f64::from(u8::from(i >= lost && i < right || i >= right && i < right + gained));
     (0..n).map(|i| (before(i), after(i))).collect()

@@ -5,8 +5,8 @@ use super::overlap::overlap_groups;
 use crate::stats::{Interval, mean_is_zero, mean_of_intervals, nan_if_null};
 use serde::{Deserialize, Serialize};
 
-/// Mean change over benchmarks. Its interval is about new examples of these benchmarks, not about other benchmarks. Examples that several
-/// of them share (the same question in two styles) count as one observation.
+/// Mean change over benchmarks. Its interval is for new examples of these benchmarks, not for other benchmarks. An example that several
+/// of them share (the same question in two styles) is one observation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GroupMean {
     /// Name of the family; `all` for the mean over everything.
@@ -26,13 +26,13 @@ pub struct GroupMean {
     /// Two-sided p-value of a mean change of 0.
     #[serde(deserialize_with = "nan_if_null")]
     pub p: f64,
-    /// How interval and p were made.
+    /// How the interval and p are computed.
     pub method: IntervalMethod,
-    /// Mean score of the tuned model / of the base.
+    /// Share retained: mean score of the tuned model / that of the base.
     pub retention: Interval,
     /// Mean of the lenient changes.
     pub lenient_change: Interval,
-    /// Mean share of unreadable responses: base, tuned.
+    /// Mean share of responses that cannot be parsed: base, tuned.
     pub unparsed: (f64, f64),
     /// Mean share of responses that break the format: base, tuned.
     pub malformed: (f64, f64),

@@ -1,22 +1,22 @@
-//! Examples that several benchmarks have in common (the same question in two styles, questions about one image): what they say under
-//! each is not independent, so the benchmarks are combined by what they share.
+//! Examples that several benchmarks share (the same question in two styles, questions about one image). Their scores are not independent,
+//! so a mean over such benchmarks treats a shared example as one observation.
 
 use super::change::ChangeStats;
 use crate::stats::{ClusterTotal, Estimate, Interval, ResampleUnit};
 use std::collections::{HashMap, HashSet};
 
-/// Benchmarks that share examples, directly or by way of others, as one; a benchmark that shares none is by itself.
+/// Benchmarks that share examples, directly or through others, combined. A benchmark that shares none is alone in its group.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct OverlapGroup {
     /// Sum of the changes.
     pub estimate: Estimate,
     /// Sum of the lenient changes.
     pub lenient: Interval,
-    /// What is drawn as one in a bootstrap; the means over them are the sums of the benchmarks' mean scores.
+    /// The clusters, as the bootstrap draws them; the means over them are the sums of the benchmarks' mean scores.
     pub units: Vec<ResampleUnit>,
 }
 
-/// Bring the benchmarks together by what they share, in order of the first of each.
+/// Group the benchmarks by what they share, in order of the first benchmark of each group.
 pub(super) fn overlap_groups(members: &[&ChangeStats]) -> Vec<OverlapGroup> {
     let starts: Vec<usize> = members
         .iter()
@@ -26,7 +26,7 @@ pub(super) fn overlap_groups(members: &[&ChangeStats]) -> Vec<OverlapGroup> {
             Some(start)
         })
         .collect();
-    // Benchmarks, and the clusters of all of them numbered through.
+    // Which benchmarks, and which clusters of all benchmarks (numbered through), belong together.
     let mut together = DisjointSets::new(members.len());
     let mut joint = DisjointSets::new(members.iter().map(|member| member.units.len()).sum());
     for places in common(members) {
@@ -58,8 +58,8 @@ pub(super) fn overlap_groups(members: &[&ChangeStats]) -> Vec<OverlapGroup> {
     firsts.map(&mut overlap_group).collect()
 }
 
-/// Clusters that have something in common, by benchmark and number. What all clusters of a benchmark have tells none of them from
-/// another (an empty picture), and what only one benchmark has is its own affair.
+/// Clusters that share something, by benchmark and number. What all clusters of a benchmark share (an empty image) is ignored: it
+/// distinguishes nothing. So is what only one benchmark has.
 fn common(members: &[&ChangeStats]) -> Vec<Vec<(usize, usize)>> {
     let mut places: HashMap<&str, Vec<(usize, usize)>> = HashMap::new();
     for (i, member) in members.iter().enumerate() {
@@ -88,7 +88,7 @@ fn combine(members: &[&ChangeStats], clusters: &[Vec<usize>], count: usize) -> O
             shares.iter().zip(clusters).for_each(|(share, &cluster)| sums[cluster] += width * share);
         }
         let squares = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>();
-        // What is shared is not taken to make anything more certain.
+        // Overlap never narrows the interval.
         squares(&sums).max(squares(&widths)).sqrt()
     };
     let interval = |shares: &[Vec<f64>], of: fn(&ChangeStats) -> Interval| {
@@ -102,7 +102,7 @@ fn combine(members: &[&ChangeStats], clusters: &[Vec<usize>], count: usize) -> O
         mean: interval(&strict, |member| member.estimate.mean),
         error: half(&strict, &|member| member.estimate.error),
         degrees: least.min((count as f64 - 1.0).max(1.0)),
-        // That of the group is computed from all overlap_groups.
+        // The p-value of the mean is computed from all groups.
         p: f64::NAN,
     };
     let mut units = vec![ResampleUnit { first: 0.0, second: 0.0, count: 1.0 }; count];
@@ -116,8 +116,8 @@ fn combine(members: &[&ChangeStats], clusters: &[Vec<usize>], count: usize) -> O
     OverlapGroup { estimate, lenient: interval(&lenient, |member| member.lenient.mean), units }
 }
 
-/// What each cluster contributes to the error of a benchmark's mean: how far it is from the mean, so that the squares add up to 1. Where all
-/// clusters agree and there is nothing to go by, their sizes.
+/// What each cluster contributes to the standard error of a benchmark's mean: its deviation from the mean, scaled so that the squares add
+/// up to 1. If all clusters agree, their sizes take the place of the deviations.
 fn shares(totals: &[ClusterTotal]) -> Vec<f64> {
     let (sum, count) = totals.iter().fold((0.0, 0.0), |(s, c), total| (s + total.0, c + total.1));
     let norm = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>().sqrt();
@@ -129,7 +129,7 @@ fn shares(totals: &[ClusterTotal]) -> Vec<f64> {
     shares.iter().map(|share| share / whole).collect()
 }
 
-/// Things that are joined into sets.
+/// Union-find over numbers.
 struct DisjointSets(Vec<usize>);
 
 impl DisjointSets {
@@ -147,7 +147,7 @@ impl DisjointSets {
 
     fn union(&mut self, a: usize, b: usize) {
         let (a, b) = (self.find(a), self.find(b));
-        // The smaller number stays, so that the order in which things are joined does not matter.
+        // The smaller number stays the root, so that the order of unions does not matter.
         self.0[a.max(b)] = a.min(b);
     }
 }

@@ -1,4 +1,4 @@
-//! Two evaluations of the same examples, brought together response by response.
+//! Two evaluations of the same examples, paired response by response.
 
 use crate::eval::{EvalInfo, EvalResult};
 use crate::io::hex;
@@ -39,7 +39,7 @@ impl Evaluation {
         let Some(result) = EvalResult::read(dir)? else {
             let what = if dir.join("key.json").exists() { "the evaluation is not finished" } else { "no evaluation" };
             return Err(Error::input(format!(
-                "{}: {what}; there is no result.json (the command that makes it goes on where it was stopped)",
+                "{}: {what}; there is no result.json (run the same command again to resume the evaluation)",
                 dir.display()
             )));
         };
@@ -47,8 +47,8 @@ impl Evaluation {
         let expected = result.about.key.examples * result.about.key.samples;
         if outcomes.len() != expected {
             return Err(Error::input(format!(
-                "{}: responses.jsonl has {} responses where the finished evaluation had {expected}; it was changed, \
-                 so evaluate again (--fresh)",
+                "{}: responses.jsonl has {} responses where the finished evaluation had {expected}; it was changed; \
+                 evaluate again (--fresh)",
                 dir.display(),
                 outcomes.len()
             )));
@@ -57,14 +57,14 @@ impl Evaluation {
     }
 }
 
-/// What an example belongs to.
+/// Categories and groups of an example.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExampleLabel {
     /// Category within the benchmark, if it has categories.
     pub category: Option<String>,
-    /// What it shares with other examples, so that they are not independent: `meta.group`, else its source image.
+    /// Examples of one group are not independent: `meta.group`, else the source image.
     pub group: Option<String>,
-    /// What it may have in common with examples of other benchmarks: its images, or without any the question that is asked in both styles.
+    /// What examples of other benchmarks may share with it: its images, or without any the question that is asked in both styles.
     pub shares: Vec<String>,
 }
 
@@ -90,10 +90,10 @@ impl ExampleLabel {
             .collect()
     }
 
-    /// The labels of the first examples of a benchmark, with what they may have in common with other benchmarks.
+    /// The labels of the first examples of a benchmark, with what they may share with other benchmarks.
     pub fn of_benchmark(task: &dyn Task, examples: usize) -> Result<Vec<ExampleLabel>> {
         let mut labels = ExampleLabel::of(task, examples)?;
-        // `X-direct` and `X-think` ask the same, row by row.
+        // `X-direct` and `X-think` ask the same questions, row by row.
         let styles = ["-direct", "-think"];
         let asked = styles.iter().find_map(|style| task.name().strip_suffix(style));
         for (i, label) in labels.iter_mut().enumerate() {
@@ -118,7 +118,7 @@ pub struct PairedOutcomes {
     pub key: SamplingKey,
 }
 
-/// See that two evaluations differ in nothing but weights and batch size; `left` and `right` say where they are.
+/// Check that two evaluations differ only in weights and batch size; `left` and `right` name their places.
 ///
 /// # Errors
 /// An input error that names every part of the settings that differs, and what to do about it.
@@ -192,11 +192,11 @@ fn twice(dir: &Path, outcome: &ScoredResponse) -> Error {
     ))
 }
 
-/// What to do about a difference.
+/// How to resolve a difference.
 fn hint(name: &str) -> &'static str {
     match name.split('.').next().unwrap_or(name) {
         "prompt" => {
-            ". The models' tokenizer, chat template, preprocessor or generation files differ, so they are not asked the same; \
+            ". The models' tokenizer, chat template, preprocessor or generation files differ, so the prompts differ; \
              copy these files from the base's directory into the tuned model's if that is what it was trained with"
         }
         "code" => ". They were made by different versions of the evaluation; evaluate both again (--fresh)",

@@ -1,4 +1,4 @@
-//! What was found, as `forgetting.json` holds it.
+//! The result of a comparison with the base, as `forgetting.json` holds it.
 
 use super::change::{Change, ChangeStats, measure};
 use super::group_mean::GroupMean;
@@ -12,23 +12,23 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-/// Raised whenever `forgetting.json` changes its form.
-const FORM: u32 = 1;
+/// Raised whenever the format of `forgetting.json` changes.
+const FORMAT_VERSION: u32 = 1;
 
-/// Below this adjusted p a drop is called real.
+/// A loss is called significant below this adjusted p.
 const LEVEL: f64 = 0.05;
 
 /// Name of the mean over all benchmarks.
 pub const ALL: &str = "all";
 
-/// Name of what the models were trained for, among the sets of examples.
+/// Name of the task that the models were trained for, among the sets of examples.
 pub const NEW_TASK: &str = "new-task";
 
 /// A base model and the models tuned from it, on the same benchmarks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ForgettingResult {
-    /// Version of this form.
-    pub form: u32,
+    /// Version of the file format.
+    pub format_version: u32,
     /// Version of the program.
     pub jigsaw: String,
     /// Resamples of each bootstrap.
@@ -40,15 +40,15 @@ pub struct ForgettingResult {
 }
 
 impl ForgettingResult {
-    /// Put together.
+    /// The result of this version of the program.
     pub fn new(base: ModelRef, tuned: Vec<TunedResult>) -> ForgettingResult {
         let jigsaw = env!("CARGO_PKG_VERSION").to_string();
-        ForgettingResult { form: FORM, jigsaw, resamples: RESAMPLES, base, tuned }
+        ForgettingResult { format_version: FORMAT_VERSION, jigsaw, resamples: RESAMPLES, base, tuned }
     }
 
     /// Read `forgetting.json`.
     pub fn read(path: &Path) -> Result<ForgettingResult> {
-        files::read_versioned(path, FORM, "make it again by the command that made it")
+        files::read_versioned(path, FORMAT_VERSION, "run the command that wrote it again")
     }
 }
 
@@ -79,13 +79,13 @@ pub struct RunRef {
     pub seed: Option<u64>,
     /// Hash of the data it was trained on.
     pub data_hash: String,
-    /// Hash of the model it was started from.
+    /// Hash of the model that training started from.
     pub model_hash: String,
 }
 
 impl ModelRef {
-    /// What the directory `dir`, whose weights have this hash, says of itself: it is `RUN/model` or `RUN/checkpoints/step-N` of a
-    /// training run, or stands alone.
+    /// The model in the directory `dir`, whose weights have this hash. If `dir` is `RUN/model` or `RUN/checkpoints/step-N` of a training run,
+    /// the run is read too.
     pub fn of(dir: &Path, hash: &str) -> ModelRef {
         let full = std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf());
         let name_of = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
@@ -119,11 +119,11 @@ impl ModelRef {
         ModelRef { name, dir: full.display().to_string(), hash: hash.to_string(), run }
     }
 
-    /// Seed and data of the run, for putting beside a number: `seed 7, data 3fa91c02`.
+    /// Seed and data of the run, to stand beside a number: `seed 7, data 3fa91c02`.
     pub fn provenance(&self) -> String {
         let Some(run) = &self.run else { return String::new() };
         let seed = run.seed.map_or("seed unknown".to_string(), |seed| format!("seed {seed}"));
-        // Of the run's own data, and of what it replays.
+        // The run's own data, then the data that it replays.
         let parts: Option<Vec<&str>> = run.data_hash.split('+').map(|hash| hash.get(..8)).collect();
         match parts {
             Some(hashes) => format!("{seed}, data {}", hashes.join("+")),
@@ -137,7 +137,7 @@ impl ModelRef {
 pub struct TunedResult {
     /// The model.
     pub model: ModelRef,
-    /// What it was trained for; its gain is not part of the losses.
+    /// The task that it was trained for; its gain is in none of the means.
     pub new_task: Option<BenchmarkChange>,
     /// Prior knowledge, in the order given.
     pub benchmarks: Vec<BenchmarkChange>,
@@ -145,11 +145,11 @@ pub struct TunedResult {
     pub families: Vec<GroupMean>,
     /// The mean over all benchmarks.
     pub all: Option<GroupMean>,
-    /// The benchmark that lost most, with its change.
+    /// The benchmark with the largest loss.
     pub worst: Option<NamedInterval>,
-    /// Benchmarks that lost, and by Holm's correction not by chance.
+    /// Benchmarks whose loss is significant after Holm's correction.
     pub significant_losses: Vec<String>,
-    /// How far the distributions have moved, for each set of prompts.
+    /// Divergence from the base, for each set of prompts.
     pub divergence: Vec<Divergence>,
 }
 
@@ -169,7 +169,7 @@ pub struct BenchmarkChange {
     pub name: String,
     /// Kind of knowledge it asks for.
     pub family: String,
-    /// What scores it, with version.
+    /// The scorer, with its version.
     pub scorer: String,
     /// Hash of the examples, with their images.
     pub data: String,
@@ -182,7 +182,7 @@ pub struct BenchmarkChange {
     pub p_holm: f64,
     /// The change in each category, by name.
     pub categories: Vec<CategoryChange>,
-    /// The benchmark's own figures.
+    /// Numbers that the benchmark defines itself.
     pub aggregates: Vec<AggregateChange>,
 }
 
@@ -195,7 +195,7 @@ pub struct CategoryChange {
     pub change: Change,
 }
 
-/// A figure of a benchmark's own making (a sum of scores, an F1), in its own unit.
+/// A number that a benchmark defines itself (a sum of scores, an F1), in its own unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AggregateChange {
     /// What it is.
@@ -209,7 +209,7 @@ pub struct AggregateChange {
 }
 
 impl AggregateChange {
-    /// Those that both sides have.
+    /// The numbers that both models have.
     pub fn of(base: &[Number], tuned: &[Number]) -> Vec<AggregateChange> {
         let both = base.iter().filter_map(|number| {
             let tuned = tuned.iter().find(|other| other.name == number.name)?.value;
@@ -219,18 +219,18 @@ impl AggregateChange {
     }
 }
 
-/// What a benchmark is called and where it belongs.
+/// How a benchmark is listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BenchmarkTitle {
     /// Name.
     pub name: String,
     /// Kind of knowledge it asks for.
     pub family: String,
-    /// What scores it, with version.
+    /// The scorer, with its version.
     pub scorer: String,
 }
 
-/// A benchmark with what is needed to combine it with others.
+/// The change on a benchmark, with the statistics that a mean over benchmarks needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeasuredBenchmark {
     benchmark: BenchmarkChange,
@@ -292,8 +292,8 @@ impl MeasuredBenchmark {
     }
 }
 
-/// The number of each pair's group. What is not grouped otherwise is grouped by example (several samples), and a group that
-/// holds everything (one source for a whole file) groups nothing.
+/// The number of the group that each pair belongs to. Pairs without a named group are grouped by example (several samples). If a single
+/// group holds everything (one source for a whole file), it is ignored.
 fn groups(pairing: &PairedOutcomes, labels: &[&ExampleLabel]) -> Vec<usize> {
     let mut numbers: HashMap<&str, usize> = HashMap::new();
     let named: Vec<Option<&str>> = labels.iter().map(|label| label.group.as_deref()).collect();
@@ -310,7 +310,7 @@ fn groups(pairing: &PairedOutcomes, labels: &[&ExampleLabel]) -> Vec<usize> {
 }
 
 impl TunedResult {
-    /// Put one model's comparisons together: the correction over benchmarks, families, the mean, the worst.
+    /// Combine the comparisons of one model: Holm's correction, the means over families and over all benchmarks, the largest loss.
     pub fn of(
         model: ModelRef,
         new_task: Option<MeasuredBenchmark>,

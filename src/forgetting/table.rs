@@ -1,4 +1,4 @@
-//! The tables for people: the same cells on a terminal, in Markdown and on the page.
+//! Tables of a comparison: the same cells on a terminal, in Markdown and on the page.
 
 use super::change::Change;
 use super::group_mean::GroupMean;
@@ -42,7 +42,7 @@ const CSV_HEADER: [&str; 12] = [
     "p (Holm)",
     "retained",
     "lenient",
-    "unreadable %",
+    "unparsed %",
     "tokens",
 ];
 
@@ -82,7 +82,7 @@ fn group_cells(name: String, group: &GroupMean) -> Vec<String> {
     ]
 }
 
-/// New task, benchmarks, families, mean: a row each. With `categories`, the parts of each benchmark below it.
+/// A row for the new task, each benchmark, each family, and the mean. With `categories`, the categories of each benchmark below it.
 pub fn table(tuned: &TunedResult, categories: bool) -> Table {
     let with_parts = |benchmark: &BenchmarkChange, name: String, p_holm: f64| {
         let parts = benchmark.categories.iter().filter(|_| categories);
@@ -92,13 +92,13 @@ pub fn table(tuned: &TunedResult, categories: bool) -> Table {
     let mut rows = Vec::new();
     if let Some(new_task) = &tuned.new_task {
         rows.extend(with_parts(new_task, "new task".into(), f64::NAN));
-        // Nothing of it was there to be retained.
+        // The new task is learned; there is nothing to retain.
         rows.iter_mut().for_each(|row| row[RETAINED] = NONE.into());
     }
     for benchmark in &tuned.benchmarks {
         rows.extend(with_parts(benchmark, benchmark.name.clone(), benchmark.p_holm));
     }
-    // A family of one benchmark would only repeat it.
+    // The mean of a family with one benchmark would repeat the benchmark.
     let families = tuned.families.iter().filter(|f| f.benchmarks.len() > 1);
     if tuned.families.len() > 1 {
         rows.extend(families.map(|family| group_cells(format!("mean: {}", family.name), family)));
@@ -110,14 +110,14 @@ pub fn table(tuned: &TunedResult, categories: bool) -> Table {
     Table { header: CSV_HEADER.map(String::from).to_vec(), rows }
 }
 
-/// The benchmarks' own figures; `None` if there are none.
+/// The numbers that benchmarks define themselves; `None` if there are none.
 pub fn aggregates(tuned: &TunedResult) -> Option<Table> {
     let number = |x: f64| if x.is_finite() { format!("{}", (x * 1e4).round() / 1e4) } else { NONE.into() };
     let of_benchmark = |benchmark: &BenchmarkChange| -> Vec<Vec<String>> {
         let row = |a: &super::AggregateChange| {
             vec![format!("{}: {}", benchmark.name, a.name), number(a.base), number(a.tuned), number(a.tuned - a.base)]
         };
-        // Those of single categories are in the other files.
+        // The numbers of single categories are in the CSV and the JSON.
         benchmark.aggregates.iter().filter(|a| !a.name.contains('/')).map(row).collect()
     };
     let rows: Vec<Vec<String>> = tuned.benchmarks.iter().flat_map(of_benchmark).collect();
@@ -155,7 +155,7 @@ pub fn divergences(tuned: &TunedResult) -> Option<Table> {
     (!tuned.divergence.is_empty()).then(|| Table { header, rows: tuned.divergence.iter().map(row).collect() })
 }
 
-/// What it comes to, a line each.
+/// The result in a few lines.
 pub fn summary(tuned: &TunedResult) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(new_task) = &tuned.new_task {
@@ -179,17 +179,17 @@ pub fn summary(tuned: &TunedResult) -> Vec<String> {
     ));
     match &tuned.worst {
         Some(worst) => lines.push(format!(
-            "worst: {} {} points ({})",
+            "largest loss: {} {} points ({})",
             worst.name,
             points(worst.change.value),
             interval(&worst.change)
         )),
-        None => lines.push("no benchmark lost anything".into()),
+        None => lines.push("no benchmark lost points".into()),
     }
     if tuned.worst.is_some() {
         lines.push(match tuned.significant_losses.as_slice() {
-            [] => "no loss is larger than chance explains (Holm, 5 %)".into(),
-            real => format!("losses that chance does not explain (Holm, 5 %): {}", real.join(", ")),
+            [] => "no loss is significant (Holm, 5 %)".into(),
+            real => format!("significant losses (Holm, 5 %): {}", real.join(", ")),
         });
     }
     lines

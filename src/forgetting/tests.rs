@@ -10,7 +10,7 @@ use std::time::Instant;
 
 #[test]
 fn a_planted_loss_is_found_with_the_interval_of_its_table() {
-    let found = tuned(vec![compared("bench", &planted(200, 150, 30, 4))]);
+    let found = tuned(vec![compared("bench", &paired_scores(200, 150, 30, 4))]);
     let all = &found.benchmarks[0].all;
     assert_eq!((all.n, all.lost, all.gained, all.clusters, all.method), (200, 30, 4, None, IntervalMethod::Mcnemar));
     assert_eq!(all.change, paired_proportions(200.0, 4.0, 30.0));
@@ -28,7 +28,7 @@ fn a_planted_loss_is_found_with_the_interval_of_its_table() {
 
 #[test]
 fn a_model_against_itself_is_exactly_zero_everywhere() {
-    let values = planted(60, 40, 0, 0);
+    let values = paired_scores(60, 40, 0, 0);
     let graded: Vec<(f64, f64)> = (0..50).map(|i| (f64::from(i % 5) / 5.0, f64::from(i % 5) / 5.0)).collect();
     let against_itself = |name: &str, values: &[(f64, f64)]| {
         let (base, mut again) = sides(values);
@@ -54,7 +54,7 @@ fn a_model_against_itself_is_exactly_zero_everywhere() {
 
 #[test]
 fn other_weights_that_answer_alike_are_zero_with_room_for_doubt() {
-    let found = tuned(vec![compared("bench", &planted(60, 40, 0, 0))]);
+    let found = tuned(vec![compared("bench", &paired_scores(60, 40, 0, 0))]);
     let all = &found.benchmarks[0].all;
     assert_eq!((all.change.value, all.p, all.retention.value), (0.0, 1.0, 1.0));
     assert!(all.change.low < -0.05 && all.change.high > 0.05);
@@ -64,10 +64,10 @@ fn other_weights_that_answer_alike_are_zero_with_room_for_doubt() {
 #[test]
 fn a_base_that_is_always_wrong_has_no_retention_and_no_table_shows_nan() {
     let found = tuned(vec![
-        compared("nothing", &planted(30, 0, 0, 5)),
-        compared("single", &planted(1, 1, 1, 0)),
-        compared("one right", &planted(40, 1, 0, 0)),
-        compared("everything lost", &planted(40, 40, 40, 0)),
+        compared("nothing", &paired_scores(30, 0, 0, 5)),
+        compared("single", &paired_scores(1, 1, 1, 0)),
+        compared("one right", &paired_scores(40, 1, 0, 0)),
+        compared("everything lost", &paired_scores(40, 40, 40, 0)),
     ]);
     assert!(found.benchmarks[0].all.retention.value.is_nan());
     assert_eq!(found.benchmarks[3].all.change.value, -1.0);
@@ -126,7 +126,7 @@ fn several_samples_of_an_example_are_one_observation() {
         }
         Evaluation { outcomes, ..side }
     };
-    let (base, after) = sides(&planted(50, 40, 10, 0));
+    let (base, after) = sides(&paired_scores(50, 40, 10, 0));
     let pairing = pair(double(base), double(after)).unwrap();
     let found = tuned(vec![MeasuredBenchmark::of(title("a"), &pairing, &labels(50), Vec::new()).unwrap()]);
     let all = &found.benchmarks[0].all;
@@ -135,7 +135,7 @@ fn several_samples_of_an_example_are_one_observation() {
 
 #[test]
 fn categories_are_compared_by_themselves() {
-    let values = planted(100, 100, 20, 0);
+    let values = paired_scores(100, 100, 20, 0);
     let (base, after) = sides(&values);
     let of = |i: usize| ExampleLabel {
         category: Some(if i < 40 { "text" } else { "scene" }.into()),
@@ -154,7 +154,7 @@ fn categories_are_compared_by_themselves() {
 
 #[test]
 fn broken_format_is_told_apart_from_wrong_answers() {
-    let (base, mut after) = sides(&planted(20, 16, 6, 0));
+    let (base, mut after) = sides(&paired_scores(20, 16, 6, 0));
     for outcome in &mut after.outcomes[..4] {
         // Right but for its form.
         outcome.score = Score { lenient: 1.0, parsed: false, well_formed: false, ..outcome.score.clone() };
@@ -171,7 +171,7 @@ fn broken_format_is_told_apart_from_wrong_answers() {
 
 #[test]
 fn what_is_not_the_same_on_both_sides_is_refused_by_name() {
-    let values = planted(10, 5, 1, 0);
+    let values = paired_scores(10, 5, 1, 0);
     let refused = |change: &dyn Fn(&mut Evaluation), expected: &[&str]| {
         let (base, mut after) = sides(&values);
         change(&mut after);
@@ -196,9 +196,9 @@ fn what_is_not_the_same_on_both_sides_is_refused_by_name() {
 #[test]
 fn the_mean_counts_each_benchmark_once_and_holm_counts_their_number() {
     let found = tuned(vec![
-        compared("big", &planted(1000, 800, 20, 20)),
-        compared("small", &planted(100, 80, 30, 0)),
-        compared("slight", &planted(100, 80, 6, 0)),
+        compared("big", &paired_scores(1000, 800, 20, 20)),
+        compared("small", &paired_scores(100, 80, 30, 0)),
+        compared("slight", &paired_scores(100, 80, 6, 0)),
     ]);
     let all = found.all.as_ref().unwrap();
     assert!((all.change.value - (0.0 - 0.3 - 0.06) / 3.0).abs() < 1e-12);
@@ -211,7 +211,7 @@ fn the_mean_counts_each_benchmark_once_and_holm_counts_their_number() {
     assert_eq!(found.significant_losses, ["small"]);
     assert_eq!(found.families.len(), 1);
     let lines = summary(&found).join("\n");
-    assert!(lines.contains("worst: small -30.0") && lines.contains("(Holm, 5 %): small"), "{lines}");
+    assert!(lines.contains("largest loss: small -30.0") && lines.contains("(Holm, 5 %): small"), "{lines}");
 }
 
 /// A benchmark whose example i has `key(i)` in common with others.
@@ -228,7 +228,7 @@ fn near(got: f64, expected: f64) {
 
 #[test]
 fn the_same_questions_in_two_styles_tell_no_more_than_those_of_one() {
-    let values = planted(120, 90, 20, 4);
+    let values = paired_scores(120, 90, 20, 4);
     let of = |name: &str| sharing(name, &values, |i| format!("picture {i}"));
     let found = tuned(vec![of("scenes-direct"), of("scenes-think")]);
     let (one, all) = (&found.benchmarks[0].all, found.all.as_ref().unwrap());
@@ -355,8 +355,11 @@ fn everything_is_written_as_json_csv_and_markdown() {
     let model_of_run = ModelRef { run: Some(run), ..model("sft") };
     let one = TunedResult::of(
         model_of_run,
-        Some(compared(NEW_TASK, &planted(40, 2, 0, 30))),
-        vec![compared("a, quoted \"name\"", &planted(50, 40, 9, 0)), compared("b|c", &planted(50, 40, 0, 1))],
+        Some(compared(NEW_TASK, &paired_scores(40, 2, 0, 30))),
+        vec![
+            compared("a, quoted \"name\"", &paired_scores(50, 40, 9, 0)),
+            compared("b|c", &paired_scores(50, 40, 0, 1)),
+        ],
         vec![divergence],
     );
     let found = ForgettingResult::new(model("base"), vec![one]);
@@ -378,9 +381,9 @@ fn everything_is_written_as_json_csv_and_markdown() {
     {
         assert!(md.contains(expected), "{expected:?} is missing in:\n{md}");
     }
-    std::fs::write(dir.path().join(FORGETTING_JSON), "{\"form\": 99}").unwrap();
+    std::fs::write(dir.path().join(FORGETTING_JSON), "{\"format_version\": 99}").unwrap();
     let error = ForgettingResult::read(&dir.path().join(FORGETTING_JSON)).unwrap_err();
-    assert!(error.exit_code() == 2 && error.to_string().contains("form 99"), "{error}");
+    assert!(error.exit_code() == 2 && error.to_string().contains("format version 99"), "{error}");
 }
 
 #[test]

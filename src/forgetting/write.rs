@@ -1,4 +1,4 @@
-//! `forgetting.json`, and the same as CSV and Markdown.
+//! Writes `forgetting.json`, and the same as CSV and Markdown.
 
 use super::csv::{CSV_HEADER, rows};
 use super::result::{ForgettingResult, TunedResult};
@@ -8,11 +8,11 @@ use crate::io::files;
 use std::fmt::Write;
 use std::path::Path;
 
-/// Everything, for programs.
+/// The whole result, for programs.
 pub const FORGETTING_JSON: &str = "forgetting.json";
-/// A number a row.
+/// The whole result as one table, a number in each row.
 pub const FORGETTING_CSV: &str = "forgetting.csv";
-/// For people.
+/// The tables, for reading.
 pub const FORGETTING_MD: &str = "forgetting.md";
 
 /// Write all three into `dir`; the JSON last, so that it is never newer than the others.
@@ -26,7 +26,7 @@ pub fn write(dir: &Path, found: &ForgettingResult) -> Result<()> {
 fn markdown(found: &ForgettingResult) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    let _ = writeln!(text, "# What fine-tuning cost\n\nBase: `{}` ({})\n", found.base.dir, brief(&found.base.hash));
+    let _ = writeln!(text, "# Forgetting\n\nBase: `{}` ({})\n", found.base.dir, brief(&found.base.hash));
     found.tuned.iter().for_each(|tuned| text += &of_model(tuned, "##"));
     text += NOTES;
     text
@@ -50,22 +50,22 @@ pub(crate) fn of_model(tuned: &TunedResult, heading: &str) -> String {
     text
 }
 
-/// The beginning of a hash, enough to tell it from others.
+/// The first 12 digits of a hash.
 pub(crate) fn brief(hash: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
 }
 
-/// The same of the hash of training data, which is that of what is replayed too after a `+`.
+/// The same of a hash of training data, which has the hash of replayed data after a `+`.
 pub(crate) fn brief_data(hash: &str) -> String {
     hash.split('+').map(brief).collect::<Vec<_>>().join("+")
 }
 
 /// How to read the tables.
 pub(crate) const NOTES: &str = "\
-Changes and their intervals are in percentage points, tuned minus base on the same examples. n: pairs of responses, in brackets the \
-groups (images) that they come in. 0/1 scores of independent examples: \
+Changes and their 95 % intervals are in percentage points, tuned minus base on the same examples. n: pairs of responses, and in \
+brackets the number of groups (images). 0/1 scores of independent examples: \
 Tango's score interval and McNemar's exact test; graded scores: paired t; examples that share an image: cluster-robust t. Retained: \
 ratio of the mean scores, BCa bootstrap over examples (or images). p (Holm): adjusted for the number of benchmarks. Lenient: the change \
-by a reading that forgives form. Unreadable: responses without a readable answer, base -> tuned. Means count each benchmark \
-once, and an example that several share as one observation; their intervals are about new examples of these benchmarks, not about other benchmarks, other seeds or other training runs. \
+by the lenient score, which ignores the format of the answer. Unparsed: responses without a readable answer, base -> tuned. A mean counts each \
+benchmark once, and an example that several benchmarks share as one observation; its interval is for new examples of these benchmarks, not for other benchmarks, seeds or training runs. \
 KL in nats, over the whole vocabulary.\n";

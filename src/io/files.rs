@@ -25,18 +25,20 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&read_text(path)?).map_err(|e| Error::input(format!("{}: {e}", path.display())))
 }
 
-/// Read one of our JSON files that names the version of its format in a field `form`. A file that cannot be read, or has another version
-/// than `form`, is an input error that ends in `what_to_do`.
-pub fn read_versioned<T: serde::de::DeserializeOwned>(path: &Path, form: u32, what_to_do: &str) -> Result<T> {
+/// Read a JSON file that names its format in a field `format_version`.
+///
+/// # Errors
+/// An input error that ends with `what_to_do`, if the file cannot be read or has another version than `version`.
+pub fn read_versioned<T: serde::de::DeserializeOwned>(path: &Path, version: u32, what_to_do: &str) -> Result<T> {
     #[derive(serde::Deserialize)]
-    struct Form {
-        form: u32,
+    struct Versioned {
+        format_version: u32,
     }
     let broken = |e: Error| Error::input(format!("{e}; {what_to_do}"));
-    let Form { form: found } = read_json(path).map_err(broken)?;
-    if found != form {
+    let Versioned { format_version: found } = read_json(path).map_err(broken)?;
+    if found != version {
         return Err(Error::input(format!(
-            "{} has form {found}, this version reads form {form}; {what_to_do}",
+            "{} has format version {found}, this program reads {version}; {what_to_do}",
             path.display()
         )));
     }

@@ -1,9 +1,9 @@
 //! Whether a checkpoint directory can be used, as far as its small files and the headers of its weights say.
 
 use crate::Result;
+use crate::model::checkpoint::read_architecture;
 use crate::model::lora::{self, Adapter};
 use crate::model::processor::Processor;
-use crate::model::registry::read_architecture;
 use crate::model::weights::CheckpointFiles;
 use candle_core::Device;
 use std::path::Path;

@@ -1,9 +1,12 @@
-//! Whether a directory holds a checkpoint that can be used, as far as its small files and the headers of its weights say.
+//! The configuration of a checkpoint directory.
 
 use crate::io::files;
+use crate::model::architecture::Architecture;
 use crate::model::lora;
+use crate::model::registry::parse_architecture;
 use crate::{Error, Result, data};
 use std::path::Path;
+use std::sync::Arc;
 
 /// An input error unless `dir` looks like a checkpoint directory: that it is there and holds a `config.json`.
 pub fn require_checkpoint(dir: &Path) -> Result<()> {
@@ -21,4 +24,14 @@ pub fn require_checkpoint(dir: &Path) -> Result<()> {
         path.display(),
         dir.display()
     )))
+}
+
+/// The architecture of a checkpoint directory, or of an adapter's base: reads `config.json`, no weights.
+///
+/// # Errors
+/// An input error that names the file and the field; see [`parse_architecture`].
+pub fn read_architecture(dir: &Path) -> Result<Arc<dyn Architecture>> {
+    require_checkpoint(dir)?;
+    let path = lora::model_files(dir)?.join("config.json");
+    parse_architecture(&files::read_json(&path)?).map_err(|e| e.context(path.display()))
 }

@@ -1,8 +1,8 @@
 //! A checkpoint directory written again with weights of another type.
 
 use crate::io::files;
+use crate::model::checkpoint::read_architecture;
 use crate::model::lora;
-use crate::model::registry::read_architecture;
 use crate::model::weights::{self, CheckpointFiles};
 use crate::{Error, Result};
 use candle_core::DType;

@@ -1,7 +1,7 @@
 //! The decoder that every family shares: embeddings, layers, final norm, output head. A family supplies the layers.
 
-use super::architecture::DecoderShape;
-use super::weights::Weights;
+use super::shapes::DecoderShape;
+use super::weights::NamedWeights;
 use crate::Result;
 use crate::nn::{Heads, Parameter, RopeTable, SpanGroup, Tape, Value, attention, gather_rows, rms_norm};
 use candle_core::Tensor;
@@ -62,7 +62,7 @@ impl Decoder {
         norm_eps: f64,
         rotary: Rotary,
         layers: Vec<Arc<dyn DecoderLayer>>,
-        weights: &mut Weights,
+        weights: &mut NamedWeights,
     ) -> Result<Self> {
         let embedding = weights.take("model.embed_tokens.weight")?;
         let head = if shape.tied { Arc::clone(&embedding) } else { weights.take("lm_head.weight")? };

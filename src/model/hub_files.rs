@@ -1,7 +1,7 @@
 //! Which files of a repository on the Hub make a checkpoint: those that this program or transformers read, and weights as safetensors only.
 
+use super::checkpoint::read_architecture;
 use super::file_names::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, WEIGHTS, missing_files};
-use super::registry::read_architecture;
 use super::weights::{INDEX, Index};
 use crate::hub::FileSelector;
 use crate::{Error, Result};

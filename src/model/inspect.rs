@@ -1,10 +1,11 @@
 //! What a checkpoint directory holds, from its small files and the headers of its weights; no weight is read.
 
-use crate::model::architecture::{Architecture, DecoderShape, VisionShape};
+use crate::model::architecture::Architecture;
+use crate::model::checkpoint::read_architecture;
 use crate::model::lora::{self, Adapter};
 use crate::model::parts::Part;
 use crate::model::processor::{ImageProcessor, Processor};
-use crate::model::registry::read_architecture;
+use crate::model::shapes::{DecoderShape, VisionShape};
 use crate::model::weights::{CheckpointFiles, StoredTensor};
 use crate::{Error, Result};
 use candle_core::Device;

@@ -5,8 +5,8 @@
 
 use crate::io::files;
 use crate::model::architecture::Architecture;
+use crate::model::checkpoint::read_architecture;
 use crate::model::convert::{Precision, write_like};
-use crate::model::registry::read_architecture;
 use crate::model::weights::{CheckpointFiles, StoredTensor};
 use crate::{Error, Result};
 use std::collections::HashMap;

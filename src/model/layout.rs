@@ -4,8 +4,9 @@
 //! for all prompts that begin with the same words. A prompt is always cut there, shared or not, so that its results do not
 //! depend on the batch.
 
-use super::architecture::{Architecture, VisionShape};
+use super::architecture::Architecture;
 use super::sequence::{ImageInput, Prompt, Sequence};
+use super::shapes::VisionShape;
 use crate::nn::{Span, SpanGroup};
 use crate::{Error, Result};
 use std::collections::HashMap;

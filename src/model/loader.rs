@@ -1,13 +1,13 @@
 //! From a checkpoint directory to a [`Model`].
 
 use super::architecture::Architecture;
+use super::checkpoint::read_architecture;
 use super::compute::Compute;
 use super::language_model::LanguageModel as _;
 use super::lora::{self, Adapter};
 use super::parts::Part;
-use super::registry::read_architecture;
 use super::transformer::{Base, Model};
-use super::weights::{self, CheckpointFiles, Storage};
+use super::weights::{self, CheckpointFiles};
 use crate::Result;
 use crate::machine::Place;
 use crate::nn::Parameter;
@@ -63,7 +63,7 @@ impl ModelLoader {
         let architecture = read_architecture(dir)?;
         let files = CheckpointFiles::open(dir, architecture.as_ref())?;
         let frozen = |name: &str| is_frozen(architecture.as_ref(), name, freeze);
-        let storage = Storage::for_trained(&files, place_of(&self.device), self.compute, &frozen)?;
+        let storage = weights::storage_for_trained(&files, place_of(&self.device), self.compute, &frozen)?;
         let base = weights::load(&files, &self.device, &storage)?;
         if self.compute == Compute::Bf16 {
             weights::enable_bf16_matmul(&base)?;
@@ -71,7 +71,7 @@ impl ModelLoader {
         Model::assemble(architecture, &self.device, Arc::new(base), None)
     }
 
-    /// A model that does not train. Its weights may be held in bf16 (see [`Storage`]).
+    /// A model that does not train. Its weights may be held in bf16 (see [`weights::Storage`]).
     ///
     /// # Errors
     /// As [`ModelLoader::trainable`].
@@ -107,7 +107,7 @@ impl ModelLoader {
             return Ok(base);
         }
         let files = CheckpointFiles::open(&dir, architecture)?;
-        let storage = Storage::for_frozen(&files, place_of(&self.device), self.compute)?;
+        let storage = weights::storage_for_frozen(&files, place_of(&self.device), self.compute)?;
         let base = Arc::new(weights::load(&files, &self.device, &|_| storage)?);
         if self.compute == Compute::Bf16 {
             weights::enable_bf16_matmul(&base)?;
@@ -145,7 +145,7 @@ pub fn meta(dir: &Path, place: Place, compute: Compute, training: MetaTraining<'
         MetaTraining::Frozen => true,
         MetaTraining::AllBut(freeze) => adapted || is_frozen(architecture.as_ref(), name, freeze),
     };
-    let storage = Storage::for_trained(&files, place, compute, &frozen)?;
+    let storage = weights::storage_for_trained(&files, place, compute, &frozen)?;
     let base = Arc::new(weights::meta(&files, &storage, compute)?);
     let model = Model::assemble(Arc::clone(&architecture), &Device::Cpu, base, adapter)?;
     // Other devices have no fused kernels.

@@ -1,10 +1,10 @@
 //! How much memory a backward pass or a rollout will take, counted from the shapes of what it keeps.
 
-use super::architecture::{DecoderShape, VisionShape};
 use super::generate::{MAX_ACTIVE, PREFILL_TOKENS};
 use super::language_model::{BackwardBytes, LanguageModel, MemoryFootprint};
 use super::layout::Layout;
 use super::sequence::{ImageInput, Prompt, Sequence};
+use super::shapes::{DecoderShape, VisionShape};
 use super::shards::{self, ShardSchedule};
 use super::transformer::Model;
 use crate::nn::{Heads, MAX_BATCH_SCORES, Parameter, SpanGroup, tile_width};

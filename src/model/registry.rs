@@ -3,12 +3,8 @@
 use super::architecture::Architecture;
 use super::fields::Fields;
 use super::{qwen2, qwen2_5_vl};
-use crate::io::files;
-use crate::model::checkpoint::require_checkpoint;
-use crate::model::lora;
 use crate::{Error, Result};
 use serde_json::Value;
-use std::path::Path;
 use std::sync::Arc;
 
 /// Models that are easily taken for a known one, by `model_type`.
@@ -63,14 +59,4 @@ fn refuse_quantised(section: Fields) -> Result<()> {
             "{method}: quantised weights are not supported; give the checkpoint that they were made from, unquantised"
         ),
     ))
-}
-
-/// The architecture of a checkpoint directory, or of an adapter's base: reads `config.json`, no weights.
-///
-/// # Errors
-/// An input error that names the file and the field; see [`parse_architecture`].
-pub fn read_architecture(dir: &Path) -> Result<Arc<dyn Architecture>> {
-    require_checkpoint(dir)?;
-    let path = lora::model_files(dir)?.join("config.json");
-    parse_architecture(&files::read_json(&path)?).map_err(|e| e.context(path.display()))
 }

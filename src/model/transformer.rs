@@ -5,7 +5,7 @@ use super::language_model::{LanguageModel, MemoryFootprint};
 use super::lora::Adapter;
 use super::parts::Part;
 use super::sequence::{Completion, LossFn, Prompt, Sampling, Sequence, TokenStats};
-use super::weights::{self, Weights};
+use super::weights::{self, NamedWeights};
 use crate::Result;
 use crate::comm::Communicator;
 use crate::io::files::FileChecksum;
@@ -39,9 +39,9 @@ impl Model {
         adapter: Option<Arc<Adapter>>,
     ) -> Result<Self> {
         let adapters = adapter.as_ref().map(|a| a.by_module()).unwrap_or_default();
-        let mut weights = Weights::of(base.to_vec(), adapters);
+        let mut weights = NamedWeights::of(base.to_vec(), adapters);
         let network = architecture.build(&mut weights)?;
-        let mut parameters = weights.finish(architecture.as_ref())?;
+        let mut parameters = weights.finish(architecture.parameter_shapes().into_iter().map(|(name, _)| name))?;
         if let Some(adapter) = &adapter {
             parameters.iter().for_each(|p| p.set_trainable(false));
             parameters.extend(adapter.parameters().map(Arc::clone));

@@ -1,4 +1,4 @@
-//! Reads what runs and evaluations have left on disk, finished or not.
+//! Finds and reads runs, evaluations, comparisons and measurements on disk, finished or not.
 
 use super::dynamics_section::DynamicsMeasurement;
 use super::study_index::{STUDY_JSON, StudyIndex};
@@ -13,7 +13,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Depth to which a directory that is no run itself is searched for runs.
+/// Depth to which a directory that is not a run is searched for runs.
 const DEPTH: usize = 2;
 
 /// A training run.
@@ -33,18 +33,18 @@ pub struct TrainRun {
     pub metrics: Vec<Map<String, Value>>,
     /// The lines of `samples.jsonl`.
     pub samples: Vec<Map<String, Value>>,
-    /// What state it is in.
+    /// Whether it is finished.
     pub state: RunState,
 }
 
-/// How far a run has come.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunState {
     /// Done.
     Finished,
     /// A process is working on it.
     Running,
-    /// Nobody is working on it, and it is not done.
+    /// No process is working on it, and it is not done.
     Stopped,
 }
 
@@ -54,7 +54,7 @@ impl TrainRun {
         self.config.get("train").and_then(|t| t.get("method")).and_then(|m| m.as_str()).unwrap_or("")
     }
 
-    /// What it learns are responses of its own, not the reference responses of its data.
+    /// It learns responses that it samples itself, not the reference responses of its data.
     pub fn learns_own_responses(&self) -> bool {
         let every =
             self.config.get("sft").and_then(|sft| sft.get("resample_every")).and_then(|every| every.as_integer());
@@ -83,9 +83,9 @@ pub struct Evaluation {
     pub name: String,
     /// Its directory.
     pub dir: PathBuf,
-    /// What it is an evaluation of.
+    /// Model, data and settings of the evaluation.
     pub about: EvalInfo,
-    /// What was found, over the responses that are there; `None` if there are none yet.
+    /// Summary over the responses so far; `None` if there are none.
     pub summary: Option<Summary>,
     /// The responses.
     pub outcomes: Vec<ScoredResponse>,
@@ -93,14 +93,14 @@ pub struct Evaluation {
     pub finished: bool,
 }
 
-/// What a report is made of.
+/// The inputs of a report.
 #[derive(Debug, Default)]
 pub struct ReportInputs {
     /// Training runs.
     pub runs: Vec<TrainRun>,
     /// Evaluations of one model on one dataset.
     pub evals: Vec<Evaluation>,
-    /// Comparisons with a base, each with the directory that it was found in.
+    /// Comparisons with a base, each with its directory.
     pub forgetting: Vec<(PathBuf, ForgettingResult)>,
     /// DynamicsMeasurements of learning dynamics, each with the directory that it was found in.
     pub dynamics: Vec<(PathBuf, DynamicsMeasurement)>,
@@ -132,14 +132,14 @@ pub fn discover(paths: &[PathBuf]) -> Result<ReportInputs> {
     }
     let ReportInputs { runs, evals, .. } = &mut found;
     name(runs, evals);
-    // What belongs to no run (a base model) first, then in the order of the runs.
+    // Evaluations of no run (the base) first, then in the order of the runs.
     let of_run =
         |e: &Evaluation| runs.iter().position(|r| e.name == r.name || e.name.starts_with(&format!("{} (", r.name)));
     evals.sort_by_cached_key(of_run);
     Ok(found)
 }
 
-/// What a study's index names, as far as it is there.
+/// Read the parts that the index of a study names, as far as they exist.
 fn study(dir: &Path, index: StudyIndex, seen: &mut Vec<PathBuf>, found: &mut ReportInputs) -> Result<()> {
     if found.studies.iter().any(|(other, _)| canonical(other) == canonical(dir)) {
         return Ok(());
@@ -196,12 +196,12 @@ fn visit(dir: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut ReportIn
             below.push(path);
         }
     }
-    // In the order in which they were begun, so that a start comes before what went on from it.
+    // In order of start, so that a run comes before the runs that continue it.
     below.sort_by_cached_key(|path| (started(path), path.clone()));
     below.iter().try_for_each(|path| visit(path, depth + 1, seen, found))
 }
 
-/// When a run was first started, in seconds since 1970; what does not say comes last.
+/// Start of a run in seconds since 1970; a run that does not record it comes last.
 fn started(dir: &Path) -> u64 {
     let identity = files::read_json::<Map<String, Value>>(&dir.join("run.json")).ok();
     identity.and_then(|i| i.get("started")?.as_u64()).unwrap_or(u64::MAX)
@@ -245,7 +245,7 @@ fn read_eval(dir: &Path, about: EvalInfo) -> Result<Evaluation> {
     Ok(Evaluation { name: String::new(), dir: dir.to_path_buf(), about, summary, outcomes, finished })
 }
 
-/// Complete lines of a JSON lines file that may be in the making; no file is no lines.
+/// Complete lines of a JSONL file that may still be growing; none if the file does not exist.
 fn read_lines(path: &Path) -> Result<Vec<Map<String, Value>>> {
     if !path.exists() {
         return Ok(Vec::new());
@@ -260,8 +260,8 @@ fn read_lines(path: &Path) -> Result<Vec<Map<String, Value>>> {
     Ok(rows)
 }
 
-/// Give each run its directory's name, with as much of the path above as tells it from the others. An evaluation of a
-/// run's model has the run's name.
+/// Name each run after its directory, with as much of the path above as makes names unique. An evaluation of a run's model has the name
+/// of the run.
 fn name(runs: &mut [TrainRun], evals: &mut [Evaluation]) {
     let dirs: Vec<PathBuf> = runs.iter().map(|r| canonical(&r.dir)).collect();
     for (i, run) in runs.iter_mut().enumerate() {
@@ -288,7 +288,7 @@ pub(super) fn canonical(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
 
-/// The shortest end of a path that no other path has.
+/// The shortest end of path `i` that no other path has.
 pub(super) fn shortest_unique_name(paths: &[PathBuf], i: usize) -> String {
     let end = |path: &Path, parts: usize| -> Vec<String> {
         let all: Vec<String> = path.components().map(|c| c.as_os_str().to_string_lossy().into_owned()).collect();

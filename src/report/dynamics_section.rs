@@ -23,7 +23,7 @@ pub fn view(measurement: &DynamicsMeasurement) -> Value {
     let found = &measurement.found;
     let sets = found.regimes.iter().chain(&found.priors).enumerate();
     let legend: Vec<Value> = sets.map(|(i, set)| json!({"name": set.name, "colour": i % COLOURS})).collect();
-    let setting = &found.setting;
+    let config = &found.config;
     let kl = found.kl.as_ref().map(|kl| {
         let (table, lines) = divergence(kl);
         json!({"table": table, "lines": lines})
@@ -34,7 +34,7 @@ pub fn view(measurement: &DynamicsMeasurement) -> Value {
     json!({
         "base": found.base.name,
         "base_hash": brief(&found.base.hash),
-        "setting": format!("eta {}, {:?} loss, up to {} pairs of each regime with each family, seed {}", setting.eta, setting.loss, setting.pairs, setting.seed).to_lowercase(),
+        "config": format!("eta {}, {:?} loss, up to {} pairs of each regime with each family, seed {}", config.eta, config.loss, config.pairs, config.seed).to_lowercase(),
         "legend": legend,
         "notices": notes(found),
         "charts": charts(measurement),
@@ -134,7 +134,7 @@ fn histogram(found: &DynamicsResult) -> Chart {
     let outline = |(i, set): (usize, &SampleSetResult)| {
         let share = |n: usize| n as f64 / set.perplexity.responses.max(1) as f64;
         let heights = set.perplexity.histogram.iter().map(|&n| share(n)).chain([0.0]);
-        let points = found.edges.iter().zip(heights).map(|(&x, y)| Point::new(x, y)).collect();
+        let points = found.bin_edges.iter().zip(heights).map(|(&x, y)| Point::new(x, y)).collect();
         Series { name: set.name.clone(), colour: i % COLOURS, mark: Mark::Steps, points }
     };
     let series = found.regimes.iter().chain(&found.priors).enumerate().map(outline).collect();

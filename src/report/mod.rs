@@ -1,13 +1,13 @@
-//! `jigsaw report`: runs and evaluations as one HTML page that loads nothing from anywhere.
+//! `jigsaw report`: runs and evaluations as one self-contained HTML page.
 
 mod chart;
 mod comparison_group;
 mod discover;
 mod dynamics_section;
+mod example_cards;
 mod page;
 mod prior_charts;
 mod prior_knowledge;
-mod puzzles;
 mod study;
 mod study_index;
 mod training_curves;
@@ -21,7 +21,7 @@ use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use study::Study;
 
-/// What went into a report.
+/// Contents of a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReportSummary {
     /// Training runs.
@@ -32,7 +32,7 @@ pub struct ReportSummary {
     pub compared: usize,
     /// Measurements of learning dynamics.
     pub measured: usize,
-    /// What was written beside the page: the comparisons with a base as CSV and Markdown, if there are any, and a study's numbers.
+    /// Files written beside the page: comparisons with a base as CSV and Markdown, and the numbers of a study.
     pub tables: Vec<PathBuf>,
 }
 
@@ -49,7 +49,7 @@ pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<ReportSummary
     }
     if out.exists() && !out.extension().is_some_and(|e| e == "html" || e == "htm") {
         return Err(Error::input(format!(
-            "--out {} is there already and is no .html file; name a new one, or one that ends in .html",
+            "--out {} exists and is not a .html file; give a new file or one that ends in .html",
             out.display()
         )));
     }
@@ -72,7 +72,7 @@ pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<ReportSummary
     for (path, begins, _) in &tables {
         if path == out || path.exists() && !files::read_text(path).is_ok_and(|text| text.starts_with(begins)) {
             return Err(Error::input(format!(
-                "--out {}: the tables go to {} beside it, which is there and is no table of an earlier report; choose another \
+                "--out {}: the tables go to {}, which exists and was not written by an earlier report; choose another \
                  name",
                 out.display(),
                 path.display()

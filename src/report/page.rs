@@ -1,11 +1,11 @@
-//! From runs to the values of the page's template.
+//! Turns the inputs of a report into the values of the page's template.
 
 use super::chart::{COLOURS, significant};
 use super::comparison_group::ComparisonGroup;
 use super::discover::{Evaluation, ReportInputs, RunState, TrainRun, canonical};
 use super::dynamics_section;
+use super::example_cards::{Card, card};
 use super::prior_knowledge::{self, MAX_OPEN};
-use super::puzzles::{Card, card};
 use super::study::{self, Study};
 use super::training_curves::curves;
 use crate::forgetting::{ForgettingResult, brief};
@@ -19,12 +19,12 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Puzzles drawn: the first ones of the split, so that nobody chose them.
-const PUZZLES: usize = 8;
+/// Examples drawn: the first of the split, so that none is hand-picked.
+const MAX_EXAMPLES: usize = 8;
 /// Evaluations drawn beside a puzzle.
-const DRAWN: usize = 6;
+const MAX_DRAWN: usize = 6;
 /// Responses listed of each run.
-const SAMPLES: usize = 12;
+const MAX_SAMPLES: usize = 12;
 
 /// Render the page.
 pub fn render(
@@ -65,13 +65,13 @@ pub fn render(
         "sources": sources(found),
     });
     let mut environment = Environment::new();
-    // Everything is escaped, whatever the name of the template; only the charts are marked safe.
+    // Everything is escaped; only the charts are marked safe in the template.
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::Html);
     let page = environment.render_str(include_str!("page.html"), minijinja::value::Serde(&values));
     page.map_err(|e| Error::failed(format!("cannot render the report: {e:#}")))
 }
 
-/// Colours by name: in order of appearance, and of a study's run that of its regime.
+/// Colours by name, in order of appearance. A run of a study has the colour of its regime.
 struct Colours(Vec<(String, usize)>);
 
 impl Colours {
@@ -102,7 +102,7 @@ impl Colours {
 }
 
 fn plural(n: usize, word: &str) -> String {
-    // Only the first word has a plural: `2 measurements of learning dynamics`.
+    // The plural is that of the words before `of`: `2 measurements of learning dynamics`.
     let (first, rest) =
         word.split_once(" of ").map_or((word, String::new()), |(first, rest)| (first, format!(" of {rest}")));
     if n == 1 { format!("1 {word}") } else { format!("{n} {first}s{rest}") }
@@ -146,7 +146,7 @@ fn notices(runs: &[TrainRun], evals: &[Evaluation]) -> Vec<String> {
         let of = eval.about.key.examples * eval.about.key.samples;
         let n = eval.outcomes.len();
         notices.push(format!(
-            "{}: the evaluation is not finished ({n} of {of} responses in {}); its figures are over those.",
+            "{}: the evaluation is not finished ({n} of {of} responses in {}); its results are over these responses.",
             eval.name,
             eval.dir.display()
         ));
@@ -156,7 +156,7 @@ fn notices(runs: &[TrainRun], evals: &[Evaluation]) -> Vec<String> {
 
 /// A share as the template shows it.
 #[derive(Serialize)]
-struct Share {
+struct ShareCell {
     text: String,
     range: String,
     value: f64,
@@ -164,12 +164,12 @@ struct Share {
     high: f64,
 }
 
-fn shown(interval: &Interval) -> Option<Share> {
+fn share_cell(interval: &Interval) -> Option<ShareCell> {
     let Interval { value, low, high } = *interval;
     if !(value.is_finite() && low.is_finite() && high.is_finite()) {
         return None;
     }
-    Some(Share {
+    Some(ShareCell {
         text: format!("{:.1} %", 100.0 * value),
         range: format!("{:.1} \u{2013} {:.1}", 100.0 * low, 100.0 * high),
         value: value.clamp(0.0, 1.0),
@@ -184,8 +184,8 @@ fn result(eval: &Evaluation, colour: usize) -> Option<Value> {
         .then(|| format!("{} of {}", eval.outcomes.len(), eval.about.key.examples * eval.about.key.samples));
     Some(json!({
         "name": eval.name, "colour": colour, "state": state, "task": s.task, "split": eval.about.split,
-        "accuracy": shown(&s.accuracy), "partial_credit": shown(&s.partial_credit),
-        "parsed": shown(&s.parsed), "well_formed": shown(&s.well_formed),
+        "accuracy": share_cell(&s.accuracy), "partial_credit": share_cell(&s.partial_credit),
+        "parsed": share_cell(&s.parsed), "well_formed": share_cell(&s.well_formed),
         "chance_accuracy": s.chance.map(|c| c.accuracy), "chance_partial_credit": s.chance.map(|c| c.partial_credit),
         "examples": s.examples, "samples": s.samples, "mean_tokens": format!("{:.1}", s.mean_tokens),
     }))
@@ -246,9 +246,10 @@ fn differences(evals: &[Evaluation]) -> Vec<Value> {
             }
             let (before, after) = (per_example(first), per_example(second));
             let Some(d) = paired_difference(&before, &after) else { continue };
-            // Equal differences have no spread to make an interval from.
+            // Equal differences have no spread, so no interval.
             if before.iter().zip(&after).all(|(x, y)| y - x == after[0] - before[0]) {
-                let same = if before == after { "no example differs" } else { "every example differs alike" };
+                let same =
+                    if before == after { "no example differs" } else { "every example differs by the same amount" };
                 all.push(
                     json!({"first": first.name, "second": second.name, "mean": format!("{:+.1}", 100.0 * d.mean.value),
                     "range": same, "p": "\u{2013}", "examples": a.examples}),
@@ -276,13 +277,13 @@ fn per_example(eval: &Evaluation) -> Vec<f64> {
 
 /// Puzzles of one split with the answers of all evaluations of it.
 #[derive(Serialize)]
-struct Group {
+struct ExampleGroup {
     title: String,
     caption: String,
     cards: Vec<Card>,
 }
 
-fn puzzles(evals: &[Evaluation], colours: &Colours, notices: &mut Vec<String>) -> Vec<Group> {
+fn puzzles(evals: &[Evaluation], colours: &Colours, notices: &mut Vec<String>) -> Vec<ExampleGroup> {
     let mut groups: Vec<Vec<&Evaluation>> = Vec::new();
     // An evaluation of a benchmark's file has no split.
     for eval in evals.iter().filter(|e| !e.outcomes.is_empty() && !e.about.split.is_empty()) {
@@ -301,18 +302,18 @@ fn puzzles(evals: &[Evaluation], colours: &Colours, notices: &mut Vec<String>) -
             Ok(cards) => {
                 let shown = cards.len();
                 let mut caption = format!(
-                    "The first {} of the {} split in file order: nobody chose them.",
+                    "The first {} of the {} split in file order, not selected.",
                     plural(shown, "example"),
                     about.split
                 );
                 if let Some(card) = cards.iter().find(|card| !card.legend.is_empty()) {
                     caption += &format!(" {}", card.legend);
                 }
-                if group.len() > DRAWN {
-                    caption += &format!(" Of {} evaluations, the first {DRAWN} are drawn.", group.len());
+                if group.len() > MAX_DRAWN {
+                    caption += &format!(" Of {} evaluations, the first {MAX_DRAWN} are drawn.", group.len());
                 }
                 let title = if several { format!("Examples: {}", about.data.display()) } else { "Examples".into() };
-                drawn.push(Group { title, caption, cards });
+                drawn.push(ExampleGroup { title, caption, cards });
             }
             Err(e) => notices.push(format!("The examples of {} are not drawn: {e}.", about.data.display())),
         }
@@ -323,13 +324,13 @@ fn puzzles(evals: &[Evaluation], colours: &Colours, notices: &mut Vec<String>) -
 fn cards(group: &[&Evaluation], colours: &Colours) -> Result<Vec<Card>> {
     let about = &group[0].about;
     let task = tasks::load(&about.data, &about.split)?;
-    let first = |e: &&Evaluation| e.outcomes.iter().take_while(|o| o.index < PUZZLES).map(|o| o.index + 1).max();
+    let first = |e: &&Evaluation| e.outcomes.iter().take_while(|o| o.index < MAX_EXAMPLES).map(|o| o.index + 1).max();
     let count = group.iter().filter_map(first).max().unwrap_or(0).min(task.len());
     let mut cards = Vec::with_capacity(count);
     for i in 0..count {
         let record = task.example(i)?;
         let mut outcomes = Vec::new();
-        for eval in group.iter().take(DRAWN) {
+        for eval in group.iter().take(MAX_DRAWN) {
             if let Some(outcome) = eval.outcomes.iter().find(|o| o.index == i) {
                 if outcome.id != record.id {
                     return Err(Error::input(format!(
@@ -349,18 +350,18 @@ fn cards(group: &[&Evaluation], colours: &Colours) -> Result<Vec<Card>> {
     Ok(cards)
 }
 
-/// The last responses that each run kept.
+/// The last responses that each run recorded.
 fn samples(runs: &[TrainRun]) -> Vec<Value> {
     let text = |row: &Map<String, Value>, key: &str| row.get(key).and_then(Value::as_str).unwrap_or("").to_string();
     let of_run = |run: &TrainRun| {
-        let rows = run.samples.iter().rev().take(SAMPLES).map(|row| {
+        let rows = run.samples.iter().rev().take(MAX_SAMPLES).map(|row| {
             let reward = row.get("reward").and_then(Value::as_f64).map(significant);
             json!({
                 "step": row.get("step").and_then(Value::as_u64), "id": text(row, "id"),
                 "response": text(row, "response"), "reward": reward.unwrap_or_else(|| "\u{2013}".into()),
             })
         });
-        json!({"name": format!("{}: the last {} kept", run.name, run.samples.len().min(SAMPLES)), "rows": rows.collect::<Vec<_>>()})
+        json!({"name": format!("{}: the last {} recorded", run.name, run.samples.len().min(MAX_SAMPLES)), "rows": rows.collect::<Vec<_>>()})
     };
     runs.iter().filter(|r| !r.samples.is_empty()).map(of_run).collect()
 }

@@ -103,7 +103,7 @@ pub fn csv(comparisons: &[(PathBuf, ForgettingResult)], groups: &[ComparisonGrou
             for (run, trajectory) in group.runs.iter().zip(&trajectories) {
                 let value = at(trajectory, level).map_or(f64::NAN, |point| point.value);
                 let change = Interval { value, ..Interval::UNKNOWN };
-                let row = CsvRow { change, at: level, ..CsvRow::empty("equal-accuracy", "score") };
+                let row = CsvRow { change, new_task_accuracy: level, ..CsvRow::empty("equal-accuracy", "score") };
                 text += &row.csv(group.base, &run.as_model());
             }
         }

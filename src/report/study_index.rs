@@ -1,4 +1,4 @@
-//! `study.json`: what a study is made of and where its parts lie, written by the study and read by the report.
+//! `study.json`: the regimes and runs of a study and the paths of their results, written by the study and read by the report.
 
 use crate::io::files;
 use crate::{Error, Result};
@@ -6,26 +6,26 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-/// File in a study's directory that says what it is made of.
+/// File in the directory of a study that lists its parts.
 pub const STUDY_JSON: &str = "study.json";
 
-/// Raised whenever `study.json` changes its form.
-const FORM: u32 = 1;
+/// Raised whenever the format of `study.json` changes.
+const FORMAT_VERSION: u32 = 1;
 
-/// A study: regimes of fine-tuning, each run at some learning rates (rungs) and seeds.
+/// A study: regimes of fine-tuning, each run at some learning rates and seeds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StudyIndex {
-    /// Version of this form; see [`StudyIndex::new`].
-    pub form: u32,
+    /// Version of the file format; see [`StudyIndex::new`].
+    pub format_version: u32,
     /// Title.
     pub title: String,
     /// The base model's directory.
     pub base: String,
     /// The regimes, in the order in which they are shown.
     pub regimes: Vec<Regime>,
-    /// Their runs, done or not.
+    /// Their runs, finished or not.
     pub runs: Vec<StudyRun>,
-    /// Directories with a `dynamics.json`, relative to the study's; they need not be there yet.
+    /// Directories with a `dynamics.json`, relative to the study's; they may be missing.
     #[serde(default)]
     pub dynamics: Vec<PathBuf>,
 }
@@ -40,15 +40,15 @@ pub struct Regime {
     pub about: String,
 }
 
-/// One run of a regime. Paths are relative to the study's directory, and need not be there yet.
+/// One run of a regime. Paths are relative to the study's directory; what they name may be missing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StudyRun {
     /// Name, unique in the study.
     pub name: String,
     /// Its regime's name.
     pub regime: String,
-    /// Peak learning rate; `None` where nothing was trained (an interpolated model). Then its name, `REGIME.RUNG.seed-N`, says which
-    /// rung of the regime's ladder it is.
+    /// Peak learning rate; `None` where nothing was trained (an interpolated model). Then the name of the run,
+    /// `REGIME.SETTING.seed-N`, says which variant of the regime it is.
     #[serde(default)]
     pub lr: Option<f64>,
     /// Seed of the run.
@@ -58,14 +58,14 @@ pub struct StudyRun {
     pub dir: Option<PathBuf>,
     /// The comparison with the base: the run's checkpoints in order of training, its final model last.
     pub comparison: PathBuf,
-    /// What it was trained on.
+    /// Its training data.
     #[serde(default)]
     pub data: Option<PathBuf>,
 }
 
 impl StudyRun {
-    /// The rung of the regime's ladder, where it is no learning rate: what its name says besides regime and seed.
-    pub fn rung(&self) -> &str {
+    /// What defines the run where it is not a learning rate: its name without regime and seed.
+    pub fn setting(&self) -> &str {
         let name = self.name.strip_prefix(self.regime.as_str()).unwrap_or(&self.name).trim_start_matches('.');
         let seed = format!("seed-{}", self.seed);
         name.strip_suffix(seed.as_str()).unwrap_or(name).trim_end_matches('.')
@@ -73,23 +73,23 @@ impl StudyRun {
 }
 
 impl StudyIndex {
-    /// A study in this version's form.
+    /// A study in the current format.
     pub fn new(title: &str, base: &str, regimes: Vec<Regime>, runs: Vec<StudyRun>, dynamics: Vec<PathBuf>) -> Self {
-        StudyIndex { form: FORM, title: title.into(), base: base.into(), regimes, runs, dynamics }
+        StudyIndex { format_version: FORMAT_VERSION, title: title.into(), base: base.into(), regimes, runs, dynamics }
     }
 
     /// Read `study.json` in the study's directory `dir`; `None` if there is none.
     ///
     /// # Errors
-    /// Input errors that name the file: not JSON, another form, a run whose regime is not listed, a name given twice, two runs
+    /// Input errors that name the file: not JSON, another format version, a run whose regime is not listed, a name given twice, two runs
     /// of a regime with the same learning rate and seed.
     pub fn read(dir: &Path) -> Result<Option<StudyIndex>> {
         let path = dir.join(STUDY_JSON);
         if !path.is_file() {
             return Ok(None);
         }
-        let again = "run `jigsaw study` on that directory again to write it anew";
-        let index: StudyIndex = files::read_versioned(&path, FORM, again)?;
+        let again = "run `jigsaw study` on that directory again to rewrite it";
+        let index: StudyIndex = files::read_versioned(&path, FORMAT_VERSION, again)?;
         index.check().map_err(|why| Error::input(format!("{}: {why}; {again}", path.display())))?;
         Ok(Some(index))
     }
@@ -124,8 +124,8 @@ impl StudyIndex {
             let place = (run.regime.as_str(), run.lr, run.seed);
             if run.lr.is_some() && places.contains(&place) {
                 return Err(format!(
-                    "the run {:?} is not the only one of the regime {:?} with its learning rate and seed, so the two could \
-                     not be told apart; what differs otherwise is another regime",
+                    "the run {:?} is not the only one of the regime {:?} with its learning rate and seed; runs that \
+                     differ in anything else belong to different regimes",
                     run.name, run.regime
                 ));
             }
@@ -166,13 +166,13 @@ mod tests {
     #[test]
     fn fields_that_may_be_left_out_or_null_are_none() {
         let dir = tempfile::tempdir().unwrap();
-        let text = r#"{"form":1,"title":"t","base":"b","regimes":[{"name":"x"}],
+        let text = r#"{"format_version":1,"title":"t","base":"b","regimes":[{"name":"x"}],
             "runs":[{"name":"x.1","regime":"x","lr":null,"seed":1,"dir":null,"comparison":"c","data":null}]}"#;
         fs::write(dir.path().join(STUDY_JSON), text).unwrap();
         let read = StudyIndex::read(dir.path()).unwrap().unwrap();
         assert!(read.runs[0].lr.is_none() && read.runs[0].dir.is_none() && read.dynamics.is_empty());
         let named = |name: &str| StudyRun { name: name.into(), ..read.runs[0].clone() };
-        assert_eq!((named("x.alpha-0.5.seed-1").rung(), named("x.seed-1").rung()), ("alpha-0.5", ""));
+        assert_eq!((named("x.alpha-0.5.seed-1").setting(), named("x.seed-1").setting()), ("alpha-0.5", ""));
     }
 
     #[test]
@@ -186,9 +186,9 @@ mod tests {
                 assert!(error.to_string().contains(part), "{part:?} is not in {error}");
             }
         };
-        refused("{\"form\":1,", "line 1");
-        refused("{\"form\":7}", "has form 7, this version reads form 1");
-        refused("{\"form\":1,\"title\":\"t\"}", "base");
+        refused("{\"format_version\":1,", "line 1");
+        refused("{\"format_version\":7}", "has format version 7, this program reads 1");
+        refused("{\"format_version\":1,\"title\":\"t\"}", "base");
         let with = |change: fn(&mut StudyIndex)| {
             let mut index = index();
             change(&mut index);

@@ -243,7 +243,7 @@ fn a_run_given_twice_is_shown_once() {
 pub(super) mod prior_knowledge {
     use super::*;
     use crate::eval::{Direction, Divergence};
-    use crate::forgetting::fixtures::{labels, planted, sides};
+    use crate::forgetting::fixtures::{labels, paired_scores, sides};
     use crate::forgetting::{
         BenchmarkTitle, CSV_HEADER, ForgettingResult, MeasuredBenchmark, ModelRef, NEW_TASK, RunRef, TunedResult, pair,
     };
@@ -270,9 +270,9 @@ pub(super) mod prior_knowledge {
             }),
         };
         let benchmarks = vec![
-            compared("refcoco_val", "grounding", &planted(200, 160, lost[0], 1)),
-            compared("docvqa_val", "OCR and documents", &planted(200, 160, lost[1], 2)),
-            compared("pope<script>", "hallucination", &planted(200, 160, lost[2], 3)),
+            compared("refcoco_val", "grounding", &paired_scores(200, 160, lost[0], 1)),
+            compared("docvqa_val", "OCR and documents", &paired_scores(200, 160, lost[1], 2)),
+            compared("pope<script>", "hallucination", &paired_scores(200, 160, lost[2], 3)),
         ];
         let nats = Interval { value: 0.001 * step as f64, low: 0.0008 * step as f64, high: 0.0012 * step as f64 };
         let direction = Direction { tokens: 9, unfinished: 0, per_token: nats, per_response: nats };
@@ -284,7 +284,7 @@ pub(super) mod prior_knowledge {
             reverse: direction,
             own: None,
         };
-        let new_task = compared(NEW_TASK, "puzzles", &planted(100, 4, 0, learnt));
+        let new_task = compared(NEW_TASK, "puzzles", &paired_scores(100, 4, 0, learnt));
         TunedResult::of(model, Some(new_task), benchmarks, vec![divergence])
     }
 
@@ -319,7 +319,7 @@ pub(super) mod prior_knowledge {
             "6 comparisons",
             "Prior knowledge</h2>",
             "Change by family",
-            "Learnt and kept",
+            "Learned and retained",
             "Prior knowledge over training",
             "Distance from the base",
             "At equal accuracy on the new task",
@@ -339,7 +339,7 @@ pub(super) mod prior_knowledge {
 
         let csv = fs::read_to_string(out.with_extension("csv")).unwrap();
         assert!(csv.starts_with(CSV_HEADER));
-        let matched: Vec<&str> = csv.lines().filter(|line| line.contains(",matched,")).collect();
+        let matched: Vec<&str> = csv.lines().filter(|line| line.contains(",equal-accuracy,")).collect();
         // Levels 10 % to 70 %, and 41 %, the highest that both reach; RFT gets to 41 %.
         assert_eq!(matched.len(), 16, "{matched:?}");
         let of = |run: &str, at: &str| {
@@ -380,7 +380,7 @@ pub(super) mod prior_knowledge {
         assert!(html.contains("1 training run and 1 comparison"));
         assert_eq!(html.split("</ul>").next().unwrap().matches("var(--s0)").count(), 1, "one entry in the legend");
         // One checkpoint is no way to draw over steps, and base and checkpoint are two points in the plane.
-        assert!(!html.contains("Prior knowledge over training") && html.contains("Learnt and kept"));
+        assert!(!html.contains("Prior knowledge over training") && html.contains("Learned and retained"));
     }
 
     #[test]
@@ -400,7 +400,7 @@ pub(super) mod prior_knowledge {
         let one = TunedResult { new_task: None, ..tuned("sft", 100, 20, [3, 2, 1]) };
         write_comparison(&dir.path().join("compare"), vec![one]);
         let html = page_of(&[dir.path().to_path_buf()]);
-        assert!(html.contains("Change by family") && !html.contains("Learnt and kept"));
+        assert!(html.contains("Change by family") && !html.contains("Learned and retained"));
         assert!(!html.contains("At equal accuracy"));
     }
 }

@@ -1,4 +1,5 @@
-//! Runs compared where they are equally good at the new task: a run that has learnt less has had less to forget for.
+//! Trajectories of runs: accuracy on the new task against change of prior knowledge. Runs are compared at equal accuracy, because a run
+//! that has learned less has had less reason to forget.
 
 use crate::forgetting::TunedResult;
 
@@ -7,21 +8,20 @@ use crate::forgetting::TunedResult;
 pub struct TrajectoryPoint {
     /// Accuracy on the new task.
     pub accuracy: f64,
-    /// What is compared at equal accuracy.
+    /// Mean change of prior knowledge.
     pub value: f64,
-    /// Optimizer steps made; NaN if that is not known.
+    /// Optimizer steps of the run; NaN if unknown.
     pub step: f64,
-    /// It is the base, in which nothing has changed yet.
+    /// It is the base.
     pub base: bool,
 }
 
-/// Optimizer steps made, if that is known.
+/// Optimizer steps of a model's run, if known.
 pub fn step(tuned: &TunedResult) -> Option<f64> {
     Some(tuned.model.run.as_ref()?.step? as f64)
 }
 
-/// The trajectories of `runs`, each the models of a run in order of training, from the base of this hash on: accuracy on the new task against
-/// mean change of prior knowledge. See [`lineage`] for where they begin.
+/// The trajectory of each of `runs` (models in order of training), from the base of this hash on. [`lineage`] says where it begins.
 pub fn trajectories(runs: &[&[&TunedResult]], base: &str) -> Vec<Vec<TrajectoryPoint>> {
     let trajectory = |(i, models): (usize, &&[&TunedResult])| {
         let own = models.iter().filter_map(|tuned| point(tuned));
@@ -30,8 +30,8 @@ pub fn trajectories(runs: &[&[&TunedResult]], base: &str) -> Vec<Vec<TrajectoryP
     runs.iter().enumerate().map(trajectory).collect()
 }
 
-/// What lies before the first model of run `i`: the base; for a run that was started from a model of another of `runs`, measured on
-/// the same examples, that run's trajectory as far as this model. Nothing where the start is a model that none of them has measured.
+/// The points before the first model of run `i`: the base; for a run that continues a model of another of `runs`, measured on the same
+/// examples, the trajectory of that run up to this model. Empty if none of the runs has measured the model that it started from.
 pub fn lineage(runs: &[&[&TunedResult]], i: usize, base: &str) -> Vec<TrajectoryPoint> {
     lineage_of(runs, i, base, runs.len())
 }
@@ -44,7 +44,7 @@ fn lineage_of(runs: &[&[&TunedResult]], i: usize, base: &str, left: usize) -> Ve
         |step| vec![TrajectoryPoint { accuracy: new_task.all.base.value.value, value: 0.0, step, base: true }];
     let start = match started {
         Some(hash) if hash == base => return of_base(0.0),
-        // A model of no run, or of one that does not say what it was started from.
+        // A model of no run, or of a run that does not record its start.
         None | Some("") => return of_base(f64::NAN),
         Some(hash) => hash,
     };
@@ -57,7 +57,7 @@ fn lineage_of(runs: &[&[&TunedResult]], i: usize, base: &str, left: usize) -> Ve
     let Some((other, last)) = found else { return Vec::new() };
     let mut trajectory = lineage_of(runs, other, base, left - 1);
     trajectory.extend(runs[other][..=last].iter().filter_map(|tuned| point(tuned)));
-    // Steps are those of this run.
+    // Steps count from the start of this run.
     trajectory.iter_mut().for_each(|point| point.step = f64::NAN);
     if let Some(start) = trajectory.last_mut() {
         start.step = 0.0;
@@ -71,13 +71,13 @@ fn point(tuned: &TunedResult) -> Option<TrajectoryPoint> {
     (accuracy.is_finite() && value.is_finite()).then_some(TrajectoryPoint { accuracy, value, step, base: false })
 }
 
-/// The trajectory begins above `accuracy`, at a model that is not the base: what was lost at that accuracy is not known.
+/// The trajectory starts above `accuracy`, at a model that is not the base: the loss at that accuracy is unknown.
 pub fn starts_above(points: &[TrajectoryPoint], accuracy: f64) -> bool {
     points.first().is_some_and(|first| !first.base && first.accuracy > accuracy)
 }
 
-/// Where the trajectory through `points`, in order of training, first reaches `accuracy`: linear between neighbours. `None` if it
-/// never does, or if it [`starts_above`].
+/// The point where the trajectory first reaches `accuracy`, interpolated linearly between neighbours. `None` if it never does, or if it
+/// [`starts_above`].
 pub fn at(points: &[TrajectoryPoint], accuracy: f64) -> Option<TrajectoryPoint> {
     let first = points.first()?;
     if starts_above(points, accuracy) {
@@ -92,8 +92,7 @@ pub fn at(points: &[TrajectoryPoint], accuracy: f64) -> Option<TrajectoryPoint> 
     Some(TrajectoryPoint { accuracy, value: between(a.value, b.value), step: between(a.step, b.step), base: false })
 }
 
-/// The accuracies at which to compare trajectories: every 10 points that some trajectory passes, and the highest
-/// that all of them reach.
+/// The accuracies at which trajectories are compared: every 10 points that one of them passes, and the highest that all of them reach.
 pub fn levels(trajectories: &[Vec<TrajectoryPoint>]) -> Vec<f64> {
     let start = start(trajectories);
     let common = trajectories.iter().map(|trajectory| highest(trajectory)).fold(f64::INFINITY, f64::min);
@@ -109,7 +108,7 @@ pub fn levels(trajectories: &[Vec<TrajectoryPoint>]) -> Vec<f64> {
     levels
 }
 
-/// Every 10 points above `start`, up to `highest`.
+/// Every 10 points of accuracy above `start`, up to `highest`.
 pub fn tens(start: f64, highest: f64) -> Vec<f64> {
     let tens = (1..=10).map(|tenth| f64::from(tenth) / 10.0);
     tens.filter(|level| *level > start && *level <= highest).collect()
@@ -120,8 +119,7 @@ pub fn highest(trajectory: &[TrajectoryPoint]) -> f64 {
     trajectory.iter().map(|point| point.accuracy).fold(f64::NEG_INFINITY, f64::max)
 }
 
-/// The accuracy of the base that the trajectories begin with, the highest if they differ. Where none begins with the base, the lowest that one
-/// begins with.
+/// Accuracy of the base, the highest if the trajectories have several. If none begins with the base, the lowest first accuracy.
 pub fn start(trajectories: &[Vec<TrajectoryPoint>]) -> f64 {
     let firsts = || trajectories.iter().filter_map(|trajectory| trajectory.first());
     let highest = firsts().filter(|point| point.base).map(|point| point.accuracy).reduce(f64::max);
@@ -132,7 +130,7 @@ pub fn start(trajectories: &[Vec<TrajectoryPoint>]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forgetting::fixtures::{compared, model, planted};
+    use crate::forgetting::fixtures::{compared, model, paired_scores};
     use crate::forgetting::{ModelRef, NEW_TASK, RunRef};
 
     fn trajectory(points: &[(f64, f64, f64)]) -> Vec<TrajectoryPoint> {
@@ -157,12 +155,12 @@ mod tests {
             model_hash: start.into(),
         };
         let model = ModelRef { hash: hash.into(), run: Some(run), ..model("run") };
-        let new_task = compared(NEW_TASK, &planted(100, 4, 0, learnt));
-        TunedResult::of(model, Some(new_task), vec![compared("prior", &planted(200, 160, lost, 0))], Vec::new())
+        let new_task = compared(NEW_TASK, &paired_scores(100, 4, 0, learnt));
+        TunedResult::of(model, Some(new_task), vec![compared("prior", &paired_scores(200, 160, lost, 0))], Vec::new())
     }
 
     #[test]
-    fn a_run_that_went_on_from_another_has_that_ones_way_before_its_own() {
+    fn the_trajectory_of_a_continued_run_includes_the_run_that_it_continues() {
         let first = [tuned("s1", "base", 100, 6, 20), tuned("s2", "base", 200, 12, 8)];
         let last = [tuned("l1", "s2", 50, 36, 10)];
         let (first, last): (Vec<&TunedResult>, Vec<&TunedResult>) = (first.iter().collect(), last.iter().collect());
@@ -187,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn below_a_start_that_is_not_measured_nothing_is_read() {
+    fn nothing_is_known_below_a_start_that_is_not_measured() {
         let last = tuned("l1", "s2", 50, 36, 10);
         let alone = trajectories(&[&[&last]], "base");
         assert_eq!(alone[0].len(), 1);

@@ -9,13 +9,13 @@ use rand_distr::{Binomial, Distribution as _};
 use rayon::prelude::*;
 use std::collections::HashMap;
 
-/// Resamples where nothing else is said: the ends of the interval then move by about 1 % of its width from seed to seed.
+/// Default number of resamples: with it, the ends of an interval move by about 1 % of its width from seed to seed.
 pub const RESAMPLES: usize = 10_000;
 
-/// Resamples that share a stream of random numbers.
+/// Resamples that share one stream of random numbers.
 const BLOCK: usize = 64;
 
-/// What is drawn as one: a pair of measurements, or the sums over the pairs of a cluster.
+/// The unit of resampling: a pair of measurements, or the sums over the pairs of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ResampleUnit {
     /// Sum of the first measurement.
@@ -26,12 +26,12 @@ pub struct ResampleUnit {
     pub count: f64,
 }
 
-/// The means of both measurements in each stratum: what a statistic is computed from.
+/// The means of both measurements in each stratum, from which a statistic is computed.
 pub type Means<'a> = &'a [(f64, f64)];
 
 /// A statistic of the means with its BCa interval. Units are drawn with replacement within each stratum. An undefined value of
-/// the statistic in a resample (a share of nothing) counts as +infinity, so that it widens the interval; an interval that is
-/// not finite comes back with infinite or NaN ends.
+/// the statistic in a resample (a share of nothing) counts as +infinity, so that it widens the interval. An interval that is not
+/// finite has infinite or NaN ends.
 pub fn bootstrap(
     strata: &[Vec<ResampleUnit>],
     statistic: impl Fn(Means<'_>) -> f64 + Sync,
@@ -78,24 +78,24 @@ fn mean(&[first, second, count]: &[f64; 3]) -> (f64, f64) {
     (first / count, second / count)
 }
 
-/// What a stratum's resamples are drawn from.
+/// Draws resamples of a stratum.
 enum Resampler<'a> {
-    /// Units one by one.
+    /// One unit at a time.
     Units(&'a [ResampleUnit]),
-    /// The different units with their numbers, and the number of all: scores have few values, so how often each is drawn is
-    /// decided at once.
+    /// The distinct units with their counts, and the total count. Scores have few values, so the number of draws of each distinct unit is
+    /// drawn at once.
     Distinct(Vec<(ResampleUnit, u64)>, u64),
 }
 
 impl Resampler<'_> {
-    /// Units of a kind that it takes to draw them at once.
-    const WORTH: usize = 8;
+    /// Drawing distinct units pays off from this number of equal units on.
+    const MIN_REPEATS: usize = 8;
 
     fn of(units: &[ResampleUnit]) -> Resampler<'_> {
         let mut kinds: HashMap<[u64; 3], u64> = HashMap::new();
         for unit in units {
             *kinds.entry([unit.first, unit.second, unit.count].map(f64::to_bits)).or_insert(0) += 1;
-            if kinds.len() * Self::WORTH > units.len() {
+            if kinds.len() * Self::MIN_REPEATS > units.len() {
                 return Resampler::Units(units);
             }
         }
@@ -112,7 +112,7 @@ impl Resampler<'_> {
     fn resample(&self, random: &mut rng::Rng) -> [f64; 3] {
         let mut totals = [0.0; 3];
         match self {
-            // An index comes from 32 random bits: no unit is preferred by more than n / 2^32.
+            // An index is made of 32 random bits: the bias of a unit is at most n / 2^32.
             Resampler::Units(units) => {
                 let n = units.len() as u64;
                 for _ in 0..n / 2 {
@@ -124,7 +124,7 @@ impl Resampler<'_> {
                     totals = add(totals, &units[((u64::from(random.next_u32()) * n) >> 32) as usize]);
                 }
             }
-            // A multinomial draw, kind by kind: of those left to draw, so many are of this kind rather than of a later one.
+            // A multinomial draw, one distinct unit at a time: how many of the remaining draws are of this unit rather than a later one.
             Resampler::Distinct(kinds, n) => {
                 let (mut to_draw, mut remaining) = (*n, *n);
                 for (unit, number) in kinds {
@@ -144,7 +144,7 @@ impl Resampler<'_> {
     }
 }
 
-/// The BCa interval of an estimate from its values in resamples (reordered) and with each unit left out, by stratum.
+/// The BCa interval (Efron 1987) of an estimate, from its values in resamples, which are reordered, and with each unit left out, by stratum.
 pub fn bca(estimate: f64, drawn: &mut [f64], left_out: &[Vec<f64>]) -> Interval {
     if !estimate.is_finite() || drawn.is_empty() {
         return Interval::UNKNOWN;
@@ -167,7 +167,7 @@ pub fn bca(estimate: f64, drawn: &mut [f64], left_out: &[Vec<f64>]) -> Interval 
     let end = |z: f64| {
         let corrected = match bias.is_finite() && acceleration.is_finite() {
             true => normal_cdf(bias + (bias + z) / (1.0 - acceleration * (bias + z))),
-            // All resamples lie on one side, or one unit decides everything: the plain percentile.
+            // All resamples lie on one side, or one unit decides everything: use the plain percentile.
             false => normal_cdf(z),
         };
         percentile(drawn, corrected)

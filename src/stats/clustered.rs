@@ -1,20 +1,20 @@
-//! Means of values that come in clusters (several questions about one image, several responses to one question): what one
-//! cluster says is one observation, however many values it has.
+//! Means of values that come in clusters (several questions about one image, several responses to one question). A cluster is one
+//! observation, however many values it has.
 
 use super::intervals::{Interval, Z, wilson};
 use super::proportions::{mcnemar, paired_proportions};
 use super::student::{student_t_quantile, student_t_two_sided};
 
-/// A mean with what is needed to test it and to combine it with others.
+/// A mean with the statistics for testing it and for combining it with other means.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
     /// The mean with its 95 % interval.
     pub mean: Interval,
-    /// Its standard error; NaN when it cannot be known from the values.
+    /// Its standard error; NaN for a single cluster.
     pub error: f64,
-    /// Degrees of freedom of the error.
+    /// Degrees of freedom of the standard error.
     pub degrees: f64,
-    /// Two-sided p-value of a mean of 0; NaN when it cannot be known.
+    /// Two-sided p-value of a mean of 0; NaN for a single cluster.
     pub p: f64,
 }
 
@@ -32,11 +32,11 @@ pub fn totals(values: impl IntoIterator<Item = f64>, clusters: &[usize]) -> Vec<
     totals
 }
 
-/// Mean over all values of all clusters: sum of sums / sum of counts, with the cluster-robust error (Liang and Zeger 1986; CR1:
-/// times G / (G - 1) for G clusters) and Student's t with G - 1 degrees of freedom. With one value in each cluster this is the
-/// t interval and t-test of the mean. `count` may be any weight that goes with the sum (the tokens of a response).
+/// Mean over all values of all clusters (sum of sums / sum of counts) with the cluster-robust standard error (Liang and Zeger 1986, with the
+/// CR1 factor G / (G - 1) for G clusters) and Student's t on G - 1 degrees of freedom. With one value per cluster these are the t interval
+/// and t-test of the mean. `count` may be any weight that belongs to the sum, such as the tokens of a response.
 ///
-/// One cluster has infinite ends, none is NaN.
+/// The interval of one cluster is infinite; everything is NaN without a cluster.
 pub fn clustered_mean(totals: &[ClusterTotal]) -> Estimate {
     let clusters = totals.len() as f64;
     let (sum, count) = totals.iter().fold((0.0, 0.0), |(s, c), (sum, count)| (s + sum, c + count));
@@ -59,8 +59,8 @@ pub fn clustered_mean(totals: &[ClusterTotal]) -> Estimate {
     Estimate { mean: Interval { value, low: value - half, high: value + half }, error, degrees, p }
 }
 
-/// [`clustered_mean`] of values that lie in [0, 1]: the interval is cut to [0, 1]. Where all clusters agree, and their spread
-/// says nothing about the next one, it is the wider Wilson interval of a share among as many observations as clusters.
+/// [`clustered_mean`] of values in [0, 1], with the interval cut to [0, 1]. If all clusters have the same mean, it is the Wilson interval of a
+/// share among as many observations as clusters.
 pub fn clustered_unit_mean(totals: &[ClusterTotal]) -> Interval {
     let mean = clustered_mean(totals).mean;
     if agree(totals) {
@@ -69,15 +69,15 @@ pub fn clustered_unit_mean(totals: &[ClusterTotal]) -> Interval {
     Interval { low: mean.low.max(0.0), high: mean.high.min(1.0), ..mean }
 }
 
-/// [`clustered_mean`] of differences of values in [0, 1]. Where all clusters agree, it is Tango's interval for as many pairs
-/// as clusters, and the p-value that of the exact sign test.
+/// [`clustered_mean`] of differences of values in [0, 1], with the interval cut to [-1, 1]. If all clusters have the same mean, it is Tango's
+/// interval for as many pairs as clusters, and the p-value is that of the exact sign test.
 pub fn clustered_difference(totals: &[ClusterTotal]) -> Estimate {
     let estimate = clustered_mean(totals);
     if agree(totals) {
         let (n, value) = (totals.len() as f64, estimate.mean.value);
         let mean = paired_proportions(n, n * value.max(0.0), n * (-value).max(0.0));
         let p = if value == 0.0 { 1.0 } else { mcnemar(0, totals.len()) };
-        // As wide as the interval says, for combining with others.
+        // The standard error that matches the width of the interval, for combining with other means.
         let error = (mean.high - mean.low) / (2.0 * Z);
         return Estimate { mean: Interval { value, ..mean }, error, degrees: n, p };
     }

@@ -1,12 +1,12 @@
-//! Several estimates at once: corrected p-values, and the mean of estimates that each have an interval.
+//! Several estimates together: adjusted p-values, and the mean of estimates that each have an interval.
 
 use super::clustered::Estimate;
 use super::intervals::Interval;
 use super::student::student_t_two_sided;
 
-/// Holm's step-down adjustment (Holm 1979): rejecting all hypotheses whose adjusted p is below 5 % is wrong about any of them
-/// with a probability of at most 5 %, however the tests depend on each other. A p that is NaN is no test: it stays NaN and does
-/// not count.
+/// Holm's step-down adjustment of p-values (Holm 1979, Scandinavian Journal of Statistics 6:65-70). Rejecting every hypothesis whose adjusted
+/// p is below 5 % makes any false rejection with a probability of at most 5 %, whatever the dependence between the tests. A NaN stays NaN
+/// and does not count as a test.
 pub fn holm(p: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p.len()).filter(|&i| !p[i].is_nan()).collect();
     order.sort_by(|&a, &b| p[a].total_cmp(&p[b]));
@@ -19,8 +19,8 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
     adjusted
 }
 
-/// The mean of independent estimates, each counting once, with an interval recovered from theirs (MOVER: Zou and Donner 2008,
-/// Statistics in Medicine 27:1693-1702), which may lean to one side as theirs do. Of a single estimate it is its own.
+/// The mean of independent estimates, each counting once, with an interval recovered from their intervals (MOVER: Zou and
+/// Donner 2008, Statistics in Medicine 27:1693-1702), which may be asymmetric. The interval of a single estimate is unchanged.
 pub fn mean_of_intervals(estimates: &[Interval]) -> Interval {
     let m = estimates.len() as f64;
     if estimates.is_empty() {
@@ -31,8 +31,8 @@ pub fn mean_of_intervals(estimates: &[Interval]) -> Interval {
     Interval { value, low: value - squares(|e| e.low) / m, high: value + squares(|e| e.high) / m }
 }
 
-/// Two-sided p-value of a mean of independent estimates being 0: t with the degrees of freedom of Welch and Satterthwaite.
-/// NaN if the error of one is unknown.
+/// Two-sided p-value of a mean of independent estimates being 0: Student's t with the degrees of freedom of Welch and Satterthwaite.
+/// NaN if a standard error is unknown.
 pub fn mean_is_zero(estimates: &[Estimate]) -> f64 {
     let sum: f64 = estimates.iter().map(|e| e.mean.value).sum();
     let variance: f64 = estimates.iter().map(|e| e.error.powi(2)).sum();

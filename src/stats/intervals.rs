@@ -1,4 +1,4 @@
-//! A 95 % interval for a share, for a mean, and for the difference of two runs on the same examples.
+//! 95 % intervals of a share (Wilson), of a mean (Student's t), and of the difference of two runs on the same examples (paired t).
 
 use super::student::{student_t_quantile, student_t_two_sided};
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// The 0.975 quantile of the standard normal distribution.
 pub(super) const Z: f64 = 1.959_963_984_540_054;
 
-/// An estimate with its 95 % confidence interval. With no observations, all three are NaN (`null` in JSON).
+/// An estimate with its 95 % confidence interval. Without observations all three numbers are NaN (`null` in JSON).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// The estimate.
@@ -38,7 +38,7 @@ pub struct Difference {
     pub p: f64,
 }
 
-/// Share `successes / n` with the Wilson score interval, which keeps its coverage near 0 and 1.
+/// Share `successes / n` with the Wilson score interval (Wilson 1927), which keeps its coverage near 0 and 1.
 pub fn share(successes: usize, n: usize) -> Interval {
     if n == 0 {
         return Interval::UNKNOWN;
@@ -54,7 +54,7 @@ pub(super) fn wilson(p: f64, n: f64) -> Interval {
     Interval { value: p, low: (centre - half).max(0.0).min(p), high: (centre + half).min(1.0).max(p) }
 }
 
-/// Mean of independent values with Student's t interval. One value has no interval: its ends are infinite.
+/// Mean of independent values with Student's t interval on n - 1 degrees of freedom. The interval of a single value is infinite.
 pub fn mean(values: &[f64]) -> Interval {
     let n = values.len() as f64;
     if values.is_empty() {

@@ -1,4 +1,14 @@
 //! Confidence intervals and paired comparisons. Pure: numbers in, numbers out.
+//!
+//! | quantity | interval (95 %) and test | source |
+//! |---|---|---|
+//! | share of independent examples | Wilson score interval | Wilson 1927 |
+//! | mean of independent values | Student's t | |
+//! | mean of clustered values | cluster-robust standard error (CR1), Student's t | Liang and Zeger 1986 |
+//! | change of paired 0/1 scores | Tango's score interval; McNemar's exact test | Tango 1998; McNemar 1947 |
+//! | ratio of means (share retained) | BCa bootstrap over clusters | Efron 1987 |
+//! | mean over benchmarks | MOVER; t with the degrees of freedom of Welch and Satterthwaite | Zou and Donner 2008 |
+//! | p-values of several benchmarks | Holm's step-down adjustment | Holm 1979 |
 
 mod bootstrap;
 mod clustered;

@@ -1,5 +1,4 @@
-//! Two 0/1 measurements of the same examples: who gained, who lost. What agrees before and after says nothing about a
-//! change; only the discordant pairs do.
+//! Two 0/1 measurements of the same examples. Only discordant pairs, which gained or lost, say anything about a change.
 
 use super::intervals::{Interval, Z};
 use super::normal::bisect;

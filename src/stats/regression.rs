@@ -1,4 +1,4 @@
-//! Two measurements of the same things: the line through them, their correlation, and how far they are from equal.
+//! Two measurements of the same objects: the least-squares line, the correlation, and the distance from equality.
 
 use super::intervals::{Interval, nan_if_null};
 use super::student::{student_t_quantile, student_t_two_sided};
@@ -23,7 +23,7 @@ pub struct LinearFit {
 }
 
 impl LinearFit {
-    /// Through `points` (x, y). With fewer than two points, or all at the same x, nothing is known but their number.
+    /// The line through `points` (x, y). With fewer than two points, or all at the same x, everything is NaN except their number.
     pub fn through(points: &[(f64, f64)]) -> LinearFit {
         let n = points.len() as f64;
         let moments = Moments::of(points);
@@ -57,7 +57,7 @@ impl LinearFit {
     }
 }
 
-/// How well two measurements that ought to be equal are.
+/// Agreement of two measurements that should be equal.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Agreement {
     /// Pairs of measurements.
@@ -71,7 +71,7 @@ pub struct Agreement {
 }
 
 impl Agreement {
-    /// Of pairs (x, y).
+    /// The agreement of pairs (x, y).
     pub fn of(points: &[(f64, f64)]) -> Agreement {
         let moments = Moments::of(points);
         let difference: f64 = points.iter().map(|(x, y)| (x - y).powi(2)).sum();

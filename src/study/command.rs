@@ -344,7 +344,7 @@ fn dynamics_arguments(request: &DynamicsRequest) -> Vec<String> {
         line.paths("forgetting", &request.forgetting);
     }
     let defaults = InfluenceConfig::default();
-    let InfluenceConfig { eta, loss, pairs, seed, frozen } = &request.setting;
+    let InfluenceConfig { eta, loss, pairs, seed, frozen } = &request.config;
     line.unless("pairs", pairs, &defaults.pairs).unless("eta", eta, &defaults.eta);
     line.unless("loss", &name(*loss), &name(defaults.loss));
     if !frozen.is_empty() {

@@ -120,7 +120,7 @@ fn measure(study: &Study, plan: &Plan, dir: &Path, found: &mut Estimate) {
             base: base.clone(),
             train: vec![spec("a", "train")],
             prior: vec![spec("b", "test")],
-            setting: InfluenceConfig { pairs: PAIRS, ..InfluenceConfig::default() },
+            config: InfluenceConfig { pairs: PAIRS, ..InfluenceConfig::default() },
             max_new_tokens: None,
             forgetting: Vec::new(),
             out: dir.join("dynamics"),

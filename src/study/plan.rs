@@ -440,7 +440,7 @@ impl Builder<'_> {
             base: self.study.head.base.clone(),
             train,
             prior,
-            setting: influence_config(wanted),
+            config: influence_config(wanted),
             max_new_tokens: wanted.max_new_tokens,
             forgetting: Vec::new(),
             out: PathBuf::new(),
@@ -471,7 +471,7 @@ impl Builder<'_> {
         checkpoints: Option<RunCheckpoints>,
     ) -> Result<PathBuf> {
         let models = request.models.len() + checkpoints.as_ref().map_or(0, |checkpoints| checkpoints.most);
-        let pairs = models * request.setting.pairs * request.train.len() * request.prior.len();
+        let pairs = models * request.config.pairs * request.train.len() * request.prior.len();
         let command = Command::Dynamics(DynamicsRequest { out: self.path(&["dynamics", name]), ..request });
         let task = format!("dynamics.{name}");
         let new = Task::new(&task, "dynamics", needs, command, Kind::Pair, pairs as f64);

@@ -220,7 +220,7 @@ mod tests {
                 base: "b".into(),
                 train: specs(train),
                 prior: specs(&["vqa=v.tsv"]),
-                setting: InfluenceConfig::default(),
+                config: InfluenceConfig::default(),
                 max_new_tokens: None,
                 forgetting: Vec::new(),
                 out: place.clone(),

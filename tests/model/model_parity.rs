@@ -9,7 +9,8 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-const CASES: [&str; 4] = ["one_image_tied", "two_images_untied", "text_only_tied", "one_image_nested"];
+const CASES: [&str; 6] =
+    ["one_image_tied", "two_images_untied", "text_only_tied", "one_image_nested", "qwen2_tied", "qwen2_untied"];
 const TOLERANCE: f64 = 1e-4;
 
 struct Case {

@@ -19,3 +19,4 @@ mod hub;
 mod mistakes;
 mod other_tools;
 mod study;
+mod text_model;

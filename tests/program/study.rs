@@ -231,7 +231,7 @@ fn a_killed_study_takes_its_processes_along_and_goes_on() {
     assert!(Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(143), "{}", said(&output));
-    assert!(said(&output).contains("the same command goes on"), "{}", said(&output));
+    assert!(said(&output).contains("the same command resumes"), "{}", said(&output));
     assert!(place.done().len() >= before.len() && !place.done().iter().any(|name| name.starts_with("train.sft")));
 }
 

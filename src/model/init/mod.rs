@@ -3,10 +3,11 @@
 mod tokenizer;
 
 use crate::io::files;
-use crate::model::architecture::{Architecture, VisionShape};
+use crate::model::architecture::Architecture;
 use crate::model::convert::{Precision, declare};
 use crate::model::qwen2::{self, TextConfig};
 use crate::model::qwen2_5_vl::config::{Config, VisionConfig};
+use crate::model::shapes::VisionShape;
 use crate::model::weights;
 use crate::nn::Parameter;
 use crate::{Error, Result, rng};

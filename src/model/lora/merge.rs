@@ -2,8 +2,8 @@
 
 use super::{Adapter, base_of, is_adapter};
 use crate::io::files;
+use crate::model::checkpoint::read_architecture;
 use crate::model::convert::{Precision, write_like};
-use crate::model::registry::read_architecture;
 use crate::model::weights::CheckpointFiles;
 use crate::nn::{Matrix, MatrixMut, matmul, read};
 use crate::{Error, Result};

@@ -1,6 +1,7 @@
 //! PEFT's directory: `adapter_config.json` and `adapter_model.safetensors`.
 
 use super::config::{AdapterConfig, local_base};
+use super::settings::scale;
 use super::targets::{Module, modules};
 use super::{Adapter, pair};
 use crate::io::files;
@@ -155,11 +156,6 @@ fn weights(dir: &Path) -> Result<PathBuf> {
         )));
     }
     Ok(path)
-}
-
-/// `alpha / rank`, or `alpha / sqrt(rank)` (rsLoRA).
-pub(super) fn scale(alpha: f64, rank: usize, rslora: bool) -> f64 {
-    if rslora { alpha / (rank as f64).sqrt() } else { alpha / rank as f64 }
 }
 
 /// The published name of a matrix's module, and 0 for A, 1 for B.

@@ -1,6 +1,5 @@
 //! The settings of an adapter, under PEFT's names where it has one.
 
-use super::peft;
 use super::targets::{LANGUAGE, Targets};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -32,7 +31,7 @@ impl Default for LoraSettings {
 impl LoraSettings {
     /// What the product of the two matrices is multiplied by.
     pub fn scale(&self, rank: usize) -> f64 {
-        peft::scale(self.alpha, rank, self.rslora)
+        scale(self.alpha, rank, self.rslora)
     }
 
     /// # Errors
@@ -51,4 +50,9 @@ impl LoraSettings {
         }
         Ok(())
     }
+}
+
+/// `alpha / rank`, or `alpha / sqrt(rank)` (rsLoRA).
+pub(super) fn scale(alpha: f64, rank: usize, rslora: bool) -> f64 {
+    if rslora { alpha / (rank as f64).sqrt() } else { alpha / rank as f64 }
 }

@@ -10,11 +10,11 @@ pub use template::ChatTemplate;
 pub use tokens::Tokens;
 
 use crate::data::{IMAGE_PLACEHOLDER, Message};
-use crate::model::architecture::VisionShape;
+use crate::model::checkpoint::read_architecture;
 use crate::model::language_model::{PromptEncoder, PromptSize};
 use crate::model::lora;
-use crate::model::registry::read_architecture;
 use crate::model::sequence::{ImageInput, Prompt};
+use crate::model::shapes::VisionShape;
 use crate::{Error, Result};
 use image::RgbImage;
 use serde_json::{Map, Value, json};

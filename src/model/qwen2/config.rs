@@ -4,8 +4,8 @@
 //! default.
 
 use crate::Result;
-use crate::model::architecture::DecoderShape;
 use crate::model::fields::{Fields, MAX_LAYERS, MAX_WIDTH};
+use crate::model::shapes::DecoderShape;
 use serde_json::{Value, json};
 
 /// `model_type` of the family.

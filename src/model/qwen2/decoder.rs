@@ -3,7 +3,7 @@
 use super::config::TextConfig;
 use crate::Result;
 use crate::model::decoder::{Decoder, DecoderLayer, Rotary, keep_rows};
-use crate::model::weights::Weights;
+use crate::model::weights::NamedWeights;
 use crate::nn::{Heads, Linear, Parameter, RopeTable, Tape, Value, linear, rms_norm, rope, swiglu};
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ struct Layer {
 }
 
 /// Take the decoder's weights.
-pub fn decoder(config: &TextConfig, tied: bool, rotary: Rotary, weights: &mut Weights) -> Result<Decoder> {
+pub fn decoder(config: &TextConfig, tied: bool, rotary: Rotary, weights: &mut NamedWeights) -> Result<Decoder> {
     let shape = config.shape(tied);
     let layers = (0..config.num_hidden_layers)
         .map(|i| {

@@ -6,11 +6,12 @@ mod decoder;
 pub use config::{Config, TextConfig};
 pub use decoder::decoder;
 
-use super::architecture::{Architecture, DecoderShape, Network};
+use super::architecture::{Architecture, Network};
 use super::decoder::Rotary;
 use super::parts::Part;
 use super::positions::Positions;
-use super::weights::Weights;
+use super::shapes::DecoderShape;
+use super::weights::NamedWeights;
 use crate::{Error, Result};
 use serde_json::Value;
 
@@ -64,7 +65,7 @@ impl Architecture for Config {
         }
     }
 
-    fn build(&self, weights: &mut Weights) -> Result<Network> {
+    fn build(&self, weights: &mut NamedWeights) -> Result<Network> {
         let rotary = Rotary { theta: self.text.rope_theta, sections: vec![self.text.head_dim / 2] };
         Ok(Network { vision: None, decoder: decoder(&self.text, self.tie_word_embeddings, rotary, weights)? })
     }

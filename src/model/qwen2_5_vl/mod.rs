@@ -7,12 +7,13 @@ mod vision;
 
 pub use config::Config;
 
-use super::architecture::{Architecture, DecoderShape, ImageTokens, Network, VisionShape};
+use super::architecture::{Architecture, Network};
 use super::decoder::Rotary;
 use super::parts::Part;
 use super::positions::Positions;
 use super::qwen2;
-use super::weights::Weights;
+use super::shapes::{DecoderShape, ImageTokens, VisionShape};
+use super::weights::NamedWeights;
 use crate::Result;
 use serde_json::Value;
 use vision::VisionTower;
@@ -87,7 +88,7 @@ impl Architecture for Config {
         rope::get_rope_index(ids, grids, self.image_token_id, self.vision.spatial_merge_size)
     }
 
-    fn build(&self, weights: &mut Weights) -> Result<Network> {
+    fn build(&self, weights: &mut NamedWeights) -> Result<Network> {
         let vision = VisionTower::new(&self.vision, weights)?;
         let rotary = Rotary { theta: self.text.rope_theta, sections: self.mrope_section.clone() };
         let decoder = qwen2::decoder(&self.text, self.tie_word_embeddings, rotary, weights)?;

@@ -7,7 +7,7 @@ use super::config::{VISION_NORM_EPS, VisionConfig};
 use crate::Result;
 use crate::model::architecture::{Features, VisionEncoder};
 use crate::model::sequence::ImageInput;
-use crate::model::weights::Weights;
+use crate::model::weights::NamedWeights;
 use crate::nn::{
     Heads, Linear, Parameter, RopeTable, SpanGroup, Tape, Value, attention, gelu, linear, rms_norm, rope, swiglu,
 };
@@ -42,7 +42,7 @@ struct Merger {
 
 impl VisionTower {
     /// Take the tower's weights.
-    pub fn new(config: &VisionConfig, weights: &mut Weights) -> Result<Self> {
+    pub fn new(config: &VisionConfig, weights: &mut NamedWeights) -> Result<Self> {
         let blocks = (0..config.depth)
             .map(|i| {
                 let name = |part: &str| format!("visual.blocks.{i}.{part}");
@@ -208,7 +208,7 @@ mod tests {
             }
             let config = Config::from_json(&value).unwrap();
             let read = weights::read(dir.path(), &config, &Device::Cpu).unwrap();
-            let mut weights = Weights::of(read, HashMap::new());
+            let mut weights = NamedWeights::of(read, HashMap::new());
             let tower = VisionTower::new(&config.vision, &mut weights).unwrap();
             let side = 2 * config.vision.spatial_merge_size;
             let count = side * side * config.vision.patch_len();

@@ -2,34 +2,31 @@
 
 mod checkpoint_files;
 mod index;
+mod named;
 mod storage;
+mod storage_choice;
 mod write;
 
 pub(crate) use checkpoint_files::{CheckpointFiles, StoredTensor};
 pub(crate) use index::{INDEX, Index};
-pub use storage::{FROZEN_VARIABLE, Storage};
+pub use named::NamedWeights;
+pub use storage::Storage;
+pub use storage_choice::FROZEN_VARIABLE;
+pub(crate) use storage_choice::{check_frozen_variable, storage_for_frozen, storage_for_trained};
 pub use write::write;
 pub(crate) use write::write_with;
 
 use super::architecture::Architecture;
 use super::compute::Compute;
-use crate::nn::{Linear, Lora, Parameter};
-use crate::{Error, Result};
+use crate::Result;
+use crate::nn::Parameter;
 use candle_core::{Device, Var};
 use checkpoint_files::is_matrix;
 use half::bf16;
 use half::vec::HalfBitsVecExt;
 use rayon::prelude::*;
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-
-/// Weights by published name, to be taken by the parts of the model.
-pub struct Weights {
-    found: HashMap<String, Arc<Parameter>>,
-    taken: Vec<Arc<Parameter>>,
-    adapters: HashMap<String, Lora>,
-}
 
 /// Read the weights of a checkpoint directory, as f32, to `device`.
 ///
@@ -81,42 +78,4 @@ pub(crate) fn meta(
 /// Let every matrix be multiplied in bf16: those in f32 get a working copy.
 pub(crate) fn enable_bf16_matmul(parameters: &[Arc<Parameter>]) -> Result<()> {
     parameters.iter().filter(|p| is_matrix(p.var.dims())).try_for_each(|p| p.enable_bf16_matmul())
-}
-
-impl Weights {
-    /// Of weights already read, with adapters by the name of their linear map.
-    pub fn of(parameters: Vec<Arc<Parameter>>, adapters: HashMap<String, Lora>) -> Self {
-        let found = parameters.into_iter().map(|p| (p.name.clone(), p)).collect();
-        Weights { found, taken: Vec::new(), adapters }
-    }
-
-    /// The weight called `name`.
-    pub fn take(&mut self, name: &str) -> Result<Arc<Parameter>> {
-        let weight = self
-            .found
-            .remove(name)
-            .ok_or_else(|| Error::failed(format!("weight `{name}` asked for twice or unknown")))?;
-        self.taken.push(Arc::clone(&weight));
-        Ok(weight)
-    }
-
-    /// The map with weight `name.weight` and, if `biased`, bias `name.bias`.
-    pub fn linear(&mut self, name: &str, biased: bool) -> Result<Linear> {
-        let weight = self.take(&format!("{name}.weight"))?;
-        let bias = if biased { Some(self.take(&format!("{name}.bias"))?) } else { None };
-        Ok(Linear { weight, bias, lora: self.adapters.remove(name) })
-    }
-
-    /// All weights that were taken, in the order of the architecture.
-    pub fn finish(self, architecture: &dyn Architecture) -> Result<Vec<Arc<Parameter>>> {
-        if let Some(name) = self.found.keys().min() {
-            return Err(Error::failed(format!("weight `{name}` has no place in the model")));
-        }
-        if let Some(name) = self.adapters.keys().min() {
-            return Err(Error::failed(format!("the adapter of `{name}` has no place in the model")));
-        }
-        let mut by_name: HashMap<String, Arc<Parameter>> =
-            self.taken.into_iter().map(|p| (p.name.clone(), p)).collect();
-        Ok(architecture.parameter_shapes().into_iter().filter_map(|(name, _)| by_name.remove(&name)).collect())
-    }
 }

@@ -1,6 +1,6 @@
-//! A study as one long table, a number a row.
+//! A study as one long table, a number in each row.
 
-use super::load::{SeedRun, Study, Variant, accuracy, form, kl_new, kl_prior, prior};
+use super::load::{SeedRun, Study, Variant, accuracy, format_loss, kl_new, kl_prior, prior};
 use super::seed_stats::{OverSeeds, over_seeds, reached};
 use super::tables::{equal_levels, families};
 use super::{level, load};
@@ -14,12 +14,12 @@ use std::fmt::Write;
 
 /// The columns; `family` is a family of benchmarks, of the new task a category of its examples. Scores and changes are shares (0 to 1); an empty cell is a number that does not exist. Without a seed, the row is a mean over
 /// the seeds named in `seeds`.
-pub const CSV_HEADER: &str = "regime,lr,seed,seeds,step,final,measure,family,value,low,high,data";
+pub const CSV_HEADER: &str = "regime,lr,seed,seeds,step,final,measure,family,value,ci_low,ci_high,data";
 
 /// What a row is about, besides its measure.
-struct Place<'a> {
+struct RowContext<'a> {
     regime: &'a str,
-    rung: String,
+    variant: String,
     seed: Option<u64>,
     seeds: Vec<u64>,
     step: Option<u64>,
@@ -47,44 +47,45 @@ fn of_study(out: &mut String, study: &Study<'_>) {
 }
 
 fn base(out: &mut String, study: &Study<'_>) {
-    let place = Place { regime: "base", rung: String::new(), seed: None, seeds: Vec::new(), step: None, last: true };
+    let context =
+        RowContext { regime: "base", variant: String::new(), seed: None, seeds: Vec::new(), step: None, last: true };
     for new_task in study.new_tasks() {
-        place.row(out, "new task right", "", new_task.all.base.value, brief(&new_task.data));
-        for (measure, category, value) in study.base_answered(&new_task.data).into_iter().flat_map(answered) {
-            place.row(out, measure, category, value, brief(&new_task.data));
+        context.row(out, "new-task accuracy", "", new_task.all.base.value, brief(&new_task.data));
+        for (measure, category, value) in study.base_evaluation(&new_task.data).into_iter().flat_map(answered) {
+            context.row(out, measure, category, value, brief(&new_task.data));
         }
     }
     let Some(any) = study.any() else { return };
     for family in any.families.iter().chain(&any.all) {
-        place.row(out, "score", &family.name, alone(family.base), &hashes(any, &family.benchmarks));
+        context.row(out, "score", &family.name, alone(family.base), &hashes(any, &family.benchmarks));
     }
 }
 
 fn of_model(out: &mut String, study: &Study<'_>, (regime, run): (&str, &SeedRun<'_>), tuned: &TunedResult) {
     let last = run.done && run.models.last().is_some_and(|other| std::ptr::eq(*other, tuned));
     let (seed, seeds) = (Some(run.plan.seed), vec![run.plan.seed]);
-    let rung = run.plan.lr.map_or(run.plan.rung().to_string(), |lr| format!("{lr:e}"));
-    let place = Place { regime, rung, seed, seeds, step: step(tuned).map(|step| step as u64), last };
+    let variant = run.plan.lr.map_or(run.plan.setting().to_string(), |lr| format!("{lr:e}"));
+    let context = RowContext { regime, variant, seed, seeds, step: step(tuned).map(|step| step as u64), last };
     let new_task = tuned.new_task.as_ref().map(|one| brief(&one.data)).unwrap_or_default().to_string();
     let names: Vec<String> = tuned.benchmarks.iter().map(|one| one.name.clone()).collect();
     let all = hashes(tuned, &names);
     let figures = [
-        ("new task right", "", accuracy(tuned), &new_task),
+        ("new-task accuracy", "", accuracy(tuned), &new_task),
         ("change", ALL, prior(tuned), &all),
-        ("form only", ALL, form(tuned), &all),
+        ("format loss", ALL, format_loss(tuned), &all),
         ("KL new task", "", kl_new(tuned), &new_task),
         ("KL prior", ALL, kl_prior(tuned), &all),
     ];
     for (measure, family, value, data) in figures {
         if let Some(value) = value {
-            place.row(out, measure, family, value, data);
+            context.row(out, measure, family, value, data);
         }
     }
-    for (measure, category, value) in study.answered(tuned).into_iter().flat_map(answered) {
-        place.row(out, measure, category, value, &new_task);
+    for (measure, category, value) in study.evaluation(tuned).into_iter().flat_map(answered) {
+        context.row(out, measure, category, value, &new_task);
     }
     for family in &tuned.families {
-        place.row(out, "change", &family.name, family.change, &hashes(tuned, &family.benchmarks));
+        context.row(out, "change", &family.name, family.change, &hashes(tuned, &family.benchmarks));
     }
 }
 
@@ -92,7 +93,7 @@ fn of_model(out: &mut String, study: &Study<'_>, (regime, run): (&str, &SeedRun<
 fn answered(summary: &Summary) -> impl Iterator<Item = (&'static str, &str, Interval)> {
     let by_category = summary.categories.iter().flat_map(|(name, category)| {
         [
-            ("new task right", name.as_str(), category.accuracy),
+            ("new-task accuracy", name.as_str(), category.accuracy),
             ("partial credit", name.as_str(), category.partial_credit),
         ]
     });
@@ -102,26 +103,27 @@ fn answered(summary: &Summary) -> impl Iterator<Item = (&'static str, &str, Inte
 /// Means over the seeds that are done.
 fn over(out: &mut String, study: &Study<'_>, regime: &str, variant: &Variant<'_>) {
     let Some((_, any)) = variant.done().next() else { return };
-    let place = Place::over(regime, variant);
+    let context = RowContext::over(regime, variant);
     let new_task = any.new_task.as_ref().map(|one| brief(&one.data)).unwrap_or_default().to_string();
     let names: Vec<String> = any.benchmarks.iter().map(|one| one.name.clone()).collect();
     let all = hashes(any, &names);
     let (unit, change, nats) = ((0.0, 1.0), (-1.0, 1.0), (0.0, f64::INFINITY));
     let mut row = |measure: &str, family: &str, over: Option<OverSeeds>, data: &str| {
         if let Some(over) = over {
-            place.row(out, measure, family, over.mean, data);
+            context.row(out, measure, family, over.mean, data);
         }
     };
-    row("new task right", "", variant.over(accuracy, unit), &new_task);
+    row("new-task accuracy", "", variant.over(accuracy, unit), &new_task);
     let mut of_parts: BTreeMap<(&str, &str), Vec<Interval>> = BTreeMap::new();
-    for (measure, category, value) in variant.done().filter_map(|(_, tuned)| study.answered(tuned)).flat_map(answered) {
+    for (measure, category, value) in variant.done().filter_map(|(_, tuned)| study.evaluation(tuned)).flat_map(answered)
+    {
         of_parts.entry((measure, category)).or_default().push(value);
     }
     for ((measure, category), values) in of_parts {
         row(measure, category, over_seeds(&values, unit), &new_task);
     }
     row("change", ALL, variant.over(prior, change), &all);
-    row("form only", ALL, variant.over(form, change), &all);
+    row("format loss", ALL, variant.over(format_loss, change), &all);
     row("KL new task", "", variant.over(kl_new, nats), &new_task);
     row("KL prior", ALL, variant.over(kl_prior, nats), &all);
     for family in families(study) {
@@ -143,17 +145,17 @@ fn at_equal_accuracy(out: &mut String, study: &Study<'_>) {
             let found = reached(trajectories, *level);
             let at = format!("at new-task accuracy {level:.4}");
             let share = found.seeds as f64 / found.of.max(1) as f64;
-            let place = Place { last: false, ..Place::over(regime.name, variant) };
-            place.row(out, &format!("share of seeds {at}"), "", alone(share), "");
+            let context = RowContext { last: false, ..RowContext::over(regime.name, variant) };
+            context.row(out, &format!("share of seeds {at}"), "", alone(share), "");
             if let Some(over) = found.change {
-                place.row(out, &format!("change {at}"), ALL, over.mean, &hashes(any, &names));
+                context.row(out, &format!("change {at}"), ALL, over.mean, &hashes(any, &names));
             }
         }
         if let Some(perplexity) = regime.perplexity {
             let data: Vec<String> = variant.runs.iter().filter_map(|run| run.data.as_deref()).map(brief_data).collect();
-            Place::over(regime.name, variant).row(
+            RowContext::over(regime.name, variant).row(
                 out,
-                "perplexity of its data",
+                "training-data perplexity",
                 "",
                 alone(perplexity),
                 &data.join(" "),
@@ -162,10 +164,10 @@ fn at_equal_accuracy(out: &mut String, study: &Study<'_>) {
     }
 }
 
-impl<'a> Place<'a> {
-    fn over(regime: &'a str, variant: &Variant<'_>) -> Place<'a> {
+impl<'a> RowContext<'a> {
+    fn over(regime: &'a str, variant: &Variant<'_>) -> RowContext<'a> {
         let seeds = variant.done().map(|(run, _)| run.plan.seed).collect();
-        Place { regime, rung: rung(variant), seed: None, seeds, step: None, last: true }
+        RowContext { regime, variant: variant_name(variant), seed: None, seeds, step: None, last: true }
     }
 
     fn row(&self, out: &mut String, measure: &str, family: &str, value: Interval, data: &str) {
@@ -176,7 +178,7 @@ impl<'a> Place<'a> {
             out,
             "{},{},{},{},{},{},{},{},{},{},{},{}",
             csv_field(self.regime),
-            self.rung,
+            self.variant,
             self.seed.map(|seed| seed.to_string()).unwrap_or_default(),
             seeds.join(" "),
             self.step.map(|step| step.to_string()).unwrap_or_default(),
@@ -191,9 +193,9 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The learning variant, or what stands in its place.
-fn rung(variant: &Variant<'_>) -> String {
-    variant.lr.map_or(variant.rung.to_string(), |lr| format!("{lr:e}"))
+/// The learning rate, or what stands in its context.
+fn variant_name(variant: &Variant<'_>) -> String {
+    variant.lr.map_or(variant.setting.to_string(), |lr| format!("{lr:e}"))
 }
 
 fn alone(value: f64) -> Interval {

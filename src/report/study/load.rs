@@ -1,4 +1,4 @@
-//! A study as far as it has come: what lies on disk, brought under the regimes and runs of its index.
+//! Loads a study, finished or not: the results on disk, by the regimes and runs of its index.
 
 use super::seed_stats::{OverSeeds, best, over_seeds};
 use crate::eval::EvalResult;
@@ -22,8 +22,8 @@ pub struct Study<'a> {
     pub base: Option<&'a ModelRef>,
     /// The regimes, in order.
     pub regimes: Vec<Regime<'a>>,
-    /// What each model came to on the new task, by its hash and that of the data; the base too.
-    answered: HashMap<(String, String), Summary>,
+    /// Evaluation of each model on the new task, including the base, by the hashes of model and data.
+    evaluations: HashMap<(String, String), Summary>,
     /// What is left out, and why.
     pub left_out: Vec<String>,
 }
@@ -34,20 +34,20 @@ pub struct Regime<'a> {
     pub name: &'a str,
     /// What it is.
     pub about: &'a str,
-    /// Its runs by learning variant, the lowest first; what has none comes last.
+    /// Its runs by learning rate, the lowest first; variants without one come last.
     pub variants: Vec<Variant<'a>>,
-    /// The best of them: see [`best`].
+    /// Index of the best variant: see [`best`].
     pub best: Option<usize>,
-    /// Median perplexity under the base of the reference responses that it learns, but for replayed ones.
+    /// Median perplexity under the base of the reference responses that it learns, without replayed ones.
     pub perplexity: Option<f64>,
 }
 
-/// The runs of a regime at one learning variant, a seed each.
+/// The runs of a regime at one learning rate, one for each seed.
 pub struct Variant<'a> {
-    /// The learning variant.
+    /// The learning rate.
     pub lr: Option<f64>,
-    /// What tells it from other variants_tried where there is no learning variant (`alpha-0.5`).
-    pub rung: &'a str,
+    /// What defines a variant that has no learning rate, such as an interpolation (`alpha-0.5`).
+    pub setting: &'a str,
     /// The runs, by seed.
     pub runs: Vec<SeedRun<'a>>,
 }
@@ -73,7 +73,7 @@ pub struct SeedRun<'a> {
 /// Everything about `index`, which lies in `dir`, that is in `found`.
 ///
 /// # Errors
-/// A result that is there and cannot be read.
+/// A result that exists but cannot be read.
 pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> Result<Study<'a>> {
     let of = |run: &StudyRun| {
         let place = canonical(&dir.join(&run.comparison));
@@ -85,7 +85,7 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
         index,
         base: first.map(|(base, _)| base),
         regimes: Vec::new(),
-        answered: HashMap::new(),
+        evaluations: HashMap::new(),
         left_out: Vec::new(),
     };
     for regime in &index.regimes {
@@ -96,10 +96,10 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
                 found.runs.iter().find(|run| canonical(&run.dir) == place)
             });
             let run = study.run(dir, plan, train, of(plan), key.as_ref());
-            let rung = if plan.lr.is_some() { "" } else { plan.rung() };
-            match variants.iter_mut().find(|variant| variant.lr == plan.lr && variant.rung == rung) {
+            let setting = if plan.lr.is_some() { "" } else { plan.setting() };
+            match variants.iter_mut().find(|variant| variant.lr == plan.lr && variant.setting == setting) {
                 Some(variant) => variant.runs.push(run),
-                None => variants.push(Variant { lr: plan.lr, rung, runs: vec![run] }),
+                None => variants.push(Variant { lr: plan.lr, setting, runs: vec![run] }),
             }
         }
         let last = |lr: Option<f64>| lr.unwrap_or(f64::INFINITY);
@@ -116,11 +116,11 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
     }
     study.trajectories();
     for run in study.index.runs.iter().filter(|run| of(run).is_some()) {
-        answered_below(&dir.join(&run.comparison), 3, &mut study.answered)?;
+        evaluations_below(&dir.join(&run.comparison), 3, &mut study.evaluations)?;
     }
-    // The base may be evaluated once for all of them, wherever that is.
+    // The base may be evaluated once for all runs, anywhere in the study.
     if study.base.is_some() {
-        answered_below(dir, 3, &mut study.answered)?;
+        evaluations_below(dir, 3, &mut study.evaluations)?;
     }
     Ok(study)
 }
@@ -144,8 +144,8 @@ impl<'a> Study<'a> {
         }
         if elsewhere > 0 {
             self.left_out.push(format!(
-                "{}: {elsewhere} of its models are compared with another base or on other benchmarks than the first run, and \
-                 left out",
+                "{}: {elsewhere} of its models are compared with another base or on other benchmarks than the first run; they \
+                 are left out",
                 plan.name
             ));
         }
@@ -187,18 +187,18 @@ impl<'a> Study<'a> {
         runs.zip(trajectories).for_each(|(run, trajectory)| run.trajectory = trajectory);
     }
 
-    /// What a model came to on the new task.
-    pub fn answered(&self, tuned: &TunedResult) -> Option<&Summary> {
+    /// The evaluation of a model on the new task.
+    pub fn evaluation(&self, tuned: &TunedResult) -> Option<&Summary> {
         self.summary_of(&tuned.model.hash, &tuned.new_task.as_ref()?.data)
     }
 
-    /// What the base came to on the new task of this hash.
-    pub fn base_answered(&self, data: &str) -> Option<&Summary> {
+    /// The evaluation of the base on the new task of this hash.
+    pub fn base_evaluation(&self, data: &str) -> Option<&Summary> {
         self.summary_of(&self.base?.hash, data)
     }
 
     fn summary_of(&self, model: &str, data: &str) -> Option<&Summary> {
-        self.answered.get(&(model.to_string(), data.to_string()))
+        self.evaluations.get(&(model.to_string(), data.to_string()))
     }
 
     /// All runs, with the number of their regime.
@@ -208,7 +208,7 @@ impl<'a> Study<'a> {
             .flat_map(|(i, regime)| regime.variants.iter().flat_map(|variant| &variant.runs).map(move |run| (i, run)))
     }
 
-    /// The new task's examples, one entry for each hash: regimes may be asked in different words.
+    /// The sets of new-task examples, one entry for each hash: regimes may have different prompts.
     pub fn new_tasks(&self) -> Vec<&'a BenchmarkChange> {
         let mut found: Vec<&BenchmarkChange> = Vec::new();
         for new_task in self.runs().flat_map(|(_, run)| &run.models).filter_map(|tuned| tuned.new_task.as_ref()) {
@@ -236,7 +236,7 @@ impl<'a> Study<'a> {
 }
 
 impl<'a> Regime<'a> {
-    /// The best learning variant, once something is measured.
+    /// The best learning rate, once something is measured.
     pub fn best(&self) -> Option<&Variant<'a>> {
         self.variants.get(self.best?)
     }
@@ -261,21 +261,21 @@ impl<'a> Variant<'a> {
             .collect()
     }
 
-    /// With what the number is: `lr 5e-5`, `alpha 0.5`; empty where there is none.
+    /// The variant with its parameter: `lr 5e-5`, `alpha 0.5`; empty if there is none.
     pub fn label(&self) -> String {
-        match (self.lr, self.rung) {
+        match (self.lr, self.setting) {
             (Some(_), _) => format!("lr {}", self.name()),
             (None, "") => String::new(),
             (None, _) => self.name(),
         }
     }
 
-    /// As people write it: `5e-5`.
+    /// The value alone: `5e-5`.
     pub fn name(&self) -> String {
-        match (self.lr, self.rung) {
+        match (self.lr, self.setting) {
             (Some(lr), _) => format!("{lr:e}"),
             (None, "") => "\u{2013}".into(),
-            (None, rung) => rung.replacen('-', " ", 1),
+            (None, setting) => setting.replacen('-', " ", 1),
         }
     }
 
@@ -286,7 +286,7 @@ impl<'a> Variant<'a> {
     }
 }
 
-/// Answers right on the new task.
+/// Accuracy on the new task.
 pub fn accuracy(tuned: &TunedResult) -> Option<Interval> {
     Some(tuned.new_task.as_ref()?.all.tuned.value)
 }
@@ -301,8 +301,8 @@ pub fn family(tuned: &TunedResult, name: &str) -> Option<Interval> {
     tuned.families.iter().find(|family| family.name == name).map(|family| family.change)
 }
 
-/// How much more is lost by the strict rule than by a reading that forgives form: answers that lost only their form, net.
-pub fn form(tuned: &TunedResult) -> Option<Interval> {
+/// Loss by the strict score minus loss by the lenient score: the part of the loss that is only a change of format, net.
+pub fn format_loss(tuned: &TunedResult) -> Option<Interval> {
     let all = tuned.all.as_ref()?;
     let value = all.lenient_change.value - all.change.value;
     value.is_finite().then_some(Interval { value, low: f64::NAN, high: f64::NAN })
@@ -343,7 +343,7 @@ fn state(train: Option<&TrainRun>, plan: &StudyRun, models: &[&TunedResult], don
     }
 }
 
-/// Median perplexity of a regime's training data under the study's base: of the data of its best learning variant, else of a set with
+/// Median perplexity of a regime's training data under the study's base: of the data of its best learning rate, else of a set with
 /// the regime's name. The mean where seeds have sets of their own. `None` for a regime that learns its own responses (RFT, SFT with
 /// `sft.resample_every`): it never sees those of the data.
 fn perplexity(dir: &Path, study: &Study<'_>, regime: &Regime<'_>, found: &ReportInputs) -> Option<f64> {
@@ -373,7 +373,7 @@ fn perplexity(dir: &Path, study: &Study<'_>, regime: &Regime<'_>, found: &Report
 }
 
 /// All finished evaluations of the new task in and below `dir`.
-fn answered_below(dir: &Path, depth: usize, into: &mut HashMap<(String, String), Summary>) -> Result<()> {
+fn evaluations_below(dir: &Path, depth: usize, into: &mut HashMap<(String, String), Summary>) -> Result<()> {
     let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     if name(dir) == NEW_TASK {
         if let Some(result) = EvalResult::read(dir)? {
@@ -390,7 +390,7 @@ fn answered_below(dir: &Path, depth: usize, into: &mut HashMap<(String, String),
         let path = entry.map_err(unreadable)?.path();
         let passed = ["checkpoints", "images", "divergence"];
         if path.is_dir() && !name(&path).starts_with('.') && !passed.contains(&name(&path).as_str()) {
-            answered_below(&path, depth - 1, into)?;
+            evaluations_below(&path, depth - 1, into)?;
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The first section of a study's page: who learned, who forgot, and at what price.
+//! The first section of a study's page: what each regime learned and forgot, and what it forgot at equal accuracy.
 
 mod csv;
 mod load;
@@ -50,15 +50,14 @@ pub fn view(study: &Study<'_>) -> Value {
 
 /// As Markdown, below the title: the sentences and the tables.
 pub fn markdown(study: &Study<'_>) -> String {
-    let mut text =
-        format!("\n## {}: who learned, who forgot, and at what price\n\n", study.index.title.replace('\n', " "));
+    let mut text = format!("\n## {}: results\n\n", study.index.title.replace('\n', " "));
     // Writing to a string cannot fail.
     for (lead, sentence) in sentences(study) {
         let _ = writeln!(text, "**{lead}** {sentence}\n");
     }
     let missing = tables::missing(study);
     if !missing.is_empty() {
-        let _ = writeln!(text, "{} of {} runs are not measured to the end:\n", missing.len(), study.index.runs.len());
+        let _ = writeln!(text, "{} of {} runs are not fully measured:\n", missing.len(), study.index.runs.len());
         missing.iter().chain(&study.left_out).for_each(|line| text += &format!("- {line}\n"));
         text.push('\n');
     }
@@ -73,17 +72,17 @@ fn more(study: &Study<'_>) -> Vec<Grid> {
     tables.into_iter().chain([tables::matched(study, level(study))]).flatten().collect()
 }
 
-/// What it came to, each sentence with its lead.
+/// The results in sentences, each with its heading.
 fn sentences(study: &Study<'_>) -> Vec<(&'static str, String)> {
     let named = |of: &dyn Fn(&Variant<'_>) -> Option<OverSeeds>| -> Vec<(&str, OverSeeds)> {
         study.regimes.iter().filter_map(|regime| Some((regime.name, of(regime.best()?)?))).collect()
     };
     let right = named(&|variant| variant.over(accuracy, (0.0, 1.0)));
     if right.is_empty() {
-        return vec![("Nothing is measured yet.", "No run has been compared with the base to its end.".into())];
+        return vec![("Nothing is measured yet.", "No finished run has been compared with the base.".into())];
     }
     let lost = named(&|variant| variant.over(prior, (-1.0, 1.0)));
-    // Where regimes are asked in different words, the base has several values.
+    // The base has several values if the regimes have different prompts.
     let bases: Vec<f64> = study.new_tasks().iter().map(|one| one.all.base.value.value).collect();
     let base = bases.iter().copied().reduce(f64::max).map(|most| match bases.len() {
         1 => percent(most),
@@ -105,12 +104,13 @@ fn sentences(study: &Study<'_>) -> Vec<(&'static str, String)> {
     let absent: Vec<&str> = absent.filter(|name| !above.contains(name)).collect();
     let mut price = sentences::price(&paid, level, &absent);
     if !above.is_empty() {
-        price += &format!(" {} began above that accuracy, at a model that is not measured.", sentences::and(&above));
+        price +=
+            &format!(" {} started above that accuracy, from a model that is not measured.", sentences::and(&above));
     }
     let all = [
-        ("Who learned.", sentences::learnt(&right, base.as_deref())),
-        ("Who forgot.", sentences::forgotten(&lost, score)),
-        ("At what price.", Some(price)),
+        ("Learned.", sentences::learned(&right, base.as_deref())),
+        ("Forgotten.", sentences::forgotten(&lost, score)),
+        ("Forgotten at equal accuracy.", Some(price)),
         ("Note.", sentences::caution(&right)),
         ("Note.", sentences::sets(&sets(study))),
     ];

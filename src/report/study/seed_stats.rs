@@ -1,30 +1,30 @@
-//! Sums over seeds. Pure: numbers in, numbers out.
+//! Means over seeds. Pure: numbers in, numbers out.
 
 use crate::report::trajectory::{TrajectoryPoint, at, highest, starts_above};
 use crate::stats::{Interval, mean};
 
-/// What an interval is about.
+/// What an interval accounts for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Basis {
-    /// Other seeds: Student's t over those there are.
+    /// The choice of seeds: Student's t over the seeds of the study.
     Seeds,
-    /// Other test examples, for want of a spread over seeds: one seed, or all of them at the same value.
+    /// The choice of test examples: with one seed, or all seeds at the same value, there is no spread over seeds.
     Examples,
 }
 
 /// A mean over seeds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OverSeeds {
-    /// The mean with its 95 % interval; ends that are not known are NaN.
+    /// The mean with its 95 % interval; unknown ends are NaN.
     pub mean: Interval,
-    /// What the interval is about.
+    /// What the interval accounts for.
     pub basis: Basis,
     /// Seeds.
     pub seeds: usize,
 }
 
-/// The mean of one value a seed, each with its interval over test examples; values lie within `bounds`. `None` without a value. Where all
-/// values are the same, the interval is that of one seed, of the widest: all seeds answer the same examples, so several tell no more of
+/// The mean of one value per seed, each with its interval over test examples; values lie within `bounds`. `None` without a value. If all
+/// values are equal, the interval is the widest interval of one seed: all seeds answer the same examples, so several seeds say no more about
 /// other examples than one.
 pub fn over_seeds(of_seeds: &[Interval], bounds: (f64, f64)) -> Option<OverSeeds> {
     let known: Vec<Interval> = of_seeds.iter().copied().filter(|one| one.value.is_finite()).collect();
@@ -43,7 +43,7 @@ pub fn over_seeds(of_seeds: &[Interval], bounds: (f64, f64)) -> Option<OverSeeds
     Some(OverSeeds { mean, basis, seeds: values.len() })
 }
 
-/// The best of several learning variants, each with its mean accuracy and mean change of prior knowledge: the highest accuracy, among
+/// The best of several learning rates, each with its mean accuracy and mean change of prior knowledge: the highest accuracy, among
 /// equal ones the change that is least of a loss. A variant that is not measured is `None`.
 pub fn best(variants: &[Option<(f64, f64)>]) -> Option<usize> {
     let known = variants.iter().enumerate().filter_map(|(i, variant)| Some((i, (*variant)?)));
@@ -79,26 +79,26 @@ pub fn reached(trajectories: &[Vec<TrajectoryPoint>], accuracy: f64) -> Reached 
     Reached { change: over_seeds(&values, (-1.0, 1.0)), seeds: values.len(), above, of: trajectories.len() }
 }
 
-/// Gain on the new task that counts as having learnt it, when regimes are compared at equal accuracy.
-pub const LEARNT: f64 = 0.1;
+/// Gain on the new task that counts as having learned it, when regimes are compared at equal accuracy.
+pub const LEARNED: f64 = 0.1;
 
-/// The highest accuracy that all seeds of all regimes reach, leaving out the regimes of which a seed stays within [`LEARNT`] of
+/// The highest accuracy that all seeds of all regimes reach, leaving out the regimes of which a seed stays within [`LEARNED`] of
 /// `base`. `None` if fewer than two regimes are left.
 pub fn common_accuracy(regimes: &[&[Vec<TrajectoryPoint>]], base: f64) -> Option<f64> {
     let least = |trajectories: &&[Vec<TrajectoryPoint>]| {
         trajectories.iter().map(|trajectory| highest(trajectory)).reduce(f64::min)
     };
     // An accuracy is a ratio of whole numbers: what is 0.1 above must not fail by the last bit.
-    let learnt: Vec<f64> = regimes.iter().filter_map(least).filter(|&most| most >= base + LEARNT - 1e-9).collect();
-    if learnt.len() < 2 {
+    let learned: Vec<f64> = regimes.iter().filter_map(least).filter(|&most| most >= base + LEARNED - 1e-9).collect();
+    if learned.len() < 2 {
         return None;
     }
-    learnt.into_iter().reduce(f64::min)
+    learned.into_iter().reduce(f64::min)
 }
 
-/// Put intervals that are sorted by value, highest first, into groups: everything in a group lies above everything in the next.
-/// Within a group no order can be told. An interval whose ends are not known is told from nothing.
-pub fn told_apart(sorted: &[Interval]) -> Vec<Vec<usize>> {
+/// Group intervals that are sorted by value, highest first: everything in a group lies above everything in the next. Within a group no
+/// order is claimed. An interval with unknown ends is separated from nothing.
+pub fn separated_groups(sorted: &[Interval]) -> Vec<Vec<usize>> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for i in 0..sorted.len() {
         let known = sorted.iter().all(|one| !one.low.is_nan() && !one.high.is_nan());
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_common_accuracy_leaves_out_who_has_not_learnt() {
+    fn the_common_accuracy_leaves_out_who_has_not_learned() {
         let (far, near_by) = (
             vec![trajectory(&[(0.04, 0.0), (0.6, -0.2)]), trajectory(&[(0.04, 0.0), (0.5, -0.2)])],
             vec![trajectory(&[(0.04, 0.0), (0.3, -0.2)])],
@@ -207,11 +207,11 @@ mod tests {
     fn groups_are_told_apart_only_where_no_interval_overlaps() {
         let of = |value: f64, half: f64| Interval { value, low: value - half, high: value + half };
         let sorted = [of(0.9, 0.02), of(0.7, 0.05), of(0.62, 0.05), of(0.3, 0.1)];
-        assert_eq!(told_apart(&sorted), [vec![0], vec![1, 2], vec![3]]);
+        assert_eq!(separated_groups(&sorted), [vec![0], vec![1, 2], vec![3]]);
         // A wide interval at the top bridges everything.
-        assert_eq!(told_apart(&[of(0.9, 0.5), of(0.7, 0.01), of(0.5, 0.01)]), [vec![0, 1, 2]]);
-        assert_eq!(told_apart(&[of(0.9, f64::NAN), of(0.1, 0.01)]), [vec![0, 1]]);
-        assert!(told_apart(&[]).is_empty());
+        assert_eq!(separated_groups(&[of(0.9, 0.5), of(0.7, 0.01), of(0.5, 0.01)]), [vec![0, 1, 2]]);
+        assert_eq!(separated_groups(&[of(0.9, f64::NAN), of(0.1, 0.01)]), [vec![0, 1]]);
+        assert!(separated_groups(&[]).is_empty());
     }
 
     /// Ends of the interval of 0.41, 0.35, 0.44.

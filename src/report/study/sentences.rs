@@ -1,23 +1,22 @@
-//! What a study came to, in plain sentences that claim no more than the intervals do.
+//! The results of a study in sentences that claim no more than the intervals support.
 
-use super::seed_stats::{Basis, OverSeeds, told_apart};
+use super::seed_stats::{Basis, OverSeeds, separated_groups};
 use crate::stats::Interval;
 use crate::stats::table::{percent, points};
 
-/// Names up to which each is listed; of more, the first and the last, and the table has the others.
-const LISTED: usize = 3;
+/// Up to so many regimes are listed one by one; of more, only the first and the last.
+const MAX_LISTED: usize = 3;
 
 /// A regime with a mean over its seeds.
 pub type Named<'a> = (&'a str, OverSeeds);
 
-/// What was learnt: `base` is the base's share of right answers.
-pub fn learnt(regimes: &[Named<'_>], base: Option<&str>) -> Option<String> {
+/// What was learned: `base` is the base's share of right answers.
+pub fn learned(regimes: &[Named<'_>], base: Option<&str>) -> Option<String> {
     let sorted = sorted(regimes);
     let values = listed(&sorted, percent, |i| format!("{} to {}", bare(i.low), bare(i.high)), " with ");
     let base = base.map(|base| format!("; the base {base}")).unwrap_or_default();
-    let one =
-        |what: &str| format!("Answers right on the new task, each regime at its best learning variant: {what}{base}.");
-    (!sorted.is_empty()).then(|| [one(&values), order(&sorted, &LEARNT)].concat())
+    let one = |what: &str| format!("New-task accuracy, each regime at its best learning rate: {what}{base}.");
+    (!sorted.is_empty()).then(|| [one(&values), order(&sorted, &LEARNED)].concat())
 }
 
 /// What was forgotten: `base` is the base's mean score.
@@ -30,8 +29,8 @@ pub fn forgotten(regimes: &[Named<'_>], base: Option<f64>) -> Option<String> {
     let mut text = format!("Prior knowledge{base} {}.", changes(&sorted));
     let unsure: Vec<&str> = sorted.iter().filter(|(_, o)| !excludes_zero(&o.mean)).map(|(name, _)| *name).collect();
     if !unsure.is_empty() {
-        let who = if unsure.len() > LISTED { format!("{} of them", unsure.len()) } else { and(&unsure) };
-        text += &format!(" No change is shown for {who}: the 95 % interval holds 0.");
+        let who = if unsure.len() > MAX_LISTED { format!("{} of them", unsure.len()) } else { and(&unsure) };
+        text += &format!(" The change is not significant for {who}: the 95 % interval includes 0.");
     }
     Some(text + &order(&sorted, &LOST))
 }
@@ -39,17 +38,16 @@ pub fn forgotten(regimes: &[Named<'_>], base: Option<f64>) -> Option<String> {
 /// What it cost at an accuracy that all reach; `None` where none is reached by two.
 pub fn price(regimes: &[Named<'_>], level: Option<f64>, not_reached: &[&str]) -> String {
     let Some(level) = level else {
-        return "No two regimes have come 10 points above the base with all their seeds, so none are compared at equal accuracy."
-            .into();
+        return "No two regimes gained 10 points with all their seeds, so none are compared at equal accuracy.".into();
     };
     let sorted = sorted(regimes);
     let rest = match not_reached {
         [] => String::new(),
-        some => format!(" {} did not get there with all seeds.", and(some)),
+        some => format!(" {} did not reach it with all seeds.", and(some)),
     };
     let order = order(&sorted, &PAID);
     format!(
-        "At {} right on the new task, the highest that all their seeds reach, prior knowledge {}.{rest}{order}",
+        "At {} accuracy on the new task, the highest that all their seeds reach, prior knowledge {}.{rest}{order}",
         percent(level),
         changes(&sorted)
     )
@@ -65,12 +63,12 @@ pub fn caution(regimes: &[Named<'_>]) -> Option<String> {
     let mut parts = Vec::new();
     if !one.is_empty() {
         parts.push(format!(
-            "One seed only: {}. The interval is then over test examples and says nothing about another seed.",
+            "One seed only: {}. The interval is over test examples and does not account for other seeds.",
             and(&one)
         ));
     }
     if !equal.is_empty() {
-        parts.push(format!("All seeds at the same value: {}. The interval is then over test examples.", and(&equal)));
+        parts.push(format!("All seeds at the same value: {}. The interval is over test examples.", and(&equal)));
     }
     (!parts.is_empty()).then(|| parts.join(" "))
 }
@@ -81,15 +79,15 @@ pub fn sets(sets: &[(&str, Vec<&str>)]) -> Option<String> {
     let listed: Vec<&str> = listed.iter().map(String::as_str).collect();
     (sets.len() > 1).then(|| {
         format!(
-            "The new task is measured on {} sets of examples, told apart by the hash of what the model is shown: {}. Unless they are \
-             the same puzzles in other words, accuracies on different sets do not compare.",
+            "The new task is measured on {} sets of examples, named by the hash of the prompts: {}. Accuracies on different sets cannot be \
+             compared, unless the sets are the same examples with other prompts.",
             sets.len(),
             and(&listed)
         )
     })
 }
 
-const LEARNT: Order = Order { open: "learnt most", first: "most was learnt by", last: "least was learnt by" };
+const LEARNED: Order = Order { open: "learned most", first: "most was learned by", last: "least was learned by" };
 const LOST: Order = Order { open: "lost least", first: "least was lost by", last: "most was lost by" };
 const PAID: Order = Order { open: "paid least", first: "least was paid by", last: "most was paid by" };
 
@@ -125,23 +123,23 @@ fn listed(
         format!("{}{link}{name} ({seeds}{range})", value(over.mean.value))
     };
     match regimes {
-        [first, .., last] if regimes.len() > LISTED => format!("between {} and {}", one(first), one(last)),
+        [first, .., last] if regimes.len() > MAX_LISTED => format!("between {} and {}", one(first), one(last)),
         _ => and(&regimes.iter().map(one).collect::<Vec<_>>().iter().map(String::as_str).collect::<Vec<_>>()),
     }
 }
 
-/// How an order of regimes is put into words.
+/// How an order of regimes is put into phrases.
 struct Order {
-    /// "learnt most"
+    /// "learned most"
     open: &'static str,
-    /// "most was learnt by"
+    /// "most was learned by"
     first: &'static str,
-    /// "least was learnt by"
+    /// "least was learned by"
     last: &'static str,
 }
 
-/// Which order the intervals allow, of regimes sorted by value. Those that have no interval have no place in it.
-fn order(sorted: &[Named<'_>], words: &Order) -> String {
+/// The order of the regimes, sorted by value, as far as the intervals support it. A regime without an interval is left out.
+fn order(sorted: &[Named<'_>], phrases: &Order) -> String {
     if sorted.len() < 2 {
         return String::new();
     }
@@ -154,24 +152,26 @@ fn order(sorted: &[Named<'_>], words: &Order) -> String {
         let bare: Vec<String> = bare.iter().map(one).collect();
         let bare = and(&bare.iter().map(String::as_str).collect::<Vec<_>>());
         return match known.len() {
-            0 | 1 => format!(" Which of them {} is open: there is no interval for {bare}.", words.open),
-            _ => format!(" The order leaves out {bare}: there is no interval.{}", order(&known, words)),
+            0 | 1 => format!(" Which of them {} is undecided: there is no interval for {bare}.", phrases.open),
+            _ => format!(" The order leaves out {bare}: there is no interval.{}", order(&known, phrases)),
         };
     }
-    let groups = told_apart(&sorted.iter().map(|(_, over)| over.mean).collect::<Vec<_>>());
+    let groups = separated_groups(&sorted.iter().map(|(_, over)| over.mean).collect::<Vec<_>>());
     let names = |group: &Vec<usize>| group.iter().map(|&i| sorted[i].0).collect::<Vec<_>>();
     let [first, .., last] = groups.as_slice() else {
-        return format!(" Which of them {} is open: their 95 % intervals overlap.", words.open);
+        return format!(" Which of them {} is undecided: their 95 % intervals overlap.", phrases.open);
     };
     let most = match first.len() {
-        1 => format!("By the 95 % intervals {} {}", words.first, names(first)[0]),
-        n if n > LISTED => format!("Which {} is open among {n} of them, whose 95 % intervals overlap", words.open),
-        _ => format!("By the 95 % intervals {} {}, which overlap", words.first, joined(&names(first), "or")),
+        1 => format!("By the 95 % intervals {} {}", phrases.first, names(first)[0]),
+        n if n > MAX_LISTED => {
+            format!("Which {} is undecided among {n} of them, whose 95 % intervals overlap", phrases.open)
+        }
+        _ => format!("By the 95 % intervals {} {}, which overlap", phrases.first, joined(&names(first), "or")),
     };
     let least = match last.len() {
         _ if sorted.len() == 2 => String::new(),
-        n if n > LISTED => String::new(),
-        _ => format!("; {} {}", words.last, joined(&names(last), "or")),
+        n if n > MAX_LISTED => String::new(),
+        _ => format!("; {} {}", phrases.last, joined(&names(last), "or")),
     };
     format!(" {most}{least}.")
 }
@@ -203,12 +203,12 @@ mod tests {
 
     #[test]
     fn an_order_is_claimed_where_intervals_stand_apart() {
-        let text = learnt(&[("rft", over(0.41, 0.04)), ("sft", over(0.6, 0.05))], Some("4.2 %")).unwrap();
+        let text = learned(&[("rft", over(0.41, 0.04)), ("sft", over(0.6, 0.05))], Some("4.2 %")).unwrap();
         assert_eq!(
             text,
-            "Answers right on the new task, each regime at its best learning variant: 60.0 % with sft (3 seeds, 95 % interval 55.0 \
+            "New-task accuracy, each regime at its best learning rate: 60.0 % with sft (3 seeds, 95 % interval 55.0 \
              to 65.0) and 41.0 % with rft (3 seeds, 95 % interval 37.0 to 45.0); the base 4.2 %. By the 95 % intervals most was \
-             learnt by sft."
+             learned by sft."
         );
     }
 
@@ -216,8 +216,8 @@ mod tests {
     fn no_order_is_claimed_where_intervals_overlap_and_no_change_where_zero_is_inside() {
         let text = forgotten(&[("rft", over(-0.004, 0.01)), ("sft", over(-0.05, 0.06))], Some(0.9)).unwrap();
         assert!(text.contains("changed by -5.0 points under sft"), "{text}");
-        assert!(text.contains("No change is shown for rft and sft"), "{text}");
-        assert!(text.ends_with("Which of them lost least is open: their 95 % intervals overlap."), "{text}");
+        assert!(text.contains("The change is not significant for rft and sft"), "{text}");
+        assert!(text.ends_with("Which of them lost least is undecided: their 95 % intervals overlap."), "{text}");
         let mixed =
             [("a", over(-0.01, 0.005)), ("b", over(-0.2, 0.03)), ("c", over(-0.22, 0.03)), ("d", over(-0.5, 0.1))];
         let text = forgotten(&mixed, None).unwrap();
@@ -226,18 +226,18 @@ mod tests {
         // The second and the third overlap, and both lie above the last.
         let open = forgotten(&mixed[1..], None).unwrap();
         assert!(open.ends_with("least was lost by b or c, which overlap; most was lost by d."), "{open}");
-        assert!(!text.contains("No change is shown"), "{text}");
+        assert!(!text.contains("not significant"), "{text}");
     }
 
     #[test]
     fn regimes_without_an_interval_are_named_and_not_said_to_overlap() {
         let bare = |value| OverSeeds { basis: Basis::Examples, seeds: 1, ..over(value, f64::NAN) };
         let text = price(&[("rft", bare(-0.002)), ("sft", bare(-0.3))], Some(0.3), &[]);
-        let open = "Which of them paid least is open: there is no interval for rft (one seed) and sft (one seed).";
+        let open = "Which of them paid least is undecided: there is no interval for rft (one seed) and sft (one seed).";
         assert!(text.ends_with(open), "{text}");
         let text = price(&[("rft", over(-0.002, 0.001)), ("sft", bare(-0.3))], Some(0.3), &[]);
         assert!(
-            text.ends_with("is open: there is no interval for sft (one seed).") && !text.contains("overlap"),
+            text.ends_with("is undecided: there is no interval for sft (one seed).") && !text.contains("overlap"),
             "{text}"
         );
         let three = [("rft", over(-0.002, 0.001)), ("lora", over(-0.2, 0.01)), ("sft", bare(-0.3))];
@@ -250,10 +250,10 @@ mod tests {
     #[test]
     fn the_price_names_who_did_not_get_there() {
         let text = price(&[("rft", over(-0.002, 0.001)), ("sft", over(-0.051, 0.01))], Some(0.3), &["slow"]);
-        assert!(text.starts_with("At 30.0 % right on the new task"), "{text}");
-        assert!(text.contains("slow did not get there with all seeds.") && text.ends_with("least was paid by rft."));
+        assert!(text.starts_with("At 30.0 % accuracy on the new task"), "{text}");
+        assert!(text.contains("slow did not reach it with all seeds.") && text.ends_with("least was paid by rft."));
         assert!(price(&[], None, &[]).starts_with("No two regimes"));
-        assert_eq!((learnt(&[], None), forgotten(&[], None)), (None, None));
+        assert_eq!((learned(&[], None), forgotten(&[], None)), (None, None));
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! The tables of a study: cells of a value with its interval, the same for the page and for Markdown.
+//! The tables of a study: each cell is a value with its interval, the same on the page and in Markdown.
 
-use super::load::{self, Regime, SeedRun, Study, Variant, accuracy, form, kl_new, kl_prior, prior, source};
+use super::load::{self, Regime, SeedRun, Study, Variant, accuracy, format_loss, kl_new, kl_prior, prior, source};
 use super::seed_stats::{Basis, OverSeeds, Reached, over_seeds, reached};
 use crate::forgetting::{ALL, BenchmarkChange, brief};
 use crate::report::trajectory::{TrajectoryPoint, highest, start, tens};
@@ -9,22 +9,22 @@ use crate::stats::Interval;
 use crate::stats::table::{Table, percent, points, short};
 use serde::Serialize;
 
-/// What stands for a number that is not there.
+/// Stands for a number that does not exist.
 const NONE: &str = "\u{2013}";
 /// Marks an interval over test examples.
 const DAGGER: &str = " \u{2020}";
-/// A drop of so many points has the full tint.
-const FULL: f64 = 0.5;
+/// A loss of so much (a share) has the full tint.
+const FULL_TINT_LOSS: f64 = 0.5;
 
 /// A cell.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Cell {
     /// The value.
     pub text: String,
-    /// Below it, smaller: its interval, or what there is to say.
+    /// Below it, smaller: the interval, or a remark.
     pub range: String,
-    /// Strength of the tint for a drop, in percent.
-    pub drop: u32,
+    /// Strength of the tint of a loss, in percent.
+    pub loss_tint: u32,
     /// The best of its kind.
     pub strong: bool,
     /// Colour of a swatch before the text.
@@ -38,7 +38,7 @@ pub struct Grid {
     pub title: &'static str,
     /// How to read it.
     pub how: String,
-    /// Heads of the columns.
+    /// Names of the columns.
     pub header: Vec<String>,
     /// Cells, row by row; the first column names the row.
     pub rows: Vec<Vec<Cell>>,
@@ -81,7 +81,7 @@ impl Cell {
 
     /// A change over seeds, tinted where it is a drop.
     fn change(over: Option<OverSeeds>) -> Cell {
-        Cell { drop: over.map_or(0, |over| tint(over.mean.value)), ..Cell::over(over, points, points) }
+        Cell { loss_tint: over.map_or(0, |over| tint(over.mean.value)), ..Cell::over(over, points, points) }
     }
 }
 
@@ -94,9 +94,9 @@ fn range(over: &OverSeeds, end: fn(f64) -> String) -> String {
     format!("{} to {}{mark}", end(low), end(high))
 }
 
-/// By the root, so that small drops can be told from none.
+/// Strength of the tint: the root, so that small losses are visible.
 fn tint(change: f64) -> u32 {
-    (60.0 * (-change / FULL).clamp(0.0, 1.0).sqrt()).round() as u32
+    (60.0 * (-change / FULL_TINT_LOSS).clamp(0.0, 1.0).sqrt()).round() as u32
 }
 
 fn bare(share: f64) -> String {
@@ -114,42 +114,39 @@ fn bests<'s, 'a>(study: &'s Study<'a>) -> Vec<(&'a str, &'s Variant<'a>)> {
     study.regimes.iter().filter_map(|regime| Some((regime.name, regime.best()?))).collect()
 }
 
-/// A row per regime at its best learning variant. `level`: the accuracy at which they are compared.
+/// A row per regime at its best learning rate. `level`: the accuracy at which they are compared.
 pub fn top(study: &Study<'_>, level: Option<f64>) -> Grid {
     let mut rows = base_rows(study);
     rows.extend(study.regimes.iter().map(|regime| top_row(study, regime, level)));
-    let matched =
-        level.map_or("at equal accuracy".to_string(), |level| format!("prior knowledge at {} right", percent(level)));
+    let matched = level
+        .map_or("at equal accuracy".to_string(), |level| format!("prior knowledge at {} accuracy", percent(level)));
     let header = [
         "regime",
         "best lr",
         "seeds",
         "steps",
-        "new task right",
+        "new-task accuracy",
         "partial credit",
         "prior knowledge (points)",
         &matched,
-        "worst family",
-        "form only",
+        "largest loss",
+        "format loss",
         "KL new task",
         "KL prior",
-        "perplexity of its data",
+        "training-data perplexity",
     ];
     Grid {
-        title: "Regimes at their best learning variant",
+        title: "Regimes at their best learning rate",
         how: format!(
-            "Means over seeds with 95 % intervals (Student\u{2019}s t over seeds). \u{2020}: one seed, or all at the same value; the interval is \
-             over test examples. The best learning variant is the one with the highest mean accuracy on the new task at the end of \
+            "Means over seeds with 95 % intervals (Student\u{2019}s t over seeds). \u{2020}: one seed, or all seeds at the same value; the interval is \
+             over test examples. The best learning rate is the one with the highest mean accuracy on the new task at the end of \
              training, among equal ones the one that forgets least; it is chosen on the same test examples. Prior knowledge: \
-             change of the mean score over all benchmarks. Form only: how much of the loss a reading that forgives form takes \
-             back, net. KL(base || tuned) in nats per token. Perplexity: median, under the base, of the reference responses of its own data; \
-             replayed data is not in it, and a regime that learns its own responses (RFT) has none. Prior knowledge {}: its change \
+             change of the mean score over all benchmarks. Format loss: the part of the change that the lenient score, \
+             which ignores the format of the answer, does not show, net. KL(base || tuned) in nats per token. Perplexity: median, under the base, of the reference responses of the training data, \
+             without replayed data; a regime that learns its own responses (RFT) has none. Prior knowledge {}: its change \
              where training first reaches that accuracy{}.",
-            level.map_or("at equal accuracy".to_string(), |level| format!("at {} right", percent(level))),
-            level.map_or(
-                "",
-                |_| ", the highest that all seeds of the regimes reach which come 10 points above the base"
-            )
+            level.map_or("at equal accuracy".to_string(), |level| format!("at {} accuracy", percent(level))),
+            level.map_or("", |_| ", the highest that all seeds reach, over the regimes that gain at least 10 points")
         ),
         header: header.map(String::from).to_vec(),
         rows,
@@ -167,7 +164,7 @@ fn base_rows(study: &Study<'_>) -> Vec<Vec<Cell>> {
         };
         let mut row = vec![Cell::with("base", about), Cell::none(), Cell::none(), Cell::none()];
         row.push(share(new_task.all.base.value));
-        row.push(study.base_answered(&new_task.data).map_or(Cell::none(), |of| share(of.partial_credit)));
+        row.push(study.base_evaluation(&new_task.data).map_or(Cell::none(), |of| share(of.partial_credit)));
         row.push(prior.map_or(Cell::none(), |score| Cell::with("0", format!("mean score {}", percent(score)))));
         row.resize(13, Cell::none());
         row
@@ -197,12 +194,12 @@ fn top_row(study: &Study<'_>, regime: &Regime<'_>, level: Option<f64>) -> Vec<Ce
         None => NONE.into(),
     };
     let partial: Vec<Interval> =
-        variant.done().filter_map(|(_, tuned)| Some(study.answered(tuned)?.partial_credit)).collect();
+        variant.done().filter_map(|(_, tuned)| Some(study.evaluation(tuned)?.partial_credit)).collect();
     let worst = families(study).into_iter().filter_map(|family| Some((family, over_family(variant, family)?)));
     let worst = worst.min_by(|a, b| a.1.mean.value.total_cmp(&b.1.mean.value));
     let worst = match worst {
         Some((family, over)) if over.mean.value < 0.0 => Cell::with(points(over.mean.value), family),
-        Some(_) => Cell::text("none fell"),
+        Some(_) => Cell::text("no loss"),
         None => Cell::none(),
     };
     let nats = |over: Option<OverSeeds>| Cell::over(over, short, short);
@@ -216,7 +213,7 @@ fn top_row(study: &Study<'_>, regime: &Regime<'_>, level: Option<f64>) -> Vec<Ce
         Cell::change(variant.over(prior, (-1.0, 1.0))),
         level.map_or(Cell::none(), |level| reached_cell(&reached(&variant.trajectories(), level))),
         worst,
-        Cell::over(variant.over(form, (-1.0, 1.0)), points, points),
+        Cell::over(variant.over(format_loss, (-1.0, 1.0)), points, points),
         nats(variant.over(kl_new, (0.0, f64::INFINITY))),
         nats(variant.over(kl_prior, (0.0, f64::INFINITY))),
         regime.perplexity.map_or(Cell::none(), |value| Cell::text(short(value))),
@@ -245,8 +242,8 @@ fn reached_cell(reached: &Reached) -> Cell {
 pub fn by_category(study: &Study<'_>) -> Option<Grid> {
     let new_tasks = study.new_tasks();
     let bases: Vec<(&BenchmarkChange, &Summary)> =
-        new_tasks.iter().filter_map(|one| Some((*one, study.base_answered(&one.data)?))).collect();
-    let models = study.runs().flat_map(|(_, run)| run.models.last()).filter_map(|tuned| study.answered(tuned));
+        new_tasks.iter().filter_map(|one| Some((*one, study.base_evaluation(&one.data)?))).collect();
+    let models = study.runs().flat_map(|(_, run)| run.models.last()).filter_map(|tuned| study.evaluation(tuned));
     let mut names: Vec<&str> = Vec::new();
     for name in bases.iter().map(|(_, of)| *of).chain(models).flat_map(|of| of.categories.keys()) {
         if !names.contains(&name.as_str()) {
@@ -272,7 +269,7 @@ pub fn by_category(study: &Study<'_>) -> Option<Grid> {
     }
     for regime in &study.regimes {
         let of = |name: &str, part: fn(&Category) -> Interval| {
-            let of_model = |tuned| study.answered(tuned)?.categories.get(name).map(part);
+            let of_model = |tuned| study.evaluation(tuned)?.categories.get(name).map(part);
             let over = regime
                 .best()
                 .map(|variant| variant.done().filter_map(|(_, tuned)| of_model(tuned)).collect::<Vec<_>>());
@@ -283,10 +280,10 @@ pub fn by_category(study: &Study<'_>) -> Option<Grid> {
             names.iter().flat_map(|category| [of(category, |c| c.accuracy), of(category, |c| c.partial_credit)]);
         rows.push([name(study, regime, &at)].into_iter().chain(cells).collect());
     }
-    let heads = names.iter().flat_map(|name| [format!("{name}: right"), format!("{name}: partial credit")]);
+    let heads = names.iter().flat_map(|name| [format!("{name}: accuracy"), format!("{name}: partial credit")]);
     Some(Grid {
-        title: "New task by kind of picture",
-        how: "Answers right and partial credit, at each regime\u{2019}s best learning rate: mean over seeds with 95 % intervals \
+        title: "New task by category",
+        how: "Accuracy and partial credit, at each regime\u{2019}s best learning rate: mean over seeds with 95 % intervals \
               (Student\u{2019}s t over seeds; \u{2020}: over test examples)."
             .into(),
         header: ["regime".to_string()].into_iter().chain(heads).collect(),
@@ -330,8 +327,8 @@ pub fn by_family(study: &Study<'_>) -> Option<Grid> {
         names.iter().map(|name| (*name).to_string()).chain(any.all.iter().map(|_| "all benchmarks".to_string()));
     Some(Grid {
         title: "Change by family",
-        how: "Change of the mean score of each family of benchmarks, in points, at each regime\u{2019}s best learning variant: mean over seeds \
-              with 95 % intervals. The larger the drop, the darker the cell."
+        how: "Change of the mean score of each family of benchmarks, in points, at each regime\u{2019}s best learning rate: mean over seeds \
+              with 95 % intervals. The larger the loss, the darker the cell."
             .into(),
         header: ["regime".to_string()].into_iter().chain(heads).collect(),
         rows,
@@ -339,19 +336,19 @@ pub fn by_family(study: &Study<'_>) -> Option<Grid> {
     })
 }
 
-/// Accuracy and change of prior knowledge at each learning variant; `None` if no regime has several.
+/// Accuracy and change of prior knowledge at each learning rate; `None` if no regime has several.
 pub fn ladder(study: &Study<'_>) -> Option<Grid> {
     if study.regimes.iter().all(|regime| regime.variants.len() < 2) {
         return None;
     }
-    // Learning variants from low to high, then what is no learning variant.
-    let mut variants_tried: Vec<&Variant<'_>> = Vec::new();
+    // Learning rates from low to high, then variants without one.
+    let mut all_variants: Vec<&Variant<'_>> = Vec::new();
     for variant in study.regimes.iter().flat_map(|regime| &regime.variants) {
-        if !variants_tried.iter().any(|other| other.lr == variant.lr && other.rung == variant.rung) {
-            variants_tried.push(variant);
+        if !all_variants.iter().any(|other| other.lr == variant.lr && other.setting == variant.setting) {
+            all_variants.push(variant);
         }
     }
-    variants_tried.sort_by(|a, b| a.lr.unwrap_or(f64::INFINITY).total_cmp(&b.lr.unwrap_or(f64::INFINITY)));
+    all_variants.sort_by(|a, b| a.lr.unwrap_or(f64::INFINITY).total_cmp(&b.lr.unwrap_or(f64::INFINITY)));
     let cell = |(i, variant): (usize, &Variant<'_>), regime: &Regime<'_>| {
         let done = variant.done().count();
         let count = format!("{done} of {} seeds", variant.runs.len());
@@ -361,31 +358,31 @@ pub fn ladder(study: &Study<'_>) -> Option<Grid> {
         let count = if done == variant.runs.len() { String::new() } else { count };
         Cell {
             strong: regime.best == Some(i),
-            drop: change.map_or(0, |over| tint(over.mean.value)),
+            loss_tint: change.map_or(0, |over| tint(over.mean.value)),
             ..Cell::with(format!("{} / {lost}", percent(right.mean.value)), count)
         }
     };
     let row = |regime: &Regime<'_>| {
-        let at = |rung: &&Variant<'_>| {
-            let same = |(_, variant): &(usize, &Variant<'_>)| variant.lr == rung.lr && variant.rung == rung.rung;
+        let at = |column: &&Variant<'_>| {
+            let same = |(_, own): &(usize, &Variant<'_>)| own.lr == column.lr && own.setting == column.setting;
             regime.variants.iter().enumerate().find(same).map_or(Cell::default(), |found| cell(found, regime))
         };
-        [name(study, regime, "")].into_iter().chain(variants_tried.iter().map(at)).collect()
+        [name(study, regime, "")].into_iter().chain(all_variants.iter().map(at)).collect()
     };
     let all: Vec<(&str, &Variant<'_>)> =
         study.regimes.iter().flat_map(|r| r.variants.iter().map(|variant| (r.name, variant))).collect();
     Some(Grid {
-        title: "Learning variants",
-        how: "New task right / change of prior knowledge in points, means over seeds, at each learning variant that was tried; bold: the \
-              best. An empty cell was not planned."
+        title: "Learning rates",
+        how: "New-task accuracy / change of prior knowledge in points, means over seeds, at each learning rate; bold: the best. \
+              An empty cell is not part of the study."
             .into(),
-        header: ["regime".to_string()].into_iter().chain(variants_tried.iter().map(|rung| rung.name())).collect(),
+        header: ["regime".to_string()].into_iter().chain(all_variants.iter().map(|variant| variant.name())).collect(),
         rows: study.regimes.iter().map(row).collect(),
         source: source(study, &all),
     })
 }
 
-/// Change of prior knowledge at common accuracies; `None` if nobody learnt.
+/// Change of prior knowledge at common accuracies; `None` if nobody learned.
 pub fn matched(study: &Study<'_>, level: Option<f64>) -> Option<Grid> {
     let trajectories: Vec<(&Regime<'_>, Vec<Vec<TrajectoryPoint>>)> =
         study.regimes.iter().filter_map(|regime| Some((regime, regime.best()?.trajectories()))).collect();
@@ -402,10 +399,10 @@ pub fn matched(study: &Study<'_>, level: Option<f64>) -> Option<Grid> {
     };
     Some(Grid {
         title: "At equal accuracy on the new task",
-        how: "A run that has learnt less has had less to forget. Change of prior knowledge, in points, where each run first reaches an \
-              accuracy, linear between base and checkpoints; mean over the seeds that reach it, with 95 % intervals over seeds. A run that \
-              went on from another run\u{2019}s model has that run\u{2019}s way before its own; where that model is not measured, \
-              nothing is known below the run\u{2019}s first point, and it \u{201c}starts above\u{201d}."
+        how: "A run that has learned less has had less reason to forget. Change of prior knowledge, in points, where each run first reaches an \
+              accuracy, interpolated linearly between base and checkpoints; mean over the seeds that reach it, with 95 % intervals over seeds. A run that \
+              continued from another run\u{2019}s model includes that run\u{2019}s trajectory; where that model is not measured, nothing is known \
+              below the first checkpoint, and the run \u{201c}starts above\u{201d} that accuracy."
             .into(),
         header: ["regime".to_string()].into_iter().chain(levels.iter().map(|level| percent(*level))).collect(),
         rows: trajectories.iter().map(row).collect(),

@@ -1,4 +1,4 @@
-//! A study made up in code: two regimes, each at two learning variants with two seeds.
+//! A study made up in code: two regimes, each at two learning rates with two seeds.
 
 use super::*;
 use crate::dynamics::DYNAMICS_JSON;
@@ -11,10 +11,10 @@ use crate::report::{STUDY_JSON, StudyIndex, StudyRun, study_index, write};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What a run has learnt (of 100 answers, 4 are right before) and lost (of 200 each, 160 are right before; 1, 2 and 3 are gained).
+/// What a run has learned (of 100 answers, 4 are right before) and lost (of 200 each, 160 are right before; 1, 2 and 3 are gained).
 type End = (usize, [usize; 3]);
 
-/// Regime, learning variant, seed, end.
+/// Regime, learning rate, seed, end.
 const RUNS: [(&str, f64, u64, End); 8] = [
     ("rft", 1e-5, 1, (10, [1, 2, 3])),
     ("rft", 1e-5, 2, (12, [1, 2, 3])),
@@ -52,10 +52,10 @@ fn base_dir(out: &Path) -> PathBuf {
 
 /// A model of a run: a checkpoint, or the final model.
 fn model(out: &Path, run: &(&str, f64, u64, End), step: u64, last: bool) -> TunedResult {
-    let (regime, lr, seed, (learnt, lost)) = *run;
+    let (regime, lr, seed, (learned, lost)) = *run;
     let name = name(regime, lr, seed);
     let share = |n: usize| n * step as usize / 300;
-    let mut one = tuned(&name, step, share(learnt), lost.map(share));
+    let mut one = tuned(&name, step, share(learned), lost.map(share));
     let dir = out.join("runs").join(&name);
     let model = &mut one.model;
     model.dir =
@@ -111,23 +111,23 @@ fn row(md: &str, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_page_begins_with_who_learned_who_forgot_and_at_what_price() {
+fn the_page_begins_with_the_results_of_the_study() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path();
     study(out);
     let (html, md, _) = page(out);
     let at = |text: &str| html.find(text).unwrap_or_else(|| panic!("{text:?} is missing"));
     let order = [
-        "<h2>Made up: who learned, who forgot, and at what price</h2>",
-        "Who learned.",
-        "Who forgot.",
-        "At what price.",
+        "<h2>Made up: Results</h2>",
+        "Learned.",
+        "Forgotten.",
+        "Forgotten at equal accuracy.",
         "best lr",
-        "Learned and kept",
+        "Learned and retained",
         "Change by family",
-        "Learning variants",
+        "Learning rates",
         "At equal accuracy on the new task",
-        "The runs one by one",
+        "<h2>Runs</h2>",
         "<h2>Prior knowledge</h2>",
         "<h2>Training</h2>",
     ];
@@ -157,13 +157,13 @@ fn the_page_begins_with_who_learned_who_forgot_and_at_what_price() {
     assert!(sft[4].starts_with("62.0 %") && sft[6].starts_with("-17.5 ("), "{sft:?}");
     assert!(sft[12].parse::<f64>().is_ok_and(|perplexity| perplexity > 1.0), "{sft:?}");
     assert!(row(&md, "base")[4].starts_with("4.0 %"));
-    // Wide intervals of two seeds: nothing is claimed.
+    // The intervals of two seeds are wide, so no order is claimed.
     assert!(
-        md.contains("Which of them learnt most is open") && md.contains("Which of them lost least is open"),
+        md.contains("Which of them learned most is undecided") && md.contains("Which of them lost least is undecided"),
         "{md}"
     );
-    // The highest that all four runs at the best variants reach: 40 %.
-    assert!(md.contains("At 40.0 % right on the new task"), "{md}");
+    // The highest that all four runs at the best learning rates reach: 40 %.
+    assert!(md.contains("At 40.0 % accuracy on the new task"), "{md}");
     for source in [
         "Seeds: 1, 2",
         "base: Qwen2.5-VL",
@@ -174,12 +174,12 @@ fn the_page_begins_with_who_learned_who_forgot_and_at_what_price() {
     ] {
         assert!(md.contains(source) && html.contains(source), "{source:?}");
     }
-    assert!(html.matches(r#"class="raw""#).count() >= 4 && html.contains("fell\""), "thin trajectories, tinted cells");
-    assert!(!html.contains("under way"));
+    assert!(html.matches(r#"class="raw""#).count() >= 4 && html.contains("loss\""), "thin trajectories, tinted cells");
+    assert!(!html.contains("not finished"));
 }
 
-/// SFT at its best variant, started from other models than the base: each seed from the one of this hash.
-fn go_on(out: &Path, starts: [String; 2]) {
+/// SFT at its best learning rate, started from other models than the base: each seed from the one of this hash.
+fn continue_from(out: &Path, starts: [String; 2]) {
     for (run, start) in RUNS[6..].iter().zip(starts) {
         let mut models = vec![model(out, run, 100, false), model(out, run, 200, false), model(out, run, 300, true)];
         models.iter_mut().filter_map(|one| one.model.run.as_mut()).for_each(|run| run.model_hash = start.clone());
@@ -188,11 +188,11 @@ fn go_on(out: &Path, starts: [String; 2]) {
 }
 
 #[test]
-fn a_run_that_went_on_from_another_has_that_ones_way_before_its_own() {
+fn the_trajectory_of_a_continued_run_includes_the_run_that_it_continues() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path();
     study(out);
-    go_on(out, [&RUNS[2], &RUNS[3]].map(|run| model(out, run, 300, true).model.hash));
+    continue_from(out, [&RUNS[2], &RUNS[3]].map(|run| model(out, run, 300, true).model.hash));
     let (html, _, csv) = page(out);
     let at = |regime: &str| {
         let begin = format!("{regime},,1 2,,false,change at new-task accuracy 0.2000,all,");
@@ -200,12 +200,12 @@ fn a_run_that_went_on_from_another_has_that_ones_way_before_its_own() {
         line.unwrap_or_else(|| panic!("{begin}: {csv}")).split(',').next().unwrap().to_string()
     };
     assert_eq!(at("sft,2e-4"), at("rft,5e-5"));
-    // The plane draws the same: base, three models of RFT, three of SFT.
-    let dots = |html: &str| html.matches("fill-opacity=\".9\"><title>sft.lr-2e-4.seed-1\n").count();
+    // The chart draws the same: base, three models of RFT, three of SFT.
+    let dots = |html: &str| html.matches("fill-opacity=\"0.9\"><title>sft.lr-2e-4.seed-1\n").count();
     assert_eq!(dots(&html), 7);
 
     // From a model that no run of the study has measured, nothing is known below the first point.
-    go_on(out, ["elsewhere", "elsewhere"].map(String::from));
+    continue_from(out, ["elsewhere", "elsewhere"].map(String::from));
     let (html, md, csv) = page(out);
     assert_eq!(dots(&html), 3);
     let matched = &md[md.find("### At equal accuracy").unwrap()..];
@@ -233,17 +233,17 @@ fn the_csv_has_every_model_and_the_means_over_seeds() {
     };
     let near = |got: f64, expected: f64| assert!((got - expected).abs() < 1e-9, "{got} is not {expected}");
     // scipy.stats.t.interval(0.95, 1, loc=x.mean(), scale=scipy.stats.sem(x)), x = [0.40, 0.44]
-    let [mean, low, high] = value("rft,5e-5,,1 2,,true,new task right,,");
+    let [mean, low, high] = value("rft,5e-5,,1 2,,true,new-task accuracy,,");
     near(mean, 0.42);
     near(low, 0.42 - 0.02 * 12.706_204_736_174_694);
     near(high, 0.42 + 0.02 * 12.706_204_736_174_694);
     near(value("sft,2e-4,,1 2,,true,change,all,")[0], -0.175);
     near(value("sft,2e-4,2,2,300,true,change,grounding,")[0], -89.0 / 200.0);
-    near(value("sft,2e-4,1,1,100,false,new task right,,")[0], 0.22);
+    near(value("sft,2e-4,1,1,100,false,new-task accuracy,,")[0], 0.22);
     near(value("base,,,,,true,score,all,")[0], 0.8);
     // The final model and the last checkpoint are the same weights: one row.
     assert_eq!(
-        csv.lines().filter(|line| line.starts_with("rft,5e-5,1,1,300,") && line.contains("new task right")).count(),
+        csv.lines().filter(|line| line.starts_with("rft,5e-5,1,1,300,") && line.contains("new-task accuracy")).count(),
         1
     );
     // RFT's seeds pass 40 % at their end (-6 of 600), and 9 tenths of the way from step 200 (30 %, -10 of 600) on (-18 of 600 at 44 %).
@@ -253,7 +253,7 @@ fn the_csv_has_every_model_and_the_means_over_seeds() {
 }
 
 #[test]
-fn tiles_in_place_are_those_of_the_stored_evaluations() {
+fn partial_credit_is_read_from_the_stored_evaluations() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path();
     study(out);
@@ -275,7 +275,7 @@ fn tiles_in_place_are_those_of_the_stored_evaluations() {
         assert!(rft[cell].starts_with(expected), "{rft:?}");
     }
     assert!(row(by_kind, "base")[1].starts_with("0.0 %") && row(by_kind, "sft")[1] == "\u{2013}");
-    assert!(csv.contains(",partial credit,photo,0.75,") && csv.contains(",new task right,scene,1,"), "{csv}");
+    assert!(csv.contains(",partial credit,photo,0.75,") && csv.contains(",new-task accuracy,scene,1,"), "{csv}");
 }
 
 #[test]
@@ -294,7 +294,7 @@ fn a_study_under_way_shows_what_is_there_and_names_what_is_not() {
     fs::remove_dir_all(out.join("dynamics")).unwrap();
     let (html, md, csv) = page(out);
     for expected in [
-        "The study is under way: 5 of 8 runs are not measured to the end",
+        "The study is not finished: 5 of 8 runs are not fully measured",
         "rft.lr-5e-5.seed-2: training stopped at step 300, compared with the base up to step 100",
         "sft.lr-5e-5.seed-1: trained (300 steps), not compared with the base to the end",
         "sft.lr-2e-4.seed-1: not begun",
@@ -335,7 +335,8 @@ fn models_compared_on_other_benchmarks_are_left_out_and_named() {
 fn a_broken_index_is_refused_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     study(dir.path());
-    for (text, said) in [("{", "study.json"), (r#"{"form": 2}"#, "has form 2, this version reads form 1")] {
+    for (text, said) in [("{", "study.json"), (r#"{"format_version":2}"#, "has format version 2, this program reads 1")]
+    {
         fs::write(dir.path().join(STUDY_JSON), text).unwrap();
         let error = write(&[dir.path().to_path_buf()], "x", &dir.path().join("report.html")).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains(said), "{error}");

@@ -272,7 +272,8 @@ fn answer(object: &Object, record: &mut Record) -> Result<String, String> {
             None | Some(Value::Null) => {}
             Some(Value::Array(all)) => {
                 let golds: Option<Vec<String>> = all.iter().map(plain).collect();
-                let golds = golds.filter(|g| !g.is_empty()).ok_or(format!("field `{field}` is not a list of strings"))?;
+                let golds =
+                    golds.filter(|g| !g.is_empty()).ok_or(format!("field `{field}` is not a list of strings"))?;
                 let first = golds[0].clone();
                 record.meta.entry("answers").or_insert_with(|| golds.into());
                 return Ok(first);

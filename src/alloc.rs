@@ -4,6 +4,11 @@
 //! which zeroes and maps every page again: up to half the time of a step. Here a block of [`LARGE`] bytes or more is rounded up to one of
 //! eight sizes per power of two and, once freed, kept in the list of its size. The lists are threaded through the free blocks, so the
 //! allocator itself never allocates. Smaller blocks go to the system allocator.
+//!
+//! Why not `mallopt`: compared on a synthetic step (two threads that allocate, write and free, glibc 2.36; CPU seconds, user and system).
+//! With buffers of 0.1 to 2 MiB glibc took 9.8 s, with `M_TRIM_THRESHOLD`, `M_MMAP_THRESHOLD` and `M_TOP_PAD` raised 3.3 s, this allocator
+//! 3.4 to 3.7 s. With buffers of 8 to 128 MiB, which exceed the heaps of glibc's threads, it was 5.0, 4.8 and 2.2 s. Other systems than
+//! glibc have no `mallopt`; allocators that keep large blocks (mimalloc, jemalloc) need a C compiler.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;

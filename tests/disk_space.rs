@@ -64,7 +64,7 @@ fn fill(file: PathBuf, bytes: usize) {
 }
 
 #[test]
-fn a_checkpoint_that_does_not_fit_is_waited_with() {
+fn a_run_pauses_until_a_checkpoint_fits() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/base-tiny");
@@ -85,7 +85,7 @@ fn a_checkpoint_that_does_not_fit_is_waited_with() {
     let output = command(dir, &line("disk/none")).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("no room for a single checkpoint") && said.contains("are free in disk/none"), "{said}");
+    assert!(said.contains("no disk space for a single checkpoint") && said.contains("are free in disk/none"), "{said}");
     assert!(!disk.join("none/finished.json").exists() && checkpoints(&disk.join("none")).is_empty());
 
     // The first fits, the second does not.
@@ -93,18 +93,18 @@ fn a_checkpoint_that_does_not_fit_is_waited_with() {
     let mut training = Training::start(dir, &line("disk/run"));
     training.says("the run will write up to");
     let said = training.says("paused: a checkpoint takes ");
-    assert!(said.contains("MB are free in disk/run") && said.contains("goes on when there is room"), "{said}");
+    assert!(said.contains("MB are free in disk/run") && said.contains("continues when there is space"), "{said}");
     assert_eq!(checkpoints(&disk.join("run")), ["step-00000001"], "nothing of the one that does not fit");
     std::thread::sleep(Duration::from_secs(4));
     assert!(training.child.try_wait().unwrap().is_none(), "it waits");
     std::fs::remove_file(disk.join("filler")).unwrap();
-    training.says("there is room again");
+    training.says("there is disk space again");
     assert!(training.child.wait().unwrap().success());
     let weights = |run: PathBuf| std::fs::read(run.join("model/model.safetensors")).unwrap();
     assert!(weights(disk.join("run")) == weights(dir.join("whole")));
     std::fs::remove_dir_all(disk.join("run")).unwrap();
 
-    // Told to stop while it waits, it does, and goes on later from the checkpoint that is there.
+    // Asked to stop while it waits, it stops, and resumes later from the checkpoint that is there.
     fill(disk.join("filler"), 36_000_000);
     let mut training = Training::start(dir, &line("disk/run"));
     training.says("paused: ");

@@ -1,4 +1,4 @@
-//! What a person may write, and what they are told when it does not fit.
+//! What a configuration may contain, and the messages for what it may not.
 
 use super::*;
 use crate::io::toml::differences;

@@ -30,7 +30,6 @@ pub fn scorer(record: &Record) -> Result<Box<dyn Scorer>> {
 pub fn partial_credit_label(task: &str) -> Option<&'static str> {
     match task {
         jigsaw::ORDER => Some(jigsaw::PARTIAL_CREDIT),
-        countdown::NAME => Some(countdown::PARTIAL_CREDIT),
         _ => None,
     }
 }

@@ -1,5 +1,6 @@
-//! DiskGuard on disk: what a run will write is compared with what is free, before it begins and before each checkpoint. A checkpoint that does
-//! not fit is waited with: nothing is lost, nothing half written, and the run goes on when somebody has made room.
+//! Disk space: what a run will write is compared with what is free, before the run starts and before each checkpoint.
+//!
+//! If a checkpoint does not fit, the run pauses until there is space. Nothing is lost, and no half-written checkpoint is left behind.
 
 use super::callback::TrainerCallback;
 use super::freeze::is_adapter;
@@ -15,13 +16,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Between two looks at the disk.
+/// Time between two checks of the disk.
 const POLL: Duration = Duration::from_secs(3);
-/// Between two looks at the stop flag.
-const LOOK: Duration = Duration::from_millis(100);
-/// Between two messages of a run that waits.
+/// Time between two checks of the stop flag.
+const STOP_POLL: Duration = Duration::from_millis(100);
+/// Time between two messages of a paused run.
 const REMIND: Duration = Duration::from_secs(600);
-/// Headers, manifest, state of the trainer and what a file system needs for itself.
+/// Headers, manifest, state of the trainer, and what the file system itself needs.
 const SLACK: u64 = 256 << 10;
 
 /// Bytes that a run writes at a time.
@@ -34,11 +35,11 @@ pub struct SpaceNeeded {
 }
 
 impl SpaceNeeded {
-    /// By a run of `job`.
+    /// What a run of `job` writes.
     pub fn of(job: &TrainJob<'_>) -> SpaceNeeded {
         let bytes = |p: &&Arc<Parameter>| 4 * p.var.elem_count() as u64;
         let all = job.model.parameters();
-        // Of a model with an adapter the adapter alone is written.
+        // Of a model with an adapter, only the adapter is written.
         let adapted = all.iter().any(|p| is_adapter(&p.name));
         let written = all.iter().filter(|p| !adapted || is_adapter(&p.name));
         let model = written.map(|p| bytes(&p)).sum::<u64>() + model_file_bytes(job.base) + SLACK;
@@ -47,10 +48,10 @@ impl SpaceNeeded {
     }
 }
 
-/// Tells the free bytes of a directory, or `None` where that cannot be told.
+/// The free bytes of a directory; `None` if the system does not say.
 pub type Free<'a> = Box<dyn Fn(&Path) -> Option<u64> + 'a>;
 
-/// Watches the disk that a run writes to.
+/// Guards the disk that a run writes to.
 pub struct DiskGuard<'a> {
     dir: PathBuf,
     needed: SpaceNeeded,
@@ -65,12 +66,12 @@ impl<'a> DiskGuard<'a> {
         DiskGuard::new(run.dir(), SpaceNeeded::of(job), job.stop, Box::new(files::free_bytes), POLL)
     }
 
-    /// With another way to tell what is free, looked at every `poll`.
+    /// With another measure of the free bytes, checked every `poll`.
     pub fn new(dir: &Path, needed: SpaceNeeded, stop: &'a AtomicBool, free: Free<'a>, poll: Duration) -> DiskGuard<'a> {
         DiskGuard { dir: dir.to_path_buf(), needed, stop, free, poll }
     }
 
-    /// Before a run that keeps `keep` checkpoints begins: a note if not all that it will write fits.
+    /// Before a run that keeps `keep` checkpoints starts: a note if not everything that it will write fits.
     ///
     /// # Errors
     /// An input error if not even one checkpoint fits.
@@ -79,7 +80,7 @@ impl<'a> DiskGuard<'a> {
         let SpaceNeeded { checkpoint, model } = self.needed;
         if free < checkpoint {
             return Err(Error::input(format!(
-                "no room for a single checkpoint: it takes {}, and {} are free in {}; make room, or give another --out",
+                "no disk space for a single checkpoint: it takes {}, and {} are free in {}; free some space, or give another --out",
                 size(checkpoint),
                 size(free),
                 self.dir.display()
@@ -88,8 +89,8 @@ impl<'a> DiskGuard<'a> {
         let all = checkpoint.saturating_mul(keep.max(1) as u64 + 1).saturating_add(model);
         if free < all {
             callback.note(&format!(
-                "the run will write up to {} ({} checkpoints of {}, one of them while an old one is still there, and the model), and {} are \
-                 free in {}; where a checkpoint does not fit, the run pauses until there is room",
+                "the run will write up to {} ({} checkpoints of {}, as a new one is written before the oldest is removed, and the model), and \
+                 {} are free in {}; if a checkpoint does not fit, the run pauses until there is space",
                 size(all),
                 keep.max(1) + 1,
                 size(checkpoint),
@@ -100,11 +101,11 @@ impl<'a> DiskGuard<'a> {
         Ok(())
     }
 
-    /// Write a checkpoint by `save`, after waiting for room if need be. `false` if the run is to stop and there was none; `save` has
+    /// Write a checkpoint with `save`, after waiting for space if necessary. `false` if the run is to stop and there is no space; `save` has
     /// written nothing then.
     ///
     /// # Errors
-    /// Those of `save`, but that the disk is full, which is waited with.
+    /// Those of `save`, except a full disk, for which it waits.
     pub fn checkpoint(&self, callback: &mut dyn TrainerCallback, save: impl FnMut() -> Result<()>) -> Result<bool> {
         self.write("a checkpoint", self.needed.checkpoint, callback, save)
     }
@@ -124,10 +125,10 @@ impl<'a> DiskGuard<'a> {
         callback: &mut dyn TrainerCallback,
         mut save: impl FnMut() -> Result<()>,
     ) -> Result<bool> {
-        let told: Cell<Option<Instant>> = Cell::new(None);
+        let notified: Cell<Option<Instant>> = Cell::new(None);
         let pause = |callback: &mut dyn TrainerCallback, why: String| {
-            if told.get().is_none_or(|told| told.elapsed() >= REMIND) {
-                told.set(Some(Instant::now()));
+            if notified.get().is_none_or(|at| at.elapsed() >= REMIND) {
+                notified.set(Some(Instant::now()));
                 callback.note(&why);
             }
             self.pause()
@@ -136,7 +137,7 @@ impl<'a> DiskGuard<'a> {
             let free = (self.free)(&self.dir);
             if let Some(free) = free.filter(|free| *free < needed) {
                 let why = format!(
-                    "paused: {what} takes {}, and {} are free in {}. The run goes on when there is room",
+                    "paused: {what} takes {}, and {} are free in {}. The run continues when there is space",
                     size(needed),
                     size(free),
                     self.dir.display()
@@ -147,18 +148,20 @@ impl<'a> DiskGuard<'a> {
                 continue;
             }
             match save() {
-                // Somebody else, or a quota, was quicker than the look at the disk.
+                // The disk filled up between the check and the write (another process, or a quota).
                 Err(error) if is_full(&error) => {
-                    let why =
-                        format!("paused: {error}. {what} takes {}; the run goes on when there is room", size(needed));
+                    let why = format!(
+                        "paused: {error}. {what} takes {}; the run continues when there is space",
+                        size(needed)
+                    );
                     if !pause(callback, why) {
                         return Ok(false);
                     }
                 }
                 Err(error) => return Err(error),
                 Ok(()) => {
-                    if told.get().is_some() {
-                        callback.note("there is room again; going on");
+                    if notified.get().is_some() {
+                        callback.note("there is disk space again; the run continues");
                     }
                     return Ok(true);
                 }
@@ -173,13 +176,13 @@ impl<'a> DiskGuard<'a> {
             if self.stop.load(Ordering::SeqCst) {
                 return false;
             }
-            std::thread::sleep(LOOK.min(self.poll));
+            std::thread::sleep(STOP_POLL.min(self.poll));
         }
         !self.stop.load(Ordering::SeqCst)
     }
 }
 
-/// Whether an error says that the disk is full, or a quota used up.
+/// Whether the error is a full disk (ENOSPC) or an exhausted quota (EDQUOT).
 fn is_full(error: &Error) -> bool {
     let said = error.to_string();
     ["(os error 28)", "(os error 122)"].iter().any(|code| said.contains(code))
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_that_does_not_fit_is_written_once_there_is_room() {
+    fn a_checkpoint_that_does_not_fit_is_written_once_there_is_space() {
         let (stop, mut notes, looks, saved) = (AtomicBool::new(false), Notes::default(), Cell::new(0), Cell::new(0));
         let free = |_: &Path| {
             looks.set(looks.get() + 1);
@@ -244,13 +247,13 @@ mod tests {
         });
         assert!(done.unwrap());
         assert_eq!((looks.get(), saved.get()), (4, 1));
-        assert_eq!(notes.0.len(), 2, "told once, however long it waits: {:?}", notes.0);
+        assert_eq!(notes.0.len(), 2, "one note, however long it waits: {:?}", notes.0);
         assert!(
             notes.0[0].contains("paused: a checkpoint takes 30 MB, and 1.5 MB are free in runs/a"),
             "{:?}",
             notes.0
         );
-        assert!(notes.0[1].contains("room again"));
+        assert!(notes.0[1].contains("space again"));
     }
 
     #[test]
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_fills_up_meanwhile_is_waited_with_and_other_errors_are_not() {
+    fn a_disk_that_fills_up_during_the_write_pauses_the_run_and_other_errors_end_it() {
         let (stop, mut notes, tries) = (AtomicBool::new(false), Notes::default(), RefCell::new(Vec::new()));
         let save =
             |code: i32| Err(Error::failed(format!("cannot write x: {}", std::io::Error::from_raw_os_error(code))));

@@ -29,7 +29,7 @@ pub struct DryRun {
     pub examples: usize,
     /// Trained parameters, and all.
     pub parameters: (usize, usize),
-    /// Bytes that there are, and what of: this machine's memory that is available, or a GPU's. `None` where it cannot be told.
+    /// Available bytes, and of what: this machine's memory, or a GPU's. `None` if the system does not say.
     pub available: Option<(usize, String)>,
     /// Settings that would make it smaller, each on top of those before it, with the plan they give; up to the first that fits.
     pub changes: Vec<(String, MemoryPlan)>,

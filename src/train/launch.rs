@@ -24,10 +24,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Stack of the training thread: autograd graphs are walked and dropped recursively.
 const STACK: usize = 256 << 20;
 
-/// What to train, on what, and where to.
+/// A training run as it is asked for: what to train, on what, and where to.
 #[derive(Debug, Clone)]
 pub struct TrainRequest {
-    /// The plan.
+    /// The settings.
     pub config: TrainConfig,
     /// Model directory to start from.
     pub model: PathBuf,
@@ -41,7 +41,7 @@ pub struct TrainRequest {
     pub command: Vec<String>,
 }
 
-/// Start the run, or go on with it. `stop`, once set, ends it after the current round with a checkpoint.
+/// Start or resume the run. `stop`, once set, ends it after the current round with a checkpoint.
 ///
 /// # Errors
 /// See [`RunDir::open`] for a run directory that does not fit, and [`train`].
@@ -69,7 +69,7 @@ fn on_this_thread(
 ) -> Result<TrainOutcome> {
     let mut silent = Silent;
     let callback = if comm.is_root() { callback } else { &mut silent };
-    // What is quick to read comes first: a mistake is told before gigabytes of weights are read.
+    // What is quick to read comes first, so that a mistake is reported before gigabytes of weights are read.
     let open = || RunData::open(request);
     let (data, processor) = concurrently(open, || Processor::from_dir(&request.model));
     let data = data?;
@@ -79,7 +79,7 @@ fn on_this_thread(
     data.check_texts(&processor, &request.config)?;
     // What stays in f32 on a GPU beside products in bf16, as attention does, may be rounded to TF32 there, which is finer.
     candle_core::cuda::set_gemm_reduced_precision_f32(request.config.train.dtype == Compute::Bf16);
-    // A run that begins needs these weights; one that goes on, those of its checkpoint.
+    // A new run needs these weights; a resumed one, those of its checkpoint.
     let begins = !request.out.join("run.json").exists();
     // The reference model shares the frozen weights of the model that trains.
     let loader = ModelLoader::new(&request.device, request.config.train.dtype);
@@ -105,10 +105,10 @@ fn on_this_thread(
         ResumeState::Resumed(run, checkpoint) => (run, Some(checkpoint)),
     };
     for dir in run.damaged() {
-        callback.note(&format!("{} is incomplete or damaged, and passed over", dir.display()));
+        callback.note(&format!("skipping {}: it is incomplete or damaged", dir.display()));
     }
     if let Some(checkpoint) = &checkpoint {
-        callback.note(&format!("going on after step {} ({})", checkpoint.state.step, checkpoint.dir.display()));
+        callback.note(&format!("resuming after step {} ({})", checkpoint.state.step, checkpoint.dir.display()));
     }
     if let Some(note) = data.train.dataset().note() {
         callback.note(note);
@@ -140,7 +140,7 @@ fn on_this_thread(
     train(&job, &run, checkpoint.as_ref(), callback)
 }
 
-/// The model as a run begins with it: that of the directory, with a fresh adapter if the plan asks for one.
+/// The model that a new run starts with: that of the directory, with a fresh adapter if `[lora]` asks for one.
 fn start(request: &TrainRequest, loader: &ModelLoader) -> Result<Model> {
     let Some(settings) = &request.config.lora else {
         return loader.trainable(&request.model, &request.config.train.freeze);
@@ -167,7 +167,7 @@ pub(super) fn check_start(request: &TrainRequest) -> Result<()> {
     check_frozen_variable(request.config.train.dtype)?;
     if request.config.lora.is_some() && lora::is_adapter(&request.model) {
         return Err(Error::input(format!(
-            "{} is an adapter, which goes on training as it is: leave [lora] out, or merge it into its base first (jigsaw model merge-lora)",
+            "{} is an adapter and is trained as it is: leave [lora] out, or merge it into its base first (jigsaw model merge-lora)",
             request.model.display()
         )));
     }
@@ -220,8 +220,8 @@ impl RunData {
         TrainJob { config, model, reference, base, encoder, train: &self.train, replay, validation, stop, comm }
     }
 
-    /// See that every example that is to be learnt from has a response, and that no text of the examples that the run takes up holds a special
-    /// token. By their responses the gradients of any method are looked at, whether it learns them or not.
+    /// Check that every example whose reference response is trained on has one, and that no text of the examples that the run uses holds a
+    /// special token. Reference responses are checked for every method: the gradient check uses them.
     ///
     /// # Errors
     /// An input error that names file, line, id and message of the first one.
@@ -232,14 +232,14 @@ impl RunData {
             (_, 0) => usize::MAX,
             (_, samples) => samples,
         };
-        // A run that samples its own responses learns from those.
+        // A run that samples its own responses trains on those.
         let own = config.rollout.is_none();
-        let check = |task: &DatasetTask, most: usize, (responses, learnt): (bool, bool)| {
+        let check = |task: &DatasetTask, most: usize, (responses, trained_on): (bool, bool)| {
             let dataset = task.dataset();
             let wrong = dataset.records().par_iter().take(most).enumerate().find_map_first(|(i, record)| {
                 let response = record.response().filter(|_| responses);
                 let refused = match response {
-                    None if learnt => Error::input("no assistant turn, and so no response to learn from"),
+                    None if trained_on => Error::input("no assistant turn, and so no response to learn from"),
                     _ => processor.refuse_special(record.prompt(), response).err()?,
                 };
                 Some(refused.context(format!("{}: example {}", dataset.place(i), record.id)))
@@ -252,7 +252,7 @@ impl RunData {
     }
 }
 
-/// Do two things at the same time.
+/// Run `other` in a thread of its own while `here` runs in this one.
 fn concurrently<A: Send, B>(
     other: impl FnOnce() -> Result<A> + Send,
     here: impl FnOnce() -> Result<B>,

@@ -81,7 +81,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Open the files in `dir`, cut back to `sizes`; a resumed run goes on in a new event file from `step`.
+    /// Open the files in `dir`, cut back to `sizes`; a resumed run continues in a new event file from `step`.
     pub fn open(dir: &Path, sizes: LogSizes, step: usize) -> Result<Log> {
         Ok(Log {
             metrics: JsonlLog::open_at(&dir.join("metrics.jsonl"), sizes.metrics)?,

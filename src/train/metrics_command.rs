@@ -1,8 +1,8 @@
 //! `--metrics-command COMMAND`: a command of the user's that gets each line of metrics as it is made, to show it elsewhere.
 //!
 //! It is started once, by the shell, when training begins, and reads from its standard input the lines of `metrics.jsonl`, each with the name of
-//! the run before the step: `{"run":"sft","step":1,"loss":...}`. Whatever it does, the run goes on: that it fails, ends early or does not
-//! keep up is said once. At the end its input is closed, and it has some seconds to finish.
+//! the run before the step: `{"run":"sft","step":1,"loss":...}`. The run never depends on it: if it fails, ends early or does not
+//! keep up, one warning says so. At the end its input is closed, and it has some seconds to finish.
 
 use super::callback::TrainerCallback;
 use super::metrics::{Metrics, line};
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked at then.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Passes on what it is told, and the metrics also to a command.
+/// Passes every event on to another callback, and the metrics also to a command.
 pub struct MetricsCommand<'a> {
     inner: &'a mut (dyn TrainerCallback + Send),
     command: String,
@@ -86,7 +86,7 @@ impl<'a> MetricsCommand<'a> {
         match (ended, started.lines.try_send(text)) {
             (Some(status), _) => {
                 self.started = None;
-                self.warn(&format!("ended with {status} before the run did; the run goes on without it"));
+                self.warn(&format!("ended with {status} before the run did; the run continues without it"));
             }
             (None, Err(TrySendError::Full(_))) => self.warn("does not keep up: lines are left out for it"),
             // It has closed its input, and will have ended when it is looked at next.
@@ -202,7 +202,7 @@ mod tests {
         metrics.push("eval/accuracy", 0.5);
         report.evaluation(steps, &metrics);
         report.close();
-        assert_eq!(notes.1, steps + 1, "the run is told of everything");
+        assert_eq!(notes.1, steps + 1, "the other callback hears everything");
         notes
     }
 
@@ -227,7 +227,7 @@ mod tests {
         for (command, said) in [("exit 3", "exit status: 3"), ("no-such-command-of-anybody", "exit status: 127")] {
             let notes = report(command, 30, Duration::from_millis(20), Duration::from_secs(60));
             assert_eq!(notes.0.len(), 1, "{:?}", notes.0);
-            assert!(notes.0[0].contains(said) && notes.0[0].contains("the run goes on"), "{:?}", notes.0);
+            assert!(notes.0[0].contains(said) && notes.0[0].contains("the run continues"), "{:?}", notes.0);
         }
     }
 

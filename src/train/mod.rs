@@ -1,7 +1,7 @@
 //! Training: SFT and GRPO over the same model, optimizer, run directory and checkpoints.
 //!
-//! A run is a directory ([`run_dir`]). Everything random in it is a function of the seed and of the step, so that a run which was
-//! killed and goes on from its last checkpoint ends with the same bytes as one that was not (on a CPU).
+//! A run is a directory ([`run_dir`]). Everything random in it is a function of the seed and of the step, so that a run that was
+//! killed and resumes from its last checkpoint ends with the same bytes as one that was never stopped (on a CPU).
 
 mod algorithm;
 mod batch_sampler;

@@ -67,7 +67,7 @@ pub struct RunDir {
 pub enum ResumeState {
     /// Nothing has been trained yet.
     Fresh(RunDir),
-    /// There is a checkpoint to go on from.
+    /// There is a checkpoint to resume from.
     Resumed(RunDir, Checkpoint),
     /// It is done.
     Finished(RunSummary),
@@ -133,7 +133,7 @@ impl RunDir {
         &self.dir
     }
 
-    /// Checkpoints newer than the one to go on from, which are incomplete or damaged.
+    /// Checkpoints that are newer than the one to resume from, but incomplete or damaged.
     pub fn damaged(&self) -> &[PathBuf] {
         &self.damaged
     }
@@ -154,7 +154,7 @@ impl RunDir {
     }
 }
 
-/// Has anything been trained or measured? A run that was refused at its start has not, and may be given other settings.
+/// Whether anything has been trained or measured. A run that was refused at its start has not begun, and may be given other settings.
 fn has_begun(dir: &Path) -> bool {
     dir.join("finished.json").exists() || std::fs::metadata(dir.join("metrics.jsonl")).is_ok_and(|m| m.len() > 0)
 }
@@ -191,7 +191,7 @@ fn same_run(dir: &Path, config: &TrainConfig, identity: &RunManifest) -> Result<
         return Ok(());
     }
     Err(Error::input(format!(
-        "{} holds a run with other settings; give the same ones to go on with it, or another --out:\n  {}",
+        "{} holds a run with other settings; give the same ones to resume it, or another --out:\n  {}",
         dir.display(),
         differing.join("\n  ")
     )))

@@ -24,19 +24,19 @@ impl std::fmt::Display for Method {
     }
 }
 
-/// How the learning rate goes on after the warm-up.
+/// How the learning rate changes after the warm-up. Names of transformers' `lr_scheduler_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LrSchedule {
-    /// Stays.
+    /// Stays at the peak.
     Constant,
-    /// Straight to zero at the last step.
+    /// Falls linearly to zero at the last step.
     Linear,
-    /// Half a cosine to zero at the last step.
+    /// Falls to zero at the last step along half a cosine.
     Cosine,
 }
 
-/// How GRPO's token losses become one number (see `train::objective::grpo`).
+/// How GRPO's token losses become one number (see `train::objective::GrpoLoss`). TRL's `loss_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossType {
@@ -52,7 +52,7 @@ pub enum LossType {
     Cispo,
 }
 
-/// Where the importance ratio is taken.
+/// What an importance ratio belongs to. TRL's `importance_sampling_level`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ImportanceLevel {
@@ -62,7 +62,7 @@ pub enum ImportanceLevel {
     Sequence,
 }
 
-/// What the centred rewards of a group are divided by.
+/// What the centred rewards of a group are divided by. TRL's `scale_rewards`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScaleRewards {
@@ -96,7 +96,7 @@ pub enum SftLossType {
     Dft,
 }
 
-/// `[sft]`: the supervised loss, and where its examples are from.
+/// `[sft]`: the supervised loss, and where its examples come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SftSettings {
@@ -104,17 +104,17 @@ pub struct SftSettings {
     pub loss_type: SftLossType,
     /// `token` or `sequence`.
     pub loss_reduction: LossReduction,
-    /// Dataset directory whose train split is replayed: part of every step's examples come from it. Empty for none.
+    /// Dataset directory whose train split is replayed: a share of every step's examples comes from it. Empty for none.
     pub replay: String,
     /// Share of a step's examples that are replayed, rounded to whole examples.
     pub replay_share: f64,
     /// Weight of KL(initial model || model) at the tokens of the reference responses, of the whole next-token distributions, in nats;
     /// 0 loads no reference copy.
     pub kl_coef: f64,
-    /// On-policy SFT: every so many steps, sample from the model as it is then (`[rollout]`) and train on its right responses instead of
-    /// the reference ones; 0 for off.
+    /// On-policy SFT: every so many steps, sample from the model as it is then (`[rollout]`), and train on its correct responses instead of
+    /// the reference responses; 0 for off.
     pub resample_every: usize,
-    /// Right responses to one prompt that are trained on between two refreshes, at most.
+    /// Most correct responses to one prompt that are trained on between two samplings.
     pub max_per_prompt: usize,
 }
 
@@ -132,7 +132,7 @@ impl Default for SftSettings {
     }
 }
 
-/// A training run, resolved.
+/// All settings of a training run, resolved: `config.toml` of a run directory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
@@ -140,7 +140,7 @@ pub struct TrainConfig {
     pub train: TrainSettings,
     /// Evaluation during training.
     pub eval: EvalSettings,
-    /// The adapter that is trained in place of the weights.
+    /// The adapter that trains instead of the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<crate::model::lora::LoraSettings>,
     /// The supervised loss; SFT only.
@@ -174,10 +174,9 @@ pub struct TrainSettings {
     pub epochs: Option<f64>,
     /// Examples in one forward and backward: sequences for SFT, prompts (each with `rollout.num_generations` responses) for RFT.
     pub batch_size: usize,
-    /// Forward-backward passes for one optimizer step.
+    /// Micro-batches (forward and backward passes) in one optimizer step.
     pub gradient_accumulation_steps: usize,
-    /// Keep only each layer's input for the backward pass and compute the layer again there: less memory, more time, the
-    /// same result.
+    /// Keep only each layer's input for the backward pass, and compute the layer again there: less memory, more time, the same result.
     pub gradient_checkpointing: bool,
     /// `f32`, or `bf16` for products with working copies of the weights in bf16.
     #[serde(default)]
@@ -190,7 +189,7 @@ pub struct TrainSettings {
     pub warmup_steps: f64,
     /// Decoupled weight decay, on matrices only (no biases, no norms).
     pub weight_decay: f64,
-    /// AdamW's two averages.
+    /// AdamW's decay rates of the running averages of the gradient and of its square.
     pub betas: [f64; 2],
     /// AdamW's epsilon.
     pub eps: f64,
@@ -204,7 +203,7 @@ pub struct TrainSettings {
     pub max_length: usize,
     /// Steps between checkpoints; 0 for only the last.
     pub save_every: usize,
-    /// Checkpoints kept; the oldest go first.
+    /// Checkpoints kept; the oldest are removed first.
     pub save_total_limit: usize,
 }
 
@@ -220,7 +219,7 @@ pub struct EvalSettings {
     pub batch_size: usize,
     /// Longest response in tokens.
     pub max_new_tokens: usize,
-    /// Responses kept in `samples.jsonl` at each evaluation.
+    /// Responses logged in `samples.jsonl` at each evaluation.
     pub log_responses: usize,
 }
 
@@ -281,9 +280,9 @@ pub struct GrpoSettings {
     pub delta: Option<f64>,
     /// Weight of the KL to the model the run started from; 0 loads no reference copy.
     pub beta: f64,
-    /// Times each rollout batch is gone over.
+    /// Passes over each rollout batch. TRL's `num_iterations`.
     pub num_iterations: usize,
-    /// Optimizer steps a rollout batch is cut into.
+    /// Optimizer steps that each pass over a rollout batch is cut into.
     pub minibatches: usize,
     /// `group`, `batch` or `none`.
     pub scale_rewards: ScaleRewards,
@@ -297,7 +296,7 @@ pub struct GrpoSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StallSettings {
-    /// Steps in a row below a threshold before the warning; 0 for never.
+    /// Consecutive steps below a threshold before the warning; 0 for never.
     pub window: usize,
     /// Mean standard deviation of the rewards within a group.
     pub reward_std: f64,
@@ -354,7 +353,7 @@ impl TrainConfig {
         }
     }
 
-    /// A plan in which every optional key is present: the list of keys that exist.
+    /// Settings in which every optional key is present: the list of keys that exist.
     pub(crate) fn every_key() -> TrainConfig {
         let mut all = TrainConfig::defaults(Method::Rft);
         all.sft = Some(SftSettings::default());
@@ -399,7 +398,7 @@ impl TrainConfig {
         self.train.batch_size * self.train.gradient_accumulation_steps * self.grpo.as_ref().map_or(1, |g| g.minibatches)
     }
 
-    /// Of those, the examples that are replayed from another dataset.
+    /// Those of them that are replayed from another dataset.
     pub fn replayed_per_round(&self) -> usize {
         let sft = self.sft.as_ref().filter(|sft| !sft.replay.is_empty());
         sft.map_or(0, |sft| (sft.replay_share * self.examples_per_round() as f64).round() as usize)

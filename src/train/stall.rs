@@ -37,10 +37,10 @@ impl StallState {
         let mut warnings = Vec::new();
         if due(self.flat_reward) {
             let cause = if sample.reward >= 0.99 * sample.best {
-                "nearly every response earns the full reward: the task is learnt; stop, or give harder examples"
+                "nearly every response earns the full reward: the task is learned; stop, or give harder examples"
             } else if sample.well_formed < 0.01 {
                 "no response keeps the requested format, so none earns more than another: start from a model that has \
-                 learnt the format (a short SFT run), or allow longer responses (rollout.max_new_tokens)"
+                 learned the format (a short SFT run), or allow longer responses (rollout.max_new_tokens)"
             } else if sample.entropy < settings.entropy.max(0.05) {
                 "the policy has collapsed and gives the same response every time: go back to an earlier checkpoint with a lower \
                  train.learning_rate, a larger rollout.num_generations, grpo.entropy_coef or grpo.beta above 0, or reward.require_valid = true"

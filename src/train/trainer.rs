@@ -202,8 +202,7 @@ impl Trainer<'_> {
         let (step, saved) = (self.ctx.state.step, self.saved.unwrap_or(0));
         if saved < step {
             self.ctx.callback.note(&format!(
-                "no disk space: steps {} to {step} are not saved; the same command makes them again",
-                saved + 1
+                "the steps after {saved}, up to {step}, are not saved for lack of disk space; the same command makes them again"
             ));
         }
         TrainOutcome::Stopped(saved)

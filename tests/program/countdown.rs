@@ -1,4 +1,4 @@
-//! The countdown task from the command line: made, scored, evaluated, sampled and trained on, with the embedded tiny model.
+//! The countdown task from the command line: made, scored, evaluated, sampled and trained on, with the embedded base.
 
 use crate::command::{done, refused};
 use jigsaw::data::Dataset;
@@ -19,10 +19,11 @@ fn countdown_is_made_scored_evaluated_sampled_and_trained_on() {
     assert_eq!(done(dir, &format!("{GEN} --out data")), "data: train 24, validation 8, test 8 records\n");
     assert!(refused(dir, &format!("{GEN} --out data")).contains("--overwrite"));
     done(dir, &format!("{GEN} --overwrite --out data"));
-    done(dir, "model init --preset tiny --out model");
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/base-tiny");
+    let base = base.display();
 
     // The tokenizer writes every prompt and every answer.
-    let processor = Processor::from_dir(&dir.join("model")).unwrap();
+    let processor = Processor::from_dir(Path::new(&base.to_string())).unwrap();
     for record in Dataset::open(&dir.join("data"), "train").unwrap().records() {
         let response = record.response().unwrap();
         let ids = processor.encode_response(response).unwrap();
@@ -30,26 +31,33 @@ fn countdown_is_made_scored_evaluated_sampled_and_trained_on() {
         assert!(!processor.encode_prompt(record.prompt(), &[]).unwrap().ids.is_empty());
     }
 
-    done(dir, "score --model model --data data --out scores.jsonl");
+    done(dir, &format!("score --model {base} --data data --out scores.jsonl"));
     assert_eq!(lines(&dir.join("scores.jsonl")).len(), 8);
 
-    let printed = done(dir, "eval --model model --data data --max-new-tokens 8 --out eval");
-    assert!(printed.contains("valid expressions") && printed.contains("guessing"), "{printed}");
+    let printed = done(dir, &format!("eval --model {base} --data data --max-new-tokens 8 --out eval"));
+    assert!(printed.contains("partial credit") && printed.contains("guessing"), "{printed}");
     let result: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(dir.join("eval/result.json")).unwrap()).unwrap();
     let chance = result["summary"]["chance"]["accuracy"].as_f64().or(result["chance"]["accuracy"].as_f64()).unwrap();
     assert!(chance > 0.0 && chance < 0.5, "{result}");
 
-    done(dir, "rollout --model model --data data --limit 4 --samples 2 --keep all --max-new-tokens 48 --out rollouts");
+    done(
+        dir,
+        &format!(
+            "rollout --model {base} --data data --limit 8 --samples 4 --keep all --max-new-tokens 96 --out rollouts"
+        ),
+    );
     let kept = Dataset::open(&dir.join("rollouts"), "train").unwrap();
     assert!(kept.records().iter().all(|record| record.task == "countdown" && record.images.is_empty()));
 
     // Partial credit and format are rare at first, so every reward may be equal; the steps are made all the same.
     done(
         dir,
-        "train --method rft --model model --data data --set 'train.freeze=[\"vision\"]' --set train.steps=3 --set train.batch_size=2 \
+        &format!(
+            "train --method rft --model {base} --data data --set 'train.freeze=[\"vision\"]' --set train.steps=3 --set train.batch_size=2 \
          --set rollout.num_generations=4 --set rollout.max_new_tokens=24 --set eval.every=3 --set eval.limit=4 \
-         --set eval.max_new_tokens=24 --out rft",
+         --set eval.max_new_tokens=24 --out rft"
+        ),
     );
     let metrics = lines(&dir.join("rft/metrics.jsonl"));
     let steps: Vec<_> = metrics.iter().filter(|line| line.get("reward").is_some()).collect();

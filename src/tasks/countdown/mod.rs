@@ -12,5 +12,5 @@ mod settings;
 
 pub use generate::generate;
 pub use question::NAME;
-pub use scorer::{CountdownScorer, PARTIAL_CREDIT};
+pub use scorer::CountdownScorer;
 pub use settings::{CountdownSettings, NumberCount};

@@ -11,8 +11,6 @@ use crate::tasks::score::Score;
 use crate::tasks::scorer::Scorer;
 use crate::{Error, Result};
 
-/// What partial credit counts.
-pub const PARTIAL_CREDIT: &str = "valid expressions";
 /// Partial credit of a valid expression that misses the target (TinyZero's `format_score`).
 const VALID: f64 = 0.1;
 const VERSION: u32 = 1;

@@ -11,6 +11,7 @@ mod dataset;
 mod encode;
 mod generator;
 pub mod jigsaw;
+mod meta;
 mod registry;
 mod response;
 mod reward;
@@ -31,12 +32,3 @@ pub use reward::{Reward, RewardSettings, TERMS};
 pub use score::{NoAnswer, Score};
 pub use scorer::{AnswerDrawing, GoldDrawing, Mark, Scorer};
 pub use task::Task;
-
-use crate::data::Record;
-use crate::{Error, Result};
-
-/// A field of the record's `meta`, or an input error that names it.
-fn meta<T: serde::de::DeserializeOwned>(record: &Record, field: &str) -> Result<T> {
-    let value = record.meta.get(field).ok_or_else(|| Error::input(format!("field `meta.{field}` is missing")))?;
-    serde_json::from_value(value.clone()).map_err(|e| Error::input(format!("field `meta.{field}`: {e}")))
-}

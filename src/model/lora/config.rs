@@ -1,6 +1,6 @@
 //! `adapter_config.json`: what an adapter is, what its matrices are multiplied by, and where its base is.
 
-use super::LoraSettings;
+use super::settings::LoraSettings;
 use super::targets::{ALL_LINEAR, Module, Targets, whole};
 use crate::model::architecture::Architecture;
 use crate::model::fields::{self, Fields};

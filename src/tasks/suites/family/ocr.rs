@@ -1,6 +1,6 @@
 //! Read a word or a number.
 
-use super::Question;
+use super::question::Question;
 use crate::data::draw::{FONTS, draw_in_slots};
 use crate::rng::Rng;
 use crate::tasks::suites::objects::SIDE;

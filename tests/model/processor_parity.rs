@@ -133,7 +133,10 @@ fn text_is_tokenised_and_decoded_as_in_transformers() {
 #[test]
 fn position_ids_equal_those_of_transformers() {
     let recorded = recorded("rope_index.json");
-    let config = json!({ "model_type": "qwen2_5_vl", "image_token_id": recorded["image_token_id"] });
+    let config = json!({
+        "model_type": "qwen2_5_vl", "image_token_id": recorded["image_token_id"],
+        "vision_config": { "out_hidden_size": 8192 },
+    });
     let architecture = parse_architecture(&config).unwrap();
     for case in recorded["rows"].as_array().unwrap() {
         let ids: Vec<u32> = load(&case["ids"]);

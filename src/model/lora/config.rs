@@ -377,7 +377,7 @@ mod tests {
     use super::*;
 
     fn architecture() -> std::sync::Arc<dyn Architecture> {
-        crate::model::parse_architecture(&json!({ "model_type": "qwen2_5_vl" })).unwrap()
+        crate::model::parse_architecture(&json!({ "model_type": "qwen2_5_vl", "vision_config": { "out_hidden_size": 8192 } })).unwrap()
     }
 
     fn linear_map(name: &str) -> Module {

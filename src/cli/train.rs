@@ -105,7 +105,9 @@ impl TrainArgs {
         }
         let signals = Signals::listen()?;
         let mut progress = TrainProgress::new();
-        let command = self.metrics_command.or_else(|| std::env::var(METRICS_COMMAND_VARIABLE).ok().filter(|command| !command.is_empty()));
+        let command = self
+            .metrics_command
+            .or_else(|| std::env::var(METRICS_COMMAND_VARIABLE).ok().filter(|command| !command.is_empty()));
         let ended = match command {
             None => launch(&task, &Single, &signals.stop, &mut progress),
             Some(command) => {

@@ -1,6 +1,6 @@
 //! Dataset directories in and out: the records on disk, the images they are made from, the sampler and its cursor.
 
-pub mod draw;
+pub mod canvas;
 pub mod source;
 pub mod tsv;
 

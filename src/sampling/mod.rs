@@ -1,12 +1,12 @@
 //! Scored responses to the prompts of a task: one function, [`sample`], for rollouts, evaluation, on-policy training, training dynamics
 //! and divergence.
 //!
-//! A [`Responder`] answers: a model on this machine ([`LocalModel`]), or one behind a server ([`server::ChatClient`]). The task scores,
+//! A [`Responder`] answers: a model on this machine ([`LocalModel`]), or one behind a server ([`chat_api::ChatClient`]). The task scores,
 //! so that reward and accuracy cannot disagree. [`sample_task`] runs a whole task batch by batch; [`ResponseLog`] keeps the responses
 //! on disk, so that an interrupted run continues.
 
 mod batch;
-pub mod decoding;
+pub mod chat_api;
 mod example_hash;
 mod key;
 mod local;
@@ -15,7 +15,7 @@ mod response;
 mod response_log;
 pub mod rollout;
 mod run;
-pub mod server;
+pub mod sampling_flags;
 mod summary;
 
 pub use batch::{sample, sample_in_batches};

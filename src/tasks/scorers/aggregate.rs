@@ -4,7 +4,7 @@
 //! Shares are in [0, 1]. The functions expect one response to each question; with several, aggregate each sample separately.
 
 use super::answer_score::share;
-use super::reading::Reading;
+use super::extract_answer::Reading;
 use super::response_scorer::style;
 use super::yes_no;
 use crate::data::Record;

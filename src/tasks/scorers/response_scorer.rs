@@ -2,7 +2,7 @@
 
 use super::answer_score::{AnswerScore, AnswerScorer};
 use super::answer_scorer;
-use super::reading::Reading;
+use super::extract_answer::Reading;
 use crate::data::Record;
 use crate::tasks::chance::Chance;
 use crate::tasks::response::Style;

@@ -4,7 +4,7 @@
 use super::knowledge::Photos;
 use super::question::Question;
 use crate::Result;
-use crate::data::draw::{FONTS, draw_in_slots};
+use crate::data::canvas::{FONTS, draw_in_slots};
 use crate::rng::Rng;
 use image::{Rgb, RgbImage};
 use rand::RngExt;

@@ -5,6 +5,7 @@ mod http;
 
 use super::*;
 use crate::data::{Message, Record};
+use crate::sampling::chat_api::REQUEST_TIMEOUT;
 use crate::tasks::{NoAnswer, Score};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -148,7 +149,9 @@ fn a_request_holds_prompt_image_and_settings_and_the_answer_comes_back() {
 
 #[test]
 fn text_around_images_is_sent_untrimmed_and_only_a_blank_part_is_left_out() {
-    let of = |content: &str| request::content(content, &mut (1..).map(|n| format!("url {n}")));
+    let of = |content: &str| {
+        crate::sampling::chat_api::request_body::content(content, &mut (1..).map(|n| format!("url {n}")))
+    };
     let text = |text: &str| json!({"type": "text", "text": text});
     let image = |n: usize| json!({"type": "image_url", "image_url": {"url": format!("url {n}")}});
     assert_eq!(of("<image>\nWhat? \n"), json!([image(1), text("\nWhat? \n")]));

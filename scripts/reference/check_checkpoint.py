@@ -1,7 +1,7 @@
 """Check that transformers reads a checkpoint directory written by jigsaw, and gets the same numbers out of it.
 
     python check_checkpoint.py DIR --expected FILE.json [--tolerance 1e-4]
-    python check_checkpoint.py DIR --data DATASET/test --scores SCORES.jsonl [--limit N]
+    python check_checkpoint.py DIR --data DATASET/test --scores SCORES.jsonl [--limit N]      (or --data FILE.jsonl)
 
     python check_checkpoint.py BASE --adapter ADAPTER --data DATASET/test --scores SCORES.jsonl   (of `jigsaw score --model ADAPTER`)
 
@@ -24,8 +24,9 @@ FILE.json, written by jigsaw (image paths are relative to it):
   tokens, which are the last of `ids`.
 
 Checked, in this order; the first failure of each kind is reported and the exit status is 1:
-1. the weights load with no missing, unexpected or mismatched key, under AutoModelForImageTextToText;
-2. AutoTokenizer and AutoProcessor load; the chat template renders; tokenizer, processor and jigsaw agree on the ids;
+1. the weights load with no missing, unexpected or mismatched key, under AutoModelForImageTextToText (of a text-only model,
+   AutoModelForCausalLM);
+2. AutoTokenizer and AutoProcessor (of a text-only model, AutoTokenizer alone) load; the chat template renders; tokenizer, processor and jigsaw agree on the ids;
 3. the response's ids are the tokenizer's for its text and `<|im_end|>`;
 4. transformers' log-probabilities (f32, eager attention, PIL image processor) agree with `logprobs`, relative to the
    largest magnitude of each sequence, or to 0.05 if all are smaller.
@@ -38,7 +39,9 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers import (
+    AutoConfig, AutoImageProcessor, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer,
+)
 
 import common
 
@@ -56,6 +59,10 @@ def parts_of(content):
 
 def encode_prompt(processor, tokenizer, messages, images):
     """Processor outputs of the prompt turns with the generation prompt; tokenizer and processor must render alike."""
+    if processor is None:
+        assert not images, "images for a text-only model"
+        rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return tokenizer([rendered], add_special_tokens=False, return_tensors="pt")
     turns = [{"role": m["role"], "content": parts_of(m["content"])} for m in messages]
     rendered = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     by_processor = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
@@ -64,8 +71,11 @@ def encode_prompt(processor, tokenizer, messages, images):
 
 
 def load(directory, adapter=None):
-    """(model, tokenizer, processor) of a checkpoint directory, in f32 with eager attention and the PIL processor; with an adapter, peft's."""
-    model, info = AutoModelForImageTextToText.from_pretrained(
+    """(model, tokenizer, processor) of a checkpoint directory, in f32 with eager attention and the PIL processor; with an adapter, peft's.
+    A text-only model has no processor."""
+    text_only = not hasattr(AutoConfig.from_pretrained(directory), "vision_config")
+    model_class = AutoModelForCausalLM if text_only else AutoModelForImageTextToText
+    model, info = model_class.from_pretrained(
         directory, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
     )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
@@ -75,6 +85,8 @@ def load(directory, adapter=None):
 
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     tokenizer = AutoTokenizer.from_pretrained(directory)
+    if text_only:
+        return model.eval(), tokenizer, None
     processor = AutoProcessor.from_pretrained(directory)
     # The default image processor resizes with torchvision, which differs from PIL by a level here and there.
     processor.image_processor = AutoImageProcessor.from_pretrained(directory, backend="pil")
@@ -97,12 +109,14 @@ def score(model, inputs, ids, response_tokens):
 def scored(data, scores, limit):
     """Sequences from a dataset split and the output of `jigsaw score` on it: as in FILE.json, but `ids` of the response only."""
     lines = lambda path: [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    records = {record["id"]: record for record in lines(Path(data) / "metadata.jsonl")}
+    # A JSONL of conversations has no ids; `jigsaw score` calls them by their lines.
+    path = Path(data) if Path(data).is_file() else Path(data) / "metadata.jsonl"
+    records = {record.get("id", f"line-{n}"): record for n, record in enumerate(lines(path), 1)}
     for line in lines(scores)[:limit]:
         record = records[line["id"]]
         yield {
             "messages": record["messages"],
-            "images": record["images"],
+            "images": record.get("images", []),
             "ids": line["token_ids"],
             "logprobs": line["logprobs"],
             "response_only": True,
@@ -146,7 +160,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", metavar="DIR", help="checkpoint directory")
     parser.add_argument("--expected", metavar="FILE", help="JSON written by jigsaw")
-    parser.add_argument("--data", metavar="DIR", help="dataset split that was scored")
+    parser.add_argument("--data", metavar="DIR", help="dataset split, or JSONL of conversations, that was scored")
     parser.add_argument("--scores", metavar="FILE", help="output of `jigsaw score` on it")
     parser.add_argument("--adapter", metavar="DIR", help="adapter (LoRA) that jigsaw trained for DIR: peft loads it")
     parser.add_argument("--limit", type=int, default=20, metavar="N", help="scores checked (default 20)")

@@ -4,7 +4,7 @@
 use super::kv_cache::{FusedKvCache, KvCache, ReferenceKvCache};
 use super::layout::Layout;
 use super::transformer::Model;
-use crate::model::sampling::{Draw, Sampler};
+use crate::model::token_sampler::{Draw, Sampler};
 use crate::model::{Completion, Prompt, Sampling};
 use crate::nn::{RowSource, Value, embed, parallel_map, read};
 use crate::rng::{self, Rng};
@@ -24,7 +24,7 @@ pub(super) const PREFILL_TOKENS: usize = 8192;
 /// together costs less.
 const MAX_PER_THREAD_BYTES: usize = 64 << 20;
 
-/// Prompts that nobody works on yet.
+/// Prompts that are still to be decoded.
 struct Queue<'a> {
     /// Number of the first prompt's random streams.
     first: usize,
@@ -35,7 +35,7 @@ struct Queue<'a> {
 }
 
 impl Queue<'_> {
-    /// The next prompts to prefill together, beside `active` samples. None if there are no more, or no responses are wanted.
+    /// The next prompts to prefill together, beside `active` samples. Empty if there are no more, or no samples are asked for.
     fn take(&self, active: usize, slots: usize) -> Vec<usize> {
         let mut taken = Vec::new();
         let mut tokens = 0;
@@ -104,7 +104,7 @@ impl Model {
         let mut done = Vec::new();
         let mut active: Vec<Slot> = Vec::new();
         loop {
-            if active.is_empty() || (cache.takes_more() && active.len() + queue.samples <= slots) {
+            if active.is_empty() || (cache.accepts_more() && active.len() + queue.samples <= slots) {
                 let taken = queue.take(active.len(), slots);
                 if !taken.is_empty() {
                     active.extend(self.start(queue, &taken, sampler, cache.as_mut())?);
@@ -186,8 +186,8 @@ impl Model {
     }
 }
 
-/// Draw the next token of each slot from its row of logits. Logits that are no numbers are an error: there would always be
-/// a token to choose, and the model would only look stupid.
+/// Draw the next token of each slot from its row of logits. Logits that are not finite are an error: some token would be drawn all the
+/// same, and the model would only look bad.
 fn draw(slots: &mut [Slot], rows: &[&[f32]], sampler: &Sampler) -> Result<()> {
     slots.par_iter_mut().zip(rows).try_for_each(|(slot, logits)| {
         let Draw { id, logprob } = sampler.draw(logits, &mut slot.rng);

@@ -35,7 +35,7 @@ pub fn interpolate(a: &Path, b: &Path, alpha: f64, out: &Path, overwrite: bool) 
     let partners = partners(a, &stored_a, b, &stored_b)?;
     same_settings(a, config_a.as_ref(), b, config_b.as_ref())?;
     stored_b.check_head()?;
-    // Looked at before anything is written.
+    // Checked before anything is written.
     for (tensor, partner) in &partners {
         for (dir, values) in [(a, stored_a.values(tensor)?), (b, stored_b.values(partner)?)] {
             if let Some(value) = values.iter().find(|v| !v.is_finite()) {
@@ -85,7 +85,8 @@ fn partners<'s>(
     }
 }
 
-/// What the same shapes do not tell: settings such as the rotary base, and which token a row of the embeddings belongs to.
+/// Refuse models that differ in more than their weights: in settings such as the rotary base, or in the token that a row of the
+/// embeddings stands for.
 fn same_settings(dir_a: &Path, a: &dyn Architecture, dir_b: &Path, b: &dyn Architecture) -> Result<()> {
     let (here, there) = (dir_a.display(), dir_b.display());
     if a.to_json() != b.to_json() {
@@ -198,7 +199,7 @@ mod tests {
         std::fs::create_dir(at("else")).unwrap();
         std::fs::write(at("else").join("notes.txt"), "x").unwrap();
         assert!(said("else", true).contains("not empty") && at("else").join("notes.txt").exists());
-        // What an interrupted call has left behind is begun anew, but not while another process is at it.
+        // A call replaces what an interrupted one left behind, unless another process is still writing there.
         std::fs::create_dir(at("cut")).unwrap();
         let marker = std::fs::File::create(at("cut").join(files::UNFINISHED)).unwrap();
         std::fs::write(at("cut").join(".model.safetensors.123.tmp"), "half").unwrap();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// Keys and values of every active sample. The order of the samples is that in which they were added.
 pub trait KvCache {
     /// Whether samples can be added while others are active.
-    fn takes_more(&self) -> bool;
+    fn accepts_more(&self) -> bool;
     /// For one layer, in order from layer 0: `prompts` are the rows of `qkv` that each prompt has; each gets `samples` samples.
     fn prefill(&mut self, layer: usize, qkv: &Tensor, prompts: &[Vec<usize>], samples: usize) -> Result<()>;
     /// Append row i's key and value to sample i and attend with its query heads: `[samples, q dim]`.
@@ -35,8 +35,8 @@ struct SampleCache {
     own: Vec<KvBuffer>,
 }
 
-/// Samples of one prompt that attend together.
-const TOGETHER: usize = 16;
+/// Most samples of one prompt that attend together.
+const MAX_ATTENTION_GROUP: usize = 16;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
@@ -50,7 +50,7 @@ impl FusedKvCache {
 }
 
 impl KvCache for FusedKvCache {
-    fn takes_more(&self) -> bool {
+    fn accepts_more(&self) -> bool {
         true
     }
 
@@ -89,7 +89,7 @@ impl KvCache for FusedKvCache {
             sample.own[layer].push(row, heads);
         });
         let same_prompt = |a: &SampleCache, b: &SampleCache| Arc::ptr_eq(&a.prompt[layer], &b.prompt[layer]);
-        let groups = self.samples.chunk_by(same_prompt).flat_map(|group| group.chunks(TOGETHER));
+        let groups = self.samples.chunk_by(same_prompt).flat_map(|group| group.chunks(MAX_ATTENTION_GROUP));
         let mut tasks = Vec::new();
         let (mut out_left, mut data_left) = (&mut out[..], data);
         for group in groups {
@@ -158,7 +158,7 @@ impl ReferenceKvCache {
 }
 
 impl KvCache for ReferenceKvCache {
-    fn takes_more(&self) -> bool {
+    fn accepts_more(&self) -> bool {
         !self.stepped
     }
 

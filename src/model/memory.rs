@@ -14,10 +14,10 @@ use std::sync::Arc;
 /// Bytes of an f32.
 const F32: usize = 4;
 
-/// What is kept is rounded up by the allocator, by at most an eighth.
+/// The allocator rounds every block up, by at most an eighth.
 const ROUNDING: f64 = 1.06;
 
-/// The same of a device, and what is not counted there.
+/// The same for a device, with what is not counted there.
 const DEVICE_ROUNDING: f64 = 1.1;
 
 /// Logits that the output head holds at once (see `nn::token_stats`): all of them up to the first number, else one tile.
@@ -156,7 +156,7 @@ impl Model {
     /// As [`Model::backward_bytes`] in candle ops, which take a batch whole and keep the inputs of every op; what an op's own backward pass
     /// makes for the time being comes on top, that of the widest.
     fn device_floats(&self, batch: &[Sequence]) -> usize {
-        // What does not fit the model is told when it is run.
+        // A batch that does not fit the model is an error when it is run, not when it is planned.
         let Ok(layout) = Layout::meta(batch, self.architecture()) else { return 0 };
         let (t, v, heads) = self.shapes();
         let (rows, predicted) = (layout.rows.len(), layout.predictors.len());

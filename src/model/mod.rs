@@ -33,11 +33,11 @@ pub mod processor;
 mod qwen2;
 mod qwen2_5_vl;
 mod registry;
-mod sampling;
 pub mod sequence;
 mod shapes;
 mod shards;
 pub mod tensor_file;
+mod token_sampler;
 mod transformer;
 pub mod weights;
 

@@ -38,11 +38,11 @@ pub enum Values<'a> {
     /// In a tensor, maybe of another device or another type.
     Tensor(&'a Tensor),
     /// Nowhere yet: made when they are written, and then forgotten.
-    Made(&'a dyn Fn() -> Result<Vec<f32>>),
+    Computed(&'a dyn Fn() -> Result<Vec<f32>>),
 }
 
 /// Write a safetensors file, whole or not at all; every tensor as `dtype`, which is f32, bf16 or f16. Returns what the file
-/// is meant to hold.
+/// should hold.
 pub fn write(
     path: &Path,
     mut sources: Vec<Source<'_>>,
@@ -60,7 +60,7 @@ pub fn write(
             match source.values {
                 Values::Slice(values) => write_values(out, values, dtype, &mut bytes)?,
                 Values::Tensor(tensor) => pieces(tensor, |values| write_values(out, values, dtype, &mut bytes))?,
-                Values::Made(make) => {
+                Values::Computed(make) => {
                     let values = make().map_err(io::Error::other)?;
                     if values.len() != source.shape.iter().product::<usize>() {
                         return Err(io::Error::other(format!(

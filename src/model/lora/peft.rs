@@ -129,7 +129,7 @@ impl Adapter {
         Ok(Adapter { about, parts, warning })
     }
 
-    /// Write it into an existing directory, in f32. Returns what the weight file is meant to hold.
+    /// Write it into an existing directory, in f32. Returns what the weight file should hold.
     pub fn write(&self, dir: &Path) -> Result<FileChecksum> {
         let matrices = self.parts.iter().flat_map(|(module, lora)| {
             [("A", &lora.a), ("B", &lora.b)].map(|(kind, parameter)| Source {

@@ -1,7 +1,7 @@
 //! Multimodal rotary positions: where each token stands in time, height and width.
 //!
 //! A text token stands at the same number on all three axes. An image's tokens share one temporal position and are
-//! numbered by row and column, all counted from where the text before it ended; the text after it goes on from the
+//! numbered by row and column, all counted from where the text before it ended; the text after it continues from the
 //! larger of its sides. Source: transformers 5, `Qwen2_5_VLModel.get_rope_index`, for text and still images.
 
 use crate::model::positions::Positions;

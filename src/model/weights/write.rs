@@ -16,7 +16,7 @@ use std::sync::Arc;
 const SHARD_BYTES: usize = 4_000_000_000;
 
 /// Write weights under their published names: `model.safetensors`, or shards and their index when they are large.
-/// `dtype` is f32, bf16 or f16. Returns what the weight files are meant to hold.
+/// `dtype` is f32, bf16 or f16. Returns what the weight files should hold.
 pub fn write(dir: &Path, parameters: &[Arc<Parameter>], dtype: DType) -> Result<Vec<FileChecksum>> {
     let sources = parameters.iter().map(|p| Source {
         name: p.name.clone(),
@@ -37,7 +37,7 @@ pub(crate) fn write_with(
     let sources = shapes.iter().zip(&makers).map(|((name, shape), make)| Source {
         name: name.clone(),
         shape: shape.clone(),
-        values: Values::Made(make),
+        values: Values::Computed(make),
     });
     write_sharded(dir, sources.collect(), dtype, SHARD_BYTES)
 }
@@ -100,7 +100,7 @@ mod tests {
         let sources = parameters.iter().zip(&makers).map(|(p, make)| Source {
             name: p.name.clone(),
             shape: p.var.dims().to_vec(),
-            values: if p.name == "b" { Values::Made(make) } else { Values::Tensor(p.var.as_tensor()) },
+            values: if p.name == "b" { Values::Computed(make) } else { Values::Tensor(p.var.as_tensor()) },
         });
         write_sharded(dir.path(), sources.collect(), DType::BF16, 26).unwrap();
         let (files, index) = weight_files(dir.path()).unwrap();

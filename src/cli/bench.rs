@@ -5,7 +5,7 @@ use super::output::{print, status};
 use super::progress::EvalProgress;
 use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, RESULTS_CSV, RESULTS_JSON};
 use crate::model::{Compute, ModelLoader};
-use crate::sampling::server::{self, Endpoint};
+use crate::sampling::chat_api::{self, Endpoint};
 use crate::{Error, Result};
 use candle_core::Device;
 use std::fmt::Write;
@@ -46,7 +46,7 @@ pub(super) fn evaluate_server(
     warn_of_large_files(specs);
     let prepared = bench::prepare_for_server(specs, settings)?;
     let mut bars = EvalProgress::default();
-    let key = server::api_key_from_env();
+    let key = chat_api::api_key_from_env();
     let results = bench::run_server(&prepared, endpoint, key, out, fresh, &mut |name, p| bars.update(name, p));
     bars.clear();
     let (results, usage) = results?;

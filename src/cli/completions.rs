@@ -14,10 +14,10 @@ pub struct CompletionsArgs {
 }
 
 impl CompletionsArgs {
-    /// Print the script on stdout.
-    pub fn run(self) -> Result<()> {
+    /// Print the script for this command line on stdout.
+    pub fn run(self, mut command: clap::Command) -> Result<()> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut super::command(), "jigsaw", &mut script);
+        clap_complete::generate(self.shell, &mut command, "jigsaw", &mut script);
         print(&String::from_utf8_lossy(&script))
     }
 }

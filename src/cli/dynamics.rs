@@ -34,7 +34,7 @@ pub struct DynamicsArgs {
     /// Training data of a regime: NAME=DIR, a dataset directory; one or several
     #[arg(long, value_name = "NAME=DIR", num_args = 1.., required = true)]
     train: Vec<String>,
-    /// Prior knowledge: NAME=FILE.tsv[:RULE] (docs/benchmarks.md; v is the question with the base's own greedy answer), or NAME=DIR, a
+    /// Prior knowledge: NAME=FILE.tsv[:SCORER] (docs/benchmarks.md; v is the question with the base's own greedy answer), or NAME=DIR, a
     /// dataset (with the responses of its records); several may be given
     #[arg(long, value_name = "NAME=FILE", num_args = 1.., required = true)]
     prior: Vec<String>,

@@ -10,8 +10,8 @@ use crate::eval::{EvalRequest, ServerEvalRequest, evaluate_checkpoint, evaluate_
 use crate::forgetting::{CompareRequest, NEW_TASK, PROMPTS};
 use crate::io::files;
 use crate::model::Sampling;
-use crate::sampling::server::{self, Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT};
-use crate::sampling::{BATCH_SIZE, SamplePlan, SampleProgress, decoding};
+use crate::sampling::chat_api::{self, Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT};
+use crate::sampling::{BATCH_SIZE, SamplePlan, SampleProgress, sampling_flags};
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -189,7 +189,7 @@ impl EvalArgs {
                 print(&format!("{}{}\n", dataset_table(&result), request.out.join("result.json").display()))
             }
             Work::ServerDataset(request) => {
-                let key = server::api_key_from_env();
+                let key = chat_api::api_key_from_env();
                 let (result, usage) = with_bar(|progress| evaluate_server(&request, key, progress))?;
                 let file = request.out.join("result.json");
                 print(&format!("{}{}{}\n", dataset_table(&result), usage_line(usage), file.display()))
@@ -207,7 +207,7 @@ impl EvalArgs {
                 return bad(flag, "0: must be at least 1");
             }
         }
-        decoding::check_requests(self.concurrency)?;
+        sampling_flags::check_requests(self.concurrency)?;
         if self.timeout > LONGEST_TIMEOUT {
             return bad("--timeout", &format!("{}: must be at most {LONGEST_TIMEOUT} seconds, a day", self.timeout));
         }

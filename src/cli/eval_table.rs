@@ -2,7 +2,7 @@
 
 use crate::eval::EvalResult;
 use crate::sampling::Summary;
-use crate::sampling::server::TokenUsage;
+use crate::sampling::chat_api::TokenUsage;
 use crate::stats::Interval;
 use crate::tasks::{NoAnswer, partial_credit_label};
 use std::fmt::Write;

@@ -78,7 +78,7 @@ impl Command {
             Command::Report(args) => done(args.run()),
             Command::Study(args) => args.run(),
             Command::Model(args) => done(args.run()),
-            Command::Completions(args) => done(args.run()),
+            Command::Completions(args) => done(args.run(command())),
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use super::hub;
 use super::output::{print, status};
-use crate::model::convert::{Precision, convert};
+use crate::model::convert_dtype::{Precision, convert};
 use crate::model::init::{Preset, write_checkpoint};
 use crate::model::inspect::{Inspection, inspect};
-use crate::model::interpolate::interpolate;
+use crate::model::interpolate_weights::interpolate;
 use crate::model::lora;
 use crate::{Error, Result};
 use std::fmt::Write as _;

@@ -227,8 +227,8 @@ fn table(report: &RolloutReport) -> String {
 mod tests {
     use super::*;
     use crate::Error;
+    use crate::sampling::chat_api::Endpoint;
     use crate::sampling::rollout::{Selection, Teacher};
-    use crate::sampling::server::Endpoint;
     use clap::Parser;
 
     #[derive(clap::Parser)]

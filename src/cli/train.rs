@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Environment variable that stands for `--metrics-command`.
-const REPORT_TO: &str = "JIGSAW_METRICS_COMMAND";
+const METRICS_COMMAND_VARIABLE: &str = "JIGSAW_METRICS_COMMAND";
 
 /// Train a model: supervised (sft) or by reinforcement (rft, GRPO).
 ///
@@ -68,7 +68,7 @@ pub struct TrainArgs {
     /// Send each line of metrics.jsonl, with the run's name, to the standard input of this shell command, which is started once; for the
     /// runs of a study, set JIGSAW_METRICS_COMMAND. If the command fails, training continues
     #[arg(long, value_name = "COMMAND")]
-    report_to: Option<String>,
+    metrics_command: Option<String>,
     /// Print the resolved settings and exit
     #[arg(long)]
     print_config: bool,
@@ -105,7 +105,9 @@ impl TrainArgs {
         }
         let signals = Signals::listen()?;
         let mut progress = TrainProgress::new();
-        let command = self.report_to.or_else(|| std::env::var(REPORT_TO).ok().filter(|command| !command.is_empty()));
+        let command = self
+            .metrics_command
+            .or_else(|| std::env::var(METRICS_COMMAND_VARIABLE).ok().filter(|command| !command.is_empty()));
         let ended = match command {
             None => launch(&task, &Single, &signals.stop, &mut progress),
             Some(command) => {

@@ -265,3 +265,8 @@ fn check(record: &Record, root: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+/// Whether a path names what [`Dataset::open`] reads, a directory or a `.jsonl` file, rather than the file of a benchmark.
+pub fn is_dataset(path: &Path) -> bool {
+    path.is_dir() || jsonl::is_jsonl(path)
+}

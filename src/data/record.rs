@@ -2,6 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The file of a split that holds its records, one JSON object a line.
+pub const METADATA: &str = "metadata.jsonl";
+/// Stands in a message for the next image of the record.
+pub const IMAGE_PLACEHOLDER: &str = "<image>";
+
 /// SHA-256 of an image file.
 pub type Digest = [u8; 32];
 

@@ -1,8 +1,8 @@
 //! The whole measurement of tiny models on a few samples: from files to files, stopped and gone on with.
 
-use super::measure::{DynamicsObserver, DynamicsRequest, run};
 use super::output_dir::{DYNAMICS_JSON, PAIRS, SAMPLES};
 use super::result::{DynamicsResult, InfluenceConfig, Pair};
+use super::run::{DynamicsObserver, DynamicsRequest, run};
 use super::samples::{ResponseSource, Sample};
 use super::sgd_step::ResponseLoss;
 use crate::Result;

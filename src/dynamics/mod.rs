@@ -5,23 +5,23 @@
 
 pub mod distribution;
 pub mod influence;
-mod kl;
-mod measure;
+mod kl_regression;
 mod output_dir;
 mod pairing;
 mod perplexity;
 mod result;
+mod run;
 mod samples;
 pub mod sgd_step;
 mod table;
 mod write;
 
 pub use influence::{Influence, influences};
-pub use kl::{KlAndForgetting, KlPoint, kl_and_forgetting};
-pub use measure::{DynamicsObserver, DynamicsRequest, run};
+pub use kl_regression::{KlAndForgetting, KlPoint, kl_and_forgetting};
 pub use output_dir::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, PAIRS, SAMPLES, read_pairs};
 pub use perplexity::Perplexity;
 pub use result::{CheckpointResult, DynamicsResult, InfluenceConfig, Pair, PairSummary, SampleSetResult};
+pub use run::{DynamicsObserver, DynamicsRequest, run};
 pub use samples::{ResponseSource, Sample, SampleRole};
 pub use sgd_step::{Gradient, ResponseLoss, Stepper};
 pub use table::{divergence, influence_over_checkpoints, influence_table, likelihood, notes};

@@ -1,7 +1,7 @@
 //! The result of a measurement, as `dynamics.json` holds it, summed up from single pairs.
 
 use super::influence::Influence;
-use super::kl::KlAndForgetting;
+use super::kl_regression::KlAndForgetting;
 use super::perplexity::{Perplexity, median};
 use super::sgd_step::ResponseLoss;
 use crate::Result;

@@ -1,7 +1,7 @@
 //! From lines of pairs to what is told of them.
 
 use super::fixtures::{dynamics, influence, pair, pairs};
-use super::kl::kl_and_forgetting;
+use super::kl_regression::kl_and_forgetting;
 use super::output_dir::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD};
 use super::result::{CheckpointResult, DynamicsResult, Pair};
 use super::table::notes;

@@ -1,6 +1,6 @@
 //! Tables of a measurement: the same cells on a terminal, in Markdown and on the page.
 
-use super::kl::KlAndForgetting;
+use super::kl_regression::KlAndForgetting;
 use super::result::{CheckpointResult, DynamicsResult, PairSummary, SampleSetResult};
 use crate::stats::table::{Table, points, short};
 use crate::stats::{Agreement, Interval, LinearFit};

@@ -2,20 +2,20 @@
 //! interrupted evaluation continues; a finished one is only read.
 
 pub mod bench;
-mod checkpoint;
-mod divergence;
 mod eval_dir;
-mod score;
-mod server;
+mod evaluate_api;
+mod evaluate_checkpoint;
+mod kl_divergence;
+mod logprobs;
 
-pub use checkpoint::{EvalRequest, evaluate_checkpoint};
-pub use divergence::{
+pub use eval_dir::{EvalDir, EvalInfo, EvalResult};
+pub use evaluate_api::{ServerEvalRequest, evaluate_server};
+pub use evaluate_checkpoint::{EvalRequest, evaluate_checkpoint};
+pub use kl_divergence::{
     BATCH, BaseSamples, Comparison, Direction, Divergence, Measured, OwnAnswer, OwnAnswers, PromptDivergence, spread,
     token_divergences,
 };
-pub use eval_dir::{EvalDir, EvalInfo, EvalResult};
-pub use score::{ResponseScore, missing_responses, score_responses};
-pub use server::{ServerEvalRequest, evaluate_server};
+pub use logprobs::{ResponseScore, missing_responses, score_responses};
 
 use crate::Result;
 use crate::model::Sampling;

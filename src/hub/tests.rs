@@ -86,7 +86,7 @@ fn a_snapshot_directory_gives_the_name_and_commit_that_find_it_again() {
     let home = tempfile::tempdir().unwrap();
     let config = hub_config(&[("HF_HUB_CACHE", home.path().to_str().unwrap())]).unwrap();
     let commit = "0123456789abcdef0123456789abcdef01234567";
-    let dir = home.path().join("models--acme--tiny/cache").join(commit);
+    let dir = home.path().join("models--acme--tiny/snapshots").join(commit);
     std::fs::create_dir_all(&dir).unwrap();
     assert_eq!(repo_id_of(&dir, &config, &missing), None, "it is not whole");
     std::fs::write(dir.join("config.json"), "{}").unwrap();

@@ -1,6 +1,6 @@
 //! Scoring and training passes: a batch goes through the model in shards.
 
-use super::distributed::{add_gradients, broadcast_gradients};
+use super::all_reduce::{add_gradients, broadcast_gradients};
 use super::forward::empty_stats;
 use super::language_model::LanguageModel;
 use super::sequence::{LossFn, Sequence, TokenGrads, TokenStats};

@@ -2,7 +2,7 @@
 
 use super::architecture::Architecture;
 use super::checkpoint::read_architecture;
-use super::compute::Compute;
+use super::compute_dtype::Compute;
 use super::language_model::LanguageModel as _;
 use super::lora::{self, Adapter};
 use super::parts::Part;

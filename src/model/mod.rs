@@ -3,23 +3,23 @@
 //! [`load`] reads a checkpoint directory. What differs between families is behind [`Architecture`], one folder each; everything else
 //! here is written once for all of them.
 
+pub mod all_reduce;
 mod architecture;
 mod backward;
 mod check;
 mod checkpoint;
-mod compute;
-pub mod convert;
+mod checkpoint_hash;
+mod compute_dtype;
+pub mod convert_dtype;
 mod decoder;
-pub mod distributed;
-pub(crate) mod fields;
 mod file_names;
 mod forward;
 mod generate;
-mod hash;
 mod hub_files;
 pub mod init;
 pub mod inspect;
-pub mod interpolate;
+pub mod interpolate_weights;
+pub(crate) mod json_fields;
 mod kv_cache;
 mod language_model;
 mod layout;
@@ -45,9 +45,9 @@ pub use architecture::Architecture;
 pub use check::check;
 pub use checkpoint::read_architecture;
 pub use checkpoint::require_checkpoint;
-pub use compute::Compute;
+pub use checkpoint_hash::{hash_model, hash_prompt_files};
+pub use compute_dtype::Compute;
 pub use file_names::missing_files;
-pub use hash::{hash_model, hash_prompt_files};
 pub use hub_files::CheckpointSelector;
 pub use language_model::{
     BackwardBytes, LanguageModel, MemoryFootprint, Predictions, Predictor, PromptEncoder, PromptSize,

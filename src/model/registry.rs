@@ -1,7 +1,7 @@
 //! The model families that this program knows, by the `model_type` of `config.json`.
 
 use super::architecture::Architecture;
-use super::fields::Fields;
+use super::json_fields::Fields;
 use super::{qwen2, qwen2_5_vl};
 use crate::{Error, Result};
 use serde_json::Value;

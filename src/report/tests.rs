@@ -339,7 +339,7 @@ pub(super) mod prior_knowledge {
 
         let csv = fs::read_to_string(out.with_extension("csv")).unwrap();
         assert!(csv.starts_with(CSV_HEADER));
-        let matched: Vec<&str> = csv.lines().filter(|line| line.contains(",matched,")).collect();
+        let matched: Vec<&str> = csv.lines().filter(|line| line.contains(",equal-accuracy,")).collect();
         // Levels 10 % to 70 %, and 41 %, the highest that both reach; RFT gets to 41 %.
         assert_eq!(matched.len(), 16, "{matched:?}");
         let of = |run: &str, at: &str| {

@@ -1,6 +1,9 @@
 //! A whole task, batch by batch: each batch is sampled, scored and handed over.
 
-use super::{Prompts, Responder, SampleOptions, ScoredResponse, Summary, sample};
+use super::batch::sample;
+use super::responder::{Prompts, Responder, SampleOptions};
+use super::response::ScoredResponse;
+use super::summary::Summary;
 use crate::model::Sampling;
 use crate::tasks::Task;
 use crate::{Error, Result};

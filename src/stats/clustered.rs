@@ -2,7 +2,7 @@
 //! observation, however many values it has.
 
 use super::intervals::{Interval, Z, wilson};
-use super::proportions::{mcnemar, paired_proportions};
+use super::mcnemar::{mcnemar, paired_proportions};
 use super::student::{student_t_quantile, student_t_two_sided};
 
 /// A mean with the statistics for testing it and for combining it with other means.

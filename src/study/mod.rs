@@ -7,12 +7,13 @@
 
 mod checkpoints;
 mod command;
+mod completion;
 mod estimate;
 mod file;
 mod input;
 mod plan;
 mod process;
-mod record;
+mod remaining;
 mod resolve;
 mod run;
 mod task;

@@ -1,8 +1,8 @@
 //! Runs a task as a child process of this program. Its output goes to a log, and a lock on the log says that the task is being worked on.
 
 use super::command::Command;
+use super::completion::{Record, is_done, request};
 use super::file::ResolveConfig;
-use super::record::{Record, done, request};
 use super::task::Task;
 use crate::dynamics::DynamicsRequest;
 use crate::io::files;
@@ -82,7 +82,7 @@ impl Process {
             // On a file system without locks, tasks run without one.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
-        if !task.aggregates && done(out, task)? {
+        if !task.aggregates && is_done(out, task)? {
             return Ok(StartResult::Done);
         }
         let hashed = task.inputs.iter().filter_map(|input| Some((input.path.display().to_string(), input.hash()?)));

@@ -1,8 +1,9 @@
 //! Runs the tasks of a study that are not done, several at a time, each when the tasks that it needs are done.
 
+use super::completion::Record;
 use super::file::ResolveConfig;
 use super::process::{Ended, Process, StartResult};
-use super::record::{Record, done};
+use super::remaining::{finished_aggregates, finished_tasks, wanted_tasks};
 use super::task::{Plan, Task};
 use super::throughput::Throughput;
 use crate::io::files;
@@ -78,21 +79,10 @@ pub fn run(
     progress: &mut dyn StudyObserver,
 ) -> Result<Outcome> {
     check(out)?;
-    let mut finished = HashSet::new();
-    for task in &plan.tasks {
-        if done(out, task)? && !task.aggregates {
-            finished.insert(task.name.as_str());
-        }
-    }
-    let wanted = wanted(plan, options, &finished)?;
+    let mut finished = finished_tasks(plan, out)?;
+    let wanted = wanted_tasks(plan, &options.only, &finished)?;
     claim(plan, toml, out)?;
-    // A task that aggregates is done again only when there is more to aggregate.
-    let fresh = wanted.iter().any(|task| !task.aggregates && !finished.contains(task.name.as_str()));
-    for task in plan.tasks.iter().filter(|task| task.aggregates && task.name != "report" && !fresh) {
-        if done(out, task)? {
-            finished.insert(&task.name);
-        }
-    }
+    finished.extend(finished_aggregates(plan, out, &wanted, &finished)?);
     let mut runner = Runner {
         out,
         options,
@@ -129,30 +119,6 @@ fn claim(plan: &Plan, toml: &str, out: &Path) -> Result<()> {
     files::create_dir(out)?;
     files::write_atomic(&out.join(STUDY_TOML), toml.as_bytes())?;
     plan.index.write(out)
-}
-
-fn wanted<'a>(plan: &'a Plan, options: &RunOptions, finished: &HashSet<&str>) -> Result<Vec<&'a Task>> {
-    if options.only.is_empty() {
-        return Ok(plan.tasks.iter().collect());
-    }
-    let find = |name: &String| {
-        let found = plan.tasks.iter().find(|task| task.name == *name);
-        found.ok_or_else(|| Error::input(format!("--only {name}: there is no such task; --list names them")))
-    };
-    let wanted: Vec<&Task> = options.only.iter().map(find).collect::<Result<_>>()?;
-    for task in &wanted {
-        // A report is made of what there is.
-        let missing = |need: &&String| {
-            task.name != "report"
-                && !finished.contains(need.as_str())
-                && !options.only.contains(need)
-                && !plan.tasks.iter().any(|t| t.aggregates && t.name == **need)
-        };
-        if let Some(need) = task.needs.iter().find(missing) {
-            return Err(Error::input(format!("--only {}: it needs {need}, which is not done", task.name)));
-        }
-    }
-    Ok(wanted)
 }
 
 struct Runner<'a> {

@@ -47,7 +47,7 @@ lr = [5e-5, 1e-4]
 [regimes.rft.train]
 steps = 10
 [regimes.rft.rollout]
-samples = 4
+num_generations = 4
 
 [regimes.sft]
 method = "sft"

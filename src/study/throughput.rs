@@ -1,6 +1,6 @@
 //! How long a unit of work takes, measured on tasks that are done.
 
-use super::record::Record;
+use super::completion::Record;
 use super::task::{Kind, Task};
 use crate::Result;
 use std::collections::HashMap;

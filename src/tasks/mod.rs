@@ -1,7 +1,7 @@
 //! Tasks: what is asked, and what a response is worth.
 //!
 //! A [`Task`] is a set of examples, each with its [`Scorer`]. A scorer reads a response into a [`Score`]; the reward of training and
-//! the accuracy of evaluation are both read from that. Nothing outside `jigsaw` knows of tiles. `docs/architecture-task.md` says how to
+//! the accuracy of evaluation are both read from that. Nothing outside `jigsaw` knows of tiles. `docs/architecture.md` says how to
 //! add a task or a scorer.
 
 pub mod benchmarks;
@@ -11,6 +11,7 @@ mod dataset;
 mod encode;
 mod generator;
 pub mod jigsaw;
+mod meta;
 mod registry;
 mod response;
 mod reward;
@@ -31,12 +32,3 @@ pub use reward::{Reward, RewardSettings, TERMS};
 pub use score::{NoAnswer, Score};
 pub use scorer::{AnswerDrawing, GoldDrawing, Mark, Scorer};
 pub use task::Task;
-
-use crate::data::Record;
-use crate::{Error, Result};
-
-/// A field of the record's `meta`, or an input error that names it.
-fn meta<T: serde::de::DeserializeOwned>(record: &Record, field: &str) -> Result<T> {
-    let value = record.meta.get(field).ok_or_else(|| Error::input(format!("field `meta.{field}` is missing")))?;
-    serde_json::from_value(value.clone()).map_err(|e| Error::input(format!("field `meta.{field}`: {e}")))
-}

@@ -11,7 +11,7 @@ use super::state::TrainerState;
 use crate::io::files;
 use crate::io::files::FileChecksum;
 use crate::model::LanguageModel;
-use crate::model::convert::{copy_model_files, declare_f32};
+use crate::model::convert_dtype::{copy_model_files, declare_f32};
 use crate::model::lora;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};

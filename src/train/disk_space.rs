@@ -7,7 +7,7 @@ use super::freeze::is_adapter;
 use super::job::TrainJob;
 use super::run_dir::RunDir;
 use crate::io::files;
-use crate::model::convert::model_file_bytes;
+use crate::model::convert_dtype::model_file_bytes;
 use crate::nn::Parameter;
 use crate::{Error, Result};
 use std::cell::Cell;

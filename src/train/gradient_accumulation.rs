@@ -3,7 +3,7 @@
 use super::objective::{BatchTotals, MetricSums, Needs, Objective, ObjectiveInputs};
 use super::shard_outputs::ShardOutputs;
 use crate::comm::Communicator;
-use crate::model::{LanguageModel, Sequence, distributed};
+use crate::model::{LanguageModel, Sequence, all_reduce};
 use crate::{Error, Result};
 
 /// The sequences of one forward and backward pass, with what the objective needs to know of them.
@@ -41,11 +41,11 @@ impl MicroBatch {
         temperature: f32,
     ) -> Result<MicroBatch> {
         if needs.old_logprobs {
-            self.old_logprobs = Some(distributed::score(comm, model, &self.sequences, temperature)?);
+            self.old_logprobs = Some(all_reduce::score(comm, model, &self.sequences, temperature)?);
         }
         if needs.reference_logprobs {
             let reference = reference.ok_or_else(no_reference)?;
-            self.reference_logprobs = Some(distributed::score(comm, reference, &self.sequences, temperature)?);
+            self.reference_logprobs = Some(all_reduce::score(comm, reference, &self.sequences, temperature)?);
         }
         Ok(self)
     }

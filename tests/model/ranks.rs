@@ -5,7 +5,7 @@ use image::RgbImage;
 use jigsaw::comm::{Communicator, Single, threads};
 use jigsaw::data::Record;
 use jigsaw::model::init::{Preset, write_checkpoint};
-use jigsaw::model::{LanguageModel as _, Model, Prompt, Sequence, TokenGrads, distributed, load as load_model};
+use jigsaw::model::{LanguageModel as _, Model, Prompt, Sequence, TokenGrads, all_reduce, load as load_model};
 use jigsaw::tasks::{Score, Task};
 use jigsaw::train::launch::{TrainRequest, launch};
 use jigsaw::train::metrics::Metrics;
@@ -355,7 +355,7 @@ fn gradients(
     }
     let numbers = |grad: candle_core::Tensor| grad.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let gradients = model.parameters().iter().map(|p| p.grad().map(numbers)).collect();
-    Ok((gradients, distributed::score(comm, &model, batch, 1.0)?))
+    Ok((gradients, all_reduce::score(comm, &model, batch, 1.0)?))
 }
 
 #[test]

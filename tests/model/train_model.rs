@@ -3,7 +3,7 @@
 use crate::common;
 use crate::common::Recorded;
 use jigsaw::comm::Single;
-use jigsaw::model::convert::{Precision, convert};
+use jigsaw::model::convert_dtype::{Precision, convert};
 use jigsaw::model::init::{Preset, write_checkpoint};
 use jigsaw::model::{Compute, LanguageModel as _, Model, ModelLoader, Prompt, Sequence};
 use jigsaw::nn::Parameter;

@@ -163,7 +163,7 @@ fn an_interrupted_evaluation_of_a_server_continues_without_paying_twice() {
     let said = failed(dir, &line, 1);
     assert!(said.contains("status 500: out of order, [key]") && said.contains("the same command continues"), "{said}");
     assert!(!dir.join("out/result.json").exists());
-    let paid = rows(&dir.join("out/paid.jsonl")).len();
+    let paid = rows(&dir.join("out/api-cache.jsonl")).len();
     assert_eq!(paid, 8);
     {
         let log = server.log.lock().unwrap();
@@ -224,7 +224,7 @@ fn an_interrupted_evaluation_of_a_server_continues_without_paying_twice() {
     let rescored = done(dir, "eval --rescore --out out");
     assert!(rescored.contains("100.0 %"), "{rescored}");
     assert_eq!(done(dir, "report out --out page.html").trim(), "page.html");
-    for file in ["key.json", "paid.jsonl", "responses.jsonl", "result.json"] {
+    for file in ["key.json", "api-cache.jsonl", "responses.jsonl", "result.json"] {
         assert!(!fs::read_to_string(dir.join("out").join(file)).unwrap().contains(SECRET), "{file}");
     }
 }

@@ -93,7 +93,7 @@ fn unavailable_models_are_refused_with_what_to_do() {
     refused(&offline, 2, &["no model at acme/tiny", "HF_HUB_OFFLINE is set", "hf/hub"]);
     // Such a process ends when its standard input does.
     let mut task = hub.jigsaw(home, INSPECT);
-    task.env("JIGSAW_OF_A_STUDY", "1").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    task.env("JIGSAW_CHILD_OF_STUDY", "1").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut task = task.spawn().unwrap();
     let held = task.stdin.take();
     let of_a_study = task.wait_with_output().unwrap();

@@ -74,7 +74,7 @@ fn every_mistake_is_named_refused_with_code_2_and_changes_nothing() {
         ("report nope", "no run at nope: there is no such directory"),
         ("report file", "no run at file: that is a file"),
         ("report empty", "no run in empty"),
-        ("report empty --out file", "--out file is there already"),
+        ("report empty --out file", "--out file exists and is not a .html file"),
         ("study --config nope.toml", "nope.toml"),
         ("model inspect nope", "no model at nope: there is no such directory"),
         ("model inspect file", "no model at file: that is a file"),

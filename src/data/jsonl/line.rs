@@ -81,7 +81,7 @@ pub(super) fn record(object: &Object, line: usize, found: &mut Images) -> Result
         meta: match object.get("meta") {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(meta)) => meta.clone(),
-            Some(_) => return Err("field `meta` is no object".into()),
+            Some(_) => return Err("field `meta` is not an object".into()),
         },
     };
     check_placeholders(&record, field)?;
@@ -119,7 +119,7 @@ fn text<'a>(object: &'a Object, field: &str) -> Result<Option<&'a str>, String> 
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
         Some(Value::String(_)) => Err(format!("field `{field}` is empty")),
-        Some(_) => Err(format!("field `{field}` is no text")),
+        Some(_) => Err(format!("field `{field}` is not a string")),
     }
 }
 
@@ -144,7 +144,7 @@ fn turns(object: &Object) -> Result<Vec<Message>, String> {
             ));
         }
     };
-    let Value::Array(all) = value else { return Err(format!("field `{field}` is no list of turns")) };
+    let Value::Array(all) = value else { return Err(format!("field `{field}` is not a list of turns")) };
     let mut messages: Vec<Message> = Vec::with_capacity(all.len() + 1);
     match non_null(object, "system") {
         Some(Value::String(system)) if system.trim().is_empty() => {}
@@ -152,12 +152,12 @@ fn turns(object: &Object) -> Result<Vec<Message>, String> {
             reject_other_placeholders(system).map_err(|why| format!("field `system`: {why}"))?;
             messages.push(Message { role: "system".into(), content: system.clone() });
         }
-        Some(_) => return Err("field `system` is no text".into()),
+        Some(_) => return Err("field `system` is not a string".into()),
         None => {}
     }
     for (i, turn) in all.iter().enumerate() {
         let bad = |name: &str, why: String| format!("field `{field}[{i}]{name}`: {why}");
-        let Value::Object(turn) = turn else { return Err(bad("", "is no object".into())) };
+        let Value::Object(turn) = turn else { return Err(bad("", "is not an object".into())) };
         if let Some(name) =
             TOOL_CALL_FIELDS.into_iter().find(|name| turn.get(*name).is_some_and(|value| !is_empty(value)))
         {
@@ -171,7 +171,7 @@ fn turns(object: &Object) -> Result<Vec<Message>, String> {
                     &format!(".{name}"),
                     "is a list of parts; write a text with `<image>` where images go".into(),
                 )),
-                Some((name, _)) => Err(bad(&format!(".{name}"), "is no text".into())),
+                Some((name, _)) => Err(bad(&format!(".{name}"), "is not a string".into())),
                 None => Err(bad("", format!("has neither `{}` nor `{}`", names[0], names[1]))),
             }
         };
@@ -272,13 +272,14 @@ fn answer(object: &Object, record: &mut Record) -> Result<String, String> {
             None | Some(Value::Null) => {}
             Some(Value::Array(all)) => {
                 let golds: Option<Vec<String>> = all.iter().map(plain).collect();
-                let golds = golds.filter(|g| !g.is_empty()).ok_or(format!("field `{field}` is no list of texts"))?;
+                let golds =
+                    golds.filter(|g| !g.is_empty()).ok_or(format!("field `{field}` is not a list of strings"))?;
                 let first = golds[0].clone();
                 record.meta.entry("answers").or_insert_with(|| golds.into());
                 return Ok(first);
             }
             Some(value) => {
-                let gold = plain(value).ok_or(format!("field `{field}` is no text"))?;
+                let gold = plain(value).ok_or(format!("field `{field}` is not a string"))?;
                 // A record of our own is taken as it is.
                 return Ok(if object.contains_key("task") { gold } else { gold_of(&gold) });
             }

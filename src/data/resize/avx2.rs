@@ -1,7 +1,7 @@
 //! The two passes with instructions that the compiler does not find: a sum of two products of 16 bits each.
 //! Results are those of the plain passes.
 
-use super::{BEYOND, FRACTION_BITS, WEIGHT_BITS, Weights};
+use super::weights::{BEYOND, FRACTION_BITS, WEIGHT_BITS, Weights};
 use std::arch::x86_64::*;
 
 /// Values that `down` works on at once.

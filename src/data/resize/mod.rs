@@ -9,19 +9,10 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+mod weights;
 
 use image::RgbImage;
-use multiversion::multiversion;
-use std::f64::consts::PI;
-
-/// Lobes of the kernel on each side.
-const LOBES: f64 = 3.0;
-/// Fractional bits of a weight.
-const WEIGHT_BITS: u32 = 14;
-/// Fractional bits of a value between the passes.
-const FRACTION_BITS: u32 = 6;
-/// Values after those of the picture that [`across`] may read.
-const BEYOND: usize = 12;
+use weights::{BEYOND, FRACTION_BITS, WEIGHT_BITS, Weights};
 
 /// The crop `[left, top, width, height]` of `image`, resized to `to_width` x `to_height`.
 ///
@@ -48,84 +39,6 @@ pub fn resize(image: &RgbImage, [left, top, width, height]: [u32; 4], to_width: 
     across(&lower, width * 3, horizontal.as_ref().unwrap_or(&vertical), &mut small);
     RgbImage::from_raw(to_width, to_height, small)
         .unwrap_or_else(|| unreachable!("the passes fill to_width x to_height x 3 bytes"))
-}
-
-/// For each output position: the first input position it reads, and the fixed-point weights from there on.
-struct Weights {
-    spans: Vec<(usize, usize)>,
-    values: Vec<i16>,
-    stride: usize,
-}
-
-impl Weights {
-    fn new(from: usize, to: usize) -> Self {
-        let scale = from as f64 / to as f64;
-        let widened = scale.max(1.0);
-        let reach = LOBES * widened;
-        let stride = reach.ceil() as usize * 2 + 1;
-        let mut spans = Vec::with_capacity(to);
-        let mut values = vec![0; to * stride];
-        let mut exact = vec![0.0; stride];
-        for (position, row) in values.chunks_exact_mut(stride).enumerate() {
-            let center = (position as f64 + 0.5) * scale;
-            let first = (center - reach + 0.5).max(0.0) as usize;
-            let count = ((center + reach + 0.5) as usize).min(from) - first;
-            let exact = &mut exact[..count];
-            fill(exact, (first as f64 + 0.5 - center) / widened, 1.0 / widened);
-            let unit = f64::from(1 << WEIGHT_BITS) / exact.iter().sum::<f64>();
-            // What rounding takes from one weight goes to the next, so that they add up to exactly one.
-            let (mut sum, mut rounded) = (0.0, 0);
-            for (fixed, weight) in row.iter_mut().zip(exact) {
-                sum += *weight * unit;
-                let next = (sum + 0.5).floor() as i32;
-                *fixed = (next - rounded) as i16;
-                rounded = next;
-            }
-            spans.push((first, count));
-        }
-        Weights { spans, values, stride }
-    }
-
-    /// First input position and weights of output position `i`.
-    fn of(&self, i: usize) -> (usize, &[i16]) {
-        let (first, count) = self.spans[i];
-        (first, &self.values[i * self.stride..][..count])
-    }
-}
-
-/// The kernel at `start`, `start + step` and so on.
-#[multiversion(targets("x86_64+avx2"))]
-fn fill(values: &mut [f64], start: f64, step: f64) {
-    for (i, value) in (0i32..).zip(values) {
-        *value = lanczos(start + f64::from(i) * step);
-    }
-}
-
-/// sinc(x) sinc(x / 3) within three lobes. With sin 3a = 3 sin a - 4 sin^3 a it takes a single sine.
-#[inline(always)]
-fn lanczos(x: f64) -> f64 {
-    // Nearer to 0 the kernel is 1 to the last bit, and the quotient 0 / 0.
-    let third = (x.abs() / LOBES).clamp(1e-9, 1.0);
-    let sine = sin_pi(third);
-    sine * sine * (3.0 - 4.0 * sine * sine) / (third * third * (LOBES * PI * PI))
-}
-
-/// sin(pi x) for x in 0..=1, by its series to within 1e-13: unlike the system's sine the same everywhere.
-#[inline(always)]
-fn sin_pi(x: f64) -> f64 {
-    /// The series of sin(x) / x in squares of x: (-1)^i / (2 i + 1)!.
-    const SERIES: [f64; 10] = {
-        let mut series = [1.0; 10];
-        let mut i = 1;
-        while i < series.len() {
-            series[i] = -series[i - 1] / ((2 * i) * (2 * i + 1)) as f64;
-            i += 1;
-        }
-        series
-    };
-    let x = x.min(1.0 - x) * PI;
-    let square = x * x;
-    SERIES.iter().rev().fold(0.0, |sum, &term| sum * square + term) * x
 }
 
 /// Each row of `out` is a weighted sum of rows of the photo, which lie `stride` values apart, rounded to [`FRACTION_BITS`].
@@ -192,6 +105,7 @@ fn plain_across(rows: &[i16], stride: usize, weights: &Weights, out: &mut [u8]) 
 mod tests {
     use super::*;
     use image::{Rgb, imageops};
+    use std::f64::consts::PI;
 
     fn noise(width: u32, height: u32) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| {
@@ -289,16 +203,6 @@ mod tests {
             }
             let image = noise(width, height);
             assert_eq!(resize(&image, [0, 0, width, height], width, height), image);
-        }
-    }
-
-    #[test]
-    fn the_kernel_is_that_of_the_systems_sine() {
-        for i in 0..=4000 {
-            let x = f64::from(i) * 1e-3;
-            let sinc = |x: f64| if x == 0.0 { 1.0 } else { (PI * x).sin() / (PI * x) };
-            let exact = if x < 3.0 { sinc(x) * sinc(x / 3.0) } else { 0.0 };
-            assert!((lanczos(x) - exact).abs() < 1e-12, "{x}: {} for {exact}", lanczos(x));
         }
     }
 

@@ -9,7 +9,8 @@
 //! The images are held in memory, encoded: a Parquet file has no place to find one again by.
 
 use super::images::{ImageCollector, ImageRef};
-use super::{TableBuilder, Tsv, TsvRow, TsvSchema, list, require};
+use super::list;
+use super::table::{TableBuilder, Tsv, TsvRow, TsvSchema, require};
 use crate::data::source::guarded;
 use crate::{Error, Result};
 use parquet::file::reader::{FileReader, SerializedFileReader};

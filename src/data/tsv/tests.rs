@@ -3,6 +3,7 @@
 use super::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use image::RgbImage;
 use std::io::Cursor;
 
 /// A picture of one colour, encoded.

@@ -2,11 +2,11 @@
 
 use super::BenchmarkSpec;
 use crate::data::is_dataset;
-use crate::eval::server::no_weights;
+use crate::eval::evaluate_api::no_weights;
 use crate::model::PromptEncoder;
 use crate::model::hash_prompt_files;
 use crate::model::{Processor, Sampling};
-use crate::sampling::{SamplePlan, decoding};
+use crate::sampling::{SamplePlan, sampling_flags};
 use crate::tasks::benchmarks::{self, Pixels, Protocol};
 use crate::tasks::example_size;
 use crate::tasks::{self, Task};
@@ -222,7 +222,7 @@ impl BenchmarkSettings {
                 return Err(Error::input(format!("{flag} 0: must be at least 1")));
             }
         }
-        decoding::check(&self.sampling, self.plan.samples)
+        sampling_flags::check(&self.sampling, self.plan.samples)
     }
 
     /// The image size limits: the user's, else the benchmark's where they lie within the checkpoint's, else the checkpoint's.

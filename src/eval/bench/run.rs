@@ -1,11 +1,11 @@
 //! One checkpoint, or one server, on all prepared benchmarks.
 
 use super::{PreparedBenchmark, RESULTS_CSV, RESULTS_JSON, write_results};
-use crate::eval::server::{Questions, Server};
+use crate::eval::evaluate_api::{Questions, Server};
 use crate::eval::{EvalDir, EvalResult, evaluate_in};
 use crate::io::files;
 use crate::model::{Model, ModelLoader, hash_model, hash_prompt_files};
-use crate::sampling::server::{Endpoint, TokenUsage};
+use crate::sampling::chat_api::{Endpoint, TokenUsage};
 use crate::sampling::{LocalModel, SampleProgress, SamplingKey};
 use crate::{Error, Result};
 use std::path::Path;

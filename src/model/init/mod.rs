@@ -4,7 +4,7 @@ mod tokenizer;
 
 use crate::io::files;
 use crate::model::architecture::Architecture;
-use crate::model::convert::{Precision, declare};
+use crate::model::convert_dtype::{Precision, declare};
 use crate::model::qwen2::{self, TextConfig};
 use crate::model::qwen2_5_vl::config::{Config, VisionConfig};
 use crate::model::shapes::VisionShape;

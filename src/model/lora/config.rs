@@ -1,10 +1,10 @@
 //! `adapter_config.json`: what an adapter is, what its matrices are multiplied by, and where its base is.
 
-use super::LoraSettings;
+use super::settings::LoraSettings;
 use super::targets::{ALL_LINEAR, Module, Targets, whole};
 use crate::model::architecture::Architecture;
-use crate::model::fields::{self, Fields};
 use crate::model::file_names::{ADAPTER_CONFIG, is_adapter, missing_files};
+use crate::model::json_fields::{self, Fields};
 use crate::{Error, Result, hub};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -88,7 +88,7 @@ impl AdapterConfig {
     /// the model in a way that is not supported or not known.
     pub fn read(dir: &Path) -> Result<AdapterConfig> {
         let path = dir.join(ADAPTER_CONFIG);
-        let value = fields::read_json(&path)?;
+        let value = json_fields::read_json(&path)?;
         Self::from_json(&path, value).map_err(|e| e.context(path.display()))
     }
 
@@ -377,7 +377,10 @@ mod tests {
     use super::*;
 
     fn architecture() -> std::sync::Arc<dyn Architecture> {
-        crate::model::parse_architecture(&json!({ "model_type": "qwen2_5_vl" })).unwrap()
+        crate::model::parse_architecture(
+            &json!({ "model_type": "qwen2_5_vl", "vision_config": { "out_hidden_size": 8192 } }),
+        )
+        .unwrap()
     }
 
     fn linear_map(name: &str) -> Module {

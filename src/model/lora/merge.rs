@@ -1,9 +1,11 @@
 //! An adapter merged into its base: `W + scale * B A`, a checkpoint like any other.
 
-use super::{Adapter, base_of, is_adapter};
+use super::adapter::Adapter;
+use super::config::base_of;
 use crate::io::files;
 use crate::model::checkpoint::read_architecture;
-use crate::model::convert::{Precision, write_like};
+use crate::model::convert_dtype::{Precision, write_like};
+use crate::model::file_names::is_adapter;
 use crate::model::weights::CheckpointFiles;
 use crate::nn::{Matrix, MatrixMut, matmul, read};
 use crate::{Error, Result};

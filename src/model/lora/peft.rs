@@ -1,9 +1,9 @@
 //! PEFT's directory: `adapter_config.json` and `adapter_model.safetensors`.
 
+use super::adapter::{Adapter, pair};
 use super::config::{AdapterConfig, local_base};
 use super::settings::scale;
 use super::targets::{Module, modules};
-use super::{Adapter, pair};
 use crate::io::files;
 use crate::io::files::FileChecksum;
 use crate::model::architecture::Architecture;

@@ -1,12 +1,12 @@
 //! Messages and images -> [`Prompt`]: chat template, tokenizer, image preprocessing.
 
-pub mod pixels;
+pub mod chat_template;
+pub mod image_processor;
 pub mod resample;
-pub mod template;
 pub mod tokens;
 
-pub use pixels::{ImageProcessor, smart_resize};
-pub use template::ChatTemplate;
+pub use chat_template::ChatTemplate;
+pub use image_processor::{ImageProcessor, smart_resize};
 pub use tokens::Tokens;
 
 use crate::data::{IMAGE_PLACEHOLDER, Message};

@@ -2,7 +2,7 @@
 
 use crate::io::files;
 use crate::model::architecture::Architecture;
-use crate::model::fields::Fields;
+use crate::model::json_fields::Fields;
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -4,7 +4,7 @@
 //! default.
 
 use crate::Result;
-use crate::model::fields::{Fields, MAX_LAYERS, MAX_WIDTH};
+use crate::model::json_fields::{Fields, MAX_LAYERS, MAX_WIDTH};
 use crate::model::shapes::DecoderShape;
 use serde_json::{Value, json};
 

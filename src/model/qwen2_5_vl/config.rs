@@ -4,7 +4,7 @@
 //! transformers 5 writes them under `text_config` and calls them `rope_parameters`. A key that is absent has the value
 //! that transformers' `Qwen2_5_VLConfig` gives it, because transformers does not write keys that have their default.
 
-use crate::model::fields::{Fields, MAX_LAYERS, MAX_WIDTH};
+use crate::model::json_fields::{Fields, MAX_LAYERS, MAX_WIDTH};
 use crate::model::qwen2::TextConfig;
 use crate::model::qwen2::config::{one_or_list, rotary_fields};
 use crate::{Error, Result};

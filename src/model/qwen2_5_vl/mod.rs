@@ -1,9 +1,9 @@
 //! Qwen2.5-VL: Qwen2's decoder with positions in time, height and width, and a vision tower before it.
 
 pub mod config;
-mod names;
-mod rope;
+mod mrope;
 mod vision;
+mod weight_names;
 
 pub use config::Config;
 
@@ -52,15 +52,15 @@ impl Architecture for Config {
     }
 
     fn parameter_shapes(&self) -> Vec<(String, Vec<usize>)> {
-        names::parameter_shapes(self)
+        weight_names::parameter_shapes(self)
     }
 
     fn published_name(&self, stored: &str) -> String {
-        names::published_name(stored)
+        weight_names::published_name(stored)
     }
 
     fn transformers_name(&self, published: &str) -> String {
-        names::transformers_name(published)
+        weight_names::transformers_name(published)
     }
 
     fn decoder_module_pattern(&self) -> &'static str {
@@ -68,7 +68,7 @@ impl Architecture for Config {
     }
 
     fn part(&self, parameter: &str) -> Part {
-        names::part(parameter)
+        weight_names::part(parameter)
     }
 
     fn eos_token_ids(&self) -> &[u32] {
@@ -85,7 +85,7 @@ impl Architecture for Config {
     }
 
     fn positions(&self, ids: &[u32], grids: &[[usize; 3]]) -> Result<Positions> {
-        rope::get_rope_index(ids, grids, self.image_token_id, self.vision.spatial_merge_size)
+        mrope::get_rope_index(ids, grids, self.image_token_id, self.vision.spatial_merge_size)
     }
 
     fn build(&self, weights: &mut NamedWeights) -> Result<Network> {

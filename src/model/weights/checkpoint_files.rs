@@ -217,7 +217,7 @@ fn rounded(values: &[f32]) -> Vec<bf16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::convert::{Precision, convert};
+    use crate::model::convert_dtype::{Precision, convert};
     use crate::model::init::{Preset, write_checkpoint};
     use crate::model::read_architecture;
     use crate::model::weights::load;

@@ -1,6 +1,6 @@
 //! Which safetensors files hold the weights of a directory: one, or shards by their index.
 
-use crate::model::fields;
+use crate::model::json_fields;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ impl Index {
         struct Written {
             weight_map: BTreeMap<String, String>,
         }
-        let map = fields::read_json::<Written>(path)?.weight_map;
+        let map = json_fields::read_json::<Written>(path)?.weight_map;
         match map.values().find(|name| name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.')) {
             Some(name) => Err(Error::input(format!(
                 "{}: `{name}` is no name of a weight file; shards lie beside their index",

@@ -17,7 +17,7 @@ pub use write::write;
 pub(crate) use write::write_with;
 
 use super::architecture::Architecture;
-use super::compute::Compute;
+use super::compute_dtype::Compute;
 use crate::Result;
 use crate::nn::Parameter;
 use candle_core::{Device, Var};

@@ -3,7 +3,7 @@
 use super::checkpoint_files::CheckpointFiles;
 use super::storage::Storage;
 use crate::machine::{self, Place};
-use crate::model::compute::Compute;
+use crate::model::compute_dtype::Compute;
 use crate::{Error, Result};
 use std::collections::HashSet;
 

@@ -3,7 +3,8 @@
 //! The keys and values of a span are gathered once, and the query heads that share them are stacked: few products, as large as
 //! possible.
 
-use super::{Heads, Span, SpanGroup};
+use super::heads::Heads;
+use super::span::{Span, SpanGroup};
 use crate::nn::math::{exp, fold2, max, sum};
 use crate::nn::matmul::matmul_raw;
 use multiversion::multiversion;

@@ -6,80 +6,22 @@
 //! them ([`SpanGroup::shared_prefix`]). The backward pass recomputes probabilities from the saved log-sum-exp, one block of query rows
 //! at a time.
 
+mod heads;
 mod kernel;
 mod reference;
+mod span;
 
 use crate::Result;
 use crate::nn::slice::{from_vec, read};
 use crate::nn::{Tape, Value};
+pub use heads::Heads;
 use kernel::{GroupHead, SharedOutput};
 use rayon::prelude::*;
 pub use reference::MAX_BATCH_SCORES;
 use reference::reference;
+pub use span::{Span, SpanGroup};
 use std::ops::Range;
 use std::sync::Arc;
-
-/// Query rows of one span and the rows they attend to.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Span {
-    /// Query rows; they are keys for each other.
-    pub rows: Range<usize>,
-    /// Rows of the same span group to which every query row attends; may be empty.
-    pub prefix: Range<usize>,
-    /// Whether a row attends only to rows of the span up to itself, or to all of them.
-    pub causal: bool,
-}
-
-/// Spans that attend to rows of one another, and to a prefix of another group that they all share.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SpanGroup {
-    /// Rows of another span group, to which every span attends first; may be empty. That group attends to no row of this one.
-    pub shared_prefix: Range<usize>,
-    /// The spans.
-    pub spans: Vec<Span>,
-}
-
-impl SpanGroup {
-    /// A group of one span without a prefix.
-    pub fn single(rows: Range<usize>, causal: bool) -> Self {
-        let prefix = rows.start..rows.start;
-        SpanGroup { shared_prefix: prefix.clone(), spans: vec![Span { rows, prefix, causal }] }
-    }
-}
-
-/// Head counts and width of a head.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Heads {
-    /// Query heads.
-    pub query: usize,
-    /// Key and value heads; a divisor of `query`.
-    pub key_value: usize,
-    /// Elements of a head.
-    pub dim: usize,
-}
-
-impl Heads {
-    /// Elements of a row that holds all query, then all key, then all value heads.
-    pub fn stride(self) -> usize {
-        (self.query + 2 * self.key_value) * self.dim
-    }
-
-    fn group(self) -> usize {
-        self.query / self.key_value
-    }
-
-    fn query_at(self, head: usize) -> usize {
-        head * self.dim
-    }
-
-    fn key_at(self, kv_head: usize) -> usize {
-        (self.query + kv_head) * self.dim
-    }
-
-    fn value_at(self, kv_head: usize) -> usize {
-        (self.query + self.key_value + kv_head) * self.dim
-    }
-}
 
 /// Attention of `qkv` `[rows, (q + 2 kv) dim]` (positions already applied): `[rows, q dim]`.
 /// A row must be in exactly one span.

@@ -1,7 +1,8 @@
 //! Attention in candle ops, for devices without the fused kernel. The backward pass is written out: candle's autograd would hold every
 //! step of the softmax.
 
-use super::{Heads, SpanGroup};
+use super::heads::Heads;
+use super::span::SpanGroup;
 use crate::Result;
 use crate::nn::{Tape, Value};
 use candle_core::{D, Tensor};

@@ -1,9 +1,9 @@
 //! A study as one long table, a number in each row.
 
-use super::load::{SeedRun, Study, Variant, accuracy, format_loss, kl_new, kl_prior, prior};
+use super::level::level;
+use super::load::{self, SeedRun, Study, Variant, accuracy, format_loss, kl_new, kl_prior, prior};
 use super::seed_stats::{OverSeeds, over_seeds, reached};
 use super::tables::{equal_levels, families};
-use super::{level, load};
 use crate::forgetting::{ALL, BenchmarkChange, TunedResult, brief, brief_data};
 use crate::report::trajectory::step;
 use crate::sampling::Summary;

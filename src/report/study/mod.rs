@@ -1,6 +1,7 @@
 //! The first section of a study's page: what each regime learned and forgot, and what it forgot at equal accuracy.
 
 mod csv;
+mod level;
 mod load;
 mod seed_stats;
 mod sentences;
@@ -14,18 +15,12 @@ pub use load::{Study, load};
 use super::chart::{Axis, COLOURS, Chart, Mark, Point, Series};
 use crate::forgetting::{BenchmarkChange, TunedResult, brief};
 use crate::stats::table::percent;
+use level::level;
 use load::{SeedRun, Variant, accuracy, prior};
-use seed_stats::{OverSeeds, common_accuracy, reached};
+use seed_stats::{OverSeeds, reached};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use tables::Grid;
-
-/// The accuracy at which regimes are compared: see [`common_accuracy`].
-fn level(study: &Study<'_>) -> Option<f64> {
-    let trajectories: Vec<_> = study.regimes.iter().filter_map(|regime| Some(regime.best()?.trajectories())).collect();
-    let base = super::trajectory::start(&trajectories.concat());
-    common_accuracy(&trajectories.iter().map(Vec::as_slice).collect::<Vec<_>>(), base)
-}
 
 /// The values of the page's template.
 pub fn view(study: &Study<'_>) -> Value {

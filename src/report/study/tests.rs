@@ -269,7 +269,7 @@ fn partial_credit_is_read_from_the_stored_evaluations() {
     let (_, md, csv) = page(out);
     assert!(row(&md, "rft")[5].starts_with("87.5 %"), "{:?}", row(&md, "rft"));
     assert!(row(&md, "base")[5].ends_with("\u{2020})") && row(&md, "sft")[5] == "\u{2013}", "{:?}", row(&md, "base"));
-    let by_kind = &md[md.find("### New task by kind of picture").unwrap()..];
+    let by_kind = &md[md.find("### New task by category").unwrap()..];
     let rft = row(by_kind, "rft");
     for (cell, expected) in [(1, "50.0 %"), (2, "75.0 %"), (3, "100.0 %"), (4, "100.0 %")] {
         assert!(rft[cell].starts_with(expected), "{rft:?}");
@@ -301,7 +301,7 @@ fn a_study_under_way_shows_what_is_there_and_names_what_is_not() {
         "One seed only: rft",
         "0 of 4 runs measured",
         "not measured yet",
-        "No two regimes have come 10 points above the base",
+        "No two regimes gained 10 points",
     ] {
         assert!(html.contains(expected), "{expected:?} is missing");
     }

@@ -22,7 +22,7 @@ use crate::model::init::SPECIAL;
 use crate::model::{Compute, ModelLoader, require_checkpoint};
 use crate::model::{Processor, Sampling};
 use crate::model::{hash_model, hash_prompt_files};
-use crate::sampling::server::{self, ChatClient, Endpoint, TokenUsage};
+use crate::sampling::chat_api::{self, ChatClient, Endpoint, TokenUsage};
 use crate::sampling::{
     LocalModel, Responder, SamplePlan, SampleProgress, SamplingKey, ScoredResponse, Summary, generated_tokens,
     progress_of, run,
@@ -159,7 +159,7 @@ fn sample(
     let done = outcomes.len() / plan.samples;
     let client = match &request.teacher {
         Teacher::Endpoint(endpoint) => {
-            Some(ChatClient::open(endpoint, server::api_key_from_env(), &request.out.join(rollout_dir::API_CACHE))?)
+            Some(ChatClient::open(endpoint, chat_api::api_key_from_env(), &request.out.join(rollout_dir::API_CACHE))?)
         }
         _ => None,
     };

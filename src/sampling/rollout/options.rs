@@ -2,8 +2,8 @@
 
 use super::{Answer, Keep, RolloutRequest, Selection, TRAIN, Teacher};
 use crate::model::Sampling;
-use crate::sampling::server::{Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT};
-use crate::sampling::{BATCH_SIZE, SamplePlan, decoding};
+use crate::sampling::chat_api::{Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT};
+use crate::sampling::{BATCH_SIZE, SamplePlan, sampling_flags};
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -192,8 +192,8 @@ impl RolloutRequest {
                 return bad(flag, "0: must be at least 1");
             }
         }
-        decoding::check_requests(concurrency.unwrap_or(1))?;
-        decoding::check(sampling, plan.samples)?;
+        sampling_flags::check_requests(concurrency.unwrap_or(1))?;
+        sampling_flags::check(sampling, plan.samples)?;
         match (selection.keep, selection.answer) {
             (Keep::Correct, Answer::Gold) => {
                 bad("--keep", "correct with --answer gold would replace right answers by themselves; drop one of them")

@@ -3,7 +3,7 @@
 use super::*;
 use crate::data::{METADATA, Record};
 use crate::model::init::{Preset, write_checkpoint};
-use crate::sampling::server::tests as chat_tests;
+use crate::sampling::chat_api::tests as chat_tests;
 use crate::tasks::Style;
 use crate::tasks::jigsaw::QuestionKind;
 use crate::tasks::jigsaw::generate::{Cues, JigsawSettings, generate};

@@ -4,9 +4,9 @@
 //! is a known benchmark, or one of the user's own with the scorer given beside it ([`find`]).
 
 mod boxes;
-mod prompt;
+mod prompt_from_row;
+mod prompt_template;
 mod protocol;
-mod record;
 mod registry;
 
 pub use boxes::Corners;
@@ -23,7 +23,7 @@ use crate::data::Record;
 use crate::data::tsv::{Tsv, TsvRow, TsvSchema};
 use crate::{Error, Result};
 use image::RgbImage;
-use record::{Reading, record};
+use prompt_from_row::{Reading, record};
 use std::path::Path;
 
 /// Longest response in tokens to questions that are asked as they are.

@@ -5,7 +5,7 @@ use super::expression::{ExpressionError, evaluate};
 use super::question::NAME;
 use crate::data::Record;
 use crate::tasks::chance::Chance;
-use crate::tasks::meta;
+use crate::tasks::meta::meta;
 use crate::tasks::response::{Style, answer_block, check_format};
 use crate::tasks::score::Score;
 use crate::tasks::scorer::Scorer;

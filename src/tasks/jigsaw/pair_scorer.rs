@@ -3,7 +3,7 @@
 use crate::data::Record;
 use crate::tasks::chance::Chance;
 use crate::tasks::jigsaw::PAIR;
-use crate::tasks::meta;
+use crate::tasks::meta::meta;
 use crate::tasks::response::{Style, answer_block, check_format, choice_letter};
 use crate::tasks::score::Score;
 use crate::tasks::scorer::Scorer;

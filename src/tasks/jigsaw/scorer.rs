@@ -4,7 +4,7 @@ use crate::data::Record;
 use crate::tasks::chance::Chance;
 use crate::tasks::jigsaw::answer::{OrderError, numbers, permutation_answer};
 use crate::tasks::jigsaw::{Grid, ORDER, Permutation, chance, draw};
-use crate::tasks::meta;
+use crate::tasks::meta::meta;
 use crate::tasks::response::{Style, answer_block, check_format};
 use crate::tasks::score::Score;
 use crate::tasks::scorer::{AnswerDrawing, GoldDrawing, Scorer};

@@ -3,8 +3,10 @@
 //! Each number comes twice: from the strict reading under its name, from the lenient one under `lenient/` and its name.
 //! Shares are in [0, 1]. The functions expect one response to each question; with several, aggregate each sample separately.
 
-use super::reading::Reading;
-use super::{share, style, yes_no};
+use super::answer_score::share;
+use super::extract_answer::Reading;
+use super::response_scorer::style;
+use super::yes_no;
 use crate::data::Record;
 use crate::tasks::Score;
 use crate::{Error, Result};

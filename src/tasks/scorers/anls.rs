@@ -4,8 +4,9 @@
 //! score is `1 - d` for the nearest gold answer, and 0 if that is below 0.5. Exactly 0.5 counts, as in the benchmark's
 //! own evaluation and the harnesses (the paper's formula would have it 0).
 
+use super::answer_score::{AnswerScore, AnswerScorer, EMPTY};
+use super::gold::golds;
 use super::text::{bare, plain};
-use super::{AnswerScore, AnswerScorer, EMPTY, golds};
 use crate::Result;
 use crate::data::Record;
 

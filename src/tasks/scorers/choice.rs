@@ -12,10 +12,12 @@
 //! a few words that follow a letter (`A is right`). An answer that
 //! none of them can read is unparsed and wrong: no option is ever drawn at random.
 
+use super::answer_score::{AnswerScore, AnswerScorer, EMPTY, share};
+use super::gold::gold;
 use super::text::{find_words, fold_width, plain};
-use super::{AnswerScore, AnswerScorer, EMPTY, gold, meta, share};
 use crate::data::Record;
 use crate::tasks::chance::Chance;
+use crate::tasks::meta::meta;
 use crate::tasks::response::choice_letter;
 use crate::{Error, Result};
 

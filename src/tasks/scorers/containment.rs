@@ -3,10 +3,12 @@
 //! Response and gold answers are trimmed, in lower case, with line feeds as spaces. For formulas (`meta.formula`: OCRBench's
 //! handwritten mathematical expressions) case counts and spaces do not.
 
+use super::answer_score::{AnswerScore, AnswerScorer, EMPTY, share};
+use super::gold::golds;
 use super::text::fold_width;
-use super::{AnswerScore, AnswerScorer, EMPTY, golds, meta, share};
 use crate::Result;
 use crate::data::Record;
+use crate::tasks::meta::meta;
 
 /// Name of the scorer.
 pub const NAME: &str = "containment";

@@ -4,8 +4,9 @@
 //! numbers are equal if their values are (`2.5` = `2.50`, `1,000` = `1000`). Leniently, a gold answer may occur in it as whole
 //! words, a gold number as a number.
 
+use super::answer_score::{AnswerScore, AnswerScorer, EMPTY, share};
+use super::gold::golds;
 use super::text::{bare, contains_words, fold_width, grouped, numbers, plain};
-use super::{AnswerScore, AnswerScorer, EMPTY, golds, share};
 use crate::Result;
 use crate::data::Record;
 

@@ -4,9 +4,11 @@
 //! the prompt and the model that the record declares ([`Space`]); it is never guessed from the numbers. Boxes are compared in
 //! pixels of the original image, as they are: not clipped to it, negative coordinates included.
 
+use super::answer_score::{AnswerScore, AnswerScorer, EMPTY, share};
+use super::gold::gold;
 use super::text::{decimal, numbers};
-use super::{AnswerScore, AnswerScorer, EMPTY, gold, meta, share};
 use crate::data::Record;
+use crate::tasks::meta::meta;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 

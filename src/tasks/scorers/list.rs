@@ -3,9 +3,10 @@
 //! The score is the share of parts that stand in their place, of the longer of both lists; parts are compared as `exact` compares
 //! answers. An answer with more than four times as many parts as the gold one is not read: it enumerates guesses.
 
+use super::answer_score::{AnswerScore, AnswerScorer, EMPTY};
 use super::exact::Content;
+use super::gold::gold;
 use super::text::{bare, fold_width};
-use super::{AnswerScore, AnswerScorer, EMPTY, gold};
 use crate::data::Record;
 use crate::{Error, Result};
 

@@ -3,8 +3,9 @@
 //! A number is right within 5 % of the gold number (inclusive; `x %` is x/100), any other answer if it equals the gold answer
 //! in lower case. A gold 0 asks for 0.
 
+use super::answer_score::{AnswerScore, AnswerScorer, EMPTY, share};
+use super::gold::golds;
 use super::text::{bare, decimal, fold_width, numbers, plain};
-use super::{AnswerScore, AnswerScorer, EMPTY, golds, share};
 use crate::Result;
 use crate::data::Record;
 

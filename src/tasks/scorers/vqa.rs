@@ -3,8 +3,9 @@
 //! An answer earns `min(1, matches / 3)`, averaged over the subsets that leave out one of the (10) human answers. Answer
 //! and gold answers are first normalised as in the benchmark's evaluation: punctuation, digit words, articles, contractions.
 
+use super::answer_score::{AnswerScore, AnswerScorer, EMPTY};
+use super::gold::golds;
 use super::text::{bare, contains_words};
-use super::{AnswerScore, AnswerScorer, EMPTY, golds};
 use crate::data::Record;
 use crate::{Error, Result};
 use std::collections::HashMap;

@@ -3,8 +3,9 @@
 //! Strictly, the answer is `yes` or `no` and nothing else, apart from case and punctuation around it. Leniently, it may say one
 //! of the two words anywhere, but not both. No other word stands for either.
 
+use super::answer_score::{AnswerScore, AnswerScorer, EMPTY, share};
+use super::gold::gold;
 use super::text::fold_width;
-use super::{AnswerScore, AnswerScorer, EMPTY, gold, share};
 use crate::data::Record;
 use crate::tasks::chance::Chance;
 use crate::{Error, Result};

@@ -6,20 +6,23 @@
 //!   splits have random streams of their own; a photo is in one split only, the same as in puzzles made with the same ratios.
 //! - Every question is written in both styles, the bare answer and thinking first.
 
+mod example;
 mod family;
 mod family_weight;
 mod objects;
 mod tsv;
 
+pub use example::STYLES;
 pub use family::{Family, Photos, Question};
 pub use family_weight::{FamilyWeight, parse_families};
 
 use crate::data::{Attribution, DatasetWriter, Digest, Manifest, Message, Record, Skipped, resize, source};
 use crate::io::files;
 use crate::tasks::generator::{Generator, SourcePool, SplitWriter, make_split, write_records};
-use crate::tasks::response::{Style, with_image};
+use crate::tasks::response::Style;
 use crate::tasks::split::{SPLITS, SplitRatios};
 use crate::{Error, Result, rng};
+use example::SuiteExample;
 use image::RgbImage;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -31,9 +34,6 @@ use std::path::{Path, PathBuf};
 
 /// Folder of the benchmark files in the output directory.
 pub const BENCH: &str = "bench";
-/// The forms in which every question is written.
-pub const STYLES: [Style; 2] = [Style::Direct, Style::Think];
-
 /// Pixels kept of the shorter side of a photo: twice the side of a picture.
 const KEPT: u32 = 168;
 
@@ -148,29 +148,6 @@ pub fn generate(
 struct QuestionId {
     family: Family,
     index: usize,
-}
-
-/// A question whose picture is written.
-struct SuiteExample {
-    family: Family,
-    index: usize,
-    question: Question,
-    /// The question stands before the picture.
-    first: bool,
-    size: (u32, u32),
-    digest: Digest,
-}
-
-impl SuiteExample {
-    /// The whole prompt in a style, with the place of the picture.
-    fn prompt(&self, style: Style) -> String {
-        with_image(&self.question.asked(style), self.first)
-    }
-
-    /// Path of its picture in the split.
-    fn image(&self) -> String {
-        format!("images/{}-{:06}.png", self.family.name(), self.index)
-    }
 }
 
 struct SuiteGenerator<'a> {

@@ -1,6 +1,6 @@
 //! Pictures of simple objects: a 3 x 3 grid of cells, each empty or with one object, on a dark field.
 
-use crate::data::draw::{Canvas, Color, polygon};
+use crate::data::canvas::{Canvas, Color, polygon};
 use crate::rng::Rng;
 use image::RgbImage;
 use rand::RngExt;

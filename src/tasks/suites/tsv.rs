@@ -1,6 +1,7 @@
 //! The test split as benchmark files: VLMEvalKit's columns, with the scorer, style and coordinate space of every row beside them.
 
-use super::{Family, STYLES, SuiteExample};
+use super::example::{STYLES, SuiteExample};
+use super::family::Family;
 use crate::io::files;
 use crate::tasks::response::Style;
 use crate::{Error, Result};

@@ -4,7 +4,7 @@
 //! and darker towards the viewer, light falls from the left. Without cues they are fields of shapes, the same everywhere on average:
 //! only what continues over the edges of the tiles tells where they belong.
 
-use crate::data::draw::{Canvas, Color, polygon};
+use crate::data::canvas::{Canvas, Color, polygon};
 use crate::rng::{self, Rng};
 use image::RgbImage;
 use rand::RngExt;

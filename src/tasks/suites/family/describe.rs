@@ -1,6 +1,6 @@
 //! What each cell holds: a dense task, from which a model learns to use its vision tower.
 
-use super::Question;
+use super::question::Question;
 use crate::rng::Rng;
 use crate::tasks::suites::objects::{CELLS, Objects};
 

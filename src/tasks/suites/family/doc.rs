@@ -1,7 +1,7 @@
 //! Look a value up in a form of captioned boxes or a table of a head line and a line of values.
 
-use super::Question;
-use crate::data::draw::{FONTS, draw_in_slots};
+use super::question::Question;
+use crate::data::canvas::{FONTS, draw_in_slots};
 use crate::rng::Rng;
 use crate::tasks::suites::objects::{CELL, CELLS, SIDE};
 use image::{Rgb, RgbImage};

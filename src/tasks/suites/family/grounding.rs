@@ -1,6 +1,6 @@
 //! Locate a described object.
 
-use super::Question;
+use super::question::Question;
 use crate::rng::Rng;
 use crate::tasks::suites::objects::{COLORS, Objects, PLACES, SHAPES};
 use rand::RngExt;

@@ -1,6 +1,6 @@
 //! What a real photo shows.
 
-use super::{Question, others};
+use super::question::{Question, others};
 use crate::data::resize;
 use crate::rng::Rng;
 use crate::tasks::suites::objects::SIDE;

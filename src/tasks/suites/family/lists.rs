@@ -1,7 +1,8 @@
 //! Several look-ups in one answer. A question of the other families looks up one thing. This one asks for many at once, and the answer
 //! repeats each item before its value, so that a small model learns look-up from every item.
 
-use super::{Question, doc};
+use super::doc;
+use super::question::Question;
 use crate::rng::Rng;
 use crate::tasks::suites::objects::{COLORS, NUMBERS, Object, Objects, PLACES, SHAPES};
 use image::RgbImage;

@@ -1,7 +1,7 @@
 //! Read a word or a number.
 
-use super::Question;
-use crate::data::draw::{FONTS, draw_in_slots};
+use super::question::Question;
+use crate::data::canvas::{FONTS, draw_in_slots};
 use crate::rng::Rng;
 use crate::tasks::suites::objects::SIDE;
 use image::{Rgb, RgbImage};

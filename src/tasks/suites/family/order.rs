@@ -1,9 +1,10 @@
 //! Instructions whose answer is numbers in an order. They share the words of other questions about tiles, not the question:
 //! nothing here asks where a tile belongs.
 
-use super::{Photos, Question};
+use super::knowledge::Photos;
+use super::question::Question;
 use crate::Result;
-use crate::data::draw::{FONTS, draw_in_slots};
+use crate::data::canvas::{FONTS, draw_in_slots};
 use crate::rng::Rng;
 use image::{Rgb, RgbImage};
 use rand::RngExt;

@@ -1,7 +1,7 @@
 //! Is an object there? Half the answers are yes. An absent object is drawn at random, or (adversarial) its colour and its shape
 //! are both there, on different objects.
 
-use super::Question;
+use super::question::Question;
 use crate::rng::Rng;
 use crate::tasks::suites::objects::{COLORS, Objects, PLACES, SHAPES};
 use rand::RngExt;

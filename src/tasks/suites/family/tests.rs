@@ -1,6 +1,8 @@
 use super::*;
 use crate::rng;
+use crate::tasks::response::Style;
 use crate::tasks::suites::objects::{COLORS, PLACES, SHAPES, SIDE};
+use image::RgbImage;
 use std::collections::{BTreeMap, HashSet};
 
 fn photos() -> Photos {

@@ -1,6 +1,6 @@
 //! Colour, shape, count and position, with lettered choices.
 
-use super::{Question, others};
+use super::question::{Question, others};
 use crate::rng::Rng;
 use crate::tasks::suites::objects::{CELLS, COLORS, NUMBERS, Object, Objects, SHAPES};
 use rand::RngExt;

@@ -6,7 +6,7 @@
 use crate::io::files;
 use crate::model::architecture::Architecture;
 use crate::model::checkpoint::read_architecture;
-use crate::model::convert::{Precision, write_like};
+use crate::model::convert_dtype::{Precision, write_like};
 use crate::model::weights::{CheckpointFiles, StoredTensor};
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -106,7 +106,7 @@ fn same_settings(dir_a: &Path, a: &dyn Architecture, dir_b: &Path, b: &dyn Archi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::convert::copy_model_files;
+    use crate::model::convert_dtype::copy_model_files;
     use crate::model::init::{Preset, write_checkpoint};
     use crate::model::weights;
     use candle_core::Device;

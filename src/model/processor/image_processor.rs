@@ -7,7 +7,7 @@
 use super::resample;
 use crate::io::files;
 use crate::model::ImageInput;
-use crate::model::fields::Fields;
+use crate::model::json_fields::Fields;
 use crate::{Error, Result};
 use image::RgbImage;
 use std::path::Path;

@@ -100,7 +100,7 @@ fn relocatable(value: Value, out: &Path) -> Value {
 ///
 /// # Errors
 /// An input error if it was done with other settings, or a file that it read has changed since.
-pub fn done(out: &Path, task: &Task) -> Result<bool> {
+pub fn is_done(out: &Path, task: &Task) -> Result<bool> {
     let Some(record) = Record::read(out, &task.name)? else { return Ok(false) };
     let now = Record::of(task, out)?;
     let growing = if task.aggregates { task.command.growing() } else { &[] };
@@ -185,10 +185,10 @@ mod tests {
     fn a_task_done_with_other_settings_is_refused_by_their_names() {
         let dir = tempfile::tempdir().unwrap();
         let one = training(1e-4, None, dir.path());
-        assert!(!done(dir.path(), &one).unwrap());
+        assert!(!is_done(dir.path(), &one).unwrap());
         record(&one, dir.path(), dir.path());
-        assert!(done(dir.path(), &one).unwrap());
-        let error = done(dir.path(), &training(2e-4, None, dir.path())).unwrap_err();
+        assert!(is_done(dir.path(), &one).unwrap());
+        let error = is_done(dir.path(), &training(2e-4, None, dir.path())).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().ends_with("\n  lr: 0.0001 -> 0.0002"), "{error}");
         let puzzles = |count: usize| {
             let settings = JigsawSettings { count, ..Default::default() };
@@ -197,7 +197,7 @@ mod tests {
             Task::new("puzzles.a", "x", Vec::new(), command, Kind::Make, 1.0)
         };
         record(&puzzles(24), dir.path(), dir.path());
-        let error = done(dir.path(), &puzzles(25)).unwrap_err();
+        let error = is_done(dir.path(), &puzzles(25)).unwrap_err();
         assert!(error.to_string().contains("count: 24 -> 25"), "{error}");
     }
 
@@ -210,9 +210,9 @@ mod tests {
             Task { aggregates: true, ..Task::new("report", "x", Vec::new(), command, Kind::Small, 1.0) }
         };
         record(&report("a", "r.html"), dir.path(), dir.path());
-        assert!(done(dir.path(), &report("a", "r.html")).unwrap());
-        assert!(!done(dir.path(), &report("b", "r.html")).unwrap());
-        let error = done(dir.path(), &report("a", "q.html")).unwrap_err();
+        assert!(is_done(dir.path(), &report("a", "r.html")).unwrap());
+        assert!(!is_done(dir.path(), &report("b", "r.html")).unwrap());
+        let error = is_done(dir.path(), &report("a", "q.html")).unwrap_err();
         assert!(error.to_string().contains("out: \"OUT/r.html\" -> \"OUT/q.html\""), "{error}");
     }
 
@@ -231,9 +231,9 @@ mod tests {
         let files = BTreeMap::from([(file.display().to_string(), hash)]);
         let record = Record { files, ..Record::of(&now(), dir.path()).unwrap() };
         record.write(dir.path(), "train.a").unwrap();
-        assert!(done(dir.path(), &now()).unwrap());
+        assert!(is_done(dir.path(), &now()).unwrap());
         write("[train]\nsteps = 6\n");
-        let error = done(dir.path(), &now()).unwrap_err();
+        let error = is_done(dir.path(), &now()).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains(&file.display().to_string()), "{error}");
         assert!(error.to_string().contains("train.a done with other settings"), "{error}");
     }
@@ -246,7 +246,7 @@ mod tests {
             Task { checkpoints, ..training(1e-4, None, dir.path()) }
         };
         record(&with(Some(2)), dir.path(), dir.path());
-        let again = |most| !done(dir.path(), &with(most)).unwrap();
+        let again = |most| !is_done(dir.path(), &with(most)).unwrap();
         assert_eq!([Some(2), Some(4), Some(1), None].map(again), [false, true, true, true]);
     }
 
@@ -256,8 +256,8 @@ mod tests {
         let now = |lr: f64| training(lr, None, dir.path());
         for before in [Path::new("out"), Path::new("/elsewhere/o/"), dir.path()] {
             record(&training(1e-4, None, before), dir.path(), before);
-            assert!(done(dir.path(), &now(1e-4)).unwrap(), "{}", before.display());
-            let error = done(dir.path(), &now(2e-4)).unwrap_err();
+            assert!(is_done(dir.path(), &now(1e-4)).unwrap(), "{}", before.display());
+            let error = is_done(dir.path(), &now(2e-4)).unwrap_err();
             assert!(error.to_string().ends_with("\n  lr: 0.0001 -> 0.0002"), "only what differs: {error}");
         }
         // Other data is other data, wherever it lies.
@@ -266,6 +266,6 @@ mod tests {
             train.data = "out/puzzles/b".into();
         }
         record(&other, dir.path(), Path::new("out"));
-        assert!(done(dir.path(), &now(1e-4)).is_err());
+        assert!(is_done(dir.path(), &now(1e-4)).is_err());
     }
 }

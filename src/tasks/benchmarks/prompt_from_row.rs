@@ -1,7 +1,7 @@
 //! From a row of a benchmark's file to the record that everything else works on.
 
 use super::boxes::{Corners, gold_box};
-use super::prompt::{Slots, render, with_images};
+use super::prompt_template::{Slots, render, with_images};
 use super::registry::{Benchmark, CIRCULAR, Group};
 use crate::data::tsv::{Tsv, TsvRow, list};
 use crate::data::{Message, Record};

@@ -4,11 +4,11 @@
 //! Every response is written to `api-cache.jsonl` as it comes, so that none is paid for twice. Images are sent in their own size; the
 //! server resizes them.
 
-use super::checkpoint::split_of;
 use super::eval_dir::API_CACHE;
+use super::evaluate_checkpoint::split_of;
 use super::{EvalDir, EvalResult, evaluate_in};
 use crate::model::Sampling;
-use crate::sampling::server::{ChatClient, Endpoint, TokenUsage};
+use crate::sampling::chat_api::{ChatClient, Endpoint, TokenUsage};
 use crate::sampling::{SamplePlan, SampleProgress, SamplingKey};
 use crate::tasks::benchmarks::Protocol;
 use crate::tasks::{self, Task};

@@ -1,29 +1,15 @@
-//! A model behind an address: a client of the chat API that OpenAI's servers, vLLM, SGLang, llama.cpp and Ollama speak. It answers as
-//! the teacher of a rollout and as the model of an evaluation.
-//!
-//! Text is sent unchanged, images as data URLs of PNG in their own size. A request that fails for a passing reason (a broken connection,
-//! 408, 429, 5xx, a body that is cut off or reports an error) is repeated after a pause that doubles, or after the pause that the server
-//! asks for. A refusal by a content filter counts as an answer. Every response is written to a file as it comes, so that nothing is paid
-//! for twice.
-//! No redirection is followed: it might lead away from the address that the user gave. The key comes from the environment and is removed
-//! from the server's error messages; a model's answers are kept unchanged.
+//! The client: requests at once, their retries, and the cache that pays for nothing twice.
 
-mod endpoint;
-mod request;
-mod response;
-mod schedule;
-
-pub use endpoint::{Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT};
-pub use response::{CachedResponse, TokenUsage};
-
+use super::endpoint::Endpoint;
+use super::response::{CachedResponse, TokenUsage};
+use super::response::{Parsed, error_message, filter_code};
+use super::schedule::{Cancel, RateLimit, lock};
 use crate::io::http::{self, Backoff, ConnectionError, HttpClient, HttpOptions, MAX_BACKOFF, Timeout};
 use crate::io::jsonl::JsonlLog;
 use crate::model::Sampling;
 use crate::sampling::{Generated, Prompts, Responder, SampleOptions};
 use crate::tasks::Task;
 use crate::{Error, Result};
-use response::{Parsed, error_message, filter_code};
-use schedule::{Cancel, RateLimit, lock};
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -180,7 +166,8 @@ impl<'a> ChatClient<'a> {
         let record = task.example(i)?;
         let named = |e: Error| e.context(format!("record `{}`", record.id));
         let images = task.images(i).map_err(named)?;
-        let body = request::body(&self.endpoint.model, record.prompt(), &images, (&record.id, sample), sampling);
+        let body =
+            super::request_body::body(&self.endpoint.model, record.prompt(), &images, (&record.id, sample), sampling);
         let body = body.map_err(named)?;
         let mut backoff = Backoff::new(self.endpoint.backoff, self.endpoint.retries);
         loop {
@@ -284,7 +271,7 @@ impl<'a> ChatClient<'a> {
 
     /// The response in a body that came with status 200, or what is wrong with it.
     fn parse(&self, text: &str, id: &str, sample: usize) -> Result<CachedResponse, String> {
-        Ok(match response::parse(text, id, sample, &self.http)? {
+        Ok(match super::response::parse(text, id, sample, &self.http)? {
             Parsed::Response(response) => response,
             Parsed::Filtered(code) => CachedResponse::refused(id, sample, self.refusal(&code, text)),
         })
@@ -329,4 +316,5 @@ impl Responder for ChatClient<'_> {
 }
 
 #[cfg(test)]
+#[path = "tests.rs"]
 pub(crate) mod tests;

@@ -5,6 +5,7 @@ mod http;
 
 use super::*;
 use crate::data::{Message, Record};
+use crate::sampling::chat_api::REQUEST_TIMEOUT;
 use crate::tasks::{NoAnswer, Score};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -148,7 +149,9 @@ fn a_request_holds_prompt_image_and_settings_and_the_answer_comes_back() {
 
 #[test]
 fn text_around_images_is_sent_untrimmed_and_only_a_blank_part_is_left_out() {
-    let of = |content: &str| request::content(content, &mut (1..).map(|n| format!("url {n}")));
+    let of = |content: &str| {
+        crate::sampling::chat_api::request_body::content(content, &mut (1..).map(|n| format!("url {n}")))
+    };
     let text = |text: &str| json!({"type": "text", "text": text});
     let image = |n: usize| json!({"type": "image_url", "image_url": {"url": format!("url {n}")}});
     assert_eq!(of("<image>\nWhat? \n"), json!([image(1), text("\nWhat? \n")]));
@@ -205,7 +208,7 @@ fn transient_failures_are_retried_and_permanent_ones_reported_without_the_key() 
     let other = json!({"error": {"message": "cannot decode the image", "type": "invalid_request_error", "code": null}});
     let (code, message, requests) = failing(400, other.to_string());
     assert!(code == 2 && requests == 1 && message.contains("cannot decode the image"), "{message}");
-    // A page that sends elsewhere, perhaps to have somebody log in.
+    // A redirection, perhaps to a login page.
     let away = serve(Box::new(|_, _| (302, "Location: https://login.example/?next=/v1\r\n".into(), String::new())));
     let error = ask(&endpoint(&away.url), &dir.path().join("c"), 1).unwrap_err();
     let (message, requests) = (error.to_string(), lock(&away.seen).len());
@@ -285,18 +288,18 @@ fn refusals_of_a_content_filter_are_cached_and_not_requested_again() {
     }));
     let file = dir.path().join(file);
     let first = ask(&endpoint(&server.url), &file, 3).unwrap();
-    let refusal: Vec<&CachedResponse> = first.iter().flatten().collect();
+    let refused: Vec<&CachedResponse> = first.iter().flatten().collect();
     assert!(
-        refusal.iter().all(|cached| cached.no_answer() == Some(NoAnswer::Refused) && cached.finished),
-        "{refusal:?}"
+        refused.iter().all(|cached| cached.no_answer() == Some(NoAnswer::Refused) && cached.finished),
+        "{refused:?}"
     );
-    assert_eq!(refusal[0].refusal, "content_policy_violation: not this one");
-    assert_eq!(refusal[1].refusal, "ResponsibleAIPolicyViolation: filtered");
+    assert_eq!(refused[0].refusal, "content_policy_violation: not this one");
+    assert_eq!(refused[1].refusal, "ResponsibleAIPolicyViolation: filtered");
     assert_eq!(
-        (refusal[4].refusal.as_str(), refusal[4].response.as_str()),
+        (refused[4].refusal.as_str(), refused[4].response.as_str()),
         ("finish_reason content_filter", "I would")
     );
-    assert_eq!(refusal[5].refusal, "I cannot help with that.");
+    assert_eq!(refused[5].refusal, "I cannot help with that.");
     assert!(!std::fs::read_to_string(&file).unwrap().contains(SECRET));
     assert_eq!((ask(&endpoint(&server.url), &file, 3).unwrap(), server.requests()), (first, 6));
     let endpoint = endpoint(&server.url);
@@ -394,7 +397,7 @@ fn a_broken_connection_is_retried_even_before_the_first_answer() {
     let (said, requests) = (error.to_string(), server.requests());
     assert!(error.exit_code() == 1 && requests == 4, "{requests} requests: {said}");
     assert!(said.contains("no chat server answers there") && said.contains("(after 3 more attempts)"), "{said}");
-    // Only who has never been connected and refuses is not there.
+    // Only a server that has never answered and refuses the connection is absent.
     let endpoint = endpoint("http://localhost:1/v1");
     let chat = ChatClient::open(&endpoint, None, &dir.path().join("c")).unwrap();
     let lasts = |e: &ureq::Error| matches!(chat.connection_error(e), RequestError::Fatal(_));
@@ -412,7 +415,7 @@ fn a_broken_connection_is_retried_even_before_the_first_answer() {
 #[test]
 fn a_permanent_failure_ends_the_pauses_of_other_requests() {
     let dir = tempfile::tempdir().unwrap();
-    // One question is put off, the other one is refusal.
+    // One question is put off, the other one is refused.
     let server = serve(Box::new(|_, seen| {
         if seen.body.to_string().contains("question 0?") {
             return (429, "Retry-After: 30\r\n".into(), "slow down".into());

@@ -2,7 +2,7 @@
 //! Finished parts are read and not repeated, so the same command resumes.
 
 use super::influence::influences;
-use super::kl::{KlAndForgetting, kl_and_forgetting};
+use super::kl_regression::{KlAndForgetting, kl_and_forgetting};
 use super::output_dir::{MeasurementKey, OutputDir, PAIRS, SAMPLES, SampleSetKey};
 use super::pairing::{choose, pair};
 use super::perplexity::{Perplexity, bin_edges};

@@ -1,0 +1,64 @@
+//! A batch of prompts: its responses, scored.
+
+use super::responder::{Prompts, Responder, SampleOptions};
+use super::response::{Generated, ScoredResponse};
+use crate::tasks::Score;
+use crate::{Error, Result};
+
+/// Sample `options.samples` responses to each prompt, and score them by the task: `[prompt][sample]`.
+///
+/// # Errors
+/// See [`Responder::respond`].
+pub fn sample(
+    responder: &dyn Responder,
+    prompts: &Prompts<'_>,
+    options: &SampleOptions<'_>,
+) -> Result<Vec<Vec<ScoredResponse>>> {
+    let Prompts { task, examples, .. } = *prompts;
+    let groups = responder.respond(prompts, options)?;
+    if groups.len() != examples.len() || groups.iter().any(|group| group.len() != options.samples) {
+        return Err(Error::failed(format!(
+            "{} groups of responses for {} examples with {} samples each",
+            groups.len(),
+            examples.len(),
+            options.samples
+        )));
+    }
+    let score = |(&index, group): (&usize, Vec<Generated>)| {
+        let id = &task.example(index)?.id;
+        let score = |(sample, generated): (usize, Generated)| ScoredResponse {
+            index,
+            id: id.clone(),
+            sample,
+            score: match generated.no_answer {
+                Some(why) => Score::without_answer(why),
+                None => task.score(index, &generated.text),
+            },
+            response: generated.text,
+            tokens: generated.tokens,
+            finished: generated.finished,
+            token_ids: generated.token_ids,
+        };
+        Ok(group.into_iter().enumerate().map(score).collect())
+    };
+    examples.iter().zip(groups).map(score).collect()
+}
+
+/// As [`sample`], `batch_size` prompts at a time. The number of the batch, from 0, is added to the position in the random stream.
+///
+/// # Errors
+/// See [`sample`].
+pub fn sample_in_batches(
+    responder: &dyn Responder,
+    prompts: &Prompts<'_>,
+    options: &SampleOptions<'_>,
+    batch_size: usize,
+) -> Result<Vec<Vec<ScoredResponse>>> {
+    let mut all = Vec::with_capacity(prompts.examples.len());
+    for (batch, prompts) in prompts.batches(batch_size).enumerate() {
+        let (name, position) = options.stream;
+        let position = [position, &[batch as u64]].concat();
+        all.extend(sample(responder, &prompts, &SampleOptions { stream: (name, &position), ..*options })?);
+    }
+    Ok(all)
+}

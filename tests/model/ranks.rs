@@ -306,7 +306,11 @@ fn runs_of_the_tiny_model_do_not_depend_on_the_number_of_ranks() {
                 "grpo.beta=0.1 grpo.minibatches=2 grpo.num_iterations=2 train.steps=8 train.save_every=4",
             ],
         ),
-        ("rft with lora", Method::Rft, vec![common, rft, "grpo.dynamic_sampling=1 grpo.beta=0.1", lora]),
+        (
+            "rft with lora",
+            Method::Rft,
+            vec![common, rft, "grpo.dynamic_sampling=1 grpo.beta=0.1 lora.rank=4 lora.alpha=8"],
+        ),
     ] {
         let config = config(method, &sets);
         let stop_at = if config.steps_per_round() > 1 { 4 } else { 2 };

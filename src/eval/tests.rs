@@ -1,11 +1,11 @@
 //! The evaluation loop with a scripted generator in place of a model.
 
 use super::*;
-use crate::Error;
 use crate::data::{Message, Record};
 use crate::model::Sampling;
-use crate::sampling::{Generated, SamplingKey, checkpoint_key, from_fn, sample_task};
-use crate::tasks::{NoAnswer, Score};
+use crate::sampling::{Generated, SamplePlan, SampleProgress, SamplingKey, checkpoint_key, from_fn, sample_task};
+use crate::tasks::{NoAnswer, Score, Task};
+use crate::{Error, Result};
 use std::ops::Range;
 use std::path::Path;
 

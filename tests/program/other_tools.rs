@@ -164,7 +164,10 @@ fn what_the_model_answers_itself_needs_no_reference_response() {
     // It gets as far as its own responses, of which none is right.
     let output = jigsaw(dir, &format!("{TRAIN} {refresh} --data asked.jsonl --out own"));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(1) && said.contains("responses of the model itself to 4 prompts"), "{said}");
+    assert!(
+        output.status.code() == Some(1) && said.contains("responses that the model sampled to 4 prompts"),
+        "{said}"
+    );
     // Where reference responses are learnt, their want is told.
     let message = refused(dir, &format!("{TRAIN} --data asked.jsonl --out none"));
     assert!(message.contains("asked.jsonl") && message.contains("no response to learn from"), "{message}");

@@ -314,7 +314,7 @@ fn a_study_under_way_shows_what_is_there_and_names_what_is_not() {
     let empty = tempfile::tempdir().unwrap();
     index().write(empty.path()).unwrap();
     let (html, md, csv) = page(empty.path());
-    assert!(html.contains("Nothing is measured yet.") && html.contains("8 of 8 runs are not measured"), "{html}");
+    assert!(html.contains("Nothing is measured yet.") && html.contains("8 of 8 runs are not fully measured"), "{html}");
     assert!(md.contains("Nothing is measured yet.") && csv.lines().count() == 1);
 }
 

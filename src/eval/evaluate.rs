@@ -1,0 +1,39 @@
+//! Evaluation of anything that responds, with a directory that keeps what is done.
+
+use super::{EvalDir, EvalResult};
+use crate::Result;
+use crate::model::Sampling;
+use crate::sampling::{self, Responder, SamplePlan, SampleProgress, Summary, generated_tokens, progress_of};
+use crate::tasks::Task;
+use std::time::Instant;
+
+/// Evaluate `responder` on a task, and keep every response in `directory` as soon as it is scored. The responses that are there already
+/// are not asked for again; a finished result is returned as it is.
+///
+/// # Errors
+/// An input error for a plan without examples, or responses in the directory that are not this task's; a failure of the responder.
+pub fn evaluate_in(
+    directory: &EvalDir,
+    responder: &dyn Responder,
+    task: &dyn Task,
+    plan: &SamplePlan,
+    sampling: &Sampling,
+    mut progress: impl FnMut(SampleProgress),
+) -> Result<EvalResult> {
+    if let Some(result) = directory.finished()? {
+        return Ok(result);
+    }
+    let started = Instant::now();
+    let (mut log, mut responses) = directory.resume(task, plan)?;
+    let before = generated_tokens(&responses);
+    let total = plan.examples(task);
+    progress(progress_of(&responses, total, plan.samples));
+    sampling::run(responder, task, plan, sampling, responses.len() / plan.samples, |batch| {
+        log.append(&batch)?;
+        responses.extend(batch);
+        progress(progress_of(&responses, total, plan.samples));
+        Ok(())
+    })?;
+    let fresh_tokens = generated_tokens(&responses) - before;
+    directory.finish(Summary::of_task(task, &responses, plan.samples, fresh_tokens, started.elapsed())?)
+}

@@ -183,9 +183,8 @@ fn starts_over(task: &Task, now: &DynamicsRequest, out: &Path) -> Result<bool> {
     // The same names may stand for other data.
     let Some(before) = Record::read(out, &task.name)? else { return Ok(false) };
     let data = |request: &Value| ["train", "prior"].map(|sets| request[sets].clone());
-    let names = |sets: &[Value; 2]| -> Vec<Value> {
-        sets.iter().flat_map(|sets| list(sets)).map(|spec| spec["name"].clone()).collect()
-    };
+    let names =
+        |sets: &[Value; 2]| -> Vec<Value> { sets.iter().flat_map(list).map(|spec| spec["name"].clone()).collect() };
     let (before, now) = (data(&before.request), data(&request(task, out)?));
     Ok(names(&before) == names(&now) && before != now)
 }

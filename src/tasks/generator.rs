@@ -70,6 +70,10 @@ pub struct SourcePool<'a, S> {
     pub sources: &'a [S],
 }
 
+/// Is told of the sources that were refused, with the reasons.
+pub type OnRefused<'f, 'a, G> =
+    dyn FnMut(Vec<(&'a <G as Generator>::Source, <G as Generator>::Refusal)>) -> Result<()> + 'f;
+
 /// Make the examples of a split. A source that is refused is handed to `refused` and gives nothing; the other sources of its pool fill its
 /// slots. `None` if a pool has no source left.
 ///
@@ -79,7 +83,7 @@ pub fn make_split<'a, G: Generator>(
     generator: &G,
     split: &SplitWriter<'_>,
     pools: Vec<SourcePool<'a, G::Source>>,
-    refused: &mut dyn FnMut(Vec<(&'a G::Source, G::Refusal)>) -> Result<()>,
+    refused: &mut OnRefused<'_, 'a, G>,
 ) -> Result<Option<Made<'a, G>>> {
     let count = pools.iter().map(|pool| pool.slots.len()).sum();
     let mut made: Vec<Option<(&'a G::Source, G::Example)>> = (0..count).map(|_| None).collect();

@@ -111,7 +111,7 @@ impl Planner<'_> {
         };
         let stop = AtomicBool::new(false);
         let reference = reference.as_ref().map(|r| r as &dyn LanguageModel);
-        let job = data.job(config, &model, reference, &request.model, processor, &stop, &Single);
+        let job = data.job(config, (&model, reference), &request.model, processor, &stop, &Single);
         if job.train.is_empty() {
             return Err(Error::input("the dataset has no training examples"));
         }

@@ -136,7 +136,7 @@ fn on_this_thread(
         false => None,
     };
     let reference = reference.as_ref().map(|r| r as &dyn LanguageModel);
-    let job = data.job(&request.config, &model, reference, &request.model, &processor, stop, comm);
+    let job = data.job(&request.config, (&model, reference), &request.model, &processor, stop, comm);
     train(&job, &run, checkpoint.as_ref(), callback)
 }
 
@@ -204,12 +204,11 @@ impl RunData {
         })
     }
 
-    /// The job of training `model` on this data.
+    /// The job of training a model on this data, with the reference model that its objective may need.
     pub(super) fn job<'a>(
         &'a self,
         config: &'a TrainConfig,
-        model: &'a dyn LanguageModel,
-        reference: Option<&'a dyn LanguageModel>,
+        (model, reference): (&'a dyn LanguageModel, Option<&'a dyn LanguageModel>),
         base: &'a Path,
         encoder: &'a Processor,
         stop: &'a AtomicBool,

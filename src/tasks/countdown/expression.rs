@@ -122,12 +122,11 @@ impl Expression {
                     rest = &after[digits..];
                     wants_operand = false;
                 }
-                (b')', false) => loop {
-                    match stack.pop().ok_or(ExpressionError::Syntax)? {
-                        Some(operator) => output.push(Token::Operator(operator)),
-                        None => break,
+                (b')', false) => {
+                    while let Some(operator) = stack.pop().ok_or(ExpressionError::Syntax)? {
+                        output.push(Token::Operator(operator));
                     }
-                },
+                }
                 (sign, false) => {
                     let operator = Operator::of(sign).ok_or(ExpressionError::Syntax)?;
                     while let Some(Some(earlier)) = stack.last().copied()

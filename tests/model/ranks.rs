@@ -342,12 +342,11 @@ fn batch(count: usize) -> Vec<Sequence> {
     (0..count).flat_map(both).collect()
 }
 
+/// The gradient of each parameter, if it has one, and the log-probabilities.
+type PassOutputs = (Vec<Option<Vec<f32>>>, Vec<f32>);
+
 /// The gradients of two passes over `batch`, on every rank; and the log-probabilities.
-fn gradients(
-    load: &(dyn Fn() -> Model + Sync),
-    batch: &[Sequence],
-    comm: &dyn Communicator,
-) -> Result<(Vec<Option<Vec<f32>>>, Vec<f32>)> {
+fn gradients(load: &(dyn Fn() -> Model + Sync), batch: &[Sequence], comm: &dyn Communicator) -> Result<PassOutputs> {
     let model = load();
     for weight in [1.0, -0.3] {
         model.distributed_backward(comm, batch, 1.0, None, &|shard, stats| {

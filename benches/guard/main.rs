@@ -10,7 +10,7 @@ mod kernels;
 mod measure;
 mod paths;
 
-use floors::{FLOORS, WIDE_VECTORS};
+use floors::{FLOORS, MEMORY_BOUND, TWO_WIDE_UNITS, WIDE_VECTORS};
 use jigsaw::{Error, Result};
 use measure::{Check, Share, measure};
 use std::process::ExitCode;
@@ -56,10 +56,14 @@ fn run() -> Result<bool> {
     measure::two_threads()?;
     let started = Instant::now();
     let checks = paths::all().into_iter().chain(kernels::all());
-    let scale = if measure::wide_vectors() { WIDE_VECTORS } else { 1.0 };
+    let scale = |name: &str| {
+        let wide = if measure::wide_vectors() { WIDE_VECTORS } else { 1.0 };
+        let memory = if measure::two_wide_units() && MEMORY_BOUND.contains(&name) { TWO_WIDE_UNITS } else { 1.0 };
+        wide * memory
+    };
     let mut lines = Vec::new();
     for (name, build) in checks.filter(|(name, _)| filters.is_empty() || filters.iter().any(|f| name.contains(*f))) {
-        let floor = FLOORS.iter().find(|(n, _)| *n == name).map(|(_, floor)| floor * scale);
+        let floor = FLOORS.iter().find(|(n, _)| *n == name).map(|(_, floor)| floor * scale(name));
         let floor = floor.ok_or_else(|| Error::failed(format!("benches/guard/floors.rs has no floor for `{name}`")))?;
         let mut check = build().map_err(|e| e.context(name))?;
         if once {

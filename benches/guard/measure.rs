@@ -184,3 +184,8 @@ impl Product {
         }
     }
 }
+
+/// Has this processor two multiply-add units of 512 bits a core? Known of Intel's server processors with AMX; others count as having one.
+pub fn two_wide_units() -> bool {
+    std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" amx_tile"))
+}

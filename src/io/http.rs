@@ -22,7 +22,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// Characters of a server's text that are shown.
 const MAX_SHOWN_CHARS: usize = 300;
 
-/// How long a server is waited for.
+/// Time limits of a request.
 #[derive(Debug, Clone, Copy)]
 pub enum Timeout {
     /// For the whole of a request and its answer.
@@ -34,7 +34,7 @@ pub enum Timeout {
 /// How a client connects.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpOptions<'a> {
-    /// How long a server is waited for.
+    /// Time limits of a request.
     pub timeout: Timeout,
     /// PEM file of the certificates that are trusted in place of Mozilla's.
     pub certificates: Option<&'a Path>,

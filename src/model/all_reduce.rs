@@ -55,7 +55,7 @@ pub(super) fn broadcast_gradients(comm: &dyn Communicator, parameters: &[Arc<Par
     Ok(())
 }
 
-/// Let `exchange` change the gradient of a parameter; it is told whether there is one yet.
+/// Let `exchange` change the gradient of a parameter in place. Its second argument says whether the parameter already had a gradient.
 fn change(parameter: &Parameter, exchange: impl FnOnce(&mut [f32], bool) -> Result<()>) -> Result<()> {
     let device = parameter.var.device();
     if device.is_cpu() {

@@ -38,7 +38,7 @@ fn path(out: &Path, task: &str) -> PathBuf {
 }
 
 impl Record {
-    /// What there is to record of `task` before it runs.
+    /// The record of `task` before it runs.
     ///
     /// # Errors
     /// Its request cannot be written as JSON.

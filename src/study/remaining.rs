@@ -55,7 +55,7 @@ pub fn wanted_tasks<'a>(plan: &'a Plan, only: &[String], finished: &HashSet<&str
     };
     let wanted: Vec<&Task> = only.iter().map(find).collect::<Result<_>>()?;
     for task in &wanted {
-        // A report is made of what there is.
+        // A report shows the tasks that are done.
         let missing = |need: &&String| {
             task.name != "report"
                 && !finished.contains(need.as_str())

@@ -204,7 +204,7 @@ impl<'a> Runner<'a> {
         let wanted = |name: &str| self.wanted.iter().any(|task| task.name == name);
         let over = |need: &String| {
             self.finished.contains(need.as_str())
-                // A report is made of what there is.
+                // A report shows the tasks that are done.
                 || task.name == "report" && !self.may_come(need)
                 || !wanted(need) && task.aggregates
         };

@@ -70,7 +70,7 @@ pub struct SourcePool<'a, S> {
     pub sources: &'a [S],
 }
 
-/// Is told of the sources that were refused, with the reasons.
+/// Called with the sources that were refused and the reasons.
 pub type OnRefused<'f, 'a, G> =
     dyn FnMut(Vec<(&'a <G as Generator>::Source, <G as Generator>::Refusal)>) -> Result<()> + 'f;
 

@@ -39,7 +39,7 @@ if [ -z "$from" ]; then
 fi
 stage all "$from" "$out/data" "$all" sft.loss_reduction=token
 stage end "$out/all/model" "$out/end-data" "$end" train.lr_scheduler_type=linear train.seed=2
-[ -f "$out/base/config.json" ] || "$jigsaw" model convert "$out/end/model" --precision f16 --out "$out/base"
+[ -f "$out/base/config.json" ] || "$jigsaw" model convert "$out/end/model" --dtype f16 --out "$out/base"
 
 benches=()
 for family in grounding ocr doc vqa pope knowledge describe order lists; do
@@ -47,9 +47,9 @@ for family in grounding ocr doc vqa pope knowledge describe order lists; do
         benches+=(--bench "$family-$style=$out/end-data/bench/$family-$style.tsv")
     done
 done
-"$jigsaw" eval --model "$out/base" "${benches[@]}" --max-new-tokens 128 --batch 64 --out "$out/eval"
+"$jigsaw" eval --model "$out/base" "${benches[@]}" --max-new-tokens 128 --batch-size 64 --out "$out/eval"
 for style in direct think; do
     [ -f "$out/puzzles-$style/manifest.json" ] ||
         "$jigsaw" gen --grid 3x3 --style "$style" --count 1000 --split 0,0,1 --seed 2 --overwrite --out "$out/puzzles-$style"
-    "$jigsaw" eval --model "$out/base" --data "$out/puzzles-$style" --max-new-tokens 128 --batch 64 --out "$out/eval-jigsaw-$style"
+    "$jigsaw" eval --model "$out/base" --data "$out/puzzles-$style" --max-new-tokens 128 --batch-size 64 --out "$out/eval-jigsaw-$style"
 done

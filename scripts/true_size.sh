@@ -41,14 +41,14 @@ PY
 [ -f "$out/data/manifest.json" ] ||
     "$jigsaw" gen --images data/photos --limit 12 --grid 3x3 --tile 112 --count 12 --split 0.5,0.25,0.25 --seed 1 --overwrite --out "$out/data"
 rm -rf "$out/sft" "$out/rft" "$out/eval"
-steps="--set train.steps=1 --set train.warmup_steps=0 --set train.batch_size=1 --set train.gradient_checkpointing=true --set eval.every=0"
+steps="--set train.steps=1 --set train.warmup_steps=0 --set train.batch_size=1 --set train.gradient_checkpointing=true --set eval.steps=0"
 # shellcheck disable=SC2086
 {
     sft="train --method sft --model $out/model --data $out/data --out $out/sft --set lora.rank=8 $steps"
     rft="train --method rft --model $out/model --data $out/data --out $out/rft --set lora.rank=8 $steps --set rollout.num_generations=2 \
         --set rollout.max_new_tokens=16 --set grpo.beta=0.04 --set grpo.entropy_coef=0.01"
-    measured score "$jigsaw" score --model "$out/model" --data "$out/data" --split test --batch 1 --out "$out/scores.jsonl"
-    measured generate "$jigsaw" eval --model "$out/model" --data "$out/data" --split test --limit 1 --max-new-tokens 32 --batch 1 --out "$out/eval"
+    measured score "$jigsaw" score --model "$out/model" --data "$out/data" --split test --batch-size 1 --out "$out/scores.jsonl"
+    measured generate "$jigsaw" eval --model "$out/model" --data "$out/data" --split test --limit 1 --max-new-tokens 32 --batch-size 1 --out "$out/eval"
     measured plan-sft "$jigsaw" $sft --dry-run
     measured sft-step "$jigsaw" $sft
     measured plan-rft "$jigsaw" $rft --dry-run

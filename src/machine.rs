@@ -2,7 +2,7 @@
 
 /// The memory that holds a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum MemoryLocation {
     /// In main memory.
     Cpu,
     /// On the GPU of this number.

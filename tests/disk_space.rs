@@ -73,7 +73,7 @@ fn a_run_pauses_until_a_checkpoint_fits() {
     let Some(_mounted) = SmallDisk::mount(&disk, "64m") else { return };
     let line = |out: &str| {
         format!(
-            "train --method sft --model {} --data data --set train.steps=2 --set train.batch_size=2 --set train.save_every=1 --set \
+            "train --method sft --model {} --data data --set train.steps=2 --set train.batch_size=2 --set train.save_steps=1 --set \
              train.save_total_limit=1 --out {out}",
             base.display()
         )

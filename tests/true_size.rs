@@ -42,7 +42,7 @@ fn the_published_widths_score_as_transformers_answer_and_train_within_their_plan
         photos.display()
     );
     done(at, &gen_line);
-    done(at, "score --model model --data data --split test --batch 1 --out scores.jsonl");
+    done(at, "score --model model --data data --split test --batch-size 1 --out scores.jsonl");
     let want: Vec<Vec<f64>> =
         serde_json::from_value(common::json("true_size/qwen2.5-vl-3b-cut.json")["logprobs"].clone()).unwrap();
     let text = std::fs::read_to_string(at.join("scores.jsonl")).unwrap();
@@ -56,7 +56,7 @@ fn the_published_widths_score_as_transformers_answer_and_train_within_their_plan
             assert!((got - want).abs() <= 1e-4 * largest, "{}: {got} against {want}", line["id"]);
         }
     }
-    done(at, "eval --model model --data data --split test --limit 1 --max-new-tokens 32 --batch 1 --out eval");
+    done(at, "eval --model model --data data --split test --limit 1 --max-new-tokens 32 --batch-size 1 --out eval");
     for method in [
         "sft",
         "rft --set rollout.num_generations=2 --set rollout.max_new_tokens=16 --set grpo.beta=0.04 --set grpo.entropy_coef=0.01",
@@ -65,7 +65,7 @@ fn the_published_widths_score_as_transformers_answer_and_train_within_their_plan
             at,
             &format!(
                 "train --method {method} --model model --data data --set lora.rank=8 --set train.steps=1 --set train.batch_size=1 --set \
-             train.gradient_checkpointing=true --set eval.every=0 --out {}",
+             train.gradient_checkpointing=true --set eval.steps=0 --out {}",
                 &method[..3]
             ),
         );

@@ -95,7 +95,7 @@ class Jigsaw:
         its metrics: how long that took, and the peak memory up to there."""
         out = self.work / "run"
         shutil.rmtree(out, ignore_errors=True)
-        sets = {"train.steps": steps, "train.batch_size": batch, "eval.every": 0, "train.save_every": 0, "train.learning_rate": 1e-5}
+        sets = {"train.steps": steps, "train.batch_size": batch, "eval.steps": 0, "train.save_steps": 0, "train.learning_rate": 1e-5}
         command = [self.binary, "train", "--method", method, "--model", model, "--data", data, "--out", out]
         for name, value in {**sets, **dict(settings)}.items():
             command += ["--set", f"{name}={value}"]

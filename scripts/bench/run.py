@@ -150,8 +150,8 @@ def rollout(preset):
     pairs, raw = [], []
     for _ in range(ROUNDS):
         out = WORK / "eval"
-        jigsaw("eval", "--model", model, "--data", data, "--split", "train", "--limit", PROMPTS * steps, "--batch", PROMPTS,
-               "--samples", SAMPLES, "--temperature", 1, "--max-new-tokens", NEW, "--out", out, "--fresh")
+        jigsaw("eval", "--model", model, "--data", data, "--split", "train", "--limit", PROMPTS * steps, "--batch-size", PROMPTS,
+               "--num-generations", SAMPLES, "--temperature", 1, "--max-new-tokens", NEW, "--out", out, "--fresh")
         summary = json.loads((out / "result.json").read_text())["summary"]
         theirs = peer("rollout", settings, **tell, steps=steps, warmup=1)
         pairs.append(([summary["tokens_per_second"]], [n / t for n, t in zip(theirs["tokens"], theirs["step_seconds"])]))

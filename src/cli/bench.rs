@@ -4,7 +4,7 @@ use super::eval_table::{benchmark_table, usage_line};
 use super::output::{print, status};
 use super::progress::EvalProgress;
 use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, RESULTS_CSV, RESULTS_JSON};
-use crate::model::{Compute, ModelLoader};
+use crate::model::{ComputeDtype, ModelLoader};
 use crate::sampling::chat_api::{self, Endpoint};
 use crate::{Error, Result};
 use candle_core::Device;
@@ -26,9 +26,10 @@ pub(super) fn evaluate(
     warn_of_large_files(specs);
     let prepared = bench::prepare(specs, settings, model)?;
     let mut bars = EvalProgress::default();
-    let results = bench::run(&prepared, model, &ModelLoader::new(device, Compute::F32), out, fresh, &mut |name, p| {
-        bars.update(name, p)
-    });
+    let results =
+        bench::run(&prepared, model, &ModelLoader::new(device, ComputeDtype::F32), out, fresh, &mut |name, p| {
+            bars.update(name, p)
+        });
     bars.clear();
     let results = results?;
     let files = [RESULTS_JSON, RESULTS_CSV].map(|name| format!("{}\n", out.join(name).display())).concat();

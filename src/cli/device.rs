@@ -1,6 +1,6 @@
 //! `--device`: where to compute.
 
-use crate::machine::Place;
+use crate::machine::MemoryLocation;
 use crate::{Error, Result};
 use candle_core::Device;
 
@@ -17,13 +17,13 @@ impl DeviceArgs {
     ///
     /// # Errors
     /// An input error for another name.
-    pub fn place(&self) -> Result<Place> {
+    pub fn place(&self) -> Result<MemoryLocation> {
         let name = self.device.as_str();
         let bad = || Error::input(format!("--device {name}: give cpu, cuda, or cuda:N with the number of the GPU"));
         match name {
-            "cpu" => Ok(Place::Cpu),
-            "cuda" => Ok(Place::Gpu(0)),
-            _ => Ok(Place::Gpu(name.strip_prefix("cuda:").ok_or_else(bad)?.parse().map_err(|_| bad())?)),
+            "cpu" => Ok(MemoryLocation::Cpu),
+            "cuda" => Ok(MemoryLocation::Gpu(0)),
+            _ => Ok(MemoryLocation::Gpu(name.strip_prefix("cuda:").ok_or_else(bad)?.parse().map_err(|_| bad())?)),
         }
     }
 
@@ -32,7 +32,7 @@ impl DeviceArgs {
     /// # Errors
     /// An input error for another name, or a GPU in a build without CUDA; a failure if the GPU cannot be opened.
     pub fn open(&self) -> Result<Device> {
-        let Place::Gpu(index) = self.place()? else { return Ok(Device::Cpu) };
+        let MemoryLocation::Gpu(index) = self.place()? else { return Ok(Device::Cpu) };
         let name = &self.device;
         if !cfg!(feature = "cuda") {
             return Err(Error::input(format!(

@@ -9,7 +9,7 @@ use crate::eval::bench::{BenchmarkSettings, BenchmarkSpec};
 use crate::eval::{EvalRequest, ServerEvalRequest, evaluate_checkpoint, evaluate_server};
 use crate::forgetting::{CompareRequest, NEW_TASK, PROMPTS};
 use crate::io::files;
-use crate::model::Sampling;
+use crate::model::SamplingParams;
 use crate::sampling::chat_api::{self, Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT};
 use crate::sampling::{BATCH_SIZE, SamplePlan, SampleProgress, sampling_flags};
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
@@ -52,7 +52,7 @@ pub struct EvalArgs {
     )]
     model: Vec<PathBuf>,
     /// Evaluate the model behind this chat API: http://HOST:PORT/v1 or https://HOST/v1
-    #[arg(long, value_name = "URL", conflicts_with_all = ["rescore", "batch", "device"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["rescore", "batch_size", "device"])]
     api: Option<String>,
     /// Requests in flight at once
     #[arg(long, value_name = "N", default_value_t = 4, requires = "api")]
@@ -76,7 +76,7 @@ pub struct EvalArgs {
     /// Measure KL divergence and perplexity on N prompts of each benchmark and of --data; 0 is off. Holds both models in memory [default:
     /// 64]
     #[arg(long, value_name = "N", requires = "base")]
-    kl: Option<usize>,
+    kl_prompts: Option<usize>,
     /// Dataset directory, or FILE.jsonl from another tool (docs/other-tools.md). With --baseline, the task that the models were trained for
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "rescore")]
     data: Option<PathBuf>,
@@ -113,13 +113,13 @@ pub struct EvalArgs {
     top_k: usize,
     /// Responses per example; more than one needs a temperature above 0
     #[arg(long, value_name = "N", default_value_t = 1)]
-    samples: usize,
+    num_generations: usize,
     /// Random seed of the sampling
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Examples per batch. Changes speed and memory; with a temperature above 0 also which random numbers are drawn
     #[arg(long, value_name = "N", default_value_t = BATCH_SIZE)]
-    batch: usize,
+    batch_size: usize,
     /// Output directory
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -211,8 +211,8 @@ impl EvalArgs {
         if self.timeout > LONGEST_TIMEOUT {
             return bad("--timeout", &format!("{}: must be at most {LONGEST_TIMEOUT} seconds, a day", self.timeout));
         }
-        let plan = SamplePlan { limit: self.limit, samples: self.samples, batch: self.batch };
-        let sampling = Sampling {
+        let plan = SamplePlan { limit: self.limit, num_generations: self.num_generations, batch_size: self.batch_size };
+        let sampling = SamplingParams {
             max_new_tokens: self.max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS),
             temperature: self.temperature,
             top_p: self.top_p,
@@ -246,7 +246,7 @@ impl EvalArgs {
                 benchmarks: specs,
                 new_task: self.data.map(task),
                 settings,
-                prompts: self.kl.unwrap_or(PROMPTS),
+                prompts: self.kl_prompts.unwrap_or(PROMPTS),
                 out,
                 fresh,
             }));
@@ -335,11 +335,11 @@ mod tests {
     #[test]
     fn flags_that_contradict_each_other_are_refused_before_any_work() {
         assert!(work(&[]).is_ok());
-        assert!(work(&["--temperature", "1", "--samples", "4", "--top-p", "0.9"]).is_ok());
+        assert!(work(&["--temperature", "1", "--num-generations", "4", "--top-p", "0.9"]).is_ok());
         for (flags, named) in [
-            (&["--samples", "2"][..], "--samples"),
-            (&["--samples", "0"], "--samples"),
-            (&["--batch", "0"], "--batch"),
+            (&["--num-generations", "2"][..], "--num-generations"),
+            (&["--num-generations", "0"], "--num-generations"),
+            (&["--batch-size", "0"], "--batch-size"),
             (&["--min-pixels", "784"], "are for --bench"),
             (&["--max-new-tokens", "0"], "--max-new-tokens"),
             (&["--limit", "0"], "--limit"),
@@ -374,8 +374,8 @@ mod tests {
             ("--data d --max-pixels 784", "images are sent in the size they have"),
             ("--bench pope=p.tsv --min-pixels 784", "images are sent in the size they have"),
             ("--data d --baseline b", "compares weights"),
-            ("--data d --baseline-results b --kl 0", "compares weights"),
-            ("--data d --batch 3", "--batch"),
+            ("--data d --baseline-results b --kl-prompts 0", "compares weights"),
+            ("--data d --batch-size 3", "--batch-size"),
             ("--data d --device cuda", "--device"),
             ("--data d --concurrency 0", "--concurrency"),
             ("--data d --per-minute 0", "--per-minute"),
@@ -400,7 +400,7 @@ mod tests {
             &["--model", "m", "--out", "o"][..],
             &["--bench", "pope=p.tsv", "--out", "o"],
             &["--rescore", "--bench", "pope=p.tsv", "--out", "o"],
-            &["--model", "m", "--data", "d", "--kl", "8", "--out", "o"],
+            &["--model", "m", "--data", "d", "--kl-prompts", "8", "--out", "o"],
             &["--rescore", "--model", "m", "--out", "o"],
             &["--rescore", "--fresh", "--out", "o"],
         ] {
@@ -438,7 +438,8 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
-        let flags = ["--model", "a", "--baseline-results", "r", "--kl", "0", "--bench", "pope=p.tsv", "--out", "o"];
+        let flags =
+            ["--model", "a", "--baseline-results", "r", "--kl-prompts", "0", "--bench", "pope=p.tsv", "--out", "o"];
         match parse(&flags).unwrap().work().unwrap() {
             Work::Comparison(request) => {
                 assert_eq!((request.base, request.prompts, request.new_task), (None, 0, None));

@@ -2,7 +2,7 @@
 
 use super::hub;
 use super::output::{print, status};
-use crate::model::convert_dtype::{Precision, convert};
+use crate::model::convert_dtype::{WeightDtype, convert};
 use crate::model::init::{Preset, write_checkpoint};
 use crate::model::inspect::{Inspection, inspect};
 use crate::model::interpolate_weights::interpolate;
@@ -22,7 +22,7 @@ pub struct ModelCommand {
 enum Action {
     /// Write a checkpoint directory with random weights.
     Init(Init),
-    /// Convert the weights of a checkpoint to another precision.
+    /// Convert the weights of a checkpoint to another dtype.
     Convert(Convert),
     /// Interpolate two checkpoints (WiSE-FT): (1 - alpha) * A + alpha * B, weight by weight, in f32.
     Interpolate(Interpolate),
@@ -53,9 +53,9 @@ struct Convert {
     /// Checkpoint directory, or a name on the Hub (OWNER/NAME[@REVISION]).
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// Precision in which the weights are stored.
+    /// WeightDtype in which the weights are stored.
     #[arg(long, value_enum)]
-    precision: Precision,
+    dtype: WeightDtype,
     /// Directory to write; made if it does not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -89,9 +89,9 @@ struct MergeLora {
     /// adapter_config.json names.
     #[arg(value_name = "ADAPTER")]
     dir: PathBuf,
-    /// Precision in which the weights are stored.
+    /// WeightDtype in which the weights are stored.
     #[arg(long, value_enum, default_value = "bf16")]
-    precision: Precision,
+    dtype: WeightDtype,
     /// Directory to write; made if it does not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -129,16 +129,16 @@ impl ModelCommand {
                 ));
                 print(&format!("{}\n", out.display()))
             }
-            Action::Convert(Convert { dir, precision, out, overwrite }) => {
-                convert(&hub::directory(&dir)?, &out, precision, overwrite)?;
+            Action::Convert(Convert { dir, dtype, out, overwrite }) => {
+                convert(&hub::directory(&dir)?, &out, dtype, overwrite)?;
                 print(&format!("{}\n", out.display()))
             }
             Action::Interpolate(Interpolate { a, b, alpha, out, overwrite }) => {
                 interpolate(&hub::directory(&a)?, &hub::directory(&b)?, alpha, &out, overwrite)?;
                 print(&format!("{}\n", out.display()))
             }
-            Action::MergeLora(MergeLora { dir, precision, out, overwrite }) => {
-                if let Some(note) = lora::merge(&hub::directory(&dir)?, &out, precision, overwrite)? {
+            Action::MergeLora(MergeLora { dir, dtype, out, overwrite }) => {
+                if let Some(note) = lora::merge(&hub::directory(&dir)?, &out, dtype, overwrite)? {
                     status(&note);
                 }
                 print(&format!("{}\n", out.display()))

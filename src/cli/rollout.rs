@@ -7,7 +7,7 @@ use super::progress::bar;
 use crate::Result;
 use crate::io::files;
 use crate::sampling::SampleProgress;
-use crate::sampling::rollout::{Answer, Keep, RolloutOptions, RolloutReport, RolloutRequest, TRAIN, rollout};
+use crate::sampling::rollout::{FinalAnswer, Keep, RolloutOptions, RolloutReport, RolloutRequest, TRAIN, rollout};
 use std::fmt::Write;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// The responses come from a model (--model) or from a teacher with another style (--teacher). The task scores them, as in training and
 /// evaluation. OUT becomes a dataset like those of `jigsaw gen`: its train split holds the kept responses with their prompts; the other
 /// splits are copied from --data. All samples with their scores stay in OUT/samples.jsonl. The same command resumes an interrupted
-/// rollout; with another --keep, --cap or --answer it rebuilds the dataset from the samples. docs/rollouts.md lists the commands for
+/// rollout; with another --keep, --max-per-prompt or --answer it rebuilds the dataset from the samples. docs/rollouts.md lists the commands for
 /// common kinds of data.
 #[derive(Debug, Clone, clap::Args)]
 #[command(group(clap::ArgGroup::new("who").required(true).args(["model", "teacher"])), after_help = EXAMPLES)]
@@ -53,7 +53,7 @@ pub struct RolloutArgs {
     limit: Option<usize>,
     /// Responses per prompt [default: 8; 1 with --teacher scripted]
     #[arg(long, value_name = "N")]
-    samples: Option<usize>,
+    num_generations: Option<usize>,
     /// Sampling temperature; 0 always takes the most likely token [default: 1]
     #[arg(long, value_name = "T")]
     temperature: Option<f32>,
@@ -71,16 +71,16 @@ pub struct RolloutArgs {
     seed: u64,
     /// Prompts per batch. Changes speed, memory and which random numbers are drawn
     #[arg(long, value_name = "N", default_value_t = 16)]
-    batch: usize,
+    batch_size: usize,
     /// Which responses to keep [default: correct; all with --answer gold]
     #[arg(long, value_enum)]
     keep: Option<Keep>,
     /// Most responses to keep per prompt, after duplicates are removed [default: all]
     #[arg(long, value_name = "N")]
-    cap: Option<usize>,
+    max_per_prompt: Option<usize>,
     /// Answer that the kept responses end with: the sampled one, or the right one after the sampled reasoning
-    #[arg(long, value_enum, default_value_t = Answer::Sampled)]
-    answer: Answer,
+    #[arg(long, value_enum, default_value_t = FinalAnswer::Sampled)]
+    answer: FinalAnswer,
     /// Output directory
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -93,8 +93,8 @@ pub struct RolloutArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  jigsaw rollout --model runs/rft/model --data runs/puzzles --samples 8 --cap 2 --out runs/rft-rollouts
-  jigsaw rollout --model runs/rft-1-epoch/model --data runs/puzzles --answer gold --samples 1 --out runs/self-generated
+  jigsaw rollout --model runs/rft/model --data runs/puzzles --num-generations 8 --max-per-prompt 2 --out runs/rft-rollouts
+  jigsaw rollout --model runs/rft-1-epoch/model --data runs/puzzles --answer gold --num-generations 1 --out runs/self-generated
   jigsaw rollout --teacher scripted --data runs/puzzles --out runs/foreign
   jigsaw rollout --teacher http://localhost:8000/v1 --teacher-model NAME --data runs/puzzles --out runs/teacher
   jigsaw train --method sft --model BASE --data runs/rft-rollouts --out runs/sft-rollouts";
@@ -135,14 +135,14 @@ impl RolloutArgs {
             retries: self.retries,
             split: self.split,
             limit: self.limit,
-            samples: self.samples,
+            num_generations: self.num_generations,
             temperature: self.temperature,
             top_p: self.top_p,
             top_k: self.top_k,
             max_new_tokens: self.max_new_tokens,
-            batch: self.batch,
+            batch_size: self.batch_size,
             keep: self.keep,
-            cap: self.cap,
+            max_per_prompt: self.max_per_prompt,
             answer: self.answer,
             seed: self.seed,
         };
@@ -204,7 +204,7 @@ fn table(report: &RolloutReport) -> String {
         ("dropped: no readable thought", t.no_reasoning),
         ("dropped: special token in the text", t.special),
         ("dropped: same text again", t.duplicates),
-        ("dropped: beyond --cap", t.over_cap),
+        ("dropped: beyond --max-per-prompt", t.over_cap),
     ] {
         if n > 0 {
             line(name, n.to_string());
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
     use crate::Error;
     use crate::sampling::chat_api::Endpoint;
-    use crate::sampling::rollout::{Selection, Teacher};
+    use crate::sampling::rollout::{RolloutSelection, Teacher};
     use clap::Parser;
 
     #[derive(clap::Parser)]
@@ -245,12 +245,16 @@ mod tests {
     #[test]
     fn the_defaults_are_eight_samples_at_temperature_1_of_which_the_correct_stay() {
         let r = request("--model m").unwrap();
-        assert_eq!((r.plan.samples, r.sampling.temperature, r.split.as_str()), (8, 1.0, "train"));
-        assert_eq!(r.selection, Selection { keep: Keep::Correct, cap: None, answer: Answer::Sampled });
+        assert_eq!((r.plan.num_generations, r.sampling.temperature, r.split.as_str()), (8, 1.0, "train"));
+        assert_eq!(
+            r.selection,
+            RolloutSelection { keep: Keep::Correct, max_per_prompt: None, answer: FinalAnswer::Sampled }
+        );
         assert_eq!(request("--model m --answer gold").unwrap().selection.keep, Keep::All);
         let r = request("--teacher scripted").unwrap();
-        assert_eq!((r.teacher, r.plan.samples), (Teacher::Scripted, 1));
-        let r = request("--teacher http://localhost:1/v1 --teacher-model n --temperature 0.7 --samples 2").unwrap();
+        assert_eq!((r.teacher, r.plan.num_generations), (Teacher::Scripted, 1));
+        let r =
+            request("--teacher http://localhost:1/v1 --teacher-model n --temperature 0.7 --num-generations 2").unwrap();
         assert!(matches!(r.teacher, Teacher::Endpoint(Endpoint { concurrency: 4, per_minute: None, .. })));
     }
 
@@ -268,12 +272,12 @@ mod tests {
             ("--teacher http://localhost:1/v1 --teacher-model n --per-minute 4294967296", "--per-minute"),
             ("--teacher scripted --temperature 1", "--temperature"),
             ("--teacher scripted --answer gold", "--answer"),
-            ("--model m --samples 0", "--samples"),
-            ("--model m --cap 0", "--cap"),
+            ("--model m --num-generations 0", "--num-generations"),
+            ("--model m --max-per-prompt 0", "--max-per-prompt"),
             ("--model m --limit 0", "--limit"),
-            ("--model m --batch 0", "--batch"),
+            ("--model m --batch-size 0", "--batch-size"),
             ("--model m --temperature 0", "--temperature"),
-            ("--model m --temperature 0 --samples 1 --top-k 3", "--top-k"),
+            ("--model m --temperature 0 --num-generations 1 --top-k 3", "--top-k"),
             ("--model m --temperature NaN", "--temperature"),
             ("--model m --top-p 0", "--top-p"),
             ("--model m --answer gold --keep correct", "--keep"),

@@ -6,7 +6,7 @@ use super::output::print;
 use super::progress::bar;
 use crate::eval::{missing_responses, score_responses};
 use crate::io::files;
-use crate::model::{Compute, ModelLoader, Processor};
+use crate::model::{ComputeDtype, ModelLoader, Processor};
 use crate::{Error, Result, tasks};
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ pub struct ScoreArgs {
     split: String,
     /// Records per batch; changes only speed and memory
     #[arg(long, value_name = "N", default_value_t = 8)]
-    batch: usize,
+    batch_size: usize,
     /// File to write; it appears only when all records are scored
     #[arg(long, value_name = "FILE.jsonl")]
     out: PathBuf,
@@ -42,8 +42,8 @@ pub struct ScoreArgs {
 impl ScoreArgs {
     /// Score, write the file, print the mean.
     pub fn run(self) -> Result<()> {
-        if self.batch == 0 {
-            return Err(Error::input("--batch 0: must be at least 1"));
+        if self.batch_size == 0 {
+            return Err(Error::input("--batch-size 0: must be at least 1"));
         }
         if self.out.is_dir() {
             return Err(Error::input(format!("--out {} is a directory; name the file to write", self.out.display())));
@@ -75,14 +75,14 @@ impl ScoreArgs {
         }
         let device = self.device.open()?;
         let processor = Processor::from_dir(&dir)?;
-        let model = ModelLoader::new(&device, Compute::F32).frozen(&dir)?;
+        let model = ModelLoader::new(&device, ComputeDtype::F32).frozen(&dir)?;
         let bar = bar(task.len(), "{pos}/{len} records, {eta} left");
         let (mut nats, mut tokens) = (0.0, 0);
         let mut failure = None;
         let written = files::write_atomic_with(&self.out, |file| {
             let mut out = BufWriter::new(file);
-            for start in (0..task.len()).step_by(self.batch) {
-                let examples = start..(start + self.batch).min(task.len());
+            for start in (0..task.len()).step_by(self.batch_size) {
+                let examples = start..(start + self.batch_size).min(task.len());
                 let scores = match score_responses(&model, &processor, task.as_ref(), examples.clone()) {
                     Ok(scores) => scores,
                     Err(e) => {

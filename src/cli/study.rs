@@ -5,7 +5,9 @@ use super::hub;
 use super::output::{print, status};
 use super::progress::bar;
 use super::train::Signals;
-use crate::study::{self, Ended, Estimate, Kind, Outcome, Plan, RunOptions, Study, StudyObserver, StudyState, Task};
+use crate::study::{
+    self, Ended, Outcome, Plan, RunOptions, Study, StudyEstimate, StudyObserver, StudyState, StudyTask, TaskKind,
+};
 use crate::train::settings::TrainConfig;
 use crate::{Error, Result};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -131,7 +133,7 @@ fn list(plan: &Plan) -> String {
 }
 
 /// The tasks with their commands, the time that each will take, and totals.
-fn dry(study: &Study, plan: &Plan, estimate: &Estimate, jobs: usize) -> String {
+fn dry(study: &Study, plan: &Plan, estimate: &StudyEstimate, jobs: usize) -> String {
     let mut text = String::new();
     for task in &plan.tasks {
         let time =
@@ -150,13 +152,13 @@ fn dry(study: &Study, plan: &Plan, estimate: &Estimate, jobs: usize) -> String {
         count("compare.")
     );
     for (what, kinds) in [
-        ("puzzles and suites", &[Kind::Make][..]),
-        ("SFT", &[Kind::Sft]),
-        ("RFT", &[Kind::Rft]),
-        ("evaluation and rollouts", &[Kind::Respond]),
-        ("dynamics", &[Kind::Pair]),
+        ("puzzles and suites", &[TaskKind::Make][..]),
+        ("SFT", &[TaskKind::Sft]),
+        ("RFT", &[TaskKind::Rft]),
+        ("evaluation and rollouts", &[TaskKind::Respond]),
+        ("dynamics", &[TaskKind::Pair]),
     ] {
-        let tasks: Vec<&Task> = plan.tasks.iter().filter(|task| kinds.contains(&task.work.kind)).collect();
+        let tasks: Vec<&StudyTask> = plan.tasks.iter().filter(|task| kinds.contains(&task.work.kind)).collect();
         if !tasks.is_empty() {
             let time = estimate.throughput.total(tasks.iter().copied(), 1);
             let time = time.map_or("unknown".to_string(), |seconds| format!("about {}", duration(seconds)));
@@ -237,13 +239,13 @@ fn left(state: &StudyState<'_>) -> String {
 }
 
 impl StudyObserver for StudyProgress {
-    fn started(&mut self, task: &Task, state: &StudyState<'_>) {
+    fn started(&mut self, task: &StudyTask, state: &StudyState<'_>) {
         if self.bars.is_none() {
             self.line(&format!("[{}/{}] {}", state.done + state.running.len(), state.total, task.name));
         }
     }
 
-    fn ended(&mut self, task: &Task, ended: &Ended, seconds: f64, state: &StudyState<'_>) {
+    fn ended(&mut self, task: &StudyTask, ended: &Ended, seconds: f64, state: &StudyState<'_>) {
         let (name, time) = (&task.name, duration(seconds));
         match ended {
             Ended::Done if self.bars.is_some() => {}
@@ -258,7 +260,7 @@ impl StudyObserver for StudyProgress {
         }
     }
 
-    fn locked(&mut self, task: &Task) {
+    fn locked(&mut self, task: &StudyTask) {
         self.line(&format!("    {}: another process is working on it; waiting", task.name));
     }
 

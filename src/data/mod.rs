@@ -17,5 +17,5 @@ pub use dataset::{Dataset, is_dataset};
 pub use manifest::{Attribution, MANIFEST, Manifest, Skipped, SplitSummary};
 pub use record::{Digest, IMAGE_PLACEHOLDER, METADATA, Message, Record};
 pub use resize::resize;
-pub use sampler::{Cursor, Sampler};
+pub use sampler::{Cursor, ExampleSampler};
 pub use writer::DatasetWriter;

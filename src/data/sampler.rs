@@ -4,7 +4,7 @@ use crate::{Error, Result, rng};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-/// Position of a [`Sampler`]. Always `position < len`: the end of an epoch is the beginning of the next.
+/// Position of a [`ExampleSampler`]. Always `position < len`: the end of an epoch is the beginning of the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
@@ -16,21 +16,21 @@ pub struct Cursor {
 
 /// Yields example indices. The order of an epoch is a function of (seed, epoch) and the number of examples alone.
 #[derive(Debug, Clone)]
-pub struct Sampler {
+pub struct ExampleSampler {
     len: usize,
     seed: u64,
     cursor: Cursor,
     order: Vec<usize>,
 }
 
-impl Sampler {
+impl ExampleSampler {
     /// At the beginning of epoch 0 of `len` examples.
     pub fn new(len: usize, seed: u64) -> Self {
         let cursor = Cursor { epoch: 0, position: 0 };
-        Sampler { len, seed, cursor, order: epoch_order(len, seed, 0) }
+        ExampleSampler { len, seed, cursor, order: epoch_order(len, seed, 0) }
     }
 
-    /// Resume at the [`Sampler::cursor`] of a sampler with the same `len` and `seed`.
+    /// Resume at the [`ExampleSampler::cursor`] of a sampler with the same `len` and `seed`.
     pub fn resume(len: usize, seed: u64, cursor: Cursor) -> Result<Self> {
         if cursor.position >= len {
             return Err(Error::input(format!(
@@ -38,10 +38,10 @@ impl Sampler {
                 cursor.position
             )));
         }
-        Ok(Sampler { len, seed, cursor, order: epoch_order(len, seed, cursor.epoch) })
+        Ok(ExampleSampler { len, seed, cursor, order: epoch_order(len, seed, cursor.epoch) })
     }
 
-    /// The position to store for [`Sampler::resume`].
+    /// The position to store for [`ExampleSampler::resume`].
     pub fn cursor(&self) -> Cursor {
         self.cursor
     }
@@ -82,18 +82,18 @@ mod tests {
 
     #[test]
     fn peek_returns_the_next_batch_and_does_not_advance() {
-        let mut sampler = Sampler::new(7, 3);
+        let mut sampler = ExampleSampler::new(7, 3);
         for _ in 0..6 {
             let seen = sampler.peek(3);
             assert_eq!(seen, sampler.peek(3));
             assert_eq!(seen, sampler.next_batch(3));
         }
-        assert!(Sampler::new(0, 3).peek(2).is_empty());
+        assert!(ExampleSampler::new(0, 3).peek(2).is_empty());
     }
 
     #[test]
     fn every_example_occurs_once_per_epoch_in_a_new_order() {
-        let mut sampler = Sampler::new(10, 3);
+        let mut sampler = ExampleSampler::new(10, 3);
         let indices: Vec<usize> = (0..10).flat_map(|_| sampler.next_batch(3)).collect();
         for epoch in indices.chunks(10) {
             let mut sorted = epoch.to_vec();
@@ -102,16 +102,16 @@ mod tests {
         }
         assert_ne!(indices[..10], indices[10..20]);
         assert_eq!(sampler.cursor(), Cursor { epoch: 3, position: 0 });
-        assert_ne!(Sampler::new(10, 4).next_batch(10), indices[..10]);
+        assert_ne!(ExampleSampler::new(10, 4).next_batch(10), indices[..10]);
     }
 
     #[test]
     fn a_resumed_sampler_continues_the_same_sequence() {
         for stop in 0..25 {
-            let mut whole = Sampler::new(7, 11);
+            let mut whole = ExampleSampler::new(7, 11);
             whole.next_batch(stop);
             let text = serde_json::to_string(&whole.cursor()).unwrap();
-            let mut resumed = Sampler::resume(7, 11, serde_json::from_str(&text).unwrap()).unwrap();
+            let mut resumed = ExampleSampler::resume(7, 11, serde_json::from_str(&text).unwrap()).unwrap();
             assert_eq!(resumed.next_batch(20), whole.next_batch(20), "stopped after {stop}");
             assert_eq!(resumed.cursor(), whole.cursor());
         }
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_cursor_of_other_data_is_refused() {
-        assert!(Sampler::resume(5, 1, Cursor { epoch: 0, position: 5 }).is_err());
-        assert!(Sampler::new(0, 1).next_batch(4).is_empty());
+        assert!(ExampleSampler::resume(5, 1, Cursor { epoch: 0, position: 5 }).is_err());
+        assert!(ExampleSampler::new(0, 1).next_batch(4).is_empty());
     }
 }

@@ -3,7 +3,7 @@
 use super::influence::Influence;
 use super::perplexity::{Perplexity, bin_edges};
 use super::result::{CheckpointResult, DynamicsResult, InfluenceConfig, Pair, SampleSetResult};
-use super::samples::{ResponseSource, Sample, SampleRole};
+use super::samples::{DynamicsSample, ResponseSource, SampleRole};
 use super::sgd_step::ResponseLoss;
 use crate::forgetting::fixtures::model;
 use crate::forgetting::{ModelRef, RunRef};
@@ -58,8 +58,8 @@ pub fn pairs() -> Vec<Pair> {
     pairs
 }
 
-fn set(name: &str, kind: SampleRole, nats: f64, edges_of: &[Sample]) -> SampleSetResult {
-    let samples: Vec<Sample> = (0..10).map(|i| sample(name, kind, nats + 0.1 * f64::from(i))).collect();
+fn set(name: &str, kind: SampleRole, nats: f64, edges_of: &[DynamicsSample]) -> SampleSetResult {
+    let samples: Vec<DynamicsSample> = (0..10).map(|i| sample(name, kind, nats + 0.1 * f64::from(i))).collect();
     SampleSetResult {
         name: name.into(),
         path: format!("/data/{name}"),
@@ -72,9 +72,9 @@ fn set(name: &str, kind: SampleRole, nats: f64, edges_of: &[Sample]) -> SampleSe
     }
 }
 
-fn sample(name: &str, kind: SampleRole, nats: f64) -> Sample {
+fn sample(name: &str, kind: SampleRole, nats: f64) -> DynamicsSample {
     let (set, id) = (name.to_string(), "x".to_string());
-    Sample { kind, set, index: 0, id, origin: ResponseSource::Data, token_ids: vec![0], nats }
+    DynamicsSample { kind, set, index: 0, id, origin: ResponseSource::Data, token_ids: vec![0], nats }
 }
 
 pub fn dynamics(pairs: &[Pair]) -> DynamicsResult {

@@ -14,7 +14,7 @@
 //! shows whether eta is small enough.
 
 use super::distribution::Distributions;
-use super::sgd_step::{ResponseLoss, Stepper};
+use super::sgd_step::{ResponseLoss, SgdStep};
 use crate::model::Sequence;
 use crate::stats::nan_if_null;
 use crate::{Error, Result};
@@ -60,7 +60,7 @@ pub struct Influence {
 /// # Errors
 /// A number that is not finite; the message has the number of the `v` that it belongs to.
 pub fn influences(
-    stepper: &Stepper<'_>,
+    stepper: &SgdStep<'_>,
     u: &Sequence,
     vs: &[Sequence],
     eta: f64,

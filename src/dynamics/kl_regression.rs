@@ -89,7 +89,8 @@ pub fn kl_and_forgetting(found: &[(String, ForgettingResult)]) -> Result<KlAndFo
 fn point(tuned: &TunedResult) -> Result<KlPoint, &'static str> {
     let all = tuned.all.as_ref().ok_or("no benchmark of prior knowledge")?;
     let new_task = tuned.divergence.iter().find(|d| d.prompts_of == NEW_TASK);
-    let forward = new_task.ok_or("no divergence on the new task's prompts (--data and --kl of `jigsaw eval`)")?.forward;
+    let forward =
+        new_task.ok_or("no divergence on the new task's prompts (--data and --kl-prompts of `jigsaw eval`)")?.forward;
     let point = KlPoint {
         model: tuned.model.name.clone(),
         dir: tuned.model.dir.clone(),
@@ -105,7 +106,7 @@ fn point(tuned: &TunedResult) -> Result<KlPoint, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::{Direction, Divergence};
+    use crate::eval::{Divergence, DivergenceStats};
     use crate::forgetting::fixtures::{compared, model, paired_scores};
     use crate::stats::Interval;
 
@@ -113,7 +114,7 @@ mod tests {
     fn one(name: &str, lost: usize, kl: Option<f64>) -> TunedResult {
         let at = |value| Interval { value, low: value, high: value };
         let direction =
-            |kl: f64| Direction { tokens: 10, unfinished: 0, per_token: at(kl), per_response: at(10.0 * kl) };
+            |kl: f64| DivergenceStats { tokens: 10, unfinished: 0, per_token: at(kl), per_response: at(10.0 * kl) };
         let divergence = kl.map(|kl| Divergence {
             prompts_of: NEW_TASK.into(),
             prompts: 4,

@@ -3,7 +3,7 @@
 use super::output_dir::{DYNAMICS_JSON, PAIRS, SAMPLES};
 use super::result::{DynamicsResult, InfluenceConfig, Pair};
 use super::run::{DynamicsObserver, DynamicsRequest, run};
-use super::samples::{ResponseSource, Sample};
+use super::samples::{DynamicsSample, ResponseSource};
 use super::sgd_step::ResponseLoss;
 use crate::Result;
 use crate::eval::bench::BenchmarkSpec;
@@ -103,7 +103,7 @@ fn a_measurement_goes_from_files_to_files_and_goes_on_where_it_was_stopped() {
     let whole = request(dir.path(), "whole");
     let (found, told) = measure(&whole).unwrap();
     assert_eq!(told.len(), 3, "base, and two checkpoints: {told:?}");
-    let samples: Vec<Sample> = read(whole.out.join(SAMPLES));
+    let samples: Vec<DynamicsSample> = read(whole.out.join(SAMPLES));
     let by_base = samples.iter().filter(|s| s.origin == ResponseSource::Base).count();
     assert_eq!((samples.len(), by_base), (9, 2), "benchmark files have no responses of their own");
     assert!(samples.iter().all(|s| s.nats > 0.0 && (s.origin == ResponseSource::Data || s.token_ids.len() <= 4)));

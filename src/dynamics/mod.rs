@@ -22,8 +22,8 @@ pub use output_dir::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, PAIRS, SAMPLES, r
 pub use perplexity::Perplexity;
 pub use result::{CheckpointResult, DynamicsResult, InfluenceConfig, Pair, PairSummary, SampleSetResult};
 pub use run::{DynamicsObserver, DynamicsRequest, run};
-pub use samples::{ResponseSource, Sample, SampleRole};
-pub use sgd_step::{Gradient, ResponseLoss, Stepper};
+pub use samples::{DynamicsSample, ResponseSource, SampleRole};
+pub use sgd_step::{Gradient, ResponseLoss, SgdStep};
 pub use table::{divergence, influence_over_checkpoints, influence_table, likelihood, notes};
 pub use write::write;
 

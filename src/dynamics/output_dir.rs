@@ -90,19 +90,19 @@ pub fn read_pairs(dir: &Path) -> Result<Vec<Pair>> {
 
 /// The directory of one measurement.
 #[derive(Debug)]
-pub struct OutputDir {
+pub struct DynamicsDir {
     path: PathBuf,
 }
 
-impl OutputDir {
+impl DynamicsDir {
     /// Open or create `path` for the measurement `key` of `checkpoints`. An earlier measurement there may have fewer checkpoints, the first of
     /// these. With `fresh`, the results of an earlier measurement are removed first.
     ///
     /// # Errors
     /// An input error if the directory holds something else; it names what differs.
-    pub fn open(path: &Path, key: MeasurementKey, checkpoints: &[ModelRef], fresh: bool) -> Result<OutputDir> {
+    pub fn open(path: &Path, key: MeasurementKey, checkpoints: &[ModelRef], fresh: bool) -> Result<DynamicsDir> {
         files::create_dir(path)?;
-        let directory = OutputDir { path: path.to_path_buf() };
+        let directory = DynamicsDir { path: path.to_path_buf() };
         let own = [DYNAMICS_JSON, DYNAMICS_CSV, DYNAMICS_MD, PAIRS, SAMPLES, KEY];
         if fresh {
             // Remove the result first, so that an interrupted removal never looks finished.
@@ -184,8 +184,9 @@ mod tests {
     #[test]
     fn the_same_measurement_goes_on_and_takes_more_checkpoints_and_another_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
-        let open =
-            |key: MeasurementKey, names: &[&str], fresh: bool| OutputDir::open(dir.path(), key, &models(names), fresh);
+        let open = |key: MeasurementKey, names: &[&str], fresh: bool| {
+            DynamicsDir::open(dir.path(), key, &models(names), fresh)
+        };
         let opened = open(key(0.1, "d"), &["a"], false).unwrap();
         std::fs::write(opened.file(DYNAMICS_JSON), "{}").unwrap();
         open(key(0.1, "d"), &["a"], false).unwrap();
@@ -210,10 +211,10 @@ mod tests {
     fn a_directory_of_something_else_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("holiday.txt"), "").unwrap();
-        let error = OutputDir::open(dir.path(), key(0.1, "d"), &models(&["a"]), true).unwrap_err();
+        let error = DynamicsDir::open(dir.path(), key(0.1, "d"), &models(&["a"]), true).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("not empty"), "{error}");
         std::fs::write(dir.path().join(KEY), "{\"key\": 1}").unwrap();
-        let error = OutputDir::open(dir.path(), key(0.1, "d"), &models(&["a"]), false).unwrap_err();
+        let error = DynamicsDir::open(dir.path(), key(0.1, "d"), &models(&["a"]), false).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains(KEY), "{error}");
     }
 }

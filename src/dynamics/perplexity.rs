@@ -1,7 +1,7 @@
 //! Perplexity of each set of responses under the base, before anything is trained. Data that the base finds likely changes its other
 //! answers least.
 
-use super::samples::Sample;
+use super::samples::DynamicsSample;
 use crate::stats::{Interval, mean, nan_if_null};
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ pub struct Perplexity {
 
 impl Perplexity {
     /// The perplexity of the samples of one set, with a histogram between these edges ([`bin_edges`]).
-    pub fn of(samples: &[&Sample], edges: &[f64]) -> Perplexity {
+    pub fn of(samples: &[&DynamicsSample], edges: &[f64]) -> Perplexity {
         let mut nats: Vec<f64> = samples.iter().map(|sample| sample.nats_per_token()).collect();
         let nats_per_token = mean(&nats);
         let mut histogram = vec![0; edges.len().saturating_sub(1)];
@@ -59,8 +59,8 @@ pub fn median(values: &mut [f64]) -> f64 {
 }
 
 /// Edges of equal bins of nats per token, from 0 on: at most 24 bins, each 1, 2 or 5 times a power of ten wide, that cover all `samples`.
-pub fn bin_edges(samples: &[Sample]) -> Vec<f64> {
-    let most = samples.iter().map(Sample::nats_per_token).fold(0.0, f64::max);
+pub fn bin_edges(samples: &[DynamicsSample]) -> Vec<f64> {
+    let most = samples.iter().map(DynamicsSample::nats_per_token).fold(0.0, f64::max);
     if most <= 0.0 || !most.is_finite() {
         return vec![0.0, 1.0];
     }
@@ -76,8 +76,8 @@ mod tests {
     use super::*;
     use crate::dynamics::samples::{ResponseSource, SampleRole};
 
-    fn sample(nats: f64, tokens: usize) -> Sample {
-        Sample {
+    fn sample(nats: f64, tokens: usize) -> DynamicsSample {
+        DynamicsSample {
             kind: SampleRole::Train,
             set: "a".into(),
             index: 0,

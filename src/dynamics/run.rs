@@ -3,18 +3,18 @@
 
 use super::influence::influences;
 use super::kl_regression::{KlAndForgetting, kl_and_forgetting};
-use super::output_dir::{MeasurementKey, OutputDir, PAIRS, SAMPLES, SampleSetKey};
+use super::output_dir::{DynamicsDir, MeasurementKey, PAIRS, SAMPLES, SampleSetKey};
 use super::pairing::{choose, pair};
 use super::perplexity::{Perplexity, bin_edges};
 use super::result::{CheckpointResult, DynamicsResult, InfluenceConfig, Pair, SampleSetResult};
-use super::samples::{BATCH, ResponseSource, Sample, SampleRole, SampleSet};
-use super::sgd_step::Stepper;
+use super::samples::{BATCH, DynamicsSample, ResponseSource, SampleRole, SampleSet};
+use super::sgd_step::SgdStep;
 use super::write::write;
 use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec};
 use crate::forgetting::{FORGETTING_JSON, ForgettingResult, ModelRef};
 use crate::io::files;
 use crate::io::jsonl::JsonlLog;
-use crate::model::{Compute, Model, ModelLoader, Sampling, lora, read_architecture, require_checkpoint};
+use crate::model::{ComputeDtype, Model, ModelLoader, SamplingParams, lora, read_architecture, require_checkpoint};
 use crate::model::{hash_model, hash_prompt_files};
 use crate::sampling::SamplePlan;
 use crate::train::{check_parts, freeze};
@@ -64,7 +64,7 @@ pub fn run(request: &DynamicsRequest, device: &Device, progress: &mut dyn Dynami
     let kl = request.kl()?;
     let work = request.prepare()?;
     // Checkpoints with the same base share its weights.
-    let loader = ModelLoader::new(device, Compute::F32);
+    let loader = ModelLoader::new(device, ComputeDtype::F32);
     let samples = work.score_samples(&loader, progress)?;
     let pairs = work.measure(&loader, &samples, progress)?;
     let found = work.summarize(&samples, &pairs, kl);
@@ -155,7 +155,7 @@ impl DynamicsRequest {
             train: keys(SampleRole::Train),
             prior: keys(SampleRole::Prior),
         };
-        let directory = OutputDir::open(&self.out, key, &checkpoints, self.fresh)?;
+        let directory = DynamicsDir::open(&self.out, key, &checkpoints, self.fresh)?;
         Ok(PreparedMeasurement { request: self, base, checkpoints, sets, hashes, directory })
     }
 
@@ -199,8 +199,8 @@ impl DynamicsRequest {
 
     fn sets(&self, kind: SampleRole, specs: &[BenchmarkSpec]) -> Result<Vec<SampleSet>> {
         let settings = BenchmarkSettings {
-            plan: SamplePlan { limit: None, samples: 1, batch: BATCH },
-            sampling: Sampling::greedy(0),
+            plan: SamplePlan { limit: None, num_generations: 1, batch_size: BATCH },
+            sampling: SamplingParams::greedy(0),
             max_new_tokens: self.max_new_tokens,
             min_pixels: None,
             max_pixels: None,
@@ -239,7 +239,7 @@ struct PreparedMeasurement<'a> {
     sets: Vec<SampleSet>,
     /// The hash of each set.
     hashes: Vec<String>,
-    directory: OutputDir,
+    directory: DynamicsDir,
 }
 
 /// One training sample and the prior samples paired with it, under one checkpoint.
@@ -265,8 +265,12 @@ impl PreparedMeasurement<'_> {
     }
 
     /// The samples of each set with their log-probabilities under the base; those on disk are not scored again.
-    fn score_samples(&self, loader: &ModelLoader, progress: &mut dyn DynamicsObserver) -> Result<Vec<Vec<Sample>>> {
-        let (mut log, mut lines) = JsonlLog::open::<Sample>(&self.directory.file(SAMPLES))?;
+    fn score_samples(
+        &self,
+        loader: &ModelLoader,
+        progress: &mut dyn DynamicsObserver,
+    ) -> Result<Vec<Vec<DynamicsSample>>> {
+        let (mut log, mut lines) = JsonlLog::open::<DynamicsSample>(&self.directory.file(SAMPLES))?;
         let expected: Vec<(usize, usize)> =
             self.sets.iter().enumerate().flat_map(|(s, set)| set.chosen.iter().map(move |&i| (s, i))).collect();
         if lines.len() > expected.len() {
@@ -334,7 +338,7 @@ impl PreparedMeasurement<'_> {
     fn measure(
         &self,
         loader: &ModelLoader,
-        samples: &[Vec<Sample>],
+        samples: &[Vec<DynamicsSample>],
         progress: &mut dyn DynamicsObserver,
     ) -> Result<Vec<Pair>> {
         let (mut log, mut lines) = JsonlLog::open::<Pair>(&self.directory.file(PAIRS))?;
@@ -348,7 +352,7 @@ impl PreparedMeasurement<'_> {
             let (dir, name) = (&self.request.models[checkpoint], &self.checkpoints[checkpoint].name);
             progress.stage(&format!("checkpoint {} of {}: {}", checkpoint + 1, self.checkpoints.len(), dir.display()));
             let model = self.load(dir, loader)?;
-            let stepper = Stepper::new(&model)?;
+            let stepper = SgdStep::new(&model)?;
             let of_checkpoint = |pairs: &[Pair]| pairs.iter().filter(|p| p.checkpoint == checkpoint).count();
             let (before, total) = (of_checkpoint(&lines), self.pairs_of_a_checkpoint());
             let mut measured = before;
@@ -374,7 +378,7 @@ impl PreparedMeasurement<'_> {
         log: &JsonlLog,
         lines: &[Pair],
         batches: &[PairBatch],
-        samples: &[Vec<Sample>],
+        samples: &[Vec<DynamicsSample>],
     ) -> Result<(usize, usize)> {
         let (mut at, mut done) = (0, 0);
         for batch in batches {
@@ -397,10 +401,15 @@ impl PreparedMeasurement<'_> {
         Ok((done, at))
     }
 
-    fn measure_batch(&self, stepper: &Stepper<'_>, batch: &PairBatch, samples: &[Vec<Sample>]) -> Result<Vec<Pair>> {
+    fn measure_batch(
+        &self,
+        stepper: &SgdStep<'_>,
+        batch: &PairBatch,
+        samples: &[Vec<DynamicsSample>],
+    ) -> Result<Vec<Pair>> {
         let regime = &self.sets[batch.regime];
         let u = &samples[batch.regime][batch.u];
-        let vs: Vec<(&SampleSet, &Sample)> =
+        let vs: Vec<(&SampleSet, &DynamicsSample)> =
             batch.vs.iter().map(|&(set, v)| (&self.sets[set], &samples[set][v])).collect();
         let blame = |e: Error| {
             let names: Vec<String> = vs.iter().map(|(set, v)| format!("{} {}", set.name(), v.id)).collect();
@@ -409,7 +418,7 @@ impl PreparedMeasurement<'_> {
         let sequences = vs.iter().map(|(set, v)| set.sequence(v)).collect::<Result<Vec<_>>>()?;
         let InfluenceConfig { eta, loss, .. } = self.request.config;
         let found = influences(stepper, &regime.sequence(u)?, &sequences, eta, loss).map_err(blame)?;
-        let pair = |((set, v), influence): (&(&SampleSet, &Sample), _)| Pair {
+        let pair = |((set, v), influence): (&(&SampleSet, &DynamicsSample), _)| Pair {
             checkpoint: batch.checkpoint,
             model: self.checkpoints[batch.checkpoint].name.clone(),
             regime: regime.name().to_string(),
@@ -422,8 +431,13 @@ impl PreparedMeasurement<'_> {
         Ok(vs.iter().zip(found).map(pair).collect())
     }
 
-    fn summarize(&self, samples: &[Vec<Sample>], pairs: &[Pair], kl: Option<KlAndForgetting>) -> DynamicsResult {
-        let all: Vec<Sample> = samples.iter().flatten().cloned().collect();
+    fn summarize(
+        &self,
+        samples: &[Vec<DynamicsSample>],
+        pairs: &[Pair],
+        kl: Option<KlAndForgetting>,
+    ) -> DynamicsResult {
+        let all: Vec<DynamicsSample> = samples.iter().flatten().cloned().collect();
         let edges = bin_edges(&all);
         let set_found = |i: usize| {
             let (set, own) = (&self.sets[i], &samples[i]);

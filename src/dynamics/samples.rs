@@ -6,7 +6,7 @@
 use crate::eval::bench::PreparedBenchmark;
 use crate::io::hex;
 use crate::model::Predictor;
-use crate::model::{Sampling, Sequence};
+use crate::model::{SamplingParams, Sequence};
 use crate::sampling::{LocalModel, Prompts, SampleOptions, sample};
 use crate::tasks::Task;
 use crate::tasks::encode_example;
@@ -43,7 +43,7 @@ pub enum ResponseSource {
 
 /// One sample: a line of `samples.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Sample {
+pub struct DynamicsSample {
     /// Role of its set.
     pub kind: SampleRole,
     /// Name of its set.
@@ -60,7 +60,7 @@ pub struct Sample {
     pub nats: f64,
 }
 
-impl Sample {
+impl DynamicsSample {
     /// -log pi per token: the logarithm of the perplexity.
     pub fn nats_per_token(&self) -> f64 {
         self.nats / self.token_ids.len() as f64
@@ -122,7 +122,7 @@ impl SampleSet {
     ///
     /// # Errors
     /// A log-probability that is not finite, or an empty response; the error names the example.
-    pub fn samples(&self, base: &dyn Predictor, examples: &[usize]) -> Result<Vec<Sample>> {
+    pub fn samples(&self, base: &dyn Predictor, examples: &[usize]) -> Result<Vec<DynamicsSample>> {
         let (task, codec) = (self.prepared.task(), self.prepared.codec()?);
         let prompts: Vec<_> = examples.par_iter().map(|&i| encode_example(task, codec, i)).collect();
         let prompts = prompts.into_iter().collect::<Result<Vec<_>>>()?;
@@ -137,8 +137,8 @@ impl SampleSet {
         if !open.is_empty() {
             let examples: Vec<usize> = open.iter().map(|&at| examples[at]).collect();
             let prompts: Vec<_> = open.iter().map(|&at| prompts[at].clone()).collect();
-            let sampling = Sampling::greedy(self.prepared.sampling.max_new_tokens);
-            let options = SampleOptions { samples: 1, sampling: &sampling, stream: ("dynamics", &[]) };
+            let sampling = SamplingParams::greedy(self.prepared.sampling.max_new_tokens);
+            let options = SampleOptions { num_generations: 1, sampling: &sampling, stream: ("dynamics", &[]) };
             answers = sample(&LocalModel::new(base, codec), &Prompts::encoded(task, &examples, &prompts), &options)?;
         }
         let mut answers = answers.into_iter().flatten().map(|answer| answer.token_ids);
@@ -168,13 +168,13 @@ impl SampleSet {
                 )));
             }
             let (kind, set) = (self.kind, self.name().to_string());
-            found.push(Sample { kind, set, index, id, origin, token_ids: sequence.response, nats });
+            found.push(DynamicsSample { kind, set, index, id, origin, token_ids: sequence.response, nats });
         }
         Ok(found)
     }
 
     /// A sample as model input.
-    pub fn sequence(&self, sample: &Sample) -> Result<Sequence> {
+    pub fn sequence(&self, sample: &DynamicsSample) -> Result<Sequence> {
         let prompt = encode_example(self.prepared.task(), self.prepared.codec()?, sample.index)?;
         Ok(Sequence { prompt, response: sample.token_ids.clone() })
     }

@@ -71,18 +71,18 @@ fn on_cpu(tensor: &Tensor) -> Result<Tensor> {
 }
 
 /// A model and the weights that are restored after each step.
-pub struct Stepper<'a> {
+pub struct SgdStep<'a> {
     policy: &'a dyn Predictor,
     /// The parameters that train, with their values.
     start: Vec<(Arc<Parameter>, Tensor)>,
 }
 
-impl<'a> Stepper<'a> {
+impl<'a> SgdStep<'a> {
     /// Copy the present weights of `policy`. Only trainable parameters are ever changed.
-    pub fn new(policy: &'a dyn Predictor) -> Result<Stepper<'a>> {
+    pub fn new(policy: &'a dyn Predictor) -> Result<SgdStep<'a>> {
         let trainable = policy.parameters().iter().filter(|p| p.trainable());
         let copy = |p: &Arc<Parameter>| Ok((Arc::clone(p), p.var.as_tensor().copy()?));
-        Ok(Stepper { policy, start: trainable.map(copy).collect::<Result<_>>()? })
+        Ok(SgdStep { policy, start: trainable.map(copy).collect::<Result<_>>()? })
     }
 
     /// The model.

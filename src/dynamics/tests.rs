@@ -3,7 +3,7 @@
 
 use super::distribution::Distributions;
 use super::influence::{Influence, influences};
-use super::sgd_step::{ResponseLoss, Stepper};
+use super::sgd_step::{ResponseLoss, SgdStep};
 use super::toy_model::{ToyModel, VOCAB, sequence};
 use crate::Error;
 use crate::model::init::{Preset, write_checkpoint};
@@ -87,7 +87,7 @@ fn close(got: f64, expected: f64, relative: f64, what: &str) {
 #[test]
 fn the_bound_holds_for_every_pair_and_is_what_the_matrices_give() {
     let model = ToyModel::new(0);
-    let stepper = Stepper::new(&model).unwrap();
+    let stepper = SgdStep::new(&model).unwrap();
     let (us, vs) = samples();
     let eta = 1e-3;
     for loss in [ResponseLoss::Mean, ResponseLoss::Sum] {
@@ -117,7 +117,7 @@ fn the_bound_holds_for_every_pair_and_is_what_the_matrices_give() {
 #[test]
 fn the_bound_of_a_sample_does_not_depend_on_the_mean_or_the_sum_of_the_loss() {
     let model = ToyModel::new(1);
-    let stepper = Stepper::new(&model).unwrap();
+    let stepper = SgdStep::new(&model).unwrap();
     let (us, vs) = samples();
     for u in &us {
         let of = |loss| influences(&stepper, u, &vs, 1e-3, loss).unwrap();
@@ -131,7 +131,7 @@ fn the_bound_of_a_sample_does_not_depend_on_the_mean_or_the_sum_of_the_loss() {
 /// Measured change of the token log-distributions of `v` after a step on `u`.
 fn measured(
     model: &ToyModel,
-    stepper: &Stepper<'_>,
+    stepper: &SgdStep<'_>,
     u: &Sequence,
     v: &Sequence,
     eta: f64,
@@ -147,7 +147,7 @@ fn measured(
 #[test]
 fn the_change_goes_to_minus_eta_akg_with_an_error_of_second_order() {
     let model = ToyModel::new(0);
-    let stepper = Stepper::new(&model).unwrap();
+    let stepper = SgdStep::new(&model).unwrap();
     let (us, vs) = samples();
     let errors = |eta: f64| -> (f64, f64) {
         let (mut absolute, mut whole) = (0.0, 0.0);
@@ -171,7 +171,7 @@ fn the_change_goes_to_minus_eta_akg_with_an_error_of_second_order() {
 #[test]
 fn a_step_on_u_changes_v_as_a_step_on_v_changes_u_up_to_second_order() {
     let model = ToyModel::new(2);
-    let stepper = Stepper::new(&model).unwrap();
+    let stepper = SgdStep::new(&model).unwrap();
     let (us, vs) = samples();
     for loss in [ResponseLoss::Mean, ResponseLoss::Sum] {
         let differences = |eta: f64| -> (f64, f64) {
@@ -191,7 +191,7 @@ fn a_step_on_u_changes_v_as_a_step_on_v_changes_u_up_to_second_order() {
 #[test]
 fn a_sample_is_as_near_to_itself_as_can_be_and_a_step_on_it_makes_it_likelier() {
     let model = ToyModel::new(0);
-    let stepper = Stepper::new(&model).unwrap();
+    let stepper = SgdStep::new(&model).unwrap();
     let u = sequence(0, &[2, 1, 0]);
     let found = influences(&stepper, &u, std::slice::from_ref(&u), 1e-2, ResponseLoss::Mean).unwrap()[0];
     assert!((found.cosine - 1.0).abs() < 1e-9 && found.v_change > 0.0, "{found:?}");
@@ -210,7 +210,7 @@ fn bits(policy: &dyn LanguageModel) -> Vec<u32> {
 fn the_weights_are_exactly_what_they_were_after_steps_and_after_failures() {
     let model = ToyModel::new(0);
     let before = bits(&model);
-    let stepper = Stepper::new(&model).unwrap();
+    let stepper = SgdStep::new(&model).unwrap();
     let (us, vs) = samples();
     for u in &us {
         influences(&stepper, u, &vs, 0.37, ResponseLoss::Sum).unwrap();
@@ -229,12 +229,12 @@ fn the_weights_are_exactly_what_they_were_after_steps_and_after_failures() {
 fn what_is_frozen_has_no_part_in_step_and_gradient() {
     let model = ToyModel::new(0);
     model.parameters()[2].set_trainable(false);
-    let stepper = Stepper::new(&model).unwrap();
+    let stepper = SgdStep::new(&model).unwrap();
     let (us, vs) = samples();
     let gradient = stepper.gradient(&us[0]).unwrap();
     let whole = {
         let free = ToyModel::new(0);
-        let stepper = Stepper::new(&free).unwrap();
+        let stepper = SgdStep::new(&free).unwrap();
         stepper.gradient(&us[0]).unwrap().norm().unwrap()
     };
     assert!(gradient.norm().unwrap() < 0.99 * whole);
@@ -244,7 +244,7 @@ fn what_is_frozen_has_no_part_in_step_and_gradient() {
     let found = influences(&stepper, &us[0], &vs[..1], 1e-3, ResponseLoss::Mean).unwrap()[0];
     close(found.v_change, found.first_order, 0.02, "change");
     model.parameters().iter().for_each(|p| p.set_trainable(false));
-    let none = Stepper::new(&model).unwrap();
+    let none = SgdStep::new(&model).unwrap();
     assert!(none.gradient(&us[0]).is_err(), "nothing trains");
 }
 
@@ -254,7 +254,7 @@ fn weights_that_are_no_numbers_are_an_error_and_not_a_result() {
     let (us, vs) = samples();
     let bias = &model.parameters()[3].var;
     bias.set(&(bias.as_tensor() * f64::NAN).unwrap()).unwrap();
-    let stepper = Stepper::new(&model).unwrap();
+    let stepper = SgdStep::new(&model).unwrap();
     let error = influences(&stepper, &us[0], &vs, 1e-2, ResponseLoss::Mean).unwrap_err();
     assert!(error.exit_code() == 1 && error.to_string().contains("finite"), "{error}");
 }
@@ -272,7 +272,7 @@ fn the_architecture_itself_follows_its_first_order_and_comes_back_to_its_weights
         response: ids(response, by + 2),
     };
     let (u, vs) = (of(6, 4, 31), [of(5, 3, 17), of(4, 6, 11)]);
-    let stepper = Stepper::new(&model).unwrap();
+    let stepper = SgdStep::new(&model).unwrap();
     // So that a step on u gains u so many nats a token.
     let norm = stepper.gradient(&u).unwrap().norm().unwrap() / u.response.len() as f64;
     let errors = |gain: f64| -> f64 {

@@ -4,7 +4,7 @@
 
 use crate::comm::Communicator;
 use crate::io::files::FileChecksum;
-use crate::model::{Completion, LossFn, Prompt, Sampling, Sequence, TokenStats};
+use crate::model::{Completion, LossFn, Prompt, SamplingParams, Sequence, TokenStats};
 use crate::model::{LanguageModel, Predictions, Predictor};
 use crate::nn::{Parameter, from_vec, read};
 use crate::{Error, Result};
@@ -156,7 +156,7 @@ impl LanguageModel for ToyModel {
         _first: usize,
         _prompts: &[Arc<Prompt>],
         _samples: usize,
-        _sampling: &Sampling,
+        _sampling: &SamplingParams,
         _eos: &[u32],
         _banned: &[u32],
     ) -> Result<Vec<Vec<Completion>>> {

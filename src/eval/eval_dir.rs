@@ -153,7 +153,13 @@ impl EvalDir {
     /// An input error for responses that are not this task's.
     pub fn resume(&self, task: &dyn Task, plan: &SamplePlan) -> Result<(ResponseLog, Vec<ScoredResponse>)> {
         let key = &self.about.key;
-        ResponseLog::resume(&self.path.join(RESPONSES), task, key.examples, plan.samples, key.batch.unwrap_or(1))
+        ResponseLog::resume(
+            &self.path.join(RESPONSES),
+            task,
+            key.examples,
+            plan.num_generations,
+            key.batch_size.unwrap_or(1),
+        )
     }
 
     /// Write the result: the evaluation is done.

@@ -2,7 +2,7 @@
 
 use super::{EvalDir, EvalResult};
 use crate::Result;
-use crate::model::Sampling;
+use crate::model::SamplingParams;
 use crate::sampling::{self, Responder, SamplePlan, SampleProgress, Summary, generated_tokens, progress_of};
 use crate::tasks::Task;
 use std::time::Instant;
@@ -17,7 +17,7 @@ pub fn evaluate_in(
     responder: &dyn Responder,
     task: &dyn Task,
     plan: &SamplePlan,
-    sampling: &Sampling,
+    sampling: &SamplingParams,
     mut progress: impl FnMut(SampleProgress),
 ) -> Result<EvalResult> {
     if let Some(result) = directory.finished()? {
@@ -27,13 +27,13 @@ pub fn evaluate_in(
     let (mut log, mut responses) = directory.resume(task, plan)?;
     let before = generated_tokens(&responses);
     let total = plan.examples(task);
-    progress(progress_of(&responses, total, plan.samples));
-    sampling::run(responder, task, plan, sampling, responses.len() / plan.samples, |batch| {
+    progress(progress_of(&responses, total, plan.num_generations));
+    sampling::run(responder, task, plan, sampling, responses.len() / plan.num_generations, |batch| {
         log.append(&batch)?;
         responses.extend(batch);
-        progress(progress_of(&responses, total, plan.samples));
+        progress(progress_of(&responses, total, plan.num_generations));
         Ok(())
     })?;
     let fresh_tokens = generated_tokens(&responses) - before;
-    directory.finish(Summary::of_task(task, &responses, plan.samples, fresh_tokens, started.elapsed())?)
+    directory.finish(Summary::of_task(task, &responses, plan.num_generations, fresh_tokens, started.elapsed())?)
 }

@@ -7,7 +7,7 @@
 use super::eval_dir::API_CACHE;
 use super::evaluate_checkpoint::split_of;
 use super::{EvalDir, EvalResult, evaluate_in};
-use crate::model::Sampling;
+use crate::model::SamplingParams;
 use crate::sampling::chat_api::{ChatClient, Endpoint, TokenUsage};
 use crate::sampling::{SamplePlan, SampleProgress, SamplingKey};
 use crate::tasks::benchmarks::Protocol;
@@ -30,7 +30,7 @@ pub struct ServerEvalRequest {
     /// Which examples, how often. How many at a time is the endpoint's concurrency.
     pub plan: SamplePlan,
     /// How tokens are chosen.
-    pub sampling: Sampling,
+    pub sampling: SamplingParams,
     /// Directory for responses and result.
     pub out: PathBuf,
     /// Start over, whatever is in `out`.
@@ -59,7 +59,7 @@ pub fn evaluate_server(
 pub(super) struct Questions<'a> {
     pub task: &'a dyn Task,
     pub plan: &'a SamplePlan,
-    pub sampling: &'a Sampling,
+    pub sampling: &'a SamplingParams,
 }
 
 /// Who is asked.
@@ -82,7 +82,7 @@ impl Server<'_> {
         let Questions { task, plan, sampling } = *questions;
         let name = self.endpoint.name();
         // Each response has a random stream of its own, whatever it is asked for together with.
-        let key = SamplingKey { bench, batch: None, ..SamplingKey::new(&name, "", task, plan, sampling)? };
+        let key = SamplingKey { bench, batch_size: None, ..SamplingKey::new(&name, "", task, plan, sampling)? };
         EvalDir::open_for_server(out, key, &name, data, split, fresh)
     }
 
@@ -95,7 +95,7 @@ impl Server<'_> {
     ) -> Result<(EvalResult, TokenUsage)> {
         let Questions { task, plan, sampling } = *questions;
         let client = ChatClient::open(self.endpoint, self.key.clone(), &directory.path().join(API_CACHE))?;
-        let plan = SamplePlan { batch: ROUNDS * self.endpoint.concurrency.max(1), ..plan.clone() };
+        let plan = SamplePlan { batch_size: ROUNDS * self.endpoint.concurrency.max(1), ..plan.clone() };
         let result = evaluate_in(&directory, &client, task, &plan, sampling, progress)?;
         Ok((result, client.usage()))
     }

@@ -2,8 +2,8 @@
 
 use super::{EvalDir, EvalResult, evaluate_in};
 use crate::Result;
-use crate::model::{Compute, ModelLoader};
-use crate::model::{Processor, Sampling};
+use crate::model::{ComputeDtype, ModelLoader};
+use crate::model::{Processor, SamplingParams};
 use crate::sampling::{LocalModel, SamplePlan, SampleProgress, checkpoint_key};
 use crate::tasks;
 use candle_core::Device;
@@ -21,7 +21,7 @@ pub struct EvalRequest {
     /// Which examples, how often, how many at a time.
     pub plan: SamplePlan,
     /// How tokens are chosen.
-    pub sampling: Sampling,
+    pub sampling: SamplingParams,
     /// Directory for responses and result.
     pub out: PathBuf,
     /// Start over, whatever is in `out`.
@@ -42,7 +42,7 @@ pub fn evaluate_checkpoint(
         return Ok(result);
     }
     let processor = Processor::from_dir(model)?;
-    let model = ModelLoader::new(device, Compute::F32).frozen(model)?;
+    let model = ModelLoader::new(device, ComputeDtype::F32).frozen(model)?;
     let responder = LocalModel::new(&model, &processor);
     evaluate_in(&directory, &responder, task.as_ref(), plan, sampling, progress)
 }

@@ -9,7 +9,7 @@
 //! Logits are computed some rows at a time, never for all tokens together.
 
 use crate::model::{Predictor, PromptEncoder};
-use crate::model::{Prompt, Sampling, Sequence};
+use crate::model::{Prompt, SamplingParams, Sequence};
 use crate::nn::kl_divergence;
 use crate::sampling::{LocalModel, Prompts, SampleOptions, ScoredResponse, sample};
 use crate::stats::{ClusterTotal, Interval, clustered_mean};
@@ -45,7 +45,7 @@ pub struct Comparison<'a> {
 
 /// The divergence measured on one response.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Measured {
+pub struct MeasuredDivergence {
     /// Tokens of the response, with the closing one.
     pub tokens: usize,
     /// Sum over its tokens of the divergence, in nats.
@@ -73,9 +73,9 @@ pub struct PromptDivergence {
     /// Its id.
     pub id: String,
     /// KL(base || tuned) on a response sampled from the base.
-    pub forward: Measured,
+    pub forward: MeasuredDivergence,
     /// KL(tuned || base) on a response sampled from the tuned model.
-    pub reverse: Measured,
+    pub reverse: MeasuredDivergence,
     /// The base's answer from its evaluation.
     pub own: Option<OwnAnswer>,
 }
@@ -130,9 +130,9 @@ impl Comparison<'_> {
         stream: &str,
     ) -> Result<Vec<(Vec<u32>, bool)>> {
         let (max_new_tokens, seed) = (self.max_new_tokens, self.seed);
-        let sampling = Sampling { max_new_tokens, temperature: 1.0, top_p: 1.0, top_k: 0, seed };
+        let sampling = SamplingParams { max_new_tokens, temperature: 1.0, top_p: 1.0, top_k: 0, seed };
         let first = examples.first().map_or(0, |&first| first as u64);
-        let options = SampleOptions { samples: 1, sampling: &sampling, stream: (stream, &[first]) };
+        let options = SampleOptions { num_generations: 1, sampling: &sampling, stream: (stream, &[first]) };
         let model = LocalModel::unrestricted(model, self.codec);
         let groups = sample(&model, &Prompts::encoded(self.task, examples, prompts), &options)?;
         Ok(groups.into_iter().flatten().map(|response| (response.token_ids, response.finished)).collect())
@@ -193,7 +193,7 @@ fn divergences(
     prompts: &[Arc<Prompt>],
     responses: &[(Vec<u32>, bool)],
     names: &[&str],
-) -> Result<Vec<Measured>> {
+) -> Result<Vec<MeasuredDivergence>> {
     let sequence = |(prompt, (ids, _)): (&Arc<Prompt>, &(Vec<u32>, bool))| Sequence {
         prompt: Arc::clone(prompt),
         response: ids.clone(),
@@ -211,7 +211,7 @@ fn divergences(
         if !nats.is_finite() {
             return Err(not_finite(name));
         }
-        found.push(Measured { tokens: ids.len(), nats, finished: *finished });
+        found.push(MeasuredDivergence { tokens: ids.len(), nats, finished: *finished });
     }
     Ok(found)
 }
@@ -242,7 +242,7 @@ pub fn token_divergences(p: &dyn Predictor, q: &dyn Predictor, batch: &[Sequence
 
 /// A divergence over the prompts of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Direction {
+pub struct DivergenceStats {
     /// Tokens of all responses.
     pub tokens: usize,
     /// Responses cut off by the length limit.
@@ -253,11 +253,11 @@ pub struct Direction {
     pub per_response: Interval,
 }
 
-impl Direction {
-    fn of(measured: impl Iterator<Item = Measured> + Clone) -> Direction {
+impl DivergenceStats {
+    fn of(measured: impl Iterator<Item = MeasuredDivergence> + Clone) -> DivergenceStats {
         let by_tokens: Vec<ClusterTotal> = measured.clone().map(|m| (m.nats, m.tokens as f64)).collect();
         let by_responses: Vec<ClusterTotal> = measured.clone().map(|m| (m.nats, 1.0)).collect();
-        Direction {
+        DivergenceStats {
             tokens: measured.clone().map(|m| m.tokens).sum(),
             unfinished: measured.filter(|m| !m.finished).count(),
             per_token: not_negative(clustered_mean(&by_tokens).mean),
@@ -296,9 +296,9 @@ pub struct Divergence {
     /// Seed of the sampling.
     pub seed: u64,
     /// KL(base || tuned), on the base's responses.
-    pub forward: Direction,
+    pub forward: DivergenceStats,
     /// KL(tuned || base), on the tuned model's responses.
-    pub reverse: Direction,
+    pub reverse: DivergenceStats,
     /// The base's own greedy answers, if the evaluation was greedy.
     pub own: Option<OwnAnswers>,
 }
@@ -315,8 +315,8 @@ impl Divergence {
             prompts_of: prompts_of.to_string(),
             prompts: lines.len(),
             seed,
-            forward: Direction::of(lines.iter().map(|line| line.forward)),
-            reverse: Direction::of(lines.iter().map(|line| line.reverse)),
+            forward: DivergenceStats::of(lines.iter().map(|line| line.forward)),
+            reverse: DivergenceStats::of(lines.iter().map(|line| line.reverse)),
             own: (!own.is_empty()).then(|| OwnAnswers {
                 answers: own.len(),
                 tokens: own.iter().map(|o| o.tokens).sum(),
@@ -333,7 +333,7 @@ mod tests {
     use super::*;
 
     fn line(forward: (usize, f64), own: Option<(usize, f64, f64)>) -> PromptDivergence {
-        let measured = Measured { tokens: forward.0, nats: forward.1, finished: true };
+        let measured = MeasuredDivergence { tokens: forward.0, nats: forward.1, finished: true };
         let own = own.map(|(tokens, base, tuned)| OwnAnswer { tokens, base, tuned });
         PromptDivergence { index: 0, id: "a".into(), forward: measured, reverse: measured, own }
     }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::data::{Message, Record};
-use crate::model::Sampling;
-use crate::sampling::{Generated, SamplePlan, SampleProgress, SamplingKey, checkpoint_key, from_fn, sample_task};
+use crate::model::SamplingParams;
+use crate::sampling::{Response, SamplePlan, SampleProgress, SamplingKey, checkpoint_key, from_fn, sample_task};
 use crate::tasks::{NoAnswer, Score, Task};
 use crate::{Error, Result};
 use std::ops::Range;
@@ -64,21 +64,21 @@ fn task(n: usize) -> Copying {
 }
 
 /// Right for even examples, one character off for odd ones, too short for every fifth.
-fn answer(index: usize) -> Generated {
+fn answer(index: usize) -> Response {
     let text = match index {
         i if i % 5 == 4 => "x".to_string(),
         i if i % 2 == 1 => format!("{:03}x", index / 10),
         _ => format!("{index:04}"),
     };
-    Generated { tokens: text.len() + 1, finished: index != 3, text, token_ids: Vec::new(), no_answer: None }
+    Response { tokens: text.len() + 1, finished: index != 3, text, token_ids: Vec::new(), no_answer: None }
 }
 
-fn generator(examples: Range<usize>) -> Result<Vec<Vec<Generated>>> {
+fn generator(examples: Range<usize>) -> Result<Vec<Vec<Response>>> {
     Ok(examples.map(|i| vec![answer(i)]).collect())
 }
 
 fn plan(batch: usize) -> SamplePlan {
-    SamplePlan { limit: None, samples: 1, batch }
+    SamplePlan { limit: None, num_generations: 1, batch_size: batch }
 }
 
 fn key(temperature: f32, batch: usize, n: usize) -> SamplingKey {
@@ -91,9 +91,9 @@ fn key(temperature: f32, batch: usize, n: usize) -> SamplingKey {
         task: "copying".into(),
         scorers: Default::default(),
         examples: n,
-        sampling: Sampling { temperature, ..Sampling::greedy(8) },
-        samples: 1,
-        batch: (temperature > 0.0).then_some(batch),
+        sampling: SamplingParams { temperature, ..SamplingParams::greedy(8) },
+        num_generations: 1,
+        batch_size: (temperature > 0.0).then_some(batch),
         bench: None,
     }
 }
@@ -105,7 +105,7 @@ fn open(dir: &Path, key: SamplingKey, fresh: bool) -> Result<EvalDir> {
 #[test]
 fn a_summary_counts_what_the_task_scored() {
     let (summary, outcomes) =
-        sample_task(&from_fn(generator), &task(10), &plan(4), &Sampling::greedy(8), |_| {}).unwrap();
+        sample_task(&from_fn(generator), &task(10), &plan(4), &SamplingParams::greedy(8), |_| {}).unwrap();
     assert_eq!(outcomes.len(), 10);
     assert_eq!((summary.examples, summary.samples, summary.truncated), (10, 1, 1));
     // Even and not 4: 0, 2, 6, 8. Odd and not 9: 1, 3, 5, 7 with three of four characters.
@@ -123,22 +123,23 @@ fn a_summary_counts_what_the_task_scored() {
 
 #[test]
 fn the_batch_size_changes_nothing() {
-    let of = |batch| sample_task(&from_fn(generator), &task(10), &plan(batch), &Sampling::greedy(8), |_| {}).unwrap().1;
+    let of = |batch| {
+        sample_task(&from_fn(generator), &task(10), &plan(batch), &SamplingParams::greedy(8), |_| {}).unwrap().1
+    };
     assert_eq!(of(1), of(4));
     assert_eq!(of(1), of(100));
 }
 
 #[test]
 fn a_limit_takes_the_first_examples_and_several_samples_count_once_per_example() {
-    let plan = SamplePlan { limit: Some(4), samples: 3, batch: 3 };
+    let plan = SamplePlan { limit: Some(4), num_generations: 3, batch_size: 3 };
     let generate = |examples: Range<usize>| -> Result<_> {
-        let wrong =
-            Generated { text: "none".into(), tokens: 5, finished: true, token_ids: Vec::new(), no_answer: None };
+        let wrong = Response { text: "none".into(), tokens: 5, finished: true, token_ids: Vec::new(), no_answer: None };
         Ok(examples.map(|i| vec![answer(i), wrong.clone(), answer(i)]).collect())
     };
     let mut last = None;
     let (summary, outcomes) =
-        sample_task(&from_fn(generate), &task(10), &plan, &Sampling::greedy(8), |p| last = Some(p)).unwrap();
+        sample_task(&from_fn(generate), &task(10), &plan, &SamplingParams::greedy(8), |p| last = Some(p)).unwrap();
     assert_eq!(outcomes.len(), 12);
     assert_eq!((outcomes[4].index, outcomes[4].sample), (1, 1));
     // Examples 0 and 2 are right in two of three samples, 1 and 3 in none.
@@ -152,14 +153,14 @@ fn a_limit_takes_the_first_examples_and_several_samples_count_once_per_example()
 fn an_unanswered_prompt_is_wrong_whatever_the_task_would_say() {
     let generate = |examples: Range<usize>| -> Result<_> {
         let one = |i: usize| match i {
-            0 => Generated { no_answer: Some(NoAnswer::Refused), ..answer(0) },
-            1 => Generated { text: String::new(), no_answer: Some(NoAnswer::Empty), ..answer(1) },
+            0 => Response { no_answer: Some(NoAnswer::Refused), ..answer(0) },
+            1 => Response { text: String::new(), no_answer: Some(NoAnswer::Empty), ..answer(1) },
             _ => answer(i),
         };
         Ok(examples.map(|i| vec![one(i)]).collect())
     };
     let (summary, outcomes) =
-        sample_task(&from_fn(generate), &task(3), &plan(3), &Sampling::greedy(8), |_| {}).unwrap();
+        sample_task(&from_fn(generate), &task(3), &plan(3), &SamplingParams::greedy(8), |_| {}).unwrap();
     assert_eq!((summary.accuracy, summary.truncated), (crate::stats::share(1, 3), 0));
     let faults: Vec<(&str, usize)> = summary.faults.iter().map(|(name, n)| (name.as_str(), *n)).collect();
     assert_eq!(faults, [("no text from the server", 1), ("refused by the server", 1)]);
@@ -170,13 +171,17 @@ fn an_unanswered_prompt_is_wrong_whatever_the_task_would_say() {
 #[test]
 fn a_wrong_number_of_responses_and_an_empty_plan_are_errors() {
     let none = |_: Range<usize>| Ok(vec![]);
-    assert!(sample_task(&from_fn(none), &task(3), &plan(2), &Sampling::greedy(8), |_| {}).is_err());
+    assert!(sample_task(&from_fn(none), &task(3), &plan(2), &SamplingParams::greedy(8), |_| {}).is_err());
     assert_eq!(
-        sample_task(&from_fn(generator), &task(0), &plan(2), &Sampling::greedy(8), |_| {}).unwrap_err().exit_code(),
+        sample_task(&from_fn(generator), &task(0), &plan(2), &SamplingParams::greedy(8), |_| {})
+            .unwrap_err()
+            .exit_code(),
         2
     );
     assert_eq!(
-        sample_task(&from_fn(generator), &task(3), &plan(0), &Sampling::greedy(8), |_| {}).unwrap_err().exit_code(),
+        sample_task(&from_fn(generator), &task(3), &plan(0), &SamplingParams::greedy(8), |_| {})
+            .unwrap_err()
+            .exit_code(),
         2
     );
 }
@@ -186,7 +191,7 @@ fn an_interrupted_evaluation_continues_and_ends_with_the_same_bytes() {
     let (whole, part) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let directory = open(whole.path(), key(0.0, 3, 10), false).unwrap();
     let expected =
-        evaluate_in(&directory, &from_fn(generator), &task(10), &plan(3), &Sampling::greedy(8), |_| {}).unwrap();
+        evaluate_in(&directory, &from_fn(generator), &task(10), &plan(3), &SamplingParams::greedy(8), |_| {}).unwrap();
 
     let directory = open(part.path(), key(0.0, 3, 10), false).unwrap();
     let mut calls = 0;
@@ -194,7 +199,9 @@ fn an_interrupted_evaluation_continues_and_ends_with_the_same_bytes() {
         calls += 1;
         if calls == 3 { Err(Error::failed("stopped")) } else { generator(examples) }
     };
-    assert!(evaluate_in(&directory, &from_fn(stopping), &task(10), &plan(3), &Sampling::greedy(8), |_| {}).is_err());
+    assert!(
+        evaluate_in(&directory, &from_fn(stopping), &task(10), &plan(3), &SamplingParams::greedy(8), |_| {}).is_err()
+    );
     drop(directory);
     // The last line was being written when the machine went down.
     let responses = part.path().join("responses.jsonl");
@@ -208,14 +215,15 @@ fn an_interrupted_evaluation_continues_and_ends_with_the_same_bytes() {
         generator(examples)
     };
     let result =
-        evaluate_in(&directory, &from_fn(counting), &task(10), &plan(3), &Sampling::greedy(8), |_| {}).unwrap();
+        evaluate_in(&directory, &from_fn(counting), &task(10), &plan(3), &SamplingParams::greedy(8), |_| {}).unwrap();
     assert_eq!(asked, [5..8, 8..10], "the first five responses were kept");
     assert_eq!(std::fs::read(&responses).unwrap(), std::fs::read(whole.path().join("responses.jsonl")).unwrap());
     assert_eq!(result.summary.accuracy, expected.summary.accuracy);
     assert_eq!(result.summary.partial_credit, expected.summary.partial_credit);
 
     let never = |_: Range<usize>| -> Result<_> { panic!("a finished evaluation generates nothing") };
-    let again = evaluate_in(&directory, &from_fn(never), &task(10), &plan(3), &Sampling::greedy(8), |_| {}).unwrap();
+    let again =
+        evaluate_in(&directory, &from_fn(never), &task(10), &plan(3), &SamplingParams::greedy(8), |_| {}).unwrap();
     assert_eq!((again.about, again.summary.faults), (result.about, result.summary.faults));
     assert!((again.summary.accuracy.low - result.summary.accuracy.low).abs() < 1e-12);
     assert_eq!(EvalResult::read_responses(part.path()).unwrap().len(), 10);
@@ -225,14 +233,15 @@ fn an_interrupted_evaluation_continues_and_ends_with_the_same_bytes() {
 fn a_sampled_evaluation_continues_at_a_batch_boundary() {
     let dir = tempfile::tempdir().unwrap();
     let directory = open(dir.path(), key(1.0, 4, 10), false).unwrap();
-    let (_, outcomes) = sample_task(&from_fn(generator), &task(10), &plan(4), &Sampling::greedy(8), |_| {}).unwrap();
+    let (_, outcomes) =
+        sample_task(&from_fn(generator), &task(10), &plan(4), &SamplingParams::greedy(8), |_| {}).unwrap();
     directory.resume(&task(10), &plan(4)).unwrap().0.append(&outcomes[..7]).unwrap();
     let mut asked = Vec::new();
     let counting = |examples: Range<usize>| {
         asked.push(examples.start);
         generator(examples)
     };
-    evaluate_in(&directory, &from_fn(counting), &task(10), &plan(4), &Sampling::greedy(8), |_| {}).unwrap();
+    evaluate_in(&directory, &from_fn(counting), &task(10), &plan(4), &SamplingParams::greedy(8), |_| {}).unwrap();
     assert_eq!(asked, [4, 8], "random numbers belong to whole batches");
     assert_eq!(EvalResult::read_responses(dir.path()).unwrap(), outcomes);
 }
@@ -241,8 +250,8 @@ fn a_sampled_evaluation_continues_at_a_batch_boundary() {
 fn another_model_in_the_same_directory_is_refused_by_name_until_fresh() {
     let dir = tempfile::tempdir().unwrap();
     let directory = open(dir.path(), key(0.0, 3, 10), false).unwrap();
-    evaluate_in(&directory, &from_fn(generator), &task(10), &plan(3), &Sampling::greedy(8), |_| {}).unwrap();
-    let other = SamplingKey { model: "n".repeat(64), samples: 2, ..key(0.0, 3, 10) };
+    evaluate_in(&directory, &from_fn(generator), &task(10), &plan(3), &SamplingParams::greedy(8), |_| {}).unwrap();
+    let other = SamplingKey { model: "n".repeat(64), num_generations: 2, ..key(0.0, 3, 10) };
     let error = open(dir.path(), other.clone(), false).unwrap_err();
     let text = error.to_string();
     assert_eq!(error.exit_code(), 2);
@@ -262,7 +271,7 @@ fn two_processes_cannot_evaluate_in_one_directory_but_read_a_finished_one() {
         let error = open(dir.path(), key(0.0, 3, 10), fresh).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("another process is evaluating in"), "{error}");
     }
-    evaluate_in(&directory, &from_fn(generator), &task(10), &plan(3), &Sampling::greedy(8), |_| {}).unwrap();
+    evaluate_in(&directory, &from_fn(generator), &task(10), &plan(3), &SamplingParams::greedy(8), |_| {}).unwrap();
     assert_eq!(EvalResult::read_responses(dir.path()).unwrap().len(), 10);
     drop(directory);
     let (one, other) = (open(dir.path(), key(0.0, 3, 10), false), open(dir.path(), key(0.0, 3, 10), false));
@@ -273,11 +282,12 @@ fn two_processes_cannot_evaluate_in_one_directory_but_read_a_finished_one() {
 fn responses_to_other_examples_are_refused_with_their_line() {
     let dir = tempfile::tempdir().unwrap();
     let directory = open(dir.path(), key(0.0, 3, 10), false).unwrap();
-    let (_, outcomes) = sample_task(&from_fn(generator), &task(10), &plan(3), &Sampling::greedy(8), |_| {}).unwrap();
+    let (_, outcomes) =
+        sample_task(&from_fn(generator), &task(10), &plan(3), &SamplingParams::greedy(8), |_| {}).unwrap();
     let mut log = directory.resume(&task(10), &plan(3)).unwrap().0;
     log.append(&[outcomes[0].clone(), outcomes[2].clone()]).unwrap();
-    let error =
-        evaluate_in(&directory, &from_fn(generator), &task(10), &plan(3), &Sampling::greedy(8), |_| {}).unwrap_err();
+    let error = evaluate_in(&directory, &from_fn(generator), &task(10), &plan(3), &SamplingParams::greedy(8), |_| {})
+        .unwrap_err();
     assert!(error.to_string().contains("responses.jsonl:2") && error.to_string().contains("example-2"), "{error}");
 }
 
@@ -291,7 +301,8 @@ fn the_key_follows_weights_template_records_and_images() {
     write("chat_template.jinja", "a");
     let mut task = task(3);
     task.0[1].images = vec!["picture.png".into()];
-    let of = |task: &Copying, plan: &SamplePlan| checkpoint_key(dir.path(), task, plan, &Sampling::greedy(8)).unwrap();
+    let of =
+        |task: &Copying, plan: &SamplePlan| checkpoint_key(dir.path(), task, plan, &SamplingParams::greedy(8)).unwrap();
     let first = of(&task, &plan(2));
     assert_eq!(of(&task, &plan(3)), first, "the batch size is no part of a greedy result");
     task.1.put_pixel(1, 0, image::Rgb([0, 0, 1]));

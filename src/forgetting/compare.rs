@@ -13,7 +13,7 @@
 
 use super::divergence_log::{DivergenceKey, DivergenceLog};
 use super::family::family;
-use super::pairing::{Evaluation, ExampleLabel, comparable, pair};
+use super::pairing::{ExampleLabel, FinishedEval, comparable, pair};
 use super::result::{
     AggregateChange, BenchmarkTitle, ForgettingResult, MeasuredBenchmark, ModelRef, NEW_TASK, TunedResult,
 };
@@ -22,7 +22,7 @@ use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, PreparedBenchma
 use crate::eval::{BATCH, BaseSamples, Comparison, Divergence, spread};
 use crate::io::{files, hex};
 use crate::model::inspect::inspect;
-use crate::model::{self, Compute, Model, ModelLoader};
+use crate::model::{self, ComputeDtype, Model, ModelLoader};
 use crate::sampling::{SampleProgress, SamplingKey, ScoredResponse};
 use crate::tasks::{Task, scorers};
 use crate::{Error, Result};
@@ -74,7 +74,7 @@ pub trait CompareObserver {
 /// alike, an output directory that holds something else, stored results of other settings.
 pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn CompareObserver) -> Result<ForgettingResult> {
     // Models with the same base share its weights.
-    let loader = ModelLoader::new(device, Compute::F32);
+    let loader = ModelLoader::new(device, ComputeDtype::F32);
     let specs = request.specs()?;
     let places = request.places(&specs)?;
     let Some(first) = request.tuned.first() else {
@@ -106,7 +106,7 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
         }
         (None, None) => return Err(Error::input("--baseline is missing: the model that --model was tuned from")),
     };
-    let read = |bench: &PreparedBenchmark| Evaluation::read(&base_out.join(&bench.name));
+    let read = |bench: &PreparedBenchmark| FinishedEval::read(&base_out.join(&bench.name));
     let base = prepared.iter().map(read).collect::<Result<Vec<_>>>()?;
     if request.base_results.is_some() {
         // Stored results may be of other settings. Check before the tuned models are evaluated.
@@ -133,7 +133,7 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
     }
     if request.prompts > 0 && model::hash_model(&base_dir)? != base_hash {
         return Err(Error::input(format!(
-            "{} is not the model whose results are in {}; give the one that they are of, or --kl 0",
+            "{} is not the model whose results are in {}; give the one that they are of, or --kl-prompts 0",
             base_dir.display(),
             base_out.display()
         )));
@@ -169,7 +169,7 @@ struct ComparisonContext<'a> {
     request: &'a CompareRequest,
     prepared: &'a [PreparedBenchmark],
     /// The base's evaluation of each benchmark.
-    base: Vec<Evaluation>,
+    base: Vec<FinishedEval>,
     /// Labels of the examples of each benchmark.
     labels: Vec<Vec<ExampleLabel>>,
 }
@@ -256,7 +256,7 @@ impl CompareRequest {
     }
 
     /// Directory of the base: as given, else the one that its stored results name.
-    fn base_dir(&self, base: &[Evaluation]) -> Result<PathBuf> {
+    fn base_dir(&self, base: &[FinishedEval]) -> Result<PathBuf> {
         if let Some(dir) = &self.base {
             return Ok(dir.clone());
         }
@@ -264,7 +264,7 @@ impl CompareRequest {
         if self.prompts > 0 && !stored.join("config.json").exists() {
             return Err(Error::input(format!(
                 "the divergence needs the base's weights, and {} of the stored results is not there; give --baseline, or \
-                 --kl 0 to leave it out",
+                 --kl-prompts 0 to leave it out",
                 stored.display()
             )));
         }
@@ -279,7 +279,7 @@ impl ComparisonContext<'_> {
         let mut benchmarks = Vec::new();
         let mut hash = String::new();
         for ((bench, base), labels) in self.prepared.iter().zip(&self.base).zip(&self.labels) {
-            let tuned = Evaluation::read(&place.out.join(&bench.name))?;
+            let tuned = FinishedEval::read(&place.out.join(&bench.name))?;
             hash.clone_from(&tuned.about.key.model);
             let own = match bench.task().aggregate() {
                 None | Some(scorers::Aggregate::Mean) => Vec::new(),
@@ -378,13 +378,13 @@ fn both_models(base: &Path, tuned: &Path) -> Result<String> {
     // Of an adapter the base is shared.
     let parameters = inspect(base)?.parameters + tuned.adapter.map_or(tuned.parameters, |a| a.parameters);
     Ok(format!(
-        "divergence: loads both models at once, {} of weights; --kl 0 leaves it out",
+        "divergence: loads both models at once, {} of weights; --kl-prompts 0 leaves it out",
         files::format_bytes(size_of::<f32>() * parameters)
     ))
 }
 
 /// The base's greedy answer to an example, at index i where there is one answer per example. `None` if answers were sampled.
-fn own_answer(base: &Evaluation, i: usize) -> Option<&ScoredResponse> {
+fn own_answer(base: &FinishedEval, i: usize) -> Option<&ScoredResponse> {
     base.outcomes.get(i).filter(|_| base.about.key.sampling.temperature == 0.0)
 }
 
@@ -452,8 +452,8 @@ mod tests {
             benchmarks: benchmarks.iter().map(|text| BenchmarkSpec::parse(text, "test").unwrap()).collect(),
             new_task: None,
             settings: BenchmarkSettings {
-                plan: SamplePlan { limit: None, samples: 1, batch: 1 },
-                sampling: crate::model::Sampling::greedy(8),
+                plan: SamplePlan { limit: None, num_generations: 1, batch_size: 1 },
+                sampling: crate::model::SamplingParams::greedy(8),
                 max_new_tokens: None,
                 min_pixels: None,
                 max_pixels: None,

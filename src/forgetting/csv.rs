@@ -3,7 +3,7 @@
 use super::change::Change;
 use super::group_mean::GroupMean;
 use super::result::{BenchmarkChange, ForgettingResult, ModelRef, TunedResult};
-use crate::eval::{Direction, Divergence};
+use crate::eval::{Divergence, DivergenceStats};
 use crate::stats::Interval;
 use crate::stats::table::csv_field;
 use std::fmt::Write;
@@ -182,7 +182,7 @@ fn of_divergence(divergence: &Divergence, rows: &mut Vec<CsvRow>) {
         change,
         ..CsvRow::empty("prompts", measure)
     };
-    let mut direction = |name: &str, of: &Direction| {
+    let mut direction = |name: &str, of: &DivergenceStats| {
         rows.push(bare(&format!("{name}, nats per token"), of.per_token));
         rows.push(bare(&format!("{name}, nats per response"), of.per_response));
     };

@@ -101,7 +101,7 @@ impl DivergenceLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::Measured;
+    use crate::eval::MeasuredDivergence;
     use std::fs;
 
     fn key(seed: u64) -> DivergenceKey {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     fn batch(indices: std::ops::Range<usize>) -> Vec<PromptDivergence> {
-        let measured = Measured { tokens: 3, nats: 0.1, finished: true };
+        let measured = MeasuredDivergence { tokens: 3, nats: 0.1, finished: true };
         let line = |index| PromptDivergence {
             index,
             id: format!("e{index}"),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::eval::EvalInfo;
-use crate::model::Sampling;
+use crate::model::SamplingParams;
 use crate::sampling::{SamplingKey, ScoredResponse};
 use crate::tasks::Score;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ pub fn outcome(index: usize, value: f64) -> ScoredResponse {
     }
 }
 
-pub fn evaluation(model: &str, outcomes: Vec<ScoredResponse>) -> Evaluation {
+pub fn evaluation(model: &str, outcomes: Vec<ScoredResponse>) -> FinishedEval {
     let key = SamplingKey {
         code: "test".into(),
         model: model.repeat(64),
@@ -40,16 +40,16 @@ pub fn evaluation(model: &str, outcomes: Vec<ScoredResponse>) -> Evaluation {
         task: "made-up".into(),
         scorers: [("exact".to_string(), 1)].into(),
         examples: outcomes.len(),
-        sampling: Sampling::greedy(8),
-        samples: 1,
-        batch: None,
+        sampling: SamplingParams::greedy(8),
+        num_generations: 1,
+        batch_size: None,
         bench: None,
     };
     let about = EvalInfo { key, model: PathBuf::from(model), data: "data".into(), split: String::new() };
-    Evaluation { dir: PathBuf::from(format!("dir-{model}")), about, outcomes, numbers: Vec::new() }
+    FinishedEval { dir: PathBuf::from(format!("dir-{model}")), about, outcomes, numbers: Vec::new() }
 }
 
-pub fn sides(values: &[(f64, f64)]) -> (Evaluation, Evaluation) {
+pub fn sides(values: &[(f64, f64)]) -> (FinishedEval, FinishedEval) {
     let of = |pick: fn(&(f64, f64)) -> f64| values.iter().enumerate().map(|(i, v)| outcome(i, pick(v))).collect();
     (evaluation("b", of(|v| v.0)), evaluation("t", of(|v| v.1)))
 }

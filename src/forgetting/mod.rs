@@ -19,7 +19,7 @@ pub use change::{Change, IntervalMethod, ModelScores};
 pub use compare::{CompareObserver, CompareRequest, PROMPTS, run};
 pub use csv::{CSV_HEADER, CsvRow, rows};
 pub use group_mean::GroupMean;
-pub use pairing::{Evaluation, ExampleLabel, PairedOutcomes, comparable, pair};
+pub use pairing::{ExampleLabel, FinishedEval, PairedOutcomes, comparable, pair};
 pub use result::{
     ALL, AggregateChange, BenchmarkChange, BenchmarkTitle, CategoryChange, ForgettingResult, MeasuredBenchmark,
     ModelRef, NEW_TASK, NamedInterval, RunRef, TunedResult,

@@ -15,11 +15,11 @@ const NAMED: usize = 3;
 
 /// Parts of an evaluation's key in which base and tuned model may differ: the weights are what is compared, and the batch size
 /// decides nothing but which random numbers are drawn.
-const FREE: [&str; 2] = ["model", "batch"];
+const FREE: [&str; 2] = ["model", "batch_size"];
 
 /// A finished evaluation, read from its directory.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Evaluation {
+pub struct FinishedEval {
     /// The directory.
     pub dir: PathBuf,
     /// What it is an evaluation of.
@@ -30,12 +30,12 @@ pub struct Evaluation {
     pub numbers: Vec<Number>,
 }
 
-impl Evaluation {
+impl FinishedEval {
     /// Read the evaluation in `dir`.
     ///
     /// # Errors
     /// An input error if there is none, or it is not finished.
-    pub fn read(dir: &Path) -> Result<Evaluation> {
+    pub fn read(dir: &Path) -> Result<FinishedEval> {
         let Some(result) = EvalResult::read(dir)? else {
             let what = if dir.join("key.json").exists() { "the evaluation is not finished" } else { "no evaluation" };
             return Err(Error::input(format!(
@@ -44,7 +44,7 @@ impl Evaluation {
             )));
         };
         let outcomes = EvalResult::read_responses(dir)?;
-        let expected = result.about.key.examples * result.about.key.samples;
+        let expected = result.about.key.examples * result.about.key.num_generations;
         if outcomes.len() != expected {
             return Err(Error::input(format!(
                 "{}: responses.jsonl has {} responses where the finished evaluation had {expected}; it was changed; \
@@ -53,7 +53,7 @@ impl Evaluation {
                 outcomes.len()
             )));
         }
-        Ok(Evaluation { dir: dir.to_path_buf(), numbers: result.summary.aggregates, about: result.about, outcomes })
+        Ok(FinishedEval { dir: dir.to_path_buf(), numbers: result.summary.aggregates, about: result.about, outcomes })
     }
 }
 
@@ -140,7 +140,7 @@ pub fn comparable(left: &dyn Display, first: &SamplingKey, right: &dyn Display, 
 ///
 /// # Errors
 /// An input error that names both directories and every part of the settings that differs, or the ids that only one side has.
-pub fn pair(base: Evaluation, tuned: Evaluation) -> Result<PairedOutcomes> {
+pub fn pair(base: FinishedEval, tuned: FinishedEval) -> Result<PairedOutcomes> {
     let (first, second) = (&base.about.key, &tuned.about.key);
     comparable(&base.dir.display(), first, &tuned.dir.display(), second)?;
     let same_model = first.model == second.model;
@@ -202,7 +202,7 @@ fn hint(name: &str) -> &'static str {
         "code" => ". They were made by different versions of the evaluation; evaluate both again (--fresh)",
         "gold" | "scorers" => ". They were scored by different scorers; score both again (--rescore)",
         "data" | "examples" | "task" => ". The examples are not the same; evaluate both on the same data",
-        "sampling" | "samples" | "bench" => ". Evaluate both with the same settings",
+        "sampling" | "num_generations" | "bench" => ". Evaluate both with the same settings",
         _ => "",
     }
 }

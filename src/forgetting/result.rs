@@ -282,7 +282,7 @@ impl MeasuredBenchmark {
             family,
             scorer,
             data: pairing.key.data.clone(),
-            samples: pairing.key.samples,
+            samples: pairing.key.num_generations,
             p_holm: measured.change.p,
             all: measured.change.clone(),
             categories,

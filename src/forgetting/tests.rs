@@ -2,7 +2,7 @@
 
 use super::fixtures::*;
 use super::*;
-use crate::eval::{Direction, Divergence};
+use crate::eval::{Divergence, DivergenceStats};
 use crate::sampling::ScoredResponse;
 use crate::stats::{Interval, mcnemar, paired_proportions, share};
 use crate::tasks::Score;
@@ -33,7 +33,7 @@ fn a_model_against_itself_is_exactly_zero_everywhere() {
     let against_itself = |name: &str, values: &[(f64, f64)]| {
         let (base, mut again) = sides(values);
         again.about.key.model = base.about.key.model.clone();
-        again.about.key.batch = Some(3);
+        again.about.key.batch_size = Some(3);
         MeasuredBenchmark::of(title(name), &pair(base, again).unwrap(), &labels(values.len()), Vec::new()).unwrap()
     };
     let found = tuned(vec![against_itself("a", &values), against_itself("b", &graded)]);
@@ -118,13 +118,13 @@ fn questions_of_one_image_count_as_one_observation() {
 
 #[test]
 fn several_samples_of_an_example_are_one_observation() {
-    let double = |side: Evaluation| {
+    let double = |side: FinishedEval| {
         let mut outcomes = Vec::new();
         for outcome in side.outcomes {
             outcomes.push(outcome.clone());
             outcomes.push(ScoredResponse { sample: 1, ..outcome });
         }
-        Evaluation { outcomes, ..side }
+        FinishedEval { outcomes, ..side }
     };
     let (base, after) = sides(&paired_scores(50, 40, 10, 0));
     let pairing = pair(double(base), double(after)).unwrap();
@@ -172,7 +172,7 @@ fn broken_format_is_told_apart_from_wrong_answers() {
 #[test]
 fn what_is_not_the_same_on_both_sides_is_refused_by_name() {
     let values = paired_scores(10, 5, 1, 0);
-    let refused = |change: &dyn Fn(&mut Evaluation), expected: &[&str]| {
+    let refused = |change: &dyn Fn(&mut FinishedEval), expected: &[&str]| {
         let (base, mut after) = sides(&values);
         change(&mut after);
         let error = pair(base, after).unwrap_err();
@@ -335,7 +335,7 @@ fn a_hundred_thousand_responses_take_seconds() {
 fn everything_is_written_as_json_csv_and_markdown() {
     let dir = tempfile::tempdir().unwrap();
     let interval = Interval { value: 0.25, low: 0.2, high: 0.3 };
-    let direction = Direction { tokens: 100, unfinished: 1, per_token: interval, per_response: interval };
+    let direction = DivergenceStats { tokens: 100, unfinished: 1, per_token: interval, per_response: interval };
     let divergence = Divergence {
         prompts_of: NEW_TASK.into(),
         prompts: 8,

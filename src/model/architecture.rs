@@ -8,7 +8,7 @@ use super::parts::Part;
 use super::positions::Positions;
 use super::sequence::ImageInput;
 use super::shapes::{DecoderShape, ImageTokens, VisionShape};
-use super::weights::NamedWeights;
+use super::weights::named::NamedWeights;
 use crate::Result;
 use crate::nn::{Tape, Value};
 use candle_core::Device;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The type of the factors of a model's matrix products. Norms, softmax, losses, gradients and the optimizer are in f32 always.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Compute {
+pub enum ComputeDtype {
     /// f32.
     #[default]
     F32,

@@ -13,7 +13,7 @@ use std::path::Path;
 
 /// How weights are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Precision {
+pub enum WeightDtype {
     /// 32 bits.
     F32,
     /// 16 bits, eight of them for the exponent, as the published checkpoints.
@@ -22,30 +22,30 @@ pub enum Precision {
     F16,
 }
 
-impl Precision {
+impl WeightDtype {
     pub(crate) fn dtype(self) -> DType {
         match self {
-            Precision::F32 => DType::F32,
-            Precision::Bf16 => DType::BF16,
-            Precision::F16 => DType::F16,
+            WeightDtype::F32 => DType::F32,
+            WeightDtype::Bf16 => DType::BF16,
+            WeightDtype::F16 => DType::F16,
         }
     }
 
     /// Its name in `config.json`.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Precision::F32 => "float32",
-            Precision::Bf16 => "bfloat16",
-            Precision::F16 => "float16",
+            WeightDtype::F32 => "float32",
+            WeightDtype::Bf16 => "bfloat16",
+            WeightDtype::F16 => "float16",
         }
     }
 
     /// What is wrong with these weights, if they cannot be stored so.
     fn check(self, values: &[f32]) -> std::result::Result<(), String> {
         let most = match self {
-            Precision::F32 => f32::MAX,
-            Precision::Bf16 => f32::from(half::bf16::MAX),
-            Precision::F16 => f32::from(half::f16::MAX),
+            WeightDtype::F32 => f32::MAX,
+            WeightDtype::Bf16 => f32::from(half::bf16::MAX),
+            WeightDtype::F16 => f32::from(half::f16::MAX),
         };
         match values.iter().find(|value| value.is_nan() || value.abs() > most) {
             None => Ok(()),
@@ -57,15 +57,15 @@ impl Precision {
     }
 }
 
-/// Write the checkpoint of `from` to `to`, which must be new or empty, or with `overwrite` a checkpoint, with its weights in `precision`,
+/// Write the checkpoint of `from` to `to`, which must be new or empty, or with `overwrite` a checkpoint, with its weights in `dtype`,
 /// rounded to nearest. The other files are copied; `config.json`, which names the type, is written last. One tensor is held at a time.
 ///
 /// # Errors
 /// An input error if `from` is no checkpoint, `to` is not empty, or a weight is too large for the type.
-pub fn convert(from: &Path, to: &Path, precision: Precision, overwrite: bool) -> Result<()> {
+pub fn convert(from: &Path, to: &Path, dtype: WeightDtype, overwrite: bool) -> Result<()> {
     files::check_output_dir(to, overwrite, "config.json")?;
     let stored = CheckpointFiles::open(from, read_architecture(from)?.as_ref())?;
-    write_like(from, &stored, (to, overwrite), precision, &|i| stored.values(&stored.tensors[i]))
+    write_like(from, &stored, (to, overwrite), dtype, &|i| stored.values(&stored.tensors[i]))
 }
 
 /// Write a checkpoint with the files of `from` and the shapes of its weights, `stored`, to the directory `to`, which must be new or empty, or
@@ -74,12 +74,12 @@ pub fn convert(from: &Path, to: &Path, precision: Precision, overwrite: bool) ->
 ///
 /// # Errors
 /// An input error if `to` holds something else, is `from` itself, or another process is writing there, or if a weight is not finite or too
-/// large for `precision`, which it names; a failure to write.
+/// large for `dtype`, which it names; a failure to write.
 pub(crate) fn write_like(
     from: &Path,
     stored: &CheckpointFiles,
     (to, overwrite): (&Path, bool),
-    precision: Precision,
+    dtype: WeightDtype,
     make: &dyn Fn(usize) -> Result<Vec<f32>>,
 ) -> Result<()> {
     stored.check_head()?;
@@ -97,19 +97,19 @@ pub(crate) fn write_like(
     let refused = Cell::new(None);
     let checked = |i: usize| -> Result<Vec<f32>> {
         let values = make(i)?;
-        if let Err(why) = precision.check(&values) {
+        if let Err(why) = dtype.check(&values) {
             let why = format!("{}: `{}` {why}", from.display(), shapes[i].0);
             refused.set(Some(why.clone()));
             return Err(Error::input(why));
         }
         Ok(values)
     };
-    let written = weights::write_with(to, &shapes, precision.dtype(), &checked);
+    let written = weights::write_with(to, &shapes, dtype.dtype(), &checked);
     if let Some(why) = refused.take() {
         return Err(Error::input(why));
     }
     written?;
-    declare(&mut config, precision.name());
+    declare(&mut config, dtype.name());
     files::write_json(&to.join("config.json"), &config)?;
     making.finish()
 }
@@ -178,8 +178,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (first, second, third) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("c"));
         write_checkpoint(&first, Preset::Tiny, 3).unwrap();
-        convert(&first, &second, Precision::Bf16, false).unwrap();
-        convert(&second, &third, Precision::F32, false).unwrap();
+        convert(&first, &second, WeightDtype::Bf16, false).unwrap();
+        convert(&second, &third, WeightDtype::F32, false).unwrap();
         let architecture = read_architecture(&first).unwrap();
         let read = |dir: &Path, name: &str| -> Vec<f32> {
             let all = weights::read(dir, architecture.as_ref(), &Device::Cpu).unwrap();
@@ -194,8 +194,8 @@ mod tests {
         assert_eq!(said["torch_dtype"], "bfloat16");
         let size = |d: &Path| fs::metadata(d.join("model.safetensors")).unwrap().len();
         assert!(size(&second) * 2 < size(&first) + 100_000);
-        assert_eq!(convert(&first, &second, Precision::F16, false).unwrap_err().exit_code(), 2);
-        convert(&first, &second, Precision::F16, true).unwrap();
+        assert_eq!(convert(&first, &second, WeightDtype::F16, false).unwrap_err().exit_code(), 2);
+        convert(&first, &second, WeightDtype::F16, true).unwrap();
         let said: Value = files::read_json(&second.join("config.json")).unwrap();
         assert_eq!(said["torch_dtype"], "float16");
     }
@@ -235,11 +235,11 @@ mod tests {
         write_checkpoint(&first, Preset::Tiny, 3).unwrap();
         let stored = CheckpointFiles::open(&first, read_architecture(&first).unwrap().as_ref()).unwrap();
         let last = stored.tensors.len() - 1;
-        for (value, precision, said) in [
-            (f32::NAN, Precision::F32, "holds NaN"),
-            (f32::INFINITY, Precision::Bf16, "holds inf"),
-            (70_000.0, Precision::F16, "holds 70000, more than float16 can"),
-            (f32::MAX, Precision::Bf16, "more than bfloat16 can"),
+        for (value, dtype, said) in [
+            (f32::NAN, WeightDtype::F32, "holds NaN"),
+            (f32::INFINITY, WeightDtype::Bf16, "holds inf"),
+            (70_000.0, WeightDtype::F16, "holds 70000, more than float16 can"),
+            (f32::MAX, WeightDtype::Bf16, "more than bfloat16 can"),
         ] {
             let spoilt = |i: usize| -> Result<Vec<f32>> {
                 let mut values = stored.values(&stored.tensors[i])?;
@@ -248,12 +248,12 @@ mod tests {
                 }
                 Ok(values)
             };
-            let error = write_like(&first, &stored, (&second, false), precision, &spoilt).unwrap_err();
+            let error = write_like(&first, &stored, (&second, false), dtype, &spoilt).unwrap_err();
             assert!(error.exit_code() == 2 && error.to_string().contains(said), "{error}");
             assert!(error.to_string().contains(&stored.tensors[last].name), "{error}");
             assert!(!second.join("config.json").exists());
         }
-        convert(&first, &second, Precision::F32, false).unwrap();
+        convert(&first, &second, WeightDtype::F32, false).unwrap();
         assert!(read_architecture(&second).is_ok() && !second.join(files::UNFINISHED).exists());
     }
 }

@@ -1,7 +1,7 @@
 //! The decoder that every family shares: embeddings, layers, final norm, output head. A family supplies the layers.
 
 use super::shapes::DecoderShape;
-use super::weights::NamedWeights;
+use super::weights::named::NamedWeights;
 use crate::Result;
 use crate::nn::{Heads, Parameter, RopeTable, SpanGroup, Tape, Value, attention, gather_rows, rms_norm};
 use candle_core::Tensor;

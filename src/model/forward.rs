@@ -1,6 +1,6 @@
 //! The forward pass over a laid out batch.
 
-use super::layout::{Layout, Row};
+use super::batch_layout::{Layout, Row};
 use super::sequence::{Prompt, Sequence, TokenStats};
 use super::transformer::Model;
 use crate::nn::{Linear, RowSource, Tape, Value, embed, linear, token_stats};

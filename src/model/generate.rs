@@ -1,11 +1,11 @@
 //! Decoding with a key-value cache: one prefill per prompt for all of its samples, then one token a step for every active
 //! sample at once. A finished sample leaves the batch and the next prompt takes its place.
 
+use super::batch_layout::Layout;
 use super::kv_cache::{FusedKvCache, KvCache, ReferenceKvCache};
-use super::layout::Layout;
 use super::transformer::Model;
-use crate::model::token_sampler::{Draw, Sampler};
-use crate::model::{Completion, Prompt, Sampling};
+use crate::model::token_sampler::{SampledToken, TokenSampler};
+use crate::model::{Completion, Prompt, SamplingParams};
 use crate::nn::{RowSource, Value, embed, parallel_map, read};
 use crate::rng::{self, Rng};
 use crate::{Error, Result};
@@ -72,11 +72,11 @@ impl Model {
         first: usize,
         prompts: &[Arc<Prompt>],
         samples: usize,
-        sampling: &Sampling,
+        sampling: &SamplingParams,
         eos: &[u32],
         banned: &[u32],
     ) -> Result<Vec<Vec<Completion>>> {
-        let sampler = Sampler::new(sampling, eos, banned, self.network.decoder.vocab_size())?;
+        let sampler = TokenSampler::new(sampling, eos, banned, self.network.decoder.vocab_size())?;
         let queue = Queue { first, prompts, samples, next: AtomicUsize::new(0) };
         let count = match self.uses_cpu_kernels() && self.weight_bytes(|_| true) <= MAX_PER_THREAD_BYTES {
             true => rayon::current_num_threads().min(prompts.len()),
@@ -95,7 +95,7 @@ impl Model {
     }
 
     /// Take prompts from the queue, up to `slots` samples at a time, until there are none left.
-    fn decode(&self, queue: &Queue<'_>, slots: usize, room: usize, sampler: &Sampler) -> Result<Vec<Slot>> {
+    fn decode(&self, queue: &Queue<'_>, slots: usize, room: usize, sampler: &TokenSampler) -> Result<Vec<Slot>> {
         let (layers, heads) = (self.network.decoder.depth(), self.network.decoder.heads());
         let mut cache: Box<dyn KvCache> = match self.uses_cpu_kernels() {
             true => Box::new(FusedKvCache::new(layers, heads, room)),
@@ -130,7 +130,7 @@ impl Model {
         &self,
         queue: &Queue<'_>,
         taken: &[usize],
-        sampler: &Sampler,
+        sampler: &TokenSampler,
         cache: &mut dyn KvCache,
     ) -> Result<Vec<Slot>> {
         let samples = queue.samples;
@@ -159,7 +159,7 @@ impl Model {
     }
 
     /// One more token for every active sample.
-    fn step(&self, active: &mut [Slot], sampler: &Sampler, cache: &mut dyn KvCache) -> Result<()> {
+    fn step(&self, active: &mut [Slot], sampler: &TokenSampler, cache: &mut dyn KvCache) -> Result<()> {
         let tape = self.tape(false);
         let last = |slot: &Slot| slot.completion.ids.last().copied().unwrap_or_default();
         let sources = active.iter().map(|slot| RowSource::Token(last(slot))).collect();
@@ -188,9 +188,9 @@ impl Model {
 
 /// Draw the next token of each slot from its row of logits. Logits that are not finite are an error: some token would be drawn all the
 /// same, and the model would only look bad.
-fn draw(slots: &mut [Slot], rows: &[&[f32]], sampler: &Sampler) -> Result<()> {
+fn draw(slots: &mut [Slot], rows: &[&[f32]], sampler: &TokenSampler) -> Result<()> {
     slots.par_iter_mut().zip(rows).try_for_each(|(slot, logits)| {
-        let Draw { id, logprob } = sampler.draw(logits, &mut slot.rng);
+        let SampledToken { id, logprob } = sampler.draw(logits, &mut slot.rng);
         if !logprob.is_finite() {
             return Err(Error::failed(format!(
                 "the model's output for token {} of a response is not finite; are its weights?",

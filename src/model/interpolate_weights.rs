@@ -6,7 +6,7 @@
 use crate::io::files;
 use crate::model::architecture::Architecture;
 use crate::model::checkpoint::read_architecture;
-use crate::model::convert_dtype::{Precision, write_like};
+use crate::model::convert_dtype::{WeightDtype, write_like};
 use crate::model::weights::{CheckpointFiles, StoredTensor};
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -51,7 +51,7 @@ pub fn interpolate(a: &Path, b: &Path, alpha: f64, out: &Path, overwrite: bool) 
         }
         Ok(values)
     };
-    write_like(a, &stored_a, (out, overwrite), Precision::F32, &between)
+    write_like(a, &stored_a, (out, overwrite), WeightDtype::F32, &between)
 }
 
 /// Each tensor of `a` with that of `b` of the same name and shape.

@@ -5,7 +5,7 @@ use crate::comm::{Communicator, Single};
 use crate::data::Message;
 use crate::io::files::FileChecksum;
 use crate::model::parts::Part;
-use crate::model::sequence::{Completion, LossFn, Prompt, Sampling, Sequence, TokenStats};
+use crate::model::sequence::{Completion, LossFn, Prompt, SamplingParams, Sequence, TokenStats};
 use crate::nn::{LazyLogits, Parameter};
 use crate::{Error, Result};
 use image::RgbImage;
@@ -64,7 +64,7 @@ pub trait LanguageModel: Sync {
         &self,
         prompts: &[Arc<Prompt>],
         samples: usize,
-        sampling: &Sampling,
+        sampling: &SamplingParams,
         eos: &[u32],
         banned: &[u32],
     ) -> Result<Vec<Vec<Completion>>> {
@@ -76,7 +76,7 @@ pub trait LanguageModel: Sync {
         first: usize,
         prompts: &[Arc<Prompt>],
         samples: usize,
-        sampling: &Sampling,
+        sampling: &SamplingParams,
         eos: &[u32],
         banned: &[u32],
     ) -> Result<Vec<Vec<Completion>>>;

@@ -2,14 +2,14 @@
 
 use super::architecture::Architecture;
 use super::checkpoint::read_architecture;
-use super::compute_dtype::Compute;
+use super::compute_dtype::ComputeDtype;
 use super::language_model::LanguageModel as _;
 use super::lora::{self, Adapter};
 use super::parts::Part;
 use super::transformer::{Base, Model};
 use super::weights::{self, CheckpointFiles};
 use crate::Result;
-use crate::machine::Place;
+use crate::machine::MemoryLocation;
 use crate::nn::Parameter;
 use candle_core::{Device, DeviceLocation};
 use std::path::{Path, PathBuf};
@@ -21,14 +21,14 @@ use std::sync::{Arc, Mutex, Weak};
 /// # Errors
 /// An input error that names the file and the field or tensor that is wrong.
 pub fn load(dir: &Path, device: &Device) -> Result<Model> {
-    ModelLoader::new(device, Compute::F32).trainable(dir, &[])
+    ModelLoader::new(device, ComputeDtype::F32).trainable(dir, &[])
 }
 
 /// Loads models to one device, for matrix products of one type. Models with the same frozen base share its weights: while one of them
 /// lives, and, of the adapter loaded last, as long as the loader lives.
 pub struct ModelLoader {
     device: Device,
-    compute: Compute,
+    compute: ComputeDtype,
     bases: Mutex<Bases>,
 }
 
@@ -42,7 +42,7 @@ struct Bases {
 
 impl ModelLoader {
     /// Nothing is loaded yet.
-    pub fn new(device: &Device, compute: Compute) -> Self {
+    pub fn new(device: &Device, compute: ComputeDtype) -> Self {
         ModelLoader { device: device.clone(), compute, bases: Mutex::default() }
     }
 
@@ -65,13 +65,13 @@ impl ModelLoader {
         let frozen = |name: &str| is_frozen(architecture.as_ref(), name, freeze);
         let storage = weights::storage_for_trained(&files, place_of(&self.device), self.compute, &frozen)?;
         let base = weights::load(&files, &self.device, &storage)?;
-        if self.compute == Compute::Bf16 {
+        if self.compute == ComputeDtype::Bf16 {
             weights::enable_bf16_matmul(&base)?;
         }
         Model::assemble(architecture, &self.device, Arc::new(base), None)
     }
 
-    /// A model that does not train. Its weights may be held in bf16 (see [`weights::Storage`]).
+    /// A model that does not train. Its weights may be held in bf16 (see [`weights::WeightStorage`]).
     ///
     /// # Errors
     /// As [`ModelLoader::trainable`].
@@ -109,7 +109,7 @@ impl ModelLoader {
         let files = CheckpointFiles::open(&dir, architecture)?;
         let storage = weights::storage_for_frozen(&files, place_of(&self.device), self.compute)?;
         let base = Arc::new(weights::load(&files, &self.device, &|_| storage)?);
-        if self.compute == Compute::Bf16 {
+        if self.compute == ComputeDtype::Bf16 {
             weights::enable_bf16_matmul(&base)?;
         }
         base.iter().for_each(|p| p.set_trainable(false));
@@ -132,7 +132,7 @@ pub enum MetaTraining<'a> {
 ///
 /// # Errors
 /// As [`ModelLoader::trainable`].
-pub fn meta(dir: &Path, place: Place, compute: Compute, training: MetaTraining<'_>) -> Result<Model> {
+pub fn meta(dir: &Path, place: MemoryLocation, compute: ComputeDtype, training: MetaTraining<'_>) -> Result<Model> {
     let adapted = lora::is_adapter(dir);
     let base_dir = if adapted { lora::base_of(dir)? } else { dir.to_path_buf() };
     let architecture = read_architecture(&base_dir)?;
@@ -149,7 +149,7 @@ pub fn meta(dir: &Path, place: Place, compute: Compute, training: MetaTraining<'
     let base = Arc::new(weights::meta(&files, &storage, compute)?);
     let model = Model::assemble(Arc::clone(&architecture), &Device::Cpu, base, adapter)?;
     // Other devices have no fused kernels.
-    Ok(if place == Place::Cpu { model } else { model.without_fused_kernels() })
+    Ok(if place == MemoryLocation::Cpu { model } else { model.without_fused_kernels() })
 }
 
 fn is_frozen(architecture: &dyn Architecture, name: &str, freeze: &[String]) -> bool {
@@ -157,9 +157,9 @@ fn is_frozen(architecture: &dyn Architecture, name: &str, freeze: &[String]) -> 
     freeze.iter().any(|pattern| part.is_named_by(pattern, name))
 }
 
-fn place_of(device: &Device) -> Place {
+fn place_of(device: &Device) -> MemoryLocation {
     match device.location() {
-        DeviceLocation::Cpu => Place::Cpu,
-        DeviceLocation::Cuda { gpu_id: index } | DeviceLocation::Metal { gpu_id: index } => Place::Gpu(index),
+        DeviceLocation::Cpu => MemoryLocation::Cpu,
+        DeviceLocation::Cuda { gpu_id: index } | DeviceLocation::Metal { gpu_id: index } => MemoryLocation::Gpu(index),
     }
 }

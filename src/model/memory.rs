@@ -1,8 +1,8 @@
 //! How much memory a backward pass or a rollout will take, counted from the shapes of what it keeps.
 
+use super::batch_layout::Layout;
 use super::generate::{MAX_ACTIVE, PREFILL_TOKENS};
 use super::language_model::{BackwardBytes, LanguageModel, MemoryFootprint};
-use super::layout::Layout;
 use super::sequence::{ImageInput, Prompt, Sequence};
 use super::shapes::{DecoderShape, VisionShape};
 use super::shards::{self, ShardSchedule};

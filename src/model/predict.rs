@@ -1,7 +1,7 @@
 //! Next-token distributions at the positions of given responses.
 
+use super::batch_layout::Layout;
 use super::language_model::{Predictions, Predictor};
-use super::layout::Layout;
 use super::sequence::Sequence;
 use super::transformer::Model;
 use crate::nn::{LazyLogits, Linear, Value, linear, read};

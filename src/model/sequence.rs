@@ -59,7 +59,7 @@ pub type LossFn<'a> = dyn Fn(Range<usize>, &TokenStats) -> Result<TokenGrads> + 
 
 /// How to choose the next token.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Sampling {
+pub struct SamplingParams {
     /// Most tokens of a response.
     pub max_new_tokens: usize,
     /// 0 for greedy.
@@ -72,10 +72,10 @@ pub struct Sampling {
     pub seed: u64,
 }
 
-impl Sampling {
+impl SamplingParams {
     /// The likeliest token at each step.
     pub fn greedy(max_new_tokens: usize) -> Self {
-        Sampling { max_new_tokens, temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 }
+        SamplingParams { max_new_tokens, temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Choosing the next token from logits: greedy, temperature, top-k, top-p.
 
-use crate::model::{Completion, Sampling};
+use crate::model::{Completion, SamplingParams};
 use crate::nn::{log_sum_exp, sample_index, unnormalized_softmax};
 use crate::rng::Rng;
 use crate::{Error, Result};
@@ -8,7 +8,7 @@ use rand::RngExt;
 
 /// A chosen token.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Draw {
+pub struct SampledToken {
     /// Its id.
     pub id: u32,
     /// Its log-probability under logits / temperature, before any token was excluded (temperature 1 when greedy).
@@ -16,18 +16,18 @@ pub struct Draw {
 }
 
 /// Checked sampling settings with the tokens that end a response and those that must not be chosen.
-pub struct Sampler {
-    settings: Sampling,
+pub struct TokenSampler {
+    settings: SamplingParams,
     eos: Vec<u32>,
     banned: Vec<u32>,
 }
 
-impl Sampler {
+impl TokenSampler {
     /// Check the settings against a vocabulary of `vocab` tokens.
     ///
     /// # Errors
     /// An input error that names the setting that is out of range.
-    pub fn new(settings: &Sampling, eos: &[u32], banned: &[u32], vocab: usize) -> Result<Self> {
+    pub fn new(settings: &SamplingParams, eos: &[u32], banned: &[u32], vocab: usize) -> Result<Self> {
         let bad = |what: &str| Err(Error::input(format!("sampling: {what}")));
         if settings.max_new_tokens == 0 {
             return bad("max_new_tokens must be at least 1");
@@ -40,7 +40,7 @@ impl Sampler {
         }
         let banned: Vec<u32> =
             banned.iter().copied().filter(|&id| (id as usize) < vocab && !eos.contains(&id)).collect();
-        Ok(Sampler { settings: settings.clone(), eos: eos.to_vec(), banned })
+        Ok(TokenSampler { settings: settings.clone(), eos: eos.to_vec(), banned })
     }
 
     /// The seed of the settings.
@@ -59,10 +59,10 @@ impl Sampler {
     }
 
     /// Choose from one row of logits.
-    pub fn draw(&self, logits: &[f32], rng: &mut Rng) -> Draw {
+    pub fn draw(&self, logits: &[f32], rng: &mut Rng) -> SampledToken {
         if self.settings.temperature == 0.0 {
             let id = self.likeliest(logits);
-            return Draw { id: id as u32, logprob: logits[id] - log_sum_exp(logits, 1.0) };
+            return SampledToken { id: id as u32, logprob: logits[id] - log_sum_exp(logits, 1.0) };
         }
         let inverse = 1.0 / self.settings.temperature;
         let mut weights = logits.to_vec();
@@ -78,7 +78,7 @@ impl Sampler {
             self.truncate(&mut weights);
             sample_index(&weights, share).unwrap_or(0)
         });
-        Draw { id: id as u32, logprob: logits[id] * inverse - normaliser }
+        SampledToken { id: id as u32, logprob: logits[id] * inverse - normaliser }
     }
 
     /// The likeliest token that is not banned; the first of equals.
@@ -145,13 +145,13 @@ mod tests {
     use super::*;
     use crate::rng;
 
-    fn settings(temperature: f32, top_k: usize, top_p: f32) -> Sampling {
-        Sampling { max_new_tokens: 4, temperature, top_p, top_k, seed: 0 }
+    fn settings(temperature: f32, top_k: usize, top_p: f32) -> SamplingParams {
+        SamplingParams { max_new_tokens: 4, temperature, top_p, top_k, seed: 0 }
     }
 
     /// Relative frequencies of 20,000 draws.
-    fn frequencies(settings: &Sampling, banned: &[u32], logits: &[f32]) -> Vec<f64> {
-        let sampler = Sampler::new(settings, &[], banned, logits.len()).unwrap();
+    fn frequencies(settings: &SamplingParams, banned: &[u32], logits: &[f32]) -> Vec<f64> {
+        let sampler = TokenSampler::new(settings, &[], banned, logits.len()).unwrap();
         let mut rng = rng::stream(1, "test", &[]);
         let mut counts = vec![0.0; logits.len()];
         for _ in 0..20_000 {
@@ -192,7 +192,7 @@ mod tests {
     fn the_nucleus_of_a_large_vocabulary_is_that_of_a_full_sort() {
         let logits: Vec<f32> = (0..5000).map(|i| ((i * 7919) % 5000) as f32 * 0.002).collect();
         for (k, p) in [(0, 0.3), (0, 0.97), (3000, 0.9), (700, 1.0), (1, 0.5)] {
-            let sampler = Sampler::new(&settings(1.0, k, p), &[], &[], logits.len()).unwrap();
+            let sampler = TokenSampler::new(&settings(1.0, k, p), &[], &[], logits.len()).unwrap();
             let mut weights: Vec<f32> = logits.iter().map(|l| l.exp()).collect();
             let mut order: Vec<usize> = (0..weights.len()).collect();
             order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn the_log_probability_is_that_of_the_whole_distribution() {
         let logits = [1.0f32, 2.0, 3.0];
-        let sampler = Sampler::new(&settings(2.0, 1, 1.0), &[], &[2], 3).unwrap();
+        let sampler = TokenSampler::new(&settings(2.0, 1, 1.0), &[], &[2], 3).unwrap();
         let draw = sampler.draw(&logits, &mut rng::stream(0, "test", &[]));
         let total: f32 = [0.5f32, 1.0, 1.5].iter().map(|l| l.exp()).sum();
         assert_eq!(draw.id, 1);
@@ -230,12 +230,12 @@ mod tests {
     #[test]
     fn settings_out_of_range_are_refused_by_name() {
         for (bad, name) in [
-            (Sampling { max_new_tokens: 0, ..settings(1.0, 0, 1.0) }, "max_new_tokens"),
+            (SamplingParams { max_new_tokens: 0, ..settings(1.0, 0, 1.0) }, "max_new_tokens"),
             (settings(-1.0, 0, 1.0), "temperature"),
             (settings(f32::NAN, 0, 1.0), "temperature"),
             (settings(1.0, 0, 0.0), "top_p"),
         ] {
-            let error = Sampler::new(&bad, &[], &[], 4).err().unwrap().to_string();
+            let error = TokenSampler::new(&bad, &[], &[], 4).err().unwrap().to_string();
             assert!(error.contains(name), "{error}");
         }
     }

@@ -4,7 +4,7 @@ use super::architecture::{Architecture, Network};
 use super::language_model::{LanguageModel, MemoryFootprint};
 use super::lora::Adapter;
 use super::parts::Part;
-use super::sequence::{Completion, LossFn, Prompt, Sampling, Sequence, TokenStats};
+use super::sequence::{Completion, LossFn, Prompt, SamplingParams, Sequence, TokenStats};
 use super::weights::{self, NamedWeights};
 use crate::Result;
 use crate::comm::Communicator;
@@ -163,7 +163,7 @@ impl LanguageModel for Model {
         first: usize,
         prompts: &[Arc<Prompt>],
         samples: usize,
-        sampling: &Sampling,
+        sampling: &SamplingParams,
         eos: &[u32],
         banned: &[u32],
     ) -> Result<Vec<Vec<Completion>>> {

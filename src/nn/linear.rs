@@ -190,38 +190,36 @@ fn outputs(layers: &[&Linear], rows: usize, width: usize, stride: usize) -> Vec<
 
 /// Precision of a product with a weight in candle ops.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum MatmulPrecision {
+pub(super) enum MatmulDtype {
     /// That of the activations; a bf16 weight is converted.
     Activations,
     /// bf16 with f32 sums; the result has the type of the activations.
     Bf16,
 }
 
-impl MatmulPrecision {
+impl MatmulDtype {
     /// The precision set for `weight`; always that of the activations on a CPU.
-    pub fn of(weight: &Parameter) -> MatmulPrecision {
+    pub fn of(weight: &Parameter) -> MatmulDtype {
         match weight.uses_bf16_matmul() && !weight.var.device().is_cpu() {
-            true => MatmulPrecision::Bf16,
-            false => MatmulPrecision::Activations,
+            true => MatmulDtype::Bf16,
+            false => MatmulDtype::Activations,
         }
     }
 
     /// `a b`, where `b` may be in bf16.
     pub fn product(self, a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
         match self {
-            MatmulPrecision::Activations if a.dtype() == b.dtype() => a.matmul(b),
-            MatmulPrecision::Activations => a.matmul(&b.to_dtype(a.dtype())?),
-            MatmulPrecision::Bf16 => a.to_dtype(DType::BF16)?.matmul(&b.to_dtype(DType::BF16)?)?.to_dtype(a.dtype()),
+            MatmulDtype::Activations if a.dtype() == b.dtype() => a.matmul(b),
+            MatmulDtype::Activations => a.matmul(&b.to_dtype(a.dtype())?),
+            MatmulDtype::Bf16 => a.to_dtype(DType::BF16)?.matmul(&b.to_dtype(DType::BF16)?)?.to_dtype(a.dtype()),
         }
     }
 
     /// `g^T x`, the gradient of a weight.
     pub fn weight_grad(self, g: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
         match self {
-            MatmulPrecision::Activations => g.t()?.matmul(x),
-            MatmulPrecision::Bf16 => {
-                g.to_dtype(DType::BF16)?.t()?.matmul(&x.to_dtype(DType::BF16)?)?.to_dtype(x.dtype())
-            }
+            MatmulDtype::Activations => g.t()?.matmul(x),
+            MatmulDtype::Bf16 => g.to_dtype(DType::BF16)?.t()?.matmul(&x.to_dtype(DType::BF16)?)?.to_dtype(x.dtype()),
         }
     }
 }
@@ -233,7 +231,7 @@ fn reference(tape: &Tape, x: &Value, layers: &[&Linear], residual: Option<&Value
     // For each adapter: its dropout factors, and `scale * x A^T`.
     let mut adapters: Vec<Option<(Option<Tensor>, Tensor)>> = Vec::with_capacity(layers.len());
     for layer in layers {
-        let mut y = MatmulPrecision::of(&layer.weight).product(&input, &matrix(&layer.weight, width)?.t()?)?;
+        let mut y = MatmulDtype::of(&layer.weight).product(&input, &matrix(&layer.weight, width)?.t()?)?;
         if let Some(bias) = &layer.bias {
             y = y.broadcast_add(&bias.var.as_detached_tensor())?;
         }
@@ -274,14 +272,14 @@ fn reference(tape: &Tape, x: &Value, layers: &[&Linear], residual: Option<&Value
             let g = grad.narrow(1, column, out)?.contiguous()?;
             column += out;
             if let Some(x) = x.as_ref().filter(|_| layer.weight.trainable()) {
-                let dw = MatmulPrecision::of(&layer.weight).weight_grad(&g, x)?.reshape(layer.weight.var.shape())?;
+                let dw = MatmulDtype::of(&layer.weight).weight_grad(&g, x)?.reshape(layer.weight.var.shape())?;
                 grads.add_to_parameter(&layer.weight, dw)?;
             }
             if let Some(bias) = layer.bias.as_ref().filter(|b| b.trainable()) {
                 grads.add_to_parameter(bias, g.sum(0)?)?;
             }
             let mut dx = match x_node {
-                Some(_) => Some(MatmulPrecision::of(&layer.weight).product(&g, &matrix(&layer.weight, width)?)?),
+                Some(_) => Some(MatmulDtype::of(&layer.weight).product(&g, &matrix(&layer.weight, width)?)?),
                 None => None,
             };
             if let (Some(lora), Some((factors, low))) = (&layer.lora, adapter) {
@@ -393,16 +391,15 @@ mod tests {
         let (a, b) = (gradcheck::tensor(&[7, 40], 1), gradcheck::tensor(&[40, 3], 2).to_dtype(DType::BF16).unwrap());
         let rounded = |t: &Tensor| t.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
         let exact = rounded(&a).matmul(&rounded(&b)).unwrap();
-        let got = MatmulPrecision::Bf16.product(&a, &b).unwrap();
+        let got = MatmulDtype::Bf16.product(&a, &b).unwrap();
         assert_eq!(got.dtype(), DType::F32);
         assert!(gradcheck::relative_error(&got, &exact) < 5e-3, "{}", gradcheck::relative_error(&got, &exact));
-        let wide = MatmulPrecision::Activations.product(&a, &b).unwrap();
+        let wide = MatmulDtype::Activations.product(&a, &b).unwrap();
         assert!(gradcheck::relative_error(&wide, &a.matmul(&rounded(&b)).unwrap()) < 1e-6);
-        let weight_grad = MatmulPrecision::Bf16.weight_grad(&a, &got).unwrap();
+        let weight_grad = MatmulDtype::Bf16.weight_grad(&a, &got).unwrap();
         assert_eq!(weight_grad.dtype(), DType::F32);
         assert!(
-            gradcheck::relative_error(&weight_grad, &MatmulPrecision::Activations.weight_grad(&a, &got).unwrap())
-                < 2e-2
+            gradcheck::relative_error(&weight_grad, &MatmulDtype::Activations.weight_grad(&a, &got).unwrap()) < 2e-2
         );
     }
 

@@ -4,7 +4,7 @@
 //! written out, so that neither `[tokens, vocab]` nor an autograd graph over it ever exists.
 
 use crate::Result;
-use crate::nn::linear::{MatmulPrecision, matrix};
+use crate::nn::linear::{MatmulDtype, matrix};
 use crate::nn::tape::Grads;
 use crate::nn::{Parameter, Value};
 use candle_core::Tensor;
@@ -50,7 +50,7 @@ impl TiledLogits {
     /// The logits of a tile, `[rows, tile]`, never rounded to bf16, whatever the weight's precision: probabilities near 1 would lose
     /// their digits.
     pub fn tile_logits(&self, tile: &Range<usize>) -> Result<Tensor> {
-        let logits = MatmulPrecision::Activations.product(&self.x, &self.weight_rows(tile)?.t()?)?;
+        let logits = MatmulDtype::Activations.product(&self.x, &self.weight_rows(tile)?.t()?)?;
         Ok(if self.scale == 1.0 { logits } else { (logits * self.scale)? })
     }
 
@@ -69,7 +69,7 @@ impl TiledLogits {
         grads: &mut Grads<'_>,
         mut gradient: impl FnMut(&Range<usize>, Tensor) -> Result<Tensor>,
     ) -> Result<()> {
-        let precision = MatmulPrecision::of(&self.weight);
+        let precision = MatmulDtype::of(&self.weight);
         let trains = self.weight.trainable();
         let dw = trains.then(|| Tensor::zeros(self.weight.var.shape(), self.x.dtype(), self.x.device())).transpose()?;
         let mut dx: Option<Tensor> = None;

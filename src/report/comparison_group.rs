@@ -10,7 +10,7 @@ pub struct ComparisonGroup<'a> {
     /// The base.
     pub base: &'a ModelRef,
     /// The models by training run. A model that belongs to no run stands alone.
-    pub runs: Vec<RunCheckpoints<'a>>,
+    pub runs: Vec<MeasuredRun<'a>>,
 }
 
 impl<'a> ComparisonGroup<'a> {
@@ -20,20 +20,20 @@ impl<'a> ComparisonGroup<'a> {
     }
 
     /// Each model with its run.
-    pub fn all_models(&self) -> impl Iterator<Item = (&RunCheckpoints<'a>, &'a TunedResult)> {
+    pub fn all_models(&self) -> impl Iterator<Item = (&MeasuredRun<'a>, &'a TunedResult)> {
         self.runs.iter().flat_map(|run| run.models.iter().map(move |model| (run, *model)))
     }
 }
 
 /// The measured models of a training run.
-pub struct RunCheckpoints<'a> {
+pub struct MeasuredRun<'a> {
     /// Name on the page.
     pub name: String,
     /// The models in order of training; never empty.
     pub models: Vec<&'a TunedResult>,
 }
 
-impl RunCheckpoints<'_> {
+impl MeasuredRun<'_> {
     /// The run was started from this model.
     pub fn started_from(&self, base: &ModelRef) -> bool {
         self.last().model.run.as_ref().is_some_and(|run| run.model_hash == base.hash)
@@ -53,7 +53,7 @@ impl RunCheckpoints<'_> {
 }
 
 /// Name of a run's model, with its step.
-pub fn checkpoint_name(run: &RunCheckpoints<'_>, tuned: &TunedResult) -> String {
+pub fn checkpoint_name(run: &MeasuredRun<'_>, tuned: &TunedResult) -> String {
     match tuned.model.run.as_ref().and_then(|run| run.step) {
         Some(step) => format!("{}, step {step}", run.name),
         None => run.name.clone(),
@@ -104,7 +104,7 @@ pub fn group_comparisons<'a>(
             // A model that does not know its step is the final one.
             let order = |m: &TunedResult| step(m).unwrap_or(f64::INFINITY);
             models.sort_by(|a, b| order(a).total_cmp(&order(b)));
-            RunCheckpoints { name: name(&dir), models }
+            MeasuredRun { name: name(&dir), models }
         });
         sorted.collect()
     };

@@ -78,7 +78,7 @@ impl TrainRun {
 
 /// An evaluation.
 #[derive(Debug)]
-pub struct Evaluation {
+pub struct EvalRun {
     /// Name on the page, unique there.
     pub name: String,
     /// Its directory.
@@ -99,7 +99,7 @@ pub struct ReportInputs {
     /// Training runs.
     pub runs: Vec<TrainRun>,
     /// Evaluations of one model on one dataset.
-    pub evals: Vec<Evaluation>,
+    pub evals: Vec<EvalRun>,
     /// Comparisons with a base, each with its directory.
     pub forgetting: Vec<(PathBuf, ForgettingResult)>,
     /// DynamicsMeasurements of learning dynamics, each with the directory that it was found in.
@@ -134,7 +134,7 @@ pub fn discover(paths: &[PathBuf]) -> Result<ReportInputs> {
     name(runs, evals);
     // Evaluations of no run (the base) first, then in the order of the runs.
     let of_run =
-        |e: &Evaluation| runs.iter().position(|r| e.name == r.name || e.name.starts_with(&format!("{} (", r.name)));
+        |e: &EvalRun| runs.iter().position(|r| e.name == r.name || e.name.starts_with(&format!("{} (", r.name)));
     evals.sort_by_cached_key(of_run);
     Ok(found)
 }
@@ -233,16 +233,18 @@ fn read_run(dir: &Path) -> Result<TrainRun> {
     })
 }
 
-fn read_eval(dir: &Path, about: EvalInfo) -> Result<Evaluation> {
+fn read_eval(dir: &Path, about: EvalInfo) -> Result<EvalRun> {
     let outcomes = EvalResult::read_responses(dir)?;
-    let whole = |n: usize| n / about.key.samples.max(1) * about.key.samples.max(1);
+    let whole = |n: usize| n / about.key.num_generations.max(1) * about.key.num_generations.max(1);
     let so_far = &outcomes[..whole(outcomes.len())];
     let (summary, finished) = match EvalResult::read(dir)? {
         Some(result) => (Some(result.summary), true),
         None if so_far.is_empty() => (None, false),
-        None => (Some(Summary::of(&about.key.task, None, so_far, about.key.samples, 0, Duration::ZERO)?), false),
+        None => {
+            (Some(Summary::of(&about.key.task, None, so_far, about.key.num_generations, 0, Duration::ZERO)?), false)
+        }
     };
-    Ok(Evaluation { name: String::new(), dir: dir.to_path_buf(), about, summary, outcomes, finished })
+    Ok(EvalRun { name: String::new(), dir: dir.to_path_buf(), about, summary, outcomes, finished })
 }
 
 /// Complete lines of a JSONL file that may still be growing; none if the file does not exist.
@@ -262,12 +264,12 @@ fn read_lines(path: &Path) -> Result<Vec<Map<String, Value>>> {
 
 /// Name each run after its directory, with as much of the path above as makes names unique. An evaluation of a run's model has the name
 /// of the run.
-fn name(runs: &mut [TrainRun], evals: &mut [Evaluation]) {
+fn name(runs: &mut [TrainRun], evals: &mut [EvalRun]) {
     let dirs: Vec<PathBuf> = runs.iter().map(|r| canonical(&r.dir)).collect();
     for (i, run) in runs.iter_mut().enumerate() {
         run.name = shortest_unique_name(&dirs, i);
     }
-    let of_run = |eval: &Evaluation| {
+    let of_run = |eval: &EvalRun| {
         let model = canonical(&eval.about.model);
         dirs.iter().position(|dir| model.starts_with(dir))
     };

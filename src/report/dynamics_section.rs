@@ -62,7 +62,7 @@ fn charts(measurement: &DynamicsMeasurement) -> Vec<Figure> {
         ),
         ("Perplexity under the base", "Share of the responses of each set, by nats per token", Some(histogram(found))),
         (
-            "Direction",
+            "DivergenceStats",
             "Change of prior knowledge after one step on training data, under the last checkpoint, with 95 % intervals",
             direction,
         ),
@@ -176,7 +176,7 @@ mod tests {
         let measurement = DynamicsMeasurement { found: dynamics(&pairs), pairs };
         let seen = view(&measurement);
         let titles: Vec<&str> = seen["charts"].as_array().unwrap().iter().filter_map(|c| c["title"].as_str()).collect();
-        assert_eq!(titles, ["Magnitude", "Perplexity under the base", "Direction", "Symmetry"]);
+        assert_eq!(titles, ["Magnitude", "Perplexity under the base", "DivergenceStats", "Symmetry"]);
         let chart = over_checkpoints(&measurement.found);
         assert_eq!(chart.x.label, "training step");
         let points: Vec<(f64, f64)> = chart.series[1].points.iter().map(|p| (p.x, p.y)).collect();

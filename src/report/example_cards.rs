@@ -3,7 +3,7 @@
 
 use crate::data::Record;
 use crate::sampling::ScoredResponse;
-use crate::tasks::{Mark, scorer};
+use crate::tasks::{RegionMark, scorer};
 use crate::{Error, Result};
 use base64::Engine as _;
 use image::RgbImage;
@@ -25,18 +25,18 @@ pub struct Card {
     /// What the gold answer makes of the picture, as a data URI, if the task draws that.
     pub original: Option<String>,
     /// Labels on the shown picture.
-    pub marks: Vec<Mark>,
+    pub marks: Vec<RegionMark>,
     /// What the frames of answers mean; empty if none are drawn.
     pub legend: &'static str,
     /// The gold answer.
     pub gold: String,
     /// One for each evaluation.
-    pub answers: Vec<Answer>,
+    pub answers: Vec<AnsweredExample>,
 }
 
 /// One response, drawn.
 #[derive(Debug, Serialize)]
-pub struct Answer {
+pub struct AnsweredExample {
     /// Name of the evaluation.
     pub name: String,
     /// Number of its colour.
@@ -44,7 +44,7 @@ pub struct Answer {
     /// What the answer makes of the picture, as a data URI; none if the task does not draw it.
     pub drawn: Option<String>,
     /// Its parts, right and wrong.
-    pub marks: Vec<Mark>,
+    pub marks: Vec<RegionMark>,
     /// The whole answer is right.
     pub correct: bool,
     /// What came of it, in a few words.
@@ -59,7 +59,7 @@ pub fn card(record: &Record, shown: &RgbImage, outcomes: &[(&str, usize, &Scored
     let scorer = scorer(record).map_err(named)?;
     let gold = scorer.draw_gold(shown).map_err(named)?;
     let answers = outcomes.iter().map(|&(name, colour, outcome)| {
-        let mut answer = Answer {
+        let mut answer = AnsweredExample {
             name: name.to_string(),
             colour,
             drawn: None,

@@ -13,13 +13,13 @@ mod study_index;
 mod training_curves;
 mod trajectory;
 
-pub use study_index::{Regime, STUDY_JSON, StudyIndex, StudyRun};
+pub use study_index::{RegimeEntry, STUDY_JSON, StudyIndex, StudyRun};
 
 use crate::forgetting::CSV_HEADER;
 use crate::io::files;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
-use study::Study;
+use study::StudyResults;
 
 /// Contents of a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<ReportSummary
     }
     let found = discover::discover(paths)?;
     let groups = comparison_group::group_comparisons(&found.forgetting, &found.runs);
-    let studies: Vec<Study<'_>> =
+    let studies: Vec<StudyResults<'_>> =
         found.studies.iter().map(|(dir, index)| study::load(dir, index, &found)).collect::<Result<_>>()?;
     let beside = |extension: &str| out.with_extension(extension);
     let mut tables = Vec::new();

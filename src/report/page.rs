@@ -2,11 +2,11 @@
 
 use super::chart::{COLOURS, significant};
 use super::comparison_group::ComparisonGroup;
-use super::discover::{Evaluation, ReportInputs, RunState, TrainRun, canonical};
+use super::discover::{EvalRun, ReportInputs, RunState, TrainRun, canonical};
 use super::dynamics_section;
 use super::example_cards::{Card, card};
 use super::prior_knowledge::{self, MAX_OPEN};
-use super::study::{self, Study};
+use super::study::{self, StudyResults};
 use super::training_curves::curves;
 use crate::forgetting::{ForgettingResult, brief};
 use crate::io::toml::flatten;
@@ -31,7 +31,7 @@ pub fn render(
     title: &str,
     found: &ReportInputs,
     groups: &[ComparisonGroup<'_>],
-    studies: &[Study<'_>],
+    studies: &[StudyResults<'_>],
 ) -> Result<String> {
     let (runs, evals) = (&found.runs, &found.evals);
     let colours = Colours::of(runs, evals, groups, studies);
@@ -75,7 +75,7 @@ pub fn render(
 struct Colours(Vec<(String, usize)>);
 
 impl Colours {
-    fn of(runs: &[TrainRun], evals: &[Evaluation], groups: &[ComparisonGroup<'_>], studies: &[Study<'_>]) -> Self {
+    fn of(runs: &[TrainRun], evals: &[EvalRun], groups: &[ComparisonGroup<'_>], studies: &[StudyResults<'_>]) -> Self {
         let mut colours = Colours(Vec::new());
         for run in runs {
             colours.add(&run.name, study::colour(studies, &run.dir, None));
@@ -137,13 +137,13 @@ fn legend(runs: &[TrainRun], colours: &Colours) -> Vec<Value> {
     colours.0.iter().map(entry).collect()
 }
 
-fn notices(runs: &[TrainRun], evals: &[Evaluation]) -> Vec<String> {
+fn notices(runs: &[TrainRun], evals: &[EvalRun]) -> Vec<String> {
     let mut notices = Vec::new();
     for run in runs.iter().filter(|r| r.metrics.is_empty()) {
         notices.push(format!("{}: no step has been recorded yet ({}).", run.name, run.dir.display()));
     }
     for eval in evals.iter().filter(|e| !e.finished) {
-        let of = eval.about.key.examples * eval.about.key.samples;
+        let of = eval.about.key.examples * eval.about.key.num_generations;
         let n = eval.outcomes.len();
         notices.push(format!(
             "{}: the evaluation is not finished ({n} of {of} responses in {}); its results are over these responses.",
@@ -178,10 +178,10 @@ fn share_cell(interval: &Interval) -> Option<ShareCell> {
     })
 }
 
-fn result(eval: &Evaluation, colour: usize) -> Option<Value> {
+fn result(eval: &EvalRun, colour: usize) -> Option<Value> {
     let s = eval.summary.as_ref()?;
     let state = (!eval.finished)
-        .then(|| format!("{} of {}", eval.outcomes.len(), eval.about.key.examples * eval.about.key.samples));
+        .then(|| format!("{} of {}", eval.outcomes.len(), eval.about.key.examples * eval.about.key.num_generations));
     Some(json!({
         "name": eval.name, "colour": colour, "state": state, "task": s.task, "split": eval.about.split,
         "accuracy": share_cell(&s.accuracy), "partial_credit": share_cell(&s.partial_credit),
@@ -191,7 +191,7 @@ fn result(eval: &Evaluation, colour: usize) -> Option<Value> {
     }))
 }
 
-fn each_chance(evals: &[Evaluation]) -> Vec<(String, Chance)> {
+fn each_chance(evals: &[EvalRun]) -> Vec<(String, Chance)> {
     let mut all: Vec<(String, Chance)> = Vec::new();
     for (task, chance) in evals.iter().filter_map(|e| e.summary.as_ref()).filter_map(|s| Some((&s.task, s.chance?))) {
         if !all.iter().any(|(t, c)| t == task && *c == chance) {
@@ -202,14 +202,14 @@ fn each_chance(evals: &[Evaluation]) -> Vec<(String, Chance)> {
 }
 
 /// The chance level, if it is the same for all evaluations.
-fn common_chance(evals: &[Evaluation]) -> Option<Chance> {
+fn common_chance(evals: &[EvalRun]) -> Option<Chance> {
     match each_chance(evals).as_slice() {
         [(_, chance)] => Some(*chance),
         _ => None,
     }
 }
 
-fn chances(evals: &[Evaluation]) -> Vec<Value> {
+fn chances(evals: &[EvalRun]) -> Vec<Value> {
     let all = each_chance(evals);
     let name = |task: &str| if all.len() == 1 { "guessing".to_string() } else { format!("guessing ({task})") };
     let percent = |share: f64| format!("{} %", significant_percent(share));
@@ -224,8 +224,8 @@ fn significant_percent(share: f64) -> String {
     if percent >= 0.1 || percent == 0.0 { format!("{percent:.1}") } else { significant(percent) }
 }
 
-fn faults(evals: &[Evaluation]) -> Option<Value> {
-    let with: Vec<(&Evaluation, _)> = evals.iter().filter_map(|e| Some((e, &e.summary.as_ref()?.faults))).collect();
+fn faults(evals: &[EvalRun]) -> Option<Value> {
+    let with: Vec<(&EvalRun, _)> = evals.iter().filter_map(|e| Some((e, &e.summary.as_ref()?.faults))).collect();
     let kinds: BTreeSet<&String> = with.iter().flat_map(|(_, faults)| faults.keys()).collect();
     let row = |fault: &&String| {
         let counts: Vec<usize> = with.iter().map(|(_, f)| f.get(*fault).copied().unwrap_or(0)).collect();
@@ -236,7 +236,7 @@ fn faults(evals: &[Evaluation]) -> Option<Value> {
 }
 
 /// Each pair of finished evaluations of the same examples.
-fn differences(evals: &[Evaluation]) -> Vec<Value> {
+fn differences(evals: &[EvalRun]) -> Vec<Value> {
     let mut all = Vec::new();
     for (i, first) in evals.iter().enumerate() {
         for second in &evals[i + 1..] {
@@ -268,8 +268,8 @@ fn differences(evals: &[Evaluation]) -> Vec<Value> {
 }
 
 /// Share of wholly right responses to each example.
-fn per_example(eval: &Evaluation) -> Vec<f64> {
-    let samples = eval.about.key.samples.max(1);
+fn per_example(eval: &EvalRun) -> Vec<f64> {
+    let samples = eval.about.key.num_generations.max(1);
     let right =
         |g: &[crate::sampling::ScoredResponse]| g.iter().filter(|o| o.score.correct).count() as f64 / samples as f64;
     eval.outcomes.chunks(samples).map(right).collect()
@@ -283,12 +283,12 @@ struct ExampleGroup {
     cards: Vec<Card>,
 }
 
-fn puzzles(evals: &[Evaluation], colours: &Colours, notices: &mut Vec<String>) -> Vec<ExampleGroup> {
-    let mut groups: Vec<Vec<&Evaluation>> = Vec::new();
+fn puzzles(evals: &[EvalRun], colours: &Colours, notices: &mut Vec<String>) -> Vec<ExampleGroup> {
+    let mut groups: Vec<Vec<&EvalRun>> = Vec::new();
     // An evaluation of a benchmark's file has no split.
     for eval in evals.iter().filter(|e| !e.outcomes.is_empty() && !e.about.split.is_empty()) {
         let about = &eval.about;
-        let same = |g: &&mut Vec<&Evaluation>| g[0].about.data == about.data && g[0].about.split == about.split;
+        let same = |g: &&mut Vec<&EvalRun>| g[0].about.data == about.data && g[0].about.split == about.split;
         match groups.iter_mut().find(same) {
             Some(group) => group.push(eval),
             None => groups.push(vec![eval]),
@@ -321,10 +321,10 @@ fn puzzles(evals: &[Evaluation], colours: &Colours, notices: &mut Vec<String>) -
     drawn
 }
 
-fn cards(group: &[&Evaluation], colours: &Colours) -> Result<Vec<Card>> {
+fn cards(group: &[&EvalRun], colours: &Colours) -> Result<Vec<Card>> {
     let about = &group[0].about;
     let task = tasks::load(&about.data, &about.split)?;
-    let first = |e: &&Evaluation| e.outcomes.iter().take_while(|o| o.index < MAX_EXAMPLES).map(|o| o.index + 1).max();
+    let first = |e: &&EvalRun| e.outcomes.iter().take_while(|o| o.index < MAX_EXAMPLES).map(|o| o.index + 1).max();
     let count = group.iter().filter_map(first).max().unwrap_or(0).min(task.len());
     let mut cards = Vec::with_capacity(count);
     for i in 0..count {
@@ -392,7 +392,7 @@ fn sources(found: &ReportInputs) -> Vec<Value> {
     let ReportInputs { runs, evals, forgetting, dynamics, studies: _ } = found;
     let text = |run: &TrainRun, key: &str| run.identity.get(key).and_then(Value::as_str).unwrap_or("").to_string();
     let of_run = |r: &TrainRun| json!({"name": r.name, "dir": r.dir.display().to_string(), "model": text(r, "model"), "data": text(r, "data")});
-    let of_eval = |e: &Evaluation| {
+    let of_eval = |e: &EvalRun| {
         let data = format!("{} ({})", e.about.data.display(), e.about.split);
         let model = e.about.model.display().to_string();
         json!({"name": format!("{}: evaluation", e.name), "dir": e.dir.display().to_string(), "model": model, "data": data})

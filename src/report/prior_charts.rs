@@ -1,7 +1,7 @@
 //! The charts of what runs have learned and forgotten.
 
 use super::chart::{Axis, Chart, Figure, Mark, Point, Reference, Series};
-use super::comparison_group::{ComparisonGroup, RunCheckpoints, checkpoint_name};
+use super::comparison_group::{ComparisonGroup, MeasuredRun, checkpoint_name};
 use super::trajectory::{lineage, step};
 use crate::forgetting::{ALL, NEW_TASK, TunedResult};
 use crate::stats::Interval;
@@ -60,7 +60,7 @@ fn families(group: &ComparisonGroup<'_>, colour: ColourOf<'_>) -> Chart {
     // One family alone is the mean of all.
     let all = first.all.iter().filter(|_| first.families.len() != 1);
     let names: Vec<&str> = first.families.iter().chain(all).map(|mean| mean.name.as_str()).collect();
-    let bars = |run: &RunCheckpoints<'_>| {
+    let bars = |run: &MeasuredRun<'_>| {
         let last = run.last();
         let bar = |(i, name): (usize, &&str)| {
             let Interval { value, low, high } =
@@ -110,7 +110,7 @@ fn over_steps(
     value: &dyn Fn(&TunedResult) -> Option<Interval>,
     y_label: &str,
 ) -> Option<Chart> {
-    let of_run = |run: &RunCheckpoints<'_>| {
+    let of_run = |run: &MeasuredRun<'_>| {
         let point = |tuned: &&TunedResult| {
             let Interval { value, low, high } = value(tuned)?;
             Some(Point { x: step(tuned)?, y: value, interval: Some((low, high)) })

@@ -22,7 +22,7 @@ pub struct StudyIndex {
     /// The base model's directory.
     pub base: String,
     /// The regimes, in the order in which they are shown.
-    pub regimes: Vec<Regime>,
+    pub regimes: Vec<RegimeEntry>,
     /// Their runs, finished or not.
     pub runs: Vec<StudyRun>,
     /// Directories with a `dynamics.json`, relative to the study's; they may be missing.
@@ -32,7 +32,7 @@ pub struct StudyIndex {
 
 /// A way of fine-tuning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Regime {
+pub struct RegimeEntry {
     /// Name, unique in the study.
     pub name: String,
     /// What it is, in a few words.
@@ -50,7 +50,7 @@ pub struct StudyRun {
     /// Peak learning rate; `None` where nothing was trained (an interpolated model). Then the name of the run,
     /// `REGIME.SETTING.seed-N`, says which variant of the regime it is.
     #[serde(default)]
-    pub lr: Option<f64>,
+    pub learning_rate: Option<f64>,
     /// Seed of the run.
     pub seed: u64,
     /// The training run; `None` where nothing was trained.
@@ -74,7 +74,13 @@ impl StudyRun {
 
 impl StudyIndex {
     /// A study in the current format.
-    pub fn new(title: &str, base: &str, regimes: Vec<Regime>, runs: Vec<StudyRun>, dynamics: Vec<PathBuf>) -> Self {
+    pub fn new(
+        title: &str,
+        base: &str,
+        regimes: Vec<RegimeEntry>,
+        runs: Vec<StudyRun>,
+        dynamics: Vec<PathBuf>,
+    ) -> Self {
         StudyIndex { format_version: FORMAT_VERSION, title: title.into(), base: base.into(), regimes, runs, dynamics }
     }
 
@@ -118,11 +124,11 @@ impl StudyIndex {
             if !runs.insert(run.name.as_str()) {
                 return Err(format!("the run {:?} is listed twice", run.name));
             }
-            if run.lr.is_some_and(|lr| !(lr.is_finite() && lr > 0.0)) {
+            if run.learning_rate.is_some_and(|lr| !(lr.is_finite() && lr > 0.0)) {
                 return Err(format!("the run {:?} has a learning rate that is no positive number", run.name));
             }
-            let place = (run.regime.as_str(), run.lr, run.seed);
-            if run.lr.is_some() && places.contains(&place) {
+            let place = (run.regime.as_str(), run.learning_rate, run.seed);
+            if run.learning_rate.is_some() && places.contains(&place) {
                 return Err(format!(
                     "the run {:?} is not the only one of the regime {:?} with its learning rate and seed; runs that \
                      differ in anything else belong to different regimes",
@@ -141,11 +147,11 @@ mod tests {
     use std::fs;
 
     fn index() -> StudyIndex {
-        let regime = |name: &str| Regime { name: name.into(), about: String::new() };
+        let regime = |name: &str| RegimeEntry { name: name.into(), about: String::new() };
         let run = |name: &str, lr| StudyRun {
             name: name.into(),
             regime: "rft".into(),
-            lr,
+            learning_rate: lr,
             seed: 1,
             dir: lr.map(|_| "runs/a".into()),
             comparison: "compare/a".into(),
@@ -167,10 +173,10 @@ mod tests {
     fn fields_that_may_be_left_out_or_null_are_none() {
         let dir = tempfile::tempdir().unwrap();
         let text = r#"{"format_version":1,"title":"t","base":"b","regimes":[{"name":"x"}],
-            "runs":[{"name":"x.1","regime":"x","lr":null,"seed":1,"dir":null,"comparison":"c","data":null}]}"#;
+            "runs":[{"name":"x.1","regime":"x","learning_rate":null,"seed":1,"dir":null,"comparison":"c","data":null}]}"#;
         fs::write(dir.path().join(STUDY_JSON), text).unwrap();
         let read = StudyIndex::read(dir.path()).unwrap().unwrap();
-        assert!(read.runs[0].lr.is_none() && read.runs[0].dir.is_none() && read.dynamics.is_empty());
+        assert!(read.runs[0].learning_rate.is_none() && read.runs[0].dir.is_none() && read.dynamics.is_empty());
         let named = |name: &str| StudyRun { name: name.into(), ..read.runs[0].clone() };
         assert_eq!((named("x.alpha-0.5.seed-1").setting(), named("x.seed-1").setting()), ("alpha-0.5", ""));
     }
@@ -198,7 +204,7 @@ mod tests {
         refused(&with(|i| i.runs[0].regime = "other".into()), "not listed");
         refused(&with(|i| i.runs[1].name = "a".into()), "listed twice");
         refused(&with(|i| i.regimes[1].name = "rft".into()), "listed twice");
-        refused(&with(|i| i.runs[0].lr = Some(-1.0)), "no positive number");
-        refused(&with(|i| i.runs[1].lr = i.runs[0].lr), "not the only one");
+        refused(&with(|i| i.runs[0].learning_rate = Some(-1.0)), "no positive number");
+        refused(&with(|i| i.runs[1].learning_rate = i.runs[0].learning_rate), "not the only one");
     }
 }

@@ -3,8 +3,8 @@
 use super::*;
 use crate::data::{DatasetWriter, Manifest, Message, Record};
 use crate::eval::{EvalDir, evaluate_in};
-use crate::model::Sampling;
-use crate::sampling::{Generated, SamplePlan, SamplingKey, from_fn};
+use crate::model::SamplingParams;
+use crate::sampling::{Response, SamplePlan, SamplingKey, from_fn};
 use crate::tasks::jigsaw::{self, Grid, Permutation};
 use crate::{rng, tasks};
 use image::{Rgb, RgbImage};
@@ -112,9 +112,9 @@ pub(super) fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rig
         task: "jigsaw".into(),
         scorers: Default::default(),
         examples: task.len(),
-        sampling: Sampling::greedy(16),
-        samples: 1,
-        batch: None,
+        sampling: SamplingParams::greedy(16),
+        num_generations: 1,
+        batch_size: None,
         bench: None,
     };
     let directory = EvalDir::open(dir, key, model, data, "test", false).unwrap();
@@ -130,14 +130,14 @@ pub(super) fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rig
                 format!("<answer>{}</answer>", numbers.join(" "))
             }
         };
-        Ok(vec![Generated { tokens: text.len() / 3, finished: true, text, token_ids: Vec::new(), no_answer: None }])
+        Ok(vec![Response { tokens: text.len() / 3, finished: true, text, token_ids: Vec::new(), no_answer: None }])
     };
-    let plan = SamplePlan { limit: None, samples: 1, batch: 4 };
+    let plan = SamplePlan { limit: None, num_generations: 1, batch_size: 4 };
     let stopping = |examples: std::ops::Range<usize>| {
         if examples.start >= upto { Err(Error::failed("stopped")) } else { examples.map(answer).collect() }
     };
     assert_eq!(
-        evaluate_in(&directory, &from_fn(stopping), task.as_ref(), &plan, &Sampling::greedy(8), |_| {}).is_ok(),
+        evaluate_in(&directory, &from_fn(stopping), task.as_ref(), &plan, &SamplingParams::greedy(8), |_| {}).is_ok(),
         upto >= task.len()
     );
 }
@@ -242,7 +242,7 @@ fn a_run_given_twice_is_shown_once() {
 
 pub(super) mod prior_knowledge {
     use super::*;
-    use crate::eval::{Direction, Divergence};
+    use crate::eval::{Divergence, DivergenceStats};
     use crate::forgetting::fixtures::{labels, paired_scores, sides};
     use crate::forgetting::{
         BenchmarkTitle, CSV_HEADER, ForgettingResult, MeasuredBenchmark, ModelRef, NEW_TASK, RunRef, TunedResult, pair,
@@ -275,7 +275,7 @@ pub(super) mod prior_knowledge {
             compared("pope<script>", "hallucination", &paired_scores(200, 160, lost[2], 3)),
         ];
         let nats = Interval { value: 0.001 * step as f64, low: 0.0008 * step as f64, high: 0.0012 * step as f64 };
-        let direction = Direction { tokens: 9, unfinished: 0, per_token: nats, per_response: nats };
+        let direction = DivergenceStats { tokens: 9, unfinished: 0, per_token: nats, per_response: nats };
         let divergence = Divergence {
             prompts_of: NEW_TASK.into(),
             prompts: 64,

@@ -78,14 +78,14 @@ const MORE: [Metric; 15] = [
         "reward",
     ),
     percent(stepwise(
-        "zero_variance_groups",
+        "frac_reward_zero_std",
         "Groups without a signal",
         "Groups whose responses all earn the same (RFT)",
         "groups",
     )),
     stepwise("entropy", "Entropy", "Of the next-token distribution, mean over response tokens", "entropy (nats)"),
     stepwise("kl", "KL to the start", "k3 estimate over the sampled tokens (RFT)", "KL (nats per token)"),
-    percent(stepwise("clip_fraction", "Clipped tokens", "Tokens whose importance ratio was clipped (RFT)", "tokens")),
+    percent(stepwise("clip_ratio", "Clipped tokens", "Tokens whose importance ratio was clipped (RFT)", "tokens")),
     percent(stepwise(
         "format_failures",
         "Format failures",

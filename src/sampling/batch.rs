@@ -1,7 +1,7 @@
 //! A batch of prompts: its responses, scored.
 
 use super::responder::{Prompts, Responder, SampleOptions};
-use super::response::{Generated, ScoredResponse};
+use super::response::{Response, ScoredResponse};
 use crate::tasks::Score;
 use crate::{Error, Result};
 
@@ -16,17 +16,17 @@ pub fn sample(
 ) -> Result<Vec<Vec<ScoredResponse>>> {
     let Prompts { task, examples, .. } = *prompts;
     let groups = responder.respond(prompts, options)?;
-    if groups.len() != examples.len() || groups.iter().any(|group| group.len() != options.samples) {
+    if groups.len() != examples.len() || groups.iter().any(|group| group.len() != options.num_generations) {
         return Err(Error::failed(format!(
             "{} groups of responses for {} examples with {} samples each",
             groups.len(),
             examples.len(),
-            options.samples
+            options.num_generations
         )));
     }
-    let score = |(&index, group): (&usize, Vec<Generated>)| {
+    let score = |(&index, group): (&usize, Vec<Response>)| {
         let id = &task.example(index)?.id;
-        let score = |(sample, generated): (usize, Generated)| ScoredResponse {
+        let score = |(sample, generated): (usize, Response)| ScoredResponse {
             index,
             id: id.clone(),
             sample,

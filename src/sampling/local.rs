@@ -1,8 +1,8 @@
 //! Responses of a model on this machine.
 
-use super::{Generated, Prompts, Responder, SampleOptions};
+use super::{Prompts, Responder, Response, SampleOptions};
 use crate::comm::{Communicator, Single};
-use crate::model::{Completion, LanguageModel, Prompt, PromptEncoder, Sampling};
+use crate::model::{Completion, LanguageModel, Prompt, PromptEncoder, SamplingParams};
 use crate::tasks::encode_example;
 use crate::{Result, rng};
 use rand::Rng as _;
@@ -48,19 +48,20 @@ impl<'a> LocalModel<'a> {
 }
 
 impl Responder for LocalModel<'_> {
-    fn respond(&self, prompts: &Prompts<'_>, options: &SampleOptions<'_>) -> Result<Vec<Vec<Generated>>> {
+    fn respond(&self, prompts: &Prompts<'_>, options: &SampleOptions<'_>) -> Result<Vec<Vec<Response>>> {
         let own = self.comm.share(prompts.examples.len());
         let encoded = self.encode(prompts, own.clone())?;
         let (name, position) = options.stream;
         let seed = rng::stream(options.sampling.seed, name, position).next_u64();
-        let sampling = Sampling { seed, ..options.sampling.clone() };
+        let sampling = SamplingParams { seed, ..options.sampling.clone() };
         let eos = self.encoder.eos_ids();
-        let groups = self.model.generate_from(own.start, &encoded, options.samples, &sampling, eos, self.banned)?;
-        let read = |c: Completion| -> Result<Generated> {
+        let groups =
+            self.model.generate_from(own.start, &encoded, options.num_generations, &sampling, eos, self.banned)?;
+        let read = |c: Completion| -> Result<Response> {
             let text = self.encoder.decode(&c.ids)?;
-            Ok(Generated { text, tokens: c.ids.len(), token_ids: c.ids, finished: c.finished, no_answer: None })
+            Ok(Response { text, tokens: c.ids.len(), token_ids: c.ids, finished: c.finished, no_answer: None })
         };
-        let groups: Result<Vec<Vec<Generated>>> =
+        let groups: Result<Vec<Vec<Response>>> =
             groups.into_iter().map(|group| group.into_iter().map(read).collect()).collect();
         self.comm.gather(groups?)
     }

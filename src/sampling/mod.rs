@@ -7,26 +7,26 @@
 
 mod batch;
 pub mod chat_api;
+mod eval_key;
 mod example_hash;
-mod key;
 mod local;
 mod responder;
 mod response;
 mod response_log;
 pub mod rollout;
-mod run;
+mod sample_task;
 pub mod sampling_flags;
 mod summary;
 
 pub use batch::{sample, sample_in_batches};
-pub(crate) use key::differences;
-pub use key::{SamplingKey, checkpoint_key};
+pub(crate) use eval_key::differences;
+pub use eval_key::{SamplingKey, checkpoint_key};
 pub use local::LocalModel;
 #[cfg(test)]
 pub(crate) use responder::from_fn;
 pub use responder::{Prompts, Responder, SampleOptions};
-pub use response::{Generated, ScoredResponse};
+pub use response::{Response, ScoredResponse};
 pub use response_log::ResponseLog;
-pub use run::{BATCH_SIZE, SamplePlan, SampleProgress, sample_task};
-pub(crate) use run::{generated_tokens, progress_of, run};
+pub use sample_task::{BATCH_SIZE, SamplePlan, SampleProgress, sample_task};
+pub(crate) use sample_task::{generated_tokens, progress_of, run};
 pub use summary::{Category, Summary};

@@ -1,8 +1,8 @@
 //! What answers prompts, and what it is asked.
 
-use super::response::Generated;
+use super::response::Response;
 use crate::Result;
-use crate::model::{Prompt, Sampling};
+use crate::model::{Prompt, SamplingParams};
 use crate::tasks::Task;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ pub trait Responder {
     ///
     /// # Errors
     /// An input error for a prompt that cannot be put to it; a failure if it does not answer.
-    fn respond(&self, prompts: &Prompts<'_>, options: &SampleOptions<'_>) -> Result<Vec<Vec<Generated>>>;
+    fn respond(&self, prompts: &Prompts<'_>, options: &SampleOptions<'_>) -> Result<Vec<Vec<Response>>>;
 }
 
 /// The prompts of some examples of a task.
@@ -52,19 +52,19 @@ impl<'a> Prompts<'a> {
 #[derive(Clone, Copy)]
 pub struct SampleOptions<'a> {
     /// Responses to each prompt.
-    pub samples: usize,
+    pub num_generations: usize,
     /// How tokens are chosen. The seed is that of the whole run.
-    pub sampling: &'a Sampling,
+    pub sampling: &'a SamplingParams,
     /// The random stream that a model on this machine draws from for these prompts: its name, and where they stand in the run.
     pub stream: (&'a str, &'a [u64]),
 }
 
 /// A responder made of a function of the examples' indices.
 #[cfg(test)]
-pub(crate) fn from_fn(respond: impl FnMut(std::ops::Range<usize>) -> Result<Vec<Vec<Generated>>>) -> impl Responder {
+pub(crate) fn from_fn(respond: impl FnMut(std::ops::Range<usize>) -> Result<Vec<Vec<Response>>>) -> impl Responder {
     struct FromFn<F>(std::cell::RefCell<F>);
-    impl<F: FnMut(std::ops::Range<usize>) -> Result<Vec<Vec<Generated>>>> Responder for FromFn<F> {
-        fn respond(&self, prompts: &Prompts<'_>, _: &SampleOptions<'_>) -> Result<Vec<Vec<Generated>>> {
+    impl<F: FnMut(std::ops::Range<usize>) -> Result<Vec<Vec<Response>>>> Responder for FromFn<F> {
+        fn respond(&self, prompts: &Prompts<'_>, _: &SampleOptions<'_>) -> Result<Vec<Vec<Response>>> {
             let first = prompts.examples.first().copied().unwrap_or(0);
             (self.0.borrow_mut())(first..first + prompts.examples.len())
         }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A response as it comes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Generated {
+pub struct Response {
     /// Text without special tokens.
     pub text: String,
     /// Tokens generated, with the closing one; 0 if a server does not count them.
@@ -18,10 +18,10 @@ pub struct Generated {
     pub no_answer: Option<NoAnswer>,
 }
 
-impl Generated {
+impl Response {
     /// A whole text of which no tokens are known.
-    pub fn text(text: impl Into<String>) -> Generated {
-        Generated { text: text.into(), tokens: 0, token_ids: Vec::new(), finished: true, no_answer: None }
+    pub fn text(text: impl Into<String>) -> Response {
+        Response { text: text.into(), tokens: 0, token_ids: Vec::new(), finished: true, no_answer: None }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The flags that say how tokens are chosen, where they say what cannot be done.
 
-use crate::model::Sampling;
+use crate::model::SamplingParams;
 use crate::{Error, Result};
 
 /// Most requests to a server at once: each has a thread.
@@ -21,9 +21,9 @@ pub fn check_requests(concurrency: usize) -> Result<()> {
 ///
 /// # Errors
 /// An input error that names the flag.
-pub fn check(sampling: &Sampling, samples: usize) -> Result<()> {
+pub fn check(sampling: &SamplingParams, samples: usize) -> Result<()> {
     let bad = |text: String| Err(Error::input(text));
-    let &Sampling { temperature, top_p, top_k, .. } = sampling;
+    let &SamplingParams { temperature, top_p, top_k, .. } = sampling;
     if !(temperature >= 0.0 && temperature.is_finite()) {
         return bad(format!("--temperature {temperature}: must be 0 or more"));
     }
@@ -31,7 +31,7 @@ pub fn check(sampling: &Sampling, samples: usize) -> Result<()> {
         return bad(format!("--top-p {top_p}: must be above 0 and at most 1"));
     }
     if temperature == 0.0 && samples > 1 {
-        return bad("--samples above 1 needs --temperature above 0: greedy responses are all the same".into());
+        return bad("--num-generations above 1 needs --temperature above 0: greedy responses are all the same".into());
     }
     if temperature == 0.0 && (top_p < 1.0 || top_k > 0) {
         return bad("--top-p and --top-k have no effect without --temperature above 0".into());

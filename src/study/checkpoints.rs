@@ -1,6 +1,6 @@
 //! Which intermediate checkpoints of a run are evaluated besides its final model.
 
-use super::file::ResolveConfig;
+use super::study_file::ResolveConfig;
 use crate::io::files;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 /// Checkpoints of a run: at most `most`, evenly spread, without the one that is the final model, and without those that the run saved
 /// only because it was stopped there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunCheckpoints {
+pub struct CheckpointChoice {
     /// The run directory.
     pub run: PathBuf,
     /// How many, at most.
     pub most: usize,
 }
 
-impl RunCheckpoints {
+impl CheckpointChoice {
     /// How they are shown before the run is there.
     pub fn pattern(&self) -> PathBuf {
         self.run.join("checkpoints/*")
@@ -38,8 +38,8 @@ impl RunCheckpoints {
         let config = resolve(None, Some(&dir.join("config.toml")), &[]).ok();
         // A run saves after the round in which a multiple is reached, as it does without having been stopped.
         let due = |step: u64| match &config {
-            Some(config) if config.train.save_every > 0 => {
-                let (every, round) = (config.train.save_every as u64, config.steps_per_round() as u64);
+            Some(config) if config.train.save_steps > 0 => {
+                let (every, round) = (config.train.save_steps as u64, config.steps_per_round() as u64);
                 step / every > step.saturating_sub(round) / every
             }
             _ => true,

@@ -1,6 +1,6 @@
 //! What a task runs: one variant for each subcommand, with the request that the subcommand makes of the library.
 //!
-//! A study plans, checks, estimates and compares these values. [`Command::arguments`] renders one as the command line that a user could
+//! A study plans, checks, estimates and compares these values. [`JigsawCommand::arguments`] renders one as the command line that a user could
 //! type: for people, and for the process that runs it. Nothing reads a command line back.
 
 use crate::dynamics::{DynamicsRequest, InfluenceConfig};
@@ -24,7 +24,7 @@ use toml::{Table, Value};
 /// One command of this program.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
-pub enum Command {
+pub enum JigsawCommand {
     /// `jigsaw gen`.
     Gen(Gen),
     /// `jigsaw train`.
@@ -105,7 +105,7 @@ pub struct Train {
     /// Settings over the file's, by their dotted keys.
     pub settings: Table,
     /// The learning rate, if the study names it.
-    pub lr: Option<f64>,
+    pub learning_rate: Option<f64>,
     /// The seed.
     pub seed: u64,
     /// The run directory.
@@ -116,7 +116,7 @@ impl Train {
     /// The settings over the file's as `section.key=value`.
     pub fn sets(&self) -> Vec<String> {
         let mut sets: Vec<String> = self.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        sets.extend(self.lr.map(|lr| format!("train.learning_rate={lr:e}")));
+        sets.extend(self.learning_rate.map(|lr| format!("train.learning_rate={lr:e}")));
         sets.push(format!("train.seed={}", self.seed));
         sets
     }
@@ -159,17 +159,17 @@ pub struct Report {
     pub out: PathBuf,
 }
 
-impl Command {
+impl JigsawCommand {
     /// The subcommand, as it is typed.
     pub fn subcommand(&self) -> &'static str {
         match self {
-            Command::Gen(_) => "gen",
-            Command::Train(_) => "train",
-            Command::Rollout(_) => "rollout",
-            Command::Eval(_) | Command::Compare(_) => "eval",
-            Command::Dynamics(_) => "dynamics",
-            Command::Interpolate(_) => "model",
-            Command::Report(_) => "report",
+            JigsawCommand::Gen(_) => "gen",
+            JigsawCommand::Train(_) => "train",
+            JigsawCommand::Rollout(_) => "rollout",
+            JigsawCommand::Eval(_) | JigsawCommand::Compare(_) => "eval",
+            JigsawCommand::Dynamics(_) => "dynamics",
+            JigsawCommand::Interpolate(_) => "model",
+            JigsawCommand::Report(_) => "report",
         }
     }
 
@@ -185,18 +185,18 @@ impl Command {
     /// Input errors that name the setting.
     pub fn check(&self) -> Result<()> {
         match self {
-            Command::Gen(Gen { dataset: GenSettings::Jigsaw { settings, preview }, out, .. }) => {
+            JigsawCommand::Gen(Gen { dataset: GenSettings::Jigsaw { settings, preview }, out, .. }) => {
                 if *preview == Some(0) {
                     return Err(Error::input("preview 0: ask for at least one puzzle, or leave it out"));
                 }
                 settings.check(out)
             }
-            Command::Gen(Gen { dataset: GenSettings::Countdown(settings), .. }) => settings.check(),
-            Command::Rollout(request) => request.check(),
-            Command::Eval(eval) => eval.settings.check(),
-            Command::Compare(request) => request.settings.check(),
-            Command::Dynamics(request) => request.check(),
-            Command::Interpolate(Interpolate { alpha, .. }) if !(0.0..=1.0).contains(alpha) => {
+            JigsawCommand::Gen(Gen { dataset: GenSettings::Countdown(settings), .. }) => settings.check(),
+            JigsawCommand::Rollout(request) => request.check(),
+            JigsawCommand::Eval(eval) => eval.settings.check(),
+            JigsawCommand::Compare(request) => request.settings.check(),
+            JigsawCommand::Dynamics(request) => request.check(),
+            JigsawCommand::Interpolate(Interpolate { alpha, .. }) if !(0.0..=1.0).contains(alpha) => {
                 Err(Error::input(format!("alpha {alpha}: must be a share from 0 to 1")))
             }
             _ => Ok(()),
@@ -204,11 +204,11 @@ impl Command {
     }
 
     /// The same command over these checkpoints too, which come before the last of its models.
-    pub fn with_checkpoints(&self, checkpoints: &[PathBuf]) -> Command {
+    pub fn with_checkpoints(&self, checkpoints: &[PathBuf]) -> JigsawCommand {
         let mut command = self.clone();
         let models = match &mut command {
-            Command::Compare(request) => &mut request.tuned,
-            Command::Dynamics(request) => &mut request.models,
+            JigsawCommand::Compare(request) => &mut request.tuned,
+            JigsawCommand::Dynamics(request) => &mut request.models,
             _ => return command,
         };
         let last = models.len().saturating_sub(1);
@@ -219,8 +219,8 @@ impl Command {
     /// The settings that may have grown since the task was done, where it aggregates the results of others.
     pub fn growing(&self) -> &'static [&'static str] {
         match self {
-            Command::Dynamics(_) => &["models", "train", "prior", "forgetting"],
-            Command::Report(_) => &["runs", "title"],
+            JigsawCommand::Dynamics(_) => &["models", "train", "prior", "forgetting"],
+            JigsawCommand::Report(_) => &["runs", "title"],
             _ => &[],
         }
     }
@@ -228,7 +228,7 @@ impl Command {
     /// The arguments after `jigsaw`. Flags that would say what is the default are left out.
     pub fn arguments(&self) -> Vec<String> {
         match self {
-            Command::Gen(Gen { dataset, split, out }) => {
+            JigsawCommand::Gen(Gen { dataset, split, out }) => {
                 let mut line = Arguments::of(&["gen"]);
                 match dataset {
                     GenSettings::Jigsaw { settings, preview } => {
@@ -244,7 +244,7 @@ impl Command {
                 line.option("split", split.as_ref()).path("out", out).word("--overwrite");
                 line.0
             }
-            Command::Train(train) => {
+            JigsawCommand::Train(train) => {
                 let mut line = Arguments::of(&["train"]);
                 line.path("model", &train.model).path("data", &train.data).option("method", train.method.as_ref());
                 if let Some(config) = &train.config {
@@ -256,13 +256,13 @@ impl Command {
                 line.path("out", &train.out);
                 line.0
             }
-            Command::Rollout(request) => rollout_arguments(request),
-            Command::Eval(Eval { model, benchmarks, settings, out }) => {
+            JigsawCommand::Rollout(request) => rollout_arguments(request),
+            JigsawCommand::Eval(Eval { model, benchmarks, settings, out }) => {
                 let mut line = Arguments::of(&["eval"]);
                 line.path("model", model).benchmarks(benchmarks).evaluation(settings).path("out", out);
                 line.0
             }
-            Command::Compare(request) => {
+            JigsawCommand::Compare(request) => {
                 let mut line = Arguments::of(&["eval"]);
                 line.paths("model", &request.tuned);
                 request.base.iter().for_each(|base| {
@@ -275,18 +275,18 @@ impl Command {
                     line.path("data", &task.path);
                 });
                 line.benchmarks(&request.benchmarks).evaluation(&request.settings);
-                line.unless("kl", &request.prompts, &forgetting::PROMPTS).path("out", &request.out);
+                line.unless("kl-prompts", &request.prompts, &forgetting::PROMPTS).path("out", &request.out);
                 line.0
             }
-            Command::Dynamics(request) => dynamics_arguments(request),
-            Command::Interpolate(Interpolate { base, tuned, alpha, out }) => {
+            JigsawCommand::Dynamics(request) => dynamics_arguments(request),
+            JigsawCommand::Interpolate(Interpolate { base, tuned, alpha, out }) => {
                 let mut line = Arguments::of(&["model", "interpolate"]);
                 line.word(&text(base)).word(&text(tuned)).flag("alpha", alpha);
                 // A process that was killed before its task was recorded may have written it.
                 line.word("--overwrite").path("out", out);
                 line.0
             }
-            Command::Report(Report { runs, title, out }) => {
+            JigsawCommand::Report(Report { runs, title, out }) => {
                 let mut line = Arguments::of(&["report"]);
                 runs.iter().for_each(|run| {
                     line.word(&text(run));
@@ -322,16 +322,20 @@ fn rollout_arguments(request: &rollout::RolloutRequest) -> Vec<String> {
     line.path("data", &request.data).unless("split", &request.split, &defaults.split);
     line.option("limit", plan.limit.as_ref());
     if request.teacher != Teacher::Scripted {
-        line.unless("samples", &plan.samples, &rollout::SAMPLES);
+        line.unless("num-generations", &plan.num_generations, &rollout::SAMPLES);
         line.unless("temperature", &sampling.temperature, &rollout::TEMPERATURE);
         line.unless("top-p", &sampling.top_p, &1.0).unless("top-k", &sampling.top_k, &0);
         line.unless("max-new-tokens", &sampling.max_new_tokens, &crate::tasks::benchmarks::DEFAULT_NEW_TOKENS);
     } else {
-        line.unless("samples", &plan.samples, &1);
+        line.unless("num-generations", &plan.num_generations, &1);
     }
-    line.unless("batch", &plan.batch, &defaults.batch);
+    line.unless("batch-size", &plan.batch_size, &defaults.batch_size);
     line.unless("keep", &name(selection.keep), &name(selection.answer.keeps_by_default()));
-    line.option("cap", selection.cap.as_ref()).unless("answer", &name(selection.answer), &name(defaults.answer));
+    line.option("max-per-prompt", selection.max_per_prompt.as_ref()).unless(
+        "answer",
+        &name(selection.answer),
+        &name(defaults.answer),
+    );
     line.flag("seed", sampling.seed).path("out", &request.out);
     line.0
 }
@@ -420,7 +424,7 @@ impl Arguments {
         let bench::BenchmarkSettings { plan, max_new_tokens, min_pixels, max_pixels, .. } = settings;
         self.option("limit", plan.limit.as_ref()).option("max-new-tokens", max_new_tokens.as_ref());
         self.option("min-pixels", min_pixels.as_ref()).option("max-pixels", max_pixels.as_ref());
-        self.unless("batch", &plan.batch, &BATCH_SIZE)
+        self.unless("batch-size", &plan.batch_size, &BATCH_SIZE)
     }
 
     /// The settings that differ from the defaults, each by the flag of its name, but for the split ratios.

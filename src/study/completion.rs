@@ -1,7 +1,7 @@
 //! What a finished task leaves: `OUT/done/TASK.json`, written last.
 
-use super::input::Input;
-use super::task::Task;
+use super::input_hash::Input;
+use super::task::StudyTask;
 use crate::io::files;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ const OUT: &str = "OUT";
 
 /// A finished task.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct CompletionRecord {
     /// What it did: the request of its command, with `OUT` for the study's directory.
     pub request: Value,
     /// Its command line, for people.
@@ -37,21 +37,26 @@ fn path(out: &Path, task: &str) -> PathBuf {
     out.join("done").join(format!("{task}.json"))
 }
 
-impl Record {
+impl CompletionRecord {
     /// The record of `task` before it runs.
     ///
     /// # Errors
     /// Its request cannot be written as JSON.
-    pub fn of(task: &Task, out: &Path) -> Result<Record> {
+    pub fn of(task: &StudyTask, out: &Path) -> Result<CompletionRecord> {
         let checkpoints = task.checkpoints.as_ref().map(|checkpoints| checkpoints.most);
-        Ok(Record { request: request(task, out)?, command: task.arguments(), checkpoints, ..Record::default() })
+        Ok(CompletionRecord {
+            request: request(task, out)?,
+            command: task.arguments(),
+            checkpoints,
+            ..CompletionRecord::default()
+        })
     }
 
     /// The record of a task; `None` if it is not done.
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub fn read(out: &Path, task: &str) -> Result<Option<Record>> {
+    pub fn read(out: &Path, task: &str) -> Result<Option<CompletionRecord>> {
         let path = path(out, task);
         if path.exists() { files::read_json(&path).map(Some) } else { Ok(None) }
     }
@@ -76,7 +81,7 @@ impl Record {
 ///
 /// # Errors
 /// It cannot be written as JSON.
-pub fn request(task: &Task, out: &Path) -> Result<Value> {
+pub fn request(task: &StudyTask, out: &Path) -> Result<Value> {
     let request = serde_json::to_value(&task.command);
     Ok(relocatable(request.map_err(|e| Error::failed(format!("{}: {e}", task.name)))?, out))
 }
@@ -100,9 +105,9 @@ fn relocatable(value: Value, out: &Path) -> Value {
 ///
 /// # Errors
 /// An input error if it was done with other settings, or a file that it read has changed since.
-pub fn is_done(out: &Path, task: &Task) -> Result<bool> {
-    let Some(record) = Record::read(out, &task.name)? else { return Ok(false) };
-    let now = Record::of(task, out)?;
+pub fn is_done(out: &Path, task: &StudyTask) -> Result<bool> {
+    let Some(record) = CompletionRecord::read(out, &task.name)? else { return Ok(false) };
+    let now = CompletionRecord::of(task, out)?;
     let growing = if task.aggregates { task.command.growing() } else { &[] };
     let mut changes = differences(&without(&record.request, growing), &without(&now.request, growing));
     let changed = task.inputs.iter().filter(|input| record.differs(input));
@@ -162,23 +167,23 @@ fn flatten(value: &Value, key: &str, flat: &mut Vec<(String, String)>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::checkpoints::RunCheckpoints;
-    use super::super::command::{Command, Gen, GenSettings, Report, Train};
-    use super::super::task::Kind;
+    use super::super::checkpoints::CheckpointChoice;
+    use super::super::command::{Gen, GenSettings, JigsawCommand, Report, Train};
+    use super::super::task::TaskKind;
     use super::*;
     use crate::tasks::jigsaw::generate::JigsawSettings;
     use std::sync::Arc;
 
-    fn training(lr: f64, config: Option<PathBuf>, out: &Path) -> Task {
+    fn training(lr: f64, config: Option<PathBuf>, out: &Path) -> StudyTask {
         let settings = [("sft.replay".to_string(), out.join("prior").display().to_string().into())];
         let (model, data, out) = ("out-of/base".into(), out.join("puzzles/a"), out.join("runs/a"));
         let settings = settings.into_iter().collect();
-        let train = Train { model, data, method: None, config, settings, lr: Some(lr), seed: 1, out };
-        Task::new("train.a", "x", Vec::new(), Command::Train(train), Kind::Sft, 1.0)
+        let train = Train { model, data, method: None, config, settings, learning_rate: Some(lr), seed: 1, out };
+        StudyTask::new("train.a", "x", Vec::new(), JigsawCommand::Train(train), TaskKind::Sft, 1.0)
     }
 
-    fn record(task: &Task, dir: &Path, out: &Path) {
-        Record::of(task, out).unwrap().write(dir, &task.name).unwrap();
+    fn record(task: &StudyTask, dir: &Path, out: &Path) {
+        CompletionRecord::of(task, out).unwrap().write(dir, &task.name).unwrap();
     }
 
     #[test]
@@ -189,12 +194,15 @@ mod tests {
         record(&one, dir.path(), dir.path());
         assert!(is_done(dir.path(), &one).unwrap());
         let error = is_done(dir.path(), &training(2e-4, None, dir.path())).unwrap_err();
-        assert!(error.exit_code() == 2 && error.to_string().ends_with("\n  lr: 0.0001 -> 0.0002"), "{error}");
+        assert!(
+            error.exit_code() == 2 && error.to_string().ends_with("\n  learning_rate: 0.0001 -> 0.0002"),
+            "{error}"
+        );
         let puzzles = |count: usize| {
             let settings = JigsawSettings { count, ..Default::default() };
             let dataset = GenSettings::Jigsaw { settings, preview: None };
-            let command = Command::Gen(Gen { dataset, split: None, out: dir.path().join("puzzles/a") });
-            Task::new("puzzles.a", "x", Vec::new(), command, Kind::Make, 1.0)
+            let command = JigsawCommand::Gen(Gen { dataset, split: None, out: dir.path().join("puzzles/a") });
+            StudyTask::new("puzzles.a", "x", Vec::new(), command, TaskKind::Make, 1.0)
         };
         record(&puzzles(24), dir.path(), dir.path());
         let error = is_done(dir.path(), &puzzles(25)).unwrap_err();
@@ -206,8 +214,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let report = |title: &str, out: &str| {
             let (runs, out) = (vec![dir.path().to_path_buf()], dir.path().join(out));
-            let command = Command::Report(Report { runs, title: title.into(), out });
-            Task { aggregates: true, ..Task::new("report", "x", Vec::new(), command, Kind::Small, 1.0) }
+            let command = JigsawCommand::Report(Report { runs, title: title.into(), out });
+            StudyTask { aggregates: true, ..StudyTask::new("report", "x", Vec::new(), command, TaskKind::Small, 1.0) }
         };
         record(&report("a", "r.html"), dir.path(), dir.path());
         assert!(is_done(dir.path(), &report("a", "r.html")).unwrap());
@@ -224,12 +232,12 @@ mod tests {
         // A new Input each time, as in each call of the program.
         let now = || {
             let inputs = vec![Arc::new(Input::new(file.clone()))];
-            Task { inputs, ..training(1e-4, Some(file.clone()), dir.path()) }
+            StudyTask { inputs, ..training(1e-4, Some(file.clone()), dir.path()) }
         };
         write("[train]\nsteps = 5\n");
         let hash = now().inputs[0].hash().unwrap();
         let files = BTreeMap::from([(file.display().to_string(), hash)]);
-        let record = Record { files, ..Record::of(&now(), dir.path()).unwrap() };
+        let record = CompletionRecord { files, ..CompletionRecord::of(&now(), dir.path()).unwrap() };
         record.write(dir.path(), "train.a").unwrap();
         assert!(is_done(dir.path(), &now()).unwrap());
         write("[train]\nsteps = 6\n");
@@ -242,8 +250,8 @@ mod tests {
     fn another_number_of_intermediate_checkpoints_has_the_task_done_again() {
         let dir = tempfile::tempdir().unwrap();
         let with = |most: Option<usize>| {
-            let checkpoints = most.map(|most| RunCheckpoints { run: dir.path().join("runs/a"), most });
-            Task { checkpoints, ..training(1e-4, None, dir.path()) }
+            let checkpoints = most.map(|most| CheckpointChoice { run: dir.path().join("runs/a"), most });
+            StudyTask { checkpoints, ..training(1e-4, None, dir.path()) }
         };
         record(&with(Some(2)), dir.path(), dir.path());
         let again = |most| !is_done(dir.path(), &with(most)).unwrap();
@@ -258,11 +266,11 @@ mod tests {
             record(&training(1e-4, None, before), dir.path(), before);
             assert!(is_done(dir.path(), &now(1e-4)).unwrap(), "{}", before.display());
             let error = is_done(dir.path(), &now(2e-4)).unwrap_err();
-            assert!(error.to_string().ends_with("\n  lr: 0.0001 -> 0.0002"), "only what differs: {error}");
+            assert!(error.to_string().ends_with("\n  learning_rate: 0.0001 -> 0.0002"), "only what differs: {error}");
         }
         // Other data is other data, wherever it lies.
         let mut other = training(1e-4, None, Path::new("out"));
-        if let Command::Train(train) = &mut other.command {
+        if let JigsawCommand::Train(train) = &mut other.command {
             train.data = "out/puzzles/b".into();
         }
         record(&other, dir.path(), Path::new("out"));

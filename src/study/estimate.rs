@@ -1,13 +1,13 @@
 //! What a study will take: a few steps of each kind of work are measured and multiplied by how much of it there is.
 
-use super::command::{Command, Eval, Gen, Train};
-use super::file::Study;
-use super::task::{Kind, Plan, Task};
+use super::command::{Eval, Gen, JigsawCommand, Train};
+use super::study_file::Study;
+use super::task::{Plan, StudyTask, TaskKind};
 use super::throughput::Throughput;
 use crate::dynamics::{DynamicsRequest, InfluenceConfig};
 use crate::eval::bench::{self, BenchmarkSpec};
 use crate::io::files;
-use crate::model::Sampling;
+use crate::model::SamplingParams;
 use crate::model::read_architecture;
 use crate::sampling::SamplePlan;
 use crate::{Error, Result};
@@ -30,7 +30,7 @@ const MAX_PARAMETERS: usize = 100_000_000;
 
 /// What a study will take.
 #[derive(Debug, Clone, Default)]
-pub struct Estimate {
+pub struct StudyEstimate {
     /// Seconds for each kind of work.
     pub throughput: Throughput,
     /// The memory that each training task plans, by the section of its regime.
@@ -43,8 +43,8 @@ pub struct Estimate {
 ///
 /// # Errors
 /// The temporary directory cannot be made. A measurement that fails is a note.
-pub fn estimate(study: &Study, plan: &Plan) -> Result<Estimate> {
-    let mut found = Estimate::default();
+pub fn estimate(study: &Study, plan: &Plan) -> Result<StudyEstimate> {
+    let mut found = StudyEstimate::default();
     let base = &study.head.base;
     let Ok(architecture) = read_architecture(base) else {
         found.notes.push(format!(
@@ -72,17 +72,17 @@ pub fn estimate(study: &Study, plan: &Plan) -> Result<Estimate> {
     Ok(found)
 }
 
-fn measure(study: &Study, plan: &Plan, dir: &Path, found: &mut Estimate) {
+fn measure(study: &Study, plan: &Plan, dir: &Path, found: &mut StudyEstimate) {
     let Some((_, puzzles)) = study.puzzles.first() else { return };
     let (base, data) = (&study.head.base, dir.join("puzzles"));
     let dataset = puzzles.dataset.clone().with_count(PUZZLES);
-    if let Err(why) = call(&Command::Gen(Gen { dataset, split: Some("1,0,1".into()), out: data.clone() })) {
+    if let Err(why) = call(&JigsawCommand::Gen(Gen { dataset, split: Some("1,0,1".into()), out: data.clone() })) {
         found.notes.push(format!("no estimate: {why}"));
         return;
     }
     let mut regimes: Vec<&str> = Vec::new();
     for task in &plan.tasks {
-        let Command::Train(train) = &task.command else { continue };
+        let JigsawCommand::Train(train) = &task.command else { continue };
         if regimes.contains(&task.section.as_str()) {
             continue;
         }
@@ -102,19 +102,19 @@ fn measure(study: &Study, plan: &Plan, dir: &Path, found: &mut Estimate) {
         split: split.into(),
     };
     let settings = bench::BenchmarkSettings {
-        plan: SamplePlan { limit: Some(RESPONSES), samples: 1, batch: RESPONSES },
-        sampling: Sampling::greedy(NEW_TOKENS),
+        plan: SamplePlan { limit: Some(RESPONSES), num_generations: 1, batch_size: RESPONSES },
+        sampling: SamplingParams::greedy(NEW_TOKENS),
         max_new_tokens: Some(NEW_TOKENS),
         min_pixels: None,
         max_pixels: None,
     };
     let (benchmarks, out) = (vec![spec("puzzles", "test")], dir.join("eval"));
     let started = Instant::now();
-    match call(&Command::Eval(Eval { model: base.clone(), benchmarks, settings, out })) {
-        Ok(_) => found.throughput.add(Kind::Respond, RESPONSES as f64, started.elapsed().as_secs_f64()),
+    match call(&JigsawCommand::Eval(Eval { model: base.clone(), benchmarks, settings, out })) {
+        Ok(_) => found.throughput.add(TaskKind::Respond, RESPONSES as f64, started.elapsed().as_secs_f64()),
         Err(why) => found.notes.push(format!("responses could not be measured: {why}")),
     }
-    if plan.tasks.iter().any(|task| task.work.kind == Kind::Pair) {
+    if plan.tasks.iter().any(|task| task.work.kind == TaskKind::Pair) {
         let request = DynamicsRequest {
             models: vec![base.clone()],
             base: base.clone(),
@@ -127,24 +127,30 @@ fn measure(study: &Study, plan: &Plan, dir: &Path, found: &mut Estimate) {
             fresh: false,
         };
         let started = Instant::now();
-        match call(&Command::Dynamics(request)) {
-            Ok(_) => found.throughput.add(Kind::Pair, PAIRS as f64, started.elapsed().as_secs_f64()),
+        match call(&JigsawCommand::Dynamics(request)) {
+            Ok(_) => found.throughput.add(TaskKind::Pair, PAIRS as f64, started.elapsed().as_secs_f64()),
             Err(why) => found.notes.push(format!("pairs could not be measured: {why}")),
         }
     }
 }
 
 /// Seconds and sequences of a few steps of a training task on the puzzles in `data`, and the memory that it plans.
-fn steps(task: &Task, train: &Train, base: &Path, data: &Path, out: PathBuf) -> Result<(f64, f64, Option<String>)> {
+fn steps(
+    task: &StudyTask,
+    train: &Train,
+    base: &Path,
+    data: &Path,
+    out: PathBuf,
+) -> Result<(f64, f64, Option<String>)> {
     let mut train = Train { model: base.into(), data: data.into(), out, ..train.clone() };
-    for key in ["train.steps", "train.epochs", "train.save_every", "sft.replay", "sft.replay_share"] {
+    for key in ["train.steps", "train.epochs", "train.save_steps", "sft.replay", "sft.replay_share"] {
         train.settings.remove(key);
     }
-    for (key, value) in [("train.steps", 1 + STEPS as i64), ("train.warmup_steps", 0), ("eval.every", 0)] {
+    for (key, value) in [("train.steps", 1 + STEPS as i64), ("train.warmup_steps", 0), ("eval.steps", 0)] {
         train.settings.insert(key.into(), value.into());
     }
     let out = train.out.clone();
-    let stderr = call(&Command::Train(train))?;
+    let stderr = call(&JigsawCommand::Train(train))?;
     let lines = files::read_text(&out.join("metrics.jsonl"))?;
     let seconds: Vec<f64> = lines
         .lines()
@@ -157,7 +163,7 @@ fn steps(task: &Task, train: &Train, base: &Path, data: &Path, out: PathBuf) -> 
     let config: toml::Table =
         files::read_text(&out.join("config.toml"))?.parse().map_err(|e| Error::failed(format!("config.toml: {e}")))?;
     let number = |section: &str, key: &str| config.get(section)?.get(key)?.as_integer().map(|n| n as f64);
-    let each = if task.work.kind == Kind::Rft { number("rollout", "num_generations").unwrap_or(1.0) } else { 1.0 };
+    let each = if task.work.kind == TaskKind::Rft { number("rollout", "num_generations").unwrap_or(1.0) } else { 1.0 };
     let per_step = number("train", "batch_size").unwrap_or(1.0)
         * number("train", "gradient_accumulation_steps").unwrap_or(1.0)
         * each;
@@ -169,7 +175,7 @@ fn steps(task: &Task, train: &Train, base: &Path, data: &Path, out: PathBuf) -> 
 }
 
 /// Run a command of this program to its end; what it wrote to stderr.
-fn call(command: &Command) -> Result<String> {
+fn call(command: &JigsawCommand) -> Result<String> {
     let program = std::env::current_exe().map_err(|e| Error::failed(format!("cannot find this program: {e}")))?;
     let output = std::process::Command::new(program).args(command.arguments()).stdin(Stdio::null()).output();
     let output = output.map_err(|e| Error::failed(format!("cannot start jigsaw {}: {e}", command.subcommand())))?;

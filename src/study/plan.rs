@@ -1,16 +1,16 @@
 //! From the file of a study to its tasks.
 
-use super::checkpoints::RunCheckpoints;
-use super::command::{Command, Eval, Gen, GenSettings, Interpolate, Report, Train};
-use super::file::{Measurement, Puzzles, Regime, Rollouts, Study};
-use super::input::Input;
+use super::checkpoints::CheckpointChoice;
+use super::command::{Eval, Gen, GenSettings, Interpolate, JigsawCommand, Report, Train};
+use super::input_hash::Input;
 use super::resolve::LadderPoint;
-use super::task::{Kind, Plan, Task};
+use super::study_file::{DynamicsSection, Puzzles, Regime, Rollouts, Study};
+use super::task::{Plan, StudyTask, TaskKind};
 use crate::data::MANIFEST;
 use crate::dynamics::{DynamicsRequest, InfluenceConfig};
 use crate::eval::bench::{self, BenchmarkSpec};
 use crate::forgetting::{self, CompareRequest, NEW_TASK};
-use crate::model::Sampling;
+use crate::model::SamplingParams;
 use crate::report::{self, StudyIndex, StudyRun};
 use crate::sampling::{BATCH_SIZE, SamplePlan};
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
@@ -43,10 +43,14 @@ pub fn plan(study: &Study, out: &Path) -> Result<Plan> {
     let mut needs: Vec<String> = builder.tasks.iter().map(|task| task.name.clone()).collect();
     needs.retain(|name| name.starts_with("compare.") || name.starts_with("dynamics."));
     let (runs, title, page) = (vec![out.to_path_buf()], study.head.title.clone(), out.join("report.html"));
-    let command = Command::Report(Report { runs, title, out: page });
-    builder.push(Task { aggregates: true, ..Task::new("report", "study", needs, command, Kind::Small, 1.0) })?;
+    let command = JigsawCommand::Report(Report { runs, title, out: page });
+    builder.push(StudyTask {
+        aggregates: true,
+        ..StudyTask::new("report", "study", needs, command, TaskKind::Small, 1.0)
+    })?;
     let measured = study.regimes.iter().filter(|(_, regime)| regime.measured);
-    let regimes = measured.map(|(name, r)| report::Regime { name: name.clone(), about: r.about.clone() }).collect();
+    let regimes =
+        measured.map(|(name, r)| report::RegimeEntry { name: name.clone(), about: r.about.clone() }).collect();
     let Builder { tasks, runs, .. } = builder;
     let base = study.head.base.display().to_string();
     let index = StudyIndex::new(&study.head.title, &base, regimes, runs, dynamics);
@@ -56,7 +60,7 @@ pub fn plan(study: &Study, out: &Path) -> Result<Plan> {
 struct Builder<'a> {
     study: &'a Study,
     out: &'a Path,
-    tasks: Vec<Task>,
+    tasks: Vec<StudyTask>,
     runs: Vec<StudyRun>,
     /// Files that tasks read, each once.
     inputs: Vec<Arc<Input>>,
@@ -80,7 +84,7 @@ impl Artifact {
 
 impl Builder<'_> {
     /// Add a task, unless it is there already.
-    fn push(&mut self, mut task: Task) -> Result<()> {
+    fn push(&mut self, mut task: StudyTask) -> Result<()> {
         if self.tasks.iter().any(|other| other.name == task.name) {
             return Ok(());
         }
@@ -100,13 +104,13 @@ impl Builder<'_> {
     }
 
     /// The files that a command reads besides what the study makes: settings of training, and `[benchmarks]`.
-    fn inputs(&mut self, command: &Command) -> Vec<Arc<Input>> {
+    fn inputs(&mut self, command: &JigsawCommand) -> Vec<Arc<Input>> {
         let none: &[BenchmarkSpec] = &[];
         let (config, specs) = match command {
-            Command::Train(train) => (train.config.clone(), none),
-            Command::Eval(eval) => (None, eval.benchmarks.as_slice()),
-            Command::Compare(request) => (None, request.benchmarks.as_slice()),
-            Command::Dynamics(request) => (None, request.prior.as_slice()),
+            JigsawCommand::Train(train) => (train.config.clone(), none),
+            JigsawCommand::Eval(eval) => (None, eval.benchmarks.as_slice()),
+            JigsawCommand::Compare(request) => (None, request.benchmarks.as_slice()),
+            JigsawCommand::Dynamics(request) => (None, request.prior.as_slice()),
             _ => (None, none),
         };
         let own = specs
@@ -135,8 +139,8 @@ impl Builder<'_> {
         let section = format!("puzzles.{name}");
         let Puzzles { dataset, split } = puzzles.clone();
         let (count, out) = (dataset.size().0 as f64, self.path(&["puzzles", name]));
-        let command = Command::Gen(Gen { dataset, split, out });
-        self.push(Task::new(&section, &section, Vec::new(), command, Kind::Make, count))
+        let command = JigsawCommand::Gen(Gen { dataset, split, out });
+        self.push(StudyTask::new(&section, &section, Vec::new(), command, TaskKind::Make, count))
     }
 
     /// The suites; all benchmarks, and the task that makes some of them.
@@ -148,8 +152,15 @@ impl Builder<'_> {
             let (settings, split) = (prior.settings.clone(), prior.split.clone());
             let made = settings.count as f64;
             let held_out = settings.held_out.map_or(made * 0.1, |held_out| held_out as f64);
-            let command = Command::Gen(Gen { dataset: GenSettings::Suites(settings), split, out: dir.clone() });
-            self.push(Task::new("prior", "prior", Vec::new(), command, Kind::Make, made * names.len() as f64 / 2.0))?;
+            let command = JigsawCommand::Gen(Gen { dataset: GenSettings::Suites(settings), split, out: dir.clone() });
+            self.push(StudyTask::new(
+                "prior",
+                "prior",
+                Vec::new(),
+                command,
+                TaskKind::Make,
+                made * names.len() as f64 / 2.0,
+            ))?;
             let spec = |name: &String| BenchmarkSpec {
                 name: name.clone(),
                 path: dir.join("bench").join(format!("{name}.tsv")),
@@ -181,14 +192,14 @@ impl Builder<'_> {
                 let test = self.study.test_of(name)?;
                 let base = self.base(&test, benches)?;
                 let eval = &self.study.eval;
-                let command = Command::Compare(CompareRequest {
+                let command = JigsawCommand::Compare(CompareRequest {
                     base: Some(self.study.head.base.clone()),
                     base_results: Some(self.path(&["base", &test])),
                     tuned: vec![made.dir.clone()],
                     benchmarks: benches.specs.clone(),
                     new_task: Some(self.new_task(&test)),
                     settings: self.eval_settings(),
-                    prompts: eval.kl.unwrap_or(forgetting::PROMPTS),
+                    prompts: eval.kl_prompts.unwrap_or(forgetting::PROMPTS),
                     out: self.path(&["compare", &run]),
                     fresh: false,
                 });
@@ -197,8 +208,8 @@ impl Builder<'_> {
                 let models = 1.0 + checkpoints.as_ref().map_or(0.0, |checkpoints| checkpoints.most as f64);
                 let responses = models * self.questions(&test, benches);
                 let name_of_task = format!("compare.{run}");
-                let new = Task::new(&name_of_task, &section, needs, command, Kind::Respond, responses);
-                self.push(Task { checkpoints, ..new })?;
+                let new = StudyTask::new(&name_of_task, &section, needs, command, TaskKind::Respond, responses);
+                self.push(StudyTask { checkpoints, ..new })?;
                 let data = match &regime.data {
                     Some(data) if regime.interpolate.is_none() => Some(self.data(name, data, seed)?.dir),
                     _ => None,
@@ -207,9 +218,9 @@ impl Builder<'_> {
                 self.runs.push(StudyRun {
                     name: run.clone(),
                     regime: name.into(),
-                    lr: point.lr(),
+                    learning_rate: point.learning_rate(),
                     seed,
-                    dir: point.lr().and_then(|_| relative(made.dir.parent()?)),
+                    dir: point.learning_rate().and_then(|_| relative(made.dir.parent()?)),
                     comparison: Path::new("compare").join(&run),
                     data: data.as_deref().and_then(relative),
                 });
@@ -219,18 +230,22 @@ impl Builder<'_> {
     }
 
     /// The intermediate checkpoints of a run that are evaluated. An interpolated model has none.
-    fn checkpoints(&self, point: LadderPoint, made: &Artifact) -> Option<RunCheckpoints> {
+    fn checkpoints(&self, point: LadderPoint, made: &Artifact) -> Option<CheckpointChoice> {
         let most = self.study.eval.checkpoints;
         let run = made.dir.parent().filter(|_| most > 0 && matches!(point, LadderPoint::Lr(_)))?;
-        Some(RunCheckpoints { run: run.to_path_buf(), most })
+        Some(CheckpointChoice { run: run.to_path_buf(), most })
     }
 
     /// How models are evaluated.
     fn eval_settings(&self) -> bench::BenchmarkSettings {
         let eval = &self.study.eval;
         bench::BenchmarkSettings {
-            plan: SamplePlan { limit: eval.limit, samples: 1, batch: eval.batch.unwrap_or(BATCH_SIZE) },
-            sampling: Sampling::greedy(eval.max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS)),
+            plan: SamplePlan {
+                limit: eval.limit,
+                num_generations: 1,
+                batch_size: eval.batch_size.unwrap_or(BATCH_SIZE),
+            },
+            sampling: SamplingParams::greedy(eval.max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS)),
             max_new_tokens: eval.max_new_tokens,
             min_pixels: eval.min_pixels,
             max_pixels: eval.max_pixels,
@@ -255,14 +270,14 @@ impl Builder<'_> {
     /// The evaluation of the base with the test split of `test` as the new task; the name of its task.
     fn base(&mut self, test: &str, benches: &Benches) -> Result<String> {
         let name = format!("base.{test}");
-        let command = Command::Eval(Eval {
+        let command = JigsawCommand::Eval(Eval {
             model: self.study.head.base.clone(),
             benchmarks: [vec![self.new_task(test)], benches.specs.clone()].concat(),
             settings: self.eval_settings(),
             out: self.path(&["base", test]),
         });
         let needs = [vec![format!("puzzles.{test}")], benches.needs.clone()].concat();
-        self.push(Task::new(&name, "eval", needs, command, Kind::Respond, self.questions(test, benches)))?;
+        self.push(StudyTask::new(&name, "eval", needs, command, TaskKind::Respond, self.questions(test, benches)))?;
         Ok(name)
     }
 
@@ -305,9 +320,9 @@ impl Builder<'_> {
         let dir = self.path(&["models", run]);
         let (base, alpha) = (self.study.head.base.clone(), point.number());
         let needs = tuned.needs();
-        let command = Command::Interpolate(Interpolate { base, tuned: tuned.dir, alpha, out: dir.clone() });
+        let command = JigsawCommand::Interpolate(Interpolate { base, tuned: tuned.dir, alpha, out: dir.clone() });
         let task = format!("model.{run}");
-        self.push(Task::new(&task, section, needs, command, Kind::Small, 1.0))?;
+        self.push(StudyTask::new(&task, section, needs, command, TaskKind::Small, 1.0))?;
         Ok(Artifact { dir, task: Some(task) })
     }
 
@@ -334,15 +349,15 @@ impl Builder<'_> {
             method: self.study.method(name, regime)?,
             config: regime.config.clone(),
             settings,
-            lr: point.lr().filter(|_| !regime.lr.0.is_empty()),
+            learning_rate: point.learning_rate().filter(|_| !regime.learning_rate.0.is_empty()),
             seed,
             out: out.clone(),
         };
         let resolved = (self.study.resolve)(train.method, train.config.as_deref(), &train.sets());
         let config = resolved.map_err(|e| self.study.error(&section, e))?;
         let (kind, each) = match config.train.method {
-            Method::Sft => (Kind::Sft, 1),
-            Method::Rft => (Kind::Rft, config.rollout.as_ref().map_or(1, |r| r.num_generations)),
+            Method::Sft => (TaskKind::Sft, 1),
+            Method::Rft => (TaskKind::Rft, config.rollout.as_ref().map_or(1, |r| r.num_generations)),
         };
         let per_step = (config.train.batch_size * config.train.gradient_accumulation_steps * each) as f64;
         let steps = match (config.train.steps, config.train.epochs) {
@@ -352,7 +367,7 @@ impl Builder<'_> {
             }
         };
         let task = format!("train.{run}");
-        self.push(Task::new(&task, &section, needs, Command::Train(train), kind, steps * per_step))?;
+        self.push(StudyTask::new(&task, &section, needs, JigsawCommand::Train(train), kind, steps * per_step))?;
         Ok(Artifact { dir: out.join("model"), task: Some(task) })
     }
 
@@ -398,9 +413,16 @@ impl Builder<'_> {
             self.study.error(&section, format!("{e} (the keys of this section are the flags of `jigsaw rollout`)"))
         })?;
         let prompts = request.plan.limit.map_or_else(|| self.study.examples(Some(&rollouts.data)), |n| n as f64);
-        let responses = prompts * request.plan.samples as f64;
+        let responses = prompts * request.plan.num_generations as f64;
         let task = format!("rollout.{own}");
-        self.push(Task::new(&task, &section, needs, Command::Rollout(request), Kind::Respond, responses))?;
+        self.push(StudyTask::new(
+            &task,
+            &section,
+            needs,
+            JigsawCommand::Rollout(request),
+            TaskKind::Respond,
+            responses,
+        ))?;
         Ok(Artifact { dir: out, task: Some(task) })
     }
 
@@ -468,19 +490,19 @@ impl Builder<'_> {
         name: &str,
         request: DynamicsRequest,
         needs: Vec<String>,
-        checkpoints: Option<RunCheckpoints>,
+        checkpoints: Option<CheckpointChoice>,
     ) -> Result<PathBuf> {
         let models = request.models.len() + checkpoints.as_ref().map_or(0, |checkpoints| checkpoints.most);
         let pairs = models * request.config.pairs * request.train.len() * request.prior.len();
-        let command = Command::Dynamics(DynamicsRequest { out: self.path(&["dynamics", name]), ..request });
+        let command = JigsawCommand::Dynamics(DynamicsRequest { out: self.path(&["dynamics", name]), ..request });
         let task = format!("dynamics.{name}");
-        let new = Task::new(&task, "dynamics", needs, command, Kind::Pair, pairs as f64);
-        self.push(Task { checkpoints, aggregates: true, ..new })?;
+        let new = StudyTask::new(&task, "dynamics", needs, command, TaskKind::Pair, pairs as f64);
+        self.push(StudyTask { checkpoints, aggregates: true, ..new })?;
         Ok(Path::new("dynamics").join(name))
     }
 }
 
-fn influence_config(wanted: &Measurement) -> InfluenceConfig {
+fn influence_config(wanted: &DynamicsSection) -> InfluenceConfig {
     let defaults = InfluenceConfig::default();
     InfluenceConfig {
         eta: wanted.eta.unwrap_or(defaults.eta),

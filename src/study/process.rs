@@ -1,9 +1,9 @@
 //! Runs a task as a child process of this program. Its output goes to a log, and a lock on the log says that the task is being worked on.
 
-use super::command::Command;
-use super::completion::{Record, is_done, request};
-use super::file::ResolveConfig;
-use super::task::Task;
+use super::command::JigsawCommand;
+use super::completion::{CompletionRecord, is_done, request};
+use super::study_file::ResolveConfig;
+use super::task::StudyTask;
 use crate::dynamics::DynamicsRequest;
 use crate::io::files;
 use crate::{Error, Result};
@@ -29,7 +29,7 @@ pub struct Process {
     started: Instant,
     stopping: bool,
     /// What to record when it has finished, but for the time. The hashes of the inputs are those at the start.
-    pub record: Record,
+    pub record: CompletionRecord,
 }
 
 /// Result of starting a task.
@@ -65,7 +65,7 @@ impl Process {
     /// # Errors
     /// The log or the process cannot be made.
     pub fn start(
-        task: &Task,
+        task: &StudyTask,
         out: &Path,
         device: &str,
         threads: Option<usize>,
@@ -86,7 +86,7 @@ impl Process {
             return Ok(StartResult::Done);
         }
         let hashed = task.inputs.iter().filter_map(|input| Some((input.path.display().to_string(), input.hash()?)));
-        let record = Record { files: hashed.collect(), whole, ..Record::of(task, out)? };
+        let record = CompletionRecord { files: hashed.collect(), whole, ..CompletionRecord::of(task, out)? };
         let program = std::env::current_exe().map_err(|e| Error::failed(format!("cannot find this program: {e}")))?;
         let mut child = std::process::Command::new(program);
         child.args(arguments(task, out, device, resolve)?).env(CHILD_OF_STUDY, "1").stdin(Stdio::piped());
@@ -149,10 +149,10 @@ impl Process {
 }
 
 /// The command line of the process: with the checkpoints that the run has kept, and the device.
-fn arguments(task: &Task, out: &Path, device: &str, resolve: ResolveConfig) -> Result<Vec<String>> {
+fn arguments(task: &StudyTask, out: &Path, device: &str, resolve: ResolveConfig) -> Result<Vec<String>> {
     let checkpoints = task.checkpoints.as_ref().map(|checkpoints| checkpoints.find(resolve)).transpose()?;
     let mut command = task.command.with_checkpoints(&checkpoints.unwrap_or_default());
-    if let Command::Dynamics(request) = &mut command {
+    if let JigsawCommand::Dynamics(request) = &mut command {
         request.fresh = starts_over(task, request, out)?;
     }
     let mut arguments = command.arguments();
@@ -164,7 +164,7 @@ fn arguments(task: &Task, out: &Path, device: &str, resolve: ResolveConfig) -> R
 
 /// Must a measurement of learning dynamics start over? It cannot resume with other sets of samples, in another order, or over other
 /// checkpoints than those that its directory holds.
-fn starts_over(task: &Task, now: &DynamicsRequest, out: &Path) -> Result<bool> {
+fn starts_over(task: &StudyTask, now: &DynamicsRequest, out: &Path) -> Result<bool> {
     let Ok(found) = files::read_json::<Value>(&now.out.join("dynamics.key.json")) else { return Ok(false) };
     let list = |list: &Value| list.as_array().cloned().unwrap_or_default();
     let order: Vec<String> =
@@ -181,7 +181,7 @@ fn starts_over(task: &Task, now: &DynamicsRequest, out: &Path) -> Result<bool> {
         return Ok(true);
     }
     // The same names may stand for other data.
-    let Some(before) = Record::read(out, &task.name)? else { return Ok(false) };
+    let Some(before) = CompletionRecord::read(out, &task.name)? else { return Ok(false) };
     let data = |request: &Value| ["train", "prior"].map(|sets| request[sets].clone());
     let names =
         |sets: &[Value; 2]| -> Vec<Value> { sets.iter().flat_map(list).map(|spec| spec["name"].clone()).collect() };
@@ -201,7 +201,7 @@ fn last_line(path: &Path) -> std::io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::task::Kind;
+    use super::super::task::TaskKind;
     use super::*;
     use crate::dynamics::InfluenceConfig;
     use crate::eval::bench::BenchmarkSpec;
@@ -210,7 +210,7 @@ mod tests {
     fn dynamics_start_over_with_other_sets_or_checkpoints_and_resume_otherwise() {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("dynamics/base");
-        let measurement = |train: &[&str], steps: &[&str]| -> Task {
+        let measurement = |train: &[&str], steps: &[&str]| -> StudyTask {
             let models = steps.iter().copied().chain(["runs/a/model"]).map(PathBuf::from).collect();
             let specs =
                 |texts: &[&str]| texts.iter().map(|text| BenchmarkSpec::parse(text, "train").unwrap()).collect();
@@ -225,8 +225,11 @@ mod tests {
                 out: place.clone(),
                 fresh: false,
             };
-            let command = Command::Dynamics(request);
-            Task { aggregates: true, ..Task::new("dynamics.base", "dynamics", Vec::new(), command, Kind::Pair, 1.0) }
+            let command = JigsawCommand::Dynamics(request);
+            StudyTask {
+                aggregates: true,
+                ..StudyTask::new("dynamics.base", "dynamics", Vec::new(), command, TaskKind::Pair, 1.0)
+            }
         };
         let fresh = |train: &[&str], steps: &[&str]| {
             let resolve: ResolveConfig = |_, _, _| unreachable!("no intermediate checkpoints are asked for");
@@ -244,7 +247,7 @@ mod tests {
         assert!(!fresh(&["a=1"], &[first]), "it resumes");
         assert!(fresh(&["a=1", "c=2"], &[first]), "another set of samples");
         assert!(fresh(&["a=1"], &[first, "runs/a/checkpoints/step-00000004"]), "a checkpoint before the last model");
-        let record = Record::of(&measurement(&["a=1"], &[first]), dir.path()).unwrap();
+        let record = CompletionRecord::of(&measurement(&["a=1"], &[first]), dir.path()).unwrap();
         record.write(dir.path(), "dynamics.base").unwrap();
         assert!(!fresh(&["a=1"], &[first]), "the same again");
         assert!(fresh(&["a=2"], &[first]), "other data of the same name");

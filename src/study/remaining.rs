@@ -1,7 +1,7 @@
 //! What is left to do of a study: which tasks are finished, and which of the others a call asks for.
 
 use super::completion::is_done;
-use super::task::{Plan, Task};
+use super::task::{Plan, StudyTask};
 use crate::{Error, Result};
 use std::collections::HashSet;
 use std::path::Path;
@@ -28,7 +28,7 @@ pub fn finished_tasks<'a>(plan: &'a Plan, out: &Path) -> Result<HashSet<&'a str>
 pub fn finished_aggregates<'a>(
     plan: &'a Plan,
     out: &Path,
-    wanted: &[&Task],
+    wanted: &[&StudyTask],
     finished: &HashSet<&str>,
 ) -> Result<Vec<&'a str>> {
     let more = wanted.iter().any(|task| !task.aggregates && !finished.contains(task.name.as_str()));
@@ -45,7 +45,7 @@ pub fn finished_aggregates<'a>(
 ///
 /// # Errors
 /// An input error if `only` names an unknown task, or one that needs a task that is neither finished nor asked for.
-pub fn wanted_tasks<'a>(plan: &'a Plan, only: &[String], finished: &HashSet<&str>) -> Result<Vec<&'a Task>> {
+pub fn wanted_tasks<'a>(plan: &'a Plan, only: &[String], finished: &HashSet<&str>) -> Result<Vec<&'a StudyTask>> {
     if only.is_empty() {
         return Ok(plan.tasks.iter().collect());
     }
@@ -53,7 +53,7 @@ pub fn wanted_tasks<'a>(plan: &'a Plan, only: &[String], finished: &HashSet<&str
         let found = plan.tasks.iter().find(|task| task.name == *name);
         found.ok_or_else(|| Error::input(format!("--only {name}: there is no such task; --list names them")))
     };
-    let wanted: Vec<&Task> = only.iter().map(find).collect::<Result<_>>()?;
+    let wanted: Vec<&StudyTask> = only.iter().map(find).collect::<Result<_>>()?;
     for task in &wanted {
         // A report shows the tasks that are done.
         let missing = |need: &&String| {

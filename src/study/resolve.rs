@@ -1,6 +1,6 @@
 //! What the names in a study's file stand for: regimes and the points of their ladders, data, settings of training.
 
-use super::file::{OneOrMore, Prior, Puzzles, Regime, Rollouts, Study};
+use super::study_file::{OneOrMore, Prior, Puzzles, Regime, Rollouts, Study};
 use crate::io::toml::flatten;
 use crate::tasks::suites::Family;
 use crate::train::settings::{Method, TrainConfig};
@@ -24,7 +24,7 @@ impl LadderPoint {
         }
     }
 
-    pub(super) fn lr(self) -> Option<f64> {
+    pub(super) fn learning_rate(self) -> Option<f64> {
         match self {
             LadderPoint::Lr(lr) => Some(lr),
             LadderPoint::Alpha(_) => None,
@@ -86,19 +86,23 @@ impl Study {
         let section = format!("regimes.{name}");
         let error = |why: &str| Err(self.error(&section, why));
         let ladder = |OneOrMore(numbers): &OneOrMore| numbers.len() <= MAX_LADDER_POINTS;
-        if !ladder(&regime.lr) || !ladder(&regime.alpha) {
+        if !ladder(&regime.learning_rate) || !ladder(&regime.alpha) {
             return error("a ladder has at most 20 points");
         }
         let given = |key: &str| regime.settings.get("train").and_then(|train| train.get(key)).is_some();
         if given("seed") {
             return error("train.seed: the study sets this itself, by its seeds; remove it");
         }
-        if given("learning_rate") && !regime.lr.0.is_empty() {
+        if given("learning_rate") && !regime.learning_rate.0.is_empty() {
             return error("lr and train.learning_rate are the same setting; give one of them");
         }
         if regime.interpolate.is_some() {
             let OneOrMore(alphas) = &regime.alpha;
-            if alphas.is_empty() || !regime.lr.0.is_empty() || regime.data.is_some() || !regime.settings.is_empty() {
+            if alphas.is_empty()
+                || !regime.learning_rate.0.is_empty()
+                || regime.data.is_some()
+                || !regime.settings.is_empty()
+            {
                 return error(
                     "interpolate goes with alpha (a share in [0, 1], or several), and with no data, lr or settings",
                 );
@@ -108,7 +112,7 @@ impl Study {
         if !regime.alpha.0.is_empty() {
             return error("alpha is for interpolate");
         }
-        match regime.lr.0.as_slice() {
+        match regime.learning_rate.0.as_slice() {
             [] => Ok(vec![LadderPoint::Lr(self.config(name, regime)?.train.learning_rate)]),
             ladder => Ok(ladder.iter().map(|lr| LadderPoint::Lr(*lr)).collect()),
         }
@@ -140,7 +144,7 @@ impl Study {
         of_puzzles(name).unwrap_or_else(|| match self.rollouts.iter().find(|(n, _)| n == name) {
             Some((_, Rollouts { data, options, .. })) => {
                 let prompts = options.limit.map_or_else(|| of_puzzles(data).unwrap_or(UNKNOWN), |limit| limit as f64);
-                prompts * options.cap.unwrap_or(1) as f64
+                prompts * options.max_per_prompt.unwrap_or(1) as f64
             }
             None => UNKNOWN,
         })

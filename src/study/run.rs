@@ -1,10 +1,10 @@
 //! Runs the tasks of a study that are not done, several at a time, each when the tasks that it needs are done.
 
-use super::completion::Record;
-use super::file::ResolveConfig;
+use super::completion::CompletionRecord;
 use super::process::{Ended, Process, StartResult};
 use super::remaining::{finished_aggregates, finished_tasks, wanted_tasks};
-use super::task::{Plan, Task};
+use super::study_file::ResolveConfig;
+use super::task::{Plan, StudyTask};
 use super::throughput::Throughput;
 use crate::io::files;
 use crate::{Error, Result};
@@ -32,11 +32,11 @@ pub struct RunOptions {
 /// Follows the progress of a study.
 pub trait StudyObserver {
     /// A task has started.
-    fn started(&mut self, task: &Task, state: &StudyState<'_>);
+    fn started(&mut self, task: &StudyTask, state: &StudyState<'_>);
     /// A task ended, after so many seconds.
-    fn ended(&mut self, task: &Task, ended: &Ended, seconds: f64, state: &StudyState<'_>);
+    fn ended(&mut self, task: &StudyTask, ended: &Ended, seconds: f64, state: &StudyState<'_>);
     /// Another process is working on a task.
-    fn locked(&mut self, task: &Task);
+    fn locked(&mut self, task: &StudyTask);
     /// Called a few times a second.
     fn tick(&mut self, state: &StudyState<'_>);
 }
@@ -125,7 +125,7 @@ struct Runner<'a> {
     out: &'a Path,
     options: &'a RunOptions,
     resolve: ResolveConfig,
-    wanted: Vec<&'a Task>,
+    wanted: Vec<&'a StudyTask>,
     finished: HashSet<&'a str>,
     failed: Vec<(String, String)>,
     running: HashMap<&'a str, Box<Process>>,
@@ -153,7 +153,7 @@ impl<'a> Runner<'a> {
             let Some(process) = self.running.remove(task.name.as_str()) else { continue };
             match &ended {
                 Ended::Done => {
-                    let record = Record { seconds, jobs: self.options.jobs, ..process.record.clone() };
+                    let record = CompletionRecord { seconds, jobs: self.options.jobs, ..process.record.clone() };
                     record.write(self.out, &task.name)?;
                     self.finished.insert(&task.name);
                     if record.whole {
@@ -198,7 +198,7 @@ impl<'a> Runner<'a> {
         Ok(waits || !self.running.is_empty())
     }
 
-    fn ready(&self, task: &Task) -> bool {
+    fn ready(&self, task: &StudyTask) -> bool {
         let name = task.name.as_str();
         let failed = |name: &str| self.failed.iter().any(|(failed, _)| failed == name);
         let wanted = |name: &str| self.wanted.iter().any(|task| task.name == name);

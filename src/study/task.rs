@@ -1,9 +1,9 @@
 //! A task of a study: one command of this program, with what must be done before it.
 
-use super::checkpoints::RunCheckpoints;
-use super::command::Command;
-use super::file::ResolveConfig;
-use super::input::Input;
+use super::checkpoints::CheckpointChoice;
+use super::command::JigsawCommand;
+use super::input_hash::Input;
+use super::study_file::ResolveConfig;
 use crate::report::StudyIndex;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// One command, and what it waits for.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Task {
+pub struct StudyTask {
     /// Name, unique in the study, such as `train.rft.lr-5e-5.seed-1`.
     pub name: String,
     /// The section of the study's file that it comes from.
@@ -19,43 +19,50 @@ pub struct Task {
     /// Names of the tasks whose results it reads.
     pub needs: Vec<String>,
     /// What it runs, without the checkpoints below.
-    pub command: Command,
+    pub command: JigsawCommand,
     /// Intermediate checkpoints that the command evaluates too. Which ones there are is known only when their run is finished.
-    pub checkpoints: Option<RunCheckpoints>,
+    pub checkpoints: Option<CheckpointChoice>,
     /// The user's files that it reads, whose content counts.
     pub inputs: Vec<Arc<Input>>,
     /// How much work it is.
-    pub work: Work,
+    pub work: TaskSize,
     /// It summarizes the results of other tasks, and is done again whenever there are more of them.
     pub aggregates: bool,
 }
 
-impl Task {
+impl StudyTask {
     /// A task that does `units` of work, at least one, and evaluates no intermediate checkpoints.
-    pub(super) fn new(name: &str, section: &str, needs: Vec<String>, command: Command, kind: Kind, units: f64) -> Task {
-        let (name, section, work) = (name.into(), section.into(), Work { kind, units: units.max(1.0) });
-        Task { name, section, needs, command, checkpoints: None, inputs: Vec::new(), work, aggregates: false }
+    pub(super) fn new(
+        name: &str,
+        section: &str,
+        needs: Vec<String>,
+        command: JigsawCommand,
+        kind: TaskKind,
+        units: f64,
+    ) -> StudyTask {
+        let (name, section, work) = (name.into(), section.into(), TaskSize { kind, units: units.max(1.0) });
+        StudyTask { name, section, needs, command, checkpoints: None, inputs: Vec::new(), work, aggregates: false }
     }
 
     /// The command line after `jigsaw`, with a pattern for the intermediate checkpoints.
     pub fn arguments(&self) -> Vec<String> {
-        let pattern: Vec<PathBuf> = self.checkpoints.iter().map(RunCheckpoints::pattern).collect();
+        let pattern: Vec<PathBuf> = self.checkpoints.iter().map(CheckpointChoice::pattern).collect();
         self.command.with_checkpoints(&pattern).arguments()
     }
 }
 
 /// Work in units of its kind.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Work {
+pub struct TaskSize {
     /// What kind.
-    pub kind: Kind,
+    pub kind: TaskKind,
     /// How many: puzzles made, sequences trained on, responses.
     pub units: f64,
 }
 
 /// Kinds of work; a unit of each takes its own time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum TaskKind {
     /// Making puzzles and suites: examples.
     Make,
     /// SFT: sequences trained on.
@@ -74,7 +81,7 @@ pub enum Kind {
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The tasks.
-    pub tasks: Vec<Task>,
+    pub tasks: Vec<StudyTask>,
     /// What the report reads.
     pub index: StudyIndex,
     /// Reads the settings of a finished run.
@@ -83,14 +90,14 @@ pub struct Plan {
 
 impl Plan {
     /// The task of a name.
-    pub fn find(&self, name: &str) -> Option<&Task> {
+    pub fn find(&self, name: &str) -> Option<&StudyTask> {
         self.tasks.iter().find(|task| task.name == name)
     }
 
     /// The tasks in waves: those of a wave need only what earlier waves do.
-    pub fn waves(&self) -> Vec<Vec<&Task>> {
+    pub fn waves(&self) -> Vec<Vec<&StudyTask>> {
         let mut level: HashMap<&str, usize> = HashMap::new();
-        let mut waves: Vec<Vec<&Task>> = Vec::new();
+        let mut waves: Vec<Vec<&StudyTask>> = Vec::new();
         for task in &self.tasks {
             let own = task.needs.iter().filter_map(|need| level.get(need.as_str())).max().map_or(0, |last| last + 1);
             level.insert(&task.name, own);

@@ -32,8 +32,8 @@ mine = "MINE.tsv:vqa"
 [rollouts.grpo]
 from = "rft@1e-4"
 data = "thought"
-samples = 4
-cap = 2
+num_generations = 4
+max_per_prompt = 2
 
 [rollouts.foreign]
 data = "thought"
@@ -43,7 +43,7 @@ teacher = "scripted"
 about = "GRPO"
 method = "rft"
 data = "thought"
-lr = [5e-5, 1e-4]
+learning_rate = [5e-5, 1e-4]
 [regimes.rft.train]
 steps = 10
 [regimes.rft.rollout]
@@ -52,7 +52,7 @@ num_generations = 4
 [regimes.sft]
 method = "sft"
 data = "bare"
-lr = 1e-3
+learning_rate = 1e-3
 [regimes.sft.train]
 steps = 20
 batch_size = 8
@@ -62,7 +62,7 @@ replay = "prior"
 [regimes.grpo-rollout]
 method = "sft"
 data = "grpo"
-lr = 1e-5
+learning_rate = 1e-5
 train = { epochs = 1 }
 
 [regimes.wise-ft]
@@ -72,7 +72,7 @@ alpha = [0.25, 0.5]
 [eval]
 checkpoints = 2
 limit = 20
-kl = 8
+kl_prompts = 8
 
 [dynamics]
 pairs = 4
@@ -109,7 +109,7 @@ fn each_task_is_a_command_and_comes_after_what_it_needs() {
     // From the point that is named, with the run's own seed.
     assert_eq!(
         command(&plan, "rollout.grpo.seed-2"),
-        "rollout --model out/runs/rft.lr-1e-4.seed-2/model --data out/puzzles/thought --samples 4 --cap 2 --seed 2 \
+        "rollout --model out/runs/rft.lr-1e-4.seed-2/model --data out/puzzles/thought --num-generations 4 --max-per-prompt 2 --seed 2 \
          --out out/rollouts/grpo.seed-2"
     );
     assert_eq!(
@@ -125,7 +125,8 @@ fn each_task_is_a_command_and_comes_after_what_it_needs() {
         "{comparison}"
     );
     assert!(
-        comparison.ends_with("--bench mine=MINE.tsv:vqa --limit 20 --kl 8 --out out/compare/sft.lr-1e-3.seed-1"),
+        comparison
+            .ends_with("--bench mine=MINE.tsv:vqa --limit 20 --kl-prompts 8 --out out/compare/sft.lr-1e-3.seed-1"),
         "{comparison}"
     );
     assert!(
@@ -133,7 +134,11 @@ fn each_task_is_a_command_and_comes_after_what_it_needs() {
         "an interpolated model has no intermediate checkpoints"
     );
     let base = command(&plan, "base.thought");
-    assert!(base.contains("--bench new-task=out/puzzles/thought") && !base.contains("--kl") && !base.contains("lists"));
+    assert!(
+        base.contains("--bench new-task=out/puzzles/thought")
+            && !base.contains("--kl-prompts")
+            && !base.contains("lists")
+    );
     for (i, task) in plan.tasks.iter().enumerate() {
         for need in &task.needs {
             assert!(plan.tasks[..i].iter().any(|t| t.name == *need), "{} comes before {need}", task.name);
@@ -158,7 +163,7 @@ fn every_setting_of_a_section_is_a_flag_of_its_command() {
         "puzzles.bare.preview=3",
         "rollouts.grpo.temperature=0.7",
         "rollouts.grpo.keep=well-formed",
-        "eval.batch=4",
+        "eval.batch_size=4",
         "dynamics.eta=1e-3",
         "dynamics.loss=sum",
         "dynamics.freeze=[\"vision\"]",
@@ -173,10 +178,10 @@ fn every_setting_of_a_section_is_a_flag_of_its_command() {
     assert_eq!(command(&plan, "prior"), "gen --suite vqa,pope,lists:2 --count 100 --out out/prior --overwrite");
     assert_eq!(
         command(&plan, "rollout.grpo.seed-1"),
-        "rollout --model out/runs/rft.lr-1e-4.seed-1/model --data out/puzzles/thought --samples 4 --temperature 0.7 \
-         --keep well-formed --cap 2 --seed 1 --out out/rollouts/grpo.seed-1"
+        "rollout --model out/runs/rft.lr-1e-4.seed-1/model --data out/puzzles/thought --num-generations 4 --temperature 0.7 \
+         --keep well-formed --max-per-prompt 2 --seed 1 --out out/rollouts/grpo.seed-1"
     );
-    assert!(command(&plan, "base.bare").ends_with("--limit 20 --batch 4 --out out/base/bare"));
+    assert!(command(&plan, "base.bare").ends_with("--limit 20 --batch-size 4 --out out/base/bare"));
     let over = command(&plan, "dynamics.sft.lr-1e-3.seed-1");
     let models = "dynamics --model data/base-tiny out/runs/sft.lr-1e-3.seed-1/checkpoints/* out/runs/sft.lr-1e-3.seed-1/model \
                   --base data/base-tiny --train bare=out/puzzles/bare grpo=out/rollouts/grpo.seed-1 --prior \
@@ -191,12 +196,12 @@ fn every_setting_of_a_section_is_a_flag_of_its_command() {
 fn work_is_counted_by_kind() {
     let plan = planned(&[]).unwrap();
     let work = |name: &str| plan.tasks.iter().find(|t| t.name == name).unwrap().work;
-    assert_eq!(work("train.sft.lr-1e-3.seed-1"), Work { kind: Kind::Sft, units: 160.0 });
+    assert_eq!(work("train.sft.lr-1e-3.seed-1"), TaskSize { kind: TaskKind::Sft, units: 160.0 });
     let rft = work("train.rft.lr-1e-4.seed-1");
-    assert_eq!(rft.kind, Kind::Rft);
+    assert_eq!(rft.kind, TaskKind::Rft);
     assert!(rft.units >= 40.0);
     // Three models, 20 questions of five benchmarks and of the new task.
-    assert_eq!(work("compare.sft.lr-1e-3.seed-1"), Work { kind: Kind::Respond, units: 3.0 * 20.0 * 6.0 });
+    assert_eq!(work("compare.sft.lr-1e-3.seed-1"), TaskSize { kind: TaskKind::Respond, units: 3.0 * 20.0 * 6.0 });
 }
 
 #[test]
@@ -229,14 +234,14 @@ fn what_does_not_fit_is_refused_with_its_section() {
         ("regimes.sft.train.stesp=3", "train.steps"),
         ("regimes.sft.method=dpo", "method = \"dpo\""),
         ("regimes.sft.test=foreign", "there is no [puzzles.foreign]"),
-        ("regimes.wise-ft.lr=1e-3", "interpolate goes with alpha"),
+        ("regimes.wise-ft.learning_rate=1e-3", "interpolate goes with alpha"),
         ("regimes.sft.alpha=0.5", "alpha is for interpolate"),
         ("puzzles.bare.out=x", "the study sets this itself"),
         ("dynamics.prior=[\"vpa\"]", "no benchmark is called \"vpa\"; there are vqa-direct"),
         ("dynamics.over=[\"x\"]", "[regimes.x]"),
         ("eval.model=x", "the study sets this itself"),
-        ("regimes.sft.lr=fast", "[regimes.sft]: lr = \"fast\": a number or a list of numbers"),
-        ("regimes.sft.lr=[]", "lr = []: an empty list"),
+        ("regimes.sft.learning_rate=fast", "[regimes.sft]: lr = \"fast\": a number or a list of numbers"),
+        ("regimes.sft.learning_rate=[]", "lr = []: an empty list"),
         ("regimes.sft.train.seed=9", "train.seed: the study sets this itself"),
         ("regimes.sft.train.learning_rate=9", "lr and train.learning_rate are the same"),
         ("study.seeds=[-1]", "[study]: seeds = [-1]: "),
@@ -245,7 +250,7 @@ fn what_does_not_fit_is_refused_with_its_section() {
         ("study.seeds=[]", "seeds = []"),
         ("study.seeds=[1,2,1]", "[study]: seeds: 1 is given twice"),
         ("regimes.sft.seeds=[3,3]", "[regimes.sft]: seeds: 3 is given twice"),
-        ("regimes.rft.lr=[1e-4,5e-5,1e-4]", "[regimes.rft]: lr: 0.0001 is given twice"),
+        ("regimes.rft.learning_rate=[1e-4,5e-5,1e-4]", "[regimes.rft]: learning_rate: 0.0001 is given twice"),
         ("regimes.wise-ft.alpha=[0.5,0.5]", "[regimes.wise-ft]: alpha: 0.5 is given twice"),
         ("regimes.sft.lora.rank=4", "[regimes.wise-ft]: interpolate = \"sft\": that regime trains an adapter"),
         ("study.sedes=[1]", "sedes"),
@@ -258,7 +263,7 @@ fn what_does_not_fit_is_refused_with_its_section() {
         ("puzzles.bare.tile=50", "[puzzles.bare]: tile 50"),
         ("eval.limit=0", "--limit 0"),
         ("dynamics.pairs=0", "--pairs 0"),
-        ("rollouts.grpo.temperature=0", "--samples above 1 needs --temperature above 0"),
+        ("rollouts.grpo.temperature=0", "--num-generations above 1 needs --temperature above 0"),
         ("rollouts.grpo.teacher=scripted", "--teacher cannot be used with --model"),
         ("regimes.wise-ft.alpha=2", "alpha 2"),
     ] {
@@ -280,7 +285,7 @@ fn intermediate_checkpoints_are_evenly_spread_without_the_last() {
     }
     std::fs::write(dir.path().join("finished.json"), r#"{"step":10}"#).unwrap();
     let steps = |most| -> Vec<String> {
-        let found = RunCheckpoints { run: dir.path().into(), most }.find(TrainConfig::resolve).unwrap();
+        let found = CheckpointChoice { run: dir.path().into(), most }.find(TrainConfig::resolve).unwrap();
         found
             .iter()
             .map(|path| path.file_name().unwrap().to_str().unwrap()[5..].trim_start_matches('0').to_string())
@@ -289,19 +294,19 @@ fn intermediate_checkpoints_are_evenly_spread_without_the_last() {
     assert_eq!(steps(9), ["2", "4", "6", "8"]);
     assert_eq!(steps(2), ["4", "8"]);
     assert_eq!(steps(1), ["6"]);
-    assert!(RunCheckpoints { run: dir.path().join("none"), most: 1 }.find(TrainConfig::resolve).is_err());
+    assert!(CheckpointChoice { run: dir.path().join("none"), most: 1 }.find(TrainConfig::resolve).is_err());
     // Steps 3 and 7 are there because the run was stopped after them.
     for step in [3, 7] {
         std::fs::create_dir_all(dir.path().join(format!("checkpoints/step-{step:08}"))).unwrap();
     }
     let config = |text: &str| std::fs::write(dir.path().join("config.toml"), text).unwrap();
     assert_eq!(steps(9), ["2", "3", "4", "6", "7", "8"], "no settings to tell them by");
-    config("[train]\nmethod = \"sft\"\nsave_every = 2\n");
+    config("[train]\nmethod = \"sft\"\nsave_steps = 2\n");
     assert_eq!(steps(9), ["2", "4", "6", "8"]);
-    config("[train]\nmethod = \"sft\"\nsave_every = 0\n");
+    config("[train]\nmethod = \"sft\"\nsave_steps = 0\n");
     assert_eq!(steps(9).len(), 6);
     // Rounds of two steps: what is due at step 5 is saved after step 6.
-    config("[train]\nmethod = \"rft\"\nsave_every = 5\n[grpo]\nnum_iterations = 2\n");
+    config("[train]\nmethod = \"rft\"\nsave_steps = 5\n[grpo]\nnum_iterations = 2\n");
     assert_eq!(steps(9), ["6"]);
 }
 

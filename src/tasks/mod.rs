@@ -30,5 +30,5 @@ pub use registry::{partial_credit_label, scorer};
 pub use response::{ResponseError, Style, answer_block, ask, check_format, choice_letter, with_image};
 pub use reward::{Reward, RewardSettings, TERMS};
 pub use score::{NoAnswer, Score};
-pub use scorer::{AnswerDrawing, GoldDrawing, Mark, Scorer};
+pub use scorer::{AnswerDrawing, GoldDrawing, RegionMark, Scorer};
 pub use task::Task;

@@ -42,7 +42,7 @@ pub struct GoldDrawing {
     /// Kind of example in a word (for a jigsaw, its grid).
     pub kind: String,
     /// Labels on the image shown to the model.
-    pub shown: Vec<Mark>,
+    pub shown: Vec<RegionMark>,
     /// What the gold answer makes of that image.
     pub picture: RgbImage,
     /// What the frames of answers mean, as a sentence.
@@ -55,14 +55,14 @@ pub struct AnswerDrawing {
     /// What the answer makes of the image shown to the model.
     pub picture: RgbImage,
     /// Its parts, right and wrong.
-    pub marks: Vec<Mark>,
+    pub marks: Vec<RegionMark>,
     /// How many parts are right, in words.
     pub verdict: String,
 }
 
 /// A labelled rectangle of a picture, in pixels.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Mark {
+pub struct RegionMark {
     /// Left edge.
     pub x: f64,
     /// Upper edge.

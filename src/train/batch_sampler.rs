@@ -3,20 +3,20 @@
 //! Each dataset is shuffled by a sampler of its own. The two cursors are the whole state.
 
 use super::job::ExampleId;
-use crate::data::{Cursor, Sampler};
+use crate::data::{Cursor, ExampleSampler};
 use crate::{Result, rng};
 use rand::Rng as _;
 
 /// Draws the examples of a run.
 #[derive(Clone)]
 pub struct BatchSampler {
-    dataset: Sampler,
+    dataset: ExampleSampler,
     replay: Option<ReplaySampler>,
 }
 
 #[derive(Clone)]
 struct ReplaySampler {
-    sampler: Sampler,
+    sampler: ExampleSampler,
     per_step: usize,
 }
 
@@ -35,9 +35,11 @@ impl BatchSampler {
         let replay_cursor = replay_cursor.unwrap_or(Cursor { epoch: 0, position: 0 });
         let replay = match (replayed, per_step) {
             (0, _) | (_, 0) => None,
-            _ => Some(ReplaySampler { sampler: Sampler::resume(replayed, replay_seed, replay_cursor)?, per_step }),
+            _ => {
+                Some(ReplaySampler { sampler: ExampleSampler::resume(replayed, replay_seed, replay_cursor)?, per_step })
+            }
         };
-        Ok(BatchSampler { dataset: Sampler::resume(examples, seed, cursor)?, replay })
+        Ok(BatchSampler { dataset: ExampleSampler::resume(examples, seed, cursor)?, replay })
     }
 
     /// Position in the run's own dataset.
@@ -116,7 +118,7 @@ mod tests {
     fn without_a_replay_the_examples_are_those_of_the_dataset_sampler_alone() {
         for (replayed, per_step) in [(0, 0), (9, 0)] {
             let mut sampler = BatchSampler::resume(6, replayed, per_step, 1, START, None).unwrap();
-            let alone = Sampler::new(6, 1).next_batch(4).into_iter().map(ExampleId::Dataset);
+            let alone = ExampleSampler::new(6, 1).next_batch(4).into_iter().map(ExampleId::Dataset);
             assert_eq!(sampler.next_batch(4), alone.collect::<Vec<_>>());
             assert_eq!(sampler.replay_cursor(), None);
         }

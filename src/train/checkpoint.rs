@@ -22,25 +22,25 @@ use std::path::{Path, PathBuf};
 
 /// Written last: what the checkpoint holds.
 #[derive(Debug, Serialize, Deserialize)]
-struct Manifest {
+struct CheckpointManifest {
     step: usize,
     jigsaw: String,
-    files: BTreeMap<String, Content>,
+    files: BTreeMap<String, StoredFile>,
 }
 
 /// What a file must still be to be loaded.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Content {
+struct StoredFile {
     bytes: u64,
     crc32: u32,
 }
 
-impl Content {
-    fn of(file: &mut fs::File) -> std::io::Result<Content> {
+impl StoredFile {
+    fn of(file: &mut fs::File) -> std::io::Result<StoredFile> {
         let (mut hasher, mut bytes, mut chunk) = (crc32fast::Hasher::new(), 0, vec![0; 1 << 20]);
         loop {
             match file.read(&mut chunk)? {
-                0 => return Ok(Content { bytes, crc32: hasher.finalize() }),
+                0 => return Ok(StoredFile { bytes, crc32: hasher.finalize() }),
                 n => {
                     hasher.update(&chunk[..n]);
                     bytes += n as u64;
@@ -164,20 +164,20 @@ fn fill_dir(
             // What a writer was meant to write counts, not what can be read back; it has also synced its file.
             let content = match written.iter().find(|w| w.path == entry.path()) {
                 Some(w) if fs::metadata(entry.path()).map_err(fail)?.len() == w.bytes => {
-                    Content { bytes: w.bytes, crc32: w.crc32 }
+                    StoredFile { bytes: w.bytes, crc32: w.crc32 }
                 }
                 Some(w) => return Err(fail(std::io::Error::other(format!("{} was cut off", w.path.display())))),
                 None => {
                     let mut file = fs::File::open(entry.path()).map_err(fail)?;
                     file.sync_all().map_err(fail)?;
-                    Content::of(&mut file).map_err(fail)?
+                    StoredFile::of(&mut file).map_err(fail)?
                 }
             };
             let path = entry.path().strip_prefix(partial).unwrap_or(entry.path());
             contents.insert(path.to_string_lossy().replace('\\', "/"), content);
         }
     }
-    let manifest = Manifest { step, jigsaw: env!("CARGO_PKG_VERSION").into(), files: contents };
+    let manifest = CheckpointManifest { step, jigsaw: env!("CARGO_PKG_VERSION").into(), files: contents };
     files::write_json(&partial.join("manifest.json"), &manifest)?;
     remove(dir)?;
     fs::rename(partial, dir).map_err(fail)?;
@@ -213,12 +213,12 @@ fn is_complete(dir: &Path) -> bool {
 
 /// All files hold what was written.
 fn is_intact(dir: &Path) -> bool {
-    let found = |name: &str| fs::File::open(dir.join(name)).and_then(|mut f| Content::of(&mut f)).ok();
+    let found = |name: &str| fs::File::open(dir.join(name)).and_then(|mut f| StoredFile::of(&mut f)).ok();
     is_complete(dir) && every_file(dir, |name, content| found(name).as_ref() == Some(content))
 }
 
-fn every_file(dir: &Path, holds: impl Fn(&str, &Content) -> bool) -> bool {
-    let Ok(manifest) = files::read_json::<Manifest>(&dir.join("manifest.json")) else { return false };
+fn every_file(dir: &Path, holds: impl Fn(&str, &StoredFile) -> bool) -> bool {
+    let Ok(manifest) = files::read_json::<CheckpointManifest>(&dir.join("manifest.json")) else { return false };
     manifest.files.iter().all(|(name, content)| holds(name, content))
 }
 

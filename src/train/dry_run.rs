@@ -2,16 +2,16 @@
 
 use super::example_sizes::{ExampleSize, check_lengths, example_sizes};
 use super::freeze::freeze;
-use super::launch::{RunData, TrainRequest, adapted, check_start};
 use super::memory_plan::{MemoryPlan, process_memory};
 use super::objective;
+use super::start::{RunData, TrainRequest, adapted, check_start};
 use crate::comm::Single;
 use crate::io::files::format_bytes;
-use crate::machine::{self, Place};
+use crate::machine::{self, MemoryLocation};
 use crate::model::LanguageModel;
 use crate::model::lora::{Adapter, LoraSettings, is_adapter};
 use crate::model::weights::FROZEN_VARIABLE;
-use crate::model::{Compute, MetaTraining, Processor, meta, require_checkpoint};
+use crate::model::{ComputeDtype, MetaTraining, Processor, meta, require_checkpoint};
 use crate::tasks::Task;
 use crate::train::settings::TrainConfig;
 use crate::{Error, Result};
@@ -46,7 +46,7 @@ impl DryRun {
 ///
 /// # Errors
 /// Whatever would keep the run from beginning: model, data or settings that do not fit together.
-pub fn dry_run(request: &TrainRequest, place: Place) -> Result<DryRun> {
+pub fn dry_run(request: &TrainRequest, place: MemoryLocation) -> Result<DryRun> {
     let data = RunData::open(request)?;
     require_checkpoint(&request.model)?;
     check_start(request)?;
@@ -56,8 +56,8 @@ pub fn dry_run(request: &TrainRequest, place: Place) -> Result<DryRun> {
     let mut planner = Planner { request, place, data: &data, processor: &processor, held, sizes: Vec::new() };
     let (plan, parameters) = planner.plan(&request.config)?;
     let available = match place {
-        Place::Cpu => machine::available_memory().map(|bytes| (bytes, "memory available here".to_string())),
-        Place::Gpu(index) => machine::gpu_memory(index).map(|bytes| (bytes, "free on the GPU".to_string())),
+        MemoryLocation::Cpu => machine::available_memory().map(|bytes| (bytes, "memory available here".to_string())),
+        MemoryLocation::Gpu(index) => machine::gpu_memory(index).map(|bytes| (bytes, "free on the GPU".to_string())),
     };
     let (steps, examples) = (request.config.total_steps(data.train.len()), data.train.len());
     let mut found = DryRun { plan, steps, examples, parameters, available, changes: Vec::new() };
@@ -79,7 +79,7 @@ pub fn dry_run(request: &TrainRequest, place: Place) -> Result<DryRun> {
 
 struct Planner<'a> {
     request: &'a TrainRequest,
-    place: Place,
+    place: MemoryLocation,
     data: &'a RunData,
     processor: &'a Processor,
     /// What the process holds before any plan is made.
@@ -149,8 +149,8 @@ fn changes(from_adapter: bool) -> Vec<(Words, Change)> {
     let masters_alone: (Words, Change) = (
         |_| "--set train.dtype=f32 (no copies in bf16)".into(),
         |config| {
-            let copies = config.train.dtype == Compute::Bf16 && config.lora.is_none();
-            copies.then(|| with(config, |c| c.train.dtype = Compute::F32))
+            let copies = config.train.dtype == ComputeDtype::Bf16 && config.lora.is_none();
+            copies.then(|| with(config, |c| c.train.dtype = ComputeDtype::F32))
         },
     );
     let mut changes: Vec<(Words, Change)> = vec![

@@ -1,6 +1,6 @@
 //! The gradient of one optimizer step: a forward and backward pass for each micro-batch. The gradients add up in the parameters.
 
-use super::objective::{BatchTotals, MetricSums, Needs, Objective, ObjectiveInputs};
+use super::objective::{BatchTotals, MetricSums, Objective, ObjectiveInputs, RequiredInputs};
 use super::shard_outputs::ShardOutputs;
 use crate::comm::Communicator;
 use crate::model::{LanguageModel, Sequence, all_reduce};
@@ -28,13 +28,13 @@ impl MicroBatch {
         MicroBatch { sequences, lengths, advantages, old_logprobs: None, reference_logprobs: None }
     }
 
-    /// Compute, on all ranks, the log-probabilities that an objective needs: those of `model` as it is now, and those of `reference`.
+    /// ComputeDtype, on all ranks, the log-probabilities that an objective needs: those of `model` as it is now, and those of `reference`.
     ///
     /// # Errors
     /// A reference that is needed and missing.
     pub fn supply(
         mut self,
-        needs: Needs,
+        needs: RequiredInputs,
         comm: &dyn Communicator,
         model: &dyn LanguageModel,
         reference: Option<&dyn LanguageModel>,
@@ -58,7 +58,7 @@ impl MicroBatch {
 
 /// The sums over the batch of one optimizer step.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Accumulated {
+pub struct BatchStatistics {
     /// The loss.
     pub loss: f64,
     /// The objective's metrics.
@@ -79,7 +79,7 @@ pub fn accumulate_gradients(
     objective: &dyn Objective,
     micro_batches: &[MicroBatch],
     temperature: f32,
-) -> Result<Accumulated> {
+) -> Result<BatchStatistics> {
     let totals = BatchTotals::of(micro_batches.iter().flat_map(|m| m.lengths.iter().copied()), micro_batches.len());
     let kl_reference = match objective.needs().reference_kl {
         true => Some(reference.ok_or_else(no_reference)?),
@@ -108,7 +108,7 @@ pub fn accumulate_gradients(
             metrics.add_all(&sums);
         }
     }
-    Ok(Accumulated { loss, metrics, totals })
+    Ok(BatchStatistics { loss, metrics, totals })
 }
 
 fn no_reference() -> Error {

@@ -9,7 +9,7 @@
 use super::algorithm::Algorithm;
 use super::gradient_accumulation::{MicroBatch, accumulate_gradients};
 use super::job::ExampleId;
-use super::metrics::{Metrics, Sample};
+use super::metrics::{Metrics, SampleLine};
 use super::objective::{self, Objective, mean_and_std};
 use super::stall::StallSample;
 use super::state::{StepContext, StepReport};
@@ -140,9 +140,9 @@ fn step(
     metrics.push("kl", mean("kl"));
     metrics.push("entropy", mean("entropy"));
     metrics.push("ratio", mean("ratio"));
-    metrics.push("clip_low", mean("clipped_low"));
-    metrics.push("clip_high", mean("clipped_high"));
-    metrics.push("clip_fraction", (sums.metrics.get("clipped_low") + sums.metrics.get("clipped_high")) / tokens);
+    metrics.push("clip_ratio_low", mean("clipped_low"));
+    metrics.push("clip_ratio_high", mean("clipped_high"));
+    metrics.push("clip_ratio", (sums.metrics.get("clipped_low") + sums.metrics.get("clipped_high")) / tokens);
     let sequences = micro_batches.iter().flat_map(|m| m.sequences());
     let report = StepReport {
         loss: sums.loss,
@@ -197,7 +197,7 @@ fn sample_groups(
         &job.responder(),
         &Prompts::encoded(job.train, &indices, &prompts),
         &SampleOptions {
-            samples: rollout.num_generations,
+            num_generations: rollout.num_generations,
             sampling: &rollout.sampling(job.config.train.seed),
             stream: ("rollout", &position),
         },
@@ -224,7 +224,7 @@ fn describe(groups: &[Group], prompts_drawn: usize) -> Metrics {
         m.push(term.metric, rewards().map(|r| r.terms[i]).sum::<f64>() / n);
     }
     m.push("reward_std", groups.iter().map(Group::reward_std).sum::<f64>() / count);
-    m.push("zero_variance_groups", groups.iter().filter(|g| g.reward_std() == 0.0).count() as f64 / count);
+    m.push("frac_reward_zero_std", groups.iter().filter(|g| g.reward_std() == 0.0).count() as f64 / count);
     m.push("prompts_drawn", prompts_drawn as f64);
     m.push("format_failures", responses().filter(|r| !r.score.well_formed).count() as f64 / n);
     m.push("unparsed", responses().filter(|r| !r.score.parsed).count() as f64 / n);
@@ -236,10 +236,10 @@ fn describe(groups: &[Group], prompts_drawn: usize) -> Metrics {
 
 /// Log two responses of the first group at the first round and around every evaluation.
 fn log_responses(ctx: &mut StepContext<'_>, groups: &[Group]) -> Result<()> {
-    let (every, step) = (ctx.job.config.eval.every.max(1), ctx.state.step);
+    let (every, step) = (ctx.job.config.eval.steps.max(1), ctx.state.step);
     let due = step == 0 || step / every != (step + ctx.job.config.steps_per_round()) / every;
     let Some(group) = groups.first().filter(|_| due) else { return Ok(()) };
-    let sample = |(response, reward): (&ScoredResponse, &Reward)| Sample {
+    let sample = |(response, reward): (&ScoredResponse, &Reward)| SampleLine {
         step,
         source: "rollout",
         id: group.id.clone(),
@@ -248,6 +248,6 @@ fn log_responses(ctx: &mut StepContext<'_>, groups: &[Group]) -> Result<()> {
         reward: Some(reward.total),
         score: response.score.clone(),
     };
-    let samples: Vec<Sample> = group.responses.iter().zip(&group.rewards).take(2).map(sample).collect();
+    let samples: Vec<SampleLine> = group.responses.iter().zip(&group.rewards).take(2).map(sample).collect();
     ctx.log_responses(&samples)
 }

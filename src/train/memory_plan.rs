@@ -152,7 +152,7 @@ fn micro_batch(job: &TrainJob<'_>, round: &[Sequence]) -> Vec<Sequence> {
 /// The prompts of the largest batch of the evaluations on the way, if there are any.
 fn evaluated(job: &TrainJob<'_>) -> Result<Vec<Arc<Prompt>>> {
     let settings = &job.config.eval;
-    let Some(task) = job.validation.filter(|_| settings.every > 0) else { return Ok(Vec::new()) };
+    let Some(task) = job.validation.filter(|_| settings.steps > 0) else { return Ok(Vec::new()) };
     let count = if settings.limit == 0 { task.len() } else { settings.limit.min(task.len()) };
     let wanted = candidates_among(task, count, settings.batch_size);
     let size = |&i: &usize| example_size(task, job.encoder, i).map(|size| (size.tokens + size.patches, i));

@@ -46,7 +46,7 @@ pub(super) fn line(step: usize, metrics: &Metrics) -> Map<String, Value> {
 
 /// A response kept for people to read: a line of `samples.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Sample {
+pub struct SampleLine {
     /// Optimizer steps made when it was sampled.
     pub step: usize,
     /// `rollout`, `resample` or `eval`.
@@ -98,7 +98,7 @@ impl Log {
     }
 
     /// Keep a response.
-    pub fn keep(&mut self, sample: &Sample) -> Result<()> {
+    pub fn keep(&mut self, sample: &SampleLine) -> Result<()> {
         self.samples.append(&[sample])
     }
 

@@ -6,12 +6,12 @@
 //! the same bytes as one that was never stopped.
 
 use super::job::ExampleId;
-use super::metrics::{Metrics, Sample};
+use super::metrics::{Metrics, SampleLine};
 use super::sample_buffer::{SampleBuffer, SampledResponse};
 use super::state::StepContext;
 use crate::data::Cursor;
 use crate::model::Sequence;
-use crate::sampling::rollout::{Answer, Candidate, Keep, Selection, SelectionCounts};
+use crate::sampling::rollout::{Candidate, FinalAnswer, Keep, RolloutSelection, SelectionCounts};
 use crate::sampling::{Prompts, SampleOptions, sample_in_batches};
 use crate::{Error, Result};
 
@@ -74,7 +74,7 @@ struct Sampled {
     /// Responses that are correct, kept or not.
     correct: usize,
     /// A few for people to read.
-    logged: Vec<Sample>,
+    logged: Vec<SampleLine>,
 }
 
 fn sample(ctx: &StepContext<'_>, examples: &[usize]) -> Result<Sampled> {
@@ -87,20 +87,24 @@ fn sample(ctx: &StepContext<'_>, examples: &[usize]) -> Result<Sampled> {
         &job.responder(),
         &Prompts::new(job.train, examples),
         &SampleOptions {
-            samples: rollout.num_generations,
+            num_generations: rollout.num_generations,
             sampling: &rollout.sampling(config.train.seed),
             // The name is part of every result: another one would draw other responses.
             stream: ("refresh", &[step as u64]),
         },
         if rollout.batch_size == 0 { config.examples_per_round() } else { rollout.batch_size },
     )?;
-    let selection = Selection { keep: Keep::Correct, cap: Some(sft.max_per_prompt), answer: Answer::Sampled };
+    let selection = RolloutSelection {
+        keep: Keep::Correct,
+        max_per_prompt: Some(sft.max_per_prompt),
+        answer: FinalAnswer::Sampled,
+    };
     let mut sampled = Sampled { kept: Vec::new(), counts: SelectionCounts::default(), correct: 0, logged: Vec::new() };
     for (&example, group) in examples.iter().zip(groups) {
         sampled.correct += group.iter().filter(|r| r.score.correct).count();
         let record = job.train.example(example)?;
         if sampled.logged.is_empty() {
-            sampled.logged.extend(group.iter().take(2).map(|r| Sample {
+            sampled.logged.extend(group.iter().take(2).map(|r| SampleLine {
                 step,
                 source: "resample",
                 id: record.id.clone(),

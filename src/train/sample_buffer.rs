@@ -1,6 +1,6 @@
 //! The correct responses of the model itself that on-policy SFT trains on between two samplings. Part of a checkpoint.
 
-use crate::data::{Cursor, Sampler};
+use crate::data::{Cursor, ExampleSampler};
 use crate::{Result, rng};
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ impl SampleBuffer {
     /// The next `n` responses. The responses are shuffled again each time all have been used.
     pub fn next_batch(&mut self, n: usize, seed: u64) -> Result<Vec<SampledResponse>> {
         let seed = rng::stream(seed, "pool", &[self.step as u64]).next_u64();
-        let mut sampler = Sampler::resume(self.responses.len(), seed, self.cursor)?;
+        let mut sampler = ExampleSampler::resume(self.responses.len(), seed, self.cursor)?;
         let batch = sampler.next_batch(n).into_iter().map(|i| self.responses[i].clone()).collect();
         self.cursor = sampler.cursor();
         Ok(batch)

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::io::toml::to_toml;
-use crate::model::Sampling;
+use crate::model::SamplingParams;
 use serde::{Deserialize, Serialize};
 
 /// How the model is trained.
@@ -180,7 +180,7 @@ pub struct TrainSettings {
     pub gradient_checkpointing: bool,
     /// `f32`, or `bf16` for products with working copies of the weights in bf16.
     #[serde(default)]
-    pub dtype: crate::model::Compute,
+    pub dtype: crate::model::ComputeDtype,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// Shape of the learning rate after the warm-up.
@@ -202,7 +202,7 @@ pub struct TrainSettings {
     /// Longest prompt + response in tokens; a longer example is refused by id before training. 0 for no check.
     pub max_length: usize,
     /// Steps between checkpoints; 0 for only the last.
-    pub save_every: usize,
+    pub save_steps: usize,
     /// Checkpoints kept; the oldest are removed first.
     pub save_total_limit: usize,
 }
@@ -212,7 +212,7 @@ pub struct TrainSettings {
 #[serde(deny_unknown_fields)]
 pub struct EvalSettings {
     /// Steps between evaluations, also before the first step and after the last; 0 for none.
-    pub every: usize,
+    pub steps: usize,
     /// Validation examples used (the first ones); 0 for all.
     pub limit: usize,
     /// Prompts generated for at a time.
@@ -243,9 +243,9 @@ pub struct RolloutSettings {
 
 impl RolloutSettings {
     /// How tokens are chosen, in a run with this seed.
-    pub fn sampling(&self, seed: u64) -> Sampling {
+    pub fn sampling(&self, seed: u64) -> SamplingParams {
         let RolloutSettings { max_new_tokens, temperature, top_p, top_k, .. } = *self;
-        Sampling { max_new_tokens, temperature, top_p, top_k, seed }
+        SamplingParams { max_new_tokens, temperature, top_p, top_k, seed }
     }
 }
 
@@ -328,10 +328,10 @@ impl TrainConfig {
                 max_length: 0,
                 gradient_checkpointing: false,
                 dtype: Default::default(),
-                save_every: 100,
+                save_steps: 100,
                 save_total_limit: 2,
             },
-            eval: EvalSettings { every: 100, limit: 64, batch_size: 16, max_new_tokens: 512, log_responses: 4 },
+            eval: EvalSettings { steps: 100, limit: 64, batch_size: 16, max_new_tokens: 512, log_responses: 4 },
             lora: None,
             sft: (!rft).then(SftSettings::default),
             rollout: rft.then(RolloutSettings::default),

@@ -4,7 +4,7 @@ use super::batch_sampler::BatchSampler;
 use super::callback::TrainerCallback;
 use super::gradient_check::check_gradients;
 use super::job::{ExampleId, TrainJob};
-use super::metrics::{Log, LogSizes, Metrics, Sample};
+use super::metrics::{Log, LogSizes, Metrics, SampleLine};
 use super::optimizer::{AdamW, name_some, norm_of};
 use super::prefetch::Prefetcher;
 use super::sample_buffer::SampleBuffer;
@@ -137,7 +137,7 @@ impl StepContext<'_> {
     }
 
     /// Log responses for people to read.
-    pub fn log_responses(&mut self, samples: &[Sample]) -> Result<()> {
+    pub fn log_responses(&mut self, samples: &[SampleLine]) -> Result<()> {
         self.log.as_mut().map_or(Ok(()), |log| samples.iter().try_for_each(|s| log.keep(s)))
     }
 }

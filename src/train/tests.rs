@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use toy::{Digits, Puzzles, Toy};
 
 const SFT: &[&str] =
-    &["train.steps=20", "train.batch_size=4", "train.learning_rate=0.2", "train.save_every=7", "eval.every=10"];
+    &["train.steps=20", "train.batch_size=4", "train.learning_rate=0.2", "train.save_steps=7", "eval.steps=10"];
 const ON_POLICY: &[&str] = &["sft.resample_every=4", "rollout.num_generations=48", "rollout.max_new_tokens=5"];
 
 fn config(sets: &[&[&str]]) -> TrainConfig {

@@ -5,7 +5,6 @@ use super::batch_sampler::BatchSampler;
 use super::callback::{Silent, TrainerCallback};
 use super::checkpoint::{self, Checkpoint};
 use super::disk_space::DiskGuard;
-use super::evaluate::evaluate;
 use super::example_sizes::{check_lengths, example_sizes};
 use super::freeze::freeze;
 use super::gradient_check;
@@ -18,6 +17,7 @@ use super::prefetch::Prefetcher;
 use super::run_dir::{RunDir, RunSummary};
 use super::sft::Sft;
 use super::state::StepContext;
+use super::validation::evaluate;
 use crate::io::files;
 use crate::train::settings::Method;
 use crate::{Error, Result};
@@ -93,7 +93,7 @@ pub fn train(
             // The gradients are checked at the first step if it shows them all. Otherwise, or if an evaluation comes first, a pass of
             // their own checks them, so that a run that cannot work has measured nothing.
             let first = sampler.peek_dataset(config.train.batch_size.min(examples));
-            let evaluates = config.eval.every > 0 && job.validation.is_some_and(|t| !t.is_empty());
+            let evaluates = config.eval.steps > 0 && job.validation.is_some_and(|t| !t.is_empty());
             check_gradients = algorithm.first_step_has_all_gradients()
                 && !evaluates
                 && gradient_check::reaches_all_parameters(job, &first);
@@ -125,7 +125,7 @@ impl Trainer<'_> {
         let (job, config) = (self.ctx.job, self.ctx.job.config);
         self.ctx.callback.start(self.ctx.state.step, self.ctx.total);
         let mut last_evaluation = None;
-        if is_new && config.eval.every > 0 {
+        if is_new && config.eval.steps > 0 {
             self.evaluate()?;
         }
         while self.ctx.state.step < self.ctx.total {
@@ -141,10 +141,10 @@ impl Trainer<'_> {
             let step = ctx.state.step;
             let due = |every: usize| every > 0 && step / every > before / every;
             let done = step >= ctx.total;
-            if due(config.eval.every) || (done && config.eval.every > 0) {
+            if due(config.eval.steps) || (done && config.eval.steps > 0) {
                 last_evaluation = self.evaluate()?;
             }
-            if (due(config.train.save_every) || done) && !self.save()? {
+            if (due(config.train.save_steps) || done) && !self.save()? {
                 return Ok(self.stopped());
             }
         }

@@ -4,8 +4,8 @@ use crate::{alone, highest};
 use candle_core::Device;
 use jigsaw::model::init::{Preset, write_checkpoint};
 use jigsaw::model::{
-    Compute, ImageInput, LanguageModel as _, MemoryFootprint as _, Model, ModelLoader, Prompt, Sampling, Sequence,
-    TokenGrads, TokenStats,
+    ComputeDtype, ImageInput, LanguageModel as _, MemoryFootprint as _, Model, ModelLoader, Prompt, SamplingParams,
+    Sequence, TokenGrads, TokenStats,
 };
 use std::sync::Arc;
 
@@ -84,7 +84,7 @@ fn generation_holds_what_is_planned() {
         ("many", (0..4).map(|i| prompt(&model, 100 + 20 * i, 12)).collect(), 8, 60),
         ("more than are taken in at once", (0..60).map(|i| prompt(&model, 120 + i, 8)).collect(), 2, 20),
     ] {
-        let sampling = Sampling { temperature: 1.0, ..Sampling::greedy(new) };
+        let sampling = SamplingParams { temperature: 1.0, ..SamplingParams::greedy(new) };
         let (held, _) = highest(|| model.generate(&prompts, samples, &sampling, &[], &[]).unwrap());
         cases.push((what.to_string(), (held, model.generate_bytes(&prompts, samples, new))));
     }
@@ -96,12 +96,13 @@ fn a_wave_that_is_filled_in_several_goes_has_the_responses_of_the_kernels() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     write_checkpoint(dir.path(), Preset::Tiny, 1).unwrap();
-    let fused = ModelLoader::new(&Device::Cpu, Compute::F32).frozen(dir.path()).unwrap();
-    let composed = ModelLoader::new(&Device::Cpu, Compute::F32).frozen(dir.path()).unwrap().without_fused_kernels();
+    let fused = ModelLoader::new(&Device::Cpu, ComputeDtype::F32).frozen(dir.path()).unwrap();
+    let composed =
+        ModelLoader::new(&Device::Cpu, ComputeDtype::F32).frozen(dir.path()).unwrap().without_fused_kernels();
     // More tokens than are taken in at once, in prompts that get longer.
     let prompts: Vec<Arc<Prompt>> = (0..40).map(|i| prompt(&fused, 200 + i, 8)).collect();
     assert!(prompts.iter().map(|p| p.ids.len()).sum::<usize>() > 8192);
-    let sampling = Sampling { temperature: 1.0, seed: 5, ..Sampling::greedy(6) };
+    let sampling = SamplingParams { temperature: 1.0, seed: 5, ..SamplingParams::greedy(6) };
     let [here, there] = [&fused, &composed].map(|m| m.generate(&prompts, 2, &sampling, &[300, 301], &[]).unwrap());
     for (here, there) in here.iter().flatten().zip(there.iter().flatten()) {
         assert_eq!(here.ids, there.ids);

@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use jigsaw::eval::{BaseSamples, Comparison, Divergence, PromptDivergence, token_divergences};
 use jigsaw::model::init::{Preset, write_checkpoint};
 use jigsaw::model::{LanguageModel, Model, Predictor};
-use jigsaw::model::{Prompt, Sampling, Sequence};
+use jigsaw::model::{Prompt, SamplingParams, Sequence};
 use jigsaw::sampling::ScoredResponse;
 use jigsaw::tasks::Task;
 use jigsaw::tasks::encode_example;
@@ -90,7 +90,7 @@ fn the_estimate_is_right_on_average_and_steadier_than_monte_carlo() {
         (0..PROMPTS as u32).map(|k| Arc::new(Prompt { ids: vec![k], images: Vec::new() })).collect();
     let mut plain = Vec::new();
     for seed in 0..400 {
-        let sampling = Sampling { max_new_tokens: 5, temperature: 1.0, top_p: 1.0, top_k: 0, seed: 1000 + seed };
+        let sampling = SamplingParams { max_new_tokens: 5, temperature: 1.0, top_p: 1.0, top_k: 0, seed: 1000 + seed };
         let responses = base.generate(&prompts, 1, &sampling, &[0], &[]).unwrap();
         let batch: Vec<Sequence> = prompts
             .iter()

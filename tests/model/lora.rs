@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use jigsaw::data::Message;
 use jigsaw::model::lora::merge;
 use jigsaw::model::tensor_file::TensorFile;
-use jigsaw::model::{Compute, LanguageModel as _, Model, ModelLoader};
+use jigsaw::model::{ComputeDtype, LanguageModel as _, Model, ModelLoader};
 use jigsaw::model::{Processor, Sequence, TokenGrads};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -88,7 +88,7 @@ fn an_adapter_merged_into_its_base_computes_the_same() {
     let dir = tempfile::tempdir().unwrap();
     for case in CASES {
         let out = dir.path().join(case);
-        merge(&adapter(case), &out, jigsaw::model::convert_dtype::Precision::F32, false).unwrap();
+        merge(&adapter(case), &out, jigsaw::model::convert_dtype::WeightDtype::F32, false).unwrap();
         let (merged, adapted) = (
             jigsaw::model::load(&out, &common::device()).unwrap(),
             jigsaw::model::load(&adapter(case), &common::device()).unwrap(),
@@ -97,7 +97,7 @@ fn an_adapter_merged_into_its_base_computes_the_same() {
         assert!(!merged.is_adapted());
         assert!(far(&logprobs(&merged, &sequences), &logprobs(&adapted, &sequences)) < 1e-5);
         assert!(
-            merge(&adapter(case), &out, jigsaw::model::convert_dtype::Precision::F32, false).unwrap_err().exit_code()
+            merge(&adapter(case), &out, jigsaw::model::convert_dtype::WeightDtype::F32, false).unwrap_err().exit_code()
                 == 2
         );
     }
@@ -106,7 +106,7 @@ fn an_adapter_merged_into_its_base_computes_the_same() {
 #[test]
 fn an_adapter_is_written_as_it_was_read_and_models_share_their_base() {
     let dir = tempfile::tempdir().unwrap();
-    let loader = ModelLoader::new(&common::device(), Compute::F32);
+    let loader = ModelLoader::new(&common::device(), ComputeDtype::F32);
     for case in CASES {
         let (a, b) = (
             loader.trainable(&adapter(case), &[]).unwrap(),
@@ -257,8 +257,8 @@ fn adapters_are_trained_resumed_evaluated_and_merged_from_the_command_line() {
     let base = base.display();
     done(at, "gen --images scenes --grid 2x1 --count 24 --split 2,1,1 --out data");
     let common = format!(
-        "train --model {base} --data data --set lora.rank=4 --set train.batch_size=2 --set train.learning_rate=1e-2 --set train.save_every=2 \
-         --set eval.every=0 --set train.save_total_limit=9"
+        "train --model {base} --data data --set lora.rank=4 --set train.batch_size=2 --set train.learning_rate=1e-2 --set train.save_steps=2 \
+         --set eval.steps=0 --set train.save_total_limit=9"
     );
     for (name, method) in [
         ("sft", "--method sft --set lora.dropout=0.2 --set train.gradient_checkpointing=true"),
@@ -291,11 +291,11 @@ fn adapters_are_trained_resumed_evaluated_and_merged_from_the_command_line() {
     let compared = done(
         at,
         &format!(
-            "eval --model sft-whole/checkpoints/step-00000002 sft-whole/model --baseline {base} --data data --kl 3 --max-new-tokens 8 --out cost"
+            "eval --model sft-whole/checkpoints/step-00000002 sft-whole/model --baseline {base} --data data --kl-prompts 3 --max-new-tokens 8 --out cost"
         ),
     );
     assert!(compared.contains("new-task"), "{compared}");
-    done(at, "model merge-lora sft-whole/model --precision f32 --out merged");
+    done(at, "model merge-lora sft-whole/model --dtype f32 --out merged");
     for (model, out) in [("sft-whole/model", "a.jsonl"), ("merged", "b.jsonl")] {
         done(at, &format!("score --model {model} --data data --split test --out {out}"));
     }
@@ -308,7 +308,7 @@ fn adapters_are_trained_resumed_evaluated_and_merged_from_the_command_line() {
     };
     assert!(far(&scores("a.jsonl"), &scores("b.jsonl")) < 1e-4);
     // An adapter goes on training as it is.
-    let on = "train --method sft --model sft-whole/model --data data --set train.steps=2 --set eval.every=0 --out on";
+    let on = "train --method sft --model sft-whole/model --data data --set train.steps=2 --set eval.steps=0 --out on";
     done(at, on);
     assert!(at.join("on/model/adapter_config.json").exists());
     assert!(refused(at, &(on.replace("--out on", "--set lora.rank=2 --out on2"))).contains("merge-lora"));
@@ -326,7 +326,7 @@ fn adapters_are_trained_resumed_evaluated_and_merged_from_the_command_line() {
             at,
             &format!(
                 "train --method rft --model {model} --data data --set train.steps=2 --set train.batch_size=2 --set train.learning_rate=1e-2 \
-                 --set eval.every=0 --set rollout.num_generations=4 --set rollout.max_new_tokens=8 --set grpo.entropy_coef=0.05 --out {out}"
+                 --set eval.steps=0 --set rollout.num_generations=4 --set rollout.max_new_tokens=8 --set grpo.entropy_coef=0.05 --out {out}"
             ),
         );
         assert_eq!(said.matches("the adapter's lora_dropout, 0.2, is not used").count(), usize::from(told), "{said}");
@@ -339,7 +339,7 @@ fn adapters_are_trained_resumed_evaluated_and_merged_from_the_command_line() {
     assert!(said.contains("lora.target") && said.contains("q_proj"), "{said}");
     let said = refused(at, &(common.clone() + " --method rft --set lora.dropout=0.1 --out x"));
     assert!(said.contains("lora.dropout"), "{said}");
-    let said = refused(at, "model convert sft-whole/model --precision f16 --out y");
+    let said = refused(at, "model convert sft-whole/model --dtype f16 --out y");
     assert!(said.contains("merge-lora"), "{said}");
     let said = done(at, "model inspect sft-whole/model");
     assert!(said.contains("an adapter (LoRA)") && said.contains("28 linear maps"), "{said}");
@@ -363,7 +363,7 @@ fn frozen_weights_in_bf16_give_the_bytes_of_the_same_weights_in_f32() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path();
     let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/base-tiny");
-    done(at, &format!("model convert {} --precision bf16 --out base", base.display()));
+    done(at, &format!("model convert {} --dtype bf16 --out base", base.display()));
     // Pictures of more visual tokens than are multiplied in another order.
     done(at, "gen --images scenes --grid 3x2 --count 12 --split 1,1,1 --out data");
     let held = |how: &str, line: &str| {
@@ -380,10 +380,10 @@ fn frozen_weights_in_bf16_give_the_bytes_of_the_same_weights_in_f32() {
     for how in ["f32", "bf16"] {
         for line in [
             format!("score --model base --data data --out {how}.jsonl"),
-            format!("eval --model base --data data --max-new-tokens 12 --batch 3 --out eval-{how}"),
+            format!("eval --model base --data data --max-new-tokens 12 --batch-size 3 --out eval-{how}"),
             format!(
                 "train --method sft --model base --data data --set lora.rank=2 --set lora.target=all-linear --set train.steps=2 --set \
-                 train.batch_size=2 --set eval.every=0 --out train-{how}"
+                 train.batch_size=2 --set eval.steps=0 --out train-{how}"
             ),
         ] {
             let (code, said) = held(how, &line);

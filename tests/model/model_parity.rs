@@ -4,7 +4,7 @@
 use crate::common;
 use crate::common::Recorded;
 use candle_core::{DType, Device, Tensor};
-use jigsaw::model::{LanguageModel as _, Model, Prompt, Sampling, Sequence, TokenGrads, read_architecture};
+use jigsaw::model::{LanguageModel as _, Model, Prompt, SamplingParams, Sequence, TokenGrads, read_architecture};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -172,7 +172,7 @@ fn greedy_decoding_follows_the_logits_of_the_training_path() {
     let prompts = prompts(&case);
     for model in models(&case) {
         let pad = model.architecture().image_tokens().unwrap().image;
-        let got = model.generate(&prompts, 1, &Sampling::greedy(6), &[], &[3, pad]).unwrap();
+        let got = model.generate(&prompts, 1, &SamplingParams::greedy(6), &[], &[3, pad]).unwrap();
         for (prompt, got) in prompts.iter().zip(&got) {
             let mut sequence = (**prompt).clone();
             for (&id, &logprob) in got[0].ids.iter().zip(&got[0].logprobs) {
@@ -195,7 +195,7 @@ fn greedy_decoding_follows_the_logits_of_the_training_path() {
 fn samples_do_not_depend_on_what_else_is_decoded_and_differ_from_each_other() {
     let case = Case::open("two_images_untied");
     let prompts = prompts(&case);
-    let sampling = Sampling { max_new_tokens: 12, temperature: 1.0, top_p: 0.95, top_k: 0, seed: 5 };
+    let sampling = SamplingParams { max_new_tokens: 12, temperature: 1.0, top_p: 0.95, top_k: 0, seed: 5 };
     let eos: Vec<u32> = (0..20).collect();
     let [fused, composed] = models(&case);
     let together = fused.generate(&prompts, 5, &sampling, &eos, &[]).unwrap();
@@ -230,7 +230,7 @@ fn more_samples_than_slots_are_all_decoded() {
     let model = jigsaw::model::load(&case.dir, &common::device()).unwrap();
     let prompts: Vec<Arc<Prompt>> =
         (0..70).map(|i| Arc::new(Prompt { ids: vec![5, 6 + i % 9], images: vec![] })).collect();
-    let sampling = Sampling { max_new_tokens: 9, temperature: 1.0, top_p: 1.0, top_k: 0, seed: 2 };
+    let sampling = SamplingParams { max_new_tokens: 9, temperature: 1.0, top_p: 1.0, top_k: 0, seed: 2 };
     let eos: Vec<u32> = (0..40).collect();
     let many = model.generate(&prompts, 8, &sampling, &eos, &[]).unwrap();
     let few = model.generate(&prompts[..3], 8, &sampling, &eos, &[]).unwrap();

@@ -7,10 +7,10 @@ use jigsaw::data::Record;
 use jigsaw::model::init::{Preset, write_checkpoint};
 use jigsaw::model::{LanguageModel as _, Model, Prompt, Sequence, TokenGrads, all_reduce, load as load_model};
 use jigsaw::tasks::{Score, Task};
-use jigsaw::train::launch::{TrainRequest, launch};
 use jigsaw::train::metrics::Metrics;
 use jigsaw::train::run_dir::{ResumeState, RunDir, RunManifest};
 use jigsaw::train::settings::{Method, TrainConfig};
+use jigsaw::train::start::{TrainRequest, launch};
 use jigsaw::train::{TrainJob, TrainOutcome, TrainerCallback, train};
 use jigsaw::{Error, Result};
 use std::collections::BTreeMap;
@@ -198,7 +198,7 @@ fn toy_run(
     })
 }
 
-const TOY: &str = "train.steps=6 train.learning_rate=0.2 train.save_every=2 train.save_total_limit=9 eval.every=3";
+const TOY: &str = "train.steps=6 train.learning_rate=0.2 train.save_steps=2 train.save_total_limit=9 eval.steps=3";
 /// Seven examples to a step: no number of ranks divides it.
 const TOY_SFT: &str = "train.batch_size=7";
 const TOY_RFT: &str = "train.batch_size=3 rollout.num_generations=5 rollout.max_new_tokens=5 train.learning_rate=0.1";
@@ -220,7 +220,7 @@ fn toy_runs_do_not_depend_on_the_number_of_ranks() {
             vec![
                 TOY,
                 TOY_RFT,
-                "grpo.minibatches=2 grpo.num_iterations=2 grpo.dynamic_sampling=2 grpo.beta=0.1 train.steps=8 train.save_every=4",
+                "grpo.minibatches=2 grpo.num_iterations=2 grpo.dynamic_sampling=2 grpo.beta=0.1 train.steps=8 train.save_steps=4",
                 "train.gradient_accumulation_steps=2",
             ],
         ),
@@ -285,7 +285,7 @@ fn runs_of_the_tiny_model_do_not_depend_on_the_number_of_ranks() {
         ));
     }
     jigsaw(&format!("model init --out {}", at("tiny").display()));
-    let common = "train.steps=4 train.save_every=2 train.save_total_limit=9 train.learning_rate=1e-3 eval.every=2 eval.limit=3 \
+    let common = "train.steps=4 train.save_steps=2 train.save_total_limit=9 train.learning_rate=1e-3 eval.steps=2 eval.limit=3 \
                   eval.max_new_tokens=4";
     let replay = format!("sft.replay={}", at("replay").display());
     let rft = "train.batch_size=9 rollout.num_generations=3 rollout.max_new_tokens=6 eval.limit=2";
@@ -303,7 +303,7 @@ fn runs_of_the_tiny_model_do_not_depend_on_the_number_of_ranks() {
             vec![
                 common,
                 rft,
-                "grpo.beta=0.1 grpo.minibatches=2 grpo.num_iterations=2 train.steps=8 train.save_every=4",
+                "grpo.beta=0.1 grpo.minibatches=2 grpo.num_iterations=2 train.steps=8 train.save_steps=4",
             ],
         ),
         (

@@ -3,11 +3,11 @@
 use crate::common;
 use crate::common::Recorded;
 use jigsaw::comm::Single;
-use jigsaw::model::convert_dtype::{Precision, convert};
+use jigsaw::model::convert_dtype::{WeightDtype, convert};
 use jigsaw::model::init::{Preset, write_checkpoint};
-use jigsaw::model::{Compute, LanguageModel as _, Model, ModelLoader, Prompt, Sequence};
+use jigsaw::model::{ComputeDtype, LanguageModel as _, Model, ModelLoader, Prompt, Sequence};
 use jigsaw::nn::Parameter;
-use jigsaw::train::gradient_accumulation::{Accumulated, MicroBatch, accumulate_gradients};
+use jigsaw::train::gradient_accumulation::{BatchStatistics, MicroBatch, accumulate_gradients};
 use jigsaw::train::objective::Nll;
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::schedule::learning_rate;
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 /// Loss and gradient norm of every step and the weights after the last, against torch, transformers and torch's AdamW.
 /// Add the gradient of the mean negative log-likelihood.
-fn accumulate(model: &Model, micro_batches: &[&[Sequence]]) -> Accumulated {
+fn accumulate(model: &Model, micro_batches: &[&[Sequence]]) -> BatchStatistics {
     let micro_batches: Vec<MicroBatch> = micro_batches.iter().map(|m| MicroBatch::new(m)).collect();
     accumulate_gradients(&Single, model, None, &Nll::default(), &micro_batches, 1.0).unwrap()
 }
@@ -88,7 +88,7 @@ fn working_copies_in_bf16_compute_as_rounded_weights_and_the_masters_take_the_gr
     let dir = tempfile::tempdir().unwrap();
     let [whole, half] = ["whole", "half"].map(|name| dir.path().join(name));
     write_checkpoint(&whole, Preset::Tiny, 1).unwrap();
-    convert(&whole, &half, Precision::Bf16, false).unwrap();
+    convert(&whole, &half, WeightDtype::Bf16, false).unwrap();
     let record = common::json("training/sft.json");
     let recorded = Recorded::open("training/sft.safetensors", &record);
     let prompt = |i: usize| {
@@ -99,7 +99,7 @@ fn working_copies_in_bf16_compute_as_rounded_weights_and_the_masters_take_the_gr
         (0..2).map(|i| Sequence { prompt: prompt(i), response: vec![40, 41, 42, 43, 44] }).collect();
     for fused in [true, false] {
         let form = |model: Model| if fused { model } else { model.without_fused_kernels() };
-        let mixed = ModelLoader::new(&common::device(), Compute::Bf16).trainable(&whole, &[]).unwrap();
+        let mixed = ModelLoader::new(&common::device(), ComputeDtype::Bf16).trainable(&whole, &[]).unwrap();
         let (mixed, rounded) = (form(mixed), form(jigsaw::model::load(&half, &common::device()).unwrap()));
         let exact = form(jigsaw::model::load(&whole, &common::device()).unwrap());
         let scores = [&mixed, &rounded, &exact].map(|model| model.score(&batch, 1.0).unwrap().logprobs);
@@ -156,7 +156,7 @@ fn a_run_killed_again_and_again_ends_with_the_bytes_of_one_that_was_not() {
     succeed(&words(&format!("model init --out {}", at("tiny").display())));
     let common = format!(
         "train --model {} --data {} --set train.steps=12 --set train.batch_size=2 --set train.gradient_accumulation_steps=2 \
-         --set train.save_every=2 --set train.learning_rate=1e-3 --set train.save_total_limit=9 --set eval.limit=2 --set eval.every=6 --set eval.max_new_tokens=4",
+         --set train.save_steps=2 --set train.learning_rate=1e-3 --set train.save_total_limit=9 --set eval.limit=2 --set eval.steps=6 --set eval.max_new_tokens=4",
         at("tiny").display(),
         at("data").display()
     );
@@ -225,7 +225,7 @@ fn a_vision_tower_that_no_example_reaches_must_be_frozen_and_one_image_is_enough
         let train = |data: &str, more: &str| {
             let line = format!(
                 "train --method {method} --model {} --data {} --out {}{more} --set train.steps=2 --set train.batch_size=2 \
-                 --set eval.every=0",
+                 --set eval.steps=0",
                 at("tiny").display(),
                 at(data).display(),
                 run.display()
@@ -302,7 +302,7 @@ fn a_signal_finishes_the_step_and_saves_and_wrong_usage_exits_with_2() {
     )));
     succeed(&words(&format!("model init --out {}", at("tiny").display())));
     let args = words(&format!(
-        "train --method sft --model {} --data {} --out {} --set train.steps=100000 --set eval.every=0",
+        "train --method sft --model {} --data {} --out {} --set train.steps=100000 --set eval.steps=0",
         at("tiny").display(),
         at("data").display(),
         at("run").display()

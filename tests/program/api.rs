@@ -307,7 +307,8 @@ fn a_refused_prompt_counts_as_unanswered_and_stops_nothing() {
     done(dir, "eval --rescore --out out");
     assert_eq!(result()["faults"]["no text from the server"], 1);
 
-    let line = format!("rollout --teacher {} --teacher-model m --data data --split test --samples 1", server.url);
+    let line =
+        format!("rollout --teacher {} --teacher-model m --data data --split test --num-generations 1", server.url);
     let table = done(dir, &format!("{line} --keep all --concurrency 1 --out rollouts"));
     for expected in [
         "dropped: refused by the server",

@@ -276,7 +276,7 @@ fn a_run_goes_on_with_the_image_settings_that_it_began_with_alone() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     copy(&dir.join("model"));
-    let train = "train --method sft --model model --data data --set train.steps=1 --set train.batch_size=1 --set eval.every=0 --out run";
+    let train = "train --method sft --model model --data data --set train.steps=1 --set train.batch_size=1 --set eval.steps=0 --out run";
     for line in ["gen --images scenes --grid 1x2 --count 6 --split 0.5,0,0.5 --out data", train] {
         let output = jigsaw(dir, line);
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
@@ -329,7 +329,7 @@ fn a_tied_head_that_is_stored_again_and_differs_is_refused_before_any_work() {
         "train --method sft --model model --data data --out out",
         "eval --model model --data data --out out",
         "score --model model --data data --out out/s.jsonl",
-        "model convert model --precision f32 --out out",
+        "model convert model --dtype f32 --out out",
     ] {
         let output = jigsaw(dir, line);
         let message = String::from_utf8_lossy(&output.stderr);

@@ -46,7 +46,7 @@ fn several_benchmarks_are_evaluated_resumed_printed_and_scored_again() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     prepare(dir);
-    let table = done(dir, &format!("{COMMON} --batch 3 --out out"));
+    let table = done(dir, &format!("{COMMON} --batch-size 3 --out out"));
     for expected in
         ["bench", "95 % interval", "lenient", "unparsed", "tokens/s", "mme", "own", "existence: 0.0", "out/results.csv"]
     {
@@ -65,7 +65,7 @@ fn several_benchmarks_are_evaluated_resumed_printed_and_scored_again() {
     let responses = fs::read(dir.join("out/mme/responses.jsonl")).unwrap();
     fs::write(dir.join("out/mme/responses.jsonl"), &responses[..responses.len() * 2 / 3]).unwrap();
     fs::remove_file(dir.join("out/mme/result.json")).unwrap();
-    done(dir, &format!("{COMMON} --batch 5 --out out"));
+    done(dir, &format!("{COMMON} --batch-size 5 --out out"));
     assert_eq!(fs::read(dir.join("out/mme/responses.jsonl")).unwrap(), responses);
 
     // A gold answer put right: refused as it is, scored again on request.

@@ -21,7 +21,7 @@ fn eval_prints_a_table_keeps_responses_and_refuses_another_evaluation_in_its_pla
     let dir = temporary.path();
     prepare(dir);
     let common = ["eval", "--model", "model", "--data", "data", "--max-new-tokens", "4", "--out", "out"];
-    let table = done(dir, &[&common[..], &["--batch", "3"]].concat());
+    let table = done(dir, &[&common[..], &["--batch-size", "3"]].concat());
     for expected in ["whole answer right", "95 % interval", "guessing 100.0 %", "10 examples", "out/result.json"] {
         assert!(table.contains(expected), "{expected:?} is missing in:\n{table}");
     }
@@ -31,7 +31,7 @@ fn eval_prints_a_table_keeps_responses_and_refuses_another_evaluation_in_its_pla
     // Interrupted in the middle of a line, it ends the same; in batches of another size, too.
     fs::write(dir.join("out/responses.jsonl"), &responses[..responses.len() * 2 / 3]).unwrap();
     fs::remove_file(dir.join("out/result.json")).unwrap();
-    done(dir, &[&common[..], &["--batch", "7"]].concat());
+    done(dir, &[&common[..], &["--batch-size", "7"]].concat());
     assert_eq!(fs::read(dir.join("out/responses.jsonl")).unwrap(), responses);
 
     let message = refused(dir, &[&common[..], &["--limit", "5"]].concat());
@@ -51,7 +51,7 @@ fn score_gives_each_response_token_its_log_probability_whatever_the_batch() {
     let dir = temporary.path();
     prepare(dir);
     let of = |batch: &str, out: &str| {
-        done(dir, &["score", "--model", "model", "--data", "data", "--batch", batch, "--out", out]);
+        done(dir, &["score", "--model", "model", "--data", "data", "--batch-size", batch, "--out", out]);
         rows(&dir.join(out))
     };
     let (one, many) = (of("1", "one.jsonl"), of("4", "deep/many.jsonl"));

@@ -51,8 +51,18 @@ fn prepare(dir: &Path) {
     fs::write(dir.join("questions.tsv"), questions(&answers)).unwrap();
 }
 
-const COMMON: [&str; 10] =
-    ["--data", "puzzles", "--bench", "asked=questions.tsv:exact", "--max-new-tokens", "4", "--kl", "5", "--batch", "5"];
+const COMMON: [&str; 10] = [
+    "--data",
+    "puzzles",
+    "--bench",
+    "asked=questions.tsv:exact",
+    "--max-new-tokens",
+    "4",
+    "--kl-prompts",
+    "5",
+    "--batch-size",
+    "5",
+];
 
 fn compare<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&["eval"][..], more, &COMMON].concat()
@@ -170,8 +180,17 @@ fn several_models_go_side_by_side_and_models_that_read_otherwise_are_refused() {
     prepare(dir);
     done(dir, &["model", "init", "--preset", "tiny", "--out", "run/checkpoints/step-00000010", "--seed", "3"]);
     fs::write(dir.join("run/run.json"), r#"{"seed": 7, "data_hash": "3fa91c02ffff", "model_hash": ""}"#).unwrap();
-    let arguments =
-        ["--model", "run/checkpoints/step-00000010", "other", "--baseline", "base", "--kl", "0", "--out", "way"];
+    let arguments = [
+        "--model",
+        "run/checkpoints/step-00000010",
+        "other",
+        "--baseline",
+        "base",
+        "--kl-prompts",
+        "0",
+        "--out",
+        "way",
+    ];
     let arguments = [&["eval"][..], &arguments, &COMMON[..6]].concat();
     done(dir, &arguments);
     let found = forgetting(dir, "way");

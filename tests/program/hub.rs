@@ -350,7 +350,7 @@ fn an_adapter_names_its_base_by_its_name_and_is_used_from_the_cache_itself() {
     };
     done(&mut hub.jigsaw(home, "gen --images scenes --grid 1x2 --count 6 --split 0.5,0,0.5 --out data"));
     let train = |model: &str, out: &str| {
-        let sets = "--set lora.rank=2 --set train.steps=1 --set train.batch_size=1 --set eval.every=0";
+        let sets = "--set lora.rank=2 --set train.steps=1 --set train.batch_size=1 --set eval.steps=0";
         done(&mut hub.jigsaw(home, &format!("train --method sft --model {model} --data data {sets} --out {out}")));
         let about = std::fs::read(home.join(out).join("model/adapter_config.json")).unwrap();
         let about: Value = serde_json::from_slice(&about).unwrap();
@@ -373,12 +373,12 @@ fn an_adapter_names_its_base_by_its_name_and_is_used_from_the_cache_itself() {
     assert!(adapter.contains_key("config.json") && !adapter.contains_key("model.safetensors"));
     hub.change(|b| b.files = adapter);
     let other = tempfile::tempdir().unwrap();
-    done(&mut hub.jigsaw(other.path(), "model merge-lora acme/tiny --precision f32 --out merged"));
+    done(&mut hub.jigsaw(other.path(), "model merge-lora acme/tiny --dtype f32 --out merged"));
     assert!(other.path().join("merged/model.safetensors").is_file());
     hub.take();
     let offline = done(hub.jigsaw(other.path(), INSPECT).env("HF_HUB_OFFLINE", "1"));
     assert!(offline.contains("an adapter (LoRA)"), "{offline}");
-    let line = "model merge-lora acme/tiny --precision f32 --out again";
+    let line = "model merge-lora acme/tiny --dtype f32 --out again";
     done(hub.jigsaw(other.path(), line).env("HF_HUB_OFFLINE", "1"));
     assert!(hub.take().is_empty());
 }
@@ -400,11 +400,11 @@ fn every_command_takes_a_name() {
     for line in [
         "train --method sft --model acme/tiny --data data --set train.steps=1 --set train.batch_size=1 --out runs/sft",
         "eval --model acme/tiny --data data --limit 1 --max-new-tokens 2 --out runs/eval",
-        "eval --model runs/sft/model --baseline acme/tiny --data data --limit 1 --kl 1 --max-new-tokens 2 --out runs/compare",
+        "eval --model runs/sft/model --baseline acme/tiny --data data --limit 1 --kl-prompts 1 --max-new-tokens 2 --out runs/compare",
         "score --model acme/tiny --data data --out scores.jsonl",
-        "rollout --model acme/tiny --data data --limit 1 --samples 1 --keep all --max-new-tokens 64 --out runs/rollout",
+        "rollout --model acme/tiny --data data --limit 1 --num-generations 1 --keep all --max-new-tokens 64 --out runs/rollout",
         "dynamics --model acme/tiny --base acme/tiny --train a=data --prior b=data --pairs 1 --out runs/dynamics",
-        "model convert acme/tiny --precision f32 --out runs/f32",
+        "model convert acme/tiny --dtype f32 --out runs/f32",
         "model interpolate acme/tiny runs/f32 --alpha 0.5 --out runs/between",
     ] {
         succeeds(line);

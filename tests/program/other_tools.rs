@@ -40,7 +40,7 @@ fn prepare(dir: &Path) {
 }
 
 const TRAIN: &str =
-    "train --model model --method sft --set train.steps=4 --set train.batch_size=2 --set train.save_every=2";
+    "train --model model --method sft --set train.steps=4 --set train.batch_size=2 --set train.save_steps=2";
 
 #[test]
 fn conversations_of_other_tools_are_trained_on_evaluated_and_scored() {
@@ -62,7 +62,7 @@ fn conversations_of_other_tools_are_trained_on_evaluated_and_scored() {
     assert_eq!(rows(&dir.join("eval/responses.jsonl"))[5]["id"], "line-6");
     let (_, table) = done(
         dir,
-        "eval --model run/model --baseline model --data messages.jsonl --bench s=shared.jsonl --max-new-tokens 3 --kl 2 --out cost",
+        "eval --model run/model --baseline model --data messages.jsonl --bench s=shared.jsonl --max-new-tokens 3 --kl-prompts 2 --out cost",
     );
     assert!(dir.join("cost/forgetting.json").exists() && table.contains('s'), "{table}");
     done(dir, "eval --rescore --out eval");

@@ -30,27 +30,27 @@ split = "0.5,0,0.5"
 [rollouts.grpo]
 from = "rft"
 data = "thought"
-samples = 2
+num_generations = 2
 keep = "all"
 max_new_tokens = 48
 
 [regimes.rft]
 method = "rft"
 data = "thought"
-lr = 5e-5
-train = { steps = 2, batch_size = 2, warmup_steps = 0, save_every = 1, save_total_limit = 9 }
+learning_rate = 5e-5
+train = { steps = 2, batch_size = 2, warmup_steps = 0, save_steps = 1, save_total_limit = 9 }
 rollout = { num_generations = 2, max_new_tokens = 8 }
 
 [regimes.sft]
 method = "sft"
 data = "bare"
-lr = 1e-4
+learning_rate = 1e-4
 train = { steps = 2, batch_size = 4 }
 
 [eval]
 checkpoints = 1
 limit = 4
-kl = 2
+kl_prompts = 2
 max_new_tokens = 8
 "#;
 
@@ -145,7 +145,7 @@ fn a_study_runs_through_repeats_nothing_and_grows() {
         said(&other)
     );
 
-    let more = "\n[regimes.grpo-rollout]\nmethod = \"sft\"\ndata = \"grpo\"\nlr = 1e-4\ntrain = { steps = 1, batch_size = 2 }\n";
+    let more = "\n[regimes.grpo-rollout]\nmethod = \"sft\"\ndata = \"grpo\"\nlearning_rate = 1e-4\ntrain = { steps = 1, batch_size = 2 }\n";
     std::fs::write(place.config(), format!("{SMALL}{more}")).unwrap();
     let grown = place.run(&[]);
     assert!(grown.status.success(), "{}", said(&grown));
@@ -177,7 +177,7 @@ fn a_regime_with_data_of_its_own_has_the_dynamics_measured_again() {
         serde_json::from_slice::<serde_json::Value>(&key).unwrap()["key"]["order"].clone()
     };
     assert_eq!(order(), serde_json::json!(["bare", "pope-direct", "pope-think"]));
-    let more = "\n[regimes.thought-sft]\nmethod = \"sft\"\ndata = \"thought\"\nlr = 1e-4\ntrain = { steps = 1, batch_size = 2 }\n";
+    let more = "\n[regimes.thought-sft]\nmethod = \"sft\"\ndata = \"thought\"\nlearning_rate = 1e-4\ntrain = { steps = 1, batch_size = 2 }\n";
     std::fs::write(place.config(), format!("{measured}{more}")).unwrap();
     for _ in 0..2 {
         let grown = place.run(&[]);
@@ -208,7 +208,7 @@ fn a_file_of_settings_that_has_changed_is_refused_by_name() {
 #[test]
 fn a_killed_study_takes_its_processes_along_and_goes_on() {
     let place = Place::new();
-    let long = ["--set", "regimes.sft.train.steps=100000", "--set", "regimes.sft.train.save_every=1000"];
+    let long = ["--set", "regimes.sft.train.steps=100000", "--set", "regimes.sft.train.save_steps=1000"];
     let mut child = place.command(&long).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let metrics = place.out().join("runs/sft.lr-1e-4.seed-1/metrics.jsonl");
     let steps = || std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
@@ -239,7 +239,7 @@ fn a_killed_study_takes_its_processes_along_and_goes_on() {
 fn what_fails_is_named_and_the_rest_is_done() {
     let place = Place::new();
     // No response of two tokens is right: nothing is kept.
-    let more = "\n[regimes.grpo-rollout]\nmethod = \"sft\"\ndata = \"grpo\"\nlr = 1e-4\ntrain = { steps = 1, batch_size = 2 }\n";
+    let more = "\n[regimes.grpo-rollout]\nmethod = \"sft\"\ndata = \"grpo\"\nlearning_rate = 1e-4\ntrain = { steps = 1, batch_size = 2 }\n";
     let text = SMALL.replace("keep = \"all\"\nmax_new_tokens = 48", "max_new_tokens = 2");
     std::fs::write(place.config(), format!("{text}{more}")).unwrap();
     let output = place.run(&[]);

@@ -32,7 +32,7 @@ fn prepare(dir: &Path) {
 }
 
 const TRAIN: &str =
-    "train --model model --data text.jsonl --set train.steps=4 --set train.batch_size=2 --set train.save_every=2";
+    "train --model model --data text.jsonl --set train.steps=4 --set train.batch_size=2 --set train.save_steps=2";
 
 #[test]
 fn a_text_only_checkpoint_is_trained_scored_evaluated_and_inspected() {
@@ -79,8 +79,8 @@ fn a_text_only_adapter_is_trained_resumed_and_merged() {
     let about = json_of(&dir.join("whole/model/adapter_config.json"));
     assert!(about["target_modules"].as_str().unwrap().contains(r"model\.layers"), "{about}");
 
-    done(dir, "model merge-lora whole/model --precision f32 --out merged");
-    done(dir, "model convert merged --precision bf16 --out half");
+    done(dir, "model merge-lora whole/model --dtype f32 --out merged");
+    done(dir, "model convert merged --dtype bf16 --out half");
     done(dir, "model interpolate model merged --alpha 0.5 --out between");
     let score = |model: &str| {
         done(dir, &format!("score --model {model} --data text.jsonl --out {}.jsonl", model.replace('/', "-")));

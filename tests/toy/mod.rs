@@ -10,7 +10,7 @@ use image::RgbImage;
 use jigsaw::comm::{Communicator, share};
 use jigsaw::data::{Message, Record};
 use jigsaw::io::files::FileChecksum;
-use jigsaw::model::{Completion, LossFn, Prompt, Sampling, Sequence, TokenGrads, TokenStats};
+use jigsaw::model::{Completion, LossFn, Prompt, SamplingParams, Sequence, TokenGrads, TokenStats};
 use jigsaw::model::{LanguageModel, Predictions, Predictor, PromptEncoder, PromptSize};
 use jigsaw::nn::{LazyLogits, Parameter, kl_divergence};
 use jigsaw::tasks::{Score, Task};
@@ -189,7 +189,7 @@ impl LanguageModel for Toy {
         first: usize,
         prompts: &[Arc<Prompt>],
         samples: usize,
-        sampling: &Sampling,
+        sampling: &SamplingParams,
         eos: &[u32],
         banned: &[u32],
     ) -> Result<Vec<Vec<Completion>>> {

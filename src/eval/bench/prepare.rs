@@ -5,7 +5,7 @@ use crate::data::is_dataset;
 use crate::eval::evaluate_api::no_weights;
 use crate::model::PromptEncoder;
 use crate::model::hash_prompt_files;
-use crate::model::{Processor, Sampling};
+use crate::model::{Processor, SamplingParams};
 use crate::sampling::{SamplePlan, sampling_flags};
 use crate::tasks::benchmarks::{self, Pixels, Protocol};
 use crate::tasks::example_size;
@@ -20,7 +20,7 @@ pub struct BenchmarkSettings {
     /// Which examples, how often, how many at a time.
     pub plan: SamplePlan,
     /// How tokens are chosen; its `max_new_tokens` is not read.
-    pub sampling: Sampling,
+    pub sampling: SamplingParams,
     /// Longest response in tokens, in place of each benchmark's own.
     pub max_new_tokens: Option<usize>,
     /// Fewest pixels of a resized image, in place of each benchmark's own.
@@ -42,7 +42,7 @@ pub struct PreparedBenchmark {
     /// Which examples, how often, how many at a time.
     pub plan: SamplePlan,
     /// How tokens are chosen.
-    pub sampling: Sampling,
+    pub sampling: SamplingParams,
     pub(super) task: Box<dyn Task>,
     /// What reads its prompts; `None` if a server does.
     pub(super) reader: Option<Reader>,
@@ -189,7 +189,8 @@ fn finish(
     task: Box<dyn Task>,
     reader: Option<Reader>,
 ) -> PreparedBenchmark {
-    let sampling = Sampling { max_new_tokens: settings.max_new_tokens.unwrap_or(longest), ..settings.sampling.clone() };
+    let sampling =
+        SamplingParams { max_new_tokens: settings.max_new_tokens.unwrap_or(longest), ..settings.sampling.clone() };
     PreparedBenchmark {
         name: spec.name.clone(),
         protocol,
@@ -212,8 +213,8 @@ impl BenchmarkSettings {
             return Err(Error::input("--limit 0: there would be nothing to evaluate"));
         }
         for (flag, value) in [
-            ("--samples", Some(self.plan.samples)),
-            ("--batch", Some(self.plan.batch)),
+            ("--num-generations", Some(self.plan.num_generations)),
+            ("--batch-size", Some(self.plan.batch_size)),
             ("--max-new-tokens", self.max_new_tokens),
             ("--min-pixels", self.min_pixels),
             ("--max-pixels", self.max_pixels),
@@ -222,7 +223,7 @@ impl BenchmarkSettings {
                 return Err(Error::input(format!("{flag} 0: must be at least 1")));
             }
         }
-        sampling_flags::check(&self.sampling, self.plan.samples)
+        sampling_flags::check(&self.sampling, self.plan.num_generations)
     }
 
     /// The image size limits: the user's, else the benchmark's where they lie within the checkpoint's, else the checkpoint's.

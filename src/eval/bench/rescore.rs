@@ -65,9 +65,9 @@ fn rescore_one(dir: &Path, name: &str, progress: &mut dyn FnMut(&str, SampleProg
     let about = EvalInfo::read(dir)?.ok_or_else(missing)?;
     let task = task_of(&about)?;
     let key = &about.key;
-    let plan = SamplePlan { limit: Some(key.examples), samples: key.samples.max(1), batch: 1 };
+    let plan = SamplePlan { limit: Some(key.examples), num_generations: key.num_generations.max(1), batch_size: 1 };
     let now = SamplingKey::new(&key.model, &key.prompt, task.as_ref(), &plan, &key.sampling)?;
-    let now = SamplingKey { code: key.code.clone(), batch: key.batch, bench: key.bench.clone(), ..now };
+    let now = SamplingKey { code: key.code.clone(), batch_size: key.batch_size, bench: key.bench.clone(), ..now };
     if !key.differs_in_scoring_only(&now) {
         return Err(Error::input(format!(
             "{}: {} no longer asks what these responses answer (its prompts or images are others); evaluate it again with \
@@ -76,15 +76,15 @@ fn rescore_one(dir: &Path, name: &str, progress: &mut dyn FnMut(&str, SampleProg
             about.data.display()
         )));
     }
-    let mut outcomes = eval_dir::stored(dir, task.as_ref(), plan.samples)?;
+    let mut outcomes = eval_dir::stored(dir, task.as_ref(), plan.num_generations)?;
     // A response that a server refused stays unanswered.
     let answered = outcomes.par_iter_mut().filter(|outcome| outcome.score.unanswered().is_none());
     answered.for_each(|outcome| outcome.score = task.score(outcome.index, &outcome.response));
     let total = now.examples;
-    progress(name, progress_of(&outcomes, total, plan.samples));
+    progress(name, progress_of(&outcomes, total, plan.num_generations));
     let about = EvalInfo { key: now, ..about };
     let summary = match EvalResult::read(dir)? {
-        Some(before) if outcomes.len() == total * plan.samples => {
+        Some(before) if outcomes.len() == total * plan.num_generations => {
             Some(summary(task.as_ref(), &plan, &outcomes, &before.summary)?)
         }
         _ => None,
@@ -95,7 +95,7 @@ fn rescore_one(dir: &Path, name: &str, progress: &mut dyn FnMut(&str, SampleProg
 
 /// The new summary, with the time that the model took.
 fn summary(task: &dyn Task, plan: &SamplePlan, outcomes: &[ScoredResponse], before: &Summary) -> Result<Summary> {
-    let now = Summary::of_task(task, outcomes, plan.samples, 0, Duration::ZERO)?;
+    let now = Summary::of_task(task, outcomes, plan.num_generations, 0, Duration::ZERO)?;
     Ok(Summary { seconds: before.seconds, tokens_per_second: before.tokens_per_second, ..now })
 }
 

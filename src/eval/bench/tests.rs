@@ -4,7 +4,7 @@ use super::*;
 use crate::Result;
 use crate::eval::EvalResult;
 use crate::model::init::{Preset, write_checkpoint};
-use crate::model::{Compute, ModelLoader, Sampling};
+use crate::model::{ComputeDtype, ModelLoader, SamplingParams};
 use crate::sampling::SamplePlan;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -89,8 +89,8 @@ fn boxes() -> String {
 
 fn settings(batch: usize) -> BenchmarkSettings {
     BenchmarkSettings {
-        plan: SamplePlan { limit: None, samples: 1, batch },
-        sampling: Sampling::greedy(512),
+        plan: SamplePlan { limit: None, num_generations: 1, batch_size: batch },
+        sampling: SamplingParams::greedy(512),
         max_new_tokens: Some(5),
         min_pixels: None,
         max_pixels: None,
@@ -104,7 +104,7 @@ fn refusal<T>(result: Result<T>) -> String {
 }
 
 fn loader() -> ModelLoader {
-    ModelLoader::new(&Device::Cpu, Compute::F32)
+    ModelLoader::new(&Device::Cpu, ComputeDtype::F32)
 }
 
 #[test]

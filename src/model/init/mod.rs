@@ -4,7 +4,7 @@ mod tokenizer;
 
 use crate::io::files;
 use crate::model::architecture::Architecture;
-use crate::model::convert_dtype::{Precision, declare};
+use crate::model::convert_dtype::{WeightDtype, declare};
 use crate::model::qwen2::{self, TextConfig};
 use crate::model::qwen2_5_vl::config::{Config, VisionConfig};
 use crate::model::shapes::VisionShape;
@@ -66,10 +66,10 @@ impl Preset {
     }
 
     /// How its weights are stored, and the bounds of its images in pixels.
-    fn precision_and_pixels(self) -> (Precision, (usize, usize)) {
+    fn precision_and_pixels(self) -> (WeightDtype, (usize, usize)) {
         match self.is_published() {
-            true => (Precision::Bf16, PUBLISHED_PIXELS),
-            false => (Precision::F32, PIXELS),
+            true => (WeightDtype::Bf16, PUBLISHED_PIXELS),
+            false => (WeightDtype::F32, PIXELS),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::config;
 use super::settings::LoraSettings;
-use super::targets::Module;
+use super::targets::LoraModule;
 use crate::model::architecture::Architecture;
 use crate::nn::{Lora, Parameter};
 use crate::{Result, rng};
@@ -17,7 +17,7 @@ pub struct Adapter {
     /// What `adapter_config.json` says.
     pub(super) about: Value,
     /// Of each adapted module, by the order of the architecture.
-    pub(super) parts: Vec<(Module, Lora)>,
+    pub(super) parts: Vec<(LoraModule, Lora)>,
     /// A warning about the adapter, for the user.
     pub(super) warning: Option<String>,
 }
@@ -74,7 +74,7 @@ impl Adapter {
 }
 
 /// The matrices of a module as parameters.
-pub(super) fn pair(module: &Module, a: Tensor, b: Tensor, scale: f64, dropout: f32) -> Result<Lora> {
+pub(super) fn pair(module: &LoraModule, a: Tensor, b: Tensor, scale: f64, dropout: f32) -> Result<Lora> {
     let parameter = |kind: &str, tensor: &Tensor| -> Result<Arc<Parameter>> {
         Ok(Arc::new(Parameter::new(format!("{}.lora_{kind}.weight", module.name), Var::from_tensor(tensor)?)))
     };

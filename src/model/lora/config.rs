@@ -1,7 +1,7 @@
 //! `adapter_config.json`: what an adapter is, what its matrices are multiplied by, and where its base is.
 
 use super::settings::LoraSettings;
-use super::targets::{ALL_LINEAR, Module, Targets, whole};
+use super::targets::{ALL_LINEAR, LoraModule, Targets, whole};
 use crate::model::architecture::Architecture;
 use crate::model::file_names::{ADAPTER_CONFIG, is_adapter, missing_files};
 use crate::model::json_fields::{self, Fields};
@@ -263,19 +263,19 @@ impl<T: Copy> Patterns<T> {
     }
 
     /// The value for a module.
-    pub fn of(&self, module: &Module) -> Option<T> {
+    pub fn of(&self, module: &LoraModule) -> Option<T> {
         self.0.iter().find(|pattern| pattern.fits(module)).map(|pattern| pattern.value)
     }
 
     /// The first pattern that fits none of these modules.
-    pub fn unused(&self, modules: &[&Module]) -> Option<&str> {
+    pub fn unused(&self, modules: &[&LoraModule]) -> Option<&str> {
         self.0.iter().find(|pattern| !modules.iter().any(|module| pattern.fits(module))).map(|p| p.text.as_str())
     }
 }
 
 impl<T> Pattern<T> {
     /// Does it match a name that the module has, now or before transformers 4.52?
-    fn fits(&self, module: &Module) -> bool {
+    fn fits(&self, module: &LoraModule) -> bool {
         (self.matches)(&module.transformers_name) || (self.matches)(&module.name)
     }
 }
@@ -383,8 +383,8 @@ mod tests {
         .unwrap()
     }
 
-    fn linear_map(name: &str) -> Module {
-        Module { name: name.into(), transformers_name: architecture().transformers_name(name), out: 4, width: 4 }
+    fn linear_map(name: &str) -> LoraModule {
+        LoraModule { name: name.into(), transformers_name: architecture().transformers_name(name), out: 4, width: 4 }
     }
 
     /// What is said about an adapter's file with these fields in it; `None` if nothing is wrong.

@@ -4,7 +4,7 @@ use super::adapter::Adapter;
 use super::config::base_of;
 use crate::io::files;
 use crate::model::checkpoint::read_architecture;
-use crate::model::convert_dtype::{Precision, write_like};
+use crate::model::convert_dtype::{WeightDtype, write_like};
 use crate::model::file_names::is_adapter;
 use crate::model::weights::CheckpointFiles;
 use crate::nn::{Matrix, MatrixMut, matmul, read};
@@ -12,12 +12,12 @@ use crate::{Error, Result};
 use candle_core::Device;
 use std::path::Path;
 
-/// Write the base of the adapter `dir` with the adapter merged in to `out`, which must be new or empty, or with `overwrite` a checkpoint, in `precision`. The sums are
+/// Write the base of the adapter `dir` with the adapter merged in to `out`, which must be new or empty, or with `overwrite` a checkpoint, in `dtype`. The sums are
 /// formed in f32 and rounded once. One tensor is held at a time. Returns a warning for the user, if there is one.
 ///
 /// # Errors
 /// An input error if `dir` is no adapter, its base is not there, or `out` is not empty.
-pub fn merge(dir: &Path, out: &Path, precision: Precision, overwrite: bool) -> Result<Option<String>> {
+pub fn merge(dir: &Path, out: &Path, dtype: WeightDtype, overwrite: bool) -> Result<Option<String>> {
     if !is_adapter(dir) {
         return Err(Error::input(format!("{} holds no adapter (adapter_config.json)", dir.display())));
     }
@@ -47,6 +47,6 @@ pub fn merge(dir: &Path, out: &Path, precision: Precision, overwrite: bool) -> R
         }
         Ok(values)
     };
-    write_like(&base, &stored, (out, overwrite), precision, &merged)?;
+    write_like(&base, &stored, (out, overwrite), dtype, &merged)?;
     Ok(warning)
 }

@@ -14,6 +14,6 @@ pub use adapter::Adapter;
 pub use config::{base_of, model_files, scaling_of};
 pub use merge::merge;
 pub use settings::LoraSettings;
-pub use targets::{LANGUAGE, Module, Targets};
+pub use targets::{LANGUAGE, LoraModule, Targets};
 
 pub use crate::model::file_names::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter};

@@ -3,7 +3,7 @@
 use super::adapter::{Adapter, pair};
 use super::config::{AdapterConfig, local_base};
 use super::settings::scale;
-use super::targets::{Module, modules};
+use super::targets::{LoraModule, modules};
 use crate::io::files;
 use crate::io::files::FileChecksum;
 use crate::model::architecture::Architecture;
@@ -59,7 +59,7 @@ impl Adapter {
             })
         });
         let targets = settings.target_pattern();
-        let adapted: Vec<&Module> = all.iter().filter(|module| found.contains_key(&module.name)).collect();
+        let adapted: Vec<&LoraModule> = all.iter().filter(|module| found.contains_key(&module.name)).collect();
         let unused =
             [("rank_pattern", settings.ranks.unused(&adapted)), ("alpha_pattern", settings.alphas.unused(&adapted))];
         if let Some(first) = adapted.first()

@@ -23,7 +23,7 @@ pub(super) const ALL_LINEAR: &str = "all-linear";
 
 /// A linear map of the architecture that can have an adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Module {
+pub struct LoraModule {
     /// Published name of its weight without `.weight`, such as `model.layers.0.self_attn.q_proj`.
     pub name: String,
     /// The same in today's transformers, as PEFT's files have it.
@@ -36,9 +36,9 @@ pub struct Module {
 
 /// Every linear map that can have an adapter, in the order of the computation: all but the patch embedding, which is a convolution, and
 /// the output head.
-pub fn modules(architecture: &dyn Architecture) -> Vec<Module> {
+pub fn modules(architecture: &dyn Architecture) -> Vec<LoraModule> {
     let linear = |(name, shape): (String, Vec<usize>)| match (name.strip_suffix(".weight"), shape.as_slice()) {
-        (Some(module), &[out, width]) if !module.ends_with("embed_tokens") && module != "lm_head" => Some(Module {
+        (Some(module), &[out, width]) if !module.ends_with("embed_tokens") && module != "lm_head" => Some(LoraModule {
             name: module.to_string(),
             transformers_name: architecture.transformers_name(module),
             out,
@@ -54,9 +54,9 @@ impl Targets {
     ///
     /// # Errors
     /// An input error for a pattern that is none, or one that names no module that can have an adapter.
-    pub fn select(&self, architecture: &dyn Architecture) -> Result<Vec<Module>> {
+    pub fn select(&self, architecture: &dyn Architecture) -> Result<Vec<LoraModule>> {
         let all = modules(architecture);
-        let chosen: Vec<Module> = match self {
+        let chosen: Vec<LoraModule> = match self {
             Targets::Pattern(word) if word == ALL_LINEAR => all,
             Targets::Pattern(pattern) => {
                 let matches =
@@ -64,7 +64,7 @@ impl Targets {
                 all.into_iter().filter(|m| matches(&m.transformers_name) || matches(&m.name)).collect()
             }
             Targets::Names(names) => {
-                let ends = |m: &Module, name: &str| {
+                let ends = |m: &LoraModule, name: &str| {
                     let end = format!(".{name}");
                     let current = &m.transformers_name;
                     m.name == name || *current == name || m.name.ends_with(&end) || current.ends_with(&end)
@@ -118,7 +118,7 @@ pub(super) fn whole(pattern: &str) -> std::result::Result<impl Fn(&str) -> bool 
     Ok(move |name: &str| regex.is_match(name).unwrap_or(false))
 }
 
-fn ends_of(modules: &[Module]) -> String {
+fn ends_of(modules: &[LoraModule]) -> String {
     let mut ends: Vec<&str> = modules.iter().filter_map(|m| m.name.rsplit('.').next()).collect();
     ends.sort_unstable();
     ends.dedup();

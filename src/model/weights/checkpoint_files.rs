@@ -1,7 +1,7 @@
 //! The weight files of a checkpoint, checked against its configuration before any weight is read.
 
 use super::index::weight_files;
-use super::storage::Storage;
+use super::storage::WeightStorage;
 use crate::model::architecture::Architecture;
 use crate::model::lora;
 use crate::model::tensor_file::TensorFile;
@@ -164,14 +164,19 @@ impl CheckpointFiles {
     }
 
     /// Read a tensor straight to where it stays.
-    pub(super) fn load(&self, tensor: &StoredTensor, device: &Device, storage: Storage) -> Result<Arc<Parameter>> {
+    pub(super) fn load(
+        &self,
+        tensor: &StoredTensor,
+        device: &Device,
+        storage: WeightStorage,
+    ) -> Result<Arc<Parameter>> {
         let shape = tensor.shape.as_slice();
         let value = match storage {
             _ if tensor.is_bf16_in(storage) => match tensor.dtype {
                 Dtype::BF16 => Var::from_vec(self.files[tensor.file].read_bf16(&tensor.info)?, shape, device)?,
                 _ => Var::from_vec(rounded(&self.values(tensor)?), shape, device)?,
             },
-            Storage::Lossless if is_matrix(shape) => {
+            WeightStorage::Lossless if is_matrix(shape) => {
                 let values = self.values(tensor)?;
                 match values.par_iter().all(|v| v.to_bits() & 0xFFFF == 0) {
                     true => Var::from_vec(rounded(&values), shape, device)?,
@@ -184,7 +189,7 @@ impl CheckpointFiles {
     }
 
     /// Bytes of the weights in memory.
-    pub fn bytes(&self, storage: Storage) -> usize {
+    pub fn bytes(&self, storage: WeightStorage) -> usize {
         let width = |t: &StoredTensor| if t.is_bf16_in(storage) { 2 } else { 4 };
         self.tensors.iter().map(|t| width(t) * t.shape.iter().product::<usize>()).sum()
     }
@@ -192,11 +197,11 @@ impl CheckpointFiles {
 
 impl StoredTensor {
     /// Norms and biases are few; they are kept in f32 always.
-    pub(super) fn is_bf16_in(&self, storage: Storage) -> bool {
+    pub(super) fn is_bf16_in(&self, storage: WeightStorage) -> bool {
         let kept = match storage {
-            Storage::F32 => false,
-            Storage::Stored | Storage::Lossless => self.dtype == Dtype::BF16,
-            Storage::Bf16 => true,
+            WeightStorage::F32 => false,
+            WeightStorage::Stored | WeightStorage::Lossless => self.dtype == Dtype::BF16,
+            WeightStorage::Bf16 => true,
         };
         kept && is_matrix(&self.shape)
     }
@@ -217,7 +222,7 @@ fn rounded(values: &[f32]) -> Vec<bf16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::convert_dtype::{Precision, convert};
+    use crate::model::convert_dtype::{WeightDtype, convert};
     use crate::model::init::{Preset, write_checkpoint};
     use crate::model::read_architecture;
     use crate::model::weights::load;
@@ -239,10 +244,10 @@ mod tests {
             candle_core::safetensors::save(&all, &file).unwrap();
             all.remove(name);
             let stored = CheckpointFiles::open(&at, config.as_ref()).unwrap();
-            let told = load(&stored, &Device::Cpu, &|_| Storage::F32).map(drop);
+            let told = load(&stored, &Device::Cpu, &|_| WeightStorage::F32).map(drop);
             assert_eq!(told.is_ok(), stored.check_head().is_ok());
             let out = tempfile::tempdir().unwrap();
-            assert_eq!(told.is_ok(), convert(&at, out.path(), Precision::F32, false).is_ok());
+            assert_eq!(told.is_ok(), convert(&at, out.path(), WeightDtype::F32, false).is_ok());
             told
         };
         with(embedding.clone(), HEAD).unwrap();

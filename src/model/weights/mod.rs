@@ -2,7 +2,7 @@
 
 mod checkpoint_files;
 mod index;
-mod named;
+pub(super) mod named;
 mod storage;
 mod storage_choice;
 mod write;
@@ -10,14 +10,14 @@ mod write;
 pub(crate) use checkpoint_files::{CheckpointFiles, StoredTensor};
 pub(crate) use index::{INDEX, Index};
 pub use named::NamedWeights;
-pub use storage::Storage;
+pub use storage::WeightStorage;
 pub use storage_choice::FROZEN_VARIABLE;
 pub(crate) use storage_choice::{check_frozen_variable, storage_for_frozen, storage_for_trained};
 pub use write::write;
 pub(crate) use write::write_with;
 
 use super::architecture::Architecture;
-use super::compute_dtype::Compute;
+use super::compute_dtype::ComputeDtype;
 use crate::Result;
 use crate::nn::Parameter;
 use candle_core::{Device, Var};
@@ -35,14 +35,14 @@ use std::sync::Arc;
 /// twice or not where the index has it, another shape than the configuration asks for, an unsupported dtype, a head that is tied and
 /// differs.
 pub fn read(dir: &Path, architecture: &dyn Architecture, device: &Device) -> Result<Vec<Arc<Parameter>>> {
-    load(&CheckpointFiles::open(dir, architecture)?, device, &|_| Storage::F32)
+    load(&CheckpointFiles::open(dir, architecture)?, device, &|_| WeightStorage::F32)
 }
 
 /// Read all weights of a checkpoint directory, in the order of the architecture, each held as `storage` says of its name.
 pub(crate) fn load(
     stored: &CheckpointFiles,
     device: &Device,
-    storage: &(dyn Fn(&str) -> Storage + Sync),
+    storage: &(dyn Fn(&str) -> WeightStorage + Sync),
 ) -> Result<Vec<Arc<Parameter>>> {
     stored.check_head()?;
     let load = |tensor: &StoredTensor| stored.load(tensor, device, storage(&tensor.name));
@@ -56,8 +56,8 @@ pub(crate) fn load(
 /// whether matrices in f32 have working copies in bf16.
 pub(crate) fn meta(
     stored: &CheckpointFiles,
-    storage: &dyn Fn(&str) -> Storage,
-    compute: Compute,
+    storage: &dyn Fn(&str) -> WeightStorage,
+    compute: ComputeDtype,
 ) -> Result<Vec<Arc<Parameter>>> {
     let zeros = |tensor: &StoredTensor| -> Result<Arc<Parameter>> {
         let (shape, count) = (tensor.shape.as_slice(), tensor.shape.iter().product());
@@ -67,7 +67,7 @@ pub(crate) fn meta(
             return Ok(Arc::new(Parameter::new(tensor.name.clone(), half()?)));
         }
         let parameter = Parameter::new(tensor.name.clone(), Var::from_vec(vec![0f32; count], shape, &Device::Cpu)?);
-        if compute == Compute::Bf16 && is_matrix(shape) {
+        if compute == ComputeDtype::Bf16 && is_matrix(shape) {
             parameter.set_bf16_copy(half()?)?;
         }
         Ok(Arc::new(parameter))

@@ -2,7 +2,7 @@
 
 /// In which type weights are held in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Storage {
+pub enum WeightStorage {
     /// As f32: needed to train them.
     F32,
     /// Matrices stored in bf16 as bf16, everything else as f32. The kernels widen a block at a time; the results are the same.

@@ -1,8 +1,8 @@
 //! A study as one long table, a number in each row.
 
 use super::level::level;
-use super::load::{self, SeedRun, Study, Variant, accuracy, format_loss, kl_new, kl_prior, prior};
-use super::seed_stats::{OverSeeds, over_seeds, reached};
+use super::load::{self, RegimeRuns, SeedRun, StudyResults, accuracy, format_loss, kl_new, kl_prior, prior};
+use super::seed_stats::{SeedMean, reached, seed_mean};
 use super::tables::{equal_levels, families};
 use crate::forgetting::{ALL, BenchmarkChange, TunedResult, brief, brief_data};
 use crate::report::trajectory::step;
@@ -14,7 +14,7 @@ use std::fmt::Write;
 
 /// The columns; `family` is a family of benchmarks, of the new task a category of its examples. Scores and changes are shares (0 to 1); an empty cell is a number that does not exist. Without a seed, the row is a mean over
 /// the seeds named in `seeds`.
-pub const CSV_HEADER: &str = "regime,lr,seed,seeds,step,final,measure,family,value,ci_low,ci_high,data";
+pub const CSV_HEADER: &str = "regime,learning_rate,seed,seeds,step,final,measure,family,value,ci_low,ci_high,data";
 
 /// What a row is about, besides its measure.
 struct RowContext<'a> {
@@ -27,13 +27,13 @@ struct RowContext<'a> {
 }
 
 /// Everything about these studies.
-pub fn csv(studies: &[Study<'_>]) -> String {
+pub fn csv(studies: &[StudyResults<'_>]) -> String {
     let mut out = format!("{CSV_HEADER}\n");
     studies.iter().for_each(|study| of_study(&mut out, study));
     out
 }
 
-fn of_study(out: &mut String, study: &Study<'_>) {
+fn of_study(out: &mut String, study: &StudyResults<'_>) {
     base(out, study);
     for regime in &study.regimes {
         for variant in &regime.variants {
@@ -46,7 +46,7 @@ fn of_study(out: &mut String, study: &Study<'_>) {
     at_equal_accuracy(out, study);
 }
 
-fn base(out: &mut String, study: &Study<'_>) {
+fn base(out: &mut String, study: &StudyResults<'_>) {
     let context =
         RowContext { regime: "base", variant: String::new(), seed: None, seeds: Vec::new(), step: None, last: true };
     for new_task in study.new_tasks() {
@@ -61,10 +61,10 @@ fn base(out: &mut String, study: &Study<'_>) {
     }
 }
 
-fn of_model(out: &mut String, study: &Study<'_>, (regime, run): (&str, &SeedRun<'_>), tuned: &TunedResult) {
+fn of_model(out: &mut String, study: &StudyResults<'_>, (regime, run): (&str, &SeedRun<'_>), tuned: &TunedResult) {
     let last = run.done && run.models.last().is_some_and(|other| std::ptr::eq(*other, tuned));
     let (seed, seeds) = (Some(run.plan.seed), vec![run.plan.seed]);
-    let variant = run.plan.lr.map_or(run.plan.setting().to_string(), |lr| format!("{lr:e}"));
+    let variant = run.plan.learning_rate.map_or(run.plan.setting().to_string(), |lr| format!("{lr:e}"));
     let context = RowContext { regime, variant, seed, seeds, step: step(tuned).map(|step| step as u64), last };
     let new_task = tuned.new_task.as_ref().map(|one| brief(&one.data)).unwrap_or_default().to_string();
     let names: Vec<String> = tuned.benchmarks.iter().map(|one| one.name.clone()).collect();
@@ -101,14 +101,14 @@ fn answered(summary: &Summary) -> impl Iterator<Item = (&'static str, &str, Inte
 }
 
 /// Means over the seeds that are done.
-fn over(out: &mut String, study: &Study<'_>, regime: &str, variant: &Variant<'_>) {
+fn over(out: &mut String, study: &StudyResults<'_>, regime: &str, variant: &RegimeRuns<'_>) {
     let Some((_, any)) = variant.done().next() else { return };
     let context = RowContext::over(regime, variant);
     let new_task = any.new_task.as_ref().map(|one| brief(&one.data)).unwrap_or_default().to_string();
     let names: Vec<String> = any.benchmarks.iter().map(|one| one.name.clone()).collect();
     let all = hashes(any, &names);
     let (unit, change, nats) = ((0.0, 1.0), (-1.0, 1.0), (0.0, f64::INFINITY));
-    let mut row = |measure: &str, family: &str, over: Option<OverSeeds>, data: &str| {
+    let mut row = |measure: &str, family: &str, over: Option<SeedMean>, data: &str| {
         if let Some(over) = over {
             context.row(out, measure, family, over.mean, data);
         }
@@ -120,7 +120,7 @@ fn over(out: &mut String, study: &Study<'_>, regime: &str, variant: &Variant<'_>
         of_parts.entry((measure, category)).or_default().push(value);
     }
     for ((measure, category), values) in of_parts {
-        row(measure, category, over_seeds(&values, unit), &new_task);
+        row(measure, category, seed_mean(&values, unit), &new_task);
     }
     row("change", ALL, variant.over(prior, change), &all);
     row("format loss", ALL, variant.over(format_loss, change), &all);
@@ -133,7 +133,7 @@ fn over(out: &mut String, study: &Study<'_>, regime: &str, variant: &Variant<'_>
     }
 }
 
-fn at_equal_accuracy(out: &mut String, study: &Study<'_>) {
+fn at_equal_accuracy(out: &mut String, study: &StudyResults<'_>) {
     let bests = study.regimes.iter().filter_map(|regime| Some((regime, regime.best()?)));
     let bests: Vec<_> = bests.map(|(regime, variant)| (regime, variant, variant.trajectories())).collect();
     let all: Vec<_> = bests.iter().flat_map(|(_, _, trajectories)| trajectories.clone()).collect();
@@ -165,7 +165,7 @@ fn at_equal_accuracy(out: &mut String, study: &Study<'_>) {
 }
 
 impl<'a> RowContext<'a> {
-    fn over(regime: &'a str, variant: &Variant<'_>) -> RowContext<'a> {
+    fn over(regime: &'a str, variant: &RegimeRuns<'_>) -> RowContext<'a> {
         let seeds = variant.done().map(|(run, _)| run.plan.seed).collect();
         RowContext { regime, variant: variant_name(variant), seed: None, seeds, step: None, last: true }
     }
@@ -194,8 +194,8 @@ impl<'a> RowContext<'a> {
 }
 
 /// The learning rate, or what stands in its context.
-fn variant_name(variant: &Variant<'_>) -> String {
-    variant.lr.map_or(variant.setting.to_string(), |lr| format!("{lr:e}"))
+fn variant_name(variant: &RegimeRuns<'_>) -> String {
+    variant.learning_rate.map_or(variant.setting.to_string(), |lr| format!("{lr:e}"))
 }
 
 fn alone(value: f64) -> Interval {

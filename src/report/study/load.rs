@@ -1,6 +1,6 @@
 //! Loads a study, finished or not: the results on disk, by the regimes and runs of its index.
 
-use super::seed_stats::{OverSeeds, best, over_seeds};
+use super::seed_stats::{SeedMean, best, seed_mean};
 use crate::eval::EvalResult;
 use crate::forgetting::{BenchmarkChange, ForgettingResult, ModelRef, NEW_TASK, TunedResult, brief, brief_data};
 use crate::report::comparison_group::comparison_key;
@@ -15,13 +15,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A study.
-pub struct Study<'a> {
+pub struct StudyResults<'a> {
     /// What it is made of.
     pub index: &'a StudyIndex,
     /// The base model, once a run is compared with it.
     pub base: Option<&'a ModelRef>,
     /// The regimes, in order.
-    pub regimes: Vec<Regime<'a>>,
+    pub regimes: Vec<RegimeResults<'a>>,
     /// Evaluation of each model on the new task, including the base, by the hashes of model and data.
     evaluations: HashMap<(String, String), Summary>,
     /// What is left out, and why.
@@ -29,13 +29,13 @@ pub struct Study<'a> {
 }
 
 /// A regime with its runs.
-pub struct Regime<'a> {
+pub struct RegimeResults<'a> {
     /// Name.
     pub name: &'a str,
     /// What it is.
     pub about: &'a str,
     /// Its runs by learning rate, the lowest first; variants without one come last.
-    pub variants: Vec<Variant<'a>>,
+    pub variants: Vec<RegimeRuns<'a>>,
     /// Index of the best variant: see [`best`].
     pub best: Option<usize>,
     /// Median perplexity under the base of the reference responses that it learns, without replayed ones.
@@ -43,9 +43,9 @@ pub struct Regime<'a> {
 }
 
 /// The runs of a regime at one learning rate, one for each seed.
-pub struct Variant<'a> {
+pub struct RegimeRuns<'a> {
     /// The learning rate.
-    pub lr: Option<f64>,
+    pub learning_rate: Option<f64>,
     /// What defines a variant that has no learning rate, such as an interpolation (`alpha-0.5`).
     pub setting: &'a str,
     /// The runs, by seed.
@@ -74,14 +74,14 @@ pub struct SeedRun<'a> {
 ///
 /// # Errors
 /// A result that exists but cannot be read.
-pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> Result<Study<'a>> {
+pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> Result<StudyResults<'a>> {
     let of = |run: &StudyRun| {
         let place = canonical(&dir.join(&run.comparison));
         found.forgetting.iter().find(|(d, _)| canonical(d) == place).map(|(_, one)| one)
     };
     let first = index.runs.iter().filter_map(of).find_map(|one| Some((&one.base, one.tuned.first()?)));
     let key = first.map(|(base, tuned)| comparison_key(base, tuned.benchmarks.iter()));
-    let mut study = Study {
+    let mut study = StudyResults {
         index,
         base: first.map(|(base, _)| base),
         regimes: Vec::new(),
@@ -89,28 +89,31 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
         left_out: Vec::new(),
     };
     for regime in &index.regimes {
-        let mut variants: Vec<Variant<'a>> = Vec::new();
+        let mut variants: Vec<RegimeRuns<'a>> = Vec::new();
         for plan in index.runs.iter().filter(|run| run.regime == regime.name) {
             let train = plan.dir.as_ref().and_then(|own| {
                 let place = canonical(&dir.join(own));
                 found.runs.iter().find(|run| canonical(&run.dir) == place)
             });
             let run = study.run(dir, plan, train, of(plan), key.as_ref());
-            let setting = if plan.lr.is_some() { "" } else { plan.setting() };
-            match variants.iter_mut().find(|variant| variant.lr == plan.lr && variant.setting == setting) {
+            let setting = if plan.learning_rate.is_some() { "" } else { plan.setting() };
+            match variants
+                .iter_mut()
+                .find(|variant| variant.learning_rate == plan.learning_rate && variant.setting == setting)
+            {
                 Some(variant) => variant.runs.push(run),
-                None => variants.push(Variant { lr: plan.lr, setting, runs: vec![run] }),
+                None => variants.push(RegimeRuns { learning_rate: plan.learning_rate, setting, runs: vec![run] }),
             }
         }
-        let last = |lr: Option<f64>| lr.unwrap_or(f64::INFINITY);
-        variants.sort_by(|a, b| last(a.lr).total_cmp(&last(b.lr)));
+        let last = |rate: Option<f64>| rate.unwrap_or(f64::INFINITY);
+        variants.sort_by(|a, b| last(a.learning_rate).total_cmp(&last(b.learning_rate)));
         variants.iter_mut().for_each(|variant| variant.runs.sort_by_key(|run| run.plan.seed));
-        let means = |variant: &Variant<'_>| {
+        let means = |variant: &RegimeRuns<'_>| {
             let prior = variant.over(prior, (-1.0, 1.0)).map_or(f64::NEG_INFINITY, |mean| mean.mean.value);
             Some((variant.over(accuracy, (0.0, 1.0))?.mean.value, prior))
         };
         let best = best(&variants.iter().map(means).collect::<Vec<_>>());
-        let mut regime = Regime { name: &regime.name, about: &regime.about, variants, best, perplexity: None };
+        let mut regime = RegimeResults { name: &regime.name, about: &regime.about, variants, best, perplexity: None };
         regime.perplexity = perplexity(dir, &study, &regime, found);
         study.regimes.push(regime);
     }
@@ -125,7 +128,7 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
     Ok(study)
 }
 
-impl<'a> Study<'a> {
+impl<'a> StudyResults<'a> {
     fn run(
         &mut self,
         dir: &Path,
@@ -235,22 +238,22 @@ impl<'a> Study<'a> {
     }
 }
 
-impl<'a> Regime<'a> {
+impl<'a> RegimeResults<'a> {
     /// The best learning rate, once something is measured.
-    pub fn best(&self) -> Option<&Variant<'a>> {
+    pub fn best(&self) -> Option<&RegimeRuns<'a>> {
         self.variants.get(self.best?)
     }
 }
 
-impl<'a> Variant<'a> {
+impl<'a> RegimeRuns<'a> {
     /// Final models, with their runs.
     pub fn done(&self) -> impl Iterator<Item = (&SeedRun<'a>, &'a TunedResult)> {
         self.runs.iter().filter(|run| run.done).filter_map(|run| Some((run, *run.models.last()?)))
     }
 
     /// Mean of a figure of the final models over seeds.
-    pub fn over(&self, of: impl Fn(&TunedResult) -> Option<Interval>, bounds: (f64, f64)) -> Option<OverSeeds> {
-        over_seeds(&self.done().filter_map(|(_, tuned)| of(tuned)).collect::<Vec<_>>(), bounds)
+    pub fn over(&self, of: impl Fn(&TunedResult) -> Option<Interval>, bounds: (f64, f64)) -> Option<SeedMean> {
+        seed_mean(&self.done().filter_map(|(_, tuned)| of(tuned)).collect::<Vec<_>>(), bounds)
     }
 
     /// The trajectories of the runs that are done, a seed each.
@@ -263,7 +266,7 @@ impl<'a> Variant<'a> {
 
     /// The variant with its parameter: `lr 5e-5`, `alpha 0.5`; empty if there is none.
     pub fn label(&self) -> String {
-        match (self.lr, self.setting) {
+        match (self.learning_rate, self.setting) {
             (Some(_), _) => format!("lr {}", self.name()),
             (None, "") => String::new(),
             (None, _) => self.name(),
@@ -272,7 +275,7 @@ impl<'a> Variant<'a> {
 
     /// The value alone: `5e-5`.
     pub fn name(&self) -> String {
-        match (self.lr, self.setting) {
+        match (self.learning_rate, self.setting) {
             (Some(lr), _) => format!("{lr:e}"),
             (None, "") => "\u{2013}".into(),
             (None, setting) => setting.replacen('-', " ", 1),
@@ -346,7 +349,7 @@ fn state(train: Option<&TrainRun>, plan: &StudyRun, models: &[&TunedResult], don
 /// Median perplexity of a regime's training data under the study's base: of the data of its best learning rate, else of a set with
 /// the regime's name. The mean where seeds have sets of their own. `None` for a regime that learns its own responses (RFT, SFT with
 /// `sft.resample_every`): it never sees those of the data.
-fn perplexity(dir: &Path, study: &Study<'_>, regime: &Regime<'_>, found: &ReportInputs) -> Option<f64> {
+fn perplexity(dir: &Path, study: &StudyResults<'_>, regime: &RegimeResults<'_>, found: &ReportInputs) -> Option<f64> {
     let places: Vec<PathBuf> = study.index.dynamics.iter().map(|own| canonical(&dir.join(own))).collect();
     let measured = found.dynamics.iter().filter(|(place, _)| places.contains(&canonical(place)));
     let same_base = measured.filter(|(_, one)| study.base.is_none_or(|base| base.hash == one.found.base.hash));
@@ -397,7 +400,7 @@ fn evaluations_below(dir: &Path, depth: usize, into: &mut HashMap<(String, Strin
 }
 
 /// Where a table's figures are from: seeds, training data, new task, benchmarks, base. `variants` are those whose runs are in it.
-pub fn source(study: &Study<'_>, variants: &[(&str, &Variant<'_>)]) -> String {
+pub fn source(study: &StudyResults<'_>, variants: &[(&str, &RegimeRuns<'_>)]) -> String {
     let mut seeds: Vec<u64> =
         variants.iter().flat_map(|(_, variant)| variant.done().map(|(run, _)| run.plan.seed)).collect();
     seeds.sort_unstable();

@@ -10,21 +10,21 @@ mod tables;
 mod tests;
 
 pub use csv::{CSV_HEADER, csv};
-pub use load::{Study, load};
+pub use load::{StudyResults, load};
 
 use super::chart::{Axis, COLOURS, Chart, Mark, Point, Series};
 use crate::forgetting::{BenchmarkChange, TunedResult, brief};
 use crate::stats::table::percent;
 use level::level;
-use load::{SeedRun, Variant, accuracy, prior};
-use seed_stats::{OverSeeds, reached};
+use load::{RegimeRuns, SeedRun, accuracy, prior};
+use seed_stats::{SeedMean, reached};
 use serde_json::{Value, json};
 use std::fmt::Write;
-use tables::Grid;
+use tables::TableWithCaption;
 
 /// The values of the page's template.
-pub fn view(study: &Study<'_>) -> Value {
-    let grids: Vec<Grid> = more(study);
+pub fn view(study: &StudyResults<'_>) -> Value {
+    let grids: Vec<TableWithCaption> = more(study);
     let legend = study.regimes.iter().enumerate().map(|(i, regime)| {
         let at = regime.best().map(|variant| variant.label());
         json!({"name": regime.name, "colour": i % COLOURS, "at": at})
@@ -44,7 +44,7 @@ pub fn view(study: &Study<'_>) -> Value {
 }
 
 /// As Markdown, below the title: the sentences and the tables.
-pub fn markdown(study: &Study<'_>) -> String {
+pub fn markdown(study: &StudyResults<'_>) -> String {
     let mut text = format!("\n## {}: results\n\n", study.index.title.replace('\n', " "));
     // Writing to a string cannot fail.
     for (lead, sentence) in sentences(study) {
@@ -62,14 +62,14 @@ pub fn markdown(study: &Study<'_>) -> String {
     text
 }
 
-fn more(study: &Study<'_>) -> Vec<Grid> {
+fn more(study: &StudyResults<'_>) -> Vec<TableWithCaption> {
     let tables = [tables::by_category(study), tables::by_family(study), tables::ladder(study)];
     tables.into_iter().chain([tables::matched(study, level(study))]).flatten().collect()
 }
 
 /// The results in sentences, each with its heading.
-fn sentences(study: &Study<'_>) -> Vec<(&'static str, String)> {
-    let named = |of: &dyn Fn(&Variant<'_>) -> Option<OverSeeds>| -> Vec<(&str, OverSeeds)> {
+fn sentences(study: &StudyResults<'_>) -> Vec<(&'static str, String)> {
+    let named = |of: &dyn Fn(&RegimeRuns<'_>) -> Option<SeedMean>| -> Vec<(&str, SeedMean)> {
         study.regimes.iter().filter_map(|regime| Some((regime.name, of(regime.best()?)?))).collect()
     };
     let right = named(&|variant| variant.over(accuracy, (0.0, 1.0)));
@@ -85,14 +85,14 @@ fn sentences(study: &Study<'_>) -> Vec<(&'static str, String)> {
     });
     let score = study.any().and_then(|tuned| tuned.all.as_ref()).map(|all| all.base);
     let level = level(study);
-    let there = |variant: &Variant<'_>| {
+    let there = |variant: &RegimeRuns<'_>| {
         let found = reached(&variant.trajectories(), level?);
         found.change.filter(|_| found.seeds == found.of)
     };
     let paid = named(&there);
     // Ways that begin above it cannot be read there.
     let begins_above =
-        |variant: &Variant<'_>| level.is_some_and(|level| reached(&variant.trajectories(), level).above > 0);
+        |variant: &RegimeRuns<'_>| level.is_some_and(|level| reached(&variant.trajectories(), level).above > 0);
     let above = study.regimes.iter().filter(|regime| regime.best().is_some_and(begins_above));
     let above: Vec<&str> = above.map(|regime| regime.name).collect();
     let absent = right.iter().map(|(name, _)| *name).filter(|name| !paid.iter().any(|(other, _)| other == name));
@@ -113,8 +113,8 @@ fn sentences(study: &Study<'_>) -> Vec<(&'static str, String)> {
 }
 
 /// Each set of examples of the new task by its hash, with the regimes that are measured on it.
-fn sets<'a>(study: &Study<'a>) -> Vec<(&'a str, Vec<&'a str>)> {
-    let on = |regime: &load::Regime<'a>, data: &str| {
+fn sets<'a>(study: &StudyResults<'a>) -> Vec<(&'a str, Vec<&'a str>)> {
+    let on = |regime: &load::RegimeResults<'a>, data: &str| {
         let mut models = regime.variants.iter().flat_map(|variant| &variant.runs).flat_map(|run| &run.models);
         models.any(|tuned| tuned.new_task.as_ref().is_some_and(|one| one.data == data))
     };
@@ -124,7 +124,7 @@ fn sets<'a>(study: &Study<'a>) -> Vec<(&'a str, Vec<&'a str>)> {
 }
 
 /// New-task accuracy against change of prior knowledge: every checkpoint of every run, those of the best variants on top.
-fn learned_and_retained(study: &Study<'_>) -> Chart {
+fn learned_and_retained(study: &StudyResults<'_>) -> Chart {
     let (mut thin, mut thick) = (Vec::new(), Vec::new());
     for (i, regime) in study.regimes.iter().enumerate() {
         for (j, variant) in regime.variants.iter().enumerate() {
@@ -151,7 +151,7 @@ fn learned_and_retained(study: &Study<'_>) -> Chart {
 }
 
 /// Colour of a training run or a model, by its regime.
-pub fn colour(studies: &[Study<'_>], dir: &std::path::Path, model: Option<&TunedResult>) -> Option<usize> {
+pub fn colour(studies: &[StudyResults<'_>], dir: &std::path::Path, model: Option<&TunedResult>) -> Option<usize> {
     let hash = model.map(|tuned| tuned.model.hash.as_str()).unwrap_or("none");
     studies.iter().find_map(|study| study.regime_of(dir, hash)).map(|regime| regime % COLOURS)
 }

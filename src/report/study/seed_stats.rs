@@ -5,7 +5,7 @@ use crate::stats::{Interval, mean};
 
 /// What an interval accounts for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Basis {
+pub enum IntervalSource {
     /// The choice of seeds: Student's t over the seeds of the study.
     Seeds,
     /// The choice of test examples: with one seed, or all seeds at the same value, there is no spread over seeds.
@@ -14,11 +14,11 @@ pub enum Basis {
 
 /// A mean over seeds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct OverSeeds {
+pub struct SeedMean {
     /// The mean with its 95 % interval; unknown ends are NaN.
     pub mean: Interval,
     /// What the interval accounts for.
-    pub basis: Basis,
+    pub basis: IntervalSource,
     /// Seeds.
     pub seeds: usize,
 }
@@ -26,7 +26,7 @@ pub struct OverSeeds {
 /// The mean of one value per seed, each with its interval over test examples; values lie within `bounds`. `None` without a value. If all
 /// values are equal, the interval is the widest interval of one seed: all seeds answer the same examples, so several seeds say no more about
 /// other examples than one.
-pub fn over_seeds(of_seeds: &[Interval], bounds: (f64, f64)) -> Option<OverSeeds> {
+pub fn seed_mean(of_seeds: &[Interval], bounds: (f64, f64)) -> Option<SeedMean> {
     let known: Vec<Interval> = of_seeds.iter().copied().filter(|one| one.value.is_finite()).collect();
     let values: Vec<f64> = known.iter().map(|one| one.value).collect();
     let first = *values.first()?;
@@ -34,13 +34,13 @@ pub fn over_seeds(of_seeds: &[Interval], bounds: (f64, f64)) -> Option<OverSeeds
         true => {
             let low = known.iter().map(|one| one.low).fold(f64::NAN, f64::min);
             let high = known.iter().map(|one| one.high).fold(f64::NAN, f64::max);
-            (Interval { value: first, low, high }, Basis::Examples)
+            (Interval { value: first, low, high }, IntervalSource::Examples)
         }
-        false => (mean(&values), Basis::Seeds),
+        false => (mean(&values), IntervalSource::Seeds),
     };
     let cut = |end: f64| if end.is_nan() { f64::NAN } else { end.clamp(bounds.0, bounds.1) };
     let mean = Interval { value: found.value, low: cut(found.low), high: cut(found.high) };
-    Some(OverSeeds { mean, basis, seeds: values.len() })
+    Some(SeedMean { mean, basis, seeds: values.len() })
 }
 
 /// The best of several learning rates, each with its mean accuracy and mean change of prior knowledge: the highest accuracy, among
@@ -59,9 +59,9 @@ pub fn best(variants: &[Option<(f64, f64)>]) -> Option<usize> {
 
 /// A regime at an accuracy on the new task.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Reached {
+pub struct AtAccuracy {
     /// Mean change of prior knowledge where the accuracy is first reached, over the seeds that reach it.
-    pub change: Option<OverSeeds>,
+    pub change: Option<SeedMean>,
     /// Seeds that reach it.
     pub seeds: usize,
     /// Seeds whose way begins above it, at a model that is not the base.
@@ -71,12 +71,12 @@ pub struct Reached {
 }
 
 /// Each seed's way read where it first reaches `accuracy`.
-pub fn reached(trajectories: &[Vec<TrajectoryPoint>], accuracy: f64) -> Reached {
+pub fn reached(trajectories: &[Vec<TrajectoryPoint>], accuracy: f64) -> AtAccuracy {
     let bare = |value| Interval { value, low: f64::NAN, high: f64::NAN };
     let values: Vec<Interval> =
         trajectories.iter().filter_map(|trajectory| Some(bare(at(trajectory, accuracy)?.value))).collect();
     let above = trajectories.iter().filter(|trajectory| starts_above(trajectory, accuracy)).count();
-    Reached { change: over_seeds(&values, (-1.0, 1.0)), seeds: values.len(), above, of: trajectories.len() }
+    AtAccuracy { change: seed_mean(&values, (-1.0, 1.0)), seeds: values.len(), above, of: trajectories.len() }
 }
 
 /// Gain on the new task that counts as having learned it, when regimes are compared at equal accuracy.
@@ -127,35 +127,35 @@ mod tests {
     #[test]
     fn several_seeds_have_scipys_t_interval() {
         // scipy.stats.t.interval(0.95, 2, loc=np.mean(x), scale=scipy.stats.sem(x)), x = [0.41, 0.35, 0.44]
-        let three = over_seeds(&[one(0.41), one(0.35), one(0.44)], (0.0, 1.0)).unwrap();
-        assert_eq!((three.basis, three.seeds), (Basis::Seeds, 3));
+        let three = seed_mean(&[one(0.41), one(0.35), one(0.44)], (0.0, 1.0)).unwrap();
+        assert_eq!((three.basis, three.seeds), (IntervalSource::Seeds, 3));
         near(three.mean.value, 0.4);
         near(three.mean.low, T3.0);
         near(three.mean.high, T3.1);
         // Two seeds: half the difference times t(0.975, 1) = 12.7062..., cut to what is possible.
-        let two = over_seeds(&[one(-0.1), one(-0.12)], (-1.0, 1.0)).unwrap();
+        let two = seed_mean(&[one(-0.1), one(-0.12)], (-1.0, 1.0)).unwrap();
         near(two.mean.value, -0.11);
         near(two.mean.low, -0.11 - 0.01 * 12.706_204_736_174_694);
-        let wide = over_seeds(&[one(0.2), one(0.6)], (0.0, 1.0)).unwrap();
+        let wide = seed_mean(&[one(0.2), one(0.6)], (0.0, 1.0)).unwrap();
         assert_eq!((wide.mean.low, wide.mean.high), (0.0, 1.0));
     }
 
     #[test]
     fn one_seed_and_equal_seeds_have_the_interval_over_examples() {
-        let alone = over_seeds(&[one(0.3)], (0.0, 1.0)).unwrap();
-        assert_eq!((alone.basis, alone.seeds), (Basis::Examples, 1));
+        let alone = seed_mean(&[one(0.3)], (0.0, 1.0)).unwrap();
+        assert_eq!((alone.basis, alone.seeds), (IntervalSource::Examples, 1));
         near(alone.mean.low, 0.25);
         near(alone.mean.high, 0.34);
         // On the same examples: no narrower than one.
         let wider = Interval { high: 0.4, ..one(0.3) };
-        let equal = over_seeds(&[one(0.3), wider, one(0.3)], (0.0, 1.0)).unwrap();
-        assert_eq!((equal.basis, equal.mean.value), (Basis::Examples, 0.3));
+        let equal = seed_mean(&[one(0.3), wider, one(0.3)], (0.0, 1.0)).unwrap();
+        assert_eq!((equal.basis, equal.mean.value), (IntervalSource::Examples, 0.3));
         near(equal.mean.low, 0.25);
         near(equal.mean.high, 0.4);
-        let nowhere = over_seeds(&[Interval { value: 0.02, low: f64::NAN, high: f64::NAN }], (0.0, 1.0)).unwrap();
+        let nowhere = seed_mean(&[Interval { value: 0.02, low: f64::NAN, high: f64::NAN }], (0.0, 1.0)).unwrap();
         assert!(nowhere.mean.low.is_nan() && nowhere.mean.high.is_nan());
-        assert_eq!(over_seeds(&[], (0.0, 1.0)), None);
-        assert_eq!(over_seeds(&[Interval { value: f64::NAN, low: 0.0, high: 0.0 }], (0.0, 1.0)), None);
+        assert_eq!(seed_mean(&[], (0.0, 1.0)), None);
+        assert_eq!(seed_mean(&[Interval { value: f64::NAN, low: 0.0, high: 0.0 }], (0.0, 1.0)), None);
     }
 
     #[test]
@@ -186,9 +186,9 @@ mod tests {
         let change = at_20.change.unwrap();
         near(change.mean.value, -0.04);
         near(change.mean.high, -0.04 + 0.02 * 12.706_204_736_174_694);
-        assert_eq!(reached(&trajectories, 0.6), Reached { change: None, seeds: 0, above: 0, of: 3 });
+        assert_eq!(reached(&trajectories, 0.6), AtAccuracy { change: None, seeds: 0, above: 0, of: 3 });
         let late = [trajectory(&[(0.3, -0.04), (0.5, -0.05)])];
-        assert_eq!(reached(&late, 0.2), Reached { change: None, seeds: 0, above: 1, of: 1 });
+        assert_eq!(reached(&late, 0.2), AtAccuracy { change: None, seeds: 0, above: 1, of: 1 });
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The results of a study in sentences that claim no more than the intervals support.
 
-use super::seed_stats::{Basis, OverSeeds, separated_groups};
+use super::seed_stats::{IntervalSource, SeedMean, separated_groups};
 use crate::stats::Interval;
 use crate::stats::table::{percent, points};
 
@@ -8,7 +8,7 @@ use crate::stats::table::{percent, points};
 const MAX_LISTED: usize = 3;
 
 /// A regime with a mean over its seeds.
-pub type Named<'a> = (&'a str, OverSeeds);
+pub type Named<'a> = (&'a str, SeedMean);
 
 /// What was learned: `base` is the base's share of right answers.
 pub fn learned(regimes: &[Named<'_>], base: Option<&str>) -> Option<String> {
@@ -55,11 +55,13 @@ pub fn price(regimes: &[Named<'_>], level: Option<f64>, not_reached: &[&str]) ->
 
 /// What the intervals are about.
 pub fn caution(regimes: &[Named<'_>]) -> Option<String> {
-    let named = |of: fn(&OverSeeds) -> bool| -> Vec<&str> {
+    let named = |of: fn(&SeedMean) -> bool| -> Vec<&str> {
         regimes.iter().filter(|(_, o)| of(o)).map(|(name, _)| *name).collect()
     };
-    let (one, equal) =
-        (named(|o| o.basis == Basis::Examples && o.seeds == 1), named(|o| o.basis == Basis::Examples && o.seeds > 1));
+    let (one, equal) = (
+        named(|o| o.basis == IntervalSource::Examples && o.seeds == 1),
+        named(|o| o.basis == IntervalSource::Examples && o.seeds > 1),
+    );
     let mut parts = Vec::new();
     if !one.is_empty() {
         parts.push(format!(
@@ -143,7 +145,7 @@ fn order(sorted: &[Named<'_>], phrases: &Order) -> String {
     if sorted.len() < 2 {
         return String::new();
     }
-    let has_ends = |over: &OverSeeds| !over.mean.low.is_nan() && !over.mean.high.is_nan();
+    let has_ends = |over: &SeedMean| !over.mean.low.is_nan() && !over.mean.high.is_nan();
     let (known, bare): (Vec<Named<'_>>, Vec<Named<'_>>) = sorted.iter().copied().partition(|(_, over)| has_ends(over));
     if !bare.is_empty() {
         let one = |(name, over): &Named<'_>| {
@@ -197,8 +199,12 @@ fn bare(share: f64) -> String {
 mod tests {
     use super::*;
 
-    fn over(value: f64, half: f64) -> OverSeeds {
-        OverSeeds { mean: Interval { value, low: value - half, high: value + half }, basis: Basis::Seeds, seeds: 3 }
+    fn over(value: f64, half: f64) -> SeedMean {
+        SeedMean {
+            mean: Interval { value, low: value - half, high: value + half },
+            basis: IntervalSource::Seeds,
+            seeds: 3,
+        }
     }
 
     #[test]
@@ -231,7 +237,7 @@ mod tests {
 
     #[test]
     fn regimes_without_an_interval_are_named_and_not_said_to_overlap() {
-        let bare = |value| OverSeeds { basis: Basis::Examples, seeds: 1, ..over(value, f64::NAN) };
+        let bare = |value| SeedMean { basis: IntervalSource::Examples, seeds: 1, ..over(value, f64::NAN) };
         let text = price(&[("rft", bare(-0.002)), ("sft", bare(-0.3))], Some(0.3), &[]);
         let open = "Which of them paid least is undecided: there is no interval for rft (one seed) and sft (one seed).";
         assert!(text.ends_with(open), "{text}");
@@ -266,7 +272,7 @@ mod tests {
 
     #[test]
     fn one_seed_is_said_to_be_one() {
-        let one = OverSeeds { basis: Basis::Examples, seeds: 1, ..over(0.4, 0.1) };
+        let one = SeedMean { basis: IntervalSource::Examples, seeds: 1, ..over(0.4, 0.1) };
         assert!(caution(&[("rft", one)]).unwrap().starts_with("One seed only: rft."));
         assert_eq!(caution(&[("rft", over(0.4, 0.1))]), None);
         assert_eq!((and(&["a", "b", "c"]), and(&["a"])), ("a, b and c".to_string(), "a".to_string()));

@@ -1,7 +1,9 @@
 //! The tables of a study: each cell is a value with its interval, the same on the page and in Markdown.
 
-use super::load::{self, Regime, SeedRun, Study, Variant, accuracy, format_loss, kl_new, kl_prior, prior, source};
-use super::seed_stats::{Basis, OverSeeds, Reached, over_seeds, reached};
+use super::load::{
+    self, RegimeResults, RegimeRuns, SeedRun, StudyResults, accuracy, format_loss, kl_new, kl_prior, prior, source,
+};
+use super::seed_stats::{AtAccuracy, IntervalSource, SeedMean, reached, seed_mean};
 use crate::forgetting::{ALL, BenchmarkChange, brief};
 use crate::report::trajectory::{TrajectoryPoint, highest, start, tens};
 use crate::sampling::{Category, Summary};
@@ -33,7 +35,7 @@ pub struct Cell {
 
 /// A table with its words.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Grid {
+pub struct TableWithCaption {
     /// Title.
     pub title: &'static str,
     /// How to read it.
@@ -46,7 +48,7 @@ pub struct Grid {
     pub source: String,
 }
 
-impl Grid {
+impl TableWithCaption {
     /// As a table of text.
     pub fn table(&self) -> Table {
         let cell = |cell: &Cell| match cell.range.as_str() {
@@ -74,23 +76,23 @@ impl Cell {
     }
 
     /// A mean over seeds.
-    fn over(over: Option<OverSeeds>, value: fn(f64) -> String, end: fn(f64) -> String) -> Cell {
+    fn over(over: Option<SeedMean>, value: fn(f64) -> String, end: fn(f64) -> String) -> Cell {
         let Some(over) = over else { return Cell::none() };
         Cell::with(value(over.mean.value), range(&over, end))
     }
 
     /// A change over seeds, tinted where it is a drop.
-    fn change(over: Option<OverSeeds>) -> Cell {
+    fn change(over: Option<SeedMean>) -> Cell {
         Cell { loss_tint: over.map_or(0, |over| tint(over.mean.value)), ..Cell::over(over, points, points) }
     }
 }
 
-fn range(over: &OverSeeds, end: fn(f64) -> String) -> String {
+fn range(over: &SeedMean, end: fn(f64) -> String) -> String {
     let Interval { low, high, .. } = over.mean;
     if !(low.is_finite() && high.is_finite()) {
         return String::new();
     }
-    let mark = if over.basis == Basis::Examples { DAGGER } else { "" };
+    let mark = if over.basis == IntervalSource::Examples { DAGGER } else { "" };
     format!("{} to {}{mark}", end(low), end(high))
 }
 
@@ -104,25 +106,25 @@ fn bare(share: f64) -> String {
 }
 
 /// The name of a regime, with its colour.
-fn name(study: &Study<'_>, regime: &Regime<'_>, about: &str) -> Cell {
+fn name(study: &StudyResults<'_>, regime: &RegimeResults<'_>, about: &str) -> Cell {
     let place = study.regimes.iter().position(|other| other.name == regime.name);
     Cell { colour: place, ..Cell::with(regime.name, about) }
 }
 
 /// The variants that a table is about, with their regime.
-fn bests<'s, 'a>(study: &'s Study<'a>) -> Vec<(&'a str, &'s Variant<'a>)> {
+fn bests<'s, 'a>(study: &'s StudyResults<'a>) -> Vec<(&'a str, &'s RegimeRuns<'a>)> {
     study.regimes.iter().filter_map(|regime| Some((regime.name, regime.best()?))).collect()
 }
 
 /// A row per regime at its best learning rate. `level`: the accuracy at which they are compared.
-pub fn top(study: &Study<'_>, level: Option<f64>) -> Grid {
+pub fn top(study: &StudyResults<'_>, level: Option<f64>) -> TableWithCaption {
     let mut rows = base_rows(study);
     rows.extend(study.regimes.iter().map(|regime| top_row(study, regime, level)));
     let matched = level
         .map_or("at equal accuracy".to_string(), |level| format!("prior knowledge at {} accuracy", percent(level)));
     let header = [
         "regime",
-        "best lr",
+        "best learning rate",
         "seeds",
         "steps",
         "new-task accuracy",
@@ -135,7 +137,7 @@ pub fn top(study: &Study<'_>, level: Option<f64>) -> Grid {
         "KL prior",
         "training-data perplexity",
     ];
-    Grid {
+    TableWithCaption {
         title: "Regimes at their best learning rate",
         how: format!(
             "Means over seeds with 95 % intervals (Student\u{2019}s t over seeds). \u{2020}: one seed, or all seeds at the same value; the interval is \
@@ -154,7 +156,7 @@ pub fn top(study: &Study<'_>, level: Option<f64>) -> Grid {
     }
 }
 
-fn base_rows(study: &Study<'_>) -> Vec<Vec<Cell>> {
+fn base_rows(study: &StudyResults<'_>) -> Vec<Vec<Cell>> {
     let new_tasks = study.new_tasks();
     let prior = study.any().and_then(|tuned| tuned.all.as_ref()).map(|all| all.base);
     let of = |new_task: &BenchmarkChange| {
@@ -172,7 +174,7 @@ fn base_rows(study: &Study<'_>) -> Vec<Vec<Cell>> {
     new_tasks.iter().copied().map(of).collect()
 }
 
-fn top_row(study: &Study<'_>, regime: &Regime<'_>, level: Option<f64>) -> Vec<Cell> {
+fn top_row(study: &StudyResults<'_>, regime: &RegimeResults<'_>, level: Option<f64>) -> Vec<Cell> {
     let planned: usize = regime.variants.iter().map(|variant| variant.runs.len()).sum();
     let Some(variant) = regime.best() else {
         let mut row = vec![name(study, regime, regime.about), Cell::none()];
@@ -202,14 +204,14 @@ fn top_row(study: &Study<'_>, regime: &Regime<'_>, level: Option<f64>) -> Vec<Ce
         Some(_) => Cell::text("no loss"),
         None => Cell::none(),
     };
-    let nats = |over: Option<OverSeeds>| Cell::over(over, short, short);
+    let nats = |over: Option<SeedMean>| Cell::over(over, short, short);
     vec![
         name(study, regime, regime.about),
         Cell::with(variant.name(), of_rates),
         Cell::with(done.to_string(), seeds),
         Cell::text(steps),
         Cell::over(variant.over(accuracy, (0.0, 1.0)), percent, bare),
-        Cell::over(over_seeds(&partial, (0.0, 1.0)), percent, bare),
+        Cell::over(seed_mean(&partial, (0.0, 1.0)), percent, bare),
         Cell::change(variant.over(prior, (-1.0, 1.0))),
         level.map_or(Cell::none(), |level| reached_cell(&reached(&variant.trajectories(), level))),
         worst,
@@ -221,7 +223,7 @@ fn top_row(study: &Study<'_>, regime: &Regime<'_>, level: Option<f64>) -> Vec<Ce
 }
 
 /// Change at an accuracy, and how many seeds reach it.
-fn reached_cell(reached: &Reached) -> Cell {
+fn reached_cell(reached: &AtAccuracy) -> Cell {
     if reached.seeds == 0 {
         return match reached.of {
             0 => Cell::none(),
@@ -239,7 +241,7 @@ fn reached_cell(reached: &Reached) -> Cell {
 }
 
 /// The new task by category of its examples (photos and scenes), a row per regime; `None` where it has none.
-pub fn by_category(study: &Study<'_>) -> Option<Grid> {
+pub fn by_category(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     let new_tasks = study.new_tasks();
     let bases: Vec<(&BenchmarkChange, &Summary)> =
         new_tasks.iter().filter_map(|one| Some((*one, study.base_evaluation(&one.data)?))).collect();
@@ -273,7 +275,7 @@ pub fn by_category(study: &Study<'_>) -> Option<Grid> {
             let over = regime
                 .best()
                 .map(|variant| variant.done().filter_map(|(_, tuned)| of_model(tuned)).collect::<Vec<_>>());
-            Cell::over(over.and_then(|values| over_seeds(&values, (0.0, 1.0))), percent, bare)
+            Cell::over(over.and_then(|values| seed_mean(&values, (0.0, 1.0))), percent, bare)
         };
         let at = regime.best().map_or("not measured yet".to_string(), |variant| variant.label());
         let cells =
@@ -281,7 +283,7 @@ pub fn by_category(study: &Study<'_>) -> Option<Grid> {
         rows.push([name(study, regime, &at)].into_iter().chain(cells).collect());
     }
     let heads = names.iter().flat_map(|name| [format!("{name}: accuracy"), format!("{name}: partial credit")]);
-    Some(Grid {
+    Some(TableWithCaption {
         title: "New task by category",
         how: "Accuracy and partial credit, at each regime\u{2019}s best learning rate: mean over seeds with 95 % intervals \
               (Student\u{2019}s t over seeds; \u{2020}: over test examples)."
@@ -298,16 +300,16 @@ fn share(interval: Interval) -> Cell {
 }
 
 /// The families of prior knowledge.
-pub fn families<'a>(study: &Study<'a>) -> Vec<&'a str> {
+pub fn families<'a>(study: &StudyResults<'a>) -> Vec<&'a str> {
     study.any().map(|tuned| tuned.families.iter().map(|family| family.name.as_str()).collect()).unwrap_or_default()
 }
 
-fn over_family(variant: &Variant<'_>, family: &str) -> Option<OverSeeds> {
+fn over_family(variant: &RegimeRuns<'_>, family: &str) -> Option<SeedMean> {
     variant.over(|tuned| load::family(tuned, family), (-1.0, 1.0))
 }
 
 /// Change of each family, a row per regime; `None` while nothing is measured.
-pub fn by_family(study: &Study<'_>) -> Option<Grid> {
+pub fn by_family(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     let any = study.any()?;
     let names = families(study);
     let base = any.families.iter().chain(&any.all).map(|family| {
@@ -325,7 +327,7 @@ pub fn by_family(study: &Study<'_>) -> Option<Grid> {
     }
     let heads =
         names.iter().map(|name| (*name).to_string()).chain(any.all.iter().map(|_| "all benchmarks".to_string()));
-    Some(Grid {
+    Some(TableWithCaption {
         title: "Change by family",
         how: "Change of the mean score of each family of benchmarks, in points, at each regime\u{2019}s best learning rate: mean over seeds \
               with 95 % intervals. The larger the loss, the darker the cell."
@@ -337,19 +339,23 @@ pub fn by_family(study: &Study<'_>) -> Option<Grid> {
 }
 
 /// Accuracy and change of prior knowledge at each learning rate; `None` if no regime has several.
-pub fn ladder(study: &Study<'_>) -> Option<Grid> {
+pub fn ladder(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     if study.regimes.iter().all(|regime| regime.variants.len() < 2) {
         return None;
     }
     // Learning rates from low to high, then variants without one.
-    let mut all_variants: Vec<&Variant<'_>> = Vec::new();
+    let mut all_variants: Vec<&RegimeRuns<'_>> = Vec::new();
     for variant in study.regimes.iter().flat_map(|regime| &regime.variants) {
-        if !all_variants.iter().any(|other| other.lr == variant.lr && other.setting == variant.setting) {
+        if !all_variants
+            .iter()
+            .any(|other| other.learning_rate == variant.learning_rate && other.setting == variant.setting)
+        {
             all_variants.push(variant);
         }
     }
-    all_variants.sort_by(|a, b| a.lr.unwrap_or(f64::INFINITY).total_cmp(&b.lr.unwrap_or(f64::INFINITY)));
-    let cell = |(i, variant): (usize, &Variant<'_>), regime: &Regime<'_>| {
+    all_variants
+        .sort_by(|a, b| a.learning_rate.unwrap_or(f64::INFINITY).total_cmp(&b.learning_rate.unwrap_or(f64::INFINITY)));
+    let cell = |(i, variant): (usize, &RegimeRuns<'_>), regime: &RegimeResults<'_>| {
         let done = variant.done().count();
         let count = format!("{done} of {} seeds", variant.runs.len());
         let Some(right) = variant.over(accuracy, (0.0, 1.0)) else { return Cell::with(NONE, count) };
@@ -362,16 +368,18 @@ pub fn ladder(study: &Study<'_>) -> Option<Grid> {
             ..Cell::with(format!("{} / {lost}", percent(right.mean.value)), count)
         }
     };
-    let row = |regime: &Regime<'_>| {
-        let at = |column: &&Variant<'_>| {
-            let same = |(_, own): &(usize, &Variant<'_>)| own.lr == column.lr && own.setting == column.setting;
+    let row = |regime: &RegimeResults<'_>| {
+        let at = |column: &&RegimeRuns<'_>| {
+            let same = |(_, own): &(usize, &RegimeRuns<'_>)| {
+                own.learning_rate == column.learning_rate && own.setting == column.setting
+            };
             regime.variants.iter().enumerate().find(same).map_or(Cell::default(), |found| cell(found, regime))
         };
         [name(study, regime, "")].into_iter().chain(all_variants.iter().map(at)).collect()
     };
-    let all: Vec<(&str, &Variant<'_>)> =
+    let all: Vec<(&str, &RegimeRuns<'_>)> =
         study.regimes.iter().flat_map(|r| r.variants.iter().map(|variant| (r.name, variant))).collect();
-    Some(Grid {
+    Some(TableWithCaption {
         title: "Learning rates",
         how: "New-task accuracy / change of prior knowledge in points, means over seeds, at each learning rate; bold: the best. \
               An empty cell is not part of the study."
@@ -383,8 +391,8 @@ pub fn ladder(study: &Study<'_>) -> Option<Grid> {
 }
 
 /// Change of prior knowledge at common accuracies; `None` if nobody learned.
-pub fn matched(study: &Study<'_>, level: Option<f64>) -> Option<Grid> {
-    let trajectories: Vec<(&Regime<'_>, Vec<Vec<TrajectoryPoint>>)> =
+pub fn matched(study: &StudyResults<'_>, level: Option<f64>) -> Option<TableWithCaption> {
+    let trajectories: Vec<(&RegimeResults<'_>, Vec<Vec<TrajectoryPoint>>)> =
         study.regimes.iter().filter_map(|regime| Some((regime, regime.best()?.trajectories()))).collect();
     let levels = equal_levels(
         &trajectories.iter().flat_map(|(_, trajectories)| trajectories.clone()).collect::<Vec<_>>(),
@@ -393,11 +401,11 @@ pub fn matched(study: &Study<'_>, level: Option<f64>) -> Option<Grid> {
     if levels.is_empty() {
         return None;
     }
-    let row = |(regime, trajectories): &(&Regime<'_>, Vec<Vec<TrajectoryPoint>>)| {
+    let row = |(regime, trajectories): &(&RegimeResults<'_>, Vec<Vec<TrajectoryPoint>>)| {
         let cells = levels.iter().map(|level| reached_cell(&reached(trajectories, *level)));
         [name(study, regime, "")].into_iter().chain(cells).collect()
     };
-    Some(Grid {
+    Some(TableWithCaption {
         title: "At equal accuracy on the new task",
         how: "A run that has learned less has had less reason to forget. Change of prior knowledge, in points, where each run first reaches an \
               accuracy, interpolated linearly between base and checkpoints; mean over the seeds that reach it, with 95 % intervals over seeds. A run that \
@@ -420,7 +428,7 @@ pub fn equal_levels(trajectories: &[Vec<TrajectoryPoint>], level: Option<f64>) -
 }
 
 /// Runs that are not measured to the end, with where they stand.
-pub fn missing(study: &Study<'_>) -> Vec<String> {
+pub fn missing(study: &StudyResults<'_>) -> Vec<String> {
     let open = study.runs().filter(|(_, run)| !run.done);
     open.map(|(_, run): (usize, &SeedRun<'_>)| format!("{}: {}", run.plan.name, run.state)).collect()
 }

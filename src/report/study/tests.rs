@@ -31,12 +31,20 @@ fn name(regime: &str, lr: f64, seed: u64) -> String {
 }
 
 fn index() -> StudyIndex {
-    let regime = |name: &str, about: &str| study_index::Regime { name: name.into(), about: about.into() };
+    let regime = |name: &str, about: &str| study_index::RegimeEntry { name: name.into(), about: about.into() };
     let regimes = vec![regime("rft", "GRPO on its own rollouts"), regime("sft", "SFT on the <bare> answer")];
     let run = |&(regime, lr, seed, _): &(&str, f64, u64, End)| {
         let name = name(regime, lr, seed);
         let (dir, comparison) = (Some(PathBuf::from("runs").join(&name)), PathBuf::from("compare").join(&name));
-        StudyRun { name, regime: regime.into(), lr: Some(lr), seed, dir, comparison, data: Some("puzzles".into()) }
+        StudyRun {
+            name,
+            regime: regime.into(),
+            learning_rate: Some(lr),
+            seed,
+            dir,
+            comparison,
+            data: Some("puzzles".into()),
+        }
     };
     StudyIndex::new("Made up", "base", regimes, RUNS.iter().map(run).collect(), vec!["dynamics".into()])
 }
@@ -122,7 +130,7 @@ fn the_page_begins_with_the_results_of_the_study() {
         "Learned.",
         "Forgotten.",
         "Forgotten at equal accuracy.",
-        "best lr",
+        "best learning rate",
         "Learned and retained",
         "Change by family",
         "Learning rates",

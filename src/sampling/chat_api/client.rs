@@ -6,8 +6,8 @@ use super::response::{Parsed, error_message, filter_code};
 use super::schedule::{Cancel, RateLimit, lock};
 use crate::io::http::{self, Backoff, ConnectionError, HttpClient, HttpOptions, MAX_BACKOFF, Timeout};
 use crate::io::jsonl::JsonlLog;
-use crate::model::Sampling;
-use crate::sampling::{Generated, Prompts, Responder, SampleOptions};
+use crate::model::SamplingParams;
+use crate::sampling::{Prompts, Responder, Response, SampleOptions};
 use crate::tasks::Task;
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -104,7 +104,7 @@ impl<'a> ChatClient<'a> {
         task: &dyn Task,
         examples: &[usize],
         samples: usize,
-        sampling: &Sampling,
+        sampling: &SamplingParams,
     ) -> Result<Vec<Vec<CachedResponse>>> {
         let mut missing = Vec::new();
         for &i in examples {
@@ -127,7 +127,7 @@ impl<'a> ChatClient<'a> {
     }
 
     /// Request these responses, several at once. The first error that is not transient ends all requests, also those that are pausing.
-    fn request_missing(&self, task: &dyn Task, jobs: &[(usize, usize)], sampling: &Sampling) -> Result<()> {
+    fn request_missing(&self, task: &dyn Task, jobs: &[(usize, usize)], sampling: &SamplingParams) -> Result<()> {
         let (next, cancel) = (AtomicUsize::new(0), Cancel::default());
         let work = || {
             while !cancel.is_cancelled() {
@@ -160,7 +160,7 @@ impl<'a> ChatClient<'a> {
         task: &dyn Task,
         i: usize,
         sample: usize,
-        sampling: &Sampling,
+        sampling: &SamplingParams,
         cancel: &Cancel,
     ) -> Result<Option<CachedResponse>> {
         let record = task.example(i)?;
@@ -309,9 +309,9 @@ impl<'a> ChatClient<'a> {
 }
 
 impl Responder for ChatClient<'_> {
-    fn respond(&self, prompts: &Prompts<'_>, options: &SampleOptions<'_>) -> Result<Vec<Vec<Generated>>> {
-        let groups = self.responses(prompts.task, prompts.examples, options.samples, options.sampling)?;
-        Ok(groups.into_iter().map(|group| group.into_iter().map(Generated::from).collect()).collect())
+    fn respond(&self, prompts: &Prompts<'_>, options: &SampleOptions<'_>) -> Result<Vec<Vec<Response>>> {
+        let groups = self.responses(prompts.task, prompts.examples, options.num_generations, options.sampling)?;
+        Ok(groups.into_iter().map(|group| group.into_iter().map(Response::from).collect()).collect())
     }
 }
 

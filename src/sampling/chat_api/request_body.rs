@@ -1,7 +1,7 @@
 //! The body of a chat request: messages with their images, and how tokens are chosen.
 
 use crate::data::{IMAGE_PLACEHOLDER, Message};
-use crate::model::Sampling;
+use crate::model::SamplingParams;
 use crate::{Error, Result, rng};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -19,7 +19,7 @@ pub(super) fn body(
     prompt: &[Message],
     images: &[RgbImage],
     (id, sample): (&str, usize),
-    sampling: &Sampling,
+    sampling: &SamplingParams,
 ) -> Result<Vec<u8>> {
     let mut urls = Vec::with_capacity(images.len());
     for image in images {

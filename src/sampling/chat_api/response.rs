@@ -1,7 +1,7 @@
 //! A chat server's answer: what its fields mean, and the response as it is kept.
 
 use crate::io::http::HttpClient;
-use crate::sampling::Generated;
+use crate::sampling::Response;
 use crate::tasks::NoAnswer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -59,13 +59,13 @@ impl CachedResponse {
     }
 }
 
-impl From<CachedResponse> for Generated {
-    fn from(response: CachedResponse) -> Generated {
+impl From<CachedResponse> for Response {
+    fn from(response: CachedResponse) -> Response {
         let no_answer = response.no_answer();
         // A response that a content filter cut off must not be scored.
         let text = if no_answer.is_some() { String::new() } else { response.response };
         let (tokens, finished) = (response.completion_tokens, response.finished);
-        Generated { text, tokens, token_ids: Vec::new(), finished, no_answer }
+        Response { text, tokens, token_ids: Vec::new(), finished, no_answer }
     }
 }
 

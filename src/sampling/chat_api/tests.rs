@@ -118,8 +118,8 @@ impl Task for Two {
     }
 }
 
-fn sampling() -> Sampling {
-    Sampling { max_new_tokens: 77, temperature: 0.5, top_p: 0.9, top_k: 0, seed: 4 }
+fn sampling() -> SamplingParams {
+    SamplingParams { max_new_tokens: 77, temperature: 0.5, top_p: 0.9, top_k: 0, seed: 4 }
 }
 
 fn ask(endpoint: &Endpoint, file: &Path, samples: usize) -> Result<Vec<Vec<CachedResponse>>> {

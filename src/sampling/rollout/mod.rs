@@ -1,7 +1,7 @@
 //! Rollouts: sample responses to the prompts of a dataset, score them, keep the good ones, write them as a training dataset.
 //!
 //! The [`Teacher`] answers: the model itself (on-policy data), or another one with a style of its own. The task scores the responses, as in
-//! reinforcement fine-tuning and in evaluation. All responses stay in `samples.jsonl`. Those that [`Selection`] keeps become the train
+//! reinforcement fine-tuning and in evaluation. All responses stay in `samples.jsonl`. Those that [`RolloutSelection`] keeps become the train
 //! split of a dataset like those of `jigsaw gen`; its other splits are those of the source. An interrupted rollout continues when the
 //! same call is made again.
 
@@ -14,13 +14,13 @@ mod selection;
 pub use dataset::{KeptResponse, TRAIN, write_dataset};
 pub use options::{RolloutOptions, SAMPLES, TEMPERATURE};
 pub use rollout_dir::RolloutInfo;
-pub use selection::{Answer, Candidate, Keep, Selection, SelectionCounts, with_answer};
+pub use selection::{Candidate, FinalAnswer, Keep, RolloutSelection, SelectionCounts, with_answer};
 
 use crate::data::{Dataset, Manifest};
 use crate::io::files;
 use crate::model::init::SPECIAL;
-use crate::model::{Compute, ModelLoader, require_checkpoint};
-use crate::model::{Processor, Sampling};
+use crate::model::{ComputeDtype, ModelLoader, require_checkpoint};
+use crate::model::{Processor, SamplingParams};
 use crate::model::{hash_model, hash_prompt_files};
 use crate::sampling::chat_api::{self, ChatClient, Endpoint, TokenUsage};
 use crate::sampling::{
@@ -60,9 +60,9 @@ pub struct RolloutRequest {
     /// Which prompts, how many responses to each, how many prompts at a time.
     pub plan: SamplePlan,
     /// How tokens are chosen. Of a scripted teacher only the seed counts.
-    pub sampling: Sampling,
+    pub sampling: SamplingParams,
     /// What is kept.
-    pub selection: Selection,
+    pub selection: RolloutSelection,
     /// Directory for the samples and the dataset.
     pub out: PathBuf,
     /// Start over, whatever an earlier rollout left in `out`.
@@ -118,9 +118,9 @@ pub fn rollout(
     let written = dataset::written(out)?.map(|written| finished(written, selection, out)).transpose()?.flatten();
     let started = Instant::now();
     let Sampled { outcomes, fresh_tokens, usage } = sample(request, &store, &task, device, progress)?;
-    let summary = Summary::of(task.name(), None, &outcomes, plan.samples, fresh_tokens, started.elapsed())?;
+    let summary = Summary::of(task.name(), None, &outcomes, plan.num_generations, fresh_tokens, started.elapsed())?;
     let special = request.teacher.special_tokens()?;
-    let (kept, tally) = select(&task, &outcomes, plan.samples, selection, &special)?;
+    let (kept, tally) = select(&task, &outcomes, plan.num_generations, selection, &special)?;
     if kept.is_empty() {
         return Err(nothing_kept(&tally, selection, out));
     }
@@ -155,8 +155,8 @@ fn sample(
     let plan = &request.plan;
     let (mut log, mut outcomes) = store.resume(task, plan)?;
     let total = plan.examples(task);
-    progress(progress_of(&outcomes, total, plan.samples));
-    let done = outcomes.len() / plan.samples;
+    progress(progress_of(&outcomes, total, plan.num_generations));
+    let done = outcomes.len() / plan.num_generations;
     let client = match &request.teacher {
         Teacher::Endpoint(endpoint) => {
             Some(ChatClient::open(endpoint, chat_api::api_key_from_env(), &request.out.join(rollout_dir::API_CACHE))?)
@@ -171,14 +171,14 @@ fn sample(
     let keep = |batch: Vec<ScoredResponse>| {
         log.append(&batch)?;
         outcomes.extend(batch);
-        progress(progress_of(&outcomes, total, plan.samples));
+        progress(progress_of(&outcomes, total, plan.num_generations));
         Ok(())
     };
     let sample = |responder: &dyn Responder| run(responder, task, plan, &request.sampling, done, keep);
     match (&request.teacher, &client) {
         (Teacher::Model(dir), _) => {
             let processor = Processor::from_dir(dir)?;
-            sample(&LocalModel::new(&ModelLoader::new(device, Compute::F32).frozen(dir)?, &processor))?;
+            sample(&LocalModel::new(&ModelLoader::new(device, ComputeDtype::F32).frozen(dir)?, &processor))?;
         }
         (Teacher::Endpoint(_), Some(client)) => sample(client)?,
         (Teacher::Endpoint(_), None) => return Err(Error::failed("an endpoint without its client")),
@@ -193,7 +193,7 @@ fn select(
     task: &DatasetTask,
     outcomes: &[ScoredResponse],
     samples: usize,
-    selection: &Selection,
+    selection: &RolloutSelection,
     special: &[String],
 ) -> Result<(Vec<KeptResponse>, SelectionCounts)> {
     let (mut kept, mut tally) = (Vec::new(), SelectionCounts::default());
@@ -201,7 +201,7 @@ fn select(
         let record = task.example(index)?;
         let candidates = group.iter().map(|o| Candidate { text: &o.response, finished: o.finished, score: &o.score });
         for (i, response) in selection.choose(&record.answer, special, candidates, &mut tally) {
-            if selection.answer == Answer::Gold && !task.score(index, &response).correct {
+            if selection.answer == FinalAnswer::Gold && !task.score(index, &response).correct {
                 return Err(Error::input(format!(
                     "{}: field `answer`: `{}` in answer tags is not scored as right, so it cannot be paired with sampled reasoning",
                     task.dataset().place(index),
@@ -242,14 +242,14 @@ impl Teacher {
         Ok(tokens)
     }
 
-    fn key(&self, task: &dyn Task, plan: &SamplePlan, sampling: &Sampling) -> Result<SamplingKey> {
+    fn key(&self, task: &dyn Task, plan: &SamplePlan, sampling: &SamplingParams) -> Result<SamplingKey> {
         match self {
             Teacher::Model(dir) => {
                 require_checkpoint(dir)?;
                 SamplingKey::new(&hash_model(dir)?, &hash_prompt_files(dir)?, task, plan, sampling)
             }
             Teacher::Scripted => {
-                let sampling = Sampling { seed: sampling.seed, ..Sampling::greedy(0) };
+                let sampling = SamplingParams { seed: sampling.seed, ..SamplingParams::greedy(0) };
                 SamplingKey::new(&format!("scripted {}", ScriptedTeacher::VERSION), "", task, plan, &sampling)
             }
             Teacher::Endpoint(endpoint) => SamplingKey::new(&endpoint.name(), "", task, plan, sampling),
@@ -261,8 +261,8 @@ impl Teacher {
 fn check_prompts(dataset: &Dataset, request: &RolloutRequest) -> Result<()> {
     let who = match (&request.teacher, request.selection.answer) {
         (Teacher::Scripted, _) => "--teacher scripted reasons before it answers",
-        (_, Answer::Gold) => "--answer gold pairs reasoning with the right answer",
-        (Teacher::Model(_) | Teacher::Endpoint(_), Answer::Sampled) => return Ok(()),
+        (_, FinalAnswer::Gold) => "--answer gold pairs reasoning with the right answer",
+        (Teacher::Model(_) | Teacher::Endpoint(_), FinalAnswer::Sampled) => return Ok(()),
     };
     let examples = request.plan.limit.unwrap_or(usize::MAX).min(dataset.len());
     for (i, record) in dataset.records()[..examples].iter().enumerate() {
@@ -284,7 +284,7 @@ fn check_prompts(dataset: &Dataset, request: &RolloutRequest) -> Result<()> {
 /// An input error if no rollout wrote the dataset.
 fn finished(
     (manifest, settings): (Manifest, serde_json::Value),
-    selection: &Selection,
+    selection: &RolloutSelection,
     out: &Path,
 ) -> Result<Option<Manifest>> {
     let now = serde_json::to_value(selection).map_err(|e| Error::failed(format!("selection: {e}")))?;
@@ -298,7 +298,7 @@ fn finished(
     }
 }
 
-fn nothing_kept(tally: &SelectionCounts, selection: &Selection, out: &Path) -> Error {
+fn nothing_kept(tally: &SelectionCounts, selection: &RolloutSelection, out: &Path) -> Error {
     let reasons = [
         (tally.refused, "refused by the server"),
         (tally.truncated, "cut off by the length limit (raise --max-new-tokens)"),

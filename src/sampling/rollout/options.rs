@@ -1,7 +1,7 @@
 //! What a user may say about a rollout, and the request that it comes to: defaults filled in, contradictions refused.
 
-use super::{Answer, Keep, RolloutRequest, Selection, TRAIN, Teacher};
-use crate::model::Sampling;
+use super::{FinalAnswer, Keep, RolloutRequest, RolloutSelection, TRAIN, Teacher};
+use crate::model::SamplingParams;
 use crate::sampling::chat_api::{Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT};
 use crate::sampling::{BATCH_SIZE, SamplePlan, sampling_flags};
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
@@ -33,7 +33,7 @@ pub struct RolloutOptions {
     /// Only the first prompts; all when not given.
     pub limit: Option<usize>,
     /// Responses to each prompt: [`SAMPLES`] when not given, 1 of the scripted teacher.
-    pub samples: Option<usize>,
+    pub num_generations: Option<usize>,
     /// [`TEMPERATURE`] when not given.
     pub temperature: Option<f32>,
     /// 1 (off) when not given.
@@ -43,13 +43,13 @@ pub struct RolloutOptions {
     /// Longest response in tokens.
     pub max_new_tokens: Option<usize>,
     /// Prompts answered at a time.
-    pub batch: usize,
-    /// Which responses are kept: see [`Answer::keeps_by_default`] when not given.
+    pub batch_size: usize,
+    /// Which responses are kept: see [`FinalAnswer::keeps_by_default`] when not given.
     pub keep: Option<Keep>,
     /// Most responses kept of one prompt; all when not given.
-    pub cap: Option<usize>,
+    pub max_per_prompt: Option<usize>,
     /// What the kept responses end with.
-    pub answer: Answer,
+    pub answer: FinalAnswer,
     /// Seed of the sampling.
     pub seed: u64,
 }
@@ -64,26 +64,26 @@ impl Default for RolloutOptions {
             retries: 6,
             split: TRAIN.into(),
             limit: None,
-            samples: None,
+            num_generations: None,
             temperature: None,
             top_p: None,
             top_k: None,
             max_new_tokens: None,
-            batch: BATCH_SIZE,
+            batch_size: BATCH_SIZE,
             keep: None,
-            cap: None,
-            answer: Answer::Sampled,
+            max_per_prompt: None,
+            answer: FinalAnswer::Sampled,
             seed: 0,
         }
     }
 }
 
-impl Answer {
+impl FinalAnswer {
     /// Which responses are kept when nothing is said: a right answer needs no filter.
     pub fn keeps_by_default(self) -> Keep {
         match self {
-            Answer::Gold => Keep::All,
-            Answer::Sampled => Keep::Correct,
+            FinalAnswer::Gold => Keep::All,
+            FinalAnswer::Sampled => Keep::Correct,
         }
     }
 }
@@ -107,22 +107,22 @@ impl RolloutOptions {
                 }
             }
         }
-        let samples = self.samples.unwrap_or(if teacher == Teacher::Scripted { 1 } else { SAMPLES });
+        let samples = self.num_generations.unwrap_or(if teacher == Teacher::Scripted { 1 } else { SAMPLES });
         let request = RolloutRequest {
             teacher,
             data,
             split: self.split,
-            plan: SamplePlan { limit: self.limit, samples, batch: self.batch },
-            sampling: Sampling {
+            plan: SamplePlan { limit: self.limit, num_generations: samples, batch_size: self.batch_size },
+            sampling: SamplingParams {
                 max_new_tokens: self.max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS),
                 temperature: self.temperature.unwrap_or(TEMPERATURE),
                 top_p: self.top_p.unwrap_or(1.0),
                 top_k: self.top_k.unwrap_or(0),
                 seed: self.seed,
             },
-            selection: Selection {
+            selection: RolloutSelection {
                 keep: self.keep.unwrap_or(self.answer.keeps_by_default()),
-                cap: self.cap,
+                max_per_prompt: self.max_per_prompt,
                 answer: self.answer,
             },
             out,
@@ -181,24 +181,24 @@ impl RolloutRequest {
             _ => None,
         };
         for (flag, value) in [
-            ("--samples", Some(plan.samples)),
-            ("--batch", Some(plan.batch)),
+            ("--num-generations", Some(plan.num_generations)),
+            ("--batch-size", Some(plan.batch_size)),
             ("--max-new-tokens", Some(sampling.max_new_tokens)),
             ("--concurrency", concurrency),
             ("--limit", plan.limit),
-            ("--cap", selection.cap),
+            ("--max-per-prompt", selection.max_per_prompt),
         ] {
             if value == Some(0) {
                 return bad(flag, "0: must be at least 1");
             }
         }
         sampling_flags::check_requests(concurrency.unwrap_or(1))?;
-        sampling_flags::check(sampling, plan.samples)?;
+        sampling_flags::check(sampling, plan.num_generations)?;
         match (selection.keep, selection.answer) {
-            (Keep::Correct, Answer::Gold) => {
+            (Keep::Correct, FinalAnswer::Gold) => {
                 bad("--keep", "correct with --answer gold would replace right answers by themselves; drop one of them")
             }
-            (_, Answer::Gold) if self.teacher == Teacher::Scripted => {
+            (_, FinalAnswer::Gold) if self.teacher == Teacher::Scripted => {
                 let why = "gold changes nothing with --teacher scripted, which gives the right answer anyway";
                 bad("--answer", why)
             }

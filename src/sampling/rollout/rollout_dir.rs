@@ -100,8 +100,8 @@ impl RolloutDir {
     /// # Errors
     /// An input error for responses that are not this task's.
     pub fn resume(&self, task: &dyn Task, plan: &SamplePlan) -> Result<(ResponseLog, Vec<ScoredResponse>)> {
-        let batch = self.about.key.batch.unwrap_or(1);
-        ResponseLog::resume(&self.dir.join(SAMPLES), task, plan.examples(task), plan.samples, batch)
+        let batch = self.about.key.batch_size.unwrap_or(1);
+        ResponseLog::resume(&self.dir.join(SAMPLES), task, plan.examples(task), plan.num_generations, batch)
     }
 }
 

@@ -38,7 +38,7 @@ impl Keep {
 /// Where the answer of a kept response is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum Answer {
+pub enum FinalAnswer {
     /// The response as it was sampled
     Sampled,
     /// The sampled reasoning, and the right answer after it
@@ -47,13 +47,13 @@ pub enum Answer {
 
 /// What makes a training set out of scored responses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Selection {
+pub struct RolloutSelection {
     /// Filter by score.
     pub keep: Keep,
     /// Most responses to one prompt; `None` for no limit.
-    pub cap: Option<usize>,
+    pub max_per_prompt: Option<usize>,
     /// Whose answer they end with.
-    pub answer: Answer,
+    pub answer: FinalAnswer,
 }
 
 /// One sampled response with its score.
@@ -85,7 +85,7 @@ pub struct SelectionCounts {
     pub empty: usize,
     /// Dropped by the filter ([`Keep`]).
     pub filtered: usize,
-    /// Without a readable thought to put the right answer after ([`Answer::Gold`]).
+    /// Without a readable thought to put the right answer after ([`FinalAnswer::Gold`]).
     pub no_reasoning: usize,
     /// Contains the text of a special token, which a tokenizer does not read as text.
     pub special: usize,
@@ -97,7 +97,7 @@ pub struct SelectionCounts {
     pub kept: usize,
 }
 
-impl Selection {
+impl RolloutSelection {
     /// The kept responses to one prompt: index among `candidates` and text. `gold` is the right answer, `special` are texts that no kept
     /// response may contain.
     pub fn choose<'a>(
@@ -129,8 +129,8 @@ impl Selection {
                 continue;
             }
             let text = match self.answer {
-                Answer::Sampled => Some(candidate.text.to_string()),
-                Answer::Gold => with_answer(candidate.text, gold),
+                FinalAnswer::Sampled => Some(candidate.text.to_string()),
+                FinalAnswer::Gold => with_answer(candidate.text, gold),
             };
             let Some(text) = text else {
                 tally.no_reasoning += 1;
@@ -140,7 +140,7 @@ impl Selection {
                 tally.special += 1;
             } else if !seen.insert(text.trim().to_string()) {
                 tally.duplicates += 1;
-            } else if self.cap.is_some_and(|cap| kept.len() >= cap) {
+            } else if self.max_per_prompt.is_some_and(|cap| kept.len() >= cap) {
                 tally.over_cap += 1;
             } else {
                 kept.push((i, text));
@@ -171,7 +171,7 @@ mod tests {
     use crate::tasks::{Scorer, Style};
 
     /// Gold `2 1 3`.
-    fn select(selection: &Selection, responses: &[&str]) -> (Vec<(usize, String)>, SelectionCounts) {
+    fn select(selection: &RolloutSelection, responses: &[&str]) -> (Vec<(usize, String)>, SelectionCounts) {
         let scorer = JigsawScorer::new("1x3".parse().unwrap(), Permutation::new(vec![1, 0, 2]).unwrap(), Style::Think);
         let scores: Vec<Score> = responses.iter().map(|r| scorer.score(r)).collect();
         let candidate = |(text, score)| Candidate { text, finished: !str::ends_with(text, "..."), score };
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn only_whole_right_answers_in_the_right_form_are_kept_once_each_up_to_the_cap() {
-        let selection = Selection { keep: Keep::Correct, cap: None, answer: Answer::Sampled };
+        let selection = RolloutSelection { keep: Keep::Correct, max_per_prompt: None, answer: FinalAnswer::Sampled };
         let (kept, tally) = select(&selection, &RESPONSES);
         assert_eq!(kept, [(0, RESPONSES[0].to_string()), (4, RESPONSES[4].to_string())]);
         let expected = SelectionCounts {
@@ -208,7 +208,7 @@ mod tests {
             ..SelectionCounts::default()
         };
         assert_eq!(tally, expected);
-        let (kept, tally) = select(&Selection { cap: Some(1), ..selection.clone() }, &RESPONSES);
+        let (kept, tally) = select(&RolloutSelection { max_per_prompt: Some(1), ..selection.clone() }, &RESPONSES);
         assert_eq!((kept.len(), tally.over_cap, tally.duplicates), (1, 1, 1));
         let (kept, tally) = select(&selection, &RESPONSES[5..]);
         assert_eq!((kept.len(), tally.prompts_without_kept), (0, 1));
@@ -216,20 +216,22 @@ mod tests {
 
     #[test]
     fn the_filter_may_ask_for_the_form_or_for_nothing_but_truncated_responses_are_never_kept() {
-        let count = |keep| select(&Selection { keep, cap: None, answer: Answer::Sampled }, &RESPONSES).0.len();
+        let count = |keep| {
+            select(&RolloutSelection { keep, max_per_prompt: None, answer: FinalAnswer::Sampled }, &RESPONSES).0.len()
+        };
         assert_eq!(count(Keep::WellFormed), 4);
         assert_eq!(count(Keep::All), 6);
     }
 
     #[test]
     fn refusals_empty_texts_and_special_tokens_are_counted_and_never_kept() {
-        let all = Selection { keep: Keep::All, cap: None, answer: Answer::Sampled };
+        let all = RolloutSelection { keep: Keep::All, max_per_prompt: None, answer: FinalAnswer::Sampled };
         let mark = "<think>a <|im_end|></think><answer>2 1 3</answer>";
         let (kept, tally) = select(&all, &["", " \n", mark, RESPONSES[0]]);
         assert_eq!(kept, [(3, RESPONSES[0].to_string())]);
         assert_eq!((tally.empty, tally.special, tally.kept, tally.truncated), (2, 1, 1, 0));
         // What is replaced is not learnt.
-        let gold = Selection { answer: Answer::Gold, ..all.clone() };
+        let gold = RolloutSelection { answer: FinalAnswer::Gold, ..all.clone() };
         let (kept, tally) = select(&gold, &[mark, "<think>a</think><answer><|im_end|></answer>"]);
         assert_eq!((kept.len(), kept[0].0, tally.special), (1, 1, 1));
 
@@ -243,7 +245,7 @@ mod tests {
 
     #[test]
     fn sampled_reasoning_gets_the_right_answer_whatever_was_answered() {
-        let selection = Selection { keep: Keep::All, cap: None, answer: Answer::Gold };
+        let selection = RolloutSelection { keep: Keep::All, max_per_prompt: None, answer: FinalAnswer::Gold };
         let (kept, tally) = select(&selection, &RESPONSES);
         let texts: Vec<&str> = kept.iter().map(|(_, text)| text.as_str()).collect();
         assert_eq!(texts, [RESPONSES[0], "<think>b</think><answer>2 1 3</answer>", RESPONSES[4]]);

@@ -42,9 +42,9 @@ fn request(teacher: Teacher, data: &Path, out: &Path) -> RolloutRequest {
         teacher,
         data: data.to_path_buf(),
         split: "train".into(),
-        plan: SamplePlan { limit: None, samples: 2, batch: 4 },
-        sampling: Sampling { max_new_tokens: 6, temperature: 1.0, top_p: 1.0, top_k: 0, seed: 5 },
-        selection: Selection { keep: Keep::Correct, cap: None, answer: Answer::Sampled },
+        plan: SamplePlan { limit: None, num_generations: 2, batch_size: 4 },
+        sampling: SamplingParams { max_new_tokens: 6, temperature: 1.0, top_p: 1.0, top_k: 0, seed: 5 },
+        selection: RolloutSelection { keep: Keep::Correct, max_per_prompt: None, answer: FinalAnswer::Sampled },
         out: out.to_path_buf(),
         fresh: false,
     }
@@ -155,7 +155,7 @@ fn prompts_may_come_from_a_file_of_records_or_conversations() {
     fs::write(&talk, [line(&in_line), line(picture.to_str().unwrap())].concat()).unwrap();
     let server = chat_tests::serve(Box::new(|_, _| (200, String::new(), chat_tests::says("A cat"))));
     let mut request = request(Teacher::Endpoint(chat_tests::endpoint(&server.url)), &talk, &dir.path().join("talked"));
-    request.plan.samples = 1;
+    request.plan.num_generations = 1;
     assert_eq!(run(&request).unwrap().tally.kept, 2);
     let made = open(&request.out);
     for (record, image) in made.records().iter().zip(["images/000000.png", "images/000001.png"]) {
@@ -195,7 +195,7 @@ fn prompts_that_ask_for_a_bare_answer_are_refused_for_reasoning() {
     let message = refused(&request(Teacher::Scripted, &data, &out));
     assert!(message.contains("metadata.jsonl:1") && message.contains("--style think"), "{message}");
     let mut gold = request(Teacher::Model(dir.path().join("none")), &data, &out);
-    gold.selection.answer = Answer::Gold;
+    gold.selection.answer = FinalAnswer::Gold;
     assert!(refused(&gold).contains("--answer gold"));
     assert!(!out.exists());
 }
@@ -219,7 +219,7 @@ fn a_servers_responses_become_a_dataset_and_are_not_requested_again() {
     assert!(first.about.teacher.starts_with("teacher-1 at http://127.0.0.1:"));
     // Another selection is made from what is there, and the first one again.
     let mut capped = request.clone();
-    capped.selection.cap = Some(1);
+    capped.selection.max_per_prompt = Some(1);
     let one_each = run(&capped).unwrap();
     assert_eq!((one_each.tally.kept, one_each.tally.over_cap), (6, 2));
     assert_eq!(Dataset::open(&out, "train").unwrap().len(), 6);
@@ -282,7 +282,7 @@ fn an_empty_dataset_is_never_written_and_the_samples_stay() {
     puzzles(&data, Style::Think);
     write_checkpoint(&model, Preset::Tiny, 0).unwrap();
     let mut request = request(Teacher::Model(model.clone()), &data, &out);
-    request.plan = SamplePlan { limit: Some(3), samples: 2, batch: 2 };
+    request.plan = SamplePlan { limit: Some(3), num_generations: 2, batch_size: 2 };
     let error = run(&request).unwrap_err();
     assert_eq!(error.exit_code(), 1);
     let message = error.to_string();

@@ -23,14 +23,14 @@ use crate::data::Record;
 use crate::data::tsv::{Tsv, TsvRow, TsvSchema};
 use crate::{Error, Result};
 use image::RgbImage;
-use prompt_from_row::{Reading, record};
+use prompt_from_row::{RowContext, record};
 use std::path::Path;
 
 /// Longest response in tokens to questions that are asked as they are.
 pub const DEFAULT_NEW_TOKENS: usize = 512;
 
 /// A file that has been read, before its rows are records.
-pub struct Raw {
+pub struct BenchmarkFile {
     tsv: Tsv,
     rows: Vec<TsvRow>,
     benchmark: Option<&'static Benchmark>,
@@ -41,7 +41,7 @@ pub struct Raw {
 /// # Errors
 /// An input error: the benchmark is not known, or anything that [`Tsv::open`] refuses, or no row of the file belongs to the
 /// benchmark.
-pub fn read(name: &str, path: &Path, kind: Option<&str>) -> Result<Raw> {
+pub fn read(name: &str, path: &Path, kind: Option<&str>) -> Result<BenchmarkFile> {
     let mut benchmark = None;
     let (tsv, rows) = Tsv::open(path, |columns| {
         benchmark = choose(name, path, kind, columns)?;
@@ -51,7 +51,7 @@ pub fn read(name: &str, path: &Path, kind: Option<&str>) -> Result<Raw> {
         Some(benchmark) => select(rows, benchmark, path)?,
         None => rows,
     };
-    Ok(Raw { tsv, rows, benchmark })
+    Ok(BenchmarkFile { tsv, rows, benchmark })
 }
 
 fn choose(name: &str, path: &Path, kind: Option<&str>, columns: &[String]) -> Result<Option<&'static Benchmark>> {
@@ -112,7 +112,7 @@ fn select(rows: Vec<TsvRow>, benchmark: &Benchmark, path: &Path) -> Result<Vec<T
     }
 }
 
-impl Raw {
+impl BenchmarkFile {
     /// Fewest and most pixels of a resized image, if the benchmark has bounds of its own.
     pub fn pixels(&self) -> Option<(usize, usize)> {
         self.benchmark?.pixels
@@ -123,7 +123,7 @@ impl Raw {
     /// # Errors
     /// An input error with file, line, row and column for a row that is not a question its scorer can score.
     pub fn into_task(self, name: &str, resize: &dyn Fn((u32, u32)) -> Result<(u32, u32), String>) -> Result<BenchTask> {
-        let Raw { tsv, rows, benchmark } = self;
+        let BenchmarkFile { tsv, rows, benchmark } = self;
         let mut task = BenchTask {
             name: name.to_string(),
             benchmark,
@@ -134,7 +134,7 @@ impl Raw {
         };
         for row in rows {
             let place = || task.tsv.place(&row);
-            let reading = Reading { benchmark, resize };
+            let reading = RowContext { benchmark, resize };
             let record = record(&task.tsv, &row, reading)
                 .map_err(|(column, why)| Error::input(format!("{}, column `{column}`: {why}", place())))?;
             let scorer = scorer(&record).map_err(|e| e.context(place()))?;

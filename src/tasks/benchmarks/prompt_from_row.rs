@@ -5,7 +5,7 @@ use super::prompt_template::{Slots, render, with_images};
 use super::registry::{Benchmark, CIRCULAR, Group};
 use crate::data::tsv::{Tsv, TsvRow, list};
 use crate::data::{Message, Record};
-use crate::tasks::scorers::{NAMES, Space};
+use crate::tasks::scorers::{CoordinateSpace, NAMES};
 use serde_json::{Map, Value, json};
 
 /// Most bytes of a further column that is kept with a record.
@@ -23,7 +23,7 @@ pub(super) type Fault = (&'static str, String);
 
 /// What a row is read by.
 #[derive(Clone, Copy)]
-pub(super) struct Reading<'a> {
+pub(super) struct RowContext<'a> {
     /// The benchmark; `None` if each row names its scorer itself.
     pub benchmark: Option<&'static Benchmark>,
     /// `(width, height)` that an image of these sides is resized to.
@@ -31,7 +31,7 @@ pub(super) struct Reading<'a> {
 }
 
 /// The record of a row.
-pub(super) fn record(tsv: &Tsv, row: &TsvRow, reading: Reading) -> Result<Record, Fault> {
+pub(super) fn record(tsv: &Tsv, row: &TsvRow, reading: RowContext) -> Result<Record, Fault> {
     let options = options(row)?;
     let question = row.get("question").unwrap_or_default();
     let (scorer, text) = match reading.benchmark {
@@ -58,7 +58,7 @@ pub(super) fn record(tsv: &Tsv, row: &TsvRow, reading: Reading) -> Result<Record
 fn finish(
     tsv: &Tsv,
     row: &TsvRow,
-    reading: Reading,
+    reading: RowContext,
     scorer: &str,
     content: String,
     answer: String,
@@ -177,7 +177,7 @@ fn letter(field: &str, options: &[String]) -> Result<String, Fault> {
 }
 
 /// The gold box in pixels of the image; and into `meta` what a scorer needs to compare a box with it.
-fn place_box(tsv: &Tsv, row: &TsvRow, reading: Reading, meta: &mut Map<String, Value>) -> Result<String, Fault> {
+fn place_box(tsv: &Tsv, row: &TsvRow, reading: RowContext, meta: &mut Map<String, Value>) -> Result<String, Fault> {
     let &[image] = row.images.as_slice() else {
         return Err(("image", format!("there are {} images; a box is a place in one", row.images.len())));
     };
@@ -188,7 +188,7 @@ fn place_box(tsv: &Tsv, row: &TsvRow, reading: Reading, meta: &mut Map<String, V
             let bad = |_| ("space", format!("`{name}` is none of absolute-resized, absolute, per-mille, unit"));
             serde_json::from_value(json!(name)).map_err(bad)?
         }
-        (_, benchmark) => benchmark.and_then(|b| b.space).unwrap_or(Space::AbsoluteResized),
+        (_, benchmark) => benchmark.and_then(|b| b.space).unwrap_or(CoordinateSpace::AbsoluteResized),
     };
     let corners = match (row.get("corners"), reading.benchmark) {
         (Some(name), None) => serde_json::from_value(json!(name))

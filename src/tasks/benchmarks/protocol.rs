@@ -2,7 +2,7 @@
 
 use super::boxes::Corners;
 use super::registry::Benchmark;
-use crate::tasks::scorers::Space;
+use crate::tasks::scorers::CoordinateSpace;
 use serde::{Deserialize, Serialize};
 
 /// The bounds that images are resized within.
@@ -29,7 +29,7 @@ pub struct Protocol {
     /// The bounds that images were resized within; `None` for a server, which gets them as they are.
     pub pixels: Option<Pixels>,
     /// What the coordinates of answers count, where boxes are asked for.
-    pub space: Option<Space>,
+    pub space: Option<CoordinateSpace>,
     /// What the numbers of the file's gold boxes are.
     pub corners: Option<Corners>,
     /// The rows that were taken, by their `split` or `category`; empty for all.

@@ -4,7 +4,7 @@
 //! prompt of RefCOCO, which is the one that the model's authors evaluate with (QwenLM/Qwen3-VL issue 991).
 
 use super::boxes::Corners;
-use crate::tasks::scorers::{Aggregate, Space};
+use crate::tasks::scorers::{Aggregate, CoordinateSpace};
 use crate::{Error, Result};
 
 /// How a benchmark's file is read, put to the model and scored.
@@ -25,7 +25,7 @@ pub struct Benchmark {
     /// Fewest and most pixels of a resized image; `None` for the checkpoint's own.
     pub pixels: Option<(usize, usize)>,
     /// What the coordinates of an answer count.
-    pub space: Option<Space>,
+    pub space: Option<CoordinateSpace>,
     /// What the numbers of a gold box are.
     pub corners: Option<Corners>,
     /// Longest response in tokens.
@@ -92,7 +92,7 @@ const BOX: Benchmark = Benchmark {
     scorer: "iou",
     prompt: "Locate {expression} in this image and output the bbox coordinates in JSON format.",
     ask: "",
-    space: Some(Space::AbsoluteResized),
+    space: Some(CoordinateSpace::AbsoluteResized),
     corners: Some(Corners::Xyxy),
     max_new_tokens: 128,
     ..SHORT

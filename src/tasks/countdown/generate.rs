@@ -3,7 +3,7 @@
 //! A puzzle's split follows from its numbers, its target and the ratios alone, so datasets made with other seeds never have one's
 //! training puzzle in another's test set.
 
-use super::puzzle::Puzzle;
+use super::puzzle::CountdownPuzzle;
 use super::question::{NAME, question};
 use super::settings::CountdownSettings;
 use crate::data::{DatasetWriter, Digest, Manifest, Message, Record};
@@ -48,8 +48,8 @@ pub fn generate(
 }
 
 /// Different puzzles for each split.
-fn draw(settings: &CountdownSettings, wanted: &[usize; 3]) -> Result<[Vec<Puzzle>; 3]> {
-    let mut puzzles: [Vec<Puzzle>; 3] = Default::default();
+fn draw(settings: &CountdownSettings, wanted: &[usize; 3]) -> Result<[Vec<CountdownPuzzle>; 3]> {
+    let mut puzzles: [Vec<CountdownPuzzle>; 3] = Default::default();
     let (mut seen, mut misses) = (HashSet::new(), 0);
     for number in 0.. {
         if (0..SPLITS.len()).all(|side| puzzles[side].len() == wanted[side]) {
@@ -64,7 +64,7 @@ fn draw(settings: &CountdownSettings, wanted: &[usize; 3]) -> Result<[Vec<Puzzle
             )));
         }
         misses += 1;
-        let Some(puzzle) = Puzzle::draw(settings, number) else { continue };
+        let Some(puzzle) = CountdownPuzzle::draw(settings, number) else { continue };
         let hash = puzzle.hash();
         let side = settings.split.side(&hash);
         if puzzles[side].len() < wanted[side] && seen.insert(hash) {
@@ -80,21 +80,21 @@ struct CountdownGenerator<'a> {
 }
 
 impl Generator for CountdownGenerator<'_> {
-    type Source = Puzzle;
+    type Source = CountdownPuzzle;
     type Example = ();
     type Refusal = Infallible;
 
     fn make(
         &self,
         split: &SplitWriter<'_>,
-        _: &Puzzle,
+        _: &CountdownPuzzle,
         slots: &[(usize, u64)],
     ) -> Result<std::result::Result<Vec<()>, Infallible>> {
         Ok(Ok(slots.iter().map(|_| (split.on_example)()).collect()))
     }
 
-    fn records(&self, split: &str, slot: usize, puzzle: &Puzzle, (): &()) -> Vec<(Record, Vec<Digest>)> {
-        let Puzzle { numbers, target, solution, steps } = puzzle;
+    fn records(&self, split: &str, slot: usize, puzzle: &CountdownPuzzle, (): &()) -> Vec<(Record, Vec<Digest>)> {
+        let CountdownPuzzle { numbers, target, solution, steps } = puzzle;
         let style = self.settings.style;
         let message = |role: &str, content: String| Message { role: role.into(), content };
         let meta = json!({"numbers": numbers, "target": target, "style": style});
@@ -169,7 +169,7 @@ mod tests {
         let wanted = settings.split.apportion(settings.count).unwrap();
         let hashes = |seed, side: usize| -> HashSet<[u8; 32]> {
             let puzzles = draw(&CountdownSettings { seed, ..settings.clone() }, &wanted).unwrap();
-            puzzles[side].iter().map(Puzzle::hash).collect()
+            puzzles[side].iter().map(CountdownPuzzle::hash).collect()
         };
         assert!(hashes(1, 0).is_disjoint(&hashes(2, 2)));
     }

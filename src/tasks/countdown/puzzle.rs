@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 /// Numbers, the target, and one way to reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Puzzle {
+pub struct CountdownPuzzle {
     /// In the order in which they are shown.
     pub numbers: Vec<u32>,
     /// What is to be reached.
@@ -29,10 +29,10 @@ struct Term {
     operator: Option<Operator>,
 }
 
-impl Puzzle {
+impl CountdownPuzzle {
     /// The puzzle of this number in the stream of a seed; `None` if what was drawn has no whole target in the range. All steps of the
     /// solution have whole results from 1 on.
-    pub fn draw(settings: &CountdownSettings, number: u64) -> Option<Puzzle> {
+    pub fn draw(settings: &CountdownSettings, number: u64) -> Option<CountdownPuzzle> {
         let mut rng = rng::stream(settings.seed, "countdown", &[number]);
         let count = rng.random_range(settings.numbers.min..=settings.numbers.max);
         let numbers: Vec<u32> = (0..count).map(|_| rng.random_range(1..=settings.max_number)).collect();
@@ -46,7 +46,7 @@ impl Puzzle {
             terms.push(term);
         }
         let Term { value: target, text: solution, .. } = terms.pop()?;
-        (target <= settings.max_target).then(|| Puzzle { numbers, target, solution, steps: steps.join(", ") })
+        (target <= settings.max_target).then(|| CountdownPuzzle { numbers, target, solution, steps: steps.join(", ") })
     }
 
     /// What makes it another puzzle than others: the target, and the numbers in any order. Its SHA-256 decides the split.
@@ -92,7 +92,8 @@ mod tests {
             seed: 3,
             split: "1,0,0".parse().unwrap(),
         };
-        let puzzles: Vec<Puzzle> = (0..5000).filter_map(|number| Puzzle::draw(&settings, number)).collect();
+        let puzzles: Vec<CountdownPuzzle> =
+            (0..5000).filter_map(|number| CountdownPuzzle::draw(&settings, number)).collect();
         assert!(puzzles.len() > 1000, "{}", puzzles.len());
         for puzzle in &puzzles {
             let mut numbers = puzzle.numbers.clone();
@@ -106,6 +107,6 @@ mod tests {
         for sign in ["+", "-", "*", "/", "("] {
             assert!(puzzles.iter().any(|puzzle| puzzle.solution.contains(sign)), "{sign}");
         }
-        assert_eq!(Puzzle::draw(&settings, 7), Puzzle::draw(&settings, 7));
+        assert_eq!(CountdownPuzzle::draw(&settings, 7), CountdownPuzzle::draw(&settings, 7));
     }
 }

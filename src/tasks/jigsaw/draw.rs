@@ -1,7 +1,7 @@
 //! A puzzle and the answers to it as pictures, for the report.
 
 use super::{Grid, Permutation, restore};
-use crate::tasks::scorer::{AnswerDrawing, GoldDrawing, Mark};
+use crate::tasks::scorer::{AnswerDrawing, GoldDrawing, RegionMark};
 use crate::{Error, Result};
 use image::RgbImage;
 
@@ -38,13 +38,13 @@ fn divides(image: &RgbImage, grid: Grid) -> bool {
     width > 0 && height > 0 && width.is_multiple_of(grid.cols()) && height.is_multiple_of(grid.rows())
 }
 
-fn marks(grid: Grid, image: &RgbImage, of_cell: impl Fn(usize) -> (usize, bool)) -> Vec<Mark> {
+fn marks(grid: Grid, image: &RgbImage, of_cell: impl Fn(usize) -> (usize, bool)) -> Vec<RegionMark> {
     let (w, h) = (f64::from(image.width()) / grid.cols() as f64, f64::from(image.height()) / grid.rows() as f64);
     (0..grid.tiles())
         .map(|cell| {
             let (row, col) = grid.place(cell);
             let (number, right) = of_cell(cell);
-            Mark { x: col as f64 * w, y: row as f64 * h, w, h, label: number.to_string(), right }
+            RegionMark { x: col as f64 * w, y: row as f64 * h, w, h, label: number.to_string(), right }
         })
         .collect()
 }

@@ -22,4 +22,4 @@ pub use permutation::Permutation;
 pub use question::{ORDER, PAIR, QuestionKind, order_question, pair_question, respond};
 pub use scorer::{JigsawScorer, PARTIAL_CREDIT};
 pub use teacher::ScriptedTeacher;
-pub use tile_pair::{Direction, PairPuzzle};
+pub use tile_pair::{PairDirection, PairPuzzle};

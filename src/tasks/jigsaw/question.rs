@@ -85,7 +85,7 @@ fn count(n: usize, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tasks::jigsaw::Direction;
+    use crate::tasks::jigsaw::PairDirection;
 
     #[test]
     fn the_order_question_names_grid_and_numbering() {
@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn the_pair_question_lists_its_choices() {
-        let pair = PairPuzzle { tile: 1, seen_from: 0, choices: vec![Direction::Right, Direction::Left], right: 1 };
+        let pair =
+            PairPuzzle { tile: 1, seen_from: 0, choices: vec![PairDirection::Right, PairDirection::Left], right: 1 };
         let text = pair_question("1x2".parse().unwrap(), &pair, Style::Direct);
         assert!(
             text.contains("where was tile 2 as seen from tile 1?\nA. right\nB. left\nAnswer only <answer>the letter"),

@@ -5,10 +5,10 @@
 //! match); the phrasing is drawn at random, from the seed, the record and the number of the response. It knows the
 //! answer: it explains the order and does not find it.
 
-use super::tile_features::{Side, TileFeatures};
+use super::tile_features::{TileEdge, TileFeatures};
 use crate::data::Record;
 use crate::rng::{self, Rng};
-use crate::tasks::jigsaw::{Direction, Grid, ORDER, PAIR, Permutation, permutation_answer};
+use crate::tasks::jigsaw::{Grid, ORDER, PAIR, PairDirection, Permutation, permutation_answer};
 use crate::tasks::response::{self, Style};
 use crate::tasks::task::Task;
 use crate::{Error, Result};
@@ -150,8 +150,8 @@ impl Puzzle {
         for cell in 1..grid.tiles() {
             // Each cell is joined to the one on its left; the first of a row to the one above it.
             let (side, from, templates) = match cell % grid.cols() {
-                0 => (Side::Bottom, cell - grid.cols(), BELOW),
-                _ => (Side::Right, cell - 1, BESIDE),
+                0 => (TileEdge::Bottom, cell - grid.cols(), BELOW),
+                _ => (TileEdge::Right, cell - 1, BESIDE),
             };
             let (a, b) = (places[from], places[cell]);
             let quality = match features.better(a, side, b) {
@@ -176,7 +176,7 @@ impl Puzzle {
             Some([tile, seen_from]) => {
                 let cells = self.order.inverse();
                 let (cell, from) = (cells.places()[tile], cells.places()[seen_from]);
-                let direction = Direction::of(grid, cell, from).map_or("the same".into(), |d| d.to_string());
+                let direction = PairDirection::of(grid, cell, from).map_or("the same".into(), |d| d.to_string());
                 let words = [("{a}", (tile + 1).to_string()), ("{b}", (seen_from + 1).to_string()), ("{d}", direction)];
                 said.push(fill(pick(RELATIONS, rng), words));
             }
@@ -265,7 +265,7 @@ mod tests {
         assert!((1..=4).all(|k| text.contains(&k.to_string())));
         let image = task.images(0).unwrap().remove(0);
         let features = TileFeatures::new(&image, "2x2".parse().unwrap()).unwrap();
-        assert_eq!(features.better(1, Side::Right, 0), 0, "the seam inside the original is the closest");
+        assert_eq!(features.better(1, TileEdge::Right, 0), 0, "the seam inside the original is the closest");
         assert!(MATCHES[0].iter().any(|m| text.contains(m)), "{text}");
     }
 

@@ -48,7 +48,7 @@ const BRIGHTNESS: [(f64, &str); 5] = [
 
 /// A side of a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum TileEdge {
     /// Towards higher columns.
     Right,
     /// Towards higher rows.
@@ -101,13 +101,13 @@ impl<'a> TileFeatures<'a> {
     }
 
     /// Mean absolute difference, of 255, between the pixels along `side` of `tile` and the side of `next` that would touch it.
-    pub fn seam(&self, tile: usize, side: Side, next: usize) -> f64 {
-        let length = if side == Side::Right { self.height } else { self.width };
+    pub fn seam(&self, tile: usize, side: TileEdge, next: usize) -> f64 {
+        let length = if side == TileEdge::Right { self.height } else { self.width };
         let mut sum = 0u64;
         for i in 0..length {
             let (a, b) = match side {
-                Side::Right => (self.pixel(tile, self.width - 1, i), self.pixel(next, 0, i)),
-                Side::Bottom => (self.pixel(tile, i, self.height - 1), self.pixel(next, i, 0)),
+                TileEdge::Right => (self.pixel(tile, self.width - 1, i), self.pixel(next, 0, i)),
+                TileEdge::Bottom => (self.pixel(tile, i, self.height - 1), self.pixel(next, i, 0)),
             };
             sum += a.iter().zip(&b).map(|(&a, &b)| u64::from(a.abs_diff(b))).sum::<u64>();
         }
@@ -115,7 +115,7 @@ impl<'a> TileFeatures<'a> {
     }
 
     /// Of all other tiles, how many match `side` of `tile` better than `next` does.
-    pub fn better(&self, tile: usize, side: Side, next: usize) -> usize {
+    pub fn better(&self, tile: usize, side: TileEdge, next: usize) -> usize {
         let seam = self.seam(tile, side, next);
         (0..self.grid.tiles()).filter(|&other| other != tile && self.seam(tile, side, other) < seam).count()
     }
@@ -165,9 +165,9 @@ mod tests {
         let grid: Grid = "1x3".parse().unwrap();
         let image = RgbImage::from_fn(30, 5, |x, y| Rgb([x as u8 * 8, 100, y as u8]));
         let features = TileFeatures::new(&image, grid).unwrap();
-        assert_eq!(features.seam(0, Side::Right, 1), 8.0 / 3.0);
-        assert_eq!(features.seam(1, Side::Right, 2), 8.0 / 3.0);
-        assert_eq!((features.better(0, Side::Right, 1), features.better(0, Side::Right, 2)), (0, 1));
-        assert!(features.seam(0, Side::Bottom, 2) > 50.0);
+        assert_eq!(features.seam(0, TileEdge::Right, 1), 8.0 / 3.0);
+        assert_eq!(features.seam(1, TileEdge::Right, 2), 8.0 / 3.0);
+        assert_eq!((features.better(0, TileEdge::Right, 1), features.better(0, TileEdge::Right, 2)), (0, 1));
+        assert!(features.seam(0, TileEdge::Bottom, 2) > 50.0);
     }
 }

@@ -9,7 +9,7 @@ use std::fmt;
 /// Direction from one cell of the original to another. The four diagonals cover every offset that is neither in the same
 /// row nor in the same column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Direction {
+pub enum PairDirection {
     /// Same column, a row further up.
     Above,
     /// Same column, a row further down.
@@ -28,11 +28,11 @@ pub enum Direction {
     BelowRight,
 }
 
-use Direction::*;
+use PairDirection::*;
 
-impl Direction {
+impl PairDirection {
     /// All that can occur on `grid`: 2 on a single row or column, otherwise 8.
-    pub fn all(grid: Grid) -> &'static [Direction] {
+    pub fn all(grid: Grid) -> &'static [PairDirection] {
         match (grid.rows(), grid.cols()) {
             (1, _) => &[Left, Right],
             (_, 1) => &[Above, Below],
@@ -58,7 +58,7 @@ impl Direction {
     }
 }
 
-impl fmt::Display for Direction {
+impl fmt::Display for PairDirection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Above => "above",
@@ -81,7 +81,7 @@ pub struct PairPuzzle {
     /// The tile it is seen from: its place (from 0) in the shuffled picture.
     pub seen_from: usize,
     /// The choices in the order of their letters.
-    pub choices: Vec<Direction>,
+    pub choices: Vec<PairDirection>,
     /// Index of the right choice.
     pub right: usize,
 }
@@ -90,11 +90,11 @@ impl PairPuzzle {
     /// Draw a direction, then two tiles in that direction, then the order of the choices, each uniformly: no letter and no direction is a
     /// better guess than another.
     pub fn random(grid: Grid, permutation: &Permutation, rng: &mut Rng) -> Self {
-        let mut choices = Direction::all(grid).to_vec();
+        let mut choices = PairDirection::all(grid).to_vec();
         let wanted = choices[rng.random_range(0..choices.len())];
         let cells: Vec<(usize, usize)> = (0..grid.tiles())
             .flat_map(|cell| (0..grid.tiles()).map(move |from| (cell, from)))
-            .filter(|&(cell, from)| Direction::of(grid, cell, from) == Some(wanted))
+            .filter(|&(cell, from)| PairDirection::of(grid, cell, from) == Some(wanted))
             .collect();
         let &(cell, from) = cells.choose(rng).expect("every direction of a grid has a pair of cells");
         choices.shuffle(rng);

@@ -4,7 +4,7 @@
 //! Shares are in [0, 1]. The functions expect one response to each question; with several, aggregate each sample separately.
 
 use super::answer_score::share;
-use super::extract_answer::Reading;
+use super::extract_answer::ExtractedAnswer;
 use super::response_scorer::style;
 use super::yes_no;
 use crate::data::Record;
@@ -179,7 +179,7 @@ fn strict_prediction(question: &Scored, gold: bool) -> Result<Option<bool>> {
 }
 
 fn lenient_prediction(question: &Scored, gold: bool) -> Result<Option<bool>> {
-    let reading = Reading::of(question.response, style(question.meta)?);
+    let reading = ExtractedAnswer::of(question.response, style(question.meta)?);
     Ok(yes_no::lenient_prediction(reading.lenient).or(strict_prediction(question, gold)?))
 }
 

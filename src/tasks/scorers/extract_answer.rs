@@ -7,7 +7,7 @@ const TAGS_NOT_ASKED_FOR: &str = "answer tags not asked for";
 
 /// The two readings of a response. Texts are trimmed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Reading<'a> {
+pub struct ExtractedAnswer<'a> {
     /// The answer by the letter of what was asked, or why there is none.
     pub strict: Result<&'a str, String>,
     /// The answer by a reading that forgives form; the strict one again where that went by one answer block.
@@ -16,7 +16,7 @@ pub struct Reading<'a> {
     pub form: Result<(), String>,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> ExtractedAnswer<'a> {
     /// Read a response to a prompt that asked for `style`; `None`: that did not ask for tags.
     ///
     /// With a style, strictly: the content of the one answer block. Leniently: of the last complete one after the thought,
@@ -29,16 +29,20 @@ impl<'a> Reading<'a> {
         if let Some(style) = style {
             let (block, tail) = (block(), after_thought(response));
             let lenient = block.as_ref().map_or_else(|_| last_block(tail).unwrap_or(tail), |&block| block);
-            return Reading { strict: block, lenient, form: check_format(response, style).map_err(|f| f.to_string()) };
+            return ExtractedAnswer {
+                strict: block,
+                lenient,
+                form: check_format(response, style).map_err(|f| f.to_string()),
+            };
         }
         let text = without_thought(response);
         match last_block(text) {
             Some(last) => {
                 let block = block();
                 let lenient = block.as_ref().map_or(last, |&block| block);
-                Reading { strict: block, lenient, form: Err(TAGS_NOT_ASKED_FOR.into()) }
+                ExtractedAnswer { strict: block, lenient, form: Err(TAGS_NOT_ASKED_FOR.into()) }
             }
-            None => Reading { strict: Ok(text), lenient: after_thought(text), form: Ok(()) },
+            None => ExtractedAnswer { strict: Ok(text), lenient: after_thought(text), form: Ok(()) },
         }
     }
 }
@@ -70,7 +74,7 @@ mod tests {
     use super::*;
 
     fn read(response: &str, style: Option<Style>) -> (Result<&str, String>, &str, Option<String>) {
-        let reading = Reading::of(response, style);
+        let reading = ExtractedAnswer::of(response, style);
         (reading.strict, reading.lenient, reading.form.err())
     }
 

@@ -1,7 +1,7 @@
 //! `iou`: a box around what a phrase refers to, as RefCOCO, RefCOCO+ (arXiv 1608.00272) and RefCOCOg (arXiv 1511.02283) ask.
 //!
 //! Right if intersection over union with the gold box is at least 0.5. Which coordinates the model answers in is a property of
-//! the prompt and the model that the record declares ([`Space`]); it is never guessed from the numbers. Boxes are compared in
+//! the prompt and the model that the record declares ([`CoordinateSpace`]); it is never guessed from the numbers. Boxes are compared in
 //! pixels of the original image, as they are: not clipped to it, negative coordinates included.
 
 use super::answer_score::{AnswerScore, AnswerScorer, EMPTY, share};
@@ -23,7 +23,7 @@ const THRESHOLD: f64 = 0.5;
 /// What the coordinates of an answer count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Space {
+pub enum CoordinateSpace {
     /// Pixels of the image as the model saw it, after its resize (Qwen2.5-VL).
     AbsoluteResized,
     /// Pixels of the original image.
@@ -46,9 +46,14 @@ pub struct Iou {
 
 impl Iou {
     /// A scorer for a gold box `[x1, y1, x2, y2]` in pixels of an original image of this `size` (width, height), with answers in this
-    /// space; `resized` is what the model saw and is needed for [`Space::AbsoluteResized`] only. An input error if the gold box has
+    /// space; `resized` is what the model saw and is needed for [`CoordinateSpace::AbsoluteResized`] only. An input error if the gold box has
     /// no area or a size is missing or zero.
-    pub fn new(gold: Corners, space: Space, size: Option<[u32; 2]>, resized: Option<[u32; 2]>) -> Result<Self> {
+    pub fn new(
+        gold: Corners,
+        space: CoordinateSpace,
+        size: Option<[u32; 2]>,
+        resized: Option<[u32; 2]>,
+    ) -> Result<Self> {
         if !(gold.iter().all(|x| x.is_finite()) && has_area(gold)) {
             return Err(Error::input(format!(
                 "field `answer`: the gold box {gold:?} has no area (x1 < x2 and y1 < y2)"
@@ -62,10 +67,10 @@ impl Iou {
             }
         };
         let scale = match space {
-            Space::Absolute => [1.0, 1.0],
-            Space::PerMille => need("size", size)?.map(|side| side / 1000.0),
-            Space::Unit => need("size", size)?,
-            Space::AbsoluteResized => {
+            CoordinateSpace::Absolute => [1.0, 1.0],
+            CoordinateSpace::PerMille => need("size", size)?.map(|side| side / 1000.0),
+            CoordinateSpace::Unit => need("size", size)?,
+            CoordinateSpace::AbsoluteResized => {
                 let ([w, h], [seen_w, seen_h]) = (need("size", size)?, need("resized", resized)?);
                 [w / seen_w, h / seen_h]
             }
@@ -219,25 +224,28 @@ mod tests {
         let gold = [64.0, 48.0, 320.0, 240.0];
         let iou =
             |space, corners| Iou::new(gold, space, Some([640, 480]), Some([644, 476])).unwrap().iou(corners).unwrap();
-        assert_eq!(iou(Space::Absolute, gold), 1.0);
-        assert!((iou(Space::PerMille, [100.0, 100.0, 500.0, 500.0]) - 1.0).abs() < 1e-12);
-        assert!((iou(Space::Unit, [0.1, 0.1, 0.5, 0.5]) - 1.0).abs() < 1e-12);
-        assert!((iou(Space::AbsoluteResized, [64.4, 47.6, 322.0, 238.0]) - 1.0).abs() < 1e-12);
-        assert!(iou(Space::PerMille, gold) < 0.5);
+        assert_eq!(iou(CoordinateSpace::Absolute, gold), 1.0);
+        assert!((iou(CoordinateSpace::PerMille, [100.0, 100.0, 500.0, 500.0]) - 1.0).abs() < 1e-12);
+        assert!((iou(CoordinateSpace::Unit, [0.1, 0.1, 0.5, 0.5]) - 1.0).abs() < 1e-12);
+        assert!((iou(CoordinateSpace::AbsoluteResized, [64.4, 47.6, 322.0, 238.0]) - 1.0).abs() < 1e-12);
+        assert!(iou(CoordinateSpace::PerMille, gold) < 0.5);
     }
 
     #[test]
     fn the_gold_box_and_the_sizes_have_to_be_there() {
         let gold = [0.0, 0.0, 1.0, 1.0];
         let message = |result: Result<Iou>| result.unwrap_err().to_string();
-        assert!(message(Iou::new([1.0, 0.0, 1.0, 1.0], Space::Absolute, None, None)).contains("no area"));
-        assert!(message(Iou::new([0.0, 0.0, f64::NAN, 1.0], Space::Absolute, None, None)).contains("no area"));
-        assert!(message(Iou::new(gold, Space::Unit, None, None)).contains("`meta.size` is missing"));
-        assert!(message(Iou::new(gold, Space::Unit, Some([0, 5]), None)).contains("at least 1"));
+        assert!(message(Iou::new([1.0, 0.0, 1.0, 1.0], CoordinateSpace::Absolute, None, None)).contains("no area"));
         assert!(
-            message(Iou::new(gold, Space::AbsoluteResized, Some([5, 5]), None)).contains("`meta.resized` is missing")
+            message(Iou::new([0.0, 0.0, f64::NAN, 1.0], CoordinateSpace::Absolute, None, None)).contains("no area")
         );
-        assert!(Iou::new(gold, Space::Absolute, None, None).is_ok());
+        assert!(message(Iou::new(gold, CoordinateSpace::Unit, None, None)).contains("`meta.size` is missing"));
+        assert!(message(Iou::new(gold, CoordinateSpace::Unit, Some([0, 5]), None)).contains("at least 1"));
+        assert!(
+            message(Iou::new(gold, CoordinateSpace::AbsoluteResized, Some([5, 5]), None))
+                .contains("`meta.resized` is missing")
+        );
+        assert!(Iou::new(gold, CoordinateSpace::Absolute, None, None).is_ok());
         assert_eq!(gold_box("1 2 3 4"), Some([1.0, 2.0, 3.0, 4.0]));
         assert_eq!(gold_box("1, 2.5,3 4"), Some([1.0, 2.5, 3.0, 4.0]));
         assert_eq!(gold_box("[1, 2, 3, 4]"), Some([1.0, 2.0, 3.0, 4.0]));

@@ -2,7 +2,7 @@
 
 use super::answer_score::{AnswerScore, AnswerScorer};
 use super::answer_scorer;
-use super::extract_answer::Reading;
+use super::extract_answer::ExtractedAnswer;
 use crate::data::Record;
 use crate::tasks::chance::Chance;
 use crate::tasks::response::Style;
@@ -36,7 +36,7 @@ pub(super) fn style(meta: &serde_json::Map<String, serde_json::Value>) -> Result
 
 impl Scorer for ResponseScorer {
     fn score(&self, response: &str) -> Score {
-        let reading = Reading::of(response, self.style);
+        let reading = ExtractedAnswer::of(response, self.style);
         let strict = match &reading.strict {
             Ok(answer) => self.scorer.score_answer(answer),
             Err(fault) => AnswerScore::unread(fault.as_str(), 0.0),

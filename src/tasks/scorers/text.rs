@@ -121,7 +121,7 @@ pub fn grouped(text: &str) -> Option<f64> {
 
 /// A number in running text.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Found {
+pub struct FoundNumber {
     /// Byte offset of its first character.
     pub start: usize,
     /// Byte offset behind its last.
@@ -132,7 +132,7 @@ pub struct Found {
 
 /// The numbers of a text in order. Digits within a word (`bbox_2d`, `B2`) are none. With `commas`, a comma between digits
 /// belongs to the number (`1,234`); without, it parts two numbers.
-pub fn numbers(text: &str, commas: bool) -> impl Iterator<Item = Found> + '_ {
+pub fn numbers(text: &str, commas: bool) -> impl Iterator<Item = FoundNumber> + '_ {
     let bytes = text.as_bytes();
     let at = move |i: usize| bytes.get(i).copied().unwrap_or(0);
     let mut i = 0;
@@ -169,7 +169,7 @@ pub fn numbers(text: &str, commas: bool) -> impl Iterator<Item = Found> + '_ {
             }
             i = end;
             let written = &text[start..end];
-            return Some(Found { start, end, value: if commas { grouped(written) } else { decimal(written) } });
+            return Some(FoundNumber { start, end, value: if commas { grouped(written) } else { decimal(written) } });
         }
         None
     })

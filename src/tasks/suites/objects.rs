@@ -49,7 +49,7 @@ const FIELDS: [Color; 6] = [[12, 12, 14], [40, 40, 44], [10, 20, 52], [46, 14, 1
 
 /// One object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Object {
+pub struct SceneObject {
     /// Index into [`SHAPES`].
     pub shape: usize,
     /// Index into [`COLORS`].
@@ -62,7 +62,7 @@ pub struct Object {
     pub size: u32,
 }
 
-impl Object {
+impl SceneObject {
     /// Such as `red circle`.
     pub fn name(&self) -> String {
         format!("{} {}", COLORS[self.color].0, SHAPES[self.shape].0)
@@ -80,7 +80,7 @@ impl Object {
 pub struct Objects {
     field: Color,
     /// In the order of their cells.
-    pub objects: Vec<Object>,
+    pub objects: Vec<SceneObject>,
 }
 
 impl Objects {
@@ -100,7 +100,7 @@ impl Objects {
                 let size = rng.random_range(24..=27);
                 let slack = CELL - size;
                 let place = |at: usize, rng: &mut Rng| at as u32 * CELL + rng.random_range(0..=slack);
-                Object {
+                SceneObject {
                     shape: rng.random_range(0..SHAPES.len()),
                     color: rng.random_range(0..COLORS.len()),
                     cell,
@@ -113,23 +113,23 @@ impl Objects {
     }
 
     /// The object of a cell.
-    pub fn at(&self, cell: usize) -> Option<&Object> {
+    pub fn at(&self, cell: usize) -> Option<&SceneObject> {
         self.objects.iter().find(|o| o.cell == cell)
     }
 
     /// Number of objects that satisfy a condition.
-    pub fn count(&self, holds: impl Fn(&Object) -> bool) -> usize {
+    pub fn count(&self, holds: impl Fn(&SceneObject) -> bool) -> usize {
         self.objects.iter().filter(|o| holds(o)).count()
     }
 
     /// The objects that satisfy a condition, each told by a word, row by row; `none` if there are none.
-    pub fn told(&self, holds: impl Fn(&Object) -> bool, word: impl Fn(&Object) -> &'static str) -> String {
+    pub fn told(&self, holds: impl Fn(&SceneObject) -> bool, word: impl Fn(&SceneObject) -> &'static str) -> String {
         let told: Vec<&str> = self.objects.iter().filter(|o| holds(o)).map(word).collect();
         if told.is_empty() { "none".into() } else { told.join(", ") }
     }
 
     /// The objects that alone satisfy what `same` compares them by.
-    pub fn unique(&self, same: impl Fn(&Object, &Object) -> bool) -> Vec<Object> {
+    pub fn unique(&self, same: impl Fn(&SceneObject, &SceneObject) -> bool) -> Vec<SceneObject> {
         self.objects.iter().filter(|a| self.count(|b| same(a, b)) == 1).copied().collect()
     }
 
@@ -143,7 +143,7 @@ impl Objects {
     }
 }
 
-fn outline(object: &Object) -> Option<Path> {
+fn outline(object: &SceneObject) -> Option<Path> {
     let [left, top, right, bottom] = object.bounds().map(|v| v as f32);
     let size = object.size as f32;
     let (x, y) = (left + size / 2.0, top + size / 2.0);
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn an_object_fills_its_box_and_no_more() {
         for shape in 0..SHAPES.len() {
-            let object = Object { shape, color: 3, cell: 4, corner: [30, 33], size: 20 };
+            let object = SceneObject { shape, color: 3, cell: 4, corner: [30, 33], size: 20 };
             let image = Objects { field: [0; 3], objects: vec![object] }.draw();
             let lit: Vec<(u32, u32)> =
                 image.enumerate_pixels().filter(|(_, _, p)| p.0[0] > 60).map(|(x, y, _)| (x, y)).collect();

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 /// What an objective needs besides the statistics of the model that trains. The trainer supplies it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Needs {
+pub struct RequiredInputs {
     /// Log-probabilities of the response tokens under the model that sampled them, before any step on them.
     pub old_logprobs: bool,
     /// Log-probabilities of the response tokens under the reference model.
@@ -15,7 +15,7 @@ pub struct Needs {
     pub reference_kl: bool,
 }
 
-impl Needs {
+impl RequiredInputs {
     /// Whether a reference model must be loaded: the model that the run started from, frozen.
     pub fn reference(&self) -> bool {
         self.reference_logprobs || self.reference_kl
@@ -50,9 +50,9 @@ impl BatchTotals {
 pub struct ObjectiveInputs<'a> {
     /// Of the model that trains.
     pub stats: &'a TokenStats,
-    /// See [`Needs::old_logprobs`]. `None` means the current ones: every ratio is 1.
+    /// See [`RequiredInputs::old_logprobs`]. `None` means the current ones: every ratio is 1.
     pub old_logprobs: Option<&'a [f32]>,
-    /// See [`Needs::reference_logprobs`].
+    /// See [`RequiredInputs::reference_logprobs`].
     pub reference_logprobs: Option<&'a [f32]>,
     /// Response tokens of each sequence.
     pub lengths: &'a [usize],
@@ -139,8 +139,8 @@ impl MetricSums {
 /// A loss. Implementations are pure: no tensors, no model, no files; f64 inside.
 pub trait Objective: Sync {
     /// What must be supplied.
-    fn needs(&self) -> Needs {
-        Needs::default()
+    fn needs(&self) -> RequiredInputs {
+        RequiredInputs::default()
     }
 
     /// The loss of a micro-batch or of a shard of one, with its gradient.

@@ -7,7 +7,7 @@
 //! bonus is averaged over the tokens of the batch, whatever the loss type (TRL: of each micro-batch, which makes it depend
 //! on how the batch is cut).
 
-use super::base::{MetricSums, Needs, Objective, ObjectiveInputs, ObjectiveOutput};
+use super::base::{MetricSums, Objective, ObjectiveInputs, ObjectiveOutput, RequiredInputs};
 use crate::model::TokenGrads;
 use crate::train::settings::{GrpoSettings, ImportanceLevel, LossType};
 
@@ -21,8 +21,8 @@ pub struct GrpoLoss {
 }
 
 impl Objective for GrpoLoss {
-    fn needs(&self) -> Needs {
-        Needs {
+    fn needs(&self) -> RequiredInputs {
+        RequiredInputs {
             // With one optimizer step for each rollout batch the current policy is the old one.
             old_logprobs: self.settings.num_iterations * self.settings.minibatches > 1,
             reference_logprobs: self.settings.beta != 0.0,

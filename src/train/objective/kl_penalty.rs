@@ -3,7 +3,7 @@
 //! It is the forward divergence of the whole next-token distributions at the response tokens, computed exactly. An estimate from the
 //! token that happens to follow would be biased on reference responses, which neither model has sampled.
 
-use super::base::{Needs, Objective, ObjectiveInputs, ObjectiveOutput};
+use super::base::{Objective, ObjectiveInputs, ObjectiveOutput, RequiredInputs};
 use crate::train::settings::LossReduction;
 
 /// `loss = objective + coef * mean KL(reference || model)`.
@@ -17,8 +17,8 @@ pub struct KlPenalty {
 }
 
 impl Objective for KlPenalty {
-    fn needs(&self) -> Needs {
-        Needs { reference_kl: true, ..self.objective.needs() }
+    fn needs(&self) -> RequiredInputs {
+        RequiredInputs { reference_kl: true, ..self.objective.needs() }
     }
 
     fn compute(&self, inputs: &ObjectiveInputs<'_>) -> ObjectiveOutput {

@@ -12,7 +12,7 @@ mod kl_penalty;
 mod nll;
 
 pub use advantage::{ADVANTAGE_EPS, advantages, mean_and_std};
-pub use base::{BatchTotals, MetricSums, Needs, Objective, ObjectiveInputs, ObjectiveOutput};
+pub use base::{BatchTotals, MetricSums, Objective, ObjectiveInputs, ObjectiveOutput, RequiredInputs};
 pub use dft::Dft;
 pub use grpo::GrpoLoss;
 pub use kl_penalty::KlPenalty;

@@ -17,7 +17,7 @@ const CHUNK: usize = 256;
 
 /// The photos of each split, and the files left out.
 #[derive(Debug, Default)]
-pub struct Selection {
+pub struct PhotoSelection {
     /// For train, validation and test.
     pub photos: [Vec<Photo>; 3],
     /// Not usable.
@@ -28,9 +28,9 @@ pub struct Selection {
 
 /// Probe `files` in an order drawn from the seed, until each split has as many photos as puzzles or no file is left.
 /// If a split would stay empty because the folder is small, it gets photos from the fullest split.
-pub fn select(mut files: Vec<SourceFile>, wanted: &[usize; 3], settings: &JigsawSettings) -> Selection {
+pub fn select(mut files: Vec<SourceFile>, wanted: &[usize; 3], settings: &JigsawSettings) -> PhotoSelection {
     files.shuffle(&mut rng::stream(settings.seed, "photos", &[]));
-    let mut selection = Selection::default();
+    let mut selection = PhotoSelection::default();
     let mut surplus = Vec::new();
     let mut seen: HashMap<[u8; 32], String> = HashMap::new();
     for chunk in files.chunks(CHUNK) {

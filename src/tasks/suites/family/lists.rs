@@ -4,7 +4,7 @@
 use super::doc;
 use super::question::Question;
 use crate::rng::Rng;
-use crate::tasks::suites::objects::{COLORS, NUMBERS, Object, Objects, PLACES, SHAPES};
+use crate::tasks::suites::objects::{COLORS, NUMBERS, Objects, PLACES, SHAPES, SceneObject};
 use image::RgbImage;
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -92,7 +92,7 @@ fn shapes(rng: &mut Rng) -> Question {
 }
 
 /// Names of objects that may be there or not, each once: all that are there, and others whose colour or shape is there.
-fn named(rng: &mut Rng, scene: &Objects, most: usize) -> Vec<(String, Vec<Object>)> {
+fn named(rng: &mut Rng, scene: &Objects, most: usize) -> Vec<(String, Vec<SceneObject>)> {
     let mut names: Vec<(usize, usize)> = Vec::new();
     for _ in 0..2 * most {
         let mut any = || scene.objects[rng.random_range(0..scene.objects.len())];
@@ -116,8 +116,8 @@ fn places(rng: &mut Rng) -> Question {
     let scene = scene(rng);
     // In words, or by number.
     let by_number = rng.random();
-    let place = |o: &Object| if by_number { (o.cell + 1).to_string() } else { PLACES[o.cell].to_string() };
-    let said = |found: Vec<Object>| match found[..] {
+    let place = |o: &SceneObject| if by_number { (o.cell + 1).to_string() } else { PLACES[o.cell].to_string() };
+    let said = |found: Vec<SceneObject>| match found[..] {
         [] => NOWHERE.into(),
         _ => found.iter().map(place).collect::<Vec<_>>().join(" and "),
     };
@@ -135,14 +135,14 @@ fn cells(rng: &mut Rng) -> Question {
     order.sort_by_key(|cell| found(*cell).is_none());
     order.truncate(scene.objects.len() + 1);
     order.shuffle(rng);
-    let said = |cell: usize| found(cell).map_or_else(|| NONE.to_string(), Object::name);
+    let said = |cell: usize| found(cell).map_or_else(|| NONE.to_string(), SceneObject::name);
     let pairs = order.into_iter().map(|cell| ((cell + 1).to_string(), said(cell))).collect();
     objects(rng, &scene, "cells", "What is in each place, counted row by row?", pairs)
 }
 
 fn presence(rng: &mut Rng) -> Question {
     let scene = scene(rng);
-    let said = |found: Vec<Object>| if found.is_empty() { "no" } else { "yes" };
+    let said = |found: Vec<SceneObject>| if found.is_empty() { "no" } else { "yes" };
     let pairs = named(rng, &scene, 6).into_iter().map(|(name, found)| (name, said(found).to_string())).collect();
     objects(rng, &scene, "presence", "Is there each object?", pairs)
 }

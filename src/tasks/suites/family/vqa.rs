@@ -2,7 +2,7 @@
 
 use super::question::{Question, others};
 use crate::rng::Rng;
-use crate::tasks::suites::objects::{CELLS, COLORS, NUMBERS, Object, Objects, SHAPES};
+use crate::tasks::suites::objects::{CELLS, COLORS, NUMBERS, Objects, SHAPES, SceneObject};
 use rand::RngExt;
 
 /// Choices besides the right one.
@@ -14,7 +14,7 @@ const TO_TRAIN: [usize; 8] = [0, 1, 2, 2, 2, 3, 3, 3];
 
 pub fn question(rng: &mut Rng, index: usize, held_out: bool) -> Option<Question> {
     let scene = Objects::random(rng, 2..=5);
-    let pick = |found: Vec<Object>, rng: &mut Rng| found.get(rng.random_range(0..found.len().max(1))).copied();
+    let pick = |found: Vec<SceneObject>, rng: &mut Rng| found.get(rng.random_range(0..found.len().max(1))).copied();
     let colors = || COLORS.iter().map(|c| c.0.to_string());
     let shapes = || SHAPES.iter().map(|s| s.0.to_string());
     let asked = if held_out { index % 4 } else { TO_TRAIN[index % TO_TRAIN.len()] };

@@ -1,19 +1,22 @@
 //! Greedy evaluation of the validation examples during training, by the same sampling and scoring as `jigsaw eval`.
 
 use super::job::TrainJob;
-use super::metrics::{Metrics, Sample};
+use super::metrics::{Metrics, SampleLine};
 use crate::Result;
-use crate::model::Sampling;
+use crate::model::SamplingParams;
 use crate::sampling::{SamplePlan, sample_task};
 use crate::tasks::Task;
 
 /// Accuracy, partial credit, format failures and length over the first `eval.limit` examples of `task`, and the first
 /// `eval.log_responses` responses.
-pub fn evaluate(job: &TrainJob<'_>, task: &dyn Task, step: usize) -> Result<(Metrics, Vec<Sample>)> {
+pub fn evaluate(job: &TrainJob<'_>, task: &dyn Task, step: usize) -> Result<(Metrics, Vec<SampleLine>)> {
     let settings = &job.config.eval;
-    let plan =
-        SamplePlan { limit: (settings.limit > 0).then_some(settings.limit), samples: 1, batch: settings.batch_size };
-    let sampling = Sampling::greedy(settings.max_new_tokens);
+    let plan = SamplePlan {
+        limit: (settings.limit > 0).then_some(settings.limit),
+        num_generations: 1,
+        batch_size: settings.batch_size,
+    };
+    let sampling = SamplingParams::greedy(settings.max_new_tokens);
     let (summary, outcomes) = sample_task(&job.responder(), task, &plan, &sampling, |_| {})?;
     let n = outcomes.len().max(1) as f64;
     let mut metrics = Metrics::default();
@@ -30,7 +33,7 @@ pub fn evaluate(job: &TrainJob<'_>, task: &dyn Task, step: usize) -> Result<(Met
     for outcome in outcomes.into_iter().take(settings.log_responses) {
         let answer = task.example(outcome.index)?.answer.clone();
         let (id, response, score) = (outcome.id, outcome.response, outcome.score);
-        samples.push(Sample { step, source: "eval", id, response, answer, reward: None, score });
+        samples.push(SampleLine { step, source: "eval", id, response, answer, reward: None, score });
     }
     Ok((metrics, samples))
 }

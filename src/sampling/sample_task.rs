@@ -4,7 +4,7 @@ use super::batch::sample;
 use super::responder::{Prompts, Responder, SampleOptions};
 use super::response::ScoredResponse;
 use super::summary::Summary;
-use crate::model::Sampling;
+use crate::model::SamplingParams;
 use crate::tasks::Task;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -19,9 +19,9 @@ pub struct SamplePlan {
     /// The first so many examples; all of them when the task has fewer.
     pub limit: Option<usize>,
     /// Responses to each example.
-    pub samples: usize,
+    pub num_generations: usize,
     /// Examples answered at a time.
-    pub batch: usize,
+    pub batch_size: usize,
 }
 
 impl SamplePlan {
@@ -52,17 +52,18 @@ pub fn sample_task(
     responder: &dyn Responder,
     task: &dyn Task,
     plan: &SamplePlan,
-    sampling: &Sampling,
+    sampling: &SamplingParams,
     mut progress: impl FnMut(SampleProgress),
 ) -> Result<(Summary, Vec<ScoredResponse>)> {
     let started = Instant::now();
     let mut responses: Vec<ScoredResponse> = Vec::new();
     run(responder, task, plan, sampling, 0, |batch| {
         responses.extend(batch);
-        progress(progress_of(&responses, plan.examples(task), plan.samples));
+        progress(progress_of(&responses, plan.examples(task), plan.num_generations));
         Ok(())
     })?;
-    let summary = Summary::of_task(task, &responses, plan.samples, generated_tokens(&responses), started.elapsed())?;
+    let summary =
+        Summary::of_task(task, &responses, plan.num_generations, generated_tokens(&responses), started.elapsed())?;
     Ok((summary, responses))
 }
 
@@ -89,21 +90,22 @@ pub(crate) fn run(
     responder: &dyn Responder,
     task: &dyn Task,
     plan: &SamplePlan,
-    sampling: &Sampling,
+    sampling: &SamplingParams,
     first: usize,
     mut keep: impl FnMut(Vec<ScoredResponse>) -> Result<()>,
 ) -> Result<()> {
-    if plan.samples == 0 || plan.batch == 0 {
+    if plan.num_generations == 0 || plan.batch_size == 0 {
         return Err(Error::input("an evaluation needs at least one sample per example and one example per batch"));
     }
     let total = plan.examples(task);
     if total == 0 {
         return Err(Error::input(format!("task {}: there are no examples to evaluate", task.name())));
     }
-    for start in (first..total).step_by(plan.batch) {
-        let examples: Vec<usize> = (start..(start + plan.batch).min(total)).collect();
+    for start in (first..total).step_by(plan.batch_size) {
+        let examples: Vec<usize> = (start..(start + plan.batch_size).min(total)).collect();
         // A batch draws from the stream of its first example, so that an interrupted run continues with the same numbers.
-        let options = SampleOptions { samples: plan.samples, sampling, stream: ("eval", &[start as u64]) };
+        let options =
+            SampleOptions { num_generations: plan.num_generations, sampling, stream: ("eval", &[start as u64]) };
         let groups = sample(responder, &Prompts::new(task, &examples), &options)?;
         keep(groups.into_iter().flatten().collect())?;
     }

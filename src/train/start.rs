@@ -10,7 +10,7 @@ use crate::data::Dataset;
 use crate::model::LanguageModel;
 use crate::model::lora::{self, Adapter, LoraSettings};
 use crate::model::weights::check_frozen_variable;
-use crate::model::{Compute, Model, ModelLoader, Processor, require_checkpoint};
+use crate::model::{ComputeDtype, Model, ModelLoader, Processor, require_checkpoint};
 use crate::model::{hash_model, hash_prompt_files, missing_files};
 use crate::tasks::{DatasetTask, Task};
 use crate::train::settings::{Method, TrainConfig};
@@ -78,7 +78,7 @@ fn on_this_thread(
     let processor = processor?;
     data.check_texts(&processor, &request.config)?;
     // What stays in f32 on a GPU beside products in bf16, as attention does, may be rounded to TF32 there, which is finer.
-    candle_core::cuda::set_gemm_reduced_precision_f32(request.config.train.dtype == Compute::Bf16);
+    candle_core::cuda::set_gemm_reduced_precision_f32(request.config.train.dtype == ComputeDtype::Bf16);
     // A new run needs these weights; a resumed one, those of its checkpoint.
     let begins = !request.out.join("run.json").exists();
     // The reference model shares the frozen weights of the model that trains.
@@ -113,7 +113,7 @@ fn on_this_thread(
     if let Some(note) = data.train.dataset().note() {
         callback.note(note);
     }
-    if data.validation.is_none() && request.config.eval.every > 0 {
+    if data.validation.is_none() && request.config.eval.steps > 0 {
         callback.note("the dataset has no validation split: there will be no evaluation during training");
     }
     let model = match (&checkpoint, loaded?) {
@@ -226,7 +226,7 @@ impl RunData {
     /// An input error that names file, line, id and message of the first one.
     pub(super) fn check_texts(&self, processor: &Processor, config: &TrainConfig) -> Result<()> {
         let eval = &config.eval;
-        let validated = match (eval.every, eval.limit) {
+        let validated = match (eval.steps, eval.limit) {
             (0, _) => 0,
             (_, 0) => usize::MAX,
             (_, samples) => samples,

@@ -3,7 +3,7 @@
 use super::SamplePlan;
 use super::example_hash::hash_examples;
 use crate::Result;
-use crate::model::{Sampling, hash_model, hash_prompt_files};
+use crate::model::{SamplingParams, hash_model, hash_prompt_files};
 use crate::tasks::Task;
 use crate::tasks::benchmarks::Protocol;
 use serde::{Deserialize, Serialize};
@@ -33,11 +33,11 @@ pub struct SamplingKey {
     /// Number of examples.
     pub examples: usize,
     /// How tokens are chosen.
-    pub sampling: Sampling,
+    pub sampling: SamplingParams,
     /// Responses to each example.
-    pub samples: usize,
+    pub num_generations: usize,
     /// Batch size, where it decides which random numbers an example gets (temperature above 0).
-    pub batch: Option<usize>,
+    pub batch_size: Option<usize>,
     /// How the benchmark is put to the model, where the task is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bench: Option<Protocol>,
@@ -53,7 +53,7 @@ impl SamplingKey {
         prompt: &str,
         task: &dyn Task,
         plan: &SamplePlan,
-        sampling: &Sampling,
+        sampling: &SamplingParams,
     ) -> Result<SamplingKey> {
         let examples = plan.examples(task);
         let (data, gold) = hash_examples(task, examples)?;
@@ -67,8 +67,8 @@ impl SamplingKey {
             scorers: task.scorers().into_iter().collect(),
             examples,
             sampling: sampling.clone(),
-            samples: plan.samples,
-            batch: (sampling.temperature > 0.0).then_some(plan.batch),
+            num_generations: plan.num_generations,
+            batch_size: (sampling.temperature > 0.0).then_some(plan.batch_size),
             bench: None,
         })
     }
@@ -126,6 +126,11 @@ fn flatten(path: &str, value: serde_json::Value, leaves: &mut serde_json::Map<St
 }
 
 /// The key of an evaluation; hashes the model's files, the examples and their images.
-pub fn checkpoint_key(model: &Path, task: &dyn Task, plan: &SamplePlan, sampling: &Sampling) -> Result<SamplingKey> {
+pub fn checkpoint_key(
+    model: &Path,
+    task: &dyn Task,
+    plan: &SamplePlan,
+    sampling: &SamplingParams,
+) -> Result<SamplingKey> {
     SamplingKey::new(&hash_model(model)?, &hash_prompt_files(model)?, task, plan, sampling)
 }

@@ -39,7 +39,7 @@ pub struct Study {
     /// All of it, with what was set on the command line.
     pub table: Table,
     /// `[study]`.
-    pub head: Head,
+    pub head: StudyHeader,
     /// `[puzzles.NAME]`.
     pub puzzles: Vec<(String, Puzzles)>,
     /// `[prior]`.
@@ -51,9 +51,9 @@ pub struct Study {
     /// `[regimes.NAME]`, in the order written.
     pub regimes: Vec<(String, Regime)>,
     /// `[eval]`.
-    pub eval: Evaluation,
+    pub eval: EvalSection,
     /// `[dynamics]`.
-    pub dynamics: Option<Measurement>,
+    pub dynamics: Option<DynamicsSection>,
     pub(super) resolve: ResolveConfig,
     text: String,
 }
@@ -61,18 +61,18 @@ pub struct Study {
 /// `[study]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Head {
+pub struct StudyHeader {
     /// Heading of the report.
-    #[serde(default = "Head::title")]
+    #[serde(default = "StudyHeader::title")]
     pub title: String,
     /// The base model: a directory, or a name on the Hub.
     pub base: PathBuf,
     /// Seeds of training; each regime is run with each.
-    #[serde(default = "Head::seeds")]
+    #[serde(default = "StudyHeader::seeds")]
     pub seeds: Vec<u64>,
 }
 
-impl Head {
+impl StudyHeader {
     fn title() -> String {
         "jigsaw study".into()
     }
@@ -129,7 +129,7 @@ pub struct Regime {
     pub test: Option<String>,
     /// Learning rate, or a ladder of them.
     #[serde(default)]
-    pub lr: OneOrMore,
+    pub learning_rate: OneOrMore,
     /// Seeds, in place of the study's.
     pub seeds: Option<Vec<u64>>,
     /// A file of settings that the sections here go over.
@@ -178,13 +178,13 @@ impl TryFrom<Numbers> for OneOrMore {
 /// `[eval]`: how base and tuned models are evaluated, by the flags of `jigsaw eval`.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Evaluation {
+pub struct EvalSection {
     /// Most intermediate checkpoints to evaluate besides the final model, evenly spread over those that a run has kept.
     pub checkpoints: usize,
     /// Only the first examples of each benchmark; all when not given.
     pub limit: Option<usize>,
     /// Examples answered at a time.
-    pub batch: Option<usize>,
+    pub batch_size: Option<usize>,
     /// Longest response in tokens, in place of each benchmark's own.
     pub max_new_tokens: Option<usize>,
     /// Fewest pixels of a resized image, in place of each benchmark's own.
@@ -192,13 +192,13 @@ pub struct Evaluation {
     /// Most pixels of a resized image, in place of each benchmark's own.
     pub max_pixels: Option<usize>,
     /// Prompts of each benchmark on which the divergence is measured.
-    pub kl: Option<usize>,
+    pub kl_prompts: Option<usize>,
 }
 
 /// `[dynamics]`: measurements of learning dynamics, by the flags of `jigsaw dynamics`.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Measurement {
+pub struct DynamicsSection {
     /// Names of puzzles and rollouts that the steps are made on; all that some regime is trained on by SFT when not given.
     pub train: Option<Vec<String>>,
     /// Names of the benchmarks that they act on; all when not given.
@@ -296,7 +296,7 @@ impl Study {
         for (name, regime) in &self.regimes {
             let section = format!("regimes.{name}");
             once(&section, "seeds", regime.seeds.as_deref().and_then(twice))?;
-            once(&section, "lr", twice(&regime.lr.0))?;
+            once(&section, "learning_rate", twice(&regime.learning_rate.0))?;
             once(&section, "alpha", twice(&regime.alpha.0))?;
         }
         let mut seen: Vec<&str> = vec!["base", "prior"];
@@ -381,7 +381,7 @@ const SET_IN_EVAL: &[&str] = &[
     "rescore",
     "device",
     "split",
-    "samples",
+    "num_generations",
     "temperature",
     "top_p",
     "top_k",

@@ -1,7 +1,7 @@
 //! The structure of `src`, held by a test: no two files import each other in a circle, and no room imports from a room above it.
 //!
-//! An arrow goes from a file to the file that defines what it names, by `use` or by a path in the code; re-exports are followed. Test
-//! modules are left out. docs/architecture.md explains the rooms.
+//! An arrow goes from a file to the file that defines what it names, by `use` or by a path in the code, and to a `mod.rs` elsewhere that
+//! re-exports it. Test modules are left out. docs/architecture.md explains the rooms.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -221,6 +221,8 @@ fn names(tokens: &[String]) -> (Vec<Use>, Vec<Vec<String>>, BTreeSet<String>) {
             let public = i > 0 && (tokens[i - 1] == "pub" || tokens[i - 1] == ")");
             use_tree(&tokens[i + 1..end], &mut Vec::new(), public, &mut uses);
             i = end + 1;
+        } else if tokens[i] == "mod" {
+            i += 2;
         } else if word(&tokens[i]) {
             let mut path = vec![tokens[i].clone()];
             while tokens.get(i + 1).is_some_and(|token| token == "::") && tokens.get(i + 2).is_some_and(word) {
@@ -305,10 +307,13 @@ fn arrows(modules: &[Module]) -> BTreeSet<(String, String)> {
             });
         }
         for path in named {
-            if let Some(target) = defined_in(&path, module, &by_path, 0)
-                && target.file != module.file
-            {
-                arrows.insert((module.file.clone(), target.file.clone()));
+            let through = absolute(&path, module, &by_path).and_then(|path| deepest(&path, &by_path));
+            // A file that takes what another room or folder re-exports depends on the file that re-exports it, too.
+            let through = through.filter(|(mod_rs, _)| !module.path.starts_with(&mod_rs.path)).map(|(mod_rs, _)| mod_rs);
+            for target in defined_in(&path, module, &by_path, 0).into_iter().chain(through) {
+                if target.file != module.file {
+                    arrows.insert((module.file.clone(), target.file.clone()));
+                }
             }
         }
     }
@@ -344,8 +349,7 @@ fn defined_in<'m>(
     followed: usize,
 ) -> Option<&'m Module> {
     let path = absolute(path, from, by_path)?;
-    let depth = (1..=path.len()).rev().find(|depth| by_path.contains_key(&path[..*depth]))?;
-    let module = by_path[&path[..depth]];
+    let (module, depth) = deepest(&path, by_path)?;
     let Some(item) = path.get(depth) else {
         // A module by itself: the paths through it are looked at.
         return (!module.file.ends_with("mod.rs")).then_some(module);
@@ -360,6 +364,12 @@ fn defined_in<'m>(
         }
     }
     Some(module)
+}
+
+/// The deepest module on an absolute path, and how many parts of the path name it.
+fn deepest<'m>(path: &[String], by_path: &BTreeMap<&[String], &'m Module>) -> Option<(&'m Module, usize)> {
+    let depth = (1..=path.len()).rev().find(|depth| by_path.contains_key(&path[..*depth]))?;
+    Some((by_path[&path[..depth]], depth))
 }
 
 /// Groups of two or more files of which each reaches each other.

@@ -309,7 +309,8 @@ fn arrows(modules: &[Module]) -> BTreeSet<(String, String)> {
         for path in named {
             let through = absolute(&path, module, &by_path).and_then(|path| deepest(&path, &by_path));
             // A file that takes what another room or folder re-exports depends on the file that re-exports it, too.
-            let through = through.filter(|(mod_rs, _)| !module.path.starts_with(&mod_rs.path)).map(|(mod_rs, _)| mod_rs);
+            let through =
+                through.filter(|(mod_rs, _)| !module.path.starts_with(&mod_rs.path)).map(|(mod_rs, _)| mod_rs);
             for target in defined_in(&path, module, &by_path, 0).into_iter().chain(through) {
                 if target.file != module.file {
                     arrows.insert((module.file.clone(), target.file.clone()));

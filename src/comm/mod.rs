@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::ops::Range;
 
-/// Floats of one message of [`Communicator::sum_f32`]: enough to hide the latency of a network, few enough to be held once per rank. Tests take
+/// Floats of one message of [`Communicator::all_reduce_sum`]: enough to hide the latency of a network, few enough to be held once per rank. Tests take
 /// fewer, so that short sums have several messages.
 const PIECE: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 
@@ -80,7 +80,7 @@ pub trait Communicator: Send + Sync {
     ///
     /// # Errors
     /// See [`Communicator::all_gather`].
-    fn sum_f32(&self, sum: &mut [f32], filled: bool, own: &[&[f32]], counts: &[usize]) -> Result<()> {
+    fn all_reduce_sum(&self, sum: &mut [f32], filled: bool, own: &[&[f32]], counts: &[usize]) -> Result<()> {
         for (index, piece) in sum.chunks_mut(PIECE).enumerate() {
             let range = index * PIECE..index * PIECE + piece.len();
             let own: Vec<&[f32]> = own.iter().map(|term| &term[range.clone()]).collect();

@@ -34,7 +34,7 @@ impl Communicator for Single {
         Ok(())
     }
 
-    fn sum_f32(&self, sum: &mut [f32], filled: bool, own: &[&[f32]], _counts: &[usize]) -> Result<()> {
+    fn all_reduce_sum(&self, sum: &mut [f32], filled: bool, own: &[&[f32]], _counts: &[usize]) -> Result<()> {
         for (i, term) in own.iter().enumerate() {
             add(sum, filled || i > 0, term.iter().copied());
         }

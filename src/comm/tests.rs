@@ -38,7 +38,7 @@ fn a_sum_is_the_one_of_a_single_rank_to_the_last_bit_however_its_terms_are_share
             let own: Vec<&[f32]> = terms[comm.share(count)].iter().map(Vec::as_slice).collect();
             let counts: Vec<usize> =
                 (0..comm.world_size()).map(|rank| share(count, rank, comm.world_size()).len()).collect();
-            comm.sum_f32(&mut sum, filled, &own, &counts)?;
+            comm.all_reduce_sum(&mut sum, filled, &own, &counts)?;
             Ok(sum)
         };
         let alone = sum(&Single).unwrap();
@@ -53,7 +53,7 @@ fn a_sum_that_begins_with_a_term_keeps_the_sign_of_its_zeros() {
     let sums = all(2, |comm| {
         let (mut sum, zero) = ([5.0], [-0.0]);
         let own: &[&[f32]] = if comm.is_root() { &[] } else { &[&zero] };
-        comm.sum_f32(&mut sum, false, own, &[0, 1])?;
+        comm.all_reduce_sum(&mut sum, false, own, &[0, 1])?;
         Ok(sum[0].to_bits())
     });
     assert_eq!(sums, [(-0.0f32).to_bits(); 2]);
@@ -63,7 +63,7 @@ fn a_sum_that_begins_with_a_term_keeps_the_sign_of_its_zeros() {
 fn ranks_that_disagree_on_the_length_of_a_message_get_an_error() {
     let results = threads::run(2, |comm| {
         let terms = [0.0; 3];
-        comm.sum_f32(&mut terms.clone(), true, &[&terms], &[1, 2])
+        comm.all_reduce_sum(&mut terms.clone(), true, &[&terms], &[1, 2])
     });
     assert!(results.into_iter().all(|result| result.unwrap_err().to_string().contains("do not agree")));
 }

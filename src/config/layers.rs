@@ -1,10 +1,11 @@
-//! Layers of settings: defaults, a TOML file, `--set` arguments. Unknown keys are found here, with their place.
+//! Layers of settings: defaults, a TOML file, `--set` arguments. Keys are checked by [`check_keys`].
 
+use super::check_keys::{check_keys, join, unknown};
 use crate::io::toml::{flatten, parse_value, put, to_table};
 use crate::{Error, Result};
 use serde::{Serialize, de::DeserializeOwned};
-use toml::de::{DeTable, DeValue};
-use toml::{Spanned, Table, Value};
+use toml::de::DeTable;
+use toml::{Table, Value};
 
 /// Settings of which a plan has only one: a layer that chooses one drops what the layer below chose instead.
 const ALTERNATIVES: [[&str; 2]; 1] = [["steps", "epochs"]];
@@ -61,25 +62,6 @@ fn merge(base: &mut Table, over: &Table) {
     }
 }
 
-fn check_keys(written: &DeTable<'_>, known: &Table, section: &str, name: &str, text: &str) -> Result<()> {
-    for (key, value) in written {
-        let path = join(section, key.get_ref());
-        let place = format!("{name}:{}", line_of(text, key));
-        match (known.get(key.get_ref().as_ref()), value.get_ref()) {
-            (None, _) => return Err(unknown(&place, &path, known, section)),
-            (Some(Value::Table(inner)), DeValue::Table(written)) => check_keys(written, inner, &path, name, text)?,
-            (Some(Value::Table(_)), _) => {
-                return Err(Error::input(format!("{place}: {path} is a section: write [{path}]")));
-            }
-            (Some(_), DeValue::Table(_)) => {
-                return Err(Error::input(format!("{place}: {path} is a value, not a section")));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 fn apply_set(written: &mut Table, set: &str, known: &Table) -> Result<()> {
     let place = format!("--set {set}");
     let Some((key, value)) = set.split_once('=') else {
@@ -104,30 +86,6 @@ fn apply_set(written: &mut Table, set: &str, known: &Table) -> Result<()> {
     }
     put(written, key, parse_value(value.trim()));
     Ok(())
-}
-
-/// The error for a key that does not exist: the nearest one that does, first in the same section, then anywhere.
-fn unknown(place: &str, path: &str, level: &Table, section: &str) -> Error {
-    let last = path.rsplit('.').next().unwrap_or(path);
-    let here = level.keys().map(|k| (strsim::jaro_winkler(last, k), join(section, k)));
-    let nearest = here.max_by(|a, b| a.0.total_cmp(&b.0));
-    let hint = match nearest {
-        Some((similarity, key)) if similarity > 0.75 => format!("did you mean {key}?"),
-        _ => {
-            let keys: Vec<&str> = level.keys().map(String::as_str).collect();
-            let whose = if section.is_empty() { "the sections are" } else { "the keys here are" };
-            format!("{whose} {}", keys.join(", "))
-        }
-    };
-    Error::input(format!("{place}: unknown key {path}; {hint}"))
-}
-
-fn join(section: &str, key: &str) -> String {
-    if section.is_empty() { key.to_string() } else { format!("{section}.{key}") }
-}
-
-fn line_of<T>(text: &str, spanned: &Spanned<T>) -> usize {
-    text.as_bytes().iter().take(spanned.span().start).filter(|&&b| b == b'\n').count() + 1
 }
 
 fn first_line(message: &str) -> &str {

@@ -4,7 +4,8 @@
 //! can be written beside the run. A key that does not exist is refused with the nearest one that does; settings that
 //! contradict each other, or that the method would ignore, are refused too.
 
-mod check;
+mod check_keys;
+mod check_values;
 mod layers;
 
 use crate::Result;
@@ -31,10 +32,10 @@ impl TrainConfig {
 
     /// From settings already read, all of whose keys are known.
     pub(crate) fn from_table(method: Option<Method>, written: &toml::Table) -> Result<TrainConfig> {
-        let method = check::method(method, written)?;
-        check::unused_sections(method, written)?;
+        let method = check_values::method(method, written)?;
+        check_values::unused_sections(method, written)?;
         let mut defaults = TrainConfig::defaults(method);
-        if method == Method::Sft && check::resamples(written) {
+        if method == Method::Sft && check_values::resamples(written) {
             defaults.rollout = Some(RolloutSettings::default());
         }
         if written.contains_key("lora") {
@@ -42,7 +43,7 @@ impl TrainConfig {
         }
         let mut config: TrainConfig = layers::apply(&defaults, written)?;
         config.complete();
-        check::values(&config)?;
+        check_values::values(&config)?;
         Ok(config)
     }
 }

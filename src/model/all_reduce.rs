@@ -40,7 +40,7 @@ pub(super) fn add_gradients(
         }
         let own = sets.iter().filter_map(|set| set.get(parameter)).map(values).collect::<Result<Vec<Vec<f32>>>>()?;
         let own: Vec<&[f32]> = own.iter().map(Vec::as_slice).collect();
-        change(parameter, |sum, filled| comm.sum_f32(sum, filled, &own, &counts))?;
+        change(parameter, |sum, filled| comm.all_reduce_sum(sum, filled, &own, &counts))?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! formula in tensor operations. Decay applies to matrices only (tensors of two or more dimensions).
 
 use crate::io::files::FileChecksum;
-use crate::model::tensor_file::{self, Source, TensorFile, Values};
+use crate::model::safetensors_file::{self, Source, TensorFile, Values};
 use crate::nn::Parameter;
 use crate::train::settings::TrainSettings;
 use crate::{Error, Result};
@@ -126,7 +126,7 @@ impl AdamW {
                 sources.push(Source { name: format!("{}.{suffix}", slot.parameter.name), shape, values });
             }
         }
-        tensor_file::write(path, sources, Dtype::F32, &[("step", self.step.to_string())])
+        safetensors_file::write(path, sources, Dtype::F32, &[("step", self.step.to_string())])
     }
 
     /// Read what [`AdamW::save`] wrote. Every parameter must be there with its shape, and nothing else.

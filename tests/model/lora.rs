@@ -5,7 +5,7 @@ use crate::common;
 use candle_core::{Device, Tensor};
 use jigsaw::data::Message;
 use jigsaw::model::lora::merge;
-use jigsaw::model::tensor_file::TensorFile;
+use jigsaw::model::safetensors_file::TensorFile;
 use jigsaw::model::{ComputeDtype, LanguageModel as _, Model, ModelLoader};
 use jigsaw::model::{Processor, Sequence, TokenGrads};
 use serde_json::Value;

@@ -171,7 +171,7 @@ impl LanguageModel for Toy {
         for (i, p) in self.parameters.iter().take(2).enumerate().filter(|(_, p)| p.trainable()) {
             let own: Vec<&[f32]> = own.iter().map(|gradients| gradients[i].as_slice()).collect();
             let mut result = Ok(());
-            p.accumulate(|sum, filled| result = comm.sum_f32(sum, filled, &own, &counts))?;
+            p.accumulate(|sum, filled| result = comm.all_reduce_sum(sum, filled, &own, &counts))?;
             result?;
         }
         Ok(())

@@ -8,7 +8,7 @@ use crate::io::files;
 use crate::io::files::FileChecksum;
 use crate::model::architecture::Architecture;
 use crate::model::file_names::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
-use crate::model::tensor_file::{self, Source, TensorFile, Values};
+use crate::model::safetensors_file::{self, Source, TensorFile, Values};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use safetensors::tensor::{Dtype, TensorInfo};
@@ -139,7 +139,7 @@ impl Adapter {
             })
         });
         let about = [("format", "pt".to_string())];
-        let written = tensor_file::write(&dir.join(ADAPTER_WEIGHTS), matrices.collect(), Dtype::F32, &about)?;
+        let written = safetensors_file::write(&dir.join(ADAPTER_WEIGHTS), matrices.collect(), Dtype::F32, &about)?;
         files::write_json(&dir.join(ADAPTER_CONFIG), &self.about)?;
         Ok(written)
     }

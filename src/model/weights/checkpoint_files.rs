@@ -4,7 +4,7 @@ use super::index::weight_files;
 use super::storage::WeightStorage;
 use crate::model::architecture::Architecture;
 use crate::model::lora;
-use crate::model::tensor_file::TensorFile;
+use crate::model::safetensors_file::TensorFile;
 use crate::nn::Parameter;
 use crate::{Error, Result};
 use candle_core::{Device, Var};

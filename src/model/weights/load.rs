@@ -1,12 +1,12 @@
 //! Reading the weights of a checkpoint into memory, and weights that have only shapes.
 
-use crate::model::architecture::Architecture;
-use crate::model::compute_dtype::ComputeDtype;
-use crate::Result;
-use crate::nn::Parameter;
-use candle_core::{Device, Var};
 use super::checkpoint_files::{CheckpointFiles, StoredTensor, is_matrix};
 use super::storage::WeightStorage;
+use crate::Result;
+use crate::model::architecture::Architecture;
+use crate::model::compute_dtype::ComputeDtype;
+use crate::nn::Parameter;
+use candle_core::{Device, Var};
 use half::bf16;
 use half::vec::HalfBitsVecExt;
 use rayon::prelude::*;

@@ -2,7 +2,7 @@
 
 use super::index::INDEX;
 use crate::io::files::{self, FileChecksum};
-use crate::model::tensor_file::{self, Source, Values};
+use crate::model::safetensors_file::{self, Source, Values};
 use crate::nn::Parameter;
 use crate::{Error, Result};
 use candle_core::DType;
@@ -72,7 +72,7 @@ fn write_sharded(dir: &Path, sources: Vec<Source<'_>>, dtype: DType, shard_bytes
         };
         map.extend(shard.iter().map(|source| (source.name.clone(), name.clone())));
         // transformers refuses a file that does not say which framework's layout it has.
-        written.push(tensor_file::write(&dir.join(&name), shard, stored, &[("format", "pt".to_string())])?);
+        written.push(safetensors_file::write(&dir.join(&name), shard, stored, &[("format", "pt".to_string())])?);
     }
     if count > 1 {
         files::write_json(&dir.join(INDEX), &json!({"metadata": {"total_size": total}, "weight_map": map}))?;

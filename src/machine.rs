@@ -1,5 +1,7 @@
 //! Memory of this machine and of its GPUs.
 
+use rustix::process::{Resource, getrlimit};
+
 /// The memory that holds a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryLocation {
@@ -9,17 +11,29 @@ pub enum MemoryLocation {
     Gpu(usize),
 }
 
-/// Free bytes of main memory: the kernel's estimate, or what is left to the control group if that is less. `None` where it is
-/// unknown (not Linux).
+/// Free bytes of main memory: the kernel's estimate, or what is left to the control group or under the limit of the address space
+/// (`ulimit -v`) if that is less. `None` where it is unknown (not Linux).
 pub fn available_memory() -> Option<usize> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let free = field(&text, "MemAvailable")?;
-    Some(cgroup_memory().map_or(free, |left| left.min(free)))
+    let used = |limit: usize| Some(limit.saturating_sub(process_memory("VmSize")?));
+    let free = [field(&text, "MemAvailable"), cgroup_memory(), address_space().and_then(used)];
+    free.into_iter().flatten().min()
 }
 
-/// Bytes of main memory.
+/// Bytes of main memory, or the limit of the control group or of the address space if that is less.
 pub fn total_memory() -> Option<usize> {
-    field(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemTotal")
+    let all = field(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemTotal")?;
+    Some([cgroup_number("memory.max"), address_space()].into_iter().flatten().fold(all, usize::min))
+}
+
+/// A memory figure of this process in bytes, by its name in Linux's `/proc/self/status`: `VmRSS` now, `VmHWM` at its highest.
+pub fn process_memory(name: &str) -> Option<usize> {
+    field(&std::fs::read_to_string("/proc/self/status").ok()?, name)
+}
+
+/// The limit of this process's address space, if it has one.
+fn address_space() -> Option<usize> {
+    getrlimit(Resource::As).current.and_then(|bytes| usize::try_from(bytes).ok())
 }
 
 /// Free bytes of GPU `index`, from `nvidia-smi`; `None` where they are unknown. If `CUDA_VISIBLE_DEVICES` is set, `index` counts the
@@ -46,10 +60,11 @@ fn field(text: &str, name: &str) -> Option<usize> {
 
 /// Bytes left to the control group (cgroup v2) of a container or batch job; `None` without a limit.
 fn cgroup_memory() -> Option<usize> {
-    let number = |name: &str| -> Option<usize> {
-        std::fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?.trim().parse().ok()
-    };
-    Some(number("memory.max")?.saturating_sub(number("memory.current")?))
+    Some(cgroup_number("memory.max")?.saturating_sub(cgroup_number("memory.current")?))
+}
+
+fn cgroup_number(name: &str) -> Option<usize> {
+    std::fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?.trim().parse().ok()
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -61,6 +76,13 @@ mod tests {
         let (free, all) = (available_memory().unwrap(), total_memory().unwrap());
         assert!(free > 10_000_000 && free <= all, "{free} of {all}");
         assert_eq!(field("MemTotal:  3 kB\nMemAvailable:    7 kB\n", "MemAvailable"), Some(7168));
+    }
+
+    #[test]
+    fn the_process_knows_its_memory() {
+        let (now, highest) = (process_memory("VmRSS").unwrap(), process_memory("VmHWM").unwrap());
+        assert!(now > 1 << 20 && highest >= now);
+        assert_eq!(process_memory("VmNothing"), None);
     }
 
     #[test]

@@ -107,9 +107,23 @@ fn check_utf8(arguments: impl Iterator<Item = OsString>) -> Result<()> {
     Ok(())
 }
 
+/// More threads than any machine that this runs on has cores; the system refuses too many in the middle of the work.
+const MAX_THREADS: usize = 1024;
+
+/// Refuse more threads than there can be.
+fn check_threads() -> Result<()> {
+    let asked = std::env::var("RAYON_NUM_THREADS").ok();
+    match asked.filter(|text| text.trim().parse::<f64>().is_ok_and(|threads| threads > MAX_THREADS as f64)) {
+        Some(asked) => Err(Error::input(format!(
+            "RAYON_NUM_THREADS={asked}: must be at most {MAX_THREADS}; without it there is a thread for each core"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Parse the command line, run it, turn the result into an exit code.
 pub fn run() -> ExitCode {
-    if let Err(e) = check_utf8(std::env::args_os()) {
+    if let Err(e) = check_utf8(std::env::args_os()).and_then(|()| check_threads()) {
         output::status(&format!("error: {e}"));
         return ExitCode::from(e.exit_code());
     }

@@ -7,6 +7,7 @@ use super::progress::bar;
 use crate::eval::{missing_responses, score_responses};
 use crate::io::files;
 use crate::model::{ComputeDtype, ModelLoader, Processor};
+use crate::sampling::sampling_flags::MAX_RESPONSES;
 use crate::{Error, Result, tasks};
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -42,8 +43,8 @@ pub struct ScoreArgs {
 impl ScoreArgs {
     /// Score, write the file, print the mean.
     pub fn run(self) -> Result<()> {
-        if self.batch_size == 0 {
-            return Err(Error::input("--batch-size 0: must be at least 1"));
+        if !(1..=MAX_RESPONSES).contains(&self.batch_size) {
+            return Err(Error::input(format!("--batch-size {}: must be from 1 to {MAX_RESPONSES}", self.batch_size)));
         }
         if self.out.is_dir() {
             return Err(Error::input(format!("--out {} is a directory; name the file to write", self.out.display())));

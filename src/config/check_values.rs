@@ -1,7 +1,9 @@
 //! Settings that contradict each other, or cannot mean anything, are refused here, before any work.
 
+use crate::model::MAX_NEW_TOKENS;
+use crate::sampling::sampling_flags::MAX_RESPONSES;
 use crate::tasks::TERMS;
-use crate::train::settings::{LossType, Method, SftSettings, TrainConfig};
+use crate::train::settings::{LossType, MAX_EXAMPLES, MAX_STEPS, Method, SftSettings, TrainConfig};
 use crate::{Error, Result};
 use toml::{Table, Value};
 
@@ -71,13 +73,9 @@ pub fn values(config: &TrainConfig) -> Result<()> {
     }
     need(t.steps != Some(0), "train.steps", 0, "at least 1")?;
     need(t.epochs.is_none_or(|e| e > 0.0 && e.is_finite()), "train.epochs", t.epochs.unwrap_or(0.0), "above 0")?;
-    need(t.batch_size >= 1, "train.batch_size", t.batch_size, "at least 1")?;
-    need(
-        t.gradient_accumulation_steps >= 1,
-        "train.gradient_accumulation_steps",
-        t.gradient_accumulation_steps,
-        "at least 1",
-    )?;
+    let steps = t.steps.unwrap_or(1);
+    need(steps <= MAX_STEPS, "train.steps", steps, &format!("at most {MAX_STEPS}"))?;
+    round_size(config)?;
     need(
         t.learning_rate > 0.0 && t.learning_rate < 1.0,
         "train.learning_rate",
@@ -134,8 +132,8 @@ pub fn values(config: &TrainConfig) -> Result<()> {
         }
     }
     let e = &config.eval;
-    need(e.batch_size >= 1, "eval.batch_size", e.batch_size, "at least 1")?;
-    need(e.max_new_tokens >= 1, "eval.max_new_tokens", e.max_new_tokens, "at least 1")?;
+    within("eval.batch_size", e.batch_size, 1, MAX_RESPONSES)?;
+    within("eval.max_new_tokens", e.max_new_tokens, 1, MAX_NEW_TOKENS)?;
     sft(config)?;
     rft(config)
 }
@@ -177,7 +175,8 @@ fn rft(config: &TrainConfig) -> Result<()> {
             None => (1, "at least 1"),
         };
         need(r.num_generations >= fewest, "rollout.num_generations", r.num_generations, why)?;
-        need(r.max_new_tokens >= 1, "rollout.max_new_tokens", r.max_new_tokens, "at least 1")?;
+        within("rollout.num_generations", r.num_generations, fewest, MAX_RESPONSES)?;
+        within("rollout.max_new_tokens", r.max_new_tokens, 1, MAX_NEW_TOKENS)?;
         need(
             r.temperature > 0.0 && r.temperature.is_finite(),
             "rollout.temperature",
@@ -201,8 +200,7 @@ fn rft(config: &TrainConfig) -> Result<()> {
         }
         need(g.beta >= 0.0 && g.beta.is_finite(), "grpo.beta", g.beta, "0 or more")?;
         need(g.entropy_coef.is_finite(), "grpo.entropy_coef", g.entropy_coef, "a finite number")?;
-        need(g.num_iterations >= 1, "grpo.num_iterations", g.num_iterations, "at least 1")?;
-        need(g.minibatches >= 1, "grpo.minibatches", g.minibatches, "at least 1")?;
+        within("grpo.num_iterations", g.num_iterations, 1, MAX_EXAMPLES)?;
         if g.loss_type == LossType::Cispo && g.delta.is_some() {
             return Err(Error::input("grpo.delta has no effect with grpo.loss_type = \"cispo\"; remove it"));
         }
@@ -237,6 +235,35 @@ fn rft(config: &TrainConfig) -> Result<()> {
         need(g.entropy >= 0.0, "stall.entropy", g.entropy, "0 or more")?;
     }
     Ok(())
+}
+
+/// How many examples and responses a round has.
+fn round_size(config: &TrainConfig) -> Result<()> {
+    let (batch_size, steps) = (config.train.batch_size, config.train.gradient_accumulation_steps);
+    let minibatches = config.grpo.as_ref().map_or(1, |grpo| grpo.minibatches);
+    within("train.batch_size", batch_size, 1, MAX_EXAMPLES)?;
+    within("train.gradient_accumulation_steps", steps, 1, MAX_EXAMPLES)?;
+    within("grpo.minibatches", minibatches, 1, MAX_EXAMPLES)?;
+    let examples = batch_size.saturating_mul(steps).saturating_mul(minibatches);
+    if examples > MAX_EXAMPLES {
+        return Err(Error::input(format!(
+            "train.batch_size = {batch_size}, train.gradient_accumulation_steps = {steps} and grpo.minibatches = {minibatches} make {examples} \
+             examples: their product must be at most {MAX_EXAMPLES}"
+        )));
+    }
+    let (Some(rollout), Some(grpo)) = (&config.rollout, &config.grpo) else { return Ok(()) };
+    let drawn = grpo.dynamic_sampling.saturating_add(1);
+    if examples.saturating_mul(drawn).saturating_mul(rollout.num_generations) > MAX_RESPONSES {
+        return Err(Error::input(format!(
+            "rollout.num_generations = {} and grpo.dynamic_sampling = {} with {examples} prompts: a round samples at most {MAX_RESPONSES} responses",
+            rollout.num_generations, grpo.dynamic_sampling
+        )));
+    }
+    Ok(())
+}
+
+fn within(key: &str, value: usize, least: usize, most: usize) -> Result<()> {
+    need((least..=most).contains(&value), key, value, &format!("from {least} to {most}"))
 }
 
 fn need(holds: bool, key: &str, value: impl std::fmt::Display, must: &str) -> Result<()> {

@@ -16,7 +16,7 @@ use crate::io::files;
 use crate::io::jsonl::JsonlLog;
 use crate::model::{ComputeDtype, Model, ModelLoader, SamplingParams, lora, read_architecture, require_checkpoint};
 use crate::model::{hash_model, hash_prompt_files};
-use crate::sampling::SamplePlan;
+use crate::sampling::{SamplePlan, sampling_flags};
 use crate::train::{check_parts, freeze};
 use crate::{Error, Result};
 use candle_core::Device;
@@ -85,9 +85,7 @@ impl DynamicsRequest {
         if !(eta > 0.0 && eta.is_finite()) {
             return Err(Error::input(format!("--eta {eta}: must be a number above 0")));
         }
-        if self.max_new_tokens == Some(0) {
-            return Err(Error::input("--max-new-tokens 0: must be at least 1"));
-        }
+        self.max_new_tokens.map_or(Ok(()), sampling_flags::check_new_tokens)?;
         for (flag, inputs) in [("--model", &self.models[..]), ("--base", std::slice::from_ref(&self.base))] {
             if inputs.iter().any(|input| files::is_inside(&self.out, input)) {
                 return Err(Error::input(format!(

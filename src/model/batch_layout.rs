@@ -71,15 +71,7 @@ pub enum Row {
 impl Layout {
     /// Lay out sequences. Neighbours that share a prompt share its rows.
     pub fn of_sequences(batch: &[Sequence], architecture: &dyn Architecture) -> Result<Self> {
-        Self::laid(batch, Builder::new(architecture))
-    }
-
-    /// The same of images that may be grids without pixels, for plans of memory.
-    pub fn meta(batch: &[Sequence], architecture: &dyn Architecture) -> Result<Self> {
-        Self::laid(batch, Builder { meta: true, ..Builder::new(architecture) })
-    }
-
-    fn laid(batch: &[Sequence], mut builder: Builder<'_>) -> Result<Self> {
+        let mut builder = Builder::new(architecture);
         for group in batch.chunk_by(|a, b| Arc::ptr_eq(&a.prompt, &b.prompt)) {
             builder.push_prompt(&group[0].prompt)?;
             for sequence in group {
@@ -101,8 +93,6 @@ impl Layout {
 
 struct Builder<'a> {
     architecture: &'a dyn Architecture,
-    /// Whether images may be without their pixels.
-    meta: bool,
     layout: Layout,
     /// Index of each image that has been met.
     images: HashMap<*const ImageInput, usize>,
@@ -121,7 +111,7 @@ impl<'a> Builder<'a> {
             targets: Vec::new(),
             prompts: Vec::new(),
         };
-        Builder { architecture, meta: false, layout, images: HashMap::new(), openings: HashMap::new() }
+        Builder { architecture, layout, images: HashMap::new(), openings: HashMap::new() }
     }
 
     fn push_prompt(&mut self, prompt: &Prompt) -> Result<()> {
@@ -176,7 +166,7 @@ impl<'a> Builder<'a> {
     fn check_image(&self, image: &ImageInput, vision: &VisionShape) -> Result<()> {
         let ([t, h, w], merge, width) = (image.grid, vision.merge_size, vision.patch_len);
         let fits = t * h * w > 0 && h % merge == 0 && w % merge == 0;
-        let complete = image.patches.len() == t * h * w * width || self.meta && image.patches.is_empty();
+        let complete = image.patches.len() == t * h * w * width;
         if fits && complete {
             return Ok(());
         }

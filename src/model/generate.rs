@@ -3,7 +3,10 @@
 
 use super::batch_layout::Layout;
 use super::kv_cache::{FusedKvCache, KvCache, ReferenceKvCache};
+use super::language_model::{MemoryFootprint as _, PromptSize};
 use super::transformer::Model;
+use crate::io::files::format_bytes;
+use crate::machine;
 use crate::model::token_sampler::{SampledToken, TokenSampler};
 use crate::model::{Completion, Prompt, SamplingParams};
 use crate::nn::{RowSource, Value, embed, parallel_map, read};
@@ -23,6 +26,14 @@ pub(super) const PREFILL_TOKENS: usize = 8192;
 /// Bytes of weights up to which each thread decodes samples of its own: beyond, reading the weights once for all samples
 /// together costs less.
 const MAX_PER_THREAD_BYTES: usize = 64 << 20;
+
+/// How many threads decode samples of their own, of so many prompts.
+pub(super) fn lanes(model: &Model, prompts: usize) -> usize {
+    match model.uses_cpu_kernels() && model.weight_bytes(|_| true) <= MAX_PER_THREAD_BYTES {
+        true => rayon::current_num_threads().min(prompts),
+        false => 1,
+    }
+}
 
 /// Prompts that are still to be decoded.
 struct Queue<'a> {
@@ -77,11 +88,9 @@ impl Model {
         banned: &[u32],
     ) -> Result<Vec<Vec<Completion>>> {
         let sampler = TokenSampler::new(sampling, eos, banned, self.network.decoder.vocab_size())?;
+        self.check_fits(prompts, samples, sampling.max_new_tokens)?;
         let queue = Queue { first, prompts, samples, next: AtomicUsize::new(0) };
-        let count = match self.uses_cpu_kernels() && self.weight_bytes(|_| true) <= MAX_PER_THREAD_BYTES {
-            true => rayon::current_num_threads().min(prompts.len()),
-            false => 1,
-        };
+        let count = lanes(self, prompts.len());
         let slots = (prompts.len() * samples).div_ceil(count.max(1)).clamp(1, MAX_ACTIVE);
         let mut done: Vec<Vec<Option<Completion>>> = prompts.iter().map(|_| vec![None; samples]).collect();
         for part in parallel_map(count, |_| self.decode(&queue, slots, sampling.max_new_tokens, &sampler)) {
@@ -92,6 +101,23 @@ impl Model {
         done.into_iter()
             .map(|row| row.into_iter().map(|c| c.ok_or_else(|| Error::failed("a sample was lost"))).collect())
             .collect()
+    }
+
+    /// Refuse what this machine's memory can never hold: the caches have room for the longest responses from the start.
+    fn check_fits(&self, prompts: &[Arc<Prompt>], samples: usize, new_tokens: usize) -> Result<()> {
+        let Some(all) = machine::total_memory().filter(|_| self.uses_cpu_kernels()) else { return Ok(()) };
+        let sizes: Vec<PromptSize> = prompts.iter().map(|prompt| prompt.size()).collect();
+        let needed = self.generate_bytes(&sizes, samples, new_tokens);
+        if needed <= all {
+            return Ok(());
+        }
+        Err(Error::input(format!(
+            "sampling takes {} for {samples} responses of up to {new_tokens} tokens to each of {} prompts at a time, and there are {}: lower \
+             the length, the number of responses or the batch size",
+            format_bytes(needed),
+            prompts.len(),
+            format_bytes(all)
+        )))
     }
 
     /// Take prompts from the queue, up to `slots` samples at a time, until there are none left.

@@ -93,12 +93,12 @@ pub trait LanguageModel: Sync {
 pub trait MemoryFootprint {
     /// Whether the fused CPU kernels do the work. If not, candle's ops do it on a device, and take other memory.
     fn uses_cpu_kernels(&self) -> bool;
-    /// The peak of [`LanguageModel::backward`] for `batch`.
-    fn backward_bytes(&self, batch: &[Sequence]) -> BackwardBytes;
-    /// The peak of [`LanguageModel::generate`] in bytes, beside the weights.
-    fn generate_bytes(&self, prompts: &[Arc<Prompt>], samples: usize, new_tokens: usize) -> usize;
-    /// Bytes of the pixels of a prompt, which may lack them.
-    fn pixel_bytes(&self, prompt: &Prompt) -> usize;
+    /// The peak of [`LanguageModel::backward`] for a batch of these groups of sequences.
+    fn backward_bytes(&self, batch: &[GroupSize]) -> BackwardBytes;
+    /// The peak of [`LanguageModel::generate`] in bytes, beside the weights and the pixels of the prompts.
+    fn generate_bytes(&self, prompts: &[PromptSize], samples: usize, new_tokens: usize) -> usize;
+    /// Bytes of the pixels of a prompt.
+    fn pixel_bytes(&self, prompt: &PromptSize) -> usize;
 }
 
 /// Bytes of a backward pass, beside the weights and the parameters' own gradients.
@@ -127,12 +127,45 @@ pub trait Predictions {
 }
 
 /// How large a prompt is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PromptSize {
     /// Tokens, those of images included.
     pub tokens: usize,
     /// Patches of its images, before they are merged into tokens.
     pub patches: usize,
+    /// Patches of the largest of them.
+    pub largest_image: usize,
+}
+
+impl Prompt {
+    /// How large it is.
+    pub fn size(&self) -> PromptSize {
+        let patches = || self.images.iter().map(|image| image.grid.iter().product::<usize>());
+        PromptSize { tokens: self.ids.len(), patches: patches().sum(), largest_image: patches().max().unwrap_or(0) }
+    }
+}
+
+/// How large a prompt and the responses to it are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GroupSize {
+    /// The prompt.
+    pub prompt: PromptSize,
+    /// Responses to it.
+    pub responses: usize,
+    /// Tokens of each response.
+    pub response_tokens: usize,
+}
+
+impl GroupSize {
+    /// Rows of the decoder: the last token of a response is only predicted.
+    pub fn rows(&self) -> usize {
+        self.prompt.tokens + self.responses * self.response_tokens.saturating_sub(1)
+    }
+
+    /// Tokens that are predicted.
+    pub fn predicted(&self) -> usize {
+        self.responses * self.response_tokens
+    }
 }
 
 /// Messages and images to token ids, and back.
@@ -141,8 +174,6 @@ pub trait PromptEncoder: Sync {
     fn encode_prompt(&self, messages: &[Message], images: &[RgbImage]) -> Result<Arc<Prompt>>;
     /// The size of the prompt that [`PromptEncoder::encode_prompt`] would make of images of these widths and heights.
     fn prompt_size(&self, messages: &[Message], sizes: &[(u32, u32)]) -> Result<PromptSize>;
-    /// The prompt without pixels, for memory plans: its images are grids alone.
-    fn meta_prompt(&self, messages: &[Message], sizes: &[(u32, u32)]) -> Result<Arc<Prompt>>;
     /// A response as token ids, with its closing token.
     fn encode_response(&self, text: &str) -> Result<Vec<u32>>;
     /// Text of generated ids, without special tokens.

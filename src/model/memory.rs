@@ -1,23 +1,17 @@
-//! How much memory a backward pass or a rollout will take, counted from the shapes of what it keeps.
+//! How much memory a backward pass or a rollout will take, counted from the sizes of what it keeps.
 
-use super::batch_layout::Layout;
-use super::generate::{MAX_ACTIVE, PREFILL_TOKENS};
-use super::language_model::{BackwardBytes, LanguageModel, MemoryFootprint};
-use super::sequence::{ImageInput, Prompt, Sequence};
+use super::generate::{MAX_ACTIVE, PREFILL_TOKENS, lanes};
+use super::language_model::{BackwardBytes, GroupSize, LanguageModel, MemoryFootprint, PromptSize};
 use super::shapes::{DecoderShape, VisionShape};
 use super::shards::{self, ShardSchedule};
 use super::transformer::Model;
-use crate::nn::{Heads, MAX_BATCH_SCORES, Parameter, SpanGroup, tile_width};
+use crate::nn::{Heads, KvBuffer, MAX_BATCH_SCORES, tile_width};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// Bytes of an f32.
 const F32: usize = 4;
 
-/// The allocator rounds every block up, by at most an eighth.
-const ROUNDING: f64 = 1.06;
-
-/// The same for a device, with what is not counted there.
+/// What a device takes beyond what is counted: the shapes of its ops' scratch are not known here.
 const DEVICE_ROUNDING: f64 = 1.1;
 
 /// Logits that the output head holds at once (see `nn::token_stats`): all of them up to the first number, else one tile.
@@ -31,9 +25,9 @@ const TILES_OF_LOGITS: usize = 6;
 
 /// Attention scores that exist at once in candle ops, which take spans of (query rows, rows seen) together that are of equal shape, up to
 /// so many scores (see `nn::attention`).
-fn scores(spans: impl Iterator<Item = (usize, usize)>, heads: usize) -> usize {
+fn scores(spans: impl Iterator<Item = ((usize, usize), usize)>, heads: usize) -> usize {
     let mut shapes: BTreeMap<(usize, usize), usize> = BTreeMap::new();
-    spans.for_each(|shape| *shapes.entry(shape).or_default() += 1);
+    spans.for_each(|(shape, count)| *shapes.entry(shape).or_default() += count);
     let together = |((rows, seen), count): ((usize, usize), usize)| {
         let one = heads * rows * seen;
         (count * one).min(one.max(MAX_BATCH_SCORES))
@@ -41,18 +35,38 @@ fn scores(spans: impl Iterator<Item = (usize, usize)>, heads: usize) -> usize {
     shapes.into_iter().map(together).max().unwrap_or(0)
 }
 
-/// The spans of a span group.
-fn spans_of(span_group: &SpanGroup) -> impl Iterator<Item = (usize, usize)> {
-    span_group
-        .spans
-        .iter()
-        .map(|span| (span.rows.len(), span_group.shared_prefix.len() + span.prefix.len() + span.rows.len()))
+/// The spans of a group, with their numbers: the prompt, and the responses after it.
+fn spans_of(group: &GroupSize) -> [((usize, usize), usize); 2] {
+    let (prompt, response) = (group.prompt.tokens, group.response_tokens.saturating_sub(1));
+    [((prompt, prompt), 1), ((response, prompt + response), group.responses)]
 }
 
-/// The frames of an image, in which every patch sees every other.
-fn frames_of(image: &ImageInput) -> impl Iterator<Item = (usize, usize)> {
-    let [frames, h, w] = image.grid;
-    std::iter::repeat_n((h * w, h * w), frames)
+/// The images of a prompt, in each of which every patch sees every other: as if all were as large as the largest.
+fn frames_of(prompt: &PromptSize) -> ((usize, usize), usize) {
+    let largest = prompt.largest_image.max(1);
+    ((largest, largest), prompt.patches.div_ceil(largest))
+}
+
+/// Sums over the groups of a batch.
+#[derive(Default)]
+struct BatchSize {
+    /// Rows of the decoder.
+    rows: usize,
+    /// Of them, those that predict a response token.
+    predicted: usize,
+    patches: usize,
+}
+
+impl BatchSize {
+    fn of(batch: &[GroupSize]) -> BatchSize {
+        let mut all = BatchSize::default();
+        for group in batch {
+            all.rows += group.rows();
+            all.predicted += group.predicted();
+            all.patches += group.prompt.patches;
+        }
+        all
+    }
 }
 
 impl MemoryFootprint for Model {
@@ -60,13 +74,13 @@ impl MemoryFootprint for Model {
         Model::uses_cpu_kernels(self)
     }
 
-    fn backward_bytes(&self, batch: &[Sequence]) -> BackwardBytes {
+    fn backward_bytes(&self, batch: &[GroupSize]) -> BackwardBytes {
         if !self.uses_cpu_kernels() {
             let activations = (self.device_floats(batch) as f64 * F32 as f64 * DEVICE_ROUNDING) as usize;
             return BackwardBytes { activations, thread_gradients: 0 };
         }
-        let shards = self.shards(batch);
         let trained = self.sharding_bytes();
+        let shards = shards::shards_of_sizes(batch, trained);
         let threads = rayon::current_num_threads();
         let (at_once, separate) = match shards::schedule(shards.len(), trained) {
             ShardSchedule::PerThread(count) => (count.min(threads), count * trained),
@@ -76,33 +90,22 @@ impl MemoryFootprint for Model {
             }
             ShardSchedule::Sequential => (1, 0),
         };
-        let mut sizes: Vec<usize> = shards.iter().map(|s| self.shard_floats(&batch[s.clone()])).collect();
+        let mut sizes: Vec<usize> = shards.into_iter().map(|shard| self.shard_floats(&batch[shard])).collect();
         sizes.sort_unstable_by(|a, b| b.cmp(a));
-        let floats: usize = sizes.iter().take(at_once).sum();
-        BackwardBytes { activations: (floats as f64 * F32 as f64 * ROUNDING) as usize, thread_gradients: separate }
+        BackwardBytes { activations: F32 * sizes.iter().take(at_once).sum::<usize>(), thread_gradients: separate }
     }
 
-    fn generate_bytes(&self, prompts: &[Arc<Prompt>], samples: usize, new_tokens: usize) -> usize {
-        if !self.uses_cpu_kernels() {
-            return self.device_generation(prompts, samples, new_tokens);
+    fn generate_bytes(&self, prompts: &[PromptSize], samples: usize, new_tokens: usize) -> usize {
+        let mut prompts = prompts.to_vec();
+        prompts.sort_unstable_by_key(|prompt| std::cmp::Reverse(prompt.tokens + prompt.patches));
+        match self.uses_cpu_kernels() {
+            true => self.kernel_generation(&prompts, samples.max(1), new_tokens),
+            false => self.device_generation(&prompts, samples.max(1), new_tokens),
         }
-        let (t, v, heads) = self.shapes();
-        let per_token = 2 * t.layers * heads.key_value * heads.dim;
-        let (tokens, patches) = prompts.iter().fold((0, 0), |(tokens, patches), p| {
-            let seen = p.images.iter().map(|image| image.grid.iter().product::<usize>()).sum::<usize>();
-            (tokens + p.ids.len(), patches + seen)
-        });
-        let active = (prompts.len() * samples).min(MAX_ACTIVE);
-        let cache = per_token * (tokens + active * new_tokens.next_multiple_of(16));
-        let rows = tokens.min(PREFILL_TOKENS);
-        let prefill = rows * (2 * t.hidden_size + 3 * t.intermediate_size)
-            + patches * (v.patch_len + 2 * v.hidden_size + 3 * v.intermediate_size);
-        ((cache + prefill.max(active * 2 * t.vocab_size)) as f64 * F32 as f64 * ROUNDING) as usize
     }
 
-    fn pixel_bytes(&self, prompt: &Prompt) -> usize {
-        let width = self.architecture().vision().map_or(0, |vision| vision.patch_len);
-        F32 * prompt.images.iter().map(|image| image.grid.iter().product::<usize>() * width).sum::<usize>()
+    fn pixel_bytes(&self, prompt: &PromptSize) -> usize {
+        F32 * prompt.patches * self.architecture().vision().map_or(0, |vision| vision.patch_len)
     }
 }
 
@@ -113,57 +116,99 @@ impl Model {
         (architecture.decoder(), architecture.vision().unwrap_or_default(), self.network.decoder.heads())
     }
 
-    /// Floats kept from the forward pass of a shard, and the most that its backward pass adds for the time being.
-    fn shard_floats(&self, shard: &[Sequence]) -> usize {
-        let (mut rows, mut predicted, mut patches) = (0, 0, 0);
-        for group in shard.chunk_by(|a, b| Arc::ptr_eq(&a.prompt, &b.prompt)) {
-            let prompt = &group[0].prompt;
-            patches += prompt.images.iter().map(|image| image.grid.iter().product::<usize>()).sum::<usize>();
-            rows += prompt.ids.len() + group.iter().map(|s| s.response.len().saturating_sub(1)).sum::<usize>();
-            predicted += group.iter().map(|s| s.response.len()).sum::<usize>();
-        }
-        let (t, v, heads) = self.shapes();
-        let qkv = heads.stride();
-        // Of a layer: two inputs of norms, rotated queries, keys and values, what was attended, gate and up. Norms and
-        // products of gate and up are made again.
-        let attended = t.hidden_size + qkv + heads.query * heads.dim + heads.query;
-        let rest = t.hidden_size + 2 * t.intermediate_size;
-        let block = 6 * v.hidden_size + v.heads + 2 * v.intermediate_size;
-        let (layers, depth) = (t.layers, v.blocks);
-        let text = match self.gradient_checkpointing {
-            false => rows * (layers * attended + (layers - 1) * rest) + predicted * rest,
-            true => rows * (layers * t.hidden_size + attended + rest),
-        };
-        // A frozen tower keeps nothing; one block works at a time.
-        let vision = match (
-            self.parameters().iter().any(|p| p.trainable() && self.part(&p.name).is_vision()),
-            self.gradient_checkpointing,
-        ) {
-            (false, _) => patches * block,
-            (true, false) => patches * depth * block,
-            (true, true) => patches * (depth * v.hidden_size + block),
-        };
-        // Pixels, the input of the merger and what it makes of them, the features.
-        let ends = patches * (v.patch_len + 4 * v.hidden_size) + rows * 2 * t.hidden_size;
-        let logits = predicted * t.vocab_size;
-        let logits = if logits <= LOGITS.0 { logits } else { LOGITS.1 };
-        // Backwards: the gradients of gate and up, of their product, and of the residual stream of the widest part.
-        let passing = (rows * (4 * t.intermediate_size + 2 * t.hidden_size))
-            .max(patches * (4 * v.intermediate_size + 2 * v.hidden_size));
-        text + vision + ends + logits + predicted * 3 * t.hidden_size + passing
+    /// Whether a weight of the vision tower trains.
+    fn trains_vision(&self) -> bool {
+        self.parameters().iter().any(|p| p.trainable() && self.part(&p.name).is_vision())
     }
 
-    /// As [`Model::backward_bytes`] in candle ops, which take a batch whole and keep the inputs of every op; what an op's own backward pass
-    /// makes for the time being comes on top, that of the widest.
-    fn device_floats(&self, batch: &[Sequence]) -> usize {
-        // A batch that does not fit the model is an error when it is run, not when it is planned.
-        let Ok(layout) = Layout::meta(batch, self.architecture()) else { return 0 };
+    /// Floats that an adapter keeps of each row: what its first matrices make of it, in the decoder or in the vision tower.
+    fn adapter_floats(&self, vision: bool) -> usize {
+        let first = self.parameters().iter().filter(|p| p.name.ends_with(".lora_A.weight"));
+        first.filter(|p| self.part(&p.name).is_vision() == vision).map(|p| p.var.dims()[0]).sum()
+    }
+
+    /// The most floats that a shard holds at once on its way forwards and back, beside weights and gradients.
+    fn shard_floats(&self, shard: &[GroupSize]) -> usize {
+        let BatchSize { rows, predicted, patches } = BatchSize::of(shard);
         let (t, v, heads) = self.shapes();
-        let (rows, predicted) = (layout.rows.len(), layout.predictors.len());
-        let patches: usize = layout.images.iter().map(|image| image.grid.iter().product::<usize>()).sum();
+        let (hidden, inner) = (t.hidden_size, t.intermediate_size);
+        // Of a layer: two inputs of norms, rotated queries, keys and values, what was attended, gate and up. Norms and
+        // products of gate and up are made again. After its attention, the last layer has rows that predict alone.
+        let attended = hidden + heads.stride() + heads.query * heads.dim + heads.query;
+        let rest = hidden + 2 * inner;
+        let last = rows * attended + predicted * (rest + heads.query * heads.dim + hidden);
+        let layer = rows * (attended + rest);
+        let adapters = self.adapter_floats(false);
+        let block = 6 * v.hidden_size + v.heads + 2 * v.intermediate_size;
+        let blocks = v.blocks * block + self.adapter_floats(true);
+        // Pixels where the patch embedding trains, the input of the merger and what it makes of them, the embedded rows, rotations.
+        let (trains_vision, recompute) = (self.trains_vision(), self.gradient_checkpointing);
+        let vision = match (trains_vision, recompute) {
+            (false, _) => 0,
+            (true, false) => patches * (v.patch_len + blocks + 3 * v.hidden_size),
+            (true, true) => patches * (v.patch_len + v.blocks * v.hidden_size + 4 * v.hidden_size),
+        };
+        let ends = rows * (hidden + 2 * heads.dim) + predicted * 2 * hidden + patches / 4 * hidden;
+        // Backwards through a layer: the gradients of the residual stream and its sum, of gate and up, and of their product.
+        let passing = 3 * inner + 2 * hidden;
+        let logits = predicted * t.vocab_size;
+        let logits = if logits <= LOGITS.0 { logits } else { LOGITS.1 };
+        let head = logits + predicted * 2 * hidden;
+        let text = match recompute {
+            false => {
+                let kept = (t.layers - 1) * layer + last + rows * adapters;
+                let from_last = kept + head.max(predicted * passing);
+                from_last.max(kept - last + rows * passing)
+            }
+            true => rows * t.layers * hidden + head.max(layer + rows * (passing + adapters / t.layers)),
+        };
+        // The decoder's are gone when the gradient reaches the tower.
+        let of_block = patches * (3 * v.intermediate_size + 2 * v.hidden_size);
+        let tower = match (trains_vision, recompute) {
+            // Nothing is kept; the widest moment of the forward pass.
+            (false, _) => patches * (v.patch_len + v.hidden_size).max(6 * v.hidden_size).max(block),
+            (true, false) => vision + of_block,
+            (true, true) => vision + of_block + patches * block,
+        };
+        (vision + text).max(tower) + ends
+    }
+
+    /// As [`MemoryFootprint::generate_bytes`] with the kernels. Each lane takes prompts in as samples leave it, and works on the largest.
+    fn kernel_generation(&self, prompts: &[PromptSize], samples: usize, new_tokens: usize) -> usize {
+        let (t, v, heads) = self.shapes();
+        let (hidden, inner) = (t.hidden_size, t.intermediate_size);
+        let lanes = lanes(self, prompts.len());
+        let slots = (prompts.len() * samples).div_ceil(lanes.max(1)).clamp(1, MAX_ACTIVE);
+        let in_lane = (slots / samples).max(1);
+        let active = (lanes * in_lane).min(prompts.len());
+        let prompt_floats = prompts[..active].iter().map(|p| KvBuffer::floats(heads, p.tokens)).sum::<usize>();
+        let cache = t.layers * (prompt_floats + active * samples * KvBuffer::floats(heads, new_tokens));
+        // Prompts that each lane takes in together.
+        let mut tokens = 0;
+        let together = prompts.iter().take(in_lane).take_while(|p| {
+            tokens += p.tokens;
+            tokens <= PREFILL_TOKENS
+        });
+        let at_once = (lanes * together.count().max(1)).min(prompts.len());
+        let sum = |of: fn(&PromptSize) -> usize| prompts[..at_once].iter().map(of).sum::<usize>();
+        let (rows, patches) = (sum(|p| p.tokens), sum(|p| p.patches));
+        let text =
+            rows * (3 * hidden + 2 * heads.dim) + rows * (heads.stride() + heads.query * heads.dim).max(3 * inner);
+        let block =
+            (v.patch_len + v.hidden_size).max(6 * v.hidden_size).max(2 * v.hidden_size + 3 * v.intermediate_size);
+        let vision = patches * block;
+        let step = active * samples * (t.vocab_size + 3 * inner + 3 * hidden);
+        F32 * (cache + text.max(vision).max(step))
+    }
+
+    /// As [`Model::shard_floats`] in candle ops, which take a batch whole and keep the inputs of every op; what an op's own backward pass
+    /// makes for the time being comes on top, that of the widest.
+    fn device_floats(&self, batch: &[GroupSize]) -> usize {
+        let BatchSize { rows, predicted, patches } = BatchSize::of(batch);
+        let (t, v, heads) = self.shapes();
         let trained = |vision: bool| {
-            let of = |p: &&Arc<Parameter>| p.trainable() && self.part(&p.name).is_vision() == vision;
-            self.parameters().iter().filter(of).map(|p| p.var.elem_count()).max().unwrap_or(0)
+            let of = self.parameters().iter().filter(|p| p.trainable() && self.part(&p.name).is_vision() == vision);
+            of.map(|p| p.var.elem_count()).max().unwrap_or(0)
         };
         // Factors of an adapter's dropout, if all maps of a layer have one.
         let dropped = if self.dropout() > 0.0 { 6 * t.hidden_size + t.intermediate_size } else { 0 };
@@ -182,8 +227,8 @@ impl Model {
         let ends =
             patches * (v.patch_len + 4 * v.hidden_size) + rows * 4 * t.hidden_size + predicted * 6 * t.hidden_size;
         // Backwards through attention: what is made of the scores, and queries, keys and values with their gradients.
-        let text_scores = scores(layout.span_groups.iter().flat_map(spans_of), heads.query);
-        let frames = scores(layout.images.iter().flat_map(|image| frames_of(image)), v.heads);
+        let text_scores = scores(batch.iter().flat_map(spans_of), heads.query);
+        let frames = scores(batch.iter().map(|group| frames_of(&group.prompt)), v.heads);
         let attention = (BACKWARD_SCORES * text_scores + rows * 12 * heads.query * heads.dim)
             .max(BACKWARD_SCORES * frames + patches * 14 * v.hidden_size);
         // Of a linear map: the gradient of its input and of its result; of a trained weight the new part, the sum before and the one after.
@@ -193,24 +238,21 @@ impl Model {
         text + vision + ends + attention.max(maps + 3 * largest).max(TILES_OF_LOGITS * tile + 3 * largest)
     }
 
-    /// As [`Model::generate_bytes`] in candle ops: the cache of a wave is padded to its longest prompt, with room for all new tokens, and
-    /// a layer is copied when prompts join or samples leave.
-    fn device_generation(&self, prompts: &[Arc<Prompt>], samples: usize, new_tokens: usize) -> usize {
+    /// As [`MemoryFootprint::generate_bytes`] in candle ops: the cache of a wave is padded to its longest prompt, with room for all new
+    /// tokens, and a layer is copied when prompts join or samples leave.
+    fn device_generation(&self, prompts: &[PromptSize], samples: usize, new_tokens: usize) -> usize {
         let (t, v, heads) = self.shapes();
-        let longest = prompts.iter().map(|p| p.ids.len()).max().unwrap_or(0);
-        let active = prompts.len().min((MAX_ACTIVE / samples.max(1)).max(1)) * samples;
+        let longest = prompts.iter().map(|p| p.tokens).max().unwrap_or(0);
+        let active = prompts.len().min((MAX_ACTIVE / samples).max(1)) * samples;
         // Prompts that are taken in at once, of a wave that may be filled in several goes.
         let at_once = prompts.len().min((PREFILL_TOKENS / longest.max(1)).max(1));
         let of_layer = 2 * active * (longest + new_tokens) * heads.key_value * heads.dim;
         let cache = (t.layers + 2) * of_layer;
-        let patches =
-            |p: &Arc<Prompt>| p.images.iter().map(|image| image.grid.iter().product::<usize>()).sum::<usize>();
-        let mut all: Vec<usize> = prompts.iter().map(patches).collect();
+        let mut all: Vec<usize> = prompts.iter().map(|p| p.patches).collect();
         all.sort_unstable_by(|a, b| b.cmp(a));
         let patches = all.iter().take(at_once).sum::<usize>();
-        let frames = prompts.iter().take(at_once).flat_map(|p| p.images.iter().flat_map(|image| frames_of(image)));
-        let frames = scores(frames, v.heads);
-        let text_scores = scores(prompts.iter().take(at_once).map(|p| (p.ids.len(), p.ids.len())), heads.query);
+        let frames = scores(prompts.iter().take(at_once).map(frames_of), v.heads);
+        let text_scores = scores(prompts.iter().take(at_once).map(|p| ((p.tokens, p.tokens), 1)), heads.query);
         let rows = at_once * longest;
         let text = rows * (3 * t.hidden_size + 2 * heads.stride() + 3 * t.intermediate_size)
             + rows * 5 * heads.query * heads.dim

@@ -50,13 +50,15 @@ pub use compute_dtype::ComputeDtype;
 pub use file_names::missing_files;
 pub use hub_files::CheckpointSelector;
 pub use language_model::{
-    BackwardBytes, LanguageModel, MemoryFootprint, Predictions, Predictor, PromptEncoder, PromptSize,
+    BackwardBytes, GroupSize, LanguageModel, MemoryFootprint, Predictions, Predictor, PromptEncoder, PromptSize,
 };
 pub use loader::{MetaTraining, ModelLoader, load, meta};
 pub use parts::Part;
 pub use positions::Positions;
-pub use processor::Processor;
+pub use processor::{MAX_PIXELS, Processor};
 pub use registry::parse_architecture;
-pub use sequence::{Completion, ImageInput, LossFn, Prompt, SamplingParams, Sequence, TokenGrads, TokenStats};
+pub use sequence::{
+    Completion, ImageInput, LossFn, MAX_NEW_TOKENS, Prompt, SamplingParams, Sequence, TokenGrads, TokenStats,
+};
 pub use shapes::{DecoderShape, ImageTokens, VisionShape};
 pub use transformer::Model;

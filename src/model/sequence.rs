@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// One preprocessed image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageInput {
-    /// Flattened patches in merge order, `[t * h * w, 3 * temporal_patch * patch * patch]`, row major; none in a plan of what they will take.
+    /// Flattened patches in merge order, `[t * h * w, 3 * temporal_patch * patch * patch]`, row major.
     pub patches: Vec<f32>,
     /// Patch grid `[t, h, w]` (before merging).
     pub grid: [usize; 3],
@@ -56,6 +56,9 @@ pub struct TokenGrads {
 
 /// A loss: from the statistics of the given sequences of a batch to their gradient.
 pub type LossFn<'a> = dyn Fn(Range<usize>, &TokenStats) -> Result<TokenGrads> + Sync + 'a;
+
+/// Most tokens of a response that can be asked for: far beyond what any model was trained for.
+pub const MAX_NEW_TOKENS: usize = 1 << 20;
 
 /// How to choose the next token.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

@@ -3,6 +3,7 @@
 //! Only the activations of the shards being worked on exist, and for a small model they stay near the processor. The cut
 //! depends on the batch and on the model alone, never on the number of threads, and so do the sums of gradients.
 
+use super::language_model::GroupSize;
 use super::sequence::Sequence;
 use std::ops::Range;
 use std::sync::Arc;
@@ -49,7 +50,21 @@ pub fn schedule(shards: usize, bytes: usize) -> ShardSchedule {
 /// Consecutive runs of sequences of about equal work, for a model whose trainable parameters take `bytes`. Sequences that share
 /// a prompt stay together.
 pub fn shards(batch: &[Sequence], bytes: usize) -> Vec<Range<usize>> {
-    let rows = group_ends(batch).last().map_or(0, |&(_, rows)| rows);
+    shards_of(&group_ends(batch), bytes)
+}
+
+/// As [`shards`], of the sizes of a batch: runs of groups.
+pub fn shards_of_sizes(batch: &[GroupSize], bytes: usize) -> Vec<Range<usize>> {
+    let mut rows = 0;
+    let ends = batch.iter().enumerate().map(|(i, group)| {
+        rows += group.prompt.tokens + group.prompt.patches + group.predicted();
+        (i + 1, rows)
+    });
+    shards_of(&ends.collect::<Vec<_>>(), bytes)
+}
+
+fn shards_of(ends: &[(usize, usize)], bytes: usize) -> Vec<Range<usize>> {
+    let rows = ends.last().map_or(0, |&(_, rows)| rows);
     let count = match schedule(2, bytes) {
         // As many as share evenly between 2, 4 or 8 threads.
         ShardSchedule::PerThread(_) => match (rows / MIN_ROWS.0).max((rows / MIN_SMALL_ROWS).clamp(1, 4)) {
@@ -62,7 +77,7 @@ pub fn shards(batch: &[Sequence], bytes: usize) -> Vec<Range<usize>> {
         },
         ShardSchedule::Sequential => (rows / (2 * MIN_ROWS.1)).max(1),
     };
-    cut(batch, count)
+    cut_ends(ends, count)
 }
 
 /// The end of each run of sequences that share a prompt, and the rows up to there.
@@ -82,27 +97,29 @@ fn group_ends(batch: &[Sequence]) -> Vec<(usize, usize)> {
 
 /// At most `count` consecutive runs of sequences of about equal work; none is empty. Sequences that share a prompt stay together.
 pub fn cut(batch: &[Sequence], count: usize) -> Vec<Range<usize>> {
-    let ends = group_ends(batch);
+    cut_ends(&group_ends(batch), count)
+}
+
+fn cut_ends(ends: &[(usize, usize)], count: usize) -> Vec<Range<usize>> {
     let rows = ends.last().map_or(0, |&(_, rows)| rows);
-    let mut shards = Vec::with_capacity(count);
-    let mut start = 0;
+    let mut shards = Vec::with_capacity(count.min(ends.len()));
+    let (mut start, mut left) = (0, ends);
     for shard in 1..=count {
         // The last group to end before, or nearest to, the shard's share of the rows.
-        let share = rows * shard / count;
-        let (mut end, mut distance) = (start, usize::MAX);
-        for &(group_end, group_rows) in ends.iter().filter(|(group_end, _)| *group_end > start) {
+        let share = (rows as u128 * shard as u128 / count as u128) as usize;
+        let (mut taken, mut distance) = (0, usize::MAX);
+        for (i, &(_, group_rows)) in left.iter().enumerate() {
             if group_rows.abs_diff(share) >= distance {
                 break;
             }
-            (end, distance) = (group_end, group_rows.abs_diff(share));
+            (taken, distance) = (i + 1, group_rows.abs_diff(share));
         }
         if shard == count {
-            end = batch.len();
+            taken = left.len();
         }
-        if end > start {
-            shards.push(start..end);
-        }
-        start = end;
+        let Some(&(end, _)) = left[..taken].last() else { break };
+        shards.push(start..end);
+        (start, left) = (end, &left[taken..]);
     }
     shards
 }
@@ -110,7 +127,7 @@ pub fn cut(batch: &[Sequence], count: usize) -> Vec<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Prompt;
+    use crate::model::{Prompt, PromptSize};
 
     fn batch(prompts: &[(usize, usize)]) -> Vec<Sequence> {
         let group = |&(tokens, responses): &(usize, usize)| {
@@ -134,6 +151,24 @@ mod tests {
                 assert!(at == batch.len() || !Arc::ptr_eq(&batch[at - 1].prompt, &batch[at].prompt), "{shards:?}");
             }
             assert_eq!(at, batch.len());
+        }
+    }
+
+    #[test]
+    fn sizes_are_cut_as_their_sequences_are() {
+        for prompts in [vec![(100, 1); 90], vec![(700, 8); 16], vec![(9000, 1), (10, 4), (3000, 2)], vec![]] {
+            let size = |&(tokens, responses): &(usize, usize)| GroupSize {
+                prompt: PromptSize { tokens, ..PromptSize::default() },
+                responses,
+                response_tokens: 8,
+            };
+            let sizes: Vec<GroupSize> = prompts.iter().map(size).collect();
+            let in_sequences = |groups: Range<usize>| -> usize { prompts[groups].iter().map(|(_, n)| n).sum() };
+            for bytes in [0, 200 << 20, 2 << 30] {
+                let lengths: Vec<usize> = shards(&batch(&prompts), bytes).iter().map(Range::len).collect();
+                let planned: Vec<usize> = shards_of_sizes(&sizes, bytes).into_iter().map(in_sequences).collect();
+                assert_eq!(lengths, planned);
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Choosing the next token from logits: greedy, temperature, top-k, top-p.
 
-use crate::model::{Completion, SamplingParams};
+use crate::model::{Completion, MAX_NEW_TOKENS, SamplingParams};
 use crate::nn::{log_sum_exp, sample_index, unnormalized_softmax};
 use crate::rng::Rng;
 use crate::{Error, Result};
@@ -29,8 +29,8 @@ impl TokenSampler {
     /// An input error that names the setting that is out of range.
     pub fn new(settings: &SamplingParams, eos: &[u32], banned: &[u32], vocab: usize) -> Result<Self> {
         let bad = |what: &str| Err(Error::input(format!("sampling: {what}")));
-        if settings.max_new_tokens == 0 {
-            return bad("max_new_tokens must be at least 1");
+        if !(1..=MAX_NEW_TOKENS).contains(&settings.max_new_tokens) {
+            return bad(&format!("max_new_tokens must be from 1 to {MAX_NEW_TOKENS}, not {}", settings.max_new_tokens));
         }
         if !(settings.temperature >= 0.0 && settings.temperature.is_finite()) {
             return bad(&format!("temperature must be 0 (greedy) or above, not {}", settings.temperature));

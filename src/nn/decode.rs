@@ -38,6 +38,11 @@ impl KvBuffer {
         }
     }
 
+    /// Floats of a buffer for `capacity` tokens, keys and values.
+    pub fn floats(heads: Heads, capacity: usize) -> usize {
+        heads.key_value * capacity.next_multiple_of(LANES) * (heads.dim + heads.dim.next_multiple_of(LANES))
+    }
+
     /// Number of tokens held.
     pub fn len(&self) -> usize {
         self.len

@@ -25,16 +25,6 @@ pub fn example_size(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize) -> R
     size.map_err(|e| e.context(format!("example {}", record.id)))
 }
 
-/// The prompt of example `i` without pixels, for memory plans.
-///
-/// # Errors
-/// As [`encode_example`].
-pub fn meta_example(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize) -> Result<Arc<Prompt>> {
-    let record = task.example(i)?;
-    let prompt = task.image_sizes(i).and_then(|sizes| encoder.meta_prompt(record.prompt(), &sizes));
-    prompt.map_err(|e| e.context(format!("example {}", record.id)))
-}
-
 /// The reference response of example `i`, with its closing token.
 ///
 /// # Errors

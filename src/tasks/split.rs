@@ -8,6 +8,9 @@ use std::str::FromStr;
 /// Names of the splits, in the order of their ratios.
 pub const SPLITS: [&str; 3] = ["train", "validation", "test"];
 
+/// Most examples of a dataset: `train-999999` is the last name of six digits.
+pub const MAX_COUNT: usize = 1_000_000;
+
 /// SplitRatios of train, validation and test: not negative, their sum 1. Written `0.8,0.1,0.1`; any weights are taken and
 /// divided by their sum, so `8,1,1` is the same.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -34,6 +37,11 @@ impl SplitRatios {
 
     /// Divide `count` examples over the splits in proportion, the rest by largest remainder; a split whose ratio is not 0 gets at least one.
     pub fn apportion(self, count: usize) -> Result<[usize; 3]> {
+        if count > MAX_COUNT {
+            return Err(Error::input(format!(
+                "count {count}: a dataset has at most {MAX_COUNT} examples; their names have six digits"
+            )));
+        }
         let sides = self.0.iter().filter(|s| **s > 0.0).count();
         if count < sides {
             return Err(Error::input(format!(

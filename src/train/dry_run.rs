@@ -2,12 +2,12 @@
 
 use super::example_sizes::{ExampleSize, check_lengths, example_sizes};
 use super::freeze::freeze;
-use super::memory_plan::{MemoryPlan, process_memory};
+use super::memory_plan::{MemoryPlan, program_without_weights};
 use super::objective;
-use super::start::{RunData, TrainRequest, adapted, check_start};
+use super::start::{RunData, TrainRequest, check_start};
 use crate::comm::Single;
 use crate::io::files::format_bytes;
-use crate::machine::{self, MemoryLocation};
+use crate::machine::{self, MemoryLocation, process_memory};
 use crate::model::LanguageModel;
 use crate::model::lora::{Adapter, LoraSettings, is_adapter};
 use crate::model::weights::FROZEN_VARIABLE;
@@ -61,7 +61,7 @@ pub fn dry_run(request: &TrainRequest, place: MemoryLocation) -> Result<DryRun> 
     };
     let (steps, examples) = (request.config.total_steps(data.train.len()), data.train.len());
     let mut found = DryRun { plan, steps, examples, parameters, available, changes: Vec::new() };
-    let (mut config, mut smallest) = (request.config.clone(), plan);
+    let (mut config, mut smallest) = (request.config.clone(), found.plan.clone());
     for (words, change) in changes(is_adapter(&request.model)) {
         if found.fits(&smallest) {
             break;
@@ -70,7 +70,7 @@ pub fn dry_run(request: &TrainRequest, place: MemoryLocation) -> Result<DryRun> 
         // An adapter on parts that are frozen, say: no way to make it fit.
         let Ok((plan, _)) = planner.plan(&changed) else { continue };
         if plan.total() < smallest.total() {
-            found.changes.push((words(&changed), plan));
+            found.changes.push((words(&changed), plan.clone()));
             (config, smallest) = (changed, plan);
         }
     }
@@ -94,7 +94,11 @@ impl Planner<'_> {
         let Planner { request, data, processor, .. } = *self;
         let (place, compute) = (self.place, config.train.dtype);
         let model = match &config.lora {
-            Some(settings) => adapted(meta(&request.model, place, compute, MetaTraining::Frozen)?, settings, request)?,
+            Some(settings) => {
+                let base = meta(&request.model, place, compute, MetaTraining::Frozen)?;
+                let adapter = Adapter::meta(settings, base.architecture())?;
+                base.with_adapter(adapter)?
+            }
             None => meta(&request.model, place, compute, MetaTraining::AllBut(&config.train.freeze))?,
         };
         let model = model.with_gradient_checkpointing(config.train.gradient_checkpointing);
@@ -120,8 +124,7 @@ impl Planner<'_> {
             check_lengths(&job, &self.sizes)?;
         }
         // The weights of a model on the meta device are not in memory, and no part of what is held.
-        let plan = MemoryPlan::of_run(&job, &self.sizes, 0, false)?;
-        let plan = if plan.gpu { plan } else { MemoryPlan { program: self.held, ..plan } };
+        let plan = MemoryPlan::of_run(&job, &self.sizes, program_without_weights(self.held))?;
         let count = |trained: bool| -> usize {
             model.parameters().iter().filter(|p| !trained || p.trainable()).map(|p| p.var.elem_count()).sum()
         };

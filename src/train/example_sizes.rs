@@ -2,8 +2,8 @@
 
 use super::job::{ExampleId, TrainJob};
 use super::optimizer::name_some;
-use crate::model::{PromptSize, Sequence};
-use crate::tasks::{Task, example_size, meta_example, reference_response};
+use crate::model::PromptSize;
+use crate::tasks::{Task, example_size, reference_response};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::cmp::Reverse;
@@ -13,10 +13,17 @@ use std::cmp::Reverse;
 pub struct ExampleSize {
     /// Which example.
     pub id: ExampleId,
-    /// Tokens of its prompt and its response; of a response that is still to be sampled, as many as it may get.
-    pub tokens: usize,
-    /// Patches of its images.
-    pub patches: usize,
+    /// Its prompt.
+    pub prompt: PromptSize,
+    /// Tokens of its response; of one that is still to be sampled, as many as it may get.
+    pub response: usize,
+}
+
+impl ExampleSize {
+    /// Tokens of prompt and response.
+    pub fn tokens(&self) -> usize {
+        self.prompt.tokens + self.response
+    }
 }
 
 /// The sizes of the training examples. No image is decoded. With `train.max_length` all examples are measured; otherwise, of many examples,
@@ -33,12 +40,12 @@ pub(super) fn example_sizes(job: &TrainJob<'_>) -> Result<Vec<ExampleSize>> {
     };
     let size = |id: ExampleId| -> Result<ExampleSize> {
         let (task, i) = job.locate(id)?;
-        let response = match sampled_tokens(job, id) {
-            Some(tokens) => tokens,
+        let sampled = job.config.rollout.as_ref().filter(|_| job.is_sampled(id));
+        let response = match sampled {
+            Some(rollout) => rollout.max_new_tokens,
             None => reference_response(task, job.encoder, i)?.len(),
         };
-        let PromptSize { tokens, patches } = example_size(task, job.encoder, i)?;
-        Ok(ExampleSize { id, tokens: tokens + response, patches })
+        Ok(ExampleSize { id, prompt: example_size(task, job.encoder, i)?, response })
     };
     ids.into_par_iter().map(size).collect::<Vec<Result<_>>>().into_iter().collect()
 }
@@ -46,9 +53,9 @@ pub(super) fn example_sizes(job: &TrainJob<'_>) -> Result<Vec<ExampleSize>> {
 /// Refuse examples longer than `train.max_length`, by id.
 pub(super) fn check_lengths(job: &TrainJob<'_>, sizes: &[ExampleSize]) -> Result<()> {
     let limit = job.config.train.max_length;
-    let too_long = sizes.iter().filter(|size| limit > 0 && size.tokens > limit);
+    let too_long = sizes.iter().filter(|size| limit > 0 && size.tokens() > limit);
     let long = too_long
-        .map(|size| Ok(format!("{} ({})", job.record(size.id)?.id, size.tokens)))
+        .map(|size| Ok(format!("{} ({})", job.record(size.id)?.id, size.tokens())))
         .collect::<Result<Vec<String>>>()?;
     if long.is_empty() {
         return Ok(());
@@ -69,8 +76,8 @@ pub(super) fn largest_candidates(task: &dyn Task, count: usize) -> Vec<usize> {
 
 /// As [`largest_candidates`], of the first `len` examples.
 pub(super) fn candidates_among(task: &dyn Task, len: usize, count: usize) -> Vec<usize> {
-    let most = (4 * count).max(64);
-    if len <= 2 * most {
+    let most = count.saturating_mul(4).max(64);
+    if len / 2 <= most {
         return (0..len).collect();
     }
     // An example that cannot be read is reported when it is trained on.
@@ -90,21 +97,6 @@ pub(super) fn candidates_among(task: &dyn Task, len: usize, count: usize) -> Vec
     found
 }
 
-/// The most tokens that the model's own response to an example can have, if the model responds to it.
-fn sampled_tokens(job: &TrainJob<'_>, id: ExampleId) -> Option<usize> {
-    job.config.rollout.as_ref().filter(|_| job.is_sampled(id)).map(|rollout| rollout.max_new_tokens)
-}
-
-/// An example without pixels, with its response; if the model responds itself, with the longest possible one.
-pub(super) fn upper_bound(job: &TrainJob<'_>, id: ExampleId) -> Result<Sequence> {
-    let (task, i) = job.locate(id)?;
-    let response = match sampled_tokens(job, id) {
-        Some(tokens) => vec![0; tokens],
-        None => reference_response(task, job.encoder, i)?,
-    };
-    Ok(Sequence { prompt: meta_example(task, job.encoder, i)?, response })
-}
-
 /// The examples of the largest possible round, largest first: `own` examples of the dataset and `replayed` ones. Where rounds run over the
 /// end of an epoch, they can hold an example twice; `own_len` and `replay_len` are the lengths of the epochs.
 pub(super) fn largest_round(
@@ -112,7 +104,7 @@ pub(super) fn largest_round(
     [own, replayed]: [usize; 2],
     [own_len, replay_len]: [usize; 2],
     by: fn(&ExampleSize) -> usize,
-) -> Vec<ExampleId> {
+) -> Vec<ExampleSize> {
     let part = |is_own: bool, len: usize, count: usize| -> Vec<ExampleSize> {
         let times = if len.is_multiple_of(count) { 1 } else { 2 };
         let mut part: Vec<ExampleSize> =
@@ -122,7 +114,7 @@ pub(super) fn largest_round(
     };
     let mut round = [part(true, own_len, own), part(false, replay_len, replayed)].concat();
     round.sort_by_key(|size| Reverse(by(size)));
-    round.into_iter().map(|size| size.id).collect()
+    round
 }
 
 #[cfg(test)]
@@ -134,26 +126,31 @@ mod tests {
 
     #[test]
     fn the_largest_round_has_the_largest_examples_wherever_they_stand() {
-        let size = |(i, (tokens, patches))| ExampleSize { id: ExampleId::Dataset(i), tokens, patches };
+        let prompt = |tokens, patches| PromptSize { tokens, patches, largest_image: patches };
+        let size = |(i, (tokens, patches))| ExampleSize {
+            id: ExampleId::Dataset(i),
+            prompt: prompt(tokens, patches),
+            response: 0,
+        };
         let numbers = [(10, 16), (9, 400), (700, 0), (8, 8), (5, 5), (90, 64)];
         let sizes: Vec<ExampleSize> = numbers.into_iter().enumerate().map(size).collect();
-        let index = |id: ExampleId| match id {
+        let index = |size: ExampleSize| match size.id {
             ExampleId::Dataset(i) => i,
             ExampleId::Replay(i) => 100 + i,
         };
         let all = |count: usize, by: fn(&ExampleSize) -> usize| -> Vec<usize> {
             largest_round(&sizes, [count, 0], [6, 0], by).into_iter().map(index).collect()
         };
-        assert_eq!(all(3, |s| s.tokens + s.patches), [2, 1, 5]);
-        assert_eq!(all(2, |s| s.tokens), [2, 5]);
-        assert_eq!(all(1, |s| s.patches), [1]);
+        assert_eq!(all(3, |s| s.tokens() + s.prompt.patches), [2, 1, 5]);
+        assert_eq!(all(2, |s| s.tokens()), [2, 5]);
+        assert_eq!(all(1, |s| s.prompt.patches), [1]);
         // Rounds of 4 run over the end of an epoch of 6; one of 12 has each example twice.
-        assert_eq!(all(4, |s| s.tokens), [2, 2, 5, 5]);
-        assert_eq!(all(12, |s| s.tokens).iter().filter(|i| **i == 2).count(), 2);
+        assert_eq!(all(4, |s| s.tokens()), [2, 2, 5, 5]);
+        assert_eq!(all(12, |s| s.tokens()).iter().filter(|i| **i == 2).count(), 2);
         // The last two are replayed, one a round.
         let mut sizes = sizes.clone();
         (sizes[4].id, sizes[5].id) = (ExampleId::Replay(0), ExampleId::Replay(1));
-        let round = largest_round(&sizes, [2, 1], [4, 2], |s| s.tokens);
+        let round = largest_round(&sizes, [2, 1], [4, 2], |s| s.tokens());
         assert_eq!(round.into_iter().map(index).collect::<Vec<_>>(), [2, 101, 0]);
     }
 

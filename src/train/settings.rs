@@ -1,9 +1,15 @@
 //! The settings of a training run, with their defaults and where those come from.
 
-use crate::Result;
 use crate::io::toml::to_toml;
 use crate::model::SamplingParams;
+use crate::sampling::sampling_flags::MAX_RESPONSES;
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+
+/// Most optimizer steps of a run: names of checkpoints have eight digits.
+pub const MAX_STEPS: usize = 99_999_999;
+/// Most examples that a round takes from the dataset.
+pub const MAX_EXAMPLES: usize = 1 << 16;
 
 /// How the model is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -404,6 +410,31 @@ impl TrainConfig {
         sft.map_or(0, |sft| (sft.replay_share * self.examples_per_round() as f64).round() as usize)
     }
 
+    /// Refuse a run over `examples` training examples that is longer than steps can be counted, or that samples more responses at a time
+    /// than there is state for.
+    ///
+    /// # Errors
+    /// An input error that names the settings.
+    pub(crate) fn check_size(&self, examples: usize) -> Result<()> {
+        let total = self.total_steps(examples);
+        if total > MAX_STEPS {
+            return Err(Error::input(format!(
+                "train.epochs = {} are {total} optimizer steps over {examples} examples: must be at most {MAX_STEPS}",
+                self.train.epochs.unwrap_or(1.0)
+            )));
+        }
+        let (Some(sft), Some(rollout)) = (&self.sft, &self.rollout) else { return Ok(()) };
+        let prompts = self.examples_per_round().saturating_mul(sft.resample_every.min(total));
+        if prompts.saturating_mul(rollout.num_generations) > MAX_RESPONSES {
+            return Err(Error::input(format!(
+                "sft.resample_every = {}: a sampling for so many steps has {} responses to each of {prompts} prompts; at most {MAX_RESPONSES} \
+                 responses are sampled together",
+                sft.resample_every, rollout.num_generations
+            )));
+        }
+        Ok(())
+    }
+
     /// Optimizer steps of the whole run over `examples` training examples of its own, a whole number of rounds, at least one.
     pub fn total_steps(&self, examples: usize) -> usize {
         if let Some(steps) = self.train.steps {
@@ -411,6 +442,6 @@ impl TrainConfig {
         }
         let own = self.examples_per_round() - self.replayed_per_round();
         let rounds = self.train.epochs.unwrap_or(1.0) * examples as f64 / own as f64;
-        (rounds.ceil() as usize).max(1) * self.steps_per_round()
+        (rounds.ceil() as usize).max(1).saturating_mul(self.steps_per_round())
     }
 }

@@ -8,7 +8,7 @@ use super::trainer::{TrainOutcome, train};
 use crate::comm::Communicator;
 use crate::data::Dataset;
 use crate::model::LanguageModel;
-use crate::model::lora::{self, Adapter, LoraSettings};
+use crate::model::lora::{self, Adapter};
 use crate::model::weights::check_frozen_variable;
 use crate::model::{ComputeDtype, Model, ModelLoader, Processor, require_checkpoint};
 use crate::model::{hash_model, hash_prompt_files, missing_files};
@@ -145,10 +145,7 @@ fn start(request: &TrainRequest, loader: &ModelLoader) -> Result<Model> {
     let Some(settings) = &request.config.lora else {
         return loader.trainable(&request.model, &request.config.train.freeze);
     };
-    adapted(loader.frozen(&request.model)?, settings, request)
-}
-
-pub(super) fn adapted(base: Model, settings: &LoraSettings, request: &TrainRequest) -> Result<Model> {
+    let base = loader.frozen(&request.model)?;
     // A name on the Hub finds the base on other machines, too.
     let named =
         hub::HubConfig::from_env().ok().and_then(|config| hub::repo_id_of(&request.model, &config, &missing_files));
@@ -191,6 +188,7 @@ impl RunData {
         let replay = replay.map(open_replay).transpose()?;
         let also = replay.as_ref().map(|replay| format!("+{}", replay.manifest().sha256));
         let train = Dataset::open(dir, "train")?;
+        request.config.check_size(train.records().len())?;
         let has_validation =
             train.root() != dir && train.manifest().splits.get("validation").is_some_and(|split| split.records > 0);
         Ok(RunData {

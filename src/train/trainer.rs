@@ -10,7 +10,7 @@ use super::freeze::freeze;
 use super::gradient_check;
 use super::grpo::Grpo;
 use super::job::TrainJob;
-use super::memory_plan::{MemoryPlan, process_memory};
+use super::memory_plan::{MemoryPlan, program_bytes};
 use super::metrics::{Log, Metrics};
 use super::optimizer::AdamW;
 use super::prefetch::Prefetcher;
@@ -19,6 +19,7 @@ use super::sft::Sft;
 use super::state::StepContext;
 use super::validation::evaluate;
 use crate::io::files;
+use crate::machine::process_memory;
 use crate::train::settings::Method;
 use crate::{Error, Result};
 use std::sync::atomic::Ordering;
@@ -79,7 +80,8 @@ pub fn train(
     // Before the gradients, which are planned for, are made.
     let held = process_memory("VmRSS").unwrap_or(0);
     let sizes = example_sizes(job)?;
-    let plan = MemoryPlan::of_run(job, &sizes, held, resume.is_some())?;
+    let plan = MemoryPlan::of_run(job, &sizes, program_bytes(job, held))?;
+    plan.check()?;
     callback.note(&plan.to_string());
     if let Some(warning) = plan.warning(held) {
         callback.note(&warning);

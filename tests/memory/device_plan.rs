@@ -1,41 +1,11 @@
 //! The plan for a device without fused kernels against what its ops hold, counted here on the CPU, which runs the same ops.
 
-use crate::{alone, highest};
+use crate::alone;
+use crate::cpu_plan::{backward, batch, compare, generate, prompt};
 use candle_core::Device;
 use jigsaw::model::init::{Preset, write_checkpoint};
-use jigsaw::model::{
-    ComputeDtype, ImageInput, LanguageModel as _, MemoryFootprint as _, Model, ModelLoader, Prompt, SamplingParams,
-    Sequence, TokenGrads, TokenStats,
-};
+use jigsaw::model::{ComputeDtype, LanguageModel as _, Model, ModelLoader, Prompt, SamplingParams};
 use std::sync::Arc;
-
-/// A prompt of so many words around an image of `side` x `side` patches.
-fn prompt(model: &Model, words: usize, side: usize) -> Arc<Prompt> {
-    let (vision, tokens) = (model.architecture().vision().unwrap(), model.architecture().image_tokens().unwrap());
-    let width = vision.patch_len;
-    let patches = (0..side * side * width).map(|i| (i * 7919 % 1009) as f32 / 1009.0).collect();
-    let merged = side * side / vision.merge_size.pow(2);
-    let mut ids = vec![tokens.start];
-    ids.extend(vec![tokens.image; merged]);
-    ids.push(tokens.end);
-    ids.extend((0..words as u32).map(|i| 300 + i % 200));
-    Arc::new(Prompt { ids, images: vec![Arc::new(ImageInput { patches, grid: [1, side, side] })] })
-}
-
-/// What a backward pass holds beside weights and gradients, and what was planned.
-fn backward(model: &Model, batch: &[Sequence]) -> (usize, usize) {
-    let loss = |_: std::ops::Range<usize>, stats: &TokenStats| {
-        Ok(TokenGrads {
-            logprobs: vec![1.0; stats.logprobs.len()],
-            entropies: Some(vec![0.1; stats.logprobs.len()]),
-            kl: None,
-        })
-    };
-    // Gradients stay from the first pass on.
-    model.backward(batch, 1.0, None, &loss).unwrap();
-    let (held, ()) = highest(|| model.backward(batch, 1.0, None, &loss).unwrap());
-    (held, model.backward_bytes(batch).activations)
-}
 
 fn model(preset: Preset, recompute: bool) -> Model {
     let dir = tempfile::tempdir().unwrap();
@@ -44,34 +14,23 @@ fn model(preset: Preset, recompute: bool) -> Model {
     model.without_fused_kernels().with_gradient_checkpointing(recompute)
 }
 
-/// Is each plan at least what was held, and at most twice that?
-fn compare(cases: &[(String, (usize, usize))]) {
-    let line = |(what, (held, planned)): &(String, (usize, usize))| {
-        format!("{what}: held {held}, planned {planned} ({:.2})", *planned as f64 / *held as f64)
-    };
-    let all = cases.iter().map(line).collect::<Vec<_>>().join("\n");
-    println!("{all}");
-    assert!(cases.iter().all(|(_, (held, planned))| held <= planned && *planned <= 2 * held), "{all}");
-}
-
 #[test]
 fn training_holds_what_is_planned() {
     let _alone = alone();
     let mut cases = Vec::new();
     for recompute in [false, true] {
         let model = model(Preset::Tiny, recompute);
-        let sequence =
-            |words, side, response| Sequence { prompt: prompt(&model, words, side), response: vec![301; response] };
-        for (what, batch) in [
-            ("a large image", vec![sequence(20, 32, 20)]),
-            ("long text", vec![sequence(700, 4, 300)]),
-            ("several", (0..6).map(|_| sequence(60, 12, 40)).collect()),
-            ("responses to one prompt", vec![sequence(60, 12, 80); 8]),
+        for (what, prompts, responses, tokens) in [
+            ("a large image", vec![prompt(&model, 20, 32)], 1, 20),
+            ("long text", vec![prompt(&model, 700, 4)], 1, 300),
+            ("several", (0..6).map(|_| prompt(&model, 60, 12)).collect(), 1, 40),
+            ("responses to one prompt", vec![prompt(&model, 60, 12)], 8, 80),
         ] {
-            cases.push((format!("{what}, recompute {recompute}"), backward(&model, &batch)));
+            cases
+                .push((format!("{what}, recompute {recompute}"), backward(&model, batch(&prompts, responses, tokens))));
         }
     }
-    compare(&cases);
+    compare(&cases, 1.0, 2.0);
 }
 
 #[test]
@@ -84,11 +43,9 @@ fn generation_holds_what_is_planned() {
         ("many", (0..4).map(|i| prompt(&model, 100 + 20 * i, 12)).collect(), 8, 60),
         ("more than are taken in at once", (0..60).map(|i| prompt(&model, 120 + i, 8)).collect(), 2, 20),
     ] {
-        let sampling = SamplingParams { temperature: 1.0, ..SamplingParams::greedy(new) };
-        let (held, _) = highest(|| model.generate(&prompts, samples, &sampling, &[], &[]).unwrap());
-        cases.push((what.to_string(), (held, model.generate_bytes(&prompts, samples, new))));
+        cases.push((what.to_string(), generate(&model, &prompts, samples, new)));
     }
-    compare(&cases);
+    compare(&cases, 1.0, 2.0);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What is held in memory at the highest. Alone in its process, and one test at a time, so that only its memory is counted.
 
+mod cpu_plan;
 mod device_plan;
 mod tsv;
 

@@ -16,6 +16,7 @@ mod eval_and_score;
 mod forgetting;
 mod gen_bad_images;
 mod hub;
+mod large_numbers;
 mod mistakes;
 mod other_tools;
 mod study;

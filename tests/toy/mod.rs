@@ -264,15 +264,11 @@ impl Predictions for Rows {
 pub struct Digits;
 
 impl PromptEncoder for Digits {
-    fn encode_prompt(&self, messages: &[Message], _images: &[RgbImage]) -> Result<Arc<Prompt>> {
-        self.meta_prompt(messages, &[])
-    }
-
     fn prompt_size(&self, _messages: &[Message], _sizes: &[(u32, u32)]) -> Result<PromptSize> {
-        Ok(PromptSize { tokens: 1, patches: 0 })
+        Ok(PromptSize { tokens: 1, ..PromptSize::default() })
     }
 
-    fn meta_prompt(&self, messages: &[Message], _sizes: &[(u32, u32)]) -> Result<Arc<Prompt>> {
+    fn encode_prompt(&self, messages: &[Message], _images: &[RgbImage]) -> Result<Arc<Prompt>> {
         let number = messages[0].content.rsplit(' ').next().and_then(|k| k.parse().ok());
         let k = number.ok_or_else(|| Error::input("no number at the end of the question"))?;
         Ok(Arc::new(Prompt { ids: vec![k], images: Vec::new() }))

@@ -5,7 +5,7 @@ use crate::data::is_dataset;
 use crate::eval::evaluate_api::no_weights;
 use crate::model::PromptEncoder;
 use crate::model::hash_prompt_files;
-use crate::model::{Processor, SamplingParams};
+use crate::model::{MAX_PIXELS, Processor, SamplingParams};
 use crate::sampling::{SamplePlan, sampling_flags};
 use crate::tasks::benchmarks::{self, Pixels, Protocol};
 use crate::tasks::example_size;
@@ -212,18 +212,15 @@ impl BenchmarkSettings {
         if self.plan.limit == Some(0) {
             return Err(Error::input("--limit 0: there would be nothing to evaluate"));
         }
-        for (flag, value) in [
-            ("--num-generations", Some(self.plan.num_generations)),
-            ("--batch-size", Some(self.plan.batch_size)),
-            ("--max-new-tokens", self.max_new_tokens),
-            ("--min-pixels", self.min_pixels),
-            ("--max-pixels", self.max_pixels),
-        ] {
-            if value == Some(0) {
-                return Err(Error::input(format!("{flag} 0: must be at least 1")));
+        for (flag, value) in [("--min-pixels", self.min_pixels), ("--max-pixels", self.max_pixels)] {
+            if let Some(value) = value.filter(|value| !(1..=MAX_PIXELS).contains(value)) {
+                return Err(Error::input(format!(
+                    "{flag} {value}: must be from 1 to {MAX_PIXELS}, the most pixels that Qwen2-VL takes of an image"
+                )));
             }
         }
-        sampling_flags::check(&self.sampling, self.plan.num_generations)
+        self.max_new_tokens.map_or(Ok(()), sampling_flags::check_new_tokens)?;
+        sampling_flags::check(&self.sampling, &self.plan)
     }
 
     /// The image size limits: the user's, else the benchmark's where they lie within the checkpoint's, else the checkpoint's.

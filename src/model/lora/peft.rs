@@ -10,7 +10,7 @@ use crate::model::architecture::Architecture;
 use crate::model::file_names::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use crate::model::safetensors_file::{self, Source, TensorFile, Values};
 use crate::{Error, Result};
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Var};
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -100,14 +100,14 @@ impl Adapter {
                     )));
                 }
             }
-            let load = |info: &TensorInfo| -> Result<Tensor> {
+            let load = |info: &TensorInfo| -> Result<Var> {
                 let mut values = vec![0.0; info.shape.iter().product()];
                 file.read(info, &mut values)?;
-                Ok(Tensor::from_vec(values, info.shape.as_slice(), device)?)
+                Ok(Var::from_vec(values, info.shape.as_slice(), device)?)
             };
             let alpha = settings.alphas.of(&module).unwrap_or(settings.alpha);
             let scale = scale(alpha, rank, settings.rslora);
-            let lora = pair(&module, load(a)?, load(b)?, scale, settings.dropout as f32)?;
+            let lora = pair(&module, load(a)?, load(b)?, scale, settings.dropout as f32);
             parts.push((module, lora));
         }
         if let Some(name) = found.keys().min() {

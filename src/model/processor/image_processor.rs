@@ -14,6 +14,8 @@ use std::path::Path;
 
 /// Defaults of transformers' image processor: the fewest and most pixels after resizing.
 const DEFAULT_PIXELS: (usize, usize) = (56 * 56, 28 * 28 * 1280);
+/// Most pixels of a resized image that can be asked for: 16,384 tokens, `max_pixels` of the published checkpoints of Qwen2-VL.
+pub const MAX_PIXELS: usize = 16_384 * 28 * 28;
 /// Default mean and standard deviation of the channels (CLIP's).
 const DEFAULT_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
 const DEFAULT_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
@@ -92,6 +94,11 @@ impl ImageProcessor {
         };
         let min_pixels = bound("min_pixels", "shortest_edge", DEFAULT_PIXELS.0)?;
         let max_pixels = bound("max_pixels", "longest_edge", DEFAULT_PIXELS.1)?;
+        if min_pixels > MAX_PIXELS {
+            return Err(
+                f.error("min_pixels", format!("{min_pixels} is more than the {MAX_PIXELS} that an image can have"))
+            );
+        }
         if min_pixels > max_pixels {
             return Err(f.error("min_pixels", format!("{min_pixels} is more than max_pixels {max_pixels}")));
         }

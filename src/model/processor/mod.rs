@@ -6,7 +6,7 @@ pub mod resample;
 pub mod tokens;
 
 pub use chat_template::ChatTemplate;
-pub use image_processor::{ImageProcessor, smart_resize};
+pub use image_processor::{ImageProcessor, MAX_PIXELS, smart_resize};
 pub use tokens::Tokens;
 
 use crate::data::{IMAGE_PLACEHOLDER, Message};
@@ -78,19 +78,6 @@ impl Processor {
     pub fn encode_prompt(&self, messages: &[Message], images: &[RgbImage]) -> Result<Arc<Prompt>> {
         let text = self.render(messages, images.len())?;
         let inputs = self.each_image(images, |processor, image| processor.process(image).map(Arc::new))?;
-        self.expanded(&text, inputs)
-    }
-
-    /// As [`Processor::encode_prompt`] for images of these widths and heights, without their pixels: for plans.
-    ///
-    /// # Errors
-    /// As [`Processor::encode_prompt`].
-    pub fn meta_prompt(&self, messages: &[Message], sizes: &[(u32, u32)]) -> Result<Arc<Prompt>> {
-        let text = self.render(messages, sizes.len())?;
-        let inputs = self.each_image(sizes, |processor, &(width, height)| {
-            let grid = processor.grid(processor.resized(width, height)?);
-            Ok(Arc::new(ImageInput { patches: Vec::new(), grid }))
-        })?;
         self.expanded(&text, inputs)
     }
 
@@ -244,11 +231,8 @@ impl PromptEncoder for Processor {
         let patches = self.each_image(sizes, |images, &(width, height)| {
             Ok(images.tokens(width, height)? * images.merge_size * images.merge_size)
         })?;
-        Ok(PromptSize { tokens, patches: patches.iter().sum() })
-    }
-
-    fn meta_prompt(&self, messages: &[Message], sizes: &[(u32, u32)]) -> Result<Arc<Prompt>> {
-        Processor::meta_prompt(self, messages, sizes)
+        let largest_image = patches.iter().copied().max().unwrap_or(0);
+        Ok(PromptSize { tokens, patches: patches.iter().sum(), largest_image })
     }
 
     fn encode_response(&self, text: &str) -> Result<Vec<u32>> {

@@ -180,20 +180,15 @@ impl RolloutRequest {
             Teacher::Endpoint(endpoint) => Some(endpoint.concurrency),
             _ => None,
         };
-        for (flag, value) in [
-            ("--num-generations", Some(plan.num_generations)),
-            ("--batch-size", Some(plan.batch_size)),
-            ("--max-new-tokens", Some(sampling.max_new_tokens)),
-            ("--concurrency", concurrency),
-            ("--limit", plan.limit),
-            ("--max-per-prompt", selection.max_per_prompt),
-        ] {
+        for (flag, value) in
+            [("--concurrency", concurrency), ("--limit", plan.limit), ("--max-per-prompt", selection.max_per_prompt)]
+        {
             if value == Some(0) {
                 return bad(flag, "0: must be at least 1");
             }
         }
         sampling_flags::check_requests(concurrency.unwrap_or(1))?;
-        sampling_flags::check(sampling, plan.num_generations)?;
+        sampling_flags::check(sampling, plan)?;
         match (selection.keep, selection.answer) {
             (Keep::Correct, FinalAnswer::Gold) => {
                 bad("--keep", "correct with --answer gold would replace right answers by themselves; drop one of them")

@@ -20,7 +20,7 @@ use crate::data::{Attribution, DatasetWriter, Digest, Manifest, Message, Record,
 use crate::io::files;
 use crate::tasks::generator::{Generator, SourcePool, SplitWriter, make_split, write_records};
 use crate::tasks::response::Style;
-use crate::tasks::split::{SPLITS, SplitRatios};
+use crate::tasks::split::{MAX_COUNT, SPLITS, SplitRatios};
 use crate::{Error, Result, rng};
 use example::SuiteExample;
 use image::RgbImage;
@@ -96,6 +96,13 @@ pub fn generate(
     let mut wanted = settings.split.apportion(settings.count)?;
     for held_out in &mut wanted[1..] {
         *held_out = (*held_out).min(settings.held_out.unwrap_or(usize::MAX));
+    }
+    let training: usize = settings.suite.iter().map(|part| wanted[0] * part.times).sum();
+    if training > MAX_COUNT {
+        return Err(Error::input(format!(
+            "count {} and the weights of the families make {training} training questions; a dataset has at most {MAX_COUNT}",
+            settings.count
+        )));
     }
     let pool = match settings.suite.iter().any(|part| part.family.needs_photos()) {
         true => {

@@ -470,7 +470,7 @@ mod tests {
             // A size that is asked for again and again stays; one that is not makes room.
             let often = heap.alloc(layout(4 << 20, 8));
             heap.dealloc(often, layout(4 << 20, 8));
-            for size in (8..40).map(|mebibytes| mebibytes << 20) {
+            for size in (8..32).map(|mebibytes| mebibytes << 20) {
                 let other = heap.alloc(layout(size, 8));
                 assert_eq!(heap.alloc(layout(4 << 20, 8)), often, "{size}");
                 heap.dealloc(often, layout(4 << 20, 8));

@@ -24,7 +24,7 @@ const CUDA_CONTEXT: usize = 600 << 20;
 const OPTIMIZER_TENSORS: usize = 8;
 /// What the process takes beside what is counted once it computes: code that is read from disk when it first runs, stacks and buffers of
 /// threads, logs. Measured (`scripts/memory_sweep.py`).
-const RUNNING: usize = 24_000_000;
+const RUNNING: usize = 10_000_000;
 /// What the allocator adds to blocks that come and go: it rounds sizes up by at most an eighth, and keeps free blocks (see [`crate::alloc`]).
 const REUSE: f64 = 0.08;
 

@@ -2,6 +2,7 @@
 
 use super::hub;
 use super::output::{print, status};
+use crate::io::refused::undo_if_refused;
 use crate::model::convert_dtype::{WeightDtype, convert};
 use crate::model::init::{Preset, write_checkpoint};
 use crate::model::inspect::{Inspection, inspect};
@@ -121,7 +122,7 @@ impl ModelCommand {
                          such as --model Qwen/Qwen2.5-VL-3B-Instruct",
                     ));
                 }
-                let parameters = write_checkpoint(&out, preset, seed)?;
+                let parameters = undo_if_refused(&out, || write_checkpoint(&out, preset, seed))?;
                 status(&format!(
                     "{} parameters, random, seed {seed}; look with: jigsaw model inspect {}",
                     grouped(parameters),
@@ -130,15 +131,18 @@ impl ModelCommand {
                 print(&format!("{}\n", out.display()))
             }
             Action::Convert(Convert { dir, dtype, out, overwrite }) => {
-                convert(&hub::directory(&dir)?, &out, dtype, overwrite)?;
+                let dir = hub::directory(&dir)?;
+                undo_if_refused(&out, || convert(&dir, &out, dtype, overwrite))?;
                 print(&format!("{}\n", out.display()))
             }
             Action::Interpolate(Interpolate { a, b, alpha, out, overwrite }) => {
-                interpolate(&hub::directory(&a)?, &hub::directory(&b)?, alpha, &out, overwrite)?;
+                let (a, b) = (hub::directory(&a)?, hub::directory(&b)?);
+                undo_if_refused(&out, || interpolate(&a, &b, alpha, &out, overwrite))?;
                 print(&format!("{}\n", out.display()))
             }
             Action::MergeLora(MergeLora { dir, dtype, out, overwrite }) => {
-                if let Some(note) = lora::merge(&hub::directory(&dir)?, &out, dtype, overwrite)? {
+                let dir = hub::directory(&dir)?;
+                if let Some(note) = undo_if_refused(&out, || lora::merge(&dir, &out, dtype, overwrite))? {
                     status(&note);
                 }
                 print(&format!("{}\n", out.display()))

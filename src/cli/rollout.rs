@@ -6,6 +6,7 @@ use super::output::{print, status};
 use super::progress::bar;
 use crate::Result;
 use crate::io::files;
+use crate::io::refused::undo_if_refused;
 use crate::sampling::SampleProgress;
 use crate::sampling::rollout::{FinalAnswer, Keep, RolloutOptions, RolloutReport, RolloutRequest, TRAIN, rollout};
 use std::fmt::Write;
@@ -111,7 +112,7 @@ impl RolloutArgs {
         let request = self.request()?;
         let bar = bar(0, "{pos}/{len} prompts, {msg}, {eta} left");
         let mut lines = PlainProgress::new();
-        let report = rollout(&request, &device, |p| {
+        let progress = |p: SampleProgress| {
             if bar.length() == Some(0) {
                 bar.set_length(p.total as u64);
                 bar.set_position(p.done as u64);
@@ -120,7 +121,8 @@ impl RolloutArgs {
             bar.set_position(p.done as u64);
             bar.set_message(format!("{:.1} % right", percent(p)));
             lines.update(p);
-        });
+        };
+        let report = undo_if_refused(&request.out, || rollout(&request, &device, progress));
         bar.finish_and_clear();
         let report = report?;
         print(&format!("{}{}\n", table(&report), request.out.display()))

@@ -70,12 +70,12 @@ impl ScoreArgs {
             )));
         }
         let dir = hub::model(&self.model)?;
-        if let Some(parent) = self.out.parent().filter(|p| !p.as_os_str().is_empty()) {
-            files::create_dir(parent)?;
-        }
         let device = self.device.open()?;
         let processor = Processor::from_dir(&dir)?;
         let model = ModelLoader::new(&device, ComputeDtype::F32).frozen(&dir)?;
+        if let Some(parent) = self.out.parent().filter(|p| !p.as_os_str().is_empty()) {
+            files::create_dir(parent)?;
+        }
         let bar = bar(task.len(), "{pos}/{len} records, {eta} left");
         let (mut nats, mut tokens) = (0.0, 0);
         let mut failure = None;

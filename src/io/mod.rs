@@ -3,6 +3,7 @@
 pub mod files;
 pub mod http;
 pub mod jsonl;
+pub mod refused;
 pub(crate) mod tls;
 pub mod toml;
 

@@ -1,5 +1,5 @@
 //! Runs a task as a child process of this program. Its output goes to a log, and a lock on the log says that the task is being worked on.
-//! What it says on standard error passes through the study ([`TaskLog`]).
+//! The output passes through the study ([`TaskLog`]).
 
 use super::command::JigsawCommand;
 use super::completion::{CompletionRecord, is_done, request};
@@ -75,7 +75,7 @@ impl Process {
         let whole = !path.exists();
         let failed = |e: std::io::Error| Error::failed(format!("{}: {e}", path.display()));
         let file = OpenOptions::new().append(true).create(true).open(&path).map_err(failed)?;
-        // The lock belongs to the open file, which the child inherits: it is released when neither has it open.
+        // The lock belongs to the open file, which the child inherits below: it is released when neither has it open.
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => return Ok(StartResult::Locked),
             // On a file system without locks, tasks run without one.
@@ -89,7 +89,8 @@ impl Process {
         let program = std::env::current_exe().map_err(|e| Error::failed(format!("cannot find this program: {e}")))?;
         let mut child = std::process::Command::new(program);
         child.args(arguments(task, out, device, resolve)?).env(CHILD_OF_STUDY, "1").stdin(Stdio::piped());
-        child.stdout(file.try_clone().map_err(failed)?).stderr(Stdio::piped());
+        let (output, said) = std::io::pipe().map_err(failed)?;
+        child.stdout(said.try_clone().map_err(failed)?).stderr(said);
         if let Some(threads) = threads {
             child.env("RAYON_NUM_THREADS", threads.to_string());
         }
@@ -97,9 +98,13 @@ impl Process {
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut child, 0);
         let cannot_start = |e: std::io::Error| Error::failed(format!("cannot start {}: {e}", task.name));
-        let mut child = child.spawn().map_err(cannot_start)?;
-        let stderr = child.stderr.take().ok_or_else(|| Error::failed(format!("{} has no stderr", task.name)))?;
-        let log = TaskLog::start(stderr, file.try_clone().map_err(failed)?).map_err(cannot_start)?;
+        let log = TaskLog::start(output, file.try_clone().map_err(failed)?).map_err(cannot_start)?;
+        inherit(&file, true).map_err(failed)?;
+        let spawned = child.spawn().map_err(cannot_start);
+        inherit(&file, false).map_err(failed)?;
+        // What the command holds of the pipe is closed with it, so that the output ends with the child.
+        drop(child);
+        let child = spawned?;
         let started = Instant::now();
         let process = Process { child, log, _lock: file, started, stopping: false, record };
         Ok(StartResult::Started(Box::new(process)))
@@ -148,6 +153,19 @@ impl Process {
     pub fn last_line(&self) -> String {
         self.log.last_line()
     }
+}
+
+/// Whether processes that are started now inherit the open file.
+#[cfg(unix)]
+fn inherit(file: &File, inherited: bool) -> std::io::Result<()> {
+    use rustix::io::{FdFlags, fcntl_setfd};
+    fcntl_setfd(file, if inherited { FdFlags::empty() } else { FdFlags::CLOEXEC }).map_err(Into::into)
+}
+
+/// Elsewhere none do: a task that outlives its study is then not seen to be at work.
+#[cfg(not(unix))]
+fn inherit(_file: &File, _inherited: bool) -> std::io::Result<()> {
+    Ok(())
 }
 
 /// The command line of the process: with the checkpoints that the run has kept, and the device.

@@ -1,9 +1,8 @@
-//! What a task says on standard error: into its log, and the end of it kept for the study, which so knows the reason of a failure also where
-//! the log could not be written.
+//! What a task says: into its log, and the end of it kept for the study, which so knows the reason of a failure also where the log could not
+//! be written.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::process::ChildStderr;
+use std::io::{PipeReader, Read, Write};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,16 +22,16 @@ pub struct TaskLog {
 }
 
 impl TaskLog {
-    /// Read `stderr` to its end, and append it to `log`.
+    /// Read `output` to its end, and append it to `log`.
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn start(mut stderr: ChildStderr, mut log: File) -> std::io::Result<TaskLog> {
+    pub fn start(mut output: PipeReader, mut log: File) -> std::io::Result<TaskLog> {
         let tail = Arc::new(Mutex::new(Vec::new()));
         let (kept, (at_end, ended)) = (tail.clone(), channel());
         let read = move || {
             let mut chunk = vec![0; 4096];
-            while let Ok(n @ 1..) = stderr.read(&mut chunk) {
+            while let Ok(n @ 1..) = output.read(&mut chunk) {
                 // A full disk must not end the task, nor keep the reason from the study.
                 let _ = log.write_all(&chunk[..n]);
                 let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,13 +72,14 @@ impl TaskLog {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
-    use std::process::{Command, Stdio};
+    use std::process::Command;
 
     /// The log of a shell command that has ended.
     fn of(script: &str, log: File) -> TaskLog {
-        let mut child = Command::new("sh").args(["-c", script]).stderr(Stdio::piped()).spawn().unwrap();
-        let read = TaskLog::start(child.stderr.take().unwrap(), log).unwrap();
-        child.wait().unwrap();
+        let (output, said) = std::io::pipe().unwrap();
+        let read = TaskLog::start(output, log).unwrap();
+        let status = Command::new("sh").args(["-c", script]).stdout(said.try_clone().unwrap()).stderr(said).status();
+        assert!(status.is_ok());
         read
     }
 
@@ -96,7 +96,7 @@ mod tests {
     fn all_of_it_is_in_the_log_and_the_last_error_is_the_reason() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let script = "printf 'note: error: none\\nerror: first\\nstep 2\\nerror: second' >&2";
+        let script = "printf 'note: error: none\\nerror: first\\n' >&2; echo step 2; printf 'error: second' >&2";
         assert_eq!(of(script, File::create(&path).unwrap()).reason(), "second");
         let written = "note: error: none\nerror: first\nstep 2\nerror: second";
         assert_eq!(std::fs::read_to_string(&path).unwrap(), written);

@@ -285,6 +285,21 @@ fn a_task_whose_answers_are_right_or_wrong_shows_no_partial_credit() {
     for word in ["artial credit", "iles in place", "27.", "NaN"] {
         assert!(!results.contains(word), "{word}: {results}");
     }
+    // Nor does training on such a task, also where an earlier version recorded the accuracy twice.
+    assert!(html.contains("<h3>Partial credit</h3>"));
+    for run in ["sft", "rft"] {
+        let file = dir.path().join(run).join("metrics.jsonl");
+        let lines = fs::read_to_string(&file).unwrap();
+        let twice = lines.lines().map(|line| {
+            let mut row: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
+            if let Some(accuracy) = row.get("eval/accuracy").cloned() {
+                row.insert("eval/partial_credit".into(), accuracy);
+            }
+            format!("{}\n", serde_json::Value::Object(row))
+        });
+        fs::write(&file, twice.collect::<String>()).unwrap();
+    }
+    assert!(!page_of(&[dir.path().to_path_buf()]).contains("<h3>Partial credit</h3>"));
 }
 
 #[test]

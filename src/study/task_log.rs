@@ -2,7 +2,7 @@
 //! be written.
 
 use std::fs::File;
-use std::io::{PipeReader, Read, Write};
+use std::io::{ErrorKind, PipeReader, Read, Write};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -31,7 +31,12 @@ impl TaskLog {
         let (kept, (at_end, ended)) = (tail.clone(), channel());
         let read = move || {
             let mut chunk = vec![0; 4096];
-            while let Ok(n @ 1..) = output.read(&mut chunk) {
+            loop {
+                let n = match output.read(&mut chunk) {
+                    Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                    Ok(0) | Err(_) => break,
+                    Ok(n) => n,
+                };
                 // A full disk must not end the task, nor keep the reason from the study.
                 let _ = log.write_all(&chunk[..n]);
                 let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);

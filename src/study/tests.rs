@@ -240,7 +240,7 @@ fn what_does_not_fit_is_refused_with_its_section() {
         ("dynamics.prior=[\"vpa\"]", "no benchmark is called \"vpa\"; there are vqa-direct"),
         ("dynamics.over=[\"x\"]", "[regimes.x]"),
         ("eval.model=x", "the study sets this itself"),
-        ("regimes.sft.learning_rate=fast", "[regimes.sft]: lr = \"fast\": a number or a list of numbers"),
+        ("regimes.sft.learning_rate=fast", "learning_rate = \"fast\": a number or a list of numbers is needed"),
         ("regimes.sft.learning_rate=[]", "lr = []: an empty list"),
         ("regimes.sft.train.seed=9", "train.seed: the study sets this itself"),
         ("regimes.sft.train.learning_rate=9", "lr and train.learning_rate are the same"),

@@ -131,7 +131,7 @@ fn the_page_begins_with_the_results_of_the_study() {
         "Learned.",
         "Forgotten.",
         "Forgotten at equal accuracy.",
-        "best learning rate",
+        ">best learning rate<",
         "Learned and retained",
         "Change by family",
         "Learning rates",
@@ -395,7 +395,7 @@ fn the_same_puzzles_in_other_words_are_compared_and_named_by_their_names() {
         "; the base 4.0 % on thought and 4.0 % on bare. Which of them learned most is undecided",
         "At 40.0 % accuracy on the new task",
         "| base (on thought) |",
-        "new task: thought 00000000, bare 00000000",
+        "new task: thought 000000000000, bare 000000000000",
     ] {
         assert!(md.contains(expected), "{expected:?}: {md}");
     }

@@ -2,7 +2,7 @@
 
 use super::device::DeviceArgs;
 use super::eval_table::{dataset_table, usage_line};
-use super::output::print;
+use super::output::{note, print};
 use super::progress::bar;
 use super::{bench, forgetting, hub};
 use crate::eval::bench::{BenchmarkSettings, BenchmarkSpec};
@@ -10,15 +10,11 @@ use crate::eval::{EvalRequest, ServerEvalRequest, evaluate_checkpoint, evaluate_
 use crate::forgetting::{CompareRequest, NEW_TASK, PROMPTS};
 use crate::io::files;
 use crate::model::SamplingParams;
-use crate::sampling::chat_api::{self, Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT};
+use crate::sampling::chat_api::{self, Endpoint, INITIAL_BACKOFF, Note, REQUEST_TIMEOUT};
 use crate::sampling::{BATCH_SIZE, SamplePlan, SampleProgress, sampling_flags};
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
 use crate::{Error, Result};
 use std::path::PathBuf;
-use std::time::Duration;
-
-/// Most seconds to wait for a response.
-const LONGEST_TIMEOUT: u64 = 86_400;
 
 /// Evaluate a model on a dataset, or on benchmarks; with --baseline, what its fine-tuning cost.
 ///
@@ -185,12 +181,12 @@ impl EvalArgs {
                 bench::evaluate_server(&specs, &settings, &endpoint, &out, fresh)
             }
             Work::Dataset(request) => {
-                let result = with_bar(|progress| evaluate_checkpoint(&request, &device, progress))?;
+                let result = with_bar(|_, progress| evaluate_checkpoint(&request, &device, progress))?;
                 print(&format!("{}{}\n", dataset_table(&result), request.out.join("result.json").display()))
             }
             Work::ServerDataset(request) => {
                 let key = chat_api::api_key_from_env();
-                let (result, usage) = with_bar(|progress| evaluate_server(&request, key, progress))?;
+                let (result, usage) = with_bar(|note, progress| evaluate_server(&request, key, note, progress))?;
                 let file = request.out.join("result.json");
                 print(&format!("{}{}{}\n", dataset_table(&result), usage_line(usage), file.display()))
             }
@@ -202,15 +198,11 @@ impl EvalArgs {
         if self.rescore {
             return Ok(Work::Rescore(self.out));
         }
-        for (flag, value) in [("--concurrency", self.concurrency), ("--timeout", self.timeout as usize)] {
-            if value == 0 {
-                return bad(flag, "0: must be at least 1");
-            }
+        if self.concurrency == 0 {
+            return bad("--concurrency", "0: must be at least 1");
         }
         sampling_flags::check_requests(self.concurrency)?;
-        if self.timeout > LONGEST_TIMEOUT {
-            return bad("--timeout", &format!("{}: must be at most {LONGEST_TIMEOUT} seconds, a day", self.timeout));
-        }
+        let timeout = sampling_flags::check_timeout(self.timeout)?;
         let plan = SamplePlan { limit: self.limit, num_generations: self.num_generations, batch_size: self.batch_size };
         let sampling = SamplingParams {
             max_new_tokens: self.max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS),
@@ -270,7 +262,7 @@ impl EvalArgs {
                     per_minute: self.per_minute,
                     retries: self.retries,
                     backoff: INITIAL_BACKOFF,
-                    timeout: Duration::from_secs(self.timeout),
+                    timeout,
                 };
                 endpoint.check("--api")?;
                 Some(endpoint)
@@ -302,9 +294,9 @@ impl EvalArgs {
 }
 
 /// Work with a bar for its progress.
-fn with_bar<T>(work: impl FnOnce(&mut dyn FnMut(SampleProgress)) -> Result<T>) -> Result<T> {
+fn with_bar<T>(work: impl FnOnce(Note<'_>, &mut dyn FnMut(SampleProgress)) -> Result<T>) -> Result<T> {
     let bar = bar(0, "{pos}/{len} examples, {msg}, {eta} left");
-    let result = work(&mut |p| {
+    let result = work(&|text| bar.suspend(|| note(text)), &mut |p| {
         bar.set_length(p.total as u64);
         bar.set_position(p.done as u64);
         bar.set_message(format!("{:.1} % right", 100.0 * p.correct as f64 / p.responses.max(1) as f64));
@@ -317,6 +309,7 @@ fn with_bar<T>(work: impl FnOnce(&mut dyn FnMut(SampleProgress)) -> Result<T>) -
 mod tests {
     use super::*;
     use clap::Parser;
+    use std::time::Duration;
 
     #[derive(clap::Parser)]
     struct Parsed {

@@ -117,7 +117,13 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => {
             // Help goes to stdout with code 0, a usage error to stderr with code 2; a closed pipe is nobody's error.
-            let _ = e.print();
+            let plain = e.render().to_string();
+            if e.use_stderr() && output::is_altered(&plain) {
+                // clap would print an argument as it is.
+                output::status(&plain);
+            } else {
+                let _ = e.print();
+            }
             return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
         }
     };

@@ -5,7 +5,7 @@ use crate::eval::evaluate_api::{Questions, Server};
 use crate::eval::{EvalDir, EvalResult, evaluate_in};
 use crate::io::files;
 use crate::model::{Model, ModelLoader, hash_model, hash_prompt_files};
-use crate::sampling::chat_api::{Endpoint, TokenUsage};
+use crate::sampling::chat_api::{Endpoint, Note, TokenUsage};
 use crate::sampling::{LocalModel, SampleProgress, SamplingKey};
 use crate::{Error, Result};
 use std::path::Path;
@@ -65,7 +65,7 @@ pub fn run(
     Ok(results)
 }
 
-/// As [`run`], with the answers of the model behind `endpoint`; `key` is what its server wants to see, if anything. Also the tokens
+/// As [`run`], with the answers of the model behind `endpoint`; `key` is what its server wants to see, if anything; `note` is told of long pauses. Also the tokens
 /// that it counts, over all that is in `out`.
 ///
 /// # Errors
@@ -75,12 +75,13 @@ pub fn run_server(
     prepared: &[PreparedBenchmark],
     endpoint: &Endpoint,
     key: Option<String>,
+    note: Note<'_>,
     out: &Path,
     fresh: bool,
     progress: &mut dyn FnMut(&str, SampleProgress),
 ) -> Result<(Vec<(String, EvalResult)>, TokenUsage)> {
     claim(out)?;
-    let server = Server { endpoint, key: &key };
+    let server = Server { endpoint, key: &key, note };
     let mut directories = Vec::with_capacity(prepared.len());
     for bench in prepared {
         let (place, protocol) = ((bench.path.as_path(), bench.split.as_str()), Some(bench.protocol.clone()));

@@ -3,6 +3,8 @@
 pub mod chat_template;
 pub mod image_processor;
 pub mod resample;
+mod template_limits;
+mod tokenizer_file;
 pub mod tokens;
 
 pub use chat_template::ChatTemplate;
@@ -257,6 +259,10 @@ impl PromptEncoder for Processor {
 
     fn decode(&self, ids: &[u32]) -> Result<String> {
         Processor::decode(self, ids)
+    }
+
+    fn most_text_bytes(&self, tokens: usize) -> usize {
+        self.tokens.most_bytes(tokens)
     }
 
     fn eos_ids(&self) -> &[u32] {

@@ -117,10 +117,9 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => {
             // Help goes to stdout with code 0, a usage error to stderr with code 2; a closed pipe is nobody's error.
-            let plain = e.render().to_string();
-            if e.use_stderr() && output::is_altered(&plain) {
-                // clap would print an argument as it is.
-                output::status(&plain);
+            if e.use_stderr() && std::env::args().any(|argument| output::is_altered(&argument)) {
+                // clap would print the argument as it is.
+                output::status(&e.render().to_string());
             } else {
                 let _ = e.print();
             }

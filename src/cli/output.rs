@@ -23,7 +23,7 @@ pub fn note(text: &str) {
     status(&format!("note: {text}"));
 }
 
-/// Whether a message holds what must not be printed as it is: control characters, or a key in an address.
-pub fn is_altered(text: &str) -> bool {
-    visible(&hide_keys(text)) != text
+/// Whether an argument holds what must not be printed as it is: control characters, line breaks, or a key in an address.
+pub fn is_altered(argument: &str) -> bool {
+    argument.contains('\n') || visible(&hide_keys(argument)) != argument
 }

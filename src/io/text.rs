@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 /// What stands in place of a key.
 const HIDDEN: &str = "***";
+/// Most bytes of a message that is printed: a value from a file can be as long as the file.
+pub const MAX_MESSAGE: usize = 8000;
 /// Names of parameters of an address whose values are keys, and of parts of such names.
 const KEY_NAMES: [&str; 8] = ["key", "token", "secret", "password", "passwd", "signature", "credential", "sig"];
 
@@ -20,11 +22,11 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A message as it is printed: [`visible`], without keys, and with every line after the first indented, so that a name with a line break
-/// in it cannot pass for a message of its own.
+/// A message as it is printed: [`visible`], without keys, no longer than [`MAX_MESSAGE`], and with every line after the first indented, so
+/// that a name with a line break in it cannot pass for a message of its own.
 pub fn message(text: &str) -> String {
     let hidden = hide_keys(text);
-    let text = visible(&hidden);
+    let text = shortened(&visible(&hidden));
     let mut lines = text.trim_end_matches('\n').split('\n');
     let mut out = lines.next().unwrap_or_default().to_string();
     for line in lines {
@@ -35,6 +37,16 @@ pub fn message(text: &str) -> String {
         out.push_str(line);
     }
     out
+}
+
+/// A text without its middle, if it is longer than [`MAX_MESSAGE`] bytes: it begins with the place, and ends with what to do.
+fn shortened(text: &str) -> String {
+    if text.len() <= MAX_MESSAGE {
+        return text.to_string();
+    }
+    let (head, tail) =
+        (text.floor_char_boundary(MAX_MESSAGE * 3 / 4), text.ceil_char_boundary(text.len() - MAX_MESSAGE / 4));
+    format!("{} [... {} bytes are left out ...] {}", &text[..head], tail - head, &text[tail..])
 }
 
 /// Whether a character changes the direction of the text after it, so that a terminal shows something else than was sent.
@@ -108,6 +120,13 @@ mod tests {
         assert_eq!(message("no file x\nerror: done\n"), "no file x\n  error: done");
         assert_eq!(message("two things:\n  one\n  two"), "two things:\n  one\n  two");
         assert_eq!(message("a\n\n\tb"), "a\n\n\tb");
+        let long = message(&format!("x.toml:3: `{}`; write another", "\u{e9}".repeat(50_000)));
+        assert!(long.len() < MAX_MESSAGE + 100 && long.starts_with("x.toml:3: `\u{e9}"), "{}", long.len());
+        assert!(
+            long.contains("bytes are left out") && long.ends_with("; write another"),
+            "{}",
+            &long[long.len() - 60..]
+        );
     }
 
     #[test]

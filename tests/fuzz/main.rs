@@ -7,9 +7,10 @@
 mod mutate;
 mod targets;
 
+use jigsaw::io::text::{MAX_MESSAGE, message};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -98,7 +99,7 @@ fn attempt(target: &Target, place: &Path, bytes: &[u8]) -> (Result<bool, String>
         Ok(Verdict::Refused(e)) => match e.to_string() {
             text if e.exit_code() != 2 => Err(format!("exit code {}: {text}", e.exit_code())),
             text if !text.contains(target.file) => Err(format!("names no file: {text}")),
-            text if text.len() > 10_000 => Err(format!("a message of {} bytes", text.len())),
+            text if message(&text).len() > 2 * MAX_MESSAGE => Err(format!("a message of {} bytes", text.len())),
             _ => Ok(false),
         },
     };
@@ -120,6 +121,7 @@ fn worker() {
     let place = dir.join("place");
     fs::create_dir_all(&place).unwrap();
     (target.prepare)(&place);
+    let mut at = fs::File::create(dir.join("at")).unwrap();
     let mut lines = fs::File::options().create(true).append(true).open(dir.join("finds")).unwrap();
     let began = Instant::now();
     let (mut accepted, mut done, mut most_bytes) = (0, 0, 0);
@@ -127,7 +129,8 @@ fn worker() {
         if seconds > 0 && began.elapsed().as_secs() >= seconds {
             break;
         }
-        fs::write(dir.join("at"), format!("{i} {accepted} {most_bytes}")).unwrap();
+        at.rewind().unwrap();
+        write!(at, "{i:>20} {accepted:>20} {most_bytes:>20}").unwrap();
         let bytes = mutate::input(target.name, seed, i, &seeds, target.dictionary);
         let (found, most) = attempt(target, &place, &bytes);
         most_bytes = most_bytes.max(most);

@@ -77,6 +77,11 @@ impl ChatTemplate {
         &self.source
     }
 
+    /// The file that it is from.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
     /// Render `messages` (a JSON list of `{"role", "content"}`); `options` are further variables, such as
     /// `add_generation_prompt`.
     ///

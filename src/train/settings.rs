@@ -94,13 +94,15 @@ pub enum SftLossType {
     Nll,
     /// Dynamic fine-tuning (arXiv 2508.05629): each token's negative log-likelihood weighted by its own probability.
     Dft,
+    /// Entropy-adaptive fine-tuning (arXiv 2601.02151): each token's negative log-likelihood weighted by the entropy of the prediction.
+    Eaft,
 }
 
 /// `[sft]`: the supervised loss, and where its examples come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SftSettings {
-    /// `nll` or `dft`.
+    /// `nll`, `dft` or `eaft`.
     pub loss_type: SftLossType,
     /// `token` or `sequence`.
     pub loss_reduction: LossReduction,

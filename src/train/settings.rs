@@ -197,6 +197,11 @@ pub struct TrainSettings {
     pub eps: f64,
     /// The gradient is scaled down to this global norm; 0 for no clipping.
     pub max_grad_norm: f64,
+    /// End the run when evaluations meet this, such as `accuracy >= 0.5`; empty for never. `steps` or `epochs` stay the limit.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stop_when: String,
+    /// Consecutive evaluations that must meet `stop_when`.
+    pub stop_patience: usize,
     /// Seed of everything random in the run.
     pub seed: u64,
     /// Frozen parts: `vision` (the whole tower with its merger), `merger`, `embeddings`, `text`, or the beginning of parameter names.
@@ -328,6 +333,8 @@ impl TrainConfig {
                 betas: [0.9, 0.999],
                 eps: 1e-8,
                 max_grad_norm: 1.0,
+                stop_when: String::new(),
+                stop_patience: 1,
                 seed: 0,
                 freeze: Vec::new(),
                 max_length: 0,

@@ -298,6 +298,9 @@ pub struct GrpoSettings {
     pub scale_rewards: ScaleRewards,
     /// Weight of the entropy bonus; 0 for none.
     pub entropy_coef: f64,
+    /// Learn from the responses above the mean of their group only: negative advantages become 0.
+    #[serde(default)]
+    pub positive_advantages_only: bool,
     /// Replace prompts whose responses all earn the same: at most this many further draws of a batch of prompts; 0 for off.
     pub dynamic_sampling: usize,
 }
@@ -358,6 +361,7 @@ impl TrainConfig {
                 minibatches: 1,
                 scale_rewards: ScaleRewards::Group,
                 entropy_coef: 0.0,
+                positive_advantages_only: false,
                 dynamic_sampling: 0,
             }),
             reward: rft.then(crate::tasks::RewardSettings::default),

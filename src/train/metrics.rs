@@ -152,7 +152,8 @@ fn scan(path: &Path, size: u64, each: &mut dyn FnMut(Map<String, Value>)) -> Res
                 path.display()
             ))
         };
-        let row: Map<String, Value> = serde_json::from_slice(&line).map_err(|e| damaged(&e))?;
+        let row: Map<String, Value> = serde_json::from_slice(&line)
+            .map_err(|e| damaged(&e.to_string().replace(" at line 1 column ", ", column ")))?;
         if row.get("step").and_then(Value::as_u64).is_none() {
             return Err(damaged(&"it has no `step`"));
         }

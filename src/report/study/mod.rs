@@ -17,7 +17,8 @@ use crate::forgetting::TunedResult;
 use crate::stats::table::percent;
 use level::{ComparedRegimes, compared_regimes};
 use load::{NewTask, RegimeRuns, SeedRun, accuracy, prior};
-use seed_stats::{SeedMean, reached};
+use seed_stats::SeedMean;
+use sentences::Forgotten;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use tables::TableWithCaption;
@@ -79,7 +80,8 @@ fn sentences(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Ve
     if right.is_empty() {
         return vec![("Nothing is measured yet.", "No finished run has been compared with the base.".into())];
     }
-    let lost = named(&|variant| variant.over(prior, (-1.0, 1.0)));
+    let lost: Vec<Forgotten<'_>> =
+        study.regimes.iter().filter_map(|regime| forgotten(study, regime.name, regime.best()?)).collect();
     let score = study.any().and_then(|tuned| tuned.all.as_ref()).map(|all| all.base);
     let several = groups.len() > 1;
     let mut all = Vec::new();
@@ -103,14 +105,13 @@ fn price(group: &ComparedRegimes<'_, '_>, right: &[(&str, SeedMean)], several: b
     }
     let level = group.level;
     let there = |variant: &RegimeRuns<'_>| {
-        let found = reached(&variant.trajectories(), level?);
+        let found = variant.reached(level?);
         found.change.filter(|_| found.seeds == found.of)
     };
     let paid: Vec<(&str, SeedMean)> =
         group.regimes.iter().filter_map(|regime| Some((regime.name, there(regime.best()?)?))).collect();
     // Ways that begin above it cannot be read there.
-    let begins_above =
-        |variant: &RegimeRuns<'_>| level.is_some_and(|level| reached(&variant.trajectories(), level).above > 0);
+    let begins_above = |variant: &RegimeRuns<'_>| level.is_some_and(|level| variant.reached(level).above > 0);
     let above = group.regimes.iter().filter(|regime| regime.best().is_some_and(begins_above));
     let above: Vec<&str> = above.map(|regime| regime.name).collect();
     let own = right.iter().map(|(name, _)| *name).filter(|name| group.has(name));
@@ -122,6 +123,22 @@ fn price(group: &ComparedRegimes<'_, '_>, right: &[(&str, SeedMean)], several: b
             &format!(" {} started above that accuracy, from a model that is not measured.", sentences::and(&above));
     }
     Some(if several { format!("New task {}: {price}", sentences::and(&group.names())) } else { price })
+}
+
+/// What a regime forgot at one learning rate, on the whole and by family.
+fn forgotten<'a>(study: &StudyResults<'a>, name: &'a str, variant: &RegimeRuns<'a>) -> Option<Forgotten<'a>> {
+    let families = tables::families(study);
+    let of = |family: &'a str| Some((family, tables::over_family(variant, family)?));
+    let only = match variant.done().collect::<Vec<_>>().as_slice() {
+        [(_, tuned)] => prior(tuned),
+        _ => None,
+    };
+    Some(Forgotten {
+        name,
+        mean: variant.change(prior)?,
+        families: families.into_iter().filter_map(of).collect(),
+        questions: only.map(|all| (all.worse, all.better, all.p_sign)),
+    })
 }
 
 /// Accuracy of the base on the new task, for each wording.

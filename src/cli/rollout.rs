@@ -126,9 +126,8 @@ impl RolloutArgs {
             bar.set_message(format!("{:.1} % right", percent(p)));
             lines.update(p);
         };
-        let report = undo_if_refused(&request.out, || {
-            rollout(&request, &device, &|text| bar.suspend(|| note(text)), progress)
-        });
+        let report =
+            undo_if_refused(&request.out, || rollout(&request, &device, &|text| bar.suspend(|| note(text)), progress));
         bar.finish_and_clear();
         let report = report?;
         print(&format!("{}{}\n", table(&report), request.out.display()))

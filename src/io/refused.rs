@@ -62,7 +62,8 @@ mod tests {
     fn what_refused_work_made_is_gone_with_the_directories_above_it() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("runs/a/b");
-        let begun = [("config.toml", "x"), ("checkpoints/.keep", ""), ("metrics.jsonl", ""), ("train/metadata.jsonl", "{}\n")];
+        let begun =
+            [("config.toml", "x"), ("checkpoints/.keep", ""), ("metrics.jsonl", ""), ("train/metadata.jsonl", "{}\n")];
         refused(&out, &begun, Error::input("no"));
         assert!(!dir.path().join("runs").exists());
         // What was there before stays, and so does what others have put beside it.

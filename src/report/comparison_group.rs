@@ -122,7 +122,10 @@ fn run_dir(model: &ModelRef) -> PathBuf {
 
 /// What must be the same for two models to be compared, as far as these benchmarks go.
 pub fn comparison_key<'a>(base: &ModelRef, benchmarks: impl Iterator<Item = &'a BenchmarkChange>) -> Vec<String> {
-    [base.hash.clone()].into_iter().chain(benchmarks.map(|benchmark| benchmark_key(benchmark, &benchmark.data))).collect()
+    [base.hash.clone()]
+        .into_iter()
+        .chain(benchmarks.map(|benchmark| benchmark_key(benchmark, &benchmark.data)))
+        .collect()
 }
 
 /// The same for one benchmark, whose examples `data` stands for.

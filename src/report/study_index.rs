@@ -184,7 +184,10 @@ mod tests {
         assert_eq!(StudyIndex::read(dir.path()).unwrap(), None);
         index().write(dir.path()).unwrap();
         assert_eq!(StudyIndex::read(dir.path()).unwrap(), Some(index()));
-        assert_eq!(["bare", "thought", "other"].map(|name| index().puzzles_of(name).to_string()), ["thought", "thought", "other"]);
+        assert_eq!(
+            ["bare", "thought", "other"].map(|name| index().puzzles_of(name).to_string()),
+            ["thought", "thought", "other"]
+        );
     }
 
     #[test]

@@ -261,7 +261,10 @@ fn answers_are_not_drawn_over_a_dataset_that_was_made_anew() {
     evaluation(&dir.path().join("newer"), Path::new("model"), &data, 12, |_| false);
     let html = page_of(&[dir.path().to_path_buf()]);
     let why = "old: its answers are not drawn: ";
-    assert!(html.contains(why) && html.contains("has other questions or pictures than those that were answered"), "{html}");
+    assert!(
+        html.contains(why) && html.contains("has other questions or pictures than those that were answered"),
+        "{html}"
+    );
     let first = html.split("class=\"card puzzle\"").nth(1).unwrap();
     assert!(first.contains("newer</div>") && !first.contains("old</div>"), "{first}");
     assert!(!html.contains("Paired differences"), "they did not answer the same");
@@ -270,7 +273,10 @@ fn answers_are_not_drawn_over_a_dataset_that_was_made_anew() {
     fs::remove_dir_all(&data).unwrap();
     dataset(&data, 8);
     let html = page_of(&[dir.path().to_path_buf()]);
-    assert!(html.contains("has 8 examples where 12 were answered") && !html.contains("class=\"card puzzle\""), "{html}");
+    assert!(
+        html.contains("has 8 examples where 12 were answered") && !html.contains("class=\"card puzzle\""),
+        "{html}"
+    );
 }
 
 #[test]

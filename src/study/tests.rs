@@ -355,7 +355,12 @@ fn puzzles_that_differ_in_their_wording_alone_are_known_to_be_the_same() {
     let same = |sets: &[&str]| planned(sets).unwrap().index.same_puzzles;
     assert_eq!(same(&[]), [["bare", "thought"]]);
     let other: [[&str; 2]; 0] = [];
-    for set in ["puzzles.bare.grid=\"3x3\"", "puzzles.bare.seed=8", "puzzles.thought.count=500", "puzzles.bare.split=\"0.8,0.1,0.1\""] {
+    for set in [
+        "puzzles.bare.grid=\"3x3\"",
+        "puzzles.bare.seed=8",
+        "puzzles.thought.count=500",
+        "puzzles.bare.split=\"0.8,0.1,0.1\"",
+    ] {
         assert_eq!(same(&[set]), other, "{set}");
     }
     assert_eq!(same(&["puzzles.thought.preview=4"]), [["bare", "thought"]]);

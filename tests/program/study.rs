@@ -273,7 +273,11 @@ fn the_reason_of_a_failure_is_printed_where_its_log_cannot_be_written() {
     let output = place.run(&["--only", "puzzles.bare"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     let summary = "  puzzles.bare: exit code 2: ";
-    assert!(said(&output).lines().any(|line| line.starts_with(summary) && line.contains("is not empty")), "{}", said(&output));
+    assert!(
+        said(&output).lines().any(|line| line.starts_with(summary) && line.contains("is not empty")),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]

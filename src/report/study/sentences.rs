@@ -355,7 +355,9 @@ mod tests {
         let begin = "The new task is the same puzzles in 2 wordings: thought (rft and sft-rea) and bare (sft).";
         assert!(text.starts_with(begin) && text.contains("accuracies are compared"), "{text}");
         let text = new_tasks(&[words, vec![("large", vec!["lora"])]]).unwrap();
-        assert!(text.starts_with("The regimes have 2 different new tasks: thought (rft and sft-rea) and bare (sft); large (lora)."));
+        assert!(text.starts_with(
+            "The regimes have 2 different new tasks: thought (rft and sft-rea) and bare (sft); large (lora)."
+        ));
         assert!(text.ends_with("Accuracies on different puzzles are not compared."), "{text}");
         assert_eq!((new_tasks(&[vec![("bare", vec!["rft", "sft"])]]), new_tasks(&[])), (None, None));
     }

@@ -132,7 +132,8 @@ pub fn top(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Tabl
     };
     let matched = level
         .map_or("at equal accuracy".to_string(), |level| format!("prior knowledge at {} accuracy", percent(level)));
-    let levels = groups.iter().filter_map(|group| Some(format!("{} on {}", percent(group.level?), and(&group.names()))));
+    let levels =
+        groups.iter().filter_map(|group| Some(format!("{} on {}", percent(group.level?), and(&group.names()))));
     let levels: Vec<String> = levels.collect();
     let at_level = match (level, levels.as_slice()) {
         (Some(level), _) => format!("at {} accuracy", percent(level)),
@@ -173,7 +174,9 @@ pub fn top(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Tabl
              without replayed data; a regime that learns its own responses (RFT) has none. Prior knowledge {}: its change \
              where training first reaches that accuracy{}.",
             at_level,
-            levels.first().map_or("", |_| ", the highest that all seeds reach, over the regimes that gain at least 10 points")
+            levels
+                .first()
+                .map_or("", |_| ", the highest that all seeds reach, over the regimes that gain at least 10 points")
         ),
         header,
         rows,
@@ -442,7 +445,8 @@ pub fn matched(study: &StudyResults<'_>, group: &ComparedRegimes<'_, '_>, named:
     let new_task = if named { format!("New task {}. ", and(&group.names())) } else { String::new() };
     Some(TableWithCaption {
         title: "At equal accuracy on the new task",
-        how: new_task + "A run that has learned less has had less reason to forget. Change of prior knowledge, in points, where each run first reaches an \
+        how: new_task
+            + "A run that has learned less has had less reason to forget. Change of prior knowledge, in points, where each run first reaches an \
               accuracy, interpolated linearly between base and checkpoints; mean over the seeds that reach it, with 95 % intervals over seeds. A run that \
               continued from another run\u{2019}s model includes that run\u{2019}s trajectory; where that model is not measured, nothing is known \
               below the first checkpoint, and the run \u{201c}starts above\u{201d} that accuracy.",

@@ -9,7 +9,6 @@ use image::RgbImage;
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 
@@ -147,7 +146,7 @@ impl Dataset {
             return None;
         }
         let mut start = Vec::with_capacity(HEADER_BYTES as usize);
-        File::open(self.root.join(name)).ok()?.take(HEADER_BYTES).read_to_end(&mut start).ok()?;
+        files::open_regular(&self.root.join(name)).ok()?.take(HEADER_BYTES).read_to_end(&mut start).ok()?;
         source::probe_header(&start).ok()
     }
 

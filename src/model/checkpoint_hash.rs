@@ -1,12 +1,12 @@
 //! Hashes of a checkpoint: its weights, and what turns messages and images into tokens.
 
-use crate::io::hex;
+use crate::io::{files, hex};
 use crate::model::checkpoint::require_checkpoint;
 use crate::model::lora;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -66,7 +66,7 @@ fn hash_files(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<String
 }
 
 fn hash_part(path: &Path, start: u64, length: u64) -> std::io::Result<[u8; 32]> {
-    let mut file = File::open(path)?;
+    let mut file = files::open_regular(path)?;
     file.seek(SeekFrom::Start(start))?;
     let (mut hash, mut left, mut chunk) = (Sha256::new(), length as usize, vec![0; 1 << 17]);
     while left > 0 {

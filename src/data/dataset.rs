@@ -186,10 +186,10 @@ fn locate(dir: &Path, split: &str) -> Result<(PathBuf, Manifest)> {
             dir.display()
         ))
     };
-    if dir.join(METADATA).is_file() {
+    if dir.join(METADATA).exists() {
         let absolute = dir.canonicalize().map_err(|e| Error::input(format!("cannot read {}: {e}", dir.display())))?;
         let here = dir.join(MANIFEST);
-        if here.is_file() {
+        if here.exists() {
             return Ok((dir.to_owned(), files::read_json(&here)?));
         }
         let above = absolute.parent().map(|p| p.join(MANIFEST)).filter(|p| p.is_file()).ok_or_else(unfinished)?;
@@ -205,7 +205,7 @@ fn locate(dir: &Path, split: &str) -> Result<(PathBuf, Manifest)> {
     }
     let manifest = dir.join(MANIFEST);
     let root = dir.join(split);
-    if !manifest.is_file() {
+    if !manifest.exists() {
         return Err(if root.is_dir() {
             unfinished()
         } else {
@@ -217,7 +217,7 @@ fn locate(dir: &Path, split: &str) -> Result<(PathBuf, Manifest)> {
         });
     }
     let manifest: Manifest = files::read_json(&manifest)?;
-    if !root.join(METADATA).is_file() {
+    if !root.join(METADATA).exists() {
         let known: Vec<&str> = manifest.splits.keys().map(String::as_str).collect();
         return Err(Error::input(format!(
             "the dataset {} has no split `{split}`; it has: {}",

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 /// What a dataset directory may hold besides its splits.
 const OWN_FILES: [&str; 3] = [MANIFEST, "preview.png", "bench"];
 /// Splits that may be found in a directory whose manifest was not written yet.
-pub const USUAL_SPLITS: [&str; 3] = ["train", "validation", "test"];
+const USUAL_SPLITS: [&str; 3] = ["train", "validation", "test"];
 
 /// A dataset directory being written. Until [`DatasetWriter::finish`] it has no manifest and no reader accepts it.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl DatasetWriter {
     /// # Errors
     /// An input error if `dir` holds anything else or another process is writing there; a failure if it cannot be written.
     pub fn create(dir: &Path, overwrite: bool) -> Result<Self> {
-        let own = own_names(dir)?;
+        let own = dataset_names(dir)?;
         let is_own = |name: &str| own.iter().any(|own| own == name);
         let output = output_dir::fill(dir, &content(&is_own), overwrite)?;
         let before = if output.is_complete() { Some(files::read_json(&dir.join(MANIFEST))?) } else { None };
@@ -47,7 +47,7 @@ impl DatasetWriter {
     /// Begin a dataset in a directory that the caller has locked, and that may also hold the files `beside`, which stay as they are. A dataset
     /// that is there is deleted.
     pub fn create_in_locked(dir: &Path, beside: &[&str]) -> Result<Self> {
-        let own = own_names(dir)?;
+        let own = dataset_names(dir)?;
         let is_own = |name: &str| own.iter().any(|own| own == name);
         let output = output_dir::refill(dir, &content(&is_own), beside)?;
         Ok(DatasetWriter { dir: dir.to_owned(), splits: BTreeMap::new(), output, before: None })
@@ -210,7 +210,7 @@ impl DatasetWriter {
 }
 
 /// Names of what a dataset directory may hold: those of the manifest that is there, of a dataset that was cut short, and the usual ones.
-fn own_names(dir: &Path) -> Result<Vec<String>> {
+pub fn dataset_names(dir: &Path) -> Result<Vec<String>> {
     let mut names = [&OWN_FILES[..], &USUAL_SPLITS].concat().into_iter().map(String::from).collect::<Vec<_>>();
     names.extend(output_dir::declared(dir));
     let manifest = dir.join(MANIFEST);

@@ -90,7 +90,8 @@ pub fn read_versioned<T: serde::de::DeserializeOwned>(path: &Path, version: u32,
 pub fn require_dir(path: &Path, what: &str) -> Result<()> {
     let why = match path {
         _ if path.is_dir() => return Ok(()),
-        _ if path.exists() => "that is a file; a directory is needed",
+        _ if path.is_file() => "that is a file; a directory is needed",
+        _ if path.exists() => "that is neither a file nor a directory",
         _ => "there is no such directory",
     };
     Err(Error::input(format!("no {what} at {}: {why}", path.display())))
@@ -98,7 +99,7 @@ pub fn require_dir(path: &Path, what: &str) -> Result<()> {
 
 /// Create a directory and its parents. A file in its place is an input error.
 pub fn create_dir(path: &Path) -> Result<()> {
-    if path.is_file() {
+    if path.exists() && !path.is_dir() {
         return Err(Error::input(format!("cannot write to {}: that is a file; a directory is needed", path.display())));
     }
     fs::create_dir_all(path).map_err(|e| Error::failed(format!("cannot create directory {}: {e}", path.display())))

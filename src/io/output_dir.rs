@@ -176,15 +176,20 @@ pub fn fill(dir: &Path, content: &Whole<'_>, overwrite: bool) -> Result<OutputDi
 /// As [`fill`] with `overwrite`, of a directory that the caller has locked. The files `beside` stay as they are.
 pub fn refill(dir: &Path, content: &Whole<'_>, beside: &[&str]) -> Result<OutputDir> {
     check_beside(dir, content, beside)?;
-    let marker = dir.join(UNFINISHED);
-    let failed = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", marker.display()));
-    fs::OpenOptions::new().create(true).append(true).open(&marker).map_err(failed)?;
+    mark_unfinished(dir)?;
     // First: from here on the directory is not complete.
     files::remove_if_exists(&dir.join(content.last))?;
     let mut names = visible(dir)?;
     names.retain(|name| (content.own)(name) && !beside.contains(&name.as_str()));
     names.iter().try_for_each(|name| files::remove_if_exists(&dir.join(name)))?;
     Ok(OutputDir { dir: dir.to_path_buf(), complete: false, _lock: None })
+}
+
+/// Mark a directory that is filled as a whole as one that is not complete, before anything of it is removed.
+pub fn mark_unfinished(dir: &Path) -> Result<()> {
+    let marker = dir.join(UNFINISHED);
+    let opened = fs::OpenOptions::new().create(true).append(true).open(&marker).map(drop);
+    opened.map_err(|e| Error::failed(format!("cannot write {}: {e}", marker.display())))
 }
 
 /// Directories that an unfinished output directory says are part of it.

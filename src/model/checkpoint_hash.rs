@@ -54,7 +54,7 @@ fn hash_files(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<String
     for name in &names {
         let path = dir.join(name);
         let bad = |e: std::io::Error| Error::input(format!("cannot read {}: {e}", path.display()));
-        let length = fs::metadata(&path).map_err(bad)?.len();
+        let length = files::open_regular(&path).and_then(|file| file.metadata()).map_err(bad)?.len();
         let part = |i: u64| hash_part(&path, i * PART, PART.min(length - i * PART)).map_err(bad);
         let parts = (0..length.div_ceil(PART)).into_par_iter().map(part).collect::<Result<Vec<_>>>()?;
         hash.update((name.len() as u64).to_le_bytes());

@@ -63,7 +63,8 @@ fn pipes_and_devices_are_refused_by_name() {
     {
         spoilt(dir, &format!("model/{file}"), eval);
     }
-    for file in ["manifest.json", "test/metadata.jsonl", "test/images/000000.png"] {
+    let image = fs::read_dir(dir.join("data/test/images")).unwrap().next().unwrap().unwrap().file_name();
+    for file in ["manifest.json", "test/metadata.jsonl", &format!("test/images/{}", image.to_str().unwrap())] {
         spoilt(dir, &format!("data/{file}"), eval);
     }
     spoilt(dir, "prior/bench/pope-direct.tsv", "eval --model model --bench pope=prior/bench/pope-direct.tsv --out out");

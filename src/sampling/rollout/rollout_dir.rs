@@ -4,7 +4,7 @@
 //! random numbers are drawn by the batch, and continues from there.
 
 use crate::Result;
-use crate::data::{MANIFEST, USUAL_SPLITS};
+use crate::data::{MANIFEST, dataset_names};
 use crate::io::files;
 use crate::io::json::named_differences;
 use crate::io::lock::LockFile;
@@ -69,14 +69,11 @@ impl RolloutDir {
             files::remove_if_exists(&dir.join(UNFINISHED))?;
         }
         let opened = RolloutDir { dir: dir.to_path_buf(), about, _lock: lock };
-        let begun = begun();
-        let found = match output_dir::read_key::<RolloutInfo>(&path, content.what, begun)? {
-            Some(found) if begun => found,
-            _ => {
-                files::write_json(&path, &opened.about)?;
-                return Ok(opened);
-            }
-        };
+        if !begun() {
+            files::write_json(&path, &opened.about)?;
+            return Ok(opened);
+        }
+        let Some(found) = output_dir::read_key::<RolloutInfo>(&path, content.what, true)? else { return Ok(opened) };
         let mut differences = named_differences(&found.key, &opened.about.key);
         if found.split != opened.about.split {
             differences.push(format!("split: {} -> {}", found.split, opened.about.split));
@@ -103,9 +100,9 @@ impl RolloutDir {
 
 /// Remove what a rollout writes: the manifest first, so that the dataset does not look complete, and `rollout.json` last.
 fn remove(dir: &Path) -> Result<()> {
-    let splits = output_dir::declared(dir);
-    let splits = USUAL_SPLITS.into_iter().chain(splits.iter().map(String::as_str));
-    let side_files = SIDE_FILES.into_iter().rev();
-    let names = std::iter::once(MANIFEST).chain(splits).chain([UNFINISHED]).chain(side_files);
+    output_dir::mark_unfinished(dir)?;
+    let dataset = dataset_names(dir)?;
+    let dataset = dataset.iter().map(String::as_str).filter(|name| *name != MANIFEST);
+    let names = std::iter::once(MANIFEST).chain(dataset).chain([UNFINISHED]).chain(SIDE_FILES.into_iter().rev());
     names.into_iter().try_for_each(|name| files::remove_if_exists(&dir.join(name)))
 }

@@ -2,6 +2,7 @@
 """The work of scripts/crash_campaign.sh: kill, give the same command again, compare."""
 import argparse
 import collections
+import concurrent.futures
 import json
 import os
 import random
@@ -66,6 +67,8 @@ BEFORE = {
     "rollout-fresh": "rollout --teacher scripted --data in/think --limit 2 --out out/rollout-fresh/data",
     "interpolate": "model interpolate in/model in/sft/model --alpha 0.1 --out out/interpolate/model",
 }
+# Share of the kills, where it is not that of the others: a study takes as long as all others together.
+WEIGHTS = {"study": 0.4}
 STUDY = """
 [study]
 title = "A study of a handful of steps"
@@ -97,8 +100,8 @@ max_new_tokens = 4
 
 class Campaign:
     def __init__(self, jigsaw, work, seed):
-        self.jigsaw, self.work, self.random = jigsaw, work, random.Random(seed)
-        self.environment = {**os.environ, "RAYON_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
+        self.jigsaw, self.work, self.seed = jigsaw, work, seed
+        self.environment = {**os.environ, "RAYON_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
     def start(self, arguments, wrapper=()):
         line = [*wrapper, self.jigsaw, *arguments.split()]
@@ -149,7 +152,7 @@ class Campaign:
 
     def calls(self, name, arguments):
         """How often each kind of system call is made, by the thread that makes most of them."""
-        log = self.work / "strace.log"
+        log = self.work / f"{name}.strace"
         self.prepare(name)
         every = ",".join(call for calls in CALLS.values() for call in calls)
         self.run(arguments, ["strace", "-f", "-qq", "-o", str(log), "-e", f"trace={every}"])
@@ -263,18 +266,42 @@ def spread(most, count):
     return [(kind, at) for kind, all in places.items() for at in all]
 
 
+def failed(record):
+    return bool(record["differs"] or record["left"] or record["codes"][-1] != 0)
+
+
 def table(records):
     rows = collections.OrderedDict()
     for record in records:
         kind = "random" if record["kill"] == "random" else "injected"
         row = rows.setdefault((record["command"], kind), [0, 0, 0])
-        failed = record["differs"] or record["left"] or record["codes"][-1] != 0
         row[0] += 1
-        row[1 + bool(failed)] += 1
+        row[1 + failed(record)] += 1
     lines = ["| command | kind of kill | kills | resumed to the same bytes | failures |", "|---|---|--:|--:|--:|"]
     lines += [f"| {command} | {kind} | {n} | {good} | {bad} |" for (command, kind), (n, good, bad) in rows.items()]
     total = [sum(row[i] for row in rows.values()) for i in range(3)]
     return "\n".join([*lines, f"| all | | {total[0]} | {total[1]} | {total[2]} |"]) + "\n"
+
+
+def of_command(campaign, name, arguments, injected, at_random, keep):
+    """All kills of a command."""
+    draw = random.Random(f"{campaign.seed} {name}")
+    reference, seconds = campaign.unbroken(name, arguments)
+    kills = spread(campaign.calls(name, arguments), injected) if injected else []
+    kills += [("random", None)] * at_random
+    place = campaign.work / "out" / name
+    for kind, at in kills:
+        record = None
+        # A random time may come after the end: another is drawn.
+        for _ in range(20 if kind == "random" else 1):
+            when = round(draw.uniform(0, seconds), 3) if kind == "random" else at
+            if record := campaign.killed(name, arguments, kind, when):
+                break
+        if record:
+            record["differs"] = differences(reference, snapshot(place)) if place.exists() else ["everything"]
+            record["left"] = leftovers(place)
+            keep(record)
+    print(f"{name}: {seconds:.1f} s unbroken", file=sys.stderr, flush=True)
 
 
 def main():
@@ -284,6 +311,7 @@ def main():
     parser.add_argument("--injected", type=int, default=320, help="injected kills, all commands together")
     parser.add_argument("--random", type=int, default=120, help="random kills, all commands together")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=2, help="commands at once")
     parser.add_argument("--only", default="", help="names of commands, separated by commas")
     args = parser.parse_args()
     out = args.out.resolve()
@@ -293,38 +321,28 @@ def main():
     if args.only:
         commands = {name: commands[name] for name in args.only.split(",")}
     campaign.inputs()
+    weights = [WEIGHTS.get(name, 1) for name in commands]
+    part = lambda total, i: round(total * sum(weights[:i]) / sum(weights))
+    share = lambda total, i: part(total, i + 1) - part(total, i)
     records = []
-    with open(out / "kills.jsonl", "w") as raw:
-        for i, (name, arguments) in enumerate(commands.items()):
-            share = lambda total: total * (i + 1) // len(commands) - total * i // len(commands)
-            reference, seconds = campaign.unbroken(name, arguments)
-            injected, at_random = share(args.injected), share(args.random)
-            kills = spread(campaign.calls(name, arguments), injected) if injected else []
-            kills += [("random", None)] * at_random
-            for kind, at in kills:
-                record = None
-                # A random time may come after the end: another is drawn.
-                for _ in range(1 if kind != "random" else 20):
-                    when = round(campaign.random.uniform(0, seconds), 3) if kind == "random" else at
-                    record = campaign.killed(name, arguments, kind, when)
-                    if record:
-                        break
-                if not record:
-                    continue
-                place = campaign.work / "out" / name
-                record["differs"] = differences(reference, snapshot(place)) if place.exists() else ["everything"]
-                record["left"] = leftovers(place)
-                records.append(record)
-                raw.write(json.dumps(record) + "\n")
-                raw.flush()
-                if record["differs"] or record["left"] or record["codes"][-1] != 0:
-                    print(json.dumps(record), flush=True)
-            print(f"{name}: {seconds:.1f} s unbroken, {sum(r['command'] == name for r in records)} kills", file=sys.stderr, flush=True)
+    with open(out / "kills.jsonl", "w") as raw, concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+
+        def keep(record):
+            records.append(record)
+            print(json.dumps(record), file=raw, flush=True)
+            if failed(record):
+                print(json.dumps(record), flush=True)
+
+        work = [(campaign, name, line, share(args.injected, i), share(args.random, i), keep) for i, (name, line) in enumerate(commands.items())]
+        # The longest first.
+        for done in [pool.submit(of_command, *one) for one in reversed(work)]:
+            done.result()
+    records.sort(key=lambda record: list(commands).index(record["command"]))
     text = table(records)
     (out / "table.md").write_text(text)
     print(text, end="")
     shutil.rmtree(campaign.work, ignore_errors=True)
-    sys.exit(any(r["differs"] or r["left"] or r["codes"][-1] != 0 for r in records))
+    sys.exit(any(map(failed, records)))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ BEFORE = {
     "interpolate": "model interpolate in/model in/sft/model --alpha 0.1 --out out/interpolate/model",
 }
 # Share of the kills, where it is not that of the others: a study takes as long as all others together.
-WEIGHTS = {"study": 0.4}
+WEIGHTS = {"study": 0.25, "eval-baseline": 0.75}
 STUDY = """
 [study]
 title = "A study of a handful of steps"

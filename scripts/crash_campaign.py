@@ -22,6 +22,8 @@ CALLS = {
     "mkdir": ["mkdir", "mkdirat"],
     "write": ["write"],
 }
+# With --seccomp-bpf, strace 6.1 kills nothing.
+STRACE = ["-f", "-qq"]
 # Attempts to bring a command to its end after a kill.
 ATTEMPTS = 5
 # Seconds after which a command counts as hanging.
@@ -44,7 +46,7 @@ COMMANDS = f"""
 gen            gen --images scenes --grid 1x2 --count 12 --split 0.5,0.25,0.25 --preview 2 --out out/gen/data
 gen-suite      gen --suite pope --count 6 --split 0.5,0,0.5 --out out/gen-suite/data
 gen-overwrite  gen --images scenes --grid 1x2 --count 8 --split 0.5,0.25,0.25 --overwrite --out out/gen-overwrite/data
-rollout        rollout --model in/model --data in/data --limit 4 --num-generations 2 --max-new-tokens 4 --batch-size 2 --keep all --out out/rollout/data
+rollout        rollout --model in/base --data in/data --limit 2 --num-generations 2 --max-new-tokens 32 --batch-size 1 --keep all --out out/rollout/data
 rollout-fresh  rollout --teacher scripted --data in/think --fresh --out out/rollout-fresh/data
 train-sft      {SFT} --out out/train-sft/run
 train-rft      train --method rft --model in/model {TRAIN} --set eval.steps=0 --set rollout.num_generations=2 --set rollout.max_new_tokens=4 --out out/train-rft/run
@@ -67,8 +69,8 @@ BEFORE = {
     "rollout-fresh": "rollout --teacher scripted --data in/think --limit 2 --out out/rollout-fresh/data",
     "interpolate": "model interpolate in/model in/sft/model --alpha 0.1 --out out/interpolate/model",
 }
-# Share of the kills, where it is not that of the others: a study takes as long as all others together.
-WEIGHTS = {"study": 0.25, "eval-baseline": 0.75}
+# Share of the kills, where it is not that of the others: these take longest.
+WEIGHTS = {"study": 0.2, "train-sft": 0.5, "train-rft": 0.5, "train-lora": 0.8, "eval-baseline": 0.5, "dynamics": 0.5, "rollout": 0.7}
 STUDY = """
 [study]
 title = "A study of a handful of steps"
@@ -132,6 +134,7 @@ class Campaign:
         shutil.rmtree(self.work / "in", ignore_errors=True)
         (self.work / "in").mkdir()
         (self.work / "in/study.toml").write_text(STUDY)
+        (self.work / "in/base").symlink_to(Path(__file__).resolve().parent.parent / "data/base-tiny")
         for line in INPUTS.strip().splitlines():
             self.run(line)
 
@@ -155,7 +158,7 @@ class Campaign:
         log = self.work / f"{name}.strace"
         self.prepare(name)
         every = ",".join(call for calls in CALLS.values() for call in calls)
-        self.run(arguments, ["strace", "-f", "-qq", "-o", str(log), "-e", f"trace={every}"])
+        self.run(arguments, ["strace", *STRACE, "-o", str(log), "-e", f"trace={every}"])
         kind_of = {call: kind for kind, calls in CALLS.items() for call in calls}
         counts = collections.Counter()
         for line in log.read_text().splitlines():
@@ -180,7 +183,7 @@ class Campaign:
         else:
             calls = ",".join(CALLS[kind])
             inject = ["-e", f"trace={calls}", "-e", f"inject={calls}:signal=KILL:when={at}"]
-            code, said = self.finish(self.start(arguments, ["strace", "-f", "-qq", "-o", "/dev/null", *inject]))
+            code, said = self.finish(self.start(arguments, ["strace", *STRACE, "-o", "/dev/null", *inject]))
         if code == 0:
             return None
         record = {"command": name, "kill": kind, "at": at, "codes": [code]}
@@ -334,8 +337,9 @@ def main():
                 print(json.dumps(record), flush=True)
 
         work = [(campaign, name, line, share(args.injected, i), share(args.random, i), keep) for i, (name, line) in enumerate(commands.items())]
-        # The longest first.
-        for done in [pool.submit(of_command, *one) for one in reversed(work)]:
+        # The longest last.
+        order = sorted(work, key=lambda one: (WEIGHTS.get(one[1], 1) < 1, one[1] == "study"))
+        for done in [pool.submit(of_command, *one) for one in order]:
             done.result()
     records.sort(key=lambda record: list(commands).index(record["command"]))
     text = table(records)

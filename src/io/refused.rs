@@ -1,6 +1,6 @@
 //! Output directories of work that is refused: nothing is left of them.
 
-use super::files::{LOCK, UNFINISHED};
+use super::output_dir::{LOCK, UNFINISHED};
 use crate::Result;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ fn is_in_use(out: &Path) -> bool {
 mod tests {
     use super::*;
     use crate::Error;
-    use crate::io::files;
+    use crate::io::{files, output_dir};
 
     /// Work that writes these files and is then refused, or fails.
     fn refused(out: &Path, written: &[(&str, &str)], error: Error) {
@@ -86,8 +86,8 @@ mod tests {
         let mut other = None;
         let late = undo_if_refused(&at("shared"), || -> Result<()> {
             files::create_dir(&at("shared"))?;
-            other = Some(files::lock(&at("shared"), "training")?);
-            files::lock(&at("shared"), "training").map(drop)
+            other = Some(output_dir::lock(&at("shared"), "training")?);
+            output_dir::lock(&at("shared"), "training").map(drop)
         });
         assert!(late.is_err() && other.is_some() && at("shared").exists());
         assert!(undo_if_refused(&at("fine"), || files::create_dir(&at("fine"))).is_ok() && at("fine").exists());

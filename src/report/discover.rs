@@ -5,7 +5,7 @@ use super::study_index::{STUDY_JSON, StudyIndex};
 use crate::dynamics::{DYNAMICS_JSON, DynamicsResult, read_pairs};
 use crate::eval::{EvalInfo, EvalResult};
 use crate::forgetting::{FORGETTING_JSON, ForgettingResult};
-use crate::io::files;
+use crate::io::{files, output_dir};
 use crate::sampling::{ScoredResponse, Summary};
 use crate::tasks::partial_credit_label;
 use crate::train::metrics::{METRICS, SAMPLES, read_lines};
@@ -223,7 +223,7 @@ fn started(dir: &Path) -> u64 {
 
 /// Whether a process is working in a directory.
 fn is_locked(dir: &Path) -> bool {
-    File::open(dir.join(files::LOCK)).is_ok_and(|f| matches!(f.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    File::open(dir.join(output_dir::LOCK)).is_ok_and(|f| matches!(f.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// The run in `dir`; `None` if nobody works on it and it has recorded nothing: it was stopped before its first step.

@@ -235,7 +235,7 @@ fn a_run_without_steps_and_an_unfinished_evaluation_say_so() {
     evaluation(&dir.path().join("half"), Path::new("model"), &data, 8, |_| true);
     train_run(&dir.path().join("new"), "sft", 1e-3, 0, false);
     fs::remove_file(dir.path().join("new/metrics.jsonl")).unwrap();
-    let begun = crate::io::files::lock(&dir.path().join("new"), "training").unwrap();
+    let begun = crate::io::output_dir::lock(&dir.path().join("new"), "training").unwrap();
     let html = page_of(&[dir.path().join("half"), dir.path().join("new")]);
     assert!(html.contains("8 of 12 responses"), "{html}");
     assert!(html.contains("no step has been recorded yet"));

@@ -67,17 +67,13 @@ fn ten_pairs_of_a_tuned_model_are_what_torch_says_in_f64() {
 #[test]
 fn what_a_given_size_of_steps_gets_wrong_is_called_so() {
     let model = model();
-    for eta in [1e-6, 1e-5, 1e-3, 1.0, 100.0] {
-        for (want, found) in measure(&model, Some(eta)) {
-            let wrong = relative(found.lbk, &want["lbk"]);
-            assert!(
-                wrong < 0.05 || found.rounding.max(found.curvature) > 0.02,
-                "{eta}: {wrong}: {found:?}\nagainst {want}"
-            );
+    for (eta, rounded, curved) in [(1e-6, 10, 0), (1e-2, 0, 0), (100.0, 0, 10)] {
+        let pairs = measure(&model, Some(eta));
+        for (want, found) in &pairs {
+            let (wrong, uncertain) = (relative(found.lbk, &want["lbk"]), found.is_rounded() || found.is_curved());
+            assert!(wrong < 0.05 || uncertain, "{eta}: {wrong}: {found:?}\nagainst {want}");
         }
+        let count = |of: fn(&Influence) -> bool| pairs.iter().filter(|(_, pair)| of(pair)).count();
+        assert_eq!((count(Influence::is_rounded), count(Influence::is_curved)), (rounded, curved), "{eta}: {pairs:?}");
     }
-    let count =
-        |eta: f64, of: fn(&Influence) -> bool| measure(&model, Some(eta)).iter().filter(|(_, pair)| of(pair)).count();
-    assert_eq!((count(1e-6, Influence::is_rounded), count(1e-6, Influence::is_curved)), (10, 0));
-    assert_eq!(count(100.0, Influence::is_curved), 10);
 }

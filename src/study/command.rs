@@ -371,7 +371,7 @@ fn dynamics_arguments(request: &DynamicsRequest) -> Vec<String> {
     }
     let defaults = InfluenceConfig::default();
     let InfluenceConfig { eta, loss, pairs, seed, frozen } = &request.config;
-    line.unless("pairs", pairs, &defaults.pairs).unless("eta", eta, &defaults.eta);
+    line.unless("pairs", pairs, &defaults.pairs).option("eta", eta.as_ref());
     line.unless("loss", &name(*loss), &name(defaults.loss));
     if !frozen.is_empty() {
         line.word("--freeze");

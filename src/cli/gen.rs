@@ -3,6 +3,7 @@
 use super::output::{print, status};
 use super::progress::bar;
 use crate::data::Manifest;
+use crate::io::refused::undo_if_refused;
 use crate::tasks::Style;
 use crate::tasks::countdown::{self, CountdownSettings, NumberCount};
 use crate::tasks::jigsaw::generate::{self, Cues, JigsawSettings};
@@ -46,7 +47,7 @@ pub struct GenArgs {
     #[arg(
         long,
         value_name = "NAME[:N],...",
-        conflicts_with_all = ["grid", "tile", "tile_any", "style", "question", "min_crop", "limit", "strict", "preview", "scenes", "cues"]
+        conflicts_with_all = ["grid", "tile", "tile_any", "style", "question", "min_crop", "augment", "limit", "strict", "preview", "scenes", "cues"]
     )]
     suite: Option<Suites>,
     /// Make puzzles of another task instead of the jigsaw. countdown: reach a target with given numbers and + - * /, in text only
@@ -54,7 +55,7 @@ pub struct GenArgs {
         long,
         value_name = "NAME",
         value_enum,
-        conflicts_with_all = ["suite", "images", "grid", "tile", "tile_any", "question", "question_first", "min_crop", "limit", "strict", "preview", "scenes", "cues", "split_by"]
+        conflicts_with_all = ["suite", "images", "grid", "tile", "tile_any", "question", "question_first", "min_crop", "augment", "limit", "strict", "preview", "scenes", "cues", "split_by"]
     )]
     task: Option<OtherTask>,
     /// With --task countdown: how many numbers a puzzle has, from 2 to 6, such as 4 or 3-4
@@ -101,6 +102,10 @@ pub struct GenArgs {
     /// picture
     #[arg(long, value_name = "SHARE", default_value_t = generate::MIN_CROP)]
     min_crop: f64,
+    /// Cut training puzzles from random versions of the photos (channels exchanged, mirrored, turned, inverted, other contrast), so that few
+    /// photos are not learnt by heart; validation and test stay as they are
+    #[arg(long)]
+    augment: bool,
     /// Random seed
     #[arg(long, value_name = "N", default_value_t = 7)]
     seed: u64,
@@ -166,6 +171,7 @@ impl GenArgs {
             question: self.question,
             question_first: self.question_first,
             min_crop: self.min_crop,
+            augment: self.augment,
             seed: self.seed,
             split: self.split,
             limit: self.limit,
@@ -175,11 +181,12 @@ impl GenArgs {
 
     /// Make the dataset and say what was made.
     pub fn run(self) -> Result<()> {
-        match (self.task, self.suite.clone()) {
+        let out = self.out.clone();
+        undo_if_refused(&out, || match (self.task, self.suite.clone()) {
             (Some(OtherTask::Countdown), _) => self.make_countdown(),
             (None, Some(Suites(families))) => self.make_suite(families),
             (None, None) => self.make_puzzles(),
-        }
+        })
     }
 
     fn countdown_settings(&self) -> CountdownSettings {
@@ -194,17 +201,25 @@ impl GenArgs {
         }
     }
 
+    fn say_if_found(&self, manifest: &Manifest) {
+        if manifest.found {
+            status(&format!("{} holds this dataset already; nothing was written", self.out.display()));
+        }
+    }
+
     fn make_countdown(self) -> Result<()> {
         let bar = bar(self.count, "{pos}/{len} puzzles, {per_sec}, {eta} left");
         let made = countdown::generate(&self.countdown_settings(), &self.out, self.overwrite, &|| bar.inc(1));
         bar.finish_and_clear();
-        print(&format!("{}: {} records\n", self.out.display(), records_by_split(&made?)))
+        let manifest = made?;
+        self.say_if_found(&manifest);
+        print(&format!("{}: {} records\n", self.out.display(), records_by_split(&manifest)))
     }
 
     fn make_suite(self, families: Vec<FamilyWeight>) -> Result<()> {
         let settings = suites::SuiteSettings {
             suite: families,
-            images: self.images,
+            images: self.images.clone(),
             count: self.count,
             question_first: self.question_first,
             seed: self.seed,
@@ -216,6 +231,7 @@ impl GenArgs {
         bar.finish_and_clear();
         let manifest = made?;
         warn_left_out(&manifest);
+        self.say_if_found(&manifest);
         let bench =
             if manifest.splits.contains_key("test") { format!("; {}/*.tsv", suites::BENCH) } else { String::new() };
         print(&format!("{}: {} records{bench}\n", self.out.display(), records_by_split(&manifest)))
@@ -232,6 +248,7 @@ impl GenArgs {
         bar.finish_and_clear();
         let manifest = made?;
         warn_left_out(&manifest);
+        self.say_if_found(&manifest);
         let mut splits = Vec::new();
         for name in SPLITS {
             if let Some(split) = manifest.splits.get(name) {

@@ -4,6 +4,7 @@ use crate::model::MAX_NEW_TOKENS;
 use crate::sampling::sampling_flags::MAX_RESPONSES;
 use crate::tasks::TERMS;
 use crate::train::settings::{LossType, MAX_EXAMPLES, MAX_STEPS, Method, SftSettings, TrainConfig};
+use crate::train::stop::StopCriterion;
 use crate::{Error, Result};
 use toml::{Table, Value};
 
@@ -73,6 +74,13 @@ pub fn values(config: &TrainConfig) -> Result<()> {
     }
     need(t.steps != Some(0), "train.steps", 0, "at least 1")?;
     need(t.epochs.is_none_or(|e| e > 0.0 && e.is_finite()), "train.epochs", t.epochs.unwrap_or(0.0), "above 0")?;
+    if !t.stop_when.is_empty() {
+        StopCriterion::parse(&t.stop_when)?;
+        if config.eval.steps == 0 {
+            return Err(Error::input("train.stop_when needs evaluations, and eval.steps = 0; set eval.steps"));
+        }
+    }
+    need(t.stop_patience >= 1, "train.stop_patience", t.stop_patience, "at least 1")?;
     let steps = t.steps.unwrap_or(1);
     need(steps <= MAX_STEPS, "train.steps", steps, &format!("at most {MAX_STEPS}"))?;
     round_size(config)?;
@@ -174,6 +182,11 @@ fn rft(config: &TrainConfig) -> Result<()> {
             Some(_) => (2, "at least 2 (an advantage compares responses to one prompt)"),
             None => (1, "at least 1"),
         };
+        if r.log_completions && config.grpo.is_none() {
+            return Err(Error::input(
+                "rollout.log_completions has no effect with train.method = \"sft\": responses of on-policy SFT have no advantage; remove it",
+            ));
+        }
         need(r.num_generations >= fewest, "rollout.num_generations", r.num_generations, why)?;
         within("rollout.num_generations", r.num_generations, fewest, MAX_RESPONSES)?;
         within("rollout.max_new_tokens", r.max_new_tokens, 1, MAX_NEW_TOKENS)?;

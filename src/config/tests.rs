@@ -1,7 +1,7 @@
 //! What a configuration may contain, and the messages for what it may not.
 
 use super::*;
-use crate::io::toml::differences;
+use crate::io::json::named_differences as differences;
 
 fn sets(list: &[&str]) -> Vec<String> {
     list.iter().map(|s| s.to_string()).collect()
@@ -69,6 +69,15 @@ fn a_value_of_the_wrong_type_is_refused_with_its_key() {
     assert!(message.contains("grpo.loss_type") && message.contains("dapo"), "{message}");
     assert!(refused("[train]\nmethod = \"rft\"\nbatch_size = -1\n", &[]).contains("train.batch_size"));
     assert!(refused("[train\n", &[]).contains("line 1"));
+}
+
+#[test]
+fn a_value_out_of_range_is_refused_with_the_file() {
+    let sft = "[train]\nmethod = \"sft\"\nbatch_size = 0\n";
+    let said = "train.batch_size = 0: must be at least 1";
+    assert_eq!(refused(sft, &[]), format!("x.toml: {said}"));
+    assert_eq!(refused(sft, &["train.seed=3"]), format!("x.toml and --set: {said}"));
+    assert!(refused("seed = 3", &[]).starts_with("x.toml"), "{}", refused("seed = 3", &[]));
 }
 
 #[test]

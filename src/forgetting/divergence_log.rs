@@ -2,15 +2,16 @@
 //! resumes.
 
 use crate::eval::{BATCH, PromptDivergence};
-use crate::io::files;
+use crate::io::json::named_differences;
 use crate::io::jsonl::JsonlLog;
+use crate::io::{files, lock, output_dir};
 use crate::tasks::benchmarks::Protocol;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// Raised whenever the same inputs would give another divergence.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Everything that decides the outcome.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,6 +61,8 @@ impl DivergenceLog {
     /// An input error if the file is of another measurement.
     pub fn open(dir: &Path, name: &str, key: &DivergenceKey, examples: &[usize], fresh: bool) -> Result<DivergenceLog> {
         files::create_dir(dir)?;
+        // The caller has locked the directory above it.
+        lock::remove_temporaries(dir);
         let (path, key_path) = (dir.join(format!("{name}.jsonl")), dir.join(format!("{name}.key.json")));
         if fresh {
             for path in [&path, &key_path] {
@@ -69,15 +72,15 @@ impl DivergenceLog {
         let other = |why: &str| {
             Error::input(format!("{}: {why}; give another --out, or --fresh to start over", path.display()))
         };
-        if key_path.exists() {
-            let found: DivergenceKey = files::read_json(&key_path)?;
-            if found != *key {
-                return Err(other("the divergence of other models, data or settings"));
+        let what = format!("divergence {name}");
+        match output_dir::read_key::<DivergenceKey>(&key_path, &what, path.exists())? {
+            Some(found) => {
+                let differences = named_differences(&found, key);
+                if !differences.is_empty() {
+                    return Err(output_dir::holds_another(dir, &what, &differences, "", ""));
+                }
             }
-        } else if path.exists() {
-            return Err(other(&format!("there is no {} beside it, so what it is of is unknown", key_path.display())));
-        } else {
-            files::write_json(&key_path, key)?;
+            None => files::write_json(&key_path, key)?,
         }
         let (mut log, mut lines) = JsonlLog::open::<PromptDivergence>(&path)?;
         if let Some(at) = (0..lines.len()).find(|&at| examples.get(at) != Some(&lines[at].index)) {
@@ -123,12 +126,13 @@ mod tests {
     }
 
     fn batch(indices: std::ops::Range<usize>) -> Vec<PromptDivergence> {
-        let measured = MeasuredDivergence { tokens: 3, nats: 0.1, finished: true };
+        let (token_ids, token_nats) = (vec![1, 2, 3], vec![0.0, 0.1, 0.0]);
+        let measured = MeasuredDivergence { tokens: 3, nats: 0.1, finished: true, token_ids, token_nats };
         let line = |index| PromptDivergence {
             index,
             id: format!("e{index}"),
-            forward: measured,
-            reverse: measured,
+            forward: measured.clone(),
+            reverse: measured.clone(),
             own: None,
         };
         indices.map(line).collect()

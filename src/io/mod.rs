@@ -1,8 +1,13 @@
-//! Files and the network: atomic writes, locks, logs, HTTP.
+//! Files and the network: atomic writes, locks, logs, HTTP; text of others in messages.
 
 pub mod files;
 pub mod http;
+pub mod json;
 pub mod jsonl;
+pub mod lock;
+pub mod output_dir;
+pub mod refused;
+pub mod text;
 pub(crate) mod tls;
 pub mod toml;
 

@@ -17,9 +17,11 @@ use super::prefetch::Prefetcher;
 use super::run_dir::{RunDir, RunSummary};
 use super::sft::Sft;
 use super::state::StepContext;
+use super::stop::StopCriterion;
 use super::validation::evaluate;
 use crate::io::files;
 use crate::machine::process_memory;
+use crate::tasks::partial_credit_label;
 use crate::train::settings::Method;
 use crate::{Error, Result};
 use std::sync::atomic::Ordering;
@@ -66,6 +68,13 @@ pub fn train(
     if examples == 0 {
         return Err(Error::input("the dataset has no training examples"));
     }
+    let stop_when = match config.train.stop_when.as_str() {
+        "" => None,
+        criterion => Some(StopCriterion::parse(criterion)?),
+    };
+    if stop_when.is_some() && job.validation.is_none_or(|task| task.is_empty()) {
+        return Err(Error::input("train.stop_when needs validation examples, and the dataset has none; remove it"));
+    }
     freeze(job.model, &config.train.freeze)?;
     if resume.is_none() {
         let check = || DiskGuard::of(job, run).check_before_start(config.train.save_total_limit, callback);
@@ -104,19 +113,21 @@ pub fn train(
             }
         }
     }
-    let open = || Log::open(run.dir(), state.log, state.step);
+    let rollouts = config.rollout.as_ref().is_some_and(|rollout| rollout.log_completions);
+    let open = || Log::open(run.dir(), state.log, state.step, rollouts);
     let log = job.comm.agree(job.comm.is_root().then(open).transpose())?;
     let total = config.total_steps(examples);
     std::thread::scope(|scope| {
         let prefetcher = Prefetcher::start(scope, job);
         let ctx = StepContext { job, optimizer, sampler, prefetcher, state, total, log, check_gradients, callback };
-        Trainer { ctx, run, saved: resume.map(|c| c.state.step) }.run(algorithm, resume.is_none())
+        Trainer { ctx, run, stop_when, saved: resume.map(|c| c.state.step) }.run(algorithm, resume.is_none())
     })
 }
 
 struct Trainer<'a> {
     ctx: StepContext<'a>,
     run: &'a RunDir,
+    stop_when: Option<StopCriterion>,
     /// The step of the last checkpoint.
     saved: Option<usize>,
 }
@@ -130,7 +141,7 @@ impl Trainer<'_> {
         if is_new && config.eval.steps > 0 {
             self.evaluate()?;
         }
-        while self.ctx.state.step < self.ctx.total {
+        while !self.is_done() {
             if job.comm.any(job.stop.load(Ordering::SeqCst))? {
                 self.save()?;
                 return Ok(self.stopped());
@@ -142,11 +153,11 @@ impl Trainer<'_> {
             (ctx.state.cursor, ctx.state.replay_cursor) = (ctx.sampler.cursor(), ctx.sampler.replay_cursor());
             let step = ctx.state.step;
             let due = |every: usize| every > 0 && step / every > before / every;
-            let done = step >= ctx.total;
-            if due(config.eval.steps) || (done && config.eval.steps > 0) {
+            if due(config.eval.steps) || (step >= ctx.total && config.eval.steps > 0) {
                 last_evaluation = self.evaluate()?;
+                self.judge(last_evaluation.as_ref());
             }
-            if (due(config.train.save_steps) || done) && !self.save()? {
+            if (due(config.train.save_steps) || self.is_done()) && !self.save()? {
                 return Ok(self.stopped());
             }
         }
@@ -165,6 +176,24 @@ impl Trainer<'_> {
         Ok(TrainOutcome::Finished(summary))
     }
 
+    /// All steps are made, or `train.stop_when` is met.
+    fn is_done(&self) -> bool {
+        let state = &self.ctx.state;
+        let met = self.stop_when.is_some() && state.criterion_met >= self.ctx.job.config.train.stop_patience;
+        state.step >= self.ctx.total || met
+    }
+
+    /// Hold an evaluation against `train.stop_when`.
+    fn judge(&mut self, evaluation: Option<&Metrics>) {
+        let (Some(criterion), Some(evaluation)) = (&self.stop_when, evaluation) else { return };
+        let ctx = &mut self.ctx;
+        ctx.state.criterion_met = if criterion.is_met(evaluation) { ctx.state.criterion_met + 1 } else { 0 };
+        if self.is_done() && self.ctx.state.step < self.ctx.total {
+            let (step, criterion) = (self.ctx.state.step, &self.ctx.job.config.train.stop_when);
+            self.ctx.callback.note(&format!("step {step}: {criterion} is met; the run ends here"));
+        }
+    }
+
     fn evaluate(&mut self) -> Result<Option<Metrics>> {
         let ctx = &mut self.ctx;
         let Some(task) = ctx.job.validation.filter(|t| !t.is_empty()) else { return Ok(None) };
@@ -172,7 +201,8 @@ impl Trainer<'_> {
         let (metrics, samples) = evaluate(ctx.job, task, step)?;
         ctx.log_metrics(step, &metrics)?;
         ctx.log_responses(&samples)?;
-        ctx.callback.evaluation(step, &metrics);
+        let scorers: Vec<String> = task.scorers().into_iter().map(|(name, _)| name).collect();
+        ctx.callback.evaluation(step, &metrics, partial_credit_label(&scorers));
         Ok(Some(metrics))
     }
 

@@ -3,7 +3,7 @@
 use crate::data::is_dataset;
 use crate::eval::EvalResult;
 use crate::eval::eval_dir::{self, EvalInfo};
-use crate::io::files;
+use crate::io::{files, output_dir};
 use crate::model::processor::smart_resize;
 use crate::sampling::{SamplePlan, SampleProgress, SamplingKey, ScoredResponse, Summary, progress_of};
 use crate::tasks::benchmarks::{self, Pixels};
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Score the responses again of the evaluation in `out`, or of every one in the directories in it, by the data they were made
-/// from as it is now. The responses themselves stay; their scores, `key.json` and `result.json` are written anew.
+/// from as it is now. The responses themselves stay; their scores, `key.json` and `result.json` are written again.
 ///
 /// # Errors
 /// An input error if there is no evaluation, if the prompts or images of its data are no longer those that the responses answer,
@@ -23,6 +23,11 @@ use std::time::Duration;
 pub fn rescore(out: &Path, progress: &mut dyn FnMut(&str, SampleProgress)) -> Result<Vec<(String, EvalResult)>> {
     files::require_dir(out, "evaluation")?;
     let mut results = Vec::new();
+    // An evaluation by itself is locked when it is scored.
+    let _lock = match EvalInfo::read(out)? {
+        None => Some(output_dir::lock(out, "evaluating")?),
+        Some(_) => None,
+    };
     for dir in evaluations(out)? {
         let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         if let Some(result) = rescore_one(&dir, &name, progress)? {

@@ -3,15 +3,16 @@
 use super::{PreparedBenchmark, RESULTS_CSV, RESULTS_JSON, write_results};
 use crate::eval::evaluate_api::{Questions, Server};
 use crate::eval::{EvalDir, EvalResult, evaluate_in};
-use crate::io::files;
+use crate::io::lock::LockFile;
+use crate::io::output_dir::{self, Growing};
 use crate::model::{Model, ModelLoader, hash_model, hash_prompt_files};
-use crate::sampling::chat_api::{Endpoint, TokenUsage};
+use crate::sampling::chat_api::{Endpoint, Note, TokenUsage};
 use crate::sampling::{LocalModel, SampleProgress, SamplingKey};
 use crate::{Error, Result};
 use std::path::Path;
 
 /// Evaluate the checkpoint directory `model` on every prepared benchmark, or on what is left: `out/<name>/` for each,
-/// then `results.json` and `results.csv` in `out`, written anew after every benchmark. What is finished is only read, and
+/// then `results.json` and `results.csv` in `out`, written again after every benchmark. What is finished is only read, and
 /// the weights are loaded only if something is not.
 ///
 /// # Errors
@@ -35,7 +36,7 @@ pub fn run(
             )));
         }
     }
-    claim(out)?;
+    let _lock = claim(out)?;
     let weights = hash_model(model)?;
     let mut directories = Vec::with_capacity(prepared.len());
     for bench in prepared {
@@ -65,8 +66,8 @@ pub fn run(
     Ok(results)
 }
 
-/// As [`run`], with the answers of the model behind `endpoint`; `key` is what its server wants to see, if anything. Also the tokens
-/// that it counts, over all that is in `out`.
+/// As [`run`], with the answers of the model behind `endpoint`; `key` is the API key, if the server needs one; `note` is told of long pauses.
+/// Also the tokens that it counts, over all that is in `out`.
 ///
 /// # Errors
 /// An input error if `out` holds something else or the server refuses; a failure if it does not answer. What has been answered by then
@@ -75,12 +76,13 @@ pub fn run_server(
     prepared: &[PreparedBenchmark],
     endpoint: &Endpoint,
     key: Option<String>,
+    note: Note<'_>,
     out: &Path,
     fresh: bool,
     progress: &mut dyn FnMut(&str, SampleProgress),
 ) -> Result<(Vec<(String, EvalResult)>, TokenUsage)> {
-    claim(out)?;
-    let server = Server { endpoint, key: &key };
+    let _lock = claim(out)?;
+    let server = Server { endpoint, key: &key, note };
     let mut directories = Vec::with_capacity(prepared.len());
     for bench in prepared {
         let (place, protocol) = ((bench.path.as_path(), bench.split.as_str()), Some(bench.protocol.clone()));
@@ -106,15 +108,9 @@ impl PreparedBenchmark {
     }
 }
 
-/// The directory over all benchmarks: it may hold evaluations and what is written over them, and no files of anything else.
-fn claim(out: &Path) -> Result<()> {
-    files::create_dir(out)?;
+/// Lock the directory over all benchmarks: it may hold evaluations and what is written over them, and no files of anything else.
+fn claim(out: &Path) -> Result<LockFile> {
     let own = |name: &str| name == RESULTS_JSON || name == RESULTS_CSV || out.join(name).is_dir();
-    if files::has_other_files(out, own) {
-        return Err(Error::input(format!(
-            "{} holds something else than evaluations of benchmarks; give another --out",
-            out.display()
-        )));
-    }
-    Ok(())
+    let content = Growing { what: "evaluations of benchmarks", doing: "evaluating", mark: None, own: &own };
+    output_dir::open(out, &content)
 }

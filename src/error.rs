@@ -13,6 +13,9 @@ pub enum Error {
     /// The run itself failed: exit code 1.
     #[error("{0}")]
     Failed(String),
+    /// The work is done, and its result breaks a rule of the user's (`--fail-if`): exit code 3.
+    #[error("{0}")]
+    Rejected(String),
 }
 
 /// Result of the library's functions.
@@ -34,6 +37,7 @@ impl Error {
         match self {
             Error::Input(_) => 2,
             Error::Failed(_) => 1,
+            Error::Rejected(_) => 3,
         }
     }
 
@@ -42,6 +46,7 @@ impl Error {
         match self {
             Error::Input(m) => Error::Input(format!("{what}: {m}")),
             Error::Failed(m) => Error::Failed(format!("{what}: {m}")),
+            Error::Rejected(m) => Error::Rejected(format!("{what}: {m}")),
         }
     }
 }

@@ -7,13 +7,15 @@ use super::progress::bar;
 use super::{bench, forgetting, hub};
 use crate::eval::bench::{BenchmarkSettings, BenchmarkSpec};
 use crate::eval::{EvalRequest, ServerEvalRequest, evaluate_checkpoint, evaluate_server};
-use crate::forgetting::{CompareRequest, NEW_TASK, PROMPTS};
+use crate::forgetting::{CompareRequest, GateRule, NEW_TASK, PROMPTS};
 use crate::io::files;
+use crate::io::refused::undo_if_refused;
 use crate::model::SamplingParams;
 use crate::sampling::chat_api::{self, Endpoint, INITIAL_BACKOFF, Note, REQUEST_TIMEOUT};
 use crate::sampling::{BATCH_SIZE, SamplePlan, SampleProgress, sampling_flags};
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
 use crate::{Error, Result};
+use candle_core::Device;
 use std::path::PathBuf;
 
 /// Evaluate a model on a dataset, or on benchmarks; with --baseline, what its fine-tuning cost.
@@ -73,6 +75,10 @@ pub struct EvalArgs {
     /// 64]
     #[arg(long, value_name = "N", requires = "base")]
     kl_prompts: Option<usize>,
+    /// With --baseline: end with exit code 3 if a loss beyond this is shown, such as 'mean < -1' or 'pope < -2' (in points; a mean, a family or a
+    /// benchmark). May be repeated; the verdicts are printed, and written to OUT/gate.md
+    #[arg(long, value_name = "RULE")]
+    fail_if: Vec<String>,
     /// Dataset directory, or FILE.jsonl from another tool (docs/other-tools.md). With --baseline, the task that the models were trained for
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "rescore")]
     data: Option<PathBuf>,
@@ -139,7 +145,7 @@ Examples:
 #[derive(Debug)]
 enum Work {
     Dataset(EvalRequest),
-    Comparison(CompareRequest),
+    Comparison(CompareRequest, Vec<GateRule>),
     Benchmarks {
         specs: Vec<BenchmarkSpec>,
         settings: BenchmarkSettings,
@@ -171,17 +177,23 @@ impl EvalArgs {
             self.model = hub::models(&self.model)?;
         }
         self.baseline = self.baseline.as_deref().map(hub::model).transpose()?;
+        let out = self.out.clone();
+        undo_if_refused(&out, || self.evaluate(&device))
+    }
+
+    /// Do what is to be done.
+    fn evaluate(self, device: &Device) -> Result<()> {
         match self.work()? {
             Work::Rescore(out) => bench::rescore(&out),
-            Work::Comparison(request) => forgetting::compare(&request, &device),
+            Work::Comparison(request, rules) => forgetting::compare(&request, &rules, device),
             Work::Benchmarks { specs, settings, model, out, fresh } => {
-                bench::evaluate(&specs, &settings, &model, &device, &out, fresh)
+                bench::evaluate(&specs, &settings, &model, device, &out, fresh)
             }
             Work::ServerBenchmarks { specs, settings, endpoint, out, fresh } => {
                 bench::evaluate_server(&specs, &settings, &endpoint, &out, fresh)
             }
             Work::Dataset(request) => {
-                let result = with_bar(|_, progress| evaluate_checkpoint(&request, &device, progress))?;
+                let result = with_bar(|_, progress| evaluate_checkpoint(&request, device, progress))?;
                 print(&format!("{}{}\n", dataset_table(&result), request.out.join("result.json").display()))
             }
             Work::ServerDataset(request) => {
@@ -231,7 +243,7 @@ impl EvalArgs {
                 );
             }
             let task = |path| BenchmarkSpec { name: NEW_TASK.into(), path, kind: None, split };
-            return Ok(Work::Comparison(CompareRequest {
+            let request = CompareRequest {
                 base: self.baseline,
                 base_results: self.baseline_results,
                 tuned: self.model,
@@ -241,7 +253,12 @@ impl EvalArgs {
                 prompts: self.kl_prompts.unwrap_or(PROMPTS),
                 out,
                 fresh,
-            }));
+            };
+            let rules = self.fail_if.iter().map(|rule| GateRule::parse(rule)).collect::<Result<Vec<_>>>()?;
+            return Ok(Work::Comparison(request, rules));
+        }
+        if !self.fail_if.is_empty() {
+            return bad("--fail-if", "judges a comparison with a base model; give --baseline, too");
         }
         let mut models = self.model.into_iter();
         let (Some(model), None) = (models.next(), models.next()) else {
@@ -424,7 +441,7 @@ mod tests {
     fn with_a_base_the_dataset_is_the_new_task_and_models_may_be_several() {
         let flags = ["--model", "a", "b", "--baseline", "base", "--data", "d", "--bench", "pope=p.tsv", "--out", "o"];
         match parse(&flags).unwrap().work().unwrap() {
-            Work::Comparison(request) => {
+            Work::Comparison(request, _) => {
                 assert_eq!(request.tuned, [PathBuf::from("a"), PathBuf::from("b")]);
                 assert_eq!(request.new_task.unwrap().path, PathBuf::from("d"));
                 assert_eq!((request.benchmarks.len(), request.prompts), (1, 64));
@@ -434,7 +451,7 @@ mod tests {
         let flags =
             ["--model", "a", "--baseline-results", "r", "--kl-prompts", "0", "--bench", "pope=p.tsv", "--out", "o"];
         match parse(&flags).unwrap().work().unwrap() {
-            Work::Comparison(request) => {
+            Work::Comparison(request, _) => {
                 assert_eq!((request.base, request.prompts, request.new_task), (None, 0, None));
                 assert_eq!(request.base_results, Some(PathBuf::from("r")));
             }

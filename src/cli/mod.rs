@@ -49,6 +49,7 @@ The same in one command:
   jigsaw study --config configs/study-quick.toml
 
 Exit codes: 0 done, 1 the work failed, 2 the command line, configuration or an input is not usable;
+3 a loss is beyond a limit of eval --fail-if;
 130 and 143: stopped by SIGINT or SIGTERM (train and study save first; the same command resumes).";
 
 #[derive(clap::Subcommand)]

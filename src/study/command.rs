@@ -81,6 +81,20 @@ impl GenSettings {
         }
     }
 
+    /// The same, asked in the default words and without a contact sheet: what is left decides pictures and right answers.
+    pub(super) fn without_wording(mut self) -> GenSettings {
+        match &mut self {
+            GenSettings::Jigsaw { settings, preview } => {
+                let JigsawSettings { style, question_first, .. } = JigsawSettings::default();
+                (settings.style, settings.question_first, *preview) = (style, question_first, None);
+            }
+            GenSettings::Countdown(settings) => settings.style = CountdownSettings::default().style,
+            // Its families are asked in both.
+            GenSettings::Suites(_) => {}
+        }
+        self
+    }
+
     /// The same with so many examples.
     pub(super) fn with_count(mut self, examples: usize) -> GenSettings {
         let (GenSettings::Jigsaw { settings: JigsawSettings { count, .. }, .. }
@@ -216,6 +230,14 @@ impl JigsawCommand {
         command
     }
 
+    /// Version of the results that it writes, where another version must be made again: a comparison then reads the finished evaluations.
+    pub fn results_version(&self) -> u32 {
+        match self {
+            JigsawCommand::Compare(_) => forgetting::FORMAT_VERSION,
+            _ => 0,
+        }
+    }
+
     /// The settings that may have grown since the task was done, where it aggregates the results of others.
     pub fn growing(&self) -> &'static [&'static str] {
         match self {
@@ -349,7 +371,7 @@ fn dynamics_arguments(request: &DynamicsRequest) -> Vec<String> {
     }
     let defaults = InfluenceConfig::default();
     let InfluenceConfig { eta, loss, pairs, seed, frozen } = &request.config;
-    line.unless("pairs", pairs, &defaults.pairs).unless("eta", eta, &defaults.eta);
+    line.unless("pairs", pairs, &defaults.pairs).option("eta", eta.as_ref());
     line.unless("loss", &name(*loss), &name(defaults.loss));
     if !frozen.is_empty() {
         line.word("--freeze");

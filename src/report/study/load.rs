@@ -1,8 +1,10 @@
 //! Loads a study, finished or not: the results on disk, by the regimes and runs of its index.
 
-use super::seed_stats::{SeedMean, best, seed_mean};
+use super::seed_stats::{AtAccuracy, SeedMean, best, reached, seed_mean};
 use crate::eval::EvalResult;
-use crate::forgetting::{BenchmarkChange, ForgettingResult, ModelRef, NEW_TASK, TunedResult, brief, brief_data};
+use crate::forgetting::{
+    BenchmarkChange, ForgettingResult, GroupMean, ModelRef, NEW_TASK, TunedResult, brief, brief_data,
+};
 use crate::report::comparison_group::comparison_key;
 use crate::report::discover::{ReportInputs, RunState, TrainRun, canonical};
 use crate::report::study_index::{StudyIndex, StudyRun};
@@ -70,6 +72,16 @@ pub struct SeedRun<'a> {
     pub trajectory: Vec<TrajectoryPoint>,
 }
 
+/// A set of new-task examples.
+pub struct NewTask<'a> {
+    /// Name of its puzzles in the study.
+    pub name: String,
+    /// Name that stands for all sets that are the same puzzles in other words.
+    pub puzzles: String,
+    /// One model on it, beside the base.
+    pub measured: &'a BenchmarkChange,
+}
+
 /// Everything about `index`, which lies in `dir`, that is in `found`.
 ///
 /// # Errors
@@ -109,7 +121,7 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
         variants.sort_by(|a, b| last(a.learning_rate).total_cmp(&last(b.learning_rate)));
         variants.iter_mut().for_each(|variant| variant.runs.sort_by_key(|run| run.plan.seed));
         let means = |variant: &RegimeRuns<'_>| {
-            let prior = variant.over(prior, (-1.0, 1.0)).map_or(f64::NEG_INFINITY, |mean| mean.mean.value);
+            let prior = variant.change(prior).map_or(f64::NEG_INFINITY, |mean| mean.mean.value);
             Some((variant.over(accuracy, (0.0, 1.0))?.mean.value, prior))
         };
         let best = best(&variants.iter().map(means).collect::<Vec<_>>());
@@ -204,6 +216,11 @@ impl<'a> StudyResults<'a> {
         self.evaluations.get(&(model.to_string(), data.to_string()))
     }
 
+    /// All evaluations on the new task.
+    pub fn summaries(&self) -> impl Iterator<Item = &Summary> {
+        self.evaluations.values()
+    }
+
     /// All runs, with the number of their regime.
     pub fn runs(&self) -> impl Iterator<Item = (usize, &SeedRun<'a>)> {
         let regimes = self.regimes.iter().enumerate();
@@ -211,12 +228,24 @@ impl<'a> StudyResults<'a> {
             .flat_map(|(i, regime)| regime.variants.iter().flat_map(|variant| &variant.runs).map(move |run| (i, run)))
     }
 
-    /// The sets of new-task examples, one entry for each hash: regimes may have different prompts.
-    pub fn new_tasks(&self) -> Vec<&'a BenchmarkChange> {
-        let mut found: Vec<&BenchmarkChange> = Vec::new();
-        for new_task in self.runs().flat_map(|(_, run)| &run.models).filter_map(|tuned| tuned.new_task.as_ref()) {
-            if !found.iter().any(|one| one.data == new_task.data) {
-                found.push(new_task);
+    /// The sets of new-task examples, each once: regimes may be asked in different words, or different things.
+    pub fn new_tasks(&self) -> Vec<NewTask<'a>> {
+        let mut found: Vec<NewTask<'a>> = Vec::new();
+        for (plan, models) in self.runs().map(|(_, run)| (run.plan, &run.models)) {
+            for measured in models.iter().filter_map(|tuned| tuned.new_task.as_ref()) {
+                if found.iter().any(|one| one.measured.data == measured.data) {
+                    continue;
+                }
+                let taken = |name: &&String| !found.iter().any(|one| one.name == **name);
+                let (name, puzzles) = match plan.new_task.as_ref().filter(taken) {
+                    Some(name) => (name.clone(), self.index.puzzles_of(name).to_string()),
+                    // Of a study of an earlier version, which does not name them.
+                    None => {
+                        let name = format!("set {}", found.len() + 1);
+                        (name.clone(), name)
+                    }
+                };
+                found.push(NewTask { name, puzzles, measured });
             }
         }
         found
@@ -239,6 +268,12 @@ impl<'a> StudyResults<'a> {
 }
 
 impl<'a> RegimeResults<'a> {
+    /// Whether a model of the regime is measured on the new task with this hash.
+    pub fn is_measured_on(&self, data: &str) -> bool {
+        let mut models = self.variants.iter().flat_map(|variant| &variant.runs).flat_map(|run| &run.models);
+        models.any(|tuned| tuned.new_task.as_ref().is_some_and(|one| one.data == data))
+    }
+
     /// The best learning rate, once something is measured.
     pub fn best(&self) -> Option<&RegimeRuns<'a>> {
         self.variants.get(self.best?)
@@ -254,6 +289,18 @@ impl<'a> RegimeRuns<'a> {
     /// Mean of a figure of the final models over seeds.
     pub fn over(&self, of: impl Fn(&TunedResult) -> Option<Interval>, bounds: (f64, f64)) -> Option<SeedMean> {
         seed_mean(&self.done().filter_map(|(_, tuned)| of(tuned)).collect::<Vec<_>>(), bounds)
+    }
+
+    /// Mean change of a group of benchmarks over seeds, its interval cut to what the base's score leaves possible.
+    pub fn change(&self, of: impl Fn(&TunedResult) -> Option<&GroupMean>) -> Option<SeedMean> {
+        let base = self.done().find_map(|(_, tuned)| of(tuned))?.base;
+        self.over(|tuned| Some(of(tuned)?.change), (-base, 1.0 - base))
+    }
+
+    /// The variant where its training first reaches `accuracy` on the new task.
+    pub fn reached(&self, accuracy: f64) -> AtAccuracy {
+        let base = self.done().find_map(|(_, tuned)| prior(tuned)).map_or(f64::NAN, |all| all.base);
+        reached(&self.trajectories(), accuracy, (-base, 1.0 - base))
     }
 
     /// The trajectories of the runs that are done, a seed each.
@@ -294,14 +341,14 @@ pub fn accuracy(tuned: &TunedResult) -> Option<Interval> {
     Some(tuned.new_task.as_ref()?.all.tuned.value)
 }
 
-/// Mean change of prior knowledge.
-pub fn prior(tuned: &TunedResult) -> Option<Interval> {
-    Some(tuned.all.as_ref()?.change)
+/// Prior knowledge: the mean over all benchmarks.
+pub fn prior(tuned: &TunedResult) -> Option<&GroupMean> {
+    tuned.all.as_ref()
 }
 
-/// Change of a family.
-pub fn family(tuned: &TunedResult, name: &str) -> Option<Interval> {
-    tuned.families.iter().find(|family| family.name == name).map(|family| family.change)
+/// A family of benchmarks.
+pub fn family<'t>(tuned: &'t TunedResult, name: &str) -> Option<&'t GroupMean> {
+    tuned.families.iter().find(|family| family.name == name)
 }
 
 /// Loss by the strict score minus loss by the lenient score: the part of the loss that is only a change of format, net.
@@ -424,7 +471,8 @@ pub fn source(study: &StudyResults<'_>, variants: &[(&str, &RegimeRuns<'_>)]) ->
     let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
     let listed = data.iter().filter(|(_, hashes)| !hashes.is_empty());
     let trained: Vec<String> = listed.map(|(name, hashes)| format!("{name} {}", hashes.join(" "))).collect();
-    let new_tasks: Vec<&str> = study.new_tasks().iter().map(|one| brief(&one.data)).collect();
+    let named = |one: &NewTask<'_>| format!("{} {}", one.name, brief(&one.measured.data));
+    let new_tasks: Vec<String> = study.new_tasks().iter().map(named).collect();
     let benchmarks = study.any().map(|tuned| &tuned.benchmarks[..]).unwrap_or_default();
     let benchmarks: Vec<String> = benchmarks.iter().map(|one| format!("{} {}", one.name, brief(&one.data))).collect();
     let base = study.base.map(|base| format!("{} {}", base.name, brief(&base.hash)));

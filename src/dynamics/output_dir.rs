@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Raised whenever the same inputs would give other numbers.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The whole result, for programs.
 pub const DYNAMICS_JSON: &str = "dynamics.json";
@@ -157,7 +157,8 @@ mod tests {
     fn key(eta: f64, data: &str) -> MeasurementKey {
         let protocol = Protocol::of_dataset("jigsaw", Some(Pixels { min: 784, max: 784, factor: 28 }));
         let set = SampleSetKey { data: data.repeat(64), samples: 4, protocol, max_new_tokens: 8 };
-        let config = InfluenceConfig { eta, loss: ResponseLoss::Mean, pairs: 8, seed: 0, frozen: Vec::new() };
+        let config =
+            InfluenceConfig { eta: Some(eta), loss: ResponseLoss::Mean, pairs: 8, seed: 0, frozen: Vec::new() };
         MeasurementKey {
             code: MeasurementKey::code(),
             config,

@@ -47,9 +47,18 @@ fn several_benchmarks_are_evaluated_resumed_printed_and_scored_again() {
     let dir = temporary.path();
     prepare(dir);
     let table = done(dir, &format!("{COMMON} --batch-size 3 --out out"));
-    for expected in
-        ["bench", "95 % interval", "lenient", "unparsed", "tokens/s", "mme", "own", "existence: 0.0", "out/results.csv"]
-    {
+    for expected in [
+        "bench",
+        "95 % interval",
+        "exact form",
+        "lenient",
+        "unparsed",
+        "tokens/s",
+        "mme",
+        "own",
+        "existence: 0.0",
+        "out/results.csv",
+    ] {
         assert!(table.contains(expected), "{expected:?} is missing in:\n{table}");
     }
     assert_eq!(rows(&dir.join("out/mme/responses.jsonl")).len(), 8);

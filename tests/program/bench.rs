@@ -65,7 +65,7 @@ fn several_benchmarks_are_evaluated_resumed_printed_and_scored_again() {
     let key: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(dir.join("out/mme/key.json")).unwrap()).unwrap();
     assert_eq!(key["key"]["bench"]["benchmark"], "mme");
-    assert_eq!(key["key"]["scorers"]["yes-no"], 1);
+    assert_eq!(key["key"]["scorers"]["yes-no"], 2);
     let all: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(dir.join("out/results.json")).unwrap()).unwrap();
     assert_eq!((&all[0]["bench"], &all[1]["bench"], &all[1]["examples"]), (&"mme".into(), &"own".into(), &2.into()));

@@ -330,6 +330,27 @@ mod tests {
     }
 
     #[test]
+    fn mme_counts_answers_in_sentences_as_published_numbers_do() {
+        let mut cases = Vec::new();
+        for category in PERCEPTION.iter().chain(&COGNITION) {
+            for (gold, group, response) in [
+                ("Yes", 1, "Yes, there is a dog in the image."),
+                ("No", 1, "No."),
+                ("Yes", 2, "The answer is yes"),
+                ("No", 2, "Yes"),
+            ] {
+                cases.push(Case(gold, json!({"category": category, "group": group}), response));
+            }
+        }
+        let found = numbers(Aggregate::Mme, &cases).unwrap();
+        // three of four questions, one of two images
+        assert_eq!(get(&found, "perception").0, 10.0 * 125.0);
+        assert_eq!(get(&found, "cognition").0, 4.0 * 125.0);
+        assert_eq!(get(&found, "exact-form/perception").0, 10.0 * 25.0);
+        assert_eq!(get(&found, "exact-form/cognition").0, 4.0 * 25.0);
+    }
+
+    #[test]
     fn mme_needs_categories_and_pairs() {
         let message = |cases: &[Case]| numbers(Aggregate::Mme, cases).unwrap_err().to_string();
         assert!(message(&[Case("No", json!({"group": "1"}), "No")]).contains("`meta.category` is missing"));

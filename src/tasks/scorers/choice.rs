@@ -94,7 +94,8 @@ impl Choice {
         for (i, token) in tokens.iter().enumerate() {
             let upper = token.text.len() == 1 && token.text.as_bytes()[0].is_ascii_uppercase();
             let Some(option) = self.option(token.text).filter(|_| upper) else { continue };
-            if !token.marked && tokens.get(i + 1).is_some_and(|next| is_article(token.text, next.text)) {
+            let before = i.checked_sub(1).map_or("", |before| tokens[before].text);
+            if !token.marked && tokens.get(i + 1).is_some_and(|next| is_article(before, token.text, next.text)) {
                 continue;
             }
             match found {
@@ -124,7 +125,7 @@ impl Choice {
                 // `the answer is a dog`
                 let next = rest[word.len()..].strip_prefix(char::is_whitespace);
                 let next = next.and_then(|next| next.trim_start().split(parting).next());
-                let article = matches!(word, "a" | "i") && next.is_some_and(|next| is_article(word, next));
+                let article = matches!(word, "a" | "i") && next.is_some_and(|next| is_article("", word, next));
                 let Some(option) = self.option(word).filter(|_| !article) else { continue };
                 if next == Some("or") {
                     return None;

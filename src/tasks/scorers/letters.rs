@@ -105,7 +105,7 @@ const ADVERBS: [&str; 17] = [
     "obviously",
     "certainly",
 ];
-const RIGHT: [&str; 7] = ["correct", "right", "answer", "best", "true", "accurate", "fits"];
+const RIGHT: [&str; 8] = ["correct", "right", "answer", "best", "better", "true", "accurate", "fits"];
 const WRONG: [&str; 13] = [
     "wrong",
     "incorrect",
@@ -145,29 +145,37 @@ const CORRECTING_CJK: [&str; 10] = ["不对", "不對", "等等", "等一下", "
 /// After a correction, a letter that is not announced stands within so many words.
 const SOON: usize = 4;
 
-const LEADS_CJK: [&str; 19] = [
+const LEADS_CJK: [&str; 25] = [
     "答案是",
     "答案为",
     "答案為",
+    "应为",
+    "應為",
     "答案",
     "选",
     "選",
     "选择",
     "選擇",
     "是",
-    "为",
-    "為",
     "答えは",
     "答は",
     "正解は",
     "解答は",
     "回答は",
+    "のは",
+    "なく",
+    "答え",
+    "正解",
+    "解答",
     "정답은",
     "답은",
     "정답",
+    "답",
 ];
+/// `and` and `or`.
+const JOINING_CJK: [&str; 7] = ["还是", "還是", "或", "或者", "和", "と", "か"];
 const NAMES_CJK: [&str; 7] = ["选项", "選項", "選択肢", "オプション", "선택지", "보기", "项"];
-const AFTER_CJK: [&str; 21] = [
+const AFTER_CJK: [&str; 22] = [
     "项",
     "項",
     "选项",
@@ -179,10 +187,11 @@ const AFTER_CJK: [&str; 21] = [
     "對",
     "正确",
     "正確",
-    "です",
+    "で",
     "だ",
     "が",
     "を",
+    "に",
     "と思",
     "입니다",
     "이다",
@@ -248,7 +257,7 @@ impl<'a> Reading<'a> {
     /// Do these two words stand side by side in a list, as in `A, B and C`?
     fn joined(&self, a: usize, b: usize) -> bool {
         b <= a + 2
-            && self.words[a + 1..b].iter().all(|word| word.is(&["and", "or"]))
+            && self.words[a + 1..b].iter().all(|word| word.is(&["and", "or"]) || JOINING_CJK.contains(&word.text))
             && (a + 1..=b).all(|at| !self.gap(at).contains(['.', ';', '\n', '(', ':', '!', '?']))
     }
 
@@ -259,15 +268,19 @@ impl<'a> Reading<'a> {
             return None;
         }
         let (before, after) = (self.gap(i), self.gap(i + 1));
+        if after.starts_with('?') && self.word(i + 1).is_some_and(|next| next.is(&["no"])) {
+            return None; // `B? No.`
+        }
         let announced = self.announced(i) || self.confirmed(i);
         // A letter that touches Chinese, Japanese or Korean may be a part of a word.
         let neighbour = |near: Option<&Word<'a>>, gap: &str| {
             near.filter(|w| gap.is_empty() && w.text.starts_with(is_cjk)).map(|w| w.text)
         };
         let glued_before = neighbour(i.checked_sub(1).and_then(|before| self.word(before)), before)
-            .is_some_and(|near| !NAMES_CJK.iter().any(|name| near.ends_with(name)));
-        let glued_after = neighbour(self.word(i + 1), after)
-            .is_some_and(|near| !AFTER_CJK.iter().chain(&WRONG_CJK).any(|word| near.starts_with(word)));
+            .is_some_and(|near| !NAMES_CJK.iter().chain(&JOINING_CJK).any(|name| near.ends_with(name)));
+        let glued_after = neighbour(self.word(i + 1), after).is_some_and(|near| {
+            !AFTER_CJK.iter().chain(&WRONG_CJK).chain(&JOINING_CJK).any(|word| near.starts_with(word))
+        });
         if !announced && (glued_before || glued_after) {
             return None;
         }
@@ -281,7 +294,8 @@ impl<'a> Reading<'a> {
         }
         let marked =
             enclosed || after.starts_with(|c: char| !c.is_whitespace()) || before.ends_with(['(', '*', '"', '`']);
-        let article = self.word(i + 1).is_some_and(|next| is_article(word.text, next.text));
+        let before = i.checked_sub(1).and_then(|before| self.word(before)).map_or("", |word| word.text);
+        let article = self.word(i + 1).is_some_and(|next| is_article(before, word.text, next.text));
         if article && !(marked || self.confirmed(i)) {
             return None;
         }
@@ -294,7 +308,8 @@ impl<'a> Reading<'a> {
         let gap = self.gap(i);
         let word = &self.words[at];
         if word.text.starts_with(is_cjk) {
-            return LEADS_CJK.iter().any(|lead| word.text.ends_with(lead)) && !gap.contains(['.', ',', '\n', ';']);
+            let ends = |words: &[&str]| words.iter().any(|end| word.text.ends_with(end));
+            return ends(&LEADS_CJK) && !ends(&JOINING_CJK) && !gap.contains(['.', ',', '\n', ';']);
         }
         if gap.contains(['.', ';', '!', '?']) && !word.is(&["ans"]) {
             return false;
@@ -393,6 +408,7 @@ impl<'a> Reading<'a> {
             return CORRECTING_CJK.iter().any(|start| word.text.starts_with(start));
         }
         let apart = self.gap(i).contains(['.', ',', ';', '!', '?', '\n', '(', '-', '\u{2013}', '\u{2014}', ':']);
+        let apart = apart || i > 0 && self.words[i - 1].is(&["no", "oh", "but", "ah", "hmm"]);
         apart && (word.is(&CORRECTING) || word.is(&["no", "not"]) && self.ends_clause(i + 1)) || self.second_thought(i)
     }
 
@@ -442,9 +458,11 @@ impl<'a> Reading<'a> {
 const AFTER_A_LETTER: [&str; 13] =
     ["is", "was", "because", "since", "as", "and", "or", "but", "for", "seems", "would", "isn't", "are"];
 
-/// Is this letter, without marks around it, an article or a pronoun before this word?
-pub fn is_article(letter: &str, next: &str) -> bool {
-    next.starts_with(char::is_lowercase) && !AFTER_A_LETTER.contains(&next) && matches!(letter, "A" | "I" | "a" | "i")
+/// Is this letter, without marks around it, an article or a pronoun between these words?
+pub fn is_article(before: &str, letter: &str, next: &str) -> bool {
+    let named = ["option", "choice", "letter", "answer"].iter().any(|noun| before.eq_ignore_ascii_case(noun));
+    let goes_on = next.starts_with(char::is_lowercase) && !AFTER_A_LETTER.contains(&next);
+    goes_on && !named && matches!(letter, "A" | "I" | "a" | "i")
 }
 
 #[cfg(test)]

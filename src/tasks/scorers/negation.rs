@@ -32,9 +32,8 @@ const NEGATIONS: [&str; 20] = [
 ];
 
 /// Words that may stand between a negation and what it rules out.
-const BETWEEN: [&str; 19] = [
+const BETWEEN: [&str; 29] = [
     "the",
-    "a",
     "an",
     "option",
     "options",
@@ -52,6 +51,17 @@ const BETWEEN: [&str; 19] = [
     "likely",
     "necessarily",
     "actually",
+    "show",
+    "see",
+    "contain",
+    "depict",
+    "have",
+    "think",
+    "believe",
+    "choose",
+    "that",
+    "it's",
+    "this",
 ];
 
 /// The same in Chinese and Japanese, directly before it.
@@ -69,6 +79,9 @@ pub fn negated(text: &str, start: usize) -> bool {
     let part = |c: char| !(c.is_alphanumeric() || matches!(c, '\'' | '\u{2019}'));
     let mut words = bare.rsplit(part).filter(|word| !word.is_empty()).take(WORDS).peekable();
     while let Some(word) = words.next() {
+        if word.len() == 1 {
+            continue; // `not A or B`
+        }
         let is = |other: &&str| word.eq_ignore_ascii_case(other);
         let next = words.peek().copied().unwrap_or_default().to_ascii_lowercase();
         let after = |first: &str| next.starts_with(first);
@@ -77,7 +90,7 @@ pub fn negated(text: &str, start: usize) -> bool {
         if two || NEGATIONS.iter().any(is) || word.len() > 3 && (short("n't") || short("n\u{2019}t")) {
             return true;
         }
-        if word.len() > 1 && !BETWEEN.iter().any(is) {
+        if !BETWEEN.iter().any(is) {
             return false;
         }
     }
@@ -102,6 +115,8 @@ mod tests {
             ("rather than ", true),
             ("instead of ", true),
             ("I rule out option ", true),
+            ("The image does not show a ", true),
+            ("I don't think it is ", true),
             ("There is no ", true),
             ("答案不是", true),
             ("排除", true),

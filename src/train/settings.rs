@@ -239,6 +239,8 @@ pub struct RolloutSettings {
     pub top_p: f32,
     /// Only the k likeliest tokens; 0 for off.
     pub top_k: usize,
+    /// Write every response that is trained on to `rollouts.jsonl`, with its tokens, log-probabilities, rewards and advantage.
+    pub log_completions: bool,
 }
 
 impl RolloutSettings {
@@ -258,6 +260,7 @@ impl Default for RolloutSettings {
             temperature: 1.0,
             top_p: 1.0,
             top_k: 0,
+            log_completions: false,
         }
     }
 }

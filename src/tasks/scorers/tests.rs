@@ -208,7 +208,7 @@ fn questions() -> Vec<Record> {
 
 /// Text out of pieces that scorers look for, and of random characters and bytes.
 fn scribble(rng: &mut Rng) -> String {
-    const PIECES: [&str; 49] = [
+    const PIECES: [&str; 62] = [
         "<answer>",
         "</answer>",
         "<think>",
@@ -258,6 +258,19 @@ fn scribble(rng: &mut Rng) -> String {
         "\u{3a3}",
         "10 10 60 60",
         "A dog",
+        "B",
+        "not ",
+        "wait, no, ",
+        "option ",
+        "so ",
+        " is right",
+        "答案是",
+        "ではなく",
+        "\u{201c}",
+        "?",
+        "because ",
+        "\u{661}",
+        "{\"answer\": \"B\"}",
     ];
     let mut text = String::new();
     for _ in 0..rng.random_range(0..20) {

@@ -8,6 +8,7 @@ mod compare;
 mod csv;
 mod divergence_log;
 mod family;
+mod gate;
 mod group_mean;
 mod overlap;
 mod pairing;
@@ -18,6 +19,7 @@ mod write;
 pub use change::{Change, IntervalMethod, ModelScores};
 pub use compare::{CompareObserver, CompareRequest, PROMPTS, run};
 pub use csv::{CSV_HEADER, CsvRow, rows};
+pub use gate::{GATE_MD, GateRule, Judgement, Verdict, judge, markdown as gate_table};
 pub use group_mean::GroupMean;
 pub use pairing::{ExampleLabel, FinishedEval, PairedOutcomes, comparable, pair};
 pub use result::{

@@ -130,6 +130,7 @@ impl BenchmarkFile {
             records: Vec::with_capacity(rows.len()),
             scorers: Vec::with_capacity(rows.len()),
             images: Vec::with_capacity(rows.len()),
+            places: rows.iter().map(|row| (row.line, row.number)).collect(),
             tsv,
         };
         for row in rows {
@@ -155,6 +156,8 @@ pub struct BenchTask {
     records: Vec<Record>,
     scorers: Vec<Box<dyn Scorer>>,
     images: Vec<Vec<usize>>,
+    /// `file:line: row N` of each question, as line and number.
+    places: Vec<(u64, usize)>,
 }
 
 impl BenchTask {
@@ -194,6 +197,10 @@ impl Task for BenchTask {
     fn example(&self, i: usize) -> Result<&Record> {
         let n = self.records.len();
         self.records.get(i).ok_or_else(|| Error::failed(format!("example {i} of a benchmark of {n} was asked for")))
+    }
+
+    fn place(&self, i: usize) -> Option<String> {
+        self.places.get(i).map(|&(line, number)| self.tsv.place_of(line, number))
     }
 
     fn images(&self, i: usize) -> Result<Vec<RgbImage>> {

@@ -199,17 +199,25 @@ impl GenArgs {
         }
     }
 
+    fn say_if_found(&self, manifest: &Manifest) {
+        if manifest.found {
+            status(&format!("{} holds this dataset already; nothing was written", self.out.display()));
+        }
+    }
+
     fn make_countdown(self) -> Result<()> {
         let bar = bar(self.count, "{pos}/{len} puzzles, {per_sec}, {eta} left");
         let made = countdown::generate(&self.countdown_settings(), &self.out, self.overwrite, &|| bar.inc(1));
         bar.finish_and_clear();
-        print(&format!("{}: {} records\n", self.out.display(), records_by_split(&made?)))
+        let manifest = made?;
+        self.say_if_found(&manifest);
+        print(&format!("{}: {} records\n", self.out.display(), records_by_split(&manifest)))
     }
 
     fn make_suite(self, families: Vec<FamilyWeight>) -> Result<()> {
         let settings = suites::SuiteSettings {
             suite: families,
-            images: self.images,
+            images: self.images.clone(),
             count: self.count,
             question_first: self.question_first,
             seed: self.seed,
@@ -221,6 +229,7 @@ impl GenArgs {
         bar.finish_and_clear();
         let manifest = made?;
         warn_left_out(&manifest);
+        self.say_if_found(&manifest);
         let bench =
             if manifest.splits.contains_key("test") { format!("; {}/*.tsv", suites::BENCH) } else { String::new() };
         print(&format!("{}: {} records{bench}\n", self.out.display(), records_by_split(&manifest)))
@@ -237,6 +246,7 @@ impl GenArgs {
         bar.finish_and_clear();
         let manifest = made?;
         warn_left_out(&manifest);
+        self.say_if_found(&manifest);
         let mut splits = Vec::new();
         for name in SPLITS {
             if let Some(split) = manifest.splits.get(name) {

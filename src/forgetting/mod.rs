@@ -23,14 +23,18 @@ pub use gate::{GATE_MD, GateRule, Judgement, Verdict, judge, markdown as gate_ta
 pub use group_mean::GroupMean;
 pub use pairing::{ExampleLabel, FinishedEval, PairedOutcomes, comparable, pair};
 pub use result::{
-    ALL, AggregateChange, BenchmarkChange, BenchmarkTitle, CategoryChange, ForgettingResult, MeasuredBenchmark,
-    ModelRef, NEW_TASK, NamedInterval, RunRef, TunedResult,
+    ALL, AggregateChange, BenchmarkChange, BenchmarkTitle, CategoryChange, FORMAT_VERSION, ForgettingResult,
+    MeasuredBenchmark, ModelRef, NEW_TASK, NamedInterval, RunRef, TunedResult,
 };
 pub use table::{aggregates, divergences, summary, table};
 pub use write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
 pub(crate) use write::{NOTES, brief, brief_data, of_model};
 
 #[cfg(test)]
+mod coverage;
+#[cfg(test)]
 pub(crate) mod fixtures;
+#[cfg(test)]
+mod mean_tests;
 #[cfg(test)]
 mod tests;

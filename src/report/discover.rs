@@ -5,7 +5,7 @@ use super::study_index::{STUDY_JSON, StudyIndex};
 use crate::dynamics::{DYNAMICS_JSON, DynamicsResult, read_pairs};
 use crate::eval::{EvalInfo, EvalResult};
 use crate::forgetting::{FORGETTING_JSON, ForgettingResult};
-use crate::io::files;
+use crate::io::{files, output_dir};
 use crate::sampling::{ScoredResponse, Summary};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
@@ -215,7 +215,8 @@ fn read_run(dir: &Path) -> Result<TrainRun> {
     })?;
     let state = if dir.join("finished.json").is_file() {
         RunState::Finished
-    } else if File::open(dir.join(".lock")).is_ok_and(|f| matches!(f.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    } else if File::open(dir.join(output_dir::LOCK))
+        .is_ok_and(|f| matches!(f.try_lock_shared(), Err(TryLockError::WouldBlock)))
     {
         RunState::Running
     } else {

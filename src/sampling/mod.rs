@@ -19,7 +19,6 @@ pub mod sampling_flags;
 mod summary;
 
 pub use batch::{sample, sample_in_batches};
-pub(crate) use eval_key::differences;
 pub use eval_key::{SamplingKey, checkpoint_key};
 pub use local::LocalModel;
 #[cfg(test)]

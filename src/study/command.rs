@@ -216,6 +216,14 @@ impl JigsawCommand {
         command
     }
 
+    /// Version of the results that it writes, where another version must be made again: a comparison then reads the finished evaluations.
+    pub fn results_version(&self) -> u32 {
+        match self {
+            JigsawCommand::Compare(_) => forgetting::FORMAT_VERSION,
+            _ => 0,
+        }
+    }
+
     /// The settings that may have grown since the task was done, where it aggregates the results of others.
     pub fn growing(&self) -> &'static [&'static str] {
         match self {
@@ -349,7 +357,7 @@ fn dynamics_arguments(request: &DynamicsRequest) -> Vec<String> {
     }
     let defaults = InfluenceConfig::default();
     let InfluenceConfig { eta, loss, pairs, seed, frozen } = &request.config;
-    line.unless("pairs", pairs, &defaults.pairs).unless("eta", eta, &defaults.eta);
+    line.unless("pairs", pairs, &defaults.pairs).option("eta", eta.as_ref());
     line.unless("loss", &name(*loss), &name(defaults.loss));
     if !frozen.is_empty() {
         line.word("--freeze");

@@ -2,7 +2,8 @@
 
 use super::input_hash::Input;
 use super::task::StudyTask;
-use crate::io::files;
+use crate::io::json::named_differences;
+use crate::io::{files, lock};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,12 +26,19 @@ pub struct CompletionRecord {
     pub whole: bool,
     /// Tasks that ran at once.
     pub jobs: usize,
+    /// Version of the results; 0 where it has never changed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub results_version: u32,
     /// Most intermediate checkpoints that it was to evaluate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoints: Option<usize>,
     /// Hashes of the user's files that it read, by path.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, String>,
+}
+
+fn is_zero(version: &u32) -> bool {
+    *version == 0
 }
 
 fn path(out: &Path, task: &str) -> PathBuf {
@@ -47,6 +55,7 @@ impl CompletionRecord {
         Ok(CompletionRecord {
             request: request(task, out)?,
             command: task.arguments(),
+            results_version: task.command.results_version(),
             checkpoints,
             ..CompletionRecord::default()
         })
@@ -66,8 +75,10 @@ impl CompletionRecord {
     /// # Errors
     /// A file that cannot be written.
     pub fn write(&self, out: &Path, task: &str) -> Result<()> {
+        let path = path(out, task);
         files::create_dir(&out.join("done"))?;
-        files::write_json(&path(out, task), self)
+        lock::remove_temporaries_of(&path);
+        files::write_json(&path, self)
     }
 
     /// Is the content of a file known to differ from what the task read?
@@ -101,7 +112,7 @@ fn relocatable(value: Value, out: &Path) -> Value {
     }
 }
 
-/// Is the task done, with the request and the number of intermediate checkpoints that it has now?
+/// Is the task done, with the request and the number of intermediate checkpoints that it has now, by this version of the program?
 ///
 /// # Errors
 /// An input error if it was done with other settings, or a file that it read has changed since.
@@ -109,7 +120,7 @@ pub fn is_done(out: &Path, task: &StudyTask) -> Result<bool> {
     let Some(record) = CompletionRecord::read(out, &task.name)? else { return Ok(false) };
     let now = CompletionRecord::of(task, out)?;
     let growing = if task.aggregates { task.command.growing() } else { &[] };
-    let mut changes = differences(&without(&record.request, growing), &without(&now.request, growing));
+    let mut changes = named_differences(&without(&record.request, growing), &without(&now.request, growing));
     let changed = task.inputs.iter().filter(|input| record.differs(input));
     changes.extend(changed.map(|input| format!("{}: its content has changed since", input.path.display())));
     if !changes.is_empty() {
@@ -121,7 +132,9 @@ pub fn is_done(out: &Path, task: &StudyTask) -> Result<bool> {
             changes.join("\n  ")
         )));
     }
-    Ok(record.request == now.request && record.checkpoints == now.checkpoints)
+    Ok(record.request == now.request
+        && record.checkpoints == now.checkpoints
+        && record.results_version == now.results_version)
 }
 
 fn without(request: &Value, keys: &[&str]) -> Value {
@@ -130,39 +143,6 @@ fn without(request: &Value, keys: &[&str]) -> Value {
         keys.iter().for_each(|key| drop(fields.remove(*key)));
     }
     request
-}
-
-/// The settings that differ, as `key: before -> now`.
-fn differences(before: &Value, now: &Value) -> Vec<String> {
-    let (mut flat_before, mut flat_now) = (Vec::new(), Vec::new());
-    flatten(before, "", &mut flat_before);
-    flatten(now, "", &mut flat_now);
-    let mut keys: Vec<&String> = flat_before.iter().chain(&flat_now).map(|(key, _)| key).collect();
-    keys.sort();
-    keys.dedup();
-    let find = |flat: &[(String, String)], key: &String| flat.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
-    let shown = |value: Option<String>| value.unwrap_or("(not set)".into());
-    keys.into_iter()
-        .map(|key| (key, find(&flat_before, key), find(&flat_now, key)))
-        .filter(|(_, before, now)| before != now)
-        .map(|(key, before, now)| format!("{key}: {} -> {}", shown(before), shown(now)))
-        .collect()
-}
-
-/// All single values with their dotted keys.
-fn flatten(value: &Value, key: &str, flat: &mut Vec<(String, String)>) {
-    let below = |part: &str| match key {
-        "" => part.to_string(),
-        key => format!("{key}.{part}"),
-    };
-    match value {
-        Value::Null => {}
-        Value::Object(fields) => fields.iter().for_each(|(name, value)| flatten(value, &below(name), flat)),
-        Value::Array(values) => {
-            values.iter().enumerate().for_each(|(i, value)| flatten(value, &below(&i.to_string()), flat));
-        }
-        other => flat.push((key.to_string(), other.to_string())),
-    }
 }
 
 #[cfg(test)]
@@ -207,6 +187,15 @@ mod tests {
         record(&puzzles(24), dir.path(), dir.path());
         let error = is_done(dir.path(), &puzzles(25)).unwrap_err();
         assert!(error.to_string().contains("count: 24 -> 25"), "{error}");
+    }
+
+    #[test]
+    fn results_of_another_version_are_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = training(1e-4, None, dir.path());
+        let now = CompletionRecord::of(&one, dir.path()).unwrap();
+        CompletionRecord { results_version: now.results_version + 1, ..now }.write(dir.path(), &one.name).unwrap();
+        assert!(!is_done(dir.path(), &one).unwrap());
     }
 
     #[test]

@@ -505,7 +505,7 @@ impl Builder<'_> {
 fn influence_config(wanted: &DynamicsSection) -> InfluenceConfig {
     let defaults = InfluenceConfig::default();
     InfluenceConfig {
-        eta: wanted.eta.unwrap_or(defaults.eta),
+        eta: wanted.eta,
         loss: wanted.loss.unwrap_or(defaults.loss),
         pairs: wanted.pairs.unwrap_or(defaults.pairs),
         seed: wanted.seed.unwrap_or(defaults.seed),

@@ -80,7 +80,7 @@ fn every_mistake_is_named_refused_with_code_2_and_changes_nothing() {
         ("model inspect file", "no model at file: that is a file"),
         ("model inspect data", "are model and data swapped?"),
         ("model init --out file", "file: that is a file"),
-        ("model init --out model", "already holds a checkpoint"),
+        ("model init --seed 9 --out model", "already holds a checkpoint that differs"),
         ("model init --out data", "data is not empty and holds no checkpoint"),
         ("gen --images nope --out out", "no images folder at nope"),
         ("gen --images file --out out", "no images folder at file"),

@@ -65,7 +65,7 @@ impl ChatTemplate {
     /// An input error that names the files looked at if none has a template.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let config_path = dir.join("tokenizer_config.json");
-        let config: Json = if config_path.is_file() { files::read_json(&config_path)? } else { Json::Null };
+        let config: Json = if config_path.exists() { files::read_json(&config_path)? } else { Json::Null };
         let (text, origin) = template_text(dir, &config)?;
         let mut template = Self::new(&text, &origin)?;
         template.tokens = special_tokens(&config);
@@ -107,11 +107,11 @@ impl ChatTemplate {
 /// The template and the file it is from.
 fn template_text(dir: &Path, tokenizer_config: &Json) -> Result<(String, String)> {
     let jinja = dir.join("chat_template.jinja");
-    if jinja.is_file() {
+    if jinja.exists() {
         return Ok((files::read_text(&jinja)?, jinja.display().to_string()));
     }
     let legacy = dir.join("chat_template.json");
-    if legacy.is_file() {
+    if legacy.exists() {
         let value: Json = files::read_json(&legacy)?;
         return match named_template(&value["chat_template"]) {
             Some(text) => Ok((text, legacy.display().to_string())),

@@ -20,6 +20,7 @@ use super::state::StepContext;
 use super::stop::StopCriterion;
 use super::validation::evaluate;
 use crate::io::files;
+use crate::tasks::{Task, partial_credit_label};
 use crate::train::settings::Method;
 use crate::{Error, Result};
 use std::sync::atomic::Ordering;
@@ -73,6 +74,13 @@ pub fn train(
     if stop_when.is_some() && job.validation.is_none_or(|task| task.is_empty()) {
         return Err(Error::input("train.stop_when needs validation examples, and the dataset has none; remove it"));
     }
+    let graded = job.validation.is_some_and(|task| partial_credit_label(&scorer_names(task)).is_some());
+    if !graded && stop_when.as_ref().is_some_and(|criterion| criterion.names("partial_credit")) {
+        return Err(Error::input(format!(
+            "train.stop_when = \"{}\": the task gives no partial credit, its answers are right or wrong; give a criterion on accuracy",
+            config.train.stop_when
+        )));
+    }
     freeze(job.model, &config.train.freeze)?;
     if resume.is_none() {
         let check = || DiskGuard::of(job, run).check_before_start(config.train.save_total_limit, callback);
@@ -119,6 +127,11 @@ pub fn train(
         let ctx = StepContext { job, optimizer, sampler, prefetcher, state, total, log, check_gradients, callback };
         Trainer { ctx, run, stop_when, saved: resume.map(|c| c.state.step) }.run(algorithm, resume.is_none())
     })
+}
+
+/// Names of the scorers of a task.
+fn scorer_names(task: &dyn Task) -> Vec<String> {
+    task.scorers().into_iter().map(|(name, _)| name).collect()
 }
 
 struct Trainer<'a> {
@@ -198,7 +211,7 @@ impl Trainer<'_> {
         let (metrics, samples) = evaluate(ctx.job, task, step)?;
         ctx.log_metrics(step, &metrics)?;
         ctx.log_responses(&samples)?;
-        ctx.callback.evaluation(step, &metrics);
+        ctx.callback.evaluation(step, &metrics, partial_credit_label(&scorer_names(task)));
         Ok(Some(metrics))
     }
 

@@ -39,6 +39,7 @@ impl Task for Copying {
             raw_partial_credit: partial_credit,
             parsed,
             well_formed: parsed,
+            exact: None,
             fault: fault.into(),
         }
     }

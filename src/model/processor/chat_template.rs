@@ -42,6 +42,8 @@ impl ChatTemplate {
     pub fn new(template: &str, origin: &str) -> Result<Self> {
         check_length(template).map_err(|why| Error::input(format!("{origin}: the chat template {why}")))?;
         let mut environment = Environment::new();
+        // An error would hold the template's variables, whose values may be nested deeper than the stack that drops them.
+        environment.set_debug(false);
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|e| Error::failed(format!("template engine: {e}")))?);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
@@ -65,7 +67,7 @@ impl ChatTemplate {
     /// An input error that names the files looked at if none has a template.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let config_path = dir.join("tokenizer_config.json");
-        let config: Json = if config_path.is_file() { files::read_json(&config_path)? } else { Json::Null };
+        let config: Json = if config_path.exists() { files::read_json(&config_path)? } else { Json::Null };
         let (text, origin) = template_text(dir, &config)?;
         let mut template = Self::new(&text, &origin)?;
         template.tokens = special_tokens(&config);
@@ -95,11 +97,14 @@ impl ChatTemplate {
         let variables = context! { ..Value::from(Serde(options)), ..base, ..Value::from(Serde(&self.tokens)) };
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(fuel));
-        let render = move || environment.get_template(NAME).and_then(|template| template.render(variables));
+        let render = move || {
+            let rendered = environment.get_template(NAME).and_then(|template| template.render(variables));
+            rendered.map_err(|e| (e.kind() == ErrorKind::OutOfFuel, explain(&e)))
+        };
         let rendered = on_deep_stack(Some(fuel), render).map_err(|why| stopped(why, &self.origin))?;
-        rendered.map_err(|e| match e.kind() {
-            ErrorKind::OutOfFuel => stopped(Stopped::TooLong, &self.origin),
-            _ => Error::input(format!("{}: the chat template failed: {}", self.origin, explain(&e))),
+        rendered.map_err(|(out_of_fuel, why)| match out_of_fuel {
+            true => stopped(Stopped::TooLong, &self.origin),
+            false => Error::input(format!("{}: the chat template failed: {why}", self.origin)),
         })
     }
 }
@@ -107,11 +112,11 @@ impl ChatTemplate {
 /// The template and the file it is from.
 fn template_text(dir: &Path, tokenizer_config: &Json) -> Result<(String, String)> {
     let jinja = dir.join("chat_template.jinja");
-    if jinja.is_file() {
+    if jinja.exists() {
         return Ok((files::read_text(&jinja)?, jinja.display().to_string()));
     }
     let legacy = dir.join("chat_template.json");
-    if legacy.is_file() {
+    if legacy.exists() {
         let value: Json = files::read_json(&legacy)?;
         return match named_template(&value["chat_template"]) {
             Some(text) => Ok((text, legacy.display().to_string())),

@@ -52,7 +52,7 @@ impl Tokens {
         let tokenizer = read_tokenizer(&files::read(&path)?)
             .map_err(|why| Error::input(format!("{}: not a tokenizer: {why}", path.display())))?;
         let generation = dir.join("generation_config.json");
-        let eos = if generation.is_file() {
+        let eos = if generation.exists() {
             let value: serde_json::Value = files::read_json(&generation)?;
             Fields::root(&value).and_then(|f| f.ids("eos_token_id")).map_err(|e| e.context(generation.display()))?
         } else {

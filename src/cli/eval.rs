@@ -77,7 +77,7 @@ pub struct EvalArgs {
     /// 64]
     #[arg(long, value_name = "N", requires = "base")]
     kl_prompts: Option<usize>,
-    /// Dataset directory, or FILE.jsonl from another tool (docs/other-tools.md). With --baseline, the task that the models were trained for
+    /// Dataset directory, or FILE.jsonl or FILE.json from another tool (docs/other-tools.md). With --baseline, the task that the models were trained for
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "rescore")]
     data: Option<PathBuf>,
     /// Benchmark: NAME=FILE.tsv for a known one or a file with a `scorer` column, NAME=FILE.tsv:SCORER for your own file, NAME=DIR for a

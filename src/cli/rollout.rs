@@ -42,7 +42,7 @@ pub struct RolloutArgs {
     /// Retries of a request that failed for a temporary reason; the pause doubles each time
     #[arg(long, value_name = "N", default_value_t = 6, requires = "teacher_model")]
     retries: usize,
-    /// Dataset directory with the prompts, or FILE.jsonl from another tool (docs/other-tools.md)
+    /// Dataset directory with the prompts, or FILE.jsonl or FILE.json from another tool (docs/other-tools.md)
     #[arg(long, value_name = "DIR|FILE")]
     data: PathBuf,
     /// Split of the dataset to take prompts from; the kept responses become the train split of OUT

@@ -3,6 +3,7 @@
 use crate::io::{files, jsonl};
 use crate::sampling::{ResponseLog, SamplePlan, SamplingKey, ScoredResponse, Summary};
 use crate::tasks::Task;
+use crate::tasks::benchmarks::UNSCORED;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -11,6 +12,8 @@ use std::path::{Path, PathBuf};
 const KEY: &str = "key.json";
 const RESPONSES: &str = "responses.jsonl";
 const RESULT: &str = "result.json";
+/// The responses to a benchmark without answers, written last.
+pub const PREDICTIONS: &str = "predictions.tsv";
 /// The responses of a server as they come, so that none is paid for twice.
 pub(super) const API_CACHE: &str = "api-cache.jsonl";
 
@@ -32,6 +35,11 @@ impl EvalInfo {
     pub fn read(dir: &Path) -> Result<Option<EvalInfo>> {
         let path = dir.join(KEY);
         if path.exists() { files::read_json(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// Whether there are no answers to score the responses by.
+    pub fn is_unscored(&self) -> bool {
+        self.key.scorers.contains_key(UNSCORED)
     }
 }
 
@@ -107,7 +115,7 @@ impl EvalDir {
         let directory = EvalDir { path: path.to_path_buf(), about, _lock: lock };
         if fresh {
             // The result goes first, so that what an interruption leaves never looks finished.
-            for name in [RESULT, RESPONSES, API_CACHE, KEY] {
+            for name in [RESULT, PREDICTIONS, RESPONSES, API_CACHE, KEY] {
                 files::remove_if_exists(&path.join(name))?;
             }
         }
@@ -160,6 +168,11 @@ impl EvalDir {
             plan.num_generations,
             key.batch_size.unwrap_or(1),
         )
+    }
+
+    /// The file of predictions, where nothing is scored.
+    pub fn predictions(&self) -> PathBuf {
+        self.path.join(PREDICTIONS)
     }
 
     /// Write the result: the evaluation is done.

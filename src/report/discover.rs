@@ -157,7 +157,8 @@ fn visit(dir: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut ReportIn
     let canonical = dir.canonicalize().map_err(unreadable)?;
     let new = !seen.contains(&canonical);
     if let Some(about) = EvalInfo::read(dir)? {
-        if new {
+        // Predictions without scores are no evaluation.
+        if new && !about.is_unscored() {
             seen.push(canonical);
             found.evals.push(read_eval(dir, about)?);
         }

@@ -4,6 +4,7 @@ use crate::io::files;
 use crate::model::architecture::Architecture;
 use crate::model::json_fields::Fields;
 use crate::{Error, Result};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
 use tokenizers::Tokenizer;
@@ -16,6 +17,41 @@ const VISION_START: &str = "<|vision_start|>";
 const VISION_END: &str = "<|vision_end|>";
 /// Tokens that only the program may write: what they announce is not in a sampled response.
 const NEVER_SAMPLED: [&str; 6] = [IM_START, VISION_START, VISION_END, "<|vision_pad|>", IMAGE_PAD, "<|video_pad|>"];
+
+/// See that `tokenizer_config.json` changes nothing of what `tokenizer.json` does: transformers would follow it.
+///
+/// # Errors
+/// An input error that names the key: a token that `tokenizer.json` does not have, or a setting that changes how text is split.
+fn check_tokenizer_config(dir: &Path, tokenizer: &Tokenizer) -> Result<()> {
+    let path = dir.join("tokenizer_config.json");
+    if !path.is_file() {
+        return Ok(());
+    }
+    let value: Value = files::read_json(&path)?;
+    let fields = Fields::root(&value).map_err(|e| e.context(path.display()))?;
+    let bad = |key: &str, what: String| Err(fields.error(key, what).context(path.display()));
+    for key in ["split_special_tokens", "add_prefix_space"] {
+        if fields.boolean(key).map_err(|e| e.context(path.display()))? == Some(true) {
+            return bad(key, "true is not supported: it would split the prompts otherwise".into());
+        }
+    }
+    let keys = value.as_object().into_iter().flatten();
+    for (key, value) in keys.filter(|(key, _)| key.ends_with("_token") || key.ends_with("special_tokens") || *key == DECODER) {
+        let items: Vec<&Value> = match value {
+            Value::Array(items) => items.iter().collect(),
+            Value::Object(items) if !items.contains_key("content") => items.values().collect(),
+            one => vec![one],
+        };
+        let texts = items.into_iter().filter_map(|item| item.as_str().or_else(|| item["content"].as_str()));
+        if let Some(token) = texts.into_iter().find(|token| tokenizer.token_to_id(token).is_none()) {
+            return bad(key, format!("names the token `{token}`, which tokenizer.json does not have; transformers would add it"));
+        }
+    }
+    Ok(())
+}
+
+/// The tokens by their ids.
+const DECODER: &str = "added_tokens_decoder";
 
 /// A tokenizer and its special tokens.
 pub struct Tokens {
@@ -44,9 +80,10 @@ impl Tokens {
         }
         let tokenizer = Tokenizer::from_bytes(files::read(&path)?)
             .map_err(|e| Error::input(format!("{}: not a tokenizer: {e}", path.display())))?;
+        check_tokenizer_config(dir, &tokenizer)?;
         let generation = dir.join("generation_config.json");
         let eos = if generation.is_file() {
-            let value: serde_json::Value = files::read_json(&generation)?;
+            let value: Value = files::read_json(&generation)?;
             Fields::root(&value).and_then(|f| f.ids("eos_token_id")).map_err(|e| e.context(generation.display()))?
         } else {
             None

@@ -123,9 +123,14 @@ mod tests {
 
     #[test]
     fn a_right_answer_in_the_form_of_the_references_earns_most() {
-        let reward = |task: &DatasetTask, response: &str| RewardSettings::default().reward(&task.score(0, response)).total;
+        let reward =
+            |task: &DatasetTask, response: &str| RewardSettings::default().reward(&task.score(0, response)).total;
         let solution = json!({"messages": [{"role": "user", "content": "q"}], "solution": "<answer>no</answer>"});
-        for line in [record("q", "<answer>no</answer>"), record("Answer in <answer></answer>.", "<answer>no</answer>"), solution] {
+        for line in [
+            record("q", "<answer>no</answer>"),
+            record("Answer in <answer></answer>.", "<answer>no</answer>"),
+            solution,
+        ] {
             let task = open(&[line]).unwrap();
             assert_eq!((reward(&task, "<answer>no</answer>"), reward(&task, "no")), (3.0, 0.0));
         }
@@ -153,7 +158,10 @@ mod tests {
             let error = open(&[good.clone(), line]).err().unwrap();
             let said = error.to_string();
             assert_eq!(error.exit_code(), 2);
-            assert!(said.contains("data.jsonl:2: record `line-2`: its own answer") && said.contains(fault), "{fault}: {said}");
+            assert!(
+                said.contains("data.jsonl:2: record `line-2`: its own answer") && said.contains(fault),
+                "{fault}: {said}"
+            );
         }
         assert!(open(&[styled(record("q", "It is <answer>no</answer>."), json!(null))]).is_ok());
     }

@@ -68,7 +68,9 @@ pub fn train(
     freeze(job.model, &config.train.freeze)?;
     let unseen = freeze_unseen(job)?;
     if unseen > 0 {
-        callback.note(&format!("no training example has an image: the vision tower's {unseen} parameters stay as they are"));
+        callback.note(&format!(
+            "no training example has an image: the vision tower's {unseen} parameters stay as they are"
+        ));
     }
     if resume.is_none() {
         let check = || DiskGuard::of(job, run).check_before_start(config.train.save_total_limit, callback);

@@ -237,7 +237,8 @@ fn a_vision_tower_that_no_example_reaches_stays_as_it_is_and_one_image_is_enough
             let bytes = std::fs::read(dir.join("model.safetensors")).unwrap();
             let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
             let part = |of_vision: bool| {
-                let mut names: Vec<&str> = file.names().into_iter().filter(|n| n.contains("visual.") == of_vision).collect();
+                let mut names: Vec<&str> =
+                    file.names().into_iter().filter(|n| n.contains("visual.") == of_vision).collect();
                 names.sort_unstable();
                 names.iter().flat_map(|name| file.tensor(name).unwrap().data().to_vec()).collect::<Vec<u8>>()
             };

@@ -1,7 +1,9 @@
 //! The objects of a file, one a line or the items of one JSON array, each with its place.
 
-use super::Object;
-use serde_json::{Deserializer, Value};
+use serde_json::{Deserializer, Map, Value};
+
+/// A JSON object.
+pub(super) type Object = Map<String, Value>;
 
 /// An object and where it stands.
 pub(super) struct Item {

@@ -12,9 +12,9 @@
 //! Other fields are ignored, unless they would change what is learnt: those are an error. So are marks that an answer is bad or excluded
 //! from the loss (`label`, `kto_tag`; of the last turn `loss`, `train`, `weight`, `loss_scale`, `loss_weight`).
 
-use super::Object;
 use super::answer_form::{CLOSE, FormEvidence, OPEN, after_thought, answer_of};
 use super::images::Images;
+use super::items::Object;
 use super::turns::{Conversation, conversation, is_empty, non_null};
 use crate::data::{IMAGE_PLACEHOLDER, Message, Record};
 use serde_json::{Map, Value};
@@ -169,9 +169,9 @@ fn answer(object: &Object, record: &mut Record, tagged: &mut bool) -> Result<Str
             let has_tags = gold.contains(OPEN);
             *tagged |= has_tags;
             match answer_of(&gold) {
-                None if has_tags => Err(format!(
-                    "field `{field}`: has `{OPEN}` in it, but not one block `{OPEN}...{CLOSE}`"
-                )),
+                None if has_tags => {
+                    Err(format!("field `{field}`: has `{OPEN}` in it, but not one block `{OPEN}...{CLOSE}`"))
+                }
                 // A record of our own is taken as it is.
                 None if object.contains_key("task") => Ok(gold),
                 None => Ok(after_thought(&gold).trim().to_string()),

@@ -18,17 +18,15 @@ use crate::io::files;
 use crate::io::hex;
 use crate::{Error, Result};
 use images::{Images, check_image};
-use rayon::prelude::*;
 use items::Item;
-use serde_json::{Map, Value};
+use rayon::prelude::*;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 /// Name of the split that holds the records of a file.
 const SPLIT: &str = "train";
-
-type Object = Map<String, Value>;
 
 /// Whether a path names a file of conversations.
 pub(super) fn is_jsonl(path: &Path) -> bool {
@@ -69,11 +67,11 @@ pub(super) fn open(path: &Path) -> Result<Contents> {
     let (mut ids, mut multi_turn, mut images_first): (HashMap<String, String>, usize, usize) = (HashMap::new(), 0, 0);
     let is_array = items::is_array(text);
     for item in items::items(text) {
-        let Item { line, name, object } =
-            item.map_err(|(line, why)| Error::input(format!("{file}:{line}: {why}")))?;
+        let Item { line, name, object } = item.map_err(|(line, why)| Error::input(format!("{file}:{line}: {why}")))?;
         let place = if is_array { format!("{line}: {name}") } else { line.to_string() };
         let bad = |why: String| Error::input(format!("{file}:{place}: {why}"));
-        let line::Read { record, images_first: first, form } = line::record(&object, &name, &mut images).map_err(bad)?;
+        let line::Read { record, images_first: first, form } =
+            line::record(&object, &name, &mut images).map_err(bad)?;
         fields.push(line::image_field(&object).map_err(bad)?);
         if let Some(first) = ids.insert(record.id.clone(), name) {
             return Err(bad(format!(

@@ -182,8 +182,14 @@ fn every_mistake_is_named_with_line_and_field() {
             turns(json!([user("q"), assistant("a"), {"role": "system", "content": "s"}])),
             "`system` after `assistant` cannot be represented",
         ),
-        (turns(json!([{"role": "user", "content": 3}])), "`messages[0].content`: is neither a string nor a list of parts"),
-        (parts(json!([{"type": "video", "video": "v.mp4"}])), "`messages[0].content[0]`: `video` is neither text nor image"),
+        (
+            turns(json!([{"role": "user", "content": 3}])),
+            "`messages[0].content`: is neither a string nor a list of parts",
+        ),
+        (
+            parts(json!([{"type": "video", "video": "v.mp4"}])),
+            "`messages[0].content[0]`: `video` is neither text nor image",
+        ),
         (parts(json!([{"type": "text", "text": "q"}, 7])), "`messages[0].content[1]`: is neither a text nor an object"),
         (parts(json!([{"kind": "text"}])), "`messages[0].content[0]`: has no `type`"),
         (parts(json!([{"type": "text", "text": null}])), "`messages[0].content[0]`: has no string `text`"),
@@ -195,8 +201,14 @@ fn every_mistake_is_named_with_line_and_field() {
             parts(json!([{"type": "image", "path": "images/a.png"}, {"type": "image"}])),
             "1 of 2 images say which image they are",
         ),
-        (parts(json!([{"type": "image", "index": 1}])), "`messages[0].content[0]`: `index` is 1, but images stand in order"),
-        (parts(json!([{"type": "image", "url": "https://x/a.png"}])), "its image parts: item 1: `https://x/a.png` is a URL"),
+        (
+            parts(json!([{"type": "image", "index": 1}])),
+            "`messages[0].content[0]`: `index` is 1, but images stand in order",
+        ),
+        (
+            parts(json!([{"type": "image", "url": "https://x/a.png"}])),
+            "its image parts: item 1: `https://x/a.png` is a URL",
+        ),
         (parts(json!([{"type": "image"}, "q"])), "names 0 image(s), but the turns have 1 `<image>`"),
         (
             json!({"messages": [{"role": "user", "content": [{"type": "image", "image": "images/a.png"}]}, assistant("a")],

@@ -8,7 +8,7 @@
 //!
 //! The content of a turn is a text with `<image>` placeholders, or a list of parts (`{"type": "text", "text": ...}`, `{"type": "image"}`).
 
-use super::Object;
+use super::items::Object;
 use crate::data::{IMAGE_PLACEHOLDER, Message};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -165,7 +165,8 @@ fn message(
         let name = if turn.is_text { "" } else { name };
         format!("field `{}{name}`: {why}", turn.place)
     };
-    if let Some(name) = TOOL_CALL_FIELDS.into_iter().find(|name| fields.get(*name).is_some_and(|value| !is_empty(value)))
+    if let Some(name) =
+        TOOL_CALL_FIELDS.into_iter().find(|name| fields.get(*name).is_some_and(|value| !is_empty(value)))
     {
         return Err(bad(&format!(".{name}"), "tool calls are not represented".into()));
     }
@@ -181,9 +182,7 @@ fn message(
     let role = role(said).map_err(|why| bad(&format!(".{name}"), why))?;
     let content = match content {
         Value::String(text) => text.clone(),
-        Value::Array(parts) => {
-            joined(parts, images, seen).map_err(|(at, why)| bad(&format!(".{text}[{at}]"), why))?
-        }
+        Value::Array(parts) => joined(parts, images, seen).map_err(|(at, why)| bad(&format!(".{text}[{at}]"), why))?,
         _ => return Err(bad(&format!(".{text}"), "is neither a string nor a list of parts".into())),
     };
     reject_other_placeholders(&content).map_err(|why| bad(&format!(".{text}"), why))?;
@@ -249,7 +248,10 @@ fn joined(parts: &[Value], images: &mut Vec<Value>, seen: &mut usize) -> Result<
                 if let Some(index) = fields.get("index").and_then(Value::as_u64)
                     && index != *seen as u64
                 {
-                    return Err((at, format!("`index` is {index}, but images stand in order, and this is number {seen}")));
+                    return Err((
+                        at,
+                        format!("`index` is {index}, but images stand in order, and this is number {seen}"),
+                    ));
                 }
                 *seen += 1;
                 content += IMAGE_PLACEHOLDER;

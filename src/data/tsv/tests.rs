@@ -130,7 +130,10 @@ fn every_mistake_is_named_with_line_row_and_column() {
             ":1: there is no column `question`; the header has: index, image, answer".into(),
         ),
         ("index,image,question,answer\n".into(), "are the columns separated by tabs?".into()),
-        ("index\timg\tquestion\tanswer\n".into(), ":1: there is neither a column `image` nor `image_path`, but `img`; rename it".into()),
+        (
+            "index\timg\tquestion\tanswer\n".into(),
+            ":1: there is neither a column `image` nor `image_path`, but `img`; rename it".into(),
+        ),
         ("index\tindex\timage\tquestion\tanswer\n".into(), ":1: the header has two columns `index`".into()),
         (
             format!("{head}{}{}", row("1", &good), row("1", "1")),

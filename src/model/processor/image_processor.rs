@@ -325,7 +325,10 @@ mod tests {
             (json!({"min_pixels": 784, "size": {"max_height": 56}}), "size.max_height: is not supported"),
             (json!({"size": {"longest_edge": 7840}}), "size: has no shortest_edge"),
             (json!({"size": 224}), "size: must be an object"),
-            (json!({"image_processor_type": "CLIPImageProcessor"}), "image_processor_type: `CLIPImageProcessor` is not"),
+            (
+                json!({"image_processor_type": "CLIPImageProcessor"}),
+                "image_processor_type: `CLIPImageProcessor` is not",
+            ),
         ] {
             let error = read(value).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

@@ -36,7 +36,9 @@ fn check_tokenizer_config(dir: &Path, tokenizer: &Tokenizer) -> Result<()> {
         }
     }
     let keys = value.as_object().into_iter().flatten();
-    for (key, value) in keys.filter(|(key, _)| key.ends_with("_token") || key.ends_with("special_tokens") || *key == DECODER) {
+    for (key, value) in
+        keys.filter(|(key, _)| key.ends_with("_token") || key.ends_with("special_tokens") || *key == DECODER)
+    {
         let items: Vec<&Value> = match value {
             Value::Array(items) => items.iter().collect(),
             Value::Object(items) if !items.contains_key("content") => items.values().collect(),
@@ -44,7 +46,10 @@ fn check_tokenizer_config(dir: &Path, tokenizer: &Tokenizer) -> Result<()> {
         };
         let texts = items.into_iter().filter_map(|item| item.as_str().or_else(|| item["content"].as_str()));
         if let Some(token) = texts.into_iter().find(|token| tokenizer.token_to_id(token).is_none()) {
-            return bad(key, format!("names the token `{token}`, which tokenizer.json does not have; transformers would add it"));
+            return bad(
+                key,
+                format!("names the token `{token}`, which tokenizer.json does not have; transformers would add it"),
+            );
         }
     }
     Ok(())
@@ -52,6 +57,20 @@ fn check_tokenizer_config(dir: &Path, tokenizer: &Tokenizer) -> Result<()> {
 
 /// The tokens by their ids.
 const DECODER: &str = "added_tokens_decoder";
+
+/// Settings of `generation_config.json` that change which tokens are chosen, and that no command has.
+const UNUSED_SETTINGS: [&str; 10] = [
+    "repetition_penalty",
+    "encoder_repetition_penalty",
+    "no_repeat_ngram_size",
+    "bad_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "sequence_bias",
+    "min_length",
+    "min_new_tokens",
+    "stop_strings",
+];
 
 /// A tokenizer and its special tokens.
 pub struct Tokens {
@@ -61,6 +80,7 @@ pub struct Tokens {
     image_pad: Option<u32>,
     eos: Vec<u32>,
     banned: Vec<u32>,
+    unused_settings: Vec<String>,
 }
 
 impl Tokens {
@@ -80,16 +100,26 @@ impl Tokens {
         }
         let tokenizer = Tokenizer::from_bytes(files::read(&path)?)
             .map_err(|e| Error::input(format!("{}: not a tokenizer: {e}", path.display())))?;
-        check_tokenizer_config(dir, &tokenizer)?;
+        let config = check_tokenizer_config(dir, &tokenizer);
         let generation = dir.join("generation_config.json");
-        let eos = if generation.is_file() {
+        let (mut eos, mut unused) = (None, Vec::new());
+        if generation.is_file() {
             let value: Value = files::read_json(&generation)?;
-            Fields::root(&value).and_then(|f| f.ids("eos_token_id")).map_err(|e| e.context(generation.display()))?
-        } else {
-            None
-        };
+            let ids = Fields::root(&value).and_then(|f| f.ids("eos_token_id"));
+            eos = ids.map_err(|e| e.context(generation.display()))?;
+            // 0, 1, null and an empty list change nothing.
+            let changes = |value: &Value| match value {
+                Value::Number(number) => !matches!(number.as_f64(), Some(0.0 | 1.0)),
+                Value::Array(items) => !items.is_empty(),
+                other => !other.is_null(),
+            };
+            let found = UNUSED_SETTINGS.iter().filter_map(|key| Some((key, value.get(key).filter(|v| changes(v))?)));
+            unused.extend(found.map(|(key, value)| format!("{key} = {value}")));
+        }
         let eos = eos.unwrap_or_else(|| architecture.eos_token_ids().to_vec());
-        Self::new(tokenizer, eos, architecture).map_err(|e| e.context(path.display()))
+        let tokens = Self::new(tokenizer, eos, architecture).map_err(|e| e.context(path.display()))?;
+        config?;
+        Ok(Tokens { unused_settings: unused, ..tokens })
     }
 
     fn new(tokenizer: Tokenizer, mut eos: Vec<u32>, architecture: &dyn Architecture) -> Result<Self> {
@@ -138,7 +168,15 @@ impl Tokens {
             .collect();
         special.sort();
         let banned = banned.into_iter().filter(|id| !eos.contains(id)).collect();
-        Ok(Tokens { tokenizer, special, im_end, image_pad: images.map(|tokens| tokens.image), eos, banned })
+        Ok(Tokens {
+            tokenizer,
+            special,
+            im_end,
+            image_pad: images.map(|tokens| tokens.image),
+            eos,
+            banned,
+            unused_settings: Vec::new(),
+        })
     }
 
     /// Token ids of a text; special tokens in it are recognised, none is added.
@@ -189,6 +227,11 @@ impl Tokens {
     /// Ids that must never be sampled, ascending.
     pub fn banned_ids(&self) -> &[u32] {
         &self.banned
+    }
+
+    /// What `generation_config.json` sets and no command does, as `key = value`.
+    pub fn unused_settings(&self) -> &[String] {
+        &self.unused_settings
     }
 
     /// Tokens, special ones included.

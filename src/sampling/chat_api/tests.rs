@@ -310,7 +310,8 @@ fn refusals_of_a_content_filter_are_cached_and_not_requested_again() {
 /// Error bodies of servers whose context a prompt does not fit into.
 #[test]
 fn a_prompt_too_long_for_the_server_is_kept_and_the_others_are_asked() {
-    let error = |message: &str| json!({"error": {"message": message, "type": "BadRequestError", "code": 400}}).to_string();
+    let error =
+        |message: &str| json!({"error": {"message": message, "type": "BadRequestError", "code": 400}}).to_string();
     let bodies = [
         // vLLM, before and since its error objects.
         (400, json!({"object": "error", "message": "This model's maximum context length is 4096 tokens. However, you requested 5000 \
@@ -333,7 +334,8 @@ fn a_prompt_too_long_for_the_server_is_kept_and_the_others_are_asked() {
         }));
         let file = dir.path().join("a");
         let answers = ask(&endpoint(&server.url), &file, 1).unwrap_or_else(|e| panic!("{body}: {e}"));
-        let found: Vec<_> = answers.iter().flatten().map(|cached| (cached.no_answer(), cached.response.as_str())).collect();
+        let found: Vec<_> =
+            answers.iter().flatten().map(|cached| (cached.no_answer(), cached.response.as_str())).collect();
         assert_eq!(found, [(Some(NoAnswer::TooLong), ""), (None, "fine")], "{body}");
         assert!(answers[0][0].refusal.starts_with("too long"), "{}", answers[0][0].refusal);
         assert_eq!((ask(&endpoint(&server.url), &file, 1).unwrap(), server.requests()), (answers, 2), "{body}");

@@ -73,7 +73,8 @@ fn check_answer(columns: &[String]) -> Result<(), String> {
     if columns.iter().any(|c| c == "answer" || c == "bbox") {
         return Ok(());
     }
-    match columns.iter().find(|c| c.eq_ignore_ascii_case("answer") || ANSWER_WORDS.contains(&c.to_lowercase().as_str())) {
+    match columns.iter().find(|c| c.eq_ignore_ascii_case("answer") || ANSWER_WORDS.contains(&c.to_lowercase().as_str()))
+    {
         Some(other) => Err(format!(
             "there is no column `answer`, but `{other}`; rename it, or take it out if the responses are not to be scored"
         )),

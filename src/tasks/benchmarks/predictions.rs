@@ -55,8 +55,7 @@ impl PredictionTable {
     /// A failure to write a row.
     pub fn tsv(&self, responses: &[&str]) -> Result<Vec<u8>> {
         let failed = |e: String| Error::failed(format!("cannot write the predictions: {e}"));
-        let mut csv =
-            WriterBuilder::new().delimiter(b'\t').quote_style(QuoteStyle::Necessary).from_writer(Vec::new());
+        let mut csv = WriterBuilder::new().delimiter(b'\t').quote_style(QuoteStyle::Necessary).from_writer(Vec::new());
         let header = self.rows.first().into_iter().flat_map(TsvRow::texts).map(|(column, _)| column);
         csv.write_record(header.chain([COLUMN])).map_err(|e| failed(e.to_string()))?;
         for (row, response) in self.rows.iter().zip(responses) {

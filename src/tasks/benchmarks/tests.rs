@@ -196,7 +196,12 @@ fn a_file_that_describes_itself_is_asked_as_it_is() {
     assert_eq!(task.records[0].meta["options"], json!(["red", "blue"]));
     assert_eq!((&task.records[0].meta["style"], task.records[1].meta.get("style")), (&json!("direct"), None));
     // A question that names the tags asks for them.
-    let asked = records("x", Some("exact"), "index\tquestion\tanswer", &["1\tFirst <think></think>, then <answer></answer>.\tno"]);
+    let asked = records(
+        "x",
+        Some("exact"),
+        "index\tquestion\tanswer",
+        &["1\tFirst <think></think>, then <answer></answer>.\tno"],
+    );
     assert_eq!(asked[0].meta["style"], "think");
     assert_eq!((&task.records[1].meta["space"], &task.records[1].meta["split"]), (&json!("per-mille"), &json!("test")));
     assert_eq!(task.score(0, "<answer>B</answer>").value, 1.0);

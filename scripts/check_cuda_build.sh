@@ -7,7 +7,7 @@
 #   scripts/check_cuda_build.sh --types [DIR]   minutes: the kernels are left out, what is Rust is checked
 #
 # The compiler goes to DIR (default target/cuda-compiler, about 1.2 GB unpacked); compiled kernels are kept in DIR/kernels, so that a check that was
-# broken off goes on where it stopped.
+# broken off continues where it stopped.
 #
 # CUDA_COMPUTE_CAP   the GPU's compute capability that kernels are compiled for; default 80 (A100)
 set -euo pipefail

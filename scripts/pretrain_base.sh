@@ -7,8 +7,8 @@
 #   see    the dense families only (lists, describe, ocr, order), every token alike: a small model learns to see and to look up from them
 #   all    all families, most of all lists, every token alike
 #   end    all families, every example alike, the learning rate falling to zero
-# FROM          a model to start stage `all` from, in place of stage `see`; data/base-tiny goes on where it was left
-# Killed at any time, the same command goes on. Hours on two cores; the logs are OUT/{see,all,end}/metrics.jsonl.
+# FROM          a model to start stage `all` from, in place of stage `see`; data/base-tiny continues from where it is
+# If it is killed, the same command continues. Hours on two cores; the logs are OUT/{see,all,end}/metrics.jsonl.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-runs/base-tiny}

@@ -58,6 +58,7 @@ fn settings(grid: &str, tile: u32, count: usize) -> Result<JigsawSettings> {
         question: QuestionKind::Order,
         question_first: false,
         min_crop: 0.8,
+        augment: false,
         seed: 7,
         split: SplitRatios::new([1.0, 0.0, 0.0])?,
         limit: Some(8),

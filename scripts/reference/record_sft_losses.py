@@ -1,4 +1,5 @@
-"""Record TRL's SFT losses (nll and dft) and their gradients, computed by TRL's own SFTTrainer.compute_loss and torch autograd.
+"""Record SFT losses and their gradients: TRL's nll and dft, computed by TRL's own SFTTrainer.compute_loss, and EAFT (arXiv 2601.02151) by its
+formula, which TRL does not have; the gradients by torch autograd.
 
 The trainer is made without its constructor and given only the attributes that `compute_loss` reads; in place of a model, a table of logits
 gives the log-probabilities of the tokens. Writes tests/fixtures/training/sft_losses.json. Per-token values are laid end to end without
@@ -6,6 +7,7 @@ padding.
 """
 
 import json
+import math
 from collections import defaultdict
 from types import SimpleNamespace
 
@@ -70,9 +72,19 @@ def case(loss_type, scale, accumulation):
     }
 
 
+def eaft(case):
+    """The same inputs under EAFT: each token's loss is weighted by its entropy over ln 20, at most 1, which carries no gradient."""
+    logprobs = torch.tensor(case["logprobs"], dtype=torch.float64, requires_grad=True)
+    weights = (torch.tensor(case["entropies"], dtype=torch.float64) / math.log(20)).clamp(max=1.0)
+    loss = -(weights.detach() * logprobs).sum() / case["num_items_in_batch"]
+    loss.backward()
+    return {**case, "loss_type": "eaft", "loss": float(loss.detach()), "grad_logprobs": logprobs.grad.tolist()}
+
+
 def main():
     common.deterministic()
     cases = [case(t, scale, n) for t in ("nll", "dft") for scale in (0.3, 1.0, 4.0) for n in (1, 3)]
+    cases += [eaft(case) for case in cases if case["loss_type"] == "nll"]
     path = FIXTURES / "training" / "sft_losses.json"
     path.write_text(json.dumps({"versions": common.versions(), "lengths": LENGTHS, "cases": cases}) + "\n")
     print(f"{len(cases)} cases in {path}")

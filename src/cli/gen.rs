@@ -46,7 +46,7 @@ pub struct GenArgs {
     #[arg(
         long,
         value_name = "NAME[:N],...",
-        conflicts_with_all = ["grid", "tile", "tile_any", "style", "question", "min_crop", "limit", "strict", "preview", "scenes", "cues"]
+        conflicts_with_all = ["grid", "tile", "tile_any", "style", "question", "min_crop", "augment", "limit", "strict", "preview", "scenes", "cues"]
     )]
     suite: Option<Suites>,
     /// Make puzzles of another task instead of the jigsaw. countdown: reach a target with given numbers and + - * /, in text only
@@ -54,7 +54,7 @@ pub struct GenArgs {
         long,
         value_name = "NAME",
         value_enum,
-        conflicts_with_all = ["suite", "images", "grid", "tile", "tile_any", "question", "question_first", "min_crop", "limit", "strict", "preview", "scenes", "cues", "split_by"]
+        conflicts_with_all = ["suite", "images", "grid", "tile", "tile_any", "question", "question_first", "min_crop", "augment", "limit", "strict", "preview", "scenes", "cues", "split_by"]
     )]
     task: Option<OtherTask>,
     /// With --task countdown: how many numbers a puzzle has, from 2 to 6, such as 4 or 3-4
@@ -101,6 +101,10 @@ pub struct GenArgs {
     /// picture
     #[arg(long, value_name = "SHARE", default_value_t = generate::MIN_CROP)]
     min_crop: f64,
+    /// Cut training puzzles from random versions of the photos (channels exchanged, mirrored, turned, inverted, other contrast), so that few
+    /// photos are not learnt by heart; validation and test stay as they are
+    #[arg(long)]
+    augment: bool,
     /// Random seed
     #[arg(long, value_name = "N", default_value_t = 7)]
     seed: u64,
@@ -166,6 +170,7 @@ impl GenArgs {
             question: self.question,
             question_first: self.question_first,
             min_crop: self.min_crop,
+            augment: self.augment,
             seed: self.seed,
             split: self.split,
             limit: self.limit,

@@ -176,6 +176,11 @@ fn rft(config: &TrainConfig) -> Result<()> {
             Some(_) => (2, "at least 2 (an advantage compares responses to one prompt)"),
             None => (1, "at least 1"),
         };
+        if r.log_completions && config.grpo.is_none() {
+            return Err(Error::input(
+                "rollout.log_completions has no effect with train.method = \"sft\": responses of on-policy SFT have no advantage; remove it",
+            ));
+        }
         need(r.num_generations >= fewest, "rollout.num_generations", r.num_generations, why)?;
         need(r.max_new_tokens >= 1, "rollout.max_new_tokens", r.max_new_tokens, "at least 1")?;
         need(

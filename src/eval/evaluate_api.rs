@@ -37,7 +37,7 @@ pub struct ServerEvalRequest {
     pub fresh: bool,
 }
 
-/// Run an evaluation, or what is left of it; a finished one is only read. `key` is what the server wants to see, if anything.
+/// Run an evaluation, or what is left of it; a finished one is only read. `key` is the API key, if the server needs one.
 ///
 /// # Errors
 /// An input error for data that cannot be used, an `out` that holds something else, or a server that refuses; a failure if it does not

@@ -44,7 +44,7 @@ pub struct Comparison<'a> {
 }
 
 /// The divergence measured on one response.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MeasuredDivergence {
     /// Tokens of the response, with the closing one.
     pub tokens: usize,
@@ -52,10 +52,14 @@ pub struct MeasuredDivergence {
     pub nats: f64,
     /// Ended by itself rather than by the length limit.
     pub finished: bool,
+    /// The sampled tokens.
+    pub token_ids: Vec<u32>,
+    /// The divergence at each of them, in nats.
+    pub token_nats: Vec<f64>,
 }
 
 /// The base's own answer under both models.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OwnAnswer {
     /// Tokens of the answer, with the closing one if it got there.
     pub tokens: usize,
@@ -63,6 +67,12 @@ pub struct OwnAnswer {
     pub base: f64,
     /// The same under the tuned model.
     pub tuned: f64,
+    /// Its tokens.
+    pub token_ids: Vec<u32>,
+    /// Log-probability of each under the base, in nats.
+    pub base_logprobs: Vec<f32>,
+    /// The same under the tuned model.
+    pub tuned_logprobs: Vec<f32>,
 }
 
 /// The result for one prompt: a line of a divergence file.
@@ -170,15 +180,20 @@ impl Comparison<'_> {
         let mut found = Vec::with_capacity(answers.len());
         for (answer, name) in answers.iter().zip(names) {
             let tokens = answer.as_ref().map_or(0, Vec::len);
-            let nats = |logprobs: &[f32]| -> Result<f64> {
-                let own = logprobs.get(at..at + tokens);
-                let sum = own.map(|p| -p.iter().map(|&p| f64::from(p)).sum::<f64>());
-                sum.filter(|nats| nats.is_finite()).ok_or_else(|| not_finite(name))
+            let of_answer = |logprobs: &[f32]| -> Result<(f64, Vec<f32>)> {
+                let own = logprobs.get(at..at + tokens).unwrap_or_default();
+                let nats = -own.iter().map(|&p| f64::from(p)).sum::<f64>();
+                if own.is_empty() || !nats.is_finite() {
+                    return Err(not_finite(name));
+                }
+                Ok((nats, own.to_vec()))
             };
-            found.push(if tokens == 0 {
-                None
-            } else {
-                Some(OwnAnswer { tokens, base: nats(&base)?, tuned: nats(&tuned)? })
+            found.push(match answer {
+                Some(ids) if tokens > 0 => {
+                    let ((base, base_logprobs), (tuned, tuned_logprobs)) = (of_answer(&base)?, of_answer(&tuned)?);
+                    Some(OwnAnswer { tokens, base, tuned, token_ids: ids.clone(), base_logprobs, tuned_logprobs })
+                }
+                _ => None,
             });
             at += tokens;
         }
@@ -211,7 +226,13 @@ fn divergences(
         if !nats.is_finite() {
             return Err(not_finite(name));
         }
-        found.push(MeasuredDivergence { tokens: ids.len(), nats, finished: *finished });
+        found.push(MeasuredDivergence {
+            tokens: ids.len(),
+            nats,
+            finished: *finished,
+            token_ids: ids.clone(),
+            token_nats: own.to_vec(),
+        });
     }
     Ok(found)
 }
@@ -254,7 +275,7 @@ pub struct DivergenceStats {
 }
 
 impl DivergenceStats {
-    fn of(measured: impl Iterator<Item = MeasuredDivergence> + Clone) -> DivergenceStats {
+    fn of<'a>(measured: impl Iterator<Item = &'a MeasuredDivergence> + Clone) -> DivergenceStats {
         let by_tokens: Vec<ClusterTotal> = measured.clone().map(|m| (m.nats, m.tokens as f64)).collect();
         let by_responses: Vec<ClusterTotal> = measured.clone().map(|m| (m.nats, 1.0)).collect();
         DivergenceStats {
@@ -306,7 +327,7 @@ pub struct Divergence {
 impl Divergence {
     /// Over prompts. A prompt is one observation: the intervals per token take its tokens as a cluster.
     pub fn of(prompts_of: &str, seed: u64, lines: &[PromptDivergence]) -> Divergence {
-        let own: Vec<OwnAnswer> = lines.iter().filter_map(|line| line.own).collect();
+        let own: Vec<&OwnAnswer> = lines.iter().filter_map(|line| line.own.as_ref()).collect();
         let mean = |of: fn(&OwnAnswer) -> f64| {
             clustered_mean(&own.iter().map(|o| (of(o), o.tokens as f64)).collect::<Vec<ClusterTotal>>()).mean
         };
@@ -315,8 +336,8 @@ impl Divergence {
             prompts_of: prompts_of.to_string(),
             prompts: lines.len(),
             seed,
-            forward: DivergenceStats::of(lines.iter().map(|line| line.forward)),
-            reverse: DivergenceStats::of(lines.iter().map(|line| line.reverse)),
+            forward: DivergenceStats::of(lines.iter().map(|line| &line.forward)),
+            reverse: DivergenceStats::of(lines.iter().map(|line| &line.reverse)),
             own: (!own.is_empty()).then(|| OwnAnswers {
                 answers: own.len(),
                 tokens: own.iter().map(|o| o.tokens).sum(),
@@ -333,9 +354,15 @@ mod tests {
     use super::*;
 
     fn line(forward: (usize, f64), own: Option<(usize, f64, f64)>) -> PromptDivergence {
-        let measured = MeasuredDivergence { tokens: forward.0, nats: forward.1, finished: true };
-        let own = own.map(|(tokens, base, tuned)| OwnAnswer { tokens, base, tuned });
-        PromptDivergence { index: 0, id: "a".into(), forward: measured, reverse: measured, own }
+        let (tokens, nats) = forward;
+        let (token_ids, token_nats) = (vec![0; tokens], vec![nats / tokens as f64; tokens]);
+        let measured = MeasuredDivergence { tokens, nats, finished: true, token_ids, token_nats };
+        let own = own.map(|(tokens, base, tuned)| {
+            let logprobs = |nats: f64| vec![-nats as f32 / tokens as f32; tokens];
+            let (base_logprobs, tuned_logprobs) = (logprobs(base), logprobs(tuned));
+            OwnAnswer { tokens, base, tuned, token_ids: vec![0; tokens], base_logprobs, tuned_logprobs }
+        });
+        PromptDivergence { index: 0, id: "a".into(), forward: measured.clone(), reverse: measured, own }
     }
 
     #[test]

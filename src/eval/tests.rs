@@ -70,7 +70,14 @@ fn answer(index: usize) -> Response {
         i if i % 2 == 1 => format!("{:03}x", index / 10),
         _ => format!("{index:04}"),
     };
-    Response { tokens: text.len() + 1, finished: index != 3, text, token_ids: Vec::new(), no_answer: None }
+    Response {
+        tokens: text.len() + 1,
+        finished: index != 3,
+        text,
+        token_ids: Vec::new(),
+        logprobs: Vec::new(),
+        no_answer: None,
+    }
 }
 
 fn generator(examples: Range<usize>) -> Result<Vec<Vec<Response>>> {
@@ -134,7 +141,14 @@ fn the_batch_size_changes_nothing() {
 fn a_limit_takes_the_first_examples_and_several_samples_count_once_per_example() {
     let plan = SamplePlan { limit: Some(4), num_generations: 3, batch_size: 3 };
     let generate = |examples: Range<usize>| -> Result<_> {
-        let wrong = Response { text: "none".into(), tokens: 5, finished: true, token_ids: Vec::new(), no_answer: None };
+        let wrong = Response {
+            text: "none".into(),
+            tokens: 5,
+            finished: true,
+            token_ids: Vec::new(),
+            logprobs: Vec::new(),
+            no_answer: None,
+        };
         Ok(examples.map(|i| vec![answer(i), wrong.clone(), answer(i)]).collect())
     };
     let mut last = None;

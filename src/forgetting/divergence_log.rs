@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// Raised whenever the same inputs would give another divergence.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Everything that decides the outcome.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -123,12 +123,13 @@ mod tests {
     }
 
     fn batch(indices: std::ops::Range<usize>) -> Vec<PromptDivergence> {
-        let measured = MeasuredDivergence { tokens: 3, nats: 0.1, finished: true };
+        let (token_ids, token_nats) = (vec![1, 2, 3], vec![0.0, 0.1, 0.0]);
+        let measured = MeasuredDivergence { tokens: 3, nats: 0.1, finished: true, token_ids, token_nats };
         let line = |index| PromptDivergence {
             index,
             id: format!("e{index}"),
-            forward: measured,
-            reverse: measured,
+            forward: measured.clone(),
+            reverse: measured.clone(),
             own: None,
         };
         indices.map(line).collect()

@@ -27,6 +27,7 @@ pub fn outcome(index: usize, value: f64) -> ScoredResponse {
         finished: true,
         score,
         token_ids: Vec::new(),
+        logprobs: Vec::new(),
     }
 }
 

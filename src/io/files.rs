@@ -94,7 +94,7 @@ pub fn lock_with(dir: &Path, name: &str, doing: &str) -> Result<File> {
             "another process is {doing} in {}; wait for it or give another --out",
             dir.display()
         ))),
-        // Work goes on without a lock on a file system that has none.
+        // The command continues without a lock on a file system that has none.
         Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
     }
 }

@@ -24,7 +24,7 @@ struct Tiling {
     rows: usize,
     /// Vocabulary entries of a tile.
     vocab: usize,
-    /// Logits are kept for the backward pass if is_here are at most this many (and one tile spans the vocabulary).
+    /// Logits are kept for the backward pass if there are at most this many (and one tile spans the vocabulary).
     keep: usize,
 }
 

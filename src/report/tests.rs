@@ -130,7 +130,14 @@ pub(super) fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rig
                 format!("<answer>{}</answer>", numbers.join(" "))
             }
         };
-        Ok(vec![Response { tokens: text.len() / 3, finished: true, text, token_ids: Vec::new(), no_answer: None }])
+        Ok(vec![Response {
+            tokens: text.len() / 3,
+            finished: true,
+            text,
+            token_ids: Vec::new(),
+            logprobs: Vec::new(),
+            no_answer: None,
+        }])
     };
     let plan = SamplePlan { limit: None, num_generations: 1, batch_size: 4 };
     let stopping = |examples: std::ops::Range<usize>| {

@@ -5,7 +5,7 @@ use super::response::{Response, ScoredResponse};
 use crate::tasks::Score;
 use crate::{Error, Result};
 
-/// Sample `options.samples` responses to each prompt, and score them by the task: `[prompt][sample]`.
+/// Sample `options.num_generations` responses to each prompt, and score them by the task: `[prompt][sample]`.
 ///
 /// # Errors
 /// See [`Responder::respond`].
@@ -38,6 +38,7 @@ pub fn sample(
             tokens: generated.tokens,
             finished: generated.finished,
             token_ids: generated.token_ids,
+            logprobs: generated.logprobs,
         };
         Ok(group.into_iter().enumerate().map(score).collect())
     };

@@ -59,7 +59,8 @@ impl Responder for LocalModel<'_> {
             self.model.generate_from(own.start, &encoded, options.num_generations, &sampling, eos, self.banned)?;
         let read = |c: Completion| -> Result<Response> {
             let text = self.encoder.decode(&c.ids)?;
-            Ok(Response { text, tokens: c.ids.len(), token_ids: c.ids, finished: c.finished, no_answer: None })
+            let Completion { ids: token_ids, logprobs, finished } = c;
+            Ok(Response { text, tokens: token_ids.len(), token_ids, logprobs, finished, no_answer: None })
         };
         let groups: Result<Vec<Vec<Response>>> =
             groups.into_iter().map(|group| group.into_iter().map(read).collect()).collect();

@@ -12,6 +12,8 @@ pub struct Response {
     pub tokens: usize,
     /// The tokens themselves, with the closing one; none from a server.
     pub token_ids: Vec<u32>,
+    /// Log-probability of each token, in nats, under logits / temperature before top-k and top-p; none from a server.
+    pub logprobs: Vec<f32>,
     /// Ended by itself rather than by the length limit.
     pub finished: bool,
     /// Why a server gave no text to score, where it gave none.
@@ -21,7 +23,14 @@ pub struct Response {
 impl Response {
     /// A whole text of which no tokens are known.
     pub fn text(text: impl Into<String>) -> Response {
-        Response { text: text.into(), tokens: 0, token_ids: Vec::new(), finished: true, no_answer: None }
+        Response {
+            text: text.into(),
+            tokens: 0,
+            token_ids: Vec::new(),
+            logprobs: Vec::new(),
+            finished: true,
+            no_answer: None,
+        }
     }
 }
 
@@ -43,7 +52,10 @@ pub struct ScoredResponse {
     /// The task's verdict.
     #[serde(flatten)]
     pub score: Score,
-    /// The tokens as sampled, with the closing one. They are not written down.
+    /// The tokens as sampled, with the closing one. They are not part of the line.
     #[serde(skip)]
     pub token_ids: Vec<u32>,
+    /// Log-probability of each of them, as in [`Response`]. They are not part of the line.
+    #[serde(skip)]
+    pub logprobs: Vec<f32>,
 }

@@ -28,7 +28,7 @@ impl MicroBatch {
         MicroBatch { sequences, lengths, advantages, old_logprobs: None, reference_logprobs: None }
     }
 
-    /// ComputeDtype, on all ranks, the log-probabilities that an objective needs: those of `model` as it is now, and those of `reference`.
+    /// Compute, on all ranks, the log-probabilities that an objective needs: those of `model` as it is now, and those of `reference`.
     ///
     /// # Errors
     /// A reference that is needed and missing.

@@ -9,7 +9,7 @@
 use super::algorithm::Algorithm;
 use super::gradient_accumulation::{MicroBatch, accumulate_gradients};
 use super::job::ExampleId;
-use super::metrics::{Metrics, SampleLine};
+use super::metrics::{Metrics, RolloutLine, SampleLine};
 use super::objective::{self, Objective, mean_and_std};
 use super::stall::StallSample;
 use super::state::{StepContext, StepReport};
@@ -44,6 +44,7 @@ impl Algorithm for Grpo {
         // Advantages: how much better each response did than the others of its group.
         let rewards: Vec<f64> = groups.iter().flat_map(|g| &g.rewards).map(|r| r.total).collect();
         let advantages = objective::advantages(&rewards, group_size, settings.grpo.scale_rewards);
+        log_rollouts(ctx, &groups, &advantages)?;
 
         // Micro-batches of whole groups, with the log-probabilities that the objective needs.
         let objective = objective::of_config(job.config);
@@ -240,7 +241,7 @@ fn log_responses(ctx: &mut StepContext<'_>, groups: &[Group]) -> Result<()> {
     let due = step == 0 || step / every != (step + ctx.job.config.steps_per_round()) / every;
     let Some(group) = groups.first().filter(|_| due) else { return Ok(()) };
     let sample = |(response, reward): (&ScoredResponse, &Reward)| SampleLine {
-        step,
+        step: step + 1,
         source: "rollout",
         id: group.id.clone(),
         response: response.response.clone(),
@@ -250,4 +251,31 @@ fn log_responses(ctx: &mut StepContext<'_>, groups: &[Group]) -> Result<()> {
     };
     let samples: Vec<SampleLine> = group.responses.iter().zip(&group.rewards).take(2).map(sample).collect();
     ctx.log_responses(&samples)
+}
+
+/// Log every response with what the loss makes of it, if `rollout.log_completions` is set.
+fn log_rollouts(ctx: &mut StepContext<'_>, groups: &[Group], advantages: &[f64]) -> Result<()> {
+    let first = ctx.state.step + 1;
+    let per_step = ctx.job.config.train.gradient_accumulation_steps * ctx.job.config.train.batch_size;
+    let Some(log) = &mut ctx.log else { return Ok(()) };
+    let mut advantages = advantages.iter();
+    let mut lines = Vec::with_capacity(advantages.len());
+    for (number, group) in groups.iter().enumerate() {
+        for (response, reward) in group.responses.iter().zip(&group.rewards) {
+            let terms = TERMS.iter().zip(&reward.terms).map(|(term, value)| (term.metric.to_string(), (*value).into()));
+            lines.push(RolloutLine {
+                step: first + number / per_step,
+                id: &group.id,
+                sample: response.sample,
+                response: &response.response,
+                token_ids: &response.token_ids,
+                logprobs: &response.logprobs,
+                finished: response.finished,
+                reward_terms: terms.collect(),
+                reward: reward.total,
+                advantage: advantages.next().copied().unwrap_or_default(),
+            });
+        }
+    }
+    log.rollouts(&lines)
 }

@@ -47,7 +47,7 @@ pub(super) fn line(step: usize, metrics: &Metrics) -> Map<String, Value> {
 /// A response kept for people to read: a line of `samples.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SampleLine {
-    /// Optimizer steps made when it was sampled.
+    /// The step as `metrics.jsonl` counts it: the first that trains on the response, or of an evaluation, the last before it.
     pub step: usize,
     /// `rollout`, `resample` or `eval`.
     pub source: &'static str,
@@ -64,28 +64,72 @@ pub struct SampleLine {
     pub score: crate::tasks::Score,
 }
 
-/// Where `metrics.jsonl` and `samples.jsonl` end, to be cut back to when a run is resumed.
+/// The examples of an optimizer step: a line of `examples.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ExamplesLine<'a> {
+    /// The step as `metrics.jsonl` counts it.
+    pub step: usize,
+    /// Their ids, in the order of the batch.
+    pub ids: &'a [String],
+}
+
+/// A response that is trained on, as an outside check needs it: a line of `rollouts.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RolloutLine<'a> {
+    /// The first step that trains on it, as `metrics.jsonl` counts it.
+    pub step: usize,
+    /// Id of the example.
+    pub id: &'a str,
+    /// Which of the responses to this example, from 0.
+    pub sample: usize,
+    /// The text, without special tokens.
+    pub response: &'a str,
+    /// The tokens as sampled, with the closing one.
+    pub token_ids: &'a [u32],
+    /// Log-probability of each, in nats, under the model that sampled it, of logits / temperature before top-k and top-p.
+    pub logprobs: &'a [f32],
+    /// Ended by itself rather than by the length limit.
+    pub finished: bool,
+    /// The terms of the reward before weighting, by the names that `metrics.jsonl` has for them.
+    pub reward_terms: Map<String, Value>,
+    /// Their weighted sum.
+    pub reward: f64,
+    /// The advantage that the loss takes it with.
+    pub advantage: f64,
+}
+
+/// Where the logs of a run end, to be cut back to when it is resumed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LogSizes {
     /// Bytes of `metrics.jsonl`.
     pub metrics: u64,
     /// Bytes of `samples.jsonl`.
     pub samples: u64,
+    /// Bytes of `examples.jsonl`.
+    pub examples: u64,
+    /// Bytes of `rollouts.jsonl`.
+    pub rollouts: u64,
 }
 
 /// The open files of a run.
 pub struct Log {
     metrics: JsonlLog,
     samples: JsonlLog,
+    examples: JsonlLog,
+    rollouts: Option<JsonlLog>,
     events: EventWriter,
 }
 
 impl Log {
-    /// Open the files in `dir`, cut back to `sizes`; a resumed run continues in a new event file from `step`.
-    pub fn open(dir: &Path, sizes: LogSizes, step: usize) -> Result<Log> {
+    /// Open the files in `dir`, cut back to `sizes`; a resumed run continues in a new event file from `step`. `rollouts`: whether there is a
+    /// `rollouts.jsonl`.
+    pub fn open(dir: &Path, sizes: LogSizes, step: usize, rollouts: bool) -> Result<Log> {
+        let open = |name: &str, size: u64| JsonlLog::open_at(&dir.join(name), size);
         Ok(Log {
-            metrics: JsonlLog::open_at(&dir.join("metrics.jsonl"), sizes.metrics)?,
-            samples: JsonlLog::open_at(&dir.join("samples.jsonl"), sizes.samples)?,
+            metrics: open("metrics.jsonl", sizes.metrics)?,
+            samples: open("samples.jsonl", sizes.samples)?,
+            examples: open("examples.jsonl", sizes.examples)?,
+            rollouts: rollouts.then(|| open("rollouts.jsonl", sizes.rollouts)).transpose()?,
             events: EventWriter::create(dir, step)?,
         })
     }
@@ -102,9 +146,24 @@ impl Log {
         self.samples.append(&[sample])
     }
 
+    /// Name the examples of a step.
+    pub fn examples(&mut self, line: &ExamplesLine<'_>) -> Result<()> {
+        self.examples.append(&[line])
+    }
+
+    /// Log the responses of a step, where the run keeps them all.
+    pub fn rollouts(&mut self, lines: &[RolloutLine<'_>]) -> Result<()> {
+        self.rollouts.as_mut().map_or(Ok(()), |log| log.append(lines))
+    }
+
     /// Where the files end now, everything written being on disk.
     pub fn sizes(&mut self) -> Result<LogSizes> {
-        Ok(LogSizes { metrics: self.metrics.sync()?, samples: self.samples.sync()? })
+        Ok(LogSizes {
+            metrics: self.metrics.sync()?,
+            samples: self.samples.sync()?,
+            examples: self.examples.sync()?,
+            rollouts: self.rollouts.as_mut().map_or(Ok(0), JsonlLog::sync)?,
+        })
     }
 }
 
@@ -118,16 +177,17 @@ mod tests {
         let mut metrics = Metrics::default();
         metrics.push("loss", 1.5);
         metrics.push("kl", f64::NAN);
-        let mut log = Log::open(dir.path(), LogSizes::default(), 0).unwrap();
+        let mut log = Log::open(dir.path(), LogSizes::default(), 0, false).unwrap();
         log.write(1, &metrics).unwrap();
         let sizes = log.sizes().unwrap();
         log.write(2, &metrics).unwrap();
         drop(log);
-        let mut log = Log::open(dir.path(), sizes, 1).unwrap();
+        let mut log = Log::open(dir.path(), sizes, 1, false).unwrap();
         log.write(7, &metrics).unwrap();
         let text = std::fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap();
         assert_eq!(text, "{\"step\":1,\"loss\":1.5,\"kl\":null}\n{\"step\":7,\"loss\":1.5,\"kl\":null}\n");
-        let error = Log::open(dir.path(), LogSizes { metrics: 999, samples: 0 }, 1).map(|_| ()).unwrap_err();
+        let error =
+            Log::open(dir.path(), LogSizes { metrics: 999, ..LogSizes::default() }, 1, false).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("metrics.jsonl"));
     }
 }

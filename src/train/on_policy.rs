@@ -105,7 +105,7 @@ fn sample(ctx: &StepContext<'_>, examples: &[usize]) -> Result<Sampled> {
         let record = job.train.example(example)?;
         if sampled.logged.is_empty() {
             sampled.logged.extend(group.iter().take(2).map(|r| SampleLine {
-                step,
+                step: step + 1,
                 source: "resample",
                 id: record.id.clone(),
                 response: r.response.clone(),

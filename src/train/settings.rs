@@ -94,13 +94,15 @@ pub enum SftLossType {
     Nll,
     /// Dynamic fine-tuning (arXiv 2508.05629): each token's negative log-likelihood weighted by its own probability.
     Dft,
+    /// Entropy-adaptive fine-tuning (arXiv 2601.02151): each token's negative log-likelihood weighted by the entropy of the prediction.
+    Eaft,
 }
 
 /// `[sft]`: the supervised loss, and where its examples come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SftSettings {
-    /// `nll` or `dft`.
+    /// `nll`, `dft` or `eaft`.
     pub loss_type: SftLossType,
     /// `token` or `sequence`.
     pub loss_reduction: LossReduction,
@@ -239,6 +241,8 @@ pub struct RolloutSettings {
     pub top_p: f32,
     /// Only the k likeliest tokens; 0 for off.
     pub top_k: usize,
+    /// Write every response that is trained on to `rollouts.jsonl`, with its tokens, log-probabilities, rewards and advantage.
+    pub log_completions: bool,
 }
 
 impl RolloutSettings {
@@ -258,6 +262,7 @@ impl Default for RolloutSettings {
             temperature: 1.0,
             top_p: 1.0,
             top_k: 0,
+            log_completions: false,
         }
     }
 }

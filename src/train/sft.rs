@@ -1,7 +1,7 @@
 //! Supervised fine-tuning: one optimizer step on the responses of `batch_size * gradient_accumulation_steps` examples. Prompts and images
 //! are never part of the loss.
 //!
-//! Kept from TRL's `SFTTrainer`: the losses (`nll`, `dft`) and their mean over the response tokens of all micro-batches. Different: the mean
+//! Kept from TRL's `SFTTrainer`: the losses `nll` and `dft` and their mean over the response tokens of all micro-batches. Different: the mean
 //! can be over sequences; examples of a second dataset can be replayed in every step; a KL penalty to the initial model can be added; and
 //! the responses can be sampled from the model itself as it trains ([`super::on_policy`]). Sequences are not packed.
 

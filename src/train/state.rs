@@ -4,7 +4,7 @@ use super::batch_sampler::BatchSampler;
 use super::callback::TrainerCallback;
 use super::gradient_check::check_gradients;
 use super::job::{ExampleId, TrainJob};
-use super::metrics::{Log, LogSizes, Metrics, SampleLine};
+use super::metrics::{ExamplesLine, Log, LogSizes, Metrics, SampleLine};
 use super::optimizer::{AdamW, name_some, norm_of};
 use super::prefetch::Prefetcher;
 use super::sample_buffer::SampleBuffer;
@@ -127,6 +127,9 @@ impl StepContext<'_> {
         metrics.push("samples_per_second", ids.len() as f64 / seconds);
         metrics.push("step_seconds", seconds);
         self.log_metrics(self.state.step, &metrics)?;
+        if let Some(log) = &mut self.log {
+            log.examples(&ExamplesLine { step: self.state.step, ids: &example_ids })?;
+        }
         self.callback.step(self.state.step, &metrics);
         Ok(())
     }

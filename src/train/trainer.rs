@@ -108,7 +108,8 @@ pub fn train(
             }
         }
     }
-    let open = || Log::open(run.dir(), state.log, state.step);
+    let rollouts = config.rollout.as_ref().is_some_and(|rollout| rollout.log_completions);
+    let open = || Log::open(run.dir(), state.log, state.step, rollouts);
     let log = job.comm.agree(job.comm.is_root().then(open).transpose())?;
     let total = config.total_steps(examples);
     std::thread::scope(|scope| {

@@ -142,15 +142,16 @@ fn the_perplexity_of_own_answers_is_over_their_tokens_and_the_closing_one_if_the
     let answer = |index: usize, finished: bool| {
         let score = task.score(index, "2 1 3");
         let id = format!("toy-{index}");
-        let (response, token_ids) = ("2 1 3".to_string(), Vec::new());
-        (index, ScoredResponse { index, id, sample: 0, response, tokens: 4, finished, score, token_ids })
+        let (response, token_ids, logprobs) = ("2 1 3".to_string(), Vec::new(), Vec::new());
+        (index, ScoredResponse { index, id, sample: 0, response, tokens: 4, finished, score, token_ids, logprobs })
     };
     let own: HashMap<usize, ScoredResponse> = [answer(0, true), answer(3, false)].into();
     let (base, tuned) = (moved(0.0), moved(0.5));
     let lines = measure(&base, &tuned, 0, &own);
     assert!(lines[1].own.is_none());
     for (k, response) in [(0, vec![2, 1, 3, 0]), (3, vec![2, 1, 3])] {
-        let found = lines[k].own.unwrap();
+        let found = lines[k].own.as_ref().unwrap();
+        assert_eq!(found.token_ids, response);
         let prompt = encode_example(&task, &Digits, k).unwrap();
         let nats = |toy: &Toy| {
             let sequence = Sequence { prompt: prompt.clone(), response: response.clone() };

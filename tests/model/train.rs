@@ -245,7 +245,7 @@ fn cases() -> Vec<(&'static str, TrainConfig)> {
     ];
     vec![
         ("sft", config(Method::Sft, &[SFT, accumulate])),
-        ("rft", config(Method::Rft, &[RFT, accumulate, &["train.steps=40"]])),
+        ("rft", config(Method::Rft, &[RFT, accumulate, &["train.steps=40", "rollout.log_completions=true"]])),
         ("rft-kl", config(Method::Rft, &[RFT, accumulate, kl])),
     ]
 }
@@ -266,6 +266,46 @@ fn a_run_that_was_stopped_goes_on_to_the_same_bytes_and_the_same_metrics() {
         }
         assert_eq!(weights(&whole), weights(&broken), "{name}");
         assert_eq!(curve(&whole), curve(&broken), "{name}");
+        for file in ["examples.jsonl", "samples.jsonl", "rollouts.jsonl"] {
+            let bytes = |dir: &Path| std::fs::read(dir.join(file)).ok();
+            assert_eq!(bytes(&whole), bytes(&broken), "{name}: {file}");
+            assert_eq!(bytes(&whole).is_some(), file != "rollouts.jsonl" || name == "rft", "{name}: {file}");
+        }
+    }
+}
+
+#[test]
+fn the_logs_of_a_run_hold_what_an_outside_check_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let sets: &[&str] =
+        &["train.steps=6", "train.batch_size=4", "rollout.num_generations=3", "rollout.log_completions=true"];
+    go(&dir.path().join("run"), &config(Method::Rft, &[RFT, sets]), PLAIN).0.unwrap();
+    let lines = |file: &str| -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(dir.path().join("run").join(file)).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let (rollouts, examples) = (lines("rollouts.jsonl"), lines("examples.jsonl"));
+    let metrics: Vec<_> = lines("metrics.jsonl").into_iter().filter(|line| line.get("loss").is_some()).collect();
+    assert_eq!((rollouts.len(), examples.len(), metrics.len()), (6 * 4 * 3, 6, 6));
+    let number = |line: &serde_json::Value, key: &str| line[key].as_f64().unwrap();
+    for (step, (of_step, metrics)) in rollouts.chunks(12).zip(&metrics).enumerate() {
+        assert!(of_step.iter().all(|line| line["step"] == step + 1), "steps count as in metrics.jsonl, from 1");
+        let ids: Vec<&serde_json::Value> = of_step.iter().step_by(3).map(|line| &line["id"]).collect();
+        assert_eq!(examples[step]["step"], step + 1);
+        assert_eq!(examples[step]["ids"].as_array().unwrap().iter().collect::<Vec<_>>(), ids);
+        let mean = of_step.iter().map(|line| number(line, "reward")).sum::<f64>() / 12.0;
+        assert!((mean - number(metrics, "reward")).abs() < 1e-12);
+        for group in of_step.chunks(3) {
+            let rewards: Vec<f64> = group.iter().map(|line| number(line, "reward")).collect();
+            let advantages =
+                jigsaw::train::objective::advantages(&rewards, 3, jigsaw::train::settings::ScaleRewards::Group);
+            assert_eq!(group.iter().map(|line| number(line, "advantage")).collect::<Vec<_>>(), advantages);
+        }
+        for line in of_step {
+            let (ids, logprobs) = (line["token_ids"].as_array().unwrap(), line["logprobs"].as_array().unwrap());
+            assert!(!ids.is_empty() && ids.len() == logprobs.len());
+            assert!(logprobs.iter().all(|logprob| logprob.as_f64().unwrap() <= 0.0));
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use candle_core::{Device, Tensor, Var};
 use jigsaw::model::TokenStats;
 use jigsaw::nn::Parameter;
-use jigsaw::train::objective::{BatchTotals, Dft, GrpoLoss, Nll, Objective, ObjectiveInputs, advantages};
+use jigsaw::train::objective::{BatchTotals, Dft, Eaft, GrpoLoss, Nll, Objective, ObjectiveInputs, advantages};
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::schedule::learning_rate;
 use jigsaw::train::settings::{
@@ -49,15 +49,16 @@ fn close(got: f64, want: f64, relative: f64, absolute: f64, what: &str) {
 }
 
 #[test]
-fn every_sft_loss_and_its_gradient_is_trls() {
+fn every_sft_loss_and_its_gradient_is_as_recorded() {
     let all = json("training/sft_losses.json");
     let lengths: Vec<usize> = parse(&all["lengths"]);
     let cases = all["cases"].as_array().unwrap();
-    assert_eq!(cases.len(), 12);
+    assert_eq!(cases.len(), 18);
     for (i, case) in cases.iter().enumerate() {
         let objective: &dyn Objective = match case["loss_type"].as_str().unwrap() {
             "nll" => &Nll::default(),
             "dft" => &Dft::default(),
+            "eaft" => &Eaft::default(),
             other => panic!("{other}"),
         };
         let items = case["num_items_in_batch"].as_f64().unwrap();

@@ -27,6 +27,7 @@ fn settings(images: &Path) -> JigsawSettings {
         question: QuestionKind::Order,
         question_first: false,
         min_crop: 0.6,
+        augment: false,
         seed: 7,
         split: "0.6,0.2,0.2".parse().unwrap(),
         limit: None,
@@ -469,4 +470,29 @@ fn a_split_without_one_of_the_kinds_is_warned_of() {
     assert!(few.len() == 3 && few[2].contains("no scene among the 1 puzzles of test"), "{few:?}");
     let most = mixed(0.999, 40);
     assert!(most.is_empty() || most.iter().all(|line| line.contains("no photo")), "{most:?}");
+}
+
+#[test]
+fn augmentation_changes_training_puzzles_and_nothing_else() {
+    let (photos, out) = (folder(12), TempDir::new().unwrap());
+    let plain = settings(photos.path());
+    make(&plain, &out.path().join("plain"));
+    make(&JigsawSettings { augment: true, ..plain.clone() }, &out.path().join("augmented"));
+    let all = |name: &str| (records(&out.path().join(name)), files(&out.path().join(name)));
+    let ((plain_records, plain_files), (records, files)) = (all("plain"), all("augmented"));
+    let mut changed = 0;
+    for ((split, before), (_, after)) in plain_records.iter().zip(&records) {
+        let image = |files: &BTreeMap<String, Vec<u8>>| files[&format!("{split}/{}", before.file_name)].clone();
+        assert_eq!((&before.answer, &before.source), (&after.answer, &after.source), "the puzzle itself is the same");
+        match *split {
+            "train" => {
+                assert!(after.meta["augmentation"]["contrast"].as_f64().unwrap() > 0.0, "it is recorded");
+                changed += usize::from(image(&plain_files) != image(&files));
+            }
+            _ => assert!(!after.meta.contains_key("augmentation") && image(&plain_files) == image(&files), "{split}"),
+        }
+    }
+    assert!(changed > 20, "{changed} of 24 training pictures differ");
+    let synthetic = JigsawSettings { images: "scenes".into(), augment: true, ..plain };
+    assert!(refusal(&synthetic, &out.path().join("scenes"), false).contains("augment"));
 }

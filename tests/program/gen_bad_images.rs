@@ -114,6 +114,7 @@ fn settings(images: &Path) -> JigsawSettings {
         question: QuestionKind::Order,
         question_first: false,
         min_crop: 0.6,
+        augment: false,
         seed: 1,
         split: "0.6,0.2,0.2".parse().unwrap(),
         limit: None,

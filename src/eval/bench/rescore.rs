@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Score the responses again of the evaluation in `out`, or of every one in the directories in it, by the data they were made
-/// from as it is now. The responses themselves stay; their scores, `key.json` and `result.json` are written anew.
+/// from as it is now. The responses themselves stay; their scores, `key.json` and `result.json` are written again.
 ///
 /// # Errors
 /// An input error if there is no evaluation, if the prompts or images of its data are no longer those that the responses answer,

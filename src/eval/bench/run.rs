@@ -11,7 +11,7 @@ use crate::{Error, Result};
 use std::path::Path;
 
 /// Evaluate the checkpoint directory `model` on every prepared benchmark, or on what is left: `out/<name>/` for each,
-/// then `results.json` and `results.csv` in `out`, written anew after every benchmark. A benchmark without answers has a file of predictions
+/// then `results.json` and `results.csv` in `out`, written again after every benchmark. A benchmark without answers has a file of predictions
 /// and no result. What is finished is only read, and
 /// the weights are loaded only if something is not.
 ///
@@ -72,7 +72,7 @@ pub fn run(
     Ok(results)
 }
 
-/// As [`run`], with the answers of the model behind `endpoint`; `key` is what its server wants to see, if anything. Also the tokens
+/// As [`run`], with the answers of the model behind `endpoint`; `key` is the API key, if the server needs one. Also the tokens
 /// that it counts, over all that is in `out`.
 ///
 /// # Errors

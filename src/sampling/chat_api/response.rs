@@ -70,7 +70,7 @@ impl From<CachedResponse> for Response {
         // A response that a content filter cut off must not be scored.
         let text = if no_answer.is_some() { String::new() } else { response.response };
         let (tokens, finished) = (response.completion_tokens, response.finished);
-        Response { text, tokens, token_ids: Vec::new(), finished, no_answer }
+        Response { text, tokens, token_ids: Vec::new(), logprobs: Vec::new(), finished, no_answer }
     }
 }
 

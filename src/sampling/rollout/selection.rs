@@ -26,7 +26,7 @@ pub enum Keep {
 }
 
 impl Keep {
-    fn wants(self, score: &Score) -> bool {
+    fn keeps(self, score: &Score) -> bool {
         match self {
             Keep::Correct => score.correct && score.well_formed,
             Keep::WellFormed => score.well_formed,
@@ -124,7 +124,7 @@ impl RolloutSelection {
                 tally.empty += 1;
                 continue;
             }
-            if !self.keep.wants(candidate.score) {
+            if !self.keep.keeps(candidate.score) {
                 tally.filtered += 1;
                 continue;
             }

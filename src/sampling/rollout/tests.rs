@@ -29,6 +29,7 @@ fn puzzles_of(dir: &Path, style: Style, grid: &str) {
         question: QuestionKind::Order,
         question_first: false,
         min_crop: 0.8,
+        augment: false,
         seed: 3,
         split: "0.6,0.2,0.2".parse().unwrap(),
         limit: None,

@@ -11,7 +11,7 @@ use crate::data::IMAGE_PLACEHOLDER;
 pub struct Slots<'a> {
     /// The question.
     pub question: &'a str,
-    /// What is told before it.
+    /// Text before it.
     pub hint: Option<&'a str>,
     /// Texts of the options, A first.
     pub options: &'a [String],

@@ -7,6 +7,7 @@
 mod advantage;
 mod base;
 mod dft;
+mod eaft;
 mod grpo;
 mod kl_penalty;
 mod nll;
@@ -14,6 +15,7 @@ mod nll;
 pub use advantage::{ADVANTAGE_EPS, advantages, mean_and_std};
 pub use base::{BatchTotals, MetricSums, Objective, ObjectiveInputs, ObjectiveOutput, RequiredInputs};
 pub use dft::Dft;
+pub use eaft::Eaft;
 pub use grpo::GrpoLoss;
 pub use kl_penalty::KlPenalty;
 pub use nll::Nll;
@@ -30,6 +32,7 @@ pub fn of_config(config: &TrainConfig) -> Box<dyn Objective> {
     let objective: Box<dyn Objective> = match sft.loss_type {
         SftLossType::Nll => Box::new(Nll { reduction }),
         SftLossType::Dft => Box::new(Dft { reduction }),
+        SftLossType::Eaft => Box::new(Eaft { reduction }),
     };
     match sft.kl_coef > 0.0 {
         true => Box::new(KlPenalty { objective, coef: sft.kl_coef, reduction }),

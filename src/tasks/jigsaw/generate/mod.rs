@@ -7,6 +7,7 @@
 //!   another seed draws other scenes.
 //! - Each photo is decoded once for all its puzzles; the pixels in memory are bounded.
 
+mod augment;
 mod font;
 mod photo;
 mod preview;

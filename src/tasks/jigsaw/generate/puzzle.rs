@@ -1,5 +1,6 @@
 //! Cuts a photo into its puzzles: crop, resize, shuffle, question, record.
 
+use super::augment::Augmentation;
 use super::photo::{ImageSource, MIN_SOURCE_TILE, Photo, check_size, largest_unit};
 use super::scenes;
 use super::settings::JigsawSettings;
@@ -10,6 +11,7 @@ use crate::rng::{self, Rng};
 use crate::tasks::generator::{Generator, SplitWriter};
 use crate::tasks::jigsaw::{self, Grid, PairPuzzle, Permutation, QuestionKind};
 use crate::tasks::response::with_image;
+use crate::tasks::split::SPLITS;
 use image::RgbImage;
 use rand::RngExt;
 use serde_json::json;
@@ -41,6 +43,7 @@ pub struct BuiltPuzzle {
     pub crop: [u32; 4],
     pub permutation: Permutation,
     pub pair: Option<PairPuzzle>,
+    pub augmentation: Option<Augmentation>,
     pub digest: Digest,
 }
 
@@ -69,7 +72,8 @@ impl Generator for PuzzleBuilder<'_> {
         }
         let mut made = Vec::with_capacity(slots.len());
         for &(slot, index) in slots {
-            let Some((puzzle, shuffled)) = self.puzzle(&image, photo, index) else {
+            let augment = self.settings.augment && split.split == SPLITS[0] && !photo.is_scene();
+            let Some((puzzle, shuffled)) = self.puzzle(&image, photo, index, augment) else {
                 return Ok(Err(Refusal::Plain));
             };
             let digest = split.write_image(&image_name(slot), &shuffled)?;
@@ -85,18 +89,25 @@ impl Generator for PuzzleBuilder<'_> {
 }
 
 impl PuzzleBuilder<'_> {
-    fn puzzle(&self, image: &RgbImage, photo: &Photo, index: u64) -> Option<(BuiltPuzzle, RgbImage)> {
+    fn puzzle(&self, image: &RgbImage, photo: &Photo, index: u64, augment: bool) -> Option<(BuiltPuzzle, RgbImage)> {
         let JigsawSettings { grid, tile, question, seed, min_crop, .. } = *self.settings;
-        let mut rng = rng::stream(seed, "puzzle", &key(&photo.hash, index));
+        let key = key(&photo.hash, index);
+        let mut rng = rng::stream(seed, "puzzle", &key);
+        let square = grid.rows() == grid.cols();
+        let augmentation = augment.then(|| Augmentation::random(square, &mut rng::stream(seed, "augment", &key)));
         let (crop, original) = (0..CROPS_TRIED).find_map(|_| {
             let crop = random_crop(image.dimensions(), grid, min_crop, &mut rng);
             let original = resize(image, crop, grid.cols() as u32 * tile, grid.rows() as u32 * tile);
+            let original = match augmentation {
+                Some(version) => version.apply(&original),
+                None => original,
+            };
             tiles_differ(&original, grid).then_some((crop, original))
         })?;
         let permutation = Permutation::random(grid.tiles(), &mut rng);
         let pair = (question == QuestionKind::Pair).then(|| PairPuzzle::random(grid, &permutation, &mut rng));
         let shuffled = jigsaw::shuffle(&original, grid, &permutation);
-        Some((BuiltPuzzle { index, crop, permutation, pair, digest: [0; 32] }, shuffled))
+        Some((BuiltPuzzle { index, crop, permutation, pair, augmentation, digest: [0; 32] }, shuffled))
     }
 }
 
@@ -109,6 +120,9 @@ fn record(settings: &JigsawSettings, split: &str, slot: usize, photo: &Photo, ma
     });
     if settings.mixed() {
         meta["category"] = json!(if photo.is_scene() { "scene" } else { "photo" });
+    }
+    if let Some(augmentation) = made.augmentation {
+        meta["augmentation"] = json!(augmentation);
     }
     let (text, answer) = match &made.pair {
         None => (jigsaw::order_question(grid, style), order),

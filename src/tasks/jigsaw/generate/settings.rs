@@ -47,6 +47,10 @@ pub struct JigsawSettings {
     pub question_first: bool,
     /// Smallest crop of a photo, as a share of the largest that fits the grid's aspect, each way.
     pub min_crop: f64,
+    /// Cut training puzzles from random versions of the photos: channels exchanged, mirrored, turned, inverted, other contrast. Validation,
+    /// test and scenes stay as they are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub augment: bool,
     /// Seed of everything random.
     pub seed: u64,
     /// Ratios of train, validation and test.
@@ -72,6 +76,7 @@ impl Default for JigsawSettings {
             question: QuestionKind::Order,
             question_first: false,
             min_crop: MIN_CROP,
+            augment: false,
             seed: 7,
             split: SplitRatios::default(),
             limit: None,
@@ -156,6 +161,11 @@ impl JigsawSettings {
             )));
         }
         if self.synthetic() {
+            if self.augment {
+                return Err(Error::input(
+                    "augment: changes photos only, and all puzzles are from scenes; leave it out",
+                ));
+            }
             if self.limit.is_some() {
                 return Err(Error::input(
                     "limit: synthetic scenes have no files to limit; each puzzle has a scene of its own",

@@ -55,10 +55,10 @@ fn messages_conversations_and_our_own_records_are_read() {
             {"role": "assistant", "content": "A cat."}], "images": ["images/a.png"]}),
         // LLaMA-Factory's ShareGPT, with a turn before the last and a system text beside them.
         json!({"conversations": [{"from": "human", "value": "<image>Who?"}, {"from": "gpt", "value": "A cat"},
-            {"from": "human", "value": "And <image>?"}, {"from": "gpt", "value": "<think>Hm.</think><answer>A dog</answer>"}],
+            {"from": "human", "value": "And <image>?"}, {"from": "gpt", "value": "<think>Hm.</think> A dog"}],
             "images": ["images/a.png", absolute.to_str().unwrap()], "system": "Look.", "tools": "[]", "videos": []}),
         // ms-swift: bytes or a path; a solution to score by.
-        json!({"messages": [{"role": "user", "content": "<image><image>Same?"}], "solution": "<answer>no</answer>",
+        json!({"messages": [{"role": "user", "content": "<image><image>Same? (<answer></answer>)"}], "solution": "<answer>no</answer>",
             "images": [{"bytes": STANDARD.encode(png(10)), "path": null}, {"bytes": null, "path": "images/b.png"}]}),
         // LLaVA's field for one image, as a data URL.
         json!({"id": 17, "conversations": [{"from": "human", "value": "<image>\nHow wide?"}, {"from": "gpt", "value": "11"}],
@@ -82,6 +82,7 @@ fn messages_conversations_and_our_own_records_are_read() {
         assert_eq!(said(&records[1])[0], ("system", "Look."));
         assert_eq!((records[1].prompt().len(), records[1].answer.as_str()), (4, "A dog"));
         assert_eq!((records[2].response(), records[2].answer.as_str()), (None, "no"));
+        assert_eq!((&records[2].meta["style"], records[1].meta.get("style")), (&json!("direct"), None));
         assert_eq!((records[3].answer.as_str(), records[3].source.as_str()), ("11", "line 4/image 1"));
         assert_eq!((records[4].task.as_str(), records[4].answer.as_str(), records[4].seed), ("choice", "B", 4));
         assert_eq!(records[4].meta["style"], "direct");

@@ -1,5 +1,9 @@
 //! The error every fallible function of the library returns, and the exit code it stands for.
 
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
 /// What went wrong. The message names what, where (file, line, id, field) and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -9,6 +13,9 @@ pub enum Error {
     /// The run itself failed: exit code 1.
     #[error("{0}")]
     Failed(String),
+    /// The work is done, and its result breaks a rule of the user's (`--fail-if`): exit code 3.
+    #[error("{0}")]
+    Rejected(String),
 }
 
 /// Result of the library's functions.
@@ -30,6 +37,7 @@ impl Error {
         match self {
             Error::Input(_) => 2,
             Error::Failed(_) => 1,
+            Error::Rejected(_) => 3,
         }
     }
 
@@ -38,12 +46,56 @@ impl Error {
         match self {
             Error::Input(m) => Error::Input(format!("{what}: {m}")),
             Error::Failed(m) => Error::Failed(format!("{what}: {m}")),
+            Error::Rejected(m) => Error::Rejected(format!("{what}: {m}")),
         }
     }
+}
+
+thread_local! {
+    /// This thread is inside [`catch_panic`].
+    static CATCHING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Run code of a library on data that it may panic on; the panic's message is the error, and is not printed.
+///
+/// # Errors
+/// The message of a panic, in one line.
+pub fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !CATCHING.get() {
+                usual(info);
+            }
+        }));
+    });
+    let before = CATCHING.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    CATCHING.set(before);
+    result.map_err(|panic| {
+        let said = panic.downcast_ref::<&str>().map(|text| text.to_string());
+        let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        said.split_whitespace().collect::<Vec<_>>().join(" ")
+    })
 }
 
 impl From<candle_core::Error> for Error {
     fn from(e: candle_core::Error) -> Self {
         Error::Failed(format!("tensor operation: {e}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_with_its_message() {
+        assert_eq!(catch_panic(|| 3), Ok(3));
+        let row = vec![1, 2];
+        assert_eq!(catch_panic(|| assert!(row.is_empty(), "two\n  {}", "lines")), Err("two lines".into()));
+        let inner = catch_panic(|| catch_panic(|| panic!("inner")).unwrap_err());
+        assert_eq!(inner, Ok("inner".into()));
     }
 }

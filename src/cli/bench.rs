@@ -1,7 +1,7 @@
 //! `jigsaw eval` on several benchmarks.
 
 use super::eval_table::{benchmark_table, usage_line};
-use super::output::{print, status};
+use super::output::{note, print, status};
 use super::progress::EvalProgress;
 use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, PreparedBenchmark, RESULTS_CSV, RESULTS_JSON};
 use crate::eval::{EvalResult, PREDICTIONS};
@@ -49,7 +49,7 @@ pub(super) fn evaluate_server(
     tell_of_predictions(&prepared);
     let mut bars = EvalProgress::default();
     let key = chat_api::api_key_from_env();
-    let results = bench::run_server(&prepared, endpoint, key, out, fresh, &mut |name, p| bars.update(name, p));
+    let results = bench::run_server(&prepared, endpoint, key, &note, out, fresh, &mut |name, p| bars.update(name, p));
     bars.clear();
     let (results, usage) = results?;
     print(&format!("{}\n{}", endpoint.name(), outcome(&prepared, &results, Some(usage), out)))

@@ -2,23 +2,19 @@
 
 use super::device::DeviceArgs;
 use super::eval_table::{dataset_table, usage_line};
-use super::output::print;
+use super::output::{note, print};
 use super::progress::bar;
 use super::{bench, forgetting, hub};
 use crate::eval::bench::{BenchmarkSettings, BenchmarkSpec};
 use crate::eval::{EvalRequest, ServerEvalRequest, evaluate_checkpoint, evaluate_server};
-use crate::forgetting::{CompareRequest, NEW_TASK, PROMPTS};
+use crate::forgetting::{CompareRequest, GateRule, NEW_TASK, PROMPTS};
 use crate::io::files;
 use crate::model::SamplingParams;
-use crate::sampling::chat_api::{self, Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT};
+use crate::sampling::chat_api::{self, Endpoint, INITIAL_BACKOFF, Note, REQUEST_TIMEOUT};
 use crate::sampling::{BATCH_SIZE, SamplePlan, SampleProgress, sampling_flags};
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
 use crate::{Error, Result};
 use std::path::PathBuf;
-use std::time::Duration;
-
-/// Most seconds to wait for a response.
-const LONGEST_TIMEOUT: u64 = 86_400;
 
 /// Evaluate a model on a dataset, or on benchmarks; with --baseline, what its fine-tuning cost.
 ///
@@ -77,6 +73,10 @@ pub struct EvalArgs {
     /// 64]
     #[arg(long, value_name = "N", requires = "base")]
     kl_prompts: Option<usize>,
+    /// With --baseline: end with exit code 3 if a loss beyond this is shown, such as 'mean < -1' or 'pope < -2' (in points; a mean, a family or a
+    /// benchmark). May be repeated; the verdicts are printed, and written to OUT/gate.md
+    #[arg(long, value_name = "RULE")]
+    fail_if: Vec<String>,
     /// Dataset directory, or FILE.jsonl or FILE.json from another tool (docs/other-tools.md). With --baseline, the task that the models were trained for
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "rescore")]
     data: Option<PathBuf>,
@@ -143,7 +143,7 @@ Examples:
 #[derive(Debug)]
 enum Work {
     Dataset(EvalRequest),
-    Comparison(CompareRequest),
+    Comparison(CompareRequest, Vec<GateRule>),
     Benchmarks {
         specs: Vec<BenchmarkSpec>,
         settings: BenchmarkSettings,
@@ -177,7 +177,7 @@ impl EvalArgs {
         self.baseline = self.baseline.as_deref().map(hub::model).transpose()?;
         match self.work()? {
             Work::Rescore(out) => bench::rescore(&out),
-            Work::Comparison(request) => forgetting::compare(&request, &device),
+            Work::Comparison(request, rules) => forgetting::compare(&request, &rules, &device),
             Work::Benchmarks { specs, settings, model, out, fresh } => {
                 bench::evaluate(&specs, &settings, &model, &device, &out, fresh)
             }
@@ -185,12 +185,12 @@ impl EvalArgs {
                 bench::evaluate_server(&specs, &settings, &endpoint, &out, fresh)
             }
             Work::Dataset(request) => {
-                let result = with_bar(|progress| evaluate_checkpoint(&request, &device, progress))?;
+                let result = with_bar(|_, progress| evaluate_checkpoint(&request, &device, progress))?;
                 print(&format!("{}{}\n", dataset_table(&result), request.out.join("result.json").display()))
             }
             Work::ServerDataset(request) => {
                 let key = chat_api::api_key_from_env();
-                let (result, usage) = with_bar(|progress| evaluate_server(&request, key, progress))?;
+                let (result, usage) = with_bar(|note, progress| evaluate_server(&request, key, note, progress))?;
                 let file = request.out.join("result.json");
                 print(&format!("{}{}{}\n", dataset_table(&result), usage_line(usage), file.display()))
             }
@@ -202,15 +202,11 @@ impl EvalArgs {
         if self.rescore {
             return Ok(Work::Rescore(self.out));
         }
-        for (flag, value) in [("--concurrency", self.concurrency), ("--timeout", self.timeout as usize)] {
-            if value == 0 {
-                return bad(flag, "0: must be at least 1");
-            }
+        if self.concurrency == 0 {
+            return bad("--concurrency", "0: must be at least 1");
         }
         sampling_flags::check_requests(self.concurrency)?;
-        if self.timeout > LONGEST_TIMEOUT {
-            return bad("--timeout", &format!("{}: must be at most {LONGEST_TIMEOUT} seconds, a day", self.timeout));
-        }
+        let timeout = sampling_flags::check_timeout(self.timeout)?;
         let plan = SamplePlan { limit: self.limit, num_generations: self.num_generations, batch_size: self.batch_size };
         let sampling = SamplingParams {
             max_new_tokens: self.max_new_tokens.unwrap_or(DEFAULT_NEW_TOKENS),
@@ -239,7 +235,7 @@ impl EvalArgs {
                 );
             }
             let task = |path| BenchmarkSpec { name: NEW_TASK.into(), path, kind: None, split };
-            return Ok(Work::Comparison(CompareRequest {
+            let request = CompareRequest {
                 base: self.baseline,
                 base_results: self.baseline_results,
                 tuned: self.model,
@@ -249,7 +245,12 @@ impl EvalArgs {
                 prompts: self.kl_prompts.unwrap_or(PROMPTS),
                 out,
                 fresh,
-            }));
+            };
+            let rules = self.fail_if.iter().map(|rule| GateRule::parse(rule)).collect::<Result<Vec<_>>>()?;
+            return Ok(Work::Comparison(request, rules));
+        }
+        if !self.fail_if.is_empty() {
+            return bad("--fail-if", "judges a comparison with a base model; give --baseline, too");
         }
         let mut models = self.model.into_iter();
         let (Some(model), None) = (models.next(), models.next()) else {
@@ -270,7 +271,7 @@ impl EvalArgs {
                     per_minute: self.per_minute,
                     retries: self.retries,
                     backoff: INITIAL_BACKOFF,
-                    timeout: Duration::from_secs(self.timeout),
+                    timeout,
                 };
                 endpoint.check("--api")?;
                 Some(endpoint)
@@ -302,9 +303,9 @@ impl EvalArgs {
 }
 
 /// Work with a bar for its progress.
-fn with_bar<T>(work: impl FnOnce(&mut dyn FnMut(SampleProgress)) -> Result<T>) -> Result<T> {
+fn with_bar<T>(work: impl FnOnce(Note<'_>, &mut dyn FnMut(SampleProgress)) -> Result<T>) -> Result<T> {
     let bar = bar(0, "{pos}/{len} examples, {msg}, {eta} left");
-    let result = work(&mut |p| {
+    let result = work(&|text| bar.suspend(|| note(text)), &mut |p| {
         bar.set_length(p.total as u64);
         bar.set_position(p.done as u64);
         bar.set_message(format!("{:.1} % right", 100.0 * p.correct as f64 / p.responses.max(1) as f64));
@@ -317,6 +318,7 @@ fn with_bar<T>(work: impl FnOnce(&mut dyn FnMut(SampleProgress)) -> Result<T>) -
 mod tests {
     use super::*;
     use clap::Parser;
+    use std::time::Duration;
 
     #[derive(clap::Parser)]
     struct Parsed {
@@ -431,7 +433,7 @@ mod tests {
     fn with_a_base_the_dataset_is_the_new_task_and_models_may_be_several() {
         let flags = ["--model", "a", "b", "--baseline", "base", "--data", "d", "--bench", "pope=p.tsv", "--out", "o"];
         match parse(&flags).unwrap().work().unwrap() {
-            Work::Comparison(request) => {
+            Work::Comparison(request, _) => {
                 assert_eq!(request.tuned, [PathBuf::from("a"), PathBuf::from("b")]);
                 assert_eq!(request.new_task.unwrap().path, PathBuf::from("d"));
                 assert_eq!((request.benchmarks.len(), request.prompts), (1, 64));
@@ -441,7 +443,7 @@ mod tests {
         let flags =
             ["--model", "a", "--baseline-results", "r", "--kl-prompts", "0", "--bench", "pope=p.tsv", "--out", "o"];
         match parse(&flags).unwrap().work().unwrap() {
-            Work::Comparison(request) => {
+            Work::Comparison(request, _) => {
                 assert_eq!((request.base, request.prompts, request.new_task), (None, 0, None));
                 assert_eq!(request.base_results, Some(PathBuf::from("r")));
             }

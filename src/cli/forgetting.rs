@@ -2,22 +2,39 @@
 
 use super::output::{print, status};
 use super::progress::{EvalProgress, NamedProgress, bar};
-use crate::Result;
 use crate::forgetting::{
-    CompareObserver, CompareRequest, FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, ForgettingResult, aggregates,
-    divergences, run, summary, table,
+    CompareObserver, CompareRequest, FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, ForgettingResult, GATE_MD,
+    GateRule, Verdict, aggregates, divergences, gate_table, judge, run, summary, table,
 };
+use crate::io::files;
 use crate::sampling::SampleProgress;
+use crate::{Error, Result};
 use candle_core::Device;
 
 /// Evaluate, compare, print the tables.
-pub(super) fn compare(request: &CompareRequest, device: &Device) -> Result<()> {
+pub(super) fn compare(request: &CompareRequest, rules: &[GateRule], device: &Device) -> Result<()> {
     let mut lines = CompareProgress::default();
     let found = run(request, device, &mut lines);
     lines.clear();
     let files = [FORGETTING_JSON, FORGETTING_CSV, FORGETTING_MD];
     let files = files.map(|name| format!("{}\n", request.out.join(name).display())).concat();
-    print(&format!("{}{files}", describe(&found?)))
+    let found = found?;
+    print(&format!("{}{files}", describe(&found)))?;
+    if rules.is_empty() {
+        return Ok(());
+    }
+    let judgements = judge(&found, rules)?;
+    let table = gate_table(&judgements);
+    let path = request.out.join(GATE_MD);
+    files::write_atomic(&path, table.as_bytes())?;
+    print(&format!("\n{table}{}\n", path.display()))?;
+    match judgements.iter().filter(|judgement| judgement.verdict == Verdict::Lost).count() {
+        0 => Ok(()),
+        lost => Err(Error::Rejected(format!(
+            "{lost} of {} rules of --fail-if broken: the loss is beyond the limit with its whole 95 % interval",
+            judgements.len()
+        ))),
+    }
 }
 
 /// The tables of every model, for a person.

@@ -1,6 +1,6 @@
 //! Models given by path or by their name on the Hub, for every command that takes one.
 
-use super::output::status;
+use super::output::{self, status};
 use super::progress::NamedProgress;
 use crate::hub::{self, HubConfig, OfflineReason};
 use crate::io::files;
@@ -26,7 +26,7 @@ pub(super) fn directory(model: &Path) -> Result<PathBuf> {
 pub(super) fn model(model: &Path) -> Result<PathBuf> {
     let dir = directory(model)?;
     if let Some(note) = model::check(&dir)? {
-        status(&format!("note: {note}"));
+        output::note(&note);
     }
     Ok(dir)
 }
@@ -65,7 +65,7 @@ struct DownloadProgress {
 impl hub::DownloadProgress for DownloadProgress {
     fn note(&mut self, text: &str) {
         self.current.clear();
-        status(&format!("note: {text}"));
+        output::note(text);
     }
 
     fn file(&mut self, name: &str, done: u64, total: u64) {

@@ -49,6 +49,7 @@ The same in one command:
   jigsaw study --config configs/study-quick.toml
 
 Exit codes: 0 done, 1 the work failed, 2 the command line, configuration or an input is not usable;
+3 a loss is beyond a limit of eval --fail-if;
 130 and 143: stopped by SIGINT or SIGTERM (train and study save first; the same command resumes).";
 
 #[derive(clap::Subcommand)]
@@ -117,7 +118,12 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => {
             // Help goes to stdout with code 0, a usage error to stderr with code 2; a closed pipe is nobody's error.
-            let _ = e.print();
+            if e.use_stderr() && std::env::args().any(|argument| output::is_altered(&argument)) {
+                // clap would print the argument as it is.
+                output::status(&e.render().to_string());
+            } else {
+                let _ = e.print();
+            }
             return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
         }
     };

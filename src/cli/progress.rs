@@ -1,5 +1,6 @@
 //! Progress bars on stderr. indicatif hides them when stderr is not a terminal.
 
+use crate::io::text::visible;
 use crate::sampling::SampleProgress;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -23,7 +24,7 @@ impl NamedProgress {
             self.clear();
         }
         let (_, bar) = self.0.get_or_insert_with(|| {
-            let bar = new().with_prefix(name.to_string()).with_position(done);
+            let bar = new().with_prefix(visible(name).replace('\n', " ")).with_position(done);
             // An earlier run's work must not count towards this one's estimate.
             bar.reset_eta();
             (name.to_string(), bar)

@@ -2,11 +2,12 @@
 
 use super::device::DeviceArgs;
 use super::hub;
-use super::output::{print, status};
+use super::output::{note, print, status};
 use super::progress::bar;
 use crate::Result;
 use crate::io::files;
 use crate::sampling::SampleProgress;
+use crate::sampling::chat_api::REQUEST_TIMEOUT;
 use crate::sampling::rollout::{FinalAnswer, Keep, RolloutOptions, RolloutReport, RolloutRequest, TRAIN, rollout};
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -42,6 +43,9 @@ pub struct RolloutArgs {
     /// Retries of a request that failed for a temporary reason; the pause doubles each time
     #[arg(long, value_name = "N", default_value_t = 6, requires = "teacher_model")]
     retries: usize,
+    /// Seconds to wait for a response
+    #[arg(long, value_name = "SECONDS", default_value_t = REQUEST_TIMEOUT.as_secs(), requires = "teacher_model")]
+    timeout: u64,
     /// Dataset directory with the prompts, or FILE.jsonl or FILE.json from another tool (docs/other-tools.md)
     #[arg(long, value_name = "DIR|FILE")]
     data: PathBuf,
@@ -111,7 +115,7 @@ impl RolloutArgs {
         let request = self.request()?;
         let bar = bar(0, "{pos}/{len} prompts, {msg}, {eta} left");
         let mut lines = PlainProgress::new();
-        let report = rollout(&request, &device, |p| {
+        let report = rollout(&request, &device, &|text| bar.suspend(|| note(text)), |p| {
             if bar.length() == Some(0) {
                 bar.set_length(p.total as u64);
                 bar.set_position(p.done as u64);
@@ -133,6 +137,7 @@ impl RolloutArgs {
             concurrency: self.concurrency,
             per_minute: self.per_minute,
             retries: self.retries,
+            timeout: self.timeout,
             split: self.split,
             limit: self.limit,
             num_generations: self.num_generations,
@@ -255,7 +260,14 @@ mod tests {
         assert_eq!((r.teacher, r.plan.num_generations), (Teacher::Scripted, 1));
         let r =
             request("--teacher http://localhost:1/v1 --teacher-model n --temperature 0.7 --num-generations 2").unwrap();
-        assert!(matches!(r.teacher, Teacher::Endpoint(Endpoint { concurrency: 4, per_minute: None, .. })));
+        let endpoint = |r: RolloutRequest| match r.teacher {
+            Teacher::Endpoint(endpoint) => endpoint,
+            other => panic!("{other:?}"),
+        };
+        let Endpoint { concurrency, per_minute, timeout, .. } = endpoint(r);
+        assert_eq!((concurrency, per_minute, timeout), (4, None, REQUEST_TIMEOUT));
+        let r = request("--teacher http://localhost:1/v1 --teacher-model n --timeout 5").unwrap();
+        assert_eq!(endpoint(r).timeout, Duration::from_secs(5));
     }
 
     #[test]
@@ -270,6 +282,9 @@ mod tests {
             ("--model m --teacher-model n", "--teacher"),
             ("--teacher http://localhost:1/v1 --teacher-model n --per-minute 0", "--per-minute"),
             ("--teacher http://localhost:1/v1 --teacher-model n --per-minute 4294967296", "--per-minute"),
+            ("--teacher http://localhost:1/v1 --teacher-model n --timeout 0", "--timeout"),
+            ("--teacher http://localhost:1/v1 --teacher-model n --timeout 86401", "--timeout"),
+            ("--model m --timeout 5", "--timeout"),
             ("--teacher scripted --temperature 1", "--temperature"),
             ("--teacher scripted --answer gold", "--answer"),
             ("--model m --num-generations 0", "--num-generations"),

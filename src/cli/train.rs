@@ -6,6 +6,7 @@ use super::output::{print, status};
 use super::progress::bar;
 use crate::comm::Single;
 use crate::io::files;
+use crate::io::text::hide_keys;
 use crate::train::dry_run::dry_run;
 use crate::train::metrics::Metrics;
 use crate::train::run_dir::RunSummary;
@@ -98,7 +99,7 @@ impl TrainArgs {
             data,
             out: self.out.or_else(|| self.dry_run.then(PathBuf::new)).ok_or_else(|| missing("--out"))?,
             device,
-            command: std::env::args().collect(),
+            command: recorded_command(std::env::args()),
         };
         if self.dry_run {
             return print(&dry_run(&task, place)?.to_string()).map(|()| ExitCode::SUCCESS);
@@ -136,6 +137,23 @@ impl TrainArgs {
             }
         }
     }
+}
+
+/// The command line as it is recorded: without the keys in addresses, and without the metrics command, which often has a key in it and
+/// decides nothing about the run.
+fn recorded_command(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    const FLAG: &str = "--metrics-command";
+    const LEFT_OUT: &str = "(not recorded)";
+    let mut command: Vec<String> = Vec::new();
+    for argument in arguments {
+        let value = command.last().is_some_and(|last| last == FLAG);
+        command.push(match argument.strip_prefix(FLAG) {
+            _ if value => LEFT_OUT.to_string(),
+            Some(rest) if rest.starts_with('=') => format!("{FLAG}={LEFT_OUT}"),
+            _ => hide_keys(&argument).into_owned(),
+        });
+    }
+    command
 }
 
 fn describe(finished: &RunSummary) -> String {
@@ -254,5 +272,28 @@ impl TrainerCallback for TrainProgress {
 
     fn note(&mut self, text: &str) {
         self.line(&format!("note: {text}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_key_is_recorded_with_the_command() {
+        let recorded = |line: &[&str]| recorded_command(line.iter().map(|word| word.to_string()));
+        let given =
+            ["jigsaw", "train", "--metrics-command", "KEY=sk-1 log", "--metrics-command=KEY=sk-1 log", "--out", "o"];
+        let expected = [
+            "jigsaw",
+            "train",
+            "--metrics-command",
+            "(not recorded)",
+            "--metrics-command=(not recorded)",
+            "--out",
+            "o",
+        ];
+        assert_eq!(recorded(&given), expected);
+        assert_eq!(recorded(&["--model", "https://me:sk-1@host/m"]), ["--model", "https://***@host/m"]);
     }
 }

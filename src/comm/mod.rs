@@ -243,6 +243,7 @@ impl Failure {
     fn error(self) -> Error {
         match self.exit_code {
             2 => Error::Input(self.message),
+            3 => Error::Rejected(self.message),
             _ => Error::Failed(self.message),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::tasks::TERMS;
 use crate::train::settings::{LossType, Method, SftSettings, TrainConfig};
+use crate::train::stop::StopCriterion;
 use crate::{Error, Result};
 use toml::{Table, Value};
 
@@ -71,6 +72,13 @@ pub fn values(config: &TrainConfig) -> Result<()> {
     }
     need(t.steps != Some(0), "train.steps", 0, "at least 1")?;
     need(t.epochs.is_none_or(|e| e > 0.0 && e.is_finite()), "train.epochs", t.epochs.unwrap_or(0.0), "above 0")?;
+    if !t.stop_when.is_empty() {
+        StopCriterion::parse(&t.stop_when)?;
+        if config.eval.steps == 0 {
+            return Err(Error::input("train.stop_when needs evaluations, and eval.steps = 0; set eval.steps"));
+        }
+    }
+    need(t.stop_patience >= 1, "train.stop_patience", t.stop_patience, "at least 1")?;
     need(t.batch_size >= 1, "train.batch_size", t.batch_size, "at least 1")?;
     need(
         t.gradient_accumulation_steps >= 1,

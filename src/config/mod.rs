@@ -8,9 +8,9 @@ mod check_keys;
 mod check_values;
 mod layers;
 
-use crate::Result;
 use crate::io::files;
 use crate::train::settings::{Method, RolloutSettings, TrainConfig};
+use crate::{Error, Result};
 use std::path::Path;
 
 impl TrainConfig {
@@ -27,7 +27,9 @@ impl TrainConfig {
 
     /// As [`TrainConfig::resolve`], for a text with the name to use for it in messages.
     pub fn from_text(method: Option<Method>, text: Option<(&str, &str)>, sets: &[String]) -> Result<TrainConfig> {
-        TrainConfig::from_table(method, &layers::read(text, sets, &TrainConfig::every_key())?)
+        let written = layers::read(text, sets, &TrainConfig::every_key())?;
+        let place = text.map(|(name, _)| if sets.is_empty() { name.to_string() } else { format!("{name} and --set") });
+        TrainConfig::from_table(method, &written).map_err(|e| place.into_iter().fold(e, Error::context))
     }
 
     /// From settings already read, all of whose keys are known.

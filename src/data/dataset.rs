@@ -184,7 +184,11 @@ impl Dataset {
                 None => Cow::Owned(files::read(&path)?),
             };
             look(&bytes).map_err(|reason| {
-                Error::input(format!("{} (image of record `{}`): {reason}", path.display(), record.id))
+                let place = match self.embedded(name) {
+                    Some(_) => format!("{}: {name}", self.file.display()),
+                    None => path.display().to_string(),
+                };
+                Error::input(format!("{place} (image of record `{}`): {reason}", record.id))
             })
         };
         record.images.iter().map(one).collect()

@@ -8,7 +8,7 @@ use super::eval_dir::API_CACHE;
 use super::evaluate_checkpoint::split_of;
 use super::{EvalDir, EvalResult, evaluate_in, predict_in};
 use crate::model::SamplingParams;
-use crate::sampling::chat_api::{ChatClient, Endpoint, TokenUsage};
+use crate::sampling::chat_api::{ChatClient, Endpoint, Note, TokenUsage};
 use crate::sampling::{SamplePlan, SampleProgress, SamplingKey};
 use crate::tasks::benchmarks::{PredictionTable, Protocol};
 use crate::tasks::{self, Task};
@@ -37,7 +37,8 @@ pub struct ServerEvalRequest {
     pub fresh: bool,
 }
 
-/// Run an evaluation, or what is left of it; a finished one is only read. `key` is the API key, if the server needs one.
+/// Run an evaluation, or what is left of it; a finished one is only read. `key` is the API key, if the server needs one; `note` is told of long
+/// pauses.
 ///
 /// # Errors
 /// An input error for data that cannot be used, an `out` that holds something else, or a server that refuses; a failure if it does not
@@ -45,11 +46,12 @@ pub struct ServerEvalRequest {
 pub fn evaluate_server(
     request: &ServerEvalRequest,
     key: Option<String>,
+    note: Note<'_>,
     progress: impl FnMut(SampleProgress),
 ) -> Result<(EvalResult, TokenUsage)> {
     let ServerEvalRequest { endpoint, data, split, plan, sampling, out, fresh } = request;
     let task = tasks::load(data, split)?;
-    let server = Server { endpoint, key: &key };
+    let server = Server { endpoint, key: &key, note };
     let questions = Questions { task: task.as_ref(), predictions: None, plan, sampling };
     let directory = server.open(out, &questions, None, (data, split_of(data, split)), *fresh)?;
     let (result, usage) = server.evaluate(directory, &questions, progress)?;
@@ -71,6 +73,7 @@ pub(super) struct Questions<'a> {
 pub(super) struct Server<'a> {
     pub endpoint: &'a Endpoint,
     pub key: &'a Option<String>,
+    pub note: Note<'a>,
 }
 
 impl Server<'_> {
@@ -98,7 +101,8 @@ impl Server<'_> {
         progress: impl FnMut(SampleProgress),
     ) -> Result<(Option<EvalResult>, TokenUsage)> {
         let Questions { task, predictions, plan, sampling } = *questions;
-        let client = ChatClient::open(self.endpoint, self.key.clone(), &directory.path().join(API_CACHE))?;
+        let cache = directory.path().join(API_CACHE);
+        let client = ChatClient::open(self.endpoint, self.key.clone(), &cache)?.with_note(self.note);
         let plan = SamplePlan { batch_size: ROUNDS * self.endpoint.concurrency.max(1), ..plan.clone() };
         let result = match predictions {
             Some(table) => {

@@ -2,8 +2,8 @@
 
 use crate::sampling::ScoredResponse;
 use crate::stats::{
-    self, ClusterTotal, Estimate, Interval, ResampleUnit, clustered_difference, clustered_mean, clustered_unit_mean,
-    mcnemar, nan_if_null, paired_proportions, totals,
+    self, ClusterTotal, Interval, ResampleUnit, clustered_difference, clustered_mean, clustered_unit_mean, mcnemar,
+    nan_if_null, paired_proportions, totals,
 };
 use serde::{Deserialize, Serialize};
 
@@ -40,14 +40,14 @@ pub struct ModelScores {
 pub enum IntervalMethod {
     /// Independent 0/1 scores: Tango's score interval, McNemar's exact test.
     Mcnemar,
-    /// Independent graded scores: Student's t of the differences.
+    /// Independent graded scores: Student's t of the differences, with one unseen loss and gain.
     T,
-    /// Scores that share images or examples: t with the cluster-robust error.
+    /// Scores that share images or examples: t with the cluster-robust error, with one unseen loss and gain.
     ClusteredT,
     /// Base and tuned model have the same weights and scores: the change is zero by construction, not an estimate.
     Same,
-    /// Mean of several benchmarks: the interval by MOVER (Zou and Donner 2008), p by Welch and Satterthwaite; examples that benchmarks
-    /// share are clusters.
+    /// Mean of several benchmarks: t with the cluster-robust error, with one unseen loss and gain; examples that benchmarks share are
+    /// clusters.
     Mean,
 }
 
@@ -59,7 +59,7 @@ impl IntervalMethod {
             IntervalMethod::T => "paired t",
             IntervalMethod::ClusteredT => "cluster-robust t",
             IntervalMethod::Same => "same weights",
-            IntervalMethod::Mean => "mean of benchmarks (MOVER)",
+            IntervalMethod::Mean => "mean of benchmarks, cluster-robust t",
         }
     }
 }
@@ -76,7 +76,7 @@ pub struct Change {
     pub base: ModelScores,
     /// The tuned model.
     pub tuned: ModelScores,
-    /// Tuned minus base, with the paired 95 % interval.
+    /// Tuned minus base, with the paired 95 % interval, cut to what the base's score leaves possible.
     pub change: Interval,
     /// Two-sided p-value of no change.
     #[serde(deserialize_with = "nan_if_null")]
@@ -98,10 +98,6 @@ pub struct Change {
 pub struct ChangeStats {
     /// The change.
     pub change: Change,
-    /// Its mean, with standard error and degrees of freedom.
-    pub estimate: Estimate,
-    /// The same of the lenient change.
-    pub lenient: Estimate,
     /// The clusters, as the bootstrap draws them.
     pub units: Vec<ResampleUnit>,
     /// Sum and number of the differences of each cluster.
@@ -125,8 +121,8 @@ pub fn measure(pairs: &[&(ScoredResponse, ScoredResponse)], groups: &[usize], sa
     let (base, tuned) = scores(|o| o.score.value);
     let (base_lenient, tuned_lenient) = scores(|o| o.score.lenient);
     let certain = same_model && base == tuned && base_lenient == tuned_lenient;
-    let (estimate, method) = difference(&base, &tuned, &clusters, independent, certain);
-    let (lenient, _) = difference(&base_lenient, &tuned_lenient, &clusters, independent, certain);
+    let (interval, p, method) = difference(&base, &tuned, &clusters, independent, certain);
+    let (lenient_change, ..) = difference(&base_lenient, &tuned_lenient, &clusters, independent, certain);
     let units = units(&base, &tuned, &clusters);
     let side = |values: &[f64], lenient: &[f64], of: fn(&(ScoredResponse, ScoredResponse)) -> &ScoredResponse| {
         let share = |holds: fn(&ScoredResponse) -> bool| {
@@ -144,22 +140,22 @@ pub fn measure(pairs: &[&(ScoredResponse, ScoredResponse)], groups: &[usize], sa
     };
     let between = |base: &[f64], tuned: &[f64]| totals(base.iter().zip(tuned).map(|(a, b)| b - a), &clusters);
     let (differences, lenient_differences) = (between(&base, &tuned), between(&base_lenient, &tuned_lenient));
-    let retention = retention(std::slice::from_ref(&units), mean_of(&units), estimate.mean);
+    let retention = retention(std::slice::from_ref(&units), mean_of(&units), interval);
     let change = Change {
         n: pairs.len(),
         clusters: (!independent).then_some(count),
         base: side(&base, &base_lenient, |pair| &pair.0),
         tuned: side(&tuned, &tuned_lenient, |pair| &pair.1),
-        change: estimate.mean,
-        p: estimate.p,
+        change: interval,
+        p,
         method,
         gained: base.iter().zip(&tuned).filter(|(a, b)| b > a).count(),
         lost: base.iter().zip(&tuned).filter(|(a, b)| b < a).count(),
         retention,
-        lenient_change: lenient.mean,
+        lenient_change,
     };
     let shares = Vec::new();
-    ChangeStats { change, estimate, lenient, units, differences, lenient_differences, clusters, shares }
+    ChangeStats { change, units, differences, lenient_differences, clusters, shares }
 }
 
 /// Groups renumbered from 0 in order of appearance.
@@ -178,27 +174,34 @@ fn binary(values: &[f64]) -> bool {
     values.iter().all(|&v| v == 0.0 || v == 1.0)
 }
 
-/// Mean of `tuned - base` with interval and test.
+/// Mean of `tuned - base` with interval and p-value.
 fn difference(
     base: &[f64],
     tuned: &[f64],
     clusters: &[usize],
     independent: bool,
     certain: bool,
-) -> (Estimate, IntervalMethod) {
+) -> (Interval, f64, IntervalMethod) {
     if certain {
-        let zero = Interval { value: 0.0, low: 0.0, high: 0.0 };
-        return (Estimate { mean: zero, error: 0.0, degrees: f64::INFINITY, p: 1.0 }, IntervalMethod::Same);
+        return (Interval { value: 0.0, low: 0.0, high: 0.0 }, 1.0, IntervalMethod::Same);
     }
+    let before = base.iter().sum::<f64>() / base.len() as f64;
     let differences = || base.iter().zip(tuned).map(|(a, b)| b - a);
-    let by_spread = clustered_difference(&totals(differences(), clusters));
     if !(independent && binary(base) && binary(tuned)) {
-        return (by_spread, if independent { IntervalMethod::T } else { IntervalMethod::ClusteredT });
+        let by_spread = clustered_difference(&totals(differences(), clusters));
+        let method = if independent { IntervalMethod::T } else { IntervalMethod::ClusteredT };
+        return (possible_change(by_spread.mean, before), by_spread.p, method);
     }
     let gained = differences().filter(|d| *d > 0.0).count();
     let lost = differences().filter(|d| *d < 0.0).count();
     let mean = paired_proportions(base.len() as f64, gained as f64, lost as f64);
-    (Estimate { mean, p: mcnemar(gained, lost), ..by_spread }, IntervalMethod::Mcnemar)
+    (possible_change(mean, before), mcnemar(gained, lost), IntervalMethod::Mcnemar)
+}
+
+/// A change with its interval cut to what is possible where the base's mean score is `base`: no more can be lost than was right, and no more
+/// gained than was wrong.
+pub fn possible_change(change: Interval, base: f64) -> Interval {
+    change.clip(-base, 1.0 - base)
 }
 
 /// One model's mean score.
@@ -215,7 +218,8 @@ fn units(base: &[f64], tuned: &[f64], clusters: &[usize]) -> Vec<ResampleUnit> {
 }
 
 /// Share retained: mean over benchmarks of the tuned model's scores / that of the base's. `base` is the latter, `change` the difference of the
-/// two. A stratum is a benchmark, or several benchmarks that share examples, with the sum of their means.
+/// two. A stratum is a benchmark, or several benchmarks that share examples, with the sum of their means. The interval is cut to what is
+/// possible, from 0 to 1 / `base`.
 pub fn retention(strata: &[Vec<ResampleUnit>], base: f64, change: Interval) -> Interval {
     let ratio = |means: stats::Means<'_>| {
         let (base, tuned) = means.iter().fold((0.0, 0.0), |(a, b), (first, second)| (a + first, b + second));
@@ -228,10 +232,10 @@ pub fn retention(strata: &[Vec<ResampleUnit>], base: f64, change: Interval) -> I
     if found.low == found.high {
         // All resamples are equal if all pairs are (nothing changed, everything lost). New pairs need not be: use the interval of the change.
         let ratio = |end: f64| found.value + (end - change.value) / base;
-        return Interval { low: ratio(change.low).max(0.0), high: ratio(change.high), ..found };
+        return Interval { low: ratio(change.low), high: ratio(change.high), ..found }.clip(0.0, 1.0 / base);
     }
     if found.low.is_finite() && found.high.is_finite() {
-        return found;
+        return found.clip(0.0, 1.0 / base);
     }
     // The base is right too rarely to bound the ratio.
     Interval { low: f64::NAN, high: f64::NAN, ..found }

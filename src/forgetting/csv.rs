@@ -164,8 +164,14 @@ fn of_group(group: &GroupMean, scope: &'static str, rows: &mut Vec<CsvRow>) {
         CsvRow { family: group.name.clone(), n, base, tuned, change, ..CsvRow::empty(scope, measure) }
     };
     let bare = |measure: &str, change| CsvRow { change, ..plain(measure, (f64::NAN, f64::NAN)) };
+    let changed = Interval { value: group.better as f64 - group.worse as f64, ..Interval::UNKNOWN };
     rows.extend([
         CsvRow { change: group.change, p: group.p, ..plain("score", (group.base, group.tuned)) },
+        CsvRow {
+            n: Some(group.better + group.worse),
+            p: group.p_sign,
+            ..bare("questions better minus worse", changed)
+        },
         bare("lenient score", group.lenient_change),
         bare("retained", group.retention),
         plain("unparsed", group.unparsed),

@@ -82,3 +82,8 @@ pub fn paired_scores(n: usize, right: usize, lost: usize, gained: usize) -> Vec<
     let after = |i: usize| f64::from(u8::from(i >= lost && i < right || i >= right && i < right + gained));
     (0..n).map(|i| (before(i), after(i))).collect()
 }
+
+/// Equal but for rounding.
+pub fn near(got: f64, expected: f64) {
+    assert!((got - expected).abs() < 1e-9, "{got} is not {expected}");
+}

@@ -1,8 +1,8 @@
 //! The mean over several benchmarks: a family, or all of them. Each benchmark counts once, however many examples it has.
 
-use super::change::{ChangeStats, IntervalMethod, retention};
+use super::change::{ChangeStats, IntervalMethod, possible_change, retention};
 use super::overlap::overlap_groups;
-use crate::stats::{Interval, mean_is_zero, mean_of_intervals, nan_if_null};
+use crate::stats::{Interval, Stratum, changed_clusters, mcnemar, mean_of_strata, nan_if_null};
 use serde::{Deserialize, Serialize};
 
 /// Mean change over benchmarks. Its interval is for new examples of these benchmarks, not for other benchmarks. An example that several
@@ -21,13 +21,20 @@ pub struct GroupMean {
     /// Mean of the tuned model's scores.
     #[serde(deserialize_with = "nan_if_null")]
     pub tuned: f64,
-    /// Mean of the changes.
+    /// Mean of the changes, its interval cut to what the base's score leaves possible.
     pub change: Interval,
     /// Two-sided p-value of a mean change of 0.
     #[serde(deserialize_with = "nan_if_null")]
     pub p: f64,
     /// How the interval and p are computed.
     pub method: IntervalMethod,
+    /// Questions whose score fell. A question in both styles counts once, and so do all questions about one image.
+    pub worse: usize,
+    /// Questions whose score rose.
+    pub better: usize,
+    /// Two-sided p-value of as many falling as rising: the exact sign test over the questions that changed.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub p_sign: f64,
     /// Share retained: mean score of the tuned model / that of the base.
     pub retention: Interval,
     /// Mean of the lenient changes.
@@ -45,20 +52,31 @@ impl GroupMean {
     pub(super) fn of(name: &str, members: &[(&str, &ChangeStats)]) -> Option<GroupMean> {
         let all: Vec<&ChangeStats> = members.iter().map(|(_, m)| *m).collect();
         let m = all.len() as f64;
-        let first = all.first()?;
+        if all.is_empty() {
+            return None;
+        }
         let mean = |of: fn(&ChangeStats) -> f64| all.iter().map(|x| of(x)).sum::<f64>() / m;
-        let overlap_groups = overlap_groups(&all);
-        let estimates: Vec<_> = overlap_groups.iter().map(|overlap_group| overlap_group.estimate).collect();
-        let lenient: Vec<Interval> = overlap_groups.iter().map(|overlap_group| overlap_group.lenient).collect();
-        // A overlap_group is the sum of its benchmarks.
-        let of_blocks = |sums: &[Interval]| {
-            let (mean, scale) = (mean_of_intervals(sums), sums.len() as f64 / m);
-            Interval { value: scale * mean.value, low: scale * mean.low, high: scale * mean.high }
+        let lenient_base = mean(|x| x.change.base.lenient.value);
+        let base = mean(|x| x.change.base.value.value);
+        let (mut strict, mut lenient, mut units) = (Vec::new(), Vec::new(), Vec::new());
+        for group in overlap_groups(&all) {
+            strict.push(group.strict);
+            lenient.push(group.lenient);
+            units.push(group.units);
+        }
+        let (worse, better) = changed_clusters(&strict);
+        // One benchmark has the intervals of its own.
+        let (change, p, method, lenient_change, retention) = match all.as_slice() {
+            [one] => {
+                let own = &one.change;
+                (own.change, own.p, own.method, own.lenient_change, own.retention)
+            }
+            _ => {
+                let ((change, p), (lenient_change, _)) =
+                    (mean_change(&strict, base), mean_change(&lenient, lenient_base));
+                (change, p, IntervalMethod::Mean, lenient_change, retention(&units, base, change))
+            }
         };
-        let change = of_blocks(&estimates.iter().map(|e| e.mean).collect::<Vec<_>>());
-        let (base, units) =
-            (mean(|x| x.change.base.value.value), overlap_groups.into_iter().map(|overlap_group| overlap_group.units));
-        let single = all.len() == 1;
         Some(GroupMean {
             name: name.to_string(),
             benchmarks: members.iter().map(|(name, _)| name.to_string()).collect(),
@@ -66,17 +84,22 @@ impl GroupMean {
             base,
             tuned: mean(|x| x.change.tuned.value.value),
             change,
-            p: if single { first.change.p } else { mean_is_zero(&estimates) },
-            method: if single { first.change.method } else { IntervalMethod::Mean },
-            retention: if single {
-                first.change.retention
-            } else {
-                retention(&units.collect::<Vec<_>>(), base, change)
-            },
-            lenient_change: of_blocks(&lenient),
+            p,
+            method,
+            worse,
+            better,
+            p_sign: mcnemar(better, worse),
+            retention,
+            lenient_change,
             unparsed: (mean(|x| x.change.base.unparsed), mean(|x| x.change.tuned.unparsed)),
             malformed: (mean(|x| x.change.base.malformed), mean(|x| x.change.tuned.malformed)),
             tokens: (mean(|x| x.change.base.tokens), mean(|x| x.change.tuned.tokens)),
         })
     }
+}
+
+/// The mean change with its p-value; `base` is the mean of the base's scores.
+pub(super) fn mean_change(strata: &[Stratum], base: f64) -> (Interval, f64) {
+    let estimate = mean_of_strata(strata);
+    (possible_change(estimate.mean, base), estimate.p)
 }

@@ -8,6 +8,7 @@ mod compare;
 mod csv;
 mod divergence_log;
 mod family;
+mod gate;
 mod group_mean;
 mod overlap;
 mod pairing;
@@ -18,17 +19,22 @@ mod write;
 pub use change::{Change, IntervalMethod, ModelScores};
 pub use compare::{CompareObserver, CompareRequest, PROMPTS, run};
 pub use csv::{CSV_HEADER, CsvRow, rows};
+pub use gate::{GATE_MD, GateRule, Judgement, Verdict, judge, markdown as gate_table};
 pub use group_mean::GroupMean;
 pub use pairing::{ExampleLabel, FinishedEval, PairedOutcomes, comparable, pair};
 pub use result::{
-    ALL, AggregateChange, BenchmarkChange, BenchmarkTitle, CategoryChange, ForgettingResult, MeasuredBenchmark,
-    ModelRef, NEW_TASK, NamedInterval, RunRef, TunedResult,
+    ALL, AggregateChange, BenchmarkChange, BenchmarkTitle, CategoryChange, FORMAT_VERSION, ForgettingResult,
+    MeasuredBenchmark, ModelRef, NEW_TASK, NamedInterval, RunRef, TunedResult,
 };
 pub use table::{aggregates, divergences, summary, table};
 pub use write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
 pub(crate) use write::{NOTES, brief, brief_data, of_model};
 
 #[cfg(test)]
+mod coverage;
+#[cfg(test)]
 pub(crate) mod fixtures;
+#[cfg(test)]
+mod mean_tests;
 #[cfg(test)]
 mod tests;

@@ -1,17 +1,17 @@
 //! Examples that several benchmarks share (the same question in two styles, questions about one image). Their scores are not independent,
 //! so a mean over such benchmarks treats a shared example as one observation.
 
-use super::change::ChangeStats;
-use crate::stats::{ClusterTotal, Estimate, Interval, ResampleUnit};
+use super::change::{ChangeStats, IntervalMethod};
+use crate::stats::{ClusterTotal, Contribution, ResampleUnit, Stratum};
 use std::collections::{HashMap, HashSet};
 
 /// Benchmarks that share examples, directly or through others, combined. A benchmark that shares none is alone in its group.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct OverlapGroup {
-    /// Sum of the changes.
-    pub estimate: Estimate,
-    /// Sum of the lenient changes.
-    pub lenient: Interval,
+    /// What its clusters contribute to the mean change over all benchmarks.
+    pub strict: Stratum,
+    /// The same of the lenient change.
+    pub lenient: Stratum,
     /// The clusters, as the bootstrap draws them; the means over them are the sums of the benchmarks' mean scores.
     pub units: Vec<ResampleUnit>,
 }
@@ -38,11 +38,13 @@ pub(super) fn overlap_groups(members: &[&ChangeStats]) -> Vec<OverlapGroup> {
     }
     let roots: Vec<usize> = (0..members.len()).map(|i| together.find(i)).collect();
     let firsts = (0..members.len()).filter(|&i| !roots[..i].contains(&roots[i]));
+    let weight = 1.0 / members.len() as f64;
     let mut overlap_group = |first: usize| {
         let own: Vec<usize> = (first..members.len()).filter(|&i| roots[i] == roots[first]).collect();
         if own.len() == 1 {
-            let ChangeStats { estimate, lenient, units, .. } = members[first];
-            return OverlapGroup { estimate: *estimate, lenient: lenient.mean, units: units.clone() };
+            let ChangeStats { differences, lenient_differences, units, .. } = members[first];
+            let of = |totals| stratum(members[first], totals, weight);
+            return OverlapGroup { strict: of(differences), lenient: of(lenient_differences), units: units.clone() };
         }
         // The joint cluster of each cluster of each of these benchmarks, numbered from 0.
         let mut numbers: HashMap<usize, usize> = HashMap::new();
@@ -53,7 +55,7 @@ pub(super) fn overlap_groups(members: &[&ChangeStats]) -> Vec<OverlapGroup> {
         let clusters: Vec<Vec<usize>> =
             own.iter().map(|&i| (0..members[i].units.len()).map(|cluster| number(i, cluster)).collect()).collect();
         let own: Vec<&ChangeStats> = own.iter().map(|&i| members[i]).collect();
-        combine(&own, &clusters, numbers.len())
+        combine(&own, &clusters, numbers.len(), weight)
     };
     firsts.map(&mut overlap_group).collect()
 }
@@ -76,34 +78,26 @@ fn common(members: &[&ChangeStats]) -> Vec<Vec<(usize, usize)>> {
     places.into_values().filter(useful).collect()
 }
 
-/// The sum of benchmarks that share clusters; `clusters` holds the number, below `count`, of the joint cluster of each cluster of each.
-fn combine(members: &[&ChangeStats], clusters: &[Vec<usize>], count: usize) -> OverlapGroup {
-    let shares =
-        |of: fn(&ChangeStats) -> &[ClusterTotal]| members.iter().map(|member| shares(of(member))).collect::<Vec<_>>();
-    let (strict, lenient) = (shares(|member| &member.differences), shares(|member| &member.lenient_differences));
-    let half = |shares: &[Vec<f64>], of: &dyn Fn(&ChangeStats) -> f64| {
-        let widths: Vec<f64> = members.iter().map(|member| of(member)).collect();
-        let mut sums = vec![0.0; count];
-        for ((width, shares), clusters) in widths.iter().zip(shares).zip(clusters) {
-            shares.iter().zip(clusters).for_each(|(share, &cluster)| sums[cluster] += width * share);
+/// What the clusters of a benchmark contribute to a mean in which it counts `weight` times. The same weights with the same scores have not
+/// changed, whatever the examples.
+fn stratum(member: &ChangeStats, totals: &[ClusterTotal], weight: f64) -> Stratum {
+    match member.change.method {
+        IntervalMethod::Same => Stratum::unchanged(totals.len()),
+        _ => Stratum::new(totals, weight),
+    }
+}
+
+/// Benchmarks that share clusters; `clusters` holds the number, below `count`, of the joint cluster of each cluster of each.
+fn combine(members: &[&ChangeStats], clusters: &[Vec<usize>], count: usize, weight: f64) -> OverlapGroup {
+    let join = |of: fn(&ChangeStats) -> &[ClusterTotal]| {
+        let mut joint =
+            Stratum { clusters: vec![Contribution::default(); count], degrees: (count as f64 - 1.0).max(1.0) };
+        for (member, clusters) in members.iter().zip(clusters) {
+            let own = stratum(member, of(member), weight);
+            joint.degrees = joint.degrees.min(own.degrees.max(1.0));
+            own.clusters.iter().zip(clusters).for_each(|(&one, &at)| joint.clusters[at] = joint.clusters[at].and(one));
         }
-        let squares = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>();
-        // Overlap never narrows the interval.
-        squares(&sums).max(squares(&widths)).sqrt()
-    };
-    let interval = |shares: &[Vec<f64>], of: fn(&ChangeStats) -> Interval| {
-        let value = members.iter().map(|member| of(member).value).sum::<f64>();
-        let low = half(shares, &|member| of(member).value - of(member).low);
-        let high = half(shares, &|member| of(member).high - of(member).value);
-        Interval { value, low: value - low, high: value + high }
-    };
-    let least = members.iter().map(|member| member.estimate.degrees).fold(f64::INFINITY, f64::min);
-    let estimate = Estimate {
-        mean: interval(&strict, |member| member.estimate.mean),
-        error: half(&strict, &|member| member.estimate.error),
-        degrees: least.min((count as f64 - 1.0).max(1.0)),
-        // The p-value of the mean is computed from all groups.
-        p: f64::NAN,
+        joint
     };
     let mut units = vec![ResampleUnit { first: 0.0, second: 0.0, count: 1.0 }; count];
     for (member, clusters) in members.iter().zip(clusters) {
@@ -113,20 +107,11 @@ fn combine(members: &[&ChangeStats], clusters: &[Vec<usize>], count: usize) -> O
             units[cluster].second += weight * unit.second;
         }
     }
-    OverlapGroup { estimate, lenient: interval(&lenient, |member| member.lenient.mean), units }
-}
-
-/// What each cluster contributes to the standard error of a benchmark's mean: its deviation from the mean, scaled so that the squares add
-/// up to 1. If all clusters agree, their sizes take the place of the deviations.
-fn shares(totals: &[ClusterTotal]) -> Vec<f64> {
-    let (sum, count) = totals.iter().fold((0.0, 0.0), |(s, c), total| (s + total.0, c + total.1));
-    let norm = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>().sqrt();
-    let mut shares: Vec<f64> = totals.iter().map(|total| total.0 - sum / count * total.1).collect();
-    if norm(&shares) <= 1e-12 * count {
-        shares = totals.iter().map(|total| total.1).collect();
+    OverlapGroup {
+        strict: join(|member| &member.differences),
+        lenient: join(|member| &member.lenient_differences),
+        units,
     }
-    let whole = norm(&shares);
-    shares.iter().map(|share| share / whole).collect()
 }
 
 /// Union-find over numbers.

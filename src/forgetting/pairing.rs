@@ -64,7 +64,8 @@ pub struct ExampleLabel {
     pub category: Option<String>,
     /// Examples of one group are not independent: `meta.group`, else the source image.
     pub group: Option<String>,
-    /// What examples of other benchmarks may share with it: its images, or without any the question that is asked in both styles.
+    /// What examples of other benchmarks may share with it: its images, or the question that is asked in both styles, where it has no image or
+    /// all examples have the same.
     pub shares: Vec<String>,
 }
 
@@ -99,9 +100,14 @@ impl ExampleLabel {
         for (i, label) in labels.iter_mut().enumerate() {
             let digests = task.image_digests(i)?.unwrap_or_default();
             label.shares = digests.iter().map(|digest| hex(digest)).collect();
-            if let (true, Some(asked)) = (digests.is_empty(), asked) {
-                label.shares = vec![format!("{asked}, question {}", task.example(i)?.id)];
-            }
+        }
+        // One picture for all examples (a blank one) tells no question from another.
+        let blank = labels.len() > 1 && labels.iter().all(|label| label.shares == labels[0].shares);
+        for (i, label) in labels.iter_mut().enumerate().filter(|(_, label)| blank || label.shares.is_empty()) {
+            label.shares = match asked {
+                Some(asked) => vec![format!("{asked}, question {}", task.example(i)?.id)],
+                None => Vec::new(),
+            };
         }
         Ok(labels)
     }

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-/// Raised whenever the format of `forgetting.json` changes.
-const FORMAT_VERSION: u32 = 1;
+/// Raised whenever the format of `forgetting.json` or the way its numbers are computed changes.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// A loss is called significant below this adjusted p.
 const LEVEL: f64 = 0.05;

@@ -155,6 +155,12 @@ pub fn divergences(tuned: &TunedResult) -> Option<Table> {
     (!tuned.divergence.is_empty()).then(|| Table { header, rows: tuned.divergence.iter().map(row).collect() })
 }
 
+/// `12 worse, 1 better, sign test p = 0.0034`
+fn by_question(group: &GroupMean) -> String {
+    let GroupMean { worse, better, p_sign, .. } = group;
+    format!("{worse} worse, {better} better, sign test p = {}", p_value(*p_sign))
+}
+
 /// The result in a few lines.
 pub fn summary(tuned: &TunedResult) -> Vec<String> {
     let mut lines = Vec::new();
@@ -177,6 +183,28 @@ pub fn summary(tuned: &TunedResult) -> Vec<String> {
         if n == 1 { "" } else { "s" },
         percent(all.retention.value)
     ));
+    lines.push(format!("by question: {}", by_question(all)));
+    if tuned.families.len() > 1 {
+        let of = |family: &GroupMean| {
+            format!(
+                "{} {} points ({}; {})",
+                family.name,
+                points(family.change.value),
+                interval(&family.change),
+                by_question(family)
+            )
+        };
+        let changed: Vec<String> =
+            tuned.families.iter().filter(|family| family.change.excludes_zero()).map(of).collect();
+        lines.push(match changed.as_slice() {
+            [] => format!("the 95 % interval of each of the {} families includes 0", tuned.families.len()),
+            changed => format!(
+                "families whose 95 % interval leaves out 0 (of {}, not adjusted for their number): {}",
+                tuned.families.len(),
+                changed.join(", ")
+            ),
+        });
+    }
     match &tuned.worst {
         Some(worst) => lines.push(format!(
             "largest loss: {} {} points ({})",

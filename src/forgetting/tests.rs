@@ -4,7 +4,7 @@ use super::fixtures::*;
 use super::*;
 use crate::eval::{Divergence, DivergenceStats};
 use crate::sampling::ScoredResponse;
-use crate::stats::{Interval, mcnemar, paired_proportions, share};
+use crate::stats::{Interval, mcnemar, paired_proportions, share, student_t_quantile, student_t_two_sided};
 use crate::tasks::Score;
 use std::time::Instant;
 
@@ -84,14 +84,19 @@ fn a_base_that_is_always_wrong_has_no_retention_and_no_table_shows_nan() {
 }
 
 #[test]
-fn graded_scores_are_tested_by_t_and_ties_do_not_count() {
+fn graded_scores_are_tested_by_t_with_an_unseen_change_and_ties_do_not_count() {
     let values: Vec<(f64, f64)> = (0..40).map(|i| (0.8, if i % 4 == 0 { 0.3 } else { 0.8 })).collect();
     let found = tuned(vec![compared("docs", &values)]);
     let all = &found.benchmarks[0].all;
+    // The variance of the paired t-test, and twice the mean square of the ten losses of 1/2 and one whole change.
     let (before, after): (Vec<f64>, Vec<f64>) = values.into_iter().unzip();
-    let expected = crate::stats::paired_difference(&before, &after).unwrap();
+    let paired = crate::stats::paired_difference(&before, &after).unwrap().mean;
+    let seen = ((paired.high - paired.value) / student_t_quantile(0.975, 39.0)).powi(2);
+    let whole = seen + 2.0 * (10.0 * 0.25 + 1.0) / 11.0 / 1600.0;
+    let degrees = 39.0 * (whole / seen).powi(2);
     assert_eq!((all.method, all.lost, all.gained), (IntervalMethod::T, 10, 0));
-    assert!((all.change.low - expected.mean.low).abs() < 1e-12 && (all.p - expected.p).abs() < 1e-12);
+    near(all.change.low, paired.value - student_t_quantile(0.975, degrees) * whole.sqrt());
+    near(all.p, student_t_two_sided(paired.value / whole.sqrt(), degrees));
 }
 
 #[test]
@@ -193,114 +198,28 @@ fn what_is_not_the_same_on_both_sides_is_refused_by_name() {
     assert!(turned.pairs.iter().all(|(a, b)| a.id == b.id));
 }
 
-#[test]
-fn the_mean_counts_each_benchmark_once_and_holm_counts_their_number() {
-    let found = tuned(vec![
-        compared("big", &paired_scores(1000, 800, 20, 20)),
-        compared("small", &paired_scores(100, 80, 30, 0)),
-        compared("slight", &paired_scores(100, 80, 6, 0)),
-    ]);
-    let all = found.all.as_ref().unwrap();
-    assert!((all.change.value - (0.0 - 0.3 - 0.06) / 3.0).abs() < 1e-12);
-    assert!((all.base - 0.8).abs() < 1e-12 && (all.retention.value - 0.68 / 0.8).abs() < 1e-12);
-    assert!(all.change.low < all.change.value && all.change.high < 0.0 && all.p < 1e-4);
-    assert_eq!((all.n, all.method), (1200, IntervalMethod::Mean));
-    // 2 x 2^-6 = 0.031 alone; 0.0625 as the second of three.
-    let slight = &found.benchmarks[2];
-    assert!((slight.all.p - 0.03125).abs() < 1e-12 && (slight.p_holm - 0.0625).abs() < 1e-12);
-    assert_eq!(found.significant_losses, ["small"]);
-    assert_eq!(found.families.len(), 1);
-    let lines = summary(&found).join("\n");
-    assert!(lines.contains("largest loss: small -30.0") && lines.contains("(Holm, 5 %): small"), "{lines}");
-}
+/// A benchmark of as many questions as pictures, each with the digest of its picture; 0 for text alone.
+struct Pictured(&'static str, Vec<crate::data::Record>, Vec<u8>);
 
-/// A benchmark whose example i has `key(i)` in common with others.
-fn sharing(name: &str, values: &[(f64, f64)], key: impl Fn(usize) -> String) -> MeasuredBenchmark {
-    let (base, tuned) = sides(values);
-    let labels: Vec<ExampleLabel> =
-        (0..values.len()).map(|i| ExampleLabel { shares: vec![key(i)], ..ExampleLabel::default() }).collect();
-    MeasuredBenchmark::of(title(name), &pair(base, tuned).unwrap(), &labels, Vec::new()).unwrap()
-}
-
-fn near(got: f64, expected: f64) {
-    assert!((got - expected).abs() < 1e-9, "{got} is not {expected}");
-}
-
-#[test]
-fn the_same_questions_in_two_styles_tell_no_more_than_those_of_one() {
-    let values = paired_scores(120, 90, 20, 4);
-    let of = |name: &str| sharing(name, &values, |i| format!("picture {i}"));
-    let found = tuned(vec![of("scenes-direct"), of("scenes-think")]);
-    let (one, all) = (&found.benchmarks[0].all, found.all.as_ref().unwrap());
-    let (before, after): (Vec<f64>, Vec<f64>) = values.iter().copied().unzip();
-    near(all.p, crate::stats::paired_difference(&before, &after).unwrap().p);
-    for (all, one) in [
-        (all.change, one.change),
-        (all.lenient_change, one.lenient_change),
-        (all.retention, one.retention),
-        (found.families[0].change, one.change),
-    ] {
-        near(all.value, one.value);
-        near(all.low, one.low);
-        near(all.high, one.high);
-    }
-    // Of other questions it would be narrower.
-    let apart = tuned(vec![compared("scenes-direct", &values), compared("scenes-think", &values)]).all.unwrap();
-    let width = |i: Interval| i.high - i.low;
-    near(width(all.change), 2.0_f64.sqrt() * width(apart.change));
-    assert!(apart.p < all.p && width(apart.retention) < 0.8 * width(all.retention));
-    // What nobody shares changes nothing, nor does a picture that all examples have.
-    let of = |name: &str, same: bool| {
-        sharing(name, &values, |i| if same { "blank".into() } else { format!("{name}, picture {i}") })
-    };
-    for same in [false, true] {
-        let found = tuned(vec![of("scenes-direct", same), of("scenes-think", same)]);
-        assert_eq!(found.all.as_ref(), Some(&apart));
-    }
-}
-
-#[test]
-fn benchmarks_that_share_some_images_are_combined_with_the_correlation_that_these_make() {
-    // Differences 0.2, -0.4, 0.5, 0.1 and 0.3, 0.0, -0.6. About their means, 0.1 and -0.1: 0.1, -0.5, 0.4, 0.0 and 0.4, 0.1, -0.5, whose
-    // squares sum to 0.42 each. The first of both show one image, and so do the third and the second: 0.1 x 0.4 + 0.4 x 0.1 = 0.08.
-    let first = [(0.5, 0.7), (0.5, 0.1), (0.5, 1.0), (0.5, 0.6)];
-    let second = [(0.6, 0.9), (0.6, 0.6), (0.6, 0.0)];
-    let third = [(0.6, 0.3), (0.6, 0.7), (0.6, 0.6), (0.6, 0.1)];
-    let found = tuned(vec![
-        sharing("first", &first, |i| format!("a{i}")),
-        sharing("other", &third, |i| format!("c{i}")),
-        sharing("second", &second, |i| ["a0", "a2", "b"][i].to_string()),
-    ]);
-    let r = 0.08 / 0.42;
-    let half = |end: fn(&Interval) -> f64| -> f64 {
-        let [a, c, b] =
-            [0, 1, 2].map(|i| (found.benchmarks[i].all.change.value - end(&found.benchmarks[i].all.change)).abs());
-        (a * a + b * b + 2.0 * r * a * b + c * c).sqrt() / 3.0
-    };
-    let all = found.all.as_ref().unwrap();
-    near(all.change.value, (0.1 - 0.175 - 0.1) / 3.0);
-    near(all.change.value - all.change.low, half(|i| i.low));
-    near(all.change.high - all.change.value, half(|i| i.high));
-}
-
-/// A benchmark of text alone.
-struct Text(&'static str, crate::data::Record);
-
-impl crate::tasks::Task for Text {
+impl crate::tasks::Task for Pictured {
     fn name(&self) -> &str {
         self.0
     }
 
     fn len(&self) -> usize {
-        1
+        self.1.len()
     }
 
-    fn example(&self, _: usize) -> crate::Result<&crate::data::Record> {
-        Ok(&self.1)
+    fn example(&self, i: usize) -> crate::Result<&crate::data::Record> {
+        Ok(&self.1[i])
     }
 
     fn images(&self, _: usize) -> crate::Result<Vec<image::RgbImage>> {
         Ok(Vec::new())
+    }
+
+    fn image_digests(&self, i: usize) -> crate::Result<Option<Vec<[u8; 32]>>> {
+        Ok(Some(if self.2[i] == 0 { Vec::new() } else { vec![[self.2[i]; 32]] }))
     }
 
     fn score(&self, _: usize, _: &str) -> Score {
@@ -309,15 +228,26 @@ impl crate::tasks::Task for Text {
 }
 
 #[test]
-fn without_an_image_a_question_is_known_in_the_other_style_by_its_row() {
-    let record: crate::data::Record = serde_json::from_value(serde_json::json!({
-        "file_name": "", "id": "7", "task": "exact", "messages": [], "images": [], "answer": "a", "source": "", "seed": 0
-    }))
-    .unwrap();
-    let shares = |name| ExampleLabel::of_benchmark(&Text(name, record.clone()), 1).unwrap()[0].shares.clone();
-    assert_eq!(shares("words-direct"), ["words, question 7"]);
-    assert_eq!(shares("words-think"), shares("words-direct"));
-    assert!(shares("words").is_empty());
+fn without_an_image_of_its_own_a_question_is_known_in_the_other_style_by_its_row() {
+    let record = |id: usize| -> crate::data::Record {
+        serde_json::from_value(serde_json::json!({
+            "file_name": "", "id": id.to_string(), "task": "exact", "messages": [], "images": [], "answer": "a", "source": "", "seed": 0
+        }))
+        .unwrap()
+    };
+    let shares = |name, pictures: &[u8]| -> Vec<Vec<String>> {
+        let task = Pictured(name, (0..pictures.len()).map(record).collect(), pictures.to_vec());
+        ExampleLabel::of_benchmark(&task, pictures.len()).unwrap().into_iter().map(|label| label.shares).collect()
+    };
+    let rows = [vec!["words, question 0".to_string()], vec!["words, question 1".to_string()]];
+    assert_eq!(shares("words-direct", &[0, 0]), rows);
+    assert_eq!(shares("words-think", &[0, 0]), rows);
+    // The same blank picture for all.
+    assert_eq!(shares("words-think", &[9, 9]), rows);
+    assert_eq!((shares("words", &[0, 0]), shares("words", &[9, 9])), (vec![Vec::new(); 2], vec![Vec::new(); 2]));
+    let own = shares("scenes-direct", &[1, 2]);
+    assert!(own == shares("scenes-think", &[1, 2]) && own[0] == [crate::io::hex(&[1; 32])] && own[0] != own[1]);
+    assert_eq!(shares("scenes", &[7]), [[crate::io::hex(&[7; 32])]]);
 }
 
 #[test]

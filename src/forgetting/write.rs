@@ -64,8 +64,10 @@ pub(crate) fn brief_data(hash: &str) -> String {
 pub(crate) const NOTES: &str = "\
 Changes and their 95 % intervals are in percentage points, tuned minus base on the same examples. n: pairs of responses, and in \
 brackets the number of groups (images). 0/1 scores of independent examples: \
-Tango's score interval and McNemar's exact test; graded scores: paired t; examples that share an image: cluster-robust t. Retained: \
+Tango's score interval and McNemar's exact test; graded scores, examples that share an image, and means over benchmarks: cluster-robust t with one unseen \
+loss and one unseen gain. No interval goes beyond what the base's score leaves possible. Retained: \
 ratio of the mean scores, BCa bootstrap over examples (or images). p (Holm): adjusted for the number of benchmarks. Lenient: the change \
 by the lenient score, which ignores the format of the answer. Unparsed: responses without a readable answer, base -> tuned. A mean counts each \
-benchmark once, and an example that several benchmarks share as one observation; its interval is for new examples of these benchmarks, not for other benchmarks, seeds or training runs. \
+benchmark once, and a question that several benchmarks share (asked in both styles, or about one image) as one observation; by question: how many lost \
+and gained, with the exact sign test. The interval of a mean is for new examples of these benchmarks, not for other benchmarks, seeds or training runs. \
 KL in nats, over the whole vocabulary.\n";

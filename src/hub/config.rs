@@ -1,5 +1,6 @@
 //! Where the Hub and its cache are: the environment variables of Hugging Face's own tools, with the meaning they have there.
 
+use crate::io::text::hide_keys;
 use crate::{Error, Result};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -50,7 +51,14 @@ impl HubConfig {
         let host = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
         if !host.is_some_and(|host| !host.is_empty() && endpoint.chars().all(|c| c.is_ascii_graphic())) {
             return Err(Error::input(format!(
-                "HF_ENDPOINT is {endpoint}; give an address that begins with https:// or http://"
+                "HF_ENDPOINT is {}; give an address that begins with https:// or http://",
+                hide_keys(&endpoint)
+            )));
+        }
+        if endpoint.contains(['@', '?', '#']) {
+            return Err(Error::input(format!(
+                "HF_ENDPOINT is {}; give the address of a Hub without user, key and parameters, and set HF_TOKEN to the token",
+                hide_keys(&endpoint)
             )));
         }
         let home = path(&["HF_HOME"]).or_else(|| {

@@ -87,7 +87,15 @@ fn attempt(
             out.set_len(0).map_err(failed)?;
             sum = Checksum::new(file);
         }
-        copy(client, &mut response, &mut out, part, &mut sum, file, progress)?;
+        let copied = copy(client, &mut response, &mut out, part, &mut sum, file, progress)?;
+        if let Copied::TooMuch = copied {
+            let _ = std::fs::remove_file(part);
+            return Err(FetchError::Permanent(Error::failed(format!(
+                "{} of {repo} is longer than the {} bytes that the Hub announces; what came of it was removed",
+                file.name,
+                file.size.unwrap_or(0)
+            ))));
+        }
     }
     out.sync_all().map_err(failed)?;
     if let Some(size) = file.size.filter(|size| *size > sum.bytes) {
@@ -109,7 +117,15 @@ fn attempt(
     ))))
 }
 
-/// Append the body of `response` to `out`, and report the progress.
+/// How copying a body ended.
+enum Copied {
+    /// With the body.
+    Whole,
+    /// Where more came than was announced. An endless body must not fill the disk.
+    TooMuch,
+}
+
+/// Append the body of `response` to `out`, no more than the length of the file, and report the progress.
 fn copy(
     client: &HubClient,
     response: &mut Response<Body>,
@@ -118,7 +134,7 @@ fn copy(
     sum: &mut Checksum,
     file: &RepoFile,
     progress: &mut dyn DownloadProgress,
-) -> Result<(), FetchError> {
+) -> Result<Copied, FetchError> {
     let mut reader = response.body_mut().as_reader();
     let total = file.size.unwrap_or(0);
     let mut last_report: Option<Instant> = None;
@@ -130,6 +146,9 @@ fn copy(
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(FetchError::Transient(format!("{} broke off: {e}", client.endpoint), None)),
         };
+        if file.size.is_some_and(|size| sum.bytes + received.len() as u64 > size) {
+            return Ok(Copied::TooMuch);
+        }
         out.write_all(received).map_err(|e| {
             Error::failed(format!(
                 "cannot write {}: {e}; what was downloaded stays there, and the same command continues from it",
@@ -143,7 +162,7 @@ fn copy(
         }
     }
     progress.file(&file.name, sum.bytes, total);
-    Ok(())
+    Ok(Copied::Whole)
 }
 
 fn length(path: &Path) -> u64 {

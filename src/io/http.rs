@@ -4,6 +4,7 @@
 //! The token is sent to the address that the client was made for and never to where a redirection leads. It is replaced in whatever
 //! a server says ([`HttpClient::sanitize`]). An address on this machine is asked without a proxy.
 
+use crate::io::text::{hide_keys, is_bidi_control};
 use crate::io::tls;
 use crate::{Error, Result};
 use std::io::ErrorKind;
@@ -62,7 +63,8 @@ impl HttpClient {
         let tls = if https || options.follow_redirects { tls::config(options.certificates)? } else { None };
         if https && tls.is_none() {
             return Err(Error::input(format!(
-                "{address} cannot be asked: this processor lacks what the built-in TLS needs; {}",
+                "{} cannot be asked: this processor lacks what the built-in TLS needs; {}",
+                hide_keys(address),
                 options.without_tls
             )));
         }
@@ -140,7 +142,7 @@ impl HttpClient {
         };
         let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let plain = |c: char| if c.is_control() || is_bidi_control(c) { char::REPLACEMENT_CHARACTER } else { c };
-        let line: String = line.chars().map(plain).collect();
+        let line: String = hide_keys(&line).chars().map(plain).collect();
         match line.char_indices().nth(MAX_SHOWN_CHARS) {
             Some((end, _)) => format!("{}...", &line[..end]),
             None => line,
@@ -252,11 +254,6 @@ fn tls_problem(e: &ureq::Error) -> Option<&'static str> {
     } else {
         "the TLS handshake failed"
     })
-}
-
-/// Whether a character changes the direction of the text after it, so that a terminal shows something else than was sent.
-fn is_bidi_control(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

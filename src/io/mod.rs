@@ -1,8 +1,9 @@
-//! Files and the network: atomic writes, locks, logs, HTTP.
+//! Files and the network: atomic writes, locks, logs, HTTP; text of others in messages.
 
 pub mod files;
 pub mod http;
 pub mod jsonl;
+pub mod text;
 pub(crate) mod tls;
 pub mod toml;
 

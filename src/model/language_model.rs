@@ -145,6 +145,10 @@ pub trait PromptEncoder: Sync {
     fn meta_prompt(&self, messages: &[Message], sizes: &[(u32, u32)]) -> Result<Arc<Prompt>>;
     /// A response as token ids, with its closing token.
     fn encode_response(&self, text: &str) -> Result<Vec<u32>>;
+    /// Bytes of the longest text of so many tokens: a longer one need not be tokenised to know that it is too long.
+    fn most_text_bytes(&self, _tokens: usize) -> usize {
+        usize::MAX
+    }
     /// Text of generated ids, without special tokens.
     fn decode(&self, ids: &[u32]) -> Result<String>;
     /// Ids that end a response.

@@ -2,9 +2,12 @@
 
 use crate::model::SamplingParams;
 use crate::{Error, Result};
+use std::time::Duration;
 
 /// Most requests to a server at once: each has a thread.
 const MOST_REQUESTS: usize = 1024;
+/// Most seconds to wait for a response.
+const LONGEST_TIMEOUT: u64 = 86_400;
 
 /// Refuse more requests at once than there can be threads for.
 ///
@@ -14,6 +17,20 @@ pub fn check_requests(concurrency: usize) -> Result<()> {
     match concurrency <= MOST_REQUESTS {
         true => Ok(()),
         false => Err(Error::input(format!("--concurrency {concurrency}: must be at most {MOST_REQUESTS}"))),
+    }
+}
+
+/// The time to wait for a response.
+///
+/// # Errors
+/// An input error that names the flag, for no time or more than a day.
+pub fn check_timeout(seconds: u64) -> Result<Duration> {
+    match seconds {
+        0 => Err(Error::input("--timeout 0: must be at least 1")),
+        _ if seconds > LONGEST_TIMEOUT => {
+            Err(Error::input(format!("--timeout {seconds}: must be at most {LONGEST_TIMEOUT} seconds, a day")))
+        }
+        _ => Ok(Duration::from_secs(seconds)),
     }
 }
 

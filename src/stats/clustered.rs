@@ -1,8 +1,7 @@
 //! Means of values that come in clusters (several questions about one image, several responses to one question). A cluster is one
 //! observation, however many values it has.
 
-use super::intervals::{Interval, Z, wilson};
-use super::mcnemar::{mcnemar, paired_proportions};
+use super::intervals::{Interval, wilson};
 use super::student::{student_t_quantile, student_t_two_sided};
 
 /// A mean with the statistics for testing it and for combining it with other means.
@@ -69,24 +68,8 @@ pub fn clustered_unit_mean(totals: &[ClusterTotal]) -> Interval {
     Interval { low: mean.low.max(0.0), high: mean.high.min(1.0), ..mean }
 }
 
-/// [`clustered_mean`] of differences of values in [0, 1], with the interval cut to [-1, 1]. If all clusters have the same mean, it is Tango's
-/// interval for as many pairs as clusters, and the p-value is that of the exact sign test.
-pub fn clustered_difference(totals: &[ClusterTotal]) -> Estimate {
-    let estimate = clustered_mean(totals);
-    if agree(totals) {
-        let (n, value) = (totals.len() as f64, estimate.mean.value);
-        let mean = paired_proportions(n, n * value.max(0.0), n * (-value).max(0.0));
-        let p = if value == 0.0 { 1.0 } else { mcnemar(0, totals.len()) };
-        // The standard error that matches the width of the interval, for combining with other means.
-        let error = (mean.high - mean.low) / (2.0 * Z);
-        return Estimate { mean: Interval { value, ..mean }, error, degrees: n, p };
-    }
-    let Interval { value, low, high } = estimate.mean;
-    Estimate { mean: Interval { value, low: low.max(-1.0), high: high.min(1.0) }, ..estimate }
-}
-
 /// All clusters have the same mean.
-fn agree(totals: &[ClusterTotal]) -> bool {
+pub(super) fn agree(totals: &[ClusterTotal]) -> bool {
     !totals.is_empty() && totals.windows(2).all(|pair| pair[0].0 * pair[1].1 == pair[1].0 * pair[0].1)
 }
 
@@ -142,12 +125,6 @@ mod tests {
 
     #[test]
     fn agreement_is_no_certainty() {
-        let lost = clustered_difference(&[(-2.0, 2.0); 12]);
-        assert_eq!((lost.mean.value, lost.mean.low), (-1.0, -1.0));
-        assert!(lost.mean.high > -1.0 && lost.mean.high < -0.5, "{}", lost.mean.high);
-        assert!((lost.p - 2.0 * 0.5_f64.powi(12)).abs() < 1e-12);
-        let none = clustered_difference(&[(0.0, 3.0); 12]);
-        assert!((none.mean.value, none.p) == (0.0, 1.0) && none.mean.low < 0.0 && none.mean.high > 0.0);
         let right = clustered_unit_mean(&[(2.0, 2.0); 12]);
         assert!(right.high == 1.0 && right.low < 0.9);
     }
@@ -158,8 +135,5 @@ mod tests {
         assert_eq!((one.mean.value, one.mean.high), (0.75, f64::INFINITY));
         assert!(one.p.is_nan());
         assert!(clustered_mean(&[]).mean.value.is_nan());
-        // A single pair in [-1, 1] has an interval, however wide.
-        let pair = clustered_difference(&[(-1.0, 1.0)]);
-        assert!(pair.mean.low == -1.0 && (pair.p - 1.0).abs() < 1e-12, "{pair:?}");
     }
 }

@@ -26,6 +26,18 @@ pub(crate) fn nan_if_null<'de, D: serde::Deserializer<'de>>(d: D) -> Result<f64,
 
 impl Interval {
     pub(crate) const UNKNOWN: Interval = Interval { value: f64::NAN, low: f64::NAN, high: f64::NAN };
+
+    /// The interval leaves out 0: a change is shown. An unknown interval shows none.
+    pub fn excludes_zero(&self) -> bool {
+        self.low > 0.0 || self.high < 0.0
+    }
+
+    /// The same estimate with both ends cut to what is possible, from `low` to `high`. Unknown ends stay unknown, and the estimate stays inside.
+    pub fn clip(self, low: f64, high: f64) -> Interval {
+        let (low, high) = (low.min(self.value), high.max(self.value));
+        let cut = |end: f64| if end.is_nan() || low.is_nan() || high.is_nan() { end } else { end.clamp(low, high) };
+        Interval { value: self.value, low: cut(self.low), high: cut(self.high) }
+    }
 }
 
 /// How one run differs from another on the same examples.
@@ -148,6 +160,17 @@ mod tests {
         assert!(all.low < 0.9 && all.low > 0.8, "{}", all.low);
         let near = unit_mean(&[1.0, 1.0, 0.75, 1.0]);
         assert!(near.high <= 1.0 && near.low < near.value);
+    }
+
+    #[test]
+    fn ends_are_cut_to_what_is_possible_and_keep_the_estimate_inside() {
+        let wide = Interval { value: 0.0, low: -0.5, high: f64::INFINITY };
+        assert_eq!(wide.clip(-0.2, 0.1), Interval { value: 0.0, low: -0.2, high: 0.1 });
+        // The bound is off by rounding.
+        assert_eq!(wide.clip(1e-17, 0.1).low, 0.0);
+        assert!(Interval::UNKNOWN.clip(0.0, 1.0).low.is_nan());
+        let bare = Interval { value: 0.3, low: f64::NAN, high: f64::NAN }.clip(0.0, 1.0);
+        assert!(bare.value == 0.3 && bare.low.is_nan() && bare.high.is_nan());
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //! | mean of clustered values | cluster-robust standard error (CR1), Student's t | Liang and Zeger 1986 |
 //! | change of paired 0/1 scores | Tango's score interval; McNemar's exact test | Tango 1998; McNemar 1947 |
 //! | ratio of means (share retained) | BCa bootstrap over clusters | Efron 1987 |
-//! | mean over benchmarks | MOVER; t with the degrees of freedom of Welch and Satterthwaite | Zou and Donner 2008 |
+//! | change of graded or clustered scores, and of a mean over benchmarks | cluster-robust t with one unseen loss and gain | Bonett and Price 2012; Fay and Feuer 1997 |
+//! | mean of independent estimates | MOVER | Zou and Donner 2008 |
 //! | p-values of several benchmarks | Holm's step-down adjustment | Holm 1979 |
 
 mod bootstrap;
@@ -19,15 +20,17 @@ mod mcnemar;
 mod multiple_tests;
 mod normal;
 mod regression;
+mod strata;
 mod student;
 pub mod table;
 
 pub use bootstrap::{Means, RESAMPLES, ResampleUnit, bca, bootstrap};
-pub use clustered::{ClusterTotal, Estimate, clustered_difference, clustered_mean, clustered_unit_mean, totals};
+pub use clustered::{ClusterTotal, Estimate, clustered_mean, clustered_unit_mean, totals};
 pub(crate) use intervals::nan_if_null;
 pub use intervals::{Difference, Interval, mean, paired_difference, share, unit_mean};
 pub use mcnemar::{mcnemar, paired_proportions};
-pub use multiple_tests::{holm, mean_is_zero, mean_of_intervals};
+pub use multiple_tests::{holm, mean_of_intervals};
 pub use normal::{normal_cdf, normal_quantile};
 pub use regression::{Agreement, LinearFit};
+pub use strata::{Contribution, Stratum, changed_clusters, clustered_difference, mean_of_strata};
 pub use student::{student_t_quantile, student_t_two_sided};

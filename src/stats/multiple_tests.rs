@@ -1,8 +1,6 @@
 //! Several estimates together: adjusted p-values, and the mean of estimates that each have an interval.
 
-use super::clustered::Estimate;
 use super::intervals::Interval;
-use super::student::student_t_two_sided;
 
 /// Holm's step-down adjustment of p-values (Holm 1979, Scandinavian Journal of Statistics 6:65-70). Rejecting every hypothesis whose adjusted
 /// p is below 5 % makes any false rejection with a probability of at most 5 %, whatever the dependence between the tests. A NaN stays NaN
@@ -31,22 +29,10 @@ pub fn mean_of_intervals(estimates: &[Interval]) -> Interval {
     Interval { value, low: value - squares(|e| e.low) / m, high: value + squares(|e| e.high) / m }
 }
 
-/// Two-sided p-value of a mean of independent estimates being 0: Student's t with the degrees of freedom of Welch and Satterthwaite.
-/// NaN if a standard error is unknown.
-pub fn mean_is_zero(estimates: &[Estimate]) -> f64 {
-    let sum: f64 = estimates.iter().map(|e| e.mean.value).sum();
-    let variance: f64 = estimates.iter().map(|e| e.error.powi(2)).sum();
-    let fourth: f64 = estimates.iter().map(|e| e.error.powi(4) / e.degrees).sum();
-    if variance == 0.0 {
-        return if sum == 0.0 { 1.0 } else { 0.0 };
-    }
-    student_t_two_sided(sum / variance.sqrt(), variance.powi(2) / fourth)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{clustered_mean, fixture};
+    use crate::stats::fixture;
 
     #[test]
     fn adjusted_p_values_equal_statsmodels() {
@@ -59,20 +45,6 @@ mod tests {
         let with_gap = holm(&[0.01, f64::NAN, 0.03]);
         assert!(with_gap[0] == 0.02 && with_gap[1].is_nan() && with_gap[2] == 0.03, "{with_gap:?}");
         assert!(holm(&[]).is_empty());
-    }
-
-    #[test]
-    fn the_test_of_two_means_is_welchs() {
-        for case in fixture::cases("welch") {
-            let of = |name: &str, sign: f64| {
-                let totals: Vec<_> = fixture::numbers(&case, name).iter().map(|v| (sign * v, 1.0)).collect();
-                clustered_mean(&totals)
-            };
-            let got = mean_is_zero(&[of("first", 1.0), of("second", -1.0)]);
-            fixture::close(got, fixture::number(&case, "p"), "welch");
-        }
-        let still = Estimate { mean: Interval { value: 0.0, low: 0.0, high: 0.0 }, error: 0.0, degrees: 9.0, p: 1.0 };
-        assert_eq!(mean_is_zero(&[still, still]), 1.0);
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! Why not the crate statrs (0.19): against scipy its quantile is off by up to 3.5e-6 of the value (at 100,000 degrees of freedom), this
 //! one by 2e-11; its tails by up to 4e-13 where this one's are off by 1e-16, and equally elsewhere.
 
-use super::normal::bisect;
+use super::normal::{bisect, normal_cdf};
+
+/// From so many degrees of freedom on, the normal distribution is closer than the rounding of the gamma functions.
+const NORMAL: f64 = 1e8;
 
 /// The p-quantile of Student's t with `degrees` of freedom, for 0 < p < 1.
 pub fn student_t_quantile(p: f64, degrees: f64) -> f64 {
@@ -29,6 +32,9 @@ pub fn student_t_two_sided(t: f64, degrees: f64) -> f64 {
     }
     if t.is_infinite() {
         return 0.0;
+    }
+    if degrees >= NORMAL {
+        return 2.0 * normal_cdf(-t.abs());
     }
     incomplete_beta(degrees / 2.0, 0.5, degrees / (degrees + t * t), t * t / (degrees + t * t))
 }
@@ -123,6 +129,10 @@ mod tests {
     fn tails_at_zero_and_infinity_are_numbers_and_of_nan_are_nan() {
         assert_eq!(student_t_two_sided(0.0, 5.0), 1.0);
         assert_eq!(student_t_two_sided(f64::INFINITY, 5.0), 0.0);
+        // With endless degrees of freedom it is the normal distribution.
+        assert!((student_t_quantile(0.975, f64::INFINITY) - 1.959_963_984_540_054).abs() < 1e-14);
+        let (at, above) = (student_t_two_sided(2.0, 0.99 * NORMAL), student_t_two_sided(2.0, NORMAL));
+        assert!((at - above).abs() < 1e-7 * at, "{at} {above}");
         assert!(student_t_two_sided(1.0, 0.0).is_nan());
         assert!(student_t_two_sided(f64::NAN, 3.0).is_nan());
     }

@@ -216,6 +216,14 @@ impl JigsawCommand {
         command
     }
 
+    /// Version of the results that it writes, where another version must be made again: a comparison then reads the finished evaluations.
+    pub fn results_version(&self) -> u32 {
+        match self {
+            JigsawCommand::Compare(_) => forgetting::FORMAT_VERSION,
+            _ => 0,
+        }
+    }
+
     /// The settings that may have grown since the task was done, where it aggregates the results of others.
     pub fn growing(&self) -> &'static [&'static str] {
         match self {

@@ -25,12 +25,19 @@ pub struct CompletionRecord {
     pub whole: bool,
     /// Tasks that ran at once.
     pub jobs: usize,
+    /// Version of the results; 0 where it has never changed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub results_version: u32,
     /// Most intermediate checkpoints that it was to evaluate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoints: Option<usize>,
     /// Hashes of the user's files that it read, by path.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, String>,
+}
+
+fn is_zero(version: &u32) -> bool {
+    *version == 0
 }
 
 fn path(out: &Path, task: &str) -> PathBuf {
@@ -47,6 +54,7 @@ impl CompletionRecord {
         Ok(CompletionRecord {
             request: request(task, out)?,
             command: task.arguments(),
+            results_version: task.command.results_version(),
             checkpoints,
             ..CompletionRecord::default()
         })
@@ -101,7 +109,7 @@ fn relocatable(value: Value, out: &Path) -> Value {
     }
 }
 
-/// Is the task done, with the request and the number of intermediate checkpoints that it has now?
+/// Is the task done, with the request and the number of intermediate checkpoints that it has now, by this version of the program?
 ///
 /// # Errors
 /// An input error if it was done with other settings, or a file that it read has changed since.
@@ -121,7 +129,9 @@ pub fn is_done(out: &Path, task: &StudyTask) -> Result<bool> {
             changes.join("\n  ")
         )));
     }
-    Ok(record.request == now.request && record.checkpoints == now.checkpoints)
+    Ok(record.request == now.request
+        && record.checkpoints == now.checkpoints
+        && record.results_version == now.results_version)
 }
 
 fn without(request: &Value, keys: &[&str]) -> Value {
@@ -207,6 +217,15 @@ mod tests {
         record(&puzzles(24), dir.path(), dir.path());
         let error = is_done(dir.path(), &puzzles(25)).unwrap_err();
         assert!(error.to_string().contains("count: 24 -> 25"), "{error}");
+    }
+
+    #[test]
+    fn results_of_another_version_are_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = training(1e-4, None, dir.path());
+        let now = CompletionRecord::of(&one, dir.path()).unwrap();
+        CompletionRecord { results_version: now.results_version + 1, ..now }.write(dir.path(), &one.name).unwrap();
+        assert!(!is_done(dir.path(), &one).unwrap());
     }
 
     #[test]

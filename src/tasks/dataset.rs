@@ -78,6 +78,10 @@ impl Task for DatasetTask {
             .ok_or_else(|| Error::failed(format!("example {i} of a dataset of {} was asked for", self.dataset.len())))
     }
 
+    fn place(&self, i: usize) -> Option<String> {
+        Some(self.dataset.place(i))
+    }
+
     fn images(&self, i: usize) -> Result<Vec<RgbImage>> {
         self.dataset.load_images(self.example(i)?)
     }

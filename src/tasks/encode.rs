@@ -5,6 +5,28 @@ use crate::model::{Prompt, PromptEncoder, PromptSize, Sequence};
 use crate::{Error, Result};
 use std::sync::Arc;
 
+/// An error about example `i` with its place and its id.
+pub fn named(error: Error, task: &dyn Task, i: usize) -> Error {
+    let error = match task.example(i) {
+        Ok(record) => error.context(format!("example {}", record.id)),
+        Err(_) => error,
+    };
+    match task.place(i) {
+        Some(place) => error.context(place),
+        None => error,
+    }
+}
+
+/// Bytes of the text of example `i`: its prompt, and its reference response where `with_response`.
+///
+/// # Errors
+/// As [`Task::example`].
+pub fn text_bytes(task: &dyn Task, i: usize, with_response: bool) -> Result<usize> {
+    let record = task.example(i)?;
+    let prompt: usize = record.prompt().iter().map(|message| message.content.len()).sum();
+    Ok(prompt + record.response().filter(|_| with_response).map_or(0, str::len))
+}
+
 /// The prompt of example `i`.
 ///
 /// # Errors
@@ -12,7 +34,7 @@ use std::sync::Arc;
 pub fn encode_example(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize) -> Result<Arc<Prompt>> {
     let record = task.example(i)?;
     let images = task.images(i).and_then(|images| encoder.encode_prompt(record.prompt(), &images));
-    images.map_err(|e| e.context(format!("example {}", record.id)))
+    images.map_err(|e| named(e, task, i))
 }
 
 /// The size of the prompt of example `i`, from the sizes of its images; no pixel is read.
@@ -22,7 +44,7 @@ pub fn encode_example(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize) ->
 pub fn example_size(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize) -> Result<PromptSize> {
     let record = task.example(i)?;
     let size = task.image_sizes(i).and_then(|sizes| encoder.prompt_size(record.prompt(), &sizes));
-    size.map_err(|e| e.context(format!("example {}", record.id)))
+    size.map_err(|e| named(e, task, i))
 }
 
 /// The prompt of example `i` without pixels, for memory plans.
@@ -32,7 +54,7 @@ pub fn example_size(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize) -> R
 pub fn meta_example(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize) -> Result<Arc<Prompt>> {
     let record = task.example(i)?;
     let prompt = task.image_sizes(i).and_then(|sizes| encoder.meta_prompt(record.prompt(), &sizes));
-    prompt.map_err(|e| e.context(format!("example {}", record.id)))
+    prompt.map_err(|e| named(e, task, i))
 }
 
 /// The reference response of example `i`, with its closing token.
@@ -42,12 +64,9 @@ pub fn meta_example(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize) -> R
 pub fn reference_response(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize) -> Result<Vec<u32>> {
     let record = task.example(i)?;
     let Some(text) = record.response() else {
-        return Err(Error::input(format!(
-            "example {}: no assistant turn, and so no response to learn from",
-            record.id
-        )));
+        return Err(named(Error::input("no assistant turn, and so no response to learn from"), task, i));
     };
-    encoder.encode_response(text).map_err(|e| e.context(format!("example {}", record.id)))
+    encoder.encode_response(text).map_err(|e| named(e, task, i))
 }
 
 /// The prompt and the reference response of example `i`.

@@ -20,6 +20,10 @@ pub trait Task: Send + Sync {
     }
     /// Example `i`.
     fn example(&self, i: usize) -> Result<&Record>;
+    /// Where example `i` stands (`file:line`), for messages, if it is from a file.
+    fn place(&self, _i: usize) -> Option<String> {
+        None
+    }
     /// The images of example `i`, in the order of its placeholders.
     fn images(&self, i: usize) -> Result<Vec<RgbImage>>;
     /// Width and height of the images of example `i`.

@@ -3,7 +3,7 @@
 use super::job::{ExampleId, TrainJob};
 use super::optimizer::name_some;
 use crate::model::{PromptSize, Sequence};
-use crate::tasks::{Task, example_size, meta_example, reference_response};
+use crate::tasks::{Task, example_size, meta_example, named, reference_response, text_bytes};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::cmp::Reverse;
@@ -33,7 +33,9 @@ pub(super) fn example_sizes(job: &TrainJob<'_>) -> Result<Vec<ExampleSize>> {
     };
     let size = |id: ExampleId| -> Result<ExampleSize> {
         let (task, i) = job.locate(id)?;
-        let response = match sampled_tokens(job, id) {
+        let sampled = sampled_tokens(job, id);
+        check_bytes(job, task, i, sampled.is_none())?;
+        let response = match sampled {
             Some(tokens) => tokens,
             None => reference_response(task, job.encoder, i)?.len(),
         };
@@ -41,6 +43,22 @@ pub(super) fn example_sizes(job: &TrainJob<'_>) -> Result<Vec<ExampleSize>> {
         Ok(ExampleSize { id, tokens: tokens + response, patches })
     };
     ids.into_par_iter().map(size).collect::<Vec<Result<_>>>().into_iter().collect()
+}
+
+/// Refuse an example that has more bytes of text than `train.max_length` tokens can have: tokenising it could take more memory than the run.
+fn check_bytes(job: &TrainJob<'_>, task: &dyn Task, i: usize, with_response: bool) -> Result<()> {
+    let limit = job.config.train.max_length;
+    if limit == 0 {
+        return Ok(());
+    }
+    let (bytes, most) = (text_bytes(task, i, with_response)?, job.encoder.most_text_bytes(limit));
+    if bytes <= most {
+        return Ok(());
+    }
+    let why = format!(
+        "{bytes} bytes of text are more than train.max_length = {limit} tokens can have ({most} bytes); raise it, or leave the example out"
+    );
+    Err(named(Error::input(why), task, i))
 }
 
 /// Refuse examples longer than `train.max_length`, by id.

@@ -43,7 +43,10 @@ impl Algorithm for Grpo {
 
         // Advantages: how much better each response did than the others of its group.
         let rewards: Vec<f64> = groups.iter().flat_map(|g| &g.rewards).map(|r| r.total).collect();
-        let advantages = objective::advantages(&rewards, group_size, settings.grpo.scale_rewards);
+        let mut advantages = objective::advantages(&rewards, group_size, settings.grpo.scale_rewards);
+        if settings.grpo.positive_advantages_only {
+            advantages.iter_mut().for_each(|advantage| *advantage = advantage.max(0.0));
+        }
         log_rollouts(ctx, &groups, &advantages)?;
 
         // Micro-batches of whole groups, with the log-probabilities that the objective needs.

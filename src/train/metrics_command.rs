@@ -94,10 +94,10 @@ impl<'a> MetricsCommand<'a> {
         }
     }
 
-    /// Say what is wrong, the first time.
+    /// Say what is wrong, the first time. The command itself is not shown: it may hold a key.
     fn warn(&mut self, what: &str) {
         if !std::mem::replace(&mut self.warned, true) {
-            self.inner.note(&format!("warning: --metrics-command `{}` {what}", self.command));
+            self.inner.note(&format!("warning: --metrics-command {what}"));
         }
     }
 }

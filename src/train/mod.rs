@@ -31,6 +31,7 @@ mod shard_outputs;
 pub mod stall;
 pub mod start;
 mod state;
+pub mod stop;
 mod tensorboard;
 mod trainer;
 mod validation;

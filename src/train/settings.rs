@@ -197,6 +197,11 @@ pub struct TrainSettings {
     pub eps: f64,
     /// The gradient is scaled down to this global norm; 0 for no clipping.
     pub max_grad_norm: f64,
+    /// End the run when evaluations meet this, such as `accuracy >= 0.5`; empty for never. `steps` or `epochs` stay the limit.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stop_when: String,
+    /// Consecutive evaluations that must meet `stop_when`.
+    pub stop_patience: usize,
     /// Seed of everything random in the run.
     pub seed: u64,
     /// Frozen parts: `vision` (the whole tower with its merger), `merger`, `embeddings`, `text`, or the beginning of parameter names.
@@ -293,6 +298,9 @@ pub struct GrpoSettings {
     pub scale_rewards: ScaleRewards,
     /// Weight of the entropy bonus; 0 for none.
     pub entropy_coef: f64,
+    /// Learn from the responses above the mean of their group only: negative advantages become 0.
+    #[serde(default)]
+    pub positive_advantages_only: bool,
     /// Replace prompts whose responses all earn the same: at most this many further draws of a batch of prompts; 0 for off.
     pub dynamic_sampling: usize,
 }
@@ -328,6 +336,8 @@ impl TrainConfig {
                 betas: [0.9, 0.999],
                 eps: 1e-8,
                 max_grad_norm: 1.0,
+                stop_when: String::new(),
+                stop_patience: 1,
                 seed: 0,
                 freeze: Vec::new(),
                 max_length: 0,
@@ -351,6 +361,7 @@ impl TrainConfig {
                 minibatches: 1,
                 scale_rewards: ScaleRewards::Group,
                 entropy_coef: 0.0,
+                positive_advantages_only: false,
                 dynamic_sampling: 0,
             }),
             reward: rft.then(crate::tasks::RewardSettings::default),

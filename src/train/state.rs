@@ -31,10 +31,17 @@ pub struct TrainerState {
     /// On-policy SFT: the responses of the last sampling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_buffer: Option<SampleBuffer>,
+    /// Consecutive evaluations, up to the last one, that met `train.stop_when`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub criterion_met: usize,
     /// Where the logs end.
     pub log: LogSizes,
     /// How long reward variance and entropy have been near zero.
     pub stall: StallState,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl Default for TrainerState {
@@ -42,7 +49,16 @@ impl Default for TrainerState {
     fn default() -> Self {
         let cursor = Cursor { epoch: 0, position: 0 };
         let (log, stall) = (LogSizes::default(), StallState::default());
-        TrainerState { step: 0, round: 0, cursor, replay_cursor: None, sample_buffer: None, log, stall }
+        TrainerState {
+            step: 0,
+            round: 0,
+            cursor,
+            replay_cursor: None,
+            sample_buffer: None,
+            criterion_met: 0,
+            log,
+            stall,
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use super::prefetch::Prefetcher;
 use super::run_dir::{RunDir, RunSummary};
 use super::sft::Sft;
 use super::state::StepContext;
+use super::stop::StopCriterion;
 use super::validation::evaluate;
 use crate::io::files;
 use crate::train::settings::Method;
@@ -64,6 +65,13 @@ pub fn train(
     let examples = job.train.len();
     if examples == 0 {
         return Err(Error::input("the dataset has no training examples"));
+    }
+    let stop_when = match config.train.stop_when.as_str() {
+        "" => None,
+        criterion => Some(StopCriterion::parse(criterion)?),
+    };
+    if stop_when.is_some() && job.validation.is_none_or(|task| task.is_empty()) {
+        return Err(Error::input("train.stop_when needs validation examples, and the dataset has none; remove it"));
     }
     freeze(job.model, &config.train.freeze)?;
     let unseen = freeze_unseen(job)?;
@@ -115,13 +123,14 @@ pub fn train(
     std::thread::scope(|scope| {
         let prefetcher = Prefetcher::start(scope, job);
         let ctx = StepContext { job, optimizer, sampler, prefetcher, state, total, log, check_gradients, callback };
-        Trainer { ctx, run, saved: resume.map(|c| c.state.step) }.run(algorithm, resume.is_none())
+        Trainer { ctx, run, stop_when, saved: resume.map(|c| c.state.step) }.run(algorithm, resume.is_none())
     })
 }
 
 struct Trainer<'a> {
     ctx: StepContext<'a>,
     run: &'a RunDir,
+    stop_when: Option<StopCriterion>,
     /// The step of the last checkpoint.
     saved: Option<usize>,
 }
@@ -135,7 +144,7 @@ impl Trainer<'_> {
         if is_new && config.eval.steps > 0 {
             self.evaluate()?;
         }
-        while self.ctx.state.step < self.ctx.total {
+        while !self.is_done() {
             if job.comm.any(job.stop.load(Ordering::SeqCst))? {
                 self.save()?;
                 return Ok(self.stopped());
@@ -147,11 +156,11 @@ impl Trainer<'_> {
             (ctx.state.cursor, ctx.state.replay_cursor) = (ctx.sampler.cursor(), ctx.sampler.replay_cursor());
             let step = ctx.state.step;
             let due = |every: usize| every > 0 && step / every > before / every;
-            let done = step >= ctx.total;
-            if due(config.eval.steps) || (done && config.eval.steps > 0) {
+            if due(config.eval.steps) || (step >= ctx.total && config.eval.steps > 0) {
                 last_evaluation = self.evaluate()?;
+                self.judge(last_evaluation.as_ref());
             }
-            if (due(config.train.save_steps) || done) && !self.save()? {
+            if (due(config.train.save_steps) || self.is_done()) && !self.save()? {
                 return Ok(self.stopped());
             }
         }
@@ -168,6 +177,24 @@ impl Trainer<'_> {
             self.ctx.callback.note(&format!("memory: {} at its highest", files::format_bytes(peak)));
         }
         Ok(TrainOutcome::Finished(summary))
+    }
+
+    /// All steps are made, or `train.stop_when` is met.
+    fn is_done(&self) -> bool {
+        let state = &self.ctx.state;
+        let met = self.stop_when.is_some() && state.criterion_met >= self.ctx.job.config.train.stop_patience;
+        state.step >= self.ctx.total || met
+    }
+
+    /// Hold an evaluation against `train.stop_when`.
+    fn judge(&mut self, evaluation: Option<&Metrics>) {
+        let (Some(criterion), Some(evaluation)) = (&self.stop_when, evaluation) else { return };
+        let ctx = &mut self.ctx;
+        ctx.state.criterion_met = if criterion.is_met(evaluation) { ctx.state.criterion_met + 1 } else { 0 };
+        if self.is_done() && self.ctx.state.step < self.ctx.total {
+            let (step, criterion) = (self.ctx.state.step, &self.ctx.job.config.train.stop_when);
+            self.ctx.callback.note(&format!("step {step}: {criterion} is met; the run ends here"));
+        }
     }
 
     fn evaluate(&mut self) -> Result<Option<Metrics>> {

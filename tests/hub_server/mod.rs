@@ -39,6 +39,8 @@ pub struct Behaviour {
     pub breaks_at: Option<usize>,
     /// Answer with whole files to who asks for a part.
     pub no_parts: bool,
+    /// Send so many bytes more of this file than were promised.
+    pub longer: Option<(&'static str, usize)>,
     /// Send other weights than were promised.
     pub corrupt: bool,
     /// Send another content of this file than was promised, of the same length.
@@ -230,10 +232,11 @@ fn reply(request: &Request, b: &mut Behaviour) -> (String, Vec<u8>) {
         Some(from) => ("206 Partial Content", from),
         None => ("200 OK", 0),
     };
-    let length = bytes.len() - from;
+    let more = b.longer.map_or(0, |(file, more)| if file == name { more } else { 0 });
+    let length = bytes.len() - from + more;
     let range = format!("Content-Range: bytes {from}-{}/{}\r\n", bytes.len() - 1, bytes.len());
     let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{range}\r\n");
-    let mut body = bytes[from..].to_vec();
+    let mut body = [&bytes[from..], &vec![b'x'; more]].concat();
     if let Some(end) = b.breaks_at.filter(|_| large) {
         body.truncate(end.saturating_sub(from));
     }

@@ -530,3 +530,27 @@ fn a_collapsed_policy_is_reported_with_its_cause() {
     );
     assert!(told.notes.iter().any(|n| n.contains("entropy")), "{:?}", told.notes);
 }
+
+#[test]
+fn a_run_ends_when_its_validation_meets_the_criterion_and_resumes_to_the_same_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let criterion: &[&str] =
+        &["train.stop_when=accuracy >= 0.3", "train.stop_patience=2", "eval.steps=2", "train.save_steps=3"];
+    let settings = config(Method::Sft, &[SFT, criterion]);
+    let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
+    let TrainOutcome::Finished(summary) = go(&whole, &settings, PLAIN).0.unwrap() else { panic!("not finished") };
+    assert!(summary.step > 2 && summary.step < settings.total_steps(1_000_000), "it ended at step {}", summary.step);
+    let accuracies: Vec<(u64, f64)> = curve(&whole)
+        .iter()
+        .filter_map(|line| Some((line["step"].as_u64()?, line.get("eval/accuracy")?.as_f64()?)))
+        .collect();
+    let (last, before) = (accuracies[accuracies.len() - 1], accuracies[accuracies.len() - 2]);
+    assert!(last.0 == summary.step as u64 && last.1 >= 0.3 && before.1 >= 0.3, "{accuracies:?}");
+    let met_earlier = accuracies[1..accuracies.len() - 1].windows(2).any(|pair| pair.iter().all(|(_, a)| *a >= 0.3));
+    assert!(!met_earlier, "it ended at the first two in a row: {accuracies:?}");
+    for stop_at in [Some(3), Some(summary.step - 1), None] {
+        go(&broken, &settings, Way { stop_at, ..PLAIN }).0.unwrap();
+    }
+    assert_eq!(weights(&whole), weights(&broken));
+    assert_eq!(curve(&whole), curve(&broken));
+}

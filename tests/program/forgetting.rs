@@ -1,6 +1,6 @@
 //! `jigsaw eval --baseline` as a user runs it: what it prints, leaves behind, resumes and refuses.
 
-use crate::command::{done, refused};
+use crate::command::{done, jigsaw, refused};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
@@ -208,4 +208,41 @@ fn several_models_go_side_by_side_and_models_that_read_otherwise_are_refused() {
     fs::write(&template, fs::read_to_string(&template).unwrap() + "\n").unwrap();
     let said = refused(dir, &[&arguments[..], &["--fresh"]].concat());
     assert!(said.contains("do not read prompts alike") && said.contains("other"), "{said}");
+}
+
+#[test]
+fn a_gate_fails_when_a_loss_is_shown_and_only_then() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    let run = |model: &str, rules: &[&str]| {
+        let mut command = vec!["eval", "--model", model, "--baseline", "base", "--bench", "asked=questions.tsv:exact"];
+        command.extend(["--max-new-tokens", "4", "--kl-prompts", "0", "--out", "gate"]);
+        rules.iter().for_each(|rule| command.extend(["--fail-if", rule]));
+        let output = jigsaw(dir, &command[..]);
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.code(), text)
+    };
+    // The other model answers none of the questions that the base answers: a loss of more than 50 points, whatever the interval.
+    let (code, text) = run("other", &["mean < -1", "asked < -100"]);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("1 of 2 rules of --fail-if broken"), "{text}");
+    let table = fs::read_to_string(dir.join("gate/gate.md")).unwrap();
+    assert!(text.contains(&table), "the table is printed as it is written");
+    assert_eq!(table.lines().count(), 4, "{table}");
+    assert!(
+        table.contains("| other | mean >= -1 |") && table.contains("**lost**") && table.contains("| not lost |"),
+        "{table}"
+    );
+    let (code, text) = run("other", &["asked < -100"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = run("other", &["pope < -1"]);
+    assert!(
+        code == Some(2) && text.contains("nothing is called pope; there are mean, ") && text.contains("asked"),
+        "{text}"
+    );
+    assert!(
+        refused(dir, &["eval", "--model", "base", "--data", "puzzles", "--fail-if", "mean < -1", "--out", "x"])
+            .contains("--baseline")
+    );
 }

@@ -191,6 +191,17 @@ fn a_small_file_with_a_wrong_checksum_is_not_kept() {
 }
 
 #[test]
+fn a_download_ends_where_more_comes_than_was_announced() {
+    let (hub, home) = (Hub::new(), tempfile::tempdir().unwrap());
+    hub.change(|b| b.longer = Some(("tokenizer.json", 40 << 20)));
+    refused(&hub.run(home.path(), INSPECT), 1, &["tokenizer.json of acme/tiny is longer than the", "announces"]);
+    let left: u64 = files(home.path()).iter().map(|file| std::fs::metadata(file).unwrap().len()).sum();
+    assert!(left < 10 << 20, "{left} bytes");
+    hub.change(|b| b.longer = None);
+    assert!(hub.run(home.path(), INSPECT).status.success());
+}
+
+#[test]
 fn busy_servers_and_expired_addresses_are_retried() {
     let (hub, home) = (Hub::new(), tempfile::tempdir().unwrap());
     hub.change(|b| (b.busy, b.expired) = (2, 1));

@@ -15,6 +15,7 @@ mod datasets;
 mod eval_and_score;
 mod forgetting;
 mod gen_bad_images;
+mod hostile;
 mod hub;
 mod mistakes;
 mod other_tools;

@@ -193,7 +193,7 @@ fn a_command_is_told_of_every_step_and_stops_no_run() {
     assert_eq!(lines[..4], told, "the lines of metrics.jsonl, with the run's name");
 
     let (said, _) = done(dir, &format!("{TRAIN} --data messages.jsonl --metrics-command 'exit 3' --out failing"));
-    assert_eq!(said.matches("warning: --metrics-command `exit 3`").count(), 1, "{said}");
+    assert_eq!(said.matches("warning: --metrics-command ended with exit status: 3").count(), 1, "{said}");
     let began = Instant::now();
     let (said, _) = done(dir, &format!("{TRAIN} --data messages.jsonl --metrics-command 'sleep 600' --out hanging"));
     assert!(said.contains("was ended") && began.elapsed() < Duration::from_secs(120), "{said}");

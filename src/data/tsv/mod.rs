@@ -19,6 +19,7 @@ pub use table::{Tsv, TsvRow, TsvSchema};
 use crate::{Error, Result};
 use csv::ByteRecord;
 use parser::Parser;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -82,11 +83,12 @@ fn from_parquet(path: &Path, _layout: impl FnOnce(&[String]) -> Result<TsvSchema
 /// The names of the columns.
 fn columns(header: &ByteRecord) -> Result<Vec<String>, String> {
     let mut columns: Vec<String> = Vec::with_capacity(header.len());
+    let mut seen = HashSet::new();
     for (i, name) in header.iter().enumerate() {
         let name = utf8(name).map_err(|why| format!("column {} of the header: {why}", i + 1))?.trim();
         // What pandas leaves of an unnamed index may be there several times.
-        if !name.is_empty() && columns.iter().any(|c| c == name) {
-            return Err(format!("the header has two columns `{name}`"));
+        if !name.is_empty() && !seen.insert(name) {
+            return Err(format!("the header has two columns `{}`", brief(name)));
         }
         columns.push(name.to_string());
     }

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// Columns without which a row is no question.
 const REQUIRED_COLUMNS: [&str; 2] = ["index", "question"];
+/// Columns of a header that a message names.
+const MAX_NAMED: usize = 40;
 /// Columns that hold images. A file of questions without images has neither.
 const IMAGE_COLUMNS: [&str; 2] = ["image", "image_path"];
 /// What the name of a column of images has in it.
@@ -81,7 +83,12 @@ impl Tsv {
 
     /// `file:line: row N` for messages.
     pub fn place(&self, row: &TsvRow) -> String {
-        place(&self.path, self.lined, row.line, row.number)
+        self.place_of(row.line, row.number)
+    }
+
+    /// The same of the row with this number that starts on this line.
+    pub fn place_of(&self, line: u64, number: usize) -> String {
+        place(&self.path, self.lined, line, number)
     }
 
     /// Width and height of an image in pixels, after orientation.
@@ -251,7 +258,12 @@ impl RowReader {
 /// Refuse a header without the columns that are needed.
 pub fn require(columns: &[String]) -> Result<(), String> {
     let has = |name: &str| columns.iter().any(|c| c == name);
-    let named = || columns.iter().filter(|c| !c.is_empty()).map(|c| brief(c)).collect::<Vec<_>>().join(", ");
+    let named = || {
+        let mut names: Vec<String> = columns.iter().filter(|c| !c.is_empty()).map(|c| brief(c)).collect();
+        let more = names.len().saturating_sub(MAX_NAMED);
+        names.truncate(MAX_NAMED);
+        names.join(", ") + &(if more > 0 { format!(" and {more} more") } else { String::new() })
+    };
     let hint = match columns.len() {
         1 => "; are the columns separated by tabs?",
         _ => "",

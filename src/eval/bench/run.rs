@@ -5,7 +5,7 @@ use crate::eval::evaluate_api::{Questions, Server};
 use crate::eval::{EvalDir, EvalResult, evaluate_in, predict_in};
 use crate::io::files;
 use crate::model::{Model, ModelLoader, hash_model, hash_prompt_files};
-use crate::sampling::chat_api::{Endpoint, TokenUsage};
+use crate::sampling::chat_api::{Endpoint, Note, TokenUsage};
 use crate::sampling::{LocalModel, SampleProgress, SamplingKey};
 use crate::{Error, Result};
 use std::path::Path;
@@ -72,8 +72,8 @@ pub fn run(
     Ok(results)
 }
 
-/// As [`run`], with the answers of the model behind `endpoint`; `key` is the API key, if the server needs one. Also the tokens
-/// that it counts, over all that is in `out`.
+/// As [`run`], with the answers of the model behind `endpoint`; `key` is the API key, if the server needs one; `note` is told of long pauses.
+/// Also the tokens that it counts, over all that is in `out`.
 ///
 /// # Errors
 /// An input error if `out` holds something else or the server refuses; a failure if it does not answer. What has been answered by then
@@ -82,12 +82,13 @@ pub fn run_server(
     prepared: &[PreparedBenchmark],
     endpoint: &Endpoint,
     key: Option<String>,
+    note: Note<'_>,
     out: &Path,
     fresh: bool,
     progress: &mut dyn FnMut(&str, SampleProgress),
 ) -> Result<(Vec<(String, EvalResult)>, TokenUsage)> {
     claim(out)?;
-    let server = Server { endpoint, key: &key };
+    let server = Server { endpoint, key: &key, note };
     let mut directories = Vec::with_capacity(prepared.len());
     for bench in prepared {
         let (place, protocol) = ((bench.path.as_path(), bench.split.as_str()), Some(bench.protocol.clone()));

@@ -1,14 +1,18 @@
 //! The checkpoint's own chat template, rendered as transformers renders it.
 //!
+//! A template comes with any name on the Hub, so what it may take is bounded: its length and the length of its tags when it is compiled, work
+//! and memory when it renders (`template_limits.rs`). Both happen on a thread whose stack is deep enough for what these bounds allow.
+//!
 //! transformers' Jinja environment trims blocks, has loop controls, Python's string methods, a `tojson` that does not
 //! escape HTML, and `raise_exception`; so has this one. A `{% generation %}` block, which tells a trainer which tokens to learn, renders its
 //! content; `strftime_now` is not there.
 
+use super::template_limits::{FuelWriter, Stopped, check_length, fuel_for, method, on_deep_stack, out_of_fuel};
 use crate::io::files;
 use crate::{Error, Result};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
-use minijinja::{Environment, ErrorKind, context};
+use minijinja::{Environment, ErrorKind, State, context};
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 use std::path::Path;
@@ -20,26 +24,39 @@ pub struct ChatTemplate {
     /// Variables that every template sees (`bos_token`, `eos_token`, ...).
     tokens: Map<String, Json>,
     source: String,
+    /// The file that it is from.
+    origin: String,
 }
+
+/// Most characters of an engine's error that are shown. It can quote what the template made.
+const MAX_ERROR: usize = 300;
+/// Most blanks that JSON is indented by.
+const MAX_INDENT: usize = 64;
 
 const NAME: &str = "chat_template";
 
 impl ChatTemplate {
     /// Compile a template; `origin` says in errors where it is from.
+    ///
+    /// # Errors
+    /// An input error for a template that is no Jinja, or longer than any chat template is.
     pub fn new(template: &str, origin: &str) -> Result<Self> {
+        check_length(template).map_err(|why| Error::input(format!("{origin}: the chat template {why}")))?;
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|e| Error::failed(format!("template engine: {e}")))?);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(method);
         environment.add_filter("tojson", to_json);
         environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
-        environment
-            .add_template_owned(NAME, without_generation(template))
+        let source = without_generation(template);
+        let compile = move || environment.add_template_owned(NAME, source).map(|()| environment);
+        let environment = on_deep_stack(None, compile).map_err(|why| stopped(why, origin))?;
+        let environment = environment
             .map_err(|e| Error::input(format!("{origin}: the chat template is not valid Jinja: {}", explain(&e))))?;
-        Ok(ChatTemplate { environment, tokens: Map::new(), source: template.to_string() })
+        Ok(ChatTemplate { environment, tokens: Map::new(), source: template.to_string(), origin: origin.to_string() })
     }
 
     /// The template of a checkpoint directory: the `chat_template` of `processor_config.json`, `chat_template.json` or
@@ -61,14 +78,30 @@ impl ChatTemplate {
         &self.source
     }
 
+    /// The file that it is from.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
     /// Render `messages` (a JSON list of `{"role", "content"}`); `options` are further variables, such as
     /// `add_generation_prompt`.
+    ///
+    /// # Errors
+    /// An input error that names the template's file, if the template fails, refuses the messages, or takes more work or memory than
+    /// messages of this length can need.
     pub fn render(&self, messages: &Json, options: &Map<String, Json>) -> Result<String> {
-        let fail = |e: minijinja::Error| Error::input(format!("the chat template failed: {}", explain(&e)));
+        let fuel = fuel_for(messages);
         // transformers passes these two whether or not they are given.
         let base = context! { messages => Serde(messages), tools => (), documents => () };
         let variables = context! { ..Value::from(Serde(options)), ..base, ..Value::from(Serde(&self.tokens)) };
-        self.environment.get_template(NAME).and_then(|t| t.render(variables)).map_err(fail)
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(fuel));
+        let render = move || environment.get_template(NAME).and_then(|template| template.render(variables));
+        let rendered = on_deep_stack(Some(fuel), render).map_err(|why| stopped(why, &self.origin))?;
+        rendered.map_err(|e| match e.kind() {
+            ErrorKind::OutOfFuel => stopped(Stopped::TooLong, &self.origin),
+            _ => Error::input(format!("{}: the chat template failed: {}", self.origin, explain(&e))),
+        })
     }
 }
 
@@ -154,7 +187,20 @@ fn special_tokens(tokenizer_config: &Json) -> Map<String, Json> {
         .collect()
 }
 
-/// An error of the template engine in one line, with its cause.
+/// The error of a template that did not come to its end.
+fn stopped(why: Stopped, origin: &str) -> Error {
+    match why {
+        Stopped::TooLong => Error::input(format!(
+            "{origin}: the chat template takes more work or memory than these messages can need; is it that of this model?"
+        )),
+        Stopped::Panicked(said) => {
+            Error::input(format!("{origin}: the template engine failed on the chat template: {said}"))
+        }
+        Stopped::NoThread(why) => Error::failed(format!("{origin}: there is no thread for the chat template: {why}")),
+    }
+}
+
+/// An error of the template engine in one line, with its cause, up to [`MAX_ERROR`] characters.
 fn explain(error: &minijinja::Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -162,17 +208,26 @@ fn explain(error: &minijinja::Error) -> String {
         text = format!("{text}: {inner}");
         cause = inner.source();
     }
-    text
+    match text.char_indices().nth(MAX_ERROR) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
 }
 
 /// `json.dumps(value, ensure_ascii=False, indent=indent)`.
-fn to_json(value: Value, options: Kwargs) -> Result<String, minijinja::Error> {
-    let fail = |e: serde_json::Error| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string());
+fn to_json(state: &State, value: Value, options: Kwargs) -> Result<String, minijinja::Error> {
+    let fail = |e: serde_json::Error| match e.is_io() {
+        true => out_of_fuel(),
+        false => minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()),
+    };
     let indent: Option<usize> = options.get("indent")?;
+    if indent.is_some_and(|width| width > MAX_INDENT) {
+        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("tojson: indent above {MAX_INDENT}")));
+    }
     // Accepted and without effect here: text is never escaped.
     let _: Option<bool> = options.get("ensure_ascii")?;
     options.assert_all_used()?;
-    let mut out = Vec::new();
+    let mut out = FuelWriter::new(state);
     match indent {
         Some(width) => {
             let spaces = vec![b' '; width];
@@ -181,7 +236,7 @@ fn to_json(value: Value, options: Kwargs) -> Result<String, minijinja::Error> {
         }
         None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Spaced)).map_err(fail)?,
     }
-    String::from_utf8(out).map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))
+    String::from_utf8(out.bytes).map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))
 }
 
 /// Python's default separators: a space after each comma and colon.

@@ -3,6 +3,8 @@
 pub mod chat_template;
 pub mod image_processor;
 pub mod resample;
+mod template_limits;
+mod tokenizer_file;
 pub mod tokens;
 
 pub use chat_template::ChatTemplate;
@@ -123,12 +125,16 @@ impl Processor {
     /// Token ids of a rendered prompt, each image still one token.
     fn unexpanded(&self, text: &str, images: usize) -> Result<Vec<u32>> {
         let ids = self.tokens.encode(text)?;
+        let template = self.template.origin();
+        if ids.is_empty() {
+            return Err(Error::input(format!("{template}: the chat template writes nothing for this prompt")));
+        }
         let pads = ids.iter().filter(|&&id| Some(id) == self.tokens.image_pad()).count();
         if pads == images {
             return Ok(ids);
         }
         Err(Error::input(format!(
-            "the chat template wrote {pads} image token(s) for {images} image(s); it is not a template of {}",
+            "{template}: the chat template wrote {pads} image token(s) for {images} image(s); it is not a template of {}",
             self.title
         )))
     }
@@ -257,6 +263,10 @@ impl PromptEncoder for Processor {
 
     fn decode(&self, ids: &[u32]) -> Result<String> {
         Processor::decode(self, ids)
+    }
+
+    fn most_text_bytes(&self, tokens: usize) -> usize {
+        self.tokens.most_bytes(tokens)
     }
 
     fn eos_ids(&self) -> &[u32] {

@@ -1,12 +1,13 @@
 //! The checkpoint's tokenizer, and which of its tokens mean something to the model.
 
+use super::tokenizer_file::{decode, encode, read_tokenizer};
 use crate::io::files;
 use crate::model::architecture::Architecture;
 use crate::model::json_fields::Fields;
 use crate::{Error, Result};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
 
 /// Tokens that a prompt cannot be built without.
@@ -74,7 +75,13 @@ const UNUSED_SETTINGS: [&str; 10] = [
 
 /// A tokenizer and its special tokens.
 pub struct Tokens {
+    /// The file of the tokenizer.
+    path: PathBuf,
     tokenizer: Tokenizer,
+    /// Bytes of the longest token.
+    longest: usize,
+    /// Positions of the model.
+    positions: usize,
     special: Vec<(u32, String)>,
     im_end: u32,
     image_pad: Option<u32>,
@@ -98,8 +105,8 @@ impl Tokens {
                 path.display()
             )));
         }
-        let tokenizer = Tokenizer::from_bytes(files::read(&path)?)
-            .map_err(|e| Error::input(format!("{}: not a tokenizer: {e}", path.display())))?;
+        let tokenizer = read_tokenizer(&files::read(&path)?)
+            .map_err(|why| Error::input(format!("{}: not a tokenizer: {why}", path.display())))?;
         let config = check_tokenizer_config(dir, &tokenizer);
         let generation = dir.join("generation_config.json");
         let (mut eos, mut unused) = (None, Vec::new());
@@ -117,12 +124,12 @@ impl Tokens {
             unused.extend(found.map(|(key, value)| format!("{key} = {value}")));
         }
         let eos = eos.unwrap_or_else(|| architecture.eos_token_ids().to_vec());
-        let tokens = Self::new(tokenizer, eos, architecture).map_err(|e| e.context(path.display()))?;
+        let tokens = Self::new(path.clone(), tokenizer, eos, architecture).map_err(|e| e.context(path.display()))?;
         config?;
         Ok(Tokens { unused_settings: unused, ..tokens })
     }
 
-    fn new(tokenizer: Tokenizer, mut eos: Vec<u32>, architecture: &dyn Architecture) -> Result<Self> {
+    fn new(path: PathBuf, tokenizer: Tokenizer, mut eos: Vec<u32>, architecture: &dyn Architecture) -> Result<Self> {
         let title = architecture.title();
         let id = |token: &str| {
             tokenizer
@@ -148,7 +155,10 @@ impl Tokens {
             }
         }
         let rows = architecture.decoder().vocab_size;
-        let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+        let vocab = tokenizer.get_vocab(true);
+        let largest = vocab.values().copied().max().unwrap_or(0);
+        let longest = vocab.keys().map(String::len).max().unwrap_or(1);
+        drop(vocab);
         if largest as usize >= rows {
             return Err(Error::input(format!(
                 "has tokens up to id {largest}, but vocab_size in config.json is {rows}"
@@ -169,7 +179,10 @@ impl Tokens {
         special.sort();
         let banned = banned.into_iter().filter(|id| !eos.contains(id)).collect();
         Ok(Tokens {
+            path,
             tokenizer,
+            longest,
+            positions: architecture.decoder().max_positions,
             special,
             im_end,
             image_pad: images.map(|tokens| tokens.image),
@@ -180,17 +193,40 @@ impl Tokens {
     }
 
     /// Token ids of a text; special tokens in it are recognised, none is added.
+    ///
+    /// # Errors
+    /// An input error for a text that has more bytes than the model has positions for, and for a tokenizer that fails on it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, false)
-            .map_err(|e| Error::failed(format!("cannot tokenise {} bytes of text: {e}", text.len())))?;
-        Ok(encoding.get_ids().to_vec())
+        let most = self.most_bytes(self.positions);
+        if text.len() > most {
+            return Err(Error::input(format!(
+                "{} bytes of text are more than max_position_embeddings in config.json, {} tokens of at most {} bytes, can hold",
+                text.len(),
+                self.positions,
+                self.longest
+            )));
+        }
+        let fail = |why: String| {
+            let file = self.path.display();
+            Error::input(format!("{file}: the tokenizer fails on a text of {} bytes: {why}", text.len()))
+        };
+        encode(&self.tokenizer, text).map_err(fail)
+    }
+
+    /// The bytes of the longest text of so many tokens, as far as a token stands for the bytes that it has.
+    pub fn most_bytes(&self, tokens: usize) -> usize {
+        tokens.saturating_mul(self.longest)
     }
 
     /// Text of token ids, without special tokens. Bytes that are not UTF-8 become U+FFFD.
+    ///
+    /// # Errors
+    /// An input error for a tokenizer that fails on them.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.tokenizer.decode(ids, true).map_err(|e| Error::failed(format!("cannot decode {} tokens: {e}", ids.len())))
+        let fail = |why: String| {
+            Error::input(format!("{}: the tokenizer cannot decode {} tokens: {why}", self.path.display(), ids.len()))
+        };
+        decode(&self.tokenizer, ids).map_err(fail)
     }
 
     /// An input error if `text` contains a special token literally, because the model would take it for a real one.

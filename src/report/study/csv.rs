@@ -1,9 +1,9 @@
 //! A study as one long table, a number in each row.
 
 use super::level::level;
-use super::load::{self, RegimeRuns, SeedRun, StudyResults, accuracy, format_loss, kl_new, kl_prior, prior};
-use super::seed_stats::{SeedMean, reached, seed_mean};
-use super::tables::{equal_levels, families};
+use super::load::{RegimeRuns, SeedRun, StudyResults, accuracy, format_loss, kl_new, kl_prior, prior};
+use super::seed_stats::{SeedMean, seed_mean};
+use super::tables::{equal_levels, families, over_family};
 use crate::forgetting::{ALL, BenchmarkChange, TunedResult, brief, brief_data};
 use crate::report::trajectory::step;
 use crate::sampling::Summary;
@@ -71,7 +71,7 @@ fn of_model(out: &mut String, study: &StudyResults<'_>, (regime, run): (&str, &S
     let all = hashes(tuned, &names);
     let figures = [
         ("new-task accuracy", "", accuracy(tuned), &new_task),
-        ("change", ALL, prior(tuned), &all),
+        ("change", ALL, prior(tuned).map(|all| all.change), &all),
         ("format loss", ALL, format_loss(tuned), &all),
         ("KL new task", "", kl_new(tuned), &new_task),
         ("KL prior", ALL, kl_prior(tuned), &all),
@@ -122,27 +122,27 @@ fn over(out: &mut String, study: &StudyResults<'_>, regime: &str, variant: &Regi
     for ((measure, category), values) in of_parts {
         row(measure, category, seed_mean(&values, unit), &new_task);
     }
-    row("change", ALL, variant.over(prior, change), &all);
+    row("change", ALL, variant.change(prior), &all);
     row("format loss", ALL, variant.over(format_loss, change), &all);
     row("KL new task", "", variant.over(kl_new, nats), &new_task);
     row("KL prior", ALL, variant.over(kl_prior, nats), &all);
     for family in families(study) {
         let members = any.families.iter().find(|one| one.name == family).map(|one| one.benchmarks.clone());
         let data = hashes(any, &members.unwrap_or_default());
-        row("change", family, variant.over(|tuned| load::family(tuned, family), change), &data);
+        row("change", family, over_family(variant, family), &data);
     }
 }
 
 fn at_equal_accuracy(out: &mut String, study: &StudyResults<'_>) {
     let bests = study.regimes.iter().filter_map(|regime| Some((regime, regime.best()?)));
-    let bests: Vec<_> = bests.map(|(regime, variant)| (regime, variant, variant.trajectories())).collect();
-    let all: Vec<_> = bests.iter().flat_map(|(_, _, trajectories)| trajectories.clone()).collect();
+    let bests: Vec<_> = bests.collect();
+    let all: Vec<_> = bests.iter().flat_map(|(_, variant)| variant.trajectories()).collect();
     let levels = equal_levels(&all, level(study));
-    for (regime, variant, trajectories) in &bests {
+    for (regime, variant) in &bests {
         let Some((_, any)) = variant.done().next() else { continue };
         let names: Vec<String> = any.benchmarks.iter().map(|one| one.name.clone()).collect();
         for level in &levels {
-            let found = reached(trajectories, *level);
+            let found = variant.reached(*level);
             let at = format!("at new-task accuracy {level:.4}");
             let share = found.seeds as f64 / found.of.max(1) as f64;
             let context = RowContext { last: false, ..RowContext::over(regime.name, variant) };

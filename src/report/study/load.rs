@@ -1,8 +1,10 @@
 //! Loads a study, finished or not: the results on disk, by the regimes and runs of its index.
 
-use super::seed_stats::{SeedMean, best, seed_mean};
+use super::seed_stats::{AtAccuracy, SeedMean, best, reached, seed_mean};
 use crate::eval::EvalResult;
-use crate::forgetting::{BenchmarkChange, ForgettingResult, ModelRef, NEW_TASK, TunedResult, brief, brief_data};
+use crate::forgetting::{
+    BenchmarkChange, ForgettingResult, GroupMean, ModelRef, NEW_TASK, TunedResult, brief, brief_data,
+};
 use crate::report::comparison_group::comparison_key;
 use crate::report::discover::{ReportInputs, RunState, TrainRun, canonical};
 use crate::report::study_index::{StudyIndex, StudyRun};
@@ -109,7 +111,7 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
         variants.sort_by(|a, b| last(a.learning_rate).total_cmp(&last(b.learning_rate)));
         variants.iter_mut().for_each(|variant| variant.runs.sort_by_key(|run| run.plan.seed));
         let means = |variant: &RegimeRuns<'_>| {
-            let prior = variant.over(prior, (-1.0, 1.0)).map_or(f64::NEG_INFINITY, |mean| mean.mean.value);
+            let prior = variant.change(prior).map_or(f64::NEG_INFINITY, |mean| mean.mean.value);
             Some((variant.over(accuracy, (0.0, 1.0))?.mean.value, prior))
         };
         let best = best(&variants.iter().map(means).collect::<Vec<_>>());
@@ -256,6 +258,18 @@ impl<'a> RegimeRuns<'a> {
         seed_mean(&self.done().filter_map(|(_, tuned)| of(tuned)).collect::<Vec<_>>(), bounds)
     }
 
+    /// Mean change of a group of benchmarks over seeds, its interval cut to what the base's score leaves possible.
+    pub fn change(&self, of: impl Fn(&TunedResult) -> Option<&GroupMean>) -> Option<SeedMean> {
+        let base = self.done().find_map(|(_, tuned)| of(tuned))?.base;
+        self.over(|tuned| Some(of(tuned)?.change), (-base, 1.0 - base))
+    }
+
+    /// The variant where its training first reaches `accuracy` on the new task.
+    pub fn reached(&self, accuracy: f64) -> AtAccuracy {
+        let base = self.done().find_map(|(_, tuned)| prior(tuned)).map_or(f64::NAN, |all| all.base);
+        reached(&self.trajectories(), accuracy, (-base, 1.0 - base))
+    }
+
     /// The trajectories of the runs that are done, a seed each.
     pub fn trajectories(&self) -> Vec<Vec<TrajectoryPoint>> {
         self.done()
@@ -294,14 +308,14 @@ pub fn accuracy(tuned: &TunedResult) -> Option<Interval> {
     Some(tuned.new_task.as_ref()?.all.tuned.value)
 }
 
-/// Mean change of prior knowledge.
-pub fn prior(tuned: &TunedResult) -> Option<Interval> {
-    Some(tuned.all.as_ref()?.change)
+/// Prior knowledge: the mean over all benchmarks.
+pub fn prior(tuned: &TunedResult) -> Option<&GroupMean> {
+    tuned.all.as_ref()
 }
 
-/// Change of a family.
-pub fn family(tuned: &TunedResult, name: &str) -> Option<Interval> {
-    tuned.families.iter().find(|family| family.name == name).map(|family| family.change)
+/// A family of benchmarks.
+pub fn family<'t>(tuned: &'t TunedResult, name: &str) -> Option<&'t GroupMean> {
+    tuned.families.iter().find(|family| family.name == name)
 }
 
 /// Loss by the strict score minus loss by the lenient score: the part of the loss that is only a change of format, net.

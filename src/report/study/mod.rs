@@ -17,7 +17,8 @@ use crate::forgetting::{BenchmarkChange, TunedResult, brief};
 use crate::stats::table::percent;
 use level::level;
 use load::{RegimeRuns, SeedRun, accuracy, prior};
-use seed_stats::{SeedMean, reached};
+use seed_stats::SeedMean;
+use sentences::Forgotten;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use tables::TableWithCaption;
@@ -76,7 +77,8 @@ fn sentences(study: &StudyResults<'_>) -> Vec<(&'static str, String)> {
     if right.is_empty() {
         return vec![("Nothing is measured yet.", "No finished run has been compared with the base.".into())];
     }
-    let lost = named(&|variant| variant.over(prior, (-1.0, 1.0)));
+    let lost: Vec<Forgotten<'_>> =
+        study.regimes.iter().filter_map(|regime| forgotten(study, regime.name, regime.best()?)).collect();
     // The base has several values if the regimes have different prompts.
     let bases: Vec<f64> = study.new_tasks().iter().map(|one| one.all.base.value.value).collect();
     let base = bases.iter().copied().reduce(f64::max).map(|most| match bases.len() {
@@ -86,13 +88,12 @@ fn sentences(study: &StudyResults<'_>) -> Vec<(&'static str, String)> {
     let score = study.any().and_then(|tuned| tuned.all.as_ref()).map(|all| all.base);
     let level = level(study);
     let there = |variant: &RegimeRuns<'_>| {
-        let found = reached(&variant.trajectories(), level?);
+        let found = variant.reached(level?);
         found.change.filter(|_| found.seeds == found.of)
     };
     let paid = named(&there);
     // Ways that begin above it cannot be read there.
-    let begins_above =
-        |variant: &RegimeRuns<'_>| level.is_some_and(|level| reached(&variant.trajectories(), level).above > 0);
+    let begins_above = |variant: &RegimeRuns<'_>| level.is_some_and(|level| variant.reached(level).above > 0);
     let above = study.regimes.iter().filter(|regime| regime.best().is_some_and(begins_above));
     let above: Vec<&str> = above.map(|regime| regime.name).collect();
     let absent = right.iter().map(|(name, _)| *name).filter(|name| !paid.iter().any(|(other, _)| other == name));
@@ -110,6 +111,22 @@ fn sentences(study: &StudyResults<'_>) -> Vec<(&'static str, String)> {
         ("Note.", sentences::sets(&sets(study))),
     ];
     all.into_iter().filter_map(|(lead, text)| Some((lead, text?))).collect()
+}
+
+/// What a regime forgot at one learning rate, on the whole and by family.
+fn forgotten<'a>(study: &StudyResults<'a>, name: &'a str, variant: &RegimeRuns<'a>) -> Option<Forgotten<'a>> {
+    let families = tables::families(study);
+    let of = |family: &'a str| Some((family, tables::over_family(variant, family)?));
+    let only = match variant.done().collect::<Vec<_>>().as_slice() {
+        [(_, tuned)] => prior(tuned),
+        _ => None,
+    };
+    Some(Forgotten {
+        name,
+        mean: variant.change(prior)?,
+        families: families.into_iter().filter_map(of).collect(),
+        questions: only.map(|all| (all.worse, all.better, all.p_sign)),
+    })
 }
 
 /// Each set of examples of the new task by its hash, with the regimes that are measured on it.

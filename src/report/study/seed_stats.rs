@@ -38,9 +38,7 @@ pub fn seed_mean(of_seeds: &[Interval], bounds: (f64, f64)) -> Option<SeedMean> 
         }
         false => (mean(&values), IntervalSource::Seeds),
     };
-    let cut = |end: f64| if end.is_nan() { f64::NAN } else { end.clamp(bounds.0, bounds.1) };
-    let mean = Interval { value: found.value, low: cut(found.low), high: cut(found.high) };
-    Some(SeedMean { mean, basis, seeds: values.len() })
+    Some(SeedMean { mean: found.clip(bounds.0, bounds.1), basis, seeds: values.len() })
 }
 
 /// The best of several learning rates, each with its mean accuracy and mean change of prior knowledge: the highest accuracy, among
@@ -70,13 +68,13 @@ pub struct AtAccuracy {
     pub of: usize,
 }
 
-/// Each seed's way read where it first reaches `accuracy`.
-pub fn reached(trajectories: &[Vec<TrajectoryPoint>], accuracy: f64) -> AtAccuracy {
+/// Each seed's way read where it first reaches `accuracy`; the mean change lies within `bounds`.
+pub fn reached(trajectories: &[Vec<TrajectoryPoint>], accuracy: f64, bounds: (f64, f64)) -> AtAccuracy {
     let bare = |value| Interval { value, low: f64::NAN, high: f64::NAN };
     let values: Vec<Interval> =
         trajectories.iter().filter_map(|trajectory| Some(bare(at(trajectory, accuracy)?.value))).collect();
     let above = trajectories.iter().filter(|trajectory| starts_above(trajectory, accuracy)).count();
-    AtAccuracy { change: seed_mean(&values, (-1.0, 1.0)), seeds: values.len(), above, of: trajectories.len() }
+    AtAccuracy { change: seed_mean(&values, bounds), seeds: values.len(), above, of: trajectories.len() }
 }
 
 /// Gain on the new task that counts as having learned it, when regimes are compared at equal accuracy.
@@ -180,12 +178,15 @@ mod tests {
             trajectory(&[(0.0, 0.0), (0.5, -0.15)]),
             trajectory(&[(0.0, 0.0), (0.1, -0.3)]),
         ];
+        let reached = |trajectories: &[Vec<TrajectoryPoint>], accuracy| reached(trajectories, accuracy, (-0.9, 0.1));
         let at_20 = reached(&trajectories, 0.2);
         assert_eq!((at_20.seeds, at_20.of), (2, 3));
         // -0.02 and -0.06.
         let change = at_20.change.unwrap();
         near(change.mean.value, -0.04);
-        near(change.mean.high, -0.04 + 0.02 * 12.706_204_736_174_694);
+        // -0.04 + 0.02 t(0.975, 1) = 0.21: no more than the base had wrong.
+        near(change.mean.low, -0.04 - 0.02 * 12.706_204_736_174_694);
+        near(change.mean.high, 0.1);
         assert_eq!(reached(&trajectories, 0.6), AtAccuracy { change: None, seeds: 0, above: 0, of: 3 });
         let late = [trajectory(&[(0.3, -0.04), (0.5, -0.05)])];
         assert_eq!(reached(&late, 0.2), AtAccuracy { change: None, seeds: 0, above: 1, of: 1 });

@@ -2,7 +2,7 @@
 
 use super::seed_stats::{IntervalSource, SeedMean, separated_groups};
 use crate::stats::Interval;
-use crate::stats::table::{percent, points};
+use crate::stats::table::{p_value, percent, points};
 
 /// Up to so many regimes are listed one by one; of more, only the first and the last.
 const MAX_LISTED: usize = 3;
@@ -19,20 +19,74 @@ pub fn learned(regimes: &[Named<'_>], base: Option<&str>) -> Option<String> {
     (!sorted.is_empty()).then(|| [one(&values), order(&sorted, &LEARNED)].concat())
 }
 
+/// What a regime forgot.
+#[derive(Debug, Clone)]
+pub struct Forgotten<'a> {
+    /// Name of the regime.
+    pub name: &'a str,
+    /// Mean change over all benchmarks.
+    pub mean: SeedMean,
+    /// Change of each family.
+    pub families: Vec<Named<'a>>,
+    /// Of a regime with one seed: questions that were answered worse, and better, and the p-value of the exact sign test.
+    pub questions: Option<(usize, usize, f64)>,
+}
+
 /// What was forgotten: `base` is the base's mean score.
-pub fn forgotten(regimes: &[Named<'_>], base: Option<f64>) -> Option<String> {
-    let sorted = sorted(regimes);
+pub fn forgotten(regimes: &[Forgotten<'_>], base: Option<f64>) -> Option<String> {
+    let sorted = sorted(&regimes.iter().map(|regime| (regime.name, regime.mean)).collect::<Vec<_>>());
     if sorted.is_empty() {
         return None;
     }
     let base = base.map(|base| format!(" (mean score, base {})", percent(base))).unwrap_or_default();
     let mut text = format!("Prior knowledge{base} {}.", changes(&sorted));
-    let unsure: Vec<&str> = sorted.iter().filter(|(_, o)| !excludes_zero(&o.mean)).map(|(name, _)| *name).collect();
+    let unsure: Vec<&str> = sorted.iter().filter(|(_, o)| !o.mean.excludes_zero()).map(|(name, _)| *name).collect();
     if !unsure.is_empty() {
         let who = if unsure.len() > MAX_LISTED { format!("{} of them", unsure.len()) } else { and(&unsure) };
-        text += &format!(" The change is not significant for {who}: the 95 % interval includes 0.");
+        text += &format!(" The change of the mean is not significant for {who}: the 95 % interval includes 0.");
+    }
+    text += &changed_families(regimes);
+    if regimes.len() <= MAX_LISTED {
+        text += &by_question(regimes);
     }
     Some(text + &order(&sorted, &LOST))
+}
+
+/// Every family whose interval leaves out 0, of every regime; empty where there is one family, which is the mean.
+fn changed_families(regimes: &[Forgotten<'_>]) -> String {
+    let families = regimes.iter().map(|regime| regime.families.len()).max().unwrap_or(0);
+    if families < 2 {
+        return String::new();
+    }
+    let one = |(name, over): &Named<'_>| {
+        format!("{name} ({} points, {} to {})", points(over.mean.value), points(over.mean.low), points(over.mean.high))
+    };
+    let of = |regime: &Forgotten<'_>| {
+        let changed: Vec<String> = regime.families.iter().filter(|(_, o)| o.mean.excludes_zero()).map(one).collect();
+        (!changed.is_empty())
+            .then(|| format!("{} under {}", and(&changed.iter().map(String::as_str).collect::<Vec<_>>()), regime.name))
+    };
+    let changed: Vec<String> = regimes.iter().filter_map(of).collect();
+    if changed.is_empty() {
+        return format!(" The 95 % interval of each of the {families} families includes 0.");
+    }
+    format!(
+        " Of {families} families, the 95 % interval (not adjusted for their number) leaves out 0 for {}.",
+        changed.join("; ")
+    )
+}
+
+/// Questions answered worse and better, of the regimes with one seed.
+fn by_question(regimes: &[Forgotten<'_>]) -> String {
+    let of = |regime: &Forgotten<'_>| {
+        let (worse, better, p) = regime.questions?;
+        Some(format!("{worse} worse and {better} better under {} (sign test p = {})", regime.name, p_value(p)))
+    };
+    let known: Vec<String> = regimes.iter().filter_map(of).collect();
+    match known.is_empty() {
+        true => String::new(),
+        false => format!(" By question: {}.", and(&known.iter().map(String::as_str).collect::<Vec<_>>())),
+    }
 }
 
 /// What it cost at an accuracy that all reach; `None` where none is reached by two.
@@ -98,10 +152,6 @@ fn sorted<'a>(regimes: &[Named<'a>]) -> Vec<Named<'a>> {
     let mut sorted = regimes.to_vec();
     sorted.sort_by(|a, b| b.1.mean.value.total_cmp(&a.1.mean.value));
     sorted
-}
-
-fn excludes_zero(interval: &Interval) -> bool {
-    interval.low > 0.0 || interval.high < 0.0
 }
 
 fn changes(sorted: &[Named<'_>]) -> String {
@@ -218,21 +268,43 @@ mod tests {
         );
     }
 
+    fn lost<'a>(regimes: &[Named<'a>]) -> Vec<Forgotten<'a>> {
+        let of = |&(name, mean): &Named<'a>| Forgotten { name, mean, families: Vec::new(), questions: None };
+        regimes.iter().map(of).collect()
+    }
+
     #[test]
     fn no_order_is_claimed_where_intervals_overlap_and_no_change_where_zero_is_inside() {
-        let text = forgotten(&[("rft", over(-0.004, 0.01)), ("sft", over(-0.05, 0.06))], Some(0.9)).unwrap();
+        let text = forgotten(&lost(&[("rft", over(-0.004, 0.01)), ("sft", over(-0.05, 0.06))]), Some(0.9)).unwrap();
         assert!(text.contains("changed by -5.0 points under sft"), "{text}");
-        assert!(text.contains("The change is not significant for rft and sft"), "{text}");
+        assert!(text.contains("The change of the mean is not significant for rft and sft"), "{text}");
         assert!(text.ends_with("Which of them lost least is undecided: their 95 % intervals overlap."), "{text}");
         let mixed =
             [("a", over(-0.01, 0.005)), ("b", over(-0.2, 0.03)), ("c", over(-0.22, 0.03)), ("d", over(-0.5, 0.1))];
-        let text = forgotten(&mixed, None).unwrap();
+        let text = forgotten(&lost(&mixed), None).unwrap();
         assert!(text.ends_with("By the 95 % intervals least was lost by a; most was lost by d."), "{text}");
         assert!(text.contains("changed by between -50.0 points under d (3 seeds"), "{text}");
         // The second and the third overlap, and both lie above the last.
-        let open = forgotten(&mixed[1..], None).unwrap();
+        let open = forgotten(&lost(&mixed[1..]), None).unwrap();
         assert!(open.ends_with("least was lost by b or c, which overlap; most was lost by d."), "{open}");
         assert!(!text.contains("not significant"), "{text}");
+    }
+
+    #[test]
+    fn every_family_that_changed_is_named_though_the_mean_did_not() {
+        let mut regimes = lost(&[("rft", over(0.001, 0.01)), ("sft", over(-0.011, 0.014))]);
+        regimes[1].families =
+            vec![("ocr", over(0.0, 0.02)), ("knowledge", over(-0.075, 0.05)), ("grounding", over(0.04, 0.03))];
+        regimes[1].questions = Some((12, 1, 0.003_417_968_75));
+        regimes[0].families =
+            vec![("ocr", over(0.0, 0.02)), ("knowledge", over(-0.01, 0.05)), ("grounding", over(0.0, 0.03))];
+        let text = forgotten(&regimes, None).unwrap();
+        let expected = " Of 3 families, the 95 % interval (not adjusted for their number) leaves out 0 for knowledge (-7.5 points, -12.5 to \
+                        -2.5) and grounding (+4.0 points, +1.0 to +7.0) under sft. By question: 12 worse and 1 better under sft (sign test \
+                        p = 0.0034).";
+        assert!(text.contains(expected) && text.contains("not significant for rft and sft"), "{text}");
+        let quiet = forgotten(&regimes[..1], None).unwrap();
+        assert!(quiet.ends_with("The 95 % interval of each of the 3 families includes 0."), "{quiet}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::load::{
     self, RegimeResults, RegimeRuns, SeedRun, StudyResults, accuracy, format_loss, kl_new, kl_prior, prior, source,
 };
-use super::seed_stats::{AtAccuracy, IntervalSource, SeedMean, reached, seed_mean};
+use super::seed_stats::{AtAccuracy, IntervalSource, SeedMean, seed_mean};
 use crate::forgetting::{ALL, BenchmarkChange, brief};
 use crate::report::trajectory::{TrajectoryPoint, highest, start, tens};
 use crate::sampling::{Category, Summary};
@@ -212,8 +212,8 @@ fn top_row(study: &StudyResults<'_>, regime: &RegimeResults<'_>, level: Option<f
         Cell::text(steps),
         Cell::over(variant.over(accuracy, (0.0, 1.0)), percent, bare),
         Cell::over(seed_mean(&partial, (0.0, 1.0)), percent, bare),
-        Cell::change(variant.over(prior, (-1.0, 1.0))),
-        level.map_or(Cell::none(), |level| reached_cell(&reached(&variant.trajectories(), level))),
+        Cell::change(variant.change(prior)),
+        level.map_or(Cell::none(), |level| reached_cell(&variant.reached(level))),
         worst,
         Cell::over(variant.over(format_loss, (-1.0, 1.0)), points, points),
         nats(variant.over(kl_new, (0.0, f64::INFINITY))),
@@ -304,8 +304,9 @@ pub fn families<'a>(study: &StudyResults<'a>) -> Vec<&'a str> {
     study.any().map(|tuned| tuned.families.iter().map(|family| family.name.as_str()).collect()).unwrap_or_default()
 }
 
-fn over_family(variant: &RegimeRuns<'_>, family: &str) -> Option<SeedMean> {
-    variant.over(|tuned| load::family(tuned, family), (-1.0, 1.0))
+/// Change of a family over seeds.
+pub fn over_family(variant: &RegimeRuns<'_>, family: &str) -> Option<SeedMean> {
+    variant.change(|tuned| load::family(tuned, family))
 }
 
 /// Change of each family, a row per regime; `None` while nothing is measured.
@@ -320,8 +321,7 @@ pub fn by_family(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     for regime in &study.regimes {
         let cells =
             names.iter().map(|family| Cell::change(regime.best().and_then(|variant| over_family(variant, family))));
-        let mean =
-            any.all.iter().map(|_| Cell::change(regime.best().and_then(|variant| variant.over(prior, (-1.0, 1.0)))));
+        let mean = any.all.iter().map(|_| Cell::change(regime.best().and_then(|variant| variant.change(prior))));
         let at = regime.best().map_or("not measured yet".to_string(), |variant| variant.label());
         rows.push([name(study, regime, &at)].into_iter().chain(cells).chain(mean).collect());
     }
@@ -330,7 +330,7 @@ pub fn by_family(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     Some(TableWithCaption {
         title: "Change by family",
         how: "Change of the mean score of each family of benchmarks, in points, at each regime\u{2019}s best learning rate: mean over seeds \
-              with 95 % intervals. The larger the loss, the darker the cell."
+              with 95 % intervals, not adjusted for the number of families. The larger the loss, the darker the cell."
             .into(),
         header: ["regime".to_string()].into_iter().chain(heads).collect(),
         rows,
@@ -359,7 +359,7 @@ pub fn ladder(study: &StudyResults<'_>) -> Option<TableWithCaption> {
         let done = variant.done().count();
         let count = format!("{done} of {} seeds", variant.runs.len());
         let Some(right) = variant.over(accuracy, (0.0, 1.0)) else { return Cell::with(NONE, count) };
-        let change = variant.over(prior, (-1.0, 1.0));
+        let change = variant.change(prior);
         let lost = change.map_or(NONE.to_string(), |over| points(over.mean.value));
         let count = if done == variant.runs.len() { String::new() } else { count };
         Cell {
@@ -392,17 +392,15 @@ pub fn ladder(study: &StudyResults<'_>) -> Option<TableWithCaption> {
 
 /// Change of prior knowledge at common accuracies; `None` if nobody learned.
 pub fn matched(study: &StudyResults<'_>, level: Option<f64>) -> Option<TableWithCaption> {
-    let trajectories: Vec<(&RegimeResults<'_>, Vec<Vec<TrajectoryPoint>>)> =
-        study.regimes.iter().filter_map(|regime| Some((regime, regime.best()?.trajectories()))).collect();
-    let levels = equal_levels(
-        &trajectories.iter().flat_map(|(_, trajectories)| trajectories.clone()).collect::<Vec<_>>(),
-        level,
-    );
+    let measured: Vec<(&RegimeResults<'_>, &RegimeRuns<'_>)> =
+        study.regimes.iter().filter_map(|regime| Some((regime, regime.best()?))).collect();
+    let levels =
+        equal_levels(&measured.iter().flat_map(|(_, variant)| variant.trajectories()).collect::<Vec<_>>(), level);
     if levels.is_empty() {
         return None;
     }
-    let row = |(regime, trajectories): &(&RegimeResults<'_>, Vec<Vec<TrajectoryPoint>>)| {
-        let cells = levels.iter().map(|level| reached_cell(&reached(trajectories, *level)));
+    let row = |(regime, variant): &(&RegimeResults<'_>, &RegimeRuns<'_>)| {
+        let cells = levels.iter().map(|level| reached_cell(&variant.reached(*level)));
         [name(study, regime, "")].into_iter().chain(cells).collect()
     };
     Some(TableWithCaption {
@@ -413,7 +411,7 @@ pub fn matched(study: &StudyResults<'_>, level: Option<f64>) -> Option<TableWith
               below the first checkpoint, and the run \u{201c}starts above\u{201d} that accuracy."
             .into(),
         header: ["regime".to_string()].into_iter().chain(levels.iter().map(|level| percent(*level))).collect(),
-        rows: trajectories.iter().map(row).collect(),
+        rows: measured.iter().map(row).collect(),
         source: source(study, &bests(study)),
     })
 }

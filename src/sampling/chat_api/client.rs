@@ -12,7 +12,6 @@ use crate::tasks::Task;
 use crate::{Error, Result};
 use serde_json::Value;
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -40,7 +39,12 @@ pub struct ChatClient<'a> {
     connected: AtomicBool,
     /// A long pause was reported, which lasts until then.
     warned_until: Mutex<Option<Instant>>,
+    /// Is told of long pauses.
+    note: Note<'a>,
 }
+
+/// What is told something for the user while requests are under way, by any thread.
+pub type Note<'a> = &'a (dyn Fn(&str) + Sync);
 
 /// The responses so far, by example and sample, and the file that they are written to.
 struct Cache {
@@ -86,7 +90,13 @@ impl<'a> ChatClient<'a> {
             rate_limit: RateLimit::new(endpoint.per_minute),
             connected: AtomicBool::new(false),
             warned_until: Mutex::new(None),
+            note: &|_| {},
         })
+    }
+
+    /// The same client, which tells `note` of long pauses.
+    pub fn with_note(self, note: Note<'a>) -> ChatClient<'a> {
+        ChatClient { note, ..self }
     }
 
     /// Tokens of all responses so far.
@@ -209,10 +219,8 @@ impl<'a> ChatClient<'a> {
         let mut warned_until = lock(&self.warned_until);
         if warned_until.is_none_or(|until| until <= Instant::now()) {
             *warned_until = Some(Instant::now() + pause);
-            // `eprintln!` would panic where nobody reads stderr.
             let (url, seconds) = (&self.endpoint.url, pause.as_secs());
-            let _ =
-                writeln!(std::io::stderr(), "{url}: {reason}; the server asks to wait: next attempt in {seconds} s");
+            (self.note)(&format!("{url}: {reason}; the server asks to wait: next attempt in {seconds} s"));
         }
     }
 

@@ -1,5 +1,6 @@
 //! Where a chat server is, and how it may be asked.
 
+use crate::io::text::hide_keys;
 use crate::{Error, Result};
 use std::time::Duration;
 
@@ -28,12 +29,14 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Refuse an address that cannot be used; `flag` is the one that it was given by.
+    /// Refuse an address that cannot be used; `flag` is the one that it was given by. It is stored with what the server answers, so none
+    /// with a key in it passes.
     ///
     /// # Errors
-    /// An input error for an address that is not valid, that has a user or a password in it, or an impossible port.
+    /// An input error for an address that is not valid, that has a user, a password or parameters in it, or an impossible port.
     pub fn check(&self, flag: &str) -> Result<()> {
-        let bad = |why: String| Err(Error::input(format!("{flag} {}: {why}", self.url)));
+        let bad = |why: String| Err(Error::input(format!("{flag} {}: {why}", hide_keys(&self.url))));
+        const KEY: &str = "an address is stored with the results, and must hold no key; put it into OPENAI_API_KEY";
         const FORM: &str = "write http://HOST:PORT/v1 or https://HOST/v1";
         let Some(rest) = self.url.strip_prefix("https://").or_else(|| self.url.strip_prefix("http://")) else {
             return bad(format!("no address of a chat API; {FORM}"));
@@ -45,7 +48,13 @@ impl Endpoint {
             _ => (server, None),
         };
         let colons = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
-        if host.is_empty() || colons || rest.contains(|c: char| c == '@' || c.is_whitespace()) {
+        if rest.contains('@') {
+            return bad(format!("{KEY}; {FORM}"));
+        }
+        if rest.contains(['?', '#']) {
+            return bad(format!("nothing may follow the path, since `/chat/completions` is appended to it; {KEY}"));
+        }
+        if host.is_empty() || colons || rest.contains(char::is_whitespace) {
             return bad(FORM.into());
         }
         match port {

@@ -15,7 +15,7 @@ mod request_body;
 mod response;
 mod schedule;
 
-pub use client::{API_KEY_VARIABLE, ChatClient, api_key_from_env};
+pub use client::{API_KEY_VARIABLE, ChatClient, Note, api_key_from_env};
 pub use endpoint::{Endpoint, INITIAL_BACKOFF, REQUEST_TIMEOUT};
 pub use response::{CachedResponse, TokenUsage};
 

@@ -403,7 +403,6 @@ fn an_absent_server_is_reported_at_once() {
     for (url, named) in [
         ("https://", "https://HOST/v1"),
         ("http://", "http://HOST:PORT/v1"),
-        ("http://user:word@host/v1", "http://HOST:PORT/v1"),
         ("script", "no address of a chat API"),
         ("http://127.0.0.1:99999/v1", "`99999` is no port"),
         ("http://host:0/v1", "`0` is no port"),
@@ -416,6 +415,14 @@ fn an_absent_server_is_reported_at_once() {
         let error = endpoint(url).check("--api").unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains(named), "{error}");
         assert!(error.to_string().starts_with(&format!("--api {url}: ")), "{error}");
+    }
+    for (url, shown) in [
+        ("http://user:sk-1@host/v1", "http://***@host/v1"),
+        ("https://sk-1@host/v1", "https://***@host/v1"),
+        ("http://host/v1?api_key=sk-1", "http://host/v1?api_key=***"),
+    ] {
+        let said = endpoint(url).check("--api").unwrap_err().to_string();
+        assert!(said.starts_with(&format!("--api {shown}: ")) && said.contains("OPENAI_API_KEY"), "{said}");
     }
     for url in ["http://host/v1", "http://host:65535/v1", "http://[::1]/v1", "https://[fe80::1]:8000/v1", "http://h:1"]
     {
@@ -576,7 +583,9 @@ fn no_more_requests_begin_than_the_limit_allows() {
 #[test]
 fn a_long_pause_is_reported_once_for_all_requests_that_wait() {
     let (dir, endpoint) = (tempfile::tempdir().unwrap(), endpoint("http://localhost:1/v1"));
-    let chat = ChatClient::open(&endpoint, None, &dir.path().join("cache")).unwrap();
+    let told = Mutex::new(Vec::new());
+    let note = |text: &str| lock(&told).push(text.to_string());
+    let chat = ChatClient::open(&endpoint, None, &dir.path().join("cache")).unwrap().with_note(&note);
     let secs = Duration::from_secs;
     chat.warn_of_long_pause(secs(60), "status 429");
     assert!(lock(&chat.warned_until).is_none(), "short pauses are not worth a line");
@@ -584,6 +593,8 @@ fn a_long_pause_is_reported_once_for_all_requests_that_wait() {
     chat.warn_of_long_pause(secs(3600), "status 429");
     let until = lock(&chat.warned_until).unwrap();
     assert!(until <= Instant::now() + secs(1800), "the second pause, at the same time, is not reported again");
+    let expected = "http://localhost:1/v1: status 429; the server asks to wait: next attempt in 1800 s";
+    assert_eq!(*lock(&told), [expected]);
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::model::init::SPECIAL;
 use crate::model::{ComputeDtype, ModelLoader, require_checkpoint};
 use crate::model::{Processor, SamplingParams};
 use crate::model::{hash_model, hash_prompt_files};
-use crate::sampling::chat_api::{self, ChatClient, Endpoint, TokenUsage};
+use crate::sampling::chat_api::{self, ChatClient, Endpoint, Note, TokenUsage};
 use crate::sampling::{
     LocalModel, Responder, SamplePlan, SampleProgress, SamplingKey, ScoredResponse, Summary, generated_tokens,
     progress_of, run,
@@ -85,7 +85,7 @@ pub struct RolloutReport {
 }
 
 /// Sample what is missing and write the dataset. A finished rollout is only read; with another selection, the dataset is written again
-/// from the samples that are there.
+/// from the samples that are there. `note` is told of long pauses that a server asks for.
 ///
 /// # Errors
 /// An input error for prompts that do not fit the request or an `out` that holds something else; a failure if no response is kept. The
@@ -93,6 +93,7 @@ pub struct RolloutReport {
 pub fn rollout(
     request: &RolloutRequest,
     device: &Device,
+    note: Note<'_>,
     progress: impl FnMut(SampleProgress),
 ) -> Result<RolloutReport> {
     let RolloutRequest { data, split, plan, out, selection, .. } = request;
@@ -117,7 +118,7 @@ pub fn rollout(
     let store = RolloutDir::open(out, about, request.fresh)?;
     let written = dataset::written(out)?.map(|written| finished(written, selection, out)).transpose()?.flatten();
     let started = Instant::now();
-    let Sampled { outcomes, fresh_tokens, usage } = sample(request, &store, &task, device, progress)?;
+    let Sampled { outcomes, fresh_tokens, usage } = sample(request, &store, &task, device, note, progress)?;
     let summary = Summary::of(task.name(), None, &outcomes, plan.num_generations, fresh_tokens, started.elapsed())?;
     let special = request.teacher.special_tokens()?;
     let (kept, tally) = select(&task, &outcomes, plan.num_generations, selection, &special)?;
@@ -150,6 +151,7 @@ fn sample(
     store: &RolloutDir,
     task: &DatasetTask,
     device: &Device,
+    note: Note<'_>,
     mut progress: impl FnMut(SampleProgress),
 ) -> Result<Sampled> {
     let plan = &request.plan;
@@ -159,7 +161,8 @@ fn sample(
     let done = outcomes.len() / plan.num_generations;
     let client = match &request.teacher {
         Teacher::Endpoint(endpoint) => {
-            Some(ChatClient::open(endpoint, chat_api::api_key_from_env(), &request.out.join(rollout_dir::API_CACHE))?)
+            let cache = request.out.join(rollout_dir::API_CACHE);
+            Some(ChatClient::open(endpoint, chat_api::api_key_from_env(), &cache)?.with_note(note))
         }
         _ => None,
     };

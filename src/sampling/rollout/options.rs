@@ -28,6 +28,8 @@ pub struct RolloutOptions {
     pub per_minute: Option<u32>,
     /// Times a failed request is made again.
     pub retries: usize,
+    /// Seconds to wait for a response.
+    pub timeout: u64,
     /// Split of the dataset that the prompts are from.
     pub split: String,
     /// Only the first prompts; all when not given.
@@ -62,6 +64,7 @@ impl Default for RolloutOptions {
             concurrency: 4,
             per_minute: None,
             retries: 6,
+            timeout: REQUEST_TIMEOUT.as_secs(),
             split: TRAIN.into(),
             limit: None,
             num_generations: None,
@@ -156,7 +159,7 @@ impl RolloutOptions {
             per_minute: self.per_minute,
             retries: self.retries,
             backoff: INITIAL_BACKOFF,
-            timeout: REQUEST_TIMEOUT,
+            timeout: sampling_flags::check_timeout(self.timeout)?,
         };
         endpoint.check("--teacher")?;
         if endpoint.model.is_empty() {

@@ -52,7 +52,7 @@ fn request(teacher: Teacher, data: &Path, out: &Path) -> RolloutRequest {
 }
 
 fn run(request: &RolloutRequest) -> Result<RolloutReport> {
-    rollout(request, &Device::Cpu, |_| {})
+    rollout(request, &Device::Cpu, &|_| {}, |_| {})
 }
 
 fn refused(request: &RolloutRequest) -> String {

@@ -154,6 +154,7 @@ impl BenchmarkFile {
             scorers: Vec::with_capacity(rows.len()),
             images: Vec::with_capacity(rows.len()),
             unanswered: Vec::new(),
+            places: rows.iter().map(|row| (row.line, row.number)).collect(),
             tsv,
         };
         for row in rows {
@@ -189,6 +190,8 @@ pub struct BenchTask {
     images: Vec<Vec<usize>>,
     /// The rows of a file without answers.
     unanswered: Vec<TsvRow>,
+    /// `file:line: row N` of each question, as line and number.
+    places: Vec<(u64, usize)>,
 }
 
 impl BenchTask {
@@ -234,6 +237,10 @@ impl Task for BenchTask {
     fn example(&self, i: usize) -> Result<&Record> {
         let n = self.records.len();
         self.records.get(i).ok_or_else(|| Error::failed(format!("example {i} of a benchmark of {n} was asked for")))
+    }
+
+    fn place(&self, i: usize) -> Option<String> {
+        self.places.get(i).map(|&(line, number)| self.tsv.place_of(line, number))
     }
 
     fn images(&self, i: usize) -> Result<Vec<RgbImage>> {

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# How often the interval of a mean over benchmarks holds the true change: 5,000 draws of each kind of experiment.
+# Writes docs/results/coverage/coverage.csv (the same for any number of threads) and fails if a coverage lies outside its bounds.
+# usage: scripts/coverage.sh
+set -eu
+cd "$(dirname "$0")/.."
+cargo test --release --locked --lib coverage_of_5000_draws -- --ignored

@@ -269,7 +269,10 @@ fn another_model_in_the_same_directory_is_refused_by_name_until_fresh() {
     let error = open(dir.path(), other.clone(), false).unwrap_err();
     let text = error.to_string();
     assert_eq!(error.exit_code(), 2);
-    assert!(text.contains("model: \"mmm") && text.contains("num_generations: 1 -> 2") && text.contains("--fresh"), "{text}");
+    assert!(
+        text.contains("model: \"mmm") && text.contains("num_generations: 1 -> 2") && text.contains("--fresh"),
+        "{text}"
+    );
     assert!(!text.contains("data:"), "{text}");
     drop(directory);
     let directory = open(dir.path(), other, true).unwrap();

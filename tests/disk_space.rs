@@ -118,3 +118,34 @@ fn a_run_pauses_until_a_checkpoint_fits() {
     run(dir, &line("disk/run"));
     assert!(weights(disk.join("run")) == weights(dir.join("whole")));
 }
+
+#[test]
+fn on_a_full_disk_no_temporary_file_stays_behind() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/base-tiny");
+    let base = base.display();
+    run(dir, "gen --images scenes --grid 1x2 --count 8 --split 0.5,0,0.5 --out data");
+    let disk = dir.join("disk");
+    let Some(_mounted) = SmallDisk::mount(&disk, "1m") else { return };
+    fill(disk.join("filler"), 1_000_000);
+    for line in [
+        "model init --preset tiny --out disk/out".to_string(),
+        format!("model convert {base} --dtype f32 --out disk/out"),
+        "gen --images scenes --grid 3x3 --count 40 --out disk/out".to_string(),
+        "gen --suite pope --count 40 --out disk/out".to_string(),
+        "rollout --teacher scripted --data data --out disk/out".to_string(),
+        format!("score --model {base} --data data --out disk/out/scores.jsonl"),
+        format!("eval --model {base} --data data --max-new-tokens 2 --out disk/out"),
+    ] {
+        let _ = std::fs::remove_dir_all(disk.join("out"));
+        let output = command(dir, &line).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("panicked"), "{line}: {said}");
+        let entries = walkdir::WalkDir::new(&disk).into_iter().flatten();
+        let names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let left = names.iter().filter(|name| name.ends_with(".tmp") || name.ends_with(".lock"));
+        assert_eq!(left.collect::<Vec<_>>(), Vec::<&String>::new(), "{line}: {said}");
+        assert!(output.status.success() || said.contains("disk/out"), "{line}: {said}");
+    }
+}

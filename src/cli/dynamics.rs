@@ -10,15 +10,16 @@ use crate::dynamics::{
     PAIRS, ResponseLoss, divergence, influence_over_checkpoints, influence_table, likelihood, notes, run,
 };
 use crate::eval::bench::BenchmarkSpec;
+use crate::io::refused::undo_if_refused;
 use std::path::PathBuf;
 
 /// Measure how one step on training data moves prior knowledge: magnitude, direction, and distance to the base.
 ///
-/// Each training sample u (of --train) is paired with a sample v of prior knowledge (of --prior) under each --model. After one plain SGD step
-/// on u, the change of v's token distributions over the whole vocabulary gives a lower bound of the norm of their kernel (LBK). Also
-/// measured: the change of v's log-likelihood, the change of u's after a step on v, and the cosine of both gradients. The weights are
-/// restored exactly after each step. The perplexity of all responses under the base is reported too, and with --forgetting how well KL to
-/// the base predicts forgetting (docs/dynamics.md).
+/// Each training sample u (of --train) is paired with a sample v of prior knowledge (of --prior) under each --model. How fast v's token
+/// distributions over the whole vocabulary change by plain SGD steps on u gives a lower bound of the norm of their kernel (LBK). Also
+/// measured: the change of v's log-likelihood per unit of step size, that of u's by steps on v, and the cosine of both gradients. The weights
+/// are restored exactly after each step. The perplexity of all responses under the base is reported too, and with --forgetting how well KL
+/// to the base predicts forgetting (docs/dynamics.md).
 ///
 /// Writes pairs.jsonl (one line per pair, as measured), dynamics.csv, dynamics.md, and finally dynamics.json. The same command resumes
 /// an interrupted measurement, and more checkpoints may be appended to --model.
@@ -41,9 +42,9 @@ pub struct DynamicsArgs {
     /// Most pairs of each --train with each --prior; every training sample is used once before any is used twice
     #[arg(long, value_name = "N", default_value_t = InfluenceConfig::default().pairs)]
     pairs: usize,
-    /// Learning rate of the SGD step
-    #[arg(long, value_name = "X", default_value_t = InfluenceConfig::default().eta)]
-    eta: f64,
+    /// Size of the SGD steps [default: chosen for each pair, so that neither rounding to f32 nor curvature shows]
+    #[arg(long, value_name = "X")]
+    eta: Option<f64>,
     /// Loss of a response: mean or sum of the negative log-probabilities of its tokens
     #[arg(long, value_enum, default_value_t = ResponseLoss::Mean)]
     loss: ResponseLoss,
@@ -89,7 +90,7 @@ impl DynamicsArgs {
         self.base = hub::model(&self.base)?;
         let request = self.request()?;
         let mut bars = DynamicsProgress::default();
-        let found = run(&request, &device, &mut bars);
+        let found = undo_if_refused(&request.out, || run(&request, &device, &mut bars));
         bars.0.clear();
         let files = [PAIRS, DYNAMICS_JSON, DYNAMICS_CSV, DYNAMICS_MD];
         let files = files.map(|name| format!("{}\n", request.out.join(name).display())).concat();
@@ -213,7 +214,7 @@ mod tests {
         for (flags, said) in [
             (&["--pairs", "0"][..], "--pairs 0"),
             (&["--eta", "0"], "--eta 0"),
-            (&["--eta=-1"], "--eta -1"),
+            (&["--eta=-1"], "--eta -1: must be a number above 0; leave it out"),
             (&["--eta", "NaN"], "--eta NaN"),
             (&["--max-new-tokens", "0"], "--max-new-tokens"),
             (&["--train", "nameless"], "--train nameless: give NAME="),

@@ -28,14 +28,15 @@ pub fn dataset_table(result: &EvalResult) -> String {
         let _ = writeln!(text, "  {name:<22} {value:5.1} %   95 % interval {low:5.1} to {high:5.1} %{chance}");
     };
     share("whole answer right", &s.accuracy, s.chance.map(|c| c.accuracy));
-    share(
-        partial_credit_label(&s.task).unwrap_or("partial credit"),
-        &s.partial_credit,
-        s.chance.map(|c| c.partial_credit),
-    );
+    let label = partial_credit_label(result.about.key.scorers.keys());
+    if let Some(label) = label {
+        share(label, &s.partial_credit, s.chance.map(|c| c.partial_credit));
+    }
     for (name, category) in &s.categories {
         share(&format!("  {name}: right"), &category.accuracy, None);
-        share(&format!("  {name}: parts"), &category.partial_credit, None);
+        if let Some(label) = label {
+            share(&format!("  {name}: {label}"), &category.partial_credit, None);
+        }
     }
     share("answer readable", &s.parsed, None);
     share("format kept", &s.well_formed, None);

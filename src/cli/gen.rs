@@ -3,6 +3,7 @@
 use super::output::{print, status};
 use super::progress::bar;
 use crate::data::Manifest;
+use crate::io::refused::undo_if_refused;
 use crate::tasks::Style;
 use crate::tasks::countdown::{self, CountdownSettings, NumberCount};
 use crate::tasks::jigsaw::generate::{self, Cues, JigsawSettings};
@@ -180,11 +181,12 @@ impl GenArgs {
 
     /// Make the dataset and say what was made.
     pub fn run(self) -> Result<()> {
-        match (self.task, self.suite.clone()) {
+        let out = self.out.clone();
+        undo_if_refused(&out, || match (self.task, self.suite.clone()) {
             (Some(OtherTask::Countdown), _) => self.make_countdown(),
             (None, Some(Suites(families))) => self.make_suite(families),
             (None, None) => self.make_puzzles(),
-        }
+        })
     }
 
     fn countdown_settings(&self) -> CountdownSettings {
@@ -199,17 +201,25 @@ impl GenArgs {
         }
     }
 
+    fn say_if_found(&self, manifest: &Manifest) {
+        if manifest.found {
+            status(&format!("{} holds this dataset already; nothing was written", self.out.display()));
+        }
+    }
+
     fn make_countdown(self) -> Result<()> {
         let bar = bar(self.count, "{pos}/{len} puzzles, {per_sec}, {eta} left");
         let made = countdown::generate(&self.countdown_settings(), &self.out, self.overwrite, &|| bar.inc(1));
         bar.finish_and_clear();
-        print(&format!("{}: {} records\n", self.out.display(), records_by_split(&made?)))
+        let manifest = made?;
+        self.say_if_found(&manifest);
+        print(&format!("{}: {} records\n", self.out.display(), records_by_split(&manifest)))
     }
 
     fn make_suite(self, families: Vec<FamilyWeight>) -> Result<()> {
         let settings = suites::SuiteSettings {
             suite: families,
-            images: self.images,
+            images: self.images.clone(),
             count: self.count,
             question_first: self.question_first,
             seed: self.seed,
@@ -221,6 +231,7 @@ impl GenArgs {
         bar.finish_and_clear();
         let manifest = made?;
         warn_left_out(&manifest);
+        self.say_if_found(&manifest);
         let bench =
             if manifest.splits.contains_key("test") { format!("; {}/*.tsv", suites::BENCH) } else { String::new() };
         print(&format!("{}: {} records{bench}\n", self.out.display(), records_by_split(&manifest)))
@@ -237,6 +248,7 @@ impl GenArgs {
         bar.finish_and_clear();
         let manifest = made?;
         warn_left_out(&manifest);
+        self.say_if_found(&manifest);
         let mut splits = Vec::new();
         for name in SPLITS {
             if let Some(split) = manifest.splits.get(name) {

@@ -2,14 +2,17 @@
 
 use super::hub;
 use super::output::{print, status};
-use crate::model::convert_dtype::{WeightDtype, convert};
+use crate::io::refused::undo_if_refused;
+use crate::model::convert_dtype::convert;
 use crate::model::init::{Preset, write_checkpoint};
 use crate::model::inspect::{Inspection, inspect};
 use crate::model::interpolate_weights::interpolate;
 use crate::model::lora;
+use crate::model::new_checkpoint::Written;
+use crate::model::weight_dtype::WeightDtype;
 use crate::{Error, Result};
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Make and look at checkpoint directories (Hugging Face form).
 #[derive(Debug, clap::Args)]
@@ -121,7 +124,8 @@ impl ModelCommand {
                          such as --model Qwen/Qwen2.5-VL-3B-Instruct",
                     ));
                 }
-                let parameters = write_checkpoint(&out, preset, seed)?;
+                let (parameters, written) = undo_if_refused(&out, || write_checkpoint(&out, preset, seed))?;
+                say_if_found(written, &out);
                 status(&format!(
                     "{} parameters, random, seed {seed}; look with: jigsaw model inspect {}",
                     grouped(parameters),
@@ -130,17 +134,21 @@ impl ModelCommand {
                 print(&format!("{}\n", out.display()))
             }
             Action::Convert(Convert { dir, dtype, out, overwrite }) => {
-                convert(&hub::directory(&dir)?, &out, dtype, overwrite)?;
+                let dir = hub::directory(&dir)?;
+                say_if_found(undo_if_refused(&out, || convert(&dir, &out, dtype, overwrite))?, &out);
                 print(&format!("{}\n", out.display()))
             }
             Action::Interpolate(Interpolate { a, b, alpha, out, overwrite }) => {
-                interpolate(&hub::directory(&a)?, &hub::directory(&b)?, alpha, &out, overwrite)?;
+                let (a, b) = (hub::directory(&a)?, hub::directory(&b)?);
+                let written = undo_if_refused(&out, || interpolate(&a, &b, alpha, &out, overwrite))?;
+                say_if_found(written, &out);
                 print(&format!("{}\n", out.display()))
             }
             Action::MergeLora(MergeLora { dir, dtype, out, overwrite }) => {
-                if let Some(note) = lora::merge(&hub::directory(&dir)?, &out, dtype, overwrite)? {
-                    status(&note);
-                }
+                let dir = hub::directory(&dir)?;
+                let (written, note) = undo_if_refused(&out, || lora::merge(&dir, &out, dtype, overwrite))?;
+                note.iter().for_each(|note| status(note));
+                say_if_found(written, &out);
                 print(&format!("{}\n", out.display()))
             }
             Action::Inspect(Inspect { dir, json }) => {
@@ -154,6 +162,12 @@ impl ModelCommand {
                 print(&text)
             }
         }
+    }
+}
+
+fn say_if_found(written: Written, out: &Path) {
+    if written == Written::Found {
+        status(&format!("{} holds this checkpoint already; nothing was written", out.display()));
     }
 }
 

@@ -5,7 +5,7 @@ use super::hub;
 use super::output::print;
 use super::progress::bar;
 use crate::eval::{missing_responses, score_responses};
-use crate::io::files;
+use crate::io::{files, output_dir};
 use crate::model::{ComputeDtype, ModelLoader, Processor};
 use crate::{Error, Result, tasks};
 use std::io::{BufWriter, Write};
@@ -70,12 +70,10 @@ impl ScoreArgs {
             )));
         }
         let dir = hub::model(&self.model)?;
-        if let Some(parent) = self.out.parent().filter(|p| !p.as_os_str().is_empty()) {
-            files::create_dir(parent)?;
-        }
         let device = self.device.open()?;
         let processor = Processor::from_dir(&dir)?;
         let model = ModelLoader::new(&device, ComputeDtype::F32).frozen(&dir)?;
+        let _lock = output_dir::lock_file(&self.out)?;
         let bar = bar(task.len(), "{pos}/{len} records, {eta} left");
         let (mut nats, mut tokens) = (0.0, 0);
         let mut failure = None;

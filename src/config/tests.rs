@@ -1,7 +1,7 @@
 //! What a configuration may contain, and the messages for what it may not.
 
 use super::*;
-use crate::io::toml::differences;
+use crate::io::json::named_differences as differences;
 
 fn sets(list: &[&str]) -> Vec<String> {
     list.iter().map(|s| s.to_string()).collect()

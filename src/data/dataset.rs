@@ -9,7 +9,6 @@ use image::RgbImage;
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 
@@ -167,7 +166,7 @@ impl Dataset {
             return None;
         }
         let mut start = Vec::with_capacity(HEADER_BYTES as usize);
-        File::open(self.root.join(name)).ok()?.take(HEADER_BYTES).read_to_end(&mut start).ok()?;
+        files::open_regular(&self.root.join(name)).ok()?.take(HEADER_BYTES).read_to_end(&mut start).ok()?;
         source::probe_header(&start).ok()
     }
 
@@ -205,10 +204,10 @@ fn locate(dir: &Path, split: &str) -> Result<(PathBuf, Manifest)> {
             dir.display()
         ))
     };
-    if dir.join(METADATA).is_file() {
+    if dir.join(METADATA).exists() {
         let absolute = dir.canonicalize().map_err(|e| Error::input(format!("cannot read {}: {e}", dir.display())))?;
         let here = dir.join(MANIFEST);
-        if here.is_file() {
+        if here.exists() {
             return Ok((dir.to_owned(), files::read_json(&here)?));
         }
         let above = absolute.parent().map(|p| p.join(MANIFEST)).filter(|p| p.is_file()).ok_or_else(unfinished)?;
@@ -224,7 +223,7 @@ fn locate(dir: &Path, split: &str) -> Result<(PathBuf, Manifest)> {
     }
     let manifest = dir.join(MANIFEST);
     let root = dir.join(split);
-    if !manifest.is_file() {
+    if !manifest.exists() {
         return Err(if root.is_dir() {
             unfinished()
         } else {
@@ -236,7 +235,7 @@ fn locate(dir: &Path, split: &str) -> Result<(PathBuf, Manifest)> {
         });
     }
     let manifest: Manifest = files::read_json(&manifest)?;
-    if !root.join(METADATA).is_file() {
+    if !root.join(METADATA).exists() {
         let known: Vec<&str> = manifest.splits.keys().map(String::as_str).collect();
         return Err(Error::input(format!(
             "the dataset {} has no split `{split}`; it has: {}",

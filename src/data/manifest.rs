@@ -68,4 +68,7 @@ pub struct Manifest {
     /// Source images that could be read but gave no puzzles: the same content as another, or too plain.
     #[serde(default)]
     pub left_out: Vec<Skipped>,
+    /// The dataset was there already, with the same content: nothing was written.
+    #[serde(skip)]
+    pub found: bool,
 }

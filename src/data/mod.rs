@@ -18,4 +18,4 @@ pub use manifest::{Attribution, MANIFEST, Manifest, Skipped, SplitSummary};
 pub use record::{Digest, IMAGE_PLACEHOLDER, METADATA, Message, Record};
 pub use resize::resize;
 pub use sampler::{Cursor, ExampleSampler};
-pub use writer::DatasetWriter;
+pub use writer::{DatasetWriter, dataset_names};

@@ -1,5 +1,5 @@
-//! The next-token distributions of one response: its log-likelihood, the norms of the two bounded factors of its learning dynamics, and
-//! the change of the distributions after a step. Everything is computed in f64 from logits in f32.
+//! The next-token distributions of one response: its log-likelihood, its gradient at the logits, and the norms of the two bounded factors
+//! of its learning dynamics. Everything is computed in f64 from logits in f32.
 //!
 //! With z the logits before a token, pi their softmax over V tokens and y the token itself, the factors are
 //! - A = I - 1 pi^T, `[V, V]`, the gradient of log pi with respect to z;
@@ -8,20 +8,17 @@
 //! (Ren and Sutherland, Learning dynamics of LLM finetuning, ICLR 2025, section 3.) Their norms are closed forms of pi, so neither matrix
 //! is built.
 
-use crate::model::Sequence;
-use crate::model::{Predictions, Predictor};
+use crate::model::{Predictor, Sequence};
 use crate::{Error, Result};
 use rayon::prelude::*;
-use std::ops::Range;
 
-/// Bytes of logits in memory at a time, besides those that are kept.
-const LOGIT_BYTES: usize = 64 << 20;
-
-/// The distribution before each token of one response, kept for comparison with the one after a step.
+/// The distribution before each token of one response.
 pub struct Distributions {
     vocab: usize,
     /// `[tokens, vocab]`.
     logits: Vec<f32>,
+    /// The tokens.
+    targets: Vec<u32>,
     rows: Vec<TokenDistribution>,
 }
 
@@ -32,27 +29,19 @@ pub struct TokenDistribution {
     pub log_total: f64,
     /// log pi(y).
     pub log_prob: f64,
+    /// 1 - pi(y), summed from the other tokens: near pi(y) = 1 a difference would cancel.
+    pub rest: f64,
     /// ||I - 1 pi^T||_F^2.
     pub a_squares: f64,
     /// ||pi - onehot(y)||^2.
     pub g_squares: f64,
 }
 
-/// The change of the distributions of a response.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct DistributionShift {
-    /// ||log pi' - log pi||_F^2 over all tokens of the response and all of the vocabulary.
-    pub change_squares: f64,
-    /// log pi' of the response.
-    pub log_likelihood: f64,
-}
-
 impl TokenDistribution {
     /// The statistics of one row of logits, `[vocab]`, before the token `target`.
     ///
     /// A has the element onehot_ij - pi_j at (i, j): sum_j (1 - pi_j)^2 + (V - 1) pi_j^2 = V - 2 + V sum_j pi_j^2.
-    /// G has the squares (1 - pi_y)^2 + sum_{j != y} pi_j^2, where 1 - pi_y is summed from the other tokens: near
-    /// pi_y = 1 a difference would cancel.
+    /// G has the squares (1 - pi_y)^2 + sum_{j != y} pi_j^2.
     pub fn of(logits: &[f32], target: usize) -> TokenDistribution {
         let top = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         let (mut total, mut squares) = (0.0, 0.0);
@@ -71,6 +60,7 @@ impl TokenDistribution {
         TokenDistribution {
             log_total: top + total.ln(),
             log_prob: (target - top) - total.ln(),
+            rest: others / total,
             a_squares: vocab - 2.0 + vocab * squares / (total * total),
             g_squares: (others * others + other_squares) / (total * total),
         }
@@ -78,25 +68,37 @@ impl TokenDistribution {
 }
 
 impl Distributions {
-    /// The distributions of the response of `sequence` under `policy` with its present weights.
-    pub fn of(policy: &dyn Predictor, sequence: &Sequence) -> Result<Distributions> {
-        let predictions = policy.predict(std::slice::from_ref(sequence))?;
-        let vocab = predictions.vocab();
-        let mut logits = Vec::with_capacity(sequence.response.len() * vocab);
-        let mut rows = Vec::with_capacity(sequence.response.len());
-        in_pieces(predictions.as_ref(), sequence, |piece, some| {
-            let targets = &sequence.response[piece];
-            rows.par_extend(
-                some.par_chunks(vocab).zip(targets).map(|(row, &y)| TokenDistribution::of(row, y as usize)),
-            );
-            logits.extend_from_slice(some);
-        })?;
-        Ok(Distributions { vocab, logits, rows })
+    /// The distributions with these logits, `[tokens, vocab]`, before the tokens of a response.
+    ///
+    /// # Errors
+    /// If the logits are not those of so many tokens.
+    pub fn new(logits: Vec<f32>, response: &[u32]) -> Result<Distributions> {
+        let (tokens, vocab) = (response.len(), logits.len() / response.len().max(1));
+        if vocab == 0 || logits.len() != tokens * vocab {
+            return Err(Error::failed(format!("{} logits for {tokens} response tokens", logits.len())));
+        }
+        let rows = logits.par_chunks(vocab).zip(response).map(|(row, &y)| TokenDistribution::of(row, y as usize));
+        Ok(Distributions { vocab, rows: rows.collect(), logits, targets: response.to_vec() })
     }
 
     /// Statistics of each distribution.
     pub fn rows(&self) -> &[TokenDistribution] {
         &self.rows
+    }
+
+    /// The response's tokens.
+    pub fn targets(&self) -> &[u32] {
+        &self.targets
+    }
+
+    /// Tokens of the vocabulary.
+    pub fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    /// The logits, `[tokens, vocab]`.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
     }
 
     /// log pi of the response.
@@ -114,61 +116,34 @@ impl Distributions {
         weight * weight * self.rows.iter().map(|row| row.g_squares).sum::<f64>()
     }
 
-    /// The change from these distributions to those of `policy` with its present weights, for the same `sequence`.
-    pub fn shift(&self, policy: &dyn Predictor, sequence: &Sequence) -> Result<DistributionShift> {
-        let predictions = policy.predict(std::slice::from_ref(sequence))?;
-        let vocab = predictions.vocab();
-        if (predictions.rows(), vocab) != (self.rows.len(), self.vocab) {
-            return Err(Error::failed(format!(
-                "{} predictions of {vocab} tokens after a step, {} of {} before it",
-                predictions.rows(),
-                self.rows.len(),
-                self.vocab
-            )));
-        }
-        let mut found: Vec<(f64, f64)> = Vec::with_capacity(self.rows.len());
-        in_pieces(predictions.as_ref(), sequence, |piece, after| {
-            let before = &self.logits[piece.start * vocab..piece.end * vocab];
-            let targets = &sequence.response[piece.clone()];
-            let rows = self.rows[piece].par_iter().zip(targets);
-            let logits = before.par_chunks(vocab).zip(after.par_chunks(vocab));
-            found.par_extend(rows.zip(logits).map(|((row, &y), (before, after))| {
-                let now = TokenDistribution::of(after, y as usize);
-                (change_squares(before, after, now.log_total - row.log_total), now.log_prob)
-            }));
-        })?;
-        Ok(DistributionShift {
-            change_squares: found.iter().map(|(squares, _)| squares).sum(),
-            log_likelihood: found.iter().map(|(_, log_prob)| log_prob).sum(),
-        })
+    /// The gradient of log pi of the response with respect to the logits, onehot(y) - pi, `[tokens, vocab]`. Each element is right to the
+    /// precision of f32, that of a token of which the model is certain too.
+    pub fn gradient(&self) -> Vec<f32> {
+        let mut gradient = vec![0.0; self.logits.len()];
+        let rows = gradient.par_chunks_mut(self.vocab).zip(self.logits.par_chunks(self.vocab));
+        rows.zip(&self.rows).zip(&self.targets).for_each(|(((gradient, logits), row), &y)| {
+            for (j, (g, &logit)) in gradient.iter_mut().zip(logits).enumerate() {
+                *g = if j == y as usize { row.rest } else { -(f64::from(logit) - row.log_total).exp() } as f32;
+            }
+        });
+        gradient
     }
 }
 
-/// Sum over the vocabulary of (log pi'(j) - log pi(j))^2, where `shift` is the change of the log-normalizer.
-fn change_squares(before: &[f32], after: &[f32], shift: f64) -> f64 {
-    before.iter().zip(after).map(|(b, a)| (f64::from(*a) - f64::from(*b) - shift).powi(2)).sum()
-}
-
-/// Call `see` with the logits, some rows at a time.
-fn in_pieces(
-    predictions: &dyn Predictions,
-    sequence: &Sequence,
-    mut see: impl FnMut(Range<usize>, &[f32]),
-) -> Result<()> {
-    let (rows, vocab) = (predictions.rows(), predictions.vocab());
-    if rows != sequence.response.len() || vocab == 0 {
+/// Logits before each response token of `sequence` under `policy` with its present weights, `[tokens, vocab]`.
+pub fn logits(policy: &dyn Predictor, sequence: &Sequence) -> Result<Vec<f32>> {
+    let predictions = policy.predict(std::slice::from_ref(sequence))?;
+    let rows = predictions.rows();
+    if rows != sequence.response.len() {
         return Err(Error::failed(format!("{rows} predictions for {} response tokens", sequence.response.len())));
     }
-    let at_once = (LOGIT_BYTES / (4 * vocab)).clamp(1, 512);
-    for start in (0..rows).step_by(at_once) {
-        let piece = start..(start + at_once).min(rows);
-        let logits = predictions.logits(piece.clone())?;
-        if logits.len() != piece.len() * vocab {
-            return Err(Error::failed(format!("{} logits for {} rows of {vocab}", logits.len(), piece.len())));
-        }
-        see(piece, &logits);
-    }
-    Ok(())
+    predictions.logits(0..rows)
+}
+
+/// log sum exp of a row of logits.
+pub fn log_total(logits: &[f32]) -> f64 {
+    let top = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    top + logits.iter().map(|&logit| (f64::from(logit) - top).exp()).sum::<f64>().ln()
 }
 
 #[cfg(test)]
@@ -215,16 +190,19 @@ mod tests {
     }
 
     #[test]
-    fn the_change_is_that_of_the_logarithms_of_the_probabilities() {
-        let (before, after) = ([0.3_f32, -1.2, 2.0, 0.0], [0.1_f32, -1.0, 2.5, 0.4]);
-        let (p, q) = (softmax(&before), softmax(&after));
-        let expected: f64 = p.iter().zip(&q).map(|(p, q)| (q.ln() - p.ln()).powi(2)).sum();
-        let shift = TokenDistribution::of(&after, 0).log_total - TokenDistribution::of(&before, 0).log_total;
-        let found = change_squares(&before, &after, shift);
-        assert!((found - expected).abs() < 1e-12, "{found} is not {expected}");
-        // Adding the same to all logits changes no distribution.
-        let raised = before.map(|l| l + 4.0);
-        let shift = TokenDistribution::of(&raised, 0).log_total - TokenDistribution::of(&before, 0).log_total;
-        assert!(change_squares(&before, &raised, shift) < 1e-11);
+    fn the_gradient_keeps_the_digits_of_a_token_that_is_certain() {
+        let logits = vec![0.3, -1.2, 2.0, 0.0, 18.0, 0.5, -0.25, 1.0];
+        let found = Distributions::new(logits.clone(), &[1, 0]).unwrap();
+        let gradient = found.gradient();
+        for (t, y) in [(0, 1), (1, 0)] {
+            let pi = softmax(&logits[4 * t..4 * t + 4]);
+            let rest: f64 = (0..4).filter(|&j| j != y).map(|j| pi[j]).sum();
+            for j in 0..4 {
+                let (expected, got) = (if j == y { rest } else { -pi[j] }, f64::from(gradient[4 * t + j]));
+                assert!((got - expected).abs() < 1e-7 * expected.abs(), "{t} {j}: {got} is not {expected}");
+            }
+        }
+        assert!((found.rows()[0].log_total - log_total(&logits[..4])).abs() < 1e-14);
+        assert!(Distributions::new(logits, &[1, 0, 2]).is_err() && Distributions::new(Vec::new(), &[]).is_err());
     }
 }

@@ -9,22 +9,26 @@ use crate::forgetting::fixtures::model;
 use crate::forgetting::{ModelRef, RunRef};
 use crate::tasks::benchmarks::{Pixels, Protocol};
 
-pub fn influence(lbk: f64, v_change: f64) -> Influence {
+pub fn influence(lbk: f64, change: f64) -> Influence {
     Influence {
         u_tokens: 3,
         v_tokens: 4,
-        change_squares: 0.1,
+        slope_squares: 0.1,
         a_squares: 100.0,
         g_squares: 0.5,
         lbk,
-        v_change,
-        u_change: 1.1 * v_change,
-        first_order: v_change,
+        inner_product: change,
+        v_slope: change,
+        u_slope: 1.1 * change,
         cosine: 0.25,
         u_gradient: 2.0,
         v_gradient: 3.0,
         u_nats: 6.0,
         v_nats: 1.0,
+        u_eta: 0.02,
+        v_eta: 0.04,
+        rounding: 0.001,
+        curvature: 0.002,
     }
 }
 
@@ -79,7 +83,7 @@ fn sample(name: &str, kind: SampleRole, nats: f64) -> DynamicsSample {
 
 pub fn dynamics(pairs: &[Pair]) -> DynamicsResult {
     let widest = [sample("x", SampleRole::Train, 4.0)];
-    let config = InfluenceConfig { eta: 0.001, loss: ResponseLoss::Mean, pairs: 10, seed: 3, frozen: Vec::new() };
+    let config = InfluenceConfig { eta: Some(0.001), loss: ResponseLoss::Mean, pairs: 10, seed: 3, frozen: Vec::new() };
     let of_run = |step: u64| RunRef {
         name: "sft".into(),
         dir: "/runs/sft".into(),

@@ -1,24 +1,27 @@
-//! The effect of one gradient step on a training sample u on a sample v of prior knowledge, and of a step on v on u.
+//! The effect of a gradient step on a training sample u on a sample v of prior knowledge, and of a step on v on u, per unit of step size.
 //!
-//! With l(x) the log-likelihood of x ([`ResponseLoss`]: mean over its tokens, or sum), a step is theta' = theta + eta grad l(u), that is, plain
-//! SGD of size eta on the loss -l(u). To first order, over all tokens of v and the whole vocabulary,
+//! With l(x) the log-likelihood of x ([`ResponseLoss`]: mean over its tokens, or sum), a step of size eta is theta' = theta + eta grad l(u), that
+//! is, plain SGD on the loss -l(u). In the limit of small steps, over all tokens of v and the whole vocabulary,
 //!
 //! ```text
-//! log pi'(v) - log pi(v)  =  -eta A(v) K(v, u) G(u) + O(eta^2)
-//! LBK(u, v)  =  ||log pi'(v) - log pi(v)||_F^2 / (eta^2 ||A(v)||_F^2 ||G(u)||_F^2)  <=  ||K(v, u)||_F^2 + O(eta)
-//! l'(v) - l(v)  =  eta <grad l(u), grad l(v)> + O(eta^2)
+//! d log pi(v) / d eta  =  -A(v) K(v, u) G(u)
+//! LBK(u, v)            =  ||d log pi(v) / d eta||_F^2 / (||A(v)||_F^2 ||G(u)||_F^2)  <=  ||K(v, u)||_F^2
+//! d l(v) / d eta       =  <grad l(u), grad l(v)>
 //! ```
 //!
-//! (Ren and Sutherland, Learning dynamics of LLM finetuning, ICLR 2025; arXiv 2506.23508.) The last line is symmetric in u and v: to first
-//! order, a step on u changes v as much as a step on v changes u. The distance of both changes from their first order is measured too, and
-//! shows whether eta is small enough.
+//! (Ren and Sutherland, Learning dynamics of LLM finetuning, ICLR 2025; arXiv 2506.23508.) The last line is symmetric in u and v: a step on u
+//! changes v as much as a step on v changes u. It is computed from the gradients. The first is measured by steps ([`Slope`]); the same steps give
+//! the last line a second time, in both directions, as a check.
 
-use super::distribution::Distributions;
 use super::sgd_step::{ResponseLoss, SgdStep};
+use super::slope::{DifferentiatedSample, Slope};
 use crate::model::Sequence;
 use crate::stats::nan_if_null;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+
+/// Above this error, relative to the slope, a pair counts as not resolved.
+const MOST_ERROR: f64 = 0.05;
 
 /// The measurement of one pair (u, v).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -27,8 +30,8 @@ pub struct Influence {
     pub u_tokens: usize,
     /// Response tokens of v.
     pub v_tokens: usize,
-    /// ||log pi'(v) - log pi(v)||_F^2 after the step on u.
-    pub change_squares: f64,
+    /// ||d log pi(v) / d eta||_F^2 for steps on u.
+    pub slope_squares: f64,
     /// ||A(v)||_F^2.
     pub a_squares: f64,
     /// ||G(u)||_F^2.
@@ -36,12 +39,12 @@ pub struct Influence {
     /// LBK, the lower bound of ||K(v, u)||_F^2. NaN where the model is so certain of u that G is 0.
     #[serde(deserialize_with = "nan_if_null")]
     pub lbk: f64,
-    /// l'(v) - l(v) after the step on u, in nats (per token, for the mean).
-    pub v_change: f64,
-    /// l'(u) - l(u) after a step of the same size on v.
-    pub u_change: f64,
-    /// eta <grad l(u), grad l(v)>: the first order of both changes.
-    pub first_order: f64,
+    /// <grad l(u), grad l(v)>: how fast either changes by steps on the other, in nats (per token, for the mean) per unit of eta.
+    pub inner_product: f64,
+    /// d l(v) / d eta, measured by steps on u.
+    pub v_slope: f64,
+    /// d l(u) / d eta, measured by steps on v.
+    pub u_slope: f64,
     /// Cosine of grad l(u) and grad l(v). NaN where one of them is 0.
     #[serde(deserialize_with = "nan_if_null")]
     pub cosine: f64,
@@ -53,9 +56,18 @@ pub struct Influence {
     pub u_nats: f64,
     /// -log pi(v) of the whole response, in nats.
     pub v_nats: f64,
+    /// The larger of the two sizes of the steps on u.
+    pub u_eta: f64,
+    /// The larger of the two sizes of the steps on v.
+    pub v_eta: f64,
+    /// Error of d log pi(v) / d eta by rounding to f32, relative to it.
+    pub rounding: f64,
+    /// At most the error of d log pi(v) / d eta by curvature, relative to it.
+    pub curvature: f64,
 }
 
-/// Measure the effect of a step on `u` on each of `vs`, and of a step on each of `vs` on `u`. The weights end as they were.
+/// Measure the effect of steps on `u` on each of `vs`, and of steps on each of `vs` on `u`. Steps are of size `eta` and half of it, or of sizes
+/// chosen for each. The weights end as they were.
 ///
 /// # Errors
 /// A number that is not finite; the message has the number of the `v` that it belongs to.
@@ -63,59 +75,65 @@ pub fn influences(
     stepper: &SgdStep<'_>,
     u: &Sequence,
     vs: &[Sequence],
-    eta: f64,
+    eta: Option<f64>,
     loss: ResponseLoss,
 ) -> Result<Vec<Influence>> {
-    let policy = stepper.policy();
-    let u_weight = loss.weight(u.response.len());
-    let u_before = Distributions::of(policy, u)?;
-    let v_before = vs.iter().map(|v| Distributions::of(policy, v)).collect::<Result<Vec<_>>>()?;
-    let u_gradient = stepper.gradient(u)?;
-    let u_norm = u_gradient.norm()?;
-    let v_after = stepper.after_step(&u_gradient, eta * u_weight, || {
-        vs.iter().zip(&v_before).map(|(v, before)| before.shift(policy, v)).collect::<Result<Vec<_>>>()
-    })?;
-    let mut found = Vec::with_capacity(vs.len());
-    for (i, ((v, before), after)) in vs.iter().zip(&v_before).zip(v_after).enumerate() {
-        let v_weight = loss.weight(v.response.len());
-        let v_gradient = stepper.gradient(v)?;
-        let u_after = stepper.after_step(&v_gradient, eta * v_weight, || u_before.shift(policy, u))?;
-        let (dot, v_norm) = (u_gradient.dot(&v_gradient)?, v_gradient.norm()?);
-        let (a_squares, g_squares) = (before.a_squares(), u_before.g_squares(u_weight));
+    let u = DifferentiatedSample::of(stepper, u, loss)?;
+    let measure = |(i, v): (usize, &Sequence)| {
+        let v = DifferentiatedSample::of(stepper, v, loss)?;
+        let (forth, back) = (Slope::measure(stepper, &u, &v, eta)?, Slope::measure(stepper, &v, &u, eta)?);
+        let inner_product = u.inner_product(&v)?;
+        let (a_squares, g_squares) = (v.distributions.a_squares(), u.distributions.g_squares(u.weight));
         let influence = Influence {
-            u_tokens: u.response.len(),
-            v_tokens: v.response.len(),
-            change_squares: after.change_squares,
+            u_tokens: u.distributions.rows().len(),
+            v_tokens: v.distributions.rows().len(),
+            slope_squares: forth.squares,
             a_squares,
             g_squares,
-            lbk: after.change_squares / (eta * eta * a_squares * g_squares),
-            v_change: v_weight * (after.log_likelihood - before.log_likelihood()),
-            u_change: u_weight * (u_after.log_likelihood - u_before.log_likelihood()),
-            first_order: eta * u_weight * v_weight * dot,
-            cosine: (dot / (u_norm * v_norm)).clamp(-1.0, 1.0),
-            u_gradient: u_weight * u_norm,
-            v_gradient: v_weight * v_norm,
-            u_nats: -u_before.log_likelihood(),
-            v_nats: -before.log_likelihood(),
+            lbk: if u.norm == 0.0 { f64::NAN } else { forth.squares / (a_squares * g_squares) },
+            inner_product,
+            v_slope: forth.log_likelihood,
+            u_slope: back.log_likelihood,
+            cosine: (inner_product / (u.norm * v.norm)).clamp(-1.0, 1.0),
+            u_gradient: u.norm,
+            v_gradient: v.norm,
+            u_nats: -u.distributions.log_likelihood(),
+            v_nats: -v.distributions.log_likelihood(),
+            u_eta: forth.eta,
+            v_eta: back.eta,
+            rounding: forth.rounding,
+            curvature: forth.curvature,
         };
-        found.push(influence.checked(i)?);
-    }
-    Ok(found)
+        influence.checked(i)
+    };
+    vs.iter().enumerate().map(measure).collect()
 }
 
 impl Influence {
+    /// Whether rounding to f32 is more than 5 % of what was measured.
+    pub fn is_rounded(&self) -> bool {
+        self.rounding > MOST_ERROR
+    }
+
+    /// Whether curvature is more than 5 % of what was measured.
+    pub fn is_curved(&self) -> bool {
+        self.curvature > MOST_ERROR
+    }
+
     fn checked(self, v: usize) -> Result<Influence> {
         let numbers = [
-            ("change of the distributions", self.change_squares),
+            ("inner product of the gradients", self.inner_product),
             ("gradient at the training sample's logits", self.g_squares),
-            ("change of the prior sample's log-likelihood", self.v_change),
-            ("change of the training sample's log-likelihood", self.u_change),
-            ("inner product of the gradients", self.first_order),
+            ("change of the distributions", self.slope_squares),
+            ("change of the prior sample's log-likelihood", self.v_slope),
+            ("change of the training sample's log-likelihood", self.u_slope),
+            ("rounding error", self.rounding),
+            ("error by curvature", self.curvature),
         ];
         match numbers.iter().find(|(_, x)| !x.is_finite()) {
             None => Ok(self),
             Some((what, x)) => Err(Error::failed(format!(
-                "prior sample {}: the {what} is {x}; are the weights finite, and is --eta small enough?",
+                "prior sample {}: the {what} is {x}; are the weights finite, and a given --eta small enough?",
                 v + 1
             ))),
         }

@@ -1,4 +1,4 @@
-//! Why some training data costs more prior knowledge than other data: how far one step on a training sample moves a sample of prior
+//! Why some training data costs more prior knowledge than other data: how far a step on a training sample moves a sample of prior
 //! knowledge (magnitude), in which direction, and how likely the data is under the base.
 //!
 //! `docs/dynamics.md` has the formulas and their sources. [`influence`] measures a pair, [`run()`] all of them under all checkpoints.
@@ -13,6 +13,7 @@ mod result;
 mod run;
 mod samples;
 pub mod sgd_step;
+mod slope;
 mod table;
 mod write;
 

@@ -10,17 +10,19 @@
 //! ```
 
 use super::result::{InfluenceConfig, Pair};
+use crate::Result;
 use crate::forgetting::ModelRef;
+use crate::io::json::named_differences;
+use crate::io::lock::LockFile;
+use crate::io::output_dir::{self, Growing};
 use crate::io::{files, jsonl};
-use crate::sampling::differences;
 use crate::tasks::benchmarks::Protocol;
-use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Raised whenever the same inputs would give other numbers.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The whole result, for programs.
 pub const DYNAMICS_JSON: &str = "dynamics.json";
@@ -88,10 +90,11 @@ pub fn read_pairs(dir: &Path) -> Result<Vec<Pair>> {
     jsonl::read(&dir.join(PAIRS))
 }
 
-/// The directory of one measurement.
+/// The directory of one measurement. No other process measures into it.
 #[derive(Debug)]
 pub struct DynamicsDir {
     path: PathBuf,
+    _lock: LockFile,
 }
 
 impl DynamicsDir {
@@ -99,31 +102,26 @@ impl DynamicsDir {
     /// these. With `fresh`, the results of an earlier measurement are removed first.
     ///
     /// # Errors
-    /// An input error if the directory holds something else; it names what differs.
+    /// An input error if the directory holds something else, or another process has it; it names what differs.
     pub fn open(path: &Path, key: MeasurementKey, checkpoints: &[ModelRef], fresh: bool) -> Result<DynamicsDir> {
-        files::create_dir(path)?;
-        let directory = DynamicsDir { path: path.to_path_buf() };
         let own = [DYNAMICS_JSON, DYNAMICS_CSV, DYNAMICS_MD, PAIRS, SAMPLES, KEY];
+        let what = "measurement of learning dynamics";
+        let is_own = |name: &str| own.contains(&name);
+        let content = Growing { what, doing: "measuring learning dynamics", mark: Some(KEY), own: &is_own };
+        let lock = output_dir::open(path, &content)?;
+        let directory = DynamicsDir { path: path.to_path_buf(), _lock: lock };
         if fresh {
             // Remove the result first, so that an interrupted removal never looks finished.
             own.iter().try_for_each(|name| directory.remove(name))?;
         }
         let about = KeyFile { key, checkpoints: checkpoints.to_vec() };
         let key_path = directory.file(KEY);
-        if !key_path.exists() {
-            if files::has_other_files(path, |_| false) {
-                return Err(Error::input(format!(
-                    "{} is not empty and holds no measurement of learning dynamics (no {KEY}); give another --out",
-                    path.display()
-                )));
-            }
+        let begun = own.iter().any(|name| directory.file(name).exists());
+        let Some(found) = output_dir::read_key::<KeyFile>(&key_path, what, begun)? else {
             files::write_json(&key_path, &about)?;
             return Ok(directory);
-        }
-        let found: KeyFile = files::read_json(&key_path)
-            .map_err(|e| e.context("--out holds no measurement of learning dynamics; give another"))?;
-        let mut parts: Vec<String> =
-            differences(&found.key, &about.key).iter().map(|(name, change)| format!("{name}: {change}")).collect();
+        };
+        let mut parts = named_differences(&found.key, &about.key);
         let differ = found.checkpoints.iter().zip(checkpoints).find(|(a, b)| a.hash != b.hash);
         if let Some((there, here)) = differ {
             parts.push(format!("checkpoints: {} -> {}", there.dir, here.dir));
@@ -131,11 +129,7 @@ impl DynamicsDir {
             parts.push(format!("checkpoints: {} -> {}", found.checkpoints.len(), checkpoints.len()));
         }
         if !parts.is_empty() {
-            return Err(Error::input(format!(
-                "{} holds another measurement ({}); give another --out, or --fresh to start over",
-                path.display(),
-                parts.join("; ")
-            )));
+            return Err(output_dir::holds_another(path, what, &parts, "", ""));
         }
         if found.checkpoints.len() < checkpoints.len() {
             directory.remove(DYNAMICS_JSON)?;
@@ -163,7 +157,8 @@ mod tests {
     fn key(eta: f64, data: &str) -> MeasurementKey {
         let protocol = Protocol::of_dataset("jigsaw", Some(Pixels { min: 784, max: 784, factor: 28 }));
         let set = SampleSetKey { data: data.repeat(64), samples: 4, protocol, max_new_tokens: 8 };
-        let config = InfluenceConfig { eta, loss: ResponseLoss::Mean, pairs: 8, seed: 0, frozen: Vec::new() };
+        let config =
+            InfluenceConfig { eta: Some(eta), loss: ResponseLoss::Mean, pairs: 8, seed: 0, frozen: Vec::new() };
         MeasurementKey {
             code: MeasurementKey::code(),
             config,
@@ -188,11 +183,15 @@ mod tests {
             DynamicsDir::open(dir.path(), key, &models(names), fresh)
         };
         let opened = open(key(0.1, "d"), &["a"], false).unwrap();
-        std::fs::write(opened.file(DYNAMICS_JSON), "{}").unwrap();
+        let result = opened.file(DYNAMICS_JSON);
+        std::fs::write(&result, "{}").unwrap();
+        let error = open(key(0.1, "d"), &["a"], false).unwrap_err();
+        assert!(error.to_string().contains("another process is measuring"), "{error}");
+        drop(opened);
         open(key(0.1, "d"), &["a"], false).unwrap();
-        assert!(opened.file(DYNAMICS_JSON).exists());
+        assert!(result.exists());
         open(key(0.1, "d"), &["a", "b"], false).unwrap();
-        assert!(!opened.file(DYNAMICS_JSON).exists(), "no longer the result of all checkpoints");
+        assert!(!result.exists(), "no longer the result of all checkpoints");
         for (key, names, said) in [
             (key(0.2, "d"), &["a", "b"][..], "config.eta: 0.1 -> 0.2"),
             (key(0.1, "e"), &["a", "b"], "train.sft.data"),

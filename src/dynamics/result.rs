@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 /// Raised whenever the format of `dynamics.json` changes.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 
 /// Seed of all bootstraps: the same pairs have the same interval whenever and wherever it is computed.
 pub const BOOTSTRAP_SEED: u64 = 0;
@@ -46,8 +46,8 @@ pub struct Pair {
 /// The settings of a measurement, besides models and data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InfluenceConfig {
-    /// Size of the step.
-    pub eta: f64,
+    /// Size of the steps; chosen for each pair when not given.
+    pub eta: Option<f64>,
     /// The loss that the step descends.
     pub loss: ResponseLoss,
     /// Pairs of each regime with each prior family, at most.
@@ -58,10 +58,16 @@ pub struct InfluenceConfig {
     pub frozen: Vec<String>,
 }
 
+impl InfluenceConfig {
+    /// The size of the steps in words.
+    pub fn step_size(&self) -> String {
+        self.eta.map_or_else(|| "eta chosen for each pair".into(), |eta| format!("eta {eta}"))
+    }
+}
+
 impl Default for InfluenceConfig {
-    /// A step small enough for the gradients of a model that finds its data unlikely, and large enough for f32.
     fn default() -> InfluenceConfig {
-        InfluenceConfig { eta: 1e-5, loss: ResponseLoss::Mean, pairs: 256, seed: 0, frozen: Vec::new() }
+        InfluenceConfig { eta: None, loss: ResponseLoss::Mean, pairs: 256, seed: 0, frozen: Vec::new() }
     }
 }
 
@@ -105,17 +111,21 @@ pub struct PairSummary {
     pub lbk_median: f64,
     /// Pairs without an LBK: the model is certain of u, so its gradient is zero.
     pub zero_gradient_pairs: usize,
-    /// Mean signed change of v's log-likelihood, t interval.
+    /// Mean of <grad l(u), grad l(v)>, the change of v's log-likelihood in nats per unit of eta, t interval.
     pub change: Interval,
     /// Share of the pairs in which v becomes less likely.
     #[serde(deserialize_with = "nan_if_null")]
     pub harmed: f64,
     /// Mean cosine of the gradients, t interval.
     pub cosine: Interval,
-    /// Change of v by u against change of u by v.
+    /// Change of v by steps on u against change of u by steps on v.
     pub symmetry: Agreement,
-    /// Change of v by u against its first order: is eta small enough?
+    /// <grad l(u), grad l(v)> against the change of v by steps on u.
     pub first_order: Agreement,
+    /// Pairs whose change of distributions is uncertain by more than 5 % because of rounding to f32.
+    pub rounded_pairs: usize,
+    /// Pairs whose change of distributions is uncertain by more than 5 % because the steps were large.
+    pub curved_pairs: usize,
 }
 
 /// One checkpoint.
@@ -125,9 +135,9 @@ pub struct CheckpointResult {
     pub model: ModelRef,
     /// Each regime with all prior families together, then with each.
     pub summaries: Vec<PairSummary>,
-    /// Change of v by u against change of u by v, over all pairs.
+    /// Change of v by steps on u against change of u by steps on v, over all pairs.
     pub symmetry: Agreement,
-    /// Change of v by u against its first order, over all pairs.
+    /// <grad l(u), grad l(v)> against the change of v by steps on u, over all pairs.
     pub first_order: Agreement,
     /// It is an adapter, and only the adapter takes the step: the kernel is over its parameters alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -245,7 +255,7 @@ impl PairSummary {
             totals
         };
         let mut lbk: Vec<f64> = pairs.iter().map(|p| p.influence.lbk).filter(|x| x.is_finite()).collect();
-        let harmed = pairs.iter().filter(|p| p.influence.v_change < 0.0).count();
+        let harmed = pairs.iter().filter(|p| p.influence.inner_product < 0.0).count();
         PairSummary {
             regime: regime.to_string(),
             prior: prior.map(String::from),
@@ -254,11 +264,13 @@ impl PairSummary {
             lbk: skewed_mean(&totals(|i| i.lbk)),
             zero_gradient_pairs: pairs.len() - lbk.len(),
             lbk_median: median(&mut lbk),
-            change: clustered_mean(&totals(|i| i.v_change)).mean,
+            change: clustered_mean(&totals(|i| i.inner_product)).mean,
             harmed: harmed as f64 / pairs.len() as f64,
             cosine: clustered_mean(&totals(|i| i.cosine)).mean,
             symmetry: symmetry(pairs),
             first_order: first_order(pairs),
+            rounded_pairs: pairs.iter().filter(|p| p.influence.is_rounded()).count(),
+            curved_pairs: pairs.iter().filter(|p| p.influence.is_curved()).count(),
         }
     }
 }
@@ -273,9 +285,9 @@ fn skewed_mean(totals: &[ClusterTotal]) -> Interval {
 }
 
 fn symmetry(pairs: &[&Pair]) -> Agreement {
-    Agreement::of(&pairs.iter().map(|p| (p.influence.v_change, p.influence.u_change)).collect::<Vec<_>>())
+    Agreement::of(&pairs.iter().map(|p| (p.influence.v_slope, p.influence.u_slope)).collect::<Vec<_>>())
 }
 
 fn first_order(pairs: &[&Pair]) -> Agreement {
-    Agreement::of(&pairs.iter().map(|p| (p.influence.first_order, p.influence.v_change)).collect::<Vec<_>>())
+    Agreement::of(&pairs.iter().map(|p| (p.influence.inner_product, p.influence.v_slope)).collect::<Vec<_>>())
 }

@@ -1,6 +1,7 @@
 //! From lines of pairs to what is told of them.
 
 use super::fixtures::{dynamics, influence, pair, pairs};
+use super::influence::Influence;
 use super::kl_regression::kl_and_forgetting;
 use super::output_dir::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD};
 use super::result::{CheckpointResult, DynamicsResult, Pair};
@@ -107,20 +108,31 @@ fn a_kernel_over_an_adapter_alone_is_told_from_that_over_a_whole_model() {
 }
 
 #[test]
-fn a_step_too_large_and_samples_too_few_are_told() {
+fn steps_of_a_wrong_size_and_samples_too_few_are_told() {
     let mut all = pairs();
     assert!(notes(&dynamics(&all)).is_empty(), "{:?}", notes(&dynamics(&all)));
-    all.iter_mut().filter(|p| p.checkpoint == 1).for_each(|p| p.influence.first_order *= 2.0);
+    let of_last = |all: &mut Vec<Pair>, change: fn(&mut Influence)| {
+        all.iter_mut().filter(|p| p.checkpoint == 1 && p.regime == "bare").for_each(|p| change(&mut p.influence));
+    };
+    of_last(&mut all, |found| found.rounding = 0.06);
     let mut found = dynamics(&all);
     found.config.pairs = 64;
     let said = notes(&found).join("\n");
-    assert!(said.contains("too large for: step-1 on ") && !said.contains("step-0"), "{said}");
+    assert!(said.contains("rounding to f32 is more than 5 %") && !said.contains("curvature"), "{said}");
+    assert!(said.contains("for step-1 on bare (20 of 20 pairs); give a larger --eta than 0.001"), "{said}");
     assert!(said.contains("bare (10), rollouts (10)"), "{said}");
+    found.config.eta = None;
+    assert!(notes(&found).join("\n").contains("f32 resolves them with no size"), "{said}");
+    of_last(&mut all, |found| (found.rounding, found.curvature) = (0.01, 0.5));
+    let said = notes(&dynamics(&all)).join("\n");
+    assert!(said.contains("curvature is more than 5 %") && !said.contains("rounding"), "{said}");
+    assert!(said.contains("give a smaller --eta than 0.001"), "{said}");
     // With a single family of prior knowledge too, once a regime.
     let of_one: Vec<Pair> = all.iter().filter(|p| p.prior == "ocr").cloned().collect();
+    let mut found = dynamics(&all);
     for (i, checkpoint) in found.checkpoints.iter_mut().enumerate() {
         let own: Vec<&Pair> = of_one.iter().filter(|p| p.checkpoint == i).collect();
         *checkpoint = CheckpointResult::of(checkpoint.model.clone(), &own, &["bare", "rollouts"], &["ocr"]);
     }
-    assert_eq!(notes(&found).join("\n"), said);
+    assert_eq!(notes(&found).join("\n"), said.replace("20 of 20", "10 of 10"));
 }

@@ -82,8 +82,8 @@ impl DynamicsRequest {
         if pairs == 0 {
             return Err(Error::input("--pairs 0: must be at least 1"));
         }
-        if !(eta > 0.0 && eta.is_finite()) {
-            return Err(Error::input(format!("--eta {eta}: must be a number above 0")));
+        if let Some(eta) = eta.filter(|eta| !(*eta > 0.0 && eta.is_finite())) {
+            return Err(Error::input(format!("--eta {eta}: must be a number above 0; leave it out to have it chosen")));
         }
         if self.max_new_tokens == Some(0) {
             return Err(Error::input("--max-new-tokens 0: must be at least 1"));

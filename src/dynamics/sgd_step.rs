@@ -1,10 +1,10 @@
-//! One plain SGD step, undone exactly.
+//! Plain SGD steps, undone exactly, and the gradients that they follow.
 //!
-//! The weights are copied before the step and restored after it. Subtracting the update instead would leave rounding errors, which would
+//! The weights are copied before the steps and restored after them. Subtracting the update instead would leave rounding errors, which would
 //! add up over thousands of steps.
 
-use crate::model::Predictor;
-use crate::model::{Sequence, TokenGrads};
+use super::distribution::Distributions;
+use crate::model::{Predictor, Sequence};
 use crate::nn::{Parameter, mutate, read};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -44,20 +44,8 @@ pub struct Gradient {
 impl Gradient {
     /// Inner product with another gradient of the same model, in f64.
     pub fn dot(&self, other: &Gradient) -> Result<f64> {
-        let mut sum = 0.0;
-        for (a, b) in self.parts.iter().zip(&other.parts) {
-            if let (Some(a), Some(b)) = (a, b) {
-                let (a, b) = (on_cpu(a)?, on_cpu(b)?);
-                let (a, b) = (read(&a)?, read(&b)?);
-                let pieces = a.par_chunks(PIECE).zip(b.par_chunks(PIECE));
-                let products = |(a, b): (&[f32], &[f32])| -> f64 {
-                    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-                };
-                let pieces: Vec<f64> = pieces.map(products).collect();
-                sum += pieces.iter().sum::<f64>();
-            }
-        }
-        Ok(sum)
+        let both = self.parts.iter().zip(&other.parts).filter_map(|(a, b)| Some((a.as_ref()?, b.as_ref()?)));
+        both.map(|(a, b)| inner_product(a, b)).sum()
     }
 
     /// Euclidean norm.
@@ -66,15 +54,24 @@ impl Gradient {
     }
 }
 
-fn on_cpu(tensor: &Tensor) -> Result<Tensor> {
-    Ok(tensor.to_device(&Device::Cpu)?.contiguous()?)
+/// The inner product of two tensors of one shape, in f64.
+fn inner_product(a: &Tensor, b: &Tensor) -> Result<f64> {
+    let on_cpu = |tensor: &Tensor| tensor.to_device(&Device::Cpu)?.contiguous();
+    let (a, b) = (on_cpu(a)?, on_cpu(b)?);
+    let (a, b) = (read(&a)?, read(&b)?);
+    let products =
+        |(a, b): (&[f32], &[f32])| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
+    let pieces: Vec<f64> = a.par_chunks(PIECE).zip(b.par_chunks(PIECE)).map(products).collect();
+    Ok(pieces.iter().sum())
 }
 
-/// A model and the weights that are restored after each step.
+/// A model and the weights that are restored after steps.
 pub struct SgdStep<'a> {
     policy: &'a dyn Predictor,
     /// The parameters that train, with their values.
     start: Vec<(Arc<Parameter>, Tensor)>,
+    /// Euclidean norm of these values.
+    norm: f64,
 }
 
 impl<'a> SgdStep<'a> {
@@ -82,7 +79,14 @@ impl<'a> SgdStep<'a> {
     pub fn new(policy: &'a dyn Predictor) -> Result<SgdStep<'a>> {
         let trainable = policy.parameters().iter().filter(|p| p.trainable());
         let copy = |p: &Arc<Parameter>| Ok((Arc::clone(p), p.var.as_tensor().copy()?));
-        Ok(SgdStep { policy, start: trainable.map(copy).collect::<Result<_>>()? })
+        let start = trainable.map(copy).collect::<Result<Vec<_>>>()?;
+        let squares = start.iter().map(|(_, value)| inner_product(value, value)).sum::<Result<f64>>()?;
+        Ok(SgdStep { policy, start, norm: squares.sqrt() })
+    }
+
+    /// Euclidean norm of the weights that take steps.
+    pub fn weight_norm(&self) -> f64 {
+        self.norm
     }
 
     /// The model.
@@ -90,14 +94,16 @@ impl<'a> SgdStep<'a> {
         self.policy
     }
 
-    /// The gradient of the log-likelihood of `sequence`'s response, at the copied weights.
+    /// The distributions of `sequence`'s response and the gradient of its log-likelihood, at the copied weights.
     ///
     /// # Errors
     /// If no gradient reaches any parameter: the response is empty, or the policy is not differentiable.
-    pub fn gradient(&self, sequence: &Sequence) -> Result<Gradient> {
+    pub fn gradient(&self, sequence: &Sequence) -> Result<(Distributions, Gradient)> {
         self.start.iter().for_each(|(parameter, _)| parameter.clear_grad());
-        self.policy.backward(std::slice::from_ref(sequence), 1.0, None, &|_, stats| {
-            Ok(TokenGrads { logprobs: vec![1.0; stats.logprobs.len()], entropies: None, kl: None })
+        let mut found = None;
+        self.policy.backward_from_logits(sequence, &mut |logits| {
+            let distributions = Distributions::new(logits, &sequence.response)?;
+            Ok(found.insert(distributions).gradient())
         })?;
         let take = |(parameter, _): &(Arc<Parameter>, Tensor)| {
             let grad = parameter.grad();
@@ -106,35 +112,57 @@ impl<'a> SgdStep<'a> {
             grad
         };
         let parts: Vec<Option<Tensor>> = self.start.iter().map(take).collect();
-        if parts.iter().all(Option::is_none) {
-            return Err(Error::failed("no gradient reaches any parameter"));
+        match found {
+            Some(distributions) if parts.iter().any(Option::is_some) => Ok((distributions, Gradient { parts })),
+            _ => Err(Error::failed("no gradient reaches any parameter")),
         }
-        Ok(Gradient { parts })
     }
 
-    /// Add `rate * gradient` to the weights, call `observe`, and restore the weights, whether or not `observe` succeeds.
-    pub fn after_step<T>(&self, gradient: &Gradient, rate: f64, observe: impl FnOnce() -> Result<T>) -> Result<T> {
-        let found = self.apply(gradient, rate).and_then(|()| observe());
+    /// What `observe` finds when `rate * gradient` has been added to the weights, for each of `rates`. It gets the Euclidean norm of the
+    /// step's rounding error: weights are f32. The weights are restored at the end, whether or not `observe` succeeds.
+    pub fn after_steps<T, const N: usize>(
+        &self,
+        gradient: &Gradient,
+        rates: [f64; N],
+        mut observe: impl FnMut(f64) -> Result<T>,
+    ) -> Result<[T; N]> {
+        let found: Result<Vec<T>> = rates.iter().map(|&rate| observe(self.apply(gradient, rate)?)).collect();
         self.restore()?;
-        found
+        found?.try_into().map_err(|_| Error::failed("a step was not observed"))
     }
 
-    fn apply(&self, gradient: &Gradient, rate: f64) -> Result<()> {
+    /// Set the weights to the copied ones plus `rate * gradient`. Returns the norm of the rounding error.
+    fn apply(&self, gradient: &Gradient, rate: f64) -> Result<f64> {
+        let mut squares = 0.0;
         for ((parameter, start), part) in self.start.iter().zip(&gradient.parts) {
             let Some(part) = part else { continue };
             if !matches!(part.device(), Device::Cpu) {
-                parameter.var.set(&(start + (part * rate)?)?)?;
+                let step = (part * rate)?;
+                let weights = (start + &step)?;
+                let error = ((&weights - start)? - step)?.sqr()?.sum_all()?.to_scalar::<f32>()?;
+                squares += f64::from(error);
+                parameter.var.set(&weights)?;
                 continue;
             }
             let part = part.contiguous()?;
             let (from, by) = (read(start)?, read(&part)?);
             mutate(parameter.var.as_tensor(), |weights| {
-                weights.par_iter_mut().zip(&from[..]).zip(&by[..]).for_each(|((weight, from), by)| {
-                    *weight = (f64::from(*from) + rate * f64::from(*by)) as f32;
-                });
+                let pieces = weights.par_chunks_mut(PIECE).zip(from.par_chunks(PIECE)).zip(by.par_chunks(PIECE));
+                let errors: Vec<f64> = pieces
+                    .map(|((weights, from), by)| {
+                        let mut squares = 0.0;
+                        for ((weight, from), by) in weights.iter_mut().zip(from).zip(by) {
+                            let exact = f64::from(*from) + rate * f64::from(*by);
+                            *weight = exact as f32;
+                            squares += (f64::from(*weight) - exact).powi(2);
+                        }
+                        squares
+                    })
+                    .collect();
+                squares += errors.iter().sum::<f64>();
             })?;
         }
-        Ok(())
+        Ok(squares.sqrt())
     }
 
     fn restore(&self) -> Result<()> {

@@ -7,8 +7,6 @@ use crate::stats::{Agreement, Interval, LinearFit};
 
 /// Stands for all prior families together.
 const ALL: &str = "all";
-/// Above this relative difference, changes are not first order and eta is called large.
-const LARGE: f64 = 0.2;
 
 fn with_interval(interval: &Interval) -> String {
     match interval.low.is_finite() && interval.high.is_finite() {
@@ -52,12 +50,12 @@ pub fn influence_table(found: &CheckpointResult) -> Table {
         "pairs (samples)",
         "LBK",
         "median",
-        "change of v, nats",
+        "change of v, nats / eta",
         "harmed",
         "cosine",
         "symmetry r",
         "asymmetry",
-        "beyond first order",
+        "measured off first order",
     ]);
     Table { header, rows: found.summaries.iter().map(row).collect() }
 }
@@ -133,21 +131,8 @@ pub fn divergence(found: &KlAndForgetting) -> (Table, Vec<String>) {
 /// Warnings about these numbers.
 pub fn notes(found: &DynamicsResult) -> Vec<String> {
     let mut notes = Vec::new();
-    // By regime: over all pairs, a regime with large changes would hide the others.
-    let of_regimes = found.checkpoints.iter().flat_map(|checkpoint| {
-        let large = checkpoint.overall().filter(|cell| cell.first_order.difference > LARGE);
-        large.map(|cell| {
-            format!("{} on {} ({})", checkpoint.model.name, cell.regime, percent(cell.first_order.difference))
-        })
-    });
-    let large: Vec<String> = of_regimes.collect();
-    if !large.is_empty() {
-        notes.push(format!(
-            "changes are far from first order, so eta {} is too large for: {}; LBK is a bound only with a smaller --eta",
-            found.config.eta,
-            large.join(", ")
-        ));
-    }
+    notes.extend(uncertain(found, "rounding to f32", "larger", |cell| cell.rounded_pairs));
+    notes.extend(uncertain(found, "curvature", "smaller", |cell| cell.curved_pairs));
     let (adapters, whole): (Vec<&CheckpointResult>, Vec<&CheckpointResult>) =
         found.checkpoints.iter().partition(|checkpoint| checkpoint.adapter);
     let names = |of: &[&CheckpointResult]| of.iter().map(|c| c.model.name.as_str()).collect::<Vec<_>>().join(", ");
@@ -168,4 +153,31 @@ pub fn notes(found: &DynamicsResult) -> Vec<String> {
         notes.push(format!("fewer training samples than pairs, so samples are used several times: {}", few.join(", ")));
     }
     notes
+}
+
+/// What is uncertain by `error`, if anything: pairs of each regime under each checkpoint. Steps that are `better` help if their size was given.
+fn uncertain(
+    found: &DynamicsResult,
+    error: &str,
+    better: &str,
+    count: impl Fn(&PairSummary) -> usize,
+) -> Option<String> {
+    let cells =
+        found.checkpoints.iter().flat_map(|checkpoint| checkpoint.overall().map(move |cell| (checkpoint, cell)));
+    let pairs: Vec<String> = cells
+        .filter(|(_, cell)| count(cell) > 0)
+        .map(|(checkpoint, cell)| {
+            format!("{} on {} ({} of {} pairs)", checkpoint.model.name, cell.regime, count(cell), cell.pairs)
+        })
+        .collect();
+    let hint = match found.config.eta {
+        Some(eta) => format!("give a {better} --eta than {eta}, or leave it out to have it chosen for each pair"),
+        None => "f32 resolves them with no size of steps; pairs.jsonl has the errors of each pair".to_string(),
+    };
+    (!pairs.is_empty()).then(|| {
+        format!(
+            "{error} is more than 5 % of the measured change, so LBK is uncertain, for {}; {hint}",
+            pairs.join(", ")
+        )
+    })
 }

@@ -95,6 +95,19 @@ impl ToyModel {
         rows
     }
 
+    /// Add the gradient of the sum of `upstream`, `[tokens * vocab]`, times the logits.
+    fn add_gradient(&self, sequence: &Sequence, upstream: &[f64]) -> Result<()> {
+        let mut grad = vec![0.0; OFFSETS[4]];
+        for (by, row) in upstream.iter().zip(self.jacobian(sequence)) {
+            grad.iter_mut().zip(row).for_each(|(g, j)| *g += by * j);
+        }
+        for (i, parameter) in self.parameters.iter().enumerate().filter(|(_, p)| p.trainable()) {
+            let part = grad[OFFSETS[i]..OFFSETS[i + 1]].iter().map(|&g| g as f32).collect();
+            parameter.add_grad(from_vec(part, parameter.var.shape().clone())?)?;
+        }
+        Ok(())
+    }
+
     /// log softmax of each row of `logits`.
     pub fn log_softmax(logits: &[f64]) -> Vec<f64> {
         let row = |row: &[f64]| {
@@ -125,30 +138,12 @@ impl LanguageModel for ToyModel {
     fn distributed_backward(
         &self,
         _comm: &dyn Communicator,
-        batch: &[Sequence],
-        temperature: f32,
+        _batch: &[Sequence],
+        _temperature: f32,
         _kl_reference: Option<&dyn LanguageModel>,
-        loss: &LossFn<'_>,
+        _loss: &LossFn<'_>,
     ) -> Result<()> {
-        let by = loss(0..batch.len(), &self.score(batch, temperature)?)?;
-        let mut grad = vec![0.0; OFFSETS[4]];
-        let mut by = by.logprobs.iter();
-        for sequence in batch {
-            let log_pi = ToyModel::log_softmax(&self.logits(sequence));
-            let jacobian = self.jacobian(sequence);
-            for (t, &y) in sequence.response.iter().enumerate() {
-                let by = f64::from(*by.next().unwrap());
-                for i in 0..VOCAB {
-                    let d = by * (f64::from(u8::from(i == y as usize)) - log_pi[t * VOCAB + i].exp());
-                    grad.iter_mut().zip(&jacobian[t * VOCAB + i]).for_each(|(g, j)| *g += d * j);
-                }
-            }
-        }
-        for (i, parameter) in self.parameters.iter().enumerate().filter(|(_, p)| p.trainable()) {
-            let part = grad[OFFSETS[i]..OFFSETS[i + 1]].iter().map(|&g| g as f32).collect();
-            parameter.add_grad(from_vec(part, parameter.var.shape().clone())?)?;
-        }
-        Ok(())
+        Err(Error::failed("not needed"))
     }
 
     fn generate_from(
@@ -173,6 +168,15 @@ struct Rows(Vec<f32>);
 impl Predictor for ToyModel {
     fn predict(&self, batch: &[Sequence]) -> Result<Box<dyn Predictions + '_>> {
         Ok(Box::new(Rows(batch.iter().flat_map(|s| self.logits(s)).map(|l| l as f32).collect())))
+    }
+
+    fn backward_from_logits(
+        &self,
+        sequence: &Sequence,
+        upstream: &mut dyn FnMut(Vec<f32>) -> Result<Vec<f32>>,
+    ) -> Result<()> {
+        let by = upstream(self.logits(sequence).into_iter().map(|l| l as f32).collect())?;
+        self.add_gradient(sequence, &by.into_iter().map(f64::from).collect::<Vec<f64>>())
     }
 }
 

@@ -56,13 +56,15 @@ fn of_cell(text: &mut String, checkpoint: &CheckpointResult, cell: &PairSummary)
     let numbers = [
         ("LBK", cell.lbk),
         ("median of LBK", bare(cell.lbk_median)),
-        ("change of v", cell.change),
+        ("change of v per unit of eta", cell.change),
         ("harmed", bare(cell.harmed)),
         ("cosine", cell.cosine),
         ("symmetry: correlation", bare(cell.symmetry.correlation)),
         ("symmetry: relative difference", bare(cell.symmetry.difference)),
         ("first order: correlation", bare(cell.first_order.correlation)),
         ("first order: relative difference", bare(cell.first_order.difference)),
+        ("pairs uncertain by rounding", bare(cell.rounded_pairs as f64)),
+        ("pairs uncertain by curvature", bare(cell.curved_pairs as f64)),
     ];
     for (measure, value) in numbers {
         let (set, prior) = (cell.regime.as_str(), cell.prior.as_deref().unwrap_or("all"));
@@ -121,11 +123,11 @@ fn markdown(found: &DynamicsResult) -> String {
         if config.frozen.is_empty() { String::new() } else { format!(", frozen: {}", config.frozen.join(", ")) };
     let _ = writeln!(
         text,
-        "# Learning dynamics\n\nBase: `{}` ({}). Step: eta {}, {:?} of the negative log-likelihood over a response{frozen}. Up to {} \
+        "# Learning dynamics\n\nBase: `{}` ({}). Steps: {}, {:?} of the negative log-likelihood over a response{frozen}. Up to {} \
          pairs of each regime with each family, seed {}.\n",
         found.base.dir,
         brief(&found.base.hash),
-        config.eta,
+        config.step_size(),
         config.loss,
         config.pairs,
         config.seed
@@ -158,7 +160,8 @@ fn markdown(found: &DynamicsResult) -> String {
 /// How to read the tables.
 const NOTES: &str = "\
 LBK: lower bound of the squared norm of the kernel of u and v, mean over pairs with a 95 % BCa bootstrap interval over training samples. Change of v: \
-change of the log-likelihood of a prior sample after one step on a training sample. Harmed: share of pairs in which it falls. Cosine: between the \
-gradients of both log-likelihoods. Symmetry: change of v by u against change of u by v, which agree to first order; asymmetry and beyond first \
-order are relative differences (root mean square) that go to zero with eta. Intervals are for new training samples, not for other prior \
-samples, seeds or training runs.\n";
+how fast the log-likelihood of a prior sample changes by steps on a training sample, in nats per unit of step size; it is the inner product of their \
+gradients, and a step of size 0.001 changes v by a thousandth of it. Harmed: share of pairs in which it is below 0. Cosine: between the gradients of \
+both log-likelihoods. Symmetry: change of v by steps on u against change of u by steps on v, both measured; in theory they are equal. Asymmetry and \
+measured off first order (measured change of v against the inner product) are relative differences (root mean square) and show the precision of \
+the measurement. Intervals are for new training samples, not for other prior samples, seeds or training runs.\n";

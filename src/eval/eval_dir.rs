@@ -1,12 +1,13 @@
 //! An evaluation on disk: what it is keyed by, its responses as they come, its result written last.
 
-use crate::io::{files, jsonl};
+use crate::Result;
+use crate::io::json::named_differences;
+use crate::io::lock::LockFile;
+use crate::io::{files, jsonl, output_dir};
 use crate::sampling::{ResponseLog, SamplePlan, SamplingKey, ScoredResponse, Summary};
 use crate::tasks::Task;
 use crate::tasks::benchmarks::UNSCORED;
-use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 const KEY: &str = "key.json";
@@ -16,6 +17,13 @@ const RESULT: &str = "result.json";
 pub const PREDICTIONS: &str = "predictions.tsv";
 /// The responses of a server as they come, so that none is paid for twice.
 pub(super) const API_CACHE: &str = "api-cache.jsonl";
+
+const CONTENT: output_dir::Growing<'_> = output_dir::Growing {
+    what: "evaluation",
+    doing: "evaluating",
+    mark: Some(KEY),
+    own: &|name| [RESPONSES, RESULT, API_CACHE].contains(&name),
+};
 
 /// What is evaluated: `key.json`, written first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,7 +83,7 @@ fn absolute(path: &Path) -> PathBuf {
 pub struct EvalDir {
     path: PathBuf,
     about: EvalInfo,
-    _lock: Option<File>,
+    _lock: Option<LockFile>,
 }
 
 impl EvalDir {
@@ -104,14 +112,14 @@ impl EvalDir {
     }
 
     fn open_for(path: &Path, about: EvalInfo, fresh: bool) -> Result<EvalDir> {
-        files::create_dir(path)?;
-        // Before the lock, which would leave a file in a directory of something else.
-        if ![KEY, RESPONSES, RESULT].iter().any(|name| path.join(name).exists()) {
-            require_own(path)?;
-        }
         // A finished evaluation is only read, which several processes may do.
-        let only_read = !fresh && path.join(RESULT).exists();
-        let lock = if only_read { None } else { Some(lock(path)?) };
+        let lock = match !fresh && path.join(RESULT).exists() {
+            true => {
+                output_dir::tidy(path);
+                None
+            }
+            false => Some(output_dir::open(path, &CONTENT)?),
+        };
         let directory = EvalDir { path: path.to_path_buf(), about, _lock: lock };
         if fresh {
             // The result goes first, so that what an interruption leaves never looks finished.
@@ -119,30 +127,20 @@ impl EvalDir {
                 files::remove_if_exists(&path.join(name))?;
             }
         }
-        if let Some(found) = EvalInfo::read(path)? {
-            if found.key != directory.about.key {
-                let differences = found.key.differences(&directory.about.key);
-                let parts: Vec<String> = differences.iter().map(|(name, change)| format!("{name}: {change}")).collect();
-                let rescore = match found.key.differs_in_scoring_only(&directory.about.key) {
-                    true => "--rescore to score its responses again, ",
-                    false => "",
-                };
-                return Err(Error::input(format!(
-                    "{} holds another evaluation ({}); give {rescore}another --out, or --fresh to start over",
-                    path.display(),
-                    parts.join("; ")
-                )));
-            }
-        } else if path.join(RESPONSES).exists() || path.join(RESULT).exists() {
-            return Err(Error::input(format!(
-                "{} holds responses but no {KEY} that says what they answer; give another --out, or --fresh",
-                path.display()
-            )));
-        } else {
-            require_own(path)?;
+        let begun = [RESPONSES, RESULT].iter().any(|name| path.join(name).exists());
+        let Some(found) = output_dir::read_key::<EvalInfo>(&path.join(KEY), CONTENT.what, begun)? else {
             files::write_json(&path.join(KEY), &directory.about)?;
+            return Ok(directory);
+        };
+        let differences = named_differences(&found.key, &directory.about.key);
+        if differences.is_empty() {
+            return Ok(directory);
         }
-        Ok(directory)
+        let rescore = match found.key.differs_in_scoring_only(&directory.about.key) {
+            true => "--rescore to score its responses again, ",
+            false => "",
+        };
+        Err(output_dir::holds_another(path, CONTENT.what, &differences, rescore, ""))
     }
 
     /// Where it is.
@@ -183,19 +181,9 @@ impl EvalDir {
     }
 }
 
-/// Keep other processes from evaluating in `dir` until the file is closed.
-pub(super) fn lock(dir: &Path) -> Result<File> {
-    files::lock(dir, "evaluating")
-}
-
-/// An input error unless a directory without an evaluation is empty.
-fn require_own(dir: &Path) -> Result<()> {
-    match files::has_other_files(dir, |_| false) {
-        true => {
-            Err(Error::input(format!("{} is not empty and holds no evaluation; give another --out", dir.display())))
-        }
-        false => Ok(()),
-    }
+/// Keep other processes from evaluating in `dir` until the lock is dropped.
+pub(super) fn lock(dir: &Path) -> Result<LockFile> {
+    output_dir::lock(dir, CONTENT.doing)
 }
 
 /// Write the responses of an evaluation with new scores, its key, and its result if it is finished, in this order: after an

@@ -20,6 +20,8 @@ use super::result::{
 use super::write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
 use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, PreparedBenchmark};
 use crate::eval::{BATCH, BaseSamples, Comparison, Divergence, spread};
+use crate::io::lock::LockFile;
+use crate::io::output_dir::{self, Growing};
 use crate::io::{files, hex};
 use crate::model::inspect::inspect;
 use crate::model::{self, ComputeDtype, Model, ModelLoader};
@@ -28,7 +30,6 @@ use crate::tasks::{Task, scorers};
 use crate::{Error, Result};
 use candle_core::Device;
 use sha2::{Digest, Sha256};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Prompts of each set on which the divergence is measured when nothing is said.
@@ -249,17 +250,12 @@ impl CompareRequest {
         Ok(names.iter().map(place).collect())
     }
 
-    /// Lock the output directory until the file is closed. It may hold an earlier comparison and nothing else.
-    fn claim(&self) -> Result<File> {
-        files::create_dir(&self.out)?;
+    /// Lock the output directory until the lock is dropped. It may hold an earlier comparison and nothing else.
+    fn claim(&self) -> Result<LockFile> {
         let own = ["base", "tuned", "divergence", FORGETTING_JSON, FORGETTING_CSV, FORGETTING_MD];
-        if files::has_other_files(&self.out, |name| own.contains(&name)) {
-            return Err(Error::input(format!(
-                "{} holds files that are not of a comparison with a base; give another --out",
-                self.out.display()
-            )));
-        }
-        files::lock(&self.out, "comparing")
+        let is_own = |name: &str| own.contains(&name);
+        let content = Growing { what: "a comparison with a base", doing: "comparing", mark: None, own: &is_own };
+        output_dir::open(&self.out, &content)
     }
 
     /// Directory of the base: as given, else the one that its stored results name.

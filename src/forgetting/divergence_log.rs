@@ -2,8 +2,9 @@
 //! resumes.
 
 use crate::eval::{BATCH, PromptDivergence};
-use crate::io::files;
+use crate::io::json::named_differences;
 use crate::io::jsonl::JsonlLog;
+use crate::io::{files, lock, output_dir};
 use crate::tasks::benchmarks::Protocol;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,8 @@ impl DivergenceLog {
     /// An input error if the file is of another measurement.
     pub fn open(dir: &Path, name: &str, key: &DivergenceKey, examples: &[usize], fresh: bool) -> Result<DivergenceLog> {
         files::create_dir(dir)?;
+        // The caller has locked the directory above it.
+        lock::remove_temporaries(dir);
         let (path, key_path) = (dir.join(format!("{name}.jsonl")), dir.join(format!("{name}.key.json")));
         if fresh {
             for path in [&path, &key_path] {
@@ -69,15 +72,15 @@ impl DivergenceLog {
         let other = |why: &str| {
             Error::input(format!("{}: {why}; give another --out, or --fresh to start over", path.display()))
         };
-        if key_path.exists() {
-            let found: DivergenceKey = files::read_json(&key_path)?;
-            if found != *key {
-                return Err(other("the divergence of other models, data or settings"));
+        let what = format!("divergence {name}");
+        match output_dir::read_key::<DivergenceKey>(&key_path, &what, path.exists())? {
+            Some(found) => {
+                let differences = named_differences(&found, key);
+                if !differences.is_empty() {
+                    return Err(output_dir::holds_another(dir, &what, &differences, "", ""));
+                }
             }
-        } else if path.exists() {
-            return Err(other(&format!("there is no {} beside it, so what it is of is unknown", key_path.display())));
-        } else {
-            files::write_json(&key_path, key)?;
+            None => files::write_json(&key_path, key)?,
         }
         let (mut log, mut lines) = JsonlLog::open::<PromptDivergence>(&path)?;
         if let Some(at) = (0..lines.len()).find(|&at| examples.get(at) != Some(&lines[at].index)) {

@@ -1,5 +1,6 @@
 //! Where the Hub and its cache are: the environment variables of Hugging Face's own tools, with the meaning they have there.
 
+use crate::io::files;
 use crate::io::text::hide_keys;
 use crate::{Error, Result};
 use std::ffi::OsString;
@@ -83,6 +84,6 @@ impl HubConfig {
 
 /// The token in a file, if there is one.
 fn stored(path: &Path) -> Option<String> {
-    let token = std::fs::read_to_string(path).ok()?.trim().to_string();
+    let token = files::read_text(path).ok()?.trim().to_string();
     (!token.is_empty()).then_some(token)
 }

@@ -1,16 +1,57 @@
 //! Reading and writing files: errors name the file, and a reader never sees half of one.
 
+use crate::io::lock;
 use crate::{Error, Result};
-use std::fs::{self, File, TryLockError};
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// Locked while a process works in a directory. The file is hidden, so that [`has_other_files`] ignores it, and is not removed.
-pub const LOCK: &str = ".lock";
+/// Times that a temporary file is asked for which another process is looking at, with [`PAUSE`] between them.
+const ATTEMPTS: usize = 1000;
+const PAUSE: Duration = Duration::from_millis(1);
 
-/// Read a whole file. A missing or unreadable file is an input error that names it.
+/// Open a regular file for reading. A link to one is followed. Anything else (a directory, a named pipe, a device, a socket) is refused before
+/// it is opened, because reading it may wait for ever or never end.
+///
+/// # Errors
+/// Why it cannot be opened, without its name.
+pub fn open_regular(path: &Path) -> std::io::Result<File> {
+    let found = fs::metadata(path)?;
+    if !found.is_file() {
+        return Err(std::io::Error::other(format!("it is {}; a regular file is needed", kind(found.file_type()))));
+    }
+    File::open(path)
+}
+
+/// As [`open_regular`], with an input error that names the file.
+pub fn open(path: &Path) -> Result<File> {
+    open_regular(path).map_err(|e| Error::input(format!("cannot read {}: {e}", path.display())))
+}
+
+/// What is no regular file, in words.
+fn kind(found: fs::FileType) -> &'static str {
+    if found.is_dir() {
+        return "a directory";
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if found.is_fifo() {
+            return "a pipe";
+        } else if found.is_socket() {
+            return "a socket";
+        }
+    }
+    "a device"
+}
+
+/// Read a whole file. A file that is missing, unreadable or not a regular one is an input error that names it.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|e| Error::input(format!("cannot read {}: {e}", path.display())))
+    let mut bytes = Vec::new();
+    let read = open_regular(path).and_then(|mut file| file.read_to_end(&mut bytes));
+    read.map_err(|e| Error::input(format!("cannot read {}: {e}", path.display())))?;
+    Ok(bytes)
 }
 
 /// Read a whole UTF-8 file; a non-UTF-8 byte is reported with its offset.
@@ -49,7 +90,8 @@ pub fn read_versioned<T: serde::de::DeserializeOwned>(path: &Path, version: u32,
 pub fn require_dir(path: &Path, what: &str) -> Result<()> {
     let why = match path {
         _ if path.is_dir() => return Ok(()),
-        _ if path.exists() => "that is a file; a directory is needed",
+        _ if path.is_file() => "that is a file; a directory is needed",
+        _ if path.exists() => "that is neither a file nor a directory",
         _ => "there is no such directory",
     };
     Err(Error::input(format!("no {what} at {}: {why}", path.display())))
@@ -57,7 +99,7 @@ pub fn require_dir(path: &Path, what: &str) -> Result<()> {
 
 /// Create a directory and its parents. A file in its place is an input error.
 pub fn create_dir(path: &Path) -> Result<()> {
-    if path.is_file() {
+    if path.exists() && !path.is_dir() {
         return Err(Error::input(format!("cannot write to {}: that is a file; a directory is needed", path.display())));
     }
     fs::create_dir_all(path).map_err(|e| Error::failed(format!("cannot create directory {}: {e}", path.display())))
@@ -77,28 +119,6 @@ pub fn remove_if_exists(path: &Path) -> Result<()> {
     }
 }
 
-/// Keep other processes out of a directory until the returned file is closed. `doing` says for the message what is done there.
-///
-/// # Errors
-/// An input error if another process has the directory; a failure if the file [`LOCK`] cannot be written.
-pub fn lock(dir: &Path, doing: &str) -> Result<File> {
-    lock_with(dir, LOCK, doing)
-}
-
-/// As [`lock`], by the file `name` in the directory.
-pub fn lock_with(dir: &Path, name: &str, doing: &str) -> Result<File> {
-    let path = dir.join(name);
-    let file = File::create(&path).map_err(|e| Error::failed(format!("cannot write {}: {e}", path.display())))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(Error::input(format!(
-            "another process is {doing} in {}; wait for it or give another --out",
-            dir.display()
-        ))),
-        // The command continues without a lock on a file system that has none.
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
-    }
-}
-
 /// Whether `path`, which need not exist, is in the directory `dir` or is that directory. Links are followed.
 pub fn is_inside(path: &Path, dir: &Path) -> bool {
     let absolute = std::path::absolute(path).ok();
@@ -112,64 +132,6 @@ pub fn has_other_files(dir: &Path, own: impl Fn(&str) -> bool) -> bool {
     fs::read_dir(dir).is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| foreign(&e.file_name().to_string_lossy()))))
 }
 
-/// Marks a directory whose content is not complete yet.
-pub const UNFINISHED: &str = ".jigsaw-unfinished";
-
-/// An output directory that this process is filling.
-pub struct OutputDir {
-    marker: PathBuf,
-    _lock: File,
-}
-
-/// An input error if [`create_output_dir`] would refuse `dir`. Nothing is changed.
-pub fn check_output_dir(dir: &Path, overwrite: bool, mark: &str) -> Result<()> {
-    let replaceable = dir.join(mark).is_file();
-    if dir.join(UNFINISHED).exists() || overwrite && replaceable || !has_other_files(dir, |_| false) {
-        return Ok(());
-    }
-    let or = if replaceable { ", or --overwrite to replace what is there" } else { "" };
-    Err(Error::input(format!("{} is not empty; choose another --out{or}", dir.display())))
-}
-
-/// Create an output directory, or empty it. It must be new, empty, or left behind by an interrupted call. With `overwrite` it may also hold
-/// plain files with `mark` among them.
-///
-/// # Errors
-/// An input error if it holds something else, or another process writes to it; a failure to write.
-pub fn create_output_dir(dir: &Path, overwrite: bool, mark: &str) -> Result<OutputDir> {
-    check_output_dir(dir, overwrite, mark)?;
-    let here = dir.display();
-    let marker = dir.join(UNFINISHED);
-    let begun = marker.exists();
-    create_dir(dir)?;
-    let lock = lock_with(dir, UNFINISHED, "writing")?;
-    let failed = |e: std::io::Error| Error::failed(format!("cannot write to {here}: {e}"));
-    let entries = fs::read_dir(dir).and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>()).map_err(failed)?;
-    let old: Vec<PathBuf> = entries.iter().map(|entry| entry.path()).filter(|path| *path != marker).collect();
-    if let Some(inside) = old.iter().find(|path| path.is_dir()) {
-        if !begun {
-            fs::remove_file(&marker).map_err(failed)?;
-        }
-        return Err(Error::input(format!(
-            "{here} holds the directory {}, which is no part of what is made here; choose another --out",
-            inside.file_name().unwrap_or_default().to_string_lossy()
-        )));
-    }
-    old.iter().try_for_each(fs::remove_file).map_err(failed)?;
-    Ok(OutputDir { marker, _lock: lock })
-}
-
-impl OutputDir {
-    /// The content is complete.
-    ///
-    /// # Errors
-    /// A failure to write.
-    pub fn finish(self) -> Result<()> {
-        let failed = |e| Error::failed(format!("cannot remove {}: {e}", self.marker.display()));
-        fs::remove_file(&self.marker).map_err(failed)
-    }
-}
-
 /// Write a file whole or not at all: temporary name in the same directory, sync, rename.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic_with(path, |f| f.write_all(bytes))
@@ -178,8 +140,12 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 /// As [`write_atomic`], with the content written by `fill` (for files too large to hold twice).
 pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
     let fail = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", path.display()));
-    let temporary = temporary_name(path);
-    let mut file = File::create(&temporary).map_err(fail)?;
+    if let Some(found) = fs::metadata(path).ok().filter(|found| !found.is_file()) {
+        let what = kind(found.file_type());
+        return Err(Error::input(format!("cannot write {}: it is {what}; name a file", path.display())));
+    }
+    let temporary = lock::temporary_name(path);
+    let mut file = create_temporary(&temporary).map_err(fail)?;
     let written = fill(&mut file).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
@@ -192,6 +158,55 @@ pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut File) -> std::io::R
         let _ = dir.sync_all();
     }
     Ok(())
+}
+
+/// An empty temporary file, locked: others can tell that its writer is there.
+fn create_temporary(path: &Path) -> std::io::Result<File> {
+    for _ in 0..ATTEMPTS {
+        if let Some(file) = lock::open_locked(path)? {
+            file.set_len(0)?;
+            return Ok(file);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Err(std::io::Error::other(format!("another process is writing {}", path.display())))
+}
+
+/// Whether the file at `path` holds what `fill` would write there.
+///
+/// # Errors
+/// An input error if it is there and cannot be read; what `fill` returns.
+pub fn holds(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<bool> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    let mut comparison = Comparison { file: std::io::BufReader::new(open(path)?), differs: false };
+    let fail = |e: std::io::Error| Error::failed(format!("cannot compare {}: {e}", path.display()));
+    match fill(&mut comparison) {
+        Err(e) if !comparison.differs => return Err(fail(e)),
+        _ => {}
+    }
+    let rest = comparison.file.read(&mut [0]).map_err(fail)?;
+    Ok(!comparison.differs && rest == 0)
+}
+
+/// A writer that compares what is written with a file, and fails where they differ.
+struct Comparison {
+    file: std::io::BufReader<File>,
+    differs: bool,
+}
+
+impl Write for Comparison {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let mut found = vec![0; bytes.len().min(1 << 16)];
+        let wanted = &bytes[..found.len()];
+        self.differs |= self.file.read_exact(&mut found).is_err() || found != wanted;
+        if self.differs { Err(std::io::Error::other("the content differs")) } else { Ok(wanted.len()) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Length and checksum of a file as it was written.
@@ -237,10 +252,14 @@ impl Write for ChecksumWriter<'_> {
 
 /// Write a value as indented JSON, whole or not at all.
 pub fn write_json<T: serde::Serialize + ?Sized>(path: &Path, value: &T) -> Result<()> {
-    let mut text =
-        serde_json::to_string_pretty(value).map_err(|e| Error::failed(format!("{}: {e}", path.display())))?;
-    text.push('\n');
-    write_atomic(path, text.as_bytes())
+    write_atomic(path, &to_json(value).map_err(|e| e.context(path.display()))?)
+}
+
+/// A value as indented JSON with a line break at its end.
+pub fn to_json<T: serde::Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(|e| Error::failed(format!("no JSON: {e}")))?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 /// Free bytes on the disk of `path`, which need not exist yet; `None` where the system does not say.
@@ -261,26 +280,45 @@ pub fn format_bytes(bytes: usize) -> String {
     }
 }
 
-fn temporary_name(path: &Path) -> PathBuf {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_second_process_is_refused_until_the_first_has_finished() {
+    fn content_is_compared_to_the_last_byte() {
         let dir = tempfile::tempdir().unwrap();
-        let held = lock(dir.path(), "sampling").unwrap();
-        let error = lock(dir.path(), "sampling").unwrap_err();
-        assert_eq!(error.exit_code(), 2);
-        let said = format!("another process is sampling in {}; wait for it", dir.path().display());
-        assert!(error.to_string().starts_with(&said), "{error}");
-        assert!(!has_other_files(dir.path(), |_| false));
-        drop(held);
-        lock(dir.path(), "sampling").unwrap();
+        let path = dir.path().join("a");
+        fs::write(&path, "abc").unwrap();
+        let same = |text: &str| holds(&path, |out| text.chars().try_for_each(|c| write!(out, "{c}"))).unwrap();
+        assert_eq!(["abc", "abd", "ab", "abcd", ""].map(same), [true, false, false, false, false]);
+        assert!(!holds(&dir.path().join("none"), |_| Ok(())).unwrap());
+        assert!(holds(&path, |_| Err(std::io::Error::other("failed"))).is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_no_regular_file_is_refused_by_name_before_it_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", at("link")).unwrap();
+        for (path, said) in [
+            (at("pipe"), "it is a pipe"),
+            (at("link"), "it is a device"),
+            (PathBuf::from("/dev/zero"), "it is a device"),
+            (dir.path().to_path_buf(), "it is a directory"),
+        ] {
+            for error in [read(&path).unwrap_err(), write_atomic(&path, b"x").unwrap_err()] {
+                let text = error.to_string();
+                assert!(error.exit_code() == 2 && text.contains(said), "{text}");
+                assert!(text.contains(&path.display().to_string()), "{text}");
+            }
+        }
+        // A link to a regular file is one.
+        fs::write(at("file"), "x").unwrap();
+        std::os::unix::fs::symlink("file", at("named")).unwrap();
+        assert_eq!(read(&at("named")).unwrap(), b"x");
     }
 
     #[cfg(unix)]

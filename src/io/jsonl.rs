@@ -43,6 +43,9 @@ impl JsonlLog {
     /// A failure if the file is shorter than that.
     pub fn open_at(path: &Path, size: u64) -> Result<JsonlLog> {
         let failed = |e: std::io::Error| Error::failed(format!("cannot open {}: {e}", path.display()));
+        if path.exists() {
+            files::open(path)?;
+        }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
         let found = file.metadata().map_err(failed)?.len();
         if found < size {

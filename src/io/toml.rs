@@ -1,4 +1,4 @@
-//! TOML tables: dotted keys, differences, and values given as `section.key=value`.
+//! TOML tables: dotted keys, and values given as `section.key=value`.
 
 use crate::{Error, Result};
 use serde::Serialize;
@@ -26,22 +26,6 @@ pub fn flatten(table: &Table) -> Vec<(String, Value)> {
         }
     }
     flat
-}
-
-/// The keys whose values differ between two tables, as `key: a -> b`.
-pub fn differences(before: &Table, after: &Table) -> Vec<String> {
-    let (before, after) = (flatten(before), flatten(after));
-    let find = |list: &[(String, Value)], key: &str| list.iter().find(|(k, _)| k == key).map(|(_, v)| v.to_string());
-    let mut keys: Vec<&String> = before.iter().chain(&after).map(|(k, _)| k).collect();
-    keys.sort();
-    keys.dedup();
-    keys.into_iter()
-        .filter_map(|key| {
-            let (a, b) = (find(&before, key), find(&after, key));
-            let text = |v: Option<String>| v.unwrap_or_else(|| "(not set)".into());
-            (a != b).then(|| format!("{key}: {} -> {}", text(a), text(b)))
-        })
-        .collect()
 }
 
 /// Write the value of `section.key=value` into `table`, whatever keys it has.

@@ -1,12 +1,12 @@
 //! Hashes of a checkpoint: its weights, and what turns messages and images into tokens.
 
-use crate::io::hex;
+use crate::io::{files, hex};
 use crate::model::checkpoint::require_checkpoint;
 use crate::model::lora;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -54,7 +54,7 @@ fn hash_files(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<String
     for name in &names {
         let path = dir.join(name);
         let bad = |e: std::io::Error| Error::input(format!("cannot read {}: {e}", path.display()));
-        let length = fs::metadata(&path).map_err(bad)?.len();
+        let length = files::open_regular(&path).and_then(|file| file.metadata()).map_err(bad)?.len();
         let part = |i: u64| hash_part(&path, i * PART, PART.min(length - i * PART)).map_err(bad);
         let parts = (0..length.div_ceil(PART)).into_par_iter().map(part).collect::<Result<Vec<_>>>()?;
         hash.update((name.len() as u64).to_le_bytes());
@@ -66,7 +66,7 @@ fn hash_files(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<String
 }
 
 fn hash_part(path: &Path, start: u64, length: u64) -> std::io::Result<[u8; 32]> {
-    let mut file = File::open(path)?;
+    let mut file = files::open_regular(path)?;
     file.seek(SeekFrom::Start(start))?;
     let (mut hash, mut left, mut chunk) = (Sha256::new(), length as usize, vec![0; 1 << 17]);
     while left > 0 {

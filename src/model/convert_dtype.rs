@@ -3,85 +3,37 @@
 use crate::io::files;
 use crate::model::checkpoint::read_architecture;
 use crate::model::lora;
-use crate::model::weights::{self, CheckpointFiles};
+use crate::model::new_checkpoint::{NewCheckpoint, Written, check_output};
+use crate::model::weight_dtype::WeightDtype;
+use crate::model::weights::CheckpointFiles;
 use crate::{Error, Result};
-use candle_core::DType;
 use serde_json::{Value, json};
-use std::cell::Cell;
 use std::fs;
 use std::path::Path;
-
-/// How weights are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum WeightDtype {
-    /// 32 bits.
-    F32,
-    /// 16 bits, eight of them for the exponent, as the published checkpoints.
-    Bf16,
-    /// 16 bits, five of them for the exponent: finer steps than bf16, a smaller range.
-    F16,
-}
-
-impl WeightDtype {
-    pub(crate) fn dtype(self) -> DType {
-        match self {
-            WeightDtype::F32 => DType::F32,
-            WeightDtype::Bf16 => DType::BF16,
-            WeightDtype::F16 => DType::F16,
-        }
-    }
-
-    /// Its name in `config.json`.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            WeightDtype::F32 => "float32",
-            WeightDtype::Bf16 => "bfloat16",
-            WeightDtype::F16 => "float16",
-        }
-    }
-
-    /// What is wrong with these weights, if they cannot be stored so.
-    fn check(self, values: &[f32]) -> std::result::Result<(), String> {
-        let most = match self {
-            WeightDtype::F32 => f32::MAX,
-            WeightDtype::Bf16 => f32::from(half::bf16::MAX),
-            WeightDtype::F16 => f32::from(half::f16::MAX),
-        };
-        match values.iter().find(|value| value.is_nan() || value.abs() > most) {
-            None => Ok(()),
-            Some(value) if value.is_finite() => {
-                Err(format!("holds {value}, more than {} can; use bf16 or f32", self.name()))
-            }
-            Some(value) => Err(format!("holds {value}")),
-        }
-    }
-}
 
 /// Write the checkpoint of `from` to `to`, which must be new or empty, or with `overwrite` a checkpoint, with its weights in `dtype`,
 /// rounded to nearest. The other files are copied; `config.json`, which names the type, is written last. One tensor is held at a time.
 ///
 /// # Errors
-/// An input error if `from` is no checkpoint, `to` is not empty, or a weight is too large for the type.
-pub fn convert(from: &Path, to: &Path, dtype: WeightDtype, overwrite: bool) -> Result<()> {
-    files::check_output_dir(to, overwrite, "config.json")?;
+/// An input error if `from` is no checkpoint, `to` holds something else, or a weight is too large for the type.
+pub fn convert(from: &Path, to: &Path, dtype: WeightDtype, overwrite: bool) -> Result<Written> {
+    check_output(to)?;
     let stored = CheckpointFiles::open(from, read_architecture(from)?.as_ref())?;
     write_like(from, &stored, (to, overwrite), dtype, &|i| stored.values(&stored.tensors[i]))
 }
 
-/// Write a checkpoint with the files of `from` and the shapes of its weights, `stored`, to the directory `to`, which must be new or empty, or
-/// left by a call that was interrupted, or with `overwrite` a checkpoint: `make(i)` gives the numbers of the `i`-th weight. `config.json`,
-/// without which no reader accepts the directory, comes last.
+/// Write a checkpoint with the files of `from` and the shapes of its weights, `stored`, to the directory `to` (see [`NewCheckpoint::write`]):
+/// `make(i)` gives the numbers of the `i`-th weight.
 ///
 /// # Errors
-/// An input error if `to` holds something else, is `from` itself, or another process is writing there, or if a weight is not finite or too
-/// large for `dtype`, which it names; a failure to write.
+/// An input error if `to` is `from` itself, and those of [`NewCheckpoint::write`].
 pub(crate) fn write_like(
     from: &Path,
     stored: &CheckpointFiles,
     (to, overwrite): (&Path, bool),
     dtype: WeightDtype,
     make: &dyn Fn(usize) -> Result<Vec<f32>>,
-) -> Result<()> {
+) -> Result<Written> {
     stored.check_head()?;
     let mut config: Value = files::read_json(&from.join("config.json"))?;
     if files::is_inside(from, to) {
@@ -90,28 +42,11 @@ pub(crate) fn write_like(
             to.display()
         )));
     }
-    let making = files::create_output_dir(to, overwrite, "config.json")?;
-    copy_files(from, to, |name| name != "config.json")?;
-    let shapes = stored.shapes();
-    // The writer would call it a failure to write.
-    let refused = Cell::new(None);
-    let checked = |i: usize| -> Result<Vec<f32>> {
-        let values = make(i)?;
-        if let Err(why) = dtype.check(&values) {
-            let why = format!("{}: `{}` {why}", from.display(), shapes[i].0);
-            refused.set(Some(why.clone()));
-            return Err(Error::input(why));
-        }
-        Ok(values)
-    };
-    let written = weights::write_with(to, &shapes, dtype.dtype(), &checked);
-    if let Some(why) = refused.take() {
-        return Err(Error::input(why));
-    }
-    written?;
     declare(&mut config, dtype.name());
-    files::write_json(&to.join("config.json"), &config)?;
-    making.finish()
+    let mut beside = sidecars(from)?;
+    beside.retain(|(name, _)| name != "config.json");
+    let from = from.display().to_string();
+    NewCheckpoint { from: &from, beside, config, shapes: &stored.shapes(), dtype, make }.write(to, overwrite)
 }
 
 /// Say in the `config.json` of `dir`, if it has one, that its weights are stored in f32.
@@ -135,7 +70,7 @@ pub(crate) fn declare(config: &mut Value, dtype: &str) {
 /// All plain files of a model directory (of an adapter without them, of its base) except weights, their index, what describes an
 /// adapter, and the manifest of a checkpoint.
 pub(crate) fn copy_model_files(base: &Path, to: &Path) -> Result<()> {
-    copy_files(&lora::model_files(base)?, to, |_| true)
+    sidecars(&lora::model_files(base)?)?.iter().try_for_each(|(name, bytes)| files::write_atomic(&to.join(name), bytes))
 }
 
 /// Bytes of the files that [`copy_model_files`] copies; what cannot be read counts nothing.
@@ -147,16 +82,19 @@ pub(crate) fn model_file_bytes(base: &Path) -> u64 {
     copied.filter_map(|entry| entry.path().metadata().ok()).filter(|m| m.is_file()).map(|m| m.len()).sum()
 }
 
-fn copy_files(base: &Path, to: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
+/// The files of a model directory that go with its weights, by name.
+fn sidecars(base: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let fail = |e: std::io::Error| Error::failed(format!("cannot copy the model files of {}: {e}", base.display()));
+    let mut found = Vec::new();
     for entry in fs::read_dir(base).map_err(fail)? {
         let entry = entry.map_err(fail)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if entry.path().is_file() && is_sidecar(&name) && wanted(&name) {
-            files::write_atomic(&to.join(&name), &files::read(&entry.path())?)?;
+        if entry.path().is_file() && is_sidecar(&name) {
+            found.push((name, files::read(&entry.path())?));
         }
     }
-    Ok(())
+    found.sort();
+    Ok(found)
 }
 
 /// Whether a file of this name goes with the weights: configuration, tokenizer, template, image settings.
@@ -170,7 +108,9 @@ fn is_sidecar(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::output_dir;
     use crate::model::init::{Preset, write_checkpoint};
+    use crate::model::weights;
     use candle_core::Device;
 
     #[test]
@@ -254,6 +194,6 @@ mod tests {
             assert!(!second.join("config.json").exists());
         }
         convert(&first, &second, WeightDtype::F32, false).unwrap();
-        assert!(read_architecture(&second).is_ok() && !second.join(files::UNFINISHED).exists());
+        assert!(read_architecture(&second).is_ok() && !second.join(output_dir::UNFINISHED).exists());
     }
 }

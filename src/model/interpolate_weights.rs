@@ -6,7 +6,9 @@
 use crate::io::files;
 use crate::model::architecture::Architecture;
 use crate::model::checkpoint::read_architecture;
-use crate::model::convert_dtype::{WeightDtype, write_like};
+use crate::model::convert_dtype::write_like;
+use crate::model::new_checkpoint::{Written, check_output};
+use crate::model::weight_dtype::WeightDtype;
 use crate::model::weights::{CheckpointFiles, StoredTensor};
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -17,8 +19,8 @@ use std::path::Path;
 ///
 /// # Errors
 /// An input error if alpha is not in [0, 1], one of the directories is no checkpoint, their tensors differ in name or shape (it names
-/// the tensor and both shapes), their other settings or tokenizers differ, a weight is not finite, or `out` is not empty.
-pub fn interpolate(a: &Path, b: &Path, alpha: f64, out: &Path, overwrite: bool) -> Result<()> {
+/// the tensor and both shapes), their other settings or tokenizers differ, a weight is not finite, or `out` holds something else.
+pub fn interpolate(a: &Path, b: &Path, alpha: f64, out: &Path, overwrite: bool) -> Result<Written> {
     if !(0.0..=1.0).contains(&alpha) {
         return Err(Error::input(format!("alpha {alpha}: must be in [0, 1]")));
     }
@@ -28,7 +30,7 @@ pub fn interpolate(a: &Path, b: &Path, alpha: f64, out: &Path, overwrite: bool) 
             out.display()
         )));
     }
-    files::check_output_dir(out, overwrite, "config.json")?;
+    check_output(out)?;
     let (config_a, config_b) = (read_architecture(a)?, read_architecture(b)?);
     let (stored_a, stored_b) =
         (CheckpointFiles::open(a, config_a.as_ref())?, CheckpointFiles::open(b, config_b.as_ref())?);
@@ -94,7 +96,7 @@ fn same_settings(dir_a: &Path, a: &dyn Architecture, dir_b: &Path, b: &dyn Archi
             "{here} and {there} have the same tensors, but the settings in their config.json differ; the models do not compute alike"
         )));
     }
-    let tokenizer = |dir: &Path| std::fs::read(dir.join("tokenizer.json")).ok();
+    let tokenizer = |dir: &Path| files::read(&dir.join("tokenizer.json")).ok();
     match (tokenizer(dir_a), tokenizer(dir_b)) {
         (Some(a), Some(b)) if a != b => Err(Error::input(format!(
             "{here} and {there} have different tokenizers (tokenizer.json); a row of their embeddings is not of the same token"
@@ -106,6 +108,7 @@ fn same_settings(dir_a: &Path, a: &dyn Architecture, dir_b: &Path, b: &dyn Archi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::output_dir;
     use crate::model::convert_dtype::copy_model_files;
     use crate::model::init::{Preset, write_checkpoint};
     use crate::model::weights;
@@ -192,6 +195,7 @@ mod tests {
         interpolate(&at("a"), &at("b"), 0.25, &at("there"), false).unwrap();
         let before = std::fs::read(at("there").join("model.safetensors")).unwrap();
         assert!(said("there", false).contains("--overwrite"));
+        assert_eq!(interpolate(&at("a"), &at("b"), 0.25, &at("there"), false).unwrap(), Written::Found);
         interpolate(&at("a"), &at("b"), 0.5, &at("there"), true).unwrap();
         assert_ne!(std::fs::read(at("there").join("model.safetensors")).unwrap(), before);
         std::fs::create_dir(at("there").join("more")).unwrap();
@@ -201,11 +205,11 @@ mod tests {
         assert!(said("else", true).contains("not empty") && at("else").join("notes.txt").exists());
         // A call replaces what an interrupted one left behind, unless another process is still writing there.
         std::fs::create_dir(at("cut")).unwrap();
-        let marker = std::fs::File::create(at("cut").join(files::UNFINISHED)).unwrap();
+        std::fs::write(at("cut").join(output_dir::UNFINISHED), "").unwrap();
         std::fs::write(at("cut").join(".model.safetensors.123.tmp"), "half").unwrap();
-        marker.lock().unwrap();
+        let writing = output_dir::lock(&at("cut"), "writing").unwrap();
         assert!(said("cut", false).contains("another process is writing"));
-        drop(marker);
+        drop(writing);
         interpolate(&at("a"), &at("b"), 0.5, &at("cut"), false).unwrap();
         let names = |dir: &str| {
             let entries = std::fs::read_dir(at(dir)).unwrap();

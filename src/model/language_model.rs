@@ -114,6 +114,18 @@ pub struct BackwardBytes {
 pub trait Predictor: LanguageModel {
     /// Take `batch` through the model. Its logits are computed when they are asked for.
     fn predict(&self, batch: &[Sequence]) -> Result<Box<dyn Predictions + '_>>;
+    /// Take `sequence` through the model and back. `upstream` gets the logits before each response token, `[tokens, vocab]` row major, and
+    /// returns the gradient with respect to them; the gradient of every trainable parameter is added.
+    ///
+    /// [`LanguageModel::backward`] starts from log-probabilities in f32, where 1 - pi of a token that the model is certain of has lost its
+    /// digits. A caller that needs them computes the gradient at the logits itself.
+    fn backward_from_logits(
+        &self,
+        _sequence: &Sequence,
+        _upstream: &mut dyn FnMut(Vec<f32>) -> Result<Vec<f32>>,
+    ) -> Result<()> {
+        Err(Error::failed("this model takes no gradient at its logits"))
+    }
 }
 
 /// The predictions of every response token of a batch, sequences end to end.

@@ -26,6 +26,7 @@ mod language_model;
 mod loader;
 pub mod lora;
 mod memory;
+pub mod new_checkpoint;
 mod parts;
 mod positions;
 mod predict;
@@ -39,6 +40,7 @@ mod shapes;
 mod shards;
 mod token_sampler;
 mod transformer;
+pub mod weight_dtype;
 pub mod weights;
 
 pub use architecture::Architecture;

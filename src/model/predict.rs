@@ -4,7 +4,7 @@ use super::batch_layout::Layout;
 use super::language_model::{Predictions, Predictor};
 use super::sequence::Sequence;
 use super::transformer::Model;
-use crate::nn::{LazyLogits, Linear, Value, linear, read};
+use crate::nn::{LazyLogits, Linear, Tape, Value, linear, read};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use std::ops::Range;
@@ -24,6 +24,21 @@ impl Predictor for Model {
         let states = if parts.is_empty() { None } else { Some(Tensor::cat(&parts, 0)?) };
         Ok(Box::new(Predicted { model: self, states }))
     }
+
+    fn backward_from_logits(
+        &self,
+        sequence: &Sequence,
+        upstream: &mut dyn FnMut(Vec<f32>) -> Result<Vec<f32>>,
+    ) -> Result<()> {
+        let tape = self.tape(true);
+        let states = self.states(&tape, std::slice::from_ref(sequence))?;
+        let states = states.ok_or_else(|| Error::failed("no response tokens to predict"))?;
+        let logits = self.head(&tape, &states)?;
+        let on_cpu = read(&logits.tensor.to_device(&Device::Cpu)?)?.to_vec();
+        let by = upstream(on_cpu)?;
+        let by = Tensor::from_vec(by, logits.tensor.shape(), &Device::Cpu)?.to_device(self.device())?;
+        tape.backward(vec![(logits, by)])
+    }
 }
 
 impl Model {
@@ -38,13 +53,22 @@ impl Model {
     }
 
     fn response_states(&self, batch: &[Sequence]) -> Result<Option<Tensor>> {
+        Ok(self.states(&self.tape(false), batch)?.map(|states| states.tensor))
+    }
+
+    /// The hidden states that predict the response tokens, after the final norm, `[tokens, hidden]`; `None` for no tokens.
+    fn states(&self, tape: &Tape, batch: &[Sequence]) -> Result<Option<Value>> {
         let layout = Layout::of_sequences(batch, self.architecture())?;
         if layout.targets.is_empty() {
             return Ok(None);
         }
-        let tape = self.tape(false);
-        let hidden = self.hidden(&tape, &layout, Some(layout.predictors.clone()), |_, _| Ok(()))?;
-        Ok(Some(self.network.decoder.finish(&tape, &hidden)?.tensor))
+        let hidden = self.hidden(tape, &layout, Some(layout.predictors.clone()), |_, _| Ok(()))?;
+        self.network.decoder.finish(tape, &hidden).map(Some)
+    }
+
+    /// The logits of these states, `[tokens, vocab]`.
+    fn head(&self, tape: &Tape, states: &Value) -> Result<Value> {
+        linear(tape, states, &[&Linear::without_bias(Arc::clone(&self.network.decoder.head))], None)
     }
 }
 
@@ -59,10 +83,8 @@ impl Predictions for Predicted<'_> {
 
     fn logits(&self, rows: Range<usize>) -> Result<Vec<f32>> {
         let Some(states) = &self.states else { return Ok(Vec::new()) };
-        let tape = self.model.tape(false);
         let states = Value::constant(states.narrow(0, rows.start, rows.len())?.contiguous()?);
-        let head = Linear::without_bias(Arc::clone(&self.model.network.decoder.head));
-        let logits = linear(&tape, &states, &[&head], None)?.tensor.to_device(&Device::Cpu)?;
+        let logits = self.model.head(&self.model.tape(false), &states)?.tensor.to_device(&Device::Cpu)?;
         Ok(read(&logits)?.to_vec())
     }
 }

@@ -138,7 +138,7 @@ impl TensorFile {
     /// An input error that names the file if it cannot be read, is no safetensors file, or is not as long as it says.
     pub fn open(path: &Path) -> Result<TensorFile> {
         let fail = |what: &dyn std::fmt::Display| Error::input(format!("cannot read {}: {what}", path.display()));
-        let mut file = File::open(path).map_err(|e| fail(&e))?;
+        let mut file = files::open_regular(path).map_err(|e| fail(&e))?;
         let length = file.metadata().map_err(|e| fail(&e))?.len();
         let mut bytes = [0; LENGTH_BYTES];
         file.read_exact(&mut bytes).map_err(|_| fail(&"not a safetensors file (is a file incomplete?)"))?;

@@ -34,7 +34,7 @@ pub fn view(measurement: &DynamicsMeasurement) -> Value {
     json!({
         "base": found.base.name,
         "base_hash": brief(&found.base.hash),
-        "config": format!("eta {}, {:?} loss, up to {} pairs of each regime with each family, seed {}", config.eta, config.loss, config.pairs, config.seed).to_lowercase(),
+        "config": format!("{}, {:?} loss, up to {} pairs of each regime with each family, seed {}", config.step_size(), config.loss, config.pairs, config.seed).to_lowercase(),
         "legend": legend,
         "notices": notes(found),
         "charts": charts(measurement),
@@ -52,8 +52,9 @@ fn charts(measurement: &DynamicsMeasurement) -> Vec<Figure> {
         0 | 1 => last.map(|checkpoint| by_family(found, checkpoint, "LBK", |summary| summary.lbk)),
         _ => Some(over_checkpoints(found)),
     };
-    let direction = last
-        .map(|checkpoint| by_family(found, checkpoint, "change of log-likelihood (nats)", |summary| summary.change));
+    let direction = last.map(|checkpoint| {
+        by_family(found, checkpoint, "change of log-likelihood (nats / eta)", |summary| summary.change)
+    });
     let figures = [
         (
             "Magnitude",
@@ -62,13 +63,13 @@ fn charts(measurement: &DynamicsMeasurement) -> Vec<Figure> {
         ),
         ("Perplexity under the base", "Share of the responses of each set, by nats per token", Some(histogram(found))),
         (
-            "DivergenceStats",
-            "Change of prior knowledge after one step on training data, under the last checkpoint, with 95 % intervals",
+            "Direction",
+            "Change of prior knowledge by steps on training data, per unit of step size, under the last checkpoint, with 95 % intervals",
             direction,
         ),
         (
             "Symmetry",
-            "A dot for each pair, under the last checkpoint: to first order both changes are equal (dashed)",
+            "A dot for each pair, under the last checkpoint: in theory both changes are equal (dashed)",
             Some(symmetry(measurement)),
         ),
         (
@@ -141,17 +142,17 @@ fn histogram(found: &DynamicsResult) -> Chart {
     Chart::new(Axis::from_zero("nats per token"), Axis::from_zero("share of responses"), series)
 }
 
-/// The change of v by a step on u against the change of u by a step on v.
+/// The change of v by steps on u against the change of u by steps on v.
 fn symmetry(measurement: &DynamicsMeasurement) -> Chart {
     let DynamicsMeasurement { found, pairs } = measurement;
     let last = found.checkpoints.len().saturating_sub(1);
     let dots = |regime: &SampleSetResult| {
         let own = pairs.iter().filter(|pair| pair.checkpoint == last && pair.regime == regime.name);
-        let points = own.map(|pair| Point::new(pair.influence.v_change, pair.influence.u_change)).collect();
+        let points = own.map(|pair| Point::new(pair.influence.v_slope, pair.influence.u_slope)).collect();
         Series { name: regime.name.clone(), colour: colour(&found.regimes, &regime.name), mark: Mark::Dots, points }
     };
     let series = found.regimes.iter().map(dots).collect();
-    let (x, y) = (Axis::new("change of v by a step on u (nats)"), Axis::new("change of u by a step on v"));
+    let (x, y) = (Axis::new("change of v by steps on u (nats / eta)"), Axis::new("change of u by steps on v"));
     Chart { reference: Some(Reference::Diagonal), ..Chart::new(x, y, series) }
 }
 
@@ -176,7 +177,7 @@ mod tests {
         let measurement = DynamicsMeasurement { found: dynamics(&pairs), pairs };
         let seen = view(&measurement);
         let titles: Vec<&str> = seen["charts"].as_array().unwrap().iter().filter_map(|c| c["title"].as_str()).collect();
-        assert_eq!(titles, ["Magnitude", "Perplexity under the base", "DivergenceStats", "Symmetry"]);
+        assert_eq!(titles, ["Magnitude", "Perplexity under the base", "Direction", "Symmetry"]);
         let chart = over_checkpoints(&measurement.found);
         assert_eq!(chart.x.label, "training step");
         let points: Vec<(f64, f64)> = chart.series[1].points.iter().map(|p| (p.x, p.y)).collect();

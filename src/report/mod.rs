@@ -16,7 +16,7 @@ mod trajectory;
 pub use study_index::{RegimeEntry, STUDY_JSON, StudyIndex, StudyRun};
 
 use crate::forgetting::CSV_HEADER;
-use crate::io::files;
+use crate::io::{files, lock, output_dir};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use study::StudyResults;
@@ -54,7 +54,7 @@ pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<ReportSummary
         )));
     }
     let found = discover::discover(paths)?;
-    let groups = comparison_group::group_comparisons(&found.forgetting, &found.runs);
+    let groups = comparison_group::group_comparisons(&found);
     let studies: Vec<StudyResults<'_>> =
         found.studies.iter().map(|(dir, index)| study::load(dir, index, &found)).collect::<Result<_>>()?;
     let beside = |extension: &str| out.with_extension(extension);
@@ -80,10 +80,9 @@ pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<ReportSummary
         }
     }
     let html = page::render(title, &found, &groups, &studies)?;
-    if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty()) {
-        files::create_dir(parent)?;
-    }
+    let _lock = output_dir::lock_file(out)?;
     for (path, _, text) in &tables {
+        lock::remove_temporaries_of(path);
         files::write_atomic(path, text.as_bytes())?;
     }
     files::write_atomic(out, html.as_bytes())?;

@@ -3,6 +3,7 @@
 use super::SamplePlan;
 use super::example_hash::hash_examples;
 use crate::Result;
+use crate::io::json;
 use crate::model::{SamplingParams, hash_model, hash_prompt_files};
 use crate::tasks::Task;
 use crate::tasks::benchmarks::Protocol;
@@ -81,47 +82,13 @@ impl SamplingKey {
 
     /// Each field in which the keys differ, with `here -> there`; nested fields have their path (`bench.pixels.min`).
     pub(crate) fn differences(&self, other: &SamplingKey) -> Vec<(String, String)> {
-        differences(self, other)
+        json::differences(self, other)
     }
 
     /// Names of the fields in which the keys differ.
     #[cfg(test)]
     pub(crate) fn differences_in(&self, other: &SamplingKey) -> Vec<String> {
         self.differences(other).into_iter().map(|(name, _)| name).collect()
-    }
-}
-
-/// Each field in which two values differ as JSON, with `here -> there`; nested fields have their path.
-pub(crate) fn differences<T: Serialize>(here: &T, there: &T) -> Vec<(String, String)> {
-    let fields = |value: &T| {
-        let mut fields = serde_json::Map::new();
-        flatten("", serde_json::to_value(value).unwrap_or_default(), &mut fields);
-        fields
-    };
-    let (ours, theirs) = (fields(here), fields(there));
-    let brief = |v: Option<&serde_json::Value>| {
-        let Some(v) = v else { return "none".to_string() };
-        let text = v.to_string();
-        // The beginning of a hash is enough to see that two differ.
-        let is_hash = text.len() == 66 && v.is_string();
-        if is_hash { format!("{}...\"", &text[..13]) } else { text }
-    };
-    let names = ours.keys().chain(theirs.keys().filter(|name| !ours.contains_key(*name)));
-    names
-        .filter(|name| ours.get(*name) != theirs.get(*name))
-        .map(|name| (name.clone(), format!("{} -> {}", brief(ours.get(name)), brief(theirs.get(name)))))
-        .collect()
-}
-
-/// The leaves of a JSON value under their paths.
-fn flatten(path: &str, value: serde_json::Value, leaves: &mut serde_json::Map<String, serde_json::Value>) {
-    let serde_json::Value::Object(map) = value else {
-        leaves.insert(path.to_string(), value);
-        return;
-    };
-    for (name, value) in map {
-        let path = if path.is_empty() { name } else { format!("{path}.{name}") };
-        flatten(&path, value, leaves);
     }
 }
 

@@ -19,8 +19,8 @@ pub mod sampling_flags;
 mod summary;
 
 pub use batch::{sample, sample_in_batches};
-pub(crate) use eval_key::differences;
 pub use eval_key::{SamplingKey, checkpoint_key};
+pub use example_hash::hash_examples;
 pub use local::LocalModel;
 #[cfg(test)]
 pub(crate) use responder::from_fn;

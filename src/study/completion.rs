@@ -2,7 +2,8 @@
 
 use super::input_hash::Input;
 use super::task::StudyTask;
-use crate::io::files;
+use crate::io::json::named_differences;
+use crate::io::{files, lock};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -74,8 +75,10 @@ impl CompletionRecord {
     /// # Errors
     /// A file that cannot be written.
     pub fn write(&self, out: &Path, task: &str) -> Result<()> {
+        let path = path(out, task);
         files::create_dir(&out.join("done"))?;
-        files::write_json(&path(out, task), self)
+        lock::remove_temporaries_of(&path);
+        files::write_json(&path, self)
     }
 
     /// Is the content of a file known to differ from what the task read?
@@ -117,7 +120,7 @@ pub fn is_done(out: &Path, task: &StudyTask) -> Result<bool> {
     let Some(record) = CompletionRecord::read(out, &task.name)? else { return Ok(false) };
     let now = CompletionRecord::of(task, out)?;
     let growing = if task.aggregates { task.command.growing() } else { &[] };
-    let mut changes = differences(&without(&record.request, growing), &without(&now.request, growing));
+    let mut changes = named_differences(&without(&record.request, growing), &without(&now.request, growing));
     let changed = task.inputs.iter().filter(|input| record.differs(input));
     changes.extend(changed.map(|input| format!("{}: its content has changed since", input.path.display())));
     if !changes.is_empty() {
@@ -140,39 +143,6 @@ fn without(request: &Value, keys: &[&str]) -> Value {
         keys.iter().for_each(|key| drop(fields.remove(*key)));
     }
     request
-}
-
-/// The settings that differ, as `key: before -> now`.
-fn differences(before: &Value, now: &Value) -> Vec<String> {
-    let (mut flat_before, mut flat_now) = (Vec::new(), Vec::new());
-    flatten(before, "", &mut flat_before);
-    flatten(now, "", &mut flat_now);
-    let mut keys: Vec<&String> = flat_before.iter().chain(&flat_now).map(|(key, _)| key).collect();
-    keys.sort();
-    keys.dedup();
-    let find = |flat: &[(String, String)], key: &String| flat.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
-    let shown = |value: Option<String>| value.unwrap_or("(not set)".into());
-    keys.into_iter()
-        .map(|key| (key, find(&flat_before, key), find(&flat_now, key)))
-        .filter(|(_, before, now)| before != now)
-        .map(|(key, before, now)| format!("{key}: {} -> {}", shown(before), shown(now)))
-        .collect()
-}
-
-/// All single values with their dotted keys.
-fn flatten(value: &Value, key: &str, flat: &mut Vec<(String, String)>) {
-    let below = |part: &str| match key {
-        "" => part.to_string(),
-        key => format!("{key}.{part}"),
-    };
-    match value {
-        Value::Null => {}
-        Value::Object(fields) => fields.iter().for_each(|(name, value)| flatten(value, &below(name), flat)),
-        Value::Array(values) => {
-            values.iter().enumerate().for_each(|(i, value)| flatten(value, &below(&i.to_string()), flat));
-        }
-        other => flat.push((key.to_string(), other.to_string())),
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::task::{Plan, StudyTask, TaskKind};
 use super::throughput::Throughput;
 use crate::dynamics::{DynamicsRequest, InfluenceConfig};
 use crate::eval::bench::{self, BenchmarkSpec};
-use crate::io::files;
+use crate::io::{files, output_dir};
 use crate::model::SamplingParams;
 use crate::model::read_architecture;
 use crate::sampling::SamplePlan;
@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 
+/// How the name of the temporary directory begins.
+const DIR: &str = "jigsaw-estimate-";
 /// Puzzles of the dataset that steps are measured on.
 const PUZZLES: usize = 96;
 /// Measured steps, after one that is not counted.
@@ -65,11 +67,25 @@ pub fn estimate(study: &Study, plan: &Plan) -> Result<StudyEstimate> {
         ));
         return Ok(found);
     }
-    let dir = std::env::temp_dir().join(format!("jigsaw-estimate-{}", std::process::id()));
+    let temporary = std::env::temp_dir();
+    remove_abandoned(&temporary);
+    let dir = temporary.join(format!("{DIR}{}", std::process::id()));
     files::create_dir(&dir)?;
+    let lock = output_dir::lock(&dir, "estimating")?;
     measure(study, plan, &dir, &mut found);
     let _ = std::fs::remove_dir_all(&dir);
+    drop(lock);
     Ok(found)
+}
+
+/// Remove the directories of estimates that were killed.
+fn remove_abandoned(temporary: &Path) {
+    for entry in std::fs::read_dir(temporary).into_iter().flatten().flatten() {
+        let is_ours = entry.file_name().to_string_lossy().starts_with(DIR);
+        if is_ours && let Ok(_lock) = output_dir::lock(&entry.path(), "estimating") {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn measure(study: &Study, plan: &Plan, dir: &Path, found: &mut StudyEstimate) {

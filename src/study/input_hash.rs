@@ -1,8 +1,7 @@
 //! The user's files that a task reads. Their hashes are recorded with the task, whose request holds only their names.
 
-use crate::io::hex;
+use crate::io::{files, hex};
 use sha2::{Digest as _, Sha256};
-use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -28,7 +27,7 @@ impl Input {
 
     /// SHA-256 of its content now; `None` if it cannot be read, which the task itself reports.
     pub fn hash(&self) -> Option<String> {
-        let mut file = File::open(&self.path).ok()?;
+        let mut file = files::open_regular(&self.path).ok()?;
         let (mut hash, mut chunk) = (Sha256::new(), vec![0; 1 << 17]);
         loop {
             match file.read(&mut chunk).ok()? {

@@ -6,7 +6,7 @@ use super::remaining::{finished_aggregates, finished_tasks, wanted_tasks};
 use super::study_file::ResolveConfig;
 use super::task::{Plan, StudyTask};
 use super::throughput::Throughput;
-use crate::io::files;
+use crate::io::{files, output_dir};
 use crate::{Error, Result};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -117,6 +117,8 @@ fn check(out: &Path) -> Result<()> {
 /// Make the directory the study's.
 fn claim(plan: &Plan, toml: &str, out: &Path) -> Result<()> {
     files::create_dir(out)?;
+    // Several processes may work on a study. What is tidied up is what processes have left that are gone.
+    output_dir::tidy(out);
     files::write_atomic(&out.join(STUDY_TOML), toml.as_bytes())?;
     plan.index.write(out)
 }

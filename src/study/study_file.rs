@@ -207,7 +207,7 @@ pub struct DynamicsSection {
     pub over: Vec<String>,
     /// Most pairs of each training set with each benchmark.
     pub pairs: Option<usize>,
-    /// Size of the step.
+    /// Size of the steps; chosen for each pair when not given.
     pub eta: Option<f64>,
     /// The loss that it descends.
     pub loss: Option<ResponseLoss>,

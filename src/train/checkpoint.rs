@@ -2,7 +2,8 @@
 //!
 //! `checkpoints/step-00000120/` holds the model files (configuration, tokenizer, ..., weights) as any other model
 //! directory, and under `trainer/` the optimizer's moments and `state.json`. It is filled under a name that starts with a dot,
-//! `manifest.json` (every file with its size and checksum) is written last, and then it is renamed. A directory without a
+//! `manifest.json` (every file with its size and checksum) is written last, and then it is renamed. Before it is deleted it is renamed, too,
+//! so that no half of one is ever found under its name. A directory without a
 //! manifest, or one whose files are not those it names, does not count. Everything random in a run is a function of (seed, step), so
 //! the step is all the state a generator needs.
 
@@ -19,6 +20,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+/// How the name begins of a directory that is being filled.
+const PARTIAL: &str = ".partial-";
+/// How the name begins of a directory that is being removed.
+const REMOVED: &str = ".removed-";
 
 /// Written last: what the checkpoint holds.
 #[derive(Debug, Serialize, Deserialize)]
@@ -73,6 +79,15 @@ impl Checkpoint {
         Ok((None, damaged))
     }
 
+    /// Remove what an interrupted [`save`] would have removed: all but the newest `keep` checkpoints up to this one, and incomplete older
+    /// ones. Newer ones, which are damaged, stay until the run reaches their steps.
+    pub fn prune_older(&self, keep: usize) -> Result<()> {
+        let root = self.dir.parent().unwrap_or(Path::new("."));
+        let older: Vec<PathBuf> =
+            list(root)?.into_iter().filter(|(step, _)| *step <= self.state.step).map(|(_, dir)| dir).collect();
+        prune(older, keep)
+    }
+
     /// The optimizer's moments.
     pub fn load_optimizer(&self, optimizer: &mut AdamW) -> Result<()> {
         optimizer.load(&self.dir.join("trainer/optimizer.safetensors"))
@@ -98,12 +113,15 @@ pub fn save(
         Ok(vec![written])
     };
     write_dir(&dir, base, model, state.step, fill)?;
-    // What is incomplete (its removal was interrupted, or it was damaged) goes, too.
-    let (complete, mut gone): (Vec<PathBuf>, Vec<PathBuf>) =
-        list(root)?.into_iter().map(|(_, d)| d).partition(|d| is_complete(d));
-    gone.extend(complete.into_iter().rev().skip(keep.max(1)));
-    gone.iter().try_for_each(|dir| remove(dir))?;
+    prune(list(root)?.into_iter().map(|(_, dir)| dir).collect(), keep)?;
     Ok(dir)
+}
+
+/// Remove all but the newest `keep` of these checkpoints, which are in order, and those that are incomplete.
+fn prune(checkpoints: Vec<PathBuf>, keep: usize) -> Result<()> {
+    let (complete, mut gone): (Vec<PathBuf>, Vec<PathBuf>) = checkpoints.into_iter().partition(|dir| is_complete(dir));
+    gone.extend(complete.into_iter().rev().skip(keep.max(1)));
+    gone.iter().try_for_each(|dir| remove(dir))
 }
 
 /// Write the model alone, without the trainer's state, as the directory `dir`.
@@ -111,12 +129,13 @@ pub fn export(dir: &Path, base: &Path, model: &dyn LanguageModel, step: usize) -
     write_dir(dir, base, model, step, |_| Ok(Vec::new()))
 }
 
-/// Remove what an interrupted write has left behind.
+/// Remove what an interrupted write or removal has left behind.
 pub fn clean(root: &Path) -> Result<()> {
     let Ok(entries) = fs::read_dir(root) else { return Ok(()) };
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(".partial-") {
-            remove(&entry.path())?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if [PARTIAL, REMOVED].iter().any(|prefix| name.starts_with(prefix)) {
+            files::remove_if_exists(&entry.path())?;
         }
     }
     Ok(())
@@ -129,13 +148,12 @@ fn write_dir(
     step: usize,
     fill: impl FnOnce(&Path) -> Result<Vec<FileChecksum>>,
 ) -> Result<()> {
-    let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let partial = dir.with_file_name(format!(".partial-{name}"));
-    remove(&partial)?;
+    let partial = renamed(dir, PARTIAL);
+    files::remove_if_exists(&partial)?;
     let written = fill_dir(&partial, dir, base, model, step, fill);
     if written.is_err() {
         // On a full disk, half a checkpoint would be in the way of the next one. The first error is the one to report.
-        let _ = remove(&partial);
+        let _ = files::remove_if_exists(&partial);
     }
     written
 }
@@ -213,7 +231,7 @@ fn is_complete(dir: &Path) -> bool {
 
 /// All files hold what was written.
 fn is_intact(dir: &Path) -> bool {
-    let found = |name: &str| fs::File::open(dir.join(name)).and_then(|mut f| StoredFile::of(&mut f)).ok();
+    let found = |name: &str| files::open_regular(&dir.join(name)).and_then(|mut f| StoredFile::of(&mut f)).ok();
     is_complete(dir) && every_file(dir, |name, content| found(name).as_ref() == Some(content))
 }
 
@@ -222,11 +240,63 @@ fn every_file(dir: &Path, holds: impl Fn(&str, &StoredFile) -> bool) -> bool {
     manifest.files.iter().all(|(name, content)| holds(name, content))
 }
 
+/// Remove a checkpoint under another name, so that an interruption leaves none of it under its own.
 fn remove(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::failed(format!("cannot remove {}: {e}", dir.display())))
+    if !dir.exists() {
+        return Ok(());
+    }
+    let gone = renamed(dir, REMOVED);
+    files::remove_if_exists(&gone)?;
+    fs::rename(dir, &gone).map_err(|e| Error::failed(format!("cannot remove {}: {e}", dir.display())))?;
+    files::remove_if_exists(&gone)
+}
+
+/// The name with a prefix before it.
+fn renamed(dir: &Path, prefix: &str) -> PathBuf {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    dir.with_file_name(format!("{prefix}{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A checkpoint that holds nothing but a file, or half of one.
+    fn checkpoint(root: &Path, step: usize, whole: bool) {
+        let dir = root.join(format!("step-{step:08}"));
+        fs::create_dir_all(&dir).unwrap();
+        let files = [("weights".to_string(), StoredFile { bytes: 1, crc32: crc32fast::hash(b"x") })].into();
+        let manifest = CheckpointManifest { step, jigsaw: "0".into(), files };
+        files::write_json(&dir.join("manifest.json"), &manifest).unwrap();
+        if whole {
+            fs::write(dir.join("weights"), "x").unwrap();
         }
-        _ => Ok(()),
+    }
+
+    fn names(root: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_an_interrupted_removal_left_is_removed_when_the_run_resumes() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path();
+        // Half of one as earlier versions left it, too many whole ones, and a damaged one that is newer than all.
+        for (step, whole) in [(1, false), (2, true), (3, true), (4, true), (5, false)] {
+            checkpoint(root, step, whole);
+        }
+        fs::create_dir_all(root.join(".removed-step-00000000/trainer")).unwrap();
+        fs::create_dir_all(root.join(".partial-step-00000006")).unwrap();
+        clean(root).unwrap();
+        let newest =
+            Checkpoint { dir: root.join("step-00000004"), state: TrainerState { step: 4, ..Default::default() } };
+        newest.prune_older(2).unwrap();
+        assert_eq!(names(root), ["step-00000003", "step-00000004", "step-00000005"]);
+        remove(&root.join("step-00000003")).unwrap();
+        remove(&root.join("step-00000003")).unwrap();
+        assert_eq!(names(root), ["step-00000004", "step-00000005"]);
     }
 }

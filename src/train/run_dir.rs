@@ -10,12 +10,14 @@
 //! ```
 
 use super::checkpoint::{self, Checkpoint};
+use super::metrics::METRICS;
 use crate::comm::Communicator;
-use crate::io::{files, toml::differences};
+use crate::io::json::named_differences;
+use crate::io::lock::LockFile;
+use crate::io::{files, output_dir};
 use crate::train::settings::TrainConfig;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// What a run is made of besides its settings: `run.json`.
@@ -60,7 +62,7 @@ pub struct RunDir {
     dir: PathBuf,
     damaged: Vec<PathBuf>,
     /// Held by rank 0.
-    _lock: Option<File>,
+    _lock: Option<LockFile>,
 }
 
 /// How far the run in a directory has come.
@@ -103,28 +105,30 @@ impl RunDir {
     }
 
     /// Lock the directory, see that it belongs to this run, and look how far the run has come.
-    fn prepare(dir: &Path, config: &TrainConfig, identity: &RunManifest, lock: &mut Option<File>) -> Result<Found> {
+    fn prepare(dir: &Path, config: &TrainConfig, identity: &RunManifest, lock: &mut Option<LockFile>) -> Result<Found> {
         let (config_file, identity_file) = (dir.join("config.toml"), dir.join("run.json"));
-        if !config_file.exists() && files::has_other_files(dir, |_| false) {
-            return Err(Error::input(format!("{} is not empty and holds no run; give another --out", dir.display())));
-        }
-        files::create_dir(dir)?;
-        *lock = Some(files::lock(dir, "training")?);
+        let content =
+            output_dir::Growing { what: "run", doing: "training", mark: Some("config.toml"), own: &|_| false };
+        *lock = Some(output_dir::open(dir, &content)?);
         if identity_file.exists() && has_begun(dir) {
             same_run(dir, config, identity)?;
         } else {
             files::write_atomic(&config_file, config.to_toml()?.as_bytes())?;
             files::write_json(&identity_file, identity)?;
         }
+        // What an interrupted call has left behind.
+        let checkpoints = dir.join("checkpoints");
+        checkpoint::clean(dir)?;
+        checkpoint::clean(&checkpoints)?;
         let finished = dir.join("finished.json");
         if finished.exists() {
             return Ok(Found::Finished(files::read_json(&finished)?));
         }
-        let checkpoints = dir.join("checkpoints");
-        checkpoint::clean(dir)?;
-        checkpoint::clean(&checkpoints)?;
         files::create_dir(&checkpoints)?;
         let (newest, damaged) = Checkpoint::latest(&checkpoints)?;
+        if let Some(newest) = &newest {
+            newest.prune_older(config.train.save_total_limit)?;
+        }
         Ok(Found::Unfinished(newest, damaged))
     }
 
@@ -156,7 +160,7 @@ impl RunDir {
 
 /// Whether anything has been trained or measured. A run that was refused at its start has not begun, and may be given other settings.
 fn has_begun(dir: &Path) -> bool {
-    dir.join("finished.json").exists() || std::fs::metadata(dir.join("metrics.jsonl")).is_ok_and(|m| m.len() > 0)
+    dir.join("finished.json").exists() || std::fs::metadata(dir.join(METRICS)).is_ok_and(|m| m.len() > 0)
 }
 
 fn same_run(dir: &Path, config: &TrainConfig, identity: &RunManifest) -> Result<()> {
@@ -169,7 +173,7 @@ fn same_run(dir: &Path, config: &TrainConfig, identity: &RunManifest) -> Result<
         Ok(config) => read(&config.to_toml()?)?,
         Err(_) => before,
     };
-    let mut differing = differences(&before, &read(&config.to_toml()?)?);
+    let mut differing = named_differences(&before, &read(&config.to_toml()?)?);
     let old: RunManifest = files::read_json(&dir.join("run.json"))?;
     for (what, before, now, path) in [
         ("model", &old.model_hash, &identity.model_hash, &old.model),

@@ -20,6 +20,7 @@ use super::state::StepContext;
 use super::stop::StopCriterion;
 use super::validation::evaluate;
 use crate::io::files;
+use crate::tasks::partial_credit_label;
 use crate::train::settings::Method;
 use crate::{Error, Result};
 use std::sync::atomic::Ordering;
@@ -204,7 +205,8 @@ impl Trainer<'_> {
         let (metrics, samples) = evaluate(ctx.job, task, step)?;
         ctx.log_metrics(step, &metrics)?;
         ctx.log_responses(&samples)?;
-        ctx.callback.evaluation(step, &metrics);
+        let scorers: Vec<String> = task.scorers().into_iter().map(|(name, _)| name).collect();
+        ctx.callback.evaluation(step, &metrics, partial_credit_label(&scorers));
         Ok(Some(metrics))
     }
 

@@ -88,7 +88,7 @@ fn an_adapter_merged_into_its_base_computes_the_same() {
     let dir = tempfile::tempdir().unwrap();
     for case in CASES {
         let out = dir.path().join(case);
-        merge(&adapter(case), &out, jigsaw::model::convert_dtype::WeightDtype::F32, false).unwrap();
+        merge(&adapter(case), &out, jigsaw::model::weight_dtype::WeightDtype::F32, false).unwrap();
         let (merged, adapted) = (
             jigsaw::model::load(&out, &common::device()).unwrap(),
             jigsaw::model::load(&adapter(case), &common::device()).unwrap(),
@@ -97,7 +97,7 @@ fn an_adapter_merged_into_its_base_computes_the_same() {
         assert!(!merged.is_adapted());
         assert!(far(&logprobs(&merged, &sequences), &logprobs(&adapted, &sequences)) < 1e-5);
         assert!(
-            merge(&adapter(case), &out, jigsaw::model::convert_dtype::WeightDtype::F32, false).unwrap_err().exit_code()
+            merge(&adapter(case), &out, jigsaw::model::weight_dtype::WeightDtype::F32, false).unwrap_err().exit_code()
                 == 2
         );
     }

@@ -8,6 +8,7 @@ mod common;
 mod toy;
 
 mod divergence;
+mod dynamics_parity;
 mod lora;
 mod model_parity;
 mod processor_parity;

@@ -3,8 +3,9 @@
 use crate::common;
 use crate::common::Recorded;
 use jigsaw::comm::Single;
-use jigsaw::model::convert_dtype::{WeightDtype, convert};
+use jigsaw::model::convert_dtype::convert;
 use jigsaw::model::init::{Preset, write_checkpoint};
+use jigsaw::model::weight_dtype::WeightDtype;
 use jigsaw::model::{ComputeDtype, LanguageModel as _, Model, ModelLoader, Prompt, Sequence};
 use jigsaw::nn::Parameter;
 use jigsaw::train::gradient_accumulation::{BatchStatistics, MicroBatch, accumulate_gradients};

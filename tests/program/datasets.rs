@@ -298,7 +298,16 @@ fn output_is_replaced_only_when_asked_and_only_if_it_is_a_dataset() {
     let dir = out.path().join("d");
     let small = JigsawSettings { count: 6, ..settings(images.path()) };
     make(&settings(images.path()), &dir);
-    assert!(refusal(&small, &dir, false).contains("already holds a dataset"));
+    assert!(refusal(&small, &dir, false).contains("already holds a dataset that differs (count: "));
+    // The same again finds it, and writes nothing; not if it was changed.
+    let before = files(&dir);
+    assert!(generate::generate(&settings(images.path()), &dir, false, &|| ()).unwrap().found);
+    assert_eq!(files(&dir), before);
+    let image = dir.join(before.keys().find(|name| name.ends_with(".png")).unwrap());
+    let bytes = fs::read(&image).unwrap();
+    fs::write(&image, &bytes[1..]).unwrap();
+    assert!(refusal(&settings(images.path()), &dir, false).contains("other content"));
+    fs::write(&image, bytes).unwrap();
     generate::generate(&small, &dir, true, &|| ()).unwrap();
     assert_eq!(files(&dir).len(), 6 + 3 + 1, "nothing of the earlier dataset is left");
 
@@ -315,8 +324,7 @@ fn output_is_replaced_only_when_asked_and_only_if_it_is_a_dataset() {
     let half = out.path().join("half");
     fs::create_dir_all(half.join("train/images")).unwrap();
     fs::write(half.join(".jigsaw-unfinished"), "").unwrap();
-    let at_work = fs::File::open(half.join(".jigsaw-unfinished")).unwrap();
-    at_work.lock().unwrap();
+    let at_work = jigsaw::io::output_dir::lock(&half, "writing").unwrap();
     assert!(refusal(&small, &half, true).contains("another process is writing"));
     drop(at_work);
     generate::generate(&small, &half, false, &|| ()).unwrap();

@@ -145,7 +145,7 @@ fn a_loss_is_found_written_drawn_and_resumed() {
     fs::create_dir(dir.join("mine")).unwrap();
     fs::write(dir.join("mine/thesis.txt"), "dear").unwrap();
     let said = refused(dir, &compare(&["--model", "other", "--baseline", "base", "--out", "mine"]));
-    assert!(said.contains("holds files that are not of a comparison"), "{said}");
+    assert!(said.contains("holds something else than a comparison"), "{said}");
 }
 
 #[test]

@@ -126,11 +126,7 @@ fn manifest(records: &[Record], digests: &HashMap<String, Digest>) -> Result<Man
         version: env!("CARGO_PKG_VERSION").into(),
         sha256,
         splits: BTreeMap::from([(SPLIT.to_string(), split)]),
-        settings: Value::Null,
-        licences: BTreeMap::new(),
-        attribution: Vec::new(),
-        skipped: Vec::new(),
-        left_out: Vec::new(),
+        ..Manifest::default()
     })
 }
 

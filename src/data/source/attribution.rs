@@ -13,7 +13,7 @@ const FILE: &str = "ATTRIBUTION.tsv";
 /// `license`) must be there, `author`, `source` and `class` may be.
 pub fn attribution(dir: &Path) -> Result<Option<HashMap<String, Attribution>>> {
     let path = dir.join(FILE);
-    if !path.is_file() {
+    if !path.exists() {
         return Ok(None);
     }
     let text = files::read_text(&path)?;

@@ -5,11 +5,11 @@
 
 use super::{jpeg, to_rgb};
 use crate::error::catch_panic;
+use crate::io::files;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
-use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::{Condvar, Mutex};
@@ -23,7 +23,7 @@ pub const MAX_FILE_BYTES: u64 = 128 << 20;
 
 /// Read a file of at most [`MAX_FILE_BYTES`].
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let file = File::open(path).map_err(|e| format!("cannot be read: {e}"))?;
+    let file = files::open_regular(path).map_err(|e| format!("cannot be read: {e}"))?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| format!("cannot be read: {e}"))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {

@@ -3,12 +3,12 @@
 use super::list::{brief, list};
 use super::parser::Parser;
 use crate::data::source::{self, MAX_FILE_BYTES};
+use crate::io::files;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT as BASE64;
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -146,7 +146,7 @@ impl TsvImage {
             ImageSource::Held(bytes) => return Ok(bytes.clone()),
         };
         let unreadable = |e: std::io::Error| format!("cannot be read: {e}");
-        let mut file = File::open(tsv).map_err(unreadable)?;
+        let mut file = files::open_regular(tsv).map_err(unreadable)?;
         file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
         let mut parser = Parser::new(file);
         let record = parser.read().map_err(|(_, why)| why)?;

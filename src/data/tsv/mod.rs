@@ -16,11 +16,11 @@ pub(super) use list::brief;
 pub use list::list;
 pub use table::{Tsv, TsvRow, TsvSchema};
 
+use crate::io::files;
 use crate::{Error, Result};
 use csv::ByteRecord;
 use parser::Parser;
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,13 +36,10 @@ impl Tsv {
     /// question, an image that is no base64, no image, or not there, a reference to a row that is not there or has no image
     /// of its own; a file without rows.
     pub fn open(path: &Path, layout: impl FnOnce(&[String]) -> Result<TsvSchema>) -> Result<(Tsv, Vec<TsvRow>)> {
-        if path.is_dir() {
-            return Err(Error::input(format!("{} is a directory; a TSV file is needed", path.display())));
-        }
         if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("parquet")) {
             return from_parquet(path, layout);
         }
-        let file = File::open(path).map_err(|e| Error::input(format!("cannot read {}: {e}", path.display())))?;
+        let file = files::open(path)?;
         Self::read(path, file, layout)
     }
 

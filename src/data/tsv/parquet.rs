@@ -12,10 +12,10 @@ use super::images::{ImageCollector, ImageRef};
 use super::list;
 use super::table::{TableBuilder, Tsv, TsvRow, TsvSchema, require};
 use crate::data::source::guarded;
+use crate::io::files;
 use crate::{Error, Result};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ type Fields = Vec<(String, Field)>;
 /// As [`Tsv::open`].
 pub(super) fn read(path: &Path, layout: impl FnOnce(&[String]) -> Result<TsvSchema>) -> Result<(Tsv, Vec<TsvRow>)> {
     let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
-    let file = File::open(path).map_err(|e| Error::input(format!("cannot read {}: {e}", path.display())))?;
+    let file = files::open(path)?;
     let reader =
         guarded(|| SerializedFileReader::new(file).map_err(|e| format!("not a Parquet file: {e}"))).map_err(bad)?;
     let schema = reader.metadata().file_metadata().schema();
@@ -228,6 +228,7 @@ mod tests {
     use parquet::file::properties::WriterProperties;
     use parquet::file::writer::SerializedFileWriter;
     use parquet::schema::parser::parse_message_type;
+    use std::fs::File;
     use std::io::Cursor;
     use std::path::PathBuf;
 

@@ -3,7 +3,7 @@
 use crate::data::is_dataset;
 use crate::eval::EvalResult;
 use crate::eval::eval_dir::{self, EvalInfo};
-use crate::io::files;
+use crate::io::{files, output_dir};
 use crate::model::processor::smart_resize;
 use crate::sampling::{SamplePlan, SampleProgress, SamplingKey, ScoredResponse, Summary, progress_of};
 use crate::tasks::benchmarks::{self, Pixels};
@@ -23,6 +23,11 @@ use std::time::Duration;
 pub fn rescore(out: &Path, progress: &mut dyn FnMut(&str, SampleProgress)) -> Result<Vec<(String, EvalResult)>> {
     files::require_dir(out, "evaluation")?;
     let mut results = Vec::new();
+    // An evaluation by itself is locked when it is scored.
+    let _lock = match EvalInfo::read(out)? {
+        None => Some(output_dir::lock(out, "evaluating")?),
+        Some(_) => None,
+    };
     for dir in evaluations(out)? {
         let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         if let Some(result) = rescore_one(&dir, &name, progress)? {

@@ -3,7 +3,8 @@
 use super::{PreparedBenchmark, RESULTS_CSV, RESULTS_JSON, write_results};
 use crate::eval::evaluate_api::{Questions, Server};
 use crate::eval::{EvalDir, EvalResult, evaluate_in, predict_in};
-use crate::io::files;
+use crate::io::lock::LockFile;
+use crate::io::output_dir::{self, Growing};
 use crate::model::{Model, ModelLoader, hash_model, hash_prompt_files};
 use crate::sampling::chat_api::{Endpoint, Note, TokenUsage};
 use crate::sampling::{LocalModel, SampleProgress, SamplingKey};
@@ -36,7 +37,7 @@ pub fn run(
             )));
         }
     }
-    claim(out)?;
+    let _lock = claim(out)?;
     let weights = hash_model(model)?;
     let mut directories = Vec::with_capacity(prepared.len());
     for bench in prepared {
@@ -87,7 +88,7 @@ pub fn run_server(
     fresh: bool,
     progress: &mut dyn FnMut(&str, SampleProgress),
 ) -> Result<(Vec<(String, EvalResult)>, TokenUsage)> {
-    claim(out)?;
+    let _lock = claim(out)?;
     let server = Server { endpoint, key: &key, note };
     let mut directories = Vec::with_capacity(prepared.len());
     for bench in prepared {
@@ -117,15 +118,9 @@ impl PreparedBenchmark {
     }
 }
 
-/// The directory over all benchmarks: it may hold evaluations and what is written over them, and no files of anything else.
-fn claim(out: &Path) -> Result<()> {
-    files::create_dir(out)?;
+/// Lock the directory over all benchmarks: it may hold evaluations and what is written over them, and no files of anything else.
+fn claim(out: &Path) -> Result<LockFile> {
     let own = |name: &str| name == RESULTS_JSON || name == RESULTS_CSV || out.join(name).is_dir();
-    if files::has_other_files(out, own) {
-        return Err(Error::input(format!(
-            "{} holds something else than evaluations of benchmarks; give another --out",
-            out.display()
-        )));
-    }
-    Ok(())
+    let content = Growing { what: "evaluations of benchmarks", doing: "evaluating", mark: None, own: &own };
+    output_dir::open(out, &content)
 }

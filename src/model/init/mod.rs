@@ -4,11 +4,12 @@ mod tokenizer;
 
 use crate::io::files;
 use crate::model::architecture::Architecture;
-use crate::model::convert_dtype::{WeightDtype, declare};
+use crate::model::convert_dtype::declare;
+use crate::model::new_checkpoint::{NewCheckpoint, Written, check_output};
 use crate::model::qwen2::{self, TextConfig};
 use crate::model::qwen2_5_vl::config::{Config, VisionConfig};
 use crate::model::shapes::VisionShape;
-use crate::model::weights;
+use crate::model::weight_dtype::WeightDtype;
 use crate::nn::Parameter;
 use crate::{Error, Result, rng};
 use candle_core::{Device, Tensor, Var};
@@ -220,37 +221,14 @@ fn vision_defaults() -> VisionConfig {
     }
 }
 
-/// The files of a fresh checkpoint besides its weights and `config.json`.
-const OWN_FILES: [&str; 5] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-];
-
 /// Write a fresh checkpoint directory: the same preset and seed give the same bytes. Returns the number of parameters.
 ///
 /// The files are those of a published checkpoint, so that transformers loads it too. `config.json` is written last.
 ///
 /// # Errors
-/// An input error if `dir` already holds a checkpoint or something else; a failure if a file cannot be written.
-pub fn write_checkpoint(dir: &Path, preset: Preset, seed: u64) -> Result<usize> {
-    let config_path = dir.join("config.json");
-    if config_path.exists() {
-        return Err(Error::input(format!(
-            "{} already holds a checkpoint (config.json); choose another --out, or remove it first",
-            dir.display()
-        )));
-    }
-    // What an interrupted call has left behind is written over.
-    let own = |name: &str| OWN_FILES.contains(&name) || name.ends_with(".safetensors");
-    if files::has_other_files(dir, own) {
-        return Err(Error::input(format!(
-            "{} is not empty and holds no checkpoint; choose another --out",
-            dir.display()
-        )));
-    }
+/// An input error if `dir` already holds another checkpoint or something else; a failure if a file cannot be written.
+pub fn write_checkpoint(dir: &Path, preset: Preset, seed: u64) -> Result<(usize, Written)> {
+    check_output(dir)?;
     let tokenizer = tokenizer::train()?;
     let first_special = tokenizer
         .token_to_id(SPECIAL[0])
@@ -258,21 +236,26 @@ pub fn write_checkpoint(dir: &Path, preset: Preset, seed: u64) -> Result<usize> 
     let (precision, pixels) = preset.precision_and_pixels();
     let architecture = preset.architecture(tokenizer.get_vocab_size(true), first_special);
     let text = tokenizer.to_string(true).map_err(|e| Error::failed(format!("cannot write the tokenizer: {e}")))?;
-    files::create_dir(dir)?;
-    files::write_atomic(&dir.join("tokenizer.json"), text.as_bytes())?;
-    files::write_json(&dir.join("tokenizer_config.json"), &tokenizer_config(first_special))?;
     // transformers' processor looks for the template in a file of its own, its tokenizer in tokenizer_config.json.
-    files::write_json(&dir.join("chat_template.json"), &json!({ "chat_template": CHAT_TEMPLATE }))?;
-    files::write_json(&dir.join("generation_config.json"), &generation_config(first_special))?;
+    let mut described = vec![
+        ("tokenizer_config.json", tokenizer_config(first_special)),
+        ("chat_template.json", json!({ "chat_template": CHAT_TEMPLATE })),
+        ("generation_config.json", generation_config(first_special)),
+    ];
     if let Some(vision) = architecture.vision() {
-        files::write_json(&dir.join("preprocessor_config.json"), &preprocessor_config(&vision, pixels))?;
+        described.push(("preprocessor_config.json", preprocessor_config(&vision, pixels)));
     }
+    let mut beside = vec![("tokenizer.json".to_string(), text.into_bytes())];
+    for (name, value) in described {
+        beside.push((name.to_string(), files::to_json(&value).map_err(|e| e.context(name))?));
+    }
+    let mut config = architecture.to_json();
+    declare(&mut config, precision.name());
     let shapes = architecture.parameter_shapes();
-    weights::write_with(dir, &shapes, precision.dtype(), &|i| Ok(fresh_values(&shapes[i].0, &shapes[i].1, seed)))?;
-    let mut described = architecture.to_json();
-    declare(&mut described, precision.name());
-    files::write_json(&config_path, &described)?;
-    Ok(shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum())
+    let make = |i: usize| Ok(fresh_values(&shapes[i].0, &shapes[i].1, seed));
+    let new = NewCheckpoint { from: "init", beside, config, shapes: &shapes, dtype: precision, make: &make };
+    let written = new.write(dir, false)?;
+    Ok((shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum(), written))
 }
 
 /// Random weights for an architecture: norms one, biases zero, matrices and embeddings normal. A matrix has standard deviation

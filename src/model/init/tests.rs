@@ -9,7 +9,7 @@ use serde_json::Map;
 
 fn tiny(seed: u64) -> (tempfile::TempDir, usize) {
     let dir = tempfile::tempdir().unwrap();
-    let count = write_checkpoint(dir.path(), Preset::Tiny, seed).unwrap();
+    let count = write_checkpoint(dir.path(), Preset::Tiny, seed).unwrap().0;
     (dir, count)
 }
 
@@ -94,9 +94,14 @@ fn the_template_renders_as_the_published_one() {
 }
 
 #[test]
-fn an_existing_checkpoint_is_not_overwritten() {
+fn an_existing_checkpoint_is_not_overwritten_and_the_same_one_is_found() {
     let (dir, _) = tiny(1);
+    assert_eq!(write_checkpoint(dir.path(), Preset::Tiny, 1).unwrap().1, Written::Found);
     let error = write_checkpoint(dir.path(), Preset::Tiny, 2).unwrap_err();
-    assert!(error.to_string().contains("already holds a checkpoint"), "{error}");
+    assert!(error.to_string().contains("already holds a checkpoint that differs (model."), "{error}");
     assert_eq!(error.exit_code(), 2);
+    let text = bytes(&dir, "tokenizer.json");
+    std::fs::write(dir.path().join("tokenizer.json"), &text[1..]).unwrap();
+    let error = write_checkpoint(dir.path(), Preset::Tiny, 1).unwrap_err();
+    assert!(error.to_string().contains("differs (tokenizer.json)"), "{error}");
 }

@@ -4,8 +4,10 @@ use super::adapter::Adapter;
 use super::config::base_of;
 use crate::io::files;
 use crate::model::checkpoint::read_architecture;
-use crate::model::convert_dtype::{WeightDtype, write_like};
+use crate::model::convert_dtype::write_like;
 use crate::model::file_names::is_adapter;
+use crate::model::new_checkpoint::{Written, check_output};
+use crate::model::weight_dtype::WeightDtype;
 use crate::model::weights::CheckpointFiles;
 use crate::nn::{Matrix, MatrixMut, matmul, read};
 use crate::{Error, Result};
@@ -13,11 +15,11 @@ use candle_core::Device;
 use std::path::Path;
 
 /// Write the base of the adapter `dir` with the adapter merged in to `out`, which must be new or empty, or with `overwrite` a checkpoint, in `dtype`. The sums are
-/// formed in f32 and rounded once. One tensor is held at a time. Returns a warning for the user, if there is one.
+/// formed in f32 and rounded once. One tensor is held at a time. Returns also a warning for the user, if there is one.
 ///
 /// # Errors
-/// An input error if `dir` is no adapter, its base is not there, or `out` is not empty.
-pub fn merge(dir: &Path, out: &Path, dtype: WeightDtype, overwrite: bool) -> Result<Option<String>> {
+/// An input error if `dir` is no adapter, its base is not there, or `out` holds something else.
+pub fn merge(dir: &Path, out: &Path, dtype: WeightDtype, overwrite: bool) -> Result<(Written, Option<String>)> {
     if !is_adapter(dir) {
         return Err(Error::input(format!("{} holds no adapter (adapter_config.json)", dir.display())));
     }
@@ -27,7 +29,7 @@ pub fn merge(dir: &Path, out: &Path, dtype: WeightDtype, overwrite: bool) -> Res
             out.display()
         )));
     }
-    files::check_output_dir(out, overwrite, "config.json")?;
+    check_output(out)?;
     let base = base_of(dir)?;
     let architecture = read_architecture(&base)?;
     let adapter = Adapter::read(dir, architecture.as_ref(), &Device::Cpu)?;
@@ -47,6 +49,5 @@ pub fn merge(dir: &Path, out: &Path, dtype: WeightDtype, overwrite: bool) -> Res
         }
         Ok(values)
     };
-    write_like(&base, &stored, (out, overwrite), dtype, &merged)?;
-    Ok(warning)
+    Ok((write_like(&base, &stored, (out, overwrite), dtype, &merged)?, warning))
 }

@@ -66,7 +66,7 @@ impl ChatTemplate {
     /// An input error that names the files looked at if none has a template, or two files whose templates differ.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let config_path = dir.join("tokenizer_config.json");
-        let config: Json = if config_path.is_file() { files::read_json(&config_path)? } else { Json::Null };
+        let config: Json = if config_path.exists() { files::read_json(&config_path)? } else { Json::Null };
         let (text, origin) = template_text(dir, &config)?;
         let mut template = Self::new(&text, &origin)?;
         template.tokens = special_tokens(&config);
@@ -110,7 +110,7 @@ fn template_text(dir: &Path, tokenizer_config: &Json) -> Result<(String, String)
     let mut found: Vec<(String, String)> = Vec::new();
     for name in ["processor_config.json", "chat_template.json"] {
         let path = dir.join(name);
-        let value: Json = if path.is_file() { files::read_json(&path)? } else { continue };
+        let value: Json = if path.exists() { files::read_json(&path)? } else { continue };
         let template = &value["chat_template"];
         match named_template(template) {
             Some(text) => found.push((text, path.display().to_string())),
@@ -119,7 +119,7 @@ fn template_text(dir: &Path, tokenizer_config: &Json) -> Result<(String, String)
         }
     }
     let jinja = dir.join("chat_template.jinja");
-    if jinja.is_file() {
+    if jinja.exists() {
         found.push((files::read_text(&jinja)?, jinja.display().to_string()));
     }
     // Which of them is read depends on the version of transformers.

@@ -55,7 +55,7 @@ impl ImageProcessor {
     /// An input error that names the file and the field, for a missing file or a setting that is not supported.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let unified = dir.join("processor_config.json");
-        if unified.is_file() {
+        if unified.exists() {
             let value: serde_json::Value = files::read_json(&unified)?;
             let fields = Fields::root(&value).and_then(|root| root.section("image_processor"));
             if let Some(fields) = fields.map_err(|e| e.context(unified.display()))? {
@@ -63,7 +63,7 @@ impl ImageProcessor {
             }
         }
         let path = dir.join("preprocessor_config.json");
-        if !path.is_file() {
+        if !path.exists() {
             return Err(Error::input(format!(
                 "{} not found: it holds the image settings; copy it from the checkpoint that this one was made from, \
                  or save that checkpoint's processor here with transformers' `AutoProcessor`",

@@ -25,7 +25,7 @@ const NEVER_SAMPLED: [&str; 6] = [IM_START, VISION_START, VISION_END, "<|vision_
 /// An input error that names the key: a token that `tokenizer.json` does not have, or a setting that changes how text is split.
 fn check_tokenizer_config(dir: &Path, tokenizer: &Tokenizer) -> Result<()> {
     let path = dir.join("tokenizer_config.json");
-    if !path.is_file() {
+    if !path.exists() {
         return Ok(());
     }
     let value: Value = files::read_json(&path)?;
@@ -110,7 +110,7 @@ impl Tokens {
         let config = check_tokenizer_config(dir, &tokenizer);
         let generation = dir.join("generation_config.json");
         let (mut eos, mut unused) = (None, Vec::new());
-        if generation.is_file() {
+        if generation.exists() {
             let value: Value = files::read_json(&generation)?;
             let ids = Fields::root(&value).and_then(|f| f.ids("eos_token_id"));
             eos = ids.map_err(|e| e.context(generation.display()))?;

@@ -222,9 +222,10 @@ fn rounded(values: &[f32]) -> Vec<bf16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::convert_dtype::{WeightDtype, convert};
+    use crate::model::convert_dtype::convert;
     use crate::model::init::{Preset, write_checkpoint};
     use crate::model::read_architecture;
+    use crate::model::weight_dtype::WeightDtype;
     use crate::model::weights::load;
     use candle_core::{DType, Tensor};
 

@@ -23,7 +23,7 @@ pub struct KeptResponse {
     pub response: String,
 }
 
-/// Write the dataset into `out`, which may hold the samples already; its manifest last. `settings` is what the manifest says of its
+/// Write the dataset into `out`, which the caller has locked and which may hold the samples already; its manifest last. `settings` is what the manifest says of its
 /// making. The other splits of `source` go along.
 pub fn write_dataset(
     out: &Path,
@@ -33,7 +33,7 @@ pub fn write_dataset(
     kept: &[KeptResponse],
     settings: serde_json::Value,
 ) -> Result<Manifest> {
-    let mut writer = DatasetWriter::create_keeping(out, true, &[&SIDE_FILES[..], &[files::LOCK]].concat())?;
+    let mut writer = DatasetWriter::create_in_locked(out, &SIDE_FILES)?;
     writer.create_split(TRAIN, source.records().iter().any(|record| !record.images.is_empty()))?;
     let mut records = Vec::with_capacity(kept.len());
     let mut ids = HashSet::new();

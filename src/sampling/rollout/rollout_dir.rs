@@ -3,12 +3,16 @@
 //! `rollout.json` is written first. `samples.jsonl` grows batch by batch; after an interruption it is cut back to whole batches, as
 //! random numbers are drawn by the batch, and continues from there.
 
+use crate::Result;
+use crate::data::{MANIFEST, dataset_names};
 use crate::io::files;
+use crate::io::json::named_differences;
+use crate::io::lock::LockFile;
+use crate::io::output_dir::{self, UNFINISHED};
 use crate::sampling::{ResponseLog, SamplePlan, SamplingKey, ScoredResponse};
 use crate::tasks::Task;
-use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 const INFO: &str = "rollout.json";
@@ -37,7 +41,7 @@ pub struct RolloutInfo {
 pub(super) struct RolloutDir {
     dir: PathBuf,
     pub about: RolloutInfo,
-    _lock: File,
+    _lock: LockFile,
 }
 
 impl RolloutDir {
@@ -47,52 +51,41 @@ impl RolloutDir {
     /// An input error if the directory holds something else, or if another process samples into it; for other samples it names what
     /// differs.
     pub fn open(dir: &Path, about: RolloutInfo, fresh: bool) -> Result<RolloutDir> {
-        files::create_dir(dir)?;
         let path = dir.join(INFO);
-        let here = dir.display();
         let begun = || {
             let holds_some = |name: &&str| fs::metadata(dir.join(name)).is_ok_and(|file| file.len() > 0);
             // A directory without a single sample may be used for another rollout.
             SIDE_FILES[1..].iter().any(holds_some) || files::has_other_files(dir, |name| SIDE_FILES.contains(&name))
         };
-        let foreign = || Error::input(format!("{here} is not empty and holds no rollout; give another --out"));
-        // Before the lock, which would leave a file in a directory of something else.
-        if !path.exists() && begun() {
-            return Err(foreign());
-        }
-        let lock = files::lock(dir, "sampling")?;
-        if path.exists() && fresh {
+        let own =
+            |name: &str| SIDE_FILES.contains(&name) && fs::metadata(dir.join(name)).is_ok_and(|file| file.len() == 0);
+        let content = output_dir::Growing { what: "rollout", doing: "sampling", mark: Some(INFO), own: &own };
+        let lock = output_dir::open(dir, &content)?;
+        if fresh && path.exists() {
             remove(dir)?;
         }
-        let begun = begun();
-        if !path.exists() && begun {
-            return Err(foreign());
+        if dir.join(MANIFEST).exists() {
+            // Killed after the manifest was written.
+            files::remove_if_exists(&dir.join(UNFINISHED))?;
         }
-        if begun {
-            let found: RolloutInfo = files::read_json(&path)?;
-            let mut differences = found.key.differences(&about.key);
-            if found.split != about.split {
-                differences.push(("split".into(), format!("{} -> {}", found.split, about.split)));
-            }
-            if !differences.is_empty() {
-                let parts: Vec<String> = differences.iter().map(|(name, change)| format!("{name}: {change}")).collect();
-                let paid = match dir.join(API_CACHE).exists() {
-                    true => {
-                        format!(
-                            ", which removes {API_CACHE} too: the responses in it would be asked and paid for again"
-                        )
-                    }
-                    false => String::new(),
-                };
-                return Err(Error::input(format!(
-                    "{here} holds another rollout ({}); give another --out, or --fresh to start over{paid}",
-                    parts.join("; ")
-                )));
-            }
-        } else {
-            files::write_json(&path, &about)?;
+        let opened = RolloutDir { dir: dir.to_path_buf(), about, _lock: lock };
+        if !begun() {
+            files::write_json(&path, &opened.about)?;
+            return Ok(opened);
         }
-        Ok(RolloutDir { dir: dir.to_path_buf(), about, _lock: lock })
+        let Some(found) = output_dir::read_key::<RolloutInfo>(&path, content.what, true)? else { return Ok(opened) };
+        let mut differences = named_differences(&found.key, &opened.about.key);
+        if found.split != opened.about.split {
+            differences.push(format!("split: {} -> {}", found.split, opened.about.split));
+        }
+        if differences.is_empty() {
+            return Ok(opened);
+        }
+        let paid = match dir.join(API_CACHE).exists() {
+            true => format!(", which removes {API_CACHE} too: the responses in it would be asked and paid for again"),
+            false => String::new(),
+        };
+        Err(output_dir::holds_another(dir, content.what, &differences, "", &paid))
     }
 
     /// The log of responses and those already in it, cut back to where the rollout can continue.
@@ -107,9 +100,9 @@ impl RolloutDir {
 
 /// Remove what a rollout writes: the manifest first, so that the dataset does not look complete, and `rollout.json` last.
 fn remove(dir: &Path) -> Result<()> {
-    let splits = ["train", "validation", "test"];
-    for name in [crate::data::MANIFEST].iter().chain(&splits).chain(SIDE_FILES.iter().rev()) {
-        files::remove_if_exists(&dir.join(name))?;
-    }
-    Ok(())
+    output_dir::mark_unfinished(dir)?;
+    let dataset = dataset_names(dir)?;
+    let dataset = dataset.iter().map(String::as_str).filter(|name| *name != MANIFEST);
+    let names = std::iter::once(MANIFEST).chain(dataset).chain([UNFINISHED]).chain(SIDE_FILES.into_iter().rev());
+    names.into_iter().try_for_each(|name| files::remove_if_exists(&dir.join(name)))
 }

@@ -33,7 +33,10 @@ pub fn generate(
     settings.check()?;
     let wanted = settings.split.apportion(settings.count)?;
     let puzzles = draw(settings, &wanted)?;
+    let mut about = serde_json::to_value(settings).map_err(|e| Error::failed(format!("settings: {e}")))?;
+    about["task"] = json!(NAME);
     let mut writer = DatasetWriter::create(out, overwrite)?;
+    writer.expect_settings(&about)?;
     let generator = CountdownGenerator { settings };
     for (side, split) in SPLITS.into_iter().enumerate().filter(|(side, _)| wanted[*side] > 0) {
         writer.create_split(split, false)?;
@@ -42,8 +45,6 @@ pub fn generate(
         let made = make_split(&generator, &output, vec![pool], &mut |_| Ok(()))?;
         write_records(&generator, &mut writer, split, &made.unwrap_or_default())?;
     }
-    let mut about = serde_json::to_value(settings).map_err(|e| Error::failed(format!("settings: {e}")))?;
-    about["task"] = json!(NAME);
     writer.finish(Manifest { settings: about, ..Manifest::default() })
 }
 

@@ -40,6 +40,17 @@ use crate::{Error, Result};
 /// Names of the answer scorers, as a record's `task` gives them.
 pub const NAMES: [&str; 9] = ["iou", "anls", "containment", "vqa", "relaxed", "yes-no", "choice", "exact", "list"];
 
+/// What the partial credit of the scorer of this name counts, in words; `None` where an answer is right or wrong and nothing between.
+pub fn partial_credit_label(scorer: &str) -> Option<&'static str> {
+    match scorer {
+        iou::NAME => Some("overlap (IoU)"),
+        anls::NAME => Some("similarity (ANLS)"),
+        vqa::NAME => Some("VQA accuracy"),
+        list::NAME => Some("parts in place"),
+        _ => None,
+    }
+}
+
 /// The answer scorer that a record's `task` names; an input error names the field that is wrong.
 pub fn answer_scorer(record: &Record) -> Result<Box<dyn AnswerScorer>> {
     Ok(match record.task.as_str() {

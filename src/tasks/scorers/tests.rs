@@ -82,10 +82,12 @@ fn golden_cases() {
     for task in NAMES {
         let questions: Vec<Question> = fixture(&format!("{task}.json"));
         assert!(questions.iter().map(|q| q.cases.len()).sum::<usize>() >= 25, "{task}");
+        let mut graded = false;
         for question in &questions {
             let scorer = scorer(&record(task, &question.answer, &Value::Object(question.meta.clone()))).unwrap();
             for case in &question.cases {
                 let score = scorer.score(&case.response);
+                graded |= ![0.0, 1.0].contains(&score.partial_credit);
                 let place = format!("{task}, gold `{}`: {:?}: {score:?}", question.answer, case.response);
                 let near = |got: f64, expected: &Expected| (got - expected.get()).abs() < 1e-12;
                 assert!(near(score.value, &case.value), "{place}");
@@ -103,6 +105,8 @@ fn golden_cases() {
                 assert!(case.well_formed.is_none_or(|formed| score.well_formed == formed), "{place}");
             }
         }
+        // Partial credit has a name where there is any.
+        assert_eq!(graded, partial_credit_label(task).is_some(), "{task}");
     }
 }
 

@@ -118,7 +118,9 @@ pub fn generate(
             photos.check_classes()?;
         }
     }
+    let about = serde_json::to_value(settings).map_err(|e| Error::failed(format!("settings: {e}")))?;
     let mut writer = DatasetWriter::create(out, overwrite)?;
+    writer.expect_settings(&about)?;
     for (side, split) in SPLITS.into_iter().enumerate().filter(|(side, _)| wanted[*side] > 0) {
         writer.create_split(split, true)?;
         let generator = SuiteGenerator { settings, photos: &pool.photos[side] };
@@ -135,13 +137,12 @@ pub fn generate(
         let made = make_split(&generator, &output, vec![all], &mut |_| Ok(()))?.unwrap_or_default();
         if split == "test" {
             let made: Vec<&SuiteExample> = made.iter().map(|(_, example)| example).collect();
-            tsv::write(&out.join(BENCH), &out.join(split), &made)?;
+            tsv::write(&writer, &out.join(BENCH), &out.join(split), &made)?;
         }
         write_records(&generator, &mut writer, split, &made)?;
     }
     let PhotoPool { licences, attribution, skipped, left_out, .. } = pool;
-    let settings = serde_json::to_value(settings).map_err(|e| Error::failed(format!("settings: {e}")))?;
-    writer.finish(Manifest { settings, licences, attribution, skipped, left_out, ..Manifest::default() })
+    writer.finish(Manifest { settings: about, licences, attribution, skipped, left_out, ..Manifest::default() })
 }
 
 /// A question among those of its family and split.

@@ -2,6 +2,7 @@
 
 use super::example::{STYLES, SuiteExample};
 use super::family::Family;
+use crate::data::DatasetWriter;
 use crate::io::files;
 use crate::tasks::response::Style;
 use crate::{Error, Result};
@@ -14,8 +15,7 @@ const COLUMNS: [&str; 13] =
     ["index", "image", "question", "A", "B", "C", "D", "answer", "category", "split", "family", "scorer", "style"];
 
 /// Write `DIR/FAMILY-STYLE.tsv` for the families of `made`; their pictures are in `split`.
-pub(super) fn write(dir: &Path, split: &Path, made: &[&SuiteExample]) -> Result<()> {
-    files::create_dir(dir)?;
+pub(super) fn write(writer: &DatasetWriter, dir: &Path, split: &Path, made: &[&SuiteExample]) -> Result<()> {
     for family in Family::ALL {
         let rows: Vec<&SuiteExample> = made.iter().copied().filter(|m| m.family == family).collect();
         if rows.is_empty() {
@@ -28,7 +28,7 @@ pub(super) fn write(dir: &Path, split: &Path, made: &[&SuiteExample]) -> Result<
             for row in &rows {
                 pictures.push(STANDARD.encode(files::read(&split.join(row.image()))?));
             }
-            files::write_atomic_with(&path, |file| {
+            let written = writer.write_file(&path, |file| {
                 let mut out = csv::WriterBuilder::new().delimiter(b'\t').from_writer(BufWriter::new(file));
                 let has_space = family == Family::Grounding;
                 out.write_record(COLUMNS.iter().copied().chain(has_space.then_some("space")))?;
@@ -55,8 +55,8 @@ pub(super) fn write(dir: &Path, split: &Path, made: &[&SuiteExample]) -> Result<
                     out.write_record(fields.into_iter().chain(has_space.then_some("absolute-resized")))?;
                 }
                 out.into_inner().map_err(|e| e.into_error())?.flush()
-            })
-            .map_err(|e: Error| e.context(format!("benchmark {}", family.name())))?;
+            });
+            written.map_err(|e: Error| e.context(format!("benchmark {}", family.name())))?;
         }
     }
     Ok(())

@@ -57,6 +57,7 @@ pub fn generate(
         )));
     }
     let attribution = if settings.synthetic() { None } else { source::attribution(&settings.images)? };
+    let about = serde_json::to_value(settings).map_err(|e| Error::failed(format!("settings: {e}")))?;
     let mut writer = None;
     let mut refused = Refused::default();
     loop {
@@ -74,7 +75,11 @@ pub fn generate(
         }
         let writer_ref = match &mut writer {
             Some(writer) => writer,
-            none => none.insert(DatasetWriter::create(out, overwrite)?),
+            none => {
+                let begun = none.insert(DatasetWriter::create(out, overwrite)?);
+                begun.expect_settings(&about)?;
+                begun
+            }
         };
         let sources = [selection.photos, scenes];
         let Some(used) = write_splits(settings, &wanted, &sources, writer_ref, &mut refused, on_example)? else {
@@ -85,8 +90,7 @@ pub fn generate(
         skipped.sort_by(|a, b| a.file.cmp(&b.file));
         left_out.sort_by(|a, b| a.file.cmp(&b.file));
         let (licences, attribution) = attribution.map(|table| credits(&table, used)).unwrap_or_default();
-        let settings = serde_json::to_value(settings).map_err(|e| Error::failed(format!("settings: {e}")))?;
-        let about = Manifest { settings, licences, attribution, skipped, left_out, ..Manifest::default() };
+        let about = Manifest { settings: about, licences, attribution, skipped, left_out, ..Manifest::default() };
         return match writer {
             Some(writer) => writer.finish(about),
             None => Err(Error::failed("the dataset was never started")),

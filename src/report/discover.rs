@@ -168,7 +168,10 @@ fn visit(dir: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut ReportIn
     let new = !seen.contains(&canonical);
     if let Some(about) = EvalInfo::read(dir)? {
         // Predictions without scores are no evaluation.
-        if new && !about.is_unscored() && let Some(eval) = read_eval(dir, about)? {
+        if new
+            && !about.is_unscored()
+            && let Some(eval) = read_eval(dir, about)?
+        {
             seen.push(canonical);
             found.evals.push(eval);
         }

@@ -39,6 +39,7 @@ impl Task for Copying {
             raw_partial_credit: partial_credit,
             parsed,
             well_formed: parsed,
+            exact: None,
             fault: fault.into(),
         }
     }
@@ -333,7 +334,7 @@ fn the_key_follows_weights_template_records_and_images() {
     write("chat_template.jinja", "a");
     assert_eq!(
         of(&task, &SamplePlan { limit: Some(2), ..plan(2) }).differences_in(&first),
-        ["data", "gold", "examples"]
+        ["data", "examples", "gold"]
     );
     assert_eq!(of(&task, &plan(2)), first);
 }

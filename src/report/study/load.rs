@@ -351,7 +351,7 @@ pub fn family<'t>(tuned: &'t TunedResult, name: &str) -> Option<&'t GroupMean> {
     tuned.families.iter().find(|family| family.name == name)
 }
 
-/// Loss by the strict score minus loss by the lenient score: the part of the loss that is only a change of format, net.
+/// Loss by the score minus loss by the lenient score: the part of the loss that is only a change of format, net.
 pub fn format_loss(tuned: &TunedResult) -> Option<Interval> {
     let all = tuned.all.as_ref()?;
     let value = all.lenient_change.value - all.change.value;

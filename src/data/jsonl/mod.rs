@@ -20,7 +20,6 @@ use crate::{Error, Result};
 use images::{Images, check_image};
 use items::Item;
 use rayon::prelude::*;
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;

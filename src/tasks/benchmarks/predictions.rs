@@ -33,6 +33,7 @@ impl Scorer for Unscored {
             raw_partial_credit: 0.0,
             parsed: false,
             well_formed: false,
+            exact: None,
             fault: "not scored: the file has no answers".into(),
         }
     }

@@ -5,7 +5,7 @@ use crate::data::{Dataset, Message};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use image::RgbImage;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::Cursor;
 
 fn png(width: u32) -> Vec<u8> {

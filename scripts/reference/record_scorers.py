@@ -27,7 +27,9 @@ def edits(a, b):
     return table[-1][-1]
 
 
-def anls(golds, response):
+def anls(golds, response, collapsed):
+    """With `collapsed`, white space does not count in the length that the distance is divided by."""
+
     def tidy(text):
         return " ".join(text.lower().split())
 
@@ -36,7 +38,8 @@ def anls(golds, response):
     similarities = []
     for gold in golds:
         a, b = tidy(gold), tidy(response)
-        similarities.append(1 - edits(a, b) / max(len(a), len(b)))
+        length = max(len(a), len(b)) if collapsed else max(len(a), len(b), len(gold.upper()), len(response.upper()))
+        similarities.append(1 - edits(a, b) / length)
     best = max(similarities)
     return best if best >= 0.5 else 0.0
 
@@ -133,7 +136,8 @@ def anls_case(rng):
     response = spoil(rng, rng.choice(golds), alphabet)
     if rng.random() < 0.2:
         response = f"  {response.upper()}\n"
-    return {"answer": golds[0], "meta": {"answers": golds}, "response": response, "value": anls(golds, response)}
+    score = {"value": anls(golds, response, False), "partial_credit": anls(golds, response, True)}
+    return {"answer": golds[0], "meta": {"answers": golds}, "response": response, **score}
 
 
 VQA_ANSWERS = [

@@ -10,6 +10,7 @@ use crate::dynamics::{
     PAIRS, ResponseLoss, divergence, influence_over_checkpoints, influence_table, likelihood, notes, run,
 };
 use crate::eval::bench::BenchmarkSpec;
+use crate::io::refused::undo_if_refused;
 use std::path::PathBuf;
 
 /// Measure how one step on training data moves prior knowledge: magnitude, direction, and distance to the base.
@@ -89,7 +90,7 @@ impl DynamicsArgs {
         self.base = hub::model(&self.base)?;
         let request = self.request()?;
         let mut bars = DynamicsProgress::default();
-        let found = run(&request, &device, &mut bars);
+        let found = undo_if_refused(&request.out, || run(&request, &device, &mut bars));
         bars.0.clear();
         let files = [PAIRS, DYNAMICS_JSON, DYNAMICS_CSV, DYNAMICS_MD];
         let files = files.map(|name| format!("{}\n", request.out.join(name).display())).concat();

@@ -9,11 +9,13 @@ use crate::eval::bench::{BenchmarkSettings, BenchmarkSpec};
 use crate::eval::{EvalRequest, ServerEvalRequest, evaluate_checkpoint, evaluate_server};
 use crate::forgetting::{CompareRequest, GateRule, NEW_TASK, PROMPTS};
 use crate::io::files;
+use crate::io::refused::undo_if_refused;
 use crate::model::SamplingParams;
 use crate::sampling::chat_api::{self, Endpoint, INITIAL_BACKOFF, Note, REQUEST_TIMEOUT};
 use crate::sampling::{BATCH_SIZE, SamplePlan, SampleProgress, sampling_flags};
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
 use crate::{Error, Result};
+use candle_core::Device;
 use std::path::PathBuf;
 
 /// Evaluate a model on a dataset, or on benchmarks; with --baseline, what its fine-tuning cost.
@@ -175,17 +177,23 @@ impl EvalArgs {
             self.model = hub::models(&self.model)?;
         }
         self.baseline = self.baseline.as_deref().map(hub::model).transpose()?;
+        let out = self.out.clone();
+        undo_if_refused(&out, || self.evaluate(&device))
+    }
+
+    /// Do what is to be done.
+    fn evaluate(self, device: &Device) -> Result<()> {
         match self.work()? {
             Work::Rescore(out) => bench::rescore(&out),
-            Work::Comparison(request, rules) => forgetting::compare(&request, &rules, &device),
+            Work::Comparison(request, rules) => forgetting::compare(&request, &rules, device),
             Work::Benchmarks { specs, settings, model, out, fresh } => {
-                bench::evaluate(&specs, &settings, &model, &device, &out, fresh)
+                bench::evaluate(&specs, &settings, &model, device, &out, fresh)
             }
             Work::ServerBenchmarks { specs, settings, endpoint, out, fresh } => {
                 bench::evaluate_server(&specs, &settings, &endpoint, &out, fresh)
             }
             Work::Dataset(request) => {
-                let result = with_bar(|_, progress| evaluate_checkpoint(&request, &device, progress))?;
+                let result = with_bar(|_, progress| evaluate_checkpoint(&request, device, progress))?;
                 print(&format!("{}{}\n", dataset_table(&result), request.out.join("result.json").display()))
             }
             Work::ServerDataset(request) => {

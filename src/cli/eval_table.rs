@@ -28,14 +28,15 @@ pub fn dataset_table(result: &EvalResult) -> String {
         let _ = writeln!(text, "  {name:<22} {value:5.1} %   95 % interval {low:5.1} to {high:5.1} %{chance}");
     };
     share("whole answer right", &s.accuracy, s.chance.map(|c| c.accuracy));
-    share(
-        partial_credit_label(&s.task).unwrap_or("partial credit"),
-        &s.partial_credit,
-        s.chance.map(|c| c.partial_credit),
-    );
+    let label = partial_credit_label(result.about.key.scorers.keys());
+    if let Some(label) = label {
+        share(label, &s.partial_credit, s.chance.map(|c| c.partial_credit));
+    }
     for (name, category) in &s.categories {
         share(&format!("  {name}: right"), &category.accuracy, None);
-        share(&format!("  {name}: parts"), &category.partial_credit, None);
+        if let Some(label) = label {
+            share(&format!("  {name}: {label}"), &category.partial_credit, None);
+        }
     }
     share("answer readable", &s.parsed, None);
     share("format kept", &s.well_formed, None);
@@ -58,8 +59,8 @@ pub fn benchmark_table(results: &[(String, EvalResult)]) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{:<width$}  {:>6}  {:>7}  {:>18}  {:>8}  {:>8}  {:>6}  {:>8}",
-        "bench", "n", "score", "95 % interval", "lenient", "unparsed", "tokens", "tokens/s"
+        "{:<width$}  {:>6}  {:>7}  {:>18}  {:>10}  {:>8}  {:>8}  {:>6}  {:>8}",
+        "bench", "n", "score", "95 % interval", "exact form", "lenient", "unparsed", "tokens", "tokens/s"
     );
     for (name, result) in results {
         let s: &Summary = &result.summary;
@@ -68,9 +69,10 @@ pub fn benchmark_table(results: &[(String, EvalResult)]) -> String {
         let speed = s.tokens_per_second.map_or("-".into(), |speed| format!("{speed:.0}"));
         let _ = writeln!(
             text,
-            "{name:<width$}  {:>6}  {:>7}  {interval:>18}  {:>8}  {:>8}  {:>6.1}  {speed:>8}",
+            "{name:<width$}  {:>6}  {:>7}  {interval:>18}  {:>10}  {:>8}  {:>8}  {:>6.1}  {speed:>8}",
             s.examples,
             percent(s.value.value),
+            s.exact_form.map_or("-".into(), |exact| percent(exact.value)),
             percent(s.lenient.value),
             percent(1.0 - s.parsed.value),
             s.mean_tokens,
@@ -90,9 +92,12 @@ pub fn benchmark_table(results: &[(String, EvalResult)]) -> String {
     text
 }
 
-/// The first of a benchmark's own numbers by the strict reading, except those in the line above and those of its categories.
+/// The first of a benchmark's own numbers by its published rule, except those in the line above and those of its categories.
 fn own_numbers(s: &Summary) -> Vec<(&str, String)> {
-    let own = s.aggregates.iter().filter(|n| !n.name.contains('/') && !["score", "parsed"].contains(&n.name.as_str()));
+    let own = s
+        .aggregates
+        .iter()
+        .filter(|n| !n.name.contains('/') && !["score", "parsed", "exact-form"].contains(&n.name.as_str()));
     // Everything but MME's sums of percentages.
     const SHARES: [&str; 7] = ["accuracy", "precision", "recall", "f1", "yes-ratio", "unknown", "partial-credit"];
     let value = |name: &str, v: f64| match SHARES.contains(&name) {

@@ -3,6 +3,7 @@
 use super::output::{print, status};
 use super::progress::bar;
 use crate::data::Manifest;
+use crate::io::refused::undo_if_refused;
 use crate::tasks::Style;
 use crate::tasks::countdown::{self, CountdownSettings, NumberCount};
 use crate::tasks::jigsaw::generate::{self, Cues, JigsawSettings};
@@ -180,11 +181,12 @@ impl GenArgs {
 
     /// Make the dataset and say what was made.
     pub fn run(self) -> Result<()> {
-        match (self.task, self.suite.clone()) {
+        let out = self.out.clone();
+        undo_if_refused(&out, || match (self.task, self.suite.clone()) {
             (Some(OtherTask::Countdown), _) => self.make_countdown(),
             (None, Some(Suites(families))) => self.make_suite(families),
             (None, None) => self.make_puzzles(),
-        }
+        })
     }
 
     fn countdown_settings(&self) -> CountdownSettings {

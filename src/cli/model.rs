@@ -2,6 +2,7 @@
 
 use super::hub;
 use super::output::{print, status};
+use crate::io::refused::undo_if_refused;
 use crate::model::convert_dtype::convert;
 use crate::model::init::{Preset, write_checkpoint};
 use crate::model::inspect::{Inspection, inspect};
@@ -123,7 +124,7 @@ impl ModelCommand {
                          such as --model Qwen/Qwen2.5-VL-3B-Instruct",
                     ));
                 }
-                let (parameters, written) = write_checkpoint(&out, preset, seed)?;
+                let (parameters, written) = undo_if_refused(&out, || write_checkpoint(&out, preset, seed))?;
                 say_if_found(written, &out);
                 status(&format!(
                     "{} parameters, random, seed {seed}; look with: jigsaw model inspect {}",
@@ -133,16 +134,19 @@ impl ModelCommand {
                 print(&format!("{}\n", out.display()))
             }
             Action::Convert(Convert { dir, dtype, out, overwrite }) => {
-                say_if_found(convert(&hub::directory(&dir)?, &out, dtype, overwrite)?, &out);
+                let dir = hub::directory(&dir)?;
+                say_if_found(undo_if_refused(&out, || convert(&dir, &out, dtype, overwrite))?, &out);
                 print(&format!("{}\n", out.display()))
             }
             Action::Interpolate(Interpolate { a, b, alpha, out, overwrite }) => {
-                let written = interpolate(&hub::directory(&a)?, &hub::directory(&b)?, alpha, &out, overwrite)?;
+                let (a, b) = (hub::directory(&a)?, hub::directory(&b)?);
+                let written = undo_if_refused(&out, || interpolate(&a, &b, alpha, &out, overwrite))?;
                 say_if_found(written, &out);
                 print(&format!("{}\n", out.display()))
             }
             Action::MergeLora(MergeLora { dir, dtype, out, overwrite }) => {
-                let (written, note) = lora::merge(&hub::directory(&dir)?, &out, dtype, overwrite)?;
+                let dir = hub::directory(&dir)?;
+                let (written, note) = undo_if_refused(&out, || lora::merge(&dir, &out, dtype, overwrite))?;
                 note.iter().for_each(|note| status(note));
                 say_if_found(written, &out);
                 print(&format!("{}\n", out.display()))

@@ -6,6 +6,7 @@ use super::output::{note, print, status};
 use super::progress::bar;
 use crate::Result;
 use crate::io::files;
+use crate::io::refused::undo_if_refused;
 use crate::sampling::SampleProgress;
 use crate::sampling::chat_api::REQUEST_TIMEOUT;
 use crate::sampling::rollout::{FinalAnswer, Keep, RolloutOptions, RolloutReport, RolloutRequest, TRAIN, rollout};
@@ -115,7 +116,7 @@ impl RolloutArgs {
         let request = self.request()?;
         let bar = bar(0, "{pos}/{len} prompts, {msg}, {eta} left");
         let mut lines = PlainProgress::new();
-        let report = rollout(&request, &device, &|text| bar.suspend(|| note(text)), |p| {
+        let progress = |p: SampleProgress| {
             if bar.length() == Some(0) {
                 bar.set_length(p.total as u64);
                 bar.set_position(p.done as u64);
@@ -124,7 +125,9 @@ impl RolloutArgs {
             bar.set_position(p.done as u64);
             bar.set_message(format!("{:.1} % right", percent(p)));
             lines.update(p);
-        });
+        };
+        let report =
+            undo_if_refused(&request.out, || rollout(&request, &device, &|text| bar.suspend(|| note(text)), progress));
         bar.finish_and_clear();
         let report = report?;
         print(&format!("{}{}\n", table(&report), request.out.display()))

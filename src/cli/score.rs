@@ -70,10 +70,10 @@ impl ScoreArgs {
             )));
         }
         let dir = hub::model(&self.model)?;
-        let _lock = output_dir::lock_file(&self.out)?;
         let device = self.device.open()?;
         let processor = Processor::from_dir(&dir)?;
         let model = ModelLoader::new(&device, ComputeDtype::F32).frozen(&dir)?;
+        let _lock = output_dir::lock_file(&self.out)?;
         let bar = bar(task.len(), "{pos}/{len} records, {eta} left");
         let (mut nats, mut tokens) = (0.0, 0);
         let mut failure = None;

@@ -6,6 +6,7 @@ use super::output::{print, status};
 use super::progress::bar;
 use crate::comm::Single;
 use crate::io::files;
+use crate::io::refused::undo_if_refused;
 use crate::io::text::hide_keys;
 use crate::train::dry_run::dry_run;
 use crate::train::metrics::Metrics;
@@ -110,12 +111,12 @@ impl TrainArgs {
             .metrics_command
             .or_else(|| std::env::var(METRICS_COMMAND_VARIABLE).ok().filter(|command| !command.is_empty()));
         let ended = match command {
-            None => launch(&task, &Single, &signals.stop, &mut progress),
+            None => undo_if_refused(&task.out, || launch(&task, &Single, &signals.stop, &mut progress)),
             Some(command) => {
                 let name = std::path::absolute(&task.out).unwrap_or_else(|_| task.out.clone());
                 let name = name.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
                 let mut report = MetricsCommand::new(&command, &name, &mut progress)?;
-                let ended = launch(&task, &Single, &signals.stop, &mut report);
+                let ended = undo_if_refused(&task.out, || launch(&task, &Single, &signals.stop, &mut report));
                 report.close();
                 ended
             }
@@ -159,14 +160,11 @@ fn recorded_command(arguments: impl Iterator<Item = String>) -> Vec<String> {
 fn describe(finished: &RunSummary) -> String {
     let number = |name: &str| finished.metrics.get(name).and_then(serde_json::Value::as_f64);
     let mut text = format!("{} steps", finished.step);
-    if let (Some(accuracy), Some(partial_credit), Some(n)) =
-        (number("eval/accuracy"), number("eval/partial_credit"), number("eval/examples"))
-    {
-        text += &format!(
-            ": {:.1} % of {n} validation examples right, {:.1} % of their parts",
-            100.0 * accuracy,
-            100.0 * partial_credit
-        );
+    if let (Some(accuracy), Some(n)) = (number("eval/accuracy"), number("eval/examples")) {
+        text += &format!(": {:.1} % of {n} validation examples right", 100.0 * accuracy);
+    }
+    if let Some(share) = number("eval/partial_credit") {
+        text += &format!(", partial credit {:.1} %", 100.0 * share);
     }
     text
 }
@@ -257,15 +255,17 @@ impl TrainerCallback for TrainProgress {
         }
     }
 
-    fn evaluation(&mut self, step: usize, metrics: &Metrics) {
+    fn evaluation(&mut self, step: usize, metrics: &Metrics, partial_credit: Option<&'static str>) {
         let percent = |name: &str| 100.0 * metrics.get(name).unwrap_or(f64::NAN);
+        let parts = partial_credit
+            .map(|label| format!("{label} {:.1} %, ", percent("eval/partial_credit")))
+            .unwrap_or_default();
         self.line(&format!(
-            "step {step}/{}: validation {:.1} % right [{:.1}, {:.1}], {:.1} % of parts, {:.1} % format failures",
+            "step {step}/{}: validation {:.1} % right [{:.1}, {:.1}], {parts}{:.1} % format failures",
             self.total,
             percent("eval/accuracy"),
             percent("eval/accuracy_low"),
             percent("eval/accuracy_high"),
-            percent("eval/partial_credit"),
             percent("eval/format_failures"),
         ));
     }

@@ -13,10 +13,13 @@ pub const BOOTSTRAP_SEED: u64 = 0;
 /// Scores of one model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ModelScores {
-    /// Mean of the strict score.
+    /// Mean of the score, by the benchmark's published rule.
     pub value: Interval,
     /// Mean of the lenient score: the same scorer, however the answer was wrapped.
     pub lenient: Interval,
+    /// Mean score if nothing but the exact form of an answer counts.
+    #[serde(default = "nan", deserialize_with = "nan_if_null")]
+    pub exact_form: f64,
     /// Share of responses in which no answer could be read.
     #[serde(deserialize_with = "nan_if_null")]
     pub unparsed: f64,
@@ -32,6 +35,11 @@ pub struct ModelScores {
     /// Mean tokens per response, including the end token.
     #[serde(deserialize_with = "nan_if_null")]
     pub tokens: f64,
+}
+
+/// What files of before a number was computed have for it.
+fn nan() -> f64 {
+    f64::NAN
 }
 
 /// How the interval and the p-value of a change are computed; `docs/forgetting.md` has the formulas.
@@ -131,6 +139,7 @@ pub fn measure(pairs: &[&(ScoredResponse, ScoredResponse)], groups: &[usize], sa
         ModelScores {
             value: mean_score(values, &clusters, independent),
             lenient: mean_score(lenient, &clusters, independent),
+            exact_form: pairs.iter().map(|pair| of(pair).score.exact_form()).sum::<f64>() / pairs.len() as f64,
             unparsed: share(|o| !o.score.parsed),
             malformed: share(|o| !o.score.well_formed),
             wrong: share(|o| o.score.parsed && !o.score.correct),

@@ -148,6 +148,7 @@ fn of_change(change: &Change, place: impl Fn(&str) -> CsvRow) -> Vec<CsvRow> {
     vec![
         CsvRow { change: change.change, p: change.p, ..score },
         CsvRow { change: change.lenient_change, ..lenient },
+        plain("exact-form score", base.exact_form, tuned.exact_form),
         CsvRow { n, change: change.retention, ..place("retained") },
         plain("unparsed", base.unparsed, tuned.unparsed),
         plain("malformed", base.malformed, tuned.malformed),

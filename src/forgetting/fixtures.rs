@@ -16,6 +16,7 @@ pub fn outcome(index: usize, value: f64) -> ScoredResponse {
         raw_partial_credit: value,
         parsed: true,
         well_formed: true,
+        exact: None,
         fault: String::new(),
     };
     ScoredResponse {

@@ -6,6 +6,7 @@ pub mod json;
 pub mod jsonl;
 pub mod lock;
 pub mod output_dir;
+pub mod refused;
 pub mod text;
 pub(crate) mod tls;
 pub mod toml;

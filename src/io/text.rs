@@ -44,8 +44,8 @@ fn shortened(text: &str) -> String {
     if text.len() <= MAX_MESSAGE {
         return text.to_string();
     }
-    let (head, tail) =
-        (text.floor_char_boundary(MAX_MESSAGE * 3 / 4), text.ceil_char_boundary(text.len() - MAX_MESSAGE / 4));
+    let boundary = |from: usize| (from..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+    let (head, tail) = (boundary(MAX_MESSAGE * 3 / 4), boundary(text.len() - MAX_MESSAGE / 4));
     format!("{} [... {} bytes are left out ...] {}", &text[..head], tail - head, &text[tail..])
 }
 

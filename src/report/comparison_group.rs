@@ -1,8 +1,9 @@
 //! Models that can be compared with each other: tuned from one base and measured on the same examples by the same scorers.
 
-use super::discover::{TrainRun, canonical, shortest_unique_name};
+use super::discover::{ReportInputs, canonical, shortest_unique_name};
 use super::trajectory::step;
-use crate::forgetting::{BenchmarkChange, ForgettingResult, ModelRef, RunRef, TunedResult};
+use crate::forgetting::{BenchmarkChange, ModelRef, RunRef, TunedResult};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// The models of one base and one set of benchmarks.
@@ -61,15 +62,18 @@ pub fn checkpoint_name(run: &MeasuredRun<'_>, tuned: &TunedResult) -> String {
 }
 
 /// Group the models of all comparisons by base and benchmarks, then by run. A training run that is in the report too keeps its name
-/// there.
-pub fn group_comparisons<'a>(
-    comparisons: &'a [(PathBuf, ForgettingResult)],
-    train_runs: &[TrainRun],
-) -> Vec<ComparisonGroup<'a>> {
+/// there. New tasks that a study knows to be the same puzzles in other words are one.
+pub fn group_comparisons<'a>(found: &'a ReportInputs) -> Vec<ComparisonGroup<'a>> {
+    let (comparisons, train_runs) = (&found.forgetting, &found.runs);
+    let same_puzzles = same_puzzles(found);
     let mut groups: Vec<(Vec<String>, &ModelRef, Vec<&TunedResult>)> = Vec::new();
     for (_, one) in comparisons {
         for tuned in &one.tuned {
-            let key = comparison_key(&one.base, tuned.new_task.iter().chain(&tuned.benchmarks));
+            let mut key = comparison_key(&one.base, tuned.benchmarks.iter());
+            key.extend(tuned.new_task.iter().map(|task| {
+                let data = same_puzzles.get(task.data.as_str()).copied().unwrap_or(&task.data);
+                benchmark_key(task, data)
+            }));
             // The last checkpoint of a run and its final model have the same weights.
             let same =
                 |m: &&TunedResult| m.model.hash == tuned.model.hash && run_dir(&m.model) == run_dir(&tuned.model);
@@ -118,6 +122,31 @@ fn run_dir(model: &ModelRef) -> PathBuf {
 
 /// What must be the same for two models to be compared, as far as these benchmarks go.
 pub fn comparison_key<'a>(base: &ModelRef, benchmarks: impl Iterator<Item = &'a BenchmarkChange>) -> Vec<String> {
-    let parts = benchmarks.map(|b| format!("{} {} {} {}", b.name, b.data, b.scorer, b.samples));
-    [base.hash.clone()].into_iter().chain(parts).collect()
+    [base.hash.clone()]
+        .into_iter()
+        .chain(benchmarks.map(|benchmark| benchmark_key(benchmark, &benchmark.data)))
+        .collect()
+}
+
+/// The same for one benchmark, whose examples `data` stands for.
+fn benchmark_key(benchmark: &BenchmarkChange, data: &str) -> String {
+    format!("{} {data} {} {}", benchmark.name, benchmark.scorer, benchmark.samples)
+}
+
+/// The hash of each new task of a study, with the one that stands for all that are the same puzzles in other words.
+fn same_puzzles(found: &ReportInputs) -> HashMap<&str, &str> {
+    let mut same = HashMap::new();
+    for (dir, index) in &found.studies {
+        let mut first: HashMap<&str, &str> = HashMap::new();
+        for run in &index.runs {
+            let Some(name) = &run.new_task else { continue };
+            let place = canonical(&dir.join(&run.comparison));
+            let comparisons = found.forgetting.iter().filter(|(other, _)| canonical(other) == place);
+            for task in comparisons.flat_map(|(_, one)| &one.tuned).filter_map(|tuned| tuned.new_task.as_ref()) {
+                let stands_for_all = *first.entry(index.puzzles_of(name)).or_insert(&task.data);
+                same.insert(task.data.as_str(), stands_for_all);
+            }
+        }
+    }
+    same
 }

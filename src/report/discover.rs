@@ -7,6 +7,8 @@ use crate::eval::{EvalInfo, EvalResult};
 use crate::forgetting::{FORGETTING_JSON, ForgettingResult};
 use crate::io::{files, output_dir};
 use crate::sampling::{ScoredResponse, Summary};
+use crate::tasks::partial_credit_label;
+use crate::train::metrics::{METRICS, SAMPLES, read_lines};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::fs::{self, File, TryLockError};
@@ -93,6 +95,13 @@ pub struct EvalRun {
     pub finished: bool,
 }
 
+impl EvalRun {
+    /// What partial credit counts here, in words; `None` where the task has none.
+    pub fn partial_credit(&self) -> Option<&'static str> {
+        partial_credit_label(self.about.key.scorers.keys())
+    }
+}
+
 /// The inputs of a report.
 #[derive(Debug, Default)]
 pub struct ReportInputs {
@@ -125,7 +134,8 @@ pub fn discover(paths: &[PathBuf]) -> Result<ReportInputs> {
         if seen.len() == before && !known {
             return Err(Error::input(format!(
                 "no run in {}: neither a training run (config.toml, metrics.jsonl) nor an evaluation (key.json, \
-                 responses.jsonl) nor a {FORGETTING_JSON}, {DYNAMICS_JSON} or {STUDY_JSON} is there or in the directories below",
+                 responses.jsonl) with anything recorded, nor a {FORGETTING_JSON}, {DYNAMICS_JSON} or {STUDY_JSON} is there or in the \
+                 directories below",
                 path.display()
             )));
         }
@@ -157,9 +167,9 @@ fn visit(dir: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut ReportIn
     let canonical = dir.canonicalize().map_err(unreadable)?;
     let new = !seen.contains(&canonical);
     if let Some(about) = EvalInfo::read(dir)? {
-        if new {
+        if new && let Some(eval) = read_eval(dir, about)? {
             seen.push(canonical);
-            found.evals.push(read_eval(dir, about)?);
+            found.evals.push(eval);
         }
         return Ok(());
     }
@@ -181,9 +191,13 @@ fn visit(dir: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut ReportIn
         }
         return Ok(());
     }
-    if new && dir.join("config.toml").is_file() && dir.join("run.json").is_file() {
+    if new
+        && dir.join("config.toml").is_file()
+        && dir.join("run.json").is_file()
+        && let Some(run) = read_run(dir)?
+    {
         seen.push(canonical);
-        found.runs.push(read_run(dir)?);
+        found.runs.push(run);
     }
     if depth == DEPTH {
         return Ok(());
@@ -207,7 +221,13 @@ fn started(dir: &Path) -> u64 {
     identity.and_then(|i| i.get("started")?.as_u64()).unwrap_or(u64::MAX)
 }
 
-fn read_run(dir: &Path) -> Result<TrainRun> {
+/// Whether a process is working in a directory.
+fn is_locked(dir: &Path) -> bool {
+    File::open(dir.join(output_dir::LOCK)).is_ok_and(|f| matches!(f.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// The run in `dir`; `None` if nobody works on it and it has recorded nothing: it was stopped before its first step.
+fn read_run(dir: &Path) -> Result<Option<TrainRun>> {
     let config_file = dir.join("config.toml");
     let config_text = files::read_text(&config_file)?;
     let config = config_text.parse().map_err(|e: toml::de::Error| {
@@ -215,27 +235,33 @@ fn read_run(dir: &Path) -> Result<TrainRun> {
     })?;
     let state = if dir.join("finished.json").is_file() {
         RunState::Finished
-    } else if File::open(dir.join(output_dir::LOCK))
-        .is_ok_and(|f| matches!(f.try_lock_shared(), Err(TryLockError::WouldBlock)))
-    {
+    } else if is_locked(dir) {
         RunState::Running
     } else {
         RunState::Stopped
     };
-    Ok(TrainRun {
+    let metrics = read_lines(&dir.join(METRICS))?;
+    if metrics.is_empty() && state == RunState::Stopped {
+        return Ok(None);
+    }
+    Ok(Some(TrainRun {
         name: String::new(),
         dir: dir.to_path_buf(),
         config,
         config_text,
         identity: files::read_json(&dir.join("run.json"))?,
-        metrics: read_lines(&dir.join("metrics.jsonl"))?,
-        samples: read_lines(&dir.join("samples.jsonl"))?,
+        metrics,
+        samples: read_lines(&dir.join(SAMPLES))?,
         state,
-    })
+    }))
 }
 
-fn read_eval(dir: &Path, about: EvalInfo) -> Result<EvalRun> {
+/// The evaluation in `dir`; `None` if nobody works on it and nothing has been answered.
+fn read_eval(dir: &Path, about: EvalInfo) -> Result<Option<EvalRun>> {
     let outcomes = EvalResult::read_responses(dir)?;
+    if outcomes.is_empty() && !is_locked(dir) {
+        return Ok(None);
+    }
     let whole = |n: usize| n / about.key.num_generations.max(1) * about.key.num_generations.max(1);
     let so_far = &outcomes[..whole(outcomes.len())];
     let (summary, finished) = match EvalResult::read(dir)? {
@@ -245,22 +271,7 @@ fn read_eval(dir: &Path, about: EvalInfo) -> Result<EvalRun> {
             (Some(Summary::of(&about.key.task, None, so_far, about.key.num_generations, 0, Duration::ZERO)?), false)
         }
     };
-    Ok(EvalRun { name: String::new(), dir: dir.to_path_buf(), about, summary, outcomes, finished })
-}
-
-/// Complete lines of a JSONL file that may still be growing; none if the file does not exist.
-fn read_lines(path: &Path) -> Result<Vec<Map<String, Value>>> {
-    if !path.exists() {
-        return Ok(Vec::new());
-    }
-    let text = files::read_text(path)?;
-    let complete = text.rfind('\n').map_or("", |end| &text[..end]);
-    let mut rows = Vec::new();
-    for (i, line) in complete.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let row = serde_json::from_str(line);
-        rows.push(row.map_err(|e| Error::input(format!("{}:{}: {e}", path.display(), i + 1)))?);
-    }
-    Ok(rows)
+    Ok(Some(EvalRun { name: String::new(), dir: dir.to_path_buf(), about, summary, outcomes, finished }))
 }
 
 /// Name each run after its directory, with as much of the path above as makes names unique. An evaluation of a run's model has the name
@@ -334,18 +345,6 @@ mod tests {
         ] {
             assert_eq!(run(config).learns_own_responses(), own, "{config}");
         }
-    }
-
-    #[test]
-    fn a_line_being_written_is_left_out_and_a_broken_one_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("metrics.jsonl");
-        fs::write(&path, "{\"step\":1,\"loss\":null}\n{\"step\":2,\"lo").unwrap();
-        assert_eq!(read_lines(&path).unwrap().len(), 1);
-        fs::write(&path, "{\"step\":1}\nnonsense\n{\"step\":3}\n").unwrap();
-        let error = read_lines(&path).unwrap_err();
-        assert!(error.to_string().contains("metrics.jsonl:2"), "{error}");
-        assert!(read_lines(&dir.path().join("none")).unwrap().is_empty());
     }
 
     #[test]

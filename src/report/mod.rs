@@ -54,7 +54,7 @@ pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<ReportSummary
         )));
     }
     let found = discover::discover(paths)?;
-    let groups = comparison_group::group_comparisons(&found.forgetting, &found.runs);
+    let groups = comparison_group::group_comparisons(&found);
     let studies: Vec<StudyResults<'_>> =
         found.studies.iter().map(|(dir, index)| study::load(dir, index, &found)).collect::<Result<_>>()?;
     let beside = |extension: &str| out.with_extension(extension);

@@ -10,8 +10,9 @@ use super::study::{self, StudyResults};
 use super::training_curves::curves;
 use crate::forgetting::{ForgettingResult, brief};
 use crate::io::toml::flatten;
+use crate::sampling::hash_examples;
 use crate::stats::{Interval, paired_difference};
-use crate::tasks::Chance;
+use crate::tasks::{Chance, PARTIAL_CREDIT, Task};
 use crate::{Error, Result, tasks};
 use minijinja::Environment;
 use serde::Serialize;
@@ -40,7 +41,9 @@ pub fn render(
     let coloured: Vec<(&TrainRun, usize)> = runs.iter().map(|r| (r, colours.get(&r.name))).collect();
     let (charts, more_charts) = curves(&coloured, chance);
     let puzzles = puzzles(evals, &colours, &mut notices);
-    let results: Vec<Value> = evals.iter().filter_map(|e| result(e, colours.get(&e.name))).collect();
+    let partial_credit = partial_credit_title(evals);
+    let result = |eval: &EvalRun| result(eval, colours.get(&eval.name), partial_credit.as_deref());
+    let results: Vec<Value> = evals.iter().filter_map(result).collect();
     let values = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "title": title,
@@ -54,6 +57,7 @@ pub fn render(
         "any_chance": evals.iter().any(|e| e.summary.as_ref().is_some_and(|s| s.chance.is_some())),
         "chances": chances(evals),
         "results": results,
+        "partial_credit": partial_credit,
         "faults": faults(evals),
         "differences": differences(evals),
         "charts": charts,
@@ -178,24 +182,40 @@ fn share_cell(interval: &Interval) -> Option<ShareCell> {
     })
 }
 
-fn result(eval: &EvalRun, colour: usize) -> Option<Value> {
+/// Heading of the column for partial credit: what it counts, if that is the same for all evaluations that give any; `None` if none does.
+fn partial_credit_title(evals: &[EvalRun]) -> Option<String> {
+    let labels: BTreeSet<&str> = evals.iter().filter_map(EvalRun::partial_credit).collect();
+    let label = if labels.len() > 1 { PARTIAL_CREDIT } else { labels.into_iter().next()? };
+    let mut letters = label.chars();
+    let first = letters.next()?;
+    Some(first.to_uppercase().chain(letters).collect())
+}
+
+fn result(eval: &EvalRun, colour: usize, title: Option<&str>) -> Option<Value> {
     let s = eval.summary.as_ref()?;
+    let partial_credit = eval.partial_credit();
     let state = (!eval.finished)
         .then(|| format!("{} of {}", eval.outcomes.len(), eval.about.key.examples * eval.about.key.num_generations));
     Some(json!({
         "name": eval.name, "colour": colour, "state": state, "task": s.task, "split": eval.about.split,
-        "accuracy": share_cell(&s.accuracy), "partial_credit": share_cell(&s.partial_credit),
+        "accuracy": share_cell(&s.accuracy), "partial_credit": partial_credit.and_then(|_| share_cell(&s.partial_credit)),
+        "partial_credit_label": partial_credit.filter(|label| title.is_none_or(|title| !title.eq_ignore_ascii_case(label))),
         "parsed": share_cell(&s.parsed), "well_formed": share_cell(&s.well_formed),
-        "chance_accuracy": s.chance.map(|c| c.accuracy), "chance_partial_credit": s.chance.map(|c| c.partial_credit),
+        "chance_accuracy": s.chance.map(|c| c.accuracy),
+        "chance_partial_credit": s.chance.filter(|_| partial_credit.is_some()).map(|c| c.partial_credit),
         "examples": s.examples, "samples": s.samples, "mean_tokens": format!("{:.1}", s.mean_tokens),
     }))
 }
 
-fn each_chance(evals: &[EvalRun]) -> Vec<(String, Chance)> {
-    let mut all: Vec<(String, Chance)> = Vec::new();
-    for (task, chance) in evals.iter().filter_map(|e| e.summary.as_ref()).filter_map(|s| Some((&s.task, s.chance?))) {
-        if !all.iter().any(|(t, c)| t == task && *c == chance) {
-            all.push((task.clone(), chance));
+/// Each chance level with its task, and whether that gives partial credit.
+fn each_chance(evals: &[EvalRun]) -> Vec<(&str, Chance, bool)> {
+    let mut all: Vec<(&str, Chance, bool)> = Vec::new();
+    for eval in evals {
+        let Some((task, chance)) = eval.summary.as_ref().and_then(|s| Some((s.task.as_str(), s.chance?))) else {
+            continue;
+        };
+        if !all.iter().any(|(t, c, _)| *t == task && *c == chance) {
+            all.push((task, chance, eval.partial_credit().is_some()));
         }
     }
     all
@@ -204,7 +224,7 @@ fn each_chance(evals: &[EvalRun]) -> Vec<(String, Chance)> {
 /// The chance level, if it is the same for all evaluations.
 fn common_chance(evals: &[EvalRun]) -> Option<Chance> {
     match each_chance(evals).as_slice() {
-        [(_, chance)] => Some(*chance),
+        [(_, chance, _)] => Some(*chance),
         _ => None,
     }
 }
@@ -213,9 +233,11 @@ fn chances(evals: &[EvalRun]) -> Vec<Value> {
     let all = each_chance(evals);
     let name = |task: &str| if all.len() == 1 { "guessing".to_string() } else { format!("guessing ({task})") };
     let percent = |share: f64| format!("{} %", significant_percent(share));
-    all.iter()
-        .map(|(task, c)| json!({"name": name(task), "accuracy": percent(c.accuracy), "partial_credit": percent(c.partial_credit)}))
-        .collect()
+    let row = |(task, c, graded): &(&str, Chance, bool)| {
+        let partial_credit = if *graded { percent(c.partial_credit) } else { String::new() };
+        json!({"name": name(task), "accuracy": percent(c.accuracy), "partial_credit": partial_credit})
+    };
+    all.iter().map(row).collect()
 }
 
 /// A percentage with one decimal, or as many as a small one needs.
@@ -241,7 +263,8 @@ fn differences(evals: &[EvalRun]) -> Vec<Value> {
     for (i, first) in evals.iter().enumerate() {
         for second in &evals[i + 1..] {
             let (a, b) = (&first.about.key, &second.about.key);
-            if !(first.finished && second.finished && a.data == b.data && a.task == b.task) {
+            let same = a.data == b.data && a.gold == b.gold && a.task == b.task;
+            if !(first.finished && second.finished && same) {
                 continue;
             }
             let (before, after) = (per_example(first), per_example(second));
@@ -298,7 +321,8 @@ fn puzzles(evals: &[EvalRun], colours: &Colours, notices: &mut Vec<String>) -> V
     let mut drawn = Vec::new();
     for group in groups {
         let about = &group[0].about;
-        match cards(&group, colours) {
+        match cards(&group, colours, notices) {
+            Ok(cards) if cards.is_empty() => {}
             Ok(cards) => {
                 let shown = cards.len();
                 let mut caption = format!(
@@ -309,7 +333,7 @@ fn puzzles(evals: &[EvalRun], colours: &Colours, notices: &mut Vec<String>) -> V
                 if let Some(card) = cards.iter().find(|card| !card.legend.is_empty()) {
                     caption += &format!(" {}", card.legend);
                 }
-                if group.len() > MAX_DRAWN {
+                if group.len() > MAX_DRAWN && cards.iter().any(|card| card.answers.len() == MAX_DRAWN) {
                     caption += &format!(" Of {} evaluations, the first {MAX_DRAWN} are drawn.", group.len());
                 }
                 let title = if several { format!("Examples: {}", about.data.display()) } else { "Examples".into() };
@@ -321,9 +345,46 @@ fn puzzles(evals: &[EvalRun], colours: &Colours, notices: &mut Vec<String>) -> V
     drawn
 }
 
-fn cards(group: &[&EvalRun], colours: &Colours) -> Result<Vec<Card>> {
+/// The evaluations of this group whose stored answers are to the examples that `task` now has. The others are named in `notices`: their
+/// answers would be drawn over other pictures.
+fn answers_of<'a>(task: &dyn Task, group: &[&'a EvalRun], notices: &mut Vec<String>) -> Result<Vec<&'a EvalRun>> {
+    let mut hashes: Vec<(usize, (String, String))> = Vec::new();
+    let mut kept = Vec::with_capacity(group.len());
+    for eval in group {
+        let (key, place) = (&eval.about.key, eval.about.data.display());
+        let changed = if key.examples > task.len() {
+            Some(format!("{place} has {} examples where {} were answered", task.len(), key.examples))
+        } else {
+            let at = match hashes.iter().position(|(examples, _)| *examples == key.examples) {
+                Some(at) => at,
+                None => {
+                    hashes.push((key.examples, hash_examples(task, key.examples)?));
+                    hashes.len() - 1
+                }
+            };
+            let (data, gold) = &hashes[at].1;
+            match (*data == key.data, *gold == key.gold) {
+                (true, true) => None,
+                (false, _) => Some(format!("{place} has other questions or pictures than those that were answered")),
+                (true, false) => Some(format!("{place} has other right answers than those that were scored by")),
+            }
+        };
+        match changed {
+            None => kept.push(*eval),
+            Some(why) => notices.push(format!(
+                "{}: its answers are not drawn: {why}. Evaluate again, or put the dataset back as it was ({}).",
+                eval.name,
+                eval.dir.display()
+            )),
+        }
+    }
+    Ok(kept)
+}
+
+fn cards(group: &[&EvalRun], colours: &Colours, notices: &mut Vec<String>) -> Result<Vec<Card>> {
     let about = &group[0].about;
     let task = tasks::load(&about.data, &about.split)?;
+    let group = answers_of(task.as_ref(), group, notices)?;
     let first = |e: &&EvalRun| e.outcomes.iter().take_while(|o| o.index < MAX_EXAMPLES).map(|o| o.index + 1).max();
     let count = group.iter().filter_map(first).max().unwrap_or(0).min(task.len());
     let mut cards = Vec::with_capacity(count);
@@ -332,14 +393,6 @@ fn cards(group: &[&EvalRun], colours: &Colours) -> Result<Vec<Card>> {
         let mut outcomes = Vec::new();
         for eval in group.iter().take(MAX_DRAWN) {
             if let Some(outcome) = eval.outcomes.iter().find(|o| o.index == i) {
-                if outcome.id != record.id {
-                    return Err(Error::input(format!(
-                        "{} has a response to {} where the data now has {}; the data was changed",
-                        eval.dir.display(),
-                        outcome.id,
-                        record.id
-                    )));
-                }
                 outcomes.push((eval.name.as_str(), colours.get(&eval.name), outcome));
             }
         }

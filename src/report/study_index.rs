@@ -25,6 +25,10 @@ pub struct StudyIndex {
     pub regimes: Vec<RegimeEntry>,
     /// Their runs, finished or not.
     pub runs: Vec<StudyRun>,
+    /// Names of new tasks that are the same puzzles in other words: made with the same settings, but for those of
+    /// the wording.
+    #[serde(default)]
+    pub same_puzzles: Vec<Vec<String>>,
     /// Directories with a `dynamics.json`, relative to the study's; they may be missing.
     #[serde(default)]
     pub dynamics: Vec<PathBuf>,
@@ -61,6 +65,9 @@ pub struct StudyRun {
     /// Its training data.
     #[serde(default)]
     pub data: Option<PathBuf>,
+    /// Name of the puzzles whose test split is its new task; studies of earlier versions did not write it.
+    #[serde(default)]
+    pub new_task: Option<String>,
 }
 
 impl StudyRun {
@@ -79,9 +86,17 @@ impl StudyIndex {
         base: &str,
         regimes: Vec<RegimeEntry>,
         runs: Vec<StudyRun>,
+        same_puzzles: Vec<Vec<String>>,
         dynamics: Vec<PathBuf>,
     ) -> Self {
-        StudyIndex { format_version: FORMAT_VERSION, title: title.into(), base: base.into(), regimes, runs, dynamics }
+        let (title, base) = (title.into(), base.into());
+        StudyIndex { format_version: FORMAT_VERSION, title, base, regimes, runs, same_puzzles, dynamics }
+    }
+
+    /// The name that stands for all new tasks that are the same puzzles as this one.
+    pub fn puzzles_of<'a>(&'a self, new_task: &'a str) -> &'a str {
+        let group = self.same_puzzles.iter().find(|names| names.iter().any(|name| name == new_task));
+        group.and_then(|names| names.first()).map_or(new_task, String::as_str)
     }
 
     /// Read `study.json` in the study's directory `dir`; `None` if there is none.
@@ -156,9 +171,11 @@ mod tests {
             dir: lr.map(|_| "runs/a".into()),
             comparison: "compare/a".into(),
             data: None,
+            new_task: Some("bare".into()),
         };
         let runs = vec![run("a", Some(5e-5)), run("b", None)];
-        StudyIndex::new("A study", "base", vec![regime("rft"), regime("sft")], runs, vec!["dynamics".into()])
+        let same = vec![vec!["thought".to_string(), "bare".to_string()]];
+        StudyIndex::new("A study", "base", vec![regime("rft"), regime("sft")], runs, same, vec!["dynamics".into()])
     }
 
     #[test]
@@ -167,6 +184,10 @@ mod tests {
         assert_eq!(StudyIndex::read(dir.path()).unwrap(), None);
         index().write(dir.path()).unwrap();
         assert_eq!(StudyIndex::read(dir.path()).unwrap(), Some(index()));
+        assert_eq!(
+            ["bare", "thought", "other"].map(|name| index().puzzles_of(name).to_string()),
+            ["thought", "thought", "other"]
+        );
     }
 
     #[test]
@@ -177,6 +198,7 @@ mod tests {
         fs::write(dir.path().join(STUDY_JSON), text).unwrap();
         let read = StudyIndex::read(dir.path()).unwrap().unwrap();
         assert!(read.runs[0].learning_rate.is_none() && read.runs[0].dir.is_none() && read.dynamics.is_empty());
+        assert!(read.runs[0].new_task.is_none() && read.same_puzzles.is_empty());
         let named = |name: &str| StudyRun { name: name.into(), ..read.runs[0].clone() };
         assert_eq!((named("x.alpha-0.5.seed-1").setting(), named("x.seed-1").setting()), ("alpha-0.5", ""));
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::data::{DatasetWriter, Manifest, Message, Record};
 use crate::eval::{EvalDir, evaluate_in};
 use crate::model::SamplingParams;
-use crate::sampling::{Response, SamplePlan, SamplingKey, from_fn};
+use crate::sampling::{Response, SamplePlan, SamplingKey, from_fn, hash_examples};
 use crate::tasks::jigsaw::{self, Grid, Permutation};
 use crate::{rng, tasks};
 use image::{Rgb, RgbImage};
@@ -27,6 +27,11 @@ fn scene(i: u32) -> RgbImage {
 }
 
 pub(super) fn dataset(dir: &Path, n: u32) {
+    dataset_of(dir, n, 0);
+}
+
+/// Puzzles of the pictures from number `first` on.
+fn dataset_of(dir: &Path, n: u32, first: u32) {
     let grid = Grid::new(2, 2).unwrap();
     let mut writer = DatasetWriter::create(dir, false).unwrap();
     writer.create_split("test", true).unwrap();
@@ -34,7 +39,7 @@ pub(super) fn dataset(dir: &Path, n: u32) {
     for i in 0..n {
         let order = Permutation::random(4, &mut rng::stream(7, "report", &[u64::from(i)]));
         let name = format!("images/{i:04}.png");
-        let digest = writer.write_image("test", &name, &jigsaw::shuffle(&scene(i), grid, &order)).unwrap();
+        let digest = writer.write_image("test", &name, &jigsaw::shuffle(&scene(first + i), grid, &order)).unwrap();
         let message = |role: &str, content: String| Message { role: role.into(), content };
         let category = if i % 2 == 0 { "photo" } else { "scene" };
         let record = Record {
@@ -100,17 +105,24 @@ pub(super) fn train_run(dir: &Path, method: &str, lr: f64, steps: u32, finished:
     }
 }
 
+/// The hashes of the examples of a dataset: what is asked, and what responses are scored by.
+pub(super) fn example_hashes(data: &Path) -> (String, String) {
+    let task = tasks::load(data, "test").unwrap();
+    hash_examples(task.as_ref(), task.len()).unwrap()
+}
+
 /// An evaluation that answers rightly when `rightly(i)`, otherwise in one of several wrong ways.
 pub(super) fn evaluation(dir: &Path, model: &Path, data: &Path, upto: usize, rightly: impl Fn(usize) -> bool) {
     let task = tasks::load(data, "test").unwrap();
+    let (shown, gold) = example_hashes(data);
     let key = SamplingKey {
         code: "test".into(),
         model: format!("{:064x}", dir.display().to_string().len()),
         prompt: "p".into(),
-        data: "d".into(),
-        gold: "g".into(),
+        data: shown,
+        gold,
         task: "jigsaw".into(),
-        scorers: Default::default(),
+        scorers: task.scorers().into_iter().collect(),
         examples: task.len(),
         sampling: SamplingParams::greedy(16),
         num_generations: 1,
@@ -223,10 +235,84 @@ fn a_run_without_steps_and_an_unfinished_evaluation_say_so() {
     evaluation(&dir.path().join("half"), Path::new("model"), &data, 8, |_| true);
     train_run(&dir.path().join("new"), "sft", 1e-3, 0, false);
     fs::remove_file(dir.path().join("new/metrics.jsonl")).unwrap();
+    let begun = crate::io::output_dir::lock(&dir.path().join("new"), "training").unwrap();
     let html = page_of(&[dir.path().join("half"), dir.path().join("new")]);
     assert!(html.contains("8 of 12 responses"), "{html}");
     assert!(html.contains("no step has been recorded yet"));
     assert!(!html.contains("Paired differences"));
+
+    // Nobody works on it any more: it was stopped before its first step, and there is no run to show.
+    drop(begun);
+    let html = page_of(&[dir.path().to_path_buf()]);
+    assert!(html.contains("1 evaluation") && !html.contains("training run") && !html.contains(">new<"), "{html}");
+    let error = write(&[dir.path().join("new")], "x", &dir.path().join("x.html")).unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("no run in"), "{error}");
+}
+
+#[test]
+fn answers_are_not_drawn_over_a_dataset_that_was_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    dataset(&data, 12);
+    evaluation(&dir.path().join("old"), Path::new("model"), &data, 12, |_| true);
+    // The same ids and right answers, other pictures.
+    fs::remove_dir_all(&data).unwrap();
+    dataset_of(&data, 12, 5);
+    evaluation(&dir.path().join("newer"), Path::new("model"), &data, 12, |_| false);
+    let html = page_of(&[dir.path().to_path_buf()]);
+    let why = "old: its answers are not drawn: ";
+    assert!(
+        html.contains(why) && html.contains("has other questions or pictures than those that were answered"),
+        "{html}"
+    );
+    let first = html.split("class=\"card puzzle\"").nth(1).unwrap();
+    assert!(first.contains("newer</div>") && !first.contains("old</div>"), "{first}");
+    assert!(!html.contains("Paired differences"), "they did not answer the same");
+
+    // Nothing is left to draw.
+    fs::remove_dir_all(&data).unwrap();
+    dataset(&data, 8);
+    let html = page_of(&[dir.path().to_path_buf()]);
+    assert!(
+        html.contains("has 8 examples where 12 were answered") && !html.contains("class=\"card puzzle\""),
+        "{html}"
+    );
+}
+
+#[test]
+fn a_task_whose_answers_are_right_or_wrong_shows_no_partial_credit() {
+    let dir = tempfile::tempdir().unwrap();
+    study(dir.path());
+    let html = page_of(&[dir.path().to_path_buf()]);
+    assert!(html.contains("<th>Tiles in place</th>"), "of puzzles it does");
+    for eval in ["start", "sft", "rft"] {
+        for name in ["key.json", "result.json"] {
+            let file = dir.path().join("eval").join(eval).join(name);
+            let text = fs::read_to_string(&file).unwrap();
+            fs::write(&file, text.replace("\"jigsaw\": 1", "\"exact\": 1")).unwrap();
+        }
+    }
+    let html = page_of(&[dir.path().to_path_buf()]);
+    let results = &html[html.find("<h2>Results</h2>").unwrap()..html.find("<h2>Paired differences</h2>").unwrap()];
+    assert!(results.contains("Whole answer right") && results.contains("guessing"));
+    for word in ["artial credit", "iles in place", "27.", "NaN"] {
+        assert!(!results.contains(word), "{word}: {results}");
+    }
+    // Nor does training on such a task, also where an earlier version recorded the accuracy twice.
+    assert!(html.contains("<h3>Partial credit</h3>"));
+    for run in ["sft", "rft"] {
+        let file = dir.path().join(run).join("metrics.jsonl");
+        let lines = fs::read_to_string(&file).unwrap();
+        let twice = lines.lines().map(|line| {
+            let mut row: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
+            if let Some(accuracy) = row.get("eval/accuracy").cloned() {
+                row.insert("eval/partial_credit".into(), accuracy);
+            }
+            format!("{}\n", serde_json::Value::Object(row))
+        });
+        fs::write(&file, twice.collect::<String>()).unwrap();
+    }
+    assert!(!page_of(&[dir.path().to_path_buf()]).contains("<h3>Partial credit</h3>"));
 }
 
 #[test]

@@ -113,7 +113,8 @@ pub fn curves(runs: &[(&TrainRun, usize)], chance: Option<Chance>) -> (Vec<Figur
 /// The chart of one metric. A metric that is zero throughout (no KL, nothing clipped) is left out unless `zeros`.
 fn curve(metric: &Metric, runs: &[(&TrainRun, usize)], chance: Option<Chance>, zeros: bool) -> Option<Figure> {
     let of_method = |run: &TrainRun| metric.method.is_empty() || run.method() == metric.method;
-    let series = runs.iter().filter(|(run, _)| of_method(run)).map(|&(run, colour)| Series {
+    let drawn = |run: &TrainRun| of_method(run) && !repeats_accuracy(run, metric.key);
+    let series = runs.iter().filter(|(run, _)| drawn(run)).map(|&(run, colour)| Series {
         name: run.name.clone(),
         colour,
         mark: if metric.noisy { Mark::Smoothed } else { Mark::Line },
@@ -133,6 +134,16 @@ fn curve(metric: &Metric, runs: &[(&TrainRun, usize)], chance: Option<Chance>, z
     let mut chart = Chart::new(Axis::steps(), y, series);
     chart.reference = level.map(|level| Reference::Level(level, "chance".into()));
     Figure::new(metric.title, metric.caption, &chart)
+}
+
+/// Whether a partial credit is the accuracy again at every step: answers are right or wrong, and the task gives none.
+fn repeats_accuracy(run: &TrainRun, key: &str) -> bool {
+    let accuracy = match key {
+        "eval/partial_credit" => "eval/accuracy",
+        "reward_partial_credit" => "reward_accuracy",
+        _ => return false,
+    };
+    run.series(key) == run.series(accuracy) && run.series(key).iter().any(|(_, value)| *value > 0.0)
 }
 
 /// The values of a metric. A metric that is recorded with an interval (`<metric>_low`, `<metric>_high`) is drawn with it.

@@ -8,7 +8,10 @@ use sha2::{Digest, Sha256};
 
 /// Over the first examples: SHA-256 of what the model is shown (ids, prompts, images), and of what its responses are scored by.
 /// Images are taken by their pixels, unless the task has digests of them.
-pub(super) fn hash_examples(task: &dyn Task, examples: usize) -> Result<(String, String)> {
+///
+/// # Errors
+/// An example or image that cannot be read.
+pub fn hash_examples(task: &dyn Task, examples: usize) -> Result<(String, String)> {
     let parts: Vec<_> = (0..examples).into_par_iter().map(|i| hash_example(task, i)).collect();
     let (mut shown, mut gold) = (Sha256::new(), Sha256::new());
     for part in parts {

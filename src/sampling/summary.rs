@@ -21,8 +21,12 @@ pub struct Summary {
     pub samples: usize,
     /// Rules that scored the responses, with the version of each.
     pub scorers: BTreeMap<String, u32>,
-    /// Mean of what the task's strict scorer gives: the score of a benchmark.
+    /// Mean of what the benchmark's published rule gives: its score.
     pub value: Interval,
+    /// Mean of what the same responses earn if nothing but the exact form counts ([`Score::exact_form`]); `None` in files of before it was
+    /// told apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact_form: Option<Interval>,
     /// Mean of what a lenient reading of the same responses earns.
     pub lenient: Interval,
     /// Share of answers that are wholly right.
@@ -108,6 +112,7 @@ impl Summary {
             samples,
             scorers: BTreeMap::new(),
             value: mean(|s| s.value),
+            exact_form: Some(mean(Score::exact_form)),
             lenient: mean(|s| s.lenient),
             accuracy: rate(|o| o.score.correct),
             partial_credit: unit_mean(&of_groups(|s| s.partial_credit)),

@@ -81,6 +81,20 @@ impl GenSettings {
         }
     }
 
+    /// The same, asked in the default words and without a contact sheet: what is left decides pictures and right answers.
+    pub(super) fn without_wording(mut self) -> GenSettings {
+        match &mut self {
+            GenSettings::Jigsaw { settings, preview } => {
+                let JigsawSettings { style, question_first, .. } = JigsawSettings::default();
+                (settings.style, settings.question_first, *preview) = (style, question_first, None);
+            }
+            GenSettings::Countdown(settings) => settings.style = CountdownSettings::default().style,
+            // Its families are asked in both.
+            GenSettings::Suites(_) => {}
+        }
+        self
+    }
+
     /// The same with so many examples.
     pub(super) fn with_count(mut self, examples: usize) -> GenSettings {
         let (GenSettings::Jigsaw { settings: JigsawSettings { count, .. }, .. }

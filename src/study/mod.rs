@@ -17,6 +17,7 @@ mod resolve;
 mod run;
 mod study_file;
 mod task;
+mod task_log;
 mod throughput;
 
 pub use checkpoints::CheckpointChoice;

@@ -53,8 +53,22 @@ pub fn plan(study: &Study, out: &Path) -> Result<Plan> {
         measured.map(|(name, r)| report::RegimeEntry { name: name.clone(), about: r.about.clone() }).collect();
     let Builder { tasks, runs, .. } = builder;
     let base = study.head.base.display().to_string();
-    let index = StudyIndex::new(&study.head.title, &base, regimes, runs, dynamics);
+    let index = StudyIndex::new(&study.head.title, &base, regimes, runs, same_puzzles(study), dynamics);
     Ok(Plan { tasks, index, resolve: study.resolve })
+}
+
+/// Names of puzzles that are the same pictures and right answers, asked in other words: their settings differ in style and in the place of
+/// the question alone.
+fn same_puzzles(study: &Study) -> Vec<Vec<String>> {
+    let mut groups: Vec<((GenSettings, &Option<String>), Vec<String>)> = Vec::new();
+    for (name, puzzles) in &study.puzzles {
+        let key = (puzzles.dataset.clone().without_wording(), &puzzles.split);
+        match groups.iter_mut().find(|(other, _)| *other == key) {
+            Some((_, names)) => names.push(name.clone()),
+            None => groups.push((key, vec![name.clone()])),
+        }
+    }
+    groups.into_iter().map(|(_, names)| names).filter(|names| names.len() > 1).collect()
 }
 
 struct Builder<'a> {
@@ -223,6 +237,7 @@ impl Builder<'_> {
                     dir: point.learning_rate().and_then(|_| relative(made.dir.parent()?)),
                     comparison: Path::new("compare").join(&run),
                     data: data.as_deref().and_then(relative),
+                    new_task: Some(test.clone()),
                 });
             }
         }

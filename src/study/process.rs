@@ -1,29 +1,28 @@
 //! Runs a task as a child process of this program. Its output goes to a log, and a lock on the log says that the task is being worked on.
+//! The output passes through the study ([`TaskLog`]).
 
 use super::command::JigsawCommand;
 use super::completion::{CompletionRecord, is_done, request};
 use super::study_file::ResolveConfig;
 use super::task::StudyTask;
+use super::task_log::TaskLog;
 use crate::dynamics::DynamicsRequest;
 use crate::io::files;
 use crate::{Error, Result};
 use serde_json::Value;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// Environment variable of the processes of a study. Their standard input stays open as long as the study runs.
 pub const CHILD_OF_STUDY: &str = "JIGSAW_CHILD_OF_STUDY";
-/// Bytes at the end of a log that are searched for its last line.
-const TAIL: u64 = 2000;
 
 /// A running task.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
-    log: PathBuf,
+    log: TaskLog,
     /// The log, locked until the record is written: whoever gets the lock next finds the task done.
     _lock: File,
     started: Instant,
@@ -50,7 +49,7 @@ pub enum Ended {
     Done,
     /// Stopped by a signal after saving.
     Stopped,
-    /// Failed, with the last line of its log.
+    /// Failed, with the reason.
     Failed(String),
 }
 
@@ -76,7 +75,7 @@ impl Process {
         let whole = !path.exists();
         let failed = |e: std::io::Error| Error::failed(format!("{}: {e}", path.display()));
         let file = OpenOptions::new().append(true).create(true).open(&path).map_err(failed)?;
-        // The lock belongs to the open file, which the child inherits: it is released when neither has it open.
+        // The lock belongs to the open file, which the child inherits below: it is released when neither has it open.
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => return Ok(StartResult::Locked),
             // On a file system without locks, tasks run without one.
@@ -90,16 +89,24 @@ impl Process {
         let program = std::env::current_exe().map_err(|e| Error::failed(format!("cannot find this program: {e}")))?;
         let mut child = std::process::Command::new(program);
         child.args(arguments(task, out, device, resolve)?).env(CHILD_OF_STUDY, "1").stdin(Stdio::piped());
-        child.stdout(file.try_clone().map_err(failed)?).stderr(file.try_clone().map_err(failed)?);
+        let (output, said) = std::io::pipe().map_err(failed)?;
+        child.stdout(said.try_clone().map_err(failed)?).stderr(said);
         if let Some(threads) = threads {
             child.env("RAYON_NUM_THREADS", threads.to_string());
         }
         // Ctrl-C reaches the study alone, which then stops its processes.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut child, 0);
-        let child = child.spawn().map_err(|e| Error::failed(format!("cannot start {}: {e}", task.name)))?;
+        let cannot_start = |e: std::io::Error| Error::failed(format!("cannot start {}: {e}", task.name));
+        let log = TaskLog::start(output, file.try_clone().map_err(failed)?).map_err(cannot_start)?;
+        inherit(&file, true).map_err(failed)?;
+        let spawned = child.spawn().map_err(cannot_start);
+        inherit(&file, false).map_err(failed)?;
+        // What the command holds of the pipe is closed with it, so that the output ends with the child.
+        drop(child);
+        let child = spawned?;
         let started = Instant::now();
-        let process = Process { child, log: path, _lock: file, started, stopping: false, record };
+        let process = Process { child, log, _lock: file, started, stopping: false, record };
         Ok(StartResult::Started(Box::new(process)))
     }
 
@@ -118,9 +125,9 @@ impl Process {
             (Some(0), _) => Ended::Done,
             (Some(130 | 143), _) => Ended::Stopped,
             _ if self.stopping => Ended::Stopped,
-            (Some(code), _) => Ended::Failed(format!("exit code {code}: {}", self.last_line())),
+            (Some(code), _) => Ended::Failed(format!("exit code {code}: {}", self.log.reason())),
             (None, signal) => {
-                Ended::Failed(format!("killed by signal {}: {}", signal.unwrap_or_default(), self.last_line()))
+                Ended::Failed(format!("killed by signal {}: {}", signal.unwrap_or_default(), self.log.reason()))
             }
         }))
     }
@@ -142,10 +149,23 @@ impl Process {
         self.started.elapsed()
     }
 
-    /// The last line of its log.
+    /// The last line that it said.
     pub fn last_line(&self) -> String {
-        last_line(&self.log).unwrap_or_default()
+        self.log.last_line()
     }
+}
+
+/// Whether processes that are started now inherit the open file.
+#[cfg(unix)]
+fn inherit(file: &File, inherited: bool) -> std::io::Result<()> {
+    use rustix::io::{FdFlags, fcntl_setfd};
+    fcntl_setfd(file, if inherited { FdFlags::empty() } else { FdFlags::CLOEXEC }).map_err(Into::into)
+}
+
+/// Elsewhere none do: a task that outlives its study is then not seen to be at work.
+#[cfg(not(unix))]
+fn inherit(_file: &File, _inherited: bool) -> std::io::Result<()> {
+    Ok(())
 }
 
 /// The command line of the process: with the checkpoints that the run has kept, and the device.
@@ -187,16 +207,6 @@ fn starts_over(task: &StudyTask, now: &DynamicsRequest, out: &Path) -> Result<bo
         |sets: &[Value; 2]| -> Vec<Value> { sets.iter().flat_map(list).map(|spec| spec["name"].clone()).collect() };
     let (before, now) = (data(&before.request), data(&request(task, out)?));
     Ok(names(&before) == names(&now) && before != now)
-}
-
-fn last_line(path: &Path) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    Ok(text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().to_string())
 }
 
 #[cfg(test)]

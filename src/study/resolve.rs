@@ -94,7 +94,7 @@ impl Study {
             return error("train.seed: the study sets this itself, by its seeds; remove it");
         }
         if given("learning_rate") && !regime.learning_rate.0.is_empty() {
-            return error("lr and train.learning_rate are the same setting; give one of them");
+            return error("learning_rate and train.learning_rate are the same setting; give one of them");
         }
         if regime.interpolate.is_some() {
             let OneOrMore(alphas) = &regime.alpha;

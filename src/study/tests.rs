@@ -240,10 +240,10 @@ fn what_does_not_fit_is_refused_with_its_section() {
         ("dynamics.prior=[\"vpa\"]", "no benchmark is called \"vpa\"; there are vqa-direct"),
         ("dynamics.over=[\"x\"]", "[regimes.x]"),
         ("eval.model=x", "the study sets this itself"),
-        ("regimes.sft.learning_rate=fast", "[regimes.sft]: lr = \"fast\": a number or a list of numbers"),
-        ("regimes.sft.learning_rate=[]", "lr = []: an empty list"),
+        ("regimes.sft.learning_rate=fast", "learning_rate = \"fast\": a number or a list of numbers is needed"),
+        ("regimes.sft.learning_rate=[]", "learning_rate = []: an empty list"),
         ("regimes.sft.train.seed=9", "train.seed: the study sets this itself"),
-        ("regimes.sft.train.learning_rate=9", "lr and train.learning_rate are the same"),
+        ("regimes.sft.train.learning_rate=9", "learning_rate and train.learning_rate are the same"),
         ("study.seeds=[-1]", "[study]: seeds = [-1]: "),
         ("study.title=5", "[study]: title = 5: "),
         ("eval.checkpoints=-1", "[eval]: checkpoints = -1: "),
@@ -348,4 +348,24 @@ fn the_studies_of_the_repository_can_be_planned() {
         plan(&study, Path::new("out")).unwrap();
     }
     assert!(found >= 4, "{found}");
+}
+
+#[test]
+fn puzzles_that_differ_in_their_wording_alone_are_known_to_be_the_same() {
+    let same = |sets: &[&str]| planned(sets).unwrap().index.same_puzzles;
+    assert_eq!(same(&[]), [["bare", "thought"]]);
+    let other: [[&str; 2]; 0] = [];
+    for set in [
+        "puzzles.bare.grid=\"3x3\"",
+        "puzzles.bare.seed=8",
+        "puzzles.thought.count=500",
+        "puzzles.bare.split=\"0.8,0.1,0.1\"",
+    ] {
+        assert_eq!(same(&[set]), other, "{set}");
+    }
+    assert_eq!(same(&["puzzles.thought.preview=4"]), [["bare", "thought"]]);
+    for run in planned(&[]).unwrap().index.runs {
+        let bare = ["sft", "wise-ft"].contains(&run.regime.as_str());
+        assert_eq!(run.new_task.as_deref(), Some(if bare { "bare" } else { "thought" }), "{}", run.name);
+    }
 }

@@ -28,7 +28,7 @@ pub use encode::{
     encode_example, example_size, meta_example, named, reference_response, reference_sequence, text_bytes,
 };
 pub use jigsaw::ScriptedTeacher;
-pub use registry::{partial_credit_label, scorer};
+pub use registry::{PARTIAL_CREDIT, partial_credit_label, scorer};
 pub use response::{ResponseError, Style, answer_block, ask, check_format, choice_letter, with_image};
 pub use reward::{Reward, RewardSettings, TERMS};
 pub use score::{NoAnswer, Score};

@@ -5,6 +5,7 @@ use super::scorers::{self, ResponseScorer};
 use super::{countdown, jigsaw};
 use crate::data::Record;
 use crate::{Error, Result};
+use std::collections::BTreeSet;
 
 /// The scorer that a record's `task` names, made from the record.
 ///
@@ -26,10 +27,42 @@ pub fn scorer(record: &Record) -> Result<Box<dyn Scorer>> {
     }
 }
 
-/// What partial credit counts in a task, in words; `None` if it has no words of its own for it.
-pub fn partial_credit_label(task: &str) -> Option<&'static str> {
-    match task {
+/// What partial credit counts where nothing more can be said in a few words.
+pub const PARTIAL_CREDIT: &str = "partial credit";
+
+/// What partial credit counts in a task with these scorers, in words: those of its scorer, or [`PARTIAL_CREDIT`] where its scorers count
+/// different things. `None` if no scorer gives partial credit: an answer is right or wrong, and there is nothing to show between.
+pub fn partial_credit_label<'a>(scorers: impl IntoIterator<Item = &'a String>) -> Option<&'static str> {
+    let labels: BTreeSet<Option<&str>> = scorers.into_iter().map(|name| label_of(name)).collect();
+    match labels.len() {
+        0 | 1 => labels.into_iter().next().flatten(),
+        _ => Some(PARTIAL_CREDIT),
+    }
+}
+
+/// What one scorer's partial credit counts.
+fn label_of(scorer: &str) -> Option<&'static str> {
+    match scorer {
         jigsaw::ORDER => Some(jigsaw::PARTIAL_CREDIT),
-        _ => None,
+        countdown::NAME => Some(PARTIAL_CREDIT),
+        name => scorers::partial_credit_label(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partial_credit_has_the_words_of_its_scorer_and_none_where_an_answer_is_right_or_wrong() {
+        let label = |names: &[&str]| partial_credit_label(&names.iter().map(|n| n.to_string()).collect::<Vec<_>>());
+        assert_eq!(label(&["jigsaw"]), Some("tiles in place"));
+        assert_eq!(label(&["iou"]), Some("overlap (IoU)"));
+        for none in ["exact", "choice", "yes-no", "containment", "relaxed", "jigsaw-pair", "a scorer of tomorrow"] {
+            assert_eq!(label(&[none]), None, "{none}");
+        }
+        assert_eq!((label(&[]), label(&["exact", "choice"])), (None, None));
+        assert_eq!(label(&["jigsaw", "countdown"]), Some("partial credit"));
+        assert_eq!(label(&["jigsaw", "exact"]), Some("partial credit"));
     }
 }

@@ -90,7 +90,17 @@ mod tests {
     fn score(partial_credit: f64, raw_partial_credit: f64, correct: bool, well_formed: bool) -> Score {
         let value = f64::from(u8::from(correct));
         let fault = String::new();
-        Score { correct, value, lenient: value, partial_credit, raw_partial_credit, parsed: true, well_formed, fault }
+        Score {
+            correct,
+            value,
+            lenient: value,
+            partial_credit,
+            raw_partial_credit,
+            parsed: true,
+            well_formed,
+            exact: None,
+            fault,
+        }
     }
 
     #[test]

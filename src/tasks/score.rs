@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub struct Score {
     /// Whole answer right.
     pub correct: bool,
-    /// What the strict scorer gives, in [0, 1]; what a benchmark averages (for a jigsaw: 1 if `correct`, else 0).
+    /// What the benchmark's published rule gives, in [0, 1]; what a benchmark averages (for a jigsaw: 1 if `correct`, else 0).
     pub value: f64,
     /// What a lenient reading of the response earns, in [0, 1], never less than `value`; it shows how much of a loss is format.
     pub lenient: f64,
@@ -21,6 +21,10 @@ pub struct Score {
     pub parsed: bool,
     /// The response as a whole keeps the requested format.
     pub well_formed: bool,
+    /// The answer has the exact form (one word, one letter, one box as JSON), by a scorer whose rule reads other forms too; absent
+    /// with the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<bool>,
     /// Why it did not parse or is not well formed, in a few fixed words; empty if it is fine.
     pub fault: String,
 }
@@ -55,8 +59,14 @@ impl Score {
             raw_partial_credit: 0.0,
             parsed: false,
             well_formed: false,
+            exact: None,
             fault: why.fault().into(),
         }
+    }
+
+    /// What the response earns if nothing but the exact form counts: `value`, or 0 if it has another form; never more than `value`.
+    pub fn exact_form(&self) -> f64 {
+        if self.well_formed && self.exact != Some(false) { self.value } else { 0.0 }
     }
 
     /// Why there was no answer to score, if there was none.

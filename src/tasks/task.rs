@@ -81,7 +81,8 @@ mod tests {
             by(Box::new(Anls::new(&["x".to_string()]))),
             by(Box::new(YesNo::new(false))),
         ];
-        let expected = ["yes-no", "jigsaw-pair", "anls"].map(|name| (name.to_string(), 1));
+        let expected =
+            [("yes-no", 2), ("jigsaw-pair", 1), ("anls", 2)].map(|(name, version)| (name.to_string(), version));
         assert_eq!(scorer_versions(&scorers), expected);
     }
 }

@@ -208,7 +208,7 @@ mod tests {
     impl TrainerCallback for Notes {
         fn start(&mut self, _: usize, _: usize) {}
         fn step(&mut self, _: usize, _: &Metrics) {}
-        fn evaluation(&mut self, _: usize, _: &Metrics) {}
+        fn evaluation(&mut self, _: usize, _: &Metrics, _: Option<&'static str>) {}
         fn note(&mut self, text: &str) {
             self.0.push(text.to_string());
         }

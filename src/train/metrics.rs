@@ -2,11 +2,22 @@
 //! `samples.jsonl` (responses a person can read).
 
 use super::tensorboard::EventWriter;
-use crate::Result;
-use crate::io::jsonl::JsonlLog;
+use crate::io::jsonl::{self, JsonlLog};
+use crate::{Error, Result};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+
+/// The numbers of a run, a line for each step and evaluation.
+pub const METRICS: &str = "metrics.jsonl";
+/// Responses that a run has kept.
+pub const SAMPLES: &str = "samples.jsonl";
+/// The examples of each step.
+const EXAMPLES: &str = "examples.jsonl";
+/// The responses that are trained on.
+const ROLLOUTS: &str = "rollouts.jsonl";
 
 /// Named numbers of one step, in the order they are written.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -42,6 +53,17 @@ pub(super) fn line(step: usize, metrics: &Metrics) -> Map<String, Value> {
         line.insert((*name).into(), serde_json::Number::from_f64(*value).map_or(Value::Null, Value::Number));
     }
     line
+}
+
+/// The numbers of the last line of `metrics.jsonl` in the run directory `dir`.
+///
+/// # Errors
+/// An input error for a line that cannot be read.
+pub(super) fn last_logged(dir: &Path) -> Result<Map<String, Value>> {
+    let lines: Vec<Map<String, Value>> = jsonl::read(&dir.join(METRICS))?;
+    let mut last = lines.into_iter().next_back().unwrap_or_default();
+    last.shift_remove("step");
+    Ok(last)
 }
 
 /// A response kept for people to read: a line of `samples.jsonl`.
@@ -111,6 +133,63 @@ pub struct LogSizes {
     pub rollouts: u64,
 }
 
+/// The whole lines of a log of a run, which may still be growing; none if there is no such file.
+///
+/// # Errors
+/// An input error that names file and line of what no run has written: no JSON object, or one without its `step`.
+pub fn read_lines(path: &Path) -> Result<Vec<Map<String, Value>>> {
+    let mut rows = Vec::new();
+    if path.exists() {
+        scan(path, u64::MAX, &mut |row| rows.push(row))?;
+    }
+    Ok(rows)
+}
+
+/// Read the whole lines in the first `size` bytes of a log; how many there are, and their bytes.
+fn scan(path: &Path, size: u64, each: &mut dyn FnMut(Map<String, Value>)) -> Result<(usize, u64)> {
+    let unreadable = |e: std::io::Error| Error::input(format!("cannot read {}: {e}", path.display()));
+    let mut reader = BufReader::new(File::open(path).map_err(unreadable)?.take(size));
+    let (mut lines, mut bytes, mut line) = (0, 0, Vec::new());
+    loop {
+        line.clear();
+        reader.read_until(b'\n', &mut line).map_err(unreadable)?;
+        if !line.ends_with(b"\n") {
+            return Ok((lines, bytes));
+        }
+        (lines, bytes) = (lines + 1, bytes + line.len() as u64);
+        let damaged = |why: &dyn std::fmt::Display| {
+            Error::input(format!(
+                "{}:{lines}: this line is damaged ({why}); put the file back as it was, or train again to another --out",
+                path.display()
+            ))
+        };
+        let row: Map<String, Value> = serde_json::from_slice(&line)
+            .map_err(|e| damaged(&e.to_string().replace(" at line 1 column ", ", column ")))?;
+        if row.get("step").and_then(Value::as_u64).is_none() {
+            return Err(damaged(&"it has no `step`"));
+        }
+        each(row);
+    }
+}
+
+/// Check the first `size` bytes of a log, which stay when a run is resumed: whole lines that a run has written. A log that is shorter is for
+/// [`JsonlLog::open_at`] to refuse.
+fn check_kept(path: &Path, size: u64) -> Result<()> {
+    if size == 0 || std::fs::metadata(path).map_or(0, |file| file.len()) < size {
+        return Ok(());
+    }
+    let (lines, bytes) = scan(path, size, &mut |_| {})?;
+    if bytes < size {
+        return Err(Error::input(format!(
+            "{}:{}: this line is damaged (it ended where the last checkpoint was made, and no longer does); put the file back as it was, or \
+             train again to another --out",
+            path.display(),
+            lines + 1
+        )));
+    }
+    Ok(())
+}
+
 /// The open files of a run.
 pub struct Log {
     metrics: JsonlLog,
@@ -123,13 +202,20 @@ pub struct Log {
 impl Log {
     /// Open the files in `dir`, cut back to `sizes`; a resumed run continues in a new event file from `step`. `rollouts`: whether there is a
     /// `rollouts.jsonl`.
+    ///
+    /// # Errors
+    /// An input error that names file and line of what was damaged before that; a failure to open the files, or one that is shorter.
     pub fn open(dir: &Path, sizes: LogSizes, step: usize, rollouts: bool) -> Result<Log> {
+        let kept = [(METRICS, sizes.metrics), (SAMPLES, sizes.samples), (EXAMPLES, sizes.examples)];
+        let kept = kept.into_iter().chain(rollouts.then_some((ROLLOUTS, sizes.rollouts)));
+        // All are looked at before one is cut.
+        kept.into_iter().try_for_each(|(name, size)| check_kept(&dir.join(name), size))?;
         let open = |name: &str, size: u64| JsonlLog::open_at(&dir.join(name), size);
         Ok(Log {
-            metrics: open("metrics.jsonl", sizes.metrics)?,
-            samples: open("samples.jsonl", sizes.samples)?,
-            examples: open("examples.jsonl", sizes.examples)?,
-            rollouts: rollouts.then(|| open("rollouts.jsonl", sizes.rollouts)).transpose()?,
+            metrics: open(METRICS, sizes.metrics)?,
+            samples: open(SAMPLES, sizes.samples)?,
+            examples: open(EXAMPLES, sizes.examples)?,
+            rollouts: rollouts.then(|| open(ROLLOUTS, sizes.rollouts)).transpose()?,
             events: EventWriter::create(dir, step)?,
         })
     }
@@ -186,8 +272,48 @@ mod tests {
         log.write(7, &metrics).unwrap();
         let text = std::fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap();
         assert_eq!(text, "{\"step\":1,\"loss\":1.5,\"kl\":null}\n{\"step\":7,\"loss\":1.5,\"kl\":null}\n");
+        assert_eq!(Value::Object(last_logged(dir.path()).unwrap()), serde_json::json!({"loss": 1.5, "kl": null}));
         let error =
             Log::open(dir.path(), LogSizes { metrics: 999, ..LogSizes::default() }, 1, false).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("metrics.jsonl"));
+    }
+
+    #[test]
+    fn a_damaged_line_before_the_checkpoint_is_named_and_one_after_it_is_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(METRICS);
+        let whole = "{\"step\":1,\"loss\":1.5}\n{\"step\":2,\"loss\":null}\n";
+        let open = |text: &[u8], size: usize| {
+            std::fs::write(&path, text).unwrap();
+            Log::open(dir.path(), LogSizes { metrics: size as u64, ..LogSizes::default() }, 2, false).map(|_| ())
+        };
+        let torn = whole.replace(",\"loss\":null", "\0\0");
+        for (text, line) in [
+            (whole.replace("1.5}", "1.5 "), 1),
+            (torn, 2),
+            (whole.replace("\"step\":2", "\"stop\":2"), 2),
+            (whole.replace("2,\"loss\":null}\n", "2,\"loss\":null} "), 2),
+            (whole.replace("{\"step\":1,\"loss\":1.5}", &" ".repeat(21)), 1),
+        ] {
+            let error = open(text.as_bytes(), text.len()).unwrap_err();
+            assert!(error.exit_code() == 2 && error.to_string().contains(&format!("metrics.jsonl:{line}:")), "{error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "nothing is cut where the run is refused");
+        }
+        let error = open(b"{\"step\":1,\"loss\":\"\xff\"}\n", 23).unwrap_err();
+        assert!(error.to_string().contains("metrics.jsonl:1:"), "{error}");
+        open(format!("{whole}{{\"step\":3,\"lo\0\nnonsense\n").as_bytes(), whole.len()).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+    }
+
+    #[test]
+    fn a_line_being_written_is_left_out_and_a_damaged_one_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(METRICS);
+        std::fs::write(&path, "{\"step\":1,\"loss\":null}\n{\"step\":2,\"lo").unwrap();
+        assert_eq!(read_lines(&path).unwrap().len(), 1);
+        std::fs::write(&path, "{\"step\":1}\nnonsense\n{\"step\":3}\n").unwrap();
+        let error = read_lines(&path).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("metrics.jsonl:2:"), "{error}");
+        assert!(read_lines(&dir.path().join("none")).unwrap().is_empty());
     }
 }

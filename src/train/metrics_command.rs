@@ -113,9 +113,9 @@ impl TrainerCallback for MetricsCommand<'_> {
         self.inner.step(step, metrics);
     }
 
-    fn evaluation(&mut self, step: usize, metrics: &Metrics) {
+    fn evaluation(&mut self, step: usize, metrics: &Metrics, partial_credit: Option<&'static str>) {
         self.send(step, metrics);
-        self.inner.evaluation(step, metrics);
+        self.inner.evaluation(step, metrics, partial_credit);
     }
 
     fn note(&mut self, text: &str) {
@@ -177,7 +177,7 @@ mod tests {
         fn step(&mut self, _step: usize, _metrics: &Metrics) {
             self.1 += 1;
         }
-        fn evaluation(&mut self, _step: usize, _metrics: &Metrics) {
+        fn evaluation(&mut self, _step: usize, _metrics: &Metrics, _partial_credit: Option<&'static str>) {
             self.1 += 1;
         }
         fn note(&mut self, text: &str) {
@@ -200,7 +200,7 @@ mod tests {
         }
         let mut metrics = Metrics::default();
         metrics.push("eval/accuracy", 0.5);
-        report.evaluation(steps, &metrics);
+        report.evaluation(steps, &metrics, None);
         report.close();
         assert_eq!(notes.1, steps + 1, "the other callback hears everything");
         notes

@@ -10,6 +10,7 @@
 //! ```
 
 use super::checkpoint::{self, Checkpoint};
+use super::metrics::METRICS;
 use crate::comm::Communicator;
 use crate::io::json::named_differences;
 use crate::io::lock::LockFile;
@@ -159,7 +160,7 @@ impl RunDir {
 
 /// Whether anything has been trained or measured. A run that was refused at its start has not begun, and may be given other settings.
 fn has_begun(dir: &Path) -> bool {
-    dir.join("finished.json").exists() || std::fs::metadata(dir.join("metrics.jsonl")).is_ok_and(|m| m.len() > 0)
+    dir.join("finished.json").exists() || std::fs::metadata(dir.join(METRICS)).is_ok_and(|m| m.len() > 0)
 }
 
 fn same_run(dir: &Path, config: &TrainConfig, identity: &RunManifest) -> Result<()> {

@@ -43,6 +43,11 @@ impl StopCriterion {
         Ok(StopCriterion { measure, at_least, value })
     }
 
+    /// Whether it is about this measure.
+    pub fn names(&self, measure: &str) -> bool {
+        self.measure == measure
+    }
+
     /// Whether an evaluation meets it.
     pub fn is_met(&self, evaluation: &Metrics) -> bool {
         let measured = evaluation.iter().find(|(name, _)| name.strip_prefix("eval/") == Some(self.measure));

@@ -36,7 +36,7 @@ impl TrainerCallback for Listener<'_> {
         self.steps.push(metrics.clone());
         self.stop.fetch_or(self.stop_at == Some(step), Ordering::SeqCst);
     }
-    fn evaluation(&mut self, _step: usize, _metrics: &Metrics) {}
+    fn evaluation(&mut self, _step: usize, _metrics: &Metrics, _partial_credit: Option<&'static str>) {}
     fn note(&mut self, _text: &str) {}
 }
 

@@ -11,7 +11,7 @@ use super::gradient_check;
 use super::grpo::Grpo;
 use super::job::TrainJob;
 use super::memory_plan::{MemoryPlan, process_memory};
-use super::metrics::{Log, Metrics};
+use super::metrics::{Log, Metrics, last_logged};
 use super::optimizer::AdamW;
 use super::prefetch::Prefetcher;
 use super::run_dir::{RunDir, RunSummary};
@@ -20,6 +20,7 @@ use super::state::StepContext;
 use super::stop::StopCriterion;
 use super::validation::evaluate;
 use crate::io::files;
+use crate::tasks::{Task, partial_credit_label};
 use crate::train::settings::Method;
 use crate::{Error, Result};
 use std::sync::atomic::Ordering;
@@ -73,6 +74,13 @@ pub fn train(
     if stop_when.is_some() && job.validation.is_none_or(|task| task.is_empty()) {
         return Err(Error::input("train.stop_when needs validation examples, and the dataset has none; remove it"));
     }
+    let graded = job.validation.is_some_and(|task| partial_credit_label(&scorer_names(task)).is_some());
+    if !graded && stop_when.as_ref().is_some_and(|criterion| criterion.names("partial_credit")) {
+        return Err(Error::input(format!(
+            "train.stop_when = \"{}\": the task gives no partial credit, its answers are right or wrong; give a criterion on accuracy",
+            config.train.stop_when
+        )));
+    }
     freeze(job.model, &config.train.freeze)?;
     if resume.is_none() {
         let check = || DiskGuard::of(job, run).check_before_start(config.train.save_total_limit, callback);
@@ -121,6 +129,11 @@ pub fn train(
     })
 }
 
+/// Names of the scorers of a task.
+fn scorer_names(task: &dyn Task) -> Vec<String> {
+    task.scorers().into_iter().map(|(name, _)| name).collect()
+}
+
 struct Trainer<'a> {
     ctx: StepContext<'a>,
     run: &'a RunDir,
@@ -164,8 +177,15 @@ impl Trainer<'_> {
         if !job.comm.on_root(|| DiskGuard::of(job, self.run).model(callback, export))? {
             return Ok(self.stopped());
         }
-        let metrics = last_evaluation.iter().flat_map(Metrics::iter).map(|(n, v)| (n.to_string(), (*v).into()));
-        let summary = RunSummary { step, metrics: metrics.collect() };
+        let metrics = match last_evaluation {
+            Some(evaluation) => evaluation.iter().map(|(n, v)| (n.to_string(), (*v).into())).collect(),
+            // Killed after the last checkpoint: the evaluation before it is the last line of the log.
+            None if config.eval.steps > 0 && job.validation.is_some_and(|task| !task.is_empty()) => {
+                job.comm.on_root(|| last_logged(self.run.dir()))?
+            }
+            None => serde_json::Map::new(),
+        };
+        let summary = RunSummary { step, metrics };
         job.comm.on_root(|| self.run.finish(&summary))?;
         if let Some(peak) = process_memory("VmHWM") {
             self.ctx.callback.note(&format!("memory: {} at its highest", files::format_bytes(peak)));
@@ -198,7 +218,7 @@ impl Trainer<'_> {
         let (metrics, samples) = evaluate(ctx.job, task, step)?;
         ctx.log_metrics(step, &metrics)?;
         ctx.log_responses(&samples)?;
-        ctx.callback.evaluation(step, &metrics);
+        ctx.callback.evaluation(step, &metrics, partial_credit_label(&scorer_names(task)));
         Ok(Some(metrics))
     }
 

@@ -5,9 +5,9 @@ use super::metrics::{Metrics, SampleLine};
 use crate::Result;
 use crate::model::SamplingParams;
 use crate::sampling::{SamplePlan, sample_task};
-use crate::tasks::Task;
+use crate::tasks::{Task, partial_credit_label};
 
-/// Accuracy, partial credit, format failures and length over the first `eval.limit` examples of `task`, and the first
+/// Accuracy, partial credit (if the task has any), format failures and length over the first `eval.limit` examples of `task`, and the first
 /// `eval.log_responses` responses.
 pub fn evaluate(job: &TrainJob<'_>, task: &dyn Task, step: usize) -> Result<(Metrics, Vec<SampleLine>)> {
     let settings = &job.config.eval;
@@ -23,7 +23,9 @@ pub fn evaluate(job: &TrainJob<'_>, task: &dyn Task, step: usize) -> Result<(Met
     metrics.push("eval/accuracy", summary.accuracy.value);
     metrics.push("eval/accuracy_low", summary.accuracy.low);
     metrics.push("eval/accuracy_high", summary.accuracy.high);
-    metrics.push("eval/partial_credit", summary.partial_credit.value);
+    if partial_credit_label(summary.scorers.keys()).is_some() {
+        metrics.push("eval/partial_credit", summary.partial_credit.value);
+    }
     metrics.push("eval/format_failures", 1.0 - summary.well_formed.value);
     metrics.push("eval/unparsed", 1.0 - summary.parsed.value);
     metrics.push("eval/truncated", summary.truncated as f64 / n);

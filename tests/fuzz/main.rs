@@ -21,10 +21,10 @@ use targets::{TARGETS, Target, Verdict};
 
 /// What a worker is to do: `target seed from to seconds directory`.
 const JOB: &str = "JIGSAW_FUZZ_JOB";
-/// Longest time for one input. A machine with other work on it is slower than the parser.
+/// Longest time at work for one input.
 const MAX_TIME: Duration = Duration::from_secs(20);
-/// A worker that stands still for so long is ended.
-const MAX_SILENCE: Duration = Duration::from_secs(90);
+/// A worker that stands still for so long is ended. A machine with other work on it is slower than the parser.
+const MAX_SILENCE: Duration = Duration::from_secs(300);
 /// Bytes beyond which a worker ends itself, before the machine is out of memory.
 const MAX_HELD: usize = 4 << 30;
 
@@ -83,13 +83,35 @@ struct Tally {
 
 static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
 
+/// Time that all threads of this process were at work; where the system does not say it, time that went by.
+fn at_work(since: Instant) -> Duration {
+    // Hundredths of seconds; the name of the program, in brackets, may hold blanks.
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |i: usize| fields.get(i).and_then(|field| field.parse::<u64>().ok());
+    match (ticks(11), ticks(12)) {
+        (Some(user), Some(system)) => Duration::from_millis(10 * (user + system)),
+        _ => since.elapsed(),
+    }
+}
+
+/// Whether a template that took too long is still at work (see `template_limits.rs`). It would count for the next input.
+fn is_busy() -> bool {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok())
+        .any(|name| name.trim() == "chat template")
+}
+
 /// Try one input; whether it was accepted, or what went wrong.
 fn attempt(target: &Target, place: &Path, bytes: &[u8]) -> (Result<bool, String>, usize) {
     let before = HELD.load(Ordering::Relaxed);
     MOST.store(before, Ordering::Relaxed);
     let began = Instant::now();
+    let work_before = at_work(began);
     let verdict = catch_unwind(AssertUnwindSafe(|| (target.run)(place, bytes)));
-    let (took, most) = (began.elapsed(), MOST.load(Ordering::Relaxed).saturating_sub(before));
+    let (took, most) =
+        (at_work(began).saturating_sub(work_before), MOST.load(Ordering::Relaxed).saturating_sub(before));
     let found = match verdict {
         Err(_) => Err(format!("panic: {}", LAST_PANIC.lock().unwrap())),
         Ok(_) if took > MAX_TIME => Err(format!("slow: {:.1} s", took.as_secs_f64())),
@@ -138,6 +160,13 @@ fn worker() {
         match found {
             Ok(yes) => accepted += u64::from(yes),
             Err(what) => writeln!(lines, "{i}\t{}", what.replace(['\n', '\t'], " ")).unwrap(),
+        }
+        // A thread that has just answered needs a moment to end.
+        if is_busy() {
+            std::thread::sleep(Duration::from_millis(50));
+            if is_busy() {
+                break;
+            }
         }
     }
     fs::write(dir.join("done"), format!("{done} {accepted} {most_bytes}")).unwrap();
@@ -188,7 +217,7 @@ fn fuzz(target: &Target, seed: u64, count: u64, seconds: u64) -> Tally {
                 tally.inputs += done;
                 tally.accepted += accepted;
                 tally.most_bytes = tally.most_bytes.max(most as usize);
-                break;
+                from += done;
             }
             (status, _) => {
                 let &[number, accepted, most] = numbers("at").as_slice() else {

@@ -39,7 +39,7 @@ impl TrainerCallback for StopAt<'_> {
         self.steps += 1;
         self.flag.fetch_or(self.step == Some(step), Ordering::SeqCst);
     }
-    fn evaluation(&mut self, _step: usize, _metrics: &Metrics) {}
+    fn evaluation(&mut self, _step: usize, _metrics: &Metrics, _partial_credit: Option<&'static str>) {}
     fn note(&mut self, _text: &str) {}
 }
 

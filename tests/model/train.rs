@@ -56,7 +56,7 @@ impl TrainerCallback for Listener<'_> {
         self.told.steps.push(metrics.clone());
         self.stop.fetch_or(self.stop_at == Some(step), Ordering::SeqCst);
     }
-    fn evaluation(&mut self, step: usize, metrics: &Metrics) {
+    fn evaluation(&mut self, step: usize, metrics: &Metrics, _partial_credit: Option<&'static str>) {
         self.told.evaluations.push((step, metrics.clone()));
     }
     fn note(&mut self, text: &str) {

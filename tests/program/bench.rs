@@ -47,16 +47,25 @@ fn several_benchmarks_are_evaluated_resumed_printed_and_scored_again() {
     let dir = temporary.path();
     prepare(dir);
     let table = done(dir, &format!("{COMMON} --batch-size 3 --out out"));
-    for expected in
-        ["bench", "95 % interval", "lenient", "unparsed", "tokens/s", "mme", "own", "existence: 0.0", "out/results.csv"]
-    {
+    for expected in [
+        "bench",
+        "95 % interval",
+        "exact form",
+        "lenient",
+        "unparsed",
+        "tokens/s",
+        "mme",
+        "own",
+        "existence: 0.0",
+        "out/results.csv",
+    ] {
         assert!(table.contains(expected), "{expected:?} is missing in:\n{table}");
     }
     assert_eq!(rows(&dir.join("out/mme/responses.jsonl")).len(), 8);
     let key: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(dir.join("out/mme/key.json")).unwrap()).unwrap();
     assert_eq!(key["key"]["bench"]["benchmark"], "mme");
-    assert_eq!(key["key"]["scorers"]["yes-no"], 1);
+    assert_eq!(key["key"]["scorers"]["yes-no"], 2);
     let all: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(dir.join("out/results.json")).unwrap()).unwrap();
     assert_eq!((&all[0]["bench"], &all[1]["bench"], &all[1]["examples"]), (&"mme".into(), &"own".into(), &2.into()));

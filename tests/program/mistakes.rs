@@ -57,6 +57,12 @@ fn every_mistake_is_named_refused_with_code_2_and_changes_nothing() {
         ("train --method sft --model model --data data --out file", "file: that is a file"),
         ("train --model model --data data --out out", "no method"),
         ("train --method sft --model model --data data --config nope.toml --out out", "nope.toml"),
+        // Seen late, when the directory is there already.
+        (
+            "train --method sft --model model --data data --set train.freeze=[\"nope\"] --out new/out",
+            "names no parameter",
+        ),
+        ("eval --model model --baseline-results empty --kl-prompts 0 --data data --out new/out", "empty/new-task"),
         ("eval --model nope --data data --out out", "no model at nope: there is no such directory"),
         ("eval --model file --data data --out out", "no model at file: that is a file"),
         ("eval --model data --data data --out out", "are model and data swapped?"),

@@ -259,6 +259,27 @@ fn what_fails_is_named_and_the_rest_is_done() {
     assert!(only.status.success() && page.exists(), "of what there is too: {}", said(&only));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn the_reason_of_a_failure_is_printed_where_its_log_cannot_be_written() {
+    let place = Place::new();
+    let (puzzles, logs) = (place.out().join("puzzles/bare"), place.out().join("logs"));
+    std::fs::create_dir_all(&puzzles).unwrap();
+    std::fs::create_dir_all(&logs).unwrap();
+    std::fs::write(place.out().join("study.toml"), "").unwrap();
+    std::fs::write(puzzles.join("thesis.txt"), "x").unwrap();
+    // Every write to it fails for lack of space.
+    std::os::unix::fs::symlink("/dev/full", logs.join("puzzles.bare.log")).unwrap();
+    let output = place.run(&["--only", "puzzles.bare"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let summary = "  puzzles.bare: exit code 2: ";
+    assert!(
+        said(&output).lines().any(|line| line.starts_with(summary) && line.contains("is not empty")),
+        "{}",
+        said(&output)
+    );
+}
+
 #[test]
 fn the_plan_is_printed_and_single_tasks_are_run_when_they_can_be() {
     let place = Place::new();

@@ -356,6 +356,7 @@ impl Task for Puzzles {
             raw_partial_credit,
             parsed,
             well_formed: parsed,
+            exact: None,
             fault: if parsed { String::new() } else { "not a permutation".into() },
         }
     }

@@ -54,13 +54,15 @@ fn metrics(s: &Summary) -> Vec<(String, usize, f64, f64, f64)> {
         whole("score", s.value),
         whole("lenient", s.lenient),
         whole("unparsed", unparsed),
+        whole("exact-form", s.exact_form.unwrap_or(Interval::UNKNOWN)),
         alone("truncated", s.truncated as f64 / (s.examples * s.samples).max(1) as f64),
         alone("mean_tokens", s.mean_tokens),
     ];
     metrics.extend(s.tokens_per_second.map(|speed| alone("tokens_per_second", speed)));
     metrics.extend(s.chance.map(|chance| alone("chance", chance.accuracy)));
     // The first numbers of a mean are those above.
-    let own = s.aggregates.iter().filter(|n| !["score", "parsed", "lenient/score"].contains(&n.name.as_str()));
+    let own =
+        s.aggregates.iter().filter(|n| !["score", "parsed", "exact-form", "lenient/score"].contains(&n.name.as_str()));
     metrics.extend(own.map(|n| (n.name.clone(), n.n, n.value, f64::NAN, f64::NAN)));
     metrics
 }

@@ -148,7 +148,7 @@ fn a_run_writes_results_over_all_benchmarks_resumes_and_does_not_depend_on_the_b
     let results = bench.run(&settings(4), "out", false).unwrap();
     assert_eq!(results.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["pope", "mine"]);
     let summary = &results[0].1.summary;
-    assert_eq!((summary.examples, summary.scorers["yes-no"], summary.task.as_str()), (6, 1, "pope"));
+    assert_eq!((summary.examples, summary.scorers["yes-no"], summary.task.as_str()), (6, 2, "pope"));
     assert!(
         summary.aggregates.iter().any(|n| n.name == "f1") && summary.aggregates.iter().any(|n| n.name == "random/f1")
     );

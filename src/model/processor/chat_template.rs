@@ -42,6 +42,8 @@ impl ChatTemplate {
     pub fn new(template: &str, origin: &str) -> Result<Self> {
         check_length(template).map_err(|why| Error::input(format!("{origin}: the chat template {why}")))?;
         let mut environment = Environment::new();
+        // An error would hold the template's variables, whose values may be nested deeper than the stack that drops them.
+        environment.set_debug(false);
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|e| Error::failed(format!("template engine: {e}")))?);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
@@ -95,11 +97,14 @@ impl ChatTemplate {
         let variables = context! { ..Value::from(Serde(options)), ..base, ..Value::from(Serde(&self.tokens)) };
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(fuel));
-        let render = move || environment.get_template(NAME).and_then(|template| template.render(variables));
+        let render = move || {
+            let rendered = environment.get_template(NAME).and_then(|template| template.render(variables));
+            rendered.map_err(|e| (e.kind() == ErrorKind::OutOfFuel, explain(&e)))
+        };
         let rendered = on_deep_stack(Some(fuel), render).map_err(|why| stopped(why, &self.origin))?;
-        rendered.map_err(|e| match e.kind() {
-            ErrorKind::OutOfFuel => stopped(Stopped::TooLong, &self.origin),
-            _ => Error::input(format!("{}: the chat template failed: {}", self.origin, explain(&e))),
+        rendered.map_err(|(out_of_fuel, why)| match out_of_fuel {
+            true => stopped(Stopped::TooLong, &self.origin),
+            false => Error::input(format!("{}: the chat template failed: {why}", self.origin)),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! A study as one long table, a number in each row.
 
-use super::level::level;
+use super::level::{ComparedRegimes, compared_regimes};
 use super::load::{RegimeRuns, SeedRun, StudyResults, accuracy, format_loss, kl_new, kl_prior, prior};
 use super::seed_stats::{SeedMean, seed_mean};
 use super::tables::{equal_levels, families, over_family};
@@ -9,6 +9,7 @@ use crate::report::trajectory::step;
 use crate::sampling::Summary;
 use crate::stats::Interval;
 use crate::stats::table::csv_field;
+use crate::tasks::partial_credit_label;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -43,13 +44,13 @@ fn of_study(out: &mut String, study: &StudyResults<'_>) {
             over(out, study, regime.name, variant);
         }
     }
-    at_equal_accuracy(out, study);
+    compared_regimes(study).iter().for_each(|group| at_equal_accuracy(out, group));
 }
 
 fn base(out: &mut String, study: &StudyResults<'_>) {
     let context =
         RowContext { regime: "base", variant: String::new(), seed: None, seeds: Vec::new(), step: None, last: true };
-    for new_task in study.new_tasks() {
+    for new_task in study.new_tasks().iter().map(|one| one.measured) {
         context.row(out, "new-task accuracy", "", new_task.all.base.value, brief(&new_task.data));
         for (measure, category, value) in study.base_evaluation(&new_task.data).into_iter().flat_map(answered) {
             context.row(out, measure, category, value, brief(&new_task.data));
@@ -89,15 +90,15 @@ fn of_model(out: &mut String, study: &StudyResults<'_>, (regime, run): (&str, &S
     }
 }
 
-/// Partial credit, and both by category of the examples: measure, category, value.
+/// Partial credit, if there is any, and both by category of the examples: measure, category, value.
 fn answered(summary: &Summary) -> impl Iterator<Item = (&'static str, &str, Interval)> {
+    const PARTIAL: &str = "partial credit";
+    let graded = partial_credit_label(summary.scorers.keys()).is_some();
     let by_category = summary.categories.iter().flat_map(|(name, category)| {
-        [
-            ("new-task accuracy", name.as_str(), category.accuracy),
-            ("partial credit", name.as_str(), category.partial_credit),
-        ]
+        [("new-task accuracy", name.as_str(), category.accuracy), (PARTIAL, name.as_str(), category.partial_credit)]
     });
-    [("partial credit", "", summary.partial_credit)].into_iter().chain(by_category)
+    let all = [(PARTIAL, "", summary.partial_credit)].into_iter().chain(by_category);
+    all.filter(move |(measure, ..)| graded || *measure != PARTIAL)
 }
 
 /// Means over the seeds that are done.
@@ -133,11 +134,11 @@ fn over(out: &mut String, study: &StudyResults<'_>, regime: &str, variant: &Regi
     }
 }
 
-fn at_equal_accuracy(out: &mut String, study: &StudyResults<'_>) {
-    let bests = study.regimes.iter().filter_map(|regime| Some((regime, regime.best()?)));
+fn at_equal_accuracy(out: &mut String, group: &ComparedRegimes<'_, '_>) {
+    let bests = group.regimes.iter().filter_map(|regime| Some((*regime, regime.best()?)));
     let bests: Vec<_> = bests.collect();
     let all: Vec<_> = bests.iter().flat_map(|(_, variant)| variant.trajectories()).collect();
-    let levels = equal_levels(&all, level(study));
+    let levels = equal_levels(&all, group.level);
     for (regime, variant) in &bests {
         let Some((_, any)) = variant.done().next() else { continue };
         let names: Vec<String> = any.benchmarks.iter().map(|one| one.name.clone()).collect();

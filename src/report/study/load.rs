@@ -72,6 +72,16 @@ pub struct SeedRun<'a> {
     pub trajectory: Vec<TrajectoryPoint>,
 }
 
+/// A set of new-task examples.
+pub struct NewTask<'a> {
+    /// Name of its puzzles in the study.
+    pub name: String,
+    /// Name that stands for all sets that are the same puzzles in other words.
+    pub puzzles: String,
+    /// One model on it, beside the base.
+    pub measured: &'a BenchmarkChange,
+}
+
 /// Everything about `index`, which lies in `dir`, that is in `found`.
 ///
 /// # Errors
@@ -206,6 +216,11 @@ impl<'a> StudyResults<'a> {
         self.evaluations.get(&(model.to_string(), data.to_string()))
     }
 
+    /// All evaluations on the new task.
+    pub fn summaries(&self) -> impl Iterator<Item = &Summary> {
+        self.evaluations.values()
+    }
+
     /// All runs, with the number of their regime.
     pub fn runs(&self) -> impl Iterator<Item = (usize, &SeedRun<'a>)> {
         let regimes = self.regimes.iter().enumerate();
@@ -213,12 +228,24 @@ impl<'a> StudyResults<'a> {
             .flat_map(|(i, regime)| regime.variants.iter().flat_map(|variant| &variant.runs).map(move |run| (i, run)))
     }
 
-    /// The sets of new-task examples, one entry for each hash: regimes may have different prompts.
-    pub fn new_tasks(&self) -> Vec<&'a BenchmarkChange> {
-        let mut found: Vec<&BenchmarkChange> = Vec::new();
-        for new_task in self.runs().flat_map(|(_, run)| &run.models).filter_map(|tuned| tuned.new_task.as_ref()) {
-            if !found.iter().any(|one| one.data == new_task.data) {
-                found.push(new_task);
+    /// The sets of new-task examples, each once: regimes may be asked in different words, or different things.
+    pub fn new_tasks(&self) -> Vec<NewTask<'a>> {
+        let mut found: Vec<NewTask<'a>> = Vec::new();
+        for (plan, models) in self.runs().map(|(_, run)| (run.plan, &run.models)) {
+            for measured in models.iter().filter_map(|tuned| tuned.new_task.as_ref()) {
+                if found.iter().any(|one| one.measured.data == measured.data) {
+                    continue;
+                }
+                let taken = |name: &&String| !found.iter().any(|one| one.name == **name);
+                let (name, puzzles) = match plan.new_task.as_ref().filter(taken) {
+                    Some(name) => (name.clone(), self.index.puzzles_of(name).to_string()),
+                    // Of a study of an earlier version, which does not name them.
+                    None => {
+                        let name = format!("set {}", found.len() + 1);
+                        (name.clone(), name)
+                    }
+                };
+                found.push(NewTask { name, puzzles, measured });
             }
         }
         found
@@ -241,6 +268,12 @@ impl<'a> StudyResults<'a> {
 }
 
 impl<'a> RegimeResults<'a> {
+    /// Whether a model of the regime is measured on the new task with this hash.
+    pub fn is_measured_on(&self, data: &str) -> bool {
+        let mut models = self.variants.iter().flat_map(|variant| &variant.runs).flat_map(|run| &run.models);
+        models.any(|tuned| tuned.new_task.as_ref().is_some_and(|one| one.data == data))
+    }
+
     /// The best learning rate, once something is measured.
     pub fn best(&self) -> Option<&RegimeRuns<'a>> {
         self.variants.get(self.best?)
@@ -318,7 +351,7 @@ pub fn family<'t>(tuned: &'t TunedResult, name: &str) -> Option<&'t GroupMean> {
     tuned.families.iter().find(|family| family.name == name)
 }
 
-/// Loss by the strict score minus loss by the lenient score: the part of the loss that is only a change of format, net.
+/// Loss by the score minus loss by the lenient score: the part of the loss that is only a change of format, net.
 pub fn format_loss(tuned: &TunedResult) -> Option<Interval> {
     let all = tuned.all.as_ref()?;
     let value = all.lenient_change.value - all.change.value;
@@ -438,7 +471,8 @@ pub fn source(study: &StudyResults<'_>, variants: &[(&str, &RegimeRuns<'_>)]) ->
     let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
     let listed = data.iter().filter(|(_, hashes)| !hashes.is_empty());
     let trained: Vec<String> = listed.map(|(name, hashes)| format!("{name} {}", hashes.join(" "))).collect();
-    let new_tasks: Vec<&str> = study.new_tasks().iter().map(|one| brief(&one.data)).collect();
+    let named = |one: &NewTask<'_>| format!("{} {}", one.name, brief(&one.measured.data));
+    let new_tasks: Vec<String> = study.new_tasks().iter().map(named).collect();
     let benchmarks = study.any().map(|tuned| &tuned.benchmarks[..]).unwrap_or_default();
     let benchmarks: Vec<String> = benchmarks.iter().map(|one| format!("{} {}", one.name, brief(&one.data))).collect();
     let base = study.base.map(|base| format!("{} {}", base.name, brief(&base.hash)));

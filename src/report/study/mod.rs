@@ -13,10 +13,10 @@ pub use csv::{CSV_HEADER, csv};
 pub use load::{StudyResults, load};
 
 use super::chart::{Axis, COLOURS, Chart, Mark, Point, Series};
-use crate::forgetting::{BenchmarkChange, TunedResult, brief};
+use crate::forgetting::TunedResult;
 use crate::stats::table::percent;
-use level::level;
-use load::{RegimeRuns, SeedRun, accuracy, prior};
+use level::{ComparedRegimes, compared_regimes};
+use load::{NewTask, RegimeRuns, SeedRun, accuracy, prior};
 use seed_stats::SeedMean;
 use sentences::Forgotten;
 use serde_json::{Value, json};
@@ -25,7 +25,8 @@ use tables::TableWithCaption;
 
 /// The values of the page's template.
 pub fn view(study: &StudyResults<'_>) -> Value {
-    let grids: Vec<TableWithCaption> = more(study);
+    let groups = compared_regimes(study);
+    let grids: Vec<TableWithCaption> = more(study, &groups);
     let legend = study.regimes.iter().enumerate().map(|(i, regime)| {
         let at = regime.best().map(|variant| variant.label());
         json!({"name": regime.name, "colour": i % COLOURS, "at": at})
@@ -33,8 +34,8 @@ pub fn view(study: &StudyResults<'_>) -> Value {
     json!({
         "title": study.index.title,
         "base": study.index.base,
-        "sentences": sentences(study),
-        "top": tables::top(study, level(study)),
+        "sentences": sentences(study, &groups),
+        "top": tables::top(study, &groups),
         "chart": learned_and_retained(study).svg(),
         "legend": legend.collect::<Vec<_>>(),
         "grids": grids,
@@ -46,9 +47,10 @@ pub fn view(study: &StudyResults<'_>) -> Value {
 
 /// As Markdown, below the title: the sentences and the tables.
 pub fn markdown(study: &StudyResults<'_>) -> String {
+    let groups = compared_regimes(study);
     let mut text = format!("\n## {}: results\n\n", study.index.title.replace('\n', " "));
     // Writing to a string cannot fail.
-    for (lead, sentence) in sentences(study) {
+    for (lead, sentence) in sentences(study, &groups) {
         let _ = writeln!(text, "**{lead}** {sentence}\n");
     }
     let missing = tables::missing(study);
@@ -57,19 +59,20 @@ pub fn markdown(study: &StudyResults<'_>) -> String {
         missing.iter().chain(&study.left_out).for_each(|line| text += &format!("- {line}\n"));
         text.push('\n');
     }
-    for grid in [tables::top(study, level(study))].into_iter().chain(more(study)) {
+    for grid in [tables::top(study, &groups)].into_iter().chain(more(study, &groups)) {
         let _ = writeln!(text, "### {}\n\n{}\n\n{}\n{}\n", grid.title, grid.how, grid.table().markdown(), grid.source);
     }
     text
 }
 
-fn more(study: &StudyResults<'_>) -> Vec<TableWithCaption> {
+fn more(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Vec<TableWithCaption> {
     let tables = [tables::by_category(study), tables::by_family(study), tables::ladder(study)];
-    tables.into_iter().chain([tables::matched(study, level(study))]).flatten().collect()
+    let matched = groups.iter().map(|group| tables::matched(study, group, groups.len() > 1));
+    tables.into_iter().chain(matched).flatten().collect()
 }
 
-/// The results in sentences, each with its heading.
-fn sentences(study: &StudyResults<'_>) -> Vec<(&'static str, String)> {
+/// The results in sentences, each with its heading. Only regimes with the same new task are ranked on it.
+fn sentences(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Vec<(&'static str, String)> {
     let named = |of: &dyn Fn(&RegimeRuns<'_>) -> Option<SeedMean>| -> Vec<(&str, SeedMean)> {
         study.regimes.iter().filter_map(|regime| Some((regime.name, of(regime.best()?)?))).collect()
     };
@@ -79,38 +82,47 @@ fn sentences(study: &StudyResults<'_>) -> Vec<(&'static str, String)> {
     }
     let lost: Vec<Forgotten<'_>> =
         study.regimes.iter().filter_map(|regime| forgotten(study, regime.name, regime.best()?)).collect();
-    // The base has several values if the regimes have different prompts.
-    let bases: Vec<f64> = study.new_tasks().iter().map(|one| one.all.base.value.value).collect();
-    let base = bases.iter().copied().reduce(f64::max).map(|most| match bases.len() {
-        1 => percent(most),
-        _ => format!("at most {}", percent(most)),
-    });
     let score = study.any().and_then(|tuned| tuned.all.as_ref()).map(|all| all.base);
-    let level = level(study);
+    let several = groups.len() > 1;
+    let mut all = Vec::new();
+    for group in groups {
+        let own: Vec<_> = right.iter().copied().filter(|(name, _)| group.has(name)).collect();
+        let on = several.then(|| sentences::and(&group.names()));
+        let base = base_accuracy(&group.new_tasks);
+        all.push(("Learned.", sentences::learned(&own, on.as_deref(), Some(&base))));
+    }
+    all.push(("Forgotten.", sentences::forgotten(&lost, score)));
+    all.extend(groups.iter().map(|group| ("Forgotten at equal accuracy.", price(group, &right, several))));
+    all.push(("Note.", sentences::caution(&right)));
+    all.push(("Note.", sentences::new_tasks(&wordings(groups))));
+    all.into_iter().filter_map(|(lead, text)| Some((lead, text?))).collect()
+}
+
+/// What the regimes of a group paid at an accuracy that they reach. `None` for a group of one among several.
+fn price(group: &ComparedRegimes<'_, '_>, right: &[(&str, SeedMean)], several: bool) -> Option<String> {
+    if several && group.regimes.len() < 2 {
+        return None;
+    }
+    let level = group.level;
     let there = |variant: &RegimeRuns<'_>| {
         let found = variant.reached(level?);
         found.change.filter(|_| found.seeds == found.of)
     };
-    let paid = named(&there);
+    let paid: Vec<(&str, SeedMean)> =
+        group.regimes.iter().filter_map(|regime| Some((regime.name, there(regime.best()?)?))).collect();
     // Ways that begin above it cannot be read there.
     let begins_above = |variant: &RegimeRuns<'_>| level.is_some_and(|level| variant.reached(level).above > 0);
-    let above = study.regimes.iter().filter(|regime| regime.best().is_some_and(begins_above));
+    let above = group.regimes.iter().filter(|regime| regime.best().is_some_and(begins_above));
     let above: Vec<&str> = above.map(|regime| regime.name).collect();
-    let absent = right.iter().map(|(name, _)| *name).filter(|name| !paid.iter().any(|(other, _)| other == name));
+    let own = right.iter().map(|(name, _)| *name).filter(|name| group.has(name));
+    let absent = own.filter(|name| !paid.iter().any(|(other, _)| other == name));
     let absent: Vec<&str> = absent.filter(|name| !above.contains(name)).collect();
     let mut price = sentences::price(&paid, level, &absent);
     if !above.is_empty() {
         price +=
             &format!(" {} started above that accuracy, from a model that is not measured.", sentences::and(&above));
     }
-    let all = [
-        ("Learned.", sentences::learned(&right, base.as_deref())),
-        ("Forgotten.", sentences::forgotten(&lost, score)),
-        ("Forgotten at equal accuracy.", Some(price)),
-        ("Note.", sentences::caution(&right)),
-        ("Note.", sentences::sets(&sets(study))),
-    ];
-    all.into_iter().filter_map(|(lead, text)| Some((lead, text?))).collect()
+    Some(if several { format!("New task {}: {price}", sentences::and(&group.names())) } else { price })
 }
 
 /// What a regime forgot at one learning rate, on the whole and by family.
@@ -129,15 +141,28 @@ fn forgotten<'a>(study: &StudyResults<'a>, name: &'a str, variant: &RegimeRuns<'
     })
 }
 
-/// Each set of examples of the new task by its hash, with the regimes that are measured on it.
-fn sets<'a>(study: &StudyResults<'a>) -> Vec<(&'a str, Vec<&'a str>)> {
-    let on = |regime: &load::RegimeResults<'a>, data: &str| {
-        let mut models = regime.variants.iter().flat_map(|variant| &variant.runs).flat_map(|run| &run.models);
-        models.any(|tuned| tuned.new_task.as_ref().is_some_and(|one| one.data == data))
+/// Accuracy of the base on the new task, for each wording.
+fn base_accuracy(new_tasks: &[NewTask<'_>]) -> String {
+    let of = |one: &NewTask<'_>| percent(one.measured.all.base.value.value);
+    match new_tasks {
+        [one] => of(one),
+        several => {
+            let each: Vec<String> = several.iter().map(|one| format!("{} on {}", of(one), one.name)).collect();
+            sentences::and(&each.iter().map(String::as_str).collect::<Vec<_>>())
+        }
+    }
+}
+
+/// The new tasks by what is compared, each with the regimes that are measured on it.
+fn wordings<'s>(groups: &'s [ComparedRegimes<'_, '_>]) -> Vec<Vec<(&'s str, Vec<&'s str>)>> {
+    let of_group = |group: &'s ComparedRegimes<'_, '_>| {
+        let one = |new_task: &'s NewTask<'_>| {
+            let on = group.regimes.iter().filter(|regime| regime.is_measured_on(&new_task.measured.data));
+            (new_task.name.as_str(), on.map(|regime| regime.name).collect())
+        };
+        group.new_tasks.iter().map(one).collect()
     };
-    let regimes = |data: &str| study.regimes.iter().filter(|one| on(one, data)).map(|one| one.name).collect();
-    let new_tasks = study.new_tasks();
-    new_tasks.iter().map(|one| (brief(&one.data), regimes(&one.data))).collect()
+    groups.iter().map(of_group).collect()
 }
 
 /// New-task accuracy against change of prior knowledge: every checkpoint of every run, those of the best variants on top.
@@ -158,12 +183,12 @@ fn learned_and_retained(study: &StudyResults<'_>) -> Chart {
     }
     let x = Axis::percent("new-task accuracy");
     let mut chart = Chart::new(x, Axis::new("prior knowledge (points)"), [thin, thick].concat());
-    let several = study.new_tasks().len() > 1;
-    let base = |one: &BenchmarkChange| {
-        let name = if several { format!("base ({})", brief(&one.data)) } else { "base".into() };
-        (name, Point::new(one.all.base.value.value, 0.0))
+    let new_tasks = study.new_tasks();
+    let base = |one: &NewTask<'_>| {
+        let name = if new_tasks.len() > 1 { format!("base ({})", one.name) } else { "base".into() };
+        (name, Point::new(one.measured.all.base.value.value, 0.0))
     };
-    chart.named = study.new_tasks().into_iter().map(base).collect();
+    chart.named = new_tasks.iter().map(base).collect();
     chart
 }
 

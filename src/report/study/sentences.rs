@@ -10,12 +10,13 @@ const MAX_LISTED: usize = 3;
 /// A regime with a mean over its seeds.
 pub type Named<'a> = (&'a str, SeedMean);
 
-/// What was learned: `base` is the base's share of right answers.
-pub fn learned(regimes: &[Named<'_>], base: Option<&str>) -> Option<String> {
+/// What was learned: `on` names the new task where regimes have different ones, `base` is the base's share of right answers.
+pub fn learned(regimes: &[Named<'_>], on: Option<&str>, base: Option<&str>) -> Option<String> {
     let sorted = sorted(regimes);
     let values = listed(&sorted, percent, |i| format!("{} to {}", bare(i.low), bare(i.high)), " with ");
     let base = base.map(|base| format!("; the base {base}")).unwrap_or_default();
-    let one = |what: &str| format!("New-task accuracy, each regime at its best learning rate: {what}{base}.");
+    let on = on.map(|on| format!(" on {on}")).unwrap_or_default();
+    let one = |what: &str| format!("New-task accuracy{on}, each regime at its best learning rate: {what}{base}.");
     (!sorted.is_empty()).then(|| [one(&values), order(&sorted, &LEARNED)].concat())
 }
 
@@ -129,18 +130,31 @@ pub fn caution(regimes: &[Named<'_>]) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(" "))
 }
 
-/// On which examples of the new task the regimes are measured, where not all are on the same: each set by its hash, with its regimes.
-pub fn sets(sets: &[(&str, Vec<&str>)]) -> Option<String> {
-    let listed: Vec<String> = sets.iter().map(|(hash, regimes)| format!("{hash} ({})", and(regimes))).collect();
-    let listed: Vec<&str> = listed.iter().map(String::as_str).collect();
-    (sets.len() > 1).then(|| {
-        format!(
-            "The new task is measured on {} sets of examples, named by the hash of the prompts: {}. Accuracies on different sets cannot be \
-             compared, unless the sets are the same examples with other prompts.",
-            sets.len(),
-            and(&listed)
-        )
-    })
+/// What the new task is, where it is not the same for all regimes: the new tasks by what is compared, each by its name with its regimes.
+/// Those that are compared are the same puzzles in other words.
+pub fn new_tasks(groups: &[Vec<(&str, Vec<&str>)>]) -> Option<String> {
+    let listed = |group: &Vec<(&str, Vec<&str>)>| {
+        let each: Vec<String> = group.iter().map(|(name, regimes)| format!("{name} ({})", and(regimes))).collect();
+        and(&each.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    match groups {
+        [] => None,
+        [group] if group.len() < 2 => None,
+        [group] => Some(format!(
+            "The new task is the same puzzles in {} wordings: {}. Pictures and right answers are the same, so accuracies are compared; the \
+             wording, and with it the form of the answer, belongs to the regime.",
+            group.len(),
+            listed(group)
+        )),
+        several => {
+            let each: Vec<String> = several.iter().map(listed).collect();
+            Some(format!(
+                "The regimes have {} different new tasks: {}. Accuracies on different puzzles are not compared.",
+                several.len(),
+                each.join("; ")
+            ))
+        }
+    }
 }
 
 const LEARNED: Order = Order { open: "learned most", first: "most was learned by", last: "least was learned by" };
@@ -259,7 +273,7 @@ mod tests {
 
     #[test]
     fn an_order_is_claimed_where_intervals_stand_apart() {
-        let text = learned(&[("rft", over(0.41, 0.04)), ("sft", over(0.6, 0.05))], Some("4.2 %")).unwrap();
+        let text = learned(&[("rft", over(0.41, 0.04)), ("sft", over(0.6, 0.05))], None, Some("4.2 %")).unwrap();
         assert_eq!(
             text,
             "New-task accuracy, each regime at its best learning rate: 60.0 % with sft (3 seeds, 95 % interval 55.0 \
@@ -331,15 +345,21 @@ mod tests {
         assert!(text.starts_with("At 30.0 % accuracy on the new task"), "{text}");
         assert!(text.contains("slow did not reach it with all seeds.") && text.ends_with("least was paid by rft."));
         assert!(price(&[], None, &[]).starts_with("No two regimes"));
-        assert_eq!((learned(&[], None), forgotten(&[], None)), (None, None));
+        assert_eq!((learned(&[], None, None), forgotten(&[], None)), (None, None));
     }
 
     #[test]
-    fn examples_that_not_all_are_measured_on_are_named() {
-        let text = sets(&[("12db", vec!["rft", "sft"]), ("61d4", vec!["lora"])]).unwrap();
-        assert!(text.starts_with("The new task is measured on 2 sets of examples"), "{text}");
-        assert!(text.contains(": 12db (rft and sft) and 61d4 (lora)."), "{text}");
-        assert_eq!(sets(&[("12db", vec!["rft", "sft"])]), None);
+    fn wordings_of_the_same_puzzles_are_compared_and_other_puzzles_are_not() {
+        let words = vec![("thought", vec!["rft", "sft-rea"]), ("bare", vec!["sft"])];
+        let text = new_tasks(std::slice::from_ref(&words)).unwrap();
+        let begin = "The new task is the same puzzles in 2 wordings: thought (rft and sft-rea) and bare (sft).";
+        assert!(text.starts_with(begin) && text.contains("accuracies are compared"), "{text}");
+        let text = new_tasks(&[words, vec![("large", vec!["lora"])]]).unwrap();
+        assert!(text.starts_with(
+            "The regimes have 2 different new tasks: thought (rft and sft-rea) and bare (sft); large (lora)."
+        ));
+        assert!(text.ends_with("Accuracies on different puzzles are not compared."), "{text}");
+        assert_eq!((new_tasks(&[vec![("bare", vec!["rft", "sft"])]]), new_tasks(&[])), (None, None));
     }
 
     #[test]

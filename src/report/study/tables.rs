@@ -1,15 +1,20 @@
 //! The tables of a study: each cell is a value with its interval, the same on the page and in Markdown.
 
+use super::level::{ComparedRegimes, level_of};
 use super::load::{
-    self, RegimeResults, RegimeRuns, SeedRun, StudyResults, accuracy, format_loss, kl_new, kl_prior, prior, source,
+    self, NewTask, RegimeResults, RegimeRuns, SeedRun, StudyResults, accuracy, format_loss, kl_new, kl_prior, prior,
+    source,
 };
 use super::seed_stats::{AtAccuracy, IntervalSource, SeedMean, seed_mean};
-use crate::forgetting::{ALL, BenchmarkChange, brief};
+use super::sentences::and;
+use crate::forgetting::ALL;
 use crate::report::trajectory::{TrajectoryPoint, highest, start, tens};
 use crate::sampling::{Category, Summary};
 use crate::stats::Interval;
 use crate::stats::table::{Table, percent, points, short};
+use crate::tasks::{PARTIAL_CREDIT, partial_credit_label};
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// Stands for a number that does not exist.
 const NONE: &str = "\u{2013}";
@@ -116,19 +121,32 @@ fn bests<'s, 'a>(study: &'s StudyResults<'a>) -> Vec<(&'a str, &'s RegimeRuns<'a
     study.regimes.iter().filter_map(|regime| Some((regime.name, regime.best()?))).collect()
 }
 
-/// A row per regime at its best learning rate. `level`: the accuracy at which they are compared.
-pub fn top(study: &StudyResults<'_>, level: Option<f64>) -> TableWithCaption {
+/// A row per regime at its best learning rate. `groups`: those that are compared with each other.
+pub fn top(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> TableWithCaption {
     let mut rows = base_rows(study);
-    rows.extend(study.regimes.iter().map(|regime| top_row(study, regime, level)));
+    rows.extend(study.regimes.iter().map(|regime| top_row(study, regime, level_of(groups, regime.name))));
+    // The same level for all, unless regimes have different new tasks.
+    let level = match groups {
+        [group] => group.level,
+        _ => None,
+    };
     let matched = level
         .map_or("at equal accuracy".to_string(), |level| format!("prior knowledge at {} accuracy", percent(level)));
+    let levels =
+        groups.iter().filter_map(|group| Some(format!("{} on {}", percent(group.level?), and(&group.names()))));
+    let levels: Vec<String> = levels.collect();
+    let at_level = match (level, levels.as_slice()) {
+        (Some(level), _) => format!("at {} accuracy", percent(level)),
+        (None, []) => "at equal accuracy".to_string(),
+        (None, some) => format!("at equal accuracy ({})", some.join("; ")),
+    };
     let header = [
         "regime",
         "best learning rate",
         "seeds",
         "steps",
         "new-task accuracy",
-        "partial credit",
+        PARTIAL_CREDIT,
         "prior knowledge (points)",
         &matched,
         "largest loss",
@@ -137,6 +155,14 @@ pub fn top(study: &StudyResults<'_>, level: Option<f64>) -> TableWithCaption {
         "KL prior",
         "training-data perplexity",
     ];
+    let mut header = header.map(String::from).to_vec();
+    match partial_credit(study) {
+        Some(label) => header[PARTIAL_CREDIT_COLUMN] = label.to_string(),
+        None => {
+            header.remove(PARTIAL_CREDIT_COLUMN);
+            rows.iter_mut().for_each(|row| drop(row.remove(PARTIAL_CREDIT_COLUMN)));
+        }
+    }
     TableWithCaption {
         title: "Regimes at their best learning rate",
         how: format!(
@@ -147,23 +173,32 @@ pub fn top(study: &StudyResults<'_>, level: Option<f64>) -> TableWithCaption {
              which ignores the format of the answer, does not show, net. KL(base || tuned) in nats per token. Perplexity: median, under the base, of the reference responses of the training data, \
              without replayed data; a regime that learns its own responses (RFT) has none. Prior knowledge {}: its change \
              where training first reaches that accuracy{}.",
-            level.map_or("at equal accuracy".to_string(), |level| format!("at {} accuracy", percent(level))),
-            level.map_or("", |_| ", the highest that all seeds reach, over the regimes that gain at least 10 points")
+            at_level,
+            levels
+                .first()
+                .map_or("", |_| ", the highest that all seeds reach, over the regimes that gain at least 10 points")
         ),
-        header: header.map(String::from).to_vec(),
+        header,
         rows,
         source: source(study, &bests(study)),
     }
 }
 
+/// Place of the column in the table of regimes, if the new task gives partial credit.
+const PARTIAL_CREDIT_COLUMN: usize = 5;
+
+/// What partial credit on the new task counts; `None` if it gives none.
+fn partial_credit(study: &StudyResults<'_>) -> Option<&'static str> {
+    let scorers: BTreeSet<&String> = study.summaries().flat_map(|summary| summary.scorers.keys()).collect();
+    // Before the first evaluation it is not known.
+    if scorers.is_empty() { Some(PARTIAL_CREDIT) } else { partial_credit_label(scorers) }
+}
+
 fn base_rows(study: &StudyResults<'_>) -> Vec<Vec<Cell>> {
     let new_tasks = study.new_tasks();
     let prior = study.any().and_then(|tuned| tuned.all.as_ref()).map(|all| all.base);
-    let of = |new_task: &BenchmarkChange| {
-        let about = match new_tasks.len() {
-            1 => "before training".to_string(),
-            _ => format!("on {}", brief(&new_task.data)),
-        };
+    let of = |one: &NewTask<'_>| {
+        let (new_task, about) = (one.measured, before_training(one, &new_tasks));
         let mut row = vec![Cell::with("base", about), Cell::none(), Cell::none(), Cell::none()];
         row.push(share(new_task.all.base.value));
         row.push(study.base_evaluation(&new_task.data).map_or(Cell::none(), |of| share(of.partial_credit)));
@@ -171,7 +206,12 @@ fn base_rows(study: &StudyResults<'_>) -> Vec<Vec<Cell>> {
         row.resize(13, Cell::none());
         row
     };
-    new_tasks.iter().copied().map(of).collect()
+    new_tasks.iter().map(of).collect()
+}
+
+/// What the base's row is about.
+fn before_training(new_task: &NewTask<'_>, all: &[NewTask<'_>]) -> String {
+    if all.len() == 1 { "before training".to_string() } else { format!("on {}", new_task.name) }
 }
 
 fn top_row(study: &StudyResults<'_>, regime: &RegimeResults<'_>, level: Option<f64>) -> Vec<Cell> {
@@ -243,8 +283,8 @@ fn reached_cell(reached: &AtAccuracy) -> Cell {
 /// The new task by category of its examples (photos and scenes), a row per regime; `None` where it has none.
 pub fn by_category(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     let new_tasks = study.new_tasks();
-    let bases: Vec<(&BenchmarkChange, &Summary)> =
-        new_tasks.iter().filter_map(|one| Some((*one, study.base_evaluation(&one.data)?))).collect();
+    let bases: Vec<(&NewTask<'_>, &Summary)> =
+        new_tasks.iter().filter_map(|one| Some((one, study.base_evaluation(&one.measured.data)?))).collect();
     let models = study.runs().flat_map(|(_, run)| run.models.last()).filter_map(|tuned| study.evaluation(tuned));
     let mut names: Vec<&str> = Vec::new();
     for name in bases.iter().map(|(_, of)| *of).chain(models).flat_map(|of| of.categories.keys()) {
@@ -257,15 +297,15 @@ pub fn by_category(study: &StudyResults<'_>) -> Option<TableWithCaption> {
         return None;
     }
     let mut rows: Vec<Vec<Cell>> = Vec::new();
+    let mut parts: Vec<(&str, fn(&Category) -> Interval)> = vec![("accuracy", |c| c.accuracy)];
+    if let Some(label) = partial_credit(study) {
+        parts.push((label, |c| c.partial_credit));
+    }
     for (new_task, of) in &bases {
-        let about = match bases.len() {
-            1 => "before training".to_string(),
-            _ => format!("on {}", brief(&new_task.data)),
-        };
+        let about = before_training(new_task, &new_tasks);
         let cells = names.iter().flat_map(|name| {
             let category = of.categories.get(*name);
-            [category.map(|c| c.accuracy), category.map(|c| c.partial_credit)]
-                .map(|value| value.map_or(Cell::none(), share))
+            parts.iter().map(move |(_, part)| category.map(part).map_or(Cell::none(), share))
         });
         rows.push([Cell::with("base", about)].into_iter().chain(cells).collect());
     }
@@ -278,14 +318,13 @@ pub fn by_category(study: &StudyResults<'_>) -> Option<TableWithCaption> {
             Cell::over(over.and_then(|values| seed_mean(&values, (0.0, 1.0))), percent, bare)
         };
         let at = regime.best().map_or("not measured yet".to_string(), |variant| variant.label());
-        let cells =
-            names.iter().flat_map(|category| [of(category, |c| c.accuracy), of(category, |c| c.partial_credit)]);
+        let cells = names.iter().flat_map(|category| parts.iter().map(|(_, part)| of(category, *part)));
         rows.push([name(study, regime, &at)].into_iter().chain(cells).collect());
     }
-    let heads = names.iter().flat_map(|name| [format!("{name}: accuracy"), format!("{name}: partial credit")]);
+    let heads = names.iter().flat_map(|name| parts.iter().map(move |(part, _)| format!("{name}: {part}")));
     Some(TableWithCaption {
         title: "New task by category",
-        how: "Accuracy and partial credit, at each regime\u{2019}s best learning rate: mean over seeds with 95 % intervals \
+        how: "At each regime\u{2019}s best learning rate: mean over seeds with 95 % intervals \
               (Student\u{2019}s t over seeds; \u{2020}: over test examples)."
             .into(),
         header: ["regime".to_string()].into_iter().chain(heads).collect(),
@@ -390,12 +429,12 @@ pub fn ladder(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     })
 }
 
-/// Change of prior knowledge at common accuracies; `None` if nobody learned.
-pub fn matched(study: &StudyResults<'_>, level: Option<f64>) -> Option<TableWithCaption> {
+/// Change of prior knowledge of the regimes of a group at common accuracies; `None` if nobody learned. `named`: the new task is to be named.
+pub fn matched(study: &StudyResults<'_>, group: &ComparedRegimes<'_, '_>, named: bool) -> Option<TableWithCaption> {
     let measured: Vec<(&RegimeResults<'_>, &RegimeRuns<'_>)> =
-        study.regimes.iter().filter_map(|regime| Some((regime, regime.best()?))).collect();
+        group.regimes.iter().filter_map(|regime| Some((*regime, regime.best()?))).collect();
     let levels =
-        equal_levels(&measured.iter().flat_map(|(_, variant)| variant.trajectories()).collect::<Vec<_>>(), level);
+        equal_levels(&measured.iter().flat_map(|(_, variant)| variant.trajectories()).collect::<Vec<_>>(), group.level);
     if levels.is_empty() {
         return None;
     }
@@ -403,16 +442,17 @@ pub fn matched(study: &StudyResults<'_>, level: Option<f64>) -> Option<TableWith
         let cells = levels.iter().map(|level| reached_cell(&variant.reached(*level)));
         [name(study, regime, "")].into_iter().chain(cells).collect()
     };
+    let new_task = if named { format!("New task {}. ", and(&group.names())) } else { String::new() };
     Some(TableWithCaption {
         title: "At equal accuracy on the new task",
-        how: "A run that has learned less has had less reason to forget. Change of prior knowledge, in points, where each run first reaches an \
+        how: new_task
+            + "A run that has learned less has had less reason to forget. Change of prior knowledge, in points, where each run first reaches an \
               accuracy, interpolated linearly between base and checkpoints; mean over the seeds that reach it, with 95 % intervals over seeds. A run that \
               continued from another run\u{2019}s model includes that run\u{2019}s trajectory; where that model is not measured, nothing is known \
-              below the first checkpoint, and the run \u{201c}starts above\u{201d} that accuracy."
-            .into(),
+              below the first checkpoint, and the run \u{201c}starts above\u{201d} that accuracy.",
         header: ["regime".to_string()].into_iter().chain(levels.iter().map(|level| percent(*level))).collect(),
         rows: measured.iter().map(row).collect(),
-        source: source(study, &bests(study)),
+        source: source(study, &measured.iter().map(|(regime, variant)| (regime.name, *variant)).collect::<Vec<_>>()),
     })
 }
 

@@ -6,7 +6,7 @@ use crate::dynamics::fixtures::{dynamics, pairs};
 use crate::forgetting::{ForgettingResult, ModelRef};
 use crate::io::files;
 use crate::report::tests::prior_knowledge::{base, tuned};
-use crate::report::tests::{dataset, evaluation, train_run};
+use crate::report::tests::{dataset, evaluation, example_hashes, train_run};
 use crate::report::{STUDY_JSON, StudyIndex, StudyRun, study_index, write};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,9 +44,10 @@ fn index() -> StudyIndex {
             dir,
             comparison,
             data: Some("puzzles".into()),
+            new_task: Some("bare".into()),
         }
     };
-    StudyIndex::new("Made up", "base", regimes, RUNS.iter().map(run).collect(), vec!["dynamics".into()])
+    StudyIndex::new("Made up", "base", regimes, RUNS.iter().map(run).collect(), Vec::new(), vec!["dynamics".into()])
 }
 
 /// The hash that a made-up evaluation in this directory has.
@@ -130,7 +131,7 @@ fn the_page_begins_with_the_results_of_the_study() {
         "Learned.",
         "Forgotten.",
         "Forgotten at equal accuracy.",
-        "best learning rate",
+        ">best learning rate<",
         "Learned and retained",
         "Change by family",
         "Learning rates",
@@ -177,7 +178,7 @@ fn the_page_begins_with_the_results_of_the_study() {
         "base: Qwen2.5-VL",
         "rft rft1-data-ha rft2-data-ha",
         "sft sft1-data-ha+replayed-dat sft2-data-ha+replayed-dat",
-        "new task: d",
+        "new task: bare d",
         "refcoco_val ddd",
     ] {
         assert!(md.contains(source) && html.contains(source), "{source:?}");
@@ -268,12 +269,23 @@ fn partial_credit_is_read_from_the_stored_evaluations() {
     let data = out.join("puzzles");
     dataset(&data, 12);
     evaluation(&base_dir(out), Path::new("base"), &data, 12, |_| false);
+    let on_puzzles = |mut tuned: TunedResult| {
+        if let Some(new_task) = &mut tuned.new_task {
+            new_task.data = example_hashes(&data).0;
+        }
+        tuned
+    };
     let run = &RUNS[2];
     let own = out.join("compare").join(name(run.0, run.1, run.2)).join("tuned/model/new-task");
     // Of those about photos (even numbers) a half right, the rest of them but for two tiles; the others all.
     evaluation(&own, Path::new("model"), &data, 12, |i| i % 4 != 2);
     let last = model(out, run, 300, true);
-    compare(out, run, vec![TunedResult { model: ModelRef { hash: hash(&own), ..last.model.clone() }, ..last }]);
+    let last = TunedResult { model: ModelRef { hash: hash(&own), ..last.model.clone() }, ..last };
+    compare(out, run, vec![on_puzzles(last)]);
+    for other in RUNS.iter().filter(|other| other.1 != run.1 || other.0 != run.0) {
+        compare(out, other, vec![on_puzzles(model(out, other, 300, true))]);
+    }
+    fs::remove_dir_all(out.join("compare").join(name("rft", 5e-5, 2))).unwrap();
     let (_, md, csv) = page(out);
     assert!(row(&md, "rft")[5].starts_with("87.5 %"), "{:?}", row(&md, "rft"));
     assert!(row(&md, "base")[5].ends_with("\u{2020})") && row(&md, "sft")[5] == "\u{2013}", "{:?}", row(&md, "base"));
@@ -350,4 +362,72 @@ fn a_broken_index_is_refused_with_what_to_do() {
         assert!(error.exit_code() == 2 && error.to_string().contains(said), "{error}");
         assert!(error.to_string().contains("jigsaw study"), "{error}");
     }
+}
+
+/// RFT is measured on `thought` and SFT on `bare`, which are the same puzzles or not.
+fn asked_differently(out: &Path, same: bool) {
+    study(out);
+    let mut index = index();
+    let of = |regime: &str| if regime == "rft" { "thought" } else { "bare" };
+    for run in &mut index.runs {
+        run.new_task = Some(of(&run.regime).into());
+    }
+    if same {
+        index.same_puzzles = vec![vec!["bare".into(), "thought".into()]];
+    }
+    index.write(out).unwrap();
+    for run in &RUNS {
+        let mut models = vec![model(out, run, 100, false), model(out, run, 300, true)];
+        let new_tasks = models.iter_mut().filter_map(|one| one.new_task.as_mut());
+        new_tasks.for_each(|new_task| new_task.data = format!("{:064x}", of(run.0).len()));
+        compare(out, run, models);
+    }
+}
+
+#[test]
+fn the_same_puzzles_in_other_words_are_compared_and_named_by_their_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path();
+    asked_differently(out, true);
+    let (html, md, csv) = page(out);
+    for expected in [
+        "The new task is the same puzzles in 2 wordings: thought (rft) and bare (sft).",
+        "; the base 4.0 % on thought and 4.0 % on bare. Which of them learned most is undecided",
+        "At 40.0 % accuracy on the new task",
+        "| base (on thought) |",
+        "new task: thought 000000000000, bare 000000000000",
+    ] {
+        assert!(md.contains(expected), "{expected:?}: {md}");
+    }
+    assert_eq!(md.matches("**Learned.**").count(), 1);
+    assert!(html.contains(">base (thought)<") && html.contains(">base (bare)<"), "both in one plane");
+    assert_eq!(html.matches("<h2>Prior knowledge</h2>").count(), 1);
+    assert_eq!(md.matches("## Prior knowledge: base").count(), 1);
+    // The runs at equal accuracy, of both wordings in one table.
+    let matched = &html[html.rfind("At equal accuracy on the new task</h3>").unwrap()..];
+    let header = &matched[..matched.find("</thead>").unwrap()];
+    assert!(header.contains("rft.lr-5e-5.seed-1") && header.contains("sft.lr-2e-4.seed-1"), "{header}");
+    assert!(csv.contains("sft,2e-4,,1 2,,false,change at new-task accuracy 0.4000,all,"));
+}
+
+#[test]
+fn regimes_with_other_puzzles_are_not_ranked_on_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path();
+    asked_differently(out, false);
+    let (html, md, csv) = page(out);
+    for expected in [
+        "New-task accuracy on thought, each regime at its best learning rate: 42.0 % with rft",
+        "New-task accuracy on bare, each regime at its best learning rate: 62.0 % with sft",
+        "The regimes have 2 different new tasks: thought (rft); bare (sft). Accuracies on different puzzles are not compared.",
+    ] {
+        assert!(md.contains(expected), "{expected:?}: {md}");
+    }
+    assert!(!md.contains("learned most") && !md.contains("most was learned"), "{md}");
+    // What each has lost is measured on the same benchmarks.
+    assert!(md.contains("Which of them lost least is undecided"), "{md}");
+    assert_eq!(html.matches("<h2>Prior knowledge</h2>").count(), 2);
+    // RFT gets to 44 %, SFT further, each on its own puzzles.
+    assert!(csv.contains("sft,2e-4,,1 2,,false,change at new-task accuracy 0.6000,all,"));
+    assert!(!csv.contains("rft,5e-5,,1 2,,false,share of seeds at new-task accuracy 0.6000"), "{csv}");
 }

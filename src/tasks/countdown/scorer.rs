@@ -88,6 +88,7 @@ impl Scorer for CountdownScorer {
             raw_partial_credit: partial_credit,
             parsed: value.is_ok(),
             well_formed: format.is_ok(),
+            exact: None,
             fault: value.err().or(format.err()).unwrap_or_default(),
         }
     }

@@ -72,6 +72,7 @@ impl Scorer for JigsawScorer {
             raw_partial_credit,
             parsed: answer.is_ok(),
             well_formed: format.is_ok(),
+            exact: None,
             fault: fault.map(|f| f.to_string()).unwrap_or_default(),
         }
     }

@@ -57,6 +57,7 @@ impl Scorer for PairScorer {
             raw_partial_credit: share,
             parsed: answer.is_ok(),
             well_formed: format.is_ok(),
+            exact: None,
             fault: answer.err().or(format.err()).map(|f| f.to_string()).unwrap_or_default(),
         }
     }

@@ -1,6 +1,7 @@
 //! A benchmark's own numbers, from the scores of its questions.
 //!
-//! Each number comes twice: from the strict reading under its name, from the lenient one under `lenient/` and its name.
+//! Each number comes from the published rule under its name, from the lenient reading under `lenient/` and its name, and, where the rule reads
+//! other forms too, from answers in the exact form alone under `exact-form/` and its name.
 //! Shares are in [0, 1]. The functions expect one response to each question; with several, aggregate each sample separately.
 
 use super::answer_score::share;
@@ -27,7 +28,7 @@ pub enum Aggregate {
     /// numbers. Over all, then for each `meta.category`; a question of several categories (`random,popular`) counts once in
     /// each, over all as well, because the published sets repeat it.
     Pope,
-    /// The rest: `score` (mean value), `partial-credit` where it differs, `parsed`; then `score` for each `meta.category` and each
+    /// The rest: `score` (mean value), `partial-credit` and `exact-form` where they differ, `parsed`; then `score` for each `meta.category` and each
     /// `meta.l2-category`.
     Mean,
 }
@@ -93,23 +94,28 @@ impl Aggregate {
         match self {
             Aggregate::Mme => {
                 let mut numbers = mme(scored, |score| score.correct)?;
-                numbers.extend(lenient(mme(scored, |score| score.lenient >= 1.0)?));
+                numbers.extend(under("exact-form", mme(scored, |score| score.exact_form() >= 1.0)?));
+                numbers.extend(under("lenient", mme(scored, |score| score.lenient >= 1.0)?));
                 Ok(numbers)
             }
             Aggregate::Pope => {
-                let mut numbers = pope(scored, strict_prediction)?;
-                numbers.extend(lenient(pope(scored, lenient_prediction)?));
+                let mut numbers = pope(scored, prediction)?;
+                numbers.extend(under("exact-form", pope(scored, exact_prediction)?));
+                numbers.extend(under("lenient", pope(scored, lenient_prediction)?));
                 Ok(numbers)
             }
             Aggregate::Mean => {
                 let mut numbers = means(scored, |score| score.value);
                 let all = scored.len();
+                if scored.iter().any(|s| s.score.exact_form() != s.score.value) {
+                    numbers.insert(1, Number::mean("exact-form", scored.iter().map(|s| s.score.exact_form()), all));
+                }
                 if scored.iter().any(|s| s.score.partial_credit != s.score.value) {
                     numbers
                         .insert(1, Number::mean("partial-credit", scored.iter().map(|s| s.score.partial_credit), all));
                 }
                 numbers.insert(1, Number::mean("parsed", scored.iter().map(|s| share(s.score.parsed)), all));
-                numbers.extend(lenient(means(scored, |score| score.lenient)));
+                numbers.extend(under("lenient", means(scored, |score| score.lenient)));
                 Ok(numbers)
             }
         }
@@ -126,8 +132,8 @@ impl Number {
     }
 }
 
-fn lenient(numbers: Vec<Number>) -> impl Iterator<Item = Number> {
-    numbers.into_iter().map(|number| Number { name: format!("lenient/{}", number.name), ..number })
+fn under(reading: &str, numbers: Vec<Number>) -> impl Iterator<Item = Number> {
+    numbers.into_iter().map(move |number| Number { name: format!("{reading}/{}", number.name), ..number })
 }
 
 fn mme(scored: &[Scored], right: fn(&Score) -> bool) -> Result<Vec<Number>> {
@@ -173,22 +179,28 @@ fn mme(scored: &[Scored], right: fn(&Score) -> bool) -> Result<Vec<Number>> {
 
 type Prediction = fn(&Scored, bool) -> Result<Option<bool>>;
 
-/// What a response says in the strict reading, derived from its score.
-fn strict_prediction(question: &Scored, gold: bool) -> Result<Option<bool>> {
+/// What a response says by the published rule, derived from its score.
+fn prediction(question: &Scored, gold: bool) -> Result<Option<bool>> {
     Ok(question.score.parsed.then_some(question.score.correct == gold))
+}
+
+/// The same of a response in the exact form.
+fn exact_prediction(question: &Scored, gold: bool) -> Result<Option<bool>> {
+    let exact = question.score.well_formed && question.score.exact != Some(false);
+    Ok(prediction(question, gold)?.filter(|_| exact))
 }
 
 fn lenient_prediction(question: &Scored, gold: bool) -> Result<Option<bool>> {
     let reading = ExtractedAnswer::of(question.response, style(question.meta)?);
-    Ok(yes_no::lenient_prediction(reading.lenient).or(strict_prediction(question, gold)?))
+    Ok(yes_no::lenient_prediction(reading.lenient).or(prediction(question, gold)?))
 }
 
-fn pope(scored: &[Scored], prediction: Prediction) -> Result<Vec<Number>> {
+fn pope(scored: &[Scored], said_by: Prediction) -> Result<Vec<Number>> {
     let mut all = Vec::new();
     let mut categories: BTreeMap<String, Vec<(bool, Option<bool>)>> = BTreeMap::new();
     for question in scored {
         let gold = yes_no::right_answer(question.answer)?;
-        let said = (gold, prediction(question, gold)?);
+        let said = (gold, said_by(question, gold)?);
         let named = question.text("category").unwrap_or_default();
         let named: Vec<&str> = named.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
         for category in &named {
@@ -287,10 +299,11 @@ mod tests {
             ],
         )
         .unwrap();
-        assert_eq!(get(&found, "OCR/accuracy"), (4.0 / 6.0, 6));
-        assert_eq!(get(&found, "OCR/accuracy-plus"), (1.0 / 3.0, 3));
-        assert_eq!(get(&found, "OCR"), (100.0, 6));
-        assert_eq!(get(&found, "lenient/OCR/accuracy"), (5.0 / 6.0, 6));
+        assert_eq!(get(&found, "OCR/accuracy"), (5.0 / 6.0, 6));
+        assert_eq!(get(&found, "OCR/accuracy-plus"), (2.0 / 3.0, 3));
+        assert_eq!(get(&found, "OCR"), (150.0, 6));
+        assert_eq!(get(&found, "exact-form/OCR/accuracy"), (4.0 / 6.0, 6));
+        assert_eq!(get(&found, "exact-form/OCR"), (100.0, 6));
         assert_eq!(get(&found, "lenient/OCR"), (150.0, 6));
         assert_eq!(get(&found, "count/accuracy"), (1.0, 1));
         let names: Vec<&str> = found.iter().map(|n| n.name.as_str()).collect();
@@ -314,6 +327,27 @@ mod tests {
         // always yes: half the questions, no image
         let yes: Vec<Case> = cases.into_iter().map(|Case(gold, meta, _)| Case(gold, meta, "Yes")).collect();
         assert_eq!(get(&numbers(Aggregate::Mme, &yes).unwrap(), "total"), (700.0, 56));
+    }
+
+    #[test]
+    fn mme_counts_answers_in_sentences_as_published_numbers_do() {
+        let mut cases = Vec::new();
+        for category in PERCEPTION.iter().chain(&COGNITION) {
+            for (gold, group, response) in [
+                ("Yes", 1, "Yes, there is a dog in the image."),
+                ("No", 1, "No."),
+                ("Yes", 2, "The answer is yes"),
+                ("No", 2, "Yes"),
+            ] {
+                cases.push(Case(gold, json!({"category": category, "group": group}), response));
+            }
+        }
+        let found = numbers(Aggregate::Mme, &cases).unwrap();
+        // three of four questions, one of two images
+        assert_eq!(get(&found, "perception").0, 10.0 * 125.0);
+        assert_eq!(get(&found, "cognition").0, 4.0 * 125.0);
+        assert_eq!(get(&found, "exact-form/perception").0, 10.0 * 25.0);
+        assert_eq!(get(&found, "exact-form/cognition").0, 4.0 * 25.0);
     }
 
     #[test]
@@ -342,12 +376,14 @@ mod tests {
             ],
         )
         .unwrap();
-        assert_eq!(get(&found, "accuracy"), (3.0 / 8.0, 8));
+        assert_eq!(get(&found, "accuracy"), (4.0 / 8.0, 8));
         assert_eq!(get(&found, "precision"), (2.0 / 3.0, 3));
         assert_eq!(get(&found, "recall"), (2.0 / 4.0, 4));
         assert_eq!(get(&found, "f1"), (4.0 / 7.0, 8));
         assert_eq!(get(&found, "yes-ratio"), (3.0 / 8.0, 8));
-        assert_eq!(get(&found, "unknown"), (3.0 / 8.0, 8));
+        assert_eq!(get(&found, "unknown"), (2.0 / 8.0, 8));
+        assert_eq!(get(&found, "exact-form/accuracy"), (3.0 / 8.0, 8));
+        assert_eq!(get(&found, "exact-form/unknown"), (3.0 / 8.0, 8));
         assert_eq!(get(&found, "random/f1"), (4.0 / 7.0, 8));
         assert_eq!(get(&found, "lenient/accuracy"), (4.0 / 8.0, 8));
         assert_eq!(get(&found, "lenient/unknown"), (2.0 / 8.0, 8));
@@ -384,11 +420,12 @@ mod tests {
         )
         .unwrap();
         let expected = [
-            ("score", 2.0 / 3.0, 3),
-            ("parsed", 2.0 / 3.0, 3),
-            ("a/score", 0.5, 2),
+            ("score", 1.0, 3),
+            ("parsed", 1.0, 3),
+            ("exact-form", 1.0 / 3.0, 3),
+            ("a/score", 1.0, 2),
             ("b/score", 1.0, 1),
-            ("x/score", 0.5, 2),
+            ("x/score", 1.0, 2),
             ("lenient/score", 1.0, 3),
             ("lenient/a/score", 1.0, 2),
             ("lenient/b/score", 1.0, 1),

@@ -5,23 +5,25 @@ use crate::tasks::chance::Chance;
 /// What an answer scorer makes of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnswerScore {
-    /// What the strict reading earns, in [0, 1]; 0 unless `parsed`.
+    /// What the published rule earns, in [0, 1]; 0 unless `parsed`.
     pub value: f64,
-    /// The graded share behind `value` where a scorer has a threshold (`iou`: the IoU itself), else `value`; in [0, 1], 0
-    /// unless `parsed`.
+    /// The graded share behind `value` where a scorer has a threshold (`iou`: the IoU itself; `anls`: the similarity that white space
+    /// cannot raise), else `value`; in [0, 1], 0 unless `parsed`.
     pub partial_credit: f64,
     /// What the lenient reading earns, in [0, 1], never less than `value`.
     pub lenient: f64,
-    /// The strict reading earns everything.
+    /// The published rule earns everything.
     pub correct: bool,
-    /// The strict reading found an answer.
+    /// The published rule found an answer.
     pub parsed: bool,
-    /// Why it did not, in a few fixed words; else empty.
+    /// The answer has the exact form; `None` by scorers that read no other.
+    pub exact: Option<bool>,
+    /// Why no answer was found, in a few fixed words; else empty.
     pub fault: String,
 }
 
 impl AnswerScore {
-    /// An answer that the strict reading could read.
+    /// An answer that the published rule could read.
     pub(super) fn read(value: f64, lenient: f64) -> Self {
         AnswerScore {
             value,
@@ -29,13 +31,27 @@ impl AnswerScore {
             lenient: lenient.max(value),
             correct: value >= 1.0,
             parsed: true,
+            exact: None,
             fault: String::new(),
         }
     }
 
     /// An answer that it could not.
     pub(super) fn unread(fault: impl Into<String>, lenient: f64) -> Self {
-        AnswerScore { value: 0.0, partial_credit: 0.0, lenient, correct: false, parsed: false, fault: fault.into() }
+        AnswerScore {
+            value: 0.0,
+            partial_credit: 0.0,
+            lenient,
+            correct: false,
+            parsed: false,
+            exact: None,
+            fault: fault.into(),
+        }
+    }
+
+    /// The same, by a scorer that tells the exact form from others.
+    pub(super) fn in_form(self, exact: bool) -> Self {
+        AnswerScore { exact: Some(exact), ..self }
     }
 }
 

@@ -1,20 +1,26 @@
 //! `choice`: the letter of an option, as MMStar (arXiv 2403.20330), MMMU (arXiv 2311.16502), MMBench (arXiv 2307.06281) ask.
 //!
-//! Tokens are what white space leaves after `.()[],:;!*#{}` are made spaces. The readings, in order:
+//! The rule, after VLMEvalKit's, in order:
 //!
-//! 1. exactly one option letter, in upper case, occurs as a token, and it does so among the last 5 tokens;
-//! 2. the letter (upper or lower case) after `answer is` or `answer:`, if every such place names the same one;
-//! 3. a lower-case letter that is the whole answer, or stands alone in brackets;
-//! 4. the one option whose text occurs as whole words; where one option's text holds another's, the longer counts.
+//! 1. the one option whose text is the whole answer (but for a letter);
+//! 2. exactly one option letter, in upper case, occurs as a token, and it does so among the last 4 tokens, or in an answer of at most 5; tokens are what white space
+//!    leaves after `.()[],:;!*#{}` are made spaces;
+//! 3. the letter (upper or lower case) after `answer is` or `answer:`, if every such place names the same one;
+//! 4. the one option whose text occurs as whole words, in an answer at most twice as long as all options together; where one
+//!    option's text holds another's, the longer counts.
 //!
-//! Strictly, only the first, in an answer of at most 5 tokens. Leniently, all, with full-width letters as ASCII. `A` and `I` before
-//! a word in lower case are an article and a pronoun (`A dog`), unless marked as letters (`A. dog`, `(A) dog`) or before one of
-//! a few words that follow a letter (`A is right`). An answer that
-//! none of them can read is unparsed and wrong: no option is ever drawn at random.
+//! A letter or a text that is ruled out (`It is not A`) is no answer. `A` and `I` before a word in lower case are an article and a pronoun
+//! (`A dog`), unless marked as letters (`A. dog`, `(A) dog`) or before one of a few words that follow a letter (`A is right`).
+//!
+//! Leniently, any letter that is plainly given counts ([`super::letters`]), letters of any width, the value of a JSON answer, and texts in an answer of
+//! any length. The exact form is the letter alone. An answer that cannot be read is unparsed and wrong: no option is ever drawn at random.
 
 use super::answer_score::{AnswerScore, AnswerScorer, EMPTY, share};
+use super::forms::fold;
 use super::gold::gold;
-use super::text::{find_words, fold_width, plain};
+use super::letters::{is_article, named};
+use super::negation::negated;
+use super::text::{bare, find_words, plain, unfenced};
 use crate::data::Record;
 use crate::tasks::chance::Chance;
 use crate::tasks::meta::meta;
@@ -24,10 +30,12 @@ use crate::{Error, Result};
 /// Name of the scorer.
 pub const NAME: &str = "choice";
 /// Version of the scorer.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
-/// A letter counts among so many tokens at the end; a strict answer has no more of them.
-const LAST: usize = 5;
+/// A letter counts among so many tokens at the end, in a short answer anywhere.
+const LAST: usize = 4;
+/// The most tokens of a short answer.
+const SHORT: usize = 5;
 
 /// Marks that part tokens.
 const MARKS: [char; 13] = ['.', '(', ')', '[', ']', ',', ':', ';', '!', '*', '#', '{', '}'];
@@ -50,7 +58,7 @@ impl Choice {
         if right >= options.len() {
             return Err(Error::input(format!("option {right} (from 0) of {} options is not there", options.len())));
         }
-        Ok(Choice { right, options: options.iter().map(|option| plain(&fold_width(option))).collect() })
+        Ok(Choice { right, options: options.iter().map(|option| plain(&fold(option))).collect() })
     }
 
     /// From a record's `meta.options` (texts) and `answer` (letter).
@@ -72,12 +80,22 @@ impl Choice {
     }
 
     /// Step 1.
-    fn last_letter(&self, tokens: &[Token]) -> Result<usize, &'static str> {
+    fn whole(&self, answer: &str) -> Option<usize> {
+        let said = plain(bare(answer));
+        let said = said.trim_end_matches('.');
+        let mut equal = (0..self.options.len()).filter(|&i| self.options[i].trim_end_matches('.') == said);
+        let first = equal.next().filter(|_| said.len() > 1 || !said.starts_with(|c: char| c.is_ascii_alphabetic()))?;
+        equal.next().is_none().then_some(first).filter(|_| !said.is_empty())
+    }
+
+    /// Step 2.
+    fn last_letter(&self, text: &str, tokens: &[Token]) -> Result<usize, &'static str> {
         let mut found: Option<(usize, usize)> = None;
         for (i, token) in tokens.iter().enumerate() {
             let upper = token.text.len() == 1 && token.text.as_bytes()[0].is_ascii_uppercase();
             let Some(option) = self.option(token.text).filter(|_| upper) else { continue };
-            if !token.marked && is_article(token.text, tokens.get(i + 1).map(|next| next.text)) {
+            let before = i.checked_sub(1).map_or("", |before| tokens[before].text);
+            if !token.marked && tokens.get(i + 1).is_some_and(|next| is_article(before, token.text, next.text)) {
                 continue;
             }
             match found {
@@ -86,12 +104,13 @@ impl Choice {
             }
         }
         match found {
-            Some((option, i)) if i + LAST >= tokens.len() => Ok(option),
+            Some((_, i)) if negated(text, tokens[i].start) => Err("an option letter that is ruled out"),
+            Some((option, i)) if i + LAST >= tokens.len() || tokens.len() <= SHORT => Ok(option),
             _ => Err("no option letter"),
         }
     }
 
-    /// Step 2.
+    /// Step 3.
     fn announced(&self, text: &str) -> Option<usize> {
         let parting = |c: char| c.is_whitespace() || MARKS.contains(&c);
         let lower = text.to_ascii_lowercase();
@@ -106,8 +125,11 @@ impl Choice {
                 // `the answer is a dog`
                 let next = rest[word.len()..].strip_prefix(char::is_whitespace);
                 let next = next.and_then(|next| next.trim_start().split(parting).next());
-                let article = matches!(word, "a" | "i") && is_article(word, next);
+                let article = matches!(word, "a" | "i") && next.is_some_and(|next| is_article("", word, next));
                 let Some(option) = self.option(word).filter(|_| !article) else { continue };
+                if next == Some("or") {
+                    return None;
+                }
                 if said.is_some_and(|said| said != option) {
                     return None;
                 }
@@ -117,25 +139,8 @@ impl Choice {
         said
     }
 
-    /// Step 3.
-    fn small_letter(&self, text: &str, tokens: &[Token]) -> Option<usize> {
-        if let [token] = tokens {
-            return self.option(token.text);
-        }
-        let mut said = None;
-        for (at, _) in text.match_indices('(') {
-            let Some((inside, _)) = text[at + 1..].get(..2).and_then(|two| two.split_once(')')) else { continue };
-            let Some(option) = self.option(inside) else { continue };
-            if said.is_some_and(|said| said != option) {
-                return None;
-            }
-            said = Some(option);
-        }
-        said
-    }
-
-    /// Step 4.
-    fn only_text(&self, text: &str) -> Option<usize> {
+    /// Step 4. Leniently, a text that is ruled out does not stand in the way of another.
+    fn only_text(&self, text: &str, lenient: bool) -> Option<usize> {
         let mut text = plain(text).into_bytes();
         let mut order: Vec<usize> = (0..self.options.len()).filter(|&i| !self.options[i].is_empty()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(self.options[i].len()));
@@ -148,42 +153,85 @@ impl Choice {
                 at.push(start);
                 from = start + option.len();
             }
-            if !at.is_empty() {
-                found.push(i);
+            let upheld = at.iter().any(|&start| !negated(here, start));
+            if upheld || !lenient && !at.is_empty() {
+                found.push((i, upheld));
             }
             for start in at {
                 text[start..start + option.len()].fill(b'\n'); // so that no shorter option is found within it
             }
         }
         match found[..] {
-            [only] => Some(only),
+            [(only, true)] => Some(only),
             _ => None,
         }
     }
 
+    /// The option that the rule reads, or why it reads none.
+    fn published(&self, answer: &str) -> Result<usize, &'static str> {
+        if let Some(option) = self.whole(answer) {
+            return Ok(option);
+        }
+        let fault = match self.last_letter(answer, &tokens(answer)) {
+            Ok(option) => return Ok(option),
+            Err(fault) => fault,
+        };
+        let short = answer.len() <= 2 * self.options.iter().map(String::len).sum::<usize>();
+        self.announced(answer).or_else(|| self.only_text(answer, false).filter(|_| short)).ok_or(fault)
+    }
+
     fn lenient(&self, answer: &str) -> Option<usize> {
-        let text = fold_width(answer);
-        let tokens = tokens(&text);
-        self.last_letter(&tokens)
-            .ok()
-            .or_else(|| self.announced(&text))
-            .or_else(|| self.small_letter(&text, &tokens))
-            .or_else(|| self.only_text(&text))
+        let folded = fold(answer);
+        let text = json_answer(&folded).unwrap_or(folded.into_owned());
+        let read = |text: &str| self.whole(text).or_else(|| named(text, self.options.len()));
+        read(&text).or_else(|| self.published(&text).ok()).or_else(|| self.only_text(&text, true))
     }
 }
 
-/// Words in lower case that follow a letter used as a letter, and hardly an article.
-const AFTER_A_LETTER: [&str; 11] = ["is", "was", "because", "since", "as", "and", "or", "but", "for", "seems", "would"];
+/// Names of the field that holds the answer in an answer as JSON, in lower case.
+const ANSWER_FIELDS: [&str; 12] = [
+    "answer",
+    "final_answer",
+    "final answer",
+    "correct_answer",
+    "choice",
+    "option",
+    "correct_option",
+    "letter",
+    "selected",
+    "selection",
+    "prediction",
+    "response",
+];
 
-/// Is this letter, without marks around it, an article or a pronoun before this word?
-fn is_article(letter: &str, next: Option<&str>) -> bool {
-    let word = next.is_some_and(|next| next.starts_with(char::is_lowercase) && !AFTER_A_LETTER.contains(&next));
-    word && matches!(letter, "A" | "I" | "a" | "i")
+/// What a JSON answer says: the text itself, the one of a list, or the field of an object that is called the answer; in a code fence or
+/// with words around the object. `None` for any other text.
+fn json_answer(text: &str) -> Option<String> {
+    let whole = unfenced(text.trim());
+    let object = || text.get(text.find('{')?..=text.rfind('}')?);
+    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+    let value = parse(whole).or_else(|| parse(object()?))?;
+    let value = match &value {
+        serde_json::Value::Array(parts) if parts.len() == 1 => &parts[0],
+        value => value,
+    };
+    match value {
+        serde_json::Value::String(said) => Some(said.clone()),
+        serde_json::Value::Object(fields) => {
+            let named = |name: &str| fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(name));
+            let said = ANSWER_FIELDS.into_iter().find_map(named).map(|(_, value)| value);
+            let only = || fields.values().next().filter(|_| fields.len() == 1);
+            said.or_else(only)?.as_str().map(str::to_string)
+        }
+        _ => None,
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Token<'a> {
     text: &'a str,
+    /// Byte offset of its first character.
+    start: usize,
     /// A mark stands directly before or after it.
     marked: bool,
 }
@@ -192,7 +240,8 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
     text.split_whitespace()
         .flat_map(|word| {
             let parts = word.split(MARKS).filter(|part| !part.is_empty());
-            parts.map(move |part| Token { text: part, marked: part.len() < word.len() })
+            let start = |part: &str| part.as_ptr() as usize - text.as_ptr() as usize;
+            parts.map(move |part| Token { text: part, start: start(part), marked: part.len() < word.len() })
         })
         .collect()
 }
@@ -212,14 +261,16 @@ impl AnswerScorer for Choice {
 
     fn score_answer(&self, answer: &str) -> AnswerScore {
         if answer.trim().is_empty() {
-            return AnswerScore::unread(EMPTY, 0.0);
+            return AnswerScore::unread(EMPTY, 0.0).in_form(false);
         }
+        let right = |option: usize| share(option == self.right);
+        let lenient = self.lenient(answer).map_or(0.0, right);
+        let scored = match self.published(answer) {
+            Ok(said) => AnswerScore::read(right(said), lenient),
+            Err(fault) => AnswerScore::unread(fault, lenient),
+        };
         let tokens = tokens(answer);
-        let strict = if tokens.len() > LAST { Err("more than a letter") } else { self.last_letter(&tokens) };
-        match strict {
-            Ok(said) => AnswerScore::read(share(said == self.right), share(said == self.right)),
-            Err(fault) => AnswerScore::unread(fault, share(self.lenient(answer) == Some(self.right))),
-        }
+        scored.in_form(matches!(&tokens[..], [token] if self.option(token.text).is_some() && token.text != token.text.to_lowercase()))
     }
 }
 
@@ -240,7 +291,7 @@ mod tests {
             ("", None),
             ("\u{ff32}\u{ff25}\u{ff24}", None),
         ] {
-            assert_eq!(choice.only_text(text), option, "{text:?}");
+            assert_eq!(choice.only_text(text, false), option, "{text:?}");
         }
         assert_eq!(choice.lenient("\u{ff32}\u{ff25}\u{ff24} it is, you see, my friend"), Some(0));
     }

@@ -4,8 +4,8 @@
 //! handwritten mathematical expressions) case counts and spaces do not.
 
 use super::answer_score::{AnswerScore, AnswerScorer, EMPTY, share};
+use super::forms::fold;
 use super::gold::golds;
-use super::text::fold_width;
 use crate::Result;
 use crate::data::Record;
 use crate::tasks::meta::meta;
@@ -13,7 +13,7 @@ use crate::tasks::meta::meta;
 /// Name of the scorer.
 pub const NAME: &str = "containment";
 /// Version of the scorer.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The gold answers to one question.
 #[derive(Debug, Clone)]
@@ -45,9 +45,9 @@ fn strict(text: &str, formula: bool) -> String {
     if formula { text.replace(' ', "") } else { text.to_lowercase() }
 }
 
-/// White space and the width of letters do not count, nor case outside formulas.
+/// White space and the form of letters and digits do not count, nor case outside formulas.
 fn lenient(text: &str, formula: bool) -> String {
-    let text: String = fold_width(text).split_whitespace().collect();
+    let text: String = fold(text).split_whitespace().collect();
     if formula { text } else { text.to_lowercase() }
 }
 

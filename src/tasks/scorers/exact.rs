@@ -1,24 +1,28 @@
 //! `exact`: the answer itself, for open questions (MMMU's, arXiv 2311.16502, and others with one short right answer).
 //!
-//! Strictly, the answer equals a gold answer in lower case, with white space collapsed and one full stop at its end taken off; two
+//! The answer equals a gold answer in lower case, with white space collapsed and one full stop at its end taken off; two
 //! numbers are equal if their values are (`2.5` = `2.50`, `1,000` = `1000`). Leniently, a gold answer may occur in it as whole
-//! words, a gold number as a number.
+//! words, a gold number as a number, in letters and digits of any form; not where it is ruled out (`not red`).
 
 use super::answer_score::{AnswerScore, AnswerScorer, EMPTY, share};
+use super::forms::fold;
 use super::gold::golds;
-use super::text::{bare, contains_words, fold_width, grouped, numbers, plain};
+use super::negation::negated;
+use super::text::{bare, contains_words, grouped, numbers, plain};
 use crate::Result;
 use crate::data::Record;
 
 /// Name of the scorer.
 pub const NAME: &str = "exact";
 /// Version of the scorer.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The gold answers to one question.
 #[derive(Debug, Clone)]
 pub struct Exact {
     golds: Vec<Content>,
+    /// The same, folded, for the lenient reading.
+    folded: Vec<Content>,
 }
 
 /// A text as it is compared.
@@ -50,7 +54,10 @@ impl PartialEq for Content {
 impl Exact {
     /// A scorer for these gold answers, none of them blank.
     pub fn new(golds: &[String]) -> Self {
-        Exact { golds: golds.iter().map(|gold| Content::new(gold)).collect() }
+        Exact {
+            golds: golds.iter().map(|gold| Content::new(gold)).collect(),
+            folded: golds.iter().map(|gold| Content::new(&fold(gold))).collect(),
+        }
     }
 
     /// From a record's `meta.answers`, else its `answer`.
@@ -59,16 +66,18 @@ impl Exact {
     }
 
     fn lenient(&self, answer: &str) -> bool {
-        let folded = fold_width(answer);
+        let folded = fold(answer);
         let bared = Content::new(bare(&folded));
         let text = plain(&folded);
         let named = |gold: &Content| match gold.number {
             // A number that goes on in letters (`3D`, `10th`) is a word.
-            Some(value) => numbers(&text, true)
-                .any(|n| n.value == Some(value) && !text[n.end..].starts_with(|c: char| c.is_ascii_alphabetic())),
+            Some(value) => numbers(&text, true).any(|n| {
+                let word = text[n.end..].starts_with(|c: char| c.is_ascii_alphabetic());
+                n.value == Some(value) && !word && !negated(&text, n.start)
+            }),
             None => contains_words(&text, &gold.text),
         };
-        self.golds.iter().any(|gold| *gold == bared || named(gold))
+        self.folded.iter().any(|gold| *gold == bared || named(gold))
     }
 }
 

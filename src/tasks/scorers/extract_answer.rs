@@ -5,12 +5,12 @@ use crate::tasks::response::{Style, answer_block, check_format};
 /// The fault of a response that uses answer tags though the prompt did not ask for them.
 const TAGS_NOT_ASKED_FOR: &str = "answer tags not asked for";
 
-/// The two readings of a response. Texts are trimmed.
+/// The two readings of a response.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExtractedAnswer<'a> {
-    /// The answer by the letter of what was asked, or why there is none.
+    /// The answer by the letter of what was asked, or why there is none; with its white space where it is the whole response.
     pub strict: Result<&'a str, String>,
-    /// The answer by a reading that forgives form; the strict one again where that went by one answer block.
+    /// The answer by a reading that forgives form, trimmed; the strict one again where that went by one answer block.
     pub lenient: &'a str,
     /// Whether the response keeps the form that was asked for, as far as its tags go.
     pub form: Result<(), String>,
@@ -49,8 +49,8 @@ impl<'a> ExtractedAnswer<'a> {
 
 /// What follows a block of thought that begins the response; the whole response if none does.
 fn without_thought(response: &str) -> &str {
-    let text = response.trim();
-    text.strip_prefix("<think>").and_then(|rest| rest.split_once("</think>")).map_or(text, |(_, after)| after.trim())
+    let rest = response.trim_start().strip_prefix("<think>").and_then(|rest| rest.split_once("</think>"));
+    rest.map_or(response, |(_, after)| after)
 }
 
 /// What follows the last `</think>`; the whole text if nothing does.
@@ -120,14 +120,14 @@ mod tests {
         let asked_not = || Some(TAGS_NOT_ASKED_FOR.to_string());
         for (response, expected) in [
             ("", (Ok(""), "", None)),
-            ("  Yes\n", (Ok("Yes"), "Yes", None)),
-            ("<think>No?</think> Yes", (Ok("Yes"), "Yes", None)),
+            ("  Yes\n", (Ok("  Yes\n"), "Yes", None)),
+            ("<think>No?</think> Yes", (Ok(" Yes"), "Yes", None)),
             ("<think>No?", (Ok("<think>No?"), "<think>No?", None)),
             ("No?</think> Yes", (Ok("No?</think> Yes"), "Yes", None)),
             ("The <think> tag", (Ok("The <think> tag"), "The <think> tag", None)),
             ("<answer>Yes</answer>", (Ok("Yes"), "Yes", asked_not())),
             ("<think>No?</think><answer>Yes</answer>", (Ok("Yes"), "Yes", asked_not())),
-            ("<think><answer>No</answer>?</think> Yes", (Ok("Yes"), "Yes", None)),
+            ("<think><answer>No</answer>?</think> Yes", (Ok(" Yes"), "Yes", None)),
             ("<answer>No</answer><answer>Yes</answer>", (Err("several answer blocks".into()), "Yes", asked_not())),
             ("<answer>Yes", (Ok("<answer>Yes"), "<answer>Yes", None)),
             ("</answer>Yes", (Ok("</answer>Yes"), "</answer>Yes", None)),

@@ -1,12 +1,14 @@
 //! `iou`: a box around what a phrase refers to, as RefCOCO, RefCOCO+ (arXiv 1608.00272) and RefCOCOg (arXiv 1511.02283) ask.
 //!
-//! Right if intersection over union with the gold box is at least 0.5. Which coordinates the model answers in is a property of
+//! Right if intersection over union with the gold box is at least 0.5. The box is the first that the answer has, however it is written; the exact
+//! form is one box as JSON and nothing else. Which coordinates the model answers in is a property of
 //! the prompt and the model that the record declares ([`CoordinateSpace`]); it is never guessed from the numbers. Boxes are compared in
 //! pixels of the original image, as they are: not clipped to it, negative coordinates included.
 
 use super::answer_score::{AnswerScore, AnswerScorer, EMPTY, share};
+use super::forms::{ascii_digits, fold};
 use super::gold::gold;
-use super::text::{decimal, numbers};
+use super::text::{decimal, numbers, unfenced};
 use crate::data::Record;
 use crate::tasks::meta::meta;
 use crate::{Error, Result};
@@ -15,7 +17,7 @@ use serde::{Deserialize, Serialize};
 /// Name of the scorer.
 pub const NAME: &str = "iou";
 /// Version of the scorer.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The least IoU of a right answer (inclusive).
 const THRESHOLD: f64 = 0.5;
@@ -123,34 +125,25 @@ fn iou(a: Corners, b: Corners) -> f64 {
     if iou.is_finite() { iou.clamp(0.0, 1.0) } else { 0.0 } // an area beyond what a number holds
 }
 
-/// The one box of an answer that is `{"bbox_2d": [x1, y1, x2, y2]}`, alone or alone in a list, and maybe in a code fence.
-fn strict_box(answer: &str) -> Result<Corners, &'static str> {
-    const NO_BOX: &str = "no box in the requested form";
-    let value: serde_json::Value = serde_json::from_str(unfenced(answer.trim())).map_err(|_| NO_BOX)?;
-    let object = match value {
-        serde_json::Value::Array(mut boxes) => match boxes.len() {
-            1 => boxes.remove(0),
-            2.. if boxes.iter().all(|b| b.get("bbox_2d").is_some()) => return Err("several boxes"),
-            _ => return Err(NO_BOX),
-        },
-        object => object,
-    };
-    let corners = object.get("bbox_2d").ok_or(NO_BOX)?;
-    serde_json::from_value(corners.clone()).map_err(|_| NO_BOX)
-}
-
-/// The content of a code fence that is the whole text; else the text.
-fn unfenced(text: &str) -> &str {
-    let inside = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
-    inside.map_or(text, |inside| inside.strip_prefix("json").unwrap_or(inside).trim())
+/// Is the answer one box as JSON and nothing else: `{"bbox_2d": [x1, y1, x2, y2]}` or `[x1, y1, x2, y2]`, alone or alone in a list, and maybe
+/// in a code fence?
+fn is_exact(answer: &str) -> bool {
+    let corners = |value: &serde_json::Value| serde_json::from_value::<Corners>(value.clone()).is_ok_and(has_area);
+    let one = |value: &serde_json::Value| value.get("bbox_2d").is_some_and(corners) || corners(value);
+    let Ok(value) = serde_json::from_str::<serde_json::Value>(unfenced(answer.trim())) else { return false };
+    match value.as_array().map(Vec::as_slice) {
+        Some([only]) => one(only),
+        _ => one(&value),
+    }
 }
 
 /// The first four numbers in brackets, else the first four numbers; corners in any order.
-fn lenient_box(answer: &str) -> Option<Corners> {
+fn first_box(answer: &str) -> Option<Corners> {
     let mut seen: Vec<(usize, usize, f64)> = Vec::with_capacity(4);
     let mut first: Option<Corners> = None;
     for found in numbers(answer, false) {
-        let Some(value) = found.value else {
+        let percent = answer[found.end..].starts_with('%'); // a share of the side, whatever the space
+        let Some(value) = found.value.filter(|_| !percent) else {
             seen.clear();
             continue;
         };
@@ -187,14 +180,18 @@ impl AnswerScorer for Iou {
 
     fn score_answer(&self, answer: &str) -> AnswerScore {
         if answer.trim().is_empty() {
-            return AnswerScore::unread(EMPTY, 0.0);
+            return AnswerScore::unread(EMPTY, 0.0).in_form(false);
         }
         let right = |iou: f64| share(iou >= THRESHOLD);
-        let lenient = lenient_box(answer).and_then(|corners| self.iou(corners)).map_or(0.0, right);
-        match strict_box(answer).and_then(|corners| self.iou(corners).ok_or("box without area")) {
-            Ok(iou) => AnswerScore { partial_credit: iou, ..AnswerScore::read(right(iou), lenient) },
-            Err(fault) => AnswerScore::unread(fault, lenient),
-        }
+        let lenient = first_box(&fold(answer)).and_then(|corners| self.iou(corners)).map_or(0.0, right);
+        let scored = match first_box(&ascii_digits(answer)) {
+            None => AnswerScore::unread("no box", lenient),
+            Some(corners) => match self.iou(corners) {
+                Some(iou) => AnswerScore { partial_credit: iou, ..AnswerScore::read(right(iou), lenient) },
+                None => AnswerScore::unread("box without area", lenient),
+            },
+        };
+        scored.in_form(is_exact(answer))
     }
 }
 
@@ -269,7 +266,7 @@ mod tests {
             ("1.2.3 4 5 6", None),
             ("", None),
         ] {
-            assert_eq!(lenient_box(text), expected, "{text}");
+            assert_eq!(first_box(text), expected, "{text}");
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The scorers of the prior-knowledge benchmarks, one file each: pure, deterministic, in time linear in the response.
 //!
-//! Every scorer reads a response twice. The strict reading is the benchmark's published rule and nothing else; its `value`
-//! is the score. The lenient reading forgives form (words around the answer, brackets, units) and shows how much of a loss
-//! is form. Neither guesses: an answer that cannot be read is wrong, and counted as unparsed. `docs/scorers.md` describes each scorer
-//! and where it differs from other harnesses.
+//! Every scorer reads a response twice. The first reading is the benchmark's published rule; its `value` is the score. The
+//! lenient reading forgives form (words around the answer, brackets, units) and shows how much of a loss is form. Where the rule reads
+//! more than one form, a score also says whether the answer had the exact one. No reading guesses: an answer that cannot be read is
+//! wrong, and counted as unparsed. `docs/scorers.md` describes each scorer and where it differs from other harnesses.
 
 mod aggregate;
 mod anls;
@@ -12,9 +12,12 @@ mod choice;
 mod containment;
 mod exact;
 mod extract_answer;
+mod forms;
 mod gold;
 mod iou;
+mod letters;
 mod list;
+mod negation;
 mod relaxed;
 mod response_scorer;
 mod text;
@@ -32,13 +35,24 @@ pub use list::List;
 pub use relaxed::Relaxed;
 pub use response_scorer::ResponseScorer;
 pub use vqa::Vqa;
-pub use yes_no::{YesNo, lenient_prediction, prediction};
+pub use yes_no::YesNo;
 
 use crate::data::Record;
 use crate::{Error, Result};
 
 /// Names of the answer scorers, as a record's `task` gives them.
 pub const NAMES: [&str; 9] = ["iou", "anls", "containment", "vqa", "relaxed", "yes-no", "choice", "exact", "list"];
+
+/// What the partial credit of the scorer of this name counts, in words; `None` where an answer is right or wrong and nothing between.
+pub fn partial_credit_label(scorer: &str) -> Option<&'static str> {
+    match scorer {
+        iou::NAME => Some("overlap (IoU)"),
+        anls::NAME => Some("similarity (ANLS)"),
+        vqa::NAME => Some("VQA accuracy"),
+        list::NAME => Some("parts in place"),
+        _ => None,
+    }
+}
 
 /// The answer scorer that a record's `task` names; an input error names the field that is wrong.
 pub fn answer_scorer(record: &Record) -> Result<Box<dyn AnswerScorer>> {

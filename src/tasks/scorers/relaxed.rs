@@ -1,18 +1,19 @@
 //! `relaxed`: relaxed accuracy of ChartQA (arXiv 2203.10244, section 5.1), after PlotQA (arXiv 1909.00997).
 //!
 //! A number is right within 5 % of the gold number (inclusive; `x %` is x/100), any other answer if it equals the gold answer
-//! in lower case. A gold 0 asks for 0.
+//! in lower case. Digits may be of other scripts (`１２`, `١٢`), as in Python's numbers. A gold 0 asks for 0.
 
 use super::answer_score::{AnswerScore, AnswerScorer, EMPTY, share};
+use super::forms::{ascii_digits, fold};
 use super::gold::golds;
-use super::text::{bare, decimal, fold_width, numbers, plain};
+use super::text::{bare, decimal, numbers, plain};
 use crate::Result;
 use crate::data::Record;
 
 /// Name of the scorer.
 pub const NAME: &str = "relaxed";
 /// Version of the scorer.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The largest relative difference from the gold number.
 const TOLERANCE: f64 = 0.05;
@@ -40,9 +41,9 @@ impl Relaxed {
     pub fn new(golds: &[String]) -> Self {
         let gold = |gold: &String| Gold {
             text: gold.trim().to_lowercase(),
-            plain: plain(bare(&fold_width(gold))),
+            plain: plain(bare(&fold(gold))),
             number: number(gold),
-            quantity: quantity(&fold_width(gold)),
+            quantity: quantity(&fold(gold)),
         };
         Relaxed { golds: golds.iter().map(gold).collect() }
     }
@@ -62,7 +63,7 @@ impl Relaxed {
 
     /// The last number of the answer, read as it is and without its unit, or the text without what surrounds it.
     fn lenient(&self, answer: &str) -> bool {
-        let folded = fold_width(answer);
+        let folded = fold(answer);
         let text = plain(bare(&folded));
         let last = numbers(&folded, true).last();
         let quantity = last.and_then(|n| n.value);
@@ -77,12 +78,12 @@ fn close(number: f64, gold: f64) -> bool {
     if gold == 0.0 { number == 0.0 } else { (number - gold).abs() / gold.abs() <= TOLERANCE }
 }
 
-/// A text that is one number, or one number and a percent sign.
+/// A text that is one number, or one number and percent signs.
 fn number(text: &str) -> Option<f64> {
-    let text = text.trim();
+    let text = ascii_digits(text.trim());
     match text.strip_suffix('%') {
-        Some(rest) => decimal(rest.trim()).map(|x| x / 100.0),
-        None => decimal(text),
+        Some(rest) => decimal(rest.trim_end_matches('%').trim()).map(|x| x / 100.0),
+        None => decimal(&text),
     }
 }
 

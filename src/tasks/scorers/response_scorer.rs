@@ -58,6 +58,7 @@ impl Scorer for ResponseScorer {
             raw_partial_credit: strict.partial_credit,
             parsed: strict.parsed,
             well_formed,
+            exact: strict.exact,
             fault,
         }
     }

@@ -1,6 +1,6 @@
 //! What several scorers share: numbers and words in free text, each found in one pass.
 
-use std::borrow::Cow;
+use super::negation::negated;
 
 /// Runs of white space become one space; none at the ends.
 pub fn collapse(text: &str) -> String {
@@ -19,20 +19,10 @@ pub fn plain(text: &str) -> String {
     collapse(&text.to_lowercase())
 }
 
-/// Full-width letters, digits and punctuation, the ideographic space, comma and full stop, and the minus sign as ASCII.
-pub fn fold_width(text: &str) -> Cow<'_, str> {
-    if text.is_ascii() {
-        return Cow::Borrowed(text);
-    }
-    let fold = |c: char| match c {
-        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
-        '\u{3000}' => ' ',
-        '\u{3001}' => ',',
-        '\u{3002}' => '.',
-        '\u{2212}' => '-',
-        _ => c,
-    };
-    Cow::Owned(text.chars().map(fold).collect())
+/// The content of a code fence that is the whole text, whatever its language is called; else the text.
+pub fn unfenced(text: &str) -> &str {
+    let inside = text.trim().strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
+    inside.map_or(text, |inside| inside.trim_start_matches(|c: char| c.is_ascii_alphanumeric()).trim())
 }
 
 /// Words that lead up to an answer.
@@ -74,9 +64,16 @@ fn after_lead(text: &str) -> Option<&str> {
     })
 }
 
-/// Do `words` occur in `text` with no letter or digit directly before or after?
+/// Do `words` occur in `text` with no letter or digit directly before or after, and not ruled out (`not red`)?
 pub fn contains_words(text: &str, words: &str) -> bool {
-    find_words(text, words, 0).is_some()
+    let mut from = 0;
+    while let Some(start) = find_words(text, words, from) {
+        if !negated(text, start) {
+            return true;
+        }
+        from = start + words.len();
+    }
+    false
 }
 
 /// Byte offset at which `words` occur so at or after `from`, which is a character boundary.
@@ -272,14 +269,18 @@ mod tests {
             ("new york city", "new york", true),
             ("(12)", "12", true),
             ("112", "12", false),
+            ("it is not red", "red", false),
+            ("not red, but red", "red", true),
         ] {
             assert_eq!(contains_words(text, words), found, "{text:?} {words:?}");
         }
     }
 
     #[test]
-    fn full_width_forms_are_folded() {
-        assert_eq!(fold_width("\u{ff21}\u{ff1a}\u{ff11}\u{3000}\u{2212}5\u{3002}"), "A:1 -5.");
-        assert_eq!(fold_width("é"), "é");
+    fn a_fence_is_taken_off_whatever_it_is_called() {
+        for text in ["```json\n{}\n```", "```JSON\n{}```", "```{}```", " ```\n{}\n``` "] {
+            assert_eq!(unfenced(text), "{}");
+        }
+        assert_eq!(unfenced("```json {}"), "```json {}");
     }
 }

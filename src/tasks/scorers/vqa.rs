@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 /// Name of the scorer.
 pub const NAME: &str = "vqa";
 /// Version of the scorer.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// So many agreeing humans make an answer wholly right.
 const AGREEING: f64 = 3.0;

@@ -270,7 +270,10 @@ fn another_model_in_the_same_directory_is_refused_by_name_until_fresh() {
     let error = open(dir.path(), other.clone(), false).unwrap_err();
     let text = error.to_string();
     assert_eq!(error.exit_code(), 2);
-    assert!(text.contains("model: \"mmm") && text.contains("samples: 1 -> 2") && text.contains("--fresh"), "{text}");
+    assert!(
+        text.contains("model: \"mmm") && text.contains("num_generations: 1 -> 2") && text.contains("--fresh"),
+        "{text}"
+    );
     assert!(!text.contains("data:"), "{text}");
     drop(directory);
     let directory = open(dir.path(), other, true).unwrap();
@@ -331,7 +334,7 @@ fn the_key_follows_weights_template_records_and_images() {
     write("chat_template.jinja", "a");
     assert_eq!(
         of(&task, &SamplePlan { limit: Some(2), ..plan(2) }).differences_in(&first),
-        ["data", "gold", "examples"]
+        ["data", "examples", "gold"]
     );
     assert_eq!(of(&task, &plan(2)), first);
 }

@@ -46,7 +46,8 @@ pub(crate) fn write_like(
     let mut beside = sidecars(from)?;
     beside.retain(|(name, _)| name != "config.json");
     let from = from.display().to_string();
-    NewCheckpoint { from: &from, beside, config, shapes: &stored.shapes(), dtype, make }.write(to, overwrite)
+    let or = "give --overwrite to replace it";
+    NewCheckpoint { from: &from, beside, config, shapes: &stored.shapes(), dtype, or, make }.write(to, overwrite)
 }
 
 /// Say in the `config.json` of `dir`, if it has one, that its weights are stored in f32.

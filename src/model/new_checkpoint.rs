@@ -33,6 +33,8 @@ pub(crate) struct NewCheckpoint<'a> {
     pub shapes: &'a [(String, Vec<usize>)],
     /// How they are stored.
     pub dtype: WeightDtype,
+    /// What else the user can do where another checkpoint is in the way.
+    pub or: &'a str,
     /// The numbers of the weight with this index.
     pub make: &'a dyn Fn(usize) -> Result<Vec<f32>>,
 }
@@ -59,9 +61,9 @@ impl NewCheckpoint<'_> {
         if output.is_complete() {
             if let Some(what) = self.difference(dir)? {
                 return Err(Error::input(format!(
-                    "{} already holds a checkpoint that differs ({what}); choose another --out, or replace it: remove it, or give --overwrite \
-                     where there is this flag",
-                    dir.display()
+                    "{} already holds a checkpoint that differs ({what}); choose another --out, or {}",
+                    dir.display(),
+                    self.or
                 )));
             }
             output.finish()?;

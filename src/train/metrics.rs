@@ -2,7 +2,7 @@
 //! `samples.jsonl` (responses a person can read).
 
 use super::tensorboard::EventWriter;
-use crate::io::jsonl::JsonlLog;
+use crate::io::jsonl::{self, JsonlLog};
 use crate::{Error, Result};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -53,6 +53,17 @@ pub(super) fn line(step: usize, metrics: &Metrics) -> Map<String, Value> {
         line.insert((*name).into(), serde_json::Number::from_f64(*value).map_or(Value::Null, Value::Number));
     }
     line
+}
+
+/// The numbers of the last line of `metrics.jsonl` in the run directory `dir`.
+///
+/// # Errors
+/// An input error for a line that cannot be read.
+pub(super) fn last_logged(dir: &Path) -> Result<Map<String, Value>> {
+    let lines: Vec<Map<String, Value>> = jsonl::read(&dir.join(METRICS))?;
+    let mut last = lines.into_iter().next_back().unwrap_or_default();
+    last.shift_remove("step");
+    Ok(last)
 }
 
 /// A response kept for people to read: a line of `samples.jsonl`.
@@ -261,6 +272,7 @@ mod tests {
         log.write(7, &metrics).unwrap();
         let text = std::fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap();
         assert_eq!(text, "{\"step\":1,\"loss\":1.5,\"kl\":null}\n{\"step\":7,\"loss\":1.5,\"kl\":null}\n");
+        assert_eq!(Value::Object(last_logged(dir.path()).unwrap()), serde_json::json!({"loss": 1.5, "kl": null}));
         let error =
             Log::open(dir.path(), LogSizes { metrics: 999, ..LogSizes::default() }, 1, false).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("metrics.jsonl"));

@@ -6,12 +6,12 @@ use super::callback::{Silent, TrainerCallback};
 use super::checkpoint::{self, Checkpoint};
 use super::disk_space::DiskGuard;
 use super::example_sizes::{check_lengths, example_sizes};
-use super::freeze::freeze;
+use super::freeze::{freeze, freeze_unseen};
 use super::gradient_check;
 use super::grpo::Grpo;
 use super::job::TrainJob;
 use super::memory_plan::{MemoryPlan, process_memory};
-use super::metrics::{Log, Metrics};
+use super::metrics::{Log, Metrics, last_logged};
 use super::optimizer::AdamW;
 use super::prefetch::Prefetcher;
 use super::run_dir::{RunDir, RunSummary};
@@ -82,6 +82,12 @@ pub fn train(
         )));
     }
     freeze(job.model, &config.train.freeze)?;
+    let unseen = freeze_unseen(job)?;
+    if unseen > 0 {
+        callback.note(&format!(
+            "no training example has an image: the vision tower's {unseen} parameters stay as they are"
+        ));
+    }
     if resume.is_none() {
         let check = || DiskGuard::of(job, run).check_before_start(config.train.save_total_limit, callback);
         job.comm.on_root(check)?;
@@ -177,8 +183,15 @@ impl Trainer<'_> {
         if !job.comm.on_root(|| DiskGuard::of(job, self.run).model(callback, export))? {
             return Ok(self.stopped());
         }
-        let metrics = last_evaluation.iter().flat_map(Metrics::iter).map(|(n, v)| (n.to_string(), (*v).into()));
-        let summary = RunSummary { step, metrics: metrics.collect() };
+        let metrics = match last_evaluation {
+            Some(evaluation) => evaluation.iter().map(|(n, v)| (n.to_string(), (*v).into())).collect(),
+            // Killed after the last checkpoint: the evaluation before it is the last line of the log.
+            None if config.eval.steps > 0 && job.validation.is_some_and(|task| !task.is_empty()) => {
+                job.comm.on_root(|| last_logged(self.run.dir()))?
+            }
+            None => serde_json::Map::new(),
+        };
+        let summary = RunSummary { step, metrics };
         job.comm.on_root(|| self.run.finish(&summary))?;
         if let Some(peak) = process_memory("VmHWM") {
             self.ctx.callback.note(&format!("memory: {} at its highest", files::format_bytes(peak)));

@@ -253,7 +253,15 @@ pub fn write_checkpoint(dir: &Path, preset: Preset, seed: u64) -> Result<(usize,
     declare(&mut config, precision.name());
     let shapes = architecture.parameter_shapes();
     let make = |i: usize| Ok(fresh_values(&shapes[i].0, &shapes[i].1, seed));
-    let new = NewCheckpoint { from: "init", beside, config, shapes: &shapes, dtype: precision, make: &make };
+    let new = NewCheckpoint {
+        from: "init",
+        beside,
+        config,
+        shapes: &shapes,
+        dtype: precision,
+        or: "remove it first",
+        make: &make,
+    };
     let written = new.write(dir, false)?;
     Ok((shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum(), written))
 }

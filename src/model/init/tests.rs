@@ -98,7 +98,7 @@ fn an_existing_checkpoint_is_not_overwritten_and_the_same_one_is_found() {
     let (dir, _) = tiny(1);
     assert_eq!(write_checkpoint(dir.path(), Preset::Tiny, 1).unwrap().1, Written::Found);
     let error = write_checkpoint(dir.path(), Preset::Tiny, 2).unwrap_err();
-    assert!(error.to_string().contains("already holds a checkpoint that differs (model."), "{error}");
+    assert!(error.to_string().contains("already holds a checkpoint that differs (visual."), "{error}");
     assert_eq!(error.exit_code(), 2);
     let text = bytes(&dir, "tokenizer.json");
     std::fs::write(dir.path().join("tokenizer.json"), &text[1..]).unwrap();

@@ -3,9 +3,10 @@
 use super::eval_table::{benchmark_table, usage_line};
 use super::output::{note, print, status};
 use super::progress::EvalProgress;
-use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, RESULTS_CSV, RESULTS_JSON};
+use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, PreparedBenchmark, RESULTS_CSV, RESULTS_JSON};
+use crate::eval::{EvalResult, PREDICTIONS};
 use crate::model::{ComputeDtype, ModelLoader};
-use crate::sampling::chat_api::{self, Endpoint};
+use crate::sampling::chat_api::{self, Endpoint, TokenUsage};
 use crate::{Error, Result};
 use candle_core::Device;
 use std::fmt::Write;
@@ -25,15 +26,14 @@ pub(super) fn evaluate(
 ) -> Result<()> {
     warn_of_large_files(specs);
     let prepared = bench::prepare(specs, settings, model)?;
+    tell_of_predictions(&prepared);
     let mut bars = EvalProgress::default();
     let results =
         bench::run(&prepared, model, &ModelLoader::new(device, ComputeDtype::F32), out, fresh, &mut |name, p| {
             bars.update(name, p)
         });
     bars.clear();
-    let results = results?;
-    let files = [RESULTS_JSON, RESULTS_CSV].map(|name| format!("{}\n", out.join(name).display())).concat();
-    print(&format!("{}\n{}{files}", model.display(), benchmark_table(&results)))
+    print(&format!("{}\n{}", model.display(), outcome(&prepared, &results?, None, out)))
 }
 
 /// As [`evaluate`], by the model behind an address.
@@ -46,13 +46,43 @@ pub(super) fn evaluate_server(
 ) -> Result<()> {
     warn_of_large_files(specs);
     let prepared = bench::prepare_for_server(specs, settings)?;
+    tell_of_predictions(&prepared);
     let mut bars = EvalProgress::default();
     let key = chat_api::api_key_from_env();
     let results = bench::run_server(&prepared, endpoint, key, &note, out, fresh, &mut |name, p| bars.update(name, p));
     bars.clear();
     let (results, usage) = results?;
-    let files = [RESULTS_JSON, RESULTS_CSV].map(|name| format!("{}\n", out.join(name).display())).concat();
-    print(&format!("{}\n{}{}{files}", endpoint.name(), benchmark_table(&results), usage_line(usage)))
+    print(&format!("{}\n{}", endpoint.name(), outcome(&prepared, &results, Some(usage), out)))
+}
+
+/// Say at once which benchmarks are not scored.
+fn tell_of_predictions(prepared: &[PreparedBenchmark]) {
+    for bench in prepared.iter().filter(|bench| !bench.is_scored()) {
+        status(&format!(
+            "{}: {} has no answers (column `answer`): the responses are written down and not scored",
+            bench.name,
+            bench.path.display()
+        ));
+    }
+}
+
+/// The table of what was scored, and the files that were written.
+fn outcome(
+    prepared: &[PreparedBenchmark],
+    results: &[(String, EvalResult)],
+    usage: Option<TokenUsage>,
+    out: &Path,
+) -> String {
+    let (mut text, mut files) = (String::new(), Vec::new());
+    if !results.is_empty() {
+        text += &benchmark_table(results);
+        files.extend([RESULTS_JSON, RESULTS_CSV].map(|name| out.join(name)));
+    }
+    text += &usage.map(usage_line).unwrap_or_default();
+    let unscored = prepared.iter().filter(|bench| !bench.is_scored());
+    files.extend(unscored.map(|bench| out.join(&bench.name).join(PREDICTIONS)));
+    files.iter().for_each(|file| text += &format!("{}\n", file.display()));
+    text
 }
 
 fn warn_of_large_files(specs: &[BenchmarkSpec]) {

@@ -79,7 +79,7 @@ pub struct EvalArgs {
     /// benchmark). May be repeated; the verdicts are printed, and written to OUT/gate.md
     #[arg(long, value_name = "RULE")]
     fail_if: Vec<String>,
-    /// Dataset directory, or FILE.jsonl from another tool (docs/other-tools.md). With --baseline, the task that the models were trained for
+    /// Dataset directory, or FILE.jsonl or FILE.json from another tool (docs/other-tools.md). With --baseline, the task that the models were trained for
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "rescore")]
     data: Option<PathBuf>,
     /// Benchmark: NAME=FILE.tsv for a known one or a file with a `scorer` column, NAME=FILE.tsv:SCORER for your own file, NAME=DIR for a

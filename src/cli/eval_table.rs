@@ -80,7 +80,7 @@ pub fn benchmark_table(results: &[(String, EvalResult)]) -> String {
         for (name, value) in own_numbers(s) {
             let _ = writeln!(text, "{:<width$}  {name}: {value}", "");
         }
-        for why in [NoAnswer::Refused, NoAnswer::Empty] {
+        for why in NoAnswer::ALL {
             if let Some(n) = s.faults.get(why.fault()) {
                 let _ = writeln!(text, "{:<width$}  {}: {n}", "", why.fault());
             }

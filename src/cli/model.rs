@@ -274,6 +274,9 @@ fn write_description(out: &mut String, found: &Inspection) -> std::fmt::Result {
         };
         writeln!(out, "{}", format!("  {:>6}  {:<24} {note}", special.id, special.token).trim_end())?;
     }
+    if !tokenizer.unused_settings.is_empty() {
+        writeln!(out, "  not used of generation_config.json: {}", tokenizer.unused_settings.join(", "))?;
+    }
     Ok(())
 }
 

@@ -47,7 +47,7 @@ pub struct RolloutArgs {
     /// Seconds to wait for a response
     #[arg(long, value_name = "SECONDS", default_value_t = REQUEST_TIMEOUT.as_secs(), requires = "teacher_model")]
     timeout: u64,
-    /// Dataset directory with the prompts, or FILE.jsonl from another tool (docs/other-tools.md)
+    /// Dataset directory with the prompts, or FILE.jsonl or FILE.json from another tool (docs/other-tools.md)
     #[arg(long, value_name = "DIR|FILE")]
     data: PathBuf,
     /// Split of the dataset to take prompts from; the kept responses become the train split of OUT

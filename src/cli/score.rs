@@ -24,7 +24,7 @@ pub struct ScoreArgs {
     /// Checkpoint directory, or a name on the Hub (OWNER/NAME[@REVISION])
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
-    /// Dataset directory, or FILE.jsonl from another tool (docs/other-tools.md)
+    /// Dataset directory, or FILE.jsonl or FILE.json from another tool (docs/other-tools.md)
     #[arg(long, value_name = "DIR|FILE")]
     data: PathBuf,
     /// Split of the dataset

@@ -53,7 +53,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "MODEL", required_unless_present = "print_config")]
     model: Option<PathBuf>,
     /// Dataset directory as written by `jigsaw gen`: its train split is trained on, its validation split is evaluated during training. Or
-    /// FILE.jsonl with conversations from another tool (docs/other-tools.md)
+    /// FILE.jsonl or FILE.json with conversations from another tool (docs/other-tools.md)
     #[arg(long, value_name = "DIR|FILE", required_unless_present = "print_config")]
     data: Option<PathBuf>,
     /// TOML file of settings that override the method's defaults; examples are in configs/

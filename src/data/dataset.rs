@@ -1,4 +1,4 @@
-//! Reads a dataset directory, or a JSONL file of another tool. Opening a dataset checks all of it, so that no error surfaces hours into a
+//! Reads a dataset directory, or a JSON or JSONL file of another tool. Opening a dataset checks all of it, so that no error surfaces hours into a
 //! run.
 
 use super::manifest::{MANIFEST, Manifest};
@@ -21,17 +21,19 @@ pub struct Dataset {
     root: PathBuf,
     manifest: Manifest,
     records: Vec<Record>,
-    /// The file of the records, and the line of each.
+    /// The file of the records, and the place of each in it.
     file: PathBuf,
-    lines: Vec<usize>,
+    places: Vec<String>,
+    /// The file is another tool's.
+    is_foreign: bool,
     /// Images embedded in that file, by name.
     embedded: HashMap<String, Vec<u8>>,
     note: Option<String>,
 }
 
 impl Dataset {
-    /// Open `dir/split`, or `dir` itself if it holds `metadata.jsonl`; or, if `dir` is a file `*.jsonl`, the conversations of another tool
-    /// in it (LLaMA-Factory, ms-swift), which are of any split. An input error names file, line and field of what is
+    /// Open `dir/split`, or `dir` itself if it holds `metadata.jsonl`; or, if `dir` is a file `*.jsonl` or `*.json`, the conversations of
+    /// another tool in it (LLaMA-Factory, ms-swift, TRL, Alpaca), which are of any split. An input error names file, line and field of what is
     /// wrong: no manifest (unfinished), fewer records than it says, an id twice, a missing image, images that do not match
     /// the placeholders, an unknown role.
     pub fn open(dir: &Path, split: &str) -> Result<Self> {
@@ -69,22 +71,32 @@ impl Dataset {
                 records.len()
             )));
         }
-        let lines = (1..=records.len()).collect();
-        Ok(Dataset { root, manifest, records, file: path, lines, embedded: HashMap::new(), note: None })
+        let places = (1..=records.len()).map(|line| line.to_string()).collect();
+        let embedded = HashMap::new();
+        Ok(Dataset { root, manifest, records, file: path, places, is_foreign: false, embedded, note: None })
     }
 
     fn of_file(file: &Path) -> Result<Self> {
-        let jsonl::Contents { records, lines, embedded, manifest, multi_turn } = jsonl::open(file)?;
-        let note = (multi_turn > 0).then(|| {
-            format!(
-                "{multi_turn} of {} conversations in {} have several answers: only the last one is learnt and scored, those before \
-                 it are part of the prompt",
-                records.len(),
-                file.display()
-            )
-        });
+        let jsonl::Contents { records, places, embedded, manifest, multi_turn, images_first } = jsonl::open(file)?;
+        let of = |count: usize, what: &str| {
+            (count > 0).then(|| format!("{count} of {} conversations in {} {what}", records.len(), file.display()))
+        };
+        let notes: Vec<String> = [
+            of(
+                multi_turn,
+                "have several answers: only the last one is learnt and scored, those before it are part of the prompt",
+            ),
+            of(
+                images_first,
+                "name images and have no `<image>` in their turns: the images come before the first text of the user",
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let note = (!notes.is_empty()).then(|| notes.join("\n"));
         let root = file.parent().unwrap_or(Path::new("")).to_path_buf();
-        Ok(Dataset { root, manifest, records, file: file.to_path_buf(), lines, embedded, note })
+        Ok(Dataset { root, manifest, records, file: file.to_path_buf(), places, is_foreign: true, embedded, note })
     }
 
     /// A note for the user on how the records were read.
@@ -124,7 +136,15 @@ impl Dataset {
 
     /// `file:line` of record `i`, for messages.
     pub fn place(&self, i: usize) -> String {
-        format!("{}:{}", self.file.display(), self.lines.get(i).copied().unwrap_or(i + 1))
+        match self.places.get(i) {
+            Some(place) => format!("{}:{place}", self.file.display()),
+            None => self.file.display().to_string(),
+        }
+    }
+
+    /// Whether the records are those of another tool's file.
+    pub fn is_foreign(&self) -> bool {
+        self.is_foreign
     }
 
     /// Decode the images of a record, in the order of its placeholders.
@@ -176,12 +196,6 @@ impl Dataset {
 
 /// The directory that holds the split's `metadata.jsonl`, and the manifest that covers it.
 fn locate(dir: &Path, split: &str) -> Result<(PathBuf, Manifest)> {
-    if dir.is_file() && dir.extension().is_some_and(|end| end == "json") {
-        return Err(Error::input(format!(
-            "no dataset at {}: expected a directory or a JSONL file (one object per line): jq -c '.[]' FILE.json > FILE.jsonl",
-            dir.display()
-        )));
-    }
     files::require_dir(dir, "dataset")?;
     let unfinished = || {
         Error::input(format!(
@@ -269,7 +283,7 @@ fn check(record: &Record, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a path names what [`Dataset::open`] reads, a directory or a `.jsonl` file, rather than the file of a benchmark.
+/// Whether a path names what [`Dataset::open`] reads, a directory or a `.jsonl` or `.json` file, rather than the file of a benchmark.
 pub fn is_dataset(path: &Path) -> bool {
     path.is_dir() || jsonl::is_jsonl(path)
 }

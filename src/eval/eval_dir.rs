@@ -6,12 +6,15 @@ use crate::io::lock::LockFile;
 use crate::io::{files, jsonl, output_dir};
 use crate::sampling::{ResponseLog, SamplePlan, SamplingKey, ScoredResponse, Summary};
 use crate::tasks::Task;
+use crate::tasks::benchmarks::UNSCORED;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 const KEY: &str = "key.json";
 const RESPONSES: &str = "responses.jsonl";
 const RESULT: &str = "result.json";
+/// The responses to a benchmark without answers, written last.
+pub const PREDICTIONS: &str = "predictions.tsv";
 /// The responses of a server as they come, so that none is paid for twice.
 pub(super) const API_CACHE: &str = "api-cache.jsonl";
 
@@ -40,6 +43,11 @@ impl EvalInfo {
     pub fn read(dir: &Path) -> Result<Option<EvalInfo>> {
         let path = dir.join(KEY);
         if path.exists() { files::read_json(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// Whether there are no answers to score the responses by.
+    pub fn is_unscored(&self) -> bool {
+        self.key.scorers.contains_key(UNSCORED)
     }
 }
 
@@ -115,7 +123,7 @@ impl EvalDir {
         let directory = EvalDir { path: path.to_path_buf(), about, _lock: lock };
         if fresh {
             // The result goes first, so that what an interruption leaves never looks finished.
-            for name in [RESULT, RESPONSES, API_CACHE, KEY] {
+            for name in [RESULT, PREDICTIONS, RESPONSES, API_CACHE, KEY] {
                 files::remove_if_exists(&path.join(name))?;
             }
         }
@@ -158,6 +166,11 @@ impl EvalDir {
             plan.num_generations,
             key.batch_size.unwrap_or(1),
         )
+    }
+
+    /// The file of predictions, where nothing is scored.
+    pub fn predictions(&self) -> PathBuf {
+        self.path.join(PREDICTIONS)
     }
 
     /// Write the result: the evaluation is done.

@@ -6,11 +6,11 @@
 
 use super::eval_dir::API_CACHE;
 use super::evaluate_checkpoint::split_of;
-use super::{EvalDir, EvalResult, evaluate_in};
+use super::{EvalDir, EvalResult, evaluate_in, predict_in};
 use crate::model::SamplingParams;
 use crate::sampling::chat_api::{ChatClient, Endpoint, Note, TokenUsage};
 use crate::sampling::{SamplePlan, SampleProgress, SamplingKey};
-use crate::tasks::benchmarks::Protocol;
+use crate::tasks::benchmarks::{PredictionTable, Protocol};
 use crate::tasks::{self, Task};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -52,14 +52,18 @@ pub fn evaluate_server(
     let ServerEvalRequest { endpoint, data, split, plan, sampling, out, fresh } = request;
     let task = tasks::load(data, split)?;
     let server = Server { endpoint, key: &key, note };
-    let questions = Questions { task: task.as_ref(), plan, sampling };
+    let questions = Questions { task: task.as_ref(), predictions: None, plan, sampling };
     let directory = server.open(out, &questions, None, (data, split_of(data, split)), *fresh)?;
-    server.evaluate(directory, &questions, progress)
+    let (result, usage) = server.evaluate(directory, &questions, progress)?;
+    let result = result.ok_or_else(|| Error::failed("a dataset without a result"))?;
+    Ok((result, usage))
 }
 
 /// What is asked, and how.
 pub(super) struct Questions<'a> {
     pub task: &'a dyn Task,
+    /// What the responses are written beside, if there are no answers to score them by.
+    pub predictions: Option<&'a PredictionTable>,
     pub plan: &'a SamplePlan,
     pub sampling: &'a SamplingParams,
 }
@@ -82,25 +86,31 @@ impl Server<'_> {
         (data, split): (&Path, &str),
         fresh: bool,
     ) -> Result<EvalDir> {
-        let Questions { task, plan, sampling } = *questions;
+        let Questions { task, plan, sampling, .. } = *questions;
         let name = self.endpoint.name();
         // Each response has a random stream of its own, whatever it is asked for together with.
         let key = SamplingKey { bench, batch_size: None, ..SamplingKey::new(&name, "", task, plan, sampling)? };
         EvalDir::open_for_server(out, key, &name, data, split, fresh)
     }
 
-    /// Ask for what is missing there.
+    /// Ask for what is missing there. There is no result without answers to score by.
     pub fn evaluate(
         &self,
         directory: EvalDir,
         questions: &Questions<'_>,
         progress: impl FnMut(SampleProgress),
-    ) -> Result<(EvalResult, TokenUsage)> {
-        let Questions { task, plan, sampling } = *questions;
+    ) -> Result<(Option<EvalResult>, TokenUsage)> {
+        let Questions { task, predictions, plan, sampling } = *questions;
         let cache = directory.path().join(API_CACHE);
         let client = ChatClient::open(self.endpoint, self.key.clone(), &cache)?.with_note(self.note);
         let plan = SamplePlan { batch_size: ROUNDS * self.endpoint.concurrency.max(1), ..plan.clone() };
-        let result = evaluate_in(&directory, &client, task, &plan, sampling, progress)?;
+        let result = match predictions {
+            Some(table) => {
+                predict_in(&directory, &client, (task, table), &plan, sampling, progress)?;
+                None
+            }
+            None => Some(evaluate_in(&directory, &client, task, &plan, sampling, progress)?),
+        };
         Ok((result, client.usage()))
     }
 }

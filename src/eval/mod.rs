@@ -9,8 +9,8 @@ mod evaluate_checkpoint;
 mod kl_divergence;
 mod logprobs;
 
-pub use eval_dir::{EvalDir, EvalInfo, EvalResult};
-pub use evaluate::evaluate_in;
+pub use eval_dir::{EvalDir, EvalInfo, EvalResult, PREDICTIONS};
+pub use evaluate::{evaluate_in, predict_in};
 pub use evaluate_api::{ServerEvalRequest, evaluate_server};
 pub use evaluate_checkpoint::{EvalRequest, evaluate_checkpoint};
 pub use kl_divergence::{

@@ -82,6 +82,13 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
         return Err(Error::input("--model is missing: no tuned model to compare with the base"));
     };
     let prepared = bench::prepare(&specs, &request.settings, first)?;
+    if let Some(bench) = prepared.iter().find(|bench| !bench.is_scored()) {
+        return Err(Error::input(format!(
+            "--bench {}: {} has no answers (column `answer`), so there are no scores to compare",
+            bench.name,
+            bench.path.display()
+        )));
+    }
     for model in request.tuned.iter().chain(&request.base) {
         let mut served = true;
         for bench in &prepared {

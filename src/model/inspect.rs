@@ -106,6 +106,9 @@ pub struct TokenizerInfo {
     pub special: Vec<Special>,
     /// Ids that are never sampled.
     pub never_sampled: usize,
+    /// Settings of `generation_config.json` that are not used, as `key = value`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unused_settings: Vec<String>,
 }
 
 /// One special token.
@@ -201,7 +204,13 @@ fn tokenizer(processor: &Processor, vocab_size: usize) -> TokenizerInfo {
             never_sampled: tokens.banned_ids().contains(id),
         })
         .collect();
-    TokenizerInfo { tokens: tokens.len(), vocab_size, special, never_sampled: tokens.banned_ids().len() }
+    TokenizerInfo {
+        tokens: tokens.len(),
+        vocab_size,
+        special,
+        never_sampled: tokens.banned_ids().len(),
+        unused_settings: tokens.unused_settings().to_vec(),
+    }
 }
 
 #[cfg(test)]
@@ -227,6 +236,43 @@ mod tests {
         let ends: Vec<&str> =
             found.tokenizer.special.iter().filter(|s| s.ends_response).map(|s| s.token.as_str()).collect();
         assert_eq!(ends, ["<|endoftext|>", "<|im_end|>"]);
+        assert!(found.tokenizer.unused_settings.is_empty());
+    }
+
+    #[test]
+    fn settings_of_other_generators_are_named() {
+        let dir = tiny();
+        let path = dir.path().join("generation_config.json");
+        let mut config: serde_json::Value = files::read_json(&path).unwrap();
+        config["repetition_penalty"] = 1.05.into();
+        config["no_repeat_ngram_size"] = 0.into();
+        config["temperature"] = 0.1.into();
+        files::write_json(&path, &config).unwrap();
+        assert_eq!(inspect(dir.path()).unwrap().tokenizer.unused_settings, ["repetition_penalty = 1.05"]);
+    }
+
+    #[test]
+    fn a_tokenizer_config_that_changes_the_tokenizer_is_refused() {
+        for (key, value, said) in [
+            (
+                "additional_special_tokens",
+                serde_json::json!(["<extra>"]),
+                "names the token `<extra>`, which tokenizer.json",
+            ),
+            ("pad_token", serde_json::json!({"content": "<extra>"}), "pad_token: names the token `<extra>`"),
+            ("added_tokens_decoder", serde_json::json!({"9": {"content": "<extra>"}}), "added_tokens_decoder: names"),
+            ("extra_special_tokens", serde_json::json!({"a_token": "<extra>"}), "extra_special_tokens: names"),
+            ("split_special_tokens", true.into(), "split_special_tokens: true is not supported"),
+            ("add_prefix_space", true.into(), "add_prefix_space: true is not supported"),
+        ] {
+            let dir = tiny();
+            let path = dir.path().join("tokenizer_config.json");
+            let mut config: serde_json::Value = files::read_json(&path).unwrap();
+            config[key] = value;
+            files::write_json(&path, &config).unwrap();
+            let error = inspect(dir.path()).unwrap_err();
+            assert!(error.exit_code() == 2 && error.to_string().contains(said), "{error}");
+        }
     }
 
     #[test]

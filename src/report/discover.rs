@@ -167,7 +167,11 @@ fn visit(dir: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut ReportIn
     let canonical = dir.canonicalize().map_err(unreadable)?;
     let new = !seen.contains(&canonical);
     if let Some(about) = EvalInfo::read(dir)? {
-        if new && let Some(eval) = read_eval(dir, about)? {
+        // Predictions without scores are no evaluation.
+        if new
+            && !about.is_unscored()
+            && let Some(eval) = read_eval(dir, about)?
+        {
             seen.push(canonical);
             found.evals.push(eval);
         }

@@ -2,6 +2,7 @@
 
 use super::chance::Chance;
 use super::registry::scorer;
+use super::response::{Style, check_format, respond};
 use super::score::Score;
 use super::scorer::Scorer;
 use super::task::{Task, scorer_versions};
@@ -23,12 +24,16 @@ pub fn load(dir: &Path, split: &str) -> Result<Box<dyn Task>> {
 }
 
 impl DatasetTask {
-    /// A scorer for each record; an error names the file, line and field of the record that has none.
+    /// A scorer for each record; an error names the file, line and field of the record that has none, or whose own response is not in
+    /// the form that it asks for.
     pub fn new(dataset: Dataset) -> Result<Self> {
         let mut names: Vec<&str> = Vec::new();
         let mut scorers = Vec::with_capacity(dataset.len());
         for (i, record) in dataset.records().iter().enumerate() {
             scorers.push(scorer(record).map_err(|e| e.context(dataset.place(i)))?);
+            if dataset.is_foreign() {
+                check_reference(record).map_err(|e| e.context(dataset.place(i)))?;
+            }
             if !names.contains(&record.task.as_str()) {
                 names.push(&record.task);
             }
@@ -40,6 +45,21 @@ impl DatasetTask {
     pub fn dataset(&self) -> &Dataset {
         &self.dataset
     }
+}
+
+/// See that the reference response of a record, if it has one, is in the form that its `meta.style` asks for: it is what training imitates,
+/// and would itself lose the reward for form.
+fn check_reference(record: &Record) -> Result<()> {
+    let (Some(style), Some(response)) = (record.meta.get("style"), record.response()) else { return Ok(()) };
+    let Ok(style) = serde_json::from_value::<Style>(style.clone()) else { return Ok(()) };
+    check_format(response, style).map_err(|fault| {
+        Error::input(format!(
+            "record `{}`: its own answer is not in the form that is asked for, {}: {fault}; mend the answer, or say with \
+             `\"meta\": {{\"style\": null}}` that no tags are asked for",
+            record.id,
+            respond(style, "...", "...")
+        ))
+    })
 }
 
 impl Task for DatasetTask {
@@ -84,5 +104,69 @@ impl Task for DatasetTask {
 
     fn scorers(&self) -> Vec<(String, u32)> {
         scorer_versions(&self.scorers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::RewardSettings;
+    use serde_json::json;
+
+    fn open(lines: &[serde_json::Value]) -> Result<DatasetTask> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data.jsonl");
+        let text: Vec<String> = lines.iter().map(serde_json::Value::to_string).collect();
+        std::fs::write(&path, text.join("\n")).unwrap();
+        DatasetTask::new(Dataset::open(&path, "train")?)
+    }
+
+    fn record(prompt: &str, response: &str) -> serde_json::Value {
+        json!({"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]})
+    }
+
+    #[test]
+    fn a_right_answer_in_the_form_of_the_references_earns_most() {
+        let reward =
+            |task: &DatasetTask, response: &str| RewardSettings::default().reward(&task.score(0, response)).total;
+        let solution = json!({"messages": [{"role": "user", "content": "q"}], "solution": "<answer>no</answer>"});
+        for line in [
+            record("q", "<answer>no</answer>"),
+            record("Answer in <answer></answer>.", "<answer>no</answer>"),
+            solution,
+        ] {
+            let task = open(&[line]).unwrap();
+            assert_eq!((reward(&task, "<answer>no</answer>"), reward(&task, "no")), (3.0, 0.0));
+        }
+        let task = open(&[record("q", "<think>Hm.</think><answer>no</answer>")]).unwrap();
+        let both = (reward(&task, "<think>So.</think><answer>no</answer>"), reward(&task, "<answer>no</answer>"));
+        assert_eq!(both, (3.0, 2.0));
+        let task = open(&[record("q", "no")]).unwrap();
+        assert_eq!((reward(&task, "no"), reward(&task, "<answer>no</answer>")), (3.0, 2.0));
+    }
+
+    #[test]
+    fn a_reference_that_fails_the_form_of_its_own_record_is_refused_with_its_place() {
+        let styled = |mut line: serde_json::Value, style: serde_json::Value| {
+            line["meta"] = json!({"style": style});
+            line
+        };
+        let good = record("q", "<answer>no</answer>");
+        for (line, fault) in [
+            (record("q", "It is <answer>no</answer>."), "<answer>...</answer>: text outside the blocks"),
+            (record("q", "<answer>no"), "unclosed block"),
+            (record("Use <answer></answer>.", "no"), "no answer block"),
+            (record("Use <think></think><answer></answer>.", "<answer>no</answer>"), "no think block first"),
+            (styled(record("q", "no"), json!("direct")), "no answer block"),
+        ] {
+            let error = open(&[good.clone(), line]).err().unwrap();
+            let said = error.to_string();
+            assert_eq!(error.exit_code(), 2);
+            assert!(
+                said.contains("data.jsonl:2: record `line-2`: its own answer") && said.contains(fault),
+                "{fault}: {said}"
+            );
+        }
+        assert!(open(&[styled(record("q", "It is <answer>no</answer>."), json!(null))]).is_ok());
     }
 }

@@ -31,6 +31,12 @@ pub fn ask(style: Style, what: &str) -> String {
     }
 }
 
+/// The style that a prompt asks for by naming its tags; `None` if it does not name answer tags.
+pub fn asked_style(prompt: &str) -> Option<Style> {
+    let thinks = prompt.contains("<think>");
+    prompt.contains("<answer>").then_some(if thinks { Style::Think } else { Style::Direct })
+}
+
 /// A response in the form that `style` asks for.
 pub fn respond(style: Style, thought: &str, answer: &str) -> String {
     match style {

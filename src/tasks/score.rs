@@ -34,15 +34,21 @@ pub struct Score {
 pub enum NoAnswer {
     /// Its content filter, or the model itself, refused.
     Refused,
+    /// The prompt is longer than the server takes.
+    TooLong,
     /// The answer has no text.
     Empty,
 }
 
 impl NoAnswer {
+    /// All of them.
+    pub const ALL: [NoAnswer; 3] = [NoAnswer::Refused, NoAnswer::TooLong, NoAnswer::Empty];
+
     /// The fault of a score without an answer. No scorer uses these words.
     pub fn fault(self) -> &'static str {
         match self {
             NoAnswer::Refused => "refused by the server",
+            NoAnswer::TooLong => "prompt too long for the server",
             NoAnswer::Empty => "no text from the server",
         }
     }
@@ -71,6 +77,6 @@ impl Score {
 
     /// Why there was no answer to score, if there was none.
     pub fn unanswered(&self) -> Option<NoAnswer> {
-        [NoAnswer::Refused, NoAnswer::Empty].into_iter().find(|why| why.fault() == self.fault)
+        NoAnswer::ALL.into_iter().find(|why| why.fault() == self.fault)
     }
 }

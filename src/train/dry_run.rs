@@ -1,7 +1,7 @@
 //! What a run would take, without running it: the memory plan, and the settings with which it would fit.
 
 use super::example_sizes::{ExampleSize, check_lengths, example_sizes};
-use super::freeze::freeze;
+use super::freeze::{freeze, freeze_unseen};
 use super::memory_plan::{MemoryPlan, program_without_weights};
 use super::objective;
 use super::start::{RunData, TrainRequest, check_start};
@@ -119,6 +119,7 @@ impl Planner<'_> {
         if job.train.is_empty() {
             return Err(Error::input("the dataset has no training examples"));
         }
+        freeze_unseen(&job)?;
         if self.sizes.is_empty() {
             self.sizes = example_sizes(&job)?;
             check_lengths(&job, &self.sizes)?;

@@ -1,5 +1,6 @@
 //! Which parameters do not train.
 
+use super::job::{ExampleId, TrainJob};
 use crate::model::{LanguageModel, Part};
 use crate::{Error, Result};
 
@@ -17,6 +18,32 @@ pub fn freeze(model: &dyn LanguageModel, parts: &[String]) -> Result<()> {
         p.set_trainable(!is_frozen(named, parts) && (!adapted || is_adapter(&p.name)));
     });
     Ok(())
+}
+
+/// Freeze what is left of the vision tower if no training example has an image: no gradient would reach it. Returns how many parameters that
+/// are.
+///
+/// # Errors
+/// Nothing else trains.
+pub fn freeze_unseen(job: &TrainJob<'_>) -> Result<usize> {
+    let parameters = job.model.parameters();
+    let (unseen, rest): (Vec<_>, Vec<_>) =
+        parameters.iter().filter(|p| p.trainable()).partition(|p| job.model.part(&p.name).is_vision());
+    if unseen.is_empty() || job.examples().any(|id| has_image(job, id)) {
+        return Ok(0);
+    }
+    if rest.is_empty() {
+        return Err(Error::input(
+            "train.freeze: only the vision tower trains, and no training example has an image: nothing is left to train",
+        ));
+    }
+    unseen.iter().for_each(|p| p.set_trainable(false));
+    Ok(unseen.iter().map(|p| p.var.elem_count()).sum())
+}
+
+/// Whether an example shows an image.
+pub(super) fn has_image(job: &TrainJob<'_>, id: ExampleId) -> bool {
+    job.record(id).is_ok_and(|record| !record.images.is_empty())
 }
 
 /// Is it a matrix of a LoRA adapter?

@@ -2,6 +2,7 @@
 //!
 //! A parameter that no gradient reaches would never learn, and nothing else would say so: some of candle's ops drop the gradient silently.
 
+use super::freeze::has_image;
 use super::gradient_accumulation::{MicroBatch, accumulate_gradients};
 use super::job::{ExampleId, TrainJob};
 use super::objective::Nll;
@@ -16,7 +17,8 @@ const FEW: usize = 2;
 /// Whether the gradients of `examples` show if every trainable parameter learns. They do not if the vision tower trains and none of
 /// the examples has an image.
 pub fn reaches_all_parameters(job: &TrainJob<'_>, examples: &[ExampleId]) -> bool {
-    vision_parameters(job) == 0 || examples.iter().any(|&id| has_image(job, id))
+    let trains = job.model.parameters().iter().any(|p| p.trainable() && job.model.part(&p.name).is_vision());
+    !trains || examples.iter().any(|&id| has_image(job, id))
 }
 
 /// Run one backward pass of the mean negative log-probability of the reference responses of a few of `examples` (an empty response
@@ -24,17 +26,11 @@ pub fn reaches_all_parameters(job: &TrainJob<'_>, examples: &[ExampleId]) -> boo
 /// gradient behind. If the vision tower trains and none of `examples` has an image, an example with one is added.
 ///
 /// # Errors
-/// See [`check_gradients`]; also a vision tower that trains on a dataset without images.
+/// See [`check_gradients`].
 pub fn probe_gradients(job: &TrainJob<'_>, examples: &[ExampleId]) -> Result<()> {
     let mut examples = examples.to_vec();
     if !reaches_all_parameters(job, &examples) {
-        let vision = vision_parameters(job);
-        examples.push(job.examples().find(|&id| has_image(job, id)).ok_or_else(|| {
-            Error::input(format!(
-                "no training example has an image, so the {vision} parameters of the vision tower would never learn; \
-                 freeze them: --set 'train.freeze=[\"vision\"]'"
-            ))
-        })?);
+        examples.extend(job.examples().find(|&id| has_image(job, id)));
     }
     // An example with an image goes first, so that it is among the few.
     if let Some(at) = examples.iter().position(|&id| has_image(job, id)) {
@@ -45,14 +41,6 @@ pub fn probe_gradients(job: &TrainJob<'_>, examples: &[ExampleId]) -> Result<()>
         Err(_) if few.len() < examples.len() => probe(job, &examples),
         checked => checked,
     }
-}
-
-fn vision_parameters(job: &TrainJob<'_>) -> usize {
-    job.model.parameters().iter().filter(|p| p.trainable() && job.model.part(&p.name).is_vision()).count()
-}
-
-fn has_image(job: &TrainJob<'_>, id: ExampleId) -> bool {
-    job.record(id).is_ok_and(|record| !record.images.is_empty())
 }
 
 fn probe(job: &TrainJob<'_>, examples: &[ExampleId]) -> Result<()> {

@@ -6,7 +6,7 @@ use super::callback::{Silent, TrainerCallback};
 use super::checkpoint::{self, Checkpoint};
 use super::disk_space::DiskGuard;
 use super::example_sizes::{check_lengths, example_sizes};
-use super::freeze::freeze;
+use super::freeze::{freeze, freeze_unseen};
 use super::gradient_check;
 use super::grpo::Grpo;
 use super::job::TrainJob;
@@ -83,6 +83,12 @@ pub fn train(
         )));
     }
     freeze(job.model, &config.train.freeze)?;
+    let unseen = freeze_unseen(job)?;
+    if unseen > 0 {
+        callback.note(&format!(
+            "no training example has an image: the vision tower's {unseen} parameters stay as they are"
+        ));
+    }
     if resume.is_none() {
         let check = || DiskGuard::of(job, run).check_before_start(config.train.save_total_limit, callback);
         job.comm.on_root(check)?;

@@ -278,8 +278,12 @@ fn benchmarks_keep_their_prompts_and_image_sizes() {
 fn a_refused_prompt_counts_as_unanswered_and_stops_nothing() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
-    puzzles(dir, 4);
-    let server = Server::start(|n, _| match n % 4 {
+    puzzles(dir, 5);
+    let server = Server::start(|n, _| match n % 5 {
+        4 => {
+            let error = json!({"message": "This model's maximum context length is 64 tokens.", "code": 400});
+            (400, String::new(), json!({"error": error}).to_string())
+        }
         0 => {
             let inner = json!({"code": "ResponsibleAIPolicyViolation"});
             let error = json!({"message": "filtered", "code": "content_filter", "innererror": inner});
@@ -294,17 +298,22 @@ fn a_refused_prompt_counts_as_unanswered_and_stops_nothing() {
     });
     let line = format!("eval --api {} --model m --data data --concurrency 1 --out out", server.url);
     let table = done(dir, &line);
-    for expected in
-        ["refused by the server: 1", "no text from the server: 1", "tokens not known", "not known: the server does not"]
-    {
+    for expected in [
+        "refused by the server: 1",
+        "prompt too long for the server: 1",
+        "no text from the server: 1",
+        "tokens not known",
+        "not known: the server does not",
+    ] {
         assert!(table.contains(expected), "{expected:?} is missing in:\n{table}");
     }
     assert!(!table.contains("cut off"), "{table}");
     let result = || read(&dir.join("out/result.json"))["summary"].clone();
     assert_eq!(result()["faults"]["refused by the server"], 1);
     assert_eq!(done(dir, &line), table);
-    assert_eq!(server.requests(), 4, "a refusal is not asked for again");
+    assert_eq!(server.requests(), 5, "a refusal is not asked for again");
     done(dir, "eval --rescore --out out");
+    assert_eq!(result()["faults"]["prompt too long for the server"], 1);
     assert_eq!(result()["faults"]["no text from the server"], 1);
 
     let line =

@@ -97,6 +97,48 @@ fn several_benchmarks_are_evaluated_resumed_printed_and_scored_again() {
 }
 
 #[test]
+fn files_without_answers_or_images_are_asked_and_predictions_written() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    let text = format!(
+        "index\timage\tquestion\tA\tB\tsplit\n1\t{}\tWhich?\tone\ttwo\ttest\n2\t1\tAnd now?\tone\ttwo\ttest\n",
+        picture(3)
+    );
+    fs::write(dir.join("test.tsv"), text).unwrap();
+    fs::write(dir.join("text.tsv"), "index\tquestion\tanswer\n1\tIs it \"so\"?\tyes\n").unwrap();
+    let line =
+        "eval --model model --bench t=test.tsv:choice --bench words=text.tsv:yes-no --max-new-tokens 4 --out out";
+    let output = jigsaw(dir, line);
+    let (said, table) = (String::from_utf8(output.stderr).unwrap(), String::from_utf8(output.stdout).unwrap());
+    assert!(output.status.success() && said.contains("t: test.tsv has no answers"), "{said}");
+    assert!(table.contains("words") && table.contains("out/t/predictions.tsv") && !table.contains("\nt "), "{table}");
+    let predictions = fs::read_to_string(dir.join("out/t/predictions.tsv")).unwrap();
+    assert!(
+        predictions.starts_with("index\tquestion\tA\tB\tsplit\tprediction\n1\tWhich?\tone\ttwo\ttest\t"),
+        "{predictions}"
+    );
+    assert!(!dir.join("out/t/result.json").exists() && dir.join("out/words/result.json").exists());
+    assert_eq!(done(dir, line), table);
+    assert_eq!(rows(&dir.join("out/t/responses.jsonl")).len(), 2);
+    let page = dir.join("page.html");
+    done(dir, "report out --out page.html");
+    assert!(!fs::read_to_string(page).unwrap().contains("not scored"));
+    let alone = "eval --model model --bench t=test.tsv:choice --max-new-tokens 4 --out alone";
+    assert!(!done(dir, alone).contains("results.csv") && !dir.join("alone/results.csv").exists());
+    for (more, expected) in [
+        ("--baseline model --model model --bench t=test.tsv:choice --out new", "has no answers"),
+        (
+            "--model model --bench t=test.tsv:choice --num-generations 2 --temperature 1 --out new",
+            "--num-generations 2: test.tsv has",
+        ),
+    ] {
+        let message = refused(dir, &format!("eval {more}"));
+        assert!(message.contains(expected) && !dir.join("new").exists(), "{message}");
+    }
+}
+
+#[test]
 fn a_bad_file_is_refused_before_the_model_is_loaded() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
@@ -114,8 +156,8 @@ fn a_bad_file_is_refused_before_the_model_is_loaded() {
         ("header", head.to_string(), "header.tsv holds a header and no rows"),
         (
             "column",
-            "index\timage\tquestion\n".into(),
-            "column.tsv:1: there is no column `answer`; the header has: index, image, question",
+            "index\timage\tquestion\tlabel\n".into(),
+            "column.tsv:1: there is no column `answer`, but `label`; rename it",
         ),
         (
             "twice",

@@ -54,7 +54,7 @@ fn countdown_is_made_scored_evaluated_sampled_and_trained_on() {
     done(
         dir,
         &format!(
-            "train --method rft --model {base} --data data --set 'train.freeze=[\"vision\"]' --set train.steps=3 --set train.batch_size=2 \
+            "train --method rft --model {base} --data data --set train.steps=3 --set train.batch_size=2 \
          --set rollout.num_generations=4 --set rollout.max_new_tokens=24 --set eval.steps=3 --set eval.limit=4 \
          --set eval.max_new_tokens=24 --out rft"
         ),

@@ -101,9 +101,9 @@ fn conversations_of_other_tools_are_trained_on_evaluated_and_scored() {
     let place =
         "messages.jsonl:5: example line-5: message 1 (user): the text contains the special token `<|image_pad|>`";
     assert!(message.contains(place) && !dir.join("new").exists(), "{message}");
-    fs::write(dir.join("messages.jsonl"), text.replacen("<image>", "", 1)).unwrap();
+    fs::write(dir.join("messages.jsonl"), text.replacen("<image>", "<image><image>", 1)).unwrap();
     let message = refused(dir, &format!("{TRAIN} --data messages.jsonl --out new"));
-    assert!(message.contains("messages.jsonl:1: field `images` names 1 image(s)"), "{message}");
+    assert!(message.contains("messages.jsonl:1: field `images` names 1 image(s), but the turns have 2"), "{message}");
     assert!(!dir.join("new").exists());
     fs::remove_file(dir.join("pictures/3.png")).unwrap();
     let message = refused(dir, "eval --model model --data shared.jsonl --out new");

@@ -19,19 +19,19 @@ pub(super) struct Images {
 
 impl Images {
     /// The names of the images in a field: one or a list, each a path, a data URL, or `{"path": ..., "bytes": ...}` with the
-    /// bytes in base64.
-    pub fn names(&mut self, field: &Value, line: usize) -> Result<Vec<String>, String> {
+    /// bytes in base64. `record` is the place of their record in the file, `line 3` or `item 3`.
+    pub fn names(&mut self, field: &Value, record: &str) -> Result<Vec<String>, String> {
         let one = std::slice::from_ref(field);
         let all: &[Value] = match field {
             Value::Null => &[],
             Value::Array(all) => all.as_slice(),
             _ => one,
         };
-        let item = |(k, item)| self.name(item, line, k).map_err(|why: String| format!("item {}: {why}", k + 1));
+        let item = |(k, item)| self.name(item, record, k).map_err(|why: String| format!("item {}: {why}", k + 1));
         all.iter().enumerate().map(item).collect()
     }
 
-    fn name(&mut self, item: &Value, line: usize, k: usize) -> Result<String, String> {
+    fn name(&mut self, item: &Value, record: &str, k: usize) -> Result<String, String> {
         let text = |name: &str| item.get(name).filter(|value| !value.is_null());
         let (bytes, path) = match item {
             Value::String(text) if text.starts_with("data:") => (Some(text.as_str()), None),
@@ -48,8 +48,8 @@ impl Images {
         };
         match (bytes, path) {
             (Some(base64), _) => {
-                // A path relative to the JSONL file never looks like this.
-                let name = format!("line {line}/image {}", k + 1);
+                // A path relative to the file never looks like this.
+                let name = format!("{record}/image {}", k + 1);
                 self.embedded.insert(name.clone(), decode_base64(base64.as_bytes())?);
                 Ok(name)
             }

@@ -1,12 +1,16 @@
-//! JSONL files of conversations as other tools write them, read in place: LLaMA-Factory's and ms-swift's
-//! `messages` (`role`, `content`), LLaMA-Factory's ShareGPT (`conversations` with `from`, `value`), and records of our own.
+//! Files of conversations as other tools write them, read in place: one JSON object a line, or one array of objects. LLaMA-Factory's and
+//! ms-swift's `messages` (`role`, `content`), ShareGPT's `conversations` (`from`, `value`), Alpaca's `instruction` and `output`, TRL's
+//! `prompt` and `completion`, and records of our own.
 //!
 //! A conversation that ends with an answer is a prompt and its reference response; answers before the last one are part of the prompt.
 //! Images are named by path, absolute or relative to the file, or are in the line as base64. Whatever cannot be represented is
 //! an error with its line and field; nothing is skipped silently. Opening a file checks all of its images.
 
+mod answer_form;
 mod images;
+mod items;
 mod line;
+mod turns;
 
 use super::manifest::{Manifest, SplitSummary};
 use super::{Digest, Record};
@@ -14,8 +18,8 @@ use crate::io::files;
 use crate::io::hex;
 use crate::{Error, Result};
 use images::{Images, check_image};
+use items::Item;
 use rayon::prelude::*;
-use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -25,88 +29,70 @@ const SPLIT: &str = "train";
 
 /// Whether a path names a file of conversations.
 pub(super) fn is_jsonl(path: &Path) -> bool {
-    path.extension().is_some_and(|end| end.eq_ignore_ascii_case("jsonl")) && !path.is_dir()
+    let ends = |with: &str| path.extension().is_some_and(|end| end.eq_ignore_ascii_case(with));
+    (ends("jsonl") || ends("json")) && !path.is_dir()
 }
 
 /// The contents of a file.
 #[derive(Debug)]
 pub(super) struct Contents {
     pub records: Vec<Record>,
-    /// Line of each record.
-    pub lines: Vec<usize>,
+    /// Place of each record in the file: its line, and in an array its number.
+    pub places: Vec<String>,
     /// Images that are in the file itself, by the name that their record has for them.
     pub embedded: HashMap<String, Vec<u8>>,
     /// Counts and hashes, as for a dataset directory.
     pub manifest: Manifest,
     /// Conversations with an answer before the last one.
     pub multi_turn: usize,
+    /// Conversations whose images were put before the first text of the user.
+    pub images_first: usize,
 }
 
 /// Read a file and look at its images.
 ///
 /// # Errors
-/// An input error for the first thing that is wrong, with file, line and field: what is no JSON or not UTF-8, a conversation that cannot be
+/// An input error for the first thing that is wrong, with file, line and field: what is not JSON or not UTF-8, a conversation that cannot be
 /// represented, an id twice, placeholders and images that differ in number, an image that is not there or no image.
 pub(super) fn open(path: &Path) -> Result<Contents> {
     let bytes = files::read(path)?;
     let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
     let file = path.display();
-    if text.trim_ascii_start().starts_with(b"[") {
-        return Err(Error::input(format!(
-            "{file}:1: a JSON array; one object a line is needed: jq -c '.[]' FILE.json > FILE.jsonl"
-        )));
-    }
     let root = path.parent().unwrap_or(Path::new(""));
     let mut images = Images::default();
-    let (mut records, mut lines): (Vec<Record>, Vec<usize>) = (Vec::new(), Vec::new());
+    let (mut records, mut places, mut evidence) = (Vec::new(), Vec::new(), Vec::new());
     // For each record the field that holds its images.
     let mut fields: Vec<&'static str> = Vec::new();
-    let (mut ids, mut multi_turn): (HashMap<String, usize>, usize) = (HashMap::new(), 0);
-    for (i, line) in text.split(|&b| b == b'\n').enumerate() {
-        let number = i + 1;
-        let bad = |why: String| Error::input(format!("{file}:{number}: {why}"));
-        let line = line.trim_ascii();
-        if line.is_empty() {
-            continue;
-        }
-        let object = object(line).map_err(bad)?;
-        let record = line::record(&object, number, &mut images).map_err(bad)?;
+    let (mut ids, mut multi_turn, mut images_first): (HashMap<String, String>, usize, usize) = (HashMap::new(), 0, 0);
+    let is_array = items::is_array(text);
+    for item in items::items(text) {
+        let Item { line, name, object } = item.map_err(|(line, why)| Error::input(format!("{file}:{line}: {why}")))?;
+        let place = if is_array { format!("{line}: {name}") } else { line.to_string() };
+        let bad = |why: String| Error::input(format!("{file}:{place}: {why}"));
+        let line::Read { record, images_first: first, form } =
+            line::record(&object, &name, &mut images).map_err(bad)?;
         fields.push(line::image_field(&object).map_err(bad)?);
-        if let Some(first) = ids.insert(record.id.clone(), number) {
+        if let Some(first) = ids.insert(record.id.clone(), name) {
             return Err(bad(format!(
-                "field `id`: `{}` is already the id of line {first}; without this field, lines are called by their numbers",
+                "field `id`: `{}` is already the id of {first}; without this field, records are called by their numbers",
                 record.id
             )));
         }
         multi_turn += usize::from(record.prompt().iter().any(|turn| turn.role == "assistant"));
+        images_first += usize::from(first);
         records.push(record);
-        lines.push(number);
+        evidence.push(form);
+        places.push(place);
     }
     if records.is_empty() {
         return Err(Error::input(format!("{file} holds no records")));
     }
+    answer_form::set_styles(&mut records, &evidence)
+        .map_err(|(at, why)| Error::input(format!("{file}:{}: {why}", places[at])))?;
     let digests = digests(root, &records, &images)
-        .map_err(|(at, why)| Error::input(format!("{file}:{}: field `{}`: {why}", lines[at], fields[at])))?;
+        .map_err(|(at, why)| Error::input(format!("{file}:{}: field `{}`: {why}", places[at], fields[at])))?;
     let manifest = manifest(&records, &digests)?;
-    Ok(Contents { records, lines, embedded: images.embedded, manifest, multi_turn })
-}
-
-/// The object on a line.
-fn object(line: &[u8]) -> std::result::Result<Map<String, Value>, String> {
-    let text = std::str::from_utf8(line).map_err(|e| {
-        let at = e.valid_up_to();
-        format!("byte 0x{:02X} at position {} is not UTF-8; save the file as UTF-8", line[at], at + 1)
-    })?;
-    match serde_json::from_str(text) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err("not a JSON object".into()),
-        Err(e) => {
-            // Cut off the parser's " at line 1".
-            let said = e.to_string();
-            let said = said.split(" at line ").next().unwrap_or(&said);
-            Err(format!("column {}: not JSON: {said}", e.column()))
-        }
-    }
+    Ok(Contents { records, places, embedded: images.embedded, manifest, multi_turn, images_first })
 }
 
 /// SHA-256 of every image by its name; or the number of the first record with one that cannot be used, and why.

@@ -5,7 +5,7 @@ use crate::data::{Dataset, Message};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use image::RgbImage;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::Cursor;
 
 fn png(width: u32) -> Vec<u8> {
@@ -55,10 +55,10 @@ fn messages_conversations_and_our_own_records_are_read() {
             {"role": "assistant", "content": "A cat."}], "images": ["images/a.png"]}),
         // LLaMA-Factory's ShareGPT, with a turn before the last and a system text beside them.
         json!({"conversations": [{"from": "human", "value": "<image>Who?"}, {"from": "gpt", "value": "A cat"},
-            {"from": "human", "value": "And <image>?"}, {"from": "gpt", "value": "<think>Hm.</think><answer>A dog</answer>"}],
+            {"from": "human", "value": "And <image>?"}, {"from": "gpt", "value": "<think>Hm.</think> A dog"}],
             "images": ["images/a.png", absolute.to_str().unwrap()], "system": "Look.", "tools": "[]", "videos": []}),
         // ms-swift: bytes or a path; a solution to score by.
-        json!({"messages": [{"role": "user", "content": "<image><image>Same?"}], "solution": "<answer>no</answer>",
+        json!({"messages": [{"role": "user", "content": "<image><image>Same? (<answer></answer>)"}], "solution": "<answer>no</answer>",
             "images": [{"bytes": STANDARD.encode(png(10)), "path": null}, {"bytes": null, "path": "images/b.png"}]}),
         // LLaVA's field for one image, as a data URL.
         json!({"id": 17, "conversations": [{"from": "human", "value": "<image>\nHow wide?"}, {"from": "gpt", "value": "11"}],
@@ -82,6 +82,7 @@ fn messages_conversations_and_our_own_records_are_read() {
         assert_eq!(said(&records[1])[0], ("system", "Look."));
         assert_eq!((records[1].prompt().len(), records[1].answer.as_str()), (4, "A dog"));
         assert_eq!((records[2].response(), records[2].answer.as_str()), (None, "no"));
+        assert_eq!((&records[2].meta["style"], records[1].meta.get("style")), (&json!("direct"), None));
         assert_eq!((records[3].answer.as_str(), records[3].source.as_str()), ("11", "line 4/image 1"));
         assert_eq!((records[4].task.as_str(), records[4].answer.as_str(), records[4].seed), ("choice", "B", 4));
         assert_eq!(records[4].meta["style"], "direct");
@@ -156,13 +157,17 @@ fn every_mistake_is_named_with_line_and_field() {
         fields.as_object().unwrap().iter().for_each(|(key, value)| answer[key] = value.clone());
         turns(json!([user("q"), answer]))
     };
+    let parts = |parts: Value| turns(json!([{"role": "user", "content": parts}, assistant("a")]));
     let good = turns(json!([user("q"), assistant("a")]));
     for (line, expected) in [
         (
             turns(json!([user("<image>q"), assistant("a")])),
             "field `image` names 0 image(s), but the turns have 1 `<image>`",
         ),
-        (with("images", json!(["images/a.png"])), "field `images` names 1 image(s), but the turns have 0 `<image>`"),
+        (
+            json!({"messages": [user("<image>q"), assistant("a")], "images": ["images/a.png", "images/b.png"]}),
+            "field `images` names 2 image(s), but the turns have 1 `<image>`",
+        ),
         (turns(json!([user("q"), assistant("<image>")])), "an image in an answer cannot be represented"),
         (
             turns(json!([{"role": "moderator", "content": "q"}])),
@@ -179,9 +184,45 @@ fn every_mistake_is_named_with_line_and_field() {
             "`system` after `assistant` cannot be represented",
         ),
         (
-            turns(json!([{"role": "user", "content": [{"type": "text", "text": "q"}]}])),
-            "`messages[0].content`: is a list of parts",
+            turns(json!([{"role": "user", "content": 3}])),
+            "`messages[0].content`: is neither a string nor a list of parts",
         ),
+        (
+            parts(json!([{"type": "video", "video": "v.mp4"}])),
+            "`messages[0].content[0]`: `video` is neither text nor image",
+        ),
+        (parts(json!([{"type": "text", "text": "q"}, 7])), "`messages[0].content[1]`: is neither a text nor an object"),
+        (parts(json!([{"kind": "text"}])), "`messages[0].content[0]`: has no `type`"),
+        (parts(json!([{"type": "text", "text": null}])), "`messages[0].content[0]`: has no string `text`"),
+        (
+            parts(json!([{"type": "image", "path": "images/a.png"}, {"type": "text", "text": "<image>q"}])),
+            "`messages[0].content[1]`: has `<image>` in its text, and there are image parts beside it",
+        ),
+        (
+            parts(json!([{"type": "image", "path": "images/a.png"}, {"type": "image"}])),
+            "1 of 2 images say which image they are",
+        ),
+        (
+            parts(json!([{"type": "image", "index": 1}])),
+            "`messages[0].content[0]`: `index` is 1, but images stand in order",
+        ),
+        (
+            parts(json!([{"type": "image", "url": "https://x/a.png"}])),
+            "its image parts: item 1: `https://x/a.png` is a URL",
+        ),
+        (parts(json!([{"type": "image"}, "q"])), "names 0 image(s), but the turns have 1 `<image>`"),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "image", "image": "images/a.png"}]}, assistant("a")],
+                "images": ["images/a.png"]}),
+            "has images in the parts of its turns and in the field `images`",
+        ),
+        (json!({"instruction": "q", "input": 3, "output": "a"}), "field `input` is not a string"),
+        (json!({"instruction": "q", "output": "a", "history": [["q"]]}), "field `history[0]`: is not a pair of texts"),
+        (json!({"instruction": "<video>q", "output": "a"}), "field `instruction`: has `<video>` in it"),
+        (json!({"prompt": 3, "completion": "a"}), "field `prompt` is neither a text nor a list of turns"),
+        (json!({"prompt": [user("q")], "completion": [user("q")]}), "field `completion[0]`: `user` after `user`"),
+        (with("solution", json!("<answer>a")), "field `solution`: has `<answer>` in it, but not one block"),
+        (with("answer", json!(["<answer>a</answer><answer>b</answer>"])), "field `answer`: has `<answer>` in it"),
         (turns(json!([{"content": "q"}])), "field `messages[0]`: has neither `role` nor `from`"),
         (turns(json!([user("q")])), "there is no answer to learn or to score by"),
         (turns(json!([user("q"), assistant(" ")])), "there is no answer to learn or to score by"),
@@ -224,7 +265,7 @@ fn every_mistake_is_named_with_line_and_field() {
         (with("images", json!(["https://x/a.png"])), "field `images`: item 1: `https://x/a.png` is a URL"),
         (with("images", json!([{"bytes": null, "path": null}])), "item 1: has neither a path nor bytes"),
         (with("images", json!([{"bytes": "###"}])), "item 1: is not base64"),
-        (json!([1]), "a JSON array; one object a line is needed"),
+        (json!([1]), "item 1 is not a JSON object"),
         (json!(7), "not a JSON object"),
     ] {
         let array = line.is_array();
@@ -268,7 +309,115 @@ fn every_mistake_is_named_with_line_and_field() {
     assert!(case.refusal(format!("{twice}\n{twice}")).contains(":2: field `id`: `x` is already the id of line 1"));
     let missing = Dataset::open(&case.0.path().join("none.jsonl"), "train").unwrap_err();
     assert!(missing.exit_code() == 2 && missing.to_string().contains("none.jsonl"), "{missing}");
-    std::fs::write(case.0.path().join("data.json"), "[]").unwrap();
-    let array = Dataset::open(&case.0.path().join("data.json"), "train").unwrap_err();
-    assert!(array.to_string().contains("jq -c"), "{array}");
+    assert!(case.refusal("[]").contains(" holds no records"));
+    // In an array, the item is named beside its line.
+    let refusal = case.refusal(format!("[{good},\n{{}}]"));
+    assert!(refusal.starts_with(":2: item 2: has neither `messages`"), "{refusal}");
+    let refusal = case.refusal(format!("[{twice}, {twice}]"));
+    assert!(refusal.starts_with(":1: item 2: field `id`: `x` is already the id of item 1"), "{refusal}");
+}
+
+#[test]
+fn parts_arrays_alpaca_and_prompt_with_completion_are_read() {
+    let case = Case::new();
+    let text = |text: &str| json!({"type": "text", "text": text});
+    let lines = [
+        // TRL: parts, the images in a field of their own; empty fields as `datasets` leaves them.
+        json!({"messages": [
+            {"role": "system", "content": [text("Be brief.")]},
+            {"role": "user", "content": [{"type": "image", "text": null, "index": 0}, {"type": "text", "text": "Who?", "index": null}]},
+            {"role": "assistant", "content": [text("A cat.")]}], "images": ["images/a.png"]}),
+        // The images in the parts, in the forms of Qwen, OpenAI and `datasets`.
+        json!({"messages": [{"role": "user", "content": [
+            {"image": "images/a.png"}, {"text": "Like "}, {"type": "image_url", "image_url": {"url": format!("data:image/png;base64,{}", STANDARD.encode(png(10)))}},
+            {"type": "image", "image": {"path": null, "bytes": STANDARD.encode(png(11))}}, {"type": "image", "path": "images/b.png"}, "?"]},
+            {"role": "assistant", "content": "no"}]}),
+        // No place for the image: before the first text of the user.
+        json!({"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "Who?"}],
+            "completion": [{"role": "assistant", "content": "A dog."}], "images": ["images/b.png"]}),
+        json!({"prompt": "2 + 2?", "completion": "4"}),
+        // GRPO: a prompt and a gold answer.
+        json!({"prompt": [{"role": "user", "content": "3 + 3?"}], "solution": "6"}),
+        json!({"instruction": "Add.", "input": "1 2", "output": "3", "system": "Count.", "history": [["Hi", "Hello"]], "text": "whatever"}),
+        json!({"instruction": "Say no.", "input": "", "output": "no"}),
+    ];
+    let texts: Vec<String> = lines.iter().map(Value::to_string).collect();
+    let array = serde_json::to_string_pretty(&lines).unwrap();
+    let mut hashes = Vec::new();
+    for (name, text) in [("data.jsonl", texts.join("\n")), ("data.json", array)] {
+        let path = case.0.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let data = Dataset::open(&path, "train").unwrap();
+        let records = data.records();
+        let widths = |i: usize| -> Vec<u32> {
+            let sizes = data.image_sizes(&records[i]).unwrap();
+            sizes.iter().map(|(width, _)| *width).collect()
+        };
+        assert_eq!(said(&records[0]), [("system", "Be brief."), ("user", "<image>Who?"), ("assistant", "A cat.")]);
+        assert_eq!(said(&records[1])[0], ("user", "<image>Like <image><image><image>?"));
+        assert_eq!([widths(0), widths(1), widths(2)], [vec![8], vec![8, 10, 11, 9], vec![9]]);
+        assert_eq!(said(&records[2]), [("system", "s"), ("user", "<image>Who?"), ("assistant", "A dog.")]);
+        assert_eq!(said(&records[3]), [("user", "2 + 2?"), ("assistant", "4")]);
+        assert_eq!((records[4].response(), records[4].answer.as_str()), (None, "6"));
+        assert_eq!(
+            said(&records[5]),
+            [("system", "Count."), ("user", "Hi"), ("assistant", "Hello"), ("user", "Add.\n1 2"), ("assistant", "3")]
+        );
+        assert_eq!(said(&records[6]), [("user", "Say no."), ("assistant", "no")]);
+        let note = data.note().unwrap();
+        assert!(note.contains("1 of 7 conversations") && note.contains("images come before the first text"), "{note}");
+        assert_eq!(records[6].id, if name.ends_with('l') { "line-7" } else { "item-7" });
+        hashes.push(records.iter().map(|record| record.messages.clone()).collect::<Vec<_>>());
+    }
+    assert_eq!(hashes[0], hashes[1]);
+}
+
+#[test]
+fn the_form_of_answers_follows_from_the_records() {
+    let case = Case::new();
+    let record = |prompt: &str, response: Option<&str>, solution: Option<&str>| {
+        let mut turns = vec![json!({"role": "user", "content": prompt})];
+        turns.extend(response.map(|response| json!({"role": "assistant", "content": response})));
+        json!({"messages": turns, "solution": solution})
+    };
+    let styles = |lines: &[Value]| -> Vec<Option<String>> {
+        let text: Vec<String> = lines.iter().map(Value::to_string).collect();
+        let data = case.open(text.join("\n")).unwrap();
+        data.records().iter().map(|r| r.meta.get("style").map(|s| s.as_str().unwrap().to_string())).collect()
+    };
+    let direct = || Some("direct".to_string());
+    let think = || Some("think".to_string());
+    let (tagged, thought) = ("<answer>no</answer>", "<think>Hm.</think><answer>no</answer>");
+    let ask = "Answer in <answer></answer>.";
+    // By the response, by the gold answer, by the prompt; an answer that shows nothing goes with the others.
+    assert_eq!(styles(&[record("q", Some(tagged), None), record("q", Some(tagged), None)]), [direct(), direct()]);
+    assert_eq!(styles(&[record("q", Some(thought), Some("no")), record("q", None, Some("no"))]), [think(), think()]);
+    assert_eq!(styles(&[record("q", None, Some(tagged)), record("q", None, Some("yes"))]), [direct(), direct()]);
+    assert_eq!(styles(&[record("q", Some("no"), None), record("q", Some("yes"), Some("yes"))]), [None, None]);
+    assert_eq!(styles(&[record("First <think></think>, then answer.", Some("no"), None)]), [None]);
+    assert_eq!(styles(&[record(ask, None, Some("no"))]), [direct()]);
+    assert_eq!(styles(&[record("First <think></think>, then <answer></answer>.", None, Some(tagged))]), [think()]);
+    // What the prompts ask for may differ from record to record, and so may what is stated.
+    assert_eq!(styles(&[record(ask, Some(tagged), None), record("q", Some("no"), None)]), [direct(), None]);
+    let mut stated = record("q", Some("The <answer> tag."), None);
+    stated["meta"] = json!({"style": null});
+    assert_eq!(styles(&[stated.clone(), record("q", Some(tagged), None)]), [None, direct()]);
+    stated["meta"] = json!({"style": "think"});
+    assert_eq!(styles(&[stated, record("q", Some("no"), None)]), [think(), None]);
+    // The gold answer is what stands in the tags, of several too and where the task is named.
+    let mut choice = record("q", None, Some(tagged));
+    choice["task"] = "choice".into();
+    choice["answer"] = json!(["<answer>a</answer>", "<answer> b </answer>"]);
+    let data = case.open(choice.to_string()).unwrap();
+    assert_eq!((data.records()[0].answer.as_str(), &data.records()[0].meta["answers"]), ("a", &json!(["a", "b"])));
+    // Two forms, and nothing that says which is asked for.
+    for (first, second, said) in [
+        (record("q", Some("no"), None), record("q", Some(tagged), None), "has answer tags without a thought"),
+        (record("q", Some(tagged), None), record("q", Some("no"), None), "has no answer tags"),
+        (record("q", Some(tagged), None), record("q", Some(thought), None), "has answer tags after a thought"),
+    ] {
+        let refusal = case.refusal(format!("{first}\n{second}"));
+        assert!(refusal.starts_with(":2: record `line-2` ") && refusal.contains(said), "{said}: {refusal}");
+        assert!(refusal.contains("`line-1` before it"), "{refusal}");
+    }
 }

@@ -56,7 +56,7 @@ impl Tsv {
         };
         let columns: Arc<[String]> = columns(header).map_err(|why| Error::input(format!("{file}:1: {why}")))?.into();
         let layout = layout(&columns)?;
-        require(&columns, &layout).map_err(|why| Error::input(format!("{file}:1: {why}")))?;
+        require(&columns).map_err(|why| Error::input(format!("{file}:1: {why}")))?;
         let mut table = TableBuilder::new(path, columns.clone(), layout.prefix, true);
         while let Some((record, place)) = parser.read().map_err(unreadable)? {
             table.push(place.line, |reader, number| reader.row(record, number, place))?;

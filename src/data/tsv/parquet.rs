@@ -38,7 +38,7 @@ pub(super) fn read(path: &Path, layout: impl FnOnce(&[String]) -> Result<TsvSche
     let shape = ColumnMapping::of(&names);
     let columns: Arc<[String]> = shape.columns.clone().into();
     let layout = layout(&columns)?;
-    require(&columns, &layout).map_err(bad)?;
+    require(&columns).map_err(bad)?;
     let mut table = TableBuilder::new(path, columns, layout.prefix, false);
     let rows = guarded(|| reader.get_row_iter(None).map_err(|e| e.to_string())).map_err(bad)?;
     let mut rows = rows.into_iter();
@@ -268,7 +268,7 @@ mod tests {
     }
 
     fn layout(_: &[String]) -> Result<TsvSchema> {
-        Ok(TsvSchema { required: vec!["answer"], prefix: None })
+        Ok(TsvSchema { prefix: None })
     }
 
     const QUESTION: &str = "required binary question (UTF8); required binary answer (UTF8);";

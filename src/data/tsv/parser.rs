@@ -142,13 +142,33 @@ mod tests {
         }
     }
 
+    /// Recorded with pandas 3.1.1: `read_csv(sep="\t")` of a file `index, question, answer`.
     #[test]
     fn quotes_are_those_of_pandas() {
-        let mut parser = Parser::new("a\tb\n\"say \"\"no\"\"\"\t5\" wide\n".as_bytes());
-        parser.read().unwrap();
-        let (record, _) = parser.read().unwrap().unwrap();
-        assert_eq!((&record[0], &record[1]), (&b"say \"no\""[..], &b"5\" wide"[..]));
-        assert!(parser.read().unwrap().is_none());
+        for (row, question) in [
+            ("say \"no\"", "say \"no\""),
+            ("\"say \"\"no\"\"\"", "say \"no\""),
+            ("5\" wide", "5\" wide"),
+            (" \"\"x\"\" ", " \"\"x\"\" "),
+            ("\"\"\"quoted\"\"\"", "\"quoted\""),
+            ("'x'", "'x'"),
+            ("x\\\"y", "x\\\"y"),
+            ("\"a\tb\nc\"", "a\tb\nc"),
+            // A field that begins with a quote is quoted: pandas takes the two away, wherever the second one stands.
+            ("\"What?\"", "What?"),
+            ("\"Stop\" says the sign?", "Stop says the sign?"),
+            ("\"a\"b\"c\"", "ab\"c\""),
+            ("\"\"x\"\"", "x\"\""),
+            ("\"x\\\"y\"", "x\\y\""),
+        ] {
+            let text = format!("index\tquestion\tanswer\n1\t{row}\ta\n2\tq\tb\n");
+            let mut parser = Parser::new(text.as_bytes());
+            parser.read().unwrap();
+            let (record, _) = parser.read().unwrap().unwrap();
+            let fields: Vec<&str> = record.iter().map(|field| std::str::from_utf8(field).unwrap()).collect();
+            assert_eq!(fields, ["1", question, "a"], "{row}");
+            assert_eq!(&parser.read().unwrap().unwrap().0[0], b"2");
+        }
     }
 
     #[test]

@@ -16,14 +16,14 @@ use std::sync::Arc;
 const REQUIRED_COLUMNS: [&str; 2] = ["index", "question"];
 /// Columns of a header that a message names.
 const MAX_NAMED: usize = 40;
-/// Columns of which at least one must be there.
+/// Columns that hold images. A file of questions without images has neither.
 const IMAGE_COLUMNS: [&str; 2] = ["image", "image_path"];
+/// What the name of a column of images has in it.
+const IMAGE_WORDS: [&str; 4] = ["image", "img", "photo", "picture"];
 
 /// What the reader of a file needs beside its header.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TsvSchema {
-    /// Columns that must be there, besides `index`, `question` and one of `image` and `image_path`.
-    pub required: Vec<&'static str>,
     /// A column whose value goes before the index, where indices are unique only together with it.
     pub prefix: Option<String>,
 }
@@ -60,6 +60,12 @@ impl TsvRow {
     pub fn get(&self, column: &str) -> Option<&str> {
         let at = self.columns.iter().position(|c| c == column)?;
         Some(self.fields[at].trim()).filter(|field| !field.is_empty())
+    }
+
+    /// All columns but that of `image`, with their fields as they are.
+    pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        let pairs = self.columns.iter().zip(&self.fields).map(|(column, field)| (column.as_str(), field.as_str()));
+        pairs.filter(|(column, _)| *column != "image")
     }
 
     /// Columns and fields that are not blank, in the order of the file.
@@ -250,7 +256,7 @@ impl RowReader {
 }
 
 /// Refuse a header without the columns that are needed.
-pub fn require(columns: &[String], layout: &TsvSchema) -> Result<(), String> {
+pub fn require(columns: &[String]) -> Result<(), String> {
     let has = |name: &str| columns.iter().any(|c| c == name);
     let named = || {
         let mut names: Vec<String> = columns.iter().filter(|c| !c.is_empty()).map(|c| brief(c)).collect();
@@ -262,13 +268,17 @@ pub fn require(columns: &[String], layout: &TsvSchema) -> Result<(), String> {
         1 => "; are the columns separated by tabs?",
         _ => "",
     };
-    if let Some(missing) = REQUIRED_COLUMNS.iter().chain(&layout.required).find(|name| !has(name)) {
+    if let Some(missing) = REQUIRED_COLUMNS.iter().find(|name| !has(name)) {
         return Err(format!("there is no column `{missing}`; the header has: {}{hint}", named()));
     }
-    if !IMAGE_COLUMNS.into_iter().any(has) {
-        return Err(format!("there is neither a column `image` nor `image_path`; the header has: {}", named()));
+    let shows = |name: &&String| IMAGE_WORDS.iter().any(|word| name.to_lowercase().contains(word));
+    match columns.iter().find(shows).filter(|_| !IMAGE_COLUMNS.into_iter().any(has)) {
+        Some(other) => Err(format!(
+            "there is neither a column `image` nor `image_path`, but `{}`; rename it, or take it out of a file of questions without images",
+            brief(other)
+        )),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The images of row `i`: its own, and for each reference those of the row it names.

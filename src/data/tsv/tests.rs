@@ -19,7 +19,7 @@ fn png(width: u32, height: u32) -> String {
 }
 
 fn layout(_: &[String]) -> Result<TsvSchema> {
-    Ok(TsvSchema { required: vec!["answer"], prefix: None })
+    Ok(TsvSchema { prefix: None })
 }
 
 fn open(text: &[u8]) -> Result<(Tsv, Vec<TsvRow>)> {
@@ -91,13 +91,19 @@ fn a_file_is_read_with_quotes_options_references_and_lists() {
 }
 
 #[test]
+fn questions_without_images_need_no_column_for_them() {
+    let (_, rows) = open(b"index\tquestion\tanswer\n1\tWhy?\tso\n").unwrap();
+    assert_eq!((rows[0].images.len(), rows[0].get("question")), (0, Some("Why?")));
+}
+
+#[test]
 fn an_index_may_need_another_column_to_be_unique() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bench.tsv");
     let row = |split: &str, image: &str| format!("1\t{image}\tq\ta\t{split}\n");
     let text = format!("index\timage\tquestion\tanswer\tsplit\n{}{}", row("val", &png(8, 6)), row("test", &png(6, 8)));
     std::fs::write(&path, text + "2\t1\tq\ta\ttest\n").unwrap();
-    let prefixed = |_: &[String]| Ok(TsvSchema { required: vec![], prefix: Some("split".into()) });
+    let prefixed = |_: &[String]| Ok(TsvSchema { prefix: Some("split".into()) });
     let (tsv, rows) = Tsv::open(&path, prefixed).unwrap();
     assert_eq!(rows.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["val_1", "test_1", "test_2"]);
     assert_eq!(tsv.size(rows[2].images[0]), (6, 8), "a reference stays in its split");
@@ -123,12 +129,11 @@ fn every_mistake_is_named_with_line_row_and_column() {
             "index\timage\tanswer\n".into(),
             ":1: there is no column `question`; the header has: index, image, answer".into(),
         ),
-        (
-            "index\timage\tquestion\n".into(),
-            ":1: there is no column `answer`; the header has: index, image, question".into(),
-        ),
         ("index,image,question,answer\n".into(), "are the columns separated by tabs?".into()),
-        ("index\timg\tquestion\tanswer\n".into(), ":1: there is neither a column `image` nor `image_path`".into()),
+        (
+            "index\timg\tquestion\tanswer\n".into(),
+            ":1: there is neither a column `image` nor `image_path`, but `img`; rename it".into(),
+        ),
         ("index\tindex\timage\tquestion\tanswer\n".into(), ":1: the header has two columns `index`".into()),
         (
             format!("{head}{}{}", row("1", &good), row("1", "1")),

@@ -7,7 +7,7 @@ use crate::model::PromptEncoder;
 use crate::model::hash_prompt_files;
 use crate::model::{MAX_PIXELS, Processor, SamplingParams};
 use crate::sampling::{SamplePlan, sampling_flags};
-use crate::tasks::benchmarks::{self, Pixels, Protocol};
+use crate::tasks::benchmarks::{self, Pixels, PredictionTable, Protocol};
 use crate::tasks::example_size;
 use crate::tasks::{self, Task};
 use crate::{Error, Result};
@@ -44,6 +44,8 @@ pub struct PreparedBenchmark {
     /// How tokens are chosen.
     pub sampling: SamplingParams,
     pub(super) task: Box<dyn Task>,
+    /// What the responses are written beside, if the file has no answers to score them by.
+    pub(super) predictions: Option<PredictionTable>,
     /// What reads its prompts; `None` if a server does.
     pub(super) reader: Option<Reader>,
 }
@@ -60,6 +62,11 @@ impl PreparedBenchmark {
     /// The examples and their scorers.
     pub fn task(&self) -> &dyn Task {
         self.task.as_ref()
+    }
+
+    /// Whether the file has answers to score responses by.
+    pub fn is_scored(&self) -> bool {
+        self.predictions.is_none()
     }
 
     /// Encodes prompts, with this benchmark's image size limits.
@@ -103,8 +110,8 @@ pub fn prepare_for_server(specs: &[BenchmarkSpec], settings: &BenchmarkSettings)
     specs
         .iter()
         .map(|spec| {
-            let (protocol, longest, task) = read(spec, |_| Ok((None, Box::new(Ok))))?;
-            Ok(finish(spec, settings, protocol, longest, task, None))
+            let found = read(spec, |_| Ok((None, Box::new(Ok))))?;
+            finish(spec, settings, found, None)
         })
         .collect()
 }
@@ -128,11 +135,20 @@ fn check_names(specs: &[BenchmarkSpec]) -> Result<()> {
 /// `(width, height)` that an image of these sides is resized to.
 type Resize = Box<dyn Fn((u32, u32)) -> Result<(u32, u32), String>>;
 
-/// A benchmark's protocol, longest response and task. `bounds` gets the benchmark's own image size limits and returns those to use.
+/// A benchmark as it is read.
+struct Found {
+    protocol: Protocol,
+    /// Longest response in tokens.
+    longest: usize,
+    task: Box<dyn Task>,
+    predictions: Option<PredictionTable>,
+}
+
+/// Read a benchmark. `bounds` gets the benchmark's own image size limits and returns those to use.
 fn read(
     spec: &BenchmarkSpec,
     bounds: impl FnOnce(Option<(usize, usize)>) -> Result<(Option<Pixels>, Resize)>,
-) -> Result<(Protocol, usize, Box<dyn Task>)> {
+) -> Result<Found> {
     let BenchmarkSpec { name, path, kind, split } = spec;
     if is_dataset(path) {
         if let Some(kind) = kind {
@@ -143,12 +159,14 @@ fn read(
         }
         let task = tasks::load(path, split)?;
         let (pixels, _) = bounds(None)?;
-        return Ok((Protocol::of_dataset(task.name(), pixels), benchmarks::DEFAULT_NEW_TOKENS, task));
+        let protocol = Protocol::of_dataset(task.name(), pixels);
+        return Ok(Found { protocol, longest: benchmarks::DEFAULT_NEW_TOKENS, task, predictions: None });
     }
     let raw = benchmarks::read(name, path, kind.as_deref())?;
     let (pixels, resize) = bounds(raw.pixels())?;
-    let task = raw.into_task(name, resize.as_ref())?;
-    Ok((task.protocol(pixels), task.max_new_tokens(), Box::new(task)))
+    let mut task = raw.into_task(name, resize.as_ref())?;
+    let (protocol, longest, predictions) = (task.protocol(pixels), task.max_new_tokens(), task.take_predictions());
+    Ok(Found { protocol, longest, task: Box::new(task), predictions })
 }
 
 /// A benchmark for a checkpoint, whose processor takes every prompt of the plan.
@@ -159,7 +177,7 @@ fn prepare_one(
     reader: &dyn Fn(Processor) -> Reader,
 ) -> Result<PreparedBenchmark> {
     let mut processor = model.clone();
-    let (protocol, longest, task) = read(spec, |benchmark| {
+    let found = read(spec, |benchmark| {
         // A text-only model takes no image, whatever its size.
         let Some(own) = model.images() else { return Ok((None, Box::new(Ok))) };
         let own = Pixels { min: own.min_pixels, max: own.max_pixels, factor: own.factor() };
@@ -172,26 +190,35 @@ fn prepare_one(
         };
         Ok((Some(pixels), Box::new(resize)))
     })?;
-    let examples = settings.plan.examples(task.as_ref());
-    let check = |i: usize| example_size(task.as_ref(), &processor, i).map(|_| ());
+    let examples = settings.plan.examples(found.task.as_ref());
+    let check = |i: usize| example_size(found.task.as_ref(), &processor, i).map(|_| ());
     // Report the first error in the order of the file, whatever the threads do.
     let checked: Vec<Result<()>> = (0..examples).into_par_iter().map(check).collect();
     checked.into_iter().collect::<Result<()>>().map_err(|e| e.context(spec.path.display()))?;
-    Ok(finish(spec, settings, protocol, longest, task, Some(reader(processor))))
+    finish(spec, settings, found, Some(reader(processor)))
 }
 
 /// Assemble a prepared benchmark.
+///
+/// # Errors
+/// An input error for several responses to questions of which one prediction each is written.
 fn finish(
     spec: &BenchmarkSpec,
     settings: &BenchmarkSettings,
-    protocol: Protocol,
-    longest: usize,
-    task: Box<dyn Task>,
+    found: Found,
     reader: Option<Reader>,
-) -> PreparedBenchmark {
+) -> Result<PreparedBenchmark> {
+    let Found { protocol, longest, task, predictions } = found;
+    if predictions.is_some() && settings.plan.num_generations > 1 {
+        return Err(Error::input(format!(
+            "--num-generations {}: {} has no answers, and one prediction is written for each question",
+            settings.plan.num_generations,
+            spec.path.display()
+        )));
+    }
     let sampling =
         SamplingParams { max_new_tokens: settings.max_new_tokens.unwrap_or(longest), ..settings.sampling.clone() };
-    PreparedBenchmark {
+    Ok(PreparedBenchmark {
         name: spec.name.clone(),
         protocol,
         path: spec.path.clone(),
@@ -199,8 +226,9 @@ fn finish(
         plan: settings.plan.clone(),
         sampling,
         task,
+        predictions,
         reader,
-    }
+    })
 }
 
 impl BenchmarkSettings {

@@ -2,7 +2,7 @@
 
 use super::{PreparedBenchmark, RESULTS_CSV, RESULTS_JSON, write_results};
 use crate::eval::evaluate_api::{Questions, Server};
-use crate::eval::{EvalDir, EvalResult, evaluate_in};
+use crate::eval::{EvalDir, EvalResult, evaluate_in, predict_in};
 use crate::io::lock::LockFile;
 use crate::io::output_dir::{self, Growing};
 use crate::model::{Model, ModelLoader, hash_model, hash_prompt_files};
@@ -12,7 +12,8 @@ use crate::{Error, Result};
 use std::path::Path;
 
 /// Evaluate the checkpoint directory `model` on every prepared benchmark, or on what is left: `out/<name>/` for each,
-/// then `results.json` and `results.csv` in `out`, written again after every benchmark. What is finished is only read, and
+/// then `results.json` and `results.csv` in `out`, written again after every benchmark. A benchmark without answers has a file of predictions
+/// and no result. What is finished is only read, and
 /// the weights are loaded only if something is not.
 ///
 /// # Errors
@@ -49,15 +50,21 @@ pub fn run(
     for (bench, directory) in prepared.iter().zip(directories) {
         let result = match directory.finished()? {
             Some(result) => result,
+            None if directory.predictions().exists() => continue,
             None => {
                 let policy = match &loaded {
                     Some(policy) => policy,
                     None => loaded.insert(loader.frozen(model)?),
                 };
                 let responder = LocalModel::new(policy, bench.codec()?);
-                let progress = |p| progress(&bench.name, p);
-                evaluate_in(&directory, &responder, bench.task(), &bench.plan, &bench.sampling, progress)
-                    .map_err(|e| e.context(&bench.name))?
+                let (task, progress) = (bench.task(), |p| progress(&bench.name, p));
+                let named = |e: Error| e.context(&bench.name);
+                if let Some(table) = &bench.predictions {
+                    predict_in(&directory, &responder, (task, table), &bench.plan, &bench.sampling, progress)
+                        .map_err(named)?;
+                    continue;
+                }
+                evaluate_in(&directory, &responder, task, &bench.plan, &bench.sampling, progress).map_err(named)?
             }
         };
         results.push((bench.name.clone(), result));
@@ -96,15 +103,18 @@ pub fn run_server(
             .evaluate(directory, &bench.questions(), |p| progress(&bench.name, p))
             .map_err(|e| e.context(&bench.name))?;
         usage += tokens;
-        results.push((bench.name.clone(), result));
-        write_results(out, &results)?;
+        if let Some(result) = result {
+            results.push((bench.name.clone(), result));
+            write_results(out, &results)?;
+        }
     }
     Ok((results, usage))
 }
 
 impl PreparedBenchmark {
     fn questions(&self) -> Questions<'_> {
-        Questions { task: self.task(), plan: &self.plan, sampling: &self.sampling }
+        let (task, predictions) = (self.task(), self.predictions.as_ref());
+        Questions { task, predictions, plan: &self.plan, sampling: &self.sampling }
     }
 }
 

@@ -4,7 +4,8 @@
 //! and memory when it renders (`template_limits.rs`). Both happen on a thread whose stack is deep enough for what these bounds allow.
 //!
 //! transformers' Jinja environment trims blocks, has loop controls, Python's string methods, a `tojson` that does not
-//! escape HTML, and `raise_exception`; so has this one. `{% generation %}` blocks and `strftime_now` are not there.
+//! escape HTML, and `raise_exception`; so has this one. A `{% generation %}` block, which tells a trainer which tokens to learn, renders its
+//! content; `strftime_now` is not there.
 
 use super::template_limits::{FuelWriter, Stopped, check_length, fuel_for, method, on_deep_stack, out_of_fuel};
 use crate::io::files;
@@ -52,7 +53,7 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
-        let source = template.to_string();
+        let source = without_generation(template);
         let compile = move || environment.add_template_owned(NAME, source).map(|()| environment);
         let environment = on_deep_stack(None, compile).map_err(|why| stopped(why, origin))?;
         let environment = environment
@@ -60,11 +61,11 @@ impl ChatTemplate {
         Ok(ChatTemplate { environment, tokens: Map::new(), source: template.to_string(), origin: origin.to_string() })
     }
 
-    /// The template of a checkpoint directory: `chat_template.jinja`, else `chat_template.json`, else the
-    /// `chat_template` of `tokenizer_config.json` (a string, or a list of named ones with a `default`).
+    /// The template of a checkpoint directory: the `chat_template` of `processor_config.json`, `chat_template.json` or
+    /// `chat_template.jinja`, else that of `tokenizer_config.json` (a string, or a list of named ones with a `default`).
     ///
     /// # Errors
-    /// An input error that names the files looked at if none has a template.
+    /// An input error that names the files looked at if none has a template, or two files whose templates differ.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let config_path = dir.join("tokenizer_config.json");
         let config: Json = if config_path.exists() { files::read_json(&config_path)? } else { Json::Null };
@@ -111,26 +112,60 @@ impl ChatTemplate {
 
 /// The template and the file it is from.
 fn template_text(dir: &Path, tokenizer_config: &Json) -> Result<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    for name in ["processor_config.json", "chat_template.json"] {
+        let path = dir.join(name);
+        let value: Json = if path.exists() { files::read_json(&path)? } else { continue };
+        let template = &value["chat_template"];
+        match named_template(template) {
+            Some(text) => found.push((text, path.display().to_string())),
+            None if name == "processor_config.json" && template.is_null() => {}
+            None => return Err(Error::input(format!("{}: has no usable `chat_template`", path.display()))),
+        }
+    }
     let jinja = dir.join("chat_template.jinja");
     if jinja.exists() {
-        return Ok((files::read_text(&jinja)?, jinja.display().to_string()));
+        found.push((files::read_text(&jinja)?, jinja.display().to_string()));
     }
-    let legacy = dir.join("chat_template.json");
-    if legacy.exists() {
-        let value: Json = files::read_json(&legacy)?;
-        return match named_template(&value["chat_template"]) {
-            Some(text) => Ok((text, legacy.display().to_string())),
-            None => Err(Error::input(format!("{}: has no usable `chat_template`", legacy.display()))),
-        };
+    // Which of them is read depends on the version of transformers.
+    if let [(first, one), rest @ ..] = found.as_slice()
+        && let Some((_, other)) = rest.iter().find(|(text, _)| text.trim_end() != first.trim_end())
+    {
+        return Err(Error::input(format!("{one} and {other} hold chat templates that differ; remove the wrong one")));
+    }
+    if let Some(found) = found.into_iter().next() {
+        return Ok(found);
     }
     if let Some(text) = named_template(&tokenizer_config["chat_template"]) {
         return Ok((text, dir.join("tokenizer_config.json").display().to_string()));
     }
     Err(Error::input(format!(
-        "{} has no chat template: looked for chat_template.jinja, chat_template.json, and `chat_template` in \
+        "{} has no chat template: looked for chat_template.jinja, chat_template.json, and `chat_template` in processor_config.json and \
          tokenizer_config.json; copy the one of the checkpoint that this one was made from",
         dir.display()
     )))
+}
+
+/// The template with `{% generation %}` blocks as blocks that change nothing. Like those, `{% with %}` has a scope of its own.
+fn without_generation(template: &str) -> String {
+    let mut text = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some(at) = rest.find("{%") {
+        let (before, tag) = rest.split_at(at + 2);
+        text += before;
+        let name = tag.trim_start_matches(['-', '+']).trim_start();
+        let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(name.len());
+        let (name, after) = name.split_at(end);
+        let new = match name {
+            "generation" => "with",
+            "endgeneration" => "endwith",
+            _ => name,
+        };
+        text += &tag[..tag.len() - name.len() - after.len()];
+        text += new;
+        rest = after;
+    }
+    text + rest
 }
 
 /// A template string, or the entry named `default` of a list or object of them.
@@ -248,6 +283,38 @@ mod tests {
         assert_eq!(render(template).unwrap(), "user\nend");
     }
 
+    /// Recorded with transformers 5.23.0: `render_jinja_template([messages], chat_template=template)`.
+    #[test]
+    fn a_generation_block_renders_its_content() {
+        for (template, expected) in [
+            (
+                "{% for m in messages %}\n  {% if m.role=='assistant' %}\n{% generation %}\n{{ m.content }}\n    {% endgeneration %}\n  \
+                 {% else %}\n{{ m.content }}{% endif %}\n{% endfor %}",
+                "hiyo\n",
+            ),
+            (
+                "{%- for m in messages -%}{%- if m.role=='assistant' -%}A: {%- generation -%} {{ m.content }} {%- endgeneration -%} !\
+                 {% else %}{{m.content}}|{% endif %}{%- endfor -%}",
+                "hi|A:yo!",
+            ),
+            ("{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}", "21"),
+            (
+                "{% set ns = namespace(x=1) %}{%+ generation +%}{% set ns.x = 2 %}{{ ns.x }}\n {%+ endgeneration %}{{ ns.x }}",
+                "2\n 2",
+            ),
+            ("a\n {%- generation %}\n b {% endgeneration -%}\n c", "a b c"),
+            (
+                "{% for m in messages %}{% generation %}{{ loop.index }}{{ m.content }}{% endgeneration %}{% endfor %}",
+                "1hi2yo",
+            ),
+        ] {
+            let messages = json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]);
+            let template = ChatTemplate::new(template, "here").unwrap();
+            assert_eq!(template.render(&messages, &Map::new()).unwrap(), expected, "{}", template.source());
+        }
+        assert!(render("{% generation %}").unwrap_err().to_string().contains("not valid Jinja"));
+    }
+
     #[test]
     fn a_template_can_refuse_with_its_own_words() {
         let error = render("{{ raise_exception('roles must alternate') }}").unwrap_err();
@@ -275,8 +342,19 @@ mod tests {
         assert_eq!(source().unwrap(), "named");
         write("chat_template.json", json!({"chat_template": "legacy"}));
         assert_eq!(source().unwrap(), "legacy");
-        files::write_atomic(&dir.path().join("chat_template.jinja"), b"own file").unwrap();
+        let jinja = |text: &[u8]| files::write_atomic(&dir.path().join("chat_template.jinja"), text).unwrap();
+        jinja(b"legacy\n");
+        assert_eq!(source().unwrap(), "legacy");
+        jinja(b"own file");
+        let differ = source().unwrap_err().to_string();
+        assert!(differ.contains("chat_template.json and ") && differ.contains("differ"), "{differ}");
+        std::fs::remove_file(dir.path().join("chat_template.json")).unwrap();
         assert_eq!(source().unwrap(), "own file");
+        std::fs::remove_file(dir.path().join("chat_template.jinja")).unwrap();
+        write("processor_config.json", json!({"image_processor": {}}));
+        assert_eq!(source().unwrap(), "named");
+        write("processor_config.json", json!({"chat_template": "of the processor"}));
+        assert_eq!(source().unwrap(), "of the processor");
     }
 
     #[test]

@@ -23,6 +23,10 @@ const DEFAULT_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 const MAX_ASPECT: f64 = 200.0;
 /// Pillow's number for bicubic.
 const PILLOW_BICUBIC: usize = 3;
+/// What the names of image processors that work like this one begin with.
+const TYPES: [&str; 2] = ["Qwen2VLImageProcessor", "Qwen2_5_VLImageProcessor"];
+/// The keys of `size` that are bounds: transformers' own and those of its version 4.
+const SIZE_KEYS: [&str; 4] = ["shortest_edge", "longest_edge", "min_pixels", "max_pixels"];
 
 /// The image preprocessor of a checkpoint.
 #[derive(Debug, Clone)]
@@ -83,14 +87,27 @@ impl ImageProcessor {
         {
             return Err(f.error("resample", format!("filter {filter} is not supported; only 3 (bicubic) is")));
         }
+        if let Some(kind) = f.string("image_processor_type")?
+            && !TYPES.iter().any(|name| kind.starts_with(name))
+        {
+            return Err(f.error("image_processor_type", format!("`{kind}` is not supported; only {} is", TYPES[0])));
+        }
         let size = f.section("size")?;
-        // transformers: the top-level name wins; `size` has had both spellings.
+        if let Some(key) = size.iter().flat_map(Fields::keys).find(|key| !SIZE_KEYS.contains(key)) {
+            return Err(f.error(
+                &format!("size.{key}"),
+                "is not supported, nor is it by transformers for this family: images keep their shape, and their size is bounded by \
+                 size.shortest_edge and size.longest_edge, the fewest and most pixels",
+            ));
+        }
+        // transformers: the top-level name wins; `size` has had both spellings, and must have both bounds.
         let bound = |top: &str, edge: &str, default: usize| -> Result<usize> {
             if let Some(pixels) = f.positive(top)? {
                 return Ok(pixels);
             }
             let Some(size) = &size else { return Ok(default) };
-            Ok(size.positive(edge)?.or(size.positive(top)?).unwrap_or(default))
+            let pixels = size.positive(edge)?.or(size.positive(top)?);
+            pixels.ok_or_else(|| f.error("size", format!("has no {edge}; it needs shortest_edge and longest_edge")))
         };
         let min_pixels = bound("min_pixels", "shortest_edge", DEFAULT_PIXELS.0)?;
         let max_pixels = bound("max_pixels", "longest_edge", DEFAULT_PIXELS.1)?;
@@ -311,6 +328,14 @@ mod tests {
             (json!({"min_pixels": 100, "max_pixels": 99}), "min_pixels: 100 is more than max_pixels 99"),
             (json!({"image_mean": [0.5]}), "image_mean: has 1 numbers"),
             (json!({"image_std": [0.5, 0.0, 0.5]}), "image_std: "),
+            (json!({"size": {"height": 56, "width": 56}}), "size.height: is not supported"),
+            (json!({"min_pixels": 784, "size": {"max_height": 56}}), "size.max_height: is not supported"),
+            (json!({"size": {"longest_edge": 7840}}), "size: has no shortest_edge"),
+            (json!({"size": 224}), "size: must be an object"),
+            (
+                json!({"image_processor_type": "CLIPImageProcessor"}),
+                "image_processor_type: `CLIPImageProcessor` is not",
+            ),
         ] {
             let error = read(value).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

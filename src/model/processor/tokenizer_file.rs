@@ -142,8 +142,8 @@ mod tests {
             (json!({"normalizer": {"type": "Prepend", "prepend": "x".repeat(1000)}}), "makes 1001 bytes"),
             (json!({"normalizer": {"type": "Sequence", "normalizers": vec![json!({"type": "NFC"}); 100]}}), "64 steps"),
             (json!({"pre_tokenizer": {"type": "FixedLength", "length": 0}}), "fails on a short text"),
-            (json!({"model": unk(json!([["a", -1.0]]), 7)}), "unk_id"),
-            (json!({"model": {"type": "WordLevel", "vocab": {}, "unk_token": "[UNK]"}}), "fails on a short text"),
+            (json!({"model": unk(json!([["a", -1.0]]), 7)}), "UnkIdNotInVocabulary"),
+            (json!({"model": {"type": "WordLevel", "vocab": {}, "unk_token": "[UNK]"}}), ""),
             (json!({"model": 3}), ""),
         ] {
             let why = read_tokenizer(&file(parts.clone())).map(drop).unwrap_err();

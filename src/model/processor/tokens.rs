@@ -5,6 +5,7 @@ use crate::io::files;
 use crate::model::architecture::Architecture;
 use crate::model::json_fields::Fields;
 use crate::{Error, Result};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
@@ -17,6 +18,60 @@ const VISION_START: &str = "<|vision_start|>";
 const VISION_END: &str = "<|vision_end|>";
 /// Tokens that only the program may write: what they announce is not in a sampled response.
 const NEVER_SAMPLED: [&str; 6] = [IM_START, VISION_START, VISION_END, "<|vision_pad|>", IMAGE_PAD, "<|video_pad|>"];
+
+/// See that `tokenizer_config.json` changes nothing of what `tokenizer.json` does: transformers would follow it.
+///
+/// # Errors
+/// An input error that names the key: a token that `tokenizer.json` does not have, or a setting that changes how text is split.
+fn check_tokenizer_config(dir: &Path, tokenizer: &Tokenizer) -> Result<()> {
+    let path = dir.join("tokenizer_config.json");
+    if !path.exists() {
+        return Ok(());
+    }
+    let value: Value = files::read_json(&path)?;
+    let fields = Fields::root(&value).map_err(|e| e.context(path.display()))?;
+    let bad = |key: &str, what: String| Err(fields.error(key, what).context(path.display()));
+    for key in ["split_special_tokens", "add_prefix_space"] {
+        if fields.boolean(key).map_err(|e| e.context(path.display()))? == Some(true) {
+            return bad(key, "true is not supported: it would split the prompts otherwise".into());
+        }
+    }
+    let keys = value.as_object().into_iter().flatten();
+    for (key, value) in
+        keys.filter(|(key, _)| key.ends_with("_token") || key.ends_with("special_tokens") || *key == DECODER)
+    {
+        let items: Vec<&Value> = match value {
+            Value::Array(items) => items.iter().collect(),
+            Value::Object(items) if !items.contains_key("content") => items.values().collect(),
+            one => vec![one],
+        };
+        let texts = items.into_iter().filter_map(|item| item.as_str().or_else(|| item["content"].as_str()));
+        if let Some(token) = texts.into_iter().find(|token| tokenizer.token_to_id(token).is_none()) {
+            return bad(
+                key,
+                format!("names the token `{token}`, which tokenizer.json does not have; transformers would add it"),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The tokens by their ids.
+const DECODER: &str = "added_tokens_decoder";
+
+/// Settings of `generation_config.json` that change which tokens are chosen, and that no command has.
+const UNUSED_SETTINGS: [&str; 10] = [
+    "repetition_penalty",
+    "encoder_repetition_penalty",
+    "no_repeat_ngram_size",
+    "bad_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "sequence_bias",
+    "min_length",
+    "min_new_tokens",
+    "stop_strings",
+];
 
 /// A tokenizer and its special tokens.
 pub struct Tokens {
@@ -32,6 +87,7 @@ pub struct Tokens {
     image_pad: Option<u32>,
     eos: Vec<u32>,
     banned: Vec<u32>,
+    unused_settings: Vec<String>,
 }
 
 impl Tokens {
@@ -51,15 +107,26 @@ impl Tokens {
         }
         let tokenizer = read_tokenizer(&files::read(&path)?)
             .map_err(|why| Error::input(format!("{}: not a tokenizer: {why}", path.display())))?;
+        let config = check_tokenizer_config(dir, &tokenizer);
         let generation = dir.join("generation_config.json");
-        let eos = if generation.exists() {
-            let value: serde_json::Value = files::read_json(&generation)?;
-            Fields::root(&value).and_then(|f| f.ids("eos_token_id")).map_err(|e| e.context(generation.display()))?
-        } else {
-            None
-        };
+        let (mut eos, mut unused) = (None, Vec::new());
+        if generation.exists() {
+            let value: Value = files::read_json(&generation)?;
+            let ids = Fields::root(&value).and_then(|f| f.ids("eos_token_id"));
+            eos = ids.map_err(|e| e.context(generation.display()))?;
+            // 0, 1, null and an empty list change nothing.
+            let changes = |value: &Value| match value {
+                Value::Number(number) => !matches!(number.as_f64(), Some(0.0 | 1.0)),
+                Value::Array(items) => !items.is_empty(),
+                other => !other.is_null(),
+            };
+            let found = UNUSED_SETTINGS.iter().filter_map(|key| Some((key, value.get(key).filter(|v| changes(v))?)));
+            unused.extend(found.map(|(key, value)| format!("{key} = {value}")));
+        }
         let eos = eos.unwrap_or_else(|| architecture.eos_token_ids().to_vec());
-        Self::new(path.clone(), tokenizer, eos, architecture).map_err(|e| e.context(path.display()))
+        let tokens = Self::new(path.clone(), tokenizer, eos, architecture).map_err(|e| e.context(path.display()))?;
+        config?;
+        Ok(Tokens { unused_settings: unused, ..tokens })
     }
 
     fn new(path: PathBuf, tokenizer: Tokenizer, mut eos: Vec<u32>, architecture: &dyn Architecture) -> Result<Self> {
@@ -121,6 +188,7 @@ impl Tokens {
             image_pad: images.map(|tokens| tokens.image),
             eos,
             banned,
+            unused_settings: Vec::new(),
         })
     }
 
@@ -195,6 +263,11 @@ impl Tokens {
     /// Ids that must never be sampled, ascending.
     pub fn banned_ids(&self) -> &[u32] {
         &self.banned
+    }
+
+    /// What `generation_config.json` sets and no command does, as `key = value`.
+    pub fn unused_settings(&self) -> &[String] {
+        &self.unused_settings
     }
 
     /// Tokens, special ones included.

@@ -2,7 +2,7 @@
 
 use super::endpoint::Endpoint;
 use super::response::{CachedResponse, TokenUsage};
-use super::response::{Parsed, error_message, filter_code};
+use super::response::{Parsed, error_message, filter_code, is_too_long};
 use super::schedule::{Cancel, RateLimit, lock};
 use crate::io::http::{self, Backoff, ConnectionError, HttpClient, HttpOptions, MAX_BACKOFF, Timeout};
 use crate::io::jsonl::JsonlLog;
@@ -10,6 +10,7 @@ use crate::model::SamplingParams;
 use crate::sampling::{Prompts, Responder, Response, SampleOptions};
 use crate::tasks::Task;
 use crate::{Error, Result};
+use serde_json::Value;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// Environment variable that holds the key, if the server needs one.
 pub const API_KEY_VARIABLE: &str = "OPENAI_API_KEY";
+/// Status of a request that is larger than the server takes.
+const TOO_LARGE: u16 = 413;
 /// Most bytes of a response's body.
 const MAX_BODY_BYTES: u64 = 16 << 20;
 
@@ -236,12 +239,14 @@ impl<'a> ChatClient<'a> {
                 RequestError::Transient(format!("the response broke off: {}", self.http.sanitize(&e.to_string())), None)
             }
         })?;
-        let refusal = match status {
-            400..500 => filter_code(&serde_json::from_str(&text).unwrap_or_default()),
-            _ => None,
-        };
-        if let Some(code) = refusal {
-            return Ok(CachedResponse::refused(id, sample, self.refusal(&code, &text)));
+        if matches!(status, 400..500) {
+            let error: Value = serde_json::from_str(&text).unwrap_or_default();
+            if let Some(code) = filter_code(&error) {
+                return Ok(CachedResponse::refused(id, sample, self.refusal(&code, &text), false));
+            }
+            if status == TOO_LARGE || matches!(status, 400 | 422) && is_too_long(&error, &text) {
+                return Ok(CachedResponse::refused(id, sample, self.too_long(&text), true));
+            }
         }
         match status {
             200 => self.parse(&text, id, sample).map_err(|why| RequestError::Transient(why, retry_after)),
@@ -281,7 +286,8 @@ impl<'a> ChatClient<'a> {
     fn parse(&self, text: &str, id: &str, sample: usize) -> Result<CachedResponse, String> {
         Ok(match super::response::parse(text, id, sample, &self.http)? {
             Parsed::Response(response) => response,
-            Parsed::Filtered(code) => CachedResponse::refused(id, sample, self.refusal(&code, text)),
+            Parsed::Filtered(code) => CachedResponse::refused(id, sample, self.refusal(&code, text), false),
+            Parsed::TooLong => CachedResponse::refused(id, sample, self.too_long(text), true),
         })
     }
 
@@ -307,6 +313,11 @@ impl<'a> ChatClient<'a> {
     /// Why the server refuses a prompt, by an error of this code.
     fn refusal(&self, code: &str, text: &str) -> String {
         format!("{}{}", self.http.sanitize(code), self.with_error_message(": ", text))
+    }
+
+    /// Why the prompt is too long, in the server's words.
+    fn too_long(&self, text: &str) -> String {
+        format!("too long{}", self.with_error_message(": ", text))
     }
 
     /// The message in an error body, after `before`; nothing if it has none.

@@ -3,7 +3,8 @@
 //!
 //! Text is sent unchanged, images as data URLs of PNG in their own size. A request that fails for a passing reason (a broken connection,
 //! 408, 429, 5xx, a body that is cut off or reports an error) is repeated after a pause that doubles, or after the pause that the server
-//! asks for. A refusal by a content filter counts as an answer. Every response is written to a file as it comes, so that nothing is paid
+//! asks for. A refusal by a content filter counts as an
+//! answer, and so does that of a prompt that is too long. Every response is written to a file as it comes, so that nothing is paid
 //! for twice.
 //! No redirection is followed: it might lead away from the address that the user gave. The key comes from the environment and is removed
 //! from the server's error messages; a model's answers are kept unchanged.

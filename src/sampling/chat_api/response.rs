@@ -22,14 +22,17 @@ pub struct CachedResponse {
     pub prompt_tokens: usize,
     /// Tokens of the response, likewise.
     pub completion_tokens: usize,
-    /// Why its content filter, or the model itself, refused to answer; empty if neither did.
+    /// Why its content filter, or the model itself, refused to answer, or why the prompt is too long; empty if it did answer.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub refusal: String,
+    /// It refused because the prompt is too long.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub too_long: bool,
 }
 
 impl CachedResponse {
     /// In place of a response that the server refuses to give.
-    pub(super) fn refused(id: &str, sample: usize, refusal: String) -> CachedResponse {
+    pub(super) fn refused(id: &str, sample: usize, refusal: String, too_long: bool) -> CachedResponse {
         CachedResponse {
             id: id.to_string(),
             sample,
@@ -38,12 +41,14 @@ impl CachedResponse {
             prompt_tokens: 0,
             completion_tokens: 0,
             refusal,
+            too_long,
         }
     }
 
     /// Why there is no answer in it, if there is none. A response that was cut off by the length limit is an answer, even if empty.
     pub fn no_answer(&self) -> Option<NoAnswer> {
         match self {
+            response if response.too_long => Some(NoAnswer::TooLong),
             response if !response.refusal.is_empty() => Some(NoAnswer::Refused),
             response if response.finished && response.response.trim().is_empty() => Some(NoAnswer::Empty),
             _ => None,
@@ -117,6 +122,8 @@ pub(super) enum Parsed {
     Response(CachedResponse),
     /// The error of a content filter, with this code.
     Filtered(String),
+    /// An error that says that the prompt is too long.
+    TooLong,
 }
 
 /// Read response `sample` to the example `id` from a body that came with status 200. `http` sanitizes what is shown of it.
@@ -140,6 +147,7 @@ pub(super) fn parse(text: &str, id: &str, sample: usize, http: &HttpClient) -> R
         let lacks = if choice.is_some() { "message" } else { "choices" };
         return match (filter_code(&answer), answer.get("error")) {
             (Some(code), _) => Ok(Parsed::Filtered(code)),
+            (None, Some(error)) if !error.is_null() && is_too_long(&answer, text) => Ok(Parsed::TooLong),
             (None, Some(error)) if !error.is_null() => {
                 Err(format!("an error: {}", http.sanitize(&error_message(text))))
             }
@@ -156,6 +164,7 @@ pub(super) fn parse(text: &str, id: &str, sample: usize, http: &HttpClient) -> R
         prompt_tokens: count("prompt_tokens"),
         completion_tokens: count("completion_tokens"),
         refusal: String::new(),
+        too_long: false,
     };
     if filtered {
         response.refusal = format!("finish_reason {}", http.sanitize(&reason));
@@ -172,6 +181,28 @@ pub(super) fn error_message(text: &str) -> String {
     let value: Value = serde_json::from_str(text).unwrap_or_default();
     let fields = ["/error/message", "/message", "/error"];
     fields.iter().find_map(|at| value.pointer(at)?.as_str()).unwrap_or(text).to_string()
+}
+
+/// Whether an error body says that the prompt does not fit into the model's context: by its code (OpenAI, llama.cpp), or in the words of vLLM,
+/// SGLang, llama.cpp, TGI, Ollama and others. The same prompt would be refused again, and a shorter one would not.
+pub(super) fn is_too_long(body: &Value, text: &str) -> bool {
+    const CODES: [&str; 3] = ["context_length_exceeded", "exceed_context_size_error", "string_above_max_length"];
+    const WORDS: [&str; 10] = [
+        "context length",
+        "context size",
+        "context window",
+        "maximum model length",
+        "max_model_len",
+        "prompt is too long",
+        "prompt too long",
+        "input is too long",
+        "tokens + `max_new_tokens` must be",
+        "exceeds the maximum number of tokens",
+    ];
+    let codes = ["/error/code", "/error/type", "/code", "/type"];
+    let said = error_message(text).to_lowercase();
+    codes.iter().filter_map(|at| body.pointer(at)?.as_str()).any(|code| CODES.contains(&code))
+        || WORDS.iter().any(|words| said.contains(words))
 }
 
 /// The code of an error body, if it is that of a content filter: `content_policy_violation`, `content_filter`,

@@ -307,6 +307,46 @@ fn refusals_of_a_content_filter_are_cached_and_not_requested_again() {
     assert_eq!(usage, TokenUsage { prompts: 20, responses: 6, uncounted: 0 });
 }
 
+/// Error bodies of servers whose context a prompt does not fit into.
+#[test]
+fn a_prompt_too_long_for_the_server_is_kept_and_the_others_are_asked() {
+    let error =
+        |message: &str| json!({"error": {"message": message, "type": "BadRequestError", "code": 400}}).to_string();
+    let bodies = [
+        // vLLM, before and since its error objects.
+        (400, json!({"object": "error", "message": "This model's maximum context length is 4096 tokens. However, you requested 5000 \
+            tokens", "type": "BadRequestError", "code": 400}).to_string()),
+        (400, error("The decoder prompt (length 5000) is longer than the maximum model length of 4096.")),
+        // SGLang, OpenAI, llama.cpp, TGI, Ollama, a proxy.
+        (400, error("The input (5000 tokens) is longer than the model's context length (4096 tokens).")),
+        (400, json!({"error": {"message": "too many", "type": "invalid_request_error", "code": "context_length_exceeded"}}).to_string()),
+        (400, json!({"error": {"code": 400, "message": "the request exceeds it", "type": "exceed_context_size_error"}}).to_string()),
+        (422, json!({"error": "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000", "error_type": "validation"}).to_string()),
+        (400, json!({"error": "input length exceeds the context length"}).to_string()),
+        (413, "<html>413 Request Entity Too Large</html>".into()),
+        (200, error("This endpoint's maximum context length is 4096 tokens.")),
+    ];
+    for (status, body) in bodies {
+        let (dir, answer) = (tempfile::tempdir().unwrap(), (status, body.clone()));
+        let server = serve(Box::new(move |_, seen| match seen.body.to_string().contains("question 0?") {
+            true => (answer.0, String::new(), answer.1.clone()),
+            false => (200, String::new(), says("fine")),
+        }));
+        let file = dir.path().join("a");
+        let answers = ask(&endpoint(&server.url), &file, 1).unwrap_or_else(|e| panic!("{body}: {e}"));
+        let found: Vec<_> =
+            answers.iter().flatten().map(|cached| (cached.no_answer(), cached.response.as_str())).collect();
+        assert_eq!(found, [(Some(NoAnswer::TooLong), ""), (None, "fine")], "{body}");
+        assert!(answers[0][0].refusal.starts_with("too long"), "{}", answers[0][0].refusal);
+        assert_eq!((ask(&endpoint(&server.url), &file, 1).unwrap(), server.requests()), (answers, 2), "{body}");
+    }
+    for (status, body) in [(400, error("the image has too many channels")), (404, error("context length"))] {
+        let dir = tempfile::tempdir().unwrap();
+        let server = serve(Box::new(move |_, _| (status, String::new(), body.clone())));
+        assert_eq!(ask(&endpoint(&server.url), &dir.path().join("a"), 1).unwrap_err().exit_code(), 2);
+    }
+}
+
 #[test]
 fn a_filtered_response_is_a_refusal_even_without_a_message() {
     let (dir, endpoint) = (tempfile::tempdir().unwrap(), endpoint("http://localhost:1/v1"));

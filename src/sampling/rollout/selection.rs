@@ -77,7 +77,7 @@ pub struct SelectionCounts {
     pub prompts_without_kept: usize,
     /// Responses sampled.
     pub samples: usize,
-    /// Refused by the server that was asked.
+    /// Refused by the server that was asked, as too long too.
     pub refused: usize,
     /// Cut off by the length limit.
     pub truncated: usize,
@@ -112,7 +112,7 @@ impl RolloutSelection {
         let mut seen = HashSet::new();
         for (i, candidate) in candidates.into_iter().enumerate() {
             tally.samples += 1;
-            if candidate.score.unanswered() == Some(NoAnswer::Refused) {
+            if matches!(candidate.score.unanswered(), Some(NoAnswer::Refused | NoAnswer::TooLong)) {
                 tally.refused += 1;
                 continue;
             }

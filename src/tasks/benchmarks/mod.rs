@@ -4,12 +4,14 @@
 //! is a known benchmark, or one of the user's own with the scorer given beside it ([`find`]).
 
 mod boxes;
+mod predictions;
 mod prompt_from_row;
 mod prompt_template;
 mod protocol;
 mod registry;
 
 pub use boxes::Corners;
+pub use predictions::{PredictionTable, UNSCORED};
 pub use protocol::{Pixels, Protocol};
 pub use registry::{Benchmark, Group, find};
 
@@ -23,17 +25,24 @@ use crate::data::Record;
 use crate::data::tsv::{Tsv, TsvRow, TsvSchema};
 use crate::{Error, Result};
 use image::RgbImage;
+use predictions::Unscored;
 use prompt_from_row::{RowContext, record};
 use std::path::Path;
 
 /// Longest response in tokens to questions that are asked as they are.
 pub const DEFAULT_NEW_TOKENS: usize = 512;
 
+/// What columns of answers are called in other forms.
+const ANSWER_WORDS: [&str; 9] =
+    ["answers", "label", "labels", "gold", "ground_truth", "gt", "gt_answer", "solution", "target"];
+
 /// A file that has been read, before its rows are records.
 pub struct BenchmarkFile {
     tsv: Tsv,
     rows: Vec<TsvRow>,
     benchmark: Option<&'static Benchmark>,
+    /// The file has answers to score by.
+    is_scored: bool,
 }
 
 /// Read the file of a benchmark. `kind` says which benchmark or scorer it is; else its name does, if the file has no column `scorer`.
@@ -45,13 +54,32 @@ pub fn read(name: &str, path: &Path, kind: Option<&str>) -> Result<BenchmarkFile
     let mut benchmark = None;
     let (tsv, rows) = Tsv::open(path, |columns| {
         benchmark = choose(name, path, kind, columns)?;
+        check_answer(columns).map_err(|why| Error::input(format!("{}:1: {why}", path.display())))?;
         Ok(layout(benchmark, columns))
     })?;
     let rows = match benchmark {
         Some(benchmark) => select(rows, benchmark, path)?,
         None => rows,
     };
-    Ok(BenchmarkFile { tsv, rows, benchmark })
+    // A gold box may stand in a column of its own.
+    let boxed = benchmark.is_none_or(|b| b.scorer == "iou");
+    let is_answered = |row: &TsvRow| row.get("answer").is_some() || (boxed && row.get("bbox").is_some());
+    let is_scored = rows.iter().any(is_answered);
+    Ok(BenchmarkFile { tsv, rows, benchmark, is_scored })
+}
+
+/// Refuse a file whose answers stand in a column of another name: it is not one without answers.
+fn check_answer(columns: &[String]) -> Result<(), String> {
+    if columns.iter().any(|c| c == "answer" || c == "bbox") {
+        return Ok(());
+    }
+    match columns.iter().find(|c| c.eq_ignore_ascii_case("answer") || ANSWER_WORDS.contains(&c.to_lowercase().as_str()))
+    {
+        Some(other) => Err(format!(
+            "there is no column `answer`, but `{other}`; rename it, or take it out if the responses are not to be scored"
+        )),
+        None => Ok(()),
+    }
 }
 
 fn choose(name: &str, path: &Path, kind: Option<&str>, columns: &[String]) -> Result<Option<&'static Benchmark>> {
@@ -76,13 +104,8 @@ fn choose(name: &str, path: &Path, kind: Option<&str>, columns: &[String]) -> Re
 
 fn layout(benchmark: Option<&Benchmark>, columns: &[String]) -> TsvSchema {
     let has = |name: &str| columns.iter().any(|c| c == name);
-    // A gold box may stand in a column of its own.
-    let boxed = benchmark.is_none_or(|b| b.scorer == "iou") && has("bbox");
     let prefix = ["split", "category"].into_iter().find(|column| has(column));
-    TsvSchema {
-        required: if boxed { Vec::new() } else { vec!["answer"] },
-        prefix: prefix.filter(|_| benchmark.is_some_and(|b| b.prefixed)).map(String::from),
-    }
+    TsvSchema { prefix: prefix.filter(|_| benchmark.is_some_and(|b| b.prefixed)).map(String::from) }
 }
 
 /// The rows that a benchmark is about, by their `split`, or by their `category` in a file without splits.
@@ -123,27 +146,36 @@ impl BenchmarkFile {
     /// # Errors
     /// An input error with file, line, row and column for a row that is not a question its scorer can score.
     pub fn into_task(self, name: &str, resize: &dyn Fn((u32, u32)) -> Result<(u32, u32), String>) -> Result<BenchTask> {
-        let BenchmarkFile { tsv, rows, benchmark } = self;
+        let BenchmarkFile { tsv, rows, benchmark, is_scored } = self;
         let mut task = BenchTask {
             name: name.to_string(),
             benchmark,
             records: Vec::with_capacity(rows.len()),
             scorers: Vec::with_capacity(rows.len()),
             images: Vec::with_capacity(rows.len()),
+            unanswered: Vec::new(),
             places: rows.iter().map(|row| (row.line, row.number)).collect(),
             tsv,
         };
         for row in rows {
             let place = || task.tsv.place(&row);
-            let reading = RowContext { benchmark, resize };
+            let reading = RowContext { benchmark, resize, is_scored };
             let record = record(&task.tsv, &row, reading)
                 .map_err(|(column, why)| Error::input(format!("{}, column `{column}`: {why}", place())))?;
-            let scorer = scorer(&record).map_err(|e| e.context(place()))?;
+            let scorer = match is_scored {
+                true => scorer(&record).map_err(|e| e.context(place()))?,
+                false => Box::new(Unscored),
+            };
             task.records.push(record);
             task.scorers.push(scorer);
-            task.images.push(row.images);
+            task.images.push(row.images.clone());
+            if !is_scored {
+                task.unanswered.push(row);
+            }
         }
-        task.check_numbers()?;
+        if is_scored {
+            task.check_numbers()?;
+        }
         Ok(task)
     }
 }
@@ -156,6 +188,8 @@ pub struct BenchTask {
     records: Vec<Record>,
     scorers: Vec<Box<dyn Scorer>>,
     images: Vec<Vec<usize>>,
+    /// The rows of a file without answers.
+    unanswered: Vec<TsvRow>,
     /// `file:line: row N` of each question, as line and number.
     places: Vec<(u64, usize)>,
 }
@@ -165,6 +199,12 @@ impl BenchTask {
     pub fn protocol(&self, pixels: Option<Pixels>) -> Protocol {
         let scorers: Vec<String> = self.scorers().into_iter().map(|(scorer, _)| scorer).collect();
         Protocol::of_file(self.benchmark, &scorers.join("+"), pixels)
+    }
+
+    /// Of a file without answers, what its responses are written beside.
+    pub fn take_predictions(&mut self) -> Option<PredictionTable> {
+        let rows = std::mem::take(&mut self.unanswered);
+        (!rows.is_empty()).then(|| PredictionTable::new(rows))
     }
 
     /// Longest response in tokens, unless the user wants another.

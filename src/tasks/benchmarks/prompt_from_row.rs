@@ -5,6 +5,7 @@ use super::prompt_template::{Slots, render, with_images};
 use super::registry::{Benchmark, CIRCULAR, Group};
 use crate::data::tsv::{Tsv, TsvRow, list};
 use crate::data::{Message, Record};
+use crate::tasks::response::asked_style;
 use crate::tasks::scorers::{CoordinateSpace, NAMES};
 use serde_json::{Map, Value, json};
 
@@ -28,6 +29,8 @@ pub(super) struct RowContext<'a> {
     pub benchmark: Option<&'static Benchmark>,
     /// `(width, height)` that an image of these sides is resized to.
     pub resize: &'a dyn Fn((u32, u32)) -> Result<(u32, u32), String>,
+    /// The file has answers.
+    pub is_scored: bool,
 }
 
 /// The record of a row.
@@ -46,6 +49,12 @@ pub(super) fn record(tsv: &Tsv, row: &TsvRow, reading: RowContext) -> Result<Rec
     };
     let content = with_images(&text, row.images.len()).map_err(|why| ("question", why))?;
     let mut meta = extras(row, &options);
+    if let Some(style) = asked_style(&text).filter(|_| !meta.contains_key("style")) {
+        meta.insert("style".into(), json!(style));
+    }
+    if !reading.is_scored {
+        return Ok(finish(tsv, row, reading, scorer, content, String::new(), meta));
+    }
     let answer = answer(scorer, row, &options, &mut meta)?;
     if scorer == "iou" {
         let answer = place_box(tsv, row, reading, &mut meta)?;

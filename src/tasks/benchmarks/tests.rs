@@ -195,6 +195,14 @@ fn a_file_that_describes_itself_is_asked_as_it_is() {
     assert_eq!(contents, ["<image>\\nWhich? A or B", "<image>Where is it?", "<image>Name it."]);
     assert_eq!(task.records[0].meta["options"], json!(["red", "blue"]));
     assert_eq!((&task.records[0].meta["style"], task.records[1].meta.get("style")), (&json!("direct"), None));
+    // A question that names the tags asks for them.
+    let asked = records(
+        "x",
+        Some("exact"),
+        "index\tquestion\tanswer",
+        &["1\tFirst <think></think>, then <answer></answer>.\tno"],
+    );
+    assert_eq!(asked[0].meta["style"], "think");
     assert_eq!((&task.records[1].meta["space"], &task.records[1].meta["split"]), (&json!("per-mille"), &json!("test")));
     assert_eq!(task.score(0, "<answer>B</answer>").value, 1.0);
     assert_eq!(task.score(0, "B").value, 0.0, "the tags were asked for");
@@ -229,7 +237,6 @@ fn every_mistake_in_a_row_is_named_with_its_column() {
             "column `answer`: is the letter A, but column A is empty",
         ),
         ("mmstar", CHOICES, "1\t{image}\tq\t\ta\t\tc\t\tA\t\t", "column `B`: is empty, but option C is not"),
-        ("mmstar", CHOICES, "1\t{image}\tq\t\ta\tb\t\t\t\t\t", "column `answer`: is empty"),
         (
             "mmstar",
             CHOICES,
@@ -292,6 +299,42 @@ fn an_unknown_name_needs_a_scorer() {
     );
     let said = refusal("mine", Some("vqa"), "index\timage\tquestion\tanswer\tscorer", &["1\t{image}\tq\tyes\tvqa"]);
     assert!(said.contains("leave out :vqa"), "{said}");
-    let said = refusal("refcoco", None, "index\timage\tquestion", &["1\t{image}\tq"]);
-    assert!(said.contains("there is no column `answer`"), "{said}");
+    let said = refusal("refcoco", None, "index\timage\tquestion\tlabel", &["1\t{image}\tq\t1 2 3 4"]);
+    assert!(said.contains("there is no column `answer`, but `label`"), "{said}");
+}
+
+#[test]
+fn a_file_without_answers_is_asked_and_written_with_its_responses() {
+    for (header, row) in [
+        ("index\timage\tquestion\tA\tB", "7\t{image}\t\"Is \"\"x\"\"\nred?\"\tyes\tno"),
+        ("index\timage\tquestion\tA\tB\tanswer", "7\t{image}\t\"Is \"\"x\"\"\nred?\"\tyes\tno\t"),
+    ] {
+        let mut task = task("mmstar", None, header, &[row, &row.replacen('7', "8", 1)]).unwrap();
+        assert_eq!(
+            task.records[0].messages[0].content,
+            "<image>Question: Is \"x\"\nred?\nOptions:\nA. yes\nB. no\nPlease select the correct answer from the options above."
+        );
+        assert_eq!(task.scorers(), [(UNSCORED.to_string(), 1)]);
+        let table = task.take_predictions().unwrap();
+        let written = String::from_utf8(table.tsv(&["A", "say \"B\"\tor C"]).unwrap()).unwrap();
+        let last = if header.ends_with("answer") { "\tno\t" } else { "\tno" };
+        assert_eq!(
+            written,
+            format!(
+                "{}\tprediction\n7\t\"Is \"\"x\"\"\nred?\"\tyes{last}\tA\n8\t\"Is \"\"x\"\"\nred?\"\tyes{last}\t\"say \"\"B\"\"\tor C\"\n",
+                header.replace("\timage", "")
+            )
+        );
+        // The first rows alone, as with --limit.
+        assert_eq!(String::from_utf8(table.tsv(&["A"]).unwrap()).unwrap().matches("\tA\n").count(), 1);
+    }
+    // One answer makes the others missing.
+    let header = "index\timage\tquestion\tanswer";
+    let said = refusal("pope", None, header, &["1\t{image}\tq\tyes", "2\t1\tq\t"]);
+    assert!(said.contains(":3: row 2, column `answer`: is empty"), "{said}");
+    let mut scored = task("pope", None, header, &["1\t{image}\tq\tyes"]).unwrap();
+    assert!(scored.take_predictions().is_none());
+    // Boxes stand in a column of their own.
+    let boxes = task("mine", Some("iou"), "index\timage\tquestion\tbbox", &["1\t{image}\tthe cat\t[5, 5, 9, 9]"]);
+    assert!(boxes.unwrap().take_predictions().is_none());
 }

@@ -264,9 +264,6 @@ impl<'a> Reading<'a> {
     fn mention(&self, i: usize) -> Option<Mention> {
         let word = self.words[i];
         let option = choice_letter(word.text, self.options).ok()?;
-        if negated(self.text, word.start) {
-            return None;
-        }
         let (before, after) = (self.gap(i), self.gap(i + 1));
         if after.starts_with('?') && self.word(i + 1).is_some_and(|next| next.is(&["no"])) {
             return None; // `B? No.`
@@ -289,7 +286,8 @@ impl<'a> Reading<'a> {
             && after.starts_with([')', ']', '}', '"', '\'', '`', '*', '\u{201d}', '\u{2019}', '$', '_']);
         let leads = i == 0 && after.starts_with([')', '.', ':']);
         let called = i > 0 && self.words[i - 1].is(&["option", "choice", "letter"]);
-        if lower && !(announced || enclosed || leads || called || self.words.len() == 1) {
+        let plain = !(announced || enclosed || leads || called || self.words.len() == 1);
+        if lower && plain || negated(self.text, word.start) {
             return None;
         }
         let marked =

@@ -365,10 +365,15 @@ fn the_time_is_linear_in_the_response() {
     for piece in pieces {
         let response = long(piece);
         for question in &questions {
-            let started = Instant::now();
-            assert!(scorer(question).unwrap().score(&response).lenient <= 1.0, "{piece}");
-            // Milliseconds; with a square in the length, many seconds.
-            assert!(started.elapsed() < Duration::from_secs(2), "{} {piece:?}: {:?}", question.task, started.elapsed());
+            let scorer = scorer(question).unwrap();
+            let time = |_| {
+                let started = Instant::now();
+                assert!(scorer.score(&response).lenient <= 1.0, "{piece}");
+                started.elapsed()
+            };
+            // Milliseconds; with a square in the length, many seconds each time. Another program may take the processor once.
+            let quick = (0..3).map(time).any(|took| took < Duration::from_secs(2));
+            assert!(quick, "{} {piece:?}", question.task);
         }
     }
 }

@@ -4,7 +4,7 @@ use super::device::DeviceArgs;
 use super::eval_table::{dataset_table, usage_line};
 use super::output::{note, print};
 use super::progress::bar;
-use super::{bench, forgetting, hub};
+use super::{bench, eval_compare, hub};
 use crate::eval::bench::{BenchmarkSettings, BenchmarkSpec};
 use crate::eval::{EvalRequest, ServerEvalRequest, evaluate_checkpoint, evaluate_server};
 use crate::forgetting::{CompareRequest, GateRule, NEW_TASK, PROMPTS};
@@ -185,7 +185,7 @@ impl EvalArgs {
     fn evaluate(self, device: &Device) -> Result<()> {
         match self.work()? {
             Work::Rescore(out) => bench::rescore(&out),
-            Work::Comparison(request, rules) => forgetting::compare(&request, &rules, device),
+            Work::Comparison(request, rules) => eval_compare::compare(&request, &rules, device),
             Work::Benchmarks { specs, settings, model, out, fresh } => {
                 bench::evaluate(&specs, &settings, &model, device, &out, fresh)
             }

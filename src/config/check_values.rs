@@ -4,7 +4,7 @@ use crate::model::MAX_NEW_TOKENS;
 use crate::sampling::sampling_flags::MAX_RESPONSES;
 use crate::tasks::TERMS;
 use crate::train::settings::{LossType, MAX_EXAMPLES, MAX_STEPS, Method, SftSettings, TrainConfig};
-use crate::train::stop::StopCriterion;
+use crate::train::stop_criterion::StopCriterion;
 use crate::{Error, Result};
 use toml::{Table, Value};
 

@@ -1,7 +1,7 @@
 //! Whether a checkpoint directory can be used, as far as its small files and the headers of its weights say.
 
 use crate::Result;
-use crate::model::checkpoint::read_architecture;
+use crate::model::checkpoint_config::read_architecture;
 use crate::model::lora::{self, Adapter};
 use crate::model::processor::Processor;
 use crate::model::weights::CheckpointFiles;

@@ -1,7 +1,7 @@
 //! Hashes of a checkpoint: its weights, and what turns messages and images into tokens.
 
 use crate::io::{files, hex};
-use crate::model::checkpoint::require_checkpoint;
+use crate::model::checkpoint_config::require_checkpoint;
 use crate::model::lora;
 use crate::{Error, Result};
 use rayon::prelude::*;

@@ -1,7 +1,7 @@
 //! A checkpoint directory written again with weights of another type.
 
 use crate::io::files;
-use crate::model::checkpoint::read_architecture;
+use crate::model::checkpoint_config::read_architecture;
 use crate::model::lora;
 use crate::model::new_checkpoint::{NewCheckpoint, Written, check_output};
 use crate::model::weight_dtype::WeightDtype;

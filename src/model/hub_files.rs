@@ -1,6 +1,6 @@
 //! Which files of a repository on the Hub make a checkpoint: those that this program or transformers read, and weights as safetensors only.
 
-use super::checkpoint::read_architecture;
+use super::checkpoint_config::read_architecture;
 use super::file_names::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, WEIGHTS, missing_files};
 use super::weights::{INDEX, Index};
 use crate::hub::FileSelector;

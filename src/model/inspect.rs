@@ -1,7 +1,7 @@
 //! What a checkpoint directory holds, from its small files and the headers of its weights; no weight is read.
 
 use crate::model::architecture::Architecture;
-use crate::model::checkpoint::read_architecture;
+use crate::model::checkpoint_config::read_architecture;
 use crate::model::lora::{self, Adapter};
 use crate::model::parts::Part;
 use crate::model::processor::{ImageProcessor, Processor};

@@ -5,7 +5,7 @@
 
 use crate::io::files;
 use crate::model::architecture::Architecture;
-use crate::model::checkpoint::read_architecture;
+use crate::model::checkpoint_config::read_architecture;
 use crate::model::convert_dtype::write_like;
 use crate::model::new_checkpoint::{Written, check_output};
 use crate::model::weight_dtype::WeightDtype;

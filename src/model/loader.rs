@@ -1,7 +1,7 @@
 //! From a checkpoint directory to a [`Model`].
 
 use super::architecture::Architecture;
-use super::checkpoint::read_architecture;
+use super::checkpoint_config::read_architecture;
 use super::compute_dtype::ComputeDtype;
 use super::language_model::LanguageModel as _;
 use super::lora::{self, Adapter};

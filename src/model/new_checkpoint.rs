@@ -3,7 +3,7 @@
 use crate::io::files;
 use crate::io::json::named_differences;
 use crate::io::output_dir::{self, Whole};
-use crate::model::checkpoint::read_architecture;
+use crate::model::checkpoint_config::read_architecture;
 use crate::model::file_names::CONFIG;
 use crate::model::weight_dtype::WeightDtype;
 use crate::model::weights::{self, CheckpointFiles};

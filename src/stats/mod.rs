@@ -20,7 +20,7 @@ mod mcnemar;
 mod multiple_tests;
 mod normal;
 mod regression;
-mod strata;
+mod stratified_mean;
 mod student;
 pub mod table;
 
@@ -32,5 +32,5 @@ pub use mcnemar::{mcnemar, paired_proportions};
 pub use multiple_tests::{holm, mean_of_intervals};
 pub use normal::{normal_cdf, normal_quantile};
 pub use regression::{Agreement, LinearFit};
-pub use strata::{Contribution, Stratum, changed_clusters, clustered_difference, mean_of_strata};
+pub use stratified_mean::{Contribution, Stratum, changed_clusters, clustered_difference, mean_of_strata};
 pub use student::{student_t_quantile, student_t_two_sided};

@@ -31,7 +31,7 @@ mod shard_outputs;
 pub mod stall;
 pub mod start;
 mod state;
-pub mod stop;
+pub mod stop_criterion;
 mod tensorboard;
 mod trainer;
 mod validation;

@@ -17,7 +17,7 @@ use super::prefetch::Prefetcher;
 use super::run_dir::{RunDir, RunSummary};
 use super::sft::Sft;
 use super::state::StepContext;
-use super::stop::StopCriterion;
+use super::stop_criterion::StopCriterion;
 use super::validation::evaluate;
 use crate::io::files;
 use crate::machine::process_memory;

@@ -83,7 +83,7 @@ fn resized_images_equal_those_of_pillow() {
     for case in recorded("images.json")["images"].as_array().unwrap() {
         let image = rgb(case["file"].as_str().unwrap());
         let [height, width]: [u32; 2] = load(&case["resized_size"]);
-        let resized = jigsaw::model::processor::resample::bicubic(&image, width, height);
+        let resized = jigsaw::model::processor::pillow_bicubic::bicubic(&image, width, height);
         assert!(resized == rgb(case["resized"].as_str().unwrap()), "{}", case["name"]);
     }
 }

@@ -3,7 +3,7 @@
 use super::adapter::Adapter;
 use super::config::base_of;
 use crate::io::files;
-use crate::model::checkpoint::read_architecture;
+use crate::model::checkpoint_config::read_architecture;
 use crate::model::convert_dtype::write_like;
 use crate::model::file_names::is_adapter;
 use crate::model::new_checkpoint::{Written, check_output};

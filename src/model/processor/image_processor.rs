@@ -4,7 +4,7 @@
 //! resize to a multiple of the merged patch, rescale in f64 and round to f32, normalise in f32, repeat the frame, and lay
 //! the patches out so that those that the merger joins are neighbours. The values are equal bit by bit.
 
-use super::resample;
+use super::pillow_bicubic;
 use crate::io::files;
 use crate::model::ImageInput;
 use crate::model::json_fields::Fields;
@@ -181,7 +181,7 @@ impl ImageProcessor {
         let pixels = if (width, height) == image.dimensions() {
             image
         } else {
-            resized = resample::bicubic(image, width, height);
+            resized = pillow_bicubic::bicubic(image, width, height);
             &resized
         };
         let [frames, rows, columns] = self.grid((width, height));

@@ -2,7 +2,7 @@
 
 pub mod chat_template;
 pub mod image_processor;
-pub mod resample;
+pub mod pillow_bicubic;
 mod template_limits;
 mod tokenizer_file;
 pub mod tokens;
@@ -12,7 +12,7 @@ pub use image_processor::{ImageProcessor, MAX_PIXELS, smart_resize};
 pub use tokens::Tokens;
 
 use crate::data::{IMAGE_PLACEHOLDER, Message};
-use crate::model::checkpoint::read_architecture;
+use crate::model::checkpoint_config::read_architecture;
 use crate::model::language_model::{PromptEncoder, PromptSize};
 use crate::model::lora;
 use crate::model::sequence::{ImageInput, Prompt};

@@ -1,4 +1,5 @@
-//! The jigsaw: an image is cut into tiles and shuffled; the question is how they go back. Pure, but for `generate`.
+//! The jigsaw: an image is cut into tiles and shuffled; the question is how they go back. Pure, but for `generate`. What an answer is worth stands in
+//! [`order_scorer`]; the reward weighs that ([`crate::tasks::RewardSettings`]).
 
 mod answer;
 mod chance;

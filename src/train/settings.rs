@@ -204,7 +204,6 @@ pub struct TrainSettings {
     /// The gradient is scaled down to this global norm; 0 for no clipping.
     pub max_grad_norm: f64,
     /// End the run when evaluations meet this, such as `accuracy >= 0.5`; empty for never. `steps` or `epochs` stay the limit.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stop_when: String,
     /// Consecutive evaluations that must meet `stop_when`.
     pub stop_patience: usize,

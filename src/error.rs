@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn a_panic_is_an_error_with_its_message() {
         assert_eq!(catch_panic(|| 3), Ok(3));
-        let row = vec![1, 2];
+        let row = [1, 2];
         assert_eq!(catch_panic(|| assert!(row.is_empty(), "two\n  {}", "lines")), Err("two lines".into()));
         let inner = catch_panic(|| catch_panic(|| panic!("inner")).unwrap_err());
         assert_eq!(inner, Ok("inner".into()));

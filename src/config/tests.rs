@@ -74,7 +74,7 @@ fn a_value_of_the_wrong_type_is_refused_with_its_key() {
 #[test]
 fn a_value_out_of_range_is_refused_with_the_file() {
     let sft = "[train]\nmethod = \"sft\"\nbatch_size = 0\n";
-    let said = "train.batch_size = 0: must be at least 1";
+    let said = "train.batch_size = 0: must be from 1 to 65536";
     assert_eq!(refused(sft, &[]), format!("x.toml: {said}"));
     assert_eq!(refused(sft, &["train.seed=3"]), format!("x.toml and --set: {said}"));
     assert!(refused("seed = 3", &[]).starts_with("x.toml"), "{}", refused("seed = 3", &[]));

@@ -147,7 +147,7 @@ fn a_measurement_goes_from_files_to_files_and_goes_on_where_it_was_stopped() {
     let mut other = request(dir.path(), "whole");
     other.config.eta = Some(2e-5);
     let error = measure(&other).unwrap_err();
-    assert!(error.exit_code() == 2 && error.to_string().contains("config.eta: null -> 0.00002"), "{error}");
+    assert!(error.exit_code() == 2 && error.to_string().contains("config.eta: (not set) -> 0.00002"), "{error}");
     // And so are other responses to the same prompts.
     dataset(&dir.path().join("bare"), &[Some("yes"), Some("no"), Some("perhaps")]);
     let error = measure(&whole).unwrap_err();

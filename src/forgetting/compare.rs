@@ -13,6 +13,7 @@
 
 use super::divergence_log::{DivergenceKey, DivergenceLog};
 use super::family::family;
+use super::gate::GATE_MD;
 use super::pairing::{ExampleLabel, FinishedEval, comparable, pair};
 use super::result::{
     AggregateChange, BenchmarkTitle, ForgettingResult, MeasuredBenchmark, ModelRef, NEW_TASK, TunedResult,
@@ -252,7 +253,7 @@ impl CompareRequest {
 
     /// Lock the output directory until the lock is dropped. It may hold an earlier comparison and nothing else.
     fn claim(&self) -> Result<LockFile> {
-        let own = ["base", "tuned", "divergence", FORGETTING_JSON, FORGETTING_CSV, FORGETTING_MD];
+        let own = ["base", "tuned", "divergence", FORGETTING_JSON, FORGETTING_CSV, FORGETTING_MD, GATE_MD];
         let is_own = |name: &str| own.contains(&name);
         let content = Growing { what: "a comparison with a base", doing: "comparing", mark: None, own: &is_own };
         output_dir::open(&self.out, &content)

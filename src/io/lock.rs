@@ -56,7 +56,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     {
         use std::os::unix::fs::MetadataExt;
         let place = |found: &fs::Metadata| (found.dev(), found.ino());
-        return matches!((file.metadata(), fs::metadata(path)), (Ok(a), Ok(b)) if place(&a) == place(&b));
+        matches!((file.metadata(), fs::metadata(path)), (Ok(a), Ok(b)) if place(&a) == place(&b))
     }
     #[cfg(not(unix))]
     {

@@ -74,12 +74,7 @@ impl NewCheckpoint<'_> {
         }
         // The writer would call it a failure to write.
         let refused = Cell::new(None);
-        let make = |i: usize| {
-            self.values(i).map_err(|e| {
-                refused.set(Some(e.to_string()));
-                e
-            })
-        };
+        let make = |i: usize| self.values(i).inspect_err(|e| refused.set(Some(e.to_string())));
         let written = weights::write_with(dir, self.shapes, self.dtype.dtype(), &make);
         if let Some(why) = refused.take() {
             return Err(Error::input(why));

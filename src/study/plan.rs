@@ -60,7 +60,8 @@ pub fn plan(study: &Study, out: &Path) -> Result<Plan> {
 /// Names of puzzles that are the same pictures and right answers, asked in other words: their settings differ in style and in the place of
 /// the question alone.
 fn same_puzzles(study: &Study) -> Vec<Vec<String>> {
-    let mut groups: Vec<((GenSettings, &Option<String>), Vec<String>)> = Vec::new();
+    type Key<'a> = (GenSettings, &'a Option<String>);
+    let mut groups: Vec<(Key<'_>, Vec<String>)> = Vec::new();
     for (name, puzzles) in &study.puzzles {
         let key = (puzzles.dataset.clone().without_wording(), &puzzles.split);
         match groups.iter_mut().find(|(other, _)| *other == key) {

@@ -299,7 +299,8 @@ mod tests {
             assert!(error.exit_code() == 2 && error.to_string().contains(&format!("metrics.jsonl:{line}:")), "{error}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "nothing is cut where the run is refused");
         }
-        let error = open(b"{\"step\":1,\"loss\":\"\xff\"}\n", 23).unwrap_err();
+        let not_utf8 = b"{\"step\":1,\"loss\":\"\xff\"}\n";
+        let error = open(not_utf8, not_utf8.len()).unwrap_err();
         assert!(error.to_string().contains("metrics.jsonl:1:"), "{error}");
         open(format!("{whole}{{\"step\":3,\"lo\0\nnonsense\n").as_bytes(), whole.len()).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);

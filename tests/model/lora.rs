@@ -96,10 +96,8 @@ fn an_adapter_merged_into_its_base_computes_the_same() {
         let sequences = sequences(&Processor::from_dir(&out).unwrap());
         assert!(!merged.is_adapted());
         assert!(far(&logprobs(&merged, &sequences), &logprobs(&adapted, &sequences)) < 1e-5);
-        assert!(
-            merge(&adapter(case), &out, jigsaw::model::weight_dtype::WeightDtype::F32, false).unwrap_err().exit_code()
-                == 2
-        );
+        let again = merge(&adapter(case), &out, jigsaw::model::weight_dtype::WeightDtype::F32, false).unwrap();
+        assert_eq!(format!("{:?}", again.0), "Found", "the same merge is there already");
     }
 }
 

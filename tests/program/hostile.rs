@@ -28,6 +28,7 @@ fn a_template_that_overflows_hangs_or_takes_all_memory_is_refused_by_its_file() 
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     prepare(dir);
+    fs::remove_file(dir.join("m/chat_template.json")).unwrap();
     let put = |template: &str| fs::write(dir.join("m/chat_template.jinja"), template).unwrap();
     put(&format!("{{{{ 1{} }}}}", "+1".repeat(20_000)));
     let said = refused(dir, "model inspect m");

@@ -449,7 +449,7 @@ train = { steps = 1, batch_size = 1 }
 
 [eval]
 limit = 1
-kl = 0
+kl_prompts = 0
 max_new_tokens = 2
 "#;
 

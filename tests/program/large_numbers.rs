@@ -17,7 +17,7 @@ const VALUES: [&str; 6] =
 const ADDRESS_SPACE: usize = 6 << 20;
 
 /// Seconds that each may take. What is still at work then has been accepted: it is stopped by SIGTERM, code 124 of `timeout`.
-const SECONDS: usize = 60;
+const SECONDS: usize = 5;
 
 /// Flags whose value is a name, a file or a list of words.
 const NO_NUMBER: &[&str] = &[
@@ -32,6 +32,8 @@ const NO_NUMBER: &[&str] = &[
     "NAME=DIR",
     "NAME=FILE",
     "COMMAND",
+    "DEVICE",
+    "RULE",
     "WHAT",
     "WHICH",
     "PART",

@@ -194,7 +194,7 @@ fn prepare_one(
     let check = |i: usize| example_size(found.task.as_ref(), &processor, i).map(|_| ());
     // Report the first error in the order of the file, whatever the threads do.
     let checked: Vec<Result<()>> = (0..examples).into_par_iter().map(check).collect();
-    checked.into_iter().collect::<Result<()>>().map_err(|e| e.context(spec.path.display()))?;
+    checked.into_iter().collect::<Result<()>>()?;
     finish(spec, settings, found, Some(reader(processor)))
 }
 

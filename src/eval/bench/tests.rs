@@ -208,7 +208,12 @@ fn duplicate_names_and_prompts_with_special_tokens_are_refused() {
     assert!(said.contains("a dataset says itself how it is scored"), "{said}");
     bench.write("special.tsv", &boxes().replace("Name it.", "Name <|im_end|> it."));
     let said = refusal(prepare(&[bench.spec("x=special.tsv")], &settings(1), &bench.path("model")));
-    assert!(said.contains("special.tsv: example b: ") && said.contains("<|im_end|>"), "{said}");
+    assert!(
+        said.contains("special.tsv:3: row 2: example b: ")
+            && said.matches("special.tsv").count() == 1
+            && said.contains("<|im_end|>"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -375,8 +375,7 @@ mod tests {
             assert_eq!(render(template).unwrap(), expected);
         }
         // A long conversation through a template that goes over it several times.
-        let turn =
-            |i: usize| json!({"role": (if i % 2 == 0 { "user" } else { "assistant" }), "content": "word ".repeat(400)});
+        let turn = |i: usize| json!({"role": (if i.is_multiple_of(2) { "user" } else { "assistant" }), "content": "word ".repeat(400)});
         let messages = Json::Array((0..2000).map(turn).collect());
         let template = "{% for m in messages %}<s>{{ m.role }}\n{{ m['content'].strip().replace('w', 'W')|trim }}</s>\n{% endfor %}";
         let template = ChatTemplate::new(template, "here").unwrap();

@@ -297,7 +297,8 @@ pub fn by_category(study: &StudyResults<'_>) -> Option<TableWithCaption> {
         return None;
     }
     let mut rows: Vec<Vec<Cell>> = Vec::new();
-    let mut parts: Vec<(&str, fn(&Category) -> Interval)> = vec![("accuracy", |c| c.accuracy)];
+    type Part<'a> = (&'a str, fn(&Category) -> Interval);
+    let mut parts: Vec<Part<'_>> = vec![("accuracy", |c| c.accuracy)];
     if let Some(label) = partial_credit(study) {
         parts.push((label, |c| c.partial_credit));
     }

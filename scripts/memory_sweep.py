@@ -52,6 +52,23 @@ POINTS = [
 ]
 
 
+def jpeg_size(path):
+    """Width and height, from the start of frame."""
+    with open(path, "rb") as file:
+        data = file.read()
+    at = 2
+    while at < len(data):
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+        at += 2 + length
+    raise ValueError(path)
+
+
+def patches(width, height):
+    return round(width / 28) * round(height / 28) * 4
+
+
 def make_data(jigsaw, out):
     def gen(name, *arguments):
         if not os.path.exists(f"{out}/{name}/manifest.json"):
@@ -63,8 +80,11 @@ def make_data(jigsaw, out):
     gen("countdown", "--task", "countdown", "--count", "400")
     if not os.path.exists(f"{out}/small/config.json"):
         subprocess.run([jigsaw, "model", "init", "--preset", "small", "--out", f"{out}/small"], check=True, capture_output=True)
+    # Photos of about one size: a plan is for the largest examples, wherever they come, and a short run may not meet them.
+    photos = sorted(name for name in os.listdir(PHOTOS) if name.endswith(".jpg"))
+    large = [name for name in photos if 768 <= patches(*jpeg_size(os.path.join(PHOTOS, name))) <= 864]
     with open(f"{out}/conversations.jsonl", "w") as file:
-        for i, photo in enumerate(sorted(name for name in os.listdir(PHOTOS) if name.endswith(".jpg"))[:160]):
+        for i, photo in enumerate(large):
             shown = photo.split("-", 1)[1].rsplit(".", 1)[0].replace("-", " ")
             turns = ["<image>\nWhat does this photo show? Answer in a few words.", f"The photo shows {shown}."]
             turns += ["Say that again, but briefly.", shown] if i % 3 == 0 else []

@@ -34,6 +34,7 @@ const NO_NUMBER: &[&str] = &[
     "COMMAND",
     "DEVICE",
     "RULE",
+    "TEXT",
     "WHAT",
     "WHICH",
     "PART",

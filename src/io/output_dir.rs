@@ -204,6 +204,7 @@ fn visible(dir: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(_) if dir.is_file() => return Err(Error::input(format!("{here}: that is a file; a directory is needed"))),
         Err(e) => return Err(Error::input(format!("cannot use {here} as an output directory: {e}"))),
     };
     let names = entries.map(|entry| entry.map(|e| e.file_name().to_string_lossy().into_owned()));

@@ -1,4 +1,4 @@
-//! From lines of pairs to what is told of them.
+//! From lines of pairs to their summaries.
 
 use super::fixtures::{dynamics, influence, pair, pairs};
 use super::influence::Influence;

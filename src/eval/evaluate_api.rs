@@ -37,8 +37,8 @@ pub struct ServerEvalRequest {
     pub fresh: bool,
 }
 
-/// Run an evaluation, or what is left of it; a finished one is only read. `key` is the API key, if the server needs one; `note` is told of long
-/// pauses.
+/// Run an evaluation, or finish an interrupted one; a finished one is only read. `key` is the API key, if the server needs one; `note` receives a message for each
+/// long pause.
 ///
 /// # Errors
 /// An input error for data that cannot be used, an `out` that holds something else, or a server that refuses; a failure if it does not

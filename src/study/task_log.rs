@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Bytes at the end that are kept.
 const TAIL: usize = 4000;
-/// How long the end of the output is waited for once the task has ended: a process that it started may still hold it open.
+/// Longest wait for the end of the output after the task has ended: a process that the task started may still hold the output open.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Begins the message of a task that failed.
 const ERROR: &str = "error: ";

@@ -73,7 +73,7 @@ pub fn run(
     Ok(results)
 }
 
-/// As [`run`], with the answers of the model behind `endpoint`; `key` is the API key, if the server needs one; `note` is told of long pauses.
+/// As [`run`], with the answers of the model behind `endpoint`; `key` is the API key, if the server needs one; `note` receives a message for each long pause.
 /// Also the tokens that it counts, over all that is in `out`.
 ///
 /// # Errors

@@ -39,11 +39,11 @@ pub struct ChatClient<'a> {
     connected: AtomicBool,
     /// A long pause was reported, which lasts until then.
     warned_until: Mutex<Option<Instant>>,
-    /// Is told of long pauses.
+    /// Receives a message for each long pause.
     note: Note<'a>,
 }
 
-/// What is told something for the user while requests are under way, by any thread.
+/// Receives messages for the user while requests are under way, from any thread.
 pub type Note<'a> = &'a (dyn Fn(&str) + Sync);
 
 /// The responses so far, by example and sample, and the file that they are written to.

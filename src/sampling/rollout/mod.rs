@@ -85,7 +85,7 @@ pub struct RolloutReport {
 }
 
 /// Sample what is missing and write the dataset. A finished rollout is only read; with another selection, the dataset is written again
-/// from the samples that are there. `note` is told of long pauses that a server asks for.
+/// from the samples that are there. `note` receives a message for each long pause that a server asks for.
 ///
 /// # Errors
 /// An input error for prompts that do not fit the request or an `out` that holds something else; a failure if no response is kept. The

@@ -12,7 +12,7 @@
 //!
 //! Blocks come from the kernel by `mmap` and go back by `munmap`: glibc's own heaps may keep what is freed.
 //!
-//! Why not `mallopt`: compared on a synthetic step (two threads that allocate, write and free, glibc 2.36; CPU seconds, user and system).
+//! Why not `mallopt`: an earlier form, which asked the system allocator for its blocks, was compared on a synthetic step (two threads that allocate, write and free, glibc 2.36; CPU seconds, user and system).
 //! With buffers of 0.1 to 2 MiB glibc took 9.8 s, with `M_TRIM_THRESHOLD`, `M_MMAP_THRESHOLD` and `M_TOP_PAD` raised 3.3 s, this allocator
 //! 3.4 to 3.7 s. With buffers of 8 to 128 MiB, which exceed the heaps of glibc's threads, it was 5.0, 4.8 and 2.2 s. Other systems than
 //! glibc have no `mallopt`; allocators that keep large blocks (mimalloc, jemalloc) need a C compiler.

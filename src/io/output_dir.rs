@@ -242,13 +242,7 @@ impl OutputDir {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn names(dir: &Path) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
+    use crate::io::names;
 
     #[test]
     fn a_second_process_is_refused_until_the_first_has_finished() {

@@ -57,6 +57,11 @@ impl NoAnswer {
 impl Score {
     /// The score of a missing answer, whatever the scorer.
     pub fn without_answer(why: NoAnswer) -> Score {
+        Score::nothing(why.fault())
+    }
+
+    /// 0 in everything, with this fault.
+    pub fn nothing(fault: &str) -> Score {
         Score {
             correct: false,
             value: 0.0,
@@ -66,7 +71,7 @@ impl Score {
             parsed: false,
             well_formed: false,
             exact: None,
-            fault: why.fault().into(),
+            fault: fault.into(),
         }
     }
 

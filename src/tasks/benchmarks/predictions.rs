@@ -25,17 +25,7 @@ impl Scorer for Unscored {
     }
 
     fn score(&self, _response: &str) -> Score {
-        Score {
-            correct: false,
-            value: 0.0,
-            lenient: 0.0,
-            partial_credit: 0.0,
-            raw_partial_credit: 0.0,
-            parsed: false,
-            well_formed: false,
-            exact: None,
-            fault: "not scored: the file has no answers".into(),
-        }
+        Score::nothing("not scored: the file has no answers")
     }
 }
 

@@ -95,7 +95,8 @@ impl MemoryPlan {
         let evaluated = evaluated(job)?;
         let rounds = by.map(|by| largest_round(sizes, counts, lens, by));
         let plans = rounds.iter().map(|round| MemoryPlan::of_round(job, round, Lengths::UpTo, &evaluated, program));
-        let largest = plans.max_by_key(MemoryPlan::total).ok_or_else(|| Error::failed("a memory plan of no examples"))?;
+        let largest =
+            plans.max_by_key(MemoryPlan::total).ok_or_else(|| Error::failed("a memory plan of no examples"))?;
         let first = first_rounds(job)?;
         let plans = first.iter().map(|round| MemoryPlan::of_round(job, round, Lengths::Exactly, &evaluated, program));
         let expected = plans.map(|plan| plan.total()).max().unwrap_or(0).min(largest.total());
@@ -212,12 +213,7 @@ pub fn program_without_weights(held: usize) -> usize {
 
 /// The most that the first forward and backward can take. Sampled responses may be short, and then a batch is cut into fewer shards, which
 /// can be larger: the longest responses do not always take the most.
-fn backward(
-    job: &TrainJob<'_>,
-    model: &dyn MemoryFootprint,
-    round: &[ExampleSize],
-    lengths: Lengths,
-) -> BackwardBytes {
+fn backward(job: &TrainJob<'_>, model: &dyn MemoryFootprint, round: &[ExampleSize], lengths: Lengths) -> BackwardBytes {
     let config = job.config;
     let responses = match (&config.rollout, config.train.method) {
         (Some(rollout), Method::Rft) => rollout.num_generations,
@@ -268,7 +264,9 @@ impl std::fmt::Display for MemoryPlan {
         let whose = if self.gpu { "memory of the GPU" } else { "memory" };
         let peak = self.phases.iter().max_by_key(|phase| self.total_in(phase)).copied().unwrap_or_default();
         match self.expected < self.total() / 50 * 49 {
-            true => write!(f, "{whose}: about {}, at most {}", format_bytes(self.expected), format_bytes(self.total()))?,
+            true => {
+                write!(f, "{whose}: about {}, at most {}", format_bytes(self.expected), format_bytes(self.total()))?
+            }
             false => write!(f, "{whose}: about {} at most", format_bytes(self.total()))?,
         }
         let others: Vec<&Phase> = self.phases.iter().filter(|phase| phase.name != peak.name).collect();

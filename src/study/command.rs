@@ -192,7 +192,8 @@ impl JigsawCommand {
 
     /// Does it compute with a model, on the device that the study was given?
     pub fn uses_device(&self) -> bool {
-        matches!(self.subcommand(), "train" | "eval" | "rollout" | "dynamics") && !matches!(self, JigsawCommand::Solve(_))
+        matches!(self.subcommand(), "train" | "eval" | "rollout" | "dynamics")
+            && !matches!(self, JigsawCommand::Solve(_))
     }
 
     /// Refuse what cannot be run, as far as that can be seen without reading a file. The settings of training are checked when they are

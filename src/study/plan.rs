@@ -309,7 +309,9 @@ impl Builder<'_> {
         let train = if puzzles.examples(0) > 0.0 { test } else { prompts }.to_string();
         let learnable = self.study.puzzles.iter().any(|(name, puzzles)| *name == train && puzzles.examples(0) > 0.0);
         for solver in SolverKind::ALL.into_iter().filter(|_| orders) {
-            if (solver == SolverKind::Colour && !learnable) || self.solvers.iter().any(|one| one.name == solver.to_string() && one.puzzles == test) {
+            if (solver == SolverKind::Colour && !learnable)
+                || self.solvers.iter().any(|one| one.name == solver.to_string() && one.puzzles == test)
+            {
                 continue;
             }
             let dir = Path::new("solvers").join(test).join(solver.name());

@@ -213,9 +213,9 @@ fn base_rows(study: &StudyResults<'_>) -> Vec<Vec<Cell>> {
         row.resize(13, Cell::none());
         row
     };
-    let solvers = new_tasks.iter().flat_map(|one| {
-        study.solvers_on(&one.measured.data).map(move |(name, summary)| solver(name, summary, one))
-    });
+    let solvers = new_tasks
+        .iter()
+        .flat_map(|one| study.solvers_on(&one.measured.data).map(move |(name, summary)| solver(name, summary, one)));
     new_tasks.iter().map(of).chain(solvers).collect()
 }
 

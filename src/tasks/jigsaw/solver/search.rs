@@ -70,8 +70,7 @@ mod tests {
     fn no_order_of_up_to_nine_tiles_costs_less_and_many_tiles_still_get_an_order() {
         for seed in 0..20 {
             let mut rng = rng::stream(seed, "test", &[]);
-            let costs: Vec<Vec<f64>> =
-                (0..7).map(|_| (0..7).map(|_| rng.random_range(0.0..1.0)).collect()).collect();
+            let costs: Vec<Vec<f64>> = (0..7).map(|_| (0..7).map(|_| rng.random_range(0.0..1.0)).collect()).collect();
             let order = cheapest_order(7, |placed, tile| costs[placed.len()][tile]);
             let sum: f64 = order.places().iter().enumerate().map(|(cell, &tile)| costs[cell][tile]).sum();
             assert!((sum - least(&costs, 0, &mut Vec::new())).abs() < 1e-12);

@@ -4,7 +4,7 @@ use super::measure::{Check, Reference};
 use super::paths::Named;
 use candle_core::{Device, Tensor, Var};
 use jigsaw::Result;
-use jigsaw::nn::{self, Heads, KvBuffer, Parameter, RopeTable, RowSource, SpanGroup, Tape, Value};
+use jigsaw::nn::{self, Heads, KvBuffer, Parameter, RopeTable, Rotary, RowSource, SpanGroup, Tape, Value};
 use std::sync::Arc;
 
 /// Every kernel.
@@ -119,7 +119,7 @@ fn elementwise(
 
 fn rope() -> Result<Check> {
     let positions: Vec<u32> = (0..ROWS as u32).collect();
-    let table = Arc::new(RopeTable::multimodal([&positions; 3], TEXT.dim, 1e6, &[8, 12, 12]));
+    let table = Arc::new(RopeTable::multimodal([&positions; 3], &Rotary::new(TEXT.dim, 1e6).with_sections(&[8, 12, 12])));
     on_one_thread(tensor((ROWS, TEXT.stride()))?, move |tape, x, _| nn::rope(tape, x.clone(), &table, TEXT))
 }
 

@@ -158,11 +158,39 @@ def qwen2_config(text, tied):
     }
 
 
+def causal_config(model_type, text, tied):
+    """A config.json of the published checkpoints of Llama ("llama") or Qwen3 ("qwen3"), which read text alone."""
+    own = {"llama": {"mlp_bias": False, "pretraining_tp": 1}, "qwen3": {"use_sliding_window": False, "max_window_layers": 2}}
+    return {
+        "architectures": [classes_of({"model_type": model_type})[1].__name__],
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": SPECIAL["bos_token_id"],
+        "eos_token_id": SPECIAL["eos_token_id"],
+        "hidden_act": "silu",
+        "initializer_range": 0.02,
+        "max_position_embeddings": 4096,
+        "model_type": model_type,
+        "tie_word_embeddings": tied,
+        "torch_dtype": "float32",
+        "use_cache": True,
+        **own[model_type],
+        **text,
+    }
+
+
+#: transformers' configuration and model classes by `model_type`.
+CLASSES = {
+    "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
+    "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
+    "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM),
+    "qwen2_5_vl": (transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration),
+}
+
+
 def classes_of(config_json):
     """transformers' configuration and model classes for a config.json."""
-    if config_json["model_type"] == "qwen2":
-        return transformers.Qwen2Config, transformers.Qwen2ForCausalLM
-    return transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration
+    return CLASSES[config_json["model_type"]]
 
 
 def randomise(model, generator):

@@ -3,7 +3,7 @@
 use super::shapes::DecoderShape;
 use super::weights::named::NamedWeights;
 use crate::Result;
-use crate::nn::{Heads, Parameter, RopeTable, SpanGroup, Tape, Value, attention, gather_rows, rms_norm};
+use crate::nn::{Heads, Parameter, RopeTable, Rotary, SpanGroup, Tape, Value, attention, gather_rows, rms_norm};
 use candle_core::Tensor;
 use std::sync::Arc;
 
@@ -18,15 +18,6 @@ pub struct Decoder {
     pub head: Arc<Parameter>,
     heads: Heads,
     rotary: Rotary,
-}
-
-/// Settings of the rotary position embedding.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Rotary {
-    /// Base of the frequencies.
-    pub theta: f64,
-    /// How many of the `head_dim / 2` frequencies follow the temporal, height and width position; they sum to `head_dim / 2`.
-    pub sections: Vec<usize>,
 }
 
 /// A decoder layer of a family.
@@ -87,7 +78,7 @@ impl Decoder {
 
     /// Rotations for the given positions in time, height and width.
     pub fn rotations(&self, positions: [&[u32]; 3]) -> Arc<RopeTable> {
-        Arc::new(RopeTable::multimodal(positions, self.heads.dim, self.rotary.theta, &self.rotary.sections))
+        Arc::new(RopeTable::multimodal(positions, &self.rotary))
     }
 
     /// Hidden states before the final norm, `[rows, hidden]`, of all rows or of the `wanted` ones. `attend` maps a layer's

@@ -16,6 +16,9 @@ pub struct DecoderShape {
     pub key_value_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
+    /// Query and key heads are normalised before they are rotated.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub qk_norm: bool,
     /// Width inside the MLP.
     pub intermediate_size: usize,
     /// Rows of the embedding matrix.

@@ -6,7 +6,7 @@ use crate::io::files;
 use crate::model::architecture::Architecture;
 use crate::model::convert_dtype::declare;
 use crate::model::new_checkpoint::{NewCheckpoint, Written, check_output};
-use crate::model::qwen2::{self, TextConfig};
+use crate::model::causal_lm::{self, TextConfig, families};
 use crate::model::qwen2_5_vl::config::{Config, VisionConfig};
 use crate::model::shapes::VisionShape;
 use crate::model::weight_dtype::WeightDtype;
@@ -47,6 +47,10 @@ pub enum Preset {
     Tiny,
     /// The decoder of `tiny` alone (Qwen2.5, text without images): about a million parameters.
     TinyText,
+    /// As `tiny-text`, a Llama.
+    TinyLlama,
+    /// As `tiny-text`, a Qwen3.
+    TinyQwen3,
     /// About 60 million parameters.
     Small,
     /// The architecture of Qwen2.5-VL-3B, 3.75 billion parameters, bf16: to measure what the published one takes.
@@ -76,18 +80,23 @@ impl Preset {
 
     /// The architecture, for a tokenizer of `tokens` entries whose first special token has id `first_special`.
     fn architecture(self, tokens: usize, first_special: u32) -> Box<dyn Architecture> {
-        if self != Preset::TinyText {
-            return Box::new(self.vision_language(tokens, first_special));
-        }
+        let family = match self {
+            Preset::TinyText => &families::QWEN2,
+            Preset::TinyLlama => &families::LLAMA,
+            Preset::TinyQwen3 => &families::QWEN3,
+            _ => return Box::new(self.vision_language(tokens, first_special)),
+        };
         let Config { text, bos_token_id, eos_token_ids, tie_word_embeddings, .. } =
             Preset::Tiny.vision_language(tokens, first_special);
-        Box::new(qwen2::Config { text, bos_token_id, eos_token_ids, tie_word_embeddings })
+        let TextConfig { qkv_bias, qk_norm, .. } = family.rules.defaults;
+        let text = TextConfig { qkv_bias, qk_norm, ..text };
+        Box::new(causal_lm::Config { family, text, bos_token_id, eos_token_ids, tie_word_embeddings })
     }
 
     /// A Qwen2.5-VL architecture.
     fn vision_language(self, tokens: usize, first_special: u32) -> Config {
         let (text, mrope_section, vision) = match self {
-            Preset::Tiny | Preset::TinyText => (
+            Preset::Tiny | Preset::TinyText | Preset::TinyLlama | Preset::TinyQwen3 => (
                 TextConfig {
                     hidden_size: 128,
                     intermediate_size: 384,
@@ -196,8 +205,11 @@ fn text_defaults(tokens: usize) -> TextConfig {
         num_attention_heads: 0,
         num_key_value_heads: 0,
         head_dim: 0,
+        qkv_bias: true,
+        qk_norm: false,
         rms_norm_eps: 1e-6,
         rope_theta: 1_000_000.0,
+        rope_scaling: None,
         max_position_embeddings: 32_768,
     }
 }

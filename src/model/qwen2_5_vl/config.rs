@@ -5,8 +5,8 @@
 //! that transformers' `Qwen2_5_VLConfig` gives it, because transformers does not write keys that have their default.
 
 use crate::model::json_fields::{Fields, MAX_LAYERS, MAX_WIDTH};
-use crate::model::qwen2::TextConfig;
-use crate::model::qwen2::config::{one_or_list, rotary_fields};
+use crate::model::causal_lm::TextConfig;
+use crate::model::causal_lm::text_config::{DecoderRules, HeadDim, RotaryFields, one_or_list};
 use crate::{Error, Result};
 use serde_json::{Value, json};
 
@@ -22,10 +22,31 @@ const VISION_ROPE_THETA: f64 = 10_000.0;
 /// Largest side of a patch, in pixels or frames, and of what the merger makes one token of, in patches.
 const MAX_PATCH: usize = 1 << 10;
 
+/// The decoder: that of Qwen2.5, with the defaults of transformers' `Qwen2_5_VLTextConfig`.
+const RULES: DecoderRules = DecoderRules {
+    defaults: TextConfig {
+        vocab_size: 152_064,
+        hidden_size: 8192,
+        intermediate_size: 29_568,
+        num_hidden_layers: 80,
+        num_attention_heads: 64,
+        num_key_value_heads: 8,
+        head_dim: 128,
+        qkv_bias: true,
+        qk_norm: false,
+        rms_norm_eps: 1e-5,
+        rope_theta: 1_000_000.0,
+        rope_scaling: None,
+        max_position_embeddings: 32_768,
+    },
+    head_dim: HeadDim::Derived,
+    max_window_layers: Some(80),
+};
+
 /// The architecture of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// The decoder: that of Qwen2.
+    /// The decoder: that of Qwen2.5.
     pub text: TextConfig,
     /// How many of the decoder's `head_dim / 2` rotary frequencies follow the temporal, height and width position.
     pub mrope_section: Vec<usize>,
@@ -108,22 +129,9 @@ impl Config {
             Some(ids) => Some(ids),
             None => text_fields.ids("bos_token_id")?,
         };
-        // transformers' defaults.
-        let defaults = TextConfig {
-            vocab_size: 152_064,
-            hidden_size: 8192,
-            intermediate_size: 29_568,
-            num_hidden_layers: 80,
-            num_attention_heads: 64,
-            num_key_value_heads: 8,
-            head_dim: 128,
-            rms_norm_eps: 1e-5,
-            rope_theta: 1_000_000.0,
-            max_position_embeddings: 32_768,
-        };
-        let (theta, rope) = rotary_fields(&text_fields, &["default", "mrope"])?;
-        let text = TextConfig::from_fields(&text_fields, &defaults, 80, theta)?;
-        let sections = rope.map(|rope| rope.counts("mrope_section")).transpose()?.flatten();
+        let rotary = RotaryFields::read(&text_fields, &["default", "mrope"])?;
+        let text = TextConfig::from_fields(&text_fields, &RULES, &rotary)?;
+        let sections = rotary.section().map(|rope| rope.counts("mrope_section")).transpose()?.flatten();
         let mrope_section = sections.unwrap_or_else(|| vec![16, 24, 24]);
         let half = text.head_dim / 2;
         if mrope_section.len() != 3 || mrope_section.iter().fold(0, |sum: usize, n| sum.saturating_add(*n)) != half {

@@ -139,7 +139,7 @@ fn another_model_type_is_refused_by_name() {
         ("qwen2_vl", "`qwen2_vl` (Qwen2-VL) is not supported; only Qwen2.5-VL (`qwen2_5_vl`) and"),
         ("qwen3_vl", "`qwen3_vl` (Qwen3-VL) is not supported"),
         ("qwen2_5_omni", "`qwen2_5_omni` (Qwen2.5-Omni) is not supported"),
-        ("qwen3", "`qwen3` (Qwen3, without vision) is not supported"),
+        ("qwen3_moe", "`qwen3_moe` (Qwen3 with experts, without vision) is not supported"),
         ("gpt2", "`gpt2` is not supported; only Qwen2.5-VL"),
     ] {
         value["model_type"] = json!(other);

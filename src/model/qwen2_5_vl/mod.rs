@@ -8,12 +8,11 @@ mod weight_names;
 pub use config::Config;
 
 use super::architecture::{Architecture, Network};
-use super::decoder::Rotary;
+use super::causal_lm;
 use super::parts::Part;
 use super::positions::Positions;
-use super::qwen2;
 use super::shapes::{DecoderShape, ImageTokens, VisionShape};
-use super::weights::NamedWeights;
+use super::weights::named::NamedWeights;
 use crate::Result;
 use serde_json::Value;
 use vision::VisionTower;
@@ -90,8 +89,8 @@ impl Architecture for Config {
 
     fn build(&self, weights: &mut NamedWeights) -> Result<Network> {
         let vision = VisionTower::new(&self.vision, weights)?;
-        let rotary = Rotary { theta: self.text.rope_theta, sections: self.mrope_section.clone() };
-        let decoder = qwen2::decoder(&self.text, self.tie_word_embeddings, rotary, weights)?;
+        let rotary = self.text.rotary().with_sections(&self.mrope_section);
+        let decoder = causal_lm::decoder(&self.text, self.tie_word_embeddings, rotary, weights)?;
         Ok(Network { vision: Some(Box::new(vision)), decoder })
     }
 }

@@ -1,8 +1,8 @@
 //! The weights of the architecture under their published names, and the other names they go by.
 
 use super::config::Config;
+use crate::model::causal_lm;
 use crate::model::parts::Part;
-use crate::model::qwen2;
 
 /// Every weight of the architecture with its shape, in the order of the computation, under the published name
 /// (`visual.*`, `model.*`, `lm_head.weight`). Matrices are `[out, in]`. `lm_head.weight` only where it is not tied.
@@ -38,7 +38,7 @@ pub fn parameter_shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
     add("visual.merger.mlp.2.weight".into(), &[vision.out_hidden_size, merged]);
     add("visual.merger.mlp.2.bias".into(), &[vision.out_hidden_size]);
 
-    out.extend(qwen2::parameter_shapes(text, config.tie_word_embeddings));
+    out.extend(causal_lm::parameter_shapes(text, config.tie_word_embeddings));
     out
 }
 
@@ -81,7 +81,7 @@ pub fn part(parameter: &str) -> Part {
     } else if parameter.starts_with("visual.") {
         Part::Vision
     } else {
-        qwen2::part(parameter)
+        causal_lm::part(parameter)
     }
 }
 

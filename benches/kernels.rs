@@ -122,7 +122,7 @@ fn kernels(c: &mut Criterion) {
 fn elementwise(c: &mut Criterion) {
     kernel(c, "rms_norm", &[&[ROWS, WIDTH]], &[&[WIDTH]], |tape, x, p| nn::rms_norm(tape, &x[0], &p[0], 1e-6));
     kernel(c, "swiglu", &[&[ROWS, 2 * INNER]], &[], |tape, x, _| nn::swiglu(tape, &x[0]));
-    kernel(c, "gelu", &[&[PATCHES / 4, 4 * WIDTH]], &[], |tape, x, _| nn::gelu(tape, &x[0]));
+    kernel(c, "gelu", &[&[PATCHES / 4, 4 * WIDTH]], &[], |tape, x, _| nn::gelu(tape, &x[0], nn::Gelu::Exact));
 
     let positions: Vec<u32> = (0..ROWS as u32).map(|i| i % LENGTH as u32).collect();
     let table = Arc::new(RopeTable::multimodal([&positions; 3], &Rotary::new(TEXT.dim, 1e6).with_sections(&[8, 12, 12])));

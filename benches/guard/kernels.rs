@@ -16,7 +16,7 @@ pub fn all() -> Vec<Named> {
         ("attend, decoding", attend),
         ("token_stats, 151936 tokens", token_stats),
         ("swiglu", || elementwise(2 * WIDTH, |tape, x, _| nn::swiglu(tape, x))),
-        ("gelu", || elementwise(WIDTH, |tape, x, _| nn::gelu(tape, x))),
+        ("gelu", || elementwise(WIDTH, |tape, x, _| nn::gelu(tape, x, nn::Gelu::Exact))),
         ("rms_norm", || elementwise(WIDTH, |tape, x, p| nn::rms_norm(tape, x, p, 1e-6))),
         ("rope", rope),
         ("embed", embed),

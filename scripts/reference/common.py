@@ -105,17 +105,21 @@ def published_name(name):
     return name
 
 
-def flat_config(text, vision, mrope_section, tied):
-    """A config.json in the flat layout of the published Qwen2.5-VL checkpoints."""
+def flat_config(text, vision, mrope_section, tied, model_type="qwen2_5_vl"):
+    """A config.json in the flat layout of the published Qwen2.5-VL and Qwen2-VL checkpoints."""
+    own = {
+        "qwen2_5_vl": {"hidden_act": "silu", "out_hidden_size": text["hidden_size"], "tokens_per_second": 2},
+        "qwen2_vl": {"hidden_size": text["hidden_size"]},
+    }
     return {
-        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+        "architectures": [CLASSES[model_type][1].__name__],
         "attention_dropout": 0.0,
         **SPECIAL,
         "hidden_act": "silu",
         "initializer_range": 0.02,
         "max_position_embeddings": 4096,
         "max_window_layers": 70,
-        "model_type": "qwen2_5_vl",
+        "model_type": model_type,
         "sliding_window": 32768,
         "tie_word_embeddings": tied,
         "torch_dtype": "float32",
@@ -123,14 +127,12 @@ def flat_config(text, vision, mrope_section, tied):
         "use_sliding_window": False,
         **text,
         "vision_config": {
-            "hidden_act": "silu",
             "in_chans": 3,
-            "model_type": "qwen2_5_vl",
-            "out_hidden_size": text["hidden_size"],
+            "model_type": model_type,
             "spatial_merge_size": 2,
             "spatial_patch_size": vision["patch_size"],
             "temporal_patch_size": 2,
-            "tokens_per_second": 2,
+            **own[model_type],
             **vision,
         },
         "rope_scaling": {"type": "mrope", "mrope_section": mrope_section},
@@ -184,6 +186,7 @@ CLASSES = {
     "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
     "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
     "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM),
+    "qwen2_vl": (transformers.Qwen2VLConfig, transformers.Qwen2VLForConditionalGeneration),
     "qwen2_5_vl": (transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration),
 }
 
@@ -198,7 +201,7 @@ def randomise(model, generator):
     with torch.no_grad():
         for name, p in model.named_parameters():
             noise = torch.randn(p.shape, generator=generator)
-            if p.ndim == 1 and ("norm" in name or "ln_q" in name):
+            if p.ndim == 1 and ("norm" in name or "ln_q" in name) and name.endswith("weight"):
                 p.copy_(1.0 + 0.2 * noise)
             elif p.ndim == 1:
                 p.copy_(0.2 * noise)

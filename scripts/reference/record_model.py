@@ -14,7 +14,7 @@ import torch
 import common
 from common import FIXTURES, Seq, build_checkpoint, collate, make_sequence, published_name, write_json, write_tensors
 
-FAMILIES = {"qwen2_5_vl": "Qwen2.5-VL", "qwen2": "Qwen2.5", "qwen3": "Qwen3", "llama": "Llama"}
+FAMILIES = {"qwen2_5_vl": "Qwen2.5-VL", "qwen2_vl": "Qwen2-VL", "qwen2": "Qwen2.5", "qwen3": "Qwen3", "llama": "Llama"}
 
 KEYS = {
     "seq<i>.input_ids": "i64 [len]: prompt and response; one image token per merged patch",
@@ -292,6 +292,25 @@ def main():
             tied=False,
         ),
         111, [([12], 5), ([2], 9), ([7], 3)], layout="nested", greedy=12,
+    )
+    # Qwen2-VL: LayerNorms, quick GELU, attention over whole images.
+    record(
+        "qwen2_vl_tied",
+        common.flat_config(
+            text,
+            {"depth": 2, "embed_dim": 16, "mlp_ratio": 2, "num_heads": 2, "patch_size": 4},
+            [2, 1, 1], tied=True, model_type="qwen2_vl",
+        ),
+        122, [([4, (4, 6), 5], 6)], greedy=12,
+    )
+    record(
+        "qwen2_vl_untied",
+        common.flat_config(
+            text | {"num_attention_heads": 2, "num_key_value_heads": 1, "rope_theta": 10000.0, "rms_norm_eps": 1e-5},
+            {"depth": 3, "embed_dim": 24, "mlp_ratio": 4, "num_heads": 3, "patch_size": 2},
+            [2, 3, 3], tied=False, model_type="qwen2_vl",
+        ),
+        133, [([3, (6, 10), 2, (10, 14), 4], 5), ([2, (18, 4), 3], 9), ([7], 4)], layout="nested", greedy=12,
     )
 
 

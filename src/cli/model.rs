@@ -227,11 +227,14 @@ fn write_description(out: &mut String, found: &Inspection) -> std::fmt::Result {
             "  {} blocks, {} wide, {} heads, MLP {}",
             vision.blocks, vision.hidden_size, vision.heads, vision.intermediate_size
         )?;
-        writeln!(
-            out,
-            "  attention in windows of {0} x {0} pixels; over the whole image in blocks {1:?}",
-            vision.window_size, vision.full_attention_blocks
-        )?;
+        match vision.window_size {
+            Some(side) => writeln!(
+                out,
+                "  attention in windows of {side} x {side} pixels; over the whole image in blocks {:?}",
+                vision.full_attention_blocks
+            )?,
+            None => writeln!(out, "  attention over the whole image")?,
+        }
     }
     if let Some(images) = &found.images {
         writeln!(

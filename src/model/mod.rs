@@ -33,6 +33,8 @@ mod positions;
 mod predict;
 pub mod processor;
 mod qwen2_5_vl;
+mod qwen2_vl;
+mod qwen_vl;
 mod registry;
 pub mod safetensors_file;
 pub mod sequence;

@@ -50,9 +50,10 @@ pub struct VisionShape {
     pub heads: usize,
     /// Width inside the MLP.
     pub intermediate_size: usize,
-    /// Side of an attention window in pixels.
-    pub window_size: usize,
-    /// Blocks that attend over the whole image.
+    /// Side of an attention window in pixels; none where every block attends over the whole image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_size: Option<usize>,
+    /// Blocks that attend over the whole image, where others do not.
     pub full_attention_blocks: Vec<usize>,
     /// Side of a patch in pixels.
     pub patch_size: usize,

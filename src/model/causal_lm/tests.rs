@@ -13,7 +13,7 @@ fn parameters(config: &Value) -> (usize, usize) {
 
 #[test]
 fn the_published_checkpoints_have_their_number_of_tensors_and_parameters() {
-    // The config.json of the checkpoints; parameters and tensors as the Hub counts them.
+    // The config.json of the checkpoints; parameters and tensors as transformers counts them.
     for (name, config, counts) in [
         (
             "Qwen/Qwen2.5-0.5B-Instruct",

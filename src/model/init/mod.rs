@@ -7,7 +7,8 @@ use crate::model::architecture::Architecture;
 use crate::model::convert_dtype::declare;
 use crate::model::new_checkpoint::{NewCheckpoint, Written, check_output};
 use crate::model::causal_lm::{self, TextConfig, families};
-use crate::model::qwen2_5_vl::config::{Config, VisionConfig};
+use crate::model::qwen_vl::vision_fields::PatchConfig;
+use crate::model::qwen2_5_vl::{Config, VisionConfig};
 use crate::model::shapes::VisionShape;
 use crate::model::weight_dtype::WeightDtype;
 use crate::nn::Parameter;
@@ -222,10 +223,7 @@ fn vision_defaults() -> VisionConfig {
         intermediate_size: 0,
         num_heads: 0,
         head_dim: 0,
-        in_channels: 3,
-        patch_size: 14,
-        temporal_patch_size: 2,
-        spatial_merge_size: 2,
+        patches: PatchConfig { in_channels: 3, patch_size: 14, temporal_patch_size: 2, spatial_merge_size: 2 },
         window_size: 112,
         fullatt_block_indexes: Vec::new(),
         out_hidden_size: 0,

@@ -1,6 +1,6 @@
 //! Weights by name, for the parts of a model to take.
 
-use crate::nn::{Linear, Lora, Parameter};
+use crate::nn::{LayerNorm, Linear, Lora, Parameter};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,6 +34,11 @@ impl NamedWeights {
         let weight = self.take(&format!("{name}.weight"))?;
         let bias = if biased { Some(self.take(&format!("{name}.bias"))?) } else { None };
         Ok(Linear { weight, bias, lora: self.adapters.remove(name) })
+    }
+
+    /// The LayerNorm of `name.weight` and `name.bias`.
+    pub fn layer_norm(&mut self, name: &str) -> Result<LayerNorm> {
+        Ok(LayerNorm { weight: self.take(&format!("{name}.weight"))?, bias: self.take(&format!("{name}.bias"))? })
     }
 
     /// All weights that were taken, in the given order of names. Fails if one was not taken.

@@ -96,8 +96,10 @@ SPECIAL = {
 }
 
 
-def published_name(name):
-    """transformers' parameter name -> the name in the published checkpoints."""
+def published_name(name, model_type=None):
+    """transformers' parameter name -> the name in the published checkpoints, which for Qwen3-VL is the same."""
+    if model_type == "qwen3_vl":
+        return name
     if name.startswith("model.visual."):
         return name.removeprefix("model.")
     if name.startswith("model.language_model."):
@@ -136,6 +138,41 @@ def flat_config(text, vision, mrope_section, tied, model_type="qwen2_5_vl"):
             **vision,
         },
         "rope_scaling": {"type": "mrope", "mrope_section": mrope_section},
+    }
+
+
+def qwen3_vl_config(text, vision, mrope_section, tied):
+    """A config.json of the published Qwen3-VL checkpoints, whose layout is nested."""
+    rope = {"mrope_interleaved": True, "mrope_section": mrope_section, "rope_type": "default"}
+    return {
+        "architectures": ["Qwen3VLForConditionalGeneration"],
+        "model_type": "qwen3_vl",
+        "text_config": {
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "bos_token_id": SPECIAL["bos_token_id"],
+            "eos_token_id": SPECIAL["eos_token_id"],
+            "hidden_act": "silu",
+            "initializer_range": 0.02,
+            "max_position_embeddings": 4096,
+            "model_type": "qwen3_vl_text",
+            "rope_scaling": rope,
+            "tie_word_embeddings": tied,
+            "use_cache": True,
+            **text,
+        },
+        "tie_word_embeddings": tied,
+        "vision_config": {
+            "hidden_act": "gelu_pytorch_tanh",
+            "in_channels": 3,
+            "initializer_range": 0.02,
+            "model_type": "qwen3_vl",
+            "out_hidden_size": text["hidden_size"],
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            **vision,
+        },
+        **{k: v for k, v in SPECIAL.items() if k in ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")},
     }
 
 
@@ -187,6 +224,7 @@ CLASSES = {
     "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
     "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM),
     "qwen2_vl": (transformers.Qwen2VLConfig, transformers.Qwen2VLForConditionalGeneration),
+    "qwen3_vl": (transformers.Qwen3VLConfig, transformers.Qwen3VLForConditionalGeneration),
     "qwen2_5_vl": (transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration),
 }
 
@@ -229,7 +267,7 @@ def build_checkpoint(directory, config_json, seed, layout):
     randomise(model, torch.Generator().manual_seed(seed))
     if layout == "published":
         write_json(directory / "config.json", config_json)
-        tensors = {published_name(k): v for k, v in model.named_parameters()}
+        tensors = {published_name(k, config_json["model_type"]): v for k, v in model.named_parameters()}
         write_tensors(directory / "model.safetensors", tensors)
     else:
         model.config.architectures = config_json["architectures"]

@@ -14,7 +14,7 @@ import torch
 import common
 from common import FIXTURES, Seq, build_checkpoint, collate, make_sequence, published_name, write_json, write_tensors
 
-FAMILIES = {"qwen2_5_vl": "Qwen2.5-VL", "qwen2_vl": "Qwen2-VL", "qwen2": "Qwen2.5", "qwen3": "Qwen3", "llama": "Llama"}
+FAMILIES = {"qwen2_5_vl": "Qwen2.5-VL", "qwen2_vl": "Qwen2-VL", "qwen3_vl": "Qwen3-VL", "qwen2": "Qwen2.5", "qwen3": "Qwen3", "llama": "Llama"}
 
 KEYS = {
     "seq<i>.input_ids": "i64 [len]: prompt and response; one image token per merged patch",
@@ -84,7 +84,7 @@ def run_one_by_one(model, sequences):
 
 
 def gradients(model):
-    return {published_name(n): p.grad.detach().clone() for n, p in model.named_parameters() if p.grad is not None}
+    return {published_name(n, model.config.model_type): p.grad.detach().clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
 def debug_tensors(model, sequences):
@@ -162,7 +162,7 @@ def record(name, config, seed, parts, layout="published", debug=False, greedy=0)
             expected[f"seq{i}.pixel_values"] = torch.cat([p for _, p in s.images])
             expected[f"seq{i}.image_grid_thw"] = torch.tensor([g for g, _ in s.images])
         table.append({"len": len(s.ids), "response_start": s.response_start, "images": [g for g, _ in s.images]})
-    named = [published_name(n) for n, _ in model.named_parameters()]
+    named = [published_name(n, config["model_type"]) for n, _ in model.named_parameters()]
     expected |= {f"grad.{n}": g for n, g in grads.items()}
     zero = [n for n, g in grads.items() if not g.any()]
     assert not zero, f"{name}: zero gradients for {zero}"
@@ -311,6 +311,28 @@ def main():
             [2, 3, 3], tied=False, model_type="qwen2_vl",
         ),
         133, [([3, (6, 10), 2, (10, 14), 4], 5), ([2, (18, 4), 3], 9), ([7], 4)], layout="nested", greedy=12,
+    )
+    # Qwen3-VL: learned positions between those of a 4 x 4 and a 6 x 6 grid, DeepStack, axes that take turns; heads of their own width.
+    record(
+        "qwen3_vl_tied",
+        common.qwen3_vl_config(
+            text | {"head_dim": 12, "num_hidden_layers": 3},
+            {"depth": 3, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "patch_size": 4,
+             "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]},
+            [2, 2, 2], tied=True,
+        ),
+        144, [([4, (4, 6), 5], 6)], greedy=12,
+    )
+    record(
+        "qwen3_vl_untied",
+        common.qwen3_vl_config(
+            text | {"hidden_size": 28, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 16, "rope_theta": 10000.0,
+                    "rms_norm_eps": 1e-5},
+            {"depth": 3, "hidden_size": 24, "intermediate_size": 40, "num_heads": 3, "patch_size": 2,
+             "num_position_embeddings": 36, "deepstack_visual_indexes": [1]},
+            [4, 3, 1], tied=False,
+        ),
+        155, [([3, (6, 10), 2, (10, 14), 4], 5), ([2, (18, 4), 3], 9), ([7], 4)], layout="nested", greedy=12,
     )
 
 

@@ -154,10 +154,10 @@ impl Model {
         let (trains_vision, recompute) = (self.trains_vision(), self.gradient_checkpointing);
         let vision = match (trains_vision, recompute) {
             (false, _) => 0,
-            (true, false) => patches * (v.patch_len + blocks + 3 * v.hidden_size),
-            (true, true) => patches * (v.patch_len + v.blocks * v.hidden_size + 4 * v.hidden_size),
+            (true, false) => patches * (v.patch_len + blocks + 3 * v.hidden_size * (1 + v.deepstack)),
+            (true, true) => patches * (v.patch_len + v.blocks * v.hidden_size + (4 + 3 * v.deepstack) * v.hidden_size),
         };
-        let ends = rows * (hidden + 2 * heads.dim) + predicted * 2 * hidden + patches / 4 * hidden;
+        let ends = rows * (hidden + 2 * heads.dim) + predicted * 2 * hidden + patches / 4 * hidden * (1 + v.deepstack);
         // Backwards through a layer: the gradients of the residual stream and its sum, of gate and up, and of their product.
         let passing = 3 * inner + 2 * hidden;
         let logits = predicted * t.vocab_size;

@@ -34,6 +34,7 @@ mod predict;
 pub mod processor;
 mod qwen2_5_vl;
 mod qwen2_vl;
+mod qwen3_vl;
 mod qwen_vl;
 mod registry;
 pub mod safetensors_file;

@@ -4,17 +4,16 @@ use super::architecture::Architecture;
 use super::json_fields::Fields;
 use super::causal_lm::families::{LLAMA, QWEN2, QWEN3};
 use super::qwen_vl::VisionFamily;
-use super::{causal_lm, qwen2_5_vl, qwen2_vl};
+use super::{causal_lm, qwen2_5_vl, qwen2_vl, qwen3_vl};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::sync::Arc;
 
 /// Models that are easily taken for a known one, by `model_type`.
-const UNSUPPORTED: [(&str, &str); 15] = [
+const UNSUPPORTED: [(&str, &str); 14] = [
     ("qwen2_5_omni", "Qwen2.5-Omni"),
     ("qwen2_5_omni_thinker", "Qwen2.5-Omni"),
     ("qwen2_5_vl_text", "the text part of Qwen2.5-VL alone"),
-    ("qwen3_vl", "Qwen3-VL"),
     ("qwen3_vl_moe", "Qwen3-VL with experts"),
     ("qwen3_omni_moe", "Qwen3-Omni"),
     ("qwen2_moe", "Qwen2 with experts, without vision"),
@@ -51,11 +50,15 @@ pub fn parse_architecture(json: &Value) -> Result<Arc<dyn Architecture>> {
             supported()?;
             Ok(Arc::new(qwen2_vl::Config::from_json(json)?))
         }
+        qwen3_vl::VisionConfig::MODEL_TYPE => {
+            supported()?;
+            Ok(Arc::new(qwen3_vl::Config::from_json(json)?))
+        }
         other => {
             let known = UNSUPPORTED.iter().find(|(model_type, _)| *model_type == other);
             let name = known.map_or(String::new(), |(_, name)| format!(" ({name})"));
             Err(Error::input(format!(
-                "model_type: `{other}`{name} is not supported; only Qwen2.5-VL (`qwen2_5_vl`), Qwen2-VL (`qwen2_vl`) and, without vision, Qwen2.5 (`qwen2`), Qwen3 \
+                "model_type: `{other}`{name} is not supported; only Qwen2.5-VL (`qwen2_5_vl`), Qwen2-VL (`qwen2_vl`), Qwen3-VL (`qwen3_vl`) and, without vision, Qwen2.5 (`qwen2`), Qwen3 \
                  (`qwen3`) and Llama (`llama`) are"
             )))
         }

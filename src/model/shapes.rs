@@ -63,6 +63,13 @@ pub struct VisionShape {
     pub merge_size: usize,
     /// Floats of one flattened patch.
     pub patch_len: usize,
+    /// Blocks after which features go to the decoder's first layers.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub deepstack: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Ids of the tokens around images.

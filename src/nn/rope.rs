@@ -46,6 +46,15 @@ impl Rotary {
         self.axes.iter_mut().zip(axes).for_each(|(axis, of)| *axis = of);
         self
     }
+
+    /// As [`Rotary::with_sections`], with the axes taking turns: every third frequency follows height, up to the section's number of them,
+    /// the next width, all others time (Qwen3-VL's `recomposition_frequencies`).
+    pub fn interleaved(mut self, sections: &[usize]) -> Self {
+        for (axis, &count) in sections.iter().enumerate().take(3).skip(1) {
+            self.axes.iter_mut().skip(axis).step_by(3).take(count).for_each(|of| *of = axis);
+        }
+        self
+    }
 }
 
 impl RopeTable {

@@ -24,3 +24,4 @@ mod other_tools;
 mod special_files;
 mod study;
 mod text_model;
+mod vision_families;

@@ -88,6 +88,7 @@ impl VisionFamily for VisionConfig {
             temporal_patch_size: self.patches.temporal_patch_size,
             merge_size: self.patches.spatial_merge_size,
             patch_len: self.patches.patch_len(),
+            deepstack: 0,
         }
     }
 

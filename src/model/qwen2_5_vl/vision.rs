@@ -95,7 +95,8 @@ impl VisionEncoder for VisionTower {
         let h = rms_norm(tape, &x, &self.merger.norm, VISION_NORM_EPS)?;
         let h = merge_rows(tape, &h, config.patches.merged())?;
         let h = gelu(tape, &linear(tape, &h, &[&self.merger.inner], None)?, Gelu::Exact)?;
-        Ok(Features { rows: linear(tape, &h, &[&self.merger.outer], None)?, places: order.places })
+        let rows = linear(tape, &h, &[&self.merger.outer], None)?;
+        Ok(Features { rows, deep: Vec::new(), places: order.places })
     }
 }
 

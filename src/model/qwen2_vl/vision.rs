@@ -59,6 +59,6 @@ impl VisionEncoder for VisionTower {
         for block in &self.blocks {
             x = block.forward(tape, x, &table, &frames, recompute)?;
         }
-        Ok(Features { rows: self.merger.forward(tape, &x)?, places: order.places })
+        Ok(Features { rows: self.merger.forward(tape, &x)?, deep: Vec::new(), places: order.places })
     }
 }

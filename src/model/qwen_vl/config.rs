@@ -28,6 +28,13 @@ pub trait VisionFamily: Debug + Clone + PartialEq + Send + Sync {
     const CLASS: &'static str;
     /// What holds for its decoder.
     const RULES: DecoderRules;
+    /// The published `config.json` and weight names are those of transformers 5: the decoder's keys in `text_config`, weights under
+    /// `model.language_model.` and `model.visual.`.
+    const NESTED: bool = false;
+    /// The axes take turns in the rotary frequencies, instead of a section for each.
+    const INTERLEAVED: bool = false;
+    /// Rotary frequencies that follow time, height and width, where `config.json` does not say.
+    const MROPE_SECTION: [usize; 3] = [16, 24, 24];
 
     /// The tower in `vision_config`; errors name the field.
     fn from_fields(f: &Fields) -> Result<Self>;
@@ -89,7 +96,12 @@ impl<V: VisionFamily> Config<V> {
         let rotary = RotaryFields::read(&text_fields, &["default", "mrope"])?;
         let text = TextConfig::from_fields(&text_fields, &V::RULES, &rotary)?;
         let sections = rotary.section().map(|rope| rope.counts("mrope_section")).transpose()?.flatten();
-        let mrope_section = sections.unwrap_or_else(|| vec![16, 24, 24]);
+        if let Some(rope) = rotary.section()
+            && rope.boolean("mrope_interleaved")?.is_some_and(|on| on != V::INTERLEAVED)
+        {
+            return Err(rope.error("mrope_interleaved", format!("must be {} in this family", V::INTERLEAVED)));
+        }
+        let mrope_section = sections.unwrap_or_else(|| V::MROPE_SECTION.to_vec());
         let half = text.head_dim / 2;
         if mrope_section.len() != 3 || mrope_section.iter().fold(0, |sum: usize, n| sum.saturating_add(*n)) != half {
             return Err(text_fields.error(
@@ -123,6 +135,13 @@ impl<V: VisionFamily> Config<V> {
                 self.text.hidden_size
             )));
         }
+        let deepstack = self.vision.shape().deepstack;
+        if deepstack >= self.text.num_hidden_layers {
+            return Err(Error::input(format!(
+                "vision_config.deepstack_visual_indexes has {deepstack} blocks; they must be fewer than num_hidden_layers {}",
+                self.text.num_hidden_layers
+            )));
+        }
         for (name, id) in [
             ("image_token_id", self.image_token_id),
             ("video_token_id", self.video_token_id),
@@ -134,6 +153,48 @@ impl<V: VisionFamily> Config<V> {
             }
         }
         Ok(())
+    }
+}
+
+impl<V: VisionFamily> Config<V> {
+    /// The layout of transformers 5.
+    fn to_nested_json(&self) -> Value {
+        let t = &self.text;
+        json!({
+            "architectures": [V::CLASS],
+            "image_token_id": self.image_token_id,
+            "model_type": V::MODEL_TYPE,
+            "text_config": {
+                "attention_bias": false,
+                "attention_dropout": 0.0,
+                "bos_token_id": self.bos_token_id,
+                "eos_token_id": one_or_list(&self.eos_token_ids),
+                "head_dim": t.head_dim,
+                "hidden_act": "silu",
+                "hidden_size": t.hidden_size,
+                "initializer_range": 0.02,
+                "intermediate_size": t.intermediate_size,
+                "max_position_embeddings": t.max_position_embeddings,
+                "model_type": format!("{}_text", V::MODEL_TYPE),
+                "num_attention_heads": t.num_attention_heads,
+                "num_hidden_layers": t.num_hidden_layers,
+                "num_key_value_heads": t.num_key_value_heads,
+                "rms_norm_eps": t.rms_norm_eps,
+                "rope_scaling": {
+                    "mrope_interleaved": V::INTERLEAVED, "mrope_section": self.mrope_section, "rope_type": "default",
+                },
+                "rope_theta": t.rope_theta,
+                "tie_word_embeddings": self.tie_word_embeddings,
+                "use_cache": true,
+                "vocab_size": t.vocab_size,
+            },
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "torch_dtype": "float32",
+            "video_token_id": self.video_token_id,
+            "vision_config": self.vision.to_json(),
+            "vision_end_token_id": self.vision_end_token_id,
+            "vision_start_token_id": self.vision_start_token_id,
+        })
     }
 }
 
@@ -149,6 +210,9 @@ impl<V: VisionFamily> Architecture for Config<V> {
     // The flat layout of the published checkpoints, which every version of transformers and this program read.
     fn to_json(&self) -> Value {
         let t = &self.text;
+        if V::NESTED {
+            return self.to_nested_json();
+        }
         json!({
             "architectures": [V::CLASS],
             "attention_dropout": 0.0,
@@ -190,15 +254,19 @@ impl<V: VisionFamily> Architecture for Config<V> {
     fn parameter_shapes(&self) -> Vec<(String, Vec<usize>)> {
         let mut shapes = self.vision.parameter_shapes();
         shapes.extend(causal_lm::parameter_shapes(&self.text, self.tie_word_embeddings));
+        if V::NESTED {
+            shapes.iter_mut().for_each(|(name, _)| *name = weight_names::transformers_name(name));
+        }
         shapes
     }
 
     fn published_name(&self, stored: &str) -> String {
-        weight_names::published_name(stored)
+        let flat = weight_names::flat_name(stored);
+        if V::NESTED { weight_names::transformers_name(&flat) } else { flat }
     }
 
     fn transformers_name(&self, published: &str) -> String {
-        weight_names::transformers_name(published)
+        weight_names::transformers_name(&weight_names::flat_name(published))
     }
 
     fn decoder_module_pattern(&self) -> &'static str {
@@ -206,7 +274,7 @@ impl<V: VisionFamily> Architecture for Config<V> {
     }
 
     fn part(&self, parameter: &str) -> Part {
-        weight_names::part(parameter)
+        weight_names::part(&weight_names::flat_name(parameter))
     }
 
     fn eos_token_ids(&self) -> &[u32] {
@@ -227,8 +295,14 @@ impl<V: VisionFamily> Architecture for Config<V> {
     }
 
     fn build(&self, weights: &mut NamedWeights) -> Result<Network> {
+        if V::NESTED {
+            weights.asked_by(weight_names::transformers_name);
+        }
         let vision = self.vision.build(weights)?;
-        let rotary = self.text.rotary().with_sections(&self.mrope_section);
+        let rotary = match V::INTERLEAVED {
+            true => self.text.rotary().interleaved(&self.mrope_section),
+            false => self.text.rotary().with_sections(&self.mrope_section),
+        };
         let decoder = causal_lm::decoder(&self.text, self.tie_word_embeddings, rotary, weights)?;
         Ok(Network { vision: Some(vision), decoder })
     }

@@ -3,10 +3,11 @@
 use crate::model::causal_lm;
 use crate::model::parts::Part;
 
-/// The published form of a weight's name. Accepts the published names, those of transformers >= 4.52
+/// The name of a weight in the published checkpoints of Qwen2-VL and Qwen2.5-VL, by which the parts of all families ask for it. Accepts
+/// these names, those of transformers >= 4.52
 /// (`model.visual.*`, `model.language_model.*`), and those of the base model saved without its head
 /// (`language_model.*`) or of the decoder alone (`layers.*`). A name of none of these forms comes back as it is.
-pub fn published_name(name: &str) -> String {
+pub fn flat_name(name: &str) -> String {
     const PREFIXES: [(&str, &str); 9] = [
         ("model.language_model.", "model."),
         ("model.visual.", "visual."),
@@ -37,7 +38,7 @@ pub fn transformers_name(published: &str) -> String {
 
 /// The part of the model that a weight belongs to.
 pub fn part(parameter: &str) -> Part {
-    if parameter.starts_with("visual.merger.") {
+    if parameter.starts_with("visual.merger.") || parameter.starts_with("visual.deepstack_merger_list.") {
         Part::Merger
     } else if parameter.starts_with("visual.") {
         Part::Vision
@@ -64,7 +65,7 @@ mod tests {
             ("lm_head.weight", "lm_head.weight"),
             ("something.else", "something.else"),
         ] {
-            assert_eq!(published_name(given), published);
+            assert_eq!(flat_name(given), published);
         }
     }
 }

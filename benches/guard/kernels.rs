@@ -119,7 +119,8 @@ fn elementwise(
 
 fn rope() -> Result<Check> {
     let positions: Vec<u32> = (0..ROWS as u32).collect();
-    let table = Arc::new(RopeTable::multimodal([&positions; 3], &Rotary::new(TEXT.dim, 1e6).with_sections(&[8, 12, 12])));
+    let table =
+        Arc::new(RopeTable::multimodal([&positions; 3], &Rotary::new(TEXT.dim, 1e6).with_sections(&[8, 12, 12])));
     on_one_thread(tensor((ROWS, TEXT.stride()))?, move |tape, x, _| nn::rope(tape, x.clone(), &table, TEXT))
 }
 

@@ -221,8 +221,12 @@ impl Model {
         };
         // Factors of an adapter's dropout, if all maps of a layer have one.
         let dropped = if self.dropout() > 0.0 { 6 * t.hidden_size + t.intermediate_size } else { 0 };
-        let layer =
-            4 * t.hidden_size + heads.stride() + qkv_floats(&t) + heads.query * heads.dim + 3 * t.intermediate_size + dropped;
+        let layer = 4 * t.hidden_size
+            + heads.stride()
+            + qkv_floats(&t)
+            + heads.query * heads.dim
+            + 3 * t.intermediate_size
+            + dropped;
         let block = 4 * v.hidden_size + 7 * v.hidden_size + 3 * v.intermediate_size;
         let kept = |layers: usize, rows: usize, width: usize, layer: usize| match self.gradient_checkpointing {
             true => rows * (layers * width + layer),

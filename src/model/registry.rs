@@ -1,8 +1,8 @@
 //! The model families that this program knows, by the `model_type` of `config.json`.
 
 use super::architecture::Architecture;
-use super::json_fields::Fields;
 use super::causal_lm::families::{LLAMA, QWEN2, QWEN3};
+use super::json_fields::Fields;
 use super::qwen_vl::VisionFamily;
 use super::{causal_lm, qwen2_5_vl, qwen2_vl, qwen3_vl};
 use crate::{Error, Result};

@@ -134,7 +134,10 @@ mod tests {
                 let upstream = from_vec(vec![1.0; 4], (1, 4)).unwrap();
                 let dx = tape.backward_with_leaves(vec![(y, upstream)], &[&x]).unwrap().remove(0).unwrap();
                 let dx = dx.to_vec2::<f32>().unwrap();
-                assert!(dx[0].iter().zip([0.0, 0.0, 1.0, 1.0]).all(|(d, want)| (d - want).abs() < 1e-5), "{kind:?} {dx:?}");
+                assert!(
+                    dx[0].iter().zip([0.0, 0.0, 1.0, 1.0]).all(|(d, want)| (d - want).abs() < 1e-5),
+                    "{kind:?} {dx:?}"
+                );
             }
         }
     }

@@ -113,14 +113,7 @@ fn forward(y: &mut [MaybeUninit<f32>], moments: &mut [Moments], x: &[f32], w: &[
 
 /// Adds to `dx`, `dw` and `db`. With n = (x - mean) s: dx += s (g w - mean(g w) - n mean(g w n)), dw += g n, db += g.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn backward(
-    dx: &mut [f32],
-    dw: &mut [f32],
-    db: &mut [f32],
-    (g, x): (&[f32], &[f32]),
-    w: &[f32],
-    moments: &[Moments],
-) {
+fn backward(dx: &mut [f32], dw: &mut [f32], db: &mut [f32], (g, x): (&[f32], &[f32]), w: &[f32], moments: &[Moments]) {
     let width = w.len();
     let mut gw = vec![0.0f32; width];
     for (((dx, g), x), &(mean, s)) in

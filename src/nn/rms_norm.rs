@@ -1,9 +1,9 @@
 //! RMSNorm: `y = x / sqrt(mean(x^2) + eps) * w`, of rows, and of the heads of queries and keys.
 
 use crate::Result;
+use crate::nn::attention::Heads;
 use crate::nn::math::fold2;
 use crate::nn::slice::{from_vec, mutate, read, uninit_vec};
-use crate::nn::attention::Heads;
 use crate::nn::{Grads, Parameter, Tape, Value};
 use candle_core::Tensor;
 use multiversion::multiversion;
@@ -102,9 +102,7 @@ impl CandleNorm {
 
     fn weight_grad(&self, grad: &Tensor, grads: &mut Grads<'_>) -> Result<()> {
         match self.weight.trainable() {
-            true => {
-                grads.add_to_parameter(&self.weight, (grad * self.x.broadcast_mul(&self.scale)?)?.sum(0)?)
-            }
+            true => grads.add_to_parameter(&self.weight, (grad * self.x.broadcast_mul(&self.scale)?)?.sum(0)?),
             false => Ok(()),
         }
     }
@@ -119,13 +117,7 @@ impl CandleNorm {
 
 /// [`rms_norm`] over each query head and over each key head of `qkv` `[rows, (q + 2 kv) dim]`, with one weight `[dim]` for all query
 /// heads and one for all key heads. Values stay as they are.
-pub fn head_norm(
-    tape: &Tape,
-    qkv: &Value,
-    weights: &[Arc<Parameter>; 2],
-    heads: Heads,
-    eps: f64,
-) -> Result<Value> {
+pub fn head_norm(tape: &Tape, qkv: &Value, weights: &[Arc<Parameter>; 2], heads: Heads, eps: f64) -> Result<Value> {
     if !tape.is_fused(&qkv.tensor) {
         return head_norm_reference(tape, qkv, weights, heads, eps);
     }

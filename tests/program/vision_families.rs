@@ -14,7 +14,12 @@ fn done(dir: &Path, line: &str) -> String {
 #[test]
 fn a_tiny_model_of_each_family_is_trained_adapted_scored_and_evaluated() {
     for (preset, title, class, layer) in [
-        ("tiny-qwen2-vl", "Qwen2-VL (qwen2_vl)", "Qwen2VLForConditionalGeneration", "model.layers.0.mlp.up_proj.weight"),
+        (
+            "tiny-qwen2-vl",
+            "Qwen2-VL (qwen2_vl)",
+            "Qwen2VLForConditionalGeneration",
+            "model.layers.0.mlp.up_proj.weight",
+        ),
         (
             "tiny-qwen3-vl",
             "Qwen3-VL (qwen3_vl)",
@@ -38,13 +43,20 @@ fn a_tiny_model_of_each_family_is_trained_adapted_scored_and_evaluated() {
         let text = done(dir, "model inspect model");
         assert!(text.contains(title) && text.contains("attention over the whole image"), "{text}");
 
-        let train = "train --method sft --model model --data data.jsonl --set train.batch_size=4 --set train.save_steps=10";
+        let train =
+            "train --method sft --model model --data data.jsonl --set train.batch_size=4 --set train.save_steps=10";
         done(dir, &format!("{train} --set train.steps=12 --set train.learning_rate=2e-3 --out sft"));
-        done(dir, &format!("{train} --set train.steps=2 --set train.gradient_checkpointing=true --set lora.rank=2 --out lora"));
+        done(
+            dir,
+            &format!(
+                "{train} --set train.steps=2 --set train.gradient_checkpointing=true --set lora.rank=2 --out lora"
+            ),
+        );
         let config: Value = serde_json::from_slice(&fs::read(dir.join("sft/model/config.json")).unwrap()).unwrap();
         assert_eq!(config["architectures"], json!([class]));
         let stored = fs::read(dir.join("sft/model/model.safetensors")).unwrap();
-        let header = String::from_utf8_lossy(&stored[8..8 + u64::from_le_bytes(stored[..8].try_into().unwrap()) as usize]);
+        let header =
+            String::from_utf8_lossy(&stored[8..8 + u64::from_le_bytes(stored[..8].try_into().unwrap()) as usize]);
         assert!(header.contains(&format!("\"{layer}\"")), "{header}");
 
         let score = |model: &str, out: &str| -> f64 {

@@ -64,7 +64,10 @@ fn what_is_written_is_read_again_and_what_is_absent_has_the_default_of_transform
         "original_max_position_embeddings": 8192});
     for family in [&QWEN2, &QWEN3, &LLAMA] {
         let defaults = Config::from_json(family, &json!({})).unwrap();
-        assert_eq!((defaults.text.num_key_value_heads, defaults.text.head_dim, defaults.text.rope_theta), (32, 128, 1e4));
+        assert_eq!(
+            (defaults.text.num_key_value_heads, defaults.text.head_dim, defaults.text.rope_theta),
+            (32, 128, 1e4)
+        );
         assert_eq!(Config::from_json(family, &defaults.to_json()).unwrap(), defaults);
         let mut newer = json!({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}});
         assert_eq!(Config::from_json(family, &newer).unwrap().text.rope_theta, 1e6);
@@ -84,9 +87,24 @@ fn what_would_compute_otherwise_is_refused_by_name() {
     for (family, field, value, named) in [
         (&QWEN2, "architectures", json!(["Qwen2ForSequenceClassification"]), "Qwen2ForSequenceClassification"),
         (&LLAMA, "architectures", json!(["LlamaForTokenClassification"]), "give one of `LlamaForCausalLM`"),
-        (&QWEN2, "rope_scaling", json!({"type": "yarn", "factor": 4.0}), "only `default` and `linear` and `llama3` are"),
-        (&LLAMA, "rope_scaling", json!({"rope_type": "llama3", "factor": 4.0}), "rope_scaling.low_freq_factor: is missing"),
-        (&LLAMA, "rope_scaling", json!({"type": "linear", "factor": 0}), "rope_scaling.factor: must be a number above 0"),
+        (
+            &QWEN2,
+            "rope_scaling",
+            json!({"type": "yarn", "factor": 4.0}),
+            "only `default` and `linear` and `llama3` are",
+        ),
+        (
+            &LLAMA,
+            "rope_scaling",
+            json!({"rope_type": "llama3", "factor": 4.0}),
+            "rope_scaling.low_freq_factor: is missing",
+        ),
+        (
+            &LLAMA,
+            "rope_scaling",
+            json!({"type": "linear", "factor": 0}),
+            "rope_scaling.factor: must be a number above 0",
+        ),
         (&LLAMA, "partial_rotary_factor", json!(0.5), "0.5 is not supported; only 1 is"),
         (&QWEN2, "hidden_act", json!("gelu"), "gelu"),
         (&LLAMA, "hidden_act", json!("relu2"), "relu2"),

@@ -4,14 +4,14 @@ mod tokenizer;
 
 use crate::io::files;
 use crate::model::architecture::Architecture;
+use crate::model::causal_lm::{self, TextConfig, families};
 use crate::model::convert_dtype::declare;
 use crate::model::new_checkpoint::{NewCheckpoint, Written, check_output};
-use crate::model::causal_lm::{self, TextConfig, families};
 use crate::model::qwen_vl::vision_fields::PatchConfig;
 use crate::model::qwen2_5_vl::{Config, VisionConfig};
-use crate::model::{qwen_vl, qwen2_vl, qwen3_vl};
 use crate::model::shapes::VisionShape;
 use crate::model::weight_dtype::WeightDtype;
+use crate::model::{qwen_vl, qwen2_vl, qwen3_vl};
 use crate::nn::Parameter;
 use crate::{Error, Result, rng};
 use candle_core::{Device, Tensor, Var};
@@ -197,7 +197,8 @@ fn with_vision<V>(tiny: Config, text: TextConfig, vision: V) -> qwen_vl::Config<
 }
 
 fn tiny_qwen2_vl(tiny: Config) -> qwen2_vl::Config {
-    let VisionConfig { depth, hidden_size, num_heads, head_dim, patches, out_hidden_size, rope_theta, .. } = tiny.vision;
+    let VisionConfig { depth, hidden_size, num_heads, head_dim, patches, out_hidden_size, rope_theta, .. } =
+        tiny.vision;
     let vision = qwen2_vl::VisionConfig {
         depth,
         embed_dim: hidden_size,
@@ -213,7 +214,8 @@ fn tiny_qwen2_vl(tiny: Config) -> qwen2_vl::Config {
 }
 
 fn tiny_qwen3_vl(tiny: Config) -> qwen3_vl::Config {
-    let VisionConfig { depth, hidden_size, num_heads, head_dim, patches, out_hidden_size, rope_theta, .. } = tiny.vision;
+    let VisionConfig { depth, hidden_size, num_heads, head_dim, patches, out_hidden_size, rope_theta, .. } =
+        tiny.vision;
     let vision = qwen3_vl::VisionConfig {
         depth,
         hidden_size,

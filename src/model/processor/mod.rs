@@ -65,7 +65,8 @@ impl Processor {
         let whole = self.template.render(&turns, &Map::new())?;
         let mut ids = self.tokens.encode(&prompt)?;
         ids.extend(self.encode_response(answer)?);
-        if whole.starts_with(&format!("{prompt}{answer}{end_of_turn}")) && self.tokens.encode(&whole)?.starts_with(&ids) {
+        if whole.starts_with(&format!("{prompt}{answer}{end_of_turn}")) && self.tokens.encode(&whole)?.starts_with(&ids)
+        {
             return Ok(());
         }
         Err(Error::input(format!(

@@ -139,7 +139,10 @@ fn a_contradiction_names_its_field() {
 fn another_model_type_is_refused_by_name() {
     let mut value = published();
     for (other, said) in [
-        ("qwen2_moe", "`qwen2_moe` (Qwen2 with experts, without vision) is not supported; only Qwen2.5-VL (`qwen2_5_vl`), "),
+        (
+            "qwen2_moe",
+            "`qwen2_moe` (Qwen2 with experts, without vision) is not supported; only Qwen2.5-VL (`qwen2_5_vl`), ",
+        ),
         ("qwen3_vl_moe", "`qwen3_vl_moe` (Qwen3-VL with experts) is not supported"),
         ("qwen2_5_omni", "`qwen2_5_omni` (Qwen2.5-Omni) is not supported"),
         ("qwen3_moe", "`qwen3_moe` (Qwen3 with experts, without vision) is not supported"),

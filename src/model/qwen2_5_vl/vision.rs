@@ -11,7 +11,8 @@ use crate::model::qwen_vl::window_order::{WindowOrder, spans};
 use crate::model::sequence::ImageInput;
 use crate::model::weights::named::NamedWeights;
 use crate::nn::{
-    Gelu, Heads, Linear, Parameter, RopeTable, SpanGroup, Tape, Value, attention, gelu, linear, merge_rows, rms_norm, rope, swiglu,
+    Gelu, Heads, Linear, Parameter, RopeTable, SpanGroup, Tape, Value, attention, gelu, linear, merge_rows, rms_norm,
+    rope, swiglu,
 };
 use candle_core::Device;
 use std::sync::Arc;

@@ -25,9 +25,7 @@ impl VisionFamily for VisionConfig {
 
     fn from_fields(f: &Fields) -> Result<Self> {
         if let Some(other) = f.string("hidden_act")?.filter(|name| name != "quick_gelu") {
-            return Err(
-                f.error("hidden_act", format!("activation `{other}` is not supported; only `quick_gelu` is"))
-            );
+            return Err(f.error("hidden_act", format!("activation `{other}` is not supported; only `quick_gelu` is")));
         }
         let [embed_dim, num_heads, head_dim] = width_and_heads(f, "embed_dim", 1280, 16)?;
         Ok(VisionConfig {
@@ -94,7 +92,6 @@ impl VisionFamily for VisionConfig {
 
 #[cfg(test)]
 mod tests {
-    use crate::model::architecture::Architecture;
     use crate::model::parse_architecture;
     use serde_json::{Value, json};
 
@@ -125,7 +122,11 @@ mod tests {
     #[test]
     fn what_would_compute_otherwise_is_refused_by_name() {
         for (pointer, bad, said) in [
-            ("/vision_config/hidden_size", json!(1280), "vision_config.hidden_size is 1280 but the decoder's hidden_size is 1536"),
+            (
+                "/vision_config/hidden_size",
+                json!(1280),
+                "vision_config.hidden_size is 1280 but the decoder's hidden_size is 1536",
+            ),
             ("/vision_config/num_heads", json!(7), "vision_config.embed_dim: 1280 is not divisible by num_heads 7"),
             ("/vision_config/mlp_ratio", json!(4096), "vision_config.mlp_ratio: 4096 is too large"),
             ("/rope_scaling/type", json!("yarn"), "`yarn` is not supported"),

@@ -116,7 +116,6 @@ impl VisionFamily for VisionConfig {
 
 #[cfg(test)]
 mod tests {
-    use crate::model::architecture::Architecture;
     use crate::model::{Part, parse_architecture};
     use serde_json::{Value, json};
 
@@ -159,12 +158,28 @@ mod tests {
     #[test]
     fn what_would_compute_otherwise_is_refused_by_name() {
         for (pointer, bad, said) in [
-            ("/vision_config/deepstack_visual_indexes", json!([5, 24]), "[5, 24] must be numbers of the 24 blocks from 0, ascending"),
+            (
+                "/vision_config/deepstack_visual_indexes",
+                json!([5, 24]),
+                "[5, 24] must be numbers of the 24 blocks from 0, ascending",
+            ),
             ("/vision_config/deepstack_visual_indexes", json!([5, 5]), "[5, 5] must be numbers"),
             ("/text_config/num_hidden_layers", json!(3), "has 3 blocks; they must be fewer than num_hidden_layers 3"),
-            ("/vision_config/hidden_act", json!("gelu"), "vision_config.hidden_act: activation `gelu` is not supported"),
-            ("/vision_config/num_position_embeddings", json!(2300), "vision_config.num_position_embeddings: 2300 is no square"),
-            ("/text_config/rope_scaling/mrope_interleaved", json!(false), "mrope_interleaved: must be true in this family"),
+            (
+                "/vision_config/hidden_act",
+                json!("gelu"),
+                "vision_config.hidden_act: activation `gelu` is not supported",
+            ),
+            (
+                "/vision_config/num_position_embeddings",
+                json!(2300),
+                "vision_config.num_position_embeddings: 2300 is no square",
+            ),
+            (
+                "/text_config/rope_scaling/mrope_interleaved",
+                json!(false),
+                "mrope_interleaved: must be true in this family",
+            ),
             ("/text_config/attention_bias", json!(true), "text_config.attention_bias: biases are not supported"),
         ] {
             let mut value = published();

@@ -8,7 +8,7 @@ use crate::model::qwen_vl::vit::{Block, Merger, MlpNames, Shapes};
 use crate::model::qwen_vl::window_order::{WHOLE_IMAGES, WindowOrder, spans};
 use crate::model::sequence::ImageInput;
 use crate::model::weights::named::NamedWeights;
-use crate::nn::{Gelu, Heads, Linear, Parameter, RopeTable, Taps, Tape, Value, interpolate_rows, linear};
+use crate::nn::{Gelu, Heads, Linear, Parameter, RopeTable, Tape, Taps, Value, interpolate_rows, linear};
 use candle_core::Device;
 use std::sync::Arc;
 
@@ -60,8 +60,7 @@ impl VisionTower {
     /// Take the tower's weights.
     pub fn new(config: &VisionConfig, weights: &mut NamedWeights) -> Result<Self> {
         let heads = Heads { query: config.num_heads, key_value: config.num_heads, dim: config.head_dim };
-        let block =
-            |i| Block::new(&format!("visual.blocks.{i}"), MLP, Gelu::Tanh, heads, weights).map(Arc::new);
+        let block = |i| Block::new(&format!("visual.blocks.{i}"), MLP, Gelu::Tanh, heads, weights).map(Arc::new);
         let blocks = (0..config.depth).map(block).collect::<Result<_>>()?;
         let mut merger = |name: &str, norm_merged: bool| {
             let names = merger_names(name);

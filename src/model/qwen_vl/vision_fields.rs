@@ -98,10 +98,7 @@ pub fn width_and_heads(f: &Fields, key: &str, width: usize, heads: usize) -> Res
     }
     let head_dim = width / heads;
     if head_dim % 4 != 0 {
-        return Err(f.error(
-            key,
-            format!("gives heads of width {head_dim}; 2-D rotary positions need a multiple of 4"),
-        ));
+        return Err(f.error(key, format!("gives heads of width {head_dim}; 2-D rotary positions need a multiple of 4")));
     }
     Ok([width, heads, head_dim])
 }

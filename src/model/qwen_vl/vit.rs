@@ -70,13 +70,7 @@ impl Block {
         tape.gradient_checkpoint(&x, self.is_trainable(), move |tape, x| block.compute(tape, x, &table, &spans))
     }
 
-    fn compute(
-        &self,
-        tape: &Tape,
-        mut x: Value,
-        table: &Arc<RopeTable>,
-        spans: &Arc<Vec<SpanGroup>>,
-    ) -> Result<Value> {
+    fn compute(&self, tape: &Tape, mut x: Value, table: &Arc<RopeTable>, spans: &Arc<Vec<SpanGroup>>) -> Result<Value> {
         let h = layer_norm(tape, &x, &self.norm1, VISION_NORM_EPS)?;
         let qkv = rope(tape, linear(tape, &h, &[&self.qkv], None)?, table, self.heads)?;
         let a = attention(tape, &qkv, spans, self.heads)?;

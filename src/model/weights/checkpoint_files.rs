@@ -121,7 +121,8 @@ impl CheckpointFiles {
     /// # Errors
     /// An input error that names the two: transformers would not tie them.
     pub fn check_head(&self) -> Result<()> {
-        let (Some(head), Some(embedding)) = (&self.head, self.tensors.iter().find(|t| t.name.ends_with(EMBEDDING))) else {
+        let (Some(head), Some(embedding)) = (&self.head, self.tensors.iter().find(|t| t.name.ends_with(EMBEDDING)))
+        else {
             return Ok(());
         };
         let differs = || {

@@ -4,6 +4,7 @@ use super::hub;
 use super::output::{print, status};
 use crate::io::refused::undo_if_refused;
 use crate::model::convert_dtype::convert;
+use crate::model::gguf;
 use crate::model::init::{Preset, write_checkpoint};
 use crate::model::inspect::{Inspection, inspect};
 use crate::model::interpolate_weights::interpolate;
@@ -31,6 +32,8 @@ enum Action {
     Interpolate(Interpolate),
     /// Merge a LoRA adapter (a PEFT directory) into the weights of its base.
     MergeLora(MergeLora),
+    /// Import a GGUF file (Llama, Qwen2 or Qwen3) as a checkpoint directory.
+    ImportGguf(ImportGguf),
     /// Describe a checkpoint directory: parameters, layers, tokens, image sizes.
     Inspect(Inspect),
 }
@@ -104,6 +107,22 @@ struct MergeLora {
 }
 
 #[derive(Debug, clap::Args)]
+struct ImportGguf {
+    /// The GGUF file.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// WeightDtype in which the dequantised weights are stored; float32 holds all of their digits.
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: WeightDtype,
+    /// Directory to write; made if it does not exist.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Replace a model that is already there.
+    #[arg(long)]
+    overwrite: bool,
+}
+
+#[derive(Debug, clap::Args)]
 struct Inspect {
     /// Checkpoint directory, or a name on the Hub (OWNER/NAME[@REVISION]).
     #[arg(value_name = "DIR")]
@@ -151,6 +170,12 @@ impl ModelCommand {
                 say_if_found(written, &out);
                 print(&format!("{}\n", out.display()))
             }
+            Action::ImportGguf(ImportGguf { file, dtype, out, overwrite }) => {
+                let (origin, written) = undo_if_refused(&out, || gguf::import(&file, &out, dtype, overwrite))?;
+                status(&format!("{}; look with: jigsaw model inspect {}", origin.describe(), out.display()));
+                say_if_found(written, &out);
+                print(&format!("{}\n", out.display()))
+            }
             Action::Inspect(Inspect { dir, json }) => {
                 let found = inspect(&hub::directory(&dir)?)?;
                 let text = if json {
@@ -184,6 +209,9 @@ fn write_description(out: &mut String, found: &Inspection) -> std::fmt::Result {
     let dtypes: Vec<String> = found.dtypes.keys().map(|dtype| dtype.to_lowercase()).collect();
     writeln!(out, "{}", found.directory)?;
     writeln!(out, "{} ({}), {} parameters", found.family, found.model_type, grouped(found.parameters))?;
+    if let Some(origin) = &found.gguf {
+        writeln!(out, "{}", origin.describe())?;
+    }
     if let Some(adapter) = &found.adapter {
         writeln!(
             out,

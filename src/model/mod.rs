@@ -17,6 +17,7 @@ mod decoder;
 mod file_names;
 mod forward;
 mod generate;
+pub mod gguf;
 mod hub_files;
 pub mod init;
 pub mod inspect;

@@ -33,6 +33,11 @@ impl Rotary {
         Rotary { frequencies: inverse_frequencies(half, theta), axes: vec![0; half] }
     }
 
+    /// The frequencies, in radians for each position.
+    pub fn frequencies(&self) -> &[f32] {
+        &self.frequencies
+    }
+
     /// The same with each frequency replaced.
     pub fn scaled(mut self, scale: impl Fn(f32) -> f32) -> Self {
         self.frequencies.iter_mut().for_each(|frequency| *frequency = scale(*frequency));

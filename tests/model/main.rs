@@ -9,6 +9,7 @@ mod toy;
 
 mod divergence;
 mod dynamics_parity;
+mod gguf;
 mod lora;
 mod model_parity;
 mod processor_parity;

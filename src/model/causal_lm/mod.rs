@@ -10,6 +10,7 @@ pub mod text_config;
 
 pub use config::Config;
 pub use decoder::{decoder, parameter_shapes, part};
+pub use rope_scaling::RopeScaling;
 pub use text_config::TextConfig;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ pub mod chat_template;
 pub mod image_processor;
 pub mod pillow_bicubic;
 mod template_limits;
-mod tokenizer_file;
+pub(super) mod tokenizer_file;
 pub mod tokens;
 
 pub use chat_template::ChatTemplate;

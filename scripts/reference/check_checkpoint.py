@@ -180,6 +180,7 @@ def main():
             base = Path(args.expected).parent
         else:
             sequences, base = list(scored(args.data, args.scores, args.limit)), Path(args.data)
+            base = base if base.is_dir() else base.parent
         print(check(args.directory, sequences, base, args.tolerance, args.adapter))
     except AssertionError as error:
         print(f"check_checkpoint: {error}", file=sys.stderr)

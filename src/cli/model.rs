@@ -111,7 +111,7 @@ struct ImportGguf {
     /// The GGUF file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// WeightDtype in which the dequantised weights are stored; float32 holds all of their digits.
+    /// Type in which the dequantised weights are stored; f32 holds all of their digits.
     #[arg(long, value_enum, default_value = "f32")]
     dtype: WeightDtype,
     /// Directory to write; made if it does not exist.

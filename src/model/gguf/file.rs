@@ -1,15 +1,14 @@
 //! A GGUF file, opened: its metadata by key, its tensors by name.
 
 use crate::error::catch_panic;
-use crate::io::hex;
+use crate::io::{files, hex};
 use crate::{Error, Result};
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::{DType, Device};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// Stored types that are read. Of them, candle dequantises all but the first three.
@@ -42,7 +41,7 @@ impl GgufFile {
     /// An input error that names the file: it is none of the kind, or is cut off, or has a tensor of a type that is not read.
     pub fn open(path: &Path) -> Result<Self> {
         let bad = |why: String| Error::input(format!("{}: {why}", path.display()));
-        let file = File::open(path).map_err(|e| bad(format!("cannot be opened: {e}")))?;
+        let file = files::open_regular(path).map_err(|e| bad(format!("cannot be opened: {e}")))?;
         let length = file.metadata().map_err(|e| bad(format!("cannot be read: {e}")))?.len();
         let mut reader = BufReader::new(file);
         let content = catch_panic(|| Content::read(&mut reader)).and_then(|read| read.map_err(|e| one_line(&e)));
@@ -68,9 +67,13 @@ impl GgufFile {
     /// SHA-256 of the file.
     pub fn sha256(&self) -> Result<String> {
         let fail = |e: std::io::Error| Error::failed(format!("cannot read {}: {e}", self.path.display()));
-        let (mut hash, mut file) = (Sha256::new(), File::open(&self.path).map_err(fail)?);
-        std::io::copy(&mut file, &mut hash).map_err(fail)?;
-        Ok(hex(&hash.finalize()))
+        let (mut hash, mut file, mut chunk) = (Sha256::new(), files::open_regular(&self.path).map_err(fail)?, vec![0; 1 << 20]);
+        loop {
+            match file.read(&mut chunk).map_err(fail)? {
+                0 => return Ok(hex(&hash.finalize())),
+                read => hash.update(&chunk[..read]),
+            }
+        }
     }
 
     /// Number of tensors of each type.
@@ -98,7 +101,7 @@ impl GgufFile {
     /// An input error that names it, where it cannot be read.
     pub fn values(&self, name: &str) -> Result<Vec<f32>> {
         let fail = |why: String| Error::input(format!("`{name}` cannot be read: {why}"));
-        let file = File::open(&self.path).map_err(|e| fail(e.to_string()))?;
+        let file = files::open_regular(&self.path).map_err(|e| fail(e.to_string()))?;
         let read = || -> candle_core::Result<Vec<f32>> {
             let tensor = self.content.tensor(&mut BufReader::new(file), name, &Device::Cpu)?;
             tensor.dequantize(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()

@@ -63,7 +63,7 @@ impl<'a> Tensors<'a> {
             names.push((stored, heads));
         }
         let known = |name: &str| name == ROPE_FREQUENCIES || names.iter().any(|(stored, _)| stored == name);
-        match file.names().filter(|name| !known(name)).min() {
+        match file.names().filter(|&name| !known(name)).min() {
             Some(name) => Err(Error::input(format!("holds `{name}`, which has no place in the model"))),
             None => Ok(Tensors { file, names }),
         }

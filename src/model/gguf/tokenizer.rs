@@ -99,7 +99,7 @@ pub fn files(file: &GgufFile) -> Result<Vec<(String, Vec<u8>)>> {
     let special = |key: &str| -> Result<Option<(usize, &str)>> {
         let key = format!("tokenizer.ggml.{key}_token_id");
         let Some(id) = file.count(&key)? else { return Ok(None) };
-        let token = tokens.get(id).ok_or_else(|| Error::input(format!("{key} is {id}, beyond {} tokens", tokens.len())))?;
+        let token = tokens.get(id).copied().ok_or_else(|| Error::input(format!("{key} is {id}, beyond {} tokens", tokens.len())))?;
         Ok(Some((id, token)))
     };
     let mut config = json!({
@@ -126,7 +126,7 @@ pub fn files(file: &GgufFile) -> Result<Vec<(String, Vec<u8>)>> {
     if let Some(template) = file.string("tokenizer.chat_template")? {
         config["chat_template"] = json!(template);
     }
-    let named = |name: &str, value: &Value| Ok((name.to_string(), to_json(value)?));
+    let named = |name: &str, value: &Value| -> Result<(String, Vec<u8>)> { Ok((name.to_string(), to_json(value)?)) };
     Ok(vec![
         ("tokenizer.json".into(), tokenizer),
         named("tokenizer_config.json", &config)?,

@@ -1,6 +1,7 @@
 //! `study.json`: the regimes and runs of a study and the paths of their results, written by the study and read by the report.
 
 use crate::io::files;
+use crate::train::run_dir::{FINISHED_JSON, RunSummary};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -68,6 +69,10 @@ pub struct StudyRun {
     /// Name of the puzzles whose test split is its new task; studies of earlier versions did not write it.
     #[serde(default)]
     pub new_task: Option<String>,
+    /// What its training came to, its last evaluation on validation data and whether it met its criterion among it; none before it is
+    /// finished, or where nothing was trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<RunSummary>,
 }
 
 impl StudyRun {
@@ -113,6 +118,19 @@ impl StudyIndex {
         let index: StudyIndex = files::read_versioned(&path, FORMAT_VERSION, again)?;
         index.check().map_err(|why| Error::input(format!("{}: {why}; {again}", path.display())))?;
         Ok(Some(index))
+    }
+
+    /// With what the training of the runs has come to that are finished in the study's directory `dir`.
+    ///
+    /// # Errors
+    /// A `finished.json` that cannot be read.
+    pub fn with_trained(&self, dir: &Path) -> Result<StudyIndex> {
+        let mut index = self.clone();
+        for run in &mut index.runs {
+            let finished = run.dir.as_ref().map(|own| dir.join(own).join(FINISHED_JSON)).filter(|path| path.exists());
+            run.training = finished.map(|path| files::read_json(&path)).transpose()?;
+        }
+        Ok(index)
     }
 
     /// Write `study.json` into the study's directory `dir`, whole or not at all.
@@ -172,6 +190,7 @@ mod tests {
             comparison: "compare/a".into(),
             data: None,
             new_task: Some("bare".into()),
+            training: None,
         };
         let runs = vec![run("a", Some(5e-5)), run("b", None)];
         let same = vec![vec!["thought".to_string(), "bare".to_string()]];

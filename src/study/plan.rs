@@ -72,6 +72,9 @@ fn same_puzzles(study: &Study) -> Vec<Vec<String>> {
     groups.into_iter().map(|(_, names)| names).filter(|names| names.len() > 1).collect()
 }
 
+/// Settings of training that may name data of the study.
+const NAMES_OF_DATA: [&str; 3] = ["sft.replay", "train.prompts_of", "eval.prior"];
+
 struct Builder<'a> {
     study: &'a Study,
     out: &'a Path,
@@ -239,6 +242,7 @@ impl Builder<'_> {
                     comparison: Path::new("compare").join(&run),
                     data: data.as_deref().and_then(relative),
                     new_task: Some(test.clone()),
+                    training: None,
                 });
             }
         }
@@ -352,12 +356,21 @@ impl Builder<'_> {
         let mut needs = [data.needs(), start.needs()].concat();
         let out = self.path(&["runs", run]);
         let mut settings = self.study.settings(regime);
-        if let Some(Value::String(replay)) = settings.get_mut("sft.replay")
-            && self.study.is_data(replay)
-        {
-            let replayed = self.data(&section, replay, seed)?;
-            needs.extend(replayed.needs());
-            *replay = replayed.dir.display().to_string();
+        for key in NAMES_OF_DATA {
+            if let Some(Value::String(named)) = settings.get_mut(key)
+                && self.study.is_data(named)
+            {
+                let data = self.data(&section, named, seed)?;
+                needs.extend(data.needs());
+                *named = data.dir.display().to_string();
+            }
+        }
+        if let (Some(at), Some(learning_rate)) = (&regime.steps_at, point.learning_rate()) {
+            let round = self.study.config(name, regime)?.steps_per_round();
+            let (steps, eval_steps) = at.at(learning_rate, round);
+            let counted = |steps: usize| Value::Integer(steps as i64);
+            settings.insert("train.steps".into(), counted(steps));
+            settings.extend(eval_steps.map(|steps| ("eval.steps".into(), counted(steps))));
         }
         let train = Train {
             model: start.dir,

@@ -53,6 +53,7 @@ fn identity() -> RunManifest {
         seed: 0,
         platform: String::new(),
         started: 0,
+        lengthened: Vec::new(),
     }
 }
 
@@ -78,6 +79,7 @@ fn go(dir: &Path, config: &TrainConfig, stop_at: Option<usize>) -> Result<(Train
         train: &puzzles,
         replay: (config.replayed_per_round() > 0).then_some(&more as &dyn Task),
         validation: Some(&puzzles),
+        prior_eval: None,
         stop: &stop,
         comm: &Single,
     };
@@ -171,6 +173,7 @@ fn an_example_is_found_in_the_dataset_that_it_comes_from() {
         train: &puzzles,
         replay: Some(&more),
         validation: None,
+        prior_eval: None,
         stop: &stop,
         comm: &Single,
     };

@@ -3,6 +3,7 @@
 use super::seed_stats::{IntervalSource, SeedMean, separated_groups};
 use crate::stats::Interval;
 use crate::stats::table::{p_value, percent, points};
+use crate::train::run_dir::CriterionResult;
 
 /// Up to so many regimes are listed one by one; of more, only the first and the last.
 const MAX_LISTED: usize = 3;
@@ -155,6 +156,21 @@ pub fn new_tasks(groups: &[Vec<(&str, Vec<&str>)>]) -> Option<String> {
             ))
         }
     }
+}
+
+/// Which of the runs that were to train to a criterion did not meet it.
+pub fn criteria(trained: &[(&str, &CriterionResult)]) -> Option<String> {
+    let first = trained.first()?.1;
+    let which = match trained.iter().all(|(_, criterion)| criterion.stop_when == first.stop_when) {
+        true => format!("{} on validation examples", first.stop_when),
+        false => "a criterion on validation examples".to_string(),
+    };
+    let unmet: Vec<&str> = trained.iter().filter(|(_, criterion)| !criterion.met).map(|(name, _)| *name).collect();
+    let end = match unmet.is_empty() {
+        true => "all of them met it.".to_string(),
+        false => format!("{} did not meet it within their steps: {}.", unmet.len(), and(&unmet)),
+    };
+    Some(format!("{} runs trained to {which}; {end}", trained.len()))
 }
 
 const LEARNED: Order = Order { open: "learned most", first: "most was learned by", last: "least was learned by" };

@@ -28,6 +28,8 @@ pub struct StudyResults<'a> {
     evaluations: HashMap<(String, String), Summary>,
     /// The best learning rate of some regime is chosen by accuracy on the test examples, for want of accuracy on validation examples.
     pub chosen_on_test: bool,
+    /// Evaluations of solvers that are no models: name, hash of the data, result.
+    solvers: Vec<(&'a str, String, Summary)>,
     /// What is left out, and why.
     pub left_out: Vec<String>,
 }
@@ -101,6 +103,7 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
         regimes: Vec::new(),
         evaluations: HashMap::new(),
         chosen_on_test: false,
+        solvers: Vec::new(),
         left_out: Vec::new(),
     };
     for regime in &index.regimes {
@@ -144,10 +147,20 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
     if study.base.is_some() {
         evaluations_below(dir, 3, &mut study.evaluations)?;
     }
+    for solver in &index.solvers {
+        if let Some(result) = EvalResult::read(&dir.join(&solver.dir))? {
+            study.solvers.push((&solver.name, result.about.key.data, result.summary));
+        }
+    }
     Ok(study)
 }
 
 impl<'a> StudyResults<'a> {
+    /// What solvers that are no models reach on the new task of this hash, by name.
+    pub fn solvers_on(&self, data: &str) -> impl Iterator<Item = (&'a str, &Summary)> {
+        self.solvers.iter().filter(move |(_, of, _)| of == data).map(|(name, _, summary)| (*name, summary))
+    }
+
     fn run(
         &mut self,
         dir: &Path,

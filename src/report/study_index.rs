@@ -225,6 +225,22 @@ mod tests {
     }
 
     #[test]
+    fn what_training_came_to_is_read_from_the_runs_that_are_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("runs/a")).unwrap();
+        assert_eq!(index().with_trained(dir.path()).unwrap(), index());
+        let finished =
+            r#"{"step":400,"metrics":{"eval/accuracy":0.31},"criterion":{"stop_when":"accuracy >= 0.5","met":false}}"#;
+        fs::write(dir.path().join("runs/a/finished.json"), finished).unwrap();
+        let trained = index().with_trained(dir.path()).unwrap();
+        trained.write(dir.path()).unwrap();
+        let read = StudyIndex::read(dir.path()).unwrap().unwrap();
+        let training = read.runs[0].training.as_ref().unwrap();
+        assert!(training.step == 400 && training.criterion.as_ref().is_some_and(|criterion| !criterion.met));
+        assert_eq!(read.runs[1].training, None);
+    }
+
+    #[test]
     fn fields_that_may_be_left_out_or_null_are_none() {
         let dir = tempfile::tempdir().unwrap();
         let text = r#"{"format_version":1,"title":"t","base":"b","regimes":[{"name":"x"}],

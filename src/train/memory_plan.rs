@@ -253,7 +253,9 @@ fn evaluated(job: &TrainJob<'_>) -> Result<Vec<PromptSize>> {
         return Ok(Vec::new());
     }
     let mut largest: Vec<PromptSize> = Vec::new();
-    for (task, limit) in job.validation.map(|task| (task, settings.limit)).into_iter().chain(job.prior_eval.map(|task| (task, 0))) {
+    for (task, limit) in
+        job.validation.map(|task| (task, settings.limit)).into_iter().chain(job.prior_eval.map(|task| (task, 0)))
+    {
         let count = if limit == 0 { task.len() } else { limit.min(task.len()) };
         let wanted = candidates_among(task, count, settings.batch_size);
         let sizes = wanted.par_iter().map(|&i| example_size(task, job.encoder, i)).collect::<Vec<Result<PromptSize>>>();

@@ -236,19 +236,29 @@ impl RunDir {
         };
         let step = newest.state.step;
         if let Some(end) = summary.as_ref().map(|summary| summary.step).filter(|&end| end != step) {
-            return Err(refused(format!("the checkpoint of its last step, {end}, is gone or damaged; that of {step} is older")));
+            return Err(refused(format!(
+                "the checkpoint of its last step, {end}, is gone or damaged; that of {step} is older"
+            )));
         }
         let total = config.total_steps(identity.examples);
         if total <= step {
-            return Err(refused(format!("{step} steps are made already, and train.steps or train.epochs ask for {total}; ask for more")));
+            return Err(refused(format!(
+                "{step} steps are made already, and train.steps or train.epochs ask for {total}; ask for more"
+            )));
         }
         let unchanged = |names: &[&str]| !changed.iter().any(|(name, _)| names.contains(&name.as_str()));
-        if let Some(met) = summary.as_ref().and_then(|summary| summary.criterion.as_ref()).filter(|criterion| criterion.met)
+        if let Some(met) =
+            summary.as_ref().and_then(|summary| summary.criterion.as_ref()).filter(|criterion| criterion.met)
             && unchanged(&["train.stop_when", "train.stop_patience"])
         {
-            return Err(refused(format!("the run ended because {} was met; change train.stop_when too (\"\" for never)", met.stop_when)));
+            return Err(refused(format!(
+                "the run ended because {} was met; change train.stop_when too (\"\" for never)",
+                met.stop_when
+            )));
         }
-        if summary.as_ref().is_some_and(|summary| summary.forgotten.is_some()) && unchanged(&["train.stop_when_forgotten"]) {
+        if summary.as_ref().is_some_and(|summary| summary.forgotten.is_some())
+            && unchanged(&["train.stop_when_forgotten"])
+        {
             return Err(refused("prior knowledge was lost; raise train.stop_when_forgotten too".into()));
         }
         let before = TrainConfig::deserialize(read_config(dir)?).map_err(|e| refused(format!("config.toml: {e}")))?;

@@ -86,6 +86,7 @@ mod tests {
         let lost = StopCriterion::parse("eval/accuracy<=0.5").unwrap();
         assert_eq!([0.4, 0.5, 0.6, f64::NAN].map(|a| lost.is_met(&evaluation(a))), [true, true, false, false]);
         assert!(!reached.is_met(&Metrics::default()));
+        assert!(reached.is_better(0.6, 0.5) && !reached.is_better(0.5, 0.5) && lost.is_better(0.4, 0.5));
     }
 
     #[test]

@@ -12,9 +12,9 @@ use super::grpo::Grpo;
 use super::job::TrainJob;
 use super::memory_plan::{MemoryPlan, program_bytes};
 use super::metrics::{Log, Metrics, last_logged};
-use super::prior_evaluation;
 use super::optimizer::AdamW;
 use super::prefetch::Prefetcher;
+use super::prior_evaluation;
 use super::run_dir::{BestCheckpoint, CriterionResult, Forgotten, RunDir, RunSummary};
 use super::sft::Sft;
 use super::state::{BestEvaluation, StepContext};
@@ -267,7 +267,10 @@ impl Trainer<'_> {
         RunSummary {
             step: state.step,
             metrics,
-            criterion: self.stop_when.as_ref().map(|_| CriterionResult { stop_when: stop_when.clone(), met: self.is_met() }),
+            criterion: self
+                .stop_when
+                .as_ref()
+                .map(|_| CriterionResult { stop_when: stop_when.clone(), met: self.is_met() }),
             best: self.best(),
             forgotten: state.forgotten.map(|change| self.summary_of_forgetting(change)),
         }

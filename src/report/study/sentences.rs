@@ -288,6 +288,19 @@ mod tests {
     }
 
     #[test]
+    fn runs_that_did_not_meet_their_criterion_are_named() {
+        let of = |stop_when: &str, met| CriterionResult { stop_when: stop_when.into(), met };
+        let (met, unmet, other) =
+            (of("accuracy >= 0.2", true), of("accuracy >= 0.2", false), of("unparsed <= 0", true));
+        assert_eq!(criteria(&[]), None);
+        let said = criteria(&[("a", &met), ("b", &unmet)]).unwrap();
+        let criterion = "2 runs trained to accuracy >= 0.2 on validation examples;";
+        assert_eq!(said, format!("{criterion} 1 did not meet it within their steps: b."));
+        let said = criteria(&[("a", &met), ("c", &other)]).unwrap();
+        assert_eq!(said, "2 runs trained to a criterion on validation examples; all of them met it.");
+    }
+
+    #[test]
     fn an_order_is_claimed_where_intervals_stand_apart() {
         let text = learned(&[("rft", over(0.41, 0.04)), ("sft", over(0.6, 0.05))], None, Some("4.2 %")).unwrap();
         assert_eq!(

@@ -4,6 +4,7 @@
 use super::job::TrainJob;
 use super::metrics::Metrics;
 use crate::data::{Dataset, METADATA, is_dataset};
+use crate::io::hex;
 use crate::model::{Processor, SamplingParams};
 use crate::sampling::{SamplePlan, sample_task};
 use crate::stats::{Interval, clustered_difference, paired_proportions, totals};
@@ -73,20 +74,23 @@ pub(super) fn measure(job: &TrainJob<'_>, task: &dyn Task, baseline: &mut Vec<f6
     Ok(metrics)
 }
 
-/// The group of each question: those of one group (`meta.group`, else the source image) are not independent.
+/// The group of each question: those with one `meta.group`, else of one source image, else with the same picture (as the two styles of a question
+/// have) are not independent. A picture that all questions have, such as a blank one, tells nothing.
 fn groups(task: &dyn Task) -> Result<Vec<usize>> {
     let mut numbers: HashMap<String, usize> = HashMap::new();
     let group = |i: usize| {
         let record = task.example(i)?;
-        let named = record.meta.get("group").map(ToString::to_string);
-        let name = named.unwrap_or_else(|| match record.source.as_str() {
-            "" => format!("question {i}"),
-            source => format!("source {source}"),
-        });
+        let name = match (record.meta.get("group"), record.source.as_str(), task.image_digests(i)?.as_deref()) {
+            (Some(group), ..) => format!("group {group}"),
+            (None, source, _) if !source.is_empty() => format!("source {source}"),
+            (None, _, Some([picture, ..])) => format!("picture {}", hex(picture)),
+            _ => format!("question {i}"),
+        };
         let next = numbers.len();
         Ok(*numbers.entry(name).or_insert(next))
     };
-    (0..task.len()).map(group).collect()
+    let groups: Vec<usize> = (0..task.len()).map(group).collect::<Result<_>>()?;
+    Ok(if groups.iter().all(|group| *group == 0) { (0..task.len()).collect() } else { groups })
 }
 
 /// Mean of `now - before` with its 95 % interval, as comparisons of finished models have it: Tango's score interval of independent 0/1 scores,

@@ -470,22 +470,24 @@ impl Builder<'_> {
 
     fn rollouts(&mut self, name: &str, rollouts: &Rollouts, seed: u64) -> Result<Artifact> {
         let section = format!("rollouts.{name}");
-        if !self.study.puzzles.iter().any(|(n, _)| *n == rollouts.data) {
+        let is_prior = rollouts.data == "prior" && self.study.prior.is_some();
+        if !is_prior && !self.study.puzzles.iter().any(|(n, _)| *n == rollouts.data) {
             return Err(self.study.error(&section, format!("data = {:?}: there are no such puzzles", rollouts.data)));
         }
+        let prompts = self.data(name, &rollouts.data, seed)?;
         // What does not come from a run of the study is sampled once for all seeds.
         let (own, seed) = match rollouts.from.as_deref() {
             None | Some("base") => (name.to_string(), self.study.head.seeds[0]),
             Some(_) => (format!("{name}.seed-{seed}"), seed),
         };
-        let mut needs = vec![format!("puzzles.{}", rollouts.data)];
+        let mut needs = prompts.needs();
         let mut model = None;
         if let Some(from) = &rollouts.from {
             let made = self.reference(&section, from, seed)?;
             needs.extend(made.needs());
             model = Some(made.dir);
         }
-        let (data, out) = (self.path(&["puzzles", &rollouts.data]), self.path(&["rollouts", &own]));
+        let (data, out) = (prompts.dir, self.path(&["rollouts", &own]));
         let mut options = rollouts.options.clone();
         options.seed = seed;
         let request = options.request(model, data, out.clone(), false);

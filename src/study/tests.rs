@@ -382,7 +382,8 @@ fn settings_of_training_may_name_data_of_the_study() {
         said.contains("train.prompts_of=\"out/rollouts/grpo.seed-2\"") && said.contains("eval.prior=\"out/prior\""),
         "{said}"
     );
-    let answered = planned(&["rollouts.grpo.from=base", "rollouts.grpo.data=prior", "regimes.grpo-rollout.test=bare"]).unwrap();
+    let answered =
+        planned(&["rollouts.grpo.from=base", "rollouts.grpo.data=prior", "regimes.grpo-rollout.test=bare"]).unwrap();
     assert!(command(&answered, "rollout.grpo").contains("rollout --model data/base-tiny --data out/prior "));
     assert!(["rollout.grpo.seed-2", "prior"].iter().all(|need| task.needs.iter().any(|name| name == need)));
 }

@@ -96,7 +96,9 @@ pub fn kl_and_forgetting(found: &[(String, ForgettingResult)]) -> Result<KlAndFo
                 Ok(point) => {
                     seen.push((&tuned.model.hash, point.per_token));
                     points.push(point);
-                    runs.push(number(tuned.model.run.as_ref().map_or(tuned.model.dir.as_str(), |run| run.dir.as_str())));
+                    runs.push(number(
+                        tuned.model.run.as_ref().map_or(tuned.model.dir.as_str(), |run| run.dir.as_str()),
+                    ));
                 }
                 Err(why) => left_out.push(format!("{} ({place}): {why}", tuned.model.name)),
             }

@@ -42,7 +42,8 @@ fn csv(found: &DynamicsResult) -> String {
     }
     if let Some(kl) = &found.kl {
         let prior = kl.prior_per_token.iter().map(|line| ("per token, prior prompts", line));
-        for (name, line) in [("per token", &kl.per_token), ("per response", &kl.per_response)].into_iter().chain(prior) {
+        for (name, line) in [("per token", &kl.per_token), ("per response", &kl.per_response)].into_iter().chain(prior)
+        {
             of_line(&mut text, &found.base, name, line);
         }
     }

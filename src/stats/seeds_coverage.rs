@@ -31,7 +31,9 @@ struct Design {
 impl Design {
     fn name(&self) -> String {
         let Design { seeds, questions, loss, of_seeds, of_questions } = self;
-        format!("{seeds} seeds, {questions} questions, loss {loss}, effects of seeds {of_seeds}, of questions {of_questions}")
+        format!(
+            "{seeds} seeds, {questions} questions, loss {loss}, effects of seeds {of_seeds}, of questions {of_questions}"
+        )
     }
 
     /// The losses of each seed, by question.
@@ -43,7 +45,10 @@ impl Design {
         (0..self.seeds)
             .map(|_| {
                 let seed = normal(self.of_seeds);
-                questions.iter().map(|question| -f64::from(u8::from(seed + question + normal(1.0) > threshold))).collect()
+                questions
+                    .iter()
+                    .map(|question| -f64::from(u8::from(seed + question + normal(1.0) > threshold)))
+                    .collect()
             })
             .collect()
     }
@@ -56,10 +61,13 @@ impl Design {
             let mut sums = [(0.0, 0.0); 3];
             for _ in 0..BLOCK {
                 let losses = self.draw(&mut random);
-                let means: Vec<f64> = losses.iter().map(|own| own.iter().sum::<f64>() / self.questions as f64).collect();
-                let strata = |own: &Vec<f64>| vec![Stratum::new(&own.iter().map(|v| (*v, 1.0)).collect::<Vec<_>>(), 1.0)];
+                let means: Vec<f64> =
+                    losses.iter().map(|own| own.iter().sum::<f64>() / self.questions as f64).collect();
+                let strata =
+                    |own: &Vec<f64>| vec![Stratum::new(&own.iter().map(|v| (*v, 1.0)).collect::<Vec<_>>(), 1.0)];
                 let strata: Vec<Vec<Stratum>> = losses.iter().map(strata).collect();
-                let found = [mean_over_seeds(&means, &strata).unwrap().mean, mean(&means), percentiles(&losses, &mut random)];
+                let found =
+                    [mean_over_seeds(&means, &strata).unwrap().mean, mean(&means), percentiles(&losses, &mut random)];
                 for (sum, one) in sums.iter_mut().zip(found.map(|one| one.clip(-1.0, 0.0))) {
                     sum.0 += f64::from(u8::from(one.low - 1e-12 <= -self.loss && -self.loss <= one.high + 1e-12));
                     sum.1 += one.high - one.low;
@@ -125,7 +133,9 @@ fn intervals_over_seeds_and_questions_cover_the_truth_where_those_over_seeds_alo
 #[ignore = "minutes; scripts/coverage.sh"]
 fn seeds_coverage_of_5000_draws() {
     const DRAWS: usize = 5000;
-    let mut csv = String::from("seeds,questions,loss,effects_of_seeds,effects_of_questions,draws,coverage,mean_width,seeds_alone,mean_width_seeds_alone,bootstrap_percentiles,mean_width_percentiles\n");
+    let mut csv = String::from(
+        "seeds,questions,loss,effects_of_seeds,effects_of_questions,draws,coverage,mean_width,seeds_alone,mean_width_seeds_alone,bootstrap_percentiles,mean_width_percentiles\n",
+    );
     let mut outside = Vec::new();
     for design in designs() {
         let found = design.run(DRAWS);

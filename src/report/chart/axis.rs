@@ -198,7 +198,10 @@ mod tests {
     fn a_logarithmic_axis_has_round_ticks_at_equal_ratios() {
         let axis = Axis::log("learning rate");
         let scale = axis.scale([1e-4, 8e-4].into_iter(), 0.0, 100.0);
-        assert_eq!(scale.ticks().into_iter().map(|tick| axis.tick(tick, 1.0)).collect::<Vec<_>>(), ["1e-4", "2e-4", "5e-4", "1e-3"]);
+        assert_eq!(
+            scale.ticks().into_iter().map(|tick| axis.tick(tick, 1.0)).collect::<Vec<_>>(),
+            ["1e-4", "2e-4", "5e-4", "1e-3"]
+        );
         let step = scale.at(2e-4) - scale.at(1e-4);
         assert!((scale.at(8e-4) - scale.at(1e-4) - 3.0 * step).abs() < 1e-9 && scale.at(1e-4) > 5.0);
         let one = axis.scale([3e-4].into_iter(), 0.0, 100.0);

@@ -282,7 +282,8 @@ impl Chart {
                 Reference::At(value, name) if x.contains(*value) => {
                     line(out, "reference", (x.at(*value), x.at(*value)), (y.from, y.to));
                     // On the side with more room, each on a line of its own.
-                    let (by, anchor) = if x.at(*value) > (x.from + x.to) / 2.0 { (-5.0, "end") } else { (5.0, "start") };
+                    let (by, anchor) =
+                        if x.at(*value) > (x.from + x.to) / 2.0 { (-5.0, "end") } else { (5.0, "start") };
                     text(out, "tick", (x.at(*value) + by, y.to + 10.0 + LINE_HEIGHT * i as f64), anchor, name);
                 }
                 Reference::Diagonal => {

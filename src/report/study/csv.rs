@@ -177,7 +177,13 @@ fn at_equal_accuracy(out: &mut String, group: &ComparedRegimes<'_, '_>) {
             let share = |seeds: usize| alone(seeds as f64 / found.of.max(1) as f64);
             let context = RowContext { last: false, ..RowContext::over(regime.name, variant) };
             context.row(out, &format!("share of seeds {at}"), "", share(found.seeds), "");
-            context.row(out, &format!("share of seeds before their first checkpoint {at}"), "", share(found.before), "");
+            context.row(
+                out,
+                &format!("share of seeds before their first checkpoint {at}"),
+                "",
+                share(found.before),
+                "",
+            );
             if let Some(over) = found.change {
                 context.row(out, &format!("change {at}"), ALL, over.mean, &hashes(any, &names));
             }

@@ -69,23 +69,32 @@ pub fn factorial(group: &ComparedRegimes<'_, '_>) -> Option<Factorial> {
     if regimes.len() < 2 {
         return None;
     }
-    let cell = |regime: &&RegimeResults<'_>| format!("{} ({}; {})", regime.name, regime.recipe.data, regime.recipe.method);
+    let cell =
+        |regime: &&RegimeResults<'_>| format!("{} ({}; {})", regime.name, regime.recipe.data, regime.recipe.method);
     let cells: Vec<String> = regimes.iter().map(cell).collect();
     let (mut found, what) = match apart() {
         Some(found) => (found, format!("Data and method of each regime: {}. ", cells.join(", "))),
-        None => (by_regime()?, "Data and method cannot be told apart among these regimes, so each regime is a level. ".into()),
+        None => (
+            by_regime()?,
+            "Data and method cannot be told apart among these regimes, so each regime is a level. ".into(),
+        ),
     };
     found.how = what + &found.how;
     Some(found)
 }
 
-fn fit(regimes: &[&RegimeResults<'_>], mut factors: Vec<Factor>, names: &dyn Fn(usize) -> Vec<String>) -> Option<Factorial> {
+fn fit(
+    regimes: &[&RegimeResults<'_>],
+    mut factors: Vec<Factor>,
+    names: &dyn Fn(usize) -> Vec<String>,
+) -> Option<Factorial> {
     let mut rows: Vec<Row> = Vec::new();
     for (i, regime) in regimes.iter().enumerate() {
         let levels: Vec<usize> = factors.iter_mut().zip(names(i)).map(|(factor, name)| factor.level(&name)).collect();
         for variant in &regime.variants {
             let Some(rate) = variant.learning_rate.map(f64::log2) else { continue };
-            let lost = variant.done().filter_map(|(run, tuned)| Some((run.plan.seed, -100.0 * prior(tuned)?.change.value)));
+            let lost =
+                variant.done().filter_map(|(run, tuned)| Some((run.plan.seed, -100.0 * prior(tuned)?.change.value)));
             rows.extend(lost.map(|(seed, lost)| Row { levels: levels.clone(), rate, seed: seed as usize, lost }));
         }
     }
@@ -108,7 +117,8 @@ fn fit(regimes: &[&RegimeResults<'_>], mut factors: Vec<Factor>, names: &dyn Fn(
         [vec![1.0], main, vec![rate], slopes, product].concat()
     };
     let (lost, seeds): (Vec<f64>, Vec<usize>) = rows.iter().map(|row| (row.lost, row.seed)).unzip();
-    let model = |crossed: bool| Ols::fit(&rows.iter().map(|row| design(row, crossed)).collect::<Vec<_>>(), &lost, &seeds);
+    let model =
+        |crossed: bool| Ols::fit(&rows.iter().map(|row| design(row, crossed)).collect::<Vec<_>>(), &lost, &seeds);
     let crossed = if factors.len() == 2 { model(true) } else { None };
     let has_product = crossed.is_some();
     let ols = crossed.or_else(|| model(false))?;
@@ -125,7 +135,10 @@ fn fit(regimes: &[&RegimeResults<'_>], mut factors: Vec<Factor>, names: &dyn Fn(
         for factor in &factors {
             let count = factor.levels.len();
             for (level, name) in factor.levels.iter().enumerate() {
-                all.push(Effect { name: format!("{}: {name}{suffix}", factor.name), points: at(start, &effects(level, count)) });
+                all.push(Effect {
+                    name: format!("{}: {name}{suffix}", factor.name),
+                    points: at(start, &effects(level, count)),
+                });
             }
             start += count - 1;
         }
@@ -150,7 +163,11 @@ fn fit(regimes: &[&RegimeResults<'_>], mut factors: Vec<Factor>, names: &dyn Fn(
          and are not resampled here, and the loss is taken to be linear in the log of the rate.",
         rows.len(),
         short(ols.r2),
-        if factors.len() == 2 && !has_product { "; not every data was learnt by every method, so the product of the two is left out" } else { "" },
+        if factors.len() == 2 && !has_product {
+            "; not every data was learnt by every method, so the product of the two is left out"
+        } else {
+            ""
+        },
         ols.clusters - 1,
     );
     Some(Factorial { effects: all, how })

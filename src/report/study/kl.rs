@@ -22,7 +22,10 @@ fn models<'a>(study: &StudyResults<'a>) -> Vec<Model<'a>> {
     let mut all = Vec::new();
     for (number, (regime, run)) in study.runs().enumerate() {
         for (i, tuned) in run.models.iter().copied().enumerate() {
-            let Some(change) = tuned.all.as_ref().map(|all| all.change.value).filter(|change| change.is_finite()) else { continue };
+            let Some(change) = tuned.all.as_ref().map(|all| all.change.value).filter(|change| change.is_finite())
+            else {
+                continue;
+            };
             let last = run.done && i + 1 == run.models.len();
             all.push(Model { tuned, lost: 0.0 - 100.0 * change, regime, run: number, last });
         }
@@ -51,7 +54,8 @@ pub fn lines(study: &StudyResults<'_>) -> Vec<KlLine> {
     for (prompts, distance) in DISTANCES {
         for (which, only_last) in [("all measured models", false), ("final models", true)] {
             let own = all.iter().filter(|model| model.last || !only_last);
-            let own = own.filter_map(|model| Some((model, distance(model.tuned)?.value))).filter(|(_, kl)| kl.is_finite());
+            let own =
+                own.filter_map(|model| Some((model, distance(model.tuned)?.value))).filter(|(_, kl)| kl.is_finite());
             let own: Vec<(&Model<'_>, f64)> = own.collect();
             if own.len() < 3 {
                 continue;

@@ -131,7 +131,14 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
             Some((variant.over(&ACCURACY)?.mean.value, prior))
         };
         let best = best(&variants.iter().map(means).collect::<Vec<_>>());
-        let mut regime = RegimeResults { name: &regime.name, about: &regime.about, variants, best, recipe: Recipe::default(), perplexity: None };
+        let mut regime = RegimeResults {
+            name: &regime.name,
+            about: &regime.about,
+            variants,
+            best,
+            recipe: Recipe::default(),
+            perplexity: None,
+        };
         regime.perplexity = perplexity(dir, &study, &regime, found);
         study.regimes.push(regime);
     }
@@ -375,17 +382,16 @@ pub struct Measure {
 }
 
 /// Accuracy on the new task.
-pub const ACCURACY: Measure = Measure {
-    value: accuracy,
-    questions: |tuned| tuned.new_task.as_ref()?.score_by_question(),
-    bounds: (0.0, 1.0),
-};
+pub const ACCURACY: Measure =
+    Measure { value: accuracy, questions: |tuned| tuned.new_task.as_ref()?.score_by_question(), bounds: (0.0, 1.0) };
 /// See [`format_loss`].
 pub const FORMAT_LOSS: Measure = Measure { value: format_loss, questions: |_| None, bounds: (-1.0, 1.0) };
 /// KL(base || tuned) on the new task's prompts, nats per token.
-pub const KL_NEW: Measure = Measure { value: TunedResult::new_task_kl, questions: |_| None, bounds: (0.0, f64::INFINITY) };
+pub const KL_NEW: Measure =
+    Measure { value: TunedResult::new_task_kl, questions: |_| None, bounds: (0.0, f64::INFINITY) };
 /// The same on the prompts of prior knowledge: the mean over benchmarks.
-pub const KL_PRIOR: Measure = Measure { value: TunedResult::prior_kl, questions: |_| None, bounds: (0.0, f64::INFINITY) };
+pub const KL_PRIOR: Measure =
+    Measure { value: TunedResult::prior_kl, questions: |_| None, bounds: (0.0, f64::INFINITY) };
 
 /// Accuracy on the new task.
 pub fn accuracy(tuned: &TunedResult) -> Option<Interval> {

@@ -38,5 +38,9 @@ fn point(variant: &RegimeRuns<'_>) -> Option<Point> {
     let lost = variant.change(None)?.mean;
     // `0.0 - x`, because `-x` would write no change as -0.
     let points = |change: f64| 0.0 - 100.0 * change;
-    Some(Point { x: variant.learning_rate?, y: points(lost.value), interval: Some((points(lost.high), points(lost.low))) })
+    Some(Point {
+        x: variant.learning_rate?,
+        y: points(lost.value),
+        interval: Some((points(lost.high), points(lost.low))),
+    })
 }

@@ -37,7 +37,8 @@ const OTHER_SETTINGS: [&str; 14] = [
 
 /// The recipe of each regime, from the data and the training run of one of its runs.
 pub fn recipes(regimes: &[(Option<PathBuf>, Option<&TrainRun>)]) -> Vec<Recipe> {
-    let settings: Vec<Vec<(String, String)>> = regimes.iter().map(|(_, run)| run.map(settings).unwrap_or_default()).collect();
+    let settings: Vec<Vec<(String, String)>> =
+        regimes.iter().map(|(_, run)| run.map(settings).unwrap_or_default()).collect();
     let method = |i: usize| regimes[i].1.map_or("nothing trained", TrainRun::method);
     let recipe = |(i, (data, run)): (usize, &(Option<PathBuf>, Option<&TrainRun>))| {
         let alike = (0..regimes.len()).filter(|other| method(*other) == method(i));

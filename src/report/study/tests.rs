@@ -188,7 +188,11 @@ fn the_page_begins_with_the_results_of_the_study() {
     }
     // A curve for each regime over its two rates, every point with its interval.
     let rates = &html[at("Points lost against learning rate")..at("Learned.")];
-    assert_eq!((rates.matches("class=\"line\"").count(), rates.matches("class=\"interval\"").count()), (2, 4), "{rates}");
+    assert_eq!(
+        (rates.matches("class=\"line\"").count(), rates.matches("class=\"interval\"").count()),
+        (2, 4),
+        "{rates}"
+    );
     assert!(rates.contains("peak learning rate: 5e-5") && rates.contains(">1e-5</text>"), "{rates}");
     assert!(md.contains("Data and method cannot be told apart among these regimes"), "{md}");
     let effect = row(&md[md.find("### Data, learning rate or method").unwrap()..], "regime: sft");

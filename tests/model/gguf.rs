@@ -63,7 +63,10 @@ fn what_cannot_be_read_is_refused_by_name_and_nothing_is_written() {
         (b"no such file".to_vec(), "is no GGUF file that can be read"),
         (bytes[..bytes.len() - 40].to_vec(), "is cut off: `"),
         (bytes[..300].to_vec(), "or is cut off ("),
-        (with("qwen2\u{c}", "phi44\u{c}"), "general.architecture: `phi44` is not supported; only `llama`, `qwen2` and `qwen3` are"),
+        (
+            with("qwen2\u{c}", "phi44\u{c}"),
+            "general.architecture: `phi44` is not supported; only `llama`, `qwen2` and `qwen3` are",
+        ),
         (with("gpt2", "spm2"), "tokenizer.ggml.model: `spm2` is not supported"),
         (with("blk.0.attn_q.bias", "blk.0.attn_x.bias"), "the tensors lack `blk.0.attn_q.bias`"),
         (with("blk.0.ffn_up.weight", "blk.1.ffn_up.weight"), "the tensors lack `blk.0.ffn_up.weight`"),

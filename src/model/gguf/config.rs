@@ -60,10 +60,13 @@ pub fn architecture(file: &GgufFile) -> Result<Arc<dyn Architecture>> {
     add("bos_token_id", file.count("tokenizer.ggml.bos_token_id")?.map(|id| json!(id)));
     add("eos_token_id", file.count("tokenizer.ggml.eos_token_id")?.map(|id| json!(id)));
     let kind = file.string(&key("rope.scaling.type"))?.filter(|kind| kind != "none");
-    add("rope_scaling", match kind {
-        Some(kind) => Some(json!({ "rope_type": kind, "factor": number("rope.scaling.factor")? })),
-        None => None,
-    });
+    add(
+        "rope_scaling",
+        match kind {
+            Some(kind) => Some(json!({ "rope_type": kind, "factor": number("rope.scaling.factor")? })),
+            None => None,
+        },
+    );
     let mut config = Config::from_json(family, &config)?;
     let rotated = file.count(&key("rope.dimension_count"))?.unwrap_or(config.text.head_dim);
     if rotated != config.text.head_dim {
@@ -84,8 +87,7 @@ fn stretching(divisors: &[f32], config: &Config) -> Result<RopeScaling> {
     let (original_max_position_embeddings, low_freq_factor, high_freq_factor) = LLAMA3;
     let factor = divisors.iter().fold(1.0f32, |most, d| most.max(*d));
     let factor = f64::from(factor.round());
-    let scaling =
-        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings };
+    let scaling = RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings };
     let plain = Rotary::new(config.text.head_dim, config.text.rope_theta);
     let wanted = plain.frequencies().iter().map(|f| f / scaling.frequency(*f));
     let same = wanted.len() == divisors.len() && wanted.zip(divisors).all(|(a, b)| (a - b).abs() <= 1e-4 * a);

@@ -46,7 +46,10 @@ impl GgufFile {
         let mut reader = BufReader::new(file);
         let content = catch_panic(|| Content::read(&mut reader)).and_then(|read| read.map_err(|e| one_line(&e)));
         let content = content.map_err(|why| {
-            bad(format!("is no GGUF file that can be read, or is cut off ({why}); tensors may be stored as {}", known()))
+            bad(format!(
+                "is no GGUF file that can be read, or is cut off ({why}); tensors may be stored as {}",
+                known()
+            ))
         })?;
         for (name, info) in &content.tensor_infos {
             if type_name(info.ggml_dtype).is_none() {
@@ -56,9 +59,13 @@ impl GgufFile {
             let elements = info.shape.dims().iter().try_fold(1usize, |all, n| all.checked_mul(*n));
             let blocks = elements.map(|n| n.div_ceil(info.ggml_dtype.block_size()));
             let bytes = blocks.and_then(|n| n.checked_mul(info.ggml_dtype.type_size()));
-            let end = bytes.and_then(|bytes| content.tensor_data_offset.checked_add(info.offset)?.checked_add(bytes as u64));
+            let end =
+                bytes.and_then(|bytes| content.tensor_data_offset.checked_add(info.offset)?.checked_add(bytes as u64));
             if end.is_none_or(|end| end > length) {
-                return Err(bad(format!("is cut off: `{name}` {:?} lies beyond its {length} bytes", info.shape.dims())));
+                return Err(bad(format!(
+                    "is cut off: `{name}` {:?} lies beyond its {length} bytes",
+                    info.shape.dims()
+                )));
             }
         }
         Ok(GgufFile { path: path.to_path_buf(), content })
@@ -67,7 +74,8 @@ impl GgufFile {
     /// SHA-256 of the file.
     pub fn sha256(&self) -> Result<String> {
         let fail = |e: std::io::Error| Error::failed(format!("cannot read {}: {e}", self.path.display()));
-        let (mut hash, mut file, mut chunk) = (Sha256::new(), files::open_regular(&self.path).map_err(fail)?, vec![0; 1 << 20]);
+        let (mut hash, mut file, mut chunk) =
+            (Sha256::new(), files::open_regular(&self.path).map_err(fail)?, vec![0; 1 << 20]);
         loop {
             match file.read(&mut chunk).map_err(fail)? {
                 0 => return Ok(hex(&hash.finalize())),
@@ -120,7 +128,11 @@ impl GgufFile {
 
     /// A whole number.
     pub fn count(&self, key: &str) -> Result<Option<usize>> {
-        self.content.metadata.get(key).map(|value| whole(value).ok_or_else(|| wrong(key, "a whole number", value))).transpose()
+        self.content
+            .metadata
+            .get(key)
+            .map(|value| whole(value).ok_or_else(|| wrong(key, "a whole number", value)))
+            .transpose()
     }
 
     /// As [`GgufFile::count`].
@@ -157,12 +169,7 @@ impl GgufFile {
         self.list(key, "a list of whole numbers", whole)
     }
 
-    fn list<'a, T>(
-        &'a self,
-        key: &str,
-        expected: &str,
-        of: impl Fn(&'a Value) -> Option<T>,
-    ) -> Result<Option<Vec<T>>> {
+    fn list<'a, T>(&'a self, key: &str, expected: &str, of: impl Fn(&'a Value) -> Option<T>) -> Result<Option<Vec<T>>> {
         match self.content.metadata.get(key) {
             None => Ok(None),
             Some(Value::Array(items)) => {

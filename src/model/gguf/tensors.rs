@@ -36,11 +36,7 @@ impl<'a> Tensors<'a> {
     ///
     /// # Errors
     /// An input error that names a tensor that is missing, has another shape than the metadata imply, or has no place.
-    pub fn new(
-        file: &'a GgufFile,
-        architecture: &dyn Architecture,
-        shapes: &[(String, Vec<usize>)],
-    ) -> Result<Self> {
+    pub fn new(file: &'a GgufFile, architecture: &dyn Architecture, shapes: &[(String, Vec<usize>)]) -> Result<Self> {
         let decoder = architecture.decoder();
         let mut names = Vec::with_capacity(shapes.len());
         for (name, shape) in shapes {
@@ -55,11 +51,12 @@ impl<'a> Tensors<'a> {
                 Some(_) => {}
             }
             // llama.cpp pairs neighbouring rows where Hugging Face pairs the halves of a head, for this architecture alone.
-            let heads = match (architecture.model_type(), name.ends_with("q_proj.weight"), name.ends_with("k_proj.weight")) {
-                ("llama", true, _) => Some(decoder.heads),
-                ("llama", _, true) => Some(decoder.key_value_heads),
-                _ => None,
-            };
+            let heads =
+                match (architecture.model_type(), name.ends_with("q_proj.weight"), name.ends_with("k_proj.weight")) {
+                    ("llama", true, _) => Some(decoder.heads),
+                    ("llama", _, true) => Some(decoder.key_value_heads),
+                    _ => None,
+                };
             names.push((stored, heads));
         }
         let known = |name: &str| name == ROPE_FREQUENCIES || names.iter().any(|(stored, _)| stored == name);
@@ -128,6 +125,9 @@ mod tests {
     #[test]
     fn pairs_of_rows_become_halves_of_heads() {
         // Two heads of four rows of one number.
-        assert_eq!(halves_of_heads(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 4, 1), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
+        assert_eq!(
+            halves_of_heads(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 4, 1),
+            [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]
+        );
     }
 }

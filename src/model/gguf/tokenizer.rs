@@ -14,13 +14,13 @@ const UNUSED: usize = 5;
 /// How Qwen2 and Llama 3 split text before merging.
 const QWEN2_SPLIT: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const LLAMA3_SPLIT: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// What a name of `tokenizer.ggml.pre` stands for: normaliser, steps before merging, and whether a whole word of the vocabulary is a token
 /// without merging.
 fn pre_tokenizer(kind: &str) -> Option<(Value, Value, bool)> {
-    let bytes = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
+    let bytes =
+        |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
     let steps = |first: Value, regex: bool| json!({"type": "Sequence", "pretokenizers": [first, bytes(regex)]});
     let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
     match kind {
@@ -57,7 +57,11 @@ pub fn files(file: &GgufFile) -> Result<Vec<(String, Vec<u8>)>> {
     let tokens = file.strings("tokenizer.ggml.tokens")?.ok_or_else(|| missing("tokens"))?;
     let kinds = file.counts("tokenizer.ggml.token_type")?.ok_or_else(|| missing("token_type"))?;
     if kinds.len() != tokens.len() {
-        return Err(Error::input(format!("tokenizer.ggml has {} tokens, but {} token types", tokens.len(), kinds.len())));
+        return Err(Error::input(format!(
+            "tokenizer.ggml has {} tokens, but {} token types",
+            tokens.len(),
+            kinds.len()
+        )));
     }
     let merges = file.strings("tokenizer.ggml.merges")?.ok_or_else(|| missing("merges"))?;
     let merges = merges.into_iter().map(|merge| match merge.split_once(' ') {
@@ -99,7 +103,10 @@ pub fn files(file: &GgufFile) -> Result<Vec<(String, Vec<u8>)>> {
     let special = |key: &str| -> Result<Option<(usize, &str)>> {
         let key = format!("tokenizer.ggml.{key}_token_id");
         let Some(id) = file.count(&key)? else { return Ok(None) };
-        let token = tokens.get(id).copied().ok_or_else(|| Error::input(format!("{key} is {id}, beyond {} tokens", tokens.len())))?;
+        let token = tokens
+            .get(id)
+            .copied()
+            .ok_or_else(|| Error::input(format!("{key} is {id}, beyond {} tokens", tokens.len())))?;
         Ok(Some((id, token)))
     };
     let mut config = json!({

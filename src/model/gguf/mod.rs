@@ -10,7 +10,6 @@ mod tokenizer;
 
 use crate::Result;
 use crate::io::files;
-use crate::model::architecture::Architecture;
 use crate::model::convert_dtype::declare;
 use crate::model::new_checkpoint::{NewCheckpoint, Written, check_output};
 use crate::model::weight_dtype::WeightDtype;

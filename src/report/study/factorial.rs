@@ -225,6 +225,7 @@ mod tests {
                 comparison: "c".into(),
                 data: None,
                 new_task: None,
+                training: None,
             });
         }
         let one = |i: usize| SeedRun {

@@ -6,7 +6,6 @@ use super::objective;
 use super::run_dir::{ResumeState, RunDir, RunManifest};
 use super::trainer::{TrainOutcome, train};
 use crate::comm::Communicator;
-use crate::data::Dataset;
 use crate::model::LanguageModel;
 use crate::model::lora::{self, Adapter};
 use crate::model::weights::check_frozen_variable;
@@ -184,21 +183,19 @@ impl RunData {
     pub(super) fn open(request: &TrainRequest) -> Result<RunData> {
         let dir = &request.data;
         let replay = request.config.sft.as_ref().map(|sft| sft.replay.as_str()).filter(|replay| !replay.is_empty());
-        let open_replay = |dir| Dataset::open(Path::new(dir), "train").map_err(|e| e.context("sft.replay"));
+        let open_replay = |dir| DatasetTask::open(Path::new(dir), "train").map_err(|e| e.context("sft.replay"));
         let replay = replay.map(open_replay).transpose()?;
-        let also = replay.as_ref().map(|replay| format!("+{}", replay.manifest().sha256));
-        let train = Dataset::open(dir, "train")?;
-        request.config.check_size(train.records().len())?;
+        let also = replay.as_ref().map(|replay| format!("+{}", replay.dataset().manifest().sha256));
+        let train = DatasetTask::open(dir, "train")?;
+        let dataset = train.dataset();
+        request.config.check_size(dataset.len())?;
         let has_validation =
-            train.root() != dir && train.manifest().splits.get("validation").is_some_and(|split| split.records > 0);
+            dataset.root() != dir && dataset.manifest().splits.get("validation").is_some_and(|split| split.records > 0);
         Ok(RunData {
-            hash: train.manifest().sha256.clone() + also.as_deref().unwrap_or_default(),
-            train: DatasetTask::new(train)?,
-            replay: replay.map(DatasetTask::new).transpose()?,
-            validation: match has_validation {
-                true => Some(DatasetTask::new(Dataset::open(dir, "validation")?)?),
-                false => None,
-            },
+            hash: dataset.manifest().sha256.clone() + also.as_deref().unwrap_or_default(),
+            train,
+            replay,
+            validation: if has_validation { Some(DatasetTask::open(dir, "validation")?) } else { None },
         })
     }
 
@@ -233,7 +230,12 @@ impl RunData {
         let own = config.rollout.is_none();
         let check = |task: &DatasetTask, most: usize, (responses, trained_on): (bool, bool)| {
             let dataset = task.dataset();
-            let wrong = dataset.records().par_iter().take(most).enumerate().find_map_first(|(i, record)| {
+            let looked_at = (0..task.measured().min(most)).into_par_iter();
+            let wrong = looked_at.find_map_first(|i| {
+                let record = match dataset.record(i) {
+                    Ok(record) => record,
+                    Err(error) => return Some(error),
+                };
                 let response = record.response().filter(|_| responses);
                 let refused = match response {
                     None if trained_on => Error::input("no assistant turn, and so no response to learn from"),

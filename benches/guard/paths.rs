@@ -48,21 +48,12 @@ fn temporary() -> Result<TempDir> {
 fn settings(grid: &str, tile: u32, count: usize) -> Result<JigsawSettings> {
     Ok(JigsawSettings {
         images: photos(),
-        scenes: 0.0,
-        cues: Default::default(),
         grid: grid.parse().map_err(|e| Error::failed(format!("grid {grid}: {e}")))?,
         tile,
-        tile_any: false,
         count,
-        style: Style::Direct,
-        question: QuestionKind::Order,
-        question_first: false,
-        min_crop: 0.8,
-        augment: false,
-        seed: 7,
         split: SplitRatios::new([1.0, 0.0, 0.0])?,
         limit: Some(8),
-        strict: false,
+        ..JigsawSettings::default()
     })
 }
 

@@ -240,7 +240,7 @@ impl GenArgs {
             seed: self.seed,
             split: self.split,
             held_out: self.held_out.map(|n| n as usize),
-            noise: self.noise.unwrap_or_default(),
+            noise: self.noise.clone().unwrap_or_default(),
         };
         let bar = bar(0, "{pos} questions, {per_sec}");
         let made = suites::generate(&settings, &self.out, self.overwrite, &|| bar.inc(1));

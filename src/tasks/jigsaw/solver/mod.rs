@@ -128,7 +128,7 @@ fn with_tiles<T>(task: &dyn Task, i: usize, look: impl FnOnce(Grid, &TileFeature
                 record.task
             )));
         }
-        let grid: Grid = meta(record, "grid")?;
+        let grid: Grid = meta(&record, "grid")?;
         let images = task.images(i)?;
         let image = images.first().ok_or_else(|| Error::input("field `images` is empty"))?;
         look(grid, &TileFeatures::of_puzzle(image, grid)?)

@@ -9,8 +9,6 @@ use jigsaw::model::init::{Preset, fresh_parameters, write_checkpoint};
 use jigsaw::model::{LanguageModel as _, Model, read_architecture, weights};
 use jigsaw::model::{Processor, Prompt, SamplingParams, Sequence, TokenGrads};
 use jigsaw::nn::Parameter;
-use jigsaw::tasks::Style;
-use jigsaw::tasks::jigsaw::QuestionKind;
 use jigsaw::tasks::jigsaw::generate::{JigsawSettings, generate};
 use jigsaw::tasks::reference_sequence;
 use jigsaw::tasks::split::SplitRatios;

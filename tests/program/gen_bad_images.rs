@@ -2,8 +2,6 @@
 
 use image::{DynamicImage, ImageBuffer, Luma, LumaA, Rgb, RgbImage, Rgba};
 use jigsaw::data::source;
-use jigsaw::tasks::Style;
-use jigsaw::tasks::jigsaw::QuestionKind;
 use jigsaw::tasks::jigsaw::generate::{self, JigsawSettings};
 use std::fs;
 use std::io::Cursor;

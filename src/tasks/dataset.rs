@@ -20,6 +20,14 @@ pub struct DatasetTask {
     scorers: Vec<Box<dyn Scorer>>,
 }
 
+/// Open a split of a dataset directory, whose records may be made as they are needed. See [`Dataset::open`] for what `dir` may be.
+///
+/// # Errors
+/// As [`Dataset::open`]; an input error for a source that has changed.
+pub fn open_dataset(dir: &Path, split: &str) -> Result<Dataset> {
+    Dataset::open_with(dir, split, open_stream)
+}
+
 /// Open a split of a dataset directory as a task. See [`Dataset::open`] for what `dir` may be.
 pub fn load(dir: &Path, split: &str) -> Result<Box<dyn Task>> {
     Ok(Box::new(DatasetTask::open(dir, split)?))
@@ -31,7 +39,7 @@ impl DatasetTask {
     /// # Errors
     /// As [`Dataset::open`] and [`DatasetTask::new`].
     pub fn open(dir: &Path, split: &str) -> Result<Self> {
-        DatasetTask::new(Dataset::open_with(dir, split, open_stream)?)
+        DatasetTask::new(open_dataset(dir, split)?)
     }
 
     /// A scorer for each record; an error names the file, line and field of the record that has none, or whose own response is not in

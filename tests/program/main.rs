@@ -22,6 +22,7 @@ mod large_numbers;
 mod mistakes;
 mod other_tools;
 mod special_files;
+mod stopping;
 mod streams;
 mod study;
 mod text_model;

@@ -7,10 +7,7 @@ use super::prior_evaluation;
 use super::run_dir::{ResumeState, RunDir, RunManifest};
 use super::trainer::{TrainOutcome, train};
 use crate::comm::Communicator;
-<<<<<<< HEAD
-=======
 use crate::data::{Dataset, Record};
->>>>>>> main
 use crate::model::LanguageModel;
 use crate::model::lora::{self, Adapter};
 use crate::model::weights::check_frozen_variable;

@@ -40,7 +40,10 @@ impl Dataset {
     /// the placeholders, an unknown role.
     pub fn open(dir: &Path, split: &str) -> Result<Self> {
         Dataset::open_with(dir, split, |path| {
-            Err(Error::input(format!("{}: its records are made as they are needed; they are not stored", path.display())))
+            Err(Error::input(format!(
+                "{}: its records are made as they are needed; they are not stored",
+                path.display()
+            )))
         })
     }
 

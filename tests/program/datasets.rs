@@ -105,7 +105,12 @@ fn test_puzzles_of_another_folder_share_no_source_with_the_others() {
     assert_eq!(manifest.left_out.len(), 1);
     assert!(manifest.left_out[0].file.ends_with("copy.png") && manifest.left_out[0].reason.contains("p00.png"));
     let alone = JigsawSettings { split: "0,0,1".parse().unwrap(), ..apart };
-    assert!(generate::generate(&alone, &out.path().join("alone"), false, &|| ()).unwrap_err().to_string().contains("--images"));
+    assert!(
+        generate::generate(&alone, &out.path().join("alone"), false, &|| ())
+            .unwrap_err()
+            .to_string()
+            .contains("--images")
+    );
 }
 
 #[test]

@@ -7,12 +7,37 @@ use std::path::Path;
 const PHOTOS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/photos");
 
 fn puzzles(dir: &Path, out: &str, flags: &[&str]) {
-    let common = ["gen", "--images", PHOTOS, "--limit", "10", "--grid", "2x2", "--split", "0.7,0,0.3", "--augment", "--out", out];
+    let common = [
+        "gen",
+        "--images",
+        PHOTOS,
+        "--limit",
+        "10",
+        "--grid",
+        "2x2",
+        "--split",
+        "0.7,0,0.3",
+        "--augment",
+        "--out",
+        out,
+    ];
     done(dir, &[&common[..], flags].concat());
 }
 
 fn trained(dir: &Path, data: &str, out: &str, flags: &[&str]) -> Vec<u8> {
-    let common = ["train", "--model", "model", "--data", data, "--out", out, "--set", "train.batch_size=4", "--set", "eval.steps=0"];
+    let common = [
+        "train",
+        "--model",
+        "model",
+        "--data",
+        data,
+        "--out",
+        out,
+        "--set",
+        "train.batch_size=4",
+        "--set",
+        "eval.steps=0",
+    ];
     done(dir, &[&common[..], flags].concat());
     fs::read(dir.join(out).join("model/model.safetensors")).unwrap()
 }
@@ -36,9 +61,21 @@ fn streamed_puzzles_train_as_stored_ones_do_and_resume_to_the_byte() {
     fs::remove_dir_all(run.join("checkpoints/step-4")).unwrap();
     assert!(trained(dir, "streamed", "sft-streamed", &sft) == stored, "resumed to the same bytes");
 
-    let rft = ["--method", "rft", "--set", "train.steps=1", "--set", "rollout.num_generations=2", "--set", "rollout.max_new_tokens=4"];
+    let rft = [
+        "--method",
+        "rft",
+        "--set",
+        "train.steps=1",
+        "--set",
+        "rollout.num_generations=2",
+        "--set",
+        "rollout.max_new_tokens=4",
+    ];
     trained(dir, "streamed", "rft", &rft);
-    let plan = done(dir, &["train", "--method", "sft", "--model", "model", "--data", "streamed", "--dry-run", "--out", "planned"]);
+    let plan = done(
+        dir,
+        &["train", "--method", "sft", "--model", "model", "--data", "streamed", "--dry-run", "--out", "planned"],
+    );
     assert!(plan.contains("42"), "{plan}");
 }
 

@@ -56,7 +56,12 @@ pub fn write_dataset(
             None => record.images.iter().zip(&source_record.images).map(link).collect::<Result<Vec<Digest>>>()?,
             Some(stream) => {
                 let images = stream.images(kept.index)?;
-                record.images.iter().zip(&images).map(|(name, image)| writer.write_image(TRAIN, name, image)).collect::<Result<_>>()?
+                record
+                    .images
+                    .iter()
+                    .zip(&images)
+                    .map(|(name, image)| writer.write_image(TRAIN, name, image))
+                    .collect::<Result<_>>()?
             }
         };
         records.push((record, digests));

@@ -34,7 +34,9 @@ impl FromStr for Noise {
     fn from_str(text: &str) -> Result<Noise, String> {
         let mut all: Vec<(Family, u32)> = Vec::new();
         for part in text.split(',') {
-            let bad = || format!("`{part}`: write NAME:SD, a family and the standard deviation of its noise, from 1 to {MOST}");
+            let bad = || {
+                format!("`{part}`: write NAME:SD, a family and the standard deviation of its noise, from 1 to {MOST}")
+            };
             let (name, sd) = part.split_once(':').ok_or_else(bad)?;
             let family = Family::ALL.into_iter().find(|family| family.name() == name).ok_or_else(|| {
                 format!("no family is named `{name}`; there are: {}", Family::ALL.map(Family::name).join(", "))
@@ -93,7 +95,10 @@ mod tests {
         let sd = (values.iter().map(|value| value * value).sum::<f64>() / values.len() as f64).sqrt();
         assert!(mean.abs() < 1.0 && (sd - 20.0).abs() < 1.0, "mean {mean}, sd {sd}");
         let noise: Noise = "ocr:80,pope:180".parse().unwrap();
-        assert_eq!((noise.of(Family::Ocr), noise.of(Family::Doc), noise.to_string().as_str()), (80, 0, "ocr:80,pope:180"));
+        assert_eq!(
+            (noise.of(Family::Ocr), noise.of(Family::Doc), noise.to_string().as_str()),
+            (80, 0, "ocr:80,pope:180")
+        );
         for bad in ["", "ocr", "ocr:0", "ocr:1001", "ocr:x", "sky:3", "ocr:3,ocr:4"] {
             assert!(bad.parse::<Noise>().is_err(), "{bad}");
         }

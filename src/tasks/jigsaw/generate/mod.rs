@@ -30,9 +30,9 @@ use crate::tasks::split::SPLITS;
 use crate::{Error, Result};
 use photo::Photo;
 use puzzle::{PuzzleBuilder, Refusal};
-use stream::write_stream;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
+use stream::write_stream;
 
 /// Scenes that may be refused beyond the number of puzzles before the settings are refused instead.
 const MOST_PLAIN: usize = 100;
@@ -177,7 +177,8 @@ fn write_splits(
     for (side, split) in SPLITS.into_iter().enumerate().filter(|(side, _)| wanted[*side] > 0) {
         if side == 0 && settings.stream.is_some() {
             let photos = &sources[0][side];
-            let made = write_stream(settings, wanted[side], photos, writer, |photo, refusal| refused.add(photo, refusal))?;
+            let made =
+                write_stream(settings, wanted[side], photos, writer, |photo, refusal| refused.add(photo, refusal))?;
             refuse_if_strict(settings, &refused.skipped)?;
             let Some(made) = made else { return Ok(None) };
             used.extend(made.into_iter().map(|photo| photo.name.clone()));

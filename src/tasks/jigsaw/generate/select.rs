@@ -83,9 +83,9 @@ fn fill(
     }
     for &side in sides {
         if wanted[side] > 0 && selection.photos[side].is_empty() {
-            let fullest = sides
-                .iter()
-                .fold(sides[0], |best, &i| if selection.photos[i].len() > selection.photos[best].len() { i } else { best });
+            let fullest = sides.iter().fold(sides[0], |best, &i| {
+                if selection.photos[i].len() > selection.photos[best].len() { i } else { best }
+            });
             let spare = selection.photos[fullest].len() > 1;
             let moved = surplus.pop().or_else(|| spare.then(|| selection.photos[fullest].pop()).flatten());
             selection.photos[side].extend(moved);

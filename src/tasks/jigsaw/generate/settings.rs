@@ -202,7 +202,9 @@ impl JigsawSettings {
         }
         if let Some(folder) = &self.test_images {
             if self.synthetic() || self.mixed() {
-                return Err(Error::input("test_images: for puzzles of photos alone; leave it out for synthetic scenes"));
+                return Err(Error::input(
+                    "test_images: for puzzles of photos alone; leave it out for synthetic scenes",
+                ));
             }
             if self.split.without(2).is_none() || self.split.without(2) == Some(self.split) {
                 return Err(Error::input(format!(

@@ -194,7 +194,10 @@ impl PuzzleStream {
                 return Ok(MadePuzzle { i, record, image });
             }
         }
-        Err(Error::input(format!("{}: puzzle {i}: no photo gives one: tiles of all look the same", self.file.display())))
+        Err(Error::input(format!(
+            "{}: puzzle {i}: no photo gives one: tiles of all look the same",
+            self.file.display()
+        )))
     }
 }
 
@@ -256,7 +259,16 @@ mod tests {
     fn settings(images: &Path, stream: Option<usize>) -> JigsawSettings {
         let grid = "2x2".parse().unwrap();
         let split = "0.6,0,0.4".parse().unwrap();
-        JigsawSettings { images: images.into(), grid, split, count: 40, augment: true, limit: Some(12), stream, ..Default::default() }
+        JigsawSettings {
+            images: images.into(),
+            grid,
+            split,
+            count: 40,
+            augment: true,
+            limit: Some(12),
+            stream,
+            ..Default::default()
+        }
     }
 
     fn made(out: &Path, stream: Option<usize>) -> Manifest {
@@ -319,7 +331,10 @@ mod tests {
         fs::write(&photo, [&bytes[..], &[0]].concat()).unwrap();
         let error = refused();
         let said = error.to_string();
-        assert!(error.exit_code() == 2 && said.contains(&used.photos[0].file) && said.contains("has changed"), "{said}");
+        assert!(
+            error.exit_code() == 2 && said.contains(&used.photos[0].file) && said.contains("has changed"),
+            "{said}"
+        );
         fs::remove_file(&photo).unwrap();
         assert!(refused().to_string().contains("cannot be read"));
         fs::write(&photo, &bytes).unwrap();

@@ -26,7 +26,7 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_key() {
     let message = refused("[train]\nmethod = \"rft\"\n", &["grpo.epsilon_hi=0.3"]);
     assert!(message.contains("--set grpo.epsilon_hi=0.3") && message.contains("grpo.epsilon_high"), "{message}");
     let message = refused("[train]\nmethod = \"rft\"\n", &["zzz.q=1"]);
-    assert!(message.contains("the sections are train, eval, lora, sft"), "{message}");
+    assert!(message.contains("the sections are train, eval, lora, prior_kl, sft"), "{message}");
 }
 
 #[test]

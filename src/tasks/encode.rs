@@ -37,6 +37,24 @@ pub fn encode_example(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize) ->
     images.map_err(|e| named(e, task, i))
 }
 
+/// The prompt of example `i`, and in it, after the question, its reference response as a demonstration. The words are those of the
+/// code of arXiv 2601.19897, without "including the thinking process": an answer in this task's form may have none.
+///
+/// # Errors
+/// As [`encode_example`] and [`reference_response`].
+pub fn encode_demonstrated(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize) -> Result<Arc<Prompt>> {
+    let record = task.example(i)?;
+    let demonstration = record.response().ok_or_else(|| named(no_response(), task, i))?;
+    let mut messages = record.prompt().to_vec();
+    if let Some(question) = messages.last_mut() {
+        question.content.push_str(&format!(
+            "\n\nThis is an example for a response to the question:\n{demonstration}\n\nNow answer with a response of your own."
+        ));
+    }
+    let images = task.images(i).and_then(|images| encoder.encode_prompt(&messages, &images));
+    images.map_err(|e| named(e, task, i))
+}
+
 /// The size of the prompt of example `i`, from the sizes of its images; no pixel is read.
 ///
 /// # Errors
@@ -53,9 +71,7 @@ pub fn example_size(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize) -> R
 /// An input error if the record has no assistant turn.
 pub fn reference_response(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize) -> Result<Vec<u32>> {
     let record = task.example(i)?;
-    let Some(text) = record.response() else {
-        return Err(named(Error::input("no assistant turn, and so no response to learn from"), task, i));
-    };
+    let text = record.response().ok_or_else(|| named(no_response(), task, i))?;
     encoder.encode_response(text).map_err(|e| named(e, task, i))
 }
 
@@ -66,4 +82,8 @@ pub fn reference_response(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize
 pub fn reference_sequence(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize) -> Result<Sequence> {
     let response = reference_response(task, encoder, i)?;
     Ok(Sequence { prompt: encode_example(task, encoder, i)?, response })
+}
+
+fn no_response() -> Error {
+    Error::input("no assistant turn, and so no response to learn from")
 }

@@ -30,6 +30,10 @@ impl ExampleSize {
 /// only the [`largest_candidates`], so that a run starts at once.
 pub(super) fn example_sizes(job: &TrainJob<'_>) -> Result<Vec<ExampleSize>> {
     let replayed = job.config.replayed_per_round();
+    let prior = job.prior.map_or(Vec::new(), |prior| match job.config.train.max_length {
+        0 => largest_candidates(prior, prior_per_step(job)),
+        _ => (0..prior.len()).collect(),
+    });
     let ids: Vec<ExampleId> = match job.config.train.max_length {
         0 => {
             let own = largest_candidates(job.train, job.config.examples_per_round() - replayed);
@@ -48,6 +52,7 @@ pub(super) fn example_sizes(job: &TrainJob<'_>) -> Result<Vec<ExampleSize>> {
         };
         Ok(ExampleSize { id, prompt: example_size(task, job.encoder, i)?, response })
     };
+    let ids: Vec<ExampleId> = ids.into_iter().chain(prior.into_iter().map(ExampleId::Prior)).collect();
     ids.into_par_iter().map(size).collect::<Vec<Result<_>>>().into_iter().collect()
 }
 
@@ -122,16 +127,34 @@ pub(super) fn largest_round(
     [own_len, replay_len]: [usize; 2],
     by: fn(&ExampleSize) -> usize,
 ) -> Vec<ExampleSize> {
-    let part = |is_own: bool, len: usize, count: usize| -> Vec<ExampleSize> {
+    let part = |is_part: fn(&ExampleId) -> bool, len: usize, count: usize| -> Vec<ExampleSize> {
         let times = if len.is_multiple_of(count) { 1 } else { 2 };
-        let mut part: Vec<ExampleSize> =
-            sizes.iter().copied().filter(|s| matches!(s.id, ExampleId::Dataset(_)) == is_own).collect();
+        let mut part: Vec<ExampleSize> = sizes.iter().copied().filter(|s| is_part(&s.id)).collect();
         part.sort_by_key(|size| Reverse(by(size)));
         part.iter().flat_map(|&size| std::iter::repeat_n(size, times)).cycle().take(count).collect()
     };
-    let mut round = [part(true, own_len, own), part(false, replay_len, replayed)].concat();
+    let own = part(|id| matches!(id, ExampleId::Dataset(_)), own_len, own);
+    let mut round = [own, part(|id| matches!(id, ExampleId::Replay(_)), replay_len, replayed)].concat();
     round.sort_by_key(|size| Reverse(by(size)));
     round
+}
+
+/// Examples of the KL penalty in a step.
+pub(super) fn prior_per_step(job: &TrainJob<'_>) -> usize {
+    job.config.prior_kl.as_ref().map_or(0, |prior| prior.batch_size)
+}
+
+/// The largest examples of the KL penalty that go through the model together, largest first.
+pub(super) fn largest_prior(
+    job: &TrainJob<'_>,
+    sizes: &[ExampleSize],
+    by: fn(&ExampleSize) -> usize,
+) -> Vec<ExampleSize> {
+    let mut prior: Vec<ExampleSize> =
+        sizes.iter().copied().filter(|s| matches!(s.id, ExampleId::Prior(_))).collect();
+    prior.sort_by_key(|size| Reverse(by(size)));
+    let at_once = prior_per_step(job).min(job.config.train.batch_size);
+    prior.into_iter().cycle().take(at_once).collect()
 }
 
 #[cfg(test)]

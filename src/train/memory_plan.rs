@@ -3,7 +3,7 @@
 //! Some things are held all the time: the program, weights, moments. The rest comes and goes with what the run does at the moment: it
 //! trains, samples responses, or evaluates. The plan counts each of these for its largest batch, and the peak is that of the largest.
 
-use super::example_sizes::{ExampleSize, candidates_among, largest_round};
+use super::example_sizes::{ExampleSize, candidates_among, largest_prior, largest_round};
 use super::job::TrainJob;
 use super::optimizer::DEVICE_PIECE;
 use crate::io::files::format_bytes;
@@ -82,18 +82,25 @@ impl MemoryPlan {
         let by: [fn(&ExampleSize) -> usize; 3] =
             [|s| s.tokens() + s.prompt.patches, ExampleSize::tokens, |s| s.prompt.patches];
         let evaluated = evaluated(job)?;
-        let rounds = by.map(|by| largest_round(sizes, counts, lens, by));
-        let plans = rounds.iter().map(|round| MemoryPlan::of_round(job, round, &evaluated, program));
+        let rounds = by.map(|by| (largest_round(sizes, counts, lens, by), largest_prior(job, sizes, by)));
+        let plans = rounds.iter().map(|(round, prior)| MemoryPlan::of_round(job, (round, prior), &evaluated, program));
         plans.max_by_key(MemoryPlan::total).ok_or_else(|| Error::failed("a memory plan of no examples"))
     }
 
-    /// The plan of a run whose rounds have the examples `round`, with the longest possible responses, and whose evaluations have the
-    /// prompts `evaluated` at a time.
-    fn of_round(job: &TrainJob<'_>, round: &[ExampleSize], evaluated: &[PromptSize], program: usize) -> Self {
+    /// The plan of a run whose rounds have the examples `round`, with the longest possible responses, and `prior` ones of the KL penalty in
+    /// a pass of their own, and whose evaluations have the prompts `evaluated` at a time.
+    fn of_round(
+        job: &TrainJob<'_>,
+        (round, prior): (&[ExampleSize], &[ExampleSize]),
+        evaluated: &[PromptSize],
+        program: usize,
+    ) -> Self {
         let (weights, copies, trained) = weights(job);
         let held = MemoryPlan { gpu: false, program, weights, copies, moments: 2 * trained, phases: Vec::new() };
         let Some(model) = job.model.memory_footprint() else { return held };
-        let BackwardBytes { activations, thread_gradients } = backward(job, model, round);
+        let both = [Some(backward(job, model, round)), (!prior.is_empty()).then(|| backward(job, model, prior))];
+        let larger = both.into_iter().flatten().max_by_key(|bytes| bytes.activations + bytes.thread_gradients);
+        let BackwardBytes { activations, thread_gradients } = larger.unwrap_or_default();
         let rollouts = rollout_batch(job, round).map(|(prompts, samples, tokens)| {
             let generation = model.generate_bytes(&prompts, samples, tokens);
             Phase { name: "rollouts", generation, ..Phase::default() }
@@ -118,7 +125,8 @@ impl MemoryPlan {
         let on_policy = job.config.resamples();
         // Rounds whose examples are held: this one, the next, and those whose groups dynamic sampling sets aside.
         let rounds = if on_policy { 1 } else { 2 + job.config.grpo.as_ref().map_or(0, |grpo| grpo.dynamic_sampling) };
-        let training = Phase { examples: rounds * of_round, ..training };
+        let of_prior = pixels(&prior.iter().map(|s| s.prompt).collect::<Vec<_>>());
+        let training = Phase { examples: rounds * of_round + of_prior, ..training };
         let rollouts = rollouts.map(|phase| Phase { examples: training.examples, ..phase });
         let next = if on_policy { 0 } else { of_round };
         let evaluation = evaluation.map(|phase| Phase { examples: next + pixels(evaluated), ..phase });
@@ -201,7 +209,7 @@ fn backward(job: &TrainJob<'_>, model: &dyn MemoryFootprint, round: &[ExampleSiz
     let of_share = |share: usize| {
         let group = |size: &ExampleSize| GroupSize {
             prompt: size.prompt,
-            responses,
+            responses: if job.is_sampled(size.id) { responses } else { 1 },
             response_tokens: match job.is_sampled(size.id) {
                 true => (size.response * share / LENGTHS).max(1),
                 false => size.response,

@@ -87,3 +87,74 @@ pub fn reference_sequence(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize
 fn no_response() -> Error {
     Error::input("no assistant turn, and so no response to learn from")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Message, Record};
+    use crate::tasks::Score;
+    use image::RgbImage;
+
+    struct One(Record);
+
+    impl Task for One {
+        fn name(&self) -> &str {
+            "one"
+        }
+        fn len(&self) -> usize {
+            1
+        }
+        fn example(&self, _i: usize) -> Result<&Record> {
+            Ok(&self.0)
+        }
+        fn images(&self, _i: usize) -> Result<Vec<RgbImage>> {
+            Ok(vec![RgbImage::new(1, 1)])
+        }
+        fn score(&self, _i: usize, _response: &str) -> Score {
+            unreachable!("nothing is scored")
+        }
+    }
+
+    /// A prompt is its text, byte by byte, and as many zeros as it has images.
+    struct Bytes;
+
+    impl PromptEncoder for Bytes {
+        fn encode_prompt(&self, messages: &[Message], images: &[RgbImage]) -> Result<Arc<Prompt>> {
+            let text = messages.iter().flat_map(|m| m.content.bytes().map(u32::from));
+            Ok(Arc::new(Prompt { ids: text.chain(images.iter().map(|_| 0)).collect(), images: Vec::new() }))
+        }
+        fn prompt_size(&self, _messages: &[Message], _sizes: &[(u32, u32)]) -> Result<PromptSize> {
+            Ok(PromptSize::default())
+        }
+        fn encode_response(&self, _text: &str) -> Result<Vec<u32>> {
+            Ok(Vec::new())
+        }
+        fn decode(&self, _ids: &[u32]) -> Result<String> {
+            Ok(String::new())
+        }
+        fn eos_ids(&self) -> &[u32] {
+            &[]
+        }
+        fn banned_ids(&self) -> &[u32] {
+            &[]
+        }
+    }
+
+    #[test]
+    fn a_demonstration_follows_the_question_and_its_images() {
+        let record = |turns: serde_json::Value| -> Record {
+            serde_json::from_value(serde_json::json!({
+                "id": "a", "task": "one", "messages": turns, "answer": "7", "source": "", "seed": 0
+            }))
+            .unwrap()
+        };
+        let question = serde_json::json!({"role": "user", "content": "<image> How many?"});
+        let answered = One(record(serde_json::json!([question, {"role": "assistant", "content": "Seven."}])));
+        let prompt = encode_demonstrated(&answered, &Bytes, 0).unwrap();
+        let text: String = prompt.ids.iter().filter_map(|&id| char::from_u32(id)).collect();
+        let words = "<image> How many?\n\nThis is an example for a response to the question:\nSeven.\n\n";
+        assert_eq!(text, format!("{words}Now answer with a response of your own.\0"));
+        let error = encode_demonstrated(&One(record(serde_json::json!([question]))), &Bytes, 0).unwrap_err();
+        assert!(error.to_string().contains("example a: no assistant turn"), "{error}");
+    }
+}

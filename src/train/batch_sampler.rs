@@ -106,6 +106,7 @@ mod tests {
                 match id {
                     ExampleId::Dataset(i) => own.push(i),
                     ExampleId::Replay(i) => replayed.push(i),
+                    ExampleId::Prior(i) => panic!("example {i} of the KL penalty"),
                 }
             }
         }

@@ -150,8 +150,7 @@ pub(super) fn largest_prior(
     sizes: &[ExampleSize],
     by: fn(&ExampleSize) -> usize,
 ) -> Vec<ExampleSize> {
-    let mut prior: Vec<ExampleSize> =
-        sizes.iter().copied().filter(|s| matches!(s.id, ExampleId::Prior(_))).collect();
+    let mut prior: Vec<ExampleSize> = sizes.iter().copied().filter(|s| matches!(s.id, ExampleId::Prior(_))).collect();
     prior.sort_by_key(|size| Reverse(by(size)));
     let at_once = prior_per_step(job).min(job.config.train.batch_size);
     prior.into_iter().cycle().take(at_once).collect()
@@ -177,6 +176,7 @@ mod tests {
         let index = |size: ExampleSize| match size.id {
             ExampleId::Dataset(i) => i,
             ExampleId::Replay(i) => 100 + i,
+            ExampleId::Prior(i) => 200 + i,
         };
         let all = |count: usize, by: fn(&ExampleSize) -> usize| -> Vec<usize> {
             largest_round(&sizes, [count, 0], [6, 0], by).into_iter().map(index).collect()
@@ -187,8 +187,9 @@ mod tests {
         // Rounds of 4 run over the end of an epoch of 6; one of 12 has each example twice.
         assert_eq!(all(4, |s| s.tokens()), [2, 2, 5, 5]);
         assert_eq!(all(12, |s| s.tokens()).iter().filter(|i| **i == 2).count(), 2);
-        // The last two are replayed, one a round.
+        // The last two are replayed, one a round. Those of the KL penalty have a pass of their own.
         let mut sizes = sizes.clone();
+        sizes.push(ExampleSize { id: ExampleId::Prior(0), ..sizes[2] });
         (sizes[4].id, sizes[5].id) = (ExampleId::Replay(0), ExampleId::Replay(1));
         let round = largest_round(&sizes, [2, 1], [4, 2], |s| s.tokens());
         assert_eq!(round.into_iter().map(index).collect::<Vec<_>>(), [2, 101, 0]);

@@ -64,7 +64,8 @@ impl MicroBatch {
         }
         if needs.reference_logprobs {
             let reference = reference.ok_or_else(no_reference)?;
-            self.reference_logprobs = Some(all_reduce::score(comm, reference, self.reference_sequences(), temperature)?);
+            self.reference_logprobs =
+                Some(all_reduce::score(comm, reference, self.reference_sequences(), temperature)?);
         }
         Ok(self)
     }

@@ -101,11 +101,8 @@ fn sample(ctx: &StepContext<'_>, examples: &[usize]) -> Result<Sampled> {
         },
         if rollout.batch_size == 0 { config.examples_per_round() } else { rollout.batch_size },
     )?;
-    let selection = RolloutSelection {
-        keep: sft.keep,
-        max_per_prompt: Some(sft.max_per_prompt),
-        answer: FinalAnswer::Sampled,
-    };
+    let selection =
+        RolloutSelection { keep: sft.keep, max_per_prompt: Some(sft.max_per_prompt), answer: FinalAnswer::Sampled };
     let mut sampled = Sampled { kept: Vec::new(), counts: SelectionCounts::default(), correct: 0, logged: Vec::new() };
     for (&example, group) in examples.iter().zip(groups) {
         sampled.correct += group.iter().filter(|r| r.score.correct).count();

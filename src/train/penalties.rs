@@ -9,11 +9,13 @@ use super::metrics::Metrics;
 use super::objective::PriorKl;
 use super::optimizer::sum_of_squares;
 use crate::data::{Cursor, ExampleSampler};
-use crate::model::{LanguageModel, Sequence};
+use crate::model::Sequence;
+use crate::nn::Parameter;
 use crate::{Error, Result, rng};
 use candle_core::DType;
 use rand::Rng as _;
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// The sum of the penalties of a step, and each by its name.
 #[derive(Debug, Default)]
@@ -37,7 +39,7 @@ pub(super) fn add_gradients(job: &TrainJob<'_>, step: usize) -> Result<Penalties
     let l2_sp = job.config.train.l2_sp;
     if l2_sp > 0.0 {
         let start = job.reference.ok_or_else(|| Error::failed("train.l2_sp needs the initial weights"))?;
-        let penalty = add_l2_sp(job.model, start, l2_sp)?;
+        let penalty = add_l2_sp(job.model.parameters(), start.parameters(), l2_sp)?;
         penalties.loss += penalty;
         penalties.metrics.push("l2_sp", penalty);
     }
@@ -57,16 +59,15 @@ fn prior_kl(job: &TrainJob<'_>, step: usize) -> Result<Option<BatchStatistics>> 
     accumulate_gradients(job.comm, job.model, job.reference, &objective, &micro_batches, 1.0).map(Some)
 }
 
-/// Add the gradient of `coef / 2 * ||w - w0||^2` to every weight that trains, and return the penalty. `w` are the weights of `model`, `w0`
-/// those of `start`.
+/// Add the gradient of `coef / 2 * ||w - w0||^2` to every weight that trains, and return the penalty. `w` are `parameters`, `w0`
+/// are `starts`, in the same order.
 ///
 /// L2-SP is equation 2 of arXiv 1802.01483, without its second term: no weight is new. The gradient goes through clipping and AdamW with
 /// that of the loss; it is no decoupled decay.
 ///
 /// # Errors
 /// Models of different parameters.
-pub fn add_l2_sp(model: &dyn LanguageModel, start: &dyn LanguageModel, coef: f64) -> Result<f64> {
-    let (parameters, starts) = (model.parameters(), start.parameters());
+pub fn add_l2_sp(parameters: &[Arc<Parameter>], starts: &[Arc<Parameter>], coef: f64) -> Result<f64> {
     if parameters.len() != starts.len() {
         return Err(Error::failed("train.l2_sp: the initial model has other parameters"));
     }

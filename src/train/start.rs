@@ -198,7 +198,8 @@ impl RunData {
         if prior.as_ref().is_some_and(|prior| prior.records().is_empty()) {
             return Err(Error::input("prior_kl.data: the dataset has no training examples"));
         }
-        let also: String = [&replay, &prior].into_iter().flatten().map(|d| format!("+{}", d.manifest().sha256)).collect();
+        let also: String =
+            [&replay, &prior].into_iter().flatten().map(|d| format!("+{}", d.manifest().sha256)).collect();
         let train = Dataset::open(dir, "train")?;
         request.config.check_size(train.records().len())?;
         let has_validation =
@@ -226,7 +227,8 @@ impl RunData {
         comm: &'a dyn Communicator,
     ) -> TrainJob<'a> {
         let task = |task: &'a DatasetTask| task as &dyn Task;
-        let [replay, prior, validation] = [&self.replay, &self.prior, &self.validation].map(|data| data.as_ref().map(task));
+        let [replay, prior, validation] =
+            [&self.replay, &self.prior, &self.validation].map(|data| data.as_ref().map(task));
         TrainJob { config, model, reference, base, encoder, train: &self.train, replay, prior, validation, stop, comm }
     }
 

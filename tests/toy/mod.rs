@@ -269,8 +269,11 @@ impl PromptEncoder for Digits {
     }
 
     fn encode_prompt(&self, messages: &[Message], _images: &[RgbImage]) -> Result<Arc<Prompt>> {
-        let number = messages[0].content.rsplit(' ').next().and_then(|k| k.parse().ok());
-        let k = number.ok_or_else(|| Error::input("no number at the end of the question"))?;
+        let question = &messages[0].content;
+        let number = question.split_whitespace().find_map(|k| k.parse::<u32>().ok());
+        let k = number.ok_or_else(|| Error::input("no number in the question"))?;
+        // A prompt with a demonstration is another prompt.
+        let k = if question.contains("example") { (k + 1) % PROMPTS as u32 } else { k };
         Ok(Arc::new(Prompt { ids: vec![k], images: Vec::new() }))
     }
 

@@ -162,6 +162,8 @@ fn steps(
     for key in ["train.steps", "train.epochs", "train.save_steps", "sft.replay", "sft.replay_share"] {
         train.settings.remove(key);
     }
+    // Its data is not there yet.
+    train.settings.retain(|key, _| !key.starts_with("prior_kl."));
     for (key, value) in [("train.steps", 1 + STEPS as i64), ("train.warmup_steps", 0), ("eval.steps", 0)] {
         train.settings.insert(key.into(), value.into());
     }

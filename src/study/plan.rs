@@ -403,12 +403,14 @@ impl Builder<'_> {
         let mut needs = [data.needs(), start.needs()].concat();
         let out = self.path(&["runs", run]);
         let mut settings = self.study.settings(regime);
-        if let Some(Value::String(replay)) = settings.get_mut("sft.replay")
-            && self.study.is_data(replay)
-        {
-            let replayed = self.data(&section, replay, seed)?;
-            needs.extend(replayed.needs());
-            *replay = replayed.dir.display().to_string();
+        for key in ["sft.replay", "prior_kl.data"] {
+            if let Some(Value::String(name)) = settings.get_mut(key)
+                && self.study.is_data(name)
+            {
+                let data = self.data(&section, name, seed)?;
+                needs.extend(data.needs());
+                *name = data.dir.display().to_string();
+            }
         }
         let train = Train {
             model: start.dir,

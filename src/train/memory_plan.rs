@@ -316,7 +316,7 @@ mod tests {
         let training = Phase { name: "training", gradients: 200_000_000, activations: 300_000_000, ..Phase::default() };
         let rollouts = Phase { name: "rollouts", generation: 100_000_000, ..Phase::default() };
         let held =
-            MemoryPlan { weights: 200_000_000, moments: 400_000_000, program: 20_000_000, ..MemoryPlan::default() };
+            MemoryPlan { weights: 200_000_000, moments: 400_000_000, program: 20_000_000, expected: usize::MAX, ..MemoryPlan::default() };
         let plan = MemoryPlan { phases: vec![training, rollouts], ..held.clone() };
         assert_eq!(plan.total(), 1_120_000_000 + (500_000_000.0 * REUSE) as usize);
         let text = plan.to_string();

@@ -23,6 +23,7 @@ mod on_policy;
 pub mod optimizer;
 pub mod penalties;
 mod prefetch;
+mod prior_evaluation;
 mod prior_kl_settings;
 pub mod run_dir;
 mod sample_buffer;

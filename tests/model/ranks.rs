@@ -153,6 +153,7 @@ fn manifest() -> RunManifest {
         seed: 0,
         platform: String::new(),
         started: 0,
+        lengthened: Vec::new(),
     }
 }
 
@@ -189,6 +190,7 @@ fn toy_run(
             replay: (config.replayed_per_round() > 0).then_some(&more as &dyn Task),
             prior: config.prior_kl.is_some().then_some(&more as &dyn Task),
             validation: Some(&more),
+            prior_eval: None,
             stop: &flags[comm.rank()],
             comm,
         };
@@ -337,6 +339,7 @@ fn runs_of_the_tiny_model_do_not_depend_on_the_number_of_ranks() {
                 model: at("tiny"),
                 data: at("data"),
                 out: out.to_path_buf(),
+                lengthen: false,
                 device: candle_core::Device::Cpu,
                 command: Vec::new(),
             };

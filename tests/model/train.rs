@@ -78,6 +78,7 @@ fn identity(data: &str) -> RunManifest {
         seed: 0,
         platform: String::new(),
         started: 0,
+        lengthened: Vec::new(),
     }
 }
 
@@ -119,6 +120,7 @@ fn go(dir: &Path, config: &TrainConfig, way: Way) -> (Result<TrainOutcome>, Told
         replay: None,
         prior: config.prior_kl.is_some().then_some(&puzzles as _),
         validation: Some(&puzzles),
+        prior_eval: None,
         stop: &stop,
         comm: &Single,
     };

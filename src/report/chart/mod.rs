@@ -91,8 +91,6 @@ pub struct Series {
 pub enum Reference {
     /// A horizontal line at this value, with its name.
     Level(f64, String),
-    /// Where x and y are equal.
-    Diagonal,
 }
 
 /// A chart of several series over two axes.
@@ -268,12 +266,6 @@ impl Chart {
         match &self.reference {
             Some(Reference::Level(level, _)) if y.contains(*level) => {
                 line(out, "reference", (x.from, x.to), (y.at(*level), y.at(*level)));
-            }
-            Some(Reference::Diagonal) => {
-                let (low, high) = (x.low.max(y.low), x.high.min(y.high));
-                if high > low {
-                    line(out, "reference", (x.at(low), x.at(high)), (y.at(low), y.at(high)));
-                }
             }
             _ => {}
         }

@@ -2,7 +2,9 @@
 
 use super::change::{Change, ChangeStats, measure};
 use super::group_mean::GroupMean;
+use super::overlap::joint_clusters;
 use super::pairing::{ExampleLabel, PairedOutcomes};
+use super::question_score::{self, QuestionScore};
 use crate::eval::Divergence;
 use crate::io::files;
 use crate::stats::{Interval, RESAMPLES, holm, nan_if_null};
@@ -184,6 +186,9 @@ pub struct BenchmarkChange {
     pub categories: Vec<CategoryChange>,
     /// Numbers that the benchmark defines itself.
     pub aggregates: Vec<AggregateChange>,
+    /// The scores by question; empty in files that were written before they were kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "question_score")]
+    pub questions: Vec<QuestionScore>,
 }
 
 /// The change in one part of a benchmark.
@@ -287,6 +292,7 @@ impl MeasuredBenchmark {
             all: measured.change.clone(),
             categories,
             aggregates,
+            questions: measured.units.iter().enumerate().map(|(i, unit)| QuestionScore::of(i, unit)).collect(),
         };
         Ok(MeasuredBenchmark { benchmark, measured })
     }
@@ -320,6 +326,10 @@ impl TunedResult {
         let p: Vec<f64> = benchmarks.iter().map(|c| c.measured.change.p).collect();
         for (compared, p) in benchmarks.iter_mut().zip(holm(&p)) {
             compared.benchmark.p_holm = p;
+        }
+        let joint = joint_clusters(&benchmarks.iter().map(|c| &c.measured).collect::<Vec<_>>());
+        for (compared, numbers) in benchmarks.iter_mut().zip(joint) {
+            compared.benchmark.questions.iter_mut().zip(numbers).for_each(|(one, number)| one.question = number);
         }
         let mut names: Vec<&str> = Vec::new();
         for compared in &benchmarks {

@@ -116,6 +116,11 @@ fn each_task_is_a_command_and_comes_after_what_it_needs() {
         command(&plan, "model.wise-ft.alpha-0.25.seed-1"),
         "model interpolate data/base-tiny out/runs/sft.lr-1e-3.seed-1/model --alpha 0.25 --overwrite --out out/models/wise-ft.alpha-0.25.seed-1"
     );
+    assert_eq!(
+        command(&plan, "solver.colour.bare"),
+        "eval --solver colour --data out/puzzles/bare --limit 20 --out out/solvers/bare/colour"
+    );
+    assert!(!plan.find("solver.edges.bare").unwrap().command.uses_device());
     let comparison = command(&plan, "compare.sft.lr-1e-3.seed-1");
     assert!(
         comparison.starts_with(

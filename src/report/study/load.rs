@@ -1,6 +1,6 @@
 //! Loads a study, finished or not: the results on disk, by the regimes and runs of its index.
 
-use super::seed_stats::{AtAccuracy, SeedMean, best, reached, seed_mean};
+use super::seed_stats::{AtAccuracy, SeedMean, SeedValue, best, reached, seed_mean};
 use crate::eval::EvalResult;
 use crate::forgetting::{
     BenchmarkChange, ForgettingResult, GroupMean, ModelRef, NEW_TASK, TunedResult, brief, brief_data,
@@ -10,7 +10,7 @@ use crate::report::discover::{ReportInputs, RunState, TrainRun, canonical};
 use crate::report::study_index::{StudyIndex, StudyRun};
 use crate::report::trajectory::{self, TrajectoryPoint, step};
 use crate::sampling::Summary;
-use crate::stats::Interval;
+use crate::stats::{Interval, Stratum};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::fs;
@@ -26,6 +26,8 @@ pub struct StudyResults<'a> {
     pub regimes: Vec<RegimeResults<'a>>,
     /// Evaluation of each model on the new task, including the base, by the hashes of model and data.
     evaluations: HashMap<(String, String), Summary>,
+    /// Evaluations of solvers that are no models: name, hash of the data, result.
+    solvers: Vec<(&'a str, String, Summary)>,
     /// What is left out, and why.
     pub left_out: Vec<String>,
 }
@@ -69,7 +71,7 @@ pub struct SeedRun<'a> {
     /// Hash of the data that it is trained on.
     pub data: Option<String>,
     /// Way from the base ([`trajectory::trajectories`]): accuracy on the new task and change of prior knowledge.
-    pub trajectory: Vec<TrajectoryPoint>,
+    pub trajectory: Vec<TrajectoryPoint<'a>>,
 }
 
 /// A set of new-task examples.
@@ -98,6 +100,7 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
         base: first.map(|(base, _)| base),
         regimes: Vec::new(),
         evaluations: HashMap::new(),
+        solvers: Vec::new(),
         left_out: Vec::new(),
     };
     for regime in &index.regimes {
@@ -121,8 +124,8 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
         variants.sort_by(|a, b| last(a.learning_rate).total_cmp(&last(b.learning_rate)));
         variants.iter_mut().for_each(|variant| variant.runs.sort_by_key(|run| run.plan.seed));
         let means = |variant: &RegimeRuns<'_>| {
-            let prior = variant.change(prior).map_or(f64::NEG_INFINITY, |mean| mean.mean.value);
-            Some((variant.over(accuracy, (0.0, 1.0))?.mean.value, prior))
+            let prior = variant.change(None).map_or(f64::NEG_INFINITY, |mean| mean.mean.value);
+            Some((variant.over(&ACCURACY)?.mean.value, prior))
         };
         let best = best(&variants.iter().map(means).collect::<Vec<_>>());
         let mut regime = RegimeResults { name: &regime.name, about: &regime.about, variants, best, perplexity: None };
@@ -137,10 +140,20 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
     if study.base.is_some() {
         evaluations_below(dir, 3, &mut study.evaluations)?;
     }
+    for solver in &index.solvers {
+        if let Some(result) = EvalResult::read(&dir.join(&solver.dir))? {
+            study.solvers.push((&solver.name, result.about.key.data, result.summary));
+        }
+    }
     Ok(study)
 }
 
 impl<'a> StudyResults<'a> {
+    /// What solvers that are no models reach on the new task of this hash, by name.
+    pub fn solvers_on(&self, data: &str) -> impl Iterator<Item = (&'a str, &Summary)> {
+        self.solvers.iter().filter(move |(_, of, _)| of == data).map(|(name, _, summary)| (*name, summary))
+    }
+
     fn run(
         &mut self,
         dir: &Path,
@@ -194,8 +207,8 @@ impl<'a> StudyResults<'a> {
 
     /// The way of each run, once all are there: one may go on from another.
     fn trajectories(&mut self) {
-        let models: Vec<Vec<&TunedResult>> = self.runs().map(|(_, run)| run.models.clone()).collect();
-        let models: Vec<&[&TunedResult]> = models.iter().map(Vec::as_slice).collect();
+        let models: Vec<Vec<&'a TunedResult>> = self.runs().map(|(_, run)| run.models.clone()).collect();
+        let models: Vec<&[&'a TunedResult]> = models.iter().map(Vec::as_slice).collect();
         let trajectories = trajectory::trajectories(&models, self.base.map_or("", |base| base.hash.as_str()));
         let runs =
             self.regimes.iter_mut().flat_map(|regime| &mut regime.variants).flat_map(|variant| &mut variant.runs);
@@ -286,15 +299,25 @@ impl<'a> RegimeRuns<'a> {
         self.runs.iter().filter(|run| run.done).filter_map(|run| Some((run, *run.models.last()?)))
     }
 
-    /// Mean of a figure of the final models over seeds.
-    pub fn over(&self, of: impl Fn(&TunedResult) -> Option<Interval>, bounds: (f64, f64)) -> Option<SeedMean> {
-        seed_mean(&self.done().filter_map(|(_, tuned)| of(tuned)).collect::<Vec<_>>(), bounds)
+    /// Mean of a measure of the final models over seeds.
+    pub fn over(&self, measure: &Measure) -> Option<SeedMean> {
+        let of = |tuned: &TunedResult| {
+            Some(SeedValue { interval: (measure.value)(tuned)?, questions: (measure.questions)(tuned) })
+        };
+        seed_mean(&self.done().filter_map(|(_, tuned)| of(tuned)).collect::<Vec<_>>(), measure.bounds)
     }
 
-    /// Mean change of a group of benchmarks over seeds, its interval cut to what the base's score leaves possible.
-    pub fn change(&self, of: impl Fn(&TunedResult) -> Option<&GroupMean>) -> Option<SeedMean> {
-        let base = self.done().find_map(|(_, tuned)| of(tuned))?.base;
-        self.over(|tuned| Some(of(tuned)?.change), (-base, 1.0 - base))
+    /// Mean change of a family, or of all benchmarks, over seeds, its interval cut to what the base's score leaves possible.
+    pub fn change(&self, of: Option<&str>) -> Option<SeedMean> {
+        let group = |tuned: &'a TunedResult| match of {
+            Some(name) => family(tuned, name),
+            None => prior(tuned),
+        };
+        let base = self.done().find_map(|(_, tuned)| group(tuned))?.base;
+        let value = |(_, tuned): (&SeedRun<'a>, &'a TunedResult)| {
+            Some(SeedValue { interval: group(tuned)?.change, questions: tuned.change_by_question(of) })
+        };
+        seed_mean(&self.done().filter_map(value).collect::<Vec<_>>(), (-base, 1.0 - base))
     }
 
     /// The variant where its training first reaches `accuracy` on the new task.
@@ -304,10 +327,10 @@ impl<'a> RegimeRuns<'a> {
     }
 
     /// The trajectories of the runs that are done, a seed each.
-    pub fn trajectories(&self) -> Vec<Vec<TrajectoryPoint>> {
+    pub fn trajectories(&self) -> Vec<Vec<TrajectoryPoint<'a>>> {
         self.done()
             .map(|(run, _)| run.trajectory.clone())
-            .filter(|trajectory| trajectory.iter().any(|point| !point.base))
+            .filter(|trajectory| trajectory.iter().any(|point| point.model.is_some()))
             .collect()
     }
 
@@ -335,6 +358,29 @@ impl<'a> RegimeRuns<'a> {
         Some((*steps.iter().min()?, *steps.iter().max()?))
     }
 }
+
+/// A number that each final model has, of which means over seeds are taken.
+pub struct Measure {
+    /// The number with its interval over test examples.
+    pub value: fn(&TunedResult) -> Option<Interval>,
+    /// What each question contributes to it, if that is known.
+    questions: fn(&TunedResult) -> Option<Vec<Stratum>>,
+    /// What is possible.
+    bounds: (f64, f64),
+}
+
+/// Accuracy on the new task.
+pub const ACCURACY: Measure = Measure {
+    value: accuracy,
+    questions: |tuned| tuned.new_task.as_ref()?.score_by_question(),
+    bounds: (0.0, 1.0),
+};
+/// See [`format_loss`].
+pub const FORMAT_LOSS: Measure = Measure { value: format_loss, questions: |_| None, bounds: (-1.0, 1.0) };
+/// See [`kl_new`].
+pub const KL_NEW: Measure = Measure { value: kl_new, questions: |_| None, bounds: (0.0, f64::INFINITY) };
+/// See [`kl_prior`].
+pub const KL_PRIOR: Measure = Measure { value: kl_prior, questions: |_| None, bounds: (0.0, f64::INFINITY) };
 
 /// Accuracy on the new task.
 pub fn accuracy(tuned: &TunedResult) -> Option<Interval> {

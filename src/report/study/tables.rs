@@ -2,10 +2,9 @@
 
 use super::level::{ComparedRegimes, level_of};
 use super::load::{
-    self, NewTask, RegimeResults, RegimeRuns, SeedRun, StudyResults, accuracy, format_loss, kl_new, kl_prior, prior,
-    source,
+    ACCURACY, FORMAT_LOSS, KL_NEW, KL_PRIOR, NewTask, RegimeResults, RegimeRuns, SeedRun, StudyResults, source,
 };
-use super::seed_stats::{AtAccuracy, IntervalSource, SeedMean, seed_mean};
+use super::seed_stats::{AtAccuracy, IntervalSource, SeedMean, SeedValue, seed_mean};
 use super::sentences::and;
 use crate::forgetting::ALL;
 use crate::report::trajectory::{TrajectoryPoint, highest, start, tens};
@@ -18,8 +17,9 @@ use std::collections::BTreeSet;
 
 /// Stands for a number that does not exist.
 const NONE: &str = "\u{2013}";
-/// Marks an interval over test examples.
+/// Marks an interval over test examples alone, and one over seeds alone.
 const DAGGER: &str = " \u{2020}";
+const DOUBLE_DAGGER: &str = " \u{2021}";
 /// A loss of so much (a share) has the full tint.
 const FULL_TINT_LOSS: f64 = 0.5;
 
@@ -97,7 +97,11 @@ fn range(over: &SeedMean, end: fn(f64) -> String) -> String {
     if !(low.is_finite() && high.is_finite()) {
         return String::new();
     }
-    let mark = if over.basis == IntervalSource::Examples { DAGGER } else { "" };
+    let mark = match over.basis {
+        IntervalSource::SeedsAndExamples => "",
+        IntervalSource::Seeds => DOUBLE_DAGGER,
+        IntervalSource::Examples => DAGGER,
+    };
     format!("{} to {}{mark}", end(low), end(high))
 }
 
@@ -166,8 +170,8 @@ pub fn top(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Tabl
     TableWithCaption {
         title: "Regimes at their best learning rate",
         how: format!(
-            "Means over seeds with 95 % intervals (Student\u{2019}s t over seeds). \u{2020}: one seed, or all seeds at the same value; the interval is \
-             over test examples. The best learning rate is the one with the highest mean accuracy on the new task at the end of \
+            "Means over seeds with 95 % intervals over seeds and test examples, both resampled. \u{2020}: one seed, or all seeds at the same value; the \
+             interval is over test examples alone. \u{2021}: over seeds alone. The best learning rate is the one with the highest mean accuracy on the new task at the end of \
              training, among equal ones the one that forgets least; it is chosen on the same test examples. Prior knowledge: \
              change of the mean score over all benchmarks. Format loss: the part of the change that the lenient score, \
              which ignores the format of the answer, does not show, net. KL(base || tuned) in nats per token. Perplexity: median, under the base, of the reference responses of the training data, \
@@ -197,6 +201,13 @@ fn partial_credit(study: &StudyResults<'_>) -> Option<&'static str> {
 fn base_rows(study: &StudyResults<'_>) -> Vec<Vec<Cell>> {
     let new_tasks = study.new_tasks();
     let prior = study.any().and_then(|tuned| tuned.all.as_ref()).map(|all| all.base);
+    let solver = |name: &str, summary: &Summary, one: &NewTask<'_>| {
+        let on = if new_tasks.len() == 1 { "no model".to_string() } else { format!("no model, on {}", one.name) };
+        let mut row = vec![Cell::with(name, on), Cell::none(), Cell::none(), Cell::none()];
+        row.extend([share(summary.accuracy), share(summary.partial_credit)]);
+        row.resize(13, Cell::none());
+        row
+    };
     let of = |one: &NewTask<'_>| {
         let (new_task, about) = (one.measured, before_training(one, &new_tasks));
         let mut row = vec![Cell::with("base", about), Cell::none(), Cell::none(), Cell::none()];
@@ -206,7 +217,10 @@ fn base_rows(study: &StudyResults<'_>) -> Vec<Vec<Cell>> {
         row.resize(13, Cell::none());
         row
     };
-    new_tasks.iter().map(of).collect()
+    let solvers = new_tasks
+        .iter()
+        .flat_map(|one| study.solvers_on(&one.measured.data).map(move |(name, summary)| solver(name, summary, one)));
+    new_tasks.iter().map(of).chain(solvers).collect()
 }
 
 /// What the base's row is about.
@@ -235,9 +249,9 @@ fn top_row(study: &StudyResults<'_>, regime: &RegimeResults<'_>, level: Option<f
         Some((low, high)) => format!("{low} to {high}"),
         None => NONE.into(),
     };
-    let partial: Vec<Interval> =
-        variant.done().filter_map(|(_, tuned)| Some(study.evaluation(tuned)?.partial_credit)).collect();
-    let worst = families(study).into_iter().filter_map(|family| Some((family, over_family(variant, family)?)));
+    let partial: Vec<SeedValue> =
+        variant.done().filter_map(|(_, tuned)| Some(study.evaluation(tuned)?.partial_credit.into())).collect();
+    let worst = families(study).into_iter().filter_map(|family| Some((family, variant.change(Some(family))?)));
     let worst = worst.min_by(|a, b| a.1.mean.value.total_cmp(&b.1.mean.value));
     let worst = match worst {
         Some((family, over)) if over.mean.value < 0.0 => Cell::with(points(over.mean.value), family),
@@ -250,14 +264,14 @@ fn top_row(study: &StudyResults<'_>, regime: &RegimeResults<'_>, level: Option<f
         Cell::with(variant.name(), of_rates),
         Cell::with(done.to_string(), seeds),
         Cell::text(steps),
-        Cell::over(variant.over(accuracy, (0.0, 1.0)), percent, bare),
+        Cell::over(variant.over(&ACCURACY), percent, bare),
         Cell::over(seed_mean(&partial, (0.0, 1.0)), percent, bare),
-        Cell::change(variant.change(prior)),
+        Cell::change(variant.change(None)),
         level.map_or(Cell::none(), |level| reached_cell(&variant.reached(level))),
         worst,
-        Cell::over(variant.over(format_loss, (-1.0, 1.0)), points, points),
-        nats(variant.over(kl_new, (0.0, f64::INFINITY))),
-        nats(variant.over(kl_prior, (0.0, f64::INFINITY))),
+        Cell::over(variant.over(&FORMAT_LOSS), points, points),
+        nats(variant.over(&KL_NEW)),
+        nats(variant.over(&KL_PRIOR)),
         regime.perplexity.map_or(Cell::none(), |value| Cell::text(short(value))),
     ]
 }
@@ -265,10 +279,12 @@ fn top_row(study: &StudyResults<'_>, regime: &RegimeResults<'_>, level: Option<f
 /// Change at an accuracy, and how many seeds reach it.
 fn reached_cell(reached: &AtAccuracy) -> Cell {
     if reached.seeds == 0 {
-        return match reached.of {
-            0 => Cell::none(),
-            all if reached.above == all => Cell::text("starts above"),
-            _ => Cell::text("not reached"),
+        return match (reached.of, reached.before) {
+            (0, _) => Cell::none(),
+            (all, _) if reached.above == all => Cell::text("starts above"),
+            (all, before) if before == all => Cell::text("before the first checkpoint"),
+            (_, 0) => Cell::text("not reached"),
+            (all, before) => Cell::with("not read", format!("{before} of {all} seeds before their first checkpoint")),
         };
     }
     let cell = Cell::change(reached.change);
@@ -276,7 +292,11 @@ fn reached_cell(reached: &AtAccuracy) -> Cell {
         true => String::new(),
         false => format!("{} of {} seeds", reached.seeds, reached.of),
     };
-    let parts: Vec<String> = [cell.range.clone(), seeds].into_iter().filter(|part| !part.is_empty()).collect();
+    let before = match reached.before {
+        0 => String::new(),
+        before => format!("{before} before their first checkpoint"),
+    };
+    let parts: Vec<String> = [cell.range.clone(), seeds, before].into_iter().filter(|part| !part.is_empty()).collect();
     Cell { range: parts.join("; "), ..cell }
 }
 
@@ -312,7 +332,7 @@ pub fn by_category(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     }
     for regime in &study.regimes {
         let of = |name: &str, part: fn(&Category) -> Interval| {
-            let of_model = |tuned| study.evaluation(tuned)?.categories.get(name).map(part);
+            let of_model = |tuned| study.evaluation(tuned)?.categories.get(name).map(part).map(SeedValue::from);
             let over = regime
                 .best()
                 .map(|variant| variant.done().filter_map(|(_, tuned)| of_model(tuned)).collect::<Vec<_>>());
@@ -326,7 +346,7 @@ pub fn by_category(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     Some(TableWithCaption {
         title: "New task by category",
         how: "At each regime\u{2019}s best learning rate: mean over seeds with 95 % intervals \
-              (Student\u{2019}s t over seeds; \u{2020}: over test examples)."
+              over seeds and test examples (\u{2020}: over test examples alone)."
             .into(),
         header: ["regime".to_string()].into_iter().chain(heads).collect(),
         rows,
@@ -344,11 +364,6 @@ pub fn families<'a>(study: &StudyResults<'a>) -> Vec<&'a str> {
     study.any().map(|tuned| tuned.families.iter().map(|family| family.name.as_str()).collect()).unwrap_or_default()
 }
 
-/// Change of a family over seeds.
-pub fn over_family(variant: &RegimeRuns<'_>, family: &str) -> Option<SeedMean> {
-    variant.change(|tuned| load::family(tuned, family))
-}
-
 /// Change of each family, a row per regime; `None` while nothing is measured.
 pub fn by_family(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     let any = study.any()?;
@@ -360,8 +375,8 @@ pub fn by_family(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     let mut rows = vec![[Cell::with("base", "score")].into_iter().chain(base).collect::<Vec<_>>()];
     for regime in &study.regimes {
         let cells =
-            names.iter().map(|family| Cell::change(regime.best().and_then(|variant| over_family(variant, family))));
-        let mean = any.all.iter().map(|_| Cell::change(regime.best().and_then(|variant| variant.change(prior))));
+            names.iter().map(|family| Cell::change(regime.best().and_then(|variant| variant.change(Some(family)))));
+        let mean = any.all.iter().map(|_| Cell::change(regime.best().and_then(|variant| variant.change(None))));
         let at = regime.best().map_or("not measured yet".to_string(), |variant| variant.label());
         rows.push([name(study, regime, &at)].into_iter().chain(cells).chain(mean).collect());
     }
@@ -398,8 +413,8 @@ pub fn ladder(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     let cell = |(i, variant): (usize, &RegimeRuns<'_>), regime: &RegimeResults<'_>| {
         let done = variant.done().count();
         let count = format!("{done} of {} seeds", variant.runs.len());
-        let Some(right) = variant.over(accuracy, (0.0, 1.0)) else { return Cell::with(NONE, count) };
-        let change = variant.change(prior);
+        let Some(right) = variant.over(&ACCURACY) else { return Cell::with(NONE, count) };
+        let change = variant.change(None);
         let lost = change.map_or(NONE.to_string(), |over| points(over.mean.value));
         let count = if done == variant.runs.len() { String::new() } else { count };
         Cell {
@@ -448,9 +463,10 @@ pub fn matched(study: &StudyResults<'_>, group: &ComparedRegimes<'_, '_>, named:
         title: "At equal accuracy on the new task",
         how: new_task
             + "A run that has learned less has had less reason to forget. Change of prior knowledge, in points, where each run first reaches an \
-              accuracy, interpolated linearly between base and checkpoints; mean over the seeds that reach it, with 95 % intervals over seeds. A run that \
-              continued from another run\u{2019}s model includes that run\u{2019}s trajectory; where that model is not measured, nothing is known \
-              below the first checkpoint, and the run \u{201c}starts above\u{201d} that accuracy.",
+              accuracy, at a measured checkpoint or interpolated linearly between two of them; mean over the seeds that can be read there, with 95 % \
+              intervals over seeds and test examples. Nothing is read on the line from the base to a run\u{2019}s first checkpoint (\u{201c}before the \
+              first checkpoint\u{201d}). A run that continued from another run\u{2019}s model includes that run\u{2019}s trajectory; where that model is \
+              not measured, the run \u{201c}starts above\u{201d} accuracies below its first checkpoint.",
         header: ["regime".to_string()].into_iter().chain(levels.iter().map(|level| percent(*level))).collect(),
         rows: measured.iter().map(row).collect(),
         source: source(study, &measured.iter().map(|(regime, variant)| (regime.name, *variant)).collect::<Vec<_>>()),
@@ -458,7 +474,7 @@ pub fn matched(study: &StudyResults<'_>, group: &ComparedRegimes<'_, '_>, named:
 }
 
 /// The accuracies at which trajectories are compared: every 10 points that one passes, and `level`, at which regimes are compared.
-pub fn equal_levels(trajectories: &[Vec<TrajectoryPoint>], level: Option<f64>) -> Vec<f64> {
+pub fn equal_levels(trajectories: &[Vec<TrajectoryPoint<'_>>], level: Option<f64>) -> Vec<f64> {
     let most = trajectories.iter().map(|trajectory| highest(trajectory)).fold(f64::NEG_INFINITY, f64::max);
     let mut levels = tens(start(trajectories), most);
     levels.extend(level.filter(|own| levels.iter().all(|ten| (ten - own).abs() > 1e-9)));

@@ -7,7 +7,8 @@ use super::progress::{NamedProgress, bar};
 use crate::Result;
 use crate::dynamics::{
     DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, DynamicsObserver, DynamicsRequest, DynamicsResult, InfluenceConfig,
-    PAIRS, ResponseLoss, checkpoint_tables, divergence, influence_over_checkpoints, likelihood, notes, on_policy_table, run,
+    PAIRS, ResponseLoss, checkpoint_tables, divergence, influence_over_checkpoints, likelihood, notes, on_policy_table,
+    run,
 };
 use crate::eval::bench::BenchmarkSpec;
 use crate::io::refused::undo_if_refused;

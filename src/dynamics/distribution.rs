@@ -161,11 +161,7 @@ impl Distributions {
         };
         let moved: Vec<Movement> = rows.zip(&self.rows).zip(&self.targets).map(of_row).collect();
         let sum = |of: fn(&Movement) -> f64| moved.iter().map(of).sum::<f64>();
-        Ok(Movement {
-            log_likelihood: sum(|m| m.log_likelihood),
-            squares: sum(|m| m.squares),
-            kl: sum(|m| m.kl),
-        })
+        Ok(Movement { log_likelihood: sum(|m| m.log_likelihood), squares: sum(|m| m.squares), kl: sum(|m| m.kl) })
     }
 
     /// The gradient of log pi of the response with respect to the logits, onehot(y) - pi, `[tokens, vocab]`. Each element is right to the

@@ -83,7 +83,17 @@ fn set(name: &str, kind: SampleRole, nats: f64, edges_of: &[DynamicsSample]) -> 
 
 fn sample(name: &str, kind: SampleRole, nats: f64) -> DynamicsSample {
     let (set, id) = (name.to_string(), "x".to_string());
-    DynamicsSample { kind, set, index: 0, id, origin: ResponseSource::Data, token_ids: vec![0], nats, reasoning_tokens: 0, reasoning_nats: 0.0 }
+    DynamicsSample {
+        kind,
+        set,
+        index: 0,
+        id,
+        origin: ResponseSource::Data,
+        token_ids: vec![0],
+        nats,
+        reasoning_tokens: 0,
+        reasoning_nats: 0.0,
+    }
 }
 
 pub fn dynamics(pairs: &[Pair]) -> DynamicsResult {

@@ -133,10 +133,9 @@ pub fn influences(
 ) -> Result<Vec<Influence>> {
     let (eta, loss) = (config.eta, config.loss);
     let u = DifferentiatedSample::of(stepper, u, loss)?;
-    let [after_adam] =
-        stepper.after_steps(&u.gradient.adam_direction(u.weight)?, [config.learning_rate], |_| {
-            vs.iter().map(|v| logits(stepper.policy(), v)).collect::<Result<Vec<_>>>()
-        })?;
+    let [after_adam] = stepper.after_steps(&u.gradient.adam_direction(u.weight)?, [config.learning_rate], |_| {
+        vs.iter().map(|v| logits(stepper.policy(), v)).collect::<Result<Vec<_>>>()
+    })?;
     let measure = |(i, (v, after_adam)): (usize, (&Sequence, Vec<f32>))| {
         let v = DifferentiatedSample::of(stepper, v, loss)?;
         let (forth, back) = (Slope::measure(stepper, &u, &v, eta)?, Slope::measure(stepper, &v, &u, eta)?);

@@ -81,7 +81,8 @@ pub fn kl_and_forgetting(found: &[(String, ForgettingResult)]) -> Result<KlAndFo
         }
     }
     let line = |of: fn(&KlPoint) -> f64| {
-        LinearFit::through(&points.iter().map(|point| (of(point), point.forgetting)).collect::<Vec<_>>())
+        let each: Vec<usize> = (0..points.len()).collect();
+        LinearFit::through(&points.iter().map(|point| (of(point), point.forgetting)).collect::<Vec<_>>(), &each)
     };
     Ok(KlAndForgetting { per_token: line(|p| p.per_token), per_response: line(|p| p.per_response), points, left_out })
 }

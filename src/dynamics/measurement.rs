@@ -292,10 +292,11 @@ impl PreparedMeasurement<'_> {
         let sets = |kind: SampleRole| self.numbers(kind).map(set_found).collect::<Vec<_>>();
         let names = |kind: SampleRole| self.numbers(kind).map(|i| self.sets[i].name()).collect::<Vec<_>>();
         let checkpoint = |(i, model): (usize, &ModelRef)| {
-            let own: Vec<&Pair> = pairs.iter().filter(|pair| pair.checkpoint == i).collect();
-            let found = CheckpointResult::of(model.clone(), &own, &names(SampleRole::Train), &names(SampleRole::Prior));
-            let own: Vec<&OnPolicySample> = own.iter().filter(|sample| sample.checkpoint == i).collect();
-            let on_policy = (!own.is_empty()).then(|| OnPolicyResult::of(&own, &edges));
+            let measured: Vec<&Pair> = pairs.iter().filter(|pair| pair.checkpoint == i).collect();
+            let found =
+                CheckpointResult::of(model.clone(), &measured, &names(SampleRole::Train), &names(SampleRole::Prior));
+            let responses: Vec<&OnPolicySample> = own.iter().filter(|sample| sample.checkpoint == i).collect();
+            let on_policy = (!responses.is_empty()).then(|| OnPolicyResult::of(&responses, &edges));
             CheckpointResult { adapter: lora::is_adapter(&self.models[i]), on_policy, ..found }
         };
         let checkpoints = self.checkpoints.iter().enumerate().map(checkpoint).collect();

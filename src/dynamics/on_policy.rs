@@ -64,7 +64,9 @@ impl<'a> OnPolicyLog<'a> {
             let known = checkpoint < checkpoints.len() && line.checkpoint == checkpoint;
             if !known || Some(&line.sample.index) != example {
                 let expected = match (checkpoints.get(checkpoint), example) {
-                    (Some(model), Some(i)) => format!("the response of {} to example {i} of {}", model.name, set.name()),
+                    (Some(model), Some(i)) => {
+                        format!("the response of {} to example {i} of {}", model.name, set.name())
+                    }
                     _ => "the end".into(),
                 };
                 return Err(log.unexpected_line(at, &expected));

@@ -160,8 +160,7 @@ mod tests {
     fn key(eta: f64, data: &str) -> MeasurementKey {
         let protocol = Protocol::of_dataset("jigsaw", Some(Pixels { min: 784, max: 784, factor: 28 }));
         let set = SampleSetKey { data: data.repeat(64), samples: 4, protocol, max_new_tokens: 8 };
-        let config =
-            InfluenceConfig { eta: Some(eta), pairs: 8, ..InfluenceConfig::default() };
+        let config = InfluenceConfig { eta: Some(eta), pairs: 8, ..InfluenceConfig::default() };
         MeasurementKey {
             code: MeasurementKey::code(),
             config,

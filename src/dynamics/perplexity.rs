@@ -48,7 +48,8 @@ impl Perplexity {
                 *count += 1;
             }
         }
-        let part = |of: fn(&DynamicsSample) -> (usize, f64)| PartPerplexity::of(samples.iter().map(|sample| of(sample)));
+        let part =
+            |of: fn(&DynamicsSample) -> (usize, f64)| PartPerplexity::of(samples.iter().map(|sample| of(sample)));
         Perplexity {
             whole: part(|sample| (sample.token_ids.len(), sample.nats)),
             reasoning: part(|sample| (sample.reasoning_tokens, sample.reasoning_nats)),

@@ -3,8 +3,8 @@
 use super::fixtures::{dynamics, influence, pair, pairs};
 use super::influence::Influence;
 use super::kl_regression::kl_and_forgetting;
-use super::output_dir::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD};
 use super::on_policy::{OnPolicyResult, OnPolicySample};
+use super::output_dir::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD};
 use super::pairing::Pair;
 use super::result::{CheckpointResult, DynamicsResult};
 use super::samples::{DynamicsSample, ResponseSource, SampleRole};

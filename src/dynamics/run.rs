@@ -75,9 +75,14 @@ impl DynamicsRequest {
         if !(learning_rate > 0.0 && learning_rate < 1.0) {
             return Err(Error::input(format!("--learning-rate {learning_rate}: must be above 0 and below 1")));
         }
-        if let Some(name) = self.config.on_policy.as_ref().filter(|name| self.train.iter().all(|set| set.name != **name)) {
+        if let Some(name) =
+            self.config.on_policy.as_ref().filter(|name| self.train.iter().all(|set| set.name != **name))
+        {
             let names: Vec<&str> = self.train.iter().map(|set| set.name.as_str()).collect();
-            return Err(Error::input(format!("--on-policy {name}: no set of --train is called so; there are {}", names.join(", "))));
+            return Err(Error::input(format!(
+                "--on-policy {name}: no set of --train is called so; there are {}",
+                names.join(", ")
+            )));
         }
         self.max_new_tokens.map_or(Ok(()), sampling_flags::check_new_tokens)?;
         for (flag, inputs) in [("--model", &self.models[..]), ("--base", std::slice::from_ref(&self.base))] {

@@ -18,8 +18,8 @@
 
 use super::distribution::{Distributions, log_total, logits};
 use super::stepper::{Gradient, ResponseLoss, Stepper};
-use crate::model::Sequence;
 use crate::Result;
+use crate::model::Sequence;
 use rayon::prelude::*;
 
 /// Steps are of the right size once both errors are below this share of the slope.
@@ -199,14 +199,7 @@ impl RowSums {
     fn of(here: &[f32], moved: [&[f32]; 4], target: usize) -> RowSums {
         let (total, [by_p1, by_m1, by_p2, by_m2]) = (log_total(here), moved.map(log_total));
         let [p1, m1, p2, m2] = moved;
-        let mut sums = RowSums {
-            slope: 0.0,
-            weighted: 0.0,
-            target: f64::NAN,
-            difference: 0.0,
-            even: 0.0,
-            fourth: 0.0,
-        };
+        let mut sums = RowSums { slope: 0.0, weighted: 0.0, target: f64::NAN, difference: 0.0, even: 0.0, fourth: 0.0 };
         for (j, ((((f0, p1), m1), p2), m2)) in here.iter().zip(p1).zip(m1).zip(p2).zip(m2).enumerate() {
             let (p1, m1) = (f64::from(*p1) - by_p1, f64::from(*m1) - by_m1);
             let (p2, m2) = (f64::from(*p2) - by_p2, f64::from(*m2) - by_m2);

@@ -18,6 +18,18 @@ fn with_interval(value: &Interval) -> String {
     }
 }
 
+/// The ends of an interval.
+fn ends(interval: &Interval) -> String {
+    match interval.low.is_finite() && interval.high.is_finite() {
+        true => format!("{} to {}", short(interval.low), short(interval.high)),
+        false => short(f64::NAN),
+    }
+}
+
+fn correlation(r: f64) -> String {
+    if r.is_finite() { format!("{r:.3}") } else { short(r) }
+}
+
 /// The tables of one checkpoint, each with its title.
 pub fn checkpoint_tables(found: &CheckpointResult, config: &InfluenceConfig) -> Vec<(String, Table)> {
     let adam = format!("A step of Adam at learning rate {}", config.learning_rate);

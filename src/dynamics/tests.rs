@@ -139,10 +139,13 @@ fn the_squared_effect_is_what_lbk_divides_and_the_divergence_is_the_same_weighte
             let pi = ToyModel::log_softmax(&model.logits(v)).into_iter().map(f64::exp);
             let kl = 0.5 * pi.zip(&slope).map(|(p, s)| p * s * s).sum::<f64>() / v.response.len() as f64;
             close(found.sgd_kl, kl, 1e-3, "KL");
-            // KL(pi || pi') after a step of size eta is eta^2 times that, with an error of the next order.
-            let after = measured(&model, &stepper, u, v, 1e-3, loss);
-            let pi = ToyModel::log_softmax(&model.logits(v)).into_iter().map(f64::exp);
-            let whole = pi.zip(&after).map(|(p, change)| p * (change.exp_m1() - change)).sum::<f64>();
+            // KL(pi || pi') after a step of size eta is eta^2 times that; the next order has opposite signs in both directions.
+            let after = [1e-3, -1e-3].map(|eta| measured(&model, &stepper, u, v, eta, loss));
+            let pi: Vec<f64> = ToyModel::log_softmax(&model.logits(v)).into_iter().map(f64::exp).collect();
+            let divergence = |after: &Vec<f64>| -> f64 {
+                pi.iter().zip(after).map(|(p, change)| p * (change.exp_m1() - change)).sum()
+            };
+            let whole = after.iter().map(divergence).sum::<f64>() / 2.0;
             close(whole / v.response.len() as f64, 1e-6 * kl, 0.02, "KL after a step");
         }
     }

@@ -88,7 +88,8 @@ fn of_cell(text: &mut String, checkpoint: &CheckpointResult, cell: &PairSummary)
 }
 
 fn of_fit(text: &mut String, checkpoint: &CheckpointResult, fit: &PerplexityAndChange) {
-    let lines = [("change of v per unit of eta", &fit.sgd), ("Adam: change of v", &fit.adam), ("Adam: KL", &fit.adam_kl)];
+    let lines =
+        [("change of v per unit of eta", &fit.sgd), ("Adam: change of v", &fit.adam), ("Adam: KL", &fit.adam_kl)];
     for (name, PerplexityFit { by_u, by_v }) in lines {
         let measures = [
             ("slope, interval by u", by_u.clusters, by_u.slope),
@@ -109,7 +110,8 @@ fn of_set(text: &mut String, base: &ModelRef, set: &SampleSetResult, prior: bool
 }
 
 fn of_perplexity(text: &mut String, model: &ModelRef, (set, prior): (&str, &str), found: &Perplexity) {
-    for (part, name) in [(&found.whole, ""), (&found.reasoning, " of the reasoning"), (&found.answer, " of the answer")] {
+    for (part, name) in [(&found.whole, ""), (&found.reasoning, " of the reasoning"), (&found.answer, " of the answer")]
+    {
         let measures = [
             (format!("nats per token{name} under the base"), part.nats_per_token),
             (format!("median perplexity{name} under the base"), bare(part.median)),

@@ -42,8 +42,9 @@ pub(super) fn serialize<S: Serializer>(scores: &[QuestionScore], to: S) -> Resul
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<QuestionScore>, D::Error> {
     let text = String::deserialize(from)?;
     let one = |part: &str| {
-        QuestionScore::parse(part)
-            .ok_or_else(|| de::Error::custom(format!("{part:?} is no question with two scores and a number of responses")))
+        QuestionScore::parse(part).ok_or_else(|| {
+            de::Error::custom(format!("{part:?} is no question with two scores and a number of responses"))
+        })
     };
     text.split(',').map(one).collect()
 }

@@ -17,7 +17,8 @@ impl BenchmarkChange {
 
     /// What they contribute to a mean change in which this benchmark counts `weight` times.
     fn changes(&self, weight: f64) -> Stratum {
-        let totals: Vec<ClusterTotal> = self.questions.iter().map(|one| (one.tuned - one.base, one.responses)).collect();
+        let totals: Vec<ClusterTotal> =
+            self.questions.iter().map(|one| (one.tuned - one.base, one.responses)).collect();
         match self.all.method {
             IntervalMethod::Same => Stratum::unchanged(totals.len()),
             _ => Stratum::new(&totals, weight),
@@ -86,7 +87,11 @@ mod tests {
     #[test]
     fn the_change_from_stored_questions_is_the_change_with_its_interval() {
         let values = paired_scores(100, 80, 9, 3);
-        let found = tuned(vec![of("a-direct", "a", &values), of("a-think", "a", &paired_scores(100, 90, 4, 0)), of("b", "b", &values)]);
+        let found = tuned(vec![
+            of("a-direct", "a", &values),
+            of("a-think", "a", &paired_scores(100, 90, 4, 0)),
+            of("b", "b", &values),
+        ]);
         let text = serde_json::to_string(&found).unwrap();
         assert!(text.contains(r#""questions":"0 1 0 1,1 1 0 1,"#), "{text}");
         let read: TunedResult = serde_json::from_str(&text).unwrap();

@@ -126,9 +126,8 @@ pub fn aggregates(tuned: &TunedResult) -> Option<Table> {
 
 /// The divergences; `None` if none was measured.
 pub fn divergences(tuned: &TunedResult) -> Option<Table> {
-    // No divergence is below 0; a t interval may be.
     let nats = |i: &Interval| match i.low.is_finite() && i.high.is_finite() {
-        true => format!("{} ({} to {})", short(i.value), short(i.low.max(0.0)), short(i.high)),
+        true => format!("{} ({} to {})", short(i.value), short(i.low), short(i.high)),
         false => short(i.value),
     };
     let row = |d: &Divergence| {

@@ -29,7 +29,9 @@ pub fn view(measurement: &DynamicsMeasurement) -> Value {
         json!({"table": table, "lines": lines})
     });
     let tables = found.checkpoints.iter().map(|checkpoint| {
-        let tables = checkpoint_tables(checkpoint, config).into_iter().map(|(title, table)| json!({"title": title, "table": table}));
+        let tables = checkpoint_tables(checkpoint, config)
+            .into_iter()
+            .map(|(title, table)| json!({"title": title, "table": table}));
         json!({
             "name": checkpoint.model.name,
             "provenance": checkpoint.model.provenance(),
@@ -126,9 +128,13 @@ fn by_family(
 }
 
 /// A line for each regime: a measure under each checkpoint that has it.
-fn of_regimes(found: &DynamicsResult, measure: fn(&PairSummary) -> Interval) -> Vec<(String, usize, Vec<Option<Interval>>)> {
+fn of_regimes(
+    found: &DynamicsResult,
+    measure: fn(&PairSummary) -> Interval,
+) -> Vec<(String, usize, Vec<Option<Interval>>)> {
     let values = |regime: &SampleSetResult| {
-        let of = |checkpoint: &CheckpointResult| checkpoint.overall().find(|cell| cell.regime == regime.name).map(measure);
+        let of =
+            |checkpoint: &CheckpointResult| checkpoint.overall().find(|cell| cell.regime == regime.name).map(measure);
         let values = found.checkpoints.iter().map(of).collect();
         (regime.name.clone(), colour(&found.regimes, &regime.name), values)
     };

@@ -114,8 +114,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 fn inverse(mut matrix: Vec<Vec<f64>>) -> Option<Vec<Vec<f64>>> {
     let k = matrix.len();
     let diagonal: Vec<f64> = (0..k).map(|i| matrix[i][i]).collect();
-    let mut inverse: Vec<Vec<f64>> =
-        (0..k).map(|i| (0..k).map(|j| f64::from(u8::from(i == j))).collect()).collect();
+    let mut inverse: Vec<Vec<f64>> = (0..k).map(|i| (0..k).map(|j| f64::from(u8::from(i == j))).collect()).collect();
     for column in 0..k {
         let pivot = matrix[column][column];
         if pivot.is_nan() || pivot <= DEPENDENT * diagonal[column] {

@@ -193,8 +193,7 @@ fn every_setting_of_a_section_is_a_flag_of_its_command() {
     let models = "dynamics --model data/base-tiny out/runs/sft.lr-1e-3.seed-1/checkpoints/* out/runs/sft.lr-1e-3.seed-1/model \
                   --base data/base-tiny --train bare=out/puzzles/bare grpo=out/rollouts/grpo.seed-1 --prior \
                   vqa-direct=out/prior/bench/vqa-direct.tsv mine=MINE.tsv:vqa";
-    let flags =
-        "--pairs 4 --eta 0.001 --learning-rate 0.0005 --on-policy grpo --loss sum --freeze vision --prior-split dev --out \
+    let flags = "--pairs 4 --eta 0.001 --learning-rate 0.0005 --on-policy grpo --loss sum --freeze vision --prior-split dev --out \
          out/dynamics/sft.lr-1e-3.seed-1";
     assert_eq!(over, format!("{models} {flags}"));
     assert!(command(&plan, "dynamics.base").contains("--forgetting out/compare/rft.lr-5e-5.seed-1 "));

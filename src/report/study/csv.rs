@@ -2,7 +2,8 @@
 
 use super::level::{ComparedRegimes, compared_regimes};
 use super::load::{
-    ACCURACY, FORMAT_LOSS, KL_NEW, KL_PRIOR, RegimeRuns, SeedRun, StudyResults, accuracy, format_loss, kl_new, kl_prior, prior,
+    ACCURACY, FORMAT_LOSS, KL_NEW, KL_PRIOR, RegimeRuns, SeedRun, StudyResults, accuracy, format_loss, kl_new,
+    kl_prior, prior,
 };
 use super::seed_stats::{SeedMean, SeedValue, seed_mean};
 use super::tables::{equal_levels, families};
@@ -149,7 +150,13 @@ fn at_equal_accuracy(out: &mut String, group: &ComparedRegimes<'_, '_>) {
             let share = |seeds: usize| alone(seeds as f64 / found.of.max(1) as f64);
             let context = RowContext { last: false, ..RowContext::over(regime.name, variant) };
             context.row(out, &format!("share of seeds {at}"), "", share(found.seeds), "");
-            context.row(out, &format!("share of seeds before their first checkpoint {at}"), "", share(found.before), "");
+            context.row(
+                out,
+                &format!("share of seeds before their first checkpoint {at}"),
+                "",
+                share(found.before),
+                "",
+            );
             if let Some(over) = found.change {
                 context.row(out, &format!("change {at}"), ALL, over.mean, &hashes(any, &names));
             }

@@ -239,7 +239,12 @@ mod tests {
     fn models(of: &[(usize, usize)]) -> Vec<TunedResult> {
         let one = |&(right, lost): &(usize, usize)| {
             let new_task = compared(NEW_TASK, &paired_scores(100, 0, 0, right));
-            TunedResult::of(model("m"), Some(new_task), vec![compared("prior", &paired_scores(100, 90, lost, 0))], Vec::new())
+            TunedResult::of(
+                model("m"),
+                Some(new_task),
+                vec![compared("prior", &paired_scores(100, 90, lost, 0))],
+                Vec::new(),
+            )
         };
         of.iter().map(one).collect()
     }
@@ -259,7 +264,8 @@ mod tests {
     fn an_accuracy_is_read_on_each_seeds_way_between_measured_models() {
         let of = [models(&[(10, 0), (40, 4)]), models(&[(10, 3), (50, 15)]), models(&[(10, 30)]), models(&[(60, 9)])];
         let trajectories: Vec<_> = of.iter().map(|one| trajectory(one)).collect();
-        let reached = |trajectories: &[Vec<TrajectoryPoint<'_>>], accuracy| reached(trajectories, accuracy, (-0.9, 0.1));
+        let reached =
+            |trajectories: &[Vec<TrajectoryPoint<'_>>], accuracy| reached(trajectories, accuracy, (-0.9, 0.1));
         let at_25 = reached(&trajectories, 0.25);
         assert_eq!((at_25.seeds, at_25.before, at_25.above, at_25.of), (2, 1, 0, 4));
         // Halfway: -0.02, and 3 / 8 of the way from -0.03 to -0.15: -0.075.

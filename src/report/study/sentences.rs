@@ -102,7 +102,9 @@ pub fn price(regimes: &[Named<'_>], level: Option<f64>, not_reached: &[&str]) ->
     };
     if sorted.is_empty() {
         let level = percent(level);
-        return format!("At {level} accuracy on the new task, the highest that all seeds reach, none can be read with all its seeds.{rest}");
+        return format!(
+            "At {level} accuracy on the new task, the highest that all seeds reach, none can be read with all its seeds.{rest}"
+        );
     }
     let order = order(&sorted, &PAID);
     format!(

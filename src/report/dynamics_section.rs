@@ -41,7 +41,13 @@ pub fn view(measurement: &DynamicsMeasurement) -> Value {
     json!({
         "base": found.base.name,
         "base_hash": brief(&found.base.hash),
-        "config": format!("{}, {:?} loss, up to {} pairs of each regime with each family, seed {}", config.steps(), config.loss, config.pairs, config.seed).to_lowercase(),
+        "config": format!(
+            "steps of {}, {} loss, up to {} pairs of each regime with each family, seed {}",
+            config.steps(),
+            format!("{:?}", config.loss).to_lowercase(),
+            config.pairs,
+            config.seed
+        ),
         "legend": legend,
         "notices": notes(found),
         "charts": charts(measurement),

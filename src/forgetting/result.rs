@@ -7,7 +7,7 @@ use super::pairing::{ExampleLabel, PairedOutcomes};
 use super::question_score::{self, QuestionScore};
 use crate::eval::Divergence;
 use crate::io::files;
-use crate::stats::{Interval, RESAMPLES, holm, nan_if_null};
+use crate::stats::{Interval, RESAMPLES, holm, mean_of_intervals, nan_if_null};
 use crate::tasks::scorers::Number;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -316,6 +316,18 @@ fn groups(pairing: &PairedOutcomes, labels: &[&ExampleLabel]) -> Vec<usize> {
 }
 
 impl TunedResult {
+    /// KL(base || tuned) on the new task's prompts, in nats per token.
+    pub fn new_task_kl(&self) -> Option<Interval> {
+        self.divergence.iter().find(|d| d.prompts_of == NEW_TASK).map(|d| d.forward.per_token)
+    }
+
+    /// KL(base || tuned) on the prompts of prior knowledge, in nats per token: the mean over benchmarks.
+    pub fn prior_kl(&self) -> Option<Interval> {
+        let sets = self.divergence.iter().filter(|d| d.prompts_of != NEW_TASK);
+        let of_sets: Vec<Interval> = sets.map(|d| d.forward.per_token).collect();
+        (!of_sets.is_empty()).then(|| mean_of_intervals(&of_sets))
+    }
+
     /// Combine the comparisons of one model: Holm's correction, the means over families and over all benchmarks, the largest loss.
     pub fn of(
         model: ModelRef,

@@ -24,6 +24,8 @@ mod normal;
 mod ols;
 mod regression;
 mod seeds;
+#[cfg(test)]
+mod seeds_coverage;
 mod stratified_mean;
 mod student;
 pub mod table;

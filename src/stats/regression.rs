@@ -98,10 +98,8 @@ impl Agreement {
     }
 }
 
-/// Means, and sums of squares and products about them.
+/// Sums of squares and products about the means.
 struct Moments {
-    x: f64,
-    y: f64,
     xx: f64,
     xy: f64,
     yy: f64,
@@ -112,7 +110,7 @@ impl Moments {
         let n = points.len() as f64;
         let (x, y) = (points.iter().map(|p| p.0).sum::<f64>() / n, points.iter().map(|p| p.1).sum::<f64>() / n);
         let sum = |of: fn(f64, f64) -> f64| points.iter().map(|p| of(p.0 - x, p.1 - y)).sum();
-        Moments { x, y, xx: sum(|x, _| x * x), xy: sum(|x, y| x * y), yy: sum(|_, y| y * y) }
+        Moments { xx: sum(|x, _| x * x), xy: sum(|x, y| x * y), yy: sum(|_, y| y * y) }
     }
 }
 

@@ -1,9 +1,10 @@
 //! A study as one long table, a number in each row.
 
+use super::factorial::factorial;
+use super::kl;
 use super::level::{ComparedRegimes, compared_regimes};
 use super::load::{
-    ACCURACY, FORMAT_LOSS, KL_NEW, KL_PRIOR, RegimeRuns, SeedRun, StudyResults, accuracy, format_loss, kl_new,
-    kl_prior, prior,
+    ACCURACY, FORMAT_LOSS, KL_NEW, KL_PRIOR, RegimeRuns, SeedRun, StudyResults, accuracy, format_loss, prior,
 };
 use super::seed_stats::{SeedMean, SeedValue, seed_mean};
 use super::tables::{equal_levels, families};
@@ -47,7 +48,33 @@ fn of_study(out: &mut String, study: &StudyResults<'_>) {
             over(out, study, regime.name, variant);
         }
     }
-    compared_regimes(study).iter().for_each(|group| at_equal_accuracy(out, group));
+    compared_regimes(study).iter().for_each(|group| {
+        at_equal_accuracy(out, group);
+        effects(out, group);
+    });
+    lines(out, study);
+}
+
+/// The effects of data, learning rate and method on the points lost.
+fn effects(out: &mut String, group: &ComparedRegimes<'_, '_>) {
+    for effect in factorial(group).into_iter().flat_map(|found| found.effects) {
+        RowContext::of_study().row(out, "effect on points lost", &effect.name, effect.points.value, "");
+    }
+}
+
+/// The lines of points lost over KL.
+fn lines(out: &mut String, study: &StudyResults<'_>) {
+    for line in kl::lines(study) {
+        let numbers = [
+            ("slope clustered by run", line.by_run.slope),
+            ("slope clustered by regime", line.by_regime.slope),
+            ("R^2", alone(line.by_run.r2)),
+            ("Spearman", alone(line.by_run.spearman)),
+        ];
+        for (what, value) in numbers {
+            RowContext::of_study().row(out, &format!("points lost against KL: {what}"), &line.name, value, "");
+        }
+    }
 }
 
 fn base(out: &mut String, study: &StudyResults<'_>) {
@@ -77,8 +104,8 @@ fn of_model(out: &mut String, study: &StudyResults<'_>, (regime, run): (&str, &S
         ("new-task accuracy", "", accuracy(tuned), &new_task),
         ("change", ALL, prior(tuned).map(|all| all.change), &all),
         ("format loss", ALL, format_loss(tuned), &all),
-        ("KL new task", "", kl_new(tuned), &new_task),
-        ("KL prior", ALL, kl_prior(tuned), &all),
+        ("KL new task", "", tuned.new_task_kl(), &new_task),
+        ("KL prior", ALL, tuned.prior_kl(), &all),
     ];
     for (measure, family, value, data) in figures {
         if let Some(value) = value {
@@ -175,6 +202,11 @@ fn at_equal_accuracy(out: &mut String, group: &ComparedRegimes<'_, '_>) {
 }
 
 impl<'a> RowContext<'a> {
+    /// A row about all regimes.
+    fn of_study() -> RowContext<'a> {
+        RowContext { regime: "all", variant: String::new(), seed: None, seeds: Vec::new(), step: None, last: true }
+    }
+
     fn over(regime: &'a str, variant: &RegimeRuns<'_>) -> RowContext<'a> {
         let seeds = variant.done().map(|(run, _)| run.plan.seed).collect();
         RowContext { regime, variant: variant_name(variant), seed: None, seeds, step: None, last: true }

@@ -1,5 +1,6 @@
 //! Loads a study, finished or not: the results on disk, by the regimes and runs of its index.
 
+use super::recipe::{self, Recipe};
 use super::seed_stats::{AtAccuracy, SeedMean, SeedValue, best, reached, seed_mean};
 use crate::eval::EvalResult;
 use crate::forgetting::{
@@ -42,6 +43,8 @@ pub struct RegimeResults<'a> {
     pub variants: Vec<RegimeRuns<'a>>,
     /// Index of the best variant: see [`best`].
     pub best: Option<usize>,
+    /// What it learns, and how.
+    pub recipe: Recipe,
     /// Median perplexity under the base of the reference responses that it learns, without replayed ones.
     pub perplexity: Option<f64>,
 }
@@ -128,10 +131,19 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
             Some((variant.over(&ACCURACY)?.mean.value, prior))
         };
         let best = best(&variants.iter().map(means).collect::<Vec<_>>());
-        let mut regime = RegimeResults { name: &regime.name, about: &regime.about, variants, best, perplexity: None };
+        let mut regime = RegimeResults {
+            name: &regime.name,
+            about: &regime.about,
+            variants,
+            best,
+            recipe: Recipe::default(),
+            perplexity: None,
+        };
         regime.perplexity = perplexity(dir, &study, &regime, found);
         study.regimes.push(regime);
     }
+    let recipes = recipe::recipes(&study.regimes.iter().map(|regime| trained(regime, found)).collect::<Vec<_>>());
+    study.regimes.iter_mut().zip(recipes).for_each(|(regime, recipe)| regime.recipe = recipe);
     study.trajectories();
     for run in study.index.runs.iter().filter(|run| of(run).is_some()) {
         evaluations_below(&dir.join(&run.comparison), 3, &mut study.evaluations)?;
@@ -374,10 +386,12 @@ pub const ACCURACY: Measure =
     Measure { value: accuracy, questions: |tuned| tuned.new_task.as_ref()?.score_by_question(), bounds: (0.0, 1.0) };
 /// See [`format_loss`].
 pub const FORMAT_LOSS: Measure = Measure { value: format_loss, questions: |_| None, bounds: (-1.0, 1.0) };
-/// See [`kl_new`].
-pub const KL_NEW: Measure = Measure { value: kl_new, questions: |_| None, bounds: (0.0, f64::INFINITY) };
-/// See [`kl_prior`].
-pub const KL_PRIOR: Measure = Measure { value: kl_prior, questions: |_| None, bounds: (0.0, f64::INFINITY) };
+/// KL(base || tuned) on the new task's prompts, nats per token.
+pub const KL_NEW: Measure =
+    Measure { value: TunedResult::new_task_kl, questions: |_| None, bounds: (0.0, f64::INFINITY) };
+/// The same on the prompts of prior knowledge: the mean over benchmarks.
+pub const KL_PRIOR: Measure =
+    Measure { value: TunedResult::prior_kl, questions: |_| None, bounds: (0.0, f64::INFINITY) };
 
 /// Accuracy on the new task.
 pub fn accuracy(tuned: &TunedResult) -> Option<Interval> {
@@ -401,18 +415,6 @@ pub fn format_loss(tuned: &TunedResult) -> Option<Interval> {
     value.is_finite().then_some(Interval { value, low: f64::NAN, high: f64::NAN })
 }
 
-/// KL(base || tuned) on the new task's prompts, nats per token.
-pub fn kl_new(tuned: &TunedResult) -> Option<Interval> {
-    tuned.divergence.iter().find(|d| d.prompts_of == NEW_TASK).map(|d| d.forward.per_token)
-}
-
-/// KL(base || tuned) on the prompts of prior knowledge, nats per token: the mean over benchmarks.
-pub fn kl_prior(tuned: &TunedResult) -> Option<Interval> {
-    let sets = tuned.divergence.iter().filter(|d| d.prompts_of != NEW_TASK);
-    let of_sets: Vec<Interval> = sets.map(|d| d.forward.per_token).collect();
-    (!of_sets.is_empty()).then(|| crate::stats::mean_of_intervals(&of_sets))
-}
-
 /// `RUN/checkpoints/step-N` rather than `RUN/model` or a model of its own.
 fn is_checkpoint(model: &ModelRef) -> bool {
     let name = Path::new(&model.dir).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -434,6 +436,14 @@ fn state(train: Option<&TrainRun>, plan: &StudyRun, models: &[&TunedResult], don
         None if plan.dir.is_some() => format!("not begun{measured}"),
         None => format!("not made yet{measured}"),
     }
+}
+
+/// The data and the training run of a regime's first run.
+fn trained<'f>(regime: &RegimeResults<'_>, found: &'f ReportInputs) -> (Option<PathBuf>, Option<&'f TrainRun>) {
+    let first = regime.variants.first().and_then(|variant| variant.runs.first());
+    let place = first.and_then(|run| Some(canonical(run.dir.as_ref()?)));
+    let run = place.and_then(|place| found.runs.iter().find(|run| canonical(&run.dir) == place));
+    (first.and_then(|run| run.plan.data.clone()), run)
 }
 
 /// Median perplexity of a regime's training data under the study's base: of the data of its best learning rate, else of a set with

@@ -1,8 +1,12 @@
 //! The first section of a study's page: what each regime learned and forgot, and what it forgot at equal accuracy.
 
 mod csv;
+mod factorial;
+mod kl;
 mod level;
 mod load;
+mod rates;
+mod recipe;
 mod seed_stats;
 mod sentences;
 mod tables;
@@ -12,7 +16,7 @@ mod tests;
 pub use csv::{CSV_HEADER, csv};
 pub use load::{StudyResults, load};
 
-use super::chart::{Axis, COLOURS, Chart, Mark, Point, Series};
+use super::chart::{Axis, COLOURS, Chart, Mark, Point, Reference, Series};
 use crate::forgetting::TunedResult;
 use crate::stats::table::percent;
 use level::{ComparedRegimes, compared_regimes};
@@ -36,7 +40,9 @@ pub fn view(study: &StudyResults<'_>) -> Value {
         "base": study.index.base,
         "sentences": sentences(study, &groups),
         "top": tables::top(study, &groups),
+        "rates": rates::figure(study),
         "chart": learned_and_retained(study).svg(),
+        "kl": kl::figure(study),
         "legend": legend.collect::<Vec<_>>(),
         "grids": grids,
         "missing": tables::missing(study),
@@ -66,9 +72,10 @@ pub fn markdown(study: &StudyResults<'_>) -> String {
 }
 
 fn more(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Vec<TableWithCaption> {
-    let tables = [tables::by_category(study), tables::by_family(study), tables::ladder(study)];
+    let tables = [tables::ladder(study), tables::by_category(study), tables::by_family(study)];
+    let factorial = groups.iter().map(|group| factorial::table(study, group));
     let matched = groups.iter().map(|group| tables::matched(study, group, groups.len() > 1));
-    tables.into_iter().chain(matched).flatten().collect()
+    tables.into_iter().chain(factorial).chain(matched).chain([kl::table(study)]).flatten().collect()
 }
 
 /// The results in sentences, each with its heading. Only regimes with the same new task are ranked on it.
@@ -197,12 +204,12 @@ fn learned_and_retained(study: &StudyResults<'_>) -> Chart {
         (name, Point::new(one.measured.all.base.value.value, 0.0))
     };
     chart.named = new_tasks.iter().map(base).collect();
-    // A solver forgets nothing. The same puzzles in other words have the same line.
+    // The same puzzles in other words have the same line.
     for one in &new_tasks {
         for (name, summary) in study.solvers_on(&one.measured.data) {
-            let point = (name.to_string(), Point::new(summary.accuracy.value, 0.0));
-            if !chart.named.contains(&point) {
-                chart.named.push(point);
+            let line = Reference::At(summary.accuracy.value, name.to_string());
+            if !chart.references.contains(&line) {
+                chart.references.push(line);
             }
         }
     }

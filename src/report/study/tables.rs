@@ -68,7 +68,8 @@ impl TableWithCaption {
 }
 
 impl Cell {
-    fn text(text: impl Into<String>) -> Cell {
+    /// A value alone.
+    pub fn text(text: impl Into<String>) -> Cell {
         Cell { text: text.into(), ..Cell::default() }
     }
 
@@ -76,7 +77,8 @@ impl Cell {
         Cell::text(NONE)
     }
 
-    fn with(text: impl Into<String>, range: impl Into<String>) -> Cell {
+    /// A value with what stands below it.
+    pub fn with(text: impl Into<String>, range: impl Into<String>) -> Cell {
         Cell { range: range.into(), ..Cell::text(text) }
     }
 
@@ -417,10 +419,12 @@ pub fn ladder(study: &StudyResults<'_>) -> Option<TableWithCaption> {
         let change = variant.change(None);
         let lost = change.map_or(NONE.to_string(), |over| points(over.mean.value));
         let count = if done == variant.runs.len() { String::new() } else { count };
+        let range = change.map_or(String::new(), |over| range(&over, points));
+        let below: Vec<String> = [range, count].into_iter().filter(|part| !part.is_empty()).collect();
         Cell {
             strong: regime.best == Some(i),
             loss_tint: change.map_or(0, |over| tint(over.mean.value)),
-            ..Cell::with(format!("{} / {lost}", percent(right.mean.value)), count)
+            ..Cell::with(format!("{} / {lost}", percent(right.mean.value)), below.join("; "))
         }
     };
     let row = |regime: &RegimeResults<'_>| {
@@ -436,8 +440,8 @@ pub fn ladder(study: &StudyResults<'_>) -> Option<TableWithCaption> {
         study.regimes.iter().flat_map(|r| r.variants.iter().map(|variant| (r.name, variant))).collect();
     Some(TableWithCaption {
         title: "Learning rates",
-        how: "New-task accuracy / change of prior knowledge in points, means over seeds, at each learning rate; bold: the best. \
-              An empty cell is not part of the study."
+        how: "New-task accuracy / change of prior knowledge in points, means over seeds, at each learning rate, with the 95 % interval of the change; \
+              bold: the best. An empty cell is not part of the study."
             .into(),
         header: ["regime".to_string()].into_iter().chain(all_variants.iter().map(|variant| variant.name())).collect(),
         rows: study.regimes.iter().map(row).collect(),

@@ -48,7 +48,7 @@ impl Transitions {
         let independent = count == right.len();
         let of = |made: fn(&(bool, bool)) -> bool| {
             let count = right.iter().filter(|pair| made(pair)).count();
-            let indicator = |pair| f64::from(u8::from(made(pair)));
+            let indicator = |pair: &(bool, bool)| f64::from(u8::from(made(pair)));
             let raw = match independent {
                 true => share(count, right.len()),
                 false => clustered_unit_mean(&totals(right.iter().map(indicator), clusters)),

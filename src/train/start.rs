@@ -14,7 +14,7 @@ use crate::model::{ComputeDtype, Model, ModelLoader, Processor, require_checkpoi
 use crate::model::{hash_model, hash_prompt_files, missing_files};
 use crate::tasks::{DatasetTask, Task};
 use crate::train::settings::{Method, TrainConfig};
-use crate::{Error, Result, hub};
+use crate::{Error, Result, hub, rng};
 use candle_core::Device;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
@@ -187,7 +187,11 @@ impl RunData {
         let open_replay = |dir| Dataset::open(Path::new(dir), "train").map_err(|e| e.context("sft.replay"));
         let replay = replay.map(open_replay).transpose()?;
         let also = replay.as_ref().map(|replay| format!("+{}", replay.manifest().sha256));
-        let train = Dataset::open(dir, "train")?;
+        let mut train = Dataset::open(dir, "train")?;
+        if request.config.train.max_examples > 0 {
+            let mut rng = rng::stream(request.config.train.seed, "training examples", &[]);
+            train = train.sampled(request.config.train.max_examples, &mut rng);
+        }
         request.config.check_size(train.records().len())?;
         let has_validation =
             train.root() != dir && train.manifest().splits.get("validation").is_some_and(|split| split.records > 0);

@@ -6,13 +6,16 @@ use super::output::{note, print};
 use super::progress::bar;
 use super::{bench, eval_compare, hub};
 use crate::eval::bench::{BenchmarkSettings, BenchmarkSpec};
-use crate::eval::{EvalRequest, ServerEvalRequest, evaluate_checkpoint, evaluate_server};
+use crate::eval::{
+    EvalRequest, ServerEvalRequest, SolverEvalRequest, evaluate_checkpoint, evaluate_server, evaluate_solver,
+};
 use crate::forgetting::{CompareRequest, GateRule, NEW_TASK, PROMPTS};
 use crate::io::files;
 use crate::io::refused::undo_if_refused;
 use crate::model::SamplingParams;
 use crate::sampling::chat_api::{self, Endpoint, INITIAL_BACKOFF, Note, REQUEST_TIMEOUT};
 use crate::sampling::{BATCH_SIZE, SamplePlan, SampleProgress, sampling_flags};
+use crate::tasks::SolverKind;
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
 use crate::{Error, Result};
 use candle_core::Device;
@@ -27,6 +30,8 @@ use std::path::PathBuf;
 ///
 /// With --api, evaluates a model behind an OpenAI-compatible chat API (vLLM, SGLang, llama.cpp, Ollama); --model is its name there.
 /// Prompts, scorers and files are the same (docs/other-tools.md). The key is read from OPENAI_API_KEY.
+///
+/// With --solver, no model answers: jigsaws are solved by a rule, as a line to measure models against. Prompts, scorers and files are the same.
 ///
 /// With --baseline, evaluates the base into OUT/base and each --model into OUT/tuned, on every --bench and on --data, the task that the
 /// models were trained for. Compares them response by response: change with interval and test, retention, format separately from
@@ -46,10 +51,22 @@ pub struct EvalArgs {
         long,
         value_name = "MODEL",
         num_args = 1..,
-        required_unless_present = "rescore",
+        required_unless_present_any = ["rescore", "solver"],
         conflicts_with = "rescore"
     )]
     model: Vec<PathBuf>,
+    /// Solve the puzzles of --data without a model, by the borders of the tiles or by their colours
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        requires = "data",
+        conflicts_with_all = ["model", "api", "bench", "base", "rescore", "max_new_tokens", "temperature", "top_p", "top_k", "num_generations", "seed", "batch_size", "device"]
+    )]
+    solver: Option<SolverKind>,
+    /// With --solver colour: dataset whose train split it learns from [default: that of --data]
+    #[arg(long, value_name = "DIR", requires = "solver")]
+    solver_train: Option<PathBuf>,
     /// Evaluate the model behind this chat API: http://HOST:PORT/v1 or https://HOST/v1
     #[arg(long, value_name = "URL", conflicts_with_all = ["rescore", "batch_size", "device"])]
     api: Option<String>,
@@ -145,6 +162,7 @@ Examples:
   jigsaw eval --model runs/sft/model --data runs/puzzles --out runs/eval-sft
   jigsaw eval --model BASE --bench mmstar=MMStar.tsv --bench pope=POPE.tsv --out runs/eval-base
   jigsaw eval --model runs/sft/model --baseline BASE --data runs/puzzles --bench mmstar=MMStar.tsv --out runs/compare-sft
+  jigsaw eval --solver edges --data runs/puzzles --out runs/eval-edges
   jigsaw eval --api http://localhost:8000/v1 --model NAME --bench pope=POPE.tsv --out runs/eval-server
   jigsaw eval --model runs/sft/checkpoints/* --baseline BASE --baseline-results runs/compare-sft/base \\
       --data runs/puzzles --bench mmstar=MMStar.tsv --out runs/compare-sft-checkpoints";
@@ -162,6 +180,7 @@ enum Work {
         fresh: bool,
     },
     ServerDataset(ServerEvalRequest),
+    Solver(SolverEvalRequest),
     ServerBenchmarks {
         specs: Vec<BenchmarkSpec>,
         settings: BenchmarkSettings,
@@ -204,6 +223,10 @@ impl EvalArgs {
                 let result = with_bar(|_, progress| evaluate_checkpoint(&request, device, progress))?;
                 print(&format!("{}{}\n", dataset_table(&result), request.out.join("result.json").display()))
             }
+            Work::Solver(request) => {
+                let result = with_bar(|_, progress| evaluate_solver(&request, progress))?;
+                print(&format!("{}{}\n", dataset_table(&result), request.out.join("result.json").display()))
+            }
             Work::ServerDataset(request) => {
                 let key = chat_api::api_key_from_env();
                 let (result, usage) = with_bar(|note, progress| evaluate_server(&request, key, note, progress))?;
@@ -242,6 +265,14 @@ impl EvalArgs {
         };
         settings.check()?;
         let (out, fresh, split) = (self.out, self.fresh, self.split);
+        if let Some(solver) = self.solver {
+            if solver == SolverKind::Edges && self.solver_train.is_some() {
+                return bad("--solver-train", "is for --solver colour; edges learns nothing");
+            }
+            let data = self.data.ok_or_else(|| Error::input("--solver: give the puzzles to solve, --data DIR"))?;
+            let train = self.solver_train.unwrap_or_else(|| data.clone());
+            return Ok(Work::Solver(SolverEvalRequest { solver, train, data, split, limit: self.limit, out, fresh }));
+        }
         if self.baseline.is_some() || self.baseline_results.is_some() {
             if self.api.is_some() {
                 return bad(
@@ -424,9 +455,17 @@ mod tests {
             &["--model", "m", "--data", "d", "--kl-prompts", "8", "--out", "o"],
             &["--rescore", "--model", "m", "--out", "o"],
             &["--rescore", "--fresh", "--out", "o"],
+            &["--solver", "edges", "--out", "o"],
+            &["--solver", "edges", "--model", "m", "--data", "d", "--out", "o"],
+            &["--solver", "edges", "--bench", "pope=p.tsv", "--out", "o"],
+            &["--model", "m", "--data", "d", "--solver-train", "t", "--out", "o"],
         ] {
             assert!(parse(flags).is_err(), "{flags:?}");
         }
+        let solver = parse(&["--solver", "colour", "--data", "d", "--out", "o"]).unwrap().work().unwrap();
+        assert!(matches!(solver, Work::Solver(SolverEvalRequest { train, .. }) if train == PathBuf::from("d")));
+        let edges = ["--solver", "edges", "--solver-train", "t", "--data", "d", "--out", "o"];
+        assert!(parse(&edges).unwrap().work().unwrap_err().to_string().contains("learns nothing"));
         assert!(matches!(parse(&["--rescore", "--out", "o"]).unwrap().work().unwrap(), Work::Rescore(_)));
         for (flags, named) in [
             (&["--model", "m", "--data", "d", "--bench", "pope=p.tsv", "--out", "o"][..], "--baseline"),

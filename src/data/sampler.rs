@@ -5,7 +5,7 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 /// Position of a [`ExampleSampler`]. Always `position < len`: the end of an epoch is the beginning of the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
     /// Epochs completed.
@@ -26,7 +26,7 @@ pub struct ExampleSampler {
 impl ExampleSampler {
     /// At the beginning of epoch 0 of `len` examples.
     pub fn new(len: usize, seed: u64) -> Self {
-        let cursor = Cursor { epoch: 0, position: 0 };
+        let cursor = Cursor::default();
         ExampleSampler { len, seed, cursor, order: epoch_order(len, seed, 0) }
     }
 

@@ -35,6 +35,20 @@ pub struct StudyIndex {
     /// Directories with a `dynamics.json`, relative to the study's; they may be missing.
     #[serde(default)]
     pub dynamics: Vec<PathBuf>,
+    /// Evaluations of solvers that are no models on the test splits of puzzles; they may be missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub solvers: Vec<SolverEntry>,
+}
+
+/// The evaluation of a solver that is no model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SolverEntry {
+    /// Its name, such as `solver: edges`.
+    pub name: String,
+    /// Name of the puzzles.
+    pub puzzles: String,
+    /// The evaluation's directory, relative to the study's.
+    pub dir: PathBuf,
 }
 
 /// A way of fine-tuning.
@@ -94,7 +108,7 @@ impl StudyRun {
 }
 
 impl StudyIndex {
-    /// A study in the current format.
+    /// A study in the current format, without solvers.
     pub fn new(
         title: &str,
         base: &str,
@@ -104,8 +118,18 @@ impl StudyIndex {
         dynamics: Vec<PathBuf>,
     ) -> Self {
         let (title, base) = (title.into(), base.into());
-        let recoveries = Vec::new();
-        StudyIndex { format_version: FORMAT_VERSION, title, base, regimes, runs, same_puzzles, recoveries, dynamics }
+        let (recoveries, solvers) = (Vec::new(), Vec::new());
+        StudyIndex {
+            format_version: FORMAT_VERSION,
+            title,
+            base,
+            regimes,
+            runs,
+            same_puzzles,
+            recoveries,
+            dynamics,
+            solvers,
+        }
     }
 
     /// The name that stands for all new tasks that are the same puzzles as this one.

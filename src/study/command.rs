@@ -4,6 +4,7 @@
 //! type: for people, and for the process that runs it. Nothing reads a command line back.
 
 use crate::dynamics::{DynamicsRequest, InfluenceConfig};
+use crate::eval::SolverEvalRequest;
 use crate::eval::bench::{self, BenchmarkSpec};
 use crate::forgetting::{self, CompareRequest};
 use crate::sampling::BATCH_SIZE;
@@ -35,6 +36,8 @@ pub enum JigsawCommand {
     Eval(Eval),
     /// `jigsaw eval --baseline`.
     Compare(CompareRequest),
+    /// `jigsaw eval --solver`.
+    Solve(SolverEvalRequest),
     /// `jigsaw dynamics`.
     Dynamics(DynamicsRequest),
     /// `jigsaw model interpolate`.
@@ -180,7 +183,7 @@ impl JigsawCommand {
             JigsawCommand::Gen(_) => "gen",
             JigsawCommand::Train(_) => "train",
             JigsawCommand::Rollout(_) => "rollout",
-            JigsawCommand::Eval(_) | JigsawCommand::Compare(_) => "eval",
+            JigsawCommand::Eval(_) | JigsawCommand::Compare(_) | JigsawCommand::Solve(_) => "eval",
             JigsawCommand::Dynamics(_) => "dynamics",
             JigsawCommand::Interpolate(_) => "model",
             JigsawCommand::Report(_) => "report",
@@ -190,6 +193,7 @@ impl JigsawCommand {
     /// Does it compute with a model, on the device that the study was given?
     pub fn uses_device(&self) -> bool {
         matches!(self.subcommand(), "train" | "eval" | "rollout" | "dynamics")
+            && !matches!(self, JigsawCommand::Solve(_))
     }
 
     /// Refuse what cannot be run, as far as that can be seen without reading a file. The settings of training are checked when they are
@@ -301,6 +305,15 @@ impl JigsawCommand {
                     line.flag("prior", prior).unless("prior-split", &prior.split, &"validation".to_string());
                 });
                 line.unless("kl-prompts", &request.prompts, &forgetting::PROMPTS).path("out", &request.out);
+                line.0
+            }
+            JigsawCommand::Solve(SolverEvalRequest { solver, train, data, limit, out, .. }) => {
+                let mut line = Arguments::of(&["eval"]);
+                line.flag("solver", solver.name()).path("data", data);
+                if train != data {
+                    line.path("solver-train", train);
+                }
+                line.option("limit", limit.as_ref()).path("out", out);
                 line.0
             }
             JigsawCommand::Dynamics(request) => dynamics_arguments(request),

@@ -10,12 +10,15 @@ use super::study_file::{DynamicsSection, Puzzles, Regime, Rollouts, Study};
 use super::task::{Plan, StudyTask, TaskKind};
 use crate::data::MANIFEST;
 use crate::dynamics::{DynamicsRequest, InfluenceConfig};
+use crate::eval::SolverEvalRequest;
 use crate::eval::bench::{self, BenchmarkSpec};
 use crate::forgetting::{self, CompareRequest, NEW_TASK};
 use crate::model::SamplingParams;
-use crate::report::{self, RecoveryRun, StudyIndex, StudyRun};
+use crate::report::{self, RecoveryRun, SolverEntry, StudyIndex, StudyRun};
 use crate::sampling::{BATCH_SIZE, SamplePlan};
+use crate::tasks::SolverKind;
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
+use crate::tasks::jigsaw::QuestionKind;
 use crate::tasks::split::SPLITS;
 use crate::train::settings::Method;
 use crate::{Error, Result};
@@ -37,6 +40,7 @@ pub fn plan(study: &Study, out: &Path) -> Result<Plan> {
         tasks: Vec::new(),
         runs: Vec::new(),
         recoveries: Vec::new(),
+        solvers: Vec::new(),
         inputs: Vec::new(),
         under_way: Vec::new(),
     };
@@ -51,7 +55,7 @@ pub fn plan(study: &Study, out: &Path) -> Result<Plan> {
     }
     let dynamics = builder.dynamics(&benches)?;
     let mut needs: Vec<String> = builder.tasks.iter().map(|task| task.name.clone()).collect();
-    needs.retain(|name| name.starts_with("compare.") || name.starts_with("dynamics."));
+    needs.retain(|name| ["compare.", "dynamics.", "solver."].iter().any(|kind| name.starts_with(kind)));
     let (runs, title, page) = (vec![out.to_path_buf()], study.head.title.clone(), out.join("report.html"));
     let command = JigsawCommand::Report(Report { runs, title, out: page });
     builder.push(StudyTask {
@@ -61,10 +65,10 @@ pub fn plan(study: &Study, out: &Path) -> Result<Plan> {
     let measured = study.regimes.iter().filter(|(_, regime)| regime.measured);
     let regimes =
         measured.map(|(name, r)| report::RegimeEntry { name: name.clone(), about: r.about.clone() }).collect();
-    let Builder { tasks, runs, recoveries, .. } = builder;
+    let Builder { tasks, runs, recoveries, solvers, .. } = builder;
     let base = study.head.base.display().to_string();
     let index = StudyIndex::new(&study.head.title, &base, regimes, runs, same_puzzles(study), dynamics);
-    let index = StudyIndex { recoveries, ..index };
+    let index = StudyIndex { recoveries, solvers, ..index };
     Ok(Plan { tasks, index, resolve: study.resolve })
 }
 
@@ -89,6 +93,7 @@ struct Builder<'a> {
     tasks: Vec<StudyTask>,
     runs: Vec<StudyRun>,
     recoveries: Vec<RecoveryRun>,
+    solvers: Vec<SolverEntry>,
     /// Files that tasks read, each once.
     inputs: Vec<Arc<Input>>,
     /// Regimes whose tasks are being made, to see circles.
@@ -218,6 +223,7 @@ impl Builder<'_> {
                 let run = point.run(name, seed);
                 let test = self.study.test_of(name)?;
                 let base = self.base(&test, benches)?;
+                self.solvers(&test, regime)?;
                 let eval = &self.study.eval;
                 let command = JigsawCommand::Compare(CompareRequest {
                     base: Some(self.study.head.base.clone()),
@@ -315,6 +321,44 @@ impl Builder<'_> {
             Some(limit) => (limit * (benches.specs.len() + 1)) as f64,
             None => benches.questions + puzzles.map_or(0.0, |(_, puzzles)| puzzles.examples(2)),
         }
+    }
+
+    /// The puzzles of `test` solved without a model, where their tiles are to be ordered: lines to measure the regimes against. The solver by colour
+    /// learns from their train split; where they have none, from what the regime is trained on.
+    fn solvers(&mut self, test: &str, regime: &Regime) -> Result<()> {
+        let Some((_, puzzles)) = self.study.puzzles.iter().find(|(name, _)| name == test) else { return Ok(()) };
+        let orders = match &puzzles.dataset {
+            GenSettings::Jigsaw { settings, .. } => settings.question == QuestionKind::Order,
+            _ => false,
+        };
+        let data = regime.data.as_deref().unwrap_or(test);
+        let prompts = self.study.rollouts.iter().find(|(name, _)| name == data).map_or(data, |(_, r)| r.data.as_str());
+        let train = if puzzles.examples(0) > 0.0 { test } else { prompts }.to_string();
+        let learnable = self.study.puzzles.iter().any(|(name, puzzles)| *name == train && puzzles.examples(0) > 0.0);
+        for solver in SolverKind::ALL.into_iter().filter(|_| orders) {
+            if (solver == SolverKind::Colour && !learnable)
+                || self.solvers.iter().any(|one| one.name == solver.to_string() && one.puzzles == test)
+            {
+                continue;
+            }
+            let dir = Path::new("solvers").join(test).join(solver.name());
+            let learns_from = if solver == SolverKind::Colour { train.as_str() } else { test };
+            let command = JigsawCommand::Solve(SolverEvalRequest {
+                solver,
+                train: self.path(&["puzzles", learns_from]),
+                data: self.path(&["puzzles", test]),
+                split: EVALUATED.into(),
+                limit: self.study.eval.limit,
+                out: self.out.join(&dir),
+                fresh: false,
+            });
+            let mut needs = vec![format!("puzzles.{test}"), format!("puzzles.{learns_from}")];
+            needs.dedup();
+            let task = format!("solver.{}.{test}", solver.name());
+            self.push(StudyTask::new(&task, &format!("puzzles.{test}"), needs, command, TaskKind::Small, 1.0))?;
+            self.solvers.push(SolverEntry { name: solver.to_string(), puzzles: test.to_string(), dir });
+        }
+        Ok(())
     }
 
     /// The evaluation of the base with the test split of `test` as the new task; the name of its task.

@@ -2,7 +2,7 @@
 //!
 //! Each dataset is shuffled by a sampler of its own. The two cursors are the whole state.
 
-use super::job::ExampleId;
+use super::job::{ExampleId, TrainJob};
 use crate::data::{Cursor, ExampleSampler};
 use crate::{Result, rng};
 use rand::Rng as _;
@@ -32,7 +32,7 @@ impl BatchSampler {
         replay_cursor: Option<Cursor>,
     ) -> Result<BatchSampler> {
         let replay_seed = rng::stream(seed, "replay", &[]).next_u64();
-        let replay_cursor = replay_cursor.unwrap_or(Cursor { epoch: 0, position: 0 });
+        let replay_cursor = replay_cursor.unwrap_or(Cursor::default());
         let replay = match (replayed, per_step) {
             (0, _) | (_, 0) => None,
             _ => {
@@ -40,6 +40,13 @@ impl BatchSampler {
             }
         };
         Ok(BatchSampler { dataset: ExampleSampler::resume(examples, seed, cursor)?, replay })
+    }
+
+    /// The sampler of a run, from where the cursors stand.
+    pub fn of_job(job: &TrainJob<'_>, cursor: Cursor, replay_cursor: Option<Cursor>) -> Result<BatchSampler> {
+        let replayed = job.replay.map_or(0, |replay| replay.len());
+        let (per_step, seed) = (job.config.replayed_per_round(), job.config.train.seed);
+        BatchSampler::resume(job.train.len(), replayed, per_step, seed, cursor, replay_cursor)
     }
 
     /// Position in the run's own dataset.

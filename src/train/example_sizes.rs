@@ -1,9 +1,12 @@
 //! Sizes of the training examples: the largest decide how much memory a run takes, and whether an example is too long.
 
+use super::batch_sampler::BatchSampler;
 use super::job::{ExampleId, TrainJob};
 use super::optimizer::name_some;
+use crate::data::Cursor;
 use crate::model::PromptSize;
 use crate::tasks::{Task, example_size, named, reference_response, text_bytes};
+use crate::train::settings::RolloutSettings;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::cmp::Reverse;
@@ -38,13 +41,38 @@ pub(super) fn example_sizes(job: &TrainJob<'_>) -> Result<Vec<ExampleSize>> {
         }
         _ => job.examples().collect(),
     };
+    sizes(job, ids, |rollout, _| rollout.max_new_tokens)
+}
+
+/// Rounds that [`first_rounds`] looks at.
+const FIRST_ROUNDS: usize = 8;
+
+/// The examples of a run's first rounds, in the order of its sampler, whose sampled responses are as long as the reference responses where
+/// there are any, and as they may get at most elsewhere.
+pub(super) fn first_rounds(job: &TrainJob<'_>) -> Result<Vec<Vec<ExampleSize>>> {
+    let per_round = job.config.examples_per_round();
+    let steps = job.config.total_steps(job.train.len());
+    let rounds = steps.div_ceil(job.config.steps_per_round()).clamp(1, FIRST_ROUNDS);
+    let mut sampler = BatchSampler::of_job(job, Cursor::default(), None)?;
+    let ids = (0..rounds).flat_map(|_| sampler.next_batch(per_round)).collect();
+    let found = sizes(job, ids, |rollout, reference| reference.unwrap_or(usize::MAX).min(rollout.max_new_tokens))?;
+    Ok(found.chunks(per_round).map(<[ExampleSize]>::to_vec).collect())
+}
+
+/// The sizes of examples. `sampled` gives the length of a response that is still to be sampled, from the length of the reference response.
+fn sizes(
+    job: &TrainJob<'_>,
+    ids: Vec<ExampleId>,
+    sampled: impl Fn(&RolloutSettings, Option<usize>) -> usize + Sync,
+) -> Result<Vec<ExampleSize>> {
     let size = |id: ExampleId| -> Result<ExampleSize> {
         let (task, i) = job.locate(id)?;
-        let sampled = job.config.rollout.as_ref().filter(|_| job.is_sampled(id));
-        check_bytes(job, task, i, sampled.is_none())?;
-        let response = match sampled {
-            Some(rollout) => rollout.max_new_tokens,
-            None => reference_response(task, job.encoder, i)?.len(),
+        let rollout = job.config.rollout.as_ref().filter(|_| job.is_sampled(id));
+        check_bytes(job, task, i, rollout.is_none())?;
+        let reference = || reference_response(task, job.encoder, i).map(|tokens| tokens.len());
+        let response = match rollout {
+            Some(rollout) => sampled(rollout, reference().ok()),
+            None => reference()?,
         };
         Ok(ExampleSize { id, prompt: example_size(task, job.encoder, i)?, response })
     };

@@ -3,7 +3,7 @@
 //! Some things are held all the time: the program, weights, moments. The rest comes and goes with what the run does at the moment: it
 //! trains, samples responses, or evaluates. The plan counts each of these for its largest batch, and the peak is that of the largest.
 
-use super::example_sizes::{ExampleSize, candidates_among, largest_round};
+use super::example_sizes::{ExampleSize, candidates_among, first_rounds, largest_round};
 use super::job::TrainJob;
 use super::optimizer::DEVICE_PIECE;
 use crate::io::files::format_bytes;
@@ -31,6 +31,15 @@ const REUSE: f64 = 0.08;
 /// Lengths of sampled responses that are looked at: so many equal parts of the longest.
 const LENGTHS: usize = 8;
 
+/// What is known of the lengths of sampled responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lengths {
+    /// They have at most so many tokens.
+    UpTo,
+    /// They have so many tokens.
+    Exactly,
+}
+
 /// Bytes by what they are for.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct MemoryPlan {
@@ -46,6 +55,8 @@ pub struct MemoryPlan {
     pub moments: usize,
     /// What the run does in turns.
     pub phases: Vec<Phase>,
+    /// The peak to expect: that of the run's first rounds, with sampled responses as long as the reference responses.
+    pub expected: usize,
 }
 
 /// What one of the things that a run does in turns takes.
@@ -83,17 +94,27 @@ impl MemoryPlan {
             [|s| s.tokens() + s.prompt.patches, ExampleSize::tokens, |s| s.prompt.patches];
         let evaluated = evaluated(job)?;
         let rounds = by.map(|by| largest_round(sizes, counts, lens, by));
-        let plans = rounds.iter().map(|round| MemoryPlan::of_round(job, round, &evaluated, program));
-        plans.max_by_key(MemoryPlan::total).ok_or_else(|| Error::failed("a memory plan of no examples"))
+        let plans = rounds.iter().map(|round| MemoryPlan::of_round(job, round, Lengths::UpTo, &evaluated, program));
+        let largest =
+            plans.max_by_key(MemoryPlan::total).ok_or_else(|| Error::failed("a memory plan of no examples"))?;
+        let first = first_rounds(job)?;
+        let plans = first.iter().map(|round| MemoryPlan::of_round(job, round, Lengths::Exactly, &evaluated, program));
+        let expected = plans.map(|plan| plan.total()).max().unwrap_or(0).min(largest.total());
+        Ok(MemoryPlan { expected, ..largest })
     }
 
-    /// The plan of a run whose rounds have the examples `round`, with the longest possible responses, and whose evaluations have the
-    /// prompts `evaluated` at a time.
-    fn of_round(job: &TrainJob<'_>, round: &[ExampleSize], evaluated: &[PromptSize], program: usize) -> Self {
+    /// The plan of a run whose rounds have the examples `round`, and whose evaluations have the prompts `evaluated` at a time.
+    fn of_round(
+        job: &TrainJob<'_>,
+        round: &[ExampleSize],
+        lengths: Lengths,
+        evaluated: &[PromptSize],
+        program: usize,
+    ) -> Self {
         let (weights, copies, trained) = weights(job);
-        let held = MemoryPlan { gpu: false, program, weights, copies, moments: 2 * trained, phases: Vec::new() };
+        let held = MemoryPlan { program, weights, copies, moments: 2 * trained, ..MemoryPlan::default() };
         let Some(model) = job.model.memory_footprint() else { return held };
-        let BackwardBytes { activations, thread_gradients } = backward(job, model, round);
+        let BackwardBytes { activations, thread_gradients } = backward(job, model, round, lengths);
         let rollouts = rollout_batch(job, round).map(|(prompts, samples, tokens)| {
             let generation = model.generate_bytes(&prompts, samples, tokens);
             Phase { name: "rollouts", generation, ..Phase::default() }
@@ -192,7 +213,7 @@ pub fn program_without_weights(held: usize) -> usize {
 
 /// The most that the first forward and backward can take. Sampled responses may be short, and then a batch is cut into fewer shards, which
 /// can be larger: the longest responses do not always take the most.
-fn backward(job: &TrainJob<'_>, model: &dyn MemoryFootprint, round: &[ExampleSize]) -> BackwardBytes {
+fn backward(job: &TrainJob<'_>, model: &dyn MemoryFootprint, round: &[ExampleSize], lengths: Lengths) -> BackwardBytes {
     let config = job.config;
     let responses = match (&config.rollout, config.train.method) {
         (Some(rollout), Method::Rft) => rollout.num_generations,
@@ -210,7 +231,8 @@ fn backward(job: &TrainJob<'_>, model: &dyn MemoryFootprint, round: &[ExampleSiz
         let batch: Vec<GroupSize> = round.iter().take(config.train.batch_size).map(group).collect();
         model.backward_bytes(&batch)
     };
-    let shares = if config.rollout.is_some() { 1 } else { LENGTHS }..=LENGTHS;
+    let shortest = if config.rollout.is_some() && lengths == Lengths::UpTo { 1 } else { LENGTHS };
+    let shares = shortest..=LENGTHS;
     let taken = shares.map(of_share);
     taken.max_by_key(|bytes| bytes.activations + bytes.thread_gradients).unwrap_or_default()
 }
@@ -220,7 +242,8 @@ fn rollout_batch(job: &TrainJob<'_>, round: &[ExampleSize]) -> Option<(Vec<Promp
     let rollout = job.config.rollout.as_ref()?;
     let at_once = if rollout.batch_size == 0 { round.len() } else { rollout.batch_size.min(round.len()) };
     let prompts = round[..at_once].iter().map(|size| size.prompt).collect();
-    Some((prompts, rollout.num_generations, rollout.max_new_tokens))
+    let longest = round.iter().filter(|size| job.is_sampled(size.id)).map(|size| size.response).max();
+    Some((prompts, rollout.num_generations, longest.unwrap_or(rollout.max_new_tokens)))
 }
 
 /// The prompts of the largest batch of the evaluations on the way, if there are any.
@@ -240,7 +263,12 @@ impl std::fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let whose = if self.gpu { "memory of the GPU" } else { "memory" };
         let peak = self.phases.iter().max_by_key(|phase| self.total_in(phase)).copied().unwrap_or_default();
-        write!(f, "{whose}: about {} at most", format_bytes(self.total()))?;
+        match self.expected < self.total() / 50 * 49 {
+            true => {
+                write!(f, "{whose}: about {}, at most {}", format_bytes(self.expected), format_bytes(self.total()))?
+            }
+            false => write!(f, "{whose}: about {} at most", format_bytes(self.total()))?,
+        }
         let others: Vec<&Phase> = self.phases.iter().filter(|phase| phase.name != peak.name).collect();
         if !others.is_empty() {
             write!(f, ", in {}", peak.name)?;

@@ -48,7 +48,7 @@ pub(super) fn resample_if_due(ctx: &mut StepContext<'_>) -> Result<Metrics> {
     metrics.push("resample_duplicates", counts.duplicates as f64 / counts.samples.max(1) as f64);
     metrics.push("resample_kept", kept.len() as f64);
     metrics.push("resample_bare_prompts", counts.prompts_without_kept as f64 / counts.prompts.max(1) as f64);
-    let cursor = Cursor { epoch: 0, position: 0 };
+    let cursor = Cursor::default();
     ctx.state.sample_buffer = Some(SampleBuffer { step, cursor, responses: kept });
     Ok(metrics)
 }

@@ -47,7 +47,7 @@ fn is_zero(count: &usize) -> bool {
 impl Default for TrainerState {
     /// Before the first step.
     fn default() -> Self {
-        let cursor = Cursor { epoch: 0, position: 0 };
+        let cursor = Cursor::default();
         let (log, stall) = (LogSizes::default(), StallState::default());
         TrainerState {
             step: 0,

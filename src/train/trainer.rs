@@ -95,10 +95,7 @@ pub fn train(
     }
     let mut optimizer = AdamW::new(job.model.parameters(), &config.train)?;
     let state = resume.map(|c| c.state.clone()).unwrap_or_default();
-    let replayed = job.replay.map_or(0, |replay| replay.len());
-    let per_step = config.replayed_per_round();
-    let sampler =
-        BatchSampler::resume(examples, replayed, per_step, config.train.seed, state.cursor, state.replay_cursor)?;
+    let sampler = BatchSampler::of_job(job, state.cursor, state.replay_cursor)?;
     // Before the gradients, which are planned for, are made.
     let held = process_memory("VmRSS").unwrap_or(0);
     let sizes = example_sizes(job)?;

@@ -46,6 +46,32 @@ fn eval_prints_a_table_keeps_responses_and_refuses_another_evaluation_in_its_pla
 }
 
 #[test]
+fn solvers_are_evaluated_like_models_and_beat_guessing() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/photos");
+    let of = ["--images", photos.to_str().unwrap(), "--grid", "2x2", "--count", "400", "--split", "0.75,0,0.25"];
+    done(dir, &[&["gen"][..], &of, &["--out", "data"]].concat());
+    let share = |solver: &str| -> f64 {
+        let out = format!("eval-{solver}");
+        let table = done(dir, &["eval", "--solver", solver, "--data", "data", "--out", &out]);
+        assert!(table.starts_with(&format!("solver: {solver} on jigsaw (test), 100 examples")), "{table}");
+        let result = fs::read_to_string(dir.join(&out).join("result.json")).unwrap();
+        let result: serde_json::Value = serde_json::from_str(&result).unwrap();
+        assert_eq!(result["summary"]["well_formed"]["value"], 1.0);
+        result["summary"]["accuracy"]["value"].as_f64().unwrap()
+    };
+    let (edges, colour) = (share("edges"), share("colour"));
+    // Guessing solves 4.3 % of them.
+    assert!(edges > 0.85 && colour > 0.13 && colour < edges, "edges {edges}, colour {colour}");
+    done(dir, &["report", "eval-edges", "--out", "report.html"]);
+    done(dir, &["gen", "--images", "scenes", "--grid", "2x2", "--count", "4", "--split", "0,0,1", "--out", "tests"]);
+    let common = ["eval", "--solver", "colour", "--data", "tests", "--out", "out"];
+    assert!(refused(dir, &common).contains("no split `train`"), "there is nothing to learn from");
+    done(dir, &[&common[..], &["--solver-train", "data"]].concat());
+}
+
+#[test]
 fn score_gives_each_response_token_its_log_probability_whatever_the_batch() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();

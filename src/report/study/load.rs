@@ -26,6 +26,8 @@ pub struct StudyResults<'a> {
     pub regimes: Vec<RegimeResults<'a>>,
     /// Evaluation of each model on the new task, including the base, by the hashes of model and data.
     evaluations: HashMap<(String, String), Summary>,
+    /// Evaluations of solvers that are no models: name, hash of the data, result.
+    solvers: Vec<(&'a str, String, Summary)>,
     /// What is left out, and why.
     pub left_out: Vec<String>,
 }
@@ -98,6 +100,7 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
         base: first.map(|(base, _)| base),
         regimes: Vec::new(),
         evaluations: HashMap::new(),
+        solvers: Vec::new(),
         left_out: Vec::new(),
     };
     for regime in &index.regimes {
@@ -137,10 +140,20 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
     if study.base.is_some() {
         evaluations_below(dir, 3, &mut study.evaluations)?;
     }
+    for solver in &index.solvers {
+        if let Some(result) = EvalResult::read(&dir.join(&solver.dir))? {
+            study.solvers.push((&solver.name, result.about.key.data, result.summary));
+        }
+    }
     Ok(study)
 }
 
 impl<'a> StudyResults<'a> {
+    /// What solvers that are no models reach on the new task of this hash, by name.
+    pub fn solvers_on(&self, data: &str) -> impl Iterator<Item = (&'a str, &Summary)> {
+        self.solvers.iter().filter(move |(_, of, _)| of == data).map(|(name, _, summary)| (*name, summary))
+    }
+
     fn run(
         &mut self,
         dir: &Path,

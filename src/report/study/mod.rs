@@ -189,6 +189,15 @@ fn learned_and_retained(study: &StudyResults<'_>) -> Chart {
         (name, Point::new(one.measured.all.base.value.value, 0.0))
     };
     chart.named = new_tasks.iter().map(base).collect();
+    // A solver forgets nothing. The same puzzles in other words have the same line.
+    for one in &new_tasks {
+        for (name, summary) in study.solvers_on(&one.measured.data) {
+            let point = (name.to_string(), Point::new(summary.accuracy.value, 0.0));
+            if !chart.named.contains(&point) {
+                chart.named.push(point);
+            }
+        }
+    }
     chart
 }
 

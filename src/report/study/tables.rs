@@ -197,6 +197,13 @@ fn partial_credit(study: &StudyResults<'_>) -> Option<&'static str> {
 fn base_rows(study: &StudyResults<'_>) -> Vec<Vec<Cell>> {
     let new_tasks = study.new_tasks();
     let prior = study.any().and_then(|tuned| tuned.all.as_ref()).map(|all| all.base);
+    let solver = |name: &str, summary: &Summary, one: &NewTask<'_>| {
+        let on = if new_tasks.len() == 1 { "no model".to_string() } else { format!("no model, on {}", one.name) };
+        let mut row = vec![Cell::with(name, on), Cell::none(), Cell::none(), Cell::none()];
+        row.extend([share(summary.accuracy), share(summary.partial_credit)]);
+        row.resize(13, Cell::none());
+        row
+    };
     let of = |one: &NewTask<'_>| {
         let (new_task, about) = (one.measured, before_training(one, &new_tasks));
         let mut row = vec![Cell::with("base", about), Cell::none(), Cell::none(), Cell::none()];
@@ -206,7 +213,10 @@ fn base_rows(study: &StudyResults<'_>) -> Vec<Vec<Cell>> {
         row.resize(13, Cell::none());
         row
     };
-    new_tasks.iter().map(of).collect()
+    let solvers = new_tasks
+        .iter()
+        .flat_map(|one| study.solvers_on(&one.measured.data).map(move |(name, summary)| solver(name, summary, one)));
+    new_tasks.iter().map(of).chain(solvers).collect()
 }
 
 /// What the base's row is about.

@@ -81,14 +81,7 @@ impl ScriptedTeacher {
         let puzzle = Puzzle::of(record).map_err(named)?;
         let images = task.images(i)?;
         let image = images.first().ok_or_else(|| named(Error::input("field `images` is empty")))?;
-        let features = TileFeatures::new(image, puzzle.grid).ok_or_else(|| {
-            named(Error::input(format!(
-                "its picture of {} x {} pixels does not divide into {} tiles",
-                image.width(),
-                image.height(),
-                puzzle.grid
-            )))
-        })?;
+        let features = TileFeatures::of_puzzle(image, puzzle.grid).map_err(named)?;
         let text = |sample: usize| {
             let mut rng = rng::stream(self.seed, &format!("scripted teacher {}", record.id), &[sample as u64]);
             let thought = puzzle.explain(&features, &mut rng);

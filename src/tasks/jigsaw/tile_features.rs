@@ -1,7 +1,9 @@
 //! Features of a puzzle's tiles, from their pixels alone: mean colour and brightness in words, and how well edges match.
 
 use crate::tasks::jigsaw::Grid;
+use crate::{Error, Result};
 use image::RgbImage;
+use std::ops::Range;
 
 /// Colours by name. Values are those of the CSS keywords where there is one.
 const COLOURS: [(&str, [u8; 3]); 30] = [
@@ -72,15 +74,38 @@ impl<'a> TileFeatures<'a> {
         whole.then(|| TileFeatures { image, grid, width: image.width() / cols, height: image.height() / rows })
     }
 
+    /// As [`TileFeatures::new`], with an input error for a picture that does not divide into the grid.
+    pub fn of_puzzle(image: &'a RgbImage, grid: Grid) -> Result<Self> {
+        TileFeatures::new(image, grid).ok_or_else(|| {
+            let (width, height) = image.dimensions();
+            Error::input(format!("its picture of {width} x {height} pixels does not divide into {grid} tiles"))
+        })
+    }
+
     /// Mean red, green and blue of a tile, each of 255.
     pub fn mean(&self, tile: usize) -> [f64; 3] {
+        self.mean_of(tile, 0..self.width, 0..self.height)
+    }
+
+    /// Mean colours of a tile's upper, lower, left and right half, each of 255. The halves of an odd side share its middle.
+    pub fn halves(&self, tile: usize) -> [[f64; 3]; 4] {
+        let (x, y) = (self.width.div_ceil(2), self.height.div_ceil(2));
+        [
+            self.mean_of(tile, 0..self.width, 0..y),
+            self.mean_of(tile, 0..self.width, self.height - y..self.height),
+            self.mean_of(tile, 0..x, 0..self.height),
+            self.mean_of(tile, self.width - x..self.width, 0..self.height),
+        ]
+    }
+
+    fn mean_of(&self, tile: usize, columns: Range<u32>, rows: Range<u32>) -> [f64; 3] {
         let mut sum = [0u64; 3];
-        for y in 0..self.height {
-            for x in 0..self.width {
+        for y in rows.clone() {
+            for x in columns.clone() {
                 self.pixel(tile, x, y).iter().zip(&mut sum).for_each(|(&value, sum)| *sum += u64::from(value));
             }
         }
-        sum.map(|sum| sum as f64 / f64::from(self.width * self.height))
+        sum.map(|sum| sum as f64 / (columns.len() * rows.len()) as f64)
     }
 
     /// Name of the colour nearest to the tile's mean.

@@ -16,7 +16,7 @@ use super::family::family;
 use super::gate::GATE_MD;
 use super::gold::gold_changes;
 use super::pairing::{ExampleLabel, FinishedEval, comparable, pair};
-use super::prompt_sets::{LazyModel, PromptSet, ScoredPrompts};
+use super::prompt_sets::{LazyModel, PromptSet, check_held_out};
 use super::result::{
     AggregateChange, BenchmarkTitle, ForgettingResult, MeasuredBenchmark, ModelRef, NEW_TASK, TunedResult,
 };
@@ -99,6 +99,7 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
             bench.path.display()
         )));
     }
+    check_held_out(&held_out, &prepared, request.prompts)?;
     for model in request.tuned.iter().chain(&request.base) {
         let mut served = true;
         for bench in prepared.iter().chain(&held_out) {
@@ -356,11 +357,8 @@ impl ComparisonContext<'_> {
         let chosen = scored.filter(|((bench, _), _)| held_out.is_empty() || bench.name == NEW_TASK);
         let chosen = chosen.map(|((bench, base), labels)| PromptSet::scored(bench, base, labels, prompts));
         let mut sets = chosen.collect::<Result<Vec<_>>>()?;
-        if !held_out.is_empty() {
-            let scored = ScoredPrompts::of(self.prepared)?;
-            for bench in held_out {
-                sets.push(PromptSet::held_out(bench, base_hash, &scored, prompts)?);
-            }
+        for bench in held_out {
+            sets.push(PromptSet::held_out(bench, base_hash, prompts)?);
         }
         Ok(sets)
     }

@@ -13,7 +13,7 @@ use crate::eval::{BATCH, BaseSamples, Comparison, Divergence, PromptRole, spread
 use crate::io::hex;
 use crate::model::{Model, ModelLoader};
 use crate::sampling::{SamplingKey, ScoredResponse, hash_prompt};
-use crate::tasks::{Task, gold_response};
+use crate::tasks::gold_response;
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -50,25 +50,15 @@ impl<'a> PromptSet<'a> {
         PromptSet::new(bench, role, Some(base), base.about.key.clone(), labels.iter().map(group), prompts)
     }
 
-    /// At most `prompts` examples of a set that is held out from those of `scored`.
-    ///
-    /// # Errors
-    /// An input error that names an example that is among the scored ones.
-    pub fn held_out(
-        bench: &'a PreparedBenchmark,
-        base_hash: &str,
-        scored: &ScoredPrompts<'_>,
-        prompts: usize,
-    ) -> Result<Self> {
+    /// At most `prompts` examples of a set that is held out from those that are scored.
+    pub fn held_out(bench: &'a PreparedBenchmark, base_hash: &str, prompts: usize) -> Result<Self> {
         let task = bench.task();
         let key = SamplingKey::new(base_hash, bench.prompt_hash()?, task, &bench.plan, &bench.sampling)?;
         let key = SamplingKey { bench: Some(bench.protocol.clone()), ..key };
         let labels = ExampleLabel::of_benchmark(task, bench.plan.examples(task))?;
         // Both styles of a question show one image.
         let group = |label: ExampleLabel| label.shares.into_iter().next().or(label.group);
-        let set = PromptSet::new(bench, PromptRole::HeldOut, None, key, labels.into_iter().map(group), prompts)?;
-        set.examples.iter().try_for_each(|&i| scored.check(&bench.name, task, i))?;
-        Ok(set)
+        PromptSet::new(bench, PromptRole::HeldOut, None, key, labels.into_iter().map(group), prompts)
     }
 
     fn new(
@@ -174,29 +164,39 @@ impl<'a> PromptSet<'a> {
     }
 }
 
-/// The prompts that are scored, by their hash.
-pub(super) struct ScoredPrompts<'a>(HashMap<[u8; 32], (&'a str, &'a str)>);
-
-impl<'a> ScoredPrompts<'a> {
-    pub fn of(prepared: &'a [PreparedBenchmark]) -> Result<Self> {
-        let mut scored = HashMap::new();
-        for bench in prepared {
-            let task = bench.task();
-            for i in 0..bench.plan.examples(task) {
-                scored.insert(hash_prompt(task, i)?, (bench.name.as_str(), task.example(i)?.id.as_str()));
+/// See that no prompt of the sets that are held out, of which at most `prompts` each are measured, is among the scored ones.
+///
+/// # Errors
+/// An input error that names both examples; an image that cannot be read.
+pub(super) fn check_held_out(
+    held_out: &[PreparedBenchmark],
+    scored: &[PreparedBenchmark],
+    prompts: usize,
+) -> Result<()> {
+    if held_out.is_empty() {
+        return Ok(());
+    }
+    let mut known: HashMap<[u8; 32], (&str, &str)> = HashMap::new();
+    for bench in scored {
+        let task = bench.task();
+        for i in 0..bench.plan.examples(task) {
+            known.insert(hash_prompt(task, i)?, (&bench.name, &task.example(i)?.id));
+        }
+    }
+    for bench in held_out {
+        let task = bench.task();
+        for i in spread(bench.plan.examples(task), prompts) {
+            if let Some((scored, id)) = known.get(&hash_prompt(task, i)?) {
+                return Err(Error::input(format!(
+                    "--prior {}: example {} asks the same as example {id} of {scored}, which is scored; give prompts that are in no scored \
+                     benchmark, such as another split",
+                    bench.name,
+                    task.example(i)?.id
+                )));
             }
         }
-        Ok(ScoredPrompts(scored))
     }
-
-    fn check(&self, set: &str, task: &dyn Task, i: usize) -> Result<()> {
-        let Some((bench, id)) = self.0.get(&hash_prompt(task, i)?) else { return Ok(()) };
-        Err(Error::input(format!(
-            "--prior {set}: example {} asks the same as example {id} of {bench}, which is scored; give prompts that are in no scored benchmark, \
-             such as another split",
-            task.example(i)?.id
-        )))
-    }
+    Ok(())
 }
 
 /// A model that is loaded on first use.

@@ -221,14 +221,14 @@ fn a_recovery_trains_the_model_of_each_run_and_compares_it_with_the_base() {
         command(&plan, "train.sft.lr-1e-3.seed-1.recovery-10"),
         "train --model out/runs/sft.lr-1e-3.seed-1/model --data out/prior --method sft --set train.steps=20 --set train.batch_size=10 \
          --set train.max_examples=10 --set train.lr_scheduler_type=\"constant\" --set train.save_steps=0 --set eval.steps=0 \
-         --set train.learning_rate=2e-4 --set train.seed=1 --out out/recovery/sft.lr-1e-3.seed-1.recovery-10"
+         --set train.learning_rate=2e-4 --set train.seed=1 --out out/recovery/sft.lr-1e-3.seed-1/examples-10"
     );
     let compare = command(&plan, "compare.sft.lr-1e-3.seed-2.recovery-50");
     assert!(
-        compare.starts_with("eval --model out/recovery/sft.lr-1e-3.seed-2.recovery-50/model --baseline data/base-tiny"),
+        compare.starts_with("eval --model out/recovery/sft.lr-1e-3.seed-2/examples-50/model --baseline data/base-tiny"),
         "{compare}"
     );
-    assert!(compare.ends_with("--kl-prompts 0 --out out/recovery/sft.lr-1e-3.seed-2.recovery-50/compare"), "{compare}");
+    assert!(compare.ends_with("--kl-prompts 0 --out out/recovery/sft.lr-1e-3.seed-2/compare-50"), "{compare}");
     let recovering: Vec<&str> = plan.index.recoveries.iter().map(|recovery| recovery.run.as_str()).collect();
     assert_eq!(recovering.len(), 4, "two seeds, two numbers of examples: {recovering:?}");
     assert!(recovering.iter().all(|run| run.starts_with("sft.lr-1e-3.seed-")));

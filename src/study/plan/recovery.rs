@@ -29,7 +29,7 @@ impl Builder<'_> {
         for examples in recovery.examples {
             let run = point.run(name, seed);
             let own = format!("{run}.recovery-{examples}");
-            let out = self.path(&["recovery", &own]);
+            let out = self.path(&["recovery", &run, &format!("examples-{examples}")]);
             let settings = [
                 ("train.steps", Value::from(recovery.steps as i64)),
                 ("train.batch_size", Value::from(recovery.batch_size as i64)),
@@ -51,7 +51,7 @@ impl Builder<'_> {
             (self.study.resolve)(train.method, None, &train.sets()).map_err(|e| self.study.error("recovery", e))?;
             let needs = [data.needs(), made.needs()].concat();
             let trained = format!("train.{own}");
-            let sequences = (recovery.steps * recovery.batch_size) as f64;
+            let sequences = recovery.steps as f64 * recovery.batch_size as f64;
             self.push(StudyTask::new(
                 &trained,
                 "recovery",
@@ -60,12 +60,12 @@ impl Builder<'_> {
                 TaskKind::Sft,
                 sequences,
             ))?;
-            let compare = out.join("compare");
+            let comparison_dir = Path::new("recovery").join(&run).join(format!("compare-{examples}"));
             let command = JigsawCommand::Compare(CompareRequest {
                 tuned: vec![out.join("model")],
                 prior: Vec::new(),
                 prompts: 0,
-                out: compare,
+                out: self.out.join(&comparison_dir),
                 ..compared.clone()
             });
             let checkpoints = comparison.checkpoints.as_ref().map_or(0, |checkpoints| checkpoints.most);
@@ -73,8 +73,7 @@ impl Builder<'_> {
             let needs = [vec![trained], comparison.needs.clone()].concat();
             let task = format!("compare.{own}");
             self.push(StudyTask::new(&task, "recovery", needs, command, TaskKind::Respond, responses))?;
-            let comparison = Path::new("recovery").join(&own).join("compare");
-            self.recoveries.push(RecoveryRun { run, examples, comparison });
+            self.recoveries.push(RecoveryRun { run, examples, comparison: comparison_dir });
         }
         Ok(())
     }

@@ -15,6 +15,8 @@ mod outcome_tables;
 mod overlap;
 mod pairing;
 mod prompt_sets;
+mod question_score;
+mod questions;
 mod result;
 mod table;
 mod transitions;
@@ -28,6 +30,7 @@ pub use gold::{GoldChange, GoldItem, PairedMean};
 pub use group_mean::GroupMean;
 pub use outcome_tables::{divergences, gold_table, transitions_table, weights_table};
 pub use pairing::{ExampleLabel, FinishedEval, PairedOutcomes, comparable, pair};
+pub use question_score::QuestionScore;
 pub use result::{
     ALL, AggregateChange, BenchmarkChange, BenchmarkTitle, CategoryChange, FORMAT_VERSION, ForgettingResult,
     MeasuredBenchmark, ModelRef, NEW_TASK, NamedInterval, RunRef, TunedResult,

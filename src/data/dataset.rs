@@ -111,9 +111,7 @@ impl Dataset {
         order.shuffle(rng);
         let kept: HashSet<usize> = order.into_iter().take(count).collect();
         let mut i = 0..;
-        self.records.retain(|_| i.next().is_some_and(|i| kept.contains(&i)));
-        let mut i = 0..;
-        self.places.retain(|_| i.next().is_some_and(|i| kept.contains(&i)));
+        self.retain(|_| i.next().is_some_and(|i| kept.contains(&i)));
         self
     }
 
@@ -130,6 +128,12 @@ impl Dataset {
     /// The records in file order.
     pub fn records(&self) -> &[Record] {
         &self.records
+    }
+
+    /// Go on with these records alone. The manifest stays that of all.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Record) -> bool) {
+        let all = std::mem::take(&mut self.records).into_iter().zip(std::mem::take(&mut self.places));
+        (self.records, self.places) = all.filter(|(record, _)| keep(record)).unzip();
     }
 
     /// Number of records.

@@ -176,7 +176,9 @@ impl ModelCommand {
                 let found = weight_diff(&hub::directory(&base)?, &hub::directory(&model)?)?;
                 print(&match json {
                     true => pretty(&found)?,
-                    false => format!("{} against {}\n\n{}", found.model, found.base, weights_table(&found.parts).text()),
+                    false => {
+                        format!("{} against {}\n\n{}", found.model, found.base, weights_table(&found.parts).text())
+                    }
                 })
             }
         }
@@ -359,7 +361,10 @@ mod tests {
             parse("model interpolate a b --alpha 0.3 --out x").unwrap().command.action,
             Action::Interpolate(Interpolate { alpha: 0.3, .. })
         ));
-        assert!(matches!(parse("model diff a b --json").unwrap().command.action, Action::Diff(Diff { json: true, .. })));
+        assert!(matches!(
+            parse("model diff a b --json").unwrap().command.action,
+            Action::Diff(Diff { json: true, .. })
+        ));
         assert!(parse("model interpolate a --out x").is_err());
         assert!(parse("model init").is_err());
     }

@@ -319,10 +319,15 @@ mod tests {
     fn a_sample_of_records_is_in_file_order_and_holds_the_smaller_ones() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data.jsonl");
-        let line = |i: usize| format!("{{\"messages\": [{{\"role\": \"user\", \"content\": \"q{i}\"}}, {{\"role\": \"assistant\", \"content\": \"a\"}}]}}\n");
+        let line = |i: usize| {
+            format!(
+                "{{\"messages\": [{{\"role\": \"user\", \"content\": \"q{i}\"}}, {{\"role\": \"assistant\", \"content\": \"a\"}}]}}\n"
+            )
+        };
         std::fs::write(&path, (0..30).map(line).collect::<String>()).unwrap();
         let of = |count: usize, seed: u64| -> Vec<String> {
-            let sampled = Dataset::open(&path, "train").unwrap().sampled(count, &mut rng::stream(seed, "examples", &[]));
+            let sampled =
+                Dataset::open(&path, "train").unwrap().sampled(count, &mut rng::stream(seed, "examples", &[]));
             assert!((0..sampled.len()).all(|i| sampled.place(i).contains("data.jsonl:")));
             sampled.records().iter().map(|record| record.prompt()[0].content.clone()).collect()
         };

@@ -332,10 +332,7 @@ pub struct DivergenceStats {
 }
 
 impl DivergenceStats {
-    fn of<'a>(
-        measured: impl Iterator<Item = &'a MeasuredDivergence> + Clone,
-        clusters: &[usize],
-    ) -> DivergenceStats {
+    fn of<'a>(measured: impl Iterator<Item = &'a MeasuredDivergence> + Clone, clusters: &[usize]) -> DivergenceStats {
         let by_tokens = weighted_totals(measured.clone().map(|m| (m.nats, m.tokens as f64)), clusters);
         let by_responses = totals(measured.clone().map(|m| m.nats), clusters);
         DivergenceStats {

@@ -21,8 +21,8 @@ use super::result::{
     AggregateChange, BenchmarkTitle, ForgettingResult, MeasuredBenchmark, ModelRef, NEW_TASK, TunedResult,
 };
 use super::write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
-use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, PreparedBenchmark};
 use crate::eval::BaseSamples;
+use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, PreparedBenchmark};
 use crate::io::lock::LockFile;
 use crate::io::output_dir::{self, Growing};
 use crate::io::{files, jsonl};
@@ -201,12 +201,7 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
 }
 
 /// The change of the weights; none, with a note, for models whose weights do not fit together, and without the base's weights.
-fn weights(
-    base: &Path,
-    base_hash: &str,
-    tuned: &Path,
-    progress: &mut dyn CompareObserver,
-) -> Option<Vec<PartDiff>> {
+fn weights(base: &Path, base_hash: &str, tuned: &Path, progress: &mut dyn CompareObserver) -> Option<Vec<PartDiff>> {
     // A base that is known by its stored results alone may have moved, or be another one by now.
     if model::hash_model(base).ok()? != base_hash {
         return None;

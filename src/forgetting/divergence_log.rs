@@ -162,14 +162,18 @@ mod tests {
         assert_eq!(moved.lines.len(), 8);
         moved.append(batch(8..16)).unwrap();
         moved.append(batch(16..20)).unwrap();
-        assert_eq!(DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false).unwrap().lines, batch(0..20));
+        assert_eq!(
+            DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false).unwrap().lines,
+            batch(0..20)
+        );
     }
 
     #[test]
     fn lines_of_an_earlier_version_without_gold_answers_are_measured_again() {
         let dir = tempfile::tempdir().unwrap();
         let examples: Vec<usize> = (0..20).collect();
-        let open = |has_gold: &[bool]| DivergenceLog::open(dir.path(), "set", &key(0), (&examples, has_gold), false).unwrap();
+        let open =
+            |has_gold: &[bool]| DivergenceLog::open(dir.path(), "set", &key(0), (&examples, has_gold), false).unwrap();
         let mut moved = open(&[false; 20]);
         [0..8, 8..16, 16..20].into_iter().for_each(|part| moved.append(batch(part)).unwrap());
         drop(moved);
@@ -183,12 +187,17 @@ mod tests {
     fn another_seed_and_another_example_are_refused_until_fresh() {
         let dir = tempfile::tempdir().unwrap();
         let examples: Vec<usize> = (0..20).collect();
-        DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false).unwrap().append(batch(0..8)).unwrap();
+        DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false)
+            .unwrap()
+            .append(batch(0..8))
+            .unwrap();
         let error = DivergenceLog::open(dir.path(), "set", &key(1), (&examples, &[false; 20]), false).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("--fresh"), "{error}");
         let shifted: Vec<usize> = (1..21).collect();
         let error = DivergenceLog::open(dir.path(), "set", &key(0), (&shifted, &[false; 20]), false).unwrap_err();
         assert!(error.to_string().contains("line 1"), "{error}");
-        assert!(DivergenceLog::open(dir.path(), "set", &key(1), (&examples, &[false; 20]), true).unwrap().lines.is_empty());
+        assert!(
+            DivergenceLog::open(dir.path(), "set", &key(1), (&examples, &[false; 20]), true).unwrap().lines.is_empty()
+        );
     }
 }

@@ -268,7 +268,7 @@ fn everything_is_written_as_json_csv_and_markdown() {
     let direction = DivergenceStats { tokens: 100, unfinished: 1, per_token: interval, per_response: interval };
     let divergence = Divergence {
         prompts_of: NEW_TASK.into(),
-            role: PromptRole::NewTask,
+        role: PromptRole::NewTask,
         prompts: 8,
         seed: 3,
         forward: direction,

@@ -37,12 +37,9 @@ pub struct TransitionShare {
 
 impl Transitions {
     /// Of pairs of responses with the chance level of each, in clusters numbered from 0.
-    pub fn of(
-        pairs: &[(ScoredResponse, ScoredResponse)],
-        chances: &[Option<f64>],
-        clusters: &[usize],
-    ) -> Transitions {
-        let right: Vec<(bool, bool)> = pairs.iter().map(|(base, tuned)| (base.score.correct, tuned.score.correct)).collect();
+    pub fn of(pairs: &[(ScoredResponse, ScoredResponse)], chances: &[Option<f64>], clusters: &[usize]) -> Transitions {
+        let right: Vec<(bool, bool)> =
+            pairs.iter().map(|(base, tuned)| (base.score.correct, tuned.score.correct)).collect();
         let by_chance = GuessedShare::by_chance(&right, chances);
         let count = clusters.iter().max().map_or(0, |&last| last + 1);
         let independent = count == right.len();

@@ -1,8 +1,8 @@
 //! Writes `forgetting.json`, and the same as CSV and Markdown.
 
 use super::csv::{CSV_HEADER, rows};
-use super::result::{ForgettingResult, TunedResult};
 use super::outcome_tables::{divergences, gold_table, transitions_table, weights_table};
+use super::result::{ForgettingResult, TunedResult};
 use super::table::{aggregates, summary, table};
 use crate::Result;
 use crate::io::files;

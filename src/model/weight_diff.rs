@@ -183,8 +183,10 @@ fn by_part(tensors: &[TensorDiff]) -> Vec<PartDiff> {
             stable_rank: mean(|tensor| tensor.stable_rank),
         }
     };
-    let mut parts: Vec<PartDiff> =
-        names.iter().map(|name| of(name, tensors.iter().filter(|tensor| tensor.part.name() == *name).collect())).collect();
+    let mut parts: Vec<PartDiff> = names
+        .iter()
+        .map(|name| of(name, tensors.iter().filter(|tensor| tensor.part.name() == *name).collect()))
+        .collect();
     parts.push(of(ALL_PARTS, tensors.iter().collect()));
     parts
 }

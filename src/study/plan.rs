@@ -88,7 +88,7 @@ fn same_puzzles(study: &Study) -> Vec<Vec<String>> {
 }
 
 /// Settings of training that may name data of the study.
-const NAMES_OF_DATA: [&str; 3] = ["sft.replay", "train.prompts_of", "eval.prior"];
+const NAMES_OF_DATA: [&str; 4] = ["sft.replay", "prior_kl.data", "train.prompts_of", "eval.prior"];
 
 struct Builder<'a> {
     study: &'a Study,
@@ -281,7 +281,10 @@ impl Builder<'_> {
             Some(side) if split != EVALUATED => {
                 let made = prior.settings.split.apportion(prior.settings.count)?;
                 if made[side] == 0 {
-                    return error(format!("the split of [prior] leaves no questions there; it is {}", prior.settings.split));
+                    return error(format!(
+                        "the split of [prior] leaves no questions there; it is {}",
+                        prior.settings.split
+                    ));
                 }
             }
             _ => return error("give \"train\" or \"validation\"; the benchmarks are of \"test\"".into()),

@@ -216,7 +216,8 @@ fn held_out_prior_prompts_are_a_split_of_the_suite() {
 
 #[test]
 fn a_recovery_trains_the_model_of_each_run_and_compares_it_with_the_base() {
-    let plan = planned(&["recovery.learning_rate=2e-4", "recovery.regimes=[\"sft\"]", "recovery.examples=[10,50]"]).unwrap();
+    let plan =
+        planned(&["recovery.learning_rate=2e-4", "recovery.regimes=[\"sft\"]", "recovery.examples=[10,50]"]).unwrap();
     assert_eq!(
         command(&plan, "train.sft.lr-1e-3.seed-1.recovery-10"),
         "train --model out/runs/sft.lr-1e-3.seed-1/model --data out/prior --method sft --set train.steps=20 --set train.batch_size=10 \

@@ -219,17 +219,14 @@ fn gold_answers_have_the_log_probabilities_of_transformers_and_of_peft() {
         jigsaw::model::load(&common::fixture("lora").join("names"), &Device::Cpu).unwrap(),
     );
     let codec = jigsaw::model::Processor::from_dir(&base_dir).unwrap();
-    let comparison =
-        Comparison { base: &base, tuned: &tuned, codec: &codec, task: &task, max_new_tokens: 1, seed: 0 };
+    let comparison = Comparison { base: &base, tuned: &tuned, codec: &codec, task: &task, max_new_tokens: 1, seed: 0 };
     let examples: Vec<usize> = (0..task.len()).collect();
     let lines = comparison.measure(&examples, |_| None, &mut BaseSamples::default()).unwrap();
     for (i, line) in lines.iter().enumerate() {
         let gold = line.gold.as_ref().unwrap();
         let numbers = |value: &serde_json::Value| -> Vec<f32> { serde_json::from_value(value.clone()).unwrap() };
         let (of_base, of_tuned) = (numbers(&sequences[i]["logprobs"]), numbers(&adapted["logprobs"][i]));
-        for (got, expected) in
-            [(&gold.response.base_logprobs, of_base), (&gold.response.tuned_logprobs, of_tuned)]
-        {
+        for (got, expected) in [(&gold.response.base_logprobs, of_base), (&gold.response.tuned_logprobs, of_tuned)] {
             assert_eq!(got.len(), expected.len());
             let scale = expected.iter().fold(1e-3f32, |most, x| most.max(x.abs()));
             let far = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

@@ -229,10 +229,14 @@ fn held_out_prior_prompts_have_a_divergence_and_gold_answers_and_no_score() {
     let tuned = &found["tuned"][0];
     let divergence = tuned["divergence"].as_array().unwrap();
     assert_eq!(divergence.len(), 1, "those of the benchmark are left out");
-    assert_eq!((divergence[0]["role"].as_str(), divergence[0]["prompts_of"].as_str()), (Some("held-out"), Some("held")));
+    assert_eq!(
+        (divergence[0]["role"].as_str(), divergence[0]["prompts_of"].as_str()),
+        (Some("held-out"), Some("held"))
+    );
     assert!(divergence[0]["forward"]["per_token"]["value"].as_f64().unwrap() > 0.0);
     assert_eq!(tuned["benchmarks"].as_array().unwrap().len(), 1);
-    let names: Vec<&str> = tuned["gold"].as_array().unwrap().iter().map(|gold| gold["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        tuned["gold"].as_array().unwrap().iter().map(|gold| gold["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["all", "grounding", "ocr"]);
     // Each question by itself, for whoever resamples seeds and questions together.
     let items = rows(&dir.join("out").join(tuned["gold_file"].as_str().unwrap()));
@@ -277,7 +281,9 @@ fn the_change_of_weights_is_printed_by_part() {
     }
     let found: Value = serde_json::from_str(&done(dir, &["model", "diff", "a", "b", "--json"])).unwrap();
     let tensors = found["tensors"].as_array().unwrap();
-    assert!(tensors.iter().any(|tensor| tensor["name"] == "model.embed_tokens.weight" && tensor["effective_rank"].is_f64()));
+    assert!(
+        tensors.iter().any(|tensor| tensor["name"] == "model.embed_tokens.weight" && tensor["effective_rank"].is_f64())
+    );
     let said = refused(dir, &["model", "diff", "a", "nowhere"]);
     assert!(said.contains("nowhere"), "{said}");
 }

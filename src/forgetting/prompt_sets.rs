@@ -85,7 +85,7 @@ impl<'a> PromptSet<'a> {
             let record = task.example(i)?;
             let own = record.meta.get("family").and_then(serde_json::Value::as_str);
             families.push(own.unwrap_or(of_set).to_string());
-            has_gold.push(gold_response(record).is_some());
+            has_gold.push(gold_response(&record).is_some());
         }
         let groups = examples.iter().map(group).collect();
         Ok(PromptSet { bench, role, base, key, examples, groups, families, has_gold })
@@ -176,11 +176,11 @@ pub(super) fn check_held_out(
     if held_out.is_empty() {
         return Ok(());
     }
-    let mut known: HashMap<[u8; 32], (&str, &str)> = HashMap::new();
+    let mut known: HashMap<[u8; 32], (&str, String)> = HashMap::new();
     for bench in scored {
         let task = bench.task();
         for i in 0..bench.plan.examples(task) {
-            known.insert(hash_prompt(task, i)?, (&bench.name, &task.example(i)?.id));
+            known.insert(hash_prompt(task, i)?, (&bench.name, task.example(i)?.id.clone()));
         }
     }
     for bench in held_out {

@@ -178,8 +178,8 @@ impl Task for Recorded {
         self.0.len()
     }
 
-    fn example(&self, i: usize) -> jigsaw::Result<&Record> {
-        Ok(&self.0[i].0)
+    fn example(&self, i: usize) -> jigsaw::Result<std::borrow::Cow<'_, Record>> {
+        Ok(std::borrow::Cow::Borrowed(&self.0[i].0))
     }
 
     fn images(&self, i: usize) -> jigsaw::Result<Vec<RgbImage>> {

@@ -105,22 +105,37 @@ pub fn likelihood(found: &DynamicsResult) -> Table {
 /// KL to the base and forgetting: the models, and the fitted lines in words.
 pub fn divergence(found: &KlAndForgetting) -> (Table, Vec<String>) {
     let models = found.points.iter().map(|point| {
-        vec![point.model.clone(), short(point.per_token), short(point.per_response), points(point.forgetting)]
+        vec![
+            point.model.clone(),
+            short(point.per_token),
+            short(point.per_response),
+            short(point.prior_per_token),
+            points(point.forgetting),
+        ]
     });
-    let header = strings(["model", "KL(base || tuned) per token", "per response", "mean loss, points"]);
+    let header = strings([
+        "model",
+        "KL(base || tuned) per token",
+        "per response",
+        "per token, prior prompts",
+        "mean loss, points",
+    ]);
     let line = |what: &str, line: &LinearFit| {
         format!(
-            "loss against KL {what}: R^2 {}, slope {} points per nat, n {}",
+            "loss against KL {what}: R^2 {}, Spearman {}, slope {} points per nat (interval clustered by run), {} models of {} runs",
             short(line.r2),
+            short(line.spearman),
             with_interval(&Interval {
                 value: 100.0 * line.slope.value,
                 low: 100.0 * line.slope.low,
                 high: 100.0 * line.slope.high
             }),
-            line.n
+            line.n,
+            line.clusters
         )
     };
     let mut lines = vec![line("per token", &found.per_token), line("per response", &found.per_response)];
+    lines.extend(found.prior_per_token.iter().map(|fit| line("per token on prompts of prior knowledge", fit)));
     if found.per_token.n < 3 {
         lines.push("fewer than three models: a line through them explains nothing".into());
     }

@@ -41,7 +41,9 @@ fn csv(found: &DynamicsResult) -> String {
         of_set(&mut text, &found.base, set, prior);
     }
     if let Some(kl) = &found.kl {
-        for (name, line) in [("per token", &kl.per_token), ("per response", &kl.per_response)] {
+        let prior = kl.prior_per_token.iter().map(|line| ("per token, prior prompts", line));
+        for (name, line) in [("per token", &kl.per_token), ("per response", &kl.per_response)].into_iter().chain(prior)
+        {
             of_line(&mut text, &found.base, name, line);
         }
     }
@@ -84,9 +86,15 @@ fn of_set(text: &mut String, base: &ModelRef, set: &SampleSetResult, prior: bool
 }
 
 fn of_line(text: &mut String, base: &ModelRef, name: &str, fit: &LinearFit) {
-    for (what, value) in [("slope", fit.slope), ("intercept", bare(fit.intercept)), ("R^2", bare(fit.r2))] {
+    let numbers = [
+        ("slope", fit.slope),
+        ("intercept", bare(fit.intercept)),
+        ("R^2", bare(fit.r2)),
+        ("Spearman", bare(fit.spearman)),
+    ];
+    for (what, value) in numbers {
         let measure = format!("loss against KL {name}: {what}");
-        line(text, base, &CsvRow { set: "", prior: "", measure: &measure, n: fit.n, samples: fit.n, value });
+        line(text, base, &CsvRow { set: "", prior: "", measure: &measure, n: fit.n, samples: fit.clusters, value });
     }
 }
 

@@ -153,7 +153,7 @@ fn symmetry(measurement: &DynamicsMeasurement) -> Chart {
     };
     let series = found.regimes.iter().map(dots).collect();
     let (x, y) = (Axis::new("change of v by steps on u (nats / eta)"), Axis::new("change of u by steps on v"));
-    Chart { reference: Some(Reference::Diagonal), ..Chart::new(x, y, series) }
+    Chart { references: vec![Reference::Diagonal], ..Chart::new(x, y, series) }
 }
 
 fn distance(found: &DynamicsResult) -> Option<Chart> {

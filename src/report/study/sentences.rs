@@ -100,6 +100,12 @@ pub fn price(regimes: &[Named<'_>], level: Option<f64>, not_reached: &[&str]) ->
         [] => String::new(),
         some => format!(" {} did not reach it with all seeds.", and(some)),
     };
+    if sorted.is_empty() {
+        let level = percent(level);
+        return format!(
+            "At {level} accuracy on the new task, the highest that all seeds reach, none can be read with all its seeds.{rest}"
+        );
+    }
     let order = order(&sorted, &PAID);
     format!(
         "At {} accuracy on the new task, the highest that all their seeds reach, prior knowledge {}.{rest}{order}",

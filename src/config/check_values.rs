@@ -80,6 +80,19 @@ pub fn values(config: &TrainConfig) -> Result<()> {
             return Err(Error::input("train.stop_when needs evaluations, and eval.steps = 0; set eval.steps"));
         }
     }
+    for (key, given) in [("train.save_best", t.save_best), ("eval.prior", !config.eval.prior.is_empty())] {
+        if given && config.eval.steps == 0 {
+            return Err(Error::input(format!("{key} needs evaluations, and eval.steps = 0; set eval.steps")));
+        }
+    }
+    if let Some(share) = t.stop_when_forgotten {
+        need((0.0..1.0).contains(&share), "train.stop_when_forgotten", share, "a share in [0, 1), such as 0.02")?;
+        if config.eval.prior.is_empty() {
+            return Err(Error::input(
+                "train.stop_when_forgotten needs questions of prior knowledge; name a dataset or a benchmark file: eval.prior = \"DIR\"",
+            ));
+        }
+    }
     need(t.stop_patience >= 1, "train.stop_patience", t.stop_patience, "at least 1")?;
     let steps = t.steps.unwrap_or(1);
     need(steps <= MAX_STEPS, "train.steps", steps, &format!("at most {MAX_STEPS}"))?;

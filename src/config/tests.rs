@@ -125,6 +125,21 @@ fn replay_and_refresh_are_checked_against_the_size_of_a_step() {
 }
 
 #[test]
+fn criteria_need_the_evaluations_that_they_are_about() {
+    let sft = "[train]\nmethod = \"sft\"\n";
+    assert!(refused(sft, &["train.save_best=true", "eval.steps=0"]).contains("train.save_best needs evaluations"));
+    assert!(refused(sft, &["eval.prior=there", "eval.steps=0"]).contains("eval.prior needs evaluations"));
+    assert!(refused(sft, &["train.stop_when_forgotten=0.02"]).contains("eval.prior = \"DIR\""));
+    let percent = refused(sft, &["eval.prior=there", "train.stop_when_forgotten=2"]);
+    assert!(percent.contains("train.stop_when_forgotten = 2: must be a share in [0, 1)"), "{percent}");
+    let sets = sets(&["eval.prior=there", "train.stop_when_forgotten=0"]);
+    let c = TrainConfig::from_text(None, Some(("x.toml", sft)), &sets).unwrap();
+    assert_eq!(c.train.stop_when_forgotten, Some(0.0));
+    let text = c.to_toml().unwrap();
+    assert_eq!(TrainConfig::from_text(None, Some(("config.toml", &text)), &[]).unwrap(), c);
+}
+
+#[test]
 fn the_written_plan_reads_back_as_the_same_plan() {
     for method in [Method::Sft, Method::Rft] {
         let plan = TrainConfig::from_text(Some(method), None, &sets(&["train.steps=6", "train.seed=9"])).unwrap();

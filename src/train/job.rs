@@ -28,6 +28,8 @@ pub struct TrainJob<'a> {
     pub replay: Option<&'a dyn Task>,
     /// Validation examples, if there are any.
     pub validation: Option<&'a dyn Task>,
+    /// Questions of prior knowledge that evaluations ask too (`eval.prior`).
+    pub prior_eval: Option<&'a dyn Task>,
     /// Set from outside, on any rank, to end the run after the current round.
     pub stop: &'a AtomicBool,
     /// The ranks that train together. All of them have the same examples and settings.

@@ -252,11 +252,18 @@ fn rollout_batch(job: &TrainJob<'_>, round: &[ExampleSize]) -> Option<(Vec<Promp
 /// The prompts of the largest batch of the evaluations on the way, if there are any.
 fn evaluated(job: &TrainJob<'_>) -> Result<Vec<PromptSize>> {
     let settings = &job.config.eval;
-    let Some(task) = job.validation.filter(|_| settings.steps > 0) else { return Ok(Vec::new()) };
-    let count = if settings.limit == 0 { task.len() } else { settings.limit.min(task.len()) };
-    let wanted = candidates_among(task, count, settings.batch_size);
-    let sizes = wanted.par_iter().map(|&i| example_size(task, job.encoder, i)).collect::<Vec<Result<PromptSize>>>();
-    let mut largest = sizes.into_iter().collect::<Result<Vec<PromptSize>>>()?;
+    if settings.steps == 0 {
+        return Ok(Vec::new());
+    }
+    let mut largest: Vec<PromptSize> = Vec::new();
+    for (task, limit) in
+        job.validation.map(|task| (task, settings.limit)).into_iter().chain(job.prior_eval.map(|task| (task, 0)))
+    {
+        let count = if limit == 0 { task.len() } else { limit.min(task.len()) };
+        let wanted = candidates_among(task, count, settings.batch_size);
+        let sizes = wanted.par_iter().map(|&i| example_size(task, job.encoder, i)).collect::<Vec<Result<PromptSize>>>();
+        largest.extend(sizes.into_iter().collect::<Result<Vec<PromptSize>>>()?);
+    }
     largest.sort_by_key(|size| Reverse(size.tokens + size.patches));
     largest.truncate(settings.batch_size);
     Ok(largest)

@@ -22,6 +22,7 @@ pub mod objective;
 mod on_policy;
 pub mod optimizer;
 mod prefetch;
+mod prior_evaluation;
 pub mod run_dir;
 mod sample_buffer;
 pub mod schedule;

@@ -207,6 +207,16 @@ pub struct TrainSettings {
     pub stop_when: String,
     /// Consecutive evaluations that must meet `stop_when`.
     pub stop_patience: usize,
+    /// Keep the checkpoint that was best at an evaluation, by the measure of `stop_when`, else by accuracy.
+    #[serde(default)]
+    pub save_best: bool,
+    /// End the run when the whole 95 % interval of the change of the score on `eval.prior` lies below minus this share: 0.02 for two points
+    /// lost, 0 for any loss that is shown. Never when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_when_forgotten: Option<f64>,
+    /// Train only on the examples of which this dataset of `jigsaw rollout` holds a response; empty for all.
+    #[serde(default)]
+    pub prompts_of: String,
     /// Seed of everything random in the run.
     pub seed: u64,
     /// Frozen parts: `vision` (the whole tower with its merger), `merger`, `embeddings`, `text`, or the beginning of parameter names.
@@ -225,6 +235,10 @@ pub struct TrainSettings {
 pub struct EvalSettings {
     /// Steps between evaluations, also before the first step and after the last; 0 for none.
     pub steps: usize,
+    /// Questions of prior knowledge that are asked at each evaluation: a dataset (its validation split, else its test split) or a benchmark
+    /// file. Empty for none.
+    #[serde(default)]
+    pub prior: String,
     /// Validation examples used (the first ones); 0 for all.
     pub limit: usize,
     /// Prompts generated for at a time.
@@ -343,6 +357,9 @@ impl TrainConfig {
                 max_grad_norm: 1.0,
                 stop_when: String::new(),
                 stop_patience: 1,
+                save_best: false,
+                stop_when_forgotten: None,
+                prompts_of: String::new(),
                 seed: 0,
                 freeze: Vec::new(),
                 max_length: 0,
@@ -351,7 +368,14 @@ impl TrainConfig {
                 save_steps: 100,
                 save_total_limit: 2,
             },
-            eval: EvalSettings { steps: 100, limit: 64, batch_size: 16, max_new_tokens: 512, log_responses: 4 },
+            eval: EvalSettings {
+                steps: 100,
+                prior: String::new(),
+                limit: 64,
+                batch_size: 16,
+                max_new_tokens: 512,
+                log_responses: 4,
+            },
             lora: None,
             sft: (!rft).then(SftSettings::default),
             rollout: rft.then(RolloutSettings::default),
@@ -381,6 +405,7 @@ impl TrainConfig {
         all.lora = Some(Default::default());
         all.train.steps = Some(1);
         all.train.epochs = Some(1.0);
+        all.train.stop_when_forgotten = Some(0.0);
         if let Some(grpo) = &mut all.grpo {
             grpo.epsilon_high = Some(0.2);
             grpo.delta = Some(2.0);

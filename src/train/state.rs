@@ -12,6 +12,7 @@ use super::schedule::learning_rate;
 use super::stall::StallState;
 use crate::data::Cursor;
 use crate::model::Sequence;
+use crate::stats::Interval;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -34,10 +35,45 @@ pub struct TrainerState {
     /// Consecutive evaluations, up to the last one, that met `train.stop_when`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub criterion_met: usize,
+    /// `train.save_best`: the best evaluation so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<BestEvaluation>,
+    /// `eval.prior`: the score of each question before the first step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prior_baseline: Vec<f64>,
+    /// `train.stop_when_forgotten`: the last evaluation that did not show too large a loss; 0 for that before the first step.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub not_forgotten: usize,
+    /// `train.stop_when_forgotten`: the change that ended the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgotten: Option<Interval>,
     /// Where the logs end.
     pub log: LogSizes,
     /// How long reward variance and entropy have been near zero.
     pub stall: StallState,
+}
+
+/// The best evaluation of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BestEvaluation {
+    /// The step before it.
+    pub step: usize,
+    /// What it is the best by.
+    pub measure: String,
+    /// The measured value.
+    pub value: f64,
+}
+
+impl TrainerState {
+    /// Steps whose checkpoints are kept whatever their age; there is none of step 0.
+    pub fn kept_steps(&self) -> [usize; 2] {
+        [self.best.as_ref().map_or(0, |best| best.step), self.not_forgotten]
+    }
+
+    /// Forget what evaluations have decided: the criteria are others from here on.
+    pub(super) fn reset_decisions(&mut self) {
+        (self.criterion_met, self.forgotten) = (0, None);
+    }
 }
 
 fn is_zero(count: &usize) -> bool {
@@ -56,6 +92,10 @@ impl Default for TrainerState {
             replay_cursor: None,
             sample_buffer: None,
             criterion_met: 0,
+            best: None,
+            prior_baseline: Vec::new(),
+            not_forgotten: 0,
+            forgotten: None,
             log,
             stall,
         }

@@ -1,10 +1,11 @@
-//! SFT on examples from elsewhere, on a toy policy: on its own responses, on replayed ones, near its start.
+//! On a toy policy: SFT on examples from elsewhere (its own responses, replayed ones, near its start); criteria that end a run or keep a
+//! checkpoint; runs that are lengthened.
 
 #[path = "../../tests/toy/mod.rs"]
 mod toy;
 
 use super::metrics::Metrics;
-use super::run_dir::{ResumeState, RunDir, RunManifest};
+use super::run_dir::{ResumeState, RunDir, RunManifest, RunSummary};
 use super::*;
 use crate::Result;
 use crate::comm::Single;
@@ -53,6 +54,29 @@ fn identity() -> RunManifest {
         seed: 0,
         platform: String::new(),
         started: 0,
+        lengthened: Vec::new(),
+    }
+}
+
+/// What the toy knows before it is trained: to answer something else than the puzzles ask for.
+struct Unlearned(Puzzles);
+
+impl Task for Unlearned {
+    fn name(&self) -> &str {
+        "unlearned"
+    }
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn example(&self, i: usize) -> Result<&crate::data::Record> {
+        self.0.example(i)
+    }
+    fn images(&self, i: usize) -> Result<Vec<image::RgbImage>> {
+        self.0.images(i)
+    }
+    fn score(&self, i: usize, response: &str) -> crate::tasks::Score {
+        let score = self.0.score(i, response);
+        crate::tasks::Score { value: 1.0 - score.value, ..score }
     }
 }
 
@@ -69,6 +93,7 @@ fn go(dir: &Path, config: &TrainConfig, stop_at: Option<usize>) -> Result<(Train
     let model = Toy::load(checkpoint.as_ref().map(|c| c.dir.as_path()));
     let reference = Toy::load(None);
     let (puzzles, more, stop) = (Puzzles::new(), Puzzles::new(), AtomicBool::new(false));
+    let unlearned = Unlearned(Puzzles::new());
     let job = TrainJob {
         config,
         model: &model,
@@ -78,12 +103,24 @@ fn go(dir: &Path, config: &TrainConfig, stop_at: Option<usize>) -> Result<(Train
         train: &puzzles,
         replay: (config.replayed_per_round() > 0).then_some(&more as &dyn Task),
         validation: Some(&puzzles),
+        prior_eval: (!config.eval.prior.is_empty()).then_some(&unlearned as &dyn Task),
         stop: &stop,
         comm: &Single,
     };
     let mut listener = Listener { steps: Vec::new(), stop: &stop, stop_at };
     let ended = train(&job, &run, checkpoint.as_ref(), &mut listener)?;
     Ok((ended, listener.steps))
+}
+
+fn finished(dir: &Path) -> RunSummary {
+    crate::io::files::read_json(&dir.join("finished.json")).unwrap()
+}
+
+/// The lines of the metrics without what differs from run to run.
+fn curve(dir: &Path) -> Vec<serde_json::Map<String, serde_json::Value>> {
+    let mut lines = super::metrics::read_lines(&dir.join("metrics.jsonl")).unwrap();
+    lines.iter_mut().for_each(|line| line.retain(|name, _| !name.ends_with("second") && !name.ends_with("seconds")));
+    lines
 }
 
 fn weights(dir: &Path) -> Vec<u8> {
@@ -171,6 +208,7 @@ fn an_example_is_found_in_the_dataset_that_it_comes_from() {
         train: &puzzles,
         replay: Some(&more),
         validation: None,
+        prior_eval: None,
         stop: &stop,
         comm: &Single,
     };
@@ -214,4 +252,146 @@ fn a_run_goes_on_with_the_prompt_files_that_it_began_with_if_it_says_which() {
     let said = error.to_string();
     assert!(error.exit_code() == 2 && said.contains("model: its tokenizer, chat template, image or"), "{said}");
     assert!(said.contains("(toy)"), "{said}");
+}
+
+#[test]
+fn the_best_checkpoint_is_kept_and_named_however_often_the_run_is_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
+    let best: &[&str] = &["train.save_best=true", "train.save_total_limit=1", "eval.steps=2", "train.steps=40"];
+    let config = config(&[SFT, best]);
+    go(&whole, &config, None).unwrap();
+    for stop_at in [Some(3), Some(9), None] {
+        go(&broken, &config, stop_at).unwrap();
+    }
+    let kept = finished(&whole).best.unwrap();
+    let accuracy = |line: &serde_json::Map<_, _>| line.get("eval/accuracy").and_then(serde_json::Value::as_f64);
+    let most = curve(&whole).iter().filter_map(accuracy).fold(0.0, f64::max);
+    let first = curve(&whole).iter().find(|line| accuracy(line) == Some(most)).unwrap()["step"].as_u64().unwrap();
+    assert_eq!((kept.evaluation.measure.as_str(), kept.evaluation.value), ("accuracy", most));
+    assert!(kept.evaluation.step as u64 == first && first < 40, "the first of the best: {kept:?}");
+    let checkpoints: Vec<_> = std::fs::read_dir(whole.join("checkpoints")).unwrap().collect();
+    assert_eq!(checkpoints.len(), 2, "the best and the last");
+    assert_eq!(finished(&broken).best.as_ref(), Some(&kept));
+    let read = |run: &Path, file: &str| std::fs::read(run.join(file)).unwrap();
+    let model = format!("{}/model.safetensors", kept.checkpoint);
+    for file in ["best.json", model.as_str(), "model/model.safetensors"] {
+        assert_eq!(read(&whole, file), read(&broken, file), "{file}");
+    }
+}
+
+#[test]
+fn a_run_ends_where_prior_knowledge_is_shown_to_be_lost_and_names_the_checkpoint_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
+    let forgets: &[&str] = &["eval.prior=there", "eval.steps=2", "train.steps=60", "train.save_total_limit=1"];
+    let limited = config(&[SFT, forgets, &["train.stop_when_forgotten=0.1"]]);
+    go(&whole, &limited, None).unwrap();
+    let summary = finished(&whole);
+    let forgotten = summary.forgotten.unwrap();
+    assert!(forgotten.change.high < -0.1 && summary.step < 60 && summary.step > 2, "{forgotten:?}");
+    // It is the first evaluation that shows it, and the model of the one before it is there.
+    let high = |line: &serde_json::Map<_, _>| line.get("eval/prior_change_high").and_then(serde_json::Value::as_f64);
+    let measured: Vec<f64> = curve(&whole).iter().filter_map(high).collect();
+    let (last, before) = measured.split_last().unwrap();
+    assert!(*last < -0.1 && before.iter().all(|high| *high >= -0.1), "{measured:?}");
+    assert_eq!(curve(&whole)[0].get("eval/prior_score"), Some(&1.0.into()), "before the first step");
+    let kept = forgotten.checkpoint_before.unwrap();
+    assert_eq!(kept, format!("checkpoints/step-{:08}", summary.step - 2));
+    assert!(whole.join(&kept).join("manifest.json").exists());
+    for stop_at in [Some(1), Some(summary.step - 1), None] {
+        go(&broken, &limited, stop_at).unwrap();
+    }
+    assert_eq!((finished(&broken), weights(&broken)), (finished(&whole), weights(&whole)));
+    // Without a limit the loss is measured, and the run goes on.
+    let free = dir.path().join("free");
+    go(&free, &config(&[SFT, forgets]), None).unwrap();
+    assert!(finished(&free).step == 60 && finished(&free).forgotten.is_none());
+    assert!(curve(&free).iter().filter_map(high).any(|high| high < -0.1));
+}
+
+#[test]
+fn a_finished_run_is_lengthened_to_the_bytes_of_a_run_of_that_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let constant: &[&str] = &[
+        "train.lr_scheduler_type=constant",
+        "train.warmup_steps=3",
+        "eval.steps=5",
+        "sft.resample_every=5",
+        "train.save_steps=5",
+    ];
+    let of = |steps: &str| config(&[SFT, ON_POLICY, &["sft.replay=there"], constant, &[steps]]);
+    let (whole, longer) = (dir.path().join("whole"), dir.path().join("longer"));
+    go(&whole, &of("train.steps=20"), None).unwrap();
+    go(&longer, &of("train.steps=10"), None).unwrap();
+    let error = go(&longer, &of("train.steps=20"), None).map(drop).unwrap_err().to_string();
+    assert!(error.contains("train.steps: 10 -> 20") && error.contains("train --resume"), "{error}");
+    assert_eq!(RunDir::lengthen(&longer, &of("train.steps=20"), &identity()).unwrap(), None);
+    assert!(!longer.join("finished.json").exists());
+    // Stopped on the way, it is resumed as any run.
+    go(&longer, &of("train.steps=20"), Some(13)).unwrap();
+    go(&longer, &of("train.steps=20"), None).unwrap();
+    assert_eq!(finished(&longer), finished(&whole));
+    assert_eq!(curve(&longer), curve(&whole));
+    let read = |run: &Path, file: &str| std::fs::read(run.join(file)).unwrap();
+    let moments = "checkpoints/step-00000020/trainer/optimizer.safetensors";
+    for file in ["model/model.safetensors", "config.toml", "examples.jsonl", moments] {
+        assert_eq!(read(&whole, file), read(&longer, file), "{file}");
+    }
+    let manifest: RunManifest = crate::io::files::read_json(&longer.join("run.json")).unwrap();
+    assert_eq!((manifest.lengthened.len(), manifest.lengthened[0].after), (1, 10));
+    assert_eq!(manifest.lengthened[0].settings, ["train.steps: 10 -> 20"]);
+}
+
+#[test]
+fn what_a_lengthened_run_cannot_be_is_refused_or_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let of = |sets: &[&str]| config(&[SFT, &["train.steps=10"], sets]);
+    let lengthen = |sets: &[&str]| RunDir::lengthen(&run, &of(sets), &identity());
+    assert!(lengthen(&[]).unwrap_err().to_string().contains("no run that has begun"));
+    go(&run, &of(&[]), None).unwrap();
+    let before = finished(&run);
+    for (sets, why) in [
+        (&["train.steps=20", "train.batch_size=3"][..], "train.batch_size: 4 -> 3"),
+        (&["train.steps=8"], "10 steps are made already"),
+        (&["train.stop_when=accuracy >= 0.9"], "10 steps are made already"),
+    ] {
+        let error = lengthen(sets).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains(why), "{error}");
+        assert_eq!(finished(&run), before, "the run is left as it is");
+    }
+    let other = RunManifest { data_hash: "e".into(), ..identity() };
+    let error = RunDir::lengthen(&run, &of(&["train.steps=20"]), &other).unwrap_err().to_string();
+    assert!(error.contains("data: its content differs"), "{error}");
+    // A cosine goes on along that of the new length, which is not that of a run of this length from the start.
+    let note = lengthen(&["train.steps=20"]).unwrap().unwrap();
+    assert!(note.contains("the 10 steps so far had the learning rates of a run of 10 steps"), "{note}");
+    go(&run, &of(&["train.steps=20"]), None).unwrap();
+    let rates: Vec<f64> = curve(&run).iter().filter_map(|line| line.get("learning_rate")?.as_f64()).collect();
+    assert_eq!(rates.len(), 20);
+    assert!(rates[9] < 0.01 && rates[10] > 0.09 && rates[19] < 0.01, "{rates:?}");
+}
+
+#[test]
+fn a_run_that_met_its_criterion_goes_on_to_a_higher_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let of = |criterion: &str, steps: &str| {
+        config(&[SFT, &["eval.steps=2", criterion, "train.lr_scheduler_type=constant", steps]])
+    };
+    let (low, high) = ("train.stop_when=accuracy >= 0.3", "train.stop_when=accuracy >= 0.9");
+    go(&run, &of(low, "train.steps=60"), None).unwrap();
+    let first = finished(&run);
+    assert!(first.step < 60 && first.criterion.unwrap().met);
+    let error = RunDir::lengthen(&run, &of(low, "train.steps=80"), &identity()).unwrap_err().to_string();
+    assert!(error.contains("ended because accuracy >= 0.3 was met; change train.stop_when too"), "{error}");
+    RunDir::lengthen(&run, &of(high, "train.steps=80"), &identity()).unwrap();
+    go(&run, &of(high, "train.steps=80"), None).unwrap();
+    let second = finished(&run);
+    assert!(second.step > first.step && second.criterion.unwrap().met);
+    // One that is not met says so.
+    let short = dir.path().join("short");
+    go(&short, &of(high, "train.steps=2"), None).unwrap();
+    assert!(!finished(&short).criterion.unwrap().met);
 }

@@ -153,6 +153,7 @@ fn manifest() -> RunManifest {
         seed: 0,
         platform: String::new(),
         started: 0,
+        lengthened: Vec::new(),
     }
 }
 
@@ -188,6 +189,7 @@ fn toy_run(
             train: &puzzles,
             replay: (config.replayed_per_round() > 0).then_some(&more as &dyn Task),
             validation: Some(&more),
+            prior_eval: None,
             stop: &flags[comm.rank()],
             comm,
         };
@@ -320,6 +322,7 @@ fn runs_of_the_tiny_model_do_not_depend_on_the_number_of_ranks() {
                 model: at("tiny"),
                 data: at("data"),
                 out: out.to_path_buf(),
+                lengthen: false,
                 device: candle_core::Device::Cpu,
                 command: Vec::new(),
             };

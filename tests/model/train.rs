@@ -77,6 +77,7 @@ fn identity(data: &str) -> RunManifest {
         seed: 0,
         platform: String::new(),
         started: 0,
+        lengthened: Vec::new(),
     }
 }
 
@@ -117,6 +118,7 @@ fn go(dir: &Path, config: &TrainConfig, way: Way) -> (Result<TrainOutcome>, Told
         train: &puzzles,
         replay: None,
         validation: Some(&puzzles),
+        prior_eval: None,
         stop: &stop,
         comm: &Single,
     };

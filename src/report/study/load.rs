@@ -27,6 +27,8 @@ pub struct StudyResults<'a> {
     pub regimes: Vec<RegimeResults<'a>>,
     /// Evaluation of each model on the new task, including the base, by the hashes of model and data.
     evaluations: HashMap<(String, String), Summary>,
+    /// The best learning rate of some regime is chosen by accuracy on the test examples, for want of accuracy on validation examples.
+    pub chosen_on_test: bool,
     /// Evaluations of solvers that are no models: name, hash of the data, result.
     solvers: Vec<(&'a str, String, Summary)>,
     /// What is left out, and why.
@@ -103,6 +105,7 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
         base: first.map(|(base, _)| base),
         regimes: Vec::new(),
         evaluations: HashMap::new(),
+        chosen_on_test: false,
         solvers: Vec::new(),
         left_out: Vec::new(),
     };
@@ -126,9 +129,13 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
         let last = |rate: Option<f64>| rate.unwrap_or(f64::INFINITY);
         variants.sort_by(|a, b| last(a.learning_rate).total_cmp(&last(b.learning_rate)));
         variants.iter_mut().for_each(|variant| variant.runs.sort_by_key(|run| run.plan.seed));
+        let measured = || variants.iter().filter(|variant| variant.done().next().is_some());
+        let validated = measured().all(|variant| variant.validation_accuracy().is_some());
+        study.chosen_on_test |= !validated;
         let means = |variant: &RegimeRuns<'_>| {
             let prior = variant.change(None).map_or(f64::NEG_INFINITY, |mean| mean.mean.value);
-            Some((variant.over(&ACCURACY)?.mean.value, prior))
+            let on_test = variant.over(&ACCURACY)?.mean.value;
+            Some((variant.validation_accuracy().filter(|_| validated).unwrap_or(on_test), prior))
         };
         let best = best(&variants.iter().map(means).collect::<Vec<_>>());
         let mut regime = RegimeResults {
@@ -309,6 +316,13 @@ impl<'a> RegimeRuns<'a> {
     /// Final models, with their runs.
     pub fn done(&self) -> impl Iterator<Item = (&SeedRun<'a>, &'a TunedResult)> {
         self.runs.iter().filter(|run| run.done).filter_map(|run| Some((run, *run.models.last()?)))
+    }
+
+    /// Mean over seeds of the accuracy on validation examples at the end of training, if all that are done have measured it.
+    pub fn validation_accuracy(&self) -> Option<f64> {
+        let of = |(run, _): (&SeedRun<'_>, _)| run.plan.training.as_ref()?.metrics.get("eval/accuracy")?.as_f64();
+        let all: Vec<f64> = self.done().map(of).collect::<Option<_>>()?;
+        (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
     }
 
     /// Mean of a measure of the final models over seeds.

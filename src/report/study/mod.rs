@@ -102,6 +102,10 @@ fn sentences(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Ve
     all.extend(groups.iter().map(|group| ("Forgotten at equal accuracy.", price(group, &right, several))));
     all.push(("Note.", sentences::caution(&right)));
     all.push(("Note.", sentences::new_tasks(&wordings(groups))));
+    let trained = study
+        .runs()
+        .filter_map(|(_, run)| Some((run.plan.name.as_str(), run.plan.training.as_ref()?.criterion.as_ref()?)));
+    all.push(("Note.", sentences::criteria(&trained.collect::<Vec<_>>())));
     all.into_iter().filter_map(|(lead, text)| Some((lead, text?))).collect()
 }
 

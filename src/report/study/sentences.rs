@@ -3,6 +3,7 @@
 use super::seed_stats::{IntervalSource, SeedMean, separated_groups};
 use crate::stats::Interval;
 use crate::stats::table::{p_value, percent, points};
+use crate::train::run_dir::CriterionResult;
 
 /// Up to so many regimes are listed one by one; of more, only the first and the last.
 const MAX_LISTED: usize = 3;
@@ -163,6 +164,21 @@ pub fn new_tasks(groups: &[Vec<(&str, Vec<&str>)>]) -> Option<String> {
     }
 }
 
+/// Which of the runs that were to train to a criterion did not meet it.
+pub fn criteria(trained: &[(&str, &CriterionResult)]) -> Option<String> {
+    let first = trained.first()?.1;
+    let which = match trained.iter().all(|(_, criterion)| criterion.stop_when == first.stop_when) {
+        true => format!("{} on validation examples", first.stop_when),
+        false => "a criterion on validation examples".to_string(),
+    };
+    let unmet: Vec<&str> = trained.iter().filter(|(_, criterion)| !criterion.met).map(|(name, _)| *name).collect();
+    let end = match unmet.is_empty() {
+        true => "all of them met it.".to_string(),
+        false => format!("{} did not meet it within their steps: {}.", unmet.len(), and(&unmet)),
+    };
+    Some(format!("{} runs trained to {which}; {end}", trained.len()))
+}
+
 const LEARNED: Order = Order { open: "learned most", first: "most was learned by", last: "least was learned by" };
 const LOST: Order = Order { open: "lost least", first: "least was lost by", last: "most was lost by" };
 const PAID: Order = Order { open: "paid least", first: "least was paid by", last: "most was paid by" };
@@ -275,6 +291,19 @@ mod tests {
             basis: IntervalSource::Seeds,
             seeds: 3,
         }
+    }
+
+    #[test]
+    fn runs_that_did_not_meet_their_criterion_are_named() {
+        let of = |stop_when: &str, met| CriterionResult { stop_when: stop_when.into(), met };
+        let (met, unmet, other) =
+            (of("accuracy >= 0.2", true), of("accuracy >= 0.2", false), of("unparsed <= 0", true));
+        assert_eq!(criteria(&[]), None);
+        let said = criteria(&[("a", &met), ("b", &unmet)]).unwrap();
+        let criterion = "2 runs trained to accuracy >= 0.2 on validation examples;";
+        assert_eq!(said, format!("{criterion} 1 did not meet it within their steps: b."));
+        let said = criteria(&[("a", &met), ("c", &other)]).unwrap();
+        assert_eq!(said, "2 runs trained to a criterion on validation examples; all of them met it.");
     }
 
     #[test]

@@ -174,11 +174,12 @@ pub fn top(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Tabl
         how: format!(
             "Means over seeds with 95 % intervals over seeds and test examples, both resampled. \u{2020}: one seed, or all seeds at the same value; the \
              interval is over test examples alone. \u{2021}: over seeds alone. The best learning rate is the one with the highest mean accuracy on the new task at the end of \
-             training, among equal ones the one that forgets least; it is chosen on the same test examples. Prior knowledge: \
+             training{}, among equal ones the one that forgets least. Prior knowledge: \
              change of the mean score over all benchmarks. Format loss: the part of the change that the lenient score, \
              which ignores the format of the answer, does not show, net. KL(base || tuned) in nats per token. Perplexity: median, under the base, of the reference responses of the training data, \
              without replayed data; a regime that learns its own responses (RFT) has none. Prior knowledge {}: its change \
              where training first reaches that accuracy{}.",
+            if study.chosen_on_test { ", on the same test examples" } else { ", on validation examples" },
             at_level,
             levels
                 .first()

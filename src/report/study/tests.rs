@@ -45,6 +45,7 @@ fn index() -> StudyIndex {
             comparison,
             data: Some("puzzles".into()),
             new_task: Some("bare".into()),
+            training: None,
         }
     };
     StudyIndex::new("Made up", "base", regimes, RUNS.iter().map(run).collect(), Vec::new(), vec!["dynamics".into()])

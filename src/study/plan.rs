@@ -84,7 +84,7 @@ fn same_puzzles(study: &Study) -> Vec<Vec<String>> {
 }
 
 /// Settings of training that may name data of the study.
-const NAMES_OF_DATA: [&str; 3] = ["sft.replay", "train.prompts_of", "eval.prior"];
+const NAMES_OF_DATA: [&str; 4] = ["sft.replay", "prior_kl.data", "train.prompts_of", "eval.prior"];
 
 struct Builder<'a> {
     study: &'a Study,

@@ -588,6 +588,8 @@ fn influence_config(wanted: &DynamicsSection) -> InfluenceConfig {
     let defaults = InfluenceConfig::default();
     InfluenceConfig {
         eta: wanted.eta,
+        learning_rate: wanted.learning_rate.unwrap_or(defaults.learning_rate),
+        on_policy: wanted.on_policy.clone(),
         loss: wanted.loss.unwrap_or(defaults.loss),
         pairs: wanted.pairs.unwrap_or(defaults.pairs),
         seed: wanted.seed.unwrap_or(defaults.seed),

@@ -323,13 +323,8 @@ mod tests {
     fn the_total_is_that_of_the_largest_phase_and_the_text_names_every_part_of_it() {
         let training = Phase { name: "training", gradients: 200_000_000, activations: 300_000_000, ..Phase::default() };
         let rollouts = Phase { name: "rollouts", generation: 100_000_000, ..Phase::default() };
-        let held = MemoryPlan {
-            weights: 200_000_000,
-            moments: 400_000_000,
-            program: 20_000_000,
-            expected: usize::MAX,
-            ..MemoryPlan::default()
-        };
+        let held =
+            MemoryPlan { weights: 200_000_000, moments: 400_000_000, program: 20_000_000, ..MemoryPlan::default() };
         let plan = MemoryPlan { phases: vec![training, rollouts], ..held.clone() };
         assert_eq!(plan.total(), 1_120_000_000 + (500_000_000.0 * REUSE) as usize);
         let text = plan.to_string();

@@ -104,8 +104,8 @@ mod tests {
         fn len(&self) -> usize {
             1
         }
-        fn example(&self, _i: usize) -> Result<&Record> {
-            Ok(&self.0)
+        fn example(&self, _i: usize) -> Result<std::borrow::Cow<'_, Record>> {
+            Ok(std::borrow::Cow::Borrowed(&self.0))
         }
         fn images(&self, _i: usize) -> Result<Vec<RgbImage>> {
             Ok(vec![RgbImage::new(1, 1)])

@@ -23,7 +23,7 @@ pub mod suites;
 mod task;
 
 pub use chance::Chance;
-pub use dataset::{DatasetTask, load};
+pub use dataset::{DatasetTask, load, open_dataset};
 pub use encode::{
     encode_demonstrated, encode_example, example_size, named, reference_response, reference_sequence, text_bytes,
 };

@@ -70,7 +70,7 @@ impl Task for Unlearned {
     fn len(&self) -> usize {
         self.0.len()
     }
-    fn example(&self, i: usize) -> Result<&crate::data::Record> {
+    fn example(&self, i: usize) -> Result<std::borrow::Cow<'_, crate::data::Record>> {
         self.0.example(i)
     }
     fn images(&self, i: usize) -> Result<Vec<image::RgbImage>> {

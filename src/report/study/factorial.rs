@@ -203,8 +203,12 @@ mod tests {
 
     const RATES: [f64; 3] = [1e-4, 2e-4, 4e-4];
     /// Regime, data, method and what it loses of 1,000 answers beside 40, 10 for each doubling of the rate and 2 in the second seed.
-    const REGIMES: [(&str, &str, &str, usize); 4] =
-        [("a", "bare", "sft", 0), ("b", "rollouts", "sft", 20), ("c", "own samples", "sft", 30), ("d", "own samples", "rft", 80)];
+    const REGIMES: [(&str, &str, &str, usize); 4] = [
+        ("a", "bare", "sft", 0),
+        ("b", "rollouts", "sft", 20),
+        ("c", "own samples", "sft", 30),
+        ("d", "own samples", "rft", 80),
+    ];
 
     fn effect(found: &Factorial, name: &str) -> Interval {
         found.effects.iter().find(|one| one.name == name).unwrap_or_else(|| panic!("{name}")).points.value
@@ -215,7 +219,12 @@ mod tests {
         let mut models: Vec<TunedResult> = Vec::new();
         for (regime, rate, seed) in runs(of) {
             let lost = 40 + REGIMES[regime].3 + 10 * rate + 2 * seed;
-            models.push(TunedResult::of(model("m"), None, vec![compared("prior", &paired_scores(1000, 1000, lost, 0))], Vec::new()));
+            models.push(TunedResult::of(
+                model("m"),
+                None,
+                vec![compared("prior", &paired_scores(1000, 1000, lost, 0))],
+                Vec::new(),
+            ));
             plans.push(StudyRun {
                 name: String::new(),
                 regime: REGIMES[regime].0.into(),

@@ -39,15 +39,21 @@ fn point(variant: &RegimeRuns<'_>) -> Option<Point> {
     let lost = variant.change(None)?.mean;
     // `0.0 - x`, because `-x` would write no change as -0.
     let points = |change: f64| 0.0 - 100.0 * change;
-    Some(Point { x: variant.learning_rate?, y: points(lost.value), interval: Some((points(lost.high), points(lost.low))) })
+    Some(Point {
+        x: variant.learning_rate?,
+        y: points(lost.value),
+        interval: Some((points(lost.high), points(lost.low))),
+    })
 }
 
 /// Where the runs ended: at their criterion, all or some of them, or at the end of their steps.
 fn at_the_end(study: &StudyResults<'_>) -> String {
     let mut criteria: Vec<&str> = Vec::new();
     let mut unmet: Vec<String> = Vec::new();
-    for (regime, variant) in study.regimes.iter().flat_map(|one| one.variants.iter().map(move |variant| (one, variant))) {
-        let trained: Vec<_> = variant.done().filter_map(|(run, _)| run.plan.training.as_ref()?.criterion.as_ref()).collect();
+    for (regime, variant) in study.regimes.iter().flat_map(|one| one.variants.iter().map(move |variant| (one, variant)))
+    {
+        let trained: Vec<_> =
+            variant.done().filter_map(|(run, _)| run.plan.training.as_ref()?.criterion.as_ref()).collect();
         for criterion in &trained {
             if !criteria.contains(&criterion.stop_when.as_str()) {
                 criteria.push(&criterion.stop_when);

@@ -42,8 +42,10 @@ pub mod safetensors_file;
 pub mod sequence;
 mod shapes;
 mod shards;
+mod singular_values;
 mod token_sampler;
 mod transformer;
+pub mod weight_diff;
 pub mod weight_dtype;
 pub mod weights;
 
@@ -64,7 +66,8 @@ pub use positions::Positions;
 pub use processor::{MAX_PIXELS, Processor};
 pub use registry::parse_architecture;
 pub use sequence::{
-    Completion, ImageInput, LossFn, MAX_NEW_TOKENS, Prompt, SamplingParams, Sequence, TokenGrads, TokenStats,
+    Completion, ImageInput, KlReference, LossFn, MAX_NEW_TOKENS, Prompt, SamplingParams, Sequence, TokenGrads,
+    TokenStats,
 };
 pub use shapes::{DecoderShape, ImageTokens, VisionShape};
 pub use transformer::Model;

@@ -301,6 +301,9 @@ impl JigsawCommand {
                     line.path("data", &task.path);
                 });
                 line.benchmarks(&request.benchmarks).evaluation(&request.settings);
+                request.prior.iter().for_each(|prior| {
+                    line.flag("prior", prior).unless("prior-split", &prior.split, &"validation".to_string());
+                });
                 line.unless("kl-prompts", &request.prompts, &forgetting::PROMPTS).path("out", &request.out);
                 line.0
             }
@@ -383,8 +386,9 @@ fn dynamics_arguments(request: &DynamicsRequest) -> Vec<String> {
         line.paths("forgetting", &request.forgetting);
     }
     let defaults = InfluenceConfig::default();
-    let InfluenceConfig { eta, loss, pairs, seed, frozen } = &request.config;
+    let InfluenceConfig { eta, learning_rate, loss, pairs, seed, frozen, on_policy } = &request.config;
     line.unless("pairs", pairs, &defaults.pairs).option("eta", eta.as_ref());
+    line.unless("learning-rate", learning_rate, &defaults.learning_rate).option("on-policy", on_policy.as_ref());
     line.unless("loss", &name(*loss), &name(defaults.loss));
     if !frozen.is_empty() {
         line.word("--freeze");

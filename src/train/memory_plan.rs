@@ -3,7 +3,7 @@
 //! Some things are held all the time: the program, weights, moments. The rest comes and goes with what the run does at the moment: it
 //! trains, samples responses, or evaluates. The plan counts each of these for its largest batch, and the peak is that of the largest.
 
-use super::example_sizes::{ExampleSize, candidates_among, first_rounds, largest_round};
+use super::example_sizes::{ExampleSize, candidates_among, first_rounds, largest_prior, largest_round};
 use super::job::TrainJob;
 use super::optimizer::DEVICE_PIECE;
 use crate::io::files::format_bytes;
@@ -55,8 +55,8 @@ pub struct MemoryPlan {
     pub moments: usize,
     /// What the run does in turns.
     pub phases: Vec<Phase>,
-    /// The peak to expect: that of the run's first rounds, with sampled responses as long as the reference responses.
-    pub expected: usize,
+    /// The peak of the run's first rounds, if the responses that it samples are as long as the reference responses.
+    pub as_references: Option<usize>,
 }
 
 /// What one of the things that a run does in turns takes.
@@ -93,20 +93,27 @@ impl MemoryPlan {
         let by: [fn(&ExampleSize) -> usize; 3] =
             [|s| s.tokens() + s.prompt.patches, ExampleSize::tokens, |s| s.prompt.patches];
         let evaluated = evaluated(job)?;
-        let rounds = by.map(|by| largest_round(sizes, counts, lens, by));
-        let plans = rounds.iter().map(|round| MemoryPlan::of_round(job, round, Lengths::UpTo, &evaluated, program));
+        let rounds = by.map(|by| (largest_round(sizes, counts, lens, by), largest_prior(job, sizes, by)));
+        let plan = |round: &[ExampleSize], prior: &[ExampleSize], lengths: Lengths| {
+            MemoryPlan::of_round(job, (round, prior), lengths, &evaluated, program)
+        };
+        let plans = rounds.iter().map(|(round, prior)| plan(round, prior, Lengths::UpTo));
         let largest =
             plans.max_by_key(MemoryPlan::total).ok_or_else(|| Error::failed("a memory plan of no examples"))?;
+        if job.config.rollout.is_none() {
+            return Ok(largest);
+        }
         let first = first_rounds(job)?;
-        let plans = first.iter().map(|round| MemoryPlan::of_round(job, round, Lengths::Exactly, &evaluated, program));
-        let expected = plans.map(|plan| plan.total()).max().unwrap_or(0).min(largest.total());
-        Ok(MemoryPlan { expected, ..largest })
+        let plans = first.iter().map(|round| plan(round, &rounds[0].1, Lengths::Exactly));
+        let as_references = plans.map(|plan| plan.total()).max();
+        Ok(MemoryPlan { as_references, ..largest })
     }
 
-    /// The plan of a run whose rounds have the examples `round`, and whose evaluations have the prompts `evaluated` at a time.
+    /// The plan of a run whose rounds have the examples `round`, and `prior` ones of the KL penalty in a pass of their own, and whose
+    /// evaluations have the prompts `evaluated` at a time.
     fn of_round(
         job: &TrainJob<'_>,
-        round: &[ExampleSize],
+        (round, prior): (&[ExampleSize], &[ExampleSize]),
         lengths: Lengths,
         evaluated: &[PromptSize],
         program: usize,
@@ -114,7 +121,9 @@ impl MemoryPlan {
         let (weights, copies, trained) = weights(job);
         let held = MemoryPlan { program, weights, copies, moments: 2 * trained, ..MemoryPlan::default() };
         let Some(model) = job.model.memory_footprint() else { return held };
-        let BackwardBytes { activations, thread_gradients } = backward(job, model, round, lengths);
+        let both = [round, prior].map(|examples| backward(job, model, examples, lengths));
+        let larger = both.into_iter().max_by_key(|bytes| bytes.activations + bytes.thread_gradients);
+        let BackwardBytes { activations, thread_gradients } = larger.unwrap_or_default();
         let rollouts = rollout_batch(job, round).map(|(prompts, samples, tokens)| {
             let generation = model.generate_bytes(&prompts, samples, tokens);
             Phase { name: "rollouts", generation, ..Phase::default() }
@@ -139,7 +148,8 @@ impl MemoryPlan {
         let on_policy = job.config.resamples();
         // Rounds whose examples are held: this one, the next, and those whose groups dynamic sampling sets aside.
         let rounds = if on_policy { 1 } else { 2 + job.config.grpo.as_ref().map_or(0, |grpo| grpo.dynamic_sampling) };
-        let training = Phase { examples: rounds * of_round, ..training };
+        let of_prior = pixels(&prior.iter().map(|s| s.prompt).collect::<Vec<_>>());
+        let training = Phase { examples: rounds * of_round + of_prior, ..training };
         let rollouts = rollouts.map(|phase| Phase { examples: training.examples, ..phase });
         let next = if on_policy { 0 } else { of_round };
         let evaluation = evaluation.map(|phase| Phase { examples: next + pixels(evaluated), ..phase });
@@ -215,6 +225,9 @@ pub fn program_without_weights(held: usize) -> usize {
 /// can be larger: the longest responses do not always take the most.
 fn backward(job: &TrainJob<'_>, model: &dyn MemoryFootprint, round: &[ExampleSize], lengths: Lengths) -> BackwardBytes {
     let config = job.config;
+    if round.is_empty() {
+        return BackwardBytes::default();
+    }
     let responses = match (&config.rollout, config.train.method) {
         (Some(rollout), Method::Rft) => rollout.num_generations,
         _ => 1,
@@ -222,7 +235,7 @@ fn backward(job: &TrainJob<'_>, model: &dyn MemoryFootprint, round: &[ExampleSiz
     let of_share = |share: usize| {
         let group = |size: &ExampleSize| GroupSize {
             prompt: size.prompt,
-            responses,
+            responses: if job.is_sampled(size.id) { responses } else { 1 },
             response_tokens: match job.is_sampled(size.id) {
                 true => (size.response * share / LENGTHS).max(1),
                 false => size.response,
@@ -270,12 +283,7 @@ impl std::fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let whose = if self.gpu { "memory of the GPU" } else { "memory" };
         let peak = self.phases.iter().max_by_key(|phase| self.total_in(phase)).copied().unwrap_or_default();
-        match self.expected < self.total() / 50 * 49 {
-            true => {
-                write!(f, "{whose}: about {}, at most {}", format_bytes(self.expected), format_bytes(self.total()))?
-            }
-            false => write!(f, "{whose}: about {} at most", format_bytes(self.total()))?,
-        }
+        write!(f, "{whose}: about {} at most", format_bytes(self.total()))?;
         let others: Vec<&Phase> = self.phases.iter().filter(|phase| phase.name != peak.name).collect();
         if !others.is_empty() {
             write!(f, ", in {}", peak.name)?;
@@ -300,6 +308,9 @@ impl std::fmt::Display for MemoryPlan {
         for phase in others {
             write!(f, "; in {} {}", phase.name, format_bytes(self.total_in(phase)))?;
         }
+        if let Some(bytes) = self.as_references.filter(|bytes| *bytes < self.total()) {
+            write!(f, "; {} if responses are as long as the references", format_bytes(bytes))?;
+        }
         Ok(())
     }
 }
@@ -319,6 +330,8 @@ mod tests {
         let text = plan.to_string();
         assert!(text.contains(" at most, in training (weights 200 MB, gradients 200 MB, moments 400 MB"), "{text}");
         assert!(text.contains("; in rollouts 7") && !text.contains("examples"), "{text}");
+        let shorter = MemoryPlan { as_references: Some(900_000_000), ..plan.clone() };
+        assert_eq!(shorter.to_string(), format!("{text}; 900 MB if responses are as long as the references"));
         let gpu = MemoryPlan { gpu: true, phases: vec![Phase { generation: 100_000_000, ..training }], ..held.clone() };
         assert_eq!(gpu.total(), 1_220_000_000);
         assert!(!gpu.to_string().contains("in training"), "{gpu}");

@@ -23,6 +23,7 @@ mod mistakes;
 mod other_tools;
 mod special_files;
 mod stopping;
+mod streams;
 mod study;
 mod text_model;
 mod vision_families;

@@ -102,18 +102,19 @@ fn names_at_the_ends_of_lines_do_not_overlap() {
 }
 
 #[test]
-fn equal_numbers_lie_on_the_diagonal() {
-    let mut chart = chart(Mark::Dots, &[(-1.0, -1.0), (2.0, 2.0), (0.5, f64::NAN)]);
-    chart.references = vec![Reference::Diagonal];
+fn a_vertical_line_is_on_the_axis_and_named_at_the_top() {
+    let mut chart = chart(Mark::Thick, &[(0.2, 0.0), (0.4, -1.0)]);
+    chart.references = vec![Reference::At(0.9, "edges".into())];
     let svg = chart.svg().unwrap();
-    let diagonal = elements(&svg, r#"<line class="reference""#).next().unwrap();
-    let [x1, x2, y1, y2] = ["x1", "x2", "y1", "y2"].map(|name| number(diagonal, name));
-    let dots: Vec<_> = elements(&svg, "<circle").map(|c| (number(c, "cx"), number(c, "cy"))).collect();
-    assert_eq!(dots.len(), 2, "a point that is not finite is left out");
-    for (x, y) in dots {
-        assert!(((y - y1) / (y2 - y1) - (x - x1) / (x2 - x1)).abs() < 1e-2, "{svg}");
-    }
-    assert!(y2 < y1);
+    let at = elements(&svg, r#"<line class="reference""#).next().unwrap();
+    assert_eq!(number(at, "x1"), number(at, "x2"));
+    assert!(number(at, "x1") <= WIDTH && svg.contains(">edges</text>"), "{svg}");
+}
+
+#[test]
+fn shifted_lines_stand_beside_each_other() {
+    let first = |mark| number(elements(&over_steps(mark, &[1.0, 2.0]).svg().unwrap(), "<circle").next().unwrap(), "cx");
+    assert!((first(Mark::Shifted(7)) - first(Mark::Line) - 7.0).abs() < 1e-9);
 }
 
 #[test]

@@ -118,8 +118,8 @@ impl Comparison<'_> {
             }
         };
         let from_tuned = self.sample(self.tuned, examples, &prompts, "divergence reverse")?;
-        let names: Vec<&str> =
-            examples.iter().map(|&i| Ok(self.task.example(i)?.id.as_str())).collect::<Result<Vec<_>>>()?;
+        let names = examples.iter().map(|&i| Ok(self.task.example(i)?.id.clone())).collect::<Result<Vec<String>>>()?;
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let forward = divergences(self.base, self.tuned, &prompts, &from_base, &names)?;
         let reverse = divergences(self.tuned, self.base, &prompts, &from_tuned, &names)?;
         let answers = examples.iter().map(|&i| own(i).map(|o| self.answer(o)).transpose());

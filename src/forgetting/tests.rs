@@ -210,8 +210,8 @@ impl crate::tasks::Task for Pictured {
         self.1.len()
     }
 
-    fn example(&self, i: usize) -> crate::Result<&crate::data::Record> {
-        Ok(&self.1[i])
+    fn example(&self, i: usize) -> crate::Result<std::borrow::Cow<'_, crate::data::Record>> {
+        Ok(std::borrow::Cow::Borrowed(&self.1[i]))
     }
 
     fn images(&self, _: usize) -> crate::Result<Vec<image::RgbImage>> {

@@ -66,9 +66,13 @@ fn spearman(x: &[f64], y: &[f64]) -> f64 {
 }
 
 fn ranks(values: &[f64]) -> Vec<f64> {
-    let below = |value: f64| values.iter().filter(|other| **other < value).count() as f64;
-    let equal = |value: f64| values.iter().filter(|other| **other == value).count() as f64;
-    values.iter().map(|value| below(*value) + (equal(*value) + 1.0) / 2.0).collect()
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let rank = |value: &f64| {
+        let (below, up_to) = (sorted.partition_point(|x| x < value), sorted.partition_point(|x| x <= value));
+        (below + up_to + 1) as f64 / 2.0
+    };
+    values.iter().map(rank).collect()
 }
 
 /// Agreement of two measurements that should be equal.

@@ -172,6 +172,8 @@ fn steps(
     for key in ends.into_iter().chain(others) {
         train.settings.remove(key);
     }
+    // Its data is not there yet.
+    train.settings.retain(|key, _| !key.starts_with("prior_kl."));
     for (key, value) in [("train.steps", 1 + STEPS as i64), ("train.warmup_steps", 0), ("eval.steps", 0)] {
         train.settings.insert(key.into(), value.into());
     }

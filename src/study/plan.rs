@@ -84,7 +84,7 @@ fn same_puzzles(study: &Study) -> Vec<Vec<String>> {
 }
 
 /// Settings of training that may name data of the study.
-const NAMES_OF_DATA: [&str; 3] = ["sft.replay", "train.prompts_of", "eval.prior"];
+const NAMES_OF_DATA: [&str; 4] = ["sft.replay", "prior_kl.data", "train.prompts_of", "eval.prior"];
 
 struct Builder<'a> {
     study: &'a Study,
@@ -588,6 +588,8 @@ fn influence_config(wanted: &DynamicsSection) -> InfluenceConfig {
     let defaults = InfluenceConfig::default();
     InfluenceConfig {
         eta: wanted.eta,
+        learning_rate: wanted.learning_rate.unwrap_or(defaults.learning_rate),
+        on_policy: wanted.on_policy.clone(),
         loss: wanted.loss.unwrap_or(defaults.loss),
         pairs: wanted.pairs.unwrap_or(defaults.pairs),
         seed: wanted.seed.unwrap_or(defaults.seed),

@@ -239,6 +239,10 @@ pub struct DynamicsSection {
     pub pairs: Option<usize>,
     /// Size of the steps; chosen for each pair when not given.
     pub eta: Option<f64>,
+    /// Learning rate of the step of Adam.
+    pub learning_rate: Option<f64>,
+    /// Name of one of the training sets, to whose prompts each checkpoint responds.
+    pub on_policy: Option<String>,
     /// The loss that it descends.
     pub loss: Option<ResponseLoss>,
     /// Parts that take no step.

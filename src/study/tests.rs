@@ -170,6 +170,8 @@ fn every_setting_of_a_section_is_a_flag_of_its_command() {
         "rollouts.grpo.keep=well-formed",
         "eval.batch_size=4",
         "dynamics.eta=1e-3",
+        "dynamics.learning_rate=5e-4",
+        "dynamics.on_policy=grpo",
         "dynamics.loss=sum",
         "dynamics.freeze=[\"vision\"]",
         "dynamics.prior_split=dev",
@@ -191,8 +193,8 @@ fn every_setting_of_a_section_is_a_flag_of_its_command() {
     let models = "dynamics --model data/base-tiny out/runs/sft.lr-1e-3.seed-1/checkpoints/* out/runs/sft.lr-1e-3.seed-1/model \
                   --base data/base-tiny --train bare=out/puzzles/bare grpo=out/rollouts/grpo.seed-1 --prior \
                   vqa-direct=out/prior/bench/vqa-direct.tsv mine=MINE.tsv:vqa";
-    let flags =
-        "--pairs 4 --eta 0.001 --loss sum --freeze vision --prior-split dev --out out/dynamics/sft.lr-1e-3.seed-1";
+    let flags = "--pairs 4 --eta 0.001 --learning-rate 0.0005 --on-policy grpo --loss sum --freeze vision --prior-split dev --out \
+         out/dynamics/sft.lr-1e-3.seed-1";
     assert_eq!(over, format!("{models} {flags}"));
     assert!(command(&plan, "dynamics.base").contains("--forgetting out/compare/rft.lr-5e-5.seed-1 "));
 }

@@ -104,7 +104,7 @@ impl Planner<'_> {
         };
         let model = model.with_gradient_checkpointing(config.train.gradient_checkpointing);
         freeze(&model, &config.train.freeze)?;
-        let reference = match (objective::of_config(config).needs().reference(), &config.lora) {
+        let reference = match (objective::needs_reference(config), &config.lora) {
             (false, _) => None,
             (true, Some(_)) => Some(model.without_adapter()?),
             // The adapter as it is, on the same base.

@@ -14,7 +14,7 @@ use crate::model::weights::check_frozen_variable;
 use crate::model::{ComputeDtype, Model, ModelLoader, Processor, require_checkpoint};
 use crate::model::{hash_model, hash_prompt_files, missing_files};
 use crate::sampling::hash_examples;
-use crate::tasks::{DatasetTask, Task};
+use crate::tasks::{DatasetTask, Task, open_dataset};
 use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result, hub};
 use candle_core::Device;
@@ -141,7 +141,7 @@ fn on_this_thread(
             model.dropout()
         ));
     }
-    let reference = match objective::of_config(&request.config).needs().reference() {
+    let reference = match objective::needs_reference(&request.config) {
         // The base without the fresh adapter is the model that the run started from: no second copy.
         true if request.config.lora.is_some() => Some(model.without_adapter()?),
         true => Some(loader.frozen(&request.model)?),
@@ -171,7 +171,7 @@ fn start(request: &TrainRequest, loader: &ModelLoader) -> Result<Model> {
 }
 
 /// # Errors
-/// An adapter is to be trained from an adapter, or frozen weights are to be held in f32 and multiplied in bf16.
+/// An adapter is to be trained from an adapter or with L2-SP, or frozen weights are to be held in f32 and multiplied in bf16.
 pub(super) fn check_start(request: &TrainRequest) -> Result<()> {
     check_frozen_variable(request.config.train.dtype)?;
     if request.config.lora.is_some() && lora::is_adapter(&request.model) {
@@ -180,15 +180,22 @@ pub(super) fn check_start(request: &TrainRequest) -> Result<()> {
             request.model.display()
         )));
     }
+    if request.config.train.l2_sp > 0.0 && lora::is_adapter(&request.model) {
+        return Err(Error::input(format!(
+            "train.l2_sp has no meaning for {}: it is an adapter; leave it out, or merge the adapter first (jigsaw model merge-lora)",
+            request.model.display()
+        )));
+    }
     Ok(())
 }
 
 /// The data that a run uses.
 pub(super) struct RunData {
-    /// Of the dataset, and of the one that is replayed.
+    /// Of the dataset, and of those that are replayed and that the KL penalty has.
     hash: String,
     pub(super) train: DatasetTask,
     replay: Option<DatasetTask>,
+    prior: Option<DatasetTask>,
     validation: Option<DatasetTask>,
     prior_eval: Option<Box<dyn Task>>,
 }
@@ -197,27 +204,37 @@ impl RunData {
     pub(super) fn open(request: &TrainRequest) -> Result<RunData> {
         let dir = &request.data;
         let replay = request.config.sft.as_ref().map(|sft| sft.replay.as_str()).filter(|replay| !replay.is_empty());
-        let open_replay = |dir| Dataset::open(Path::new(dir), "train").map_err(|e| e.context("sft.replay"));
-        let replay = replay.map(open_replay).transpose()?;
-        let mut also = replay.as_ref().map_or(String::new(), |replay| format!("+{}", replay.manifest().sha256));
-        let mut train = Dataset::open(dir, "train")?;
+        let open = |dir: &str, key: &str| open_dataset(Path::new(dir), "train").map_err(|e| e.context(key));
+        let replay = replay.map(|dir| open(dir, "sft.replay")).transpose()?;
+        let prior = request.config.prior_kl.as_ref();
+        let prior = prior.map(|prior| open(&prior.data, "prior_kl.data")).transpose()?;
+        if prior.as_ref().is_some_and(|prior| prior.is_empty()) {
+            return Err(Error::input("prior_kl.data: the dataset has no training examples"));
+        }
+        let hashes = [&replay, &prior].into_iter().flatten();
+        let mut also: String = hashes.map(|more| format!("+{}", more.manifest().sha256)).collect();
+        let mut train = open_dataset(dir, "train")?;
         let prompts_of = &request.config.train.prompts_of;
         if !prompts_of.is_empty() {
-            let rollouts = Dataset::open(Path::new(prompts_of), "train").map_err(|e| e.context("train.prompts_of"))?;
+            if train.stream().is_some() {
+                return Err(Error::input(format!(
+                    "train.prompts_of: the training puzzles of {} are made as they are needed; it needs stored ones (gen without --stream)",
+                    dir.display()
+                )));
+            }
+            let rollouts = open(prompts_of, "train.prompts_of")?;
             keep_prompts_of(&mut train, &rollouts).map_err(|e| e.context("train.prompts_of"))?;
             also += &format!("+prompts of {}", rollouts.manifest().sha256);
         }
-        request.config.check_size(train.records().len())?;
+        request.config.check_size(train.len())?;
         let has_validation =
             train.root() != dir && train.manifest().splits.get("validation").is_some_and(|split| split.records > 0);
         Ok(RunData {
             hash: train.manifest().sha256.clone() + &also,
             train: DatasetTask::new(train)?,
             replay: replay.map(DatasetTask::new).transpose()?,
-            validation: match has_validation {
-                true => Some(DatasetTask::new(Dataset::open(dir, "validation")?)?),
-                false => None,
-            },
+            prior: prior.map(DatasetTask::new).transpose()?,
+            validation: if has_validation { Some(DatasetTask::open(dir, "validation")?) } else { None },
             prior_eval: None,
         })
     }
@@ -246,9 +263,10 @@ impl RunData {
         comm: &'a dyn Communicator,
     ) -> TrainJob<'a> {
         let task = |task: &'a DatasetTask| task as &dyn Task;
-        let (replay, validation) = (self.replay.as_ref().map(task), self.validation.as_ref().map(task));
+        let [replay, prior, validation] =
+            [&self.replay, &self.prior, &self.validation].map(|data| data.as_ref().map(task));
         let (train, prior_eval) = (&self.train, self.prior_eval.as_deref());
-        TrainJob { config, model, reference, base, encoder, train, replay, validation, prior_eval, stop, comm }
+        TrainJob { config, model, reference, base, encoder, train, replay, prior, validation, prior_eval, stop, comm }
     }
 
     /// Check that every example whose reference response is trained on has one, and that no text of the examples that the run uses holds a
@@ -263,11 +281,16 @@ impl RunData {
             (_, 0) => usize::MAX,
             (_, samples) => samples,
         };
-        // A run that samples its own responses trains on those.
-        let own = config.rollout.is_none();
+        // A run that samples its own responses trains on those; a teacher may have to see the others.
+        let own = config.rollout.is_none() || objective::of_config(config).needs().reference_sees_response;
         let check = |task: &DatasetTask, most: usize, (responses, trained_on): (bool, bool)| {
             let dataset = task.dataset();
-            let wrong = dataset.records().par_iter().take(most).enumerate().find_map_first(|(i, record)| {
+            let looked_at = (0..task.measured().min(most)).into_par_iter();
+            let wrong = looked_at.find_map_first(|i| {
+                let record = match dataset.record(i) {
+                    Ok(record) => record,
+                    Err(error) => return Some(error),
+                };
                 let response = record.response().filter(|_| responses);
                 let refused = match response {
                     None if trained_on => Error::input("no assistant turn, and so no response to learn from"),
@@ -278,7 +301,9 @@ impl RunData {
             wrong.map_or(Ok(()), Err)
         };
         check(&self.train, usize::MAX, (true, own))?;
-        self.replay.as_ref().map_or(Ok(()), |replay| check(replay, usize::MAX, (true, true)))?;
+        for more in [&self.replay, &self.prior].into_iter().flatten() {
+            check(more, usize::MAX, (true, true))?;
+        }
         self.validation.as_ref().map_or(Ok(()), |validation| check(validation, validated, (false, false)))
     }
 }

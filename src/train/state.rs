@@ -6,6 +6,7 @@ use super::gradient_check::check_gradients;
 use super::job::{ExampleId, TrainJob};
 use super::metrics::{ExamplesLine, Log, LogSizes, Metrics, SampleLine};
 use super::optimizer::{AdamW, name_some, norm_of};
+use super::penalties;
 use super::prefetch::Prefetcher;
 use super::sample_buffer::SampleBuffer;
 use super::schedule::learning_rate;
@@ -149,7 +150,7 @@ impl StepContext<'_> {
         Ok((ids, sequences))
     }
 
-    /// Clip the gradients, update the weights, count the step and record it.
+    /// Add the penalties, clip the gradients, update the weights, count the step and record it.
     ///
     /// # Errors
     /// A loss or a gradient that is not finite: step and examples are named.
@@ -158,6 +159,8 @@ impl StepContext<'_> {
         let step = self.state.step;
         let ids: Vec<&str> = example_ids.iter().map(String::as_str).collect();
         let place = || format!("step {} (examples {})", step + 1, name_some(&ids));
+        let penalties = penalties::add_gradients(self.job, step)?;
+        let loss = loss + penalties.loss;
         let squares = self.optimizer.grad_squares()?;
         if std::mem::take(&mut self.check_gradients) {
             check_gradients(&squares)?;
@@ -176,6 +179,7 @@ impl StepContext<'_> {
         metrics.push("learning_rate", rate);
         metrics.push("grad_norm", norm);
         metrics.extend(&measured);
+        metrics.extend(&penalties.metrics);
         let cursor = self.sampler.cursor();
         metrics.push("epoch", cursor.epoch as f64 + cursor.position as f64 / self.job.train.len() as f64);
         metrics.push("tokens", tokens as f64);

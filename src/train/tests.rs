@@ -19,6 +19,8 @@ const SFT: &[&str] =
     &["train.steps=20", "train.batch_size=4", "train.learning_rate=0.2", "train.save_steps=7", "eval.steps=10"];
 const ON_POLICY: &[&str] = &["sft.resample_every=4", "rollout.num_generations=48", "rollout.max_new_tokens=5"];
 
+const PSFT: &[&str] = &["sft.loss_type=psft", "sft.minibatches=4"];
+
 fn config(sets: &[&[&str]]) -> TrainConfig {
     let sets: Vec<String> = sets.concat().iter().map(|s| s.to_string()).collect();
     TrainConfig::from_text(Some(Method::Sft), None, &sets).unwrap()
@@ -68,7 +70,7 @@ impl Task for Unlearned {
     fn len(&self) -> usize {
         self.0.len()
     }
-    fn example(&self, i: usize) -> Result<&crate::data::Record> {
+    fn example(&self, i: usize) -> Result<std::borrow::Cow<'_, crate::data::Record>> {
         self.0.example(i)
     }
     fn images(&self, i: usize) -> Result<Vec<image::RgbImage>> {
@@ -102,6 +104,7 @@ fn go(dir: &Path, config: &TrainConfig, stop_at: Option<usize>) -> Result<(Train
         encoder: &Digits,
         train: &puzzles,
         replay: (config.replayed_per_round() > 0).then_some(&more as &dyn Task),
+        prior: config.prior_kl.is_some().then_some(&more as &dyn Task),
         validation: Some(&puzzles),
         prior_eval: (!config.eval.prior.is_empty()).then_some(&unlearned as &dyn Task),
         stop: &stop,
@@ -132,6 +135,9 @@ fn stopping_between_two_refreshes_or_two_replays_changes_nothing() {
     for (name, sets) in [
         ("on-policy", &[SFT, ON_POLICY][..]),
         ("replay", &[SFT, &["sft.replay=there"]]),
+        ("proximal", &[SFT, PSFT, &["sft.replay=there"]]),
+        ("with penalties", &[SFT, &["sft.loss_type=prift", "train.l2_sp=0.01", "prior_kl.data=there"]]),
+        ("self-distillation", &[SFT, ON_POLICY, &["sft.loss_type=sdft", "sft.keep=all"]]),
         ("all at once", &[SFT, ON_POLICY, &["sft.replay=there", "sft.kl_coef=0.3", "sft.max_per_prompt=3"]]),
     ] {
         let config = config(sets);
@@ -171,6 +177,47 @@ fn without_a_single_right_response_there_is_nothing_to_train_on() {
 }
 
 #[test]
+fn what_is_kept_of_its_own_responses_is_a_setting() {
+    let kept = |keep: &str, tokens: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let sets = &[SFT, ON_POLICY, &["sft.max_per_prompt=48", "train.steps=4", keep, tokens]];
+        go(&dir.path().join("run"), &config(sets), None).map(|(_, steps)| steps[0].get("resample_kept").unwrap())
+    };
+    let five = "rollout.max_new_tokens=5";
+    let [correct, formed, all] =
+        ["correct", "well-formed", "all"].map(|k| kept(&format!("sft.keep={k}"), five).unwrap());
+    assert!(correct >= 1.0 && correct < formed && formed < all, "{correct} {formed} {all}");
+    // A response that was cut off is never kept.
+    let error = kept("sft.keep=all", "rollout.max_new_tokens=1").unwrap_err();
+    assert!(error.to_string().contains("is complete, so there is nothing"), "{error}");
+}
+
+#[test]
+fn proximal_steps_begin_at_the_old_policy_and_clip_what_has_moved_far() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ended, steps) = go(&dir.path().join("run"), &config(&[SFT, PSFT, &["train.steps=60"]]), None).unwrap();
+    let TrainOutcome::Finished(finished) = ended else { panic!() };
+    let of = |name: &str| steps.iter().map(|m| m.get(name).unwrap()).collect::<Vec<f64>>();
+    let (ratios, clipped) = (of("ratio"), of("clip_ratio"));
+    assert!(ratios.iter().step_by(4).all(|r| (r - 1.0).abs() < 1e-6), "{ratios:?}");
+    assert!(clipped.iter().step_by(4).all(|c| *c == 0.0) && clipped.iter().any(|c| *c > 0.0), "{clipped:?}");
+    assert!(ratios[3] > 1.0 && steps[0].get("loss") == Some(-ratios[0]), "{ratios:?}");
+    assert_eq!(finished.metrics["eval/accuracy"], 1.0);
+}
+
+#[test]
+fn self_distillation_learns_what_the_start_says_once_it_has_seen_the_response() {
+    for loss in ["sft.loss_type=sdft", "sft.loss_type=sdft_reverse"] {
+        let dir = tempfile::tempdir().unwrap();
+        let fresh: &[&str] = &["sft.resample_every=1", "sft.keep=all", "train.steps=100", "train.learning_rate=0.05"];
+        let (_, steps) = go(&dir.path().join("run"), &config(&[SFT, ON_POLICY, fresh, &[loss]]), None).unwrap();
+        let mean = |from: usize| steps[from..from + 10].iter().map(|m| m.get("kl").unwrap().abs()).sum::<f64>() / 10.0;
+        // The toy answers a prompt with a demonstration as it answers another prompt.
+        assert!(mean(0) > 1e-3 && mean(90) < 0.2 * mean(0), "{loss}: {} -> {}", mean(0), mean(90));
+    }
+}
+
+#[test]
 fn the_divergence_from_the_start_is_measured_and_held_back() {
     let last = |coef: &str| {
         let dir = tempfile::tempdir().unwrap();
@@ -207,6 +254,7 @@ fn an_example_is_found_in_the_dataset_that_it_comes_from() {
         encoder: &Digits,
         train: &puzzles,
         replay: Some(&more),
+        prior: Some(&more),
         validation: None,
         prior_eval: None,
         stop: &stop,
@@ -218,6 +266,7 @@ fn an_example_is_found_in_the_dataset_that_it_comes_from() {
     assert!(ids.iter().all(|&id| !job.encode(id).unwrap().response.is_empty()));
     let without = TrainJob { replay: None, ..job };
     assert!(without.examples().count() == 6 && without.record(ids[7]).is_err());
+    assert_eq!(without.record(ExampleId::Prior(2)).unwrap().id, "toy-2");
 }
 
 #[test]
@@ -227,7 +276,18 @@ fn a_run_of_a_version_that_did_not_know_a_setting_goes_on_with_its_default_alone
     go(&run, &plan, Some(3)).unwrap();
     let file = run.join("config.toml");
     let text = std::fs::read_to_string(&file).unwrap();
-    let unknown = ["loss_type", "replay", "replay_share", "kl_coef", "resample_every", "max_per_prompt"];
+    let unknown = [
+        "loss_type",
+        "epsilon_high",
+        "minibatches",
+        "replay",
+        "replay_share",
+        "kl_coef",
+        "resample_every",
+        "keep",
+        "max_per_prompt",
+        "l2_sp",
+    ];
     let old: Vec<&str> = text.lines().filter(|l| !unknown.iter().any(|k| l.starts_with(&format!("{k} =")))).collect();
     assert_eq!(old.len() + unknown.len(), text.lines().count());
     std::fs::write(&file, old.join("\n")).unwrap();

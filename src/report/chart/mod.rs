@@ -102,8 +102,6 @@ pub enum Reference {
     Level(f64, String),
     /// A vertical line at this value of x, with its name at the top.
     At(f64, String),
-    /// Where x and y are equal.
-    Diagonal,
 }
 
 /// A chart of several series over two axes.
@@ -285,12 +283,6 @@ impl Chart {
                     let (by, anchor) =
                         if x.at(*value) > (x.from + x.to) / 2.0 { (-5.0, "end") } else { (5.0, "start") };
                     text(out, "tick", (x.at(*value) + by, y.to + 10.0 + LINE_HEIGHT * i as f64), anchor, name);
-                }
-                Reference::Diagonal => {
-                    let (low, high) = (x.low.max(y.low), x.high.min(y.high));
-                    if high > low {
-                        line(out, "reference", (x.at(low), x.at(high)), (y.at(low), y.at(high)));
-                    }
                 }
                 _ => {}
             }

@@ -102,21 +102,6 @@ fn names_at_the_ends_of_lines_do_not_overlap() {
 }
 
 #[test]
-fn equal_numbers_lie_on_the_diagonal() {
-    let mut chart = chart(Mark::Dots, &[(-1.0, -1.0), (2.0, 2.0), (0.5, f64::NAN)]);
-    chart.references = vec![Reference::Diagonal];
-    let svg = chart.svg().unwrap();
-    let diagonal = elements(&svg, r#"<line class="reference""#).next().unwrap();
-    let [x1, x2, y1, y2] = ["x1", "x2", "y1", "y2"].map(|name| number(diagonal, name));
-    let dots: Vec<_> = elements(&svg, "<circle").map(|c| (number(c, "cx"), number(c, "cy"))).collect();
-    assert_eq!(dots.len(), 2, "a point that is not finite is left out");
-    for (x, y) in dots {
-        assert!(((y - y1) / (y2 - y1) - (x - x1) / (x2 - x1)).abs() < 1e-2, "{svg}");
-    }
-    assert!(y2 < y1);
-}
-
-#[test]
 fn a_histogram_outline_keeps_the_height_of_each_bin_over_its_width() {
     let svg = chart(Mark::Steps, &[(0.0, 0.25), (1.0, 0.75), (2.0, 0.75)]).svg().unwrap();
     let d = elements(&svg, " d=\"").next().unwrap().split('"').next().unwrap();

@@ -480,10 +480,10 @@ fn perplexity(dir: &Path, study: &StudyResults<'_>, regime: &RegimeResults<'_>, 
     for data in variant.runs.iter().filter_map(|run| run.plan.data.as_ref()) {
         let place = canonical(&dir.join(data));
         let own = |path: &Path| canonical(path) == place || path.ends_with(data);
-        of_data.extend(sets.iter().find(|set| own(Path::new(&set.path))).map(|set| set.perplexity.median));
+        of_data.extend(sets.iter().find(|set| own(Path::new(&set.path))).map(|set| set.perplexity.whole.median));
     }
     if of_data.is_empty() {
-        of_data.extend(sets.iter().find(|set| set.name == regime.name).map(|set| set.perplexity.median));
+        of_data.extend(sets.iter().find(|set| set.name == regime.name).map(|set| set.perplexity.whole.median));
     }
     of_data.retain(|value| value.is_finite());
     (!of_data.is_empty()).then(|| of_data.iter().sum::<f64>() / of_data.len() as f64)

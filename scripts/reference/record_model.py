@@ -125,8 +125,8 @@ def greedy_text(model, sequence, count):
 
 def record(name, config, seed, parts, layout="published", debug=False, greedy=0):
     """Record one case; `parts` is a list of (prompt parts, response length). With `greedy`, so many tokens of greedy text after the first
-    prompt are recorded too. Without `--all`, what is recorded already stays."""
-    if "--all" not in sys.argv and (FIXTURES / "model" / name / "case.json").exists():
+    prompt are recorded too. With `--new` on the command line, what is recorded already stays."""
+    if "--new" in sys.argv and (FIXTURES / "model" / name / "case.json").exists():
         return
     directory = common.fresh_dir(FIXTURES / "model" / name)
     model = build_checkpoint(directory, config, seed, layout)

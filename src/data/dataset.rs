@@ -4,11 +4,13 @@
 use super::manifest::{MANIFEST, Manifest};
 use super::{IMAGE_PLACEHOLDER, METADATA, OpenStream, Record, RecordStream, STREAM, jsonl, source};
 use crate::io::{files, hex};
+use crate::rng::Rng;
 use crate::{Error, Result};
 use image::RgbImage;
+use rand::seq::SliceRandom;
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 
@@ -132,6 +134,20 @@ impl Dataset {
         let root = file.parent().unwrap_or(Path::new("")).to_path_buf();
         let (stream, file) = (None, file.to_path_buf());
         Ok(Dataset { root, manifest, records, stream, file, places, is_foreign: true, embedded, note })
+    }
+
+    /// Only `count` of the records, drawn at random, in file order; all of them where there are no more. From the same random stream a smaller
+    /// number's records are among those of a larger one.
+    pub fn sampled(mut self, count: usize, rng: &mut Rng) -> Dataset {
+        if count >= self.records.len() {
+            return self;
+        }
+        let mut order: Vec<usize> = (0..self.records.len()).collect();
+        order.shuffle(rng);
+        let kept: HashSet<usize> = order.into_iter().take(count).collect();
+        let mut i = 0..;
+        self.retain(|_| i.next().is_some_and(|i| kept.contains(&i)));
+        self
     }
 
     /// A note for the user on how the records were read.
@@ -356,4 +372,36 @@ fn check(record: &Record, root: &Path) -> Result<()> {
 /// Whether a path names what [`Dataset::open`] reads, a directory or a `.jsonl` or `.json` file, rather than the file of a benchmark.
 pub fn is_dataset(path: &Path) -> bool {
     path.is_dir() || jsonl::is_jsonl(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng;
+
+    #[test]
+    fn a_sample_of_records_is_in_file_order_and_holds_the_smaller_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data.jsonl");
+        let line = |i: usize| {
+            format!(
+                "{{\"messages\": [{{\"role\": \"user\", \"content\": \"q{i}\"}}, {{\"role\": \"assistant\", \"content\": \"a\"}}]}}\n"
+            )
+        };
+        std::fs::write(&path, (0..30).map(line).collect::<String>()).unwrap();
+        let of = |count: usize, seed: u64| -> Vec<String> {
+            let sampled =
+                Dataset::open(&path, "train").unwrap().sampled(count, &mut rng::stream(seed, "examples", &[]));
+            assert!((0..sampled.len()).all(|i| sampled.place(i).contains("data.jsonl:")));
+            sampled.records().iter().map(|record| record.prompt()[0].content.clone()).collect()
+        };
+        let (all, ten, four) = (of(30, 1), of(10, 1), of(4, 1));
+        assert_eq!((all.len(), ten.len(), four.len(), of(99, 1)), (30, 10, 4, all.clone()));
+        let within = |few: &[String], many: &[String]| {
+            let mut rest = many.iter();
+            few.iter().all(|one| rest.any(|other| other == one))
+        };
+        assert!(within(&four, &ten) && within(&ten, &all), "{four:?} {ten:?}");
+        assert_ne!(of(10, 2), ten);
+    }
 }

@@ -16,7 +16,7 @@ use crate::model::{hash_model, hash_prompt_files, missing_files};
 use crate::sampling::hash_examples;
 use crate::tasks::{DatasetTask, Task, open_dataset};
 use crate::train::settings::{Method, TrainConfig};
-use crate::{Error, Result, hub};
+use crate::{Error, Result, hub, rng};
 use candle_core::Device;
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -225,6 +225,16 @@ impl RunData {
             let rollouts = open(prompts_of, "train.prompts_of")?;
             keep_prompts_of(&mut train, &rollouts).map_err(|e| e.context("train.prompts_of"))?;
             also += &format!("+prompts of {}", rollouts.manifest().sha256);
+        }
+        let most = request.config.train.max_examples;
+        if most > 0 && train.stream().is_some() {
+            return Err(Error::input(format!(
+                "train.max_examples: the training puzzles of {} are made as they are needed; it needs stored ones (gen without --stream)",
+                dir.display()
+            )));
+        }
+        if most > 0 {
+            train = train.sampled(most, &mut rng::stream(request.config.train.seed, "training examples", &[]));
         }
         request.config.check_size(train.len())?;
         let has_validation =

@@ -2,10 +2,10 @@
 
 use crate::Result;
 use crate::nn::lora::{self, DropoutMask, LayerShape, Lora};
-use crate::nn::matmul::{Matrix, MatrixMut, matmul};
+use crate::nn::matmul::{Matrix, MatrixMut};
 use crate::nn::slice::{from_vec, mutate, read, uninit_vec};
 use crate::nn::tape::Saved;
-use crate::nn::weight_matrix::WeightMatrix;
+use crate::nn::weight_matrix::{WeightMatrix, weight_grad};
 use crate::nn::{Parameter, Tape, Value};
 use candle_core::{DType, Tensor};
 use multiversion::multiversion;
@@ -132,7 +132,7 @@ pub fn linear(tape: &Tape, x: &Value, layers: &[&Linear], residual: Option<&Valu
                 if let Some(x) = x.as_deref().filter(|_| layer.weight.trainable()) {
                     grads.accumulate(&layer.weight, |dw, filled| {
                         let x_view = Matrix::new(x, rows, width, width);
-                        matmul(MatrixMut::new(dw, out, width, width), g_view.t(), x_view, filled, true);
+                        weight_grad(&layer.weight, MatrixMut::new(dw, out, width, width), g_view, x_view, filled);
                     })?;
                 }
                 if let Some(bias) = layer.bias.as_ref().filter(|b| b.trainable()) {

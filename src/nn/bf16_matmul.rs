@@ -116,3 +116,94 @@ mod tiles {
         tiles
     }
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::tiles::matmul_by;
+    use crate::nn::bf16_kernel::{Element, Instructions, has_avx512_bf16};
+    use crate::nn::matmul::{Matrix, MatrixMut};
+    use half::bf16;
+
+    /// All that this processor can execute, also those that are slower than f32.
+    fn instructions() -> Vec<Instructions> {
+        let slow = has_avx512_bf16().then_some(Instructions::Avx512Bf16);
+        slow.into_iter().chain(Instructions::detect().filter(|i| *i == Instructions::Amx)).collect()
+    }
+
+    fn numbers(n: usize, step: f32) -> Vec<f32> {
+        (0..n).map(|i| (i as f32 * step).sin()).collect()
+    }
+
+    fn product<A: Element, B: Element>(by: Instructions, a: Matrix<'_, A>, b: Matrix<'_, B>, add: bool) -> Vec<f32> {
+        let (rows, cols) = (a.shape().0, b.shape().1);
+        let mut c = vec![0.25; rows * cols];
+        // SAFETY: the processor has the instructions.
+        unsafe { matmul_by(by, MatrixMut::new(&mut c, rows, cols, cols), a, b, add) };
+        c
+    }
+
+    #[test]
+    fn products_are_those_of_the_rounded_factors() {
+        for by in instructions() {
+            for (m, k, n) in [(1, 1, 1), (3, 5, 7), (16, 32, 16), (33, 70, 41), (100, 31, 300), (65, 1000, 33)] {
+                let (a, b) = (numbers(m * k, 0.37), numbers(k * n, 0.73));
+                let half = |v: &[f32]| v.iter().map(|x| bf16::from_f32(*x)).collect::<Vec<_>>();
+                let (a_half, b_half) = (half(&a), half(&b));
+                // Each factor by rows and transposed, in f32 and in bf16.
+                type Get<'a> = &'a dyn Fn(usize, usize) -> f64;
+                let by_rows_a: Get<'_> = &|i, l| f64::from(a_half[i * k + l].to_f32());
+                let by_cols_a: Get<'_> = &|i, l| f64::from(a_half[l * m + i].to_f32());
+                let by_rows_b: Get<'_> = &|l, j| f64::from(b_half[l * n + j].to_f32());
+                let by_cols_b: Get<'_> = &|l, j| f64::from(b_half[j * k + l].to_f32());
+                let forms = [
+                    (
+                        product(by, Matrix::new(&a, m, k, k), Matrix::new(&b_half, n, k, k).t(), false),
+                        by_rows_a,
+                        by_cols_b,
+                    ),
+                    (product(by, Matrix::new(&a, m, k, k), Matrix::new(&b_half, k, n, n), false), by_rows_a, by_rows_b),
+                    (product(by, Matrix::new(&a, k, m, m).t(), Matrix::new(&b, k, n, n), false), by_cols_a, by_rows_b),
+                    (
+                        product(by, Matrix::new(&a_half, k, m, m).t(), Matrix::new(&b, n, k, k).t(), false),
+                        by_cols_a,
+                        by_cols_b,
+                    ),
+                ];
+                for (form, (c, a, b)) in forms.iter().enumerate() {
+                    for (at, got) in c.iter().enumerate() {
+                        let terms = (0..k).map(|l| a(at / n, l) * b(l, at % n));
+                        let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()));
+                        // Sums are in f32.
+                        assert!(
+                            (f64::from(*got) - sum).abs() <= 1e-6 * (1.0 + size),
+                            "{by:?} {m}x{k}x{n} form {form} at {at}: {got} against {sum}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_element_does_not_depend_on_the_other_rows_and_columns_nor_on_the_threads() {
+        for by in instructions() {
+            for inner in [1usize, 32, 100, 1100] {
+                let (a, b) = (numbers(300 * inner, 0.37), numbers(300 * inner, 0.73));
+                let part = |rows: usize, cols: usize, add: bool| {
+                    product(by, Matrix::new(&a, rows, inner, inner), Matrix::new(&b, cols, inner, inner).t(), add)
+                };
+                let threads = |n: usize| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
+                let whole = threads(3).install(|| part(300, 300, false));
+                assert!(whole == threads(1).install(|| part(300, 300, false)));
+                let added = part(300, 300, true);
+                assert!(added.iter().zip(&whole).all(|(added, whole)| *added == 0.25 + whole));
+                for (rows, cols) in [(1, 1), (1, 300), (2, 7), (16, 16), (17, 33), (300, 1)] {
+                    let part = part(rows, cols, false);
+                    for (at, got) in part.iter().enumerate() {
+                        assert_eq!(*got, whole[at / cols * 300 + at % cols], "{by:?} {rows}x{inner}x{cols} at {at}");
+                    }
+                }
+            }
+        }
+    }
+}

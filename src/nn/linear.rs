@@ -341,7 +341,7 @@ fn add_rows(sums: &mut [f32], block: &[f32], stride: usize, start: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::gradcheck;
+    use crate::nn::{bf16_instructions, gradcheck};
 
     #[test]
     fn linear_with_bias_and_residual_agrees_with_finite_differences() {
@@ -375,12 +375,15 @@ mod tests {
         let rounded = Arc::new(Parameter::new("w", candle_core::Var::from_tensor(&rounded).unwrap()));
         let want = run(Tape::new(), &rounded);
         for tape in [Tape::new(), Tape::new().reference()] {
+            // A processor with products in bf16 rounds the input and the output's gradient, too.
+            let rounds = tape.is_fused(&gradcheck::tensor(&[1], 1)) && bf16_instructions().is_some();
+            let most = if rounds { 4e-3 } else { 1e-6 };
             let weight = gradcheck::parameter("w", &[5, 6], 1);
             weight.enable_bf16_matmul().unwrap();
             let got = run(tape, &weight);
             assert_eq!(got.2.dtype(), DType::F32);
             for (got, want) in [(&got.0, &want.0), (&got.1, &want.1), (&got.2, &want.2)] {
-                assert!(gradcheck::relative_error(got, want) < 1e-6);
+                assert!(gradcheck::relative_error(got, want) < most);
             }
         }
     }

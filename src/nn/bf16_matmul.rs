@@ -26,10 +26,19 @@ mod tiles {
     use crate::nn::bf16_kernel::{AmxTiles, DEPTH, Element, Instructions, LEAD, Sums, Tile, multiply, pack_panel};
     use crate::nn::matmul::{ColumnBlock, Matrix, MatrixMut};
     use rayon::prelude::*;
+    use std::cell::RefCell;
+    use std::mem::MaybeUninit;
     use std::sync::OnceLock;
 
-    /// Columns of the product that a thread computes at a time, at most. Their panels stay in its second-level cache.
+    thread_local! {
+        /// Packed columns of `b`.
+        static RIGHT: RefCell<Vec<Tile>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Columns of the product that a thread computes at a time, at most.
     const BLOCK_COLUMNS: usize = 256;
+    /// Tiles of `b` in their panels, at most (but for very deep products): 1 MB, which stays in the core's second-level cache.
+    const BLOCK_TILES: usize = 1024;
     /// Rows and columns that [`multiply`] computes.
     const PAIR: usize = 2 * LEAD;
 
@@ -69,23 +78,55 @@ mod tiles {
             return;
         }
         let depth = inner.div_ceil(DEPTH).max(1);
-        let (a, b) = (pack(a, false, depth), pack(b.t(), true, depth));
+        let mut left = Vec::new();
+        let panels = room(&mut left, rows, depth).par_chunks_mut(depth).enumerate().with_min_len(2);
+        // SAFETY: products in bf16 need the instructions of packing, too.
+        panels.for_each(|(panel, to)| unsafe { pack_panel(a, panel * LEAD, false, to) });
+        // SAFETY: every panel has been written.
+        let left = unsafe { written(&left, rows, depth) };
         let share = cols.div_ceil(rayon::current_num_threads()).next_multiple_of(PAIR);
-        c.column_blocks(share.min(BLOCK_COLUMNS)).into_par_iter().for_each(|(first, mut c)| {
-            // SAFETY: the processor has the instructions.
-            let _configured = (instructions == Instructions::Amx).then(|| unsafe { AmxTiles::configure() });
-            let b = &b[first / LEAD * depth..];
-            for row in (0..rows).step_by(PAIR) {
-                for column in (0..c.cols()).step_by(PAIR) {
-                    let (a, b) = (&a[row / LEAD * depth..][..2 * depth], &b[column / LEAD * depth..][..2 * depth]);
-                    let mut sums = Sums::default();
-                    let panels = |tiles: &[Tile]| [tiles[..depth].as_ptr(), tiles[depth..].as_ptr()];
-                    // SAFETY: as above; two panels of `depth` tiles each.
-                    unsafe { multiply(instructions, panels(a), panels(b), depth, &mut sums) };
-                    write(&mut c, (row, rows), column, &sums, add);
+        let width = share.min((BLOCK_TILES / depth * LEAD).clamp(PAIR, BLOCK_COLUMNS) / PAIR * PAIR);
+        c.column_blocks(width).into_par_iter().for_each(|(first, mut c)| {
+            RIGHT.with_borrow_mut(|right| {
+                let (b, cols) = (b.columns(first, c.cols()).t(), c.cols());
+                let panels = room(right, cols, depth).chunks_mut(depth).enumerate();
+                // SAFETY: as above.
+                panels.for_each(|(panel, to)| unsafe { pack_panel(b, panel * LEAD, true, to) });
+                // SAFETY: every panel has been written.
+                let right = unsafe { written(right, cols, depth) };
+                // SAFETY: the processor has the instructions.
+                let _configured = (instructions == Instructions::Amx).then(|| unsafe { AmxTiles::configure() });
+                for (row, a) in (0..rows).step_by(PAIR).zip(left.chunks(2 * depth)) {
+                    for (column, b) in (0..cols).step_by(PAIR).zip(right.chunks(2 * depth)) {
+                        let panels = |tiles: &[Tile]| [tiles[..depth].as_ptr(), tiles[depth..].as_ptr()];
+                        let mut sums = Sums::default();
+                        // SAFETY: as above; two panels of `depth` tiles each.
+                        unsafe { multiply(instructions, panels(a), panels(b), depth, &mut sums) };
+                        write(&mut c, (row, rows), column, &sums, add);
+                    }
                 }
-            }
+            });
         });
+    }
+
+    /// Room for `lead` rows or columns in panels of `depth` tiles, an even number of panels.
+    fn room(tiles: &mut Vec<Tile>, lead: usize, depth: usize) -> &mut [MaybeUninit<Tile>] {
+        let count = tiles_of(lead, depth);
+        tiles.reserve_exact(count);
+        &mut tiles.spare_capacity_mut()[..count]
+    }
+
+    /// The same, once they are written. The vector itself stays empty.
+    ///
+    /// # Safety
+    /// All tiles of [`room`] have been written.
+    unsafe fn written(tiles: &Vec<Tile>, lead: usize, depth: usize) -> &[Tile] {
+        // SAFETY: within the capacity, and initialized.
+        unsafe { std::slice::from_raw_parts(tiles.as_ptr(), tiles_of(lead, depth)) }
+    }
+
+    fn tiles_of(lead: usize, depth: usize) -> usize {
+        lead.div_ceil(PAIR) * 2 * depth
     }
 
     /// Write what lies inside the product.
@@ -99,21 +140,6 @@ mod tiles {
                 }
             }
         }
-    }
-
-    /// The rows of `m` in panels of `depth` tiles, an even number of panels.
-    fn pack<T: Element>(m: Matrix<'_, T>, pairs: bool, depth: usize) -> Vec<Tile> {
-        let panels = m.shape().0.div_ceil(PAIR) * 2;
-        let mut tiles = Vec::with_capacity(panels * depth);
-        tiles.spare_capacity_mut()[..panels * depth].par_chunks_mut(depth).enumerate().with_min_len(2).for_each(
-            |(panel, to)| {
-                // SAFETY: products in bf16 need the instructions of packing, too.
-                unsafe { pack_panel(m, panel * LEAD, pairs, to) };
-            },
-        );
-        // SAFETY: every panel has been written.
-        unsafe { tiles.set_len(panels * depth) };
-        tiles
     }
 }
 

@@ -3,8 +3,8 @@
     python check_dynamics.py OUT --model MODEL --train NAME=DIR ... --prior NAME=DIR ... [--checkpoint 0] [--limit 10] [--freeze vision]
 
 OUT is the output directory of `jigsaw dynamics`; the data are dataset directories (the splits `train` and `test`), whose prompts
-transformers encodes itself. A pair is wrong if LBK or a change differs by more than --tolerance (default 0.05): LBK relative to itself,
-changes relative to the product of the norms of both gradients, which is the largest that they can be. Prints a row a pair; the exit status
+transformers encodes itself. A pair is wrong if a number differs by more than --tolerance (default 0.05): LBK and the divergence after the step
+of Adam relative to themselves, changes relative to the product of the norms of both gradients, which is the largest that they can be. Prints a row a pair; the exit status
 is 1 if one is wrong.
 """
 
@@ -68,22 +68,24 @@ def main():
     sets = {name: Path(path) / "train" for name, path in named(args.train).items()}
     sets |= {name: Path(path) / "test" for name, path in named(args.prior).items()}
     samples = Samples(args.out, sets, model, tokenizer, processor)
-    loss = json.loads((Path(args.out) / "dynamics.json").read_text())["config"]["loss"]
+    config = json.loads((Path(args.out) / "dynamics.json").read_text())["config"]
     exact = Exact(model, args.freeze)
     pairs = [pair for pair in lines(Path(args.out) / "pairs.jsonl") if pair["checkpoint"] == args.checkpoint][: args.limit]
-    print("| u | v | LBK | f64 | error | <grad, grad> | f64 | v_slope | u_slope | error / norms | rounding | curvature | u_eta | v_eta |")
-    print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
-    worst = {"LBK": 0.0, "changes": 0.0, "norms": 0.0}
+    print("| u | v | LBK | f64 | error | <grad, grad> | f64 | v_slope | u_slope | error / norms | KL by Adam | f64 | error | rounding | curvature | u_eta | v_eta |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+    worst = {"LBK": 0.0, "changes": 0.0, "norms": 0.0, "KL by Adam": 0.0}
     for pair in pairs:
-        want = exact.pair(samples.get(pair["regime"], pair["u"]), samples.get(pair["prior"], pair["v"]), loss)
+        want = exact.pair(samples.get(pair["regime"], pair["u"]), samples.get(pair["prior"], pair["v"]), config["loss"], config["learning_rate"])
         lbk = abs(pair["lbk"] / want["lbk"] - 1)
         most = want["u_gradient"] * want["v_gradient"]
         changes = max(abs(pair[k] - want["inner_product"]) / most for k in ("inner_product", "v_slope", "u_slope"))
         norms = max(abs(pair[k] / want[k] - 1) for k in ("a_squares", "g_squares", "u_gradient", "v_gradient"))
-        worst = {k: max(worst[k], x) for k, x in {"LBK": lbk, "changes": changes, "norms": norms}.items()}
+        adam = abs(pair["adam_kl"] / want["adam_kl"] - 1)
+        worst = {k: max(worst[k], x) for k, x in {"LBK": lbk, "changes": changes, "norms": norms, "KL by Adam": adam}.items()}
         print(
             f"| {pair['u']} | {pair['v']} | {pair['lbk']:.5g} | {want['lbk']:.5g} | {100 * lbk:.2g} % | {pair['inner_product']:.4g} | "
-            f"{want['inner_product']:.4g} | {pair['v_slope']:.4g} | {pair['u_slope']:.4g} | {changes:.1e} | {pair['rounding']:.1e} | "
+            f"{want['inner_product']:.4g} | {pair['v_slope']:.4g} | {pair['u_slope']:.4g} | {changes:.1e} | {pair['adam_kl']:.4g} | {want['adam_kl']:.4g} | "
+            f"{100 * adam:.2g} % | {pair['rounding']:.1e} | "
             f"{pair['curvature']:.1e} | {pair['u_eta']:.2g} | {pair['v_eta']:.2g} |"
         )
     print(f"\nlargest errors over {len(pairs)} pairs: " + ", ".join(f"{k} {100 * x:.2g} %" for k, x in worst.items()))

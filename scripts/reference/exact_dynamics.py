@@ -1,4 +1,5 @@
-"""The learning dynamics of a pair of samples (u, v) in f64, by torch's automatic differentiation: no step is taken and nothing is rounded to f32.
+"""The learning dynamics of a pair of samples (u, v) in f64, by torch's automatic differentiation. Nothing is rounded to f32, and the only step that is
+taken is that of `torch.optim.AdamW`, on the f64 weights.
 
 `jigsaw dynamics` measures the same numbers with f32 weights (docs/dynamics.md). Shared by record_dynamics.py and check_dynamics.py.
 """
@@ -37,13 +38,22 @@ class Exact:
         f = lambda parameters: self.rows(parameters, sample)
         return torch.func.jvp(f, (self.parameters,), (direction,))[1]
 
-    def pair(self, u, v, loss="mean"):
-        """Every number of a line of `pairs.jsonl` that does not depend on how it is computed."""
+    def after_adam(self, gradient, rate):
+        """The parameters after the first step of AdamW, up `gradient`, without weight decay."""
+        parameters = {name: p.clone().requires_grad_() for name, p in self.parameters.items()}
+        for name, p in parameters.items():
+            p.grad = -gradient[name]
+        torch.optim.AdamW(parameters.values(), lr=rate, weight_decay=0.0, foreach=False, fused=False).step()
+        return {name: p.detach() for name, p in parameters.items()}
+
+    def pair(self, u, v, loss="mean", rate=1e-5):
+        """Every number of a line of `pairs.jsonl` that does not depend on how it is computed; `rate` is that of the step of Adam."""
         u_weight, v_weight = (1 / s["response_tokens"] if loss == "mean" else 1.0 for s in (u, v))
         u_rows, by_u = self.gradient(u, u_weight)
         v_rows, by_v = self.gradient(v, v_weight)
         slope, back = self.slope(v, by_u), self.slope(u, by_v)
         inner, u_norm, v_norm = dot(by_u, by_v), dot(by_u, by_u) ** 0.5, dot(by_v, by_v) ** 0.5
+        moved = self.rows(self.after_adam(by_u, rate), v) - v_rows
         pi = v_rows.exp()
         a_squares = (pi.shape[1] - 2 + pi.shape[1] * pi.square().sum(1)).sum().item()
         g = u_rows.exp()
@@ -57,6 +67,10 @@ class Exact:
             "a_squares": a_squares,
             "g_squares": g_squares,
             "lbk": slope_squares / (a_squares * g_squares),
+            "sgd_kl": 0.5 * (pi * slope.square()).sum().item() / v["response_tokens"],
+            "adam_change": v_weight * moved.gather(1, targets(v)).sum().item(),
+            "adam_squares": moved.square().sum().item(),
+            "adam_kl": -(pi * moved).sum().item() / v["response_tokens"],
             "inner_product": inner,
             "v_slope": v_weight * slope.gather(1, targets(v)).sum().item(),
             "u_slope": u_weight * back.gather(1, targets(u)).sum().item(),

@@ -20,6 +20,9 @@ START, OUT = FIXTURES / "model" / "one_image_nested", FIXTURES / "dynamics"
 TRAIN = [([3, (4, 6), 4], 6), ([2, (8, 4), 3], 9), ([6], 4), ([1, (6, 6), 2], 12), ([5], 7)]
 PRIOR = [([4, (4, 4), 2], 3), ([7], 8), ([3, (6, 4), 3], 5), ([5], 2), ([2, (4, 8), 2], 10)]
 
+#: Learning rates of the step of Adam: each for a third of the pairs.
+RATES = [1e-5, 1e-4, 1e-3]
+
 
 def load(directory):
     return Qwen2_5_VLForConditionalGeneration.from_pretrained(directory, attn_implementation="eager", dtype=torch.float32)
@@ -91,8 +94,9 @@ def main():
         u, v = i % len(TRAIN), len(TRAIN) + (i + i // len(TRAIN)) % len(PRIOR)
         loss = "mean" if i % 3 else "sum"
         of_u, of_v = sample(sequences[u]), sample(sequences[v])
-        numbers = exact.pair(of_u, of_v, loss)
-        pairs.append({"u": u, "v": v, "loss": loss, **numbers})
+        rate = RATES[i * len(RATES) // 10]
+        numbers = exact.pair(of_u, of_v, loss, rate)
+        pairs.append({"u": u, "v": v, "loss": loss, "learning_rate": rate, **numbers})
         wrong = one_step(model, of_u, of_v, 1e-5) if loss == "mean" else float("nan")
         print(f"{u} {v} {loss}: LBK {numbers['lbk']:.4g}, cosine {numbers['cosine']:.3g}, nats {numbers['u_nats']:.3g} {numbers['v_nats']:.3g}, "
               f"one f32 step of 1e-5: {wrong / numbers['slope_squares']:.3g} times the squares")
@@ -103,6 +107,7 @@ def main():
                 "seq<i>.*": "in pairs.safetensors, as in tests/fixtures/model/*/expected.safetensors: the training samples, then the prior samples",
                 "pairs[].u, .v": "numbers of the training sample and of the prior sample",
                 "pairs[].loss": "l is the mean of the response's token log-probabilities, or their sum",
+                "pairs[].learning_rate": "of the step of Adam, taken by torch.optim.AdamW in f64",
                 "pairs[].*": "docs/dynamics.md, in f64: gradients by autograd, slopes by forward-mode derivatives",
             },
             "versions": common.versions(),

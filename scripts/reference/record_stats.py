@@ -10,12 +10,14 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import scipy
 import scipy.optimize
 import scipy.special
 import scipy.stats
 import statsmodels
 import statsmodels.api as sm
+import statsmodels.formula.api as smf
 from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 from statsmodels.stats.multitest import multipletests
 
@@ -29,6 +31,9 @@ KEYS = {
     "clustered": "statsmodels OLS(values, 1).fit(cov_type='cluster', use_t=True)",
     "bca": "scipy.stats.bootstrap(..., method='BCa'): its resampled values and its interval",
     "holm": "statsmodels multipletests(p, method='holm')",
+    "line": "statsmodels OLS(y, [1, x]).fit(cov_type='cluster', use_t=True); scipy.stats.spearmanr(x, y)",
+    "factorial": "statsmodels ols('y ~ C(data, Sum) + C(method, Sum) + rate + C(data, Sum):rate + C(method, Sum):rate') by cluster of seed",
+    "seeds": "statsmodels anova_lm('value ~ C(seed) + C(question)'); numpy bootstrap of seeds and questions, 200,000 resamples",
     "welch": "scipy.stats.ttest_ind(first, second, equal_var=False)",
 }
 
@@ -137,9 +142,74 @@ def welch():
     return cases
 
 
+def line():
+    rng = np.random.default_rng(4)
+    cases = []
+    for groups, most, slope in [(12, 5, 3.0), (4, 20, 0.5), (30, 1, -2.0)]:
+        clusters = np.repeat(np.arange(groups), rng.integers(1, most + 1, groups))
+        n = len(clusters)
+        x = np.round(rng.gamma(1.0, 0.5, n) + rng.gamma(1.0, 0.3, groups)[clusters], 2)
+        y = np.round(slope * x + rng.normal(0.0, 0.5, groups)[clusters] + rng.normal(0.0, 0.3, n), 3)
+        fit = sm.OLS(y, sm.add_constant(x)).fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
+        low, high = fit.conf_int()[1]
+        cases.append({
+            "x": x.tolist(), "y": y.tolist(), "clusters": clusters.tolist(), "intercept": fit.params[0], "slope": fit.params[1],
+            "low": low, "high": high, "p": fit.pvalues[1], "r2": fit.rsquared, "spearman": scipy.stats.spearmanr(x, y).statistic,
+        })
+    return cases
+
+
+def factorial():
+    """Data and method that share one cell each, as in a study: responses of three kinds learnt by SFT, own samples by SFT, GRPO and one more."""
+    rng = np.random.default_rng(5)
+    cells = [(0, 0), (1, 0), (2, 0), (2, 1), (2, 2)]
+    cases = []
+    for seeds, noise in [(5, 2.0), (3, 0.5)]:
+        rows = [(d, m, r, s) for d, m in cells for r in (-1.5, -0.5, 0.5, 1.5) for s in range(seeds)]
+        frame = pd.DataFrame(rows, columns=["data", "method", "rate", "seed"])
+        frame = frame.drop(index=[3, 11, 17]).reset_index(drop=True)
+        of_seed = rng.normal(0.0, 1.0, seeds)[frame["seed"]]
+        frame["y"] = np.round(10 + 3 * frame["data"] - 2 * frame["method"] + (4 + frame["data"]) * frame["rate"] + of_seed + rng.normal(0.0, noise, len(frame)), 3)
+        terms = "y ~ C(data, Sum) + C(method, Sum) + rate + C(data, Sum):rate + C(method, Sum):rate"
+        fit = smf.ols(terms, frame).fit(cov_type="cluster", cov_kwds={"groups": frame["seed"]}, use_t=True)
+        ends = fit.conf_int()
+        # The order of columns here: intercept, factors, rate, factors by rate.
+        by_rate = [name for name in fit.params.index if name.endswith(":rate")]
+        names = ["Intercept"] + [n for n in fit.params.index if n.startswith("C(") and n not in by_rate] + ["rate"] + by_rate
+        weights = [-1.0 if name.startswith("C(data") and name not in by_rate else 0.0 for name in fit.params.index]
+        last = fit.t_test(np.array(weights))
+        last_low, last_high = last.conf_int()[0]
+        cases.append({
+            "data": frame["data"].tolist(), "method": frame["method"].tolist(), "rate": frame["rate"].tolist(), "seed": frame["seed"].tolist(),
+            "y": frame["y"].tolist(), "values": fit.params[names].tolist(), "low": ends.loc[names, 0].tolist(), "high": ends.loc[names, 1].tolist(),
+            "p": fit.pvalues[names].tolist(), "r2": fit.rsquared, "last": float(np.squeeze(last.effect)), "last_low": float(last_low), "last_high": float(last_high),
+        })
+    return cases
+
+
+def seeds():
+    rng = np.random.default_rng(6)
+    cases = []
+    for n, m, spread in [(3, 40, 0.3), (5, 25, 0.6), (4, 60, 0.0)]:
+        chance = rng.normal(-1.0, 0.8, m)[None] + rng.normal(0.0, spread, n)[:, None] + rng.normal(0.0, 1.0, (n, m))
+        values = -(chance > 0).astype(float)
+        frame = pd.DataFrame([(s, q, values[s, q]) for s in range(n) for q in range(m)], columns=["seed", "question", "value"])
+        table = sm.stats.anova_lm(smf.ols("value ~ C(seed) + C(question)", frame).fit())
+        squares = table["sum_sq"] / table["df"]
+        drawn = []
+        for _ in range(20):
+            of_seed, of_question = rng.multinomial(n, [1 / n] * n, 10_000), rng.multinomial(m, [1 / m] * m, 10_000)
+            drawn.append(np.einsum("bs,sq,bq->b", of_seed, values, of_question, optimize=True) / (n * m))
+        cases.append({
+            "values": values.tolist(), "mean": values.mean(), "ms_seed": squares["C(seed)"], "ms_question": squares["C(question)"],
+            "ms_residual": squares["Residual"], "bootstrap_variance": np.concatenate(drawn).var(),
+        })
+    return cases
+
+
 def main():
     recorded = {"versions": {"numpy": np.__version__, "scipy": scipy.__version__, "statsmodels": statsmodels.__version__}, "keys": KEYS}
-    for make in (normal, mcnemar, tango, clustered, bca, holm, welch):
+    for make in (normal, mcnemar, tango, clustered, bca, holm, welch, line, factorial, seeds):
         recorded[make.__name__] = make()
     for name, cases in recorded.items():
         if isinstance(cases, list):

@@ -7,7 +7,8 @@ use super::progress::{NamedProgress, bar};
 use crate::Result;
 use crate::dynamics::{
     DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, DynamicsObserver, DynamicsRequest, DynamicsResult, InfluenceConfig,
-    PAIRS, ResponseLoss, divergence, influence_over_checkpoints, influence_table, likelihood, notes, run,
+    PAIRS, ResponseLoss, checkpoint_tables, divergence, influence_over_checkpoints, likelihood, notes, on_policy_table,
+    run,
 };
 use crate::eval::bench::BenchmarkSpec;
 use crate::io::refused::undo_if_refused;
@@ -17,9 +18,10 @@ use std::path::PathBuf;
 ///
 /// Each training sample u (of --train) is paired with a sample v of prior knowledge (of --prior) under each --model. How fast v's token
 /// distributions over the whole vocabulary change by plain SGD steps on u gives a lower bound of the norm of their kernel (LBK). Also
-/// measured: the change of v's log-likelihood per unit of step size, that of u's by steps on v, and the cosine of both gradients. The weights
-/// are restored exactly after each step. The perplexity of all responses under the base is reported too, and with --forgetting how well KL
-/// to the base predicts forgetting (docs/dynamics.md).
+/// measured: that change without any division, the change of v's log-likelihood, the cosine of both gradients, and what one step of Adam at
+/// --learning-rate does to v, as the divergence of its distributions. The weights are restored exactly after each step. The perplexity of
+/// all responses under the base is reported too, for reasoning and answer apart, with a regression of the changes on it, and with --forgetting
+/// how well KL to the base predicts forgetting (docs/dynamics.md).
 ///
 /// Writes pairs.jsonl (one line per pair, as measured), dynamics.csv, dynamics.md, and finally dynamics.json. The same command resumes
 /// an interrupted measurement, and more checkpoints may be appended to --model.
@@ -45,6 +47,12 @@ pub struct DynamicsArgs {
     /// Size of the SGD steps [default: chosen for each pair, so that neither rounding to f32 nor curvature shows]
     #[arg(long, value_name = "X")]
     eta: Option<f64>,
+    /// Learning rate of the step of Adam
+    #[arg(long, value_name = "X", default_value_t = InfluenceConfig::default().learning_rate)]
+    learning_rate: f64,
+    /// Let each --model respond to the prompts of this set of --train, and measure how likely the base finds that
+    #[arg(long, value_name = "NAME")]
+    on_policy: Option<String>,
     /// Loss of a response: mean or sum of the negative log-probabilities of its tokens
     #[arg(long, value_enum, default_value_t = ResponseLoss::Mean)]
     loss: ResponseLoss,
@@ -107,10 +115,12 @@ impl DynamicsArgs {
             prior: specs("--prior", &self.prior, &self.prior_split)?,
             config: InfluenceConfig {
                 eta: self.eta,
+                learning_rate: self.learning_rate,
                 loss: self.loss,
                 pairs: self.pairs,
                 seed: self.seed,
                 frozen: self.freeze,
+                on_policy: self.on_policy,
             },
             models: self.model,
             base: self.base,
@@ -130,9 +140,12 @@ fn describe(found: &DynamicsResult) -> String {
     for checkpoint in &found.checkpoints {
         let provenance = checkpoint.model.provenance();
         let provenance = if provenance.is_empty() { String::new() } else { format!(" ({provenance})") };
-        text += &format!("{}{provenance}\n{}\n", checkpoint.model.dir, influence_table(checkpoint).text());
+        text += &format!("{}{provenance}\n\n", checkpoint.model.dir);
+        for (title, table) in checkpoint_tables(checkpoint, &found.config) {
+            text += &format!("{title}:\n{}\n", table.text());
+        }
     }
-    if let Some(table) = influence_over_checkpoints(found) {
+    for table in influence_over_checkpoints(found).iter().chain(&on_policy_table(found)) {
         text += &format!("{}\n", table.text());
     }
     if let Some(kl) = &found.kl {

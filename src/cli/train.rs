@@ -10,7 +10,7 @@ use crate::io::refused::undo_if_refused;
 use crate::io::text::hide_keys;
 use crate::train::dry_run::dry_run;
 use crate::train::metrics::Metrics;
-use crate::train::run_dir::RunSummary;
+use crate::train::run_dir::{BestCheckpoint, RunManifest, RunSummary};
 use crate::train::settings::{Method, TrainConfig};
 use crate::train::start::{TrainRequest, launch};
 use crate::train::{MetricsCommand, TrainOutcome, TrainerCallback};
@@ -43,6 +43,7 @@ const METRICS_COMMAND_VARIABLE: &str = "JIGSAW_METRICS_COMMAND";
 Examples:
   jigsaw train --method sft --model MODEL --data runs/puzzles --out runs/sft
   jigsaw train --model runs/sft/model --data runs/puzzles --config configs/rft.toml --set train.learning_rate=1e-5 --out runs/rft
+  jigsaw train --resume runs/sft --set train.steps=4000
   jigsaw train --method rft --print-config        every setting with its default"
 )]
 pub struct TrainArgs {
@@ -50,11 +51,11 @@ pub struct TrainArgs {
     #[arg(long, value_enum)]
     method: Option<Method>,
     /// Model to start from: a directory in Hugging Face form, or a name on the Hub, OWNER/NAME or OWNER/NAME@REVISION
-    #[arg(long, value_name = "MODEL", required_unless_present = "print_config")]
+    #[arg(long, value_name = "MODEL", required_unless_present_any = ["print_config", "resume"])]
     model: Option<PathBuf>,
     /// Dataset directory as written by `jigsaw gen`: its train split is trained on, its validation split is evaluated during training. Or
     /// FILE.jsonl or FILE.json with conversations from another tool (docs/other-tools.md)
-    #[arg(long, value_name = "DIR|FILE", required_unless_present = "print_config")]
+    #[arg(long, value_name = "DIR|FILE", required_unless_present_any = ["print_config", "resume"])]
     data: Option<PathBuf>,
     /// TOML file of settings that override the method's defaults; examples are in configs/
     #[arg(long, value_name = "FILE")]
@@ -63,8 +64,13 @@ pub struct TrainArgs {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
     /// Run directory: a new one, or one to resume
-    #[arg(long, value_name = "DIR", required_unless_present_any = ["print_config", "dry_run"])]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["print_config", "dry_run", "resume"])]
     out: Option<PathBuf>,
+    /// Go on with the run in this directory, with the model, data and settings that it began with. With --set, a run can be given more
+    /// steps (train.steps, train.epochs) or other criteria (train.stop_when, train.stop_patience, train.stop_when_forgotten), also
+    /// when it is finished: it goes on from its last checkpoint, with its optimizer and random streams
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["method", "model", "data", "config", "out"])]
+    resume: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
     /// Send each line of metrics.jsonl, with the run's name, to the standard input of this shell command, which is started once; for the
@@ -81,7 +87,12 @@ pub struct TrainArgs {
 
 impl TrainArgs {
     /// Train; the code is 130 or 143 when a signal ended the run early.
-    pub fn run(self) -> Result<ExitCode> {
+    pub fn run(mut self) -> Result<ExitCode> {
+        if let Some(dir) = &self.resume {
+            let manifest: RunManifest = files::read_json(&dir.join("run.json"))?;
+            (self.model, self.data) = (Some(manifest.model.into()), Some(manifest.data.into()));
+            (self.config, self.out) = (Some(dir.join("config.toml")), Some(dir.clone()));
+        }
         let config = TrainConfig::resolve(self.method, self.config.as_deref(), &self.sets)?;
         if self.print_config {
             return print(&config.to_toml()?).map(|()| ExitCode::SUCCESS);
@@ -99,6 +110,7 @@ impl TrainArgs {
             model: hub::model(&self.model.ok_or_else(|| missing("--model"))?)?,
             data,
             out: self.out.or_else(|| self.dry_run.then(PathBuf::new)).ok_or_else(|| missing("--out"))?,
+            lengthen: self.resume.is_some(),
             device,
             command: recorded_command(std::env::args()),
         };
@@ -165,6 +177,15 @@ fn describe(finished: &RunSummary) -> String {
     }
     if let Some(share) = number("eval/partial_credit") {
         text += &format!(", partial credit {:.1} %", 100.0 * share);
+    }
+    if let Some(criterion) = &finished.criterion {
+        text += &format!("; {} {}", criterion.stop_when, if criterion.met { "is met" } else { "was not met" });
+    }
+    if let Some(BestCheckpoint { checkpoint, evaluation }) = &finished.best {
+        text += &format!("; best {} {:.4} in {checkpoint}", evaluation.measure, evaluation.value);
+    }
+    if let Some(forgotten) = &finished.forgotten {
+        text += &format!("; {}", forgotten.describe());
     }
     text
 }
@@ -257,12 +278,24 @@ impl TrainerCallback for TrainProgress {
 
     fn evaluation(&mut self, step: usize, metrics: &Metrics, partial_credit: Option<&'static str>) {
         let percent = |name: &str| 100.0 * metrics.get(name).unwrap_or(f64::NAN);
+        let place = format!("step {step}/{}", self.total);
+        if metrics.get("eval/prior_change").is_some() {
+            self.line(&format!(
+                "{place}: prior knowledge {:.1} %, {:+.1} points [{:+.1}, {:+.1}]",
+                percent("eval/prior_score"),
+                percent("eval/prior_change"),
+                percent("eval/prior_change_low"),
+                percent("eval/prior_change_high"),
+            ));
+        }
+        if metrics.get("eval/accuracy").is_none() {
+            return;
+        }
         let parts = partial_credit
             .map(|label| format!("{label} {:.1} %, ", percent("eval/partial_credit")))
             .unwrap_or_default();
         self.line(&format!(
-            "step {step}/{}: validation {:.1} % right [{:.1}, {:.1}], {parts}{:.1} % format failures",
-            self.total,
+            "{place}: validation {:.1} % right [{:.1}, {:.1}], {parts}{:.1} % format failures",
             percent("eval/accuracy"),
             percent("eval/accuracy_low"),
             percent("eval/accuracy_high"),

@@ -1,9 +1,10 @@
 //! Settings that contradict each other, or cannot mean anything, are refused here, before any work.
 
 use crate::model::MAX_NEW_TOKENS;
+use crate::sampling::rollout::Keep;
 use crate::sampling::sampling_flags::MAX_RESPONSES;
 use crate::tasks::TERMS;
-use crate::train::settings::{LossType, MAX_EXAMPLES, MAX_STEPS, Method, SftSettings, TrainConfig};
+use crate::train::settings::{LossType, MAX_EXAMPLES, MAX_STEPS, Method, SftLossType, SftSettings, TrainConfig};
 use crate::train::stop_criterion::StopCriterion;
 use crate::{Error, Result};
 use toml::{Table, Value};
@@ -80,6 +81,19 @@ pub fn values(config: &TrainConfig) -> Result<()> {
             return Err(Error::input("train.stop_when needs evaluations, and eval.steps = 0; set eval.steps"));
         }
     }
+    for (key, given) in [("train.save_best", t.save_best), ("eval.prior", !config.eval.prior.is_empty())] {
+        if given && config.eval.steps == 0 {
+            return Err(Error::input(format!("{key} needs evaluations, and eval.steps = 0; set eval.steps")));
+        }
+    }
+    if let Some(share) = t.stop_when_forgotten {
+        need((0.0..1.0).contains(&share), "train.stop_when_forgotten", share, "a share in [0, 1), such as 0.02")?;
+        if config.eval.prior.is_empty() {
+            return Err(Error::input(
+                "train.stop_when_forgotten needs questions of prior knowledge; name a dataset or a benchmark file: eval.prior = \"DIR\"",
+            ));
+        }
+    }
     need(t.stop_patience >= 1, "train.stop_patience", t.stop_patience, "at least 1")?;
     let steps = t.steps.unwrap_or(1);
     need(steps <= MAX_STEPS, "train.steps", steps, &format!("at most {MAX_STEPS}"))?;
@@ -139,6 +153,21 @@ pub fn values(config: &TrainConfig) -> Result<()> {
             )));
         }
     }
+    need(t.l2_sp >= 0.0 && t.l2_sp.is_finite(), "train.l2_sp", t.l2_sp, "0 (off) or above")?;
+    if t.l2_sp > 0.0 && config.lora.is_some() {
+        return Err(Error::input(
+            "train.l2_sp has no meaning with [lora]: the weights of the model stay as they are; remove one of them",
+        ));
+    }
+    if let Some(prior) = &config.prior_kl {
+        if prior.data.is_empty() {
+            return Err(Error::input(
+                "prior_kl.data is empty; name a dataset with responses of the initial model (jigsaw rollout --keep all), or remove [prior_kl]",
+            ));
+        }
+        need(prior.coef > 0.0 && prior.coef.is_finite(), "prior_kl.coef", prior.coef, "above 0")?;
+        within("prior_kl.batch_size", prior.batch_size, 1, MAX_EXAMPLES)?;
+    }
     let e = &config.eval;
     within("eval.batch_size", e.batch_size, 1, MAX_RESPONSES)?;
     within("eval.max_new_tokens", e.max_new_tokens, 1, MAX_NEW_TOKENS)?;
@@ -158,7 +187,7 @@ fn sft(config: &TrainConfig) -> Result<()> {
     if s.replay.is_empty() && s.replay_share != defaults.replay_share {
         return Err(Error::input("sft.replay_share has no effect without sft.replay; name the dataset to replay"));
     }
-    let (all, replayed) = (config.examples_per_round(), config.replayed_per_round());
+    let (all, replayed) = (config.examples_per_step(), config.replayed_per_step());
     if !s.replay.is_empty() && (replayed == 0 || replayed == all) {
         return Err(Error::input(format!(
             "sft.replay_share = {}: of the {all} examples of a step (train.batch_size * train.gradient_accumulation_steps) that is {replayed}; at least \
@@ -173,7 +202,78 @@ fn sft(config: &TrainConfig) -> Result<()> {
             "sft.max_per_prompt has no effect without sft.resample_every; set it, or remove the cap",
         ));
     }
-    Ok(())
+    if s.resample_every == 0 && s.keep != defaults.keep {
+        return Err(Error::input(
+            "sft.keep has no effect without sft.resample_every: it chooses among the model's own responses; remove it",
+        ));
+    }
+    proximal(config, s)?;
+    distillation(s)
+}
+
+/// `sft.loss_type = "psft"` and what belongs to it.
+fn proximal(config: &TrainConfig, s: &SftSettings) -> Result<()> {
+    let defaults = SftSettings::default();
+    need(s.epsilon_high > 0.0 && s.epsilon_high.is_finite(), "sft.epsilon_high", s.epsilon_high, "above 0")?;
+    if s.loss_type != SftLossType::Psft {
+        let written = [
+            ("sft.epsilon_high", s.epsilon_high != defaults.epsilon_high),
+            ("sft.minibatches", s.minibatches != defaults.minibatches),
+        ];
+        let unused = written.into_iter().find(|(_, written)| *written);
+        return unused.map_or(Ok(()), |(key, _)| {
+            Err(Error::input(format!("{key} has no effect without sft.loss_type = \"psft\"; remove it")))
+        });
+    }
+    need(
+        s.minibatches >= 2,
+        "sft.minibatches",
+        s.minibatches,
+        "at least 2 with sft.loss_type = \"psft\" (8 is usual): in the first step after the old policy is taken, the loss is that of \"nll\"",
+    )?;
+    if s.resample_every > 0 {
+        return Err(Error::input(
+            "sft.resample_every cannot be combined with sft.loss_type = \"psft\", which compares policies on the dataset's responses; remove one",
+        ));
+    }
+    if let Some(lora) = config.lora.as_ref().filter(|lora| lora.dropout > 0.0) {
+        return Err(Error::input(format!(
+            "lora.dropout = {}: must be 0 with sft.loss_type = \"psft\"; dropout would change the log-probabilities that the ratio compares",
+            lora.dropout
+        )));
+    }
+    whole_rounds(config, "sft.minibatches")
+}
+
+/// What self-distillation cannot be combined with.
+fn distillation(s: &SftSettings) -> Result<()> {
+    if !s.loss_type.is_distillation() {
+        return Ok(());
+    }
+    if s.resample_every == 0 || s.keep != Keep::All {
+        return Err(Error::input(
+            "sft.loss_type = \"sdft\" learns at the model's own responses, right or wrong: set sft.resample_every (1 for always fresh ones) and \
+             sft.keep = \"all\"",
+        ));
+    }
+    let other = [("sft.kl_coef", s.kl_coef > 0.0), ("sft.replay", !s.replay.is_empty())];
+    other.into_iter().find(|(_, set)| *set).map_or(Ok(()), |(key, _)| {
+        Err(Error::input(format!(
+            "{key} cannot be combined with sft.loss_type = \"sdft\", whose teacher sees the reference response; [prior_kl] can"
+        )))
+    })
+}
+
+/// A number of steps that leaves no round half made.
+fn whole_rounds(config: &TrainConfig, keys: &str) -> Result<()> {
+    let round = config.steps_per_round();
+    match config.train.steps.filter(|steps| !steps.is_multiple_of(round)) {
+        None => Ok(()),
+        Some(steps) => Err(Error::input(format!(
+            "train.steps = {steps} is no multiple of {keys} = {round}: a batch of examples would be left half used; give {}",
+            steps.div_ceil(round) * round
+        ))),
+    }
 }
 
 fn rft(config: &TrainConfig) -> Result<()> {
@@ -222,16 +322,7 @@ fn rft(config: &TrainConfig) -> Result<()> {
                 "grpo.epsilon_high = {high}: with grpo.loss_type = \"cispo\" it is the bound of the ratio itself; give one of at least 1 (5 is usual)"
             )));
         }
-        let round = config.steps_per_round();
-        if let Some(steps) = config.train.steps
-            && !steps.is_multiple_of(round)
-        {
-            return Err(Error::input(format!(
-                "train.steps = {steps} is no multiple of grpo.minibatches * grpo.num_iterations = {round}: \
-                 a rollout batch would be left half used; give {}",
-                steps.div_ceil(round) * round
-            )));
-        }
+        whole_rounds(config, "grpo.minibatches * grpo.num_iterations")?;
     }
     if let Some(r) = &config.reward {
         for term in TERMS {
@@ -253,14 +344,17 @@ fn rft(config: &TrainConfig) -> Result<()> {
 /// How many examples and responses a round has.
 fn round_size(config: &TrainConfig) -> Result<()> {
     let (batch_size, steps) = (config.train.batch_size, config.train.gradient_accumulation_steps);
-    let minibatches = config.grpo.as_ref().map_or(1, |grpo| grpo.minibatches);
+    let (key, minibatches) = match (&config.grpo, &config.sft) {
+        (Some(grpo), _) => ("grpo.minibatches", grpo.minibatches),
+        (None, sft) => ("sft.minibatches", sft.as_ref().map_or(1, |sft| sft.minibatches)),
+    };
     within("train.batch_size", batch_size, 1, MAX_EXAMPLES)?;
     within("train.gradient_accumulation_steps", steps, 1, MAX_EXAMPLES)?;
-    within("grpo.minibatches", minibatches, 1, MAX_EXAMPLES)?;
+    within(key, minibatches, 1, MAX_EXAMPLES)?;
     let examples = batch_size.saturating_mul(steps).saturating_mul(minibatches);
     if examples > MAX_EXAMPLES {
         return Err(Error::input(format!(
-            "train.batch_size = {batch_size}, train.gradient_accumulation_steps = {steps} and grpo.minibatches = {minibatches} make {examples} \
+            "train.batch_size = {batch_size}, train.gradient_accumulation_steps = {steps} and {key} = {minibatches} make {examples} \
              examples: their product must be at most {MAX_EXAMPLES}"
         )));
     }

@@ -43,6 +43,9 @@ impl TrainConfig {
         if written.contains_key("lora") {
             defaults.lora = Some(Default::default());
         }
+        if written.contains_key("prior_kl") {
+            defaults.prior_kl = Some(Default::default());
+        }
         let mut config: TrainConfig = layers::apply(&defaults, written)?;
         config.complete();
         check_values::values(&config)?;

@@ -26,7 +26,7 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_key() {
     let message = refused("[train]\nmethod = \"rft\"\n", &["grpo.epsilon_hi=0.3"]);
     assert!(message.contains("--set grpo.epsilon_hi=0.3") && message.contains("grpo.epsilon_high"), "{message}");
     let message = refused("[train]\nmethod = \"rft\"\n", &["zzz.q=1"]);
-    assert!(message.contains("the sections are train, eval, lora, sft"), "{message}");
+    assert!(message.contains("the sections are train, eval, lora, prior_kl, sft"), "{message}");
 }
 
 #[test]
@@ -122,6 +122,57 @@ fn replay_and_refresh_are_checked_against_the_size_of_a_step() {
     let text = c.to_toml().unwrap();
     assert_eq!(TrainConfig::from_text(None, Some(("config.toml", &text)), &[]).unwrap(), c);
     assert_eq!((resolve(&[]).unwrap().rollout, resolve(&[]).unwrap().replayed_per_round()), (None, 0));
+}
+
+#[test]
+fn losses_and_penalties_name_what_they_need() {
+    let sft = "[train]\nmethod = \"sft\"\n";
+    let resolve = |set: &[&str]| TrainConfig::from_text(None, Some(("x.toml", sft)), &sets(set));
+    let said = |set: &[&str], part: &str| {
+        let message = refused(sft, set);
+        assert!(message.contains(part), "{set:?}: {message}");
+    };
+    said(&["sft.minibatches=4"], "sft.minibatches has no effect without sft.loss_type = \"psft\"");
+    said(&["sft.epsilon_high=0.1"], "sft.epsilon_high has no effect");
+    said(&["sft.loss_type=psft"], "sft.minibatches = 1: must be at least 2");
+    said(&["sft.loss_type=psft", "sft.minibatches=4", "train.steps=6"], "give 8");
+    said(&["sft.loss_type=psft", "sft.minibatches=4", "sft.resample_every=4"], "cannot be combined");
+    said(&["sft.loss_type=psft", "sft.minibatches=4", "lora.rank=4", "lora.dropout=0.1"], "lora.dropout = 0.1");
+    said(&["sft.keep=all"], "sft.keep has no effect without sft.resample_every");
+    said(&["sft.loss_type=sdft"], "sft.keep = \"all\"");
+    said(&["sft.loss_type=sdft", "sft.resample_every=1"], "sft.keep = \"all\"");
+    let own = ["sft.loss_type=sdft", "sft.resample_every=1", "sft.keep=all"];
+    said(&[&own[..], &["sft.kl_coef=1"]].concat(), "sft.kl_coef cannot be combined");
+    said(&[&own[..], &["sft.replay=there"]].concat(), "sft.replay cannot be combined");
+    assert!(resolve(&own).unwrap().resamples());
+    said(&["prior_kl.coef=1"], "prior_kl.data is empty");
+    said(&["prior_kl.data=there", "prior_kl.coef=0"], "prior_kl.coef = 0");
+    said(&["prior_kl.data=there", "prior_kl.batch_size=0"], "prior_kl.batch_size = 0");
+    said(&["train.l2_sp=-1"], "train.l2_sp = -1");
+    said(&["train.l2_sp=0.1", "lora.rank=4"], "no meaning with [lora]");
+    let c = resolve(&["sft.loss_type=psft", "sft.minibatches=4", "train.batch_size=4", "sft.replay=there"]).unwrap();
+    assert_eq!((c.examples_per_round(), c.replayed_per_round(), c.steps_per_round()), (16, 4, 4));
+    assert_eq!(c.total_steps(24), 8, "12 own examples a round");
+    let c = resolve(&["prior_kl.data=there"]).unwrap();
+    assert_eq!(c.prior_kl.as_ref().map(|prior| (prior.coef, prior.batch_size)), Some((1.0, 2)));
+    let text = c.to_toml().unwrap();
+    assert_eq!(TrainConfig::from_text(None, Some(("config.toml", &text)), &[]).unwrap(), c);
+    assert_eq!(resolve(&[]).unwrap().prior_kl, None);
+}
+
+#[test]
+fn criteria_need_the_evaluations_that_they_are_about() {
+    let sft = "[train]\nmethod = \"sft\"\n";
+    assert!(refused(sft, &["train.save_best=true", "eval.steps=0"]).contains("train.save_best needs evaluations"));
+    assert!(refused(sft, &["eval.prior=there", "eval.steps=0"]).contains("eval.prior needs evaluations"));
+    assert!(refused(sft, &["train.stop_when_forgotten=0.02"]).contains("eval.prior = \"DIR\""));
+    let percent = refused(sft, &["eval.prior=there", "train.stop_when_forgotten=2"]);
+    assert!(percent.contains("train.stop_when_forgotten = 2: must be a share in [0, 1)"), "{percent}");
+    let sets = sets(&["eval.prior=there", "train.stop_when_forgotten=0"]);
+    let c = TrainConfig::from_text(None, Some(("x.toml", sft)), &sets).unwrap();
+    assert_eq!(c.train.stop_when_forgotten, Some(0.0));
+    let text = c.to_toml().unwrap();
+    assert_eq!(TrainConfig::from_text(None, Some(("config.toml", &text)), &[]).unwrap(), c);
 }
 
 #[test]

@@ -114,6 +114,12 @@ impl Dataset {
         &self.records
     }
 
+    /// Go on with these records alone. The manifest stays that of all.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Record) -> bool) {
+        let all = std::mem::take(&mut self.records).into_iter().zip(std::mem::take(&mut self.places));
+        (self.records, self.places) = all.filter(|(record, _)| keep(record)).unzip();
+    }
+
     /// Number of records.
     pub fn len(&self) -> usize {
         self.records.len()

@@ -37,6 +37,17 @@ pub struct TokenDistribution {
     pub g_squares: f64,
 }
 
+/// How far the distributions of a response move by a step of the model: sums over its tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Movement {
+    /// Change of log pi of the response, in nats.
+    pub log_likelihood: f64,
+    /// ||log pi' - log pi||_F^2, over the whole vocabulary.
+    pub squares: f64,
+    /// KL(pi || pi'), in nats.
+    pub kl: f64,
+}
+
 impl TokenDistribution {
     /// The statistics of one row of logits, `[vocab]`, before the token `target`.
     ///
@@ -116,6 +127,43 @@ impl Distributions {
         weight * weight * self.rows.iter().map(|row| row.g_squares).sum::<f64>()
     }
 
+    /// An error unless these are as many logits as the response has.
+    pub fn check_size(&self, logits: &[f32]) -> Result<()> {
+        match (logits.len(), self.logits.len()) {
+            (after, before) if after != before => {
+                Err(Error::failed(format!("{after} logits after a step, {before} before it")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How far the distributions are from those of `logits`, `[tokens, vocab]`, which the same model has after a step.
+    ///
+    /// # Errors
+    /// If these are not as many logits.
+    pub fn moved_to(&self, logits: &[f32]) -> Result<Movement> {
+        self.check_size(logits)?;
+        let rows = self.logits.par_chunks(self.vocab).zip(logits.par_chunks(self.vocab));
+        let of_row = |(((before, after), row), &y): (((&[f32], &[f32]), &TokenDistribution), &u32)| {
+            let total = log_total(after);
+            let mut moved = Movement::default();
+            for (j, (&before, &after)) in before.iter().zip(after).enumerate() {
+                let log_prob = f64::from(before) - row.log_total;
+                let change = (f64::from(after) - total) - log_prob;
+                moved.squares += change * change;
+                // pi' / pi - 1 - log(pi' / pi), whose terms are at least 0: the probabilities of both sum up to 1.
+                moved.kl += log_prob.exp() * (change.exp_m1() - change);
+                if j == y as usize {
+                    moved.log_likelihood = change;
+                }
+            }
+            moved
+        };
+        let moved: Vec<Movement> = rows.zip(&self.rows).zip(&self.targets).map(of_row).collect();
+        let sum = |of: fn(&Movement) -> f64| moved.iter().map(of).sum::<f64>();
+        Ok(Movement { log_likelihood: sum(|m| m.log_likelihood), squares: sum(|m| m.squares), kl: sum(|m| m.kl) })
+    }
+
     /// The gradient of log pi of the response with respect to the logits, onehot(y) - pi, `[tokens, vocab]`. Each element is right to the
     /// precision of f32, that of a token of which the model is certain too.
     pub fn gradient(&self) -> Vec<f32> {
@@ -187,6 +235,24 @@ mod tests {
         assert!((row.g_squares / (6.0 * e * e) - 1.0).abs() < 1e-12, "{}", row.g_squares);
         assert!((row.log_prob / (-2.0 * e) - 1.0).abs() < 1e-3 || row.log_prob == 0.0, "{}", row.log_prob);
         assert!((row.a_squares - (3.0 - 2.0 + 3.0)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_movement_is_that_of_the_distributions_and_its_divergence_is_never_negative() {
+        let (before, after) = (vec![0.3, -1.2, 2.0, 0.0, 0.5, -0.25], vec![0.4, -1.0, 1.5, 0.0, 0.5, -0.25]);
+        let here = Distributions::new(before.clone(), &[2, 0]).unwrap();
+        let found = here.moved_to(&after).unwrap();
+        let (pi, moved) = (softmax(&before[..3]), softmax(&after[..3]));
+        let logs: Vec<f64> = pi.iter().zip(&moved).map(|(p, q)| (q / p).ln()).collect();
+        let kl: f64 = pi.iter().zip(&logs).map(|(p, change)| -p * change).sum();
+        assert!((found.log_likelihood - logs[2]).abs() < 1e-12, "{found:?} {logs:?}");
+        assert!((found.squares - logs.iter().map(|l| l * l).sum::<f64>()).abs() < 1e-12, "{found:?}");
+        assert!(kl > 0.01 && (found.kl - kl).abs() < 1e-12, "{found:?} {kl}");
+        assert_eq!(here.moved_to(&before).unwrap(), Movement::default());
+        // All logits of a token higher by the same amount: the same distribution.
+        let shifted: Vec<f32> = before.iter().map(|l| l + 8.0).collect();
+        assert!((0.0..1e-12).contains(&here.moved_to(&shifted).unwrap().kl));
+        assert!(here.moved_to(&after[..3]).is_err());
     }
 
     #[test]

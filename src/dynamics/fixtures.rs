@@ -1,10 +1,10 @@
 //! Measurements with known numbers for tests.
 
-use super::influence::Influence;
+use super::influence::{Influence, InfluenceConfig};
+use super::pairing::Pair;
 use super::perplexity::{Perplexity, bin_edges};
-use super::result::{CheckpointResult, DynamicsResult, InfluenceConfig, Pair, SampleSetResult};
+use super::result::{CheckpointResult, DynamicsResult, SampleSetResult};
 use super::samples::{DynamicsSample, ResponseSource, SampleRole};
-use super::sgd_step::ResponseLoss;
 use crate::forgetting::fixtures::model;
 use crate::forgetting::{ModelRef, RunRef};
 use crate::tasks::benchmarks::{Pixels, Protocol};
@@ -17,6 +17,10 @@ pub fn influence(lbk: f64, change: f64) -> Influence {
         a_squares: 100.0,
         g_squares: 0.5,
         lbk,
+        sgd_kl: 0.01 * lbk,
+        adam_change: 0.001 * change,
+        adam_squares: 0.002,
+        adam_kl: 0.003 * lbk,
         inner_product: change,
         v_slope: change,
         u_slope: 1.1 * change,
@@ -41,6 +45,7 @@ pub fn pair(checkpoint: usize, (regime, prior): (&str, &str), (pair, u): (usize,
         pair,
         u: format!("u{u}"),
         v: format!("v{pair}"),
+        u_base_nats: 6.0 + u as f64,
         influence,
     }
 }
@@ -78,12 +83,22 @@ fn set(name: &str, kind: SampleRole, nats: f64, edges_of: &[DynamicsSample]) -> 
 
 fn sample(name: &str, kind: SampleRole, nats: f64) -> DynamicsSample {
     let (set, id) = (name.to_string(), "x".to_string());
-    DynamicsSample { kind, set, index: 0, id, origin: ResponseSource::Data, token_ids: vec![0], nats }
+    DynamicsSample {
+        kind,
+        set,
+        index: 0,
+        id,
+        origin: ResponseSource::Data,
+        token_ids: vec![0],
+        nats,
+        reasoning_tokens: 0,
+        reasoning_nats: 0.0,
+    }
 }
 
 pub fn dynamics(pairs: &[Pair]) -> DynamicsResult {
     let widest = [sample("x", SampleRole::Train, 4.0)];
-    let config = InfluenceConfig { eta: Some(0.001), loss: ResponseLoss::Mean, pairs: 10, seed: 3, frozen: Vec::new() };
+    let config = InfluenceConfig { eta: Some(0.001), pairs: 10, seed: 3, ..InfluenceConfig::default() };
     let of_run = |step: u64| RunRef {
         name: "sft".into(),
         dir: "/runs/sft".into(),

@@ -1,12 +1,15 @@
-//! How well the distance from the base on the new task's prompts predicts forgetting: a least-squares line through KL(base || tuned) and
-//! the mean loss of prior knowledge over models that were compared with their base, and the share of the variance that it explains.
+//! How well the distance from the base predicts forgetting: a least-squares line through KL(base || tuned) and the mean loss of prior
+//! knowledge over models that were compared with their base, the share of the variance that it explains, and Spearman's rank correlation. The
+//! checkpoints of one run are not independent, so the interval of the slope is clustered by run (cluster-robust, CR1).
 //!
-//! Shenfeld et al., RL's Razor (arXiv 2509.04259), find that it predicts forgetting whatever the method of training.
+//! Shenfeld et al., RL's Razor (arXiv 2509.04259), find that the distance on the new task's prompts predicts forgetting whatever the method of
+//! training. The distance on the prompts of prior knowledge is given beside it. It is partly forgetting itself: the same benchmarks.
 
 use crate::forgetting::{ForgettingResult, NEW_TASK, TunedResult};
-use crate::stats::LinearFit;
+use crate::stats::{LinearFit, nan_if_null};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// One tuned model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,6 +22,9 @@ pub struct KlPoint {
     pub per_token: f64,
     /// The same in nats per response.
     pub per_response: f64,
+    /// KL(base || tuned) on the prompts of prior knowledge, in nats per token, mean over the benchmarks; NaN if it was not measured.
+    #[serde(default = "nan", deserialize_with = "nan_if_null")]
+    pub prior_per_token: f64,
     /// Mean loss over the benchmarks of prior knowledge, a share; negative for a gain.
     pub forgetting: f64,
 }
@@ -34,6 +40,14 @@ pub struct KlAndForgetting {
     pub per_token: LinearFit,
     /// Forgetting against nats per response.
     pub per_response: LinearFit,
+    /// Forgetting against nats per token on the prompts of prior knowledge; none in files that were written before it was fitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prior_per_token: Option<LinearFit>,
+}
+
+/// What files of before a number was computed have for it.
+fn nan() -> f64 {
+    f64::NAN
 }
 
 /// Fit a line through the models of several comparisons, each given with its path. All must have the same base and benchmarks.
@@ -46,6 +60,13 @@ pub fn kl_and_forgetting(found: &[(String, ForgettingResult)]) -> Result<KlAndFo
     let mut first: Option<First<'_>> = None;
     let mut points: Vec<KlPoint> = Vec::new();
     let mut left_out = Vec::new();
+    // The run of each point, by number. A model of no run is one by itself.
+    let mut runs: Vec<usize> = Vec::new();
+    let mut dirs: HashMap<&str, usize> = HashMap::new();
+    let mut number = |dir| {
+        let next = dirs.len();
+        *dirs.entry(dir).or_insert(next)
+    };
     let mut seen: Vec<(&str, f64)> = Vec::new();
     for (place, forgetting) in found {
         for tuned in &forgetting.tuned {
@@ -75,15 +96,23 @@ pub fn kl_and_forgetting(found: &[(String, ForgettingResult)]) -> Result<KlAndFo
                 Ok(point) => {
                     seen.push((&tuned.model.hash, point.per_token));
                     points.push(point);
+                    runs.push(number(
+                        tuned.model.run.as_ref().map_or(tuned.model.dir.as_str(), |run| run.dir.as_str()),
+                    ));
                 }
                 Err(why) => left_out.push(format!("{} ({place}): {why}", tuned.model.name)),
             }
         }
     }
     let line = |of: fn(&KlPoint) -> f64| {
-        LinearFit::through(&points.iter().map(|point| (of(point), point.forgetting)).collect::<Vec<_>>())
+        let known = || points.iter().zip(&runs).filter(|(point, _)| of(point).is_finite());
+        let (through, clusters): (Vec<(f64, f64)>, Vec<usize>) =
+            known().map(|(point, run)| ((of(point), point.forgetting), *run)).unzip();
+        LinearFit::through(&through, &clusters)
     };
-    Ok(KlAndForgetting { per_token: line(|p| p.per_token), per_response: line(|p| p.per_response), points, left_out })
+    let (per_token, per_response) = (line(|p| p.per_token), line(|p| p.per_response));
+    let prior_per_token = Some(line(|p| p.prior_per_token)).filter(|fit| fit.n > 0);
+    Ok(KlAndForgetting { per_token, per_response, prior_per_token, points, left_out })
 }
 
 fn point(tuned: &TunedResult) -> Result<KlPoint, &'static str> {
@@ -96,6 +125,7 @@ fn point(tuned: &TunedResult) -> Result<KlPoint, &'static str> {
         dir: tuned.model.dir.clone(),
         per_token: forward.per_token.value,
         per_response: forward.per_response.value,
+        prior_per_token: tuned.prior_kl().map_or(f64::NAN, |kl| kl.value),
         // `0.0 - x`, because `-x` would write no change as -0.
         forgetting: 0.0 - all.change.value,
     };
@@ -107,6 +137,7 @@ fn point(tuned: &TunedResult) -> Result<KlPoint, &'static str> {
 mod tests {
     use super::*;
     use crate::eval::{Divergence, DivergenceStats};
+    use crate::forgetting::RunRef;
     use crate::forgetting::fixtures::{compared, model, paired_scores};
     use crate::stats::Interval;
 
@@ -136,11 +167,37 @@ mod tests {
         assert!((found.points[2].forgetting - 0.4).abs() < 1e-12 && found.points[2].per_response == 4.0);
         assert!((found.per_token.slope.value - 1.0).abs() < 1e-9 && (found.per_token.r2 - 1.0).abs() < 1e-9);
         assert!((found.per_response.slope.value - 0.1).abs() < 1e-9 && found.per_token.n == 3);
+        assert!(found.per_token.clusters == 3 && (found.per_token.spearman - 1.0).abs() < 1e-12);
+        assert!(found.prior_per_token.is_none(), "no prompts of prior knowledge were compared");
         assert!(found.left_out[0].contains("d (y): no divergence"), "{:?}", found.left_out);
         // The same comparison twice counts once.
         let twice = kl_and_forgetting(&[("x".into(), first.clone()), ("z".into(), first)]).unwrap();
         assert_eq!(twice.points.len(), 2);
         assert_eq!(kl_and_forgetting(&[]).unwrap().per_token.n, 0);
+    }
+
+    #[test]
+    fn checkpoints_of_one_run_are_one_cluster_and_prior_prompts_have_a_line_of_their_own() {
+        let run = |name: &str, step: u64| RunRef {
+            name: name.into(),
+            dir: format!("/runs/{name}"),
+            step: Some(step),
+            seed: Some(1),
+            data_hash: String::new(),
+            model_hash: String::new(),
+        };
+        let models = [("a", 1, 10, 0.1), ("a", 2, 18, 0.3), ("b", 1, 20, 0.2), ("b", 2, 45, 0.4), ("c", 1, 30, 0.6)];
+        let tuned = models.map(|(name, step, lost, kl)| {
+            let mut tuned = one(&format!("{name}{step}"), lost, Some(kl));
+            tuned.model.run = Some(run(name, step));
+            let own = tuned.divergence[0].clone();
+            tuned.divergence.push(Divergence { prompts_of: "bench".into(), ..own });
+            tuned
+        });
+        let found = ForgettingResult::new(model("base"), tuned.to_vec());
+        let found = kl_and_forgetting(&[("x".into(), found)]).unwrap();
+        assert_eq!((found.per_token.n, found.per_token.clusters), (5, 3));
+        assert_eq!(found.prior_per_token, Some(found.per_token), "the same distances here");
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! The whole measurement of tiny models on a few samples: from files to files, stopped and gone on with.
 
-use super::output_dir::{DYNAMICS_JSON, PAIRS, SAMPLES};
-use super::result::{DynamicsResult, InfluenceConfig, Pair};
-use super::run::{DynamicsObserver, DynamicsRequest, run};
+use super::influence::InfluenceConfig;
+use super::measurement::DynamicsObserver;
+use super::on_policy::OnPolicySample;
+use super::output_dir::{DYNAMICS_JSON, ON_POLICY, PAIRS, SAMPLES};
+use super::pairing::Pair;
+use super::result::DynamicsResult;
+use super::run::{DynamicsRequest, run};
 use super::samples::{DynamicsSample, ResponseSource};
-use super::sgd_step::ResponseLoss;
 use crate::Result;
 use crate::eval::bench::BenchmarkSpec;
 use crate::model::init::{Preset, write_checkpoint};
@@ -64,11 +67,10 @@ fn request(dir: &Path, out: &str) -> DynamicsRequest {
         train: vec![spec(format!("bare={}", at("bare"))), spec(format!("long={}", at("long")))],
         prior: vec![spec(format!("facts={}", at("facts"))), spec(format!("seen={}", at("seen.tsv")))],
         config: InfluenceConfig {
-            eta: None,
-            loss: ResponseLoss::Mean,
             pairs: 3,
-            seed: 0,
             frozen: vec!["vision".into()],
+            on_policy: Some("long".into()),
+            ..InfluenceConfig::default()
         },
         max_new_tokens: Some(4),
         forgetting: Vec::new(),
@@ -102,7 +104,7 @@ fn a_measurement_goes_from_files_to_files_and_goes_on_where_it_was_stopped() {
     let dir = prepare();
     let whole = request(dir.path(), "whole");
     let (found, told) = measure(&whole).unwrap();
-    assert_eq!(told.len(), 3, "base, and two checkpoints: {told:?}");
+    assert_eq!(told.len(), 5, "base, and two checkpoints with their own responses: {told:?}");
     let samples: Vec<DynamicsSample> = read(whole.out.join(SAMPLES));
     let by_base = samples.iter().filter(|s| s.origin == ResponseSource::Base).count();
     assert_eq!((samples.len(), by_base), (9, 2), "benchmark files have no responses of their own");
@@ -119,9 +121,20 @@ fn a_measurement_goes_from_files_to_files_and_goes_on_where_it_was_stopped() {
     let sample = samples.iter().find(|s| s.set == "bare" && s.id == u.u).unwrap();
     assert!((u.influence.u_nats - sample.nats).abs() < 1e-3, "{} {}", u.influence.u_nats, sample.nats);
     for checkpoint in &found.checkpoints {
-        assert!(checkpoint.symmetry.correlation > 0.999 && checkpoint.first_order.difference < 0.01, "{checkpoint:?}");
-        assert!(checkpoint.summaries.iter().all(|cell| cell.rounded_pairs + cell.curved_pairs == 0), "{checkpoint:?}");
+        let check = &checkpoint.check;
+        assert!(check.both_ways.correlation > 0.999 && check.gradients.difference < 0.01, "{check:?}");
+        assert_eq!(check.rounded_pairs + check.curved_pairs, 0, "{check:?}");
     }
+    assert!(pairs.iter().all(|p| p.influence.adam_kl > 0.0 && p.influence.sgd_kl > 0.0));
+    assert!((u.u_base_nats - sample.nats).abs() < 1e-12, "{} {}", u.u_base_nats, sample.nats);
+    // What each checkpoint says to the two prompts of `long`, under itself and under the base, which is the first checkpoint.
+    let own: Vec<OnPolicySample> = read(whole.out.join(ON_POLICY));
+    assert_eq!(own.iter().map(|own| own.checkpoint).collect::<Vec<_>>(), [0, 0, 1, 1]);
+    assert!(own.iter().all(|own| own.sample.origin == ResponseSource::Checkpoint && own.sample.token_ids.len() <= 4));
+    assert!(own[..2].iter().all(|own| own.own_nats == own.sample.nats), "{own:?}");
+    assert!(own[2..].iter().all(|own| own.own_nats > 0.0 && own.own_nats != own.sample.nats), "{own:?}");
+    let of_tuned = found.checkpoints[1].on_policy.as_ref().unwrap();
+    assert_eq!((of_tuned.base.whole.responses, of_tuned.own.responses), (2, 2));
     assert_eq!(found.priors[1].answered_by_base, 2);
 
     // Nothing is left to do: nothing is loaded, the result is the same.
@@ -139,7 +152,7 @@ fn a_measurement_goes_from_files_to_files_and_goes_on_where_it_was_stopped() {
     fs::remove_file(part.out.join(DYNAMICS_JSON)).unwrap();
     part.models = whole.models.clone();
     measure(&part).unwrap();
-    for name in [PAIRS, SAMPLES, DYNAMICS_JSON] {
+    for name in [PAIRS, SAMPLES, ON_POLICY, DYNAMICS_JSON] {
         assert_eq!(fs::read(part.out.join(name)).unwrap(), fs::read(whole.out.join(name)).unwrap(), "{name}");
     }
 
@@ -192,6 +205,8 @@ fn what_cannot_be_measured_is_refused_before_any_weights_are_read() {
     let path = other.join("preprocessor_config.json");
     fs::write(&path, fs::read_to_string(&path).unwrap() + "\n").unwrap();
     refused(&|r| r.models[1] = other.clone(), &["do not read prompts alike"]);
+    refused(&|r| r.config.on_policy = Some("facts".into()), &["--on-policy facts", "there are bare, long"]);
+    refused(&|r| r.config.learning_rate = 0.0, &["--learning-rate 0"]);
     refused(&|r| r.config.frozen = vec!["visoin".into()], &["--freeze: \"visoin\" names no parameter"]);
     refused(&|r| r.config.frozen = vec!["vision".into(), "text".into()], &["--freeze:", "nothing is left"]);
 }

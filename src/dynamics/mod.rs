@@ -6,26 +6,33 @@
 pub mod distribution;
 pub mod influence;
 mod kl_regression;
+mod measurement;
+mod on_policy;
 mod output_dir;
 mod pairing;
 mod perplexity;
+mod perplexity_and_change;
 mod result;
 mod run;
 mod samples;
-pub mod sgd_step;
 mod slope;
+pub mod stepper;
 mod table;
 mod write;
 
-pub use influence::{Influence, influences};
+pub use influence::{Influence, InfluenceConfig, influences};
 pub use kl_regression::{KlAndForgetting, KlPoint, kl_and_forgetting};
-pub use output_dir::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, PAIRS, SAMPLES, read_pairs};
-pub use perplexity::Perplexity;
-pub use result::{CheckpointResult, DynamicsResult, InfluenceConfig, Pair, PairSummary, SampleSetResult};
-pub use run::{DynamicsObserver, DynamicsRequest, run};
+pub use measurement::DynamicsObserver;
+pub use on_policy::{OnPolicyResult, OnPolicySample};
+pub use output_dir::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD, ON_POLICY, PAIRS, SAMPLES, read_pairs};
+pub use pairing::Pair;
+pub use perplexity::{PartPerplexity, Perplexity};
+pub use perplexity_and_change::{PerplexityAndChange, PerplexityFit};
+pub use result::{CheckpointResult, DynamicsResult, PairSummary, SampleSetResult, StepCheck};
+pub use run::{DynamicsRequest, run};
 pub use samples::{DynamicsSample, ResponseSource, SampleRole};
-pub use sgd_step::{Gradient, ResponseLoss, SgdStep};
-pub use table::{divergence, influence_over_checkpoints, influence_table, likelihood, notes};
+pub use stepper::{Gradient, ResponseLoss, Stepper};
+pub use table::{checkpoint_tables, divergence, influence_over_checkpoints, likelihood, notes, on_policy_table};
 pub use write::write;
 
 #[cfg(test)]

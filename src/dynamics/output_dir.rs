@@ -4,12 +4,14 @@
 //! OUT/dynamics.key.json   settings, models and data, written first
 //! OUT/samples.jsonl       the samples, with their responses and log-probabilities under the base
 //! OUT/pairs.jsonl         the pairs, a line each
+//! OUT/on-policy.jsonl     the checkpoints' own responses, if they are asked for, with their log-probabilities under the base
 //! OUT/dynamics.csv        the whole result as one table, a number in each row
 //! OUT/dynamics.md         the tables
 //! OUT/dynamics.json       the whole result, written last
 //! ```
 
-use super::result::{InfluenceConfig, Pair};
+use super::influence::InfluenceConfig;
+use super::pairing::Pair;
 use crate::Result;
 use crate::forgetting::ModelRef;
 use crate::io::json::named_differences;
@@ -22,7 +24,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Raised whenever the same inputs would give other numbers.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The whole result, for programs.
 pub const DYNAMICS_JSON: &str = "dynamics.json";
@@ -34,6 +36,8 @@ pub const DYNAMICS_MD: &str = "dynamics.md";
 pub const PAIRS: &str = "pairs.jsonl";
 /// A line for each sample.
 pub const SAMPLES: &str = "samples.jsonl";
+/// A line for each response that a checkpoint sampled.
+pub const ON_POLICY: &str = "on-policy.jsonl";
 const KEY: &str = "dynamics.key.json";
 
 /// What decides the samples of a set.
@@ -104,7 +108,7 @@ impl DynamicsDir {
     /// # Errors
     /// An input error if the directory holds something else, or another process has it; it names what differs.
     pub fn open(path: &Path, key: MeasurementKey, checkpoints: &[ModelRef], fresh: bool) -> Result<DynamicsDir> {
-        let own = [DYNAMICS_JSON, DYNAMICS_CSV, DYNAMICS_MD, PAIRS, SAMPLES, KEY];
+        let own = [DYNAMICS_JSON, DYNAMICS_CSV, DYNAMICS_MD, PAIRS, SAMPLES, ON_POLICY, KEY];
         let what = "measurement of learning dynamics";
         let is_own = |name: &str| own.contains(&name);
         let content = Growing { what, doing: "measuring learning dynamics", mark: Some(KEY), own: &is_own };
@@ -151,14 +155,12 @@ impl DynamicsDir {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dynamics::sgd_step::ResponseLoss;
     use crate::tasks::benchmarks::Pixels;
 
     fn key(eta: f64, data: &str) -> MeasurementKey {
         let protocol = Protocol::of_dataset("jigsaw", Some(Pixels { min: 784, max: 784, factor: 28 }));
         let set = SampleSetKey { data: data.repeat(64), samples: 4, protocol, max_new_tokens: 8 };
-        let config =
-            InfluenceConfig { eta: Some(eta), loss: ResponseLoss::Mean, pairs: 8, seed: 0, frozen: Vec::new() };
+        let config = InfluenceConfig { eta: Some(eta), pairs: 8, ..InfluenceConfig::default() };
         MeasurementKey {
             code: MeasurementKey::code(),
             config,

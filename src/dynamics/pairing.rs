@@ -4,8 +4,41 @@
 //! the same order, such as the data of several regimes, therefore give the same examples. Pair i takes sample i of the regime and sample i of
 //! the prior family, starting over where a set has fewer samples, and never the same pair twice. Every checkpoint has the same pairs.
 
+use super::influence::Influence;
 use crate::rng;
 use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+
+/// One pair under one checkpoint: a line of `pairs.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pair {
+    /// Number of the checkpoint among those measured, from 0.
+    pub checkpoint: usize,
+    /// Its name.
+    pub model: String,
+    /// The regime that u is from.
+    pub regime: String,
+    /// The prior family that v is from.
+    pub prior: String,
+    /// Number of the pair among those of this regime and family.
+    pub pair: usize,
+    /// Id of the training sample.
+    pub u: String,
+    /// Id of the prior sample.
+    pub v: String,
+    /// -log pi(u) of the whole response under the base, in nats.
+    pub u_base_nats: f64,
+    /// The measurement.
+    #[serde(flatten)]
+    pub influence: Influence,
+}
+
+impl Pair {
+    /// The logarithm of u's perplexity under the base, in nats per token.
+    pub fn u_perplexity(&self) -> f64 {
+        self.u_base_nats / self.influence.u_tokens as f64
+    }
+}
 
 /// `count` different indices below `len` in random order, or all of them if there are fewer.
 pub fn choose(len: usize, count: usize, seed: u64) -> Vec<usize> {

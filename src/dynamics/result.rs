@@ -1,9 +1,11 @@
 //! The result of a measurement, as `dynamics.json` holds it, summed up from single pairs.
 
-use super::influence::Influence;
+use super::influence::{Influence, InfluenceConfig};
 use super::kl_regression::KlAndForgetting;
+use super::on_policy::OnPolicyResult;
+use super::pairing::Pair;
 use super::perplexity::{Perplexity, median};
-use super::sgd_step::ResponseLoss;
+use super::perplexity_and_change::{PerplexityAndChange, perplexity_and_change};
 use crate::Result;
 use crate::forgetting::ModelRef;
 use crate::io::files;
@@ -16,60 +18,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 /// Raised whenever the format of `dynamics.json` changes.
-const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION: u32 = 3;
 
 /// Seed of all bootstraps: the same pairs have the same interval whenever and wherever it is computed.
 pub const BOOTSTRAP_SEED: u64 = 0;
-
-/// One pair under one checkpoint: a line of `pairs.jsonl`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Pair {
-    /// Number of the checkpoint among those measured, from 0.
-    pub checkpoint: usize,
-    /// Its name.
-    pub model: String,
-    /// The regime that u is from.
-    pub regime: String,
-    /// The prior family that v is from.
-    pub prior: String,
-    /// Number of the pair among those of this regime and family.
-    pub pair: usize,
-    /// Id of the training sample.
-    pub u: String,
-    /// Id of the prior sample.
-    pub v: String,
-    /// The measurement.
-    #[serde(flatten)]
-    pub influence: Influence,
-}
-
-/// The settings of a measurement, besides models and data.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct InfluenceConfig {
-    /// Size of the steps; chosen for each pair when not given.
-    pub eta: Option<f64>,
-    /// The loss that the step descends.
-    pub loss: ResponseLoss,
-    /// Pairs of each regime with each prior family, at most.
-    pub pairs: usize,
-    /// Seed of the choice of samples.
-    pub seed: u64,
-    /// Frozen parts of the model, which take no step.
-    pub frozen: Vec<String>,
-}
-
-impl InfluenceConfig {
-    /// The size of the steps in words.
-    pub fn step_size(&self) -> String {
-        self.eta.map_or_else(|| "eta chosen for each pair".into(), |eta| format!("eta {eta}"))
-    }
-}
-
-impl Default for InfluenceConfig {
-    fn default() -> InfluenceConfig {
-        InfluenceConfig { eta: None, loss: ResponseLoss::Mean, pairs: 256, seed: 0, frozen: Vec::new() }
-    }
-}
 
 /// A regime's training data or a family of prior knowledge, as the base sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -109,8 +61,14 @@ pub struct PairSummary {
     /// Median of LBK.
     #[serde(deserialize_with = "nan_if_null")]
     pub lbk_median: f64,
+    /// Mean of LBK per token of u, BCa bootstrap.
+    pub lbk_per_token: Interval,
     /// Pairs without an LBK: the model is certain of u, so its gradient is zero.
     pub zero_gradient_pairs: usize,
+    /// Mean of ||d log pi(v) / d eta||_F^2, the square that LBK divides, BCa bootstrap.
+    pub effect: Interval,
+    /// Mean of KL(pi(v) || pi'(v)) per token of v after an SGD step, in nats per eta^2, BCa bootstrap.
+    pub sgd_kl: Interval,
     /// Mean of <grad l(u), grad l(v)>, the change of v's log-likelihood in nats per unit of eta, t interval.
     pub change: Interval,
     /// Share of the pairs in which v becomes less likely.
@@ -118,10 +76,25 @@ pub struct PairSummary {
     pub harmed: f64,
     /// Mean cosine of the gradients, t interval.
     pub cosine: Interval,
+    /// After the step of Adam: mean of KL(pi(v) || pi'(v)) per token of v in nats, BCa bootstrap.
+    pub adam_kl: Interval,
+    /// After the step of Adam: mean change of v's log-likelihood in nats, t interval.
+    pub adam_change: Interval,
+    /// Share of the pairs in which the step of Adam makes v less likely.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub adam_harmed: f64,
+    /// How exact the measurement is.
+    pub check: StepCheck,
+}
+
+/// Three measurements of one number, <grad l(u), grad l(v)>: whether the SGD steps were of a good size, and what rounding to f32 left of them. By
+/// construction all three are equal in the limit of small steps, whatever the model.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct StepCheck {
     /// Change of v by steps on u against change of u by steps on v.
-    pub symmetry: Agreement,
+    pub both_ways: Agreement,
     /// <grad l(u), grad l(v)> against the change of v by steps on u.
-    pub first_order: Agreement,
+    pub gradients: Agreement,
     /// Pairs whose change of distributions is uncertain by more than 5 % because of rounding to f32.
     pub rounded_pairs: usize,
     /// Pairs whose change of distributions is uncertain by more than 5 % because the steps were large.
@@ -135,10 +108,12 @@ pub struct CheckpointResult {
     pub model: ModelRef,
     /// Each regime with all prior families together, then with each.
     pub summaries: Vec<PairSummary>,
-    /// Change of v by steps on u against change of u by steps on v, over all pairs.
-    pub symmetry: Agreement,
-    /// <grad l(u), grad l(v)> against the change of v by steps on u, over all pairs.
-    pub first_order: Agreement,
+    /// The change of v against the perplexity of u under the base, over the pairs of all regimes and of each.
+    pub perplexity_and_change: Vec<PerplexityAndChange>,
+    /// How exact the measurement is, over all pairs.
+    pub check: StepCheck,
+    /// The checkpoint's own responses, if they were asked for.
+    pub on_policy: Option<OnPolicyResult>,
     /// It is an adapter, and only the adapter takes the step: the kernel is over its parameters alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adapter: bool,
@@ -218,8 +193,9 @@ impl CheckpointResult {
         CheckpointResult {
             model,
             summaries,
-            symmetry: symmetry(pairs),
-            first_order: first_order(pairs),
+            perplexity_and_change: perplexity_and_change(pairs, regimes),
+            check: StepCheck::of(pairs),
+            on_policy: None,
             adapter: false,
         }
     }
@@ -254,8 +230,10 @@ impl PairSummary {
             totals.retain(|&(_, count)| count > 0.0);
             totals
         };
+        let share = |is: fn(&Influence) -> bool| {
+            pairs.iter().filter(|pair| is(&pair.influence)).count() as f64 / pairs.len() as f64
+        };
         let mut lbk: Vec<f64> = pairs.iter().map(|p| p.influence.lbk).filter(|x| x.is_finite()).collect();
-        let harmed = pairs.iter().filter(|p| p.influence.inner_product < 0.0).count();
         PairSummary {
             regime: regime.to_string(),
             prior: prior.map(String::from),
@@ -264,13 +242,30 @@ impl PairSummary {
             lbk: skewed_mean(&totals(|i| i.lbk)),
             zero_gradient_pairs: pairs.len() - lbk.len(),
             lbk_median: median(&mut lbk),
+            lbk_per_token: skewed_mean(&totals(Influence::lbk_per_token)),
+            effect: skewed_mean(&totals(|i| i.slope_squares)),
+            sgd_kl: skewed_mean(&totals(|i| i.sgd_kl)),
             change: clustered_mean(&totals(|i| i.inner_product)).mean,
-            harmed: harmed as f64 / pairs.len() as f64,
+            harmed: share(|i| i.inner_product < 0.0),
             cosine: clustered_mean(&totals(|i| i.cosine)).mean,
-            symmetry: symmetry(pairs),
-            first_order: first_order(pairs),
-            rounded_pairs: pairs.iter().filter(|p| p.influence.is_rounded()).count(),
-            curved_pairs: pairs.iter().filter(|p| p.influence.is_curved()).count(),
+            adam_kl: skewed_mean(&totals(|i| i.adam_kl)),
+            adam_change: clustered_mean(&totals(|i| i.adam_change)).mean,
+            adam_harmed: share(|i| i.adam_change < 0.0),
+            check: StepCheck::of(pairs),
+        }
+    }
+}
+
+impl StepCheck {
+    fn of(pairs: &[&Pair]) -> StepCheck {
+        let agreement = |of: fn(&Influence) -> (f64, f64)| {
+            Agreement::of(&pairs.iter().map(|pair| of(&pair.influence)).collect::<Vec<_>>())
+        };
+        StepCheck {
+            both_ways: agreement(|i| (i.v_slope, i.u_slope)),
+            gradients: agreement(|i| (i.inner_product, i.v_slope)),
+            rounded_pairs: pairs.iter().filter(|pair| pair.influence.is_rounded()).count(),
+            curved_pairs: pairs.iter().filter(|pair| pair.influence.is_curved()).count(),
         }
     }
 }
@@ -282,12 +277,4 @@ fn skewed_mean(totals: &[ClusterTotal]) -> Interval {
     let found = bootstrap(&[units], |means| means[0].0, RESAMPLES, BOOTSTRAP_SEED);
     // All resamples of a single cluster are equal; it has no interval.
     if totals.len() < 2 { Interval { low: f64::NAN, high: f64::NAN, ..found } } else { found }
-}
-
-fn symmetry(pairs: &[&Pair]) -> Agreement {
-    Agreement::of(&pairs.iter().map(|p| (p.influence.v_slope, p.influence.u_slope)).collect::<Vec<_>>())
-}
-
-fn first_order(pairs: &[&Pair]) -> Agreement {
-    Agreement::of(&pairs.iter().map(|p| (p.influence.inner_product, p.influence.v_slope)).collect::<Vec<_>>())
 }

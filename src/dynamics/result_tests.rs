@@ -3,8 +3,11 @@
 use super::fixtures::{dynamics, influence, pair, pairs};
 use super::influence::Influence;
 use super::kl_regression::kl_and_forgetting;
+use super::on_policy::{OnPolicyResult, OnPolicySample};
 use super::output_dir::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD};
-use super::result::{CheckpointResult, DynamicsResult, Pair};
+use super::pairing::Pair;
+use super::result::{CheckpointResult, DynamicsResult};
+use super::samples::{DynamicsSample, ResponseSource, SampleRole};
 use super::table::notes;
 use super::write::write;
 use crate::forgetting::fixtures::model;
@@ -23,9 +26,20 @@ fn a_regimes_cell_is_over_all_families_and_each_family_has_its_own() {
     assert!((found.checkpoints[1].summaries[0].lbk.value - 2.75).abs() < 1e-12);
     assert!(cells[0].lbk.low > 3.0 && cells[0].lbk.low < 5.0 && cells[0].lbk.high > 6.0, "{:?}", cells[0].lbk);
     assert!((cells[0].harmed - 0.7).abs() < 1e-12);
-    assert!((cells[0].symmetry.correlation - 1.0).abs() < 1e-12);
-    assert!((cells[0].symmetry.difference - 0.1 / (0.5_f64 * (1.0 + 1.21)).sqrt()).abs() < 1e-12);
-    assert_eq!(cells[0].first_order.difference, 0.0);
+    let check = &cells[0].check;
+    assert!((check.both_ways.correlation - 1.0).abs() < 1e-12);
+    assert!((check.both_ways.difference - 0.1 / (0.5_f64 * (1.0 + 1.21)).sqrt()).abs() < 1e-12);
+    assert_eq!(check.gradients.difference, 0.0);
+    // Each u has three tokens, and the divergences of the fixture are shares of LBK.
+    for (found, share) in [(cells[0].lbk_per_token, 1.0 / 3.0), (cells[0].sgd_kl, 0.01), (cells[0].adam_kl, 0.003)] {
+        assert!((found.value - share * 5.5).abs() < 1e-12 && found.low > 0.0, "{found:?}");
+    }
+    assert!((cells[0].adam_change.value - 0.001 * cells[0].change.value).abs() < 1e-12 && cells[0].adam_harmed == 0.7);
+    assert!((cells[0].effect.value - 0.1).abs() < 1e-12);
+    // u gets less likely by a nat from each sample to the next, and the change of v grows by 1: over three tokens, 3 for a nat per token.
+    let fits = &found.checkpoints[0].perplexity_and_change;
+    assert!(fits.len() == 3 && (fits[1].sgd.by_u.slope.value - 3.0).abs() < 1e-9, "{fits:?}");
+    assert!((fits[1].sgd.by_v.spearman - 1.0).abs() < 1e-12 && fits[0].sgd.by_u.n == 40, "{fits:?}");
 }
 
 #[test]
@@ -59,6 +73,21 @@ fn a_single_sample_has_no_interval_and_a_certain_one_no_bound() {
     assert!(none.lbk.value.is_nan() && none.pairs == 0 && none.harmed.is_nan());
 }
 
+/// A response of four tokens of reasoning and an answer of one, under the base.
+fn thinking() -> DynamicsSample {
+    DynamicsSample {
+        kind: SampleRole::Train,
+        set: "thought".into(),
+        index: 0,
+        id: "x".into(),
+        origin: ResponseSource::Checkpoint,
+        token_ids: vec![1, 2, 3, 4, 5],
+        nats: 4.0,
+        reasoning_tokens: 4,
+        reasoning_nats: 2.0,
+    }
+}
+
 #[test]
 fn everything_is_written_and_read_back() {
     let dir = tempfile::tempdir().unwrap();
@@ -70,6 +99,10 @@ fn everything_is_written_and_read_back() {
     assert_eq!(serde_json::from_str::<Pair>(&serde_json::to_string(&all[1]).unwrap()).unwrap(), all[1]);
     let mut found = dynamics(&all);
     found.kl = Some(kl_and_forgetting(&[]).unwrap());
+    let own = OnPolicySample { checkpoint: 1, model: "step-1".into(), own_nats: 1.5, sample: thinking() };
+    let line = serde_json::to_string(&own).unwrap();
+    assert_eq!(serde_json::from_str::<OnPolicySample>(&line).unwrap(), own, "{line}");
+    found.checkpoints[1].on_policy = Some(OnPolicyResult::of(&[&own, &own], &found.bin_edges));
     write(dir.path(), &found).unwrap();
     let back = DynamicsResult::read(&dir.path().join(DYNAMICS_JSON)).unwrap();
     assert_eq!(serde_json::to_string(&back).unwrap(), serde_json::to_string(&found).unwrap());
@@ -79,8 +112,15 @@ fn everything_is_written_and_read_back() {
     assert!(!csv.contains("NaN") && !csv.contains("inf"), "{csv}");
     assert!(csv.contains("step-1,sft,100,7,rollouts,ocr,LBK,10,10,0.27"), "{csv}");
     let md = std::fs::read_to_string(dir.path().join(DYNAMICS_MD)).unwrap();
-    for expected in ["eta 0.001", "| rollouts | all | 20 (10) |", "| LBK | step-0 | step-1 |", "seed 7, data 3fa91c02"]
-    {
+    assert!(csv.contains("nats per token of the answer under the base,2,2,2,"), "{csv}");
+    for expected in [
+        "SGD (eta 0.001) and Adam (learning rate 0.0001)",
+        "| rollouts | all | 20 (10) |",
+        "| LBK | step-0 | step-1 |",
+        "seed 7, data 3fa91c02",
+        "A step of Adam at learning rate 0.0001:",
+        "| step-1 | 2 | 10 | 2.23 | 0.800 (0.800 to 0.800) | 0.500 (0.500 to 0.500) | 2.00 (2.00 to 2.00) | 0.300 (0.300 to 0.300) |",
+    ] {
         assert!(md.contains(expected), "{expected:?} is missing in:\n{md}");
     }
     assert!(!md.contains("NaN"), "{md}");

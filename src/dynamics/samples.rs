@@ -5,8 +5,7 @@
 
 use crate::eval::bench::PreparedBenchmark;
 use crate::io::hex;
-use crate::model::Predictor;
-use crate::model::{SamplingParams, Sequence};
+use crate::model::{Predictor, PromptEncoder, SamplingParams, Sequence};
 use crate::sampling::{LocalModel, Prompts, SampleOptions, sample};
 use crate::tasks::Task;
 use crate::tasks::encode_example;
@@ -39,6 +38,8 @@ pub enum ResponseSource {
     Data,
     /// The base's greedy answer.
     Base,
+    /// Sampled from the checkpoint.
+    Checkpoint,
 }
 
 /// One sample: a line of `samples.jsonl`.
@@ -58,9 +59,18 @@ pub struct DynamicsSample {
     pub token_ids: Vec<u32>,
     /// -log pi of the whole response under the base, in nats.
     pub nats: f64,
+    /// Tokens before the answer: before `<answer>`, or all of a response that was cut off while it thought.
+    pub reasoning_tokens: usize,
+    /// -log pi of these, in nats.
+    pub reasoning_nats: f64,
 }
 
 impl DynamicsSample {
+    /// Tokens and nats of the answer, as [`DynamicsSample::reasoning_tokens`] parts it from the reasoning.
+    pub fn answer(&self) -> (usize, f64) {
+        (self.token_ids.len() - self.reasoning_tokens, self.nats - self.reasoning_nats)
+    }
+
     /// -log pi per token: the logarithm of the perplexity.
     pub fn nats_per_token(&self) -> f64 {
         self.nats / self.token_ids.len() as f64
@@ -124,32 +134,53 @@ impl SampleSet {
     /// A log-probability that is not finite, or an empty response; the error names the example.
     pub fn samples(&self, base: &dyn Predictor, examples: &[usize]) -> Result<Vec<DynamicsSample>> {
         let (task, codec) = (self.prepared.task(), self.prepared.codec()?);
-        let prompts: Vec<_> = examples.par_iter().map(|&i| encode_example(task, codec, i)).collect();
-        let prompts = prompts.into_iter().collect::<Result<Vec<_>>>()?;
-        let mut responses: Vec<Option<Vec<u32>>> = Vec::with_capacity(examples.len());
+        let mut own = Vec::with_capacity(examples.len());
         for &i in examples {
-            let own = task.example(i)?.response().is_some();
-            responses.push(own.then(|| reference_response(task, codec, i)).transpose()?);
+            let has_one = task.example(i)?.response().is_some();
+            own.push(has_one.then(|| reference_response(task, codec, i)).transpose()?);
         }
-        let without = |(i, r): (usize, &Option<Vec<u32>>)| r.is_none().then_some(i);
-        let open: Vec<usize> = responses.iter().enumerate().filter_map(without).collect();
-        let mut answers = Vec::new();
-        if !open.is_empty() {
-            let examples: Vec<usize> = open.iter().map(|&at| examples[at]).collect();
-            let prompts: Vec<_> = open.iter().map(|&at| prompts[at].clone()).collect();
-            let sampling = SamplingParams::greedy(self.prepared.sampling.max_new_tokens);
-            let options = SampleOptions { num_generations: 1, sampling: &sampling, stream: ("dynamics", &[]) };
-            answers = sample(&LocalModel::new(base, codec), &Prompts::encoded(task, &examples, &prompts), &options)?;
-        }
-        let mut answers = answers.into_iter().flatten().map(|answer| answer.token_ids);
-        let mut origins = Vec::with_capacity(examples.len());
-        let mut batch = Vec::with_capacity(examples.len());
-        for (prompt, response) in prompts.into_iter().zip(responses) {
-            origins.push(if response.is_some() { ResponseSource::Data } else { ResponseSource::Base });
-            let response = response.or_else(|| answers.next()).unwrap_or_default();
-            batch.push(Sequence { prompt, response });
-        }
-        let stats = base.score(&batch, 1.0)?;
+        let without: Vec<usize> =
+            examples.iter().zip(&own).filter_map(|(&i, response)| response.is_none().then_some(i)).collect();
+        let sampling = SamplingParams::greedy(self.prepared.sampling.max_new_tokens);
+        let answers = self.sample(&LocalModel::new(base, codec), &without, &sampling, "dynamics")?;
+        let mut answers = answers.into_iter();
+        let responses = own.into_iter().map(|response| match response {
+            Some(response) => (ResponseSource::Data, response),
+            None => (ResponseSource::Base, answers.next().unwrap_or_default()),
+        });
+        self.score(base, examples, responses.collect())
+    }
+
+    /// A response of `responder` to each of these examples. The random numbers are those of `seed`, `stream` and the first example.
+    pub fn sample(
+        &self,
+        responder: &LocalModel<'_>,
+        examples: &[usize],
+        sampling: &SamplingParams,
+        stream: &str,
+    ) -> Result<Vec<Vec<u32>>> {
+        let Some(&first) = examples.first() else { return Ok(Vec::new()) };
+        let options = SampleOptions { num_generations: 1, sampling, stream: (stream, &[first as u64]) };
+        let answers = sample(responder, &Prompts::new(self.prepared.task(), examples), &options)?;
+        Ok(answers.into_iter().flatten().map(|answer| answer.token_ids).collect())
+    }
+
+    /// The samples of these examples with these responses, and the log-probability of each under `model`.
+    ///
+    /// # Errors
+    /// As [`SampleSet::samples`].
+    pub fn score(
+        &self,
+        model: &dyn Predictor,
+        examples: &[usize],
+        responses: Vec<(ResponseSource, Vec<u32>)>,
+    ) -> Result<Vec<DynamicsSample>> {
+        let (task, codec) = (self.prepared.task(), self.prepared.codec()?);
+        let prompts: Vec<_> = examples.par_iter().map(|&i| encode_example(task, codec, i)).collect();
+        let (origins, responses): (Vec<_>, Vec<_>) = responses.into_iter().unzip();
+        let sequence = |(prompt, response): (Result<_>, _)| Ok(Sequence { prompt: prompt?, response });
+        let batch = prompts.into_iter().zip(responses).map(sequence).collect::<Result<Vec<_>>>()?;
+        let stats = model.score(&batch, 1.0)?;
         let mut rest = stats.logprobs.as_slice();
         let mut found = Vec::with_capacity(examples.len());
         for ((&index, origin), sequence) in examples.iter().zip(origins).zip(batch) {
@@ -159,16 +190,27 @@ impl SampleSet {
                 return Err(Error::failed(format!("{} example {id}: a response without a token", self.name())));
             };
             rest = after;
-            let nats = -own.iter().map(|&p| f64::from(p)).sum::<f64>();
+            let nats_of = |logprobs: &[f32]| 0.0 - logprobs.iter().map(|&p| f64::from(p)).sum::<f64>();
+            let nats = nats_of(own);
             if !nats.is_finite() {
                 return Err(Error::failed(format!(
-                    "{} example {id}: the base's log-probability is {}; are its weights finite?",
+                    "{} example {id}: the model's log-probability is {}; are its weights finite?",
                     self.name(),
                     -nats
                 )));
             }
-            let (kind, set) = (self.kind, self.name().to_string());
-            found.push(DynamicsSample { kind, set, index, id, origin, token_ids: sequence.response, nats });
+            let reasoning_tokens = reasoning_tokens(codec, &sequence.response)?;
+            found.push(DynamicsSample {
+                kind: self.kind,
+                set: self.name().to_string(),
+                index,
+                id,
+                origin,
+                token_ids: sequence.response,
+                nats,
+                reasoning_tokens,
+                reasoning_nats: nats_of(&own[..reasoning_tokens]),
+            });
         }
         Ok(found)
     }
@@ -178,6 +220,25 @@ impl SampleSet {
         let prompt = encode_example(self.prepared.task(), self.prepared.codec()?, sample.index)?;
         Ok(Sequence { prompt, response: sample.token_ids.clone() })
     }
+}
+
+/// How many tokens of a response come before its answer: before the token that `<answer>` begins in. A response without tags is all answer, one
+/// that only thinks has none.
+fn reasoning_tokens(codec: &dyn PromptEncoder, response: &[u32]) -> Result<usize> {
+    let text = codec.decode(response)?;
+    let Some(answer) = text.rfind("<answer>") else {
+        return Ok(if text.contains("<think>") { response.len() } else { 0 });
+    };
+    // The fewest tokens whose text reaches into the tag.
+    let (mut too_few, mut enough) = (0, response.len());
+    while enough - too_few > 1 {
+        let middle = too_few.midpoint(enough);
+        match codec.decode(&response[..middle])?.len() > answer {
+            true => enough = middle,
+            false => too_few = middle,
+        }
+    }
+    Ok(enough.saturating_sub(1))
 }
 
 fn hash_example(task: &dyn Task, i: usize) -> Result<[u8; 32]> {

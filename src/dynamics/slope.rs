@@ -17,9 +17,9 @@
 //! Rounding falls as 1/h and curvature grows as h^2, so h is made larger or smaller until both are small.
 
 use super::distribution::{Distributions, log_total, logits};
-use super::sgd_step::{Gradient, ResponseLoss, SgdStep};
+use super::stepper::{Gradient, ResponseLoss, Stepper};
+use crate::Result;
 use crate::model::Sequence;
-use crate::{Error, Result};
 use rayon::prelude::*;
 
 /// Steps are of the right size once both errors are below this share of the slope.
@@ -48,14 +48,14 @@ pub struct DifferentiatedSample<'a> {
     /// Its distributions.
     pub distributions: Distributions,
     /// Gradient of the sum over its tokens.
-    gradient: Gradient,
+    pub gradient: Gradient,
     /// ||grad l||.
     pub norm: f64,
 }
 
 impl<'a> DifferentiatedSample<'a> {
     /// One forward and one backward pass.
-    pub fn of(stepper: &SgdStep<'_>, sequence: &'a Sequence, loss: ResponseLoss) -> Result<DifferentiatedSample<'a>> {
+    pub fn of(stepper: &Stepper<'_>, sequence: &'a Sequence, loss: ResponseLoss) -> Result<DifferentiatedSample<'a>> {
         let weight = loss.weight(sequence.response.len());
         let (distributions, gradient) = stepper.gradient(sequence)?;
         let norm = weight * gradient.norm()?;
@@ -73,6 +73,9 @@ impl<'a> DifferentiatedSample<'a> {
 pub struct Slope {
     /// Sum of squares over all tokens of the response and all of the vocabulary.
     pub squares: f64,
+    /// KL(pi || pi') of the distributions before and after a step of size eta, summed over the response, divided by eta^2 in the limit of small
+    /// steps: half the sum of pi times the square.
+    pub kl: f64,
     /// Of l, in nats (per token, for the mean).
     pub log_likelihood: f64,
     /// The larger of the two step sizes; 0 where the gradient is 0.
@@ -86,13 +89,13 @@ pub struct Slope {
 impl Slope {
     /// The slope of the distributions of `of` along the gradient of `by`, by steps of sizes `eta` and `eta / 2`, or of sizes that are chosen.
     pub fn measure(
-        stepper: &SgdStep<'_>,
+        stepper: &Stepper<'_>,
         by: &DifferentiatedSample<'_>,
         of: &DifferentiatedSample<'_>,
         eta: Option<f64>,
     ) -> Result<Slope> {
         if by.norm == 0.0 {
-            return Ok(Slope { squares: 0.0, log_likelihood: 0.0, eta: 0.0, rounding: 0.0, curvature: 0.0 });
+            return Ok(Slope { squares: 0.0, kl: 0.0, log_likelihood: 0.0, eta: 0.0, rounding: 0.0, curvature: 0.0 });
         }
         if let Some(eta) = eta {
             return Slope::at(stepper, by, of, 0.5 * eta);
@@ -115,7 +118,7 @@ impl Slope {
 
     /// The slope by steps of sizes `h` and `2 h`.
     fn at(
-        stepper: &SgdStep<'_>,
+        stepper: &Stepper<'_>,
         by: &DifferentiatedSample<'_>,
         of: &DifferentiatedSample<'_>,
         h: f64,
@@ -127,13 +130,7 @@ impl Slope {
             logits(stepper.policy(), of.sequence)
         })?;
         let (here, vocab) = (&of.distributions, of.distributions.vocab());
-        if let Some(other) = moved.iter().find(|moved| moved.len() != here.logits().len()) {
-            return Err(Error::failed(format!(
-                "{} logits after a step, {} before it",
-                other.len(),
-                here.logits().len()
-            )));
-        }
+        moved.iter().try_for_each(|moved| here.check_size(moved))?;
         let row = |t: usize| {
             let row = t * vocab..(t + 1) * vocab;
             let moved = moved.each_ref().map(|all| &all[row.clone()]);
@@ -161,7 +158,8 @@ impl Slope {
             (0.0, f64::INFINITY)
         };
         let log_likelihood = of.weight * sum(|row| row.target) / h;
-        Ok(Slope { squares: squares / (h * h), log_likelihood, eta: 2.0 * h, rounding, curvature })
+        let kl = 0.5 * sum(|row| row.weighted) / (h * h);
+        Ok(Slope { squares: squares / (h * h), kl, log_likelihood, eta: 2.0 * h, rounding, curvature })
     }
 
     fn error(&self) -> f64 {
@@ -184,6 +182,8 @@ impl Slope {
 struct RowSums {
     /// Squares of the slopes.
     slope: f64,
+    /// Squares of the slopes times the probability of each token.
+    weighted: f64,
     /// The slope of log pi of the token itself.
     target: f64,
     /// Squares of d2 - d1.
@@ -199,7 +199,7 @@ impl RowSums {
     fn of(here: &[f32], moved: [&[f32]; 4], target: usize) -> RowSums {
         let (total, [by_p1, by_m1, by_p2, by_m2]) = (log_total(here), moved.map(log_total));
         let [p1, m1, p2, m2] = moved;
-        let mut sums = RowSums { slope: 0.0, target: f64::NAN, difference: 0.0, even: 0.0, fourth: 0.0 };
+        let mut sums = RowSums { slope: 0.0, weighted: 0.0, target: f64::NAN, difference: 0.0, even: 0.0, fourth: 0.0 };
         for (j, ((((f0, p1), m1), p2), m2)) in here.iter().zip(p1).zip(m1).zip(p2).zip(m2).enumerate() {
             let (p1, m1) = (f64::from(*p1) - by_p1, f64::from(*m1) - by_m1);
             let (p2, m2) = (f64::from(*p2) - by_p2, f64::from(*m2) - by_m2);
@@ -208,6 +208,7 @@ impl RowSums {
             let (e1, e2) = (p1 + m1 - 2.0 * f0, p2 + m2 - 2.0 * f0);
             let slope = (4.0 * d1 - d2) / 3.0;
             sums.slope += slope * slope;
+            sums.weighted += f0.exp() * slope * slope;
             sums.difference += (d2 - d1).powi(2);
             sums.even += e1 * e1;
             sums.fourth += (e2 - 4.0 * e1).powi(2);
@@ -224,7 +225,7 @@ mod tests {
     use super::*;
 
     fn slope(rounding: f64, curvature: f64) -> Slope {
-        Slope { squares: 1.0, log_likelihood: 0.0, eta: 1.0, rounding, curvature }
+        Slope { squares: 1.0, kl: 0.5, log_likelihood: 0.0, eta: 1.0, rounding, curvature }
     }
 
     #[test]
@@ -249,6 +250,8 @@ mod tests {
         let h = 1e-2;
         let found = sums(h);
         assert!((found.slope / (h * h) / exact - 1.0).abs() < 1e-4, "{} {exact}", found.slope / (h * h));
+        let weighted = 4.0 * pi * (1.0 - pi);
+        assert!((found.weighted / (h * h) / weighted - 1.0).abs() < 1e-4, "{} {weighted}", found.weighted / (h * h));
         assert!((found.target / h + 2.0 * pi).abs() < 1e-3, "{found:?}");
         assert!(found.fourth < 1e-3 * found.even, "the second order is no rounding: {found:?}");
         // The error of d1 grows with the square of the size, and so do the squares relative to the slope with its fourth power.

@@ -1,13 +1,15 @@
 //! The measurement against what it stands for: the whole kernel, written out, of a model small enough for it; and against itself, for a
 //! model of the real architecture. `tests/model/dynamics_parity.rs` compares it with torch.
 
-use super::influence::{Influence, influences};
-use super::sgd_step::{ResponseLoss, SgdStep};
+use super::influence::{Influence, InfluenceConfig, influences};
+use super::stepper::{ResponseLoss, Stepper};
 use super::toy_model::{ToyModel, VOCAB, sequence};
 use crate::Error;
 use crate::model::init::{Preset, write_checkpoint};
 use crate::model::{LanguageModel, Prompt, Sequence, TokenGrads, TokenStats};
 use crate::nn::read;
+use crate::train::optimizer::AdamW;
+use crate::train::settings::{Method, TrainConfig, TrainSettings};
 use candle_core::Device;
 use std::sync::Arc;
 
@@ -73,6 +75,10 @@ fn squares<'a>(numbers: impl IntoIterator<Item = &'a f64>) -> f64 {
     numbers.into_iter().map(|x| x * x).sum()
 }
 
+fn config(eta: Option<f64>, loss: ResponseLoss) -> InfluenceConfig {
+    InfluenceConfig { eta, loss, ..InfluenceConfig::default() }
+}
+
 fn close(got: f64, expected: f64, relative: f64, what: &str) {
     assert!((got - expected).abs() <= relative * expected.abs(), "{what}: {got} is not {expected}");
 }
@@ -80,11 +86,11 @@ fn close(got: f64, expected: f64, relative: f64, what: &str) {
 #[test]
 fn the_bound_holds_for_every_pair_and_is_what_the_matrices_give() {
     let model = ToyModel::new(0);
-    let stepper = SgdStep::new(&model).unwrap();
+    let stepper = Stepper::new(&model).unwrap();
     let (us, vs) = samples();
     for loss in [ResponseLoss::Mean, ResponseLoss::Sum] {
         for u in &us {
-            for (found, v) in influences(&stepper, u, &vs, None, loss).unwrap().iter().zip(&vs) {
+            for (found, v) in influences(&stepper, u, &vs, &config(None, loss)).unwrap().iter().zip(&vs) {
                 let exact = Exact::of(&model, u, v, loss);
                 let (a, k, g) =
                     (squares(exact.a.iter().flatten()), squares(exact.k.iter().flatten()), squares(&exact.g));
@@ -110,10 +116,10 @@ fn the_bound_holds_for_every_pair_and_is_what_the_matrices_give() {
 #[test]
 fn the_bound_of_a_sample_does_not_depend_on_the_mean_or_the_sum_of_the_loss() {
     let model = ToyModel::new(1);
-    let stepper = SgdStep::new(&model).unwrap();
+    let stepper = Stepper::new(&model).unwrap();
     let (us, vs) = samples();
     for u in &us {
-        let of = |loss| influences(&stepper, u, &vs, None, loss).unwrap();
+        let of = |loss| influences(&stepper, u, &vs, &config(None, loss)).unwrap();
         for (mean, sum) in of(ResponseLoss::Mean).iter().zip(&of(ResponseLoss::Sum)) {
             close(mean.lbk, sum.lbk, 1e-3, "LBK");
             close(mean.cosine, sum.cosine, 1e-9, "cosine");
@@ -121,10 +127,84 @@ fn the_bound_of_a_sample_does_not_depend_on_the_mean_or_the_sum_of_the_loss() {
     }
 }
 
+#[test]
+fn the_squared_effect_is_what_lbk_divides_and_the_divergence_is_the_same_weighted_by_the_probabilities() {
+    let model = ToyModel::new(0);
+    let stepper = Stepper::new(&model).unwrap();
+    let (us, vs) = samples();
+    for (u, loss) in us.iter().zip([ResponseLoss::Mean, ResponseLoss::Sum, ResponseLoss::Mean]) {
+        for (found, v) in influences(&stepper, u, &vs, &config(None, loss)).unwrap().iter().zip(&vs) {
+            let slope = Exact::of(&model, u, v, loss).first_order(1.0);
+            close(found.slope_squares, squares(&slope), 1e-3, "squares");
+            let pi = ToyModel::log_softmax(&model.logits(v)).into_iter().map(f64::exp);
+            let kl = 0.5 * pi.zip(&slope).map(|(p, s)| p * s * s).sum::<f64>() / v.response.len() as f64;
+            close(found.sgd_kl, kl, 1e-3, "KL");
+            // KL(pi || pi') after a step of size eta is eta^2 times that; the next order has opposite signs in both directions.
+            let after = [1e-3, -1e-3].map(|eta| measured(&model, &stepper, u, v, eta, loss));
+            let pi: Vec<f64> = ToyModel::log_softmax(&model.logits(v)).into_iter().map(f64::exp).collect();
+            let divergence = |after: &Vec<f64>| -> f64 {
+                pi.iter().zip(after).map(|(p, change)| p * (change.exp_m1() - change)).sum()
+            };
+            let whole = after.iter().map(divergence).sum::<f64>() / 2.0;
+            close(whole / v.response.len() as f64, 1e-6 * kl, 0.02, "KL after a step");
+        }
+    }
+}
+
+#[test]
+fn the_step_of_adam_is_the_first_step_of_the_optimizer_that_trains() {
+    let (us, vs) = samples();
+    let settings = InfluenceConfig { learning_rate: 3e-3, ..InfluenceConfig::default() };
+    for u in &us {
+        let model = ToyModel::new(0);
+        let before: Vec<Vec<f64>> = vs.iter().map(|v| ToyModel::log_softmax(&model.logits(v))).collect();
+        let stepper = Stepper::new(&model).unwrap();
+        let found = influences(&stepper, u, &vs, &settings).unwrap();
+        // The same by the optimizer: the loss is -l(u).
+        let (_, gradient) = stepper.gradient(u).unwrap();
+        let weight = settings.loss.weight(u.response.len());
+        let train = TrainSettings { weight_decay: 0.0, ..TrainConfig::defaults(Method::Sft).train };
+        let mut optimizer = AdamW::new(model.parameters(), &train).unwrap();
+        for (parameter, part) in model.parameters().iter().zip(&gradient.parts) {
+            parameter.set_grad(Some((part.as_ref().unwrap() * -weight).unwrap()));
+        }
+        optimizer.update(settings.learning_rate, 1.0, 0.0).unwrap();
+        for ((found, v), before) in found.iter().zip(&vs).zip(&before) {
+            let after = ToyModel::log_softmax(&model.logits(v));
+            let change: Vec<f64> = after.iter().zip(before).map(|(a, b)| a - b).collect();
+            let target = |(t, &y): (usize, &u32)| change[t * VOCAB + y as usize];
+            let (n, of_targets) = (v.response.len() as f64, v.response.iter().enumerate().map(target).sum::<f64>());
+            close(found.adam_squares, squares(&change), 1e-3, "squares");
+            assert!((found.adam_change - of_targets / n).abs() < 1e-6, "{} {}", found.adam_change, of_targets / n);
+            let kl: f64 = change.iter().zip(before).map(|(c, b)| b.exp() * (c.exp_m1() - c)).sum();
+            close(found.adam_kl, kl / n, 2e-3, "KL");
+        }
+    }
+}
+
+#[test]
+fn lbk_per_token_is_at_most_the_mean_lbk_of_the_single_tokens() {
+    let model = ToyModel::new(0);
+    let (us, vs) = samples();
+    let stepper = Stepper::new(&model).unwrap();
+    for (u, v) in us.iter().flat_map(|u| vs.iter().map(move |v| (u, v))) {
+        let found = influences(&stepper, u, std::slice::from_ref(v), &InfluenceConfig::default()).unwrap()[0];
+        let exact = Exact::of(&model, u, v, ResponseLoss::Sum);
+        let effect = |g: &[f64]| squares(&times(&exact.a, &times(&exact.k, g)));
+        let tokens = (0..u.response.len()).map(|t| {
+            let own = |(i, g): (usize, &f64)| if i / VOCAB == t { *g } else { 0.0 };
+            effect(&exact.g.iter().enumerate().map(own).collect::<Vec<f64>>())
+        });
+        let most = tokens.sum::<f64>() / (squares(exact.a.iter().flatten()) * squares(&exact.g));
+        assert!(found.lbk_per_token() <= 1.001 * most, "{} above {most}", found.lbk_per_token());
+        assert!((found.lbk_per_token() - found.lbk / u.response.len() as f64).abs() < 1e-12);
+    }
+}
+
 /// Measured change of the token log-distributions of `v` after a step on `u`.
 fn measured(
     model: &ToyModel,
-    stepper: &SgdStep<'_>,
+    stepper: &Stepper<'_>,
     u: &Sequence,
     v: &Sequence,
     eta: f64,
@@ -140,7 +220,7 @@ fn measured(
 #[test]
 fn the_change_goes_to_minus_eta_akg_with_an_error_of_second_order() {
     let model = ToyModel::new(0);
-    let stepper = SgdStep::new(&model).unwrap();
+    let stepper = Stepper::new(&model).unwrap();
     let (us, vs) = samples();
     let errors = |eta: f64| -> (f64, f64) {
         let (mut absolute, mut whole) = (0.0, 0.0);
@@ -164,11 +244,11 @@ fn the_change_goes_to_minus_eta_akg_with_an_error_of_second_order() {
 #[test]
 fn steps_on_u_change_v_as_steps_on_v_change_u_and_both_as_the_gradients_say() {
     let model = ToyModel::new(2);
-    let stepper = SgdStep::new(&model).unwrap();
+    let stepper = Stepper::new(&model).unwrap();
     let (us, vs) = samples();
     for loss in [ResponseLoss::Mean, ResponseLoss::Sum] {
         let of = |eta: Option<f64>| -> Vec<Influence> {
-            us.iter().flat_map(|u| influences(&stepper, u, &vs, eta, loss).unwrap()).collect()
+            us.iter().flat_map(|u| influences(&stepper, u, &vs, &config(eta, loss)).unwrap()).collect()
         };
         for pair in of(None) {
             let most = 1e-3 * pair.u_gradient * pair.v_gradient;
@@ -189,10 +269,10 @@ fn steps_on_u_change_v_as_steps_on_v_change_u_and_both_as_the_gradients_say() {
 #[test]
 fn steps_too_small_are_called_rounded_and_steps_too_large_curved() {
     let model = ToyModel::new(0);
-    let stepper = SgdStep::new(&model).unwrap();
+    let stepper = Stepper::new(&model).unwrap();
     let (us, vs) = samples();
     let of = |eta: Option<f64>| -> Vec<Influence> {
-        us.iter().flat_map(|u| influences(&stepper, u, &vs, eta, ResponseLoss::Mean).unwrap()).collect()
+        us.iter().flat_map(|u| influences(&stepper, u, &vs, &config(eta, ResponseLoss::Mean)).unwrap()).collect()
     };
     assert!(of(None).iter().all(|pair| !pair.is_rounded() && !pair.is_curved()));
     assert!(of(Some(1e-7)).iter().all(|pair| pair.is_rounded() && !pair.is_curved()));
@@ -204,9 +284,9 @@ fn steps_too_small_are_called_rounded_and_steps_too_large_curved() {
 #[test]
 fn a_sample_is_as_near_to_itself_as_can_be_and_a_step_on_it_makes_it_likelier() {
     let model = ToyModel::new(0);
-    let stepper = SgdStep::new(&model).unwrap();
+    let stepper = Stepper::new(&model).unwrap();
     let u = sequence(0, &[2, 1, 0]);
-    let found = influences(&stepper, &u, std::slice::from_ref(&u), None, ResponseLoss::Mean).unwrap()[0];
+    let found = influences(&stepper, &u, std::slice::from_ref(&u), &config(None, ResponseLoss::Mean)).unwrap()[0];
     assert!((found.cosine - 1.0).abs() < 1e-9 && found.v_slope > 0.0, "{found:?}");
     assert_eq!(found.v_slope, found.u_slope);
     close(found.v_slope, found.inner_product, 1e-3, "slope");
@@ -223,10 +303,10 @@ fn bits(policy: &dyn LanguageModel) -> Vec<u32> {
 fn the_weights_are_exactly_what_they_were_after_steps_and_after_failures() {
     let model = ToyModel::new(0);
     let before = bits(&model);
-    let stepper = SgdStep::new(&model).unwrap();
+    let stepper = Stepper::new(&model).unwrap();
     let (us, vs) = samples();
     for u in &us {
-        influences(&stepper, u, &vs, Some(0.37), ResponseLoss::Sum).unwrap();
+        influences(&stepper, u, &vs, &config(Some(0.37), ResponseLoss::Sum)).unwrap();
         assert_eq!(bits(&model), before);
     }
     let (_, gradient) = stepper.gradient(&us[0]).unwrap();
@@ -244,22 +324,22 @@ fn the_weights_are_exactly_what_they_were_after_steps_and_after_failures() {
 fn what_is_frozen_has_no_part_in_step_and_gradient() {
     let model = ToyModel::new(0);
     model.parameters()[2].set_trainable(false);
-    let stepper = SgdStep::new(&model).unwrap();
+    let stepper = Stepper::new(&model).unwrap();
     let (us, vs) = samples();
     let (_, gradient) = stepper.gradient(&us[0]).unwrap();
     let whole = {
         let free = ToyModel::new(0);
-        let stepper = SgdStep::new(&free).unwrap();
+        let stepper = Stepper::new(&free).unwrap();
         stepper.gradient(&us[0]).unwrap().1.norm().unwrap()
     };
     assert!(gradient.norm().unwrap() < 0.99 * whole);
     let head = read(model.parameters()[2].var.as_tensor()).unwrap().to_vec();
     let moved = stepper.after_steps(&gradient, [0.5], |_| Ok(read(model.parameters()[2].var.as_tensor())?.to_vec()));
     assert_eq!(moved.unwrap(), [head]);
-    let found = influences(&stepper, &us[0], &vs[..1], None, ResponseLoss::Mean).unwrap()[0];
+    let found = influences(&stepper, &us[0], &vs[..1], &config(None, ResponseLoss::Mean)).unwrap()[0];
     close(found.v_slope, found.inner_product, 1e-3, "slope");
     model.parameters().iter().for_each(|p| p.set_trainable(false));
-    let none = SgdStep::new(&model).unwrap();
+    let none = Stepper::new(&model).unwrap();
     assert!(none.gradient(&us[0]).is_err(), "nothing trains");
 }
 
@@ -269,8 +349,8 @@ fn weights_that_are_no_numbers_are_an_error_and_not_a_result() {
     let (us, vs) = samples();
     let bias = &model.parameters()[3].var;
     bias.set(&(bias.as_tensor() * f64::NAN).unwrap()).unwrap();
-    let stepper = SgdStep::new(&model).unwrap();
-    let error = influences(&stepper, &us[0], &vs, None, ResponseLoss::Mean).unwrap_err();
+    let stepper = Stepper::new(&model).unwrap();
+    let error = influences(&stepper, &us[0], &vs, &config(None, ResponseLoss::Mean)).unwrap_err();
     assert!(error.exit_code() == 1 && error.to_string().contains("finite"), "{error}");
 }
 
@@ -287,8 +367,8 @@ fn the_architecture_itself_is_symmetric_and_comes_back_to_its_weights() {
         response: ids(response, by + 2),
     };
     let (u, vs) = (of(6, 4, 31), [of(5, 3, 17), of(4, 6, 11)]);
-    let stepper = SgdStep::new(&model).unwrap();
-    for pair in influences(&stepper, &u, &vs, None, ResponseLoss::Mean).unwrap() {
+    let stepper = Stepper::new(&model).unwrap();
+    for pair in influences(&stepper, &u, &vs, &config(None, ResponseLoss::Mean)).unwrap() {
         assert!(pair.lbk > 0.0 && pair.rounding < 0.01 && pair.curvature < 0.01, "{pair:?}");
         let most = 1e-3 * pair.u_gradient * pair.v_gradient;
         assert!((pair.v_slope - pair.inner_product).abs() < most, "{pair:?}");

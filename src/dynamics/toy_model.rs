@@ -4,7 +4,7 @@
 
 use crate::comm::Communicator;
 use crate::io::files::FileChecksum;
-use crate::model::{Completion, LossFn, Prompt, SamplingParams, Sequence, TokenStats};
+use crate::model::{Completion, KlReference, LossFn, Prompt, SamplingParams, Sequence, TokenStats};
 use crate::model::{LanguageModel, Predictions, Predictor};
 use crate::nn::{Parameter, from_vec, read};
 use crate::{Error, Result};
@@ -140,7 +140,7 @@ impl LanguageModel for ToyModel {
         _comm: &dyn Communicator,
         _batch: &[Sequence],
         _temperature: f32,
-        _kl_reference: Option<&dyn LanguageModel>,
+        _kl_reference: Option<&KlReference<'_>>,
         _loss: &LossFn<'_>,
     ) -> Result<()> {
         Err(Error::failed("not needed"))

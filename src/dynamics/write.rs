@@ -1,8 +1,10 @@
 //! Writes `dynamics.json`, and the same as CSV and Markdown.
 
 use super::output_dir::{DYNAMICS_CSV, DYNAMICS_JSON, DYNAMICS_MD};
+use super::perplexity::Perplexity;
+use super::perplexity_and_change::{PerplexityAndChange, PerplexityFit};
 use super::result::{CheckpointResult, DynamicsResult, PairSummary, SampleSetResult};
-use super::table::{divergence, influence_over_checkpoints, influence_table, likelihood, notes};
+use super::table::{checkpoint_tables, divergence, influence_over_checkpoints, likelihood, notes, on_policy_table};
 use crate::Result;
 use crate::forgetting::{ModelRef, brief};
 use crate::io::files;
@@ -36,12 +38,22 @@ fn csv(found: &DynamicsResult) -> String {
     let mut text = format!("{HEADER}\n");
     for checkpoint in &found.checkpoints {
         checkpoint.summaries.iter().for_each(|cell| of_cell(&mut text, checkpoint, cell));
+        checkpoint.perplexity_and_change.iter().for_each(|fit| of_fit(&mut text, checkpoint, fit));
+        if let Some(own) = &checkpoint.on_policy {
+            of_perplexity(&mut text, &checkpoint.model, ("own responses", ""), &own.base);
+            let (n, value) = (own.own.responses, own.own.nats_per_token);
+            let measure = "nats per token under itself";
+            let row = CsvRow { set: "own responses", prior: "", measure, n, samples: n, value };
+            line(&mut text, &checkpoint.model, &row);
+        }
     }
     for (set, prior) in found.regimes.iter().map(|set| (set, false)).chain(found.priors.iter().map(|set| (set, true))) {
         of_set(&mut text, &found.base, set, prior);
     }
     if let Some(kl) = &found.kl {
-        for (name, line) in [("per token", &kl.per_token), ("per response", &kl.per_response)] {
+        let prior = kl.prior_per_token.iter().map(|line| ("per token, prior prompts", line));
+        for (name, line) in [("per token", &kl.per_token), ("per response", &kl.per_response)].into_iter().chain(prior)
+        {
             of_line(&mut text, &found.base, name, line);
         }
     }
@@ -56,15 +68,20 @@ fn of_cell(text: &mut String, checkpoint: &CheckpointResult, cell: &PairSummary)
     let numbers = [
         ("LBK", cell.lbk),
         ("median of LBK", bare(cell.lbk_median)),
+        ("LBK per token of u", cell.lbk_per_token),
+        ("squared effect per eta^2", cell.effect),
+        ("KL per token of v per eta^2", cell.sgd_kl),
         ("change of v per unit of eta", cell.change),
         ("harmed", bare(cell.harmed)),
         ("cosine", cell.cosine),
-        ("symmetry: correlation", bare(cell.symmetry.correlation)),
-        ("symmetry: relative difference", bare(cell.symmetry.difference)),
-        ("first order: correlation", bare(cell.first_order.correlation)),
-        ("first order: relative difference", bare(cell.first_order.difference)),
-        ("pairs uncertain by rounding", bare(cell.rounded_pairs as f64)),
-        ("pairs uncertain by curvature", bare(cell.curved_pairs as f64)),
+        ("Adam: KL per token of v", cell.adam_kl),
+        ("Adam: change of v", cell.adam_change),
+        ("Adam: harmed", bare(cell.adam_harmed)),
+        ("check: steps on u and on v, correlation", bare(cell.check.both_ways.correlation)),
+        ("check: steps on u and on v, relative difference", bare(cell.check.both_ways.difference)),
+        ("check: steps and gradients, relative difference", bare(cell.check.gradients.difference)),
+        ("pairs uncertain by rounding", bare(cell.check.rounded_pairs as f64)),
+        ("pairs uncertain by curvature", bare(cell.check.curved_pairs as f64)),
     ];
     for (measure, value) in numbers {
         let (set, prior) = (cell.regime.as_str(), cell.prior.as_deref().unwrap_or("all"));
@@ -72,21 +89,52 @@ fn of_cell(text: &mut String, checkpoint: &CheckpointResult, cell: &PairSummary)
     }
 }
 
+fn of_fit(text: &mut String, checkpoint: &CheckpointResult, fit: &PerplexityAndChange) {
+    let lines =
+        [("change of v per unit of eta", &fit.sgd), ("Adam: change of v", &fit.adam), ("Adam: KL", &fit.adam_kl)];
+    for (name, PerplexityFit { by_u, by_v }) in lines {
+        let measures = [
+            ("slope, interval by u", by_u.clusters, by_u.slope),
+            ("slope, interval by v", by_v.clusters, by_v.slope),
+            ("Spearman", by_u.clusters, bare(by_u.spearman)),
+        ];
+        for (what, samples, value) in measures {
+            let measure = format!("{name} against nats per token of u: {what}");
+            let set = fit.regime.as_deref().unwrap_or("all");
+            line(text, &checkpoint.model, &CsvRow { set, prior: "all", measure: &measure, n: by_u.n, samples, value });
+        }
+    }
+}
+
 fn of_set(text: &mut String, base: &ModelRef, set: &SampleSetResult, prior: bool) {
-    let p = &set.perplexity;
-    for (measure, value) in
-        [("nats per token under the base", p.nats_per_token), ("median perplexity under the base", bare(p.median))]
+    let place = if prior { ("", set.name.as_str()) } else { (set.name.as_str(), "") };
+    of_perplexity(text, base, place, &set.perplexity);
+}
+
+fn of_perplexity(text: &mut String, model: &ModelRef, (set, prior): (&str, &str), found: &Perplexity) {
+    for (part, name) in [(&found.whole, ""), (&found.reasoning, " of the reasoning"), (&found.answer, " of the answer")]
     {
-        let (of_train, of_prior) = if prior { ("", set.name.as_str()) } else { (set.name.as_str(), "") };
-        let row = CsvRow { set: of_train, prior: of_prior, measure, n: p.responses, samples: p.responses, value };
-        line(text, base, &row);
+        let measures = [
+            (format!("nats per token{name} under the base"), part.nats_per_token),
+            (format!("median perplexity{name} under the base"), bare(part.median)),
+        ];
+        for (measure, value) in measures.iter().filter(|_| part.responses > 0) {
+            let n = part.responses;
+            line(text, model, &CsvRow { set, prior, measure, n, samples: n, value: *value });
+        }
     }
 }
 
 fn of_line(text: &mut String, base: &ModelRef, name: &str, fit: &LinearFit) {
-    for (what, value) in [("slope", fit.slope), ("intercept", bare(fit.intercept)), ("R^2", bare(fit.r2))] {
+    let numbers = [
+        ("slope", fit.slope),
+        ("intercept", bare(fit.intercept)),
+        ("R^2", bare(fit.r2)),
+        ("Spearman", bare(fit.spearman)),
+    ];
+    for (what, value) in numbers {
         let measure = format!("loss against KL {name}: {what}");
-        line(text, base, &CsvRow { set: "", prior: "", measure: &measure, n: fit.n, samples: fit.n, value });
+        line(text, base, &CsvRow { set: "", prior: "", measure: &measure, n: fit.n, samples: fit.clusters, value });
     }
 }
 
@@ -127,7 +175,7 @@ fn markdown(found: &DynamicsResult) -> String {
          pairs of each regime with each family, seed {}.\n",
         found.base.dir,
         brief(&found.base.hash),
-        config.step_size(),
+        config.steps(),
         config.loss,
         config.pairs,
         config.seed
@@ -136,7 +184,7 @@ fn markdown(found: &DynamicsResult) -> String {
         let _ = writeln!(text, "- {note}");
     });
     let _ = writeln!(text, "\n{}", likelihood(found).markdown());
-    if let Some(table) = influence_over_checkpoints(found) {
+    for table in influence_over_checkpoints(found).iter().chain(&on_policy_table(found)) {
         let _ = writeln!(text, "{}", table.markdown());
     }
     for checkpoint in &found.checkpoints {
@@ -144,7 +192,9 @@ fn markdown(found: &DynamicsResult) -> String {
         let provenance = model.provenance();
         let comma = if provenance.is_empty() { "" } else { ", " };
         let _ = writeln!(text, "## {}\n\n`{}` ({}{comma}{provenance})\n", model.name, model.dir, brief(&model.hash));
-        let _ = writeln!(text, "{}", influence_table(checkpoint).markdown());
+        for (title, table) in checkpoint_tables(checkpoint, config) {
+            let _ = writeln!(text, "{title}:\n\n{}", table.markdown());
+        }
     }
     if let Some(kl) = &found.kl {
         let (table, lines) = divergence(kl);
@@ -159,9 +209,11 @@ fn markdown(found: &DynamicsResult) -> String {
 
 /// How to read the tables.
 const NOTES: &str = "\
-LBK: lower bound of the squared norm of the kernel of u and v, mean over pairs with a 95 % BCa bootstrap interval over training samples. Change of v: \
-how fast the log-likelihood of a prior sample changes by steps on a training sample, in nats per unit of step size; it is the inner product of their \
-gradients, and a step of size 0.001 changes v by a thousandth of it. Harmed: share of pairs in which it is below 0. Cosine: between the gradients of \
-both log-likelihoods. Symmetry: change of v by steps on u against change of u by steps on v, both measured; in theory they are equal. Asymmetry and \
-measured off first order (measured change of v against the inner product) are relative differences (root mean square) and show the precision of \
-the measurement. Intervals are for new training samples, not for other prior samples, seeds or training runs.\n";
+v is a sample of prior knowledge, u one of the training data. LBK: lower bound of the squared norm of the kernel of u and v, mean over pairs with \
+a 95 % BCa bootstrap interval over training samples. Per token of u: LBK divided by the tokens of u, a lower bound of the LBK of its single tokens; \
+LBK grows with the length of u. Effect, squared: what LBK divides by the norms of A and G, ||d log pi(v) / d eta||^2. KL: how far the distributions \
+of v move, KL(pi(v) || pi'(v)). Change of v: how its log-likelihood changes; by SGD in nats per unit of step size, the inner product of both \
+gradients, and by Adam in nats, after its first step with new moments. Harmed: share of pairs in which it is below 0. Cosine: between the gradients \
+of both log-likelihoods. Slopes: per nat of the perplexity of u (nats per token under the base), least squares over pairs, with intervals that are \
+robust to pairs that share u or v. The check compares three measurements of one inner product; it shows the precision of the measurement and says \
+nothing about the model. Intervals are for new training samples, not for other prior samples, seeds or training runs.\n";

@@ -12,6 +12,8 @@ mod gate;
 mod group_mean;
 mod overlap;
 mod pairing;
+mod question_score;
+mod questions;
 mod result;
 mod table;
 mod write;
@@ -22,6 +24,7 @@ pub use csv::{CSV_HEADER, CsvRow, rows};
 pub use gate::{GATE_MD, GateRule, Judgement, Verdict, judge, markdown as gate_table};
 pub use group_mean::GroupMean;
 pub use pairing::{ExampleLabel, FinishedEval, PairedOutcomes, comparable, pair};
+pub use question_score::QuestionScore;
 pub use result::{
     ALL, AggregateChange, BenchmarkChange, BenchmarkTitle, CategoryChange, FORMAT_VERSION, ForgettingResult,
     MeasuredBenchmark, ModelRef, NEW_TASK, NamedInterval, RunRef, TunedResult,

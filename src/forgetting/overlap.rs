@@ -16,26 +16,48 @@ pub(super) struct OverlapGroup {
     pub units: Vec<ResampleUnit>,
 }
 
+/// Which benchmarks, and which of their clusters, belong together.
+struct Links {
+    /// Benchmarks.
+    together: DisjointSets,
+    /// Clusters of all benchmarks, numbered through.
+    joint: DisjointSets,
+    /// Number of the first cluster of each benchmark.
+    starts: Vec<usize>,
+}
+
+impl Links {
+    fn of(members: &[&ChangeStats]) -> Links {
+        let mut clusters = 0;
+        let mut starts = Vec::with_capacity(members.len());
+        for member in members {
+            starts.push(clusters);
+            clusters += member.units.len();
+        }
+        let (mut together, mut joint) = (DisjointSets::new(members.len()), DisjointSets::new(clusters));
+        for places in common(members) {
+            let (first, cluster) = places[0];
+            for &(other, its) in &places[1..] {
+                together.union(first, other);
+                joint.union(starts[first] + cluster, starts[other] + its);
+            }
+        }
+        Links { together, joint, starts }
+    }
+}
+
+/// A number for each cluster of each benchmark, the same for clusters that share something.
+pub(super) fn joint_clusters(members: &[&ChangeStats]) -> Vec<Vec<usize>> {
+    let Links { mut joint, starts, .. } = Links::of(members);
+    let of = |(member, start): (&&ChangeStats, &usize)| {
+        (0..member.units.len()).map(|cluster| joint.find(start + cluster)).collect()
+    };
+    members.iter().zip(&starts).map(of).collect()
+}
+
 /// Group the benchmarks by what they share, in order of the first benchmark of each group.
 pub(super) fn overlap_groups(members: &[&ChangeStats]) -> Vec<OverlapGroup> {
-    let starts: Vec<usize> = members
-        .iter()
-        .scan(0, |next, member| {
-            let start = *next;
-            *next += member.units.len();
-            Some(start)
-        })
-        .collect();
-    // Which benchmarks, and which clusters of all benchmarks (numbered through), belong together.
-    let mut together = DisjointSets::new(members.len());
-    let mut joint = DisjointSets::new(members.iter().map(|member| member.units.len()).sum());
-    for places in common(members) {
-        let (first, cluster) = places[0];
-        for &(other, its) in &places[1..] {
-            together.union(first, other);
-            joint.union(starts[first] + cluster, starts[other] + its);
-        }
-    }
+    let Links { mut together, mut joint, starts } = Links::of(members);
     let roots: Vec<usize> = (0..members.len()).map(|i| together.find(i)).collect();
     let firsts = (0..members.len()).filter(|&i| !roots[..i].contains(&roots[i]));
     let weight = 1.0 / members.len() as f64;
@@ -90,14 +112,8 @@ fn stratum(member: &ChangeStats, totals: &[ClusterTotal], weight: f64) -> Stratu
 /// Benchmarks that share clusters; `clusters` holds the number, below `count`, of the joint cluster of each cluster of each.
 fn combine(members: &[&ChangeStats], clusters: &[Vec<usize>], count: usize, weight: f64) -> OverlapGroup {
     let join = |of: fn(&ChangeStats) -> &[ClusterTotal]| {
-        let mut joint =
-            Stratum { clusters: vec![Contribution::default(); count], degrees: (count as f64 - 1.0).max(1.0) };
-        for (member, clusters) in members.iter().zip(clusters) {
-            let own = stratum(member, of(member), weight);
-            joint.degrees = joint.degrees.min(own.degrees.max(1.0));
-            own.clusters.iter().zip(clusters).for_each(|(&one, &at)| joint.clusters[at] = joint.clusters[at].and(one));
-        }
-        joint
+        let own: Vec<Stratum> = members.iter().map(|member| stratum(member, of(member), weight)).collect();
+        joined(&own, clusters, count)
     };
     let mut units = vec![ResampleUnit { first: 0.0, second: 0.0, count: 1.0 }; count];
     for (member, clusters) in members.iter().zip(clusters) {
@@ -112,6 +128,16 @@ fn combine(members: &[&ChangeStats], clusters: &[Vec<usize>], count: usize, weig
         lenient: join(|member| &member.lenient_differences),
         units,
     }
+}
+
+/// Strata whose clusters are joint, as one; `clusters` holds the number, below `count`, of the joint cluster of each cluster of each.
+pub(super) fn joined(strata: &[Stratum], clusters: &[Vec<usize>], count: usize) -> Stratum {
+    let mut joint = Stratum { clusters: vec![Contribution::default(); count], degrees: (count as f64 - 1.0).max(1.0) };
+    for (own, clusters) in strata.iter().zip(clusters) {
+        joint.degrees = joint.degrees.min(own.degrees.max(1.0));
+        own.clusters.iter().zip(clusters).for_each(|(&one, &at)| joint.clusters[at] = joint.clusters[at].and(one));
+    }
+    joint
 }
 
 /// Union-find over numbers.

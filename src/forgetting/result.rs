@@ -2,10 +2,12 @@
 
 use super::change::{Change, ChangeStats, measure};
 use super::group_mean::GroupMean;
+use super::overlap::joint_clusters;
 use super::pairing::{ExampleLabel, PairedOutcomes};
+use super::question_score::{self, QuestionScore};
 use crate::eval::Divergence;
 use crate::io::files;
-use crate::stats::{Interval, RESAMPLES, holm, nan_if_null};
+use crate::stats::{Interval, RESAMPLES, holm, mean_of_intervals, nan_if_null};
 use crate::tasks::scorers::Number;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -184,6 +186,9 @@ pub struct BenchmarkChange {
     pub categories: Vec<CategoryChange>,
     /// Numbers that the benchmark defines itself.
     pub aggregates: Vec<AggregateChange>,
+    /// The scores by question; empty in files that were written before they were kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "question_score")]
+    pub questions: Vec<QuestionScore>,
 }
 
 /// The change in one part of a benchmark.
@@ -287,6 +292,7 @@ impl MeasuredBenchmark {
             all: measured.change.clone(),
             categories,
             aggregates,
+            questions: measured.units.iter().enumerate().map(|(i, unit)| QuestionScore::of(i, unit)).collect(),
         };
         Ok(MeasuredBenchmark { benchmark, measured })
     }
@@ -310,6 +316,18 @@ fn groups(pairing: &PairedOutcomes, labels: &[&ExampleLabel]) -> Vec<usize> {
 }
 
 impl TunedResult {
+    /// KL(base || tuned) on the new task's prompts, in nats per token.
+    pub fn new_task_kl(&self) -> Option<Interval> {
+        self.divergence.iter().find(|d| d.prompts_of == NEW_TASK).map(|d| d.forward.per_token)
+    }
+
+    /// KL(base || tuned) on the prompts of prior knowledge, in nats per token: the mean over benchmarks.
+    pub fn prior_kl(&self) -> Option<Interval> {
+        let sets = self.divergence.iter().filter(|d| d.prompts_of != NEW_TASK);
+        let of_sets: Vec<Interval> = sets.map(|d| d.forward.per_token).collect();
+        (!of_sets.is_empty()).then(|| mean_of_intervals(&of_sets))
+    }
+
     /// Combine the comparisons of one model: Holm's correction, the means over families and over all benchmarks, the largest loss.
     pub fn of(
         model: ModelRef,
@@ -320,6 +338,10 @@ impl TunedResult {
         let p: Vec<f64> = benchmarks.iter().map(|c| c.measured.change.p).collect();
         for (compared, p) in benchmarks.iter_mut().zip(holm(&p)) {
             compared.benchmark.p_holm = p;
+        }
+        let joint = joint_clusters(&benchmarks.iter().map(|c| &c.measured).collect::<Vec<_>>());
+        for (compared, numbers) in benchmarks.iter_mut().zip(joint) {
+            compared.benchmark.questions.iter_mut().zip(numbers).for_each(|(one, number)| one.question = number);
         }
         let mut names: Vec<&str> = Vec::new();
         for compared in &benchmarks {

@@ -2,8 +2,8 @@
 
 use super::all_reduce::{add_gradients, broadcast_gradients};
 use super::forward::empty_stats;
-use super::language_model::LanguageModel;
-use super::sequence::{LossFn, Sequence, TokenGrads, TokenStats};
+use super::language_model::LanguageModel as _;
+use super::sequence::{KlReference, LossFn, Sequence, TokenGrads, TokenStats};
 use super::shards::{self, ShardSchedule};
 use super::transformer::Model;
 use crate::comm::{Communicator, Single};
@@ -28,7 +28,7 @@ impl Recorded {
 }
 
 impl Model {
-    /// See [`LanguageModel::score`].
+    /// See [`super::LanguageModel::score`].
     pub(super) fn score_shards(&self, batch: &[Sequence], temperature: f32) -> Result<TokenStats> {
         let parts = self.by_shards(batch, |shard| {
             let (_, stats) = self.token_stats(&self.tape(false), &batch[shard], temperature)?;
@@ -43,13 +43,13 @@ impl Model {
         Ok(all)
     }
 
-    /// See [`LanguageModel::distributed_backward`].
+    /// See [`super::LanguageModel::distributed_backward`].
     pub(super) fn backward_shards(
         &self,
         comm: &dyn Communicator,
         batch: &[Sequence],
         temperature: f32,
-        kl_reference: Option<&dyn LanguageModel>,
+        kl_reference: Option<&KlReference<'_>>,
         loss: &LossFn<'_>,
     ) -> Result<()> {
         if kl_reference.is_some() && temperature != 1.0 {
@@ -62,7 +62,7 @@ impl Model {
             let (value, mut stats) = self.token_stats(&tape, sequences, temperature)?;
             let kl = match (&value, kl_reference) {
                 (Some((_, predictors)), Some(reference)) => {
-                    Some(kl_from(&tape, &reference.lazy_logits(sequences)?, predictors, &self.network.decoder.head)?)
+                    Some(kl_from(&tape, &reference(shard.clone())?, predictors, &self.network.decoder.head)?)
                 }
                 _ => None,
             };

@@ -5,7 +5,7 @@ use crate::comm::{Communicator, Single};
 use crate::data::Message;
 use crate::io::files::FileChecksum;
 use crate::model::parts::Part;
-use crate::model::sequence::{Completion, LossFn, Prompt, SamplingParams, Sequence, TokenStats};
+use crate::model::sequence::{Completion, KlReference, LossFn, Prompt, SamplingParams, Sequence, TokenStats};
 use crate::nn::{LazyLogits, Parameter};
 use crate::{Error, Result};
 use image::RgbImage;
@@ -26,13 +26,13 @@ pub trait LanguageModel: Sync {
     /// Forward, `loss` on the token statistics, backward: adds to the gradient of every trainable parameter.
     ///
     /// The batch may be taken in shards: `loss` is called once for each, with the range of sequences that the shard holds and their
-    /// statistics, from several threads and in any order. With `kl_reference` the statistics have the KL divergence from that model,
-    /// which does not learn here and must share the vocabulary; `temperature` must then be 1.
+    /// statistics, from several threads and in any order. With `kl_reference` the statistics have the KL divergence from its
+    /// distributions, which do not learn here and must share the vocabulary; `temperature` must then be 1.
     fn backward(
         &self,
         batch: &[Sequence],
         temperature: f32,
-        kl_reference: Option<&dyn LanguageModel>,
+        kl_reference: Option<&KlReference<'_>>,
         loss: &LossFn<'_>,
     ) -> Result<()> {
         self.distributed_backward(&Single, batch, temperature, kl_reference, loss)
@@ -44,7 +44,7 @@ pub trait LanguageModel: Sync {
         comm: &dyn Communicator,
         batch: &[Sequence],
         temperature: f32,
-        kl_reference: Option<&dyn LanguageModel>,
+        kl_reference: Option<&KlReference<'_>>,
         loss: &LossFn<'_>,
     ) -> Result<()>;
     /// A training step begins; dropout in it follows from `seed`. Without this call nothing is dropped: RFT does not make it.

@@ -1,6 +1,7 @@
 //! What goes into the model and what comes out of it, in token ids: prompts, sequences, completions.
 
 use crate::Result;
+use crate::nn::LazyLogits;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -56,6 +57,9 @@ pub struct TokenGrads {
 
 /// A loss: from the statistics of the given sequences of a batch to their gradient.
 pub type LossFn<'a> = dyn Fn(Range<usize>, &TokenStats) -> Result<TokenGrads> + Sync + 'a;
+
+/// The next-token logits of another model at every response token of the given sequences of a batch.
+pub type KlReference<'a> = dyn Fn(Range<usize>) -> Result<LazyLogits> + Sync + 'a;
 
 /// Most tokens of a response that can be asked for: far beyond what any model was trained for.
 pub const MAX_NEW_TOKENS: usize = 1 << 20;

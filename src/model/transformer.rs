@@ -4,7 +4,7 @@ use super::architecture::{Architecture, Network};
 use super::language_model::{LanguageModel, MemoryFootprint};
 use super::lora::Adapter;
 use super::parts::Part;
-use super::sequence::{Completion, LossFn, Prompt, SamplingParams, Sequence, TokenStats};
+use super::sequence::{Completion, KlReference, LossFn, Prompt, SamplingParams, Sequence, TokenStats};
 use super::weights::{self, NamedWeights};
 use crate::Result;
 use crate::comm::Communicator;
@@ -144,7 +144,7 @@ impl LanguageModel for Model {
         comm: &dyn Communicator,
         batch: &[Sequence],
         temperature: f32,
-        kl_reference: Option<&dyn LanguageModel>,
+        kl_reference: Option<&KlReference<'_>>,
         loss: &LossFn<'_>,
     ) -> Result<()> {
         self.backward_shards(comm, batch, temperature, kl_reference, loss)

@@ -3,7 +3,7 @@
 use super::chart::{Axis, Chart, Figure, Mark, Point, Reference, Series};
 use super::comparison_group::{ComparisonGroup, MeasuredRun, checkpoint_name};
 use super::trajectory::{lineage, step};
-use crate::forgetting::{ALL, NEW_TASK, TunedResult};
+use crate::forgetting::{ALL, TunedResult};
 use crate::stats::Interval;
 
 /// Number of the colour of a name.
@@ -12,8 +12,6 @@ pub type ColourOf<'a> = &'a dyn Fn(&str) -> usize;
 /// The change by family, learned against retained, and what changes over the steps of training.
 pub fn main_charts(group: &ComparisonGroup<'_>, colour: ColourOf<'_>) -> Vec<Figure> {
     let all = |tuned: &TunedResult| tuned.all.as_ref().map(|mean| points(mean.change));
-    let kl =
-        |tuned: &TunedResult| tuned.divergence.iter().find(|d| d.prompts_of == NEW_TASK).map(|d| d.forward.per_token);
     let figures = [
         Figure::new(
             "Change by family",
@@ -30,7 +28,7 @@ pub fn main_charts(group: &ComparisonGroup<'_>, colour: ColourOf<'_>) -> Vec<Fig
             let caption = "Mean change over all benchmarks at each checkpoint, with 95 % intervals";
             Figure::new("Prior knowledge over training", caption, &chart)
         }),
-        over_steps(group, colour, &kl, "nats per token").and_then(|chart| {
+        over_steps(group, colour, &TunedResult::new_task_kl, "nats per token").and_then(|chart| {
             let caption =
                 "KL(base || tuned) on the new task\u{2019}s prompts, exact over the vocabulary, with 95 % intervals";
             Figure::new("Distance from the base", caption, &chart)
@@ -98,7 +96,7 @@ fn learned_and_retained(group: &ComparisonGroup<'_>, colour: ColourOf<'_>) -> Ch
         series.push(Series { name: run.name.clone(), colour: colour(&run.name), mark: Mark::Line, points });
     }
     let mut chart = Chart::new(Axis::percent("new-task accuracy"), Axis::percent("mean prior score (%)"), series);
-    chart.reference = base;
+    chart.references.extend(base);
     chart
 }
 
@@ -126,6 +124,6 @@ fn over_steps(
         return None;
     }
     let mut chart = Chart::new(Axis::steps(), Axis::from_zero(y_label), series);
-    chart.reference = Some(Reference::Level(0.0, "base".into()));
+    chart.references.push(Reference::Level(0.0, "base".into()));
     Some(chart)
 }

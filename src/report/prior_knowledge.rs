@@ -2,7 +2,7 @@
 
 use super::comparison_group::{ComparisonGroup, checkpoint_name};
 use super::prior_charts::{ColourOf, family_charts, main_charts};
-use super::trajectory::{TrajectoryPoint, at, levels, starts_above, trajectories};
+use super::trajectory::{Reading, at, levels, trajectories};
 use crate::forgetting::{
     self, CsvRow, ForgettingResult, NEW_TASK, aggregates, brief, divergences, of_model, summary, table,
 };
@@ -79,16 +79,17 @@ fn overview(group: &ComparisonGroup<'_>) -> Table {
 fn at_equal_accuracy(group: &ComparisonGroup<'_>) -> Option<Table> {
     let trajectories = trajectories(&group.models(), &group.base.hash);
     let levels = levels(&trajectories);
-    let cell = |trajectory: &Vec<TrajectoryPoint>, level: f64| match at(trajectory, level) {
-        Some(point) if point.step.is_finite() => format!("{} (step {:.0})", points(point.value), point.step),
-        Some(point) => points(point.value),
-        None if starts_above(trajectory, level) => "starts above".into(),
-        None => "not reached".into(),
+    let cell = |reading: Reading<'_>| match reading {
+        Reading::Between { value, step, .. } if step.is_finite() => format!("{} (step {step:.0})", points(value)),
+        Reading::Between { value, .. } => points(value),
+        Reading::BeforeFirst => "before the first checkpoint".into(),
+        Reading::StartsAbove => "starts above".into(),
+        Reading::NotReached => "not reached".into(),
     };
     let names = group.runs.iter().map(|run| run.name.as_str());
     let mut table = Table::new(["new-task accuracy"].into_iter().chain(names));
     for &level in &levels {
-        table.rows.push([percent(level)].into_iter().chain(trajectories.iter().map(|t| cell(t, level))).collect());
+        table.rows.push([percent(level)].into_iter().chain(trajectories.iter().map(|t| cell(at(t, level)))).collect());
     }
     (!levels.is_empty()).then_some(table)
 }
@@ -101,8 +102,10 @@ pub fn csv(comparisons: &[(PathBuf, ForgettingResult)], groups: &[ComparisonGrou
         let trajectories = trajectories(&group.models(), &group.base.hash);
         for level in levels(&trajectories) {
             for (run, trajectory) in group.runs.iter().zip(&trajectories) {
-                let value = at(trajectory, level).map_or(f64::NAN, |point| point.value);
-                let change = Interval { value, ..Interval::UNKNOWN };
+                let mut change = Interval::UNKNOWN;
+                if let Reading::Between { value, .. } = at(trajectory, level) {
+                    change.value = value;
+                }
                 let row = CsvRow { change, new_task_accuracy: level, ..CsvRow::empty("equal-accuracy", "score") };
                 text += &row.csv(group.base, &run.as_model());
             }
@@ -133,7 +136,8 @@ pub fn markdown(title: &str, first: &str, groups: &[ComparisonGroup<'_>]) -> Str
 }
 
 /// How the comparison at equal accuracy is made.
-const MATCHED: &str = "Change of the mean prior score, in points, where each run first reaches an accuracy on the new task. Between \
-                       checkpoints the change is interpolated linearly; the first point is the base. A run that continued from another \
+const MATCHED: &str = "Change of the mean prior score, in points, where each run first reaches an accuracy on the new task: at a measured \
+                       checkpoint, or interpolated linearly between two of them. On the way from the base to the first checkpoint nothing is \
+                       read (\u{201c}before the first checkpoint\u{201d}): measure earlier checkpoints. A run that continued from another \
                        run\u{2019}s model includes that run\u{2019}s trajectory. Where that model is not measured, nothing is known \
                        below the first checkpoint, and the run \u{201c}starts above\u{201d} such an accuracy.";

@@ -1,6 +1,7 @@
 //! `study.json`: the regimes and runs of a study and the paths of their results, written by the study and read by the report.
 
 use crate::io::files;
+use crate::train::run_dir::{FINISHED_JSON, RunSummary};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -82,6 +83,10 @@ pub struct StudyRun {
     /// Name of the puzzles whose test split is its new task; studies of earlier versions did not write it.
     #[serde(default)]
     pub new_task: Option<String>,
+    /// What its training came to, its last evaluation on validation data and whether it met its criterion among it; none before it is
+    /// finished, or where nothing was trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<RunSummary>,
 }
 
 impl StudyRun {
@@ -128,6 +133,19 @@ impl StudyIndex {
         let index: StudyIndex = files::read_versioned(&path, FORMAT_VERSION, again)?;
         index.check().map_err(|why| Error::input(format!("{}: {why}; {again}", path.display())))?;
         Ok(Some(index))
+    }
+
+    /// With what the training of the runs has come to that are finished in the study's directory `dir`.
+    ///
+    /// # Errors
+    /// A `finished.json` that cannot be read.
+    pub fn with_trained(&self, dir: &Path) -> Result<StudyIndex> {
+        let mut index = self.clone();
+        for run in &mut index.runs {
+            let finished = run.dir.as_ref().map(|own| dir.join(own).join(FINISHED_JSON)).filter(|path| path.exists());
+            run.training = finished.map(|path| files::read_json(&path)).transpose()?;
+        }
+        Ok(index)
     }
 
     /// Write `study.json` into the study's directory `dir`, whole or not at all.
@@ -187,6 +205,7 @@ mod tests {
             comparison: "compare/a".into(),
             data: None,
             new_task: Some("bare".into()),
+            training: None,
         };
         let runs = vec![run("a", Some(5e-5)), run("b", None)];
         let same = vec![vec!["thought".to_string(), "bare".to_string()]];
@@ -203,6 +222,22 @@ mod tests {
             ["bare", "thought", "other"].map(|name| index().puzzles_of(name).to_string()),
             ["thought", "thought", "other"]
         );
+    }
+
+    #[test]
+    fn what_training_came_to_is_read_from_the_runs_that_are_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("runs/a")).unwrap();
+        assert_eq!(index().with_trained(dir.path()).unwrap(), index());
+        let finished =
+            r#"{"step":400,"metrics":{"eval/accuracy":0.31},"criterion":{"stop_when":"accuracy >= 0.5","met":false}}"#;
+        fs::write(dir.path().join("runs/a/finished.json"), finished).unwrap();
+        let trained = index().with_trained(dir.path()).unwrap();
+        trained.write(dir.path()).unwrap();
+        let read = StudyIndex::read(dir.path()).unwrap().unwrap();
+        let training = read.runs[0].training.as_ref().unwrap();
+        assert!(training.step == 400 && training.criterion.as_ref().is_some_and(|criterion| !criterion.met));
+        assert_eq!(read.runs[1].training, None);
     }
 
     #[test]

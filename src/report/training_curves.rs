@@ -132,7 +132,7 @@ fn curve(metric: &Metric, runs: &[(&TrainRun, usize)], chance: Option<Chance>, z
     let label = if metric.percent { format!("{} (%)", metric.y) } else { metric.y.to_string() };
     let y = Axis { percent: metric.percent, from_zero: metric.from_zero, ..Axis::new(&label) };
     let mut chart = Chart::new(Axis::steps(), y, series);
-    chart.reference = level.map(|level| Reference::Level(level, "chance".into()));
+    chart.references.extend(level.map(|level| Reference::Level(level, "chance".into())));
     Figure::new(metric.title, metric.caption, &chart)
 }
 

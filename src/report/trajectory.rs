@@ -5,15 +5,38 @@ use crate::forgetting::TunedResult;
 
 /// A model on the trajectory of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TrajectoryPoint {
+pub struct TrajectoryPoint<'a> {
     /// Accuracy on the new task.
     pub accuracy: f64,
     /// Mean change of prior knowledge.
     pub value: f64,
     /// Optimizer steps of the run; NaN if unknown.
     pub step: f64,
-    /// It is the base.
-    pub base: bool,
+    /// The measured model; `None` for the base.
+    pub model: Option<&'a TunedResult>,
+}
+
+/// A trajectory where it first reaches an accuracy.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Reading<'a> {
+    /// Between two measured models, or at one (twice the same): the change and the step, and the share of the way from the first to the second.
+    Between {
+        /// Mean change of prior knowledge.
+        value: f64,
+        /// Optimizer steps; NaN if unknown.
+        step: f64,
+        /// The two models; `None` for the base, which has the accuracy already.
+        models: Option<[&'a TunedResult; 2]>,
+        /// 0 at the first model, 1 at the second.
+        share: f64,
+    },
+    /// It lies between the base and the first measured checkpoint. What is lost there is not known: a run may forget most before it learns
+    /// anything, so a straight line from the base would be too kind.
+    BeforeFirst,
+    /// The trajectory starts above it, at a model that is not the base.
+    StartsAbove,
+    /// No measured model reaches it.
+    NotReached,
 }
 
 /// Optimizer steps of a model's run, if known.
@@ -22,8 +45,8 @@ pub fn step(tuned: &TunedResult) -> Option<f64> {
 }
 
 /// The trajectory of each of `runs` (models in order of training), from the base of this hash on. [`lineage`] says where it begins.
-pub fn trajectories(runs: &[&[&TunedResult]], base: &str) -> Vec<Vec<TrajectoryPoint>> {
-    let trajectory = |(i, models): (usize, &&[&TunedResult])| {
+pub fn trajectories<'a>(runs: &[&[&'a TunedResult]], base: &str) -> Vec<Vec<TrajectoryPoint<'a>>> {
+    let trajectory = |(i, models): (usize, &&[&'a TunedResult])| {
         let own = models.iter().filter_map(|tuned| point(tuned));
         lineage(runs, i, base).into_iter().chain(own).collect()
     };
@@ -32,16 +55,16 @@ pub fn trajectories(runs: &[&[&TunedResult]], base: &str) -> Vec<Vec<TrajectoryP
 
 /// The points before the first model of run `i`: the base; for a run that continues a model of another of `runs`, measured on the same
 /// examples, the trajectory of that run up to this model. Empty if none of the runs has measured the model that it started from.
-pub fn lineage(runs: &[&[&TunedResult]], i: usize, base: &str) -> Vec<TrajectoryPoint> {
+pub fn lineage<'a>(runs: &[&[&'a TunedResult]], i: usize, base: &str) -> Vec<TrajectoryPoint<'a>> {
     lineage_of(runs, i, base, runs.len())
 }
 
 /// [`lineage`], over at most `left` further runs.
-fn lineage_of(runs: &[&[&TunedResult]], i: usize, base: &str, left: usize) -> Vec<TrajectoryPoint> {
+fn lineage_of<'a>(runs: &[&[&'a TunedResult]], i: usize, base: &str, left: usize) -> Vec<TrajectoryPoint<'a>> {
     let Some(new_task) = runs[i].iter().find_map(|tuned| tuned.new_task.as_ref()) else { return Vec::new() };
     let started = runs[i].iter().find_map(|tuned| tuned.model.run.as_ref()).map(|run| run.model_hash.as_str());
     let of_base =
-        |step| vec![TrajectoryPoint { accuracy: new_task.all.base.value.value, value: 0.0, step, base: true }];
+        |step| vec![TrajectoryPoint { accuracy: new_task.all.base.value.value, value: 0.0, step, model: None }];
     let start = match started {
         Some(hash) if hash == base => return of_base(0.0),
         // A model of no run, or of a run that does not record its start.
@@ -65,35 +88,35 @@ fn lineage_of(runs: &[&[&TunedResult]], i: usize, base: &str, left: usize) -> Ve
     trajectory
 }
 
-fn point(tuned: &TunedResult) -> Option<TrajectoryPoint> {
+fn point(tuned: &TunedResult) -> Option<TrajectoryPoint<'_>> {
     let (accuracy, value) = (tuned.new_task.as_ref()?.all.tuned.value.value, tuned.all.as_ref()?.change.value);
     let step = step(tuned).unwrap_or(f64::NAN);
-    (accuracy.is_finite() && value.is_finite()).then_some(TrajectoryPoint { accuracy, value, step, base: false })
+    (accuracy.is_finite() && value.is_finite()).then_some(TrajectoryPoint { accuracy, value, step, model: Some(tuned) })
 }
 
-/// The trajectory starts above `accuracy`, at a model that is not the base: the loss at that accuracy is unknown.
-pub fn starts_above(points: &[TrajectoryPoint], accuracy: f64) -> bool {
-    points.first().is_some_and(|first| !first.base && first.accuracy > accuracy)
-}
-
-/// The point where the trajectory first reaches `accuracy`, interpolated linearly between neighbours. `None` if it never does, or if it
-/// [`starts_above`].
-pub fn at(points: &[TrajectoryPoint], accuracy: f64) -> Option<TrajectoryPoint> {
-    let first = points.first()?;
-    if starts_above(points, accuracy) {
-        return None;
+/// The trajectory where it first reaches `accuracy`. It is read at a measured model, or linearly between two neighbouring ones, never on the way
+/// from the base to the first.
+pub fn at<'a>(points: &[TrajectoryPoint<'a>], accuracy: f64) -> Reading<'a> {
+    let reaches = |point: &&TrajectoryPoint<'_>| point.accuracy >= accuracy;
+    let Some(next) = points.iter().position(|point| reaches(&point)) else { return Reading::NotReached };
+    let point = points[next];
+    let Some(model) = point.model else {
+        return Reading::Between { value: point.value, step: point.step, models: None, share: 0.0 };
+    };
+    // An accuracy is a ratio of whole numbers: what is reached exactly must not fail by the last bit.
+    if point.accuracy - accuracy < 1e-9 {
+        return Reading::Between { value: point.value, step: point.step, models: Some([model, model]), share: 0.0 };
     }
-    if first.accuracy >= accuracy {
-        return Some(TrajectoryPoint { accuracy, ..*first });
-    }
-    let (a, b) = points.iter().zip(&points[1..]).find(|(_, next)| next.accuracy >= accuracy)?;
-    let share = (accuracy - a.accuracy) / (b.accuracy - a.accuracy);
+    let Some(before) = next.checked_sub(1).map(|i| points[i]) else { return Reading::StartsAbove };
+    let Some(other) = before.model else { return Reading::BeforeFirst };
+    let share = (accuracy - before.accuracy) / (point.accuracy - before.accuracy);
     let between = |from: f64, to: f64| from + share * (to - from);
-    Some(TrajectoryPoint { accuracy, value: between(a.value, b.value), step: between(a.step, b.step), base: false })
+    let (value, step) = (between(before.value, point.value), between(before.step, point.step));
+    Reading::Between { value, step, models: Some([other, model]), share }
 }
 
 /// The accuracies at which trajectories are compared: every 10 points that one of them passes, and the highest that all of them reach.
-pub fn levels(trajectories: &[Vec<TrajectoryPoint>]) -> Vec<f64> {
+pub fn levels(trajectories: &[Vec<TrajectoryPoint<'_>>]) -> Vec<f64> {
     let start = start(trajectories);
     let common = trajectories.iter().map(|trajectory| highest(trajectory)).fold(f64::INFINITY, f64::min);
     let highest = trajectories.iter().map(|trajectory| highest(trajectory)).fold(f64::NEG_INFINITY, f64::max);
@@ -115,14 +138,14 @@ pub fn tens(start: f64, highest: f64) -> Vec<f64> {
 }
 
 /// The highest accuracy on a trajectory.
-pub fn highest(trajectory: &[TrajectoryPoint]) -> f64 {
+pub fn highest(trajectory: &[TrajectoryPoint<'_>]) -> f64 {
     trajectory.iter().map(|point| point.accuracy).fold(f64::NEG_INFINITY, f64::max)
 }
 
 /// Accuracy of the base, the highest if the trajectories have several. If none begins with the base, the lowest first accuracy.
-pub fn start(trajectories: &[Vec<TrajectoryPoint>]) -> f64 {
+pub fn start(trajectories: &[Vec<TrajectoryPoint<'_>>]) -> f64 {
     let firsts = || trajectories.iter().filter_map(|trajectory| trajectory.first());
-    let highest = firsts().filter(|point| point.base).map(|point| point.accuracy).reduce(f64::max);
+    let highest = firsts().filter(|point| point.model.is_none()).map(|point| point.accuracy).reduce(f64::max);
     let lowest = || firsts().map(|point| point.accuracy).reduce(f64::min);
     highest.or_else(lowest).unwrap_or(f64::NEG_INFINITY)
 }
@@ -133,14 +156,21 @@ mod tests {
     use crate::forgetting::fixtures::{compared, model, paired_scores};
     use crate::forgetting::{ModelRef, NEW_TASK, RunRef};
 
-    fn trajectory(points: &[(f64, f64, f64)]) -> Vec<TrajectoryPoint> {
+    /// A trajectory of the base and of models that are all this one.
+    fn trajectory<'a>(model: &'a TunedResult, points: &[(f64, f64, f64)]) -> Vec<TrajectoryPoint<'a>> {
         let point = |(i, &(accuracy, value, step)): (usize, &(f64, f64, f64))| TrajectoryPoint {
             accuracy,
             value,
             step,
-            base: i == 0,
+            model: (i > 0).then_some(model),
         };
         points.iter().enumerate().map(point).collect()
+    }
+
+    fn near(reading: Reading<'_>, expected: f64, at: f64) {
+        let Reading::Between { value, step, .. } = reading else { panic!("{reading:?}") };
+        assert!((value - expected).abs() < 1e-9, "{reading:?}");
+        assert!(step.is_nan() && at.is_nan() || (step - at).abs() < 1e-9, "{reading:?}");
     }
 
     /// A model of a run that was started from `start`: of 100 answers 4 are right in the base and `learnt` more here, of 200 others `lost`
@@ -164,19 +194,15 @@ mod tests {
         let first = [tuned("s1", "base", 100, 6, 20), tuned("s2", "base", 200, 12, 8)];
         let last = [tuned("l1", "s2", 50, 36, 10)];
         let (first, last): (Vec<&TunedResult>, Vec<&TunedResult>) = (first.iter().collect(), last.iter().collect());
-        let near = |point: Option<TrajectoryPoint>, value: f64, step: f64| {
-            let point = point.unwrap();
-            assert!((point.value - value).abs() < 1e-9, "{point:?}");
-            assert!(point.step.is_nan() && step.is_nan() || (point.step - step).abs() < 1e-9, "{point:?}");
-        };
         let both = trajectories(&[&last, &first], "base");
         assert_eq!(both[0].iter().map(|point| point.accuracy).collect::<Vec<_>>(), [0.04, 0.1, 0.16, 0.4]);
         near(at(&both[0], 0.1), -0.1, f64::NAN);
-        near(at(&both[0], 0.07), -0.05, f64::NAN);
-        // Half-trajectory from the end of the first run, at -0.04, to -0.05.
+        near(at(&both[0], 0.13), -0.07, f64::NAN);
+        assert_eq!([&both[0], &both[1]].map(|own| at(own, 0.07)), [Reading::BeforeFirst; 2]);
+        // Halfway from the end of the first run, at -0.04, to -0.05.
         near(at(&both[0], 0.28), -0.045, 25.0);
-        near(at(&both[1], 0.07), -0.05, 50.0);
-        assert!((start(&both) - 0.04).abs() < 1e-12 && !starts_above(&both[0], 0.01));
+        near(at(&both[1], 0.13), -0.07, 150.0);
+        assert!((start(&both) - 0.04).abs() < 1e-12);
         // From a checkpoint on, what the other run did later is not part of the trajectory.
         let early = [tuned("e1", "s1", 50, 36, 10)];
         let early: Vec<&TunedResult> = early.iter().collect();
@@ -189,11 +215,11 @@ mod tests {
         let last = tuned("l1", "s2", 50, 36, 10);
         let alone = trajectories(&[&[&last]], "base");
         assert_eq!(alone[0].len(), 1);
-        assert!(at(&alone[0], 0.3).is_none() && starts_above(&alone[0], 0.3));
-        assert!((at(&alone[0], 0.4).unwrap().value + 0.05).abs() < 1e-12);
-        assert!(at(&alone[0], 0.5).is_none() && !starts_above(&alone[0], 0.5));
+        assert_eq!(at(&alone[0], 0.3), Reading::StartsAbove);
+        near(at(&alone[0], 0.4), -0.05, 50.0);
+        assert_eq!(at(&alone[0], 0.5), Reading::NotReached);
         // It says nothing of where the base is.
-        assert_eq!(start(&[alone[0].clone(), trajectory(&[(0.04, 0.0, 0.0)])]), 0.04);
+        assert_eq!(start(&[alone[0].clone(), trajectory(&last, &[(0.04, 0.0, 0.0)])]), 0.04);
         // Measured on other examples is not measured.
         let mut first = tuned("s2", "base", 200, 12, 8);
         first.new_task.as_mut().unwrap().data = "other".into();
@@ -203,29 +229,31 @@ mod tests {
         assert!(
             trajectories(&[&[&last], &[&circle]], "base")
                 .iter()
-                .all(|trajectory| !trajectory.is_empty() && !trajectory[0].base)
+                .all(|trajectory| !trajectory.is_empty() && trajectory[0].model.is_some())
         );
     }
 
     #[test]
-    fn a_way_is_read_between_its_stops_at_the_first_crossing() {
-        let run = trajectory(&[(0.0, 0.0, 0.0), (0.4, -0.02, 100.0), (0.3, -0.1, 200.0), (0.6, -0.2, 300.0)]);
-        let half = at(&run, 0.2).unwrap();
-        assert!((half.value + 0.01).abs() < 1e-12 && (half.step - 50.0).abs() < 1e-9);
-        assert_eq!(at(&run, 0.4).unwrap().value, -0.02, "a point itself");
-        let later = at(&run, 0.45).unwrap();
-        assert!((later.value - (-0.15)).abs() < 1e-12 && (later.step - 250.0).abs() < 1e-9, "{later:?}");
-        assert_eq!(at(&run, 0.61), None);
-        assert_eq!(at(&run, 0.0).unwrap().step, 0.0, "the base is there already");
-        assert_eq!(at(&[], 0.5), None);
+    fn a_way_is_read_between_measured_models_at_the_first_crossing_and_never_on_the_way_from_the_base() {
+        let model = tuned("m", "base", 100, 6, 20);
+        let run = trajectory(&model, &[(0.0, 0.0, 0.0), (0.4, -0.02, 100.0), (0.3, -0.1, 200.0), (0.6, -0.2, 300.0)]);
+        assert_eq!(at(&run, 0.2), Reading::BeforeFirst);
+        near(at(&run, 0.4), -0.02, 100.0);
+        near(at(&run, 0.45), -0.15, 250.0);
+        assert_eq!(at(&run, 0.61), Reading::NotReached);
+        near(at(&run, 0.0), 0.0, 0.0);
+        assert_eq!(at(&[], 0.5), Reading::NotReached);
     }
 
     #[test]
     fn levels_are_every_ten_points_and_the_highest_common_one() {
+        let model = tuned("m", "base", 100, 6, 20);
+        let trajectory = |points: &[(f64, f64, f64)]| trajectory(&model, points);
         let (long, short) =
             (trajectory(&[(0.05, 0.0, 0.0), (0.62, -0.1, 9.0)]), trajectory(&[(0.05, 0.0, 0.0), (0.37, -0.3, 9.0)]));
         assert_eq!(levels(&[long.clone(), short.clone()]), [0.1, 0.2, 0.3, 0.37, 0.4, 0.5, 0.6]);
-        assert!(at(&short, 0.4).is_none() && at(&long, 0.4).is_some());
+        near(at(&short, 0.37), -0.3, 9.0);
+        assert_eq!((at(&short, 0.4), at(&long, 0.4)), (Reading::NotReached, Reading::BeforeFirst));
         assert!(levels(&[trajectory(&[(0.5, 0.0, 0.0), (0.2, -0.1, 5.0)])]).is_empty(), "nothing was learnt");
         assert!(levels(&[]).is_empty());
     }

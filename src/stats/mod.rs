@@ -9,6 +9,8 @@
 //! | ratio of means (share retained) | BCa bootstrap over clusters | Efron 1987 |
 //! | change of graded or clustered scores, and of a mean over benchmarks | cluster-robust t with one unseen loss and gain | Bonett and Price 2012; Fay and Feuer 1997 |
 //! | mean of independent estimates | MOVER | Zou and Donner 2008 |
+//! | mean over seeds that answer the same questions | seeds and questions resampled, in closed form; Student's t | Owen 2007 |
+//! | coefficients of a linear model (`Ols`), slope of a line | cluster-robust standard error (CR1), Student's t | Liang and Zeger 1986 |
 //! | p-values of several benchmarks | Holm's step-down adjustment | Holm 1979 |
 
 mod bootstrap;
@@ -19,7 +21,11 @@ mod intervals;
 mod mcnemar;
 mod multiple_tests;
 mod normal;
+mod ols;
 mod regression;
+mod seeds;
+#[cfg(test)]
+mod seeds_coverage;
 mod stratified_mean;
 mod student;
 pub mod table;
@@ -31,6 +37,8 @@ pub use intervals::{Difference, Interval, mean, paired_difference, share, unit_m
 pub use mcnemar::{mcnemar, paired_proportions};
 pub use multiple_tests::{holm, mean_of_intervals};
 pub use normal::{normal_cdf, normal_quantile};
+pub use ols::{Coefficient, Ols, effects};
 pub use regression::{Agreement, LinearFit};
+pub use seeds::{mean_over_seeds, mean_over_seeds_of, weighted_sum};
 pub use stratified_mean::{Contribution, Stratum, changed_clusters, clustered_difference, mean_of_strata};
 pub use student::{student_t_quantile, student_t_two_sided};

@@ -1,7 +1,7 @@
 //! Two measurements of the same objects: the least-squares line, the correlation, and the distance from equality.
 
 use super::intervals::{Interval, nan_if_null};
-use super::student::{student_t_quantile, student_t_two_sided};
+use super::ols::Ols;
 use serde::{Deserialize, Serialize};
 
 /// The least-squares line y = intercept + slope x.
@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 pub struct LinearFit {
     /// Points.
     pub n: usize,
-    /// Slope, with Student's t interval on n - 2 degrees of freedom (infinite ends for two points).
+    /// Clusters of points that the interval and p are robust to; 0 in files that were written before points were clustered.
+    #[serde(default)]
+    pub clusters: usize,
+    /// Slope, with the cluster-robust interval of [`Ols::fit`] (infinite ends for a single cluster).
     pub slope: Interval,
     /// y at x = 0.
     #[serde(deserialize_with = "nan_if_null")]
@@ -17,44 +20,59 @@ pub struct LinearFit {
     /// Share of the variance of y that the line explains.
     #[serde(deserialize_with = "nan_if_null")]
     pub r2: f64,
-    /// Two-sided p-value of a slope of 0; NaN for two points.
+    /// Spearman's rank correlation; NaN where x or y does not vary.
+    #[serde(default = "nan", deserialize_with = "nan_if_null")]
+    pub spearman: f64,
+    /// Two-sided p-value of a slope of 0; NaN for a single cluster.
     #[serde(deserialize_with = "nan_if_null")]
     pub p: f64,
 }
 
+/// What files of before a number was computed have for it.
+fn nan() -> f64 {
+    f64::NAN
+}
+
 impl LinearFit {
-    /// The line through `points` (x, y). With fewer than two points, or all at the same x, everything is NaN except their number.
-    pub fn through(points: &[(f64, f64)]) -> LinearFit {
-        let n = points.len() as f64;
-        let moments = Moments::of(points);
-        if points.len() < 2 || moments.xx <= 0.0 {
+    /// The line through `points` (x, y), which come in clusters that `clusters` numbers: the checkpoints of one run, or the runs of one
+    /// regime, are not independent. With fewer than two points, or all at the same x, everything is NaN except their number.
+    pub fn through(points: &[(f64, f64)], clusters: &[usize]) -> LinearFit {
+        let (x, y): (Vec<f64>, Vec<f64>) = points.iter().copied().unzip();
+        let rows: Vec<Vec<f64>> = x.iter().map(|x| vec![1.0, *x]).collect();
+        let (n, spearman) = (points.len(), spearman(&x, &y));
+        let fit = if n < 2 || Moments::of(points).xx <= 0.0 { None } else { Ols::fit(&rows, &y, clusters) };
+        let Some(fit) = fit else {
             let unknown = f64::NAN;
-            return LinearFit {
-                n: points.len(),
-                slope: Interval::UNKNOWN,
-                intercept: unknown,
-                r2: unknown,
-                p: unknown,
-            };
-        }
-        let slope = moments.xy / moments.xx;
-        let intercept = moments.y - slope * moments.x;
-        let residual: f64 = points.iter().map(|(x, y)| (y - intercept - slope * x).powi(2)).sum();
-        let r2 = if moments.yy > 0.0 { 1.0 - residual / moments.yy } else { f64::NAN };
-        if points.len() == 2 {
-            let slope = Interval { value: slope, low: f64::NEG_INFINITY, high: f64::INFINITY };
-            return LinearFit { n: 2, slope, intercept, r2, p: f64::NAN };
-        }
-        let error = (residual / (n - 2.0) / moments.xx).sqrt();
-        let half = student_t_quantile(0.975, n - 2.0) * error;
-        let p = match error {
-            0.0 if slope == 0.0 => 1.0,
-            0.0 => 0.0,
-            _ => student_t_two_sided(slope / error, n - 2.0),
+            let slope = Interval::UNKNOWN;
+            return LinearFit { n, clusters: 0, slope, intercept: unknown, r2: unknown, spearman, p: unknown };
         };
-        let slope = Interval { value: slope, low: slope - half, high: slope + half };
-        LinearFit { n: points.len(), slope, intercept, r2, p }
+        let slope = fit.coefficient(1);
+        LinearFit {
+            n,
+            clusters: fit.clusters,
+            slope: slope.value,
+            intercept: fit.coefficients[0],
+            r2: fit.r2,
+            spearman,
+            p: slope.p,
+        }
     }
+}
+
+/// Spearman's rank correlation: Pearson's of the ranks, equal values having the mean of their ranks. NaN where x or y does not vary.
+fn spearman(x: &[f64], y: &[f64]) -> f64 {
+    let points: Vec<(f64, f64)> = ranks(x).into_iter().zip(ranks(y)).collect();
+    Agreement::of(&points).correlation
+}
+
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let rank = |value: &f64| {
+        let (below, up_to) = (sorted.partition_point(|x| x < value), sorted.partition_point(|x| x <= value));
+        (below + up_to + 1) as f64 / 2.0
+    };
+    values.iter().map(rank).collect()
 }
 
 /// Agreement of two measurements that should be equal.
@@ -84,10 +102,8 @@ impl Agreement {
     }
 }
 
-/// Means, and sums of squares and products about them.
+/// Sums of squares and products about the means.
 struct Moments {
-    x: f64,
-    y: f64,
     xx: f64,
     xy: f64,
     yy: f64,
@@ -98,44 +114,57 @@ impl Moments {
         let n = points.len() as f64;
         let (x, y) = (points.iter().map(|p| p.0).sum::<f64>() / n, points.iter().map(|p| p.1).sum::<f64>() / n);
         let sum = |of: fn(f64, f64) -> f64| points.iter().map(|p| of(p.0 - x, p.1 - y)).sum();
-        Moments { x, y, xx: sum(|x, _| x * x), xy: sum(|x, y| x * y), yy: sum(|_, y| y * y) }
+        Moments { xx: sum(|x, _| x * x), xy: sum(|x, y| x * y), yy: sum(|_, y| y * y) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::fixture;
 
     fn near(got: f64, expected: f64) {
         assert!((got - expected).abs() < 1e-9 * expected.abs().max(1.0), "{got} is not {expected}");
     }
 
     #[test]
-    fn line_and_r_squared_are_those_of_anscombes_first_set() {
-        // Anscombe, Graphs in statistical analysis, The American Statistician 27 (1973): y = 3.0001 + 0.5001 x, R^2 = 0.66654,
-        // standard error of the slope 0.1179.
-        let x = [10.0, 8.0, 13.0, 9.0, 11.0, 14.0, 6.0, 4.0, 12.0, 7.0, 5.0];
-        let y = [8.04, 6.95, 7.58, 8.81, 8.33, 9.96, 7.24, 4.26, 10.84, 4.82, 5.68];
-        let points: Vec<(f64, f64)> = x.into_iter().zip(y).collect();
-        let line = LinearFit::through(&points);
-        assert!((line.slope.value - 0.50009).abs() < 1e-5 && (line.intercept - 3.00009).abs() < 1e-5, "{line:?}");
-        assert!((line.r2 - 0.66654).abs() < 1e-5 && (line.p - 0.00217).abs() < 1e-5, "{line:?}");
-        let half = 2.262_157 * 0.117_906;
-        assert!((line.slope.high - line.slope.value - half).abs() < 1e-4, "{line:?}");
-        near(Agreement::of(&points).correlation, line.r2.sqrt());
+    fn lines_have_the_clustered_slope_of_statsmodels_and_the_rank_correlation_of_scipy() {
+        for case in fixture::cases("line") {
+            let points: Vec<(f64, f64)> =
+                fixture::numbers(&case, "x").into_iter().zip(fixture::numbers(&case, "y")).collect();
+            let clusters: Vec<usize> = fixture::numbers(&case, "clusters").iter().map(|&c| c as usize).collect();
+            let line = LinearFit::through(&points, &clusters);
+            for (name, value) in [
+                ("slope", line.slope.value),
+                ("low", line.slope.low),
+                ("high", line.slope.high),
+                ("intercept", line.intercept),
+                ("p", line.p),
+                ("r2", line.r2),
+                ("spearman", line.spearman),
+            ] {
+                fixture::close(value, fixture::number(&case, name), name);
+            }
+            near(Agreement::of(&points).correlation.powi(2), line.r2);
+        }
     }
 
     #[test]
-    fn points_on_a_line_are_explained_wholly_and_two_points_prove_nothing() {
-        let line = LinearFit::through(&[(0.0, 1.0), (1.0, -1.0), (3.0, -5.0)]);
+    fn points_on_a_line_are_explained_wholly_and_one_cluster_proves_nothing() {
+        let on = [(0.0, 1.0), (1.0, -1.0), (3.0, -5.0)];
+        let line = LinearFit::through(&on, &[0, 1, 2]);
         near(line.slope.value, -2.0);
         near(line.intercept, 1.0);
         near(line.r2, 1.0);
-        let two = LinearFit::through(&[(0.0, 1.0), (1.0, 3.0)]);
-        assert_eq!((two.slope.value, two.slope.low, two.r2), (2.0, f64::NEG_INFINITY, 1.0));
+        near(line.spearman, -1.0);
+        let two = LinearFit::through(&[(0.0, 1.0), (1.0, 3.0)], &[0, 1]);
+        assert_eq!((two.slope.low, two.slope.high), (f64::NEG_INFINITY, f64::INFINITY));
+        near(two.slope.value, 2.0);
         assert!(two.p.is_nan());
+        let together = LinearFit::through(&[(0.0, 1.0), (1.0, 3.0), (2.0, 2.0)], &[7, 7, 7]);
+        assert!(together.clusters == 1 && together.slope.high == f64::INFINITY && together.p.is_nan());
         for few in [&[][..], &[(1.0, 1.0)], &[(1.0, 1.0), (1.0, 2.0), (1.0, 3.0)]] {
-            let line = LinearFit::through(few);
+            let line = LinearFit::through(few, &vec![0; few.len()]);
             assert!(line.n == few.len() && line.slope.value.is_nan() && line.r2.is_nan(), "{line:?}");
         }
     }

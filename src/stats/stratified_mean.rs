@@ -34,6 +34,11 @@ impl Contribution {
         }
     }
 
+    /// This one, counting so many times.
+    pub fn times(self, weight: f64) -> Contribution {
+        Contribution { change: weight * self.change, size: weight * self.size, deviation: weight * self.deviation }
+    }
+
     /// -1, 0 or 1. What rounding leaves of differences that cancel is no change.
     fn sign(self) -> i8 {
         match self.change {

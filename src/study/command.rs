@@ -383,8 +383,9 @@ fn dynamics_arguments(request: &DynamicsRequest) -> Vec<String> {
         line.paths("forgetting", &request.forgetting);
     }
     let defaults = InfluenceConfig::default();
-    let InfluenceConfig { eta, loss, pairs, seed, frozen } = &request.config;
+    let InfluenceConfig { eta, learning_rate, loss, pairs, seed, frozen, on_policy } = &request.config;
     line.unless("pairs", pairs, &defaults.pairs).option("eta", eta.as_ref());
+    line.unless("learning-rate", learning_rate, &defaults.learning_rate).option("on-policy", on_policy.as_ref());
     line.unless("loss", &name(*loss), &name(defaults.loss));
     if !frozen.is_empty() {
         line.word("--freeze");

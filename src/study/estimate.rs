@@ -159,9 +159,21 @@ fn steps(
     out: PathBuf,
 ) -> Result<(f64, f64, Option<String>)> {
     let mut train = Train { model: base.into(), data: data.into(), out, ..train.clone() };
-    for key in ["train.steps", "train.epochs", "train.save_steps", "sft.replay", "sft.replay_share"] {
+    let ends = ["train.stop_when", "train.stop_patience", "train.save_best", "train.stop_when_forgotten"];
+    let others = [
+        "train.steps",
+        "train.epochs",
+        "train.save_steps",
+        "train.prompts_of",
+        "sft.replay",
+        "sft.replay_share",
+        "eval.prior",
+    ];
+    for key in ends.into_iter().chain(others) {
         train.settings.remove(key);
     }
+    // Its data is not there yet.
+    train.settings.retain(|key, _| !key.starts_with("prior_kl."));
     for (key, value) in [("train.steps", 1 + STEPS as i64), ("train.warmup_steps", 0), ("eval.steps", 0)] {
         train.settings.insert(key.into(), value.into());
     }

@@ -83,6 +83,9 @@ fn same_puzzles(study: &Study) -> Vec<Vec<String>> {
     groups.into_iter().map(|(_, names)| names).filter(|names| names.len() > 1).collect()
 }
 
+/// Settings of training that may name data of the study.
+const NAMES_OF_DATA: [&str; 4] = ["sft.replay", "prior_kl.data", "train.prompts_of", "eval.prior"];
+
 struct Builder<'a> {
     study: &'a Study,
     out: &'a Path,
@@ -252,6 +255,7 @@ impl Builder<'_> {
                     comparison: Path::new("compare").join(&run),
                     data: data.as_deref().and_then(relative),
                     new_task: Some(test.clone()),
+                    training: None,
                 });
             }
         }
@@ -403,12 +407,21 @@ impl Builder<'_> {
         let mut needs = [data.needs(), start.needs()].concat();
         let out = self.path(&["runs", run]);
         let mut settings = self.study.settings(regime);
-        if let Some(Value::String(replay)) = settings.get_mut("sft.replay")
-            && self.study.is_data(replay)
-        {
-            let replayed = self.data(&section, replay, seed)?;
-            needs.extend(replayed.needs());
-            *replay = replayed.dir.display().to_string();
+        for key in NAMES_OF_DATA {
+            if let Some(Value::String(named)) = settings.get_mut(key)
+                && self.study.is_data(named)
+            {
+                let data = self.data(&section, named, seed)?;
+                needs.extend(data.needs());
+                *named = data.dir.display().to_string();
+            }
+        }
+        if let (Some(at), Some(learning_rate)) = (&regime.steps_at, point.learning_rate()) {
+            let round = self.study.config(name, regime)?.steps_per_round();
+            let (steps, eval_steps) = at.at(learning_rate, round);
+            let counted = |steps: usize| Value::Integer(steps as i64);
+            settings.insert("train.steps".into(), counted(steps));
+            settings.extend(eval_steps.map(|steps| ("eval.steps".into(), counted(steps))));
         }
         let train = Train {
             model: start.dir,
@@ -457,22 +470,24 @@ impl Builder<'_> {
 
     fn rollouts(&mut self, name: &str, rollouts: &Rollouts, seed: u64) -> Result<Artifact> {
         let section = format!("rollouts.{name}");
-        if !self.study.puzzles.iter().any(|(n, _)| *n == rollouts.data) {
+        let is_prior = rollouts.data == "prior" && self.study.prior.is_some();
+        if !is_prior && !self.study.puzzles.iter().any(|(n, _)| *n == rollouts.data) {
             return Err(self.study.error(&section, format!("data = {:?}: there are no such puzzles", rollouts.data)));
         }
+        let prompts = self.data(name, &rollouts.data, seed)?;
         // What does not come from a run of the study is sampled once for all seeds.
         let (own, seed) = match rollouts.from.as_deref() {
             None | Some("base") => (name.to_string(), self.study.head.seeds[0]),
             Some(_) => (format!("{name}.seed-{seed}"), seed),
         };
-        let mut needs = vec![format!("puzzles.{}", rollouts.data)];
+        let mut needs = prompts.needs();
         let mut model = None;
         if let Some(from) = &rollouts.from {
             let made = self.reference(&section, from, seed)?;
             needs.extend(made.needs());
             model = Some(made.dir);
         }
-        let (data, out) = (self.path(&["puzzles", &rollouts.data]), self.path(&["rollouts", &own]));
+        let (data, out) = (prompts.dir, self.path(&["rollouts", &own]));
         let mut options = rollouts.options.clone();
         options.seed = seed;
         let request = options.request(model, data, out.clone(), false);
@@ -573,6 +588,8 @@ fn influence_config(wanted: &DynamicsSection) -> InfluenceConfig {
     let defaults = InfluenceConfig::default();
     InfluenceConfig {
         eta: wanted.eta,
+        learning_rate: wanted.learning_rate.unwrap_or(defaults.learning_rate),
+        on_policy: wanted.on_policy.clone(),
         loss: wanted.loss.unwrap_or(defaults.loss),
         pairs: wanted.pairs.unwrap_or(defaults.pairs),
         seed: wanted.seed.unwrap_or(defaults.seed),

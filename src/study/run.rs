@@ -1,9 +1,9 @@
 //! Runs the tasks of a study that are not done, several at a time, each when the tasks that it needs are done.
 
+use super::command::JigsawCommand;
 use super::completion::CompletionRecord;
 use super::process::{Ended, Process, StartResult};
 use super::remaining::{finished_aggregates, finished_tasks, wanted_tasks};
-use super::study_file::ResolveConfig;
 use super::task::{Plan, StudyTask};
 use super::throughput::Throughput;
 use crate::io::{files, output_dir};
@@ -86,7 +86,7 @@ pub fn run(
     let mut runner = Runner {
         out,
         options,
-        resolve: plan.resolve,
+        plan,
         wanted,
         finished,
         failed: Vec::new(),
@@ -120,13 +120,13 @@ fn claim(plan: &Plan, toml: &str, out: &Path) -> Result<()> {
     // Several processes may work on a study. What is tidied up is what processes have left that are gone.
     output_dir::tidy(out);
     files::write_atomic(&out.join(STUDY_TOML), toml.as_bytes())?;
-    plan.index.write(out)
+    plan.index.with_trained(out)?.write(out)
 }
 
 struct Runner<'a> {
     out: &'a Path,
     options: &'a RunOptions,
-    resolve: ResolveConfig,
+    plan: &'a Plan,
     wanted: Vec<&'a StudyTask>,
     finished: HashSet<&'a str>,
     failed: Vec<(String, String)>,
@@ -158,6 +158,9 @@ impl<'a> Runner<'a> {
                     let record = CompletionRecord { seconds, jobs: self.options.jobs, ..process.record.clone() };
                     record.write(self.out, &task.name)?;
                     self.finished.insert(&task.name);
+                    if matches!(task.command, JigsawCommand::Train(_)) {
+                        self.plan.index.with_trained(self.out)?.write(self.out)?;
+                    }
                     if record.whole {
                         throughput.add(task.work.kind, task.work.units, seconds);
                     }
@@ -179,7 +182,7 @@ impl<'a> Runner<'a> {
             if !self.ready(task) {
                 continue;
             }
-            match Process::start(task, self.out, &self.options.device, self.threads(), self.resolve)? {
+            match Process::start(task, self.out, &self.options.device, self.threads(), self.plan.resolve)? {
                 StartResult::Started(process) => {
                     self.running.insert(&task.name, process);
                     progress.started(task, &self.state(throughput));

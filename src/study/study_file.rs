@@ -6,7 +6,7 @@
 //! [prior]           flags of `jigsaw gen --suite`; benches: which of its benchmarks are evaluated
 //! [benchmarks]      NAME = "FILE.tsv[:SCORER]", flags of `jigsaw eval --bench`
 //! [rollouts.NAME]   from: who answers, data: whose prompts, and flags of `jigsaw rollout`
-//! [regimes.NAME]    method, data, start, test, lr (one or a ladder), alpha; its sections are settings of `jigsaw train`
+//! [regimes.NAME]    method, data, start, test, learning_rate (one or a ladder), steps_at, alpha; its sections are settings of `jigsaw train`
 //! [eval]            checkpoints: how many intermediate checkpoints to evaluate, and flags of `jigsaw eval`
 //! [dynamics]        flags of `jigsaw dynamics`
 //! ```
@@ -130,6 +130,8 @@ pub struct Regime {
     /// Learning rate, or a ladder of them.
     #[serde(default)]
     pub learning_rate: OneOrMore,
+    /// Steps in proportion to 1 / learning rate, in place of `train.steps`.
+    pub steps_at: Option<StepsAt>,
     /// Seeds, in place of the study's.
     pub seeds: Option<Vec<u64>>,
     /// A file of settings that the sections here go over.
@@ -145,6 +147,33 @@ pub struct Regime {
     /// Settings of training by section.
     #[serde(flatten)]
     pub settings: Table,
+}
+
+/// Steps at one learning rate; at another one in proportion to 1 / learning rate, so that all points of a ladder move the weights about equally
+/// far. With `train.stop_when` they are the most that a run makes.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepsAt {
+    /// The learning rate.
+    pub learning_rate: f64,
+    /// `train.steps` at that rate.
+    pub steps: usize,
+    /// `eval.steps` at that rate; the same at all rates when not given.
+    pub eval_steps: Option<usize>,
+    /// Most steps of any run.
+    pub most: Option<usize>,
+}
+
+impl StepsAt {
+    /// `train.steps` and, if they are scaled, `eval.steps` at a learning rate: whole numbers of rounds.
+    pub fn at(&self, learning_rate: f64, round: usize) -> (usize, Option<usize>) {
+        let scaled = |steps: usize| {
+            let exact = steps as f64 * self.learning_rate / learning_rate;
+            ((exact / round as f64).round() as usize).max(1) * round
+        };
+        let steps = scaled(self.steps);
+        (self.most.map_or(steps, |most| steps.min(most)), self.eval_steps.map(scaled))
+    }
 }
 
 fn yes() -> bool {
@@ -209,6 +238,10 @@ pub struct DynamicsSection {
     pub pairs: Option<usize>,
     /// Size of the steps; chosen for each pair when not given.
     pub eta: Option<f64>,
+    /// Learning rate of the step of Adam.
+    pub learning_rate: Option<f64>,
+    /// Name of one of the training sets, to whose prompts each checkpoint responds.
+    pub on_policy: Option<String>,
     /// The loss that it descends.
     pub loss: Option<ResponseLoss>,
     /// Parts that take no step.
@@ -280,6 +313,23 @@ impl Study {
         Error::input(format!("{}: {why}", place(&self.name, &self.text, section)))
     }
 
+    fn check_steps_at(&self, at: &StepsAt, regime: &Regime) -> std::result::Result<(), String> {
+        let given = |section: &str, key: &str| regime.settings.get(section).is_some_and(|keys| keys.get(key).is_some());
+        if given("train", "steps") || given("train", "epochs") {
+            return Err("it takes the place of train.steps and train.epochs; give one of them".into());
+        }
+        if at.eval_steps.is_some() && given("eval", "steps") {
+            return Err("eval_steps takes the place of eval.steps; give one of them".into());
+        }
+        if !(at.learning_rate > 0.0 && at.learning_rate.is_finite()) {
+            return Err(format!("learning_rate = {}: must be above 0", at.learning_rate));
+        }
+        match [Some(at.steps), at.eval_steps, at.most].contains(&Some(0)) {
+            true => Err("steps, eval_steps and most must be at least 1".into()),
+            false => Ok(()),
+        }
+    }
+
     /// What can be seen without resolving names.
     fn check(&self) -> Result<()> {
         if self.regimes.is_empty() {
@@ -298,6 +348,9 @@ impl Study {
             once(&section, "seeds", regime.seeds.as_deref().and_then(twice))?;
             once(&section, "learning_rate", twice(&regime.learning_rate.0))?;
             once(&section, "alpha", twice(&regime.alpha.0))?;
+            if let Some(at) = &regime.steps_at {
+                self.check_steps_at(at, regime).map_err(|why| self.error(&section, format!("steps_at: {why}")))?;
+            }
         }
         let mut seen: Vec<&str> = vec!["base", "prior"];
         let named = |list: &'static str| move |name: &String| (list, name.clone());

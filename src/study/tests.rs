@@ -170,6 +170,8 @@ fn every_setting_of_a_section_is_a_flag_of_its_command() {
         "rollouts.grpo.keep=well-formed",
         "eval.batch_size=4",
         "dynamics.eta=1e-3",
+        "dynamics.learning_rate=5e-4",
+        "dynamics.on_policy=grpo",
         "dynamics.loss=sum",
         "dynamics.freeze=[\"vision\"]",
         "dynamics.prior_split=dev",
@@ -191,8 +193,8 @@ fn every_setting_of_a_section_is_a_flag_of_its_command() {
     let models = "dynamics --model data/base-tiny out/runs/sft.lr-1e-3.seed-1/checkpoints/* out/runs/sft.lr-1e-3.seed-1/model \
                   --base data/base-tiny --train bare=out/puzzles/bare grpo=out/rollouts/grpo.seed-1 --prior \
                   vqa-direct=out/prior/bench/vqa-direct.tsv mine=MINE.tsv:vqa";
-    let flags =
-        "--pairs 4 --eta 0.001 --loss sum --freeze vision --prior-split dev --out out/dynamics/sft.lr-1e-3.seed-1";
+    let flags = "--pairs 4 --eta 0.001 --learning-rate 0.0005 --on-policy grpo --loss sum --freeze vision --prior-split dev --out \
+         out/dynamics/sft.lr-1e-3.seed-1";
     assert_eq!(over, format!("{models} {flags}"));
     assert!(command(&plan, "dynamics.base").contains("--forgetting out/compare/rft.lr-5e-5.seed-1 "));
 }
@@ -313,6 +315,79 @@ fn intermediate_checkpoints_are_evenly_spread_without_the_last() {
     // Rounds of two steps: what is due at step 5 is saved after step 6.
     config("[train]\nmethod = \"rft\"\nsave_steps = 5\n[grpo]\nnum_iterations = 2\n");
     assert_eq!(steps(9), ["6"]);
+}
+
+#[test]
+fn intermediate_checkpoints_are_spread_over_validation_accuracy_where_it_was_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    // Learnt abruptly: by steps, the middle of the run is as bad as its start.
+    let accuracies = [(0, 0.04), (2, 0.05), (4, 0.06), (6, 0.30), (8, 0.58), (10, 0.60)];
+    let lines = |measured: &[(u64, f64)]| -> String {
+        measured.iter().map(|(step, accuracy)| format!("{{\"step\":{step},\"eval/accuracy\":{accuracy}}}\n")).collect()
+    };
+    for (step, _) in &accuracies[1..] {
+        std::fs::create_dir_all(dir.path().join(format!("checkpoints/step-{step:08}"))).unwrap();
+    }
+    std::fs::write(dir.path().join("finished.json"), r#"{"step":10}"#).unwrap();
+    let steps = |measured: &[(u64, f64)], most| -> Vec<String> {
+        std::fs::write(dir.path().join("metrics.jsonl"), lines(measured)).unwrap();
+        let found = CheckpointChoice { run: dir.path().into(), most }.find(TrainConfig::resolve).unwrap();
+        found
+            .iter()
+            .map(|path| path.file_name().unwrap().to_str().unwrap()[5..].trim_start_matches('0').into())
+            .collect()
+    };
+    assert_eq!(steps(&accuracies, 1), ["6"]);
+    assert_eq!(steps(&accuracies, 2), ["4", "6"], "0.23 and 0.41 are wanted");
+    assert_eq!(steps(&accuracies[..3], 1), ["6"], "not all were measured: the middle of the steps");
+    assert_eq!(steps(&accuracies, 4), ["2", "4", "6", "8"]);
+}
+
+#[test]
+fn steps_at_a_rate_are_in_proportion_to_its_inverse() {
+    let at = "regimes.rft.steps_at={ learning_rate = 1e-4, steps = 100, eval_steps = 20, most = 150 }";
+    // Rounds of three steps.
+    let rounds = "regimes.rft.grpo.num_iterations=3";
+    let plan = study(&[at, rounds]);
+    let said = plan.and_then(|study| super::plan(&study, Path::new("out"))).unwrap_err().to_string();
+    assert!(said.contains("[regimes.rft]: steps_at: it takes the place of train.steps"), "{said}");
+    let text = SMALL.replace("[regimes.rft.train]\nsteps = 10\n", "");
+    let sets: Vec<String> = [at, rounds].map(String::from).to_vec();
+    let read = |sets: &[String]| Study::from_text("study.toml", &text, sets, TrainConfig::resolve);
+    let plan = super::plan(&read(&sets).unwrap(), Path::new("out")).unwrap();
+    let (fast, slow) = (command(&plan, "train.rft.lr-1e-4.seed-1"), command(&plan, "train.rft.lr-5e-5.seed-1"));
+    assert!(fast.contains("--set train.steps=99 ") && fast.contains("--set eval.steps=21 "), "{fast}");
+    assert!(slow.contains("--set train.steps=150 ") && slow.contains("--set eval.steps=39 "), "{slow}");
+    assert_eq!(plan.find("train.rft.lr-1e-4.seed-1").unwrap().work.units, 99.0 * 8.0 * 4.0);
+    for (set, why) in [
+        ("regimes.rft.steps_at={ learning_rate = 0, steps = 5 }", "learning_rate = 0: must be above 0"),
+        ("regimes.rft.steps_at={ learning_rate = 1e-4, steps = 0 }", "must be at least 1"),
+        ("regimes.rft.steps_at={ learning_rate = 1e-4 }", "missing field `steps`"),
+        ("regimes.rft.steps_at={ lr = 1e-4, steps = 5 }", "unknown key lr"),
+    ] {
+        let error = read(&[set.to_string()]).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains(why), "{set}: {error}");
+    }
+}
+
+#[test]
+fn settings_of_training_may_name_data_of_the_study() {
+    let plan = planned(&[
+        "regimes.sft.train.prompts_of=grpo",
+        "regimes.sft.eval.prior=prior",
+        "regimes.sft.train.stop_when_forgotten=0.02",
+    ]);
+    let plan = plan.unwrap();
+    let task = plan.find("train.sft.lr-1e-3.seed-2").unwrap();
+    let said = task.arguments().join(" ");
+    assert!(
+        said.contains("train.prompts_of=\"out/rollouts/grpo.seed-2\"") && said.contains("eval.prior=\"out/prior\""),
+        "{said}"
+    );
+    let answered =
+        planned(&["rollouts.grpo.from=base", "rollouts.grpo.data=prior", "regimes.grpo-rollout.test=bare"]).unwrap();
+    assert!(command(&answered, "rollout.grpo").contains("rollout --model data/base-tiny --data out/prior "));
+    assert!(["rollout.grpo.seed-2", "prior"].iter().all(|need| task.needs.iter().any(|name| name == need)));
 }
 
 #[test]

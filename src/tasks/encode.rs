@@ -37,6 +37,24 @@ pub fn encode_example(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize) ->
     images.map_err(|e| named(e, task, i))
 }
 
+/// The prompt of example `i`, and in it, after the question, its reference response as a demonstration. The words are those of the
+/// code of arXiv 2601.19897, without "including the thinking process": an answer in this task's form may have none.
+///
+/// # Errors
+/// As [`encode_example`] and [`reference_response`].
+pub fn encode_demonstrated(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize) -> Result<Arc<Prompt>> {
+    let record = task.example(i)?;
+    let demonstration = record.response().ok_or_else(|| named(no_response(), task, i))?;
+    let mut messages = record.prompt().to_vec();
+    if let Some(question) = messages.last_mut() {
+        question.content.push_str(&format!(
+            "\n\nThis is an example for a response to the question:\n{demonstration}\n\nNow answer with a response of your own."
+        ));
+    }
+    let images = task.images(i).and_then(|images| encoder.encode_prompt(&messages, &images));
+    images.map_err(|e| named(e, task, i))
+}
+
 /// The size of the prompt of example `i`, from the sizes of its images; no pixel is read.
 ///
 /// # Errors
@@ -53,9 +71,7 @@ pub fn example_size(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize) -> R
 /// An input error if the record has no assistant turn.
 pub fn reference_response(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize) -> Result<Vec<u32>> {
     let record = task.example(i)?;
-    let Some(text) = record.response() else {
-        return Err(named(Error::input("no assistant turn, and so no response to learn from"), task, i));
-    };
+    let text = record.response().ok_or_else(|| named(no_response(), task, i))?;
     encoder.encode_response(text).map_err(|e| named(e, task, i))
 }
 
@@ -66,4 +82,79 @@ pub fn reference_response(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize
 pub fn reference_sequence(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize) -> Result<Sequence> {
     let response = reference_response(task, encoder, i)?;
     Ok(Sequence { prompt: encode_example(task, encoder, i)?, response })
+}
+
+fn no_response() -> Error {
+    Error::input("no assistant turn, and so no response to learn from")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Message, Record};
+    use crate::tasks::Score;
+    use image::RgbImage;
+
+    struct One(Record);
+
+    impl Task for One {
+        fn name(&self) -> &str {
+            "one"
+        }
+        fn len(&self) -> usize {
+            1
+        }
+        fn example(&self, _i: usize) -> Result<&Record> {
+            Ok(&self.0)
+        }
+        fn images(&self, _i: usize) -> Result<Vec<RgbImage>> {
+            Ok(vec![RgbImage::new(1, 1)])
+        }
+        fn score(&self, _i: usize, _response: &str) -> Score {
+            unreachable!("nothing is scored")
+        }
+    }
+
+    /// A prompt is its text, byte by byte, and as many zeros as it has images.
+    struct Bytes;
+
+    impl PromptEncoder for Bytes {
+        fn encode_prompt(&self, messages: &[Message], images: &[RgbImage]) -> Result<Arc<Prompt>> {
+            let text = messages.iter().flat_map(|m| m.content.bytes().map(u32::from));
+            Ok(Arc::new(Prompt { ids: text.chain(images.iter().map(|_| 0)).collect(), images: Vec::new() }))
+        }
+        fn prompt_size(&self, _messages: &[Message], _sizes: &[(u32, u32)]) -> Result<PromptSize> {
+            Ok(PromptSize::default())
+        }
+        fn encode_response(&self, _text: &str) -> Result<Vec<u32>> {
+            Ok(Vec::new())
+        }
+        fn decode(&self, _ids: &[u32]) -> Result<String> {
+            Ok(String::new())
+        }
+        fn eos_ids(&self) -> &[u32] {
+            &[]
+        }
+        fn banned_ids(&self) -> &[u32] {
+            &[]
+        }
+    }
+
+    #[test]
+    fn a_demonstration_follows_the_question_and_its_images() {
+        let record = |turns: serde_json::Value| -> Record {
+            serde_json::from_value(serde_json::json!({
+                "id": "a", "task": "one", "messages": turns, "answer": "7", "source": "", "seed": 0
+            }))
+            .unwrap()
+        };
+        let question = serde_json::json!({"role": "user", "content": "<image> How many?"});
+        let answered = One(record(serde_json::json!([question, {"role": "assistant", "content": "Seven."}])));
+        let prompt = encode_demonstrated(&answered, &Bytes, 0).unwrap();
+        let text: String = prompt.ids.iter().filter_map(|&id| char::from_u32(id)).collect();
+        let words = "<image> How many?\n\nThis is an example for a response to the question:\nSeven.\n\n";
+        assert_eq!(text, format!("{words}Now answer with a response of your own.\0"));
+        let error = encode_demonstrated(&One(record(serde_json::json!([question]))), &Bytes, 0).unwrap_err();
+        assert!(error.to_string().contains("example a: no assistant turn"), "{error}");
+    }
 }

@@ -24,7 +24,9 @@ mod task;
 
 pub use chance::Chance;
 pub use dataset::{DatasetTask, load};
-pub use encode::{encode_example, example_size, named, reference_response, reference_sequence, text_bytes};
+pub use encode::{
+    encode_demonstrated, encode_example, example_size, named, reference_response, reference_sequence, text_bytes,
+};
 pub use jigsaw::{ScriptedTeacher, Solver, SolverKind};
 pub use registry::{PARTIAL_CREDIT, partial_credit_label, scorer};
 pub use response::{ResponseError, Style, answer_block, ask, check_format, choice_letter, with_image};

@@ -45,7 +45,7 @@ impl BatchSampler {
     /// The sampler of a run, from where the cursors stand.
     pub fn of_job(job: &TrainJob<'_>, cursor: Cursor, replay_cursor: Option<Cursor>) -> Result<BatchSampler> {
         let replayed = job.replay.map_or(0, |replay| replay.len());
-        let (per_step, seed) = (job.config.replayed_per_round(), job.config.train.seed);
+        let (per_step, seed) = (job.config.replayed_per_step(), job.config.train.seed);
         BatchSampler::resume(job.train.len(), replayed, per_step, seed, cursor, replay_cursor)
     }
 
@@ -113,6 +113,7 @@ mod tests {
                 match id {
                     ExampleId::Dataset(i) => own.push(i),
                     ExampleId::Replay(i) => replayed.push(i),
+                    ExampleId::Prior(i) => panic!("example {i} of the KL penalty"),
                 }
             }
         }

@@ -83,9 +83,8 @@ impl Checkpoint {
     /// ones. Newer ones, which are damaged, stay until the run reaches their steps.
     pub fn prune_older(&self, keep: usize) -> Result<()> {
         let root = self.dir.parent().unwrap_or(Path::new("."));
-        let older: Vec<PathBuf> =
-            list(root)?.into_iter().filter(|(step, _)| *step <= self.state.step).map(|(_, dir)| dir).collect();
-        prune(older, keep)
+        let older = list(root)?.into_iter().filter(|(step, _)| *step <= self.state.step).collect();
+        prune(older, keep, &self.state.kept_steps())
     }
 
     /// The optimizer's moments.
@@ -94,7 +93,7 @@ impl Checkpoint {
     }
 }
 
-/// Write a checkpoint below `root` and remove all but the newest `keep`. `base` is the model directory whose other files
+/// Write a checkpoint below `root` and remove all but the newest `keep` and those of [`TrainerState::kept_steps`]. `base` is the model directory whose other files
 /// (configuration, tokenizer, ...) go along.
 pub fn save(
     root: &Path,
@@ -104,7 +103,7 @@ pub fn save(
     state: &TrainerState,
     keep: usize,
 ) -> Result<PathBuf> {
-    let dir = root.join(format!("step-{:08}", state.step));
+    let dir = root.join(name(state.step));
     let fill = |partial: &Path| -> Result<Vec<FileChecksum>> {
         let trainer = partial.join("trainer");
         files::create_dir(&trainer)?;
@@ -113,15 +112,20 @@ pub fn save(
         Ok(vec![written])
     };
     write_dir(&dir, base, model, state.step, fill)?;
-    prune(list(root)?.into_iter().map(|(_, dir)| dir).collect(), keep)?;
+    prune(list(root)?, keep, &state.kept_steps())?;
     Ok(dir)
 }
 
-/// Remove all but the newest `keep` of these checkpoints, which are in order, and those that are incomplete.
-fn prune(checkpoints: Vec<PathBuf>, keep: usize) -> Result<()> {
-    let (complete, mut gone): (Vec<PathBuf>, Vec<PathBuf>) = checkpoints.into_iter().partition(|dir| is_complete(dir));
-    gone.extend(complete.into_iter().rev().skip(keep.max(1)));
-    gone.iter().try_for_each(|dir| remove(dir))
+/// Remove these checkpoints, which are in order: those that are incomplete, and all but the newest `keep` and those of the steps `kept`.
+fn prune(checkpoints: Vec<(usize, PathBuf)>, keep: usize, kept: &[usize]) -> Result<()> {
+    let (complete, mut gone): (Vec<_>, Vec<_>) = checkpoints.into_iter().partition(|(_, dir)| is_complete(dir));
+    gone.extend(complete.into_iter().rev().skip(keep.max(1)).filter(|(step, _)| !kept.contains(step)));
+    gone.iter().try_for_each(|(_, dir)| remove(dir))
+}
+
+/// Name of the directory of a step's checkpoint.
+pub fn name(step: usize) -> String {
+    format!("step-{step:08}")
 }
 
 /// Write the model alone, without the trainer's state, as the directory `dir`.
@@ -278,6 +282,17 @@ mod tests {
             fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn checkpoints_that_are_to_be_kept_outlive_newer_ones() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path();
+        (1..=5).for_each(|step| checkpoint(root, step, true));
+        let best = Some(super::super::state::BestEvaluation { step: 2, measure: "accuracy".into(), value: 0.5 });
+        let state = TrainerState { step: 5, best, not_forgotten: 3, ..Default::default() };
+        Checkpoint { dir: root.join("step-00000005"), state }.prune_older(1).unwrap();
+        assert_eq!(names(root), ["step-00000002", "step-00000003", "step-00000005"]);
     }
 
     #[test]

@@ -47,10 +47,11 @@ impl DryRun {
 /// # Errors
 /// Whatever would keep the run from beginning: model, data or settings that do not fit together.
 pub fn dry_run(request: &TrainRequest, place: MemoryLocation) -> Result<DryRun> {
-    let data = RunData::open(request)?;
+    let mut data = RunData::open(request)?;
     require_checkpoint(&request.model)?;
     check_start(request)?;
     let processor = Processor::from_dir(&request.model)?;
+    data.open_prior(&processor, &request.config)?;
     data.check_texts(&processor, &request.config)?;
     let held = process_memory("VmRSS").unwrap_or(0);
     let mut planner = Planner { request, place, data: &data, processor: &processor, held, sizes: Vec::new() };
@@ -103,7 +104,7 @@ impl Planner<'_> {
         };
         let model = model.with_gradient_checkpointing(config.train.gradient_checkpointing);
         freeze(&model, &config.train.freeze)?;
-        let reference = match (objective::of_config(config).needs().reference(), &config.lora) {
+        let reference = match (objective::needs_reference(config), &config.lora) {
             (false, _) => None,
             (true, Some(_)) => Some(model.without_adapter()?),
             // The adapter as it is, on the same base.

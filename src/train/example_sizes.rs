@@ -33,6 +33,10 @@ impl ExampleSize {
 /// only the [`largest_candidates`], so that a run starts at once.
 pub(super) fn example_sizes(job: &TrainJob<'_>) -> Result<Vec<ExampleSize>> {
     let replayed = job.config.replayed_per_round();
+    let prior = job.prior.map_or(Vec::new(), |prior| match job.config.train.max_length {
+        0 => largest_candidates(prior, prior_per_step(job)),
+        _ => (0..prior.len()).collect(),
+    });
     let ids: Vec<ExampleId> = match job.config.train.max_length {
         0 => {
             let own = largest_candidates(job.train, job.config.examples_per_round() - replayed);
@@ -41,6 +45,7 @@ pub(super) fn example_sizes(job: &TrainJob<'_>) -> Result<Vec<ExampleSize>> {
         }
         _ => job.examples().collect(),
     };
+    let ids = ids.into_iter().chain(prior.into_iter().map(ExampleId::Prior)).collect();
     sizes(job, ids, |rollout, _| rollout.max_new_tokens)
 }
 
@@ -54,7 +59,8 @@ pub(super) fn first_rounds(job: &TrainJob<'_>) -> Result<Vec<Vec<ExampleSize>>> 
     let steps = job.config.total_steps(job.train.len());
     let rounds = steps.div_ceil(job.config.steps_per_round()).clamp(1, FIRST_ROUNDS);
     let mut sampler = BatchSampler::of_job(job, Cursor::default(), None)?;
-    let ids = (0..rounds).flat_map(|_| sampler.next_batch(per_round)).collect();
+    let per_step = job.config.examples_per_step();
+    let ids = (0..rounds * per_round / per_step).flat_map(|_| sampler.next_batch(per_step)).collect();
     let found = sizes(job, ids, |rollout, reference| reference.unwrap_or(usize::MAX).min(rollout.max_new_tokens))?;
     Ok(found.chunks(per_round).map(<[ExampleSize]>::to_vec).collect())
 }
@@ -150,16 +156,33 @@ pub(super) fn largest_round(
     [own_len, replay_len]: [usize; 2],
     by: fn(&ExampleSize) -> usize,
 ) -> Vec<ExampleSize> {
-    let part = |is_own: bool, len: usize, count: usize| -> Vec<ExampleSize> {
+    let part = |is_part: fn(&ExampleId) -> bool, len: usize, count: usize| -> Vec<ExampleSize> {
         let times = if len.is_multiple_of(count) { 1 } else { 2 };
-        let mut part: Vec<ExampleSize> =
-            sizes.iter().copied().filter(|s| matches!(s.id, ExampleId::Dataset(_)) == is_own).collect();
+        let mut part: Vec<ExampleSize> = sizes.iter().copied().filter(|s| is_part(&s.id)).collect();
         part.sort_by_key(|size| Reverse(by(size)));
         part.iter().flat_map(|&size| std::iter::repeat_n(size, times)).cycle().take(count).collect()
     };
-    let mut round = [part(true, own_len, own), part(false, replay_len, replayed)].concat();
+    let own = part(|id| matches!(id, ExampleId::Dataset(_)), own_len, own);
+    let mut round = [own, part(|id| matches!(id, ExampleId::Replay(_)), replay_len, replayed)].concat();
     round.sort_by_key(|size| Reverse(by(size)));
     round
+}
+
+/// Examples of the KL penalty in a step.
+pub(super) fn prior_per_step(job: &TrainJob<'_>) -> usize {
+    job.config.prior_kl.as_ref().map_or(0, |prior| prior.batch_size)
+}
+
+/// The largest examples of the KL penalty that go through the model together, largest first.
+pub(super) fn largest_prior(
+    job: &TrainJob<'_>,
+    sizes: &[ExampleSize],
+    by: fn(&ExampleSize) -> usize,
+) -> Vec<ExampleSize> {
+    let mut prior: Vec<ExampleSize> = sizes.iter().copied().filter(|s| matches!(s.id, ExampleId::Prior(_))).collect();
+    prior.sort_by_key(|size| Reverse(by(size)));
+    let at_once = prior_per_step(job).min(job.config.train.batch_size);
+    prior.into_iter().cycle().take(at_once).collect()
 }
 
 #[cfg(test)]
@@ -182,6 +205,7 @@ mod tests {
         let index = |size: ExampleSize| match size.id {
             ExampleId::Dataset(i) => i,
             ExampleId::Replay(i) => 100 + i,
+            ExampleId::Prior(i) => 200 + i,
         };
         let all = |count: usize, by: fn(&ExampleSize) -> usize| -> Vec<usize> {
             largest_round(&sizes, [count, 0], [6, 0], by).into_iter().map(index).collect()
@@ -192,8 +216,9 @@ mod tests {
         // Rounds of 4 run over the end of an epoch of 6; one of 12 has each example twice.
         assert_eq!(all(4, |s| s.tokens()), [2, 2, 5, 5]);
         assert_eq!(all(12, |s| s.tokens()).iter().filter(|i| **i == 2).count(), 2);
-        // The last two are replayed, one a round.
+        // The last two are replayed, one a round. Those of the KL penalty have a pass of their own.
         let mut sizes = sizes.clone();
+        sizes.push(ExampleSize { id: ExampleId::Prior(0), ..sizes[2] });
         (sizes[4].id, sizes[5].id) = (ExampleId::Replay(0), ExampleId::Replay(1));
         let round = largest_round(&sizes, [2, 1], [4, 2], |s| s.tokens());
         assert_eq!(round.into_iter().map(index).collect::<Vec<_>>(), [2, 101, 0]);

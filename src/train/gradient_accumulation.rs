@@ -3,13 +3,17 @@
 use super::objective::{BatchTotals, MetricSums, Objective, ObjectiveInputs, RequiredInputs};
 use super::shard_outputs::ShardOutputs;
 use crate::comm::Communicator;
-use crate::model::{LanguageModel, Sequence, all_reduce};
+use crate::model::{KlReference, LanguageModel, Prompt, Sequence, all_reduce};
 use crate::{Error, Result};
+use std::ops::Range;
+use std::sync::Arc;
 
 /// The sequences of one forward and backward pass, with what the objective needs to know of them.
 #[derive(Debug, Clone)]
 pub struct MicroBatch {
     sequences: Vec<Sequence>,
+    /// What the reference model is asked, where its prompts are others.
+    reference_sequences: Option<Vec<Sequence>>,
     lengths: Vec<usize>,
     advantages: Vec<f64>,
     old_logprobs: Option<Vec<f32>>,
@@ -25,7 +29,22 @@ impl MicroBatch {
     /// Sequences with the advantage of each.
     pub fn with_advantages(sequences: Vec<Sequence>, advantages: Vec<f64>) -> MicroBatch {
         let lengths = sequences.iter().map(|s| s.response.len()).collect();
-        MicroBatch { sequences, lengths, advantages, old_logprobs: None, reference_logprobs: None }
+        MicroBatch {
+            sequences,
+            reference_sequences: None,
+            lengths,
+            advantages,
+            old_logprobs: None,
+            reference_logprobs: None,
+        }
+    }
+
+    /// The same responses, with other prompts for the reference model: one for each sequence.
+    pub fn with_reference_prompts(mut self, prompts: &[Arc<Prompt>]) -> MicroBatch {
+        let pairs = prompts.iter().zip(&self.sequences);
+        let sequences = pairs.map(|(prompt, s)| Sequence { prompt: prompt.clone(), response: s.response.clone() });
+        self.reference_sequences = Some(sequences.collect());
+        self
     }
 
     /// Compute, on all ranks, the log-probabilities that an objective needs: those of `model` as it is now, and those of `reference`.
@@ -45,9 +64,14 @@ impl MicroBatch {
         }
         if needs.reference_logprobs {
             let reference = reference.ok_or_else(no_reference)?;
-            self.reference_logprobs = Some(all_reduce::score(comm, reference, &self.sequences, temperature)?);
+            self.reference_logprobs =
+                Some(all_reduce::score(comm, reference, self.reference_sequences(), temperature)?);
         }
         Ok(self)
+    }
+
+    fn reference_sequences(&self) -> &[Sequence] {
+        self.reference_sequences.as_deref().unwrap_or(&self.sequences)
     }
 
     /// The sequences.
@@ -88,7 +112,11 @@ pub fn accumulate_gradients(
     let (mut loss, mut metrics) = (0.0, MetricSums::default());
     for micro in micro_batches {
         let outputs = ShardOutputs::default();
-        model.distributed_backward(comm, &micro.sequences, temperature, kl_reference, &|shard, stats| {
+        let logits = |shard: Range<usize>| {
+            kl_reference.ok_or_else(no_reference)?.lazy_logits(&micro.reference_sequences()[shard])
+        };
+        let by_reference = kl_reference.map(|_| &logits as &KlReference<'_>);
+        model.distributed_backward(comm, &micro.sequences, temperature, by_reference, &|shard, stats| {
             let first: usize = micro.lengths[..shard.start].iter().sum();
             let tokens = first..first + stats.logprobs.len();
             let output = objective.compute(&ObjectiveInputs {

@@ -2,12 +2,13 @@
 
 use crate::comm::Communicator;
 use crate::data::Record;
-use crate::model::{LanguageModel, PromptEncoder, Sequence};
+use crate::model::{LanguageModel, Prompt, PromptEncoder, Sequence};
 use crate::sampling::LocalModel;
-use crate::tasks::{Task, encode_example, reference_sequence};
+use crate::tasks::{Task, encode_demonstrated, encode_example, reference_sequence};
 use crate::train::settings::TrainConfig;
 use crate::{Error, Result};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// Everything a run needs. Nothing in it changes but the weights of `model`.
@@ -16,7 +17,7 @@ pub struct TrainJob<'a> {
     pub config: &'a TrainConfig,
     /// The model that trains, with the weights of the start or of the checkpoint that the run resumes from.
     pub model: &'a dyn LanguageModel,
-    /// A frozen copy of the model that the run started from, if the objective needs one.
+    /// A frozen copy of the model that the run started from, if the objective or a penalty needs one.
     pub reference: Option<&'a dyn LanguageModel>,
     /// The model directory that the run started from, for the files beside the weights.
     pub base: &'a Path,
@@ -26,8 +27,12 @@ pub struct TrainJob<'a> {
     pub train: &'a dyn Task,
     /// Training examples of the dataset that is replayed (`sft.replay`).
     pub replay: Option<&'a dyn Task>,
+    /// Training examples of the dataset of the KL penalty (`[prior_kl]`).
+    pub prior: Option<&'a dyn Task>,
     /// Validation examples, if there are any.
     pub validation: Option<&'a dyn Task>,
+    /// Questions of prior knowledge that evaluations ask too (`eval.prior`).
+    pub prior_eval: Option<&'a dyn Task>,
     /// Set from outside, on any rank, to end the run after the current round.
     pub stop: &'a AtomicBool,
     /// The ranks that train together. All of them have the same examples and settings.
@@ -41,10 +46,12 @@ pub enum ExampleId {
     Dataset(usize),
     /// Of the dataset that is replayed.
     Replay(usize),
+    /// Of the dataset of the KL penalty.
+    Prior(usize),
 }
 
 impl TrainJob<'_> {
-    /// All training examples, those of the run's own dataset first.
+    /// All training examples but those of the KL penalty, those of the run's own dataset first.
     pub fn examples(&self) -> impl Iterator<Item = ExampleId> + use<> {
         let (own, replayed) = (self.train.len(), self.replay.map_or(0, |replay| replay.len()));
         (0..own).map(ExampleId::Dataset).chain((0..replayed).map(ExampleId::Replay))
@@ -53,13 +60,14 @@ impl TrainJob<'_> {
     /// The dataset of an example, and its index there.
     ///
     /// # Errors
-    /// A replayed example in a run without replay.
+    /// An example of a dataset that the run does not have.
     pub fn locate(&self, id: ExampleId) -> Result<(&dyn Task, usize)> {
-        match (id, self.replay) {
-            (ExampleId::Dataset(i), _) => Ok((self.train, i)),
-            (ExampleId::Replay(i), Some(replay)) => Ok((replay, i)),
-            (ExampleId::Replay(_), None) => Err(Error::failed("a replayed example without a dataset to replay")),
-        }
+        let (task, i) = match id {
+            ExampleId::Dataset(i) => (Some(self.train), i),
+            ExampleId::Replay(i) => (self.replay, i),
+            ExampleId::Prior(i) => (self.prior, i),
+        };
+        Ok((task.ok_or_else(|| Error::failed("an example of a dataset that the run does not have"))?, i))
     }
 
     /// The model that trains, as what responds to prompts: on all ranks.
@@ -77,6 +85,12 @@ impl TrainJob<'_> {
     /// their reference responses.
     pub fn is_sampled(&self, id: ExampleId) -> bool {
         matches!(id, ExampleId::Dataset(_)) && self.config.rollout.is_some()
+    }
+
+    /// The prompt of an example with its reference response in it, as a demonstration.
+    pub fn demonstrated_prompt(&self, id: ExampleId) -> Result<Arc<Prompt>> {
+        let (task, i) = self.locate(id)?;
+        encode_demonstrated(task, self.encoder, i)
     }
 
     /// The example as model input, with its reference response; with an empty one where the model itself is to respond.

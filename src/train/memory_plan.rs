@@ -3,7 +3,7 @@
 //! Some things are held all the time: the program, weights, moments. The rest comes and goes with what the run does at the moment: it
 //! trains, samples responses, or evaluates. The plan counts each of these for its largest batch, and the peak is that of the largest.
 
-use super::example_sizes::{ExampleSize, candidates_among, first_rounds, largest_round};
+use super::example_sizes::{ExampleSize, candidates_among, first_rounds, largest_prior, largest_round};
 use super::job::TrainJob;
 use super::optimizer::DEVICE_PIECE;
 use crate::io::files::format_bytes;
@@ -93,20 +93,24 @@ impl MemoryPlan {
         let by: [fn(&ExampleSize) -> usize; 3] =
             [|s| s.tokens() + s.prompt.patches, ExampleSize::tokens, |s| s.prompt.patches];
         let evaluated = evaluated(job)?;
-        let rounds = by.map(|by| largest_round(sizes, counts, lens, by));
-        let plans = rounds.iter().map(|round| MemoryPlan::of_round(job, round, Lengths::UpTo, &evaluated, program));
+        let rounds = by.map(|by| (largest_round(sizes, counts, lens, by), largest_prior(job, sizes, by)));
+        let plan = |round: &[ExampleSize], prior: &[ExampleSize], lengths: Lengths| {
+            MemoryPlan::of_round(job, (round, prior), lengths, &evaluated, program)
+        };
+        let plans = rounds.iter().map(|(round, prior)| plan(round, prior, Lengths::UpTo));
         let largest =
             plans.max_by_key(MemoryPlan::total).ok_or_else(|| Error::failed("a memory plan of no examples"))?;
         let first = first_rounds(job)?;
-        let plans = first.iter().map(|round| MemoryPlan::of_round(job, round, Lengths::Exactly, &evaluated, program));
+        let plans = first.iter().map(|round| plan(round, &rounds[0].1, Lengths::Exactly));
         let expected = plans.map(|plan| plan.total()).max().unwrap_or(0).min(largest.total());
         Ok(MemoryPlan { expected, ..largest })
     }
 
-    /// The plan of a run whose rounds have the examples `round`, and whose evaluations have the prompts `evaluated` at a time.
+    /// The plan of a run whose rounds have the examples `round`, and `prior` ones of the KL penalty in a pass of their own, and whose
+    /// evaluations have the prompts `evaluated` at a time.
     fn of_round(
         job: &TrainJob<'_>,
-        round: &[ExampleSize],
+        (round, prior): (&[ExampleSize], &[ExampleSize]),
         lengths: Lengths,
         evaluated: &[PromptSize],
         program: usize,
@@ -114,7 +118,9 @@ impl MemoryPlan {
         let (weights, copies, trained) = weights(job);
         let held = MemoryPlan { program, weights, copies, moments: 2 * trained, ..MemoryPlan::default() };
         let Some(model) = job.model.memory_footprint() else { return held };
-        let BackwardBytes { activations, thread_gradients } = backward(job, model, round, lengths);
+        let both = [round, prior].map(|examples| backward(job, model, examples, lengths));
+        let larger = both.into_iter().max_by_key(|bytes| bytes.activations + bytes.thread_gradients);
+        let BackwardBytes { activations, thread_gradients } = larger.unwrap_or_default();
         let rollouts = rollout_batch(job, round).map(|(prompts, samples, tokens)| {
             let generation = model.generate_bytes(&prompts, samples, tokens);
             Phase { name: "rollouts", generation, ..Phase::default() }
@@ -139,7 +145,8 @@ impl MemoryPlan {
         let on_policy = job.config.resamples();
         // Rounds whose examples are held: this one, the next, and those whose groups dynamic sampling sets aside.
         let rounds = if on_policy { 1 } else { 2 + job.config.grpo.as_ref().map_or(0, |grpo| grpo.dynamic_sampling) };
-        let training = Phase { examples: rounds * of_round, ..training };
+        let of_prior = pixels(&prior.iter().map(|s| s.prompt).collect::<Vec<_>>());
+        let training = Phase { examples: rounds * of_round + of_prior, ..training };
         let rollouts = rollouts.map(|phase| Phase { examples: training.examples, ..phase });
         let next = if on_policy { 0 } else { of_round };
         let evaluation = evaluation.map(|phase| Phase { examples: next + pixels(evaluated), ..phase });
@@ -215,6 +222,9 @@ pub fn program_without_weights(held: usize) -> usize {
 /// can be larger: the longest responses do not always take the most.
 fn backward(job: &TrainJob<'_>, model: &dyn MemoryFootprint, round: &[ExampleSize], lengths: Lengths) -> BackwardBytes {
     let config = job.config;
+    if round.is_empty() {
+        return BackwardBytes::default();
+    }
     let responses = match (&config.rollout, config.train.method) {
         (Some(rollout), Method::Rft) => rollout.num_generations,
         _ => 1,
@@ -222,7 +232,7 @@ fn backward(job: &TrainJob<'_>, model: &dyn MemoryFootprint, round: &[ExampleSiz
     let of_share = |share: usize| {
         let group = |size: &ExampleSize| GroupSize {
             prompt: size.prompt,
-            responses,
+            responses: if job.is_sampled(size.id) { responses } else { 1 },
             response_tokens: match job.is_sampled(size.id) {
                 true => (size.response * share / LENGTHS).max(1),
                 false => size.response,
@@ -249,11 +259,18 @@ fn rollout_batch(job: &TrainJob<'_>, round: &[ExampleSize]) -> Option<(Vec<Promp
 /// The prompts of the largest batch of the evaluations on the way, if there are any.
 fn evaluated(job: &TrainJob<'_>) -> Result<Vec<PromptSize>> {
     let settings = &job.config.eval;
-    let Some(task) = job.validation.filter(|_| settings.steps > 0) else { return Ok(Vec::new()) };
-    let count = if settings.limit == 0 { task.len() } else { settings.limit.min(task.len()) };
-    let wanted = candidates_among(task, count, settings.batch_size);
-    let sizes = wanted.par_iter().map(|&i| example_size(task, job.encoder, i)).collect::<Vec<Result<PromptSize>>>();
-    let mut largest = sizes.into_iter().collect::<Result<Vec<PromptSize>>>()?;
+    if settings.steps == 0 {
+        return Ok(Vec::new());
+    }
+    let mut largest: Vec<PromptSize> = Vec::new();
+    for (task, limit) in
+        job.validation.map(|task| (task, settings.limit)).into_iter().chain(job.prior_eval.map(|task| (task, 0)))
+    {
+        let count = if limit == 0 { task.len() } else { limit.min(task.len()) };
+        let wanted = candidates_among(task, count, settings.batch_size);
+        let sizes = wanted.par_iter().map(|&i| example_size(task, job.encoder, i)).collect::<Vec<Result<PromptSize>>>();
+        largest.extend(sizes.into_iter().collect::<Result<Vec<PromptSize>>>()?);
+    }
     largest.sort_by_key(|size| Reverse(size.tokens + size.patches));
     largest.truncate(settings.batch_size);
     Ok(largest)
@@ -305,8 +322,13 @@ mod tests {
     fn the_total_is_that_of_the_largest_phase_and_the_text_names_every_part_of_it() {
         let training = Phase { name: "training", gradients: 200_000_000, activations: 300_000_000, ..Phase::default() };
         let rollouts = Phase { name: "rollouts", generation: 100_000_000, ..Phase::default() };
-        let held =
-            MemoryPlan { weights: 200_000_000, moments: 400_000_000, program: 20_000_000, ..MemoryPlan::default() };
+        let held = MemoryPlan {
+            weights: 200_000_000,
+            moments: 400_000_000,
+            program: 20_000_000,
+            expected: usize::MAX,
+            ..MemoryPlan::default()
+        };
         let plan = MemoryPlan { phases: vec![training, rollouts], ..held.clone() };
         assert_eq!(plan.total(), 1_120_000_000 + (500_000_000.0 * REUSE) as usize);
         let text = plan.to_string();

@@ -1,9 +1,10 @@
-//! On-policy SFT: every few steps, sample from the model as it is then, and train on its correct responses (`sft.resample_every`).
+//! On-policy SFT: every few steps, sample from the model as it is then, and train on its responses (`sft.resample_every`). With
+//! `sft.keep = "correct"` it is rejection sampling (RAFT, arXiv 2304.06767).
 //!
-//! A sampling draws as many prompts as the steps until the next one need, and samples `rollout.num_generations` responses to each. The
-//! correct ones, each text once and at most `sft.max_per_prompt` for a prompt, fill the [`SampleBuffer`] that the steps draw from. The
-//! tokens are learned as they were sampled. The buffer is part of a checkpoint, so that a run that resumes between two samplings ends with
-//! the same bytes as one that was never stopped.
+//! A sampling draws as many prompts as the steps until the next one need, and samples `rollout.num_generations` responses to each. Those
+//! that `sft.keep` lets pass and that are complete, each text once and at most `sft.max_per_prompt` for a prompt, fill the [`SampleBuffer`]
+//! that the steps draw from. The tokens are learned as they were sampled. The buffer is part of a checkpoint, so that a run that resumes
+//! between two samplings ends with the same bytes as one that was never stopped.
 
 use super::job::ExampleId;
 use super::metrics::{Metrics, SampleLine};
@@ -26,10 +27,16 @@ pub(super) fn resample_if_due(ctx: &mut StepContext<'_>) -> Result<Metrics> {
     let examples = ctx.sampler.next_of_dataset(n * every.min(ctx.total - step));
     let Sampled { kept, counts, correct, logged } = sample(ctx, &examples)?;
     ctx.log_responses(&logged)?;
+    let keep = ctx.job.config.sft.as_ref().map_or(Keep::Correct, |sft| sft.keep);
+    let kind = match keep {
+        Keep::Correct => "correct and complete",
+        Keep::WellFormed => "well-formed and complete",
+        Keep::All => "complete",
+    };
     if kept.is_empty() {
         return Err(Error::failed(format!(
-            "step {}: none of the {} responses that the model sampled to {} prompts is correct and complete, so there is nothing to train \
-             on; start from a model that is sometimes correct (a short SFT run), or raise rollout.num_generations or rollout.max_new_tokens",
+            "step {}: none of the {} responses that the model sampled to {} prompts is {kind}, so there is nothing to train \
+             on; start from a model that is sometimes {kind} (a short SFT run), or raise rollout.num_generations or rollout.max_new_tokens",
             step + 1,
             counts.samples,
             counts.prompts
@@ -37,7 +44,7 @@ pub(super) fn resample_if_due(ctx: &mut StepContext<'_>) -> Result<Metrics> {
     }
     if kept.len() < n {
         ctx.callback.note(&format!(
-            "step {step}: only {} correct responses to {} prompts; each is trained on several times before the next sampling",
+            "step {step}: only {} {kind} responses to {} prompts; each is trained on several times before the next sampling",
             kept.len(),
             counts.prompts
         ));
@@ -94,11 +101,8 @@ fn sample(ctx: &StepContext<'_>, examples: &[usize]) -> Result<Sampled> {
         },
         if rollout.batch_size == 0 { config.examples_per_round() } else { rollout.batch_size },
     )?;
-    let selection = RolloutSelection {
-        keep: Keep::Correct,
-        max_per_prompt: Some(sft.max_per_prompt),
-        answer: FinalAnswer::Sampled,
-    };
+    let selection =
+        RolloutSelection { keep: sft.keep, max_per_prompt: Some(sft.max_per_prompt), answer: FinalAnswer::Sampled };
     let mut sampled = Sampled { kept: Vec::new(), counts: SelectionCounts::default(), correct: 0, logged: Vec::new() };
     for (&example, group) in examples.iter().zip(groups) {
         sampled.correct += group.iter().filter(|r| r.score.correct).count();

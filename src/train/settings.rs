@@ -6,6 +6,9 @@ use crate::sampling::sampling_flags::MAX_RESPONSES;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+pub use super::prior_kl_settings::PriorKlSettings;
+pub use super::sft_settings::{LossReduction, SftLossType, SftSettings};
+
 /// Most optimizer steps of a run: names of checkpoints have eight digits.
 pub const MAX_STEPS: usize = 99_999_999;
 /// Most examples that a round takes from the dataset.
@@ -80,66 +83,6 @@ pub enum ScaleRewards {
     None,
 }
 
-/// What SFT's loss is the mean over.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LossReduction {
-    /// All response tokens of the step, as transformers has it: long responses weigh more.
-    #[default]
-    Token,
-    /// The sequences, each the mean over its own response tokens: every example weighs the same.
-    Sequence,
-}
-
-/// The supervised loss, by TRL's names.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SftLossType {
-    /// Negative log-likelihood.
-    #[default]
-    Nll,
-    /// Dynamic fine-tuning (arXiv 2508.05629): each token's negative log-likelihood weighted by its own probability.
-    Dft,
-    /// Entropy-adaptive fine-tuning (arXiv 2601.02151): each token's negative log-likelihood weighted by the entropy of the prediction.
-    Eaft,
-}
-
-/// `[sft]`: the supervised loss, and where its examples come from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SftSettings {
-    /// `nll`, `dft` or `eaft`.
-    pub loss_type: SftLossType,
-    /// `token` or `sequence`.
-    pub loss_reduction: LossReduction,
-    /// Dataset directory whose train split is replayed: a share of every step's examples comes from it. Empty for none.
-    pub replay: String,
-    /// Share of a step's examples that are replayed, rounded to whole examples.
-    pub replay_share: f64,
-    /// Weight of KL(initial model || model) at the tokens of the reference responses, of the whole next-token distributions, in nats;
-    /// 0 loads no reference copy.
-    pub kl_coef: f64,
-    /// On-policy SFT: every so many steps, sample from the model as it is then (`[rollout]`), and train on its correct responses instead of
-    /// the reference responses; 0 for off.
-    pub resample_every: usize,
-    /// Most correct responses to one prompt that are trained on between two samplings.
-    pub max_per_prompt: usize,
-}
-
-impl Default for SftSettings {
-    fn default() -> Self {
-        SftSettings {
-            loss_type: SftLossType::default(),
-            loss_reduction: LossReduction::default(),
-            replay: String::new(),
-            replay_share: 0.25,
-            kl_coef: 0.0,
-            resample_every: 0,
-            max_per_prompt: 1,
-        }
-    }
-}
-
 /// All settings of a training run, resolved: `config.toml` of a run directory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -151,6 +94,9 @@ pub struct TrainConfig {
     /// The adapter that trains instead of the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<crate::model::lora::LoraSettings>,
+    /// A KL penalty on prompts of other knowledge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prior_kl: Option<PriorKlSettings>,
     /// The supervised loss; SFT only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sft: Option<SftSettings>,
@@ -197,6 +143,9 @@ pub struct TrainSettings {
     pub warmup_steps: f64,
     /// Decoupled weight decay, on matrices only (no biases, no norms).
     pub weight_decay: f64,
+    /// L2-SP (arXiv 1802.01483): adds `l2_sp / 2 * ||w - w0||^2` to the loss, w0 being the weights that the run started from; 0 for off.
+    #[serde(default)]
+    pub l2_sp: f64,
     /// AdamW's decay rates of the running averages of the gradient and of its square.
     pub betas: [f64; 2],
     /// AdamW's epsilon.
@@ -207,6 +156,16 @@ pub struct TrainSettings {
     pub stop_when: String,
     /// Consecutive evaluations that must meet `stop_when`.
     pub stop_patience: usize,
+    /// Keep the checkpoint that was best at an evaluation, by the measure of `stop_when`, else by accuracy.
+    #[serde(default)]
+    pub save_best: bool,
+    /// End the run when the whole 95 % interval of the change of the score on `eval.prior` lies below minus this share: 0.02 for two points
+    /// lost, 0 for any loss that is shown. Never when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_when_forgotten: Option<f64>,
+    /// Train only on the examples of which this dataset of `jigsaw rollout` holds a response; empty for all.
+    #[serde(default)]
+    pub prompts_of: String,
     /// Seed of everything random in the run.
     pub seed: u64,
     /// Frozen parts: `vision` (the whole tower with its merger), `merger`, `embeddings`, `text`, or the beginning of parameter names.
@@ -225,6 +184,10 @@ pub struct TrainSettings {
 pub struct EvalSettings {
     /// Steps between evaluations, also before the first step and after the last; 0 for none.
     pub steps: usize,
+    /// Questions of prior knowledge that are asked at each evaluation: a dataset (its validation split, else its test split) or a benchmark
+    /// file. Empty for none.
+    #[serde(default)]
+    pub prior: String,
     /// Validation examples used (the first ones); 0 for all.
     pub limit: usize,
     /// Prompts generated for at a time.
@@ -338,11 +301,15 @@ impl TrainConfig {
                 lr_scheduler_type: if rft { LrSchedule::Constant } else { LrSchedule::Cosine },
                 warmup_steps: 0.0,
                 weight_decay: 0.0,
+                l2_sp: 0.0,
                 betas: [0.9, 0.999],
                 eps: 1e-8,
                 max_grad_norm: 1.0,
                 stop_when: String::new(),
                 stop_patience: 1,
+                save_best: false,
+                stop_when_forgotten: None,
+                prompts_of: String::new(),
                 seed: 0,
                 freeze: Vec::new(),
                 max_length: 0,
@@ -351,8 +318,16 @@ impl TrainConfig {
                 save_steps: 100,
                 save_total_limit: 2,
             },
-            eval: EvalSettings { steps: 100, limit: 64, batch_size: 16, max_new_tokens: 512, log_responses: 4 },
+            eval: EvalSettings {
+                steps: 100,
+                prior: String::new(),
+                limit: 64,
+                batch_size: 16,
+                max_new_tokens: 512,
+                log_responses: 4,
+            },
             lora: None,
+            prior_kl: None,
             sft: (!rft).then(SftSettings::default),
             rollout: rft.then(RolloutSettings::default),
             grpo: rft.then_some(GrpoSettings {
@@ -379,8 +354,10 @@ impl TrainConfig {
         let mut all = TrainConfig::defaults(Method::Rft);
         all.sft = Some(SftSettings::default());
         all.lora = Some(Default::default());
+        all.prior_kl = Some(PriorKlSettings::default());
         all.train.steps = Some(1);
         all.train.epochs = Some(1.0);
+        all.train.stop_when_forgotten = Some(0.0);
         if let Some(grpo) = &mut all.grpo {
             grpo.epsilon_high = Some(0.2);
             grpo.delta = Some(2.0);
@@ -408,21 +385,35 @@ impl TrainConfig {
         self.sft.as_ref().is_some_and(|sft| sft.resample_every > 0)
     }
 
+    /// Optimizer steps that each pass over the examples of a round is cut into.
+    fn minibatches(&self) -> usize {
+        self.grpo.as_ref().map(|grpo| grpo.minibatches).or(self.sft.as_ref().map(|sft| sft.minibatches)).unwrap_or(1)
+    }
+
     /// Optimizer steps made from one batch of examples: the unit after which the run can be stopped and resumed.
-    /// 1 for SFT, `minibatches * num_iterations` for RFT.
     pub fn steps_per_round(&self) -> usize {
-        self.grpo.as_ref().map_or(1, |g| g.minibatches * g.num_iterations)
+        self.minibatches() * self.grpo.as_ref().map_or(1, |grpo| grpo.num_iterations)
+    }
+
+    /// Examples (SFT) or prompts (RFT) of one optimizer step.
+    pub fn examples_per_step(&self) -> usize {
+        self.train.batch_size * self.train.gradient_accumulation_steps
     }
 
     /// Examples (SFT) or prompts (RFT) that one round takes from the dataset.
     pub fn examples_per_round(&self) -> usize {
-        self.train.batch_size * self.train.gradient_accumulation_steps * self.grpo.as_ref().map_or(1, |g| g.minibatches)
+        self.examples_per_step() * self.minibatches()
     }
 
-    /// Those of them that are replayed from another dataset.
-    pub fn replayed_per_round(&self) -> usize {
+    /// Examples of a step that are replayed from another dataset.
+    pub fn replayed_per_step(&self) -> usize {
         let sft = self.sft.as_ref().filter(|sft| !sft.replay.is_empty());
-        sft.map_or(0, |sft| (sft.replay_share * self.examples_per_round() as f64).round() as usize)
+        sft.map_or(0, |sft| (sft.replay_share * self.examples_per_step() as f64).round() as usize)
+    }
+
+    /// Those of a round.
+    pub fn replayed_per_round(&self) -> usize {
+        self.replayed_per_step() * self.minibatches()
     }
 
     /// Refuse a run over `examples` training examples that is longer than steps can be counted, or that samples more responses at a time

@@ -3,21 +3,24 @@
 use super::callback::{Silent, TrainerCallback};
 use super::job::TrainJob;
 use super::objective;
+use super::prior_evaluation;
 use super::run_dir::{ResumeState, RunDir, RunManifest};
 use super::trainer::{TrainOutcome, train};
 use crate::comm::Communicator;
-use crate::data::Dataset;
+use crate::data::{Dataset, Record};
 use crate::model::LanguageModel;
 use crate::model::lora::{self, Adapter};
 use crate::model::weights::check_frozen_variable;
 use crate::model::{ComputeDtype, Model, ModelLoader, Processor, require_checkpoint};
 use crate::model::{hash_model, hash_prompt_files, missing_files};
 use crate::nn::bf16_instructions;
+use crate::sampling::hash_examples;
 use crate::tasks::{DatasetTask, Task};
 use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result, hub};
 use candle_core::Device;
 use rayon::prelude::*;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -34,8 +37,10 @@ pub struct TrainRequest {
     pub model: PathBuf,
     /// Dataset directory with a `train` and, if possible, a `validation` split; or a file of another tool (see [`Dataset::open`]).
     pub data: PathBuf,
-    /// RunDir directory, new or of the same run.
+    /// Run directory, new or of the same run.
     pub out: PathBuf,
+    /// The run in it is to go on with more steps or other criteria than it began with (see [`RunDir::lengthen`]).
+    pub lengthen: bool,
     /// Where to compute.
     pub device: Device,
     /// The command line, for the record.
@@ -73,10 +78,11 @@ fn on_this_thread(
     // What is quick to read comes first, so that a mistake is reported before gigabytes of weights are read.
     let open = || RunData::open(request);
     let (data, processor) = concurrently(open, || Processor::from_dir(&request.model));
-    let data = data?;
+    let mut data = data?;
     require_checkpoint(&request.model)?;
     check_start(request)?;
     let processor = processor?;
+    data.open_prior(&processor, &request.config)?;
     data.check_texts(&processor, &request.config)?;
     // What stays in f32 on a GPU beside products in bf16, as attention does, may be rounded to TF32 there, which is finer.
     candle_core::cuda::set_gemm_reduced_precision_f32(request.config.train.dtype == ComputeDtype::Bf16);
@@ -99,7 +105,13 @@ fn on_this_thread(
         seed: request.config.train.seed,
         platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+        lengthened: Vec::new(),
     };
+    if request.lengthen
+        && let Some(note) = comm.on_root(|| RunDir::lengthen(&request.out, &request.config, &identity))?
+    {
+        callback.note(&note);
+    }
     let (run, checkpoint) = match RunDir::open(&request.out, &request.config, &identity, comm)? {
         ResumeState::Finished(finished) => return Ok(TrainOutcome::AlreadyFinished(finished)),
         ResumeState::Fresh(run) => (run, None),
@@ -138,7 +150,7 @@ fn on_this_thread(
             model.dropout()
         ));
     }
-    let reference = match objective::of_config(&request.config).needs().reference() {
+    let reference = match objective::needs_reference(&request.config) {
         // The base without the fresh adapter is the model that the run started from: no second copy.
         true if request.config.lora.is_some() => Some(model.without_adapter()?),
         true => Some(loader.frozen(&request.model)?),
@@ -168,7 +180,7 @@ fn start(request: &TrainRequest, loader: &ModelLoader) -> Result<Model> {
 }
 
 /// # Errors
-/// An adapter is to be trained from an adapter, or frozen weights are to be held in f32 and multiplied in bf16.
+/// An adapter is to be trained from an adapter or with L2-SP, or frozen weights are to be held in f32 and multiplied in bf16.
 pub(super) fn check_start(request: &TrainRequest) -> Result<()> {
     check_frozen_variable(request.config.train.dtype)?;
     if request.config.lora.is_some() && lora::is_adapter(&request.model) {
@@ -177,38 +189,73 @@ pub(super) fn check_start(request: &TrainRequest) -> Result<()> {
             request.model.display()
         )));
     }
+    if request.config.train.l2_sp > 0.0 && lora::is_adapter(&request.model) {
+        return Err(Error::input(format!(
+            "train.l2_sp has no meaning for {}: it is an adapter; leave it out, or merge the adapter first (jigsaw model merge-lora)",
+            request.model.display()
+        )));
+    }
     Ok(())
 }
 
 /// The data that a run uses.
 pub(super) struct RunData {
-    /// Of the dataset, and of the one that is replayed.
+    /// Of the dataset, and of those that are replayed and that the KL penalty has.
     hash: String,
     pub(super) train: DatasetTask,
     replay: Option<DatasetTask>,
+    prior: Option<DatasetTask>,
     validation: Option<DatasetTask>,
+    prior_eval: Option<Box<dyn Task>>,
 }
 
 impl RunData {
     pub(super) fn open(request: &TrainRequest) -> Result<RunData> {
         let dir = &request.data;
         let replay = request.config.sft.as_ref().map(|sft| sft.replay.as_str()).filter(|replay| !replay.is_empty());
-        let open_replay = |dir| Dataset::open(Path::new(dir), "train").map_err(|e| e.context("sft.replay"));
-        let replay = replay.map(open_replay).transpose()?;
-        let also = replay.as_ref().map(|replay| format!("+{}", replay.manifest().sha256));
-        let train = Dataset::open(dir, "train")?;
+        let open = |dir: &str, key: &str| Dataset::open(Path::new(dir), "train").map_err(|e| e.context(key));
+        let replay = replay.map(|dir| open(dir, "sft.replay")).transpose()?;
+        let prior = request.config.prior_kl.as_ref();
+        let prior = prior.map(|prior| open(&prior.data, "prior_kl.data")).transpose()?;
+        if prior.as_ref().is_some_and(|prior| prior.records().is_empty()) {
+            return Err(Error::input("prior_kl.data: the dataset has no training examples"));
+        }
+        let hashes = [&replay, &prior].into_iter().flatten();
+        let mut also: String = hashes.map(|more| format!("+{}", more.manifest().sha256)).collect();
+        let mut train = Dataset::open(dir, "train")?;
+        let prompts_of = &request.config.train.prompts_of;
+        if !prompts_of.is_empty() {
+            let rollouts = open(prompts_of, "train.prompts_of")?;
+            keep_prompts_of(&mut train, &rollouts).map_err(|e| e.context("train.prompts_of"))?;
+            also += &format!("+prompts of {}", rollouts.manifest().sha256);
+        }
         request.config.check_size(train.records().len())?;
         let has_validation =
             train.root() != dir && train.manifest().splits.get("validation").is_some_and(|split| split.records > 0);
         Ok(RunData {
-            hash: train.manifest().sha256.clone() + also.as_deref().unwrap_or_default(),
+            hash: train.manifest().sha256.clone() + &also,
             train: DatasetTask::new(train)?,
             replay: replay.map(DatasetTask::new).transpose()?,
+            prior: prior.map(DatasetTask::new).transpose()?,
             validation: match has_validation {
                 true => Some(DatasetTask::new(Dataset::open(dir, "validation")?)?),
                 false => None,
             },
+            prior_eval: None,
         })
+    }
+
+    /// Open `eval.prior`, if it is given and evaluations are made.
+    pub(super) fn open_prior(&mut self, processor: &Processor, config: &TrainConfig) -> Result<()> {
+        let path = config.eval.prior.as_str();
+        if path.is_empty() || config.eval.steps == 0 {
+            return Ok(());
+        }
+        let task = prior_evaluation::open(Path::new(path), processor).map_err(|e| e.context("eval.prior"))?;
+        let (shown, scored) = hash_examples(task.as_ref(), task.len())?;
+        self.hash += &format!("+prior {shown} {scored}");
+        self.prior_eval = Some(task);
+        Ok(())
     }
 
     /// The job of training a model on this data, with the reference model that its objective may need.
@@ -222,8 +269,10 @@ impl RunData {
         comm: &'a dyn Communicator,
     ) -> TrainJob<'a> {
         let task = |task: &'a DatasetTask| task as &dyn Task;
-        let (replay, validation) = (self.replay.as_ref().map(task), self.validation.as_ref().map(task));
-        TrainJob { config, model, reference, base, encoder, train: &self.train, replay, validation, stop, comm }
+        let [replay, prior, validation] =
+            [&self.replay, &self.prior, &self.validation].map(|data| data.as_ref().map(task));
+        let (train, prior_eval) = (&self.train, self.prior_eval.as_deref());
+        TrainJob { config, model, reference, base, encoder, train, replay, prior, validation, prior_eval, stop, comm }
     }
 
     /// Check that every example whose reference response is trained on has one, and that no text of the examples that the run uses holds a
@@ -238,8 +287,8 @@ impl RunData {
             (_, 0) => usize::MAX,
             (_, samples) => samples,
         };
-        // A run that samples its own responses trains on those.
-        let own = config.rollout.is_none();
+        // A run that samples its own responses trains on those; a teacher may have to see the others.
+        let own = config.rollout.is_none() || objective::of_config(config).needs().reference_sees_response;
         let check = |task: &DatasetTask, most: usize, (responses, trained_on): (bool, bool)| {
             let dataset = task.dataset();
             let wrong = dataset.records().par_iter().take(most).enumerate().find_map_first(|(i, record)| {
@@ -253,9 +302,32 @@ impl RunData {
             wrong.map_or(Ok(()), Err)
         };
         check(&self.train, usize::MAX, (true, own))?;
-        self.replay.as_ref().map_or(Ok(()), |replay| check(replay, usize::MAX, (true, true)))?;
+        for more in [&self.replay, &self.prior].into_iter().flatten() {
+            check(more, usize::MAX, (true, true))?;
+        }
         self.validation.as_ref().map_or(Ok(()), |validation| check(validation, validated, (false, false)))
     }
+}
+
+/// Keep the examples of `train` of which `rollouts` holds a response: the same puzzles, whatever the words in which they are asked.
+///
+/// # Errors
+/// An input error if a response of `rollouts` is to a prompt that `train` does not have, or that is another puzzle there.
+fn keep_prompts_of(train: &mut Dataset, rollouts: &Dataset) -> Result<()> {
+    let puzzles: HashMap<&str, &Record> = train.records().iter().map(|record| (record.id.as_str(), record)).collect();
+    let mut wanted: HashSet<&str> = HashSet::new();
+    for (i, record) in rollouts.records().iter().enumerate() {
+        let refused = |why: String| Error::input(format!("{}: {why}", rollouts.place(i)));
+        let prompt = record.meta.get("rollout").and_then(|rollout| rollout.get("prompt")?.as_str());
+        let prompt = prompt.ok_or_else(|| refused("no `meta.rollout.prompt`: no rollout made it".into()))?;
+        let puzzle = puzzles.get(prompt).ok_or_else(|| refused(format!("the data has no example `{prompt}`")))?;
+        if (&puzzle.answer, &puzzle.source, puzzle.seed) != (&record.answer, &record.source, record.seed) {
+            return Err(refused(format!("the example `{prompt}` of the data is another puzzle")));
+        }
+        wanted.insert(prompt);
+    }
+    train.retain(|record| wanted.contains(record.id.as_str()));
+    Ok(())
 }
 
 /// Run `other` in a thread of its own while `here` runs in this one.

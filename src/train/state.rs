@@ -6,12 +6,14 @@ use super::gradient_check::check_gradients;
 use super::job::{ExampleId, TrainJob};
 use super::metrics::{ExamplesLine, Log, LogSizes, Metrics, SampleLine};
 use super::optimizer::{AdamW, name_some, norm_of};
+use super::penalties;
 use super::prefetch::Prefetcher;
 use super::sample_buffer::SampleBuffer;
 use super::schedule::learning_rate;
 use super::stall::StallState;
 use crate::data::Cursor;
 use crate::model::Sequence;
+use crate::stats::Interval;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -34,10 +36,45 @@ pub struct TrainerState {
     /// Consecutive evaluations, up to the last one, that met `train.stop_when`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub criterion_met: usize,
+    /// `train.save_best`: the best evaluation so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<BestEvaluation>,
+    /// `eval.prior`: the score of each question before the first step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prior_baseline: Vec<f64>,
+    /// `train.stop_when_forgotten`: the last evaluation that did not show too large a loss; 0 for that before the first step.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub not_forgotten: usize,
+    /// `train.stop_when_forgotten`: the change that ended the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgotten: Option<Interval>,
     /// Where the logs end.
     pub log: LogSizes,
     /// How long reward variance and entropy have been near zero.
     pub stall: StallState,
+}
+
+/// The best evaluation of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BestEvaluation {
+    /// The step before it.
+    pub step: usize,
+    /// What it is the best by.
+    pub measure: String,
+    /// The measured value.
+    pub value: f64,
+}
+
+impl TrainerState {
+    /// Steps whose checkpoints are kept whatever their age; there is none of step 0.
+    pub fn kept_steps(&self) -> [usize; 2] {
+        [self.best.as_ref().map_or(0, |best| best.step), self.not_forgotten]
+    }
+
+    /// Forget what evaluations have decided: the criteria are others from here on.
+    pub(super) fn reset_decisions(&mut self) {
+        (self.criterion_met, self.forgotten) = (0, None);
+    }
 }
 
 fn is_zero(count: &usize) -> bool {
@@ -56,6 +93,10 @@ impl Default for TrainerState {
             replay_cursor: None,
             sample_buffer: None,
             criterion_met: 0,
+            best: None,
+            prior_baseline: Vec::new(),
+            not_forgotten: 0,
+            forgotten: None,
             log,
             stall,
         }
@@ -109,7 +150,7 @@ impl StepContext<'_> {
         Ok((ids, sequences))
     }
 
-    /// Clip the gradients, update the weights, count the step and record it.
+    /// Add the penalties, clip the gradients, update the weights, count the step and record it.
     ///
     /// # Errors
     /// A loss or a gradient that is not finite: step and examples are named.
@@ -118,6 +159,8 @@ impl StepContext<'_> {
         let step = self.state.step;
         let ids: Vec<&str> = example_ids.iter().map(String::as_str).collect();
         let place = || format!("step {} (examples {})", step + 1, name_some(&ids));
+        let penalties = penalties::add_gradients(self.job, step)?;
+        let loss = loss + penalties.loss;
         let squares = self.optimizer.grad_squares()?;
         if std::mem::take(&mut self.check_gradients) {
             check_gradients(&squares)?;
@@ -136,6 +179,7 @@ impl StepContext<'_> {
         metrics.push("learning_rate", rate);
         metrics.push("grad_norm", norm);
         metrics.extend(&measured);
+        metrics.extend(&penalties.metrics);
         let cursor = self.sampler.cursor();
         metrics.push("epoch", cursor.epoch as f64 + cursor.position as f64 / self.job.train.len() as f64);
         metrics.push("tokens", tokens as f64);

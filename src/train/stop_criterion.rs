@@ -17,6 +17,9 @@ pub struct StopCriterion {
 }
 
 impl StopCriterion {
+    /// What `train.save_best` goes by where no criterion is given.
+    pub const ACCURACY: StopCriterion = StopCriterion { measure: "accuracy", at_least: true, value: 1.0 };
+
     /// Parse `accuracy >= 0.5`.
     ///
     /// # Errors
@@ -43,15 +46,25 @@ impl StopCriterion {
         Ok(StopCriterion { measure, at_least, value })
     }
 
-    /// Whether it is about this measure.
-    pub fn names(&self, measure: &str) -> bool {
-        self.measure == measure
+    /// Name of its measure.
+    pub fn measure(&self) -> &'static str {
+        self.measure
+    }
+
+    /// What an evaluation measured.
+    pub fn measured(&self, evaluation: &Metrics) -> Option<f64> {
+        evaluation.iter().find(|(name, _)| name.strip_prefix("eval/") == Some(self.measure)).map(|(_, value)| *value)
     }
 
     /// Whether an evaluation meets it.
     pub fn is_met(&self, evaluation: &Metrics) -> bool {
-        let measured = evaluation.iter().find(|(name, _)| name.strip_prefix("eval/") == Some(self.measure));
-        measured.is_some_and(|(_, found)| if self.at_least { *found >= self.value } else { *found <= self.value })
+        let is_met = |found: f64| if self.at_least { found >= self.value } else { found <= self.value };
+        self.measured(evaluation).is_some_and(is_met)
+    }
+
+    /// Whether a value of its measure is better than another.
+    pub fn is_better(&self, value: f64, than: f64) -> bool {
+        if self.at_least { value > than } else { value < than }
     }
 }
 
@@ -73,6 +86,7 @@ mod tests {
         let lost = StopCriterion::parse("eval/accuracy<=0.5").unwrap();
         assert_eq!([0.4, 0.5, 0.6, f64::NAN].map(|a| lost.is_met(&evaluation(a))), [true, true, false, false]);
         assert!(!reached.is_met(&Metrics::default()));
+        assert!(reached.is_better(0.6, 0.5) && !reached.is_better(0.5, 0.5) && lost.is_better(0.4, 0.5));
     }
 
     #[test]

@@ -14,13 +14,15 @@ use super::memory_plan::{MemoryPlan, program_bytes};
 use super::metrics::{Log, Metrics, last_logged};
 use super::optimizer::AdamW;
 use super::prefetch::Prefetcher;
-use super::run_dir::{RunDir, RunSummary};
+use super::prior_evaluation;
+use super::run_dir::{BestCheckpoint, CriterionResult, Forgotten, RunDir, RunSummary};
 use super::sft::Sft;
-use super::state::StepContext;
+use super::state::{BestEvaluation, StepContext};
 use super::stop_criterion::StopCriterion;
 use super::validation::evaluate;
 use crate::io::files;
 use crate::machine::process_memory;
+use crate::stats::Interval;
 use crate::tasks::{Task, partial_credit_label};
 use crate::train::settings::Method;
 use crate::{Error, Result};
@@ -75,8 +77,11 @@ pub fn train(
     if stop_when.is_some() && job.validation.is_none_or(|task| task.is_empty()) {
         return Err(Error::input("train.stop_when needs validation examples, and the dataset has none; remove it"));
     }
+    if config.train.save_best && job.validation.is_none_or(|task| task.is_empty()) {
+        return Err(Error::input("train.save_best needs validation examples, and the dataset has none; remove it"));
+    }
     let graded = job.validation.is_some_and(|task| partial_credit_label(&scorer_names(task)).is_some());
-    if !graded && stop_when.as_ref().is_some_and(|criterion| criterion.names("partial_credit")) {
+    if !graded && stop_when.as_ref().is_some_and(|criterion| criterion.measure() == "partial_credit") {
         return Err(Error::input(format!(
             "train.stop_when = \"{}\": the task gives no partial credit, its answers are right or wrong; give a criterion on accuracy",
             config.train.stop_when
@@ -90,7 +95,8 @@ pub fn train(
         ));
     }
     if resume.is_none() {
-        let check = || DiskGuard::of(job, run).check_before_start(config.train.save_total_limit, callback);
+        let kept = usize::from(config.train.save_best) + usize::from(config.train.stop_when_forgotten.is_some());
+        let check = || DiskGuard::of(job, run).check_before_start(config.train.save_total_limit + kept, callback);
         job.comm.on_root(check)?;
     }
     let mut optimizer = AdamW::new(job.model.parameters(), &config.train)?;
@@ -114,7 +120,8 @@ pub fn train(
             // The gradients are checked at the first step if it shows them all. Otherwise, or if an evaluation comes first, a pass of
             // their own checks them, so that a run that cannot work has measured nothing.
             let first = sampler.peek_dataset(config.train.batch_size.min(examples));
-            let evaluates = config.eval.steps > 0 && job.validation.is_some_and(|t| !t.is_empty());
+            let evaluates =
+                config.eval.steps > 0 && (job.validation.is_some_and(|t| !t.is_empty()) || job.prior_eval.is_some());
             check_gradients = algorithm.first_step_has_all_gradients()
                 && !evaluates
                 && gradient_check::reaches_all_parameters(job, &first);
@@ -132,6 +139,11 @@ pub fn train(
         let ctx = StepContext { job, optimizer, sampler, prefetcher, state, total, log, check_gradients, callback };
         Trainer { ctx, run, stop_when, saved: resume.map(|c| c.state.step) }.run(algorithm, resume.is_none())
     })
+}
+
+/// Where the checkpoint of a step is, in the run directory.
+fn checkpoint_path(step: usize) -> String {
+    format!("checkpoints/{}", checkpoint::name(step))
 }
 
 /// Names of the scorers of a task.
@@ -167,12 +179,13 @@ impl Trainer<'_> {
             ctx.state.round += 1;
             (ctx.state.cursor, ctx.state.replay_cursor) = (ctx.sampler.cursor(), ctx.sampler.replay_cursor());
             let step = ctx.state.step;
+            let mut keep = false;
             let due = |every: usize| every > 0 && step / every > before / every;
             if due(config.eval.steps) || (step >= ctx.total && config.eval.steps > 0) {
                 last_evaluation = self.evaluate()?;
-                self.judge(last_evaluation.as_ref());
+                keep = last_evaluation.as_ref().is_some_and(|evaluation| self.judge(evaluation));
             }
-            if (due(config.train.save_steps) || self.is_done()) && !self.save()? {
+            if (due(config.train.save_steps) || keep || self.is_done()) && !self.save()? {
                 return Ok(self.stopped());
             }
         }
@@ -182,15 +195,15 @@ impl Trainer<'_> {
         if !job.comm.on_root(|| DiskGuard::of(job, self.run).model(callback, export))? {
             return Ok(self.stopped());
         }
+        let evaluates =
+            config.eval.steps > 0 && (job.validation.is_some_and(|t| !t.is_empty()) || job.prior_eval.is_some());
         let metrics = match last_evaluation {
             Some(evaluation) => evaluation.iter().map(|(n, v)| (n.to_string(), (*v).into())).collect(),
             // Killed after the last checkpoint: the evaluation before it is the last line of the log.
-            None if config.eval.steps > 0 && job.validation.is_some_and(|task| !task.is_empty()) => {
-                job.comm.on_root(|| last_logged(self.run.dir()))?
-            }
+            None if evaluates => job.comm.on_root(|| last_logged(self.run.dir()))?,
             None => serde_json::Map::new(),
         };
-        let summary = RunSummary { step, metrics };
+        let summary = self.summary(metrics);
         job.comm.on_root(|| self.run.finish(&summary))?;
         if let Some(peak) = process_memory("VmHWM") {
             self.ctx.callback.note(&format!("memory: {} at its highest", files::format_bytes(peak)));
@@ -198,32 +211,95 @@ impl Trainer<'_> {
         Ok(TrainOutcome::Finished(summary))
     }
 
-    /// All steps are made, or `train.stop_when` is met.
-    fn is_done(&self) -> bool {
-        let state = &self.ctx.state;
-        let met = self.stop_when.is_some() && state.criterion_met >= self.ctx.job.config.train.stop_patience;
-        state.step >= self.ctx.total || met
+    /// `train.stop_when` is met, so often as `train.stop_patience` asks for.
+    fn is_met(&self) -> bool {
+        self.stop_when.is_some() && self.ctx.state.criterion_met >= self.ctx.job.config.train.stop_patience
     }
 
-    /// Hold an evaluation against `train.stop_when`.
-    fn judge(&mut self, evaluation: Option<&Metrics>) {
-        let (Some(criterion), Some(evaluation)) = (&self.stop_when, evaluation) else { return };
-        let ctx = &mut self.ctx;
-        ctx.state.criterion_met = if criterion.is_met(evaluation) { ctx.state.criterion_met + 1 } else { 0 };
-        if self.is_done() && self.ctx.state.step < self.ctx.total {
-            let (step, criterion) = (self.ctx.state.step, &self.ctx.job.config.train.stop_when);
-            self.ctx.callback.note(&format!("step {step}: {criterion} is met; the run ends here"));
+    /// All steps are made, or a criterion ends the run.
+    fn is_done(&self) -> bool {
+        self.ctx.state.step >= self.ctx.total || self.is_met() || self.ctx.state.forgotten.is_some()
+    }
+
+    /// Hold an evaluation against the criteria; whether the model that was evaluated is to be kept.
+    fn judge(&mut self, evaluation: &Metrics) -> bool {
+        let job = self.ctx.job;
+        let (settings, state) = (&job.config.train, &mut self.ctx.state);
+        let (mut keep, step) = (false, state.step);
+        if let Some(criterion) = &self.stop_when {
+            state.criterion_met = if criterion.is_met(evaluation) { state.criterion_met + 1 } else { 0 };
+        }
+        let measure = self.stop_when.as_ref().unwrap_or(&StopCriterion::ACCURACY);
+        if let Some(value) = measure.measured(evaluation).filter(|_| settings.save_best) {
+            let before = state.best.as_ref().filter(|best| best.measure == measure.measure());
+            if before.is_none_or(|best| measure.is_better(value, best.value)) {
+                state.best = Some(BestEvaluation { step, measure: measure.measure().to_string(), value });
+                keep = true;
+            }
+        }
+        let change = |end: &str| evaluation.get(&format!("eval/prior_change{end}"));
+        if let (Some(share), Some(value), Some(low), Some(high)) =
+            (settings.stop_when_forgotten, change(""), change("_low"), change("_high"))
+        {
+            match high < -share {
+                true => state.forgotten = Some(Interval { value, low, high }),
+                false => (state.not_forgotten, keep) = (step, true),
+            }
+        }
+        if let Some(change) = self.ctx.state.forgotten {
+            let before = self.summary_of_forgetting(change).describe();
+            self.ctx.callback.note(&format!("step {step}: {before}; the run ends here"));
+        } else if self.is_met() && step < self.ctx.total {
+            self.ctx.callback.note(&format!("step {step}: {} is met; the run ends here", settings.stop_when));
+        }
+        keep
+    }
+
+    fn summary_of_forgetting(&self, change: Interval) -> Forgotten {
+        let before = Some(self.ctx.state.not_forgotten).filter(|&step| step > 0);
+        Forgotten { change, checkpoint_before: before.map(checkpoint_path) }
+    }
+
+    /// What the run has come to.
+    fn summary(&self, metrics: serde_json::Map<String, serde_json::Value>) -> RunSummary {
+        let state = &self.ctx.state;
+        let stop_when = &self.ctx.job.config.train.stop_when;
+        RunSummary {
+            step: state.step,
+            metrics,
+            criterion: self
+                .stop_when
+                .as_ref()
+                .map(|_| CriterionResult { stop_when: stop_when.clone(), met: self.is_met() }),
+            best: self.best(),
+            forgotten: state.forgotten.map(|change| self.summary_of_forgetting(change)),
         }
     }
 
+    /// The best checkpoint so far, if the run keeps it.
+    fn best(&self) -> Option<BestCheckpoint> {
+        let best = self.ctx.state.best.clone().filter(|_| self.ctx.job.config.train.save_best)?;
+        Some(BestCheckpoint { checkpoint: checkpoint_path(best.step), evaluation: best })
+    }
+
+    /// Ask the validation examples and the questions of prior knowledge, as far as there are any.
     fn evaluate(&mut self) -> Result<Option<Metrics>> {
         let ctx = &mut self.ctx;
-        let Some(task) = ctx.job.validation.filter(|t| !t.is_empty()) else { return Ok(None) };
-        let step = ctx.state.step;
-        let (metrics, samples) = evaluate(ctx.job, task, step)?;
+        let (job, step) = (ctx.job, ctx.state.step);
+        let (mut metrics, mut samples, mut partial_credit) = (Metrics::default(), Vec::new(), None);
+        if let Some(task) = job.validation.filter(|task| !task.is_empty()) {
+            (metrics, samples) = evaluate(job, task, step)?;
+            partial_credit = partial_credit_label(&scorer_names(task));
+        }
+        if let Some(task) = job.prior_eval {
+            metrics.extend(&prior_evaluation::measure(job, task, &mut ctx.state.prior_baseline)?);
+        }
+        if metrics.iter().next().is_none() {
+            return Ok(None);
+        }
         ctx.log_metrics(step, &metrics)?;
         ctx.log_responses(&samples)?;
-        ctx.callback.evaluation(step, &metrics, partial_credit_label(&scorer_names(task)));
+        ctx.callback.evaluation(step, &metrics, partial_credit);
         Ok(Some(metrics))
     }
 
@@ -234,13 +310,18 @@ impl Trainer<'_> {
             return Ok(true);
         }
         let job = ctx.job;
+        let best = self.best();
+        let ctx = &mut self.ctx;
         let saved = job.comm.on_root(|| {
             if let Some(log) = &mut ctx.log {
                 ctx.state.log = log.sizes()?;
             }
             let (optimizer, state) = (&ctx.optimizer, &ctx.state);
             let (root, limit) = (self.run.checkpoints(), job.config.train.save_total_limit);
-            let save = || checkpoint::save(&root, job.base, job.model, optimizer, state, limit).map(drop);
+            let save = || {
+                checkpoint::save(&root, job.base, job.model, optimizer, state, limit)?;
+                best.as_ref().map_or(Ok(()), |best| self.run.name_best(best))
+            };
             DiskGuard::of(job, self.run).checkpoint(ctx.callback, save)
         })?;
         if !saved {

@@ -153,6 +153,7 @@ fn manifest() -> RunManifest {
         seed: 0,
         platform: String::new(),
         started: 0,
+        lengthened: Vec::new(),
     }
 }
 
@@ -187,7 +188,9 @@ fn toy_run(
             encoder: &Digits,
             train: &puzzles,
             replay: (config.replayed_per_round() > 0).then_some(&more as &dyn Task),
+            prior: config.prior_kl.is_some().then_some(&more as &dyn Task),
             validation: Some(&more),
+            prior_eval: None,
             stop: &flags[comm.rank()],
             comm,
         };
@@ -199,6 +202,7 @@ fn toy_run(
 }
 
 const TOY: &str = "train.steps=6 train.learning_rate=0.2 train.save_steps=2 train.save_total_limit=9 eval.steps=3";
+const PENALTIES: &str = "train.l2_sp=0.02 prior_kl.data=there prior_kl.coef=0.5 prior_kl.batch_size=3";
 /// Seven examples to a step: no number of ranks divides it.
 const TOY_SFT: &str = "train.batch_size=7";
 const TOY_RFT: &str = "train.batch_size=3 rollout.num_generations=5 rollout.max_new_tokens=5 train.learning_rate=0.1";
@@ -213,7 +217,16 @@ fn toy_runs_do_not_depend_on_the_number_of_ranks() {
         ("replay and kl", Method::Sft, vec![TOY, TOY_SFT, "sft.replay=there sft.kl_coef=0.3"]),
         ("on-policy", Method::Sft, vec![TOY, TOY_SFT, resample]),
         ("on-policy, replay and kl", Method::Sft, vec![TOY, TOY_SFT, resample, "sft.replay=there sft.kl_coef=0.3"]),
+        ("proximal", Method::Sft, vec![TOY, TOY_SFT, "sft.loss_type=psft sft.minibatches=2 sft.replay=there"]),
+        ("weighted by the start, with penalties", Method::Sft, vec![TOY, TOY_SFT, "sft.loss_type=prift", PENALTIES]),
+        ("self-distillation", Method::Sft, vec![TOY, TOY_SFT, resample, "sft.loss_type=sdft sft.keep=all", PENALTIES]),
+        (
+            "reverse self-distillation",
+            Method::Sft,
+            vec![TOY, TOY_SFT, resample, "sft.loss_type=sdft_reverse sft.keep=all"],
+        ),
         ("rft", Method::Rft, vec![TOY, TOY_RFT]),
+        ("rft with penalties", Method::Rft, vec![TOY, TOY_RFT, PENALTIES]),
         (
             "rft with minibatches, iterations, dynamic sampling and a reference",
             Method::Rft,
@@ -288,6 +301,7 @@ fn runs_of_the_tiny_model_do_not_depend_on_the_number_of_ranks() {
     let common = "train.steps=4 train.save_steps=2 train.save_total_limit=9 train.learning_rate=1e-3 eval.steps=2 eval.limit=3 \
                   eval.max_new_tokens=4";
     let replay = format!("sft.replay={}", at("replay").display());
+    let prior = format!("prior_kl.data={} prior_kl.batch_size=5", at("replay").display());
     let rft = "train.batch_size=9 rollout.num_generations=3 rollout.max_new_tokens=6 eval.limit=2";
     let lora = "lora.rank=4 lora.alpha=8 lora.dropout=0.1";
     for (name, method, sets) in [
@@ -296,6 +310,11 @@ fn runs_of_the_tiny_model_do_not_depend_on_the_number_of_ranks() {
             "sft with lora, replay and kl",
             Method::Sft,
             vec![common, "train.batch_size=6 sft.kl_coef=0.1", lora, &replay],
+        ),
+        (
+            "sft weighted by the start, with penalties",
+            Method::Sft,
+            vec![common, "train.batch_size=6 sft.loss_type=prift train.l2_sp=0.01", &prior],
         ),
         (
             "rft with a reference",
@@ -320,6 +339,7 @@ fn runs_of_the_tiny_model_do_not_depend_on_the_number_of_ranks() {
                 model: at("tiny"),
                 data: at("data"),
                 out: out.to_path_buf(),
+                lengthen: false,
                 device: candle_core::Device::Cpu,
                 command: Vec::new(),
             };

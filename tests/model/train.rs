@@ -5,6 +5,7 @@ use crate::toy::{Digits, Puzzles, Toy};
 use jigsaw::Result;
 use jigsaw::comm::Single;
 use jigsaw::train::metrics::Metrics;
+use jigsaw::train::objective::needs_reference;
 use jigsaw::train::run_dir::{ResumeState, RunDir, RunManifest};
 use jigsaw::train::settings::{Method, TrainConfig};
 use jigsaw::train::{TrainJob, TrainOutcome, TrainerCallback, train};
@@ -77,6 +78,7 @@ fn identity(data: &str) -> RunManifest {
         seed: 0,
         platform: String::new(),
         started: 0,
+        lengthened: Vec::new(),
     }
 }
 
@@ -111,12 +113,14 @@ fn go(dir: &Path, config: &TrainConfig, way: Way) -> (Result<TrainOutcome>, Told
     let job = TrainJob {
         config,
         model: &model,
-        reference: config.grpo.as_ref().is_some_and(|g| g.beta > 0.0).then_some(&reference as _),
+        reference: needs_reference(config).then_some(&reference as _),
         base: &base,
         encoder: &Digits,
         train: &puzzles,
         replay: None,
+        prior: config.prior_kl.is_some().then_some(&puzzles as _),
         validation: Some(&puzzles),
+        prior_eval: None,
         stop: &stop,
         comm: &Single,
     };
@@ -234,6 +238,29 @@ fn eight_micro_batches_of_one_train_as_one_of_eight() {
     }
 }
 
+const PENALTIES: &[&str] = &["train.l2_sp=0.02", "prior_kl.data=there", "prior_kl.coef=0.5", "prior_kl.batch_size=4"];
+
+#[test]
+fn penalties_hold_a_policy_that_learns_from_rewards_near_its_start() {
+    let run = |extra: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        let (ended, told) = go(&dir.path().join("run"), &config(Method::Rft, &[RFT, extra]), PLAIN);
+        ended.unwrap();
+        told.steps
+    };
+    let weak = run(&["train.l2_sp=1e-9", "prior_kl.data=there", "prior_kl.coef=1e-6", "prior_kl.batch_size=6"]);
+    let strong = run(&["train.l2_sp=1e-9", "prior_kl.data=there", "prior_kl.coef=3", "prior_kl.batch_size=6"]);
+    let pulled = run(&["train.l2_sp=1"]);
+    assert_eq!((metric(&weak[0], "prior_kl"), metric(&weak[0], "l2_sp")), (0.0, 0.0), "nothing has moved yet");
+    assert_eq!(pulled[0].get("prior_kl"), None);
+    let (weak, strong, pulled) = (&weak[119], &strong[119], &pulled[119]);
+    let (free, held) = (metric(weak, "prior_kl"), metric(strong, "prior_kl"));
+    assert!(held < 0.3 * free && held > 0.0, "{held} {free}");
+    // Squared distances.
+    let (free, held) = (metric(weak, "l2_sp") * 1e9, metric(pulled, "l2_sp"));
+    assert!(held < 0.3 * free && held > 0.0, "{held} {free}");
+}
+
 fn cases() -> Vec<(&'static str, TrainConfig)> {
     let accumulate: &[&str] = &["train.batch_size=2", "train.gradient_accumulation_steps=3", "train.save_steps=4"];
     let kl: &[&str] = &[
@@ -247,6 +274,7 @@ fn cases() -> Vec<(&'static str, TrainConfig)> {
         ("sft", config(Method::Sft, &[SFT, accumulate])),
         ("rft", config(Method::Rft, &[RFT, accumulate, &["train.steps=40", "rollout.log_completions=true"]])),
         ("rft-kl", config(Method::Rft, &[RFT, accumulate, kl])),
+        ("rft-penalties", config(Method::Rft, &[RFT, PENALTIES, &["train.steps=40"]])),
     ]
 }
 

@@ -3,12 +3,16 @@
 
 use candle_core::{Device, Tensor, Var};
 use jigsaw::model::TokenStats;
-use jigsaw::nn::Parameter;
-use jigsaw::train::objective::{BatchTotals, Dft, Eaft, GrpoLoss, Nll, Objective, ObjectiveInputs, advantages};
+use jigsaw::nn::{LazyLogits, Parameter, Tape, Value as NnValue, kl_from};
+use jigsaw::train::objective::{
+    BatchTotals, Dft, Direction, Eaft, GrpoLoss, Nll, Objective, ObjectiveInputs, Prift, Psft, Sdft, advantages,
+};
 use jigsaw::train::optimizer::AdamW;
+use jigsaw::train::penalties::add_l2_sp;
 use jigsaw::train::schedule::learning_rate;
 use jigsaw::train::settings::{
-    GrpoSettings, ImportanceLevel, LossType, LrSchedule, Method, ScaleRewards, TrainConfig, TrainSettings,
+    GrpoSettings, ImportanceLevel, LossReduction, LossType, LrSchedule, Method, ScaleRewards, TrainConfig,
+    TrainSettings,
 };
 use serde_json::Value;
 use std::collections::HashMap;
@@ -53,21 +57,26 @@ fn every_sft_loss_and_its_gradient_is_as_recorded() {
     let all = json("training/sft_losses.json");
     let lengths: Vec<usize> = parse(&all["lengths"]);
     let cases = all["cases"].as_array().unwrap();
-    assert_eq!(cases.len(), 18);
+    assert_eq!(cases.len(), 36);
     for (i, case) in cases.iter().enumerate() {
         let objective: &dyn Objective = match case["loss_type"].as_str().unwrap() {
             "nll" => &Nll::default(),
             "dft" => &Dft::default(),
             "eaft" => &Eaft::default(),
+            "psft" => &Psft { reduction: LossReduction::Token, epsilon_high: 0.28 },
+            "prift" => &Prift::default(),
+            "sdft_reverse" => &Sdft { direction: Direction::Reverse, ..Sdft::default() },
             other => panic!("{other}"),
         };
         let items = case["num_items_in_batch"].as_f64().unwrap();
         let logprobs = f32s(&case["logprobs"]);
         let tokens = logprobs.len();
+        let optional = |name: &str| case.get(name).map(f32s);
+        let (old, reference) = (optional("old"), optional("reference"));
         let out = objective.compute(&ObjectiveInputs {
             stats: &TokenStats { logprobs, entropies: f32s(&case["entropies"]), kl: None },
-            old_logprobs: None,
-            reference_logprobs: None,
+            old_logprobs: old.as_deref(),
+            reference_logprobs: reference.as_deref(),
             lengths: &lengths,
             advantages: &[],
             micro_batch_tokens: tokens,
@@ -83,6 +92,64 @@ fn every_sft_loss_and_its_gradient_is_as_recorded() {
         let entropy = out.metrics.get("entropy") * items / tokens as f64;
         close(entropy, case["entropy"].as_f64().unwrap(), 1e-5, 1e-9, &format!("entropy of case {i}"));
     }
+}
+
+/// Rows of numbers as a tensor.
+fn matrix(v: &Value) -> Tensor {
+    Tensor::new(v.as_array().unwrap().iter().map(f32s).collect::<Vec<_>>(), &Device::Cpu).unwrap()
+}
+
+fn parameter(v: &Value) -> Arc<Parameter> {
+    Arc::new(Parameter::new("w", Var::from_tensor(&matrix(v)).unwrap()))
+}
+
+#[track_caller]
+fn close_tensors(got: &Tensor, want: &Value, what: &str) {
+    let (got, want) = (flat(got), flat(&matrix(want)));
+    assert_eq!(got.len(), want.len());
+    got.iter().zip(want).for_each(|(&got, want)| close(got.into(), want.into(), 1e-5, 1e-7, what));
+}
+
+#[test]
+fn self_distillation_is_trls_from_the_states_of_both_models_to_the_gradient() {
+    let all = json("training/sft_losses.json");
+    let (case, lengths) = (&all["sdft"], parse::<Vec<usize>>(&all["lengths"]));
+    let tokens: usize = lengths.iter().sum();
+    let teacher = LazyLogits { states: matrix(&case["teacher_states"]), weight: parameter(&case["teacher_weight"]) };
+    let (tape, weight) = (Tape::new(), parameter(&case["weight"]));
+    let nats = kl_from(&tape, &teacher, &NnValue::constant(matrix(&case["states"])), &weight).unwrap();
+    let kl = Some(nats.tensor.to_vec1::<f32>().unwrap());
+    let out = Sdft::default().compute(&ObjectiveInputs {
+        stats: &TokenStats { logprobs: vec![-1.0; tokens], entropies: vec![0.0; tokens], kl },
+        old_logprobs: None,
+        reference_logprobs: None,
+        lengths: &lengths,
+        advantages: &[],
+        micro_batch_tokens: tokens,
+        batch: BatchTotals::of(lengths.iter().copied(), 1),
+    });
+    close(out.loss, case["loss"].as_f64().unwrap(), 1e-5, 0.0, "loss");
+    close(out.metrics.get("kl"), out.loss, 1e-12, 0.0, "metric");
+    assert!(out.grads.logprobs.iter().all(|g| *g == 0.0));
+    let upstream = Tensor::new(out.grads.kl.unwrap(), &Device::Cpu).unwrap();
+    tape.backward(vec![(nats, upstream)]).unwrap();
+    close_tensors(&weight.grad().unwrap(), &case["grad_weight"], "gradient");
+}
+
+#[test]
+fn the_pull_of_l2_sp_is_the_gradient_of_its_penalty() {
+    let case = &json("training/sft_losses.json")["l2_sp"];
+    let (weight, start, frozen) =
+        (parameter(&case["weight"]), parameter(&case["start"]), parameter(&case["other_grad"]));
+    weight.set_grad(Some(matrix(&case["other_grad"])));
+    frozen.set_trainable(false);
+    let coef = case["coef"].as_f64().unwrap();
+    let parameters = [weight.clone(), frozen.clone()];
+    let penalty = add_l2_sp(&parameters, &[start.clone(), start.clone()], coef).unwrap();
+    close(penalty, case["penalty"].as_f64().unwrap(), 1e-5, 0.0, "penalty");
+    close_tensors(&weight.grad().unwrap(), &case["grad"], "gradient");
+    assert!(frozen.grad().is_none(), "a weight that does not train is not pulled");
+    assert!(add_l2_sp(&parameters, &[start], coef).is_err());
 }
 
 #[test]

@@ -252,7 +252,7 @@ fn keys_of_a_study_bound_their_numbers() {
                 rollouts.r.max_per_prompt rollouts.r.temperature rollouts.r.top_k rollouts.r.top_p rollouts.r.seed \
                 regimes.sft.learning_rate regimes.wise.alpha regimes.sft.train.batch_size regimes.sft.train.steps regimes.sft.lora.rank \
                 regimes.rft.rollout.num_generations regimes.rft.rollout.max_new_tokens eval.checkpoints eval.limit eval.batch_size \
-                eval.max_new_tokens eval.min_pixels eval.max_pixels eval.kl_prompts dynamics.pairs dynamics.eta dynamics.max_new_tokens \
+                eval.max_new_tokens eval.min_pixels eval.max_pixels eval.kl_prompts dynamics.pairs dynamics.eta dynamics.learning_rate dynamics.max_new_tokens \
                 dynamics.seed";
     let lines: Vec<String> = keys
         .split_whitespace()

@@ -22,5 +22,6 @@ mod large_numbers;
 mod mistakes;
 mod other_tools;
 mod special_files;
+mod stopping;
 mod study;
 mod text_model;

@@ -10,7 +10,7 @@ use image::RgbImage;
 use jigsaw::comm::{Communicator, share};
 use jigsaw::data::{Message, Record};
 use jigsaw::io::files::FileChecksum;
-use jigsaw::model::{Completion, LossFn, Prompt, SamplingParams, Sequence, TokenGrads, TokenStats};
+use jigsaw::model::{Completion, KlReference, LossFn, Prompt, SamplingParams, Sequence, TokenGrads, TokenStats};
 use jigsaw::model::{LanguageModel, Predictions, Predictor, PromptEncoder, PromptSize};
 use jigsaw::nn::{LazyLogits, Parameter, kl_divergence};
 use jigsaw::tasks::{Score, Task};
@@ -142,7 +142,7 @@ impl LanguageModel for Toy {
         comm: &dyn Communicator,
         batch: &[Sequence],
         temperature: f32,
-        kl_reference: Option<&dyn LanguageModel>,
+        kl_reference: Option<&KlReference<'_>>,
         loss: &LossFn<'_>,
     ) -> Result<()> {
         std::thread::sleep(self.delay);
@@ -157,8 +157,8 @@ impl LanguageModel for Toy {
                 stats.logprobs[0] = f32::NAN;
             }
             let mut reference = Vec::new();
-            if let Some(model) = kl_reference {
-                reference = model.lazy_logits(batch)?.states.to_vec2::<f32>()?;
+            if let Some(logits) = kl_reference {
+                reference = logits(range.clone())?.states.to_vec2::<f32>()?;
                 let rows = self.predict(batch)?;
                 let kl = |(i, p): (usize, &Vec<f32>)| Ok(kl_divergence(p, &rows.logits(i..i + 1)?) as f32);
                 stats.kl = Some(reference.iter().enumerate().map(kl).collect::<Result<_>>()?);
@@ -269,8 +269,11 @@ impl PromptEncoder for Digits {
     }
 
     fn encode_prompt(&self, messages: &[Message], _images: &[RgbImage]) -> Result<Arc<Prompt>> {
-        let number = messages[0].content.rsplit(' ').next().and_then(|k| k.parse().ok());
-        let k = number.ok_or_else(|| Error::input("no number at the end of the question"))?;
+        let question = &messages[0].content;
+        let number = question.split_whitespace().find_map(|k| k.parse::<u32>().ok());
+        let k = number.ok_or_else(|| Error::input("no number in the question"))?;
+        // A prompt with a demonstration is another prompt.
+        let k = if question.contains("example") { (k + 1) % PROMPTS as u32 } else { k };
         Ok(Arc::new(Prompt { ids: vec![k], images: Vec::new() }))
     }
 

@@ -11,12 +11,14 @@ pub struct Axis {
     pub from_zero: bool,
     /// The values are whole numbers, such as optimizer steps.
     pub whole: bool,
+    /// Equal distances are equal ratios; all values are above zero.
+    pub log: bool,
 }
 
 impl Axis {
     /// An axis over the range of its values.
     pub fn new(label: &str) -> Axis {
-        Axis { label: label.into(), percent: false, from_zero: false, whole: false }
+        Axis { label: label.into(), percent: false, from_zero: false, whole: false, log: false }
     }
 
     /// An axis of shares.
@@ -29,6 +31,11 @@ impl Axis {
         Axis { from_zero: true, ..Axis::new(label) }
     }
 
+    /// A logarithmic axis.
+    pub fn log(label: &str) -> Axis {
+        Axis { log: true, ..Axis::new(label) }
+    }
+
     /// Optimizer steps, from 0 on.
     pub fn steps() -> Axis {
         Axis { whole: true, ..Axis::from_zero("optimizer step") }
@@ -39,6 +46,11 @@ impl Axis {
         let finite = values.filter(|value| value.is_finite());
         let (mut low, mut high) =
             finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+        if self.log {
+            // A tenth of the way more on both sides, and never less than a third.
+            let room = (high / low).powf(0.1).max(1.3);
+            return Scale { low: low / room, high: high * room, step: 1.0, log: true, from, to };
+        }
         if self.from_zero {
             (low, high) = (low.min(0.0), high.max(0.0));
         }
@@ -49,7 +61,7 @@ impl Axis {
         let mut step = round_step((high - low) / TICKS);
         if self.whole {
             step = step.max(1.0);
-            return Scale { low, high, step, from, to };
+            return Scale { low, high, step, log: false, from, to };
         }
         (low, high) = ((low / step + 1e-9).floor() * step, (high / step - 1e-9).ceil() * step);
         if self.percent {
@@ -58,16 +70,22 @@ impl Axis {
                 (low, high) = (0.0, 1.0);
             }
         }
-        Scale { low, high, step, from, to }
+        Scale { low, high, step, log: false, from, to }
     }
 
     /// A tick's number, on a scale whose ticks are `step` apart.
     pub(super) fn tick(&self, value: f64, step: f64) -> String {
+        if self.log {
+            return format!("{value:e}");
+        }
         if self.percent { format!("{} %", number(100.0 * value, 100.0 * step)) } else { number(value, step) }
     }
 
     /// A value, as precise as a reader may want it.
     pub(super) fn value(&self, value: f64) -> String {
+        if self.log {
+            return format!("{value:e}");
+        }
         match (self.percent, self.whole) {
             (true, _) => format!("{:.1} %", 100.0 * value),
             (false, true) => number(value, 1.0),
@@ -86,8 +104,10 @@ pub(super) struct Scale {
     pub low: f64,
     /// Highest value.
     pub high: f64,
-    /// Distance between ticks.
+    /// Distance between ticks of a linear scale.
     pub step: f64,
+    /// Logarithmic.
+    pub log: bool,
     /// Pixel of the lowest value.
     pub from: f64,
     /// Pixel of the highest value.
@@ -97,7 +117,11 @@ pub(super) struct Scale {
 impl Scale {
     /// The pixel of a value.
     pub fn at(&self, value: f64) -> f64 {
-        self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
+        let share = match self.log {
+            true => (value / self.low).ln() / (self.high / self.low).ln(),
+            false => (value - self.low) / (self.high - self.low),
+        };
+        self.from + share * (self.to - self.from)
     }
 
     /// The pixel of a value, at the end of the axis if the value lies beyond it.
@@ -111,10 +135,15 @@ impl Scale {
     }
 
     /// Values of the ticks.
-    pub fn ticks(&self) -> impl Iterator<Item = f64> {
+    pub fn ticks(&self) -> Vec<f64> {
+        if self.log {
+            let decades = self.low.log10().floor() as i32..=self.high.log10().ceil() as i32;
+            let round = decades.flat_map(|power| ["1", "2", "5"].map(|digit| format!("{digit}e{power}")));
+            return round.filter_map(|text| text.parse().ok()).filter(|tick| self.contains(*tick)).collect();
+        }
         let (first, last) = ((self.low / self.step - 1e-9).ceil(), (self.high / self.step + 1e-9).floor());
         let step = self.step;
-        (0..=(last - first).clamp(0.0, 50.0) as usize).map(move |i| (first + i as f64) * step)
+        (0..=(last - first).clamp(0.0, 50.0) as usize).map(|i| (first + i as f64) * step).collect()
     }
 }
 
@@ -162,7 +191,21 @@ mod tests {
         assert_eq!(number(2e-5, 1e-5), "2e-5");
         assert_eq!(number(1500.0, 500.0), "1500");
         let scale = Axis::new("loss").scale([0.13, 0.87].into_iter(), 0.0, 100.0);
-        assert!(scale.low <= 0.13 && scale.high >= 0.87 && scale.ticks().count() >= 4, "{scale:?}");
+        assert!(scale.low <= 0.13 && scale.high >= 0.87 && scale.ticks().len() >= 4, "{scale:?}");
+    }
+
+    #[test]
+    fn a_logarithmic_axis_has_round_ticks_at_equal_ratios() {
+        let axis = Axis::log("learning rate");
+        let scale = axis.scale([1e-4, 8e-4].into_iter(), 0.0, 100.0);
+        assert_eq!(
+            scale.ticks().into_iter().map(|tick| axis.tick(tick, 1.0)).collect::<Vec<_>>(),
+            ["1e-4", "2e-4", "5e-4", "1e-3"]
+        );
+        let step = scale.at(2e-4) - scale.at(1e-4);
+        assert!((scale.at(8e-4) - scale.at(1e-4) - 3.0 * step).abs() < 1e-9 && scale.at(1e-4) > 5.0);
+        let one = axis.scale([3e-4].into_iter(), 0.0, 100.0);
+        assert!((one.at(3e-4) - 50.0).abs() < 1e-9, "{one:?}");
     }
 
     #[test]

@@ -59,6 +59,8 @@ impl Point {
 pub enum Mark {
     /// A line with a dot at each point and its name at the end. A value that is not finite leaves a gap.
     Line,
+    /// The same, moved to the right by so many pixels, so that intervals of several lines at the same x stand beside each other.
+    Shifted(i16),
     /// The moving mean of noisy values with its name at the end; the values themselves lie faintly below it.
     Smoothed,
     /// A thin line with small dots, without a name.
@@ -71,6 +73,13 @@ pub enum Mark {
     Steps,
     /// A horizontal bar from zero to each point's x, in the category that its y numbers.
     Bars,
+}
+
+impl Mark {
+    /// A line with its name at the end.
+    fn is_named_line(self) -> bool {
+        matches!(self, Mark::Line | Mark::Shifted(_) | Mark::Smoothed)
+    }
 }
 
 /// Points that belong together.
@@ -91,8 +100,8 @@ pub struct Series {
 pub enum Reference {
     /// A horizontal line at this value, with its name.
     Level(f64, String),
-    /// Where x and y are equal.
-    Diagonal,
+    /// A vertical line at this value of x, with its name at the top.
+    At(f64, String),
 }
 
 /// A chart of several series over two axes.
@@ -107,7 +116,7 @@ pub struct Chart {
     /// What is drawn, the last on top.
     pub series: Vec<Series>,
     /// What to compare with.
-    pub reference: Option<Reference>,
+    pub references: Vec<Reference>,
     /// Single points with their names beside them, drawn over the series.
     pub named: Vec<(String, Point)>,
 }
@@ -153,7 +162,7 @@ impl Frame {
 impl Chart {
     /// A chart of series over two numeric axes.
     pub fn new(x: Axis, y: Axis, series: Vec<Series>) -> Chart {
-        Chart { x, y, categories: Vec::new(), series, reference: None, named: Vec::new() }
+        Chart { x, y, categories: Vec::new(), series, references: Vec::new(), named: Vec::new() }
     }
 
     /// A chart of bars, `series` having a bar in each category.
@@ -168,7 +177,7 @@ impl Chart {
             series.iter().flat_map(|s| &s.points).chain(self.named.iter().map(|(_, p)| p)).copied().collect();
         let all: Vec<Point> = all.into_iter().filter(|p| p.x.is_finite() && p.y.is_finite()).collect();
         all.first()?;
-        let lines = series.iter().filter(|s| matches!(s.mark, Mark::Line | Mark::Smoothed)).count();
+        let lines = series.iter().filter(|s| s.mark.is_named_line()).count();
         let class = if lines > MAX_END_LABELS { "chart many" } else { "chart" };
         let bars = !self.categories.is_empty();
         let height = if bars { TOP + BOTTOM + self.categories.len() as f64 * self.row() } else { HEIGHT };
@@ -184,7 +193,7 @@ impl Chart {
         } else {
             self.draw_axes(&mut out, &frame)
         }
-        self.draw_reference(&mut out, &frame);
+        self.draw_references(&mut out, &frame);
         for (i, one) in series.iter().enumerate() {
             match one.mark {
                 Mark::Bars => self.draw_bars(&mut out, one, i, &frame),
@@ -213,18 +222,16 @@ impl Chart {
                 // Nothing has changed anywhere.
                 values = vec![-1.0, 1.0];
             }
-            let y = Scale { low: 0.0, high: 1.0, step: 1.0, from: height - BOTTOM, to: TOP };
+            let y = Scale { low: 0.0, high: 1.0, step: 1.0, log: false, from: height - BOTTOM, to: TOP };
             return Frame { x: self.x.scale(values.into_iter(), CATEGORIES, right), y };
         }
-        let level = match self.reference {
-            Some(Reference::Level(level, _)) => level,
-            _ => f64::NAN,
-        };
-        let of_y = all.iter().map(|p| p.y).chain(all.iter().flat_map(ends)).chain([level]);
+        let levels = self.references.iter().map(|one| if let Reference::Level(y, _) = one { *y } else { f64::NAN });
+        let places = self.references.iter().map(|one| if let Reference::At(x, _) = one { *x } else { f64::NAN });
+        let of_y = all.iter().map(|p| p.y).chain(all.iter().flat_map(ends)).chain(levels);
         let y = self.y.scale(of_y, height - BOTTOM, TOP);
-        let widest = y.ticks().map(|tick| self.y.tick(tick, y.step).chars().count()).max().unwrap_or(0);
+        let widest = y.ticks().into_iter().map(|tick| self.y.tick(tick, y.step).chars().count()).max().unwrap_or(0);
         let left = (34.0 + LETTER * widest as f64).max(62.0);
-        Frame { x: self.x.scale(values, left, right), y }
+        Frame { x: self.x.scale(values.chain(places), left, right), y }
     }
 
     /// Grid lines, the axis below, ticks and labels of two numeric axes.
@@ -264,30 +271,38 @@ impl Chart {
         }
     }
 
-    fn draw_reference(&self, out: &mut String, Frame { x, y }: &Frame) {
-        match &self.reference {
-            Some(Reference::Level(level, _)) if y.contains(*level) => {
-                line(out, "reference", (x.from, x.to), (y.at(*level), y.at(*level)));
-            }
-            Some(Reference::Diagonal) => {
-                let (low, high) = (x.low.max(y.low), x.high.min(y.high));
-                if high > low {
-                    line(out, "reference", (x.at(low), x.at(high)), (y.at(low), y.at(high)));
+    fn draw_references(&self, out: &mut String, Frame { x, y }: &Frame) {
+        for (i, reference) in self.references.iter().enumerate() {
+            match reference {
+                Reference::Level(level, _) if y.contains(*level) => {
+                    line(out, "reference", (x.from, x.to), (y.at(*level), y.at(*level)));
                 }
+                Reference::At(value, name) if x.contains(*value) => {
+                    line(out, "reference", (x.at(*value), x.at(*value)), (y.from, y.to));
+                    // On the side with more room, each on a line of its own.
+                    let (by, anchor) =
+                        if x.at(*value) > (x.from + x.to) / 2.0 { (-5.0, "end") } else { (5.0, "start") };
+                    text(out, "tick", (x.at(*value) + by, y.to + 10.0 + LINE_HEIGHT * i as f64), anchor, name);
+                }
+                _ => {}
             }
-            _ => {}
         }
     }
 
     /// A line, its intervals and its dots; or dots alone.
     fn draw_line(&self, out: &mut String, series: &Series, frame: &Frame) {
         let colour = format!("var(--s{})", series.colour);
+        let shift = if let Mark::Shifted(pixels) = series.mark { f64::from(pixels) } else { 0.0 };
+        let at = |point: &Point| {
+            let (x, y) = frame.at(point);
+            (x + shift, y)
+        };
         let mut path = |class: &str, points: &mut dyn Iterator<Item = Point>| {
             let (mut d, mut drawing) = (String::new(), false);
             for point in points {
                 let known = point.y.is_finite();
                 if known {
-                    let (x, y) = frame.at(&point);
+                    let (x, y) = at(&point);
                     let _ = write!(d, "{}{x:.1} {y:.1}", if drawing { "L" } else { "M" });
                 }
                 drawing = known;
@@ -300,20 +315,20 @@ impl Chart {
                 path("raw", &mut points);
                 path("line", &mut smooth(&series.points));
             }
-            Mark::Line | Mark::Smoothed | Mark::Thick => path("line", &mut points),
+            Mark::Line | Mark::Shifted(_) | Mark::Smoothed | Mark::Thick => path("line", &mut points),
             Mark::Thin => path("raw", &mut points),
             Mark::Dots | Mark::Steps | Mark::Bars => {}
         }
         let (radius, opacity, class) = match series.mark {
             Mark::Smoothed => (3.2, 1.0, "dot hidden"),
             Mark::Line if series.points.len() > MAX_LINE_DOTS => (3.2, 1.0, "dot hidden"),
-            Mark::Line => (3.2, 1.0, "dot"),
+            Mark::Line | Mark::Shifted(_) => (3.2, 1.0, "dot"),
             Mark::Thick => (3.4, 0.9, "dot"),
             Mark::Thin => (2.0, 0.45, "dot"),
             _ => (2.8, 0.6, "dot"),
         };
         for point in series.points.iter().filter(|p| p.y.is_finite()) {
-            let (cx, cy) = frame.at(point);
+            let (cx, cy) = at(point);
             if let Some((low, high)) = point.ends() {
                 let (top, bottom) = (frame.y.clamped(high), frame.y.clamped(low));
                 let _ = write!(
@@ -376,15 +391,17 @@ impl Chart {
     /// The names of lines and of the reference at the right end, moved apart where they would overlap.
     fn draw_end_labels(&self, out: &mut String, series: &[Series], frame: &Frame) {
         let mut labels: Vec<(f64, &str, String, String)> = Vec::new();
-        for one in series.iter().filter(|s| matches!(s.mark, Mark::Line | Mark::Smoothed)) {
+        for one in series.iter().filter(|s| s.mark.is_named_line()) {
             let mean = smooth(&one.points).filter(|p| one.mark == Mark::Smoothed && p.y.is_finite()).last();
             if let Some(last) = mean.or_else(|| one.points.iter().rfind(|p| p.y.is_finite()).copied()) {
                 labels.push((frame.y.clamped(last.y), &one.name, one.name.clone(), format!("var(--s{})", one.colour)));
             }
         }
-        if let Some(Reference::Level(level, name)) = &self.reference
-            && frame.y.contains(*level)
-        {
+        for reference in &self.references {
+            let Reference::Level(level, name) = reference else { continue };
+            if !frame.y.contains(*level) {
+                continue;
+            }
             let title = format!("{name}: {}", self.y.value(*level));
             labels.push((frame.y.at(*level), name, title, "var(--muted)".into()));
         }
@@ -437,10 +454,10 @@ fn interval(point: &Point, axis: &Axis) -> String {
 
 /// A series with as many points as can be told apart: means of consecutive ones for a line, some of them for dots.
 fn reduced(series: &Series) -> Series {
-    let known = |p: &Point| p.x.is_finite() && (p.y.is_finite() || matches!(series.mark, Mark::Line | Mark::Smoothed));
+    let known = |p: &Point| p.x.is_finite() && (p.y.is_finite() || series.mark.is_named_line());
     let points: Vec<Point> = series.points.iter().copied().filter(known).collect();
     let points = match series.mark {
-        Mark::Line | Mark::Smoothed => {
+        mark if mark.is_named_line() => {
             points.chunks(points.len().div_ceil(MAX_LINE_POINTS).max(1)).map(mean_point).collect()
         }
         Mark::Dots => {

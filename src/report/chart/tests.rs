@@ -83,7 +83,7 @@ fn an_axis_of_shares_begins_where_its_values_do() {
 fn many_lines_are_not_named_at_their_ends() {
     let mut chart = over_steps(Mark::Line, &[1.0, 1.0]);
     chart.series = vec![chart.series[0].clone(); MAX_END_LABELS + 1];
-    chart.reference = Some(Reference::Level(1.0, "guessing".into()));
+    chart.references = vec![Reference::Level(1.0, "guessing".into())];
     let svg = chart.svg().unwrap();
     assert_eq!(svg.matches(r#"class="end""#).count(), 1, "the reference");
     assert!(svg.contains(r#"class="chart many""#));
@@ -99,21 +99,6 @@ fn names_at_the_ends_of_lines_do_not_overlap() {
     assert_eq!(at.len(), 5);
     assert!(at.windows(2).all(|w| w[1] - w[0] >= LINE_HEIGHT - 0.11), "{at:?}");
     assert!(*at.last().unwrap() <= HEIGHT - BOTTOM + 5.0);
-}
-
-#[test]
-fn equal_numbers_lie_on_the_diagonal() {
-    let mut chart = chart(Mark::Dots, &[(-1.0, -1.0), (2.0, 2.0), (0.5, f64::NAN)]);
-    chart.reference = Some(Reference::Diagonal);
-    let svg = chart.svg().unwrap();
-    let diagonal = elements(&svg, r#"<line class="reference""#).next().unwrap();
-    let [x1, x2, y1, y2] = ["x1", "x2", "y1", "y2"].map(|name| number(diagonal, name));
-    let dots: Vec<_> = elements(&svg, "<circle").map(|c| (number(c, "cx"), number(c, "cy"))).collect();
-    assert_eq!(dots.len(), 2, "a point that is not finite is left out");
-    for (x, y) in dots {
-        assert!(((y - y1) / (y2 - y1) - (x - x1) / (x2 - x1)).abs() < 1e-2, "{svg}");
-    }
-    assert!(y2 < y1);
 }
 
 #[test]

@@ -1,9 +1,13 @@
 //! A study as one long table, a number in each row.
 
+use super::factorial::factorial;
+use super::kl;
 use super::level::{ComparedRegimes, compared_regimes};
-use super::load::{RegimeRuns, SeedRun, StudyResults, accuracy, format_loss, kl_new, kl_prior, prior};
-use super::seed_stats::{SeedMean, seed_mean};
-use super::tables::{equal_levels, families, over_family};
+use super::load::{
+    ACCURACY, FORMAT_LOSS, KL_NEW, KL_PRIOR, RegimeRuns, SeedRun, StudyResults, accuracy, format_loss, prior,
+};
+use super::seed_stats::{SeedMean, SeedValue, seed_mean};
+use super::tables::{equal_levels, families};
 use crate::forgetting::{ALL, BenchmarkChange, TunedResult, brief, brief_data};
 use crate::report::trajectory::step;
 use crate::sampling::Summary;
@@ -44,7 +48,33 @@ fn of_study(out: &mut String, study: &StudyResults<'_>) {
             over(out, study, regime.name, variant);
         }
     }
-    compared_regimes(study).iter().for_each(|group| at_equal_accuracy(out, group));
+    compared_regimes(study).iter().for_each(|group| {
+        at_equal_accuracy(out, group);
+        effects(out, group);
+    });
+    lines(out, study);
+}
+
+/// The effects of data, learning rate and method on the points lost.
+fn effects(out: &mut String, group: &ComparedRegimes<'_, '_>) {
+    for effect in factorial(group).into_iter().flat_map(|found| found.effects) {
+        RowContext::of_study().row(out, "effect on points lost", &effect.name, effect.points.value, "");
+    }
+}
+
+/// The lines of points lost over KL.
+fn lines(out: &mut String, study: &StudyResults<'_>) {
+    for line in kl::lines(study) {
+        let numbers = [
+            ("slope clustered by run", line.by_run.slope),
+            ("slope clustered by regime", line.by_regime.slope),
+            ("R^2", alone(line.by_run.r2)),
+            ("Spearman", alone(line.by_run.spearman)),
+        ];
+        for (what, value) in numbers {
+            RowContext::of_study().row(out, &format!("points lost against KL: {what}"), &line.name, value, "");
+        }
+    }
 }
 
 fn base(out: &mut String, study: &StudyResults<'_>) {
@@ -74,8 +104,8 @@ fn of_model(out: &mut String, study: &StudyResults<'_>, (regime, run): (&str, &S
         ("new-task accuracy", "", accuracy(tuned), &new_task),
         ("change", ALL, prior(tuned).map(|all| all.change), &all),
         ("format loss", ALL, format_loss(tuned), &all),
-        ("KL new task", "", kl_new(tuned), &new_task),
-        ("KL prior", ALL, kl_prior(tuned), &all),
+        ("KL new task", "", tuned.new_task_kl(), &new_task),
+        ("KL prior", ALL, tuned.prior_kl(), &all),
     ];
     for (measure, family, value, data) in figures {
         if let Some(value) = value {
@@ -108,29 +138,28 @@ fn over(out: &mut String, study: &StudyResults<'_>, regime: &str, variant: &Regi
     let new_task = any.new_task.as_ref().map(|one| brief(&one.data)).unwrap_or_default().to_string();
     let names: Vec<String> = any.benchmarks.iter().map(|one| one.name.clone()).collect();
     let all = hashes(any, &names);
-    let (unit, change, nats) = ((0.0, 1.0), (-1.0, 1.0), (0.0, f64::INFINITY));
     let mut row = |measure: &str, family: &str, over: Option<SeedMean>, data: &str| {
         if let Some(over) = over {
             context.row(out, measure, family, over.mean, data);
         }
     };
-    row("new-task accuracy", "", variant.over(accuracy, unit), &new_task);
-    let mut of_parts: BTreeMap<(&str, &str), Vec<Interval>> = BTreeMap::new();
+    row("new-task accuracy", "", variant.over(&ACCURACY), &new_task);
+    let mut of_parts: BTreeMap<(&str, &str), Vec<SeedValue>> = BTreeMap::new();
     for (measure, category, value) in variant.done().filter_map(|(_, tuned)| study.evaluation(tuned)).flat_map(answered)
     {
-        of_parts.entry((measure, category)).or_default().push(value);
+        of_parts.entry((measure, category)).or_default().push(value.into());
     }
     for ((measure, category), values) in of_parts {
-        row(measure, category, seed_mean(&values, unit), &new_task);
+        row(measure, category, seed_mean(&values, (0.0, 1.0)), &new_task);
     }
-    row("change", ALL, variant.change(prior), &all);
-    row("format loss", ALL, variant.over(format_loss, change), &all);
-    row("KL new task", "", variant.over(kl_new, nats), &new_task);
-    row("KL prior", ALL, variant.over(kl_prior, nats), &all);
+    row("change", ALL, variant.change(None), &all);
+    row("format loss", ALL, variant.over(&FORMAT_LOSS), &all);
+    row("KL new task", "", variant.over(&KL_NEW), &new_task);
+    row("KL prior", ALL, variant.over(&KL_PRIOR), &all);
     for family in families(study) {
         let members = any.families.iter().find(|one| one.name == family).map(|one| one.benchmarks.clone());
         let data = hashes(any, &members.unwrap_or_default());
-        row("change", family, over_family(variant, family), &data);
+        row("change", family, variant.change(Some(family)), &data);
     }
 }
 
@@ -145,9 +174,16 @@ fn at_equal_accuracy(out: &mut String, group: &ComparedRegimes<'_, '_>) {
         for level in &levels {
             let found = variant.reached(*level);
             let at = format!("at new-task accuracy {level:.4}");
-            let share = found.seeds as f64 / found.of.max(1) as f64;
+            let share = |seeds: usize| alone(seeds as f64 / found.of.max(1) as f64);
             let context = RowContext { last: false, ..RowContext::over(regime.name, variant) };
-            context.row(out, &format!("share of seeds {at}"), "", alone(share), "");
+            context.row(out, &format!("share of seeds {at}"), "", share(found.seeds), "");
+            context.row(
+                out,
+                &format!("share of seeds before their first checkpoint {at}"),
+                "",
+                share(found.before),
+                "",
+            );
             if let Some(over) = found.change {
                 context.row(out, &format!("change {at}"), ALL, over.mean, &hashes(any, &names));
             }
@@ -166,6 +202,11 @@ fn at_equal_accuracy(out: &mut String, group: &ComparedRegimes<'_, '_>) {
 }
 
 impl<'a> RowContext<'a> {
+    /// A row about all regimes.
+    fn of_study() -> RowContext<'a> {
+        RowContext { regime: "all", variant: String::new(), seed: None, seeds: Vec::new(), step: None, last: true }
+    }
+
     fn over(regime: &'a str, variant: &RegimeRuns<'_>) -> RowContext<'a> {
         let seeds = variant.done().map(|(run, _)| run.plan.seed).collect();
         RowContext { regime, variant: variant_name(variant), seed: None, seeds, step: None, last: true }

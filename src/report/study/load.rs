@@ -1,6 +1,7 @@
 //! Loads a study, finished or not: the results on disk, by the regimes and runs of its index.
 
-use super::seed_stats::{AtAccuracy, SeedMean, best, reached, seed_mean};
+use super::recipe::{self, Recipe};
+use super::seed_stats::{AtAccuracy, SeedMean, SeedValue, best, reached, seed_mean};
 use crate::eval::EvalResult;
 use crate::forgetting::{
     BenchmarkChange, ForgettingResult, GroupMean, ModelRef, NEW_TASK, TunedResult, brief, brief_data,
@@ -10,7 +11,7 @@ use crate::report::discover::{ReportInputs, RunState, TrainRun, canonical};
 use crate::report::study_index::{StudyIndex, StudyRun};
 use crate::report::trajectory::{self, TrajectoryPoint, step};
 use crate::sampling::Summary;
-use crate::stats::Interval;
+use crate::stats::{Interval, Stratum};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::fs;
@@ -26,6 +27,8 @@ pub struct StudyResults<'a> {
     pub regimes: Vec<RegimeResults<'a>>,
     /// Evaluation of each model on the new task, including the base, by the hashes of model and data.
     evaluations: HashMap<(String, String), Summary>,
+    /// The best learning rate of some regime is chosen by accuracy on the test examples, for want of accuracy on validation examples.
+    pub chosen_on_test: bool,
     /// Evaluations of solvers that are no models: name, hash of the data, result.
     solvers: Vec<(&'a str, String, Summary)>,
     /// What is left out, and why.
@@ -42,6 +45,8 @@ pub struct RegimeResults<'a> {
     pub variants: Vec<RegimeRuns<'a>>,
     /// Index of the best variant: see [`best`].
     pub best: Option<usize>,
+    /// What it learns, and how.
+    pub recipe: Recipe,
     /// Median perplexity under the base of the reference responses that it learns, without replayed ones.
     pub perplexity: Option<f64>,
 }
@@ -71,7 +76,7 @@ pub struct SeedRun<'a> {
     /// Hash of the data that it is trained on.
     pub data: Option<String>,
     /// Way from the base ([`trajectory::trajectories`]): accuracy on the new task and change of prior knowledge.
-    pub trajectory: Vec<TrajectoryPoint>,
+    pub trajectory: Vec<TrajectoryPoint<'a>>,
 }
 
 /// A set of new-task examples.
@@ -100,6 +105,7 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
         base: first.map(|(base, _)| base),
         regimes: Vec::new(),
         evaluations: HashMap::new(),
+        chosen_on_test: false,
         solvers: Vec::new(),
         left_out: Vec::new(),
     };
@@ -123,15 +129,28 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
         let last = |rate: Option<f64>| rate.unwrap_or(f64::INFINITY);
         variants.sort_by(|a, b| last(a.learning_rate).total_cmp(&last(b.learning_rate)));
         variants.iter_mut().for_each(|variant| variant.runs.sort_by_key(|run| run.plan.seed));
+        let measured = || variants.iter().filter(|variant| variant.done().next().is_some());
+        let validated = measured().all(|variant| variant.validation_accuracy().is_some());
+        study.chosen_on_test |= !validated;
         let means = |variant: &RegimeRuns<'_>| {
-            let prior = variant.change(prior).map_or(f64::NEG_INFINITY, |mean| mean.mean.value);
-            Some((variant.over(accuracy, (0.0, 1.0))?.mean.value, prior))
+            let prior = variant.change(None).map_or(f64::NEG_INFINITY, |mean| mean.mean.value);
+            let on_test = variant.over(&ACCURACY)?.mean.value;
+            Some((variant.validation_accuracy().filter(|_| validated).unwrap_or(on_test), prior))
         };
         let best = best(&variants.iter().map(means).collect::<Vec<_>>());
-        let mut regime = RegimeResults { name: &regime.name, about: &regime.about, variants, best, perplexity: None };
+        let mut regime = RegimeResults {
+            name: &regime.name,
+            about: &regime.about,
+            variants,
+            best,
+            recipe: Recipe::default(),
+            perplexity: None,
+        };
         regime.perplexity = perplexity(dir, &study, &regime, found);
         study.regimes.push(regime);
     }
+    let recipes = recipe::recipes(&study.regimes.iter().map(|regime| trained(regime, found)).collect::<Vec<_>>());
+    study.regimes.iter_mut().zip(recipes).for_each(|(regime, recipe)| regime.recipe = recipe);
     study.trajectories();
     for run in study.index.runs.iter().filter(|run| of(run).is_some()) {
         evaluations_below(&dir.join(&run.comparison), 3, &mut study.evaluations)?;
@@ -207,8 +226,8 @@ impl<'a> StudyResults<'a> {
 
     /// The way of each run, once all are there: one may go on from another.
     fn trajectories(&mut self) {
-        let models: Vec<Vec<&TunedResult>> = self.runs().map(|(_, run)| run.models.clone()).collect();
-        let models: Vec<&[&TunedResult]> = models.iter().map(Vec::as_slice).collect();
+        let models: Vec<Vec<&'a TunedResult>> = self.runs().map(|(_, run)| run.models.clone()).collect();
+        let models: Vec<&[&'a TunedResult]> = models.iter().map(Vec::as_slice).collect();
         let trajectories = trajectory::trajectories(&models, self.base.map_or("", |base| base.hash.as_str()));
         let runs =
             self.regimes.iter_mut().flat_map(|regime| &mut regime.variants).flat_map(|variant| &mut variant.runs);
@@ -299,15 +318,32 @@ impl<'a> RegimeRuns<'a> {
         self.runs.iter().filter(|run| run.done).filter_map(|run| Some((run, *run.models.last()?)))
     }
 
-    /// Mean of a figure of the final models over seeds.
-    pub fn over(&self, of: impl Fn(&TunedResult) -> Option<Interval>, bounds: (f64, f64)) -> Option<SeedMean> {
-        seed_mean(&self.done().filter_map(|(_, tuned)| of(tuned)).collect::<Vec<_>>(), bounds)
+    /// Mean over seeds of the accuracy on validation examples at the end of training, if all that are done have measured it.
+    pub fn validation_accuracy(&self) -> Option<f64> {
+        let of = |(run, _): (&SeedRun<'_>, _)| run.plan.training.as_ref()?.metrics.get("eval/accuracy")?.as_f64();
+        let all: Vec<f64> = self.done().map(of).collect::<Option<_>>()?;
+        (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
     }
 
-    /// Mean change of a group of benchmarks over seeds, its interval cut to what the base's score leaves possible.
-    pub fn change(&self, of: impl Fn(&TunedResult) -> Option<&GroupMean>) -> Option<SeedMean> {
-        let base = self.done().find_map(|(_, tuned)| of(tuned))?.base;
-        self.over(|tuned| Some(of(tuned)?.change), (-base, 1.0 - base))
+    /// Mean of a measure of the final models over seeds.
+    pub fn over(&self, measure: &Measure) -> Option<SeedMean> {
+        let of = |tuned: &TunedResult| {
+            Some(SeedValue { interval: (measure.value)(tuned)?, questions: (measure.questions)(tuned) })
+        };
+        seed_mean(&self.done().filter_map(|(_, tuned)| of(tuned)).collect::<Vec<_>>(), measure.bounds)
+    }
+
+    /// Mean change of a family, or of all benchmarks, over seeds, its interval cut to what the base's score leaves possible.
+    pub fn change(&self, of: Option<&str>) -> Option<SeedMean> {
+        let group = |tuned: &'a TunedResult| match of {
+            Some(name) => family(tuned, name),
+            None => prior(tuned),
+        };
+        let base = self.done().find_map(|(_, tuned)| group(tuned))?.base;
+        let value = |(_, tuned): (&SeedRun<'a>, &'a TunedResult)| {
+            Some(SeedValue { interval: group(tuned)?.change, questions: tuned.change_by_question(of) })
+        };
+        seed_mean(&self.done().filter_map(value).collect::<Vec<_>>(), (-base, 1.0 - base))
     }
 
     /// The variant where its training first reaches `accuracy` on the new task.
@@ -317,10 +353,10 @@ impl<'a> RegimeRuns<'a> {
     }
 
     /// The trajectories of the runs that are done, a seed each.
-    pub fn trajectories(&self) -> Vec<Vec<TrajectoryPoint>> {
+    pub fn trajectories(&self) -> Vec<Vec<TrajectoryPoint<'a>>> {
         self.done()
             .map(|(run, _)| run.trajectory.clone())
-            .filter(|trajectory| trajectory.iter().any(|point| !point.base))
+            .filter(|trajectory| trajectory.iter().any(|point| point.model.is_some()))
             .collect()
     }
 
@@ -349,6 +385,28 @@ impl<'a> RegimeRuns<'a> {
     }
 }
 
+/// A number that each final model has, of which means over seeds are taken.
+pub struct Measure {
+    /// The number with its interval over test examples.
+    pub value: fn(&TunedResult) -> Option<Interval>,
+    /// What each question contributes to it, if that is known.
+    questions: fn(&TunedResult) -> Option<Vec<Stratum>>,
+    /// What is possible.
+    bounds: (f64, f64),
+}
+
+/// Accuracy on the new task.
+pub const ACCURACY: Measure =
+    Measure { value: accuracy, questions: |tuned| tuned.new_task.as_ref()?.score_by_question(), bounds: (0.0, 1.0) };
+/// See [`format_loss`].
+pub const FORMAT_LOSS: Measure = Measure { value: format_loss, questions: |_| None, bounds: (-1.0, 1.0) };
+/// KL(base || tuned) on the new task's prompts, nats per token.
+pub const KL_NEW: Measure =
+    Measure { value: TunedResult::new_task_kl, questions: |_| None, bounds: (0.0, f64::INFINITY) };
+/// The same on the prompts of prior knowledge: the mean over benchmarks.
+pub const KL_PRIOR: Measure =
+    Measure { value: TunedResult::prior_kl, questions: |_| None, bounds: (0.0, f64::INFINITY) };
+
 /// Accuracy on the new task.
 pub fn accuracy(tuned: &TunedResult) -> Option<Interval> {
     Some(tuned.new_task.as_ref()?.all.tuned.value)
@@ -369,18 +427,6 @@ pub fn format_loss(tuned: &TunedResult) -> Option<Interval> {
     let all = tuned.all.as_ref()?;
     let value = all.lenient_change.value - all.change.value;
     value.is_finite().then_some(Interval { value, low: f64::NAN, high: f64::NAN })
-}
-
-/// KL(base || tuned) on the new task's prompts, nats per token.
-pub fn kl_new(tuned: &TunedResult) -> Option<Interval> {
-    tuned.divergence.iter().find(|d| d.prompts_of == NEW_TASK).map(|d| d.forward.per_token)
-}
-
-/// KL(base || tuned) on the prompts of prior knowledge, nats per token: the mean over benchmarks.
-pub fn kl_prior(tuned: &TunedResult) -> Option<Interval> {
-    let sets = tuned.divergence.iter().filter(|d| d.prompts_of != NEW_TASK);
-    let of_sets: Vec<Interval> = sets.map(|d| d.forward.per_token).collect();
-    (!of_sets.is_empty()).then(|| crate::stats::mean_of_intervals(&of_sets))
 }
 
 /// `RUN/checkpoints/step-N` rather than `RUN/model` or a model of its own.
@@ -406,6 +452,14 @@ fn state(train: Option<&TrainRun>, plan: &StudyRun, models: &[&TunedResult], don
     }
 }
 
+/// The data and the training run of a regime's first run.
+fn trained<'f>(regime: &RegimeResults<'_>, found: &'f ReportInputs) -> (Option<PathBuf>, Option<&'f TrainRun>) {
+    let first = regime.variants.first().and_then(|variant| variant.runs.first());
+    let place = first.and_then(|run| Some(canonical(run.dir.as_ref()?)));
+    let run = place.and_then(|place| found.runs.iter().find(|run| canonical(&run.dir) == place));
+    (first.and_then(|run| run.plan.data.clone()), run)
+}
+
 /// Median perplexity of a regime's training data under the study's base: of the data of its best learning rate, else of a set with
 /// the regime's name. The mean where seeds have sets of their own. `None` for a regime that learns its own responses (RFT, SFT with
 /// `sft.resample_every`): it never sees those of the data.
@@ -426,10 +480,10 @@ fn perplexity(dir: &Path, study: &StudyResults<'_>, regime: &RegimeResults<'_>, 
     for data in variant.runs.iter().filter_map(|run| run.plan.data.as_ref()) {
         let place = canonical(&dir.join(data));
         let own = |path: &Path| canonical(path) == place || path.ends_with(data);
-        of_data.extend(sets.iter().find(|set| own(Path::new(&set.path))).map(|set| set.perplexity.median));
+        of_data.extend(sets.iter().find(|set| own(Path::new(&set.path))).map(|set| set.perplexity.whole.median));
     }
     if of_data.is_empty() {
-        of_data.extend(sets.iter().find(|set| set.name == regime.name).map(|set| set.perplexity.median));
+        of_data.extend(sets.iter().find(|set| set.name == regime.name).map(|set| set.perplexity.whole.median));
     }
     of_data.retain(|value| value.is_finite());
     (!of_data.is_empty()).then(|| of_data.iter().sum::<f64>() / of_data.len() as f64)

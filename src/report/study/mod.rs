@@ -1,8 +1,12 @@
 //! The first section of a study's page: what each regime learned and forgot, and what it forgot at equal accuracy.
 
 mod csv;
+mod factorial;
+mod kl;
 mod level;
 mod load;
+mod rates;
+mod recipe;
 mod seed_stats;
 mod sentences;
 mod tables;
@@ -12,12 +16,12 @@ mod tests;
 pub use csv::{CSV_HEADER, csv};
 pub use load::{StudyResults, load};
 
-use super::chart::{Axis, COLOURS, Chart, Mark, Point, Series};
+use super::chart::{Axis, COLOURS, Chart, Mark, Point, Reference, Series};
 use crate::forgetting::TunedResult;
 use crate::stats::table::percent;
 use level::{ComparedRegimes, compared_regimes};
-use load::{NewTask, RegimeRuns, SeedRun, accuracy, prior};
-use seed_stats::SeedMean;
+use load::{ACCURACY, NewTask, RegimeRuns, SeedRun, prior};
+use seed_stats::{AtAccuracy, SeedMean};
 use sentences::Forgotten;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -36,7 +40,9 @@ pub fn view(study: &StudyResults<'_>) -> Value {
         "base": study.index.base,
         "sentences": sentences(study, &groups),
         "top": tables::top(study, &groups),
+        "rates": rates::figure(study),
         "chart": learned_and_retained(study).svg(),
+        "kl": kl::figure(study),
         "legend": legend.collect::<Vec<_>>(),
         "grids": grids,
         "missing": tables::missing(study),
@@ -66,9 +72,10 @@ pub fn markdown(study: &StudyResults<'_>) -> String {
 }
 
 fn more(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Vec<TableWithCaption> {
-    let tables = [tables::by_category(study), tables::by_family(study), tables::ladder(study)];
+    let tables = [tables::ladder(study), tables::by_category(study), tables::by_family(study)];
+    let factorial = groups.iter().map(|group| factorial::table(study, group));
     let matched = groups.iter().map(|group| tables::matched(study, group, groups.len() > 1));
-    tables.into_iter().chain(matched).flatten().collect()
+    tables.into_iter().chain(factorial).chain(matched).chain([kl::table(study)]).flatten().collect()
 }
 
 /// The results in sentences, each with its heading. Only regimes with the same new task are ranked on it.
@@ -76,7 +83,7 @@ fn sentences(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Ve
     let named = |of: &dyn Fn(&RegimeRuns<'_>) -> Option<SeedMean>| -> Vec<(&str, SeedMean)> {
         study.regimes.iter().filter_map(|regime| Some((regime.name, of(regime.best()?)?))).collect()
     };
-    let right = named(&|variant| variant.over(accuracy, (0.0, 1.0)));
+    let right = named(&|variant| variant.over(&ACCURACY));
     if right.is_empty() {
         return vec![("Nothing is measured yet.", "No finished run has been compared with the base.".into())];
     }
@@ -95,6 +102,10 @@ fn sentences(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Ve
     all.extend(groups.iter().map(|group| ("Forgotten at equal accuracy.", price(group, &right, several))));
     all.push(("Note.", sentences::caution(&right)));
     all.push(("Note.", sentences::new_tasks(&wordings(groups))));
+    let trained = study
+        .runs()
+        .filter_map(|(_, run)| Some((run.plan.name.as_str(), run.plan.training.as_ref()?.criterion.as_ref()?)));
+    all.push(("Note.", sentences::criteria(&trained.collect::<Vec<_>>())));
     all.into_iter().filter_map(|(lead, text)| Some((lead, text?))).collect()
 }
 
@@ -111,16 +122,24 @@ fn price(group: &ComparedRegimes<'_, '_>, right: &[(&str, SeedMean)], several: b
     let paid: Vec<(&str, SeedMean)> =
         group.regimes.iter().filter_map(|regime| Some((regime.name, there(regime.best()?)?))).collect();
     // Ways that begin above it cannot be read there.
-    let begins_above = |variant: &RegimeRuns<'_>| level.is_some_and(|level| variant.reached(level).above > 0);
-    let above = group.regimes.iter().filter(|regime| regime.best().is_some_and(begins_above));
-    let above: Vec<&str> = above.map(|regime| regime.name).collect();
+    let with = |count: fn(&AtAccuracy) -> usize| -> Vec<&str> {
+        let some = |variant: &RegimeRuns<'_>| level.is_some_and(|level| count(&variant.reached(level)) > 0);
+        group.regimes.iter().filter(|regime| regime.best().is_some_and(some)).map(|regime| regime.name).collect()
+    };
+    let (above, before) = (with(|at| at.above), with(|at| at.before));
     let own = right.iter().map(|(name, _)| *name).filter(|name| group.has(name));
     let absent = own.filter(|name| !paid.iter().any(|(other, _)| other == name));
-    let absent: Vec<&str> = absent.filter(|name| !above.contains(name)).collect();
+    let absent: Vec<&str> = absent.filter(|name| !above.contains(name) && !before.contains(name)).collect();
     let mut price = sentences::price(&paid, level, &absent);
     if !above.is_empty() {
         price +=
             &format!(" {} started above that accuracy, from a model that is not measured.", sentences::and(&above));
+    }
+    if !before.is_empty() {
+        price += &format!(
+            " {} passed that accuracy before the first measured checkpoint, so what was paid there is not known.",
+            sentences::and(&before)
+        );
     }
     Some(if several { format!("New task {}: {price}", sentences::and(&group.names())) } else { price })
 }
@@ -128,14 +147,14 @@ fn price(group: &ComparedRegimes<'_, '_>, right: &[(&str, SeedMean)], several: b
 /// What a regime forgot at one learning rate, on the whole and by family.
 fn forgotten<'a>(study: &StudyResults<'a>, name: &'a str, variant: &RegimeRuns<'a>) -> Option<Forgotten<'a>> {
     let families = tables::families(study);
-    let of = |family: &'a str| Some((family, tables::over_family(variant, family)?));
+    let of = |family: &'a str| Some((family, variant.change(Some(family))?));
     let only = match variant.done().collect::<Vec<_>>().as_slice() {
         [(_, tuned)] => prior(tuned),
         _ => None,
     };
     Some(Forgotten {
         name,
-        mean: variant.change(prior)?,
+        mean: variant.change(None)?,
         families: families.into_iter().filter_map(of).collect(),
         questions: only.map(|all| (all.worse, all.better, all.p_sign)),
     })
@@ -189,12 +208,12 @@ fn learned_and_retained(study: &StudyResults<'_>) -> Chart {
         (name, Point::new(one.measured.all.base.value.value, 0.0))
     };
     chart.named = new_tasks.iter().map(base).collect();
-    // A solver forgets nothing. The same puzzles in other words have the same line.
+    // The same puzzles in other words have the same line.
     for one in &new_tasks {
         for (name, summary) in study.solvers_on(&one.measured.data) {
-            let point = (name.to_string(), Point::new(summary.accuracy.value, 0.0));
-            if !chart.named.contains(&point) {
-                chart.named.push(point);
+            let line = Reference::At(summary.accuracy.value, name.to_string());
+            if !chart.references.contains(&line) {
+                chart.references.push(line);
             }
         }
     }

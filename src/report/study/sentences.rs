@@ -3,6 +3,7 @@
 use super::seed_stats::{IntervalSource, SeedMean, separated_groups};
 use crate::stats::Interval;
 use crate::stats::table::{p_value, percent, points};
+use crate::train::run_dir::CriterionResult;
 
 /// Up to so many regimes are listed one by one; of more, only the first and the last.
 const MAX_LISTED: usize = 3;
@@ -100,6 +101,12 @@ pub fn price(regimes: &[Named<'_>], level: Option<f64>, not_reached: &[&str]) ->
         [] => String::new(),
         some => format!(" {} did not reach it with all seeds.", and(some)),
     };
+    if sorted.is_empty() {
+        let level = percent(level);
+        return format!(
+            "At {level} accuracy on the new task, the highest that all seeds reach, none can be read with all its seeds.{rest}"
+        );
+    }
     let order = order(&sorted, &PAID);
     format!(
         "At {} accuracy on the new task, the highest that all their seeds reach, prior knowledge {}.{rest}{order}",
@@ -155,6 +162,21 @@ pub fn new_tasks(groups: &[Vec<(&str, Vec<&str>)>]) -> Option<String> {
             ))
         }
     }
+}
+
+/// Which of the runs that were to train to a criterion did not meet it.
+pub fn criteria(trained: &[(&str, &CriterionResult)]) -> Option<String> {
+    let first = trained.first()?.1;
+    let which = match trained.iter().all(|(_, criterion)| criterion.stop_when == first.stop_when) {
+        true => format!("{} on validation examples", first.stop_when),
+        false => "a criterion on validation examples".to_string(),
+    };
+    let unmet: Vec<&str> = trained.iter().filter(|(_, criterion)| !criterion.met).map(|(name, _)| *name).collect();
+    let end = match unmet.is_empty() {
+        true => "all of them met it.".to_string(),
+        false => format!("{} did not meet it within their steps: {}.", unmet.len(), and(&unmet)),
+    };
+    Some(format!("{} runs trained to {which}; {end}", trained.len()))
 }
 
 const LEARNED: Order = Order { open: "learned most", first: "most was learned by", last: "least was learned by" };
@@ -269,6 +291,19 @@ mod tests {
             basis: IntervalSource::Seeds,
             seeds: 3,
         }
+    }
+
+    #[test]
+    fn runs_that_did_not_meet_their_criterion_are_named() {
+        let of = |stop_when: &str, met| CriterionResult { stop_when: stop_when.into(), met };
+        let (met, unmet, other) =
+            (of("accuracy >= 0.2", true), of("accuracy >= 0.2", false), of("unparsed <= 0", true));
+        assert_eq!(criteria(&[]), None);
+        let said = criteria(&[("a", &met), ("b", &unmet)]).unwrap();
+        let criterion = "2 runs trained to accuracy >= 0.2 on validation examples;";
+        assert_eq!(said, format!("{criterion} 1 did not meet it within their steps: b."));
+        let said = criteria(&[("a", &met), ("c", &other)]).unwrap();
+        assert_eq!(said, "2 runs trained to a criterion on validation examples; all of them met it.");
     }
 
     #[test]

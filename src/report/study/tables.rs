@@ -2,10 +2,9 @@
 
 use super::level::{ComparedRegimes, level_of};
 use super::load::{
-    self, NewTask, RegimeResults, RegimeRuns, SeedRun, StudyResults, accuracy, format_loss, kl_new, kl_prior, prior,
-    source,
+    ACCURACY, FORMAT_LOSS, KL_NEW, KL_PRIOR, NewTask, RegimeResults, RegimeRuns, SeedRun, StudyResults, source,
 };
-use super::seed_stats::{AtAccuracy, IntervalSource, SeedMean, seed_mean};
+use super::seed_stats::{AtAccuracy, IntervalSource, SeedMean, SeedValue, seed_mean};
 use super::sentences::and;
 use crate::forgetting::ALL;
 use crate::report::trajectory::{TrajectoryPoint, highest, start, tens};
@@ -18,8 +17,9 @@ use std::collections::BTreeSet;
 
 /// Stands for a number that does not exist.
 const NONE: &str = "\u{2013}";
-/// Marks an interval over test examples.
+/// Marks an interval over test examples alone, and one over seeds alone.
 const DAGGER: &str = " \u{2020}";
+const DOUBLE_DAGGER: &str = " \u{2021}";
 /// A loss of so much (a share) has the full tint.
 const FULL_TINT_LOSS: f64 = 0.5;
 
@@ -68,7 +68,8 @@ impl TableWithCaption {
 }
 
 impl Cell {
-    fn text(text: impl Into<String>) -> Cell {
+    /// A value alone.
+    pub fn text(text: impl Into<String>) -> Cell {
         Cell { text: text.into(), ..Cell::default() }
     }
 
@@ -76,7 +77,8 @@ impl Cell {
         Cell::text(NONE)
     }
 
-    fn with(text: impl Into<String>, range: impl Into<String>) -> Cell {
+    /// A value with what stands below it.
+    pub fn with(text: impl Into<String>, range: impl Into<String>) -> Cell {
         Cell { range: range.into(), ..Cell::text(text) }
     }
 
@@ -97,7 +99,11 @@ fn range(over: &SeedMean, end: fn(f64) -> String) -> String {
     if !(low.is_finite() && high.is_finite()) {
         return String::new();
     }
-    let mark = if over.basis == IntervalSource::Examples { DAGGER } else { "" };
+    let mark = match over.basis {
+        IntervalSource::SeedsAndExamples => "",
+        IntervalSource::Seeds => DOUBLE_DAGGER,
+        IntervalSource::Examples => DAGGER,
+    };
     format!("{} to {}{mark}", end(low), end(high))
 }
 
@@ -166,13 +172,14 @@ pub fn top(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Tabl
     TableWithCaption {
         title: "Regimes at their best learning rate",
         how: format!(
-            "Means over seeds with 95 % intervals (Student\u{2019}s t over seeds). \u{2020}: one seed, or all seeds at the same value; the interval is \
-             over test examples. The best learning rate is the one with the highest mean accuracy on the new task at the end of \
-             training, among equal ones the one that forgets least; it is chosen on the same test examples. Prior knowledge: \
+            "Means over seeds with 95 % intervals over seeds and test examples, both resampled. \u{2020}: one seed, or all seeds at the same value; the \
+             interval is over test examples alone. \u{2021}: over seeds alone. The best learning rate is the one with the highest mean accuracy on the new task at the end of \
+             training{}, among equal ones the one that forgets least. Prior knowledge: \
              change of the mean score over all benchmarks. Format loss: the part of the change that the lenient score, \
              which ignores the format of the answer, does not show, net. KL(base || tuned) in nats per token. Perplexity: median, under the base, of the reference responses of the training data, \
              without replayed data; a regime that learns its own responses (RFT) has none. Prior knowledge {}: its change \
              where training first reaches that accuracy{}.",
+            if study.chosen_on_test { ", on the same test examples" } else { ", on validation examples" },
             at_level,
             levels
                 .first()
@@ -245,9 +252,9 @@ fn top_row(study: &StudyResults<'_>, regime: &RegimeResults<'_>, level: Option<f
         Some((low, high)) => format!("{low} to {high}"),
         None => NONE.into(),
     };
-    let partial: Vec<Interval> =
-        variant.done().filter_map(|(_, tuned)| Some(study.evaluation(tuned)?.partial_credit)).collect();
-    let worst = families(study).into_iter().filter_map(|family| Some((family, over_family(variant, family)?)));
+    let partial: Vec<SeedValue> =
+        variant.done().filter_map(|(_, tuned)| Some(study.evaluation(tuned)?.partial_credit.into())).collect();
+    let worst = families(study).into_iter().filter_map(|family| Some((family, variant.change(Some(family))?)));
     let worst = worst.min_by(|a, b| a.1.mean.value.total_cmp(&b.1.mean.value));
     let worst = match worst {
         Some((family, over)) if over.mean.value < 0.0 => Cell::with(points(over.mean.value), family),
@@ -260,14 +267,14 @@ fn top_row(study: &StudyResults<'_>, regime: &RegimeResults<'_>, level: Option<f
         Cell::with(variant.name(), of_rates),
         Cell::with(done.to_string(), seeds),
         Cell::text(steps),
-        Cell::over(variant.over(accuracy, (0.0, 1.0)), percent, bare),
+        Cell::over(variant.over(&ACCURACY), percent, bare),
         Cell::over(seed_mean(&partial, (0.0, 1.0)), percent, bare),
-        Cell::change(variant.change(prior)),
+        Cell::change(variant.change(None)),
         level.map_or(Cell::none(), |level| reached_cell(&variant.reached(level))),
         worst,
-        Cell::over(variant.over(format_loss, (-1.0, 1.0)), points, points),
-        nats(variant.over(kl_new, (0.0, f64::INFINITY))),
-        nats(variant.over(kl_prior, (0.0, f64::INFINITY))),
+        Cell::over(variant.over(&FORMAT_LOSS), points, points),
+        nats(variant.over(&KL_NEW)),
+        nats(variant.over(&KL_PRIOR)),
         regime.perplexity.map_or(Cell::none(), |value| Cell::text(short(value))),
     ]
 }
@@ -275,10 +282,12 @@ fn top_row(study: &StudyResults<'_>, regime: &RegimeResults<'_>, level: Option<f
 /// Change at an accuracy, and how many seeds reach it.
 fn reached_cell(reached: &AtAccuracy) -> Cell {
     if reached.seeds == 0 {
-        return match reached.of {
-            0 => Cell::none(),
-            all if reached.above == all => Cell::text("starts above"),
-            _ => Cell::text("not reached"),
+        return match (reached.of, reached.before) {
+            (0, _) => Cell::none(),
+            (all, _) if reached.above == all => Cell::text("starts above"),
+            (all, before) if before == all => Cell::text("before the first checkpoint"),
+            (_, 0) => Cell::text("not reached"),
+            (all, before) => Cell::with("not read", format!("{before} of {all} seeds before their first checkpoint")),
         };
     }
     let cell = Cell::change(reached.change);
@@ -286,7 +295,11 @@ fn reached_cell(reached: &AtAccuracy) -> Cell {
         true => String::new(),
         false => format!("{} of {} seeds", reached.seeds, reached.of),
     };
-    let parts: Vec<String> = [cell.range.clone(), seeds].into_iter().filter(|part| !part.is_empty()).collect();
+    let before = match reached.before {
+        0 => String::new(),
+        before => format!("{before} before their first checkpoint"),
+    };
+    let parts: Vec<String> = [cell.range.clone(), seeds, before].into_iter().filter(|part| !part.is_empty()).collect();
     Cell { range: parts.join("; "), ..cell }
 }
 
@@ -322,7 +335,7 @@ pub fn by_category(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     }
     for regime in &study.regimes {
         let of = |name: &str, part: fn(&Category) -> Interval| {
-            let of_model = |tuned| study.evaluation(tuned)?.categories.get(name).map(part);
+            let of_model = |tuned| study.evaluation(tuned)?.categories.get(name).map(part).map(SeedValue::from);
             let over = regime
                 .best()
                 .map(|variant| variant.done().filter_map(|(_, tuned)| of_model(tuned)).collect::<Vec<_>>());
@@ -336,7 +349,7 @@ pub fn by_category(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     Some(TableWithCaption {
         title: "New task by category",
         how: "At each regime\u{2019}s best learning rate: mean over seeds with 95 % intervals \
-              (Student\u{2019}s t over seeds; \u{2020}: over test examples)."
+              over seeds and test examples (\u{2020}: over test examples alone)."
             .into(),
         header: ["regime".to_string()].into_iter().chain(heads).collect(),
         rows,
@@ -354,11 +367,6 @@ pub fn families<'a>(study: &StudyResults<'a>) -> Vec<&'a str> {
     study.any().map(|tuned| tuned.families.iter().map(|family| family.name.as_str()).collect()).unwrap_or_default()
 }
 
-/// Change of a family over seeds.
-pub fn over_family(variant: &RegimeRuns<'_>, family: &str) -> Option<SeedMean> {
-    variant.change(|tuned| load::family(tuned, family))
-}
-
 /// Change of each family, a row per regime; `None` while nothing is measured.
 pub fn by_family(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     let any = study.any()?;
@@ -370,8 +378,8 @@ pub fn by_family(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     let mut rows = vec![[Cell::with("base", "score")].into_iter().chain(base).collect::<Vec<_>>()];
     for regime in &study.regimes {
         let cells =
-            names.iter().map(|family| Cell::change(regime.best().and_then(|variant| over_family(variant, family))));
-        let mean = any.all.iter().map(|_| Cell::change(regime.best().and_then(|variant| variant.change(prior))));
+            names.iter().map(|family| Cell::change(regime.best().and_then(|variant| variant.change(Some(family)))));
+        let mean = any.all.iter().map(|_| Cell::change(regime.best().and_then(|variant| variant.change(None))));
         let at = regime.best().map_or("not measured yet".to_string(), |variant| variant.label());
         rows.push([name(study, regime, &at)].into_iter().chain(cells).chain(mean).collect());
     }
@@ -408,14 +416,16 @@ pub fn ladder(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     let cell = |(i, variant): (usize, &RegimeRuns<'_>), regime: &RegimeResults<'_>| {
         let done = variant.done().count();
         let count = format!("{done} of {} seeds", variant.runs.len());
-        let Some(right) = variant.over(accuracy, (0.0, 1.0)) else { return Cell::with(NONE, count) };
-        let change = variant.change(prior);
+        let Some(right) = variant.over(&ACCURACY) else { return Cell::with(NONE, count) };
+        let change = variant.change(None);
         let lost = change.map_or(NONE.to_string(), |over| points(over.mean.value));
         let count = if done == variant.runs.len() { String::new() } else { count };
+        let range = change.map_or(String::new(), |over| range(&over, points));
+        let below: Vec<String> = [range, count].into_iter().filter(|part| !part.is_empty()).collect();
         Cell {
             strong: regime.best == Some(i),
             loss_tint: change.map_or(0, |over| tint(over.mean.value)),
-            ..Cell::with(format!("{} / {lost}", percent(right.mean.value)), count)
+            ..Cell::with(format!("{} / {lost}", percent(right.mean.value)), below.join("; "))
         }
     };
     let row = |regime: &RegimeResults<'_>| {
@@ -431,8 +441,8 @@ pub fn ladder(study: &StudyResults<'_>) -> Option<TableWithCaption> {
         study.regimes.iter().flat_map(|r| r.variants.iter().map(|variant| (r.name, variant))).collect();
     Some(TableWithCaption {
         title: "Learning rates",
-        how: "New-task accuracy / change of prior knowledge in points, means over seeds, at each learning rate; bold: the best. \
-              An empty cell is not part of the study."
+        how: "New-task accuracy / change of prior knowledge in points, means over seeds, at each learning rate, with the 95 % interval of the change; \
+              bold: the best. An empty cell is not part of the study."
             .into(),
         header: ["regime".to_string()].into_iter().chain(all_variants.iter().map(|variant| variant.name())).collect(),
         rows: study.regimes.iter().map(row).collect(),
@@ -458,9 +468,10 @@ pub fn matched(study: &StudyResults<'_>, group: &ComparedRegimes<'_, '_>, named:
         title: "At equal accuracy on the new task",
         how: new_task
             + "A run that has learned less has had less reason to forget. Change of prior knowledge, in points, where each run first reaches an \
-              accuracy, interpolated linearly between base and checkpoints; mean over the seeds that reach it, with 95 % intervals over seeds. A run that \
-              continued from another run\u{2019}s model includes that run\u{2019}s trajectory; where that model is not measured, nothing is known \
-              below the first checkpoint, and the run \u{201c}starts above\u{201d} that accuracy.",
+              accuracy, at a measured checkpoint or interpolated linearly between two of them; mean over the seeds that can be read there, with 95 % \
+              intervals over seeds and test examples. Nothing is read on the line from the base to a run\u{2019}s first checkpoint (\u{201c}before the \
+              first checkpoint\u{201d}). A run that continued from another run\u{2019}s model includes that run\u{2019}s trajectory; where that model is \
+              not measured, the run \u{201c}starts above\u{201d} accuracies below its first checkpoint.",
         header: ["regime".to_string()].into_iter().chain(levels.iter().map(|level| percent(*level))).collect(),
         rows: measured.iter().map(row).collect(),
         source: source(study, &measured.iter().map(|(regime, variant)| (regime.name, *variant)).collect::<Vec<_>>()),
@@ -468,7 +479,7 @@ pub fn matched(study: &StudyResults<'_>, group: &ComparedRegimes<'_, '_>, named:
 }
 
 /// The accuracies at which trajectories are compared: every 10 points that one passes, and `level`, at which regimes are compared.
-pub fn equal_levels(trajectories: &[Vec<TrajectoryPoint>], level: Option<f64>) -> Vec<f64> {
+pub fn equal_levels(trajectories: &[Vec<TrajectoryPoint<'_>>], level: Option<f64>) -> Vec<f64> {
     let most = trajectories.iter().map(|trajectory| highest(trajectory)).fold(f64::NEG_INFINITY, f64::max);
     let mut levels = tens(start(trajectories), most);
     levels.extend(level.filter(|own| levels.iter().all(|ten| (ten - own).abs() > 1e-9)));

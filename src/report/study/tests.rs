@@ -45,6 +45,7 @@ fn index() -> StudyIndex {
             comparison,
             data: Some("puzzles".into()),
             new_task: Some("bare".into()),
+            training: None,
         }
     };
     StudyIndex::new("Made up", "base", regimes, RUNS.iter().map(run).collect(), Vec::new(), vec!["dynamics".into()])
@@ -128,14 +129,17 @@ fn the_page_begins_with_the_results_of_the_study() {
     let at = |text: &str| html.find(text).unwrap_or_else(|| panic!("{text:?} is missing"));
     let order = [
         "<h2>Made up: Results</h2>",
+        "Points lost against learning rate",
         "Learned.",
         "Forgotten.",
         "Forgotten at equal accuracy.",
         ">best learning rate<",
         "Learned and retained",
-        "Change by family",
         "Learning rates",
+        "Change by family",
+        "Data, learning rate or method",
         "At equal accuracy on the new task",
+        "Points lost against KL(base || tuned)",
         "<h2>Runs</h2>",
         "<h2>Prior knowledge</h2>",
         "<h2>Training</h2>",
@@ -148,10 +152,10 @@ fn the_page_begins_with_the_results_of_the_study() {
         ("5e-5 (of 2 tried)", 1),
         ("2", 2),
         ("300", 3),
-        // 40 and 44 of 100: 2 points times t(0.975, 1) = 12.706 on either side.
-        ("42.0 % (16.6 to 67.4)", 4),
+        // 40 and 44 of 100, of which 40 are the same: 2 points times t(0.975, 1) = 12.706 on either side over seeds alone.
+        ("42.0 % (31.2 to 52.8)", 4),
         // -6 and -18 of 600.
-        ("-2.0 (-14.7 to +10.7)", 6),
+        ("-2.0 (-6.6 to +2.6)", 6),
         // Hallucination: -2 and -7 of 200.
         ("-2.3 (hallucination)", 8),
         // The same in both seeds: nothing to make an interval from.
@@ -183,6 +187,17 @@ fn the_page_begins_with_the_results_of_the_study() {
     ] {
         assert!(md.contains(source) && html.contains(source), "{source:?}");
     }
+    // A curve for each regime over its two rates, every point with its interval.
+    let rates = &html[at("Points lost against learning rate")..at("Learned.")];
+    assert_eq!(
+        (rates.matches("class=\"line\"").count(), rates.matches("class=\"interval\"").count()),
+        (2, 4),
+        "{rates}"
+    );
+    assert!(rates.contains("peak learning rate: 5e-5") && rates.contains(">1e-5</text>"), "{rates}");
+    assert!(md.contains("Data and method cannot be told apart among these regimes"), "{md}");
+    let effect = row(&md[md.find("### Data, learning rate or method").unwrap()..], "regime: sft");
+    assert!(effect[1].starts_with('+'), "{effect:?}");
     assert!(html.matches(r#"class="raw""#).count() >= 4 && html.contains("loss\""), "thin trajectories, tinted cells");
     assert!(!html.contains("not finished"));
 }
@@ -221,6 +236,8 @@ fn the_trajectory_of_a_continued_run_includes_the_run_that_it_continues() {
     let sft = row(matched, "sft");
     // At 22 % and 24 % after 100 steps.
     assert_eq!(sft[1..3], ["starts above", "starts above"], "{sft:?}");
+    // RFT goes from the base to 16 % and 17 % without a stop.
+    assert_eq!(row(matched, "rft")[1], "before the first checkpoint");
     assert!(
         sft[3].starts_with('-') && !csv.contains("sft,2e-4,,1 2,,false,change at new-task accuracy 0.2000"),
         "{sft:?}"
@@ -241,11 +258,11 @@ fn the_csv_has_every_model_and_the_means_over_seeds() {
         [8, 9, 10].map(|i| cells[i].parse().unwrap_or(f64::NAN))
     };
     let near = |got: f64, expected: f64| assert!((got - expected).abs() < 1e-9, "{got} is not {expected}");
-    // scipy.stats.t.interval(0.95, 1, loc=x.mean(), scale=scipy.stats.sem(x)), x = [0.40, 0.44]
     let [mean, low, high] = value("rft,5e-5,,1 2,,true,new-task accuracy,,");
     near(mean, 0.42);
-    near(low, 0.42 - 0.02 * 12.706_204_736_174_694);
-    near(high, 0.42 + 0.02 * 12.706_204_736_174_694);
+    // Seeds and questions together, computed by numpy and scipy from the formula.
+    near(low, 0.311_897_206_730_300_14);
+    near(high, 0.528_102_793_269_7);
     near(value("sft,2e-4,,1 2,,true,change,all,")[0], -0.175);
     near(value("sft,2e-4,2,2,300,true,change,grounding,")[0], -89.0 / 200.0);
     near(value("sft,2e-4,1,1,100,false,new-task accuracy,,")[0], 0.22);

@@ -13,6 +13,8 @@ pub struct RequiredInputs {
     pub reference_logprobs: bool,
     /// KL(reference || model) of the whole next-token distributions, with its gradient.
     pub reference_kl: bool,
+    /// The reference model is asked with the example's reference response in its prompt, as a demonstration.
+    pub reference_sees_response: bool,
 }
 
 impl RequiredInputs {

@@ -26,7 +26,7 @@ impl Objective for GrpoLoss {
             // With one optimizer step for each rollout batch the current policy is the old one.
             old_logprobs: self.settings.num_iterations * self.settings.minibatches > 1,
             reference_logprobs: self.settings.beta != 0.0,
-            reference_kl: false,
+            ..RequiredInputs::default()
         }
     }
 

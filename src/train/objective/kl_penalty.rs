@@ -23,15 +23,25 @@ impl Objective for KlPenalty {
 
     fn compute(&self, inputs: &ObjectiveInputs<'_>) -> ObjectiveOutput {
         let mut output = self.objective.compute(inputs);
-        let Some(kl) = &inputs.stats.kl else { return output };
-        let weights: Vec<f64> =
-            inputs.token_weights(self.reduction).into_iter().map(|weight| f64::from(weight as f32)).collect();
-        let mean: f64 = kl.iter().zip(&weights).map(|(&nats, &weight)| f64::from(nats) * weight).sum();
-        output.loss += self.coef * mean;
-        output.grads.kl = Some(weights.iter().map(|&weight| (self.coef * weight) as f32).collect());
-        output.metrics.add("kl", mean);
+        add_kl(&mut output, inputs, self.coef, self.reduction, "kl");
         output
     }
+}
+
+/// Add `coef * mean KL(reference || model)` to a loss, with its gradient, and the mean itself to the metric `name`.
+pub(super) fn add_kl(
+    output: &mut ObjectiveOutput,
+    inputs: &ObjectiveInputs<'_>,
+    coef: f64,
+    reduction: LossReduction,
+    name: &'static str,
+) {
+    let Some(kl) = &inputs.stats.kl else { return };
+    let weights: Vec<f64> = inputs.token_weights(reduction).into_iter().map(|w| f64::from(w as f32)).collect();
+    let mean: f64 = kl.iter().zip(&weights).map(|(&nats, &weight)| f64::from(nats) * weight).sum();
+    output.loss += coef * mean;
+    output.grads.kl = Some(weights.iter().map(|&weight| (coef * weight) as f32).collect());
+    output.metrics.add(name, mean);
 }
 
 #[cfg(test)]

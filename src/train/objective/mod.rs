@@ -11,6 +11,10 @@ mod eaft;
 mod grpo;
 mod kl_penalty;
 mod nll;
+mod prift;
+mod prior_kl;
+mod psft;
+mod sdft;
 
 pub use advantage::{ADVANTAGE_EPS, advantages, mean_and_std};
 pub use base::{BatchTotals, MetricSums, Objective, ObjectiveInputs, ObjectiveOutput, RequiredInputs};
@@ -19,6 +23,10 @@ pub use eaft::Eaft;
 pub use grpo::GrpoLoss;
 pub use kl_penalty::KlPenalty;
 pub use nll::Nll;
+pub use prift::Prift;
+pub use prior_kl::PriorKl;
+pub use psft::Psft;
+pub use sdft::{Direction, Sdft};
 
 use crate::train::settings::{SftLossType, TrainConfig};
 
@@ -33,9 +41,18 @@ pub fn of_config(config: &TrainConfig) -> Box<dyn Objective> {
         SftLossType::Nll => Box::new(Nll { reduction }),
         SftLossType::Dft => Box::new(Dft { reduction }),
         SftLossType::Eaft => Box::new(Eaft { reduction }),
+        SftLossType::Psft => Box::new(Psft { reduction, epsilon_high: sft.epsilon_high }),
+        SftLossType::Prift => Box::new(Prift { reduction }),
+        SftLossType::Sdft => Box::new(Sdft { reduction, direction: Direction::Forward }),
+        SftLossType::SdftReverse => Box::new(Sdft { reduction, direction: Direction::Reverse }),
     };
     match sft.kl_coef > 0.0 {
         true => Box::new(KlPenalty { objective, coef: sft.kl_coef, reduction }),
         false => objective,
     }
+}
+
+/// Whether a run needs a copy of the model that it starts from.
+pub fn needs_reference(config: &TrainConfig) -> bool {
+    of_config(config).needs().reference() || config.prior_kl.is_some() || config.train.l2_sp > 0.0
 }

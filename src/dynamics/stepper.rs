@@ -1,4 +1,4 @@
-//! Plain SGD steps, undone exactly, and the gradients that they follow.
+//! Steps of SGD and of Adam, undone exactly, and the gradients that they follow.
 //!
 //! The weights are copied before the steps and restored after them. Subtracting the update instead would leave rounding errors, which would
 //! add up over thousands of steps.
@@ -11,6 +11,9 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+
+/// Added to the divisor of Adam's steps, as `train.eps` is by default.
+const ADAM_EPS: f64 = 1e-8;
 
 /// Elements of a sum that one thread adds up; fixed, so that sums do not depend on the number of threads.
 const PIECE: usize = 1 << 14;
@@ -38,7 +41,7 @@ impl ResponseLoss {
 /// The gradient of a sequence's log-likelihood (the sum over its response) with respect to every parameter that trains.
 pub struct Gradient {
     /// In the order of the parameters; `None` where no gradient arrived (the vision tower, for a prompt without images).
-    parts: Vec<Option<Tensor>>,
+    pub(super) parts: Vec<Option<Tensor>>,
 }
 
 impl Gradient {
@@ -46,6 +49,17 @@ impl Gradient {
     pub fn dot(&self, other: &Gradient) -> Result<f64> {
         let both = self.parts.iter().zip(&other.parts).filter_map(|(a, b)| Some((a.as_ref()?, b.as_ref()?)));
         both.map(|(a, b)| inner_product(a, b)).sum()
+    }
+
+    /// The direction of AdamW's first step up `weight` times this gradient g, without weight decay: g / (|g| + eps) for each element, close to its
+    /// sign. The moments of a new optimizer, corrected for their bias, are g and g^2.
+    pub fn adam_direction(&self, weight: f64) -> Result<Gradient> {
+        let of_part = |part: &Tensor| -> Result<Tensor> {
+            let gradient = (part * weight)?;
+            Ok((&gradient / (gradient.abs()? + ADAM_EPS)?)?)
+        };
+        let parts = self.parts.iter().map(|part| part.as_ref().map(of_part).transpose());
+        Ok(Gradient { parts: parts.collect::<Result<_>>()? })
     }
 
     /// Euclidean norm.
@@ -66,7 +80,7 @@ fn inner_product(a: &Tensor, b: &Tensor) -> Result<f64> {
 }
 
 /// A model and the weights that are restored after steps.
-pub struct SgdStep<'a> {
+pub struct Stepper<'a> {
     policy: &'a dyn Predictor,
     /// The parameters that train, with their values.
     start: Vec<(Arc<Parameter>, Tensor)>,
@@ -74,14 +88,14 @@ pub struct SgdStep<'a> {
     norm: f64,
 }
 
-impl<'a> SgdStep<'a> {
+impl<'a> Stepper<'a> {
     /// Copy the present weights of `policy`. Only trainable parameters are ever changed.
-    pub fn new(policy: &'a dyn Predictor) -> Result<SgdStep<'a>> {
+    pub fn new(policy: &'a dyn Predictor) -> Result<Stepper<'a>> {
         let trainable = policy.parameters().iter().filter(|p| p.trainable());
         let copy = |p: &Arc<Parameter>| Ok((Arc::clone(p), p.var.as_tensor().copy()?));
         let start = trainable.map(copy).collect::<Result<Vec<_>>>()?;
         let squares = start.iter().map(|(_, value)| inner_product(value, value)).sum::<Result<f64>>()?;
-        Ok(SgdStep { policy, start, norm: squares.sqrt() })
+        Ok(Stepper { policy, start, norm: squares.sqrt() })
     }
 
     /// Euclidean norm of the weights that take steps.
@@ -118,7 +132,7 @@ impl<'a> SgdStep<'a> {
         }
     }
 
-    /// What `observe` finds when `rate * gradient` has been added to the weights, for each of `rates`. It gets the Euclidean norm of the
+    /// What `observe` finds when `rate * gradient` (or another direction) has been added to the weights, for each of `rates`. It gets the Euclidean norm of the
     /// step's rounding error: weights are f32. The weights are restored at the end, whether or not `observe` succeeds.
     pub fn after_steps<T, const N: usize>(
         &self,

@@ -1,0 +1,193 @@
+//! Is it the data, the learning rate or the method? Least squares over the runs of a study: points lost on data, log learning rate, method and
+//! their products.
+
+use super::level::ComparedRegimes;
+use super::load::{RegimeResults, StudyResults, prior, source};
+use super::tables::{Cell, TableWithCaption};
+use crate::stats::table::{p_value, short};
+use crate::stats::{Coefficient, Interval, Ols, effects};
+
+/// An effect on the points lost.
+pub struct Effect {
+    /// What has it.
+    pub name: String,
+    /// In points, with its interval over seeds.
+    pub points: Coefficient,
+}
+
+/// A fitted model.
+pub struct Factorial {
+    /// The effects, in the order of the terms.
+    pub effects: Vec<Effect>,
+    /// What the model is, and what it assumes.
+    pub how: String,
+}
+
+/// A run.
+struct Row {
+    /// Its level of each factor.
+    levels: Vec<usize>,
+    /// log2 of the learning rate.
+    rate: f64,
+    seed: usize,
+    lost: f64,
+}
+
+/// A factor with the names of its levels.
+struct Factor {
+    name: &'static str,
+    levels: Vec<String>,
+}
+
+impl Factor {
+    fn new(name: &'static str) -> Factor {
+        Factor { name, levels: Vec::new() }
+    }
+
+    /// Number of the level of this name.
+    fn level(&mut self, name: &str) -> usize {
+        self.levels.iter().position(|known| known == name).unwrap_or_else(|| {
+            self.levels.push(name.to_string());
+            self.levels.len() - 1
+        })
+    }
+}
+
+/// The model over the regimes that are compared with each other and have several learning rates each; `None` if there are fewer than two of
+/// them, or one seed. Data and method are factors of their own where they can be told apart; else each regime is a level.
+pub fn factorial(group: &ComparedRegimes<'_, '_>) -> Option<Factorial> {
+    let rates = |regime: &RegimeResults<'_>| {
+        regime.variants.iter().filter(|one| one.learning_rate.is_some() && one.done().next().is_some()).count()
+    };
+    let regimes: Vec<&RegimeResults<'_>> = group.regimes.iter().copied().filter(|regime| rates(regime) > 1).collect();
+    let of = |factors: Vec<Factor>, names: &dyn Fn(usize) -> Vec<String>| fit(&regimes, factors, names);
+    let by_regime = || of(vec![Factor::new("regime")], &|i| vec![regimes[i].name.to_string()]);
+    let apart = || {
+        let names = |i: usize| vec![regimes[i].recipe.data.clone(), regimes[i].recipe.method.clone()];
+        of(vec![Factor::new("data"), Factor::new("method")], &names)
+    };
+    if regimes.len() < 2 {
+        return None;
+    }
+    let cell =
+        |regime: &&RegimeResults<'_>| format!("{} ({}; {})", regime.name, regime.recipe.data, regime.recipe.method);
+    let cells: Vec<String> = regimes.iter().map(cell).collect();
+    let (mut found, what) = match apart() {
+        Some(found) => (found, format!("Data and method of each regime: {}. ", cells.join(", "))),
+        None => (
+            by_regime()?,
+            "Data and method cannot be told apart among these regimes, so each regime is a level. ".into(),
+        ),
+    };
+    found.how = what + &found.how;
+    Some(found)
+}
+
+fn fit(
+    regimes: &[&RegimeResults<'_>],
+    mut factors: Vec<Factor>,
+    names: &dyn Fn(usize) -> Vec<String>,
+) -> Option<Factorial> {
+    let mut rows: Vec<Row> = Vec::new();
+    for (i, regime) in regimes.iter().enumerate() {
+        let levels: Vec<usize> = factors.iter_mut().zip(names(i)).map(|(factor, name)| factor.level(&name)).collect();
+        for variant in &regime.variants {
+            let Some(rate) = variant.learning_rate.map(f64::log2) else { continue };
+            let lost =
+                variant.done().filter_map(|(run, tuned)| Some((run.plan.seed, -100.0 * prior(tuned)?.change.value)));
+            rows.extend(lost.map(|(seed, lost)| Row { levels: levels.clone(), rate, seed: seed as usize, lost }));
+        }
+    }
+    if factors.iter().any(|factor| factor.levels.len() < 2) || rows.iter().all(|row| row.seed == rows[0].seed) {
+        return None;
+    }
+    let middle = rows.iter().map(|row| row.rate).sum::<f64>() / rows.len() as f64;
+    let coded = |row: &Row| -> Vec<Vec<f64>> {
+        row.levels.iter().zip(&factors).map(|(level, factor)| effects(*level, factor.levels.len())).collect()
+    };
+    // With the product of data and method where every combination that the product needs was run.
+    let design = |row: &Row, crossed: bool| {
+        let (own, rate) = (coded(row), row.rate - middle);
+        let main = own.concat();
+        let slopes: Vec<f64> = main.iter().map(|x| x * rate).collect();
+        let product = match own.as_slice() {
+            [a, b] if crossed => a.iter().flat_map(|a| b.iter().map(move |b| a * b)).collect(),
+            _ => Vec::new(),
+        };
+        [vec![1.0], main, vec![rate], slopes, product].concat()
+    };
+    let (lost, seeds): (Vec<f64>, Vec<usize>) = rows.iter().map(|row| (row.lost, row.seed)).unzip();
+    let model =
+        |crossed: bool| Ols::fit(&rows.iter().map(|row| design(row, crossed)).collect::<Vec<_>>(), &lost, &seeds);
+    let crossed = if factors.len() == 2 { model(true) } else { None };
+    let has_product = crossed.is_some();
+    let ols = crossed.or_else(|| model(false))?;
+    let columns = ols.coefficients.len();
+    let at = |start: usize, weights: &[f64]| {
+        let mut all = vec![0.0; columns];
+        all[start..start + weights.len()].copy_from_slice(weights);
+        ols.combination(&all)
+    };
+    let width: usize = factors.iter().map(|factor| factor.levels.len() - 1).sum();
+    let mut all = vec![Effect { name: format!("mean at learning rate {:.1e}", middle.exp2()), points: at(0, &[1.0]) }];
+    let per_level = |start: usize, suffix: &str, all: &mut Vec<Effect>| {
+        let mut start = start;
+        for factor in &factors {
+            let count = factor.levels.len();
+            for (level, name) in factor.levels.iter().enumerate() {
+                all.push(Effect {
+                    name: format!("{}: {name}{suffix}", factor.name),
+                    points: at(start, &effects(level, count)),
+                });
+            }
+            start += count - 1;
+        }
+    };
+    per_level(1, "", &mut all);
+    all.push(Effect { name: "learning rate per doubling".into(), points: at(1 + width, &[1.0]) });
+    per_level(2 + width, " x learning rate per doubling", &mut all);
+    if let ([a, b], true) = (factors.as_slice(), has_product) {
+        for (i, first) in a.levels.iter().enumerate() {
+            for (j, second) in b.levels.iter().enumerate() {
+                let (own, other) = (effects(i, a.levels.len()), effects(j, b.levels.len()));
+                let weights: Vec<f64> = own.iter().flat_map(|x| other.iter().map(move |y| x * y)).collect();
+                let name = format!("{}: {first} x {}: {second}", a.name, b.name);
+                all.push(Effect { name, points: at(2 + 2 * width, &weights) });
+            }
+        }
+    }
+    let how = format!(
+        "Least squares over the final models of {} runs, R\u{b2} {}: points lost (positive) on the factors in effects coding (each level against the \
+         unweighted mean of the levels), on log2 of the learning rate and on their products{}. Intervals are cluster-robust by seed (CR1, Student\u{2019}s t on \
+         {} degrees of freedom). These are the fixed effects of a mixed model in which seeds are random; the test questions are the same in all runs \
+         and are not resampled here, and the loss is taken to be linear in the log of the rate.",
+        rows.len(),
+        short(ols.r2),
+        if factors.len() == 2 && !has_product {
+            "; not every data was learnt by every method, so the product of the two is left out"
+        } else {
+            ""
+        },
+        ols.clusters - 1,
+    );
+    Some(Factorial { effects: all, how })
+}
+
+/// As a table.
+pub fn table(study: &StudyResults<'_>, group: &ComparedRegimes<'_, '_>) -> Option<TableWithCaption> {
+    let found = factorial(group)?;
+    let row = |effect: &Effect| {
+        let Interval { value, low, high } = effect.points.value;
+        let signed = |x: f64| format!("{x:+.2}");
+        let range = if low.is_finite() { format!("{} to {}", signed(low), signed(high)) } else { String::new() };
+        vec![Cell::text(effect.name.clone()), Cell::with(signed(value), range), Cell::text(p_value(effect.points.p))]
+    };
+    let variants = group.regimes.iter().flat_map(|regime| regime.variants.iter().map(|variant| (regime.name, variant)));
+    Some(TableWithCaption {
+        title: "Data, learning rate or method",
+        how: found.how.clone(),
+        header: ["term", "points lost", "p"].map(String::from).to_vec(),
+        rows: found.effects.iter().map(row).collect(),
+        source: source(study, &variants.collect::<Vec<_>>()),
+    })
+}

@@ -50,17 +50,13 @@ impl Instructions {
 
     /// Those that multiply in bf16 faster than this processor multiplies in f32; `None` if there are none.
     pub fn detect() -> Option<Instructions> {
-        match () {
-            () if !has_avx512_bf16() => None,
-            () if has_amx() => Some(Instructions::Amx),
-            // Intel's cores execute vdpbf16ps at less than half the rate of AMD's: f32 is faster there.
-            () if is_amd() => Some(Instructions::Avx512Bf16),
-            () => None,
-        }
+        // Intel's cores execute vdpbf16ps at less than half the rate of AMD's: f32 is faster there.
+        let fast = if has_amx() { Some(Instructions::Amx) } else { is_amd().then_some(Instructions::Avx512Bf16) };
+        fast.filter(|_| has_avx512_bf16())
     }
 }
 
-/// Whether [`pack_tile`] and `vdpbf16ps` can be executed.
+/// Whether [`pack_panel`] and `vdpbf16ps` can be executed.
 pub fn has_avx512_bf16() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
@@ -255,7 +251,7 @@ impl Element for f32 {
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     unsafe fn load_two([first, second]: [*const f32; 2], count: usize) -> __m512i {
         // SAFETY: as the caller promises; both types are 512 bits.
-        unsafe { transmute(_mm512_cvtne2ps_pbh(load_f32(second, count), load_f32(first, count))) }
+        unsafe { transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(load_f32(second, count), load_f32(first, count))) }
     }
 }
 

@@ -83,7 +83,7 @@ mod tiles {
         // SAFETY: products in bf16 need the instructions of packing, too.
         panels.for_each(|(panel, to)| unsafe { pack_panel(a, panel * LEAD, false, to) });
         // SAFETY: every panel has been written.
-        let left = unsafe { written(&left, rows, depth) };
+        unsafe { left.set_len(tiles_of(rows, depth)) };
         let share = cols.div_ceil(rayon::current_num_threads()).next_multiple_of(PAIR);
         let width = share.min((BLOCK_TILES / depth * LEAD).clamp(PAIR, BLOCK_COLUMNS) / PAIR * PAIR);
         c.column_blocks(width).into_par_iter().for_each(|(first, mut c)| {
@@ -93,7 +93,7 @@ mod tiles {
                 // SAFETY: as above.
                 panels.for_each(|(panel, to)| unsafe { pack_panel(b, panel * LEAD, true, to) });
                 // SAFETY: every panel has been written.
-                let right = unsafe { written(right, cols, depth) };
+                unsafe { right.set_len(tiles_of(cols, depth)) };
                 // SAFETY: the processor has the instructions.
                 let _configured = (instructions == Instructions::Amx).then(|| unsafe { AmxTiles::configure() });
                 for (row, a) in (0..rows).step_by(PAIR).zip(left.chunks(2 * depth)) {
@@ -109,22 +109,15 @@ mod tiles {
         });
     }
 
-    /// Room for `lead` rows or columns in panels of `depth` tiles, an even number of panels.
+    /// Room for `lead` rows or columns in panels of `depth` tiles, in a vector whose length is 0 afterwards.
     fn room(tiles: &mut Vec<Tile>, lead: usize, depth: usize) -> &mut [MaybeUninit<Tile>] {
         let count = tiles_of(lead, depth);
+        tiles.clear();
         tiles.reserve_exact(count);
         &mut tiles.spare_capacity_mut()[..count]
     }
 
-    /// The same, once they are written. The vector itself stays empty.
-    ///
-    /// # Safety
-    /// All tiles of [`room`] have been written.
-    unsafe fn written(tiles: &Vec<Tile>, lead: usize, depth: usize) -> &[Tile] {
-        // SAFETY: within the capacity, and initialized.
-        unsafe { std::slice::from_raw_parts(tiles.as_ptr(), tiles_of(lead, depth)) }
-    }
-
+    /// An even number of panels.
     fn tiles_of(lead: usize, depth: usize) -> usize {
         lead.div_ceil(PAIR) * 2 * depth
     }

@@ -219,6 +219,8 @@ def content(path, name):
         return without(json.loads(data), "started")
     if path.name in ("result.json", "results.json"):
         return without(json.loads(data), "seconds", "tokens_per_second")
+    if path.name == "results.csv":
+        return b"\n".join(line for line in data.splitlines() if b",tokens_per_second," not in line)
     if path.name == "state.json":
         return without(json.loads(data), "log")  # where metrics.jsonl ends, which holds times
     if path.name == "manifest.json" and "checkpoints" in name:

@@ -7,7 +7,7 @@ export JIGSAW_FUZZ_SECONDS=${1:-60} JIGSAW_FUZZ_INPUTS=${2:-1000000000} JIGSAW_F
 out=${4:-docs/results/fuzz/table.tsv}
 mkdir -p "$(dirname "$out")"
 status=0
-cargo test --locked --test fuzz -- --ignored --exact a_minute_for_each_parser --nocapture > "$out.log" || status=$?
+cargo test --release --locked --test fuzz -- --ignored --exact a_minute_for_each_parser --nocapture > "$out.log" || status=$?
 grep -P '\t|^# ' "$out.log" > "$out" || true
 rm -f "$out.log"
 cat "$out"

@@ -9,8 +9,6 @@ use jigsaw::model::init::{Preset, fresh_parameters, write_checkpoint};
 use jigsaw::model::{LanguageModel as _, Model, read_architecture, weights};
 use jigsaw::model::{Processor, Prompt, SamplingParams, Sequence, TokenGrads};
 use jigsaw::nn::Parameter;
-use jigsaw::tasks::Style;
-use jigsaw::tasks::jigsaw::QuestionKind;
 use jigsaw::tasks::jigsaw::generate::{JigsawSettings, generate};
 use jigsaw::tasks::reference_sequence;
 use jigsaw::tasks::split::SplitRatios;
@@ -48,21 +46,12 @@ fn temporary() -> Result<TempDir> {
 fn settings(grid: &str, tile: u32, count: usize) -> Result<JigsawSettings> {
     Ok(JigsawSettings {
         images: photos(),
-        scenes: 0.0,
-        cues: Default::default(),
         grid: grid.parse().map_err(|e| Error::failed(format!("grid {grid}: {e}")))?,
         tile,
-        tile_any: false,
         count,
-        style: Style::Direct,
-        question: QuestionKind::Order,
-        question_first: false,
-        min_crop: 0.8,
-        augment: false,
-        seed: 7,
         split: SplitRatios::new([1.0, 0.0, 0.0])?,
         limit: Some(8),
-        strict: false,
+        ..JigsawSettings::default()
     })
 }
 

@@ -35,7 +35,8 @@ use std::path::PathBuf;
 ///
 /// With --baseline, evaluates the base into OUT/base and each --model into OUT/tuned, on every --bench and on --data, the task that the
 /// models were trained for. Compares them response by response: change with interval and test, retention, format separately from
-/// content, and the divergence of the distributions (docs/forgetting.md). Writes forgetting.json, .csv and .md; `jigsaw report OUT`
+/// content, transitions beyond guessing, the divergence of the distributions, gold answers, and the change of the weights
+/// (docs/forgetting.md). Writes forgetting.json, .csv and .md; `jigsaw report OUT`
 /// shows it.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
@@ -88,10 +89,17 @@ pub struct EvalArgs {
     /// with --bench
     #[arg(long, value_name = "DIR", conflicts_with = "rescore")]
     baseline_results: Option<PathBuf>,
-    /// Measure KL divergence and perplexity on N prompts of each benchmark and of --data; 0 is off. Holds both models in memory [default:
-    /// 64]
+    /// Measure KL divergence, perplexity and the log-probability of gold answers on N prompts of each benchmark (of each --prior instead, if
+    /// given) and of --data; 0 is off. Holds both models in memory [default: 64]
     #[arg(long, value_name = "N", requires = "base")]
     kl_prompts: Option<usize>,
+    /// With --baseline: prior prompts in none of the benchmarks, as --bench names them; KL, and the log-probability of gold answers, are measured on
+    /// them and not on the benchmarks' prompts. They are not scored. May be repeated
+    #[arg(long, value_name = "NAME=FILE|DIR", requires = "base")]
+    prior: Vec<String>,
+    /// Split of a --prior dataset directory
+    #[arg(long, value_name = "NAME", default_value = "validation", requires = "prior")]
+    prior_split: String,
     /// With --baseline: end with exit code 3 if a loss beyond this is shown, such as 'mean < -1' or 'pope < -2' (in points; a mean, a family or a
     /// benchmark). May be repeated; the verdicts are printed, and written to OUT/gate.md
     #[arg(long, value_name = "RULE")]
@@ -273,6 +281,8 @@ impl EvalArgs {
                      side by side with their paired differences",
                 );
             }
+            let prior = |text: &String| BenchmarkSpec::of_flag("--prior", text, &self.prior_split);
+            let prior = self.prior.iter().map(prior).collect::<Result<Vec<_>>>()?;
             let task = |path| BenchmarkSpec { name: NEW_TASK.into(), path, kind: None, split };
             let request = CompareRequest {
                 base: self.baseline,
@@ -281,6 +291,7 @@ impl EvalArgs {
                 benchmarks: specs,
                 new_task: self.data.map(task),
                 settings,
+                prior,
                 prompts: self.kl_prompts.unwrap_or(PROMPTS),
                 out,
                 fresh,

@@ -9,7 +9,7 @@ use crate::tasks::countdown::{self, CountdownSettings, NumberCount};
 use crate::tasks::jigsaw::generate::{self, Cues, JigsawSettings};
 use crate::tasks::jigsaw::{Grid, QuestionKind};
 use crate::tasks::split::{SPLITS, SplitRatios};
-use crate::tasks::suites::{self, FamilyWeight};
+use crate::tasks::suites::{self, FamilyWeight, Noise};
 use crate::{Error, Result};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -30,6 +30,8 @@ use std::str::FromStr;
 #[command(after_help = "\
 Examples:
   jigsaw gen --grid 3x3 --count 2000 --out runs/puzzles
+  jigsaw gen --grid 2x2 --augment --stream 250000 --test-images data/test-photos --count 2000 --split 0.8,0.05,0.15 \
+      --out runs/streamed
   jigsaw gen --images scenes --cues with --grid 2x2 --out runs/scenes
   jigsaw gen --images data/photos --scenes 0.5 --out runs/photos-and-scenes
   jigsaw gen --task countdown --numbers 3-4 --count 2000 --out runs/countdown
@@ -38,6 +40,9 @@ pub struct GenArgs {
     /// Folder of JPEG, PNG or WebP images, searched recursively; or `scenes` for unlimited synthetic images
     #[arg(long, value_name = "DIR", default_value = "data/photos")]
     images: PathBuf,
+    /// Cut the test puzzles from the photos of this folder, such as data/test-photos, and divide those of --images over train and validation
+    #[arg(long, value_name = "DIR")]
+    test_images: Option<PathBuf>,
     /// Directory to write the dataset to: train/, validation/, test/, manifest.json
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -47,7 +52,7 @@ pub struct GenArgs {
     #[arg(
         long,
         value_name = "NAME[:N],...",
-        conflicts_with_all = ["grid", "tile", "tile_any", "style", "question", "min_crop", "augment", "limit", "strict", "preview", "scenes", "cues"]
+        conflicts_with_all = ["test_images", "grid", "tile", "tile_any", "style", "question", "min_crop", "augment", "stream", "limit", "strict", "preview", "scenes", "cues"]
     )]
     suite: Option<Suites>,
     /// Make puzzles of another task instead of the jigsaw. countdown: reach a target with given numbers and + - * /, in text only
@@ -55,7 +60,7 @@ pub struct GenArgs {
         long,
         value_name = "NAME",
         value_enum,
-        conflicts_with_all = ["suite", "images", "grid", "tile", "tile_any", "question", "question_first", "min_crop", "augment", "limit", "strict", "preview", "scenes", "cues", "split_by"]
+        conflicts_with_all = ["suite", "images", "test_images", "grid", "tile", "tile_any", "question", "question_first", "min_crop", "augment", "stream", "limit", "strict", "preview", "scenes", "cues", "split_by"]
     )]
     task: Option<OtherTask>,
     /// With --task countdown: how many numbers a puzzle has, from 2 to 6, such as 4 or 3-4
@@ -70,6 +75,10 @@ pub struct GenArgs {
     /// With --suite: most questions of each family in validation, and in test [default: no limit]
     #[arg(long, value_name = "N", requires = "suite", value_parser = clap::value_parser!(u32).range(1..))]
     held_out: Option<u32>,
+    /// With --suite: noise over the pictures of these families, as its standard deviation of 255, so that a model at its ceiling has headroom
+    /// (docs/suites.md)
+    #[arg(long, value_name = "NAME:SD,...", requires = "suite")]
+    noise: Option<Noise>,
     /// With a folder of images: share of each split's puzzles that is cut from synthetic scenes instead; results are given for both
     /// kinds
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
@@ -89,6 +98,10 @@ pub struct GenArgs {
     /// Number of puzzles, all splits together
     #[arg(long, value_name = "N", default_value_t = 2000)]
     count: usize,
+    /// Make N training puzzles as they are needed, in place of storing them: the dataset holds a list of the photos with their hashes. The
+    /// photos must stay where they are. --count is then the number of validation and test puzzles, divided by their ratios of --split
+    #[arg(long, value_name = "N")]
+    stream: Option<usize>,
     /// Form of the response: the bare answer, or reasoning first
     #[arg(long, value_enum, default_value_t = Style::Direct)]
     style: Style,
@@ -161,12 +174,14 @@ impl GenArgs {
         let SplitBy::Image = self.split_by;
         JigsawSettings {
             images: self.images.clone(),
+            test_images: self.test_images.clone(),
             scenes: self.scenes,
             cues: self.cues,
             grid: self.grid,
             tile: self.tile,
             tile_any: self.tile_any,
             count: self.count,
+            stream: self.stream,
             style: self.style,
             question: self.question,
             question_first: self.question_first,
@@ -225,6 +240,7 @@ impl GenArgs {
             seed: self.seed,
             split: self.split,
             held_out: self.held_out.map(|n| n as usize),
+            noise: self.noise.clone().unwrap_or_default(),
         };
         let bar = bar(0, "{pos} questions, {per_sec}");
         let made = suites::generate(&settings, &self.out, self.overwrite, &|| bar.inc(1));

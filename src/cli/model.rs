@@ -2,6 +2,7 @@
 
 use super::hub;
 use super::output::{print, status};
+use crate::forgetting::weights_table;
 use crate::io::refused::undo_if_refused;
 use crate::model::convert_dtype::convert;
 use crate::model::init::{Preset, write_checkpoint};
@@ -9,6 +10,7 @@ use crate::model::inspect::{Inspection, inspect};
 use crate::model::interpolate_weights::interpolate;
 use crate::model::lora;
 use crate::model::new_checkpoint::Written;
+use crate::model::weight_diff::weight_diff;
 use crate::model::weight_dtype::WeightDtype;
 use crate::{Error, Result};
 use std::fmt::Write as _;
@@ -33,6 +35,8 @@ enum Action {
     MergeLora(MergeLora),
     /// Describe a checkpoint directory: parameters, layers, tokens, image sizes.
     Inspect(Inspect),
+    /// How the weights of a model differ from its base's: norm, rank and share of what changed, by part.
+    Diff(Diff),
 }
 
 #[derive(Debug, clap::Args)]
@@ -113,6 +117,19 @@ struct Inspect {
     json: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct Diff {
+    /// Checkpoint directory or name on the Hub of the model that was tuned.
+    #[arg(value_name = "BASE")]
+    base: PathBuf,
+    /// Checkpoint directory or name on the Hub, of the same architecture; an adapter stands for its base with the adapter merged in.
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Print JSON instead of a table, with every tensor.
+    #[arg(long)]
+    json: bool,
+}
+
 impl ModelCommand {
     /// Do what was asked.
     pub fn run(self) -> Result<()> {
@@ -153,16 +170,24 @@ impl ModelCommand {
             }
             Action::Inspect(Inspect { dir, json }) => {
                 let found = inspect(&hub::directory(&dir)?)?;
-                let text = if json {
-                    let text = serde_json::to_string_pretty(&found);
-                    text.map_err(|e| Error::failed(format!("cannot write JSON: {e}")))? + "\n"
-                } else {
-                    describe(&found)
-                };
-                print(&text)
+                print(&if json { pretty(&found)? } else { describe(&found) })
+            }
+            Action::Diff(Diff { base, model, json }) => {
+                let found = weight_diff(&hub::directory(&base)?, &hub::directory(&model)?)?;
+                print(&match json {
+                    true => pretty(&found)?,
+                    false => {
+                        format!("{} against {}\n\n{}", found.model, found.base, weights_table(&found.parts).text())
+                    }
+                })
             }
         }
     }
+}
+
+fn pretty(value: &impl serde::Serialize) -> Result<String> {
+    let text = serde_json::to_string_pretty(value);
+    Ok(text.map_err(|e| Error::failed(format!("cannot write JSON: {e}")))? + "\n")
 }
 
 fn say_if_found(written: Written, out: &Path) {
@@ -335,6 +360,10 @@ mod tests {
         assert!(matches!(
             parse("model interpolate a b --alpha 0.3 --out x").unwrap().command.action,
             Action::Interpolate(Interpolate { alpha: 0.3, .. })
+        ));
+        assert!(matches!(
+            parse("model diff a b --json").unwrap().command.action,
+            Action::Diff(Diff { json: true, .. })
         ));
         assert!(parse("model interpolate a --out x").is_err());
         assert!(parse("model init").is_err());

@@ -2,25 +2,29 @@
 //! run.
 
 use super::manifest::{MANIFEST, Manifest};
-use super::{IMAGE_PLACEHOLDER, METADATA, Record, jsonl, source};
-use crate::io::files;
+use super::{IMAGE_PLACEHOLDER, METADATA, OpenStream, Record, RecordStream, STREAM, jsonl, source};
+use crate::io::{files, hex};
+use crate::rng::Rng;
 use crate::{Error, Result};
 use image::RgbImage;
+use rand::seq::SliceRandom;
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 
 /// Bytes of an image file read first for its size; most formats hold it there.
 const HEADER_BYTES: u64 = 16 << 10;
 
-/// One split of a dataset: its records in memory, its images on disk.
+/// One split of a dataset: its records in memory and its images on disk, or both made as they are asked for.
 #[derive(Debug)]
 pub struct Dataset {
     root: PathBuf,
     manifest: Manifest,
     records: Vec<Record>,
+    /// Makes the records, where none are stored.
+    stream: Option<Box<dyn RecordStream>>,
     /// The file of the records, and the place of each in it.
     file: PathBuf,
     places: Vec<String>,
@@ -37,10 +41,26 @@ impl Dataset {
     /// wrong: no manifest (unfinished), fewer records than it says, an id twice, a missing image, images that do not match
     /// the placeholders, an unknown role.
     pub fn open(dir: &Path, split: &str) -> Result<Self> {
+        Dataset::open_with(dir, split, |path| {
+            Err(Error::input(format!(
+                "{}: its records are made as they are needed; they are not stored",
+                path.display()
+            )))
+        })
+    }
+
+    /// As [`Dataset::open`], with what opens a split whose records are made as they are needed.
+    ///
+    /// # Errors
+    /// Also for a description that is not the one which the manifest knows.
+    pub fn open_with(dir: &Path, split: &str, open_stream: OpenStream) -> Result<Self> {
         if jsonl::is_jsonl(dir) {
             return Dataset::of_file(dir);
         }
         let (root, manifest) = locate(dir, split)?;
+        if root.join(STREAM).is_file() {
+            return Dataset::of_stream(root, manifest, open_stream);
+        }
         let path = root.join(METADATA);
         let text = files::read_text(&path)?;
         let mut records = Vec::new();
@@ -73,7 +93,23 @@ impl Dataset {
         }
         let places = (1..=records.len()).map(|line| line.to_string()).collect();
         let embedded = HashMap::new();
-        Ok(Dataset { root, manifest, records, file: path, places, is_foreign: false, embedded, note: None })
+        let (stream, is_foreign) = (None, false);
+        Ok(Dataset { root, manifest, records, stream, file: path, places, is_foreign, embedded, note: None })
+    }
+
+    fn of_stream(root: PathBuf, manifest: Manifest, open_stream: OpenStream) -> Result<Self> {
+        let file = root.join(STREAM);
+        let split = root.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let known = manifest.splits.get(&split).map(|summary| &summary.sha256);
+        if known != Some(&hex(&Sha256::digest(files::read(&file)?))) {
+            return Err(Error::input(format!(
+                "{}: not the file that the dataset's {MANIFEST} knows: it was changed; make the dataset again",
+                file.display()
+            )));
+        }
+        let (stream, embedded) = (Some(open_stream(&file)?), HashMap::new());
+        let (records, places) = (Vec::new(), Vec::new());
+        Ok(Dataset { root, manifest, records, stream, file, places, is_foreign: false, embedded, note: None })
     }
 
     fn of_file(file: &Path) -> Result<Self> {
@@ -96,7 +132,22 @@ impl Dataset {
         .collect();
         let note = (!notes.is_empty()).then(|| notes.join("\n"));
         let root = file.parent().unwrap_or(Path::new("")).to_path_buf();
-        Ok(Dataset { root, manifest, records, file: file.to_path_buf(), places, is_foreign: true, embedded, note })
+        let (stream, file) = (None, file.to_path_buf());
+        Ok(Dataset { root, manifest, records, stream, file, places, is_foreign: true, embedded, note })
+    }
+
+    /// Only `count` of the records, drawn at random, in file order; all of them where there are no more. From the same random stream a smaller
+    /// number's records are among those of a larger one.
+    pub fn sampled(mut self, count: usize, rng: &mut Rng) -> Dataset {
+        if count >= self.records.len() {
+            return self;
+        }
+        let mut order: Vec<usize> = (0..self.records.len()).collect();
+        order.shuffle(rng);
+        let kept: HashSet<usize> = order.into_iter().take(count).collect();
+        let mut i = 0..;
+        self.retain(|_| i.next().is_some_and(|i| kept.contains(&i)));
+        self
     }
 
     /// A note for the user on how the records were read.
@@ -109,9 +160,37 @@ impl Dataset {
         self.embedded.get(name).map(Vec::as_slice)
     }
 
-    /// The records in file order.
+    /// The records that are stored, in file order; none of a split whose records are made as they are needed.
     pub fn records(&self) -> &[Record] {
         &self.records
+    }
+
+    /// What makes the records, where they are made as they are needed.
+    pub fn stream(&self) -> Option<&dyn RecordStream> {
+        self.stream.as_deref()
+    }
+
+    /// Record `i`, stored or made.
+    ///
+    /// # Errors
+    /// A failure for a number that there is not; an input error if a record cannot be made.
+    pub fn record(&self, i: usize) -> Result<Cow<'_, Record>> {
+        match (&self.stream, self.records.get(i)) {
+            (Some(stream), _) if i < stream.count() => stream.record(i).map(Cow::Owned),
+            (None, Some(record)) => Ok(Cow::Borrowed(record)),
+            _ => Err(Error::failed(format!("example {i} of a dataset of {} was asked for", self.len()))),
+        }
+    }
+
+    /// The images of record `i`, in the order of its placeholders.
+    ///
+    /// # Errors
+    /// An input error for an image that cannot be read or made.
+    pub fn images(&self, i: usize) -> Result<Vec<RgbImage>> {
+        match &self.stream {
+            Some(stream) => stream.images(i),
+            None => self.load_images(&*self.record(i)?),
+        }
     }
 
     /// Go on with these records alone. The manifest stays that of all.
@@ -122,12 +201,12 @@ impl Dataset {
 
     /// Number of records.
     pub fn len(&self) -> usize {
-        self.records.len()
+        self.stream.as_ref().map_or(self.records.len(), |stream| stream.count())
     }
 
     /// Always false: opening a dataset without records is an error.
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.len() == 0
     }
 
     /// The dataset's manifest (that of all its splits).
@@ -210,7 +289,8 @@ fn locate(dir: &Path, split: &str) -> Result<(PathBuf, Manifest)> {
             dir.display()
         ))
     };
-    if dir.join(METADATA).exists() {
+    let has_records = |dir: &Path| [METADATA, STREAM].iter().any(|name| dir.join(name).exists());
+    if has_records(dir) {
         let absolute = dir.canonicalize().map_err(|e| Error::input(format!("cannot read {}: {e}", dir.display())))?;
         let here = dir.join(MANIFEST);
         if here.exists() {
@@ -241,7 +321,7 @@ fn locate(dir: &Path, split: &str) -> Result<(PathBuf, Manifest)> {
         });
     }
     let manifest: Manifest = files::read_json(&manifest)?;
-    if !root.join(METADATA).exists() {
+    if !has_records(&root) {
         let known: Vec<&str> = manifest.splits.keys().map(String::as_str).collect();
         return Err(Error::input(format!(
             "the dataset {} has no split `{split}`; it has: {}",
@@ -292,4 +372,36 @@ fn check(record: &Record, root: &Path) -> Result<()> {
 /// Whether a path names what [`Dataset::open`] reads, a directory or a `.jsonl` or `.json` file, rather than the file of a benchmark.
 pub fn is_dataset(path: &Path) -> bool {
     path.is_dir() || jsonl::is_jsonl(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng;
+
+    #[test]
+    fn a_sample_of_records_is_in_file_order_and_holds_the_smaller_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data.jsonl");
+        let line = |i: usize| {
+            format!(
+                "{{\"messages\": [{{\"role\": \"user\", \"content\": \"q{i}\"}}, {{\"role\": \"assistant\", \"content\": \"a\"}}]}}\n"
+            )
+        };
+        std::fs::write(&path, (0..30).map(line).collect::<String>()).unwrap();
+        let of = |count: usize, seed: u64| -> Vec<String> {
+            let sampled =
+                Dataset::open(&path, "train").unwrap().sampled(count, &mut rng::stream(seed, "examples", &[]));
+            assert!((0..sampled.len()).all(|i| sampled.place(i).contains("data.jsonl:")));
+            sampled.records().iter().map(|record| record.prompt()[0].content.clone()).collect()
+        };
+        let (all, ten, four) = (of(30, 1), of(10, 1), of(4, 1));
+        assert_eq!((all.len(), ten.len(), four.len(), of(99, 1)), (30, 10, 4, all.clone()));
+        let within = |few: &[String], many: &[String]| {
+            let mut rest = many.iter();
+            few.iter().all(|one| rest.any(|other| other == one))
+        };
+        assert!(within(&four, &ten) && within(&ten, &all), "{four:?} {ten:?}");
+        assert_ne!(of(10, 2), ten);
+    }
 }

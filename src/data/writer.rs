@@ -3,7 +3,7 @@
 //! A directory that holds a dataset already, and is not to be overwritten, is compared with what would be written.
 
 use super::manifest::{MANIFEST, Manifest, SplitSummary};
-use super::{Dataset, Digest, METADATA, Record, png};
+use super::{Dataset, Digest, METADATA, Record, STREAM, png};
 use crate::io::json::named_differences;
 use crate::io::output_dir::{self, OutputDir, Whole};
 use crate::io::{files, hex};
@@ -136,7 +136,8 @@ impl DatasetWriter {
                 link(&from.root().join(name), &path)?;
             }
         }
-        files::write_atomic(&dir.join(METADATA), &files::read(&from.root().join(METADATA))?)?;
+        let name = if from.stream().is_some() { STREAM } else { METADATA };
+        files::write_atomic(&dir.join(name), &files::read(&from.root().join(name))?)?;
         self.splits.insert(split.to_owned(), summary);
         Ok(())
     }
@@ -178,6 +179,18 @@ impl DatasetWriter {
             }
         }
         let summary = SplitSummary { records: count, sources: sources.len(), sha256: hex(&hash.finalize()) };
+        self.splits.insert(split.to_owned(), summary);
+        Ok(())
+    }
+
+    /// Write what describes the `records` records of a split that are made as they are needed, from so many `sources`.
+    ///
+    /// # Errors
+    /// A failure to write; an input error if another description is there.
+    pub fn write_stream(&mut self, split: &str, (records, sources): (usize, usize), description: &[u8]) -> Result<()> {
+        self.create_split(split, false)?;
+        self.write_file(&self.dir.join(split).join(STREAM), |file| file.write_all(description))?;
+        let summary = SplitSummary { records, sources, sha256: hex(&Sha256::digest(description)) };
         self.splits.insert(split.to_owned(), summary);
         Ok(())
     }

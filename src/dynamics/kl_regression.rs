@@ -136,7 +136,7 @@ fn point(tuned: &TunedResult) -> Result<KlPoint, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::{Divergence, DivergenceStats};
+    use crate::eval::{Divergence, DivergenceStats, PromptRole};
     use crate::forgetting::RunRef;
     use crate::forgetting::fixtures::{compared, model, paired_scores};
     use crate::stats::Interval;
@@ -148,6 +148,7 @@ mod tests {
             |kl: f64| DivergenceStats { tokens: 10, unfinished: 0, per_token: at(kl), per_response: at(10.0 * kl) };
         let divergence = kl.map(|kl| Divergence {
             prompts_of: NEW_TASK.into(),
+            role: PromptRole::NewTask,
             prompts: 4,
             seed: 0,
             forward: direction(kl),

@@ -100,7 +100,7 @@ impl SampleSet {
         for &i in self.chosen.iter().filter(|_| self.kind == SampleRole::Train) {
             let record = task.example(i)?;
             if record.response().is_none() {
-                missing.push(record.id.as_str());
+                missing.push(record.id.clone());
             }
         }
         if missing.is_empty() {
@@ -243,7 +243,7 @@ fn reasoning_tokens(codec: &dyn PromptEncoder, response: &[u32]) -> Result<usize
 
 fn hash_example(task: &dyn Task, i: usize) -> Result<[u8; 32]> {
     let record = task.example(i)?;
-    let text = serde_json::to_vec(record).map_err(|e| Error::failed(format!("record {}: {e}", record.id)))?;
+    let text = serde_json::to_vec(&*record).map_err(|e| Error::failed(format!("record {}: {e}", record.id)))?;
     let mut hash = Sha256::new();
     hash.update((text.len() as u64).to_le_bytes());
     hash.update(&text);

@@ -5,6 +5,7 @@
 //!   (cut off at the length limit), with less variance than the log-ratio of the sampled tokens (Rao-Blackwell).
 //! - reverse: sampled from the tuned model, KL(tuned || base).
 //! - perplexity of the answers that the base gave by itself, under both models.
+//! - log-probability of the gold answers under both models.
 //!
 //! Logits are computed some rows at a time, never for all tokens together.
 
@@ -12,13 +13,13 @@ use crate::model::{Predictor, PromptEncoder};
 use crate::model::{Prompt, SamplingParams, Sequence};
 use crate::nn::kl_divergence;
 use crate::sampling::{LocalModel, Prompts, SampleOptions, ScoredResponse, sample};
-use crate::stats::{ClusterTotal, Interval, clustered_mean};
-use crate::tasks::Task;
-use crate::tasks::encode_example;
+use crate::stats::{Interval, clustered_mean, totals, weighted_totals};
+use crate::tasks::{Task, answer_block, encode_example, gold_response};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Prompts measured at a time. It decides which random numbers a prompt gets, so it is not configurable.
@@ -58,9 +59,9 @@ pub struct MeasuredDivergence {
     pub token_nats: Vec<f64>,
 }
 
-/// The base's own answer under both models.
+/// A given answer under both models.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct OwnAnswer {
+pub struct AnswerLogprobs {
     /// Tokens of the answer, with the closing one if it got there.
     pub tokens: usize,
     /// Negative log-probability under the base, in nats.
@@ -75,6 +76,18 @@ pub struct OwnAnswer {
     pub tuned_logprobs: Vec<f32>,
 }
 
+/// The gold answer under both models.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GoldAnswer {
+    /// The whole response: the answer in the form that is asked for, with the closing token.
+    #[serde(flatten)]
+    pub response: AnswerLogprobs,
+    /// The first of its tokens that holds a part of the text between the answer tags; 0 where there are no tags.
+    pub first: usize,
+    /// The end of these tokens.
+    pub end: usize,
+}
+
 /// The result for one prompt: a line of a divergence file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PromptDivergence {
@@ -87,7 +100,10 @@ pub struct PromptDivergence {
     /// KL(tuned || base) on a response sampled from the tuned model.
     pub reverse: MeasuredDivergence,
     /// The base's answer from its evaluation.
-    pub own: Option<OwnAnswer>,
+    pub own: Option<AnswerLogprobs>,
+    /// The gold answer, where the example has one (see [`gold_response`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gold: Option<GoldAnswer>,
 }
 
 /// Responses sampled from the base, by the first prompt of their batch: the same for every model tuned from it.
@@ -118,17 +134,41 @@ impl Comparison<'_> {
             }
         };
         let from_tuned = self.sample(self.tuned, examples, &prompts, "divergence reverse")?;
-        let names: Vec<&str> =
-            examples.iter().map(|&i| Ok(self.task.example(i)?.id.as_str())).collect::<Result<Vec<_>>>()?;
+        let names = examples.iter().map(|&i| Ok(self.task.example(i)?.id.clone())).collect::<Result<Vec<String>>>()?;
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let forward = divergences(self.base, self.tuned, &prompts, &from_base, &names)?;
         let reverse = divergences(self.tuned, self.base, &prompts, &from_tuned, &names)?;
         let answers = examples.iter().map(|&i| own(i).map(|o| self.answer(o)).transpose());
-        let own = self.own_answers(&prompts, &answers.collect::<Result<Vec<_>>>()?, &names)?;
+        let own = self.score_answers(&prompts, &answers.collect::<Result<Vec<_>>>()?, &names)?;
+        let gold = self.gold_answers(examples, &prompts, &names)?;
         let mut lines = Vec::with_capacity(examples.len());
-        for (i, ((forward, reverse), own)) in forward.into_iter().zip(reverse).zip(own).enumerate() {
-            lines.push(PromptDivergence { index: examples[i], id: names[i].to_string(), forward, reverse, own });
+        for (i, (((forward, reverse), own), gold)) in forward.into_iter().zip(reverse).zip(own).zip(gold).enumerate() {
+            lines.push(PromptDivergence { index: examples[i], id: names[i].to_string(), forward, reverse, own, gold });
         }
         Ok(lines)
+    }
+
+    /// The gold answers under both models.
+    fn gold_answers(
+        &self,
+        examples: &[usize],
+        prompts: &[Arc<Prompt>],
+        names: &[&str],
+    ) -> Result<Vec<Option<GoldAnswer>>> {
+        let texts = examples.iter().map(|&i| Ok(gold_response(self.task.example(i)?.as_ref())));
+        let texts: Vec<Option<String>> = texts.collect::<Result<_>>()?;
+        let mut encoded = Vec::with_capacity(texts.len());
+        for (text, name) in texts.iter().zip(names) {
+            let ids = text.as_ref().map(|text| self.codec.encode_response(text)).transpose();
+            encoded.push(ids.map_err(|e| e.context(format!("example {name}")))?);
+        }
+        let scored = self.score_answers(prompts, &encoded, names)?;
+        let with_place = |(text, scored): (&Option<String>, Option<AnswerLogprobs>)| {
+            let (Some(text), Some(response)) = (text, scored) else { return Ok(None) };
+            let Range { start, end } = answer_tokens(self.codec, text, &response.token_ids)?;
+            Ok(Some(GoldAnswer { response, first: start, end }))
+        };
+        texts.iter().zip(scored).map(with_place).collect()
     }
 
     /// A response of `model` to each prompt at temperature 1, from the whole distribution: no token is excluded.
@@ -158,12 +198,13 @@ impl Comparison<'_> {
         Ok(ids)
     }
 
-    fn own_answers(
+    /// Given answers under both models, each with the closing token if it has one.
+    fn score_answers(
         &self,
         prompts: &[Arc<Prompt>],
         answers: &[Option<Vec<u32>>],
         names: &[&str],
-    ) -> Result<Vec<Option<OwnAnswer>>> {
+    ) -> Result<Vec<Option<AnswerLogprobs>>> {
         let batch: Vec<Sequence> = prompts
             .iter()
             .zip(answers)
@@ -191,7 +232,7 @@ impl Comparison<'_> {
             found.push(match answer {
                 Some(ids) if tokens > 0 => {
                     let ((base, base_logprobs), (tuned, tuned_logprobs)) = (of_answer(&base)?, of_answer(&tuned)?);
-                    Some(OwnAnswer { tokens, base, tuned, token_ids: ids.clone(), base_logprobs, tuned_logprobs })
+                    Some(AnswerLogprobs { tokens, base, tuned, token_ids: ids.clone(), base_logprobs, tuned_logprobs })
                 }
                 _ => None,
             });
@@ -199,6 +240,22 @@ impl Comparison<'_> {
         }
         Ok(found)
     }
+}
+
+/// The tokens of a response that hold a part of the text between its answer tags; all but the closing token where it has none, or where its
+/// tokens do not give its text back.
+fn answer_tokens(codec: &dyn PromptEncoder, text: &str, ids: &[u32]) -> Result<Range<usize>> {
+    let whole = 0..ids.len().saturating_sub(1);
+    let Ok(answer) = answer_block(text) else { return Ok(whole) };
+    if codec.decode(ids)? != text {
+        return Ok(whole);
+    }
+    let begin = answer.as_ptr() as usize - text.as_ptr() as usize;
+    let stop = begin + answer.len();
+    let ends = (1..ids.len()).map(|n| Ok(codec.decode(&ids[..n])?.len())).collect::<Result<Vec<_>>>()?;
+    let first = ends.iter().position(|&end| end > begin).unwrap_or(whole.end);
+    let end = ends.iter().position(|&end| end >= stop).map_or(whole.end, |last| last + 1);
+    Ok(if first < end { first..end } else { whole })
 }
 
 /// KL(p || q) of each response, which was sampled from `p`.
@@ -275,9 +332,9 @@ pub struct DivergenceStats {
 }
 
 impl DivergenceStats {
-    fn of<'a>(measured: impl Iterator<Item = &'a MeasuredDivergence> + Clone) -> DivergenceStats {
-        let by_tokens: Vec<ClusterTotal> = measured.clone().map(|m| (m.nats, m.tokens as f64)).collect();
-        let by_responses: Vec<ClusterTotal> = measured.clone().map(|m| (m.nats, 1.0)).collect();
+    fn of<'a>(measured: impl Iterator<Item = &'a MeasuredDivergence> + Clone, clusters: &[usize]) -> DivergenceStats {
+        let by_tokens = weighted_totals(measured.clone().map(|m| (m.nats, m.tokens as f64)), clusters);
+        let by_responses = totals(measured.clone().map(|m| m.nats), clusters);
         DivergenceStats {
             tokens: measured.clone().map(|m| m.tokens).sum(),
             unfinished: measured.filter(|m| !m.finished).count(),
@@ -307,11 +364,25 @@ pub struct OwnAnswers {
     pub change: Interval,
 }
 
+/// What the prompts of a set are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PromptRole {
+    /// Of the task that the model was tuned for.
+    NewTask,
+    /// Of a benchmark that is scored.
+    Benchmark,
+    /// Of prior knowledge, and in no benchmark that is scored.
+    HeldOut,
+}
+
 /// How far a tuned model has moved from its base, on the prompts of one set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Divergence {
     /// Where the prompts are from.
     pub prompts_of: String,
+    /// What they are.
+    pub role: PromptRole,
     /// Prompts, with one response each.
     pub prompts: usize,
     /// Seed of the sampling.
@@ -325,22 +396,31 @@ pub struct Divergence {
 }
 
 impl Divergence {
-    /// Over prompts. A prompt is one observation: the intervals per token take its tokens as a cluster.
-    pub fn of(prompts_of: &str, seed: u64, lines: &[PromptDivergence]) -> Divergence {
-        let own: Vec<&OwnAnswer> = lines.iter().filter_map(|line| line.own.as_ref()).collect();
-        let mean = |of: fn(&OwnAnswer) -> f64| {
-            clustered_mean(&own.iter().map(|o| (of(o), o.tokens as f64)).collect::<Vec<ClusterTotal>>()).mean
+    /// Over prompts, each in a cluster (numbered from 0): the intervals take all tokens and all prompts of a cluster as one observation.
+    pub fn of(
+        prompts_of: &str,
+        role: PromptRole,
+        seed: u64,
+        lines: &[PromptDivergence],
+        clusters: &[usize],
+    ) -> Divergence {
+        let own: Vec<(&AnswerLogprobs, usize)> =
+            lines.iter().zip(clusters).filter_map(|(line, &cluster)| Some((line.own.as_ref()?, cluster))).collect();
+        let own_clusters: Vec<usize> = own.iter().map(|(_, cluster)| *cluster).collect();
+        let mean = |of: fn(&AnswerLogprobs) -> f64| {
+            clustered_mean(&weighted_totals(own.iter().map(|(o, _)| (of(o), o.tokens as f64)), &own_clusters)).mean
         };
         let exp = |i: Interval| Interval { value: i.value.exp(), low: i.low.exp(), high: i.high.exp() };
         Divergence {
             prompts_of: prompts_of.to_string(),
+            role,
             prompts: lines.len(),
             seed,
-            forward: DivergenceStats::of(lines.iter().map(|line| &line.forward)),
-            reverse: DivergenceStats::of(lines.iter().map(|line| &line.reverse)),
+            forward: DivergenceStats::of(lines.iter().map(|line| &line.forward), clusters),
+            reverse: DivergenceStats::of(lines.iter().map(|line| &line.reverse), clusters),
             own: (!own.is_empty()).then(|| OwnAnswers {
                 answers: own.len(),
-                tokens: own.iter().map(|o| o.tokens).sum(),
+                tokens: own.iter().map(|(o, _)| o.tokens).sum(),
                 base: exp(mean(|o| o.base)),
                 tuned: exp(mean(|o| o.tuned)),
                 change: mean(|o| o.tuned - o.base),
@@ -360,9 +440,9 @@ mod tests {
         let own = own.map(|(tokens, base, tuned)| {
             let logprobs = |nats: f64| vec![-nats as f32 / tokens as f32; tokens];
             let (base_logprobs, tuned_logprobs) = (logprobs(base), logprobs(tuned));
-            OwnAnswer { tokens, base, tuned, token_ids: vec![0; tokens], base_logprobs, tuned_logprobs }
+            AnswerLogprobs { tokens, base, tuned, token_ids: vec![0; tokens], base_logprobs, tuned_logprobs }
         });
-        PromptDivergence { index: 0, id: "a".into(), forward: measured.clone(), reverse: measured, own }
+        PromptDivergence { index: 0, id: "a".into(), forward: measured.clone(), reverse: measured, own, gold: None }
     }
 
     #[test]
@@ -376,7 +456,7 @@ mod tests {
     #[test]
     fn long_responses_weigh_more_per_token_and_not_per_response() {
         let lines = [line((1, 1.0), None), line((9, 0.0), None), line((2, 2.0), None)];
-        let found = Divergence::of("prior", 0, &lines);
+        let found = Divergence::of("prior", PromptRole::HeldOut, 0, &lines, &[0, 1, 2]);
         assert!((found.forward.per_token.value - 3.0 / 12.0).abs() < 1e-12);
         assert!((found.forward.per_response.value - 1.0).abs() < 1e-12);
         assert_eq!((found.forward.tokens, found.prompts, found.own), (12, 3, None));
@@ -384,9 +464,19 @@ mod tests {
     }
 
     #[test]
+    fn prompts_of_one_image_are_one_observation() {
+        let lines = [line((1, 1.0), None), line((1, 3.0), None), line((1, 2.0), None), line((1, 4.0), None)];
+        let of = |clusters: &[usize]| Divergence::of("prior", PromptRole::HeldOut, 0, &lines, clusters).forward;
+        let (apart, pairs) = (of(&[0, 1, 2, 3]).per_response, of(&[0, 0, 1, 1]).per_response);
+        assert_eq!(apart.value, pairs.value);
+        // Two means of 2 and 3: t with one degree of freedom, standard error 0.5.
+        assert!((pairs.high - (2.5 + 12.706_204_736_174_7 * 0.5)).abs() < 1e-9, "{pairs:?}");
+    }
+
+    #[test]
     fn equal_models_have_no_divergence_and_the_same_perplexity() {
         let lines = [line((3, 0.0), Some((3, 1.5, 1.5))), line((5, 0.0), Some((2, 4.0, 4.0)))];
-        let found = Divergence::of("prior", 0, &lines);
+        let found = Divergence::of("prior", PromptRole::Benchmark, 0, &lines, &[0, 1]);
         let zero = Interval { value: 0.0, low: 0.0, high: 0.0 };
         assert_eq!((found.forward.per_token, found.reverse.per_response), (zero, zero));
         let own = found.own.unwrap();

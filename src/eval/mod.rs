@@ -16,8 +16,8 @@ pub use evaluate_api::{ServerEvalRequest, evaluate_server};
 pub use evaluate_checkpoint::{EvalRequest, evaluate_checkpoint};
 pub use evaluate_solver::{SolverEvalRequest, evaluate_solver};
 pub use kl_divergence::{
-    BATCH, BaseSamples, Comparison, Divergence, DivergenceStats, MeasuredDivergence, OwnAnswer, OwnAnswers,
-    PromptDivergence, spread, token_divergences,
+    AnswerLogprobs, BATCH, BaseSamples, Comparison, Divergence, DivergenceStats, GoldAnswer, MeasuredDivergence,
+    OwnAnswers, PromptDivergence, PromptRole, spread, token_divergences,
 };
 pub use logprobs::{ResponseScore, missing_responses, score_responses};
 

@@ -19,8 +19,8 @@ impl Task for Copying {
     fn len(&self) -> usize {
         self.0.len()
     }
-    fn example(&self, i: usize) -> Result<&Record> {
-        self.0.get(i).ok_or_else(|| Error::input(format!("no example {i}")))
+    fn example(&self, i: usize) -> Result<std::borrow::Cow<'_, Record>> {
+        self.0.get(i).map(std::borrow::Cow::Borrowed).ok_or_else(|| Error::input(format!("no example {i}")))
     }
     fn images(&self, i: usize) -> Result<Vec<image::RgbImage>> {
         Ok(self.0[i].images.iter().map(|_| self.1.clone()).collect())

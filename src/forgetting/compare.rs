@@ -4,34 +4,39 @@
 //! OUT/base/<benchmark>/            the base's evaluation            OUT/base/results.{json,csv}
 //! OUT/tuned/<benchmark>/           the tuned model's                (one model)
 //! OUT/tuned/<model>/<benchmark>/   the same                         (several models)
-//! OUT/divergence/<model>/<set>.jsonl   KL and perplexity, a line for each prompt
+//! OUT/divergence/<model>/<set>.jsonl   KL, perplexity, gold answers, a line for each prompt
+//! OUT/gold/<model>.jsonl           log-probability of each gold answer to a prior question under both models
 //! OUT/forgetting.{json,csv,md}     the comparison of all models
 //! ```
 //!
 //! The dataset that the models were trained for is a benchmark named `new-task`. Finished parts are read and not repeated, so the same
 //! command resumes.
 
-use super::divergence_log::{DivergenceKey, DivergenceLog};
 use super::family::family;
 use super::gate::GATE_MD;
+use super::gold::gold_changes;
 use super::pairing::{ExampleLabel, FinishedEval, comparable, pair};
+use super::prompt_sets::{LazyModel, PromptSet, check_held_out};
 use super::result::{
     AggregateChange, BenchmarkTitle, ForgettingResult, MeasuredBenchmark, ModelRef, NEW_TASK, TunedResult,
 };
 use super::write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
+use crate::eval::BaseSamples;
 use crate::eval::bench::{self, BenchmarkSettings, BenchmarkSpec, PreparedBenchmark};
-use crate::eval::{BATCH, BaseSamples, Comparison, Divergence, spread};
 use crate::io::lock::LockFile;
 use crate::io::output_dir::{self, Growing};
-use crate::io::{files, hex};
+use crate::io::{files, jsonl};
 use crate::model::inspect::inspect;
-use crate::model::{self, ComputeDtype, Model, ModelLoader};
-use crate::sampling::{SampleProgress, SamplingKey, ScoredResponse};
+use crate::model::weight_diff::{PartDiff, weight_diff};
+use crate::model::{self, ComputeDtype, ModelLoader};
+use crate::sampling::{SamplePlan, SampleProgress, SamplingKey};
 use crate::tasks::{Task, scorers};
 use crate::{Error, Result};
 use candle_core::Device;
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
+
+/// Directory of the gold answers' log-probabilities.
+const GOLD: &str = "gold";
 
 /// Prompts of each set on which the divergence is measured when nothing is said.
 pub const PROMPTS: usize = 64;
@@ -51,6 +56,9 @@ pub struct CompareRequest {
     pub new_task: Option<BenchmarkSpec>,
     /// How everything is evaluated.
     pub settings: BenchmarkSettings,
+    /// Prior prompts that are held out from the benchmarks: the divergence is measured on them and not on the benchmarks' prompts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prior: Vec<BenchmarkSpec>,
     /// Prompts of each set on which the divergence is measured; 0 for none.
     pub prompts: usize,
     /// Output directory.
@@ -83,6 +91,7 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
         return Err(Error::input("--model is missing: no tuned model to compare with the base"));
     };
     let prepared = bench::prepare(&specs, &request.settings, first)?;
+    let held_out = bench::prepare(&request.prior, &request.prior_settings(), first)?;
     if let Some(bench) = prepared.iter().find(|bench| !bench.is_scored()) {
         return Err(Error::input(format!(
             "--bench {}: {} has no answers (column `answer`), so there are no scores to compare",
@@ -90,9 +99,10 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
             bench.path.display()
         )));
     }
+    check_held_out(&held_out, &prepared, request.prompts)?;
     for model in request.tuned.iter().chain(&request.base) {
         let mut served = true;
-        for bench in &prepared {
+        for bench in prepared.iter().chain(&held_out) {
             served = served && bench.serves(model)?;
         }
         if !served {
@@ -147,30 +157,62 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
             base_out.display()
         )));
     }
-    let mut models =
-        LoadedModels { loader: &loader, base: LazyModel { dir: &base_dir, model: None }, samples: Vec::new() };
-    models.samples.resize_with(prepared.len(), BaseSamples::default);
     let work = ComparisonContext { request, prepared: &prepared, base, labels };
+    let sets = work.prompt_sets(&held_out, &base_hash)?;
+    let mut base_model = LazyModel { dir: &base_dir, loader: &loader, model: None };
+    let mut samples = Vec::new();
+    samples.resize_with(sets.len(), BaseSamples::default);
     let mut found = ForgettingResult::new(ModelRef::of(&base_dir, &base_hash), Vec::new());
     for (dir, place) in request.tuned.iter().zip(&places) {
         progress.stage(&format!("tuned: {}", dir.display()));
         let out = &place.out;
         bench::run(&prepared, dir, &loader, out, request.fresh, &mut |name, p| progress.evaluating(name, p))?;
         let mut tuned = work.compare(dir, place)?;
+        tuned.weights = weights(&base_dir, &base_hash, dir, progress);
         // Write what is known before both models are loaded, which may exceed the memory.
         found.tuned.push(tuned.clone());
         write(&request.out, &found)?;
-        if request.prompts > 0 {
+        if !sets.is_empty() {
             if found.tuned.len() == 1 {
                 progress.stage(&both_models(&base_dir, dir)?);
             }
-            tuned.divergence = work.divergences(&tuned.model, dir, place, &mut models, progress)?;
+            let mut tuned_model = LazyModel { dir, loader: &loader, model: None };
+            let mut gold = Vec::new();
+            for (set, samples) in sets.iter().zip(&mut samples) {
+                let models = (&mut base_model, &mut tuned_model);
+                let mut report = |name: &str, done, total| progress.diverging(name, done, total);
+                let measured =
+                    set.measure(&place.divergence, &tuned.model.hash, request.fresh, models, samples, &mut report)?;
+                tuned.divergence.push(measured.0);
+                gold.extend(measured.1.into_iter().filter(|_| set.is_prior()));
+            }
+            if !gold.is_empty() {
+                files::create_dir(&request.out.join(GOLD))?;
+                jsonl::write(&request.out.join(&place.gold), &gold)?;
+                tuned.gold_file = Some(place.gold.display().to_string());
+                tuned.gold = gold_changes(&gold);
+            }
             found.tuned.pop();
             found.tuned.push(tuned);
             write(&request.out, &found)?;
         }
     }
     Ok(found)
+}
+
+/// The change of the weights; none, with a note, for models whose weights do not fit together, and without the base's weights.
+fn weights(base: &Path, base_hash: &str, tuned: &Path, progress: &mut dyn CompareObserver) -> Option<Vec<PartDiff>> {
+    // A base that is known by its stored results alone may have moved, or be another one by now.
+    if model::hash_model(base).ok()? != base_hash {
+        return None;
+    }
+    match weight_diff(base, tuned) {
+        Ok(found) => Some(found.parts),
+        Err(error) => {
+            progress.stage(&format!("the change of the weights is left out: {error}"));
+            None
+        }
+    }
 }
 
 /// What all tuned models share.
@@ -187,29 +229,8 @@ struct ComparisonContext<'a> {
 struct OutputPaths {
     out: PathBuf,
     divergence: PathBuf,
-}
-
-/// What the divergences of all tuned models share.
-struct LoadedModels<'a> {
-    loader: &'a ModelLoader,
-    base: LazyModel<'a>,
-    /// The base's sampled responses, by set.
-    samples: Vec<BaseSamples>,
-}
-
-/// A model that is loaded on first use.
-struct LazyModel<'a> {
-    dir: &'a Path,
-    model: Option<Model>,
-}
-
-impl LazyModel<'_> {
-    fn load(&mut self, loader: &ModelLoader) -> Result<&Model> {
-        match &mut self.model {
-            Some(model) => Ok(model),
-            empty => Ok(empty.insert(loader.frozen(self.dir)?)),
-        }
-    }
+    /// In the output directory.
+    gold: PathBuf,
 }
 
 impl CompareRequest {
@@ -223,10 +244,24 @@ impl CompareRequest {
         }
         let new_task = self.new_task.iter().map(|spec| BenchmarkSpec { name: NEW_TASK.to_string(), ..spec.clone() });
         let specs: Vec<BenchmarkSpec> = new_task.chain(self.benchmarks.iter().cloned()).collect();
+        if let Some(spec) =
+            self.prior.iter().find(|prior| specs.iter().any(|spec| spec.name.eq_ignore_ascii_case(&prior.name)))
+        {
+            return Err(Error::input(format!("--prior {spec}: a benchmark has this name; choose another")));
+        }
+        if !self.prior.is_empty() && self.prompts == 0 {
+            return Err(Error::input("--prior has no effect with --kl-prompts 0; leave out one of them"));
+        }
         if specs.is_empty() {
             return Err(Error::input("nothing to compare on: give --bench NAME=FILE, --data DIR, or both"));
         }
         Ok(specs)
+    }
+
+    /// How the held-out prompts are put to the models: as the benchmarks, of all examples.
+    fn prior_settings(&self) -> BenchmarkSettings {
+        let plan = SamplePlan { limit: None, ..self.settings.plan.clone() };
+        BenchmarkSettings { plan, ..self.settings.clone() }
     }
 
     /// A directory for each tuned model.
@@ -247,13 +282,14 @@ impl CompareRequest {
         let place = |name: &String| OutputPaths {
             out: if names.len() == 1 { root.clone() } else { root.join(name) },
             divergence: self.out.join("divergence").join(name),
+            gold: Path::new(GOLD).join(format!("{name}.jsonl")),
         };
         Ok(names.iter().map(place).collect())
     }
 
     /// Lock the output directory until the lock is dropped. It may hold an earlier comparison and nothing else.
     fn claim(&self) -> Result<LockFile> {
-        let own = ["base", "tuned", "divergence", FORGETTING_JSON, FORGETTING_CSV, FORGETTING_MD, GATE_MD];
+        let own = ["base", "tuned", "divergence", GOLD, FORGETTING_JSON, FORGETTING_CSV, FORGETTING_MD, GATE_MD];
         let is_own = |name: &str| own.contains(&name);
         let content = Growing { what: "a comparison with a base", doing: "comparing", mark: None, own: &is_own };
         output_dir::open(&self.out, &content)
@@ -306,73 +342,20 @@ impl ComparisonContext<'_> {
         Ok(TunedResult::of(ModelRef::of(dir, &hash), new_task, benchmarks, Vec::new()))
     }
 
-    /// The divergences on all sets of prompts, or what is left to measure of them.
-    fn divergences(
-        &self,
-        model: &ModelRef,
-        dir: &Path,
-        place: &OutputPaths,
-        models: &mut LoadedModels<'_>,
-        progress: &mut dyn CompareObserver,
-    ) -> Result<Vec<Divergence>> {
-        let mut tuned = LazyModel { dir, model: None };
-        (0..self.prepared.len())
-            .map(|set| {
-                let moved = self.open(set, model, place)?;
-                self.diverge(set, moved, &mut tuned, models, progress)
-            })
-            .collect()
-    }
-
-    /// The divergences on one set that are measured already, and the examples to measure on.
-    fn open(&self, set: usize, model: &ModelRef, place: &OutputPaths) -> Result<(DivergenceLog, Vec<usize>)> {
-        let (bench, base) = (&self.prepared[set], &self.base[set]);
-        let key = &base.about.key;
-        let examples = spread(key.examples, self.request.prompts);
-        let own = |i: usize| own_answer(base, i);
-        let divergence_key = DivergenceKey {
-            code: DivergenceKey::code(),
-            base: key.model.clone(),
-            tuned: model.hash.clone(),
-            prompt: key.prompt.clone(),
-            data: key.data.clone(),
-            bench: key.bench.clone(),
-            prompts: examples.len(),
-            max_new_tokens: bench.sampling.max_new_tokens,
-            seed: bench.sampling.seed,
-            answers: hash_answers(examples.iter().filter_map(|&i| own(i))),
-        };
-        let moved =
-            DivergenceLog::open(&place.divergence, &bench.name, &divergence_key, &examples, self.request.fresh)?;
-        Ok((moved, examples))
-    }
-
-    fn diverge(
-        &self,
-        set: usize,
-        (mut moved, examples): (DivergenceLog, Vec<usize>),
-        tuned: &mut LazyModel<'_>,
-        models: &mut LoadedModels<'_>,
-        progress: &mut dyn CompareObserver,
-    ) -> Result<Divergence> {
-        let (bench, base) = (&self.prepared[set], &self.base[set]);
-        while moved.lines.len() < examples.len() {
-            let done = moved.lines.len();
-            progress.diverging(&bench.name, done, examples.len());
-            let comparison = Comparison {
-                base: models.base.load(models.loader)?,
-                tuned: tuned.load(models.loader)?,
-                codec: bench.codec()?,
-                task: bench.task(),
-                max_new_tokens: bench.sampling.max_new_tokens,
-                seed: bench.sampling.seed,
-            };
-            let batch = &examples[done..examples.len().min(done + BATCH)];
-            let lines = comparison.measure(batch, |i| own_answer(base, i), &mut models.samples[set]);
-            moved.append(lines.map_err(|e| e.context(&bench.name))?)?;
+    /// The sets of prompts on which the divergence is measured.
+    fn prompt_sets<'a>(&'a self, held_out: &'a [PreparedBenchmark], base_hash: &str) -> Result<Vec<PromptSet<'a>>> {
+        let prompts = self.request.prompts;
+        if prompts == 0 {
+            return Ok(Vec::new());
         }
-        progress.diverging(&bench.name, examples.len(), examples.len());
-        Ok(Divergence::of(&bench.name, bench.sampling.seed, &moved.lines))
+        let scored = self.prepared.iter().zip(&self.base).zip(&self.labels);
+        let chosen = scored.filter(|((bench, _), _)| held_out.is_empty() || bench.name == NEW_TASK);
+        let chosen = chosen.map(|((bench, base), labels)| PromptSet::scored(bench, base, labels, prompts));
+        let mut sets = chosen.collect::<Result<Vec<_>>>()?;
+        for bench in held_out {
+            sets.push(PromptSet::held_out(bench, base_hash, prompts)?);
+        }
+        Ok(sets)
     }
 }
 
@@ -385,21 +368,6 @@ fn both_models(base: &Path, tuned: &Path) -> Result<String> {
         "divergence: loads both models at once, {} of weights; --kl-prompts 0 leaves it out",
         files::format_bytes(size_of::<f32>() * parameters)
     ))
-}
-
-/// The base's greedy answer to an example, at index i where there is one answer per example. `None` if answers were sampled.
-fn own_answer(base: &FinishedEval, i: usize) -> Option<&ScoredResponse> {
-    base.outcomes.get(i).filter(|_| base.about.key.sampling.temperature == 0.0)
-}
-
-fn hash_answers<'a>(answers: impl Iterator<Item = &'a ScoredResponse>) -> String {
-    let mut hash = Sha256::new();
-    for answer in answers {
-        hash.update((answer.response.len() as u64).to_le_bytes());
-        hash.update(answer.response.as_bytes());
-        hash.update([u8::from(answer.finished)]);
-    }
-    hex(&hash.finalize())
 }
 
 /// A short name for each model directory: its last part, with as much of the path before it as makes the names differ.
@@ -462,6 +430,7 @@ mod tests {
                 min_pixels: None,
                 max_pixels: None,
             },
+            prior: Vec::new(),
             prompts: 0,
             out: "out".into(),
             fresh: false,
@@ -479,6 +448,12 @@ mod tests {
         refused(&request(&["a"], &[]), "--bench");
         refused(&request(&["a", "b"], &["b=x.tsv:choice"]), "rename the benchmark");
         refused(&request(&["a", "./a"], &["mmstar=x.tsv"]), "given twice");
+        let prior = vec![BenchmarkSpec::parse("mmstar=prior.tsv", "test").unwrap()];
+        let with_prior =
+            |prompts| CompareRequest { prior: prior.clone(), prompts, ..request(&["a"], &["MMStar=x.tsv"]) };
+        refused(&with_prior(8), "--prior mmstar=prior.tsv: a benchmark has this name");
+        let none = CompareRequest { benchmarks: request(&["a"], &["pope=x.tsv"]).benchmarks, ..with_prior(0) };
+        refused(&none, "--kl-prompts 0");
         let one = request(&["runs/sft/model"], &["mmstar=x.tsv"]);
         let places = one.places(&one.specs().unwrap()).unwrap();
         assert_eq!(places[0].out, Path::new("out/tuned"));

@@ -1,9 +1,12 @@
 //! The whole result as one long table, a number in each row, for pandas and R.
 
 use super::change::Change;
+use super::gold::{GoldChange, PairedMean};
 use super::group_mean::GroupMean;
 use super::result::{BenchmarkChange, ForgettingResult, ModelRef, TunedResult};
-use crate::eval::{Divergence, DivergenceStats};
+use super::transitions::Transitions;
+use crate::eval::{Divergence, DivergenceStats, PromptRole};
+use crate::model::weight_diff::PartDiff;
 use crate::stats::Interval;
 use crate::stats::table::csv_field;
 use std::fmt::Write;
@@ -15,7 +18,7 @@ pub const CSV_HEADER: &str = "base_model,model,run,step,seed,train_data,scope,fa
 /// One number and what it is about.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CsvRow {
-    /// `new-task`, `benchmark`, `category`, `family`, `all`, `aggregate`, `prompts` or `equal-accuracy`.
+    /// `new-task`, `benchmark`, `category`, `family`, `all`, `aggregate`, `prompts`, `gold`, `weights` or `equal-accuracy`.
     pub scope: &'static str,
     /// Family of the benchmark.
     pub family: String,
@@ -111,6 +114,8 @@ fn of_tuned(tuned: &TunedResult) -> Vec<CsvRow> {
         of_group(group, if tuned.all.as_ref() == Some(group) { "all" } else { "family" }, &mut rows);
     }
     tuned.divergence.iter().for_each(|divergence| of_divergence(divergence, &mut rows));
+    tuned.gold.iter().for_each(|gold| of_gold(gold, &mut rows));
+    tuned.weights.iter().flatten().for_each(|part| of_weights(part, &mut rows));
     rows
 }
 
@@ -126,6 +131,12 @@ fn of_benchmark(scope: &'static str, benchmark: &BenchmarkChange, rows: &mut Vec
         "score" => CsvRow { p_holm: benchmark.p_holm, ..row },
         _ => row,
     }));
+    let Transitions { right_to_wrong, wrong_to_right, .. } = &benchmark.transitions;
+    for (name, found) in [("right to wrong", right_to_wrong), ("wrong to right", wrong_to_right)] {
+        let n = Some(benchmark.all.n);
+        rows.push(CsvRow { n, change: found.raw, ..place(scope, "", name) });
+        rows.push(CsvRow { n, change: found.adjusted, ..place(scope, "", &format!("{name}, beyond guessing")) });
+    }
     for part in &benchmark.categories {
         rows.extend(of_change(&part.change, |measure| place("category", &part.name, measure)));
     }
@@ -185,6 +196,7 @@ fn of_divergence(divergence: &Divergence, rows: &mut Vec<CsvRow>) {
     let n = Some(divergence.prompts);
     let bare = |measure: &str, change| CsvRow {
         benchmark: divergence.prompts_of.clone(),
+        category: if divergence.role == PromptRole::HeldOut { "held-out prior".into() } else { String::new() },
         n,
         change,
         ..CsvRow::empty("prompts", measure)
@@ -199,5 +211,33 @@ fn of_divergence(divergence: &Divergence, rows: &mut Vec<CsvRow>) {
         let row = bare("perplexity of the base's answers", Interval::UNKNOWN);
         rows.push(CsvRow { base: own.base.value, tuned: own.tuned.value, n: Some(own.answers), ..row });
         rows.push(bare("change of the base's answers, nats per token", own.change));
+    }
+}
+
+fn of_gold(gold: &GoldChange, rows: &mut Vec<CsvRow>) {
+    for (measure, mean) in [
+        ("gold log-probability per token", &gold.per_token),
+        ("gold log-probability per answer", &gold.per_answer),
+        ("gold log-probability of the answer's text", &gold.answer_text),
+    ] {
+        let PairedMean { base, tuned, change } = *mean;
+        let (family, n) = (gold.name.clone(), Some(gold.answers));
+        rows.push(CsvRow { family, n, base, tuned, change, ..CsvRow::empty("gold", measure) });
+    }
+}
+
+fn of_weights(part: &PartDiff, rows: &mut Vec<CsvRow>) {
+    for (measure, value) in [
+        ("L2 norm of the change", Some(part.norm)),
+        ("L2 norm of the change, relative", Some(part.relative_norm)),
+        ("changed", Some(part.changed)),
+        ("changed in bf16", Some(part.changed_bf16)),
+        ("effective rank", part.effective_rank),
+        ("effective rank, share of the highest", part.effective_rank_share),
+        ("stable rank", part.stable_rank),
+    ] {
+        let change = Interval { value: value.unwrap_or(f64::NAN), ..Interval::UNKNOWN };
+        let (category, n) = (part.part.clone(), Some(part.parameters));
+        rows.push(CsvRow { category, n, change, ..CsvRow::empty("weights", measure) });
     }
 }

@@ -54,12 +54,19 @@ pub struct DivergenceLog {
 }
 
 impl DivergenceLog {
-    /// Open `dir/<name>.jsonl` for these examples, making it if need be. What an interrupted run has left is cut back to whole
-    /// batches. With `fresh`, it is removed.
+    /// Open `dir/<name>.jsonl` for these examples, of which some have a gold answer, making it if need be. What an interrupted run has left is cut
+    /// back to whole batches; so are lines that an earlier version wrote without the gold answer, which are measured again. With `fresh`, the
+    /// file is removed.
     ///
     /// # Errors
     /// An input error if the file is of another measurement.
-    pub fn open(dir: &Path, name: &str, key: &DivergenceKey, examples: &[usize], fresh: bool) -> Result<DivergenceLog> {
+    pub fn open(
+        dir: &Path,
+        name: &str,
+        key: &DivergenceKey,
+        (examples, has_gold): (&[usize], &[bool]),
+        fresh: bool,
+    ) -> Result<DivergenceLog> {
         files::create_dir(dir)?;
         // The caller has locked the directory above it.
         lock::remove_temporaries(dir);
@@ -86,6 +93,8 @@ impl DivergenceLog {
         if let Some(at) = (0..lines.len()).find(|&at| examples.get(at) != Some(&lines[at].index)) {
             return Err(other(&format!("line {} is about another example", at + 1)));
         }
+        let without_gold = lines.iter().zip(has_gold).position(|(line, has_gold)| *has_gold && line.gold.is_none());
+        lines.truncate(without_gold.unwrap_or(lines.len()));
         if lines.len() < examples.len() {
             lines.truncate(lines.len() / BATCH * BATCH);
         }
@@ -134,6 +143,7 @@ mod tests {
             forward: measured.clone(),
             reverse: measured.clone(),
             own: None,
+            gold: None,
         };
         indices.map(line).collect()
     }
@@ -142,29 +152,52 @@ mod tests {
     fn an_interrupted_file_goes_on_at_a_whole_batch() {
         let dir = tempfile::tempdir().unwrap();
         let examples: Vec<usize> = (0..20).collect();
-        let mut moved = DivergenceLog::open(dir.path(), "set", &key(0), &examples, false).unwrap();
+        let mut moved = DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false).unwrap();
         moved.append(batch(0..8)).unwrap();
         moved.append(batch(8..16)).unwrap();
         let path = dir.path().join("set.jsonl");
         let text = fs::read(&path).unwrap();
         fs::write(&path, &text[..text.len() - 9]).unwrap();
-        let mut moved = DivergenceLog::open(dir.path(), "set", &key(0), &examples, false).unwrap();
+        let mut moved = DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false).unwrap();
         assert_eq!(moved.lines.len(), 8);
         moved.append(batch(8..16)).unwrap();
         moved.append(batch(16..20)).unwrap();
-        assert_eq!(DivergenceLog::open(dir.path(), "set", &key(0), &examples, false).unwrap().lines, batch(0..20));
+        assert_eq!(
+            DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false).unwrap().lines,
+            batch(0..20)
+        );
+    }
+
+    #[test]
+    fn lines_of_an_earlier_version_without_gold_answers_are_measured_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let examples: Vec<usize> = (0..20).collect();
+        let open =
+            |has_gold: &[bool]| DivergenceLog::open(dir.path(), "set", &key(0), (&examples, has_gold), false).unwrap();
+        let mut moved = open(&[false; 20]);
+        [0..8, 8..16, 16..20].into_iter().for_each(|part| moved.append(batch(part)).unwrap());
+        drop(moved);
+        assert_eq!(open(&[false; 20]).lines.len(), 20);
+        let mut from_the_eleventh = [false; 20];
+        from_the_eleventh[10..].fill(true);
+        assert_eq!(open(&from_the_eleventh).lines.len(), 8);
     }
 
     #[test]
     fn another_seed_and_another_example_are_refused_until_fresh() {
         let dir = tempfile::tempdir().unwrap();
         let examples: Vec<usize> = (0..20).collect();
-        DivergenceLog::open(dir.path(), "set", &key(0), &examples, false).unwrap().append(batch(0..8)).unwrap();
-        let error = DivergenceLog::open(dir.path(), "set", &key(1), &examples, false).unwrap_err();
+        DivergenceLog::open(dir.path(), "set", &key(0), (&examples, &[false; 20]), false)
+            .unwrap()
+            .append(batch(0..8))
+            .unwrap();
+        let error = DivergenceLog::open(dir.path(), "set", &key(1), (&examples, &[false; 20]), false).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("--fresh"), "{error}");
         let shifted: Vec<usize> = (1..21).collect();
-        let error = DivergenceLog::open(dir.path(), "set", &key(0), &shifted, false).unwrap_err();
+        let error = DivergenceLog::open(dir.path(), "set", &key(0), (&shifted, &[false; 20]), false).unwrap_err();
         assert!(error.to_string().contains("line 1"), "{error}");
-        assert!(DivergenceLog::open(dir.path(), "set", &key(1), &examples, true).unwrap().lines.is_empty());
+        assert!(
+            DivergenceLog::open(dir.path(), "set", &key(1), (&examples, &[false; 20]), true).unwrap().lines.is_empty()
+        );
     }
 }

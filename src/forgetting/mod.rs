@@ -9,27 +9,34 @@ mod csv;
 mod divergence_log;
 mod family;
 mod gate;
+mod gold;
 mod group_mean;
+mod outcome_tables;
 mod overlap;
 mod pairing;
+mod prompt_sets;
 mod question_score;
 mod questions;
 mod result;
 mod table;
+mod transitions;
 mod write;
 
 pub use change::{Change, IntervalMethod, ModelScores};
 pub use compare::{CompareObserver, CompareRequest, PROMPTS, run};
 pub use csv::{CSV_HEADER, CsvRow, rows};
 pub use gate::{GATE_MD, GateRule, Judgement, Verdict, judge, markdown as gate_table};
+pub use gold::{GoldChange, GoldItem, PairedMean};
 pub use group_mean::GroupMean;
+pub use outcome_tables::{divergences, gold_table, transitions_table, weights_table};
 pub use pairing::{ExampleLabel, FinishedEval, PairedOutcomes, comparable, pair};
 pub use question_score::QuestionScore;
 pub use result::{
     ALL, AggregateChange, BenchmarkChange, BenchmarkTitle, CategoryChange, FORMAT_VERSION, ForgettingResult,
     MeasuredBenchmark, ModelRef, NEW_TASK, NamedInterval, RunRef, TunedResult,
 };
-pub use table::{aggregates, divergences, summary, table};
+pub use table::{aggregates, summary, table};
+pub use transitions::{TransitionShare, Transitions};
 pub use write::{FORGETTING_CSV, FORGETTING_JSON, FORGETTING_MD, write};
 pub(crate) use write::{NOTES, brief, brief_data, of_model};
 

@@ -58,7 +58,7 @@ impl FinishedEval {
 }
 
 /// Categories and groups of an example.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ExampleLabel {
     /// Category within the benchmark, if it has categories.
     pub category: Option<String>,
@@ -67,6 +67,8 @@ pub struct ExampleLabel {
     /// What examples of other benchmarks may share with it: its images, or the question that is asked in both styles, where it has no image or
     /// all examples have the same.
     pub shares: Vec<String>,
+    /// What guessing earns, as a share of whole answers right, where the scorer knows.
+    pub chance: Option<f64>,
 }
 
 impl ExampleLabel {
@@ -86,6 +88,7 @@ impl ExampleLabel {
                     category: record.meta.get("category").and_then(text),
                     group: record.meta.get("group").and_then(text).or_else(|| source.cloned()),
                     shares: Vec::new(),
+                    chance: task.chance(i).map(|chance| chance.accuracy),
                 })
             })
             .collect()

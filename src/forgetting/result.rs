@@ -1,12 +1,15 @@
 //! The result of a comparison with the base, as `forgetting.json` holds it.
 
 use super::change::{Change, ChangeStats, measure};
+use super::gold::GoldChange;
 use super::group_mean::GroupMean;
 use super::overlap::joint_clusters;
 use super::pairing::{ExampleLabel, PairedOutcomes};
 use super::question_score::{self, QuestionScore};
+use super::transitions::Transitions;
 use crate::eval::Divergence;
 use crate::io::files;
+use crate::model::weight_diff::PartDiff;
 use crate::stats::{Interval, RESAMPLES, holm, mean_of_intervals, nan_if_null};
 use crate::tasks::scorers::Number;
 use crate::{Error, Result};
@@ -15,7 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// Raised whenever the format of `forgetting.json` or the way its numbers are computed changes.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// A loss is called significant below this adjusted p.
 const LEVEL: f64 = 0.05;
@@ -153,6 +156,15 @@ pub struct TunedResult {
     pub significant_losses: Vec<String>,
     /// Divergence from the base, for each set of prompts.
     pub divergence: Vec<Divergence>,
+    /// Log-probabilities of the gold answers to prior questions: all of them, then each family.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gold: Vec<GoldChange>,
+    /// The file of these by question (see [`GoldItem`](super::GoldItem)), in the directory of the comparison.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gold_file: Option<String>,
+    /// Change of the weights by part; the whole model last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<Vec<PartDiff>>,
 }
 
 /// A name with a number.
@@ -182,6 +194,8 @@ pub struct BenchmarkChange {
     /// `all.p`, adjusted for the number of benchmarks (Holm).
     #[serde(deserialize_with = "nan_if_null")]
     pub p_holm: f64,
+    /// Answers that were right and are wrong, and the other way round.
+    pub transitions: Transitions,
     /// The change in each category, by name.
     pub categories: Vec<CategoryChange>,
     /// Numbers that the benchmark defines itself.
@@ -281,6 +295,8 @@ impl MeasuredBenchmark {
             CategoryChange { name: name.to_string(), change: measure(&pairs, &groups, pairing.same_model).change }
         });
         let categories = categories.collect();
+        let chances: Vec<Option<f64>> = of_pair.iter().map(|label| label.chance).collect();
+        let transitions = Transitions::of(&pairing.pairs, &chances, &measured.clusters);
         let BenchmarkTitle { name, family, scorer } = title;
         let benchmark = BenchmarkChange {
             name,
@@ -290,6 +306,7 @@ impl MeasuredBenchmark {
             samples: pairing.key.num_generations,
             p_holm: measured.change.p,
             all: measured.change.clone(),
+            transitions,
             categories,
             aggregates,
             questions: measured.units.iter().enumerate().map(|(i, unit)| QuestionScore::of(i, unit)).collect(),
@@ -328,7 +345,8 @@ impl TunedResult {
         (!of_sets.is_empty()).then(|| mean_of_intervals(&of_sets))
     }
 
-    /// Combine the comparisons of one model: Holm's correction, the means over families and over all benchmarks, the largest loss.
+    /// Combine the comparisons of one model: Holm's correction, the means over families and over all benchmarks, the largest loss. Without gold
+    /// answers and change of weights.
     pub fn of(
         model: ModelRef,
         new_task: Option<MeasuredBenchmark>,
@@ -372,6 +390,9 @@ impl TunedResult {
             significant_losses,
             benchmarks: benchmarks.into_iter().map(|c| c.benchmark).collect(),
             divergence,
+            gold: Vec::new(),
+            gold_file: None,
+            weights: None,
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use super::change::Change;
 use super::group_mean::GroupMean;
+use super::outcome_tables::outcome_lines;
 use super::result::{ALL, BenchmarkChange, TunedResult};
-use crate::eval::Divergence;
 use crate::stats::Interval;
-use crate::stats::table::{NONE, Table, interval, p_value, percent, points, short};
+use crate::stats::table::{NONE, Table, interval, p_value, percent, points};
 
 /// A ratio with its interval, in percent: `97.1 % (95.0 to 99.3)`.
 fn ratio(interval: &Interval) -> String {
@@ -124,37 +124,6 @@ pub fn aggregates(tuned: &TunedResult) -> Option<Table> {
     (!rows.is_empty()).then(|| Table { header: ["", "base", "tuned", "change"].map(String::from).to_vec(), rows })
 }
 
-/// The divergences; `None` if none was measured.
-pub fn divergences(tuned: &TunedResult) -> Option<Table> {
-    let nats = |i: &Interval| match i.low.is_finite() && i.high.is_finite() {
-        true => format!("{} ({} to {})", short(i.value), short(i.low), short(i.high)),
-        false => short(i.value),
-    };
-    let row = |d: &Divergence| {
-        let own = d.own.map_or(NONE.into(), |own| format!("{} -> {}", short(own.base.value), short(own.tuned.value)));
-        vec![
-            d.prompts_of.clone(),
-            d.prompts.to_string(),
-            nats(&d.forward.per_token),
-            nats(&d.forward.per_response),
-            nats(&d.reverse.per_token),
-            nats(&d.reverse.per_response),
-            own,
-        ]
-    };
-    let header = [
-        "prompts of",
-        "n",
-        "KL(base || tuned) per token",
-        "per response",
-        "KL(tuned || base) per token",
-        "per response",
-        "perplexity of the base's answers",
-    ];
-    let header = header.map(String::from).to_vec();
-    (!tuned.divergence.is_empty()).then(|| Table { header, rows: tuned.divergence.iter().map(row).collect() })
-}
-
 /// `12 worse, 1 better, sign test p = 0.0034`
 fn by_question(group: &GroupMean) -> String {
     let GroupMean { worse, better, p_sign, .. } = group;
@@ -174,7 +143,10 @@ pub fn summary(tuned: &TunedResult) -> Vec<String> {
             interval(&change.change)
         ));
     }
-    let Some(all) = &tuned.all else { return lines };
+    let Some(all) = &tuned.all else {
+        lines.extend(outcome_lines(tuned));
+        return lines;
+    };
     let n = all.benchmarks.len();
     lines.push(format!(
         "prior knowledge: {} points ({}) on the mean of {n} benchmark{}, {} retained",
@@ -220,5 +192,6 @@ pub fn summary(tuned: &TunedResult) -> Vec<String> {
             real => format!("significant losses (Holm, 5 %): {}", real.join(", ")),
         });
     }
+    lines.extend(outcome_lines(tuned));
     lines
 }

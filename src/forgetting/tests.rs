@@ -2,7 +2,7 @@
 
 use super::fixtures::*;
 use super::*;
-use crate::eval::{Divergence, DivergenceStats};
+use crate::eval::{Divergence, DivergenceStats, PromptRole};
 use crate::sampling::ScoredResponse;
 use crate::stats::{Interval, mcnemar, paired_proportions, share, student_t_quantile, student_t_two_sided};
 use crate::tasks::Score;
@@ -210,8 +210,8 @@ impl crate::tasks::Task for Pictured {
         self.1.len()
     }
 
-    fn example(&self, i: usize) -> crate::Result<&crate::data::Record> {
-        Ok(&self.1[i])
+    fn example(&self, i: usize) -> crate::Result<std::borrow::Cow<'_, crate::data::Record>> {
+        Ok(std::borrow::Cow::Borrowed(&self.1[i]))
     }
 
     fn images(&self, _: usize) -> crate::Result<Vec<image::RgbImage>> {
@@ -268,6 +268,7 @@ fn everything_is_written_as_json_csv_and_markdown() {
     let direction = DivergenceStats { tokens: 100, unfinished: 1, per_token: interval, per_response: interval };
     let divergence = Divergence {
         prompts_of: NEW_TASK.into(),
+        role: PromptRole::NewTask,
         prompts: 8,
         seed: 3,
         forward: direction,

@@ -1,8 +1,9 @@
 //! Writes `forgetting.json`, and the same as CSV and Markdown.
 
 use super::csv::{CSV_HEADER, rows};
+use super::outcome_tables::{divergences, gold_table, transitions_table, weights_table};
 use super::result::{ForgettingResult, TunedResult};
-use super::table::{aggregates, divergences, summary, table};
+use super::table::{aggregates, summary, table};
 use crate::Result;
 use crate::io::files;
 use std::fmt::Write;
@@ -44,7 +45,9 @@ pub(crate) fn of_model(tuned: &TunedResult, heading: &str) -> String {
         let _ = writeln!(text, "- {line}");
     });
     let _ = writeln!(text, "\n{}", table(tuned, true).markdown());
-    for more in [aggregates(tuned), divergences(tuned)].iter().flatten() {
+    let weights = tuned.weights.as_ref().map(|parts| weights_table(parts));
+    let more = [aggregates(tuned), Some(transitions_table(tuned)), gold_table(tuned), divergences(tuned), weights];
+    for more in more.iter().flatten() {
         let _ = writeln!(text, "{}", more.markdown());
     }
     text
@@ -70,4 +73,8 @@ ratio of the mean scores, BCa bootstrap over examples (or images). p (Holm): adj
 by the lenient score, which ignores the format of the answer. Unparsed: responses without a readable answer, base -> tuned. A mean counts each \
 benchmark once, and a question that several benchmarks share (asked in both styles, or about one image) as one observation; by question: how many lost \
 and gained, with the exact sign test. The interval of a mean is for new examples of these benchmarks, not for other benchmarks, seeds or training runs. \
-KL in nats, over the whole vocabulary.\n";
+Right -> wrong and wrong -> right: shares of all pairs; beyond guessing: without what two independent guesses at the chance level of each \
+question explain. Gold answers: mean log-probability in nats, base -> tuned; text of the answer: what stands between the answer tags, given \
+what is before it. KL in nats, over the whole vocabulary. Weights: L2 norm of the change, also as a share of the norm of the base's weights; \
+share of weights whose f32 bits differ, and that differ in bf16; means over the changes of matrices of effective rank (exp of the entropy of the \
+singular values), of its share of the highest possible rank, and of stable rank.\n";

@@ -57,7 +57,7 @@ pub fn interpolate(a: &Path, b: &Path, alpha: f64, out: &Path, overwrite: bool) 
 }
 
 /// Each tensor of `a` with that of `b` of the same name and shape.
-fn partners<'s>(
+pub(super) fn partners<'s>(
     dir_a: &Path,
     a: &'s CheckpointFiles,
     dir_b: &Path,
@@ -72,7 +72,7 @@ fn partners<'s>(
             Some(partner) if partner.shape == *shape => found.push((tensor, partner)),
             Some(partner) => {
                 return Err(Error::input(format!(
-                    "`{name}` has shape {shape:?} in {here}, but {:?} in {there}: models of different sizes cannot be interpolated",
+                    "`{name}` has shape {shape:?} in {here}, but {:?} in {there}: the models have different sizes",
                     partner.shape
                 )));
             }

@@ -38,8 +38,10 @@ pub mod safetensors_file;
 pub mod sequence;
 mod shapes;
 mod shards;
+mod singular_values;
 mod token_sampler;
 mod transformer;
+pub mod weight_diff;
 pub mod weight_dtype;
 pub mod weights;
 

@@ -13,7 +13,7 @@ mod study_index;
 mod training_curves;
 mod trajectory;
 
-pub use study_index::{RegimeEntry, STUDY_JSON, SolverEntry, StudyIndex, StudyRun};
+pub use study_index::{RecoveryRun, RegimeEntry, STUDY_JSON, SolverEntry, StudyIndex, StudyRun};
 
 use crate::forgetting::CSV_HEADER;
 use crate::io::{files, lock, output_dir};

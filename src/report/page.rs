@@ -397,7 +397,7 @@ fn cards(group: &[&EvalRun], colours: &Colours, notices: &mut Vec<String>) -> Re
             }
         }
         if let Some(image) = task.images(i)?.first() {
-            cards.push(card(record, image, &outcomes)?);
+            cards.push(card(&record, image, &outcomes)?);
         }
     }
     Ok(cards)

@@ -30,6 +30,9 @@ pub struct StudyIndex {
     /// the wording.
     #[serde(default)]
     pub same_puzzles: Vec<Vec<String>>,
+    /// Comparisons of models that were trained a little further on prior examples.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recoveries: Vec<RecoveryRun>,
     /// Directories with a `dynamics.json`, relative to the study's; they may be missing.
     #[serde(default)]
     pub dynamics: Vec<PathBuf>,
@@ -89,6 +92,17 @@ pub struct StudyRun {
     pub training: Option<RunSummary>,
 }
 
+/// What came back of a run's lost prior knowledge after a few gold prior examples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecoveryRun {
+    /// Name of the run whose model was trained further.
+    pub run: String,
+    /// Prior examples that it was trained on.
+    pub examples: usize,
+    /// The comparison of the model after that with the base, relative to the study's directory; it may be missing.
+    pub comparison: PathBuf,
+}
+
 impl StudyRun {
     /// What defines the run where it is not a learning rate: its name without regime and seed.
     pub fn setting(&self) -> &str {
@@ -109,8 +123,18 @@ impl StudyIndex {
         dynamics: Vec<PathBuf>,
     ) -> Self {
         let (title, base) = (title.into(), base.into());
-        let solvers = Vec::new();
-        StudyIndex { format_version: FORMAT_VERSION, title, base, regimes, runs, same_puzzles, dynamics, solvers }
+        let (recoveries, solvers) = (Vec::new(), Vec::new());
+        StudyIndex {
+            format_version: FORMAT_VERSION,
+            title,
+            base,
+            regimes,
+            runs,
+            same_puzzles,
+            recoveries,
+            dynamics,
+            solvers,
+        }
     }
 
     /// The name that stands for all new tasks that are the same puzzles as this one.

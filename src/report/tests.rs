@@ -335,7 +335,7 @@ fn a_run_given_twice_is_shown_once() {
 
 pub(super) mod prior_knowledge {
     use super::*;
-    use crate::eval::{Divergence, DivergenceStats};
+    use crate::eval::{Divergence, DivergenceStats, PromptRole};
     use crate::forgetting::fixtures::{labels, paired_scores, sides};
     use crate::forgetting::{
         BenchmarkTitle, CSV_HEADER, ForgettingResult, MeasuredBenchmark, ModelRef, NEW_TASK, RunRef, TunedResult, pair,
@@ -371,6 +371,7 @@ pub(super) mod prior_knowledge {
         let direction = DivergenceStats { tokens: 9, unfinished: 0, per_token: nats, per_response: nats };
         let divergence = Divergence {
             prompts_of: NEW_TASK.into(),
+            role: PromptRole::NewTask,
             prompts: 64,
             seed: 0,
             forward: direction,

@@ -20,7 +20,7 @@ mod summary;
 
 pub use batch::{sample, sample_in_batches};
 pub use eval_key::{SamplingKey, checkpoint_key};
-pub use example_hash::hash_examples;
+pub use example_hash::{hash_examples, hash_prompt};
 pub use local::LocalModel;
 #[cfg(test)]
 pub(crate) use responder::from_fn;

@@ -56,8 +56,8 @@ impl ResponseLog {
 fn check_order(path: &Path, responses: &[ScoredResponse], task: &dyn Task, samples: usize) -> Result<()> {
     for (at, response) in responses.iter().enumerate() {
         let (index, sample) = (at / samples, at % samples);
-        let expected = if index < task.len() { task.example(index)?.id.as_str() } else { "" };
-        if (response.index, response.sample, response.id.as_str()) != (index, sample, expected) {
+        let expected = if index < task.len() { task.example(index)?.id.clone() } else { String::new() };
+        if (response.index, response.sample, response.id.as_str()) != (index, sample, expected.as_str()) {
             return Err(Error::input(format!(
                 "{}:{}: a response to {} (sample {}) where {expected:?} (sample {sample}) was expected; \
                  --fresh starts over",

@@ -172,10 +172,10 @@ fn aggregates(task: &dyn Task, outcomes: &[ScoredResponse], samples: usize) -> R
     let mut sums: Vec<(Number, usize)> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for sample in 0..samples {
-        let mut scored = Vec::with_capacity(outcomes.len() / samples);
-        for outcome in outcomes.iter().filter(|o| o.sample == sample) {
-            scored.push(Scored::new(task.example(outcome.index)?, &outcome.score, &outcome.response));
-        }
+        let outcomes = || outcomes.iter().filter(|o| o.sample == sample);
+        let records = outcomes().map(|o| task.example(o.index)).collect::<Result<Vec<_>>>()?;
+        let scored = records.iter().zip(outcomes()).map(|(record, o)| Scored::new(record, &o.score, &o.response));
+        let scored: Vec<Scored<'_>> = scored.collect();
         for number in aggregate.numbers(&scored)? {
             match places.get(&number.name) {
                 Some(&place) => {

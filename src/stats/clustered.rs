@@ -22,10 +22,16 @@ pub type ClusterTotal = (f64, f64);
 
 /// Sum and number of values of each cluster; `clusters` holds the number of each value's cluster, from 0 on.
 pub fn totals(values: impl IntoIterator<Item = f64>, clusters: &[usize]) -> Vec<ClusterTotal> {
+    weighted_totals(values.into_iter().map(|value| (value, 1.0)), clusters)
+}
+
+/// As [`totals`], of values that are sums over something that is counted, such as the tokens of a response: the sum of the values and of the
+/// counts of each cluster.
+pub fn weighted_totals(values: impl IntoIterator<Item = ClusterTotal>, clusters: &[usize]) -> Vec<ClusterTotal> {
     let mut totals = vec![(0.0, 0.0); clusters.iter().max().map_or(0, |&last| last + 1)];
-    for (value, &cluster) in values.into_iter().zip(clusters) {
+    for ((value, count), &cluster) in values.into_iter().zip(clusters) {
         totals[cluster].0 += value;
-        totals[cluster].1 += 1.0;
+        totals[cluster].1 += count;
     }
     totals.retain(|&(_, count)| count > 0.0);
     totals

@@ -31,7 +31,7 @@ mod student;
 pub mod table;
 
 pub use bootstrap::{Means, RESAMPLES, ResampleUnit, bca, bootstrap};
-pub use clustered::{ClusterTotal, Estimate, clustered_mean, clustered_unit_mean, totals};
+pub use clustered::{ClusterTotal, Estimate, clustered_mean, clustered_unit_mean, totals, weighted_totals};
 pub(crate) use intervals::nan_if_null;
 pub use intervals::{Difference, Interval, mean, paired_difference, share, unit_mean};
 pub use mcnemar::{mcnemar, paired_proportions};

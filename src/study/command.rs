@@ -301,6 +301,9 @@ impl JigsawCommand {
                     line.path("data", &task.path);
                 });
                 line.benchmarks(&request.benchmarks).evaluation(&request.settings);
+                request.prior.iter().for_each(|prior| {
+                    line.flag("prior", prior).unless("prior-split", &prior.split, &"validation".to_string());
+                });
                 line.unless("kl-prompts", &request.prompts, &forgetting::PROMPTS).path("out", &request.out);
                 line.0
             }

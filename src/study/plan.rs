@@ -1,5 +1,7 @@
 //! From the file of a study to its tasks.
 
+mod recovery;
+
 use super::checkpoints::CheckpointChoice;
 use super::command::{Eval, Gen, GenSettings, Interpolate, JigsawCommand, Report, Train};
 use super::input_hash::Input;
@@ -12,11 +14,12 @@ use crate::eval::SolverEvalRequest;
 use crate::eval::bench::{self, BenchmarkSpec};
 use crate::forgetting::{self, CompareRequest, NEW_TASK};
 use crate::model::SamplingParams;
-use crate::report::{self, SolverEntry, StudyIndex, StudyRun};
+use crate::report::{self, RecoveryRun, SolverEntry, StudyIndex, StudyRun};
 use crate::sampling::{BATCH_SIZE, SamplePlan};
 use crate::tasks::SolverKind;
 use crate::tasks::benchmarks::DEFAULT_NEW_TOKENS;
 use crate::tasks::jigsaw::QuestionKind;
+use crate::tasks::split::SPLITS;
 use crate::train::settings::Method;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -36,6 +39,7 @@ pub fn plan(study: &Study, out: &Path) -> Result<Plan> {
         out,
         tasks: Vec::new(),
         runs: Vec::new(),
+        recoveries: Vec::new(),
         solvers: Vec::new(),
         inputs: Vec::new(),
         under_way: Vec::new(),
@@ -61,10 +65,10 @@ pub fn plan(study: &Study, out: &Path) -> Result<Plan> {
     let measured = study.regimes.iter().filter(|(_, regime)| regime.measured);
     let regimes =
         measured.map(|(name, r)| report::RegimeEntry { name: name.clone(), about: r.about.clone() }).collect();
-    let Builder { tasks, runs, solvers, .. } = builder;
+    let Builder { tasks, runs, recoveries, solvers, .. } = builder;
     let base = study.head.base.display().to_string();
     let index = StudyIndex::new(&study.head.title, &base, regimes, runs, same_puzzles(study), dynamics);
-    let index = StudyIndex { solvers, ..index };
+    let index = StudyIndex { recoveries, solvers, ..index };
     Ok(Plan { tasks, index, resolve: study.resolve })
 }
 
@@ -91,6 +95,7 @@ struct Builder<'a> {
     out: &'a Path,
     tasks: Vec<StudyTask>,
     runs: Vec<StudyRun>,
+    recoveries: Vec<RecoveryRun>,
     solvers: Vec<SolverEntry>,
     /// Files that tasks read, each once.
     inputs: Vec<Arc<Input>>,
@@ -230,6 +235,7 @@ impl Builder<'_> {
                     benchmarks: benches.specs.clone(),
                     new_task: Some(self.new_task(&test)),
                     settings: self.eval_settings(),
+                    prior: self.held_out_prior()?,
                     prompts: eval.kl_prompts.unwrap_or(forgetting::PROMPTS),
                     out: self.path(&["compare", &run]),
                     fresh: false,
@@ -240,9 +246,11 @@ impl Builder<'_> {
                 let responses = models * self.questions(&test, benches);
                 let name_of_task = format!("compare.{run}");
                 let new = StudyTask::new(&name_of_task, &section, needs, command, TaskKind::Respond, responses);
-                self.push(StudyTask { checkpoints, ..new })?;
+                let comparison = StudyTask { checkpoints, ..new };
+                self.push(comparison.clone())?;
+                self.recovery((name, point, seed), &made, &comparison)?;
                 let data = match &regime.data {
-                    Some(data) if regime.interpolate.is_none() => Some(self.data(name, data, seed)?.dir),
+                    Some(data) if regime.interpolate.is_none() => Some(self.data(&section, data, seed)?.dir),
                     _ => None,
                 };
                 let relative = |path: &Path| path.strip_prefix(self.out).map(Path::to_path_buf).ok();
@@ -260,6 +268,28 @@ impl Builder<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The prior prompts that are held out from the benchmarks, if a split is named for them.
+    fn held_out_prior(&self) -> Result<Vec<BenchmarkSpec>> {
+        let Some(split) = &self.study.eval.prior_split else { return Ok(Vec::new()) };
+        let error = |why: String| Err(self.study.error("eval", format!("prior_split = {split:?}: {why}")));
+        let Some(prior) = &self.study.prior else {
+            return error("there is no [prior] to take prompts from".into());
+        };
+        match SPLITS.iter().position(|known| known == split) {
+            Some(side) if split != EVALUATED => {
+                let made = prior.settings.split.apportion(prior.settings.count)?;
+                if made[side] == 0 {
+                    return error(format!(
+                        "the split of [prior] leaves no questions there; it is {}",
+                        prior.settings.split
+                    ));
+                }
+            }
+            _ => return error("give \"train\" or \"validation\"; the benchmarks are of \"test\"".into()),
+        }
+        Ok(vec![BenchmarkSpec { name: "prior".into(), path: self.path(&["prior"]), kind: None, split: split.clone() }])
     }
 
     /// The intermediate checkpoints of a run that are evaluated. An interpolated model has none.
@@ -402,7 +432,7 @@ impl Builder<'_> {
         let Some(data) = &regime.data else {
             return Err(self.study.error(&section, "data is missing: the puzzles or rollouts to train on"));
         };
-        let data = self.data(name, data, seed)?;
+        let data = self.data(&section, data, seed)?;
         let start = self.reference(&section, regime.start.as_deref().unwrap_or("base"), seed)?;
         let mut needs = [data.needs(), start.needs()].concat();
         let out = self.path(&["runs", run]);
@@ -451,8 +481,8 @@ impl Builder<'_> {
         Ok(Artifact { dir: out.join("model"), task: Some(task) })
     }
 
-    /// The dataset called `name` in the runs of this seed.
-    fn data(&mut self, whose: &str, name: &str, seed: u64) -> Result<Artifact> {
+    /// The dataset called `name` in the runs of this seed, asked for in this section.
+    fn data(&mut self, section: &str, name: &str, seed: u64) -> Result<Artifact> {
         if name == "prior" && self.study.prior.is_some() {
             return Ok(Artifact { dir: self.path(&["prior"]), task: Some("prior".into()) });
         }
@@ -465,7 +495,7 @@ impl Builder<'_> {
         let puzzles = self.study.puzzles.iter().map(|(n, _)| n.as_str());
         let names: Vec<&str> = puzzles.chain(self.study.rollouts.iter().map(|(n, _)| n.as_str())).collect();
         let why = format!("data = {name:?}: no puzzles and no rollouts of this name; there are {}", names.join(", "));
-        Err(self.study.error(&format!("regimes.{whose}"), why))
+        Err(self.study.error(section, why))
     }
 
     fn rollouts(&mut self, name: &str, rollouts: &Rollouts, seed: u64) -> Result<Artifact> {
@@ -519,7 +549,7 @@ impl Builder<'_> {
         let mut needs = benches.needs.clone();
         let mut train = Vec::new();
         for name in &names {
-            let data = self.data(name, name, seed).map_err(|e| e.context("[dynamics] train"))?;
+            let data = self.data("dynamics", name, seed)?;
             needs.extend(data.needs());
             let split = wanted.split.clone().unwrap_or("train".into());
             train.push(BenchmarkSpec { name: name.clone(), path: data.dir, kind: None, split });

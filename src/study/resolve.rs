@@ -1,5 +1,6 @@
 //! What the names in a study's file stand for: regimes and the points of their ladders, data, settings of training.
 
+use super::command::GenSettings;
 use super::study_file::{OneOrMore, Prior, Puzzles, Regime, Rollouts, Study};
 use crate::io::toml::flatten;
 use crate::tasks::suites::Family;
@@ -207,6 +208,10 @@ impl Puzzles {
     /// Puzzles of a split, roughly: 0 for training, 2 for test.
     pub(super) fn examples(&self, split: usize) -> f64 {
         let (count, split_ratios) = self.dataset.size();
-        split_ratios.apportion(count).map_or(0.0, |counts| counts[split] as f64)
+        let counts = match &self.dataset {
+            GenSettings::Jigsaw { settings, .. } => settings.puzzles_by_split(),
+            _ => split_ratios.apportion(count),
+        };
+        counts.map_or(0.0, |counts| counts[split] as f64)
     }
 }

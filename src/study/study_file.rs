@@ -8,6 +8,7 @@
 //! [rollouts.NAME]   from: who answers, data: whose prompts, and flags of `jigsaw rollout`
 //! [regimes.NAME]    method, data, start, test, learning_rate (one or a ladder), steps_at, alpha; its sections are settings of `jigsaw train`
 //! [eval]            checkpoints: how many intermediate checkpoints to evaluate, and flags of `jigsaw eval`
+//! [recovery]        examples: how many gold prior examples the models are trained on afterwards, and how
 //! [dynamics]        flags of `jigsaw dynamics`
 //! ```
 
@@ -52,6 +53,8 @@ pub struct Study {
     pub regimes: Vec<(String, Regime)>,
     /// `[eval]`.
     pub eval: EvalSection,
+    /// `[recovery]`.
+    pub recovery: Option<RecoverySection>,
     /// `[dynamics]`.
     pub dynamics: Option<DynamicsSection>,
     pub(super) resolve: ResolveConfig,
@@ -172,7 +175,8 @@ impl StepsAt {
             ((exact / round as f64).round() as usize).max(1) * round
         };
         let steps = scaled(self.steps);
-        (self.most.map_or(steps, |most| steps.min(most)), self.eval_steps.map(scaled))
+        let most = self.most.map_or(steps, |most| (most / round).max(1) * round);
+        (steps.min(most), self.eval_steps.map(scaled))
     }
 }
 
@@ -220,8 +224,36 @@ pub struct EvalSection {
     pub min_pixels: Option<usize>,
     /// Most pixels of a resized image, in place of each benchmark's own.
     pub max_pixels: Option<usize>,
-    /// Prompts of each benchmark on which the divergence is measured.
+    /// Prompts of each set on which the divergence is measured.
     pub kl_prompts: Option<usize>,
+    /// Split of `[prior]` whose prompts the divergence is measured on, in place of those of the benchmarks, which are of the test split.
+    pub prior_split: Option<String>,
+}
+
+/// `[recovery]`: how much of the lost prior knowledge comes back after a few gold prior examples (arXiv 2501.13453): knowledge that does was hidden,
+/// not lost. The model of each run is trained on so many examples and compared with the base again.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecoverySection {
+    /// Numbers of examples; each is a run of its own. The examples of a smaller number are among those of a larger one.
+    pub examples: Vec<usize>,
+    /// Data whose train split they are drawn from.
+    pub data: String,
+    /// Regimes (`NAME` or `NAME@LR`) whose models recover; every measured run when not given.
+    pub regimes: Option<Vec<String>>,
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Examples of a step.
+    pub batch_size: usize,
+    /// Learning rate, constant.
+    pub learning_rate: f64,
+}
+
+impl Default for RecoverySection {
+    fn default() -> Self {
+        let (examples, data) = (vec![10, 50], "prior".to_string());
+        RecoverySection { examples, data, regimes: None, steps: 20, batch_size: 10, learning_rate: 1e-4 }
+    }
 }
 
 /// `[dynamics]`: measurements of learning dynamics, by the flags of `jigsaw dynamics`.
@@ -257,7 +289,8 @@ pub struct DynamicsSection {
 }
 
 /// The known sections.
-const SECTIONS: [&str; 8] = ["study", "puzzles", "prior", "benchmarks", "rollouts", "regimes", "eval", "dynamics"];
+const SECTIONS: [&str; 9] =
+    ["study", "puzzles", "prior", "benchmarks", "rollouts", "regimes", "eval", "recovery", "dynamics"];
 
 impl Study {
     /// Read `file` and apply `sets` (`section.key=value`). `resolve` resolves the settings of training.
@@ -293,6 +326,7 @@ impl Study {
             rollouts: sections(&table, "rollouts", &place, rollouts)?,
             regimes: sections(&table, "regimes", &place, read)?,
             eval: own_section(&table, "eval", SET_IN_EVAL, &place)?.unwrap_or_default(),
+            recovery: section(&table, "recovery", &place)?,
             dynamics: own_section(&table, "dynamics", SET_IN_DYNAMICS, &place)?,
             name: name.to_string(),
             resolve,
@@ -350,6 +384,12 @@ impl Study {
             once(&section, "alpha", twice(&regime.alpha.0))?;
             if let Some(at) = &regime.steps_at {
                 self.check_steps_at(at, regime).map_err(|why| self.error(&section, format!("steps_at: {why}")))?;
+            }
+        }
+        if let Some(recovery) = &self.recovery {
+            once("recovery", "examples", twice(&recovery.examples))?;
+            if recovery.examples.is_empty() || recovery.examples.contains(&0) {
+                return Err(self.error("recovery", "examples: give at least one number, each at least 1"));
             }
         }
         let mut seen: Vec<&str> = vec!["base", "prior"];

@@ -200,6 +200,58 @@ fn every_setting_of_a_section_is_a_flag_of_its_command() {
 }
 
 #[test]
+fn held_out_prior_prompts_are_a_split_of_the_suite() {
+    let plan = planned(&["prior.split=\"0.7,0.1,0.2\"", "eval.prior_split=validation"]).unwrap();
+    assert!(command(&plan, "compare.sft.lr-1e-3.seed-1").contains(" --prior prior=out/prior "));
+    let train = planned(&["eval.prior_split=train"]).unwrap();
+    assert!(command(&train, "compare.sft.lr-1e-3.seed-1").contains(" --prior prior=out/prior --prior-split train "));
+    for (sets, said) in [
+        (["prior.split=\"0.8,0,0.2\"", "eval.prior_split=validation"], "leaves no questions there"),
+        (["prior.seed=3", "eval.prior_split=test"], "the benchmarks are of \"test\""),
+        (["prior.seed=3", "eval.prior_split=dev"], "give \"train\" or \"validation\""),
+    ] {
+        let error = planned(&sets).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains(said), "{error}");
+        assert!(error.to_string().contains("[eval]: prior_split = "), "{error}");
+    }
+}
+
+#[test]
+fn a_recovery_trains_the_model_of_each_run_and_compares_it_with_the_base() {
+    let plan =
+        planned(&["recovery.learning_rate=2e-4", "recovery.regimes=[\"sft\"]", "recovery.examples=[10,50]"]).unwrap();
+    assert_eq!(
+        command(&plan, "train.sft.lr-1e-3.seed-1.recovery-10"),
+        "train --model out/runs/sft.lr-1e-3.seed-1/model --data out/prior --method sft --set train.steps=20 --set train.batch_size=10 \
+         --set train.max_examples=10 --set train.lr_scheduler_type=\"constant\" --set train.save_steps=0 --set eval.steps=0 \
+         --set train.learning_rate=2e-4 --set train.seed=1 --out out/recovery/sft.lr-1e-3.seed-1/examples-10"
+    );
+    let compare = command(&plan, "compare.sft.lr-1e-3.seed-2.recovery-50");
+    assert!(
+        compare.starts_with("eval --model out/recovery/sft.lr-1e-3.seed-2/examples-50/model --baseline data/base-tiny"),
+        "{compare}"
+    );
+    assert!(compare.ends_with("--kl-prompts 0 --out out/recovery/sft.lr-1e-3.seed-2/compare-50"), "{compare}");
+    let recovering: Vec<&str> = plan.index.recoveries.iter().map(|recovery| recovery.run.as_str()).collect();
+    assert_eq!(recovering.len(), 4, "two seeds, two numbers of examples: {recovering:?}");
+    assert!(recovering.iter().all(|run| run.starts_with("sft.lr-1e-3.seed-")));
+    let report = plan.find("report").unwrap();
+    assert!(report.needs.contains(&"compare.sft.lr-1e-3.seed-1.recovery-50".to_string()));
+    assert!(planned(&["recovery.steps=5"]).unwrap().index.recoveries.len() > 4, "every measured run");
+    for (set, said) in [
+        ("recovery.examples=[]", "give at least one number"),
+        ("recovery.examples=[10,10]", "given twice"),
+        ("recovery.data=nowhere", "no puzzles and no rollouts of this name"),
+        ("recovery.regimes=[\"nowhere\"]", "there is no [regimes.nowhere]"),
+        ("recovery.learning_rate=2.0", "train.learning_rate"),
+        ("recovery.stepz=5", "did you mean steps"),
+    ] {
+        let error = planned(&[set]).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains(said), "{set}: {error}");
+    }
+}
+
+#[test]
 fn work_is_counted_by_kind() {
     let plan = planned(&[]).unwrap();
     let work = |name: &str| plan.tasks.iter().find(|t| t.name == name).unwrap().work;

@@ -1,7 +1,7 @@
 //! The records of a dataset as a [`Task`], each scored by the scorer that its `task` field names.
 
 use super::chance::Chance;
-use super::registry::scorer;
+use super::registry::{open_stream, scorer};
 use super::response::{Style, check_format, respond};
 use super::score::Score;
 use super::scorer::Scorer;
@@ -9,21 +9,39 @@ use super::task::{Task, scorer_versions};
 use crate::data::{Dataset, Record};
 use crate::{Error, Result};
 use image::RgbImage;
+use std::borrow::Cow;
 use std::path::Path;
 
 /// A dataset with a scorer for each record.
 pub struct DatasetTask {
     name: String,
     dataset: Dataset,
+    /// Of records that are made as they are needed, that of the first; the others have theirs made with them.
     scorers: Vec<Box<dyn Scorer>>,
+}
+
+/// Open a split of a dataset directory, whose records may be made as they are needed. See [`Dataset::open`] for what `dir` may be.
+///
+/// # Errors
+/// As [`Dataset::open`]; an input error for a source that has changed.
+pub fn open_dataset(dir: &Path, split: &str) -> Result<Dataset> {
+    Dataset::open_with(dir, split, open_stream)
 }
 
 /// Open a split of a dataset directory as a task. See [`Dataset::open`] for what `dir` may be.
 pub fn load(dir: &Path, split: &str) -> Result<Box<dyn Task>> {
-    Ok(Box::new(DatasetTask::new(Dataset::open(dir, split)?)?))
+    Ok(Box::new(DatasetTask::open(dir, split)?))
 }
 
 impl DatasetTask {
+    /// Open a split of a dataset directory, whose records may be made as they are needed.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`] and [`DatasetTask::new`].
+    pub fn open(dir: &Path, split: &str) -> Result<Self> {
+        DatasetTask::new(open_dataset(dir, split)?)
+    }
+
     /// A scorer for each record; an error names the file, line and field of the record that has none, or whose own response is not in
     /// the form that it asks for.
     pub fn new(dataset: Dataset) -> Result<Self> {
@@ -37,6 +55,11 @@ impl DatasetTask {
             if !names.contains(&record.task.as_str()) {
                 names.push(&record.task);
             }
+        }
+        if dataset.stream().is_some() {
+            let first = dataset.record(0)?;
+            scorers.push(scorer(&first)?);
+            return Ok(DatasetTask { name: first.task.clone(), scorers, dataset });
         }
         Ok(DatasetTask { name: names.join("+"), scorers, dataset })
     }
@@ -71,11 +94,12 @@ impl Task for DatasetTask {
         self.dataset.len()
     }
 
-    fn example(&self, i: usize) -> Result<&Record> {
-        self.dataset
-            .records()
-            .get(i)
-            .ok_or_else(|| Error::failed(format!("example {i} of a dataset of {} was asked for", self.dataset.len())))
+    fn example(&self, i: usize) -> Result<Cow<'_, Record>> {
+        self.dataset.record(i)
+    }
+
+    fn measured(&self) -> usize {
+        self.dataset.stream().map_or(self.len(), |stream| stream.measured())
     }
 
     fn place(&self, i: usize) -> Option<String> {
@@ -83,23 +107,39 @@ impl Task for DatasetTask {
     }
 
     fn images(&self, i: usize) -> Result<Vec<RgbImage>> {
-        self.dataset.load_images(self.example(i)?)
+        self.dataset.images(i)
     }
 
     fn image_sizes(&self, i: usize) -> Result<Vec<(u32, u32)>> {
-        self.dataset.image_sizes(self.example(i)?)
+        match self.dataset.stream() {
+            Some(stream) => Ok(stream.image_sizes(i)),
+            None => self.dataset.image_sizes(&*self.example(i)?),
+        }
     }
 
     fn image_digests(&self, i: usize) -> Result<Option<Vec<[u8; 32]>>> {
-        self.dataset.image_digests(self.example(i)?).map(Some)
+        match self.dataset.stream() {
+            Some(_) => Ok(None),
+            None => self.dataset.image_digests(&*self.example(i)?).map(Some),
+        }
     }
 
     fn score(&self, i: usize, response: &str) -> Score {
-        self.scorers[i].score(response)
+        match self.dataset.stream() {
+            None => self.scorers[i].score(response),
+            // The puzzle was made for its prompt, so a failure here would need a photo that changed since.
+            Some(_) => match self.example(i).and_then(|record| scorer(&record)) {
+                Ok(scorer) => scorer.score(response),
+                Err(_) => Score::nothing("the example cannot be made again"),
+            },
+        }
     }
 
     fn chance(&self, i: usize) -> Option<Chance> {
-        self.scorers[i].chance()
+        match self.dataset.stream() {
+            None => self.scorers[i].chance(),
+            Some(_) => scorer(&*self.example(i).ok()?).ok()?.chance(),
+        }
     }
 
     fn scorers(&self) -> Vec<(String, u32)> {

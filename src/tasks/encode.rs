@@ -1,6 +1,9 @@
 //! Examples of a task as token sequences.
 
+use super::response::{Style, asked_style, respond};
+use super::scorers;
 use super::task::Task;
+use crate::data::Record;
 use crate::model::{Prompt, PromptEncoder, PromptSize, Sequence};
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -75,6 +78,21 @@ pub fn reference_response(task: &dyn Task, encoder: &dyn PromptEncoder, i: usize
     encoder.encode_response(text).map_err(|e| named(e, task, i))
 }
 
+/// The gold response to a record: its own assistant turn, else its gold answer in the form that it asks for. `None` where that is not known: a
+/// record that asks to think first and has no thought, a box in unknown coordinates, no answer.
+pub fn gold_response(record: &Record) -> Option<String> {
+    if let Some(response) = record.response() {
+        return Some(response.to_string());
+    }
+    let declared = record.meta.get("style").map(|style| serde_json::from_value::<Style>(style.clone()).ok());
+    let prompt = || record.prompt().iter().rev().find_map(|message| asked_style(&message.content));
+    let style = declared.unwrap_or_else(prompt);
+    if record.answer.is_empty() || record.task == scorers::BOX || style == Some(Style::Think) {
+        return None;
+    }
+    Some(style.map_or(record.answer.clone(), |style| respond(style, "", &record.answer)))
+}
+
 /// The prompt and the reference response of example `i`.
 ///
 /// # Errors
@@ -91,7 +109,7 @@ fn no_response() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Message, Record};
+    use crate::data::Message;
     use crate::tasks::Score;
     use image::RgbImage;
 
@@ -104,8 +122,8 @@ mod tests {
         fn len(&self) -> usize {
             1
         }
-        fn example(&self, _i: usize) -> Result<&Record> {
-            Ok(&self.0)
+        fn example(&self, _i: usize) -> Result<std::borrow::Cow<'_, Record>> {
+            Ok(std::borrow::Cow::Borrowed(&self.0))
         }
         fn images(&self, _i: usize) -> Result<Vec<RgbImage>> {
             Ok(vec![RgbImage::new(1, 1)])
@@ -156,5 +174,43 @@ mod tests {
         assert_eq!(text, format!("{words}Now answer with a response of your own.\0"));
         let error = encode_demonstrated(&One(record(serde_json::json!([question]))), &Bytes, 0).unwrap_err();
         assert!(error.to_string().contains("example a: no assistant turn"), "{error}");
+    }
+
+    fn asked(task: &str, prompt: &str, response: Option<&str>, answer: &str) -> Record {
+        let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+        let response = response.map(|response| message("assistant", response));
+        Record {
+            file_name: String::new(),
+            id: "a".into(),
+            task: task.into(),
+            messages: [message("user", prompt)].into_iter().chain(response).collect(),
+            images: Vec::new(),
+            answer: answer.into(),
+            source: String::new(),
+            seed: 0,
+            meta: Default::default(),
+        }
+    }
+
+    #[test]
+    fn the_gold_response_is_the_records_own_else_its_answer_in_the_form_asked_for() {
+        let think = "First think in <think></think>, then answer <answer>x</answer>.";
+        let tags = "Answer only <answer>x</answer>.";
+        for (task, prompt, response, answer, expected) in [
+            (
+                "exact",
+                think,
+                Some("<think>So.</think><answer>no</answer>"),
+                "no",
+                Some("<think>So.</think><answer>no</answer>"),
+            ),
+            ("exact", tags, None, "no", Some("<answer>no</answer>")),
+            ("choice", "A or B?", None, "B", Some("B")),
+            ("exact", think, None, "no", None),
+            ("iou", tags, None, "1 2 3 4", None),
+            ("exact", tags, None, "", None),
+        ] {
+            assert_eq!(gold_response(&asked(task, prompt, response, answer)).as_deref(), expected, "{task} {prompt}");
+        }
     }
 }

@@ -23,9 +23,10 @@ pub mod suites;
 mod task;
 
 pub use chance::Chance;
-pub use dataset::{DatasetTask, load};
+pub use dataset::{DatasetTask, load, open_dataset};
 pub use encode::{
-    encode_demonstrated, encode_example, example_size, named, reference_response, reference_sequence, text_bytes,
+    encode_demonstrated, encode_example, example_size, gold_response, named, reference_response, reference_sequence,
+    text_bytes,
 };
 pub use jigsaw::{ScriptedTeacher, Solver, SolverKind};
 pub use registry::{PARTIAL_CREDIT, partial_credit_label, scorer};

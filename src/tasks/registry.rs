@@ -3,9 +3,11 @@
 use super::scorer::Scorer;
 use super::scorers::{self, ResponseScorer};
 use super::{countdown, jigsaw};
-use crate::data::Record;
+use crate::data::{Record, RecordStream};
+use crate::io::files;
 use crate::{Error, Result};
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// The scorer that a record's `task` names, made from the record.
 ///
@@ -23,6 +25,23 @@ pub fn scorer(record: &Record) -> Result<Box<dyn Scorer>> {
             jigsaw::PAIR,
             countdown::NAME,
             scorers::NAMES.join(", ")
+        ))),
+    }
+}
+
+/// The records that a `stream.json` describes, made by the task that it names.
+///
+/// # Errors
+/// An input error for a description that cannot be read, or sources that have changed.
+pub fn open_stream(path: &Path) -> Result<Box<dyn RecordStream>> {
+    let task: serde_json::Value = files::read_json(path)?;
+    match task["task"].as_str() {
+        Some(jigsaw::ORDER) => Ok(Box::new(jigsaw::generate::PuzzleStream::open(path)?)),
+        other => Err(Error::input(format!(
+            "{}: field `task`: no task {} makes records as they are needed; known: {}",
+            path.display(),
+            other.unwrap_or("without a name"),
+            jigsaw::ORDER
         ))),
     }
 }

@@ -65,6 +65,13 @@ impl SplitRatios {
         Ok(parts)
     }
 
+    /// The ratios of the other splits without this one; `None` if it has everything.
+    pub fn without(self, side: usize) -> Option<SplitRatios> {
+        let mut weights = self.0;
+        weights[side] = 0.0;
+        SplitRatios::new(weights).ok()
+    }
+
     /// The split (index into [`SPLITS`]) of a source with this content hash: the hash as a number in [0, 1) against the ratios.
     pub fn side(self, hash: &[u8; 32]) -> usize {
         let [a, b, c, d, e, f, g, h, ..] = *hash;

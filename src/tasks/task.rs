@@ -7,6 +7,7 @@ use super::scorers::Aggregate;
 use crate::Result;
 use crate::data::Record;
 use image::RgbImage;
+use std::borrow::Cow;
 
 /// A set of examples with what scores responses to them.
 pub trait Task: Send + Sync {
@@ -19,7 +20,11 @@ pub trait Task: Send + Sync {
         self.len() == 0
     }
     /// Example `i`.
-    fn example(&self, i: usize) -> Result<&Record>;
+    fn example(&self, i: usize) -> Result<Cow<'_, Record>>;
+    /// How many of the first examples are as large as any: the longest text and the largest image are among these.
+    fn measured(&self) -> usize {
+        self.len()
+    }
     /// Where example `i` stands (`file:line`), for messages, if it is from a file.
     fn place(&self, _i: usize) -> Option<String> {
         None

@@ -35,7 +35,7 @@ pub(super) fn example_sizes(job: &TrainJob<'_>) -> Result<Vec<ExampleSize>> {
     let replayed = job.config.replayed_per_round();
     let prior = job.prior.map_or(Vec::new(), |prior| match job.config.train.max_length {
         0 => largest_candidates(prior, prior_per_step(job)),
-        _ => (0..prior.len()).collect(),
+        _ => (0..prior.measured()).collect(),
     });
     let ids: Vec<ExampleId> = match job.config.train.max_length {
         0 => {
@@ -122,7 +122,7 @@ pub(super) fn check_lengths(job: &TrainJob<'_>, sizes: &[ExampleSize]) -> Result
 /// The examples of a task that may be among its `count` largest, judged by the bytes of their text and by the pixels of their images: four
 /// times as many of either, and all if there are few.
 pub(super) fn largest_candidates(task: &dyn Task, count: usize) -> Vec<usize> {
-    candidates_among(task, task.len(), count)
+    candidates_among(task, task.measured(), count)
 }
 
 /// As [`largest_candidates`], of the first `len` examples.
@@ -236,8 +236,8 @@ mod tests {
             self.0.len()
         }
 
-        fn example(&self, i: usize) -> Result<&Record> {
-            Ok(&self.0[i])
+        fn example(&self, i: usize) -> Result<std::borrow::Cow<'_, Record>> {
+            Ok(std::borrow::Cow::Borrowed(&self.0[i]))
         }
 
         fn images(&self, i: usize) -> Result<Vec<image::RgbImage>> {

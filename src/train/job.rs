@@ -7,6 +7,7 @@ use crate::sampling::LocalModel;
 use crate::tasks::{Task, encode_demonstrated, encode_example, reference_sequence};
 use crate::train::settings::TrainConfig;
 use crate::{Error, Result};
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -51,10 +52,17 @@ pub enum ExampleId {
 }
 
 impl TrainJob<'_> {
-    /// All training examples but those of the KL penalty, those of the run's own dataset first.
+    /// The training examples that are looked at before a run, but for those of the KL penalty, those of its own dataset first: all, or so many that
+    /// they stand for all ([`Task::measured`]).
     pub fn examples(&self) -> impl Iterator<Item = ExampleId> + use<> {
-        let (own, replayed) = (self.train.len(), self.replay.map_or(0, |replay| replay.len()));
+        let (own, replayed) = (self.train.measured(), self.replay.map_or(0, |replay| replay.measured()));
         (0..own).map(ExampleId::Dataset).chain((0..replayed).map(ExampleId::Replay))
+    }
+
+    /// Whether anything is measured on the way.
+    pub fn evaluates(&self) -> bool {
+        let asks = self.validation.is_some_and(|task| !task.is_empty()) || self.prior_eval.is_some();
+        self.config.eval.steps > 0 && asks
     }
 
     /// The dataset of an example, and its index there.
@@ -76,7 +84,7 @@ impl TrainJob<'_> {
     }
 
     /// The record of an example.
-    pub fn record(&self, id: ExampleId) -> Result<&Record> {
+    pub fn record(&self, id: ExampleId) -> Result<Cow<'_, Record>> {
         let (task, i) = self.locate(id)?;
         task.example(i)
     }

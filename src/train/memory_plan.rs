@@ -55,8 +55,8 @@ pub struct MemoryPlan {
     pub moments: usize,
     /// What the run does in turns.
     pub phases: Vec<Phase>,
-    /// The peak to expect: that of the run's first rounds, with sampled responses as long as the reference responses.
-    pub expected: usize,
+    /// The peak of the run's first rounds, if the responses that it samples are as long as the reference responses.
+    pub as_references: Option<usize>,
 }
 
 /// What one of the things that a run does in turns takes.
@@ -100,10 +100,13 @@ impl MemoryPlan {
         let plans = rounds.iter().map(|(round, prior)| plan(round, prior, Lengths::UpTo));
         let largest =
             plans.max_by_key(MemoryPlan::total).ok_or_else(|| Error::failed("a memory plan of no examples"))?;
+        if job.config.rollout.is_none() {
+            return Ok(largest);
+        }
         let first = first_rounds(job)?;
         let plans = first.iter().map(|round| plan(round, &rounds[0].1, Lengths::Exactly));
-        let expected = plans.map(|plan| plan.total()).max().unwrap_or(0).min(largest.total());
-        Ok(MemoryPlan { expected, ..largest })
+        let as_references = plans.map(|plan| plan.total()).max();
+        Ok(MemoryPlan { as_references, ..largest })
     }
 
     /// The plan of a run whose rounds have the examples `round`, and `prior` ones of the KL penalty in a pass of their own, and whose
@@ -280,12 +283,7 @@ impl std::fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let whose = if self.gpu { "memory of the GPU" } else { "memory" };
         let peak = self.phases.iter().max_by_key(|phase| self.total_in(phase)).copied().unwrap_or_default();
-        match self.expected < self.total() / 50 * 49 {
-            true => {
-                write!(f, "{whose}: about {}, at most {}", format_bytes(self.expected), format_bytes(self.total()))?
-            }
-            false => write!(f, "{whose}: about {} at most", format_bytes(self.total()))?,
-        }
+        write!(f, "{whose}: about {} at most", format_bytes(self.total()))?;
         let others: Vec<&Phase> = self.phases.iter().filter(|phase| phase.name != peak.name).collect();
         if !others.is_empty() {
             write!(f, ", in {}", peak.name)?;
@@ -310,6 +308,9 @@ impl std::fmt::Display for MemoryPlan {
         for phase in others {
             write!(f, "; in {} {}", phase.name, format_bytes(self.total_in(phase)))?;
         }
+        if let Some(bytes) = self.as_references.filter(|bytes| *bytes < self.total()) {
+            write!(f, "; {} if responses are as long as the references", format_bytes(bytes))?;
+        }
         Ok(())
     }
 }
@@ -322,18 +323,15 @@ mod tests {
     fn the_total_is_that_of_the_largest_phase_and_the_text_names_every_part_of_it() {
         let training = Phase { name: "training", gradients: 200_000_000, activations: 300_000_000, ..Phase::default() };
         let rollouts = Phase { name: "rollouts", generation: 100_000_000, ..Phase::default() };
-        let held = MemoryPlan {
-            weights: 200_000_000,
-            moments: 400_000_000,
-            program: 20_000_000,
-            expected: usize::MAX,
-            ..MemoryPlan::default()
-        };
+        let held =
+            MemoryPlan { weights: 200_000_000, moments: 400_000_000, program: 20_000_000, ..MemoryPlan::default() };
         let plan = MemoryPlan { phases: vec![training, rollouts], ..held.clone() };
         assert_eq!(plan.total(), 1_120_000_000 + (500_000_000.0 * REUSE) as usize);
         let text = plan.to_string();
         assert!(text.contains(" at most, in training (weights 200 MB, gradients 200 MB, moments 400 MB"), "{text}");
         assert!(text.contains("; in rollouts 7") && !text.contains("examples"), "{text}");
+        let shorter = MemoryPlan { as_references: Some(900_000_000), ..plan.clone() };
+        assert_eq!(shorter.to_string(), format!("{text}; 900 MB if responses are as long as the references"));
         let gpu = MemoryPlan { gpu: true, phases: vec![Phase { generation: 100_000_000, ..training }], ..held.clone() };
         assert_eq!(gpu.total(), 1_220_000_000);
         assert!(!gpu.to_string().contains("in training"), "{gpu}");

@@ -170,6 +170,10 @@ pub struct TrainSettings {
     pub seed: u64,
     /// Frozen parts: `vision` (the whole tower with its merger), `merger`, `embeddings`, `text`, or the beginning of parameter names.
     pub freeze: Vec<String>,
+    /// Train on only so many examples of the dataset, drawn at random by the seed; a smaller number's are among those of a larger one. 0 for
+    /// all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub max_examples: usize,
     /// Longest prompt + response in tokens; a longer example is refused by id before training. 0 for no check.
     pub max_length: usize,
     /// Steps between checkpoints; 0 for only the last.
@@ -285,6 +289,11 @@ pub struct StallSettings {
     pub entropy: f64,
 }
 
+/// A key that is left out of the resolved settings where it has no effect, so that older runs can be resumed.
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 impl TrainConfig {
     /// The defaults of a method. Sources: TRL's `SFTConfig` and `GRPOConfig` (learning rate, clipping, advantages,
     /// loss type, 8 generations), torch's `AdamW` (betas, eps).
@@ -312,6 +321,7 @@ impl TrainConfig {
                 prompts_of: String::new(),
                 seed: 0,
                 freeze: Vec::new(),
+                max_examples: 0,
                 max_length: 0,
                 gradient_checkpointing: false,
                 dtype: Default::default(),
@@ -357,6 +367,7 @@ impl TrainConfig {
         all.prior_kl = Some(PriorKlSettings::default());
         all.train.steps = Some(1);
         all.train.epochs = Some(1.0);
+        all.train.max_examples = 1;
         all.train.stop_when_forgotten = Some(0.0);
         if let Some(grpo) = &mut all.grpo {
             grpo.epsilon_high = Some(0.2);

@@ -15,9 +15,9 @@ use crate::model::{ComputeDtype, Model, ModelLoader, Processor, require_checkpoi
 use crate::model::{hash_model, hash_prompt_files, missing_files};
 use crate::nn::bf16_instructions;
 use crate::sampling::hash_examples;
-use crate::tasks::{DatasetTask, Task};
+use crate::tasks::{DatasetTask, Task, open_dataset};
 use crate::train::settings::{Method, TrainConfig};
-use crate::{Error, Result, hub};
+use crate::{Error, Result, hub, rng};
 use candle_core::Device;
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -213,23 +213,39 @@ impl RunData {
     pub(super) fn open(request: &TrainRequest) -> Result<RunData> {
         let dir = &request.data;
         let replay = request.config.sft.as_ref().map(|sft| sft.replay.as_str()).filter(|replay| !replay.is_empty());
-        let open = |dir: &str, key: &str| Dataset::open(Path::new(dir), "train").map_err(|e| e.context(key));
+        let open = |dir: &str, key: &str| open_dataset(Path::new(dir), "train").map_err(|e| e.context(key));
         let replay = replay.map(|dir| open(dir, "sft.replay")).transpose()?;
         let prior = request.config.prior_kl.as_ref();
         let prior = prior.map(|prior| open(&prior.data, "prior_kl.data")).transpose()?;
-        if prior.as_ref().is_some_and(|prior| prior.records().is_empty()) {
+        if prior.as_ref().is_some_and(|prior| prior.is_empty()) {
             return Err(Error::input("prior_kl.data: the dataset has no training examples"));
         }
         let hashes = [&replay, &prior].into_iter().flatten();
         let mut also: String = hashes.map(|more| format!("+{}", more.manifest().sha256)).collect();
-        let mut train = Dataset::open(dir, "train")?;
+        let mut train = open_dataset(dir, "train")?;
         let prompts_of = &request.config.train.prompts_of;
         if !prompts_of.is_empty() {
+            if train.stream().is_some() {
+                return Err(Error::input(format!(
+                    "train.prompts_of: the training puzzles of {} are made as they are needed; it needs stored ones (gen without --stream)",
+                    dir.display()
+                )));
+            }
             let rollouts = open(prompts_of, "train.prompts_of")?;
             keep_prompts_of(&mut train, &rollouts).map_err(|e| e.context("train.prompts_of"))?;
             also += &format!("+prompts of {}", rollouts.manifest().sha256);
         }
-        request.config.check_size(train.records().len())?;
+        let most = request.config.train.max_examples;
+        if most > 0 && train.stream().is_some() {
+            return Err(Error::input(format!(
+                "train.max_examples: the training puzzles of {} are made as they are needed; it needs stored ones (gen without --stream)",
+                dir.display()
+            )));
+        }
+        if most > 0 {
+            train = train.sampled(most, &mut rng::stream(request.config.train.seed, "training examples", &[]));
+        }
+        request.config.check_size(train.len())?;
         let has_validation =
             train.root() != dir && train.manifest().splits.get("validation").is_some_and(|split| split.records > 0);
         Ok(RunData {
@@ -237,10 +253,7 @@ impl RunData {
             train: DatasetTask::new(train)?,
             replay: replay.map(DatasetTask::new).transpose()?,
             prior: prior.map(DatasetTask::new).transpose()?,
-            validation: match has_validation {
-                true => Some(DatasetTask::new(Dataset::open(dir, "validation")?)?),
-                false => None,
-            },
+            validation: if has_validation { Some(DatasetTask::open(dir, "validation")?) } else { None },
             prior_eval: None,
         })
     }
@@ -291,7 +304,12 @@ impl RunData {
         let own = config.rollout.is_none() || objective::of_config(config).needs().reference_sees_response;
         let check = |task: &DatasetTask, most: usize, (responses, trained_on): (bool, bool)| {
             let dataset = task.dataset();
-            let wrong = dataset.records().par_iter().take(most).enumerate().find_map_first(|(i, record)| {
+            let looked_at = (0..task.measured().min(most)).into_par_iter();
+            let wrong = looked_at.find_map_first(|i| {
+                let record = match dataset.record(i) {
+                    Ok(record) => record,
+                    Err(error) => return Some(error),
+                };
                 let response = record.response().filter(|_| responses);
                 let refused = match response {
                     None if trained_on => Error::input("no assistant turn, and so no response to learn from"),

@@ -1,8 +1,11 @@
 //! The divergence of two models against a direct computation, against its exact value, and against plain Monte Carlo.
 
+use crate::common;
 use crate::toy::{Digits, PROMPTS, Puzzles, Toy};
 use candle_core::{Device, Tensor};
-use jigsaw::eval::{BaseSamples, Comparison, Divergence, PromptDivergence, token_divergences};
+use image::RgbImage;
+use jigsaw::data::Record;
+use jigsaw::eval::{BaseSamples, Comparison, Divergence, PromptDivergence, PromptRole, token_divergences};
 use jigsaw::model::init::{Preset, write_checkpoint};
 use jigsaw::model::{LanguageModel, Model, Predictor};
 use jigsaw::model::{Prompt, SamplingParams, Sequence};
@@ -110,7 +113,8 @@ fn the_estimate_is_right_on_average_and_steadier_than_monte_carlo() {
 fn a_model_has_no_divergence_from_itself() {
     let lines = measure(&moved(0.3), &moved(0.3), 5, &HashMap::new());
     assert!(lines.iter().all(|line| line.forward.nats == 0.0 && line.reverse.nats == 0.0), "{lines:?}");
-    let found = Divergence::of("toy", 5, &lines);
+    let clusters: Vec<usize> = (0..lines.len()).collect();
+    let found = Divergence::of("toy", PromptRole::NewTask, 5, &lines, &clusters);
     let interval = found.forward.per_token;
     assert_eq!((interval.value, interval.low, interval.high), (0.0, 0.0, 0.0));
 }
@@ -159,6 +163,76 @@ fn the_perplexity_of_own_answers_is_over_their_tokens_and_the_closing_one_if_the
         };
         assert_eq!(found.tokens, response.len());
         assert!((found.base - nats(&base)).abs() < 1e-6 && (found.tuned - nats(&tuned)).abs() < 1e-6);
+    }
+}
+
+/// The recorded conversations, whose last turn is the gold response.
+struct Recorded(Vec<(Record, Vec<RgbImage>)>);
+
+impl Task for Recorded {
+    fn name(&self) -> &str {
+        "recorded"
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn example(&self, i: usize) -> jigsaw::Result<std::borrow::Cow<'_, Record>> {
+        Ok(std::borrow::Cow::Borrowed(&self.0[i].0))
+    }
+
+    fn images(&self, i: usize) -> jigsaw::Result<Vec<RgbImage>> {
+        Ok(self.0[i].1.clone())
+    }
+
+    fn score(&self, _i: usize, _response: &str) -> jigsaw::tasks::Score {
+        jigsaw::tasks::Score::nothing("not scored")
+    }
+}
+
+#[test]
+fn gold_answers_have_the_log_probabilities_of_transformers_and_of_peft() {
+    let (recorded, adapted) = (common::json("checkpoint/expected.json"), common::json("lora/names/expected.json"));
+    let sequences = recorded["sequences"].as_array().unwrap();
+    let conversation = |(i, sequence): (usize, &serde_json::Value)| {
+        let open = |name: &serde_json::Value| {
+            image::open(common::fixture("checkpoint").join(name.as_str().unwrap())).unwrap().into_rgb8()
+        };
+        let record = Record {
+            file_name: String::new(),
+            id: format!("conversation-{i}"),
+            task: "recorded".into(),
+            messages: serde_json::from_value(sequence["messages"].clone()).unwrap(),
+            images: Vec::new(),
+            answer: String::new(),
+            source: String::new(),
+            seed: 0,
+            meta: Default::default(),
+        };
+        (record, sequence["images"].as_array().unwrap().iter().map(open).collect())
+    };
+    let task = Recorded(sequences.iter().enumerate().map(conversation).collect());
+    let base_dir = common::fixture("checkpoint").join("model");
+    let (base, tuned) = (
+        jigsaw::model::load(&base_dir, &Device::Cpu).unwrap(),
+        jigsaw::model::load(&common::fixture("lora").join("names"), &Device::Cpu).unwrap(),
+    );
+    let codec = jigsaw::model::Processor::from_dir(&base_dir).unwrap();
+    let comparison = Comparison { base: &base, tuned: &tuned, codec: &codec, task: &task, max_new_tokens: 1, seed: 0 };
+    let examples: Vec<usize> = (0..task.len()).collect();
+    let lines = comparison.measure(&examples, |_| None, &mut BaseSamples::default()).unwrap();
+    for (i, line) in lines.iter().enumerate() {
+        let gold = line.gold.as_ref().unwrap();
+        let numbers = |value: &serde_json::Value| -> Vec<f32> { serde_json::from_value(value.clone()).unwrap() };
+        let (of_base, of_tuned) = (numbers(&sequences[i]["logprobs"]), numbers(&adapted["logprobs"][i]));
+        for (got, expected) in [(&gold.response.base_logprobs, of_base), (&gold.response.tuned_logprobs, of_tuned)] {
+            assert_eq!(got.len(), expected.len());
+            let scale = expected.iter().fold(1e-3f32, |most, x| most.max(x.abs()));
+            let far = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(far < 1e-4 * scale, "{}: {far}", line.id);
+        }
+        assert!(gold.first < gold.end && gold.end <= gold.response.tokens);
     }
 }
 

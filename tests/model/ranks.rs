@@ -124,7 +124,7 @@ impl Task for Faulty {
         self.puzzles.len()
     }
 
-    fn example(&self, i: usize) -> Result<&Record> {
+    fn example(&self, i: usize) -> Result<std::borrow::Cow<'_, Record>> {
         self.puzzles.example(i)
     }
 

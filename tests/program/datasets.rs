@@ -17,12 +17,14 @@ use tempfile::TempDir;
 fn settings(images: &Path) -> JigsawSettings {
     JigsawSettings {
         images: images.to_owned(),
+        test_images: None,
         scenes: 0.0,
         cues: Default::default(),
         grid: "3x3".parse().unwrap(),
         tile: 28,
         tile_any: false,
         count: 40,
+        stream: None,
         style: Style::Direct,
         question: QuestionKind::Order,
         question_first: false,
@@ -78,6 +80,37 @@ fn records(out: &Path) -> Vec<(&'static str, Record)> {
     let split =
         |split| Dataset::open(out, split).unwrap().records().iter().map(|r| (split, r.clone())).collect::<Vec<_>>();
     SPLITS.into_iter().flat_map(split).collect()
+}
+
+#[test]
+fn test_puzzles_of_another_folder_share_no_source_with_the_others() {
+    let (images, test_images, out) = (folder(9), TempDir::new().unwrap(), TempDir::new().unwrap());
+    for i in 0..4 {
+        photo(50 + i, 120, 140).save(test_images.path().join(format!("p{i:02}.png"))).unwrap();
+    }
+    // The same content as a photo of the other folder.
+    fs::copy(images.path().join("p00.png"), test_images.path().join("copy.png")).unwrap();
+    let apart = JigsawSettings { test_images: Some(test_images.path().to_owned()), ..settings(images.path()) };
+    let manifest = make(&apart, &out.path().join("data"));
+    let sources = |split: &str| -> HashSet<String> {
+        let dataset = Dataset::open(&out.path().join("data"), split).unwrap();
+        dataset.records().iter().map(|record| record.source.clone()).collect()
+    };
+    let prefix = format!("{}/", test_images.path().file_name().unwrap().to_string_lossy());
+    let test = sources("test");
+    assert_eq!(test, (0..4).map(|i| format!("{prefix}p{i:02}.png")).collect::<HashSet<_>>());
+    let (train, validation) = (sources("train"), sources("validation"));
+    assert!(train.is_disjoint(&validation) && train.len() + validation.len() == 9, "{train:?} {validation:?}");
+    assert!(train.union(&validation).all(|name| !name.starts_with(&prefix)));
+    assert_eq!(manifest.left_out.len(), 1);
+    assert!(manifest.left_out[0].file.ends_with("copy.png") && manifest.left_out[0].reason.contains("p00.png"));
+    let alone = JigsawSettings { split: "0,0,1".parse().unwrap(), ..apart };
+    assert!(
+        generate::generate(&alone, &out.path().join("alone"), false, &|| ())
+            .unwrap_err()
+            .to_string()
+            .contains("--images")
+    );
 }
 
 #[test]

@@ -211,6 +211,84 @@ fn several_models_go_side_by_side_and_models_that_read_otherwise_are_refused() {
 }
 
 #[test]
+fn held_out_prior_prompts_have_a_divergence_and_gold_answers_and_no_score() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    prepare(dir);
+    let suite = ["gen", "--suite", "grounding,ocr", "--count", "12", "--split", "1,1,1", "--out", "prior"];
+    done(dir, &suite);
+    let command = |more: &[&'static str]| {
+        let common = ["eval", "--model", "other", "--baseline", "base", "--bench", "ocr=prior/bench/ocr-direct.tsv"];
+        [&common[..], &["--max-new-tokens", "4", "--kl-prompts", "9", "--prior", "held=prior"], more].concat()
+    };
+    let printed = done(dir, &command(&["--out", "out"]));
+    for expected in ["held-out prior: held", "gold answers to 9 prior questions", "weights: moved by"] {
+        assert!(printed.contains(expected), "{expected:?} is missing in:\n{printed}");
+    }
+    let found = forgetting(dir, "out");
+    let tuned = &found["tuned"][0];
+    let divergence = tuned["divergence"].as_array().unwrap();
+    assert_eq!(divergence.len(), 1, "those of the benchmark are left out");
+    assert_eq!(
+        (divergence[0]["role"].as_str(), divergence[0]["prompts_of"].as_str()),
+        (Some("held-out"), Some("held"))
+    );
+    assert!(divergence[0]["forward"]["per_token"]["value"].as_f64().unwrap() > 0.0);
+    assert_eq!(tuned["benchmarks"].as_array().unwrap().len(), 1);
+    let names: Vec<&str> =
+        tuned["gold"].as_array().unwrap().iter().map(|gold| gold["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["all", "grounding", "ocr"]);
+    // Each question by itself, for whoever resamples seeds and questions together.
+    let items = rows(&dir.join("out").join(tuned["gold_file"].as_str().unwrap()));
+    let mean = |of: &str| items.iter().map(|item| item[of].as_f64().unwrap()).sum::<f64>() / items.len() as f64;
+    let per_answer = &tuned["gold"][0]["per_answer"];
+    assert_eq!(items.len(), 9);
+    assert!((mean("base") - per_answer["base"].as_f64().unwrap()).abs() < 1e-9);
+    assert!((mean("tuned") - mean("base") - per_answer["change"]["value"].as_f64().unwrap()).abs() < 1e-9);
+    let answer = |item: &Value| item["answer_tokens"].as_u64() < item["tokens"].as_u64();
+    assert!(items.iter().all(|item| answer(item) && item["answer_base"].as_f64() > item["base"].as_f64()), "{items:?}");
+    let all = tuned["weights"].as_array().unwrap().last().unwrap();
+    assert!(all["part"] == "all" && all["changed"].as_f64().unwrap() > 0.9, "{all}");
+
+    // A version before this one had no gold answers in these lines: they are measured again, and end the same.
+    let lines = dir.join("out/divergence/other/held.jsonl");
+    let whole = fs::read_to_string(&lines).unwrap();
+    let without = rows(&lines).into_iter().map(|mut line| {
+        line.as_object_mut().unwrap().remove("gold");
+        line.to_string() + "\n"
+    });
+    fs::write(&lines, without.collect::<String>()).unwrap();
+    done(dir, &command(&["--out", "out"]));
+    assert_eq!(fs::read_to_string(&lines).unwrap(), whole);
+
+    let said = refused(dir, &command(&["--prior-split", "test", "--out", "overlap"]));
+    assert!(said.contains("--prior held: example ") && said.contains("of ocr, which is scored"), "{said}");
+    let said = refused(dir, &command(&["--prior-split", "dev", "--out", "none"]));
+    assert!(said.contains("has no split `dev`"), "{said}");
+    assert!(!dir.join("none").exists() && !dir.join("overlap").exists(), "seen before any work");
+}
+
+#[test]
+fn the_change_of_weights_is_printed_by_part() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    for (name, seed) in [("a", "1"), ("b", "2")] {
+        done(dir, &["model", "init", "--preset", "tiny", "--out", name, "--seed", seed]);
+    }
+    let printed = done(dir, &["model", "diff", "a", "b"]);
+    for part in ["vision tower", "merger", "embeddings", "decoder", "all", "effective rank", "changed in bf16"] {
+        assert!(printed.contains(part), "{part:?} is missing in:\n{printed}");
+    }
+    let found: Value = serde_json::from_str(&done(dir, &["model", "diff", "a", "b", "--json"])).unwrap();
+    let tensors = found["tensors"].as_array().unwrap();
+    assert!(
+        tensors.iter().any(|tensor| tensor["name"] == "model.embed_tokens.weight" && tensor["effective_rank"].is_f64())
+    );
+    let said = refused(dir, &["model", "diff", "a", "nowhere"]);
+    assert!(said.contains("nowhere"), "{said}");
+}
+
+#[test]
 fn a_gate_fails_when_a_loss_is_shown_and_only_then() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();

@@ -2,8 +2,6 @@
 
 use image::{DynamicImage, ImageBuffer, Luma, LumaA, Rgb, RgbImage, Rgba};
 use jigsaw::data::source;
-use jigsaw::tasks::Style;
-use jigsaw::tasks::jigsaw::QuestionKind;
 use jigsaw::tasks::jigsaw::generate::{self, JigsawSettings};
 use std::fs;
 use std::io::Cursor;
@@ -104,21 +102,12 @@ fn bad() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 fn settings(images: &Path) -> JigsawSettings {
     JigsawSettings {
         images: images.to_owned(),
-        scenes: 0.0,
-        cues: Default::default(),
         grid: "2x2".parse().unwrap(),
-        tile: 28,
-        tile_any: false,
         count: 20,
-        style: Style::Direct,
-        question: QuestionKind::Order,
-        question_first: false,
         min_crop: 0.6,
-        augment: false,
         seed: 1,
         split: "0.6,0.2,0.2".parse().unwrap(),
-        limit: None,
-        strict: false,
+        ..JigsawSettings::default()
     }
 }
 

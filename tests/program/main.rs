@@ -23,5 +23,6 @@ mod mistakes;
 mod other_tools;
 mod special_files;
 mod stopping;
+mod streams;
 mod study;
 mod text_model;

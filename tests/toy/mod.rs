@@ -331,8 +331,8 @@ impl Task for Puzzles {
         self.0.len()
     }
 
-    fn example(&self, i: usize) -> Result<&Record> {
-        Ok(&self.0[i])
+    fn example(&self, i: usize) -> Result<std::borrow::Cow<'_, Record>> {
+        Ok(std::borrow::Cow::Borrowed(&self.0[i]))
     }
 
     fn images(&self, _i: usize) -> Result<Vec<RgbImage>> {

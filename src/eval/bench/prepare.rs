@@ -81,9 +81,17 @@ impl PreparedBenchmark {
         self.reader.as_ref().ok_or_else(|| no_weights(&self.name))
     }
 
+    /// Hash of the tokenizer, chat template and image settings that read its prompts.
+    ///
+    /// # Errors
+    /// It was prepared for a server.
+    pub fn prompt_hash(&self) -> Result<&str> {
+        Ok(&self.reader()?.prompt_hash)
+    }
+
     /// Whether the benchmark can be run on this checkpoint too: its tokenizer, chat template and image settings are the same.
     pub fn serves(&self, model: &Path) -> Result<bool> {
-        Ok(hash_prompt_files(model)? == self.reader()?.prompt_hash)
+        Ok(hash_prompt_files(model)? == self.prompt_hash()?)
     }
 }
 

@@ -12,6 +12,7 @@ mod targets;
 
 pub use adapter::Adapter;
 pub use config::{base_of, model_files, scaling_of};
+pub(crate) use merge::MergedWeights;
 pub use merge::merge;
 pub use settings::LoraSettings;
 pub use targets::{LANGUAGE, LoraModule, Targets};

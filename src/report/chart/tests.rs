@@ -102,6 +102,22 @@ fn names_at_the_ends_of_lines_do_not_overlap() {
 }
 
 #[test]
+fn a_vertical_line_is_on_the_axis_and_named_at_the_top() {
+    let mut chart = chart(Mark::Thick, &[(0.2, 0.0), (0.4, -1.0)]);
+    chart.references = vec![Reference::At(0.9, "edges".into())];
+    let svg = chart.svg().unwrap();
+    let at = elements(&svg, r#"<line class="reference""#).next().unwrap();
+    assert_eq!(number(at, "x1"), number(at, "x2"));
+    assert!(number(at, "x1") <= WIDTH && svg.contains(">edges</text>"), "{svg}");
+}
+
+#[test]
+fn shifted_lines_stand_beside_each_other() {
+    let first = |mark| number(elements(&over_steps(mark, &[1.0, 2.0]).svg().unwrap(), "<circle").next().unwrap(), "cx");
+    assert!((first(Mark::Shifted(7)) - first(Mark::Line) - 7.0).abs() < 1e-9);
+}
+
+#[test]
 fn a_histogram_outline_keeps_the_height_of_each_bin_over_its_width() {
     let svg = chart(Mark::Steps, &[(0.0, 0.25), (1.0, 0.75), (2.0, 0.75)]).svg().unwrap();
     let d = elements(&svg, " d=\"").next().unwrap().split('"').next().unwrap();

@@ -191,3 +191,108 @@ pub fn table(study: &StudyResults<'_>, group: &ComparedRegimes<'_, '_>) -> Optio
         source: source(study, &variants.collect::<Vec<_>>()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forgetting::TunedResult;
+    use crate::forgetting::fixtures::{compared, model, paired_scores};
+    use crate::report::study::load::{RegimeRuns, SeedRun};
+    use crate::report::study::recipe::Recipe;
+    use crate::report::study_index::StudyRun;
+
+    const RATES: [f64; 3] = [1e-4, 2e-4, 4e-4];
+    /// Regime, data, method and what it loses of 1,000 answers beside 40, 10 for each doubling of the rate and 2 in the second seed.
+    const REGIMES: [(&str, &str, &str, usize); 4] = [
+        ("a", "bare", "sft", 0),
+        ("b", "rollouts", "sft", 20),
+        ("c", "own samples", "sft", 30),
+        ("d", "own samples", "rft", 80),
+    ];
+
+    fn effect(found: &Factorial, name: &str) -> Interval {
+        found.effects.iter().find(|one| one.name == name).unwrap_or_else(|| panic!("{name}")).points.value
+    }
+
+    fn analysed(of: &[usize]) -> Option<Factorial> {
+        let mut plans: Vec<StudyRun> = Vec::new();
+        let mut models: Vec<TunedResult> = Vec::new();
+        for (regime, rate, seed) in runs(of) {
+            let lost = 40 + REGIMES[regime].3 + 10 * rate + 2 * seed;
+            models.push(TunedResult::of(
+                model("m"),
+                None,
+                vec![compared("prior", &paired_scores(1000, 1000, lost, 0))],
+                Vec::new(),
+            ));
+            plans.push(StudyRun {
+                name: String::new(),
+                regime: REGIMES[regime].0.into(),
+                learning_rate: Some(RATES[rate]),
+                seed: seed as u64,
+                dir: None,
+                comparison: "c".into(),
+                data: None,
+                new_task: None,
+                training: None,
+            });
+        }
+        let one = |i: usize| SeedRun {
+            plan: &plans[i],
+            dir: None,
+            models: vec![&models[i]],
+            done: true,
+            state: String::new(),
+            data: None,
+            trajectory: Vec::new(),
+        };
+        let places: Vec<(usize, usize, usize)> = runs(of).collect();
+        let variant = |regime: usize, rate: usize| RegimeRuns {
+            learning_rate: Some(RATES[rate]),
+            setting: "",
+            runs: (0..places.len()).filter(|i| (places[*i].0, places[*i].1) == (regime, rate)).map(one).collect(),
+        };
+        let regime = |&i: &usize| RegimeResults {
+            name: REGIMES[i].0,
+            about: "",
+            variants: (0..RATES.len()).map(|rate| variant(i, rate)).collect(),
+            best: Some(0),
+            recipe: Recipe { data: REGIMES[i].1.into(), method: REGIMES[i].2.into() },
+            perplexity: None,
+        };
+        let regimes: Vec<RegimeResults<'_>> = of.iter().map(regime).collect();
+        factorial(&ComparedRegimes { new_tasks: Vec::new(), regimes: regimes.iter().collect(), level: None })
+    }
+
+    fn runs(of: &[usize]) -> impl Iterator<Item = (usize, usize, usize)> {
+        let regimes = of.to_vec().into_iter();
+        regimes.flat_map(|regime| (0..RATES.len()).flat_map(move |rate| (0..2).map(move |seed| (regime, rate, seed))))
+    }
+
+    #[test]
+    fn data_method_and_rate_have_the_effects_that_were_put_in() {
+        let found = analysed(&[0, 1, 2, 3]).unwrap();
+        let near = |got: f64, expected: f64| assert!((got - expected).abs() < 1e-9, "{got} is not {expected}");
+        let value = |name: &str| effect(&found, name).value;
+        near(value("method: rft") - value("method: sft"), 5.0);
+        near(value("data: rollouts") - value("data: bare"), 2.0);
+        near(value("data: own samples") - value("data: bare"), 3.0);
+        near(value("learning rate per doubling"), 1.0);
+        near(value("method: rft x learning rate per doubling"), 0.0);
+        // Every regime has the same two seeds, which differ by 0.2 points: no effect but the mean varies with them.
+        let method = effect(&found, "method: rft");
+        assert!(method.high - method.low < 1e-6, "{method:?}");
+        let mean = effect(&found, "mean at learning rate 2.0e-4");
+        assert!(mean.low < mean.value - 0.5 && mean.high > mean.value + 0.5, "{mean:?}");
+        assert!(found.how.contains("the product of the two is left out") && found.how.contains("d (own samples; rft)"));
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_is_one_factor_and_one_regime_none() {
+        let found = analysed(&[0, 3]).unwrap();
+        let (a, d) = (effect(&found, "regime: a"), effect(&found, "regime: d"));
+        assert!((d.value - a.value - 8.0).abs() < 1e-9);
+        assert!(found.how.contains("cannot be told apart"));
+        assert!(analysed(&[0]).is_none());
+    }
+}

@@ -1,6 +1,7 @@
 //! The first figure of a study with several learning rates: points lost against the learning rate, a curve for each regime.
 
 use super::load::{RegimeRuns, StudyResults};
+use super::sentences::and;
 use crate::report::chart::{Axis, COLOURS, Chart, Figure, Mark, Point, Reference, Series};
 
 /// Pixels between the intervals of curves at the same rate.
@@ -29,7 +30,7 @@ pub fn figure(study: &StudyResults<'_>) -> Option<Figure> {
         "Points of prior knowledge lost {}: mean over seeds with 95 % intervals over seeds and test examples, both resampled. Curves of different \
          regimes that coincide speak for the rate; curves beside each other for what is learnt, or how. Curves are moved apart a little so that their \
          intervals can be told apart.",
-        "at the end of each run"
+        at_the_end(study)
     );
     Figure::new("Points lost against learning rate", &caption, &chart)
 }
@@ -43,4 +44,34 @@ fn point(variant: &RegimeRuns<'_>) -> Option<Point> {
         y: points(lost.value),
         interval: Some((points(lost.high), points(lost.low))),
     })
+}
+
+/// Where the runs ended: at their criterion, all or some of them, or at the end of their steps.
+fn at_the_end(study: &StudyResults<'_>) -> String {
+    let mut criteria: Vec<&str> = Vec::new();
+    let mut unmet: Vec<String> = Vec::new();
+    for (regime, variant) in study.regimes.iter().flat_map(|one| one.variants.iter().map(move |variant| (one, variant)))
+    {
+        let trained: Vec<_> =
+            variant.done().filter_map(|(run, _)| run.plan.training.as_ref()?.criterion.as_ref()).collect();
+        for criterion in &trained {
+            if !criteria.contains(&criterion.stop_when.as_str()) {
+                criteria.push(&criterion.stop_when);
+            }
+        }
+        let without = trained.iter().filter(|criterion| !criterion.met).count();
+        if without > 0 {
+            unmet.push(format!("{} at {} ({without} of {})", regime.name, variant.name(), trained.len()));
+        }
+    }
+    let unmet: Vec<&str> = unmet.iter().map(String::as_str).collect();
+    match (criteria.as_slice(), unmet.as_slice()) {
+        ([], _) => "at the end of each run".into(),
+        (met, []) => format!("where each run first met its criterion on validation examples ({})", met.join("; ")),
+        (met, unmet) => format!(
+            "where each run first met its criterion on validation examples ({}), or at the end of its steps where it did not: {}",
+            met.join("; "),
+            and(unmet)
+        ),
+    }
 }

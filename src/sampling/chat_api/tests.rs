@@ -107,8 +107,8 @@ impl Task for Two {
     fn len(&self) -> usize {
         2
     }
-    fn example(&self, i: usize) -> Result<&Record> {
-        Ok(&self.0[i])
+    fn example(&self, i: usize) -> Result<std::borrow::Cow<'_, Record>> {
+        Ok(std::borrow::Cow::Borrowed(&self.0[i]))
     }
     fn images(&self, _i: usize) -> Result<Vec<RgbImage>> {
         Ok(vec![RgbImage::new(2, 2)])

@@ -4,6 +4,7 @@
 use super::rollout_dir::SIDE_FILES;
 use crate::data::{Dataset, DatasetWriter, Digest, MANIFEST, Manifest, Message, Record};
 use crate::io::files;
+use crate::tasks::DatasetTask;
 use crate::{Error, Result};
 use serde_json::json;
 use std::collections::HashSet;
@@ -34,14 +35,12 @@ pub fn write_dataset(
     settings: serde_json::Value,
 ) -> Result<Manifest> {
     let mut writer = DatasetWriter::create_in_locked(out, &SIDE_FILES)?;
-    writer.create_split(TRAIN, source.records().iter().any(|record| !record.images.is_empty()))?;
+    let has_images = source.stream().is_some() || source.records().iter().any(|record| !record.images.is_empty());
+    writer.create_split(TRAIN, has_images)?;
     let mut records = Vec::with_capacity(kept.len());
     let mut ids = HashSet::new();
     for (slot, kept) in kept.iter().enumerate() {
-        let source_record = source
-            .records()
-            .get(kept.index)
-            .ok_or_else(|| Error::failed(format!("a response to record {} of {}", kept.index, source.len())))?;
+        let source_record = &*source.record(kept.index)?;
         let record = record(source, source_record, slot, kept);
         if !ids.insert(record.id.clone()) {
             return Err(Error::input(format!(
@@ -53,7 +52,18 @@ pub fn write_dataset(
             Some(bytes) => writer.write_encoded_image(TRAIN, new, bytes),
             None => writer.link_image(TRAIN, new, &source.root().join(old)),
         };
-        let digests = record.images.iter().zip(&source_record.images).map(link).collect::<Result<Vec<Digest>>>()?;
+        let digests = match source.stream() {
+            None => record.images.iter().zip(&source_record.images).map(link).collect::<Result<Vec<Digest>>>()?,
+            Some(stream) => {
+                let images = stream.images(kept.index)?;
+                record
+                    .images
+                    .iter()
+                    .zip(&images)
+                    .map(|(name, image)| writer.write_image(TRAIN, name, image))
+                    .collect::<Result<_>>()?
+            }
+        };
         records.push((record, digests));
     }
     writer.write_records(TRAIN, records)?;
@@ -65,7 +75,7 @@ pub fn write_dataset(
             .iter()
             .filter(|(name, s)| ![TRAIN, split].contains(&name.as_str()) && s.records > 0);
         for (name, _) in others {
-            writer.copy_split(name, &Dataset::open(data, name)?)?;
+            writer.copy_split(name, DatasetTask::open(data, name)?.dataset())?;
         }
     }
     let about = source.manifest().clone();

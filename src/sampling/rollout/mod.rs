@@ -105,9 +105,8 @@ pub fn rollout(
             )));
         }
     }
-    let (dataset, split) = (Dataset::open(data, split)?, if data.is_dir() { split.as_str() } else { "" });
-    check_prompts(&dataset, request)?;
-    let task = DatasetTask::new(dataset)?;
+    let (task, split) = (DatasetTask::open(data, split)?, if data.is_dir() { split.as_str() } else { "" });
+    check_prompts(task.dataset(), request)?;
     let absolute = |p: &Path| std::path::absolute(p).unwrap_or_else(|_| p.to_path_buf());
     let about = RolloutInfo {
         key: request.teacher.key(&task, plan, &request.sampling)?,
@@ -268,7 +267,8 @@ fn check_prompts(dataset: &Dataset, request: &RolloutRequest) -> Result<()> {
         (Teacher::Model(_) | Teacher::Endpoint(_), FinalAnswer::Sampled) => return Ok(()),
     };
     let examples = request.plan.limit.unwrap_or(usize::MAX).min(dataset.len());
-    for (i, record) in dataset.records()[..examples].iter().enumerate() {
+    for i in 0..examples.min(dataset.stream().map_or(usize::MAX, |stream| stream.measured())) {
+        let record = dataset.record(i)?;
         if record.meta.get("style").and_then(|style| style.as_str()) != Some("think") {
             return Err(Error::input(format!(
                 "{}: record `{}`: field `meta.style` is not \"think\", but {who}; use prompts that ask for reasoning \

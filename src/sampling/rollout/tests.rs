@@ -5,8 +5,7 @@ use crate::data::{METADATA, Record};
 use crate::model::init::{Preset, write_checkpoint};
 use crate::sampling::chat_api::tests as chat_tests;
 use crate::tasks::Style;
-use crate::tasks::jigsaw::QuestionKind;
-use crate::tasks::jigsaw::generate::{Cues, JigsawSettings, generate};
+use crate::tasks::jigsaw::generate::{JigsawSettings, generate};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fs;
@@ -19,21 +18,12 @@ fn puzzles(dir: &Path, style: Style) {
 fn puzzles_of(dir: &Path, style: Style, grid: &str) {
     let settings = JigsawSettings {
         images: "scenes".into(),
-        scenes: 0.0,
-        cues: Cues::With,
         grid: grid.parse().unwrap(),
-        tile: 28,
-        tile_any: false,
         count: 10,
         style,
-        question: QuestionKind::Order,
-        question_first: false,
-        min_crop: 0.8,
-        augment: false,
         seed: 3,
         split: "0.6,0.2,0.2".parse().unwrap(),
-        limit: None,
-        strict: false,
+        ..JigsawSettings::default()
     };
     generate(&settings, dir, false, &|| {}).unwrap();
 }

@@ -27,6 +27,7 @@ use crate::{Error, Result};
 use image::RgbImage;
 use predictions::Unscored;
 use prompt_from_row::{RowContext, record};
+use std::borrow::Cow;
 use std::path::Path;
 
 /// Longest response in tokens to questions that are asked as they are.
@@ -234,9 +235,10 @@ impl Task for BenchTask {
         self.records.len()
     }
 
-    fn example(&self, i: usize) -> Result<&Record> {
+    fn example(&self, i: usize) -> Result<Cow<'_, Record>> {
         let n = self.records.len();
-        self.records.get(i).ok_or_else(|| Error::failed(format!("example {i} of a benchmark of {n} was asked for")))
+        let record = self.records.get(i).map(Cow::Borrowed);
+        record.ok_or_else(|| Error::failed(format!("example {i} of a benchmark of {n} was asked for")))
     }
 
     fn place(&self, i: usize) -> Option<String> {

@@ -78,7 +78,7 @@ impl ScriptedTeacher {
     pub fn respond(&self, task: &dyn Task, i: usize, samples: usize) -> Result<Vec<String>> {
         let record = task.example(i)?;
         let named = |e: Error| e.context(format!("record `{}`", record.id));
-        let puzzle = Puzzle::of(record).map_err(named)?;
+        let puzzle = Puzzle::of(&record).map_err(named)?;
         let images = task.images(i)?;
         let image = images.first().ok_or_else(|| named(Error::input("field `images` is empty")))?;
         let features = TileFeatures::of_puzzle(image, puzzle.grid).map_err(named)?;
@@ -193,6 +193,7 @@ mod tests {
     use crate::tasks::{Score, Scorer, scorer};
     use image::{Rgb, RgbImage};
     use serde_json::json;
+    use std::borrow::Cow;
 
     struct One(Record, RgbImage);
 
@@ -203,8 +204,8 @@ mod tests {
         fn len(&self) -> usize {
             1
         }
-        fn example(&self, _i: usize) -> Result<&Record> {
-            Ok(&self.0)
+        fn example(&self, _i: usize) -> Result<Cow<'_, Record>> {
+            Ok(Cow::Borrowed(&self.0))
         }
         fn images(&self, _i: usize) -> Result<Vec<RgbImage>> {
             Ok(vec![self.1.clone()])

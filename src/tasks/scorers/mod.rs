@@ -30,7 +30,7 @@ pub use answer_score::{AnswerScore, AnswerScorer};
 pub use choice::Choice;
 pub use containment::Containment;
 pub use exact::Exact;
-pub use iou::{CoordinateSpace, Iou};
+pub use iou::{CoordinateSpace, Iou, NAME as BOX};
 pub use list::List;
 pub use relaxed::Relaxed;
 pub use response_scorer::ResponseScorer;

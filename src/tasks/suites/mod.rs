@@ -9,12 +9,14 @@
 mod example;
 mod family;
 mod family_weight;
+mod noise;
 mod objects;
 mod tsv;
 
 pub use example::STYLES;
 pub use family::{Family, Photos, Question};
 pub use family_weight::{FamilyWeight, parse_families};
+pub use noise::Noise;
 
 use crate::data::{Attribution, DatasetWriter, Digest, Manifest, Message, Record, Skipped, resize, source};
 use crate::io::files;
@@ -55,6 +57,9 @@ pub struct SuiteSettings {
     pub split: SplitRatios,
     /// At most so many questions of each family in validation, and in test.
     pub held_out: Option<usize>,
+    /// Noise over the pictures, in every split.
+    #[serde(default, skip_serializing_if = "Noise::is_none")]
+    pub noise: Noise,
 }
 
 impl Default for SuiteSettings {
@@ -68,6 +73,7 @@ impl Default for SuiteSettings {
             seed: 7,
             split: SplitRatios::default(),
             held_out: None,
+            noise: Noise::default(),
         }
     }
 }
@@ -179,7 +185,11 @@ impl Generator for SuiteGenerator<'_> {
             let label = format!("suite {} {}", family.name(), split.split);
             let mut question =
                 family.question(&mut rng::stream(self.settings.seed, &label, &[index as u64]), index, self.photos)?;
-            let image = std::mem::take(&mut question.image);
+            let mut image = std::mem::take(&mut question.image);
+            let (sd, label) = (self.settings.noise.of(family), format!("noise {label}"));
+            if sd > 0 {
+                noise::add_noise(&mut image, sd, &mut rng::stream(self.settings.seed, &label, &[index as u64]));
+            }
             let (first, size) = (self.settings.question_first, image.dimensions());
             let mut example = SuiteExample { family, index, question, first, size, digest: [0; 32] };
             example.digest = split.write_image(&example.image(), &image)?;

@@ -12,6 +12,7 @@ fn settings(suite: &[Family]) -> SuiteSettings {
         seed: 11,
         split: "0.5,0.1,0.4".parse().unwrap(),
         held_out: None,
+        noise: Noise::default(),
     }
 }
 
@@ -36,6 +37,15 @@ fn every_question_is_there_in_both_styles_and_the_same_again() {
     let fewer = make_in(&SuiteSettings { held_out: Some(3), ..settings.clone() }, &dir.path().join("c"));
     assert_eq!(fewer.splits["train"].sha256, first.splits["train"].sha256);
     assert_eq!(fewer.splits["test"].records, 2 * 2 * 3);
+    let noisy = SuiteSettings { noise: "vqa:60".parse().unwrap(), ..settings.clone() };
+    let noisy_made = make_in(&noisy, &dir.path().join("noisy"));
+    assert_eq!(noisy_made.settings["noise"], "vqa:60");
+    let [plain, noisy] = ["a", "noisy"].map(|name| Dataset::open(&dir.path().join(name), "test").unwrap());
+    for (a, b) in plain.records().iter().zip(noisy.records()) {
+        assert_eq!(a, b, "the question and its answer stay");
+        let same = plain.load_images(a).unwrap() == noisy.load_images(b).unwrap();
+        assert_eq!(same, a.id.contains("grounding"), "{}", a.id);
+    }
     let mut weighted = settings.clone();
     weighted.suite[1].times = 3;
     let more = make_in(&weighted, &dir.path().join("d"));

@@ -5,6 +5,7 @@
 //! - Splits are by source image. A photo's split follows from its content and the ratios alone, so a training photo of one dataset is never a
 //!   test photo of another made from the same folder, whatever the seed, grid or question. The same holds for synthetic scenes of one seed;
 //!   another seed draws other scenes.
+//! - Training puzzles may be made as they are needed instead ([`JigsawSettings::stream`]): the same puzzles, nothing stored.
 //! - Each photo is decoded once for all its puzzles; the pixels in memory are bounded.
 
 mod augment;
@@ -15,12 +16,14 @@ mod puzzle;
 mod scenes;
 mod select;
 mod settings;
+mod stream;
 
 pub use preview::write_preview;
 pub use scenes::Cues;
 pub use settings::{JigsawSettings, MAX_SIDE, MIN_CROP, SCENES, TOKEN_PIXELS};
+pub use stream::PuzzleStream;
 
-use crate::data::source::{self, PixelBudget};
+use crate::data::source::{self, PixelBudget, SourceFile};
 use crate::data::{Attribution, DatasetWriter, Manifest, Skipped};
 use crate::tasks::generator::{SourcePool, SplitWriter, make_split, write_records};
 use crate::tasks::split::SPLITS;
@@ -29,6 +32,7 @@ use photo::Photo;
 use puzzle::{PuzzleBuilder, Refusal};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
+use stream::write_stream;
 
 /// Scenes that may be refused beyond the number of puzzles before the settings are refused instead.
 const MOST_PLAIN: usize = 100;
@@ -45,7 +49,7 @@ pub fn generate(
     on_example: &(dyn Fn() + Sync),
 ) -> Result<Manifest> {
     settings.check(out)?;
-    let wanted = settings.split.apportion(settings.count)?;
+    let wanted = settings.puzzles_by_split()?;
     let of_scenes = wanted.map(|n| (0..n).filter(|&slot| settings.is_of_scene(slot)).count());
     let of_photos = [0, 1, 2].map(|side| wanted[side] - of_scenes[side]);
     let (mut files, unread) = if settings.synthetic() { Default::default() } else { source::walk(&settings.images)? };
@@ -56,7 +60,17 @@ pub fn generate(
             settings.images.display()
         )));
     }
-    let attribution = if settings.synthetic() { None } else { source::attribution(&settings.images)? };
+    let mut attribution = if settings.synthetic() { None } else { source::attribution(&settings.images)? };
+    let (test_files, mut unread) = (TestFiles::find(settings)?, unread);
+    if let Some(TestFiles { files, unread: more, credits }) = &test_files {
+        if files.is_empty() {
+            return Err(Error::input("test_images: no JPEG, PNG or WebP file in it or below it; name another folder"));
+        }
+        unread.extend(more.iter().cloned());
+        if !credits.is_empty() {
+            attribution.get_or_insert_default().extend(credits.clone());
+        }
+    }
     let about = serde_json::to_value(settings).map_err(|e| Error::failed(format!("settings: {e}")))?;
     let mut writer = None;
     let mut refused = Refused::default();
@@ -64,8 +78,11 @@ pub fn generate(
         if refused.scenes > MOST_PLAIN + settings.count {
             return Err(Error::input(format!("synthetic scenes are {PLAIN}; use fewer or larger tiles")));
         }
-        let files = files.iter().filter(|f| !refused.names(&f.name)).cloned().collect();
-        let selection = select::select(files, &of_photos, settings);
+        let left = |files: &[SourceFile]| -> Vec<SourceFile> {
+            files.iter().filter(|f| !refused.names(&f.name)).cloned().collect()
+        };
+        let test = test_files.as_ref().map(|test| left(&test.files));
+        let selection = select::select(left(&files), test, &of_photos, settings);
         let scenes = select::scenes(&of_scenes, settings, |name| refused.names(name));
         let mut skipped = [unread.as_slice(), &selection.skipped, &refused.skipped].concat();
         refuse_if_strict(settings, &skipped)?;
@@ -95,6 +112,29 @@ pub fn generate(
             Some(writer) => writer.finish(about),
             None => Err(Error::failed("the dataset was never started")),
         };
+    }
+}
+
+/// The photos of the folder for test puzzles. Their names begin with that of the folder.
+struct TestFiles {
+    files: Vec<SourceFile>,
+    unread: Vec<Skipped>,
+    credits: HashMap<String, Attribution>,
+}
+
+impl TestFiles {
+    fn find(settings: &JigsawSettings) -> Result<Option<TestFiles>> {
+        let Some(folder) = &settings.test_images else { return Ok(None) };
+        let (files, unread) = source::walk(folder)?;
+        let credits = source::attribution(folder)?.unwrap_or_default();
+        let folder = folder.file_name().map_or("test".into(), |name| name.to_string_lossy().into_owned());
+        let named = |name: String| format!("{folder}/{name}");
+        let credit = |(name, row): (String, Attribution)| (named(name), Attribution { file: named(row.file), ..row });
+        Ok(Some(TestFiles {
+            files: files.into_iter().map(|file| SourceFile { name: named(file.name), ..file }).collect(),
+            unread: unread.into_iter().map(|skipped| Skipped { file: named(skipped.file), ..skipped }).collect(),
+            credits: credits.into_iter().map(credit).collect(),
+        }))
     }
 }
 
@@ -135,6 +175,15 @@ fn write_splits(
     let builder = PuzzleBuilder { settings, budget: PixelBudget::default() };
     let mut used = BTreeSet::new();
     for (side, split) in SPLITS.into_iter().enumerate().filter(|(side, _)| wanted[*side] > 0) {
+        if side == 0 && settings.stream.is_some() {
+            let photos = &sources[0][side];
+            let made =
+                write_stream(settings, wanted[side], photos, writer, |photo, refusal| refused.add(photo, refusal))?;
+            refuse_if_strict(settings, &refused.skipped)?;
+            let Some(made) = made else { return Ok(None) };
+            used.extend(made.into_iter().map(|photo| photo.name.clone()));
+            continue;
+        }
         writer.create_split(split, true)?;
         let output = SplitWriter { split, writer: &*writer, on_example };
         let pools = sources.iter().zip([false, true]).map(|(photos, scenes)| SourcePool {

@@ -2,6 +2,7 @@
 //! from the dataset on disk, with the parser that scores models, so it shows what is scored.
 
 use super::font;
+use super::stream::PuzzleStream;
 use crate::data::{Dataset, Manifest, Record};
 use crate::io::files;
 use crate::tasks::jigsaw::{self, Grid, Permutation};
@@ -29,11 +30,11 @@ const MAX_PUZZLES: usize = 200;
 pub fn write_preview(dir: &Path, manifest: &Manifest, count: usize) -> Result<PathBuf> {
     let mut panels: Vec<RgbImage> = Vec::new();
     for split in SPLITS.into_iter().filter(|s| manifest.splits.contains_key(*s)) {
-        let dataset = Dataset::open(dir, split)?;
+        let dataset = Dataset::open_with(dir, split, |path| Ok(Box::new(PuzzleStream::open(path)?)))?;
         let wanted = count.min(MAX_PUZZLES) - panels.len();
-        for record in dataset.records().iter().take(wanted) {
-            let image = dataset.load_images(record)?.remove(0);
-            panels.push(panel(record, &image).map_err(|e| e.context(format!("preview of `{}`", record.id)))?);
+        for i in 0..wanted.min(dataset.len()) {
+            let (record, image) = (dataset.record(i)?, dataset.images(i)?.remove(0));
+            panels.push(panel(&record, &image).map_err(|e| e.context(format!("preview of `{}`", record.id)))?);
         }
     }
     let path = dir.join("preview.png");

@@ -60,16 +60,10 @@ impl Generator for PuzzleBuilder<'_> {
         slots: &[(usize, u64)],
     ) -> Result<std::result::Result<Vec<BuiltPuzzle>, Refusal>> {
         let _share = self.budget.acquire(photo.size);
-        let image = match &photo.source {
-            ImageSource::Scene(index) => scenes::draw(self.settings.seed, self.settings.cues, *index),
-            ImageSource::File(path) => match source::read(path).and_then(|bytes| source::decode(&bytes)) {
-                Ok(image) => image,
-                Err(reason) => return Ok(Err(Refusal::Unusable(reason))),
-            },
+        let image = match self.decode(photo) {
+            Ok(image) => image,
+            Err(reason) => return Ok(Err(Refusal::Unusable(reason))),
         };
-        if let Err(reason) = check_size(image.dimensions(), self.settings.grid) {
-            return Ok(Err(Refusal::Unusable(reason)));
-        }
         let mut made = Vec::with_capacity(slots.len());
         for &(slot, index) in slots {
             let augment = self.settings.augment && split.split == SPLITS[0] && !photo.is_scene();
@@ -89,7 +83,24 @@ impl Generator for PuzzleBuilder<'_> {
 }
 
 impl PuzzleBuilder<'_> {
-    fn puzzle(&self, image: &RgbImage, photo: &Photo, index: u64, augment: bool) -> Option<(BuiltPuzzle, RgbImage)> {
+    /// The picture of a photo or scene, or why it gives no puzzles.
+    pub fn decode(&self, photo: &Photo) -> std::result::Result<RgbImage, String> {
+        let image = match &photo.source {
+            ImageSource::Scene(index) => scenes::draw(self.settings.seed, self.settings.cues, *index),
+            ImageSource::File(path) => source::decode(&source::read(path)?)?,
+        };
+        check_size(image.dimensions(), self.settings.grid)?;
+        Ok(image)
+    }
+
+    /// Puzzle `index` of a photo and its shuffled picture; `None` if tiles of all crops tried look the same.
+    pub fn puzzle(
+        &self,
+        image: &RgbImage,
+        photo: &Photo,
+        index: u64,
+        augment: bool,
+    ) -> Option<(BuiltPuzzle, RgbImage)> {
         let JigsawSettings { grid, tile, question, seed, min_crop, .. } = *self.settings;
         let key = key(&photo.hash, index);
         let mut rng = rng::stream(seed, "puzzle", &key);
@@ -112,7 +123,7 @@ impl PuzzleBuilder<'_> {
 }
 
 /// The record of the puzzle in `slot` of `split`.
-fn record(settings: &JigsawSettings, split: &str, slot: usize, photo: &Photo, made: &BuiltPuzzle) -> Record {
+pub fn record(settings: &JigsawSettings, split: &str, slot: usize, photo: &Photo, made: &BuiltPuzzle) -> Record {
     let JigsawSettings { grid, tile, style, question, seed, .. } = *settings;
     let order = made.permutation.to_string();
     let mut meta = json!({

@@ -27,14 +27,40 @@ pub struct PhotoSelection {
 }
 
 /// Probe `files` in an order drawn from the seed, until each split has as many photos as puzzles or no file is left.
-/// If a split would stay empty because the folder is small, it gets photos from the fullest split.
-pub fn select(mut files: Vec<SourceFile>, wanted: &[usize; 3], settings: &JigsawSettings) -> PhotoSelection {
-    files.shuffle(&mut rng::stream(settings.seed, "photos", &[]));
+/// If a split would stay empty because the folder is small, it gets photos from the fullest split. With `test_files`, test has photos of those,
+/// and the others of `files`; a test file of the same content as another is a duplicate.
+pub fn select(
+    files: Vec<SourceFile>,
+    test_files: Option<Vec<SourceFile>>,
+    wanted: &[usize; 3],
+    settings: &JigsawSettings,
+) -> PhotoSelection {
     let mut selection = PhotoSelection::default();
+    let mut seen = HashMap::new();
+    match test_files {
+        None => fill(files, &[0, 1, 2], wanted, settings, &mut selection, &mut seen),
+        Some(test) => {
+            fill(files, &[0, 1], wanted, settings, &mut selection, &mut seen);
+            fill(test, &[2], wanted, settings, &mut selection, &mut seen);
+        }
+    }
+    selection.skipped.sort_by(|a, b| a.file.cmp(&b.file));
+    selection
+}
+
+/// Give the splits `sides` photos of `files`. `seen` has the contents that are used, by their hash.
+fn fill(
+    mut files: Vec<SourceFile>,
+    sides: &[usize],
+    wanted: &[usize; 3],
+    settings: &JigsawSettings,
+    selection: &mut PhotoSelection,
+    seen: &mut HashMap<[u8; 32], String>,
+) {
+    files.shuffle(&mut rng::stream(settings.seed, "photos", &[]));
     let mut surplus = Vec::new();
-    let mut seen: HashMap<[u8; 32], String> = HashMap::new();
     for chunk in files.chunks(CHUNK) {
-        if (0..SPLITS.len()).all(|side| selection.photos[side].len() >= wanted[side]) {
+        if sides.iter().all(|&side| selection.photos[side].len() >= wanted[side]) {
             break;
         }
         let probed: Vec<Result<Photo, String>> = chunk.par_iter().map(|file| probe(file, settings)).collect();
@@ -47,7 +73,7 @@ pub fn select(mut files: Vec<SourceFile>, wanted: &[usize; 3], settings: &Jigsaw
                         .push(Skipped { file: photo.name, reason: format!("same content as {first}") }),
                     None => {
                         seen.insert(photo.hash, photo.name.clone());
-                        let side = settings.split.side(&photo.hash);
+                        let side = if let [only] = sides { *only } else { settings.photo_ratios().side(&photo.hash) };
                         let full = selection.photos[side].len() >= wanted[side];
                         if full { &mut surplus } else { &mut selection.photos[side] }.push(photo);
                     }
@@ -55,17 +81,16 @@ pub fn select(mut files: Vec<SourceFile>, wanted: &[usize; 3], settings: &Jigsaw
             }
         }
     }
-    for (side, &puzzles) in wanted.iter().enumerate() {
-        if puzzles > 0 && selection.photos[side].is_empty() {
-            let fullest = (0..SPLITS.len())
-                .fold(0, |best, i| if selection.photos[i].len() > selection.photos[best].len() { i } else { best });
+    for &side in sides {
+        if wanted[side] > 0 && selection.photos[side].is_empty() {
+            let fullest = sides.iter().fold(sides[0], |best, &i| {
+                if selection.photos[i].len() > selection.photos[best].len() { i } else { best }
+            });
             let spare = selection.photos[fullest].len() > 1;
             let moved = surplus.pop().or_else(|| spare.then(|| selection.photos[fullest].pop()).flatten());
             selection.photos[side].extend(moved);
         }
     }
-    selection.skipped.sort_by(|a, b| a.file.cmp(&b.file));
-    selection
 }
 
 /// A synthetic scene for every puzzle; scenes that are `refused` are skipped. As with photos, the split of a scene follows from its content

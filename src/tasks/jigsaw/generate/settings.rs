@@ -25,6 +25,9 @@ pub const SCENES: &str = "scenes";
 pub struct JigsawSettings {
     /// Folder of source images, or [`SCENES`].
     pub images: PathBuf,
+    /// Folder that the test puzzles are cut from; the photos of `images` are then divided over train and validation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_images: Option<PathBuf>,
     /// With a folder: the share of each split's puzzles that is cut from synthetic scenes instead.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub scenes: f64,
@@ -37,8 +40,11 @@ pub struct JigsawSettings {
     pub tile: u32,
     /// Allow tiles that are no multiple of [`TOKEN_PIXELS`].
     pub tile_any: bool,
-    /// Number of puzzles over all splits.
+    /// Number of puzzles over all splits; with a `stream`, over all but train.
     pub count: usize,
+    /// Make so many training puzzles as they are needed, in place of storing them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<usize>,
     /// Form of the response asked for.
     pub style: Style,
     /// What is asked.
@@ -66,12 +72,14 @@ impl Default for JigsawSettings {
     fn default() -> JigsawSettings {
         JigsawSettings {
             images: "data/photos".into(),
+            test_images: None,
             scenes: 0.0,
             cues: Cues::With,
             grid: Grid::default(),
             tile: TOKEN_PIXELS,
             tile_any: false,
             count: 2000,
+            stream: None,
             style: Style::Direct,
             question: QuestionKind::Order,
             question_first: false,
@@ -96,6 +104,22 @@ impl JigsawSettings {
         !self.synthetic() && self.scenes > 0.0
     }
 
+    /// The ratios by which the photos of `images` are divided.
+    pub(super) fn photo_ratios(&self) -> SplitRatios {
+        let own = if self.test_images.is_some() { self.split.without(2) } else { None };
+        own.unwrap_or(self.split)
+    }
+
+    /// How many puzzles train, validation and test have.
+    ///
+    /// # Errors
+    /// An input error for counts that the ratios cannot divide.
+    pub fn puzzles_by_split(&self) -> Result<[usize; 3]> {
+        let Some(stream) = self.stream else { return self.split.apportion(self.count) };
+        let held_out = self.split.without(0).map_or(Ok([0; 3]), |split| split.apportion(self.count))?;
+        Ok([stream, held_out[1], held_out[2]])
+    }
+
     /// Is puzzle `slot` of a split cut from a synthetic scene? They are spread evenly: `floor(n * scenes)` of the first n.
     pub(super) fn is_of_scene(&self, slot: usize) -> bool {
         let before = |n: usize| (n as f64 * self.scenes + 1e-9).floor();
@@ -112,7 +136,7 @@ impl JigsawSettings {
                 self.grid
             ));
         }
-        let wanted = self.split.apportion(self.count).unwrap_or_default();
+        let wanted = self.puzzles_by_split().unwrap_or_default();
         for (split, count) in SPLITS.into_iter().zip(wanted).filter(|_| self.mixed()) {
             let scenes = (0..count).filter(|&slot| self.is_of_scene(slot)).count();
             let without = match (scenes, count - scenes) {
@@ -151,6 +175,22 @@ impl JigsawSettings {
         if self.count == 0 {
             return Err(Error::input("count 0: ask for at least one puzzle"));
         }
+        if let Some(stream) = self.stream {
+            if stream == 0 {
+                return Err(Error::input("stream 0: ask for at least one training puzzle"));
+            }
+            if self.synthetic() || self.mixed() || self.question != QuestionKind::Order {
+                return Err(Error::input(
+                    "stream: makes puzzles of photos that ask for the order of all tiles; leave it out for scenes and other questions",
+                ));
+            }
+            if self.split.without(0) == Some(self.split) {
+                return Err(Error::input(format!(
+                    "stream {stream}: --split {} leaves no photo for train; give the first share, too",
+                    self.split
+                )));
+            }
+        }
         if self.limit == Some(0) {
             return Err(Error::input("limit 0: leaves no image to use"));
         }
@@ -159,6 +199,26 @@ impl JigsawSettings {
                 "scenes {}: a share of the puzzles, at least 0 and below 1; --images {SCENES} makes all of them from scenes",
                 self.scenes
             )));
+        }
+        if let Some(folder) = &self.test_images {
+            if self.synthetic() || self.mixed() {
+                return Err(Error::input(
+                    "test_images: for puzzles of photos alone; leave it out for synthetic scenes",
+                ));
+            }
+            if self.split.without(2).is_none() || self.split.without(2) == Some(self.split) {
+                return Err(Error::input(format!(
+                    "test_images {}: --split {} asks for no puzzles of test, or for no others; for test puzzles alone give the folder as --images",
+                    folder.display(),
+                    self.split
+                )));
+            }
+            if files::is_inside(out, folder) {
+                return Err(Error::input(format!(
+                    "the output would lie inside the test images folder {}, where the next run would read it; choose another place",
+                    folder.display()
+                )));
+            }
         }
         if self.synthetic() {
             if self.augment {

@@ -8,7 +8,6 @@ mod search;
 
 use super::tile_features::{TileEdge, TileFeatures};
 use super::{Grid, ORDER, Permutation, permutation_answer, respond};
-use crate::data::Record;
 use crate::tasks::meta::meta;
 use crate::tasks::task::Task;
 use crate::{Error, Result};
@@ -88,7 +87,7 @@ impl Solver {
     pub fn respond(&self, task: &dyn Task, i: usize) -> Result<String> {
         with_tiles(task, i, |grid, features| {
             let order = self.order(grid, features);
-            Ok(respond(&order, &order.to_string(), meta(task.example(i)?, "style")?))
+            Ok(respond(&order, &order.to_string(), meta(&*task.example(i)?, "style")?))
         })
     }
 
@@ -129,16 +128,12 @@ fn with_tiles<T>(task: &dyn Task, i: usize, look: impl FnOnce(Grid, &TileFeature
                 record.task
             )));
         }
-        let grid: Grid = meta(record, "grid")?;
+        let grid: Grid = meta(&record, "grid")?;
         let images = task.images(i)?;
         let image = images.first().ok_or_else(|| Error::input("field `images` is empty"))?;
         look(grid, &TileFeatures::of_puzzle(image, grid)?)
     };
-    look().map_err(|e: Error| named(record, e))
-}
-
-fn named(record: &Record, error: Error) -> Error {
-    error.context(format!("record `{}`", record.id))
+    look().map_err(|e: Error| e.context(format!("record `{}`", record.id)))
 }
 
 #[cfg(test)]

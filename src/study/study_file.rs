@@ -175,7 +175,8 @@ impl StepsAt {
             ((exact / round as f64).round() as usize).max(1) * round
         };
         let steps = scaled(self.steps);
-        (self.most.map_or(steps, |most| steps.min(most)), self.eval_steps.map(scaled))
+        let most = self.most.map_or(steps, |most| (most / round).max(1) * round);
+        (steps.min(most), self.eval_steps.map(scaled))
     }
 }
 

@@ -59,6 +59,12 @@ impl TrainJob<'_> {
         (0..own).map(ExampleId::Dataset).chain((0..replayed).map(ExampleId::Replay))
     }
 
+    /// Whether anything is measured on the way.
+    pub fn evaluates(&self) -> bool {
+        let asks = self.validation.is_some_and(|task| !task.is_empty()) || self.prior_eval.is_some();
+        self.config.eval.steps > 0 && asks
+    }
+
     /// The dataset of an example, and its index there.
     ///
     /// # Errors

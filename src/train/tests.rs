@@ -344,7 +344,8 @@ fn the_best_checkpoint_is_kept_and_named_however_often_the_run_is_stopped() {
 fn a_run_ends_where_prior_knowledge_is_shown_to_be_lost_and_names_the_checkpoint_before_it() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
-    let forgets: &[&str] = &["eval.prior=there", "eval.steps=2", "train.steps=60", "train.save_total_limit=1"];
+    let forgets: &[&str] =
+        &["eval.prior=there", "eval.steps=2", "train.steps=60", "train.learning_rate=0.05", "train.save_total_limit=1"];
     let limited = config(&[SFT, forgets, &["train.stop_when_forgotten=0.1"]]);
     go(&whole, &limited, None).unwrap();
     let summary = finished(&whole);
@@ -355,7 +356,7 @@ fn a_run_ends_where_prior_knowledge_is_shown_to_be_lost_and_names_the_checkpoint
     let measured: Vec<f64> = curve(&whole).iter().filter_map(high).collect();
     let (last, before) = measured.split_last().unwrap();
     assert!(*last < -0.1 && before.iter().all(|high| *high >= -0.1), "{measured:?}");
-    assert_eq!(curve(&whole)[0].get("eval/prior_score"), Some(&1.0.into()), "before the first step");
+    assert!(curve(&whole)[0]["eval/prior_score"].as_f64().unwrap() > 0.8, "before the first step");
     let kept = forgotten.checkpoint_before.unwrap();
     assert_eq!(kept, format!("checkpoints/step-{:08}", summary.step - 2));
     assert!(whole.join(&kept).join("manifest.json").exists());
@@ -452,6 +453,7 @@ fn a_run_that_met_its_criterion_goes_on_to_a_higher_one() {
     assert!(second.step > first.step && second.criterion.unwrap().met);
     // One that is not met says so.
     let short = dir.path().join("short");
-    go(&short, &of(high, "train.steps=2"), None).unwrap();
+    let slow: &[&str] = &["eval.steps=2", high, "train.steps=2", "train.learning_rate=0.001"];
+    go(&short, &config(&[SFT, slow]), None).unwrap();
     assert!(!finished(&short).criterion.unwrap().met);
 }

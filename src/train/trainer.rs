@@ -120,10 +120,8 @@ pub fn train(
             // The gradients are checked at the first step if it shows them all. Otherwise, or if an evaluation comes first, a pass of
             // their own checks them, so that a run that cannot work has measured nothing.
             let first = sampler.peek_dataset(config.train.batch_size.min(examples));
-            let evaluates =
-                config.eval.steps > 0 && (job.validation.is_some_and(|t| !t.is_empty()) || job.prior_eval.is_some());
             check_gradients = algorithm.first_step_has_all_gradients()
-                && !evaluates
+                && !job.evaluates()
                 && gradient_check::reaches_all_parameters(job, &first);
             if !check_gradients {
                 gradient_check::probe_gradients(job, &first)?;
@@ -195,12 +193,10 @@ impl Trainer<'_> {
         if !job.comm.on_root(|| DiskGuard::of(job, self.run).model(callback, export))? {
             return Ok(self.stopped());
         }
-        let evaluates =
-            config.eval.steps > 0 && (job.validation.is_some_and(|t| !t.is_empty()) || job.prior_eval.is_some());
         let metrics = match last_evaluation {
             Some(evaluation) => evaluation.iter().map(|(n, v)| (n.to_string(), (*v).into())).collect(),
             // Killed after the last checkpoint: the evaluation before it is the last line of the log.
-            None if evaluates => job.comm.on_root(|| last_logged(self.run.dir()))?,
+            None if job.evaluates() => job.comm.on_root(|| last_logged(self.run.dir()))?,
             None => serde_json::Map::new(),
         };
         let summary = self.summary(metrics);

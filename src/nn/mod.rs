@@ -6,6 +6,9 @@
 //! Every op has a backward pass: training code uses no tensor op that is not on the tape.
 
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod bf16_kernel;
+mod bf16_matmul;
 mod decode;
 mod embed;
 mod gelu;
@@ -33,6 +36,7 @@ mod weight_matrix;
 mod gradcheck;
 
 pub use attention::{Heads, MAX_BATCH_SCORES, Span, SpanGroup, attention};
+pub use bf16_matmul::bf16_instructions;
 pub use decode::{KvBuffer, decode_attention};
 pub use embed::{RowSource, embed, gather_rows, merge_rows};
 pub use gelu::{Gelu, gelu};

@@ -7,6 +7,7 @@ mod common;
 #[path = "../toy/mod.rs"]
 mod toy;
 
+mod bf16_parity;
 mod divergence;
 mod dynamics_parity;
 mod gguf;

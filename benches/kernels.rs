@@ -8,7 +8,8 @@ use candle_core::{Device, Tensor, Var};
 use candle_nn::Optimizer;
 use criterion::{BatchSize, Criterion, Throughput};
 use jigsaw::nn::{
-    self, Heads, KvBuffer, Linear, Matrix, MatrixMut, Parameter, RopeTable, RowSource, Span, SpanGroup, Tape, Value,
+    self, Heads, KvBuffer, Linear, Matrix, MatrixMut, Parameter, RopeTable, Rotary, RowSource, Span, SpanGroup, Tape,
+    Value,
 };
 use jigsaw::train::optimizer::AdamW;
 use jigsaw::train::settings::{Method, TrainConfig};
@@ -122,10 +123,11 @@ fn kernels(c: &mut Criterion) {
 fn elementwise(c: &mut Criterion) {
     kernel(c, "rms_norm", &[&[ROWS, WIDTH]], &[&[WIDTH]], |tape, x, p| nn::rms_norm(tape, &x[0], &p[0], 1e-6));
     kernel(c, "swiglu", &[&[ROWS, 2 * INNER]], &[], |tape, x, _| nn::swiglu(tape, &x[0]));
-    kernel(c, "gelu", &[&[PATCHES / 4, 4 * WIDTH]], &[], |tape, x, _| nn::gelu(tape, &x[0]));
+    kernel(c, "gelu", &[&[PATCHES / 4, 4 * WIDTH]], &[], |tape, x, _| nn::gelu(tape, &x[0], nn::Gelu::Exact));
 
     let positions: Vec<u32> = (0..ROWS as u32).map(|i| i % LENGTH as u32).collect();
-    let table = Arc::new(RopeTable::multimodal([&positions; 3], TEXT.dim, 1e6, &[8, 12, 12]));
+    let table =
+        Arc::new(RopeTable::multimodal([&positions; 3], &Rotary::new(TEXT.dim, 1e6).with_sections(&[8, 12, 12])));
     kernel(c, "rope text", &[&[ROWS, TEXT.stride()]], &[], |tape, x, _| nn::rope(tape, x[0].clone(), &table, TEXT));
     let places: Vec<[u32; 2]> = (0..PATCHES as u32).map(|i| [i % 256 / 16, i % 16]).collect();
     let table = Arc::new(RopeTable::spatial(&places, VISION.dim, 10_000.0));

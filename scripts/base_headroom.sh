@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the embedded base scores with and without noise over the pictures: docs/results/base-tiny/noise/.
+# What the embedded base scores with and without noise over the pictures.
 #
 #   scripts/base_headroom.sh [OUT]      everything goes under OUT (default runs/base-headroom)
 set -euo pipefail

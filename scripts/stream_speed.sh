@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What puzzles made as they are needed cost training, against stored ones: docs/results/streams/.
+# What puzzles made as they are needed cost training, against stored ones.
 #
 #   scripts/stream_speed.sh [OUT]      everything goes under OUT (default runs/stream-speed)
 #

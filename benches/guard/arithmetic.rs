@@ -35,7 +35,7 @@ fn vision(v: &VisionShape, out: usize, image: &ImageInput) -> f64 {
     let (width, inner) = (v.hidden_size as f64, v.intermediate_size as f64);
     let unit = (v.merge_size * v.merge_size) as f64;
     let patches = image.grid.iter().product::<usize>() as f64;
-    let window = (v.window_size / v.patch_size).pow(2) as f64;
+    let window = v.window_size.map_or(f64::INFINITY, |side| (side / v.patch_size).pow(2) as f64);
     let full = v.full_attention_blocks.len() as f64;
     let pairs = patches * (full * patches + (v.blocks as f64 - full) * window.min(patches));
     let merged = 2.0 * patches * width * (unit * width + out as f64);

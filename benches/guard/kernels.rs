@@ -4,7 +4,7 @@ use super::measure::{Check, Reference};
 use super::paths::Named;
 use candle_core::{Device, Tensor, Var};
 use jigsaw::Result;
-use jigsaw::nn::{self, Heads, KvBuffer, Parameter, RopeTable, RowSource, SpanGroup, Tape, Value};
+use jigsaw::nn::{self, Heads, KvBuffer, Parameter, RopeTable, Rotary, RowSource, SpanGroup, Tape, Value};
 use std::sync::Arc;
 
 /// Every kernel.
@@ -16,7 +16,7 @@ pub fn all() -> Vec<Named> {
         ("attend, decoding", attend),
         ("token_stats, 151936 tokens", token_stats),
         ("swiglu", || elementwise(2 * WIDTH, |tape, x, _| nn::swiglu(tape, x))),
-        ("gelu", || elementwise(WIDTH, |tape, x, _| nn::gelu(tape, x))),
+        ("gelu", || elementwise(WIDTH, |tape, x, _| nn::gelu(tape, x, nn::Gelu::Exact))),
         ("rms_norm", || elementwise(WIDTH, |tape, x, p| nn::rms_norm(tape, x, p, 1e-6))),
         ("rope", rope),
         ("embed", embed),
@@ -119,7 +119,8 @@ fn elementwise(
 
 fn rope() -> Result<Check> {
     let positions: Vec<u32> = (0..ROWS as u32).collect();
-    let table = Arc::new(RopeTable::multimodal([&positions; 3], TEXT.dim, 1e6, &[8, 12, 12]));
+    let table =
+        Arc::new(RopeTable::multimodal([&positions; 3], &Rotary::new(TEXT.dim, 1e6).with_sections(&[8, 12, 12])));
     on_one_thread(tensor((ROWS, TEXT.stride()))?, move |tape, x, _| nn::rope(tape, x.clone(), &table, TEXT))
 }
 

@@ -27,7 +27,7 @@ Checked, in this order; the first failure of each kind is reported and the exit 
 1. the weights load with no missing, unexpected or mismatched key, under AutoModelForImageTextToText (of a text-only model,
    AutoModelForCausalLM);
 2. AutoTokenizer and AutoProcessor (of a text-only model, AutoTokenizer alone) load; the chat template renders; tokenizer, processor and jigsaw agree on the ids;
-3. the response's ids are the tokenizer's for its text and `<|im_end|>`;
+3. the response's ids are the tokenizer's for its text and the token that ends a turn (`<|im_end|>`, or `eos_token` without it);
 4. transformers' log-probabilities (f32, eager attention, PIL image processor) agree with `logprobs`, relative to the
    largest magnitude of each sequence, or to 0.05 if all are smaller.
 """
@@ -68,6 +68,11 @@ def encode_prompt(processor, tokenizer, messages, images):
     by_processor = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     assert rendered == by_processor, f"tokenizer and processor render differently: {rendered!r} / {by_processor!r}"
     return processor(text=[rendered], images=images or None, return_tensors="pt")
+
+
+def end_of_turn(tokenizer):
+    """The token that ends a turn."""
+    return "<|im_end|>" if "<|im_end|>" in tokenizer.get_vocab() else tokenizer.eos_token
 
 
 def load(directory, adapter=None):
@@ -144,7 +149,7 @@ def check(directory, sequences, base, tolerance, adapter=None):
             f"jigsaw {len(ids) - len(logprobs)} ids {ids[:40]}..."
         )
         if response is not None:
-            theirs = tokenizer(response + "<|im_end|>", add_special_tokens=False)["input_ids"]
+            theirs = tokenizer(response + end_of_turn(tokenizer), add_special_tokens=False)["input_ids"]
             assert theirs == ids[-len(logprobs) :], f"{where}: response ids differ: {theirs} / {ids[-len(logprobs):]}"
         mine = score(model, inputs, ids, len(logprobs))
         given = torch.tensor(logprobs)
@@ -175,6 +180,7 @@ def main():
             base = Path(args.expected).parent
         else:
             sequences, base = list(scored(args.data, args.scores, args.limit)), Path(args.data)
+            base = base if base.is_dir() else base.parent
         print(check(args.directory, sequences, base, args.tolerance, args.adapter))
     except AssertionError as error:
         print(f"check_checkpoint: {error}", file=sys.stderr)

@@ -51,7 +51,77 @@ CORPUS = [
 ] * 4
 
 
-def build_tokenizer(vocab_size=480):
+#: Special tokens of Llama 3, and the chat template published with Llama 3.2 without its parts for tools.
+LLAMA_ADDED = [
+    (token, True) for token in (
+        "<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>", "<|python_tag|>",
+    )
+]
+LLAMA_CHAT_TEMPLATE = """{{- bos_token }}
+{%- if not date_string is defined %}
+    {%- if strftime_now is defined %}
+        {%- set date_string = strftime_now("%d %b %Y") %}
+    {%- else %}
+        {%- set date_string = "26 Jul 2024" %}
+    {%- endif %}
+{%- endif %}
+
+{#- This block extracts the system message, so we can slot it into the right place. #}
+{%- if messages[0]['role'] == 'system' %}
+    {%- set system_message = messages[0]['content']|trim %}
+    {%- set messages = messages[1:] %}
+{%- else %}
+    {%- set system_message = "" %}
+{%- endif %}
+
+{#- System message #}
+{{- "<|start_header_id|>system<|end_header_id|>\\n\\n" }}
+{{- "Cutting Knowledge Date: December 2023\\n" }}
+{{- "Today Date: " + date_string + "\\n\\n" }}
+{{- system_message }}
+{{- "<|eot_id|>" }}
+
+{%- for message in messages %}
+    {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
+        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+{%- endif %}
+"""
+
+
+def write_llama_files(directory):
+    """Tokenizer, chat template and generation settings in the form of Llama 3's."""
+    directory = Path(directory)
+    tokenizer = build_tokenizer(added=LLAMA_ADDED)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    ids = {t: tokenizer.token_to_id(t) for t, _ in LLAMA_ADDED}
+    write_json(
+        directory / "tokenizer_config.json",
+        {
+            "added_tokens_decoder": {
+                str(ids[t]): {
+                    "content": t, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": s,
+                }
+                for t, s in LLAMA_ADDED
+            },
+            "bos_token": "<|begin_of_text|>",
+            "chat_template": LLAMA_CHAT_TEMPLATE,
+            "clean_up_tokenization_spaces": True,
+            "eos_token": "<|eot_id|>",
+            "model_input_names": ["input_ids", "attention_mask"],
+            "model_max_length": 131072,
+            "tokenizer_class": "PreTrainedTokenizerFast",
+        },
+    )
+    eos = [ids["<|end_of_text|>"], ids["<|eom_id|>"], ids["<|eot_id|>"]]
+    write_json(directory / "generation_config.json", {"bos_token_id": ids["<|begin_of_text|>"], "eos_token_id": eos})
+    return ids
+
+
+def build_tokenizer(vocab_size=480, added=ADDED):
     """The tokenizer; its ids depend on nothing but this file and the pinned `tokenizers`."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=False, fuse_unk=False))
     tokenizer.normalizer = normalizers.NFC()
@@ -69,7 +139,7 @@ def build_tokenizer(vocab_size=480):
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
-    tokenizer.add_tokens([AddedToken(t, special=s, normalized=False) for t, s in ADDED])
+    tokenizer.add_tokens([AddedToken(t, special=s, normalized=False) for t, s in added])
     return tokenizer
 
 

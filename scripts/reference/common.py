@@ -96,8 +96,10 @@ SPECIAL = {
 }
 
 
-def published_name(name):
-    """transformers' parameter name -> the name in the published checkpoints."""
+def published_name(name, model_type=None):
+    """transformers' parameter name -> the name in the published checkpoints, which for Qwen3-VL is the same."""
+    if model_type == "qwen3_vl":
+        return name
     if name.startswith("model.visual."):
         return name.removeprefix("model.")
     if name.startswith("model.language_model."):
@@ -105,17 +107,21 @@ def published_name(name):
     return name
 
 
-def flat_config(text, vision, mrope_section, tied):
-    """A config.json in the flat layout of the published Qwen2.5-VL checkpoints."""
+def flat_config(text, vision, mrope_section, tied, model_type="qwen2_5_vl"):
+    """A config.json in the flat layout of the published Qwen2.5-VL and Qwen2-VL checkpoints."""
+    own = {
+        "qwen2_5_vl": {"hidden_act": "silu", "out_hidden_size": text["hidden_size"], "tokens_per_second": 2},
+        "qwen2_vl": {"hidden_size": text["hidden_size"]},
+    }
     return {
-        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+        "architectures": [CLASSES[model_type][1].__name__],
         "attention_dropout": 0.0,
         **SPECIAL,
         "hidden_act": "silu",
         "initializer_range": 0.02,
         "max_position_embeddings": 4096,
         "max_window_layers": 70,
-        "model_type": "qwen2_5_vl",
+        "model_type": model_type,
         "sliding_window": 32768,
         "tie_word_embeddings": tied,
         "torch_dtype": "float32",
@@ -123,17 +129,50 @@ def flat_config(text, vision, mrope_section, tied):
         "use_sliding_window": False,
         **text,
         "vision_config": {
-            "hidden_act": "silu",
             "in_chans": 3,
-            "model_type": "qwen2_5_vl",
-            "out_hidden_size": text["hidden_size"],
+            "model_type": model_type,
             "spatial_merge_size": 2,
             "spatial_patch_size": vision["patch_size"],
             "temporal_patch_size": 2,
-            "tokens_per_second": 2,
+            **own[model_type],
             **vision,
         },
         "rope_scaling": {"type": "mrope", "mrope_section": mrope_section},
+    }
+
+
+def qwen3_vl_config(text, vision, mrope_section, tied):
+    """A config.json of the published Qwen3-VL checkpoints, whose layout is nested."""
+    rope = {"mrope_interleaved": True, "mrope_section": mrope_section, "rope_type": "default"}
+    return {
+        "architectures": ["Qwen3VLForConditionalGeneration"],
+        "model_type": "qwen3_vl",
+        "text_config": {
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "bos_token_id": SPECIAL["bos_token_id"],
+            "eos_token_id": SPECIAL["eos_token_id"],
+            "hidden_act": "silu",
+            "initializer_range": 0.02,
+            "max_position_embeddings": 4096,
+            "model_type": "qwen3_vl_text",
+            "rope_scaling": rope,
+            "tie_word_embeddings": tied,
+            "use_cache": True,
+            **text,
+        },
+        "tie_word_embeddings": tied,
+        "vision_config": {
+            "hidden_act": "gelu_pytorch_tanh",
+            "in_channels": 3,
+            "initializer_range": 0.02,
+            "model_type": "qwen3_vl",
+            "out_hidden_size": text["hidden_size"],
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            **vision,
+        },
+        **{k: v for k, v in SPECIAL.items() if k in ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")},
     }
 
 
@@ -158,11 +197,41 @@ def qwen2_config(text, tied):
     }
 
 
+def causal_config(model_type, text, tied):
+    """A config.json of the published checkpoints of Llama ("llama") or Qwen3 ("qwen3"), which read text alone."""
+    own = {"llama": {"mlp_bias": False, "pretraining_tp": 1}, "qwen3": {"use_sliding_window": False, "max_window_layers": 2}}
+    return {
+        "architectures": [classes_of({"model_type": model_type})[1].__name__],
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": SPECIAL["bos_token_id"],
+        "eos_token_id": SPECIAL["eos_token_id"],
+        "hidden_act": "silu",
+        "initializer_range": 0.02,
+        "max_position_embeddings": 4096,
+        "model_type": model_type,
+        "tie_word_embeddings": tied,
+        "torch_dtype": "float32",
+        "use_cache": True,
+        **own[model_type],
+        **text,
+    }
+
+
+#: transformers' configuration and model classes by `model_type`.
+CLASSES = {
+    "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
+    "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
+    "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM),
+    "qwen2_vl": (transformers.Qwen2VLConfig, transformers.Qwen2VLForConditionalGeneration),
+    "qwen3_vl": (transformers.Qwen3VLConfig, transformers.Qwen3VLForConditionalGeneration),
+    "qwen2_5_vl": (transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration),
+}
+
+
 def classes_of(config_json):
     """transformers' configuration and model classes for a config.json."""
-    if config_json["model_type"] == "qwen2":
-        return transformers.Qwen2Config, transformers.Qwen2ForCausalLM
-    return transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration
+    return CLASSES[config_json["model_type"]]
 
 
 def randomise(model, generator):
@@ -170,7 +239,7 @@ def randomise(model, generator):
     with torch.no_grad():
         for name, p in model.named_parameters():
             noise = torch.randn(p.shape, generator=generator)
-            if p.ndim == 1 and ("norm" in name or "ln_q" in name):
+            if p.ndim == 1 and ("norm" in name or "ln_q" in name) and name.endswith("weight"):
                 p.copy_(1.0 + 0.2 * noise)
             elif p.ndim == 1:
                 p.copy_(0.2 * noise)
@@ -198,7 +267,7 @@ def build_checkpoint(directory, config_json, seed, layout):
     randomise(model, torch.Generator().manual_seed(seed))
     if layout == "published":
         write_json(directory / "config.json", config_json)
-        tensors = {published_name(k): v for k, v in model.named_parameters()}
+        tensors = {published_name(k, config_json["model_type"]): v for k, v in model.named_parameters()}
         write_tensors(directory / "model.safetensors", tensors)
     else:
         model.config.architectures = config_json["architectures"]

@@ -1,4 +1,4 @@
-"""Record forward and backward numbers of transformers on tiny random checkpoints of Qwen2.5-VL and Qwen2.5.
+"""Record forward and backward numbers of transformers on tiny random checkpoints of every family.
 
 Writes tests/fixtures/model/<case>/{config.json, model.safetensors, expected.safetensors, case.json}; case.json says
 what every key of expected.safetensors is. f32, eager attention, one thread. Each case is computed twice, as one
@@ -7,13 +7,14 @@ numbers is written into case.json as a measure of how much of a disagreement is 
 """
 
 import copy
+import sys
 
 import torch
 
 import common
-from common import FIXTURES, build_checkpoint, collate, make_sequence, published_name, write_json, write_tensors
+from common import FIXTURES, Seq, build_checkpoint, collate, make_sequence, published_name, write_json, write_tensors
 
-FAMILIES = {"qwen2_5_vl": "Qwen2.5-VL", "qwen2": "Qwen2.5"}
+FAMILIES = {"qwen2_5_vl": "Qwen2.5-VL", "qwen2_vl": "Qwen2-VL", "qwen3_vl": "Qwen3-VL", "qwen2": "Qwen2.5", "qwen3": "Qwen3", "llama": "Llama"}
 
 KEYS = {
     "seq<i>.input_ids": "i64 [len]: prompt and response; one image token per merged patch",
@@ -24,6 +25,7 @@ KEYS = {
     "seq<i>.logprobs": "f32 [response]: log-softmax of the logits before each response token, at that token",
     "loss": "f32 []: mean negative log-probability over all response tokens of the batch",
     "grad.<published name>": "f32, shape of the weight: d loss / d weight; absent for the names in `no_gradient`",
+    "greedy": "i64 [tokens]: greedy text after the first sequence's prompt (some cases only)",
     "vision.output": "f32 [merged patches of all images of the batch, hidden]: the vision tower's output in reading order (debug cases only)",
     "vision.block<b>": "f32 [patches, vision hidden]: after vision block b, sequence 0's images only, in WINDOW order (debug cases only)",
     "seq<i>.hidden<l>": "f32 [len, hidden]: input of decoder layer l; the last one is after the final norm (debug cases only)",
@@ -82,7 +84,7 @@ def run_one_by_one(model, sequences):
 
 
 def gradients(model):
-    return {published_name(n): p.grad.detach().clone() for n, p in model.named_parameters() if p.grad is not None}
+    return {published_name(n, model.config.model_type): p.grad.detach().clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
 def debug_tensors(model, sequences):
@@ -111,8 +113,21 @@ def debug_tensors(model, sequences):
     return out
 
 
-def record(name, config, seed, parts, layout="published", debug=False):
-    """Record one case; `parts` is a list of (prompt parts, response length)."""
+def greedy_text(model, sequence, count):
+    """Ids that `generate` chooses after the sequence's prompt; none ends it."""
+    batch = collate([Seq(sequence.ids[: sequence.response_start], sequence.response_start, sequence.images)])
+    batch.pop("labels")
+    model.model.rope_deltas = None
+    with torch.no_grad():
+        ids = model.generate(**batch, do_sample=False, max_new_tokens=count, eos_token_id=[], pad_token_id=0)
+    return ids[0, sequence.response_start :]
+
+
+def record(name, config, seed, parts, layout="published", debug=False, greedy=0):
+    """Record one case; `parts` is a list of (prompt parts, response length). With `greedy`, so many tokens of greedy text after the first
+    prompt are recorded too. With `--new` on the command line, what is recorded already stays."""
+    if "--new" in sys.argv and (FIXTURES / "model" / name / "case.json").exists():
+        return
     directory = common.fresh_dir(FIXTURES / "model" / name)
     model = build_checkpoint(directory, config, seed, layout)
     patch_dim, merge = 0, 1
@@ -147,12 +162,14 @@ def record(name, config, seed, parts, layout="published", debug=False):
             expected[f"seq{i}.pixel_values"] = torch.cat([p for _, p in s.images])
             expected[f"seq{i}.image_grid_thw"] = torch.tensor([g for g, _ in s.images])
         table.append({"len": len(s.ids), "response_start": s.response_start, "images": [g for g, _ in s.images]})
-    named = [published_name(n) for n, _ in model.named_parameters()]
+    named = [published_name(n, config["model_type"]) for n, _ in model.named_parameters()]
     expected |= {f"grad.{n}": g for n, g in grads.items()}
     zero = [n for n, g in grads.items() if not g.any()]
     assert not zero, f"{name}: zero gradients for {zero}"
     if debug:
         expected |= debug_tensors(model, sequences)
+    if greedy:
+        expected["greedy"] = greedy_text(model, sequences[0], greedy)
     write_tensors(directory / "expected.safetensors", expected)
     write_json(
         directory / "case.json",
@@ -238,6 +255,84 @@ def main():
             tied=False,
         ),
         66, [([12], 5), ([2], 9), ([7], 3)], layout="nested",
+    )
+    # SmolLM2: an odd number of heads, no scaling.
+    record(
+        "llama_tied",
+        common.causal_config(
+            "llama", text | {"hidden_size": 36, "num_attention_heads": 9, "num_key_value_heads": 3, "rope_theta": 100000.0}, tied=True
+        ),
+        77, [([9], 6), ([3], 4)], greedy=12,
+    )
+    # Llama 3: stretched frequencies (here over sequences that are long for them), heads of their own width; as transformers 5 writes it.
+    stretched = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                 "original_max_position_embeddings": 64}
+    record(
+        "llama_stretched",
+        common.causal_config(
+            "llama",
+            text | {"num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 16, "rms_norm_eps": 1e-5, "rope_theta": 500.0,
+                    "rope_scaling": stretched},
+            tied=False,
+        ),
+        88, [([40], 5), ([2], 9), ([7], 3)], layout="nested", greedy=12,
+    )
+    # Qwen3: norms of queries and keys; heads whose widths do not sum to the hidden size.
+    record(
+        "qwen3_tied",
+        common.causal_config("qwen3", text | {"head_dim": 12, "num_hidden_layers": 3}, tied=True),
+        99, [([9], 6), ([3], 4)], greedy=12,
+    )
+    record(
+        "qwen3_untied",
+        common.causal_config(
+            "qwen3",
+            text | {"hidden_size": 28, "num_attention_heads": 6, "num_key_value_heads": 1, "head_dim": 8, "rms_norm_eps": 1e-5,
+                    "rope_theta": 10000.0},
+            tied=False,
+        ),
+        111, [([12], 5), ([2], 9), ([7], 3)], layout="nested", greedy=12,
+    )
+    # Qwen2-VL: LayerNorms, quick GELU, attention over whole images.
+    record(
+        "qwen2_vl_tied",
+        common.flat_config(
+            text,
+            {"depth": 2, "embed_dim": 16, "mlp_ratio": 2, "num_heads": 2, "patch_size": 4},
+            [2, 1, 1], tied=True, model_type="qwen2_vl",
+        ),
+        122, [([4, (4, 6), 5], 6)], greedy=12,
+    )
+    record(
+        "qwen2_vl_untied",
+        common.flat_config(
+            text | {"num_attention_heads": 2, "num_key_value_heads": 1, "rope_theta": 10000.0, "rms_norm_eps": 1e-5},
+            {"depth": 3, "embed_dim": 24, "mlp_ratio": 4, "num_heads": 3, "patch_size": 2},
+            [2, 3, 3], tied=False, model_type="qwen2_vl",
+        ),
+        133, [([3, (6, 10), 2, (10, 14), 4], 5), ([2, (18, 4), 3], 9), ([7], 4)], layout="nested", greedy=12,
+    )
+    # Qwen3-VL: learned positions between those of a 4 x 4 and a 6 x 6 grid, DeepStack, axes that take turns; heads of their own width.
+    record(
+        "qwen3_vl_tied",
+        common.qwen3_vl_config(
+            text | {"head_dim": 12, "num_hidden_layers": 3},
+            {"depth": 3, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "patch_size": 4,
+             "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]},
+            [2, 2, 2], tied=True,
+        ),
+        144, [([4, (4, 6), 5], 6)], greedy=12,
+    )
+    record(
+        "qwen3_vl_untied",
+        common.qwen3_vl_config(
+            text | {"hidden_size": 28, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 16, "rope_theta": 10000.0,
+                    "rms_norm_eps": 1e-5},
+            {"depth": 3, "hidden_size": 24, "intermediate_size": 40, "num_heads": 3, "patch_size": 2,
+             "num_position_embeddings": 36, "deepstack_visual_indexes": [1]},
+            [4, 3, 1], tied=False,
+        ),
+        155, [([3, (6, 10), 2, (10, 14), 4], 5), ([2, (18, 4), 3], 9), ([7], 4)], layout="nested", greedy=12,
     )
 
 

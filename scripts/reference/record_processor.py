@@ -20,7 +20,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
 import common
-from checkpoint_files import CHAT_TEMPLATE, write_processor_files
+from checkpoint_files import CHAT_TEMPLATE, write_llama_files, write_processor_files
 from common import FIXTURES, fresh_dir, sha256_of, write_json
 
 OUT = FIXTURES / "processor"
@@ -404,6 +404,49 @@ def record_prompts(tokenizer):
     )
 
 
+def record_llama():
+    """Prompts and responses in Llama 3's chat format, whose turns end with `<|eot_id|>`."""
+    directory = fresh_dir(OUT / "llama")
+    special = write_llama_files(directory)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    rows = []
+    for messages, response in [
+        ([{"role": "user", "content": "Which tile comes first?"}], "<answer>3 1 2 4</answer>"),
+        ([{"role": "system", "content": " Be brief. "}, {"role": "user", "content": "naïve café, 2 + 2?"}], "4"),
+        (
+            [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "Two."}, {"role": "user", "content": "And\n\nthen?"}],
+            "Three,\n then four.",
+        ),
+    ]:
+        # jigsaw has no date: templates that know `strftime_now` would write today's.
+        render = lambda turns, **options: tokenizer.apply_chat_template(turns, date_string="26 Jul 2024", **options)
+        ids = render(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+        whole = render(messages + [{"role": "assistant", "content": response}], tokenize=True, return_dict=False)
+        rows.append(
+            {
+                "messages": messages,
+                "rendered": render(messages, add_generation_prompt=True, tokenize=False),
+                "ids": ids,
+                "response": response,
+                "response_ids": whole[len(ids) :],
+            }
+        )
+        assert whole[: len(ids)] == ids
+    write_json(
+        OUT / "llama.json",
+        {
+            "keys": {
+                "special": "ids of the special tokens of llama/",
+                "rows[].ids": "input ids of the prompt, rendered with the generation prompt",
+                "rows[].response_ids": "what follows them where the conversation goes on with the response",
+            },
+            "versions": common.versions(),
+            "special": special,
+            "rows": rows,
+        },
+    )
+
+
 def split_placeholders(content):
     """A content string with `<image>` placeholders -> transformers' list of parts (empty text left out)."""
     parts = []
@@ -424,6 +467,7 @@ def main():
     record_smart_resize()
     record_rope_index()
     record_prompts(tokenizer)
+    record_llama()
     for f in sorted(OUT.iterdir()):
         size = sum(g.stat().st_size for g in f.iterdir()) if f.is_dir() else f.stat().st_size
         print(f"{f.name}: {size // 1024} KiB")

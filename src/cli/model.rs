@@ -5,6 +5,7 @@ use super::output::{print, status};
 use crate::forgetting::weights_table;
 use crate::io::refused::undo_if_refused;
 use crate::model::convert_dtype::convert;
+use crate::model::gguf;
 use crate::model::init::{Preset, write_checkpoint};
 use crate::model::inspect::{Inspection, inspect};
 use crate::model::interpolate_weights::interpolate;
@@ -33,6 +34,8 @@ enum Action {
     Interpolate(Interpolate),
     /// Merge a LoRA adapter (a PEFT directory) into the weights of its base.
     MergeLora(MergeLora),
+    /// Import a GGUF file (Llama, Qwen2 or Qwen3) as a checkpoint directory.
+    ImportGguf(ImportGguf),
     /// Describe a checkpoint directory: parameters, layers, tokens, image sizes.
     Inspect(Inspect),
     /// How the weights of a model differ from its base's: norm, rank and share of what changed, by part.
@@ -108,6 +111,22 @@ struct MergeLora {
 }
 
 #[derive(Debug, clap::Args)]
+struct ImportGguf {
+    /// The GGUF file.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Type in which the dequantised weights are stored; f32 holds all of their digits.
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: WeightDtype,
+    /// Directory to write; made if it does not exist.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Replace a model that is already there.
+    #[arg(long)]
+    overwrite: bool,
+}
+
+#[derive(Debug, clap::Args)]
 struct Inspect {
     /// Checkpoint directory, or a name on the Hub (OWNER/NAME[@REVISION]).
     #[arg(value_name = "DIR")]
@@ -168,6 +187,12 @@ impl ModelCommand {
                 say_if_found(written, &out);
                 print(&format!("{}\n", out.display()))
             }
+            Action::ImportGguf(ImportGguf { file, dtype, out, overwrite }) => {
+                let (origin, written) = undo_if_refused(&out, || gguf::import(&file, &out, dtype, overwrite))?;
+                status(&format!("{}; look with: jigsaw model inspect {}", origin.describe(), out.display()));
+                say_if_found(written, &out);
+                print(&format!("{}\n", out.display()))
+            }
             Action::Inspect(Inspect { dir, json }) => {
                 let found = inspect(&hub::directory(&dir)?)?;
                 print(&if json { pretty(&found)? } else { describe(&found) })
@@ -209,6 +234,9 @@ fn write_description(out: &mut String, found: &Inspection) -> std::fmt::Result {
     let dtypes: Vec<String> = found.dtypes.keys().map(|dtype| dtype.to_lowercase()).collect();
     writeln!(out, "{}", found.directory)?;
     writeln!(out, "{} ({}), {} parameters", found.family, found.model_type, grouped(found.parameters))?;
+    if let Some(origin) = &found.gguf {
+        writeln!(out, "{}", origin.describe())?;
+    }
     if let Some(adapter) = &found.adapter {
         writeln!(
             out,
@@ -252,11 +280,14 @@ fn write_description(out: &mut String, found: &Inspection) -> std::fmt::Result {
             "  {} blocks, {} wide, {} heads, MLP {}",
             vision.blocks, vision.hidden_size, vision.heads, vision.intermediate_size
         )?;
-        writeln!(
-            out,
-            "  attention in windows of {0} x {0} pixels; over the whole image in blocks {1:?}",
-            vision.window_size, vision.full_attention_blocks
-        )?;
+        match vision.window_size {
+            Some(side) => writeln!(
+                out,
+                "  attention in windows of {side} x {side} pixels; over the whole image in blocks {:?}",
+                vision.full_attention_blocks
+            )?,
+            None => writeln!(out, "  attention over the whole image")?,
+        }
     }
     if let Some(images) = &found.images {
         writeln!(

@@ -3,7 +3,8 @@
 //! checkpoints of one run are not independent, so the interval of the slope is clustered by run (cluster-robust, CR1).
 //!
 //! Shenfeld et al., RL's Razor (arXiv 2509.04259), find that the distance on the new task's prompts predicts forgetting whatever the method of
-//! training. The distance on the prompts of prior knowledge is given beside it. It is partly forgetting itself: the same benchmarks.
+//! training. The distance on the prompts of prior knowledge is given beside it. It is over held-out sets if there are any; else over the
+//! benchmarks that the loss is measured on, and then partly forgetting itself.
 
 use crate::forgetting::{ForgettingResult, NEW_TASK, TunedResult};
 use crate::stats::{LinearFit, nan_if_null};
@@ -22,7 +23,7 @@ pub struct KlPoint {
     pub per_token: f64,
     /// The same in nats per response.
     pub per_response: f64,
-    /// KL(base || tuned) on the prompts of prior knowledge, in nats per token, mean over the benchmarks; NaN if it was not measured.
+    /// KL(base || tuned) on the prompts of prior knowledge, in nats per token ([`TunedResult::prior_kl`]); NaN if it was not measured.
     #[serde(default = "nan", deserialize_with = "nan_if_null")]
     pub prior_per_token: f64,
     /// Mean loss over the benchmarks of prior knowledge, a share; negative for a gain.
@@ -192,7 +193,7 @@ mod tests {
             let mut tuned = one(&format!("{name}{step}"), lost, Some(kl));
             tuned.model.run = Some(run(name, step));
             let own = tuned.divergence[0].clone();
-            tuned.divergence.push(Divergence { prompts_of: "bench".into(), ..own });
+            tuned.divergence.push(Divergence { prompts_of: "bench".into(), role: PromptRole::Benchmark, ..own });
             tuned
         });
         let found = ForgettingResult::new(model("base"), tuned.to_vec());

@@ -81,6 +81,9 @@ pub trait VisionEncoder: Send + Sync {
 pub struct Features {
     /// `[image tokens of all images, hidden]`, in an order of the encoder's own.
     pub rows: Value,
+    /// Features that are added to the image tokens' rows after the decoder's first layers, one for each layer, shaped and ordered like `rows`
+    /// (DeepStack). Fewer than layers.
+    pub deep: Vec<Value>,
     /// For each image, the row of each of its tokens in reading order.
     pub places: Vec<Vec<u32>>,
 }

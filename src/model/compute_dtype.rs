@@ -10,7 +10,9 @@ pub enum ComputeDtype {
     #[default]
     F32,
     /// bf16 (mixed precision): products are with a working copy of each matrix in bf16, which is renewed after every step of the
-    /// optimizer from the master copy in f32; what does not train is held in bf16 alone where nothing is lost by it. On a GPU the other factor
-    /// and the result are rounded to bf16, too (logits are not), and sums are in f32; a CPU, which has no arithmetic in bf16, widens the copy.
+    /// optimizer from the master copy in f32; what does not train is held in bf16 alone where nothing is lost by it. The other factor is
+    /// rounded to bf16, too, and sums are in f32. On a GPU the result is rounded as well (logits are not). On a CPU the result stays f32, and
+    /// so do the products of attention and of adapters; a CPU that is not faster in bf16 (see [`bf16_instructions`](crate::nn::bf16_instructions))
+    /// widens the copy and computes in f32.
     Bf16,
 }

@@ -3,7 +3,9 @@
 use super::shapes::DecoderShape;
 use super::weights::named::NamedWeights;
 use crate::Result;
-use crate::nn::{Heads, Parameter, RopeTable, SpanGroup, Tape, Value, attention, gather_rows, rms_norm};
+use crate::nn::{
+    Heads, Parameter, RopeTable, Rotary, SpanGroup, Tape, Value, add_rows, attention, gather_rows, rms_norm,
+};
 use candle_core::Tensor;
 use std::sync::Arc;
 
@@ -20,13 +22,29 @@ pub struct Decoder {
     rotary: Rotary,
 }
 
-/// Settings of the rotary position embedding.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Rotary {
-    /// Base of the frequencies.
-    pub theta: f64,
-    /// How many of the `head_dim / 2` frequencies follow the temporal, height and width position; they sum to `head_dim / 2`.
-    pub sections: Vec<usize>,
+/// What goes into the layers.
+pub struct DecoderInput {
+    /// Embedded rows `[rows, hidden]`.
+    pub x: Value,
+    /// Features that are added after the first layers, one for each layer (see [`super::architecture::Features`]).
+    pub deep: Vec<Value>,
+    /// Where they are added: (row of `x`, row of the features).
+    pub places: Arc<Vec<(u32, u32)>>,
+}
+
+impl DecoderInput {
+    /// Rows without such features.
+    pub fn of(x: Value) -> Self {
+        DecoderInput { x, deep: Vec::new(), places: Arc::default() }
+    }
+}
+
+/// The rows after layer `i`, with the features of that layer.
+fn with_deep(tape: &Tape, x: Value, i: usize, deep: &[Value], places: &Arc<Vec<(u32, u32)>>) -> Result<Value> {
+    match deep.get(i) {
+        Some(features) => add_rows(tape, &x, features, places),
+        None => Ok(x),
+    }
 }
 
 /// A decoder layer of a family.
@@ -87,7 +105,7 @@ impl Decoder {
 
     /// Rotations for the given positions in time, height and width.
     pub fn rotations(&self, positions: [&[u32]; 3]) -> Arc<RopeTable> {
-        Arc::new(RopeTable::multimodal(positions, self.heads.dim, self.rotary.theta, &self.rotary.sections))
+        Arc::new(RopeTable::multimodal(positions, &self.rotary))
     }
 
     /// Hidden states before the final norm, `[rows, hidden]`, of all rows or of the `wanted` ones. `attend` maps a layer's
@@ -96,14 +114,16 @@ impl Decoder {
     pub fn layers(
         &self,
         tape: &Tape,
-        mut x: Value,
+        input: DecoderInput,
         rotations: &Arc<RopeTable>,
         wanted: Option<Vec<u32>>,
         mut attend: impl FnMut(usize, &Value) -> Result<Value>,
     ) -> Result<Value> {
+        let DecoderInput { mut x, deep, places } = input;
         for (i, layer) in self.layers.iter().enumerate() {
             let wanted = wanted.as_deref().filter(|_| i + 1 == self.layers.len());
             x = layer.forward(tape, x, rotations, wanted, &mut |qkv| attend(i, qkv))?;
+            x = with_deep(tape, x, i, &deep, &places)?;
         }
         Ok(x)
     }
@@ -112,13 +132,13 @@ impl Decoder {
     pub fn forward(
         &self,
         tape: &Tape,
-        x: Value,
+        input: DecoderInput,
         rotations: &Arc<RopeTable>,
         span_groups: &Arc<Vec<SpanGroup>>,
         wanted: Option<Vec<u32>>,
         mut keep: impl FnMut(usize, &Tensor) -> Result<()>,
     ) -> Result<Value> {
-        self.layers(tape, x, rotations, wanted, |i, qkv| {
+        self.layers(tape, input, rotations, wanted, |i, qkv| {
             keep(i, &qkv.tensor)?;
             attention(tape, qkv, span_groups, self.heads)
         })
@@ -128,11 +148,12 @@ impl Decoder {
     pub fn forward_checkpointed(
         &self,
         tape: &Tape,
-        mut x: Value,
+        input: DecoderInput,
         rotations: &Arc<RopeTable>,
         span_groups: &Arc<Vec<SpanGroup>>,
         wanted: Option<Vec<u32>>,
     ) -> Result<Value> {
+        let DecoderInput { mut x, deep, places } = input;
         let heads = self.heads;
         for (i, layer) in self.layers.iter().enumerate() {
             let wanted = wanted.clone().filter(|_| i + 1 == self.layers.len());
@@ -141,6 +162,7 @@ impl Decoder {
                 let mut attend = |qkv: &Value| attention(tape, qkv, &span_groups, heads);
                 layer.forward(tape, x, &rotations, wanted.as_deref(), &mut attend)
             })?;
+            x = with_deep(tape, x, i, &deep, &places)?;
         }
         Ok(x)
     }

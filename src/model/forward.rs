@@ -1,6 +1,7 @@
 //! The forward pass over a laid out batch.
 
 use super::batch_layout::{Layout, Row};
+use super::decoder::DecoderInput;
 use super::sequence::{Prompt, Sequence, TokenStats};
 use super::transformer::Model;
 use crate::nn::{Linear, RowSource, Tape, Value, embed, linear, token_stats};
@@ -67,13 +68,23 @@ impl Model {
             (Row::Image { .. }, None) => Err(Error::failed("an image row without image features")),
             (Row::Token(id), _) => Ok(RowSource::Token(*id)),
         };
-        let sources = layout.rows.iter().map(source).collect::<Result<_>>()?;
+        let sources: Vec<RowSource> = layout.rows.iter().map(source).collect::<Result<_>>()?;
+        let place = |(row, source): (usize, &RowSource)| match source {
+            RowSource::Image(feature) => Some((row as u32, *feature)),
+            RowSource::Token(_) => None,
+        };
+        let deep = features.as_ref().map(|f| f.deep.clone()).unwrap_or_default();
+        let places = match deep.is_empty() {
+            true => Arc::default(),
+            false => Arc::new(sources.iter().enumerate().filter_map(place).collect()),
+        };
         let x = embed(tape, &self.network.decoder.embedding, features.as_ref().map(|f| &f.rows), sources)?;
         let table = self.network.decoder.rotations(layout.positions.each_ref().map(Vec::as_slice));
         let span_groups = Arc::new(layout.span_groups.clone());
+        let input = DecoderInput { x, deep, places };
         match checkpointed {
-            true => self.network.decoder.forward_checkpointed(tape, x, &table, &span_groups, wanted),
-            false => self.network.decoder.forward(tape, x, &table, &span_groups, wanted, keep),
+            true => self.network.decoder.forward_checkpointed(tape, input, &table, &span_groups, wanted),
+            false => self.network.decoder.forward(tape, input, &table, &span_groups, wanted, keep),
         }
     }
 }

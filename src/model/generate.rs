@@ -2,6 +2,7 @@
 //! sample at once. A finished sample leaves the batch and the next prompt takes its place.
 
 use super::batch_layout::Layout;
+use super::decoder::DecoderInput;
 use super::kv_cache::{FusedKvCache, KvCache, ReferenceKvCache};
 use super::language_model::{MemoryFootprint as _, PromptSize};
 use super::transformer::Model;
@@ -192,10 +193,9 @@ impl Model {
         let positions: Vec<u32> = active.iter().map(|slot| slot.position).collect();
         let x = embed(&tape, &self.network.decoder.embedding, None, sources)?;
         let table = self.network.decoder.rotations([&positions; 3]);
-        let hidden = self
-            .network
-            .decoder
-            .layers(&tape, x, &table, None, |layer, qkv| Ok(Value::constant(cache.attend(layer, &qkv.tensor)?)))?;
+        let hidden = self.network.decoder.layers(&tape, DecoderInput::of(x), &table, None, |layer, qkv| {
+            Ok(Value::constant(cache.attend(layer, &qkv.tensor)?))
+        })?;
         let logits = self.last_logits(&hidden)?;
         let logits = read(&logits)?;
         let rows: Vec<&[f32]> = logits.chunks_exact(self.network.decoder.vocab_size()).collect();

@@ -2,6 +2,7 @@
 
 use crate::model::architecture::Architecture;
 use crate::model::checkpoint_config::read_architecture;
+use crate::model::gguf::Origin;
 use crate::model::lora::{self, Adapter};
 use crate::model::parts::Part;
 use crate::model::processor::{ImageProcessor, Processor};
@@ -24,6 +25,9 @@ pub struct Inspection {
     pub model_type: &'static str,
     /// Parameters in all.
     pub parameters: usize,
+    /// The GGUF file that the weights, or those that they were trained from, are from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gguf: Option<Origin>,
     /// The adapter, if the directory holds one; the rest describes its base.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterInfo>,
@@ -161,6 +165,7 @@ pub fn inspect(dir: &Path) -> Result<Inspection> {
         family: architecture.title(),
         model_type: architecture.model_type(),
         parameters: parts.iter().map(|part| part.parameters).sum(),
+        gguf: Origin::of(dir)?,
         adapter,
         parts,
         dtypes,

@@ -47,6 +47,15 @@ fn frames_of(prompt: &PromptSize) -> ((usize, usize), usize) {
     ((largest, largest), prompt.patches.div_ceil(largest))
 }
 
+/// Floats of a row's queries, keys and values, rotated; where heads are normalised also as they were before, and the scales.
+fn qkv_floats(decoder: &DecoderShape) -> usize {
+    let heads = decoder.attention_heads();
+    match decoder.qk_norm {
+        true => 2 * heads.stride() + heads.query + heads.key_value,
+        false => heads.stride(),
+    }
+}
+
 /// Sums over the groups of a batch.
 #[derive(Default)]
 struct BatchSize {
@@ -134,7 +143,7 @@ impl Model {
         let (hidden, inner) = (t.hidden_size, t.intermediate_size);
         // Of a layer: two inputs of norms, rotated queries, keys and values, what was attended, gate and up. Norms and
         // products of gate and up are made again. After its attention, the last layer has rows that predict alone.
-        let attended = hidden + heads.stride() + heads.query * heads.dim + heads.query;
+        let attended = hidden + qkv_floats(&t) + heads.query * heads.dim + heads.query;
         let rest = hidden + 2 * inner;
         let last = rows * attended + predicted * (rest + heads.query * heads.dim + hidden);
         let layer = rows * (attended + rest);
@@ -145,10 +154,10 @@ impl Model {
         let (trains_vision, recompute) = (self.trains_vision(), self.gradient_checkpointing);
         let vision = match (trains_vision, recompute) {
             (false, _) => 0,
-            (true, false) => patches * (v.patch_len + blocks + 3 * v.hidden_size),
-            (true, true) => patches * (v.patch_len + v.blocks * v.hidden_size + 4 * v.hidden_size),
+            (true, false) => patches * (v.patch_len + blocks + 3 * v.hidden_size * (1 + v.deepstack)),
+            (true, true) => patches * (v.patch_len + v.blocks * v.hidden_size + (4 + 3 * v.deepstack) * v.hidden_size),
         };
-        let ends = rows * (hidden + 2 * heads.dim) + predicted * 2 * hidden + patches / 4 * hidden;
+        let ends = rows * (hidden + 2 * heads.dim) + predicted * 2 * hidden + patches / 4 * hidden * (1 + v.deepstack);
         // Backwards through a layer: the gradients of the residual stream and its sum, of gate and up, and of their product.
         let passing = 3 * inner + 2 * hidden;
         let logits = predicted * t.vocab_size;
@@ -193,7 +202,7 @@ impl Model {
         let sum = |of: fn(&PromptSize) -> usize| prompts[..at_once].iter().map(of).sum::<usize>();
         let (rows, patches) = (sum(|p| p.tokens), sum(|p| p.patches));
         let text =
-            rows * (3 * hidden + 2 * heads.dim) + rows * (heads.stride() + heads.query * heads.dim).max(3 * inner);
+            rows * (3 * hidden + 2 * heads.dim) + rows * (qkv_floats(&t) + heads.query * heads.dim).max(3 * inner);
         let block =
             (v.patch_len + v.hidden_size).max(6 * v.hidden_size).max(2 * v.hidden_size + 3 * v.intermediate_size);
         let vision = patches * block;
@@ -212,8 +221,12 @@ impl Model {
         };
         // Factors of an adapter's dropout, if all maps of a layer have one.
         let dropped = if self.dropout() > 0.0 { 6 * t.hidden_size + t.intermediate_size } else { 0 };
-        let layer =
-            4 * t.hidden_size + 2 * heads.stride() + heads.query * heads.dim + 3 * t.intermediate_size + dropped;
+        let layer = 4 * t.hidden_size
+            + heads.stride()
+            + qkv_floats(&t)
+            + heads.query * heads.dim
+            + 3 * t.intermediate_size
+            + dropped;
         let block = 4 * v.hidden_size + 7 * v.hidden_size + 3 * v.intermediate_size;
         let kept = |layers: usize, rows: usize, width: usize, layer: usize| match self.gradient_checkpointing {
             true => rows * (layers * width + layer),
@@ -254,7 +267,7 @@ impl Model {
         let frames = scores(prompts.iter().take(at_once).map(frames_of), v.heads);
         let text_scores = scores(prompts.iter().take(at_once).map(|p| ((p.tokens, p.tokens), 1)), heads.query);
         let rows = at_once * longest;
-        let text = rows * (3 * t.hidden_size + 2 * heads.stride() + 3 * t.intermediate_size)
+        let text = rows * (3 * t.hidden_size + heads.stride() + qkv_floats(&t) + 3 * t.intermediate_size)
             + rows * 5 * heads.query * heads.dim
             + SCORES * text_scores;
         let vision = patches * (v.patch_len + 14 * v.hidden_size + 3 * v.intermediate_size) + SCORES * frames;

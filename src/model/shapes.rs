@@ -16,6 +16,9 @@ pub struct DecoderShape {
     pub key_value_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
+    /// Query and key heads are normalised before they are rotated.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub qk_norm: bool,
     /// Width inside the MLP.
     pub intermediate_size: usize,
     /// Rows of the embedding matrix.
@@ -47,9 +50,10 @@ pub struct VisionShape {
     pub heads: usize,
     /// Width inside the MLP.
     pub intermediate_size: usize,
-    /// Side of an attention window in pixels.
-    pub window_size: usize,
-    /// Blocks that attend over the whole image.
+    /// Side of an attention window in pixels; none where every block attends over the whole image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_size: Option<usize>,
+    /// Blocks that attend over the whole image, where others do not.
     pub full_attention_blocks: Vec<usize>,
     /// Side of a patch in pixels.
     pub patch_size: usize,
@@ -59,6 +63,13 @@ pub struct VisionShape {
     pub merge_size: usize,
     /// Floats of one flattened patch.
     pub patch_len: usize,
+    /// Blocks after which features go to the decoder's first layers.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub deepstack: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Ids of the tokens around images.

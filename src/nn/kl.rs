@@ -3,11 +3,11 @@
 //! `KL(p || q)` with `p` of a model that does not learn: the gradient of a row with respect to q's logits is `q - p`. The logits of both
 //! exist for a block of rows at a time; the backward pass recomputes them.
 
-use crate::nn::matmul::{Matrix, MatrixMut, matmul};
+use crate::nn::matmul::{Matrix, MatrixMut};
 use crate::nn::slice::{from_vec, mutate, read};
 use crate::nn::softmax::{kl_divergence, softmax};
 use crate::nn::tiled_logits::{OnlineSoftmax, TiledLogits, tile_width};
-use crate::nn::weight_matrix::WeightMatrix;
+use crate::nn::weight_matrix::{WeightMatrix, weight_grad};
 use crate::nn::{Parameter, Tape, Value};
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -87,7 +87,7 @@ fn blockwise(tape: &Tape, p: &LazyLogits, x: &Value, weight: &Arc<Parameter>, bl
                 if weight.trainable() {
                     grads.accumulate(&weight, |dw, filled| {
                         let dw = MatrixMut::new(dw, vocab, width, width);
-                        matmul(dw, d_logits.t(), Matrix::new(x, count, width, width), filled, true);
+                        weight_grad(&weight, dw, d_logits, Matrix::new(x, count, width, width), filled);
                     })?;
                 }
             }

@@ -2,10 +2,10 @@
 
 use crate::Result;
 use crate::nn::lora::{self, DropoutMask, LayerShape, Lora};
-use crate::nn::matmul::{Matrix, MatrixMut, matmul};
+use crate::nn::matmul::{Matrix, MatrixMut};
 use crate::nn::slice::{from_vec, mutate, read, uninit_vec};
 use crate::nn::tape::Saved;
-use crate::nn::weight_matrix::WeightMatrix;
+use crate::nn::weight_matrix::{WeightMatrix, weight_grad};
 use crate::nn::{Parameter, Tape, Value};
 use candle_core::{DType, Tensor};
 use multiversion::multiversion;
@@ -132,7 +132,7 @@ pub fn linear(tape: &Tape, x: &Value, layers: &[&Linear], residual: Option<&Valu
                 if let Some(x) = x.as_deref().filter(|_| layer.weight.trainable()) {
                     grads.accumulate(&layer.weight, |dw, filled| {
                         let x_view = Matrix::new(x, rows, width, width);
-                        matmul(MatrixMut::new(dw, out, width, width), g_view.t(), x_view, filled, true);
+                        weight_grad(&layer.weight, MatrixMut::new(dw, out, width, width), g_view, x_view, filled);
                     })?;
                 }
                 if let Some(bias) = layer.bias.as_ref().filter(|b| b.trainable()) {
@@ -341,7 +341,7 @@ fn add_rows(sums: &mut [f32], block: &[f32], stride: usize, start: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::gradcheck;
+    use crate::nn::{bf16_instructions, gradcheck};
 
     #[test]
     fn linear_with_bias_and_residual_agrees_with_finite_differences() {
@@ -375,12 +375,15 @@ mod tests {
         let rounded = Arc::new(Parameter::new("w", candle_core::Var::from_tensor(&rounded).unwrap()));
         let want = run(Tape::new(), &rounded);
         for tape in [Tape::new(), Tape::new().reference()] {
+            // A processor with products in bf16 rounds the input and the output's gradient, too.
+            let rounds = tape.is_fused(&gradcheck::tensor(&[1], 1)) && bf16_instructions().is_some();
+            let most = if rounds { 4e-3 } else { 1e-6 };
             let weight = gradcheck::parameter("w", &[5, 6], 1);
             weight.enable_bf16_matmul().unwrap();
             let got = run(tape, &weight);
             assert_eq!(got.2.dtype(), DType::F32);
             for (got, want) in [(&got.0, &want.0), (&got.1, &want.1), (&got.2, &want.2)] {
-                assert!(gradcheck::relative_error(got, want) < 1e-6);
+                assert!(gradcheck::relative_error(got, want) < most);
             }
         }
     }

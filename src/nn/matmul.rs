@@ -16,17 +16,17 @@ const SMALL_PRODUCT: usize = 256;
 
 /// A read-only view of a matrix.
 #[derive(Clone, Copy)]
-pub struct Matrix<'a> {
-    data: &'a [f32],
+pub struct Matrix<'a, T = f32> {
+    data: &'a [T],
     rows: usize,
     cols: usize,
     row_stride: usize,
     col_stride: usize,
 }
 
-impl<'a> Matrix<'a> {
+impl<'a, T> Matrix<'a, T> {
     /// Row-major `[rows, cols]` with `stride` elements from one row to the next.
-    pub fn new(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
+    pub fn new(data: &'a [T], rows: usize, cols: usize, stride: usize) -> Self {
         assert!(rows == 0 || cols == 0 || (rows - 1) * stride + cols <= data.len(), "matrix view out of bounds");
         Matrix { data, rows, cols, row_stride: stride, col_stride: 1 }
     }
@@ -42,13 +42,23 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// ColumnBlock.
+    /// Columns.
     pub fn cols(&self) -> usize {
         self.cols
     }
 
+    /// Rows and columns.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    /// The first element, and how many elements lie from one row and one column to the next; one of the two is 1.
+    pub fn layout(&self) -> (*const T, usize, usize) {
+        (self.data.as_ptr(), self.row_stride, self.col_stride)
+    }
+
     /// Its rows as slices; `None` if they are not contiguous.
-    pub fn row_slices(&self) -> Option<Vec<&'a [f32]>> {
+    pub fn row_slices(&self) -> Option<Vec<&'a [T]>> {
         let row = |i: usize| &self.data[i * self.row_stride..i * self.row_stride + self.cols];
         (self.col_stride == 1).then(|| (0..self.rows).map(row).collect())
     }
@@ -91,9 +101,19 @@ impl<'a> MatrixMut<'a> {
         MatrixMut { data, rows, cols, stride, initialized }
     }
 
-    /// ColumnBlock.
+    /// Rows and columns.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    /// Columns.
     pub fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// Whether its elements hold values.
+    pub fn is_initialized(&self) -> bool {
+        self.initialized
     }
 
     /// The matrix in blocks of at most `width` columns, each with the index of its first column, for threads to write in parallel.
@@ -125,9 +145,29 @@ pub struct ColumnBlock<'a> {
 unsafe impl Send for ColumnBlock<'_> {}
 
 impl ColumnBlock<'_> {
-    /// ColumnBlock.
+    /// Columns.
     pub fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// Write elements of a row, from `column` on, or add to them.
+    pub fn write_row(&mut self, row: usize, column: usize, values: &[f32], add: bool) {
+        assert!(
+            row < self.rows && column + values.len() <= self.cols && (self.initialized || !add),
+            "no such elements"
+        );
+        // SAFETY: inside the matrix, whose elements nothing else accesses, and initialized if they are read.
+        unsafe {
+            let held = std::slice::from_raw_parts_mut(self.start.add(row * self.stride + column), values.len());
+            match add {
+                true => held.iter_mut().zip(values).for_each(|(held, value)| {
+                    held.write(held.assume_init() + value);
+                }),
+                false => held.iter_mut().zip(values).for_each(|(held, value)| {
+                    held.write(*value);
+                }),
+            }
+        }
     }
 
     /// Write an element, or add to it.

@@ -6,10 +6,15 @@
 //! Every op has a backward pass: training code uses no tensor op that is not on the tape.
 
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod bf16_kernel;
+mod bf16_matmul;
 mod decode;
 mod embed;
 mod gelu;
+mod interpolate;
 mod kl;
+mod layer_norm;
 mod linear;
 mod lora;
 mod math;
@@ -31,18 +36,21 @@ mod weight_matrix;
 mod gradcheck;
 
 pub use attention::{Heads, MAX_BATCH_SCORES, Span, SpanGroup, attention};
+pub use bf16_matmul::bf16_instructions;
 pub use decode::{KvBuffer, decode_attention};
 pub use embed::{RowSource, embed, gather_rows, merge_rows};
-pub use gelu::gelu;
+pub use gelu::{Gelu, gelu};
+pub use interpolate::{Taps, add_rows, interpolate_rows};
 pub use kl::{LazyLogits, kl_from};
+pub use layer_norm::{LayerNorm, layer_norm};
 pub use linear::{Linear, linear};
 pub use lora::Lora;
 pub use matmul::{Matrix, MatrixMut, matmul};
 pub use ordered_backward::{GradOrder, join_ordered};
 pub use parallel_map::parallel_map;
 pub use parameter::Parameter;
-pub use rms_norm::rms_norm;
-pub use rope::{RopeTable, rope};
+pub use rms_norm::{head_norm, rms_norm};
+pub use rope::{RopeTable, Rotary, rope};
 pub use slice::{from_vec, mutate, read};
 pub use softmax::{kl_divergence, log_sum_exp, sample_index, unnormalized_softmax};
 pub use swiglu::swiglu;

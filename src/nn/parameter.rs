@@ -19,7 +19,7 @@ pub struct Parameter {
     pub var: Var,
     /// The value rounded to bf16, for products.
     bf16_copy: OnceLock<Var>,
-    /// Whether products on a GPU round the activations to bf16, too.
+    /// Whether products round the activations to bf16, too, where the device computes in it.
     bf16_matmul: AtomicBool,
     trainable: AtomicBool,
     grad: Mutex<Gradient>,

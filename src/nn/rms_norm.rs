@@ -1,9 +1,10 @@
-//! RMSNorm: `y = x / sqrt(mean(x^2) + eps) * w`.
+//! RMSNorm: `y = x / sqrt(mean(x^2) + eps) * w`, of rows, and of the heads of queries and keys.
 
 use crate::Result;
+use crate::nn::attention::Heads;
 use crate::nn::math::fold2;
 use crate::nn::slice::{from_vec, mutate, read, uninit_vec};
-use crate::nn::{Parameter, Tape, Value};
+use crate::nn::{Grads, Parameter, Tape, Value};
 use candle_core::Tensor;
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -68,25 +69,169 @@ pub fn rms_norm(tape: &Tape, x: &Value, weight: &Arc<Parameter>, eps: f64) -> Re
     Ok(y.recomputed_by(move || Ok(normalize(&source.0, &source.1, eps)?.0)))
 }
 
-/// [`rms_norm`] in candle ops; with n = x s: dx = s (g w - n mean(g w n)), dw = sum of g n.
+/// [`rms_norm`] in candle ops.
 fn reference(tape: &Tape, x: &Value, weight: &Arc<Parameter>, eps: f64) -> Result<Value> {
-    let input = x.tensor.detach();
-    let width = input.dim(1)? as f64;
-    let scale = ((input.sqr()?.sum_keepdim(1)? / width)? + eps)?.sqrt()?.recip()?;
-    let y = input.broadcast_mul(&scale)?.broadcast_mul(&weight.var.as_detached_tensor())?;
-    let (node, weight) = (x.node(), Arc::clone(weight));
+    let norm = CandleNorm::new(x.tensor.detach(), Arc::clone(weight), eps)?;
+    let (y, node) = (norm.y()?, x.node());
     Ok(tape.record(y, x.requires_grad() || weight.trainable(), move |grad, grads| {
-        let grad = grad.detach();
-        let n = input.broadcast_mul(&scale)?;
-        if weight.trainable() {
-            grads.add_to_parameter(&weight, (&grad * &n)?.sum(0)?)?;
+        norm.weight_grad(&grad.detach(), grads)?;
+        match node {
+            Some(_) => grads.add(node, norm.input_grad(&grad.detach())?),
+            None => Ok(()),
         }
-        if node.is_none() {
-            return Ok(());
+    }))
+}
+
+/// A norm in candle ops; with n = x s: dx = s (g w - n mean(g w n)), dw = sum of g n.
+struct CandleNorm {
+    x: Tensor,
+    scale: Tensor,
+    weight: Arc<Parameter>,
+}
+
+impl CandleNorm {
+    fn new(x: Tensor, weight: Arc<Parameter>, eps: f64) -> Result<Self> {
+        let width = x.dim(1)? as f64;
+        let scale = ((x.sqr()?.sum_keepdim(1)? / width)? + eps)?.sqrt()?.recip()?;
+        Ok(CandleNorm { x, scale, weight })
+    }
+
+    fn y(&self) -> Result<Tensor> {
+        Ok(self.x.broadcast_mul(&self.scale)?.broadcast_mul(&self.weight.var.as_detached_tensor())?)
+    }
+
+    fn weight_grad(&self, grad: &Tensor, grads: &mut Grads<'_>) -> Result<()> {
+        match self.weight.trainable() {
+            true => grads.add_to_parameter(&self.weight, (grad * self.x.broadcast_mul(&self.scale)?)?.sum(0)?),
+            false => Ok(()),
         }
-        let gw = grad.broadcast_mul(&weight.var.as_detached_tensor())?;
-        let mean = ((&gw * &n)?.sum_keepdim(1)? / width)?;
-        grads.add(node, (gw - n.broadcast_mul(&mean)?)?.broadcast_mul(&scale)?)
+    }
+
+    fn input_grad(&self, grad: &Tensor) -> Result<Tensor> {
+        let n = self.x.broadcast_mul(&self.scale)?;
+        let gw = grad.broadcast_mul(&self.weight.var.as_detached_tensor())?;
+        let mean = ((&gw * &n)?.sum_keepdim(1)? / self.x.dim(1)? as f64)?;
+        Ok((gw - n.broadcast_mul(&mean)?)?.broadcast_mul(&self.scale)?)
+    }
+}
+
+/// [`rms_norm`] over each query head and over each key head of `qkv` `[rows, (q + 2 kv) dim]`, with one weight `[dim]` for all query
+/// heads and one for all key heads. Values stay as they are.
+pub fn head_norm(tape: &Tape, qkv: &Value, weights: &[Arc<Parameter>; 2], heads: Heads, eps: f64) -> Result<Value> {
+    if !tape.is_fused(&qkv.tensor) {
+        return head_norm_reference(tape, qkv, weights, heads, eps);
+    }
+    let (rows, stride) = qkv.tensor.dims2()?;
+    let (queries, keys) = (heads.query * heads.dim, heads.key_value * heads.dim);
+    let normed = heads.query + heads.key_value;
+    let mut scale = vec![0.0; rows * normed];
+    let y = {
+        let (x, wq, wk) = (read(&qkv.tensor)?, read(weights[0].var.as_tensor())?, read(weights[1].var.as_tensor())?);
+        let (x, wq, wk) = (&*x, &*wq, &*wk);
+        // SAFETY: the rows cover the result, and every element of a row is written.
+        unsafe {
+            uninit_vec(rows * stride, |y| {
+                y.par_chunks_mut(stride)
+                    .with_min_len(16)
+                    .zip(scale.par_chunks_mut(normed))
+                    .zip(x.par_chunks(stride))
+                    .for_each(|((y, scale), x)| {
+                        let (y_keys, y_values) = y[queries..].split_at_mut(keys);
+                        for (y, x) in y_values.iter_mut().zip(&x[queries + keys..]) {
+                            y.write(*x);
+                        }
+                        forward(y_keys, &mut scale[heads.query..], &x[queries..queries + keys], wk, eps as f32);
+                        forward(&mut y[..queries], &mut scale[..heads.query], &x[..queries], wq, eps as f32);
+                    });
+            })
+        }
+    };
+    let trains = qkv.requires_grad() || weights.iter().any(|w| w.trainable());
+    let (x_tensor, node, weights) = (qkv.tensor.clone(), qkv.node(), weights.clone());
+    Ok(tape.record(from_vec(y, (rows, stride))?, trains, move |grad, grads| {
+        let dx = match grads.take(node) {
+            Some(sum) => sum,
+            None => from_vec(vec![0.0; rows * stride], (rows, stride))?,
+        };
+        let partial: Vec<[Vec<f32>; 2]> = {
+            let (g, x) = (read(&grad)?, read(&x_tensor)?);
+            let (wq, wk) = (read(weights[0].var.as_tensor())?, read(weights[1].var.as_tensor())?);
+            let (g, x, wq, wk) = (&*g, &*x, &*wq, &*wk);
+            mutate(&dx, |dx| {
+                dx.par_chunks_mut(ROWS * stride)
+                    .zip(g.par_chunks(ROWS * stride))
+                    .zip(x.par_chunks(ROWS * stride))
+                    .zip(scale.par_chunks(ROWS * normed))
+                    .map(|(((dx, g), x), scale)| {
+                        let mut dw = [vec![0.0; heads.dim], vec![0.0; heads.dim]];
+                        let rows = dx.chunks_exact_mut(stride).zip(g.chunks_exact(stride)).zip(x.chunks_exact(stride));
+                        for (((dx, g), x), scale) in rows.zip(scale.chunks_exact(normed)) {
+                            let (dq, rest) = dx.split_at_mut(queries);
+                            let (dk, dv) = rest.split_at_mut(keys);
+                            let (to_keys, from_values) = (queries..queries + keys, queries + keys);
+                            backward(dq, &mut dw[0], &g[..queries], &x[..queries], wq, &scale[..heads.query]);
+                            backward(dk, &mut dw[1], &g[to_keys.clone()], &x[to_keys], wk, &scale[heads.query..]);
+                            for (d, g) in dv.iter_mut().zip(&g[from_values..]) {
+                                *d += g;
+                            }
+                        }
+                        dw
+                    })
+                    .collect()
+            })?
+        };
+        for (i, weight) in weights.iter().enumerate().filter(|(_, weight)| weight.trainable()) {
+            grads.accumulate(weight, |dw, filled| {
+                if !filled {
+                    dw.fill(0.0);
+                }
+                for block in &partial {
+                    for (d, p) in dw.iter_mut().zip(&block[i]) {
+                        *d += p;
+                    }
+                }
+            })?;
+        }
+        grads.set(node, dx);
+        Ok(())
+    }))
+}
+
+/// [`head_norm`] in candle ops.
+fn head_norm_reference(
+    tape: &Tape,
+    qkv: &Value,
+    weights: &[Arc<Parameter>; 2],
+    heads: Heads,
+    eps: f64,
+) -> Result<Value> {
+    let rows = qkv.tensor.dim(0)?;
+    let (queries, keys) = (heads.query * heads.dim, heads.key_value * heads.dim);
+    // Heads of queries, heads of keys, values.
+    let split = move |x: &Tensor| -> Result<[Tensor; 3]> {
+        let of_heads = |start: usize, width: usize, count: usize| -> Result<Tensor> {
+            Ok(x.narrow(1, start, width)?.contiguous()?.reshape((rows * count, heads.dim))?)
+        };
+        let values = x.narrow(1, queries + keys, keys)?.contiguous()?;
+        Ok([of_heads(0, queries, heads.query)?, of_heads(queries, keys, heads.key_value)?, values])
+    };
+    let join = move |q: Tensor, k: Tensor, v: Tensor| -> Result<Tensor> {
+        Ok(Tensor::cat(&[q.reshape((rows, queries))?, k.reshape((rows, keys))?, v], 1)?)
+    };
+    let [q, k, v] = split(&qkv.tensor.detach())?;
+    let q = CandleNorm::new(q, Arc::clone(&weights[0]), eps)?;
+    let k = CandleNorm::new(k, Arc::clone(&weights[1]), eps)?;
+    let y = join(q.y()?, k.y()?, v)?;
+    let trains = qkv.requires_grad() || weights.iter().any(|w| w.trainable());
+    let node = qkv.node();
+    Ok(tape.record(y, trains, move |grad, grads| {
+        let [gq, gk, gv] = split(&grad.detach())?;
+        q.weight_grad(&gq, grads)?;
+        k.weight_grad(&gk, grads)?;
+        match node {
+            Some(_) => grads.add(node, join(q.input_grad(&gq)?, k.input_grad(&gk)?, gv)?),
+            None => Ok(()),
+        }
     }))
 }
 
@@ -147,6 +292,14 @@ mod tests {
     #[test]
     fn rms_norm_agrees_with_finite_differences() {
         gradcheck::check(&[&[70, 19], &[19]], 1, |tape, v, p| rms_norm(tape, &v[0], &p[0], 1e-5));
+    }
+
+    #[test]
+    fn head_norm_agrees_with_finite_differences() {
+        let heads = Heads { query: 3, key_value: 2, dim: 4 };
+        gradcheck::check(&[&[70, 28], &[4], &[4]], 1, |tape, v, p| {
+            head_norm(tape, &v[0], &[p[0].clone(), p[1].clone()], heads, 1e-5)
+        });
     }
 
     #[test]

@@ -19,15 +19,56 @@ pub struct RopeTable {
     tensors: OnceLock<(Tensor, Tensor)>,
 }
 
-impl RopeTable {
-    /// M-RoPE: `positions[axis][row]` for the axes time, height, width. `sections` splits the `head_dim / 2` frequencies
-    /// between the axes (transformers' `apply_multimodal_rotary_pos_emb`).
-    pub fn multimodal(positions: [&[u32]; 3], head_dim: usize, theta: f64, sections: &[usize]) -> Self {
+/// A rotary embedding: its frequencies, and the axis (time, height, width) whose position each follows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rotary {
+    frequencies: Vec<f32>,
+    axes: Vec<usize>,
+}
+
+impl Rotary {
+    /// The `head_dim / 2` frequencies of base `theta`, all of which follow one position.
+    pub fn new(head_dim: usize, theta: f64) -> Self {
         let half = head_dim / 2;
-        let frequencies = inverse_frequencies(half, theta);
-        let axis: Vec<usize> =
-            sections.iter().enumerate().flat_map(|(i, &n)| std::iter::repeat_n(i % 3, n)).take(half).collect();
-        Self::from_angles(half, positions[0].len(), |row, j| positions[axis[j]][row] as f32 * frequencies[j])
+        Rotary { frequencies: inverse_frequencies(half, theta), axes: vec![0; half] }
+    }
+
+    /// The frequencies, in radians for each position.
+    pub fn frequencies(&self) -> &[f32] {
+        &self.frequencies
+    }
+
+    /// The same with each frequency replaced.
+    pub fn scaled(mut self, scale: impl Fn(f32) -> f32) -> Self {
+        self.frequencies.iter_mut().for_each(|frequency| *frequency = scale(*frequency));
+        self
+    }
+
+    /// The same with the frequencies split between the axes: `sections` of them follow time, height and width (transformers'
+    /// `apply_multimodal_rotary_pos_emb`).
+    pub fn with_sections(mut self, sections: &[usize]) -> Self {
+        let axes = sections.iter().enumerate().flat_map(|(i, &n)| std::iter::repeat_n(i % 3, n));
+        self.axes.iter_mut().zip(axes).for_each(|(axis, of)| *axis = of);
+        self
+    }
+
+    /// As [`Rotary::with_sections`], with the axes taking turns: every third frequency follows height, up to the section's number of them,
+    /// the next width, all others time (Qwen3-VL's `recomposition_frequencies`).
+    pub fn interleaved(mut self, sections: &[usize]) -> Self {
+        for (axis, &count) in sections.iter().enumerate().take(3).skip(1) {
+            self.axes.iter_mut().skip(axis).step_by(3).take(count).for_each(|of| *of = axis);
+        }
+        self
+    }
+}
+
+impl RopeTable {
+    /// M-RoPE: `positions[axis][row]` for the axes time, height, width.
+    pub fn multimodal(positions: [&[u32]; 3], rotary: &Rotary) -> Self {
+        let Rotary { frequencies, axes } = rotary;
+        Self::from_angles(frequencies.len(), positions[0].len(), |row, j| {
+            positions[axes[j]][row] as f32 * frequencies[j]
+        })
     }
 
     /// 2-D: the first half of the frequencies rotates by the patch row, the second by the patch column.
@@ -148,14 +189,14 @@ mod tests {
     fn rope_agrees_with_finite_differences() {
         let heads = Heads { query: 2, key_value: 1, dim: 8 };
         let positions: [&[u32]; 3] = [&[0, 1, 2, 5, 9], &[0, 1, 3, 5, 7], &[0, 2, 2, 6, 9]];
-        let table = Arc::new(RopeTable::multimodal(positions, 8, 10_000.0, &[1, 2, 1]));
+        let table = Arc::new(RopeTable::multimodal(positions, &Rotary::new(8, 10_000.0).with_sections(&[1, 2, 1])));
         gradcheck::check(&[&[5, 32]], 1, |tape, v, _| rope(tape, v[0].clone(), &table, heads));
     }
 
     #[test]
     fn each_axis_of_m_rope_rotates_its_own_section() {
         let theta = 100.0;
-        let table = RopeTable::multimodal([&[1], &[2], &[3]], 8, theta, &[1, 2, 1]);
+        let table = RopeTable::multimodal([&[1], &[2], &[3]], &Rotary::new(8, theta).with_sections(&[1, 2, 1]));
         let angle = |p: f32, j: i32| (p / 100f32.powf(j as f32 / 4.0)).cos();
         let want = [angle(1.0, 0), angle(2.0, 1), angle(2.0, 2), angle(3.0, 3)];
         for (got, want) in table.cos.iter().zip(want) {

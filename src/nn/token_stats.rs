@@ -5,10 +5,10 @@
 //! depend on the number of rows, so a token's result does not depend on its batch.
 
 use crate::nn::math::exp;
-use crate::nn::matmul::{Matrix, MatrixMut, matmul};
+use crate::nn::matmul::{Matrix, MatrixMut};
 use crate::nn::slice::{from_vec, mutate, read};
 use crate::nn::tiled_logits::{OnlineSoftmax, TiledLogits, tile_width};
-use crate::nn::weight_matrix::WeightMatrix;
+use crate::nn::weight_matrix::{WeightMatrix, weight_grad};
 use crate::nn::{Parameter, Tape, Value};
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -119,7 +119,7 @@ fn tiled(
                                 dw.fill(0.0);
                             }
                             let dw = MatrixMut::new(&mut dw[first * width..], n, width, width);
-                            matmul(dw, d_logits.t(), x_view, filled || n < vocab, true);
+                            weight_grad(&weight, dw, d_logits, x_view, filled || n < vocab);
                         })?;
                     }
                 }

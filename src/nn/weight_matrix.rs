@@ -1,10 +1,13 @@
 //! Matrix products with a weight stored in f32 or bf16.
 //!
-//! A frozen weight may stay in bf16, and a trained one may have a bf16 copy. A product converts it to f32 block by block, each block
+//! A frozen weight may stay in bf16, and a trained one may have a bf16 copy. A product in f32 converts it block by block, each block
 //! just before its use, while it is in the core's cache. Results equal f32 products with the converted weight, to the last bit, except
 //! for the few rows of a decoding step ([`GEMV_MAX_ROWS`]), which are summed in another order.
+//!
+//! If the weight's products are to be in bf16 ([`Parameter::uses_bf16_matmul`]) and the processor has them, the other factor is rounded, too.
 
 use crate::nn::Parameter;
+use crate::nn::bf16_matmul::{bf16_instructions, matmul_bf16};
 use crate::nn::matmul::{ColumnBlock, Matrix, MatrixMut, matmul, matmul_block};
 use crate::nn::slice::{Slice, read};
 use crate::{Error, Result};
@@ -28,6 +31,8 @@ thread_local! {
 /// A weight in main memory as a matrix `[out, in]`.
 pub struct WeightMatrix<'a> {
     data: WeightData<'a>,
+    /// Whether products are in bf16.
+    in_bf16: bool,
     out: usize,
     width: usize,
 }
@@ -52,7 +57,7 @@ impl<'a> WeightMatrix<'a> {
                 WeightData::F32(read(tensor).map_err(|e| e.context(&parameter.name))?)
             }
         };
-        Ok(WeightMatrix { data, out, width })
+        Ok(WeightMatrix { data, in_bf16: computes_in_bf16(parameter), out, width })
     }
 
     /// Rows.
@@ -89,6 +94,9 @@ impl<'a> WeightMatrix<'a> {
             }
             WeightData::Bf16 { .. } => {
                 let w = &self.bf16()[rows.start * self.width..rows.end * self.width];
+                if self.in_bf16 {
+                    return matmul_bf16(c, x, Matrix::new(w, rows.len(), self.width, self.width).t(), add);
+                }
                 if let Some(x) = x.row_slices().filter(|x| x.len() <= GEMV_MAX_ROWS) {
                     return gemv(c, &x, w, self.width, add);
                 }
@@ -111,6 +119,9 @@ impl<'a> WeightMatrix<'a> {
             }
             WeightData::Bf16 { .. } => {
                 let w = &self.bf16()[rows.start * self.width..rows.end * self.width];
+                if self.in_bf16 {
+                    return matmul_bf16(c, g, Matrix::new(w, rows.len(), self.width, self.width), add);
+                }
                 let block = |into: &mut [f32], [k, inner, first, count]: [usize; 4]| {
                     for (row, into) in (k..k + inner).zip(into.chunks_exact_mut(count)) {
                         bf16_to_f32(&w[row * self.width + first..row * self.width + first + count], into);
@@ -130,6 +141,18 @@ impl<'a> WeightMatrix<'a> {
             WeightData::F32(_) => &[],
         }
     }
+}
+
+/// `dw = g^T x` (or `+=` with `add`), the gradient of `weight` or of some of its rows: `g` is `[n, rows]`, `x` `[n, in]`.
+pub fn weight_grad(weight: &Parameter, dw: MatrixMut<'_>, g: Matrix<'_>, x: Matrix<'_>, add: bool) {
+    match computes_in_bf16(weight) {
+        true => matmul_bf16(dw, g.t(), x, add),
+        false => matmul(dw, g.t(), x, add, true),
+    }
+}
+
+fn computes_in_bf16(weight: &Parameter) -> bool {
+    weight.uses_bf16_matmul() && bf16_instructions().is_some()
 }
 
 /// `c = a b` or `c += a b`, where `block(into, [k, inner, first, count])` writes rows `k..k + inner` of columns

@@ -7,8 +7,10 @@ mod common;
 #[path = "../toy/mod.rs"]
 mod toy;
 
+mod bf16_parity;
 mod divergence;
 mod dynamics_parity;
+mod gguf;
 mod lora;
 mod model_parity;
 mod processor_parity;

@@ -9,8 +9,22 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-const CASES: [&str; 6] =
-    ["one_image_tied", "two_images_untied", "text_only_tied", "one_image_nested", "qwen2_tied", "qwen2_untied"];
+const CASES: [&str; 14] = [
+    "one_image_tied",
+    "two_images_untied",
+    "text_only_tied",
+    "one_image_nested",
+    "qwen2_tied",
+    "qwen2_untied",
+    "llama_tied",
+    "llama_stretched",
+    "qwen3_tied",
+    "qwen3_untied",
+    "qwen2_vl_tied",
+    "qwen2_vl_untied",
+    "qwen3_vl_tied",
+    "qwen3_vl_untied",
+];
 const TOLERANCE: f64 = 1e-4;
 
 struct Case {
@@ -113,6 +127,23 @@ fn loss_log_probabilities_and_every_gradient_equal_those_of_transformers() {
             assert_eq!(compared + without.len(), model.parameters().len());
         }
     }
+}
+
+#[test]
+fn greedy_text_equals_that_of_transformers() {
+    let mut compared = 0;
+    for case in CASES.map(Case::open) {
+        let Some(want) = case.recorded.tensors.get("greedy") else { continue };
+        let want: Vec<u32> = want.to_vec1::<i64>().unwrap().into_iter().map(|id| id as u32).collect();
+        let prompt = case.recorded.sequences().remove(0).prompt;
+        for model in models(&case) {
+            let sampling = SamplingParams::greedy(want.len());
+            let got = model.generate(std::slice::from_ref(&prompt), 1, &sampling, &[], &[]).unwrap();
+            assert_eq!(got[0][0].ids, want, "{}", case.dir.display());
+        }
+        compared += 1;
+    }
+    assert!(compared >= 8);
 }
 
 #[test]

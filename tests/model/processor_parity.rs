@@ -169,6 +169,62 @@ fn whole_prompts_equal_those_of_transformers() {
     }
 }
 
+/// A checkpoint directory around the recorded files in Llama 3's form.
+fn llama() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
+        std::fs::copy(fixture("llama").join(name), dir.path().join(name)).unwrap();
+    }
+    let config = json!({"model_type": "llama", "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2,
+        "num_hidden_layers": 1, "vocab_size": 512});
+    files::write_json(&dir.path().join("config.json"), &config).unwrap();
+    dir
+}
+
+#[test]
+fn prompts_and_responses_in_the_format_of_llama_3_equal_those_of_transformers() {
+    let recorded = recorded("llama.json");
+    let dir = llama();
+    let processor = Processor::from_dir(dir.path()).unwrap();
+    for case in recorded["rows"].as_array().unwrap() {
+        let messages: Vec<Message> = load(&case["messages"]);
+        assert_eq!(processor.render(&messages, 0).unwrap(), case["rendered"].as_str().unwrap());
+        assert_eq!(processor.encode_prompt(&messages, &[]).unwrap().ids, load::<Vec<u32>>(&case["ids"]));
+        let response = case["response"].as_str().unwrap();
+        let ids = processor.encode_response(response).unwrap();
+        assert_eq!(ids, load::<Vec<u32>>(&case["response_ids"]));
+        assert_eq!(processor.decode(&ids).unwrap(), response);
+    }
+    let ids = |tokens: &[&str]| tokens.iter().map(|t| load(&recorded["special"][t])).collect::<Vec<u32>>();
+    assert_eq!(processor.eos_ids(), ids(&["<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"]));
+    for banned in ids(&["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>"]) {
+        assert!(processor.banned_ids().contains(&banned), "{banned}");
+    }
+    let error = processor.encode_response("now <|eot_id|>").unwrap_err().to_string();
+    assert!(error.contains("special token `<|eot_id|>`"), "{error}");
+}
+
+#[test]
+fn a_chat_format_that_cannot_be_trained_is_refused() {
+    let dir = llama();
+    let path = dir.path().join("tokenizer_config.json");
+    let written: Value = files::read_json(&path).unwrap();
+    let refused = |key: &str, value: Value| {
+        let mut changed = written.clone();
+        changed[key] = value;
+        files::write_json(&path, &changed).unwrap();
+        let error = Processor::from_dir(dir.path()).err().unwrap();
+        assert_eq!(error.exit_code(), 2);
+        error.to_string()
+    };
+    let said = refused("eos_token", Value::Null);
+    assert!(said.contains("has no `<|im_end|>` token") && said.contains("names no `eos_token`"), "{said}");
+    // Llama 2's: a blank before the end of a turn.
+    let template = "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %} {{ m.content }} {{ eos_token }}{% endif %}{% endfor %}";
+    let said = refused("chat_template", json!(template));
+    assert!(said.contains("does not write an answer as prompt, answer, `<|eot_id|>`"), "{said}");
+}
+
 fn user(content: &str) -> [Message; 1] {
     [Message { role: "user".into(), content: content.into() }]
 }
@@ -207,8 +263,8 @@ fn a_response_ends_with_im_end_and_decodes_to_its_text() {
     let processor = Processor::from_dir(checkpoint(784, 9408).path()).unwrap();
     let text = "<think>\nsky above\n</think><answer>3 1 2</answer>";
     let ids = processor.encode_response(text).unwrap();
-    assert_eq!(ids.last(), Some(&processor.tokens().im_end()));
-    assert!(processor.eos_ids().contains(&processor.tokens().im_end()));
+    assert_eq!(ids.last(), Some(&processor.tokens().end_of_turn()));
+    assert!(processor.eos_ids().contains(&processor.tokens().end_of_turn()));
     assert_eq!(processor.decode(&ids).unwrap(), text);
 }
 

@@ -241,8 +241,11 @@ fn every_bad_checkpoint_is_refused_by_every_command_before_any_work() {
             Box::new(|dir| fs::remove_file(dir.join("tokenizer.json")).unwrap()),
             vec!["tokenizer.json not found"],
         ),
-        ("qwen2-vl", Box::new(move |dir| model_type(dir, "qwen2_vl")), vec!["(Qwen2-VL)", "only Qwen2.5-VL"]),
-        ("qwen3-vl", Box::new(move |dir| model_type(dir, "qwen3_vl")), vec!["(Qwen3-VL)", "only Qwen2.5-VL"]),
+        (
+            "qwen3-moe",
+            Box::new(move |dir| model_type(dir, "qwen3_vl_moe")),
+            vec!["(Qwen3-VL with experts)", "only Qwen2.5-VL"],
+        ),
         ("omni", Box::new(move |dir| model_type(dir, "qwen2_5_omni")), vec!["(Qwen2.5-Omni)", "only Qwen2.5-VL"]),
         ("qwen2", Box::new(move |dir| model_type(dir, "qwen2")), vec!["architectures", "Qwen2ForCausalLM"]),
     ];

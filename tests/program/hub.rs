@@ -283,10 +283,10 @@ fn an_unusable_model_is_refused_before_its_weights_are_downloaded() {
     let (hub, home) = (Hub::new(), tempfile::tempdir().unwrap());
     let mut other = base_tiny();
     let mut config: Value = serde_json::from_slice(&other["config.json"]).unwrap();
-    config["model_type"] = "qwen2_vl".into();
+    config["model_type"] = "qwen2_5_omni".into();
     other.insert("config.json".into(), config.to_string().into_bytes());
     hub.change(|b| b.files = other);
-    refused(&hub.run(home.path(), INSPECT), 2, &["Qwen2-VL", "only Qwen2.5-VL (`qwen2_5_vl`)"]);
+    refused(&hub.run(home.path(), INSPECT), 2, &["Qwen2.5-Omni", "only Qwen2.5-VL (`qwen2_5_vl`)"]);
     let mut quantised = base_tiny();
     config["model_type"] = "qwen2_5_vl".into();
     config["quantization_config"] = json!({ "quant_method": "gptq", "bits": 4 });

@@ -26,3 +26,4 @@ mod stopping;
 mod streams;
 mod study;
 mod text_model;
+mod vision_families;

@@ -1,4 +1,4 @@
-//! A text-only model (Qwen2.5) through every command: there is no image on its way, and none is asked for.
+//! Models of text alone (Qwen2.5, Llama, Qwen3) through every command: there is no image on its way, and none is asked for.
 
 use crate::command::{jigsaw, refused};
 use serde_json::{Value, json};
@@ -17,8 +17,8 @@ fn json_of(path: &Path) -> Value {
 }
 
 /// A text-only model, conversations without images, and one with an image.
-fn prepare(dir: &Path) {
-    done(dir, "model init --preset tiny-text --out model --seed 1");
+fn prepare(dir: &Path, preset: &str) {
+    done(dir, &format!("model init --preset {preset} --out model --seed 1"));
     let line = |i: usize| {
         let answer = ["one", "two"][i % 2];
         json!({"messages": [{"role": "user", "content": format!("Which number has {i}?")}, {"role": "assistant", "content": answer}]})
@@ -34,14 +34,27 @@ fn prepare(dir: &Path) {
 const TRAIN: &str =
     "train --model model --data text.jsonl --set train.steps=4 --set train.batch_size=2 --set train.save_steps=2";
 
+/// Preset, what `model inspect` calls it, its class in transformers.
+const FAMILIES: [(&str, &str, &str); 3] = [
+    ("tiny-text", "Qwen2.5 (qwen2)", "Qwen2ForCausalLM"),
+    ("tiny-llama", "Llama (llama)", "LlamaForCausalLM"),
+    ("tiny-qwen3", "Qwen3 (qwen3)", "Qwen3ForCausalLM"),
+];
+
 #[test]
 fn a_text_only_checkpoint_is_trained_scored_evaluated_and_inspected() {
+    for (preset, title, class) in FAMILIES {
+        trained_scored_evaluated_and_inspected(preset, title, class);
+    }
+}
+
+fn trained_scored_evaluated_and_inspected(preset: &str, title: &str, class: &str) {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
-    prepare(dir);
+    prepare(dir, preset);
     assert!(!dir.join("model/preprocessor_config.json").exists());
     let (_, text) = done(dir, "model inspect model");
-    assert!(text.contains("Qwen2.5 (qwen2)") && !text.contains("Vision tower") && !text.contains("pixels"), "{text}");
+    assert!(text.contains(title) && !text.contains("Vision tower") && !text.contains("pixels"), "{text}");
 
     done(dir, "score --model model --data text.jsonl --out before.jsonl");
     let (plan, _) = done(dir, &format!("{TRAIN} --method sft --out planned --dry-run"));
@@ -58,14 +71,18 @@ fn a_text_only_checkpoint_is_trained_scored_evaluated_and_inspected() {
     let (_, table) = done(dir, "eval --model sft/model --data text.jsonl --max-new-tokens 3 --out eval");
     assert!(table.contains("6 examples"), "{table}");
     let config = json_of(&dir.join("sft/model/config.json"));
-    assert_eq!(config["architectures"], json!(["Qwen2ForCausalLM"]));
+    assert_eq!(config["architectures"], json!([class]));
 }
 
 #[test]
 fn a_text_only_adapter_is_trained_resumed_and_merged() {
+    FAMILIES.iter().for_each(|(preset, ..)| adapter_trained_resumed_and_merged(preset));
+}
+
+fn adapter_trained_resumed_and_merged(preset: &str) {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
-    prepare(dir);
+    prepare(dir, preset);
     let lora = format!("{TRAIN} --method sft --set lora.rank=2");
     done(dir, &format!("{lora} --out whole"));
     // The same command finishes a run that was cut off after its second step.
@@ -101,7 +118,7 @@ fn a_text_only_adapter_is_trained_resumed_and_merged() {
 fn a_text_only_model_refuses_images() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
-    prepare(dir);
+    prepare(dir, "tiny-text");
     for line in [
         "score --model model --data image.jsonl --out scores.jsonl",
         "train --model model --data image.jsonl --method sft --set train.steps=1 --out run",

@@ -4,12 +4,14 @@ mod tokenizer;
 
 use crate::io::files;
 use crate::model::architecture::Architecture;
+use crate::model::causal_lm::{self, TextConfig, families};
 use crate::model::convert_dtype::declare;
 use crate::model::new_checkpoint::{NewCheckpoint, Written, check_output};
-use crate::model::qwen2::{self, TextConfig};
-use crate::model::qwen2_5_vl::config::{Config, VisionConfig};
+use crate::model::qwen_vl::vision_fields::PatchConfig;
+use crate::model::qwen2_5_vl::{Config, VisionConfig};
 use crate::model::shapes::VisionShape;
 use crate::model::weight_dtype::WeightDtype;
+use crate::model::{qwen_vl, qwen2_vl, qwen3_vl};
 use crate::nn::Parameter;
 use crate::{Error, Result, rng};
 use candle_core::{Device, Tensor, Var};
@@ -47,6 +49,16 @@ pub enum Preset {
     Tiny,
     /// The decoder of `tiny` alone (Qwen2.5, text without images): about a million parameters.
     TinyText,
+    /// As `tiny-text`, a Llama.
+    TinyLlama,
+    /// As `tiny-text`, a Qwen3.
+    TinyQwen3,
+    /// As `tiny`, a Qwen2-VL.
+    #[value(name = "tiny-qwen2-vl")]
+    TinyQwen2Vl,
+    /// As `tiny`, a Qwen3-VL.
+    #[value(name = "tiny-qwen3-vl")]
+    TinyQwen3Vl,
     /// About 60 million parameters.
     Small,
     /// The architecture of Qwen2.5-VL-3B, 3.75 billion parameters, bf16: to measure what the published one takes.
@@ -76,18 +88,30 @@ impl Preset {
 
     /// The architecture, for a tokenizer of `tokens` entries whose first special token has id `first_special`.
     fn architecture(self, tokens: usize, first_special: u32) -> Box<dyn Architecture> {
-        if self != Preset::TinyText {
-            return Box::new(self.vision_language(tokens, first_special));
-        }
+        let family = match self {
+            Preset::TinyText => &families::QWEN2,
+            Preset::TinyLlama => &families::LLAMA,
+            Preset::TinyQwen3 => &families::QWEN3,
+            Preset::TinyQwen2Vl => return Box::new(tiny_qwen2_vl(Preset::Tiny.vision_language(tokens, first_special))),
+            Preset::TinyQwen3Vl => return Box::new(tiny_qwen3_vl(Preset::Tiny.vision_language(tokens, first_special))),
+            _ => return Box::new(self.vision_language(tokens, first_special)),
+        };
         let Config { text, bos_token_id, eos_token_ids, tie_word_embeddings, .. } =
             Preset::Tiny.vision_language(tokens, first_special);
-        Box::new(qwen2::Config { text, bos_token_id, eos_token_ids, tie_word_embeddings })
+        let TextConfig { qkv_bias, qk_norm, .. } = family.rules.defaults;
+        let text = TextConfig { qkv_bias, qk_norm, ..text };
+        Box::new(causal_lm::Config { family, text, bos_token_id, eos_token_ids, tie_word_embeddings })
     }
 
     /// A Qwen2.5-VL architecture.
     fn vision_language(self, tokens: usize, first_special: u32) -> Config {
         let (text, mrope_section, vision) = match self {
-            Preset::Tiny | Preset::TinyText => (
+            Preset::Small => small(tokens),
+            Preset::Qwen3b => published([2048, 11_008, 36, 16, 2], 32, 151_936),
+            Preset::Qwen3bCut => published([2048, 11_008, 2, 16, 2], 2, 151_936),
+            Preset::Qwen7b => published([3584, 18_944, 28, 28, 4], 32, 152_064),
+            // `tiny`, from which the other small ones are made.
+            _ => (
                 TextConfig {
                     hidden_size: 128,
                     intermediate_size: 384,
@@ -113,31 +137,6 @@ impl Preset {
                     ..vision_defaults()
                 },
             ),
-            Preset::Small => (
-                TextConfig {
-                    hidden_size: 512,
-                    intermediate_size: 2048,
-                    num_hidden_layers: 8,
-                    num_attention_heads: 8,
-                    num_key_value_heads: 2,
-                    head_dim: 64,
-                    ..text_defaults(tokens)
-                },
-                vec![8, 12, 12],
-                VisionConfig {
-                    depth: 8,
-                    hidden_size: 512,
-                    intermediate_size: 1280,
-                    num_heads: 8,
-                    head_dim: 64,
-                    fullatt_block_indexes: vec![3, 7],
-                    out_hidden_size: 512,
-                    ..vision_defaults()
-                },
-            ),
-            Preset::Qwen3b => published([2048, 11_008, 36, 16, 2], 32, 151_936),
-            Preset::Qwen3bCut => published([2048, 11_008, 2, 16, 2], 2, 151_936),
-            Preset::Qwen7b => published([3584, 18_944, 28, 28, 4], 32, 152_064),
         };
         let special = |token: &str| first_special + SPECIAL.iter().position(|t| *t == token).unwrap_or(0) as u32;
         Config {
@@ -153,6 +152,84 @@ impl Preset {
             tie_word_embeddings: self != Preset::Qwen7b,
         }
     }
+}
+
+/// The `small` preset: decoder, rotary sections, vision tower.
+fn small(tokens: usize) -> (TextConfig, Vec<usize>, VisionConfig) {
+    (
+        TextConfig {
+            hidden_size: 512,
+            intermediate_size: 2048,
+            num_hidden_layers: 8,
+            num_attention_heads: 8,
+            num_key_value_heads: 2,
+            head_dim: 64,
+            ..text_defaults(tokens)
+        },
+        vec![8, 12, 12],
+        VisionConfig {
+            depth: 8,
+            hidden_size: 512,
+            intermediate_size: 1280,
+            num_heads: 8,
+            head_dim: 64,
+            fullatt_block_indexes: vec![3, 7],
+            out_hidden_size: 512,
+            ..vision_defaults()
+        },
+    )
+}
+
+/// A tiny model with another vision tower and decoder.
+fn with_vision<V>(tiny: Config, text: TextConfig, vision: V) -> qwen_vl::Config<V> {
+    qwen_vl::Config {
+        text,
+        vision,
+        mrope_section: tiny.mrope_section,
+        image_token_id: tiny.image_token_id,
+        video_token_id: tiny.video_token_id,
+        vision_start_token_id: tiny.vision_start_token_id,
+        vision_end_token_id: tiny.vision_end_token_id,
+        bos_token_id: tiny.bos_token_id,
+        eos_token_ids: tiny.eos_token_ids,
+        tie_word_embeddings: tiny.tie_word_embeddings,
+    }
+}
+
+fn tiny_qwen2_vl(tiny: Config) -> qwen2_vl::Config {
+    let VisionConfig { depth, hidden_size, num_heads, head_dim, patches, out_hidden_size, rope_theta, .. } =
+        tiny.vision;
+    let vision = qwen2_vl::VisionConfig {
+        depth,
+        embed_dim: hidden_size,
+        mlp_ratio: 2,
+        num_heads,
+        head_dim,
+        patches,
+        hidden_size: out_hidden_size,
+        rope_theta,
+    };
+    let text = tiny.text;
+    with_vision(tiny, text, vision)
+}
+
+fn tiny_qwen3_vl(tiny: Config) -> qwen3_vl::Config {
+    let VisionConfig { depth, hidden_size, num_heads, head_dim, patches, out_hidden_size, rope_theta, .. } =
+        tiny.vision;
+    let vision = qwen3_vl::VisionConfig {
+        depth,
+        hidden_size,
+        intermediate_size: 2 * hidden_size,
+        num_heads,
+        head_dim,
+        patches: PatchConfig { patch_size: 16, ..patches },
+        out_hidden_size,
+        num_position_embeddings: 64,
+        deepstack_visual_indexes: vec![0, 2],
+        rope_theta,
+    };
+    let text = TextConfig { qkv_bias: false, qk_norm: true, ..tiny.text };
+    with_vision(tiny, text, vision)
 }
 
 /// The published architectures: (hidden, intermediate, layers, heads, key and value heads) of the decoder, blocks of the vision tower,
@@ -196,8 +273,11 @@ fn text_defaults(tokens: usize) -> TextConfig {
         num_attention_heads: 0,
         num_key_value_heads: 0,
         head_dim: 0,
+        qkv_bias: true,
+        qk_norm: false,
         rms_norm_eps: 1e-6,
         rope_theta: 1_000_000.0,
+        rope_scaling: None,
         max_position_embeddings: 32_768,
     }
 }
@@ -210,10 +290,7 @@ fn vision_defaults() -> VisionConfig {
         intermediate_size: 0,
         num_heads: 0,
         head_dim: 0,
-        in_channels: 3,
-        patch_size: 14,
-        temporal_patch_size: 2,
-        spatial_merge_size: 2,
+        patches: PatchConfig { in_channels: 3, patch_size: 14, temporal_patch_size: 2, spatial_merge_size: 2 },
         window_size: 112,
         fullatt_block_indexes: Vec::new(),
         out_hidden_size: 0,
@@ -243,7 +320,7 @@ pub fn write_checkpoint(dir: &Path, preset: Preset, seed: u64) -> Result<(usize,
         ("generation_config.json", generation_config(first_special)),
     ];
     if let Some(vision) = architecture.vision() {
-        described.push(("preprocessor_config.json", preprocessor_config(&vision, pixels)));
+        described.push(("preprocessor_config.json", preprocessor_config(architecture.as_ref(), &vision, pixels)));
     }
     let mut beside = vec![("tokenizer.json".to_string(), text.into_bytes())];
     for (name, value) in described {
@@ -357,17 +434,28 @@ fn generation_config(first_special: u32) -> Value {
         "eos_token_id": [im_end, end_of_text] })
 }
 
-fn preprocessor_config(vision: &VisionShape, (min_pixels, max_pixels): (usize, usize)) -> Value {
+/// The published settings of the family; Qwen3-VL maps colours to [-1, 1], the others use CLIP's mean and deviation.
+fn preprocessor_config(
+    architecture: &dyn Architecture,
+    vision: &VisionShape,
+    (min_pixels, max_pixels): (usize, usize),
+) -> Value {
+    let clip = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]);
+    let (processor, (mean, std)) = match architecture.model_type() {
+        "qwen3_vl" => ("Qwen3VLProcessor", ([0.5; 3], [0.5; 3])),
+        "qwen2_vl" => ("Qwen2VLProcessor", clip),
+        _ => ("Qwen2_5_VLProcessor", clip),
+    };
     json!({
         "min_pixels": min_pixels,
         "max_pixels": max_pixels,
         "patch_size": vision.patch_size,
         "temporal_patch_size": vision.temporal_patch_size,
         "merge_size": vision.merge_size,
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "image_mean": mean,
+        "image_std": std,
         "image_processor_type": "Qwen2VLImageProcessor",
-        "processor_class": "Qwen2_5_VLProcessor",
+        "processor_class": processor,
     })
 }
 

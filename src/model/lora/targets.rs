@@ -38,12 +38,16 @@ pub struct LoraModule {
 /// the output head.
 pub fn modules(architecture: &dyn Architecture) -> Vec<LoraModule> {
     let linear = |(name, shape): (String, Vec<usize>)| match (name.strip_suffix(".weight"), shape.as_slice()) {
-        (Some(module), &[out, width]) if !module.ends_with("embed_tokens") && module != "lm_head" => Some(LoraModule {
-            name: module.to_string(),
-            transformers_name: architecture.transformers_name(module),
-            out,
-            width,
-        }),
+        (Some(module), &[out, width])
+            if !module.ends_with("embed_tokens") && !module.ends_with("pos_embed") && module != "lm_head" =>
+        {
+            Some(LoraModule {
+                name: module.to_string(),
+                transformers_name: architecture.transformers_name(module),
+                out,
+                width,
+            })
+        }
         _ => None,
     };
     architecture.parameter_shapes().into_iter().filter_map(linear).collect()

@@ -4,7 +4,7 @@ pub mod chat_template;
 pub mod image_processor;
 pub mod pillow_bicubic;
 mod template_limits;
-mod tokenizer_file;
+pub(super) mod tokenizer_file;
 pub mod tokens;
 
 pub use chat_template::ChatTemplate;
@@ -48,7 +48,32 @@ impl Processor {
         };
         let tokens = Arc::new(Tokens::from_dir(dir, architecture.as_ref())?);
         let template = Arc::new(ChatTemplate::from_dir(dir)?);
-        Ok(Processor { template, tokens, images, title: architecture.title() })
+        let processor = Processor { template, tokens, images, title: architecture.title() };
+        if let Some(token) = processor.tokens.other_end_of_turn() {
+            processor.check_turns(token)?;
+        }
+        Ok(processor)
+    }
+
+    /// See that the chat template writes a conversation as training and sampling take it: the prompt, the response, `end_of_turn`. Templates
+    /// with `<|im_end|>` do, but for thoughts that they add or drop.
+    fn check_turns(&self, end_of_turn: &str) -> Result<()> {
+        let (question, answer) = (json!({"role": "user", "content": "One?"}), "Two.");
+        let options = Map::from_iter([("add_generation_prompt".to_string(), Value::Bool(true))]);
+        let prompt = self.template.render(&json!([question]), &options)?;
+        let turns = json!([question, {"role": "assistant", "content": answer}]);
+        let whole = self.template.render(&turns, &Map::new())?;
+        let mut ids = self.tokens.encode(&prompt)?;
+        ids.extend(self.encode_response(answer)?);
+        if whole.starts_with(&format!("{prompt}{answer}{end_of_turn}")) && self.tokens.encode(&whole)?.starts_with(&ids)
+        {
+            return Ok(());
+        }
+        Err(Error::input(format!(
+            "{}: the chat template does not write an answer as prompt, answer, `{end_of_turn}` (the `eos_token` of tokenizer_config.json); \
+             such templates are not supported",
+            self.template.origin()
+        )))
     }
 
     /// `process` each image with the image preprocessor. Errors name the image by its number.
@@ -172,14 +197,14 @@ impl Processor {
         self.tokens.refuse_special(text).map_err(|e| e.context("response"))
     }
 
-    /// Tokenise a response and append `<|im_end|>`.
+    /// Tokenise a response and append the token that ends a turn, [`Tokens::end_of_turn`].
     ///
     /// # Errors
     /// An input error if the text contains a special token.
     pub fn encode_response(&self, text: &str) -> Result<Vec<u32>> {
         self.refuse_special_response(text)?;
         let mut ids = self.tokens.encode(text)?;
-        ids.push(self.tokens.im_end());
+        ids.push(self.tokens.end_of_turn());
         Ok(ids)
     }
 

@@ -32,7 +32,7 @@ struct Pipelines {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn read_tokenizer(bytes: &[u8]) -> Result<Tokenizer, String> {
+pub(in crate::model) fn read_tokenizer(bytes: &[u8]) -> Result<Tokenizer, String> {
     let pipelines: Pipelines = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     let Pipelines { normalizer, pre_tokenizer, decoder } = pipelines;
     let mut steps = 0;

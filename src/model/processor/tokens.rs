@@ -18,6 +18,27 @@ const VISION_START: &str = "<|vision_start|>";
 const VISION_END: &str = "<|vision_end|>";
 /// Tokens that only the program may write: what they announce is not in a sampled response.
 const NEVER_SAMPLED: [&str; 6] = [IM_START, VISION_START, VISION_END, "<|vision_pad|>", IMAGE_PAD, "<|video_pad|>"];
+/// The same of Llama 3's chat format, beside its `bos_token`.
+const NEVER_SAMPLED_LLAMA: [&str; 2] = ["<|start_header_id|>", "<|end_header_id|>"];
+
+/// The tokens that `tokenizer_config.json` names for the beginning and the end of a text.
+#[derive(Default)]
+struct NamedTokens {
+    bos: Option<String>,
+    eos: Option<String>,
+}
+
+impl NamedTokens {
+    fn from_dir(dir: &Path) -> Result<Self> {
+        let path = dir.join("tokenizer_config.json");
+        if !path.exists() {
+            return Ok(NamedTokens::default());
+        }
+        let value: Value = files::read_json(&path)?;
+        let token = |key: &str| value[key].as_str().or_else(|| value[key]["content"].as_str()).map(String::from);
+        Ok(NamedTokens { bos: token("bos_token"), eos: token("eos_token") })
+    }
+}
 
 /// See that `tokenizer_config.json` changes nothing of what `tokenizer.json` does: transformers would follow it.
 ///
@@ -83,7 +104,7 @@ pub struct Tokens {
     /// Positions of the model.
     positions: usize,
     special: Vec<(u32, String)>,
-    im_end: u32,
+    end_of_turn: (u32, String),
     image_pad: Option<u32>,
     eos: Vec<u32>,
     banned: Vec<u32>,
@@ -94,8 +115,8 @@ impl Tokens {
     /// Read `tokenizer.json` and the end-of-sequence ids of `generation_config.json` (else of `config.json`).
     ///
     /// # Errors
-    /// An input error that names the file, for one that is missing, lacks a token of Qwen's chat format, or contradicts
-    /// the configuration.
+    /// An input error that names the file, for one that is missing, has no token that ends a turn, lacks a token of Qwen's chat format
+    /// although the model takes images, or contradicts the configuration.
     pub fn from_dir(dir: &Path, architecture: &dyn Architecture) -> Result<Self> {
         let path = dir.join("tokenizer.json");
         if !path.is_file() {
@@ -124,24 +145,43 @@ impl Tokens {
             unused.extend(found.map(|(key, value)| format!("{key} = {value}")));
         }
         let eos = eos.unwrap_or_else(|| architecture.eos_token_ids().to_vec());
-        let tokens = Self::new(path.clone(), tokenizer, eos, architecture).map_err(|e| e.context(path.display()))?;
+        let named = NamedTokens::from_dir(dir)?;
+        let tokens =
+            Self::new(path.clone(), tokenizer, eos, &named, architecture).map_err(|e| e.context(path.display()))?;
         config?;
         Ok(Tokens { unused_settings: unused, ..tokens })
     }
 
-    fn new(path: PathBuf, tokenizer: Tokenizer, mut eos: Vec<u32>, architecture: &dyn Architecture) -> Result<Self> {
+    fn new(
+        path: PathBuf,
+        tokenizer: Tokenizer,
+        mut eos: Vec<u32>,
+        named: &NamedTokens,
+        architecture: &dyn Architecture,
+    ) -> Result<Self> {
         let title = architecture.title();
         let id = |token: &str| {
             tokenizer
                 .token_to_id(token)
                 .ok_or_else(|| Error::input(format!("has no `{token}` token, which {title}'s chat format needs")))
         };
-        let im_end = id(IM_END)?;
         let images = architecture.image_tokens();
+        let end_of_turn = match (tokenizer.token_to_id(IM_END), &named.eos) {
+            (None, Some(token)) if images.is_none() => token.as_str(),
+            (None, None) if images.is_none() => {
+                return Err(Error::input(format!(
+                    "has no `{IM_END}` token, and tokenizer_config.json names no `eos_token`; one of them must end a response"
+                )));
+            }
+            _ => IM_END,
+        };
+        let end_of_turn = (id(end_of_turn)?, end_of_turn.to_string());
         if images.is_some() {
             id(IMAGE_PAD)?;
         }
-        id(IM_START)?;
+        if end_of_turn.1 == IM_END {
+            id(IM_START)?;
+        }
         for (token, key, stated) in images.iter().flat_map(|tokens| {
             [
                 (IMAGE_PAD, "image_token_id", tokens.image),
@@ -164,10 +204,14 @@ impl Tokens {
                 "has tokens up to id {largest}, but vocab_size in config.json is {rows}"
             )));
         }
-        if !eos.contains(&im_end) {
-            eos.push(im_end);
+        if !eos.contains(&end_of_turn.0) {
+            eos.push(end_of_turn.0);
         }
         let mut banned: BTreeSet<u32> = NEVER_SAMPLED.iter().filter_map(|t| tokenizer.token_to_id(t)).collect();
+        if end_of_turn.1 != IM_END {
+            let others = NEVER_SAMPLED_LLAMA.into_iter().chain(named.bos.as_deref());
+            banned.extend(others.filter_map(|token| tokenizer.token_to_id(token)));
+        }
         banned.extend(images.iter().flat_map(|tokens| [tokens.start, tokens.end, tokens.image, tokens.video]));
         banned.extend((0..rows as u32).filter(|&id| tokenizer.id_to_token(id).is_none()));
         let mut special: Vec<(u32, String)> = tokenizer
@@ -184,7 +228,7 @@ impl Tokens {
             longest,
             positions: architecture.decoder().max_positions,
             special,
-            im_end,
+            end_of_turn,
             image_pad: images.map(|tokens| tokens.image),
             eos,
             banned,
@@ -245,9 +289,15 @@ impl Tokens {
         &self.special
     }
 
-    /// Id of `<|im_end|>`.
-    pub fn im_end(&self) -> u32 {
-        self.im_end
+    /// Id of the token that ends a turn of the conversation: `<|im_end|>` where the tokenizer has it, else the `eos_token` of
+    /// `tokenizer_config.json` (Llama 3: `<|eot_id|>`).
+    pub fn end_of_turn(&self) -> u32 {
+        self.end_of_turn.0
+    }
+
+    /// Its text, if it is another than `<|im_end|>`.
+    pub fn other_end_of_turn(&self) -> Option<&str> {
+        Some(self.end_of_turn.1.as_str()).filter(|token| *token != IM_END)
     }
 
     /// Id of `<|image_pad|>`, of a model that takes images.

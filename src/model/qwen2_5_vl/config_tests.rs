@@ -1,8 +1,11 @@
 //! Tests of the configuration reader.
 
-use super::*;
 use crate::io::files;
+use crate::model::architecture::Architecture;
+use crate::model::qwen2_5_vl::Config;
 use crate::model::{parse_architecture, read_architecture};
+use serde_json::{Value, json};
+use std::collections::HashSet;
 
 /// The published `config.json` of the 3B checkpoint, shortened to what is read.
 fn published() -> Value {
@@ -70,7 +73,7 @@ fn the_published_flat_layout_is_read() {
     assert_eq!(config.mrope_section, [16, 24, 24]);
     assert_eq!(config.text.rms_norm_eps, 1e-6);
     assert_eq!(config.vision.head_dim, 80);
-    assert_eq!(config.vision.patch_len(), 1176);
+    assert_eq!(config.vision.patches.patch_len(), 1176);
     assert_eq!(config.vision.window_tokens(), 4);
     assert_eq!(config.eos_token_ids, [151645]);
     assert!(config.tie_word_embeddings);
@@ -136,10 +139,13 @@ fn a_contradiction_names_its_field() {
 fn another_model_type_is_refused_by_name() {
     let mut value = published();
     for (other, said) in [
-        ("qwen2_vl", "`qwen2_vl` (Qwen2-VL) is not supported; only Qwen2.5-VL (`qwen2_5_vl`) and"),
-        ("qwen3_vl", "`qwen3_vl` (Qwen3-VL) is not supported"),
+        (
+            "qwen2_moe",
+            "`qwen2_moe` (Qwen2 with experts, without vision) is not supported; only Qwen2.5-VL (`qwen2_5_vl`), ",
+        ),
+        ("qwen3_vl_moe", "`qwen3_vl_moe` (Qwen3-VL with experts) is not supported"),
         ("qwen2_5_omni", "`qwen2_5_omni` (Qwen2.5-Omni) is not supported"),
-        ("qwen3", "`qwen3` (Qwen3, without vision) is not supported"),
+        ("qwen3_moe", "`qwen3_moe` (Qwen3 with experts, without vision) is not supported"),
         ("gpt2", "`gpt2` is not supported; only Qwen2.5-VL"),
     ] {
         value["model_type"] = json!(other);
@@ -191,4 +197,22 @@ fn a_bad_value_in_a_file_names_the_file() {
     let error = read_architecture(dir.path()).unwrap_err();
     assert!(error.to_string().contains("config.json: rms_norm_eps: must be a number above 0"), "{error}");
     assert_eq!(error.exit_code(), 2);
+}
+
+#[test]
+fn the_3b_checkpoint_has_its_published_number_of_tensors_and_parameters() {
+    let mut value = Config::from_json(&serde_json::json!({
+        "model_type": "qwen2_5_vl", "hidden_size": 2048, "intermediate_size": 11008, "num_attention_heads": 16,
+        "num_hidden_layers": 36, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": true,
+        "vision_config": {"hidden_size": 1280, "out_hidden_size": 2048},
+    }))
+    .unwrap();
+    let shapes = value.parameter_shapes();
+    let count: usize = shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    // `Qwen/Qwen2.5-VL-3B-Instruct` on the Hub: 3,754,622,976 parameters in 824 tensors.
+    assert_eq!((shapes.len(), count), (824, 3_754_622_976));
+    assert_eq!(shapes.iter().map(|(name, _)| name).collect::<HashSet<_>>().len(), shapes.len());
+    assert!(shapes.iter().all(|(name, _)| value.published_name(name) == *name));
+    value.tie_word_embeddings = false;
+    assert_eq!(value.parameter_shapes().len(), 825);
 }

@@ -3,16 +3,18 @@
 //! Patches are put into window order before the first matrix product, so that a window is a run of rows; the order is undone
 //! where the features are spliced into the text.
 
-use super::config::{VISION_NORM_EPS, VisionConfig};
+use super::vision_config::VisionConfig;
 use crate::Result;
 use crate::model::architecture::{Features, VisionEncoder};
+use crate::model::qwen_vl::vision_fields::VISION_NORM_EPS;
+use crate::model::qwen_vl::window_order::{WindowOrder, spans};
 use crate::model::sequence::ImageInput;
-use crate::model::weights::NamedWeights;
+use crate::model::weights::named::NamedWeights;
 use crate::nn::{
-    Heads, Linear, Parameter, RopeTable, SpanGroup, Tape, Value, attention, gelu, linear, rms_norm, rope, swiglu,
+    Gelu, Heads, Linear, Parameter, RopeTable, SpanGroup, Tape, Value, attention, gelu, linear, merge_rows, rms_norm,
+    rope, swiglu,
 };
-use candle_core::{Device, Tensor};
-use std::ops::Range;
+use candle_core::Device;
 use std::sync::Arc;
 
 /// The tower's weights.
@@ -74,21 +76,11 @@ impl VisionTower {
 impl VisionEncoder for VisionTower {
     fn forward(&self, tape: &Tape, images: &[Arc<ImageInput>], device: &Device, recompute: bool) -> Result<Features> {
         let config = &self.config;
-        let order = WindowOrder::new(images.iter().map(|image| image.grid), config);
-        let unit = config.spatial_merge_size * config.spatial_merge_size;
-        let width = config.patch_len();
-        let mut pixels = Vec::with_capacity(order.units.len() * unit * width);
-        for &(image, patch) in &order.units {
-            pixels.extend_from_slice(&images[image].patches[patch * unit * width..(patch + 1) * unit * width]);
-        }
-        let rows = order.units.len() * unit;
-        let pixels = Tensor::from_vec(pixels, (rows, width), &Device::Cpu)?.to_device(device)?;
+        let order = WindowOrder::new(images, config.patches.spatial_merge_size, config.window_tokens());
+        let pixels = order.pixels(images, config.patches.patch_len(), device)?;
         let heads = Heads { query: config.num_heads, key_value: config.num_heads, dim: config.head_dim };
         let table = Arc::new(RopeTable::spatial(&order.positions, config.head_dim, config.rope_theta));
-        let span_groups = |runs: &[Range<usize>]| {
-            Arc::new(runs.iter().map(|r| SpanGroup::single(r.clone(), false)).collect::<Vec<_>>())
-        };
-        let (windows, frames) = (span_groups(&order.windows), span_groups(&order.frames));
+        let (windows, frames) = (spans(&order.windows), spans(&order.frames));
         let mut x = linear(tape, &Value::constant(pixels), &[&self.patch_embed], None)?;
         for block in &self.blocks {
             let (seen, table) = (if block.full_attention { &frames } else { &windows }, &table);
@@ -102,9 +94,10 @@ impl VisionEncoder for VisionTower {
             };
         }
         let h = rms_norm(tape, &x, &self.merger.norm, VISION_NORM_EPS)?;
-        let h = crate::nn::merge_rows(tape, &h, unit)?;
-        let h = gelu(tape, &linear(tape, &h, &[&self.merger.inner], None)?)?;
-        Ok(Features { rows: linear(tape, &h, &[&self.merger.outer], None)?, places: order.places })
+        let h = merge_rows(tape, &h, config.patches.merged())?;
+        let h = gelu(tape, &linear(tape, &h, &[&self.merger.inner], None)?, Gelu::Exact)?;
+        let rows = linear(tape, &h, &[&self.merger.outer], None)?;
+        Ok(Features { rows, deep: Vec::new(), places: order.places })
     }
 }
 
@@ -132,63 +125,6 @@ impl Block {
     }
 }
 
-/// The order in which the merged patches ("units") of a batch of images go through the tower
-/// (transformers' `get_window_index`).
-struct WindowOrder {
-    /// (image, unit of the image in reading order) of each row group.
-    units: Vec<(usize, usize)>,
-    /// For each image, the row group of each of its units.
-    places: Vec<Vec<u32>>,
-    /// Patch rows of each window.
-    windows: Vec<Range<usize>>,
-    /// Patch rows of each frame of each image.
-    frames: Vec<Range<usize>>,
-    /// Row and column of each patch in its image.
-    positions: Vec<[u32; 2]>,
-}
-
-impl WindowOrder {
-    fn new(grids: impl Iterator<Item = [usize; 3]>, config: &VisionConfig) -> Self {
-        let (merge, window) = (config.spatial_merge_size, config.window_tokens());
-        let unit = merge * merge;
-        let mut order = WindowOrder {
-            units: Vec::new(),
-            places: Vec::new(),
-            windows: Vec::new(),
-            frames: Vec::new(),
-            positions: Vec::new(),
-        };
-        for (image, [t, h, w]) in grids.enumerate() {
-            let (h, w) = (h / merge, w / merge);
-            let mut places = vec![0; t * h * w];
-            for frame in 0..t {
-                let frame_start = order.units.len() * unit;
-                for top in (0..h).step_by(window) {
-                    for left in (0..w).step_by(window) {
-                        let start = order.units.len() * unit;
-                        for row in top..(top + window).min(h) {
-                            for column in left..(left + window).min(w) {
-                                let index = (frame * h + row) * w + column;
-                                places[index] = order.units.len() as u32;
-                                order.units.push((image, index));
-                                order.positions.extend(
-                                    (0..unit).map(|i| {
-                                        [(row * merge + i / merge) as u32, (column * merge + i % merge) as u32]
-                                    }),
-                                );
-                            }
-                        }
-                        order.windows.push(start..order.units.len() * unit);
-                    }
-                }
-                order.frames.push(frame_start..order.units.len() * unit);
-            }
-            order.places.push(places);
-        }
-        order
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,8 +146,8 @@ mod tests {
             let read = weights::read(dir.path(), &config, &Device::Cpu).unwrap();
             let mut weights = NamedWeights::of(read, HashMap::new());
             let tower = VisionTower::new(&config.vision, &mut weights).unwrap();
-            let side = 2 * config.vision.spatial_merge_size;
-            let count = side * side * config.vision.patch_len();
+            let side = 2 * config.vision.patches.spatial_merge_size;
+            let count = side * side * config.vision.patches.patch_len();
             let patches = (0..count).map(|i| (i * 7919 % 1009) as f32 / 1009.0).collect();
             let image = Arc::new(ImageInput { patches, grid: [1, side, side] });
             let found = tower.forward(&Tape::no_grad(), &[image], &Device::Cpu, false).unwrap();

@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The embedding matrix, and the output head, which a tied checkpoint may store again.
-const EMBEDDING: &str = "model.embed_tokens.weight";
+/// How the name of the token embeddings ends in every family.
+const EMBEDDING: &str = ".embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 /// Elements that are compared or converted at a time.
 const CHUNK: usize = 1 << 20;
@@ -120,15 +121,17 @@ impl CheckpointFiles {
     /// # Errors
     /// An input error that names the two: transformers would not tie them.
     pub fn check_head(&self) -> Result<()> {
-        let (Some(head), Some(embedding)) = (&self.head, self.tensors.iter().find(|t| t.name == EMBEDDING)) else {
+        let (Some(head), Some(embedding)) = (&self.head, self.tensors.iter().find(|t| t.name.ends_with(EMBEDDING)))
+        else {
             return Ok(());
         };
         let differs = || {
             Err(Error::input(format!(
-                "{}: `{}` differs from `{EMBEDDING}`, but tie_word_embeddings in config.json says that they are one; set it to false if the \
+                "{}: `{}` differs from `{}`, but tie_word_embeddings in config.json says that they are one; set it to false if the \
                  head is a matrix of its own, or take `{}` out if it is not",
                 self.paths[head.file].display(),
                 head.name,
+                embedding.name,
                 head.name
             )))
         };
@@ -238,7 +241,7 @@ mod tests {
         assert!(config.decoder().tied);
         let file = at.join("model.safetensors");
         let mut all = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
-        let embedding = all[EMBEDDING].to_dtype(DType::F32).unwrap();
+        let embedding = all["model.embed_tokens.weight"].to_dtype(DType::F32).unwrap();
         let (rows, width) = embedding.dims2().unwrap();
         let mut with = |head: Tensor, name: &str| {
             all.insert(name.into(), head);
@@ -261,7 +264,7 @@ mod tests {
             let error = with(head, name).unwrap_err();
             let said = error.to_string();
             assert!(error.exit_code() == 2 && said.contains("model.safetensors"), "{said}");
-            assert!(said.contains(&format!("`{name}` differs from `{EMBEDDING}`")), "{said}");
+            assert!(said.contains(&format!("`{name}` differs from `model.embed_tokens.weight`")), "{said}");
             assert!(said.contains("set it to false"), "{said}");
         }
     }

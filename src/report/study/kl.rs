@@ -86,8 +86,8 @@ pub fn figure(study: &StudyResults<'_>) -> Option<Figure> {
     });
     let y = Axis::new("prior knowledge lost (points)");
     let chart = Chart::new(Axis::from_zero("KL(base || tuned) on prior prompts (nats per token)"), y, series.collect());
-    let caption = "Every measured model of every run, coloured by regime. Both axes are about the same benchmarks, so part of the agreement is by \
-                   construction. The table below has the lines.";
+    let caption = "Every measured model of every run, coloured by regime. The distance is over held-out prior prompts where there are any; else over the \
+                   benchmarks that the loss is measured on, and part of the agreement is then by construction. A table below has the lines.";
     Figure::new("Lost against the distance from the base", caption, &chart)
 }
 

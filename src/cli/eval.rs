@@ -65,7 +65,7 @@ pub struct EvalArgs {
     )]
     solver: Option<SolverKind>,
     /// With --solver colour: dataset whose train split it learns from [default: that of --data]
-    #[arg(long, value_name = "DIR", requires = "solver")]
+    #[arg(long, value_name = "DIR", requires = "solver", conflicts_with = "model")]
     solver_train: Option<PathBuf>,
     /// Evaluate the model behind this chat API: http://HOST:PORT/v1 or https://HOST/v1
     #[arg(long, value_name = "URL", conflicts_with_all = ["rescore", "batch_size", "device"])]

@@ -192,10 +192,14 @@ fn what_cannot_be_measured_is_refused_before_any_weights_are_read() {
         kind: None,
         split: "train".into(),
     };
-    refused(&|r| r.train[1] = spec("mute", "mute"), &["--train mute=", "1 of 2 records", "r1"]);
-    refused(&|r| r.train[1] = spec("Facts", "long"), &["name facts is given twice"]);
-    refused(&|r| r.train[1] = spec("file", "seen.tsv"), &["--train file=", "dataset directory"]);
-    refused(&|r| r.train[1] = spec("none", "nowhere"), &["--train none="]);
+    let train_on = |request: &mut DynamicsRequest, spec: BenchmarkSpec| {
+        request.train[1] = spec;
+        request.config.on_policy = None;
+    };
+    refused(&|r| train_on(r, spec("mute", "mute")), &["--train mute=", "1 of 2 records", "r1"]);
+    refused(&|r| train_on(r, spec("Facts", "long")), &["name facts is given twice"]);
+    refused(&|r| train_on(r, spec("file", "seen.tsv")), &["--train file=", "dataset directory"]);
+    refused(&|r| train_on(r, spec("none", "nowhere")), &["--train none="]);
     refused(&|r| r.prior[1] = spec("none", "nowhere.tsv"), &["--prior none=", "no such file"]);
     refused(&|r| r.models[1] = dir.path().join("base"), &["--model", "given twice"]);
     refused(&|r| r.models[1] = dir.path().join("bare"), &["bare"]);

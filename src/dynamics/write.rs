@@ -77,9 +77,9 @@ fn of_cell(text: &mut String, checkpoint: &CheckpointResult, cell: &PairSummary)
         ("Adam: KL per token of v", cell.adam_kl),
         ("Adam: change of v", cell.adam_change),
         ("Adam: harmed", bare(cell.adam_harmed)),
-        ("check: steps on u and on v, correlation", bare(cell.check.both_ways.correlation)),
-        ("check: steps on u and on v, relative difference", bare(cell.check.both_ways.difference)),
-        ("check: steps and gradients, relative difference", bare(cell.check.gradients.difference)),
+        ("check: correlation of steps on u and on v", bare(cell.check.both_ways.correlation)),
+        ("check: relative difference of steps on u and on v", bare(cell.check.both_ways.difference)),
+        ("check: relative difference of steps and gradients", bare(cell.check.gradients.difference)),
         ("pairs uncertain by rounding", bare(cell.check.rounded_pairs as f64)),
         ("pairs uncertain by curvature", bare(cell.check.curved_pairs as f64)),
     ];

@@ -4,7 +4,7 @@
 use crate::common;
 use crate::common::Recorded;
 use jigsaw::dynamics::{Influence, InfluenceConfig, ResponseLoss, Stepper, influences};
-use jigsaw::model::Model;
+use jigsaw::model::{LanguageModel as _, Model};
 use serde_json::Value;
 
 fn model() -> Model {
@@ -35,6 +35,7 @@ fn relative(got: f64, want: &Value) -> f64 {
 fn ten_pairs_of_a_tuned_model_are_what_torch_says_in_f64() {
     for model in [model(), model().without_fused_kernels()] {
         let pairs = measure(&model, None);
+        let parameters = model.parameters().iter().map(|p| p.var.elem_count()).sum::<usize>() as f64;
         assert_eq!(pairs.len(), 10);
         for (want, found) in pairs {
             let said = format!("{found:?}\nagainst {want}");
@@ -63,13 +64,14 @@ fn ten_pairs_of_a_tuned_model_are_what_torch_says_in_f64() {
             }
             assert!(!found.is_rounded() && !found.is_curved(), "{said}");
             // Adam's step is as long along gradients that are mostly rounding of f32 as along others: torch in f32 is off by as much.
-            for (got, key, most) in [
-                (found.adam_squares, "adam_squares", 0.02),
-                (found.adam_kl, "adam_kl", 0.05),
-                (found.adam_change, "adam_change", 0.05),
-            ] {
+            for (got, key, most) in [(found.adam_squares, "adam_squares", 0.02), (found.adam_kl, "adam_kl", 0.05)] {
                 assert!(relative(got, &want[key]) < most, "{key}: {said}");
             }
+            // The change of v is an inner product with that step, and may be small beside the norms.
+            let step = want["learning_rate"].as_f64().unwrap() * parameters.sqrt();
+            let exact = want["adam_change"].as_f64().unwrap();
+            let most = 0.05 * exact.abs() + 1e-5 * want["v_gradient"].as_f64().unwrap() * step;
+            assert!((found.adam_change - exact).abs() < most, "{} {exact}: {said}", found.adam_change);
         }
     }
 }

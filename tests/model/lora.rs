@@ -292,7 +292,7 @@ fn adapters_are_trained_resumed_evaluated_and_merged_from_the_command_line() {
             "eval --model sft-whole/checkpoints/step-00000002 sft-whole/model --baseline {base} --data data --kl-prompts 3 --max-new-tokens 8 --out cost"
         ),
     );
-    assert!(compared.contains("new-task"), "{compared}");
+    assert!(compared.contains("\nprompts of ") && compared.contains("\nnew task    3 "), "{compared}");
     done(at, "model merge-lora sft-whole/model --dtype f32 --out merged");
     for (model, out) in [("sft-whole/model", "a.jsonl"), ("merged", "b.jsonl")] {
         done(at, &format!("score --model {model} --data data --split test --out {out}"));

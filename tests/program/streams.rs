@@ -58,7 +58,7 @@ fn streamed_puzzles_train_as_stored_ones_do_and_resume_to_the_byte() {
     let run = dir.join("sft-streamed");
     fs::remove_file(run.join("finished.json")).unwrap();
     fs::remove_dir_all(run.join("model")).unwrap();
-    fs::remove_dir_all(run.join("checkpoints/step-4")).unwrap();
+    fs::remove_dir_all(run.join("checkpoints/step-00000004")).unwrap();
     assert!(trained(dir, "streamed", "sft-streamed", &sft) == stored, "resumed to the same bytes");
 
     let rft = [

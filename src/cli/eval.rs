@@ -463,7 +463,7 @@ mod tests {
             assert!(parse(flags).is_err(), "{flags:?}");
         }
         let solver = parse(&["--solver", "colour", "--data", "d", "--out", "o"]).unwrap().work().unwrap();
-        assert!(matches!(solver, Work::Solver(SolverEvalRequest { train, .. }) if train == PathBuf::from("d")));
+        assert!(matches!(solver, Work::Solver(SolverEvalRequest { train, .. }) if train == std::path::Path::new("d")));
         let edges = ["--solver", "edges", "--solver-train", "t", "--data", "d", "--out", "o"];
         assert!(parse(&edges).unwrap().work().unwrap_err().to_string().contains("learns nothing"));
         assert!(matches!(parse(&["--rescore", "--out", "o"]).unwrap().work().unwrap(), Work::Rescore(_)));

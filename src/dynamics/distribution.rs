@@ -144,7 +144,8 @@ impl Distributions {
     pub fn moved_to(&self, logits: &[f32]) -> Result<Movement> {
         self.check_size(logits)?;
         let rows = self.logits.par_chunks(self.vocab).zip(logits.par_chunks(self.vocab));
-        let of_row = |(((before, after), row), &y): (((&[f32], &[f32]), &TokenDistribution), &u32)| {
+        type Row<'a> = (((&'a [f32], &'a [f32]), &'a TokenDistribution), &'a u32);
+        let of_row = |(((before, after), row), &y): Row<'_>| {
             let total = log_total(after);
             let mut moved = Movement::default();
             for (j, (&before, &after)) in before.iter().zip(after).enumerate() {

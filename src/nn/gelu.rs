@@ -24,7 +24,7 @@ pub enum Gelu {
 }
 
 /// `sqrt(8 / pi)`: the tanh approximation is `x sigmoid(z)` with `z = SLOPE (x + CUBIC x^3)`.
-const SLOPE: f32 = 1.595_769_1;
+const SLOPE: f32 = 1.595_769_2;
 const CUBIC: f32 = 0.044_715;
 const QUICK: f32 = 1.702;
 

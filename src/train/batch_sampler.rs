@@ -32,7 +32,7 @@ impl BatchSampler {
         replay_cursor: Option<Cursor>,
     ) -> Result<BatchSampler> {
         let replay_seed = rng::stream(seed, "replay", &[]).next_u64();
-        let replay_cursor = replay_cursor.unwrap_or(Cursor::default());
+        let replay_cursor = replay_cursor.unwrap_or_default();
         let replay = match (replayed, per_step) {
             (0, _) | (_, 0) => None,
             _ => {

@@ -265,7 +265,7 @@ mod tests {
     }
 
     fn runs(of: &[usize]) -> impl Iterator<Item = (usize, usize, usize)> {
-        let regimes = of.to_vec().into_iter();
+        let regimes = of.iter().copied();
         regimes.flat_map(|regime| (0..RATES.len()).flat_map(move |rate| (0..2).map(move |seed| (regime, rate, seed))))
     }
 

@@ -46,7 +46,7 @@ pub fn recipes(regimes: &[(Option<PathBuf>, Option<&TrainRun>)]) -> Vec<Recipe> 
         let differs = |(key, value): &&(String, String)| {
             alike.clone().any(|other| !settings[other].iter().any(|(k, v)| k == key && v == value))
         };
-        let different: Vec<String> = settings[i].iter().filter(differs).map(|setting| describe(setting)).collect();
+        let different: Vec<String> = settings[i].iter().filter(differs).map(describe).collect();
         let method = match different.is_empty() {
             true => method(i).to_string(),
             false => format!("{} with {}", method(i), different.join(", ")),

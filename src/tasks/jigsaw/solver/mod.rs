@@ -53,7 +53,7 @@ pub enum Solver {
     /// By borders.
     Edges,
     /// By colour.
-    Colour(ColourModel),
+    Colour(Box<ColourModel>),
 }
 
 impl Solver {
@@ -77,7 +77,7 @@ impl Solver {
                 Ok(())
             })?;
         }
-        model.fit().map(Solver::Colour)
+        Ok(Solver::Colour(Box::new(model.fit()?)))
     }
 
     /// The response to example `i`, in the form that it asks for.
@@ -173,7 +173,7 @@ mod tests {
             let features = TileFeatures::new(&picture, grid).unwrap();
             (0..9).for_each(|cell| sums.add(&colour::statistics(&features, cell), colour::place(grid, cell)));
         }
-        let solver = Solver::Colour(sums.fit().unwrap());
+        let solver = Solver::Colour(Box::new(sums.fit().unwrap()));
         for seed in 0..5 {
             let (found, order) = solved(&solver, &lit(120), "3x3", seed);
             assert_eq!(found, order, "seed {seed}");

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-runs/base-headroom}
 jigsaw=${JIGSAW:-target/release/jigsaw}
-noise=grounding:215,ocr:80,doc:80,vqa:190,pope:180,describe:115
+noise=grounding:215,ocr:80,doc:80,vqa:190,pope:180,describe:160
 for kind in plain noisy; do
     flags=()
     [ $kind = plain ] || flags=(--noise "$noise")

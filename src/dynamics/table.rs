@@ -235,7 +235,7 @@ pub fn divergence(found: &KlAndForgetting) -> (Table, Vec<String>) {
         ]
     });
     let header =
-        ["model", "KL(base || tuned) per token", "per response", "per token, prior prompts", "mean loss, points"];
+        ["model", "KL(base || tuned) per token", "per response", "per token on prior prompts", "mean loss, points"];
     let line = |what: &str, line: &LinearFit| {
         format!(
             "loss against KL {what}: R^2 {}, Spearman {}, slope {} points per nat (interval clustered by run), {} models of {} runs",

@@ -51,7 +51,7 @@ fn csv(found: &DynamicsResult) -> String {
         of_set(&mut text, &found.base, set, prior);
     }
     if let Some(kl) = &found.kl {
-        let prior = kl.prior_per_token.iter().map(|line| ("per token, prior prompts", line));
+        let prior = kl.prior_per_token.iter().map(|line| ("per token on prior prompts", line));
         for (name, line) in [("per token", &kl.per_token), ("per response", &kl.per_response)].into_iter().chain(prior)
         {
             of_line(&mut text, &found.base, name, line);
@@ -94,8 +94,8 @@ fn of_fit(text: &mut String, checkpoint: &CheckpointResult, fit: &PerplexityAndC
         [("change of v per unit of eta", &fit.sgd), ("Adam: change of v", &fit.adam), ("Adam: KL", &fit.adam_kl)];
     for (name, PerplexityFit { by_u, by_v }) in lines {
         let measures = [
-            ("slope, interval by u", by_u.clusters, by_u.slope),
-            ("slope, interval by v", by_v.clusters, by_v.slope),
+            ("slope with interval by u", by_u.clusters, by_u.slope),
+            ("slope with interval by v", by_v.clusters, by_v.slope),
             ("Spearman", by_u.clusters, bare(by_u.spearman)),
         ];
         for (what, samples, value) in measures {

@@ -68,7 +68,7 @@ pub struct TrainArgs {
     out: Option<PathBuf>,
     /// Go on with the run in this directory, with the model, data and settings that it began with. With --set, a run can be given more
     /// steps (train.steps, train.epochs) or other criteria (train.stop_when, train.stop_patience, train.stop_when_forgotten), also
-    /// when it is finished: it goes on from its last checkpoint, with its optimizer and random streams
+    /// when it is finished: training continues from the last checkpoint, with the saved state of the optimizer and of the random streams
     #[arg(long, value_name = "DIR", conflicts_with_all = ["method", "model", "data", "config", "out"])]
     resume: Option<PathBuf>,
     #[command(flatten)]

@@ -162,6 +162,23 @@ mod tests {
     }
 
     #[test]
+    fn the_text_between_the_answer_tags_is_counted_by_its_own_tokens() {
+        let measured = serde_json::json!({ "tokens": 0, "nats": 0.0, "finished": true, "token_ids": [], "token_nats": [] });
+        let line: PromptDivergence = serde_json::from_value(serde_json::json!({
+            "index": 3, "id": "q3", "forward": measured, "reverse": measured, "own": null,
+            "gold": {
+                "tokens": 4, "base": 8.0, "tuned": 16.0, "token_ids": [7, 8, 9, 2], "first": 1, "end": 3,
+                "base_logprobs": [-1.0, -2.0, -4.0, -1.0], "tuned_logprobs": [-1.0, -8.0, -6.0, -1.0]
+            }
+        }))
+        .unwrap();
+        let found = GoldItem::of("prior", &line, "ocr", "g").unwrap();
+        assert_eq!((found.tokens, found.base, found.tuned), (4, -8.0, -16.0));
+        assert_eq!((found.answer_tokens, found.answer_base, found.answer_tuned), (2, -6.0, -14.0));
+        assert_eq!(GoldItem::of("prior", &PromptDivergence { gold: None, ..line }, "ocr", "g"), None);
+    }
+
+    #[test]
     fn means_are_per_token_and_per_answer_and_groups_are_one_observation() {
         let items = [
             item("a", "ocr", "1", 2, (-1.0, -2.0)),

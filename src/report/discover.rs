@@ -320,6 +320,23 @@ pub(super) fn shortest_unique_name(paths: &[PathBuf], i: usize) -> String {
 }
 
 #[cfg(test)]
+impl TrainRun {
+    /// A finished run with these settings, and nothing else.
+    pub fn of_config(config: &str) -> TrainRun {
+        TrainRun {
+            name: String::new(),
+            dir: PathBuf::new(),
+            config: config.parse().unwrap(),
+            config_text: String::new(),
+            identity: Map::new(),
+            metrics: Vec::new(),
+            samples: Vec::new(),
+            state: RunState::Finished,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -331,23 +348,13 @@ mod tests {
 
     #[test]
     fn only_sft_without_refreshing_learns_the_reference_responses() {
-        let run = |config: &str| TrainRun {
-            name: String::new(),
-            dir: PathBuf::new(),
-            config: config.parse().unwrap(),
-            config_text: String::new(),
-            identity: Map::new(),
-            metrics: Vec::new(),
-            samples: Vec::new(),
-            state: RunState::Finished,
-        };
         for (config, own) in [
             ("[train]\nmethod = \"sft\"\n[sft]\nresample_every = 0", false),
             ("[train]\nmethod = \"sft\"\n[sft]\nresample_every = 50", true),
             ("[train]\nmethod = \"sft\"", false),
             ("[train]\nmethod = \"rft\"", true),
         ] {
-            assert_eq!(run(config).learns_own_responses(), own, "{config}");
+            assert_eq!(TrainRun::of_config(config).learns_own_responses(), own, "{config}");
         }
     }
 

@@ -88,21 +88,10 @@ fn without_seed(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::discover::RunState;
-    use serde_json::Map;
 
     #[test]
     fn data_and_method_are_told_apart_by_what_differs() {
-        let run = |config: &str| TrainRun {
-            name: String::new(),
-            dir: PathBuf::new(),
-            config: config.parse().unwrap(),
-            config_text: String::new(),
-            identity: Map::new(),
-            metrics: Vec::new(),
-            samples: Vec::new(),
-            state: RunState::Finished,
-        };
+        let run = TrainRun::of_config;
         let sft = |sft: &str| run(&format!("[train]\nmethod = \"sft\"\nlearning_rate = 1e-4\n[sft]\n{sft}"));
         let runs = [
             sft("loss_type = \"nll\"\nresample_every = 0"),

@@ -1,38 +1,47 @@
-//! Reads a dataset directory, or a JSON or JSONL file of another tool. Opening a dataset checks all of it, so that no error surfaces hours into a
-//! run.
+//! Reads a dataset directory, or a JSON or JSONL file of another tool. Opening a dataset looks at every record of it, so that no error surfaces
+//! hours into a run, and keeps only where each one stands: a record is read again when it is asked for.
 
+use super::jsonl::{self, Conversations, Embedded};
 use super::manifest::{MANIFEST, Manifest};
-use super::{IMAGE_PLACEHOLDER, METADATA, OpenStream, Record, RecordStream, STREAM, jsonl, source};
+use super::record_file::{Entry, Index, Item, Place, RecordFile};
+use super::{CheckRecord, IMAGE_PLACEHOLDER, METADATA, OpenStream, Record, RecordStream, STREAM, source};
 use crate::io::{files, hex};
 use crate::rng::Rng;
 use crate::{Error, Result};
 use image::RgbImage;
 use rand::seq::SliceRandom;
+use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
 /// Bytes of an image file read first for its size; most formats hold it there.
 const HEADER_BYTES: u64 = 16 << 10;
+/// Images whose sizes are held, because several records may have the same one.
+const HELD_SIZES: usize = 4096;
 
-/// One split of a dataset: its records in memory and its images on disk, or both made as they are asked for.
+/// One split of a dataset: its records and images on disk, or both made as they are asked for.
 #[derive(Debug)]
 pub struct Dataset {
     root: PathBuf,
     manifest: Manifest,
-    records: Vec<Record>,
-    /// Makes the records, where none are stored.
-    stream: Option<Box<dyn RecordStream>>,
-    /// The file of the records, and the place of each in it.
-    file: PathBuf,
-    places: Vec<String>,
-    /// The file is another tool's.
-    is_foreign: bool,
-    /// Images embedded in that file, by name.
-    embedded: HashMap<String, Vec<u8>>,
-    note: Option<String>,
+    records: Records,
+    /// Sizes of images that were looked at, by name.
+    sizes: RwLock<HashMap<String, (u32, u32)>>,
+}
+
+/// Where records come from.
+#[derive(Debug)]
+enum Records {
+    /// A `metadata.jsonl`.
+    Own(RecordFile, Index),
+    /// Another tool's file.
+    Foreign(Conversations),
+    /// Made as they are asked for, as the file says.
+    Made(Box<dyn RecordStream>, PathBuf),
 }
 
 impl Dataset {
@@ -41,172 +50,121 @@ impl Dataset {
     /// wrong: no manifest (unfinished), fewer records than it says, an id twice, a missing image, images that do not match
     /// the placeholders, an unknown role.
     pub fn open(dir: &Path, split: &str) -> Result<Self> {
-        Dataset::open_with(dir, split, |path| {
+        let not_stored: OpenStream = |path| {
             Err(Error::input(format!(
                 "{}: its records are made as they are needed; they are not stored",
                 path.display()
             )))
-        })
+        };
+        Dataset::open_with(dir, split, not_stored, |_, _| Ok(()))
     }
 
-    /// As [`Dataset::open`], with what opens a split whose records are made as they are needed.
+    /// As [`Dataset::open`], with what opens a split whose records are made as they are needed, and with what looks at each stored record.
     ///
     /// # Errors
-    /// Also for a description that is not the one which the manifest knows.
-    pub fn open_with(dir: &Path, split: &str, open_stream: OpenStream) -> Result<Self> {
+    /// Also what `check` finds, and a description of records that is not the one which the manifest knows.
+    pub fn open_with(dir: &Path, split: &str, open_stream: OpenStream, check: CheckRecord) -> Result<Self> {
         if jsonl::is_jsonl(dir) {
-            return Dataset::of_file(dir);
+            let found = jsonl::open(dir, check)?;
+            let root = dir.parent().unwrap_or(Path::new("")).to_path_buf();
+            let manifest = found.manifest.clone();
+            return Ok(Dataset { root, manifest, records: Records::Foreign(found), sizes: RwLock::default() });
         }
         let (root, manifest) = locate(dir, split)?;
-        if root.join(STREAM).is_file() {
-            return Dataset::of_stream(root, manifest, open_stream);
-        }
-        let path = root.join(METADATA);
-        let text = files::read_text(&path)?;
-        let mut records = Vec::new();
-        let mut lines: HashMap<String, usize> = HashMap::new();
-        for (i, line) in text.lines().enumerate() {
-            let place = || format!("{}:{}", path.display(), i + 1);
-            let record: Record = serde_json::from_str(line).map_err(|e| Error::input(format!("{}: {e}", place())))?;
-            check(&record, &root).map_err(|e| e.context(place()))?;
-            if let Some(first) = lines.insert(record.id.clone(), i + 1) {
-                return Err(Error::input(format!(
-                    "{}: field `id`: `{}` is already the id of line {first}",
-                    place(),
-                    record.id
-                )));
-            }
-            records.push(record);
-        }
-        if records.is_empty() {
-            return Err(Error::input(format!("{} holds no records", path.display())));
-        }
-        let split = root.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        if let Some(expected) = manifest.splits.get(&split).map(|s| s.records)
-            && expected != records.len()
-        {
-            return Err(Error::input(format!(
-                "{} holds {} records, but the dataset's {MANIFEST} says {expected}: the file was changed or cut off",
-                path.display(),
-                records.len()
-            )));
-        }
-        let places = (1..=records.len()).map(|line| line.to_string()).collect();
-        let embedded = HashMap::new();
-        let (stream, is_foreign) = (None, false);
-        Ok(Dataset { root, manifest, records, stream, file: path, places, is_foreign, embedded, note: None })
-    }
-
-    fn of_stream(root: PathBuf, manifest: Manifest, open_stream: OpenStream) -> Result<Self> {
-        let file = root.join(STREAM);
-        let split = root.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let known = manifest.splits.get(&split).map(|summary| &summary.sha256);
-        if known != Some(&hex(&Sha256::digest(files::read(&file)?))) {
-            return Err(Error::input(format!(
-                "{}: not the file that the dataset's {MANIFEST} knows: it was changed; make the dataset again",
-                file.display()
-            )));
-        }
-        let (stream, embedded) = (Some(open_stream(&file)?), HashMap::new());
-        let (records, places) = (Vec::new(), Vec::new());
-        Ok(Dataset { root, manifest, records, stream, file, places, is_foreign: false, embedded, note: None })
-    }
-
-    fn of_file(file: &Path) -> Result<Self> {
-        let jsonl::Contents { records, places, embedded, manifest, multi_turn, images_first } = jsonl::open(file)?;
-        let of = |count: usize, what: &str| {
-            (count > 0).then(|| format!("{count} of {} conversations in {} {what}", records.len(), file.display()))
+        let made = root.join(STREAM);
+        let records = match made.is_file() {
+            true => open_made(made, &root, &manifest, open_stream)?,
+            false => open_own(&root, &manifest, check)?,
         };
-        let notes: Vec<String> = [
-            of(
-                multi_turn,
-                "have several answers: only the last one is learnt and scored, those before it are part of the prompt",
-            ),
-            of(
-                images_first,
-                "name images and have no `<image>` in their turns: the images come before the first text of the user",
-            ),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        let note = (!notes.is_empty()).then(|| notes.join("\n"));
-        let root = file.parent().unwrap_or(Path::new("")).to_path_buf();
-        let (stream, file) = (None, file.to_path_buf());
-        Ok(Dataset { root, manifest, records, stream, file, places, is_foreign: true, embedded, note })
+        Ok(Dataset { root, manifest, records, sizes: RwLock::default() })
     }
 
-    /// Only `count` of the records, drawn at random, in file order; all of them where there are no more. From the same random stream a smaller
-    /// number's records are among those of a larger one.
+    /// Only `count` of the stored records, drawn at random, in file order; all of them where there are no more. From the same random stream a
+    /// smaller number's records are among those of a larger one.
     pub fn sampled(mut self, count: usize, rng: &mut Rng) -> Dataset {
-        if count >= self.records.len() {
+        if count >= self.len() {
             return self;
         }
-        let mut order: Vec<usize> = (0..self.records.len()).collect();
+        let mut order: Vec<usize> = (0..self.len()).collect();
         order.shuffle(rng);
         let kept: HashSet<usize> = order.into_iter().take(count).collect();
-        let mut i = 0..;
-        self.retain(|_| i.next().is_some_and(|i| kept.contains(&i)));
+        self.retain(|i| kept.contains(&i));
         self
     }
 
     /// A note for the user on how the records were read.
     pub fn note(&self) -> Option<&str> {
-        self.note.as_deref()
-    }
-
-    /// The encoded image of this name, if it is embedded in the file of the records.
-    pub fn embedded(&self, name: &str) -> Option<&[u8]> {
-        self.embedded.get(name).map(Vec::as_slice)
-    }
-
-    /// The records that are stored, in file order; none of a split whose records are made as they are needed.
-    pub fn records(&self) -> &[Record] {
-        &self.records
+        match &self.records {
+            Records::Foreign(found) => found.note.as_deref(),
+            _ => None,
+        }
     }
 
     /// What makes the records, where they are made as they are needed.
     pub fn stream(&self) -> Option<&dyn RecordStream> {
-        self.stream.as_deref()
-    }
-
-    /// Record `i`, stored or made.
-    ///
-    /// # Errors
-    /// A failure for a number that there is not; an input error if a record cannot be made.
-    pub fn record(&self, i: usize) -> Result<Cow<'_, Record>> {
-        match (&self.stream, self.records.get(i)) {
-            (Some(stream), _) if i < stream.count() => stream.record(i).map(Cow::Owned),
-            (None, Some(record)) => Ok(Cow::Borrowed(record)),
-            _ => Err(Error::failed(format!("example {i} of a dataset of {} was asked for", self.len()))),
+        match &self.records {
+            Records::Made(stream, _) => Some(stream.as_ref()),
+            _ => None,
         }
     }
 
-    /// The images of record `i`, in the order of its placeholders.
+    /// All records, one after another.
+    pub fn records(&self) -> impl Iterator<Item = Result<Record>> + '_ {
+        (0..self.len()).map(|i| self.record(i))
+    }
+
+    /// Record `i`, read or made.
     ///
     /// # Errors
-    /// An input error for an image that cannot be read or made.
-    pub fn images(&self, i: usize) -> Result<Vec<RgbImage>> {
-        match &self.stream {
-            Some(stream) => stream.images(i),
-            None => self.load_images(&*self.record(i)?),
+    /// A failure for a number that there is not; an input error if the file was changed since it was opened, or a record cannot be made.
+    pub fn record(&self, i: usize) -> Result<Record> {
+        self.read(i).map(|(record, _)| record)
+    }
+
+    /// Record `i`, and those of its images that are in the file of the records itself.
+    ///
+    /// # Errors
+    /// As [`Dataset::record`].
+    pub fn read(&self, i: usize) -> Result<(Record, Embedded)> {
+        let none = || Error::failed(format!("example {i} of a dataset of {} was asked for", self.len()));
+        match &self.records {
+            Records::Own(file, index) => {
+                let place = index.get(i).ok_or_else(none)?;
+                Ok((own_record(file, place, &file.read(place)?)?, Embedded::new()))
+            }
+            Records::Foreign(found) => found.record(found.index.get(i).ok_or_else(none)?),
+            Records::Made(stream, _) if i < stream.count() => Ok((stream.record(i)?, Embedded::new())),
+            Records::Made(..) => Err(none()),
         }
     }
 
-    /// Go on with these records alone. The manifest stays that of all.
-    pub fn retain(&mut self, mut keep: impl FnMut(&Record) -> bool) {
-        let all = std::mem::take(&mut self.records).into_iter().zip(std::mem::take(&mut self.places));
-        (self.records, self.places) = all.filter(|(record, _)| keep(record)).unzip();
+    /// Go on with the stored records alone whose numbers `keep` takes. The manifest stays that of all.
+    pub fn retain(&mut self, keep: impl Fn(usize) -> bool) {
+        match &mut self.records {
+            Records::Own(_, index) | Records::Foreign(Conversations { index, .. }) => index.retain(keep),
+            Records::Made(..) => {}
+        }
     }
 
     /// Number of records.
     pub fn len(&self) -> usize {
-        self.stream.as_ref().map_or(self.records.len(), |stream| stream.count())
+        match &self.records {
+            Records::Own(_, index) | Records::Foreign(Conversations { index, .. }) => index.len(),
+            Records::Made(stream, _) => stream.count(),
+        }
     }
 
     /// Always false: opening a dataset without records is an error.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The first record of each task, in order. Records that are made as they are needed are of one task.
+    pub fn first_of_each_task(&self) -> Vec<usize> {
+        match &self.records {
+            Records::Own(_, index) | Records::Foreign(Conversations { index, .. }) => index.first_of_each_task(),
+            Records::Made(..) => vec![0],
+        }
     }
 
     /// The dataset's manifest (that of all its splits).
@@ -221,62 +179,150 @@ impl Dataset {
 
     /// `file:line` of record `i`, for messages.
     pub fn place(&self, i: usize) -> String {
-        match self.places.get(i) {
-            Some(place) => format!("{}:{place}", self.file.display()),
-            None => self.file.display().to_string(),
+        let (file, index) = match &self.records {
+            Records::Own(file, index) | Records::Foreign(Conversations { file, index, .. }) => (file, index),
+            Records::Made(_, file) => return file.display().to_string(),
+        };
+        index.get(i).map_or_else(|| file.path().display().to_string(), |place| file.place(place))
+    }
+
+    /// The images of record `i`, in the order of its placeholders.
+    ///
+    /// # Errors
+    /// An input error for an image that cannot be read or made.
+    pub fn images(&self, i: usize) -> Result<Vec<RgbImage>> {
+        match self.stream() {
+            Some(stream) => stream.images(i),
+            None => self.map_images(&self.read(i)?, source::decode),
         }
     }
 
-    /// Whether the records are those of another tool's file.
-    pub fn is_foreign(&self) -> bool {
-        self.is_foreign
+    /// Width and height of the images of record `i`, from their headers. Reads only the beginning of a file if it holds the size.
+    pub fn image_sizes(&self, i: usize) -> Result<Vec<(u32, u32)>> {
+        match self.stream() {
+            Some(stream) => Ok(stream.image_sizes(i)),
+            None => self.sizes_of(&self.read(i)?),
+        }
     }
 
-    /// Decode the images of a record, in the order of its placeholders.
-    pub fn load_images(&self, record: &Record) -> Result<Vec<RgbImage>> {
-        self.map_images(record, source::decode)
+    /// Record `i` with [`Dataset::image_sizes`], for less than both cost.
+    pub fn with_image_sizes(&self, i: usize) -> Result<(Record, Result<Vec<(u32, u32)>>)> {
+        let read = self.read(i)?;
+        let sizes = self.stream().map_or_else(|| self.sizes_of(&read), |stream| Ok(stream.image_sizes(i)));
+        Ok((read.0, sizes))
     }
 
-    /// Width and height of the images of a record, from their headers. Reads only the beginning of a file if it holds the size.
-    pub fn image_sizes(&self, record: &Record) -> Result<Vec<(u32, u32)>> {
-        let told = record.images.iter().map(|name| self.size_from_header(name));
+    fn sizes_of(&self, read: &(Record, Embedded)) -> Result<Vec<(u32, u32)>> {
+        let (record, embedded) = read;
+        let told = record.images.iter().map(|name| match embedded.contains_key(name) {
+            true => None,
+            false => self.size_from_header(name),
+        });
         match told.collect::<Option<Vec<_>>>() {
             Some(sizes) => Ok(sizes),
-            None => self.map_images(record, source::probe),
+            None => self.map_images(read, source::probe),
         }
     }
 
     fn size_from_header(&self, name: &str) -> Option<(u32, u32)> {
-        if self.embedded(name).is_some() {
-            return None;
+        if let Some(size) = self.sizes.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Some(*size);
         }
         let mut start = Vec::with_capacity(HEADER_BYTES as usize);
         files::open_regular(&self.root.join(name)).ok()?.take(HEADER_BYTES).read_to_end(&mut start).ok()?;
-        source::probe_header(&start).ok()
+        let size = source::probe_header(&start).ok()?;
+        let mut held = self.sizes.write().unwrap_or_else(PoisonError::into_inner);
+        if held.len() >= HELD_SIZES {
+            held.clear();
+        }
+        held.insert(name.to_string(), size);
+        Some(size)
     }
 
-    /// SHA-256 of the image files of a record.
-    pub fn image_digests(&self, record: &Record) -> Result<Vec<[u8; 32]>> {
-        self.map_images(record, |bytes| Ok(Sha256::digest(bytes).into()))
+    /// SHA-256 of the image files of stored record `i`.
+    pub fn image_digests(&self, i: usize) -> Result<Vec<[u8; 32]>> {
+        self.map_images(&self.read(i)?, |bytes| Ok(Sha256::digest(bytes).into()))
     }
 
-    fn map_images<T>(&self, record: &Record, look: impl Fn(&[u8]) -> Result<T, String>) -> Result<Vec<T>> {
+    fn map_images<T>(
+        &self,
+        (record, embedded): &(Record, Embedded),
+        look: impl Fn(&[u8]) -> Result<T, String>,
+    ) -> Result<Vec<T>> {
         let one = |name: &String| {
             let path = self.root.join(name);
-            let bytes = match self.embedded(name) {
-                Some(bytes) => Cow::Borrowed(bytes),
-                None => Cow::Owned(files::read(&path)?),
+            let (bytes, place) = match (embedded.get(name), &self.records) {
+                (Some(bytes), Records::Foreign(Conversations { file, .. })) => {
+                    (Cow::Borrowed(bytes), format!("{}: {name}", file.path().display()))
+                }
+                _ => (Cow::Owned(files::read(&path)?), path.display().to_string()),
             };
-            look(&bytes).map_err(|reason| {
-                let place = match self.embedded(name) {
-                    Some(_) => format!("{}: {name}", self.file.display()),
-                    None => path.display().to_string(),
-                };
-                Error::input(format!("{place} (image of record `{}`): {reason}", record.id))
-            })
+            look(&bytes).map_err(|why| Error::input(format!("{place} (image of record `{}`): {why}", record.id)))
         };
         record.images.iter().map(one).collect()
     }
+}
+
+/// Look at all records of a `metadata.jsonl`.
+fn open_own(root: &Path, manifest: &Manifest, check: CheckRecord) -> Result<Records> {
+    let file = RecordFile::open(&root.join(METADATA))?;
+    let mut index = Index::default();
+    file.lines(|lines| {
+        let entry = |Item { place, text }: &Item<'_>| {
+            let record = own_record(&file, place, text)?;
+            check_own(&record, root).and_then(|()| check(&record, false)).map_err(|e| e.context(file.place(place)))?;
+            Ok(Entry::new(*place, &record))
+        };
+        let entries: Vec<Result<Entry>> = lines.par_iter().map(entry).collect();
+        entries.into_iter().try_for_each(|entry| entry.map(|entry| index.push(entry)))?;
+        Ok(true)
+    })?;
+    let path = file.path().display();
+    if index.len() == 0 {
+        return Err(Error::input(format!("{path} holds no records")));
+    }
+    if let Some((i, first)) = index.first_duplicate()
+        && let (Some(place), Some(first)) = (index.get(i), index.get(first))
+    {
+        let id = own_record(&file, place, &file.read(place)?)?.id;
+        return Err(Error::input(format!(
+            "{}: field `id`: `{id}` is already the id of {}",
+            file.place(place),
+            first.name()
+        )));
+    }
+    let split = root.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    if let Some(expected) = manifest.splits.get(&split).map(|s| s.records)
+        && expected != index.len()
+    {
+        return Err(Error::input(format!(
+            "{path} holds {} records, but the dataset's {MANIFEST} says {expected}: the file was changed or cut off",
+            index.len()
+        )));
+    }
+    Ok(Records::Own(file, index))
+}
+
+/// The record on a line of a `metadata.jsonl`.
+fn own_record(file: &RecordFile, place: &Place, line: &[u8]) -> Result<Record> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let text = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line)).map_err(|e| {
+        let at = place.offset + e.valid_up_to() as u64;
+        Error::input(format!("{} is not UTF-8: bad byte at offset {at}", file.path().display()))
+    })?;
+    serde_json::from_str(text).map_err(|e| Error::input(format!("{}: {e}", file.place(place))))
+}
+
+fn open_made(file: PathBuf, root: &Path, manifest: &Manifest, open_stream: OpenStream) -> Result<Records> {
+    let split = root.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let known = manifest.splits.get(&split).map(|summary| &summary.sha256);
+    if known != Some(&hex(&Sha256::digest(files::read(&file)?))) {
+        return Err(Error::input(format!(
+            "{}: not the file that the dataset's {MANIFEST} knows: it was changed; make the dataset again",
+            file.display()
+        )));
+    }
+    Ok(Records::Made(open_stream(&file)?, file))
 }
 
 /// The directory that holds the split's `metadata.jsonl`, and the manifest that covers it.
@@ -332,7 +378,7 @@ fn locate(dir: &Path, split: &str) -> Result<(PathBuf, Manifest)> {
     Ok((root, manifest))
 }
 
-fn check(record: &Record, root: &Path) -> Result<()> {
+fn check_own(record: &Record, root: &Path) -> Result<()> {
     let bad = |message: String| Err(Error::input(message));
     if record.id.is_empty() {
         return bad("field `id` is empty".into());
@@ -380,6 +426,38 @@ mod tests {
     use crate::rng;
 
     #[test]
+    fn a_bad_record_is_named_by_its_line_and_a_byte_that_is_not_utf_8_by_its_offset() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(MANIFEST), serde_json::to_vec(&Manifest::default()).unwrap()).unwrap();
+        let record = |id: usize, role: &str| {
+            let turn = serde_json::json!({"role": role, "content": "q"});
+            let record = serde_json::json!({
+                "id": id.to_string(), "task": "exact", "messages": [turn], "answer": "a", "source": "", "seed": 0
+            });
+            format!("{record}\n").into_bytes()
+        };
+        let open = |lines: Vec<Vec<u8>>| {
+            std::fs::write(dir.path().join(METADATA), lines.concat()).unwrap();
+            Dataset::open(dir.path(), "train")
+        };
+        let lines = || (0..9000).map(|i| record(i, "user")).collect::<Vec<_>>();
+        let data = open(lines()).unwrap();
+        assert_eq!((data.len(), data.record(8765).unwrap().id.as_str()), (9000, "8765"));
+        assert!(data.place(8765).ends_with("metadata.jsonl:8766"));
+        let refusal = |line: Vec<u8>| {
+            let mut lines = lines();
+            lines[8000] = line;
+            open(lines).unwrap_err().to_string()
+        };
+        assert!(refusal(record(8000, "reader")).contains("metadata.jsonl:8001: field `messages[0].role`"));
+        assert!(refusal(record(70, "user")).contains("metadata.jsonl:8001: field `id`: `70` is already the id of line 71"));
+        assert!(refusal(b"\n".to_vec()).contains("metadata.jsonl:8001: EOF"));
+        let before: usize = lines()[..8000].iter().map(Vec::len).sum();
+        let refusal = refusal(b"{\"id\": \"\xff\"}\n".to_vec());
+        assert!(refusal.ends_with(&format!("is not UTF-8: bad byte at offset {}", before + 8)), "{refusal}");
+    }
+
+    #[test]
     fn a_sample_of_records_is_in_file_order_and_holds_the_smaller_ones() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data.jsonl");
@@ -393,7 +471,7 @@ mod tests {
             let sampled =
                 Dataset::open(&path, "train").unwrap().sampled(count, &mut rng::stream(seed, "examples", &[]));
             assert!((0..sampled.len()).all(|i| sampled.place(i).contains("data.jsonl:")));
-            sampled.records().iter().map(|record| record.prompt()[0].content.clone()).collect()
+            sampled.records().map(|record| record.unwrap().prompt()[0].content.clone()).collect()
         };
         let (all, ten, four) = (of(30, 1), of(10, 1), of(4, 1));
         assert_eq!((all.len(), ten.len(), four.len(), of(99, 1)), (30, 10, 4, all.clone()));

@@ -9,14 +9,16 @@ mod jsonl;
 mod manifest;
 mod png;
 mod record;
+mod record_file;
 mod record_stream;
 mod resize;
 mod sampler;
 mod writer;
 
 pub use dataset::{Dataset, is_dataset};
+pub use jsonl::Embedded;
 pub use manifest::{Attribution, MANIFEST, Manifest, Skipped, SplitSummary};
-pub use record::{Digest, IMAGE_PLACEHOLDER, METADATA, Message, Record};
+pub use record::{CheckRecord, Digest, IMAGE_PLACEHOLDER, METADATA, Message, Record};
 pub use record_stream::{OpenStream, RecordStream, STREAM};
 pub use resize::resize;
 pub use sampler::{Cursor, ExampleSampler};

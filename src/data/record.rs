@@ -1,5 +1,6 @@
 //! One example of a dataset, as a line of `metadata.jsonl`.
 
+use crate::Result;
 use serde::{Deserialize, Serialize};
 
 /// The file of a split that holds its records, one JSON object a line.
@@ -9,6 +10,9 @@ pub const IMAGE_PLACEHOLDER: &str = "<image>";
 
 /// SHA-256 of an image file.
 pub type Digest = [u8; 32];
+
+/// Looks at a record before it is used; the second argument says whether it is from another tool's file. An error has no place yet.
+pub type CheckRecord = fn(&Record, bool) -> Result<()>;
 
 /// One chat turn. In `content`, each `<image>` stands for the next entry of [`Record::images`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -129,11 +129,14 @@ impl DatasetWriter {
         self.create_split(split, false)?;
         let dir = self.dir.join(split);
         let mut taken = HashSet::new();
-        for name in from.records().iter().flat_map(|record| &record.images) {
-            if taken.insert(name) {
-                let path = dir.join(name);
-                path.parent().map_or(Ok(()), files::create_dir)?;
-                link(&from.root().join(name), &path)?;
+        let stored = if from.stream().is_some() { 0 } else { from.len() };
+        for i in 0..stored {
+            for name in from.record(i)?.images {
+                let path = dir.join(&name);
+                if taken.insert(name.clone()) {
+                    path.parent().map_or(Ok(()), files::create_dir)?;
+                    link(&from.root().join(&name), &path)?;
+                }
             }
         }
         let name = if from.stream().is_some() { STREAM } else { METADATA };

@@ -5,27 +5,31 @@ use super::registry::{open_stream, scorer};
 use super::response::{Style, check_format, respond};
 use super::score::Score;
 use super::scorer::Scorer;
-use super::task::{Task, scorer_versions};
+use super::task::{Task, rough_size, scorer_versions};
 use crate::data::{Dataset, Record};
 use crate::{Error, Result};
 use image::RgbImage;
 use std::borrow::Cow;
 use std::path::Path;
 
-/// A dataset with a scorer for each record.
+/// A dataset whose records have scorers. The scorer of a record is made when it is needed.
 pub struct DatasetTask {
     name: String,
     dataset: Dataset,
-    /// Of records that are made as they are needed, that of the first; the others have theirs made with them.
+    /// Of the first record of each task.
     scorers: Vec<Box<dyn Scorer>>,
 }
 
 /// Open a split of a dataset directory, whose records may be made as they are needed. See [`Dataset::open`] for what `dir` may be.
 ///
 /// # Errors
-/// As [`Dataset::open`]; an input error for a source that has changed.
+/// As [`Dataset::open`]; an input error for a source that has changed, and for a stored record that has no scorer, or whose own response is not in
+/// the form that it asks for, with file, line and field.
 pub fn open_dataset(dir: &Path, split: &str) -> Result<Dataset> {
-    Dataset::open_with(dir, split, open_stream)
+    Dataset::open_with(dir, split, open_stream, |record, is_foreign| {
+        scorer(record)?;
+        if is_foreign { check_reference(record) } else { Ok(()) }
+    })
 }
 
 /// Open a split of a dataset directory as a task. See [`Dataset::open`] for what `dir` may be.
@@ -37,29 +41,18 @@ impl DatasetTask {
     /// Open a split of a dataset directory, whose records may be made as they are needed.
     ///
     /// # Errors
-    /// As [`Dataset::open`] and [`DatasetTask::new`].
+    /// As [`open_dataset`].
     pub fn open(dir: &Path, split: &str) -> Result<Self> {
         DatasetTask::new(open_dataset(dir, split)?)
     }
 
-    /// A scorer for each record; an error names the file, line and field of the record that has none, or whose own response is not in
-    /// the form that it asks for.
+    /// The task of a dataset that [`open_dataset`] has looked at.
     pub fn new(dataset: Dataset) -> Result<Self> {
-        let mut names: Vec<&str> = Vec::new();
-        let mut scorers = Vec::with_capacity(dataset.len());
-        for (i, record) in dataset.records().iter().enumerate() {
-            scorers.push(scorer(record).map_err(|e| e.context(dataset.place(i)))?);
-            if dataset.is_foreign() {
-                check_reference(record).map_err(|e| e.context(dataset.place(i)))?;
-            }
-            if !names.contains(&record.task.as_str()) {
-                names.push(&record.task);
-            }
-        }
-        if dataset.stream().is_some() {
-            let first = dataset.record(0)?;
-            scorers.push(scorer(&first)?);
-            return Ok(DatasetTask { name: first.task.clone(), scorers, dataset });
+        let (mut names, mut scorers) = (Vec::new(), Vec::new());
+        for i in dataset.first_of_each_task() {
+            let record = dataset.record(i)?;
+            scorers.push(scorer(&record).map_err(|e| e.context(dataset.place(i)))?);
+            names.push(record.task);
         }
         Ok(DatasetTask { name: names.join("+"), scorers, dataset })
     }
@@ -95,7 +88,7 @@ impl Task for DatasetTask {
     }
 
     fn example(&self, i: usize) -> Result<Cow<'_, Record>> {
-        self.dataset.record(i)
+        self.dataset.record(i).map(Cow::Owned)
     }
 
     fn measured(&self) -> usize {
@@ -111,35 +104,31 @@ impl Task for DatasetTask {
     }
 
     fn image_sizes(&self, i: usize) -> Result<Vec<(u32, u32)>> {
-        match self.dataset.stream() {
-            Some(stream) => Ok(stream.image_sizes(i)),
-            None => self.dataset.image_sizes(&*self.example(i)?),
-        }
+        self.dataset.image_sizes(i)
+    }
+
+    fn rough_size(&self, i: usize) -> (usize, u64) {
+        let read = self.dataset.with_image_sizes(i);
+        read.map_or((0, 0), |(record, sizes)| rough_size(&record, sizes))
     }
 
     fn image_digests(&self, i: usize) -> Result<Option<Vec<[u8; 32]>>> {
         match self.dataset.stream() {
             Some(_) => Ok(None),
-            None => self.dataset.image_digests(&*self.example(i)?).map(Some),
+            None => self.dataset.image_digests(i).map(Some),
         }
     }
 
     fn score(&self, i: usize, response: &str) -> Score {
-        match self.dataset.stream() {
-            None => self.scorers[i].score(response),
-            // The puzzle was made for its prompt, so a failure here would need a photo that changed since.
-            Some(_) => match self.example(i).and_then(|record| scorer(&record)) {
-                Ok(scorer) => scorer.score(response),
-                Err(_) => Score::nothing("the example cannot be made again"),
-            },
+        // The record was looked at when the dataset was opened, or was made for its prompt: a failure here needs a file that changed since.
+        match self.dataset.record(i).and_then(|record| scorer(&record)) {
+            Ok(scorer) => scorer.score(response),
+            Err(_) => Score::nothing("the example cannot be read or made again"),
         }
     }
 
     fn chance(&self, i: usize) -> Option<Chance> {
-        match self.dataset.stream() {
-            None => self.scorers[i].chance(),
-            Some(_) => scorer(&*self.example(i).ok()?).ok()?.chance(),
-        }
+        scorer(&self.dataset.record(i).ok()?).ok()?.chance()
     }
 
     fn scorers(&self) -> Vec<(String, u32)> {
@@ -158,7 +147,7 @@ mod tests {
         let path = dir.path().join("data.jsonl");
         let text: Vec<String> = lines.iter().map(serde_json::Value::to_string).collect();
         std::fs::write(&path, text.join("\n")).unwrap();
-        DatasetTask::new(Dataset::open(&path, "train")?)
+        DatasetTask::open(&path, "train")
     }
 
     fn record(prompt: &str, response: &str) -> serde_json::Value {

@@ -35,6 +35,10 @@ pub trait Task: Send + Sync {
     fn image_sizes(&self, i: usize) -> Result<Vec<(u32, u32)>> {
         Ok(self.images(i)?.iter().map(RgbImage::dimensions).collect())
     }
+    /// Bytes of the text of example `i` and pixels of its images; 0 for what cannot be read.
+    fn rough_size(&self, i: usize) -> (usize, u64) {
+        self.example(i).map_or((0, 0), |record| rough_size(&record, self.image_sizes(i)))
+    }
     /// SHA-256 of each image file of example `i`, if the task has them without decoding.
     fn image_digests(&self, _i: usize) -> Result<Option<Vec<[u8; 32]>>> {
         Ok(None)
@@ -57,6 +61,13 @@ pub trait Task: Send + Sync {
     fn scorers(&self) -> Vec<(String, u32)> {
         Vec::new()
     }
+}
+
+/// Bytes of the text of a record and pixels of its images, if they can be read.
+pub(super) fn rough_size(record: &Record, sizes: Result<Vec<(u32, u32)>>) -> (usize, u64) {
+    let area = |(width, height): (u32, u32)| u64::from(width) * u64::from(height);
+    let text = record.messages.iter().map(|message| message.content.len()).sum();
+    (text, sizes.map_or(0, |sizes| sizes.into_iter().map(area).sum()))
 }
 
 /// Name and version of each of these scorers, in the order of their first use.

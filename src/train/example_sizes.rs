@@ -132,12 +132,7 @@ pub(super) fn candidates_among(task: &dyn Task, len: usize, count: usize) -> Vec
         return (0..len).collect();
     }
     // An example that cannot be read is reported when it is trained on.
-    let measure = |i: usize| {
-        let text = task.example(i).map_or(0, |record| record.messages.iter().map(|m| m.content.len()).sum::<usize>());
-        let area = |(width, height): (u32, u32)| u64::from(width) * u64::from(height);
-        (text, task.image_sizes(i).map_or(0, |sizes| sizes.into_iter().map(area).sum::<u64>()))
-    };
-    let measured: Vec<(usize, u64)> = (0..len).into_par_iter().map(measure).collect();
+    let measured: Vec<(usize, u64)> = (0..len).into_par_iter().map(|i| task.rough_size(i)).collect();
     let mut by_text: Vec<usize> = (0..len).collect();
     let mut by_area = by_text.clone();
     by_text.sort_by_key(|&i| Reverse(measured[i].0));

@@ -3,7 +3,7 @@
 
 use super::job::TrainJob;
 use super::metrics::Metrics;
-use crate::data::{Dataset, METADATA, is_dataset};
+use crate::data::{METADATA, is_dataset};
 use crate::io::hex;
 use crate::model::{Processor, SamplingParams};
 use crate::sampling::{SamplePlan, sample_task};
@@ -22,7 +22,7 @@ pub(super) fn open(path: &Path, processor: &Processor) -> Result<Box<dyn Task>> 
     let task: Box<dyn Task> = match is_dataset(path) {
         true => {
             let split = if path.join("validation").join(METADATA).is_file() { "validation" } else { "test" };
-            Box::new(DatasetTask::new(Dataset::open(path, split)?)?)
+            Box::new(DatasetTask::open(path, split)?)
         }
         false => {
             let name = path.file_stem().unwrap_or_default().to_string_lossy();

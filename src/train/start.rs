@@ -332,19 +332,22 @@ impl RunData {
 /// # Errors
 /// An input error if a response of `rollouts` is to a prompt that `train` does not have, or that is another puzzle there.
 fn keep_prompts_of(train: &mut Dataset, rollouts: &Dataset) -> Result<()> {
-    let puzzles: HashMap<&str, &Record> = train.records().iter().map(|record| (record.id.as_str(), record)).collect();
-    let mut wanted: HashSet<&str> = HashSet::new();
-    for (i, record) in rollouts.records().iter().enumerate() {
+    let number = |(i, record): (usize, Result<Record>)| record.map(|record| (record.id, i));
+    let numbers: HashMap<String, usize> = train.records().enumerate().map(number).collect::<Result<_>>()?;
+    let mut wanted: HashSet<usize> = HashSet::new();
+    for (i, record) in rollouts.records().enumerate() {
+        let record = record?;
         let refused = |why: String| Error::input(format!("{}: {why}", rollouts.place(i)));
         let prompt = record.meta.get("rollout").and_then(|rollout| rollout.get("prompt")?.as_str());
         let prompt = prompt.ok_or_else(|| refused("no `meta.rollout.prompt`: no rollout made it".into()))?;
-        let puzzle = puzzles.get(prompt).ok_or_else(|| refused(format!("the data has no example `{prompt}`")))?;
+        let number = *numbers.get(prompt).ok_or_else(|| refused(format!("the data has no example `{prompt}`")))?;
+        let puzzle = train.record(number)?;
         if (&puzzle.answer, &puzzle.source, puzzle.seed) != (&record.answer, &record.source, record.seed) {
             return Err(refused(format!("the example `{prompt}` of the data is another puzzle")));
         }
-        wanted.insert(prompt);
+        wanted.insert(number);
     }
-    train.retain(|record| wanted.contains(record.id.as_str()));
+    train.retain(|i| wanted.contains(&i));
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use candle_core::Device;
 use jigsaw::Error;
-use jigsaw::data::{Dataset, Record, source};
+use jigsaw::data::{Record, source};
 use jigsaw::io::jsonl;
 use jigsaw::model::inspect::inspect;
 use jigsaw::model::processor::ChatTemplate;
@@ -283,8 +283,8 @@ fn conversations() -> Vec<Vec<u8>> {
     ]
 }
 
-fn opened(data: Result<Dataset, Error>) -> Verdict {
-    verdict(data.and_then(DatasetTask::new).and_then(|task| {
+fn opened(data: &Path) -> Verdict {
+    verdict(DatasetTask::open(data, "train").and_then(|task| {
         for i in 0..task.len().min(20) {
             task.score(i, "<answer>2</answer>");
             task.images(i)?;
@@ -294,7 +294,7 @@ fn opened(data: Result<Dataset, Error>) -> Verdict {
 }
 
 fn conversation_file(dir: &Path, bytes: &[u8]) -> Verdict {
-    opened(Dataset::open(&put(dir, "data.jsonl", bytes), "train"))
+    opened(&put(dir, "data.jsonl", bytes))
 }
 
 fn record(task: &str, answer: &str, meta: Value) -> Value {
@@ -343,7 +343,7 @@ fn dataset_around(dir: &Path) {
 
 fn record_file(dir: &Path, bytes: &[u8]) -> Verdict {
     put(dir, "data/train/metadata.jsonl", bytes);
-    opened(Dataset::open(&dir.join("data/train"), "train"))
+    opened(&dir.join("data/train"))
 }
 
 fn choice_tsv() -> Vec<u8> {

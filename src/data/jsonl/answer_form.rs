@@ -30,9 +30,10 @@ pub(super) enum FormEvidence {
 }
 
 /// A form of answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Form {
     /// Without tags.
+    #[default]
     Free,
     /// In answer tags.
     Direct,
@@ -87,41 +88,49 @@ impl FormEvidence {
     }
 }
 
-/// Write the form that each record asks for into its `meta.style`.
-///
-/// # Errors
-/// The number of a record whose form is another than that of a record before it, though neither prompt names the tags, and why.
-pub(super) fn set_styles(records: &mut [Record], evidence: &[FormEvidence]) -> Result<(), (usize, String)> {
-    let mut common: Option<(usize, Form)> = None;
-    for (i, evidence) in evidence.iter().enumerate() {
-        let FormEvidence::Shown(form) = *evidence else { continue };
-        let (first, before) = *common.get_or_insert((i, form));
-        if before != form {
-            return Err((
-                i,
-                format!(
-                    "record `{}` has {}, and `{}` before it has {}: nothing tells a model which form is asked for; name the tags in the \
-                     prompts that ask for them, or give every record `\"meta\": {{\"style\": ...}}` (`\"direct\"`, `\"think\"`, or null \
-                     for no tags)",
-                    records[i].id,
-                    form.in_words(),
-                    records[first].id,
-                    before.in_words()
-                ),
-            ));
-        }
+/// The form that the records of a file show, of those that neither state one nor ask for one: all of them the same.
+#[derive(Debug, Default)]
+pub(super) struct ShownForm {
+    /// The form, and the id of the first record that shows it.
+    first: Option<(Form, String)>,
+}
+
+impl ShownForm {
+    /// The form, if a record has shown one.
+    pub fn form(&self) -> Option<Form> {
+        self.first.as_ref().map(|(form, _)| *form)
     }
-    for (record, evidence) in records.iter_mut().zip(evidence) {
-        let form = match *evidence {
-            FormEvidence::Stated => continue,
-            FormEvidence::Asked(form) | FormEvidence::Shown(form) => form,
-            FormEvidence::Nothing => common.map_or(Form::Free, |(_, form)| form),
-        };
-        if let Some(style) = form.style() {
-            record.meta.insert(STYLE.into(), style.into());
+
+    /// Look at the next record.
+    ///
+    /// # Errors
+    /// Why its form cannot be another than that of a record before it, though neither prompt names the tags.
+    pub fn see(&mut self, record: &Record, evidence: FormEvidence) -> Result<(), String> {
+        let FormEvidence::Shown(form) = evidence else { return Ok(()) };
+        let (before, first) = self.first.get_or_insert_with(|| (form, record.id.clone()));
+        if *before == form {
+            return Ok(());
         }
+        Err(format!(
+            "record `{}` has {}, and `{first}` before it has {}: nothing tells a model which form is asked for; name the tags in the \
+             prompts that ask for them, or give every record `\"meta\": {{\"style\": ...}}` (`\"direct\"`, `\"think\"`, or null for no tags)",
+            record.id,
+            form.in_words(),
+            before.in_words()
+        ))
     }
-    Ok(())
+}
+
+/// Write the form that a record asks for into its `meta.style`; `shown` is that of a file's records where this one shows none.
+pub(super) fn set_style(record: &mut Record, evidence: FormEvidence, shown: Form) {
+    let form = match evidence {
+        FormEvidence::Stated => return,
+        FormEvidence::Asked(form) | FormEvidence::Shown(form) => form,
+        FormEvidence::Nothing => shown,
+    };
+    if let Some(style) = form.style() {
+        record.meta.insert(STYLE.into(), style.into());
+    }
 }
 
 /// The text without a thought at its beginning.

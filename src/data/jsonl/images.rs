@@ -10,65 +10,60 @@ use std::path::Path;
 /// Bytes of a path, at most: no system accepts longer ones.
 const MAX_PATH_BYTES: usize = 4096;
 
-/// The images embedded in a file.
-#[derive(Debug, Default)]
-pub(super) struct Images {
-    /// Encoded, by name.
-    pub embedded: HashMap<String, Vec<u8>>,
+/// Images that are in the line of a record itself, encoded, by the name that the record has for them.
+pub type Embedded = HashMap<String, Vec<u8>>;
+
+/// The names of the images in a field: one or a list, each a path, a data URL, or `{"path": ..., "bytes": ...}` with the
+/// bytes in base64. `record` is the place of their record in the file, `line 3` or `item 3`. The bytes go into
+/// `embedded`.
+pub(super) fn names(field: &Value, record: &str, embedded: &mut Embedded) -> Result<Vec<String>, String> {
+    let one = std::slice::from_ref(field);
+    let all: &[Value] = match field {
+        Value::Null => &[],
+        Value::Array(all) => all.as_slice(),
+        _ => one,
+    };
+    let item = |(k, item)| name(item, record, k, embedded).map_err(|why: String| format!("item {}: {why}", k + 1));
+    all.iter().enumerate().map(item).collect()
 }
 
-impl Images {
-    /// The names of the images in a field: one or a list, each a path, a data URL, or `{"path": ..., "bytes": ...}` with the
-    /// bytes in base64. `record` is the place of their record in the file, `line 3` or `item 3`.
-    pub fn names(&mut self, field: &Value, record: &str) -> Result<Vec<String>, String> {
-        let one = std::slice::from_ref(field);
-        let all: &[Value] = match field {
-            Value::Null => &[],
-            Value::Array(all) => all.as_slice(),
-            _ => one,
-        };
-        let item = |(k, item)| self.name(item, record, k).map_err(|why: String| format!("item {}: {why}", k + 1));
-        all.iter().enumerate().map(item).collect()
-    }
-
-    fn name(&mut self, item: &Value, record: &str, k: usize) -> Result<String, String> {
-        let text = |name: &str| item.get(name).filter(|value| !value.is_null());
-        let (bytes, path) = match item {
-            Value::String(text) if text.starts_with("data:") => (Some(text.as_str()), None),
-            Value::String(path) => (None, Some(path.as_str())),
-            Value::Object(_) => {
-                let string = |name: &str| match text(name) {
-                    None => Ok(None),
-                    Some(Value::String(text)) => Ok(Some(text.as_str())),
-                    Some(_) => Err(format!("`{name}` is not a string")),
-                };
-                (string("bytes")?, string("path")?)
-            }
-            _ => return Err("is neither a path nor an object with `path` or `bytes`".into()),
-        };
-        match (bytes, path) {
-            (Some(base64), _) => {
-                // A path relative to the file never looks like this.
-                let name = format!("{record}/image {}", k + 1);
-                self.embedded.insert(name.clone(), decode_base64(base64.as_bytes())?);
-                Ok(name)
-            }
-            (None, Some(path)) if path.starts_with("http://") || path.starts_with("https://") => {
-                Err(format!("`{path}` is a URL; download the images and name their paths"))
-            }
-            (None, Some(path)) if !path.is_empty() => Ok(path.to_string()),
-            _ => Err("has neither a path nor bytes".into()),
+fn name(item: &Value, record: &str, k: usize, embedded: &mut Embedded) -> Result<String, String> {
+    let text = |name: &str| item.get(name).filter(|value| !value.is_null());
+    let (bytes, path) = match item {
+        Value::String(text) if text.starts_with("data:") => (Some(text.as_str()), None),
+        Value::String(path) => (None, Some(path.as_str())),
+        Value::Object(_) => {
+            let string = |name: &str| match text(name) {
+                None => Ok(None),
+                Some(Value::String(text)) => Ok(Some(text.as_str())),
+                Some(_) => Err(format!("`{name}` is not a string")),
+            };
+            (string("bytes")?, string("path")?)
         }
+        _ => return Err("is neither a path nor an object with `path` or `bytes`".into()),
+    };
+    match (bytes, path) {
+        (Some(base64), _) => {
+            // A path relative to the file never looks like this.
+            let name = format!("{record}/image {}", k + 1);
+            embedded.insert(name.clone(), decode_base64(base64.as_bytes())?);
+            Ok(name)
+        }
+        (None, Some(path)) if path.starts_with("http://") || path.starts_with("https://") => {
+            Err(format!("`{path}` is a URL; download the images and name their paths"))
+        }
+        (None, Some(path)) if !path.is_empty() => Ok(path.to_string()),
+        _ => Err("has neither a path nor bytes".into()),
     }
 }
 
 /// SHA-256 of the image of this name, or why it cannot be used.
-pub(super) fn check_image(root: &Path, name: &str, images: &Images) -> Result<Digest, String> {
+pub(super) fn check_image(root: &Path, name: &str, embedded: &Embedded) -> Result<Digest, String> {
     let check = |bytes: &[u8]| {
         source::probe(bytes)?;
         if is_complete(bytes) { Ok(Sha256::digest(bytes).into()) } else { Err("truncated".to_string()) }
     };
-    match images.embedded.get(name) {
+    match embedded.get(name) {
         Some(bytes) => check(bytes).map_err(|why| format!("{name}: {why}")),
         None => {
             let path = root.join(name);

@@ -13,7 +13,7 @@
 //! from the loss (`label`, `kto_tag`; of the last turn `loss`, `train`, `weight`, `loss_scale`, `loss_weight`).
 
 use super::answer_form::{CLOSE, FormEvidence, OPEN, after_thought, answer_of};
-use super::images::Images;
+use super::images::{self, Embedded};
 use super::items::Object;
 use super::turns::{Conversation, conversation, is_empty, non_null};
 use crate::data::{IMAGE_PLACEHOLDER, Message, Record};
@@ -53,10 +53,14 @@ pub(super) struct Read {
     pub images_first: bool,
     /// The form of the answers that the record shows.
     pub form: FormEvidence,
+    /// The field that its images stand in.
+    pub image_field: &'static str,
+    /// Those of its images that are in the object.
+    pub embedded: Embedded,
 }
 
 /// The record of an object, or what is wrong with it. `name` is its place in the file, `line 3` or `item 3`.
-pub(super) fn record(object: &Object, name: &str, found: &mut Images) -> Result<Read, String> {
+pub(super) fn record(object: &Object, name: &str) -> Result<Read, String> {
     for (field, why) in UNSUPPORTED_FIELDS {
         if object.get(field).is_some_and(|value| !is_empty(value)) {
             return Err(format!("field `{field}`: {why}"));
@@ -69,14 +73,16 @@ pub(super) fn record(object: &Object, name: &str, found: &mut Images) -> Result<
         ));
     }
     let Conversation { mut messages, images: named } = conversation(object)?;
-    let field = image_field(object)?;
+    let (field, mut embedded) = (image_field(object)?, Embedded::new());
     let listed = non_null(object, field);
     if !named.is_empty() && listed.is_some_and(|value| !is_empty(value)) {
         return Err(format!("has images in the parts of its turns and in the field `{field}`"));
     }
     let images = match named.is_empty() {
-        true => found.names(listed.unwrap_or(&Value::Null), name).map_err(|why| format!("field `{field}`: {why}"))?,
-        false => found.names(&Value::Array(named), name).map_err(|why| format!("its image parts: {why}"))?,
+        true => images::names(listed.unwrap_or(&Value::Null), name, &mut embedded)
+            .map_err(|why| format!("field `{field}`: {why}"))?,
+        false => images::names(&Value::Array(named), name, &mut embedded)
+            .map_err(|why| format!("its image parts: {why}"))?,
     };
     let images_first = place_images(&mut messages, images.len());
     let mut record = Record {
@@ -98,7 +104,7 @@ pub(super) fn record(object: &Object, name: &str, found: &mut Images) -> Result<
     let mut tagged = false;
     record.answer = answer(object, &mut record, &mut tagged)?;
     let form = FormEvidence::of(&mut record, tagged);
-    Ok(Read { record, images_first, form })
+    Ok(Read { record, images_first, form, image_field: field, embedded })
 }
 
 /// Put images that no turn has a place for before the first text of the user, as TRL and ms-swift do. Returns whether it did.
@@ -113,7 +119,7 @@ fn place_images(messages: &mut [Message], images: usize) -> bool {
 }
 
 /// The field that the images stand in.
-pub(super) fn image_field(object: &Object) -> Result<&'static str, String> {
+fn image_field(object: &Object) -> Result<&'static str, String> {
     match (non_null(object, "images"), non_null(object, "image")) {
         (Some(_), Some(_)) => Err("has both fields `images` and `image`".into()),
         (Some(_), None) => Ok("images"),

@@ -12,13 +12,15 @@ mod items;
 mod line;
 mod turns;
 
+pub use images::Embedded;
+
 use super::manifest::{Manifest, SplitSummary};
-use super::{Digest, Record};
-use crate::io::files;
+use super::record_file::{Entry, Fingerprint, Index, Item, Place, RecordFile, fingerprint};
+use super::{CheckRecord, Digest, Record};
 use crate::io::hex;
 use crate::{Error, Result};
-use images::{Images, check_image};
-use items::Item;
+use answer_form::{Form, FormEvidence, ShownForm, set_style};
+use images::check_image;
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -33,100 +35,198 @@ pub(super) fn is_jsonl(path: &Path) -> bool {
     (ends("jsonl") || ends("json")) && !path.is_dir()
 }
 
-/// The contents of a file.
+/// A file of conversations that has been looked at.
 #[derive(Debug)]
-pub(super) struct Contents {
-    pub records: Vec<Record>,
-    /// Place of each record in the file: its line, and in an array its number.
-    pub places: Vec<String>,
-    /// Images that are in the file itself, by the name that their record has for them.
-    pub embedded: HashMap<String, Vec<u8>>,
+pub(super) struct Conversations {
+    pub file: RecordFile,
+    pub index: Index,
+    /// The form of answers that a record asks for which shows none.
+    form: Form,
     /// Counts and hashes, as for a dataset directory.
     pub manifest: Manifest,
-    /// Conversations with an answer before the last one.
-    pub multi_turn: usize,
-    /// Conversations whose images were put before the first text of the user.
-    pub images_first: usize,
+    /// A note for the user on how the conversations were read.
+    pub note: Option<String>,
 }
 
-/// Read a file and look at its images.
+/// Look at all of a file and at its images.
 ///
 /// # Errors
 /// An input error for the first thing that is wrong, with file, line and field: what is not JSON or not UTF-8, a conversation that cannot be
-/// represented, an id twice, placeholders and images that differ in number, an image that is not there or no image.
-pub(super) fn open(path: &Path) -> Result<Contents> {
-    let bytes = files::read(path)?;
-    let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
-    let file = path.display();
-    let root = path.parent().unwrap_or(Path::new(""));
-    let mut images = Images::default();
-    let (mut records, mut places, mut evidence) = (Vec::new(), Vec::new(), Vec::new());
-    // For each record the field that holds its images.
-    let mut fields: Vec<&'static str> = Vec::new();
-    let (mut ids, mut multi_turn, mut images_first): (HashMap<String, String>, usize, usize) = (HashMap::new(), 0, 0);
-    let is_array = items::is_array(text);
-    for item in items::items(text) {
-        let Item { line, name, object } = item.map_err(|(line, why)| Error::input(format!("{file}:{line}: {why}")))?;
-        let place = if is_array { format!("{line}: {name}") } else { line.to_string() };
-        let bad = |why: String| Error::input(format!("{file}:{place}: {why}"));
-        let line::Read { record, images_first: first, form } =
-            line::record(&object, &name, &mut images).map_err(bad)?;
-        fields.push(line::image_field(&object).map_err(bad)?);
-        if let Some(first) = ids.insert(record.id.clone(), name) {
-            return Err(bad(format!(
-                "field `id`: `{}` is already the id of {first}; without this field, records are called by their numbers",
-                record.id
-            )));
+/// represented, an id twice, placeholders and images that differ in number, an image that is not there or no image, what `check` finds.
+pub(super) fn open(path: &Path, check: CheckRecord) -> Result<Conversations> {
+    let file = RecordFile::open(path)?;
+    let mut scan = Scan::new(&file, check);
+    items::each(&file, |batch| scan.add(batch).map(|()| true))?;
+    if scan.index.len() == 0 {
+        return Err(Error::input(format!("{} holds no records", path.display())));
+    }
+    let (form, manifest, note) = (scan.shown.form().unwrap_or_default(), scan.manifest(), scan.note());
+    let mut index = scan.index;
+    let duplicate = index.first_duplicate();
+    let conversations = Conversations { file, index, form, manifest, note };
+    if let Some((i, first)) = duplicate
+        && let (Some(place), Some(first)) = (conversations.index.get(i), conversations.index.get(first))
+    {
+        return Err(Error::input(format!(
+            "{}: field `id`: `{}` is already the id of {}; without this field, records are called by their numbers",
+            conversations.file.place(place),
+            conversations.record(place)?.0.id,
+            first.name()
+        )));
+    }
+    Ok(conversations)
+}
+
+impl Conversations {
+    /// The record at a place, with the images that are in the file itself.
+    pub fn record(&self, place: &Place) -> Result<(Record, Embedded)> {
+        let line::Read { mut record, form, embedded, .. } = read(&self.file, place, &self.file.read(place)?)?;
+        set_style(&mut record, form, self.form);
+        Ok((record, embedded))
+    }
+}
+
+/// The record of a text, but for a form of answers that follows from other records.
+fn read(file: &RecordFile, place: &Place, text: &[u8]) -> Result<line::Read> {
+    let object = items::object(place, text)
+        .map_err(|(line, why)| Error::input(format!("{}:{line}: {why}", file.path().display())))?;
+    line::record(&object, &place.name()).map_err(|why| Error::input(format!("{}: {why}", file.place(place))))
+}
+
+/// What has been seen of a file.
+struct Scan<'a> {
+    file: &'a RecordFile,
+    root: &'a Path,
+    check: CheckRecord,
+    index: Index,
+    shown: ShownForm,
+    /// The form that later records show, where one had to be known that none before had shown.
+    shown_later: Option<Form>,
+    /// Of each record its line, then the digests of its images.
+    hash: Sha256,
+    sources: HashSet<Fingerprint>,
+    digests: HashMap<Fingerprint, Digest>,
+    /// Conversations with an answer before the last one.
+    multi_turn: usize,
+    /// Conversations whose images were put before the first text of the user.
+    images_first: usize,
+}
+
+impl<'a> Scan<'a> {
+    fn new(file: &'a RecordFile, check: CheckRecord) -> Self {
+        Scan {
+            file,
+            root: file.path().parent().unwrap_or(Path::new("")),
+            check,
+            index: Index::default(),
+            shown: ShownForm::default(),
+            shown_later: None,
+            hash: Sha256::new(),
+            sources: HashSet::new(),
+            digests: HashMap::new(),
+            multi_turn: 0,
+            images_first: 0,
         }
-        multi_turn += usize::from(record.prompt().iter().any(|turn| turn.role == "assistant"));
-        images_first += usize::from(first);
-        records.push(record);
-        evidence.push(form);
-        places.push(place);
     }
-    if records.is_empty() {
-        return Err(Error::input(format!("{file} holds no records")));
+
+    /// Look at the next records.
+    fn add(&mut self, batch: Vec<Item<'_>>) -> Result<()> {
+        let all: Vec<_> = batch.par_iter().map(|Item { place, text }| read(self.file, place, text)).collect();
+        let mut all = all.into_iter().collect::<Result<Vec<line::Read>>>()?;
+        let bad = |at: usize, why: String| Error::input(format!("{}: {why}", self.file.place(&batch[at].place)));
+        for (at, line::Read { record, form, images_first, .. }) in all.iter_mut().enumerate() {
+            self.shown.see(record, *form).map_err(|why| bad(at, why))?;
+            let shown = match (self.shown.form(), *form) {
+                (Some(form), _) => form,
+                (None, FormEvidence::Nothing) => match self.shown_later {
+                    Some(form) => form,
+                    None => *self.shown_later.insert(first_shown(self.file)?),
+                },
+                (None, _) => Form::Free,
+            };
+            set_style(record, *form, shown);
+            self.multi_turn += usize::from(record.prompt().iter().any(|turn| turn.role == "assistant"));
+            self.images_first += usize::from(*images_first);
+            self.sources.insert(fingerprint(&record.source));
+        }
+        self.look_at_images(&all).map_err(|(at, why)| bad(at, why))?;
+        let line = |(item, read): (&Item<'_>, &line::Read)| {
+            let record = &read.record;
+            (self.check)(record, true).map_err(|e| e.context(self.file.place(&item.place)))?;
+            serde_json::to_vec(record).map_err(|e| Error::failed(format!("record {}: {e}", record.id)))
+        };
+        let lines: Vec<_> = batch.par_iter().zip(&all).map(line).collect();
+        for ((item, line::Read { record, .. }), line) in batch.iter().zip(&all).zip(lines) {
+            self.hash.update(line?);
+            self.hash.update(b"\n");
+            let digests = record.images.iter().filter_map(|name| self.digests.get(&fingerprint(name)));
+            digests.for_each(|digest| self.hash.update(digest));
+            self.index.push(Entry::new(item.place, record));
+        }
+        Ok(())
     }
-    answer_form::set_styles(&mut records, &evidence)
-        .map_err(|(at, why)| Error::input(format!("{file}:{}: {why}", places[at])))?;
-    let digests = digests(root, &records, &images)
-        .map_err(|(at, why)| Error::input(format!("{file}:{}: field `{}`: {why}", places[at], fields[at])))?;
-    let manifest = manifest(&records, &digests)?;
-    Ok(Contents { records, places, embedded: images.embedded, manifest, multi_turn, images_first })
+
+    /// Take the SHA-256 of every image that was not looked at before; or give the first record with one that cannot be used, and why.
+    fn look_at_images(&mut self, all: &[line::Read]) -> std::result::Result<(), (usize, String)> {
+        let mut seen = HashSet::new();
+        let named = all.iter().enumerate().flat_map(|(at, read)| read.record.images.iter().map(move |name| (at, name)));
+        let is_new = |(_, name): &(usize, &String)| {
+            let print = fingerprint(name);
+            !self.digests.contains_key(&print) && seen.insert(print)
+        };
+        let new: Vec<(usize, &String)> = named.filter(is_new).collect();
+        let look = |(at, name): &(usize, &String)| check_image(self.root, name, &all[*at].embedded);
+        let found: Vec<_> = new.par_iter().map(look).collect();
+        for ((at, name), found) in new.into_iter().zip(found) {
+            let digest = found.map_err(|why| (at, format!("field `{}`: {why}", all[at].image_field)))?;
+            self.digests.insert(fingerprint(name), digest);
+        }
+        Ok(())
+    }
+
+    fn note(&self) -> Option<String> {
+        let (all, file) = (self.index.len(), self.file.path().display());
+        let of = |count: usize, what: &str| (count > 0).then(|| format!("{count} of {all} conversations in {file} {what}"));
+        let notes = [
+            of(
+                self.multi_turn,
+                "have several answers: only the last one is learnt and scored, those before it are part of the prompt",
+            ),
+            of(
+                self.images_first,
+                "name images and have no `<image>` in their turns: the images come before the first text of the user",
+            ),
+        ];
+        let notes: Vec<String> = notes.into_iter().flatten().collect();
+        (!notes.is_empty()).then(|| notes.join("\n"))
+    }
+
+    /// A manifest of the records.
+    fn manifest(&self) -> Manifest {
+        let sha256 = hex(&self.hash.clone().finalize());
+        let split = SplitSummary { records: self.index.len(), sources: self.sources.len(), sha256: sha256.clone() };
+        Manifest {
+            tool: "jigsaw".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            sha256,
+            splits: BTreeMap::from([(SPLIT.to_string(), split)]),
+            ..Manifest::default()
+        }
+    }
 }
 
-/// SHA-256 of every image by its name; or the number of the first record with one that cannot be used, and why.
-fn digests(
-    root: &Path,
-    records: &[Record],
-    images: &Images,
-) -> std::result::Result<HashMap<String, Digest>, (usize, String)> {
-    let mut seen = HashSet::new();
-    let named = records.iter().enumerate().flat_map(|(i, record)| record.images.iter().map(move |name| (i, name)));
-    let first: Vec<(usize, &String)> = named.filter(|(_, name)| seen.insert(*name)).collect();
-    let all: Vec<_> = first.par_iter().map(|(i, name)| (*i, *name, check_image(root, name, images))).collect();
-    all.into_iter().map(|(i, name, found)| found.map(|digest| (name.clone(), digest)).map_err(|why| (i, why))).collect()
-}
-
-/// A manifest of these records.
-fn manifest(records: &[Record], digests: &HashMap<String, Digest>) -> Result<Manifest> {
-    let mut hash = Sha256::new();
-    for record in records {
-        let line = serde_json::to_vec(record).map_err(|e| Error::failed(format!("record {}: {e}", record.id)))?;
-        hash.update(line);
-        hash.update(b"\n");
-        record.images.iter().filter_map(|name| digests.get(name)).for_each(|digest| hash.update(digest));
-    }
-    let sha256 = hex(&hash.finalize());
-    let sources = records.iter().map(|record| &record.source).collect::<HashSet<_>>().len();
-    let split = SplitSummary { records: records.len(), sources, sha256: sha256.clone() };
-    Ok(Manifest {
-        tool: "jigsaw".into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        sha256,
-        splits: BTreeMap::from([(SPLIT.to_string(), split)]),
-        ..Manifest::default()
-    })
+/// The form of the first record that shows one. A record that cannot be read shows none.
+fn first_shown(file: &RecordFile) -> Result<Form> {
+    let mut found = None;
+    items::each(file, |batch| {
+        let form = |Item { place, text }: &Item<'_>| match read(file, place, text) {
+            Ok(line::Read { form: FormEvidence::Shown(form), .. }) => Some(form),
+            _ => None,
+        };
+        found = batch.par_iter().find_map_first(form);
+        Ok(found.is_none())
+    })?;
+    Ok(found.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ fn messages_conversations_and_our_own_records_are_read() {
     let text = lines.join("\n");
     for text in [text.clone(), format!("\u{feff}{}\r\n\r\n", text.replace('\n', "\r\n"))] {
         let data = case.open(&text).unwrap();
-        let records = data.records();
+        let records: Vec<Record> = data.records().map(Result::unwrap).collect();
         assert_eq!(
             records.iter().map(|r| r.id.as_str()).collect::<Vec<_>>()[..4],
             ["line-1", "line-2", "line-3", "17"]
@@ -88,8 +88,8 @@ fn messages_conversations_and_our_own_records_are_read() {
         assert_eq!(records[4].meta["style"], "direct");
         assert_eq!((records[5].answer.as_str(), &records[5].meta["answers"]), ("red", &json!(["red", "2"])));
         let widths = |i: usize| -> Vec<u32> {
-            let sizes = data.image_sizes(&records[i]).unwrap();
-            let decoded = data.load_images(&records[i]).unwrap();
+            let sizes = data.image_sizes(i).unwrap();
+            let decoded = data.images(i).unwrap();
             assert_eq!(sizes, decoded.iter().map(RgbImage::dimensions).collect::<Vec<_>>());
             sizes.iter().map(|(width, _)| *width).collect()
         };
@@ -121,7 +121,7 @@ fn marks_that_an_answer_is_good_and_empty_fields_change_nothing() {
         json!({"messages": [user, answer(json!({"loss": false, "weight": 0})), user, answer(json!({}))]}),
     ] {
         let data = case.open(line.to_string()).unwrap_or_else(|e| panic!("{line}: {e}"));
-        assert_eq!(data.records()[0].answer, "a", "{line}");
+        assert_eq!(data.record(0).unwrap().answer, "a", "{line}");
     }
 }
 
@@ -348,9 +348,9 @@ fn parts_arrays_alpaca_and_prompt_with_completion_are_read() {
         let path = case.0.path().join(name);
         std::fs::write(&path, text).unwrap();
         let data = Dataset::open(&path, "train").unwrap();
-        let records = data.records();
+        let records: Vec<Record> = data.records().map(Result::unwrap).collect();
         let widths = |i: usize| -> Vec<u32> {
-            let sizes = data.image_sizes(&records[i]).unwrap();
+            let sizes = data.image_sizes(i).unwrap();
             sizes.iter().map(|(width, _)| *width).collect()
         };
         assert_eq!(said(&records[0]), [("system", "Be brief."), ("user", "<image>Who?"), ("assistant", "A cat.")]);
@@ -383,7 +383,7 @@ fn the_form_of_answers_follows_from_the_records() {
     let styles = |lines: &[Value]| -> Vec<Option<String>> {
         let text: Vec<String> = lines.iter().map(Value::to_string).collect();
         let data = case.open(text.join("\n")).unwrap();
-        data.records().iter().map(|r| r.meta.get("style").map(|s| s.as_str().unwrap().to_string())).collect()
+        data.records().map(|r| r.unwrap().meta.get("style").map(|s| s.as_str().unwrap().to_string())).collect()
     };
     let direct = || Some("direct".to_string());
     let think = || Some("think".to_string());
@@ -393,6 +393,7 @@ fn the_form_of_answers_follows_from_the_records() {
     assert_eq!(styles(&[record("q", Some(tagged), None), record("q", Some(tagged), None)]), [direct(), direct()]);
     assert_eq!(styles(&[record("q", Some(thought), Some("no")), record("q", None, Some("no"))]), [think(), think()]);
     assert_eq!(styles(&[record("q", None, Some(tagged)), record("q", None, Some("yes"))]), [direct(), direct()]);
+    assert_eq!(styles(&[record("q", None, Some("yes")), record("q", Some(thought), None)]), [think(), think()]);
     assert_eq!(styles(&[record("q", Some("no"), None), record("q", Some("yes"), Some("yes"))]), [None, None]);
     assert_eq!(styles(&[record("First <think></think>, then answer.", Some("no"), None)]), [None]);
     assert_eq!(styles(&[record(ask, None, Some("no"))]), [direct()]);
@@ -409,7 +410,8 @@ fn the_form_of_answers_follows_from_the_records() {
     choice["task"] = "choice".into();
     choice["answer"] = json!(["<answer>a</answer>", "<answer> b </answer>"]);
     let data = case.open(choice.to_string()).unwrap();
-    assert_eq!((data.records()[0].answer.as_str(), &data.records()[0].meta["answers"]), ("a", &json!(["a", "b"])));
+    let first = data.record(0).unwrap();
+    assert_eq!((first.answer.as_str(), &first.meta["answers"]), ("a", &json!(["a", "b"])));
     // Two forms, and nothing that says which is asked for.
     for (first, second, said) in [
         (record("q", Some("no"), None), record("q", Some(tagged), None), "has answer tags without a thought"),

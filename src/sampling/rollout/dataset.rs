@@ -2,7 +2,7 @@
 //! of the source unchanged.
 
 use super::rollout_dir::SIDE_FILES;
-use crate::data::{Dataset, DatasetWriter, Digest, MANIFEST, Manifest, Message, Record};
+use crate::data::{Dataset, DatasetWriter, Digest, Embedded, MANIFEST, Manifest, Message, Record};
 use crate::io::files;
 use crate::tasks::DatasetTask;
 use crate::{Error, Result};
@@ -35,20 +35,22 @@ pub fn write_dataset(
     settings: serde_json::Value,
 ) -> Result<Manifest> {
     let mut writer = DatasetWriter::create_in_locked(out, &SIDE_FILES)?;
-    let has_images = source.stream().is_some() || source.records().iter().any(|record| !record.images.is_empty());
+    let mut named = source.records().map(|record| record.map(|record| !record.images.is_empty()));
+    let has_images =
+        source.stream().is_some() || named.find(|has| !matches!(has, Ok(false))).transpose()?.unwrap_or(false);
     writer.create_split(TRAIN, has_images)?;
     let mut records = Vec::with_capacity(kept.len());
     let mut ids = HashSet::new();
     for (slot, kept) in kept.iter().enumerate() {
-        let source_record = &*source.record(kept.index)?;
-        let record = record(source, source_record, slot, kept);
+        let (source_record, embedded) = source.read(kept.index)?;
+        let record = record(&source_record, &embedded, slot, kept);
         if !ids.insert(record.id.clone()) {
             return Err(Error::input(format!(
                 "the id `{}` would occur twice; rename records of the source",
                 record.id
             )));
         }
-        let link = |(new, old): (&String, &String)| match source.embedded(old) {
+        let link = |(new, old): (&String, &String)| match embedded.get(old) {
             Some(bytes) => writer.write_encoded_image(TRAIN, new, bytes),
             None => writer.link_image(TRAIN, new, &source.root().join(old)),
         };
@@ -94,12 +96,12 @@ pub fn written(out: &Path) -> Result<Option<(Manifest, serde_json::Value)>> {
 }
 
 /// Each record has image files of its own, because readers of image folders expect one line for each file.
-fn record(dataset: &Dataset, source: &Record, slot: usize, kept: &KeptResponse) -> Record {
+fn record(source: &Record, embedded: &Embedded, slot: usize, kept: &KeptResponse) -> Record {
     let mut messages = source.prompt().to_vec();
     messages.push(Message { role: "assistant".into(), content: kept.response.clone() });
     let several = source.images.len() > 1;
     let name = |(k, old): (usize, &String)| {
-        let end = match dataset.embedded(old).and_then(|bytes| image::guess_format(bytes).ok()) {
+        let end = match embedded.get(old).and_then(|bytes| image::guess_format(bytes).ok()) {
             Some(format) => format.extensions_str().first().map(|end| end.to_string()),
             None => Path::new(old).extension().map(|end| end.to_string_lossy().into_owned()),
         };

@@ -3,7 +3,7 @@
 
 use super::font;
 use super::stream::PuzzleStream;
-use crate::data::{Dataset, Manifest, Record};
+use crate::data::{Dataset, Manifest, OpenStream, Record};
 use crate::io::files;
 use crate::tasks::jigsaw::{self, Grid, Permutation};
 use crate::tasks::response::answer_block;
@@ -30,7 +30,8 @@ const MAX_PUZZLES: usize = 200;
 pub fn write_preview(dir: &Path, manifest: &Manifest, count: usize) -> Result<PathBuf> {
     let mut panels: Vec<RgbImage> = Vec::new();
     for split in SPLITS.into_iter().filter(|s| manifest.splits.contains_key(*s)) {
-        let dataset = Dataset::open_with(dir, split, |path| Ok(Box::new(PuzzleStream::open(path)?)))?;
+        let open_stream: OpenStream = |path| Ok(Box::new(PuzzleStream::open(path)?));
+        let dataset = Dataset::open_with(dir, split, open_stream, |_, _| Ok(()))?;
         let wanted = count.min(MAX_PUZZLES) - panels.len();
         for i in 0..wanted.min(dataset.len()) {
             let (record, image) = (dataset.record(i)?, dataset.images(i)?.remove(0));

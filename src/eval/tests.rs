@@ -3,7 +3,9 @@
 use super::*;
 use crate::data::{Message, Record};
 use crate::model::SamplingParams;
-use crate::sampling::{Response, ResponseLog, SamplePlan, SampleProgress, SamplingKey, checkpoint_key, from_fn, sample_task};
+use crate::sampling::{
+    Response, ResponseLog, SamplePlan, SampleProgress, SamplingKey, checkpoint_key, from_fn, sample_task,
+};
 use crate::tasks::{NoAnswer, Score, Task};
 use crate::{Error, Result};
 use std::ops::Range;
@@ -280,7 +282,10 @@ fn every_line_says_what_it_answers_and_a_log_without_that_is_continued() {
     assert_eq!(EvalResult::read_responses(dir.path()).unwrap(), outcomes);
     let lines = ResponseLog::lines(&path).unwrap();
     let said = |i: usize| (lines[i].prompt.as_deref(), lines[i].gold.as_deref(), lines[i].response.sample);
-    assert_eq!((said(7), said(8), said(9)), ((None, None, 1), (Some("say it"), Some("0004"), 0), (Some("say it"), Some("0004"), 1)));
+    assert_eq!(
+        (said(7), said(8), said(9)),
+        ((None, None, 1), (Some("say it"), Some("0004"), 0), (Some("say it"), Some("0004"), 1))
+    );
 }
 
 #[test]

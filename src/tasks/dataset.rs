@@ -119,6 +119,13 @@ impl Task for DatasetTask {
         }
     }
 
+    fn image_places(&self, i: usize) -> Result<Vec<String>> {
+        match self.dataset.stream() {
+            Some(_) => Ok(Vec::new()),
+            None => Ok(self.dataset.image_places(i)),
+        }
+    }
+
     fn score(&self, i: usize, response: &str) -> Score {
         // The record was looked at when the dataset was opened, or was made for its prompt: a failure here needs a file that changed since.
         match self.dataset.record(i).and_then(|record| scorer(&record)) {

@@ -66,7 +66,7 @@ pub use positions::Positions;
 pub use processor::{MAX_PIXELS, Processor};
 pub use registry::parse_architecture;
 pub use sequence::{
-    Completion, ImageInput, KlReference, LossFn, MAX_NEW_TOKENS, Prompt, SamplingParams, Sequence, TokenGrads,
+    Completion, ImageInput, KlReference, LossFn, MAX_NEW_TOKENS, Prompt, ResponseEnd, SamplingParams, Sequence, TokenGrads,
     TokenStats,
 };
 pub use shapes::{DecoderShape, ImageTokens, VisionShape};

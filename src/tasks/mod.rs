@@ -12,6 +12,7 @@ mod encode;
 mod generator;
 pub mod jigsaw;
 mod meta;
+mod rational;
 mod registry;
 mod response;
 mod reward;
@@ -31,7 +32,7 @@ pub use encode::{
 pub use jigsaw::{ScriptedTeacher, Solver, SolverKind};
 pub use registry::{PARTIAL_CREDIT, partial_credit_label, scorer};
 pub use response::{ResponseError, Style, answer_block, ask, check_format, choice_letter, with_image};
-pub use reward::{Reward, RewardSettings, TERMS};
+pub use reward::{Reward, RewardInput, RewardSettings, TERMS};
 pub use score::{NoAnswer, Score};
 pub use scorer::{AnswerDrawing, GoldDrawing, RegionMark, Scorer};
 pub use task::Task;

@@ -34,7 +34,7 @@ fn request(teacher: Teacher, data: &Path, out: &Path) -> RolloutRequest {
         data: data.to_path_buf(),
         split: "train".into(),
         plan: SamplePlan { limit: None, num_generations: 2, batch_size: 4 },
-        sampling: SamplingParams { max_new_tokens: 6, temperature: 1.0, top_p: 1.0, top_k: 0, seed: 5 },
+        sampling: SamplingParams { max_new_tokens: 6, temperature: 1.0, top_p: 1.0, top_k: 0, stop: Vec::new(), seed: 5 },
         selection: RolloutSelection { keep: Keep::Correct, max_per_prompt: None, answer: FinalAnswer::Sampled },
         out: out.to_path_buf(),
         fresh: false,

@@ -1,7 +1,7 @@
 //! The chance level of a countdown puzzle, by counting every expression.
 
 use super::expression::Operator;
-use super::rational::Rational;
+use crate::tasks::rational::Rational;
 use crate::tasks::chance::Chance;
 use std::collections::HashMap;
 

@@ -1,7 +1,7 @@
 //! A countdown puzzle that has a solution, drawn at random together with it.
 
 use super::expression::Operator;
-use super::rational::Rational;
+use crate::tasks::rational::Rational;
 use super::settings::CountdownSettings;
 use crate::rng::{self, Rng};
 use rand::RngExt;

@@ -11,6 +11,7 @@ mod dataset;
 mod encode;
 mod generator;
 pub mod jigsaw;
+pub mod maths;
 mod meta;
 mod rational;
 mod registry;
@@ -22,6 +23,7 @@ pub mod scorers;
 pub mod split;
 pub mod suites;
 mod task;
+mod text_dataset;
 
 pub use chance::Chance;
 pub use dataset::{DatasetTask, load, open_dataset};

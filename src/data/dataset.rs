@@ -1,21 +1,21 @@
 //! Reads a dataset directory, or a JSON or JSONL file of another tool. Opening a dataset looks at every record of it, so that no error surfaces
 //! hours into a run, and keeps only where each one stands: a record is read again when it is asked for.
 
-use super::jsonl::{self, Conversations, Embedded};
+use super::jsonl;
 use super::manifest::{MANIFEST, Manifest};
-use super::record_file::{Entry, Index, Item, Place, RecordFile};
-use super::{CheckRecord, IMAGE_PLACEHOLDER, METADATA, OpenStream, Record, RecordStream, STREAM, source};
+use super::own_records::OwnRecords;
+use super::stored_records::{Embedded, StoredRecords};
+use super::{CheckRecord, METADATA, OpenStream, Record, RecordStream, STREAM, source};
 use crate::io::{files, hex};
 use crate::rng::Rng;
 use crate::{Error, Result};
 use image::RgbImage;
 use rand::seq::SliceRandom;
-use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::io::Read as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 /// Bytes of an image file read first for its size; most formats hold it there.
@@ -35,11 +35,9 @@ pub struct Dataset {
 
 /// Where records come from.
 #[derive(Debug)]
-enum Records {
-    /// A `metadata.jsonl`.
-    Own(RecordFile, Index),
-    /// Another tool's file.
-    Foreign(Conversations),
+pub(super) enum Records {
+    /// Stored ones.
+    Stored(Box<dyn StoredRecords>),
     /// Made as they are asked for, as the file says.
     Made(Box<dyn RecordStream>, PathBuf),
 }
@@ -67,16 +65,20 @@ impl Dataset {
         if jsonl::is_jsonl(dir) {
             let found = jsonl::open(dir, check)?;
             let root = dir.parent().unwrap_or(Path::new("")).to_path_buf();
-            let manifest = found.manifest.clone();
-            return Ok(Dataset { root, manifest, records: Records::Foreign(found), sizes: RwLock::default() });
+            return Ok(Dataset::of(root, found.manifest.clone(), Records::Stored(Box::new(found))));
         }
         let (root, manifest) = locate(dir, split)?;
         let made = root.join(STREAM);
         let records = match made.is_file() {
             true => open_made(made, &root, &manifest, open_stream)?,
-            false => open_own(&root, &manifest, check)?,
+            false => Records::Stored(Box::new(OwnRecords::open(&root, &manifest, check)?)),
         };
-        Ok(Dataset { root, manifest, records, sizes: RwLock::default() })
+        Ok(Dataset::of(root, manifest, records))
+    }
+
+    /// A dataset of these records, whose paths are relative to `root`.
+    pub(super) fn of(root: PathBuf, manifest: Manifest, records: Records) -> Dataset {
+        Dataset { root, manifest, records, sizes: RwLock::default() }
     }
 
     /// Only `count` of the stored records, drawn at random, in file order; all of them where there are no more. From the same random stream a
@@ -93,18 +95,18 @@ impl Dataset {
     }
 
     /// A note for the user on how the records were read.
-    pub fn note(&self) -> Option<&str> {
+    pub fn note(&self) -> Option<String> {
         match &self.records {
-            Records::Foreign(found) => found.note.as_deref(),
-            _ => None,
+            Records::Stored(records) => records.note(),
+            Records::Made(..) => None,
         }
     }
 
     /// What makes the records, where they are made as they are needed.
     pub fn stream(&self) -> Option<&dyn RecordStream> {
         match &self.records {
+            Records::Stored(_) => None,
             Records::Made(stream, _) => Some(stream.as_ref()),
-            _ => None,
         }
     }
 
@@ -126,30 +128,26 @@ impl Dataset {
     /// # Errors
     /// As [`Dataset::record`].
     pub fn read(&self, i: usize) -> Result<(Record, Embedded)> {
-        let none = || Error::failed(format!("example {i} of a dataset of {} was asked for", self.len()));
         match &self.records {
-            Records::Own(file, index) => {
-                let place = index.get(i).ok_or_else(none)?;
-                Ok((own_record(file, place, &file.read(place)?)?, Embedded::new()))
+            _ if i >= self.len() => {
+                Err(Error::failed(format!("example {i} of a dataset of {} was asked for", self.len())))
             }
-            Records::Foreign(found) => found.record(found.index.get(i).ok_or_else(none)?),
-            Records::Made(stream, _) if i < stream.count() => Ok((stream.record(i)?, Embedded::new())),
-            Records::Made(..) => Err(none()),
+            Records::Stored(records) => records.read(i),
+            Records::Made(stream, _) => Ok((stream.record(i)?, Embedded::new())),
         }
     }
 
     /// Go on with the stored records alone whose numbers `keep` takes. The manifest stays that of all.
     pub fn retain(&mut self, keep: impl Fn(usize) -> bool) {
-        match &mut self.records {
-            Records::Own(_, index) | Records::Foreign(Conversations { index, .. }) => index.retain(keep),
-            Records::Made(..) => {}
+        if let Records::Stored(records) = &mut self.records {
+            records.retain(&keep);
         }
     }
 
     /// Number of records.
     pub fn len(&self) -> usize {
         match &self.records {
-            Records::Own(_, index) | Records::Foreign(Conversations { index, .. }) => index.len(),
+            Records::Stored(records) => records.len(),
             Records::Made(stream, _) => stream.count(),
         }
     }
@@ -162,8 +160,19 @@ impl Dataset {
     /// The first record of each task, in order. Records that are made as they are needed are of one task.
     pub fn first_of_each_task(&self) -> Vec<usize> {
         match &self.records {
-            Records::Own(_, index) | Records::Foreign(Conversations { index, .. }) => index.first_of_each_task(),
+            Records::Stored(records) => {
+                let mut known = HashSet::new();
+                (0..records.len()).filter(|&i| known.insert(records.task(i))).collect()
+            }
             Records::Made(..) => vec![0],
+        }
+    }
+
+    /// The task of stored record `i`.
+    pub(super) fn task(&self, i: usize) -> &str {
+        match &self.records {
+            Records::Stored(records) => records.task(i),
+            Records::Made(..) => "",
         }
     }
 
@@ -179,11 +188,23 @@ impl Dataset {
 
     /// `file:line` of record `i`, for messages.
     pub fn place(&self, i: usize) -> String {
-        let (file, index) = match &self.records {
-            Records::Own(file, index) | Records::Foreign(Conversations { file, index, .. }) => (file, index),
-            Records::Made(_, file) => return file.display().to_string(),
+        match &self.records {
+            Records::Stored(records) => records.place(i),
+            Records::Made(_, file) => file.display().to_string(),
+        }
+    }
+
+    /// Where each image of stored record `i` is: the path of its file, or `file:line` if it is embedded in the file of the records.
+    ///
+    /// # Errors
+    /// As [`Dataset::record`].
+    pub fn image_places(&self, i: usize) -> Result<Vec<String>> {
+        let (record, embedded) = self.read(i)?;
+        let place = |name: &String| match embedded.contains_key(name) {
+            true => files::absolute(Path::new(&self.place(i))),
+            false => files::absolute(&self.root.join(name)),
         };
-        index.get(i).map_or_else(|| file.path().display().to_string(), |place| file.place(place))
+        Ok(record.images.iter().map(|name| place(name).display().to_string()).collect())
     }
 
     /// The images of record `i`, in the order of its placeholders.
@@ -193,7 +214,7 @@ impl Dataset {
     pub fn images(&self, i: usize) -> Result<Vec<RgbImage>> {
         match self.stream() {
             Some(stream) => stream.images(i),
-            None => self.map_images(&self.read(i)?, source::decode),
+            None => self.map_images(i, &self.read(i)?, source::decode),
         }
     }
 
@@ -201,18 +222,18 @@ impl Dataset {
     pub fn image_sizes(&self, i: usize) -> Result<Vec<(u32, u32)>> {
         match self.stream() {
             Some(stream) => Ok(stream.image_sizes(i)),
-            None => self.sizes_of(&self.read(i)?),
+            None => self.sizes_of(i, &self.read(i)?),
         }
     }
 
     /// Record `i` with [`Dataset::image_sizes`], for less than both cost.
     pub fn with_image_sizes(&self, i: usize) -> Result<(Record, Result<Vec<(u32, u32)>>)> {
         let read = self.read(i)?;
-        let sizes = self.stream().map_or_else(|| self.sizes_of(&read), |stream| Ok(stream.image_sizes(i)));
+        let sizes = self.stream().map_or_else(|| self.sizes_of(i, &read), |stream| Ok(stream.image_sizes(i)));
         Ok((read.0, sizes))
     }
 
-    fn sizes_of(&self, read: &(Record, Embedded)) -> Result<Vec<(u32, u32)>> {
+    fn sizes_of(&self, i: usize, read: &(Record, Embedded)) -> Result<Vec<(u32, u32)>> {
         let (record, embedded) = read;
         let told = record.images.iter().map(|name| match embedded.contains_key(name) {
             true => None,
@@ -220,7 +241,7 @@ impl Dataset {
         });
         match told.collect::<Option<Vec<_>>>() {
             Some(sizes) => Ok(sizes),
-            None => self.map_images(read, source::probe),
+            None => self.map_images(i, read, source::probe),
         }
     }
 
@@ -241,76 +262,25 @@ impl Dataset {
 
     /// SHA-256 of the image files of stored record `i`.
     pub fn image_digests(&self, i: usize) -> Result<Vec<[u8; 32]>> {
-        self.map_images(&self.read(i)?, |bytes| Ok(Sha256::digest(bytes).into()))
+        self.map_images(i, &self.read(i)?, |bytes| Ok(Sha256::digest(bytes).into()))
     }
 
     fn map_images<T>(
         &self,
+        i: usize,
         (record, embedded): &(Record, Embedded),
         look: impl Fn(&[u8]) -> Result<T, String>,
     ) -> Result<Vec<T>> {
         let one = |name: &String| {
             let path = self.root.join(name);
-            let (bytes, place) = match (embedded.get(name), &self.records) {
-                (Some(bytes), Records::Foreign(Conversations { file, .. })) => {
-                    (Cow::Borrowed(bytes), format!("{}: {name}", file.path().display()))
-                }
-                _ => (Cow::Owned(files::read(&path)?), path.display().to_string()),
+            let (bytes, place) = match embedded.get(name) {
+                Some(bytes) => (Cow::Borrowed(bytes), format!("{}: {name}", self.place(i))),
+                None => (Cow::Owned(files::read(&path)?), path.display().to_string()),
             };
             look(&bytes).map_err(|why| Error::input(format!("{place} (image of record `{}`): {why}", record.id)))
         };
         record.images.iter().map(one).collect()
     }
-}
-
-/// Look at all records of a `metadata.jsonl`.
-fn open_own(root: &Path, manifest: &Manifest, check: CheckRecord) -> Result<Records> {
-    let file = RecordFile::open(&root.join(METADATA))?;
-    let mut index = Index::default();
-    file.lines(|lines| {
-        let entry = |Item { place, text }: &Item<'_>| {
-            let record = own_record(&file, place, text)?;
-            check_own(&record, root).and_then(|()| check(&record, false)).map_err(|e| e.context(file.place(place)))?;
-            Ok(Entry::new(*place, &record))
-        };
-        let entries: Vec<Result<Entry>> = lines.par_iter().map(entry).collect();
-        entries.into_iter().try_for_each(|entry| entry.map(|entry| index.push(entry)))?;
-        Ok(true)
-    })?;
-    let path = file.path().display();
-    if index.len() == 0 {
-        return Err(Error::input(format!("{path} holds no records")));
-    }
-    if let Some((i, first)) = index.first_duplicate()
-        && let (Some(place), Some(first)) = (index.get(i), index.get(first))
-    {
-        let id = own_record(&file, place, &file.read(place)?)?.id;
-        return Err(Error::input(format!(
-            "{}: field `id`: `{id}` is already the id of {}",
-            file.place(place),
-            first.name()
-        )));
-    }
-    let split = root.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    if let Some(expected) = manifest.splits.get(&split).map(|s| s.records)
-        && expected != index.len()
-    {
-        return Err(Error::input(format!(
-            "{path} holds {} records, but the dataset's {MANIFEST} says {expected}: the file was changed or cut off",
-            index.len()
-        )));
-    }
-    Ok(Records::Own(file, index))
-}
-
-/// The record on a line of a `metadata.jsonl`.
-fn own_record(file: &RecordFile, place: &Place, line: &[u8]) -> Result<Record> {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    let text = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line)).map_err(|e| {
-        let at = place.offset + e.valid_up_to() as u64;
-        Error::input(format!("{} is not UTF-8: bad byte at offset {at}", file.path().display()))
-    })?;
-    serde_json::from_str(text).map_err(|e| Error::input(format!("{}: {e}", file.place(place))))
 }
 
 fn open_made(file: PathBuf, root: &Path, manifest: &Manifest, open_stream: OpenStream) -> Result<Records> {
@@ -378,43 +348,6 @@ fn locate(dir: &Path, split: &str) -> Result<(PathBuf, Manifest)> {
     Ok((root, manifest))
 }
 
-fn check_own(record: &Record, root: &Path) -> Result<()> {
-    let bad = |message: String| Err(Error::input(message));
-    if record.id.is_empty() {
-        return bad("field `id` is empty".into());
-    }
-    for (i, message) in record.messages.iter().enumerate() {
-        if !["system", "user", "assistant"].contains(&message.role.as_str()) {
-            return bad(format!(
-                "field `messages[{i}].role`: `{}` is not one of system, user, assistant",
-                message.role
-            ));
-        }
-    }
-    if record.prompt().is_empty() {
-        return bad("field `messages` holds no prompt".into());
-    }
-    let placeholders: usize = record.prompt().iter().map(|m| m.content.matches(IMAGE_PLACEHOLDER).count()).sum();
-    if placeholders != record.images.len() {
-        return bad(format!(
-            "field `images` names {}, but the prompt has {placeholders} `{IMAGE_PLACEHOLDER}` placeholder(s)",
-            record.images.len()
-        ));
-    }
-    if record.images.first().is_some_and(|first| *first != record.file_name) {
-        return bad(format!("field `file_name`: `{}` is not the first of `images`", record.file_name));
-    }
-    for name in &record.images {
-        if !Path::new(name).components().all(|c| matches!(c, Component::Normal(_))) {
-            return bad(format!("field `images`: `{name}` is not a path inside the dataset"));
-        }
-        if !root.join(name).is_file() {
-            return bad(format!("field `images`: there is no file {}", root.join(name).display()));
-        }
-    }
-    Ok(())
-}
-
 /// Whether a path names what [`Dataset::open`] reads, a directory or a `.jsonl` or `.json` file, rather than the file of a benchmark.
 pub fn is_dataset(path: &Path) -> bool {
     path.is_dir() || jsonl::is_jsonl(path)
@@ -450,7 +383,9 @@ mod tests {
             open(lines).unwrap_err().to_string()
         };
         assert!(refusal(record(8000, "reader")).contains("metadata.jsonl:8001: field `messages[0].role`"));
-        assert!(refusal(record(70, "user")).contains("metadata.jsonl:8001: field `id`: `70` is already the id of line 71"));
+        assert!(
+            refusal(record(70, "user")).contains("metadata.jsonl:8001: field `id`: `70` is already the id of line 71")
+        );
         assert!(refusal(b"\n".to_vec()).contains("metadata.jsonl:8001: EOF"));
         let before: usize = lines()[..8000].iter().map(Vec::len).sum();
         let refusal = refusal(b"{\"id\": \"\xff\"}\n".to_vec());

@@ -224,20 +224,18 @@ impl Index {
         self.places.len()
     }
 
-    pub fn get(&self, i: usize) -> Option<&Place> {
-        self.places.get(i)
+    pub fn place(&self, i: usize) -> &Place {
+        &self.places[i]
     }
 
-    pub fn retain(&mut self, keep: impl Fn(usize) -> bool) {
+    pub fn retain(&mut self, keep: &dyn Fn(usize) -> bool) {
         let mut i = 0..;
-        self.places.retain(|_| i.next().is_some_and(&keep));
+        self.places.retain(|_| i.next().is_some_and(keep));
     }
 
-    /// The first record of each task, in order.
-    pub fn first_of_each_task(&self) -> Vec<usize> {
-        let mut known = vec![false; self.tasks.len()];
-        let is_first = |i: &usize| !std::mem::replace(&mut known[self.places[*i].task as usize], true);
-        (0..self.places.len()).filter(is_first).collect()
+    /// The task of record `i`.
+    pub fn task(&self, i: usize) -> &str {
+        &self.tasks[self.places[i].task as usize]
     }
 }
 
@@ -267,11 +265,14 @@ mod tests {
         }
         std::fs::write(&path, "other").unwrap();
         let error = file.read(&Place::new(0, 2, 1, 0).unwrap()).unwrap_err();
-        assert!(error.exit_code() == 2 && error.to_string().contains("lines: the file was changed while it was in use"), "{error}");
+        assert!(
+            error.exit_code() == 2 && error.to_string().contains("lines: the file was changed while it was in use"),
+            "{error}"
+        );
     }
 
     #[test]
-    fn an_index_is_small_names_the_first_duplicate_and_keeps_the_order_of_tasks() {
+    fn an_index_is_small_and_names_the_first_duplicate() {
         assert_eq!(size_of::<Place>(), 24);
         let index = |ids: &[&str]| {
             let mut index = Index::default();
@@ -284,8 +285,7 @@ mod tests {
         assert_eq!(index(&["a1", "b1", "a2"]).first_duplicate(), None);
         assert_eq!(index(&["z1", "b1", "a1", "b1", "z1", "b1"]).first_duplicate(), Some((3, 1)));
         let mut some = index(&["b1", "a1", "b2", "c1", "a2"]);
-        assert_eq!(some.first_of_each_task(), [0, 1, 3]);
-        some.retain(|i| i > 1);
-        assert_eq!((some.first_of_each_task(), some.len(), some.get(0).unwrap().line), (vec![0, 1, 2], 3, 3));
+        some.retain(&|i| i > 1);
+        assert_eq!((some.len(), some.place(0).line, [0, 1, 2].map(|i| some.task(i))), (3, 3, ["b", "c", "a"]));
     }
 }

@@ -1,4 +1,4 @@
-//! Files and the network: atomic writes, locks, logs, HTTP; text of others in messages.
+//! Files and the network: atomic writes, locks, logs, HTTP; commands of the user's; text of others in messages.
 
 pub mod files;
 pub mod http;
@@ -7,6 +7,7 @@ pub mod jsonl;
 pub mod lock;
 pub mod output_dir;
 pub mod refused;
+pub mod shell;
 pub mod text;
 pub(crate) mod tls;
 pub mod toml;

@@ -20,6 +20,7 @@ use crate::io::toml::{set as set_value, to_toml};
 use crate::sampling::rollout;
 use crate::tasks::countdown::CountdownSettings;
 use crate::tasks::jigsaw::generate::JigsawSettings;
+use crate::tasks::maths::MathsSettings;
 use crate::tasks::suites::{self, SuiteSettings};
 use crate::train::settings::{Method, TrainConfig};
 use crate::{Error, Result};
@@ -516,8 +517,11 @@ fn puzzles(value: &Value, place: &str) -> Result<Puzzles> {
     let dataset = match task.as_deref() {
         None => GenSettings::Jigsaw { settings: over(&JigsawSettings::default(), &value, place)?, preview },
         Some("countdown") => GenSettings::Countdown(over(&CountdownSettings::default(), &value, place)?),
+        Some("maths") => GenSettings::Maths(over(&MathsSettings::default(), &value, place)?),
         Some(other) => {
-            return Err(Error::input(format!("{place}: task = {other:?}: give \"countdown\", or leave it out")));
+            return Err(Error::input(format!(
+                "{place}: task = {other:?}: give \"countdown\" or \"maths\", or leave it out"
+            )));
         }
     };
     Ok(Puzzles { dataset, split })

@@ -77,8 +77,7 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn records(out: &Path) -> Vec<(&'static str, Record)> {
-    let split =
-        |split| Dataset::open(out, split).unwrap().records().map(|r| (split, r.unwrap())).collect::<Vec<_>>();
+    let split = |split| Dataset::open(out, split).unwrap().records().map(|r| (split, r.unwrap())).collect::<Vec<_>>();
     SPLITS.into_iter().flat_map(split).collect()
 }
 

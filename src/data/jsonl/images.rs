@@ -1,17 +1,14 @@
 //! The images of a conversation: paths, or base64 in the line.
 
+use crate::data::stored_records::Embedded;
 use crate::data::tsv::{brief, decode_base64, is_complete};
 use crate::data::{Digest, source};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use std::collections::HashMap;
 use std::path::Path;
 
 /// Bytes of a path, at most: no system accepts longer ones.
 const MAX_PATH_BYTES: usize = 4096;
-
-/// Images that are in the line of a record itself, encoded, by the name that the record has for them.
-pub type Embedded = HashMap<String, Vec<u8>>;
 
 /// The names of the images in a field: one or a list, each a path, a data URL, or `{"path": ..., "bytes": ...}` with the
 /// bytes in base64. `record` is the place of their record in the file, `line 3` or `item 3`. The bytes go into

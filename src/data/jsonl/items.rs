@@ -143,7 +143,9 @@ impl<'a> Array<'a> {
                 self.advance(read);
                 Ok(Some(Item { place, text: &rest[..read] }))
             }
-            Some(Err(e)) => Err((line + e.line() - 1, format!("item {} is not JSON: {}", self.items, without_place(&e)))),
+            Some(Err(e)) => {
+                Err((line + e.line() - 1, format!("item {} is not JSON: {}", self.items, without_place(&e))))
+            }
             None => Err((line, "not JSON: the array does not end with `]`".into())),
         }
     }

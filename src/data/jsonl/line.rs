@@ -2,7 +2,7 @@
 //!
 //! | field | becomes |
 //! |---|---|
-//! | `messages`, `conversations`, `prompt` and `completion`, `instruction` and `output` | the turns (`turns.rs`); the last one, if it is the assistant's, is the reference response |
+//! | `messages`, `conversations`, `prompt` and `completion`, `instruction` and `output`, `question` | the turns (`turns.rs`); the last one, if it is the assistant's, is the reference response |
 //! | `system` | a system turn before them |
 //! | `images`, `image` | the images of the `<image>` placeholders, in order; before the first text of the user if there are none |
 //! | `task`, `meta` | as in our own datasets; without `task`, the scorer is `exact` |
@@ -13,9 +13,10 @@
 //! from the loss (`label`, `kto_tag`; of the last turn `loss`, `train`, `weight`, `loss_scale`, `loss_weight`).
 
 use super::answer_form::{CLOSE, FormEvidence, OPEN, after_thought, answer_of};
-use super::images::{self, Embedded};
+use super::images;
 use super::items::Object;
 use super::turns::{Conversation, conversation, is_empty, non_null};
+use crate::data::stored_records::Embedded;
 use crate::data::{IMAGE_PLACEHOLDER, Message, Record};
 use serde_json::{Map, Value};
 
@@ -81,8 +82,9 @@ pub(super) fn record(object: &Object, name: &str) -> Result<Read, String> {
     let images = match named.is_empty() {
         true => images::names(listed.unwrap_or(&Value::Null), name, &mut embedded)
             .map_err(|why| format!("field `{field}`: {why}"))?,
-        false => images::names(&Value::Array(named), name, &mut embedded)
-            .map_err(|why| format!("its image parts: {why}"))?,
+        false => {
+            images::names(&Value::Array(named), name, &mut embedded).map_err(|why| format!("its image parts: {why}"))?
+        }
     };
     let images_first = place_images(&mut messages, images.len());
     let mut record = Record {

@@ -12,10 +12,9 @@ mod items;
 mod line;
 mod turns;
 
-pub use images::Embedded;
-
 use super::manifest::{Manifest, SplitSummary};
 use super::record_file::{Entry, Fingerprint, Index, Item, Place, RecordFile, fingerprint};
+use super::stored_records::{Embedded, StoredRecords};
 use super::{CheckRecord, Digest, Record};
 use crate::io::hex;
 use crate::{Error, Result};
@@ -38,14 +37,14 @@ pub(super) fn is_jsonl(path: &Path) -> bool {
 /// A file of conversations that has been looked at.
 #[derive(Debug)]
 pub(super) struct Conversations {
-    pub file: RecordFile,
-    pub index: Index,
+    file: RecordFile,
+    index: Index,
     /// The form of answers that a record asks for which shows none.
     form: Form,
     /// Counts and hashes, as for a dataset directory.
     pub manifest: Manifest,
     /// A note for the user on how the conversations were read.
-    pub note: Option<String>,
+    note: Option<String>,
 }
 
 /// Look at all of a file and at its images.
@@ -64,25 +63,43 @@ pub(super) fn open(path: &Path, check: CheckRecord) -> Result<Conversations> {
     let mut index = scan.index;
     let duplicate = index.first_duplicate();
     let conversations = Conversations { file, index, form, manifest, note };
-    if let Some((i, first)) = duplicate
-        && let (Some(place), Some(first)) = (conversations.index.get(i), conversations.index.get(first))
-    {
-        return Err(Error::input(format!(
+    match duplicate {
+        None => Ok(conversations),
+        Some((i, first)) => Err(Error::input(format!(
             "{}: field `id`: `{}` is already the id of {}; without this field, records are called by their numbers",
-            conversations.file.place(place),
-            conversations.record(place)?.0.id,
-            first.name()
-        )));
+            conversations.place(i),
+            conversations.read(i)?.0.id,
+            conversations.index.place(first).name()
+        ))),
     }
-    Ok(conversations)
 }
 
-impl Conversations {
-    /// The record at a place, with the images that are in the file itself.
-    pub fn record(&self, place: &Place) -> Result<(Record, Embedded)> {
+impl StoredRecords for Conversations {
+    fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    fn read(&self, i: usize) -> Result<(Record, Embedded)> {
+        let place = self.index.place(i);
         let line::Read { mut record, form, embedded, .. } = read(&self.file, place, &self.file.read(place)?)?;
         set_style(&mut record, form, self.form);
         Ok((record, embedded))
+    }
+
+    fn task(&self, i: usize) -> &str {
+        self.index.task(i)
+    }
+
+    fn place(&self, i: usize) -> String {
+        self.file.place(self.index.place(i))
+    }
+
+    fn retain(&mut self, keep: &dyn Fn(usize) -> bool) {
+        self.index.retain(keep);
+    }
+
+    fn note(&self) -> Option<String> {
+        self.note.clone()
     }
 }
 
@@ -186,7 +203,8 @@ impl<'a> Scan<'a> {
 
     fn note(&self) -> Option<String> {
         let (all, file) = (self.index.len(), self.file.path().display());
-        let of = |count: usize, what: &str| (count > 0).then(|| format!("{count} of {all} conversations in {file} {what}"));
+        let of =
+            |count: usize, what: &str| (count > 0).then(|| format!("{count} of {all} conversations in {file} {what}"));
         let notes = [
             of(
                 self.multi_turn,

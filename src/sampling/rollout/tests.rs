@@ -34,7 +34,14 @@ fn request(teacher: Teacher, data: &Path, out: &Path) -> RolloutRequest {
         data: data.to_path_buf(),
         split: "train".into(),
         plan: SamplePlan { limit: None, num_generations: 2, batch_size: 4 },
-        sampling: SamplingParams { max_new_tokens: 6, temperature: 1.0, top_p: 1.0, top_k: 0, seed: 5 },
+        sampling: SamplingParams {
+            max_new_tokens: 6,
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            stop: Vec::new(),
+            seed: 5,
+        },
         selection: RolloutSelection { keep: Keep::Correct, max_per_prompt: None, answer: FinalAnswer::Sampled },
         out: out.to_path_buf(),
         fresh: false,
@@ -254,7 +261,8 @@ fn refusals_and_special_tokens_are_counted_and_never_kept() {
     assert_eq!((tally.refused, tally.empty, tally.special, tally.truncated, tally.kept), (2, 2, 2, 0, 6));
     let made = Dataset::open(&out, "train").unwrap();
     assert!(
-        made.records().all(|r| r.unwrap().response().is_some_and(|text| text.ends_with("</think><answer>2 1</answer>")))
+        made.records()
+            .all(|r| r.unwrap().response().is_some_and(|text| text.ends_with("</think><answer>2 1</answer>")))
     );
     assert!(made.records().all(|r| !r.unwrap().response().unwrap_or_default().contains("<|")));
     assert_eq!((run(&request).unwrap().tally, server.requests()), (tally, 12), "nothing is asked for again");

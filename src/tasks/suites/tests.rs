@@ -86,7 +86,8 @@ fn no_photo_and_no_picture_is_on_two_sides() {
     let dir = TempDir::new().unwrap();
     let manifest =
         make_in(&SuiteSettings { count: 200, ..settings(&[Family::Knowledge, Family::Describe]) }, dir.path());
-    let records = |split: &str| Dataset::open(dir.path(), split).unwrap().records().map(Result::unwrap).collect::<Vec<_>>();
+    let records =
+        |split: &str| Dataset::open(dir.path(), split).unwrap().records().map(Result::unwrap).collect::<Vec<_>>();
     let sources = |split: &str| -> HashSet<String> {
         records(split).into_iter().filter(|r| r.meta["family"] == "knowledge").map(|r| r.source).collect()
     };

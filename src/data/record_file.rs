@@ -103,7 +103,8 @@ impl RecordFile {
         let (mut held, mut lengths) = (Vec::new(), Vec::new());
         let (mut offset, mut line) = (0, 0);
         loop {
-            (held.clear(), lengths.clear());
+            held.clear();
+            lengths.clear();
             while held.len() < BLOCK {
                 match reader.read_until(b'\n', &mut held).map_err(fail)? {
                     0 => break,

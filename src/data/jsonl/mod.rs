@@ -148,16 +148,17 @@ impl<'a> Scan<'a> {
 
     /// Look at the next records.
     fn add(&mut self, batch: Vec<Item<'_>>) -> Result<()> {
-        let all: Vec<_> = batch.par_iter().map(|Item { place, text }| read(self.file, place, text)).collect();
+        let file = self.file;
+        let all: Vec<_> = batch.par_iter().map(|Item { place, text }| read(file, place, text)).collect();
         let mut all = all.into_iter().collect::<Result<Vec<line::Read>>>()?;
-        let bad = |at: usize, why: String| Error::input(format!("{}: {why}", self.file.place(&batch[at].place)));
+        let bad = |at: usize, why: String| Error::input(format!("{}: {why}", file.place(&batch[at].place)));
         for (at, line::Read { record, form, images_first, .. }) in all.iter_mut().enumerate() {
             self.shown.see(record, *form).map_err(|why| bad(at, why))?;
             let shown = match (self.shown.form(), *form) {
                 (Some(form), _) => form,
                 (None, FormEvidence::Nothing) => match self.shown_later {
                     Some(form) => form,
-                    None => *self.shown_later.insert(first_shown(self.file)?),
+                    None => *self.shown_later.insert(first_shown(file)?),
                 },
                 (None, _) => Form::Free,
             };
@@ -167,9 +168,10 @@ impl<'a> Scan<'a> {
             self.sources.insert(fingerprint(&record.source));
         }
         self.look_at_images(&all).map_err(|(at, why)| bad(at, why))?;
+        let check = self.check;
         let line = |(item, read): (&Item<'_>, &line::Read)| {
             let record = &read.record;
-            (self.check)(record, true).map_err(|e| e.context(self.file.place(&item.place)))?;
+            check(record, true).map_err(|e| e.context(file.place(&item.place)))?;
             serde_json::to_vec(record).map_err(|e| Error::failed(format!("record {}: {e}", record.id)))
         };
         let lines: Vec<_> = batch.par_iter().zip(&all).map(line).collect();
@@ -192,7 +194,8 @@ impl<'a> Scan<'a> {
             !self.digests.contains_key(&print) && seen.insert(print)
         };
         let new: Vec<(usize, &String)> = named.filter(is_new).collect();
-        let look = |(at, name): &(usize, &String)| check_image(self.root, name, &all[*at].embedded);
+        let root = self.root;
+        let look = |(at, name): &(usize, &String)| check_image(root, name, &all[*at].embedded);
         let found: Vec<_> = new.par_iter().map(look).collect();
         for ((at, name), found) in new.into_iter().zip(found) {
             let digest = found.map_err(|why| (at, format!("field `{}`: {why}", all[at].image_field)))?;

@@ -75,7 +75,7 @@ impl ScoreArgs {
         let processor = Processor::from_dir(&dir)?;
         let model = ModelLoader::new(&device, ComputeDtype::F32).frozen(&dir)?;
         let _lock = output_dir::lock_file(&self.out)?;
-        let bar = bar(task.len(), "{pos}/{len} records, {eta} left");
+        let bar = bar(task.len(), "{pos}/{len} records");
         let (mut nats, mut tokens) = (0.0, 0);
         let mut failure = None;
         let written = files::write_atomic_with(&self.out, |file| {

@@ -128,7 +128,7 @@ impl StudyArgs {
 }
 
 /// Width of a paragraph, in characters; two more for the indent.
-const COLUMNS: usize = 98;
+const COLUMNS: usize = 78;
 
 /// What the study has found, in the sentences of its page, and where the page is; empty where there is none.
 fn found(out: &Path) -> Result<String> {

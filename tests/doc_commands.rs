@@ -113,7 +113,8 @@ fn read(text: &str) -> Result<Page, String> {
     let mut at = 0;
     while at < lines.len() {
         if let Some(mark) = lines[at].strip_prefix("<!-- test: ") {
-            let mark = mark.strip_suffix(" -->").ok_or(format!("line {}: the comment does not end on its line", at + 1))?;
+            let mark =
+                mark.strip_suffix(" -->").ok_or(format!("line {}: the comment does not end on its line", at + 1))?;
             marks.push(mark.split_once(": ").ok_or(format!("line {}: no kind and text: {mark}", at + 1))?);
         }
         // A block follows an empty line; an item of a list is no block.
@@ -125,8 +126,12 @@ fn read(text: &str) -> Result<Page, String> {
         let end = (at..lines.len()).find(|&i| !lines[i].starts_with("    ")).unwrap_or(lines.len());
         let block: Vec<&str> = lines[at..end].iter().map(|line| &line[4..]).collect();
         let is_command = |line: &&str| {
-            let mut words = line.split(' ').skip_while(|word| word.split('=').next().is_some_and(is_variable) && word.contains('='));
-            words.next().is_some_and(|word| PROGRAMS.iter().any(|p| word == *p || p.ends_with('/') && word.starts_with(p)))
+            let mut words = line
+                .split(' ')
+                .skip_while(|word| word.split('=').next().is_some_and(is_variable) && word.contains('='));
+            words
+                .next()
+                .is_some_and(|word| PROGRAMS.iter().any(|p| word == *p || p.ends_with('/') && word.starts_with(p)))
         };
         let (mut skipped, mut file) = (false, None);
         for (kind, said) in std::mem::take(&mut marks) {

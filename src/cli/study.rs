@@ -5,11 +5,11 @@ use super::hub;
 use super::output::{print, status};
 use super::progress::{duration, style, times};
 use super::train::Signals;
+use crate::io::text::{counted, wrapped};
+use crate::report;
 use crate::study::{
     self, Ended, Outcome, Plan, RunOptions, Study, StudyEstimate, StudyObserver, StudyState, StudyTask, TaskKind,
 };
-use crate::io::text::{counted, wrapped};
-use crate::report;
 use crate::train::settings::TrainConfig;
 use crate::{Error, Result};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};

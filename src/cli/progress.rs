@@ -82,8 +82,8 @@ pub struct EvalProgress(NamedProgress);
 
 impl EvalProgress {
     pub fn update(&mut self, name: &str, p: SampleProgress) {
-        let new = || bar(p.total, "{prefix} {pos}/{len}, {msg}");
-        let right = format!("{:.1} % right", 100.0 * p.correct as f64 / p.responses.max(1) as f64);
+        let new = || bar(p.total, "{prefix} {pos}/{len}{msg}");
+        let right = format!(", {:.1} % right", 100.0 * p.correct as f64 / p.responses.max(1) as f64);
         self.0.show(name, p.done as u64, new).set_message(right);
     }
 

@@ -114,12 +114,12 @@ impl RolloutArgs {
         }
         self.model = self.model.as_deref().map(hub::model).transpose()?;
         let request = self.request()?;
-        let bar = bar(0, "{pos}/{len} prompts, {msg}");
+        let bar = bar(0, "{pos}/{len} prompts{msg}");
         let mut lines = PlainProgress::new();
         let progress = |p: SampleProgress| {
             begin(&bar, p);
             bar.set_position(p.done as u64);
-            bar.set_message(format!("{:.1} % right", percent(p)));
+            bar.set_message(format!(", {:.1} % right", percent(p)));
             lines.update(p);
         };
         let report =

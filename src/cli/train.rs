@@ -252,7 +252,7 @@ impl TrainerCallback for TrainProgress {
     fn start(&mut self, step: usize, total: usize) {
         (self.total, self.began) = (total, (Instant::now(), step));
         if std::io::stderr().is_terminal() {
-            let bar = bar(total, "step {pos}/{len}: {msg}").with_position(step as u64);
+            let bar = bar(total, "step {pos}/{len}{msg}").with_position(step as u64);
             bar.reset_eta();
             self.bar = Some(bar);
         }
@@ -260,7 +260,8 @@ impl TrainerCallback for TrainProgress {
 
     fn step(&mut self, step: usize, metrics: &Metrics) {
         let number = |name: &str| metrics.get(name).unwrap_or(f64::NAN);
-        let mut text = format!("loss {:.4}", number("loss"));
+        // Adding 0 takes the sign off what rounds to 0.
+        let mut text = format!("loss {:.4}", (1e4 * number("loss")).round() / 1e4 + 0.0);
         if let Some(reward) = metrics.get("reward") {
             text += &format!(
                 ", reward {reward:.3}, entropy {:.2}, length {:.0}",
@@ -270,8 +271,8 @@ impl TrainerCallback for TrainProgress {
         }
         text += &format!(", {:.0} tokens/s", number("tokens_per_second"));
         if let Some(bar) = &self.bar {
-            bar.set_message(text);
             bar.set_position(step as u64);
+            bar.set_message(format!(": {text}"));
         } else if step == self.total || self.last.is_none_or(|last| last.elapsed() >= LINE_INTERVAL) {
             self.last = Some(Instant::now());
             let (elapsed, made) = (self.began.0.elapsed().as_secs_f64(), step.saturating_sub(self.began.1));
@@ -286,7 +287,7 @@ impl TrainerCallback for TrainProgress {
         let place = format!("step {step}/{}", self.total);
         if metrics.get("eval/prior_change").is_some() {
             self.line(&format!(
-                "{place}: prior knowledge {:.1} %, {:+.1} points [{:+.1}, {:+.1}]",
+                "{place}: prior knowledge {:.1} %, {:+.1} points (95 % interval {:+.1} to {:+.1})",
                 percent("eval/prior_score"),
                 percent("eval/prior_change"),
                 percent("eval/prior_change_low"),
@@ -300,7 +301,7 @@ impl TrainerCallback for TrainProgress {
             .map(|label| format!("{label} {:.1} %, ", percent("eval/partial_credit")))
             .unwrap_or_default();
         self.line(&format!(
-            "{place}: validation {:.1} % right [{:.1}, {:.1}], {parts}{:.1} % format failures",
+            "{place}: validation {:.1} % right (95 % interval {:.1} to {:.1}), {parts}{:.1} % format failures",
             percent("eval/accuracy"),
             percent("eval/accuracy_low"),
             percent("eval/accuracy_high"),

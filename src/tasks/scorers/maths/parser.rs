@@ -137,7 +137,9 @@ impl<'a> Parser<'a> {
             match self.peek() {
                 Some(Token::Sign(sign @ ('*' | '/'))) => {
                     self.at += 1;
+                    let negative = self.accept('-');
                     let Answer::Number(factor) = self.power()? else { return None };
+                    let factor = if negative { factor.negative() } else { factor };
                     product = match sign {
                         '*' => product.combine(&factor, Rational::mul, |a, b| a * b),
                         _ => product.combine(&factor, Rational::div, |a, b| a / b),

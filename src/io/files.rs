@@ -1,6 +1,7 @@
 //! Reading and writing files: errors name the file, and a reader never sees half of one.
 
 use crate::io::lock;
+use crate::io::plain::json_fault;
 use crate::{Error, Result};
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -63,7 +64,8 @@ pub fn read_text(path: &Path) -> Result<String> {
 
 /// Read and parse a JSON file; a parse error names file, line and column.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    serde_json::from_str(&read_text(path)?).map_err(|e| Error::input(format!("{}: {e}", path.display())))
+    let text = read_text(path)?;
+    serde_json::from_str(&text).map_err(|e| Error::input(format!("{}: {}", path.display(), json_fault(&e))))
 }
 
 /// Read a JSON file that names its format in a field `format_version`.

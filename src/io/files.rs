@@ -27,7 +27,14 @@ pub fn open_regular(path: &Path) -> std::io::Result<File> {
 
 /// As [`open_regular`], with an input error that names the file.
 pub fn open(path: &Path) -> Result<File> {
-    open_regular(path).map_err(|e| Error::input(format!("cannot read {}: {e}", path.display())))
+    open_regular(path).map_err(|e| unreadable(path, &e))
+}
+
+fn unreadable(path: &Path, why: &std::io::Error) -> Error {
+    match why.kind() {
+        std::io::ErrorKind::NotFound => Error::input(format!("cannot read {}: there is no such file", path.display())),
+        _ => Error::input(format!("cannot read {}: {why}", path.display())),
+    }
 }
 
 /// What is no regular file, in words.
@@ -51,7 +58,7 @@ fn kind(found: fs::FileType) -> &'static str {
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let read = open_regular(path).and_then(|mut file| file.read_to_end(&mut bytes));
-    read.map_err(|e| Error::input(format!("cannot read {}: {e}", path.display())))?;
+    read.map_err(|e| unreadable(path, &e))?;
     Ok(bytes)
 }
 

@@ -8,18 +8,28 @@ pub fn fault(said: &str) -> String {
 /// What a JSON text is refused for, with the place in it: `column 12: must be a number, not "3"`. The line is left out of a text of one line, which
 /// the message names already.
 pub fn json_fault(error: &serde_json::Error) -> String {
-    let what = json_words(error);
-    match (error.line(), error.column()) {
-        (0, _) => what,
-        (1, column) => format!("column {column}: {what}"),
-        (line, column) => format!("line {line}, column {column}: {what}"),
+    json_said(&error.to_string())
+}
+
+/// As [`json_fault`], from the words of an error that a library passes on.
+pub fn json_said(said: &str) -> String {
+    let (what, place) = parts(said);
+    let what = translated(what, true);
+    match place.and_then(|place| place.split_once(" column ")) {
+        None => what,
+        Some(("1", column)) => format!("column {column}: {what}"),
+        Some((line, column)) => format!("line {line}, column {column}: {what}"),
     }
 }
 
 /// As [`json_fault`], without the place.
 pub fn json_words(error: &serde_json::Error) -> String {
-    let said = error.to_string();
-    translated(said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what), true)
+    translated(parts(&error.to_string()).0, true)
+}
+
+/// What serde_json says, and where: `LINE column COLUMN`.
+fn parts(said: &str) -> (&str, Option<&str>) {
+    said.rsplit_once(" at line ").map_or((said, None), |(what, place)| (what, Some(place)))
 }
 
 /// What a TOML text is refused for, with the line itself under it.
@@ -83,6 +93,9 @@ fn translated(said: &str, shows_value: bool) -> String {
     }
     if said.starts_with("missing field ") {
         return format!("`{first}` is missing");
+    }
+    if let Some(form) = said.strip_prefix("data did not match any variant of untagged enum ") {
+        return format!("has a form that is not known here ({form})");
     }
     if said.starts_with("duplicate field ") {
         return format!("`{first}` is there twice; keep one");

@@ -50,6 +50,7 @@ fn a_setting_is_refused_in_plain_words_with_what_to_write() {
         ("train --method rft --learning-rate 1e-4", "tip: settings are given with --set: --set train.learning_rate=VALUE"),
         ("train --method rft num_generations=4", "--set rollout.num_generations=4"),
         ("train --method rft --output_dir o", "tip: use the flag --out DIR"),
+        ("train --config nope.toml --print-config", "cannot read nope.toml: there is no such file"),
         ("train --resume nope", "no run at nope: there is no such directory"),
         ("train --resume .", "no run in .: it has no run.json"),
         ("gen --images x --count many --out o", "'--count <N>': a whole number, 0 or more, is needed"),

@@ -46,8 +46,7 @@ fn page() -> Result<String> {
     for section in sections()? {
         let _ = write!(out, "\n### [{}]\n\n{}\n\n", section.name, section.about);
         let default = |setting: &Setting| {
-            let value =
-                section.defaults.iter().find(|(key, _)| *key == setting.key).map(|(_, value)| literal(value));
+            let value = section.defaults.iter().find(|(key, _)| *key == setting.key).map(|(_, value)| literal(value));
             let own = || setting.default.as_ref().map(ToString::to_string);
             let missing = if setting.required { "required" } else { "not set" };
             value.or_else(own).map_or(missing.into(), |value| format!("`{value}`"))

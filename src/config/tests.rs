@@ -275,11 +275,17 @@ fn names_of_other_programs_are_answered_with_what_does_the_same() {
     ];
     for (name, said) in table {
         let message = refused("[train]\nmethod = \"rft\"\n", &[&format!("{name}=1")]);
-        assert!(message.starts_with(&format!("--set {name}=1: unknown key {name}; ")) && message.contains(said), "{message}");
+        assert!(
+            message.starts_with(&format!("--set {name}=1: unknown key {name}; ")) && message.contains(said),
+            "{message}"
+        );
         let (section, key) = name.rsplit_once('.').unwrap_or_default();
         if section.is_empty() {
             let message = refused(&format!("{name} = 1\n[train]\nmethod = \"rft\"\n"), &[]);
-            assert!(message.starts_with(&format!("x.toml:1: unknown key {name}; ")) && message.contains(said), "{message}");
+            assert!(
+                message.starts_with(&format!("x.toml:1: unknown key {name}; ")) && message.contains(said),
+                "{message}"
+            );
         } else {
             let message = refused(&format!("[{section}]\n{key} = 1\n"), &[]);
             // A section that does not exist is what the file is refused for.
@@ -303,6 +309,10 @@ fn values_of_other_programs_are_answered_with_what_does_the_same() {
         ("train.batch_size=1.5", "must be a whole number, 0 or more"),
     ] {
         let message = refused("[train]\nmethod = \"rft\"\n", &[set]);
-        assert!(message.contains(said) && message.starts_with(&format!("x.toml and --set: {}", &set[..set.find('=').unwrap()])), "{message}");
+        assert!(
+            message.contains(said)
+                && message.starts_with(&format!("x.toml and --set: {}", &set[..set.find('=').unwrap()])),
+            "{message}"
+        );
     }
 }

@@ -73,7 +73,9 @@ const SYNTAX: [(&str, &str); 9] = [
 
 fn translated(said: &str, shows_value: bool) -> String {
     // serde calls anything that is no word a unit variant.
-    let not = |found: &str| if shows_value && found != "unit variant" { format!(", not {}", value(found)) } else { String::new() };
+    let not = |found: &str| {
+        if shows_value && found != "unit variant" { format!(", not {}", value(found)) } else { String::new() }
+    };
     for prefix in ["invalid type: ", "invalid value: ", "invalid length "] {
         if let Some((found, expected)) = said.strip_prefix(prefix).and_then(|rest| rest.rsplit_once(", expected ")) {
             let wanted = wanted(expected).unwrap_or_else(|| expected.to_string());

@@ -12,6 +12,7 @@ mod estimate;
 mod input_hash;
 mod plan;
 mod process;
+mod read_section;
 mod reference;
 mod remaining;
 mod resolve;

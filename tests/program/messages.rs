@@ -42,12 +42,18 @@ fn a_setting_is_refused_in_plain_words_with_what_to_write() {
         ("train --method rft --print-config --set grpo.num_generations=4", "did you mean rollout.num_generations?"),
         ("train --method rft --print-config --set train.learning_rate=fast", "= \"fast\": must be a number"),
         ("train --method rft --print-config --set train.batch_size=-1", "must be a whole number, 0 or more"),
-        ("train --method rft --print-config --set grpo.loss_type=ppo", "must be `grpo`, `bnpo`, `dr_grpo`, `dapo` or `cispo`"),
+        (
+            "train --method rft --print-config --set grpo.loss_type=ppo",
+            "must be `grpo`, `bnpo`, `dr_grpo`, `dapo` or `cispo`",
+        ),
         ("train --config twice.toml --print-config", "this key is there twice; keep one"),
         ("train --config bare.toml --print-config", "text must be in quotes"),
         ("train --config config.json --print-config", "no TOML stands here"),
         ("train --method grpo --print-config", "tip: GRPO is \"rft\""),
-        ("train --method rft --learning-rate 1e-4", "tip: settings are given with --set: --set train.learning_rate=VALUE"),
+        (
+            "train --method rft --learning-rate 1e-4",
+            "tip: settings are given with --set: --set train.learning_rate=VALUE",
+        ),
         ("train --method rft num_generations=4", "--set rollout.num_generations=4"),
         ("train --method rft --output_dir o", "tip: use the flag --out DIR"),
         ("train --config nope.toml --print-config", "cannot read nope.toml: there is no such file"),
@@ -80,7 +86,11 @@ fn a_study_is_refused_in_plain_words_with_the_section_as_it_is_written() {
             "method = \"sft\"\ndata = \"p\"\nlearning_rate = 1e-4\n[regimes.a.train]\nper_device_train_batch_size = 3",
             "[regimes.a]: unknown key train.per_device_train_batch_size; did you mean train.batch_size?",
         ),
-        ("", "method = \"sft\"\n[eval]\nper_device_eval_batch_size = 3", "[eval]: unknown key per_device_eval_batch_size; did you mean batch_size?"),
+        (
+            "",
+            "method = \"sft\"\n[eval]\nper_device_eval_batch_size = 3",
+            "[eval]: unknown key per_device_eval_batch_size; did you mean batch_size?",
+        ),
         ("count = \"many\"", "", "study.toml:5: [puzzles.p]: count = \"many\": must be a whole number, 0 or more"),
         ("split = \"0.8,0.1,0.3\"", "", "add up to 1.2, not to 1"),
     ] {

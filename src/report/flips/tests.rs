@@ -160,7 +160,7 @@ fn words_come_from_the_file_for_older_responses_and_pictures_are_missed_by_name(
     let with_words = fs::read_to_string(&log).unwrap();
     let without = with_words.lines().map(|line| {
         let mut line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
-        ["prompt", "gold", "images"].map(|key| line.remove(key).unwrap());
+        ["prompt", "gold", "images"].iter().for_each(|key| drop(line.remove(*key).unwrap()));
         format!("{}\n", serde_json::Value::Object(line))
     });
     fs::write(&log, without.collect::<String>()).unwrap();

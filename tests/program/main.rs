@@ -20,6 +20,7 @@ mod hub;
 mod kills;
 mod large_numbers;
 mod maths;
+mod messages;
 mod mistakes;
 mod other_tools;
 mod special_files;

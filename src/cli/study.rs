@@ -5,6 +5,7 @@ use super::hub;
 use super::output::{print, status};
 use super::progress::bar;
 use super::train::Signals;
+use crate::stats::table::duration;
 use crate::study::{
     self, Ended, Outcome, Plan, RunOptions, Study, StudyEstimate, StudyObserver, StudyState, StudyTask, TaskKind,
 };
@@ -190,17 +191,6 @@ fn quoted(word: &str) -> String {
         word.to_string()
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
-/// Seconds for a person.
-fn duration(seconds: f64) -> String {
-    let seconds = seconds.max(0.0).round() as u64;
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, s) => format!("{s} s"),
-        (0, m, s) if m < 10 => format!("{m} min {s} s"),
-        (0, m, _) => format!("{m} min"),
-        (h, m, _) => format!("{h} h {m} min"),
     }
 }
 

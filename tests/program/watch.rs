@@ -59,7 +59,7 @@ fn the_page_follows_a_run_and_ends_with_ctrl_c() {
     let run = dir.join("runs/sft");
     std::fs::create_dir_all(&run).unwrap();
     let server = Server::start(dir);
-    server.page_with(&["At work", "nothing to show yet", "metrics.jsonl"]);
+    server.page_with(&["At work", "no run in runs", "metrics.jsonl"]);
 
     // A run is begun: its directory is locked.
     std::fs::write(run.join("config.toml"), "[train]\nmethod = \"sft\"\nsteps = 40\n").unwrap();
@@ -74,7 +74,7 @@ fn the_page_follows_a_run_and_ends_with_ctrl_c() {
     let sample = r#"{"step":2,"source":"eval","id":"puzzle-7","response":"<answer>2 1</answer>","answer":"1 2"}"#;
     std::fs::write(run.join("samples.jsonl"), format!("{sample}\n")).unwrap();
     let page = server.page_with(&["step 2 of 40", "about 1 min 54 s left", "puzzle-7", "SFT loss</h3>"]);
-    assert!(page.contains("&lt;answer&gt;2 1&lt;/answer&gt;") && page.contains("right answer 1 2"), "{page}");
+    assert!(page.contains("&lt;answer&gt;2 1&lt;") && page.contains("right answer 1 2"), "{page}");
 
     // Half a line is no line yet.
     append("{\"step\":3,\"lo");

@@ -116,7 +116,7 @@ impl Watch {
         for path in &self.paths {
             match discover(std::slice::from_ref(path)) {
                 Ok(_) => readable.push(path.clone()),
-                Err(e) => notices.push(format!("nothing to show yet: {e}")),
+                Err(e) => notices.push(e.to_string()),
             }
         }
         discover(&readable).unwrap_or_default()

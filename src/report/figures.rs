@@ -77,11 +77,11 @@ impl Styles {
             let light = value.strip_prefix("light-dark(").and_then(|both| both.split(',').next()).unwrap_or(value);
             styles.variables.push((format!("var(--{})", name.trim()), light.trim().to_string()));
         }
-        for line in sheet.lines().filter(|line| line.starts_with(".chart")) {
+        for line in sheet.lines().filter(|line| line.starts_with(".chart ") || line.starts_with(".chart.")) {
             styles.rules += line;
             styles.rules.push('\n');
         }
-        styles.rules = styles.resolved(&styles.rules);
+        styles.rules = styles.resolved(&styles.rules).replace("fill: revert-layer;", "");
         styles
     }
 
@@ -106,8 +106,22 @@ fn standing_alone(svg: &str, legend: &[Entry], styles: &Styles) -> Option<String
          font-family=\"{FONT}\">\n<style>\n{}</style>\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
          <g class=\"{class}\" transform=\"translate({MARGIN} {MARGIN})\">\n{drawn}<g transform=\"translate(0 {below})\">{}</g>\n</g>\n</svg>\n",
         styles.rules,
-        body.strip_suffix("</svg>")?
+        with_coloured_names(body.strip_suffix("</svg>")?)
     )))
+}
+
+/// A chart whose names at the ends of lines have their colours as styles: programs other than browsers let a rule win over an attribute.
+fn with_coloured_names(chart: &str) -> String {
+    let mut texts = chart.split("<text ");
+    let mut out = texts.next().unwrap_or_default().to_string();
+    for text in texts {
+        out += "<text ";
+        match text.starts_with("class=\"end\"") {
+            true => out += &text.replacen(" fill=\"", " style=\"fill: ", 1),
+            false => out += text,
+        }
+    }
+    out
 }
 
 /// The entries that a chart draws: those that it names, else those whose colour it has.
@@ -152,7 +166,7 @@ mod tests {
     fn chart(colours: &[usize], titles: &str) -> String {
         let marks = colours.iter().map(|colour| format!("<path class=\"line\" d=\"M0 0L1 1\" stroke=\"var(--s{colour})\"/>"));
         format!(
-            "<svg class=\"chart\" viewBox=\"0 0 640 330\" role=\"img\" aria-label=\"a over b\">{}<circle class=\"dot\" cx=\"1\" cy=\"1\" r=\"2\" \
+            "<svg class=\"chart\" viewBox=\"0 0 640 330\" role=\"img\" aria-label=\"a over b\">{}<text class=\"end\" fill=\"var(--s0)\">e</text><circle class=\"dot\" cx=\"1\" cy=\"1\" r=\"2\" \
              fill=\"var(--s0)\"><title>{titles}</title></circle></svg>",
             marks.collect::<String>()
         )
@@ -180,6 +194,7 @@ mod tests {
         for text in texts {
             assert!(text.starts_with(MARK) && !text.contains("var(--") && !text.contains("light-dark"), "{text}");
             assert!(text.contains("fill=\"#ffffff\"") && text.contains(".chart .line {") && text.contains("stroke=\"#"), "{text}");
+            assert!(text.contains("style=\"fill: #") && !text.contains("revert-layer"), "{text}");
             assert!(text.ends_with("</svg>\n") && text.matches("<svg").count() == 1 && text.matches("<g ").count() == text.matches("</g>").count());
         }
     }

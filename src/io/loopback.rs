@@ -151,7 +151,18 @@ mod tests {
         for host in ["127.0.0.1", "127.0.0.1:7860", "localhost", "LocalHost:80", "[::1]", "[::1]:7860", "127.9.9.9"] {
             assert!(is_loopback(host.as_bytes()), "{host}");
         }
-        for host in ["", "evil.example", "evil.example:7860", "127.0.0.1.evil.example", "localhost.evil.example", "0.0.0.0", "::1:x", "[::1", "192.168.0.1:7860", "127.0.0.1:x"] {
+        for host in [
+            "",
+            "evil.example",
+            "evil.example:7860",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "0.0.0.0",
+            "::1:x",
+            "[::1",
+            "192.168.0.1:7860",
+            "127.0.0.1:x",
+        ] {
             assert!(!is_loopback(host.as_bytes()), "{host}");
         }
         assert!(!is_loopback(b"\xff"));
@@ -162,10 +173,16 @@ mod tests {
         let listener = listen(0).unwrap();
         let port = listener.local_addr().unwrap().port();
         let error = listen(port).unwrap_err();
-        assert!(error.exit_code() == 2 && error.to_string().contains(&format!("--port {port}: the port is in use")), "{error}");
+        assert!(
+            error.exit_code() == 2 && error.to_string().contains(&format!("--port {port}: the port is in use")),
+            "{error}"
+        );
         let stop = Arc::new(AtomicBool::new(false));
         let page: Arc<MakePage> = Arc::new(|| Arc::new(Page { etag: "one".into(), html: "<p>here</p>".into() }));
-        let serving = { let stop = stop.clone(); std::thread::spawn(move || serve(&listener, &stop, &page)) };
+        let serving = {
+            let stop = stop.clone();
+            std::thread::spawn(move || serve(&listener, &stop, &page))
+        };
         let ask = |request: &str| {
             let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
             stream.write_all(request.as_bytes()).unwrap();
@@ -175,9 +192,17 @@ mod tests {
         };
         let host = "Host: localhost\r\n";
         let got = ask(&format!("GET / HTTP/1.1\r\n{host}\r\n"));
-        assert!(got.starts_with("HTTP/1.1 200 OK\r\n") && got.contains("ETag: \"one\"\r\n") && got.ends_with("\r\n\r\n<p>here</p>"), "{got}");
+        assert!(
+            got.starts_with("HTTP/1.1 200 OK\r\n")
+                && got.contains("ETag: \"one\"\r\n")
+                && got.ends_with("\r\n\r\n<p>here</p>"),
+            "{got}"
+        );
         let head = ask(&format!("HEAD /?again HTTP/1.1\r\n{host}\r\n"));
-        assert!(head.starts_with("HTTP/1.1 200") && head.contains("Content-Length: 11\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+        assert!(
+            head.starts_with("HTTP/1.1 200") && head.contains("Content-Length: 11\r\n") && head.ends_with("\r\n\r\n"),
+            "{head}"
+        );
         for (request, status) in [
             (format!("GET / HTTP/1.1\r\n{host}If-None-Match: \"one\"\r\n\r\n"), 304),
             (format!("GET / HTTP/1.1\r\n{host}If-None-Match: \"two\"\r\n\r\n"), 200),

@@ -63,7 +63,8 @@ fn rows(csv: &str) -> Result<Vec<Map<String, Value>>> {
     let cell = |(name, text): (&str, &str)| {
         // These are names, though they may look like numbers.
         let is_text = ["regime", "learning_rate", "seeds", "family", "data"].contains(&name);
-        let value = if is_text { Value::from(text) } else { serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)) };
+        let value =
+            if is_text { Value::from(text) } else { serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)) };
         (name.to_string(), if text.is_empty() { Value::Null } else { value })
     };
     reader.records().map(|row| Ok(header.iter().zip(&row.map_err(failed)?).map(cell).collect())).collect()

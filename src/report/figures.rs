@@ -55,7 +55,8 @@ fn collect(value: &Value, legend: &[Entry], each: &mut dyn FnMut(&str, &str, &[E
 
 /// A list of objects with a name and a colour.
 fn named_colours(value: &Value) -> Option<Vec<Entry>> {
-    let entry = |one: &Value| Some((one.get("name")?.as_str()?.to_string(), one.get("colour")?.as_u64()? % COLOURS as u64));
+    let entry =
+        |one: &Value| Some((one.get("name")?.as_str()?.to_string(), one.get("colour")?.as_u64()? % COLOURS as u64));
     let all = value.as_array().filter(|all| !all.is_empty())?;
     all.iter().map(entry).collect()
 }
@@ -69,7 +70,8 @@ struct Styles {
 impl Styles {
     fn of_page() -> Styles {
         let mut styles = Styles { rules: String::new(), variables: Vec::new() };
-        let sheet = PAGE.split_once("<style>").and_then(|(_, rest)| rest.split_once("</style>")).map_or("", |(sheet, _)| sheet);
+        let sheet =
+            PAGE.split_once("<style>").and_then(|(_, rest)| rest.split_once("</style>")).map_or("", |(sheet, _)| sheet);
         let root = sheet.split_once(":root {").and_then(|(_, rest)| rest.split_once('}')).map_or("", |(root, _)| root);
         for (name, value) in root.split(';').filter_map(|one| one.trim().strip_prefix("--")?.split_once(':')) {
             // `light-dark(LIGHT, DARK)` has both.
@@ -126,7 +128,8 @@ fn with_coloured_names(chart: &str) -> String {
 
 /// The entries that a chart draws: those that it names, else those whose colour it has.
 fn drawn<'a>(svg: &str, legend: &'a [Entry]) -> Vec<&'a Entry> {
-    let coloured: Vec<&Entry> = legend.iter().filter(|(_, colour)| svg.contains(&format!("var(--s{colour})"))).collect();
+    let coloured: Vec<&Entry> =
+        legend.iter().filter(|(_, colour)| svg.contains(&format!("var(--s{colour})"))).collect();
     let is_named = |(name, _): &&&Entry| {
         let name = escape(name);
         [format!(">{name}\n"), format!("\n{name}: "), format!(">{name}<")].iter().any(|text| svg.contains(text))
@@ -164,7 +167,8 @@ mod tests {
     use serde_json::json;
 
     fn chart(colours: &[usize], titles: &str) -> String {
-        let marks = colours.iter().map(|colour| format!("<path class=\"line\" d=\"M0 0L1 1\" stroke=\"var(--s{colour})\"/>"));
+        let marks =
+            colours.iter().map(|colour| format!("<path class=\"line\" d=\"M0 0L1 1\" stroke=\"var(--s{colour})\"/>"));
         format!(
             "<svg class=\"chart\" viewBox=\"0 0 640 330\" role=\"img\" aria-label=\"a over b\">{}<text class=\"end\" fill=\"var(--s0)\">e</text><circle class=\"dot\" cx=\"1\" cy=\"1\" r=\"2\" \
              fill=\"var(--s0)\"><title>{titles}</title></circle></svg>",
@@ -193,9 +197,16 @@ mod tests {
         assert!(texts[0].contains(">one &amp; two</text>") && texts[2].contains(">sft</text>"));
         for text in texts {
             assert!(text.starts_with(MARK) && !text.contains("var(--") && !text.contains("light-dark"), "{text}");
-            assert!(text.contains("fill=\"#ffffff\"") && text.contains(".chart .line {") && text.contains("stroke=\"#"), "{text}");
+            assert!(
+                text.contains("fill=\"#ffffff\"") && text.contains(".chart .line {") && text.contains("stroke=\"#"),
+                "{text}"
+            );
             assert!(text.contains("style=\"fill: #") && !text.contains("revert-layer"), "{text}");
-            assert!(text.ends_with("</svg>\n") && text.matches("<svg").count() == 1 && text.matches("<g ").count() == text.matches("</g>").count());
+            assert!(
+                text.ends_with("</svg>\n")
+                    && text.matches("<svg").count() == 1
+                    && text.matches("<g ").count() == text.matches("</g>").count()
+            );
         }
     }
 }

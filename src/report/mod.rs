@@ -16,8 +16,8 @@ mod training_curves;
 mod trajectory;
 mod watch;
 
-pub use watch::{ReadTasks, StudyTasks, TaskUnderWay, Watch};
 pub use study_index::{RecoveryRun, RegimeEntry, STUDY_JSON, SolverEntry, StudyIndex, StudyRun};
+pub use watch::{ReadTasks, StudyTasks, TaskUnderWay, Watch};
 
 use crate::forgetting::CSV_HEADER;
 use crate::io::{files, lock, output_dir};

@@ -11,10 +11,10 @@ use super::discover::{ReportInputs, RunState, TrainRun, canonical, discover};
 use super::page;
 use super::study;
 use super::training_curves::curves;
+use crate::Result;
 use crate::io::files;
 use crate::io::loopback::Page;
 use crate::stats::table::{duration, short};
-use crate::Result;
 use progress::{Seen, seconds_per_step, total_steps};
 use serde_json::{Map, Value, json};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -80,7 +80,8 @@ impl Watch {
             let mut hash = DefaultHasher::new();
             html.hash(&mut hash);
             let etag = format!("{:016x}", hash.finish());
-            latest.page = Arc::new(Page { html: html.replacen(SCRIPT_TAG, &SCRIPT_TAG.replace("ETAG", &etag), 1), etag });
+            latest.page =
+                Arc::new(Page { html: html.replacen(SCRIPT_TAG, &SCRIPT_TAG.replace("ETAG", &etag), 1), etag });
             (latest.files, latest.made) = (files, Some((begun, begun.elapsed())));
         }
         latest.page.clone()
@@ -169,7 +170,8 @@ const SCRIPT_TAG: &str = "<script data-version=\"ETAG\">";
 
 fn report_values(title: &str, found: &ReportInputs) -> Result<Value> {
     let groups = group_comparisons(found);
-    let studies = found.studies.iter().map(|(dir, index)| study::load(dir, index, found)).collect::<Result<Vec<_>>>()?;
+    let studies =
+        found.studies.iter().map(|(dir, index)| study::load(dir, index, found)).collect::<Result<Vec<_>>>()?;
     Ok(page::values(title, found, &groups, &studies))
 }
 
@@ -221,7 +223,8 @@ fn fingerprint(paths: &[PathBuf]) -> u64 {
     for path in paths {
         let entries = WalkDir::new(path).max_depth(DEPTH).sort_by_file_name().into_iter();
         let kept = entries.filter_entry(|entry| {
-            entry.file_type().is_file() || !matches!(entry.file_name().to_str(), Some("checkpoints" | "model" | "images"))
+            entry.file_type().is_file()
+                || !matches!(entry.file_name().to_str(), Some("checkpoints" | "model" | "images"))
         });
         for entry in kept.flatten().filter(|entry| entry.file_type().is_file()) {
             entry.path().hash(&mut hash);

@@ -35,7 +35,8 @@ pub fn seconds_per_step(run: &TrainRun, seen: &mut Seen, now: Instant) -> Option
         return Some(now.duration_since(began).as_secs_f64() / made as f64);
     }
     let times = run.series("step_seconds");
-    let recent = times[times.len().saturating_sub(RECENT)..].iter().map(|(_, seconds)| *seconds).filter(|s| s.is_finite());
+    let recent =
+        times[times.len().saturating_sub(RECENT)..].iter().map(|(_, seconds)| *seconds).filter(|s| s.is_finite());
     let recent: Vec<f64> = recent.collect();
     (!recent.is_empty()).then(|| recent.iter().sum::<f64>() / recent.len() as f64)
 }

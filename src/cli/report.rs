@@ -3,6 +3,7 @@
 use super::output::{print, status};
 use super::train::Signals;
 use crate::io::loopback;
+use crate::io::text::counted;
 use crate::report::{self, Format, ReportRequest, Watch};
 use crate::train::settings::TrainConfig;
 use crate::{Error, Result, study};
@@ -57,13 +58,14 @@ impl ReportArgs {
         let written = report::write_report(&ReportRequest { paths, title, out, format, figures })?;
         let compared = match written.compared {
             0 => String::new(),
-            n => format!(", {n} models compared with their base"),
+            n => format!(", {} with its base", counted(n, "comparison of a model")),
         };
         let measured = match written.measured {
             0 => String::new(),
-            n => format!(", learning dynamics measured {n} times"),
+            n => format!(", {}", counted(n, "measurement of learning dynamics")),
         };
-        status(&format!("{} training runs, {} evaluations{compared}{measured}", written.runs, written.evaluations));
+        let (runs, evaluations) = (counted(written.runs, "training run"), counted(written.evaluations, "evaluation"));
+        status(&format!("{runs}, {evaluations}{compared}{measured}"));
         // The result itself goes to stdout.
         if let Some((last, others)) = written.files.split_last() {
             others.iter().for_each(|path| status(&path.display().to_string()));

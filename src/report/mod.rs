@@ -22,7 +22,7 @@ pub use watch::{ReadTasks, StudyTasks, TaskUnderWay, Watch};
 use crate::forgetting::CSV_HEADER;
 use crate::io::{files, lock, output_dir};
 use crate::{Error, Result};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use study::StudyResults;
 
 /// Contents of a report.
@@ -86,7 +86,7 @@ type OutputFile = (PathBuf, &'static str, String);
 
 /// An HTML page and what belongs beside it.
 #[cfg(test)]
-fn write(paths: &[PathBuf], title: &str, out: &std::path::Path) -> Result<ReportSummary> {
+fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<ReportSummary> {
     let (paths, title, out) = (paths.to_vec(), title.to_string(), out.to_path_buf());
     write_report(&ReportRequest { paths, title, out, format: Format::Html, figures: None })
 }
@@ -172,6 +172,19 @@ pub fn write_report(request: &ReportRequest) -> Result<ReportSummary> {
         measured: found.dynamics.len(),
         files: written.into_iter().map(|(path, ..)| path).collect(),
     })
+}
+
+/// The results of the study in `dir`, a paragraph each: the sentences of its page, and its runs that are not fully measured.
+///
+/// # Errors
+/// As [`write`].
+pub fn headline(dir: &Path) -> Result<Vec<String>> {
+    let found = discover::discover(&[dir.to_path_buf()])?;
+    let mut paragraphs = Vec::new();
+    for (dir, index) in &found.studies {
+        paragraphs.extend(study::headline(&study::load(dir, index, &found)?));
+    }
+    Ok(paragraphs)
 }
 
 #[cfg(test)]

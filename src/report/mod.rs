@@ -124,10 +124,11 @@ pub fn write_report(request: &ReportRequest) -> Result<ReportSummary> {
         let first: String = studies.iter().map(study::markdown).collect();
         prior_knowledge::markdown(title, &(first + &export::evaluations_markdown(&found.evals)), &groups)
     };
-    let values = page::values(title, &found, &groups, &studies);
+    let with_values = *format == Format::Html || figures.is_some();
+    let values = with_values.then(|| page::values(title, &found, &groups, &studies));
     let mut written: Vec<OutputFile> = Vec::new();
-    if let Some(dir) = figures {
-        let of_page = figures::figures(&values).into_iter();
+    if let (Some(dir), Some(values)) = (figures, &values) {
+        let of_page = figures::figures(values).into_iter();
         written.extend(of_page.map(|(name, text)| (dir.join(format!("{name}.svg")), figures::MARK, text)));
     }
     if !groups.is_empty() && matches!(format, Format::Html | Format::Csv) {
@@ -158,7 +159,7 @@ pub fn write_report(request: &ReportRequest) -> Result<ReportSummary> {
             )));
         }
     }
-    let html = if *format == Format::Html { Some(page::render(&values)?) } else { None };
+    let html = values.filter(|_| *format == Format::Html).map(|values| page::render(&values)).transpose()?;
     let _lock = output_dir::lock_file(out)?;
     figures.iter().try_for_each(|dir| files::create_dir(dir))?;
     for (path, _, text) in &written {

@@ -79,7 +79,7 @@ impl Watch {
             let html = self.make(&mut latest);
             let mut hash = DefaultHasher::new();
             html.hash(&mut hash);
-            let etag = format!("{:016x}", hash.finish());
+            latest.page = Arc::new(Page { etag: format!("{:016x}", hash.finish()), html });
             latest.page =
                 Arc::new(Page { html: html.replacen(SCRIPT_TAG, &SCRIPT_TAG.replace("ETAG", &etag), 1), etag });
             (latest.files, latest.made) = (files, Some((begun, begun.elapsed())));
@@ -105,7 +105,7 @@ impl Watch {
         let under_way = self.under_way(&found, notices, latest);
         let panel = page::template(include_str!("panel.html"), &under_way).unwrap_or_else(|e| e.to_string());
         let html = latest.report.replacen("</header>", &format!("</header>\n{panel}"), 1);
-        html.replacen("</main>", &format!("</main>\n{SCRIPT_TAG}\n{}</script>", include_str!("refresh.js")), 1)
+        html.replacen("</main>", &format!("</main>\n<script>\n{}</script>", include_str!("refresh.js")), 1)
     }
 
     /// What is there; of several paths, those in which something can be read.
@@ -164,9 +164,6 @@ impl Watch {
         })
     }
 }
-
-/// Begins the script; the page knows its own version by it.
-const SCRIPT_TAG: &str = "<script data-version=\"ETAG\">";
 
 fn report_values(title: &str, found: &ReportInputs) -> Result<Value> {
     let groups = group_comparisons(found);

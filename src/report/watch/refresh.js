@@ -1,8 +1,13 @@
-// Asks for the page again and changes only what differs, so that nothing flickers, scrolls or folds.
+// Asks for the page again and again, and changes only what differs, so that nothing flickers, scrolls or folds.
 (function () {
   var main = document.querySelector("main"), root = document.documentElement;
-  var known = document.currentScript.dataset.version, last = main.cloneNode(true), busy = false;
-  // What a reader has done to an element (an open fold, a filter) stays while the server's version of it does not change.
+  // The page as the server has it: the one here may have been changed by a reader, or by its own scripts. Only what differs from one version of the
+  // server to the next is changed here, so an open fold stays open.
+  var known = "", last = null, busy = false;
+  // Scripts of the page build upon these. When they change, the page is loaded again.
+  function scripted(main) {
+    return Array.from(main.querySelectorAll(".flips")).map(function (one) { return one.outerHTML; }).join("");
+  }
   function kind(node) {
     if (node.nodeType !== 1) return node.nodeName;
     var title = /^H\d$/.test(node.nodeName) ? node : node.nodeName === "DETAILS" ? node.querySelector("summary") : null;
@@ -44,13 +49,15 @@
       return response.text().then(function (text) {
         var read = new DOMParser().parseFromString(text, "text/html"), now = read.querySelector("main");
         if (!now) return;
-        update(main, last, now);
+        if (last && scripted(last) !== scripted(now)) { location.reload(); return; }
+        if (last) update(main, last, now);
         document.title = read.title;
         last = now;
         known = version;
       });
     }).catch(function () { root.classList.add("lost"); }).then(function () { busy = false; });
   }
+  poll();
   setInterval(poll, 2000);
   document.addEventListener("visibilitychange", poll);
 })();

@@ -80,8 +80,6 @@ impl Watch {
             let mut hash = DefaultHasher::new();
             html.hash(&mut hash);
             latest.page = Arc::new(Page { etag: format!("{:016x}", hash.finish()), html });
-            latest.page =
-                Arc::new(Page { html: html.replacen(SCRIPT_TAG, &SCRIPT_TAG.replace("ETAG", &etag), 1), etag });
             (latest.files, latest.made) = (files, Some((begun, begun.elapsed())));
         }
         latest.page.clone()

@@ -24,13 +24,13 @@ use std::path::Path;
 /// Responses listed of each run.
 const MAX_SAMPLES: usize = 12;
 
-/// Render the page.
-pub fn render(
+/// The values of the page's template.
+pub fn values(
     title: &str,
     found: &ReportInputs,
     groups: &[ComparisonGroup<'_>],
     studies: &[StudyResults<'_>],
-) -> Result<String> {
+) -> Value {
     let (runs, evals) = (&found.runs, &found.evals);
     let colours = Colours::of(runs, evals, groups, studies);
     let mut notices = notices(runs, evals);
@@ -44,7 +44,7 @@ pub fn render(
     let partial_credit = partial_credit_title(evals);
     let result = |eval: &EvalRun| result(eval, colours.get(&eval.name), partial_credit.as_deref());
     let results: Vec<Value> = evals.iter().filter_map(result).collect();
-    let values = json!({
+    json!({
         "version": env!("CARGO_PKG_VERSION"),
         "title": title,
         "subtitle": subtitle(found),
@@ -69,7 +69,25 @@ pub fn render(
         "configs": runs.iter().map(|r| json!({"name": r.name, "text": r.config_text})).collect::<Vec<_>>(),
         "config_differences": config_differences(runs),
         "sources": sources(found),
-    });
+    })
+}
+
+/// The page's template, which also holds the styles.
+pub const PAGE: &str = include_str!("page.html");
+
+/// The page of these values.
+///
+/// # Errors
+/// The template fails.
+pub fn render(values: &Value) -> Result<String> {
+    template(PAGE, values)
+}
+
+/// A template of HTML with these values, which are escaped.
+///
+/// # Errors
+/// The template fails.
+pub fn template(source: &str, values: &Value) -> Result<String> {
     let mut environment = Environment::new();
     // Everything is escaped; only the charts are marked safe in the template.
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::Html);
@@ -80,7 +98,7 @@ pub fn render(
     ] {
         environment.add_template(name, text).map_err(|e| Error::failed(format!("the template {name}: {e:#}")))?;
     }
-    let page = environment.render_str(include_str!("page.html"), minijinja::value::Serde(&values));
+    let page = environment.render_str(source, minijinja::value::Serde(values));
     page.map_err(|e| Error::failed(format!("cannot render the report: {e:#}")))
 }
 

@@ -500,7 +500,7 @@ fn shortened(text: &str, most: usize) -> String {
 }
 
 /// Text for use in SVG.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -74,7 +74,7 @@ fn families(group: &ComparisonGroup<'_>, colour: ColourOf<'_>) -> Chart {
     };
     let categories = names.iter().map(|name| if *name == ALL { "mean of all".into() } else { name.to_string() });
     Chart::forest(
-        Axis::from_zero("change (percentage points)"),
+        Axis::points("change (percentage points)"),
         categories.collect(),
         group.runs.iter().map(marks).collect(),
     )

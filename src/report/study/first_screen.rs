@@ -131,7 +131,7 @@ fn gained(study: &StudyResults<'_>, results: &[RegimeResult<'_>]) -> Option<Figu
         let point = Point { x_interval, ..Point::new(accuracy.value, lost).with(Some(interval)) };
         named.push(NamedPoint { name: own.name.into(), point, colour: Some(i % COLOURS) });
     }
-    let (x, y) = (Axis::percent("new-task accuracy"), Axis::from_zero("prior knowledge lost (points)"));
+    let (x, y) = (Axis::percent("new-task accuracy"), Axis::points("prior knowledge lost (points)"));
     let chart = Chart { named, references, ..Chart::new(x, y, series) };
     let caption = "To the right more is learned, upwards more is lost. Each regime at its best learning rate, with 95 % intervals; thin lines: its runs \
                    through their checkpoints.";
@@ -156,7 +156,7 @@ fn forest(study: &StudyResults<'_>, results: &[RegimeResult<'_>]) -> Option<Figu
         Some(Series { name: name.into(), colour: i % COLOURS, mark: Mark::Forest, points })
     };
     let series = study.regimes.iter().map(|regime| regime.name).enumerate().filter_map(series).collect();
-    let chart = Chart::forest(Axis::from_zero("points lost"), categories.clone(), series);
+    let chart = Chart::forest(Axis::points("points lost"), categories.clone(), series);
     let caption = "Each regime at its best learning rate, with 95 % intervals. Left of 0 is a gain.";
     Figure::new("Points lost by family", caption, &chart)
 }

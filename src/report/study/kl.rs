@@ -83,7 +83,7 @@ pub fn figure(study: &StudyResults<'_>) -> Option<Figure> {
             .filter_map(|model| Some(Point::new(model.tuned.prior_kl()?.value, model.lost)))
             .collect(),
     });
-    let y = Axis::new("prior knowledge lost (points)");
+    let y = Axis::points("prior knowledge lost (points)");
     let chart = Chart::new(Axis::from_zero("KL(base || tuned) on prior prompts (nats per token)"), y, series.collect());
     let caption = "Every measured model of every run, coloured by regime. The distance is over held-out prior prompts where there are any; else over the \
                    benchmarks that the loss is measured on, and part of the agreement is then by construction.";

@@ -23,7 +23,7 @@ pub fn figure(study: &StudyResults<'_>) -> Option<Figure> {
         one.mark = Mark::Shifted(i as i16 * APART - middle);
     }
     let x = Axis::log("peak learning rate");
-    let mut chart = Chart::new(x, Axis::from_zero("prior knowledge lost (points)"), series);
+    let mut chart = Chart::new(x, Axis::points("prior knowledge lost (points)"), series);
     chart.references.push(Reference::Level(0.0, "base".into()));
     let caption = format!(
         "{}. Curves that coincide speak for the rate, curves apart for the data or the method.",

@@ -72,13 +72,14 @@ pub fn render(
     let mut environment = Environment::new();
     // Everything is escaped; only the charts are marked safe in the template.
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::Html);
-    let page = environment.render_str(TEMPLATE, minijinja::value::Serde(&values));
+    let page = environment.render_str(PAGE, minijinja::value::Serde(&values));
     let page = page.map_err(|e| Error::failed(format!("cannot render the report: {e:#}")))?;
     Ok(page.replacen(CONTENTS, &contents(&page), 1))
 }
 
-/// The template, and the place in it of the contents.
-pub const TEMPLATE: &str = include_str!("page.html");
+/// The page's template, which also holds the styles.
+pub const PAGE: &str = include_str!("page.html");
+/// The place of the contents in it.
 const CONTENTS: &str = "<!-- contents -->";
 
 /// Links to the sections of a page: its headings of the second level that have an id.

@@ -241,7 +241,7 @@ fn the_contents_link_to_every_section() {
 
 /// A colour of the page (`--name: light-dark(#rrggbb, #rrggbb)`), as shares of red, green and blue, for light and dark.
 fn page_colours(name: &str) -> [[f64; 3]; 2] {
-    let text = page::TEMPLATE.split(&format!("--{name}: light-dark(")).nth(1).unwrap_or_else(|| panic!("no --{name}"));
+    let text = page::PAGE.split(&format!("--{name}: light-dark(")).nth(1).unwrap_or_else(|| panic!("no --{name}"));
     let both: Vec<&str> = text.split(')').next().unwrap().split(", ").collect();
     let channel = |hex: &str, i: usize| f64::from(u8::from_str_radix(&hex[1 + 2 * i..3 + 2 * i], 16).unwrap()) / 255.0;
     [both[0], both[1]].map(|hex| [0, 1, 2].map(|i| channel(hex, i)))

@@ -154,7 +154,7 @@ pub fn fixed(value: f64, decimals: usize) -> String {
 
 /// Nats, as in a table.
 pub fn nats(value: f64) -> String {
-    fixed(value, 3)
+    fixed(value, 4)
 }
 
 /// The interval of a mean over seeds; marked where it accounts for less than seeds and test examples. Empty if it is not known.

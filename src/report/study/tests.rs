@@ -175,7 +175,7 @@ fn the_page_begins_with_the_results_of_the_study() {
     let distances = &md[md.find("### Form of the answers").unwrap()..];
     let (rft, sft) = (row(distances, "rft"), row(distances, "sft"));
     // Format loss is 0 for both, partial credit is not known; KL, then perplexity, which a regime that learns its own responses has none of.
-    assert!(rft[1].starts_with("0.300 (") && rft.last().unwrap() == "\u{2013}", "{rft:?}");
+    assert!(rft[1].starts_with("0.3000 (") && rft.last().unwrap() == "\u{2013}", "{rft:?}");
     assert!(sft.last().unwrap().parse::<f64>().is_ok_and(|perplexity| perplexity > 1.0), "{sft:?}");
     assert!(distances.contains("The same in all rows: format loss 0.0."), "{distances}");
     // In one sentence each.

@@ -2,6 +2,7 @@
 
 use super::output::{print, status};
 use crate::Result;
+use crate::io::text::counted;
 use crate::report;
 use std::path::PathBuf;
 
@@ -33,13 +34,14 @@ impl ReportArgs {
         let written = report::write(&self.runs, &self.title, &self.out)?;
         let compared = match written.compared {
             0 => String::new(),
-            n => format!(", {n} models compared with their base"),
+            n => format!(", {} with its base", counted(n, "comparison of a model")),
         };
         let measured = match written.measured {
             0 => String::new(),
-            n => format!(", learning dynamics measured {n} times"),
+            n => format!(", {}", counted(n, "measurement of learning dynamics")),
         };
-        status(&format!("{} training runs, {} evaluations{compared}{measured}", written.runs, written.evaluations));
+        let (runs, evaluations) = (counted(written.runs, "training run"), counted(written.evaluations, "evaluation"));
+        status(&format!("{runs}, {evaluations}{compared}{measured}"));
         written.tables.iter().for_each(|path| status(&path.display().to_string()));
         print(&format!("{}\n", self.out.display()))
     }

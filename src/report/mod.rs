@@ -95,5 +95,18 @@ pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<ReportSummary
     })
 }
 
+/// The results of the study in `dir`, a paragraph each: the sentences of its page, and its runs that are not fully measured.
+///
+/// # Errors
+/// As [`write`].
+pub fn headline(dir: &Path) -> Result<Vec<String>> {
+    let found = discover::discover(&[dir.to_path_buf()])?;
+    let mut paragraphs = Vec::new();
+    for (dir, index) in &found.studies {
+        paragraphs.extend(study::headline(&study::load(dir, index, &found)?));
+    }
+    Ok(paragraphs)
+}
+
 #[cfg(test)]
 mod tests;

@@ -80,6 +80,16 @@ pub fn markdown(study: &StudyResults<'_>) -> String {
     text + &source(study) + "\n"
 }
 
+/// As paragraphs of plain text: the sentences, and the runs that are not fully measured.
+pub fn headline(study: &StudyResults<'_>) -> Vec<String> {
+    let (regimes, comparisons) = sentences(study, &compared_regimes(study), &first_screen::results(study));
+    let regimes = regimes.into_iter().map(|one| format!("{}: {}", one.name, one.text));
+    let comparisons = comparisons.into_iter().map(|(lead, sentence)| format!("{lead} {sentence}"));
+    let missing = tables::missing(study);
+    let missing = missing.into_iter().map(|line| format!("Not fully measured: {line}"));
+    first_screen::introduction(study).into_iter().chain(regimes).chain(comparisons).chain(missing).collect()
+}
+
 /// The tables of what was learned and lost.
 fn main_tables(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Vec<TableWithCaption> {
     let all = [Some(tables::answers(study, groups)), tables::ladder(study), tables::by_family(study)];

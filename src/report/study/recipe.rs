@@ -15,7 +15,7 @@ pub struct Recipe {
 
 /// What a run samples itself, whatever the prompts come from.
 const OWN: &str = "own samples";
-/// Sections that do not change what is learned from a batch.
+/// Sections that do not change what is learnt from a batch.
 const OTHER_SECTIONS: [&str; 3] = ["eval", "stall", "rollout"];
 /// Settings that belong to other factors, to the length of a run, or to what it keeps.
 const OTHER_SETTINGS: [&str; 14] = [

@@ -13,7 +13,8 @@ use std::path::PathBuf;
 /// step.
 ///
 /// Comparisons with a base (`jigsaw eval --baseline`) are shown by base: the change of each model by benchmark and family, new-task accuracy
-/// against prior knowledge over each run, and all runs at equal new-task accuracy. The numbers are also written beside the page, as .csv
+/// against prior knowledge over each run, and all runs at equal new-task accuracy; then puzzles with the answers of base and models drawn in,
+/// and the questions whose answers changed, to be looked through by family and model. The numbers are also written beside the page, as .csv
 /// and .md of the same name.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReportArgs {

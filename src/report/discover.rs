@@ -224,6 +224,22 @@ fn visit(dir: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut ReportIn
     Ok(())
 }
 
+/// Give `found` every directory of an evaluation in and below `dir`, down to a depth. A directory that cannot be read is passed over.
+pub(super) fn evaluations_below(dir: &Path, depth: usize, found: &mut dyn FnMut(&Path)) {
+    if EvalInfo::is_in(dir) {
+        return found(dir);
+    }
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    let mut below: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    below.sort();
+    for path in below.iter().filter(|path| depth > 0 && path.is_dir()) {
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        if !name.starts_with('.') && !["checkpoints", "images", "divergence"].contains(&name.as_str()) {
+            evaluations_below(path, depth - 1, found);
+        }
+    }
+}
+
 /// Start of a run in seconds since 1970; a run that does not record it comes last.
 fn started(dir: &Path) -> u64 {
     let identity = files::read_json::<Map<String, Value>>(&dir.join("run.json")).ok();

@@ -5,9 +5,13 @@ mod comparison_group;
 mod discover;
 mod dynamics_section;
 mod example_cards;
+mod flips;
 mod page;
+mod picture;
 mod prior_charts;
 mod prior_knowledge;
+mod samples;
+mod shown_models;
 mod study;
 mod study_index;
 mod training_curves;
@@ -108,5 +112,7 @@ pub fn headline(dir: &Path) -> Result<Vec<String>> {
     Ok(paragraphs)
 }
 
+#[cfg(test)]
+mod sample_tests;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use super::study_index::{STUDY_JSON, StudyIndex};
 use crate::dynamics::{DYNAMICS_JSON, DynamicsResult, read_pairs};
 use crate::eval::{EvalInfo, EvalResult};
 use crate::forgetting::{FORGETTING_JSON, ForgettingResult};
+use crate::io::plain::toml_fault;
 use crate::io::{files, output_dir};
 use crate::sampling::{ScoredResponse, Summary};
 use crate::tasks::partial_credit_label;
@@ -255,9 +256,9 @@ fn is_locked(dir: &Path) -> bool {
 fn read_run(dir: &Path) -> Result<Option<TrainRun>> {
     let config_file = dir.join("config.toml");
     let config_text = files::read_text(&config_file)?;
-    let config = config_text.parse().map_err(|e: toml::de::Error| {
-        Error::input(format!("{}: {}", config_file.display(), e.to_string().trim_end()))
-    })?;
+    let config = config_text
+        .parse()
+        .map_err(|e: toml::de::Error| Error::input(format!("{}: {}", config_file.display(), toml_fault(&e))))?;
     let state = if dir.join("finished.json").is_file() {
         RunState::Finished
     } else if is_locked(dir) {

@@ -4,6 +4,7 @@ use super::output::{print, status};
 use super::progress::bar;
 use crate::data::Manifest;
 use crate::io::refused::undo_if_refused;
+use crate::io::text::counted;
 use crate::tasks::Style;
 use crate::tasks::countdown::{self, CountdownSettings, NumberCount};
 use crate::tasks::jigsaw::generate::{self, Cues, JigsawSettings};
@@ -135,7 +136,7 @@ pub struct GenArgs {
     /// How examples are divided into splits
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = SplitBy::Image)]
     split_by: SplitBy,
-    /// Ratios of train, validation and test
+    /// Shares of train, validation and test, which add up to 1; or their ratio in whole numbers, such as 8,1,1
     #[arg(long, value_name = "A,B,C", default_value = "0.8,0.1,0.1")]
     split: SplitRatios,
     /// Use only the first N image files, sorted by name [default: all]
@@ -267,7 +268,7 @@ impl GenArgs {
 
     fn make_text(self, task: OtherTask) -> Result<()> {
         self.check_flags(task)?;
-        let bar = bar(self.count, "{pos}/{len} puzzles, {per_sec}, {eta} left");
+        let bar = bar(self.count, "{pos}/{len} puzzles, {per_sec}");
         let (out, overwrite, tick) = (&self.out, self.overwrite, || bar.inc(1));
         let made = match task {
             OtherTask::Countdown => countdown::generate(&self.countdown_settings(), out, overwrite, &tick),
@@ -307,21 +308,17 @@ impl GenArgs {
         }
         let settings = self.settings();
         settings.warnings().iter().for_each(|warning| status(&format!("warning: {warning}")));
-        let bar = bar(settings.count, "{pos}/{len} puzzles, {per_sec}, {eta} left");
+        let bar = bar(settings.count, "{pos}/{len} puzzles, {per_sec}");
         let made = generate::generate(&settings, &self.out, self.overwrite, &|| bar.inc(1));
         bar.finish_and_clear();
         let manifest = made?;
         warn_left_out(&manifest);
+        settings.warnings_of(&manifest).iter().for_each(|warning| status(&format!("warning: {warning}")));
         self.say_if_found(&manifest);
         let mut splits = Vec::new();
         for name in SPLITS {
             if let Some(split) = manifest.splits.get(name) {
-                splits.push(format!(
-                    "{name} {} from {} image{}",
-                    split.records,
-                    split.sources,
-                    if split.sources == 1 { "" } else { "s" }
-                ));
+                splits.push(format!("{name} {} from {}", split.records, counted(split.sources, "image")));
             }
         }
         print(&format!("{}: {}\n", self.out.display(), splits.join(", ")))?;

@@ -3,11 +3,11 @@
 use super::device::DeviceArgs;
 use super::hub;
 use super::output::{print, status};
-use super::progress::bar;
+use super::progress::{bar, times};
 use crate::comm::Single;
 use crate::io::files;
 use crate::io::refused::undo_if_refused;
-use crate::io::text::hide_keys;
+use crate::io::text::{counted, hide_keys};
 use crate::train::dry_run::dry_run;
 use crate::train::metrics::Metrics;
 use crate::train::run_dir::{BestCheckpoint, RunManifest, RunSummary};
@@ -73,11 +73,12 @@ pub struct TrainArgs {
     resume: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Send each line of metrics.jsonl, with the run's name, to the standard input of this shell command, which is started once; for the
-    /// runs of a study, set JIGSAW_METRICS_COMMAND. If the command fails, training continues
+    /// Send each line of metrics.jsonl, with the run's name, to the standard input of this shell command, which is started once, with the
+    /// run's directory in JIGSAW_RUN_DIR; scripts/trackers has W&B, trackio and MLflow. For the runs of a study, set JIGSAW_METRICS_COMMAND.
+    /// If the command fails, training continues
     #[arg(long, value_name = "COMMAND")]
     metrics_command: Option<String>,
-    /// Print the resolved settings and exit
+    /// Print the resolved settings, each with its meaning, and exit; the output is a configuration
     #[arg(long)]
     print_config: bool,
     /// Print the planned memory and steps, whether the run fits, and settings that would make it fit; train and write nothing
@@ -89,13 +90,21 @@ impl TrainArgs {
     /// Train; the code is 130 or 143 when a signal ended the run early.
     pub fn run(mut self) -> Result<ExitCode> {
         if let Some(dir) = &self.resume {
-            let manifest: RunManifest = files::read_json(&dir.join("run.json"))?;
+            files::require_dir(dir, "run")?;
+            let identity = dir.join("run.json");
+            if !identity.is_file() {
+                return Err(Error::input(format!(
+                    "no run in {}: it has no run.json; name the --out of a run",
+                    dir.display()
+                )));
+            }
+            let manifest: RunManifest = files::read_json(&identity)?;
             (self.model, self.data) = (Some(manifest.model.into()), Some(manifest.data.into()));
             (self.config, self.out) = (Some(dir.join("config.toml")), Some(dir.clone()));
         }
         let config = TrainConfig::resolve(self.method, self.config.as_deref(), &self.sets)?;
         if self.print_config {
-            return print(&config.to_toml()?).map(|()| ExitCode::SUCCESS);
+            return print(&config.to_commented_toml()?).map(|()| ExitCode::SUCCESS);
         }
         let missing = |flag: &str| Error::input(format!("{flag} is missing"));
         let data = self.data.ok_or_else(|| missing("--data"))?;
@@ -125,9 +134,7 @@ impl TrainArgs {
         let ended = match command {
             None => undo_if_refused(&task.out, || launch(&task, &Single, &signals.stop, &mut progress)),
             Some(command) => {
-                let name = std::path::absolute(&task.out).unwrap_or_else(|_| task.out.clone());
-                let name = name.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                let mut report = MetricsCommand::new(&command, &name, &mut progress)?;
+                let mut report = MetricsCommand::new(&command, &task.out, &mut progress)?;
                 let ended = undo_if_refused(&task.out, || launch(&task, &Single, &signals.stop, &mut report));
                 report.close();
                 ended
@@ -171,7 +178,7 @@ fn recorded_command(arguments: impl Iterator<Item = String>) -> Vec<String> {
 
 fn describe(finished: &RunSummary) -> String {
     let number = |name: &str| finished.metrics.get(name).and_then(serde_json::Value::as_f64);
-    let mut text = format!("{} steps", finished.step);
+    let mut text = counted(finished.step as usize, "step");
     if let (Some(accuracy), Some(n)) = (number("eval/accuracy"), number("eval/examples")) {
         text += &format!(": {:.1} % of {n} validation examples right", 100.0 * accuracy);
     }
@@ -221,6 +228,8 @@ impl Signals {
 struct TrainProgress {
     bar: Option<ProgressBar>,
     total: usize,
+    /// When this process began, and the step that it began at.
+    began: (Instant, usize),
     last: Option<Instant>,
 }
 
@@ -229,7 +238,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 impl TrainProgress {
     fn new() -> TrainProgress {
-        TrainProgress { bar: None, total: 0, last: None }
+        TrainProgress { bar: None, total: 0, began: (Instant::now(), 0), last: None }
     }
 
     fn line(&self, text: &str) {
@@ -248,9 +257,9 @@ impl TrainProgress {
 
 impl TrainerCallback for TrainProgress {
     fn start(&mut self, step: usize, total: usize) {
-        self.total = total;
+        (self.total, self.began) = (total, (Instant::now(), step));
         if std::io::stderr().is_terminal() {
-            let bar = bar(total, "{pos}/{len} {msg} [{elapsed} + {eta}]").with_position(step as u64);
+            let bar = bar(total, "step {pos}/{len}{msg}").with_position(step as u64);
             bar.reset_eta();
             self.bar = Some(bar);
         }
@@ -258,21 +267,25 @@ impl TrainerCallback for TrainProgress {
 
     fn step(&mut self, step: usize, metrics: &Metrics) {
         let number = |name: &str| metrics.get(name).unwrap_or(f64::NAN);
-        let mut text = format!("loss {:.4}", number("loss"));
+        // Adding 0 takes the sign off what rounds to 0.
+        let mut text = format!("loss {:.4}", (1e4 * number("loss")).round() / 1e4 + 0.0);
         if let Some(reward) = metrics.get("reward") {
             text += &format!(
-                " reward {reward:.3} entropy {:.2} length {:.0}",
+                ", reward {reward:.3}, entropy {:.2}, length {:.0}",
                 number("entropy"),
                 number("response_length")
             );
         }
-        text += &format!(" {:.0} tokens/s", number("tokens_per_second"));
+        text += &format!(", {:.0} tokens/s", number("tokens_per_second"));
         if let Some(bar) = &self.bar {
-            bar.set_message(text);
             bar.set_position(step as u64);
+            bar.set_message(format!(": {text}"));
         } else if step == self.total || self.last.is_none_or(|last| last.elapsed() >= LINE_INTERVAL) {
             self.last = Some(Instant::now());
-            self.line(&format!("step {step}/{}: {text}", self.total));
+            let (elapsed, made) = (self.began.0.elapsed().as_secs_f64(), step.saturating_sub(self.began.1));
+            let left = elapsed / made.max(1) as f64 * self.total.saturating_sub(step) as f64;
+            let times = times(elapsed, (step < self.total).then_some(left));
+            self.line(&format!("step {step}/{}: {text}, {times}", self.total));
         }
     }
 
@@ -281,7 +294,7 @@ impl TrainerCallback for TrainProgress {
         let place = format!("step {step}/{}", self.total);
         if metrics.get("eval/prior_change").is_some() {
             self.line(&format!(
-                "{place}: prior knowledge {:.1} %, {:+.1} points [{:+.1}, {:+.1}]",
+                "{place}: prior knowledge {:.1} %, {:+.1} points (95 % interval {:+.1} to {:+.1})",
                 percent("eval/prior_score"),
                 percent("eval/prior_change"),
                 percent("eval/prior_change_low"),
@@ -295,7 +308,7 @@ impl TrainerCallback for TrainProgress {
             .map(|label| format!("{label} {:.1} %, ", percent("eval/partial_credit")))
             .unwrap_or_default();
         self.line(&format!(
-            "{place}: validation {:.1} % right [{:.1}, {:.1}], {parts}{:.1} % format failures",
+            "{place}: validation {:.1} % right (95 % interval {:.1} to {:.1}), {parts}{:.1} % format failures",
             percent("eval/accuracy"),
             percent("eval/accuracy_low"),
             percent("eval/accuracy_high"),

@@ -386,7 +386,7 @@ mod tests {
         assert!(
             refusal(record(70, "user")).contains("metadata.jsonl:8001: field `id`: `70` is already the id of line 71")
         );
-        assert!(refusal(b"\n".to_vec()).contains("metadata.jsonl:8001: EOF"));
+        assert!(refusal(b"\n".to_vec()).contains("metadata.jsonl:8001: column 0: "));
         let before: usize = lines()[..8000].iter().map(Vec::len).sum();
         let refusal = refusal(b"{\"id\": \"\xff\"}\n".to_vec());
         assert!(refusal.ends_with(&format!("is not UTF-8: bad byte at offset {}", before + 8)), "{refusal}");

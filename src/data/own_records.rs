@@ -4,6 +4,7 @@ use super::manifest::{MANIFEST, Manifest};
 use super::record_file::{Entry, Index, Item, Place, RecordFile};
 use super::stored_records::{Embedded, StoredRecords};
 use super::{CheckRecord, IMAGE_PLACEHOLDER, METADATA, Record};
+use crate::io::plain::json_fault;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::path::{Component, Path};
@@ -88,7 +89,7 @@ fn parse(file: &RecordFile, place: &Place, line: &[u8]) -> Result<Record> {
         let at = place.offset + e.valid_up_to() as u64;
         Error::input(format!("{} is not UTF-8: bad byte at offset {at}", file.path().display()))
     })?;
-    serde_json::from_str(text).map_err(|e| Error::input(format!("{}: {e}", file.place(place))))
+    serde_json::from_str(text).map_err(|e| Error::input(format!("{}: {}", file.place(place), json_fault(&e))))
 }
 
 fn check_own(record: &Record, root: &Path) -> Result<()> {

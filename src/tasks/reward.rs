@@ -8,7 +8,7 @@ use crate::tasks::Score;
 use serde::{Deserialize, Serialize};
 
 /// `[reward]`: weights of the terms. Absent keys take the defaults: weights 1, `require_valid = true`, no command, no penalty of length.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RewardSettings {
     /// Weight of the share of the answer that is right.
@@ -23,17 +23,17 @@ pub struct RewardSettings {
     /// A shell command that scores responses: a line of JSON for each in, a number or `{"reward": number}` out. Empty for none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub command: String,
-    /// Weight of the command's number.
+    /// Weight of the command's number; 1 when not given.
     #[serde(skip_serializing_if = "is_default_weight")]
     pub command_weight: f64,
-    /// Longest wait for the command's next line, in seconds.
+    /// Longest wait for the command's next line, in seconds; 60 when not given.
     #[serde(skip_serializing_if = "is_default_timeout")]
     pub command_timeout: f64,
     /// Soft overlong punishment (DAPO, arXiv 2503.14476, equation 13): over the last so many tokens before `rollout.max_new_tokens` a
     /// penalty grows from 0 to 1. 0 for off.
     #[serde(skip_serializing_if = "is_zero")]
     pub overlong_buffer: usize,
-    /// Weight of that penalty.
+    /// Weight of that penalty; 1 when not given.
     #[serde(skip_serializing_if = "is_default_weight")]
     pub overlong_penalty: f64,
 }

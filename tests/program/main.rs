@@ -20,6 +20,7 @@ mod hub;
 mod kills;
 mod large_numbers;
 mod maths;
+mod messages;
 mod mistakes;
 mod other_tools;
 mod special_files;
@@ -27,4 +28,8 @@ mod stopping;
 mod streams;
 mod study;
 mod text_model;
+#[cfg(unix)]
+mod trackers;
 mod vision_families;
+#[cfg(unix)]
+mod watch;

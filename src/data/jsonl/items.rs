@@ -1,6 +1,7 @@
 //! The objects of a file, one a line or the items of one JSON array, each with its place.
 
 use crate::data::record_file::{BLOCK, Item, Place, RecordFile};
+use crate::io::plain::json_words;
 use crate::{Error, Result};
 use serde::de::IgnoredAny;
 use serde_json::{Deserializer, Map, Value};
@@ -73,7 +74,7 @@ pub(super) fn object(place: &Place, text: &[u8]) -> FaultOr<Object> {
         return match serde_json::from_slice(text) {
             Ok(Value::Object(object)) => Ok(object),
             Ok(_) => Err((line, format!("{name} is not a JSON object"))),
-            Err(e) => Err((line + e.line().saturating_sub(1), format!("{name} is not JSON: {}", without_place(&e)))),
+            Err(e) => Err((line + e.line().saturating_sub(1), format!("{name} is not JSON: {}", json_words(&e)))),
         };
     }
     let text = std::str::from_utf8(text).map_err(|e| {
@@ -83,14 +84,8 @@ pub(super) fn object(place: &Place, text: &[u8]) -> FaultOr<Object> {
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err((line, "not a JSON object".into())),
-        Err(e) => Err((line, format!("column {}: not JSON: {}", e.column(), without_place(&e)))),
+        Err(e) => Err((line, format!("column {}: not JSON: {}", e.column(), json_words(&e)))),
     }
-}
-
-/// The parser's words without its " at line 1".
-fn without_place(e: &serde_json::Error) -> String {
-    let said = e.to_string();
-    said.split(" at line ").next().unwrap_or(&said).to_string()
 }
 
 /// The items of an array, read one after another.
@@ -143,9 +138,7 @@ impl<'a> Array<'a> {
                 self.advance(read);
                 Ok(Some(Item { place, text: &rest[..read] }))
             }
-            Some(Err(e)) => {
-                Err((line + e.line() - 1, format!("item {} is not JSON: {}", self.items, without_place(&e))))
-            }
+            Some(Err(e)) => Err((line + e.line() - 1, format!("item {} is not JSON: {}", self.items, json_words(&e)))),
             None => Err((line, "not JSON: the array does not end with `]`".into())),
         }
     }

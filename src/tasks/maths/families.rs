@@ -409,6 +409,7 @@ fn groups(level: u32, rng: &mut Rng) -> Option<Problem> {
 
 fn pairs(level: u32, rng: &mut Rng) -> Option<Problem> {
     let (a, b) = (within(rng, 2, 40), within(rng, 2, 40));
+    let (a, b) = if level == 1 { (a.max(b), a.min(b)) } else { (a, b) };
     let (text, numbers, steps) = match level {
         1 => (
             format!("Two numbers x and y have the sum {} and the difference x - y = {}. What are they?", a + b, a - b),

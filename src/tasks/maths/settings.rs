@@ -15,7 +15,7 @@ const HARDEST: u32 = 3;
 const NAMES: [&str; 9] = ["shopping", "sharing", "travel", "percent", "ages", "garden", "marbles", "groups", "pairs"];
 
 /// Levels of difficulty: `2`, or `1-3` for any of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Levels {
     /// Easiest.
@@ -62,7 +62,7 @@ impl fmt::Display for Levels {
 }
 
 /// Kinds of problems: `all`, or names with commas between them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Families(pub Vec<Family>);
 
@@ -112,7 +112,7 @@ impl fmt::Display for Families {
 }
 
 /// What to make.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MathsSettings {
     /// Kinds of problems; each is as likely.

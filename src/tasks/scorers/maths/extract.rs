@@ -8,6 +8,8 @@ use super::value::Answer;
 
 /// Words of an answer that may be text.
 const MAX_WORDS: usize = 6;
+/// Boxes that are looked at, from the end.
+const MAX_BOXES: usize = 32;
 
 /// The answer of a text.
 pub fn read(text: &str) -> Option<Answer> {
@@ -39,17 +41,13 @@ fn words(text: &str) -> Option<Answer> {
     (is_short && !said.is_empty() && !text.contains(|c: char| c.is_ascii_digit())).then_some(Answer::Text(said))
 }
 
-/// What stands in the last `\boxed{...}` that is whole.
+/// What stands in the last `\boxed{...}` that is whole, of the last few.
 fn boxed(text: &str) -> Option<&str> {
-    let mut end = text.len();
-    while let Some(at) = ["\\boxed", "\\fbox"].iter().filter_map(|name| text[..end].rfind(name)).max() {
-        let rest = text[at..].trim_start_matches("\\boxed").trim_start_matches("\\fbox").trim_start();
-        if let Some(inside) = braced(rest) {
-            return Some(inside);
-        }
-        end = at;
-    }
-    None
+    let command = |(at, _): (usize, &str)| {
+        let rest = &text[at + 1..];
+        rest.strip_prefix("boxed").or_else(|| rest.strip_prefix("fbox"))
+    };
+    text.rmatch_indices('\\').filter_map(command).take(MAX_BOXES).find_map(|rest| braced(rest.trim_start()))
 }
 
 /// What follows the last of these words, in any case, to the end of its line or sentence.

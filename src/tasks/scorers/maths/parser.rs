@@ -1,13 +1,11 @@
 //! Tokens of a formula -> an [`Answer`], by recursive descent; values are computed on the way.
 
-use super::tokens::{Token, tokens};
+use super::tokens::{MAX_BYTES, Token, tokens};
 use super::value::{Answer, Number};
 use crate::tasks::rational::Rational;
 
 /// Deepest nesting that is read.
 const MAX_DEPTH: usize = 40;
-/// Longest formula, in bytes.
-const MAX_BYTES: usize = 2000;
 /// Largest number whose factorial is computed.
 const MAX_FACTORIAL: i128 = 33;
 
@@ -113,7 +111,9 @@ impl<'a> Parser<'a> {
         }
         while let Some(c @ ('+' | '-' | '\u{b1}')) = self.peek_sign() {
             self.at += 1;
+            let negative = self.accept('-');
             let Answer::Number(term) = self.term()? else { return None };
+            let term = if negative { term.negative() } else { term };
             let add = |n: &Number| n.combine(&term, Rational::add, |a, b| a + b);
             let subtract = |n: &Number| n.combine(&term, Rational::sub, |a, b| a - b);
             all = match c {
@@ -132,12 +132,14 @@ impl<'a> Parser<'a> {
             Answer::Number(number) => number,
             other => return Some(other),
         };
-        self.mixed(&mut product);
+        self.mixed(&mut product)?;
         loop {
             match self.peek() {
                 Some(Token::Sign(sign @ ('*' | '/'))) => {
                     self.at += 1;
+                    let negative = self.accept('-');
                     let Answer::Number(factor) = self.power()? else { return None };
+                    let factor = if negative { factor.negative() } else { factor };
                     product = match sign {
                         '*' => product.combine(&factor, Rational::mul, |a, b| a * b),
                         _ => product.combine(&factor, Rational::div, |a, b| a / b),
@@ -159,15 +161,15 @@ impl<'a> Parser<'a> {
     }
 
     /// A whole number with a fraction behind it is their sum: `1\frac{1}{2}`, `1 1/2`.
-    fn mixed(&mut self, number: &mut Number) {
+    fn mixed(&mut self, number: &mut Number) -> Option<()> {
         if number.whole().is_none() || !matches!(self.tokens.get(self.at.wrapping_sub(1)), Some(Token::Number(_))) {
-            return;
+            return Some(());
         }
         let rest = &self.tokens[self.at..];
         let part = match rest {
-            [Token::Name(name), ..] if name == "frac" => match self.power() {
-                Some(Answer::Number(part)) => part,
-                _ => return,
+            [Token::Name(name), ..] if name == "frac" => match self.power()? {
+                Answer::Number(part) => part,
+                _ => return None,
             },
             [Token::Number(a), Token::Sign('/'), Token::Number(b), ..]
                 if a.whole().is_some() && b.whole().is_some() =>
@@ -175,12 +177,13 @@ impl<'a> Parser<'a> {
                 self.at += 3;
                 a.combine(b, Rational::div, |a, b| a / b)
             }
-            _ => return,
+            _ => return Some(()),
         };
         *number = match part.is_variable {
             true => number.combine(&part, Rational::mul, |a, b| a * b),
             false => number.combine(&part, Rational::add, |a, b| a + b),
         };
+        Some(())
     }
 
     /// Words after a number, with a power or over another unit: `cm^2`, `km/h`.

@@ -120,6 +120,9 @@ const WORDS: [&str; 32] = [
     "at", "it", "if", "so", "we", "by", "on", "an", "as", "be", "do", "he", "up",
 ];
 
+/// Longest formula, in bytes.
+pub const MAX_BYTES: usize = 2000;
+
 /// The tokens of a text; `None` for a character that no formula has.
 pub fn tokens(text: &str) -> Option<Vec<Token>> {
     let mut text = super::super::forms::fold(text).into_owned();
@@ -324,7 +327,7 @@ impl<'a> Reader<'a> {
 /// What stands in the braces that a text begins with.
 pub fn braced(text: &str) -> Option<&str> {
     let mut depth = 0usize;
-    for (at, byte) in text.bytes().enumerate() {
+    for (at, byte) in text.bytes().enumerate().take(MAX_BYTES) {
         match byte {
             b'{' => depth += 1,
             b'}' => depth = depth.checked_sub(1)?,

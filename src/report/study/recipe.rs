@@ -65,7 +65,8 @@ pub fn recipes(regimes: &[(Option<PathBuf>, Option<&TrainRun>)]) -> Vec<Recipe> 
 /// Which part of its data a run learns: the examples that the rollouts of `train.prompts_of` answer.
 fn examples_of(run: Option<&TrainRun>) -> String {
     let all = run.map(|run| flatten(&run.config)).unwrap_or_default();
-    let named = all.into_iter().find(|(key, _)| key == "train.prompts_of").map(|(_, value)| without_seed(&value.to_string()));
+    let named =
+        all.into_iter().find(|(key, _)| key == "train.prompts_of").map(|(_, value)| without_seed(&value.to_string()));
     match named.as_deref().map(|path| path.trim_matches('"').trim_end_matches('/')) {
         None | Some("") => String::new(),
         Some(path) => format!(", the examples of {}", path.rsplit('/').next().unwrap_or(path)),
@@ -109,7 +110,9 @@ mod tests {
             sft("loss_type = \"nll\"\nresample_every = 50"),
             sft("loss_type = \"dft\"\nresample_every = 0"),
             run("[train]\nmethod = \"rft\"\nlearning_rate = 2e-4\n[grpo]\nbeta = 0.0\n[rollout]\nnum_generations = 8"),
-            run("[train]\nmethod = \"sft\"\nlearning_rate = 1e-4\nprompts_of = \"runs/a/rollouts/grpo.seed-3\"\n[sft]\nloss_type = \"nll\""),
+            run(
+                "[train]\nmethod = \"sft\"\nlearning_rate = 1e-4\nprompts_of = \"runs/a/rollouts/grpo.seed-3\"\n[sft]\nloss_type = \"nll\"",
+            ),
         ];
         let data = ["puzzles/bare", "puzzles/bare", "rollouts/grpo.seed-12", "puzzles/bare", "puzzles/bare"];
         let of: Vec<_> = runs.iter().zip(data).map(|(run, data)| (Some(PathBuf::from(data)), Some(run))).collect();

@@ -86,10 +86,8 @@ pub fn mix(mut parts: Vec<MixPart>, repeat: bool) -> Result<Dataset> {
         embedded.extend(inside.into_iter().map(|(image, bytes)| (format!("{name}/{image}"), bytes)));
         notes.extend(dataset.note.take());
     }
-    let (records, places) = order
-        .into_iter()
-        .map(|(part, i)| (parts[part].1.records[i].clone(), parts[part].1.places[i].clone()))
-        .unzip();
+    let (records, places) =
+        order.into_iter().map(|(part, i)| (parts[part].1.records[i].clone(), parts[part].1.places[i].clone())).unzip();
     let is_foreign = parts.iter().any(|(_, dataset)| dataset.is_foreign);
     let note = (!notes.is_empty()).then(|| notes.join("\n"));
     let Some((_, first)) = parts.into_iter().next() else { return Err(Error::failed("a mixture of nothing")) };

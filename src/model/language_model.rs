@@ -5,7 +5,9 @@ use crate::comm::{Communicator, Single};
 use crate::data::Message;
 use crate::io::files::FileChecksum;
 use crate::model::parts::Part;
-use crate::model::sequence::{Completion, KlReference, LossFn, Prompt, ResponseEnd, SamplingParams, Sequence, TokenStats};
+use crate::model::sequence::{
+    Completion, KlReference, LossFn, Prompt, ResponseEnd, SamplingParams, Sequence, TokenStats,
+};
 use crate::nn::{LazyLogits, Parameter};
 use crate::{Error, Result};
 use image::RgbImage;

@@ -22,8 +22,8 @@ use crate::io::schema::settings_of;
 use crate::io::toml::{set as set_value, to_toml};
 use crate::sampling::rollout;
 use crate::tasks::countdown::CountdownSettings;
-use crate::tasks::maths::MathsSettings;
 use crate::tasks::jigsaw::generate::JigsawSettings;
+use crate::tasks::maths::MathsSettings;
 use crate::tasks::suites::{self, SuiteSettings};
 use crate::train::known_names;
 use crate::train::settings::{Method, TrainConfig};
@@ -477,7 +477,9 @@ fn puzzles(value: &Value, place: &str) -> Result<Puzzles> {
         Some("countdown") => GenSettings::Countdown(over(&CountdownSettings::default(), &value, place)?),
         Some("maths") => GenSettings::Maths(over(&MathsSettings::default(), &value, place)?),
         Some(other) => {
-            return Err(Error::input(format!("{place}: task = {other:?}: give \"countdown\" or \"maths\", or leave it out")));
+            return Err(Error::input(format!(
+                "{place}: task = {other:?}: give \"countdown\" or \"maths\", or leave it out"
+            )));
         }
     };
     Ok(Puzzles { dataset, split })

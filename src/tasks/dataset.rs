@@ -225,7 +225,9 @@ mod tests {
             json!({"question": "A. Rome\nB. Paris", "answer": "B", "task": "choice", "meta": {"options": ["Rome", "Paris"]}}),
         ])
         .unwrap();
-        for (i, right, wrong) in [(0, "So it is 72.", "24"), (1, "\\boxed{0.75}", "0.5"), (2, "The answer is (B)", "Rome")] {
+        for (i, right, wrong) in
+            [(0, "So it is 72.", "24"), (1, "\\boxed{0.75}", "0.5"), (2, "The answer is (B)", "Rome")]
+        {
             assert!(task.score(i, right).correct && !task.score(i, wrong).correct, "{i}");
         }
         assert_eq!(task.name(), "maths+choice");

@@ -209,8 +209,13 @@ mod tests {
 
     #[test]
     fn the_terms_are_weighted_and_summed() {
-        let settings =
-            RewardSettings { partial_credit: 2.0, accuracy: 10.0, format: 0.5, require_valid: false, ..Default::default() };
+        let settings = RewardSettings {
+            partial_credit: 2.0,
+            accuracy: 10.0,
+            format: 0.5,
+            require_valid: false,
+            ..Default::default()
+        };
         let invalid = score(0.0, 0.25, false, true);
         let terms = [("reward_partial_credit", 0.25), ("reward_accuracy", 0.0), ("reward_format", 1.0)];
         assert_eq!(settings.reward(&invalid), Reward { terms: terms.to_vec(), total: 1.0 });

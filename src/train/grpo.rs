@@ -63,7 +63,8 @@ impl Algorithm for Grpo {
             .zip(advantages.chunks(train.batch_size * group_size))
             .map(|(groups, advantages)| {
                 let all = groups.iter().flat_map(Group::sequences).zip(groups.iter().flat_map(|g| &g.responses));
-                let taken = all.zip(advantages).filter(|((_, r), _)| r.finished || !settings.grpo.mask_truncated_completions);
+                let taken =
+                    all.zip(advantages).filter(|((_, r), _)| r.finished || !settings.grpo.mask_truncated_completions);
                 let (sequences, advantages) = taken.map(|((sequence, _), advantage)| (sequence, *advantage)).unzip();
                 let micro_batch = MicroBatch::with_advantages(sequences, advantages).of(groups.len() * group_size);
                 micro_batch.supply(objective.needs(), job.comm, job.model, job.reference, temperature)

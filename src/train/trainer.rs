@@ -140,8 +140,19 @@ pub fn train(
     std::thread::scope(|scope| {
         let prefetcher = Prefetcher::start(scope, job);
         let signs = EarlySigns::default();
-        let ctx =
-            StepContext { job, optimizer, sampler, prefetcher, state, total, log, check_gradients, signs, save_on_error: false, callback };
+        let ctx = StepContext {
+            job,
+            optimizer,
+            sampler,
+            prefetcher,
+            state,
+            total,
+            log,
+            check_gradients,
+            signs,
+            save_on_error: false,
+            callback,
+        };
         Trainer { ctx, run, stop_when, saved: resume.map(|c| c.state.step) }.run(&*algorithm, resume.is_none())
     })
 }

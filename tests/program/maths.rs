@@ -30,7 +30,8 @@ fn word_problems_are_made_scored_evaluated_and_learnt_with_a_command_in_the_rewa
     done(dir, "gen --task countdown --numbers 2 --max-number 9 --count 20 --split 0.6,0.2,0.2 --out countdown");
     let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/base-tiny");
     let base = base.display();
-    let printed = done(dir, &format!("eval --model {base} --data maths --max-new-tokens 8 --stop </answer> --out eval"));
+    let printed =
+        done(dir, &format!("eval --model {base} --data maths --max-new-tokens 8 --stop </answer> --out eval"));
     assert!(printed.contains("guessing"), "{printed}");
 
     fs::write(dir.join("reward.sh"), REWARD).unwrap();
@@ -70,7 +71,9 @@ fn word_problems_are_made_scored_evaluated_and_learnt_with_a_command_in_the_rewa
     assert!(weights("whole") == weights("broken-run"), "the weights differ");
 
     // With every response masked there is nothing to learn: the weights stay as they are.
-    let masked = train("masked").replace("max_new_tokens=16", "max_new_tokens=1").replace("overlong_buffer=8", "overlong_buffer=1");
+    let masked = train("masked")
+        .replace("max_new_tokens=16", "max_new_tokens=1")
+        .replace("overlong_buffer=8", "overlong_buffer=1");
     done(dir, &(masked + " --set grpo.mask_truncated_completions=true"));
     assert!(metrics(&dir.join("masked")).iter().all(|line| line["loss"] == 0.0 && line["grad_norm"] == 0.0));
 }

@@ -10,7 +10,9 @@ use image::RgbImage;
 use jigsaw::comm::{Communicator, share};
 use jigsaw::data::{Message, Record};
 use jigsaw::io::files::FileChecksum;
-use jigsaw::model::{Completion, KlReference, LossFn, Prompt, ResponseEnd, SamplingParams, Sequence, TokenGrads, TokenStats};
+use jigsaw::model::{
+    Completion, KlReference, LossFn, Prompt, ResponseEnd, SamplingParams, Sequence, TokenGrads, TokenStats,
+};
 use jigsaw::model::{LanguageModel, Predictions, Predictor, PromptEncoder, PromptSize};
 use jigsaw::nn::{LazyLogits, Parameter, kl_divergence};
 use jigsaw::tasks::{Score, Task};

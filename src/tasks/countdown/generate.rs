@@ -23,10 +23,7 @@ pub fn generate(settings: &CountdownSettings, out: &Path, overwrite: bool, on_ex
     dataset(settings, &draw)?.generate(out, overwrite, on_example)
 }
 
-fn dataset<'a>(
-    settings: &CountdownSettings,
-    draw: &'a dyn Fn(u64) -> Option<TextExample>,
-) -> Result<TextDataset<'a>> {
+fn dataset<'a>(settings: &CountdownSettings, draw: &'a dyn Fn(u64) -> Option<TextExample>) -> Result<TextDataset<'a>> {
     Ok(TextDataset {
         task: NAME,
         count: settings.count,

@@ -1,9 +1,9 @@
 //! A countdown puzzle that has a solution, drawn at random together with it.
 
 use super::expression::Operator;
-use crate::tasks::rational::Rational;
 use super::settings::CountdownSettings;
 use crate::rng::{self, Rng};
+use crate::tasks::rational::Rational;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use sha2::{Digest as _, Sha256};

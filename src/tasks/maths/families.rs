@@ -118,7 +118,9 @@ fn shopping(level: u32, rng: &mut Rng) -> Option<Problem> {
             format!("{a} * {p} = {one}"),
         ),
         2 => whole(
-            format!("{name} buys {a} {x} at {p} dollars each and {b} {y} at {q} dollars each. How many dollars does {name} pay?"),
+            format!(
+                "{name} buys {a} {x} at {p} dollars each and {b} {y} at {q} dollars each. How many dollars does {name} pay?"
+            ),
             &[a, p, b, q],
             both,
             format!("{a} * {p} = {one}, {b} * {q} = {}, {one} + {} = {both}", b * q, b * q),
@@ -171,7 +173,13 @@ fn sharing(level: u32, rng: &mut Rng) -> Option<Problem> {
         ),
         &[count, n, d, m, e],
         kept,
-        format!("1 - {n}/{d} = {}, 1 - {m}/{e} = {}, {} * {} = {kept}", Rational::new(d - n, d)?, Rational::new(e - m, e)?, Rational::new(d - n, d)?, Rational::new(e - m, e)?),
+        format!(
+            "1 - {n}/{d} = {}, 1 - {m}/{e} = {}, {} * {} = {kept}",
+            Rational::new(d - n, d)?,
+            Rational::new(e - m, e)?,
+            Rational::new(d - n, d)?,
+            Rational::new(e - m, e)?
+        ),
     )
 }
 
@@ -199,10 +207,18 @@ fn travel(level: u32, rng: &mut Rng) -> Option<Problem> {
             let (way, hours) = (v * t + w * u, t + u);
             let mean = Rational::new(way, hours)?;
             number(
-                format!("{name} drives {t} hours at {v} km per hour and then {u} hours at {w} km per hour. What is the mean speed in km per hour?"),
+                format!(
+                    "{name} drives {t} hours at {v} km per hour and then {u} hours at {w} km per hour. What is the mean speed in km per hour?"
+                ),
                 &[v, t, w, u],
                 mean,
-                format!("{v} * {t} = {}, {w} * {u} = {}, {} + {} = {way}, {t} + {u} = {hours}, {way} / {hours} = {mean}", v * t, w * u, v * t, w * u),
+                format!(
+                    "{v} * {t} = {}, {w} * {u} = {}, {} + {} = {way}, {t} + {u} = {hours}, {way} / {hours} = {mean}",
+                    v * t,
+                    w * u,
+                    v * t,
+                    w * u
+                ),
             )
         }
     }
@@ -223,16 +239,21 @@ fn percent(level: u32, rng: &mut Rng) -> Option<Problem> {
         2 => {
             let price = Rational::new(n * (100 - p), 100)?;
             number(
-                format!("A box of {x} costs {n} dollars. Its price falls by {p} percent. How many dollars does it cost now?"),
+                format!(
+                    "A box of {x} costs {n} dollars. Its price falls by {p} percent. How many dollars does it cost now?"
+                ),
                 &[n, p],
                 price,
                 format!("100 - {p} = {}, {n} * {} / 100 = {price}", 100 - p, 100 - p),
             )
         }
         _ => {
-            let (risen, price) = (Rational::new(n * (100 + p), 100)?, Rational::new(n * (100 + p) * (100 - q), 10_000)?);
+            let (risen, price) =
+                (Rational::new(n * (100 + p), 100)?, Rational::new(n * (100 + p) * (100 - q), 10_000)?);
             number(
-                format!("A box of {x} costs {n} dollars. Its price rises by {p} percent and then falls by {q} percent. How many dollars does it cost now?"),
+                format!(
+                    "A box of {x} costs {n} dollars. Its price rises by {p} percent and then falls by {q} percent. How many dollars does it cost now?"
+                ),
                 &[n, p, q],
                 price,
                 format!("{n} * {} / 100 = {risen}, {risen} * {} / 100 = {price}", 100 + p, 100 - q),
@@ -246,7 +267,10 @@ fn ages(level: u32, rng: &mut Rng) -> Option<Problem> {
     let (younger, gap, n, k) = (within(rng, 3, 40), within(rng, 2, 30), within(rng, 2, 12), within(rng, 2, 5));
     match level {
         1 => whole(
-            format!("{name} is {gap} years older than {other}. Together they are {} years old. How old is {other}?", 2 * younger + gap),
+            format!(
+                "{name} is {gap} years older than {other}. Together they are {} years old. How old is {other}?",
+                2 * younger + gap
+            ),
             &[younger, gap],
             younger,
             format!("{} - {gap} = {}, {} / 2 = {younger}", 2 * younger + gap, 2 * younger, 2 * younger),
@@ -254,7 +278,9 @@ fn ages(level: u32, rng: &mut Rng) -> Option<Problem> {
         2 => {
             let later = younger * (k + 1) + 2 * n;
             whole(
-                format!("{name} is {k} times as old as {other}. In {n} years they will be {later} years old together. How old is {other} now?"),
+                format!(
+                    "{name} is {k} times as old as {other}. In {n} years they will be {later} years old together. How old is {other} now?"
+                ),
                 &[younger, k, n],
                 younger,
                 format!("{later} - 2 * {n} = {}, {} / ({k} + 1) = {younger}", later - 2 * n, later - 2 * n),
@@ -287,7 +313,9 @@ fn garden(level: u32, rng: &mut Rng) -> Option<Problem> {
             let area = within(rng, 20, 600);
             let side = Rational::new(area, a)?;
             number(
-                format!("The garden of {name} has an area of {area} square metres and is {a} m long. How many metres is it wide?"),
+                format!(
+                    "The garden of {name} has an area of {area} square metres and is {a} m long. How many metres is it wide?"
+                ),
                 &[area, a],
                 side,
                 format!("{area} / {a} = {side}"),
@@ -296,7 +324,9 @@ fn garden(level: u32, rng: &mut Rng) -> Option<Problem> {
         _ => {
             let outer = (a + 2 * w) * (b + 2 * w);
             whole(
-                format!("Around the garden of {name}, {a} m long and {b} m wide, goes a path {w} m wide. How many square metres is the area of the path?"),
+                format!(
+                    "Around the garden of {name}, {a} m long and {b} m wide, goes a path {w} m wide. How many square metres is the area of the path?"
+                ),
                 &[a, b, w],
                 outer - a * b,
                 format!(
@@ -354,7 +384,9 @@ fn groups(level: u32, rng: &mut Rng) -> Option<Problem> {
             let (m, n) = (a * k, b * k);
             let most = gcd(m, n);
             whole(
-                format!("{m} {x} and {n} {y} are put into bags, all with the same contents, and none is left over. How many bags can there be at most?"),
+                format!(
+                    "{m} {x} and {n} {y} are put into bags, all with the same contents, and none is left over. How many bags can there be at most?"
+                ),
                 &[m, n],
                 most,
                 format!("{m} = {most} * {}, {n} = {most} * {}", m / most, n / most),
@@ -387,7 +419,10 @@ fn pairs(level: u32, rng: &mut Rng) -> Option<Problem> {
         2 => {
             let legs = 2 * a + 4 * b;
             (
-                format!("On a farm are x hens and y cows. Together they have {} heads and {legs} legs. How many are they?", a + b),
+                format!(
+                    "On a farm are x hens and y cows. Together they have {} heads and {legs} legs. How many are they?",
+                    a + b
+                ),
                 vec![a, b],
                 format!("{legs} - 2 * {} = {}, {} / 2 = {b}, {} - {b} = {a}", a + b, 2 * b, 2 * b, a + b),
             )

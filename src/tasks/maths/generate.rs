@@ -144,13 +144,16 @@ mod tests {
 
     #[test]
     fn the_chance_level_is_that_of_answers_of_other_problems() {
-        let settings = MathsSettings { families: "marbles".parse().unwrap(), levels: "1".parse().unwrap(), ..settings() };
+        let settings =
+            MathsSettings { families: "marbles".parse().unwrap(), levels: "1".parse().unwrap(), ..settings() };
         let answers = count_answers(&settings);
         let counts = &answers[&(Family::Marbles, 1)];
         assert_eq!(counts.values().sum::<u32>(), COUNTED as u32);
         // The share of pairs of problems with the same answer, by the chances of many problems.
         let expected: f64 = counts.values().map(|&n| (f64::from(n) / COUNTED as f64).powi(2)).sum();
-        let mean = (0..2000).map(|i| draw(&settings, &answers, i).unwrap().meta["chance"].as_f64().unwrap()).sum::<f64>() / 2000.0;
+        let mean =
+            (0..2000).map(|i| draw(&settings, &answers, i).unwrap().meta["chance"].as_f64().unwrap()).sum::<f64>()
+                / 2000.0;
         assert!((mean - expected).abs() < 0.15 * expected, "{mean} {expected}");
     }
 }

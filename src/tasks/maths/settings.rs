@@ -12,8 +12,7 @@ use std::str::FromStr;
 const HARDEST: u32 = 3;
 
 /// Names of the families.
-const NAMES: [&str; 9] =
-    ["shopping", "sharing", "travel", "percent", "ages", "garden", "marbles", "groups", "pairs"];
+const NAMES: [&str; 9] = ["shopping", "sharing", "travel", "percent", "ages", "garden", "marbles", "groups", "pairs"];
 
 /// Levels of difficulty: `2`, or `1-3` for any of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -32,7 +31,9 @@ impl FromStr for Levels {
         let (min, max) = text.split_once('-').unwrap_or((text, text));
         match (min.parse(), max.parse()) {
             (Ok(min), Ok(max)) if 1 <= min && min <= max && max <= HARDEST => Ok(Levels { min, max }),
-            _ => Err(Error::input(format!("levels `{text}`: one from 1 to {HARDEST}, such as 2, or a range such as 1-3"))),
+            _ => Err(Error::input(format!(
+                "levels `{text}`: one from 1 to {HARDEST}, such as 2, or a range such as 1-3"
+            ))),
         }
     }
 }
@@ -157,7 +158,9 @@ mod tests {
         for text in ["all", "travel,ages"] {
             assert_eq!(text.parse::<Families>().unwrap().to_string(), text);
         }
-        for (text, said) in [("travel,algebra", "no family is called `algebra`"), ("travel,travel", "twice"), ("", "called ``")] {
+        for (text, said) in
+            [("travel,algebra", "no family is called `algebra`"), ("travel,travel", "twice"), ("", "called ``")]
+        {
             assert!(text.parse::<Families>().unwrap_err().to_string().contains(said), "{text}");
         }
         for (family, name) in Family::ALL.iter().zip(NAMES) {

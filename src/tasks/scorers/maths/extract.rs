@@ -16,8 +16,12 @@ pub fn read(text: &str) -> Option<Answer> {
     if let Some(boxed) = boxed(text) {
         return formula(boxed).or_else(|| words(boxed));
     }
-    let announced = after_last(text, &["####"]).or_else(|| after_last(text, &["answer is", "answer:", "answer**:", "answer:**"]));
-    if let Some(said) = announced.map(bare).and_then(|said| formula(said).or_else(|| words(said)).or_else(|| formula(last_formula(said)?))) {
+    let announced =
+        after_last(text, &["####"]).or_else(|| after_last(text, &["answer is", "answer:", "answer**:", "answer:**"]));
+    if let Some(said) = announced
+        .map(bare)
+        .and_then(|said| formula(said).or_else(|| words(said)).or_else(|| formula(last_formula(said)?)))
+    {
         return Some(said);
     }
     let whole = bare(text);
@@ -86,10 +90,13 @@ fn last_formula(text: &str) -> Option<&str> {
 pub fn last_number(text: &str) -> Option<&str> {
     let is_part = |c: char| c.is_ascii_digit() || matches!(c, '.' | ',' | '/');
     let end = text.rfind(|c: char| c.is_ascii_digit())? + 1;
-    let start = text[..end].rfind(|c: char| !is_part(c)).map_or(0, |at| at + text[at..].chars().next().map_or(1, char::len_utf8));
+    let start = text[..end]
+        .rfind(|c: char| !is_part(c))
+        .map_or(0, |at| at + text[at..].chars().next().map_or(1, char::len_utf8));
     let digits = start + text[start..end].find(|c: char| c.is_ascii_digit() || c == '.')?;
     let before = &text[..digits];
-    let signed = before.ends_with('-') && !before[..before.len() - 1].ends_with(|c: char| c.is_alphanumeric() || c == ')');
+    let signed =
+        before.ends_with('-') && !before[..before.len() - 1].ends_with(|c: char| c.is_alphanumeric() || c == ')');
     let percent = text[end..].starts_with('%');
     text.get(digits - usize::from(signed)..end + usize::from(percent))
 }

@@ -171,7 +171,9 @@ impl<'a> Parser<'a> {
                 Answer::Number(part) => part,
                 _ => return None,
             },
-            [Token::Number(a), Token::Sign('/'), Token::Number(b), ..] if a.whole().is_some() && b.whole().is_some() => {
+            [Token::Number(a), Token::Sign('/'), Token::Number(b), ..]
+                if a.whole().is_some() && b.whole().is_some() =>
+            {
                 self.at += 3;
                 a.combine(b, Rational::div, |a, b| a / b)
             }
@@ -329,9 +331,8 @@ impl<'a> Parser<'a> {
                 let root = 1.0 / root as f64;
                 self.argument()?.map(|x| if odd && x < 0.0 { -(-x).powf(root) } else { x.powf(root) })
             }
-            "sin" | "cos" | "tan" | "cot" | "sec" | "csc" | "arcsin" | "arccos" | "arctan" | "ln" | "log" | "exp" | "abs" => {
-                self.function(name)?
-            }
+            "sin" | "cos" | "tan" | "cot" | "sec" | "csc" | "arcsin" | "arccos" | "arctan" | "ln" | "log" | "exp"
+            | "abs" => self.function(name)?,
             _ => {
                 let mut name = name.to_string();
                 if self.accept('_') {

@@ -19,26 +19,96 @@ pub enum Token {
 
 /// Commands that change only how a formula looks.
 const LOOKS: [&str; 22] = [
-    "left", "right", "big", "Big", "bigl", "bigr", "Bigl", "Bigr", "bigg", "Bigg", "displaystyle", "textstyle", "quad",
-    "qquad", "limits", "circ", "degree", "mathopen", "mathclose", "hspace", "phantom", "middle",
+    "left",
+    "right",
+    "big",
+    "Big",
+    "bigl",
+    "bigr",
+    "Bigl",
+    "Bigr",
+    "bigg",
+    "Bigg",
+    "displaystyle",
+    "textstyle",
+    "quad",
+    "qquad",
+    "limits",
+    "circ",
+    "degree",
+    "mathopen",
+    "mathclose",
+    "hspace",
+    "phantom",
+    "middle",
 ];
 /// Commands whose argument is words.
 const TEXTS: [&str; 12] = [
-    "text", "textbf", "textit", "textrm", "textsf", "mathrm", "mathbf", "mathit", "mathsf", "mbox", "operatorname", "mathbb",
+    "text",
+    "textbf",
+    "textit",
+    "textrm",
+    "textsf",
+    "mathrm",
+    "mathbf",
+    "mathit",
+    "mathsf",
+    "mbox",
+    "operatorname",
+    "mathbb",
 ];
 /// Commands that are signs.
 const SIGNS: [(&str, char); 30] = [
-    ("cdot", '*'), ("times", '*'), ("ast", '*'), ("div", '/'), ("pm", '\u{b1}'), ("mp", '\u{b1}'), ("le", '\u{2264}'),
-    ("leq", '\u{2264}'), ("leqslant", '\u{2264}'), ("ge", '\u{2265}'), ("geq", '\u{2265}'), ("geqslant", '\u{2265}'), ("lt", '<'),
-    ("gt", '>'), ("ne", '\u{2260}'), ("neq", '\u{2260}'), ("in", '\u{2208}'), ("cup", '\u{222a}'), ("approx", '='), ("equiv", '='),
-    ("lbrace", '\u{27e8}'), ("rbrace", '\u{27e9}'), ("lvert", '|'), ("rvert", '|'), ("vert", '|'), ("langle", '('), ("rangle", ')'),
-    ("lbrack", '['), ("rbrack", ']'), ("mid", '|'),
+    ("cdot", '*'),
+    ("times", '*'),
+    ("ast", '*'),
+    ("div", '/'),
+    ("pm", '\u{b1}'),
+    ("mp", '\u{b1}'),
+    ("le", '\u{2264}'),
+    ("leq", '\u{2264}'),
+    ("leqslant", '\u{2264}'),
+    ("ge", '\u{2265}'),
+    ("geq", '\u{2265}'),
+    ("geqslant", '\u{2265}'),
+    ("lt", '<'),
+    ("gt", '>'),
+    ("ne", '\u{2260}'),
+    ("neq", '\u{2260}'),
+    ("in", '\u{2208}'),
+    ("cup", '\u{222a}'),
+    ("approx", '='),
+    ("equiv", '='),
+    ("lbrace", '\u{27e8}'),
+    ("rbrace", '\u{27e9}'),
+    ("lvert", '|'),
+    ("rvert", '|'),
+    ("vert", '|'),
+    ("langle", '('),
+    ("rangle", ')'),
+    ("lbrack", '['),
+    ("rbrack", ']'),
+    ("mid", '|'),
 ];
 /// Signs of Unicode as others.
 const ALIKE: [(char, &str); 17] = [
-    ('\u{d7}', "*"), ('\u{b7}', "*"), ('\u{22c5}', "*"), ('\u{2217}', "*"), ('\u{f7}', "/"), ('\u{2215}', "/"), ('\u{2013}', "-"),
-    ('\u{2014}', "-"), ('\u{221e}', "\\infty "), ('\u{3c0}', "\\pi "), ('\u{221a}', "\\sqrt "), ('\u{b0}', ""), ('\u{20ac}', ""),
-    ('\u{a3}', ""), ('\u{2248}', "="), ('\u{b2}', "^2"), ('\u{b3}', "^3"),
+    ('\u{d7}', "*"),
+    ('\u{b7}', "*"),
+    ('\u{22c5}', "*"),
+    ('\u{2217}', "*"),
+    ('\u{f7}', "/"),
+    ('\u{2215}', "/"),
+    ('\u{2013}', "-"),
+    ('\u{2014}', "-"),
+    ('\u{221e}', "\\infty "),
+    ('\u{3c0}', "\\pi "),
+    ('\u{221a}', "\\sqrt "),
+    ('\u{b0}', ""),
+    ('\u{20ac}', ""),
+    ('\u{a3}', ""),
+    ('\u{2248}', "="),
+    ('\u{b2}', "^2"),
+    ('\u{b3}', "^3"),
 ];
 /// Names that are more than a product of letters.
 const FUNCTIONS: [&str; 10] = ["sqrt", "pi", "sin", "cos", "tan", "log", "ln", "exp", "abs", "infty"];
@@ -46,8 +116,8 @@ const FUNCTIONS: [&str; 10] = ["sqrt", "pi", "sin", "cos", "tan", "log", "ln", "
 const PRODUCT: usize = 2;
 /// Units and words of so few letters.
 const WORDS: [&str; 32] = [
-    "cm", "mm", "km", "kg", "mg", "ml", "ft", "in", "hr", "lb", "oz", "yd", "mi", "am", "pm", "no", "is", "to", "of", "at", "it", "if", "so", "we",
-    "by", "on", "an", "as", "be", "do", "he", "up",
+    "cm", "mm", "km", "kg", "mg", "ml", "ft", "in", "hr", "lb", "oz", "yd", "mi", "am", "pm", "no", "is", "to", "of",
+    "at", "it", "if", "so", "we", "by", "on", "an", "as", "be", "do", "he", "up",
 ];
 
 /// Longest formula, in bytes.
@@ -115,7 +185,8 @@ impl<'a> Reader<'a> {
                     ')' | ']' => self.brackets = self.brackets.saturating_sub(1),
                     _ => {}
                 }
-                let written = self.tokens.last() == Some(&Token::Sign('<')) || self.tokens.last() == Some(&Token::Sign('>'));
+                let written =
+                    self.tokens.last() == Some(&Token::Sign('<')) || self.tokens.last() == Some(&Token::Sign('>'));
                 if c == '=' && written {
                     let less = self.tokens.pop() == Some(Token::Sign('<'));
                     Token::Sign(if less { '\u{2264}' } else { '\u{2265}' })
@@ -214,7 +285,11 @@ impl<'a> Reader<'a> {
             let inside = self.group()?.trim();
             match inside.chars().count() {
                 0 => {}
-                1 if !matches!(self.tokens.last(), Some(Token::Number(_))) && inside.starts_with(char::is_alphabetic) => self.tokens.push(Token::Name(inside.to_string())),
+                1 if !matches!(self.tokens.last(), Some(Token::Number(_)))
+                    && inside.starts_with(char::is_alphabetic) =>
+                {
+                    self.tokens.push(Token::Name(inside.to_string()))
+                }
                 _ if matches!(inside, "and" | "or" | ",") => self.tokens.push(Token::Sign(',')),
                 // `\text{(C)}`, `\text{12}`
                 _ if inside.starts_with(['(', '\\']) || inside.starts_with(|c: char| c.is_ascii_digit()) => {

@@ -113,9 +113,8 @@ impl Number {
             let (whole, value) = (a.is_whole() && b.is_whole(), a.to_f64());
             return a == b || !whole && (value - b.to_f64()).abs() <= ROUNDING * value.abs().min(1.0);
         }
-        let near = |(a, b): (&f64, &f64)| {
-            a == b || (a - b).abs() <= ROUNDING * a.abs().min(1.0) + 1e-10 * a.abs() + 1e-12
-        };
+        let near =
+            |(a, b): (&f64, &f64)| a == b || (a - b).abs() <= ROUNDING * a.abs().min(1.0) + 1e-10 * a.abs() + 1e-12;
         self.at.iter().zip(&said.at).all(near)
     }
 }

@@ -5,8 +5,12 @@ mod factorial;
 mod kl;
 mod level;
 mod load;
+#[cfg(test)]
+mod outcome_tests;
+mod outcomes;
 mod rates;
 mod recipe;
+mod recovery;
 mod seed_stats;
 mod sentences;
 mod tables;
@@ -20,7 +24,7 @@ use super::chart::{Axis, COLOURS, Chart, Mark, Point, Reference, Series};
 use crate::forgetting::TunedResult;
 use crate::stats::table::percent;
 use level::{ComparedRegimes, compared_regimes};
-use load::{ACCURACY, NewTask, RegimeRuns, SeedRun, prior};
+use load::{ACCURACY, NewTask, RegimeResults, RegimeRuns, SeedRun, prior};
 use seed_stats::{AtAccuracy, SeedMean};
 use sentences::Forgotten;
 use serde_json::{Value, json};
@@ -75,7 +79,8 @@ fn more(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Vec<Tab
     let tables = [tables::ladder(study), tables::by_category(study), tables::by_family(study)];
     let factorial = groups.iter().map(|group| factorial::table(study, group));
     let matched = groups.iter().map(|group| tables::matched(study, group, groups.len() > 1));
-    tables.into_iter().chain(factorial).chain(matched).chain([kl::table(study)]).flatten().collect()
+    let outcomes = [kl::table(study), outcomes::table(study), recovery::table(study), outcomes::weights(study)];
+    tables.into_iter().chain(factorial).chain(matched).chain(outcomes).flatten().collect()
 }
 
 /// The results in sentences, each with its heading. Only regimes with the same new task are ranked on it.
@@ -96,7 +101,7 @@ fn sentences(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Ve
         let own: Vec<_> = right.iter().copied().filter(|(name, _)| group.has(name)).collect();
         let on = several.then(|| sentences::and(&group.names()));
         let base = base_accuracy(&group.new_tasks);
-        all.push(("Learned.", sentences::learned(&own, on.as_deref(), Some(&base))));
+        all.push(("Learned.", sentences::learned(&own, on.as_deref(), Some(&base), group.has_criterion())));
     }
     all.push(("Forgotten.", sentences::forgotten(&lost, score)));
     all.extend(groups.iter().map(|group| ("Forgotten at equal accuracy.", price(group, &right, several))));
@@ -113,6 +118,13 @@ fn sentences(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Ve
 fn price(group: &ComparedRegimes<'_, '_>, right: &[(&str, SeedMean)], several: bool) -> Option<String> {
     if several && group.regimes.len() < 2 {
         return None;
+    }
+    let named = |text: String| {
+        if several { format!("New task {}: {text}", sentences::and(&group.names())) } else { text }
+    };
+    let at_criterion = group.has_criterion().then(|| at_criterion(group));
+    if let (Some(text), None) = (&at_criterion, group.level) {
+        return Some(named(text.clone()));
     }
     let level = group.level;
     let there = |variant: &RegimeRuns<'_>| {
@@ -141,7 +153,23 @@ fn price(group: &ComparedRegimes<'_, '_>, right: &[(&str, SeedMean)], several: b
             sentences::and(&before)
         );
     }
-    Some(if several { format!("New task {}: {price}", sentences::and(&group.names())) } else { price })
+    Some(named(at_criterion.map_or(String::new(), |text| text + " ") + &price))
+}
+
+/// What the regimes of a group paid where they met their criterion.
+fn at_criterion(group: &ComparedRegimes<'_, '_>) -> String {
+    let (met, not_met): (Vec<&RegimeResults<'_>>, Vec<&RegimeResults<'_>>) =
+        group.regimes.iter().copied().filter(|regime| regime.best().is_some()).partition(|regime| regime.met_criterion());
+    let over = |of: &dyn Fn(&RegimeRuns<'_>) -> Option<SeedMean>| -> Vec<(&str, SeedMean)> {
+        met.iter().filter_map(|regime| Some((regime.name, of(regime.best()?)?))).collect()
+    };
+    let mut criteria: Vec<&str> = Vec::new();
+    for (run, _) in met.iter().filter_map(|regime| regime.best()).flat_map(RegimeRuns::done) {
+        let own = run.plan.training.as_ref().and_then(|training| training.criterion.as_ref());
+        criteria.extend(own.map(|criterion| criterion.stop_when.as_str()).filter(|own| !criteria.contains(own)));
+    }
+    let not_met: Vec<&str> = not_met.iter().filter(|r| r.best().is_some_and(|v| v.criterion().is_some())).map(|r| r.name).collect();
+    sentences::at_criterion(&criteria, &over(&|variant| variant.change(None)), &over(&|variant| variant.over(&ACCURACY)), &not_met)
 }
 
 /// What a regime forgot at one learning rate, on the whole and by family.

@@ -12,13 +12,18 @@ const MAX_LISTED: usize = 3;
 pub type Named<'a> = (&'a str, SeedMean);
 
 /// What was learned: `on` names the new task where regimes have different ones, `base` is the base's share of right answers.
-pub fn learned(regimes: &[Named<'_>], on: Option<&str>, base: Option<&str>) -> Option<String> {
+/// Runs that ended at a criterion are not ranked by how far beyond it they came.
+pub fn learned(regimes: &[Named<'_>], on: Option<&str>, base: Option<&str>, criterion: bool) -> Option<String> {
     let sorted = sorted(regimes);
     let values = listed(&sorted, percent, |i| format!("{} to {}", bare(i.low), bare(i.high)), " with ");
     let base = base.map(|base| format!("; the base {base}")).unwrap_or_default();
     let on = on.map(|on| format!(" on {on}")).unwrap_or_default();
     let one = |what: &str| format!("New-task accuracy{on}, each regime at its best learning rate: {what}{base}.");
-    (!sorted.is_empty()).then(|| [one(&values), order(&sorted, &LEARNED)].concat())
+    let order = match criterion {
+        true => " Runs ended where they met their criterion, so they are not ranked here.".to_string(),
+        false => order(&sorted, &LEARNED),
+    };
+    (!sorted.is_empty()).then(|| [one(&values), order].concat())
 }
 
 /// What a regime forgot.
@@ -112,6 +117,36 @@ pub fn price(regimes: &[Named<'_>], level: Option<f64>, not_reached: &[&str]) ->
         "At {} accuracy on the new task, the highest that all their seeds reach, prior knowledge {}.{rest}{order}",
         percent(level),
         changes(&sorted)
+    )
+}
+
+/// What it cost to meet a criterion on validation examples, over the regimes that met it with all their seeds; `accuracies` are theirs on the
+/// test examples.
+pub fn at_criterion(
+    stop_when: &[&str],
+    regimes: &[Named<'_>],
+    accuracies: &[Named<'_>],
+    not_met: &[&str],
+) -> String {
+    let which = match stop_when {
+        [one] => (*one).to_string(),
+        _ => "its criterion".to_string(),
+    };
+    let of = |pick: fn(f64, f64) -> f64| accuracies.iter().map(|(_, over)| over.mean.value).reduce(pick);
+    let reached = match (of(f64::min), of(f64::max)) {
+        (Some(low), Some(high)) if low == high => format!(" (accuracy on test examples {})", percent(high)),
+        (Some(low), Some(high)) => format!(" (accuracy on test examples {} to {})", bare(low), percent(high)),
+        _ => String::new(),
+    };
+    let rest = match not_met {
+        [] => String::new(),
+        some => format!(" {} did not meet it with all seeds.", and(some)),
+    };
+    let sorted = sorted(regimes);
+    format!(
+        "Where each run met {which} on validation examples{reached}, at the learning rate that then forgot least, prior knowledge {}.{rest}{}",
+        changes(&sorted),
+        order(&sorted, &PAID)
     )
 }
 
@@ -308,7 +343,7 @@ mod tests {
 
     #[test]
     fn an_order_is_claimed_where_intervals_stand_apart() {
-        let text = learned(&[("rft", over(0.41, 0.04)), ("sft", over(0.6, 0.05))], None, Some("4.2 %")).unwrap();
+        let text = learned(&[("rft", over(0.41, 0.04)), ("sft", over(0.6, 0.05))], None, Some("4.2 %"), false).unwrap();
         assert_eq!(
             text,
             "New-task accuracy, each regime at its best learning rate: 60.0 % with sft (3 seeds, 95 % interval 55.0 \
@@ -380,7 +415,7 @@ mod tests {
         assert!(text.starts_with("At 30.0 % accuracy on the new task"), "{text}");
         assert!(text.contains("slow did not reach it with all seeds.") && text.ends_with("least was paid by rft."));
         assert!(price(&[], None, &[]).starts_with("No two regimes"));
-        assert_eq!((learned(&[], None, None), forgotten(&[], None)), (None, None));
+        assert_eq!((learned(&[], None, None, false), forgotten(&[], None)), (None, None));
     }
 
     #[test]

@@ -73,7 +73,8 @@ impl Cell {
         Cell { text: text.into(), ..Cell::default() }
     }
 
-    fn none() -> Cell {
+    /// Stands for a number that does not exist.
+    pub fn none() -> Cell {
         Cell::text(NONE)
     }
 
@@ -83,18 +84,19 @@ impl Cell {
     }
 
     /// A mean over seeds.
-    fn over(over: Option<SeedMean>, value: fn(f64) -> String, end: fn(f64) -> String) -> Cell {
+    pub fn over(over: Option<SeedMean>, value: fn(f64) -> String, end: fn(f64) -> String) -> Cell {
         let Some(over) = over else { return Cell::none() };
         Cell::with(value(over.mean.value), range(&over, end))
     }
 
     /// A change over seeds, tinted where it is a drop.
-    fn change(over: Option<SeedMean>) -> Cell {
+    pub fn change(over: Option<SeedMean>) -> Cell {
         Cell { loss_tint: over.map_or(0, |over| tint(over.mean.value)), ..Cell::over(over, points, points) }
     }
 }
 
-fn range(over: &SeedMean, end: fn(f64) -> String) -> String {
+/// The ends of an interval, marked by what it accounts for; empty where they are unknown.
+pub fn range(over: &SeedMean, end: fn(f64) -> String) -> String {
     let Interval { low, high, .. } = over.mean;
     if !(low.is_finite() && high.is_finite()) {
         return String::new();
@@ -117,13 +119,13 @@ fn bare(share: f64) -> String {
 }
 
 /// The name of a regime, with its colour.
-fn name(study: &StudyResults<'_>, regime: &RegimeResults<'_>, about: &str) -> Cell {
+pub fn name(study: &StudyResults<'_>, regime: &RegimeResults<'_>, about: &str) -> Cell {
     let place = study.regimes.iter().position(|other| other.name == regime.name);
     Cell { colour: place, ..Cell::with(regime.name, about) }
 }
 
 /// The variants that a table is about, with their regime.
-fn bests<'s, 'a>(study: &'s StudyResults<'a>) -> Vec<(&'a str, &'s RegimeRuns<'a>)> {
+pub fn bests<'s, 'a>(study: &'s StudyResults<'a>) -> Vec<(&'a str, &'s RegimeRuns<'a>)> {
     study.regimes.iter().filter_map(|regime| Some((regime.name, regime.best()?))).collect()
 }
 
@@ -146,6 +148,15 @@ pub fn top(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Tabl
         (None, []) => "at equal accuracy".to_string(),
         (None, some) => format!("at equal accuracy ({})", some.join("; ")),
     };
+    let at_level = format!(
+        " Prior knowledge {at_level}: its change where training first reaches that accuracy{}.",
+        match levels.is_empty() {
+            true => "",
+            false => ", the highest that all seeds reach, over the regimes that gain at least 10 points",
+        }
+    );
+    let at_criterion_alone =
+        !groups.is_empty() && groups.iter().all(|group| group.level.is_none() && group.has_criterion());
     let header = [
         "regime",
         "best learning rate",
@@ -162,6 +173,10 @@ pub fn top(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Tabl
         "training-data perplexity",
     ];
     let mut header = header.map(String::from).to_vec();
+    if at_criterion_alone {
+        header.remove(MATCHED_COLUMN);
+        rows.iter_mut().for_each(|row| drop(row.remove(MATCHED_COLUMN)));
+    }
     match partial_credit(study) {
         Some(label) => header[PARTIAL_CREDIT_COLUMN] = label.to_string(),
         None => {
@@ -173,17 +188,18 @@ pub fn top(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Tabl
         title: "Regimes at their best learning rate",
         how: format!(
             "Means over seeds with 95 % intervals over seeds and test examples, both resampled. \u{2020}: one seed, or all seeds at the same value; the \
-             interval is over test examples alone. \u{2021}: over seeds alone. The best learning rate is the one with the highest mean accuracy on the new task at the end of \
+             interval is over test examples alone. \u{2021}: over seeds alone. The best learning rate is {}the one with the highest mean accuracy on the new task at the end of \
              training{}, among equal ones the one that forgets least. Prior knowledge: \
              change of the mean score over all benchmarks. Format loss: the part of the change that the lenient score, \
              which ignores the format of the answer, does not show, net. KL(base || tuned) in nats per token. Perplexity: median, under the base, of the reference responses of the training data, \
-             without replayed data; a regime that learns its own responses (RFT) has none. Prior knowledge {}: its change \
-             where training first reaches that accuracy{}.",
+             without replayed data; a regime that learns its own responses (RFT) has none.{}",
+            if study.regimes.iter().any(|regime| regime.met_criterion()) {
+                "that of those at which all seeds met their criterion that forgets least (by the questions shown here, so a little too good), else "
+            } else {
+                ""
+            },
             if study.chosen_on_test { ", on the same test examples" } else { ", on validation examples" },
-            at_level,
-            levels
-                .first()
-                .map_or("", |_| ", the highest that all seeds reach, over the regimes that gain at least 10 points")
+            if at_criterion_alone { String::new() } else { at_level },
         ),
         header,
         rows,
@@ -193,6 +209,9 @@ pub fn top(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Tabl
 
 /// Place of the column in the table of regimes, if the new task gives partial credit.
 const PARTIAL_CREDIT_COLUMN: usize = 5;
+
+/// Place of the column of changes at equal accuracy.
+const MATCHED_COLUMN: usize = 7;
 
 /// What partial credit on the new task counts; `None` if it gives none.
 fn partial_credit(study: &StudyResults<'_>) -> Option<&'static str> {
@@ -266,7 +285,7 @@ fn top_row(study: &StudyResults<'_>, regime: &RegimeResults<'_>, level: Option<f
         name(study, regime, regime.about),
         Cell::with(variant.name(), of_rates),
         Cell::with(done.to_string(), seeds),
-        Cell::text(steps),
+        Cell::with(steps, unmet(variant)),
         Cell::over(variant.over(&ACCURACY), percent, bare),
         Cell::over(seed_mean(&partial, (0.0, 1.0)), percent, bare),
         Cell::change(variant.change(None)),
@@ -277,6 +296,14 @@ fn top_row(study: &StudyResults<'_>, regime: &RegimeResults<'_>, level: Option<f
         nats(variant.over(&KL_PRIOR)),
         regime.perplexity.map_or(Cell::none(), |value| Cell::text(short(value))),
     ]
+}
+
+/// How many runs did not meet their criterion; empty if none.
+fn unmet(variant: &RegimeRuns<'_>) -> String {
+    match variant.criterion() {
+        Some((met, all)) if met < all => format!("criterion not met by {} of {all}", all - met),
+        _ => String::new(),
+    }
 }
 
 /// Change at an accuracy, and how many seeds reach it.
@@ -421,7 +448,7 @@ pub fn ladder(study: &StudyResults<'_>) -> Option<TableWithCaption> {
         let lost = change.map_or(NONE.to_string(), |over| points(over.mean.value));
         let count = if done == variant.runs.len() { String::new() } else { count };
         let range = change.map_or(String::new(), |over| range(&over, points));
-        let below: Vec<String> = [range, count].into_iter().filter(|part| !part.is_empty()).collect();
+        let below: Vec<String> = [range, count, unmet(variant)].into_iter().filter(|part| !part.is_empty()).collect();
         Cell {
             strong: regime.best == Some(i),
             loss_tint: change.map_or(0, |over| tint(over.mean.value)),
@@ -442,7 +469,7 @@ pub fn ladder(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     Some(TableWithCaption {
         title: "Learning rates",
         how: "New-task accuracy / change of prior knowledge in points, means over seeds, at each learning rate, with the 95 % interval of the change; \
-              bold: the best. An empty cell is not part of the study."
+              bold: the best learning rate of the regime. An empty cell is not part of the study."
             .into(),
         header: ["regime".to_string()].into_iter().chain(all_variants.iter().map(|variant| variant.name())).collect(),
         rows: study.regimes.iter().map(row).collect(),
@@ -456,7 +483,9 @@ pub fn matched(study: &StudyResults<'_>, group: &ComparedRegimes<'_, '_>, named:
         group.regimes.iter().filter_map(|regime| Some((*regime, regime.best()?))).collect();
     let levels =
         equal_levels(&measured.iter().flat_map(|(_, variant)| variant.trajectories()).collect::<Vec<_>>(), group.level);
-    if levels.is_empty() {
+    let read = |level: f64| measured.iter().filter(|(_, variant)| variant.reached(level).seeds > 0).count();
+    // Regimes that are measured only where they met their criterion are compared there.
+    if levels.is_empty() || group.has_criterion() && levels.iter().all(|level| read(*level) < 2) {
         return None;
     }
     let row = |(regime, variant): &(&RegimeResults<'_>, &RegimeRuns<'_>)| {

@@ -227,6 +227,15 @@ impl Dataset {
         }
     }
 
+    /// Where each image of stored record `i` is: the path of its file, or `file:line` if it is embedded in the file of the records.
+    pub fn image_places(&self, i: usize) -> Vec<String> {
+        let place = |name: &String| match self.embedded(name) {
+            Some(_) => format!("{}:{}", files::absolute(&self.file).display(), self.places[i]),
+            None => files::absolute(&self.root.join(name)).display().to_string(),
+        };
+        self.records.get(i).map_or_else(Vec::new, |record| record.images.iter().map(place).collect())
+    }
+
     /// Whether the records are those of another tool's file.
     pub fn is_foreign(&self) -> bool {
         self.is_foreign

@@ -1,6 +1,7 @@
 //! An evaluation on disk: what it is keyed by, its responses as they come, its result written last.
 
 use crate::Result;
+use crate::io::files::absolute;
 use crate::io::json::named_differences;
 use crate::io::lock::LockFile;
 use crate::io::{files, jsonl, output_dir};
@@ -72,10 +73,6 @@ impl EvalResult {
     pub fn read_responses(dir: &Path) -> Result<Vec<ScoredResponse>> {
         jsonl::read(&dir.join(RESPONSES))
     }
-}
-
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
 /// The output directory of one evaluation. While it is not finished, no other process evaluates in it.
@@ -191,10 +188,11 @@ pub(super) fn lock(dir: &Path) -> Result<LockFile> {
 pub(super) fn rewrite(
     dir: &Path,
     about: &EvalInfo,
+    task: &dyn Task,
     outcomes: &[ScoredResponse],
     summary: Option<Summary>,
 ) -> Result<()> {
-    jsonl::write(&dir.join(RESPONSES), outcomes)?;
+    ResponseLog::write(&dir.join(RESPONSES), task, outcomes)?;
     files::write_json(&dir.join(KEY), about)?;
     match summary {
         Some(summary) => files::write_json(&dir.join(RESULT), &EvalResult { about: about.clone(), summary }),

@@ -67,7 +67,7 @@ fn collect(
     let total = plan.examples(task);
     progress(progress_of(&responses, total, plan.num_generations));
     sampling::run(responder, task, plan, sampling, responses.len() / plan.num_generations, |batch| {
-        log.append(&batch)?;
+        log.append(task, &batch)?;
         responses.extend(batch);
         progress(progress_of(&responses, total, plan.num_generations));
         Ok(())

@@ -3,7 +3,9 @@
 use super::*;
 use crate::data::{Message, Record};
 use crate::model::SamplingParams;
-use crate::sampling::{Response, SamplePlan, SampleProgress, SamplingKey, checkpoint_key, from_fn, sample_task};
+use crate::sampling::{
+    Response, ResponseLog, SamplePlan, SampleProgress, SamplingKey, checkpoint_key, from_fn, sample_task,
+};
 use crate::tasks::{NoAnswer, Score, Task};
 use crate::{Error, Result};
 use std::ops::Range;
@@ -250,7 +252,7 @@ fn a_sampled_evaluation_continues_at_a_batch_boundary() {
     let directory = open(dir.path(), key(1.0, 4, 10), false).unwrap();
     let (_, outcomes) =
         sample_task(&from_fn(generator), &task(10), &plan(4), &SamplingParams::greedy(8), |_| {}).unwrap();
-    directory.resume(&task(10), &plan(4)).unwrap().0.append(&outcomes[..7]).unwrap();
+    directory.resume(&task(10), &plan(4)).unwrap().0.append(&task(10), &outcomes[..7]).unwrap();
     let mut asked = Vec::new();
     let counting = |examples: Range<usize>| {
         asked.push(examples.start);
@@ -259,6 +261,31 @@ fn a_sampled_evaluation_continues_at_a_batch_boundary() {
     evaluate_in(&directory, &from_fn(counting), &task(10), &plan(4), &SamplingParams::greedy(8), |_| {}).unwrap();
     assert_eq!(asked, [4, 8], "random numbers belong to whole batches");
     assert_eq!(EvalResult::read_responses(dir.path()).unwrap(), outcomes);
+}
+
+#[test]
+fn every_line_says_what_it_answers_and_a_log_without_that_is_continued() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = open(dir.path(), key(1.0, 4, 10), false).unwrap();
+    let two = SamplePlan { num_generations: 2, ..plan(4) };
+    let twice = |examples: Range<usize>| -> Result<Vec<Vec<Response>>> {
+        Ok(examples.map(|i| vec![answer(i), answer(i)]).collect())
+    };
+    let (_, outcomes) = sample_task(&from_fn(twice), &task(10), &two, &SamplingParams::greedy(8), |_| {}).unwrap();
+    // As an earlier version wrote it.
+    let path = dir.path().join("responses.jsonl");
+    crate::io::jsonl::write(&path, &outcomes[..8]).unwrap();
+    assert!(!std::fs::read_to_string(&path).unwrap().contains("prompt"));
+    let (mut log, kept) = directory.resume(&task(10), &two).unwrap();
+    assert_eq!(kept, outcomes[..8]);
+    log.append(&task(10), &outcomes[8..]).unwrap();
+    assert_eq!(EvalResult::read_responses(dir.path()).unwrap(), outcomes);
+    let lines = ResponseLog::lines(&path).unwrap();
+    let said = |i: usize| (lines[i].prompt.as_deref(), lines[i].gold.as_deref(), lines[i].response.sample);
+    assert_eq!(
+        (said(7), said(8), said(9)),
+        ((None, None, 1), (Some("say it"), Some("0004"), 0), (Some("say it"), Some("0004"), 1))
+    );
 }
 
 #[test]
@@ -303,7 +330,7 @@ fn responses_to_other_examples_are_refused_with_their_line() {
     let (_, outcomes) =
         sample_task(&from_fn(generator), &task(10), &plan(3), &SamplingParams::greedy(8), |_| {}).unwrap();
     let mut log = directory.resume(&task(10), &plan(3)).unwrap().0;
-    log.append(&[outcomes[0].clone(), outcomes[2].clone()]).unwrap();
+    log.append(&task(10), &[outcomes[0].clone(), outcomes[2].clone()]).unwrap();
     let error = evaluate_in(&directory, &from_fn(generator), &task(10), &plan(3), &SamplingParams::greedy(8), |_| {})
         .unwrap_err();
     assert!(error.to_string().contains("responses.jsonl:2") && error.to_string().contains("example-2"), "{error}");

@@ -181,7 +181,8 @@ mod tests {
 
     #[test]
     fn the_text_between_the_answer_tags_is_counted_by_its_own_tokens() {
-        let measured = serde_json::json!({ "tokens": 0, "nats": 0.0, "finished": true, "token_ids": [], "token_nats": [] });
+        let measured =
+            serde_json::json!({ "tokens": 0, "nats": 0.0, "finished": true, "token_ids": [], "token_nats": [] });
         let line: PromptDivergence = serde_json::from_value(serde_json::json!({
             "index": 3, "id": "q3", "forward": measured, "reverse": measured, "own": null,
             "gold": {

@@ -119,6 +119,11 @@ pub fn remove_if_exists(path: &Path) -> Result<()> {
     }
 }
 
+/// A path from the root of the file system, or the path itself where there is no working directory.
+pub fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
 /// Whether `path`, which need not exist, is in the directory `dir` or is that directory. Links are followed.
 pub fn is_inside(path: &Path, dir: &Path) -> bool {
     let absolute = std::path::absolute(path).ok();

@@ -26,7 +26,7 @@ pub use local::LocalModel;
 pub(crate) use responder::from_fn;
 pub use responder::{Prompts, Responder, SampleOptions};
 pub use response::{Response, ScoredResponse};
-pub use response_log::ResponseLog;
+pub use response_log::{LoggedResponse, ResponseLog};
 pub use sample_task::{BATCH_SIZE, SamplePlan, SampleProgress, sample_task};
 pub(crate) use sample_task::{generated_tokens, progress_of, run};
 pub use summary::{Category, Summary};

@@ -34,7 +34,7 @@ impl Response {
     }
 }
 
-/// One response with its score: a line of `responses.jsonl` and `samples.jsonl`.
+/// One response with its score. [`LoggedResponse`](super::LoggedResponse) is a line of `responses.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScoredResponse {
     /// Index of the example in the task.

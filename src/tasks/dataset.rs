@@ -124,6 +124,13 @@ impl Task for DatasetTask {
         }
     }
 
+    fn image_places(&self, i: usize) -> Result<Vec<String>> {
+        match self.dataset.stream() {
+            Some(_) => Ok(Vec::new()),
+            None => Ok(self.dataset.image_places(i)),
+        }
+    }
+
     fn score(&self, i: usize, response: &str) -> Score {
         match self.dataset.stream() {
             None => self.scorers[i].score(response),

@@ -39,6 +39,11 @@ pub trait Task: Send + Sync {
     fn image_digests(&self, _i: usize) -> Result<Option<Vec<[u8; 32]>>> {
         Ok(None)
     }
+    /// Where a person finds each image of example `i`: the path of its file, or of the file that holds it with the line there. None where
+    /// images are made as they are needed.
+    fn image_places(&self, _i: usize) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
     /// How the task sums up its examples beside the mean, if it does.
     fn aggregate(&self) -> Option<Aggregate> {
         None

@@ -4,6 +4,7 @@ use super::images::{ImageCollector, ImageRef, TsvImage};
 use super::list::brief;
 use super::parser::Location;
 use crate::data::source;
+use crate::io::files;
 use crate::{Error, Result};
 use csv::ByteRecord;
 use image::RgbImage;
@@ -89,6 +90,12 @@ impl Tsv {
     /// The same of the row with this number that starts on this line.
     pub fn place_of(&self, line: u64, number: usize) -> String {
         place(&self.path, self.lined, line, number)
+    }
+
+    /// Where an image stands: `file:line`, or `file: row N` where there are no lines.
+    pub fn image_place(&self, image: usize) -> String {
+        let row = if self.lined { "" } else { " row " };
+        format!("{}:{row}{}", files::absolute(&self.path).display(), self.images[image].line)
     }
 
     /// Width and height of an image in pixels, after orientation.

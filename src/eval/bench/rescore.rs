@@ -94,7 +94,7 @@ fn rescore_one(dir: &Path, name: &str, progress: &mut dyn FnMut(&str, SampleProg
         }
         _ => None,
     };
-    eval_dir::rewrite(dir, &about, &outcomes, summary.clone())?;
+    eval_dir::rewrite(dir, &about, task.as_ref(), &outcomes, summary.clone())?;
     Ok(summary.map(|summary| EvalResult { about, summary }))
 }
 

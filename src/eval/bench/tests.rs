@@ -223,7 +223,13 @@ fn stored_responses_are_scored_again_by_a_corrected_answer() {
     // The first response made the right one.
     let path = bench.path("out/pope/responses.jsonl");
     let text = fs::read_to_string(&path).unwrap();
-    let mut first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    // The third question refers to the picture of the first, which is in line 2.
+    let picture = |line: usize| format!("{}:{line}", bench.path("pope.tsv").display());
+    let shown = |i: usize| (lines[i]["gold"].as_str().unwrap(), lines[i]["images"][0].as_str().unwrap());
+    assert_eq!((shown(0), shown(2), shown(3)), (("yes", &*picture(2)), ("yes", &*picture(2)), ("no", &*picture(3))));
+    assert!(lines[2]["prompt"].as_str().unwrap().starts_with("<image>Is there a number 2?"), "{text}");
+    let mut first = lines[0].clone();
     first["response"] = "No.".into();
     let rest: Vec<&str> = text.lines().skip(1).collect();
     fs::write(&path, format!("{first}\n{}\n", rest.join("\n"))).unwrap();
@@ -238,6 +244,7 @@ fn stored_responses_are_scored_again_by_a_corrected_answer() {
     let results = rescore(&bench.path("out"), &mut |name, p| told.push((name.to_string(), p.done, p.total))).unwrap();
     assert_eq!(told, [("mine".to_string(), 3, 3), ("pope".to_string(), 6, 6)]);
     assert_eq!(right("out/pope"), 1.0);
+    assert!(fs::read_to_string(&path).unwrap().lines().all(|line| line.contains("\"prompt\":\"<image>Is there")));
     let of = |results: &[(String, EvalResult)]| results.iter().find(|(n, _)| n == "pope").unwrap().1.summary.clone();
     assert!((of(&results).value.value - (of(&before).value.value + 1.0 / 6.0)).abs() < 1e-9);
     assert_eq!(of(&results).tokens_per_second, of(&before).tokens_per_second);

@@ -171,7 +171,7 @@ fn sample(
     }
     let before = generated_tokens(&outcomes);
     let keep = |batch: Vec<ScoredResponse>| {
-        log.append(&batch)?;
+        log.append(task, &batch)?;
         outcomes.extend(batch);
         progress(progress_of(&outcomes, total, plan.num_generations));
         Ok(())

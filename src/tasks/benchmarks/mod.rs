@@ -257,6 +257,10 @@ impl Task for BenchTask {
         Ok(Some(self.images[i].iter().map(|&image| self.tsv.digest(image)).collect()))
     }
 
+    fn image_places(&self, i: usize) -> Result<Vec<String>> {
+        Ok(self.images[i].iter().map(|&image| self.tsv.image_place(image)).collect())
+    }
+
     fn score(&self, i: usize, response: &str) -> Score {
         self.scorers[i].score(response)
     }

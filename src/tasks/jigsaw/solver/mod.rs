@@ -154,7 +154,9 @@ mod tests {
     fn a_smooth_picture_is_put_together_by_its_edges() {
         // Smooth, and no two places alike.
         let smooth = |x: u32, y: u32| Rgb([(x * 3) as u8, (y * 3) as u8, ((x * x + 2 * y * y) / 140) as u8]);
-        for (grid, width, height) in [("2x2", 56, 56), ("3x3", 84, 84), ("1x5", 80, 16), ("5x1", 16, 80), ("4x3", 60, 80)] {
+        for (grid, width, height) in
+            [("2x2", 56, 56), ("3x3", 84, 84), ("1x5", 80, 16), ("5x1", 16, 80), ("4x3", 60, 80)]
+        {
             let original = RgbImage::from_fn(width, height, smooth);
             for seed in 0..5 {
                 let (found, order) = solved(&Solver::Edges, &original, grid, seed);

@@ -19,6 +19,9 @@ pub struct Message {
     pub content: String,
 }
 
+/// The source of an example that has none: a program has made it up, and each is independent of the others.
+pub const SYNTHETIC: &str = "synthetic";
+
 /// One example: a conversation ending in the assistant's reference response, and what is needed to score another one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -36,7 +39,7 @@ pub struct Record {
     pub images: Vec<String>,
     /// Gold answer, as the task's scorer reads it (for a jigsaw: `3 1 2 ...`).
     pub answer: String,
-    /// Source image (path relative to the images folder).
+    /// Source image (path relative to the images folder); [`SYNTHETIC`] of what a program has made up.
     pub source: String,
     /// Seed the example was made from.
     pub seed: u64,
@@ -52,6 +55,11 @@ impl Record {
             Some((last, prompt)) if last.role == "assistant" => prompt,
             _ => &self.messages,
         }
+    }
+
+    /// The source image, which examples may share; `None` of one that was made up.
+    pub fn shared_source(&self) -> Option<&str> {
+        Some(self.source.as_str()).filter(|source| !source.is_empty() && *source != SYNTHETIC)
     }
 
     /// The reference response, if the record has one.

@@ -146,11 +146,7 @@ fn clustered(items: &[&GoldItem], value: impl Fn(&GoldItem) -> f64, weight: fn(&
 }
 
 /// Sums of each group, in the order of their names.
-fn by_group(
-    items: &[&GoldItem],
-    value: impl Fn(&GoldItem) -> f64,
-    weight: fn(&GoldItem) -> f64,
-) -> Vec<ClusterTotal> {
+fn by_group(items: &[&GoldItem], value: impl Fn(&GoldItem) -> f64, weight: fn(&GoldItem) -> f64) -> Vec<ClusterTotal> {
     let mut groups: BTreeMap<&str, ClusterTotal> = BTreeMap::new();
     for item in items {
         let total = groups.entry(&item.group).or_default();

@@ -323,7 +323,9 @@ fn a_run_ends_at_a_loss_or_a_reward_on_validation_which_are_measured_only_for_th
         go(&run, &config(&[SFT, long, &[&format!("train.stop_when={criterion}")]]), None).unwrap();
         run
     };
-    let measured = |run: &Path, name: &str| -> Vec<f64> { curve(run).iter().filter_map(|line| line.get(name)?.as_f64()).collect() };
+    let measured = |run: &Path, name: &str| -> Vec<f64> {
+        curve(run).iter().filter_map(|line| line.get(name)?.as_f64()).collect()
+    };
     let loss = of("loss", "loss <= 0.3");
     let losses = measured(&loss, "eval/loss");
     // Before the first step: the mean over the response tokens of all six puzzles, scored one by one.
@@ -347,7 +349,9 @@ fn a_run_ends_at_a_loss_or_a_reward_on_validation_which_are_measured_only_for_th
     assert!(finished(&reward).criterion.unwrap().met && rewards.last().is_some_and(|last| *last >= 2.9), "{rewards:?}");
     assert!(rewards.iter().zip(&right).all(|(reward, right)| *reward >= 3.0 * right - 1e-9), "{rewards:?} {right:?}");
     let accuracy = of("accuracy", "accuracy >= 0.9");
-    for (run, absent) in [(&loss, "eval/reward"), (&reward, "eval/loss"), (&accuracy, "eval/loss"), (&accuracy, "eval/reward")] {
+    for (run, absent) in
+        [(&loss, "eval/reward"), (&reward, "eval/loss"), (&accuracy, "eval/loss"), (&accuracy, "eval/reward")]
+    {
         assert!(measured(run, absent).is_empty(), "{absent}");
     }
 }

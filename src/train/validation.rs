@@ -65,7 +65,8 @@ fn loss(job: &TrainJob<'_>, task: &dyn Task, examples: usize) -> Result<f64> {
             let why = |e: Error| e.context("train.stop_when on loss: a validation example");
             reference_sequence(task, job.encoder, i).map_err(why)
         };
-        let sequences: Vec<Sequence> = batch.par_iter().map(encode).collect::<Vec<_>>().into_iter().collect::<Result<_>>()?;
+        let sequences: Vec<Sequence> =
+            batch.par_iter().map(encode).collect::<Vec<_>>().into_iter().collect::<Result<_>>()?;
         let logprobs = all_reduce::score(job.comm, job.model, &sequences, 1.0)?;
         sum -= logprobs.iter().map(|&logprob| f64::from(logprob)).sum::<f64>();
         tokens += logprobs.len();

@@ -2,13 +2,13 @@
 
 use super::factorial::factorial;
 use super::kl;
-use super::{outcomes, recovery};
 use super::level::{ComparedRegimes, compared_regimes};
 use super::load::{
     ACCURACY, FORMAT_LOSS, KL_NEW, KL_PRIOR, RegimeRuns, SeedRun, StudyResults, accuracy, format_loss, prior,
 };
 use super::seed_stats::{SeedMean, SeedValue, seed_mean};
 use super::tables::{equal_levels, families};
+use super::{outcomes, recovery};
 use crate::forgetting::{ALL, BenchmarkChange, TunedResult, brief, brief_data};
 use crate::report::trajectory::step;
 use crate::sampling::Summary;

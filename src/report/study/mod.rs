@@ -158,8 +158,12 @@ fn price(group: &ComparedRegimes<'_, '_>, right: &[(&str, SeedMean)], several: b
 
 /// What the regimes of a group paid where they met their criterion.
 fn at_criterion(group: &ComparedRegimes<'_, '_>) -> String {
-    let (met, not_met): (Vec<&RegimeResults<'_>>, Vec<&RegimeResults<'_>>) =
-        group.regimes.iter().copied().filter(|regime| regime.best().is_some()).partition(|regime| regime.met_criterion());
+    let (met, not_met): (Vec<&RegimeResults<'_>>, Vec<&RegimeResults<'_>>) = group
+        .regimes
+        .iter()
+        .copied()
+        .filter(|regime| regime.best().is_some())
+        .partition(|regime| regime.met_criterion());
     let over = |of: &dyn Fn(&RegimeRuns<'_>) -> Option<SeedMean>| -> Vec<(&str, SeedMean)> {
         met.iter().filter_map(|regime| Some((regime.name, of(regime.best()?)?))).collect()
     };
@@ -168,8 +172,14 @@ fn at_criterion(group: &ComparedRegimes<'_, '_>) -> String {
         let own = run.plan.training.as_ref().and_then(|training| training.criterion.as_ref());
         criteria.extend(own.map(|criterion| criterion.stop_when.as_str()).filter(|own| !criteria.contains(own)));
     }
-    let not_met: Vec<&str> = not_met.iter().filter(|r| r.best().is_some_and(|v| v.criterion().is_some())).map(|r| r.name).collect();
-    sentences::at_criterion(&criteria, &over(&|variant| variant.change(None)), &over(&|variant| variant.over(&ACCURACY)), &not_met)
+    let not_met: Vec<&str> =
+        not_met.iter().filter(|r| r.best().is_some_and(|v| v.criterion().is_some())).map(|r| r.name).collect();
+    sentences::at_criterion(
+        &criteria,
+        &over(&|variant| variant.change(None)),
+        &over(&|variant| variant.over(&ACCURACY)),
+        &not_met,
+    )
 }
 
 /// What a regime forgot at one learning rate, on the whole and by family.

@@ -104,7 +104,11 @@ fn to_a_criterion(out: &Path) {
     study(out);
     let trained = |run: StudyRun| {
         let met = run.name != "rft.lr-5e-5.seed-2" && run.learning_rate != Some(1e-5);
-        let accuracy = [(1e-5, 0.1), (5e-5, 0.4), (2e-4, 0.6)].iter().find(|(rate, _)| run.learning_rate == Some(*rate)).unwrap().1;
+        let accuracy = [(1e-5, 0.1), (5e-5, 0.4), (2e-4, 0.6)]
+            .iter()
+            .find(|(rate, _)| run.learning_rate == Some(*rate))
+            .unwrap()
+            .1;
         let training = json!({
             "step": 300, "metrics": {"eval/accuracy": accuracy}, "criterion": {"stop_when": "accuracy >= 0.2", "met": met}
         });

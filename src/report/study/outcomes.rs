@@ -51,7 +51,8 @@ pub fn of_model(study: &StudyResults<'_>, tuned: &TunedResult) -> Vec<Outcome> {
         all.push(one(GOLD, &gold.name, value(gold.per_answer.change, 0), ANY));
         all.push(one(GOLD_TEXT, &gold.name, value(gold.answer_text.change, 1), ANY));
     }
-    for (measure, share) in [RIGHT_TO_WRONG, WRONG_TO_RIGHT].into_iter().zip(tuned.transitions().into_iter().flatten()) {
+    for (measure, share) in [RIGHT_TO_WRONG, WRONG_TO_RIGHT].into_iter().zip(tuned.transitions().into_iter().flatten())
+    {
         all.push(one(measure, ALL, share.into(), SHARE));
     }
     for part in tuned.weights.iter().flatten() {
@@ -82,10 +83,17 @@ pub fn over_seeds(study: &StudyResults<'_>, variant: &RegimeRuns<'_>) -> Vec<(&'
 pub fn table(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     let any = study.any()?;
     let gold = any.gold.first();
-    let base = |of: fn(&GoldChange) -> f64| gold.map_or(Cell::none(), |all| Cell::with(short(of(all)), "log-probability"));
+    let base =
+        |of: fn(&GoldChange) -> f64| gold.map_or(Cell::none(), |all| Cell::with(short(of(all)), "log-probability"));
     let mut rows = vec![
-        [Cell::text("base"), Cell::none(), Cell::none(), base(|all| all.per_answer.base), base(|all| all.answer_text.base)]
-            .to_vec(),
+        [
+            Cell::text("base"),
+            Cell::none(),
+            Cell::none(),
+            base(|all| all.per_answer.base),
+            base(|all| all.answer_text.base),
+        ]
+        .to_vec(),
     ];
     rows[0].resize(7, Cell::none());
     for regime in &study.regimes {
@@ -113,7 +121,8 @@ pub fn table(study: &StudyResults<'_>) -> Option<TableWithCaption> {
         "right to wrong",
         "wrong to right",
     ];
-    let prompts = if any.has_held_out_prompts() { "prompts held out from the benchmarks" } else { "prompts of the benchmarks" };
+    let prompts =
+        if any.has_held_out_prompts() { "prompts held out from the benchmarks" } else { "prompts of the benchmarks" };
     let questions = gold.map_or(String::new(), |all| format!(" to {} questions", all.answers));
     (rows.len() > 1).then(|| TableWithCaption {
         title: "Prior knowledge by other measures",
@@ -155,7 +164,8 @@ pub fn weights(study: &StudyResults<'_>) -> Option<TableWithCaption> {
             let value = |measure| of(measure).map_or(f64::NAN, |over| over.mean.value);
             let rank = of(RANK).map(|over| format!("rank {}", short(over.mean.value)));
             let changed = format!("{} changed", percent(value(CHANGED)));
-            let about = [Some(range(&moved, |end| format!("{:.2}", 100.0 * end))), Some(format!("L2 {}", short(value(NORM))))];
+            let about =
+                [Some(range(&moved, |end| format!("{:.2}", 100.0 * end))), Some(format!("L2 {}", short(value(NORM))))];
             let about = about.into_iter().chain([rank, Some(changed)]).flatten().filter(|text| !text.is_empty());
             Cell::with(format!("{:.2} %", 100.0 * moved.mean.value), about.collect::<Vec<_>>().join("; "))
         };

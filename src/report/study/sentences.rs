@@ -122,12 +122,7 @@ pub fn price(regimes: &[Named<'_>], level: Option<f64>, not_reached: &[&str]) ->
 
 /// What it cost to meet a criterion on validation examples, over the regimes that met it with all their seeds; `accuracies` are theirs on the
 /// test examples.
-pub fn at_criterion(
-    stop_when: &[&str],
-    regimes: &[Named<'_>],
-    accuracies: &[Named<'_>],
-    not_met: &[&str],
-) -> String {
+pub fn at_criterion(stop_when: &[&str], regimes: &[Named<'_>], accuracies: &[Named<'_>], not_met: &[&str]) -> String {
     let which = match stop_when {
         [one] => (*one).to_string(),
         _ => "its criterion".to_string(),

@@ -109,7 +109,7 @@ impl Generator for CountdownGenerator<'_> {
             ],
             images: Vec::new(),
             answer: solution.clone(),
-            source: "synthetic".into(),
+            source: crate::data::SYNTHETIC.into(),
             seed: self.settings.seed,
             meta: meta.as_object().cloned().unwrap_or_default(),
         };

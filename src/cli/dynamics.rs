@@ -162,7 +162,7 @@ struct DynamicsProgress(NamedProgress);
 
 impl DynamicsProgress {
     fn update(&mut self, what: &str, unit: &str, done: usize, total: usize) {
-        let template = || format!("{{prefix}} {{pos}}/{{len}} {unit}, {{eta}} left");
+        let template = || format!("{{prefix}} {{pos}}/{{len}} {unit}");
         self.0.show(what, done as u64, || bar(total, &template()));
     }
 }

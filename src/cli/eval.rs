@@ -3,7 +3,7 @@
 use super::device::DeviceArgs;
 use super::eval_table::{dataset_table, usage_line};
 use super::output::{note, print};
-use super::progress::bar;
+use super::progress::{bar, begin};
 use super::{bench, eval_compare, hub};
 use crate::eval::bench::{BenchmarkSettings, BenchmarkSpec};
 use crate::eval::{
@@ -354,11 +354,11 @@ impl EvalArgs {
 
 /// Work with a bar for its progress.
 fn with_bar<T>(work: impl FnOnce(Note<'_>, &mut dyn FnMut(SampleProgress)) -> Result<T>) -> Result<T> {
-    let bar = bar(0, "{pos}/{len} examples, {msg}, {eta} left");
+    let bar = bar(0, "{pos}/{len} examples{msg}");
     let result = work(&|text| bar.suspend(|| note(text)), &mut |p| {
-        bar.set_length(p.total as u64);
+        begin(&bar, p);
         bar.set_position(p.done as u64);
-        bar.set_message(format!("{:.1} % right", 100.0 * p.correct as f64 / p.responses.max(1) as f64));
+        bar.set_message(format!(", {:.1} % right", 100.0 * p.correct as f64 / p.responses.max(1) as f64));
     });
     bar.finish_and_clear();
     result

@@ -79,7 +79,7 @@ impl CompareObserver for CompareProgress {
 
     fn diverging(&mut self, set: &str, done: usize, total: usize) {
         self.bars.clear();
-        let new = || bar(total, "{prefix} {pos}/{len} prompts, {eta} left");
+        let new = || bar(total, "{prefix} {pos}/{len} prompts");
         self.prompts.show(&format!("divergence on {set}"), done as u64, new);
     }
 }

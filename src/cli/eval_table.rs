@@ -1,6 +1,7 @@
 //! The tables that `jigsaw eval` prints.
 
 use crate::eval::EvalResult;
+use crate::io::text::counted;
 use crate::sampling::Summary;
 use crate::sampling::chat_api::TokenUsage;
 use crate::stats::Interval;
@@ -21,7 +22,8 @@ pub fn dataset_table(result: &EvalResult) -> String {
     let mut text = String::new();
     let split = if result.about.split.is_empty() { String::new() } else { format!(" ({})", result.about.split) };
     let samples = if s.samples == 1 { String::new() } else { format!(", {} responses each", s.samples) };
-    let _ = writeln!(text, "{} on {}{split}, {} examples{samples}", result.about.model.display(), s.task, s.examples);
+    let examples = counted(s.examples, "example");
+    let _ = writeln!(text, "{} on {}{split}, {examples}{samples}", result.about.model.display(), s.task);
     let mut share = |name: &str, i: &Interval, chance: Option<f64>| {
         let chance = chance.map(|c| format!("   guessing {:5.1} %", 100.0 * c)).unwrap_or_default();
         let (value, low, high) = (100.0 * i.value, 100.0 * i.low, 100.0 * i.high);

@@ -4,6 +4,7 @@ use super::output::{print, status};
 use super::progress::bar;
 use crate::data::Manifest;
 use crate::io::refused::undo_if_refused;
+use crate::io::text::counted;
 use crate::tasks::Style;
 use crate::tasks::countdown::{self, CountdownSettings, NumberCount};
 use crate::tasks::jigsaw::generate::{self, Cues, JigsawSettings};
@@ -223,7 +224,7 @@ impl GenArgs {
     }
 
     fn make_countdown(self) -> Result<()> {
-        let bar = bar(self.count, "{pos}/{len} puzzles, {per_sec}, {eta} left");
+        let bar = bar(self.count, "{pos}/{len} puzzles, {per_sec}");
         let made = countdown::generate(&self.countdown_settings(), &self.out, self.overwrite, &|| bar.inc(1));
         bar.finish_and_clear();
         let manifest = made?;
@@ -259,21 +260,17 @@ impl GenArgs {
         }
         let settings = self.settings();
         settings.warnings().iter().for_each(|warning| status(&format!("warning: {warning}")));
-        let bar = bar(settings.count, "{pos}/{len} puzzles, {per_sec}, {eta} left");
+        let bar = bar(settings.count, "{pos}/{len} puzzles, {per_sec}");
         let made = generate::generate(&settings, &self.out, self.overwrite, &|| bar.inc(1));
         bar.finish_and_clear();
         let manifest = made?;
         warn_left_out(&manifest);
+        settings.warnings_of(&manifest).iter().for_each(|warning| status(&format!("warning: {warning}")));
         self.say_if_found(&manifest);
         let mut splits = Vec::new();
         for name in SPLITS {
             if let Some(split) = manifest.splits.get(name) {
-                splits.push(format!(
-                    "{name} {} from {} image{}",
-                    split.records,
-                    split.sources,
-                    if split.sources == 1 { "" } else { "s" }
-                ));
+                splits.push(format!("{name} {} from {}", split.records, counted(split.sources, "image")));
             }
         }
         print(&format!("{}: {}\n", self.out.display(), splits.join(", ")))?;

@@ -1,13 +1,13 @@
 //! Models given by path or by their name on the Hub, for every command that takes one.
 
 use super::output::{self, status};
-use super::progress::NamedProgress;
+use super::progress::{NamedProgress, style};
 use crate::hub::{self, HubConfig, OfflineReason};
 use crate::io::files;
 use crate::model::{CheckpointSelector, missing_files};
 use crate::study::CHILD_OF_STUDY;
 use crate::{Result, model};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -77,12 +77,8 @@ impl hub::DownloadProgress for DownloadProgress {
             self.named = Some(name.to_string());
         }
         self.current.show(name, done, || {
-            let template = "{prefix} {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
-            let bar = ProgressBar::new(total);
-            match ProgressStyle::with_template(template) {
-                Ok(style) => bar.with_style(style),
-                Err(_) => bar,
-            }
+            let template = "{prefix} {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {times}";
+            ProgressBar::new(total).with_style(style(template))
         });
     }
 }

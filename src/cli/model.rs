@@ -4,6 +4,7 @@ use super::hub;
 use super::output::{print, status};
 use crate::forgetting::weights_table;
 use crate::io::refused::undo_if_refused;
+use crate::io::text::counted;
 use crate::model::convert_dtype::convert;
 use crate::model::gguf;
 use crate::model::init::{Preset, write_checkpoint};
@@ -251,9 +252,8 @@ fn write_description(out: &mut String, found: &Inspection) -> std::fmt::Result {
     }
     writeln!(
         out,
-        "{} weight file{}, {:.1} MB, stored as {}",
-        found.files.len(),
-        if found.files.len() == 1 { "" } else { "s" },
+        "{}, {:.1} MB, stored as {}",
+        counted(found.files.len(), "weight file"),
         bytes as f64 / 1e6,
         dtypes.join(" and ")
     )?;

@@ -2,15 +2,50 @@
 
 use crate::io::text::visible;
 use crate::sampling::SampleProgress;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use std::fmt::Write;
 
-/// A progress bar on stderr, hidden when stderr is not a terminal. `template` follows the bar itself.
+/// A progress bar on stderr, hidden when stderr is not a terminal. `template` follows the bar itself; the times follow that.
 pub fn bar(length: usize, template: &str) -> ProgressBar {
-    let bar = ProgressBar::new(length as u64);
-    if let Ok(style) = ProgressStyle::with_template(&format!("{{wide_bar}} {template}")) {
-        bar.set_style(style);
+    ProgressBar::new(length as u64).with_style(style(&format!("{{wide_bar}} {template}, {{times}}")))
+}
+
+/// A style with the key `times`: see [`times`].
+pub fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.with_key("times", |state: &ProgressState, out: &mut dyn Write| {
+        // Without a length, or before anything is done, the estimate is 0.
+        let left = state.eta().as_secs_f64();
+        let left = (left > 0.0 && state.pos() < state.len().unwrap_or(0)).then_some(left);
+        let _ = out.write_str(&times(state.elapsed().as_secs_f64(), left));
+    })
+}
+
+/// Seconds spent and left, for a person: `1 min 20 s elapsed, 3 min 5 s left`.
+pub fn times(elapsed: f64, left: Option<f64>) -> String {
+    // Less than half a second is no news.
+    let left = left.filter(|&left| left >= 0.5).map(|left| format!(", {} left", duration(left))).unwrap_or_default();
+    format!("{} elapsed{left}", duration(elapsed))
+}
+
+/// Seconds for a person.
+pub fn duration(seconds: f64) -> String {
+    let seconds = seconds.max(0.0).round() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, m, s) if m < 10 => format!("{m} min {s} s"),
+        (0, m, _) => format!("{m} min"),
+        (h, m, _) => format!("{h} h {m} min"),
     }
-    bar
+}
+
+/// Give a bar its length when the first progress is known. What an earlier run has done does not count towards the estimate.
+pub fn begin(bar: &ProgressBar, p: SampleProgress) {
+    if bar.length() == Some(0) {
+        bar.set_length(p.total as u64);
+        bar.set_position(p.done as u64);
+        bar.reset_eta();
+    }
 }
 
 /// One progress bar at a time, for the named item being worked on.
@@ -47,12 +82,25 @@ pub struct EvalProgress(NamedProgress);
 
 impl EvalProgress {
     pub fn update(&mut self, name: &str, p: SampleProgress) {
-        let new = || bar(p.total, "{prefix} {pos}/{len}, {msg}, {eta} left");
-        let right = format!("{:.1} % right", 100.0 * p.correct as f64 / p.responses.max(1) as f64);
+        let new = || bar(p.total, "{prefix} {pos}/{len}{msg}");
+        let right = format!(", {:.1} % right", 100.0 * p.correct as f64 / p.responses.max(1) as f64);
         self.0.show(name, p.done as u64, new).set_message(right);
     }
 
     pub fn clear(&mut self) {
         self.0.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_for_people() {
+        let told = [0.4, 61.0, 700.0, 7265.0].map(duration);
+        assert_eq!(told, ["0 s", "1 min 1 s", "11 min", "2 h 1 min"]);
+        assert_eq!(times(80.0, Some(185.0)), "1 min 20 s elapsed, 3 min 5 s left");
+        assert_eq!(times(3.0, None), "3 s elapsed");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::output::{print, status};
 use crate::Result;
+use crate::io::text::counted;
 use crate::report;
 use std::path::PathBuf;
 
@@ -12,7 +13,8 @@ use std::path::PathBuf;
 /// step.
 ///
 /// Comparisons with a base (`jigsaw eval --baseline`) are shown by base: the change of each model by benchmark and family, new-task accuracy
-/// against prior knowledge over each run, and all runs at equal new-task accuracy. The numbers are also written beside the page, as .csv
+/// against prior knowledge over each run, and all runs at equal new-task accuracy; then puzzles with the answers of base and models drawn in,
+/// and the questions whose answers changed, to be looked through by family and model. The numbers are also written beside the page, as .csv
 /// and .md of the same name.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReportArgs {
@@ -33,13 +35,14 @@ impl ReportArgs {
         let written = report::write(&self.runs, &self.title, &self.out)?;
         let compared = match written.compared {
             0 => String::new(),
-            n => format!(", {n} models compared with their base"),
+            n => format!(", {} with its base", counted(n, "comparison of a model")),
         };
         let measured = match written.measured {
             0 => String::new(),
-            n => format!(", learning dynamics measured {n} times"),
+            n => format!(", {}", counted(n, "measurement of learning dynamics")),
         };
-        status(&format!("{} training runs, {} evaluations{compared}{measured}", written.runs, written.evaluations));
+        let (runs, evaluations) = (counted(written.runs, "training run"), counted(written.evaluations, "evaluation"));
+        status(&format!("{runs}, {evaluations}{compared}{measured}"));
         written.tables.iter().for_each(|path| status(&path.display().to_string()));
         print(&format!("{}\n", self.out.display()))
     }

@@ -3,7 +3,7 @@
 use super::device::DeviceArgs;
 use super::hub;
 use super::output::{note, print, status};
-use super::progress::bar;
+use super::progress::{bar, begin, times};
 use crate::Result;
 use crate::io::files;
 use crate::io::refused::undo_if_refused;
@@ -100,7 +100,7 @@ const EXAMPLES: &str = "\
 Examples:
   jigsaw rollout --model runs/rft/model --data runs/puzzles --num-generations 8 --max-per-prompt 2 --out runs/rft-rollouts
   jigsaw rollout --model runs/rft-1-epoch/model --data runs/puzzles --answer gold --num-generations 1 --out runs/self-generated
-  jigsaw rollout --teacher scripted --data runs/puzzles --out runs/foreign
+  jigsaw rollout --teacher scripted --data runs/thought --out runs/foreign      puzzles of gen --style think
   jigsaw rollout --teacher http://localhost:8000/v1 --teacher-model NAME --data runs/puzzles --out runs/teacher
   jigsaw train --method sft --model BASE --data runs/rft-rollouts --out runs/sft-rollouts";
 
@@ -114,16 +114,12 @@ impl RolloutArgs {
         }
         self.model = self.model.as_deref().map(hub::model).transpose()?;
         let request = self.request()?;
-        let bar = bar(0, "{pos}/{len} prompts, {msg}, {eta} left");
+        let bar = bar(0, "{pos}/{len} prompts{msg}");
         let mut lines = PlainProgress::new();
         let progress = |p: SampleProgress| {
-            if bar.length() == Some(0) {
-                bar.set_length(p.total as u64);
-                bar.set_position(p.done as u64);
-                bar.reset_eta();
-            }
+            begin(&bar, p);
             bar.set_position(p.done as u64);
-            bar.set_message(format!("{:.1} % right", percent(p)));
+            bar.set_message(format!(", {:.1} % right", percent(p)));
             lines.update(p);
         };
         let report =
@@ -184,8 +180,10 @@ impl PlainProgress {
             return;
         }
         self.last = Some(Instant::now());
-        let left = began.elapsed().as_secs_f64() / (p.done - before) as f64 * (p.total - p.done) as f64;
-        status(&format!("{}/{} prompts, {:.1} % right, about {left:.0} s left", p.done, p.total, percent(p)));
+        let elapsed = began.elapsed().as_secs_f64();
+        let left = elapsed / (p.done - before) as f64 * (p.total - p.done) as f64;
+        let times = times(elapsed, (p.done < p.total).then_some(left));
+        status(&format!("{}/{} prompts, {:.1} % right, {times}", p.done, p.total, percent(p)));
     }
 }
 

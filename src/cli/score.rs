@@ -5,6 +5,7 @@ use super::hub;
 use super::output::print;
 use super::progress::bar;
 use crate::eval::{missing_responses, score_responses};
+use crate::io::text::counted;
 use crate::io::{files, output_dir};
 use crate::model::{ComputeDtype, ModelLoader, Processor};
 use crate::sampling::sampling_flags::MAX_RESPONSES;
@@ -75,7 +76,7 @@ impl ScoreArgs {
         let processor = Processor::from_dir(&dir)?;
         let model = ModelLoader::new(&device, ComputeDtype::F32).frozen(&dir)?;
         let _lock = output_dir::lock_file(&self.out)?;
-        let bar = bar(task.len(), "{pos}/{len} records, {eta} left");
+        let bar = bar(task.len(), "{pos}/{len} records");
         let (mut nats, mut tokens) = (0.0, 0);
         let mut failure = None;
         let written = files::write_atomic_with(&self.out, |file| {
@@ -106,8 +107,9 @@ impl ScoreArgs {
         written?;
         let per_token = nats / tokens.max(1) as f64;
         print(&format!(
-            "{} records, {tokens} response tokens, {per_token:.4} nats a token, perplexity {:.4}\n{}\n",
-            task.len(),
+            "{}, {}, {per_token:.4} nats a token, perplexity {:.4}\n{}\n",
+            counted(task.len(), "record"),
+            counted(tokens, "response token"),
             per_token.exp(),
             self.out.display()
         ))

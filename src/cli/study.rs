@@ -3,8 +3,10 @@
 use super::device::DeviceArgs;
 use super::hub;
 use super::output::{print, status};
-use super::progress::bar;
+use super::progress::{duration, style, times};
 use super::train::Signals;
+use crate::io::text::{counted, wrapped};
+use crate::report;
 use crate::study::{
     self, Ended, Outcome, Plan, RunOptions, Study, StudyEstimate, StudyObserver, StudyState, StudyTask, TaskKind,
 };
@@ -13,8 +15,9 @@ use crate::{Error, Result};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::fmt::Write;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 /// Run a whole study: puzzles, fine-tuning regimes over seeds and learning rates, what each costs and why, and a report.
 ///
@@ -101,8 +104,7 @@ impl StudyArgs {
         view.clear();
         match outcome? {
             Outcome::Finished => {
-                let page = out.join("report.html");
-                let made = if self.only.is_empty() { format!("{}\n", page.display()) } else { String::new() };
+                let made = if self.only.is_empty() { found(&out)? } else { String::new() };
                 print(&made).map(|()| ExitCode::SUCCESS)
             }
             Outcome::Stopped => {
@@ -110,16 +112,36 @@ impl StudyArgs {
                 Ok(ExitCode::from(signals.exit_code()))
             }
             Outcome::Failed(failed) => {
+                if self.only.is_empty() {
+                    print(&found(&out)?)?;
+                }
                 let names: Vec<String> = failed.iter().map(|(name, why)| format!("  {name}: {why}")).collect();
                 Err(Error::failed(format!(
-                    "{} of the tasks failed; all others are done, except those that depend on them. Logs are in {}; the same command tries again:\n{}",
-                    failed.len(),
+                    "{} failed; all others are done, except those that need a failed one. Logs are in {}; the same command tries again:\n{}",
+                    counted(failed.len(), "task"),
                     out.join("logs").display(),
                     names.join("\n")
                 )))
             }
         }
     }
+}
+
+/// Width of a paragraph, in characters; two more for the indent.
+const COLUMNS: usize = 78;
+
+/// What the study has found, in the sentences of its page, and where the page is; empty where there is none.
+fn found(out: &Path) -> Result<String> {
+    let page = out.join("report.html");
+    if !page.is_file() {
+        return Ok(String::new());
+    }
+    let mut text = String::from("\n");
+    for paragraph in report::headline(out)? {
+        let lines = wrapped(&paragraph, |line| line.chars().count() <= COLUMNS);
+        text += &format!("{}\n", lines.join("\n  "));
+    }
+    Ok(format!("{text}\n{}\n", page.display()))
 }
 
 fn list(plan: &Plan) -> String {
@@ -145,11 +167,11 @@ fn dry(study: &Study, plan: &Plan, estimate: &StudyEstimate, jobs: usize) -> Str
     let count = |prefix: &str| plan.tasks.iter().filter(|task| task.name.starts_with(prefix)).count();
     let _ = writeln!(
         text,
-        "\n{}: {} tasks, {} training runs, {} comparisons with the base",
+        "\n{}: {}, {}, {}",
         study.head.title,
-        plan.tasks.len(),
-        count("train."),
-        count("compare.")
+        counted(plan.tasks.len(), "task"),
+        counted(count("train."), "training run"),
+        counted(count("compare."), "comparison of a model with the base")
     );
     for (what, kinds) in [
         ("puzzles and suites", &[TaskKind::Make][..]),
@@ -162,7 +184,7 @@ fn dry(study: &Study, plan: &Plan, estimate: &StudyEstimate, jobs: usize) -> Str
         if !tasks.is_empty() {
             let time = estimate.throughput.total(tasks.iter().copied(), 1);
             let time = time.map_or("unknown".to_string(), |seconds| format!("about {}", duration(seconds)));
-            let _ = writeln!(text, "  {what:<24} {:>4} tasks  {time}", tasks.len());
+            let _ = writeln!(text, "  {what:<24} {:>10}  {time}", counted(tasks.len(), "task"));
         }
     }
     match estimate.throughput.total(plan.tasks.iter(), 1) {
@@ -193,31 +215,21 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// Seconds for a person.
-fn duration(seconds: f64) -> String {
-    let seconds = seconds.max(0.0).round() as u64;
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, s) => format!("{s} s"),
-        (0, m, s) if m < 10 => format!("{m} min {s} s"),
-        (0, m, _) => format!("{m} min"),
-        (h, m, _) => format!("{h} h {m} min"),
-    }
-}
-
 /// On a terminal, a bar for the study and a line for each running task; elsewhere, a line when a task starts and ends.
 struct StudyProgress {
     out: PathBuf,
+    began: Instant,
     bars: Option<(MultiProgress, ProgressBar, Vec<ProgressBar>)>,
 }
 
 impl StudyProgress {
-    fn new(out: &std::path::Path) -> StudyProgress {
+    fn new(out: &Path) -> StudyProgress {
         let bars = std::io::stderr().is_terminal().then(|| {
             let all = MultiProgress::new();
-            let total = all.add(bar(0, "{pos}/{len} tasks, {elapsed} elapsed, {msg}"));
+            let total = all.add(ProgressBar::new(0).with_style(style("{wide_bar} {pos}/{len} tasks, {msg}")));
             (all, total, Vec::new())
         });
-        StudyProgress { out: out.to_path_buf(), bars }
+        StudyProgress { out: out.to_path_buf(), began: Instant::now(), bars }
     }
 
     fn clear(&mut self) {
@@ -226,16 +238,17 @@ impl StudyProgress {
         }
     }
 
+    /// Time since this process began, and what is left.
+    fn times(&self, state: &StudyState<'_>) -> String {
+        times(self.began.elapsed().as_secs_f64(), state.left.filter(|_| state.done < state.total))
+    }
+
     fn line(&self, text: &str) {
         match &self.bars {
             Some((all, ..)) => all.suspend(|| status(text)),
             None => status(text),
         }
     }
-}
-
-fn left(state: &StudyState<'_>) -> String {
-    state.left.map_or(String::new(), |seconds| format!("about {} left", duration(seconds)))
 }
 
 impl StudyObserver for StudyProgress {
@@ -250,7 +263,8 @@ impl StudyObserver for StudyProgress {
         match ended {
             Ended::Done if self.bars.is_some() => {}
             Ended::Done => {
-                self.line(&format!("    {name}: done in {time}; {}/{} {}", state.done, state.total, left(state)))
+                let all = format!("{} of {} done, {}", state.done, counted(state.total, "task"), self.times(state));
+                self.line(&format!("    {name}: done in {time}; {all}"));
             }
             Ended::Stopped => self.line(&format!("    {name}: stopped after {time}, saved")),
             Ended::Failed(why) => {
@@ -265,10 +279,11 @@ impl StudyObserver for StudyProgress {
     }
 
     fn tick(&mut self, state: &StudyState<'_>) {
+        let times = self.times(state);
         let Some((all, total, lines)) = &mut self.bars else { return };
         total.set_length(state.total as u64);
         total.set_position(state.done as u64);
-        total.set_message(left(state));
+        total.set_message(times);
         while lines.len() < state.running.len() {
             let style = ProgressStyle::with_template("  {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
             lines.push(all.add(ProgressBar::new_spinner().with_style(style)));
@@ -290,11 +305,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_quoted_and_times_told_for_people() {
+    fn words_are_quoted_for_a_shell() {
         assert_eq!(quoted("a=b/c-1.5e-3"), "a=b/c-1.5e-3");
         assert_eq!(quoted("train.lr_scheduler_type=\"linear\""), "'train.lr_scheduler_type=\"linear\"'");
         assert_eq!(quoted("it's"), r"'it'\''s'");
-        let told = [0.4, 61.0, 700.0, 7265.0].map(duration);
-        assert_eq!(told, ["0 s", "1 min 1 s", "11 min", "2 h 1 min"]);
     }
 }

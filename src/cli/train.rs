@@ -3,11 +3,11 @@
 use super::device::DeviceArgs;
 use super::hub;
 use super::output::{print, status};
-use super::progress::bar;
+use super::progress::{bar, times};
 use crate::comm::Single;
 use crate::io::files;
 use crate::io::refused::undo_if_refused;
-use crate::io::text::hide_keys;
+use crate::io::text::{counted, hide_keys};
 use crate::train::dry_run::dry_run;
 use crate::train::metrics::Metrics;
 use crate::train::run_dir::{BestCheckpoint, RunManifest, RunSummary};
@@ -171,7 +171,7 @@ fn recorded_command(arguments: impl Iterator<Item = String>) -> Vec<String> {
 
 fn describe(finished: &RunSummary) -> String {
     let number = |name: &str| finished.metrics.get(name).and_then(serde_json::Value::as_f64);
-    let mut text = format!("{} steps", finished.step);
+    let mut text = counted(finished.step as usize, "step");
     if let (Some(accuracy), Some(n)) = (number("eval/accuracy"), number("eval/examples")) {
         text += &format!(": {:.1} % of {n} validation examples right", 100.0 * accuracy);
     }
@@ -221,6 +221,8 @@ impl Signals {
 struct TrainProgress {
     bar: Option<ProgressBar>,
     total: usize,
+    /// When this process began, and the step that it began at.
+    began: (Instant, usize),
     last: Option<Instant>,
 }
 
@@ -229,7 +231,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 impl TrainProgress {
     fn new() -> TrainProgress {
-        TrainProgress { bar: None, total: 0, last: None }
+        TrainProgress { bar: None, total: 0, began: (Instant::now(), 0), last: None }
     }
 
     fn line(&self, text: &str) {
@@ -248,9 +250,9 @@ impl TrainProgress {
 
 impl TrainerCallback for TrainProgress {
     fn start(&mut self, step: usize, total: usize) {
-        self.total = total;
+        (self.total, self.began) = (total, (Instant::now(), step));
         if std::io::stderr().is_terminal() {
-            let bar = bar(total, "{pos}/{len} {msg} [{elapsed} + {eta}]").with_position(step as u64);
+            let bar = bar(total, "step {pos}/{len}{msg}").with_position(step as u64);
             bar.reset_eta();
             self.bar = Some(bar);
         }
@@ -258,21 +260,25 @@ impl TrainerCallback for TrainProgress {
 
     fn step(&mut self, step: usize, metrics: &Metrics) {
         let number = |name: &str| metrics.get(name).unwrap_or(f64::NAN);
-        let mut text = format!("loss {:.4}", number("loss"));
+        // Adding 0 takes the sign off what rounds to 0.
+        let mut text = format!("loss {:.4}", (1e4 * number("loss")).round() / 1e4 + 0.0);
         if let Some(reward) = metrics.get("reward") {
             text += &format!(
-                " reward {reward:.3} entropy {:.2} length {:.0}",
+                ", reward {reward:.3}, entropy {:.2}, length {:.0}",
                 number("entropy"),
                 number("response_length")
             );
         }
-        text += &format!(" {:.0} tokens/s", number("tokens_per_second"));
+        text += &format!(", {:.0} tokens/s", number("tokens_per_second"));
         if let Some(bar) = &self.bar {
-            bar.set_message(text);
             bar.set_position(step as u64);
+            bar.set_message(format!(": {text}"));
         } else if step == self.total || self.last.is_none_or(|last| last.elapsed() >= LINE_INTERVAL) {
             self.last = Some(Instant::now());
-            self.line(&format!("step {step}/{}: {text}", self.total));
+            let (elapsed, made) = (self.began.0.elapsed().as_secs_f64(), step.saturating_sub(self.began.1));
+            let left = elapsed / made.max(1) as f64 * self.total.saturating_sub(step) as f64;
+            let times = times(elapsed, (step < self.total).then_some(left));
+            self.line(&format!("step {step}/{}: {text}, {times}", self.total));
         }
     }
 
@@ -281,7 +287,7 @@ impl TrainerCallback for TrainProgress {
         let place = format!("step {step}/{}", self.total);
         if metrics.get("eval/prior_change").is_some() {
             self.line(&format!(
-                "{place}: prior knowledge {:.1} %, {:+.1} points [{:+.1}, {:+.1}]",
+                "{place}: prior knowledge {:.1} %, {:+.1} points (95 % interval {:+.1} to {:+.1})",
                 percent("eval/prior_score"),
                 percent("eval/prior_change"),
                 percent("eval/prior_change_low"),
@@ -299,7 +305,7 @@ impl TrainerCallback for TrainProgress {
         };
         let criterion = number("eval/loss", "loss") + &number("eval/reward", "reward");
         self.line(&format!(
-            "{place}: validation {:.1} % right [{:.1}, {:.1}], {parts}{:.1} % format failures{criterion}",
+            "{place}: validation {:.1} % right (95 % interval {:.1} to {:.1}), {parts}{:.1} % format failures{criterion}",
             percent("eval/accuracy"),
             percent("eval/accuracy_low"),
             percent("eval/accuracy_high"),

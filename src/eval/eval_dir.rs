@@ -5,7 +5,7 @@ use crate::io::files::absolute;
 use crate::io::json::named_differences;
 use crate::io::lock::LockFile;
 use crate::io::{files, jsonl, output_dir};
-use crate::sampling::{ResponseLog, SamplePlan, SamplingKey, ScoredResponse, Summary};
+use crate::sampling::{LoggedResponse, ResponseLog, SamplePlan, SamplingKey, ScoredResponse, Summary};
 use crate::tasks::Task;
 use crate::tasks::benchmarks::UNSCORED;
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,11 @@ pub struct EvalInfo {
 }
 
 impl EvalInfo {
+    /// Whether there is an evaluation in `dir`.
+    pub fn is_in(dir: &Path) -> bool {
+        dir.join(KEY).exists()
+    }
+
     /// Read what the evaluation in `dir` is of; `None` if there is none.
     pub fn read(dir: &Path) -> Result<Option<EvalInfo>> {
         let path = dir.join(KEY);
@@ -72,6 +77,11 @@ impl EvalResult {
     /// The responses of an evaluation directory, complete lines only, in order.
     pub fn read_responses(dir: &Path) -> Result<Vec<ScoredResponse>> {
         jsonl::read(&dir.join(RESPONSES))
+    }
+
+    /// The same with what they answer, as far as that is recorded.
+    pub fn read_lines(dir: &Path) -> Result<Vec<LoggedResponse<'static>>> {
+        ResponseLog::lines(&dir.join(RESPONSES))
     }
 }
 

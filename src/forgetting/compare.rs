@@ -163,6 +163,7 @@ pub fn run(request: &CompareRequest, device: &Device, progress: &mut dyn Compare
     let mut samples = Vec::new();
     samples.resize_with(sets.len(), BaseSamples::default);
     let mut found = ForgettingResult::new(ModelRef::of(&base_dir, &base_hash), Vec::new());
+    found.base_results = request.base_results.as_ref().map(|dir| files::absolute(dir).display().to_string());
     for (dir, place) in request.tuned.iter().zip(&places) {
         progress.stage(&format!("tuned: {}", dir.display()));
         let out = &place.out;

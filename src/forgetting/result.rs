@@ -40,6 +40,9 @@ pub struct ForgettingResult {
     pub resamples: usize,
     /// The base model.
     pub base: ModelRef,
+    /// Where the base's evaluations are, if it was evaluated before (`--baseline-results`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_results: Option<String>,
     /// The tuned models, in the order given.
     pub tuned: Vec<TunedResult>,
 }
@@ -48,7 +51,14 @@ impl ForgettingResult {
     /// The result of this version of the program.
     pub fn new(base: ModelRef, tuned: Vec<TunedResult>) -> ForgettingResult {
         let jigsaw = env!("CARGO_PKG_VERSION").to_string();
-        ForgettingResult { format_version: FORMAT_VERSION, jigsaw, resamples: RESAMPLES, base, tuned }
+        ForgettingResult {
+            format_version: FORMAT_VERSION,
+            jigsaw,
+            resamples: RESAMPLES,
+            base,
+            base_results: None,
+            tuned,
+        }
     }
 
     /// Read `forgetting.json`.

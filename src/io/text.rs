@@ -22,6 +22,25 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// A number with what it counts: `1 task`, `2 tasks`, `2 measurements of dynamics`.
+pub fn counted(n: usize, what: &str) -> String {
+    let (noun, rest) = what.find(" of ").map_or((what, ""), |end| what.split_at(end));
+    format!("{n} {noun}{}{rest}", if n == 1 { "" } else { "s" })
+}
+
+/// A text in lines that fit, broken between words; a word that does not fit has a line of its own.
+pub fn wrapped(text: &str, fits: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        let longer = lines.last().map(|last| format!("{last} {word}")).filter(|line| fits(line));
+        match (longer, lines.last_mut()) {
+            (Some(longer), Some(last)) => *last = longer,
+            _ => lines.push(word.to_string()),
+        }
+    }
+    lines
+}
+
 /// A message as it is printed: [`visible`], without keys, no longer than [`MAX_MESSAGE`], and with every line after the first indented, so
 /// that a name with a line break in it cannot pass for a message of its own.
 pub fn message(text: &str) -> String {
@@ -112,6 +131,13 @@ fn is_key_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_has_no_plural_and_lines_break_between_words() {
+        assert_eq!(counted(1, "task") + &counted(2, "task"), "1 task2 tasks");
+        assert_eq!(counted(2, "measurement of learning dynamics"), "2 measurements of learning dynamics");
+        assert_eq!(wrapped("ab cd efghijk l", |line| line.len() <= 5), ["ab cd", "efghijk", "l"]);
+    }
 
     #[test]
     fn a_terminal_obeys_nothing_and_a_name_with_a_line_break_is_no_message_of_its_own() {

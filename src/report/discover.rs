@@ -124,14 +124,13 @@ pub fn discover(paths: &[PathBuf]) -> Result<ReportInputs> {
     let mut seen = Vec::new();
     for path in paths {
         files::require_dir(path, "run")?;
-        let before = seen.len();
-        visit(path, 0, &mut seen, &mut found)?;
-        if let Some(index) = StudyIndex::read(path)? {
-            study(path, index, &mut seen, &mut found)?;
+        let before = (seen.len(), found.studies.len());
+        if study(path, &mut seen, &mut found)? {
             continue;
         }
+        visit(path, 0, &mut seen, &mut found)?;
         let known = path.canonicalize().is_ok_and(|p| seen.iter().any(|s: &PathBuf| s.starts_with(&p)));
-        if seen.len() == before && !known {
+        if (seen.len(), found.studies.len()) == before && !known {
             return Err(Error::input(format!(
                 "no run in {}: neither a training run (config.toml, metrics.jsonl) nor an evaluation (key.json, \
                  responses.jsonl) with anything recorded, nor a {FORGETTING_JSON}, {DYNAMICS_JSON} or {STUDY_JSON} is there or in the \
@@ -149,17 +148,18 @@ pub fn discover(paths: &[PathBuf]) -> Result<ReportInputs> {
     Ok(found)
 }
 
-/// Read the parts that the index of a study names, as far as they exist.
-fn study(dir: &Path, index: StudyIndex, seen: &mut Vec<PathBuf>, found: &mut ReportInputs) -> Result<()> {
+/// If `dir` is a study's, read what is below it and the parts that its index names, as far as they exist.
+fn study(dir: &Path, seen: &mut Vec<PathBuf>, found: &mut ReportInputs) -> Result<bool> {
+    let Some(index) = StudyIndex::read(dir)? else { return Ok(false) };
     if found.studies.iter().any(|(other, _)| canonical(other) == canonical(dir)) {
-        return Ok(());
+        return Ok(true);
     }
     let parts = index.runs.iter().flat_map(|run| run.dir.iter().chain([&run.comparison])).chain(&index.dynamics);
-    for path in parts.map(|part| dir.join(part)).filter(|path| path.is_dir()) {
-        visit(&path, DEPTH, seen, found)?;
-    }
+    let parts: Vec<PathBuf> = parts.map(|part| dir.join(part)).filter(|path| path.is_dir()).collect();
     found.studies.push((dir.to_path_buf(), index));
-    Ok(())
+    visit(dir, 0, seen, found)?;
+    parts.iter().try_for_each(|part| visit(part, DEPTH, seen, found))?;
+    Ok(true)
 }
 
 fn visit(dir: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut ReportInputs) -> Result<()> {
@@ -216,7 +216,28 @@ fn visit(dir: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut ReportIn
     }
     // In order of start, so that a run comes before the runs that continue it.
     below.sort_by_cached_key(|path| (started(path), path.clone()));
-    below.iter().try_for_each(|path| visit(path, depth + 1, seen, found))
+    for path in below {
+        if !study(&path, seen, found)? {
+            visit(&path, depth + 1, seen, found)?;
+        }
+    }
+    Ok(())
+}
+
+/// Give `found` every directory of an evaluation in and below `dir`, down to a depth. A directory that cannot be read is passed over.
+pub(super) fn evaluations_below(dir: &Path, depth: usize, found: &mut dyn FnMut(&Path)) {
+    if EvalInfo::is_in(dir) {
+        return found(dir);
+    }
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    let mut below: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    below.sort();
+    for path in below.iter().filter(|path| depth > 0 && path.is_dir()) {
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        if !name.starts_with('.') && !["checkpoints", "images", "divergence"].contains(&name.as_str()) {
+            evaluations_below(path, depth - 1, found);
+        }
+    }
 }
 
 /// Start of a run in seconds since 1970; a run that does not record it comes last.

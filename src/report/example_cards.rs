@@ -1,13 +1,19 @@
 //! Examples with the models' answers drawn in, as their scorers draw them: the image shown, what the gold answer makes of it, and
 //! what each answer does.
 
+use super::picture::data_uri;
 use crate::data::Record;
 use crate::sampling::ScoredResponse;
 use crate::tasks::{RegionMark, scorer};
 use crate::{Error, Result};
-use base64::Engine as _;
 use image::RgbImage;
 use serde::Serialize;
+use std::borrow::Cow;
+
+/// Longer side of a picture on the page in pixels at most.
+const SIDE: u32 = 224;
+/// Bytes of a response that are shown.
+const RESPONSE: usize = 2000;
 
 /// One example and the answers to it, ready for the page.
 #[derive(Debug, Serialize)]
@@ -18,7 +24,7 @@ pub struct Card {
     pub source: String,
     /// Kind of example, in words.
     pub kind: String,
-    /// Width and height of every picture in pixels.
+    /// Width and height in pixels of the picture as shown to the model, which marks are in.
     pub size: (u32, u32),
     /// The picture as shown to the model, as a data URI.
     pub shown: String,
@@ -39,8 +45,10 @@ pub struct Card {
 pub struct AnsweredExample {
     /// Name of the evaluation.
     pub name: String,
-    /// Number of its colour.
-    pub colour: usize,
+    /// The run that the model is of, where that has another name.
+    pub run: Option<String>,
+    /// Number of its colour; none of a base.
+    pub colour: Option<usize>,
     /// What the answer makes of the picture, as a data URI; none if the task does not draw it.
     pub drawn: Option<String>,
     /// Its parts, right and wrong.
@@ -49,27 +57,41 @@ pub struct AnsweredExample {
     pub correct: bool,
     /// What came of it, in a few words.
     pub verdict: String,
-    /// The response as generated.
+    /// The response as generated, or the beginning of a long one.
     pub response: String,
 }
 
-/// Draw a record with the responses of several evaluations, `(name, colour, outcome)`.
-pub fn card(record: &Record, shown: &RgbImage, outcomes: &[(&str, usize, &ScoredResponse)]) -> Result<Card> {
+/// A response that is to be drawn.
+pub struct Answer<'a> {
+    /// Name of the evaluation or the model.
+    pub name: String,
+    /// The run that the model is of, where that has another name.
+    pub run: Option<String>,
+    /// Number of its colour; none of a base.
+    pub colour: Option<usize>,
+    /// What was answered: the example, in the words that it was asked in.
+    pub record: Cow<'a, Record>,
+    /// The response.
+    pub outcome: &'a ScoredResponse,
+}
+
+/// Draw a record with the answers to it.
+pub fn card(record: &Record, shown: &RgbImage, answers: Vec<Answer<'_>>) -> Result<Card> {
     let named = |e: Error| e.context(format!("record {}", record.id));
-    let scorer = scorer(record).map_err(named)?;
-    let gold = scorer.draw_gold(shown).map_err(named)?;
-    let answers = outcomes.iter().map(|&(name, colour, outcome)| {
+    let gold = scorer(record).and_then(|scorer| scorer.draw_gold(shown)).map_err(named)?;
+    let answers = answers.into_iter().map(|Answer { name, run, colour, record, outcome }| {
         let mut answer = AnsweredExample {
-            name: name.to_string(),
+            name,
+            run,
             colour,
             drawn: None,
             marks: Vec::new(),
             correct: outcome.score.correct,
             verdict: verdict(outcome),
-            response: outcome.response.clone(),
+            response: cut(&outcome.response, RESPONSE),
         };
-        if let Some(drawing) = scorer.draw_answer(shown, &outcome.response) {
-            answer.drawn = Some(data_uri(&drawing.picture)?);
+        if let Some(drawing) = scorer(&record).map_err(named)?.draw_answer(shown, &outcome.response) {
+            answer.drawn = Some(data_uri(&drawing.picture, SIDE)?);
             answer.marks = drawing.marks;
             answer.verdict = drawing.verdict;
         }
@@ -80,8 +102,8 @@ pub fn card(record: &Record, shown: &RgbImage, outcomes: &[(&str, usize, &Scored
         source: record.source.clone(),
         kind: gold.as_ref().map_or_else(|| record.task.clone(), |gold| gold.kind.clone()),
         size: shown.dimensions(),
-        shown: data_uri(shown)?,
-        original: gold.as_ref().map(|gold| data_uri(&gold.picture)).transpose()?,
+        shown: data_uri(shown, SIDE)?,
+        original: gold.as_ref().map(|gold| data_uri(&gold.picture, SIDE)).transpose()?,
         legend: gold.as_ref().map_or("", |gold| gold.legend),
         marks: gold.map_or_else(Vec::new, |gold| gold.shown),
         gold: record.answer.clone(),
@@ -98,11 +120,11 @@ fn verdict(outcome: &ScoredResponse) -> String {
     }
 }
 
-/// A picture as a PNG in a data URI.
-pub fn data_uri(image: &RgbImage) -> Result<String> {
-    let mut png = std::io::Cursor::new(Vec::new());
-    image
-        .write_to(&mut png, image::ImageFormat::Png)
-        .map_err(|e| Error::failed(format!("cannot encode a picture: {e}")))?;
-    Ok(format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(png.into_inner())))
+/// The beginning of a text, of at most so many bytes.
+pub fn cut(text: &str, bytes: usize) -> String {
+    if text.len() <= bytes {
+        return text.to_string();
+    }
+    let end = (0..=bytes).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    format!("{}\u{2026}", &text[..end])
 }

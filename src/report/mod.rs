@@ -5,9 +5,13 @@ mod comparison_group;
 mod discover;
 mod dynamics_section;
 mod example_cards;
+mod flips;
 mod page;
+mod picture;
 mod prior_charts;
 mod prior_knowledge;
+mod samples;
+mod shown_models;
 mod study;
 mod study_index;
 mod training_curves;
@@ -95,5 +99,20 @@ pub fn write(paths: &[PathBuf], title: &str, out: &Path) -> Result<ReportSummary
     })
 }
 
+/// The results of the study in `dir`, a paragraph each: the sentences of its page, and its runs that are not fully measured.
+///
+/// # Errors
+/// As [`write`].
+pub fn headline(dir: &Path) -> Result<Vec<String>> {
+    let found = discover::discover(&[dir.to_path_buf()])?;
+    let mut paragraphs = Vec::new();
+    for (dir, index) in &found.studies {
+        paragraphs.extend(study::headline(&study::load(dir, index, &found)?));
+    }
+    Ok(paragraphs)
+}
+
+#[cfg(test)]
+mod sample_tests;
 #[cfg(test)]
 mod tests;

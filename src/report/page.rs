@@ -4,26 +4,23 @@ use super::chart::{COLOURS, significant};
 use super::comparison_group::ComparisonGroup;
 use super::discover::{EvalRun, ReportInputs, RunState, TrainRun, canonical};
 use super::dynamics_section;
-use super::example_cards::{Card, card};
+use super::flips;
 use super::prior_knowledge::{self, MAX_OPEN};
+use super::samples;
+use super::shown_models::shown_models;
 use super::study::{self, StudyResults};
 use super::training_curves::curves;
 use crate::forgetting::{ForgettingResult, brief};
 use crate::io::toml::flatten;
-use crate::sampling::hash_examples;
 use crate::stats::{Interval, paired_difference};
-use crate::tasks::{Chance, PARTIAL_CREDIT, Task};
-use crate::{Error, Result, tasks};
+use crate::tasks::{Chance, PARTIAL_CREDIT};
+use crate::{Error, Result};
 use minijinja::Environment;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Examples drawn: the first of the split, so that none is hand-picked.
-const MAX_EXAMPLES: usize = 8;
-/// Evaluations drawn beside a puzzle.
-const MAX_DRAWN: usize = 6;
 /// Responses listed of each run.
 const MAX_SAMPLES: usize = 12;
 
@@ -40,7 +37,10 @@ pub fn render(
     let chance = common_chance(evals);
     let coloured: Vec<(&TrainRun, usize)> = runs.iter().map(|r| (r, colours.get(&r.name))).collect();
     let (charts, more_charts) = curves(&coloured, chance);
-    let puzzles = puzzles(evals, &colours, &mut notices);
+    let colour = |name: &str| colours.get(name);
+    let shown = shown_models(found, groups, studies, &colour);
+    let answers: Vec<_> = shown.iter().flat_map(|models| samples::of_models(models, &mut notices)).collect();
+    let examples = samples::of_evaluations(evals, &colour, &mut notices);
     let partial_credit = partial_credit_title(evals);
     let result = |eval: &EvalRun| result(eval, colours.get(&eval.name), partial_credit.as_deref());
     let results: Vec<Value> = evals.iter().filter_map(result).collect();
@@ -62,7 +62,9 @@ pub fn render(
         "differences": differences(evals),
         "charts": charts,
         "more_charts": more_charts,
-        "puzzles": puzzles,
+        "answers": answers,
+        "flips": shown.iter().filter_map(flips::section).collect::<Vec<_>>(),
+        "examples": examples,
         "samples": samples(runs),
         "configs": runs.iter().map(|r| json!({"name": r.name, "text": r.config_text})).collect::<Vec<_>>(),
         "config_differences": config_differences(runs),
@@ -71,6 +73,13 @@ pub fn render(
     let mut environment = Environment::new();
     // Everything is escaped; only the charts are marked safe in the template.
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::Html);
+    for (name, text) in [
+        ("samples.html", include_str!("samples.html")),
+        ("flips.html", include_str!("flips/flips.html")),
+        ("answers.css", include_str!("answers.css")),
+    ] {
+        environment.add_template(name, text).map_err(|e| Error::failed(format!("the template {name}: {e:#}")))?;
+    }
     let page = environment.render_str(include_str!("page.html"), minijinja::value::Serde(&values));
     page.map_err(|e| Error::failed(format!("cannot render the report: {e:#}")))
 }
@@ -296,111 +305,6 @@ fn per_example(eval: &EvalRun) -> Vec<f64> {
     let right =
         |g: &[crate::sampling::ScoredResponse]| g.iter().filter(|o| o.score.correct).count() as f64 / samples as f64;
     eval.outcomes.chunks(samples).map(right).collect()
-}
-
-/// Puzzles of one split with the answers of all evaluations of it.
-#[derive(Serialize)]
-struct ExampleGroup {
-    title: String,
-    caption: String,
-    cards: Vec<Card>,
-}
-
-fn puzzles(evals: &[EvalRun], colours: &Colours, notices: &mut Vec<String>) -> Vec<ExampleGroup> {
-    let mut groups: Vec<Vec<&EvalRun>> = Vec::new();
-    // An evaluation of a benchmark's file has no split.
-    for eval in evals.iter().filter(|e| !e.outcomes.is_empty() && !e.about.split.is_empty()) {
-        let about = &eval.about;
-        let same = |g: &&mut Vec<&EvalRun>| g[0].about.data == about.data && g[0].about.split == about.split;
-        match groups.iter_mut().find(same) {
-            Some(group) => group.push(eval),
-            None => groups.push(vec![eval]),
-        }
-    }
-    let several = groups.len() > 1;
-    let mut drawn = Vec::new();
-    for group in groups {
-        let about = &group[0].about;
-        match cards(&group, colours, notices) {
-            Ok(cards) if cards.is_empty() => {}
-            Ok(cards) => {
-                let shown = cards.len();
-                let mut caption = format!(
-                    "The first {} of the {} split in file order, not selected.",
-                    plural(shown, "example"),
-                    about.split
-                );
-                if let Some(card) = cards.iter().find(|card| !card.legend.is_empty()) {
-                    caption += &format!(" {}", card.legend);
-                }
-                if group.len() > MAX_DRAWN && cards.iter().any(|card| card.answers.len() == MAX_DRAWN) {
-                    caption += &format!(" Of {} evaluations, the first {MAX_DRAWN} are drawn.", group.len());
-                }
-                let title = if several { format!("Examples: {}", about.data.display()) } else { "Examples".into() };
-                drawn.push(ExampleGroup { title, caption, cards });
-            }
-            Err(e) => notices.push(format!("The examples of {} are not drawn: {e}.", about.data.display())),
-        }
-    }
-    drawn
-}
-
-/// The evaluations of this group whose stored answers are to the examples that `task` now has. The others are named in `notices`: their
-/// answers would be drawn over other pictures.
-fn answers_of<'a>(task: &dyn Task, group: &[&'a EvalRun], notices: &mut Vec<String>) -> Result<Vec<&'a EvalRun>> {
-    let mut hashes: Vec<(usize, (String, String))> = Vec::new();
-    let mut kept = Vec::with_capacity(group.len());
-    for eval in group {
-        let (key, place) = (&eval.about.key, eval.about.data.display());
-        let changed = if key.examples > task.len() {
-            Some(format!("{place} has {} examples where {} were answered", task.len(), key.examples))
-        } else {
-            let at = match hashes.iter().position(|(examples, _)| *examples == key.examples) {
-                Some(at) => at,
-                None => {
-                    hashes.push((key.examples, hash_examples(task, key.examples)?));
-                    hashes.len() - 1
-                }
-            };
-            let (data, gold) = &hashes[at].1;
-            match (*data == key.data, *gold == key.gold) {
-                (true, true) => None,
-                (false, _) => Some(format!("{place} has other questions or pictures than those that were answered")),
-                (true, false) => Some(format!("{place} has other right answers than those that were scored by")),
-            }
-        };
-        match changed {
-            None => kept.push(*eval),
-            Some(why) => notices.push(format!(
-                "{}: its answers are not drawn: {why}. Evaluate again, or put the dataset back as it was ({}).",
-                eval.name,
-                eval.dir.display()
-            )),
-        }
-    }
-    Ok(kept)
-}
-
-fn cards(group: &[&EvalRun], colours: &Colours, notices: &mut Vec<String>) -> Result<Vec<Card>> {
-    let about = &group[0].about;
-    let task = tasks::load(&about.data, &about.split)?;
-    let group = answers_of(task.as_ref(), group, notices)?;
-    let first = |e: &&EvalRun| e.outcomes.iter().take_while(|o| o.index < MAX_EXAMPLES).map(|o| o.index + 1).max();
-    let count = group.iter().filter_map(first).max().unwrap_or(0).min(task.len());
-    let mut cards = Vec::with_capacity(count);
-    for i in 0..count {
-        let record = task.example(i)?;
-        let mut outcomes = Vec::new();
-        for eval in group.iter().take(MAX_DRAWN) {
-            if let Some(outcome) = eval.outcomes.iter().find(|o| o.index == i) {
-                outcomes.push((eval.name.as_str(), colours.get(&eval.name), outcome));
-            }
-        }
-        if let Some(image) = task.images(i)?.first() {
-            cards.push(card(&record, image, &outcomes)?);
-        }
-    }
-    Ok(cards)
 }
 
 /// The last responses that each run recorded.

@@ -173,7 +173,7 @@ fn study(dir: &Path) {
     evaluation(&dir.join("eval/rft"), &dir.join("rft/model"), &data, 60, |i| i % 2 == 0);
 }
 
-fn page_of(paths: &[PathBuf]) -> String {
+pub(super) fn page_of(paths: &[PathBuf]) -> String {
     let out = tempfile::tempdir().unwrap();
     let file = out.path().join("new/report.html");
     write(paths, "A <title>", &file).unwrap();

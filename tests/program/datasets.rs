@@ -407,12 +407,24 @@ fn the_contact_sheet_is_drawn_for_both_questions() {
         let shuffled = first.load_images(record).unwrap().remove(0);
         let order = puzzle::permutation_answer(record.meta["order"].as_str().unwrap(), 9).unwrap();
         let original = puzzle::restore(&shuffled, "3x3".parse().unwrap(), &order);
-        // Twice enlarged, 10 pixels from the corner, the restored picture 10 pixels right of the shuffled one.
-        for (x, y) in [(20, 20), (50, 24), (70, 76)] {
-            assert_eq!(sheet.get_pixel(10 + 2 * x, 10 + 2 * y), shuffled.get_pixel(x, y));
-            assert_eq!(sheet.get_pixel(10 + 168 + 10 + 2 * x, 10 + 2 * y), original.get_pixel(x, y));
+        // Twice enlarged, with nothing written over it: every tile of both pictures, and of a puzzle asked as a whole the restored picture whole.
+        let enlarged = |image: &RgbImage| imageops::resize(image, 168, 168, imageops::FilterType::Nearest);
+        let whole = enlarged(&original);
+        assert_eq!(shows(&sheet, &whole), question == QuestionKind::Order);
+        for picture in [enlarged(&shuffled), whole] {
+            for cell in 0..9 {
+                let tile = imageops::crop_imm(&picture, cell % 3 * 56, cell / 3 * 56, 56, 56).to_image();
+                assert!(shows(&sheet, &tile), "{question:?}: tile {cell}");
+            }
         }
     }
+}
+
+/// Whether `part` is in `sheet`, pixel by pixel.
+fn shows(sheet: &RgbImage, part: &RgbImage) -> bool {
+    let (width, height) = (sheet.width() - part.width(), sheet.height() - part.height());
+    let here = |left: u32, top: u32| part.enumerate_pixels().all(|(x, y, p)| sheet.get_pixel(left + x, top + y) == p);
+    (0..=height).any(|top| (0..=width).any(|left| here(left, top)))
 }
 
 #[test]

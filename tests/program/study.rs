@@ -113,7 +113,15 @@ fn a_study_runs_through_repeats_nothing_and_grows() {
     let output = place.run(&["--jobs", "2"]);
     assert!(output.status.success(), "{}", said(&output));
     let page = place.out().join("report.html");
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), page.display().to_string());
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let (found, path) = printed.trim().rsplit_once("\n\n").unwrap();
+    assert_eq!(path, page.display().to_string());
+    // What it prints are the sentences of its page.
+    let plain = |text: &str| text.replace('*', "").split_whitespace().collect::<Vec<_>>().join(" ");
+    let tables = plain(&std::fs::read_to_string(page.with_extension("md")).unwrap());
+    let found: Vec<String> = found.replace("\n  ", " ").lines().map(plain).collect();
+    assert!(found.len() > 2 && found.iter().any(|sentence| sentence.contains("rft")), "{found:?}");
+    found.iter().for_each(|sentence| assert!(tables.contains(sentence), "{sentence}: {tables}"));
     assert!(std::fs::read_to_string(&page).unwrap().contains("A study of a handful of steps"));
     let done = place.done();
     let runs = [
@@ -244,9 +252,11 @@ fn what_fails_is_named_and_the_rest_is_done() {
     std::fs::write(place.config(), format!("{text}{more}")).unwrap();
     let output = place.run(&[]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    for part in ["rollout.grpo.seed-1", "nothing to learn from", "logs"] {
+    for part in ["error: 1 task failed", "rollout.grpo.seed-1", "nothing to learn from", "logs"] {
         assert!(said(&output).contains(part), "{part}: {}", said(&output));
     }
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(printed.contains("Not fully measured: grpo-rollout") && printed.contains("report.html"), "{printed}");
     let done = place.done();
     assert!(
         done.iter().any(|name| name.starts_with("compare.sft"))
@@ -257,6 +267,11 @@ fn what_fails_is_named_and_the_rest_is_done() {
     std::fs::remove_file(&page).unwrap();
     let only = place.run(&["--only", "report"]);
     assert!(only.status.success() && page.exists(), "of what there is too: {}", said(&only));
+    // A folder of studies is reported as each of them.
+    let report = place.dir.path().join("above.html");
+    let mut above = Command::new(env!("CARGO_BIN_EXE_jigsaw"));
+    assert!(above.arg("report").arg(place.dir.path()).arg("--out").arg(&report).status().unwrap().success());
+    assert!(std::fs::read_to_string(report).unwrap().contains("A study of a handful of steps"));
 }
 
 #[cfg(target_os = "linux")]

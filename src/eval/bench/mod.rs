@@ -10,7 +10,7 @@ mod run;
 mod spec;
 
 pub use prepare::{BenchmarkSettings, PreparedBenchmark, prepare, prepare_for_server};
-pub use rescore::rescore;
+pub use rescore::{rescore, task_of};
 pub use results::{RESULTS_CSV, RESULTS_JSON, write_results};
 pub use run::{run, run_server};
 pub use spec::BenchmarkSpec;

@@ -105,7 +105,7 @@ fn summary(task: &dyn Task, plan: &SamplePlan, outcomes: &[ScoredResponse], befo
 }
 
 /// The task that was evaluated, from its data as it is now.
-fn task_of(about: &EvalInfo) -> Result<Box<dyn Task>> {
+pub fn task_of(about: &EvalInfo) -> Result<Box<dyn Task>> {
     let protocol = match &about.key.bench {
         Some(protocol) if !is_dataset(&about.data) => protocol,
         _ => return tasks::load(&about.data, &about.split),

@@ -2,21 +2,23 @@
 
 use super::recipe::{self, Recipe};
 use super::seed_stats::{AtAccuracy, SeedMean, SeedValue, best, reached, seed_mean};
+use crate::Result;
 use crate::eval::EvalResult;
 use crate::forgetting::{
     BenchmarkChange, FORGETTING_JSON, ForgettingResult, GoldItem, GroupMean, ModelRef, NEW_TASK, TunedResult, brief,
     brief_data, gold_by_group,
 };
 use crate::report::comparison_group::comparison_key;
-use crate::report::discover::{ReportInputs, RunState, TrainRun, canonical};
+use crate::report::discover::{ReportInputs, RunState, TrainRun, canonical, evaluations_below};
 use crate::report::study_index::{StudyIndex, StudyRun};
 use crate::report::trajectory::{self, TrajectoryPoint, step};
 use crate::sampling::Summary;
 use crate::stats::{Interval, Stratum};
-use crate::{Error, Result};
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
+
+/// Depth at which evaluations lie below a study or a comparison.
+const DEPTH: usize = 3;
 
 /// A study.
 pub struct StudyResults<'a> {
@@ -163,11 +165,11 @@ pub fn load<'a>(dir: &Path, index: &'a StudyIndex, found: &'a ReportInputs) -> R
     study.regimes.iter_mut().zip(recipes).for_each(|(regime, recipe)| regime.recipe = recipe);
     study.trajectories();
     for run in study.index.runs.iter().filter(|run| of(run).is_some()) {
-        evaluations_below(&dir.join(&run.comparison), 3, &mut study.evaluations)?;
+        new_task_below(&dir.join(&run.comparison), &mut study.evaluations)?;
     }
     // The base may be evaluated once for all runs, anywhere in the study.
     if study.base.is_some() {
-        evaluations_below(dir, 3, &mut study.evaluations)?;
+        new_task_below(dir, &mut study.evaluations)?;
     }
     study.gold = gold(dir, &study)?;
     for recovery in &index.recoveries {
@@ -561,28 +563,20 @@ fn gold(dir: &Path, study: &StudyResults<'_>) -> Result<HashMap<String, [Vec<Str
     Ok(found)
 }
 
-/// All finished evaluations of the new task in and below `dir`.
-fn evaluations_below(dir: &Path, depth: usize, into: &mut HashMap<(String, String), Summary>) -> Result<()> {
-    let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    if name(dir) == NEW_TASK {
-        if let Some(result) = EvalResult::read(dir)? {
-            let key = result.about.key;
-            into.insert((key.model, key.data), result.summary);
+/// Add the evaluations on the new task in and below `dir`, by the hashes of model and data.
+fn new_task_below(dir: &Path, into: &mut HashMap<(String, String), Summary>) -> Result<()> {
+    let mut result = Ok(());
+    evaluations_below(dir, DEPTH, &mut |dir| {
+        if result.is_err() || dir.file_name().is_none_or(|name| name != NEW_TASK) {
+            return;
         }
-        return Ok(());
-    }
-    if depth == 0 {
-        return Ok(());
-    }
-    let unreadable = |e: std::io::Error| Error::input(format!("cannot read {}: {e}", dir.display()));
-    for entry in fs::read_dir(dir).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        let passed = ["checkpoints", "images", "divergence"];
-        if path.is_dir() && !name(&path).starts_with('.') && !passed.contains(&name(&path).as_str()) {
-            evaluations_below(&path, depth - 1, into)?;
+        match EvalResult::read(dir) {
+            Ok(Some(found)) => drop(into.insert((found.about.key.model, found.about.key.data), found.summary)),
+            Ok(None) => {}
+            Err(e) => result = Err(e),
         }
-    }
-    Ok(())
+    });
+    result
 }
 
 /// Where a table's figures are from: seeds, training data, new task, benchmarks, base. `variants` are those whose runs are in it.

@@ -75,6 +75,14 @@ pub fn markdown(study: &StudyResults<'_>) -> String {
     text
 }
 
+/// As paragraphs of plain text: the sentences, and the runs that are not fully measured.
+pub fn headline(study: &StudyResults<'_>) -> Vec<String> {
+    let sentences = sentences(study, &compared_regimes(study));
+    let sentences = sentences.into_iter().map(|(lead, sentence)| format!("{lead} {sentence}"));
+    let missing = tables::missing(study);
+    sentences.chain(missing.into_iter().map(|line| format!("Not fully measured: {line}"))).collect()
+}
+
 fn more(study: &StudyResults<'_>, groups: &[ComparedRegimes<'_, '_>]) -> Vec<TableWithCaption> {
     let tables = [tables::ladder(study), tables::by_category(study), tables::by_family(study)];
     let factorial = groups.iter().map(|group| factorial::table(study, group));

@@ -1,6 +1,7 @@
 //! The words of the questions and of the reference responses.
 
 use super::{Grid, PairPuzzle, Permutation};
+use crate::io::text::counted;
 use crate::tasks::response::{self, Style, ask};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
@@ -72,14 +73,10 @@ pub fn respond(permutation: &Permutation, answer: &str, style: Style) -> String 
 fn introduction(grid: Grid) -> String {
     format!(
         "This picture was cut into {} and {}, and its tiles were shuffled. Number the tiles 1 to {}, row by row.",
-        count(grid.rows(), "row"),
-        count(grid.cols(), "column"),
+        counted(grid.rows(), "row"),
+        counted(grid.cols(), "column"),
         grid.tiles()
     )
-}
-
-fn count(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

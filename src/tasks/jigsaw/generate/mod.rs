@@ -9,7 +9,6 @@
 //! - Each photo is decoded once for all its puzzles; the pixels in memory are bounded.
 
 mod augment;
-mod font;
 mod photo;
 mod preview;
 mod puzzle;

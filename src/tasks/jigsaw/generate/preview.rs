@@ -1,11 +1,13 @@
-//! The contact sheet: each puzzle shuffled, with its tiles numbered, beside the picture restored from the answer. It is made
-//! from the dataset on disk, with the parser that scores models, so it shows what is scored.
+//! The contact sheet: each puzzle by its id, the shuffled tiles apart with their numbers above them, and beside them the picture restored from
+//! the answer. It is made from the dataset on disk, with the parser that scores models, so it shows what is scored. Nothing is written over
+//! a picture.
 
-use super::font;
 use super::stream::PuzzleStream;
+use crate::data::canvas::{Color, draw_text, text_width};
 use crate::data::{Dataset, Manifest, Record};
 use crate::io::files;
-use crate::tasks::jigsaw::{self, Grid, Permutation};
+use crate::io::text::wrapped;
+use crate::tasks::jigsaw::{self, Grid};
 use crate::tasks::response::answer_block;
 use crate::tasks::split::SPLITS;
 use crate::{Error, Result};
@@ -13,18 +15,26 @@ use image::{Rgb, RgbImage, imageops};
 use std::path::{Path, PathBuf};
 
 const PAPER: Rgb<u8> = Rgb([250, 250, 248]);
-const INK: Rgb<u8> = Rgb([20, 20, 20]);
-const WHITE: Rgb<u8> = Rgb([255, 255, 255]);
-const TILE: Rgb<u8> = Rgb([0, 170, 80]);
-const SEEN_FROM: Rgb<u8> = Rgb([230, 110, 0]);
+const INK: Color = [20, 20, 20];
+const GREY: Color = [90, 90, 90];
+const TILE: Color = [0, 120, 55];
+const SEEN_FROM: Color = [185, 80, 0];
 /// Space around and between pictures.
-const GAP: u32 = 10;
+const GAP: u32 = 12;
+/// Space between tiles.
+const SEAM: u32 = 6;
+/// Width of the frame around a tile that the question names; it lies in the seam.
+const FRAME: u32 = 2;
 /// Small puzzles are enlarged towards this width.
 const PICTURE: u32 = 168;
 /// Pairs of pictures beside each other.
 const COLUMNS: u32 = 4;
 /// Most puzzles on a sheet.
 const MAX_PUZZLES: usize = 200;
+/// Index of the font (Hack, a monospaced one), size of its letters, and height of a line, in pixels.
+const FONT: usize = 2;
+const LETTERS: f32 = 14.0;
+const LINE: u32 = 18;
 
 /// Write `preview.png` with the first `count` puzzles (at most 200) into the dataset directory `dir`; returns its path.
 pub fn write_preview(dir: &Path, manifest: &Manifest, count: usize) -> Result<PathBuf> {
@@ -46,7 +56,7 @@ pub fn write_preview(dir: &Path, manifest: &Manifest, count: usize) -> Result<Pa
     Ok(path)
 }
 
-/// Shuffled beside restored, and a line of text below.
+/// The id; the shuffled tiles beside the restored picture; the answer.
 fn panel(record: &Record, image: &RgbImage) -> Result<RgbImage> {
     let broken = |what: &str| Error::failed(format!("the record's {what} cannot be read back"));
     let text = |field: &str| record.meta.get(field).and_then(|v| v.as_str());
@@ -59,63 +69,62 @@ fn panel(record: &Record, image: &RgbImage) -> Result<RgbImage> {
     let zoom = (PICTURE / image.width().max(1)).max(1);
     let enlarge =
         |i: &RgbImage| imageops::resize(i, i.width() * zoom, i.height() * zoom, imageops::FilterType::Nearest);
-    let mut shuffled = enlarge(image);
-    let mut restored = enlarge(&jigsaw::restore(image, grid, &permutation));
-    for place in 0..grid.tiles() {
-        number(&mut shuffled, grid, place, place + 1, INK);
-    }
-    let caption = match pair.as_deref() {
+    let shuffled = apart(&enlarge(image), grid, |place| Some((place + 1, INK)));
+    let whole = enlarge(&jigsaw::restore(image, grid, &permutation));
+    let (restored, caption) = match pair.as_deref() {
         Some(&[tile, seen_from]) if (1..=grid.tiles()).contains(&tile) && (1..=grid.tiles()).contains(&seen_from) => {
-            mark(&mut restored, grid, &permutation, tile, TILE);
-            mark(&mut restored, grid, &permutation, seen_from, SEEN_FROM);
+            let named = |place: usize| match permutation.places()[place] + 1 {
+                n if n == tile => Some((n, TILE)),
+                n if n == seen_from => Some((n, SEEN_FROM)),
+                _ => None,
+            };
             let choice = record.messages[0].content.lines().find(|line| line.starts_with(&format!("{answer}. ")));
-            format!("{tile} FROM {seen_from}: {}", choice.ok_or_else(|| broken("choice"))?)
+            let choice = choice.ok_or_else(|| broken("choice"))?;
+            (apart(&whole, grid, named), format!("tile {tile} seen from {seen_from}: {choice}"))
         }
-        _ => answer.to_owned(),
+        _ => (whole, format!("answer: {answer}")),
     };
-    let (width, height) = shuffled.dimensions();
-    let letters: Vec<char> = caption.chars().collect();
-    let lines = letters.chunks(((2 * width + GAP) / font::ADVANCE).max(1) as usize);
-    let line_height = font::HEIGHT + 3;
-    let mut panel = RgbImage::from_pixel(2 * width + GAP, height + GAP + lines.len() as u32 * line_height, PAPER);
-    imageops::replace(&mut panel, &shuffled, 0, 0);
-    imageops::replace(&mut panel, &restored, i64::from(width + GAP), 0);
-    for (i, line) in (0u32..).zip(lines) {
-        font::draw(&mut panel, &line.iter().collect::<String>(), 0, height + GAP / 2 + i * line_height, 1, INK);
+    let width = shuffled.width() + GAP + restored.width();
+    let lines = wrapped(&caption, |line| text_width(line, FONT, LETTERS) <= width as f32);
+    let height = LINE + shuffled.height().max(restored.height()) + GAP / 2 + lines.len() as u32 * LINE;
+    let mut panel = RgbImage::from_pixel(width, height, PAPER);
+    line(&mut panel, &record.id, 0, 0, GREY);
+    // Both end at the same height.
+    let bottom = LINE + shuffled.height().max(restored.height());
+    imageops::replace(&mut panel, &shuffled, 0, i64::from(bottom - shuffled.height()));
+    let left = i64::from(shuffled.width() + GAP);
+    imageops::replace(&mut panel, &restored, left, i64::from(bottom - restored.height()));
+    for (i, text) in (0u32..).zip(&lines) {
+        line(&mut panel, text, 0, bottom + GAP / 2 + i * LINE, INK);
     }
     Ok(panel)
 }
 
-/// Outline tile number `tile` where it belongs and write its number there.
-fn mark(restored: &mut RgbImage, grid: Grid, permutation: &Permutation, tile: usize, color: Rgb<u8>) {
-    let cell = permutation.inverse().places()[tile - 1];
-    let (left, top, width, height) = area(restored, grid, cell);
-    for (x, y, w, h) in [
-        (left, top, width, 2),
-        (left, top + height - 2, width, 2),
-        (left, top, 2, height),
-        (left + width - 2, top, 2, height),
-    ] {
-        font::fill(restored, x, y, w, h, color);
+/// The cells of a picture apart from each other; a cell with a label has its number above it, and a frame of the label's colour unless it is ink.
+fn apart(image: &RgbImage, grid: Grid, label: impl Fn(usize) -> Option<(usize, Color)>) -> RgbImage {
+    let (cols, rows) = (grid.cols() as u32, grid.rows() as u32);
+    let (width, height) = (image.width() / cols, image.height() / rows);
+    let (step_x, step_y) = (width + SEAM, height + SEAM + LINE);
+    let mut sheet = RgbImage::from_pixel(cols * step_x, rows * step_y, PAPER);
+    for cell in 0..grid.tiles() {
+        let (row, col) = grid.place(cell);
+        let (left, top) = (col as u32 * step_x + SEAM / 2, row as u32 * step_y + LINE + SEAM / 2);
+        if let Some((number, color)) = label(cell) {
+            line(&mut sheet, &number.to_string(), left, top - LINE - FRAME, color);
+            if color != INK {
+                let frame = RgbImage::from_pixel(width + 2 * FRAME, height + 2 * FRAME, Rgb(color));
+                imageops::replace(&mut sheet, &frame, i64::from(left - FRAME), i64::from(top - FRAME));
+            }
+        }
+        let tile = imageops::crop_imm(image, col as u32 * width, row as u32 * height, width, height).to_image();
+        imageops::replace(&mut sheet, &tile, i64::from(left), i64::from(top));
     }
-    number(restored, grid, cell, tile, color);
+    sheet
 }
 
-/// Write `n` in a box in the corner of a cell.
-fn number(image: &mut RgbImage, grid: Grid, cell: usize, n: usize, color: Rgb<u8>) {
-    let (left, top, width, _) = area(image, grid, cell);
-    let scale = (width / 28).clamp(1, 3);
-    let text = n.to_string();
-    let box_width = (text.len() as u32 * font::ADVANCE + 1) * scale;
-    font::fill(image, left, top, box_width, (font::HEIGHT + 2) * scale, color);
-    font::draw(image, &text, left + scale, top + scale, scale, WHITE);
-}
-
-/// Left, top, width and height of a cell.
-fn area(image: &RgbImage, grid: Grid, cell: usize) -> (u32, u32, u32, u32) {
-    let (width, height) = (image.width() / grid.cols() as u32, image.height() / grid.rows() as u32);
-    let (row, col) = grid.place(cell);
-    (col as u32 * width, row as u32 * height, width, height)
+/// A line of text whose cell begins at `(left, top)`.
+fn line(image: &mut RgbImage, text: &str, left: u32, top: u32, color: Color) {
+    draw_text(image, text, FONT, LETTERS, left as f32, (top + LINE / 2) as f32, color);
 }
 
 /// The panels, [`COLUMNS`] to a line.

@@ -1,7 +1,9 @@
 //! What puzzles to make; contradictions are refused before any work.
 
 use super::scenes::Cues;
+use crate::data::Manifest;
 use crate::io::files;
+use crate::io::text::counted;
 use crate::tasks::jigsaw::{Grid, QuestionKind};
 use crate::tasks::response::Style;
 use crate::tasks::split::{SPLITS, SplitRatios};
@@ -15,6 +17,8 @@ pub const TOKEN_PIXELS: u32 = 28;
 pub const MIN_CROP: f64 = 0.8;
 /// Largest side of a puzzle, in pixels.
 pub const MAX_SIDE: u32 = 4096;
+/// Fewer photos than this on one side of a split get a warning.
+const FEW_PHOTOS: usize = 10;
 
 /// In place of a folder of images: synthetic scenes. A folder of this name is given as `./scenes`.
 pub const SCENES: &str = "scenes";
@@ -148,6 +152,24 @@ impl JigsawSettings {
                 .push(format!("no {without} among the {count} puzzles of {split}; ask for more to have both kinds"));
         }
         warnings
+    }
+
+    /// Warnings about the dataset that was made of these settings: a split whose many puzzles come from few photos.
+    pub fn warnings_of(&self, made: &Manifest) -> Vec<String> {
+        let wanted = self.puzzles_by_split().unwrap_or_default();
+        let of = |(split, count): (&str, usize)| {
+            let scenes = (0..count).filter(|&slot| self.is_of_scene(slot)).count();
+            // Each scene gives one puzzle.
+            let (photos, puzzles) = (made.splits.get(split)?.sources.saturating_sub(scenes), count - scenes);
+            let what = match split {
+                _ if photos >= FEW_PHOTOS || puzzles < 2 * photos => return None,
+                "train" if self.augment => return None,
+                "train" => "a model learns so few by heart. Add photos, or give --augment",
+                _ => "what is measured on it holds for these photos. Add photos, or give it a larger share of --split",
+            };
+            Some(format!("{} of {split} from {}: {what}", counted(puzzles, "puzzle"), counted(photos, "photo")))
+        };
+        SPLITS.into_iter().zip(wanted).filter_map(of).collect()
     }
 
     /// Refuse contradictions before any work.

@@ -92,10 +92,11 @@ fn the_change_of_the_weights_is_a_mean_over_seeds_by_part() {
     }
     let (_, md, csv) = page(out);
     let table = section(&md, "Change of the weights");
-    assert!(table.contains("| regime | whole model | decoder |"), "{table}");
-    // 1.5 % on either side by 12.706 times 0.5 %, not below 0.
+    assert!(table.contains("| effective rank | changed in f32 | whole model | decoder |"), "{table}");
+    // 1.5 on either side by 12.706 times 0.5, not below 0.
     let rft = row(table, "rft (lr 5e-5)");
-    assert!(rft[1].starts_with("1.50 % (0.00 to 7.85 \u{2021}; L2 1.50; rank 4.00; 50.0 % changed)"), "{rft:?}");
+    assert!(rft[1].starts_with("1.50 (0 to 7.85 \u{2021})") && rft[4] == "1.50 % (0.00 to 7.85 \u{2021})", "{rft:?}");
+    assert_eq!((rft[2].as_str(), rft[3].as_str()), ("4.00", "50.0 %"));
     assert!(csv.contains("weights: share changed in f32,decoder,0.5,"));
 }
 

@@ -2,7 +2,7 @@
 
 use super::load::{RegimeRuns, StudyResults, source};
 use super::seed_stats::{SeedMean, SeedValue, seed_mean};
-use super::tables::{Cell, TableWithCaption, bests, name, range};
+use super::tables::{Cell, TableWithCaption, bests, name};
 use crate::forgetting::{ALL, GoldChange, TunedResult};
 use crate::model::weight_diff::{ALL_PARTS, PartDiff};
 use crate::stats::Interval;
@@ -138,6 +138,10 @@ pub fn table(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     })
 }
 
+fn two_decimals(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
 /// How far the weights moved, by part of the model, a row per regime; `None` where that was not measured.
 pub fn weights(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     let bests = bests(study);
@@ -158,26 +162,25 @@ pub fn weights(study: &StudyResults<'_>) -> Option<TableWithCaption> {
     for regime in &study.regimes {
         let Some(variant) = regime.best() else { continue };
         let means = over_seeds(study, variant);
-        let cell = |part: &&str| {
-            let of = |measure: &str| means.iter().find(|one| one.0 == measure && one.1 == **part).map(|one| one.2);
-            let Some(moved) = of(RELATIVE_NORM) else { return Cell::none() };
-            let value = |measure| of(measure).map_or(f64::NAN, |over| over.mean.value);
-            let rank = of(RANK).map(|over| format!("rank {}", short(over.mean.value)));
-            let changed = format!("{} changed", percent(value(CHANGED)));
-            let about =
-                [Some(range(&moved, |end| format!("{:.2}", 100.0 * end))), Some(format!("L2 {}", short(value(NORM))))];
-            let about = about.into_iter().chain([rank, Some(changed)]).flatten().filter(|text| !text.is_empty());
-            Cell::with(format!("{:.2} %", 100.0 * moved.mean.value), about.collect::<Vec<_>>().join("; "))
-        };
-        rows.push([name(study, regime, &variant.label())].into_iter().chain(parts.iter().map(cell)).collect());
+        let of =
+            |measure: &str, part: &str| means.iter().find(|one| one.0 == measure && one.1 == part).map(|one| one.2);
+        let whole = |measure: &str, form: fn(f64) -> String| Cell::over(of(measure, ALL_PARTS), form, form);
+        let moved =
+            |part: &&str| Cell::over(of(RELATIVE_NORM, part), two_decimals, |end| format!("{:.2}", 100.0 * end));
+        let mut row = vec![name(study, regime, &variant.label())];
+        row.extend([whole(NORM, short), whole(RANK, short), whole(CHANGED, percent)]);
+        row.extend(parts.iter().map(moved));
+        rows.push(row);
     }
+    let heads = ["regime", "L2 norm", "effective rank", "changed in f32"].into_iter();
+    let heads = heads.chain(parts.iter().map(|part| if *part == ALL_PARTS { "whole model" } else { part }));
     (!parts.is_empty()).then(|| TableWithCaption {
         title: "Change of the weights",
-        how: "At each regime\u{2019}s best learning rate, by part of the model: the L2 norm of the change as a share of the norm of the base\u{2019}s weights, mean \
-              over seeds with its 95 % interval over seeds; below it the norm, the mean effective rank of the changes of the matrices, and the share of \
-              the weights whose f32 value differs."
+        how: "At each regime\u{2019}s best learning rate, means over seeds with 95 % intervals over seeds. Of the whole model: the L2 norm of the change, the mean \
+              effective rank of the changes of its matrices, the share of the weights whose f32 value differs; then the norm as a share of that of \
+              the base\u{2019}s weights, of the whole and by part. All of these by part: report.study.csv."
             .into(),
-        header: ["regime"].into_iter().chain(parts.iter().map(|part| if *part == ALL_PARTS { "whole model" } else { part })).map(String::from).collect(),
+        header: heads.map(String::from).collect(),
         rows,
         source: source(study, &bests),
     })

@@ -96,7 +96,7 @@ impl Cell {
 }
 
 /// The ends of an interval, marked by what it accounts for; empty where they are unknown.
-pub fn range(over: &SeedMean, end: fn(f64) -> String) -> String {
+fn range(over: &SeedMean, end: fn(f64) -> String) -> String {
     let Interval { low, high, .. } = over.mean;
     if !(low.is_finite() && high.is_finite()) {
         return String::new();
